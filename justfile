@@ -1,0 +1,21 @@
+[private]
+default:
+    @just --list
+
+# Format, lints and docs: the quick part of `just test`
+check:
+    cargo fmt --all --check
+    cargo clippy --locked --all-targets -- -D warnings
+    RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps
+
+# Everything that must hold before a change goes in
+test:
+    ./scripts/test
+
+# Measure the gateway; `just bench --quick` says whether the harness works
+bench *arguments:
+    ./scripts/bench {{ arguments }}
+
+# A gateway with made-up prices at http://127.0.0.1:8080
+demo *arguments:
+    cargo run --release -- demo {{ arguments }}

@@ -1,0 +1,556 @@
+//! One channel on this node: appends what is published here, and puts in order what comes from
+//! everywhere. Does one thing at a time, so that order needs no locks.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::sync::{Notify, OwnedSemaphorePermit, mpsc, oneshot};
+use tokio::time::{self, Instant};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+
+use super::config::ChannelsConfig;
+use super::error::{JoinError, PublishError};
+use super::live::{Live, LiveBatch};
+use super::merge::{Merge, Offered};
+use super::stats::ChannelStats;
+use crate::model::{ChannelName, DraftEntry, Entry, EntryId, Epoch, Lane, NodeId, Position};
+use crate::storage::{Append, AppendAnswer, AppendBatch, Appended, SharedBackend, StorageError};
+use crate::support::backoff::Backoff;
+
+/// Between tries of a storage call that failed.
+const RETRY: Backoff = Backoff {
+    first: Duration::from_millis(50),
+    max: Duration::from_millis(800),
+    jitter: Duration::from_millis(50),
+};
+
+/// Entries in one read of the log.
+const REPAIR_PAGE: usize = 300;
+
+/// How long a channel that nobody published to is held after its last subscriber left.
+const UNUSED_LINGER: Duration = Duration::from_secs(1);
+
+/// Commands taken in one turn before the storage is used.
+const COMMANDS_PER_TURN: usize = 256;
+
+/// What a channel is asked for.
+#[derive(Debug)]
+pub(super) enum Command {
+    Publish(Request),
+    Join { shard: usize, answer: oneshot::Sender<Result<Position, JoinError>> },
+    Leave { shard: usize },
+}
+
+/// Drafts that wait for the storage, in the order in which they were accepted for it.
+#[derive(Debug)]
+pub(super) struct Request {
+    pub(super) drafts: Vec<DraftEntry>,
+    /// How many of them the log has acknowledged.
+    pub(super) accepted: usize,
+    pub(super) answer: oneshot::Sender<Result<(), PublishError>>,
+    /// Their places in the queue; free again when the request is answered.
+    pub(super) _places: OwnedSemaphorePermit,
+}
+
+/// Entries that somebody appended, as the storage told.
+#[derive(Debug)]
+pub(super) struct Echo {
+    pub(super) epoch: Epoch,
+    pub(super) entries: Vec<Entry>,
+}
+
+/// How others get an actor's attention outside its queues.
+#[derive(Debug, Default)]
+pub(super) struct Suspicion {
+    raised: AtomicBool,
+    notify: Notify,
+}
+
+impl Suspicion {
+    /// Entries may have been missed: the log is to be read.
+    pub(super) fn raise(&self) {
+        self.raised.store(true, Ordering::Release);
+        self.notify.notify_one();
+    }
+}
+
+/// What all actors of a node share.
+#[derive(Debug)]
+pub(super) struct Common {
+    pub(super) backend: SharedBackend,
+    pub(super) node: NodeId,
+    pub(super) config: ChannelsConfig,
+    pub(super) stats: Arc<ChannelStats>,
+    /// By shard: where its channels' entries go. Bounded; a full one makes the actor wait, and so
+    /// in the end the publisher.
+    pub(super) shards: Vec<mpsc::Sender<Live>>,
+    /// No sequence of this node is given twice, also when a channel is let go and taken up again.
+    pub(super) seq_floor: AtomicU64,
+    pub(super) stop: CancellationToken,
+}
+
+/// This node's chain of appends in one life of the log.
+#[derive(Debug)]
+struct Chain {
+    epoch: Epoch,
+    /// The newest sequence that the log acknowledged.
+    acked: u64,
+}
+
+pub(super) struct Actor {
+    common: Arc<Common>,
+    channel: ChannelName,
+    lane: Lane,
+    commands: mpsc::Receiver<Command>,
+    echoes: mpsc::Receiver<Echo>,
+    suspicion: Arc<Suspicion>,
+
+    chain: Option<Chain>,
+    next_seq: u64,
+    waiting: VecDeque<Request>,
+    /// The batch that is tried again, exactly as it was sent before.
+    unanswered: Option<AppendBatch>,
+    failures: u32,
+    failing_since: Option<Instant>,
+    retry_at: Instant,
+
+    /// The storage was asked to tell of this channel.
+    followed: bool,
+    /// Exists once the channel is followed and its state known.
+    merge: Option<Merge>,
+    joined: Vec<bool>,
+    suspect: bool,
+    repair_failures: u32,
+    repair_at: Instant,
+
+    used_at: Instant,
+    /// Something was published here: the channel is worth keeping for a while.
+    published: bool,
+}
+
+impl Actor {
+    pub(super) fn new(
+        common: Arc<Common>,
+        channel: ChannelName,
+        commands: mpsc::Receiver<Command>,
+        echoes: mpsc::Receiver<Echo>,
+        suspicion: Arc<Suspicion>,
+    ) -> Self {
+        let now = Instant::now();
+        Self {
+            lane: common.config.lane(&channel),
+            joined: vec![false; common.shards.len()],
+            next_seq: common.seq_floor.load(Ordering::Acquire) + 1,
+            common,
+            channel,
+            commands,
+            echoes,
+            suspicion,
+            chain: None,
+            waiting: VecDeque::new(),
+            unanswered: None,
+            failures: 0,
+            failing_since: None,
+            retry_at: now,
+            followed: false,
+            merge: None,
+            suspect: false,
+            repair_failures: 0,
+            repair_at: now,
+            used_at: now,
+            published: false,
+        }
+    }
+
+    /// Runs until the channel has been idle, or the node stops and nothing waits any more. Gives
+    /// back the command queue: what came in too late is for the next actor of this channel.
+    pub(super) async fn run(mut self) -> mpsc::Receiver<Command> {
+        let stop = self.common.stop.clone();
+        let suspicion = Arc::clone(&self.suspicion);
+        loop {
+            let stopping = stop.is_cancelled();
+            if self.waiting.is_empty() && (stopping || self.is_idle()) && self.commands.is_empty() {
+                break;
+            }
+            let due = self.due();
+            tokio::select! {
+                biased;
+                Some(echo) = self.echoes.recv() => self.on_echo(echo).await,
+                Some(command) = self.commands.recv() => self.on_command(command).await,
+                () = suspicion.notify.notified() => {}
+                () = time::sleep_until(due) => {}
+                () = stop.cancelled(), if !stopping => {}
+            }
+            for _ in 0..COMMANDS_PER_TURN {
+                let Ok(command) = self.commands.try_recv() else { break };
+                self.on_command(command).await;
+            }
+            self.suspect |= suspicion.raised.swap(false, Ordering::AcqRel);
+            self.repair_if_due().await;
+            self.append_if_due().await;
+        }
+        self.common.seq_floor.fetch_max(self.next_seq, Ordering::AcqRel);
+        if self.followed
+            && let Err(error) = self.common.backend.unfollow(&self.channel).await
+        {
+            debug!(channel = %self.channel, error = %error, "could not unfollow an idle channel");
+        }
+        self.commands
+    }
+
+    fn is_idle(&self) -> bool {
+        self.idle_at().is_some_and(|at| Instant::now() >= at)
+    }
+
+    fn idle_at(&self) -> Option<Instant> {
+        let nobody = !self.joined.contains(&true);
+        // A name that was only asked for is let go soon, so that asking for many costs little.
+        let linger =
+            if self.published { Duration::from_secs(self.common.config.idle_after_s) } else { UNUSED_LINGER };
+        nobody.then(|| self.used_at + linger)
+    }
+
+    fn hole_at(&self) -> Option<Instant> {
+        let hole_timeout = Duration::from_millis(self.common.config.hole_timeout_ms);
+        self.merge.as_ref().and_then(Merge::hole_since).map(|since| since + hole_timeout)
+    }
+
+    /// When there is something to do that nobody will ask for.
+    fn due(&self) -> Instant {
+        let now = Instant::now();
+        let append = (!self.waiting.is_empty()).then_some(self.retry_at);
+        let repair = if self.suspect { Some(now) } else { self.hole_at() }.map(|at| at.max(self.repair_at));
+        let far = now + Duration::from_secs(3600);
+        [append, repair, self.idle_at()].into_iter().flatten().min().unwrap_or(far)
+    }
+
+    async fn on_command(&mut self, command: Command) {
+        self.used_at = Instant::now();
+        match command {
+            Command::Publish(request) => {
+                self.published = true;
+                self.waiting.push_back(request);
+            }
+            Command::Join { shard, answer } => {
+                let joined = self.join(shard).await;
+                if answer.send(joined).is_err() {
+                    debug!(channel = %self.channel, shard, "the shard no longer waits for its join");
+                }
+            }
+            Command::Leave { shard } => self.joined[shard] = false,
+        }
+    }
+
+    /// After this, the shard gets all entries after the position that is answered.
+    async fn join(&mut self, shard: usize) -> Result<Position, JoinError> {
+        let position = self.follow().await.map_err(JoinError::Unavailable)?;
+        self.joined[shard] = true;
+        Ok(position)
+    }
+
+    async fn follow(&mut self) -> Result<Position, StorageError> {
+        if self.merge.is_none() {
+            self.followed = true;
+            self.common.backend.follow(&self.channel).await?;
+            let (epoch, top) = self.open().await?;
+            self.merge = Some(Merge::after(epoch, top));
+        }
+        let merge = self.merge.as_ref().expect("set just above");
+        Ok(Position { epoch: merge.epoch().clone(), offset: merge.delivered() })
+    }
+
+    /// Takes up the log's life as it is now, or begins one. Answers with epoch and newest offset.
+    async fn open(&mut self) -> Result<(Epoch, u64), StorageError> {
+        let backend = &self.common.backend;
+        let mut state = backend.state(&self.channel, self.common.node).await?;
+        let epoch = match state.epoch {
+            Some(epoch) => epoch,
+            None => {
+                backend.mint_epoch(&self.channel, None, &Epoch::random()).await?;
+                // Another node may have been quicker, and have appended already.
+                state = backend.state(&self.channel, self.common.node).await?;
+                state.epoch.ok_or_else(|| StorageError::Corrupt {
+                    key: self.channel.to_string(),
+                    cause: "the epoch vanished right after it was made".into(),
+                })?
+            }
+        };
+        self.next_seq = self.next_seq.max(state.last_seq + 1);
+        self.chain = Some(Chain { epoch: epoch.clone(), acked: state.last_seq });
+        Ok((epoch, state.top))
+    }
+
+    // Publishing
+
+    async fn append_if_due(&mut self) {
+        if self.waiting.is_empty() || Instant::now() < self.retry_at {
+            return;
+        }
+        self.used_at = Instant::now();
+        match self.append_next().await {
+            Ok(()) => (self.failures, self.failing_since) = (0, None),
+            Err(error) => self.on_append_failure(error),
+        }
+    }
+
+    /// Appends the drafts at the front of the queue and delivers them.
+    async fn append_next(&mut self) -> Result<(), StorageError> {
+        if self.chain.is_none() {
+            let (epoch, top) = self.open().await?;
+            self.moved_to(epoch, top).await;
+        }
+        let batch = match self.unanswered.take() {
+            Some(batch) => batch,
+            None => self.next_batch(),
+        };
+        self.common.stats.appends.add(1);
+        match self.common.backend.append(&batch).await {
+            Err(error) => {
+                // It may have taken effect; only the very same batch is safe to send again.
+                self.unanswered = Some(batch);
+                Err(error)
+            }
+            Ok(AppendAnswer::ForeignEpoch(found)) => {
+                debug!(channel = %self.channel, ?found, "the log is in another epoch");
+                self.rechain(batch).await
+            }
+            Ok(AppendAnswer::Done(results)) => {
+                if let Some(Appended::Gap { last }) =
+                    results.iter().find(|r| matches!(r, Appended::Gap { .. }))
+                {
+                    // The same life, but it forgot what it acknowledged: it was rolled back.
+                    let acked = batch.entries.first().map_or(0, |first| first.prev);
+                    warn!(channel = %self.channel, acked, last, "the log lost acknowledged entries; beginning a new epoch");
+                    self.common
+                        .backend
+                        .mint_epoch(&self.channel, Some(&batch.epoch), &Epoch::random())
+                        .await?;
+                    return self.rechain(batch).await;
+                }
+                self.on_appended(batch, &results).await;
+                Ok(())
+            }
+        }
+    }
+
+    fn next_batch(&mut self) -> AppendBatch {
+        let chain = self.chain.as_ref().expect("opened before");
+        let drafts = self.waiting.iter().flat_map(|request| &request.drafts[request.accepted..]);
+        let mut prev = chain.acked;
+        let mut seq = self.next_seq;
+        let entries = drafts.take(self.common.config.append_batch_entries).map(|draft| {
+            let append = Append { seq, prev, draft: draft.clone() };
+            (prev, seq) = (seq, seq + 1);
+            append
+        });
+        let entries: Vec<Append> = entries.collect();
+        self.next_seq = seq;
+        AppendBatch {
+            channel: self.channel.clone(),
+            epoch: chain.epoch.clone(),
+            producer: self.common.node,
+            entries,
+        }
+    }
+
+    /// Puts a batch that was refused on the chain of the log's life as it is now; it is sent next.
+    async fn rechain(&mut self, mut batch: AppendBatch) -> Result<(), StorageError> {
+        self.chain = None;
+        let (epoch, top) = self.open().await?;
+        self.moved_to(epoch.clone(), top).await;
+        let mut prev = self.chain.as_ref().map_or(0, |chain| chain.acked);
+        for append in &mut batch.entries {
+            append.prev = prev;
+            prev = append.seq;
+        }
+        batch.epoch = epoch;
+        self.unanswered = Some(batch);
+        Ok(())
+    }
+
+    async fn on_appended(&mut self, batch: AppendBatch, results: &[Appended]) {
+        let AppendBatch { epoch, producer, entries, .. } = batch;
+        if let (Some(chain), Some(last)) = (&mut self.chain, entries.last()) {
+            chain.acked = last.seq;
+        }
+        self.acknowledge(entries.len());
+        let applied = entries.into_iter().zip(results).filter_map(|(append, result)| match *result {
+            Appended::Applied { offset } => {
+                Some(Entry { offset, id: EntryId { producer, seq: append.seq }, draft: append.draft })
+            }
+            Appended::Duplicate | Appended::Gap { .. } => None,
+        });
+        let applied: Vec<Entry> = applied.collect();
+        // A repeated batch was in the log already; where, only the log or an echo can tell.
+        self.suspect |= self.merge.is_some() && applied.len() < results.len();
+        self.offer(&epoch, applied).await;
+    }
+
+    /// The first `count` waiting drafts are in the log.
+    fn acknowledge(&mut self, mut count: usize) {
+        self.common.stats.accepted.add(count as u64);
+        while count > 0
+            && let Some(request) = self.waiting.front_mut()
+        {
+            let taken = count.min(request.drafts.len() - request.accepted);
+            request.accepted += taken;
+            count -= taken;
+            if request.accepted == request.drafts.len()
+                && let Some(done) = self.waiting.pop_front()
+            {
+                answer(done.answer, Ok(()));
+            }
+        }
+    }
+
+    fn on_append_failure(&mut self, error: StorageError) {
+        self.common.stats.retries.add(1);
+        let now = Instant::now();
+        let since = *self.failing_since.get_or_insert(now);
+        self.failures += 1;
+        self.retry_at = now + RETRY.wait(self.failures, rand::random());
+        let patience = Duration::from_millis(self.common.config.publish_patience_ms);
+        if now.duration_since(since) < patience {
+            return;
+        }
+        warn!(
+            channel = %self.channel, error = %error, kind = error.kind(), requests = self.waiting.len(),
+            "the storage takes no entries; publishers are told"
+        );
+        // The batch is given up. Should it take effect yet, the next one's `prev` allows for both;
+        // should it come later than the next one, the log drops it as a duplicate.
+        self.unanswered = None;
+        self.failing_since = None;
+        let cause = Arc::new(error);
+        for request in self.waiting.drain(..) {
+            self.common.stats.unavailable.add((request.drafts.len() - request.accepted) as u64);
+            let failed = PublishError::Unavailable { accepted: request.accepted, cause: Arc::clone(&cause) };
+            answer(request.answer, Err(failed));
+        }
+    }
+
+    // Following
+
+    async fn on_echo(&mut self, echo: Echo) {
+        self.offer(&echo.epoch, echo.entries).await;
+    }
+
+    async fn offer(&mut self, epoch: &Epoch, entries: Vec<Entry>) {
+        let Some(merge) = &mut self.merge else { return };
+        match merge.offer(epoch, entries, Instant::now()) {
+            Offered::Ready(ready) => self.deliver(&ready).await,
+            Offered::ForeignEpoch => self.suspect = true,
+        }
+    }
+
+    async fn repair_if_due(&mut self) {
+        let now = Instant::now();
+        let due = self.suspect || self.hole_at().is_some_and(|at| now >= at);
+        if !due || now < self.repair_at {
+            return;
+        }
+        self.common.stats.holes.add(1);
+        match self.repair().await {
+            Ok(()) => {
+                self.suspect = false;
+                self.repair_failures = 0;
+            }
+            Err(error) => {
+                self.common.stats.retries.add(1);
+                self.repair_failures += 1;
+                self.repair_at = now + RETRY.wait(self.repair_failures, rand::random());
+                debug!(channel = %self.channel, error = %error, "could not read the log; trying again");
+            }
+        }
+    }
+
+    /// Reads the log from where this node stands to its end.
+    async fn repair(&mut self) -> Result<(), StorageError> {
+        loop {
+            let Some(merge) = &mut self.merge else { return Ok(()) };
+            let after = merge.delivered();
+            let page = self.common.backend.read_after(&self.channel, after, REPAIR_PAGE).await?;
+            if page.epoch.as_ref() != Some(merge.epoch()) {
+                let (epoch, top) = self.open().await?;
+                self.moved_to(epoch, top).await;
+                return Ok(());
+            }
+            if page.top < merge.highest() {
+                // The same epoch, but it ends before what was seen of it: the log was put back to an
+                // older state. What follows would use the same offsets again for other entries.
+                let (epoch, top, seen) = (merge.epoch().clone(), page.top, merge.highest());
+                warn!(channel = %self.channel, top, seen, "the log came back older than it was; beginning a new epoch");
+                self.common.backend.mint_epoch(&self.channel, Some(&epoch), &Epoch::random()).await?;
+                let (epoch, top) = self.open().await?;
+                self.moved_to(epoch, top).await;
+                return Ok(());
+            }
+            let mut ready = Vec::new();
+            if page.first > after + 1 {
+                self.common.stats.missed.add(page.first - after - 1);
+                ready = merge.skip_to(page.first);
+            }
+            let read_to_end = page.entries.last().map_or(page.top, |last| last.offset) >= page.top;
+            let epoch = merge.epoch().clone();
+            if let Offered::Ready(more) = merge.offer(&epoch, page.entries, Instant::now()) {
+                ready.extend(more);
+            }
+            if read_to_end {
+                merge.hole_filled();
+            }
+            self.deliver(&ready).await;
+            if read_to_end {
+                return Ok(());
+            }
+        }
+    }
+
+    /// The log's life is now this one; its entries after `top` come live, those before from the log.
+    async fn moved_to(&mut self, epoch: Epoch, top: u64) {
+        let Some(merge) = &mut self.merge else { return };
+        if *merge.epoch() == epoch {
+            return;
+        }
+        let old_epoch = merge.epoch().clone();
+        info!(channel = %self.channel, from = %old_epoch, to = %epoch, "the log began a new life");
+        self.common.stats.epoch_changes.add(1);
+        *merge = Merge::after(epoch.clone(), top);
+        let moved = Live::Moved { channel: self.channel.clone(), old_epoch, epoch };
+        self.tell_shards(&moved).await;
+    }
+
+    async fn deliver(&mut self, entries: &[Entry]) {
+        let (Some(merge), false) = (&self.merge, entries.is_empty()) else { return };
+        if !self.joined.contains(&true) {
+            return;
+        }
+        self.common.stats.delivered.add(entries.len() as u64);
+        // Skipped entries leave a hole between two runs; each batch is contiguous.
+        let runs = entries.chunk_by(|a, b| a.offset + 1 == b.offset);
+        let batches: Vec<Live> = runs
+            .flat_map(|run| run.chunks(self.common.config.append_batch_entries))
+            .map(|run| Live::Batch(Arc::new(LiveBatch::encode(&self.channel, merge.epoch(), self.lane, run))))
+            .collect();
+        for batch in &batches {
+            self.tell_shards(batch).await;
+        }
+    }
+
+    async fn tell_shards(&mut self, live: &Live) {
+        for (shard, joined) in self.joined.iter_mut().enumerate() {
+            if *joined && self.common.shards[shard].send(live.clone()).await.is_err() {
+                *joined = false;
+            }
+        }
+    }
+}
+
+fn answer(to: oneshot::Sender<Result<(), PublishError>>, result: Result<(), PublishError>) {
+    if to.send(result).is_err() {
+        // The publisher went away; what it sent stays accepted.
+        debug!("a publisher did not wait for its answer");
+    }
+}

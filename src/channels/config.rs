@@ -1,0 +1,98 @@
+//! What can be configured about channels.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::{ChannelKind, ChannelName, Lane, Zone};
+use crate::support::checks::{Checks, Finding};
+
+/// `[channels]`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ChannelsConfig {
+    /// The lane of zones that are not in `lanes`: `latest` or `every`. Default `latest`.
+    pub default_lane: Lane,
+    /// Zones in all; a publish or subscribe that would make one more is refused. Default 10,000.
+    pub zones_max: usize,
+    /// Keys per zone that the latest price is kept of. Default 10,000.
+    pub keys_per_zone_max: usize,
+    /// Entries per channel that wait for the storage; a publisher waits while it is full.
+    /// Default 4,096.
+    pub publish_queue_entries: usize,
+    /// Entries per append to the storage, at the most. Default 50.
+    pub append_batch_entries: usize,
+    /// How long an append that fails is tried again before its publisher is told 503, in
+    /// milliseconds. 0 tells it at once. Default 2,000.
+    pub publish_patience_ms: u64,
+    /// How long a missing offset is waited for before the log is read, in milliseconds. 0 reads
+    /// at once. Default 20.
+    pub hole_timeout_ms: u64,
+    /// After how long without subscribers and publishers a channel is let go, in seconds.
+    /// Default 60.
+    pub idle_after_s: u64,
+    /// `[channels.lanes]`: the lane of each zone that has another than `default_lane`.
+    pub lanes: BTreeMap<Zone, Lane>,
+}
+
+impl Default for ChannelsConfig {
+    fn default() -> Self {
+        Self {
+            default_lane: Lane::Latest,
+            zones_max: 10_000,
+            keys_per_zone_max: 10_000,
+            publish_queue_entries: 4_096,
+            append_batch_entries: 50,
+            publish_patience_ms: 2_000,
+            hole_timeout_ms: 20,
+            idle_after_s: 60,
+            lanes: BTreeMap::new(),
+        }
+    }
+}
+
+impl ChannelsConfig {
+    /// The lane of a channel.
+    pub fn lane(&self, channel: &ChannelName) -> Lane {
+        match channel.kind() {
+            ChannelKind::Zone => {
+                let zone: Option<Zone> = channel.subject().parse().ok();
+                zone.and_then(|zone| self.lanes.get(&zone).copied()).unwrap_or(self.default_lane)
+            }
+        }
+    }
+
+    /// What cannot be used.
+    pub(crate) fn check(&self) -> Vec<Finding> {
+        let mut checks = Checks::of("channels");
+        checks.at_least_1("zones_max", self.zones_max);
+        checks.at_least_1("keys_per_zone_max", self.keys_per_zone_max);
+        checks.at_least_1("publish_queue_entries", self.publish_queue_entries);
+        checks.at_least_1("append_batch_entries", self.append_batch_entries);
+        checks.at_least_1("idle_after_s", self.idle_after_s);
+        checks.require(
+            "append_batch_entries",
+            self.append_batch_entries <= self.publish_queue_entries,
+            || {
+                format!(
+                    "expected at most channels.publish_queue_entries ({}), found {}",
+                    self.publish_queue_entries, self.append_batch_entries
+                )
+            },
+        );
+        checks.finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_zone_has_its_own_lane_or_the_default() {
+        let mut config = ChannelsConfig::default();
+        config.lanes.insert("trades".parse().unwrap(), Lane::Every);
+        assert_eq!(config.lane(&"zone:trades".parse().unwrap()), Lane::Every);
+        assert_eq!(config.lane(&"zone:pjm".parse().unwrap()), Lane::Latest);
+    }
+}

@@ -1,0 +1,380 @@
+//! All channels of this node: finds or starts the actor of each, and passes echoes on to them.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry as Slot;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use tokio::runtime::Handle;
+use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{debug, warn};
+
+use super::actor::{Actor, Command, Common, Echo, Request, Suspicion};
+use super::config::ChannelsConfig;
+use super::error::{JoinError, PublishError};
+use super::keys::Keys;
+use super::live::Live;
+use super::stats::ChannelStats;
+use crate::model::{ChannelName, DraftEntry, Entry, NodeId, Position, Zone};
+use crate::storage::{EPOCH_KEPT_FOR, LogEvent, Page, RecordKind, Result as StorageResult, SharedBackend};
+
+/// Echoes that wait for one channel; past it the log is read instead.
+const ECHOES_MAX: usize = 256;
+
+/// Commands that wait for one channel. Publishers are bounded by entries before they come here.
+const COMMANDS_MAX: usize = 1_024;
+
+/// A zone's record is renewed when it is this old, so that it outlives its log.
+const ZONE_RECORD_TTL: Duration = EPOCH_KEPT_FOR.saturating_mul(2);
+
+/// Zones read from the storage in one call.
+const ZONE_PAGE: usize = 1_000;
+
+/// All channels of this node. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Channels(Arc<Hub>);
+
+#[derive(Debug)]
+struct Hub {
+    common: Arc<Common>,
+    actors: Mutex<HashMap<ChannelName, Door>>,
+    zones: Mutex<HashMap<ChannelName, tokio::time::Instant>>,
+    tracker: TaskTracker,
+    runtime: Handle,
+}
+
+/// The way to one actor.
+#[derive(Debug, Clone)]
+struct Door {
+    commands: mpsc::Sender<Command>,
+    echoes: mpsc::Sender<Echo>,
+    suspicion: Arc<Suspicion>,
+    /// Places for entries that wait for the storage.
+    places: Arc<Semaphore>,
+    /// `None` until they have been read from the storage.
+    keys: Arc<Mutex<Option<Keys>>>,
+}
+
+/// What the channels need to start.
+#[derive(Debug)]
+pub(crate) struct ChannelsParts {
+    pub(crate) backend: SharedBackend,
+    pub(crate) node: NodeId,
+    pub(crate) config: ChannelsConfig,
+    /// By shard: where entries go.
+    pub(crate) shards: Vec<mpsc::Sender<Live>>,
+    /// Where actors run.
+    pub(crate) runtime: Handle,
+}
+
+impl Channels {
+    /// No channel yet. `stop` makes the actors end once nothing waits; `tracker` knows them.
+    pub(crate) fn new(parts: ChannelsParts, tracker: TaskTracker, stop: CancellationToken) -> Self {
+        let ChannelsParts { backend, node, config, shards, runtime } = parts;
+        let common = Common {
+            backend,
+            node,
+            config,
+            stats: Arc::default(),
+            shards,
+            seq_floor: AtomicU64::new(0),
+            stop,
+        };
+        let hub = Hub {
+            common: Arc::new(common),
+            actors: Mutex::default(),
+            zones: Mutex::default(),
+            tracker,
+            runtime,
+        };
+        Self(Arc::new(hub))
+    }
+
+    /// Passes what the storage tells on to the channels' actors, until the storage is gone.
+    pub(crate) async fn pass_on(self, mut incoming: mpsc::Receiver<LogEvent>) {
+        while let Some(event) = incoming.recv().await {
+            match event {
+                LogEvent::Appended { channel, epoch, entries } => {
+                    let Some(door) = self.0.actors.lock().get(&channel).cloned() else { continue };
+                    if door.echoes.try_send(Echo { epoch, entries }).is_err() {
+                        self.0.common.stats.echoes_dropped.add(1);
+                        door.suspicion.raise();
+                    }
+                }
+                LogEvent::Suspect => {
+                    let actors = self.0.actors.lock();
+                    actors.values().for_each(|door| door.suspicion.raise());
+                }
+            }
+        }
+    }
+
+    /// Appends drafts to a channel, in order, and answers when the log has them all. Waits while
+    /// the channel's queue is full. If the caller is dropped while it waits, the drafts may or may
+    /// not be accepted.
+    ///
+    /// # Errors
+    /// See [`PublishError`]; it says how many were accepted all the same.
+    pub async fn publish(&self, channel: &ChannelName, drafts: Vec<DraftEntry>) -> Result<(), PublishError> {
+        if drafts.is_empty() {
+            return Ok(());
+        }
+        self.admit_zone(channel).await?;
+        // Zones are counted by `admit_zone`; subscriptions to other names must not take their places.
+        let door = self.door(channel, usize::MAX).map_err(|max| PublishError::TooManyZones { max })?;
+        self.admit_keys(channel, &door, &drafts).await?;
+        let config = &self.0.common.config;
+        let stopping = || PublishError::ShuttingDown { accepted: 0 };
+        // A request larger than the whole queue takes all places, and so goes alone.
+        let places = drafts.len().min(config.publish_queue_entries);
+        let places = u32::try_from(places).unwrap_or(u32::MAX);
+        let permit =
+            Arc::clone(&door.places).acquire_many_owned(places).await.map_err(|_closed| stopping())?;
+        let (answer, answered) = oneshot::channel();
+        let request = Request { drafts, accepted: 0, answer, _places: permit };
+        self.send(channel, door, Command::Publish(request)).await.map_err(|_stopped| stopping())?;
+        answered.await.unwrap_or_else(|_dropped| Err(stopping()))
+    }
+
+    /// From the answer on, the shard gets all entries of the channel after the position answered.
+    /// Joining again is harmless.
+    pub(crate) async fn join(&self, channel: &ChannelName, shard: usize) -> Result<Position, JoinError> {
+        let door = self.door(channel, self.joined_max()).map_err(JoinError::TooManyChannels)?;
+        let (answer, answered) = oneshot::channel();
+        let join = Command::Join { shard, answer };
+        self.send(channel, door, join).await.map_err(|_stopped| JoinError::ShuttingDown)?;
+        answered.await.unwrap_or(Err(JoinError::ShuttingDown))
+    }
+
+    /// The shard needs the channel no more. Entries on their way may still come.
+    pub(crate) async fn leave(&self, channel: &ChannelName, shard: usize) {
+        let door = self.0.actors.lock().get(channel).cloned();
+        // An actor that has ended has nobody to leave; its successor never had this shard.
+        if let Some(door) = door
+            && door.commands.send(Command::Leave { shard }).await.is_err()
+        {
+            debug!(channel = %channel, shard, "left a channel that had just been let go");
+        }
+    }
+
+    /// What was read from the log does not fit what came live: the channel looks at the log anew.
+    pub(crate) fn doubt(&self, channel: &ChannelName) {
+        if let Some(door) = self.0.actors.lock().get(channel) {
+            door.suspicion.raise();
+        }
+    }
+
+    /// Entries after an offset, from the log.
+    pub(crate) async fn read_after(
+        &self,
+        channel: &ChannelName,
+        offset: u64,
+        limit: usize,
+    ) -> StorageResult<Page> {
+        self.0.common.backend.read_after(channel, offset, limit).await
+    }
+
+    /// The newest `limit` entries of the log.
+    pub(crate) async fn newest(&self, channel: &ChannelName, limit: usize) -> StorageResult<Page> {
+        let top = self.0.common.backend.state(channel, self.0.common.node).await?.top;
+        self.read_after(channel, top.saturating_sub(limit as u64), limit).await
+    }
+
+    /// The latest entry of each key.
+    pub(crate) async fn latest(&self, channel: &ChannelName) -> StorageResult<Vec<Entry>> {
+        self.0.common.backend.latest(channel).await
+    }
+
+    /// Counts the zones that the storage remembers from before this start.
+    pub(crate) async fn recall_zones(&self) -> StorageResult<()> {
+        let zones = self.zones().await?;
+        let now = tokio::time::Instant::now();
+        let mut known = self.0.zones.lock();
+        for zone in &zones {
+            known.entry(ChannelName::zone(zone)).or_insert(now);
+        }
+        Ok(())
+    }
+
+    /// All zones that have been published to and are remembered, in order.
+    pub(crate) async fn zones(&self) -> StorageResult<Vec<Zone>> {
+        let mut zones: Vec<Zone> = Vec::new();
+        loop {
+            let after = zones.last().map(Zone::as_str);
+            let page = self.0.common.backend.list(RecordKind::Zone, after, ZONE_PAGE).await?;
+            let full = page.len() == ZONE_PAGE;
+            zones.extend(page.into_iter().filter_map(|record| record.key.parse::<Zone>().ok()));
+            if !full {
+                return Ok(zones);
+            }
+        }
+    }
+
+    pub(crate) fn config(&self) -> &ChannelsConfig {
+        &self.0.common.config
+    }
+
+    pub(crate) fn stats(&self) -> &ChannelStats {
+        &self.0.common.stats
+    }
+
+    /// How many channels have an actor now.
+    pub(crate) fn active(&self) -> usize {
+        self.0.actors.lock().len()
+    }
+
+    /// Remembers a zone that is published to, unless there are too many.
+    async fn admit_zone(&self, channel: &ChannelName) -> Result<(), PublishError> {
+        let now = tokio::time::Instant::now();
+        let max = self.0.common.config.zones_max;
+        {
+            let mut zones = self.0.zones.lock();
+            let recorded = zones.get(channel);
+            if recorded.is_some_and(|recorded| now.duration_since(*recorded) < ZONE_RECORD_TTL / 4) {
+                return Ok(());
+            }
+            if recorded.is_none() && zones.len() >= max {
+                zones.retain(|_, recorded| now.duration_since(*recorded) < ZONE_RECORD_TTL);
+                if zones.len() >= max {
+                    return Err(PublishError::TooManyZones { max });
+                }
+            }
+        }
+        let put =
+            self.0.common.backend.put(RecordKind::Zone, channel.subject(), Bytes::new(), ZONE_RECORD_TTL);
+        match put.await {
+            Ok(()) => {
+                self.0.zones.lock().insert(channel.clone(), now);
+            }
+            // The append that follows will tell the publisher; the record is made up for next time.
+            Err(error) => warn!(channel = %channel, error = %error, "could not record a zone"),
+        }
+        Ok(())
+    }
+
+    async fn admit_keys(
+        &self,
+        channel: &ChannelName,
+        door: &Door,
+        drafts: &[DraftEntry],
+    ) -> Result<(), PublishError> {
+        let max = self.0.common.config.keys_per_zone_max;
+        let unread = door.keys.lock().is_none();
+        if unread {
+            match self.latest(channel).await {
+                Ok(latest) => {
+                    let known = Keys::new(latest.into_iter().filter_map(|entry| entry.draft.key));
+                    door.keys.lock().get_or_insert(known);
+                }
+                // As above: the append will tell, if the storage is still away by then.
+                Err(error) => {
+                    warn!(channel = %channel, error = %error, "could not read the keys of a zone");
+                    return Ok(());
+                }
+            }
+        }
+        let mut keys = door.keys.lock();
+        let admitted = keys.as_mut().map_or(Ok(()), |keys| keys.admit(drafts, max));
+        admitted.map_err(|index| PublishError::TooManyKeys { max, index })
+    }
+
+    /// The way to a channel's actor, which is started if need be; or how many there are already.
+    fn door(&self, channel: &ChannelName, max: usize) -> Result<Door, usize> {
+        let hub = &self.0;
+        let mut actors = hub.actors.lock();
+        let count = actors.len();
+        let slot = match actors.entry(channel.clone()) {
+            Slot::Occupied(door) if !door.get().commands.is_closed() => return Ok(door.get().clone()),
+            Slot::Occupied(mut closed) => {
+                let door = self.start(channel);
+                closed.insert(door.clone());
+                return Ok(door);
+            }
+            Slot::Vacant(slot) => slot,
+        };
+        if count >= max {
+            return Err(count);
+        }
+        let door = self.start(channel);
+        slot.insert(door.clone());
+        Ok(door)
+    }
+
+    /// Subscribers may ask for zones that nobody publishes, so there may be twice as many channels.
+    fn joined_max(&self) -> usize {
+        self.0.common.config.zones_max.saturating_mul(2)
+    }
+
+    fn start(&self, channel: &ChannelName) -> Door {
+        let hub = &self.0;
+        let (commands, commands_rx) = mpsc::channel(COMMANDS_MAX);
+        let (echoes, echoes_rx) = mpsc::channel(ECHOES_MAX);
+        let suspicion = Arc::new(Suspicion::default());
+        let actor = Actor::new(
+            Arc::clone(&hub.common),
+            channel.clone(),
+            commands_rx,
+            echoes_rx,
+            Arc::clone(&suspicion),
+        );
+        let (channels, name) = (self.clone(), channel.clone());
+        hub.tracker.spawn_on(
+            async move {
+                let left_over = actor.run().await;
+                channels.ended(&name, left_over).await;
+            },
+            &hub.runtime,
+        );
+        let places = Arc::new(Semaphore::new(hub.common.config.publish_queue_entries));
+        Door { commands, echoes, suspicion, places, keys: Arc::default() }
+    }
+
+    /// An actor ended: what reached it too late goes to the next one, unless the node stops.
+    async fn ended(self, channel: &ChannelName, mut left_over: mpsc::Receiver<Command>) {
+        left_over.close();
+        {
+            let mut actors = self.0.actors.lock();
+            if actors.get(channel).is_some_and(|door| door.commands.is_closed()) {
+                actors.remove(channel);
+            }
+        }
+        while let Some(command) = left_over.recv().await {
+            if self.0.common.stop.is_cancelled() {
+                continue;
+            }
+            // A leave that came too late is let go: a successor may have been joined anew by then. A
+            // shard that is told of a channel that it does not follow leaves it.
+            if !matches!(command, Command::Leave { .. })
+                && let Ok(door) = self.door(channel, usize::MAX)
+                && Box::pin(self.send(channel, door, command)).await.is_err()
+            {
+                return;
+            }
+        }
+    }
+
+    /// Hands a command to the channel's actor, or to its successor if it has just ended.
+    async fn send(&self, channel: &ChannelName, mut door: Door, mut command: Command) -> Result<(), Stopped> {
+        loop {
+            if self.0.common.stop.is_cancelled() {
+                return Err(Stopped);
+            }
+            match door.commands.send(command).await {
+                Ok(()) => return Ok(()),
+                Err(mpsc::error::SendError(returned)) => {
+                    command = returned;
+                    door = self.door(channel, usize::MAX).map_err(|_max| Stopped)?;
+                }
+            }
+        }
+    }
+}
+
+/// The node stops; there are no more actors.
+#[derive(Debug)]
+struct Stopped;

@@ -1,0 +1,65 @@
+//! The keys of a zone, to bound how many there are.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use crate::model::DraftEntry;
+
+/// The keys of a zone, to bound how many there are.
+#[derive(Debug, Default)]
+pub(super) struct Keys(HashSet<Arc<str>>);
+
+impl Keys {
+    pub(super) fn new(known: impl IntoIterator<Item = Arc<str>>) -> Self {
+        Self(known.into_iter().collect())
+    }
+
+    /// Adds the drafts' keys; or none of them, and says which draft has one too many.
+    pub(super) fn admit(&mut self, drafts: &[DraftEntry], max: usize) -> Result<(), usize> {
+        let mut new = Vec::new();
+        for (index, key) in drafts.iter().enumerate().filter_map(|(i, draft)| Some((i, draft.key.as_ref()?)))
+        {
+            if self.0.contains(key) {
+                continue;
+            }
+            if self.0.len() >= max {
+                for key in new {
+                    self.0.remove(&key);
+                }
+                return Err(index);
+            }
+            self.0.insert(Arc::clone(key));
+            new.push(Arc::clone(key));
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use chrono::DateTime;
+
+    use super::*;
+    use crate::model::EntryKind;
+
+    fn drafts(keys: &[&str]) -> Vec<DraftEntry> {
+        let time = DateTime::from_timestamp_millis(0).unwrap();
+        let draft = |key: &&str| DraftEntry {
+            time,
+            kind: EntryKind::PriceUpdate,
+            key: Some((*key).into()),
+            data: Bytes::from_static(b"{}"),
+        };
+        keys.iter().map(draft).collect()
+    }
+
+    #[test]
+    fn one_key_too_many_is_named_and_nothing_of_its_request_is_kept() {
+        let mut keys = Keys::new(["a".into()]);
+        assert_eq!(keys.admit(&drafts(&["a", "b"]), 3), Ok(()));
+        assert_eq!(keys.admit(&drafts(&["b", "c", "c", "d"]), 3), Err(3));
+        assert_eq!(keys.admit(&drafts(&["e"]), 3), Ok(()), "`c` was not kept");
+        assert_eq!(keys.admit(&drafts(&["a", "b", "e"]), 3), Ok(()));
+    }
+}

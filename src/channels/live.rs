@@ -1,0 +1,103 @@
+//! What the channels hand to the shards: entries in order, encoded once for all subscribers.
+
+use std::fmt;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::model::{ChannelName, Entry, Epoch, Lane};
+use crate::protocol::{FRAME_HEADER_MAX, entry_json, text_frame};
+
+/// What a shard is told about a channel that it joined.
+#[derive(Debug, Clone)]
+pub(crate) enum Live {
+    /// The next entries. Contiguous with the batch before, but for what left the log unseen.
+    Batch(Arc<LiveBatch>),
+    /// The log began a new life: from here on batches are of `epoch`, from `offset + 1` on.
+    Moved {
+        /// The channel.
+        channel: ChannelName,
+        /// The life up to here.
+        old_epoch: Epoch,
+        /// The life from here on.
+        epoch: Epoch,
+    },
+}
+
+/// Entries as WebSocket frames, one after the other in one buffer.
+pub(crate) struct LiveBatch {
+    pub(crate) channel: ChannelName,
+    pub(crate) epoch: Epoch,
+    /// Offset of the first entry.
+    pub(crate) first: u64,
+    /// All frames.
+    pub(crate) frames: Bytes,
+    /// Where each frame ends in `frames`.
+    ends: Box<[usize]>,
+    /// What each entry replaces on the *latest* lane; empty on *every*.
+    keys: Box<[Option<Arc<str>>]>,
+}
+
+impl LiveBatch {
+    /// Encodes entries (at least one, contiguous offsets).
+    pub(crate) fn encode(channel: &ChannelName, epoch: &Epoch, lane: Lane, entries: &[Entry]) -> Self {
+        let payloads: usize =
+            entries.iter().map(|entry| entry.draft.data.len() + 160 + FRAME_HEADER_MAX).sum();
+        let mut frames = Vec::with_capacity(payloads);
+        let mut json = Vec::new();
+        let mut ends = Vec::with_capacity(entries.len());
+        for entry in entries {
+            json.clear();
+            entry_json(channel, entry, &mut json);
+            text_frame(&json, &mut frames);
+            ends.push(frames.len());
+        }
+        let keys = match lane {
+            Lane::Latest => entries.iter().map(|entry| entry.draft.key.clone()).collect(),
+            Lane::Every => Box::default(),
+        };
+        Self {
+            channel: channel.clone(),
+            epoch: epoch.clone(),
+            first: entries.first().map_or(0, |entry| entry.offset),
+            frames: frames.into(),
+            ends: ends.into(),
+            keys,
+        }
+    }
+
+    /// How many entries there are.
+    pub(crate) fn len(&self) -> usize {
+        self.ends.len()
+    }
+
+    /// Offset of the last entry.
+    pub(crate) fn last(&self) -> u64 {
+        self.first + self.ends.len() as u64 - 1
+    }
+
+    /// Where the frame with this index begins in `frames`; the end of all for one past the last.
+    pub(crate) fn start_of(&self, index: usize) -> usize {
+        if index == 0 { 0 } else { self.ends[index - 1] }
+    }
+
+    /// A frame, sharing the buffer.
+    pub(crate) fn frame(&self, index: usize) -> Bytes {
+        self.frames.slice(self.start_of(index)..self.ends[index])
+    }
+
+    /// What a frame replaces on the *latest* lane.
+    pub(crate) fn key(&self, index: usize) -> Option<&Arc<str>> {
+        self.keys.get(index).and_then(Option::as_ref)
+    }
+}
+
+impl fmt::Debug for LiveBatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LiveBatch")
+            .field("channel", &self.channel)
+            .field("first", &self.first)
+            .field("len", &self.len())
+            .finish_non_exhaustive()
+    }
+}

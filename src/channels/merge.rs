@@ -1,0 +1,207 @@
+//! Puts the entries of one channel in order, from wherever they come.
+
+use std::collections::BTreeMap;
+
+use tokio::time::Instant;
+
+use crate::model::{Entry, Epoch};
+
+/// The most entries that wait for one before them. Past it they are let go and read from the log.
+const STASH_MAX: usize = 4_096;
+
+/// What [`Merge::offer`] made of the entries.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Offered {
+    /// These are next, in order; maybe none.
+    Ready(Vec<Entry>),
+    /// They belong to another life of the log: ask the storage which one is right.
+    ForeignEpoch,
+}
+
+/// One channel's order on this node: each offset once, contiguous. Appends' answers, echoes and
+/// pages of the log may be offered in any order and any number of times.
+#[derive(Debug)]
+pub(super) struct Merge {
+    epoch: Epoch,
+    next: u64,
+    stash: BTreeMap<u64, Entry>,
+    hole_since: Option<Instant>,
+    /// Entries that waited were let go: only reading the log to its end fills the hole.
+    let_go: bool,
+}
+
+impl Merge {
+    /// Begins just after `offset`.
+    pub(super) fn after(epoch: Epoch, offset: u64) -> Self {
+        Self { epoch, next: offset + 1, stash: BTreeMap::new(), hole_since: None, let_go: false }
+    }
+
+    pub(super) fn epoch(&self) -> &Epoch {
+        &self.epoch
+    }
+
+    /// The offset of the newest entry that was ready.
+    pub(super) fn delivered(&self) -> u64 {
+        self.next - 1
+    }
+
+    /// The newest offset that was seen, ready or waiting.
+    pub(super) fn highest(&self) -> u64 {
+        self.stash.last_key_value().map_or(self.delivered(), |(offset, _)| *offset)
+    }
+
+    /// Since when entries wait for a missing one before them.
+    pub(super) fn hole_since(&self) -> Option<Instant> {
+        self.hole_since
+    }
+
+    /// Takes entries of `epoch`; gives those whose turn it is.
+    pub(super) fn offer(
+        &mut self,
+        epoch: &Epoch,
+        entries: impl IntoIterator<Item = Entry>,
+        now: Instant,
+    ) -> Offered {
+        if *epoch != self.epoch {
+            return Offered::ForeignEpoch;
+        }
+        let mut ready = Vec::new();
+        for entry in entries {
+            if entry.offset == self.next {
+                self.next += 1;
+                ready.push(entry);
+                while let Some(waiting) = self.stash.remove(&self.next) {
+                    self.next += 1;
+                    ready.push(waiting);
+                }
+            } else if entry.offset > self.next {
+                self.stash.insert(entry.offset, entry);
+            }
+        }
+        if self.stash.len() > STASH_MAX {
+            // The hole stays marked: what is let go here is read from the log.
+            self.stash.clear();
+            self.let_go = true;
+            self.hole_since.get_or_insert(now);
+        } else if self.let_go {
+            self.hole_since.get_or_insert(now);
+        } else if self.stash.is_empty() {
+            self.hole_since = None;
+        } else if self.hole_since.is_none() || !ready.is_empty() {
+            self.hole_since = Some(now);
+        }
+        Offered::Ready(ready)
+    }
+
+    /// Entries before `first` are no longer in the log: goes on with it. Gives what is then ready.
+    pub(super) fn skip_to(&mut self, first: u64) -> Vec<Entry> {
+        self.next = self.next.max(first);
+        self.stash = self.stash.split_off(&self.next);
+        let mut ready = Vec::new();
+        while let Some(entry) = self.stash.remove(&self.next) {
+            self.next += 1;
+            ready.push(entry);
+        }
+        if self.stash.is_empty() && !self.let_go {
+            self.hole_since = None;
+        }
+        ready
+    }
+
+    /// The log has been read to its end: nothing is missing any more.
+    pub(super) fn hole_filled(&mut self) {
+        self.let_go = false;
+        if self.stash.is_empty() {
+            self.hole_since = None;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use chrono::DateTime;
+    use proptest::prelude::*;
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::model::{DraftEntry, EntryId, EntryKind, NodeId};
+
+    fn entry(offset: u64) -> Entry {
+        Entry {
+            offset,
+            id: EntryId { producer: NodeId(Uuid::nil()), seq: offset },
+            draft: DraftEntry {
+                time: DateTime::from_timestamp_millis(0).unwrap(),
+                kind: EntryKind::PriceUpdate,
+                key: None,
+                data: Bytes::from_static(b"{}"),
+            },
+        }
+    }
+
+    fn offsets(offered: Offered) -> Vec<u64> {
+        match offered {
+            Offered::Ready(entries) => entries.iter().map(|entry| entry.offset).collect(),
+            Offered::ForeignEpoch => panic!("the epoch was right"),
+        }
+    }
+
+    #[test]
+    fn a_foreign_epoch_is_said_and_changes_nothing() {
+        let mut merge = Merge::after(Epoch::random(), 0);
+        assert_eq!(merge.offer(&Epoch::random(), [entry(1)], Instant::now()), Offered::ForeignEpoch);
+        assert_eq!(merge.delivered(), 0);
+    }
+
+    #[test]
+    fn entries_wait_for_the_one_before_them() {
+        let epoch = Epoch::random();
+        let mut merge = Merge::after(epoch.clone(), 4);
+        assert_eq!(offsets(merge.offer(&epoch, [entry(6), entry(7), entry(3)], Instant::now())), [0u64; 0]);
+        assert!(merge.hole_since().is_some());
+        assert_eq!(offsets(merge.offer(&epoch, [entry(5)], Instant::now())), [5, 6, 7]);
+        assert!(merge.hole_since().is_none());
+    }
+
+    #[test]
+    fn what_left_the_log_is_skipped() {
+        let epoch = Epoch::random();
+        let mut merge = Merge::after(epoch.clone(), 0);
+        merge.offer(&epoch, [entry(8), entry(9), entry(11)], Instant::now());
+        assert_eq!(merge.skip_to(8).len(), 2);
+        assert_eq!((merge.delivered(), merge.hole_since().is_some()), (9, true));
+    }
+
+    #[test]
+    fn too_much_waiting_is_let_go_and_left_to_the_log() {
+        let epoch = Epoch::random();
+        let mut merge = Merge::after(epoch.clone(), 0);
+        merge.offer(&epoch, (2..=STASH_MAX as u64 + 3).map(entry), Instant::now());
+        assert!(merge.stash.is_empty() && merge.hole_since().is_some());
+        assert_eq!(offsets(merge.offer(&epoch, [], Instant::now())), [0u64; 0]);
+        assert!(merge.hole_since().is_some(), "the hole stays until the log has been read");
+        assert_eq!(offsets(merge.offer(&epoch, [entry(1), entry(2)], Instant::now())), [1, 2]);
+    }
+
+    proptest! {
+        /// Every entry comes at least once, in any order, in batches of any size, any number of
+        /// times; each is ready once and in order.
+        #[test]
+        fn any_arrival_gives_each_entry_once_in_order(
+            mut arrivals in prop::collection::vec(1u64..=30, 0..120),
+            shuffle in Just((1u64..=30).collect::<Vec<_>>()).prop_shuffle(),
+            batch in 1usize..8,
+        ) {
+            arrivals.extend(shuffle);
+            let epoch = Epoch::random();
+            let mut merge = Merge::after(epoch.clone(), 0);
+            let mut seen = Vec::new();
+            for chunk in arrivals.chunks(batch) {
+                seen.extend(offsets(merge.offer(&epoch, chunk.iter().copied().map(entry), Instant::now())));
+            }
+            prop_assert_eq!(seen, (1u64..=30).collect::<Vec<_>>());
+            prop_assert!(merge.hole_since().is_none());
+        }
+    }
+}

@@ -1,0 +1,19 @@
+//! The ordered view of each channel on this node: publish, follow, repair, hand to the shards.
+//!
+//! One actor per channel in use does one thing at a time: append what is published here, merge the
+//! answers with what other nodes append, and give each shard the entries in order, encoded once.
+
+mod actor;
+mod config;
+mod error;
+mod hub;
+mod keys;
+mod live;
+mod merge;
+mod stats;
+
+pub use config::ChannelsConfig;
+pub use error::{JoinError, PublishError};
+pub use hub::Channels;
+pub(crate) use hub::ChannelsParts;
+pub(crate) use live::{Live, LiveBatch};

@@ -1,0 +1,26 @@
+//! What the channels count.
+
+use crate::support::counter::Counter;
+
+/// Counters of the channels, since the start.
+#[derive(Debug, Default)]
+pub(crate) struct ChannelStats {
+    /// Entries acknowledged by the log.
+    pub(crate) accepted: Counter,
+    /// Entries that were refused because the storage did not take them.
+    pub(crate) unavailable: Counter,
+    /// Appends sent to the storage.
+    pub(crate) appends: Counter,
+    /// Appends and reads that failed and were tried again.
+    pub(crate) retries: Counter,
+    /// Entries handed to shards in order.
+    pub(crate) delivered: Counter,
+    /// Times that the log was read because an entry was missing.
+    pub(crate) holes: Counter,
+    /// Entries that left the log before this node saw them.
+    pub(crate) missed: Counter,
+    /// Times that a log began a new life.
+    pub(crate) epoch_changes: Counter,
+    /// Echoes let go because a channel was busy; the log was read instead.
+    pub(crate) echoes_dropped: Counter,
+}

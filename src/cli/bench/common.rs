@@ -1,0 +1,128 @@
+//! Arguments that all the subcommands share.
+//!
+//! Their help cannot show the placeholder `{n}` itself: clap prints it as a
+//! line break.
+
+use std::{path::PathBuf, sync::Arc};
+
+use clap::Args;
+
+use super::{
+    client::{ClientPlan, Purpose, Seat},
+    clock::Clock,
+    target,
+};
+
+/// What all the subcommands share.
+#[derive(Debug, Args)]
+pub(super) struct CommonArgs {
+    /// Where to connect: ws://host:port/path; repeatable. An n in braces stands for the channel number.
+    #[arg(long = "url", required = true, value_name = "URL")]
+    pub(super) urls: Vec<String>,
+    /// How many channels the n in braces runs through from 0, round robin over the connections.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub(super) channels: u32,
+    /// Handshakes under way at once.
+    #[arg(long, default_value_t = 64, value_parser = at_least_one)]
+    pub(super) open_concurrency: usize,
+    /// A handshake without an answer for so many seconds has failed.
+    #[arg(long, default_value_t = 10.0, value_parser = seconds)]
+    handshake_timeout: f64,
+    /// A header line added to each handshake, e.g. `Authorization: Bearer abc`; repeatable.
+    #[arg(long = "header", value_name = "NAME: VALUE")]
+    headers: Vec<String>,
+    /// A text frame that each client sends once it is open; an n in braces stands for the channel number.
+    #[arg(long, value_name = "TEXT")]
+    send_on_open: Option<String>,
+    /// Event loop threads of the client.
+    #[arg(long, default_value_t = 1, value_parser = at_least_one)]
+    pub(super) threads: usize,
+    /// The server's process, for its CPU time and memory.
+    #[arg(long, value_name = "PID")]
+    pub(super) server_pid: Option<u32>,
+    /// Accept addresses that are not loopback. Only for machines you may put under load.
+    #[arg(long)]
+    pub(super) allow_remote: bool,
+    /// Write the report as JSON to FILE, or to standard output with `-`.
+    #[arg(long, value_name = "FILE")]
+    pub(super) json: Option<PathBuf>,
+}
+
+impl CommonArgs {
+    /// Seats round robin over the URLs and channels; the last `stalled` ones
+    /// do not read.
+    pub(super) fn seats(&self, count: usize, stalled: usize) -> anyhow::Result<Vec<Seat>> {
+        let mut places = Vec::new();
+        for channel in 0..self.channels {
+            for url in &self.urls {
+                let endpoint = target::websocket(&target::for_channel(url, channel), self.allow_remote)?;
+                let hello =
+                    self.send_on_open.as_deref().map(|text| target::for_channel(text, channel).into());
+                places.push(Seat {
+                    endpoint: Arc::new(endpoint),
+                    channel: channel as usize,
+                    stalled: false,
+                    hello,
+                });
+            }
+        }
+        let seats = (0..count)
+            .map(|seat| Seat { stalled: seat >= count - stalled, ..places[seat % places.len()].clone() });
+        Ok(seats.collect())
+    }
+
+    pub(super) fn client_plan(&self, purpose: Purpose, clock: &Clock) -> ClientPlan {
+        ClientPlan {
+            purpose,
+            open_concurrency: self.open_concurrency,
+            handshake_timeout_s: self.handshake_timeout,
+            headers: self.headers.clone(),
+            expect_subscribed: false,
+            own_messages: false,
+            started_ns: clock.now_ns(),
+        }
+    }
+}
+
+/// Parses a duration in seconds; an hour is the most, since every run is bounded.
+pub(super) fn seconds(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(value) if (0.0..=3600.0).contains(&value) => Ok(value),
+        _ => Err("expected seconds between 0 and 3600".to_owned()),
+    }
+}
+
+pub(super) fn at_least_one(text: &str) -> Result<usize, String> {
+    match text.parse::<usize>() {
+        Ok(0) | Err(_) => Err("expected a number of at least 1".to_owned()),
+        Ok(value) => Ok(value),
+    }
+}
+
+/// Parses messages per second.
+pub(super) fn rate(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(value) if value > 0.0 && value <= 1e7 => Ok(value),
+        _ => Err("expected messages per second above 0".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn seconds_are_bounded() {
+        assert_eq!(seconds("0.5"), Ok(0.5));
+        assert!(seconds("-1").is_err());
+        assert!(seconds("NaN").is_err());
+        assert!(seconds("3601").is_err());
+    }
+
+    #[test]
+    fn a_rate_is_above_zero() {
+        assert_eq!(rate("0.5"), Ok(0.5));
+        assert!(rate("0").is_err());
+        assert!(rate("inf").is_err());
+    }
+}

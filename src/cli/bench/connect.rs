@@ -1,0 +1,63 @@
+//! `bench connect`: how fast connections come and go.
+
+use std::{sync::atomic::Ordering::Relaxed, thread, time::Duration};
+
+use anyhow::ensure;
+use clap::Args;
+
+use super::{
+    client::{Client, Purpose},
+    clock::Clock,
+    common::{CommonArgs, seconds},
+    cpu::{self, CpuTime},
+    report::{ConnectReport, Percentiles},
+};
+
+/// Arguments of `bench connect`.
+#[derive(Debug, Args)]
+pub(super) struct ConnectArgs {
+    #[command(flatten)]
+    pub(super) common: CommonArgs,
+    /// Seconds of opening and closing.
+    #[arg(long, default_value_t = 5.0, value_parser = seconds)]
+    duration: f64,
+}
+
+/// Runs the measurement. Failed handshakes are a result, not an error.
+pub(super) fn run(args: &ConnectArgs) -> anyhow::Result<ConnectReport> {
+    let common = &args.common;
+    let pid = common.server_pid;
+    cpu::ensure_open_files(common.open_concurrency, pid)?;
+    let seats = common.seats(common.open_concurrency, 0)?;
+
+    let clock = Clock::start();
+    let cpu_before = pid.map(CpuTime::of).transpose()?;
+    let own_before = CpuTime::own()?;
+    let plan = common.client_plan(Purpose::Churn, &clock);
+    let client = Client::start(seats, &plan, common.threads, clock)?;
+    thread::sleep(Duration::from_secs_f64(args.duration));
+    ensure!(!client.has_died(), "a client loop ended early");
+    let opened = client.progress.opened.load(Relaxed);
+    let duration_s = clock.seconds_since(plan.started_ns);
+    let cpu_s = match (cpu_before, pid.map(CpuTime::of).transpose()?) {
+        (Some(before), Some(after)) => Some(after.since(before).total_s()),
+        _ => None,
+    };
+    let own_s = CpuTime::own()?.since(own_before).total_s();
+    let tally = client.finish()?;
+
+    Ok(ConnectReport {
+        kind: "connect",
+        urls: common.urls.clone(),
+        open_concurrency: common.open_concurrency,
+        duration_s,
+        opened,
+        failed: tally.failed(),
+        connections_per_s: opened as f64 / duration_s.max(1e-9),
+        handshake_us: Percentiles::of(&tally.handshake_ns),
+        server_cpu_s: cpu_s,
+        server_cpu_us_per_connection: cpu_s.filter(|_| opened > 0).map(|cpu_s| cpu_s * 1e6 / opened as f64),
+        client_busy_ratio: own_s / duration_s.max(1e-9),
+        failures_by_reason: tally.failures,
+    })
+}

@@ -1,0 +1,287 @@
+//! `bench fanout`: everything published has to reach every subscriber.
+
+use std::{sync::atomic::Ordering::Relaxed, thread, time::Duration};
+
+use anyhow::{Context, anyhow, bail, ensure};
+use clap::Args;
+
+use super::{
+    client::{Client, ClientPlan, Progress, Purpose},
+    clock::{self, Clock, nanos},
+    common::{CommonArgs, at_least_one, rate, seconds},
+    cpu::{self, CpuTime},
+    publisher::{PublishPlan, Published, Publisher},
+    report::{FanoutReport, Percentiles, ServerCpu, ServerMemory},
+    target::{self, PublishTarget},
+};
+
+/// How often the main thread looks at the counters.
+const LOOK: Duration = Duration::from_millis(5);
+
+/// The measured part when neither a duration nor a number of messages is given.
+const DURATION_S: f64 = 10.0;
+
+/// It ends at the latest here when only a number of messages is given.
+const DURATION_S_MAX: f64 = 300.0;
+
+/// Arguments of `bench fanout`.
+#[derive(Debug, Args)]
+pub(super) struct FanoutArgs {
+    #[command(flatten)]
+    pub(super) common: CommonArgs,
+    /// Connections.
+    #[arg(long, default_value_t = 100, value_parser = at_least_one)]
+    subscribers: usize,
+    /// So many of them read nothing any more once they are open.
+    #[arg(long, default_value_t = 0)]
+    stalled: usize,
+    /// Where to publish: `http://host:port/path` (one chunked NDJSON POST per
+    /// channel, with its number for an n in braces), `tcp://host:port` (lines) or `none`.
+    #[arg(long, value_name = "TARGET")]
+    publish: String,
+    /// Messages per second over all channels.
+    #[arg(long, default_value_t = 20.0, value_parser = rate, conflicts_with = "flat_out")]
+    rate: f64,
+    /// Publish as fast as the server takes it.
+    #[arg(long)]
+    flat_out: bool,
+    /// Seconds of publishing that are measured [default: 10, or up to 300 with --messages].
+    #[arg(long, value_parser = seconds)]
+    duration: Option<f64>,
+    /// Stop after so many measured messages.
+    #[arg(long)]
+    messages: Option<u64>,
+    /// Seconds of publishing before the measured part.
+    #[arg(long, default_value_t = 0.0, value_parser = seconds)]
+    warmup: f64,
+    /// Length of a published line.
+    #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    payload_bytes: u32,
+    /// How many keys the messages of a channel go round.
+    #[arg(long, default_value_t = 1)]
+    keys: u64,
+    /// A subscriber is ready only after a frame with `"type":"subscribed"`.
+    #[arg(long)]
+    expect_subscribed: bool,
+    /// The whole opening may take so long.
+    #[arg(long, default_value_t = 60.0, value_parser = seconds)]
+    open_timeout: f64,
+    /// A rest between opening and publishing.
+    #[arg(long, default_value_t = 0.5, value_parser = seconds)]
+    settle: f64,
+    /// After the last publish, give up when nothing arrives for so long.
+    #[arg(long, default_value_t = 5.0, value_parser = seconds)]
+    drain: f64,
+}
+
+/// A reading of everything that is compared between the ends of the window.
+#[derive(Debug)]
+struct Reading {
+    at_ns: u64,
+    deliveries: u64,
+    bytes: u64,
+    server: Option<CpuTime>,
+    own: CpuTime,
+}
+
+/// Runs the measurement.
+pub(super) fn run(args: &FanoutArgs) -> anyhow::Result<FanoutReport> {
+    let common = &args.common;
+    ensure!(args.stalled < args.subscribers, "--stalled must leave a subscriber that reads");
+    cpu::ensure_open_files(args.subscribers, common.server_pid)?;
+    let seats = common.seats(args.subscribers, args.stalled)?;
+    let mut readers = vec![0; common.channels as usize];
+    seats.iter().filter(|seat| !seat.stalled).for_each(|seat| readers[seat.channel] += 1);
+    let target = target::publish(&args.publish, common.channels, common.allow_remote)?;
+
+    let clock = Clock::start();
+    let rss_before_bytes = common.server_pid.map(cpu::rss_bytes).transpose()?;
+    let plan = ClientPlan {
+        expect_subscribed: args.expect_subscribed,
+        own_messages: target != PublishTarget::None,
+        ..common.client_plan(Purpose::Hold, &clock)
+    };
+    let client = Client::start(seats, &plan, common.threads, clock)?;
+    let client = ready(client, args, &clock)?;
+    let open_s = clock.seconds_since(plan.started_ns);
+    thread::sleep(Duration::from_secs_f64(args.settle));
+    let rss_open_bytes = common.server_pid.map(cpu::rss_bytes).transpose()?;
+
+    // Only now, since a server may cut a POST that stays silent.
+    let publisher = Publisher::connect(&target, clock)?;
+    let (start, published) = publish_and_drain(args, publisher, &readers, &client, &clock)?;
+    let end = Reading::take(&client.progress, common.server_pid, &clock)?;
+    let rss_end_bytes = common.server_pid.map(cpu::rss_bytes).transpose()?;
+    let last_ns = client.progress.last_delivery_ns.load(Relaxed);
+    let tally = client.finish()?;
+
+    let by_channel = published.as_ref().map(|published| published.by_channel.as_slice());
+    let sequences = tally.sequences(by_channel);
+    let deliveries = end.deliveries - start.deliveries;
+    let window_s = clock::seconds(last_ns.max(start.at_ns) - start.at_ns);
+    // The readings enclose the window, so that CPU time spent on it is all in.
+    let read_s = clock::seconds(end.at_ns - start.at_ns);
+    let cpu = start.server.zip(end.server).map(|(start, end)| end.since(start));
+    let memory = ServerMemory { rss_before_bytes, rss_open_bytes, rss_end_bytes, ..ServerMemory::default() };
+    let mut report = FanoutReport {
+        kind: "fanout",
+        urls: common.urls.clone(),
+        channels: common.channels,
+        subscribers: args.subscribers,
+        stalled: args.stalled,
+        rate_per_s: (!args.flat_out).then_some(args.rate),
+        payload_bytes: args.payload_bytes as usize,
+        keys: args.keys,
+        open_s,
+        messages: None,
+        published_per_s: None,
+        publish_late_us_max: None,
+        publish_status: Vec::new(),
+        window_s,
+        deliveries,
+        deliveries_per_s: if window_s > 0.0 { deliveries as f64 / window_s } else { 0.0 },
+        frame_bytes: if deliveries > 0 { (end.bytes - start.bytes) as f64 / deliveries as f64 } else { 0.0 },
+        received: sequences.received,
+        expected: by_channel.map(|by_channel| expected(&readers, by_channel)),
+        lost: sequences.lost,
+        doubled: sequences.doubled,
+        reordered: sequences.reordered,
+        stale: tally.stale,
+        other_frames: tally.other_frames,
+        pings: tally.pings,
+        broken_frames: tally.broken_frames,
+        closed_by_code: tally.closed_by_code.clone(),
+        latency_us: Percentiles::of(&tally.latency_ns),
+        server: cpu.map(|cpu| ServerCpu::of(cpu, window_s, deliveries)).unwrap_or_default(),
+        memory: memory.per_connection(args.subscribers as u64),
+        client_busy_ratio: end.own.since(start.own).total_s() / read_s.max(1e-9),
+    };
+    if let Some(published) = &published {
+        report.set_published(published);
+    }
+    Ok(report)
+}
+
+/// Publishes, or waits while somebody else does, and then until nothing more
+/// is to come. Returns the reading at the start of the window.
+fn publish_and_drain(
+    args: &FanoutArgs,
+    publisher: Option<Publisher>,
+    readers: &[u64],
+    client: &Client,
+    clock: &Clock,
+) -> anyhow::Result<(Reading, Option<Published>)> {
+    let Progress { measure_from_ns, .. } = &*client.progress;
+    measure_from_ns.store(clock.now_ns() + nanos(args.warmup), Relaxed);
+    let plan = args.publish_plan();
+    // Without a warm-up the reading comes first: else it would miss the first messages.
+    let early = match args.warmup > 0.0 {
+        true => None,
+        false => Some(Reading::take(&client.progress, args.common.server_pid, clock)?),
+    };
+    let duration_s = plan.duration_s;
+    let publishing = match publisher {
+        Some(publisher) => Some(
+            thread::Builder::new()
+                .name("bench-publisher".to_owned())
+                .spawn(move || publisher.run(&plan))
+                .context("cannot start the publisher")?,
+        ),
+        None => None,
+    };
+    let start = match early {
+        Some(reading) => reading,
+        None => {
+            thread::sleep(Duration::from_secs_f64(args.warmup));
+            Reading::take(&client.progress, args.common.server_pid, clock)?
+        }
+    };
+    let Some(publishing) = publishing else {
+        thread::sleep(Duration::from_secs_f64(duration_s));
+        return Ok((start, None));
+    };
+    let published = publishing.join().map_err(|_| anyhow!("the publisher panicked"))??;
+    let total = expected(readers, &published.by_channel);
+    drain(client, total, args.drain, clock)?;
+    Ok((start, Some(published)))
+}
+
+/// The client once all its subscribers are ready; else why they are not.
+fn ready(client: Client, args: &FanoutArgs, clock: &Clock) -> anyhow::Result<Client> {
+    let Err(error) = wait_until_ready(&client, args, clock) else { return Ok(client) };
+    let failures = client.finish()?.failures;
+    match failures.is_empty() {
+        true => Err(error),
+        false => Err(error.context(format!("handshakes failed: {failures:?}"))),
+    }
+}
+
+fn wait_until_ready(client: &Client, args: &FanoutArgs, clock: &Clock) -> anyhow::Result<()> {
+    let began_ns = clock.now_ns();
+    loop {
+        let ready = client.progress.ready.load(Relaxed);
+        let failed = client.progress.failed.load(Relaxed);
+        if failed > 0 {
+            bail!("{failed} of {} subscribers could not be opened", args.subscribers);
+        }
+        if ready >= args.subscribers {
+            return Ok(());
+        }
+        ensure!(!client.has_died(), "a client loop ended early");
+        ensure!(
+            clock.seconds_since(began_ns) < args.open_timeout,
+            "{ready} of {} subscribers were ready after {} s",
+            args.subscribers,
+            args.open_timeout
+        );
+        thread::sleep(LOOK);
+    }
+}
+
+/// Waits for `total` deliveries, or until there was no new one for `patience_s`.
+fn drain(client: &Client, total: u64, patience_s: f64, clock: &Clock) -> anyhow::Result<()> {
+    let mut seen = client.progress.deliveries.load(Relaxed);
+    let mut since_ns = clock.now_ns();
+    while seen < total {
+        ensure!(!client.has_died(), "a client loop ended early");
+        thread::sleep(LOOK);
+        let now = client.progress.deliveries.load(Relaxed);
+        if now > seen {
+            (seen, since_ns) = (now, clock.now_ns());
+        } else if clock.seconds_since(since_ns) >= patience_s {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// What the subscribers that read have to receive, by channel.
+fn expected(readers: &[u64], published: &[u64]) -> u64 {
+    readers.iter().zip(published).map(|(readers, published)| readers * published).sum()
+}
+
+impl FanoutArgs {
+    fn publish_plan(&self) -> PublishPlan {
+        let default_s = if self.messages.is_some() { DURATION_S_MAX } else { DURATION_S };
+        PublishPlan {
+            rate: (!self.flat_out).then_some(self.rate),
+            payload_len: self.payload_bytes as usize,
+            keys: self.keys,
+            warmup_s: self.warmup,
+            duration_s: self.duration.unwrap_or(default_s),
+            messages: self.messages,
+        }
+    }
+}
+
+impl Reading {
+    fn take(progress: &Progress, server_pid: Option<u32>, clock: &Clock) -> anyhow::Result<Self> {
+        Ok(Self {
+            at_ns: clock.now_ns(),
+            deliveries: progress.deliveries.load(Relaxed),
+            bytes: progress.delivered_bytes.load(Relaxed),
+            server: server_pid.map(CpuTime::of).transpose()?,
+            own: CpuTime::own()?,
+        })
+    }
+}

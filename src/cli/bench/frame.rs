@@ -1,0 +1,254 @@
+//! WebSocket frames as a client sees them: unmasked in, masked out.
+
+use std::io::{self, Read};
+
+/// Longest frame accepted from a server.
+const FRAME_LEN_MAX: usize = 16 * 1024 * 1024;
+
+/// What one `read` call is offered at least.
+const READ_LEN: usize = 256 * 1024;
+
+pub(super) const CONTINUATION: u8 = 0x0;
+pub(super) const TEXT: u8 = 0x1;
+pub(super) const BINARY: u8 = 0x2;
+pub(super) const CLOSE: u8 = 0x8;
+pub(super) const PING: u8 = 0x9;
+pub(super) const PONG: u8 = 0xA;
+
+/// A whole frame, still in the read buffer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Frame<'a> {
+    pub(super) opcode: u8,
+    pub(super) fin: bool,
+    pub(super) payload: &'a [u8],
+}
+
+/// Why the bytes of a server are not a frame. The connection is of no use any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(super) enum FrameError {
+    #[error("masked server frame")]
+    Masked,
+    #[error("reserved bit without an extension")]
+    Reserved,
+    #[error("unknown opcode")]
+    Opcode,
+    #[error("frame over 16 MiB")]
+    TooLong,
+}
+
+/// Takes the frame at the front of `bytes`; returns it with its whole length.
+/// `None` until all of it is there.
+#[inline]
+pub(super) fn next_frame(bytes: &[u8]) -> Result<Option<(Frame<'_>, usize)>, FrameError> {
+    let [first, second, rest @ ..] = bytes else { return Ok(None) };
+    if second & 0x80 != 0 {
+        return Err(FrameError::Masked);
+    }
+    if first & 0x70 != 0 {
+        return Err(FrameError::Reserved);
+    }
+    let opcode = first & 0x0F;
+    if !matches!(opcode, CONTINUATION | TEXT | BINARY | CLOSE | PING | PONG) {
+        return Err(FrameError::Opcode);
+    }
+    let (len, head) = match second & 0x7F {
+        126 => match rest {
+            [a, b, ..] => (u64::from(u16::from_be_bytes([*a, *b])), 4),
+            _ => return Ok(None),
+        },
+        127 => match rest.first_chunk::<8>() {
+            Some(len) => (u64::from_be_bytes(*len), 10),
+            None => return Ok(None),
+        },
+        short => (u64::from(short), 2),
+    };
+    let len = usize::try_from(len).ok().filter(|len| *len <= FRAME_LEN_MAX).ok_or(FrameError::TooLong)?;
+    match bytes.get(head..head + len) {
+        Some(payload) => Ok(Some((Frame { opcode, fin: first & 0x80 != 0, payload }, head + len))),
+        None => Ok(None),
+    }
+}
+
+/// Appends a masked final frame, as a client must send it.
+pub(super) fn write_masked(out: &mut Vec<u8>, opcode: u8, payload: &[u8]) {
+    out.push(0x80 | opcode);
+    match payload.len() {
+        len @ 0..=125 => out.push(0x80 | len as u8),
+        len @ 126..=0xFFFF => {
+            out.push(0x80 | 126);
+            out.extend_from_slice(&(len as u16).to_be_bytes());
+        }
+        len => {
+            out.push(0x80 | 127);
+            out.extend_from_slice(&(len as u64).to_be_bytes());
+        }
+    }
+    let mask: [u8; 4] = rand::random();
+    out.extend_from_slice(&mask);
+    out.extend(payload.iter().zip(mask.iter().cycle()).map(|(byte, mask)| byte ^ mask));
+}
+
+/// The code of a close frame; 1005 stands for none.
+pub(super) fn close_code(payload: &[u8]) -> u16 {
+    payload.first_chunk::<2>().map_or(1005, |code| u16::from_be_bytes(*code))
+}
+
+/// One buffer that all the connections of a thread read into.
+///
+/// What a connection has of an unfinished frame (its *carry*) is laid in front
+/// of the bytes that it reads next, so that frames always parse from one slice
+/// and a connection at rest between two frames holds no memory.
+#[derive(Debug)]
+pub(super) struct ReadBuffer {
+    bytes: Vec<u8>,
+    filled: usize,
+}
+
+impl ReadBuffer {
+    pub(super) fn new() -> Self {
+        Self { bytes: vec![0; READ_LEN * 2], filled: 0 }
+    }
+
+    /// Reads once. The answer is the number of new bytes, with zero for the
+    /// end, and whether the source may have more.
+    pub(super) fn fill(&mut self, carry: &mut Vec<u8>, source: &mut impl Read) -> io::Result<(usize, bool)> {
+        if self.bytes.len() < carry.len() + READ_LEN {
+            self.bytes.resize(carry.len() + READ_LEN, 0);
+        }
+        let read = source.read(&mut self.bytes[carry.len()..])?;
+        self.bytes[..carry.len()].copy_from_slice(carry);
+        self.filled = carry.len() + read;
+        let more = self.filled == self.bytes.len();
+        carry.clear();
+        Ok((read, more))
+    }
+
+    /// The carry and what was read after it.
+    pub(super) fn filled(&self) -> &[u8] {
+        &self.bytes[..self.filled]
+    }
+}
+
+/// Keeps the unparsed end for the next read. It gives the memory back once a
+/// connection is between two frames after an unusually long one.
+pub(super) fn keep(carry: &mut Vec<u8>, rest: &[u8]) {
+    carry.extend_from_slice(rest);
+    if rest.is_empty() && carry.capacity() > 4096 {
+        *carry = Vec::new();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn server_frame(first: u8, payload: &[u8]) -> Vec<u8> {
+        let mut out = vec![first];
+        match payload.len() {
+            len @ 0..=125 => out.push(len as u8),
+            len @ 126..=0xFFFF => {
+                out.push(126);
+                out.extend((len as u16).to_be_bytes());
+            }
+            len => {
+                out.push(127);
+                out.extend((len as u64).to_be_bytes());
+            }
+        }
+        out.extend_from_slice(payload);
+        out
+    }
+
+    /// A source that hands out the given pieces, one per read.
+    struct Pieces<'a>(std::collections::VecDeque<&'a [u8]>);
+
+    impl Read for Pieces<'_> {
+        fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+            let Some(piece) = self.0.pop_front() else { return Ok(0) };
+            let taken = piece.len().min(out.len());
+            out[..taken].copy_from_slice(&piece[..taken]);
+            if taken < piece.len() {
+                self.0.push_front(&piece[taken..]);
+            }
+            Ok(taken)
+        }
+    }
+
+    fn parse_in_pieces(pieces: &[&[u8]]) -> Vec<(u8, Vec<u8>)> {
+        let mut source = Pieces(pieces.iter().copied().filter(|piece| !piece.is_empty()).collect());
+        let (mut buffer, mut carry, mut frames) = (ReadBuffer::new(), Vec::new(), Vec::new());
+        while buffer.fill(&mut carry, &mut source).unwrap().0 > 0 {
+            let mut rest = buffer.filled();
+            while let Some((frame, len)) = next_frame(rest).unwrap() {
+                frames.push((frame.opcode, frame.payload.to_vec()));
+                rest = &rest[len..];
+            }
+            keep(&mut carry, rest);
+        }
+        assert!(carry.is_empty());
+        frames
+    }
+
+    fn wire() -> (Vec<u8>, Vec<(u8, Vec<u8>)>) {
+        let expected = vec![
+            (TEXT, b"short".to_vec()),
+            (PING, Vec::new()),
+            (TEXT, vec![b'm'; 126]),
+            (TEXT, vec![b'l'; 66_000]),
+            (CLOSE, 4001u16.to_be_bytes().to_vec()),
+        ];
+        let wire =
+            expected.iter().flat_map(|(opcode, payload)| server_frame(0x80 | opcode, payload)).collect();
+        (wire, expected)
+    }
+
+    #[test]
+    fn many_frames_in_one_read() {
+        let (wire, expected) = wire();
+        assert_eq!(parse_in_pieces(&[&wire]), expected);
+    }
+
+    #[test]
+    fn frames_split_at_any_byte_are_the_same_frames() {
+        let (wire, expected) = wire();
+        // Inside the long payload one split is like another.
+        for at in (0..=400).chain(wire.len() - 20..=wire.len()) {
+            assert_eq!(parse_in_pieces(&[&wire[..at], &wire[at..]]), expected, "split at {at}");
+        }
+    }
+
+    #[test]
+    fn frames_come_through_a_byte_at_a_time() {
+        let wire = [server_frame(0x81, &[b'a'; 130]), server_frame(0x81, b"b")].concat();
+        let bytes: Vec<&[u8]> = wire.chunks(1).collect();
+        assert_eq!(parse_in_pieces(&bytes), [(TEXT, vec![b'a'; 130]), (TEXT, b"b".to_vec())]);
+    }
+
+    #[test]
+    fn bad_heads_are_refused() {
+        assert_eq!(next_frame(&[0x81, 0x80]), Err(FrameError::Masked));
+        assert_eq!(next_frame(&[0xC1, 0x00]), Err(FrameError::Reserved));
+        assert_eq!(next_frame(&[0x83, 0x00]), Err(FrameError::Opcode));
+        assert_eq!(next_frame(&[0x82, 127, 1, 0, 0, 0, 0, 0, 0, 0]), Err(FrameError::TooLong));
+    }
+
+    #[test]
+    fn what_is_sent_unmasks_to_what_was_meant() {
+        for len in [0, 5, 125, 126, 70_000] {
+            let payload = vec![7u8; len];
+            let mut out = Vec::new();
+            write_masked(&mut out, TEXT, &payload);
+            let body = out.split_off(out.len() - len);
+            let mask = out.split_off(out.len() - 4);
+            let plain: Vec<u8> = body.iter().zip(mask.iter().cycle()).map(|(a, b)| a ^ b).collect();
+            assert_eq!(plain, payload);
+            assert!(out[1] & 0x80 != 0);
+        }
+    }
+
+    #[test]
+    fn a_close_without_a_code_is_1005() {
+        assert_eq!(close_code(&[]), 1005);
+        assert_eq!(close_code(&4001u16.to_be_bytes()), 4001);
+    }
+}

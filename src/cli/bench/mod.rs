@@ -1,0 +1,82 @@
+//! `zonewire bench`: a load generator for any WebSocket server.
+//!
+//! One epoll loop holds all the connections (`event_loop`), a second thread
+//! publishes (`publisher`), and the main thread only watches counters and
+//! decides when a phase is over. Nothing here knows the gateway: the
+//! subscribers look for `"seq":` and `"sent_ns":` in whatever envelope the
+//! server puts around a published line, so that other servers, and the bare
+//! `limit-server` example, are measured by the same code.
+//!
+//! Every run ends by itself. Only loopback addresses are accepted, unless
+//! `--allow-remote` says that the machine at the other end is fair game.
+
+use clap::{Args, Subcommand};
+
+mod client;
+mod clock;
+mod common;
+mod connect;
+mod connection;
+mod cpu;
+mod event_loop;
+mod fanout;
+mod frame;
+mod handshake;
+mod idle;
+mod payload;
+mod publisher;
+mod report;
+mod sequence;
+mod target;
+
+/// Arguments of `zonewire bench`.
+#[derive(Debug, Args)]
+pub(crate) struct BenchArgs {
+    #[command(subcommand)]
+    command: BenchCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum BenchCommand {
+    /// Publish to many subscribers; check order and loss, measure latency and the server's CPU.
+    Fanout(fanout::FanoutArgs),
+    /// Hold many silent connections and measure what each costs the server in memory.
+    Idle(idle::IdleArgs),
+    /// Open and close connections over and over.
+    Connect(connect::ConnectArgs),
+}
+
+/// Runs one measurement to its end and prints its report.
+pub(crate) fn run(args: BenchArgs) -> anyhow::Result<()> {
+    match args.command {
+        BenchCommand::Fanout(args) => {
+            let report = fanout::run(&args)?;
+            report::emit(&report, args.common.json.as_deref())
+        }
+        BenchCommand::Idle(args) => {
+            let report = idle::run(&args)?;
+            report::emit(&report, args.common.json.as_deref())
+        }
+        BenchCommand::Connect(args) => {
+            let report = connect::run(&args)?;
+            report::emit(&report, args.common.json.as_deref())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, clap::Parser)]
+    struct Probe {
+        #[command(flatten)]
+        bench: BenchArgs,
+    }
+
+    #[test]
+    fn the_argument_tree_is_consistent() {
+        use clap::CommandFactory;
+        Probe::command().debug_assert();
+    }
+}

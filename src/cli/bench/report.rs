@@ -1,0 +1,370 @@
+//! The reports: stable field names with their units, as JSON and as text.
+//!
+//! A figure that was not measured is `null`, never zero.
+
+use std::{collections::BTreeMap, fmt, fs, path::Path};
+
+use anyhow::Context;
+use hdrhistogram::Histogram;
+use serde::Serialize;
+
+use super::{cpu::CpuTime, publisher::Published};
+
+/// What `fanout` found.
+#[derive(Debug, Serialize)]
+pub(super) struct FanoutReport {
+    /// `fanout`.
+    pub(super) kind: &'static str,
+    /// The subscribers' URLs, as given.
+    pub(super) urls: Vec<String>,
+    pub(super) channels: u32,
+    /// Connections in all, the stalled ones included.
+    pub(super) subscribers: usize,
+    /// How many of them read nothing after opening. They count in no delivery.
+    pub(super) stalled: usize,
+    /// Messages per second that were asked for; null is flat out.
+    pub(super) rate_per_s: Option<f64>,
+    /// Length of a published line.
+    pub(super) payload_bytes: usize,
+    pub(super) keys: u64,
+    /// From the first connect until every subscriber was ready.
+    pub(super) open_s: f64,
+    /// Messages published in the measured part; null when somebody else published.
+    pub(super) messages: Option<u64>,
+    pub(super) published_per_s: Option<f64>,
+    /// How late a message at a rate went out, at worst. Beyond a few
+    /// milliseconds the client was short of CPU.
+    pub(super) publish_late_us_max: Option<f64>,
+    /// What the server answered to each `POST`.
+    pub(super) publish_status: Vec<u16>,
+    /// From the end of the warm-up to the last delivery.
+    pub(super) window_s: f64,
+    /// Messages received in the window, over all subscribers.
+    pub(super) deliveries: u64,
+    pub(super) deliveries_per_s: f64,
+    /// A frame with a message, head and envelope included, on average.
+    pub(super) frame_bytes: f64,
+    /// Messages of the whole run, the warm-up included: received...
+    pub(super) received: u64,
+    /// ...and what had to be, which is published times reading subscribers.
+    pub(super) expected: Option<u64>,
+    /// Never received. In a lane that conflates, messages that were replaced.
+    pub(super) lost: u64,
+    /// Received again.
+    pub(super) doubled: u64,
+    /// Received behind a later one.
+    pub(super) reordered: u64,
+    /// Messages sent before this run began.
+    pub(super) stale: u64,
+    /// Frames without a message: welcome, heartbeat.
+    pub(super) other_frames: u64,
+    pub(super) pings: u64,
+    /// Connections that sent what is not a frame.
+    pub(super) broken_frames: u64,
+    /// Connections that the server ended; 1006 is without a close frame.
+    pub(super) closed_by_code: BTreeMap<u16, u64>,
+    /// Receive time less send time.
+    pub(super) latency_us: Option<Percentiles>,
+    #[serde(flatten)]
+    pub(super) server: ServerCpu,
+    #[serde(flatten)]
+    pub(super) memory: ServerMemory,
+    /// CPU time of this process over the window. Near one per loop thread, or
+    /// near the share of a core that it has, the client is the limit and the
+    /// figures say little about the server.
+    pub(super) client_busy_ratio: f64,
+}
+
+/// What `idle` found.
+#[derive(Debug, Serialize)]
+pub(super) struct IdleReport {
+    /// `idle`.
+    pub(super) kind: &'static str,
+    pub(super) urls: Vec<String>,
+    pub(super) connections: usize,
+    pub(super) open_concurrency: usize,
+    pub(super) opened: u64,
+    pub(super) failed: u64,
+    pub(super) failures_by_reason: BTreeMap<String, u64>,
+    /// From the first connect until the last was open or had failed.
+    pub(super) open_s: f64,
+    pub(super) connections_per_s: f64,
+    /// Still open after settling.
+    pub(super) held: u64,
+    pub(super) closed_by_code: BTreeMap<u16, u64>,
+    pub(super) other_frames: u64,
+    pub(super) handshake_us: Option<Percentiles>,
+    #[serde(flatten)]
+    pub(super) memory: ServerMemory,
+    /// The server's CPU time from the first connect to the end of settling.
+    pub(super) server_cpu_s: Option<f64>,
+}
+
+/// What `connect` found.
+#[derive(Debug, Serialize)]
+pub(super) struct ConnectReport {
+    /// `connect`.
+    pub(super) kind: &'static str,
+    pub(super) urls: Vec<String>,
+    pub(super) open_concurrency: usize,
+    pub(super) duration_s: f64,
+    pub(super) opened: u64,
+    pub(super) failed: u64,
+    pub(super) failures_by_reason: BTreeMap<String, u64>,
+    pub(super) connections_per_s: f64,
+    pub(super) handshake_us: Option<Percentiles>,
+    pub(super) server_cpu_s: Option<f64>,
+    pub(super) server_cpu_us_per_connection: Option<f64>,
+    pub(super) client_busy_ratio: f64,
+}
+
+/// A histogram in microseconds.
+#[derive(Debug, Serialize)]
+pub(super) struct Percentiles {
+    pub(super) count: u64,
+    pub(super) mean: f64,
+    pub(super) p50: f64,
+    pub(super) p90: f64,
+    pub(super) p99: f64,
+    pub(super) p999: f64,
+    pub(super) max: f64,
+}
+
+/// The server's CPU time in the window of a fan-out.
+#[derive(Debug, Default, Serialize)]
+pub(super) struct ServerCpu {
+    pub(super) server_user_s: Option<f64>,
+    pub(super) server_system_s: Option<f64>,
+    /// One is one core.
+    pub(super) server_busy_ratio: Option<f64>,
+    pub(super) server_user_us_per_delivery: Option<f64>,
+    pub(super) server_system_us_per_delivery: Option<f64>,
+    pub(super) deliveries_per_cpu_s: Option<f64>,
+}
+
+/// The server's resident memory.
+#[derive(Debug, Default, Serialize)]
+pub(super) struct ServerMemory {
+    /// Before the first connection.
+    pub(super) rss_before_bytes: Option<u64>,
+    /// With all connections open, before anything was published.
+    pub(super) rss_open_bytes: Option<u64>,
+    /// At the end, with the connections still open.
+    pub(super) rss_end_bytes: Option<u64>,
+    /// What the open connections added, for each.
+    pub(super) rss_bytes_per_connection: Option<f64>,
+}
+
+/// Prints the report, and writes it as JSON where that was asked for.
+pub(super) fn emit(report: &(impl Serialize + fmt::Display), json: Option<&Path>) -> anyhow::Result<()> {
+    match json {
+        Some(path) if path == Path::new("-") => println!("{}", serde_json::to_string_pretty(report)?),
+        Some(path) => {
+            let text = serde_json::to_string_pretty(report)? + "\n";
+            fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))?;
+            print!("{report}");
+        }
+        None => print!("{report}"),
+    }
+    Ok(())
+}
+
+impl Percentiles {
+    /// `None` when nothing was recorded.
+    pub(super) fn of(histogram: &Histogram<u64>) -> Option<Self> {
+        let us = |ns: u64| ns as f64 / 1e3;
+        let at = |quantile: f64| us(histogram.value_at_quantile(quantile));
+        (!histogram.is_empty()).then(|| Self {
+            count: histogram.len(),
+            mean: histogram.mean() / 1e3,
+            p50: at(0.5),
+            p90: at(0.9),
+            p99: at(0.99),
+            p999: at(0.999),
+            max: us(histogram.max()),
+        })
+    }
+}
+
+impl ServerCpu {
+    pub(super) fn of(cpu: CpuTime, window_s: f64, deliveries: u64) -> Self {
+        let per_delivery = |cpu_s: f64| (deliveries > 0).then(|| cpu_s * 1e6 / deliveries as f64);
+        Self {
+            server_user_s: Some(cpu.user_s),
+            server_system_s: Some(cpu.system_s),
+            server_busy_ratio: (window_s > 0.0).then(|| cpu.total_s() / window_s),
+            server_user_us_per_delivery: per_delivery(cpu.user_s),
+            server_system_us_per_delivery: per_delivery(cpu.system_s),
+            deliveries_per_cpu_s: (cpu.total_s() > 0.0).then(|| deliveries as f64 / cpu.total_s()),
+        }
+    }
+}
+
+impl ServerMemory {
+    /// Sets what each connection added, once `rss_open_bytes` is known.
+    pub(super) fn per_connection(self, connections: u64) -> Self {
+        let added = match (self.rss_before_bytes, self.rss_open_bytes) {
+            (Some(before), Some(open)) if connections > 0 => {
+                Some((open as f64 - before as f64) / connections as f64)
+            }
+            _ => None,
+        };
+        Self { rss_bytes_per_connection: added, ..self }
+    }
+}
+
+impl FanoutReport {
+    /// Fills in what the publisher found.
+    pub(super) fn set_published(&mut self, published: &Published) {
+        self.messages = Some(published.measured);
+        self.published_per_s =
+            (published.measured_s > 0.0).then(|| published.measured as f64 / published.measured_s);
+        self.publish_late_us_max = self.rate_per_s.map(|_| published.late_ns_max as f64 / 1e3);
+        self.publish_status = published.answers.iter().map(|answer| answer.status).collect();
+    }
+}
+
+// ===== text =====
+
+impl fmt::Display for FanoutReport {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(
+            out,
+            "subscribers   {} ({} stalled), open in {:.2} s",
+            self.subscribers, self.stalled, self.open_s
+        )?;
+        if let (Some(messages), Some(rate)) = (self.messages, self.published_per_s) {
+            writeln!(out, "published     {messages} messages, {rate:.1}/s")?;
+        }
+        let Self { deliveries, deliveries_per_s, window_s, frame_bytes, .. } = self;
+        writeln!(
+            out,
+            "deliveries    {deliveries} in {window_s:.2} s, {deliveries_per_s:.0}/s, {frame_bytes:.0} bytes each"
+        )?;
+        let Self { lost, doubled, reordered, stale, broken_frames, .. } = self;
+        writeln!(
+            out,
+            "checked       {lost} lost, {doubled} doubled, {reordered} reordered, {stale} stale, {broken_frames} broken"
+        )?;
+        writeln!(out, "other         {} frames, {} pings", self.other_frames, self.pings)?;
+        write_counts(out, "closed", &self.closed_by_code)?;
+        write_percentiles(out, "latency us", self.latency_us.as_ref())?;
+        let cpu = &self.server;
+        if let (Some(user), Some(system), Some(busy)) =
+            (cpu.server_user_us_per_delivery, cpu.server_system_us_per_delivery, cpu.server_busy_ratio)
+        {
+            writeln!(
+                out,
+                "server cpu    {user:.2} us user + {system:.2} us system per delivery, {:.0}/cpu-s, busy {:.0} %",
+                cpu.deliveries_per_cpu_s.unwrap_or(0.0),
+                busy * 100.0
+            )?;
+        }
+        write_memory(out, &self.memory)?;
+        writeln!(out, "client cpu    busy {:.0} %", self.client_busy_ratio * 100.0)
+    }
+}
+
+impl fmt::Display for IdleReport {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(
+            out,
+            "connections   {} of {} open in {:.2} s, {:.0}/s, {} at a time",
+            self.opened, self.connections, self.open_s, self.connections_per_s, self.open_concurrency
+        )?;
+        writeln!(out, "held          {} after settling, {} other frames", self.held, self.other_frames)?;
+        write_counts(out, "failed", &self.failures_by_reason)?;
+        write_counts(out, "closed", &self.closed_by_code)?;
+        write_percentiles(out, "handshake us", self.handshake_us.as_ref())?;
+        write_memory(out, &self.memory)
+    }
+}
+
+impl fmt::Display for ConnectReport {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(
+            out,
+            "connections   {} opened and closed in {:.2} s, {:.0}/s, {} at a time",
+            self.opened, self.duration_s, self.connections_per_s, self.open_concurrency
+        )?;
+        write_counts(out, "failed", &self.failures_by_reason)?;
+        write_percentiles(out, "handshake us", self.handshake_us.as_ref())?;
+        if let Some(each) = self.server_cpu_us_per_connection {
+            writeln!(out, "server cpu    {each:.1} us per connection")?;
+        }
+        writeln!(out, "client cpu    busy {:.0} %", self.client_busy_ratio * 100.0)
+    }
+}
+
+fn write_counts<K: fmt::Display>(
+    out: &mut fmt::Formatter<'_>,
+    name: &str,
+    counts: &BTreeMap<K, u64>,
+) -> fmt::Result {
+    for (what, count) in counts {
+        writeln!(out, "{name:<13} {count} by {what}")?;
+    }
+    Ok(())
+}
+
+fn write_percentiles(out: &mut fmt::Formatter<'_>, name: &str, values: Option<&Percentiles>) -> fmt::Result {
+    let Some(Percentiles { p50, p90, p99, p999, max, .. }) = values else { return Ok(()) };
+    writeln!(out, "{name:<13} p50 {p50:.0}  p90 {p90:.0}  p99 {p99:.0}  p99.9 {p999:.0}  max {max:.0}")
+}
+
+fn write_memory(out: &mut fmt::Formatter<'_>, memory: &ServerMemory) -> fmt::Result {
+    let mib = |bytes: Option<u64>| {
+        bytes.map_or("-".to_owned(), |bytes| format!("{:.1}", bytes as f64 / 1_048_576.0))
+    };
+    let Some(each) = memory.rss_bytes_per_connection else { return Ok(()) };
+    writeln!(
+        out,
+        "server memory {} MiB before, {} open, {} at the end, {each:.0} bytes per connection",
+        mib(memory.rss_before_bytes),
+        mib(memory.rss_open_bytes),
+        mib(memory.rss_end_bytes)
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cpu_per_delivery_is_split() {
+        let cpu = ServerCpu::of(CpuTime { user_s: 1.0, system_s: 3.0 }, 8.0, 2_000_000);
+        assert_eq!(cpu.server_user_us_per_delivery, Some(0.5));
+        assert_eq!(cpu.server_system_us_per_delivery, Some(1.5));
+        assert_eq!(cpu.deliveries_per_cpu_s, Some(500_000.0));
+        assert_eq!(cpu.server_busy_ratio, Some(0.5));
+    }
+
+    #[test]
+    fn what_was_not_measured_is_absent() {
+        let cpu = ServerCpu::of(CpuTime::default(), 1.0, 0);
+        assert_eq!(cpu.server_user_us_per_delivery, None);
+        assert_eq!(cpu.deliveries_per_cpu_s, None);
+        assert_eq!(ServerMemory::default().per_connection(5).rss_bytes_per_connection, None);
+        let empty = Histogram::<u64>::new(3).unwrap();
+        assert!(Percentiles::of(&empty).is_none());
+    }
+
+    #[test]
+    fn memory_is_shared_out_over_the_connections() {
+        let memory = ServerMemory {
+            rss_before_bytes: Some(1000),
+            rss_open_bytes: Some(3000),
+            ..ServerMemory::default()
+        };
+        assert_eq!(memory.per_connection(4).rss_bytes_per_connection, Some(500.0));
+    }
+
+    #[test]
+    fn percentiles_are_microseconds() {
+        let mut histogram = Histogram::<u64>::new(3).unwrap();
+        (1..=100).for_each(|us| histogram.record(us * 1000).unwrap());
+        let values = Percentiles::of(&histogram).unwrap();
+        assert_eq!(values.count, 100);
+        assert!((values.p50 - 50.0).abs() < 0.1 && (values.p99 - 99.0).abs() < 0.2, "{values:?}");
+    }
+}

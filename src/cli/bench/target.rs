@@ -1,0 +1,134 @@
+//! Addresses: where subscribers connect and where messages are published.
+
+use std::net::{SocketAddr, ToSocketAddrs};
+
+use anyhow::{Context, bail, ensure};
+use url::Url;
+
+/// One resolved place to connect to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Endpoint {
+    pub(super) address: SocketAddr,
+    /// For the `Host` header.
+    pub(super) host: String,
+    /// Path and query.
+    pub(super) path: String,
+}
+
+/// Where the publisher sends its lines.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum PublishTarget {
+    /// A chunked `POST` of NDJSON per channel.
+    Http(Vec<Endpoint>),
+    /// Plain lines over TCP, without channels.
+    Tcp(SocketAddr),
+    /// Somebody else publishes.
+    None,
+}
+
+/// Fills in the channel's number.
+pub(super) fn for_channel(template: &str, channel: u32) -> String {
+    template.replace("{n}", &channel.to_string())
+}
+
+/// Resolves `ws://...`; anything but loopback is refused unless allowed.
+pub(super) fn websocket(text: &str, allow_remote: bool) -> anyhow::Result<Endpoint> {
+    let url = parse(text)?;
+    match url.scheme() {
+        "ws" => resolve(&url, 80, allow_remote),
+        "wss" => bail!("`{text}`: the bench client speaks no TLS; measure the server behind it with ws://"),
+        _ => bail!("`{text}`: expected ws://host:port/path"),
+    }
+}
+
+/// Resolves `http://...`, `tcp://...` or `none`, with an endpoint for each channel.
+pub(super) fn publish(text: &str, channels: u32, allow_remote: bool) -> anyhow::Result<PublishTarget> {
+    if text == "none" {
+        return Ok(PublishTarget::None);
+    }
+    match parse(&for_channel(text, 0))?.scheme() {
+        "http" => (0..channels)
+            .map(|channel| resolve(&parse(&for_channel(text, channel))?, 80, allow_remote))
+            .collect::<anyhow::Result<_>>()
+            .map(PublishTarget::Http),
+        "tcp" => {
+            ensure!(channels == 1, "`{text}`: a tcp target has one channel");
+            let url = parse(text)?;
+            ensure!(url.port().is_some(), "`{text}`: expected tcp://host:port");
+            Ok(PublishTarget::Tcp(resolve(&url, 0, allow_remote)?.address))
+        }
+        _ => bail!("`{text}`: expected http://host:port/path, tcp://host:port or none"),
+    }
+}
+
+fn parse(text: &str) -> anyhow::Result<Url> {
+    Url::parse(text).with_context(|| format!("`{text}` is not a URL"))
+}
+
+fn resolve(url: &Url, default_port: u16, allow_remote: bool) -> anyhow::Result<Endpoint> {
+    let host = url.host_str().with_context(|| format!("`{url}` has no host"))?;
+    let port = url.port().unwrap_or(default_port);
+    // A resolver wants an IPv6 address without its brackets.
+    let bare = host.trim_start_matches('[').trim_end_matches(']');
+    let address = (bare, port)
+        .to_socket_addrs()
+        .with_context(|| format!("cannot resolve `{host}`"))?
+        .next()
+        .with_context(|| format!("`{host}` has no address"))?;
+    ensure!(
+        allow_remote || address.ip().is_loopback(),
+        "`{url}` is not on this machine ({}); add --allow-remote if you may put that host under load",
+        address.ip()
+    );
+    let path = match url.query() {
+        Some(query) => format!("{}?{query}", url.path()),
+        None => url.path().to_owned(),
+    };
+    Ok(Endpoint { address, host: format!("{host}:{port}"), path })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_loopback_url_resolves() {
+        let endpoint = websocket("ws://127.0.0.1:8080/ws/market/bench?since=a:1", false).unwrap();
+        assert_eq!(endpoint.address.to_string(), "127.0.0.1:8080");
+        assert_eq!(endpoint.host, "127.0.0.1:8080");
+        assert_eq!(endpoint.path, "/ws/market/bench?since=a:1");
+        assert!(websocket("ws://[::1]:8080/ws", false).is_ok());
+    }
+
+    #[test]
+    fn remote_hosts_need_a_word() {
+        let error = websocket("ws://192.0.2.1/ws", false).unwrap_err().to_string();
+        assert!(error.contains("--allow-remote"), "{error}");
+        assert!(websocket("ws://192.0.2.1/ws", true).is_ok());
+        assert!(publish("http://192.0.2.1/x", 1, false).is_err());
+        assert!(publish("tcp://192.0.2.1:9", 1, false).is_err());
+    }
+
+    #[test]
+    fn wrong_schemes_are_refused() {
+        for url in ["wss://127.0.0.1/ws", "http://127.0.0.1/ws", "nonsense"] {
+            assert!(websocket(url, false).is_err(), "{url}");
+        }
+        assert!(publish("ftp://127.0.0.1/", 1, false).is_err());
+    }
+
+    #[test]
+    fn each_channel_has_its_own_post() {
+        let target = publish("http://127.0.0.1:1/api/zones/z{n}/prices", 2, false).unwrap();
+        let PublishTarget::Http(endpoints) = target else { panic!("not http: {target:?}") };
+        let paths: Vec<_> = endpoints.iter().map(|endpoint| endpoint.path.as_str()).collect();
+        assert_eq!(paths, ["/api/zones/z0/prices", "/api/zones/z1/prices"]);
+    }
+
+    #[test]
+    fn lines_over_tcp_have_one_channel() {
+        assert!(publish("tcp://127.0.0.1:9", 1, false).is_ok());
+        assert!(publish("tcp://127.0.0.1:9", 2, false).is_err());
+        assert_eq!(publish("none", 3, false).unwrap(), PublishTarget::None);
+    }
+}

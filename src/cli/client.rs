@@ -1,0 +1,201 @@
+//! What commands that talk to a gateway share.
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use anyhow::{Context as _, anyhow};
+use reqwest::{Client, Response};
+use serde::Deserialize;
+use url::{Host, Url};
+
+use crate::config::URL_VARIABLE;
+use crate::model::Zone;
+
+/// How long a gateway may take to accept a connection.
+pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long it may take to answer a small request.
+pub(crate) const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Which gateway to talk to.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct TargetArgs {
+    /// Where the gateway is
+    #[arg(long, value_name = "URL", env = URL_VARIABLE, default_value = "http://127.0.0.1:8080", hide_env_values = true)]
+    pub(crate) url: BaseUrl,
+}
+
+/// Address of a gateway; may hold a path, when a proxy puts it under one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct BaseUrl(Url);
+
+impl FromStr for BaseUrl {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        const FORM: &str = "expected an address such as http://127.0.0.1:8080";
+        let mut url = Url::parse(text).map_err(|error| format!("{FORM}: {error}"))?;
+        let scheme = match url.scheme() {
+            "http" | "ws" => "http",
+            "https" | "wss" => "https",
+            _ => return Err(FORM.to_owned()),
+        };
+        // `set_scheme` refuses ws to http; the text form has no such doubts.
+        let plain = format!("{scheme}{}", &url[url::Position::AfterScheme..]);
+        url = Url::parse(&plain).map_err(|error| format!("{FORM}: {error}"))?;
+        url.set_query(None);
+        url.set_fragment(None);
+        let path = format!("{}/", url.path().trim_end_matches('/'));
+        url.set_path(&path);
+        Ok(Self(url))
+    }
+}
+
+impl fmt::Display for BaseUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Without user and password, which may be for a proxy.
+        write!(f, "{}{}", self.0.origin().ascii_serialization(), self.0.path().trim_end_matches('/'))
+    }
+}
+
+impl BaseUrl {
+    /// An endpoint; `path` without a leading slash.
+    pub(crate) fn endpoint(&self, path: &str) -> String {
+        format!("{}{path}", self.0)
+    }
+
+    /// Where to publish to a zone.
+    pub(crate) fn prices(&self, zone: &Zone) -> String {
+        self.endpoint(&format!("api/zones/{zone}/prices"))
+    }
+
+    /// The WebSocket endpoint.
+    pub(crate) fn socket(&self) -> String {
+        let scheme = if self.0.scheme() == "https" { "wss" } else { "ws" };
+        format!("{scheme}{}ws", &self.0[url::Position::AfterScheme..])
+    }
+
+    /// An HTTP client for this gateway. Proxies from the environment are honoured, except for this
+    /// machine, where they are never meant.
+    pub(crate) fn http(&self) -> anyhow::Result<Client> {
+        let is_here = match self.0.host() {
+            Some(Host::Domain(name)) => name == "localhost",
+            Some(Host::Ipv4(address)) => address.is_loopback(),
+            Some(Host::Ipv6(address)) => address.is_loopback(),
+            None => false,
+        };
+        let builder = Client::builder()
+            .connect_timeout(CONNECT_TIMEOUT)
+            .user_agent(concat!("zonewire/", env!("CARGO_PKG_VERSION")));
+        let builder = if is_here { builder.no_proxy() } else { builder };
+        builder.build().context("cannot set up the HTTP client")
+    }
+}
+
+/// Runs a client command on this thread.
+pub(crate) fn block_on(command: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.context("cannot start the runtime")?;
+    let result = runtime.block_on(command);
+    // A read of standard input cannot be called off.
+    runtime.shutdown_background();
+    result
+}
+
+/// The answer to a publish.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+pub(crate) struct Accepted {
+    pub(crate) accepted: u64,
+}
+
+/// `application/problem+json`, as far as it helps people.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Problem {
+    title: Option<String>,
+    code: Option<String>,
+    detail: Option<String>,
+    accepted: Option<u64>,
+    line: Option<u64>,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.detail.as_deref().or(self.title.as_deref()).unwrap_or("no reason given"))?;
+        if let Some(code) = &self.code {
+            write!(f, " ({code})")?;
+        }
+        if let Some(line) = self.line {
+            write!(f, ", at line {line} of what was sent")?;
+        }
+        match self.accepted {
+            Some(accepted) => write!(f, "; {accepted} accepted before that"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// A sent request's answer, if the gateway did what it was asked for.
+pub(crate) async fn answer(sent: reqwest::Result<Response>, base: &BaseUrl) -> anyhow::Result<Response> {
+    let response = sent.map_err(|error| {
+        let is_unreachable = error.is_connect();
+        let error = anyhow::Error::from(error.without_url());
+        if is_unreachable {
+            error.context(format!(
+                "no gateway answers at {base}; is one running? (`zonewire demo` starts one)"
+            ))
+        } else {
+            error.context(format!("the request to {base} failed"))
+        }
+    })?;
+    let status = response.status();
+    if status.is_success() {
+        return Ok(response);
+    }
+    let body = response.bytes().await.unwrap_or_default();
+    let problem: Problem = serde_json::from_slice(&body).unwrap_or_default();
+    Err(anyhow!("{base} answered {status}: {problem}"))
+}
+
+/// How many prices were accepted.
+pub(crate) async fn accepted(response: Response) -> anyhow::Result<u64> {
+    let body = response.bytes().await.context("the answer broke off")?;
+    let answer: Accepted = serde_json::from_slice(&body).context("the answer is not {\"accepted\": N}")?;
+    Ok(answer.accepted)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(text: &str, endpoint: &str, socket: &str) {
+        let base: BaseUrl = text.parse().unwrap();
+        assert_eq!((base.endpoint("health").as_str(), base.socket().as_str()), (endpoint, socket));
+    }
+
+    #[test]
+    fn an_address_gives_both_endpoints() {
+        check("http://127.0.0.1:8080", "http://127.0.0.1:8080/health", "ws://127.0.0.1:8080/ws");
+        check("wss://gw.example/feed/", "https://gw.example/feed/health", "wss://gw.example/feed/ws");
+        check("ws://[::1]:9", "http://[::1]:9/health", "ws://[::1]:9/ws");
+    }
+
+    #[test]
+    fn other_addresses_are_refused() {
+        for text in ["", "127.0.0.1:8080", "localhost:8080", "ftp://x", "redis://x"] {
+            assert!(text.parse::<BaseUrl>().is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_problem_says_what_was_wrong_and_where() {
+        let text =
+            r#"{"type":"x","title":"Bad line","code":"invalid_json","detail":"no","line":3,"accepted":2}"#;
+        let problem: Problem = serde_json::from_str(text).unwrap();
+        assert_eq!(
+            problem.to_string(),
+            "no (invalid_json), at line 3 of what was sent; 2 accepted before that"
+        );
+        assert_eq!(Problem::default().to_string(), "no reason given");
+    }
+}

@@ -1,0 +1,109 @@
+//! Flags that are settings.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use crate::config::{Config, ConfigError, Flag, Loaded, Sources};
+
+/// Settings on the command line; they come before the environment and the file.
+#[derive(Debug, Clone, Default, clap::Args)]
+#[command(next_help_heading = "Settings")]
+pub(crate) struct ConfigArgs {
+    /// A TOML file; see `zonewire config default`
+    ///
+    /// The environment variable ZONEWIRE_CONFIG does the same. Without either, no file is read.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Address and port to listen on [default: 127.0.0.1:8080]
+    ///
+    /// Anything but loopback needs http.allow_unauthenticated = true.
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) listen: Option<String>,
+    /// Where entries are kept [default: auto]
+    ///
+    /// auto: Redis if it answers at startup, else memory. memory: Redis is never looked for.
+    /// redis: Redis; memory only while it does not answer.
+    #[arg(long, value_name = "KIND", value_parser = ["auto", "memory", "redis"], hide_possible_values = true)]
+    pub(crate) storage: Option<String>,
+    /// Where Redis is; better given as REDIS_URL, since others can see flags
+    ///
+    /// redis://[user:password@]host[:port][/db], or rediss:// for TLS. Flags can be seen by every
+    /// user of this machine (`ps`): with a password, set REDIS_URL or
+    /// ZONEWIRE_STORAGE__REDIS__URL instead.
+    #[arg(long, value_name = "URL")]
+    pub(crate) redis_url: Option<Hidden>,
+    /// Any other setting, such as `http.shards=2`; may be repeated
+    ///
+    /// The keys are those of the file; `zonewire config default` explains them. In the environment
+    /// http.shards is ZONEWIRE_HTTP__SHARDS.
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub(crate) set: Vec<Assignment>,
+}
+
+/// Text that is not printed.
+#[derive(Clone)]
+pub(crate) struct Hidden(String);
+
+impl FromStr for Hidden {
+    type Err = std::convert::Infallible;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Ok(Self(text.to_owned()))
+    }
+}
+
+impl fmt::Debug for Hidden {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
+}
+
+/// `KEY=VALUE`
+#[derive(Clone)]
+pub(crate) struct Assignment {
+    key: String,
+    value: String,
+}
+
+impl FromStr for Assignment {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text.split_once('=') {
+            Some((key, value)) if !key.trim().is_empty() => {
+                Ok(Self { key: key.trim().to_owned(), value: value.trim().to_owned() })
+            }
+            _ => Err("expected KEY=VALUE, such as http.shards=2"),
+        }
+    }
+}
+
+impl fmt::Debug for Assignment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}=…", self.key)
+    }
+}
+
+impl ConfigArgs {
+    /// The config of this process; `more` are flags of a single command.
+    pub(crate) fn load(&self, more: Vec<Flag>) -> Result<Loaded, ConfigError> {
+        let environment = Sources::environment_of_process();
+        Config::load(&Sources { file: self.config.clone(), environment, flags: self.flags(more) })
+    }
+
+    fn flags(&self, more: Vec<Flag>) -> Vec<Flag> {
+        let flag = |name: &str, key: &str, value: &str| Flag {
+            name: name.to_owned(),
+            key: key.to_owned(),
+            value: value.to_owned(),
+        };
+        // Flags of their own come after `--set`, and so before it in rank.
+        let mut flags: Vec<Flag> = self.set.iter().map(|set| flag("--set", &set.key, &set.value)).collect();
+        flags.extend(self.listen.iter().map(|value| flag("--listen", "http.listen", value)));
+        flags.extend(self.storage.iter().map(|value| flag("--storage", "storage.backend", value)));
+        flags.extend(self.redis_url.iter().map(|value| flag("--redis-url", "storage.redis.url", &value.0)));
+        flags.extend(more);
+        flags
+    }
+}

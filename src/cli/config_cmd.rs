@@ -1,0 +1,32 @@
+//! `config`: check, show and explain the configuration.
+
+use std::io::{self, Write as _};
+
+use super::config_args::ConfigArgs;
+use crate::config::DEFAULT_TOML;
+
+/// Commands about the configuration.
+#[derive(Debug, clap::Subcommand)]
+pub(crate) enum ConfigCommand {
+    /// Say whether the configuration is good; every fault is told at once
+    Check(ConfigArgs),
+    /// Print the effective values as TOML with their origins; secrets are masked
+    Show(ConfigArgs),
+    /// Print a file with every setting, explained, at its default
+    Default,
+}
+
+/// Runs one of them.
+pub(crate) fn run(command: ConfigCommand) -> anyhow::Result<()> {
+    let mut out = io::stdout().lock();
+    match command {
+        ConfigCommand::Check(args) => {
+            let loaded = args.load(Vec::new())?;
+            let file = loaded.file.map(|file| format!(" ({})", file.display())).unwrap_or_default();
+            writeln!(out, "the configuration is good{file}")?;
+        }
+        ConfigCommand::Show(args) => out.write_all(args.load(Vec::new())?.show().as_bytes())?,
+        ConfigCommand::Default => out.write_all(DEFAULT_TOML.as_bytes())?,
+    }
+    Ok(())
+}

@@ -1,0 +1,95 @@
+//! Exit codes; documented in `docs/CONFIG.md` and in the help.
+
+use std::fmt;
+use std::process::ExitCode;
+
+use crate::config::ConfigError;
+
+/// All went well. A graceful shutdown is that too.
+pub const CLEAN: u8 = 0;
+/// It could not start, or something failed on the way.
+pub const FAILED: u8 = 1;
+/// Bad usage or bad configuration: trying again without a change cannot help.
+pub const USAGE: u8 = 64;
+/// A second signal ended a shutdown that was under way.
+pub const INTERRUPTED: u8 = 130;
+
+/// Bad arguments that only show when they are used.
+#[derive(Debug)]
+pub(crate) struct UsageError(pub(crate) String);
+
+impl fmt::Display for UsageError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for UsageError {}
+
+/// The user did not want to wait for the end of a graceful shutdown.
+#[derive(Debug)]
+pub(crate) struct Interrupted;
+
+impl fmt::Display for Interrupted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("stopped by a second signal; connections were cut")
+    }
+}
+
+impl std::error::Error for Interrupted {}
+
+/// The code for how a command ended.
+pub(crate) fn code(result: &anyhow::Result<()>) -> u8 {
+    match result {
+        Ok(()) => CLEAN,
+        Err(error) if error.is::<Interrupted>() => INTERRUPTED,
+        Err(error) if error.is::<UsageError>() || error.is::<ConfigError>() => USAGE,
+        // Whoever reads our output has had enough (`zonewire tail pjm | head`).
+        Err(error) if is_broken_pipe(error) => CLEAN,
+        Err(_) => FAILED,
+    }
+}
+
+/// Says on stderr what went wrong, and ends with its code.
+pub(crate) fn report(result: &anyhow::Result<()>) -> ExitCode {
+    let code = code(result);
+    if let Err(error) = result
+        && code != CLEAN
+    {
+        eprintln!("error: {error:#}");
+    }
+    ExitCode::from(code)
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    let kind = error.downcast_ref::<std::io::Error>().map(std::io::Error::kind);
+    kind == Some(std::io::ErrorKind::BrokenPipe)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use anyhow::Context as _;
+
+    use super::*;
+
+    #[test]
+    fn each_end_has_its_code() {
+        let usage = Err(UsageError("no".to_owned()).into());
+        let bad_config = Err(ConfigError { faults: Vec::new() }.into());
+        for (result, expected) in [
+            (Ok(()), CLEAN),
+            (usage, USAGE),
+            (bad_config, USAGE),
+            (Err(Interrupted.into()), INTERRUPTED),
+            (Err(anyhow::anyhow!("broken")), FAILED),
+            (Err(io::Error::from(io::ErrorKind::BrokenPipe).into()), CLEAN),
+            (Err(io::Error::from(io::ErrorKind::NotFound).into()), FAILED),
+        ] {
+            assert_eq!(code(&result), expected, "{result:?}");
+        }
+        let wrapped: anyhow::Result<()> = Err(UsageError("no".to_owned())).context("in FILE");
+        assert_eq!(code(&wrapped), USAGE);
+    }
+}

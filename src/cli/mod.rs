@@ -1,0 +1,120 @@
+//! The command line: arguments to commands to an exit code.
+
+mod bench;
+mod client;
+mod config_args;
+mod config_cmd;
+pub mod exit;
+mod health;
+mod publish;
+mod replay;
+mod serve;
+mod tail;
+
+use std::ffi::OsString;
+use std::io;
+use std::process::ExitCode;
+
+use clap::{CommandFactory as _, Parser, Subcommand};
+
+/// Keeps market data flowing to browsers: with Redis, without it, and when that changes.
+#[derive(Debug, Parser)]
+#[command(
+    name = "zonewire",
+    version,
+    max_term_width = 100,
+    arg_required_else_help = true,
+    after_help = "Try `zonewire demo`, then `zonewire tail pjm`. `--help` tells more than `-h`.",
+    after_long_help = AFTER_LONG_HELP
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+const AFTER_LONG_HELP: &str = "\
+Examples:
+  zonewire demo                                    a gateway with made-up prices, no Redis needed
+  zonewire tail pjm ercot --pretty                 watch two zones
+  zonewire publish pjm --key 'WESTERN HUB' --price 41.2
+  zonewire replay trades.csv --zone btc-usdt --speed 10
+  zonewire serve --config zonewire.toml            for real
+  zonewire config default > zonewire.toml          every setting, explained
+
+Exit codes:
+  0    all went well
+  1    could not start, or failed on the way
+  64   bad usage or bad configuration
+  130  a second signal ended a graceful shutdown";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the gateway
+    #[command(after_help = serve::SERVE_EXAMPLES)]
+    Serve(serve::ServeArgs),
+    /// Run the gateway with made-up prices of seven power markets
+    #[command(after_help = serve::DEMO_EXAMPLES)]
+    Demo(serve::DemoArgs),
+    /// Print a channel's entries as they come, one JSON object per line
+    #[command(after_help = tail::EXAMPLES)]
+    Tail(tail::TailArgs),
+    /// Publish prices to a zone
+    #[command(after_help = publish::EXAMPLES)]
+    Publish(publish::PublishArgs),
+    /// Publish the prices of a CSV or NDJSON file to a running gateway
+    #[command(after_help = replay::EXAMPLES)]
+    Replay(replay::ReplayArgs),
+    /// Ask a gateway how it is
+    #[command(after_help = health::EXAMPLES)]
+    Health(health::HealthArgs),
+    /// Measure a WebSocket server
+    Bench(bench::BenchArgs),
+    /// Check, show and explain the configuration
+    #[command(subcommand)]
+    Config(config_cmd::ConfigCommand),
+    /// Write a completion script for a shell
+    #[command(
+        after_help = "Example:\n  zonewire completions bash > ~/.local/share/bash-completion/completions/zonewire"
+    )]
+    Completions {
+        /// Which shell
+        shell: clap_complete::Shell,
+    },
+}
+
+/// Runs the command line of the program; `args` begins with the program's name.
+pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    match Cli::try_parse_from(args) {
+        Ok(cli) => exit::report(&run(cli.command)),
+        Err(error) => {
+            let code = if error.use_stderr() { exit::USAGE } else { exit::CLEAN };
+            // Nobody is there to be told when even this cannot be printed.
+            drop(error.print());
+            ExitCode::from(code)
+        }
+    }
+}
+
+fn run(command: Command) -> anyhow::Result<()> {
+    // Two libraries bring TLS; both use this. Somebody may have installed it before: also good.
+    drop(rustls::crypto::ring::default_provider().install_default());
+    match command {
+        Command::Serve(args) => serve::serve(args),
+        Command::Demo(args) => serve::demo(args),
+        Command::Tail(args) => client::block_on(tail::run(args)),
+        Command::Publish(args) => client::block_on(publish::run(args)),
+        Command::Replay(args) => client::block_on(replay::run(args)),
+        Command::Health(args) => client::block_on(health::run(args)),
+        Command::Bench(args) => bench::run(args),
+        Command::Config(command) => config_cmd::run(command),
+        Command::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "zonewire", &mut script);
+            io::Write::write_all(&mut io::stdout().lock(), &script)?;
+            Ok(())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

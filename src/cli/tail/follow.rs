@@ -1,0 +1,431 @@
+//! What `tail` knows and decides. No I/O: messages and ends of connections go in, steps come out.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::num::NonZeroU64;
+use std::time::Duration;
+
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tokio::time::Instant;
+
+use crate::model::{ChannelName, Epoch, Position};
+use crate::protocol::CloseCode;
+use crate::support::backoff::Backoff;
+
+/// How often in a row a connection is tried again.
+pub(super) const ATTEMPTS_MAX: u32 = 5;
+
+/// Only a connection that held this long makes the attempts before it forgotten.
+const STABLE_AFTER: Duration = Duration::from_secs(5);
+
+/// 1, 2, 4, 8, 16 s, each plus up to 1 s.
+const BACKOFF: Backoff =
+    Backoff { first: Duration::from_secs(1), max: Duration::from_secs(16), jitter: Duration::from_secs(1) };
+
+/// Until the gateway says its own.
+const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(30);
+
+/// How many entries' ids are remembered, per channel.
+const IDS_MAX: usize = 1_024;
+
+/// What to do about a message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Step {
+    /// The message is an entry to be printed.
+    Print,
+    /// Something that the user should know.
+    Say(String),
+    /// Enough entries came.
+    Done,
+    /// There is nothing left to wait for.
+    Fail(String),
+}
+
+/// What to do about a lost connection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Next {
+    /// Connect again after a while.
+    Wait { attempt: u32, wait: Duration },
+    /// The attempts are used up, or the gateway said not to come back.
+    GiveUp,
+}
+
+/// The state of following some channels, over all connections.
+#[derive(Debug)]
+pub(super) struct Follow {
+    channels: HashMap<ChannelName, Progress>,
+    /// Entries still to be printed; none stands for all that come.
+    remaining: Option<u64>,
+    attempt: u32,
+    connected_at: Option<Instant>,
+    last_heard: Option<Instant>,
+    heartbeat: Duration,
+    /// From `closing`: not to come back earlier.
+    retry_after: Duration,
+    state: Option<String>,
+}
+
+/// How far one channel is.
+#[derive(Debug, Default)]
+struct Progress {
+    position: Option<Position>,
+    is_refused: bool,
+    ids: RecentIds,
+}
+
+/// Remembers the newest ids.
+#[derive(Debug, Default)]
+struct RecentIds {
+    order: VecDeque<String>,
+    known: HashSet<String>,
+}
+
+impl RecentIds {
+    /// Says whether the id is new.
+    fn insert(&mut self, id: &str) -> bool {
+        if !self.known.insert(id.to_owned()) {
+            return false;
+        }
+        self.order.push_back(id.to_owned());
+        if self.order.len() > IDS_MAX
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.known.remove(&oldest);
+        }
+        true
+    }
+}
+
+/// The fields that matter here, of every message.
+#[derive(Debug, Deserialize)]
+struct Incoming {
+    #[serde(rename = "type")]
+    kind: String,
+    channel: Option<String>,
+    epoch: Option<Epoch>,
+    offset: Option<u64>,
+    id: Option<Value>,
+    recovered: Option<bool>,
+    gap: Option<u64>,
+    heartbeat_interval_ms: Option<u64>,
+    retry_after_ms: Option<u64>,
+    storage_backend: Option<String>,
+    state: Option<String>,
+    reason: Option<String>,
+    code: Option<Value>,
+    message: Option<String>,
+}
+
+impl Follow {
+    /// Begins with where each channel is to be resumed.
+    pub(super) fn new(
+        channels: impl IntoIterator<Item = (ChannelName, Option<Position>)>,
+        count: Option<NonZeroU64>,
+    ) -> Self {
+        let progress = |position| Progress { position, ..Progress::default() };
+        Self {
+            channels: channels.into_iter().map(|(name, position)| (name, progress(position))).collect(),
+            remaining: count.map(NonZeroU64::get),
+            attempt: 0,
+            connected_at: None,
+            last_heard: None,
+            heartbeat: HEARTBEAT_INTERVAL,
+            retry_after: Duration::ZERO,
+            state: None,
+        }
+    }
+
+    /// A connection came about.
+    pub(super) fn connected(&mut self, now: Instant) {
+        self.connected_at = Some(now);
+        self.last_heard = Some(now);
+        self.retry_after = Duration::ZERO;
+    }
+
+    /// The message that asks for the channels, from where they are.
+    pub(super) fn subscribe(&self) -> String {
+        let wanted = || self.channels.iter().filter(|(_, progress)| !progress.is_refused);
+        let mut names: Vec<&str> = wanted().map(|(name, _)| name.as_str()).collect();
+        names.sort_unstable();
+        let since: serde_json::Map<String, Value> = wanted()
+            .filter_map(|(name, progress)| Some((name.to_string(), json!(progress.position.as_ref()?))))
+            .collect();
+        json!({"type": "subscribe", "channels": names, "since": since}).to_string()
+    }
+
+    /// Anything at all came, even a ping.
+    pub(super) fn heard(&mut self, now: Instant) {
+        self.last_heard = Some(now);
+    }
+
+    /// When the connection counts as dead, if nothing comes before.
+    pub(super) fn silent_at(&self) -> Instant {
+        self.last_heard.unwrap_or_else(Instant::now) + self.heartbeat.mul_f64(2.5)
+    }
+
+    /// What to do about a text message.
+    pub(super) fn message(&mut self, text: &str) -> Vec<Step> {
+        let Ok(incoming) = serde_json::from_str::<Incoming>(text) else {
+            return vec![Step::Say(format!("not a message of this protocol: {}", head(text)))];
+        };
+        match incoming.kind.as_str() {
+            "connection_established" => {
+                if let Some(interval) = incoming.heartbeat_interval_ms.filter(|interval| *interval > 0) {
+                    self.heartbeat = Duration::from_millis(interval);
+                }
+                self.backend(incoming)
+            }
+            "backend_state" => self.backend(incoming),
+            "subscribed" | "resync" => self.placed(incoming),
+            "error" => self.error(incoming),
+            "closing" => {
+                self.retry_after = Duration::from_millis(incoming.retry_after_ms.unwrap_or(0));
+                Vec::new()
+            }
+            "unsubscribed" | "heartbeat" | "heartbeat_ack" | "pong" => Vec::new(),
+            // Entries of any type, also of those that this version does not know.
+            _ => self.entry(&incoming),
+        }
+    }
+
+    /// A connection was lost, or none came about. `random` is in `0.0..1.0`.
+    pub(super) fn lost(&mut self, code: Option<u16>, now: Instant, random: f64) -> Next {
+        if let Some(since) = self.connected_at.take()
+            && now - since >= STABLE_AFTER
+        {
+            self.attempt = 0;
+        }
+        self.attempt += 1;
+        if self.attempt > ATTEMPTS_MAX || code.is_some_and(|code| !CloseCode::may_reconnect(code)) {
+            return Next::GiveUp;
+        }
+        let wait = BACKOFF.wait(self.attempt, random).max(std::mem::take(&mut self.retry_after));
+        Next::Wait { attempt: self.attempt, wait }
+    }
+
+    /// How the storage serves; said when it changes.
+    fn backend(&mut self, incoming: Incoming) -> Vec<Step> {
+        let (Some(backend), Some(state)) = (incoming.storage_backend, incoming.state) else {
+            return Vec::new();
+        };
+        let said = format!("storage {backend} is {state}");
+        if self.state.as_ref() == Some(&said) {
+            return Vec::new();
+        }
+        let reason = incoming.reason.map(|reason| format!(": {reason}")).unwrap_or_default();
+        let step = Step::Say(format!("{said}{reason}"));
+        self.state = Some(said);
+        vec![step]
+    }
+
+    /// Entries follow from another place on.
+    fn placed(&mut self, incoming: Incoming) -> Vec<Step> {
+        let (Some(name), Some(epoch), Some(offset)) = (incoming.channel, incoming.epoch, incoming.offset)
+        else {
+            return Vec::new();
+        };
+        let Some(progress) = name.parse().ok().and_then(|name: ChannelName| self.channels.get_mut(&name))
+        else {
+            return Vec::new();
+        };
+        progress.position = Some(Position { epoch, offset });
+        match (incoming.recovered, incoming.gap) {
+            (Some(false), Some(gap)) => vec![Step::Say(format!("{name}: {gap} entries are missing here"))],
+            (Some(false), None) => {
+                vec![Step::Say(format!("{name}: entries may be missing here; how many cannot be known"))]
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    fn entry(&mut self, incoming: &Incoming) -> Vec<Step> {
+        let (Some(name), Some(offset)) = (&incoming.channel, incoming.offset) else { return Vec::new() };
+        let Some(progress) = name.parse().ok().and_then(|name: ChannelName| self.channels.get_mut(&name))
+        else {
+            return Vec::new();
+        };
+        // Holes between offsets are no loss: on the lane `latest`, newer entries replace older ones.
+        if let Some(position) = &mut progress.position {
+            if offset <= position.offset {
+                return Vec::new();
+            }
+            position.offset = offset;
+        }
+        // In another epoch offsets do not tell what was had already; ids do.
+        if let Some(Value::String(id)) = &incoming.id
+            && !progress.ids.insert(id)
+        {
+            return Vec::new();
+        }
+        match &mut self.remaining {
+            None => vec![Step::Print],
+            Some(remaining) => {
+                *remaining = remaining.saturating_sub(1);
+                if *remaining == 0 { vec![Step::Print, Step::Done] } else { vec![Step::Print] }
+            }
+        }
+    }
+
+    fn error(&mut self, incoming: Incoming) -> Vec<Step> {
+        let code = incoming.code.as_ref().and_then(Value::as_str).unwrap_or("error").to_owned();
+        let about = incoming.channel.as_ref().map(|channel| format!("{channel}: ")).unwrap_or_default();
+        let text = format!("{about}{} ({code})", incoming.message.unwrap_or_default());
+        let channel = incoming.channel.and_then(|name| name.parse::<ChannelName>().ok());
+        // The gateway goes on trying when its storage does not answer; all else is final.
+        if let Some(progress) = channel.and_then(|channel| self.channels.get_mut(&channel))
+            && code != "storage_unavailable"
+        {
+            progress.is_refused = true;
+            if self.channels.values().all(|progress| progress.is_refused) {
+                return vec![Step::Fail(text)];
+            }
+        }
+        vec![Step::Say(text)]
+    }
+}
+
+fn head(text: &str) -> String {
+    text.chars().take(80).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn follow(count: Option<u64>) -> Follow {
+        let channels = ["zone:a", "zone:b"].map(|name| (name.parse().unwrap(), None));
+        Follow::new(channels, count.and_then(NonZeroU64::new))
+    }
+
+    fn subscribed(channel: &str, epoch: &str, offset: u64, recovered: bool) -> String {
+        json!({"type": "subscribed", "channel": channel, "epoch": epoch, "offset": offset, "recovered": recovered})
+            .to_string()
+    }
+
+    fn entry(channel: &str, offset: u64, id: &str) -> String {
+        json!({"type": "price_update", "channel": channel, "offset": offset, "id": id, "price": 1})
+            .to_string()
+    }
+
+    fn wait_ms(next: Next) -> u128 {
+        match next {
+            Next::Wait { wait, .. } => wait.as_millis(),
+            Next::GiveUp => panic!("gave up"),
+        }
+    }
+
+    #[test]
+    fn it_resumes_each_channel_after_the_last_entry_it_had() {
+        let mut follow = follow(None);
+        let first: Value = serde_json::from_str(&follow.subscribe()).unwrap();
+        assert_eq!(first, json!({"type": "subscribe", "channels": ["zone:a", "zone:b"], "since": {}}));
+        assert_eq!(follow.message(&subscribed("zone:a", "e", 5, true)), []);
+        assert_eq!(follow.message(&entry("zone:a", 6, "x-1")), [Step::Print]);
+        let again: Value = serde_json::from_str(&follow.subscribe()).unwrap();
+        assert_eq!(again["since"], json!({"zone:a": {"epoch": "e", "offset": 6}}));
+    }
+
+    #[test]
+    fn overlaps_are_dropped_by_offset_and_across_epochs_by_id() {
+        let mut follow = follow(None);
+        follow.message(&subscribed("zone:a", "e", 5, true));
+        assert_eq!(follow.message(&entry("zone:a", 5, "x-5")), []);
+        assert_eq!(follow.message(&entry("zone:a", 6, "x-6")), [Step::Print]);
+        assert_eq!(follow.message(&entry("zone:a", 6, "x-6")), []);
+        assert!(matches!(follow.message(&subscribed("zone:a", "f", 0, false))[..], [Step::Say(_)]));
+        assert_eq!(follow.message(&entry("zone:a", 1, "x-6")), []);
+        assert_eq!(follow.message(&entry("zone:a", 2, "x-7")), [Step::Print]);
+    }
+
+    #[test]
+    fn offsets_that_are_skipped_are_not_a_gap() {
+        let mut follow = follow(None);
+        follow.message(&subscribed("zone:a", "e", 5, true));
+        assert_eq!(follow.message(&entry("zone:a", 9, "x-9")), [Step::Print]);
+    }
+
+    #[test]
+    fn a_gap_is_said() {
+        let mut follow = follow(None);
+        let resync = r#"{"type":"resync","channel":"zone:a","old_epoch":"e","epoch":"e","offset":9,"recovered":false,"gap":4}"#;
+        assert_eq!(follow.message(resync), [Step::Say("zone:a: 4 entries are missing here".to_owned())]);
+    }
+
+    #[test]
+    fn it_ends_after_the_entries_asked_for() {
+        let mut follow = follow(Some(2));
+        assert_eq!(follow.message(&entry("zone:a", 1, "x-1")), [Step::Print]);
+        assert_eq!(follow.message(&entry("zone:b", 1, "x-1")), [Step::Print, Step::Done]);
+    }
+
+    #[test]
+    fn waits_double_and_the_sixth_loss_in_a_row_ends_it() {
+        let (mut follow, now) = (follow(None), Instant::now());
+        let waits: Vec<u128> = (0..5).map(|_| wait_ms(follow.lost(None, now, 0.5))).collect();
+        assert_eq!(waits, [1_500, 2_500, 4_500, 8_500, 16_500]);
+        assert_eq!(follow.lost(None, now, 0.5), Next::GiveUp);
+    }
+
+    #[test]
+    fn only_a_stable_connection_refills_the_attempts() {
+        let (mut follow, now) = (follow(None), Instant::now());
+        for _ in 0..4 {
+            follow.lost(None, now, 0.0);
+        }
+        follow.connected(now);
+        assert_eq!(wait_ms(follow.lost(None, now + Duration::from_millis(4_999), 0.0)), 16_000);
+        follow.connected(now);
+        assert_eq!(wait_ms(follow.lost(None, now + STABLE_AFTER, 0.0)), 1_000);
+    }
+
+    #[test]
+    fn the_close_code_says_whether_to_come_back_and_closing_when() {
+        let now = Instant::now();
+        for (code, back) in [(4000, true), (4001, true), (1006, true), (1000, false), (4500, false)] {
+            assert_eq!(follow(None).lost(Some(code), now, 0.0) != Next::GiveUp, back, "{code}");
+        }
+        let mut follow = follow(None);
+        follow.connected(now);
+        follow.message(r#"{"type":"closing","code":4000,"reason":"shutting_down","retry_after_ms":7000}"#);
+        assert_eq!(wait_ms(follow.lost(Some(4000), now, 0.0)), 7_000);
+        assert_eq!(wait_ms(follow.lost(None, now, 0.0)), 2_000);
+    }
+
+    #[test]
+    fn silence_is_two_and_a_half_heartbeats() {
+        let (mut follow, now) = (follow(None), Instant::now());
+        follow.connected(now);
+        assert_eq!(follow.silent_at(), now + Duration::from_secs(75));
+        follow.message(r#"{"type":"connection_established","heartbeat_interval_ms":2000}"#);
+        let later = now + Duration::from_secs(1);
+        follow.heard(later);
+        assert_eq!(follow.silent_at(), later + Duration::from_secs(5));
+    }
+
+    #[test]
+    fn it_fails_when_every_channel_is_refused() {
+        let mut follow = follow(None);
+        let error = |channel: &str, code: &str| {
+            json!({"type": "error", "code": code, "message": "no", "channel": channel}).to_string()
+        };
+        assert!(matches!(follow.message(&error("zone:a", "storage_unavailable"))[..], [Step::Say(_)]));
+        assert!(matches!(follow.message(&error("zone:a", "too_many_zones"))[..], [Step::Say(_)]));
+        let wanted: Value = serde_json::from_str(&follow.subscribe()).unwrap();
+        assert_eq!(wanted["channels"], json!(["zone:b"]));
+        assert!(matches!(follow.message(&error("zone:b", "too_many_zones"))[..], [Step::Fail(_)]));
+    }
+
+    #[test]
+    fn a_change_of_the_storage_is_said_once() {
+        let mut follow = follow(None);
+        let state = |state: &str| {
+            json!({"type": "backend_state", "storage_backend": "redis", "state": state, "reason": "gone"})
+                .to_string()
+        };
+        assert_eq!(
+            follow.message(&state("degraded")),
+            [Step::Say("storage redis is degraded: gone".to_owned())]
+        );
+        assert_eq!(follow.message(&state("degraded")), []);
+    }
+}

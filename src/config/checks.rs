@@ -1,0 +1,65 @@
+//! Whether values hold up, alone and together. Rooms check their own; here is what is left.
+
+use super::{Config, redis};
+use crate::storage::{StorageChoice, StorageConfig};
+use crate::support::checks::{Checks, Finding};
+
+/// All that does not hold up.
+pub(super) fn check(config: &Config) -> Vec<Finding> {
+    let rooms = [
+        config.http.check(),
+        config.connections.check(),
+        config.channels.check(),
+        check_storage(&config.storage),
+        config.feeds.check(),
+        config.log.check(),
+    ];
+    let mut found = rooms.concat();
+    found.extend(check_together(config));
+    found
+}
+
+fn check_storage(storage: &StorageConfig) -> Vec<Finding> {
+    let mut checks = Checks::of("storage");
+    checks.require("required", !storage.required || storage.backend == StorageChoice::Redis, || {
+        "goes only with storage.backend = \"redis\": set that, or leave this out".to_owned()
+    });
+    checks.at_least_1("memory.total_bytes", storage.memory.total_bytes);
+    checks.at_least_1("retention.entries", storage.retention.entries);
+    checks.at_least_1("retention.bytes", storage.retention.bytes);
+    checks.at_least_1("retention.age_s", storage.retention.age_s);
+    checks.require("retention.bytes", storage.retention.bytes <= storage.memory.total_bytes, || {
+        format!(
+            "expected at most storage.memory.total_bytes ({}), found {}",
+            storage.memory.total_bytes, storage.retention.bytes
+        )
+    });
+    let redis = &storage.redis;
+    checks.at_least_1("redis.connect_timeout_ms", redis.connect_timeout_ms);
+    checks.at_least_1("redis.command_timeout_ms", redis.command_timeout_ms);
+    let problem = redis.url.as_deref().and_then(redis::url_problem);
+    checks.require("redis.url", problem.is_none(), || problem.unwrap_or_default());
+    let has_host =
+        redis.host.as_ref().is_none_or(|host| !host.trim().is_empty() && !host.contains(['/', '@', ' ']));
+    checks.require("redis.host", has_host, || {
+        "expected a host name or an address; a URL goes into storage.redis.url".to_owned()
+    });
+    checks.require("redis.port", redis.port != Some(0), || "expected 1 to 65535, found 0".to_owned());
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | ':' | '-');
+    checks.require("redis.prefix", !redis.prefix.is_empty() && redis.prefix.chars().all(is_plain), || {
+        format!("expected at least one of A-Z a-z 0-9 . _ : -, found {:?}", redis.prefix)
+    });
+    checks.finish()
+}
+
+/// What concerns more than one room.
+fn check_together(config: &Config) -> Vec<Finding> {
+    let mut checks = Checks::of("connections");
+    let (held, line) = (config.connections.outbox_bytes_max, config.http.line_bytes_max);
+    checks.require("outbox_bytes_max", held >= line, || {
+        format!(
+            "expected at least http.line_bytes_max ({line}), so that every entry can be sent; found {held}"
+        )
+    });
+    checks.finish()
+}

@@ -1,0 +1,62 @@
+//! What is wrong with a config, said so that it can be put right at once.
+
+use std::fmt;
+
+/// One thing that is wrong.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fault {
+    /// The key, such as `http.listen`; empty when the fault has none (an unreadable file).
+    pub key: String,
+    /// Where the value came from: a file, an environment variable, a flag, or `default`.
+    pub origin: String,
+    /// What is wrong and what would be right. Holds no secrets.
+    pub problem: String,
+    /// What may have been meant.
+    pub hint: Option<String>,
+}
+
+impl Fault {
+    pub(super) fn general(problem: String) -> Self {
+        Self { key: String::new(), origin: String::new(), problem, hint: None }
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.key.as_str(), self.origin.as_str()) {
+            ("", "") => {}
+            ("", origin) => write!(f, "{origin}: ")?,
+            (key, origin) => write!(f, "{key} ({origin}): ")?,
+        }
+        f.write_str(&self.problem)?;
+        match &self.hint {
+            Some(hint) => write!(f, "; {hint}"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// All that is wrong; one line for each fault.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConfigError {
+    /// At least one.
+    pub faults: Vec<Fault>,
+}
+
+impl ConfigError {
+    pub(super) fn new(faults: Vec<Fault>) -> Self {
+        Self { faults }
+    }
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.faults.len() {
+            1 => f.write_str("the configuration has 1 fault:")?,
+            count => write!(f, "the configuration has {count} faults:")?,
+        }
+        self.faults.iter().try_for_each(|fault| write!(f, "\n  {fault}"))
+    }
+}
+
+impl std::error::Error for ConfigError {}

@@ -1,0 +1,203 @@
+//! Where settings come from, in their order: what comes later wins.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use figment::value::{Dict, Value};
+
+use super::fault::Fault;
+use super::settings::{OPEN_TABLES, Setting};
+use super::{FILE_VARIABLE, URL_VARIABLE};
+
+const PREFIX: &str = "ZONEWIRE_";
+
+/// Variables that other software sets too; `ZONEWIRE_STORAGE__REDIS__*` comes before them.
+const REDIS_VARIABLES: [(&str, &str); 6] = [
+    ("REDIS_URL", "url"),
+    ("REDIS_HOST", "host"),
+    ("REDIS_PORT", "port"),
+    ("REDIS_USERNAME", "username"),
+    ("REDIS_PASSWORD", "password"),
+    ("REDIS_DB", "db"),
+];
+
+/// Variables with our prefix that are not settings. The last is for `cargo test`.
+const OTHER_VARIABLES: [&str; 3] = [FILE_VARIABLE, URL_VARIABLE, "ZONEWIRE_UPDATE_DOCS"];
+
+/// How far up a source stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Rank {
+    /// The file.
+    File,
+    /// `REDIS_*`.
+    RedisVariable,
+    /// `ZONEWIRE_*`.
+    Variable,
+    /// The command line.
+    Flag,
+}
+
+/// A setting given on the command line.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Flag {
+    /// The flag as typed, such as `--listen`.
+    pub name: String,
+    /// The key that it sets, such as `http.listen`.
+    pub key: String,
+    /// The value as typed.
+    pub value: String,
+}
+
+/// All that a config is made of. The environment is handed in, so that tests never set a process's.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Sources {
+    /// The file that a flag named; comes before `ZONEWIRE_CONFIG`.
+    pub file: Option<PathBuf>,
+    /// Environment variables by name; those that are not ours are left alone. An empty value counts
+    /// as not set.
+    pub environment: BTreeMap<String, String>,
+    /// Flags; a later one wins.
+    pub flags: Vec<Flag>,
+}
+
+// Values may be secrets, in the environment also those of others: only names are printed.
+impl fmt::Debug for Flag {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Flag").field("name", &self.name).field("key", &self.key).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Sources {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sources")
+            .field("file", &self.file)
+            .field("environment", &self.environment.keys())
+            .field("flags", &self.flags)
+            .finish()
+    }
+}
+
+impl Sources {
+    /// The environment of this process, without what is not UTF-8: no setting of ours is.
+    pub fn environment_of_process() -> BTreeMap<String, String> {
+        std::env::vars_os()
+            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+            .collect()
+    }
+}
+
+/// Everything that was typed, in ascending rank; and the file that was read.
+pub(super) fn collect(sources: &Sources, faults: &mut Vec<Fault>) -> (Option<PathBuf>, Vec<Setting>) {
+    let mut settings = Vec::new();
+    let file = sources.file.clone().map(|path| (path, "--config".to_owned())).or_else(|| {
+        let named = sources.environment.get(FILE_VARIABLE).filter(|path| !path.is_empty())?;
+        Some((PathBuf::from(named), format!("environment variable {FILE_VARIABLE}")))
+    });
+    if let Some((path, named_by)) = &file {
+        match read_file(path, named_by) {
+            Ok(table) => flatten(&mut Vec::new(), &table, &format!("file {}", path.display()), &mut settings),
+            Err(fault) => faults.push(fault),
+        }
+    }
+    settings.extend(redis_variables(&sources.environment));
+    settings.extend(variables(&sources.environment));
+    settings.extend(sources.flags.iter().map(|flag| Setting {
+        rank: Rank::Flag,
+        path: path_of(&flag.key, "."),
+        value: flag.value.clone().into(),
+        origin: format!("flag {}", flag.name),
+    }));
+    (file.map(|(path, _)| path), settings)
+}
+
+fn read_file(path: &Path, named_by: &str) -> Result<Dict, Fault> {
+    let origin = format!("file {}", path.display());
+    let fault = |problem| Fault { key: String::new(), origin: origin.clone(), problem, hint: None };
+    let text = std::fs::read_to_string(path)
+        .map_err(|error| fault(format!("cannot be read ({error}); it was named by {named_by}")))?;
+    let table: toml::Table = toml::from_str(&text).map_err(|error| {
+        // The error's own text shows the line, which may hold a secret.
+        let before = error.span().map_or("", |span| text.get(..span.start).unwrap_or(""));
+        let line = before.matches('\n').count() + 1;
+        fault(format!("line {line} is not TOML: {}", error.message().replace('\n', ", ")))
+    })?;
+    match Value::serialize(table) {
+        Ok(Value::Dict(_, dict)) => Ok(dict),
+        Ok(_) => Ok(Dict::new()),
+        Err(error) => Err(fault(error.to_string())),
+    }
+}
+
+fn flatten(path: &mut Vec<String>, table: &Dict, origin: &str, settings: &mut Vec<Setting>) {
+    for (name, value) in table {
+        path.push(name.clone());
+        match value {
+            Value::Dict(_, inner) if !inner.is_empty() => flatten(path, inner, origin, settings),
+            _ => settings.push(Setting {
+                rank: Rank::File,
+                path: path.clone(),
+                value: value.clone(),
+                origin: origin.to_owned(),
+            }),
+        }
+        path.pop();
+    }
+}
+
+fn redis_variables(environment: &BTreeMap<String, String>) -> impl Iterator<Item = Setting> {
+    REDIS_VARIABLES.into_iter().filter_map(|(variable, key)| {
+        let value = environment.get(variable).filter(|value| !value.is_empty())?;
+        // Kubernetes sets REDIS_PORT=tcp://… in every pod beside a service called `redis`.
+        if variable == "REDIS_PORT" && value.starts_with("tcp://") {
+            return None;
+        }
+        Some(Setting {
+            rank: Rank::RedisVariable,
+            path: ["storage", "redis", key].map(str::to_owned).to_vec(),
+            value: value.clone().into(),
+            origin: format!("environment variable {variable}"),
+        })
+    })
+}
+
+fn variables(environment: &BTreeMap<String, String>) -> impl Iterator<Item = Setting> {
+    let ours = environment.iter().filter(|(name, value)| {
+        name.starts_with(PREFIX)
+            && !value.is_empty()
+            && !OTHER_VARIABLES.contains(&name.as_str())
+            && !is_set_by_kubernetes(name, value)
+    });
+    ours.map(|(name, value)| Setting {
+        rank: Rank::Variable,
+        path: path_of(&name[PREFIX.len()..].to_lowercase(), "__"),
+        value: value.clone().into(),
+        origin: format!("environment variable {name}"),
+    })
+}
+
+/// Kubernetes describes a service called `zonewire` to every pod beside it:
+/// `ZONEWIRE_SERVICE_HOST`, `ZONEWIRE_SERVICE_PORT[_<NAME>]`, `ZONEWIRE_PORT=tcp://…`,
+/// `ZONEWIRE_PORT_<n>_TCP[_…]`.
+fn is_set_by_kubernetes(name: &str, value: &str) -> bool {
+    let rest = &name[PREFIX.len()..];
+    let is_numbered = |rest: &str| {
+        rest.starts_with(|c: char| c.is_ascii_digit()) && (rest.contains("_TCP") || rest.contains("_UDP"))
+    };
+    rest == "SERVICE_HOST"
+        || rest == "SERVICE_PORT"
+        || rest.starts_with("SERVICE_PORT_")
+        || (rest == "PORT" && value.starts_with("tcp://"))
+        || rest.strip_prefix("PORT_").is_some_and(is_numbered)
+}
+
+/// Splits a key, but not the names in tables whose keys are free: a zone's name may hold dots.
+fn path_of(key: &str, separator: &str) -> Vec<String> {
+    for table in OPEN_TABLES {
+        let head: String = table.iter().map(|part| format!("{part}{separator}")).collect();
+        if let Some(name) = key.strip_prefix(&head) {
+            return table.iter().copied().chain([name]).map(str::to_owned).collect();
+        }
+    }
+    key.split(separator).map(str::to_owned).collect()
+}

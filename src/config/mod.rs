@@ -1,0 +1,112 @@
+//! One validated [`Config`] from defaults, a file, the environment and flags.
+//!
+//! In two steps: what was typed is collected with its origin ([`Sources`], `settings`), then it
+//! becomes a [`Config`] whose values hold up, alone and together. Whatever is wrong on the way is
+//! gathered, so that one look shows all of it. Each room owns its part of the config.
+
+mod checks;
+mod default;
+mod fault;
+mod layers;
+mod redis;
+mod settings;
+mod show;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+pub use self::default::DEFAULT_TOML;
+pub use self::fault::{ConfigError, Fault};
+pub use self::layers::{Flag, Sources};
+pub use crate::channels::ChannelsConfig;
+pub use crate::connections::ConnectionsConfig;
+pub use crate::feeds::{FeedsConfig, ReplayConfig, SimulatedConfig};
+pub use crate::http::HttpConfig;
+pub use crate::storage::{StorageChoice, StorageConfig};
+pub use crate::support::telemetry::{LogConfig, LogFormat};
+
+/// The environment variable that names the file; `--config` comes before it.
+pub const FILE_VARIABLE: &str = "ZONEWIRE_CONFIG";
+
+/// The environment variable with the gateway's address for commands that talk to one. Not a setting.
+pub const URL_VARIABLE: &str = "ZONEWIRE_URL";
+
+/// All settings of a gateway.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// `[http]`
+    pub http: HttpConfig,
+    /// `[connections]`
+    pub connections: ConnectionsConfig,
+    /// `[channels]`
+    pub channels: ChannelsConfig,
+    /// `[storage]`
+    pub storage: StorageConfig,
+    /// `[feeds]`
+    pub feeds: FeedsConfig,
+    /// `[log]`
+    pub log: LogConfig,
+}
+
+/// A config, and where each value that is not a default came from.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Loaded {
+    /// The config.
+    pub config: Config,
+    /// Key to origin, such as `http.listen` to `environment variable ZONEWIRE_HTTP__LISTEN`.
+    pub origins: BTreeMap<String, String>,
+    /// The file that was read, if there was one.
+    pub file: Option<PathBuf>,
+}
+
+impl Config {
+    /// Collects all sources and validates the result.
+    ///
+    /// # Errors
+    /// All that is wrong, each with its key, its origin and what would be right.
+    pub fn load(sources: &Sources) -> Result<Loaded, ConfigError> {
+        let mut faults = Vec::new();
+        let (file, mut settings) = layers::collect(sources, &mut faults);
+        redis::settle(&mut settings, &mut faults);
+        let good = settings::accept(settings, &mut faults);
+        let mut origins: BTreeMap<String, String> =
+            good.iter().map(|setting| (setting.key(), setting.origin.clone())).collect();
+        let mut config = match settings::extract(good) {
+            Ok(config) => config,
+            Err(error) => {
+                // Each setting is good by itself, so this is a clash between two of them.
+                faults.push(Fault::general(error.to_string()));
+                return Err(ConfigError::new(faults));
+            }
+        };
+        redis::complete(&mut config.storage.redis, &mut origins);
+        for finding in checks::check(&config) {
+            if faults.iter().all(|fault: &Fault| fault.key != finding.key) {
+                let origin = origins.get(&finding.key).cloned().unwrap_or_else(|| "default".to_owned());
+                faults.push(Fault { key: finding.key, origin, problem: finding.problem, hint: None });
+            }
+        }
+        if faults.is_empty() { Ok(Loaded { config, origins, file }) } else { Err(ConfigError::new(faults)) }
+    }
+
+    /// The same with secrets replaced by `***`: fit to be shown.
+    #[must_use]
+    pub fn masked(&self) -> Self {
+        let mut masked = self.clone();
+        redis::mask(&mut masked.storage.redis);
+        masked
+    }
+}
+
+impl Loaded {
+    /// The effective values as TOML, secrets masked, each with its origin as a comment.
+    pub fn show(&self) -> String {
+        show::show(&self.config.masked(), &self.origins)
+    }
+}
+
+#[cfg(test)]
+mod tests;

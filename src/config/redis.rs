@@ -1,0 +1,122 @@
+//! Redis can be named in many ways at once. This settles which of them counts, by rank: what a URL
+//! says itself is never overridden by something of lower rank, such as an old `REDIS_PASSWORD`.
+
+use std::collections::BTreeMap;
+
+use url::Url;
+
+use super::fault::Fault;
+use super::layers::Rank;
+use super::settings::Setting;
+use crate::storage::RedisConfig;
+
+const MASK: &str = "***";
+
+/// Leaves out what a setting of higher rank makes meaningless: a URL stands for host and port, and
+/// for those of user, password and database that it holds.
+pub(super) fn settle(settings: &mut Vec<Setting>, faults: &mut Vec<Fault>) {
+    let Some(url) = last(settings, "url") else { return };
+    let (url_rank, parts) = (url.rank, Parts::of(url));
+    if let Some(host) = last(settings, "host") {
+        if host.rank == url_rank && url_rank != Rank::RedisVariable {
+            let problem = "storage.redis.url is set as well, and names a host: set one of the two".to_owned();
+            let (key, origin) = (host.key(), host.origin.clone());
+            faults.push(Fault { key, origin, problem, hint: None });
+        }
+        if host.rank > url_rank {
+            settings.retain(|setting| !is(setting, "url"));
+            return;
+        }
+    }
+    if let Some(port) = last(settings, "port").filter(|port| port.rank > url_rank) {
+        let problem =
+            "belongs to storage.redis.host, but storage.redis.url is set: put the port there".to_owned();
+        let (key, origin) = (port.key(), port.origin.clone());
+        faults.push(Fault { key, origin, problem, hint: None });
+    }
+    settings.retain(|setting| {
+        let is_outranked = setting.rank < url_rank;
+        let is_replaced = is(setting, "host")
+            || is(setting, "port")
+            || (is_outranked && is(setting, "username") && parts.username)
+            || (is_outranked && is(setting, "password") && parts.password)
+            || (is_outranked && is(setting, "db") && parts.db);
+        !is_replaced
+    });
+}
+
+/// A port alone means a Redis on this machine.
+pub(super) fn complete(redis: &mut RedisConfig, origins: &mut BTreeMap<String, String>) {
+    if redis.url.is_none() && redis.host.is_none() && redis.port.is_some() {
+        redis.host = Some("127.0.0.1".to_owned());
+        origins.insert("storage.redis.host".to_owned(), "since storage.redis.port is set".to_owned());
+    }
+}
+
+/// Replaces secrets by `***`.
+pub(super) fn mask(redis: &mut RedisConfig) {
+    redis.url = redis.url.take().map(|url| masked_url(&url));
+    redis.password = redis.password.take().map(|_| MASK.to_owned());
+}
+
+/// What can be said about a URL that cannot be used; never the URL itself.
+pub(super) fn url_problem(text: &str) -> Option<String> {
+    const FORM: &str = "expected redis://[user:password@]host[:port][/db], or rediss:// for TLS";
+    let url = match Url::parse(text) {
+        Ok(url) => url,
+        Err(error) => return Some(format!("{FORM}; {error}")),
+    };
+    if !matches!(url.scheme(), "redis" | "rediss") {
+        return Some(format!("{FORM}; the scheme is another"));
+    }
+    if url.host_str().is_none_or(str::is_empty) {
+        return Some(format!("{FORM}; the host is missing"));
+    }
+    let db = url.path().trim_start_matches('/');
+    (!db.is_empty() && db.parse::<u8>().is_err())
+        .then(|| format!("{FORM}; the database is not a number up to 255"))
+}
+
+fn masked_url(text: &str) -> String {
+    let Ok(mut url) = Url::parse(text) else { return MASK.to_owned() };
+    if url.cannot_be_a_base() {
+        return MASK.to_owned();
+    }
+    if url.password().is_some() && url.set_password(Some(MASK)).is_err() {
+        return MASK.to_owned();
+    }
+    if url.query().is_some() {
+        url.set_query(Some(MASK));
+    }
+    url.set_fragment(None);
+    url.to_string()
+}
+
+/// What a URL holds besides host and port.
+struct Parts {
+    username: bool,
+    password: bool,
+    db: bool,
+}
+
+impl Parts {
+    fn of(url: &Setting) -> Self {
+        match url.value.as_str().and_then(|text| Url::parse(text).ok()) {
+            Some(url) => Self {
+                username: !url.username().is_empty(),
+                password: url.password().is_some(),
+                db: url.path().len() > 1,
+            },
+            None => Self { username: false, password: false, db: false },
+        }
+    }
+}
+
+fn is(setting: &Setting, name: &str) -> bool {
+    matches!(setting.path.as_slice(), [storage, redis, key] if storage == "storage" && redis == "redis" && key == name)
+}
+
+/// The setting of this name that counts.
+fn last<'a>(settings: &'a [Setting], name: &str) -> Option<&'a Setting> {
+    settings.iter().rfind(|setting| is(setting, name))
+}

@@ -1,0 +1,253 @@
+use std::io::Write as _;
+
+use super::*;
+use crate::model::Lane;
+use crate::storage::StorageChoice;
+
+fn environment(variables: &[(&str, &str)]) -> BTreeMap<String, String> {
+    variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+}
+
+fn flag(name: &str, key: &str, value: &str) -> Flag {
+    Flag { name: name.to_owned(), key: key.to_owned(), value: value.to_owned() }
+}
+
+fn load(file: &str, variables: &[(&str, &str)], flags: &[Flag]) -> Result<Loaded, ConfigError> {
+    let mut on_disk = tempfile::NamedTempFile::new().unwrap();
+    on_disk.write_all(file.as_bytes()).unwrap();
+    let environment = environment(variables);
+    Config::load(&Sources { file: Some(on_disk.path().to_owned()), environment, flags: flags.to_vec() })
+}
+
+fn good(file: &str, variables: &[(&str, &str)], flags: &[Flag]) -> Config {
+    load(file, variables, flags).unwrap().config
+}
+
+/// Key and problem (with hint) of each fault, and whether its origin holds a text.
+fn check_faults(file: &str, variables: &[(&str, &str)], expected: &[(&str, &str, &str)]) {
+    let faults = load(file, variables, &[]).unwrap_err().faults;
+    let lines: Vec<String> = faults.iter().map(Fault::to_string).collect();
+    assert_eq!(faults.len(), expected.len(), "{lines:#?}");
+    for (fault, (key, origin, problem)) in faults.iter().zip(expected) {
+        let line = fault.to_string();
+        assert_eq!(fault.key, *key, "{line}");
+        assert!(fault.origin.contains(origin), "{line} does not come from {origin}");
+        assert!(line.contains(problem), "{line} does not say {problem}");
+    }
+}
+
+#[test]
+fn without_sources_everything_is_the_default() {
+    assert_eq!(Config::load(&Sources::default()).unwrap().config, Config::default());
+}
+
+#[test]
+fn a_flag_comes_before_the_environment_before_the_file_before_the_default() {
+    let file = "[http]\nlisten = '127.0.0.1:1'\nshards = 1\ndrain_s = 1\n";
+    let variables = [("ZONEWIRE_HTTP__LISTEN", "127.0.0.1:2"), ("ZONEWIRE_HTTP__SHARDS", "2")];
+    let loaded = load(file, &variables, &[flag("--listen", "http.listen", "127.0.0.1:3")]).unwrap();
+    let http = &loaded.config.http;
+    assert_eq!((http.listen.port(), http.shards, http.drain_s, http.handshake_gate), (3, 2, 1, 256));
+    assert_eq!(loaded.origins["http.listen"], "flag --listen");
+    assert_eq!(loaded.origins["http.shards"], "environment variable ZONEWIRE_HTTP__SHARDS");
+    assert!(loaded.origins["http.drain_s"].starts_with("file "));
+    assert!(!loaded.origins.contains_key("http.handshake_gate"));
+}
+
+#[test]
+fn the_environment_may_name_the_file() {
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    writeln!(file, "[log]\nlevel = 'debug'").unwrap();
+    let environment = environment(&[(FILE_VARIABLE, file.path().to_str().unwrap())]);
+    let loaded = Config::load(&Sources { environment, ..Sources::default() }).unwrap();
+    assert_eq!(loaded.config.log.level, "debug");
+}
+
+#[test]
+fn text_takes_the_type_of_its_key() {
+    let config = good(
+        "",
+        &[
+            ("ZONEWIRE_STORAGE__REDIS__PASSWORD", "0123"),
+            ("ZONEWIRE_STORAGE__REDIS__USERNAME", "true"),
+            ("ZONEWIRE_STORAGE__REDIS__HOST", "[::1]"),
+            ("ZONEWIRE_STORAGE__REDIS__DB", "3"),
+            ("ZONEWIRE_STORAGE__BACKEND", "redis"),
+            ("ZONEWIRE_STORAGE__REQUIRED", "true"),
+            ("ZONEWIRE_HTTP__ORIGINS", "https://a.example, https://b.example"),
+            ("ZONEWIRE_FEEDS__SIMULATED__ZONES", "[\"pjm\", spp]"),
+            ("ZONEWIRE_FEEDS__REPLAY__SPEED", "10"),
+            ("ZONEWIRE_CHANNELS__LANES__TRADES", "every"),
+            ("ZONEWIRE_HTTP__DRAIN_S", ""),
+            ("UNRELATED", "x"),
+        ],
+        &[flag("--set", "channels.lanes.A.b", "every"), flag("--set", "http.origins", "*")],
+    );
+    let redis = &config.storage.redis;
+    assert_eq!(redis.password.as_deref(), Some("0123"));
+    assert_eq!(redis.username.as_deref(), Some("true"));
+    assert_eq!((redis.host.as_deref(), redis.db), (Some("[::1]"), Some(3)));
+    assert_eq!((config.storage.backend, config.storage.required), (StorageChoice::Redis, true));
+    assert_eq!(config.http.origins, ["*"]);
+    assert_eq!(config.feeds.simulated.zones, ["pjm".parse().unwrap(), "spp".parse().unwrap()]);
+    assert_eq!(config.feeds.replay.speed, 10.0);
+    assert_eq!(config.channels.lane(&"zone:trades".parse().unwrap()), Lane::Every);
+    assert_eq!(config.channels.lane(&"zone:A.b".parse().unwrap()), Lane::Every);
+    assert_eq!(config.http.drain_s, 10);
+}
+
+#[test]
+fn a_list_in_the_environment_may_be_separated_by_commas() {
+    let config = good("", &[("ZONEWIRE_HTTP__ORIGINS", "https://a.example, https://b.example")], &[]);
+    assert_eq!(config.http.origins, ["https://a.example", "https://b.example"]);
+}
+
+#[test]
+fn all_faults_are_told_at_once() {
+    check_faults(
+        "[http]\nlisten = 8080\nshards = 'many'\nlissten = 'x'\n[storage]\nbackend = 'disk'\n[htp]\na = 1\nb = 2\n",
+        &[
+            ("ZONEWIRE_CONNECTIONS__MAX", "lots"),
+            ("ZONEWIRE_CONNECTIONS__PER_ADDRESS_MAX", "-1"),
+            ("ZONEWIRE_STORAGE__REDIS__PORT", "70000"),
+            ("ZONEWIRE_CHANNELS__LANES__PJM", "fast"),
+            ("ZONEWIRE_HTTP_LISTEN", "127.0.0.1:1"),
+            ("ZONEWIRE_CHANNELS__ZONES_MAX", "0"),
+        ],
+        &[
+            ("htp", "file ", "there is no such key; did you mean http?"),
+            ("http.lissten", "file ", "did you mean http.listen?"),
+            ("http.listen", "file ", "an address and a port such as 127.0.0.1:8080; found 8080"),
+            ("http.shards", "file ", "expected a whole number, 0 or more; found \"many\""),
+            ("storage.backend", "file ", "expected one of auto, memory, redis; found \"disk\""),
+            ("channels.lanes.pjm", "ZONEWIRE_CHANNELS__LANES__PJM", "expected one of latest, every"),
+            (
+                "connections.max",
+                "ZONEWIRE_CONNECTIONS__MAX",
+                "expected a whole number, 0 or more; found \"lots\"",
+            ),
+            ("connections.per_address_max", "ZONEWIRE_CONNECTIONS__PER_ADDRESS_MAX", "found -1"),
+            ("http_listen", "ZONEWIRE_HTTP_LISTEN", "did you mean http.listen?"),
+            ("storage.redis.port", "ZONEWIRE_STORAGE__REDIS__PORT", "from 0 to 65535; found 70000"),
+            ("channels.zones_max", "ZONEWIRE_CHANNELS__ZONES_MAX", "expected 1 or more"),
+        ],
+    );
+}
+
+#[test]
+fn values_are_checked_against_each_other() {
+    check_faults(
+        "[http]\nlisten = '0.0.0.0:80'\n[connections]\nsilence_timeout_s = 30\n[storage]\nrequired = true\n",
+        &[("ZONEWIRE_CONNECTIONS__OUTBOX_BYTES_MAX", "1")],
+        &[
+            ("http.listen", "file ", "set http.allow_unauthenticated = true"),
+            (
+                "connections.silence_timeout_s",
+                "file ",
+                "more than connections.heartbeat_interval_s (30), found 30",
+            ),
+            ("storage.required", "file ", "storage.backend = \"redis\""),
+            ("connections.outbox_bytes_max", "OUTBOX_BYTES_MAX", "at least http.line_bytes_max"),
+        ],
+    );
+    check_faults(
+        "[connections]\nheartbeat_interval_s = 90",
+        &[],
+        &[("connections.silence_timeout_s", "default", "found 75")],
+    );
+}
+
+#[test]
+fn a_file_that_cannot_be_used_is_a_fault_like_others() {
+    check_faults(
+        "[http\npassword = 'hunter2'",
+        &[("ZONEWIRE_X", "1")],
+        &[("", "file ", "line 1 is not TOML"), ("x", "ZONEWIRE_X", "there is no such key")],
+    );
+    let sources = Sources { file: Some("/nowhere/at-all.toml".into()), ..Sources::default() };
+    let text = Config::load(&sources).unwrap_err().to_string();
+    assert!(text.contains("file /nowhere/at-all.toml: cannot be read"), "{text}");
+    assert!(text.contains("named by --config"), "{text}");
+}
+
+#[test]
+fn variables_that_kubernetes_sets_are_left_alone() {
+    let config = good(
+        "",
+        &[
+            ("ZONEWIRE_SERVICE_HOST", "10.0.0.1"),
+            ("ZONEWIRE_SERVICE_PORT", "80"),
+            ("ZONEWIRE_SERVICE_PORT_HTTP", "80"),
+            ("ZONEWIRE_PORT", "tcp://10.0.0.1:80"),
+            ("ZONEWIRE_PORT_80_TCP_ADDR", "10.0.0.1"),
+            ("REDIS_PORT", "tcp://10.0.0.2:6379"),
+        ],
+        &[],
+    );
+    assert_eq!(config, Config::default());
+}
+
+#[test]
+fn redis_variables_come_before_the_file_and_after_our_own() {
+    let file = "[storage.redis]\nhost = 'file'\npassword = 'file'\n";
+    let redis = good(file, &[("REDIS_HOST", "env"), ("REDIS_DB", "2")], &[]).storage.redis;
+    assert_eq!(
+        (redis.host.as_deref(), redis.db, redis.password.as_deref()),
+        (Some("env"), Some(2), Some("file"))
+    );
+    let both = [("REDIS_HOST", "env"), ("ZONEWIRE_STORAGE__REDIS__HOST", "ours")];
+    assert_eq!(good("", &both, &[]).storage.redis.host.as_deref(), Some("ours"));
+}
+
+#[test]
+fn the_highest_way_to_name_redis_counts() {
+    // A URL of higher rank replaces host and port, and the parts that it holds itself.
+    let file = "[storage.redis]\nhost = 'old'\nport = 1\npassword = 'old'\nusername = 'old'\n";
+    let redis = good(file, &[("REDIS_URL", "redis://:new@here/4")], &[]).storage.redis;
+    assert_eq!((redis.host, redis.port, redis.password), (None, None, None));
+    assert_eq!(redis.username.as_deref(), Some("old"));
+    // A host of higher rank replaces the URL.
+    let redis =
+        good("", &[("REDIS_URL", "redis://x"), ("ZONEWIRE_STORAGE__REDIS__HOST", "y")], &[]).storage.redis;
+    assert_eq!((redis.url, redis.host.as_deref()), (None, Some("y")));
+    // Beside a URL from the same place, the parts count.
+    let redis = good("", &[("REDIS_URL", "redis://x"), ("REDIS_HOST", "y"), ("REDIS_PASSWORD", "z")], &[]);
+    let redis = redis.storage.redis;
+    assert_eq!((redis.url.is_some(), redis.host, redis.password.as_deref()), (true, None, Some("z")));
+    // A port alone means this machine.
+    assert_eq!(good("", &[("REDIS_PORT", "7")], &[]).storage.redis.host.as_deref(), Some("127.0.0.1"));
+    check_faults(
+        "[storage.redis]\nurl = 'redis://a'\nhost = 'b'\n",
+        &[],
+        &[("storage.redis.host", "file ", "set one of the two")],
+    );
+}
+
+#[test]
+fn secrets_appear_nowhere() {
+    for url in ["redis://user:hunter2@h:x", "http://user:hunter2@h", "redis://:hunter2@h/hunter2", "hunter2"]
+    {
+        let error = load("", &[("REDIS_URL", url)], &[]).unwrap_err();
+        assert_eq!(error.faults[0].key, "storage.redis.url");
+        assert!(!format!("{error} {error:?}").contains("hunter2"), "{error}");
+    }
+    let file = "[storage.redis]\nurl = ['hunter2']\npassword = ['hunter2']\n";
+    let error = load(file, &[], &[]).unwrap_err();
+    assert!(!format!("{error:?}").contains("hunter2"), "{error}");
+
+    let variables = [("REDIS_URL", "redis://user:hunter2@h:1/2?p=hunter2"), ("REDIS_PASSWORD", "hunter2")];
+    let loaded = load("", &variables, &[]).unwrap();
+    let shown = loaded.show();
+    assert!(!shown.contains("hunter2") && !format!("{loaded:?}").contains("hunter2"), "{shown}");
+    assert!(
+        shown.contains(r#"url = "redis://user:***@h:1/2?***"  # environment variable REDIS_URL"#),
+        "{shown}"
+    );
+}
+
+#[test]
+fn what_is_shown_is_a_config_again() {
+    let variables = [("ZONEWIRE_CHANNELS__LANES__A.B", "every"), ("ZONEWIRE_HTTP__ORIGINS", "*")];
+    let loaded = load("", &variables, &[]).unwrap();
+    assert_eq!(toml::from_str::<Config>(&loaded.show()).unwrap(), loaded.config);
+}

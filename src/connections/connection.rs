@@ -1,0 +1,545 @@
+//! One socket: straight non-blocking writes, a queue only while it is behind, one small task that
+//! reads and writes what was left over.
+
+use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
+use std::io::{self, IoSlice};
+use std::net::Shutdown;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use bytes::Bytes;
+use smallvec::SmallVec;
+use socket2::SockRef;
+use tokio::net::TcpStream;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use super::inbound::{FrameReader, Inbound};
+use super::manager::Admission;
+use super::outbox::{Outbox, OutboxLimits, Overflow, Replaces};
+use super::shard::Shard;
+use super::stats::{ConnectionHealth, ConnectionInfo, ShardStats};
+use super::subscription::Subscription;
+use crate::channels::LiveBatch;
+use crate::protocol::{CloseCode, ServerMessage, close_frame, text_frame};
+
+/// Read from a socket at a time, into a buffer that the thread shares.
+const READ_CHUNK: usize = 16 << 10;
+
+/// The precision in which a connection remembers when it was heard; 13 years fit.
+pub(super) const TICK: Duration = Duration::from_millis(100);
+
+/// Chunks read from one socket before others get their turn.
+const READS_PER_TURN: usize = 8;
+
+thread_local! {
+    static READ_BUFFER: RefCell<Vec<u8>> = RefCell::new(vec![0; READ_CHUNK]);
+}
+
+/// One socket. Lives on its shard's thread.
+pub(super) struct Connection {
+    pub(super) id: Uuid,
+    stream: TcpStream,
+    /// Exists only while the socket is behind.
+    outbox: RefCell<Option<Box<Outbox>>>,
+    waker: RefCell<Option<Waker>>,
+    /// Told when nothing waits that may not be replaced, or when the connection ends.
+    drained: Notify,
+    stats: Arc<ShardStats>,
+    pub(super) opened: Instant,
+    /// In ticks since `opened`: kept small, since every idle connection has it.
+    last_heard: Cell<u32>,
+    received: Cell<u32>,
+    allowance: Cell<f32>,
+    /// In ticks since `opened`.
+    allowance_at: Cell<u32>,
+    pub(super) subscriptions: RefCell<SmallVec<[Rc<Subscription>; 1]>>,
+    state: Cell<State>,
+    /// The peer's close frame was read: nothing more is expected from it.
+    peer_closed: Cell<bool>,
+    /// Whether a shard that goes too fast for this reader waits for it.
+    pub(super) pacing: Cell<Pacing>,
+    /// Counts this connection in the limits until it is gone.
+    _admission: Admission,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum State {
+    Open,
+    /// Our close frame was sent or waits; the peer has until then to answer.
+    Closing(CloseCode, Instant),
+    /// The task ends at its next turn.
+    Ended(CloseCode),
+}
+
+/// See `Shard::pace`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Pacing {
+    /// Reads fast enough.
+    None,
+    /// Has fallen far behind; the shard waits for it for a bounded time.
+    Pressed,
+    /// Was waited for in vain, at this tick; not again for a while, and until it has caught up.
+    GivenUp(u32),
+}
+
+impl Connection {
+    pub(super) fn new(
+        stream: TcpStream,
+        id: Uuid,
+        admission: Admission,
+        stats: Arc<ShardStats>,
+        burst: u32,
+    ) -> Self {
+        Self {
+            id,
+            stream,
+            outbox: RefCell::default(),
+            waker: RefCell::default(),
+            drained: Notify::new(),
+            stats,
+            opened: Instant::now(),
+            last_heard: Cell::new(0),
+            received: Cell::new(0),
+            allowance: Cell::new(burst as f32),
+            allowance_at: Cell::new(0),
+            subscriptions: RefCell::default(),
+            state: Cell::new(State::Open),
+            peer_closed: Cell::new(false),
+            pacing: Cell::new(Pacing::None),
+            _admission: admission,
+        }
+    }
+
+    /// Whether entries and answers may still be sent.
+    pub(super) fn is_open(&self) -> bool {
+        self.state.get() == State::Open
+    }
+
+    pub(super) fn silence(&self, now: Instant) -> Duration {
+        now.duration_since(self.opened).saturating_sub(TICK * self.last_heard.get())
+    }
+
+    /// Ticks since this connection opened.
+    pub(super) fn ticks(&self) -> u32 {
+        u32::try_from(self.opened.elapsed().as_millis() / TICK.as_millis()).unwrap_or(u32::MAX)
+    }
+
+    /// Frames that wait and that nothing may replace.
+    pub(super) fn waiting_frames(&self) -> usize {
+        self.outbox.borrow().as_ref().map_or(0, |outbox| outbox.unreplaceable())
+    }
+
+    pub(super) fn is_behind(&self) -> bool {
+        self.outbox.borrow().is_some()
+    }
+
+    /// Waits until all that nothing may replace has been written, or the connection is closing. What
+    /// may be replaced does not count: on a slow reader there may always be some of it.
+    pub(super) async fn until_drained(&self) {
+        while self.is_open() && self.waiting_frames() > 0 {
+            self.drained.notified().await;
+        }
+    }
+
+    // Sending
+
+    /// Writes batches of one channel, whose frames from `skip` on this reader has not had; `total` is
+    /// the length of all frames. What the socket does not take waits in the outbox.
+    pub(super) fn send_live(&self, batches: &[Arc<LiveBatch>], skip: usize, limits: OutboxLimits) {
+        if !self.is_open() {
+            return;
+        }
+        let mut written = 0;
+        if self.outbox.borrow().is_none() {
+            match self.write_batches(batches, skip) {
+                Ok(taken) => written = taken,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(_) => return self.end(CloseCode::Abnormal),
+            }
+        }
+        let mut sent = 0;
+        let mut skip = skip;
+        for batch in batches {
+            let from = batch.start_of(skip);
+            if written >= batch.frames.len() - from {
+                written -= batch.frames.len() - from;
+                sent += batch.len() - skip;
+                skip = 0;
+                continue;
+            }
+            for index in skip..batch.len() {
+                let frame = batch.frame(index);
+                if written >= frame.len() {
+                    written -= frame.len();
+                    sent += 1;
+                    continue;
+                }
+                if written > 0 {
+                    self.begin_outbox(frame.slice(written..));
+                    written = 0;
+                    continue;
+                }
+                let replaces =
+                    batch.key(index).map(|key| Replaces::Entry(batch.channel.clone(), Arc::clone(key)));
+                if !self.enqueue(frame, replaces, limits) {
+                    self.stats.messages_sent.add(sent as u64);
+                    return;
+                }
+            }
+            skip = 0;
+        }
+        self.stats.messages_sent.add(sent as u64);
+    }
+
+    fn write_batches(&self, batches: &[Arc<LiveBatch>], skip: usize) -> io::Result<usize> {
+        if let [batch] = batches {
+            return self.stream.try_write(&batch.frames[batch.start_of(skip)..]);
+        }
+        let first = batches.first().map_or(0, |batch| batch.start_of(skip));
+        let slices = batches.iter().enumerate().map(|(place, batch)| {
+            let from = if place == 0 { first } else { 0 };
+            IoSlice::new(&batch.frames[from..])
+        });
+        let slices: SmallVec<[IoSlice<'_>; 64]> = slices.collect();
+        self.stream.try_write_vectored(&slices)
+    }
+
+    /// Sends one frame, or queues it.
+    pub(super) fn send(&self, frame: Bytes, replaces: Option<Replaces>, limits: OutboxLimits) {
+        if self.is_open() {
+            self.write_or_queue(frame, replaces, limits);
+        }
+    }
+
+    /// Sends a message, or queues it.
+    pub(super) fn send_message(&self, message: &ServerMessage<'_>, limits: OutboxLimits) {
+        let mut frame = Vec::new();
+        text_frame(&message.to_json(), &mut frame);
+        self.send(frame.into(), None, limits);
+    }
+
+    /// Sends several messages in one piece, whose size the caller bounds, and who waits for
+    /// [`until_drained`](Self::until_drained) between pieces.
+    pub(super) fn send_piece(&self, frames: Bytes, messages: usize) {
+        if !self.is_open() {
+            return;
+        }
+        let mut outbox = self.outbox.borrow_mut();
+        let taken = match &mut *outbox {
+            Some(_) => 0,
+            None => match self.stream.try_write(&frames) {
+                Ok(taken) => taken,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
+                Err(_) => {
+                    drop(outbox);
+                    return self.end(CloseCode::Abnormal);
+                }
+            },
+        };
+        if taken == frames.len() {
+            self.stats.messages_sent.add(messages as u64);
+            return;
+        }
+        // Where the kernel took a part, that part's end may be within a frame: the rest stays in one
+        // piece, which is never replaced, and counts as sent when all of it is.
+        let outbox = outbox.get_or_insert_default();
+        if taken > 0 {
+            **outbox = Outbox::with_rest_of(frames.slice(taken..), messages);
+        } else {
+            outbox.push_piece(frames, messages);
+        }
+        self.wake();
+    }
+
+    fn write_or_queue(&self, frame: Bytes, replaces: Option<Replaces>, limits: OutboxLimits) {
+        if self.outbox.borrow().is_none() {
+            match self.stream.try_write(&frame) {
+                Ok(taken) if taken == frame.len() => return self.stats.messages_sent.add(1),
+                Ok(taken) => return self.begin_outbox(frame.slice(taken..)),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(_) => return self.end(CloseCode::Abnormal),
+            }
+        }
+        self.enqueue(frame, replaces, limits);
+    }
+
+    fn begin_outbox(&self, rest: Bytes) {
+        *self.outbox.borrow_mut() = Some(Box::new(Outbox::with_rest(rest)));
+        self.wake();
+    }
+
+    /// Queues a frame; false when that was one too many and the connection is being closed.
+    fn enqueue(&self, frame: Bytes, replaces: Option<Replaces>, limits: OutboxLimits) -> bool {
+        let pushed = {
+            let mut outbox = self.outbox.borrow_mut();
+            if outbox.is_none() {
+                self.wake();
+            }
+            outbox.get_or_insert_default().push(frame, replaces, limits)
+        };
+        match pushed {
+            Ok(replaced) => {
+                self.stats.conflated.add(u64::from(replaced));
+                true
+            }
+            Err(Overflow) => {
+                self.close(CloseCode::SlowConsumer, 0, CLOSE_GRACE_SLOW);
+                false
+            }
+        }
+    }
+
+    // Ending
+
+    /// Says `closing` and sends a close frame; the peer has `grace` to answer. Does nothing when
+    /// the connection is closing already.
+    pub(super) fn close(&self, code: CloseCode, retry_after_ms: u64, grace: Duration) {
+        if !self.is_open() {
+            return;
+        }
+        if code == CloseCode::SlowConsumer {
+            // What it has not read would only delay the news; it resumes from its last position.
+            let dropped = self.outbox.borrow_mut().as_mut().map_or(0, |outbox| outbox.abandon());
+            self.stats.dropped_slow.add(dropped as u64);
+        }
+        let mut frames = Vec::new();
+        text_frame(&ServerMessage::closing(code, retry_after_ms, chrono::Utc::now()).to_json(), &mut frames);
+        close_frame(code, &mut frames);
+        let unbounded = OutboxLimits { frames: usize::MAX, bytes: usize::MAX };
+        self.write_or_queue(frames.into(), None, unbounded);
+        if !matches!(self.state.get(), State::Ended(_)) {
+            self.state.set(State::Closing(code, Instant::now() + grace));
+        }
+        self.drained.notify_waiters();
+        self.wake();
+    }
+
+    /// Ends the task of a connection whose time to answer a close is up.
+    pub(super) fn end_if_overdue(&self, now: Instant) {
+        if let State::Closing(code, until) = self.state.get()
+            && now >= until
+        {
+            self.end(code);
+        }
+    }
+
+    /// The task ends at its next turn, with whatever waits unsent.
+    pub(super) fn end(&self, code: CloseCode) {
+        if !matches!(self.state.get(), State::Ended(_)) {
+            self.state.set(State::Ended(code));
+        }
+        self.drained.notify_waiters();
+        self.wake();
+    }
+
+    fn wake(&self) {
+        if let Some(waker) = &*self.waker.borrow() {
+            waker.wake_by_ref();
+        }
+    }
+
+    // The task
+
+    /// Reads, and writes what was left over, until the connection ends; says why it did.
+    pub(super) async fn run(
+        self: &Rc<Self>,
+        shard: &Rc<Shard>,
+        reader: &mut FrameReader,
+        mut deaf: bool,
+    ) -> CloseCode {
+        let code = poll_fn(|cx| self.poll(cx, shard, reader, &mut deaf)).await;
+        let unsent = self.outbox.borrow_mut().take().map_or(0, |outbox| outbox.messages());
+        self.stats.dropped_closed.add(unsent as u64);
+        self.state.set(State::Ended(code));
+        self.drained.notify_waiters();
+        code
+    }
+
+    fn poll(
+        self: &Rc<Self>,
+        cx: &mut Context<'_>,
+        shard: &Rc<Shard>,
+        reader: &mut FrameReader,
+        deaf: &mut bool,
+    ) -> Poll<CloseCode> {
+        {
+            let mut waker = self.waker.borrow_mut();
+            if !waker.as_ref().is_some_and(|held| held.will_wake(cx.waker())) {
+                *waker = Some(cx.waker().clone());
+            }
+        }
+        if self.poll_write(cx, shard).is_err() {
+            return Poll::Ready(self.code_or(CloseCode::Abnormal));
+        }
+        if *deaf && !self.is_behind() && !self.is_open() {
+            // Its close frame cannot be read any more: it learns from the end of the stream that all
+            // is said, and ends it in turn. Where it has gone already there is nothing to do.
+            let _gone = SockRef::from(&self.stream).shutdown(Shutdown::Write);
+        }
+        if self.peer_closed.get() && !self.is_behind() {
+            return Poll::Ready(self.code_or(CloseCode::Normal));
+        }
+        if let State::Ended(code) = self.state.get() {
+            return Poll::Ready(code);
+        }
+        for _ in 0..READS_PER_TURN {
+            match self.stream.poll_read_ready(cx) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Err(_)) => return Poll::Ready(self.code_or(CloseCode::Abnormal)),
+                Poll::Ready(Ok(())) => {}
+            }
+            let ended = READ_BUFFER.with_borrow_mut(|buffer| match self.stream.try_read(buffer) {
+                Ok(0) => Some(self.code_or(CloseCode::Abnormal)),
+                Ok(read) => {
+                    self.stats.bytes_received.add(read as u64);
+                    self.last_heard.set(self.ticks());
+                    if !*deaf {
+                        *deaf = self.take_in(shard, reader, &buffer[..read]);
+                    }
+                    None
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => None,
+                Err(_) => Some(self.code_or(CloseCode::Abnormal)),
+            });
+            if let Some(code) = ended {
+                return Poll::Ready(code);
+            }
+            if let State::Ended(code) = self.state.get() {
+                return Poll::Ready(code);
+            }
+        }
+        // It sends more than its share: the others first.
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    fn poll_write(&self, cx: &mut Context<'_>, shard: &Shard) -> io::Result<()> {
+        loop {
+            let mut slot = self.outbox.borrow_mut();
+            let Some(outbox) = &mut *slot else { return Ok(()) };
+            match self.stream.poll_write_ready(cx) {
+                Poll::Pending => return Ok(()),
+                Poll::Ready(ready) => ready?,
+            }
+            let written = outbox.write_to(|slices| self.stream.try_write_vectored(slices))?;
+            self.stats.messages_sent.add(written.messages as u64);
+            let (all, waiting) = (written.all, outbox.unreplaceable());
+            if all {
+                *slot = None;
+            }
+            drop(slot);
+            if waiting == 0 {
+                self.drained.notify_waiters();
+            }
+            shard.eased(self, waiting, all);
+        }
+    }
+
+    fn code_or(&self, otherwise: CloseCode) -> CloseCode {
+        match self.state.get() {
+            State::Open => otherwise,
+            State::Closing(code, _) | State::Ended(code) => code,
+        }
+    }
+
+    /// Takes what the client sent; says whether nothing more of it is to be heard.
+    pub(super) fn take_in(
+        self: &Rc<Self>,
+        shard: &Rc<Shard>,
+        reader: &mut FrameReader,
+        mut input: &[u8],
+    ) -> bool {
+        let mut output = Vec::new();
+        loop {
+            let inbound = reader.next(&mut input, &mut output);
+            if !output.is_empty() && self.is_open() {
+                self.write_or_queue(std::mem::take(&mut output).into(), None, shard.limits);
+            }
+            match inbound {
+                None => return false,
+                Some(Inbound::Closed) => {
+                    self.finish(self.code_or(CloseCode::Normal));
+                    return true;
+                }
+                Some(Inbound::Broken(code)) => {
+                    shard.close(self, code);
+                    return true;
+                }
+                Some(Inbound::Alive) => {
+                    if !self.allowed(shard) {
+                        return true;
+                    }
+                }
+                Some(Inbound::Text(text)) => {
+                    self.received.set(self.received.get().saturating_add(1));
+                    self.stats.messages_received.add(1);
+                    if !self.is_open() {
+                        continue;
+                    }
+                    if !self.allowed(shard) {
+                        return true;
+                    }
+                    shard.on_message(self, &text);
+                }
+            }
+        }
+    }
+
+    /// The closing handshake is complete: ends, once what waits (our answer) has gone.
+    fn finish(&self, code: CloseCode) {
+        self.peer_closed.set(true);
+        if !self.is_behind() {
+            self.end(code);
+        } else if self.is_open() {
+            self.state.set(State::Closing(code, Instant::now() + CLOSE_GRACE_SLOW));
+        }
+    }
+
+    /// A token bucket over the client's messages, and over the channels that it subscribes to in one.
+    pub(super) fn allowed(&self, shard: &Shard) -> bool {
+        let (rate, burst) = (shard.config.messages_per_s as f32, shard.config.messages_burst as f32);
+        if rate == 0.0 {
+            return true;
+        }
+        let now = self.ticks();
+        let passed = TICK * (now - self.allowance_at.get());
+        let allowance = (self.allowance.get() + passed.as_secs_f32() * rate).min(burst) - 1.0;
+        self.allowance_at.set(now);
+        self.allowance.set(allowance);
+        if allowance < 0.0 {
+            shard.close(self, CloseCode::RateLimited);
+            return false;
+        }
+        true
+    }
+
+    pub(super) fn info(&self, now: Instant, heartbeat: Duration) -> ConnectionInfo {
+        let silence = self.silence(now);
+        let outbox = self.outbox.borrow();
+        let health = match self.state.get() {
+            State::Closing(..) | State::Ended(_) => ConnectionHealth::Closing,
+            State::Open if silence > heartbeat.mul_f32(1.5) => ConnectionHealth::Silent,
+            State::Open if outbox.is_some() => ConnectionHealth::Behind,
+            State::Open => ConnectionHealth::Healthy,
+        };
+        let subscriptions = self.subscriptions.borrow();
+        ConnectionInfo {
+            connection_id: self.id,
+            health,
+            channels: subscriptions.iter().map(|subscription| subscription.channel.to_string()).collect(),
+            connected_s: now.duration_since(self.opened).as_secs(),
+            last_heard_s_ago: silence.as_secs(),
+            messages_received: u64::from(self.received.get()),
+            waiting_messages: outbox.as_ref().map_or(0, |outbox| outbox.messages()),
+            waiting_bytes: outbox.as_ref().map_or(0, |outbox| outbox.bytes()),
+        }
+    }
+}
+
+/// How long a reader that was too slow, or that closed while frames waited, gets for the end.
+const CLOSE_GRACE_SLOW: Duration = Duration::from_secs(5);

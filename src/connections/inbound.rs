@@ -1,0 +1,182 @@
+//! What a client sends: frames in, messages out. tungstenite's sans-I/O context does parsing,
+//! masking, fragmentation, UTF-8 and the closing handshake (RFC 6455).
+
+use std::io::{self, Read, Write};
+
+use tungstenite::protocol::{Role, WebSocketConfig, WebSocketContext};
+use tungstenite::{Error, Message, Utf8Bytes};
+
+use crate::protocol::CloseCode;
+
+/// Held per connection; larger messages grow it while they last.
+const READ_BUFFER: usize = 128;
+
+/// Something a client sent.
+#[derive(Debug)]
+pub(super) enum Inbound {
+    /// A whole text message.
+    Text(Utf8Bytes),
+    /// A ping or a pong; pings are answered already.
+    Alive,
+    /// The client closes; the close is answered already.
+    Closed,
+    /// The client broke the protocol; the connection is to be closed with this code.
+    Broken(CloseCode),
+}
+
+/// Reads one client's frames.
+pub(super) struct FrameReader {
+    context: WebSocketContext,
+}
+
+impl FrameReader {
+    /// Messages and frames longer than `message_bytes_max` break the protocol.
+    pub(super) fn new(message_bytes_max: usize) -> Self {
+        let config = WebSocketConfig::default()
+            .read_buffer_size(READ_BUFFER)
+            .write_buffer_size(0)
+            .max_message_size(Some(message_bytes_max))
+            .max_frame_size(Some(message_bytes_max));
+        Self { context: WebSocketContext::new(Role::Server, Some(config)) }
+    }
+
+    /// The next thing in `input`, which is used up from the front; `None` when more is needed.
+    /// What has to be answered (pongs, a close) is appended to `output`.
+    pub(super) fn next(&mut self, input: &mut &[u8], output: &mut Vec<u8>) -> Option<Inbound> {
+        let mut pipe = Pipe { input, output };
+        match self.context.read(&mut pipe) {
+            Ok(Message::Text(text)) => Some(Inbound::Text(text)),
+            Ok(Message::Binary(_)) => Some(Inbound::Broken(CloseCode::Unsupported)),
+            Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_)) => Some(Inbound::Alive),
+            Ok(Message::Close(_)) => {
+                // The answer is queued in the context; a failure to flush into a Vec cannot happen.
+                match self.context.flush(&mut pipe) {
+                    Ok(()) | Err(Error::ConnectionClosed) => Some(Inbound::Closed),
+                    Err(error) => Some(Inbound::Broken(close_code(&error))),
+                }
+            }
+            Err(Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => None,
+            Err(Error::ConnectionClosed | Error::AlreadyClosed) => Some(Inbound::Closed),
+            Err(error) => Some(Inbound::Broken(close_code(&error))),
+        }
+    }
+}
+
+fn close_code(error: &Error) -> CloseCode {
+    match error {
+        Error::Capacity(_) => CloseCode::TooBig,
+        Error::Utf8(_) => CloseCode::InvalidUtf8,
+        _ => CloseCode::ProtocolError,
+    }
+}
+
+/// Bytes at hand and bytes to send, as the blocking stream that the context expects.
+struct Pipe<'a, 'b> {
+    input: &'a mut &'b [u8],
+    output: &'a mut Vec<u8>,
+}
+
+impl Read for Pipe<'_, '_> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        // Zero would mean the end of the stream.
+        if self.input.is_empty() { Err(io::ErrorKind::WouldBlock.into()) } else { self.input.read(buf) }
+    }
+}
+
+impl Write for Pipe<'_, '_> {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        self.output.extend_from_slice(buf);
+        Ok(buf.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tungstenite::protocol::frame::coding::{Control, Data, OpCode};
+    use tungstenite::protocol::frame::{Frame, FrameHeader};
+
+    use super::*;
+
+    fn frame(opcode: OpCode, fin: bool, payload: &[u8]) -> Vec<u8> {
+        let header =
+            FrameHeader { is_final: fin, opcode, mask: Some([1, 2, 3, 4]), ..FrameHeader::default() };
+        let mut out = Vec::new();
+        Frame::from_payload(header, payload.to_vec().into()).format(&mut out).unwrap();
+        out
+    }
+
+    /// Feeds bytes in pieces of `step`, and shows what came out.
+    fn feed(bytes: &[u8], step: usize) -> (Vec<String>, Vec<u8>) {
+        let mut reader = FrameReader::new(1_000);
+        let (mut seen, mut output) = (Vec::new(), Vec::new());
+        for piece in bytes.chunks(step) {
+            let mut input = piece;
+            while let Some(inbound) = reader.next(&mut input, &mut output) {
+                let text = match &inbound {
+                    Inbound::Text(text) => format!("text {text}"),
+                    Inbound::Alive => "alive".to_owned(),
+                    Inbound::Closed => "closed".to_owned(),
+                    Inbound::Broken(code) => format!("broken {}", code.number()),
+                };
+                seen.push(text);
+                if matches!(inbound, Inbound::Closed | Inbound::Broken(_)) {
+                    return (seen, output);
+                }
+            }
+        }
+        (seen, output)
+    }
+
+    fn check(bytes: &[u8], expected: &[&str]) {
+        for step in [1, 2, 3, 7, 64, 100_000] {
+            assert_eq!(feed(bytes, step).0, expected, "in pieces of {step}");
+        }
+    }
+
+    #[test]
+    fn messages_come_whole_however_they_are_cut() {
+        let mut bytes = frame(OpCode::Data(Data::Text), false, b"hel");
+        bytes.extend(frame(OpCode::Control(Control::Ping), true, b"p"));
+        bytes.extend(frame(OpCode::Data(Data::Continue), true, b"lo"));
+        bytes.extend(frame(OpCode::Data(Data::Text), true, &[b'x'; 500]));
+        check(&bytes, &["alive", "text hello", &format!("text {}", "x".repeat(500))]);
+    }
+
+    #[test]
+    fn a_ping_is_answered_with_its_payload() {
+        let (_, output) = feed(&frame(OpCode::Control(Control::Ping), true, b"abc"), 100);
+        assert_eq!(output, b"\x8a\x03abc");
+    }
+
+    #[test]
+    fn a_close_is_answered() {
+        let (seen, output) = feed(&frame(OpCode::Control(Control::Close), true, &1000u16.to_be_bytes()), 100);
+        assert_eq!((seen, output), (vec!["closed".to_owned()], b"\x88\x02\x03\xe8".to_vec()));
+    }
+
+    #[test]
+    fn what_breaks_the_protocol_gets_its_code() {
+        let unmasked = b"\x81\x02hi";
+        check(unmasked, &["broken 1002"]);
+        let reserved_bit = b"\xc1\x80\x01\x02\x03\x04";
+        check(reserved_bit, &["broken 1002"]);
+        check(&frame(OpCode::Data(Data::Continue), true, b"x"), &["broken 1002"]);
+        check(&frame(OpCode::Data(Data::Text), true, b"\xff\xfe"), &["broken 1007"]);
+        check(&frame(OpCode::Data(Data::Binary), true, b"x"), &["broken 1003"]);
+        check(&frame(OpCode::Data(Data::Text), true, &[b'x'; 1_001]), &["broken 1009"]);
+        let claims_2_to_the_62 = b"\x81\xff\x40\0\0\0\0\0\0\0\x01\x02\x03\x04";
+        check(claims_2_to_the_62, &["broken 1009"]);
+    }
+
+    #[test]
+    fn fragments_that_never_end_are_bounded() {
+        let mut bytes = frame(OpCode::Data(Data::Text), false, &[b'x'; 400]);
+        bytes.extend(frame(OpCode::Data(Data::Continue), false, &[b'x'; 400]));
+        bytes.extend(frame(OpCode::Data(Data::Continue), false, &[b'x'; 400]));
+        check(&bytes, &["broken 1009"]);
+    }
+}

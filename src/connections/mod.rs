@@ -1,0 +1,78 @@
+//! Sockets: one shard per thread, straight writes, a queue only for readers that fall behind.
+//!
+//! A shard and all its connections live on one thread and share no locks. Other threads reach it
+//! through two bounded queues: entries from the channels, and commands from the [`Manager`].
+
+mod config;
+mod connection;
+mod inbound;
+mod manager;
+mod outbox;
+mod shard;
+mod stats;
+mod subscription;
+
+use std::fmt;
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+pub use config::ConnectionsConfig;
+pub use manager::Manager;
+pub(crate) use manager::{AddressPermit, ShardHandle};
+pub(crate) use shard::Opening;
+pub(crate) use stats::DURATION_BUCKETS_S;
+pub use stats::{ConnectionHealth, ConnectionInfo};
+
+use crate::channels::{Channels, Live};
+use crate::storage::StatusReader;
+use manager::ShardHandle as Handle;
+use shard::{Shard, ShardQueues};
+use stats::ShardStats;
+
+/// Batches that wait for one shard; while there are more, publishers wait.
+const LIVE_QUEUE: usize = 64;
+
+/// Commands that wait for one shard.
+const COMMAND_QUEUE: usize = 1_024;
+
+/// A shard that does not run yet: what its thread needs. Can be sent there.
+pub(crate) struct ShardSeed {
+    index: usize,
+    config: ConnectionsConfig,
+    queues: ShardQueues,
+    stats: Arc<ShardStats>,
+}
+
+impl fmt::Debug for ShardSeed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ShardSeed").field("index", &self.index).finish_non_exhaustive()
+    }
+}
+
+impl ShardSeed {
+    /// Runs the shard on this thread, which must be in a `LocalSet`, until it is drained or stopped.
+    pub(crate) async fn run(self, channels: Channels, status: StatusReader, stop: CancellationToken) {
+        let Self { index, config, queues, stats } = self;
+        Shard::new(index, config, channels, stats, status).run(queues, stop).await;
+    }
+}
+
+/// The manager of `count` shards, the shards to run, and where the channels send their entries.
+pub(crate) fn prepare(
+    count: usize,
+    config: &ConnectionsConfig,
+) -> (Manager, Vec<ShardSeed>, Vec<mpsc::Sender<Live>>) {
+    let (mut handles, mut seeds, mut live_senders) = (Vec::new(), Vec::new(), Vec::new());
+    for index in 0..count {
+        let (live_sender, live) = mpsc::channel(LIVE_QUEUE);
+        let (command_sender, commands) = mpsc::channel(COMMAND_QUEUE);
+        let stats = Arc::new(ShardStats::default());
+        handles.push(Handle { commands: command_sender, stats: Arc::clone(&stats) });
+        let queues = ShardQueues { live, commands };
+        seeds.push(ShardSeed { index, config: config.clone(), queues, stats });
+        live_senders.push(live_sender);
+    }
+    (Manager::new(handles, config.clone()), seeds, live_senders)
+}

@@ -1,0 +1,352 @@
+//! Frames that wait for a slow reader. Exists only while the socket is behind.
+
+use std::collections::{HashMap, VecDeque};
+use std::io::{self, IoSlice};
+use std::sync::Arc;
+
+use bytes::{Buf, Bytes};
+
+use crate::model::ChannelName;
+
+/// Frames given to the kernel in one call.
+const IO_SLICES: usize = 64;
+
+/// What a frame makes obsolete among those that wait.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) enum Replaces {
+    /// An older entry with this key of this channel.
+    Entry(ChannelName, Arc<str>),
+    /// An older heartbeat.
+    Heartbeat,
+}
+
+/// How much may wait.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct OutboxLimits {
+    /// Frames, not counting those that a newer one may replace.
+    pub(super) frames: usize,
+    /// Bytes in all.
+    pub(super) bytes: usize,
+}
+
+/// More waits than may.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Overflow;
+
+#[derive(Debug)]
+struct Waiting {
+    bytes: Bytes,
+    /// Messages in `bytes` (several, where entries are replayed in one piece).
+    messages: usize,
+    replaces: Option<Replaces>,
+}
+
+/// A queue in two generations. What is written comes from the `sealed` one; what arrives goes to
+/// the `open` one, where a newer frame removes the older one with its key and goes to the end. So
+/// offsets on the wire never go back, a frame half on the wire is never replaced, and a key that
+/// changes faster than the reader reads still gets its turn once in each generation.
+#[derive(Debug, Default)]
+pub(super) struct Outbox {
+    sealed: VecDeque<Waiting>,
+    open: VecDeque<Option<Waiting>>,
+    /// Where in `open` the frame with this key stands.
+    places: HashMap<Replaces, usize>,
+    /// How many of `open` are `None`.
+    removed: usize,
+    bytes: usize,
+    unreplaceable: usize,
+    /// The first of `sealed` is half on the wire.
+    half_written: bool,
+}
+
+impl Outbox {
+    /// Begins with the rest of a frame that the kernel took a part of.
+    pub(super) fn with_rest(rest: Bytes) -> Self {
+        Self::with_rest_of(rest, 1)
+    }
+
+    /// Begins with the rest of a piece of several messages that the kernel took a part of.
+    pub(super) fn with_rest_of(rest: Bytes, messages: usize) -> Self {
+        let bytes = rest.len();
+        let first = Waiting { bytes: rest, messages, replaces: None };
+        Self {
+            sealed: VecDeque::from([first]),
+            bytes,
+            unreplaceable: 1,
+            half_written: true,
+            ..Self::default()
+        }
+    }
+
+    /// Bytes that wait.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Frames that wait and that nothing replaces.
+    pub(super) fn unreplaceable(&self) -> usize {
+        self.unreplaceable
+    }
+
+    /// All messages that wait.
+    pub(super) fn messages(&self) -> usize {
+        let open = self.open.iter().flatten();
+        self.sealed.iter().chain(open).map(|waiting| waiting.messages).sum()
+    }
+
+    /// Adds a frame; says whether an older one went.
+    pub(super) fn push(
+        &mut self,
+        frame: Bytes,
+        replaces: Option<Replaces>,
+        limits: OutboxLimits,
+    ) -> Result<bool, Overflow> {
+        let replaced = replaces.as_ref().is_some_and(|key| self.remove(key));
+        self.add(frame, 1, replaces);
+        if self.bytes > limits.bytes || self.unreplaceable > limits.frames {
+            Err(Overflow)
+        } else {
+            Ok(replaced)
+        }
+    }
+
+    /// Adds several messages in one piece, whose size the caller bounds.
+    pub(super) fn push_piece(&mut self, frames: Bytes, messages: usize) {
+        self.add(frames, messages, None);
+    }
+
+    fn add(&mut self, bytes: Bytes, messages: usize, replaces: Option<Replaces>) {
+        self.bytes += bytes.len();
+        match &replaces {
+            Some(key) => {
+                self.places.insert(key.clone(), self.open.len());
+            }
+            None => self.unreplaceable += 1,
+        }
+        self.open.push_back(Some(Waiting { bytes, messages, replaces }));
+    }
+
+    fn remove(&mut self, key: &Replaces) -> bool {
+        let place = self.places.remove(key);
+        let Some(older) = place.and_then(|place| self.open.get_mut(place)).and_then(Option::take) else {
+            return false;
+        };
+        self.bytes -= older.bytes.len();
+        self.removed += 1;
+        // A reader that stands still must not make holes pile up.
+        if self.removed > self.open.len() / 2 + 32 {
+            self.open.retain(Option::is_some);
+            self.removed = 0;
+            self.places.clear();
+            for (place, waiting) in self.open.iter().flatten().enumerate() {
+                if let Some(key) = &waiting.replaces {
+                    self.places.insert(key.clone(), place);
+                }
+            }
+        }
+        true
+    }
+
+    /// Drops all but a frame that is half on the wire; says how many messages went.
+    pub(super) fn abandon(&mut self) -> usize {
+        let kept = if self.half_written { self.sealed.pop_front() } else { None };
+        let dropped = self.messages();
+        *self = Self::default();
+        if let Some(kept) = kept {
+            self.bytes = kept.bytes.len();
+            self.unreplaceable = usize::from(kept.replaces.is_none());
+            self.half_written = true;
+            self.sealed.push_back(kept);
+        }
+        dropped
+    }
+
+    fn seal(&mut self) {
+        self.sealed.extend(std::mem::take(&mut self.open).into_iter().flatten());
+        self.places.clear();
+        self.removed = 0;
+    }
+
+    /// Gives frames to `write` until none is left or it takes no more (`WouldBlock`).
+    ///
+    /// # Errors
+    /// What `write` failed with, other than `WouldBlock`.
+    pub(super) fn write_to(
+        &mut self,
+        mut write: impl FnMut(&[IoSlice<'_>]) -> io::Result<usize>,
+    ) -> io::Result<Written> {
+        let mut written = Written::default();
+        loop {
+            if self.sealed.is_empty() {
+                self.seal();
+                if self.sealed.is_empty() {
+                    written.all = true;
+                    return Ok(written);
+                }
+            }
+            let mut slices = [IoSlice::new(&[]); IO_SLICES];
+            let mut count = 0;
+            for (slice, waiting) in slices.iter_mut().zip(&self.sealed) {
+                *slice = IoSlice::new(&waiting.bytes);
+                count += 1;
+            }
+            match write(&slices[..count]) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(taken) => self.taken(taken, &mut written),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(written),
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    fn taken(&mut self, mut taken: usize, written: &mut Written) {
+        self.bytes -= taken;
+        self.half_written = false;
+        while taken > 0
+            && let Some(first) = self.sealed.front_mut()
+        {
+            if taken < first.bytes.len() {
+                first.bytes.advance(taken);
+                self.half_written = true;
+                return;
+            }
+            taken -= first.bytes.len();
+            written.messages += first.messages;
+            self.unreplaceable -= usize::from(first.replaces.is_none());
+            self.sealed.pop_front();
+        }
+    }
+}
+
+/// What a round of writing did.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Written {
+    /// Messages whose last byte went.
+    pub(super) messages: usize,
+    /// Nothing waits any more.
+    pub(super) all: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const LIMITS: OutboxLimits = OutboxLimits { frames: 256, bytes: 1 << 20 };
+
+    fn key(name: &str) -> Option<Replaces> {
+        Some(Replaces::Entry("zone:a".parse().unwrap(), name.into()))
+    }
+
+    fn drain(outbox: &mut Outbox, at_most: usize) -> String {
+        let mut out = Vec::new();
+        let taken = outbox.write_to(|slices| {
+            let room = at_most - out.len();
+            if room == 0 {
+                return Err(io::ErrorKind::WouldBlock.into());
+            }
+            let all: Vec<u8> = slices.iter().flat_map(|slice| slice.iter().copied()).collect();
+            let part = &all[..all.len().min(room)];
+            out.extend_from_slice(part);
+            Ok(part.len())
+        });
+        taken.unwrap();
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn a_newer_frame_replaces_the_waiting_one_and_goes_to_the_end() {
+        let mut outbox = Outbox::default();
+        for (frame, name) in [("1", "x"), ("2", "y"), ("3", "x")] {
+            outbox.push(Bytes::from_static(frame.as_bytes()), key(name), LIMITS).unwrap();
+        }
+        assert_eq!(drain(&mut outbox, 99), "23");
+        assert_eq!((outbox.bytes(), outbox.messages()), (0, 0));
+    }
+
+    #[test]
+    fn a_frame_half_on_the_wire_is_finished() {
+        let mut outbox = Outbox::default();
+        outbox.push(Bytes::from_static(b"old"), key("x"), LIMITS).unwrap();
+        assert_eq!(drain(&mut outbox, 1), "o");
+        assert_eq!(outbox.push(Bytes::from_static(b"new"), key("x"), LIMITS), Ok(false));
+        assert_eq!(drain(&mut outbox, 99), "ldnew");
+    }
+
+    #[test]
+    fn a_key_that_changes_all_the_time_still_gets_its_turn() {
+        let mut outbox = Outbox::default();
+        let mut seen = String::new();
+        for _ in 0..10 {
+            for (frame, name) in [("a", "a"), ("b", "b"), ("c", "c"), ("d", "d")] {
+                outbox.push(Bytes::from_static(frame.as_bytes()), key(name), LIMITS).unwrap();
+            }
+            seen += &drain(&mut outbox, 1);
+        }
+        assert!("abcd".chars().all(|name| seen.contains(name)), "{seen}");
+    }
+
+    #[test]
+    fn the_257th_frame_that_nothing_replaces_is_too_many() {
+        let mut outbox = Outbox::default();
+        for _ in 0..256 {
+            assert_eq!(outbox.push(Bytes::from_static(b"x"), None, LIMITS), Ok(false));
+        }
+        assert_eq!(outbox.push(Bytes::from_static(b"x"), None, LIMITS), Err(Overflow));
+    }
+
+    #[test]
+    fn too_many_bytes_are_too_many() {
+        let mut outbox = Outbox::default();
+        let frame = Bytes::from(vec![b'x'; 600 << 10]);
+        assert_eq!(outbox.push(frame.clone(), key("x"), LIMITS), Ok(false));
+        assert_eq!(outbox.push(frame.clone(), key("x"), LIMITS), Ok(true));
+        assert_eq!(outbox.push(frame, key("y"), LIMITS), Err(Overflow));
+    }
+
+    #[test]
+    fn a_reader_that_stands_still_costs_as_much_as_its_keys() {
+        let mut outbox = Outbox::with_rest(Bytes::from_static(b"rest"));
+        for n in 0..100_000 {
+            outbox.push(Bytes::from_static(b"frame"), key(["x", "y", "z"][n % 3]), LIMITS).unwrap();
+        }
+        assert_eq!(outbox.bytes(), 4 + 3 * 5);
+        assert!(outbox.open.len() < 100, "{}", outbox.open.len());
+    }
+
+    #[test]
+    fn abandoning_keeps_only_what_is_half_on_the_wire() {
+        let mut outbox = Outbox::with_rest(Bytes::from_static(b"rest"));
+        outbox.push(Bytes::from_static(b"x"), None, LIMITS).unwrap();
+        assert_eq!(outbox.abandon(), 1);
+        assert_eq!(drain(&mut outbox, 99), "rest");
+        outbox.push(Bytes::from_static(b"x"), None, LIMITS).unwrap();
+        assert_eq!(outbox.abandon(), 1);
+        assert_eq!(drain(&mut outbox, 99), "");
+    }
+
+    proptest! {
+        /// Whatever is pushed and however slowly it is read: frames without a key all arrive in
+        /// order; of each key the last one arrives; order never goes back; the counts are right.
+        #[test]
+        fn nothing_that_must_arrive_is_lost(
+            steps in prop::collection::vec((0u8..6, 0usize..30), 1..120),
+        ) {
+            let limits = OutboxLimits { frames: 10_000, bytes: 1 << 20 };
+            let mut outbox = Outbox::default();
+            let (mut wire, mut last_of_key, mut plain) = (String::new(), HashMap::new(), Vec::new());
+            for (n, (kind, read)) in steps.iter().enumerate() {
+                let name = format!("k{kind}");
+                let replaces = if *kind == 0 { plain.push(n); None } else { last_of_key.insert(name.clone(), n); key(&name) };
+                outbox.push(Bytes::from(format!("{n},")), replaces, limits).unwrap();
+                wire += &drain(&mut outbox, *read);
+            }
+            wire += &drain(&mut outbox, usize::MAX);
+            let got: Vec<usize> = wire.split_terminator(',').map(|n| n.parse().unwrap()).collect();
+            prop_assert!(got.windows(2).all(|pair| pair[0] < pair[1]), "{:?}", got);
+            prop_assert!(plain.iter().chain(last_of_key.values()).all(|n| got.contains(n)));
+            prop_assert_eq!((outbox.bytes(), outbox.unreplaceable(), outbox.messages()), (0, 0, 0));
+        }
+    }
+}

@@ -1,0 +1,387 @@
+//! One thread's connections: fans entries out, answers clients, keeps hearts beating.
+
+mod fan_out;
+mod requests;
+
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, HashMap};
+use std::rc::{Rc, Weak};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use chrono::Utc;
+use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::TokioIo;
+use slab::Slab;
+use tokio::net::TcpStream;
+use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::task;
+use tokio::time::{self, Instant, MissedTickBehavior};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{debug, trace};
+use uuid::Uuid;
+
+use super::config::ConnectionsConfig;
+use super::connection::{Connection, Pacing};
+use super::inbound::FrameReader;
+use super::manager::Admission;
+use super::outbox::{OutboxLimits, Replaces};
+use super::stats::{ConnectionInfo, ShardStats};
+use super::subscription::{Start, Subscription};
+use crate::channels::{Channels, Live};
+use crate::model::{ChannelName, Position, Zone};
+use crate::protocol::{CloseCode, PROTOCOL_VERSION, ServerMessage, ping_frame, text_frame};
+use crate::storage::StatusReader;
+
+/// The longest time between two looks at who is silent or has not answered a close. Each look also
+/// sends heartbeats to that part of the connections whose turn it is.
+const SWEEP_MAX: Duration = Duration::from_secs(1);
+
+/// The heartbeat interval is divided into so many sweeps, or into more where it is long.
+const SWEEPS_MIN: u32 = 30;
+
+/// The retry hint of closes that concern one connection only.
+const RETRY_AFTER_MS: u64 = 1_000;
+
+/// What a new connection begins with.
+#[derive(Debug)]
+pub(crate) struct Opening {
+    /// The zone of `/ws/market/{zone}`.
+    pub(crate) zone: Option<Zone>,
+    /// Where to resume it.
+    pub(crate) since: Option<Position>,
+}
+
+/// What a shard is asked for, besides sending entries.
+pub(super) enum Command {
+    /// Take over a socket once its HTTP response is out.
+    Adopt { upgrade: OnUpgrade, opening: Opening, admission: Admission },
+    /// Close one connection; answers whether it is here.
+    Disconnect { id: Uuid, code: CloseCode, answer: oneshot::Sender<bool> },
+    /// Tell of connections (`list` of them at most) and of how many there are by channel.
+    Inspect { list: usize, answer: oneshot::Sender<Inspection> },
+    /// Close all connections, spread over this time, and then end.
+    Drain { window: Duration },
+}
+
+/// What a shard tells of itself.
+#[derive(Debug, Default)]
+pub(super) struct Inspection {
+    pub(super) connections: Vec<ConnectionInfo>,
+    pub(super) by_channel: BTreeMap<String, usize>,
+    pub(super) longest_open: Duration,
+}
+
+/// One thread's connections.
+pub(super) struct Shard {
+    pub(super) index: usize,
+    pub(super) config: ConnectionsConfig,
+    pub(super) limits: OutboxLimits,
+    pub(super) channels: Channels,
+    pub(super) stats: Arc<ShardStats>,
+    status: StatusReader,
+    connections: RefCell<Slab<Rc<Connection>>>,
+    followed: RefCell<HashMap<ChannelName, Rc<Followed>>>,
+    tasks: TaskTracker,
+    /// Readers on lane *every* that fell far behind in this fan-out.
+    pressed: RefCell<Vec<Rc<Connection>>>,
+    eased: Notify,
+    draining: Cell<Option<Duration>>,
+    /// Sockets that were handed over and whose HTTP response is not out yet.
+    upgrading: Cell<usize>,
+    gone: Notify,
+}
+
+/// The subscriptions to one channel.
+#[derive(Default)]
+struct Followed {
+    subscriptions: RefCell<Slab<Rc<Subscription>>>,
+}
+
+/// The queues that a shard's thread listens to.
+pub(super) struct ShardQueues {
+    pub(super) live: mpsc::Receiver<Live>,
+    pub(super) commands: mpsc::Receiver<Command>,
+}
+
+impl Shard {
+    pub(super) fn new(
+        index: usize,
+        config: ConnectionsConfig,
+        channels: Channels,
+        stats: Arc<ShardStats>,
+        status: StatusReader,
+    ) -> Rc<Self> {
+        Rc::new(Self {
+            index,
+            limits: OutboxLimits { frames: config.outbox_frames_max, bytes: config.outbox_bytes_max },
+            config,
+            channels,
+            stats,
+            status,
+            connections: RefCell::default(),
+            followed: RefCell::default(),
+            tasks: TaskTracker::new(),
+            pressed: RefCell::default(),
+            eased: Notify::new(),
+            draining: Cell::new(None),
+            upgrading: Cell::new(0),
+            gone: Notify::new(),
+        })
+    }
+
+    /// Serves until it has been drained, or `stop` says that time is up. Must run on a `LocalSet`.
+    pub(super) async fn run(self: Rc<Self>, mut queues: ShardQueues, stop: CancellationToken) {
+        let on = Rc::clone(&self);
+        // On a task of its own, so that a fan-out that waits for readers holds up nothing else.
+        let fan_out = task::spawn_local(async move { on.fan_out_all(&mut queues.live).await });
+        let period = (self.heartbeat_interval() / SWEEPS_MIN).min(SWEEP_MAX);
+        let sweeps =
+            usize::try_from(self.heartbeat_interval().as_millis() / period.as_millis()).unwrap_or(usize::MAX);
+        let mut sweep = time::interval(period);
+        sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut status = self.status.clone();
+        // The first slots' turn comes half an interval after the start, not amid their greetings.
+        let mut step = sweeps / 2;
+        loop {
+            // A socket whose upgrade is under way counts too: it is greeted, and then told to go.
+            let drained = self.draining.get().is_some()
+                && self.connections.borrow().is_empty()
+                && self.upgrading.get() == 0
+                && queues.commands.is_empty();
+            if drained {
+                break;
+            }
+            tokio::select! {
+                command = queues.commands.recv() => match command {
+                    Some(command) => self.on_command(command, &stop),
+                    None => break,
+                },
+                _ = sweep.tick() => {
+                    self.sweep(step, sweeps);
+                    step = (step + 1) % sweeps;
+                }
+                true = status.changed() => self.tell_state(),
+                () = self.gone.notified() => {}
+                () = stop.cancelled() => break,
+            }
+        }
+        queues.commands.close();
+        fan_out.abort();
+        for (_, connection) in self.connections.borrow().iter() {
+            connection.end(CloseCode::ShuttingDown);
+        }
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+
+    /// Spawns a task of one of this shard's connections.
+    pub(super) fn spawn(&self, task: impl Future<Output = ()> + 'static) {
+        task::spawn_local(self.tasks.track_future(task));
+    }
+
+    fn heartbeat_interval(&self) -> Duration {
+        Duration::from_secs(self.config.heartbeat_interval_s)
+    }
+
+    // Connections
+
+    fn on_command(self: &Rc<Self>, command: Command, stop: &CancellationToken) {
+        match command {
+            Command::Adopt { upgrade, opening, admission } => {
+                let shard = Rc::clone(self);
+                let upgraded = stop.clone().run_until_cancelled_owned(upgrade);
+                self.upgrading.set(self.upgrading.get() + 1);
+                self.spawn(async move {
+                    // A task of its own for the connection: hyper's buffers go with this one.
+                    let upgraded = upgraded.await;
+                    match upgraded
+                        .map(|ended| ended.map(|upgraded| upgraded.downcast::<TokioIo<TcpStream>>()))
+                    {
+                        Some(Ok(Ok(parts))) => {
+                            shard.adopt(parts.io.into_inner(), parts.read_buf, opening, admission)
+                        }
+                        Some(Ok(Err(_))) => debug!("an upgraded connection is not a TCP socket"),
+                        Some(Err(error)) => debug!(error = %error, "a client went away during its upgrade"),
+                        None => debug!("the time to stop was up during an upgrade"),
+                    }
+                    shard.upgrading.set(shard.upgrading.get() - 1);
+                    if shard.draining.get().is_some() {
+                        shard.gone.notify_one();
+                    }
+                });
+            }
+            Command::Disconnect { id, code, answer } => {
+                let connections = self.connections.borrow();
+                let found = connections.iter().find(|(_, connection)| connection.id == id);
+                if let Some((_, connection)) = found {
+                    self.close(connection, code);
+                }
+                if answer.send(found.is_some()).is_err() {
+                    debug!("nobody waits for the outcome of a disconnect");
+                }
+            }
+            Command::Inspect { list, answer } => {
+                if answer.send(self.inspect(list)).is_err() {
+                    debug!("nobody waits for an inspection");
+                }
+            }
+            Command::Drain { window } => self.drain(window),
+        }
+    }
+
+    fn adopt(self: &Rc<Self>, stream: TcpStream, left_over: Bytes, opening: Opening, admission: Admission) {
+        let (stats, burst) = (Arc::clone(&self.stats), self.config.messages_burst);
+        let connection = Rc::new(Connection::new(stream, Uuid::new_v4(), admission, stats, burst));
+        let slot = self.connections.borrow_mut().insert(Rc::clone(&connection));
+        self.stats.opened.add(1);
+        trace!(conn.id = %connection.id, "connection opened");
+        self.greet(&connection, &opening);
+        if let Some(window) = self.draining.get() {
+            connection.close(CloseCode::ShuttingDown, hint(window), self.close_grace());
+        }
+        let mut reader = FrameReader::new(self.config.message_bytes_max);
+        // What came in one packet with the request. A client that breaks the protocol so early is
+        // closed all the same: nothing more of it is read as frames.
+        let deaf = connection.take_in(self, &mut reader, &left_over);
+        let shard = Rc::clone(self);
+        self.spawn(async move {
+            // By reference: a reader that is moved into a future takes its place twice.
+            let code = connection.run(&shard, &mut reader, deaf).await;
+            shard.remove(slot, &connection, code);
+        });
+    }
+
+    fn greet(self: &Rc<Self>, connection: &Rc<Connection>, opening: &Opening) {
+        let status = self.status.get();
+        let zone = opening.zone.as_ref().map(Zone::as_str);
+        let message = match zone {
+            Some(zone) => format!("Connected to {zone} market updates"),
+            None => "Connected; subscribe to channels such as zone:pjm".to_owned(),
+        };
+        let established = ServerMessage::ConnectionEstablished {
+            connection_id: connection.id,
+            market_zone: zone,
+            storage_backend: status.backend,
+            state: status.state,
+            heartbeat_interval_ms: self.config.heartbeat_interval_s * 1_000,
+            protocol: PROTOCOL_VERSION,
+            timestamp: Utc::now(),
+            message: &message,
+        };
+        connection.send_message(&established, self.limits);
+        if let Some(zone) = &opening.zone {
+            let start = opening.since.clone().map_or(Start::Now, Start::After);
+            self.subscribe(connection, ChannelName::zone(zone), start, None);
+        }
+    }
+
+    fn remove(self: &Rc<Self>, slot: usize, connection: &Rc<Connection>, code: CloseCode) {
+        let subscriptions: Vec<Rc<Subscription>> =
+            connection.subscriptions.borrow().iter().cloned().collect();
+        for subscription in &subscriptions {
+            self.unsubscribe(subscription);
+        }
+        self.connections.borrow_mut().remove(slot);
+        if connection.pacing.replace(Pacing::None) == Pacing::Pressed {
+            self.eased.notify_one();
+        }
+        self.stats.count_close(code, connection.opened.elapsed());
+        trace!(conn.id = %connection.id, code = code.number(), reason = code.reason(), "connection closed");
+        if self.draining.get().is_some() {
+            self.gone.notify_one();
+        }
+    }
+
+    /// Says why, and closes.
+    pub(super) fn close(&self, connection: &Connection, code: CloseCode) {
+        connection.close(code, RETRY_AFTER_MS, self.close_grace());
+    }
+
+    fn close_grace(&self) -> Duration {
+        Duration::from_millis(self.config.close_grace_ms)
+    }
+
+    fn inspect(&self, list: usize) -> Inspection {
+        let now = Instant::now();
+        let connections = self.connections.borrow();
+        let open_for = connections.iter().map(|(_, connection)| now.duration_since(connection.opened));
+        let followed = self.followed.borrow();
+        let by_channel =
+            followed.iter().map(|(channel, f)| (channel.to_string(), f.subscriptions.borrow().len()));
+        Inspection {
+            longest_open: open_for.max().unwrap_or_default(),
+            by_channel: by_channel.filter(|(_, count)| *count > 0).collect(),
+            connections: connections
+                .iter()
+                .take(list)
+                .map(|(_, connection)| connection.info(now, self.heartbeat_interval()))
+                .collect(),
+        }
+    }
+
+    // Heartbeat
+
+    /// Pings the slots whose turn it is, and closes all that have been silent or closing for too long.
+    fn sweep(&self, step: usize, sweeps: usize) {
+        let now = Instant::now();
+        let silence_max = Duration::from_secs(self.config.silence_timeout_s);
+        let mut frames = Vec::new();
+        ping_frame(&mut frames);
+        text_frame(&ServerMessage::Heartbeat { timestamp: Utc::now() }.to_json(), &mut frames);
+        let frames = Bytes::from(frames);
+        for (slot, connection) in self.connections.borrow().iter() {
+            connection.end_if_overdue(now);
+            if connection.silence(now) > silence_max {
+                self.close(connection, CloseCode::HeartbeatTimeout);
+            } else if slot % sweeps == step {
+                connection.send(frames.clone(), Some(Replaces::Heartbeat), self.limits);
+            }
+        }
+    }
+
+    fn tell_state(&self) {
+        let status = self.status.get();
+        let message = ServerMessage::BackendState {
+            storage_backend: status.backend,
+            state: status.state,
+            since: status.since,
+            scope: "all",
+            reason: (!status.reason.is_empty()).then_some(status.reason.as_str()),
+            timestamp: Utc::now(),
+        };
+        let mut frame = Vec::new();
+        text_frame(&message.to_json(), &mut frame);
+        let frame = Bytes::from(frame);
+        for (_, connection) in self.connections.borrow().iter() {
+            connection.send(frame.clone(), None, self.limits);
+        }
+    }
+
+    /// Closes all connections, each at its own moment within the window.
+    fn drain(self: &Rc<Self>, window: Duration) {
+        self.draining.set(Some(window));
+        let connections: Vec<Weak<Connection>> =
+            self.connections.borrow().iter().map(|(_, connection)| Rc::downgrade(connection)).collect();
+        let count = u32::try_from(connections.len()).unwrap_or(u32::MAX);
+        let grace = self.close_grace();
+        // Not tracked: when all have left by themselves there is nothing to wait for.
+        task::spawn_local(async move {
+            let begun = Instant::now();
+            for (place, connection) in (0u32..).zip(&connections) {
+                time::sleep_until(begun + window * place / count.max(1)).await;
+                if let Some(connection) = connection.upgrade() {
+                    connection.close(CloseCode::ShuttingDown, hint(window), grace);
+                }
+            }
+        });
+    }
+}
+
+/// When to come back after a shutdown: spread, so that not all come at once.
+fn hint(window: Duration) -> u64 {
+    let spread = window.max(Duration::from_secs(1)).mul_f64(rand::random::<f64>());
+    500 + u64::try_from(spread.as_millis()).unwrap_or(0)
+}

@@ -1,0 +1,27 @@
+//! Where prices come from besides publishers: a simulation, and files.
+//!
+//! A feed only yields; who drives it decides when to ask and where the prices go.
+
+mod config;
+mod pace;
+pub(crate) mod replay;
+mod run;
+mod simulated;
+
+use crate::model::Zone;
+use crate::protocol::RESERVED_FIELDS as RESERVED;
+
+pub(crate) use config::is_speed;
+pub use config::{FeedsConfig, ReplayConfig, SimulatedConfig};
+pub(crate) use pace::{Pace, Pacer};
+pub(crate) use run::{run_replay, run_simulated};
+pub(crate) use simulated::Simulated;
+
+/// A price as a feed gives it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct FeedPrice {
+    /// The zone that it belongs to.
+    pub(crate) zone: Zone,
+    /// What one would POST to `/api/zones/{zone}/prices`: a compact JSON object.
+    pub(crate) json: String,
+}

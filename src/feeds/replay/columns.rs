@@ -1,0 +1,140 @@
+//! Which column of a file means what.
+
+use super::ReplayOptions;
+use crate::feeds::RESERVED;
+
+/// What becomes of a column.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Role {
+    /// Names the zone.
+    Zone,
+    /// Becomes `key`.
+    Key,
+    /// Becomes `price`; under its own name as well when that means something else (`bid`).
+    Price {
+        /// That name.
+        also: Option<&'static str>,
+    },
+    /// Becomes `timestamp`.
+    Time,
+    /// A part of the price: a number under this name.
+    Part(String),
+    /// A free field under this name.
+    Extra(String),
+}
+
+/// The role of every column, in the order of the file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Columns {
+    pub(super) roles: Vec<Role>,
+}
+
+/// Fields whose values are numbers.
+const PARTS: [&str; 6] = ["energy", "congestion", "loss", "quantity", "bid", "ask"];
+
+const ZONE_NAMES: [&str; 3] = ["zone", "iso", "market_zone"];
+const KEY_NAMES: [&str; 7] = ["key", "location", "hub", "node", "symbol", "settlement_point", "pnode"];
+const TIME_NAMES: [&str; 6] = ["timestamp", "time", "datetime", "interval_start", "interval start", "ts"];
+
+impl Columns {
+    /// Finds the roles: what the options say, and for the rest what the names suggest.
+    pub(super) fn find(names: &[String], options: &ReplayOptions) -> Result<Self, String> {
+        let place = |said: &Option<String>, flag: &str, guess: &dyn Fn() -> Option<usize>| match said {
+            None => Ok(guess()),
+            Some(column) => match names.iter().position(|name| name == column) {
+                Some(index) => Ok(Some(index)),
+                None => Err(format!("no column `{column}` ({flag}) among: {}", names.join(", "))),
+            },
+        };
+        let first_of = |wanted: &[&str]| {
+            let place_of = |want: &&str| names.iter().position(|name| name.eq_ignore_ascii_case(want));
+            wanted.iter().find_map(place_of)
+        };
+        let zone = match &options.zone {
+            Some(_) => None,
+            None => place(&options.zone_column, "--zone-column", &|| first_of(&ZONE_NAMES))?,
+        };
+        let key = match &options.key {
+            Some(_) => None,
+            None => place(&options.key_column, "--key-column", &|| first_of(&KEY_NAMES))?,
+        };
+        let time = place(&options.time_column, "--time-column", &|| first_of(&TIME_NAMES))?;
+        let price = place(&options.price_column, "--price-column", &|| {
+            first_of(&["price", "lmp"])
+                .or_else(|| names.iter().position(|name| name.to_lowercase().starts_with("price")))
+        })?;
+        if zone.is_none() && options.zone.is_none() {
+            return Err(missing("zone", "--zone NAME or --zone-column COLUMN", names));
+        }
+        if key.is_none() && options.key.is_none() {
+            return Err(missing("hub, node or symbol", "--key NAME or --key-column COLUMN", names));
+        }
+        if price.is_none() {
+            return Err(missing("price", "--price-column COLUMN", names));
+        }
+        for (old, _) in &options.rename {
+            if !names.contains(old) {
+                return Err(format!("no column `{old}` (--rename) among: {}", names.join(", ")));
+            }
+        }
+        let role = |(index, name): (usize, &String)| {
+            let index = Some(index);
+            if index == zone {
+                Role::Zone
+            } else if index == price {
+                Role::Price { also: PARTS.into_iter().find(|part| part.eq_ignore_ascii_case(name)) }
+            } else if index == time {
+                Role::Time
+            } else if index == key {
+                Role::Key
+            } else {
+                let renamed = options.rename.iter().find(|(old, _)| old == name).map(|(_, new)| new);
+                match PARTS.into_iter().find(|part| part.eq_ignore_ascii_case(renamed.unwrap_or(name))) {
+                    Some(part) => Role::Part(part.to_owned()),
+                    None => Role::Extra(renamed.unwrap_or(name).clone()),
+                }
+            }
+        };
+        let columns = Self { roles: names.iter().enumerate().map(role).collect() };
+        columns.check(names, options.key.is_some())?;
+        Ok(columns)
+    }
+
+    fn check(&self, names: &[String], has_key: bool) -> Result<(), String> {
+        let mut taken: Vec<(&str, &str)> = Vec::new();
+        if has_key {
+            taken.push(("key", "--key"));
+        }
+        for (role, name) in self.roles.iter().zip(names) {
+            let fields = match role {
+                Role::Zone => [None, None],
+                Role::Key => [Some("key"), None],
+                Role::Price { also } => [Some("price"), *also],
+                Role::Time => [Some("timestamp"), None],
+                Role::Part(field) | Role::Extra(field) => [Some(field.as_str()), None],
+            };
+            for field in fields.into_iter().flatten() {
+                if RESERVED.contains(&field) {
+                    // `trade_id` is what most files mean by `id`.
+                    let other = if name == "id" { "trade_id" } else { "NEW" };
+                    return Err(format!(
+                        "column `{name}` would become the field `{field}`, which the gateway sets itself: \
+                         give it another name, such as --rename {name}={other}"
+                    ));
+                }
+                if let Some((_, other)) = taken.iter().find(|(taken, _)| *taken == field) {
+                    return Err(format!(
+                        "columns `{other}` and `{name}` would both become the field `{field}`: \
+                         give one of them another name with --rename {name}=NEW"
+                    ));
+                }
+                taken.push((field, name));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn missing(what: &str, flag: &str, names: &[String]) -> String {
+    format!("no column looks like the {what} among: {}; say {flag}", names.join(", "))
+}

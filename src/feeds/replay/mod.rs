@@ -1,0 +1,264 @@
+//! Prices from a CSV or NDJSON file, read as a stream: memory does not grow with the file.
+
+mod columns;
+mod input;
+mod payload;
+mod time;
+
+use std::fs::File;
+use std::io::{self, BufRead as _, BufReader, Read};
+use std::path::Path;
+
+use chrono::{DateTime, Utc};
+
+use self::columns::Columns;
+use self::input::{Metered, ReadMeter};
+use self::payload::{Cell, PayloadWriter};
+use super::{FeedPrice, ReplayConfig};
+use crate::model::Zone;
+use crate::protocol::OrderedFields;
+
+/// How a file is laid out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum FileFormat {
+    /// Comma-separated values with a header line.
+    Csv,
+    /// One JSON object per line.
+    Ndjson,
+}
+
+/// Which columns mean what; what is not said is found by the columns' names.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct ReplayOptions {
+    /// How the file is laid out; found by its name and first byte.
+    pub(crate) format: Option<FileFormat>,
+    /// The zone of all prices, instead of a column.
+    pub(crate) zone: Option<Zone>,
+    /// The column that names the zone.
+    pub(crate) zone_column: Option<String>,
+    /// The hub, node or symbol of all prices, instead of a column.
+    pub(crate) key: Option<String>,
+    /// The column that names the hub, node or symbol.
+    pub(crate) key_column: Option<String>,
+    /// The column that holds the price.
+    pub(crate) price_column: Option<String>,
+    /// The column that holds the time.
+    pub(crate) time_column: Option<String>,
+    /// Columns that get another name in the payload: old, new.
+    pub(crate) rename: Vec<(String, String)>,
+}
+
+impl From<&ReplayConfig> for ReplayOptions {
+    fn from(config: &ReplayConfig) -> Self {
+        Self {
+            format: None,
+            zone: config.zone.clone(),
+            zone_column: config.zone_column.clone(),
+            key: config.key.clone(),
+            key_column: config.key_column.clone(),
+            price_column: config.price_column.clone(),
+            time_column: config.time_column.clone(),
+            rename: config.rename.iter().map(|(old, new)| (old.clone(), new.clone())).collect(),
+        }
+    }
+}
+
+/// A file that cannot be replayed, sorted by whom to tell: the file, its columns, one line.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ReplayError {
+    /// It cannot be opened or read.
+    #[error("cannot read {name}")]
+    Io {
+        /// The file.
+        name: String,
+        /// What the system said.
+        #[source]
+        cause: io::Error,
+    },
+    /// Its columns do not say what is needed.
+    #[error("{0}")]
+    Columns(String),
+    /// A line is not what it should be.
+    #[error("line {line}: {problem}")]
+    Line {
+        /// Counts from 1, the header included.
+        line: u64,
+        /// What is wrong with it.
+        problem: String,
+    },
+}
+
+/// A price of the file.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct ReplayPrice {
+    /// The line that it stands on; counts from 1.
+    pub(crate) line: u64,
+    /// Its own time, if it has one.
+    pub(crate) time: Option<DateTime<Utc>>,
+    /// Where it goes, and what it says.
+    pub(crate) price: FeedPrice,
+}
+
+/// Reads the prices of a file in order. Blocking; drive it from a thread that may block.
+///
+/// Ends after the first error: what follows a bad line cannot be trusted to be where it seems.
+pub(crate) struct Replay {
+    name: String,
+    lines: Lines,
+    writer: PayloadWriter,
+    meter: ReadMeter,
+    is_over: bool,
+}
+
+enum Lines {
+    Csv { reader: csv::Reader<Input>, record: csv::StringRecord, columns: Columns },
+    // Columns may differ from line to line; they are found once for each new list of names.
+    Ndjson { reader: BufReader<Input>, line: u64, known: Option<(Vec<String>, Columns)> },
+}
+
+type Input = io::Chain<io::Cursor<Vec<u8>>, Metered<Box<dyn Read + Send>>>;
+
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+
+impl std::fmt::Debug for Replay {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Replay").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+impl Replay {
+    /// Opens a file.
+    ///
+    /// # Errors
+    /// It cannot be read, or its header does not say what is needed.
+    pub(crate) fn open(path: &Path, mut options: ReplayOptions) -> Result<Self, ReplayError> {
+        let name = path.display().to_string();
+        let file = File::open(path).map_err(|cause| ReplayError::Io { name: name.clone(), cause })?;
+        let extension = path.extension().and_then(|extension| extension.to_str()).map(str::to_lowercase);
+        options.format = options.format.or(match extension.as_deref() {
+            Some("csv") => Some(FileFormat::Csv),
+            Some("ndjson" | "jsonl") => Some(FileFormat::Ndjson),
+            _ => None,
+        });
+        Self::read(name, Box::new(file), options)
+    }
+
+    /// Reads anything, such as standard input; `name` is for error messages.
+    ///
+    /// # Errors
+    /// It cannot be read, or its header does not say what is needed.
+    pub(crate) fn read(
+        name: String,
+        input: Box<dyn Read + Send>,
+        options: ReplayOptions,
+    ) -> Result<Self, ReplayError> {
+        let (mut input, meter) = Metered::new(input);
+        let mut head = [0; 512];
+        let length = input.read(&mut head).map_err(|cause| ReplayError::Io { name: name.clone(), cause })?;
+        let head = head[..length].strip_prefix(BYTE_ORDER_MARK).unwrap_or(&head[..length]);
+        let format = options.format.unwrap_or(match head.trim_ascii_start().first() {
+            Some(b'{') => FileFormat::Ndjson,
+            _ => FileFormat::Csv,
+        });
+        // What was looked at is read again.
+        let input = io::Cursor::new(head.to_vec()).chain(input);
+        let lines = match format {
+            FileFormat::Csv => csv_lines(&name, input, &options)?,
+            FileFormat::Ndjson => Lines::Ndjson { reader: BufReader::new(input), line: 0, known: None },
+        };
+        Ok(Self { name, lines, writer: PayloadWriter::new(options), meter, is_over: false })
+    }
+
+    /// Bytes read so far, for a progress bar.
+    pub(crate) fn bytes_read(&self) -> u64 {
+        self.meter.total()
+    }
+
+    fn read_next(&mut self) -> Result<Option<ReplayPrice>, ReplayError> {
+        self.meter.begin_record();
+        match &mut self.lines {
+            Lines::Csv { reader, record, columns } => {
+                let is_there = reader.read_record(record).map_err(|error| csv_error(&self.name, error))?;
+                if !is_there {
+                    return Ok(None);
+                }
+                let line = record.position().map_or(0, csv::Position::line);
+                let cells = record.iter().map(Cell::Text);
+                self.writer.write(line, columns, cells).map(Some)
+            }
+            Lines::Ndjson { reader, line, known } => {
+                let mut text = String::new();
+                loop {
+                    text.clear();
+                    *line += 1;
+                    let length = reader.read_line(&mut text).map_err(|cause| {
+                        if cause.kind() == io::ErrorKind::InvalidData {
+                            ReplayError::Line { line: *line, problem: cause.to_string() }
+                        } else {
+                            ReplayError::Io { name: self.name.clone(), cause }
+                        }
+                    })?;
+                    if length == 0 {
+                        return Ok(None);
+                    }
+                    if !text.trim().is_empty() {
+                        break;
+                    }
+                }
+                let fields: OrderedFields<'_> = serde_json::from_str(text.trim()).map_err(|error| {
+                    let problem = format!("expected one JSON object per line: {error}");
+                    ReplayError::Line { line: *line, problem }
+                })?;
+                let names: Vec<String> = fields.0.iter().map(|(name, _)| name.clone()).collect();
+                let columns = match known.take() {
+                    Some((known_names, columns)) if known_names == names => columns,
+                    _ => Columns::find(&names, self.writer.options())
+                        .map_err(|problem| ReplayError::Line { line: *line, problem })?,
+                };
+                let cells = fields.0.iter().map(|(_, value)| Cell::Json(value));
+                let price = self.writer.write(*line, &columns, cells);
+                *known = Some((names, columns));
+                price.map(Some)
+            }
+        }
+    }
+}
+
+impl Iterator for Replay {
+    type Item = Result<ReplayPrice, ReplayError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.is_over {
+            return None;
+        }
+        let next = self.read_next().transpose();
+        self.is_over = !matches!(next, Some(Ok(_)));
+        next
+    }
+}
+
+fn csv_lines(name: &str, input: Input, options: &ReplayOptions) -> Result<Lines, ReplayError> {
+    let mut reader = csv::ReaderBuilder::new().trim(csv::Trim::All).from_reader(input);
+    let headers = reader.headers().map_err(|error| csv_error(name, error))?;
+    let names: Vec<String> = headers.iter().map(str::to_owned).collect();
+    let columns = Columns::find(&names, options).map_err(ReplayError::Columns)?;
+    Ok(Lines::Csv { reader, record: csv::StringRecord::new(), columns })
+}
+
+fn csv_error(name: &str, error: csv::Error) -> ReplayError {
+    let line = error.position().map_or(0, csv::Position::line);
+    let problem = match error.kind() {
+        csv::ErrorKind::UnequalLengths { expected_len, len, .. } => {
+            format!("expected {expected_len} columns as in the header, found {len}")
+        }
+        csv::ErrorKind::Utf8 { .. } => "not valid UTF-8".to_owned(),
+        _ => error.to_string(),
+    };
+    match error.into_kind() {
+        csv::ErrorKind::Io(cause) => ReplayError::Io { name: name.to_owned(), cause },
+        _ => ReplayError::Line { line, problem },
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,151 @@
+use std::io::Cursor;
+
+use super::*;
+
+fn with_key(change: impl FnOnce(&mut ReplayOptions)) -> ReplayOptions {
+    let mut options = one_key();
+    change(&mut options);
+    options
+}
+
+/// What the options say about a file without a column for the key.
+fn one_key() -> ReplayOptions {
+    options(|options| options.key = Some("k".to_owned()))
+}
+
+fn options(change: impl FnOnce(&mut ReplayOptions)) -> ReplayOptions {
+    let mut options = ReplayOptions::default();
+    change(&mut options);
+    options
+}
+
+fn read(text: &str, options: ReplayOptions) -> Result<Vec<ReplayPrice>, ReplayError> {
+    Replay::read("test".to_owned(), Box::new(Cursor::new(text.to_owned())), options)?.collect()
+}
+
+fn check(text: &str, options: ReplayOptions, expected: &[(&str, &str)]) {
+    let prices = read(text, options).unwrap();
+    let found: Vec<(&str, &str)> =
+        prices.iter().map(|price| (price.price.zone.as_str(), price.price.json.as_str())).collect();
+    assert_eq!(found, expected);
+}
+
+fn check_fails(text: &str, options: ReplayOptions, expected: &str) {
+    let error = read(text, options).unwrap_err().to_string();
+    assert!(error.contains(expected), "{error:?} does not say {expected:?}");
+}
+
+#[test]
+fn columns_are_found_by_their_names_and_numbers_keep_their_digits() {
+    check(
+        "time,zone,location,market,price,energy,congestion,loss\n\
+         2021-12-01T05:00:00Z,pjm,EASTERN HUB,RT,39.488020,90.34,-51.079428,\n",
+        ReplayOptions::default(),
+        &[(
+            "pjm",
+            r#"{"timestamp":"2021-12-01T05:00:00.000Z","key":"EASTERN HUB","market":"RT","price":39.488020,"energy":90.34,"congestion":-51.079428}"#,
+        )],
+    );
+}
+
+#[test]
+fn free_fields_are_numbers_only_where_nothing_is_lost() {
+    check(
+        "zone,price,n,code,big,flag\nz,1,-2.5e3,007,553287559553287559,True\n",
+        one_key(),
+        &[("z", r#"{"key":"k","price":1,"n":-2.5e3,"code":"007","big":"553287559553287559","flag":"True"}"#)],
+    );
+}
+
+#[test]
+fn ndjson_keeps_order_digits_and_nested_values() {
+    check(
+        "{\"zone\":\"a\", \"symbol\":\"X\", \"price\":1.50, \"more\": {\"b\": [1, 2]}, \"none\":null}\n\n\
+         {\"zone\":\"b\",\"hub\":\"Y\",\"price\":\"2\",\"time\":1610064000}\n",
+        ReplayOptions::default(),
+        &[
+            ("a", r#"{"key":"X","price":1.50,"more":{"b":[1,2]}}"#),
+            ("b", r#"{"key":"Y","price":2,"timestamp":"2021-01-08T00:00:00.000Z"}"#),
+        ],
+    );
+}
+
+#[test]
+fn options_come_before_names() {
+    let options = options(|options| {
+        options.zone = Some("btc".parse().unwrap());
+        options.price_column = Some("bid".to_owned());
+        options.key_column = Some("pair".to_owned());
+    });
+    check(
+        "symbol,pair,bid,ask\nX,BTC/USDT,.5,+1\n",
+        options,
+        &[("btc", r#"{"symbol":"X","key":"BTC/USDT","price":0.5,"bid":0.5,"ask":1.0}"#)],
+    );
+}
+
+#[test]
+fn reserved_names_are_refused_with_a_way_out() {
+    let text = "zone,price,id\nz,1,5\n";
+    check_fails(text, one_key(), "--rename id=trade_id");
+    let renamed = with_key(|options| options.rename = vec![("id".to_owned(), "trade_id".to_owned())]);
+    check(text, renamed, &[("z", r#"{"key":"k","price":1,"trade_id":5}"#)]);
+    let worse = with_key(|options| options.rename = vec![("id".to_owned(), "offset".to_owned())]);
+    check_fails(text, worse, "`offset`, which the gateway sets itself");
+}
+
+#[test]
+fn what_the_columns_do_not_say_is_asked_for() {
+    check_fails("symbol,ask\nX,1\n", ReplayOptions::default(), "say --zone NAME");
+    check_fails("zone,ask\nX,1\n", one_key(), "say --price-column COLUMN");
+    check_fails("zone,price\nX,1\n", ReplayOptions::default(), "say --key NAME or --key-column COLUMN");
+    let wrong = options(|options| options.key_column = Some("hub".to_owned()));
+    check_fails("zone,price\nX,1\n", wrong, "no column `hub` (--key-column) among: zone, price");
+    let wrong = with_key(|options| options.rename = vec![("a".to_owned(), "b".to_owned())]);
+    check_fails("zone,price\nX,1\n", wrong, "no column `a` (--rename)");
+}
+
+#[test]
+fn every_price_has_a_key() {
+    check_fails("zone,hub,price\nz,A,1\nz,,1\n", ReplayOptions::default(), "line 3: the key is empty");
+    check_fails("zone,key,price\nz,A,1\n", one_key(), "`--key` and `key` would both become");
+}
+
+#[test]
+fn two_columns_do_not_become_one_field() {
+    let both = options(|options| options.key_column = Some("hub".to_owned()));
+    check_fails("zone,price,key,hub\nz,1,a,b\n", both, "`key` and `hub` would both become the field `key`");
+}
+
+#[test]
+fn a_bad_line_is_named_and_ends_the_reading() {
+    for (text, expected) in [
+        ("zone,price\nz,1\nz,much\n", "line 3: price \"much\" is not a number"),
+        ("zone,price\nz,1\nz\n", "line 3: expected 2 columns as in the header, found 1"),
+        ("zone,price\nz,\n", "line 2: the price is empty"),
+        ("zone,price\n,1\n", "line 2: the zone is empty"),
+        ("zone,price\na b,1\n", "line 2: `a b` is not a valid zone name"),
+        ("zone,price,loss\nz,1,NaN\n", "line 2: loss \"NaN\" is not a number"),
+        ("zone,price,time\nz,1,noon\n", "line 2: \"noon\" is not a time that can be read"),
+        ("{\"zone\":\"z\",\"price\":1}\n{\n", "line 2: expected one JSON object per line"),
+        ("{\"zone\":\"z\",\"price\":1}\n{\"zone\":\"z\"}\n", "line 2: no column looks like the price"),
+    ] {
+        check_fails(text, one_key(), expected);
+    }
+    let input = Box::new(Cursor::new("zone,price\nz,x\nz,1\n"));
+    let mut replay = Replay::read("test".to_owned(), input, one_key()).unwrap();
+    assert!(replay.next().unwrap().is_err());
+    assert!(replay.next().is_none());
+}
+
+#[test]
+fn a_record_that_never_ends_is_stopped() {
+    let text = format!("zone,price\nz,\"{}", "x".repeat(3 << 20));
+    let error = read(&text, one_key()).unwrap_err();
+    assert!(format!("{:?}", error).contains("is a quote not closed?"), "{error:?}");
+}
+
+#[test]
+fn a_byte_order_mark_is_not_part_of_a_name() {
+    check("\u{feff}zone,price\nz,1\n", one_key(), &[("z", r#"{"key":"k","price":1}"#)]);
+}

@@ -1,0 +1,299 @@
+//! The composition root: from a [`Config`] to a gateway that runs. The only file that knows every room.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::runtime::{Builder, Handle};
+use tokio::sync::{Semaphore, oneshot};
+use tokio::task::LocalSet;
+use tokio::time::{self, Instant};
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::task::TaskTracker;
+use tracing::{error, info, warn};
+use warp::filters::BoxedFilter;
+use warp::reply::Response;
+
+use crate::channels::{Channels, ChannelsParts};
+use crate::config::Config;
+use crate::connections::{self, Manager, ShardSeed};
+use crate::feeds::{run_replay, run_simulated};
+use crate::http::{self, AcceptParts, AcceptStats, App, IntakeStats, Sources};
+use crate::model::NodeId;
+use crate::storage::{self, Opened, StatusReader};
+
+/// After the drain window and the clients' time to answer, what is left is cut after this.
+const DRAIN_GRACE: Duration = Duration::from_secs(2);
+
+/// Between looks whether a thread has ended.
+const THREAD_POLL: Duration = Duration::from_millis(5);
+
+/// How long appends under way may take at shutdown.
+const FLUSH_WITHIN: Duration = Duration::from_secs(5);
+
+/// Why a gateway did not start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// The storage that is required cannot be used.
+    #[error(transparent)]
+    Storage(#[from] storage::StartError),
+    /// The address cannot be listened on.
+    #[error("cannot listen on {address}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// What the system said.
+        #[source]
+        cause: io::Error,
+    },
+    /// A thread or its runtime could not be made.
+    #[error("cannot start a thread")]
+    Thread(#[source] io::Error),
+}
+
+/// A gateway that accepts connections.
+#[derive(Debug)]
+pub struct Gateway {
+    address: SocketAddr,
+    manager: Manager,
+    drain_window: Duration,
+    close_grace: Duration,
+    /// Stops feeds and endless requests, and makes `/health/ready` say no.
+    stopping: CancellationToken,
+    /// Stops accepting.
+    stop_accepting: CancellationToken,
+    /// Cuts what is left after the drain.
+    cut: CancellationToken,
+    /// Ends channels once nothing waits.
+    stop_channels: CancellationToken,
+    /// Ends the storage, when it is no longer needed or the gateway is dropped.
+    storage: DropGuard,
+    /// Knows the channels and feeds.
+    tracker: TaskTracker,
+    threads: Vec<Thread>,
+}
+
+#[derive(Debug)]
+struct Thread {
+    handle: thread::JoinHandle<()>,
+    done: oneshot::Receiver<()>,
+}
+
+impl Gateway {
+    /// Opens the storage, listens, and serves. Must be called in a multi-thread runtime, on which
+    /// storage, channels and feeds run; connections get threads of their own.
+    ///
+    /// # Errors
+    /// See [`StartError`].
+    pub async fn start(config: Config) -> Result<Self, StartError> {
+        let node = NodeId::random();
+        let shards = match config.http.shards {
+            0 => thread::available_parallelism().map_or(1, usize::from),
+            shards => shards,
+        };
+        let Opened { backend, status_reader: status, driver, .. } = storage::open(&config.storage).await?;
+        let address = config.http.listen;
+        let (listeners, address) =
+            http::listen(address, shards).map_err(|cause| StartError::Listen { address, cause })?;
+
+        let tracker = TaskTracker::new();
+        let stop_channels = CancellationToken::new();
+        // A token of its own: channels need the storage until they have flushed.
+        let stop_storage = CancellationToken::new();
+        drop(TaskTracker::new().spawn(stop_storage.clone().run_until_cancelled_owned(driver)));
+
+        let (manager, seeds, live) = connections::prepare(shards, &config.connections);
+        let incoming = backend.take_incoming();
+        let parts = ChannelsParts {
+            backend,
+            node,
+            config: config.channels.clone(),
+            shards: live,
+            runtime: Handle::current(),
+        };
+        let channels = Channels::new(parts, tracker.clone(), stop_channels.clone());
+        if let Some(incoming) = incoming {
+            let passing = channels.clone().pass_on(incoming);
+            tracker.spawn(stop_channels.clone().run_until_cancelled_owned(passing));
+        }
+        if let Err(error) = channels.recall_zones().await {
+            warn!(error = %error, "could not read which zones there are");
+        }
+
+        let stopping = CancellationToken::new();
+        let accepts = Arc::new(AcceptStats::default());
+        let sources = Sources {
+            node,
+            started: Instant::now(),
+            manager: manager.clone(),
+            channels: channels.clone(),
+            storage: status.clone(),
+            redis_configured: config.storage.redis.is_configured(),
+            accepts: Arc::clone(&accepts),
+            intake: Arc::new(IntakeStats::default()),
+            stopping: stopping.clone(),
+        };
+        let app = App {
+            config: config.http.clone(),
+            manager: manager.clone(),
+            channels: channels.clone(),
+            sources,
+            stopping: stopping.clone(),
+        };
+        let stop_accepting = CancellationToken::new();
+        let serving = Serving {
+            routes: http::routes(Arc::new(app)),
+            parts: Arc::new(AcceptParts {
+                gate: Arc::new(Semaphore::new(config.http.handshake_gate)),
+                config: config.http.clone(),
+                manager: manager.clone(),
+                stats: accepts,
+                stop: stop_accepting.clone(),
+            }),
+            channels: channels.clone(),
+            status: status.clone(),
+            cut: CancellationToken::new(),
+        };
+        let cut = serving.cut.clone();
+        let threads = seeds
+            .into_iter()
+            .zip(listeners)
+            .enumerate()
+            .map(|(index, (seed, listener))| serving.clone().start(index, seed, listener));
+        let threads = threads.collect::<io::Result<Vec<_>>>().map_err(StartError::Thread)?;
+
+        if config.feeds.simulated.enabled {
+            let feed = run_simulated(config.feeds.simulated, channels.clone());
+            tracker.spawn(stopping.clone().run_until_cancelled_owned(feed));
+        }
+        let feed = run_replay(config.feeds.replay, channels);
+        tracker.spawn(stopping.clone().run_until_cancelled_owned(feed));
+
+        let storage = status.get();
+        info!(
+            address = %address, node = %node, shards, storage = storage.backend.as_str(),
+            state = storage.state.as_str(), reason = storage.reason, "ready"
+        );
+        Ok(Self {
+            address,
+            manager,
+            drain_window: Duration::from_secs(config.http.drain_s),
+            close_grace: Duration::from_millis(config.connections.close_grace_ms),
+            stopping,
+            stop_accepting,
+            cut,
+            stop_channels,
+            storage: stop_storage.drop_guard(),
+            tracker,
+            threads,
+        })
+    }
+
+    /// The address that it listens on, with the port that was taken for 0.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The connections.
+    pub fn manager(&self) -> &Manager {
+        &self.manager
+    }
+
+    /// Runs until `shutdown` is ready; then stops accepting, tells each client `closing`, closes
+    /// over the drain window, and flushes what was accepted.
+    ///
+    /// # Errors
+    /// A thread ended by itself, which is a bug.
+    pub async fn run(mut self, shutdown: impl Future<Output = ()>) -> io::Result<()> {
+        let died = {
+            let threads = self.threads.iter_mut().map(|thread| Box::pin(&mut thread.done));
+            let any_ended = futures_util::future::select_all(threads);
+            tokio::select! {
+                () = shutdown => false,
+                _ = any_ended => true,
+            }
+        };
+        if died {
+            error!("a thread that serves connections ended; stopping");
+        } else {
+            info!(connections = self.manager.totals().open(), "stopping");
+        }
+        self.stopping.cancel();
+        self.stop_accepting.cancel();
+        self.manager.drain(self.drain_window).await;
+        let patience = self.drain_window + self.close_grace + DRAIN_GRACE;
+        let deadline = Instant::now() + patience;
+        let mut cut = false;
+        for thread in &mut self.threads {
+            if !died && time::timeout_at(deadline, &mut thread.done).await.is_err() {
+                cut = true;
+            }
+        }
+        if cut {
+            warn!(
+                connections = self.manager.totals().open(),
+                "cutting connections that did not close in time"
+            );
+        }
+        self.cut.cancel();
+        self.stop_channels.cancel();
+        self.tracker.close();
+        if time::timeout(FLUSH_WITHIN, self.tracker.wait()).await.is_err() {
+            error!(tasks = self.tracker.len(), "accepted entries could not be flushed in time");
+        }
+        drop(self.storage);
+        let deadline = Instant::now() + DRAIN_GRACE;
+        for thread in self.threads {
+            while !thread.handle.is_finished() && Instant::now() < deadline {
+                time::sleep(THREAD_POLL).await;
+            }
+            // A thread that does not end must not keep the process from it.
+            if !thread.handle.is_finished() {
+                error!("a thread that serves connections does not end; leaving it behind");
+            } else if thread.handle.join().is_err() {
+                error!("a thread that serves connections panicked");
+            }
+        }
+        info!("stopped");
+        if died { Err(io::Error::other("a thread that serves connections ended by itself")) } else { Ok(()) }
+    }
+}
+
+/// What each serving thread gets.
+#[derive(Clone)]
+struct Serving {
+    routes: BoxedFilter<(Response,)>,
+    parts: Arc<AcceptParts>,
+    channels: Channels,
+    status: StatusReader,
+    cut: CancellationToken,
+}
+
+impl Serving {
+    /// A thread with a runtime of its own that accepts connections and runs their shard.
+    fn start(self, index: usize, seed: ShardSeed, listener: std::net::TcpListener) -> io::Result<Thread> {
+        let runtime = Builder::new_current_thread().enable_all().build()?;
+        let (ended, done) = oneshot::channel();
+        let handle = thread::Builder::new().name(format!("zonewire-{index}")).spawn(move || {
+            // Dropped when this thread ends, however it does.
+            let _ended = ended;
+            let connections = LocalSet::new();
+            let serving = connections.run_until(async {
+                let listener = match TcpListener::from_std(listener) {
+                    Ok(listener) => listener,
+                    Err(error) => return error!(error = %error, "cannot listen on a thread"),
+                };
+                let shard = seed.run(self.channels, self.status, self.cut.clone());
+                let accepting = http::serve(listener, index, self.routes, self.parts);
+                let accepting = self.cut.run_until_cancelled_owned(accepting);
+                tokio::join!(shard, accepting);
+            });
+            runtime.block_on(serving);
+        })?;
+        Ok(Thread { handle, done })
+    }
+}

@@ -1,0 +1,132 @@
+//! What can be configured about HTTP.
+
+use std::net::{Ipv4Addr, SocketAddr};
+
+use serde::{Deserialize, Serialize};
+
+use crate::support::checks::{Checks, Finding};
+
+/// `[http]`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct HttpConfig {
+    /// Address and port to listen on; port 0 takes any free one. Anything but loopback needs
+    /// `allow_unauthenticated`. Default `127.0.0.1:8080`.
+    pub listen: SocketAddr,
+    /// Says outright that anyone who can reach `listen` may read and publish. Default false.
+    pub allow_unauthenticated: bool,
+    /// How long a client may take to send the head of a request, in milliseconds. Default 10,000.
+    pub head_timeout_ms: u64,
+    /// The largest JSON body, in bytes. A body of lines (NDJSON) is not bounded as a whole.
+    /// Default 1 MiB (1,048,576).
+    pub body_bytes_max: usize,
+    /// The longest line of a body of lines (NDJSON), in bytes. Default 65,536.
+    pub line_bytes_max: usize,
+    /// Connections that may be in their HTTP phase at once; more wait to be accepted. Default 256.
+    pub handshake_gate: usize,
+    /// Browser origins that may connect, besides the gateway's own, such as
+    /// `https://desk.example.com`. `*` allows all. Default none.
+    pub origins: Vec<String>,
+    /// Threads that serve connections. 0 = one per core. Default 0.
+    pub shards: usize,
+    /// Over how long connections are told to go at shutdown, in seconds. 0 = at once. Default 10.
+    pub drain_s: u64,
+}
+
+impl Default for HttpConfig {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)),
+            allow_unauthenticated: false,
+            head_timeout_ms: 10_000,
+            body_bytes_max: 1 << 20,
+            line_bytes_max: 64 << 10,
+            handshake_gate: 256,
+            origins: Vec::new(),
+            shards: 0,
+            drain_s: 10,
+        }
+    }
+}
+
+/// More shards than any machine has cores are a slip of the finger.
+const SHARDS_MAX: usize = 1_024;
+
+impl HttpConfig {
+    /// What cannot be used.
+    pub(crate) fn check(&self) -> Vec<Finding> {
+        let mut checks = Checks::of("http");
+        let is_guarded = self.listen.ip().to_canonical().is_loopback() || self.allow_unauthenticated;
+        checks.require("listen", is_guarded, || {
+            format!(
+                "{} can be reached from other machines, and there is no authentication: listen on a \
+                 loopback address such as 127.0.0.1, or set http.allow_unauthenticated = true",
+                self.listen
+            )
+        });
+        checks.at_least_1("head_timeout_ms", self.head_timeout_ms);
+        checks.at_least_1("body_bytes_max", self.body_bytes_max);
+        checks.at_least_1("line_bytes_max", self.line_bytes_max);
+        checks.at_least_1("handshake_gate", self.handshake_gate);
+        checks.require("shards", self.shards <= SHARDS_MAX, || {
+            format!("expected at most {SHARDS_MAX}, found {}", self.shards)
+        });
+        for origin in &self.origins {
+            checks.require("origins", is_origin(origin), || {
+                format!("expected origins such as https://desk.example.com, or *; found {origin:?}")
+            });
+        }
+        checks.finish()
+    }
+}
+
+/// What browsers send in `Origin`: scheme, host and port, nothing after it. Such text is its own
+/// serialised form, so comparing with the header needs no parsing.
+fn is_origin(text: &str) -> bool {
+    text == "*" || url::Url::parse(text).is_ok_and(|url| url.origin().ascii_serialization() == text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn keys(change: impl FnOnce(&mut HttpConfig)) -> Vec<String> {
+        let mut config = HttpConfig::default();
+        change(&mut config);
+        config.check().into_iter().map(|finding| finding.key).collect()
+    }
+
+    #[test]
+    fn other_addresses_than_loopback_need_a_word() {
+        for (listen, allowed, expected) in [
+            ("127.0.0.1:1", false, 0),
+            ("[::1]:1", false, 0),
+            ("[::ffff:127.0.0.1]:1", false, 0),
+            ("0.0.0.0:1", false, 1),
+            ("[::]:1", false, 1),
+            ("10.0.0.5:1", false, 1),
+            ("0.0.0.0:1", true, 0),
+        ] {
+            let found = keys(|http| {
+                http.listen = listen.parse().unwrap();
+                http.allow_unauthenticated = allowed;
+            });
+            assert_eq!(found.len(), expected, "{listen} {allowed}");
+        }
+    }
+
+    #[test]
+    fn an_origin_has_no_path_and_no_trailing_slash() {
+        for (origin, good) in [
+            ("*", true),
+            ("https://desk.example.com", true),
+            ("http://localhost:5173", true),
+            ("https://desk.example.com/", false),
+            ("https://desk.example.com:443", false),
+            ("desk.example.com", false),
+            ("", false),
+        ] {
+            assert_eq!(keys(|http| http.origins = vec![origin.to_owned()]).is_empty(), good, "{origin}");
+        }
+    }
+}

@@ -1,0 +1,17 @@
+//! HTTP: the accept loop, the routes, the upgrade to WebSocket, health and stats.
+
+mod accept;
+mod config;
+mod prices;
+mod problem;
+mod routes;
+mod status;
+#[cfg(test)]
+mod tests;
+mod upgrade;
+
+pub(crate) use accept::{AcceptParts, AcceptStats, listen, serve};
+pub use config::HttpConfig;
+pub(crate) use prices::IntakeStats;
+pub(crate) use routes::{App, routes};
+pub(crate) use status::Sources;

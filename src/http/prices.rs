@@ -1,0 +1,361 @@
+//! `POST /api/zones/{zone}/prices`: one price, an array of them, or NDJSON of any length.
+
+use bytes::{Buf, BytesMut};
+use chrono::Utc;
+use futures_util::{Stream, StreamExt};
+use hyper::StatusCode;
+use serde_json::value::RawValue;
+use tokio::time;
+use tokio_util::sync::CancellationToken;
+use warp::Reply;
+use warp::reply::Response;
+
+use super::config::HttpConfig;
+use super::problem::Problem;
+use crate::channels::{Channels, PublishError};
+use crate::model::{ChannelName, DraftEntry};
+use crate::protocol::parse_price;
+use crate::support::counter::Counter;
+
+/// Lines of a stream that are published together, when so many are there at once.
+const LINES_PER_PUBLISH: usize = 256;
+
+/// How long a JSON body may take to arrive; NDJSON may take for ever.
+const JSON_WITHIN: time::Duration = time::Duration::from_secs(30);
+
+/// After a fault the rest of a body is read and dropped up to here, so that the client, who may
+/// still be sending, gets to read the answer.
+const DISCARD_BYTES_MAX: usize = 16 << 20;
+const DISCARD_FOR: time::Duration = time::Duration::from_secs(2);
+
+/// The same once the gateway stops; well within the time that connections are given then.
+const DISCARD_FOR_AT_STOP: time::Duration = time::Duration::from_millis(250);
+
+/// What the intake counts, since the start.
+#[derive(Debug, Default)]
+pub(crate) struct IntakeStats {
+    pub(crate) requests: Counter,
+    pub(crate) accepted: Counter,
+    pub(crate) refused: Counter,
+}
+
+/// What a publisher may send.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Format {
+    Json,
+    Ndjson,
+}
+
+impl Format {
+    /// From the value of `Content-Type`.
+    pub(crate) fn from_content_type(value: Option<&str>) -> Result<Self, Problem> {
+        let essence = value
+            .and_then(|value| value.split(';').next())
+            .map(|essence| essence.trim().to_ascii_lowercase());
+        match essence.as_deref() {
+            Some("application/json") => Ok(Self::Json),
+            Some("application/x-ndjson" | "application/ndjson" | "application/jsonl") => Ok(Self::Ndjson),
+            _ => {
+                let detail = "expected `Content-Type: application/json` (one price or an array) or \
+                              `application/x-ndjson` (one price per line)";
+                Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", detail))
+            }
+        }
+    }
+}
+
+/// Publishes prices to one zone.
+pub(crate) struct Intake<'a> {
+    pub(crate) channels: &'a Channels,
+    pub(crate) config: &'a HttpConfig,
+    pub(crate) stats: &'a IntakeStats,
+    pub(crate) channel: ChannelName,
+    /// Streams that may never end are answered when the gateway stops.
+    pub(crate) stopping: &'a CancellationToken,
+}
+
+/// Answers a request that posts prices. Where it is refused, its body is read and dropped first.
+pub(crate) async fn answer_post<S, B>(
+    intake: Result<(Intake<'_>, Format), Problem>,
+    stats: &IntakeStats,
+    stopping: &CancellationToken,
+    body: S,
+) -> Result<Response, Problem>
+where
+    S: Stream<Item = Result<B, warp::Error>>,
+    B: Buf,
+{
+    stats.requests.add(1);
+    tokio::pin!(body);
+    let taken = match intake {
+        Ok((intake, Format::Json)) => intake.take_json(&mut body).await,
+        Ok((intake, Format::Ndjson)) => intake.take_lines(&mut body).await,
+        Err(problem) => Err(problem),
+    };
+    match taken {
+        Ok(accepted) => Ok(warp::reply::json(&serde_json::json!({ "accepted": accepted })).into_response()),
+        Err(problem) => {
+            stats.refused.add(1);
+            discard(&mut body, stopping).await;
+            Err(problem)
+        }
+    }
+}
+
+impl Intake<'_> {
+    async fn take_json<S, B>(&self, body: &mut S) -> Result<u64, Problem>
+    where
+        S: Stream<Item = Result<B, warp::Error>> + Unpin,
+        B: Buf,
+    {
+        let max = self.config.body_bytes_max;
+        let mut bytes = BytesMut::new();
+        let deadline = time::Instant::now() + JSON_WITHIN;
+        loop {
+            let chunk = tokio::select! {
+                chunk = time::timeout_at(deadline, body.next()) => chunk.map_err(|_elapsed| {
+                    let detail = format!("a JSON body must be complete within {JSON_WITHIN:?}");
+                    Problem::new(StatusCode::REQUEST_TIMEOUT, "body_timeout", detail)
+                })?,
+                () = self.stopping.cancelled() => {
+                    return Err(Problem::publish(&PublishError::ShuttingDown { accepted: 0 }));
+                }
+            };
+            let Some(chunk) = chunk else { break };
+            let mut chunk = chunk.map_err(|_error| broken_body())?;
+            if bytes.len() + chunk.remaining() > max {
+                let detail = format!("a JSON body may have {max} bytes; send more as application/x-ndjson");
+                return Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", detail));
+            }
+            while chunk.has_remaining() {
+                let part = chunk.chunk();
+                bytes.extend_from_slice(part);
+                let len = part.len();
+                chunk.advance(len);
+            }
+        }
+        let text = std::str::from_utf8(&bytes).map_err(|_error| not_utf8())?;
+        let now = Utc::now();
+        let drafts = if text.trim_start().starts_with('[') {
+            let elements: Vec<&RawValue> = serde_json::from_str(text).map_err(|error| {
+                Problem::new(StatusCode::BAD_REQUEST, "invalid_json", format!("not a JSON array: {error}"))
+            })?;
+            let parsed = elements.iter().enumerate().map(|(index, element)| {
+                self.check_size(element.get()).map_err(|problem| problem.at_index(index))?;
+                parse_price(element.get(), now).map_err(|fault| {
+                    Problem::new(StatusCode::UNPROCESSABLE_ENTITY, fault.code, fault.detail).at_index(index)
+                })
+            });
+            // All are read before any is published: a fault leaves nothing half done.
+            parsed.collect::<Result<Vec<_>, _>>()?
+        } else {
+            self.check_size(text)?;
+            vec![parse_price(text, now).map_err(|fault| {
+                let status = match fault.code {
+                    "invalid_json" => StatusCode::BAD_REQUEST,
+                    _ => StatusCode::UNPROCESSABLE_ENTITY,
+                };
+                Problem::new(status, fault.code, fault.detail)
+            })?]
+        };
+        let count = drafts.len() as u64;
+        match self.publish(drafts).await {
+            Ok(()) => Ok(count),
+            Err(error @ PublishError::TooManyKeys { index, .. }) => {
+                Err(Problem::publish(&error).accepted(0).at_index(index))
+            }
+            Err(error) => Err(Problem::publish(&error).accepted(error.accepted() as u64)),
+        }
+    }
+
+    /// A price is no longer than a line, however it comes: each must fit a reader's outbox.
+    fn check_size(&self, price: &str) -> Result<(), Problem> {
+        let max = self.config.line_bytes_max;
+        if price.len() <= max {
+            return Ok(());
+        }
+        let detail = format!("a price may have {max} bytes");
+        Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "price_too_large", detail))
+    }
+
+    async fn publish(&self, drafts: Vec<DraftEntry>) -> Result<(), PublishError> {
+        let count = drafts.len();
+        let published = self.channels.publish(&self.channel, drafts).await;
+        let accepted = published.as_ref().map_or_else(PublishError::accepted, |()| count);
+        self.stats.accepted.add(accepted as u64);
+        published
+    }
+
+    async fn take_lines<S, B>(&self, body: &mut S) -> Result<u64, Problem>
+    where
+        S: Stream<Item = Result<B, warp::Error>> + Unpin,
+        B: Buf,
+    {
+        let mut lines = Lines { accepted: 0, line: 0, first_line: 1, drafts: Vec::new() };
+        let mut rest = BytesMut::new();
+        loop {
+            let chunk = tokio::select! {
+                chunk = body.next() => chunk,
+                () = self.stopping.cancelled() => {
+                    let error = PublishError::ShuttingDown { accepted: 0 };
+                    return Err(Problem::publish(&error).accepted(lines.accepted).at_line(lines.line + 1));
+                }
+            };
+            let Some(chunk) = chunk else { break };
+            let mut chunk = chunk.map_err(|_error| broken_body().accepted(lines.accepted))?;
+            while chunk.has_remaining() {
+                let part = chunk.chunk();
+                rest.extend_from_slice(part);
+                let len = part.len();
+                chunk.advance(len);
+            }
+            while let Some(end) = memchr::memchr(b'\n', &rest) {
+                let line = rest.split_to(end + 1);
+                self.take_line(&line[..end], &mut lines).await?;
+            }
+            if rest.len() > self.config.line_bytes_max {
+                self.flush(&mut lines).await?;
+                return Err(self.too_long(&lines));
+            }
+            self.flush(&mut lines).await?;
+        }
+        self.take_line(&rest, &mut lines).await?;
+        self.flush(&mut lines).await?;
+        Ok(lines.accepted)
+    }
+
+    async fn take_line(&self, line: &[u8], lines: &mut Lines) -> Result<(), Problem> {
+        lines.line += 1;
+        let fault = if line.len() > self.config.line_bytes_max {
+            lines.line -= 1;
+            self.flush(lines).await?;
+            return Err(self.too_long(lines));
+        } else if line.trim_ascii().is_empty() {
+            // Blank lines count, so that numbers fit the file, and say nothing.
+            self.flush(lines).await?;
+            lines.first_line = lines.line + 1;
+            return Ok(());
+        } else {
+            match std::str::from_utf8(line) {
+                Err(_) => not_utf8(),
+                Ok(text) => match parse_price(text, Utc::now()) {
+                    Err(fault) => Problem::new(StatusCode::UNPROCESSABLE_ENTITY, fault.code, fault.detail),
+                    Ok(draft) => {
+                        lines.drafts.push(draft);
+                        if lines.drafts.len() >= LINES_PER_PUBLISH {
+                            self.flush(lines).await?;
+                        }
+                        return Ok(());
+                    }
+                },
+            }
+        };
+        // What came before the faulty line is good, and is published.
+        let line = lines.line;
+        self.flush(lines).await?;
+        Err(fault.accepted(lines.accepted).at_line(line))
+    }
+
+    fn too_long(&self, lines: &Lines) -> Problem {
+        let detail = format!("a line may have {} bytes", self.config.line_bytes_max);
+        let problem = Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "line_too_large", detail);
+        problem.accepted(lines.accepted).at_line(lines.line + 1)
+    }
+
+    /// Publishes the lines that wait.
+    async fn flush(&self, lines: &mut Lines) -> Result<(), Problem> {
+        if lines.drafts.is_empty() {
+            lines.first_line = lines.line + 1;
+            return Ok(());
+        }
+        let drafts = std::mem::take(&mut lines.drafts);
+        let count = drafts.len();
+        let failed = match self.publish(drafts.clone()).await {
+            Ok(()) => {
+                lines.accepted += count as u64;
+                lines.first_line = lines.line + 1;
+                return Ok(());
+            }
+            Err(error) => error,
+        };
+        // The line at fault is the first one that was not accepted.
+        let good = match failed {
+            PublishError::TooManyKeys { index, .. } => {
+                // Nothing of this request was: what stands before the key that is one too many still can be.
+                let before = drafts[..index].to_vec();
+                match self.publish(before).await {
+                    Ok(()) => index,
+                    Err(error) => error.accepted(),
+                }
+            }
+            ref error => error.accepted(),
+        };
+        lines.accepted += good as u64;
+        let problem = Problem::publish(&failed).accepted(lines.accepted);
+        Err(problem.at_line(lines.first_line + good as u64))
+    }
+}
+
+/// How far a stream of lines has been read.
+struct Lines {
+    /// Prices that the log has.
+    accepted: u64,
+    /// Lines read, blank ones included.
+    line: u64,
+    /// The line of the first of `drafts`.
+    first_line: u64,
+    /// Read, not yet published; from lines that follow each other.
+    drafts: Vec<DraftEntry>,
+}
+
+fn broken_body() -> Problem {
+    Problem::new(StatusCode::BAD_REQUEST, "broken_body", "the body ended before it was complete")
+}
+
+fn not_utf8() -> Problem {
+    Problem::new(StatusCode::BAD_REQUEST, "invalid_utf8", "the text is not UTF-8")
+}
+
+async fn discard<S, B>(body: &mut S, stopping: &CancellationToken)
+where
+    S: Stream<Item = Result<B, warp::Error>> + Unpin,
+    B: Buf,
+{
+    let mut dropped = 0;
+    let dropping = async {
+        while let Some(Ok(chunk)) = body.next().await {
+            dropped += chunk.remaining();
+            if dropped > DISCARD_BYTES_MAX {
+                break;
+            }
+        }
+    };
+    // Whether the rest ended or the time did: the answer goes out now.
+    tokio::select! {
+        () = dropping => {}
+        () = time::sleep(DISCARD_FOR) => {}
+        () = async {
+            stopping.cancelled().await;
+            time::sleep(DISCARD_FOR_AT_STOP).await;
+        } => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_json_and_ndjson_are_taken() {
+        for (value, expected) in [
+            (Some("application/json"), Some(Format::Json)),
+            (Some("Application/JSON; charset=utf-8"), Some(Format::Json)),
+            (Some("application/x-ndjson"), Some(Format::Ndjson)),
+            (Some("application/x-www-form-urlencoded"), None),
+            (Some("text/plain"), None),
+            (None, None),
+        ] {
+            assert_eq!(Format::from_content_type(value).ok(), expected, "{value:?}");
+        }
+    }
+}

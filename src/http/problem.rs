@@ -1,0 +1,128 @@
+//! Errors as `application/problem+json` (RFC 9457) with a stable `code`.
+
+use hyper::StatusCode;
+use hyper::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER, SEC_WEBSOCKET_VERSION};
+use serde::Serialize;
+use warp::Reply;
+use warp::http::Response;
+use warp::hyper::body::Bytes;
+use warp::reject::{Reject, Rejection};
+
+use crate::channels::PublishError;
+use crate::storage::StorageError;
+
+/// Seconds after which it is worth trying again when the storage or a place was missing.
+const RETRY_AFTER_S: &str = "1";
+
+/// A refused request: what was wrong, and what would be right.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Problem {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    title: &'static str,
+    #[serde(serialize_with = "status_number")]
+    pub(crate) status: StatusCode,
+    /// Stable: programs may match on it.
+    pub(crate) code: &'static str,
+    detail: String,
+    /// How many prices were accepted all the same.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    accepted: Option<u64>,
+    /// The line of the first fault, counting from 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    line: Option<u64>,
+    /// The element of the array with the first fault, counting from 0.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    index: Option<usize>,
+}
+
+fn status_number<S: serde::Serializer>(status: &StatusCode, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_u16(status.as_u16())
+}
+
+impl Problem {
+    pub(crate) fn new(status: StatusCode, code: &'static str, detail: impl Into<String>) -> Self {
+        let title = status.canonical_reason().unwrap_or("Error");
+        Self {
+            kind: "about:blank",
+            title,
+            status,
+            code,
+            detail: detail.into(),
+            accepted: None,
+            line: None,
+            index: None,
+        }
+    }
+
+    pub(crate) fn accepted(self, accepted: u64) -> Self {
+        Self { accepted: Some(accepted), ..self }
+    }
+
+    pub(crate) fn at_line(self, line: u64) -> Self {
+        Self { line: Some(line), ..self }
+    }
+
+    pub(crate) fn at_index(self, index: usize) -> Self {
+        Self { index: Some(index), ..self }
+    }
+
+    pub(crate) fn storage(error: &StorageError) -> Self {
+        // The cause stays in the log: it may name what is none of the client's business.
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "storage_unavailable", error.to_string())
+    }
+
+    pub(crate) fn publish(error: &PublishError) -> Self {
+        let (status, code) = match error {
+            PublishError::Unavailable { .. } => (StatusCode::SERVICE_UNAVAILABLE, "storage_unavailable"),
+            PublishError::ShuttingDown { .. } => (StatusCode::SERVICE_UNAVAILABLE, "shutting_down"),
+            PublishError::TooManyZones { .. } => (StatusCode::UNPROCESSABLE_ENTITY, "too_many_zones"),
+            PublishError::TooManyKeys { .. } => (StatusCode::UNPROCESSABLE_ENTITY, "too_many_keys"),
+        };
+        Self::new(status, code, error.to_string())
+    }
+}
+
+impl Reject for Problem {}
+
+impl Reply for Problem {
+    fn into_response(self) -> warp::reply::Response {
+        let body = serde_json::to_vec(&self).expect("a struct of plain fields always serialises");
+        let mut response = Response::new(Bytes::from(body)).into_response();
+        *response.status_mut() = self.status;
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        if self.status == StatusCode::SERVICE_UNAVAILABLE || self.status == StatusCode::TOO_MANY_REQUESTS {
+            headers.insert(RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER_S));
+        }
+        if self.status == StatusCode::UPGRADE_REQUIRED {
+            // RFC 6455, section 4.4: say which version would do.
+            headers.insert(SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
+        }
+        response
+    }
+}
+
+/// Turns what no route took into a problem.
+pub(crate) fn from_rejection(rejection: &Rejection) -> Problem {
+    use warp::reject::{InvalidHeader, InvalidQuery, MethodNotAllowed, MissingHeader};
+    if let Some(problem) = rejection.find::<Problem>() {
+        return problem.clone();
+    }
+    if rejection.find::<MethodNotAllowed>().is_some() {
+        let detail = "this address does not take this method";
+        return Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", detail);
+    }
+    if rejection.is_not_found() {
+        return Problem::new(StatusCode::NOT_FOUND, "not_found", "there is nothing at this address");
+    }
+    if rejection.find::<InvalidQuery>().is_some() {
+        let detail = "the query is not of the form that this address takes";
+        return Problem::new(StatusCode::BAD_REQUEST, "invalid_query", detail);
+    }
+    if rejection.find::<MissingHeader>().is_some() || rejection.find::<InvalidHeader>().is_some() {
+        return Problem::new(StatusCode::BAD_REQUEST, "invalid_header", "a header is missing or not valid");
+    }
+    tracing::error!(rejection = ?rejection, "a rejection without an answer");
+    Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "the gateway could not answer; this is a bug")
+}

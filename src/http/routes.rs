@@ -1,0 +1,380 @@
+//! Every route, as a function that returns a warp filter.
+
+use std::convert::Infallible;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use bytes::Buf;
+use hyper::StatusCode;
+use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
+use percent_encoding::percent_decode_str;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use tokio_util::sync::CancellationToken;
+use warp::filters::BoxedFilter;
+use warp::reject::Rejection;
+use warp::reply::Response;
+use warp::{Filter, Reply};
+
+use super::config::HttpConfig;
+use super::prices::{Format, Intake, answer_post};
+use super::problem::{Problem, from_rejection};
+use super::status::Sources;
+use super::upgrade::{WebSocketRequest, accept, web_socket};
+use crate::channels::Channels;
+use crate::connections::{Manager, Opening};
+use crate::model::{ChannelName, Entry, Position, Zone};
+use crate::protocol::entry_json;
+use crate::storage::Page;
+
+/// Connections listed by `/ws/stats` when not asked for more.
+const LISTED: usize = 100;
+const LISTED_MAX: usize = 10_000;
+
+/// Entries given by `/history` when not asked for more.
+const HISTORY: usize = 100;
+const HISTORY_MAX: usize = 1_000;
+
+/// What the routes work with.
+#[derive(Debug)]
+pub(crate) struct App {
+    pub(crate) config: HttpConfig,
+    pub(crate) manager: Manager,
+    pub(crate) channels: Channels,
+    pub(crate) sources: Sources,
+    pub(crate) stopping: CancellationToken,
+}
+
+/// All routes; never rejects.
+pub(crate) fn routes(app: Arc<App>) -> BoxedFilter<(Response,)> {
+    let origins: Arc<[String]> = app.config.origins.clone().into();
+    let any = warp::any;
+    let routes = health(&app)
+        .or(stats(&app))
+        .unify()
+        .or(prices(&app))
+        .unify()
+        .or(zones(&app))
+        .unify()
+        .or(latest(&app))
+        .unify()
+        .or(history(&app))
+        .unify()
+        .or(market(&app, Arc::clone(&origins)))
+        .unify()
+        .or(subscribe_any(&app, origins))
+        .unify()
+        .or(page())
+        .unify();
+    routes
+        .or(any().and_then(|| async { Err::<Response, _>(warp::reject::not_found()) }))
+        .unify()
+        .recover(|rejection: Rejection| async move {
+            Ok::<_, Infallible>(from_rejection(&rejection).into_response())
+        })
+        .unify()
+        .boxed()
+}
+
+fn with(app: &Arc<App>) -> impl Filter<Extract = (Arc<App>,), Error = Infallible> + Clone + use<> {
+    let app = Arc::clone(app);
+    warp::any().map(move || Arc::clone(&app))
+}
+
+/// A path segment that names something.
+fn named<T: FromStr<Err: std::fmt::Display>>(segment: &str) -> Result<T, Problem> {
+    let invalid = |detail: String| Problem::new(StatusCode::BAD_REQUEST, "invalid_name", detail);
+    let decoded = percent_decode_str(segment)
+        .decode_utf8()
+        .map_err(|_error| invalid("the name in the address is not UTF-8".to_owned()))?;
+    decoded.parse().map_err(|error: T::Err| invalid(error.to_string()))
+}
+
+fn answer(result: Result<Response, Problem>) -> Result<Response, Rejection> {
+    // A problem is an answer, not a reason to try other routes.
+    Ok(result.unwrap_or_else(Reply::into_response))
+}
+
+fn json(status: StatusCode, value: &impl Serialize) -> Response {
+    let mut response = warp::reply::with_status(warp::reply::json(value), status).into_response();
+    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+// WebSockets
+
+#[derive(Debug, Deserialize)]
+struct Since {
+    since: Option<String>,
+}
+
+/// `GET /ws/market/{zone}?since=<epoch>:<offset>`
+fn market(app: &Arc<App>, origins: Arc<[String]>) -> BoxedFilter<(Response,)> {
+    warp::path!("ws" / "market" / String)
+        .and(warp::query::<Since>())
+        .and(web_socket(origins))
+        .and(with(app))
+        .and_then(|zone: String, query: Since, request, app: Arc<App>| async move {
+            answer(open_market(&zone, query, request, &app).await)
+        })
+        .boxed()
+}
+
+async fn open_market(
+    zone: &str,
+    query: Since,
+    request: WebSocketRequest,
+    app: &App,
+) -> Result<Response, Problem> {
+    let zone = named::<Zone>(zone)?;
+    let since = query.since.as_deref().map(Position::from_str).transpose();
+    let since = since
+        .map_err(|error| Problem::new(StatusCode::BAD_REQUEST, "invalid_position", error.to_string()))?;
+    accept(request, &app.manager, Opening { zone: Some(zone), since }).await
+}
+
+/// `GET /ws`
+fn subscribe_any(app: &Arc<App>, origins: Arc<[String]>) -> BoxedFilter<(Response,)> {
+    warp::path!("ws")
+        .and(web_socket(origins))
+        .and(with(app))
+        .and_then(|request, app: Arc<App>| async move {
+            answer(accept(request, &app.manager, Opening { zone: None, since: None }).await)
+        })
+        .boxed()
+}
+
+// Health and stats
+
+fn health(app: &Arc<App>) -> BoxedFilter<(Response,)> {
+    let whole = warp::path!("health")
+        .or(warp::path!("ws" / "health"))
+        .unify()
+        .or(warp::path!("api" / "ws" / "ws" / "health"))
+        .unify()
+        .and(warp::get())
+        .and(with(app))
+        .map(|app: Arc<App>| json(StatusCode::OK, &app.sources.health()));
+    let live = warp::path!("health" / "live")
+        .and(warp::get())
+        .map(|| json(StatusCode::OK, &serde_json::json!({ "status": "live" })));
+    let ready = warp::path!("health" / "ready").and(warp::get()).and(with(app)).map(|app: Arc<App>| {
+        let health = app.sources.health();
+        json(if health.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, &health)
+    });
+    let redis = warp::path!("health" / "redis").and(warp::get()).and(with(app)).map(|app: Arc<App>| {
+        let redis = app.sources.redis();
+        json(if redis.status == "down" { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK }, &redis)
+    });
+    whole.or(live).unify().or(ready).unify().or(redis).unify().boxed()
+}
+
+#[derive(Debug, Deserialize)]
+struct Listing {
+    connections: Option<usize>,
+}
+
+fn stats(app: &Arc<App>) -> BoxedFilter<(Response,)> {
+    let stats = warp::path!("ws" / "stats")
+        .or(warp::path!("api" / "ws" / "ws" / "stats"))
+        .unify()
+        .and(warp::get())
+        .and(warp::query::<Listing>())
+        .and(with(app))
+        .then(|listing: Listing, app: Arc<App>| async move {
+            let list = listing.connections.unwrap_or(LISTED).min(LISTED_MAX);
+            json(StatusCode::OK, &app.sources.stats(list).await)
+        });
+    let metrics = warp::path!("metrics").and(warp::get()).and(with(app)).then(|app: Arc<App>| async move {
+        match app.sources.metrics().await {
+            Ok(text) => {
+                let mut response = text.into_response();
+                let kind =
+                    HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
+                response.headers_mut().insert(CONTENT_TYPE, kind);
+                response
+            }
+            Err(error) => {
+                Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", error.to_string()).into_response()
+            }
+        }
+    });
+    stats.or(metrics).unify().boxed()
+}
+
+// Zones
+
+/// `POST /api/zones/{zone}/prices`
+fn prices(app: &Arc<App>) -> BoxedFilter<(Response,)> {
+    warp::path!("api" / "zones" / String / "prices")
+        .and(warp::post())
+        .and(warp::header::optional::<String>("content-type"))
+        .and(warp::body::stream())
+        .and(with(app))
+        .and_then(|zone: String, kind: Option<String>, body, app: Arc<App>| async move {
+            answer(post_prices(&zone, kind.as_deref(), body, &app).await)
+        })
+        .boxed()
+}
+
+async fn post_prices<S, B>(zone: &str, kind: Option<&str>, body: S, app: &App) -> Result<Response, Problem>
+where
+    S: futures_util::Stream<Item = Result<B, warp::Error>>,
+    B: Buf,
+{
+    let stats = &app.sources.intake;
+    let intake = || {
+        let intake = Intake {
+            channels: &app.channels,
+            config: &app.config,
+            stats,
+            channel: ChannelName::zone(&named::<Zone>(zone)?),
+            stopping: &app.stopping,
+        };
+        Ok((intake, Format::from_content_type(kind)?))
+    };
+    answer_post(intake(), stats, &app.stopping, body).await
+}
+
+#[derive(Debug, Serialize)]
+struct ZoneView<'a> {
+    zone: &'a str,
+    channel: String,
+    lane: crate::model::Lane,
+    stream: String,
+}
+
+/// `GET /api/zones`
+fn zones(app: &Arc<App>) -> BoxedFilter<(Response,)> {
+    warp::path!("api" / "zones")
+        .and(warp::get())
+        .and(with(app))
+        .and_then(|app: Arc<App>| async move {
+            let listed = app.channels.zones().await.map_err(|error| Problem::storage(&error));
+            answer(listed.map(|zones| {
+                let views = zones.iter().map(|zone| {
+                    let channel = ChannelName::zone(zone);
+                    let lane = app.channels.config().lane(&channel);
+                    let stream = format!("/ws/market/{zone}");
+                    ZoneView { zone: zone.as_str(), channel: channel.to_string(), lane, stream }
+                });
+                json(StatusCode::OK, &serde_json::json!({ "zones": views.collect::<Vec<_>>() }))
+            }))
+        })
+        .boxed()
+}
+
+/// Entries as their messages, with the position that they belong to.
+#[derive(Debug, Serialize)]
+struct EntriesView {
+    channel: ChannelName,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    epoch: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    first_offset: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    last_offset: Option<u64>,
+    entries: Vec<Box<RawValue>>,
+}
+
+fn messages(channel: &ChannelName, entries: &[Entry]) -> Result<Vec<Box<RawValue>>, Problem> {
+    let messages = entries.iter().map(|entry| {
+        let mut out = Vec::new();
+        entry_json(channel, entry, &mut out);
+        serde_json::from_slice(&out)
+    });
+    messages.collect::<Result<_, _>>().map_err(|error| {
+        tracing::error!(channel = %channel, error = %error, "a stored entry is not readable");
+        Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "corrupt", "a stored entry is not readable")
+    })
+}
+
+/// `GET /api/zones/{zone}/latest`
+fn latest(app: &Arc<App>) -> BoxedFilter<(Response,)> {
+    warp::path!("api" / "zones" / String / "latest")
+        .and(warp::get())
+        .and(with(app))
+        .and_then(|zone: String, app: Arc<App>| async move { answer(get_latest(&zone, &app).await) })
+        .boxed()
+}
+
+async fn get_latest(zone: &str, app: &App) -> Result<Response, Problem> {
+    let channel = ChannelName::zone(&named::<Zone>(zone)?);
+    let entries = app.channels.latest(&channel).await.map_err(|error| Problem::storage(&error))?;
+    let entries = messages(&channel, &entries)?;
+    Ok(json(
+        StatusCode::OK,
+        &EntriesView { channel, epoch: None, first_offset: None, last_offset: None, entries },
+    ))
+}
+
+#[derive(Debug, Deserialize)]
+struct HistoryQuery {
+    limit: Option<usize>,
+    after: Option<String>,
+}
+
+/// `GET /api/zones/{zone}/history?limit=&after=`
+fn history(app: &Arc<App>) -> BoxedFilter<(Response,)> {
+    warp::path!("api" / "zones" / String / "history")
+        .and(warp::get())
+        .and(warp::query::<HistoryQuery>())
+        .and(with(app))
+        .and_then(|zone: String, query: HistoryQuery, app: Arc<App>| async move {
+            answer(get_history(&zone, &query, &app).await)
+        })
+        .boxed()
+}
+
+async fn get_history(zone: &str, query: &HistoryQuery, app: &App) -> Result<Response, Problem> {
+    let bad = |code, detail: String| Problem::new(StatusCode::BAD_REQUEST, code, detail);
+    let channel = ChannelName::zone(&named::<Zone>(zone)?);
+    let limit = query.limit.unwrap_or(HISTORY);
+    if !(1..=HISTORY_MAX).contains(&limit) {
+        return Err(bad("invalid_limit", format!("`limit` must be 1 to {HISTORY_MAX}")));
+    }
+    let after = query.after.as_deref().map(Position::from_str).transpose();
+    let after = after.map_err(|error| bad("invalid_position", error.to_string()))?;
+    let page = match &after {
+        Some(position) => app.channels.read_after(&channel, position.offset, limit).await,
+        None => app.channels.newest(&channel, limit).await,
+    };
+    let Page { epoch, top, first, entries } = page.map_err(|error| Problem::storage(&error))?;
+    if after.is_some_and(|position| epoch.as_ref() != Some(&position.epoch)) {
+        let detail = "the log has begun a new life since that position; read again without `after`";
+        return Err(Problem::new(StatusCode::GONE, "foreign_epoch", detail));
+    }
+    let view = EntriesView {
+        entries: messages(&channel, &entries)?,
+        channel,
+        epoch: epoch.map(|epoch| epoch.to_string()),
+        first_offset: (first <= top).then_some(first),
+        last_offset: (first <= top).then_some(top),
+    };
+    Ok(json(StatusCode::OK, &view))
+}
+
+// The page
+
+const PAGE: &str = include_str!("page.html");
+const PAGE_SCRIPT: &str = include_str!("page.js");
+
+/// `/`: shows that it works, and how to go on.
+fn page() -> BoxedFilter<(Response,)> {
+    let html = warp::path::end().and(warp::get().or(warp::head()).unify()).map(|| {
+        let mut response = warp::reply::html(PAGE).into_response();
+        let policy = HeaderValue::from_static(
+            "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; base-uri 'none'; \
+             form-action 'none'; frame-ancestors 'none'",
+        );
+        response.headers_mut().insert("content-security-policy", policy);
+        response
+    });
+    let script = warp::path!("page.js").and(warp::get().or(warp::head()).unify()).map(|| {
+        let mut response = PAGE_SCRIPT.into_response();
+        let kind = HeaderValue::from_static("text/javascript; charset=utf-8");
+        response.headers_mut().insert(CONTENT_TYPE, kind);
+        response
+    });
+    html.or(script).unify().boxed()
+}

@@ -1,0 +1,396 @@
+//! What the gateway tells of itself: health, stats, metrics. One snapshot feeds them all, so that
+//! they never say different things.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use chrono::{DateTime, Utc};
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, text};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::registry::{Registry, Unit};
+use serde::Serialize;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::accept::AcceptStats;
+use super::prices::IntakeStats;
+use crate::channels::Channels;
+use crate::connections::{ConnectionInfo, DURATION_BUCKETS_S, Manager};
+use crate::model::{BackendName, BackendState, NodeId};
+use crate::storage::{StatusReader, StorageStatus};
+
+/// What is asked for the snapshot.
+#[derive(Debug)]
+pub(crate) struct Sources {
+    pub(crate) node: NodeId,
+    pub(crate) started: Instant,
+    pub(crate) manager: Manager,
+    pub(crate) channels: Channels,
+    pub(crate) storage: StatusReader,
+    /// Whether a Redis is named in the configuration.
+    pub(crate) redis_configured: bool,
+    pub(crate) accepts: Arc<AcceptStats>,
+    pub(crate) intake: Arc<IntakeStats>,
+    pub(crate) stopping: CancellationToken,
+}
+
+/// Where the storage stands, as every endpoint says it.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct StorageView {
+    pub(crate) storage_backend: BackendName,
+    pub(crate) state: BackendState,
+    pub(crate) since: DateTime<Utc>,
+    pub(crate) reason_code: &'static str,
+    pub(crate) reason: String,
+}
+
+impl From<StorageStatus> for StorageView {
+    fn from(status: StorageStatus) -> Self {
+        let StorageStatus { backend, state, since, reason_code, reason } = status;
+        Self { storage_backend: backend, state, since, reason_code, reason }
+    }
+}
+
+/// `/ws/health` and `/health`.
+#[derive(Debug, Serialize)]
+pub(crate) struct HealthView {
+    /// `healthy`, `degraded`, `recovering` or `stopping`.
+    pub(crate) status: &'static str,
+    /// The process works.
+    pub(crate) live: bool,
+    /// It may be sent traffic; degraded is ready.
+    pub(crate) ready: bool,
+    pub(crate) degraded: bool,
+    #[serde(flatten)]
+    pub(crate) storage: StorageView,
+    pub(crate) node: String,
+    pub(crate) version: &'static str,
+    pub(crate) uptime_s: u64,
+    pub(crate) connections: u64,
+    pub(crate) timestamp: DateTime<Utc>,
+}
+
+/// `/health/redis`.
+#[derive(Debug, Serialize)]
+pub(crate) struct RedisView {
+    /// `up`, `down` or `not_configured`.
+    pub(crate) status: &'static str,
+    pub(crate) serving: bool,
+    #[serde(flatten)]
+    pub(crate) storage: StorageView,
+}
+
+/// `/ws/stats`.
+#[derive(Debug, Serialize)]
+pub(crate) struct StatsView {
+    node: String,
+    version: &'static str,
+    uptime_s: u64,
+    timestamp: DateTime<Utc>,
+    #[serde(flatten)]
+    storage: StorageView,
+    connections: ConnectionsView,
+    messages: MessagesView,
+    channels: ChannelsView,
+    http: HttpView,
+    /// Some of the open connections.
+    connection_list: Vec<ConnectionInfo>,
+    /// Shards too busy to say how many connections each zone has.
+    silent_shards: usize,
+}
+
+#[derive(Debug, Serialize)]
+struct ConnectionsView {
+    open: u64,
+    total: u64,
+    total_disconnections: u64,
+    by_zone: BTreeMap<String, usize>,
+    closed_by_reason: BTreeMap<&'static str, u64>,
+    refused_full: u64,
+    refused_address: u64,
+    average_duration_s: f64,
+    longest_open_s: u64,
+    /// Ended connections by how long they lasted.
+    durations: Vec<DurationBucket>,
+}
+
+/// Ended connections that lasted longer than the bucket before, and at the most this.
+#[derive(Debug, Serialize)]
+struct DurationBucket {
+    up_to_s: u64,
+    connections: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct MessagesView {
+    sent: u64,
+    received: u64,
+    bytes_received: u64,
+    errors: u64,
+    error_rate_percent: f64,
+    errors_by_code: BTreeMap<&'static str, u64>,
+    conflated: u64,
+    dropped_by_reason: BTreeMap<&'static str, u64>,
+    replays: u64,
+    replayed: u64,
+    gaps_told: u64,
+    paced: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct ChannelsView {
+    active: usize,
+    entries_accepted: u64,
+    entries_unavailable: u64,
+    entries_delivered: u64,
+    entries_missed: u64,
+    appends: u64,
+    storage_retries: u64,
+    holes_repaired: u64,
+    epoch_changes: u64,
+    echoes_dropped: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct HttpView {
+    accepted: u64,
+    refused: u64,
+    accept_failures: u64,
+    bad_requests: u64,
+    price_requests: u64,
+    price_requests_refused: u64,
+    prices_accepted: u64,
+}
+
+impl Sources {
+    pub(crate) fn health(&self) -> HealthView {
+        let storage = self.storage.get();
+        let stopping = self.stopping.is_cancelled();
+        HealthView {
+            status: if stopping { "stopping" } else { storage.state.as_str() },
+            live: true,
+            ready: !stopping,
+            degraded: storage.state != BackendState::Healthy,
+            storage: storage.into(),
+            node: self.node.to_string(),
+            version: env!("CARGO_PKG_VERSION"),
+            uptime_s: self.started.elapsed().as_secs(),
+            connections: self.manager.totals().open(),
+            timestamp: Utc::now(),
+        }
+    }
+
+    pub(crate) fn redis(&self) -> RedisView {
+        let storage = self.storage.get();
+        let serving = storage.backend == BackendName::Redis;
+        let status = match (serving, storage.state) {
+            (true, BackendState::Healthy) => "up",
+            (false, BackendState::Healthy) if !self.redis_configured => "not_configured",
+            _ => "down",
+        };
+        RedisView { status, serving, storage: storage.into() }
+    }
+
+    /// Counts everything, and lists up to `list` connections.
+    pub(crate) async fn stats(&self, list: usize) -> StatsView {
+        let overview = self.manager.stats(list).await;
+        let (totals, channels) = (overview.totals, self.channels.stats());
+        let average = match totals.closed {
+            0 => 0.0,
+            closed => (totals.duration_ms_sum as f64 / closed as f64).round() / 1_000.0,
+        };
+        let durations = DURATION_BUCKETS_S.iter().zip(totals.durations);
+        let by_zone = overview
+            .by_channel
+            .into_iter()
+            .filter_map(|(channel, count)| Some((channel.strip_prefix("zone:")?.to_owned(), count)));
+        StatsView {
+            node: self.node.to_string(),
+            version: env!("CARGO_PKG_VERSION"),
+            uptime_s: self.started.elapsed().as_secs(),
+            timestamp: Utc::now(),
+            storage: self.storage.get().into(),
+            connections: ConnectionsView {
+                open: totals.open(),
+                total: totals.opened,
+                total_disconnections: totals.closed,
+                by_zone: by_zone.collect(),
+                refused_full: overview.refused_full,
+                refused_address: overview.refused_address,
+                average_duration_s: average,
+                longest_open_s: overview.longest_open.as_secs(),
+                durations: durations
+                    .map(|(&up_to_s, connections)| DurationBucket { up_to_s, connections })
+                    .collect(),
+                closed_by_reason: totals.closed_by_reason.clone(),
+            },
+            messages: MessagesView {
+                sent: totals.messages_sent,
+                received: totals.messages_received,
+                bytes_received: totals.bytes_received,
+                errors: totals.errors,
+                error_rate_percent: totals.error_rate_percent(),
+                errors_by_code: totals.errors_by_code,
+                conflated: totals.conflated,
+                dropped_by_reason: totals.dropped_by_reason,
+                replays: totals.replays,
+                replayed: totals.replayed,
+                gaps_told: totals.gaps_told,
+                paced: totals.paced,
+            },
+            channels: ChannelsView {
+                active: self.channels.active(),
+                entries_accepted: channels.accepted.get(),
+                entries_unavailable: channels.unavailable.get(),
+                entries_delivered: channels.delivered.get(),
+                entries_missed: channels.missed.get(),
+                appends: channels.appends.get(),
+                storage_retries: channels.retries.get(),
+                holes_repaired: channels.holes.get(),
+                epoch_changes: channels.epoch_changes.get(),
+                echoes_dropped: channels.echoes_dropped.get(),
+            },
+            http: HttpView {
+                accepted: self.accepts.accepted.get(),
+                refused: self.accepts.refused.get(),
+                accept_failures: self.accepts.failed.get(),
+                bad_requests: self.accepts.bad_requests.get(),
+                price_requests: self.intake.requests.get(),
+                price_requests_refused: self.intake.refused.get(),
+                prices_accepted: self.intake.accepted.get(),
+            },
+            connection_list: overview.connections,
+            silent_shards: overview.silent_shards,
+        }
+    }
+
+    /// What [`stats`](Self::stats) says, in the Prometheus text format.
+    ///
+    /// # Errors
+    /// Writing to a string does not fail; the encoder's type says it could.
+    pub(crate) async fn metrics(&self) -> Result<String, fmt::Error> {
+        let mut registry = Registry::with_prefix("zonewire");
+        registry.register_collector(Box::new(self.stats(0).await));
+        let mut out = String::new();
+        text::encode(&mut out, &registry)?;
+        Ok(out)
+    }
+}
+
+/// Writes a snapshot's values as metrics.
+struct Metrics<'a, 'b>(&'a mut DescriptorEncoder<'b>);
+
+impl Metrics<'_, '_> {
+    fn counter(&mut self, name: &str, help: &str, value: u64) -> fmt::Result {
+        let metric = ConstCounter::new(value);
+        metric.encode(self.0.encode_descriptor(name, help, None, metric.metric_type())?)
+    }
+
+    fn gauge(&mut self, name: &str, help: &str, unit: Option<&Unit>, value: i64) -> fmt::Result {
+        let metric = ConstGauge::new(value);
+        metric.encode(self.0.encode_descriptor(name, help, unit, metric.metric_type())?)
+    }
+
+    fn counters<'v>(
+        &mut self,
+        name: &str,
+        help: &str,
+        label: &'static str,
+        values: impl IntoIterator<Item = (&'v str, u64)>,
+    ) -> fmt::Result {
+        let mut family = self.0.encode_descriptor(name, help, None, MetricType::Counter)?;
+        for (value, count) in values {
+            ConstCounter::new(count).encode(family.encode_family(&[(label, value)])?)?;
+        }
+        Ok(())
+    }
+
+    fn gauges<'v>(
+        &mut self,
+        name: &str,
+        help: &str,
+        label: &'static str,
+        values: impl IntoIterator<Item = (&'v str, i64)>,
+    ) -> fmt::Result {
+        let mut family = self.0.encode_descriptor(name, help, None, MetricType::Gauge)?;
+        for (value, count) in values {
+            ConstGauge::new(count).encode(family.encode_family(&[(label, value)])?)?;
+        }
+        Ok(())
+    }
+}
+
+impl Collector for StatsView {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let mut m = Metrics(&mut encoder);
+        let (connections, messages, channels, http) =
+            (&self.connections, &self.messages, &self.channels, &self.http);
+        let signed = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
+
+        m.gauge("uptime", "Time since the start", Some(&Unit::Seconds), signed(self.uptime_s))?;
+        let states = BackendState::ALL.map(|state| (state.as_str(), i64::from(self.storage.state == state)));
+        m.gauges("storage_state", "1 for the state that the storage is in", "state", states)?;
+        let backends = [BackendName::Redis, BackendName::InMemory]
+            .map(|name| (name.as_str(), i64::from(self.storage.storage_backend == name)));
+        m.gauges("storage_backend", "1 for the backend that serves", "backend", backends)?;
+
+        m.gauge("connections", "Open WebSocket connections", None, signed(connections.open))?;
+        m.counter("connections_opened", "WebSocket connections opened", connections.total)?;
+        let closed = connections.closed_by_reason.iter().map(|(reason, count)| (*reason, *count));
+        m.counters("connections_closed", "WebSocket connections closed", "reason", closed)?;
+        let refused = [("full", connections.refused_full), ("address", connections.refused_address)];
+        m.counters("connections_refused", "Connections refused by a limit", "limit", refused)?;
+
+        m.counter("messages_sent", "Messages whose last byte was handed to the kernel", messages.sent)?;
+        m.counter("messages_received", "Text messages received", messages.received)?;
+        m.counter("received_bytes", "Bytes received on WebSockets", messages.bytes_received)?;
+        let errors = messages.errors_by_code.iter().map(|(code, count)| (*code, *count));
+        m.counters("message_errors", "Messages answered with an error", "code", errors)?;
+        m.counter("messages_conflated", "Waiting messages replaced by a newer one", messages.conflated)?;
+        let dropped = messages.dropped_by_reason.iter().map(|(reason, count)| (*reason, *count));
+        m.counters("messages_dropped", "Messages that waited and were never sent", "reason", dropped)?;
+        m.counter("replays", "Pages of the log read for clients that resume", messages.replays)?;
+        m.counter("replayed_entries", "Entries sent from the log", messages.replayed)?;
+        m.counter("gaps_told", "Times that a client was told of missing entries", messages.gaps_told)?;
+        m.counter("paced", "Times that a fan-out waited for readers", messages.paced)?;
+
+        m.gauge("channels_active", "Channels in use", None, signed(channels.active as u64))?;
+        m.counter("entries_accepted", "Entries acknowledged by the log", channels.entries_accepted)?;
+        m.counter(
+            "entries_unavailable",
+            "Entries refused for want of storage",
+            channels.entries_unavailable,
+        )?;
+        m.counter("entries_delivered", "Entries handed to shards", channels.entries_delivered)?;
+        m.counter("entries_missed", "Entries that left the log unseen", channels.entries_missed)?;
+        m.counter("storage_appends", "Appends sent to the storage", channels.appends)?;
+        m.counter(
+            "storage_retries",
+            "Storage calls that failed and were repeated",
+            channels.storage_retries,
+        )?;
+        m.counter(
+            "holes_repaired",
+            "Times that the log was read for missing entries",
+            channels.holes_repaired,
+        )?;
+        m.counter("epoch_changes", "Times that a log began a new life", channels.epoch_changes)?;
+        m.counter(
+            "echoes_dropped",
+            "Storage events let go; the log was read instead",
+            channels.echoes_dropped,
+        )?;
+
+        m.counter("tcp_accepted", "TCP connections accepted", http.accepted)?;
+        m.counter("tcp_refused", "TCP connections refused by a limit", http.refused)?;
+        m.counter("tcp_accept_failures", "Failed accepts", http.accept_failures)?;
+        m.counter("http_bad_requests", "Connections that ended without a whole request", http.bad_requests)?;
+        m.counter("price_requests", "Requests that post prices", http.price_requests)?;
+        m.counter("price_requests_refused", "Requests with a fault", http.price_requests_refused)?;
+        m.counter("prices_accepted", "Prices accepted over HTTP", http.prices_accepted)
+    }
+}

@@ -1,0 +1,261 @@
+//! Every route, without a port.
+
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+use tokio::runtime::Handle;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use warp::filters::BoxedFilter;
+use warp::http::Response as HttpResponse;
+use warp::hyper::body::Bytes;
+use warp::reply::Response;
+use warp::test::RequestBuilder;
+
+use super::accept::AcceptStats;
+use super::config::HttpConfig;
+use super::prices::IntakeStats;
+use super::routes::{App, routes};
+use super::status::Sources;
+use crate::channels::{Channels, ChannelsConfig, ChannelsParts};
+use crate::connections::{self, ConnectionsConfig};
+use crate::model::NodeId;
+use crate::storage::{self, StorageChoice, StorageConfig};
+
+type Answer = HttpResponse<Bytes>;
+
+struct Routes {
+    routes: BoxedFilter<(Response,)>,
+    stopping: CancellationToken,
+    /// The clock of the storage.
+    _driver: tokio::task::JoinSet<()>,
+}
+
+impl Routes {
+    async fn new() -> Self {
+        let storage = StorageConfig { backend: StorageChoice::Memory, ..StorageConfig::default() };
+        let opened = storage::open(&storage).await.unwrap();
+        // No shard runs, and so there is no connection.
+        let (manager, _seeds, shards) = connections::prepare(1, &ConnectionsConfig::default());
+        let node = NodeId::random();
+        let parts = ChannelsParts {
+            backend: opened.backend,
+            node,
+            config: ChannelsConfig::default(),
+            shards,
+            runtime: Handle::current(),
+        };
+        let channels = Channels::new(parts, TaskTracker::new(), CancellationToken::new());
+        let stopping = CancellationToken::new();
+        let sources = Sources {
+            node,
+            started: Instant::now(),
+            manager: manager.clone(),
+            channels: channels.clone(),
+            storage: opened.status_reader,
+            redis_configured: false,
+            accepts: Arc::new(AcceptStats::default()),
+            intake: Arc::new(IntakeStats::default()),
+            stopping: stopping.clone(),
+        };
+        let config = HttpConfig { body_bytes_max: 1_000, ..HttpConfig::default() };
+        let app = App { config, manager, channels, sources, stopping: stopping.clone() };
+        let mut driver = tokio::task::JoinSet::new();
+        driver.spawn(opened.driver);
+        Self { routes: routes(Arc::new(app)), stopping, _driver: driver }
+    }
+
+    async fn send(&self, request: RequestBuilder) -> Answer {
+        request.reply(&self.routes).await
+    }
+
+    async fn get(&self, path: &str) -> Answer {
+        self.send(warp::test::request().path(path)).await
+    }
+
+    async fn post(&self, path: &str, content_type: &str, body: &str) -> Answer {
+        let request = warp::test::request().method("POST").path(path);
+        self.send(request.header("content-type", content_type).body(body)).await
+    }
+
+    /// Posts prices to `pjm`, which must be accepted.
+    async fn publish(&self, body: &str, accepted: u64) {
+        let answer = self.post("/api/zones/pjm/prices", "application/json", body).await;
+        assert_eq!((answer.status().as_u16(), body_of(&answer)), (200, json!({ "accepted": accepted })));
+    }
+}
+
+fn body_of(answer: &Answer) -> Value {
+    serde_json::from_slice(answer.body()).unwrap_or_else(|error| panic!("{error}: {answer:?}"))
+}
+
+fn check_problem(answer: &Answer, status: u16, code: &str) {
+    let body = body_of(answer);
+    assert_eq!((answer.status().as_u16(), &body["code"]), (status, &json!(code)), "{answer:?}");
+    assert_eq!(answer.headers()["content-type"], "application/problem+json");
+    assert_eq!((&body["type"], &body["status"]), (&json!("about:blank"), &json!(status)));
+    assert!(body["title"].is_string() && body["detail"].is_string(), "{body}");
+}
+
+#[tokio::test]
+async fn health_has_three_sides_and_says_when_it_stops() {
+    let routes = Routes::new().await;
+    for path in
+        ["/health", "/ws/health", "/api/ws/ws/health", "/health/ready", "/health/live", "/health/redis"]
+    {
+        let answer = routes.get(path).await;
+        assert_eq!(answer.status(), 200, "{path}");
+        assert_eq!(answer.headers()["cache-control"], "no-store", "{path}");
+    }
+    let health = body_of(&routes.get("/health").await);
+    assert_eq!((&health["status"], &health["ready"]), (&json!("healthy"), &json!(true)));
+    assert_eq!(
+        (&health["storage_backend"], &health["reason_code"]),
+        (&json!("in-memory"), &json!("configured"))
+    );
+    routes.stopping.cancel();
+    for (path, status) in [("/health", 200), ("/health/live", 200), ("/health/ready", 503)] {
+        assert_eq!(routes.get(path).await.status(), status, "{path}");
+    }
+    let health = body_of(&routes.get("/health/ready").await);
+    assert_eq!(
+        (&health["status"], &health["ready"], &health["live"]),
+        (&json!("stopping"), &json!(false), &json!(true))
+    );
+}
+
+#[tokio::test]
+async fn stats_and_metrics_count_what_was_posted() {
+    let routes = Routes::new().await;
+    routes.publish(r#"[{"key":"A","price":1},{"key":"B","price":2}]"#, 2).await;
+    check_problem(&routes.post("/api/zones/pjm/prices", "application/json", "{").await, 400, "invalid_json");
+    check_problem(
+        &routes.post("/api/zones/pjm/prices", "text/csv", "A,1").await,
+        415,
+        "unsupported_media_type",
+    );
+    check_problem(
+        &routes.post("/api/zones/a%20b/prices", "application/json", "{}").await,
+        400,
+        "invalid_name",
+    );
+    for path in ["/ws/stats", "/api/ws/ws/stats?connections=5"] {
+        let stats = body_of(&routes.get(path).await);
+        let http = &stats["http"];
+        assert_eq!(
+            (&http["price_requests"], &http["price_requests_refused"], &http["prices_accepted"]),
+            (&json!(4), &json!(3), &json!(2)),
+            "{path}"
+        );
+        assert_eq!(stats["channels"]["entries_accepted"], 2);
+    }
+    let metrics = routes.get("/metrics").await;
+    let text = std::str::from_utf8(metrics.body()).unwrap();
+    assert!(text.contains("zonewire_prices_accepted_total 2\n") && text.ends_with("# EOF\n"), "{text}");
+    assert_eq!(
+        metrics.headers()["content-type"],
+        "application/openmetrics-text; version=1.0.0; charset=utf-8"
+    );
+    check_problem(&routes.get("/ws/stats?connections=x").await, 400, "invalid_query");
+}
+
+#[tokio::test]
+async fn zones_latest_and_history_show_what_was_posted() {
+    let routes = Routes::new().await;
+    assert_eq!(body_of(&routes.get("/api/zones").await), json!({ "zones": [] }));
+    for n in 1..=3 {
+        routes.publish(&format!(r#"[{{"key":"A","price":{n}.50}},{{"key":"B","price":{n}}}]"#), 2).await;
+    }
+    let zones = body_of(&routes.get("/api/zones").await);
+    let pjm = json!({ "zone": "pjm", "channel": "zone:pjm", "lane": "latest", "stream": "/ws/market/pjm" });
+    assert_eq!(zones, json!({ "zones": [pjm] }));
+
+    let latest = routes.get("/api/zones/pjm/latest").await;
+    assert!(std::str::from_utf8(latest.body()).unwrap().contains(r#""price":3.50"#), "digits are kept");
+    let mut offsets: Vec<u64> = body_of(&latest)["entries"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|e| e["offset"].as_u64().unwrap())
+        .collect();
+    offsets.sort_unstable();
+    assert_eq!(offsets, [5, 6]);
+
+    let history = body_of(&routes.get("/api/zones/pjm/history").await);
+    assert_eq!((&history["first_offset"], &history["last_offset"]), (&json!(1), &json!(6)));
+    let entries = history["entries"].as_array().unwrap();
+    assert_eq!(
+        entries.iter().map(|entry| entry["offset"].as_u64().unwrap()).collect::<Vec<_>>(),
+        [1, 2, 3, 4, 5, 6]
+    );
+    let epoch = history["epoch"].as_str().unwrap();
+    for (query, expected) in [
+        ("limit=2".to_owned(), &[5, 6][..]),
+        (format!("limit=2&after={epoch}:1"), &[2, 3]),
+        (format!("after={epoch}:6"), &[]),
+    ] {
+        let history = body_of(&routes.get(&format!("/api/zones/pjm/history?{query}")).await);
+        let entries = history["entries"].as_array().unwrap();
+        let offsets: Vec<u64> = entries.iter().map(|entry| entry["offset"].as_u64().unwrap()).collect();
+        assert_eq!(offsets, expected, "{query}");
+    }
+    for (query, status, code) in [
+        ("limit=0", 400, "invalid_limit"),
+        ("limit=1001", 400, "invalid_limit"),
+        ("limit=many", 400, "invalid_query"),
+        ("after=5", 400, "invalid_position"),
+        ("after=0123456789abcdef:5", 410, "foreign_epoch"),
+    ] {
+        check_problem(&routes.get(&format!("/api/zones/pjm/history?{query}")).await, status, code);
+    }
+    let unknown = body_of(&routes.get("/api/zones/nowhere/history").await);
+    assert_eq!((&unknown["entries"], unknown.get("epoch")), (&json!([]), None));
+    check_problem(&routes.get("/api/zones/a%20b/latest").await, 400, "invalid_name");
+    check_problem(&routes.get("/api/zones/a%2Fb/history").await, 400, "invalid_name");
+}
+
+#[tokio::test]
+async fn the_page_and_its_script_are_there() {
+    let routes = Routes::new().await;
+    let page = routes.get("/").await;
+    assert_eq!(page.status(), 200);
+    assert!(page.headers()["content-type"].to_str().unwrap().starts_with("text/html"));
+    assert!(page.headers()["content-security-policy"].to_str().unwrap().contains("default-src 'none'"));
+    let script = routes.get("/page.js").await;
+    assert_eq!(script.headers()["content-type"], "text/javascript; charset=utf-8");
+    let head = routes.send(warp::test::request().method("HEAD").path("/")).await;
+    assert_eq!(head.status(), 200);
+}
+
+#[tokio::test]
+async fn what_is_not_there_or_not_allowed_is_a_problem() {
+    let routes = Routes::new().await;
+    for path in ["/nowhere", "/api", "/api/zones/pjm", "/health/x", "/ws/market", "/page.css", "//"] {
+        check_problem(&routes.get(path).await, 404, "not_found");
+    }
+    for (method, path) in [("GET", "/api/zones/pjm/prices"), ("DELETE", "/health"), ("PUT", "/api/zones")] {
+        let answer = routes.send(warp::test::request().method(method).path(path)).await;
+        check_problem(&answer, 405, "method_not_allowed");
+    }
+    let large = format!("[{}]", vec![r#"{"key":"A","price":1}"#; 100].join(","));
+    let answer = routes.post("/api/zones/pjm/prices", "application/json", &large).await;
+    check_problem(&answer, 413, "body_too_large");
+}
+
+#[tokio::test]
+async fn web_sockets_need_a_right_request_and_a_real_connection() {
+    let routes = Routes::new().await;
+    for path in ["/ws", "/ws/market/pjm", "/ws/market/pjm?since=0123456789abcdef:7"] {
+        let plain = routes.get(path).await;
+        check_problem(&plain, 426, "upgrade_required");
+        assert_eq!(plain.headers()["sec-websocket-version"], "13");
+        let right = warp::test::request()
+            .path(path)
+            .header("connection", "Upgrade")
+            .header("upgrade", "websocket")
+            .header("sec-websocket-version", "13")
+            .header("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==");
+        check_problem(&routes.send(right).await, 400, "not_upgradable");
+    }
+}

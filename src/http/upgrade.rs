@@ -1,0 +1,187 @@
+//! From an HTTP request to a WebSocket (RFC 6455, section 4).
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use hyper::header::{
+    CONNECTION, HOST, HeaderMap, HeaderValue, ORIGIN, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY,
+    SEC_WEBSOCKET_VERSION, UPGRADE,
+};
+use hyper::upgrade::OnUpgrade;
+use hyper::{Method, StatusCode};
+use tungstenite::handshake::derive_accept_key;
+use warp::filters::BoxedFilter;
+use warp::reject::Rejection;
+use warp::reply::Response;
+use warp::{Filter, Reply};
+
+use super::problem::Problem;
+use crate::connections::{AddressPermit, Manager, Opening, ShardHandle};
+
+/// What the accept loop knows of a connection; travels in the request's extensions.
+#[derive(Debug, Clone)]
+pub(crate) struct Arrival {
+    pub(crate) peer: SocketAddr,
+    pub(crate) shard: ShardHandle,
+    pub(crate) address: Arc<AddressPermit>,
+}
+
+/// A request that asks, rightly, to become a WebSocket.
+#[derive(Debug, Clone)]
+pub(crate) struct WebSocketRequest {
+    accept: String,
+    upgrade: OnUpgrade,
+    arrival: Arrival,
+}
+
+/// Lets only valid WebSocket requests of allowed origins pass.
+pub(crate) fn web_socket(origins: Arc<[String]>) -> BoxedFilter<(WebSocketRequest,)> {
+    warp::method()
+        .and(warp::header::headers_cloned())
+        .and(warp::ext::optional::<OnUpgrade>())
+        .and(warp::ext::optional::<Arrival>())
+        .and_then(move |method, headers, upgrade: Option<OnUpgrade>, arrival: Option<Arrival>| {
+            let checked = check(&method, &headers, &origins).and_then(|accept| {
+                let detail = "this connection cannot be upgraded";
+                let refuse = || Problem::new(StatusCode::BAD_REQUEST, "not_upgradable", detail);
+                let upgrade = upgrade.ok_or_else(refuse)?;
+                Ok(WebSocketRequest { accept, upgrade, arrival: arrival.ok_or_else(refuse)? })
+            });
+            async move { checked.map_err(Rejection::from) }
+        })
+        .boxed()
+}
+
+/// The value of `Sec-WebSocket-Accept`, if all that the RFC asks for is there.
+fn check(method: &Method, headers: &HeaderMap, origins: &[String]) -> Result<String, Problem> {
+    let bad = |code, detail: &str| Problem::new(StatusCode::BAD_REQUEST, code, detail);
+    if method != Method::GET {
+        let detail = "a WebSocket begins with GET";
+        return Err(Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", detail));
+    }
+    if !has_token(headers, UPGRADE, "websocket") || !has_token(headers, CONNECTION, "upgrade") {
+        let detail = "this address speaks WebSocket: send `Connection: Upgrade` and `Upgrade: websocket`";
+        return Err(Problem::new(StatusCode::UPGRADE_REQUIRED, "upgrade_required", detail));
+    }
+    if headers.get(SEC_WEBSOCKET_VERSION).is_none_or(|version| version != "13") {
+        let detail = "this gateway speaks version 13 of the WebSocket protocol (`Sec-WebSocket-Version: 13`)";
+        return Err(Problem::new(StatusCode::UPGRADE_REQUIRED, "unsupported_version", detail));
+    }
+    let key = headers
+        .get(SEC_WEBSOCKET_KEY)
+        .ok_or_else(|| bad("invalid_websocket_key", "`Sec-WebSocket-Key` is missing"))?;
+    if !is_key(key.as_bytes()) {
+        return Err(bad("invalid_websocket_key", "`Sec-WebSocket-Key` must be 16 bytes in base64"));
+    }
+    check_origin(headers, origins)?;
+    Ok(derive_accept_key(key.as_bytes()))
+}
+
+fn has_token(headers: &HeaderMap, name: hyper::header::HeaderName, token: &str) -> bool {
+    let values = headers.get_all(name).into_iter().filter_map(|value| value.to_str().ok());
+    values.flat_map(|value| value.split(',')).any(|part| part.trim().eq_ignore_ascii_case(token))
+}
+
+/// 16 bytes in base64 are 22 characters of it and two `=`.
+fn is_key(key: &[u8]) -> bool {
+    key.len() == 24
+        && key.ends_with(b"==")
+        && key[..22].iter().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'/'))
+}
+
+/// Browsers say which page connects; only this gateway's own pages and listed origins may.
+fn check_origin(headers: &HeaderMap, origins: &[String]) -> Result<(), Problem> {
+    let Some(origin) = headers.get(ORIGIN) else { return Ok(()) };
+    let origin = origin.to_str().unwrap_or_default();
+    let host = headers.get(HOST).and_then(|host| host.to_str().ok());
+    let same = origin.split_once("://").is_some_and(|(_, authority)| host == Some(authority));
+    if same || origins.iter().any(|allowed| allowed == "*" || allowed.eq_ignore_ascii_case(origin)) {
+        return Ok(());
+    }
+    let detail = "pages of this origin may not connect; list it in http.origins";
+    Err(Problem::new(StatusCode::FORBIDDEN, "origin_not_allowed", detail))
+}
+
+/// Answers 101 and hands the socket to the shard of its thread.
+pub(crate) async fn accept(
+    request: WebSocketRequest,
+    manager: &Manager,
+    opening: Opening,
+) -> Result<Response, Problem> {
+    let WebSocketRequest { accept, upgrade, arrival } = request;
+    let admission = manager.admit(arrival.address).ok_or_else(|| {
+        let detail = "this node has as many connections as it may have; try another one, or later";
+        Problem::new(StatusCode::SERVICE_UNAVAILABLE, "too_many_connections", detail)
+    })?;
+    if !arrival.shard.adopt(upgrade, opening, admission).await {
+        let detail = "the gateway is shutting down";
+        return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "shutting_down", detail));
+    }
+    let mut response = StatusCode::SWITCHING_PROTOCOLS.into_response();
+    let headers = response.headers_mut();
+    headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+    headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+    if let Ok(accept) = HeaderValue::from_str(&accept) {
+        headers.insert(SEC_WEBSOCKET_ACCEPT, accept);
+    }
+    Ok(response)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(changes: &[(&'static str, Option<&'static str>)]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for (name, value) in [
+            ("host", "localhost:8080"),
+            ("connection", "keep-alive, Upgrade"),
+            ("upgrade", "WebSocket"),
+            ("sec-websocket-version", "13"),
+            ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="),
+        ] {
+            headers.insert(name, HeaderValue::from_static(value));
+        }
+        for (name, value) in changes {
+            match value {
+                Some(value) => headers.insert(*name, HeaderValue::from_static(value)),
+                None => headers.remove(*name),
+            };
+        }
+        headers
+    }
+
+    #[test]
+    fn a_right_request_gets_the_accept_key_of_the_rfc() {
+        let accept = check(&Method::GET, &headers(&[]), &[]).unwrap();
+        assert_eq!(accept, "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
+    }
+
+    #[test]
+    fn each_wrong_request_gets_its_code() {
+        for (changes, status, code) in [
+            ([("upgrade", None)], 426, "upgrade_required"),
+            ([("connection", Some("close"))], 426, "upgrade_required"),
+            ([("sec-websocket-version", Some("8"))], 426, "unsupported_version"),
+            ([("sec-websocket-version", None)], 426, "unsupported_version"),
+            ([("sec-websocket-key", None)], 400, "invalid_websocket_key"),
+            ([("sec-websocket-key", Some("short"))], 400, "invalid_websocket_key"),
+            ([("sec-websocket-key", Some("dGhlIHNhbXBsZSBub25jZQ=*"))], 400, "invalid_websocket_key"),
+            ([("origin", Some("https://evil.example"))], 403, "origin_not_allowed"),
+            ([("origin", Some("null"))], 403, "origin_not_allowed"),
+        ] {
+            let problem = check(&Method::GET, &headers(&changes), &[]).unwrap_err();
+            assert_eq!((problem.status.as_u16(), problem.code), (status, code), "{changes:?}");
+        }
+        assert_eq!(check(&Method::POST, &headers(&[]), &[]).unwrap_err().code, "method_not_allowed");
+    }
+
+    #[test]
+    fn pages_of_the_gateway_and_listed_origins_may_connect() {
+        let own = headers(&[("origin", Some("http://localhost:8080"))]);
+        assert!(check(&Method::GET, &own, &[]).is_ok());
+        let other = headers(&[("origin", Some("https://app.example"))]);
+        assert!(check(&Method::GET, &other, &["https://app.example".to_owned()]).is_ok());
+        assert!(check(&Method::GET, &other, &["*".to_owned()]).is_ok());
+    }
+}

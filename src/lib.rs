@@ -1,0 +1,15 @@
+//! Zonewire: a WebSocket gateway that keeps market data and order status flowing.
+//!
+//! `docs/ARCHITECTURE.md` maps the rooms; `tests/it/architecture.rs` keeps their walls.
+
+pub mod channels;
+pub mod cli;
+pub mod config;
+pub mod connections;
+mod feeds;
+pub mod gateway;
+mod http;
+pub mod model;
+pub mod protocol;
+pub mod storage;
+mod support;

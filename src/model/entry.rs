@@ -1,0 +1,120 @@
+//! One message in a channel.
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use chrono::{DateTime, Utc};
+use uuid::Uuid;
+
+/// A gateway process. Random at every start, so that a restarted node is another producer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct NodeId(pub Uuid);
+
+impl NodeId {
+    /// A new identity for this process.
+    pub fn random() -> Self {
+        Self(Uuid::new_v4())
+    }
+}
+
+impl fmt::Display for NodeId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0.simple())
+    }
+}
+
+impl FromStr for NodeId {
+    type Err = uuid::Error;
+
+    fn from_str(text: &str) -> Result<Self, uuid::Error> {
+        Uuid::parse_str(text).map(Self)
+    }
+}
+
+/// Identity of an entry, fixed when it is accepted and the same in every epoch and on every node.
+/// Written `<node>-<sequence>`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct EntryId {
+    /// The node that accepted the entry.
+    pub producer: NodeId,
+    /// That node's sequence in the channel; counts from 1, may have holes, never goes back.
+    pub seq: u64,
+}
+
+impl fmt::Display for EntryId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.producer, self.seq)
+    }
+}
+
+impl FromStr for EntryId {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let parsed = text.rsplit_once('-').and_then(|(producer, seq)| {
+            Some(Self { producer: producer.parse().ok()?, seq: seq.parse().ok()? })
+        });
+        parsed.ok_or_else(|| "not an entry id: expected `<node>-<sequence>`".to_owned())
+    }
+}
+
+/// What an entry says; the `type` of the message that carries it to clients.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum EntryKind {
+    /// `price_update`: a price in a zone.
+    PriceUpdate,
+}
+
+impl EntryKind {
+    /// The `type` on the wire and in storage.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::PriceUpdate => "price_update",
+        }
+    }
+}
+
+impl FromStr for EntryKind {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "price_update" => Ok(Self::PriceUpdate),
+            _ => Err("unknown entry type".to_owned()),
+        }
+    }
+}
+
+/// An entry that no log has yet: what a publisher hands in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DraftEntry {
+    /// The entry's own time, in milliseconds precision; not when it arrived.
+    pub time: DateTime<Utc>,
+    /// What it says.
+    pub kind: EntryKind,
+    /// What it replaces: a newer entry of the same key makes this one obsolete on the *latest* lane.
+    pub key: Option<Arc<str>>,
+    /// A compact JSON object (no white space outside strings, so no line breaks).
+    pub data: Bytes,
+}
+
+impl DraftEntry {
+    /// What this entry costs in a queue or a log, in bytes; an estimate from above.
+    pub fn cost(&self) -> usize {
+        self.data.len() + self.key.as_ref().map_or(0, |key| key.len()) + size_of::<Entry>()
+    }
+}
+
+/// One message in a channel. Cheap to clone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// Its place in the log, counting from 1 in each epoch without holes.
+    pub offset: u64,
+    /// Who accepted it, and as which of theirs.
+    pub id: EntryId,
+    /// Time, type, key and content, as the publisher gave them.
+    pub draft: DraftEntry,
+}

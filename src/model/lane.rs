@@ -1,0 +1,15 @@
+//! How a slow reader is treated.
+
+use serde::{Deserialize, Serialize};
+
+/// How a reader that falls behind is treated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Lane {
+    /// A newer entry replaces the waiting one with the same key. For prices, tickers, book snapshots.
+    #[default]
+    Latest,
+    /// Nothing is replaced; a reader that falls too far behind is closed with a code that says
+    /// "reconnect and resume". For trades and orders.
+    Every,
+}

@@ -1,0 +1,15 @@
+//! Plain values that every room speaks: names, positions, entries. No I/O, no clocks of its own.
+
+mod backend;
+mod channel;
+mod entry;
+mod lane;
+mod name;
+mod position;
+
+pub use backend::{BackendName, BackendState};
+pub use channel::{ChannelKind, ChannelName};
+pub use entry::{DraftEntry, Entry, EntryId, EntryKind, NodeId};
+pub use lane::Lane;
+pub use name::{InvalidName, NAME_LEN_MAX, Zone};
+pub use position::{Epoch, InvalidPosition, Position};

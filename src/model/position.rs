@@ -1,0 +1,108 @@
+//! Where in a channel an entry stands.
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::name::is_valid_name;
+
+/// One life of a channel's log. Opaque and random: offsets of different epochs cannot be compared.
+#[derive(Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Epoch(Arc<str>);
+
+impl Epoch {
+    /// A new epoch, never derived from anything (64 random bits as 16 hexadecimal digits).
+    pub fn random() -> Self {
+        Self(format!("{:016x}", rand::random::<u64>()).into())
+    }
+
+    /// The epoch as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for Epoch {
+    type Err = InvalidPosition;
+
+    fn from_str(text: &str) -> Result<Self, InvalidPosition> {
+        if is_valid_name(text) && !text.contains(':') { Ok(Self(text.into())) } else { Err(InvalidPosition) }
+    }
+}
+
+impl TryFrom<String> for Epoch {
+    type Error = InvalidPosition;
+
+    fn try_from(text: String) -> Result<Self, InvalidPosition> {
+        text.parse()
+    }
+}
+
+impl From<Epoch> for String {
+    fn from(epoch: Epoch) -> Self {
+        epoch.0.as_ref().to_owned()
+    }
+}
+
+impl fmt::Display for Epoch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for Epoch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Epoch({})", self.0)
+    }
+}
+
+/// A place in a channel: just after the entry with this offset. Offset 0 is before the first entry.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Position {
+    /// The life of the log that `offset` belongs to.
+    pub epoch: Epoch,
+    /// The offset of the last entry had; entries count from 1.
+    pub offset: u64,
+}
+
+/// A text that is not a position.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("not a position: expected `<epoch>:<offset>` as received in `subscribed` and in the entries")]
+pub struct InvalidPosition;
+
+impl FromStr for Position {
+    type Err = InvalidPosition;
+
+    fn from_str(text: &str) -> Result<Self, InvalidPosition> {
+        let (epoch, offset) = text.rsplit_once(':').ok_or(InvalidPosition)?;
+        Ok(Self { epoch: epoch.parse()?, offset: offset.parse().map_err(|_| InvalidPosition)? })
+    }
+}
+
+impl fmt::Display for Position {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.epoch, self.offset)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_position_survives_its_text_form() {
+        let position = Position { epoch: Epoch::random(), offset: u64::MAX };
+        assert_eq!(position.to_string().parse(), Ok(position));
+    }
+
+    #[test]
+    fn what_is_not_a_position_is_refused() {
+        for text in ["", ":", "5", "abc:", ":5", "abc:-1", "abc:1.5", "a b:1", "abc:18446744073709551616"] {
+            assert_eq!(text.parse::<Position>(), Err(InvalidPosition), "{text:?}");
+        }
+    }
+}

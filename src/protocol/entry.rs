@@ -1,0 +1,81 @@
+//! An entry as clients get it: one flat JSON object.
+
+use std::io::Write as _;
+
+use chrono::SecondsFormat;
+
+use crate::model::{ChannelName, Entry};
+
+/// Fields that the envelope owns; a publisher may not use them in a payload. (`timestamp` may be
+/// given: it becomes the entry's time.)
+pub const RESERVED_FIELDS: [&str; 4] = ["type", "channel", "offset", "id"];
+
+/// Writes `{"type":…,"channel":…,"offset":…,"id":…,"timestamp":…,` and then the payload's own fields.
+pub fn entry_json(channel: &ChannelName, entry: &Entry, out: &mut Vec<u8>) {
+    let draft = &entry.draft;
+    // Names, ids and times need no JSON escapes by construction; writing to a Vec cannot fail.
+    let head = write!(
+        out,
+        r#"{{"type":"{}","channel":"{channel}","offset":{},"id":"{}","timestamp":"{}""#,
+        draft.kind.as_str(),
+        entry.offset,
+        entry.id,
+        draft.time.to_rfc3339_opts(SecondsFormat::Millis, true),
+    );
+    debug_assert!(head.is_ok());
+    if draft.data.len() > 2 {
+        out.push(b',');
+        out.extend_from_slice(&draft.data[1..]);
+    } else {
+        out.push(b'}');
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use chrono::DateTime;
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::model::{DraftEntry, EntryId, EntryKind, NodeId};
+
+    fn check(data: &'static str, expected: &str) {
+        let entry = Entry {
+            offset: 7,
+            id: EntryId { producer: NodeId(Uuid::nil()), seq: 9 },
+            draft: DraftEntry {
+                time: DateTime::from_timestamp_millis(1_610_064_000_278).unwrap(),
+                kind: EntryKind::PriceUpdate,
+                key: None,
+                data: Bytes::from_static(data.as_bytes()),
+            },
+        };
+        let mut out = Vec::new();
+        entry_json(&"zone:pjm".parse().unwrap(), &entry, &mut out);
+        assert_eq!(String::from_utf8(out).unwrap(), expected);
+    }
+
+    #[test]
+    fn the_payload_follows_the_envelope_in_one_flat_object() {
+        check(
+            r#"{"key":"HUB","price":39432.480}"#,
+            concat!(
+                r#"{"type":"price_update","channel":"zone:pjm","offset":7,"#,
+                r#""id":"00000000000000000000000000000000-9","timestamp":"2021-01-08T00:00:00.278Z","#,
+                r#""key":"HUB","price":39432.480}"#
+            ),
+        );
+    }
+
+    #[test]
+    fn an_empty_payload_leaves_the_envelope() {
+        check(
+            "{}",
+            concat!(
+                r#"{"type":"price_update","channel":"zone:pjm","offset":7,"#,
+                r#""id":"00000000000000000000000000000000-9","timestamp":"2021-01-08T00:00:00.278Z"}"#
+            ),
+        );
+    }
+}

@@ -1,0 +1,189 @@
+//! The messages in `tests/fixtures/protocol`, one to a file, just as they are on the wire. Other
+//! languages' clients are tested with the same files.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
+
+use bytes::Bytes;
+use chrono::{DateTime, Utc};
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use super::{ClientMessage, CloseCode, ErrorCode, PROTOCOL_VERSION, ServerMessage, Subscribe, entry_json};
+use crate::model::{
+    BackendName, BackendState, ChannelName, DraftEntry, Entry, EntryId, EntryKind, Epoch, NodeId, Position,
+};
+
+/// The fixtures whose names begin with `side`, by the rest of their names.
+fn fixtures(side: &str) -> BTreeMap<String, String> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/protocol");
+    let files = std::fs::read_dir(folder).unwrap().map(|file| file.unwrap().path());
+    let fixtures = files.filter_map(|path| {
+        let name = path.file_name().unwrap().to_str().unwrap();
+        let name = name.strip_suffix(".json").unwrap().strip_prefix(side)?.to_owned();
+        Some((name, std::fs::read_to_string(&path).unwrap().trim_end().to_owned()))
+    });
+    fixtures.collect()
+}
+
+fn time(text: &str) -> DateTime<Utc> {
+    text.parse().unwrap()
+}
+
+fn price() -> String {
+    let channel: ChannelName = "zone:pjm".parse().unwrap();
+    let producer = NodeId(Uuid::from_u128(0x67e5_5044_10b1_426f_9247_bb68_0e5f_e0c8));
+    let data = r#"{"key":"WESTERN HUB","hub":"WESTERN HUB","price":39432.480,"n":1.10e2,"bid":null,"note":"x \" é"}"#;
+    let entry = Entry {
+        offset: 42,
+        id: EntryId { producer, seq: 9 },
+        draft: DraftEntry {
+            time: time("2021-01-08T00:00:00.278Z"),
+            kind: EntryKind::PriceUpdate,
+            key: Some("WESTERN HUB".into()),
+            data: Bytes::from_static(data.as_bytes()),
+        },
+    };
+    let mut out = Vec::new();
+    entry_json(&channel, &entry, &mut out);
+    String::from_utf8(out).unwrap()
+}
+
+/// The name of the fixture of a message, without what is special about it. Names every variant, so
+/// that a new one does not compile without its fixture.
+fn kind(message: &ServerMessage<'_>) -> &'static str {
+    match message {
+        ServerMessage::ConnectionEstablished { .. } => "connection_established",
+        ServerMessage::Subscribed { .. } => "subscribed",
+        ServerMessage::Unsubscribed { .. } => "unsubscribed",
+        ServerMessage::Resync { .. } => "resync",
+        ServerMessage::Heartbeat { .. } => "heartbeat",
+        ServerMessage::HeartbeatAck { .. } => "heartbeat_ack",
+        ServerMessage::Pong { .. } => "pong",
+        ServerMessage::BackendState { .. } => "backend_state",
+        ServerMessage::Error { .. } => "error",
+        ServerMessage::Closing { .. } => "closing",
+    }
+}
+
+#[test]
+fn server_messages_are_as_in_their_fixtures() {
+    let timestamp = time("2021-01-08T00:00:00.278Z");
+    let since = time("2021-01-08T00:00:00Z");
+    let connection_id = Uuid::from_u128(0x67e5_5044_10b1_426f_9247_bb68_0e5f_e0c8);
+    let channel: &ChannelName = &"zone:pjm".parse().unwrap();
+    let first: &Epoch = &"0123456789abcdef".parse().unwrap();
+    let second: &Epoch = &"fedcba9876543210".parse().unwrap();
+    let (one, three, seven, a) = (&json!(1), &json!(3), &json!(7), &json!("a"));
+    let established = |market_zone, storage_backend, state, message| ServerMessage::ConnectionEstablished {
+        connection_id,
+        market_zone,
+        storage_backend,
+        state,
+        heartbeat_interval_ms: 30_000,
+        protocol: PROTOCOL_VERSION,
+        timestamp,
+        message,
+    };
+    let subscribed = |id, epoch, offset, recovered, gap| ServerMessage::Subscribed {
+        id,
+        channel,
+        epoch,
+        offset,
+        recovered,
+        gap,
+        timestamp,
+    };
+    let resync = |epoch, offset, gap| ServerMessage::Resync {
+        channel,
+        old_epoch: first,
+        epoch,
+        offset,
+        recovered: false,
+        gap,
+        timestamp,
+    };
+    let backend_state = |state, reason| ServerMessage::BackendState {
+        storage_backend: BackendName::Redis,
+        state,
+        since,
+        scope: "all",
+        reason,
+        timestamp,
+    };
+    let error = |id, code, message, channel| ServerMessage::Error { id, code, message, channel, timestamp };
+    let messages = [
+        (
+            "connection_established",
+            established(
+                Some("pjm"),
+                BackendName::Redis,
+                BackendState::Healthy,
+                "Connected to pjm market updates",
+            ),
+        ),
+        (
+            "connection_established_without_zone",
+            established(
+                None,
+                BackendName::InMemory,
+                BackendState::Degraded,
+                "Connected; subscribe to channels such as zone:pjm",
+            ),
+        ),
+        ("subscribed", subscribed(Some(seven), first, 41, true, Some(0))),
+        ("subscribed_with_gap", subscribed(None, first, 41, false, Some(12))),
+        ("subscribed_in_another_epoch", subscribed(Some(a), second, 0, false, None)),
+        ("unsubscribed", ServerMessage::Unsubscribed { id: Some(seven), channel, timestamp }),
+        ("resync", resync(second, 0, None)),
+        ("resync_with_gap", resync(first, 99, Some(4))),
+        ("heartbeat", ServerMessage::Heartbeat { timestamp }),
+        ("heartbeat_ack", ServerMessage::HeartbeatAck { id: Some(a), timestamp }),
+        ("pong", ServerMessage::Pong { id: Some(one), timestamp }),
+        ("backend_state", backend_state(BackendState::Degraded, Some("Redis does not answer"))),
+        ("backend_state_healthy", backend_state(BackendState::Healthy, None)),
+        (
+            "error",
+            error(Some(three), ErrorCode::InvalidChannel, "`pjm` is not a valid channel name", Some("pjm")),
+        ),
+        ("error_without_id", error(None, ErrorCode::InvalidJson, "the message is not JSON", None)),
+        ("closing", ServerMessage::closing(CloseCode::ShuttingDown, 1_500, timestamp)),
+        ("closing_for_good", ServerMessage::closing(CloseCode::Disconnected, 1_500, timestamp)),
+    ];
+    let mut written = BTreeMap::from([("price_update".to_owned(), price())]);
+    for (name, message) in &messages {
+        assert!(name.starts_with(kind(message)), "{name}");
+        let json = String::from_utf8(message.to_json()).unwrap();
+        assert!(json.starts_with(&format!(r#"{{"type":"{}""#, kind(message))), "{json}");
+        written.insert((*name).to_owned(), json);
+    }
+    assert_eq!(written, fixtures("server_"));
+}
+
+#[test]
+fn client_messages_are_read_from_their_fixtures() {
+    let position = Position { epoch: "0123456789abcdef".parse().unwrap(), offset: 41 };
+    let channels = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+    let subscribe = |id, names: &[&str], since: &[(&str, Value)]| {
+        let since = since.iter().map(|(name, since)| ((*name).to_owned(), since.clone()));
+        ClientMessage::Subscribe(Subscribe { id, channels: channels(names), since: since.collect() })
+    };
+    let object = serde_json::to_value(&position).unwrap();
+    let expected = HashMap::from([
+        ("subscribe", subscribe(Some(json!(7)), &["zone:pjm", "zone:ercot"], &[("zone:pjm", object)])),
+        ("subscribe_from_now", subscribe(None, &["zone:pjm"], &[])),
+        (
+            "subscribe_with_text_position",
+            subscribe(Some(json!("a")), &["zone:pjm"], &[("zone:pjm", json!(position.to_string()))]),
+        ),
+        ("unsubscribe", ClientMessage::Unsubscribe { id: Some(json!(8)), channels: channels(&["zone:pjm"]) }),
+        ("heartbeat", ClientMessage::Heartbeat { id: Some(json!("h1")) }),
+        ("heartbeat_ack", ClientMessage::HeartbeatAck),
+        ("ping", ClientMessage::Ping { id: Some(json!(1)) }),
+    ]);
+    let fixtures = fixtures("client_");
+    assert_eq!(fixtures.len(), expected.len());
+    for (name, text) in fixtures {
+        assert_eq!(ClientMessage::parse(&text).as_ref(), Ok(&expected[name.as_str()]), "{name}");
+    }
+}

@@ -1,0 +1,22 @@
+//! Everything that crosses the wire to clients: messages, their encoding, close codes.
+
+mod client;
+mod close;
+mod entry;
+mod fields;
+#[cfg(test)]
+mod fixtures;
+mod frame;
+mod price;
+mod server;
+
+pub use client::{ClientMessage, InvalidMessage, Subscribe};
+pub use close::CloseCode;
+pub use entry::{RESERVED_FIELDS, entry_json};
+pub(crate) use fields::OrderedFields;
+pub use frame::{FRAME_HEADER_MAX, close_frame, ping_frame, text_frame};
+pub use price::{InvalidPrice, KEY_LEN_MAX, parse_price};
+pub use server::{ErrorCode, ServerMessage};
+
+/// The version of the wire protocol, said in `connection_established`.
+pub const PROTOCOL_VERSION: u32 = 1;

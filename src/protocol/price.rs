@@ -1,0 +1,242 @@
+//! A price as publishers post it: one JSON object.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use chrono::{DateTime, Utc};
+use serde_json::value::RawValue;
+
+use super::{OrderedFields, RESERVED_FIELDS};
+use crate::model::{DraftEntry, EntryKind};
+
+/// The longest key, in bytes.
+pub const KEY_LEN_MAX: usize = 128;
+
+/// Fields that name a price within its zone; the first one that is there counts.
+const KEY_FIELDS: [&str; 5] = ["key", "node", "hub", "symbol", "location"];
+
+/// Fields that are numbers where they are there.
+const NUMBER_FIELDS: [&str; 6] = ["energy", "congestion", "loss", "quantity", "bid", "ask"];
+
+/// The last millisecond of the year 9999: times past it have no RFC 3339 form.
+const TIME_MS_MAX: i64 = 253_402_300_799_999;
+
+/// A text that is not a price: what was wrong, and what would be right.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{detail}")]
+pub struct InvalidPrice {
+    /// Stable word for the kind of fault.
+    pub code: &'static str,
+    /// For people.
+    pub detail: String,
+}
+
+fn fault(code: &'static str, detail: impl Into<String>) -> InvalidPrice {
+    InvalidPrice { code, detail: detail.into() }
+}
+
+/// Reads a price. `now` is its time where it has none of its own.
+///
+/// Required: `price`, a finite number, and a key: `key`, `node`, `hub`, `symbol` or `location`, a
+/// text of 1 to 128 bytes. Optional: `energy`, `congestion`, `loss`, `quantity`, `bid`, `ask`
+/// (finite numbers or null) and `timestamp` (RFC 3339, or milliseconds since 1970). All other
+/// fields are kept as they are, and numbers with the digits that they were written with. The
+/// payload of the result has `key` first and no `timestamp`: that is the entry's time.
+///
+/// # Errors
+/// See [`InvalidPrice`].
+pub fn parse_price(text: &str, now: DateTime<Utc>) -> Result<DraftEntry, InvalidPrice> {
+    let OrderedFields(fields) = serde_json::from_str(text).map_err(|error| not_json(text, &error))?;
+    let get = |name: &str| fields.iter().find(|(field, _)| field == name).map(|(_, value)| *value);
+    let mut names = HashSet::with_capacity(fields.len());
+    for (name, _) in &fields {
+        if RESERVED_FIELDS.contains(&name.as_str()) {
+            let detail = format!("the field `{name}` belongs to the gateway; use another name for it");
+            return Err(fault("reserved_field", detail));
+        }
+        if !names.insert(name.as_str()) {
+            return Err(fault("duplicate_field", format!("the field {} is there twice", shown(name))));
+        }
+    }
+    let key = read_key(&fields)?;
+    let price = get("price").ok_or_else(|| fault("invalid_price", "`price` is missing: a finite number"))?;
+    check_number("price", price)?;
+    for name in NUMBER_FIELDS {
+        match get(name) {
+            Some(value) if value.get() != "null" => check_number(name, value)?,
+            _ => {}
+        }
+    }
+    let time = get("timestamp").filter(|value| value.get() != "null").map_or(Ok(now), read_time)?;
+    Ok(DraftEntry { time, kind: EntryKind::PriceUpdate, data: payload(&key, &fields), key: Some(key) })
+}
+
+fn not_json(text: &str, error: &serde_json::Error) -> InvalidPrice {
+    if error.is_data() {
+        return fault("invalid_price", r#"expected one object such as {"key":"WESTERN HUB","price":31.5}"#);
+    }
+    let hint = ["NaN", "Infinity"].into_iter().find(|word| text.contains(word));
+    let hint = hint.map_or(String::new(), |word| format!("; {word} is not JSON, and a price must be finite"));
+    fault("invalid_json", format!("not JSON: {error}{hint}"))
+}
+
+fn read_key(fields: &[(String, &RawValue)]) -> Result<Arc<str>, InvalidPrice> {
+    let found = KEY_FIELDS.iter().find_map(|name| fields.iter().find(|(field, _)| field == name));
+    let (name, value) = found.ok_or_else(|| {
+        fault("invalid_key", "a key is missing: one of `key`, `node`, `hub`, `symbol`, `location`")
+    })?;
+    let key: Option<String> = serde_json::from_str(value.get()).ok();
+    let key = key.filter(|key| (1..=KEY_LEN_MAX).contains(&key.len()) && !key.chars().any(char::is_control));
+    key.map(Into::into).ok_or_else(|| {
+        let detail =
+            format!("`{name}` must be a text of 1 to {KEY_LEN_MAX} bytes without control characters");
+        fault("invalid_key", detail)
+    })
+}
+
+fn check_number(name: &str, value: &RawValue) -> Result<(), InvalidPrice> {
+    let number: Option<f64> = serde_json::from_str(value.get()).ok();
+    match number {
+        Some(number) if number.is_finite() => Ok(()),
+        _ => Err(fault(
+            "invalid_price",
+            format!("`{name}` must be a finite number, not {}", shown(value.get())),
+        )),
+    }
+}
+
+fn read_time(value: &RawValue) -> Result<DateTime<Utc>, InvalidPrice> {
+    let text: Option<String> = serde_json::from_str(value.get()).ok();
+    let time = match text {
+        Some(text) => DateTime::parse_from_rfc3339(&text).ok().map(|time| time.to_utc()),
+        None => serde_json::from_str(value.get()).ok().and_then(DateTime::from_timestamp_millis),
+    };
+    time.filter(|time| (0..=TIME_MS_MAX).contains(&time.timestamp_millis())).ok_or_else(|| {
+        let detail = format!(
+            "`timestamp` must be RFC 3339 (2021-01-08T00:00:00.278Z) or milliseconds since 1970, not {}",
+            shown(value.get())
+        );
+        fault("invalid_timestamp", detail)
+    })
+}
+
+/// Something from outside, short and without control characters.
+fn shown(text: &str) -> String {
+    let short: String = text.chars().take(40).collect();
+    let dots = if short.len() < text.len() { "…" } else { "" };
+    let plain: String = short.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect();
+    format!("`{plain}{dots}`")
+}
+
+fn payload(key: &str, fields: &[(String, &RawValue)]) -> Bytes {
+    let mut out =
+        String::with_capacity(32 + fields.iter().map(|(n, v)| n.len() + v.get().len() + 4).sum::<usize>());
+    let mut push = |name: &str, value: &str| {
+        out.push(if out.is_empty() { '{' } else { ',' });
+        out.push_str(&quoted(name));
+        out.push(':');
+        push_compact(&mut out, value);
+    };
+    push("key", &quoted(key));
+    for (name, value) in fields.iter().filter(|(name, _)| name != "key" && name != "timestamp") {
+        push(name, value.get());
+    }
+    out.push('}');
+    out.into()
+}
+
+fn quoted(text: &str) -> String {
+    serde_json::to_string(text).expect("a string always serialises")
+}
+
+/// Copies JSON without the white space between its tokens.
+fn push_compact(out: &mut String, json: &str) {
+    if !json.contains([' ', '\n', '\r', '\t']) {
+        return out.push_str(json);
+    }
+    let (mut in_string, mut escaped) = (false, false);
+    for c in json.chars() {
+        if in_string || !matches!(c, ' ' | '\n' | '\r' | '\t') {
+            out.push(c);
+        }
+        match c {
+            '"' if !escaped => in_string = !in_string,
+            _ => {}
+        }
+        escaped = in_string && c == '\\' && !escaped;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn now() -> DateTime<Utc> {
+        DateTime::from_timestamp_millis(1_700_000_000_123).unwrap()
+    }
+
+    fn check(text: &str, expected: &str) {
+        let draft = parse_price(text, now()).unwrap();
+        assert_eq!(std::str::from_utf8(&draft.data).unwrap(), expected);
+        assert!(serde_json::from_slice::<serde_json::Value>(&draft.data).is_ok());
+    }
+
+    #[test]
+    fn a_price_keeps_its_digits_and_its_free_fields() {
+        check(r#"{"key":"A","price":39432.480}"#, r#"{"key":"A","price":39432.480}"#);
+        check(
+            r#" { "symbol" : "BTC/USDT", "price" : 1e3 , "n": { "a b" : [ 1 , "x\" y" ] }, "bid":null } "#,
+            r#"{"key":"BTC/USDT","symbol":"BTC/USDT","price":1e3,"n":{"a b":[1,"x\" y"]},"bid":null}"#,
+        );
+    }
+
+    #[test]
+    fn the_time_is_the_entrys_own() {
+        for (text, ms) in [
+            (r#"{"key":"A","price":1,"timestamp":"2021-01-08T01:00:00.278+01:00"}"#, 1_610_064_000_278),
+            (r#"{"key":"A","price":1,"timestamp":1610064000278}"#, 1_610_064_000_278),
+            (r#"{"key":"A","price":1,"timestamp":null}"#, 1_700_000_000_123),
+            (r#"{"key":"A","price":1}"#, 1_700_000_000_123),
+        ] {
+            let draft = parse_price(text, now()).unwrap();
+            assert_eq!(draft.time.timestamp_millis(), ms, "{text}");
+            assert_eq!(&draft.data[..], br#"{"key":"A","price":1}"#);
+        }
+    }
+
+    #[test]
+    fn each_fault_has_its_code_and_says_what_would_be_right() {
+        for (text, code) in [
+            ("", "invalid_json"),
+            ("{", "invalid_json"),
+            (r#"{"key":"A","price":NaN}"#, "invalid_json"),
+            (r#"{"key":"A","price":-Infinity}"#, "invalid_json"),
+            (r#"{"key":"A","price":1} x"#, "invalid_json"),
+            ("[]", "invalid_price"),
+            ("5", "invalid_price"),
+            (r#"{"key":"A"}"#, "invalid_price"),
+            (r#"{"key":"A","price":"5"}"#, "invalid_price"),
+            (r#"{"key":"A","price":null}"#, "invalid_price"),
+            (r#"{"key":"A","price":1e999}"#, "invalid_price"),
+            (r#"{"key":"A","price":1,"energy":"x"}"#, "invalid_price"),
+            (r#"{"price":1}"#, "invalid_key"),
+            (r#"{"key":"","price":1}"#, "invalid_key"),
+            (r#"{"key":5,"price":1}"#, "invalid_key"),
+            (r#"{"key":"a\u0007","price":1}"#, "invalid_key"),
+            (r#"{"key":"A","price":1,"type":"x"}"#, "reserved_field"),
+            (r#"{"key":"A","price":1,"offset":1}"#, "reserved_field"),
+            (r#"{"key":"A","price":1,"price":2}"#, "duplicate_field"),
+            (r#"{"key":"A","price":1,"timestamp":"yesterday"}"#, "invalid_timestamp"),
+            (r#"{"key":"A","price":1,"timestamp":1.5}"#, "invalid_timestamp"),
+            (r#"{"key":"A","price":1,"timestamp":-1}"#, "invalid_timestamp"),
+            (r#"{"key":"A","price":1,"timestamp":999999999999999}"#, "invalid_timestamp"),
+        ] {
+            assert_eq!(parse_price(text, now()).map_err(|error| error.code), Err(code), "{text}");
+        }
+        let long = format!(r#"{{"key":"{}","price":1}}"#, "x".repeat(129));
+        assert_eq!(parse_price(&long, now()).unwrap_err().code, "invalid_key");
+        let nested = format!(r#"{{"key":"A","price":1,"n":{}}}"#, "[".repeat(10_000));
+        assert_eq!(parse_price(&nested, now()).unwrap_err().code, "invalid_json");
+    }
+}

@@ -1,0 +1,207 @@
+//! What the gateway says to clients besides entries.
+
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+use uuid::Uuid;
+
+use super::CloseCode;
+use crate::model::{BackendName, BackendState, ChannelName, Epoch};
+
+/// Why something that a client asked for was not done. Stable: clients may match on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum ErrorCode {
+    /// The message is not JSON.
+    InvalidJson,
+    /// The message is JSON, but a field is missing or of the wrong type.
+    InvalidMessage,
+    /// `type` names no message of this protocol.
+    UnknownType,
+    /// A channel's name does not have the right form.
+    InvalidChannel,
+    /// A position does not have the right form.
+    InvalidPosition,
+    /// One subscription more than a connection may have.
+    TooManySubscriptions,
+    /// One zone more than the gateway keeps.
+    TooManyZones,
+    /// The storage does not answer; the gateway goes on trying.
+    StorageUnavailable,
+}
+
+impl ErrorCode {
+    /// The name on the wire and as a metric's label.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::InvalidJson => "invalid_json",
+            Self::InvalidMessage => "invalid_message",
+            Self::UnknownType => "unknown_type",
+            Self::InvalidChannel => "invalid_channel",
+            Self::InvalidPosition => "invalid_position",
+            Self::TooManySubscriptions => "too_many_subscriptions",
+            Self::TooManyZones => "too_many_zones",
+            Self::StorageUnavailable => "storage_unavailable",
+        }
+    }
+}
+
+/// A message from the gateway. Field order is part of the snapshot in `tests/fixtures/protocol`.
+#[derive(Debug, Clone, Serialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum ServerMessage<'a> {
+    /// First message of every connection.
+    ConnectionEstablished {
+        /// Names this connection in `/ws/stats` and in logs.
+        connection_id: Uuid,
+        /// The zone of `/ws/market/{zone}`; absent on `/ws`.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        market_zone: Option<&'a str>,
+        /// Which storage serves.
+        storage_backend: BackendName,
+        /// How well it serves.
+        state: BackendState,
+        /// How often `heartbeat` comes, in milliseconds.
+        heartbeat_interval_ms: u64,
+        /// Version of this protocol.
+        protocol: u32,
+        /// When it was sent.
+        timestamp: DateTime<Utc>,
+        /// For people.
+        message: &'a str,
+    },
+    /// A channel's entries follow, from just after `offset`.
+    Subscribed {
+        /// The `id` of the request, when it had one.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        id: Option<&'a serde_json::Value>,
+        /// The channel.
+        channel: &'a ChannelName,
+        /// The life of the log that offsets belong to from here on.
+        epoch: &'a Epoch,
+        /// Entries follow from the next offset on.
+        offset: u64,
+        /// Whether nothing is missing between the position asked for and `offset`; true when none
+        /// was asked for.
+        recovered: bool,
+        /// How many entries after the position asked for are no longer kept; absent when that
+        /// cannot be known, because the epoch is another.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        gap: Option<u64>,
+        /// When it was sent.
+        timestamp: DateTime<Utc>,
+    },
+    /// No more entries of this channel follow.
+    Unsubscribed {
+        /// The `id` of the request, when it had one.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        id: Option<&'a serde_json::Value>,
+        /// The channel.
+        channel: &'a ChannelName,
+        /// When it was sent.
+        timestamp: DateTime<Utc>,
+    },
+    /// The log behind a subscription changed its epoch, or entries are missing from it. Entries
+    /// follow from just after `offset` of `epoch`.
+    Resync {
+        /// The channel.
+        channel: &'a ChannelName,
+        /// The epoch up to here.
+        old_epoch: &'a Epoch,
+        /// The epoch from here on; the same as before when only a gap is said.
+        epoch: &'a Epoch,
+        /// Entries follow from the next offset on.
+        offset: u64,
+        /// Whether nothing is missing.
+        recovered: bool,
+        /// How many entries are missing; absent when that cannot be known.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        gap: Option<u64>,
+        /// When it was sent.
+        timestamp: DateTime<Utc>,
+    },
+    /// Sent at the announced interval, so that a browser, which hides protocol pings, can tell a
+    /// quiet connection from a dead one.
+    Heartbeat {
+        /// When it was sent.
+        timestamp: DateTime<Utc>,
+    },
+    /// Answers `heartbeat`.
+    HeartbeatAck {
+        /// The `id` of the request, when it had one.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        id: Option<&'a serde_json::Value>,
+        /// When it was sent.
+        timestamp: DateTime<Utc>,
+    },
+    /// Answers `ping`.
+    Pong {
+        /// The `id` of the request, when it had one.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        id: Option<&'a serde_json::Value>,
+        /// When it was sent.
+        timestamp: DateTime<Utc>,
+    },
+    /// The storage changed how it serves.
+    BackendState {
+        /// Which storage serves.
+        storage_backend: BackendName,
+        /// How well it serves.
+        state: BackendState,
+        /// Since when.
+        since: DateTime<Utc>,
+        /// Which channels are concerned; `all` so far.
+        scope: &'a str,
+        /// Why, for people; absent when healthy.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        reason: Option<&'a str>,
+        /// When it was sent.
+        timestamp: DateTime<Utc>,
+    },
+    /// Something that the client asked for was not done. The connection goes on.
+    Error {
+        /// The `id` of the request, when it had one.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        id: Option<&'a serde_json::Value>,
+        /// Stable name of the error.
+        code: ErrorCode,
+        /// What was wrong and what would be right, for people.
+        message: &'a str,
+        /// The channel concerned, as the client wrote it.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        channel: Option<&'a str>,
+        /// When it was sent.
+        timestamp: DateTime<Utc>,
+    },
+    /// The gateway is about to close this connection.
+    Closing {
+        /// The close code that follows.
+        code: u16,
+        /// Its reason.
+        reason: &'a str,
+        /// When to come back, in milliseconds from now; absent when one should not.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        retry_after_ms: Option<u64>,
+        /// When it was sent.
+        timestamp: DateTime<Utc>,
+    },
+}
+
+impl<'a> ServerMessage<'a> {
+    /// `closing` for a code, with a retry hint where coming back makes sense.
+    pub fn closing(code: CloseCode, retry_after_ms: u64, timestamp: DateTime<Utc>) -> Self {
+        let number = code.number();
+        Self::Closing {
+            code: number,
+            reason: code.reason(),
+            retry_after_ms: CloseCode::may_reconnect(number).then_some(retry_after_ms),
+            timestamp,
+        }
+    }
+
+    /// The message as JSON text.
+    pub fn to_json(&self) -> Vec<u8> {
+        serde_json::to_vec(self).expect("a struct of plain fields always serialises")
+    }
+}

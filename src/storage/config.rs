@@ -1,0 +1,153 @@
+//! What can be configured about storage.
+
+use serde::{Deserialize, Serialize};
+
+/// Which backend serves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum StorageChoice {
+    /// Redis if it answers at startup, else memory.
+    #[default]
+    Auto,
+    /// Memory; Redis is never probed.
+    Memory,
+    /// Redis; memory only while it does not answer, or not at all with `required`.
+    Redis,
+}
+
+/// `[storage]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct StorageConfig {
+    /// Which backend serves. Default `auto`.
+    pub backend: StorageChoice,
+    /// With `backend = "redis"`: refuse to start without Redis. Default false.
+    pub required: bool,
+    /// `[storage.memory]`
+    pub memory: MemoryConfig,
+    /// `[storage.redis]`
+    pub redis: RedisConfig,
+    /// `[storage.retention]`
+    pub retention: Retention,
+}
+
+impl Default for StorageConfig {
+    fn default() -> Self {
+        Self {
+            backend: StorageChoice::Auto,
+            required: false,
+            memory: MemoryConfig::default(),
+            redis: RedisConfig::default(),
+            retention: Retention::default(),
+        }
+    }
+}
+
+/// `[storage.retention]`: how much of each channel is kept, whichever backend serves. The oldest
+/// entries go first, as soon as one of the bounds is passed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Retention {
+    /// Entries per channel. Default 10,000.
+    pub entries: usize,
+    /// Bytes per channel. Default 16 MiB (16,777,216).
+    pub bytes: usize,
+    /// Age of an entry since it was appended, in seconds. Default 3,600.
+    pub age_s: u64,
+}
+
+impl Default for Retention {
+    fn default() -> Self {
+        Self { entries: 10_000, bytes: 16 << 20, age_s: 3_600 }
+    }
+}
+
+/// `[storage.memory]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct MemoryConfig {
+    /// Bytes of entries in all channels together. Default 1 GiB (1,073,741,824). When it is
+    /// passed, the oldest entries of all channels go. The latest entry of each key is kept besides;
+    /// `channels.keys_per_zone_max` bounds those.
+    pub total_bytes: usize,
+}
+
+impl Default for MemoryConfig {
+    fn default() -> Self {
+        Self { total_bytes: 1 << 30 }
+    }
+}
+
+/// `[storage.redis]`
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RedisConfig {
+    /// Address, as `redis://[user:password@]host[:port][/db]` or `rediss://…` for TLS. Unset:
+    /// `auto` looks at 127.0.0.1:6379.
+    pub url: Option<String>,
+    /// Instead of a URL: the host.
+    pub host: Option<String>,
+    /// With `host`: the port. Default 6379.
+    pub port: Option<u16>,
+    /// ACL user; overrides the URL's.
+    pub username: Option<String>,
+    /// Password; overrides the URL's. Better given in the environment than in a file.
+    pub password: Option<String>,
+    /// Database number; overrides the URL's. Default 0.
+    pub db: Option<u8>,
+    /// What every key and pub/sub channel begins with. Default `zw`.
+    pub prefix: String,
+    /// How long a connection may take to come about, in milliseconds. Default 400.
+    pub connect_timeout_ms: u64,
+    /// How long a command may take, in milliseconds. Default 800.
+    pub command_timeout_ms: u64,
+    /// How long a LOADING server is waited for when Redis is `required`, in milliseconds. Default 30,000.
+    pub loading_patience_ms: u64,
+}
+
+impl Default for RedisConfig {
+    fn default() -> Self {
+        Self {
+            url: None,
+            host: None,
+            port: None,
+            username: None,
+            password: None,
+            db: None,
+            prefix: "zw".to_owned(),
+            connect_timeout_ms: 400,
+            command_timeout_ms: 800,
+            loading_patience_ms: 30_000,
+        }
+    }
+}
+
+impl std::fmt::Debug for RedisConfig {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // The URL and the password may hold secrets; neither is ever printed.
+        f.debug_struct("RedisConfig")
+            .field("url", &self.url.as_ref().map(|_| "…"))
+            .field("host", &self.host)
+            .field("port", &self.port)
+            .field("username", &self.username)
+            .field("password", &self.password.as_ref().map(|_| "…"))
+            .field("db", &self.db)
+            .field("prefix", &self.prefix)
+            .finish_non_exhaustive()
+    }
+}
+
+impl RedisConfig {
+    /// Whether the user named a Redis, in whatever way.
+    pub fn is_configured(&self) -> bool {
+        self.url.is_some() || self.host.is_some()
+    }
+
+    /// Whether URL, fields and prefix make sense together, without connecting.
+    ///
+    /// # Errors
+    /// A text that says what would be right and repeats no secret.
+    pub fn check(&self) -> Result<(), String> {
+        super::redis::Target::from_config(self).map(|_| ())
+    }
+}

@@ -1,0 +1,66 @@
+//! A failed storage call, sorted by what the caller can do about it.
+
+use std::time::Duration;
+
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// A failed storage call, sorted by what the caller can do about it.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StorageError {
+    /// Nobody answered in time. The call may take effect yet, even after this.
+    #[error("storage did not answer `{op}` within {limit:?}")]
+    Deadline {
+        /// The call.
+        op: &'static str,
+        /// How long it was waited for.
+        limit: Duration,
+    },
+    /// The connection is down. The call may have taken effect.
+    #[error("storage is unreachable for `{op}`")]
+    Unreachable {
+        /// The call.
+        op: &'static str,
+        /// What the client library said.
+        #[source]
+        cause: BoxError,
+    },
+    /// The server answered, and will not do it: out of memory, read-only, no permission, loading.
+    #[error("storage refused `{op}`")]
+    Refused {
+        /// The call.
+        op: &'static str,
+        /// What the server said.
+        #[source]
+        cause: BoxError,
+    },
+    /// The stored bytes are not readable. Retrying cannot help.
+    #[error("`{key}` is not readable")]
+    Corrupt {
+        /// What was read.
+        key: String,
+        /// What is wrong with it.
+        #[source]
+        cause: BoxError,
+    },
+}
+
+impl StorageError {
+    /// Counts towards leaving the primary backend; bad data never does.
+    pub fn is_outage(&self) -> bool {
+        matches!(self, Self::Deadline { .. } | Self::Unreachable { .. } | Self::Refused { .. })
+    }
+
+    /// Sorts the error for metrics.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Deadline { .. } => "deadline",
+            Self::Unreachable { .. } => "unreachable",
+            Self::Refused { .. } => "refused",
+            Self::Corrupt { .. } => "corrupt",
+        }
+    }
+}
+
+/// The result of a storage call.
+pub type Result<T, E = StorageError> = std::result::Result<T, E>;

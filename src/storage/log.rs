@@ -1,0 +1,168 @@
+//! The log role: named, ordered, bounded logs of entries.
+
+use std::fmt;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::sync::mpsc;
+
+use super::Result;
+use crate::model::{ChannelName, DraftEntry, Entry, Epoch, NodeId};
+
+/// How long after its last append a log's epoch, top offset, producers and latest entries are kept,
+/// beyond the age of its entries: so that a market that publishes once a day keeps its positions.
+pub const EPOCH_KEPT_FOR: Duration = Duration::from_secs(24 * 3600);
+
+/// The same for a log that was never appended to.
+pub const UNUSED_EPOCH_KEPT_FOR: Duration = Duration::from_secs(3600);
+
+/// Where a log stands, as one producer sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogState {
+    /// The life of the log; `None` when there has been none, or it was lost.
+    pub epoch: Option<Epoch>,
+    /// The newest offset ever given in this epoch; 0 when there was none.
+    pub top: u64,
+    /// The newest sequence of the asking producer that was applied in this epoch; 0 when there was none.
+    pub last_seq: u64,
+}
+
+/// An entry to append, with its place in its producer's chain.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Append {
+    /// The producer's sequence for this entry; greater than `prev`.
+    pub seq: u64,
+    /// The producer's sequence before it. A producer that drops an entry passes that entry's
+    /// `prev` on to the next one.
+    pub prev: u64,
+    /// What is appended.
+    pub draft: DraftEntry,
+}
+
+/// Entries of one producer for one channel, in the producer's order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AppendBatch {
+    /// The channel.
+    pub channel: ChannelName,
+    /// Applied only in this epoch.
+    pub epoch: Epoch,
+    /// Who appends.
+    pub producer: NodeId,
+    /// What is appended, in ascending `seq`.
+    pub entries: Vec<Append>,
+}
+
+/// What became of one entry of a batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Appended {
+    /// It stands in the log at this offset.
+    Applied {
+        /// Its offset.
+        offset: u64,
+    },
+    /// It, or a later one of this producer, was applied before; nothing was done.
+    Duplicate,
+    /// An entry before it is missing (`prev` was not reached); nothing was done.
+    Gap {
+        /// The newest sequence of this producer that was applied.
+        last: u64,
+    },
+}
+
+/// What became of a batch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AppendAnswer {
+    /// The epochs matched; one result for each entry, in order.
+    Done(Vec<Appended>),
+    /// The log is in another epoch (`None`: in none); nothing was done.
+    ForeignEpoch(Option<Epoch>),
+}
+
+/// A part of a log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Page {
+    /// The life of the log; `None` when it has none.
+    pub epoch: Option<Epoch>,
+    /// The newest offset given in this epoch, whether or not it is in this page.
+    pub top: u64,
+    /// The oldest offset that is kept; `top + 1` when nothing is.
+    pub first: u64,
+    /// Entries in ascending order of offset, without holes between them.
+    pub entries: Vec<Entry>,
+}
+
+/// What the backend tells without being asked.
+#[derive(Debug, Clone)]
+pub enum LogEvent {
+    /// Entries that were appended by anyone, this node included, to a followed channel.
+    /// Contiguous offsets, ascending.
+    Appended {
+        /// The channel.
+        channel: ChannelName,
+        /// The life of the log that they were appended in.
+        epoch: Epoch,
+        /// What was appended.
+        entries: Vec<Entry>,
+    },
+    /// Entries may have been missed: every followed channel must be read from the log.
+    Suspect,
+}
+
+/// Logs of entries by channel.
+///
+/// Promises, for each channel:
+/// - Offsets count from 1 without holes, in one order that every reader sees.
+/// - An append is atomic: of a batch, the entries that fit the producer's chain are applied
+///   together, in order, next to each other. Nobody sees a part.
+/// - An entry is applied only where the batch's epoch is the log's and `prev <= last < seq`, with
+///   `last` the newest sequence of that producer; so a repeated append does nothing.
+/// - An append never makes an epoch; only [`mint_epoch`](Log::mint_epoch) does, by compare-and-set.
+/// - What is kept is bounded by entries, bytes and age: the oldest goes first. Positions stay
+///   meaningful when entries go: a [`Page`] says from where on entries are kept.
+/// - After [`follow`](Log::follow) has answered, every later append is told in
+///   [`incoming`](Log::take_incoming), or [`LogEvent::Suspect`] is.
+///
+/// Not promised: that an append that failed did not take effect ([`StorageError`](super::StorageError)
+/// tells); that events come before or after the answer to the append that caused them; that an
+/// event comes only once.
+///
+/// Implementations spawn nothing they do not own, retry nothing, and survive being dropped in
+/// mid-call: the call then may or may not have taken effect.
+#[async_trait]
+pub trait Log: fmt::Debug + Send + Sync {
+    /// Where the log stands, as `producer` sees it. Makes nothing.
+    async fn state(&self, channel: &ChannelName, producer: NodeId) -> Result<LogState>;
+
+    /// Begins a new life of the log: empty, offsets from 1, no producer known; but only if its
+    /// epoch is `expected`, or it has none. Answers with the epoch in force afterwards, which is
+    /// `minted` if and only if this call (or a repetition of it) set it. Entries of the epoch
+    /// before are gone.
+    async fn mint_epoch(
+        &self,
+        channel: &ChannelName,
+        expected: Option<&Epoch>,
+        minted: &Epoch,
+    ) -> Result<Epoch>;
+
+    /// Appends a batch; see the promises above.
+    async fn append(&self, batch: &AppendBatch) -> Result<AppendAnswer>;
+
+    /// The oldest entries after an offset, `limit` of them at the most. Reading removes nothing.
+    async fn read_after(&self, channel: &ChannelName, offset: u64, limit: usize) -> Result<Page>;
+
+    /// The latest entry of each key, latest by the entries' own time (of equal times, by offset),
+    /// in ascending order of offset. Kept as long as the epoch is (see [`EPOCH_KEPT_FOR`]), even
+    /// when the entry itself has been pushed out of the log. Entries without a key are not here.
+    async fn latest(&self, channel: &ChannelName) -> Result<Vec<Entry>>;
+
+    /// Asks for the channel's appends in `incoming`. Answers when they are certain to come.
+    /// Following twice is following once.
+    async fn follow(&self, channel: &ChannelName) -> Result<()>;
+
+    /// Ends what `follow` began. Events on their way may still come.
+    async fn unfollow(&self, channel: &ChannelName) -> Result<()>;
+
+    /// Entries from followed channels. There is one receiver: the first call gets it. A backend
+    /// whose appends are all made by this process sends nothing here: its appends' answers tell all.
+    fn take_incoming(&self) -> Option<mpsc::Receiver<LogEvent>>;
+}

@@ -1,0 +1,46 @@
+//! Where entries and records are kept: the roles, their implementations, and the choice at startup.
+//!
+//! The rest of the gateway sees only [`StorageBackend`].
+
+mod choose;
+mod config;
+mod error;
+mod log;
+mod memory;
+mod probe;
+mod records;
+mod redis;
+mod status;
+
+use std::fmt;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+pub use choose::{Opened, StartError, open};
+pub use config::{MemoryConfig, RedisConfig, Retention, StorageChoice, StorageConfig};
+pub use error::{Result, StorageError};
+pub use log::{
+    Append, AppendAnswer, AppendBatch, Appended, EPOCH_KEPT_FOR, Log, LogEvent, LogState, Page,
+    UNUSED_EPOCH_KEPT_FOR,
+};
+pub use memory::MemoryBackend;
+pub use probe::ProbeFailure;
+pub use records::{Record, RecordKind, Records};
+pub use redis::RedisBackend;
+pub use status::{StatusReader, StatusWriter, StorageStatus};
+
+use crate::model::BackendName;
+
+/// All that the gateway asks of a storage: the sum of its roles.
+#[async_trait]
+pub trait StorageBackend: Log + Records + fmt::Debug + Send + Sync + 'static {
+    /// Stable name for logs, metrics and `/ws/health`.
+    fn name(&self) -> BackendName;
+
+    /// Cheapest round trip that proves that the backend answers and can be written to.
+    async fn ping(&self) -> Result<()>;
+}
+
+/// A backend as rooms hold it.
+pub type SharedBackend = Arc<dyn StorageBackend>;

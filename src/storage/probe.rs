@@ -1,0 +1,160 @@
+//! Asks a Redis once whether it can serve, and says why not.
+
+use std::time::Duration;
+
+use fred::error::{Error, ErrorKind};
+use fred::interfaces::{ClientLike, LuaInterface};
+use tokio::time;
+
+use super::redis::{PROBE, Said, Target, probe_client, sanitize};
+use super::{RedisConfig, StorageError};
+
+/// A probe is decided within this, whatever the timeouts are configured to.
+const PROBE_LIMIT: Duration = Duration::from_millis(900);
+
+/// Why a Redis cannot serve. Texts hold no secrets.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ProbeFailure {
+    /// Nothing listens there, or the name is not known.
+    #[error("nothing answers at that address ({0})")]
+    Unreachable(String),
+    /// Something listens and does not answer in time.
+    #[error("it does not answer in time")]
+    NoAnswer,
+    /// User or password are wrong.
+    #[error("it refuses the user or the password")]
+    WrongPassword,
+    /// It wants a password, and none is configured.
+    #[error("it wants a password, and none is configured")]
+    PasswordRequired,
+    /// It is reading its data from disk.
+    #[error("it is still loading its data")]
+    Loading,
+    /// It is a replica.
+    #[error("it is a read-only replica; the address of the primary is needed")]
+    ReadOnly,
+    /// The user may not do what is needed.
+    #[error("its user may not do all that is needed ({0})")]
+    NoPermission(String),
+    /// It has reached `maxmemory`.
+    #[error("it is out of memory")]
+    OutOfMemory,
+    /// The configuration cannot be right. Says what would be.
+    #[error("{0}")]
+    InvalidConfig(String),
+    /// It answered something else.
+    #[error("it answered something unexpected ({0})")]
+    Unexpected(String),
+}
+
+impl ProbeFailure {
+    /// A stable word for health, metrics and clients.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Unreachable(_) => "unreachable",
+            Self::NoAnswer => "no_answer",
+            Self::WrongPassword => "wrong_password",
+            Self::PasswordRequired => "password_required",
+            Self::Loading => "loading",
+            Self::ReadOnly => "read_only",
+            Self::NoPermission(_) => "no_permission",
+            Self::OutOfMemory => "out_of_memory",
+            Self::InvalidConfig(_) => "invalid_config",
+            Self::Unexpected(_) => "unexpected",
+        }
+    }
+
+    /// For people.
+    pub fn reason(&self) -> String {
+        self.to_string()
+    }
+
+    /// Sorts what fred said.
+    pub(super) fn of(error: &Error) -> Self {
+        match error.kind() {
+            ErrorKind::Timeout => Self::NoAnswer,
+            ErrorKind::IO | ErrorKind::Canceled | ErrorKind::Routing => {
+                Self::Unreachable(io_text(error.details()))
+            }
+            ErrorKind::Tls => Self::Unexpected(format!("TLS: {}", sanitize(error.details()))),
+            _ => Self::of_answer(error.details()),
+        }
+    }
+
+    /// Sorts a failed call.
+    pub(super) fn of_call(error: &StorageError) -> Self {
+        let said = |cause: &(dyn std::error::Error + Send + Sync + 'static)| {
+            cause.downcast_ref::<Said>().map_or_else(|| sanitize(&cause.to_string()), |said| said.0.clone())
+        };
+        match error {
+            StorageError::Deadline { .. } => Self::NoAnswer,
+            StorageError::Unreachable { cause, .. } => Self::Unreachable(said(cause.as_ref())),
+            StorageError::Refused { cause, .. } => Self::of_answer(&said(cause.as_ref())),
+            StorageError::Corrupt { cause, .. } => Self::Unexpected(said(cause.as_ref())),
+        }
+    }
+
+    /// Sorts an error that the server answered, by its first word.
+    fn of_answer(text: &str) -> Self {
+        match text.split_whitespace().next().unwrap_or_default() {
+            "WRONGPASS" => Self::WrongPassword,
+            "NOAUTH" => Self::PasswordRequired,
+            "LOADING" => Self::Loading,
+            "READONLY" => Self::ReadOnly,
+            "NOPERM" => Self::NoPermission(sanitize(text)),
+            "OOM" => Self::OutOfMemory,
+            _ if text.contains("invalid password") => Self::WrongPassword,
+            // Some servers want no password, and will not take one.
+            _ if text.contains("no password is set") || text.contains("without any password") => {
+                Self::WrongPassword
+            }
+            _ if text.contains("user executing the script can't") => Self::NoPermission(sanitize(text)),
+            _ => Self::Unexpected(sanitize(text)),
+        }
+    }
+}
+
+/// fred prints the operating system's error for programmers; people need its message.
+fn io_text(details: &str) -> String {
+    let message = details.split_once("message: \"").and_then(|(_, rest)| rest.split('"').next());
+    sanitize(message.unwrap_or(details)).to_lowercase()
+}
+
+/// A Redis that can serve.
+#[derive(Debug)]
+pub(super) struct Connected {
+    /// Host and port, for people.
+    pub(super) address: String,
+}
+
+/// Connects and runs one script that writes all that we write. Answers within a second.
+///
+/// A connection alone proves little: a replica and a user without write permission let us in.
+pub(super) async fn probe(config: &RedisConfig) -> Result<Connected, ProbeFailure> {
+    let target = Target::from_config(config).map_err(ProbeFailure::InvalidConfig)?;
+    match time::timeout(PROBE_LIMIT, ask(&target, config)).await {
+        Ok(answer) => answer.map(|()| Connected { address: target.to_string() }),
+        Err(_) => Err(ProbeFailure::NoAnswer),
+    }
+}
+
+async fn ask(target: &Target, config: &RedisConfig) -> Result<(), ProbeFailure> {
+    let client = probe_client(target, config).map_err(|error| ProbeFailure::of(&error))?;
+    let task = client.init().await.map_err(|error| ProbeFailure::of(&error))?;
+    // When this is dropped in mid-call, the connection goes with it.
+    let _task = AbortOnDrop(task);
+    let prefix = &config.prefix;
+    let keys = vec![format!("{prefix}:{{probe}}"), format!("{prefix}:{{probe}}:log")];
+    let channel = format!("{prefix}:{{probe}}");
+    let done: Result<i64, Error> = client.eval(PROBE, keys, vec![channel]).await;
+    done.map(|_| ()).map_err(|error| ProbeFailure::of(&error))
+}
+
+struct AbortOnDrop(fred::types::ConnectHandle);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}

@@ -1,0 +1,56 @@
+//! The records role: small values by kind and key that expire.
+
+use std::fmt;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+use super::Result;
+
+/// What a record is about; each kind is a name space of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum RecordKind {
+    /// A zone that has been published to; the key is its name.
+    Zone,
+}
+
+impl RecordKind {
+    /// The kind's part of a stored key.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Zone => "zone",
+        }
+    }
+}
+
+/// A stored record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Record {
+    /// Its key within its kind.
+    pub key: String,
+    /// Its content.
+    pub value: Bytes,
+}
+
+/// Small values by kind and key.
+///
+/// Promises: a put replaces the whole value and starts its time to live anew; a record whose time
+/// has run out is neither got nor listed; kinds do not see each other. Each call is atomic. Not
+/// promised: one consistent view over the pages of a list while others write.
+#[async_trait]
+pub trait Records: fmt::Debug + Send + Sync {
+    /// Stores a value for `ttl` (at least one millisecond).
+    async fn put(&self, kind: RecordKind, key: &str, value: Bytes, ttl: Duration) -> Result<()>;
+
+    /// The value, if there is one.
+    async fn get(&self, kind: RecordKind, key: &str) -> Result<Option<Bytes>>;
+
+    /// Removes a value; says whether there was one.
+    async fn delete(&self, kind: RecordKind, key: &str) -> Result<bool>;
+
+    /// The records of a kind with keys after `after`, in ascending order of key (by bytes),
+    /// `limit` of them at the most.
+    async fn list(&self, kind: RecordKind, after: Option<&str>, limit: usize) -> Result<Vec<Record>>;
+}

@@ -1,0 +1,202 @@
+//! The log role.
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use fred::interfaces::HashesInterface;
+use fred::types::Value;
+use tokio::sync::mpsc;
+
+use super::codec::{decode, decode_latest, encode};
+use super::errors::{corrupt, storage_error};
+use super::{EXACT_MAX, RedisBackend, scripts};
+use crate::model::{ChannelName, Entry, EntryId, Epoch, NodeId};
+use crate::storage::{
+    AppendAnswer, AppendBatch, Appended, EPOCH_KEPT_FOR, Log, LogEvent, LogState, Page, Result,
+    UNUSED_EPOCH_KEPT_FOR,
+};
+
+impl RedisBackend {
+    fn age_ms(&self) -> u64 {
+        self.retention.age_s.saturating_mul(1_000).min(EXACT_MAX / 4)
+    }
+
+    fn kept_ms(&self) -> u64 {
+        let beyond = u64::try_from(EPOCH_KEPT_FOR.as_millis()).unwrap_or(u64::MAX);
+        self.age_ms().saturating_add(beyond)
+    }
+
+    fn entries_max(&self) -> u64 {
+        exact(self.retention.entries as u64)
+    }
+
+    fn bytes_max(&self) -> u64 {
+        exact(self.retention.bytes as u64)
+    }
+}
+
+#[async_trait]
+impl Log for RedisBackend {
+    async fn state(&self, channel: &ChannelName, producer: NodeId) -> Result<LogState> {
+        let keys = self.keys.channel(channel);
+        let fields = vec!["e".to_owned(), "s".to_owned(), format!("p:{producer}")];
+        let answer: std::result::Result<(Option<String>, Option<u64>, Option<String>), _> =
+            async { self.commands.client()?.hmget(keys.meta.as_str(), fields).await }.await;
+        let (epoch, top, last) =
+            answer.map_err(|error| storage_error("state", self.command_timeout, &error))?;
+        let Some(epoch) = epoch else {
+            return Ok(LogState { epoch: None, top: 0, last_seq: 0 });
+        };
+        let last_seq = match last.as_deref().map(|last| last.split(' ').next().unwrap_or_default()) {
+            None => 0,
+            Some(seq) => seq.parse().map_err(|_| corrupt(&keys.meta, "producer's sequence"))?,
+        };
+        Ok(LogState { epoch: Some(parse_epoch(&keys.meta, &epoch)?), top: top.unwrap_or(0), last_seq })
+    }
+
+    async fn mint_epoch(
+        &self,
+        channel: &ChannelName,
+        expected: Option<&Epoch>,
+        minted: &Epoch,
+    ) -> Result<Epoch> {
+        let keys = self.keys.channel(channel);
+        let meta = keys.meta.clone();
+        let args = vec![
+            Value::from(expected.map_or("", Epoch::as_str)),
+            Value::from(minted.as_str()),
+            number(u64::try_from(UNUSED_EPOCH_KEPT_FOR.as_millis()).unwrap_or(u64::MAX)),
+        ];
+        let held: String = scripts::MINT
+            .run(
+                &self.commands,
+                "mint_epoch",
+                self.command_timeout,
+                vec![keys.log, keys.meta, keys.latest],
+                args,
+            )
+            .await?;
+        parse_epoch(&meta, &held)
+    }
+
+    async fn append(&self, batch: &AppendBatch) -> Result<AppendAnswer> {
+        let keys = self.keys.channel(&batch.channel);
+        let log = keys.log.clone();
+        let mut args = Vec::with_capacity(7 + 5 * batch.entries.len());
+        args.extend([
+            Value::from(batch.epoch.as_str()),
+            Value::from(batch.producer.to_string()),
+            number(self.entries_max()),
+            number(self.bytes_max()),
+            number(self.age_ms()),
+            number(self.kept_ms()),
+            Value::from(keys.publish),
+        ]);
+        for append in &batch.entries {
+            if append.seq > EXACT_MAX {
+                return Err(corrupt(&log, "a producer's sequence beyond 2^53 cannot be kept"));
+            }
+            let id = EntryId { producer: batch.producer, seq: append.seq };
+            let key = append.draft.key.as_ref().map(|key| format!("k{key}"));
+            args.extend([
+                number(append.seq),
+                number(exact(append.prev)),
+                Value::from(append.draft.time.timestamp_millis().to_string()),
+                Value::from(key.unwrap_or_default()),
+                Value::Bytes(encode(id, &append.draft)),
+            ]);
+        }
+        let answer: Vec<Value> = scripts::APPEND
+            .run(&self.commands, "append", self.command_timeout, vec![keys.log, keys.meta, keys.latest], args)
+            .await?;
+        read_answer(&log, &answer)
+    }
+
+    async fn read_after(&self, channel: &ChannelName, offset: u64, limit: usize) -> Result<Page> {
+        let keys = self.keys.channel(channel);
+        let log = keys.log.clone();
+        let args = vec![
+            number(exact(offset)),
+            number((limit as u64).min(u64::from(u32::MAX))),
+            number(self.entries_max()),
+            number(self.bytes_max()),
+            number(self.age_ms()),
+        ];
+        let answer: Vec<Value> = scripts::READ
+            .run(&self.commands, "read_after", self.command_timeout, vec![keys.log, keys.meta], args)
+            .await?;
+        read_page(&log, &answer)
+    }
+
+    async fn latest(&self, channel: &ChannelName) -> Result<Vec<Entry>> {
+        let key = self.keys.channel(channel).latest;
+        let answer: std::result::Result<Vec<Bytes>, _> =
+            async { self.commands.client()?.hvals(key.as_str()).await }.await;
+        let values = answer.map_err(|error| storage_error("latest", self.command_timeout, &error))?;
+        let entries = values.iter().map(|value| decode_latest(value).map_err(|what| corrupt(&key, what)));
+        let mut entries = entries.collect::<Result<Vec<_>>>()?;
+        entries.sort_unstable_by_key(|entry| entry.offset);
+        Ok(entries)
+    }
+
+    async fn follow(&self, channel: &ChannelName) -> Result<()> {
+        self.subscriber.follow(self.keys.channel(channel).publish).await
+    }
+
+    async fn unfollow(&self, channel: &ChannelName) -> Result<()> {
+        self.subscriber.unfollow(self.keys.channel(channel).publish).await
+    }
+
+    fn take_incoming(&self) -> Option<mpsc::Receiver<LogEvent>> {
+        self.incoming.lock().take()
+    }
+}
+
+fn read_answer(key: &str, answer: &[Value]) -> Result<AppendAnswer> {
+    let (word, results) = answer.split_first().ok_or_else(|| corrupt(key, "empty answer"))?;
+    if word.as_str().as_deref() == Some("foreign") {
+        let epoch = results.first().and_then(Value::as_string).unwrap_or_default();
+        let epoch = if epoch.is_empty() { None } else { Some(parse_epoch(key, &epoch)?) };
+        return Ok(AppendAnswer::ForeignEpoch(epoch));
+    }
+    let results = results.iter().map(|result| match result.as_i64() {
+        Some(0) => Ok(Appended::Duplicate),
+        Some(offset) if offset > 0 => Ok(Appended::Applied { offset: offset.unsigned_abs() }),
+        Some(gap) => Ok(Appended::Gap { last: gap.unsigned_abs() - 1 }),
+        None => Err(corrupt(key, "append was answered by something else than numbers")),
+    });
+    Ok(AppendAnswer::Done(results.collect::<Result<_>>()?))
+}
+
+fn read_page(key: &str, answer: &[Value]) -> Result<Page> {
+    let [epoch, top, first, entries @ ..] = answer else {
+        return Err(corrupt(key, "page is cut short"));
+    };
+    let epoch = epoch.as_string().unwrap_or_default();
+    let epoch = if epoch.is_empty() { None } else { Some(parse_epoch(key, &epoch)?) };
+    let (Some(top), Some(first)) = (top.as_u64(), first.as_u64()) else {
+        return Err(corrupt(key, "page without offsets"));
+    };
+    let entries = entries.chunks(2).map(|pair| match pair {
+        [offset, Value::Bytes(stored)] => {
+            decode(offset.as_u64().unwrap_or(0), stored).map_err(|what| corrupt(key, what))
+        }
+        [offset, Value::String(stored)] => {
+            decode(offset.as_u64().unwrap_or(0), stored.as_bytes()).map_err(|what| corrupt(key, what))
+        }
+        _ => Err(corrupt(key, "page is cut short")),
+    });
+    Ok(Page { epoch, top, first, entries: entries.collect::<Result<_>>()? })
+}
+
+fn parse_epoch(key: &str, text: &str) -> Result<Epoch> {
+    text.parse().map_err(|_| corrupt(key, "not an epoch"))
+}
+
+fn exact(number: u64) -> u64 {
+    number.min(EXACT_MAX)
+}
+
+/// Numbers go as text: fred would send large ones as floats.
+fn number(value: u64) -> Value {
+    Value::from(value.to_string())
+}

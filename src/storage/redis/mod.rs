@@ -1,0 +1,194 @@
+//! Storage in Redis (or Valkey), shared between nodes.
+//!
+//! The log is a stream per channel and the only truth; pub/sub merely wakes those who follow. Every
+//! change is one Lua script, because only a script can check the epoch and the producer's chain and
+//! then append, trim and publish as one step. No command is ever repeated by the client library:
+//! whoever appends repeats an append, which the producer's chain makes harmless.
+//!
+//! Keys, with the default prefix and the channel `zone:pjm` (the braces are literal: they put the
+//! keys of a channel on one node of a cluster):
+//!
+//! | key | type | holds |
+//! | --- | --- | --- |
+//! | `zw:{zone:pjm}:log` | stream | ids `<offset>-0`; `e` entry, `t` when it was appended, `b` bytes appended before it |
+//! | `zw:{zone:pjm}:meta` | hash | `e` epoch, `s` top offset, `b` bytes ever appended, `p:<node>` = `<last seq> <when>` |
+//! | `zw:{zone:pjm}:latest` | hash | key -> `<time> <offset> <entry>` |
+//! | `zw:r:{zone}` | hash | record key -> `<expires> <value>` |
+//! | `zw:r:{zone}:keys`, `:due` | sorted sets | record keys by bytes, and by expiry |
+//!
+//! Appends are published in the pub/sub channel `zw:{zone:pjm}` (`zw@2:{zone:pjm}` from database 2:
+//! pub/sub does not know databases).
+
+mod codec;
+mod connect;
+mod errors;
+mod link;
+mod log;
+mod records;
+mod scripts;
+mod subscriber;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use fred::clients::Client;
+use fred::interfaces::KeysInterface;
+use fred::types::Expiration;
+use futures_util::future::BoxFuture;
+use tokio::sync::{mpsc, oneshot};
+
+pub(super) use connect::{Target, probe_client};
+pub(super) use errors::{Said, sanitize};
+pub(super) use scripts::PROBE;
+
+use super::probe::ProbeFailure;
+use super::{LogEvent, RedisConfig, Result, Retention, StorageBackend};
+use crate::model::{BackendName, ChannelName};
+use link::Link;
+use subscriber::Subscriber;
+
+/// Events that wait for the one who reads `incoming`; past it, they are replaced by one `Suspect`.
+const INCOMING_LEN: usize = 1_024;
+
+/// The largest integer that Lua and Redis' scores hold exactly.
+const EXACT_MAX: u64 = 1 << 53;
+
+/// [`StorageBackend`] in Redis. Its connections close when it and its driver are dropped.
+#[derive(Debug)]
+pub struct RedisBackend {
+    commands: Arc<Link<Client>>,
+    subscriber: Arc<Subscriber>,
+    incoming: parking_lot::Mutex<Option<mpsc::Receiver<LogEvent>>>,
+    keys: Keys,
+    retention: Retention,
+    command_timeout: Duration,
+    /// Dropped with the backend, which ends the driver.
+    _alive: oneshot::Sender<()>,
+}
+
+impl RedisBackend {
+    /// Connects, and returns the backend and its driver: a future that must run for as long as the
+    /// backend is used. It receives what is published, notices connections that hang, and
+    /// subscribes anew after each reconnect. It ends when the backend is dropped.
+    ///
+    /// # Errors
+    /// When the configuration is not valid, or Redis does not let us in at once.
+    pub async fn connect(
+        config: &RedisConfig,
+        retention: Retention,
+    ) -> Result<(Self, BoxFuture<'static, ()>), ProbeFailure> {
+        let target = Target::from_config(config).map_err(ProbeFailure::InvalidConfig)?;
+        let command_timeout = Duration::from_millis(config.command_timeout_ms);
+        let (of_commands, of_subscriber) =
+            ((target.clone(), config.clone()), (target.clone(), config.clone()));
+        let (commands, subscriber) = tokio::try_join!(
+            Link::init(
+                Box::new(move || connect::commands_client(&of_commands.0, &of_commands.1)),
+                command_timeout
+            ),
+            Link::init(
+                Box::new(move || connect::subscriber_client(&of_subscriber.0, &of_subscriber.1)),
+                command_timeout
+            ),
+        )
+        .map_err(|error| ProbeFailure::of(&error))?;
+        let commands = Arc::new(commands);
+        let keys = Keys::new(&config.prefix, target.db);
+        let (events, incoming) = mpsc::channel(INCOMING_LEN);
+        let (alive, dropped) = oneshot::channel();
+        let subscriber = Arc::new(Subscriber::new(
+            subscriber,
+            Arc::clone(&commands),
+            keys.publish_prefix.clone(),
+            command_timeout,
+        ));
+        let driver = drive(Arc::clone(&subscriber), Arc::clone(&commands), events);
+        let driver = async move {
+            tokio::select! {
+                () = driver => {}
+                _ = dropped => {}
+            }
+        };
+        let backend = Self {
+            commands,
+            subscriber,
+            incoming: parking_lot::Mutex::new(Some(incoming)),
+            keys,
+            retention,
+            command_timeout,
+            _alive: alive,
+        };
+        Ok((backend, Box::pin(driver)))
+    }
+
+    /// Published batches that did not get into `incoming` because nobody made room, or that could
+    /// not be read. Each stretch of them was told as one [`LogEvent::Suspect`].
+    pub fn events_dropped(&self) -> u64 {
+        self.subscriber.dropped()
+    }
+}
+
+#[async_trait]
+impl StorageBackend for RedisBackend {
+    fn name(&self) -> BackendName {
+        BackendName::Redis
+    }
+
+    async fn ping(&self) -> Result<()> {
+        let expires = Some(Expiration::PX(1_000));
+        let done: std::result::Result<(), _> =
+            async { self.commands.client()?.set(self.keys.ping.as_str(), "1", expires, None, false).await }
+                .await;
+        done.map_err(|error| errors::storage_error("ping", self.command_timeout, &error))
+    }
+}
+
+/// Receives what is published, and replaces connections that hang. Runs until it is dropped.
+async fn drive(subscriber: Arc<Subscriber>, commands: Arc<Link<Client>>, events: mpsc::Sender<LogEvent>) {
+    let keep_commands = async {
+        loop {
+            commands.until_it_hangs().await;
+            commands.replace().await;
+        }
+    };
+    tokio::select! {
+        () = keep_commands => {}
+        () = subscriber.run(events) => {}
+    }
+}
+
+/// The names of keys and pub/sub channels.
+#[derive(Debug)]
+struct Keys {
+    prefix: String,
+    /// What a channel's braced name is appended to.
+    publish_prefix: String,
+    ping: String,
+}
+
+/// The keys of one channel.
+struct ChannelKeys {
+    log: String,
+    meta: String,
+    latest: String,
+    /// The pub/sub channel.
+    publish: String,
+}
+
+impl Keys {
+    fn new(prefix: &str, db: u8) -> Self {
+        let publish_prefix = if db == 0 { format!("{prefix}:") } else { format!("{prefix}@{db}:") };
+        Self { prefix: prefix.to_owned(), publish_prefix, ping: format!("{prefix}:ping") }
+    }
+
+    fn channel(&self, channel: &ChannelName) -> ChannelKeys {
+        let prefix = &self.prefix;
+        ChannelKeys {
+            log: format!("{prefix}:{{{channel}}}:log"),
+            meta: format!("{prefix}:{{{channel}}}:meta"),
+            latest: format!("{prefix}:{{{channel}}}:latest"),
+            publish: format!("{}{{{channel}}}", self.publish_prefix),
+        }
+    }
+}

@@ -1,0 +1,290 @@
+//! The Lua scripts. Each declares every key it touches, so that it runs in a cluster and on the
+//! relatives of Redis too.
+//!
+//! Lua's numbers are doubles: offsets, sequences and byte counts are exact up to 2^53, and are
+//! written with `%.0f`, because Lua's own way of writing numbers is not.
+
+use std::sync::LazyLock;
+use std::time::Duration;
+
+use fred::clients::Client;
+use fred::error::Error;
+use fred::interfaces::LuaInterface;
+use fred::types::{FromValue, Value};
+
+use super::errors::storage_error;
+use super::link::Link;
+use crate::storage::Result;
+
+/// A script and its hash.
+pub(super) struct Script {
+    text: String,
+    hash: String,
+}
+
+impl Script {
+    fn new(parts: &[&str]) -> Self {
+        let text = parts.concat();
+        let hash = fred::util::sha1_hash(&text);
+        Self { text, hash }
+    }
+
+    /// Runs it by its hash; sends the text only where the server does not know it (which then has
+    /// run nothing yet).
+    pub(super) async fn run<R: FromValue>(
+        &self,
+        link: &Link<Client>,
+        op: &'static str,
+        limit: Duration,
+        keys: Vec<String>,
+        args: Vec<Value>,
+    ) -> Result<R> {
+        let answer: std::result::Result<R, Error> = async {
+            let client = link.client()?;
+            match client.evalsha(self.hash.as_str(), keys.clone(), args.clone()).await {
+                Err(error) if error.details().starts_with("NOSCRIPT") => {
+                    client.eval(self.text.as_str(), keys, args).await
+                }
+                answer => answer,
+            }
+        }
+        .await;
+        answer.map_err(|error| storage_error(op, limit, &error))
+    }
+}
+
+/// Proves that a server takes what we do: KEYS a value and a stream, ARGV a pub/sub channel.
+pub(in crate::storage) const PROBE: &str = "
+redis.call('SET', KEYS[1], '1', 'PX', 1000)
+redis.call('XADD', KEYS[2], 'MAXLEN', 1, '*', 'e', '1')
+redis.call('PEXPIRE', KEYS[2], 1000)
+redis.call('PUBLISH', ARGV[1], '1')
+return 1
+";
+
+const NOW: &str = "
+local function clock()
+  local time = redis.call('TIME')
+  return tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
+end
+local function whole(number) return string.format('%.0f', number) end
+";
+
+/// `trim` removes the oldest entries as soon as a bound is passed and answers the oldest offset
+/// that is kept. Since entries carry the bytes before them and the time they were appended at, and
+/// offsets are contiguous, the place to cut is found by doubling steps from the oldest: a handful
+/// of look-ups, however many entries go.
+const TRIM: &str = "
+local function trim(log, now, top, total, entries_max, bytes_max, age_ms)
+  local function at(offset)
+    local found = redis.call('XRANGE', log, whole(offset) .. '-0', '+', 'COUNT', 1)[1]
+    if not found then return nil end
+    return tonumber(string.match(found[1], '^%d+')), tonumber(found[2][4]), tonumber(found[2][6])
+  end
+  local function stays(offset)
+    if top - offset >= entries_max then return false end
+    local _, appended, before = at(offset)
+    return appended ~= nil and now - appended < age_ms and total - before <= bytes_max
+  end
+  local oldest = at(0)
+  if not oldest then return top + 1 end
+  if stays(oldest) then return oldest end
+  local gone, step = oldest, 1
+  while gone + step <= top and not stays(gone + step) do
+    gone = gone + step
+    step = step * 2
+  end
+  local first = math.min(gone + step, top + 1)
+  while first - gone > 1 do
+    local middle = math.floor((first + gone) / 2)
+    if stays(middle) then first = middle else gone = middle end
+  end
+  redis.call('XTRIM', log, 'MINID', whole(first) .. '-0')
+  return first
+end
+";
+
+/// KEYS log, meta, latest.
+/// ARGV epoch, producer, entries, bytes, age in ms, how long the epoch is kept in ms, pub/sub
+/// channel; then for each entry seq, prev, time, `k` and the key (or nothing), stored form.
+///
+/// Answers `done` and for each entry its offset, 0 for a duplicate, -(last + 1) for a gap; or
+/// `foreign` and the epoch. The first write is the XADD, which a server that is out of memory
+/// refuses; what follows the first write is not refused, so that a batch is never half applied.
+pub(super) static APPEND: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(&[
+        NOW,
+        TRIM,
+        "
+local log, meta, latest = KEYS[1], KEYS[2], KEYS[3]
+local producer = 'p:' .. ARGV[2]
+local held = redis.call('HMGET', meta, 'e', 's', 'b', producer)
+if held[1] ~= ARGV[1] then return {'foreign', held[1] or ''} end
+local now = clock()
+local top, total = tonumber(held[2]), tonumber(held[3])
+local last = held[4] and tonumber(string.match(held[4], '^%d+')) or 0
+local first = top + 1
+local results, frame = {'done'}, {}
+for i = 8, #ARGV, 5 do
+  local seq, prev, time, key, entry = tonumber(ARGV[i]), tonumber(ARGV[i + 1]), ARGV[i + 2], ARGV[i + 3], ARGV[i + 4]
+  if seq <= last then
+    results[#results + 1] = 0
+  elseif prev > last then
+    results[#results + 1] = -(last + 1)
+  else
+    last, top = seq, top + 1
+    local offset = whole(top)
+    redis.call('XADD', log, offset .. '-0', 'e', entry, 't', whole(now), 'b', whole(total))
+    total = total + #entry
+    if key ~= '' then
+      key = string.sub(key, 2)
+      local other = redis.call('HGET', latest, key)
+      if not other or tonumber(string.match(other, '^%-?%d+')) <= tonumber(time) then
+        redis.call('HSET', latest, key, time .. ' ' .. offset .. ' ' .. entry)
+      end
+    end
+    frame[#frame + 1] = #entry .. ':'
+    frame[#frame + 1] = entry
+    results[#results + 1] = top
+  end
+end
+if top < first then return results end
+
+local age_ms, kept_ms = tonumber(ARGV[5]), tonumber(ARGV[6])
+redis.call('HSET', meta, 's', whole(top), 'b', whole(total), producer, whole(last) .. ' ' .. whole(now))
+if not held[4] and redis.call('HLEN', meta) > 16 then
+  local all = redis.call('HGETALL', meta)
+  for i = 1, #all, 2 do
+    local seen = string.match(all[i + 1], '^%d+ (%d+)$')
+    if seen and string.sub(all[i], 1, 2) == 'p:' and now - tonumber(seen) > kept_ms then
+      redis.call('HDEL', meta, all[i])
+    end
+  end
+end
+trim(log, now, top, total, tonumber(ARGV[3]), tonumber(ARGV[4]), age_ms)
+redis.call('PEXPIRE', log, whole(age_ms))
+redis.call('PEXPIRE', meta, whole(kept_ms))
+redis.call('PEXPIRE', latest, whole(kept_ms))
+local head = '1 ' .. held[1] .. ' ' .. whole(first) .. ' ' .. whole(top - first + 1) .. '\\n'
+redis.call('PUBLISH', ARGV[7], head .. table.concat(frame))
+return results
+",
+    ])
+});
+
+/// KEYS log, meta, latest. ARGV expected epoch (or nothing), minted epoch, how long it is kept in
+/// ms. Answers the epoch in force.
+pub(super) static MINT: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(&["
+local held = redis.call('HGET', KEYS[2], 'e')
+if held and (held == ARGV[2] or held ~= ARGV[1]) then return held end
+redis.call('DEL', KEYS[1], KEYS[2], KEYS[3])
+redis.call('HSET', KEYS[2], 'e', ARGV[2], 's', '0', 'b', '0')
+redis.call('PEXPIRE', KEYS[2], ARGV[3])
+return ARGV[2]
+"])
+});
+
+/// KEYS log, meta. ARGV offset, limit, entries, bytes, age in ms.
+/// Answers epoch (or nothing), top, first, then offset and stored form of each entry.
+///
+/// Trims before it reads: of a log that nobody appends to, entries still go by their age.
+pub(super) static READ: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(&[
+        NOW,
+        TRIM,
+        "
+local held = redis.call('HMGET', KEYS[2], 'e', 's', 'b')
+if not held[1] then return {'', 0, 1} end
+local top, total = tonumber(held[2]), tonumber(held[3])
+local first = trim(KEYS[1], clock(), top, total, tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5]))
+local page = {held[1], top, first}
+local from, limit = tonumber(ARGV[1]) + 1, tonumber(ARGV[2])
+if limit > 0 and from <= top then
+  local found = redis.call('XRANGE', KEYS[1], whole(from) .. '-0', '+', 'COUNT', whole(limit))
+  for _, item in ipairs(found) do
+    page[#page + 1] = tonumber(string.match(item[1], '^%d+'))
+    page[#page + 1] = item[2][2]
+  end
+end
+return page
+",
+    ])
+});
+
+/// Removes records whose time has run out, some at a time.
+const PRUNE: &str = "
+local values, names, due = KEYS[1], KEYS[2], KEYS[3]
+local now = clock()
+for _, key in ipairs(redis.call('ZRANGEBYSCORE', due, '-inf', whole(now), 'LIMIT', 0, 100)) do
+  redis.call('HDEL', values, key)
+  redis.call('ZREM', names, key)
+  redis.call('ZREM', due, key)
+end
+local function live(value)
+  if not value then return nil end
+  local expires, content = string.match(value, '^(%d+) (.*)$')
+  if tonumber(expires) > now then return content end
+end
+";
+
+/// KEYS values, keys by bytes, keys by expiry. ARGV key, value, time to live in ms.
+pub(super) static PUT: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(&[
+        NOW,
+        PRUNE,
+        "
+local ttl = tonumber(ARGV[3])
+redis.call('HSET', values, ARGV[1], whole(now + ttl) .. ' ' .. ARGV[2])
+redis.call('ZADD', names, 0, ARGV[1])
+redis.call('ZADD', due, whole(now + ttl), ARGV[1])
+for _, key in ipairs(KEYS) do
+  if redis.call('PTTL', key) < ttl then redis.call('PEXPIRE', key, whole(ttl)) end
+end
+return 1
+",
+    ])
+});
+
+/// KEYS as for [`PUT`]. ARGV key. Answers the value, or nil.
+pub(super) static GET: LazyLock<Script> =
+    LazyLock::new(|| Script::new(&[NOW, PRUNE, "return live(redis.call('HGET', values, ARGV[1])) or false"]));
+
+/// KEYS as for [`PUT`]. ARGV key. Answers whether there was a value.
+pub(super) static DELETE: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(&[
+        NOW,
+        PRUNE,
+        "
+local held = live(redis.call('HGET', values, ARGV[1]))
+redis.call('HDEL', values, ARGV[1])
+redis.call('ZREM', names, ARGV[1])
+redis.call('ZREM', due, ARGV[1])
+return held and 1 or 0
+",
+    ])
+});
+
+/// KEYS as for [`PUT`]. ARGV where to begin (`-` or `(<key>`), limit. Answers keys and values.
+pub(super) static LIST: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(&[
+        NOW,
+        PRUNE,
+        "
+local page, from, limit = {}, ARGV[1], tonumber(ARGV[2])
+while #page < 2 * limit do
+  local found = redis.call('ZRANGEBYLEX', names, from, '+', 'LIMIT', 0, whole(limit))
+  for _, key in ipairs(found) do
+    local value = live(redis.call('HGET', values, key))
+    if value and #page < 2 * limit then
+      page[#page + 1] = key
+      page[#page + 1] = value
+    end
+    from = '(' .. key
+  end
+  if #found < limit then break end
+end
+return page
+",
+    ])
+});

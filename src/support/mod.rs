@@ -1,0 +1,6 @@
+//! Small tools that any room may use.
+
+pub(crate) mod backoff;
+pub(crate) mod checks;
+pub(crate) mod counter;
+pub(crate) mod telemetry;

@@ -1,0 +1,177 @@
+//! Which room may import which: imports go down only.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Each room and the rooms that it may import. A new arrow gets its own commit.
+const MAY_IMPORT: &[(&str, &[&str])] = &[
+    ("support", &[]),
+    ("model", &[]),
+    ("protocol", &["model", "support"]),
+    ("storage", &["model", "support"]),
+    ("channels", &["storage", "protocol", "model", "support"]),
+    ("connections", &["channels", "storage", "protocol", "model", "support"]),
+    ("feeds", &["channels", "storage", "protocol", "model", "support"]),
+    ("http", &["connections", "channels", "storage", "protocol", "model", "support"]),
+    // Each room owns its part of the config; the zones of a feed are names.
+    ("config", &["http", "connections", "feeds", "channels", "storage", "model", "support"]),
+    (
+        "gateway",
+        &["config", "http", "connections", "feeds", "channels", "storage", "protocol", "model", "support"],
+    ),
+    // It replays files with the readers of `feeds`.
+    ("cli", &["gateway", "config", "feeds", "protocol", "model", "support"]),
+];
+
+/// A room and what it imports, with a file that shows each.
+type Imports = BTreeMap<String, BTreeMap<String, String>>;
+
+/// What is wrong with these imports.
+fn faults(imports: &Imports) -> Vec<String> {
+    let rooms: BTreeMap<&str, &[&str]> = MAY_IMPORT.iter().copied().collect();
+    let mut faults = Vec::new();
+    for (room, targets) in imports {
+        let Some(allowed) = rooms.get(room.as_str()) else {
+            faults.push(format!("src/{room} is not in the map"));
+            continue;
+        };
+        for (target, file) in targets {
+            if target != room && !allowed.contains(&target.as_str()) {
+                faults.push(format!("{file}: `{room}` must not import `{target}`"));
+            }
+        }
+    }
+    faults
+}
+
+/// Names that follow `crate::`, or `super::super::` (which may reach up to the crate), in code.
+fn imported(source: &str) -> BTreeSet<String> {
+    let code: String =
+        source.lines().filter(|line| !line.trim_start().starts_with("//")).flat_map(|l| [l, "\n"]).collect();
+    let mut names = BTreeSet::new();
+    for (prefix, is_certain) in [("crate::", true), ("super::super::", false)] {
+        for (at, _) in code.match_indices(prefix) {
+            if code[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_' || c == '$') {
+                continue;
+            }
+            let rest = &code[at + prefix.len()..];
+            let found = if rest.starts_with('{') { first_names(rest) } else { vec![first_name(rest)] };
+            let is_room = |name: &str| MAY_IMPORT.iter().any(|(room, _)| *room == name);
+            names.extend(found.into_iter().filter(|name| is_certain || is_room(name)).map(str::to_owned));
+        }
+    }
+    names.remove("");
+    names
+}
+
+fn first_name(text: &str) -> &str {
+    let end = text.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(text.len());
+    &text[..end]
+}
+
+/// The first names of a group such as `{a, b::{c, d}}`: `a` and `b`.
+fn first_names(group: &str) -> Vec<&str> {
+    let mut names = Vec::new();
+    let mut depth = 0;
+    for (at, c) in group.char_indices() {
+        match c {
+            '{' => depth += 1,
+            '}' => depth -= 1,
+            _ => {}
+        }
+        if depth == 0 {
+            break;
+        }
+        if depth == 1 && matches!(c, '{' | ',') {
+            names.push(first_name(group[at + 1..].trim_start()));
+        }
+    }
+    names
+}
+
+/// The room that a file belongs to; `None` for `main.rs` and `lib.rs`.
+fn room(file: &Path) -> Option<String> {
+    let mut parts = file.iter();
+    let first = parts.next()?.to_str()?;
+    if parts.next().is_none() {
+        let room = first.strip_suffix(".rs")?;
+        return (!matches!(room, "main" | "lib")).then(|| room.to_owned());
+    }
+    Some(first.to_owned())
+}
+
+fn source_files(folder: &Path, found: &mut Vec<PathBuf>) {
+    for item in fs::read_dir(folder).unwrap() {
+        let path = item.unwrap().path();
+        if path.is_dir() {
+            source_files(&path, found);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            found.push(path);
+        }
+    }
+}
+
+fn imports() -> Imports {
+    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut files = Vec::new();
+    source_files(&src, &mut files);
+    assert!(files.len() > 50, "the sources were not found");
+    let mut imports = Imports::new();
+    for path in files {
+        let file = path.strip_prefix(&src).unwrap();
+        let Some(room) = room(file) else { continue };
+        let targets = imports.entry(room).or_default();
+        for target in imported(&fs::read_to_string(&path).unwrap()) {
+            targets.entry(target).or_insert_with(|| format!("src/{}", file.display()));
+        }
+    }
+    imports
+}
+
+#[test]
+fn rooms_import_only_what_the_map_allows() {
+    let faults = faults(&imports());
+    assert!(faults.is_empty(), "{faults:#?}");
+}
+
+#[test]
+fn every_room_of_the_map_is_there() {
+    let imports = imports();
+    for (room, _) in MAY_IMPORT {
+        assert!(imports.contains_key(*room), "there is no src/{room}");
+    }
+}
+
+#[test]
+fn arrows_go_down_only() {
+    // The map lists each room after all that it imports, so there can be no circle.
+    for (place, (room, allowed)) in MAY_IMPORT.iter().enumerate() {
+        for target in *allowed {
+            assert!(MAY_IMPORT[..place].iter().any(|(lower, _)| lower == target), "{room} -> {target}");
+        }
+    }
+}
+
+#[test]
+fn a_forbidden_import_is_noticed() {
+    for (source, expected) in [
+        ("use crate::http::HttpConfig;", &["http"][..]),
+        ("use crate::{http::X, model::{Zone, crate_name}, storage};", &["http", "model", "storage"]),
+        ("fn f() { let x = crate::connections::y(); }", &["connections"]),
+        ("use super::super::channels::Z; use super::super::neighbour;", &["channels"]),
+        ("// use crate::http;\n/// [`crate::http`]\nuse other_crate::http;", &[]),
+    ] {
+        let names = imported(source);
+        assert_eq!(names.iter().map(String::as_str).collect::<Vec<_>>(), expected, "{source}");
+    }
+    let example = |room: &str, target: &str| {
+        Imports::from([(room.to_owned(), BTreeMap::from([(target.to_owned(), "src/x.rs".to_owned())]))])
+    };
+    assert_eq!(faults(&example("model", "storage")), ["src/x.rs: `model` must not import `storage`"]);
+    assert_eq!(faults(&example("connections", "http")).len(), 1, "up");
+    assert_eq!(faults(&example("connections", "feeds")).len(), 1, "beside");
+    assert_eq!(faults(&example("http", "gateway")).len(), 1, "the root");
+    assert_eq!(faults(&example("channels", "model")), [""; 0], "down");
+    assert_eq!(faults(&example("cellar", "model")), ["src/cellar is not in the map"]);
+}

@@ -1,0 +1,561 @@
+//! What no client should send. Each case gets its own answer and is counted, and meanwhile another
+//! client of the same gateway receives every price.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::task::JoinSet;
+use tokio::time::{self, MissedTickBehavior};
+use tokio_util::sync::CancellationToken;
+use zonewire::config::Config;
+
+use crate::support::client::{Client, LIMIT, offset};
+use crate::support::gateway::{
+    Answer, JSON, LINES, Lines, Running, config, post, price, publish, read_answer, until_stat,
+};
+use crate::support::raw::{RawSocket, masked, upgrade};
+
+/// A gateway with a client that receives prices all the while.
+struct Watched {
+    gateway: Running,
+    witness: JoinSet<u64>,
+    done: CancellationToken,
+}
+
+impl Watched {
+    async fn start(config: Config) -> Self {
+        let gateway = Running::start(config).await;
+        let (mut client, _) = gateway.market("witness").await;
+        gateway.publish("witness", [price("W", 1)]).await;
+        let (done, address) = (CancellationToken::new(), gateway.address);
+        let mut witness = JoinSet::new();
+        let until = done.clone();
+        witness.spawn(async move {
+            let mut pace = time::interval(Duration::from_millis(5));
+            pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            let mut count = 1;
+            assert_eq!(offset(&client.prices(1).await[0]), count);
+            // One more after the end: it still works then.
+            loop {
+                let last = until.is_cancelled();
+                count += 1;
+                publish(address, "witness", [price("W", count)]).await;
+                let got = client.prices(1).await.remove(0);
+                assert_eq!((offset(&got), &got["price"]), (count, &json!(count)));
+                if last {
+                    assert_eq!(client.until_pong().await, [] as [Value; 0]);
+                    return count;
+                }
+                pace.tick().await;
+            }
+        });
+        Self { gateway, witness, done }
+    }
+
+    fn address(&self) -> SocketAddr {
+        self.gateway.address
+    }
+
+    async fn count(&self, pointer: &str) -> u64 {
+        let stats = self.gateway.stats().await;
+        stats.pointer(pointer).and_then(Value::as_u64).unwrap_or_else(|| panic!("no {pointer} in {stats}"))
+    }
+
+    /// The witness has missed nothing; the gateway stops well.
+    async fn finish(mut self) {
+        self.done.cancel();
+        let seen = time::timeout(LIMIT, self.witness.join_next()).await.expect("the witness ends in time");
+        assert!(seen.unwrap().unwrap() >= 1);
+        self.gateway.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_bad_message_is_answered_and_the_connection_goes_on() {
+    let watched = Watched::start(config()).await;
+    let mut client = Client::connect(&watched.gateway.url("/ws")).await;
+    client.next_of_type("connection_established").await;
+    let long_id = format!(r#"{{"type":"ping","id":"{}"}}"#, "x".repeat(200));
+    let deep = "[".repeat(10_000);
+    for (text, code, id, channel) in [
+        ("", "invalid_json", Value::Null, Value::Null),
+        ("{", "invalid_json", Value::Null, Value::Null),
+        ("nonsense", "invalid_json", Value::Null, Value::Null),
+        (r#"{"type":"ping"} x"#, "invalid_json", Value::Null, Value::Null),
+        (r#"{"type":"ping","id":NaN}"#, "invalid_json", Value::Null, Value::Null),
+        (&deep, "invalid_json", Value::Null, Value::Null),
+        ("[]", "invalid_message", Value::Null, Value::Null),
+        ("5", "invalid_message", Value::Null, Value::Null),
+        ("{}", "invalid_message", Value::Null, Value::Null),
+        (r#"{"type":7,"id":1}"#, "invalid_message", json!(1), Value::Null),
+        (r#"{"type":"ping","id":[1]}"#, "invalid_message", Value::Null, Value::Null),
+        (&long_id, "invalid_message", Value::Null, Value::Null),
+        (r#"{"type":"subscribe","id":2}"#, "invalid_message", json!(2), Value::Null),
+        (r#"{"type":"subscribe","channels":"zone:a"}"#, "invalid_message", Value::Null, Value::Null),
+        (
+            r#"{"type":"subscribe","channels":["zone:a"],"since":5}"#,
+            "invalid_message",
+            Value::Null,
+            Value::Null,
+        ),
+        (r#"{"type":"dance","id":"x"}"#, "unknown_type", json!("x"), Value::Null),
+        (r#"{"type":"subscribe","id":3,"channels":["pjm"]}"#, "invalid_channel", json!(3), json!("pjm")),
+        (r#"{"type":"subscribe","channels":["zone:"]}"#, "invalid_channel", Value::Null, json!("zone:")),
+        (
+            r#"{"type":"subscribe","channels":["zone:a b"]}"#,
+            "invalid_channel",
+            Value::Null,
+            json!("zone:a b"),
+        ),
+        (r#"{"type":"subscribe","channels":["zone:*"]}"#, "invalid_channel", Value::Null, json!("zone:*")),
+        (
+            r#"{"type":"subscribe","channels":["zone:a"],"since":{"zone:a":"x"}}"#,
+            "invalid_position",
+            Value::Null,
+            json!("zone:a"),
+        ),
+        (
+            r#"{"type":"subscribe","channels":["zone:a"],"since":{"zone:a":{"epoch":"e","offset":-1}}}"#,
+            "invalid_position",
+            Value::Null,
+            json!("zone:a"),
+        ),
+        (r#"{"type":"unsubscribe","channels":["zone:a"]}"#, "invalid_channel", Value::Null, json!("zone:a")),
+    ] {
+        let pointer = format!("/messages/errors_by_code/{code}");
+        let before = watched.count(&pointer).await;
+        client.send_text(text).await;
+        let error = client.next().await;
+        let shown: String = text.chars().take(80).collect();
+        assert_eq!((&error["type"], &error["code"]), (&json!("error"), &json!(code)), "{shown}");
+        assert_eq!((&error["id"], &error["channel"]), (&id, &channel), "{shown}");
+        assert!(error["message"].as_str().is_some_and(|message| !message.is_empty()));
+        assert_eq!(watched.count(&pointer).await, before + 1, "{shown}");
+    }
+    // One bad name does not spoil the others.
+    client.send(&json!({ "type": "subscribe", "channels": ["zone:good", "bad", "zone:fine"] })).await;
+    let mut kinds = Vec::new();
+    for _ in 0..3 {
+        kinds.push(client.next().await["type"].as_str().unwrap().to_owned());
+    }
+    kinds.sort_unstable();
+    assert_eq!(kinds, ["error", "subscribed", "subscribed"]);
+    drop(client);
+    watched.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_bad_frame_closes_with_its_code() {
+    let mut config = config();
+    config.connections.message_bytes_max = 1_000;
+    let watched = Watched::start(config).await;
+    let fragment = |first| masked(first, &[b'x'; 400]);
+    for (what, bytes, code, reason) in [
+        ("unmasked", b"\x81\x02hi".to_vec(), 1002, "protocol_error"),
+        ("reserved bit", masked(0xc1, b"{}"), 1002, "protocol_error"),
+        ("reserved opcode", masked(0x83, b"{}"), 1002, "protocol_error"),
+        ("long ping", masked(0x89, &[b'x'; 126]), 1002, "protocol_error"),
+        ("fragmented ping", masked(0x09, b"x"), 1002, "protocol_error"),
+        ("a continuation of nothing", masked(0x80, b"x"), 1002, "protocol_error"),
+        ("a beginning within a message", [fragment(0x01), fragment(0x01)].concat(), 1002, "protocol_error"),
+        ("a close of one byte", masked(0x88, b"x"), 1002, "protocol_error"),
+        ("not UTF-8", masked(0x81, b"\xff\xfe"), 1007, "invalid_utf8"),
+        ("half a character", masked(0x81, "é".as_bytes().split_at(1).0), 1007, "invalid_utf8"),
+        ("binary", masked(0x82, b"{}"), 1003, "unsupported_data"),
+        ("too large", masked(0x81, &[b'x'; 1_001]), 1009, "message_too_big"),
+        (
+            "claims 2^62 bytes",
+            b"\x81\xff\x40\0\0\0\0\0\0\0\x01\x02\x03\x04".to_vec(),
+            1009,
+            "message_too_big",
+        ),
+        ("claims 1,001 bytes", b"\x81\xfe\x03\xe9\x01\x02\x03\x04".to_vec(), 1009, "message_too_big"),
+        (
+            "fragments without an end",
+            [fragment(0x01), fragment(0x00), fragment(0x00), fragment(0x00)].concat(),
+            1009,
+            "message_too_big",
+        ),
+    ] {
+        let pointer = format!("/connections/closed_by_reason/{reason}");
+        let before = watched.count(&pointer).await;
+        let mut socket = RawSocket::open(watched.address(), "/ws/market/pjm").await;
+        socket.send(&bytes).await;
+        let (texts, number) = socket.until_close().await;
+        assert_eq!(number, code, "{what}");
+        let closing: Value = serde_json::from_str(texts.last().unwrap()).unwrap();
+        assert_eq!(
+            (&closing["type"], &closing["code"], &closing["reason"]),
+            (&json!("closing"), &json!(code), &json!(reason)),
+            "{what}"
+        );
+        assert_eq!(closing.get("retry_after_ms"), None, "coming back with the same would not help");
+        drop(socket);
+        until_stat(&watched.gateway, &pointer, before + 1).await;
+    }
+    watched.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flood_of_messages_ends_its_sender_only() {
+    let mut config = config();
+    config.connections.messages_per_s = 1;
+    config.connections.messages_burst = 20;
+    let watched = Watched::start(config).await;
+    for frame in [masked(0x81, br#"{"type":"ping"}"#), masked(0x89, b"ping")] {
+        let mut socket = RawSocket::open(watched.address(), "/ws").await;
+        socket.send(&frame.repeat(2_000)).await;
+        let (texts, code) = socket.until_close().await;
+        assert_eq!(code, 4501);
+        assert!(texts.len() < 40, "{}", texts.len());
+    }
+    until_stat(&watched.gateway, "/connections/closed_by_reason/rate_limited", 2).await;
+    watched.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_subscription_too_many_is_refused() {
+    let watched = Watched::start(config()).await;
+    let mut client = Client::connect(&watched.gateway.url("/ws")).await;
+    client.next_of_type("connection_established").await;
+    let channels: Vec<String> = (1..=129).map(|n| format!("zone:z{n}")).collect();
+    client.send(&json!({ "type": "subscribe", "id": 1, "channels": channels })).await;
+    let mut subscribed = 0;
+    let mut errors = Vec::new();
+    while subscribed + errors.len() < 129 {
+        let message = client.next().await;
+        match message["type"].as_str() {
+            Some("subscribed") => subscribed += 1,
+            _ => errors.push(message),
+        }
+    }
+    assert_eq!((subscribed, errors.len()), (128, 1));
+    assert_eq!(
+        (&errors[0]["code"], &errors[0]["channel"], &errors[0]["id"]),
+        (&json!("too_many_subscriptions"), &json!("zone:z129"), &json!(1))
+    );
+    assert_eq!(watched.count("/messages/errors_by_code/too_many_subscriptions").await, 1);
+    // Asking again for one that it has is not one more; leaving one makes room.
+    client.send(&json!({ "type": "subscribe", "channels": ["zone:z1"] })).await;
+    assert_eq!(client.next().await["type"], "subscribed");
+    client.send(&json!({ "type": "unsubscribe", "channels": ["zone:z2"] })).await;
+    assert_eq!(client.next().await["type"], "unsubscribed");
+    client.send(&json!({ "type": "subscribe", "channels": ["zone:z129"] })).await;
+    assert_eq!(client.next().await["channel"], "zone:z129");
+    watched.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_bad_post_gets_its_problem() {
+    let mut config = config();
+    config.http.body_bytes_max = 4_096;
+    config.http.line_bytes_max = 1_024;
+    let watched = Watched::start(config).await;
+    let good = r#"{"key":"A","price":1}"#;
+    let long_line = format!("{good}\n{{\"key\":\"A\",\"price\":1,\"n\":\"{}\"}}\n", "x".repeat(1_024));
+    let large = format!("[{}]", vec![good; 300].join(","));
+    let third = |bad: &str| format!("{good}\n{good}\n{bad}\n{good}\n");
+    let (bad_3, reserved_3, nan_3) =
+        (third("{"), third(r#"{"key":"A","price":1,"id":5}"#), third(r#"{"key":"A","price":NaN}"#));
+    let array = format!(r#"[{good},{{"key":"A"}}]"#);
+    let no_utf8 = [b"{\"key\":\"", &b"\xff"[..], b"\",\"price\":1}"].concat();
+    let cases: &[(&str, &[u8], u16, &str, Value)] = &[
+        (JSON, b"", 400, "invalid_json", json!({})),
+        (JSON, b"{", 400, "invalid_json", json!({})),
+        (JSON, b"[{]", 400, "invalid_json", json!({})),
+        (JSON, br#"{"key":"A","price":NaN}"#, 400, "invalid_json", json!({})),
+        (JSON, br#"{"key":"A","price":-Infinity}"#, 400, "invalid_json", json!({})),
+        (JSON, &no_utf8, 400, "invalid_utf8", json!({})),
+        (JSON, b"5", 422, "invalid_price", json!({})),
+        (JSON, br#"{"key":"A","price":1e999}"#, 422, "invalid_price", json!({})),
+        (JSON, br#"{"key":"A","price":"5"}"#, 422, "invalid_price", json!({})),
+        (JSON, br#"{"price":5}"#, 422, "invalid_key", json!({})),
+        (JSON, br#"{"key":"A","price":1,"type":"x"}"#, 422, "reserved_field", json!({})),
+        (JSON, br#"{"key":"A","price":1,"channel":"x"}"#, 422, "reserved_field", json!({})),
+        (JSON, br#"{"key":"A","price":1,"offset":1}"#, 422, "reserved_field", json!({})),
+        (JSON, br#"{"key":"A","price":1,"id":1}"#, 422, "reserved_field", json!({})),
+        (JSON, br#"{"key":"A","price":1,"timestamp":"soon"}"#, 422, "invalid_timestamp", json!({})),
+        (JSON, array.as_bytes(), 422, "invalid_price", json!({ "index": 1 })),
+        (JSON, large.as_bytes(), 413, "body_too_large", json!({})),
+        (LINES, bad_3.as_bytes(), 422, "invalid_json", json!({ "accepted": 2, "line": 3 })),
+        (LINES, reserved_3.as_bytes(), 422, "reserved_field", json!({ "accepted": 2, "line": 3 })),
+        (LINES, nan_3.as_bytes(), 422, "invalid_json", json!({ "accepted": 2, "line": 3 })),
+        (LINES, long_line.as_bytes(), 413, "line_too_large", json!({ "accepted": 1, "line": 2 })),
+        (LINES, &[b'x'; 3_000], 413, "line_too_large", json!({ "accepted": 0, "line": 1 })),
+        ("text/plain", good.as_bytes(), 415, "unsupported_media_type", json!({})),
+        ("application/x-www-form-urlencoded", good.as_bytes(), 415, "unsupported_media_type", json!({})),
+        ("", good.as_bytes(), 415, "unsupported_media_type", json!({})),
+    ];
+    let refused = watched.count("/http/price_requests_refused").await;
+    let mut accepted = 0;
+    for (content_type, body, status, code, more) in cases {
+        let answer = watched.gateway.post("pjm", content_type, body).await;
+        let problem = answer.problem(*status, code);
+        for name in ["accepted", "line", "index"] {
+            assert_eq!(problem.get(name), more.get(name), "{name} of {answer:?}");
+        }
+        accepted += more.get("accepted").and_then(Value::as_u64).unwrap_or_default();
+    }
+    let counted = watched.count("/http/price_requests_refused").await - refused;
+    assert_eq!(counted, cases.len() as u64, "each is counted");
+    let history = watched.gateway.get("/api/zones/pjm/history").await.json();
+    assert_eq!(history["entries"].as_array().unwrap().len() as u64, accepted, "no more than was said");
+
+    for zone in ["a%20b", "%2e%2e%2fx", "z%C3%BCrich", "a*", &"z".repeat(65), "%ff"] {
+        let answer = watched.gateway.post(zone, JSON, good.as_bytes()).await;
+        answer.problem(400, "invalid_name");
+        let open = upgrade(&format!("/ws/market/{zone}"));
+        send(watched.address(), open.as_bytes()).await.unwrap().problem(400, "invalid_name");
+    }
+    let open = upgrade("/ws/market/pjm?since=nonsense");
+    send(watched.address(), open.as_bytes()).await.unwrap().problem(400, "invalid_position");
+    watched.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_zone_or_key_too_many_is_refused() {
+    let mut config = config();
+    config.channels.zones_max = 2;
+    config.channels.keys_per_zone_max = 3;
+    let watched = Watched::start(config).await;
+    let gateway = &watched.gateway;
+    gateway.publish("a", [price("A", 1), price("B", 1)]).await;
+    let one = price("A", 1).to_string();
+    gateway.post("b", JSON, one.as_bytes()).await.problem(422, "too_many_zones");
+    gateway.post("b", LINES, one.as_bytes()).await.problem(422, "too_many_zones");
+
+    let keys = |keys: &[&str]| keys.iter().map(|key| price(key, 2)).collect::<Vec<_>>();
+    let array = Value::from(keys(&["A", "C", "D"])).to_string();
+    let problem = gateway.post("a", JSON, array.as_bytes()).await.problem(422, "too_many_keys");
+    assert_eq!((&problem["accepted"], &problem["index"]), (&json!(0), &json!(2)), "all or nothing");
+    let lines: Vec<String> = keys(&["A", "C", "D", "A"]).iter().map(Value::to_string).collect();
+    let problem = gateway.post("a", LINES, lines.join("\n").as_bytes()).await.problem(422, "too_many_keys");
+    assert_eq!((&problem["accepted"], &problem["line"]), (&json!(2), &json!(3)), "up to the line at fault");
+    gateway.publish("a", keys(&["A", "B", "C"])).await;
+
+    // Twice as many channels may be asked for as there may be zones.
+    let mut client = Client::connect(&gateway.url("/ws")).await;
+    client.next_of_type("connection_established").await;
+    client.send(&json!({ "type": "subscribe", "channels": ["zone:c", "zone:d"] })).await;
+    for _ in 0..2 {
+        assert_eq!(client.next().await["type"], "subscribed");
+    }
+    client.send(&json!({ "type": "subscribe", "channels": ["zone:e"] })).await;
+    let error = client.next().await;
+    assert_eq!((&error["code"], &error["channel"]), (&json!("too_many_zones"), &json!("zone:e")));
+    assert_eq!(watched.count("/messages/errors_by_code/too_many_zones").await, 1);
+    drop(client);
+    watched.finish().await;
+}
+
+/// Sends bytes as they are, and reads the answer; `None` when the connection is closed without one.
+async fn send(address: SocketAddr, bytes: &[u8]) -> Option<Answer> {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    let _refused = stream.write_all(bytes).await;
+    read_answer(&mut stream).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_bad_upgrade_gets_its_problem() {
+    let watched = Watched::start(config()).await;
+    let good = upgrade("/ws/market/pjm");
+    let cases = [
+        ("Sec-WebSocket-Version: 13\r\n", "Sec-WebSocket-Version: 8\r\n", 426, "unsupported_version"),
+        ("Sec-WebSocket-Version: 13\r\n", "", 426, "unsupported_version"),
+        ("Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n", "", 400, "invalid_websocket_key"),
+        ("dGhlIHNhbXBsZSBub25jZQ==", "c2hvcnQ=", 400, "invalid_websocket_key"),
+        ("dGhlIHNhbXBsZSBub25jZQ==", "!!!!!!!!!!!!!!!!!!!!!!==", 400, "invalid_websocket_key"),
+        ("Upgrade: websocket\r\n", "", 426, "upgrade_required"),
+        ("Upgrade: websocket\r\n", "Upgrade: h2c\r\n", 426, "upgrade_required"),
+        ("Connection: Upgrade\r\n", "Connection: close\r\n", 426, "upgrade_required"),
+        ("GET ", "POST ", 405, "method_not_allowed"),
+        (
+            "Host: localhost\r\n",
+            "Host: localhost\r\nOrigin: https://evil.example\r\n",
+            403,
+            "origin_not_allowed",
+        ),
+        ("Host: localhost\r\n", "Host: localhost\r\nOrigin: null\r\n", 403, "origin_not_allowed"),
+        ("/ws/market/pjm", "/ws/market", 404, "not_found"),
+        ("/ws/market/pjm", "/ws/market/pjm/x", 404, "not_found"),
+    ];
+    for (from, to, status, code) in cases {
+        let head = good.replacen(from, to, 1);
+        assert_ne!(head, good);
+        let answer = send(watched.address(), head.as_bytes()).await.unwrap();
+        answer.problem(status, code);
+        if status == 426 {
+            assert!(answer.head.contains("sec-websocket-version: 13"), "{answer:?}");
+        }
+    }
+    assert_eq!(watched.count("/connections/total").await, 1, "the witness only");
+    watched.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pages_of_listed_origins_may_connect() {
+    let mut config = config();
+    config.http.origins = vec!["https://desk.example".to_owned()];
+    let watched = Watched::start(config).await;
+    for (origin, status) in
+        [("https://desk.example", 101), ("http://localhost", 101), ("https://desk.example.evil.example", 403)]
+    {
+        let head = upgrade("/ws").replacen("Host:", &format!("Origin: {origin}\r\nHost:"), 1);
+        let answer = send(watched.address(), head.as_bytes()).await.unwrap_or_else(|| panic!("{origin}"));
+        assert_eq!(answer.status, status, "{origin}");
+    }
+    watched.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_no_request_is_closed_and_counted() {
+    let mut config = config();
+    config.http.head_timeout_ms = 300;
+    let watched = Watched::start(config).await;
+    let large_head = format!("GET /ws HTTP/1.1\r\nHost: x\r\nX: {}\r\n\r\n", "x".repeat(100_000));
+    let cases: &[(&str, &[u8])] = &[
+        ("garbage", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03 what is this?\r\n\r\n"),
+        ("another protocol", b"PING\r\n"),
+        ("HTTP/2", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"),
+        ("a large head", large_head.as_bytes()),
+        ("half a head", b"GET /ws/market/pjm HTTP/1.1\r\nHost: localhost\r\nConnec"),
+        ("a head without its end", b"GET /ws HTTP/1.1\r\nHost: localhost\r\n"),
+        ("nothing", b""),
+    ];
+    for (what, bytes) in cases {
+        let before = watched.count("/http/bad_requests").await;
+        let mut stream = TcpStream::connect(watched.address()).await.unwrap();
+        let _refused = stream.write_all(bytes).await;
+        // The client keeps its side open; the gateway ends it.
+        if let Some(answer) = read_answer(&mut stream).await {
+            assert!((400..500).contains(&answer.status), "{what}: {answer:?}");
+        }
+        until_stat(&watched.gateway, "/http/bad_requests", before + 1).await;
+    }
+    // A byte now and then does not keep a head alive.
+    let before = watched.count("/http/bad_requests").await;
+    let mut drip = TcpStream::connect(watched.address()).await.unwrap();
+    let mut pace = time::interval(Duration::from_millis(20));
+    let dripping = async {
+        loop {
+            pace.tick().await;
+            if drip.write_all(b"G").await.is_err() {
+                return;
+            }
+        }
+    };
+    time::timeout(LIMIT, dripping).await.expect("a head that drips is cut");
+    until_stat(&watched.gateway, "/http/bad_requests", before + 1).await;
+    watched.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn more_connections_than_may_be_are_refused_and_places_come_back() {
+    let mut config = config();
+    config.connections.max = 3;
+    let watched = Watched::start(config).await;
+    let (first, _) = watched.gateway.market("pjm").await;
+    let (_second, _) = watched.gateway.market("pjm").await;
+    let answer = send(watched.address(), upgrade("/ws").as_bytes()).await.unwrap();
+    answer.problem(503, "too_many_connections");
+    assert!(answer.head.contains("retry-after: "), "{answer:?}");
+    assert_eq!(watched.count("/connections/refused_full").await, 1);
+    first.close().await;
+    until_stat(&watched.gateway, "/connections/total_disconnections", 1).await;
+    let (mut third, _) = watched.gateway.market("pjm").await;
+    assert_eq!(third.until_pong().await, [] as [Value; 0]);
+    drop(third);
+    watched.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn more_connections_of_one_address_than_may_be_are_refused() {
+    let mut config = config();
+    config.connections.per_loopback_address_max = 12;
+    let gateway = Running::start(config).await;
+    let (mut witness, _) = gateway.market("pjm").await;
+    let mut held = Vec::new();
+    for _ in 0..10 {
+        held.push(RawSocket::open(gateway.address, "/ws").await);
+    }
+    // Twelve with this one, which stays idle; the thirteenth is closed without a word.
+    let twelfth = TcpStream::connect(gateway.address).await.unwrap();
+    let mut refused = 0;
+    while refused == 0 {
+        let mut stream = TcpStream::connect(gateway.address).await.unwrap();
+        let _refused =
+            stream.write_all(b"GET /ws/stats HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await;
+        let mut answer = Vec::new();
+        let read = time::timeout(LIMIT, stream.read_to_end(&mut answer)).await.expect("an end in time");
+        // Before the twelfth has been accepted there may still be a place.
+        refused += usize::from(read.is_err() || answer.is_empty());
+    }
+    drop(twelfth);
+    held.truncate(5);
+    publish_when_there_is_room(gateway.address).await;
+    assert_eq!(witness.prices(1).await[0]["price"], 1);
+    let stats = gateway.stats().await;
+    assert!(stats["connections"]["refused_address"].as_u64().unwrap() >= 1);
+    assert!(stats["http"]["refused"].as_u64().unwrap() >= 1);
+    drop(held);
+    drop(witness);
+    gateway.stop().await;
+}
+
+async fn publish_when_there_is_room(address: SocketAddr) {
+    let body = price("A", 1).to_string();
+    let request = format!(
+        "POST /api/zones/pjm/prices HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Type: {JSON}\r\n\
+         Content-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    let deadline = time::Instant::now() + LIMIT;
+    while send(address, request.as_bytes()).await.is_none_or(|answer| answer.status != 200) {
+        assert!(time::Instant::now() < deadline, "places come back");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn half_a_body_leaves_what_was_whole() {
+    let watched = Watched::start(config()).await;
+    let (mut reader, _) = watched.gateway.market("pjm").await;
+    let refused = watched.count("/http/price_requests_refused").await;
+    // Half a JSON body: nothing of it.
+    let mut stream = TcpStream::connect(watched.address()).await.unwrap();
+    let head = format!(
+        "POST /api/zones/pjm/prices HTTP/1.1\r\nHost: x\r\nContent-Type: {JSON}\r\nContent-Length: 1000\r\n\r\n"
+    );
+    stream.write_all(head.as_bytes()).await.unwrap();
+    stream.write_all(br#"[{"key":"A","price":1}"#).await.unwrap();
+    drop(stream);
+    // Half a line after a whole one: the whole one.
+    let mut lines = Lines::open(watched.address(), "pjm").await;
+    lines.send("{\"key\":\"A\",\"price\":2}\n{\"key\":\"A\",\"pri").await;
+    assert_eq!(reader.prices(1).await[0]["price"], 2);
+    drop(lines);
+    until_stat(&watched.gateway, "/http/price_requests_refused", refused + 2).await;
+    assert_eq!(post(watched.address(), "pjm", JSON, price("A", 3).to_string().as_bytes()).await.status, 200);
+    assert_eq!(reader.prices(1).await[0]["price"], 3);
+    drop(reader);
+    watched.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_vanishes_at_any_byte_of_its_upgrade_does_no_harm() {
+    let watched = Watched::start(config()).await;
+    let whole = [upgrade("/ws/market/pjm").into_bytes(), masked(0x81, br#"{"type":"ping"}"#)].concat();
+    for end in (0..=whole.len()).step_by(5) {
+        let mut stream = TcpStream::connect(watched.address()).await.unwrap();
+        stream.write_all(&whole[..end]).await.unwrap();
+        drop(stream);
+    }
+    until_stat(&watched.gateway, "/http/accepted", whole.len() as u64 / 5).await;
+    crate::support::eventually::eventually("only the witness is left", async || {
+        (watched.count("/connections/open").await == 1).then_some(())
+    })
+    .await;
+    watched.finish().await;
+}

@@ -1,0 +1,264 @@
+//! Numbers that add up, health that says the truth, and connections that an operator ends.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+use zonewire::connections::ConnectionHealth;
+use zonewire::protocol::CloseCode;
+
+use crate::support::client::Client;
+use crate::support::eventually::eventually;
+use crate::support::gateway::{Running, config, price, until_stat};
+
+/// The values of a text in the OpenMetrics format, by name with labels.
+fn parse_metrics(text: &str) -> BTreeMap<String, f64> {
+    let mut types = BTreeMap::new();
+    let mut values = BTreeMap::new();
+    let mut lines = text.lines().peekable();
+    while let Some(line) = lines.next() {
+        if line == "# EOF" {
+            assert_eq!(lines.next(), None, "nothing follows the end");
+            return values;
+        }
+        if let Some(comment) = line.strip_prefix("# ") {
+            let mut words = comment.splitn(3, ' ');
+            match (words.next(), words.next(), words.next()) {
+                (Some("TYPE"), Some(name), Some(kind @ ("counter" | "gauge"))) => {
+                    assert_eq!(types.insert(name.to_owned(), kind.to_owned()), None, "{line}");
+                }
+                (Some("HELP"), Some(_), Some(help)) => assert!(!help.is_empty()),
+                (Some("UNIT"), Some(name), Some(unit)) => assert!(name.ends_with(unit), "{line}"),
+                _ => panic!("{line}"),
+            }
+            continue;
+        }
+        let (name, value) = line.rsplit_once(' ').unwrap_or_else(|| panic!("{line}"));
+        let family = name.split('{').next().unwrap();
+        let kind = types.get(family.strip_suffix("_total").unwrap_or(family));
+        assert_eq!(family.ends_with("_total"), kind.is_some_and(|kind| kind == "counter"), "{line}");
+        assert!(family.starts_with("zonewire_"), "{line}");
+        assert_eq!(values.insert(name.to_owned(), value.parse().unwrap()), None, "{line} twice");
+    }
+    panic!("the end is not marked");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn stats_add_up() {
+    let mut config = config();
+    // None comes in between, and is counted.
+    config.connections.heartbeat_interval_s = 3_600;
+    config.connections.silence_timeout_s = 7_200;
+    let gateway = Running::start(config).await;
+    let (mut one, _) = gateway.market("pjm").await;
+    let (mut two, _) = gateway.market("pjm").await;
+    let (three, _) = gateway.market("ercot").await;
+    let mut bare = Client::connect(&gateway.url("/ws")).await;
+    bare.next_of_type("connection_established").await;
+    gateway.publish("pjm", (1..=10).map(|n| price("A", n))).await;
+    one.prices(10).await;
+    two.prices(10).await;
+    assert_eq!(one.until_pong().await, [] as [Value; 0]);
+    bare.send_text("{").await;
+    assert_eq!(bare.next().await["code"], "invalid_json");
+    bare.send(&json!({ "type": "dance" })).await;
+    assert_eq!(bare.next().await["code"], "unknown_type");
+
+    let stats = eventually("all that was sent is counted", async || {
+        let stats = gateway.stats().await;
+        // Two first messages each but for `bare`, ten prices twice, a pong, two errors.
+        (stats["messages"]["sent"] == 7 + 20 + 1 + 2).then_some(stats)
+    })
+    .await;
+    let connections = &stats["connections"];
+    assert_eq!(
+        (&connections["open"], &connections["total"], &connections["total_disconnections"]),
+        (&json!(4), &json!(4), &json!(0))
+    );
+    assert_eq!(connections["by_zone"], json!({ "ercot": 1, "pjm": 2 }));
+    let messages = &stats["messages"];
+    assert_eq!((&messages["received"], &messages["errors"]), (&json!(3), &json!(2)));
+    assert_eq!(messages["error_rate_percent"], 66.67);
+    assert_eq!(messages["errors_by_code"]["invalid_json"], 1);
+    assert_eq!(messages["errors_by_code"]["unknown_type"], 1);
+    assert!(messages["bytes_received"].as_u64().unwrap() > 20);
+    assert_eq!(stats["channels"]["entries_accepted"], 10);
+    assert_eq!(
+        (&stats["http"]["prices_accepted"], &stats["http"]["price_requests"]),
+        (&json!(10), &json!(1))
+    );
+    assert_eq!((&stats["storage_backend"], &stats["state"]), (&json!("in-memory"), &json!("healthy")));
+    let list = stats["connection_list"].as_array().unwrap();
+    assert_eq!(list.len(), 4);
+    assert!(list.iter().all(|info| info["health"] == "healthy" && info["waiting_messages"] == 0), "{list:?}");
+    assert_eq!(
+        gateway.get("/ws/stats?connections=1").await.json()["connection_list"].as_array().unwrap().len(),
+        1
+    );
+
+    // The ends are counted by their reason, and nothing stays behind.
+    three.close().await;
+    drop(two);
+    bare.send_text(&"x".repeat(70_000)).await;
+    assert_eq!(bare.until_close().await.1, 1009);
+    drop(bare);
+    until_stat(&gateway, "/connections/total_disconnections", 3).await;
+    let connections = gateway.stats().await["connections"].clone();
+    assert_eq!((&connections["open"], &connections["by_zone"]), (&json!(1), &json!({ "pjm": 1 })));
+    let closed: BTreeMap<String, u64> =
+        serde_json::from_value(connections["closed_by_reason"].clone()).unwrap();
+    let closed: Vec<(&str, u64)> = closed
+        .iter()
+        .filter(|(_, count)| **count > 0)
+        .map(|(reason, count)| (reason.as_str(), *count))
+        .collect();
+    assert_eq!(closed, [("abnormal", 1), ("message_too_big", 1), ("normal", 1)]);
+    let durations = connections["durations"].as_array().unwrap();
+    assert_eq!(durations.iter().map(|bucket| bucket["connections"].as_u64().unwrap()).sum::<u64>(), 3);
+    drop(one);
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn stats_health_and_metrics_say_the_same() {
+    let mut config = config();
+    config.connections.heartbeat_interval_s = 3_600;
+    config.connections.silence_timeout_s = 7_200;
+    let gateway = Running::start(config).await;
+    let (mut client, _) = gateway.market("pjm").await;
+    gateway.publish("pjm", [price("A", 1), price("A", 2)]).await;
+    client.prices(2).await;
+    client.send_text("[]").await;
+    client.next_of_type("error").await;
+    until_stat(&gateway, "/messages/sent", 5).await;
+    let refused = gateway.post("pjm", "text/plain", b"").await;
+    refused.problem(415, "unsupported_media_type");
+
+    let stats = gateway.stats().await;
+    let answer = gateway.get("/metrics").await;
+    assert_eq!(answer.status, 200);
+    assert!(answer.head.contains("content-type: application/openmetrics-text"), "{answer:?}");
+    let metrics = parse_metrics(&answer.body);
+    for (name, pointer) in [
+        ("zonewire_connections", "/connections/open"),
+        ("zonewire_connections_opened_total", "/connections/total"),
+        ("zonewire_messages_sent_total", "/messages/sent"),
+        ("zonewire_messages_received_total", "/messages/received"),
+        ("zonewire_received_bytes_total", "/messages/bytes_received"),
+        ("zonewire_messages_conflated_total", "/messages/conflated"),
+        ("zonewire_replays_total", "/messages/replays"),
+        ("zonewire_replayed_entries_total", "/messages/replayed"),
+        ("zonewire_gaps_told_total", "/messages/gaps_told"),
+        ("zonewire_paced_total", "/messages/paced"),
+        ("zonewire_channels_active", "/channels/active"),
+        ("zonewire_entries_accepted_total", "/channels/entries_accepted"),
+        ("zonewire_entries_unavailable_total", "/channels/entries_unavailable"),
+        ("zonewire_entries_delivered_total", "/channels/entries_delivered"),
+        ("zonewire_entries_missed_total", "/channels/entries_missed"),
+        ("zonewire_storage_appends_total", "/channels/appends"),
+        ("zonewire_storage_retries_total", "/channels/storage_retries"),
+        ("zonewire_holes_repaired_total", "/channels/holes_repaired"),
+        ("zonewire_epoch_changes_total", "/channels/epoch_changes"),
+        ("zonewire_echoes_dropped_total", "/channels/echoes_dropped"),
+        ("zonewire_tcp_refused_total", "/http/refused"),
+        ("zonewire_tcp_accept_failures_total", "/http/accept_failures"),
+        ("zonewire_price_requests_total", "/http/price_requests"),
+        ("zonewire_price_requests_refused_total", "/http/price_requests_refused"),
+        ("zonewire_prices_accepted_total", "/http/prices_accepted"),
+    ] {
+        let said = stats.pointer(pointer).and_then(Value::as_f64);
+        assert_eq!(metrics.get(name).copied(), said, "{name} and {pointer}");
+    }
+    for (name, pointer, label) in [
+        ("zonewire_connections_closed_total", "/connections/closed_by_reason", "reason"),
+        ("zonewire_message_errors_total", "/messages/errors_by_code", "code"),
+        ("zonewire_messages_dropped_total", "/messages/dropped_by_reason", "reason"),
+    ] {
+        for (value, count) in stats.pointer(pointer).unwrap().as_object().unwrap() {
+            let name = format!("{name}{{{label}=\"{value}\"}}");
+            assert_eq!(metrics.get(&name).copied(), count.as_f64(), "{name}");
+        }
+    }
+    assert_eq!(metrics["zonewire_storage_state{state=\"healthy\"}"], 1.0);
+    assert_eq!(metrics["zonewire_storage_state{state=\"degraded\"}"], 0.0);
+    assert_eq!(metrics["zonewire_storage_backend{backend=\"in-memory\"}"], 1.0);
+
+    let health = gateway.get("/ws/health").await.json();
+    assert_eq!(health["status"], "healthy");
+    assert_eq!(
+        (&health["live"], &health["ready"], &health["degraded"]),
+        (&json!(true), &json!(true), &json!(false))
+    );
+    for field in ["storage_backend", "state", "since", "reason_code", "reason", "node", "version"] {
+        assert_eq!(health[field], stats[field], "{field}");
+        assert!(!health[field].is_null(), "{field}");
+    }
+    assert_eq!(health["connections"], 1);
+    drop(client);
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn health_and_stats_answer_at_each_of_their_addresses() {
+    let gateway = Running::start(config()).await;
+    let fields = |value: &Value| value.as_object().unwrap().keys().cloned().collect::<Vec<_>>();
+    for (paths, status) in [
+        (&["/ws/health", "/health", "/api/ws/ws/health", "/health/ready"][..], "healthy"),
+        (&["/health/live"], "live"),
+        (&["/health/redis"], "not_configured"),
+    ] {
+        for path in paths {
+            let answer = gateway.get(path).await;
+            assert_eq!((answer.status, &answer.json()["status"]), (200, &json!(status)), "{path}");
+            assert!(answer.head.contains("cache-control: no-store"), "{path}");
+            assert_eq!(fields(&answer.json()), fields(&gateway.get(paths[0]).await.json()), "{path}");
+        }
+    }
+    let stats = gateway.stats().await;
+    assert_eq!(fields(&gateway.get("/api/ws/ws/stats").await.json()), fields(&stats));
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_operator_lists_connections_and_ends_them() {
+    let gateway = Running::start(config()).await;
+    let mut clients = BTreeMap::new();
+    for zone in ["a", "b", "c", "d"] {
+        let mut client = Client::connect(&gateway.url(&format!("/ws/market/{zone}"))).await;
+        let id = client.next().await["connection_id"].as_str().unwrap().to_owned();
+        client.next_of_type("subscribed").await;
+        clients.insert(zone, (client, id));
+    }
+    let mut listed = gateway.manager.list(10).await;
+    listed.sort_by(|a, b| a.channels.cmp(&b.channels));
+    assert_eq!(listed.len(), 4);
+    for (info, (zone, (_, id))) in listed.iter().zip(&clients) {
+        assert_eq!(
+            (&info.connection_id.to_string(), &info.channels[..]),
+            (id, &[format!("zone:{zone}")][..])
+        );
+        assert_eq!(info.health, ConnectionHealth::Healthy);
+    }
+    assert_eq!(gateway.manager.list(3).await.len(), 3);
+
+    for (zone, code, may_return) in [
+        ("a", CloseCode::Moved, true),
+        ("b", CloseCode::Disconnected, false),
+        ("c", CloseCode::Normal, false),
+    ] {
+        let (mut client, id) = clients.remove(zone).unwrap();
+        assert!(gateway.manager.disconnect(id.parse().unwrap(), code).await);
+        let (before, number, reason) = client.until_close().await;
+        assert_eq!((number, reason.as_str()), (code.number(), code.reason()));
+        let closing = before.last().unwrap();
+        assert_eq!((&closing["type"], &closing["code"]), (&json!("closing"), &json!(number)));
+        assert_eq!(closing.get("retry_after_ms").is_some(), may_return, "{closing}");
+        client.close().await;
+        let pointer = format!("/connections/closed_by_reason/{}", code.reason());
+        until_stat(&gateway, &pointer, 1).await;
+        assert!(!gateway.manager.disconnect(id.parse().unwrap(), code).await, "it is gone");
+    }
+    assert_eq!(gateway.manager.list(10).await.len(), 1);
+    assert_eq!(clients.get_mut("d").unwrap().0.until_pong().await, [] as [Value; 0], "the others stay");
+    drop(clients);
+    gateway.stop().await;
+}

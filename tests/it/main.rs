@@ -1,0 +1,15 @@
+//! Everything that goes through a socket or a process, in one binary.
+
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail by panicking too")]
+
+mod architecture;
+mod bad_input;
+mod cli;
+mod limits_and_stats;
+mod redis_nodes;
+mod shutdown;
+mod storage_choice;
+mod storage_contract;
+mod storage_redis;
+mod stream;
+mod support;

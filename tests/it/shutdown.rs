@@ -1,0 +1,252 @@
+//! How a gateway ends: what its clients are told, what is kept, and its exit code.
+
+use std::net::{SocketAddr, TcpListener};
+use std::process::{ExitStatus, Stdio};
+
+use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::net::TcpStream;
+use tokio::process::{Child, Command};
+use tokio::task::JoinSet;
+use tokio::time;
+use tokio_util::sync::CancellationToken;
+use zonewire::storage::StorageChoice;
+
+use crate::support::client::{Client, LIMIT};
+use crate::support::eventually::eventually;
+use crate::support::gateway::{Lines, Running, config, price, publish, read_answer};
+use crate::support::raw::{RawSocket, upgrade};
+use crate::support::redis_server::RedisServer;
+
+/// The program, serving.
+struct Process {
+    child: Child,
+    address: SocketAddr,
+    /// Reads its log to the end, so that it never waits for us.
+    _log: JoinSet<()>,
+}
+
+fn serve(args: &[String]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_zonewire"));
+    command.arg("serve").args(args).env_clear().kill_on_drop(true);
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+    command
+}
+
+impl Process {
+    async fn start(settings: &[&str]) -> Self {
+        let mut args = vec!["--listen=127.0.0.1:0".to_owned(), "--set=log.format=json".to_owned()];
+        args.extend(settings.iter().map(|setting| format!("--set={setting}")));
+        let mut child = serve(&args).spawn().unwrap();
+        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        let ready = async {
+            loop {
+                let line = lines.next_line().await.unwrap().expect("the log goes on until it is ready");
+                let line: Value = serde_json::from_str(&line).unwrap_or_else(|_| panic!("{line}"));
+                if line["message"] == "ready" {
+                    return line["address"].as_str().unwrap().parse().unwrap();
+                }
+            }
+        };
+        let address = time::timeout(LIMIT, ready).await.expect("it is ready in time");
+        let mut log = JoinSet::new();
+        log.spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
+        Self { child, address, _log: log }
+    }
+
+    async fn signal(&self, signal: &str) {
+        let pid = self.child.id().expect("it still runs").to_string();
+        assert!(Command::new("kill").args([signal, &pid]).status().await.unwrap().success());
+    }
+
+    async fn ended(&mut self) -> ExitStatus {
+        time::timeout(LIMIT, self.child.wait()).await.expect("it ends in time").unwrap()
+    }
+
+    fn url(&self, path: &str) -> String {
+        format!("ws://{}{path}", self.address)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sigterm_tells_clients_and_ends_with_0() {
+    for signal in ["-TERM", "-INT"] {
+        let mut process = Process::start(&["storage.backend=memory", "http.drain_s=1"]).await;
+        let mut clients = Vec::new();
+        for path in ["/ws", "/ws/market/pjm", "/ws/market/pjm", "/ws/market/ercot"] {
+            let mut client = Client::connect(&process.url(path)).await;
+            client.next_of_type("connection_established").await;
+            clients.push(client);
+        }
+        process.signal(signal).await;
+        for mut client in clients {
+            let (before, code, reason) = client.until_close().await;
+            assert_eq!((code, reason.as_str()), (4000, "shutting_down"));
+            let closing = before.last().unwrap();
+            assert_eq!(
+                (&closing["type"], &closing["code"], &closing["reason"]),
+                (&json!("closing"), &json!(4000), &json!("shutting_down"))
+            );
+            // Half a second, and then spread over the drain window.
+            let hint = closing["retry_after_ms"].as_u64().unwrap();
+            assert!((500..=1_500).contains(&hint), "{hint}");
+            client.close().await;
+        }
+        assert_eq!(process.ended().await.code(), Some(0));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn new_connections_are_refused_while_old_ones_are_closed() {
+    let mut process = Process::start(&["storage.backend=memory", "http.drain_s=0"]).await;
+    // Does not answer the close, and so keeps the process waiting for a while.
+    let mut rude = RawSocket::open(process.address, "/ws/market/pjm").await;
+    process.signal("-TERM").await;
+    let (_, code) = rude.until_close().await;
+    assert_eq!(code, 4000);
+    eventually("nobody listens any more", async || {
+        TcpStream::connect(process.address).await.is_err().then_some(())
+    })
+    .await;
+    assert_eq!(process.ended().await.code(), Some(0), "one that does not answer is cut");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_signal_ends_it_at_once() {
+    let settings = ["storage.backend=memory", "http.drain_s=600", "connections.close_grace_ms=600000"];
+    let mut process = Process::start(&settings).await;
+    let mut rude = RawSocket::open(process.address, "/ws").await;
+    process.signal("-TERM").await;
+    // The first signal has been taken when this comes; two at once would be one.
+    rude.until_close().await;
+    process.signal("-TERM").await;
+    assert_eq!(process.ended().await.code(), Some(130));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_accepted_before_the_end_is_in_redis() {
+    let Some(server) = RedisServer::start(&[]) else { return };
+    let redis = [
+        "storage.backend=redis",
+        "storage.redis.host=127.0.0.1",
+        &format!("storage.redis.port={}", server.port),
+    ];
+    let mut process = Process::start(&[&redis[..], &["http.drain_s=0"]].concat()).await;
+    let mut reader = Client::connect(&process.url("/ws/market/pjm")).await;
+    reader.next_of_type("subscribed").await;
+    // Lines without an end, as fast as they are taken.
+    let mut lines = Lines::open(process.address, "pjm").await;
+    let (mut feeding, enough) = (JoinSet::new(), CancellationToken::new());
+    let until = enough.clone();
+    feeding.spawn(async move {
+        let chunk: String = (0..20).map(|n| price("A", n).to_string() + "\n").collect();
+        while !until.is_cancelled() {
+            lines.send(&chunk).await;
+        }
+        lines.answer().await
+    });
+    reader.prices(200).await;
+    process.signal("-TERM").await;
+    // The publisher goes on until the shutdown is under way.
+    reader.until_close().await;
+    enough.cancel();
+    let answer = feeding.join_next().await.unwrap().unwrap();
+    let accepted = answer.problem(503, "shutting_down")["accepted"].as_u64().unwrap();
+    assert!(accepted >= 200, "{accepted}");
+    reader.close().await;
+    assert_eq!(process.ended().await.code(), Some(0));
+
+    let mut config = config();
+    config.storage.backend = StorageChoice::Redis;
+    config.storage.required = true;
+    config.storage.redis = server.config();
+    let next = Running::start(config).await;
+    let answer = next.get("/api/zones/pjm/history?limit=1").await;
+    let last = &answer.json()["last_offset"];
+    assert_eq!(last, accepted, "all that was accepted, and nothing else: {answer:?}");
+    next.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_endless_post_is_answered_whatever_the_times_to_wait() {
+    for (drain_s, grace_ms) in [(0, 0), (0, 5_000), (1, 0)] {
+        let mut config = config();
+        config.http.drain_s = drain_s;
+        config.connections.close_grace_ms = grace_ms;
+        let mut gateway = Running::start(config).await;
+        let (mut reader, _) = gateway.market("pjm").await;
+        let mut lines = Lines::open(gateway.address, "pjm").await;
+        lines.send("{\"key\":\"A\",\"price\":1}\n{\"key\":\"A\",\"price\":2}\n{\"key\":").await;
+        reader.prices(2).await;
+        gateway.begin_stop();
+        // The request holds up the end, and nobody is left waiting for a gateway that goes.
+        eventually("nobody listens any more", async || {
+            TcpStream::connect(gateway.address).await.is_err().then_some(())
+        })
+        .await;
+        let problem = lines.answer().await.problem(503, "shutting_down");
+        assert_eq!((&problem["accepted"], &problem["line"]), (&json!(2), &json!(3)));
+        drop(reader);
+        gateway.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upgrade_under_way_does_not_hold_up_the_end() {
+    for round in 0..20 {
+        let mut config = config();
+        config.connections.heartbeat_interval_s = 1;
+        config.connections.close_grace_ms = 100;
+        let mut gateway = Running::start(config).await;
+        let mut rude = Vec::new();
+        for _ in 0..10 {
+            let mut stream = TcpStream::connect(gateway.address).await.unwrap();
+            stream.write_all(upgrade("/ws/market/pjm").as_bytes()).await.unwrap();
+            rude.push(stream);
+        }
+        // In each round the gateway has come a little further; nobody answers its close frames.
+        for stream in rude.iter().take(round / 2) {
+            stream.readable().await.unwrap();
+        }
+        gateway.begin_stop();
+        gateway.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stopping_gateway_says_that_it_is_not_ready() {
+    let mut config = config();
+    config.connections.close_grace_ms = 10_000;
+    let mut gateway = Running::start(config).await;
+    // A connection of before the stop, with half a request; and one that keeps the gateway from ending.
+    let mut rude = RawSocket::open(gateway.address, "/ws").await;
+    let mut open = TcpStream::connect(gateway.address).await.unwrap();
+    open.write_all(b"GET /health/ready HTTP/1.1\r\nHo").await.unwrap();
+    publish(gateway.address, "pjm", [price("A", 1)]).await;
+    gateway.begin_stop();
+    rude.until_close().await;
+    // It is answered, or closed; never told that all is well.
+    if open.write_all(b"st: x\r\n\r\n").await.is_ok()
+        && let Some(answer) = read_answer(&mut open).await
+    {
+        assert_eq!((answer.status, &answer.json()["status"]), (503, &json!("stopping")));
+    }
+    drop(rude);
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_port_that_is_taken_is_told() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let gateway = Running::start(config()).await;
+    // By something else, and by another gateway, which shares its port among its own threads.
+    for taken in [listener.local_addr().unwrap(), gateway.address] {
+        let mut command = serve(&[format!("--listen={taken}"), "--storage=memory".to_owned()]);
+        let output = time::timeout(LIMIT, command.output()).await.expect("it ends in time").unwrap();
+        let told = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{told}");
+        assert!(told.contains(&format!("error: cannot start: cannot listen on {taken}")), "{told}");
+        assert!(told.contains("in use"), "{told}");
+    }
+    gateway.stop().await;
+}

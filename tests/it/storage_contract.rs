@@ -1,0 +1,700 @@
+//! What every backend promises: each sentence in the docs of the storage roles is a test.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use proptest::prelude::*;
+use proptest::strategy::ValueTree;
+use tokio::time;
+use zonewire::model::{Entry, Epoch, NodeId};
+use zonewire::storage::{
+    Append, AppendAnswer, Appended, LogEvent, LogState, Page, Record, RecordKind, Retention, SharedBackend,
+    StorageBackend,
+};
+
+use crate::support::eventually::eventually;
+use crate::support::stores::{
+    Make, Producer, SECOND, Stores, channel, done, for_every_backend, link, offsets, price,
+};
+
+for_every_backend!(
+    offsets_count_from_1_without_holes_in_one_order_for_all,
+    a_repeated_append_does_nothing,
+    an_entry_after_a_missing_one_is_a_gap_and_is_not_applied,
+    a_thinned_chain_is_applied,
+    of_a_batch_what_fits_the_chain_is_applied_next_to_each_other,
+    an_empty_batch_does_nothing,
+    an_append_never_makes_an_epoch,
+    an_append_in_another_epoch_does_nothing,
+    asking_for_the_state_makes_nothing,
+    the_state_is_told_as_the_asking_producer_sees_it,
+    minting_is_a_compare_and_set,
+    a_new_life_begins_empty_and_knows_no_producer,
+    an_epoch_that_is_gone_may_be_replaced_whatever_was_expected,
+    an_entry_is_read_as_it_was_appended,
+    pages_go_on_where_the_one_before_ended,
+    reading_removes_nothing,
+    a_position_at_or_beyond_the_top_reads_nothing,
+    the_oldest_go_when_there_are_too_many,
+    the_oldest_go_when_they_have_too_many_bytes,
+    the_oldest_go_when_they_are_too_old,
+    entries_go_by_age_also_where_newer_ones_stay,
+    the_latest_of_each_key_is_the_newest_by_its_own_time,
+    the_latest_outlives_its_place_in_the_log,
+    channels_do_not_see_each_other,
+    what_is_followed_is_told,
+    there_is_one_receiver,
+    an_append_dropped_in_mid_call_is_whole_or_nothing,
+    two_producers_at_once_give_one_order_without_holes,
+    the_chain_rule_holds_as_in_the_model,
+    a_record_is_got_as_it_was_put,
+    a_put_replaces_the_whole_value,
+    a_record_expires,
+    a_put_starts_the_time_to_live_anew,
+    deleting_says_whether_there_was_one,
+    a_list_goes_by_keys_in_pages,
+    expired_records_are_not_listed,
+    a_ping_is_answered,
+);
+
+async fn one(make: Make) -> Option<(Stores, SharedBackend)> {
+    with(make, Retention::default()).await
+}
+
+async fn with(make: Make, retention: Retention) -> Option<(Stores, SharedBackend)> {
+    let stores = make(retention)?;
+    let store = stores.open().await;
+    Some((stores, store))
+}
+
+async fn offsets_count_from_1_without_holes_in_one_order_for_all(make: Make) {
+    let Some((stores, store)) = one(make).await else { return };
+    let (a, b) = (Producer::new(&store).await, Producer::new(&stores.open().await).await);
+    a.fill(1..=50).await;
+    b.fill(1..=1).await;
+    a.fill(51..=60).await;
+    let page = a.read(0, 100).await;
+    assert_eq!(offsets(&page.entries), (1..=61).collect::<Vec<_>>());
+    assert_eq!((page.top, page.first, page.epoch.as_ref()), (61, 1, Some(&a.epoch)));
+    assert_eq!((page.entries[50].id.producer, page.entries[60].id.seq), (b.id, 60));
+    assert_eq!(b.read(0, 100).await, page);
+}
+
+async fn a_repeated_append_does_nothing(make: Make) {
+    let Some((_stores, store)) = one(make).await else { return };
+    let producer = Producer::new(&store).await;
+    producer.fill(1..=3).await;
+    let before = producer.read(0, 10).await;
+    let again = done(store.append(&producer.chain(1..=3)).await.unwrap());
+    assert_eq!(again, [Appended::Duplicate; 3]);
+    let half = done(store.append(&producer.chain(3..=4)).await.unwrap());
+    assert_eq!(half, [Appended::Duplicate, Appended::Applied { offset: 4 }]);
+    assert_eq!(producer.read(0, 3).await.entries, before.entries);
+}
+
+async fn an_entry_after_a_missing_one_is_a_gap_and_is_not_applied(make: Make) {
+    let Some((_stores, store)) = one(make).await else { return };
+    let producer = Producer::new(&store).await;
+    assert_eq!(producer.append(vec![link(1, 2)]).await, [Appended::Gap { last: 0 }]);
+    producer.fill(1..=2).await;
+    let results = producer.append(vec![link(5, 6), link(6, 7)]).await;
+    assert_eq!(results, [Appended::Gap { last: 2 }; 2]);
+    assert_eq!(producer.read(0, 10).await.top, 2);
+}
+
+async fn a_thinned_chain_is_applied(make: Make) {
+    let Some((_stores, store)) = one(make).await else { return };
+    let producer = Producer::new(&store).await;
+    producer.fill(1..=2).await;
+    // 3 and 4 were dropped, and 5 took over the `prev` of 3; 9 looks back beyond what was applied.
+    let results = producer.append(vec![link(2, 5), link(4, 9)]).await;
+    assert_eq!(results, [Appended::Applied { offset: 3 }, Appended::Applied { offset: 4 }]);
+    assert_eq!(producer.append(vec![link(2, 4)]).await, [Appended::Duplicate]);
+}
+
+async fn of_a_batch_what_fits_the_chain_is_applied_next_to_each_other(make: Make) {
+    let Some((_stores, store)) = one(make).await else { return };
+    let producer = Producer::new(&store).await;
+    let results = producer.append(vec![link(0, 1), link(3, 4), link(1, 5), link(5, 6)]).await;
+    let applied = |offset| Appended::Applied { offset };
+    assert_eq!(results, [applied(1), Appended::Gap { last: 1 }, applied(2), applied(3)]);
+    let seqs: Vec<u64> = producer.read(0, 10).await.entries.iter().map(|entry| entry.id.seq).collect();
+    assert_eq!(seqs, [1, 5, 6]);
+}
+
+async fn an_empty_batch_does_nothing(make: Make) {
+    let Some((_stores, store)) = one(make).await else { return };
+    let producer = Producer::new(&store).await;
+    assert_eq!(producer.append(vec![]).await, []);
+    assert_eq!(producer.read(0, 10).await.top, 0);
+}
+
+async fn an_append_never_makes_an_epoch(make: Make) {
+    let Some((_stores, store)) = one(make).await else { return };
+    let producer = Producer {
+        store: Arc::clone(&store),
+        channel: channel(),
+        epoch: Epoch::random(),
+        id: NodeId::random(),
+    };
+    let answer = store.append(&producer.chain(1..=2)).await.unwrap();
+    assert_eq!(answer, AppendAnswer::ForeignEpoch(None));
+    assert_eq!(store.state(&channel(), producer.id).await.unwrap().epoch, None);
+}
+
+async fn an_append_in_another_epoch_does_nothing(make: Make) {
+    let Some((_stores, store)) = one(make).await else { return };
+    let producer = Producer::new(&store).await;
+    producer.fill(1..=1).await;
+    let stranger = Producer { epoch: Epoch::random(), ..producer.clone() };
+    let answer = store.append(&stranger.chain(2..=3)).await.unwrap();
+    assert_eq!(answer, AppendAnswer::ForeignEpoch(Some(producer.epoch.clone())));
+    assert_eq!(producer.read(0, 10).await.top, 1);
+}
+
+async fn asking_for_the_state_makes_nothing(make: Make) {
+    let Some((_stores, store)) = one(make).await else { return };
+    for _ in 0..2 {
+        let state = store.state(&channel(), NodeId::random()).await.unwrap();
+        assert_eq!(state, LogState { epoch: None, top: 0, last_seq: 0 });
+        let page = store.read_after(&channel(), 0, 10).await.unwrap();
+        assert_eq!(page, Page { epoch: None, top: 0, first: 1, entries: vec![] });
+        assert_eq!(store.latest(&channel()).await.unwrap(), []);
+    }
+}
+
+async fn the_state_is_told_as_the_asking_producer_sees_it(make: Make) {
+    let Some((_stores, store)) = one(make).await else { return };
+    let (a, b) = (Producer::new(&store).await, Producer::new(&store).await);
+    a.fill(1..=3).await;
+    b.append(vec![link(0, 40)]).await;
+    let seen_by = async |id| store.state(&channel(), id).await.unwrap();
+    let state = |last_seq| LogState { epoch: Some(a.epoch.clone()), top: 4, last_seq };
+    assert_eq!(seen_by(a.id).await, state(3));
+    assert_eq!(seen_by(b.id).await, state(40));
+    assert_eq!(seen_by(NodeId::random()).await, state(0));
+}
+
+async fn minting_is_a_compare_and_set(make: Make) {
+    let Some((stores, store)) = one(make).await else { return };
+    let other = stores.open().await;
+    let epochs: Vec<Epoch> = (0..4).map(|_| Epoch::random()).collect();
+    let name = channel();
+    let (a, b) =
+        tokio::join!(store.mint_epoch(&name, None, &epochs[0]), other.mint_epoch(&name, None, &epochs[1]));
+    let winner = a.unwrap();
+    assert_eq!(winner, b.unwrap(), "both are told the same");
+    assert!(epochs[..2].contains(&winner));
+    let mint = async |expected, minted| store.mint_epoch(&channel(), expected, minted).await.unwrap();
+    assert_eq!(mint(None, &winner).await, winner, "a repetition is told that it holds");
+    assert_eq!(mint(Some(&epochs[2]), &epochs[3]).await, winner, "another was expected");
+    assert_eq!(mint(Some(&winner), &epochs[2]).await, epochs[2]);
+    assert_eq!(mint(Some(&winner), &epochs[3]).await, epochs[2], "it has been replaced before");
+    assert_eq!(mint(Some(&winner), &epochs[2]).await, epochs[2], "a repetition is told that it holds");
+}
+
+async fn a_new_life_begins_empty_and_knows_no_producer(make: Make) {
+    let Some((_stores, store)) = one(make).await else { return };
+    let mut producer = Producer::new(&store).await;
+    producer.fill(1..=3).await;
+    let next = Epoch::random();
+    assert_eq!(store.mint_epoch(&channel(), Some(&producer.epoch), &next).await.unwrap(), next);
+    let state = store.state(&channel(), producer.id).await.unwrap();
+    assert_eq!(state, LogState { epoch: Some(next.clone()), top: 0, last_seq: 0 });
+    assert_eq!(store.latest(&channel()).await.unwrap(), []);
+    let page = producer.read(0, 10).await;
+    assert_eq!(page, Page { epoch: Some(next.clone()), top: 0, first: 1, entries: vec![] });
+    producer.epoch = next;
+    assert_eq!(producer.append(vec![link(0, 1)]).await, [Appended::Applied { offset: 1 }]);
+    // A repetition of the mint must not empty the log again.
+    store.mint_epoch(&channel(), None, &producer.epoch).await.unwrap();
+    assert_eq!(producer.read(0, 10).await.top, 1);
+}
+
+async fn an_epoch_that_is_gone_may_be_replaced_whatever_was_expected(make: Make) {
+    let Some((_stores, store)) = one(make).await else { return };
+    let minted = Epoch::random();
+    assert_eq!(store.mint_epoch(&channel(), Some(&Epoch::random()), &minted).await.unwrap(), minted);
+}
+
+async fn an_entry_is_read_as_it_was_appended(make: Make) {
+    let Some((_stores, store)) = one(make).await else { return };
+    let producer = Producer::new(&store).await;
+    let drafts = [
+        price(0, None, "{}"),
+        price(-1, Some(""), "{\"p\":1}"),
+        price(1_700_000_000_123, Some("a b\n\"ü"), "{\"s\":\"ü \\n 1 2 3\"}"),
+        price(8_000_000_000_000, Some("k"), &format!("{{\"x\":\"{}\"}}", "y".repeat(60_000))),
+    ];
+    let entries =
+        drafts.iter().zip(1..).map(|(draft, seq)| Append { seq, prev: seq - 1, draft: draft.clone() });
+    producer.append(entries.collect()).await;
+    let read: Vec<_> = producer.read(0, 10).await.entries.into_iter().map(|entry| entry.draft).collect();
+    assert_eq!(read, drafts);
+    let latest: Vec<_> =
+        store.latest(&channel()).await.unwrap().into_iter().map(|entry| entry.draft).collect();
+    assert_eq!(latest, drafts[1..]);
+}
+
+async fn pages_go_on_where_the_one_before_ended(make: Make) {
+    let Some((_stores, store)) = one(make).await else { return };
+    let producer = Producer::new(&store).await;
+    producer.fill(1..=7).await;
+    let mut seen = vec![];
+    loop {
+        let page = producer.read(seen.last().copied().unwrap_or(0), 3).await;
+        assert!(page.entries.len() <= 3 && page.top == 7 && page.first == 1);
+        seen.extend(offsets(&page.entries));
+        if page.entries.is_empty() {
+            break;
+        }
+    }
+    assert_eq!(seen, [1, 2, 3, 4, 5, 6, 7]);
+    assert_eq!(producer.read(0, usize::MAX).await.entries.len(), 7);
+    assert_eq!(producer.read(0, 0).await.entries, []);
+}
+
+async fn reading_removes_nothing(make: Make) {
+    let Some((_stores, store)) = one(make).await else { return };
+    let producer = Producer::new(&store).await;
+    producer.fill(1..=3).await;
+    assert_eq!(producer.read(1, 10).await, producer.read(1, 10).await);
+    assert_eq!(producer.read(0, 10).await.entries.len(), 3);
+}
+
+async fn a_position_at_or_beyond_the_top_reads_nothing(make: Make) {
+    let Some((_stores, store)) = one(make).await else { return };
+    let producer = Producer::new(&store).await;
+    producer.fill(1..=3).await;
+    for offset in [3, 4, 1 << 53, u64::MAX] {
+        let page = producer.read(offset, 10).await;
+        assert_eq!((page.entries.len(), page.top, page.first), (0, 3, 1), "after {offset}");
+    }
+}
+
+async fn the_oldest_go_when_there_are_too_many(make: Make) {
+    let retention = Retention { entries: 5, ..Retention::default() };
+    let Some((_stores, store)) = with(make, retention).await else { return };
+    let producer = Producer::new(&store).await;
+    for (from, to) in [(1, 3), (4, 6), (7, 7), (8, 57)] {
+        producer.fill(from..=to).await;
+        let page = producer.read(0, 100).await;
+        let first = to.saturating_sub(4).max(1);
+        assert_eq!((page.first, page.top), (first, to));
+        assert_eq!(offsets(&page.entries), (first..=to).collect::<Vec<_>>());
+    }
+    assert_eq!(offsets(&producer.read(55, 100).await.entries), [56, 57], "positions stay meaningful");
+}
+
+async fn the_oldest_go_when_they_have_too_many_bytes(make: Make) {
+    let retention = Retention { bytes: 10_000, ..Retention::default() };
+    let Some((_stores, store)) = with(make, retention).await else { return };
+    let producer = Producer::new(&store).await;
+    let data = format!("{{\"x\":\"{}\"}}", "y".repeat(1_000));
+    for seq in 1..=40 {
+        producer.append(vec![Append { seq, prev: seq - 1, draft: price(0, None, &data) }]).await;
+    }
+    let page = producer.read(0, 100).await;
+    let bytes: usize = page.entries.iter().map(|entry| entry.draft.data.len()).sum();
+    assert!(bytes <= 10_000 && page.entries.len() >= 7, "{bytes} bytes in {}", page.entries.len());
+    assert_eq!((page.top, page.first), (40, 41 - page.entries.len() as u64));
+    assert_eq!(offsets(&page.entries), (page.first..=40).collect::<Vec<_>>());
+}
+
+async fn the_oldest_go_when_they_are_too_old(make: Make) {
+    let retention = Retention { age_s: 1, ..Retention::default() };
+    let Some((_stores, store)) = with(make, retention).await else { return };
+    let producer = Producer::new(&store).await;
+    producer.fill(1..=3).await;
+    let page = eventually("entries go by age", async || {
+        Some(producer.read(0, 10).await).filter(|page| page.entries.is_empty())
+    })
+    .await;
+    assert_eq!((page.epoch.as_ref(), page.top, page.first), (Some(&producer.epoch), 3, 4));
+    assert_eq!(store.state(&channel(), producer.id).await.unwrap().last_seq, 3, "the producer stays known");
+    // A stalled machine may need a second between the two; then the next round shows it.
+    let mut seq = 3;
+    eventually("a new entry is kept", async || {
+        seq += 1;
+        producer.fill(seq..=seq).await;
+        offsets(&producer.read(seq - 1, 10).await.entries).eq(&[seq]).then_some(())
+    })
+    .await;
+}
+
+async fn entries_go_by_age_also_where_newer_ones_stay(make: Make) {
+    let retention = Retention { age_s: 1, ..Retention::default() };
+    let Some((_stores, store)) = with(make, retention).await else { return };
+    let producer = Producer::new(&store).await;
+    producer.fill(1..=20).await;
+    let mut seq = 20;
+    let page = eventually("the oldest go while newer ones come", async || {
+        seq += 1;
+        producer.fill(seq..=seq).await;
+        Some(producer.read(0, 1_000).await).filter(|page| page.first > 20)
+    })
+    .await;
+    assert_eq!(offsets(&page.entries), (page.first..=page.top).collect::<Vec<_>>());
+    assert!(!page.entries.is_empty());
+}
+
+async fn the_latest_of_each_key_is_the_newest_by_its_own_time(make: Make) {
+    let Some((_stores, store)) = one(make).await else { return };
+    let producer = Producer::new(&store).await;
+    let drafts = [
+        price(100, Some("a"), "{\"n\":1}"),
+        price(100, Some("b"), "{\"n\":2}"),
+        price(50, Some("a"), "{\"late\":1}"),
+        price(500, None, "{\"keyless\":1}"),
+        price(100, Some("b"), "{\"n\":5}"),
+        price(-5, Some("c"), "{\"n\":6}"),
+        price(-6, Some("c"), "{\"late\":2}"),
+    ];
+    for (draft, seq) in drafts.into_iter().zip(1..) {
+        producer.append(vec![Append { seq, prev: seq - 1, draft }]).await;
+    }
+    assert_eq!(offsets(&store.latest(&channel()).await.unwrap()), [1, 5, 6]);
+}
+
+async fn the_latest_outlives_its_place_in_the_log(make: Make) {
+    let retention = Retention { entries: 2, age_s: 1, ..Retention::default() };
+    let Some((_stores, store)) = with(make, retention).await else { return };
+    let producer = Producer::new(&store).await;
+    producer.append(vec![Append { seq: 1, prev: 0, draft: price(1, Some("old"), "{}") }]).await;
+    producer.fill(2..=4).await;
+    assert!(producer.read(0, 10).await.first >= 3);
+    assert_eq!(offsets(&store.latest(&channel()).await.unwrap()), [1, 4]);
+    eventually("the log empties", async || producer.read(0, 10).await.entries.is_empty().then_some(())).await;
+    assert_eq!(offsets(&store.latest(&channel()).await.unwrap()), [1, 4]);
+}
+
+async fn channels_do_not_see_each_other(make: Make) {
+    let Some((_stores, store)) = one(make).await else { return };
+    let a = Producer::on(&store, "zone:a".parse().unwrap()).await;
+    let b = Producer::on(&store, "zone:a:log".parse().unwrap()).await;
+    a.fill(1..=3).await;
+    assert_ne!(a.epoch, b.epoch);
+    assert_eq!((b.read(0, 10).await.top, a.read(0, 10).await.top), (0, 3));
+    assert_eq!(store.latest(&b.channel).await.unwrap(), []);
+}
+
+async fn what_is_followed_is_told(make: Make) {
+    let Some((stores, store)) = one(make).await else { return };
+    let Some(mut incoming) = store.take_incoming() else { return };
+    let other = stores.open().await;
+    let (own, foreign) = (Producer::new(&store).await, Producer::new(&other).await);
+    own.fill(1..=1).await;
+    store.follow(&channel()).await.unwrap();
+    store.follow(&channel()).await.unwrap();
+    foreign.fill(1..=50).await;
+    own.fill(2..=2).await;
+    let mut told = vec![];
+    while told.len() < 51 {
+        match time::timeout(10 * SECOND, incoming.recv()).await.unwrap().unwrap() {
+            LogEvent::Appended { channel: named, epoch, entries } => {
+                assert_eq!((named, &epoch), (channel(), &own.epoch));
+                told.extend(entries);
+            }
+            LogEvent::Suspect => panic!("nothing was missed"),
+        }
+    }
+    assert_eq!(told, own.read(1, 100).await.entries, "each once, as it stands in the log");
+
+    store.unfollow(&channel()).await.unwrap();
+    store.unfollow(&channel()).await.unwrap();
+    foreign.fill(51..=51).await;
+    // What another channel tells now comes after what this one would have told.
+    let marker = Producer::on(&other, "zone:marker".parse().unwrap()).await;
+    store.follow(&marker.channel).await.unwrap();
+    marker.fill(1..=1).await;
+    let next = time::timeout(10 * SECOND, incoming.recv()).await.unwrap().unwrap();
+    assert!(matches!(next, LogEvent::Appended { channel, .. } if channel == marker.channel));
+}
+
+async fn there_is_one_receiver(make: Make) {
+    let Some((_stores, store)) = one(make).await else { return };
+    let _first = store.take_incoming();
+    assert!(store.take_incoming().is_none());
+}
+
+async fn an_append_dropped_in_mid_call_is_whole_or_nothing(make: Make) {
+    let Some((_stores, store)) = one(make).await else { return };
+    let producer = Producer::new(&store).await;
+    let mut seq = 0;
+    for round in 0..60u64 {
+        let batch = producer.chain(seq + 1..=seq + 5);
+        let limit = Duration::from_micros(round * 20);
+        let _dropped = time::timeout(limit, store.append(&batch)).await;
+        // Whatever became of it, sending it again is safe.
+        done(store.append(&batch).await.unwrap());
+        seq += 5;
+        assert_eq!(store.state(&channel(), producer.id).await.unwrap().top, seq, "round {round}");
+    }
+    let seqs: Vec<u64> = producer.read(0, 1_000).await.entries.iter().map(|entry| entry.id.seq).collect();
+    assert_eq!(seqs, (1..=300).collect::<Vec<_>>());
+}
+
+/// Reads `incoming` and the log into what a subscriber would deliver, until it has `count` entries.
+async fn deliver(store: &SharedBackend, count: u64) -> Vec<Entry> {
+    let mut delivered: Vec<Entry> = vec![];
+    let mut incoming = store.take_incoming();
+    let mut read_log = true;
+    while (delivered.len() as u64) < count {
+        if read_log {
+            let after = delivered.len() as u64;
+            match store.read_after(&channel(), after, 300).await {
+                Ok(page) => {
+                    read_log = page.entries.len() == 300;
+                    delivered.extend(page.entries);
+                }
+                Err(_) => time::sleep(Duration::from_millis(20)).await,
+            }
+            continue;
+        }
+        let Some(incoming) = &mut incoming else {
+            time::sleep(Duration::from_millis(1)).await;
+            read_log = true;
+            continue;
+        };
+        match time::timeout(10 * SECOND, incoming.recv()).await.expect("told, or suspect").unwrap() {
+            LogEvent::Suspect => read_log = true,
+            LogEvent::Appended { entries, .. } => {
+                for entry in entries {
+                    let next = delivered.len() as u64 + 1;
+                    if entry.offset == next {
+                        delivered.push(entry);
+                    } else if entry.offset > next {
+                        // Only right where a suspicion follows; then the log is read.
+                        assert_suspect(incoming).await;
+                        read_log = true;
+                        break;
+                    }
+                }
+            }
+        }
+    }
+    delivered
+}
+
+/// A hole in what is told is followed by a suspicion.
+async fn assert_suspect(incoming: &mut tokio::sync::mpsc::Receiver<LogEvent>) {
+    loop {
+        let event = time::timeout(10 * SECOND, incoming.recv()).await.expect("a hole is told as suspect");
+        if matches!(event.unwrap(), LogEvent::Suspect) {
+            return;
+        }
+    }
+}
+
+/// Appends a chain in small batches, sending again whatever was not acknowledged.
+async fn append_all(producer: Producer, count: u64) {
+    let mut seq = 0;
+    while seq < count {
+        let until = (seq + 1 + seq % 7).min(count);
+        let batch = producer.chain(seq + 1..=until);
+        match producer.store.append(&batch).await {
+            Ok(answer) => {
+                let results = done(answer);
+                assert!(!results.iter().any(|result| matches!(result, Appended::Gap { .. })), "{results:?}");
+                seq = until;
+            }
+            Err(_) => time::sleep(Duration::from_millis(20)).await,
+        }
+    }
+}
+
+async fn two_producers_at_once_give_one_order_without_holes(make: Make) {
+    const EACH: u64 = 1_500;
+    let Some((stores, store)) = one(make).await else { return };
+    let other = stores.open().await;
+    let (a, b) = (Producer::new(&store).await, Producer::new(&other).await);
+    store.follow(&channel()).await.unwrap();
+    other.follow(&channel()).await.unwrap();
+    let (a_id, b_id) = (a.id, b.id);
+    let cut = async {
+        let Some(server) = &stores.server else { return };
+        for kind in ["pubsub", "normal", "pubsub", "pubsub", "normal"] {
+            time::sleep(Duration::from_millis(60)).await;
+            server.admin(&["CLIENT", "KILL", "TYPE", kind]);
+        }
+    };
+    let ((), (), (), at_a, at_b) = tokio::join!(
+        append_all(a, EACH),
+        append_all(b, EACH),
+        cut,
+        deliver(&store, 2 * EACH),
+        deliver(&other, 2 * EACH)
+    );
+    assert_eq!(at_a, at_b, "all see the same order");
+    assert_eq!(offsets(&at_a), (1..=2 * EACH).collect::<Vec<_>>());
+    for id in [a_id, b_id] {
+        let seqs = at_a.iter().filter(|entry| entry.id.producer == id).map(|entry| entry.id.seq);
+        assert_eq!(seqs.collect::<Vec<_>>(), (1..=EACH).collect::<Vec<_>>(), "each once, in its order");
+    }
+    let page = eventually("the log is read after the last cut", async || {
+        store.read_after(&channel(), 0, 10_000).await.ok()
+    })
+    .await;
+    assert_eq!(page.entries, at_a);
+}
+
+/// What a log is, in a few lines.
+#[derive(Default)]
+struct Model {
+    seqs: Vec<(usize, u64)>,
+    last: HashMap<usize, u64>,
+}
+
+impl Model {
+    fn append(&mut self, producer: usize, links: &[(u64, u64)]) -> Vec<Appended> {
+        let results = links.iter().map(|&(prev, seq)| {
+            let last = self.last.entry(producer).or_default();
+            if *last >= seq {
+                Appended::Duplicate
+            } else if prev > *last {
+                Appended::Gap { last: *last }
+            } else {
+                *last = seq;
+                self.seqs.push((producer, seq));
+                Appended::Applied { offset: self.seqs.len() as u64 }
+            }
+        });
+        results.collect()
+    }
+}
+
+type Step = (usize, Vec<(u64, u64)>);
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let link = (0u64..8, 1u64..5).prop_map(|(prev, ahead)| (prev, prev + ahead));
+    let batch = proptest::collection::vec(link, 0..6).prop_map(|mut links| {
+        links.sort_by_key(|(_, seq)| *seq);
+        links.dedup_by_key(|(_, seq)| *seq);
+        links
+    });
+    proptest::collection::vec((0usize..3, batch), 1..16)
+}
+
+async fn the_chain_rule_holds_as_in_the_model(make: Make) {
+    let Some((_stores, store)) = one(make).await else { return };
+    let mut runner = proptest::test_runner::TestRunner::deterministic();
+    for case in 0..40 {
+        let plan = steps().new_tree(&mut runner).unwrap().current();
+        let channel = format!("zone:case-{case}").parse().unwrap();
+        let template = Producer::on(&store, channel).await;
+        let producers: Vec<_> =
+            (0..3).map(|_| Producer { id: NodeId::random(), ..template.clone() }).collect();
+        let mut model = Model::default();
+        for (who, links) in &plan {
+            let entries = links.iter().map(|&(prev, seq)| link(prev, seq)).collect();
+            let results = producers[*who].append(entries).await;
+            assert_eq!(results, model.append(*who, links), "case {case}: {plan:?}");
+        }
+        let entries = template.read(0, 1_000).await.entries;
+        let seqs: Vec<_> = entries
+            .iter()
+            .map(|entry| (producers.iter().position(|p| p.id == entry.id.producer).unwrap(), entry.id.seq))
+            .collect();
+        assert_eq!(seqs, model.seqs, "case {case}: {plan:?}");
+    }
+}
+
+const HOUR: Duration = Duration::from_secs(3_600);
+
+async fn put(store: &dyn StorageBackend, key: &str, value: &[u8], ttl: Duration) {
+    store.put(RecordKind::Zone, key, Bytes::copy_from_slice(value), ttl).await.unwrap();
+}
+
+async fn get(store: &dyn StorageBackend, key: &str) -> Option<Bytes> {
+    store.get(RecordKind::Zone, key).await.unwrap()
+}
+
+async fn a_record_is_got_as_it_was_put(make: Make) {
+    let Some((stores, store)) = one(make).await else { return };
+    let other = stores.open().await;
+    let all_bytes: Vec<u8> = (0..=255).collect();
+    for (key, value) in [("a", b"".as_slice()), ("b c\nü", &all_bytes), ("", b"1 2 3")] {
+        put(&*store, key, value, HOUR).await;
+        assert_eq!(get(&*other, key).await.as_deref(), Some(value));
+    }
+    assert_eq!(get(&*store, "unknown").await, None);
+}
+
+async fn a_put_replaces_the_whole_value(make: Make) {
+    let Some((_stores, store)) = one(make).await else { return };
+    put(&*store, "a", b"long value", HOUR).await;
+    put(&*store, "a", b"short", HOUR).await;
+    assert_eq!(get(&*store, "a").await.as_deref(), Some(b"short".as_slice()));
+    assert_eq!(store.list(RecordKind::Zone, None, 10).await.unwrap().len(), 1);
+}
+
+async fn a_record_expires(make: Make) {
+    let Some((_stores, store)) = one(make).await else { return };
+    put(&*store, "stays", b"1", HOUR).await;
+    put(&*store, "goes", b"1", 2 * SECOND).await;
+    assert!(get(&*store, "goes").await.is_some());
+    eventually("the record goes", async || get(&*store, "goes").await.is_none().then_some(())).await;
+    assert!(!store.delete(RecordKind::Zone, "goes").await.unwrap());
+    assert!(get(&*store, "stays").await.is_some());
+}
+
+async fn a_put_starts_the_time_to_live_anew(make: Make) {
+    let Some((_stores, store)) = one(make).await else { return };
+    put(&*store, "shorter", b"1", HOUR).await;
+    put(&*store, "longer", b"1", Duration::from_millis(200)).await;
+    put(&*store, "shorter", b"1", Duration::from_millis(300)).await;
+    put(&*store, "longer", b"1", HOUR).await;
+    eventually("the shorter one goes", async || get(&*store, "shorter").await.is_none().then_some(())).await;
+    assert!(get(&*store, "longer").await.is_some());
+}
+
+async fn deleting_says_whether_there_was_one(make: Make) {
+    let Some((_stores, store)) = one(make).await else { return };
+    put(&*store, "a", b"1", HOUR).await;
+    assert!(store.delete(RecordKind::Zone, "a").await.unwrap());
+    assert!(!store.delete(RecordKind::Zone, "a").await.unwrap());
+    assert_eq!(get(&*store, "a").await, None);
+    assert_eq!(store.list(RecordKind::Zone, None, 10).await.unwrap(), []);
+}
+
+async fn a_list_goes_by_keys_in_pages(make: Make) {
+    let Some((_stores, store)) = one(make).await else { return };
+    for key in ["b", "a", "B", "ab", "ü", "a:1"] {
+        put(&*store, key, key.as_bytes(), HOUR).await;
+    }
+    let mut listed: Vec<Record> = vec![];
+    loop {
+        let after = listed.last().map(|record| record.key.clone());
+        let page = store.list(RecordKind::Zone, after.as_deref(), 4).await.unwrap();
+        if page.is_empty() {
+            break;
+        }
+        assert!(page.len() <= 4);
+        listed.extend(page);
+    }
+    assert!(listed.iter().all(|record| record.value == record.key.as_bytes()));
+    let keys: Vec<_> = listed.iter().map(|record| record.key.as_str()).collect();
+    assert_eq!(keys, ["B", "a", "a:1", "ab", "b", "ü"]);
+    assert_eq!(store.list(RecordKind::Zone, None, 0).await.unwrap(), []);
+}
+
+async fn expired_records_are_not_listed(make: Make) {
+    let Some((_stores, store)) = one(make).await else { return };
+    for n in 0..250 {
+        put(&*store, &format!("goes-{n:03}"), b"1", Duration::from_millis(300)).await;
+    }
+    put(&*store, "stays", b"1", HOUR).await;
+    let listed = eventually("only what lives is listed", async || {
+        let page = store.list(RecordKind::Zone, None, 100).await.unwrap();
+        Some(page).filter(|page| page.len() == 1)
+    })
+    .await;
+    assert_eq!(listed[0].key, "stays");
+}
+
+async fn a_ping_is_answered(make: Make) {
+    let Some((_stores, store)) = one(make).await else { return };
+    store.ping().await.unwrap();
+}

@@ -1,0 +1,360 @@
+//! What only Redis can do wrong: connections that are cut or hang, data that is lost, readers that
+//! do not keep up.
+
+use std::time::Duration;
+
+use tokio::sync::mpsc::Receiver;
+use tokio::time;
+use zonewire::model::Epoch;
+use zonewire::storage::{
+    AppendAnswer, Appended, LogEvent, RedisConfig, Retention, SharedBackend, StorageError,
+};
+
+use crate::support::eventually::eventually;
+use crate::support::redis_server::RedisServer;
+use crate::support::stores::{Producer, SECOND, Stores, channel, connect, done, offsets};
+
+fn stores() -> Option<Stores> {
+    Stores::redis(Retention::default())
+}
+
+async fn next(incoming: &mut Receiver<LogEvent>) -> LogEvent {
+    time::timeout(10 * SECOND, incoming.recv()).await.expect("an event").expect("an open channel")
+}
+
+async fn until_suspect(incoming: &mut Receiver<LogEvent>) {
+    while !matches!(next(incoming).await, LogEvent::Suspect) {}
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cut_subscription_comes_back_and_is_told_as_suspect() {
+    let Some(stores) = stores() else { return };
+    let server = stores.server.as_ref().unwrap();
+    let (store, other) = (stores.open().await, stores.open().await);
+    let mut incoming = store.take_incoming().unwrap();
+    store.follow(&channel()).await.unwrap();
+    let producer = Producer::new(&other).await;
+    for round in 0..5 {
+        assert_eq!(server.admin(&["CLIENT", "KILL", "TYPE", "pubsub"]), ":1");
+        until_suspect(&mut incoming).await;
+        let subscribers =
+            server.admin(&["EVAL", "return redis.call('PUBSUB','NUMSUB',ARGV[1])[2]", "0", "zw:{zone:pjm}"]);
+        assert_eq!(subscribers, ":1", "subscribed before the suspicion is told");
+        producer.fill(2 * round + 1..=2 * round + 2).await;
+        let LogEvent::Appended { entries, .. } = next(&mut incoming).await else {
+            panic!("nothing was missed")
+        };
+        assert_eq!(offsets(&entries), [2 * round + 1, 2 * round + 2]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reconnect_that_nobody_follows_through_is_not_told() {
+    let Some(stores) = stores() else { return };
+    let store = stores.open().await;
+    let mut incoming = store.take_incoming().unwrap();
+    // A connection with no subscription counts as a normal one.
+    stores.server.as_ref().unwrap().admin(&["CLIENT", "KILL", "TYPE", "normal"]);
+    eventually("follow works again", async || store.follow(&channel()).await.ok()).await;
+    eventually("so does ping", async || store.ping().await.ok()).await;
+    let producer = Producer::new(&store).await;
+    producer.fill(1..=1).await;
+    loop {
+        // The reconnect may be noticed after the follow; then it is told, which is harmless.
+        if let LogEvent::Appended { entries, .. } = next(&mut incoming).await {
+            assert_eq!(offsets(&entries), [1]);
+            break;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_lost_is_told_as_no_epoch_and_a_repetition_as_duplicate() {
+    let Some(stores) = stores() else { return };
+    let store = stores.open().await;
+    let mut producer = Producer::new(&store).await;
+    producer.fill(1..=2).await;
+    let again = done(store.append(&producer.chain(1..=2)).await.unwrap());
+    assert_eq!(again, [Appended::Duplicate; 2]);
+    // Causes no reconnect: only the answer tells.
+    stores.server.as_ref().unwrap().admin(&["FLUSHALL"]);
+    let answer = store.append(&producer.chain(3..=3)).await.unwrap();
+    assert_eq!(answer, AppendAnswer::ForeignEpoch(None));
+    assert_eq!(producer.read(0, 10).await.epoch, None);
+    let next = Epoch::random();
+    assert_eq!(store.mint_epoch(&channel(), Some(&producer.epoch), &next).await.unwrap(), next);
+    producer.epoch = next;
+    producer.fill(1..=3).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_restarted_empty_server_is_used_again() {
+    let Some(mut stores) = stores() else { return };
+    let store = stores.open().await;
+    let mut incoming = store.take_incoming().unwrap();
+    store.follow(&channel()).await.unwrap();
+    let producer = Producer::new(&store).await;
+    producer.fill(1..=1).await;
+    stores.server.as_mut().unwrap().kill();
+    let error = eventually("a dead server is noticed", async || store.ping().await.err()).await;
+    assert!(error.is_outage(), "{error:?}");
+    let error = store.append(&producer.chain(2..=2)).await.unwrap_err();
+    assert!(matches!(error, StorageError::Unreachable { .. } | StorageError::Deadline { .. }), "{error:?}");
+    assert!(store.follow(&"zone:other".parse().unwrap()).await.is_err());
+    stores.server.as_mut().unwrap().restart();
+    until_suspect(&mut incoming).await;
+    eventually("the backend serves again", async || store.ping().await.ok()).await;
+    let answer = store.append(&producer.chain(2..=2)).await.unwrap();
+    assert_eq!(answer, AppendAnswer::ForeignEpoch(None));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_hangs_is_an_outage_and_then_used_again() {
+    let Some(stores) = stores() else { return };
+    let server = stores.server.as_ref().unwrap();
+    let store = stores.open().await;
+    let mut incoming = store.take_incoming().unwrap();
+    store.follow(&channel()).await.unwrap();
+    let producer = Producer::new(&store).await;
+    producer.fill(1..=1).await;
+    server.pause();
+    let batch = producer.chain(2..=3);
+    let error = time::timeout(2 * SECOND, store.append(&batch)).await.expect("bounded").unwrap_err();
+    assert!(error.is_outage(), "{error:?}");
+    // Once the hang is noticed, calls fail at once; until then, by their deadline.
+    eventually("calls do not wait any more", async || {
+        let begun = time::Instant::now();
+        let error = store.ping().await.err()?;
+        let at_once = begun.elapsed() < Duration::from_millis(100);
+        (at_once && matches!(error, StorageError::Unreachable { .. })).then_some(())
+    })
+    .await;
+    server.resume();
+    until_suspect(&mut incoming).await;
+    eventually("the backend serves again", async || store.ping().await.ok()).await;
+    // The one that timed out may have run later; a repetition is safe either way.
+    done(store.append(&batch).await.unwrap());
+    assert_eq!(offsets(&producer.read(0, 10).await.entries), [1, 2, 3]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_hangs_under_a_flood_is_left_too() {
+    let Some(stores) = stores() else { return };
+    let server = stores.server.as_ref().unwrap();
+    let store = stores.open().await;
+    let producer = Producer::new(&store).await;
+    producer.fill(1..=1).await;
+    server.pause();
+    // More than the buffers of a connection hold, so that not even a write goes through.
+    let mut flood = tokio::task::JoinSet::new();
+    for _ in 0..20 {
+        let (store, mut batch) = (store.clone(), producer.chain(2..=51));
+        for append in &mut batch.entries {
+            append.draft.data = vec![b'x'; 60_000].into();
+        }
+        flood.spawn(async move { store.append(&batch).await });
+    }
+    for answer in flood.join_all().await {
+        assert!(answer.unwrap_err().is_outage());
+    }
+    eventually("calls do not wait any more", async || {
+        let begun = time::Instant::now();
+        store.ping().await.err()?;
+        (begun.elapsed() < Duration::from_millis(100)).then_some(())
+    })
+    .await;
+    server.resume();
+    eventually("the backend serves again", async || store.ping().await.ok()).await;
+    producer.append(vec![crate::support::stores::link(1, 52)]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reader_that_does_not_keep_up_is_told_suspect_once() {
+    const APPENDS: u64 = 3_000;
+    let Some(stores) = stores() else { return };
+    let store = stores.open_redis().await;
+    let dropped = async |at_least| {
+        eventually("events are dropped", async || (store.events_dropped() >= at_least).then_some(())).await;
+    };
+    let mut incoming = zonewire::storage::Log::take_incoming(&store).unwrap();
+    zonewire::storage::Log::follow(&store, &channel()).await.unwrap();
+    let producer = Producer::new(&stores.open().await).await;
+    for seq in 1..=APPENDS {
+        producer.fill(seq..=seq).await;
+    }
+    dropped(APPENDS - 1_024).await;
+    let mut told = 0;
+    while let LogEvent::Appended { entries, .. } = next(&mut incoming).await {
+        told += 1;
+        assert_eq!(offsets(&entries), [told], "what is told is not out of order");
+    }
+    assert_eq!(told + store.events_dropped(), APPENDS, "nothing is lost uncounted");
+    producer.fill(APPENDS + 1..=APPENDS + 1).await;
+    let LogEvent::Appended { entries, .. } = next(&mut incoming).await else {
+        panic!("it kept up this time")
+    };
+    assert_eq!(offsets(&entries), [APPENDS + 1]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_appended_right_after_a_follow_is_told() {
+    let Some(stores) = stores() else { return };
+    let (store, other) = (stores.open().await, stores.open().await);
+    let mut incoming = store.take_incoming().unwrap();
+    for n in 0..200 {
+        let producer = Producer::on(&other, format!("zone:n{n}").parse().unwrap()).await;
+        store.follow(&producer.channel).await.unwrap();
+        producer.fill(1..=1).await;
+        let LogEvent::Appended { channel, .. } = next(&mut incoming).await else {
+            panic!("nothing was missed")
+        };
+        assert_eq!(channel, producer.channel);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn bytes_from_elsewhere_on_our_channel_are_told_as_suspect() {
+    let Some(stores) = stores() else { return };
+    let store = stores.open().await;
+    let mut incoming = store.take_incoming().unwrap();
+    store.follow(&channel()).await.unwrap();
+    stores.server.as_ref().unwrap().admin(&["PUBLISH", "zw:{zone:pjm}", "hello"]);
+    assert!(matches!(next(&mut incoming).await, LogEvent::Suspect));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn stored_bytes_that_are_not_ours_are_corrupt_and_no_outage() {
+    let Some(stores) = stores() else { return };
+    let store = stores.open().await;
+    let producer = Producer::new(&store).await;
+    producer.fill(1..=1).await;
+    let server = stores.server.as_ref().unwrap();
+    server.admin(&["HSET", "zw:{zone:pjm}:latest", "k", "garbage"]);
+    let error = store.latest(&channel()).await.unwrap_err();
+    assert!(matches!(error, StorageError::Corrupt { .. }) && !error.is_outage(), "{error:?}");
+    server.admin(&["DEL", "zw:{zone:pjm}:log"]);
+    server.admin(&["SET", "zw:{zone:pjm}:log", "x"]);
+    let error = store.append(&producer.chain(2..=2)).await.unwrap_err();
+    assert!(matches!(error, StorageError::Corrupt { .. }), "{error:?}");
+    assert_eq!(store.state(&channel(), producer.id).await.unwrap().last_seq, 1, "nothing was half applied");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_server_refuses_and_nothing_is_half_applied() {
+    let Some(stores) = stores() else { return };
+    let store = stores.open().await;
+    let producer = Producer::new(&store).await;
+    producer.fill(1..=1).await;
+    let server = stores.server.as_ref().unwrap();
+    server.admin(&["CONFIG", "SET", "maxmemory", "1mb"]);
+    let error = store.append(&producer.chain(2..=50)).await.unwrap_err();
+    assert!(matches!(error, StorageError::Refused { .. }) && error.is_outage(), "{error:?}");
+    server.admin(&["CONFIG", "SET", "maxmemory", "0"]);
+    let state = store.state(&channel(), producer.id).await.unwrap();
+    assert_eq!((state.top, state.last_seq), (1, 1));
+    producer.fill(2..=50).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_key_expires_by_itself() {
+    let Some(stores) = stores() else { return };
+    let store = stores.open().await;
+    let producer = Producer::new(&store).await;
+    producer.fill(1..=1).await;
+    let kind = zonewire::storage::RecordKind::Zone;
+    store.put(kind, "pjm", "1".into(), Duration::from_secs(60)).await.unwrap();
+    store.ping().await.unwrap();
+    let server = stores.server.as_ref().unwrap();
+    let forever = "local n = 0 for _, key in ipairs(redis.call('KEYS', '*')) do \
+                   if redis.call('PTTL', key) < 0 then n = n + 1 end end return n";
+    assert_eq!(server.admin(&["DBSIZE"]), ":7");
+    assert_eq!(server.admin(&["EVAL", forever, "0"]), ":0");
+    let ttl = |key: &str| -> u64 { server.admin(&["TTL", key])[1..].parse().unwrap() };
+    assert!((3_590..=3_600).contains(&ttl("zw:{zone:pjm}:log")), "the age of entries");
+    assert!(ttl("zw:{zone:pjm}:meta") > 24 * 3_600, "longer than the log by a day");
+    assert!(ttl("zw:{zone:pjm}:latest") > 24 * 3_600);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn producers_long_silent_are_forgotten() {
+    let Some(stores) = stores() else { return };
+    let store = stores.open().await;
+    let producer = Producer::new(&store).await;
+    producer.fill(1..=1).await;
+    let server = stores.server.as_ref().unwrap();
+    for n in 0..40 {
+        server.admin(&["HSET", "zw:{zone:pjm}:meta", &format!("p:{n:032x}"), "7 1000"]);
+    }
+    Producer::new(&store).await.fill(1..=1).await;
+    assert_eq!(server.admin(&["HLEN", "zw:{zone:pjm}:meta"]), ":5", "epoch, top, bytes, two producers");
+    assert_eq!(store.state(&channel(), producer.id).await.unwrap().last_seq, 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn databases_do_not_hear_each_other() {
+    let Some(stores) = stores() else { return };
+    let config = RedisConfig { db: Some(3), ..stores.server.as_ref().unwrap().config() };
+    let (other, driver) = connect(&config, &Retention::default()).await;
+    stores.spawn(driver);
+    let other: SharedBackend = std::sync::Arc::new(other);
+    let store = stores.open().await;
+    let mut incoming = store.take_incoming().unwrap();
+    store.follow(&channel()).await.unwrap();
+    let (here, there) = (Producer::new(&store).await, Producer::new(&other).await);
+    assert_ne!(here.epoch, there.epoch);
+    there.fill(1..=2).await;
+    here.fill(1..=1).await;
+    let LogEvent::Appended { epoch, .. } = next(&mut incoming).await else { panic!("nothing was missed") };
+    assert_eq!(epoch, here.epoch);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_refused_subscribe_is_told_and_the_rest_goes_on() {
+    let Some(server) = RedisServer::start(&[]) else { return };
+    let allow = ["ACL", "SETUSER", "gate", "on", ">word", "~*", "+@all", "resetchannels", "&zw:{zone:pjm}"];
+    assert_eq!(server.admin(&allow), "+OK");
+    let config =
+        RedisConfig { username: Some("gate".into()), password: Some("word".into()), ..server.config() };
+    let (store, driver) = connect(&config, &Retention::default()).await;
+    let mut drivers = tokio::task::JoinSet::new();
+    drivers.spawn(driver);
+    let store: SharedBackend = std::sync::Arc::new(store);
+    let mut incoming = store.take_incoming().unwrap();
+    let error = store.follow(&"zone:forbidden".parse().unwrap()).await.unwrap_err();
+    assert!(error.is_outage(), "{error:?}");
+    eventually("another can be followed", async || store.follow(&channel()).await.ok()).await;
+    Producer::new(&store).await.fill(1..=1).await;
+    loop {
+        if let LogEvent::Appended { entries, .. } = next(&mut incoming).await {
+            assert_eq!(offsets(&entries), [1]);
+            break;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn scripts_are_sent_again_after_the_server_forgot_them() {
+    let Some(stores) = stores() else { return };
+    let store = stores.open().await;
+    let producer = Producer::new(&store).await;
+    producer.fill(1..=1).await;
+    stores.server.as_ref().unwrap().admin(&["SCRIPT", "FLUSH"]);
+    producer.fill(2..=2).await;
+    assert_eq!(producer.read(0, 10).await.top, 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_connections_close_and_the_driver_ends_with_the_backend() {
+    let Some(server) = RedisServer::start(&[]) else { return };
+    let (store, driver) = connect(&server.config(), &Retention::default()).await;
+    let mut drivers = tokio::task::JoinSet::new();
+    drivers.spawn(driver);
+    zonewire::storage::Log::follow(&store, &channel()).await.unwrap();
+    drop(store);
+    time::timeout(10 * SECOND, drivers.join_next()).await.expect("the driver ends").unwrap().unwrap();
+    eventually("the connections close", async || {
+        let clients = server.admin(&["CLIENT", "LIST"]);
+        (clients.lines().count() == 1).then_some(())
+    })
+    .await;
+}

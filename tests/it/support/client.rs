@@ -1,0 +1,172 @@
+//! A WebSocket client that reads messages in order, and never waits for ever.
+
+use std::time::Duration;
+
+use futures_util::{SinkExt as _, StreamExt as _};
+use serde_json::Value;
+use tokio::net::{TcpSocket, TcpStream};
+use tokio::time;
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
+use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
+
+/// The longest that anything may take on a busy machine; a test that waits so long has failed.
+pub(crate) const LIMIT: Duration = Duration::from_secs(20);
+
+/// A connected client.
+pub(crate) struct Client {
+    socket: WebSocketStream<TcpStream>,
+}
+
+/// What came.
+#[derive(Debug)]
+pub(crate) enum Came {
+    /// A text message.
+    Text(String),
+    /// A protocol ping; it is answered.
+    Ping,
+    /// A close frame, with its code and reason.
+    Close(u16, String),
+    /// The connection broke off.
+    End,
+}
+
+impl Client {
+    pub(crate) async fn connect(url: &str) -> Self {
+        let host = url.strip_prefix("ws://").unwrap().split('/').next().unwrap();
+        Self::over(TcpStream::connect(host).await.unwrap(), url).await
+    }
+
+    /// A client whose kernel holds next to nothing that it has not read.
+    pub(crate) async fn connect_small(url: &str) -> Self {
+        let host = url.strip_prefix("ws://").unwrap().split('/').next().unwrap();
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.set_recv_buffer_size(4_096).unwrap();
+        Self::over(socket.connect(host.parse().unwrap()).await.unwrap(), url).await
+    }
+
+    async fn over(stream: TcpStream, url: &str) -> Self {
+        let config = WebSocketConfig::default().read_buffer_size(4_096);
+        let request = url.into_client_request().unwrap();
+        let upgrade = tokio_tungstenite::client_async_with_config(request, stream, Some(config));
+        let (socket, _response) = time::timeout(LIMIT, upgrade).await.expect("an upgrade in time").unwrap();
+        Self { socket }
+    }
+
+    pub(crate) async fn send(&mut self, message: &Value) {
+        self.send_text(&message.to_string()).await;
+    }
+
+    pub(crate) async fn send_text(&mut self, text: &str) {
+        self.socket.send(Message::text(text)).await.unwrap();
+    }
+
+    /// What comes next, whatever it is.
+    pub(crate) async fn came(&mut self) -> Came {
+        loop {
+            return match time::timeout(LIMIT, self.socket.next()).await.expect("something comes in time") {
+                Some(Ok(Message::Text(text))) => Came::Text(text.as_str().to_owned()),
+                Some(Ok(Message::Ping(_))) => Came::Ping,
+                Some(Ok(Message::Close(frame))) => {
+                    let frame = frame.expect("a close frame with a code");
+                    Came::Close(frame.code.into(), frame.reason.as_str().to_owned())
+                }
+                Some(Ok(_)) => continue,
+                Some(Err(_)) | None => Came::End,
+            };
+        }
+    }
+
+    /// The next message's text. Heartbeats and pings are passed over.
+    pub(crate) async fn next_text(&mut self) -> String {
+        loop {
+            match self.came().await {
+                Came::Text(text) if !text.starts_with(r#"{"type":"heartbeat","#) => return text,
+                Came::Text(_) | Came::Ping => {}
+                other => panic!("expected a message, and there came {other:?}"),
+            }
+        }
+    }
+
+    /// The next message; heartbeats and pings are passed over.
+    pub(crate) async fn next(&mut self) -> Value {
+        serde_json::from_str(&self.next_text().await).unwrap()
+    }
+
+    /// The next message of a type; others are passed over.
+    pub(crate) async fn next_of_type(&mut self, kind: &str) -> Value {
+        loop {
+            let message = self.next().await;
+            if message["type"] == kind {
+                return message;
+            }
+        }
+    }
+
+    /// The next `count` messages, which must be prices.
+    pub(crate) async fn prices(&mut self, count: usize) -> Vec<Value> {
+        let mut prices = Vec::with_capacity(count);
+        while prices.len() < count {
+            let message = self.next().await;
+            assert_eq!(message["type"], "price_update", "{message}");
+            prices.push(message);
+        }
+        prices
+    }
+
+    /// Asks for a pong, and gives the messages before it: whatever the gateway wrote before has come
+    /// then. What was published may yet be on its way.
+    pub(crate) async fn until_pong(&mut self) -> Vec<Value> {
+        self.send(&serde_json::json!({ "type": "ping", "id": "until" })).await;
+        let mut before = Vec::new();
+        loop {
+            let message = self.next().await;
+            if message["type"] == "pong" && message["id"] == "until" {
+                return before;
+            }
+            before.push(message);
+        }
+    }
+
+    /// Reads to the close frame: the messages on the way, the code, the reason.
+    pub(crate) async fn until_close(&mut self) -> (Vec<Value>, u16, String) {
+        let mut before = Vec::new();
+        loop {
+            match self.came().await {
+                Came::Text(text) => before.push(serde_json::from_str(&text).unwrap()),
+                Came::Ping => {}
+                Came::Close(code, reason) => return (before, code, reason),
+                Came::End => panic!("the connection ended without a close frame, after {before:?}"),
+            }
+        }
+    }
+
+    /// Reads on, and so answers pings, until this many heartbeats have come.
+    pub(crate) async fn came_until_heartbeats(&mut self, count: usize) {
+        let mut heartbeats = 0;
+        while heartbeats < count {
+            match self.came().await {
+                Came::Text(text) => heartbeats += usize::from(text.contains(r#""type":"heartbeat""#)),
+                Came::Ping => {}
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
+    /// Closes, and waits for the answer.
+    pub(crate) async fn close(mut self) {
+        // The gateway may have begun it, or have gone.
+        let _begun = self.socket.close(None).await;
+        while time::timeout(LIMIT, self.socket.next()).await.expect("an end in time").is_some() {}
+    }
+}
+
+/// The position of a `subscribed` or `resync`, for `since`.
+pub(crate) fn position(message: &Value) -> String {
+    format!("{}:{}", message["epoch"].as_str().unwrap(), message["offset"])
+}
+
+pub(crate) fn offset(message: &Value) -> u64 {
+    message["offset"].as_u64().unwrap_or_else(|| panic!("no offset in {message}"))
+}

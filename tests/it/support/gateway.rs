@@ -1,0 +1,239 @@
+//! A gateway of a test's own, in this process, and small HTTP requests to it.
+
+use std::net::SocketAddr;
+
+use serde_json::Value;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::sync::oneshot;
+use tokio::task::JoinSet;
+use tokio::time;
+use zonewire::config::Config;
+use zonewire::connections::Manager;
+use zonewire::gateway::{Gateway, StartError};
+use zonewire::storage::StorageChoice;
+
+use super::client::{Client, LIMIT};
+use super::eventually::eventually;
+
+/// In memory, on a free port, two shards, and a shutdown without a drain window.
+pub(crate) fn config() -> Config {
+    let mut config = Config::default();
+    config.http.listen = SocketAddr::from(([127, 0, 0, 1], 0));
+    config.http.shards = 2;
+    config.http.drain_s = 0;
+    config.storage.backend = StorageChoice::Memory;
+    config
+}
+
+/// A gateway that runs until [`stop`](Self::stop).
+pub(crate) struct Running {
+    pub(crate) address: SocketAddr,
+    pub(crate) manager: Manager,
+    shutdown: Option<oneshot::Sender<()>>,
+    running: JoinSet<std::io::Result<()>>,
+}
+
+impl Running {
+    pub(crate) async fn start(config: Config) -> Self {
+        // A gateway gives up on Redis within a second, which a busy machine may take.
+        let started = async || match Gateway::start(config.clone()).await {
+            Err(StartError::Storage(_)) => None,
+            started => Some(started.unwrap()),
+        };
+        let gateway = eventually("the gateway starts", started).await;
+        let (address, manager) = (gateway.address(), gateway.manager().clone());
+        let (shutdown, asked) = oneshot::channel();
+        let mut running = JoinSet::new();
+        running.spawn(gateway.run(async {
+            // A test that fails drops the sender, which is as good a reason to stop.
+            let _dropped = asked.await;
+        }));
+        Self { address, manager, shutdown: Some(shutdown), running }
+    }
+
+    /// Asks it to stop, and goes on.
+    pub(crate) fn begin_stop(&mut self) {
+        if let Some(shutdown) = self.shutdown.take() {
+            shutdown.send(()).unwrap();
+        }
+    }
+
+    /// Stops it gracefully; it must end well.
+    pub(crate) async fn stop(mut self) {
+        self.begin_stop();
+        let ended = time::timeout(LIMIT, self.running.join_next()).await.expect("the gateway stops in time");
+        ended.unwrap().unwrap().unwrap();
+    }
+
+    /// Of a WebSocket endpoint, such as `/ws`.
+    pub(crate) fn url(&self, path: &str) -> String {
+        format!("ws://{}{path}", self.address)
+    }
+
+    /// A client of `/ws/market/<zone>`, past its two first messages; and `subscribed`.
+    pub(crate) async fn market(&self, zone: &str) -> (Client, Value) {
+        let mut client = Client::connect(&self.url(&format!("/ws/market/{zone}"))).await;
+        client.next_of_type("connection_established").await;
+        let subscribed = client.next().await;
+        assert_eq!(subscribed["type"], "subscribed", "{subscribed}");
+        (client, subscribed)
+    }
+
+    pub(crate) async fn get(&self, path: &str) -> Answer {
+        request(self.address, "GET", path, &[], b"").await
+    }
+
+    /// `/ws/stats`.
+    pub(crate) async fn stats(&self) -> Value {
+        self.get("/ws/stats").await.json()
+    }
+
+    pub(crate) async fn post(&self, zone: &str, content_type: &str, body: &[u8]) -> Answer {
+        post(self.address, zone, content_type, body).await
+    }
+
+    /// Posts prices, one JSON object each, as lines; all must be accepted.
+    pub(crate) async fn publish<T: ToString>(&self, zone: &str, prices: impl IntoIterator<Item = T>) {
+        publish(self.address, zone, prices).await;
+    }
+}
+
+pub(crate) const LINES: &str = "application/x-ndjson";
+pub(crate) const JSON: &str = "application/json";
+
+pub(crate) async fn post(address: SocketAddr, zone: &str, content_type: &str, body: &[u8]) -> Answer {
+    let path = format!("/api/zones/{zone}/prices");
+    request(address, "POST", &path, &[("content-type", content_type)], body).await
+}
+
+/// Posts prices, one JSON object each, as lines; all must be accepted.
+pub(crate) async fn publish<T: ToString>(
+    address: SocketAddr,
+    zone: &str,
+    prices: impl IntoIterator<Item = T>,
+) {
+    let lines: Vec<String> = prices.into_iter().map(|price| price.to_string()).collect();
+    let answer = post(address, zone, LINES, lines.join("\n").as_bytes()).await;
+    assert_eq!(answer.status, 200, "{answer:?}");
+    assert_eq!(answer.json()["accepted"], lines.len());
+}
+
+/// An HTTP response.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    /// Status line and headers, in lower case.
+    pub(crate) head: String,
+    pub(crate) body: String,
+}
+
+impl Answer {
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error}: {self:?}"))
+    }
+
+    /// Checks that this is a problem with a status and a code, and gives it.
+    pub(crate) fn problem(&self, status: u16, code: &str) -> Value {
+        assert!(self.head.contains("content-type: application/problem+json"), "{self:?}");
+        let problem = self.json();
+        assert_eq!((self.status, problem["code"].as_str()), (status, Some(code)), "{self:?}");
+        assert_eq!(problem["status"], status);
+        assert!(problem["detail"].as_str().is_some_and(|detail| !detail.is_empty()), "{self:?}");
+        problem
+    }
+}
+
+/// One request on a connection of its own.
+pub(crate) async fn request(
+    address: SocketAddr,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: &[u8],
+) -> Answer {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    let mut head = format!("{method} {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n");
+    for (name, value) in headers {
+        head += &format!("{name}: {value}\r\n");
+    }
+    head += &format!("content-length: {}\r\n\r\n", body.len());
+    let mut request = head.into_bytes();
+    request.extend_from_slice(body);
+    // A server that refuses early need not read all of it.
+    let _refused = stream.write_all(&request).await;
+    read_answer(&mut stream).await.unwrap_or_else(|| panic!("no answer to {method} {path}"))
+}
+
+/// Reads a response; `None` when the connection ends before one.
+pub(crate) async fn read_answer(stream: &mut TcpStream) -> Option<Answer> {
+    let mut bytes = Vec::new();
+    let reading =
+        async { while !is_whole(&bytes) && stream.read_buf(&mut bytes).await.is_ok_and(|read| read > 0) {} };
+    time::timeout(LIMIT, reading).await.expect("an answer in time");
+    (!bytes.is_empty()).then(|| parse_answer(&bytes))
+}
+
+/// Whether there is a head, and as much of a body as it says.
+fn is_whole(bytes: &[u8]) -> bool {
+    let Some(end) = bytes.windows(4).position(|four| four == b"\r\n\r\n") else { return false };
+    let head = String::from_utf8_lossy(&bytes[..end]).to_lowercase();
+    let len = head.lines().find_map(|line| line.strip_prefix("content-length: "));
+    let len = len.map_or(0, |len| len.parse().unwrap());
+    bytes.len() >= end + 4 + len
+}
+
+fn parse_answer(bytes: &[u8]) -> Answer {
+    let end = bytes.windows(4).position(|four| four == b"\r\n\r\n").expect("a whole head");
+    let head = String::from_utf8(bytes[..end].to_vec()).unwrap().to_lowercase();
+    let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+    // After an upgrade there may be frames.
+    Answer { status, head, body: String::from_utf8_lossy(&bytes[end + 4..]).into_owned() }
+}
+
+/// A `POST` of lines without an end in sight.
+pub(crate) struct Lines(TcpStream);
+
+impl Lines {
+    pub(crate) async fn open(address: SocketAddr, zone: &str) -> Self {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        let head = format!(
+            "POST /api/zones/{zone}/prices HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\
+             content-type: application/x-ndjson\r\ntransfer-encoding: chunked\r\n\r\n"
+        );
+        stream.write_all(head.as_bytes()).await.unwrap();
+        Self(stream)
+    }
+
+    /// Sends text as one chunk, with its line breaks as they are.
+    pub(crate) async fn send(&mut self, text: &str) {
+        let chunk = format!("{:x}\r\n{text}\r\n", text.len());
+        // After a fault the gateway takes no more; the answer tells why.
+        let _refused = self.0.write_all(chunk.as_bytes()).await;
+    }
+
+    /// Ends the body, and reads the answer.
+    pub(crate) async fn finish(mut self) -> Answer {
+        self.0.write_all(b"0\r\n\r\n").await.unwrap();
+        self.answer().await
+    }
+
+    /// Reads the answer, whether or not the body has ended.
+    pub(crate) async fn answer(mut self) -> Answer {
+        read_answer(&mut self.0).await.expect("an answer")
+    }
+}
+
+/// A price of `key`.
+pub(crate) fn price(key: &str, value: u64) -> Value {
+    serde_json::json!({ "key": key, "price": value })
+}
+
+/// Waits until a number in `/ws/stats` (a JSON pointer) has become at least this.
+pub(crate) async fn until_stat(gateway: &Running, pointer: &str, at_least: u64) -> u64 {
+    super::eventually::eventually(&format!("{pointer} >= {at_least}"), async || {
+        let value = gateway.stats().await.pointer(pointer).and_then(Value::as_u64);
+        value.filter(|value| *value >= at_least)
+    })
+    .await
+}

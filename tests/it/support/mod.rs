@@ -1,0 +1,9 @@
+//! What tests share.
+
+pub(crate) mod client;
+pub(crate) mod eventually;
+pub(crate) mod follow;
+pub(crate) mod gateway;
+pub(crate) mod raw;
+pub(crate) mod redis_server;
+pub(crate) mod stores;

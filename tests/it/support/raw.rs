@@ -1,0 +1,111 @@
+//! A client that need not behave: bytes on a socket.
+
+use std::net::SocketAddr;
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::time;
+
+use super::client::LIMIT;
+
+/// The head of a right upgrade.
+pub(crate) fn upgrade(path: &str) -> String {
+    format!(
+        "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    )
+}
+
+/// A socket past its upgrade.
+pub(crate) struct RawSocket {
+    pub(crate) stream: TcpStream,
+    unread: Vec<u8>,
+}
+
+impl RawSocket {
+    pub(crate) async fn open(address: SocketAddr, path: &str) -> Self {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(upgrade(path).as_bytes()).await.unwrap();
+        let mut socket = Self { stream, unread: Vec::new() };
+        let end = loop {
+            if let Some(end) = socket.unread.windows(4).position(|four| four == b"\r\n\r\n") {
+                break end + 4;
+            }
+            assert!(socket.read_more().await, "no answer to an upgrade");
+        };
+        let head = String::from_utf8(socket.unread.drain(..end).collect()).unwrap();
+        assert!(head.starts_with("HTTP/1.1 101"), "{head}");
+        socket
+    }
+
+    pub(crate) async fn send(&mut self, bytes: &[u8]) {
+        // It may have been closed by now, which the reads will tell.
+        let _closed = self.stream.write_all(bytes).await;
+    }
+
+    async fn read_more(&mut self) -> bool {
+        let read = time::timeout(LIMIT, self.stream.read_buf(&mut self.unread)).await;
+        read.expect("something comes in time").is_ok_and(|read| read > 0)
+    }
+
+    /// The next frame's opcode and payload; `None` at the end of the connection.
+    pub(crate) async fn frame(&mut self) -> Option<(u8, Vec<u8>)> {
+        loop {
+            if let Some((opcode, header, len)) = frame_header(&self.unread)
+                && self.unread.len() >= header + len
+            {
+                let frame: Vec<u8> = self.unread.drain(..header + len).collect();
+                return Some((opcode, frame[header..].to_vec()));
+            }
+            if !self.read_more().await {
+                return None;
+            }
+        }
+    }
+
+    /// Reads to the close frame; gives the texts before it, and its code.
+    pub(crate) async fn until_close(&mut self) -> (Vec<String>, u16) {
+        let mut texts = Vec::new();
+        loop {
+            let (opcode, payload) =
+                self.frame().await.unwrap_or_else(|| panic!("no close frame, after {texts:?}"));
+            match opcode {
+                1 => texts.push(String::from_utf8(payload).unwrap()),
+                8 => return (texts, u16::from_be_bytes([payload[0], payload[1]])),
+                _ => {}
+            }
+        }
+    }
+}
+
+/// Opcode, length of the header, length of the payload, if all of the header is there.
+fn frame_header(bytes: &[u8]) -> Option<(u8, usize, usize)> {
+    let (opcode, short) = (bytes.first()? & 0x0f, bytes.get(1)? & 0x7f);
+    let long = |from: usize, to: usize| {
+        Some(bytes.get(from..to)?.iter().fold(0, |len, byte| len << 8 | usize::from(*byte)))
+    };
+    match short {
+        126 => Some((opcode, 4, long(2, 4)?)),
+        127 => Some((opcode, 10, long(2, 10)?)),
+        len => Some((opcode, 2, usize::from(len))),
+    }
+}
+
+/// A client's frame: first byte as given, masked with zeros.
+pub(crate) fn masked(first: u8, payload: &[u8]) -> Vec<u8> {
+    let mut frame = vec![first];
+    match payload.len() {
+        len @ 0..126 => frame.push(0x80 | len as u8),
+        len @ 126..65_536 => {
+            frame.push(0x80 | 126);
+            frame.extend((len as u16).to_be_bytes());
+        }
+        len => {
+            frame.push(0x80 | 127);
+            frame.extend((len as u64).to_be_bytes());
+        }
+    }
+    frame.extend([0; 4]);
+    frame.extend_from_slice(payload);
+    frame
+}

@@ -1,0 +1,171 @@
+//! Every backend behind one face, for tests of what all of them promise.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use chrono::DateTime;
+use futures_util::future::BoxFuture;
+use parking_lot::Mutex;
+use tokio::task::JoinSet;
+use zonewire::model::{ChannelName, DraftEntry, Entry, EntryKind, Epoch, NodeId};
+use zonewire::storage::{
+    Append, AppendAnswer, AppendBatch, Appended, MemoryBackend, MemoryConfig, Page, RedisBackend,
+    RedisConfig, Retention, SharedBackend,
+};
+
+use super::eventually::eventually;
+use super::redis_server::RedisServer;
+
+/// A storage that nodes can be opened on.
+pub(crate) struct Stores {
+    retention: Retention,
+    pub(crate) server: Option<RedisServer>,
+    memory: Option<SharedBackend>,
+    drivers: Mutex<JoinSet<()>>,
+}
+
+impl Stores {
+    /// Memory, with tokio's time paused. All nodes are the same one.
+    pub(crate) fn memory(retention: Retention) -> Option<Self> {
+        tokio::time::pause();
+        let (backend, driver) = MemoryBackend::new(retention.clone(), MemoryConfig::default());
+        let mut drivers = JoinSet::new();
+        drivers.spawn(driver);
+        let memory: SharedBackend = Arc::new(backend);
+        Some(Self { retention, server: None, memory: Some(memory), drivers: Mutex::new(drivers) })
+    }
+
+    /// A Redis of its own; `None` where there is none.
+    pub(crate) fn redis(retention: Retention) -> Option<Self> {
+        let server = RedisServer::start(&[])?;
+        Some(Self { retention, server: Some(server), memory: None, drivers: Mutex::default() })
+    }
+
+    /// Another node's view of the storage.
+    pub(crate) async fn open(&self) -> SharedBackend {
+        match &self.memory {
+            Some(memory) => Arc::clone(memory),
+            None => Arc::new(self.open_redis().await),
+        }
+    }
+
+    pub(crate) async fn open_redis(&self) -> RedisBackend {
+        let config = self.server.as_ref().unwrap().config();
+        let (backend, driver) = connect(&config, &self.retention).await;
+        self.drivers.lock().spawn(driver);
+        backend
+    }
+
+    /// Runs a task for as long as this lives.
+    pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        self.drivers.lock().spawn(task);
+    }
+}
+
+/// Connects, however busy the machine is: a gateway gives up after 0.4 s, and tests that share two
+/// cores may take longer.
+pub(crate) async fn connect(
+    config: &RedisConfig,
+    retention: &Retention,
+) -> (RedisBackend, BoxFuture<'static, ()>) {
+    eventually("redis lets us in", async || RedisBackend::connect(config, retention.clone()).await.ok()).await
+}
+
+pub(crate) fn channel() -> ChannelName {
+    "zone:pjm".parse().unwrap()
+}
+
+/// A price at a time, with or without a key.
+pub(crate) fn price(time_ms: i64, key: Option<&str>, data: &str) -> DraftEntry {
+    DraftEntry {
+        time: DateTime::from_timestamp_millis(time_ms).unwrap(),
+        kind: EntryKind::PriceUpdate,
+        key: key.map(Arc::from),
+        data: Bytes::copy_from_slice(data.as_bytes()),
+    }
+}
+
+/// A node that appends to one channel.
+#[derive(Clone)]
+pub(crate) struct Producer {
+    pub(crate) store: SharedBackend,
+    pub(crate) channel: ChannelName,
+    pub(crate) epoch: Epoch,
+    pub(crate) id: NodeId,
+}
+
+impl Producer {
+    /// Mints the channel's epoch, or takes the one it has.
+    pub(crate) async fn new(store: &SharedBackend) -> Self {
+        Self::on(store, channel()).await
+    }
+
+    pub(crate) async fn on(store: &SharedBackend, channel: ChannelName) -> Self {
+        let epoch = store.mint_epoch(&channel, None, &Epoch::random()).await.unwrap();
+        Self { store: Arc::clone(store), channel, epoch, id: NodeId::random() }
+    }
+
+    pub(crate) fn batch(&self, entries: Vec<Append>) -> AppendBatch {
+        AppendBatch { channel: self.channel.clone(), epoch: self.epoch.clone(), producer: self.id, entries }
+    }
+
+    /// Entries with these sequences, each following the one before it.
+    pub(crate) fn chain(&self, seqs: std::ops::RangeInclusive<u64>) -> AppendBatch {
+        self.batch(seqs.map(|seq| link(seq - 1, seq)).collect())
+    }
+
+    pub(crate) async fn append(&self, entries: Vec<Append>) -> Vec<Appended> {
+        done(self.store.append(&self.batch(entries)).await.unwrap())
+    }
+
+    /// Appends a chain; every entry must be applied.
+    pub(crate) async fn fill(&self, seqs: std::ops::RangeInclusive<u64>) {
+        let results = done(self.store.append(&self.chain(seqs)).await.unwrap());
+        assert!(results.iter().all(|result| matches!(result, Appended::Applied { .. })), "{results:?}");
+    }
+
+    pub(crate) async fn read(&self, after: u64, limit: usize) -> Page {
+        self.store.read_after(&self.channel, after, limit).await.unwrap()
+    }
+}
+
+/// An entry with its place in the chain; its content says its sequence.
+pub(crate) fn link(prev: u64, seq: u64) -> Append {
+    Append { seq, prev, draft: price(seq as i64, Some("k"), &format!("{{\"n\":{seq}}}")) }
+}
+
+pub(crate) fn done(answer: AppendAnswer) -> Vec<Appended> {
+    match answer {
+        AppendAnswer::Done(results) => results,
+        AppendAnswer::ForeignEpoch(epoch) => panic!("foreign epoch {epoch:?}"),
+    }
+}
+
+pub(crate) fn offsets(entries: &[Entry]) -> Vec<u64> {
+    entries.iter().map(|entry| entry.offset).collect()
+}
+
+/// Runs each test body once for every backend.
+macro_rules! for_every_backend {
+    ($($(#[$meta:meta])* $name:ident),* $(,)?) => {
+        mod memory {
+            $($(#[$meta])* #[tokio::test]
+            async fn $name() {
+                super::$name($crate::support::stores::Stores::memory).await;
+            })*
+        }
+        mod redis {
+            $($(#[$meta])* #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $name() {
+                super::$name($crate::support::stores::Stores::redis).await;
+            })*
+        }
+    };
+}
+pub(crate) use for_every_backend;
+
+/// Makes a storage with given bounds.
+pub(crate) type Make = fn(Retention) -> Option<Stores>;
+
+pub(crate) const SECOND: Duration = Duration::from_secs(1);
