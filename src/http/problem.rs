@@ -76,6 +76,7 @@ impl Problem {
         let (status, code) = match error {
             PublishError::Unavailable { .. } => (StatusCode::SERVICE_UNAVAILABLE, "storage_unavailable"),
             PublishError::ShuttingDown { .. } => (StatusCode::SERVICE_UNAVAILABLE, "shutting_down"),
+            PublishError::Refused { .. } => (StatusCode::CONFLICT, "refused"),
             PublishError::TooManyZones { .. } => (StatusCode::UNPROCESSABLE_ENTITY, "too_many_zones"),
             PublishError::TooManyKeys { .. } => (StatusCode::UNPROCESSABLE_ENTITY, "too_many_keys"),
         };

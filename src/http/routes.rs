@@ -339,7 +339,7 @@ async fn get_history(zone: &str, query: &HistoryQuery, app: &App) -> Result<Resp
         Some(position) => app.channels.read_after(&channel, position.offset, limit).await,
         None => app.channels.newest(&channel, limit).await,
     };
-    let Page { epoch, top, first, entries } = page.map_err(|error| Problem::storage(&error))?;
+    let Page { epoch, top, first, entries, .. } = page.map_err(|error| Problem::storage(&error))?;
     if after.is_some_and(|position| epoch.as_ref() != Some(&position.epoch)) {
         let detail = "the log has begun a new life since that position; read again without `after`";
         return Err(Problem::new(StatusCode::GONE, "foreign_epoch", detail));

@@ -6,9 +6,11 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::OrderId;
 use super::name::{InvalidName, Zone, is_valid_name};
 
 const ZONE_PREFIX: &str = "zone:";
+const ORDER_PREFIX: &str = "order:";
 
 /// What a channel carries; decided by the part of its name before the first colon.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -16,6 +18,8 @@ const ZONE_PREFIX: &str = "zone:";
 pub enum ChannelKind {
     /// `zone:<zone>`: the prices of a market area.
     Zone,
+    /// `order:<uuid>`: the updates of an order. Always on lane *every*.
+    Order,
 }
 
 /// A named, ordered log of entries, such as `zone:pjm`. Cheap to clone.
@@ -29,6 +33,16 @@ impl ChannelName {
         Self(format!("{ZONE_PREFIX}{zone}").into())
     }
 
+    /// The channel that carries an order's updates.
+    pub fn order(order: OrderId) -> Self {
+        Self(format!("{ORDER_PREFIX}{order}").into())
+    }
+
+    /// The order whose updates it carries, if it is such a channel.
+    pub fn as_order(&self) -> Option<OrderId> {
+        self.0.strip_prefix(ORDER_PREFIX)?.parse().ok()
+    }
+
     /// The name as text.
     pub fn as_str(&self) -> &str {
         &self.0
@@ -36,7 +50,7 @@ impl ChannelName {
 
     /// What the channel carries.
     pub fn kind(&self) -> ChannelKind {
-        ChannelKind::Zone
+        if self.0.starts_with(ORDER_PREFIX) { ChannelKind::Order } else { ChannelKind::Zone }
     }
 
     /// The name without its kind: the zone in `zone:pjm`.
@@ -49,9 +63,14 @@ impl FromStr for ChannelName {
     type Err = InvalidName;
 
     fn from_str(name: &str) -> Result<Self, InvalidName> {
+        if let Some(order) = name.strip_prefix(ORDER_PREFIX)
+            && let Ok(order) = order.parse()
+        {
+            return Ok(Self::order(order));
+        }
         match name.strip_prefix(ZONE_PREFIX) {
             Some(zone) if is_valid_name(zone) => Ok(Self(name.into())),
-            _ => Err(InvalidName::new("channel name (`zone:<zone>`)", name)),
+            _ => Err(InvalidName::new("channel name (`zone:<zone>` or `order:<uuid>`)", name)),
         }
     }
 }
@@ -94,8 +113,16 @@ mod tests {
     }
 
     #[test]
+    fn an_order_has_one_channel_however_its_id_is_written() {
+        let channel: ChannelName = "order:6F1C1C1E-0B5E-4B1E-9D3E-0A6F4B6F2A11".parse().unwrap();
+        assert_eq!(channel.kind(), ChannelKind::Order);
+        assert_eq!(channel.as_str(), "order:6f1c1c1e-0b5e-4b1e-9d3e-0a6f4b6f2a11");
+        assert_eq!(ChannelName::order(channel.as_order().unwrap()), channel);
+    }
+
+    #[test]
     fn other_forms_are_refused() {
-        for name in ["", "pjm", "zone:", "zone:a b", "zone", "topic:x"] {
+        for name in ["", "pjm", "zone:", "zone:a b", "zone", "topic:x", "order:", "order:1"] {
             assert!(name.parse::<ChannelName>().is_err(), "{name:?} must be refused");
         }
     }

@@ -66,6 +66,16 @@ impl FromStr for EntryId {
 pub enum EntryKind {
     /// `price_update`: a price in a zone.
     PriceUpdate,
+    /// `routing`: an order's venue is being chosen.
+    Routing,
+    /// `building`: an order's transaction is being made.
+    Building,
+    /// `submitted`: an order's transaction is on its way.
+    Submitted,
+    /// `confirmed`: an order was carried out. The last update of its order.
+    Confirmed,
+    /// `failed`: an order was not carried out, and will not be. The last update of its order.
+    Failed,
 }
 
 impl EntryKind {
@@ -73,7 +83,17 @@ impl EntryKind {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::PriceUpdate => "price_update",
+            Self::Routing => "routing",
+            Self::Building => "building",
+            Self::Submitted => "submitted",
+            Self::Confirmed => "confirmed",
+            Self::Failed => "failed",
         }
+    }
+
+    /// Nothing follows it in its channel: a log that holds it is closed.
+    pub fn is_terminal(self) -> bool {
+        matches!(self, Self::Confirmed | Self::Failed)
     }
 }
 
@@ -83,6 +103,11 @@ impl FromStr for EntryKind {
     fn from_str(text: &str) -> Result<Self, String> {
         match text {
             "price_update" => Ok(Self::PriceUpdate),
+            "routing" => Ok(Self::Routing),
+            "building" => Ok(Self::Building),
+            "submitted" => Ok(Self::Submitted),
+            "confirmed" => Ok(Self::Confirmed),
+            "failed" => Ok(Self::Failed),
             _ => Err("unknown entry type".to_owned()),
         }
     }

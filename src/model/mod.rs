@@ -5,6 +5,7 @@ mod channel;
 mod entry;
 mod lane;
 mod name;
+mod order;
 mod position;
 
 pub use backend::{BackendName, BackendState};
@@ -12,4 +13,5 @@ pub use channel::{ChannelKind, ChannelName};
 pub use entry::{DraftEntry, Entry, EntryId, EntryKind, NodeId};
 pub use lane::Lane;
 pub use name::{InvalidName, NAME_LEN_MAX, Zone};
+pub use order::{InvalidOrderId, JobId, OrderId};
 pub use position::{Epoch, InvalidPosition, Position};

@@ -54,11 +54,30 @@ pub struct Retention {
     pub bytes: usize,
     /// Age of an entry since it was appended, in seconds. Default 3,600.
     pub age_s: u64,
+    /// `[storage.retention.orders]`
+    pub orders: OrderRetention,
 }
 
 impl Default for Retention {
     fn default() -> Self {
-        Self { entries: 10_000, bytes: 16 << 20, age_s: 3_600 }
+        Self { entries: 10_000, bytes: 16 << 20, age_s: 3_600, orders: OrderRetention::default() }
+    }
+}
+
+/// `[storage.retention.orders]`: how many updates of each order are kept. They go together, some
+/// time after the newest of them.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct OrderRetention {
+    /// Updates per order. Default 50.
+    pub updates: usize,
+    /// Time since the newest update was appended, in seconds. Default 300.
+    pub age_s: u64,
+}
+
+impl Default for OrderRetention {
+    fn default() -> Self {
+        Self { updates: 50, age_s: 300 }
     }
 }
 

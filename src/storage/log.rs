@@ -37,6 +37,8 @@ pub struct Append {
     pub prev: u64,
     /// What is appended.
     pub draft: DraftEntry,
+    /// The lease under which it is appended (see [`Jobs`](super::Jobs)); `None` where none is needed.
+    pub fence: Option<u64>,
 }
 
 /// Entries of one producer for one channel, in the producer's order.
@@ -67,6 +69,24 @@ pub enum Appended {
         /// The newest sequence of this producer that was applied.
         last: u64,
     },
+    /// The log takes it neither now nor later; nothing was done.
+    Refused(Refusal),
+}
+
+/// Why a log takes an entry neither now nor later.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// Somebody appended under a newer lease.
+    #[error("it was written under lease {fence}, and somebody has written under lease {newest} since")]
+    StaleFence {
+        /// The entry's fence.
+        fence: u64,
+        /// The newest fence that the log has seen.
+        newest: u64,
+    },
+    /// The log holds a terminal entry, after which nothing comes.
+    #[error("nothing may follow a terminal update")]
+    Closed,
 }
 
 /// What became of a batch.
@@ -87,6 +107,8 @@ pub struct Page {
     pub top: u64,
     /// The oldest offset that is kept; `top + 1` when nothing is.
     pub first: u64,
+    /// A terminal entry was appended in this epoch: `top` stays what it is.
+    pub closed: bool,
     /// Entries in ascending order of offset, without holes between them.
     pub entries: Vec<Entry>,
 }
@@ -116,8 +138,13 @@ pub enum LogEvent {
 ///   together, in order, next to each other. Nobody sees a part.
 /// - An entry is applied only where the batch's epoch is the log's and `prev <= last < seq`, with
 ///   `last` the newest sequence of that producer; so a repeated append does nothing.
+/// - After a terminal entry (see [`EntryKind::is_terminal`](crate::model::EntryKind::is_terminal))
+///   nothing is applied any more: such an append is [`Appended::Refused`]. So is an entry whose
+///   fence is older than one that was applied; an entry without a fence passes. A refused entry
+///   leaves its producer's chain as it was. Repeating what was applied is still a duplicate.
 /// - An append never makes an epoch; only [`mint_epoch`](Log::mint_epoch) does, by compare-and-set.
-/// - What is kept is bounded by entries, bytes and age: the oldest goes first. Positions stay
+/// - What is kept is bounded by entries, bytes and age: the oldest goes first. The updates of an
+///   order have bounds of their own, and go together when the newest of them is too old. Positions stay
 ///   meaningful when entries go: a [`Page`] says from where on entries are kept.
 /// - After [`follow`](Log::follow) has answered, every later append is told in
 ///   [`incoming`](Log::take_incoming), or [`LogEvent::Suspect`] is.
@@ -150,8 +177,8 @@ pub trait Log: fmt::Debug + Send + Sync {
     /// The oldest entries after an offset, `limit` of them at the most. Reading removes nothing.
     async fn read_after(&self, channel: &ChannelName, offset: u64, limit: usize) -> Result<Page>;
 
-    /// The latest entry of each key, latest by the entries' own time (of equal times, by offset),
-    /// in ascending order of offset. Kept as long as the epoch is (see [`EPOCH_KEPT_FOR`]), even
+    /// The latest entry of each key, latest by the entries' own time (of equal times, and in the
+    /// channel of an order, by offset), in ascending order of offset. Kept as long as the epoch is (see [`EPOCH_KEPT_FOR`]), even
     /// when the entry itself has been pushed out of the log. Entries without a key are not here.
     async fn latest(&self, channel: &ChannelName) -> Result<Vec<Entry>>;
 

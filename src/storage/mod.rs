@@ -5,6 +5,7 @@
 mod choose;
 mod config;
 mod error;
+mod jobs;
 mod log;
 mod memory;
 mod probe;
@@ -18,10 +19,14 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 pub use choose::{Opened, StartError, open};
-pub use config::{MemoryConfig, RedisConfig, Retention, StorageChoice, StorageConfig};
+pub use config::{MemoryConfig, OrderRetention, RedisConfig, Retention, StorageChoice, StorageConfig};
 pub use error::{Result, StorageError};
+pub use jobs::{
+    Cancelling, ClaimedJob, Ending, Enqueued, Held, Idempotency, JobBounds, JobCounts, JobState, JobView,
+    Jobs, NewJob,
+};
 pub use log::{
-    Append, AppendAnswer, AppendBatch, Appended, EPOCH_KEPT_FOR, Log, LogEvent, LogState, Page,
+    Append, AppendAnswer, AppendBatch, Appended, EPOCH_KEPT_FOR, Log, LogEvent, LogState, Page, Refusal,
     UNUSED_EPOCH_KEPT_FOR,
 };
 pub use memory::MemoryBackend;
@@ -34,7 +39,7 @@ use crate::model::BackendName;
 
 /// All that the gateway asks of a storage: the sum of its roles.
 #[async_trait]
-pub trait StorageBackend: Log + Records + fmt::Debug + Send + Sync + 'static {
+pub trait StorageBackend: Log + Records + Jobs + fmt::Debug + Send + Sync + 'static {
     /// Stable name for logs, metrics and `/ws/health`.
     fn name(&self) -> BackendName;
 

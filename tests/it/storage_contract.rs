@@ -160,7 +160,7 @@ async fn asking_for_the_state_makes_nothing(make: Make) {
         let state = store.state(&channel(), NodeId::random()).await.unwrap();
         assert_eq!(state, LogState { epoch: None, top: 0, last_seq: 0 });
         let page = store.read_after(&channel(), 0, 10).await.unwrap();
-        assert_eq!(page, Page { epoch: None, top: 0, first: 1, entries: vec![] });
+        assert_eq!(page, Page { epoch: None, top: 0, first: 1, closed: false, entries: vec![] });
         assert_eq!(store.latest(&channel()).await.unwrap(), []);
     }
 }
@@ -205,7 +205,7 @@ async fn a_new_life_begins_empty_and_knows_no_producer(make: Make) {
     assert_eq!(state, LogState { epoch: Some(next.clone()), top: 0, last_seq: 0 });
     assert_eq!(store.latest(&channel()).await.unwrap(), []);
     let page = producer.read(0, 10).await;
-    assert_eq!(page, Page { epoch: Some(next.clone()), top: 0, first: 1, entries: vec![] });
+    assert_eq!(page, Page { epoch: Some(next.clone()), top: 0, first: 1, closed: false, entries: vec![] });
     producer.epoch = next;
     assert_eq!(producer.append(vec![link(0, 1)]).await, [Appended::Applied { offset: 1 }]);
     // A repetition of the mint must not empty the log again.
@@ -228,8 +228,12 @@ async fn an_entry_is_read_as_it_was_appended(make: Make) {
         price(1_700_000_000_123, Some("a b\n\"ü"), "{\"s\":\"ü \\n 1 2 3\"}"),
         price(8_000_000_000_000, Some("k"), &format!("{{\"x\":\"{}\"}}", "y".repeat(60_000))),
     ];
-    let entries =
-        drafts.iter().zip(1..).map(|(draft, seq)| Append { seq, prev: seq - 1, draft: draft.clone() });
+    let entries = drafts.iter().zip(1..).map(|(draft, seq)| Append {
+        seq,
+        prev: seq - 1,
+        draft: draft.clone(),
+        fence: None,
+    });
     producer.append(entries.collect()).await;
     let read: Vec<_> = producer.read(0, 10).await.entries.into_iter().map(|entry| entry.draft).collect();
     assert_eq!(read, drafts);
@@ -294,7 +298,7 @@ async fn the_oldest_go_when_they_have_too_many_bytes(make: Make) {
     let producer = Producer::new(&store).await;
     let data = format!("{{\"x\":\"{}\"}}", "y".repeat(1_000));
     for seq in 1..=40 {
-        producer.append(vec![Append { seq, prev: seq - 1, draft: price(0, None, &data) }]).await;
+        producer.append(vec![Append { seq, prev: seq - 1, draft: price(0, None, &data), fence: None }]).await;
     }
     let page = producer.read(0, 100).await;
     let bytes: usize = page.entries.iter().map(|entry| entry.draft.data.len()).sum();
@@ -353,7 +357,7 @@ async fn the_latest_of_each_key_is_the_newest_by_its_own_time(make: Make) {
         price(-6, Some("c"), "{\"late\":2}"),
     ];
     for (draft, seq) in drafts.into_iter().zip(1..) {
-        producer.append(vec![Append { seq, prev: seq - 1, draft }]).await;
+        producer.append(vec![Append { seq, prev: seq - 1, draft, fence: None }]).await;
     }
     assert_eq!(offsets(&store.latest(&channel()).await.unwrap()), [1, 5, 6]);
 }
@@ -362,7 +366,7 @@ async fn the_latest_outlives_its_place_in_the_log(make: Make) {
     let retention = Retention { entries: 2, age_s: 1, ..Retention::default() };
     let Some((_stores, store)) = with(make, retention).await else { return };
     let producer = Producer::new(&store).await;
-    producer.append(vec![Append { seq: 1, prev: 0, draft: price(1, Some("old"), "{}") }]).await;
+    producer.append(vec![Append { seq: 1, prev: 0, draft: price(1, Some("old"), "{}"), fence: None }]).await;
     producer.fill(2..=4).await;
     assert!(producer.read(0, 10).await.first >= 3);
     assert_eq!(offsets(&store.latest(&channel()).await.unwrap()), [1, 4]);

@@ -185,7 +185,7 @@ fn read_page(key: &str, answer: &[Value]) -> Result<Page> {
         }
         _ => Err(corrupt(key, "page is cut short")),
     });
-    Ok(Page { epoch, top, first, entries: entries.collect::<Result<_>>()? })
+    Ok(Page { epoch, top, first, closed: false, entries: entries.collect::<Result<_>>()? })
 }
 
 fn parse_epoch(key: &str, text: &str) -> Result<Epoch> {

@@ -22,6 +22,7 @@
 mod codec;
 mod connect;
 mod errors;
+mod jobs;
 mod link;
 mod log;
 mod records;

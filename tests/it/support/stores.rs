@@ -132,7 +132,7 @@ impl Producer {
 
 /// An entry with its place in the chain; its content says its sequence.
 pub(crate) fn link(prev: u64, seq: u64) -> Append {
-    Append { seq, prev, draft: price(seq as i64, Some("k"), &format!("{{\"n\":{seq}}}")) }
+    Append { seq, prev, draft: price(seq as i64, Some("k"), &format!("{{\"n\":{seq}}}")), fence: None }
 }
 
 pub(crate) fn done(answer: AppendAnswer) -> Vec<Appended> {

@@ -1,5 +1,7 @@
 //! Storage in this process: bounded, ordered at once, gone when the process is.
 
+mod jobs;
+
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::ops::Bound;
 use std::sync::Arc;
@@ -13,9 +15,9 @@ use tokio::time::{self, Instant};
 
 use super::{
     AppendAnswer, AppendBatch, Appended, EPOCH_KEPT_FOR, Log, LogEvent, LogState, MemoryConfig, Page, Record,
-    RecordKind, Records, Result, Retention, StorageBackend, UNUSED_EPOCH_KEPT_FOR,
+    RecordKind, Records, Refusal, Result, Retention, StorageBackend, UNUSED_EPOCH_KEPT_FOR,
 };
-use crate::model::{BackendName, ChannelName, Entry, EntryId, Epoch, NodeId};
+use crate::model::{BackendName, ChannelKind, ChannelName, Entry, EntryId, Epoch, NodeId};
 
 /// How often what has grown too old is removed, also where nobody reads or writes.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
@@ -55,6 +57,10 @@ struct Channel {
     /// The newest applied sequence of each producer. Lives as long as the channel does.
     producers: HashMap<NodeId, u64>,
     touched: Instant,
+    /// The newest fence of an applied entry.
+    fence: u64,
+    /// A terminal entry was applied.
+    closed: bool,
 }
 
 #[derive(Debug)]
@@ -87,17 +93,44 @@ impl MemoryBackend {
     }
 }
 
-impl Shared {
-    fn age(&self) -> Duration {
-        Duration::from_secs(self.retention.age_s)
-    }
+/// How much of a channel is kept.
+#[derive(Debug, Clone, Copy)]
+struct Bounds {
+    entries: usize,
+    bytes: usize,
+    age: Duration,
+    /// Ages count from the newest entry on, so that all go together.
+    together: bool,
+}
 
+impl Bounds {
+    fn of(retention: &Retention, channel: &ChannelName) -> Self {
+        let bytes = retention.bytes;
+        match channel.kind() {
+            ChannelKind::Zone => Self {
+                entries: retention.entries,
+                bytes,
+                age: Duration::from_secs(retention.age_s),
+                together: false,
+            },
+            ChannelKind::Order => Self {
+                entries: retention.orders.updates,
+                bytes,
+                age: Duration::from_secs(retention.orders.age_s),
+                together: true,
+            },
+        }
+    }
+}
+
+impl Shared {
     fn sweep(&self, now: Instant) {
         let mut state = self.state.lock();
         let State { channels, total_bytes, records } = &mut *state;
-        channels.retain(|_, channel| {
-            *total_bytes -= channel.trim(&self.retention, now);
-            let kept_for = if channel.top == 0 { UNUSED_EPOCH_KEPT_FOR } else { self.age() + EPOCH_KEPT_FOR };
+        channels.retain(|name, channel| {
+            let bounds = Bounds::of(&self.retention, name);
+            *total_bytes -= channel.trim(&bounds, now);
+            let kept_for = if channel.top == 0 { UNUSED_EPOCH_KEPT_FOR } else { bounds.age + EPOCH_KEPT_FOR };
             now.duration_since(channel.touched) < kept_for
         });
         records.retain(|_, record| record.expires > now);
@@ -132,6 +165,8 @@ impl Channel {
             latest: HashMap::new(),
             producers: HashMap::new(),
             touched: now,
+            fence: 0,
+            closed: false,
         }
     }
 
@@ -143,11 +178,11 @@ impl Channel {
     }
 
     /// Applies the bounds; returns what that freed.
-    fn trim(&mut self, bounds: &Retention, now: Instant) -> usize {
-        let age = Duration::from_secs(bounds.age_s);
+    fn trim(&mut self, bounds: &Bounds, now: Instant) -> usize {
         let mut freed = 0;
-        while let Some(oldest) = self.entries.front() {
-            let too_old = now.duration_since(oldest.appended) >= age;
+        while let (Some(oldest), Some(newest)) = (self.entries.front(), self.entries.back()) {
+            let since = if bounds.together { newest.appended } else { oldest.appended };
+            let too_old = now.duration_since(since) >= bounds.age;
             if !too_old && self.entries.len() <= bounds.entries && self.bytes <= bounds.bytes {
                 break;
             }
@@ -158,7 +193,8 @@ impl Channel {
 
     fn append(&mut self, batch: &AppendBatch, now: Instant) -> Vec<Appended> {
         self.touched = now;
-        let Self { top, entries, bytes, latest, producers, .. } = self;
+        let by_offset = batch.channel.kind() == ChannelKind::Order;
+        let Self { top, entries, bytes, latest, producers, fence, closed, .. } = self;
         let last = producers.entry(batch.producer).or_insert(0);
         let results = batch.entries.iter().map(|append| {
             if append.seq <= *last {
@@ -167,12 +203,22 @@ impl Channel {
             if append.prev > *last {
                 return Appended::Gap { last: *last };
             }
+            if *closed {
+                return Appended::Refused(Refusal::Closed);
+            }
+            if let Some(given) = append.fence {
+                if given < *fence {
+                    return Appended::Refused(Refusal::StaleFence { fence: given, newest: *fence });
+                }
+                *fence = given;
+            }
+            *closed = append.draft.kind.is_terminal();
             *last = append.seq;
             *top += 1;
             let id = EntryId { producer: batch.producer, seq: append.seq };
             let entry = Entry { offset: *top, id, draft: append.draft.clone() };
             if let Some(key) = &entry.draft.key
-                && latest.get(key).is_none_or(|held| held.draft.time <= entry.draft.time)
+                && latest.get(key).is_none_or(|held| by_offset || held.draft.time <= entry.draft.time)
             {
                 latest.insert(Arc::clone(key), entry.clone());
             }
@@ -234,7 +280,7 @@ impl Log for MemoryBackend {
         }
         let before = channel.bytes;
         let results = channel.append(batch, now);
-        channel.trim(&self.shared.retention, now);
+        channel.trim(&Bounds::of(&self.shared.retention, &batch.channel), now);
         let after = channel.bytes;
         state.total_bytes = state.total_bytes + after - before;
         state.evict(self.shared.total_bytes_max);
@@ -246,16 +292,16 @@ impl Log for MemoryBackend {
         let mut state = self.shared.state.lock();
         let State { channels, total_bytes, .. } = &mut *state;
         let Some(held) = channels.get_mut(channel) else {
-            return Ok(Page { epoch: None, top: 0, first: 1, entries: Vec::new() });
+            return Ok(Page { epoch: None, top: 0, first: 1, closed: false, entries: Vec::new() });
         };
-        *total_bytes -= held.trim(&self.shared.retention, now);
+        *total_bytes -= held.trim(&Bounds::of(&self.shared.retention, channel), now);
         let first = held.first();
         // Offsets are contiguous, so the place of an offset is known without a search.
         let skip = usize::try_from(offset.saturating_add(1).saturating_sub(first))
             .unwrap_or(usize::MAX)
             .min(held.entries.len());
         let entries = held.entries.range(skip..).take(limit).map(|kept| kept.entry.clone()).collect();
-        Ok(Page { epoch: Some(held.epoch.clone()), top: held.top, first, entries })
+        Ok(Page { epoch: Some(held.epoch.clone()), top: held.top, first, closed: held.closed, entries })
     }
 
     async fn latest(&self, channel: &ChannelName) -> Result<Vec<Entry>> {
@@ -354,6 +400,7 @@ mod tests {
                 seq,
                 prev: seq - 1,
                 draft: DraftEntry { time, kind: EntryKind::PriceUpdate, key: None, data },
+                fence: None,
             }
         });
         let batch = AppendBatch { channel, epoch, producer, entries: entries.collect() };

@@ -1,0 +1,231 @@
+//! The jobs role: a bounded queue whose jobs are carried out once, also when workers die.
+
+use std::fmt;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use chrono::{DateTime, Utc};
+
+use super::Result;
+use crate::model::JobId;
+
+/// A job to be queued.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewJob {
+    /// Its name; not used before.
+    pub id: JobId,
+    /// What is to be done.
+    pub payload: Bytes,
+    /// Makes the call repeatable for who does not know whether it took effect.
+    pub idempotency: Option<Idempotency>,
+}
+
+/// A caller's name for a request, and what the request said.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Idempotency {
+    /// The name.
+    pub key: String,
+    /// Equal for equal requests.
+    pub fingerprint: String,
+}
+
+/// How much is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct JobBounds {
+    /// Jobs that wait, are delayed or run; one more is refused.
+    pub unfinished: usize,
+    /// Jobs in all, finished ones included; the oldest finished ones go first.
+    pub kept: usize,
+    /// How long a finished job, and an idempotency key since its job was queued, are kept.
+    pub kept_for: Duration,
+}
+
+/// What became of a new job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Enqueued {
+    /// It waits.
+    Queued,
+    /// The same request was queued before, as this job; nothing was done.
+    Repeated(JobId),
+    /// The idempotency key was used for another request; nothing was done.
+    Conflict,
+    /// There are as many unfinished jobs as may be; nothing was done.
+    Full,
+}
+
+/// A job that a worker may carry out for as long as its lease lasts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClaimedJob {
+    /// Its name.
+    pub id: JobId,
+    /// What is to be done.
+    pub payload: Bytes,
+    /// Names this claim; greater than that of every claim before it, of any job. Also the fence of
+    /// what is appended under it.
+    pub token: u64,
+    /// How many times it has been claimed, this time included.
+    pub run: u32,
+    /// It was cancelled: it is to be ended, not carried out.
+    pub cancelled: bool,
+    /// A run before this one passed the point of no return, [`commit`](Jobs::commit).
+    pub committed: bool,
+    /// When it was queued, by the storage's clock.
+    pub enqueued_at: DateTime<Utc>,
+}
+
+/// Whether a claim still holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Held {
+    /// It does.
+    Yes,
+    /// It does, and the job was cancelled meanwhile: it is to be ended, not carried out.
+    Cancelled,
+    /// It does not: the lease ran out and the job may be somebody else's, or it ended.
+    Lost,
+}
+
+/// How a run of a job ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ending {
+    /// The job is finished, well or not.
+    Done,
+    /// It is to be claimed again, not before this time has passed.
+    Retry {
+        /// How long it waits.
+        after: Duration,
+    },
+    /// It was tried in vain as often as may be: it is finished, and listed as a dead letter.
+    Dead {
+        /// Why, for people.
+        error: String,
+    },
+}
+
+/// What became of a wish to cancel a job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cancelling {
+    /// Whoever claims it, or has it now, is told. It waits no longer for its turn. Asking again
+    /// gives the same answer.
+    Asked,
+    /// It passed its point of no return.
+    TooLate,
+    /// It ended before.
+    Ended,
+    /// There is no such job.
+    Unknown,
+}
+
+/// Where a job stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum JobState {
+    /// It waits for a worker.
+    Waiting,
+    /// It waits until it is to be tried again.
+    Delayed,
+    /// A worker has it, or died with it.
+    Claimed,
+    /// It ended.
+    Done,
+    /// It ended in vain, and is listed as a dead letter.
+    Dead,
+}
+
+/// A job as it stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JobView {
+    /// Its name.
+    pub id: JobId,
+    /// What is to be done.
+    pub payload: Bytes,
+    /// Where it stands.
+    pub state: JobState,
+    /// How many times it has been claimed.
+    pub run: u32,
+    /// The newest claim; 0 when there was none.
+    pub token: u64,
+    /// It was cancelled.
+    pub cancelled: bool,
+    /// It passed its point of no return.
+    pub committed: bool,
+    /// When it was queued, by the storage's clock.
+    pub enqueued_at: DateTime<Utc>,
+    /// When its state last changed, by the storage's clock.
+    pub changed_at: DateTime<Utc>,
+    /// Why it is a dead letter; `None` when it is none.
+    pub error: Option<String>,
+}
+
+/// How many jobs there are in each state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct JobCounts {
+    /// [`JobState::Waiting`]
+    pub waiting: u64,
+    /// [`JobState::Delayed`]
+    pub delayed: u64,
+    /// [`JobState::Claimed`]
+    pub claimed: u64,
+    /// [`JobState::Done`]
+    pub done: u64,
+    /// [`JobState::Dead`]
+    pub dead: u64,
+}
+
+/// A queue of jobs.
+///
+/// Promises: each call is atomic. Jobs are claimed in the order in which they were queued, or
+/// became due again. A job is claimed by one at a time: again only after its lease has run out by
+/// the storage's clock, or its run ended with [`Ending::Retry`]. Tokens only grow. A call under a
+/// token that is not the job's newest, or whose lease has run out and whose job was claimed anew or
+/// ended, does nothing and says [`Held::Lost`]. A lease that has run out still holds while nobody
+/// else has claimed the job. What is refused leaves nothing behind.
+///
+/// Not promised: that a worker whose lease ran out has stopped. It must watch its own monotonic
+/// clock, and what it appends carries its token as a fence, which the log checks.
+///
+/// Implementations spawn nothing they do not own, retry nothing, and survive being dropped in
+/// mid-call: the call then may or may not have taken effect.
+#[async_trait]
+pub trait Jobs: fmt::Debug + Send + Sync {
+    /// Queues a job, unless there are too many, or its idempotency key is known. A key that is
+    /// known is looked at first, so that a repetition is answered also when the queue is full.
+    /// Repeating the call with the same `id` and no key queues nothing twice ([`Enqueued::Repeated`]).
+    async fn enqueue(&self, job: &NewJob, bounds: &JobBounds) -> Result<Enqueued>;
+
+    /// Claims the jobs whose turn it is, `limit` of them at the most: cancelled ones, those whose
+    /// lease ran out, those that are due again, and those that wait.
+    async fn claim(&self, limit: usize, lease: Duration) -> Result<Vec<ClaimedJob>>;
+
+    /// Makes the lease last this long from now.
+    async fn extend(&self, id: JobId, token: u64, lease: Duration) -> Result<Held>;
+
+    /// The point of no return: if the job was not cancelled, it cannot be from here on. Extends
+    /// the lease too. Repeating it does nothing more.
+    async fn commit(&self, id: JobId, token: u64, lease: Duration) -> Result<Held>;
+
+    /// Ends a run. [`Held::Cancelled`] is answered to [`Ending::Retry`] alone, and then nothing is
+    /// done: a cancelled job is to be ended. Repeating a call that ended the job says
+    /// [`Held::Lost`]; a repeated [`Ending::Retry`] too.
+    async fn finish(&self, id: JobId, token: u64, ending: &Ending) -> Result<Held>;
+
+    /// Asks for a job to be ended instead of carried out.
+    async fn cancel(&self, id: JobId) -> Result<Cancelling>;
+
+    /// A job, if it is known.
+    async fn job(&self, id: JobId) -> Result<Option<JobView>>;
+
+    /// The jobs queued before `before` (which must be known still, else from the newest on), the
+    /// newest first, in one state or in any, `limit` of them at the most.
+    async fn list_jobs(
+        &self,
+        state: Option<JobState>,
+        before: Option<JobId>,
+        limit: usize,
+    ) -> Result<Vec<JobView>>;
+
+    /// Takes a dead letter off the list: it is [`JobState::Done`] then. Says whether it was one.
+    async fn settle_dead(&self, id: JobId) -> Result<bool>;
+
+    /// How many jobs there are.
+    async fn job_counts(&self) -> Result<JobCounts>;
+}
