@@ -1,5 +1,6 @@
 //! Storage in this process: bounded, ordered at once, gone when the process is.
 
+mod job_table;
 mod jobs;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -18,6 +19,7 @@ use super::{
     RecordKind, Records, Refusal, Result, Retention, StorageBackend, UNUSED_EPOCH_KEPT_FOR,
 };
 use crate::model::{BackendName, ChannelKind, ChannelName, Entry, EntryId, Epoch, NodeId};
+use job_table::{JobTable, Now};
 
 /// How often what has grown too old is removed, also where nobody reads or writes.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
@@ -36,6 +38,8 @@ struct Shared {
     retention: Retention,
     total_bytes_max: usize,
     state: Mutex<State>,
+    /// Apart from the rest: nothing needs both at once.
+    jobs: Mutex<JobTable>,
 }
 
 #[derive(Debug, Default)]
@@ -78,8 +82,12 @@ struct StoredRecord {
 impl MemoryBackend {
     /// An empty storage, and a future that removes what grows too old; it never ends.
     pub fn new(retention: Retention, config: MemoryConfig) -> (Self, impl Future<Output = ()> + Send) {
-        let shared =
-            Arc::new(Shared { retention, total_bytes_max: config.total_bytes, state: Mutex::default() });
+        let shared = Arc::new(Shared {
+            retention,
+            total_bytes_max: config.total_bytes,
+            state: Mutex::default(),
+            jobs: Mutex::default(),
+        });
         let swept = Arc::clone(&shared);
         let sweeping = async move {
             let mut tick = time::interval(SWEEP_EVERY);
@@ -87,6 +95,7 @@ impl MemoryBackend {
             loop {
                 tick.tick().await;
                 swept.sweep(Instant::now());
+                swept.jobs.lock().tidy(Now::read());
             }
         };
         (Self { shared }, sweeping)
