@@ -17,6 +17,8 @@ use warp::reply::Response;
 use warp::{Filter, Reply};
 
 use super::config::HttpConfig;
+use super::jobs::jobs;
+use super::orders::orders;
 use super::prices::{Format, Intake, answer_post};
 use super::problem::{Problem, from_rejection};
 use super::status::Sources;
@@ -24,6 +26,7 @@ use super::upgrade::{WebSocketRequest, accept, web_socket};
 use crate::channels::Channels;
 use crate::connections::{Manager, Opening};
 use crate::model::{ChannelName, Entry, Position, Zone};
+use crate::orders::Orders;
 use crate::protocol::entry_json;
 use crate::storage::Page;
 
@@ -41,6 +44,7 @@ pub(crate) struct App {
     pub(crate) config: HttpConfig,
     pub(crate) manager: Manager,
     pub(crate) channels: Channels,
+    pub(crate) orders: Orders,
     pub(crate) sources: Sources,
     pub(crate) stopping: CancellationToken,
 }
@@ -62,6 +66,10 @@ pub(crate) fn routes(app: Arc<App>) -> BoxedFilter<(Response,)> {
         .unify()
         .or(market(&app, Arc::clone(&origins)))
         .unify()
+        .or(orders(&app))
+        .unify()
+        .or(jobs(&app))
+        .unify()
         .or(subscribe_any(&app, origins))
         .unify()
         .or(page())
@@ -76,7 +84,7 @@ pub(crate) fn routes(app: Arc<App>) -> BoxedFilter<(Response,)> {
         .boxed()
 }
 
-fn with(app: &Arc<App>) -> impl Filter<Extract = (Arc<App>,), Error = Infallible> + Clone + use<> {
+pub(super) fn with(app: &Arc<App>) -> impl Filter<Extract = (Arc<App>,), Error = Infallible> + Clone + use<> {
     let app = Arc::clone(app);
     warp::any().map(move || Arc::clone(&app))
 }
@@ -90,12 +98,12 @@ fn named<T: FromStr<Err: std::fmt::Display>>(segment: &str) -> Result<T, Problem
     decoded.parse().map_err(|error: T::Err| invalid(error.to_string()))
 }
 
-fn answer(result: Result<Response, Problem>) -> Result<Response, Rejection> {
+pub(super) fn answer(result: Result<Response, Problem>) -> Result<Response, Rejection> {
     // A problem is an answer, not a reason to try other routes.
     Ok(result.unwrap_or_else(Reply::into_response))
 }
 
-fn json(status: StatusCode, value: &impl Serialize) -> Response {
+pub(super) fn json(status: StatusCode, value: &impl Serialize) -> Response {
     let mut response = warp::reply::with_status(warp::reply::json(value), status).into_response();
     response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
