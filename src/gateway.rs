@@ -151,6 +151,7 @@ impl Gateway {
             manager: manager.clone(),
             channels: channels.clone(),
             orders: orders.clone(),
+            serves: config.node.has(Role::Gateway),
             sources,
             stopping: stopping.clone(),
         };
@@ -176,16 +177,18 @@ impl Gateway {
             .map(|(index, (seed, listener))| serving.clone().start(index, seed, listener));
         let threads = threads.collect::<io::Result<Vec<_>>>().map_err(StartError::Thread)?;
 
-        if config.feeds.simulated.enabled {
-            let feed = run_simulated(config.feeds.simulated, channels.clone());
-            tracker.spawn(stopping.clone().run_until_cancelled_owned(feed));
-        }
         if config.node.has(Role::Worker) && config.orders.executor == ExecutorChoice::Paper {
             let executor = Arc::new(PaperExecutor::new(config.orders.paper.clone()));
             tracker.spawn(Worker::new(&orders, executor).run(stopping.clone()));
         }
-        let feed = run_replay(config.feeds.replay, channels);
-        tracker.spawn(stopping.clone().run_until_cancelled_owned(feed));
+        if config.node.has(Role::Gateway) {
+            if config.feeds.simulated.enabled {
+                let feed = run_simulated(config.feeds.simulated, channels.clone());
+                tracker.spawn(stopping.clone().run_until_cancelled_owned(feed));
+            }
+            let feed = run_replay(config.feeds.replay, channels);
+            tracker.spawn(stopping.clone().run_until_cancelled_owned(feed));
+        }
 
         let storage = status.get();
         info!(

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Buf;
 use futures_util::Stream;
 use hyper::StatusCode;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 use serde_json::value::RawValue;
 use warp::Filter;
@@ -15,7 +15,7 @@ use warp::reply::Response;
 use super::orders::{order_id, read_json};
 use super::problem::Problem;
 use super::routes::{App, answer, json as reply_json, with};
-use crate::orders::{ClaimRequest, ExecutorChoice, Outcome, ReportError, RunError, Ticket};
+use crate::orders::{ClaimRequest, ExecutorChoice, OfferedJob, Outcome, ReportError, RunError, Ticket};
 use crate::protocol::OrderedFields;
 
 /// The longest name of a worker, in bytes.
@@ -111,6 +111,11 @@ fn is_worker(name: &str) -> bool {
     (1..=WORKER_LEN_MAX).contains(&name.len()) && !name.chars().any(char::is_control)
 }
 
+#[derive(Debug, Serialize)]
+struct Claimed {
+    jobs: Vec<OfferedJob>,
+}
+
 async fn claim(text: &str, app: &App) -> Result<Response, Problem> {
     let request: ClaimRequest = serde_json::from_str(text).map_err(|error| bad_body(&error))?;
     if !is_worker(&request.worker) {
@@ -119,7 +124,7 @@ async fn claim(text: &str, app: &App) -> Result<Response, Problem> {
     tokio::select! {
         claimed = app.orders.claim(&request) => {
             let jobs = claimed.map_err(|error| Problem::storage(&error))?;
-            Ok(reply_json(StatusCode::OK, &json!({ "jobs": jobs })))
+            Ok(reply_json(StatusCode::OK, &Claimed { jobs }))
         }
         () = app.stopping.cancelled() => {
             let detail = "the gateway is shutting down";

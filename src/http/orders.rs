@@ -8,7 +8,7 @@ use chrono::Utc;
 use futures_util::Stream;
 use hyper::StatusCode;
 use hyper::header::{HeaderMap, HeaderValue};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 use serde_json::value::RawValue;
 use warp::Filter;
@@ -22,7 +22,7 @@ use super::problem::Problem;
 use super::routes::{App, answer, json as reply_json, with};
 use super::upgrade::Arrival;
 use crate::model::OrderId;
-use crate::orders::{InvalidOrder, OrderRequest, PlaceError, UpdateError};
+use crate::orders::{DeadLetter, InvalidOrder, OrderRequest, OrderView, PlaceError, UpdateError};
 use crate::protocol::OrderUpdate;
 use crate::storage::Cancelling;
 
@@ -208,6 +208,22 @@ impl ListQuery {
     }
 }
 
+// Lists as types of their own: `json!` would write the orders' numbers anew.
+
+#[derive(Debug, Serialize)]
+struct OrderList {
+    orders: Vec<OrderView>,
+    /// Where the next page begins; null when this is the last one.
+    next: Option<OrderId>,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct DeadLetterList {
+    dead_letters: Vec<DeadLetter>,
+    next: Option<OrderId>,
+}
+
 /// `GET /api/orders?status=&limit=&after=`: the newest first.
 fn list(app: &Arc<App>) -> BoxedFilter<(Response,)> {
     warp::path!("api" / "orders")
@@ -228,7 +244,7 @@ async fn list_orders(query: &ListQuery, app: &App) -> Result<Response, Problem> 
     let (limit, after) = (query.limit()?, query.after()?);
     let listed = app.orders.list(query.status.as_deref(), after, limit).await;
     let (orders, next) = listed.map_err(|error| Problem::storage(&error))?;
-    Ok(reply_json(StatusCode::OK, &json!({ "orders": orders, "next": next })))
+    Ok(reply_json(StatusCode::OK, &OrderList { orders, next }))
 }
 
 /// `GET /api/orders/{id}`
@@ -354,8 +370,8 @@ fn dead_letters(app: &Arc<App>) -> BoxedFilter<(Response,)> {
 async fn list_dead_letters(query: &ListQuery, app: &App) -> Result<Response, Problem> {
     let (limit, after) = (query.limit()?, query.after()?);
     let listed = app.orders.dead_letters(after, limit).await;
-    let (letters, next) = listed.map_err(|error| Problem::storage(&error))?;
-    Ok(reply_json(StatusCode::OK, &json!({ "deadLetters": letters, "next": next })))
+    let (dead_letters, next) = listed.map_err(|error| Problem::storage(&error))?;
+    Ok(reply_json(StatusCode::OK, &DeadLetterList { dead_letters, next }))
 }
 
 /// `POST /api/orders/dead-letters/{id}/retry`

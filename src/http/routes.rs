@@ -47,39 +47,53 @@ pub(crate) struct App {
     pub(crate) orders: Orders,
     pub(crate) sources: Sources,
     pub(crate) stopping: CancellationToken,
+    /// Whether this process serves clients, or only tells how it does.
+    pub(crate) serves: bool,
 }
 
 /// All routes; never rejects.
 pub(crate) fn routes(app: Arc<App>) -> BoxedFilter<(Response,)> {
-    let origins: Arc<[String]> = app.config.origins.clone().into();
-    let any = warp::any;
-    let routes = health(&app)
-        .or(stats(&app))
-        .unify()
-        .or(prices(&app))
-        .unify()
-        .or(zones(&app))
-        .unify()
-        .or(latest(&app))
-        .unify()
-        .or(history(&app))
-        .unify()
-        .or(market(&app, Arc::clone(&origins)))
-        .unify()
-        .or(orders(&app))
-        .unify()
-        .or(jobs(&app))
-        .unify()
-        .or(subscribe_any(&app, origins))
-        .unify()
-        .or(page())
-        .unify();
+    let told = health(&app).or(stats(&app)).unify();
+    let routes = if app.serves {
+        told.or(clients(&app)).unify().boxed()
+    } else {
+        told.or(no_gateway()).unify().boxed()
+    };
     routes
-        .or(any().and_then(|| async { Err::<Response, _>(warp::reject::not_found()) }))
+        .or(warp::any().and_then(|| async { Err::<Response, _>(warp::reject::not_found()) }))
         .unify()
         .recover(|rejection: Rejection| async move {
             Ok::<_, Infallible>(from_rejection(&rejection).into_response())
         })
+        .unify()
+        .boxed()
+}
+
+/// Where clients are sent that come to a process that only works on orders.
+fn no_gateway() -> BoxedFilter<(Response,)> {
+    let detail = "this process only works on orders (node.roles); ask one with the role gateway";
+    warp::any().map(move || Problem::new(StatusCode::NOT_FOUND, "no_gateway", detail).into_response()).boxed()
+}
+
+/// What clients and publishers use.
+fn clients(app: &Arc<App>) -> BoxedFilter<(Response,)> {
+    let origins: Arc<[String]> = app.config.origins.clone().into();
+    prices(app)
+        .or(zones(app))
+        .unify()
+        .or(latest(app))
+        .unify()
+        .or(history(app))
+        .unify()
+        .or(market(app, Arc::clone(&origins)))
+        .unify()
+        .or(orders(app))
+        .unify()
+        .or(jobs(app))
+        .unify()
+        .or(subscribe_any(app, origins))
+        .unify()
+        .or(page())
         .unify()
         .boxed()
 }

@@ -22,7 +22,7 @@ pub use paper::PaperExecutor;
 pub use request::{FieldFault, InvalidOrder, OrderRequest};
 pub use service::{Orders, OrdersParts, PlaceError, Placed, UpdateError};
 pub use stats::{OrderStats, OrderTotals};
-pub use view::{DeadLetter, OrderSummary, OrderView};
+pub use view::{DeadLetter, OrderView};
 pub(crate) use worker::Worker;
 
 pub use self::run::RunError;

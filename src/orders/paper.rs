@@ -140,7 +140,7 @@ impl OrderExecutor for PaperExecutor {
                 handle.submitted(90, "Waiting for the confirmation", &dex).await?;
                 self.step(&mut random).await;
                 return Ok(Confirmation {
-                    tx_hash: format!("{:064x}", random.random::<u128>()),
+                    tx_hash: format!("{:032x}{:032x}", random.random::<u128>(), random.random::<u128>()),
                     dex: best.dex.to_owned(),
                     message: format!("Swapped {} {} on paper", order.amount, order.token_in),
                 });

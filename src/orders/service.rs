@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::config::OrdersConfig;
 use super::request::OrderRequest;
 use super::stats::OrderStats;
-use super::view::{DeadLetter, OrderSummary, OrderView};
+use super::view::{DeadLetter, OrderView};
 use crate::channels::{Channels, PublishError};
 use crate::model::{ChannelName, DraftEntry, Entry, JobId, OrderId};
 use crate::protocol::{OrderUpdate, Standing};
@@ -207,7 +207,7 @@ impl Orders {
         if job.is_none() && newest.is_none() {
             return Ok(None);
         }
-        Ok(Some(OrderView::new(order, job, newest, page, self.0.config.attempts_max)))
+        Ok(Some(OrderView::whole(order, job, newest, page, self.0.config.attempts_max)))
     }
 
     /// Orders, the newest first: those queued before `before`, with a status (`pending`, or the type
@@ -221,7 +221,7 @@ impl Orders {
         status: Option<&str>,
         before: Option<OrderId>,
         limit: usize,
-    ) -> StorageResult<(Vec<OrderSummary>, Option<OrderId>)> {
+    ) -> StorageResult<(Vec<OrderView>, Option<OrderId>)> {
         let mut found = Vec::new();
         let mut cursor = before.map(JobId::from);
         let mut scanned = 0;
@@ -234,7 +234,7 @@ impl Orders {
             let newest = futures_util::future::try_join_all(newest).await?;
             for (job, newest) in page.into_iter().zip(newest) {
                 let id = job.id;
-                let summary = OrderSummary::new(&job, newest.as_ref(), self.0.config.attempts_max);
+                let summary = OrderView::summary(&job, newest.as_ref(), self.0.config.attempts_max);
                 if status.is_none_or(|status| summary.status == status) {
                     if found.len() == limit {
                         return Ok((found, cursor.map(OrderId::from)));

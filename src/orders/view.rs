@@ -8,10 +8,10 @@ use crate::model::{ChannelName, Entry, Epoch, OrderId};
 use crate::protocol::{Standing, entry_json};
 use crate::storage::{JobState, JobView, Page};
 
-/// An order in a list.
+/// What is known of an order.
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct OrderSummary {
+pub struct OrderView {
     /// Its name.
     pub order_id: OrderId,
     /// The name of the job that carries it out; absent when there is none here.
@@ -38,25 +38,18 @@ pub struct OrderSummary {
     /// When something last happened to it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub updated_at: Option<String>,
-}
-
-/// All that is known of an order.
-#[derive(Debug, Clone, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct OrderView {
-    /// Where it stands.
-    #[serde(flatten)]
-    pub summary: OrderSummary,
-    /// The newest update, also where it is no longer among `updates`.
+    /// The newest update, also where it is no longer among `updates`; absent in lists.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_update: Option<Box<RawValue>>,
-    /// The life of the log that the updates' offsets belong to.
+    /// The life of the log that the updates' offsets belong to; absent in lists.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub epoch: Option<Epoch>,
-    /// How many updates came before those that are still kept.
-    pub gap: u64,
-    /// All that are kept, in order, as sockets get them.
-    pub updates: Vec<Box<RawValue>>,
+    /// How many updates came before those that are still kept; absent in lists.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gap: Option<u64>,
+    /// All that are kept, in order, as sockets get them; absent in lists.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub updates: Option<Vec<Box<RawValue>>>,
 }
 
 /// An order that was tried in vain.
@@ -78,8 +71,9 @@ pub struct DeadLetter {
     pub failed_at: String,
 }
 
-impl OrderSummary {
-    pub(super) fn new(job: &JobView, newest: Option<&Entry>, attempts_max: u32) -> Self {
+impl OrderView {
+    /// As lists show it.
+    pub(super) fn summary(job: &JobView, newest: Option<&Entry>, attempts_max: u32) -> Self {
         Self::build(job.id.into(), Some(job), newest, attempts_max)
     }
 
@@ -100,12 +94,15 @@ impl OrderSummary {
             order: job.and_then(request),
             created_at: job.map(|job| text(job.enqueued_at)),
             updated_at: updated.map(text),
+            last_update: None,
+            epoch: None,
+            gap: None,
+            updates: None,
         }
     }
-}
 
-impl OrderView {
-    pub(super) fn new(
+    /// With its updates.
+    pub(super) fn whole(
         order: OrderId,
         job: Option<JobView>,
         newest: Option<Entry>,
@@ -113,12 +110,13 @@ impl OrderView {
         attempts_max: u32,
     ) -> Self {
         let channel = ChannelName::order(order);
+        let updates = page.entries.iter().filter_map(|entry| message(&channel, entry));
         Self {
-            summary: OrderSummary::build(order, job.as_ref(), newest.as_ref(), attempts_max),
-            last_update: newest.and_then(|entry| message(&channel, &entry)),
+            updates: Some(updates.collect()),
+            gap: Some(page.first.saturating_sub(1)),
             epoch: page.epoch,
-            gap: page.first.saturating_sub(1),
-            updates: page.entries.iter().filter_map(|entry| message(&channel, entry)).collect(),
+            last_update: newest.as_ref().and_then(|entry| message(&channel, entry)),
+            ..Self::build(order, job.as_ref(), newest.as_ref(), attempts_max)
         }
     }
 }
