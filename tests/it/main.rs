@@ -6,6 +6,7 @@ mod architecture;
 mod bad_input;
 mod cli;
 mod limits_and_stats;
+mod orders;
 mod redis_nodes;
 mod shutdown;
 mod storage_choice;
