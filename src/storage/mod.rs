@@ -23,7 +23,7 @@ pub use config::{MemoryConfig, OrderRetention, RedisConfig, Retention, StorageCh
 pub use error::{Result, StorageError};
 pub use jobs::{
     Cancelling, ClaimedJob, Ending, Enqueued, Held, Idempotency, JobBounds, JobCounts, JobState, JobView,
-    Jobs, NewJob,
+    Jobs, LEASE_MAX, LEASE_MIN, NewJob,
 };
 pub use log::{
     Append, AppendAnswer, AppendBatch, Appended, EPOCH_KEPT_FOR, Log, LogEvent, LogState, Page, Refusal,

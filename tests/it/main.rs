@@ -5,6 +5,7 @@
 mod architecture;
 mod bad_input;
 mod cli;
+mod jobs_contract;
 mod limits_and_stats;
 mod redis_nodes;
 mod shutdown;

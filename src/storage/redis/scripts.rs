@@ -23,7 +23,7 @@ pub(super) struct Script {
 }
 
 impl Script {
-    fn new(parts: &[&str]) -> Self {
+    pub(super) fn new(parts: &[&str]) -> Self {
         let text = parts.concat();
         let hash = fred::util::sha1_hash(&text);
         Self { text, hash }
