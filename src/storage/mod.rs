@@ -26,8 +26,8 @@ pub use jobs::{
     Jobs, LEASE_MAX, LEASE_MIN, NewJob,
 };
 pub use log::{
-    Append, AppendAnswer, AppendBatch, Appended, EPOCH_KEPT_FOR, Log, LogEvent, LogState, Page, Refusal,
-    UNUSED_EPOCH_KEPT_FOR,
+    Append, AppendAnswer, AppendBatch, Appended, EPOCH_KEPT_FOR, Log, LogEvent, LogState, OpenLog, Page,
+    Refusal, UNUSED_EPOCH_KEPT_FOR,
 };
 pub use memory::MemoryBackend;
 pub use probe::ProbeFailure;

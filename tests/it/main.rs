@@ -11,6 +11,7 @@ mod redis_nodes;
 mod shutdown;
 mod storage_choice;
 mod storage_contract;
+mod storage_orders;
 mod storage_redis;
 mod stream;
 mod support;
