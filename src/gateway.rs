@@ -18,11 +18,12 @@ use warp::filters::BoxedFilter;
 use warp::reply::Response;
 
 use crate::channels::{Channels, ChannelsParts};
-use crate::config::Config;
+use crate::config::{Config, Role};
 use crate::connections::{self, Manager, ShardSeed};
 use crate::feeds::{run_replay, run_simulated};
 use crate::http::{self, AcceptParts, AcceptStats, App, IntakeStats, Sources};
 use crate::model::NodeId;
+use crate::orders::{ExecutorChoice, Orders, OrdersParts, PaperExecutor, Worker};
 use crate::storage::{self, Opened, StatusReader};
 
 /// After the drain window and the clients' time to answer, what is left is cut after this.
@@ -108,6 +109,7 @@ impl Gateway {
 
         let (manager, seeds, live) = connections::prepare(shards, &config.connections);
         let incoming = backend.take_incoming();
+        let jobs = Arc::clone(&backend);
         let parts = ChannelsParts {
             backend,
             node,
@@ -124,6 +126,12 @@ impl Gateway {
             warn!(error = %error, "could not read which zones there are");
         }
 
+        let orders = Orders::new(OrdersParts {
+            backend: jobs,
+            channels: channels.clone(),
+            config: config.orders.clone(),
+        });
+
         let stopping = CancellationToken::new();
         let accepts = Arc::new(AcceptStats::default());
         let sources = Sources {
@@ -131,6 +139,7 @@ impl Gateway {
             started: Instant::now(),
             manager: manager.clone(),
             channels: channels.clone(),
+            orders: orders.clone(),
             storage: status.clone(),
             redis_configured: config.storage.redis.is_configured(),
             accepts: Arc::clone(&accepts),
@@ -141,6 +150,8 @@ impl Gateway {
             config: config.http.clone(),
             manager: manager.clone(),
             channels: channels.clone(),
+            orders: orders.clone(),
+            serves: config.node.has(Role::Gateway),
             sources,
             stopping: stopping.clone(),
         };
@@ -166,12 +177,18 @@ impl Gateway {
             .map(|(index, (seed, listener))| serving.clone().start(index, seed, listener));
         let threads = threads.collect::<io::Result<Vec<_>>>().map_err(StartError::Thread)?;
 
-        if config.feeds.simulated.enabled {
-            let feed = run_simulated(config.feeds.simulated, channels.clone());
+        if config.node.has(Role::Worker) && config.orders.executor == ExecutorChoice::Paper {
+            let executor = Arc::new(PaperExecutor::new(config.orders.paper.clone()));
+            tracker.spawn(Worker::new(&orders, executor).run(stopping.clone()));
+        }
+        if config.node.has(Role::Gateway) {
+            if config.feeds.simulated.enabled {
+                let feed = run_simulated(config.feeds.simulated, channels.clone());
+                tracker.spawn(stopping.clone().run_until_cancelled_owned(feed));
+            }
+            let feed = run_replay(config.feeds.replay, channels);
             tracker.spawn(stopping.clone().run_until_cancelled_owned(feed));
         }
-        let feed = run_replay(config.feeds.replay, channels);
-        tracker.spawn(stopping.clone().run_until_cancelled_owned(feed));
 
         let storage = status.get();
         info!(

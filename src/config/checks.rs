@@ -7,10 +7,12 @@ use crate::support::checks::{Checks, Finding};
 /// All that does not hold up.
 pub(super) fn check(config: &Config) -> Vec<Finding> {
     let rooms = [
+        config.node.check(config.storage.backend),
         config.http.check(),
         config.connections.check(),
         config.channels.check(),
         check_storage(&config.storage),
+        config.orders.check(),
         config.feeds.check(),
         config.log.check(),
     ];

@@ -1,7 +1,11 @@
 //! HTTP: the accept loop, the routes, the upgrade to WebSocket, health and stats.
 
 mod accept;
+mod body;
 mod config;
+mod forwarded;
+mod jobs;
+mod orders;
 mod prices;
 mod problem;
 mod routes;
