@@ -10,6 +10,12 @@ use chrono::{DateTime, Utc};
 use super::Result;
 use crate::model::JobId;
 
+/// Leases shorter than this last this long.
+pub const LEASE_MIN: Duration = Duration::from_millis(1);
+
+/// Leases and delays longer than this, a year, last this long.
+pub const LEASE_MAX: Duration = Duration::from_secs(366 * 24 * 3600);
+
 /// A job to be queued.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewJob {

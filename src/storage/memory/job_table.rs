@@ -12,11 +12,9 @@ use tokio::time::Instant;
 
 use crate::model::JobId;
 use crate::storage::{
-    Cancelling, ClaimedJob, Ending, Enqueued, Held, JobBounds, JobCounts, JobState, JobView, NewJob,
+    Cancelling, ClaimedJob, Ending, Enqueued, Held, JobBounds, JobCounts, JobState, JobView, LEASE_MAX,
+    LEASE_MIN, NewJob,
 };
-
-/// Leases and delays are cut to this: instants cannot be arbitrarily far away.
-const LONGEST: Duration = Duration::from_secs(366 * 24 * 3600);
 
 /// One moment, on both clocks: the monotonic one that decides, and the one that people read.
 #[derive(Debug, Clone, Copy)]
@@ -31,7 +29,11 @@ impl Now {
     }
 
     fn after(self, wait: Duration) -> Instant {
-        self.at + wait.min(LONGEST)
+        self.at + wait.min(LEASE_MAX)
+    }
+
+    fn after_lease(self, lease: Duration) -> Instant {
+        self.after(lease.max(LEASE_MIN))
     }
 }
 
@@ -39,8 +41,10 @@ impl Now {
 #[derive(Debug, Default)]
 pub(super) struct JobTable {
     jobs: HashMap<JobId, Job>,
-    /// Grows with each job that is queued; the place of a job among equals.
+    /// Grows with each job that is queued.
     last_place: u64,
+    /// Grows with each change of a state, so that what happens at one moment has an order too.
+    last_change: u64,
     last_token: u64,
     /// Jobs by when their turn came, those that are cancelled first.
     ready: BTreeMap<Turn, JobId>,
@@ -62,8 +66,11 @@ pub(super) struct JobTable {
 #[derive(Debug)]
 struct Job {
     payload: Bytes,
+    /// Its place among all jobs by when they were queued.
     place: u64,
     stand: Stand,
+    /// Its place among those that came to `stand` at one moment.
+    nth: u64,
     run: u32,
     token: u64,
     cancelled: bool,
@@ -90,7 +97,7 @@ struct Turn {
     /// False sorts first.
     is_not_cancelled: bool,
     since: Instant,
-    place: u64,
+    nth: u64,
 }
 
 #[derive(Debug)]
@@ -113,7 +120,7 @@ impl Stand {
 
 impl Job {
     fn turn(&self, since: Instant) -> Turn {
-        Turn { is_not_cancelled: !self.cancelled, since, place: self.place }
+        Turn { is_not_cancelled: !self.cancelled, since, nth: self.nth }
     }
 
     fn view(&self, id: JobId) -> JobView {
@@ -164,10 +171,12 @@ impl JobTable {
             self.keys.insert(idempotency.key.clone(), used);
         }
         self.last_place += 1;
+        self.last_change += 1;
         let job = Job {
             payload: new.payload.clone(),
             place: self.last_place,
             stand: Stand::Waiting { since: now.at },
+            nth: self.last_change,
             run: 0,
             token: 0,
             cancelled: false,
@@ -210,7 +219,7 @@ impl JobTable {
         let micros = u64::try_from(now.wall.timestamp_micros()).unwrap_or(0);
         self.last_token = micros.max(self.last_token + 1);
         let token = self.last_token;
-        self.stand(id, Stand::Claimed { lease_ends: now.after(lease) }, now);
+        self.stand(id, Stand::Claimed { lease_ends: now.after_lease(lease) }, now);
         let job = self.jobs.get_mut(&id)?;
         job.token = token;
         job.run = job.run.saturating_add(1);
@@ -238,7 +247,11 @@ impl JobTable {
         let (cancelled, changed_at) = (job.cancelled, job.changed_at);
         job.committed |= commits && !cancelled;
         // The state stays what it is, and so does the time of its last change.
-        self.stand(id, Stand::Claimed { lease_ends: now.after(lease) }, Now { wall: changed_at, ..now });
+        self.stand(
+            id,
+            Stand::Claimed { lease_ends: now.after_lease(lease) },
+            Now { wall: changed_at, ..now },
+        );
         if cancelled { Held::Cancelled } else { Held::Yes }
     }
 
@@ -264,16 +277,13 @@ impl JobTable {
             return Cancelling::TooLate;
         }
         if !job.cancelled {
-            let waits = !matches!(job.stand, Stand::Claimed { .. });
-            self.unindex(id);
-            if let Some(job) = self.jobs.get_mut(&id) {
+            if matches!(job.stand, Stand::Claimed { .. }) {
                 job.cancelled = true;
-                if waits {
-                    job.stand = Stand::Waiting { since: now.at };
-                    job.changed_at = now.wall;
-                }
+            } else {
+                // It leaves its turn as one that is not cancelled, and gets another.
+                self.unindex(id);
+                self.change(id, Stand::Waiting { since: now.at }, now, true);
             }
-            self.index(id);
         }
         Cancelling::Asked
     }
@@ -358,9 +368,17 @@ impl JobTable {
 
     fn stand(&mut self, id: JobId, stand: Stand, now: Now) {
         self.unindex(id);
+        self.change(id, stand, now, false);
+    }
+
+    /// For a job that is in no index; it is afterwards.
+    fn change(&mut self, id: JobId, stand: Stand, now: Now, cancels: bool) {
         if let Some(job) = self.jobs.get_mut(&id) {
+            self.last_change += 1;
+            job.nth = self.last_change;
             job.stand = stand;
             job.changed_at = now.wall;
+            job.cancelled |= cancels;
         }
         self.index(id);
     }
@@ -370,9 +388,9 @@ impl JobTable {
         self.by_state[job.stand.state() as usize].insert(job.place, id);
         match job.stand {
             Stand::Waiting { since } => self.ready.insert(job.turn(since), id),
-            Stand::Delayed { due } => self.delayed.insert((due, job.place), id),
-            Stand::Claimed { lease_ends } => self.claimed.insert((lease_ends, job.place), id),
-            Stand::Done { ended } | Stand::Dead { ended, .. } => self.ended.insert((ended, job.place), id),
+            Stand::Delayed { due } => self.delayed.insert((due, job.nth), id),
+            Stand::Claimed { lease_ends } => self.claimed.insert((lease_ends, job.nth), id),
+            Stand::Done { ended } | Stand::Dead { ended, .. } => self.ended.insert((ended, job.nth), id),
         };
     }
 
@@ -381,9 +399,9 @@ impl JobTable {
         self.by_state[job.stand.state() as usize].remove(&job.place);
         match job.stand {
             Stand::Waiting { since } => self.ready.remove(&job.turn(since)),
-            Stand::Delayed { due } => self.delayed.remove(&(due, job.place)),
-            Stand::Claimed { lease_ends } => self.claimed.remove(&(lease_ends, job.place)),
-            Stand::Done { ended } | Stand::Dead { ended, .. } => self.ended.remove(&(ended, job.place)),
+            Stand::Delayed { due } => self.delayed.remove(&(due, job.nth)),
+            Stand::Claimed { lease_ends } => self.claimed.remove(&(lease_ends, job.nth)),
+            Stand::Done { ended } | Stand::Dead { ended, .. } => self.ended.remove(&(ended, job.nth)),
         };
     }
 }
@@ -412,7 +430,7 @@ mod tests {
         let now = Now::read();
         // The first waits for ever, so that what came after it goes before it.
         table.enqueue(&new(0), &bounds, now);
-        table.claim(1, LONGEST, now);
+        table.claim(1, LEASE_MAX, now);
         for n in 1..=100 {
             assert_eq!(table.enqueue(&new(n), &bounds, now), Enqueued::Queued);
             for job in table.claim(1, Duration::MAX, now) {
