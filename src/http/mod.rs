@@ -2,6 +2,7 @@
 
 mod accept;
 mod config;
+mod order_sockets;
 mod prices;
 mod problem;
 mod routes;

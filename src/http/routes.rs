@@ -17,6 +17,7 @@ use warp::reply::Response;
 use warp::{Filter, Reply};
 
 use super::config::HttpConfig;
+use super::order_sockets::order_sockets;
 use super::prices::{Format, Intake, answer_post};
 use super::problem::{Problem, from_rejection};
 use super::status::Sources;
@@ -62,7 +63,9 @@ pub(crate) fn routes(app: Arc<App>) -> BoxedFilter<(Response,)> {
         .unify()
         .or(market(&app, Arc::clone(&origins)))
         .unify()
-        .or(subscribe_any(&app, origins))
+        .or(subscribe_any(&app, Arc::clone(&origins)))
+        .unify()
+        .or(order_sockets(&app, origins))
         .unify()
         .or(page())
         .unify();
@@ -76,7 +79,7 @@ pub(crate) fn routes(app: Arc<App>) -> BoxedFilter<(Response,)> {
         .boxed()
 }
 
-fn with(app: &Arc<App>) -> impl Filter<Extract = (Arc<App>,), Error = Infallible> + Clone + use<> {
+pub(super) fn with(app: &Arc<App>) -> impl Filter<Extract = (Arc<App>,), Error = Infallible> + Clone + use<> {
     let app = Arc::clone(app);
     warp::any().map(move || Arc::clone(&app))
 }
@@ -90,7 +93,7 @@ fn named<T: FromStr<Err: std::fmt::Display>>(segment: &str) -> Result<T, Problem
     decoded.parse().map_err(|error: T::Err| invalid(error.to_string()))
 }
 
-fn answer(result: Result<Response, Problem>) -> Result<Response, Rejection> {
+pub(super) fn answer(result: Result<Response, Problem>) -> Result<Response, Rejection> {
     // A problem is an answer, not a reason to try other routes.
     Ok(result.unwrap_or_else(Reply::into_response))
 }
@@ -104,8 +107,16 @@ fn json(status: StatusCode, value: &impl Serialize) -> Response {
 // WebSockets
 
 #[derive(Debug, Deserialize)]
-struct Since {
+pub(super) struct Since {
     since: Option<String>,
+}
+
+impl Since {
+    /// Where to resume, if anywhere.
+    pub(super) fn position(&self) -> Result<Option<Position>, Problem> {
+        let since = self.since.as_deref().map(Position::from_str).transpose();
+        since.map_err(|error| Problem::new(StatusCode::BAD_REQUEST, "invalid_position", error.to_string()))
+    }
 }
 
 /// `GET /ws/market/{zone}?since=<epoch>:<offset>`
@@ -127,10 +138,7 @@ async fn open_market(
     app: &App,
 ) -> Result<Response, Problem> {
     let zone = named::<Zone>(zone)?;
-    let since = query.since.as_deref().map(Position::from_str).transpose();
-    let since = since
-        .map_err(|error| Problem::new(StatusCode::BAD_REQUEST, "invalid_position", error.to_string()))?;
-    accept(request, &app.manager, Opening { zone: Some(zone), since }).await
+    accept(request, &app.manager, Opening::Market { zone, since: query.position()? }).await
 }
 
 /// `GET /ws`
@@ -139,7 +147,7 @@ fn subscribe_any(app: &Arc<App>, origins: Arc<[String]>) -> BoxedFilter<(Respons
         .and(web_socket(origins))
         .and(with(app))
         .and_then(|request, app: Arc<App>| async move {
-            answer(accept(request, &app.manager, Opening { zone: None, since: None }).await)
+            answer(accept(request, &app.manager, Opening::Nothing).await)
         })
         .boxed()
 }
