@@ -18,11 +18,12 @@ use warp::filters::BoxedFilter;
 use warp::reply::Response;
 
 use crate::channels::{Channels, ChannelsParts};
-use crate::config::Config;
+use crate::config::{Config, Role};
 use crate::connections::{self, Manager, ShardSeed};
 use crate::feeds::{run_replay, run_simulated};
 use crate::http::{self, AcceptParts, AcceptStats, App, IntakeStats, Sources};
 use crate::model::NodeId;
+use crate::orders::{ExecutorChoice, Orders, OrdersParts, PaperExecutor, Worker};
 use crate::storage::{self, Opened, StatusReader};
 
 /// After the drain window and the clients' time to answer, what is left is cut after this.
@@ -30,6 +31,10 @@ const DRAIN_GRACE: Duration = Duration::from_secs(2);
 
 /// Between looks whether a thread has ended.
 const THREAD_POLL: Duration = Duration::from_millis(5);
+
+/// How long a worker may take to finish its orders or to give them back, counted from the end of the
+/// drain.
+const WORK_WITHIN: Duration = Duration::from_secs(8);
 
 /// How long appends under way may take at shutdown.
 const FLUSH_WITHIN: Duration = Duration::from_secs(5);
@@ -74,6 +79,8 @@ pub struct Gateway {
     storage: DropGuard,
     /// Knows the channels and feeds.
     tracker: TaskTracker,
+    /// Knows the worker, which needs the channels until its last order is done or given back.
+    work: TaskTracker,
     threads: Vec<Thread>,
 }
 
@@ -108,6 +115,7 @@ impl Gateway {
 
         let (manager, seeds, live) = connections::prepare(shards, &config.connections);
         let incoming = backend.take_incoming();
+        let jobs = Arc::clone(&backend);
         let parts = ChannelsParts {
             backend,
             node,
@@ -124,6 +132,12 @@ impl Gateway {
             warn!(error = %error, "could not read which zones there are");
         }
 
+        let orders = Orders::new(OrdersParts {
+            backend: jobs,
+            channels: channels.clone(),
+            config: config.orders.clone(),
+        });
+
         let stopping = CancellationToken::new();
         let accepts = Arc::new(AcceptStats::default());
         let sources = Sources {
@@ -131,6 +145,7 @@ impl Gateway {
             started: Instant::now(),
             manager: manager.clone(),
             channels: channels.clone(),
+            orders: orders.clone(),
             storage: status.clone(),
             redis_configured: config.storage.redis.is_configured(),
             accepts: Arc::clone(&accepts),
@@ -141,6 +156,8 @@ impl Gateway {
             config: config.http.clone(),
             manager: manager.clone(),
             channels: channels.clone(),
+            orders: orders.clone(),
+            serves: config.node.has(Role::Gateway),
             sources,
             stopping: stopping.clone(),
         };
@@ -166,12 +183,19 @@ impl Gateway {
             .map(|(index, (seed, listener))| serving.clone().start(index, seed, listener));
         let threads = threads.collect::<io::Result<Vec<_>>>().map_err(StartError::Thread)?;
 
-        if config.feeds.simulated.enabled {
-            let feed = run_simulated(config.feeds.simulated, channels.clone());
+        let work = TaskTracker::new();
+        if config.node.has(Role::Worker) && config.orders.executor == ExecutorChoice::Paper {
+            let executor = Arc::new(PaperExecutor::new(config.orders.paper.clone()));
+            work.spawn(Worker::new(&orders, executor).run(stopping.clone()));
+        }
+        if config.node.has(Role::Gateway) {
+            if config.feeds.simulated.enabled {
+                let feed = run_simulated(config.feeds.simulated, channels.clone());
+                tracker.spawn(stopping.clone().run_until_cancelled_owned(feed));
+            }
+            let feed = run_replay(config.feeds.replay, channels);
             tracker.spawn(stopping.clone().run_until_cancelled_owned(feed));
         }
-        let feed = run_replay(config.feeds.replay, channels);
-        tracker.spawn(stopping.clone().run_until_cancelled_owned(feed));
 
         let storage = status.get();
         info!(
@@ -189,6 +213,7 @@ impl Gateway {
             stop_channels,
             storage: stop_storage.drop_guard(),
             tracker,
+            work,
             threads,
         })
     }
@@ -240,6 +265,10 @@ impl Gateway {
             );
         }
         self.cut.cancel();
+        self.work.close();
+        if time::timeout(WORK_WITHIN, self.work.wait()).await.is_err() {
+            error!("orders under way could not be given back in time; their leases run out instead");
+        }
         self.stop_channels.cancel();
         self.tracker.close();
         if time::timeout(FLUSH_WITHIN, self.tracker.wait()).await.is_err() {

@@ -10,6 +10,7 @@ mod feeds;
 pub mod gateway;
 mod http;
 pub mod model;
+pub mod orders;
 pub mod protocol;
 pub mod storage;
 mod support;

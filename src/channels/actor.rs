@@ -268,23 +268,10 @@ impl Actor {
 
     /// Takes up the log's life as it is now, or begins one. Answers with epoch and newest offset.
     async fn open(&mut self) -> Result<(Epoch, u64), StorageError> {
-        let backend = &self.common.backend;
-        let mut state = backend.state(&self.channel, self.common.node).await?;
-        let epoch = match state.epoch {
-            Some(epoch) => epoch,
-            None => {
-                backend.mint_epoch(&self.channel, None, &Epoch::random()).await?;
-                // Another node may have been quicker, and have appended already.
-                state = backend.state(&self.channel, self.common.node).await?;
-                state.epoch.ok_or_else(|| StorageError::Corrupt {
-                    key: self.channel.to_string(),
-                    cause: "the epoch vanished right after it was made".into(),
-                })?
-            }
-        };
-        self.next_seq = self.next_seq.max(state.last_seq + 1);
-        self.chain = Some(Chain { epoch: epoch.clone(), acked: state.last_seq });
-        Ok((epoch, state.top))
+        let log = self.common.backend.open(&self.channel, self.common.node, &Epoch::random()).await?;
+        self.next_seq = self.next_seq.max(log.last_seq + 1);
+        self.chain = Some(Chain { epoch: log.epoch.clone(), acked: log.last_seq });
+        Ok((log.epoch, log.top))
     }
 
     // Publishing

@@ -33,6 +33,11 @@ pub(crate) struct ConfigArgs {
     /// ZONEWIRE_STORAGE__REDIS__URL instead.
     #[arg(long, value_name = "URL")]
     pub(crate) redis_url: Option<Hidden>,
+    /// What this process does [default: gateway,worker]
+    ///
+    /// gateway: serves clients. worker: carries orders out.
+    #[arg(long, value_name = "ROLES")]
+    pub(crate) roles: Option<String>,
     /// Any other setting, such as `http.shards=2`; may be repeated
     ///
     /// The keys are those of the file; `zonewire config default` explains them. In the environment
@@ -103,6 +108,7 @@ impl ConfigArgs {
         flags.extend(self.listen.iter().map(|value| flag("--listen", "http.listen", value)));
         flags.extend(self.storage.iter().map(|value| flag("--storage", "storage.backend", value)));
         flags.extend(self.redis_url.iter().map(|value| flag("--redis-url", "storage.redis.url", &value.0)));
+        flags.extend(self.roles.iter().map(|value| flag("--roles", "node.roles", value)));
         flags.extend(more);
         flags
     }

@@ -7,10 +7,12 @@ use crate::support::checks::{Checks, Finding};
 /// All that does not hold up.
 pub(super) fn check(config: &Config) -> Vec<Finding> {
     let rooms = [
+        config.node.check(config.storage.backend),
         config.http.check(),
         config.connections.check(),
         config.channels.check(),
         check_storage(&config.storage),
+        config.orders.check(),
         config.feeds.check(),
         config.log.check(),
     ];
@@ -28,6 +30,8 @@ fn check_storage(storage: &StorageConfig) -> Vec<Finding> {
     checks.at_least_1("retention.entries", storage.retention.entries);
     checks.at_least_1("retention.bytes", storage.retention.bytes);
     checks.at_least_1("retention.age_s", storage.retention.age_s);
+    checks.at_least_1("retention.orders.updates", storage.retention.orders.updates);
+    checks.at_least_1("retention.orders.age_s", storage.retention.orders.age_s);
     checks.require("retention.bytes", storage.retention.bytes <= storage.memory.total_bytes, || {
         format!(
             "expected at most storage.memory.total_bytes ({}), found {}",

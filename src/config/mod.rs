@@ -8,6 +8,7 @@ mod checks;
 mod default;
 mod fault;
 mod layers;
+mod node;
 mod redis;
 mod settings;
 mod show;
@@ -20,10 +21,12 @@ use serde::{Deserialize, Serialize};
 pub use self::default::DEFAULT_TOML;
 pub use self::fault::{ConfigError, Fault};
 pub use self::layers::{Flag, Sources};
+pub use self::node::{NodeConfig, Role};
 pub use crate::channels::ChannelsConfig;
 pub use crate::connections::ConnectionsConfig;
 pub use crate::feeds::{FeedsConfig, ReplayConfig, SimulatedConfig};
 pub use crate::http::HttpConfig;
+pub use crate::orders::{ExecutorChoice, OrdersConfig, PaperConfig};
 pub use crate::storage::{StorageChoice, StorageConfig};
 pub use crate::support::telemetry::{LogConfig, LogFormat};
 
@@ -37,6 +40,8 @@ pub const URL_VARIABLE: &str = "ZONEWIRE_URL";
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
+    /// `[node]`
+    pub node: NodeConfig,
     /// `[http]`
     pub http: HttpConfig,
     /// `[connections]`
@@ -45,6 +50,8 @@ pub struct Config {
     pub channels: ChannelsConfig,
     /// `[storage]`
     pub storage: StorageConfig,
+    /// `[orders]`
+    pub orders: OrdersConfig,
     /// `[feeds]`
     pub feeds: FeedsConfig,
     /// `[log]`

@@ -1,7 +1,8 @@
 //! What can be configured about HTTP.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::support::checks::{Checks, Finding};
@@ -27,6 +28,12 @@ pub struct HttpConfig {
     /// Browser origins that may connect, besides the gateway's own, such as
     /// `https://desk.example.com`. `*` allows all. Default none.
     pub origins: Vec<String>,
+    /// Addresses of proxies whose `Forwarded` and `X-Forwarded-*` headers are believed, such as
+    /// `10.0.0.7` or `10.0.0.0/8`. Default none.
+    pub trusted_proxies: Vec<String>,
+    /// The gateway's own address as clients see it, such as `https://stream.example.com`. Unset:
+    /// taken from the request.
+    pub public_url: Option<String>,
     /// Threads that serve connections. 0 = one per core. Default 0.
     pub shards: usize,
     /// Over how long connections are told to go at shutdown, in seconds. 0 = at once. Default 10.
@@ -43,6 +50,8 @@ impl Default for HttpConfig {
             line_bytes_max: 64 << 10,
             handshake_gate: 256,
             origins: Vec::new(),
+            trusted_proxies: Vec::new(),
+            public_url: None,
             shards: 0,
             drain_s: 10,
         }
@@ -76,8 +85,29 @@ impl HttpConfig {
                 format!("expected origins such as https://desk.example.com, or *; found {origin:?}")
             });
         }
+        for proxy in &self.trusted_proxies {
+            checks.require("trusted_proxies", network(proxy).is_some(), || {
+                format!("expected addresses such as 10.0.0.7 or 10.0.0.0/8; found {proxy:?}")
+            });
+        }
+        if let Some(url) = &self.public_url {
+            checks.require("public_url", is_origin(url) && url != "*", || {
+                format!("expected scheme, host and port such as https://stream.example.com; found {url:?}")
+            });
+        }
         checks.finish()
     }
+
+    /// Whether what this address says about a request's way is believed.
+    pub(super) fn trusts(&self, peer: IpAddr) -> bool {
+        let peer = peer.to_canonical();
+        self.trusted_proxies.iter().filter_map(|proxy| network(proxy)).any(|proxy| proxy.contains(&peer))
+    }
+}
+
+/// An address, or a network of them.
+fn network(text: &str) -> Option<IpNet> {
+    text.parse().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from))
 }
 
 /// What browsers send in `Origin`: scheme, host and port, nothing after it. Such text is its own

@@ -1,8 +1,12 @@
 //! HTTP: the accept loop, the routes, the upgrade to WebSocket, health and stats.
 
 mod accept;
+mod body;
 mod config;
+mod forwarded;
+mod jobs;
 mod order_sockets;
+mod orders;
 mod prices;
 mod problem;
 mod routes;

@@ -2,16 +2,15 @@
 
 use std::sync::Arc;
 
-use hyper::StatusCode;
 use warp::Filter;
 use warp::filters::BoxedFilter;
 use warp::reply::Response;
 
+use super::orders::order_id;
 use super::problem::Problem;
 use super::routes::{App, Since, answer, with};
 use super::upgrade::{WebSocketRequest, accept, web_socket};
 use crate::connections::Opening;
-use crate::model::OrderId;
 
 /// `GET /ws/orders/{orderId}?since=<epoch>:<offset>`, also as `/api/orders/status/{orderId}`.
 pub(super) fn order_sockets(app: &Arc<App>, origins: Arc<[String]>) -> BoxedFilter<(Response,)> {
@@ -28,9 +27,6 @@ pub(super) fn order_sockets(app: &Arc<App>, origins: Arc<[String]>) -> BoxedFilt
 }
 
 async fn open(order: &str, query: &Since, request: WebSocketRequest, app: &App) -> Result<Response, Problem> {
-    // No escapes to undo: a UUID needs none.
-    let order: OrderId = order.parse().map_err(|error: crate::model::InvalidOrderId| {
-        Problem::new(StatusCode::BAD_REQUEST, "invalid_order_id", error.to_string())
-    })?;
-    accept(request, &app.manager, Opening::Order { order, since: query.position()? }).await
+    let opening = Opening::Order { order: order_id(order)?, since: query.position()? };
+    accept(request, &app.manager, opening).await
 }

@@ -5,11 +5,11 @@ use chrono::Utc;
 use futures_util::{Stream, StreamExt};
 use hyper::StatusCode;
 use serde_json::value::RawValue;
-use tokio::time;
 use tokio_util::sync::CancellationToken;
 use warp::Reply;
 use warp::reply::Response;
 
+use super::body::{broken_body, discard, not_utf8, read_whole};
 use super::config::HttpConfig;
 use super::problem::Problem;
 use crate::channels::{Channels, PublishError};
@@ -19,17 +19,6 @@ use crate::support::counter::Counter;
 
 /// Lines of a stream that are published together, when so many are there at once.
 const LINES_PER_PUBLISH: usize = 256;
-
-/// How long a JSON body may take to arrive; NDJSON may take for ever.
-const JSON_WITHIN: time::Duration = time::Duration::from_secs(30);
-
-/// After a fault the rest of a body is read and dropped up to here, so that the client, who may
-/// still be sending, gets to read the answer.
-const DISCARD_BYTES_MAX: usize = 16 << 20;
-const DISCARD_FOR: time::Duration = time::Duration::from_secs(2);
-
-/// The same once the gateway stops; well within the time that connections are given then.
-const DISCARD_FOR_AT_STOP: time::Duration = time::Duration::from_millis(250);
 
 /// What the intake counts, since the start.
 #[derive(Debug, Default)]
@@ -109,31 +98,8 @@ impl Intake<'_> {
         B: Buf,
     {
         let max = self.config.body_bytes_max;
-        let mut bytes = BytesMut::new();
-        let deadline = time::Instant::now() + JSON_WITHIN;
-        loop {
-            let chunk = tokio::select! {
-                chunk = time::timeout_at(deadline, body.next()) => chunk.map_err(|_elapsed| {
-                    let detail = format!("a JSON body must be complete within {JSON_WITHIN:?}");
-                    Problem::new(StatusCode::REQUEST_TIMEOUT, "body_timeout", detail)
-                })?,
-                () = self.stopping.cancelled() => {
-                    return Err(Problem::publish(&PublishError::ShuttingDown { accepted: 0 }));
-                }
-            };
-            let Some(chunk) = chunk else { break };
-            let mut chunk = chunk.map_err(|_error| broken_body())?;
-            if bytes.len() + chunk.remaining() > max {
-                let detail = format!("a JSON body may have {max} bytes; send more as application/x-ndjson");
-                return Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", detail));
-            }
-            while chunk.has_remaining() {
-                let part = chunk.chunk();
-                bytes.extend_from_slice(part);
-                let len = part.len();
-                chunk.advance(len);
-            }
-        }
+        let more = "send more as application/x-ndjson";
+        let bytes = read_whole(body, max, more, self.stopping).await?;
         let text = std::str::from_utf8(&bytes).map_err(|_error| not_utf8())?;
         let now = Utc::now();
         let drafts = if text.trim_start().starts_with('[') {
@@ -306,39 +272,6 @@ struct Lines {
     first_line: u64,
     /// Read, not yet published; from lines that follow each other.
     drafts: Vec<DraftEntry>,
-}
-
-fn broken_body() -> Problem {
-    Problem::new(StatusCode::BAD_REQUEST, "broken_body", "the body ended before it was complete")
-}
-
-fn not_utf8() -> Problem {
-    Problem::new(StatusCode::BAD_REQUEST, "invalid_utf8", "the text is not UTF-8")
-}
-
-async fn discard<S, B>(body: &mut S, stopping: &CancellationToken)
-where
-    S: Stream<Item = Result<B, warp::Error>> + Unpin,
-    B: Buf,
-{
-    let mut dropped = 0;
-    let dropping = async {
-        while let Some(Ok(chunk)) = body.next().await {
-            dropped += chunk.remaining();
-            if dropped > DISCARD_BYTES_MAX {
-                break;
-            }
-        }
-    };
-    // Whether the rest ended or the time did: the answer goes out now.
-    tokio::select! {
-        () = dropping => {}
-        () = time::sleep(DISCARD_FOR) => {}
-        () = async {
-            stopping.cancelled().await;
-            time::sleep(DISCARD_FOR_AT_STOP).await;
-        } => {}
-    }
 }
 
 #[cfg(test)]

@@ -9,7 +9,8 @@ use warp::hyper::body::Bytes;
 use warp::reject::{Reject, Rejection};
 
 use crate::channels::PublishError;
-use crate::storage::StorageError;
+use crate::orders::FieldFault;
+use crate::storage::{Refusal, StorageError};
 
 /// Seconds after which it is worth trying again when the storage or a place was missing.
 const RETRY_AFTER_S: &str = "1";
@@ -34,6 +35,9 @@ pub(crate) struct Problem {
     /// The element of the array with the first fault, counting from 0.
     #[serde(skip_serializing_if = "Option::is_none")]
     index: Option<usize>,
+    /// Each wrong field.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    errors: Vec<FieldFault>,
 }
 
 fn status_number<S: serde::Serializer>(status: &StatusCode, serializer: S) -> Result<S::Ok, S::Error> {
@@ -52,6 +56,7 @@ impl Problem {
             accepted: None,
             line: None,
             index: None,
+            errors: Vec::new(),
         }
     }
 
@@ -67,6 +72,10 @@ impl Problem {
         Self { index: Some(index), ..self }
     }
 
+    pub(crate) fn fields(self, errors: Vec<FieldFault>) -> Self {
+        Self { errors, ..self }
+    }
+
     pub(crate) fn storage(error: &StorageError) -> Self {
         // The cause stays in the log: it may name what is none of the client's business.
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "storage_unavailable", error.to_string())
@@ -76,7 +85,10 @@ impl Problem {
         let (status, code) = match error {
             PublishError::Unavailable { .. } => (StatusCode::SERVICE_UNAVAILABLE, "storage_unavailable"),
             PublishError::ShuttingDown { .. } => (StatusCode::SERVICE_UNAVAILABLE, "shutting_down"),
-            PublishError::Refused { .. } => (StatusCode::CONFLICT, "refused"),
+            PublishError::Refused { refusal: Refusal::Closed, .. } => (StatusCode::CONFLICT, "already_ended"),
+            PublishError::Refused { refusal: Refusal::StaleFence { .. }, .. } => {
+                (StatusCode::CONFLICT, "lease_lost")
+            }
             PublishError::TooManyZones { .. } => (StatusCode::UNPROCESSABLE_ENTITY, "too_many_zones"),
             PublishError::TooManyKeys { .. } => (StatusCode::UNPROCESSABLE_ENTITY, "too_many_keys"),
         };

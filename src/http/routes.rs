@@ -17,7 +17,9 @@ use warp::reply::Response;
 use warp::{Filter, Reply};
 
 use super::config::HttpConfig;
+use super::jobs::jobs;
 use super::order_sockets::order_sockets;
+use super::orders::orders;
 use super::prices::{Format, Intake, answer_post};
 use super::problem::{Problem, from_rejection};
 use super::status::Sources;
@@ -25,6 +27,7 @@ use super::upgrade::{WebSocketRequest, accept, web_socket};
 use crate::channels::Channels;
 use crate::connections::{Manager, Opening};
 use crate::model::{ChannelName, Entry, Position, Zone};
+use crate::orders::Orders;
 use crate::protocol::entry_json;
 use crate::storage::Page;
 
@@ -42,39 +45,58 @@ pub(crate) struct App {
     pub(crate) config: HttpConfig,
     pub(crate) manager: Manager,
     pub(crate) channels: Channels,
+    pub(crate) orders: Orders,
     pub(crate) sources: Sources,
     pub(crate) stopping: CancellationToken,
+    /// Whether this process serves clients, or only tells how it does.
+    pub(crate) serves: bool,
 }
 
 /// All routes; never rejects.
 pub(crate) fn routes(app: Arc<App>) -> BoxedFilter<(Response,)> {
-    let origins: Arc<[String]> = app.config.origins.clone().into();
-    let any = warp::any;
-    let routes = health(&app)
-        .or(stats(&app))
-        .unify()
-        .or(prices(&app))
-        .unify()
-        .or(zones(&app))
-        .unify()
-        .or(latest(&app))
-        .unify()
-        .or(history(&app))
-        .unify()
-        .or(market(&app, Arc::clone(&origins)))
-        .unify()
-        .or(subscribe_any(&app, Arc::clone(&origins)))
-        .unify()
-        .or(order_sockets(&app, origins))
-        .unify()
-        .or(page())
-        .unify();
+    let told = health(&app).or(stats(&app)).unify();
+    let routes = if app.serves {
+        told.or(clients(&app)).unify().boxed()
+    } else {
+        told.or(no_gateway()).unify().boxed()
+    };
     routes
-        .or(any().and_then(|| async { Err::<Response, _>(warp::reject::not_found()) }))
+        .or(warp::any().and_then(|| async { Err::<Response, _>(warp::reject::not_found()) }))
         .unify()
         .recover(|rejection: Rejection| async move {
             Ok::<_, Infallible>(from_rejection(&rejection).into_response())
         })
+        .unify()
+        .boxed()
+}
+
+/// Where clients are sent that come to a process that only works on orders.
+fn no_gateway() -> BoxedFilter<(Response,)> {
+    let detail = "this process only works on orders (node.roles); ask one with the role gateway";
+    warp::any().map(move || Problem::new(StatusCode::NOT_FOUND, "no_gateway", detail).into_response()).boxed()
+}
+
+/// What clients and publishers use.
+fn clients(app: &Arc<App>) -> BoxedFilter<(Response,)> {
+    let origins: Arc<[String]> = app.config.origins.clone().into();
+    prices(app)
+        .or(zones(app))
+        .unify()
+        .or(latest(app))
+        .unify()
+        .or(history(app))
+        .unify()
+        .or(market(app, Arc::clone(&origins)))
+        .unify()
+        .or(orders(app))
+        .unify()
+        .or(jobs(app))
+        .unify()
+        .or(subscribe_any(app, Arc::clone(&origins)))
+        .unify()
+        .or(order_sockets(app, origins))
+        .unify()
+        .or(page())
         .unify()
         .boxed()
 }
@@ -98,7 +120,7 @@ pub(super) fn answer(result: Result<Response, Problem>) -> Result<Response, Reje
     Ok(result.unwrap_or_else(Reply::into_response))
 }
 
-fn json(status: StatusCode, value: &impl Serialize) -> Response {
+pub(super) fn json(status: StatusCode, value: &impl Serialize) -> Response {
     let mut response = warp::reply::with_status(warp::reply::json(value), status).into_response();
     response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response

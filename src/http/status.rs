@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use prometheus_client::collector::Collector;
@@ -13,7 +14,7 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::{Registry, Unit};
 use serde::Serialize;
-use tokio::time::Instant;
+use tokio::time::{self, Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::accept::AcceptStats;
@@ -21,7 +22,11 @@ use super::prices::IntakeStats;
 use crate::channels::Channels;
 use crate::connections::{ConnectionInfo, DURATION_BUCKETS_S, Manager};
 use crate::model::{BackendName, BackendState, NodeId};
-use crate::storage::{StatusReader, StorageStatus};
+use crate::orders::{OrderTotals, Orders};
+use crate::storage::{JobCounts, StatusReader, StorageStatus};
+
+/// How long the storage may take to count jobs; a snapshot does not wait for an outage to end.
+const JOBS_WITHIN: Duration = Duration::from_millis(250);
 
 /// What is asked for the snapshot.
 #[derive(Debug)]
@@ -30,6 +35,7 @@ pub(crate) struct Sources {
     pub(crate) started: Instant,
     pub(crate) manager: Manager,
     pub(crate) channels: Channels,
+    pub(crate) orders: Orders,
     pub(crate) storage: StatusReader,
     /// Whether a Redis is named in the configuration.
     pub(crate) redis_configured: bool,
@@ -96,6 +102,7 @@ pub(crate) struct StatsView {
     connections: ConnectionsView,
     messages: MessagesView,
     channels: ChannelsView,
+    orders: OrdersView,
     http: HttpView,
     /// Some of the open connections.
     connection_list: Vec<ConnectionInfo>,
@@ -156,6 +163,24 @@ struct ChannelsView {
     echoes_dropped: u64,
 }
 
+/// What this node did with orders, and how many there are on all nodes.
+#[derive(Debug, Serialize)]
+struct OrdersView {
+    #[serde(flatten)]
+    totals: OrderTotals,
+    /// `None` when the storage did not say in time.
+    jobs: Option<JobsView>,
+}
+
+#[derive(Debug, Serialize)]
+struct JobsView {
+    waiting: u64,
+    delayed: u64,
+    claimed: u64,
+    done: u64,
+    dead: u64,
+}
+
 #[derive(Debug, Serialize)]
 struct HttpView {
     accepted: u64,
@@ -198,7 +223,7 @@ impl Sources {
 
     /// Counts everything, and lists up to `list` connections.
     pub(crate) async fn stats(&self, list: usize) -> StatsView {
-        let overview = self.manager.stats(list).await;
+        let (overview, jobs) = tokio::join!(self.manager.stats(list), self.jobs());
         let (totals, channels) = (overview.totals, self.channels.stats());
         let average = match totals.closed {
             0 => 0.0,
@@ -259,6 +284,7 @@ impl Sources {
                 epoch_changes: channels.epoch_changes.get(),
                 echoes_dropped: channels.echoes_dropped.get(),
             },
+            orders: OrdersView { totals: self.orders.stats().totals(), jobs },
             http: HttpView {
                 accepted: self.accepts.accepted.get(),
                 refused: self.accepts.refused.get(),
@@ -271,6 +297,12 @@ impl Sources {
             connection_list: overview.connections,
             silent_shards: overview.silent_shards,
         }
+    }
+
+    async fn jobs(&self) -> Option<JobsView> {
+        let counts = time::timeout(JOBS_WITHIN, self.orders.counts()).await.ok()?.ok()?;
+        let JobCounts { waiting, delayed, claimed, done, dead } = counts;
+        Some(JobsView { waiting, delayed, claimed, done, dead })
     }
 
     /// What [`stats`](Self::stats) says, in the Prometheus text format.
@@ -391,6 +423,30 @@ impl Collector for StatsView {
             "Storage events let go; the log was read instead",
             channels.echoes_dropped,
         )?;
+
+        let orders = &self.orders.totals;
+        m.counter("orders_placed", "Orders queued by this node", orders.placed)?;
+        m.counter("orders_repeated", "Requests that repeated an idempotency key", orders.repeated)?;
+        m.counter("orders_refused_full", "Orders refused because the queue was full", orders.refused_full)?;
+        m.counter("order_updates", "Updates of orders accepted", orders.updates)?;
+        m.counter("order_updates_refused", "Updates that came too late", orders.updates_refused)?;
+        m.counter("order_runs", "Jobs claimed through this node", orders.runs)?;
+        let ended = [("confirmed", orders.confirmed), ("failed", orders.failed)];
+        m.counters("orders_ended", "Orders that ended here", "status", ended)?;
+        m.counter("orders_retried", "Runs that ended with another try to come", orders.retried)?;
+        m.counter("orders_dead", "Orders that became dead letters", orders.dead)?;
+        m.counter("order_leases_lost", "Runs that stopped because their lease was lost", orders.leases_lost)?;
+        m.counter("order_storage_failures", "Storage calls about jobs that failed", orders.storage_failures)?;
+        if let Some(jobs) = &self.orders.jobs {
+            let states = [
+                ("waiting", signed(jobs.waiting)),
+                ("delayed", signed(jobs.delayed)),
+                ("claimed", signed(jobs.claimed)),
+                ("done", signed(jobs.done)),
+                ("dead", signed(jobs.dead)),
+            ];
+            m.gauges("jobs", "Jobs on all nodes", "state", states)?;
+        }
 
         m.counter("tcp_accepted", "TCP connections accepted", http.accepted)?;
         m.counter("tcp_refused", "TCP connections refused by a limit", http.refused)?;

@@ -21,6 +21,7 @@ use super::status::Sources;
 use crate::channels::{Channels, ChannelsConfig, ChannelsParts};
 use crate::connections::{self, ConnectionsConfig};
 use crate::model::NodeId;
+use crate::orders::{Orders, OrdersConfig, OrdersParts};
 use crate::storage::{self, StorageChoice, StorageConfig};
 
 type Answer = HttpResponse<Bytes>;
@@ -39,6 +40,7 @@ impl Routes {
         // No shard runs, and so there is no connection.
         let (manager, _seeds, shards) = connections::prepare(1, &ConnectionsConfig::default());
         let node = NodeId::random();
+        let backend = Arc::clone(&opened.backend);
         let parts = ChannelsParts {
             backend: opened.backend,
             node,
@@ -47,12 +49,15 @@ impl Routes {
             runtime: Handle::current(),
         };
         let channels = Channels::new(parts, TaskTracker::new(), CancellationToken::new());
+        let orders =
+            Orders::new(OrdersParts { backend, channels: channels.clone(), config: OrdersConfig::default() });
         let stopping = CancellationToken::new();
         let sources = Sources {
             node,
             started: Instant::now(),
             manager: manager.clone(),
             channels: channels.clone(),
+            orders: orders.clone(),
             storage: opened.status_reader,
             redis_configured: false,
             accepts: Arc::new(AcceptStats::default()),
@@ -60,7 +65,8 @@ impl Routes {
             stopping: stopping.clone(),
         };
         let config = HttpConfig { body_bytes_max: 1_000, ..HttpConfig::default() };
-        let app = App { config, manager, channels, sources, stopping: stopping.clone() };
+        let app =
+            App { config, manager, channels, orders, sources, serves: true, stopping: stopping.clone() };
         let mut driver = tokio::task::JoinSet::new();
         driver.spawn(opened.driver);
         Self { routes: routes(Arc::new(app)), stopping, _driver: driver }

@@ -7,16 +7,21 @@ mod fields;
 #[cfg(test)]
 mod fixtures;
 mod frame;
+mod payload;
 mod price;
 mod server;
+mod update;
 
 pub use client::{ClientMessage, InvalidMessage, Subscribe};
 pub use close::CloseCode;
 pub use entry::{RESERVED_FIELDS, entry_json};
 pub(crate) use fields::OrderedFields;
 pub use frame::{FRAME_HEADER_MAX, close_frame, ping_frame, text_frame};
-pub use price::{InvalidPrice, KEY_LEN_MAX, parse_price};
+pub use payload::InvalidPayload;
+pub(crate) use payload::quoted;
+pub use price::{KEY_LEN_MAX, parse_price};
 pub use server::{ErrorCode, ServerMessage};
+pub use update::{ORDER_KEY, OrderUpdate, Standing};
 
 /// The version of the wire protocol, said in `connection_established`.
 pub const PROTOCOL_VERSION: u32 = 1;

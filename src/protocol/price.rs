@@ -1,13 +1,13 @@
 //! A price as publishers post it: one JSON object.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use serde_json::value::RawValue;
 
-use super::{OrderedFields, RESERVED_FIELDS};
+use super::payload::{PayloadWriter, check_names, fault, quoted, read_time, shown};
+use super::{InvalidPayload, OrderedFields, RESERVED_FIELDS};
 use crate::model::{DraftEntry, EntryKind};
 
 /// The longest key, in bytes.
@@ -19,23 +19,6 @@ const KEY_FIELDS: [&str; 5] = ["key", "node", "hub", "symbol", "location"];
 /// Fields that are numbers where they are there.
 const NUMBER_FIELDS: [&str; 6] = ["energy", "congestion", "loss", "quantity", "bid", "ask"];
 
-/// The last millisecond of the year 9999: times past it have no RFC 3339 form.
-const TIME_MS_MAX: i64 = 253_402_300_799_999;
-
-/// A text that is not a price: what was wrong, and what would be right.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{detail}")]
-pub struct InvalidPrice {
-    /// Stable word for the kind of fault.
-    pub code: &'static str,
-    /// For people.
-    pub detail: String,
-}
-
-fn fault(code: &'static str, detail: impl Into<String>) -> InvalidPrice {
-    InvalidPrice { code, detail: detail.into() }
-}
-
 /// Reads a price. `now` is its time where it has none of its own.
 ///
 /// Required: `price`, a finite number, and a key: `key`, `node`, `hub`, `symbol` or `location`, a
@@ -45,20 +28,11 @@ fn fault(code: &'static str, detail: impl Into<String>) -> InvalidPrice {
 /// payload of the result has `key` first and no `timestamp`: that is the entry's time.
 ///
 /// # Errors
-/// See [`InvalidPrice`].
-pub fn parse_price(text: &str, now: DateTime<Utc>) -> Result<DraftEntry, InvalidPrice> {
+/// See [`InvalidPayload`].
+pub fn parse_price(text: &str, now: DateTime<Utc>) -> Result<DraftEntry, InvalidPayload> {
     let OrderedFields(fields) = serde_json::from_str(text).map_err(|error| not_json(text, &error))?;
     let get = |name: &str| fields.iter().find(|(field, _)| field == name).map(|(_, value)| *value);
-    let mut names = HashSet::with_capacity(fields.len());
-    for (name, _) in &fields {
-        if RESERVED_FIELDS.contains(&name.as_str()) {
-            let detail = format!("the field `{name}` belongs to the gateway; use another name for it");
-            return Err(fault("reserved_field", detail));
-        }
-        if !names.insert(name.as_str()) {
-            return Err(fault("duplicate_field", format!("the field {} is there twice", shown(name))));
-        }
-    }
+    check_names(&fields, &RESERVED_FIELDS)?;
     let key = read_key(&fields)?;
     let price = get("price").ok_or_else(|| fault("invalid_price", "`price` is missing: a finite number"))?;
     check_number("price", price)?;
@@ -72,7 +46,7 @@ pub fn parse_price(text: &str, now: DateTime<Utc>) -> Result<DraftEntry, Invalid
     Ok(DraftEntry { time, kind: EntryKind::PriceUpdate, data: payload(&key, &fields), key: Some(key) })
 }
 
-fn not_json(text: &str, error: &serde_json::Error) -> InvalidPrice {
+fn not_json(text: &str, error: &serde_json::Error) -> InvalidPayload {
     if error.is_data() {
         return fault("invalid_price", r#"expected one object such as {"key":"WESTERN HUB","price":31.5}"#);
     }
@@ -81,7 +55,7 @@ fn not_json(text: &str, error: &serde_json::Error) -> InvalidPrice {
     fault("invalid_json", format!("not JSON: {error}{hint}"))
 }
 
-fn read_key(fields: &[(String, &RawValue)]) -> Result<Arc<str>, InvalidPrice> {
+fn read_key(fields: &[(String, &RawValue)]) -> Result<Arc<str>, InvalidPayload> {
     let found = KEY_FIELDS.iter().find_map(|name| fields.iter().find(|(field, _)| field == name));
     let (name, value) = found.ok_or_else(|| {
         fault("invalid_key", "a key is missing: one of `key`, `node`, `hub`, `symbol`, `location`")
@@ -95,7 +69,7 @@ fn read_key(fields: &[(String, &RawValue)]) -> Result<Arc<str>, InvalidPrice> {
     })
 }
 
-fn check_number(name: &str, value: &RawValue) -> Result<(), InvalidPrice> {
+fn check_number(name: &str, value: &RawValue) -> Result<(), InvalidPayload> {
     let number: Option<f64> = serde_json::from_str(value.get()).ok();
     match number {
         Some(number) if number.is_finite() => Ok(()),
@@ -106,66 +80,12 @@ fn check_number(name: &str, value: &RawValue) -> Result<(), InvalidPrice> {
     }
 }
 
-fn read_time(value: &RawValue) -> Result<DateTime<Utc>, InvalidPrice> {
-    let text: Option<String> = serde_json::from_str(value.get()).ok();
-    let time = match text {
-        Some(text) => DateTime::parse_from_rfc3339(&text).ok().map(|time| time.to_utc()),
-        None => serde_json::from_str(value.get()).ok().and_then(DateTime::from_timestamp_millis),
-    };
-    time.filter(|time| (0..=TIME_MS_MAX).contains(&time.timestamp_millis())).ok_or_else(|| {
-        let detail = format!(
-            "`timestamp` must be RFC 3339 (2021-01-08T00:00:00.278Z) or milliseconds since 1970, not {}",
-            shown(value.get())
-        );
-        fault("invalid_timestamp", detail)
-    })
-}
-
-/// Something from outside, short and without control characters.
-fn shown(text: &str) -> String {
-    let short: String = text.chars().take(40).collect();
-    let dots = if short.len() < text.len() { "…" } else { "" };
-    let plain: String = short.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect();
-    format!("`{plain}{dots}`")
-}
-
 fn payload(key: &str, fields: &[(String, &RawValue)]) -> Bytes {
-    let mut out =
-        String::with_capacity(32 + fields.iter().map(|(n, v)| n.len() + v.get().len() + 4).sum::<usize>());
-    let mut push = |name: &str, value: &str| {
-        out.push(if out.is_empty() { '{' } else { ',' });
-        out.push_str(&quoted(name));
-        out.push(':');
-        push_compact(&mut out, value);
-    };
-    push("key", &quoted(key));
-    for (name, value) in fields.iter().filter(|(name, _)| name != "key" && name != "timestamp") {
-        push(name, value.get());
-    }
-    out.push('}');
-    out.into()
-}
-
-fn quoted(text: &str) -> String {
-    serde_json::to_string(text).expect("a string always serialises")
-}
-
-/// Copies JSON without the white space between its tokens.
-fn push_compact(out: &mut String, json: &str) {
-    if !json.contains([' ', '\n', '\r', '\t']) {
-        return out.push_str(json);
-    }
-    let (mut in_string, mut escaped) = (false, false);
-    for c in json.chars() {
-        if in_string || !matches!(c, ' ' | '\n' | '\r' | '\t') {
-            out.push(c);
-        }
-        match c {
-            '"' if !escaped => in_string = !in_string,
-            _ => {}
-        }
-        escaped = in_string && c == '\\' && !escaped;
-    }
+    let rest = fields.iter().filter(|(name, _)| name != "key" && name != "timestamp");
+    let mut payload = PayloadWriter::default();
+    payload.push("key", &quoted(key));
+    rest.for_each(|(name, value)| payload.push(name, value.get()));
+    payload.finish()
 }
 
 #[cfg(test)]

@@ -10,6 +10,12 @@ use chrono::{DateTime, Utc};
 use super::Result;
 use crate::model::JobId;
 
+/// Leases shorter than this last this long.
+pub const LEASE_MIN: Duration = Duration::from_millis(1);
+
+/// Leases and delays longer than this, a year, last this long.
+pub const LEASE_MAX: Duration = Duration::from_secs(366 * 24 * 3600);
+
 /// A job to be queued.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewJob {
@@ -30,14 +36,16 @@ pub struct Idempotency {
     pub fingerprint: String,
 }
 
-/// How much is kept.
+/// How much is kept. Those of the newest [`enqueue`](Jobs::enqueue) hold, whoever called it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct JobBounds {
     /// Jobs that wait, are delayed or run; one more is refused.
     pub unfinished: usize,
-    /// Jobs in all, finished ones included; the oldest finished ones go first.
+    /// Jobs in all, finished ones included; the oldest finished ones go first. Unfinished jobs
+    /// never go, so there may be as many jobs as `unfinished` says if that is more.
     pub kept: usize,
-    /// How long a finished job, and an idempotency key since its job was queued, are kept.
+    /// How long a finished job, and an idempotency key since its job was queued, are kept. A key
+    /// also goes with its job.
     pub kept_for: Duration,
 }
 
@@ -131,6 +139,11 @@ pub enum JobState {
     Dead,
 }
 
+impl JobState {
+    /// Every state, in the order of their declaration.
+    pub const ALL: [Self; 5] = [Self::Waiting, Self::Delayed, Self::Claimed, Self::Done, Self::Dead];
+}
+
 /// A job as it stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct JobView {
@@ -174,11 +187,12 @@ pub struct JobCounts {
 /// A queue of jobs.
 ///
 /// Promises: each call is atomic. Jobs are claimed in the order in which they were queued, or
-/// became due again. A job is claimed by one at a time: again only after its lease has run out by
-/// the storage's clock, or its run ended with [`Ending::Retry`]. Tokens only grow. A call under a
-/// token that is not the job's newest, or whose lease has run out and whose job was claimed anew or
-/// ended, does nothing and says [`Held::Lost`]. A lease that has run out still holds while nobody
-/// else has claimed the job. What is refused leaves nothing behind.
+/// became due again; before them those whose lease ran out, and before all others those that were
+/// cancelled while they waited. A job is claimed by one at a time: again only after its lease has
+/// run out by the storage's clock, or its run ended with [`Ending::Retry`]. Tokens only grow. A call
+/// under a token that is not the job's newest, or whose run has ended, does nothing and says
+/// [`Held::Lost`]. A lease that has run out still holds while nobody else has claimed the job. What
+/// is refused leaves nothing behind.
 ///
 /// Not promised: that a worker whose lease ran out has stopped. It must watch its own monotonic
 /// clock, and what it appends carries its token as a fence, which the log checks.
@@ -193,14 +207,14 @@ pub trait Jobs: fmt::Debug + Send + Sync {
     async fn enqueue(&self, job: &NewJob, bounds: &JobBounds) -> Result<Enqueued>;
 
     /// Claims the jobs whose turn it is, `limit` of them at the most: cancelled ones, those whose
-    /// lease ran out, those that are due again, and those that wait.
+    /// lease ran out, and those that wait or are due again. Each gets a token of its own.
     async fn claim(&self, limit: usize, lease: Duration) -> Result<Vec<ClaimedJob>>;
 
-    /// Makes the lease last this long from now.
+    /// Makes the lease last this long from now, also that of a job that was cancelled.
     async fn extend(&self, id: JobId, token: u64, lease: Duration) -> Result<Held>;
 
-    /// The point of no return: if the job was not cancelled, it cannot be from here on. Extends
-    /// the lease too. Repeating it does nothing more.
+    /// The point of no return: if the job was not cancelled, it cannot be from here on, not even
+    /// between this run and the next. Extends the lease too. Repeating it does nothing more.
     async fn commit(&self, id: JobId, token: u64, lease: Duration) -> Result<Held>;
 
     /// Ends a run. [`Held::Cancelled`] is answered to [`Ending::Retry`] alone, and then nothing is
@@ -223,9 +237,10 @@ pub trait Jobs: fmt::Debug + Send + Sync {
         limit: usize,
     ) -> Result<Vec<JobView>>;
 
-    /// Takes a dead letter off the list: it is [`JobState::Done`] then. Says whether it was one.
+    /// Takes a dead letter off the list: it is [`JobState::Done`] then, and kept no longer than it
+    /// would have been. Says whether it was one.
     async fn settle_dead(&self, id: JobId) -> Result<bool>;
 
-    /// How many jobs there are.
+    /// How many jobs there are. Finished ones may count for a while after their time.
     async fn job_counts(&self) -> Result<JobCounts>;
 }

@@ -27,6 +27,17 @@ pub struct LogState {
     pub last_seq: u64,
 }
 
+/// Where a log that has an epoch stands, as one producer sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OpenLog {
+    /// The life of the log.
+    pub epoch: Epoch,
+    /// The newest offset ever given in this epoch; 0 when there was none.
+    pub top: u64,
+    /// The newest sequence of the asking producer that was applied in this epoch; 0 when there was none.
+    pub last_seq: u64,
+}
+
 /// An entry to append, with its place in its producer's chain.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Append {
@@ -141,11 +152,14 @@ pub enum LogEvent {
 /// - After a terminal entry (see [`EntryKind::is_terminal`](crate::model::EntryKind::is_terminal))
 ///   nothing is applied any more: such an append is [`Appended::Refused`]. So is an entry whose
 ///   fence is older than one that was applied; an entry without a fence passes. A refused entry
-///   leaves its producer's chain as it was. Repeating what was applied is still a duplicate.
-/// - An append never makes an epoch; only [`mint_epoch`](Log::mint_epoch) does, by compare-and-set.
+///   leaves its producer's chain as it was, so that one which follows it there is a gap: after a
+///   refusal in the same batch, that does not mean that the log lost something. Repeating what was
+///   applied is still a duplicate. A new epoch knows of no fence and no terminal entry.
+/// - An append never makes an epoch; only [`mint_epoch`](Log::mint_epoch) does, by compare-and-set,
+///   and [`open`](Log::open) where there is none.
 /// - What is kept is bounded by entries, bytes and age: the oldest goes first. The updates of an
-///   order have bounds of their own, and go together when the newest of them is too old. Positions stay
-///   meaningful when entries go: a [`Page`] says from where on entries are kept.
+///   order have bounds of their own, and go together when the newest of them is too old. Positions
+///   stay meaningful when entries go: a [`Page`] says from where on entries are kept.
 /// - After [`follow`](Log::follow) has answered, every later append is told in
 ///   [`incoming`](Log::take_incoming), or [`LogEvent::Suspect`] is.
 ///
@@ -159,6 +173,11 @@ pub enum LogEvent {
 pub trait Log: fmt::Debug + Send + Sync {
     /// Where the log stands, as `producer` sees it. Makes nothing.
     async fn state(&self, channel: &ChannelName, producer: NodeId) -> Result<LogState>;
+
+    /// Where the log stands, as `producer` sees it; a log that has no epoch begins its life as
+    /// `minted`. The same as [`state`](Log::state), with [`mint_epoch`](Log::mint_epoch) where there
+    /// is none, in one call.
+    async fn open(&self, channel: &ChannelName, producer: NodeId, minted: &Epoch) -> Result<OpenLog>;
 
     /// Begins a new life of the log: empty, offsets from 1, no producer known; but only if its
     /// epoch is `expected`, or it has none. Answers with the epoch in force afterwards, which is
@@ -178,8 +197,9 @@ pub trait Log: fmt::Debug + Send + Sync {
     async fn read_after(&self, channel: &ChannelName, offset: u64, limit: usize) -> Result<Page>;
 
     /// The latest entry of each key, latest by the entries' own time (of equal times, and in the
-    /// channel of an order, by offset), in ascending order of offset. Kept as long as the epoch is (see [`EPOCH_KEPT_FOR`]), even
-    /// when the entry itself has been pushed out of the log. Entries without a key are not here.
+    /// channel of an order, by offset), in ascending order of offset. Kept as long as the epoch is
+    /// (see [`EPOCH_KEPT_FOR`]), even when the entry itself has been pushed out of the log. Entries
+    /// without a key are not here.
     async fn latest(&self, channel: &ChannelName) -> Result<Vec<Entry>>;
 
     /// Asks for the channel's appends in `incoming`. Answers when they are certain to come.

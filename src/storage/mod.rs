@@ -23,11 +23,11 @@ pub use config::{MemoryConfig, OrderRetention, RedisConfig, Retention, StorageCh
 pub use error::{Result, StorageError};
 pub use jobs::{
     Cancelling, ClaimedJob, Ending, Enqueued, Held, Idempotency, JobBounds, JobCounts, JobState, JobView,
-    Jobs, NewJob,
+    Jobs, LEASE_MAX, LEASE_MIN, NewJob,
 };
 pub use log::{
-    Append, AppendAnswer, AppendBatch, Appended, EPOCH_KEPT_FOR, Log, LogEvent, LogState, Page, Refusal,
-    UNUSED_EPOCH_KEPT_FOR,
+    Append, AppendAnswer, AppendBatch, Appended, EPOCH_KEPT_FOR, Log, LogEvent, LogState, OpenLog, Page,
+    Refusal, UNUSED_EPOCH_KEPT_FOR,
 };
 pub use memory::MemoryBackend;
 pub use probe::ProbeFailure;

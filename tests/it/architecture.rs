@@ -13,12 +13,24 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("channels", &["storage", "protocol", "model", "support"]),
     ("connections", &["channels", "storage", "protocol", "model", "support"]),
     ("feeds", &["channels", "storage", "protocol", "model", "support"]),
-    ("http", &["connections", "channels", "storage", "protocol", "model", "support"]),
+    ("orders", &["channels", "storage", "protocol", "model", "support"]),
+    ("http", &["connections", "orders", "channels", "storage", "protocol", "model", "support"]),
     // Each room owns its part of the config; the zones of a feed are names.
-    ("config", &["http", "connections", "feeds", "channels", "storage", "model", "support"]),
+    ("config", &["http", "connections", "orders", "feeds", "channels", "storage", "model", "support"]),
     (
         "gateway",
-        &["config", "http", "connections", "feeds", "channels", "storage", "protocol", "model", "support"],
+        &[
+            "config",
+            "http",
+            "connections",
+            "orders",
+            "feeds",
+            "channels",
+            "storage",
+            "protocol",
+            "model",
+            "support",
+        ],
     ),
     // It replays files with the readers of `feeds`.
     ("cli", &["gateway", "config", "feeds", "protocol", "model", "support"]),

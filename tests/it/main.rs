@@ -5,11 +5,14 @@
 mod architecture;
 mod bad_input;
 mod cli;
+mod jobs_contract;
 mod limits_and_stats;
+mod orders;
 mod redis_nodes;
 mod shutdown;
 mod storage_choice;
 mod storage_contract;
+mod storage_orders;
 mod storage_redis;
 mod stream;
 mod support;

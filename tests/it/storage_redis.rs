@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use tokio::sync::mpsc::Receiver;
 use tokio::time;
-use zonewire::model::Epoch;
+use zonewire::model::{ChannelName, EntryKind, Epoch, JobId, OrderId};
 use zonewire::storage::{
-    AppendAnswer, Appended, LogEvent, RedisConfig, Retention, SharedBackend, StorageError,
+    AppendAnswer, Appended, Ending, Enqueued, Held, Idempotency, JobBounds, JobState, JobView, LogEvent,
+    NewJob, RedisConfig, Retention, SharedBackend, StorageError,
 };
 
 use crate::support::eventually::eventually;
@@ -264,15 +265,177 @@ async fn every_key_expires_by_itself() {
     let kind = zonewire::storage::RecordKind::Zone;
     store.put(kind, "pjm", "1".into(), Duration::from_secs(60)).await.unwrap();
     store.ping().await.unwrap();
+    jobs_in_every_state(&store).await;
     let server = stores.server.as_ref().unwrap();
     let forever = "local n = 0 for _, key in ipairs(redis.call('KEYS', '*')) do \
                    if redis.call('PTTL', key) < 0 then n = n + 1 end end return n";
-    assert_eq!(server.admin(&["DBSIZE"]), ":7");
+    assert_eq!(server.admin(&["DBSIZE"]), ":22");
     assert_eq!(server.admin(&["EVAL", forever, "0"]), ":0");
     let ttl = |key: &str| -> u64 { server.admin(&["TTL", key])[1..].parse().unwrap() };
     assert!((3_590..=3_600).contains(&ttl("zw:{zone:pjm}:log")), "the age of entries");
     assert!(ttl("zw:{zone:pjm}:meta") > 24 * 3_600, "longer than the log by a day");
     assert!(ttl("zw:{zone:pjm}:latest") > 24 * 3_600);
+
+    let order = Producer::on(&store, ChannelName::order(OrderId::random())).await;
+    order.fill(1..=1).await;
+    assert_eq!(server.admin(&["EVAL", forever, "0"]), ":0");
+    assert!((290..=300).contains(&ttl(&format!("zw:{{{}}}:log", order.channel))), "the age of updates");
+    assert!(ttl(&format!("zw:{{{}}}:meta", order.channel)) > 24 * 3_600, "the order's end stays known");
+}
+
+/// One job in each state, and an idempotency key.
+async fn jobs_in_every_state(store: &SharedBackend) -> Vec<JobId> {
+    let bounds = JobBounds { unfinished: 10, kept: 20, kept_for: Duration::from_secs(3_600) };
+    let mut ids = vec![];
+    for n in 0..5 {
+        let idempotency = Some(Idempotency { key: format!("key {n}"), fingerprint: "same".to_owned() });
+        let job = NewJob { id: OrderId::random().into(), payload: vec![0, n, 255].into(), idempotency };
+        assert_eq!(store.enqueue(&job, &bounds).await.unwrap(), Enqueued::Queued);
+        ids.push(job.id);
+    }
+    let endings = [
+        Ending::Done,
+        Ending::Dead { error: "in vain".to_owned() },
+        Ending::Retry { after: Duration::from_secs(3_600) },
+    ];
+    let claimed = store.claim(4, 3_600 * SECOND).await.unwrap();
+    for (job, ending) in claimed.iter().zip(endings) {
+        assert_eq!(store.finish(job.id, job.token, &ending).await.unwrap(), Held::Yes);
+    }
+    ids
+}
+
+async fn all_jobs(store: &SharedBackend) -> Vec<JobView> {
+    store.list_jobs(None, None, 100).await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_keys_of_jobs_expire_together_a_week_after_their_last_use() {
+    let Some(stores) = stores() else { return };
+    let store = stores.open().await;
+    assert_eq!(store.claim(1, SECOND).await.unwrap(), []);
+    let server = stores.server.as_ref().unwrap();
+    assert_eq!(server.admin(&["DBSIZE"]), ":0", "asking for work leaves nothing");
+    jobs_in_every_state(&store).await;
+    let expires = "local first, last for _, key in ipairs(redis.call('KEYS', '*')) do \
+                   local at = redis.call('PEXPIRETIME', key) \
+                   first = math.min(first or at, at) last = math.max(last or at, at) end \
+                   return string.format('%.0f %.0f', first, last)";
+    let expires = || -> i64 {
+        let answer = server.admin(&["EVAL", expires, "0"]);
+        let (first, last) = answer.split_once(' ').unwrap();
+        assert_eq!(first, last, "all at the same moment");
+        first.parse().unwrap()
+    };
+    let (now, day) = (chrono::Utc::now().timestamp_millis(), 24 * 3_600_000);
+    assert!((now + 7 * day - 60_000..=now + 7 * day + 60_000).contains(&expires()));
+    // As if they had been used last two days ago.
+    let long_ago = ((now + 5 * day) * 1_000).to_string();
+    server.admin(&["HSET", "zw:{jobs}:meta", "expires", &long_ago]);
+    store.claim(0, SECOND).await.unwrap();
+    store.job_counts().await.unwrap();
+    assert!(expires() >= now + 7 * day - 60_000, "also where somebody only looks");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn jobs_and_ends_of_orders_survive_a_restart_of_the_server() {
+    let Some(mut server) = RedisServer::start(&["--appendonly", "yes", "--appendfsync", "always"]) else {
+        return;
+    };
+    let (store, driver) = connect(&server.config(), &Retention::default()).await;
+    let mut drivers = tokio::task::JoinSet::new();
+    drivers.spawn(driver);
+    let store: SharedBackend = std::sync::Arc::new(store);
+    let ids = jobs_in_every_state(&store).await;
+    let before = all_jobs(&store).await;
+    let producer = Producer::on(&store, ChannelName::order(ids[0].into())).await;
+    let mut end = crate::support::stores::link(0, 1);
+    (end.draft.kind, end.fence) = (EntryKind::Failed, Some(5));
+    producer.append(vec![end]).await;
+    server.kill();
+    server.restart();
+    eventually("the backend serves again", async || store.ping().await.ok()).await;
+    assert_eq!(all_jobs(&store).await, before);
+    assert!(producer.read(0, 10).await.closed);
+    let running = before.iter().find(|job| job.state == JobState::Claimed).unwrap();
+    assert_eq!(store.extend(running.id, running.token, SECOND).await.unwrap(), Held::Yes);
+    let next = store.claim(1, SECOND).await.unwrap().pop().expect("the waiting one");
+    assert!(next.token > running.token, "tokens grow over a restart");
+    drop(store);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tokens_grow_also_when_the_server_lost_its_data() {
+    let Some(stores) = stores() else { return };
+    let store = stores.open().await;
+    jobs_in_every_state(&store).await;
+    let newest = all_jobs(&store).await.iter().map(|job| job.token).max().unwrap();
+    stores.server.as_ref().unwrap().admin(&["FLUSHALL"]);
+    assert_eq!(all_jobs(&store).await, []);
+    jobs_in_every_state(&store).await;
+    assert!(all_jobs(&store).await.iter().all(|job| job.token == 0 || job.token > newest));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_server_takes_no_job_and_still_ends_those_it_has() {
+    let Some(stores) = stores() else { return };
+    let store = stores.open().await;
+    jobs_in_every_state(&store).await;
+    let before = all_jobs(&store).await;
+    let running = before.iter().find(|job| job.state == JobState::Claimed).unwrap();
+    let server = stores.server.as_ref().unwrap();
+    server.admin(&["CONFIG", "SET", "maxmemory", "1mb"]);
+    let bounds = JobBounds { unfinished: 10, kept: 20, kept_for: Duration::from_secs(3_600) };
+    let job = NewJob { id: OrderId::random().into(), payload: "x".into(), idempotency: None };
+    let error = store.enqueue(&job, &bounds).await.unwrap_err();
+    assert!(matches!(error, StorageError::Refused { .. }) && error.is_outage(), "{error:?}");
+    assert_eq!(all_jobs(&store).await, before, "nothing was half done");
+    assert_eq!(store.extend(running.id, running.token, SECOND).await.unwrap(), Held::Yes);
+    assert_eq!(store.claim(1, SECOND).await.unwrap().len(), 1);
+    assert_eq!(store.finish(running.id, running.token, &Ending::Done).await.unwrap(), Held::Yes);
+    server.admin(&["CONFIG", "SET", "maxmemory", "0"]);
+    assert_eq!(store.enqueue(&job, &bounds).await.unwrap(), Enqueued::Queued);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn jobs_of_which_a_part_was_evicted_stop_nobody() {
+    for key in job_keys() {
+        let Some(stores) = stores() else { return };
+        let store = stores.open().await;
+        jobs_in_every_state(&store).await;
+        let server = stores.server.as_ref().unwrap();
+        server.admin(&["DEL", &key]);
+        let bounds = JobBounds { unfinished: 100, kept: 0, kept_for: Duration::ZERO };
+        let job = NewJob { id: OrderId::random().into(), payload: "x".into(), idempotency: None };
+        assert_eq!(store.enqueue(&job, &bounds).await.unwrap(), Enqueued::Queued, "without {key}");
+        all_jobs(&store).await;
+        let claimed = store.claim(10, 3_600 * SECOND).await.unwrap();
+        assert!(claimed.iter().any(|claimed| claimed.id == job.id), "without {key}");
+        for job in claimed {
+            assert_eq!(store.finish(job.id, job.token, &Ending::Done).await.unwrap(), Held::Yes);
+        }
+        store.job_counts().await.unwrap();
+    }
+}
+
+fn job_keys() -> Vec<String> {
+    let names = [
+        "fixed", "parts", "keys", "key-ages", "ready", "delayed", "leases", "ended", "ages", "meta",
+        "waiting", "delays", "claimed", "done", "dead",
+    ];
+    names.iter().map(|name| format!("zw:{{jobs}}:{name}")).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stored_job_that_is_not_ours_is_corrupt_and_no_outage() {
+    let Some(stores) = stores() else { return };
+    let store = stores.open().await;
+    let ids = jobs_in_every_state(&store).await;
+    let server = stores.server.as_ref().unwrap();
+    server.admin(&["HSET", "zw:{jobs}:fixed", &ids[0].to_string(), "99999999999999999999 - x"]);
+    let error = store.job(ids[0]).await.unwrap_err();
+    assert!(matches!(error, StorageError::Corrupt { .. }) && !error.is_outage(), "{error:?}");
+    assert!(store.job(ids[1]).await.unwrap().is_some());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -5,60 +5,57 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use super::MemoryBackend;
+use super::job_table::Now;
 use crate::model::JobId;
 use crate::storage::{
     Cancelling, ClaimedJob, Ending, Enqueued, Held, JobBounds, JobCounts, JobState, JobView, Jobs, NewJob,
-    Result, StorageError,
+    Result,
 };
-
-fn not_yet<T>(op: &'static str) -> Result<T> {
-    Err(StorageError::Refused { op, cause: "not there yet".into() })
-}
 
 #[async_trait]
 impl Jobs for MemoryBackend {
-    async fn enqueue(&self, _job: &NewJob, _bounds: &JobBounds) -> Result<Enqueued> {
-        not_yet("enqueue")
+    async fn enqueue(&self, job: &NewJob, bounds: &JobBounds) -> Result<Enqueued> {
+        Ok(self.shared.jobs.lock().enqueue(job, bounds, Now::read()))
     }
 
-    async fn claim(&self, _limit: usize, _lease: Duration) -> Result<Vec<ClaimedJob>> {
-        not_yet("claim")
+    async fn claim(&self, limit: usize, lease: Duration) -> Result<Vec<ClaimedJob>> {
+        Ok(self.shared.jobs.lock().claim(limit, lease, Now::read()))
     }
 
-    async fn extend(&self, _id: JobId, _token: u64, _lease: Duration) -> Result<Held> {
-        not_yet("extend")
+    async fn extend(&self, id: JobId, token: u64, lease: Duration) -> Result<Held> {
+        Ok(self.shared.jobs.lock().extend(id, token, lease, Now::read()))
     }
 
-    async fn commit(&self, _id: JobId, _token: u64, _lease: Duration) -> Result<Held> {
-        not_yet("commit")
+    async fn commit(&self, id: JobId, token: u64, lease: Duration) -> Result<Held> {
+        Ok(self.shared.jobs.lock().commit(id, token, lease, Now::read()))
     }
 
-    async fn finish(&self, _id: JobId, _token: u64, _ending: &Ending) -> Result<Held> {
-        not_yet("finish")
+    async fn finish(&self, id: JobId, token: u64, ending: &Ending) -> Result<Held> {
+        Ok(self.shared.jobs.lock().finish(id, token, ending, Now::read()))
     }
 
-    async fn cancel(&self, _id: JobId) -> Result<Cancelling> {
-        not_yet("cancel")
+    async fn cancel(&self, id: JobId) -> Result<Cancelling> {
+        Ok(self.shared.jobs.lock().cancel(id, Now::read()))
     }
 
-    async fn job(&self, _id: JobId) -> Result<Option<JobView>> {
-        not_yet("job")
+    async fn job(&self, id: JobId) -> Result<Option<JobView>> {
+        Ok(self.shared.jobs.lock().job(id, Now::read()))
     }
 
     async fn list_jobs(
         &self,
-        _state: Option<JobState>,
-        _before: Option<JobId>,
-        _limit: usize,
+        state: Option<JobState>,
+        before: Option<JobId>,
+        limit: usize,
     ) -> Result<Vec<JobView>> {
-        not_yet("list_jobs")
+        Ok(self.shared.jobs.lock().list(state, before, limit, Now::read()))
     }
 
-    async fn settle_dead(&self, _id: JobId) -> Result<bool> {
-        not_yet("settle_dead")
+    async fn settle_dead(&self, id: JobId) -> Result<bool> {
+        Ok(self.shared.jobs.lock().settle_dead(id, Now::read()))
     }
 
     async fn job_counts(&self) -> Result<JobCounts> {
-        not_yet("job_counts")
+        Ok(self.shared.jobs.lock().counts(Now::read()))
     }
 }

@@ -1,8 +1,10 @@
 //! Storage in this process: bounded, ordered at once, gone when the process is.
 
+mod job_table;
 mod jobs;
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap, HashMap, VecDeque};
 use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,16 +16,23 @@ use tokio::sync::mpsc;
 use tokio::time::{self, Instant};
 
 use super::{
-    AppendAnswer, AppendBatch, Appended, EPOCH_KEPT_FOR, Log, LogEvent, LogState, MemoryConfig, Page, Record,
-    RecordKind, Records, Refusal, Result, Retention, StorageBackend, UNUSED_EPOCH_KEPT_FOR,
+    AppendAnswer, AppendBatch, Appended, EPOCH_KEPT_FOR, Log, LogEvent, LogState, MemoryConfig, OpenLog,
+    Page, Record, RecordKind, Records, Refusal, Result, Retention, StorageBackend, UNUSED_EPOCH_KEPT_FOR,
 };
 use crate::model::{BackendName, ChannelKind, ChannelName, Entry, EntryId, Epoch, NodeId};
+use job_table::{JobTable, Now};
 
 /// How often what has grown too old is removed, also where nobody reads or writes.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
 
-/// After an overflow of the total, this part of it is free again, so that not each append evicts.
+/// After an overflow, this part of the bound is free again, so that not each call evicts.
 const HEADROOM_DIVISOR: usize = 20;
+
+/// Orders whose channels are kept. Each is kept for about a day, so a busy day's would be many.
+const ORDERS_MAX: usize = 100_000;
+
+/// Ages beyond this, a century, are this: instants cannot be arbitrarily far away.
+const AGE_MAX: Duration = Duration::from_secs(100 * 366 * 24 * 3600);
 
 /// [`StorageBackend`] in this process. See [`Retention`] and [`MemoryConfig`] for its bounds.
 #[derive(Debug, Clone)]
@@ -35,7 +44,10 @@ pub struct MemoryBackend {
 struct Shared {
     retention: Retention,
     total_bytes_max: usize,
+    orders_max: usize,
     state: Mutex<State>,
+    /// Apart from the rest: nothing needs both at once.
+    jobs: Mutex<JobTable>,
 }
 
 #[derive(Debug, Default)]
@@ -43,11 +55,21 @@ struct State {
     channels: HashMap<ChannelName, Channel>,
     /// Sum of `Channel::bytes`.
     total_bytes: usize,
+    /// How many of `channels` are orders'.
+    orders: usize,
+    /// Each channel once: by when it is to be looked at, since something may have grown too old.
+    due: BTreeMap<Due, ChannelName>,
+    last_due: u64,
     records: BTreeMap<(&'static str, String), StoredRecord>,
 }
 
+/// A moment, and a number that no other has.
+type Due = (Instant, u64);
+
 #[derive(Debug)]
 struct Channel {
+    /// Where it is in [`State::due`].
+    due: Due,
     epoch: Epoch,
     top: u64,
     entries: VecDeque<Kept>,
@@ -78,8 +100,13 @@ struct StoredRecord {
 impl MemoryBackend {
     /// An empty storage, and a future that removes what grows too old; it never ends.
     pub fn new(retention: Retention, config: MemoryConfig) -> (Self, impl Future<Output = ()> + Send) {
-        let shared =
-            Arc::new(Shared { retention, total_bytes_max: config.total_bytes, state: Mutex::default() });
+        let shared = Arc::new(Shared {
+            retention,
+            total_bytes_max: config.total_bytes,
+            orders_max: ORDERS_MAX,
+            state: Mutex::default(),
+            jobs: Mutex::default(),
+        });
         let swept = Arc::clone(&shared);
         let sweeping = async move {
             let mut tick = time::interval(SWEEP_EVERY);
@@ -87,6 +114,7 @@ impl MemoryBackend {
             loop {
                 tick.tick().await;
                 swept.sweep(Instant::now());
+                swept.jobs.lock().tidy(Now::read());
             }
         };
         (Self { shared }, sweeping)
@@ -110,13 +138,13 @@ impl Bounds {
             ChannelKind::Zone => Self {
                 entries: retention.entries,
                 bytes,
-                age: Duration::from_secs(retention.age_s),
+                age: Duration::from_secs(retention.age_s).min(AGE_MAX),
                 together: false,
             },
             ChannelKind::Order => Self {
                 entries: retention.orders.updates,
                 bytes,
-                age: Duration::from_secs(retention.orders.age_s),
+                age: Duration::from_secs(retention.orders.age_s).min(AGE_MAX),
                 together: true,
             },
         }
@@ -126,30 +154,99 @@ impl Bounds {
 impl Shared {
     fn sweep(&self, now: Instant) {
         let mut state = self.state.lock();
-        let State { channels, total_bytes, records } = &mut *state;
-        channels.retain(|name, channel| {
-            let bounds = Bounds::of(&self.retention, name);
-            *total_bytes -= channel.trim(&bounds, now);
-            let kept_for = if channel.top == 0 { UNUSED_EPOCH_KEPT_FOR } else { bounds.age + EPOCH_KEPT_FOR };
-            now.duration_since(channel.touched) < kept_for
-        });
-        records.retain(|_, record| record.expires > now);
+        state.sweep(&self.retention, now);
+        state.records.retain(|_, record| record.expires > now);
     }
 }
 
 impl State {
+    /// Removes what has grown too old. Looks only at channels that may have such.
+    fn sweep(&mut self, retention: &Retention, now: Instant) {
+        while let Some(entry) = self.due.first_entry()
+            && entry.key().0 <= now
+        {
+            let name = entry.remove();
+            let Some(channel) = self.channels.get_mut(&name) else { continue };
+            let bounds = Bounds::of(retention, &name);
+            self.total_bytes -= channel.trim(&bounds, now);
+            if now.duration_since(channel.touched) >= channel.kept_for(&bounds) {
+                self.remove(&name);
+            } else {
+                let due = channel.next_due(&bounds).max(now + SWEEP_EVERY);
+                self.look_at(name, due);
+            }
+        }
+    }
+
+    /// Begins a channel's life, in place of the one it had.
+    fn begin(&mut self, name: &ChannelName, epoch: &Epoch, shared: &Shared) {
+        self.remove(name);
+        let now = Instant::now();
+        let fresh = Channel::new(epoch.clone(), now);
+        let due = fresh.next_due(&Bounds::of(&shared.retention, name));
+        self.channels.insert(name.clone(), fresh);
+        self.orders += usize::from(name.kind() == ChannelKind::Order);
+        self.look_at(name.clone(), due);
+        if self.orders > shared.orders_max {
+            self.forget_orders(shared.orders_max);
+        }
+    }
+
+    fn look_at(&mut self, name: ChannelName, at: Instant) {
+        let Some(channel) = self.channels.get_mut(&name) else { return };
+        self.due.remove(&channel.due);
+        self.last_due += 1;
+        channel.due = (at, self.last_due);
+        self.due.insert(channel.due, name);
+    }
+
+    fn remove(&mut self, name: &ChannelName) {
+        let Some(removed) = self.channels.remove(name) else { return };
+        self.due.remove(&removed.due);
+        self.total_bytes -= removed.bytes;
+        self.orders -= usize::from(name.kind() == ChannelKind::Order);
+    }
+
+    /// Removes channels of orders until they are within their bound with headroom: first those that
+    /// are closed, of these and of the others first those that were not appended to for longest.
+    fn forget_orders(&mut self, max: usize) {
+        let orders = self.channels.iter().filter(|(name, _)| name.kind() == ChannelKind::Order);
+        let mut orders: Vec<_> =
+            orders.map(|(name, held)| ((!held.closed, held.touched, held.due.1), name.clone())).collect();
+        let count = orders.len().saturating_sub(max - max / HEADROOM_DIVISOR);
+        if count == 0 {
+            return;
+        }
+        orders.select_nth_unstable(count - 1);
+        orders.truncate(count);
+        let open = orders.iter().filter(|((is_open, ..), _)| *is_open).count();
+        tracing::debug!(count, open, max, "too many orders; forgetting the updates of the oldest");
+        for (_, name) in orders {
+            self.remove(&name);
+        }
+    }
+
     /// Removes the oldest entries of all channels until the total is within its bound with headroom.
     fn evict(&mut self, max: usize) {
         if self.total_bytes <= max {
             return;
         }
         let goal = max - max / HEADROOM_DIVISOR;
-        while self.total_bytes > goal {
-            let heads = self.channels.values_mut().filter(|channel| !channel.entries.is_empty());
-            let Some(oldest) = heads.min_by_key(|channel| channel.entries[0].appended) else { return };
-            // A run at a time: finding the channel costs more than removing from it.
-            for _ in 0..oldest.entries.len().div_ceil(16) {
-                self.total_bytes -= oldest.pop_front();
+        let mut channels: Vec<&mut Channel> =
+            self.channels.values_mut().filter(|channel| !channel.entries.is_empty()).collect();
+        let heads =
+            channels.iter().enumerate().map(|(at, channel)| Reverse((channel.entries[0].appended, at)));
+        let mut heads: BinaryHeap<_> = heads.collect();
+        while self.total_bytes > goal
+            && let Some(Reverse((_, at))) = heads.pop()
+        {
+            let channel = &mut channels[at];
+            // A run at a time, so that a long channel is not looked for as often as it is long.
+            for _ in 0..channel.entries.len().div_ceil(16) {
+                self.total_bytes -= channel.pop_front();
+            }
+            if let Some(head) = channel.entries.front() {
+                heads.push(Reverse((head.appended, at)));
             }
         }
     }
@@ -158,6 +255,7 @@ impl State {
 impl Channel {
     fn new(epoch: Epoch, now: Instant) -> Self {
         Self {
+            due: (now, 0),
             epoch,
             top: 0,
             entries: VecDeque::new(),
@@ -167,6 +265,20 @@ impl Channel {
             touched: now,
             fence: 0,
             closed: false,
+        }
+    }
+
+    /// How long it is kept after it was last appended to.
+    fn kept_for(&self, bounds: &Bounds) -> Duration {
+        if self.top == 0 { UNUSED_EPOCH_KEPT_FOR } else { bounds.age + EPOCH_KEPT_FOR }
+    }
+
+    /// When something in it will have grown too old, if nothing is done to it.
+    fn next_due(&self, bounds: &Bounds) -> Instant {
+        let first_to_go = if bounds.together { self.entries.back() } else { self.entries.front() };
+        match first_to_go {
+            Some(kept) => kept.appended + bounds.age,
+            None => self.touched + self.kept_for(bounds),
         }
     }
 
@@ -192,9 +304,8 @@ impl Channel {
     }
 
     fn append(&mut self, batch: &AppendBatch, now: Instant) -> Vec<Appended> {
-        self.touched = now;
         let by_offset = batch.channel.kind() == ChannelKind::Order;
-        let Self { top, entries, bytes, latest, producers, fence, closed, .. } = self;
+        let Self { top, entries, bytes, latest, producers, touched, fence, closed, .. } = self;
         let last = producers.entry(batch.producer).or_insert(0);
         let results = batch.entries.iter().map(|append| {
             if append.seq <= *last {
@@ -214,6 +325,7 @@ impl Channel {
             }
             *closed = append.draft.kind.is_terminal();
             *last = append.seq;
+            *touched = now;
             *top += 1;
             let id = EntryId { producer: batch.producer, seq: append.seq };
             let entry = Entry { offset: *top, id, draft: append.draft.clone() };
@@ -248,6 +360,16 @@ impl Log for MemoryBackend {
         })
     }
 
+    async fn open(&self, channel: &ChannelName, producer: NodeId, minted: &Epoch) -> Result<OpenLog> {
+        let mut state = self.shared.state.lock();
+        if let Some(held) = state.channels.get(channel) {
+            let last_seq = held.producers.get(&producer).copied().unwrap_or(0);
+            return Ok(OpenLog { epoch: held.epoch.clone(), top: held.top, last_seq });
+        }
+        state.begin(channel, minted, &self.shared);
+        Ok(OpenLog { epoch: minted.clone(), top: 0, last_seq: 0 })
+    }
+
     async fn mint_epoch(
         &self,
         channel: &ChannelName,
@@ -262,10 +384,7 @@ impl Log for MemoryBackend {
         {
             return Ok(current);
         }
-        let fresh = Channel::new(minted.clone(), Instant::now());
-        if let Some(replaced) = state.channels.insert(channel.clone(), fresh) {
-            state.total_bytes -= replaced.bytes;
-        }
+        state.begin(channel, minted, &self.shared);
         Ok(minted.clone())
     }
 
@@ -278,10 +397,17 @@ impl Log for MemoryBackend {
         if channel.epoch != batch.epoch {
             return Ok(AppendAnswer::ForeignEpoch(Some(channel.epoch.clone())));
         }
+        let bounds = Bounds::of(&self.shared.retention, &batch.channel);
         let before = channel.bytes;
+        // What is too old already does not come back because something new comes.
+        channel.trim(&bounds, now);
+        let was_empty = channel.entries.is_empty();
         let results = channel.append(batch, now);
-        channel.trim(&Bounds::of(&self.shared.retention, &batch.channel), now);
-        let after = channel.bytes;
+        channel.trim(&bounds, now);
+        let (after, due) = (channel.bytes, channel.next_due(&bounds));
+        if was_empty {
+            state.look_at(batch.channel.clone(), due);
+        }
         state.total_bytes = state.total_bytes + after - before;
         state.evict(self.shared.total_bytes_max);
         Ok(AppendAnswer::Done(results))
@@ -418,6 +544,31 @@ mod tests {
         assert!(store.shared.state.lock().total_bytes <= 100_000);
         assert_eq!(new.entries.len(), 60);
         assert!(old.entries.len() < 40 && old.first == 51 - old.entries.len() as u64, "{}", old.first);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_channels_of_too_many_orders_go_the_closed_and_old_ones_first() {
+        let (mut store, _) = MemoryBackend::new(Retention::default(), MemoryConfig::default());
+        Arc::get_mut(&mut store.shared).unwrap().orders_max = 20;
+        let mut orders = vec![];
+        for n in 0..20 {
+            let order = ChannelName::order(crate::model::OrderId::random());
+            fill(&store, order.as_str(), 1, 10).await;
+            store.shared.state.lock().channels.get_mut(&order).unwrap().closed = n == 7;
+            orders.push(order);
+            time::advance(Duration::from_millis(1)).await;
+        }
+        fill(&store, "zone:a", 1, 10).await;
+        let known = |order: &ChannelName| store.shared.state.lock().channels.contains_key(order);
+        assert!(orders.iter().all(&known));
+        let newest = ChannelName::order(crate::model::OrderId::random());
+        fill(&store, newest.as_str(), 1, 10).await;
+        let gone: Vec<usize> = (0..20).filter(|n| !known(&orders[*n])).collect();
+        assert_eq!(gone, [0, 7], "the closed one, then the oldest; one place stays free");
+        assert!(known(&newest) && known(&"zone:a".parse().unwrap()));
+        let state = store.shared.state.lock();
+        let bytes: usize = state.channels.values().map(|channel| channel.bytes).sum();
+        assert_eq!((state.orders, state.due.len(), state.total_bytes), (19, 20, bytes));
     }
 
     #[tokio::test(start_paused = true)]

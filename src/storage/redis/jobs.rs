@@ -1,64 +1,258 @@
-//! The jobs role.
+//! The jobs role. All jobs share a few keys with one hash tag, so that each call is one script; see
+//! `job_scripts`.
 
+use std::str::FromStr;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use bytes::Bytes;
+use chrono::{DateTime, Utc};
+use fred::types::{FromValue, Value};
+use uuid::Uuid;
 
-use super::RedisBackend;
+use super::errors::corrupt;
+use super::scripts::Script;
+use super::{EXACT_MAX, RedisBackend, job_scripts};
 use crate::model::JobId;
 use crate::storage::{
-    Cancelling, ClaimedJob, Ending, Enqueued, Held, JobBounds, JobCounts, JobState, JobView, Jobs, NewJob,
-    Result, StorageError,
+    Cancelling, ClaimedJob, Ending, Enqueued, Held, JobBounds, JobCounts, JobState, JobView, Jobs, LEASE_MAX,
+    LEASE_MIN, NewJob, Result,
 };
 
-fn not_yet<T>(op: &'static str) -> Result<T> {
-    Err(StorageError::Refused { op, cause: "not there yet".into() })
+/// Jobs that one call hands out or lists, however many were asked for: a script holds up everybody.
+const PER_CALL_MAX: usize = 1_000;
+
+const CLAIMED_FIELDS: usize = 7;
+const VIEW_FIELDS: usize = 10;
+
+impl RedisBackend {
+    async fn run_on_jobs<R: FromValue>(
+        &self,
+        script: &Script,
+        op: &'static str,
+        args: Vec<Value>,
+    ) -> Result<R> {
+        let prefix = &self.keys.prefix;
+        let keys = job_scripts::KEYS.iter().map(|name| format!("{prefix}:{{jobs}}:{name}")).collect();
+        script.run(&self.commands, op, self.command_timeout, keys, args).await
+    }
+
+    async fn hold(
+        &self,
+        op: &'static str,
+        id: JobId,
+        token: u64,
+        lease: Duration,
+        commits: bool,
+    ) -> Result<Held> {
+        let lease = micros(lease.clamp(LEASE_MIN, LEASE_MAX));
+        let args = vec![text(id), text(token), lease, text(u8::from(commits))];
+        let answer: String = self.run_on_jobs(&job_scripts::HOLD, op, args).await?;
+        held(op, &answer)
+    }
+
+    async fn views(&self, script: &Script, op: &'static str, args: Vec<Value>) -> Result<Vec<JobView>> {
+        let answer: Vec<Bytes> = self.run_on_jobs(script, op, args).await?;
+        answer.chunks(VIEW_FIELDS).map(|fields| view(Fields { op, fields })).collect()
+    }
 }
 
 #[async_trait]
 impl Jobs for RedisBackend {
-    async fn enqueue(&self, _job: &NewJob, _bounds: &JobBounds) -> Result<Enqueued> {
-        not_yet("enqueue")
+    async fn enqueue(&self, job: &NewJob, bounds: &JobBounds) -> Result<Enqueued> {
+        let key = job.idempotency.as_ref().map(|idempotency| format!("k{}", idempotency.key));
+        let fingerprint = job.idempotency.as_ref().map(|idempotency| idempotency.fingerprint.clone());
+        let args = vec![
+            text(job.id),
+            Value::Bytes(job.payload.clone()),
+            Value::from(key.unwrap_or_default()),
+            Value::from(fingerprint.unwrap_or_default()),
+            text(bounds.unfinished),
+            text(bounds.kept),
+            micros(bounds.kept_for),
+        ];
+        let answer: Vec<String> = self.run_on_jobs(&job_scripts::ENQUEUE, "enqueue", args).await?;
+        let words: Vec<&str> = answer.iter().map(String::as_str).collect();
+        match words.as_slice() {
+            ["queued"] => Ok(Enqueued::Queued),
+            ["repeated", id] => Ok(Enqueued::Repeated(job_id("enqueue", id)?)),
+            ["conflict"] => Ok(Enqueued::Conflict),
+            ["full"] => Ok(Enqueued::Full),
+            _ => Err(unexpected("enqueue")),
+        }
     }
 
-    async fn claim(&self, _limit: usize, _lease: Duration) -> Result<Vec<ClaimedJob>> {
-        not_yet("claim")
+    async fn claim(&self, limit: usize, lease: Duration) -> Result<Vec<ClaimedJob>> {
+        if limit == 0 {
+            return Ok(Vec::new());
+        }
+        let args = vec![text(limit.min(PER_CALL_MAX)), micros(lease.clamp(LEASE_MIN, LEASE_MAX))];
+        let answer: Vec<Bytes> = self.run_on_jobs(&job_scripts::CLAIM, "claim", args).await?;
+        answer.chunks(CLAIMED_FIELDS).map(|fields| claimed(Fields { op: "claim", fields })).collect()
     }
 
-    async fn extend(&self, _id: JobId, _token: u64, _lease: Duration) -> Result<Held> {
-        not_yet("extend")
+    async fn extend(&self, id: JobId, token: u64, lease: Duration) -> Result<Held> {
+        self.hold("extend", id, token, lease, false).await
     }
 
-    async fn commit(&self, _id: JobId, _token: u64, _lease: Duration) -> Result<Held> {
-        not_yet("commit")
+    async fn commit(&self, id: JobId, token: u64, lease: Duration) -> Result<Held> {
+        self.hold("commit", id, token, lease, true).await
     }
 
-    async fn finish(&self, _id: JobId, _token: u64, _ending: &Ending) -> Result<Held> {
-        not_yet("finish")
+    async fn finish(&self, id: JobId, token: u64, ending: &Ending) -> Result<Held> {
+        let (state, more) = match ending {
+            Ending::Done => (JobState::Done, Value::from("")),
+            Ending::Retry { after } => (JobState::Delayed, micros((*after).min(LEASE_MAX))),
+            Ending::Dead { error } => (JobState::Dead, Value::from(error.as_str())),
+        };
+        let args = vec![text(id), text(token), Value::from(letter(state)), more];
+        let answer: String = self.run_on_jobs(&job_scripts::FINISH, "finish", args).await?;
+        held("finish", &answer)
     }
 
-    async fn cancel(&self, _id: JobId) -> Result<Cancelling> {
-        not_yet("cancel")
+    async fn cancel(&self, id: JobId) -> Result<Cancelling> {
+        let answer: String = self.run_on_jobs(&job_scripts::CANCEL, "cancel", vec![text(id)]).await?;
+        match answer.as_str() {
+            "asked" => Ok(Cancelling::Asked),
+            "late" => Ok(Cancelling::TooLate),
+            "ended" => Ok(Cancelling::Ended),
+            "unknown" => Ok(Cancelling::Unknown),
+            _ => Err(unexpected("cancel")),
+        }
     }
 
-    async fn job(&self, _id: JobId) -> Result<Option<JobView>> {
-        not_yet("job")
+    async fn job(&self, id: JobId) -> Result<Option<JobView>> {
+        Ok(self.views(&job_scripts::JOB, "job", vec![text(id)]).await?.pop())
     }
 
     async fn list_jobs(
         &self,
-        _state: Option<JobState>,
-        _before: Option<JobId>,
-        _limit: usize,
+        state: Option<JobState>,
+        before: Option<JobId>,
+        limit: usize,
     ) -> Result<Vec<JobView>> {
-        not_yet("list_jobs")
+        if limit == 0 {
+            return Ok(Vec::new());
+        }
+        let state = Value::from(state.map_or("", letter));
+        let before = Value::from(before.map(|id| id.to_string()).unwrap_or_default());
+        let args = vec![state, before, text(limit.min(PER_CALL_MAX))];
+        self.views(&job_scripts::LIST, "list_jobs", args).await
     }
 
-    async fn settle_dead(&self, _id: JobId) -> Result<bool> {
-        not_yet("settle_dead")
+    async fn settle_dead(&self, id: JobId) -> Result<bool> {
+        let was: u64 = self.run_on_jobs(&job_scripts::SETTLE, "settle_dead", vec![text(id)]).await?;
+        Ok(was == 1)
     }
 
     async fn job_counts(&self) -> Result<JobCounts> {
-        not_yet("job_counts")
+        let counts: Vec<u64> = self.run_on_jobs(&job_scripts::COUNTS, "job_counts", Vec::new()).await?;
+        let [waiting, delayed, claimed, done, dead] = counts.as_slice() else {
+            return Err(unexpected("job_counts"));
+        };
+        Ok(JobCounts { waiting: *waiting, delayed: *delayed, claimed: *claimed, done: *done, dead: *dead })
     }
+}
+
+/// How a state is written.
+fn letter(state: JobState) -> &'static str {
+    match state {
+        JobState::Waiting => "w",
+        JobState::Delayed => "d",
+        JobState::Claimed => "c",
+        JobState::Done => "o",
+        JobState::Dead => "x",
+    }
+}
+
+/// What a script answered of one job.
+#[derive(Clone, Copy)]
+struct Fields<'a> {
+    op: &'static str,
+    fields: &'a [Bytes],
+}
+
+impl Fields<'_> {
+    fn bytes(&self, at: usize) -> Result<Bytes> {
+        // Copied, so that a job does not keep a whole reply alive.
+        self.fields.get(at).map(|field| Bytes::copy_from_slice(field)).ok_or_else(|| unexpected(self.op))
+    }
+
+    fn text(&self, at: usize) -> Result<&str> {
+        let field = self.fields.get(at).and_then(|field| std::str::from_utf8(field).ok());
+        field.ok_or_else(|| unexpected(self.op))
+    }
+
+    fn number<N: FromStr>(&self, at: usize) -> Result<N> {
+        self.text(at)?.parse().map_err(|_| unexpected(self.op))
+    }
+
+    fn id(&self, at: usize) -> Result<JobId> {
+        job_id(self.op, self.text(at)?)
+    }
+
+    fn flag(&self, at: usize) -> Result<bool> {
+        Ok(self.text(at)? == "1")
+    }
+
+    fn time(&self, at: usize) -> Result<DateTime<Utc>> {
+        DateTime::from_timestamp_micros(self.number(at)?).ok_or_else(|| unexpected(self.op))
+    }
+}
+
+fn claimed(job: Fields<'_>) -> Result<ClaimedJob> {
+    Ok(ClaimedJob {
+        id: job.id(0)?,
+        token: job.number(1)?,
+        run: job.number(2)?,
+        cancelled: job.flag(3)?,
+        committed: job.flag(4)?,
+        enqueued_at: job.time(5)?,
+        payload: job.bytes(6)?,
+    })
+}
+
+fn view(job: Fields<'_>) -> Result<JobView> {
+    let written = job.text(1)?;
+    let state = JobState::ALL.into_iter().find(|state| letter(*state) == written);
+    let state = state.ok_or_else(|| unexpected(job.op))?;
+    let error = if state == JobState::Dead { Some(job.text(8)?.to_owned()) } else { None };
+    Ok(JobView {
+        id: job.id(0)?,
+        state,
+        run: job.number(2)?,
+        token: job.number(3)?,
+        cancelled: job.flag(4)?,
+        committed: job.flag(5)?,
+        enqueued_at: job.time(6)?,
+        changed_at: job.time(7)?,
+        error,
+        payload: job.bytes(9)?,
+    })
+}
+
+fn held(op: &'static str, answer: &str) -> Result<Held> {
+    match answer {
+        "yes" => Ok(Held::Yes),
+        "cancelled" => Ok(Held::Cancelled),
+        "lost" => Ok(Held::Lost),
+        _ => Err(unexpected(op)),
+    }
+}
+
+fn job_id(op: &'static str, text: &str) -> Result<JobId> {
+    Uuid::try_parse(text).map(JobId).map_err(|_| unexpected(op))
+}
+
+fn unexpected(op: &str) -> crate::storage::StorageError {
+    corrupt("{jobs}", format!("`{op}` was answered by something that is not a job's"))
+}
+
+/// Numbers go as text: fred would send large ones as floats.
+fn text(value: impl ToString) -> Value {
+    Value::from(value.to_string())
+}
+
+fn micros(duration: Duration) -> Value {
+    text(u64::try_from(duration.as_micros()).unwrap_or(u64::MAX).min(EXACT_MAX / 4))
 }

@@ -9,28 +9,38 @@ use tokio::sync::mpsc;
 use super::codec::{decode, decode_latest, encode};
 use super::errors::{corrupt, storage_error};
 use super::{EXACT_MAX, RedisBackend, scripts};
-use crate::model::{ChannelName, Entry, EntryId, Epoch, NodeId};
+use crate::model::{ChannelKind, ChannelName, Entry, EntryId, Epoch, NodeId};
 use crate::storage::{
-    AppendAnswer, AppendBatch, Appended, EPOCH_KEPT_FOR, Log, LogEvent, LogState, Page, Result,
-    UNUSED_EPOCH_KEPT_FOR,
+    Append, AppendAnswer, AppendBatch, Appended, EPOCH_KEPT_FOR, Log, LogEvent, LogState, OpenLog, Page,
+    Refusal, Result, Retention, UNUSED_EPOCH_KEPT_FOR,
 };
 
-impl RedisBackend {
-    fn age_ms(&self) -> u64 {
-        self.retention.age_s.saturating_mul(1_000).min(EXACT_MAX / 4)
+/// How much of a channel is kept, as the scripts take it.
+struct Bounds {
+    entries: u64,
+    bytes: u64,
+    age_ms: u64,
+    /// Ages count from the newest entry on, so that all go together.
+    together: bool,
+}
+
+impl Bounds {
+    fn of(retention: &Retention, channel: &ChannelName) -> Self {
+        let (entries, age_s, together) = match channel.kind() {
+            ChannelKind::Zone => (retention.entries, retention.age_s, false),
+            ChannelKind::Order => (retention.orders.updates, retention.orders.age_s, true),
+        };
+        Self {
+            entries: exact(entries as u64),
+            bytes: exact(retention.bytes as u64),
+            age_ms: age_s.saturating_mul(1_000).min(EXACT_MAX / 4),
+            together,
+        }
     }
 
     fn kept_ms(&self) -> u64 {
         let beyond = u64::try_from(EPOCH_KEPT_FOR.as_millis()).unwrap_or(u64::MAX);
-        self.age_ms().saturating_add(beyond)
-    }
-
-    fn entries_max(&self) -> u64 {
-        exact(self.retention.entries as u64)
-    }
-
-    fn bytes_max(&self) -> u64 {
-        exact(self.retention.bytes as u64)
+        self.age_ms.saturating_add(beyond)
     }
 }
 
@@ -46,11 +56,18 @@ impl Log for RedisBackend {
         let Some(epoch) = epoch else {
             return Ok(LogState { epoch: None, top: 0, last_seq: 0 });
         };
-        let last_seq = match last.as_deref().map(|last| last.split(' ').next().unwrap_or_default()) {
-            None => 0,
-            Some(seq) => seq.parse().map_err(|_| corrupt(&keys.meta, "producer's sequence"))?,
-        };
+        let last_seq = parse_seq(&keys.meta, last.as_deref().unwrap_or_default())?;
         Ok(LogState { epoch: Some(parse_epoch(&keys.meta, &epoch)?), top: top.unwrap_or(0), last_seq })
+    }
+
+    async fn open(&self, channel: &ChannelName, producer: NodeId, minted: &Epoch) -> Result<OpenLog> {
+        let keys = self.keys.channel(channel);
+        let meta = keys.meta.clone();
+        let args = vec![Value::from(minted.as_str()), unused_ms(), Value::from(producer.to_string())];
+        let keys = vec![keys.log, keys.meta, keys.latest];
+        let (epoch, top, last): (String, u64, String) =
+            scripts::OPEN.run(&self.commands, "open", self.command_timeout, keys, args).await?;
+        Ok(OpenLog { epoch: parse_epoch(&meta, &epoch)?, top, last_seq: parse_seq(&meta, &last)? })
     }
 
     async fn mint_epoch(
@@ -61,11 +78,8 @@ impl Log for RedisBackend {
     ) -> Result<Epoch> {
         let keys = self.keys.channel(channel);
         let meta = keys.meta.clone();
-        let args = vec![
-            Value::from(expected.map_or("", Epoch::as_str)),
-            Value::from(minted.as_str()),
-            number(u64::try_from(UNUSED_EPOCH_KEPT_FOR.as_millis()).unwrap_or(u64::MAX)),
-        ];
+        let args =
+            vec![Value::from(expected.map_or("", Epoch::as_str)), Value::from(minted.as_str()), unused_ms()];
         let held: String = scripts::MINT
             .run(
                 &self.commands,
@@ -81,19 +95,24 @@ impl Log for RedisBackend {
     async fn append(&self, batch: &AppendBatch) -> Result<AppendAnswer> {
         let keys = self.keys.channel(&batch.channel);
         let log = keys.log.clone();
-        let mut args = Vec::with_capacity(7 + 5 * batch.entries.len());
+        let bounds = Bounds::of(&self.retention, &batch.channel);
+        let mut args = Vec::with_capacity(8 + 7 * batch.entries.len());
         args.extend([
             Value::from(batch.epoch.as_str()),
             Value::from(batch.producer.to_string()),
-            number(self.entries_max()),
-            number(self.bytes_max()),
-            number(self.age_ms()),
-            number(self.kept_ms()),
+            number(bounds.entries),
+            number(bounds.bytes),
+            number(bounds.age_ms),
+            number(bounds.kept_ms()),
             Value::from(keys.publish),
+            flag(bounds.together),
         ]);
         for append in &batch.entries {
             if append.seq > EXACT_MAX {
                 return Err(corrupt(&log, "a producer's sequence beyond 2^53 cannot be kept"));
+            }
+            if append.fence.is_some_and(|fence| fence > EXACT_MAX) {
+                return Err(corrupt(&log, "a fence beyond 2^53 cannot be kept"));
             }
             let id = EntryId { producer: batch.producer, seq: append.seq };
             let key = append.draft.key.as_ref().map(|key| format!("k{key}"));
@@ -102,24 +121,28 @@ impl Log for RedisBackend {
                 number(exact(append.prev)),
                 Value::from(append.draft.time.timestamp_millis().to_string()),
                 Value::from(key.unwrap_or_default()),
+                append.fence.map_or_else(|| Value::from(""), number),
+                flag(append.draft.kind.is_terminal()),
                 Value::Bytes(encode(id, &append.draft)),
             ]);
         }
         let answer: Vec<Value> = scripts::APPEND
             .run(&self.commands, "append", self.command_timeout, vec![keys.log, keys.meta, keys.latest], args)
             .await?;
-        read_answer(&log, &answer)
+        read_answer(&log, batch, &answer)
     }
 
     async fn read_after(&self, channel: &ChannelName, offset: u64, limit: usize) -> Result<Page> {
         let keys = self.keys.channel(channel);
         let log = keys.log.clone();
+        let bounds = Bounds::of(&self.retention, channel);
         let args = vec![
             number(exact(offset)),
             number((limit as u64).min(u64::from(u32::MAX))),
-            number(self.entries_max()),
-            number(self.bytes_max()),
-            number(self.age_ms()),
+            number(bounds.entries),
+            number(bounds.bytes),
+            number(bounds.age_ms),
+            flag(bounds.together),
         ];
         let answer: Vec<Value> = scripts::READ
             .run(&self.commands, "read_after", self.command_timeout, vec![keys.log, keys.meta], args)
@@ -151,24 +174,37 @@ impl Log for RedisBackend {
     }
 }
 
-fn read_answer(key: &str, answer: &[Value]) -> Result<AppendAnswer> {
+fn read_answer(key: &str, batch: &AppendBatch, answer: &[Value]) -> Result<AppendAnswer> {
     let (word, results) = answer.split_first().ok_or_else(|| corrupt(key, "empty answer"))?;
     if word.as_str().as_deref() == Some("foreign") {
         let epoch = results.first().and_then(Value::as_string).unwrap_or_default();
         let epoch = if epoch.is_empty() { None } else { Some(parse_epoch(key, &epoch)?) };
         return Ok(AppendAnswer::ForeignEpoch(epoch));
     }
-    let results = results.iter().map(|result| match result.as_i64() {
-        Some(0) => Ok(Appended::Duplicate),
-        Some(offset) if offset > 0 => Ok(Appended::Applied { offset: offset.unsigned_abs() }),
-        Some(gap) => Ok(Appended::Gap { last: gap.unsigned_abs() - 1 }),
-        None => Err(corrupt(key, "append was answered by something else than numbers")),
+    let results = results.iter().zip(&batch.entries).map(|(result, append)| {
+        let read = match result {
+            Value::Integer(0) => Some(Appended::Duplicate),
+            Value::Integer(offset) if *offset > 0 => {
+                Some(Appended::Applied { offset: offset.unsigned_abs() })
+            }
+            Value::Integer(gap) => Some(Appended::Gap { last: gap.unsigned_abs() - 1 }),
+            word => word.as_str().and_then(|word| read_refusal(&word, append)).map(Appended::Refused),
+        };
+        read.ok_or_else(|| corrupt(key, "append was answered by something that is no result"))
     });
     Ok(AppendAnswer::Done(results.collect::<Result<_>>()?))
 }
 
+fn read_refusal(word: &str, append: &Append) -> Option<Refusal> {
+    if word == "closed" {
+        return Some(Refusal::Closed);
+    }
+    let newest = word.strip_prefix("fence ")?.parse().ok()?;
+    Some(Refusal::StaleFence { fence: append.fence?, newest })
+}
+
 fn read_page(key: &str, answer: &[Value]) -> Result<Page> {
-    let [epoch, top, first, entries @ ..] = answer else {
+    let [epoch, top, first, closed, entries @ ..] = answer else {
         return Err(corrupt(key, "page is cut short"));
     };
     let epoch = epoch.as_string().unwrap_or_default();
@@ -185,11 +221,31 @@ fn read_page(key: &str, answer: &[Value]) -> Result<Page> {
         }
         _ => Err(corrupt(key, "page is cut short")),
     });
-    Ok(Page { epoch, top, first, closed: false, entries: entries.collect::<Result<_>>()? })
+    Ok(Page {
+        epoch,
+        top,
+        first,
+        closed: closed.as_u64() == Some(1),
+        entries: entries.collect::<Result<_>>()?,
+    })
 }
 
 fn parse_epoch(key: &str, text: &str) -> Result<Epoch> {
     text.parse().map_err(|_| corrupt(key, "not an epoch"))
+}
+
+/// What is kept of a producer: its newest sequence, and when that was. Nothing is kept of a new one.
+fn parse_seq(key: &str, text: &str) -> Result<u64> {
+    let seq = text.split(' ').next().unwrap_or_default();
+    if seq.is_empty() { Ok(0) } else { seq.parse().map_err(|_| corrupt(key, "producer's sequence")) }
+}
+
+fn unused_ms() -> Value {
+    number(u64::try_from(UNUSED_EPOCH_KEPT_FOR.as_millis()).unwrap_or(u64::MAX))
+}
+
+fn flag(value: bool) -> Value {
+    Value::from(if value { "1" } else { "0" })
 }
 
 fn exact(number: u64) -> u64 {

@@ -11,10 +11,17 @@
 //! | key | type | holds |
 //! | --- | --- | --- |
 //! | `zw:{zone:pjm}:log` | stream | ids `<offset>-0`; `e` entry, `t` when it was appended, `b` bytes appended before it |
-//! | `zw:{zone:pjm}:meta` | hash | `e` epoch, `s` top offset, `b` bytes ever appended, `p:<node>` = `<last seq> <when>` |
+//! | `zw:{zone:pjm}:meta` | hash | `e` epoch, `s` top offset, `b` bytes ever appended, `p:<node>` = `<last seq> <when>`, `f` newest fence, `c` that it is closed; of an order also `t`, when its newest update came |
 //! | `zw:{zone:pjm}:latest` | hash | key -> `<time> <offset> <entry>` |
 //! | `zw:r:{zone}` | hash | record key -> `<expires> <value>` |
 //! | `zw:r:{zone}:keys`, `:due` | sorted sets | record keys by bytes, and by expiry |
+//! | `zw:{jobs}:fixed` | hash | job -> `<queued> <length of the idempotency key, or -> <key><payload>` |
+//! | `zw:{jobs}:parts` | hash | job -> `<state> <run> <token> <cancelled> <committed> <changed> <place> <error>` |
+//! | `zw:{jobs}:ready`, `:delayed`, `:leases`, `:ended` | sorted sets | jobs by when their turn came, they are due, their lease ends, they ended |
+//! | `zw:{jobs}:ages` | sorted set | all jobs by place: the order in which they were queued |
+//! | `zw:{jobs}:waiting`, `:delays`, `:claimed`, `:done`, `:dead` | sorted sets | the jobs of each state by place |
+//! | `zw:{jobs}:keys`, `:key-ages` | hash, sorted set | idempotency key -> `<job> <fingerprint>`, and keys by when they were used |
+//! | `zw:{jobs}:meta` | hash | newest `place` and `token`, `kept_for`, when all of these keys `expires` |
 //!
 //! Appends are published in the pub/sub channel `zw:{zone:pjm}` (`zw@2:{zone:pjm}` from database 2:
 //! pub/sub does not know databases).
@@ -22,6 +29,7 @@
 mod codec;
 mod connect;
 mod errors;
+mod job_scripts;
 mod jobs;
 mod link;
 mod log;

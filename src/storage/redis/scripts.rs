@@ -23,7 +23,7 @@ pub(super) struct Script {
 }
 
 impl Script {
-    fn new(parts: &[&str]) -> Self {
+    pub(super) fn new(parts: &[&str]) -> Self {
         let text = parts.concat();
         let hash = fred::util::sha1_hash(&text);
         Self { text, hash }
@@ -104,41 +104,63 @@ local function trim(log, now, top, total, entries_max, bytes_max, age_ms)
 end
 ";
 
+/// Where entries go together, they go by the time of the newest, which is `t` of meta; then no entry
+/// has an age of its own.
+const TOGETHER: &str = "
+local function age_of_each(log, now, newest, together, age_ms)
+  if not together then return age_ms end
+  if newest and now - tonumber(newest) >= age_ms then redis.call('DEL', log) end
+  return math.huge
+end
+";
+
 /// KEYS log, meta, latest.
 /// ARGV epoch, producer, entries, bytes, age in ms, how long the epoch is kept in ms, pub/sub
-/// channel; then for each entry seq, prev, time, `k` and the key (or nothing), stored form.
+/// channel, whether entries go together; then for each entry seq, prev, time, `k` and the key (or
+/// nothing), fence (or nothing), whether it is terminal, stored form.
 ///
-/// Answers `done` and for each entry its offset, 0 for a duplicate, -(last + 1) for a gap; or
-/// `foreign` and the epoch. The first write is the XADD, which a server that is out of memory
-/// refuses; what follows the first write is not refused, so that a batch is never half applied.
+/// Answers `done` and for each entry its offset, 0 for a duplicate, -(last + 1) for a gap, `closed`,
+/// or `fence` and the newest fence; or `foreign` and the epoch. The first write is the XADD, which a
+/// server that is out of memory refuses; what follows the first write is not refused, so that a
+/// batch is never half applied.
 pub(super) static APPEND: LazyLock<Script> = LazyLock::new(|| {
     Script::new(&[
         NOW,
         TRIM,
+        TOGETHER,
         "
 local log, meta, latest = KEYS[1], KEYS[2], KEYS[3]
 local producer = 'p:' .. ARGV[2]
-local held = redis.call('HMGET', meta, 'e', 's', 'b', producer)
+local held = redis.call('HMGET', meta, 'e', 's', 'b', producer, 'f', 'c', 't')
 if held[1] ~= ARGV[1] then return {'foreign', held[1] or ''} end
 local now = clock()
 local top, total = tonumber(held[2]), tonumber(held[3])
 local last = held[4] and tonumber(string.match(held[4], '^%d+')) or 0
+local fence, closed, together = tonumber(held[5] or 0), held[6] == '1', ARGV[8] == '1'
+local age_ms, kept_ms = tonumber(ARGV[5]), tonumber(ARGV[6])
+local each_age_ms = age_of_each(log, now, held[7], together, age_ms)
 local first = top + 1
 local results, frame = {'done'}, {}
-for i = 8, #ARGV, 5 do
-  local seq, prev, time, key, entry = tonumber(ARGV[i]), tonumber(ARGV[i + 1]), ARGV[i + 2], ARGV[i + 3], ARGV[i + 4]
+for i = 9, #ARGV, 7 do
+  local seq, prev, time, key = tonumber(ARGV[i]), tonumber(ARGV[i + 1]), ARGV[i + 2], ARGV[i + 3]
+  local given, entry = tonumber(ARGV[i + 4]), ARGV[i + 6]
   if seq <= last then
     results[#results + 1] = 0
   elseif prev > last then
     results[#results + 1] = -(last + 1)
+  elseif closed then
+    results[#results + 1] = 'closed'
+  elseif given and given < fence then
+    results[#results + 1] = 'fence ' .. whole(fence)
   else
     last, top = seq, top + 1
+    fence, closed = given or fence, ARGV[i + 5] == '1'
     local offset = whole(top)
     redis.call('XADD', log, offset .. '-0', 'e', entry, 't', whole(now), 'b', whole(total))
     total = total + #entry
     if key ~= '' then
       key = string.sub(key, 2)
-      local other = redis.call('HGET', latest, key)
+      local other = not together and redis.call('HGET', latest, key)
       if not other or tonumber(string.match(other, '^%-?%d+')) <= tonumber(time) then
         redis.call('HSET', latest, key, time .. ' ' .. offset .. ' ' .. entry)
       end
@@ -150,8 +172,10 @@ for i = 8, #ARGV, 5 do
 end
 if top < first then return results end
 
-local age_ms, kept_ms = tonumber(ARGV[5]), tonumber(ARGV[6])
 redis.call('HSET', meta, 's', whole(top), 'b', whole(total), producer, whole(last) .. ' ' .. whole(now))
+if fence > 0 then redis.call('HSET', meta, 'f', whole(fence)) end
+if closed then redis.call('HSET', meta, 'c', '1') end
+if together then redis.call('HSET', meta, 't', whole(now)) end
 if not held[4] and redis.call('HLEN', meta) > 16 then
   local all = redis.call('HGETALL', meta)
   for i = 1, #all, 2 do
@@ -161,7 +185,7 @@ if not held[4] and redis.call('HLEN', meta) > 16 then
     end
   end
 end
-trim(log, now, top, total, tonumber(ARGV[3]), tonumber(ARGV[4]), age_ms)
+trim(log, now, top, total, tonumber(ARGV[3]), tonumber(ARGV[4]), each_age_ms)
 redis.call('PEXPIRE', log, whole(age_ms))
 redis.call('PEXPIRE', meta, whole(kept_ms))
 redis.call('PEXPIRE', latest, whole(kept_ms))
@@ -185,20 +209,37 @@ return ARGV[2]
 "])
 });
 
-/// KEYS log, meta. ARGV offset, limit, entries, bytes, age in ms.
-/// Answers epoch (or nothing), top, first, then offset and stored form of each entry.
+/// KEYS log, meta, latest. ARGV the epoch for a log that has none, how long it is kept in ms,
+/// producer. Answers the epoch in force, the newest offset, and what is kept of the producer (or
+/// nothing).
+pub(super) static OPEN: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(&["
+local held = redis.call('HMGET', KEYS[2], 'e', 's', 'p:' .. ARGV[3])
+if held[1] then return {held[1], held[2], held[3] or ''} end
+redis.call('DEL', KEYS[1], KEYS[2], KEYS[3])
+redis.call('HSET', KEYS[2], 'e', ARGV[1], 's', '0', 'b', '0')
+redis.call('PEXPIRE', KEYS[2], ARGV[2])
+return {ARGV[1], '0', ''}
+"])
+});
+
+/// KEYS log, meta. ARGV offset, limit, entries, bytes, age in ms, whether entries go
+/// together. Answers epoch (or nothing), top, first, whether the log is closed, then offset and stored form of each entry.
 ///
 /// Trims before it reads: of a log that nobody appends to, entries still go by their age.
 pub(super) static READ: LazyLock<Script> = LazyLock::new(|| {
     Script::new(&[
         NOW,
         TRIM,
+        TOGETHER,
         "
-local held = redis.call('HMGET', KEYS[2], 'e', 's', 'b')
-if not held[1] then return {'', 0, 1} end
+local held = redis.call('HMGET', KEYS[2], 'e', 's', 'b', 'c', 't')
+if not held[1] then return {'', 0, 1, 0} end
 local top, total = tonumber(held[2]), tonumber(held[3])
-local first = trim(KEYS[1], clock(), top, total, tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5]))
-local page = {held[1], top, first}
+local now = clock()
+local age_ms = age_of_each(KEYS[1], now, held[5], ARGV[6] == '1', tonumber(ARGV[5]))
+local first = trim(KEYS[1], now, top, total, tonumber(ARGV[3]), tonumber(ARGV[4]), age_ms)
+local page = {held[1], top, first, held[4] == '1' and 1 or 0}
 local from, limit = tonumber(ARGV[1]) + 1, tonumber(ARGV[2])
 if limit > 0 and from <= top then
   local found = redis.call('XRANGE', KEYS[1], whole(from) .. '-0', '+', 'COUNT', whole(limit))

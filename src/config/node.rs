@@ -1,0 +1,54 @@
+//! What a process does.
+
+use serde::{Deserialize, Serialize};
+
+use crate::storage::StorageChoice;
+use crate::support::checks::{Checks, Finding};
+
+/// A part of the work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// Serves clients: streams, prices, orders.
+    Gateway,
+    /// Carries orders out, if `orders.executor` is not `external`.
+    Worker,
+}
+
+/// `[node]`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct NodeConfig {
+    /// What this process does: `gateway`, `worker`, or both. One that is no gateway still answers
+    /// health, stats and metrics. Default both.
+    pub roles: Vec<Role>,
+}
+
+impl Default for NodeConfig {
+    fn default() -> Self {
+        Self { roles: vec![Role::Gateway, Role::Worker] }
+    }
+}
+
+impl NodeConfig {
+    /// Whether this process has a role.
+    pub fn has(&self, role: Role) -> bool {
+        self.roles.contains(&role)
+    }
+
+    /// What cannot be used with this storage.
+    pub(super) fn check(&self, storage: StorageChoice) -> Vec<Finding> {
+        let mut checks = Checks::of("node");
+        checks.require("roles", !self.roles.is_empty(), || {
+            "expected gateway, worker, or both; found none".to_owned()
+        });
+        let alone = self.roles.len() == 1 || self.roles.windows(2).all(|two| two[0] == two[1]);
+        let works = !(alone && self.has(Role::Worker) && storage == StorageChoice::Memory);
+        checks.require("roles", works, || {
+            "a worker alone finds orders only in Redis, and storage.backend is memory: set it to redis, \
+             or add the role gateway"
+                .to_owned()
+        });
+        checks.finish()
+    }
+}

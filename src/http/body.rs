@@ -1,0 +1,92 @@
+//! Reading the bodies of requests: bounded in size and time.
+
+use bytes::{Buf, BytesMut};
+use futures_util::{Stream, StreamExt};
+use hyper::StatusCode;
+use tokio::time;
+use tokio_util::sync::CancellationToken;
+
+use super::problem::Problem;
+use crate::channels::PublishError;
+
+/// How long a JSON body may take to arrive; NDJSON may take for ever.
+const JSON_WITHIN: time::Duration = time::Duration::from_secs(30);
+
+/// After a fault the rest of a body is read and dropped up to here, so that the client, who may
+/// still be sending, gets to read the answer.
+const DISCARD_BYTES_MAX: usize = 16 << 20;
+const DISCARD_FOR: time::Duration = time::Duration::from_secs(2);
+
+/// The same once the gateway stops; well within the time that connections are given then.
+const DISCARD_FOR_AT_STOP: time::Duration = time::Duration::from_millis(250);
+
+/// Reads a body of `max` bytes at the most; `more` says what to do with a larger one.
+pub(super) async fn read_whole<S, B>(
+    body: &mut S,
+    max: usize,
+    more: &str,
+    stopping: &CancellationToken,
+) -> Result<BytesMut, Problem>
+where
+    S: Stream<Item = Result<B, warp::Error>> + Unpin,
+    B: Buf,
+{
+    let mut bytes = BytesMut::new();
+    let deadline = time::Instant::now() + JSON_WITHIN;
+    loop {
+        let chunk = tokio::select! {
+            chunk = time::timeout_at(deadline, body.next()) => chunk.map_err(|_elapsed| {
+                let detail = format!("a JSON body must be complete within {JSON_WITHIN:?}");
+                Problem::new(StatusCode::REQUEST_TIMEOUT, "body_timeout", detail)
+            })?,
+            () = stopping.cancelled() => {
+                return Err(Problem::publish(&PublishError::ShuttingDown { accepted: 0 }));
+            }
+        };
+        let Some(chunk) = chunk else { return Ok(bytes) };
+        let mut chunk = chunk.map_err(|_error| broken_body())?;
+        if bytes.len() + chunk.remaining() > max {
+            let detail = format!("a JSON body may have {max} bytes; {more}");
+            return Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", detail));
+        }
+        while chunk.has_remaining() {
+            let part = chunk.chunk();
+            bytes.extend_from_slice(part);
+            let len = part.len();
+            chunk.advance(len);
+        }
+    }
+}
+
+pub(super) fn broken_body() -> Problem {
+    Problem::new(StatusCode::BAD_REQUEST, "broken_body", "the body ended before it was complete")
+}
+
+pub(super) fn not_utf8() -> Problem {
+    Problem::new(StatusCode::BAD_REQUEST, "invalid_utf8", "the text is not UTF-8")
+}
+
+pub(super) async fn discard<S, B>(body: &mut S, stopping: &CancellationToken)
+where
+    S: Stream<Item = Result<B, warp::Error>> + Unpin,
+    B: Buf,
+{
+    let mut dropped = 0;
+    let dropping = async {
+        while let Some(Ok(chunk)) = body.next().await {
+            dropped += chunk.remaining();
+            if dropped > DISCARD_BYTES_MAX {
+                break;
+            }
+        }
+    };
+    // Whether the rest ended or the time did: the answer goes out now.
+    tokio::select! {
+        () = dropping => {}
+        () = time::sleep(DISCARD_FOR) => {}
+        () = async {
+            stopping.cancelled().await;
+            time::sleep(DISCARD_FOR_AT_STOP).await;
+        } => {}
+    }
+}

@@ -1,0 +1,195 @@
+//! `/api/jobs`: workers outside claim orders, report, and end them.
+
+use std::sync::Arc;
+
+use bytes::Buf;
+use futures_util::Stream;
+use hyper::StatusCode;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use serde_json::value::RawValue;
+use warp::Filter;
+use warp::filters::BoxedFilter;
+use warp::reply::Response;
+
+use super::orders::{order_id, read_json};
+use super::problem::Problem;
+use super::routes::{App, answer, json as reply_json, with};
+use crate::orders::{ClaimRequest, ExecutorChoice, OfferedJob, Outcome, ReportError, RunError, Ticket};
+use crate::protocol::OrderedFields;
+
+/// The longest name of a worker, in bytes.
+const WORKER_LEN_MAX: usize = 64;
+
+/// All routes of outside workers.
+pub(super) fn jobs(app: &Arc<App>) -> BoxedFilter<(Response,)> {
+    let claim = warp::path!("api" / "jobs" / "claim").map(|| Call::Claim);
+    let about = warp::path!("api" / "jobs" / String / String).map(Call::About);
+    claim
+        .or(about)
+        .unify()
+        .and(warp::post())
+        .and(warp::header::optional::<String>("content-type"))
+        .and(warp::body::stream())
+        .and(with(app))
+        .and_then(|call: Call, kind: Option<String>, body, app: Arc<App>| async move {
+            answer(respond(call, kind.as_deref(), body, &app).await)
+        })
+        .boxed()
+}
+
+enum Call {
+    Claim,
+    /// A job, and what is to be done with it.
+    About(String, String),
+}
+
+async fn respond<S, B>(call: Call, kind: Option<&str>, body: S, app: &App) -> Result<Response, Problem>
+where
+    S: Stream<Item = Result<B, warp::Error>>,
+    B: Buf,
+{
+    let text = read_json(kind, body, app).await?;
+    if app.orders.config().executor != ExecutorChoice::External {
+        let detail =
+            "orders are carried out by the gateway's own workers; set orders.executor = \"external\"";
+        return Err(Problem::new(StatusCode::CONFLICT, "not_external", detail));
+    }
+    match call {
+        Call::Claim => claim(&text, app).await,
+        Call::About(job, what) => {
+            let order = order_id(&job)?;
+            let OrderedFields(fields) = serde_json::from_str(&text).map_err(|error| bad_body(&error))?;
+            let ticket = Ticket { order, token: token(&fields)? };
+            match what.as_str() {
+                "extend" => extend(ticket, &text, app).await,
+                "progress" => report(app.orders.progress(ticket, &fields, worker(&fields)?.as_deref()).await),
+                "complete" => report(app.orders.complete(ticket, &fields, worker(&fields)?.as_deref()).await),
+                "fail" => fail(ticket, &text, worker(&fields)?.as_deref(), app).await,
+                _ => {
+                    Err(Problem::new(StatusCode::NOT_FOUND, "not_found", "there is nothing at this address"))
+                }
+            }
+        }
+    }
+}
+
+fn bad_body(error: &serde_json::Error) -> Problem {
+    if error.is_data() {
+        Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_request", error.to_string())
+    } else {
+        Problem::new(StatusCode::BAD_REQUEST, "invalid_json", format!("not JSON: {error}"))
+    }
+}
+
+fn invalid(detail: impl Into<String>) -> Problem {
+    Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_request", detail)
+}
+
+fn field<T: serde::de::DeserializeOwned>(fields: &[(String, &RawValue)], name: &str) -> Option<Option<T>> {
+    let value = fields.iter().find(|(field, _)| field == name).map(|(_, value)| *value);
+    value.map(|value| serde_json::from_str(value.get()).ok())
+}
+
+fn token(fields: &[(String, &RawValue)]) -> Result<u64, Problem> {
+    let token = field(fields, "token").flatten();
+    token.ok_or_else(|| invalid("`token` must be the number that the claim gave"))
+}
+
+/// Who reports; stands in the `executor` field of the updates.
+fn worker(fields: &[(String, &RawValue)]) -> Result<Option<String>, Problem> {
+    match field::<String>(fields, "executor").or_else(|| field(fields, "worker")) {
+        None => Ok(None),
+        Some(Some(name)) if is_worker(&name) => Ok(Some(name)),
+        Some(_) => Err(invalid(WORKER_EXPECTED)),
+    }
+}
+
+const WORKER_EXPECTED: &str = "`worker` must be a text of 1 to 64 visible characters";
+
+fn is_worker(name: &str) -> bool {
+    (1..=WORKER_LEN_MAX).contains(&name.len()) && !name.chars().any(char::is_control)
+}
+
+#[derive(Debug, Serialize)]
+struct Claimed {
+    jobs: Vec<OfferedJob>,
+}
+
+async fn claim(text: &str, app: &App) -> Result<Response, Problem> {
+    let request: ClaimRequest = serde_json::from_str(text).map_err(|error| bad_body(&error))?;
+    if !is_worker(&request.worker) {
+        return Err(invalid(WORKER_EXPECTED));
+    }
+    tokio::select! {
+        claimed = app.orders.claim(&request) => {
+            let jobs = claimed.map_err(|error| Problem::storage(&error))?;
+            Ok(reply_json(StatusCode::OK, &Claimed { jobs }))
+        }
+        () = app.stopping.cancelled() => {
+            let detail = "the gateway is shutting down";
+            Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "shutting_down", detail))
+        }
+    }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Extend {
+    lease_ms: Option<u64>,
+}
+
+async fn extend(ticket: Ticket, text: &str, app: &App) -> Result<Response, Problem> {
+    let request: Extend = serde_json::from_str(text).map_err(|error| bad_body(&error))?;
+    app.orders.extend(ticket, request.lease_ms).await.map_err(|error| run_problem(&error))?;
+    Ok(reply_json(StatusCode::OK, &json!({ "held": true })))
+}
+
+fn report(reported: Result<(), ReportError>) -> Result<Response, Problem> {
+    match reported {
+        Ok(()) => Ok(reply_json(StatusCode::OK, &json!({ "accepted": true }))),
+        Err(ReportError::Payload(fault)) => {
+            Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, fault.code, fault.detail))
+        }
+        Err(ReportError::Run(error)) => Err(run_problem(&error)),
+    }
+}
+
+#[derive(Debug, Deserialize)]
+struct Fail {
+    error: Failure,
+    #[serde(default)]
+    retry: bool,
+}
+
+#[derive(Debug, Deserialize)]
+struct Failure {
+    code: String,
+    message: String,
+}
+
+async fn fail(ticket: Ticket, text: &str, worker: Option<&str>, app: &App) -> Result<Response, Problem> {
+    let Fail { error, retry } = serde_json::from_str(text).map_err(|error| bad_body(&error))?;
+    if !is_worker(&error.code) {
+        return Err(invalid("`error.code` must be a word such as no_liquidity"));
+    }
+    let ended = app.orders.give_up(ticket, &error.code, &error.message, retry, worker).await;
+    Ok(match ended.map_err(|error| run_problem(&error))? {
+        Outcome::Retry(after) => {
+            let after = u64::try_from(after.as_millis()).unwrap_or(u64::MAX);
+            reply_json(StatusCode::OK, &json!({ "outcome": "retry", "retryInMs": after }))
+        }
+        Outcome::Failed => reply_json(StatusCode::OK, &json!({ "outcome": "failed" })),
+    })
+}
+
+fn run_problem(error: &RunError) -> Problem {
+    let (status, code) = match error {
+        RunError::LeaseLost => (StatusCode::CONFLICT, "lease_lost"),
+        RunError::Cancelled => (StatusCode::CONFLICT, "cancelled"),
+        RunError::Ended => (StatusCode::CONFLICT, "already_ended"),
+        RunError::Invalid(_) => (StatusCode::UNPROCESSABLE_ENTITY, "invalid_update"),
+        RunError::Unavailable(_) => (StatusCode::SERVICE_UNAVAILABLE, "storage_unavailable"),
+    };
+    Problem::new(status, code, error.to_string())
+}

@@ -1,0 +1,397 @@
+//! `/api/orders`: placing orders, and looking at them.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use bytes::Buf;
+use chrono::Utc;
+use futures_util::Stream;
+use hyper::StatusCode;
+use hyper::header::{HeaderMap, HeaderValue};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use serde_json::value::RawValue;
+use warp::Filter;
+use warp::filters::BoxedFilter;
+use warp::reply::Response;
+
+use super::body::{discard, not_utf8, read_whole};
+use super::forwarded::web_socket_base;
+use super::prices::Format;
+use super::problem::Problem;
+use super::routes::{App, answer, json as reply_json, with};
+use super::upgrade::Arrival;
+use crate::model::OrderId;
+use crate::orders::{DeadLetter, InvalidOrder, OrderRequest, OrderView, PlaceError, UpdateError};
+use crate::protocol::OrderUpdate;
+use crate::storage::Cancelling;
+
+/// Orders in a list when not asked for more.
+const LISTED: usize = 50;
+const LISTED_MAX: usize = 500;
+
+/// The longest `Idempotency-Key`, in bytes.
+const KEY_LEN_MAX: usize = 255;
+
+/// What an order's status can be.
+const STATUSES: [&str; 6] = ["pending", "routing", "building", "submitted", "confirmed", "failed"];
+
+/// All routes of orders.
+pub(super) fn orders(app: &Arc<App>) -> BoxedFilter<(Response,)> {
+    execute(app)
+        .or(list(app))
+        .unify()
+        .or(dead_letters(app))
+        .unify()
+        .or(retry(app))
+        .unify()
+        .or(get(app))
+        .unify()
+        .or(cancel(app))
+        .unify()
+        .or(updates(app))
+        .unify()
+        .boxed()
+}
+
+/// A path segment that names an order.
+pub(super) fn order_id(segment: &str) -> Result<OrderId, Problem> {
+    segment.parse().map_err(|error: crate::model::InvalidOrderId| {
+        Problem::new(StatusCode::BAD_REQUEST, "invalid_order_id", error.to_string())
+    })
+}
+
+pub(super) fn unknown_order(order: OrderId) -> Problem {
+    let detail = format!("there is no order {order}, or it is no longer kept");
+    Problem::new(StatusCode::NOT_FOUND, "unknown_order", detail)
+}
+
+/// The text of a JSON body. Where it is refused, the rest is read and dropped first.
+pub(super) async fn read_json<S, B>(kind: Option<&str>, body: S, app: &App) -> Result<String, Problem>
+where
+    S: Stream<Item = Result<B, warp::Error>>,
+    B: Buf,
+{
+    tokio::pin!(body);
+    let reading = async {
+        if Format::from_content_type(kind).ok() != Some(Format::Json) {
+            let detail = "expected `Content-Type: application/json`";
+            return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", detail));
+        }
+        let bytes =
+            read_whole(&mut body, app.config.body_bytes_max, "send less at once", &app.stopping).await?;
+        String::from_utf8(bytes.into()).map_err(|_error| not_utf8())
+    };
+    let read = reading.await;
+    if read.is_err() {
+        discard(&mut body, &app.stopping).await;
+    }
+    read
+}
+
+fn content_type() -> impl Filter<Extract = (Option<String>,), Error = warp::Rejection> + Copy {
+    warp::header::optional::<String>("content-type")
+}
+
+// Placing
+
+/// What a client's address is made of.
+struct Asked {
+    headers: HeaderMap,
+    peer: Option<IpAddr>,
+}
+
+fn asked() -> BoxedFilter<(Asked,)> {
+    warp::header::headers_cloned()
+        .and(warp::ext::optional::<Arrival>())
+        .map(|headers, arrival: Option<Arrival>| Asked {
+            headers,
+            peer: arrival.map(|arrival| arrival.peer.ip()),
+        })
+        .boxed()
+}
+
+/// `POST /api/orders/execute`
+fn execute(app: &Arc<App>) -> BoxedFilter<(Response,)> {
+    warp::path!("api" / "orders" / "execute")
+        .and(warp::post())
+        .and(content_type())
+        .and(asked())
+        .and(warp::body::stream())
+        .and(with(app))
+        .and_then(|kind: Option<String>, asked: Asked, body, app: Arc<App>| async move {
+            let read = read_json(kind.as_deref(), body, &app).await;
+            answer(match read {
+                Ok(text) => place(&text, &asked, &app).await,
+                Err(problem) => Err(problem),
+            })
+        })
+        .boxed()
+}
+
+async fn place(text: &str, asked: &Asked, app: &App) -> Result<Response, Problem> {
+    let key = idempotency_key(&asked.headers)?;
+    let request = OrderRequest::parse(text).map_err(|error| match error {
+        InvalidOrder::Json(_) => Problem::new(StatusCode::BAD_REQUEST, "invalid_json", error.to_string()),
+        InvalidOrder::Fields(ref faults) => {
+            let faults = faults.clone();
+            Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_order", error.to_string()).fields(faults)
+        }
+    })?;
+    let placed = app.orders.place(&request, key.as_deref()).await.map_err(|error| place_problem(&error))?;
+    Ok(accepted(placed.order, None, placed.repeated, asked, app))
+}
+
+fn place_problem(error: &PlaceError) -> Problem {
+    let detail = error.to_string();
+    match error {
+        PlaceError::Conflict => Problem::new(StatusCode::CONFLICT, "idempotency_conflict", detail),
+        PlaceError::Full { .. } => Problem::new(StatusCode::SERVICE_UNAVAILABLE, "queue_full", detail),
+        PlaceError::Unavailable(error) => Problem::storage(error),
+    }
+}
+
+fn accepted(order: OrderId, retry_of: Option<OrderId>, repeated: bool, asked: &Asked, app: &App) -> Response {
+    let base = web_socket_base(&app.config, asked.peer, &asked.headers);
+    let mut body = json!({
+        "success": true,
+        "orderId": order,
+        "jobId": order,
+        "status": "pending",
+        "wsUrl": format!("{base}/ws/orders/{order}"),
+    });
+    if let Some(retry_of) = retry_of {
+        body["retryOf"] = json!(retry_of);
+    }
+    let mut response = reply_json(StatusCode::ACCEPTED, &body);
+    if repeated {
+        response.headers_mut().insert("idempotency-replayed", HeaderValue::from_static("true"));
+    }
+    response
+}
+
+fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
+    let Some(value) = headers.get("idempotency-key") else { return Ok(None) };
+    let key = value.to_str().ok().map(str::trim);
+    match key.filter(|key| (1..=KEY_LEN_MAX).contains(&key.len())) {
+        Some(key) => Ok(Some(key.to_owned())),
+        None => {
+            let detail = format!("`Idempotency-Key` must be 1 to {KEY_LEN_MAX} visible ASCII characters");
+            Err(Problem::new(StatusCode::BAD_REQUEST, "invalid_idempotency_key", detail))
+        }
+    }
+}
+
+// Looking
+
+#[derive(Debug, Deserialize)]
+struct ListQuery {
+    status: Option<String>,
+    limit: Option<usize>,
+    after: Option<String>,
+}
+
+impl ListQuery {
+    fn limit(&self) -> Result<usize, Problem> {
+        match self.limit {
+            None => Ok(LISTED),
+            Some(limit) if (1..=LISTED_MAX).contains(&limit) => Ok(limit),
+            Some(_) => {
+                let detail = format!("`limit` must be 1 to {LISTED_MAX}");
+                Err(Problem::new(StatusCode::BAD_REQUEST, "invalid_limit", detail))
+            }
+        }
+    }
+
+    fn after(&self) -> Result<Option<OrderId>, Problem> {
+        self.after.as_deref().map(order_id).transpose()
+    }
+}
+
+// Lists as types of their own: `json!` would write the orders' numbers anew.
+
+#[derive(Debug, Serialize)]
+struct OrderList {
+    orders: Vec<OrderView>,
+    /// Where the next page begins; null when this is the last one.
+    next: Option<OrderId>,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct DeadLetterList {
+    dead_letters: Vec<DeadLetter>,
+    next: Option<OrderId>,
+}
+
+/// `GET /api/orders?status=&limit=&after=`: the newest first.
+fn list(app: &Arc<App>) -> BoxedFilter<(Response,)> {
+    warp::path!("api" / "orders")
+        .and(warp::get())
+        .and(warp::query::<ListQuery>())
+        .and(with(app))
+        .and_then(|query: ListQuery, app: Arc<App>| async move { answer(list_orders(&query, &app).await) })
+        .boxed()
+}
+
+async fn list_orders(query: &ListQuery, app: &App) -> Result<Response, Problem> {
+    if let Some(status) = &query.status
+        && !STATUSES.contains(&status.as_str())
+    {
+        let detail = format!("`status` must be one of {}", STATUSES.join(", "));
+        return Err(Problem::new(StatusCode::BAD_REQUEST, "invalid_status", detail));
+    }
+    let (limit, after) = (query.limit()?, query.after()?);
+    let listed = app.orders.list(query.status.as_deref(), after, limit).await;
+    let (orders, next) = listed.map_err(|error| Problem::storage(&error))?;
+    Ok(reply_json(StatusCode::OK, &OrderList { orders, next }))
+}
+
+/// `GET /api/orders/{id}`
+fn get(app: &Arc<App>) -> BoxedFilter<(Response,)> {
+    warp::path!("api" / "orders" / String)
+        .and(warp::get())
+        .and(with(app))
+        .and_then(|id: String, app: Arc<App>| async move { answer(get_order(&id, &app).await) })
+        .boxed()
+}
+
+async fn get_order(id: &str, app: &App) -> Result<Response, Problem> {
+    let order = order_id(id)?;
+    let found = app.orders.get(order).await.map_err(|error| Problem::storage(&error))?;
+    let view = found.ok_or_else(|| unknown_order(order))?;
+    Ok(reply_json(StatusCode::OK, &view))
+}
+
+/// `POST /api/orders/{id}/cancel`
+fn cancel(app: &Arc<App>) -> BoxedFilter<(Response,)> {
+    warp::path!("api" / "orders" / String / "cancel")
+        .and(warp::post())
+        .and(with(app))
+        .and_then(|id: String, app: Arc<App>| async move { answer(cancel_order(&id, &app).await) })
+        .boxed()
+}
+
+async fn cancel_order(id: &str, app: &App) -> Result<Response, Problem> {
+    let order = order_id(id)?;
+    let conflict = |code, detail: &str| Err(Problem::new(StatusCode::CONFLICT, code, detail));
+    match app.orders.cancel(order).await.map_err(|error| Problem::storage(&error))? {
+        Cancelling::Asked => {
+            let body = json!({ "success": true, "orderId": order, "status": "cancelling" });
+            Ok(reply_json(StatusCode::ACCEPTED, &body))
+        }
+        Cancelling::TooLate => {
+            conflict("too_late", "the order has been submitted, and can no longer be cancelled")
+        }
+        Cancelling::Ended => conflict("already_ended", "the order has ended"),
+        Cancelling::Unknown => Err(unknown_order(order)),
+    }
+}
+
+// Outside updates
+
+/// `POST /api/orders/{id}/updates`
+fn updates(app: &Arc<App>) -> BoxedFilter<(Response,)> {
+    warp::path!("api" / "orders" / String / "updates")
+        .and(warp::post())
+        .and(content_type())
+        .and(warp::body::stream())
+        .and(with(app))
+        .and_then(|id: String, kind: Option<String>, body, app: Arc<App>| async move {
+            let read = read_json(kind.as_deref(), body, &app).await;
+            answer(match read {
+                Ok(text) => post_updates(&id, &text, &app).await,
+                Err(problem) => Err(problem),
+            })
+        })
+        .boxed()
+}
+
+async fn post_updates(id: &str, text: &str, app: &App) -> Result<Response, Problem> {
+    let order = order_id(id)?;
+    let now = Utc::now();
+    let problem = |fault: crate::protocol::InvalidPayload| {
+        let status = match fault.code {
+            "invalid_json" => StatusCode::BAD_REQUEST,
+            _ => StatusCode::UNPROCESSABLE_ENTITY,
+        };
+        Problem::new(status, fault.code, fault.detail)
+    };
+    let sized = |update: &str| {
+        let max = app.config.line_bytes_max;
+        if update.len() <= max {
+            return Ok(());
+        }
+        let detail = format!("an update may have {max} bytes");
+        Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "update_too_large", detail))
+    };
+    let updates = if text.trim_start().starts_with('[') {
+        let elements: Vec<&RawValue> = serde_json::from_str(text).map_err(|error| {
+            Problem::new(StatusCode::BAD_REQUEST, "invalid_json", format!("not a JSON array: {error}"))
+        })?;
+        let parsed = elements.iter().enumerate().map(|(index, element)| {
+            sized(element.get()).map_err(|problem| problem.at_index(index))?;
+            OrderUpdate::parse(element.get(), now).map_err(|fault| problem(fault).at_index(index))
+        });
+        parsed.collect::<Result<Vec<_>, _>>()?
+    } else {
+        sized(text)?;
+        vec![OrderUpdate::parse(text, now).map_err(problem)?]
+    };
+    let accepted = app.orders.add_updates(order, updates).await.map_err(|error| match &error {
+        UpdateError::HasJob => Problem::new(StatusCode::CONFLICT, "has_job", error.to_string()),
+        UpdateError::Ended => Problem::new(StatusCode::CONFLICT, "already_ended", error.to_string()),
+        UpdateError::Invalid { index, .. } => {
+            let detail = error.to_string();
+            Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_update", detail)
+                .accepted(0)
+                .at_index(*index)
+        }
+        UpdateError::Publish(error) => Problem::publish(error).accepted(error.accepted() as u64),
+        UpdateError::Unavailable(error) => Problem::storage(error),
+    })?;
+    Ok(reply_json(StatusCode::OK, &json!({ "accepted": accepted })))
+}
+
+// Dead letters
+
+/// `GET /api/orders/dead-letters?limit=&after=`
+fn dead_letters(app: &Arc<App>) -> BoxedFilter<(Response,)> {
+    warp::path!("api" / "orders" / "dead-letters")
+        .and(warp::get())
+        .and(warp::query::<ListQuery>())
+        .and(with(app))
+        .and_then(
+            |query: ListQuery, app: Arc<App>| async move { answer(list_dead_letters(&query, &app).await) },
+        )
+        .boxed()
+}
+
+async fn list_dead_letters(query: &ListQuery, app: &App) -> Result<Response, Problem> {
+    let (limit, after) = (query.limit()?, query.after()?);
+    let listed = app.orders.dead_letters(after, limit).await;
+    let (dead_letters, next) = listed.map_err(|error| Problem::storage(&error))?;
+    Ok(reply_json(StatusCode::OK, &DeadLetterList { dead_letters, next }))
+}
+
+/// `POST /api/orders/dead-letters/{id}/retry`
+fn retry(app: &Arc<App>) -> BoxedFilter<(Response,)> {
+    warp::path!("api" / "orders" / "dead-letters" / String / "retry")
+        .and(warp::post())
+        .and(asked())
+        .and(with(app))
+        .and_then(|id: String, asked: Asked, app: Arc<App>| async move {
+            answer(retry_dead_letter(&id, &asked, &app).await)
+        })
+        .boxed()
+}
+
+async fn retry_dead_letter(id: &str, asked: &Asked, app: &App) -> Result<Response, Problem> {
+    let order = order_id(id)?;
+    let placed = app.orders.retry_dead_letter(order).await.map_err(|error| place_problem(&error))?;
+    let Some(placed) = placed else {
+        let detail = format!("order {order} is no dead letter");
+        return Err(Problem::new(StatusCode::NOT_FOUND, "unknown_dead_letter", detail));
+    };
+    Ok(accepted(placed.order, Some(order), placed.repeated, asked, app))
+}

@@ -1,0 +1,28 @@
+//! Orders: taken in, queued as jobs, carried out by workers, and told step by step.
+//!
+//! An order is a job of the same id and a channel of updates. What is true of it is in the storage:
+//! the job says whether somebody works on it, the channel says how far it is. Nothing here keeps
+//! state that a crash could lose.
+
+mod config;
+mod executor;
+mod external;
+mod paper;
+mod request;
+mod run;
+mod service;
+mod stats;
+mod view;
+mod worker;
+
+pub use config::{ExecutorChoice, OrdersConfig, PaperConfig};
+pub use executor::{Confirmation, ExecutionError, OrderExecutor, OrderHandle, StepError};
+pub use external::{ClaimRequest, OfferedJob, Outcome, ReportError, Ticket};
+pub use paper::PaperExecutor;
+pub use request::{FieldFault, InvalidOrder, OrderRequest};
+pub use service::{Orders, OrdersParts, PlaceError, Placed, UpdateError};
+pub use stats::{OrderStats, OrderTotals};
+pub use view::{DeadLetter, OrderView};
+pub(crate) use worker::Worker;
+
+pub use self::run::RunError;

@@ -1,0 +1,321 @@
+//! What clients and operators ask of orders.
+
+use std::sync::Arc;
+
+use tokio::sync::Notify;
+use uuid::Uuid;
+
+use super::config::OrdersConfig;
+use super::request::OrderRequest;
+use super::stats::OrderStats;
+use super::view::{DeadLetter, OrderView};
+use crate::channels::{Channels, PublishError};
+use crate::model::{ChannelName, DraftEntry, Entry, JobId, OrderId};
+use crate::protocol::{OrderUpdate, Standing};
+use crate::storage::{
+    Cancelling, Enqueued, Idempotency, JobCounts, JobState, JobView, NewJob, Result as StorageResult,
+    SharedBackend, StorageError,
+};
+
+/// Orders of which one page of a list is made up, at the most: with a filter that few match, a page
+/// may be short and still have a next one.
+const SCANNED_MAX: usize = 1_000;
+
+/// Jobs read at once for a list.
+const SCAN_PAGE: usize = 100;
+
+/// All orders. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Orders(Arc<Desk>);
+
+/// What orders need.
+#[derive(Debug)]
+pub struct OrdersParts {
+    /// Where jobs are.
+    pub backend: SharedBackend,
+    /// Where updates go.
+    pub channels: Channels,
+    /// The settings.
+    pub config: OrdersConfig,
+}
+
+/// What all parts of this room share.
+#[derive(Debug)]
+pub(super) struct Desk {
+    pub(super) backend: SharedBackend,
+    pub(super) channels: Channels,
+    pub(super) config: OrdersConfig,
+    pub(super) stats: OrderStats,
+    /// Something was queued by this process.
+    pub(super) queued: Notify,
+}
+
+/// An order that was placed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Placed {
+    /// Its name.
+    pub order: OrderId,
+    /// The same request was placed before, and this is what it became.
+    pub repeated: bool,
+}
+
+/// Why an order was not placed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PlaceError {
+    /// The idempotency key was used for another order.
+    #[error("this idempotency key was used for another order; use a new key for a new order")]
+    Conflict,
+    /// There are as many unfinished orders as may be.
+    #[error("there are {max} orders under way already; try again in a moment")]
+    Full {
+        /// The bound.
+        max: usize,
+    },
+    /// The storage did not answer: the order may have been placed all the same.
+    #[error("the storage does not answer at the moment")]
+    Unavailable(#[from] StorageError),
+}
+
+/// Why outside updates were not taken.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum UpdateError {
+    /// The order has a job: its worker tells of it.
+    #[error("this order is carried out by a worker, who alone may tell of it")]
+    HasJob,
+    /// The order has had its last update.
+    #[error("the order has ended")]
+    Ended,
+    /// An update may not follow on the one before it. Nothing was accepted.
+    #[error("{problem}")]
+    Invalid {
+        /// Which one, counting from 0.
+        index: usize,
+        /// What is wrong.
+        problem: String,
+    },
+    /// The channel did not take them.
+    #[error(transparent)]
+    Publish(#[from] PublishError),
+    /// The storage did not answer.
+    #[error("the storage does not answer at the moment")]
+    Unavailable(#[from] StorageError),
+}
+
+impl Desk {
+    /// Appends updates of an order, under a lease or without one.
+    pub(super) async fn append(
+        &self,
+        order: OrderId,
+        drafts: Vec<DraftEntry>,
+        fence: Option<u64>,
+    ) -> Result<(), PublishError> {
+        let count = drafts.len();
+        let published = self.channels.publish_under(&ChannelName::order(order), drafts, fence).await;
+        let accepted = published.as_ref().map_or_else(PublishError::accepted, |()| count);
+        self.stats.updates.add(accepted as u64);
+        if matches!(published, Err(PublishError::Refused { .. })) {
+            self.stats.updates_refused.add(1);
+        }
+        published
+    }
+
+    /// The newest update of an order, also where it is no longer kept in the log.
+    pub(super) async fn newest(&self, order: OrderId) -> StorageResult<Option<Entry>> {
+        Ok(self.channels.latest(&ChannelName::order(order)).await?.pop())
+    }
+
+    pub(super) async fn standing(&self, order: OrderId) -> StorageResult<Option<Standing>> {
+        Ok(self.newest(order).await?.as_ref().map(Standing::of))
+    }
+}
+
+impl Orders {
+    /// No order yet, but for those in the storage.
+    pub fn new(parts: OrdersParts) -> Self {
+        let OrdersParts { backend, channels, config } = parts;
+        let stats = OrderStats::default();
+        Self(Arc::new(Desk { backend, channels, config, stats, queued: Notify::new() }))
+    }
+
+    pub(super) fn desk(&self) -> &Arc<Desk> {
+        &self.0
+    }
+
+    /// The settings.
+    pub fn config(&self) -> &OrdersConfig {
+        &self.0.config
+    }
+
+    /// The counters of this node.
+    pub fn stats(&self) -> &OrderStats {
+        &self.0.stats
+    }
+
+    /// How many jobs there are in each state, on all nodes.
+    ///
+    /// # Errors
+    /// The storage did not answer.
+    pub async fn counts(&self) -> StorageResult<JobCounts> {
+        self.0.backend.job_counts().await
+    }
+
+    /// Queues an order. With an idempotency key, the same key and the same request give the same
+    /// order for as long as keys are kept.
+    ///
+    /// # Errors
+    /// See [`PlaceError`].
+    pub async fn place(&self, request: &OrderRequest, key: Option<&str>) -> Result<Placed, PlaceError> {
+        let payload = request.to_json();
+        let order = OrderId::random();
+        let idempotency = key.map(|key| Idempotency {
+            // Names of our own must not meet a client's.
+            key: if request.retry_of.is_some() { key.to_owned() } else { format!("client:{key}") },
+            fingerprint: Uuid::new_v5(&Uuid::NAMESPACE_OID, &payload).simple().to_string(),
+        });
+        let job = NewJob { id: order.into(), payload: payload.into(), idempotency };
+        match self.0.backend.enqueue(&job, &self.0.config.bounds()).await? {
+            Enqueued::Queued => {
+                self.0.stats.placed.add(1);
+                self.0.queued.notify_waiters();
+                Ok(Placed { order, repeated: false })
+            }
+            Enqueued::Repeated(job) => {
+                self.0.stats.repeated.add(1);
+                Ok(Placed { order: job.into(), repeated: true })
+            }
+            Enqueued::Conflict => Err(PlaceError::Conflict),
+            Enqueued::Full => {
+                self.0.stats.refused_full.add(1);
+                Err(PlaceError::Full { max: self.0.config.queue_max })
+            }
+        }
+    }
+
+    /// All that is known of an order; `None` when nothing is.
+    ///
+    /// # Errors
+    /// The storage did not answer.
+    pub async fn get(&self, order: OrderId) -> StorageResult<Option<OrderView>> {
+        let channel = ChannelName::order(order);
+        let (job, newest, page) = tokio::try_join!(
+            self.0.backend.job(order.into()),
+            self.0.newest(order),
+            self.0.channels.read_after(&channel, 0, usize::MAX),
+        )?;
+        if job.is_none() && newest.is_none() {
+            return Ok(None);
+        }
+        Ok(Some(OrderView::whole(order, job, newest, page, self.0.config.attempts_max)))
+    }
+
+    /// Orders, the newest first: those queued before `before`, with a status (`pending`, or the type
+    /// of the newest update) or with any, `limit` at the most. Also, the order to go on from, where
+    /// there may be more.
+    ///
+    /// # Errors
+    /// The storage did not answer.
+    pub async fn list(
+        &self,
+        status: Option<&str>,
+        before: Option<OrderId>,
+        limit: usize,
+    ) -> StorageResult<(Vec<OrderView>, Option<OrderId>)> {
+        let mut found = Vec::new();
+        let mut cursor = before.map(JobId::from);
+        let mut scanned = 0;
+        while scanned < SCANNED_MAX {
+            let page = self.0.backend.list_jobs(None, cursor, SCAN_PAGE).await?;
+            let full = page.len() == SCAN_PAGE;
+            scanned += page.len();
+            // One after the other on one connection: they go out together.
+            let newest = page.iter().map(|job| self.0.newest(job.id.into()));
+            let newest = futures_util::future::try_join_all(newest).await?;
+            for (job, newest) in page.into_iter().zip(newest) {
+                let id = job.id;
+                let summary = OrderView::summary(&job, newest.as_ref(), self.0.config.attempts_max);
+                if status.is_none_or(|status| summary.status == status) {
+                    if found.len() == limit {
+                        return Ok((found, cursor.map(OrderId::from)));
+                    }
+                    found.push(summary);
+                }
+                cursor = Some(id);
+            }
+            if !full {
+                return Ok((found, None));
+            }
+        }
+        Ok((found, cursor.map(OrderId::from)))
+    }
+
+    /// Asks for an order to be ended before it is submitted.
+    ///
+    /// # Errors
+    /// The storage did not answer.
+    pub async fn cancel(&self, order: OrderId) -> StorageResult<Cancelling> {
+        let asked = self.0.backend.cancel(order.into()).await?;
+        if asked == Cancelling::Asked {
+            self.0.queued.notify_waiters();
+        }
+        Ok(asked)
+    }
+
+    /// Appends updates of an order that is carried out by nobody here.
+    ///
+    /// # Errors
+    /// See [`UpdateError`].
+    pub async fn add_updates(&self, order: OrderId, updates: Vec<OrderUpdate>) -> Result<usize, UpdateError> {
+        let (job, mut standing) = tokio::try_join!(self.0.backend.job(order.into()), self.0.standing(order))?;
+        if job.is_some() {
+            return Err(UpdateError::HasJob);
+        }
+        if standing.is_some_and(|standing| standing.kind.is_terminal()) {
+            return Err(UpdateError::Ended);
+        }
+        let count = updates.len();
+        let mut drafts = Vec::with_capacity(count);
+        // All are looked at before any is appended: a fault leaves nothing half done.
+        for (index, OrderUpdate { standing: next, draft }) in updates.into_iter().enumerate() {
+            let allowed = standing.map_or(Ok(()), |standing| standing.allows(&next));
+            allowed.map_err(|problem| UpdateError::Invalid { index, problem })?;
+            standing = Some(next);
+            drafts.push(draft);
+        }
+        self.0.append(order, drafts, None).await?;
+        Ok(count)
+    }
+
+    /// Orders that were tried in vain, the newest first.
+    ///
+    /// # Errors
+    /// The storage did not answer.
+    pub async fn dead_letters(
+        &self,
+        before: Option<OrderId>,
+        limit: usize,
+    ) -> StorageResult<(Vec<DeadLetter>, Option<OrderId>)> {
+        let jobs = self.0.backend.list_jobs(Some(JobState::Dead), before.map(JobId::from), limit).await?;
+        let next = if jobs.len() == limit { jobs.last().map(|job| job.id.into()) } else { None };
+        Ok((jobs.iter().map(DeadLetter::new).collect(), next))
+    }
+
+    /// Places a dead letter's order again, as a new order: the old one has ended, and stays so.
+    /// `None` when it is no dead letter, or not any more. Asking twice at once gives one new order.
+    ///
+    /// # Errors
+    /// See [`PlaceError`].
+    pub async fn retry_dead_letter(&self, order: OrderId) -> Result<Option<Placed>, PlaceError> {
+        let job: Option<JobView> = self.0.backend.job(order.into()).await?;
+        let Some(job) = job else { return Ok(None) };
+        let Ok(mut request) = serde_json::from_slice::<OrderRequest>(&job.payload) else { return Ok(None) };
+        if job.state != JobState::Dead {
+            return Ok(None);
+        }
+        request.retry_of = Some(order);
+        let placed = self.place(&request, Some(&format!("dead-letter:{order}"))).await?;
+        self.0.backend.settle_dead(order.into()).await?;
+        Ok(Some(placed))
+    }
+}

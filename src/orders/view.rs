@@ -1,0 +1,153 @@
+//! Orders as they are shown.
+
+use chrono::{DateTime, SecondsFormat, Utc};
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+use crate::model::{ChannelName, Entry, Epoch, OrderId};
+use crate::protocol::{Standing, entry_json};
+use crate::storage::{JobState, JobView, Page};
+
+/// What is known of an order.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct OrderView {
+    /// Its name.
+    pub order_id: OrderId,
+    /// The name of the job that carries it out; absent when there is none here.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub job_id: Option<OrderId>,
+    /// `pending`, or the type of the newest update.
+    pub status: String,
+    /// 0 to 100.
+    pub progress: u8,
+    /// Which try it is at.
+    pub attempt: u32,
+    /// How many there are.
+    pub max_attempts: u32,
+    /// How many times a worker took it up.
+    pub run: u32,
+    /// Somebody asked for it to be cancelled.
+    pub cancel_requested: bool,
+    /// What was ordered; absent when it was not placed here.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub order: Option<Box<RawValue>>,
+    /// When it was placed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub created_at: Option<String>,
+    /// When something last happened to it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub updated_at: Option<String>,
+    /// The newest update, also where it is no longer among `updates`; absent in lists.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_update: Option<Box<RawValue>>,
+    /// The life of the log that the updates' offsets belong to; absent in lists.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub epoch: Option<Epoch>,
+    /// How many updates came before those that are still kept; absent in lists.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gap: Option<u64>,
+    /// All that are kept, in order, as sockets get them; absent in lists.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub updates: Option<Vec<Box<RawValue>>>,
+}
+
+/// An order that was tried in vain.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DeadLetter {
+    /// Its name.
+    pub order_id: OrderId,
+    /// What went wrong last.
+    pub error: String,
+    /// How many times a worker took it up.
+    pub runs: u32,
+    /// What was ordered.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub order: Option<Box<RawValue>>,
+    /// When it was placed.
+    pub created_at: String,
+    /// When it was given up.
+    pub failed_at: String,
+}
+
+impl OrderView {
+    /// As lists show it.
+    pub(super) fn summary(job: &JobView, newest: Option<&Entry>, attempts_max: u32) -> Self {
+        Self::build(job.id.into(), Some(job), newest, attempts_max)
+    }
+
+    fn build(order: OrderId, job: Option<&JobView>, newest: Option<&Entry>, attempts_max: u32) -> Self {
+        let standing = newest.map(Standing::of);
+        let changed = job.map(|job| job.changed_at);
+        let updated = newest.map(|entry| entry.draft.time).into_iter().chain(changed).max();
+        let waits = job.is_some_and(|job| matches!(job.state, JobState::Waiting | JobState::Delayed));
+        Self {
+            order_id: order,
+            job_id: job.map(|job| job.id.into()),
+            status: standing.map_or("pending", |standing| standing.kind.as_str()).to_owned(),
+            progress: standing.map_or(0, |standing| standing.progress),
+            attempt: standing.map_or(u32::from(!waits), |standing| standing.attempt),
+            max_attempts: attempts_max,
+            run: job.map_or(0, |job| job.run),
+            cancel_requested: job.is_some_and(|job| job.cancelled),
+            order: job.and_then(request),
+            created_at: job.map(|job| text(job.enqueued_at)),
+            updated_at: updated.map(text),
+            last_update: None,
+            epoch: None,
+            gap: None,
+            updates: None,
+        }
+    }
+
+    /// With its updates.
+    pub(super) fn whole(
+        order: OrderId,
+        job: Option<JobView>,
+        newest: Option<Entry>,
+        page: Page,
+        attempts_max: u32,
+    ) -> Self {
+        let channel = ChannelName::order(order);
+        let updates = page.entries.iter().filter_map(|entry| message(&channel, entry));
+        Self {
+            updates: Some(updates.collect()),
+            gap: Some(page.first.saturating_sub(1)),
+            epoch: page.epoch,
+            last_update: newest.as_ref().and_then(|entry| message(&channel, entry)),
+            ..Self::build(order, job.as_ref(), newest.as_ref(), attempts_max)
+        }
+    }
+}
+
+impl DeadLetter {
+    pub(super) fn new(job: &JobView) -> Self {
+        Self {
+            order_id: job.id.into(),
+            error: job.error.clone().unwrap_or_default(),
+            runs: job.run,
+            order: request(job),
+            created_at: text(job.enqueued_at),
+            failed_at: text(job.changed_at),
+        }
+    }
+}
+
+fn request(job: &JobView) -> Option<Box<RawValue>> {
+    serde_json::from_slice(&job.payload).ok()
+}
+
+fn message(channel: &ChannelName, entry: &Entry) -> Option<Box<RawValue>> {
+    let mut out = Vec::new();
+    entry_json(channel, entry, &mut out);
+    let message = serde_json::from_slice(&out);
+    if let Err(error) = &message {
+        tracing::error!(channel = %channel, offset = entry.offset, error = %error, "a stored update is not readable");
+    }
+    message.ok()
+}
+
+fn text(time: DateTime<Utc>) -> String {
+    time.to_rfc3339_opts(SecondsFormat::Millis, true)
+}

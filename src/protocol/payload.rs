@@ -1,0 +1,103 @@
+//! What the payloads of entries have in common: their names, times, and compact form.
+
+use std::collections::HashSet;
+
+use bytes::Bytes;
+use chrono::{DateTime, Utc};
+use serde_json::value::RawValue;
+
+/// The last millisecond of the year 9999: times past it have no RFC 3339 form.
+const TIME_MS_MAX: i64 = 253_402_300_799_999;
+
+/// A text that is not what it should be: what was wrong, and what would be right.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{detail}")]
+pub struct InvalidPayload {
+    /// Stable word for the kind of fault.
+    pub code: &'static str,
+    /// For people.
+    pub detail: String,
+}
+
+pub(super) fn fault(code: &'static str, detail: impl Into<String>) -> InvalidPayload {
+    InvalidPayload { code, detail: detail.into() }
+}
+
+/// Refuses names that belong to the gateway, and names that are there twice.
+pub(super) fn check_names(fields: &[(String, &RawValue)], reserved: &[&str]) -> Result<(), InvalidPayload> {
+    let mut names = HashSet::with_capacity(fields.len());
+    for (name, _) in fields {
+        if reserved.contains(&name.as_str()) {
+            let detail = format!("the field `{name}` belongs to the gateway; use another name for it");
+            return Err(fault("reserved_field", detail));
+        }
+        if !names.insert(name.as_str()) {
+            return Err(fault("duplicate_field", format!("the field {} is there twice", shown(name))));
+        }
+    }
+    Ok(())
+}
+
+pub(super) fn read_time(value: &RawValue) -> Result<DateTime<Utc>, InvalidPayload> {
+    let text: Option<String> = serde_json::from_str(value.get()).ok();
+    let time = match text {
+        Some(text) => DateTime::parse_from_rfc3339(&text).ok().map(|time| time.to_utc()),
+        None => serde_json::from_str(value.get()).ok().and_then(DateTime::from_timestamp_millis),
+    };
+    time.filter(|time| (0..=TIME_MS_MAX).contains(&time.timestamp_millis())).ok_or_else(|| {
+        let detail = format!(
+            "`timestamp` must be RFC 3339 (2021-01-08T00:00:00.278Z) or milliseconds since 1970, not {}",
+            shown(value.get())
+        );
+        fault("invalid_timestamp", detail)
+    })
+}
+
+/// Something from outside, short and without control characters.
+pub(super) fn shown(text: &str) -> String {
+    let short: String = text.chars().take(40).collect();
+    let dots = if short.len() < text.len() { "…" } else { "" };
+    let plain: String = short.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect();
+    format!("`{plain}{dots}`")
+}
+
+/// Writes a compact object, field by field, with values as they are given.
+#[derive(Debug, Default)]
+pub(crate) struct PayloadWriter(String);
+
+impl PayloadWriter {
+    /// Adds a field whose value is JSON; the name must not be there yet.
+    pub(crate) fn push(&mut self, name: &str, json: &str) {
+        self.0.push(if self.0.is_empty() { '{' } else { ',' });
+        self.0.push_str(&quoted(name));
+        self.0.push(':');
+        push_compact(&mut self.0, json);
+    }
+
+    pub(crate) fn finish(mut self) -> Bytes {
+        self.0.push_str(if self.0.is_empty() { "{}" } else { "}" });
+        self.0.into()
+    }
+}
+
+pub(crate) fn quoted(text: &str) -> String {
+    serde_json::to_string(text).expect("a string always serialises")
+}
+
+/// Copies JSON without the white space between its tokens.
+fn push_compact(out: &mut String, json: &str) {
+    if !json.contains([' ', '\n', '\r', '\t']) {
+        return out.push_str(json);
+    }
+    let (mut in_string, mut escaped) = (false, false);
+    for c in json.chars() {
+        if in_string || !matches!(c, ' ' | '\n' | '\r' | '\t') {
+            out.push(c);
+        }
+        match c {
+            '"' if !escaped => in_string = !in_string,
+            _ => {}
+        }
+        escaped = in_string && c == '\\' && !escaped;
+    }
+}

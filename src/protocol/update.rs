@@ -1,0 +1,309 @@
+//! An update of an order: its stages, and which may follow which.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use chrono::{DateTime, Utc};
+use serde_json::value::RawValue;
+
+use super::payload::{PayloadWriter, check_names, fault, read_time, shown};
+use super::{InvalidPayload, OrderedFields};
+use crate::model::{DraftEntry, Entry, EntryKind};
+
+/// The key of every update of an order, so that the newest one is its channel's latest entry.
+pub const ORDER_KEY: &str = "order";
+
+/// Fields that the envelope owns. (`type` is given: it is the update's stage.)
+const RESERVED: [&str; 3] = ["channel", "offset", "id"];
+
+/// An update that nobody has accepted yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OrderUpdate {
+    /// Where the order stands with it.
+    pub standing: Standing,
+    /// What the channel gets.
+    pub draft: DraftEntry,
+}
+
+/// Where an order stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Standing {
+    /// Its stage.
+    pub kind: EntryKind,
+    /// How far it is, 0 to 100.
+    pub progress: u8,
+    /// Which try it is, counting from 1.
+    pub attempt: u32,
+}
+
+impl Standing {
+    /// Reads it from an update. What an outside producer left out counts as the least there is.
+    pub fn of(entry: &Entry) -> Self {
+        #[derive(serde::Deserialize)]
+        struct Fields {
+            progress: Option<f64>,
+            attempt: Option<u32>,
+        }
+        let fields: Option<Fields> = serde_json::from_slice(&entry.draft.data).ok();
+        let progress = fields.as_ref().and_then(|fields| fields.progress);
+        Self {
+            kind: entry.draft.kind,
+            // A float becomes the nearest number that fits.
+            progress: progress.map_or(range(entry.draft.kind).0, |progress| progress.clamp(0.0, 100.0) as u8),
+            attempt: fields.and_then(|fields| fields.attempt).unwrap_or(1).max(1),
+        }
+    }
+
+    /// Whether an order that stands at `self` may go on with `next`: progress never goes back within
+    /// an attempt, but for `failed`; the next attempt begins with `routing` or `submitted`; nothing
+    /// follows `confirmed` and `failed`.
+    ///
+    /// # Errors
+    /// What is wrong, for people.
+    pub fn allows(&self, next: &Self) -> Result<(), String> {
+        if self.kind.is_terminal() {
+            return Err(format!("the order has ended with `{}`", self.kind.as_str()));
+        }
+        if next.kind == EntryKind::Failed {
+            return Ok(());
+        }
+        if next.attempt == self.attempt {
+            if next.progress >= self.progress {
+                return Ok(());
+            }
+            return Err(format!(
+                "progress must not go back within attempt {}: it was {}, and {} was given",
+                self.attempt, self.progress, next.progress
+            ));
+        }
+        if next.attempt != self.attempt + 1 {
+            return Err(format!(
+                "`attempt` must be {} still, or {} for the next one; {} was given",
+                self.attempt,
+                self.attempt + 1,
+                next.attempt
+            ));
+        }
+        match next.kind {
+            EntryKind::Routing | EntryKind::Submitted => Ok(()),
+            other => Err(format!(
+                "the next attempt begins with `routing` or `submitted`, not with `{}`",
+                other.as_str()
+            )),
+        }
+    }
+}
+
+/// The least and the most progress of a stage.
+fn range(kind: EntryKind) -> (u8, u8) {
+    match kind {
+        EntryKind::Routing => (10, 30),
+        EntryKind::Building => (50, 70),
+        EntryKind::Submitted => (75, 90),
+        EntryKind::Confirmed => (100, 100),
+        EntryKind::Failed | EntryKind::PriceUpdate => (0, 0),
+    }
+}
+
+impl OrderUpdate {
+    /// Reads an update as producers send it. `now` is its time where it has none of its own.
+    ///
+    /// Required: `type`, one of `routing`, `building`, `submitted`, `confirmed`, `failed`;
+    /// `progress`, a whole number in the stage's range (may be left out of the last two); of
+    /// `failed`, `error`, an object with a text `code` and a text `message`. Optional: `message`, a
+    /// text; `attempt`, counting from 1; `timestamp`. All other fields are kept as they are.
+    ///
+    /// # Errors
+    /// See [`InvalidPayload`].
+    pub fn parse(text: &str, now: DateTime<Utc>) -> Result<Self, InvalidPayload> {
+        let OrderedFields(fields) = serde_json::from_str(text).map_err(|error: serde_json::Error| {
+            if error.is_data() {
+                fault("invalid_update", r#"expected one object such as {"type":"routing","progress":10}"#)
+            } else {
+                fault("invalid_json", format!("not JSON: {error}"))
+            }
+        })?;
+        Self::from_fields(&fields, now)
+    }
+
+    /// The same from the fields of an object.
+    ///
+    /// # Errors
+    /// See [`InvalidPayload`].
+    pub(crate) fn from_fields(
+        fields: &[(String, &RawValue)],
+        now: DateTime<Utc>,
+    ) -> Result<Self, InvalidPayload> {
+        check_names(fields, &RESERVED)?;
+        let get = |name: &str| fields.iter().find(|(field, _)| field == name).map(|(_, value)| *value);
+        let kind = read_kind(get("type"))?;
+        let progress = read_progress(kind, get("progress"))?;
+        let attempt = match get("attempt") {
+            None => 1,
+            Some(value) => serde_json::from_str(value.get())
+                .ok()
+                .filter(|attempt| (1..=1_000_000).contains(attempt))
+                .ok_or_else(|| wrong("attempt", "a whole number from 1 on", value))?,
+        };
+        if let Some(value) = get("message")
+            && serde_json::from_str::<String>(value.get()).is_err()
+        {
+            return Err(wrong("message", "a text", value));
+        }
+        if kind == EntryKind::Failed {
+            check_error(get("error"))?;
+        }
+        let time = get("timestamp").filter(|value| value.get() != "null").map_or(Ok(now), read_time)?;
+        let mut payload = PayloadWriter::default();
+        payload.push("progress", &progress.to_string());
+        for (name, value) in fields {
+            if !["type", "progress", "timestamp"].contains(&name.as_str()) {
+                payload.push(name, value.get());
+            }
+        }
+        let standing = Standing { kind, progress, attempt };
+        Ok(Self { standing, draft: draft(kind, time, payload.finish()) })
+    }
+
+    /// An update that the gateway itself makes, of a progress within its stage's range.
+    pub(crate) fn new(standing: Standing, now: DateTime<Utc>, fields: &[(&str, String)]) -> Self {
+        let (least, most) = range(standing.kind);
+        let standing = Standing { progress: standing.progress.clamp(least, most), ..standing };
+        let mut payload = PayloadWriter::default();
+        payload.push("progress", &standing.progress.to_string());
+        payload.push("attempt", &standing.attempt.to_string());
+        fields.iter().for_each(|(name, json)| payload.push(name, json));
+        Self { standing, draft: draft(standing.kind, now, payload.finish()) }
+    }
+}
+
+fn draft(kind: EntryKind, time: DateTime<Utc>, data: Bytes) -> DraftEntry {
+    DraftEntry { time, kind, key: Some(Arc::from(ORDER_KEY)), data }
+}
+
+fn wrong(name: &str, expected: &str, found: &RawValue) -> InvalidPayload {
+    fault("invalid_update", format!("`{name}` must be {expected}, not {}", shown(found.get())))
+}
+
+fn read_kind(value: Option<&RawValue>) -> Result<EntryKind, InvalidPayload> {
+    const EXPECTED: &str = "one of `routing`, `building`, `submitted`, `confirmed`, `failed`";
+    let value = value.ok_or_else(|| fault("invalid_update", format!("`type` is missing: {EXPECTED}")))?;
+    let kind: Option<String> = serde_json::from_str(value.get()).ok();
+    let kind = kind.and_then(|kind| kind.parse().ok()).filter(|kind| *kind != EntryKind::PriceUpdate);
+    kind.ok_or_else(|| wrong("type", EXPECTED, value))
+}
+
+fn read_progress(kind: EntryKind, value: Option<&RawValue>) -> Result<u8, InvalidPayload> {
+    let (least, most) = range(kind);
+    let expected = || {
+        if least == most { least.to_string() } else { format!("a whole number from {least} to {most}") }
+    };
+    let Some(value) = value else {
+        if kind.is_terminal() {
+            return Ok(least);
+        }
+        let detail = format!("`progress` is missing: in `{}` it is {}", kind.as_str(), expected());
+        return Err(fault("invalid_update", detail));
+    };
+    let progress: Option<u8> = serde_json::from_str(value.get()).ok();
+    progress
+        .filter(|progress| (least..=most).contains(progress))
+        .ok_or_else(|| wrong("progress", &format!("{} in `{}`", expected(), kind.as_str()), value))
+}
+
+/// `{"code":"…","message":"…"}`; more fields may be there.
+fn check_error(value: Option<&RawValue>) -> Result<(), InvalidPayload> {
+    const EXPECTED: &str = r#"an object such as {"code":"no_liquidity","message":"no pool has enough"}"#;
+    #[derive(serde::Deserialize)]
+    struct Error {
+        code: String,
+        #[serde(rename = "message")]
+        _message: String,
+    }
+    let value = value.ok_or_else(|| fault("invalid_update", format!("`error` is missing: {EXPECTED}")))?;
+    let error: Option<Error> = serde_json::from_str(value.get()).ok();
+    match error {
+        Some(error) if !error.code.is_empty() => Ok(()),
+        _ => Err(wrong("error", EXPECTED, value)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<OrderUpdate, InvalidPayload> {
+        OrderUpdate::parse(text, DateTime::from_timestamp_millis(5).unwrap())
+    }
+
+    #[test]
+    fn an_update_keeps_its_fields_and_has_its_progress_first() {
+        let update = parse(
+            r#"{ "type": "routing", "quotesFetched": 2, "progress": 20, "message": "a b", "timestamp": 7 }"#,
+        )
+        .unwrap();
+        assert_eq!(update.standing, Standing { kind: EntryKind::Routing, progress: 20, attempt: 1 });
+        assert_eq!(update.draft.data, r#"{"progress":20,"quotesFetched":2,"message":"a b"}"#);
+        assert_eq!(update.draft.time.timestamp_millis(), 7);
+        assert_eq!(update.draft.key.as_deref(), Some(ORDER_KEY));
+    }
+
+    #[test]
+    fn the_last_ones_need_no_progress() {
+        assert_eq!(parse(r#"{"type":"confirmed"}"#).unwrap().standing.progress, 100);
+        let failed = parse(r#"{"type":"failed","error":{"code":"x","message":"y","more":1},"attempt":3}"#);
+        let failed = failed.unwrap();
+        assert_eq!((failed.standing.progress, failed.standing.attempt), (0, 3));
+        assert_eq!(failed.draft.time.timestamp_millis(), 5);
+    }
+
+    #[test]
+    fn each_fault_says_what_would_be_right() {
+        for (text, code, part) in [
+            ("", "invalid_json", "not JSON"),
+            ("[]", "invalid_update", "one object"),
+            ("{}", "invalid_update", "`type` is missing"),
+            (r#"{"type":"price_update","progress":1}"#, "invalid_update", "one of `routing`"),
+            (r#"{"type":7}"#, "invalid_update", "one of `routing`"),
+            (r#"{"type":"routing"}"#, "invalid_update", "from 10 to 30"),
+            (r#"{"type":"routing","progress":31}"#, "invalid_update", "from 10 to 30"),
+            (r#"{"type":"building","progress":"50"}"#, "invalid_update", "from 50 to 70"),
+            (r#"{"type":"submitted","progress":74}"#, "invalid_update", "from 75 to 90"),
+            (r#"{"type":"confirmed","progress":99}"#, "invalid_update", "100"),
+            (r#"{"type":"failed"}"#, "invalid_update", "`error` is missing"),
+            (r#"{"type":"failed","error":"x"}"#, "invalid_update", "an object"),
+            (r#"{"type":"routing","progress":10,"attempt":0}"#, "invalid_update", "from 1 on"),
+            (r#"{"type":"routing","progress":10,"message":1}"#, "invalid_update", "a text"),
+            (r#"{"type":"routing","progress":10,"id":"1"}"#, "reserved_field", "`id`"),
+            (r#"{"type":"routing","progress":10,"progress":11}"#, "duplicate_field", "`progress`"),
+            (r#"{"type":"routing","progress":10,"timestamp":"soon"}"#, "invalid_timestamp", "RFC 3339"),
+        ] {
+            let fault = parse(text).unwrap_err();
+            assert_eq!(fault.code, code, "{text}");
+            assert!(fault.detail.contains(part), "{text}: {}", fault.detail);
+        }
+    }
+
+    #[test]
+    fn stages_go_forward_and_attempts_begin_anew() {
+        use EntryKind::{Building, Confirmed, Failed, Routing, Submitted};
+        let at = |kind, progress, attempt| Standing { kind, progress, attempt };
+        for (from, to, allowed) in [
+            (at(Routing, 20, 1), at(Routing, 20, 1), true),
+            (at(Routing, 20, 1), at(Routing, 19, 1), false),
+            (at(Routing, 20, 1), at(Submitted, 75, 1), true),
+            (at(Submitted, 90, 1), at(Building, 50, 1), false),
+            (at(Submitted, 90, 1), at(Routing, 10, 2), true),
+            (at(Submitted, 90, 1), at(Submitted, 75, 2), true),
+            (at(Submitted, 90, 1), at(Building, 50, 2), false),
+            (at(Submitted, 90, 1), at(Routing, 10, 3), false),
+            (at(Submitted, 90, 2), at(Routing, 10, 1), false),
+            (at(Submitted, 90, 2), at(Failed, 0, 1), true),
+            (at(Submitted, 90, 2), at(Confirmed, 100, 2), true),
+            (at(Confirmed, 100, 1), at(Failed, 0, 1), false),
+            (at(Failed, 0, 1), at(Routing, 10, 2), false),
+        ] {
+            assert_eq!(from.allows(&to).is_ok(), allowed, "{from:?} {to:?}");
+        }
+    }
+}

@@ -1,0 +1,453 @@
+//! Jobs in memory: plain data, told the time by who asks.
+//!
+//! Each job stands in the index of its state, sorted by what that state waits for, and in two
+//! indexes by age for lists. So no call looks at more jobs than it answers with or removes.
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
+
+use bytes::Bytes;
+use chrono::{DateTime, Utc};
+use tokio::time::Instant;
+
+use crate::model::JobId;
+use crate::storage::{
+    Cancelling, ClaimedJob, Ending, Enqueued, Held, JobBounds, JobCounts, JobState, JobView, LEASE_MAX,
+    LEASE_MIN, NewJob,
+};
+
+/// One moment, on both clocks: the monotonic one that decides, and the one that people read.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Now {
+    pub(super) at: Instant,
+    pub(super) wall: DateTime<Utc>,
+}
+
+impl Now {
+    pub(super) fn read() -> Self {
+        Self { at: Instant::now(), wall: Utc::now() }
+    }
+
+    fn after(self, wait: Duration) -> Instant {
+        self.at + wait.min(LEASE_MAX)
+    }
+
+    fn after_lease(self, lease: Duration) -> Instant {
+        self.after(lease.max(LEASE_MIN))
+    }
+}
+
+/// Every job that is known. See [`Jobs`](crate::storage::Jobs) for what the methods promise.
+#[derive(Debug, Default)]
+pub(super) struct JobTable {
+    jobs: HashMap<JobId, Job>,
+    /// Grows with each job that is queued.
+    last_place: u64,
+    /// Grows with each change of a state, so that what happens at one moment has an order too.
+    last_change: u64,
+    last_token: u64,
+    /// Jobs by when their turn came, those that are cancelled first.
+    ready: BTreeMap<Turn, JobId>,
+    /// By when they are due.
+    delayed: BTreeMap<(Instant, u64), JobId>,
+    /// By when their lease ends.
+    claimed: BTreeMap<(Instant, u64), JobId>,
+    /// By when they ended.
+    ended: BTreeMap<(Instant, u64), JobId>,
+    by_age: BTreeMap<u64, JobId>,
+    by_state: [BTreeMap<u64, JobId>; JobState::ALL.len()],
+    keys: HashMap<String, KeyUse>,
+    /// By when their jobs were queued.
+    key_ages: BTreeMap<(Instant, u64), JobId>,
+    /// As last heard of.
+    kept_for: Option<Duration>,
+}
+
+#[derive(Debug)]
+struct Job {
+    payload: Bytes,
+    /// Its place among all jobs by when they were queued.
+    place: u64,
+    stand: Stand,
+    /// Its place among those that came to `stand` at one moment.
+    nth: u64,
+    run: u32,
+    token: u64,
+    cancelled: bool,
+    committed: bool,
+    enqueued_at: DateTime<Utc>,
+    changed_at: DateTime<Utc>,
+    /// The idempotency key that leads to this job, and since when.
+    key: Option<(String, Instant)>,
+}
+
+/// The state of a job, and what it is sorted by in there.
+#[derive(Debug, Clone)]
+enum Stand {
+    Waiting { since: Instant },
+    Delayed { due: Instant },
+    Claimed { lease_ends: Instant },
+    Done { ended: Instant },
+    Dead { ended: Instant, error: String },
+}
+
+/// When a job's turn came; sorted so that the first is claimed first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Turn {
+    /// False sorts first.
+    is_not_cancelled: bool,
+    since: Instant,
+    nth: u64,
+}
+
+#[derive(Debug)]
+struct KeyUse {
+    job: JobId,
+    fingerprint: String,
+}
+
+impl Stand {
+    fn state(&self) -> JobState {
+        match self {
+            Self::Waiting { .. } => JobState::Waiting,
+            Self::Delayed { .. } => JobState::Delayed,
+            Self::Claimed { .. } => JobState::Claimed,
+            Self::Done { .. } => JobState::Done,
+            Self::Dead { .. } => JobState::Dead,
+        }
+    }
+}
+
+impl Job {
+    fn turn(&self, since: Instant) -> Turn {
+        Turn { is_not_cancelled: !self.cancelled, since, nth: self.nth }
+    }
+
+    fn view(&self, id: JobId) -> JobView {
+        let error = if let Stand::Dead { error, .. } = &self.stand { Some(error.clone()) } else { None };
+        JobView {
+            id,
+            payload: self.payload.clone(),
+            state: self.stand.state(),
+            run: self.run,
+            token: self.token,
+            cancelled: self.cancelled,
+            committed: self.committed,
+            enqueued_at: self.enqueued_at,
+            changed_at: self.changed_at,
+            error,
+        }
+    }
+}
+
+impl JobTable {
+    pub(super) fn enqueue(&mut self, new: &NewJob, bounds: &JobBounds, now: Now) -> Enqueued {
+        self.kept_for = Some(bounds.kept_for);
+        self.tidy(now);
+        if let Some(idempotency) = &new.idempotency
+            && let Some(used) = self.keys.get(&idempotency.key)
+        {
+            let is_same = used.fingerprint == idempotency.fingerprint;
+            return if is_same { Enqueued::Repeated(used.job) } else { Enqueued::Conflict };
+        }
+        if self.jobs.contains_key(&new.id) {
+            return Enqueued::Repeated(new.id);
+        }
+        if self.jobs.len() - self.ended.len() >= bounds.unfinished {
+            return Enqueued::Full;
+        }
+        while self.jobs.len() >= bounds.kept
+            && let Some((_, oldest)) = self.ended.first_key_value()
+        {
+            self.forget(*oldest);
+        }
+        self.insert(new, now);
+        Enqueued::Queued
+    }
+
+    fn insert(&mut self, new: &NewJob, now: Now) {
+        if let Some(idempotency) = &new.idempotency {
+            let used = KeyUse { job: new.id, fingerprint: idempotency.fingerprint.clone() };
+            self.keys.insert(idempotency.key.clone(), used);
+        }
+        self.last_place += 1;
+        self.last_change += 1;
+        let job = Job {
+            payload: new.payload.clone(),
+            place: self.last_place,
+            stand: Stand::Waiting { since: now.at },
+            nth: self.last_change,
+            run: 0,
+            token: 0,
+            cancelled: false,
+            committed: false,
+            enqueued_at: now.wall,
+            changed_at: now.wall,
+            key: new.idempotency.as_ref().map(|idempotency| (idempotency.key.clone(), now.at)),
+        };
+        if job.key.is_some() {
+            self.key_ages.insert((now.at, job.place), new.id);
+        }
+        self.by_age.insert(job.place, new.id);
+        self.jobs.insert(new.id, job);
+        self.index(new.id);
+    }
+
+    pub(super) fn claim(&mut self, limit: usize, lease: Duration, now: Now) -> Vec<ClaimedJob> {
+        self.tidy(now);
+        let mut claimed = Vec::new();
+        while claimed.len() < limit
+            && let Some(id) = self.next(now)
+        {
+            claimed.extend(self.hand_out(id, lease, now));
+        }
+        claimed
+    }
+
+    /// Whose turn it is: the cancelled, those whose worker died, the others.
+    fn next(&self, now: Now) -> Option<JobId> {
+        let ready = self.ready.first_key_value();
+        let expired = self.claimed.first_key_value().filter(|((lease_ends, _), _)| *lease_ends <= now.at);
+        match (ready, expired) {
+            (Some((turn, id)), Some(_)) if !turn.is_not_cancelled => Some(*id),
+            (_, Some((_, id))) | (Some((_, id)), None) => Some(*id),
+            (None, None) => None,
+        }
+    }
+
+    fn hand_out(&mut self, id: JobId, lease: Duration, now: Now) -> Option<ClaimedJob> {
+        let micros = u64::try_from(now.wall.timestamp_micros()).unwrap_or(0);
+        self.last_token = micros.max(self.last_token + 1);
+        let token = self.last_token;
+        self.stand(id, Stand::Claimed { lease_ends: now.after_lease(lease) }, now);
+        let job = self.jobs.get_mut(&id)?;
+        job.token = token;
+        job.run = job.run.saturating_add(1);
+        Some(ClaimedJob {
+            id,
+            payload: job.payload.clone(),
+            token,
+            run: job.run,
+            cancelled: job.cancelled,
+            committed: job.committed,
+            enqueued_at: job.enqueued_at,
+        })
+    }
+
+    pub(super) fn extend(&mut self, id: JobId, token: u64, lease: Duration, now: Now) -> Held {
+        self.hold(id, token, lease, false, now)
+    }
+
+    pub(super) fn commit(&mut self, id: JobId, token: u64, lease: Duration, now: Now) -> Held {
+        self.hold(id, token, lease, true, now)
+    }
+
+    fn hold(&mut self, id: JobId, token: u64, lease: Duration, commits: bool, now: Now) -> Held {
+        let Some(job) = held_under(&mut self.jobs, id, token) else { return Held::Lost };
+        let (cancelled, changed_at) = (job.cancelled, job.changed_at);
+        job.committed |= commits && !cancelled;
+        // The state stays what it is, and so does the time of its last change.
+        self.stand(
+            id,
+            Stand::Claimed { lease_ends: now.after_lease(lease) },
+            Now { wall: changed_at, ..now },
+        );
+        if cancelled { Held::Cancelled } else { Held::Yes }
+    }
+
+    pub(super) fn finish(&mut self, id: JobId, token: u64, ending: &Ending, now: Now) -> Held {
+        let Some(job) = held_under(&mut self.jobs, id, token) else { return Held::Lost };
+        let stand = match ending {
+            Ending::Retry { .. } if job.cancelled => return Held::Cancelled,
+            Ending::Retry { after } => Stand::Delayed { due: now.after(*after) },
+            Ending::Done => Stand::Done { ended: now.at },
+            Ending::Dead { error } => Stand::Dead { ended: now.at, error: error.clone() },
+        };
+        self.stand(id, stand, now);
+        Held::Yes
+    }
+
+    pub(super) fn cancel(&mut self, id: JobId, now: Now) -> Cancelling {
+        self.tidy(now);
+        let Some(job) = self.jobs.get_mut(&id) else { return Cancelling::Unknown };
+        if matches!(job.stand, Stand::Done { .. } | Stand::Dead { .. }) {
+            return Cancelling::Ended;
+        }
+        if job.committed {
+            return Cancelling::TooLate;
+        }
+        if !job.cancelled {
+            if matches!(job.stand, Stand::Claimed { .. }) {
+                job.cancelled = true;
+            } else {
+                // It leaves its turn as one that is not cancelled, and gets another.
+                self.unindex(id);
+                self.change(id, Stand::Waiting { since: now.at }, now, true);
+            }
+        }
+        Cancelling::Asked
+    }
+
+    pub(super) fn job(&mut self, id: JobId, now: Now) -> Option<JobView> {
+        self.tidy(now);
+        self.jobs.get(&id).map(|job| job.view(id))
+    }
+
+    pub(super) fn list(
+        &mut self,
+        state: Option<JobState>,
+        before: Option<JobId>,
+        limit: usize,
+        now: Now,
+    ) -> Vec<JobView> {
+        self.tidy(now);
+        let index = state.map_or(&self.by_age, |state| &self.by_state[state as usize]);
+        let before = before.and_then(|id| self.jobs.get(&id)).map_or(u64::MAX, |job| job.place);
+        let ids = index.range(..before).rev().take(limit);
+        ids.filter_map(|(_, id)| self.jobs.get(id).map(|job| job.view(*id))).collect()
+    }
+
+    pub(super) fn settle_dead(&mut self, id: JobId, now: Now) -> bool {
+        self.tidy(now);
+        let Some(Job { stand: Stand::Dead { ended, .. }, .. }) = self.jobs.get(&id) else { return false };
+        let ended = *ended;
+        self.stand(id, Stand::Done { ended }, now);
+        true
+    }
+
+    pub(super) fn counts(&mut self, now: Now) -> JobCounts {
+        self.tidy(now);
+        let count = |state: JobState| self.by_state[state as usize].len() as u64;
+        JobCounts {
+            waiting: count(JobState::Waiting),
+            delayed: count(JobState::Delayed),
+            claimed: count(JobState::Claimed),
+            done: count(JobState::Done),
+            dead: count(JobState::Dead),
+        }
+    }
+
+    /// Does what is due by the time alone.
+    pub(super) fn tidy(&mut self, now: Now) {
+        while let Some(((due, _), id)) = self.delayed.first_key_value()
+            && *due <= now.at
+        {
+            let (due, id) = (*due, *id);
+            self.stand(id, Stand::Waiting { since: due }, now);
+        }
+        let Some(kept_for) = self.kept_for else { return };
+        let is_over = |since: Instant| now.at.duration_since(since) >= kept_for;
+        while let Some(((ended, _), id)) = self.ended.first_key_value()
+            && is_over(*ended)
+        {
+            let id = *id;
+            self.forget(id);
+        }
+        while let Some(((queued, _), id)) = self.key_ages.first_key_value()
+            && is_over(*queued)
+        {
+            let id = *id;
+            self.key_ages.pop_first();
+            if let Some((key, _)) = self.jobs.get_mut(&id).and_then(|job| job.key.take()) {
+                self.keys.remove(&key);
+            }
+        }
+    }
+
+    /// Removes a job, and the key that leads to it.
+    fn forget(&mut self, id: JobId) {
+        self.unindex(id);
+        if let Some(job) = self.jobs.remove(&id) {
+            self.by_age.remove(&job.place);
+            if let Some((key, queued)) = job.key {
+                self.keys.remove(&key);
+                self.key_ages.remove(&(queued, job.place));
+            }
+        }
+    }
+
+    fn stand(&mut self, id: JobId, stand: Stand, now: Now) {
+        self.unindex(id);
+        self.change(id, stand, now, false);
+    }
+
+    /// For a job that is in no index; it is afterwards.
+    fn change(&mut self, id: JobId, stand: Stand, now: Now, cancels: bool) {
+        if let Some(job) = self.jobs.get_mut(&id) {
+            self.last_change += 1;
+            job.nth = self.last_change;
+            job.stand = stand;
+            job.changed_at = now.wall;
+            job.cancelled |= cancels;
+        }
+        self.index(id);
+    }
+
+    fn index(&mut self, id: JobId) {
+        let Some(job) = self.jobs.get(&id) else { return };
+        self.by_state[job.stand.state() as usize].insert(job.place, id);
+        match job.stand {
+            Stand::Waiting { since } => self.ready.insert(job.turn(since), id),
+            Stand::Delayed { due } => self.delayed.insert((due, job.nth), id),
+            Stand::Claimed { lease_ends } => self.claimed.insert((lease_ends, job.nth), id),
+            Stand::Done { ended } | Stand::Dead { ended, .. } => self.ended.insert((ended, job.nth), id),
+        };
+    }
+
+    fn unindex(&mut self, id: JobId) {
+        let Some(job) = self.jobs.get(&id) else { return };
+        self.by_state[job.stand.state() as usize].remove(&job.place);
+        match job.stand {
+            Stand::Waiting { since } => self.ready.remove(&job.turn(since)),
+            Stand::Delayed { due } => self.delayed.remove(&(due, job.nth)),
+            Stand::Claimed { lease_ends } => self.claimed.remove(&(lease_ends, job.nth)),
+            Stand::Done { ended } | Stand::Dead { ended, .. } => self.ended.remove(&(ended, job.nth)),
+        };
+    }
+}
+
+/// The job, if this claim of it still holds.
+fn held_under(jobs: &mut HashMap<JobId, Job>, id: JobId, token: u64) -> Option<&mut Job> {
+    jobs.get_mut(&id).filter(|job| job.token == token && matches!(job.stand, Stand::Claimed { .. }))
+}
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::storage::Idempotency;
+
+    fn new(n: u128) -> NewJob {
+        let idempotency = Idempotency { key: n.to_string(), fingerprint: String::new() };
+        NewJob { id: JobId(Uuid::from_u128(n)), payload: Bytes::new(), idempotency: Some(idempotency) }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn every_index_lets_go_of_a_job_that_goes() {
+        let mut table = JobTable::default();
+        let bounds = JobBounds { unfinished: 10, kept: 20, kept_for: Duration::from_secs(60) };
+        let now = Now::read();
+        // The first waits for ever, so that what came after it goes before it.
+        table.enqueue(&new(0), &bounds, now);
+        table.claim(1, LEASE_MAX, now);
+        for n in 1..=100 {
+            assert_eq!(table.enqueue(&new(n), &bounds, now), Enqueued::Queued);
+            for job in table.claim(1, Duration::MAX, now) {
+                let error = String::new();
+                let ending = if n % 2 == 0 { Ending::Done } else { Ending::Dead { error } };
+                assert_eq!(table.finish(job.id, job.token, &ending, now), Held::Yes);
+            }
+        }
+        let sizes = |table: &JobTable| {
+            let by_state = table.by_state.iter().map(BTreeMap::len).sum::<usize>();
+            let by_what_they_wait_for =
+                table.ready.len() + table.delayed.len() + table.claimed.len() + table.ended.len();
+            let keys = (table.keys.len(), table.key_ages.len());
+            (table.jobs.len(), table.by_age.len(), by_state, by_what_they_wait_for, keys)
+        };
+        assert_eq!(sizes(&table), (20, 20, 20, 20, (20, 20)));
+        table.tidy(Now { at: now.at + Duration::from_secs(60), ..now });
+        assert_eq!(sizes(&table), (1, 1, 1, 1, (0, 0)), "only the one that runs is left");
+    }
+}

@@ -1,0 +1,343 @@
+//! The Lua scripts of the jobs role. All get the same keys, in the order of [`KEYS`].
+//!
+//! Times, places and tokens are microseconds since 1970 by the server's clock. Places and tokens
+//! never stand still or go back: each is at least one more than the one before it.
+//!
+//! A server that is out of memory refuses a script's first write if it adds something, and nothing
+//! after it. So no script is half done; and those that end or extend a run remove before they add,
+//! so that what would free memory is not refused.
+
+use std::sync::LazyLock;
+
+use super::scripts::Script;
+
+/// What follows `<prefix>:{jobs}:` in the names of the keys.
+pub(super) const KEYS: [&str; 15] = [
+    "fixed", "parts", "keys", "key-ages", "ready", "delayed", "leases", "ended", "ages", "meta", "waiting",
+    "delays", "claimed", "done", "dead",
+];
+
+/// Common to all scripts: names, and how a job goes from one state to another.
+///
+/// All keys expire at the same moment, a week after the last use of any of them, give or take an
+/// hour; so they vanish together, and never while somebody asks for work.
+const JOBS: &str = "
+local fixed, parts, keys, key_ages, meta = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[10]
+local ready, delayed, leases, ended, ages = KEYS[5], KEYS[6], KEYS[7], KEYS[8], KEYS[9]
+local by_state = {w = KEYS[11], d = KEYS[12], c = KEYS[13], o = KEYS[14], x = KEYS[15]}
+local sorted_in = {w = ready, d = delayed, c = leases, o = ended, x = ended}
+local AT_ONCE, HOUR, WEEK = 500, 3600000000, 604800000000
+
+local function whole(number) return string.format('%.0f', number) end
+local time = redis.call('TIME')
+local now = tonumber(time[1]) * 1000000 + tonumber(time[2])
+local held = redis.call('HMGET', meta, 'expires', 'place', 'token', 'kept_for')
+local expires, last_place, last_token = tonumber(held[1] or 0), tonumber(held[2] or 0), tonumber(held[3] or 0)
+local kept_for = tonumber(held[4])
+
+local added = {}
+local function add(key, score, member)
+  redis.call('ZADD', key, whole(score), member)
+  added[key] = true
+end
+local function set(key, field, value)
+  redis.call('HSET', key, field, value)
+  added[key] = true
+end
+local function answer(value)
+  if expires < now + WEEK - HOUR and redis.call('EXISTS', parts) == 1 then
+    expires = now + WEEK
+    set(meta, 'expires', whole(expires))
+    for _, key in ipairs(KEYS) do added[key] = true end
+  end
+  for key in pairs(added) do redis.call('PEXPIREAT', key, whole(math.floor(expires / 1000))) end
+  return value
+end
+
+local function read(id)
+  local text = redis.call('HGET', parts, id)
+  if not text then return nil end
+  local job = {}
+  job.state, job.run, job.token, job.cancelled, job.committed, job.changed, job.place, job.error =
+    string.match(text, '^(%l) (%d+) (%d+) (%d) (%d) (%d+) (%d+) (.*)$')
+  return job
+end
+local function write(id, job)
+  local text = {job.state, job.run, job.token, job.cancelled, job.committed, job.changed, job.place, job.error}
+  set(parts, id, table.concat(text, ' '))
+end
+local function stand(id, job, state, score)
+  redis.call('ZREM', sorted_in[job.state], id)
+  redis.call('ZREM', by_state[job.state], id)
+  job.state, job.changed = state, whole(now)
+  write(id, job)
+  add(sorted_in[state], score, id)
+  add(by_state[state], tonumber(job.place), id)
+end
+local function holds(job, token) return job and job.state == 'c' and job.token == token end
+
+local function read_fixed(id)
+  local text = redis.call('HGET', fixed, id)
+  if not text then return nil end
+  local queued, key_len, at = string.match(text, '^(%d+) (%S+) ()')
+  if key_len == '-' then return queued, nil, string.sub(text, at) end
+  local payload_at = at + tonumber(key_len)
+  return queued, string.sub(text, at, payload_at - 1), string.sub(text, payload_at)
+end
+local function view(id, page)
+  local job = read(id)
+  local queued, _, payload = read_fixed(id)
+  if not job or not queued then return end
+  local values = {id, job.state, job.run, job.token, job.cancelled, job.committed, queued, job.changed, job.error, payload}
+  for _, value in ipairs(values) do page[#page + 1] = value end
+end
+";
+
+/// Does what is due by the time alone, some jobs at a time. A job of which a part is missing was
+/// lost: the server was allowed to evict keys. What is left of it is removed where it is met.
+const TIDY: &str = "
+local function forget_key(key)
+  redis.call('HDEL', keys, key)
+  redis.call('ZREM', key_ages, key)
+end
+local function forget(id)
+  local queued, key = read_fixed(id)
+  local job = read(id)
+  if job and queued then
+    redis.call('ZREM', sorted_in[job.state], id)
+    redis.call('ZREM', by_state[job.state], id)
+  else
+    for _, index in pairs(sorted_in) do redis.call('ZREM', index, id) end
+    for _, index in pairs(by_state) do redis.call('ZREM', index, id) end
+  end
+  redis.call('ZREM', ages, id)
+  redis.call('HDEL', fixed, id)
+  redis.call('HDEL', parts, id)
+  if key then
+    local used = redis.call('HGET', keys, key)
+    if used and string.sub(used, 1, #id) == id then forget_key(key) end
+  end
+end
+local function tidy()
+  local due = redis.call('ZRANGEBYSCORE', delayed, '-inf', whole(now), 'WITHSCORES', 'LIMIT', 0, AT_ONCE)
+  for i = 1, #due, 2 do
+    local job = read(due[i])
+    if job then stand(due[i], job, 'w', tonumber(due[i + 1])) else forget(due[i]) end
+  end
+  if not kept_for then return end
+  local over = whole(now - kept_for)
+  for _, id in ipairs(redis.call('ZRANGEBYSCORE', ended, '-inf', over, 'LIMIT', 0, AT_ONCE)) do forget(id) end
+  for _, key in ipairs(redis.call('ZRANGEBYSCORE', key_ages, '-inf', over, 'LIMIT', 0, AT_ONCE)) do forget_key(key) end
+end
+";
+
+fn script(parts: &[&str]) -> Script {
+    Script::new(&[&[JOBS], parts].concat())
+}
+
+/// ARGV id, payload, `k` and the idempotency key (or nothing), fingerprint, bound on unfinished
+/// jobs, bound on all jobs, how long they are kept.
+///
+/// Answers `queued`, `repeated` and the job, `conflict`, or `full`.
+pub(super) static ENQUEUE: LazyLock<Script> = LazyLock::new(|| {
+    script(&[
+        TIDY,
+        "
+local id, payload, key, fingerprint = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
+local unfinished_max, kept_max = tonumber(ARGV[5]), tonumber(ARGV[6])
+local is_news = kept_for ~= tonumber(ARGV[7])
+kept_for = tonumber(ARGV[7])
+tidy()
+if key ~= '' then
+  key = string.sub(key, 2)
+  local used = redis.call('HGET', keys, key)
+  if used then
+    if string.sub(used, #id + 2) == fingerprint then return answer({'repeated', string.sub(used, 1, #id)}) end
+    return answer({'conflict'})
+  end
+else
+  key = nil
+end
+if redis.call('HEXISTS', parts, id) == 1 then return answer({'repeated', id}) end
+local unfinished = redis.call('ZCARD', by_state.w) + redis.call('ZCARD', by_state.d) + redis.call('ZCARD', by_state.c)
+if unfinished >= unfinished_max then return answer({'full'}) end
+local jobs = redis.call('HLEN', parts)
+
+local place = math.max(last_place + 1, now)
+set(fixed, id, whole(now) .. ' ' .. (key and #key or '-') .. ' ' .. (key or '') .. payload)
+write(id, {state = 'w', run = '0', token = '0', cancelled = '0', committed = '0', changed = whole(now),
+  place = whole(place), error = ''})
+add(ready, place, id)
+add(by_state.w, place, id)
+add(ages, place, id)
+set(meta, 'place', whole(place))
+if is_news then set(meta, 'kept_for', whole(kept_for)) end
+if key then
+  set(keys, key, id .. ' ' .. fingerprint)
+  add(key_ages, now, key)
+end
+local excess = math.min(jobs + 1 - kept_max, AT_ONCE)
+if excess > 0 then
+  for _, oldest in ipairs(redis.call('ZRANGE', ended, 0, excess - 1)) do forget(oldest) end
+end
+return answer({'queued'})
+",
+    ])
+});
+
+/// ARGV limit, lease. Answers for each job id, token, run, whether it was cancelled, whether it was
+/// committed, when it was queued, payload.
+pub(super) static CLAIM: LazyLock<Script> = LazyLock::new(|| {
+    script(&[
+        TIDY,
+        "
+tidy()
+local limit, lease_ends = tonumber(ARGV[1]), now + tonumber(ARGV[2])
+local ids = {}
+local function gather(key, from, to)
+  if #ids >= limit then return end
+  for _, id in ipairs(redis.call('ZRANGEBYSCORE', key, from, to, 'LIMIT', 0, limit - #ids)) do ids[#ids + 1] = id end
+end
+gather(ready, '-inf', '(0')
+gather(leases, '-inf', whole(now))
+gather(ready, '0', '+inf')
+local page = {}
+for _, id in ipairs(ids) do
+  local job = read(id)
+  local queued, _, payload = read_fixed(id)
+  if job and queued then
+    last_token = math.max(last_token + 1, now)
+    job.run, job.token = whole(tonumber(job.run) + 1), whole(last_token)
+    stand(id, job, 'c', lease_ends)
+    for _, value in ipairs({id, job.token, job.run, job.cancelled, job.committed, queued, payload}) do
+      page[#page + 1] = value
+    end
+  else
+    forget(id)
+  end
+end
+if #page > 0 then set(meta, 'token', whole(last_token)) end
+return answer(page)
+",
+    ])
+});
+
+/// ARGV id, token, lease, whether it commits. Answers `yes`, `cancelled` or `lost`.
+pub(super) static HOLD: LazyLock<Script> = LazyLock::new(|| {
+    script(&["
+local id = ARGV[1]
+local job = read(id)
+if not holds(job, ARGV[2]) then return 'lost' end
+redis.call('ZREM', leases, id)
+add(leases, now + tonumber(ARGV[3]), id)
+if job.cancelled == '1' then return answer('cancelled') end
+if ARGV[4] == '1' and job.committed == '0' then
+  job.committed = '1'
+  write(id, job)
+end
+return answer('yes')
+"])
+});
+
+/// ARGV id, token, the state to go to; then the wait for `d`, or the error for `x`.
+/// Answers as [`HOLD`].
+pub(super) static FINISH: LazyLock<Script> = LazyLock::new(|| {
+    script(&["
+local id, state = ARGV[1], ARGV[3]
+local job = read(id)
+if not holds(job, ARGV[2]) then return 'lost' end
+if state == 'd' then
+  if job.cancelled == '1' then return 'cancelled' end
+  stand(id, job, state, now + tonumber(ARGV[4]))
+else
+  if state == 'x' then job.error = ARGV[4] end
+  stand(id, job, state, now)
+end
+return answer('yes')
+"])
+});
+
+/// ARGV id. Answers `asked`, `late`, `ended` or `unknown`.
+///
+/// A job that waits goes before all that were not cancelled: below 0, still in order, still exact.
+pub(super) static CANCEL: LazyLock<Script> = LazyLock::new(|| {
+    script(&[
+        TIDY,
+        "
+tidy()
+local id = ARGV[1]
+local job = read(id)
+if not job then return answer('unknown') end
+if job.state == 'o' or job.state == 'x' then return answer('ended') end
+if job.committed == '1' then return answer('late') end
+if job.cancelled == '0' then
+  job.cancelled = '1'
+  if job.state == 'c' then write(id, job) else stand(id, job, 'w', now - 9007199254740992) end
+end
+return answer('asked')
+",
+    ])
+});
+
+/// ARGV id. Answers id, state, run, token, whether it was cancelled, whether it was committed, when
+/// it was queued, when its state changed, error, payload; or nothing.
+pub(super) static JOB: LazyLock<Script> = LazyLock::new(|| {
+    script(&[
+        TIDY,
+        "
+tidy()
+local page = {}
+view(ARGV[1], page)
+return answer(page)
+",
+    ])
+});
+
+/// ARGV state (or nothing), the job before which to begin (or nothing), limit. Answers for each job
+/// as [`JOB`].
+pub(super) static LIST: LazyLock<Script> = LazyLock::new(|| {
+    script(&[
+        TIDY,
+        "
+tidy()
+local index = by_state[ARGV[1]] or ages
+local before = read(ARGV[2])
+local below = before and '(' .. before.place or '+inf'
+local page = {}
+for _, id in ipairs(redis.call('ZREVRANGEBYSCORE', index, below, '-inf', 'LIMIT', 0, ARGV[3])) do
+  view(id, page)
+end
+return answer(page)
+",
+    ])
+});
+
+/// ARGV id. Answers whether it was a dead letter.
+pub(super) static SETTLE: LazyLock<Script> = LazyLock::new(|| {
+    script(&[
+        TIDY,
+        "
+tidy()
+local id = ARGV[1]
+local job = read(id)
+if not job or job.state ~= 'x' then return answer(0) end
+job.error = ''
+stand(id, job, 'o', tonumber(redis.call('ZSCORE', ended, id)))
+return answer(1)
+",
+    ])
+});
+
+/// Answers how many jobs are in each state, in the order of
+/// [`JobState::ALL`](crate::storage::JobState::ALL).
+pub(super) static COUNTS: LazyLock<Script> = LazyLock::new(|| {
+    script(&[
+        TIDY,
+        "
+tidy()
+local counts = {}
+for at = 11, 15 do counts[#counts + 1] = redis.call('ZCARD', KEYS[at]) end
+return answer(counts)
+",
+    ])
+});
