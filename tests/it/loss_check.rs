@@ -161,8 +161,11 @@ async fn watch_order(order: Order, nodes: Arc<[SocketAddr]>, when: When, seed: u
             url += &format!("?since={epoch}:{offset}");
         }
         // One in two has next to no room in its kernel.
-        let mut client =
-            if random.random_bool(0.5) { Client::connect(&url).await } else { Client::connect_small(&url).await };
+        let mut client = if random.random_bool(0.5) {
+            Client::connect(&url).await
+        } else {
+            Client::connect_small(&url).await
+        };
         // Leaves after a few messages, or stays.
         let mut left = if random.random_bool(0.7) { random.random_range(1..12) } else { usize::MAX };
         while left > 0 {
@@ -203,7 +206,13 @@ async fn watch_order(order: Order, nodes: Arc<[SocketAddr]>, when: When, seed: u
 }
 
 /// Tells of an order, each update at a node of its own choice, in one or several calls.
-async fn produce(order: String, count: u64, nodes: Arc<[SocketAddr]>, accepted: watch::Sender<u64>, seed: u64) {
+async fn produce(
+    order: String,
+    count: u64,
+    nodes: Arc<[SocketAddr]>,
+    accepted: watch::Sender<u64>,
+    seed: u64,
+) {
     let mut random = StdRng::seed_from_u64(seed);
     let path = format!("/api/orders/{order}/updates");
     let mut next = 1;
@@ -220,7 +229,13 @@ async fn produce(order: String, count: u64, nodes: Arc<[SocketAddr]>, accepted: 
 
 /// Runs `orders` orders of `count` updates, each with `watchers` of each kind, so many at a time;
 /// gives how many updates the watchers were told, and all faults.
-async fn run(nodes: Arc<[SocketAddr]>, orders: usize, count: u64, at_once: usize, seed: u64) -> (u64, Vec<String>) {
+async fn run(
+    nodes: Arc<[SocketAddr]>,
+    orders: usize,
+    count: u64,
+    at_once: usize,
+    seed: u64,
+) -> (u64, Vec<String>) {
     let places = Arc::new(Semaphore::new(at_once));
     let mut running = JoinSet::new();
     for index in 0..orders {
@@ -231,7 +246,9 @@ async fn run(nodes: Arc<[SocketAddr]>, orders: usize, count: u64, at_once: usize
             let (accepted, progress) = watch::channel(0);
             let order = Order { id: id.clone(), count, accepted: progress };
             let mut watchers = JoinSet::new();
-            for (place, when) in [When::Before, When::Before, When::During, When::During, When::After].into_iter().enumerate() {
+            for (place, when) in
+                [When::Before, When::Before, When::During, When::During, When::After].into_iter().enumerate()
+            {
                 let seed = seed + (index * 10 + place) as u64;
                 watchers.spawn(watch_order(order.clone(), Arc::clone(&nodes), when, seed));
             }
@@ -267,7 +284,10 @@ async fn check(nodes: &[&Running], name: &str) {
     let seed = rand::random_range(0..1_000_000);
     println!("{name}: seed {seed}");
     let (updates, faulty) = run(addresses, orders, 20, 50, seed).await;
-    println!("{name}: {orders} orders x 20 updates, 5 watchers each: {updates} told, {} faults", faulty.len());
+    println!(
+        "{name}: {orders} orders x 20 updates, 5 watchers each: {updates} told, {} faults",
+        faulty.len()
+    );
     assert!(faulty.is_empty(), "seed {seed}: {faulty:#?}");
     assert_eq!(updates, orders as u64 * 20 * 5, "every watcher stayed within the window");
 }
