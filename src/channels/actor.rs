@@ -434,12 +434,19 @@ impl Actor {
             channel = %self.channel, error = %error, kind = error.kind(), requests = self.waiting.len(),
             "the storage takes no entries; publishers are told"
         );
-        // The batch is given up. Should it take effect yet, the next one's `prev` allows for both;
-        // should it come later than the next one, the log drops it as a duplicate.
-        self.unanswered = None;
+        // What is written under a lease is not given up: it is told once, however long that takes,
+        // and refused should the lease be somebody else's by then. Other batches are given up. Should
+        // one take effect yet, the next one's `prev` allows for both; should it come later than the
+        // next one, the log drops it as a duplicate.
+        if self.waiting.front().is_none_or(|request| request.fence.is_none()) {
+            self.unanswered = None;
+        }
         self.failing_since = None;
         let cause = Arc::new(error);
-        for request in self.waiting.drain(..) {
+        let (kept, given_up): (VecDeque<_>, VecDeque<_>) =
+            self.waiting.drain(..).partition(|request| request.fence.is_some());
+        self.waiting = kept;
+        for request in given_up {
             self.common.stats.unavailable.add((request.drafts.len() - request.accepted) as u64);
             let failed = PublishError::Unavailable { accepted: request.accepted, cause: Arc::clone(&cause) };
             answer(request.answer, Err(failed));

@@ -184,7 +184,9 @@ impl Channels {
     }
 
     /// The same for the updates of an order, under a lease: its token is the fence. Nothing of
-    /// another request comes between those of one. Never refused because of who subscribes.
+    /// another request comes between those of one. Never refused because of who subscribes. Under a
+    /// lease they are never given up either: this waits until the storage has answered, and each is
+    /// in the log once, or refused.
     ///
     /// # Errors
     /// See [`PublishError`]. What the log refused is not tried again, nor is what follows it in

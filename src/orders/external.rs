@@ -14,7 +14,7 @@ use super::run::{Claim, Run, RunError};
 use super::service::Orders;
 use crate::model::{Entry, EntryKind, OrderId};
 use crate::protocol::{InvalidPayload, OrderUpdate, Standing, quoted};
-use crate::storage::{ClaimedJob, Ending, Held, Result as StorageResult};
+use crate::storage::{ClaimedJob, Ending, Held, JobState, JobView, Result as StorageResult};
 
 /// Jobs that a worker may claim at once.
 const CLAIMED_MAX: usize = 100;
@@ -22,7 +22,8 @@ const CLAIMED_MAX: usize = 100;
 /// The longest that a claim waits for something to do.
 const WAIT_MAX: Duration = Duration::from_secs(30);
 
-/// How long a report may wait for a storage that is away; then the worker is told to repeat it.
+/// How long a report may wait for a storage that is away; then the worker is told to repeat it. A
+/// lease lasts at least as long from `submitted` on.
 const REPORT_WITHIN: Duration = Duration::from_secs(10);
 
 /// What a worker asks for.
@@ -257,45 +258,48 @@ impl Orders {
         retry: bool,
         worker: Option<&str>,
     ) -> Result<Outcome, RunError> {
-        let mut run = match self.taken_up(ticket, worker).await {
-            Ok(run) => run,
-            Err(RunError::Cancelled) => {
-                let mut run = self.taken_up_cancelled(ticket, worker).await?;
-                run.fail("cancelled", "the order was cancelled").await?;
-                run.finish(&Ending::Done).await;
-                return Ok(Outcome::Failed);
-            }
-            Err(error) => return Err(error),
-        };
+        let (mut run, cancelled) = self.taken_up_or_cancelled(ticket, worker).await?;
+        if cancelled {
+            run.fail("cancelled", "the order was cancelled").await?;
+            run.finish(&Ending::Done).await;
+            return Ok(Outcome::Failed);
+        }
         Ok(match self.desk().failed(&mut run, code, message, retry).await {
             Some(after) => Outcome::Retry(after),
             None => Outcome::Failed,
         })
     }
 
-    /// The run of a call: its lease is renewed, and where it stands is read.
+    /// The run of a call, if the job is still the worker's. Only [`extend`](Self::extend) makes a lease
+    /// last longer: how long is the worker's to say.
     async fn taken_up(&self, ticket: Ticket, worker: Option<&str>) -> Result<Run, RunError> {
-        self.extend(ticket, None).await?;
-        self.taken_up_cancelled(ticket, worker).await
+        let (run, cancelled) = self.taken_up_or_cancelled(ticket, worker).await?;
+        if cancelled { Err(RunError::Cancelled) } else { Ok(run) }
     }
 
-    async fn taken_up_cancelled(&self, ticket: Ticket, worker: Option<&str>) -> Result<Run, RunError> {
+    /// The same, and whether the order was cancelled in time.
+    async fn taken_up_or_cancelled(
+        &self,
+        ticket: Ticket,
+        worker: Option<&str>,
+    ) -> Result<(Run, bool), RunError> {
         let Ticket { order, token } = ticket;
         let asked = Instant::now();
         let (job, newest) =
             tokio::try_join!(self.desk().backend.job(order.into()), self.desk().newest(order))?;
-        let job = job.filter(|job| job.token == token).ok_or(RunError::LeaseLost)?;
+        let is_held = |job: &JobView| job.token == token && job.state == JobState::Claimed;
+        let job = job.filter(is_held).ok_or(RunError::LeaseLost)?;
         let standing = newest.as_ref().map(Standing::of);
         if standing.is_some_and(|standing| standing.kind.is_terminal()) {
             return Err(RunError::Ended);
         }
-        let lasts = self.config().lease();
+        let lasts = REPORT_WITHIN;
         let claim = Claim { order, token, run: job.run, committed: job.committed, asked, lasts, standing };
         let mut run = Run::new(Arc::clone(self.desk()), claim, worker.unwrap_or("external"));
         if newest.is_some_and(|newest| run_of(&newest) == Some(job.run)) {
             run.go_on();
         }
-        Ok(run)
+        Ok((run, job.cancelled && !job.committed))
     }
 
     /// A worker's update, with what belongs to the run where the worker left it out.

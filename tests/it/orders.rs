@@ -702,6 +702,32 @@ async fn orders_and_their_updates_outlive_a_killed_gateway() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_outage_in_the_middle_of_an_order_doubles_nothing() {
+    let Some(server) = RedisServer::start(&[]) else { return };
+    let mut config = on(&server);
+    config.orders.paper.failure_rate = 0.0;
+    config.orders.paper.step_ms = 100;
+    let gateway = Running::start(config).await;
+    let id = place(gateway.address).await;
+    until_status(gateway.address, &id, "routing").await;
+    server.pause();
+    // Longer than publishers of prices would have been left waiting.
+    eventually("the update is tried again and again", async || {
+        let stats = gateway.stats().await;
+        (stats["channels"]["storage_retries"].as_u64() >= Some(5)).then_some(())
+    })
+    .await;
+    server.resume();
+    let order = eventually("the order ends", async || {
+        let answer = gateway.get(&format!("/api/orders/{id}")).await;
+        (answer.status == 200 && answer.json()["status"] == "confirmed").then(|| answer.json())
+    })
+    .await;
+    assert_eq!((types(&order).len(), &order["run"], &order["attempt"]), (7, &json!(1), &json!(1)), "{order}");
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_worker_that_is_stopped_gives_its_orders_back() {
     let Some(server) = RedisServer::start(&[]) else { return };
     let mut config = on(&server);
