@@ -14,7 +14,7 @@ use super::run::{Claim, Run, RunError};
 use super::service::Orders;
 use crate::model::{Entry, EntryKind, OrderId};
 use crate::protocol::{InvalidPayload, OrderUpdate, Standing, quoted};
-use crate::storage::{ClaimedJob, Ending, Held, JobState, JobView, Result as StorageResult};
+use crate::storage::{ClaimedJob, Ending, Held, JobState, Result as StorageResult};
 
 /// Jobs that a worker may claim at once.
 const CLAIMED_MAX: usize = 100;
@@ -287,11 +287,13 @@ impl Orders {
         let asked = Instant::now();
         let (job, newest) =
             tokio::try_join!(self.desk().backend.job(order.into()), self.desk().newest(order))?;
-        let is_held = |job: &JobView| job.token == token && job.state == JobState::Claimed;
-        let job = job.filter(is_held).ok_or(RunError::LeaseLost)?;
+        let job = job.filter(|job| job.token == token).ok_or(RunError::LeaseLost)?;
         let standing = newest.as_ref().map(Standing::of);
         if standing.is_some_and(|standing| standing.kind.is_terminal()) {
             return Err(RunError::Ended);
+        }
+        if job.state != JobState::Claimed {
+            return Err(RunError::LeaseLost);
         }
         let lasts = REPORT_WITHIN;
         let claim = Claim { order, token, run: job.run, committed: job.committed, asked, lasts, standing };

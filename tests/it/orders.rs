@@ -343,7 +343,7 @@ async fn a_worker_outside_carries_an_order_out(config: Config) {
         (&json!("0xabc"), &json!("orca"), &json!("desk-1"), &json!(1), &json!(1), &json!(1.1))
     );
     assert!(last.get("token").is_none(), "{last}");
-    about(address, job, "complete", &done).await.problem(409, "lease_lost");
+    about(address, job, "complete", &done).await.problem(409, "already_ended");
     gateway.stop().await;
 }
 
