@@ -32,6 +32,10 @@ const DRAIN_GRACE: Duration = Duration::from_secs(2);
 /// Between looks whether a thread has ended.
 const THREAD_POLL: Duration = Duration::from_millis(5);
 
+/// How long a worker may take to finish its orders or to give them back, counted from the end of the
+/// drain.
+const WORK_WITHIN: Duration = Duration::from_secs(8);
+
 /// How long appends under way may take at shutdown.
 const FLUSH_WITHIN: Duration = Duration::from_secs(5);
 
@@ -75,6 +79,8 @@ pub struct Gateway {
     storage: DropGuard,
     /// Knows the channels and feeds.
     tracker: TaskTracker,
+    /// Knows the worker, which needs the channels until its last order is done or given back.
+    work: TaskTracker,
     threads: Vec<Thread>,
 }
 
@@ -177,9 +183,10 @@ impl Gateway {
             .map(|(index, (seed, listener))| serving.clone().start(index, seed, listener));
         let threads = threads.collect::<io::Result<Vec<_>>>().map_err(StartError::Thread)?;
 
+        let work = TaskTracker::new();
         if config.node.has(Role::Worker) && config.orders.executor == ExecutorChoice::Paper {
             let executor = Arc::new(PaperExecutor::new(config.orders.paper.clone()));
-            tracker.spawn(Worker::new(&orders, executor).run(stopping.clone()));
+            work.spawn(Worker::new(&orders, executor).run(stopping.clone()));
         }
         if config.node.has(Role::Gateway) {
             if config.feeds.simulated.enabled {
@@ -206,6 +213,7 @@ impl Gateway {
             stop_channels,
             storage: stop_storage.drop_guard(),
             tracker,
+            work,
             threads,
         })
     }
@@ -257,6 +265,10 @@ impl Gateway {
             );
         }
         self.cut.cancel();
+        self.work.close();
+        if time::timeout(WORK_WITHIN, self.work.wait()).await.is_err() {
+            error!("orders under way could not be given back in time; their leases run out instead");
+        }
         self.stop_channels.cancel();
         self.tracker.close();
         if time::timeout(FLUSH_WITHIN, self.tracker.wait()).await.is_err() {

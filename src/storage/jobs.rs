@@ -214,7 +214,8 @@ pub trait Jobs: fmt::Debug + Send + Sync {
     /// lease ran out, and those that wait or are due again. Each gets a token of its own.
     async fn claim(&self, limit: usize, lease: Duration) -> Result<Vec<ClaimedJob>>;
 
-    /// Makes the lease last this long from now, also that of a job that was cancelled.
+    /// Makes the lease last at least this long from now, also that of a job that was cancelled; one
+    /// that lasts longer stays as it is.
     async fn extend(&self, id: JobId, token: u64, lease: Duration) -> Result<Held>;
 
     /// The point of no return: if the job was not cancelled, it cannot be from here on, not even

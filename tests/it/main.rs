@@ -7,6 +7,7 @@ mod bad_input;
 mod cli;
 mod jobs_contract;
 mod limits_and_stats;
+mod orders;
 mod redis_nodes;
 mod shutdown;
 mod storage_choice;

@@ -1,12 +1,10 @@
 //! How a gateway ends: what its clients are told, what is kept, and its exit code.
 
-use std::net::{SocketAddr, TcpListener};
-use std::process::{ExitStatus, Stdio};
+use std::net::TcpListener;
 
-use serde_json::{Value, json};
-use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
+use serde_json::json;
+use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
-use tokio::process::{Child, Command};
 use tokio::task::JoinSet;
 use tokio::time;
 use tokio_util::sync::CancellationToken;
@@ -15,58 +13,9 @@ use zonewire::storage::StorageChoice;
 use crate::support::client::{Client, LIMIT};
 use crate::support::eventually::eventually;
 use crate::support::gateway::{Lines, Running, config, price, publish, read_answer};
+use crate::support::process::{Process, serve};
 use crate::support::raw::{RawSocket, upgrade};
 use crate::support::redis_server::RedisServer;
-
-/// The program, serving.
-struct Process {
-    child: Child,
-    address: SocketAddr,
-    /// Reads its log to the end, so that it never waits for us.
-    _log: JoinSet<()>,
-}
-
-fn serve(args: &[String]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_zonewire"));
-    command.arg("serve").args(args).env_clear().kill_on_drop(true);
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
-    command
-}
-
-impl Process {
-    async fn start(settings: &[&str]) -> Self {
-        let mut args = vec!["--listen=127.0.0.1:0".to_owned(), "--set=log.format=json".to_owned()];
-        args.extend(settings.iter().map(|setting| format!("--set={setting}")));
-        let mut child = serve(&args).spawn().unwrap();
-        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
-        let ready = async {
-            loop {
-                let line = lines.next_line().await.unwrap().expect("the log goes on until it is ready");
-                let line: Value = serde_json::from_str(&line).unwrap_or_else(|_| panic!("{line}"));
-                if line["message"] == "ready" {
-                    return line["address"].as_str().unwrap().parse().unwrap();
-                }
-            }
-        };
-        let address = time::timeout(LIMIT, ready).await.expect("it is ready in time");
-        let mut log = JoinSet::new();
-        log.spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
-        Self { child, address, _log: log }
-    }
-
-    async fn signal(&self, signal: &str) {
-        let pid = self.child.id().expect("it still runs").to_string();
-        assert!(Command::new("kill").args([signal, &pid]).status().await.unwrap().success());
-    }
-
-    async fn ended(&mut self) -> ExitStatus {
-        time::timeout(LIMIT, self.child.wait()).await.expect("it ends in time").unwrap()
-    }
-
-    fn url(&self, path: &str) -> String {
-        format!("ws://{}{path}", self.address)
-    }
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn sigterm_tells_clients_and_ends_with_0() {

@@ -247,12 +247,12 @@ impl JobTable {
         let Some(job) = held_under(&mut self.jobs, id, token) else { return Held::Lost };
         let (cancelled, changed_at) = (job.cancelled, job.changed_at);
         job.committed |= commits && !cancelled;
+        let lease_ends = match job.stand {
+            Stand::Claimed { lease_ends } => lease_ends.max(now.after_lease(lease)),
+            _ => now.after_lease(lease),
+        };
         // The state stays what it is, and so does the time of its last change.
-        self.stand(
-            id,
-            Stand::Claimed { lease_ends: now.after_lease(lease) },
-            Now { wall: changed_at, ..now },
-        );
+        self.stand(id, Stand::Claimed { lease_ends }, Now { wall: changed_at, ..now });
         if cancelled { Held::Cancelled } else { Held::Yes }
     }
 

@@ -228,8 +228,9 @@ pub(super) static HOLD: LazyLock<Script> = LazyLock::new(|| {
 local id = ARGV[1]
 local job = read(id)
 if not holds(job, ARGV[2]) then return 'lost' end
+local lease_ends = math.max(now + tonumber(ARGV[3]), tonumber(redis.call('ZSCORE', leases, id) or 0))
 redis.call('ZREM', leases, id)
-add(leases, now + tonumber(ARGV[3]), id)
+add(leases, lease_ends, id)
 if job.cancelled == '1' then return answer('cancelled') end
 if ARGV[4] == '1' and job.committed == '0' then
   job.committed = '1'

@@ -84,6 +84,11 @@ impl Running {
         request(self.address, "GET", path, &[], b"").await
     }
 
+    /// A `POST` without a body.
+    pub(crate) async fn post_empty(&self, path: &str) -> Answer {
+        request(self.address, "POST", path, &[], b"").await
+    }
+
     /// `/ws/stats`.
     pub(crate) async fn stats(&self) -> Value {
         self.get("/ws/stats").await.json()

@@ -4,6 +4,8 @@ pub(crate) mod client;
 pub(crate) mod eventually;
 pub(crate) mod follow;
 pub(crate) mod gateway;
+pub(crate) mod orders;
+pub(crate) mod process;
 pub(crate) mod raw;
 pub(crate) mod redis_server;
 pub(crate) mod stores;

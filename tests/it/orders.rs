@@ -1,0 +1,731 @@
+//! Orders from the POST to their end: on memory and on Redis, carried out here, in another process,
+//! and by workers outside.
+
+use std::net::SocketAddr;
+
+use serde_json::{Value, json};
+use tokio::task::JoinSet;
+use zonewire::config::{Config, ExecutorChoice, Role};
+use zonewire::storage::StorageChoice;
+
+use crate::support::eventually::eventually;
+use crate::support::gateway::{JSON, Running, config, request};
+use crate::support::orders::{
+    check_updates, get_order, place, post_json, swap, types, until_ended, until_status,
+};
+use crate::support::process::Process;
+use crate::support::redis_server::RedisServer;
+
+/// Quick orders that always succeed.
+fn quick(mut config: Config) -> Config {
+    config.orders.paper.failure_rate = 0.0;
+    config.orders.paper.step_ms = 1;
+    config.orders.retry_first_ms = 1;
+    config.orders.retry_max_ms = 5;
+    config.orders.poll_ms = 5;
+    config
+}
+
+/// Carried out by workers outside.
+fn external(mut config: Config) -> Config {
+    config.orders.executor = ExecutorChoice::External;
+    config
+}
+
+fn on(server: &RedisServer) -> Config {
+    let mut config = config();
+    config.storage.backend = StorageChoice::Redis;
+    config.storage.required = true;
+    config.storage.redis = server.config();
+    config
+}
+
+/// A test body that holds on every storage.
+macro_rules! on_every_storage {
+    ($($name:ident),* $(,)?) => {
+        mod memory {
+            $(#[tokio::test(flavor = "multi_thread")]
+            async fn $name() {
+                super::$name(crate::support::gateway::config()).await;
+            })*
+        }
+        mod redis {
+            $(#[tokio::test(flavor = "multi_thread")]
+            async fn $name() {
+                let Some(server) = crate::support::redis_server::RedisServer::start(&[]) else { return };
+                super::$name(super::on(&server)).await;
+            })*
+        }
+    };
+}
+
+on_every_storage!(
+    an_order_is_carried_out_and_told_step_by_step,
+    the_same_key_and_order_give_the_same_order,
+    orders_are_listed_newest_first_by_status_and_in_pages,
+    an_order_tried_in_vain_becomes_a_dead_letter_and_can_be_placed_again,
+    a_full_queue_refuses_and_leaves_nothing,
+    a_waiting_order_can_be_cancelled,
+    an_order_under_way_is_cancelled_before_it_is_submitted,
+    a_worker_outside_carries_an_order_out,
+    a_worker_outside_must_keep_the_rules,
+    a_worker_that_went_silent_loses_its_order_and_what_it_says_later_is_refused,
+    a_job_comes_back_after_a_failure_with_the_next_attempt,
+    who_tells_of_an_order_without_a_job_is_anybody,
+    many_orders_end_once_each,
+);
+
+async fn an_order_is_carried_out_and_told_step_by_step(config: Config) {
+    let gateway = Running::start(quick(config)).await;
+    let answer = post_json(gateway.address, "/api/orders/execute", &swap()).await;
+    assert_eq!(answer.status, 202);
+    let placed = answer.json();
+    let id = placed["orderId"].as_str().unwrap();
+    assert_eq!(
+        placed,
+        json!({
+            "success": true, "orderId": id, "jobId": id, "status": "pending",
+            "wsUrl": format!("ws://{}/ws/orders/{id}", gateway.address),
+        })
+    );
+    let order = until_status(gateway.address, id, "confirmed").await;
+    assert_eq!(
+        types(&order),
+        ["routing", "routing", "building", "building", "submitted", "submitted", "confirmed"]
+    );
+    for (name, expected) in [
+        ("progress", json!(100)),
+        ("attempt", json!(1)),
+        ("maxAttempts", json!(3)),
+        ("run", json!(1)),
+        ("gap", json!(0)),
+    ] {
+        assert_eq!(order[name], expected, "{name}");
+    }
+    assert_eq!(order["order"], swap());
+    let updates = order["updates"].as_array().unwrap();
+    assert!(updates.iter().all(|update| update["executor"] == "paper" && update["message"].is_string()));
+    let quote = &updates[1];
+    assert_eq!(quote["quotesFetched"], 2);
+    let dex = quote["chosenDex"].as_str().unwrap();
+    assert!(["raydium", "meteora"].contains(&dex) && quote["quote"]["amountOut"].is_f64(), "{quote}");
+    let last = &updates[6];
+    assert_eq!((&last["dex"], last["txHash"].as_str().unwrap().len()), (&json!(dex), 64));
+    assert_eq!(&order["lastUpdate"], last);
+    let stats = eventually("the job is done", async || {
+        let stats = gateway.stats().await;
+        (stats["orders"]["jobs"]["done"] == 1).then_some(stats)
+    })
+    .await;
+    assert_eq!((&stats["orders"]["placed"], &stats["orders"]["confirmed"]), (&json!(1), &json!(1)));
+    gateway.stop().await;
+}
+
+async fn the_same_key_and_order_give_the_same_order(config: Config) {
+    let gateway = Running::start(external(config)).await;
+    let place = async |key: &str, body: &Value| {
+        let headers = [("content-type", JSON), ("idempotency-key", key)];
+        request(gateway.address, "POST", "/api/orders/execute", &headers, body.to_string().as_bytes()).await
+    };
+    let first = place("a", &swap()).await;
+    assert!(first.status == 202 && !first.head.contains("idempotency-replayed"));
+    // Many at once, and with other white space.
+    let same = swap();
+    let again = futures_util::future::join_all((0..8).map(|_| place("a", &same))).await;
+    for again in again {
+        assert_eq!((again.status, again.json()), (202, first.json()));
+        assert!(again.head.contains("idempotency-replayed: true"), "{again:?}");
+    }
+    let mut other = swap();
+    other["amount"] = json!(2);
+    place("a", &other).await.problem(409, "idempotency_conflict");
+    assert_ne!(place("b", &swap()).await.json()["orderId"], first.json()["orderId"]);
+    place(&"x".repeat(256), &swap()).await.problem(400, "invalid_idempotency_key");
+    let listed = gateway.get("/api/orders").await.json();
+    assert_eq!(listed["orders"].as_array().unwrap().len(), 2);
+    gateway.stop().await;
+}
+
+async fn orders_are_listed_newest_first_by_status_and_in_pages(config: Config) {
+    let gateway = Running::start(external(config)).await;
+    let mut placed = Vec::new();
+    for _ in 0..7 {
+        placed.push(place(gateway.address).await);
+    }
+    placed.reverse();
+    // Those at 1 and 4 are told of.
+    let claimed = claim(gateway.address, json!({ "worker": "w", "limit": 7 })).await;
+    assert_eq!(claimed.len(), 7);
+    for job in claimed.iter().filter(|job| [1, 4].map(|at| placed[at].as_str()).contains(&id_of(job))) {
+        let update = json!({ "type": "routing", "progress": 10, "token": job["token"] });
+        assert_eq!(about(gateway.address, job, "progress", &update).await.status, 200);
+    }
+    let list = async |query: &str| gateway.get(&format!("/api/orders?{query}")).await.json();
+    let ids = |page: &Value| -> Vec<String> {
+        let orders = page["orders"].as_array().unwrap().iter();
+        orders.map(|order| order["orderId"].as_str().unwrap().to_owned()).collect()
+    };
+    let all = list("").await;
+    assert_eq!((ids(&all), &all["next"]), (placed.clone(), &Value::Null));
+    let first = list("limit=3").await;
+    assert_eq!((ids(&first), first["next"].as_str()), (placed[..3].to_vec(), Some(placed[2].as_str())));
+    let second = list(&format!("limit=4&after={}", placed[2])).await;
+    assert_eq!((ids(&second), &second["next"]), (placed[3..].to_vec(), &Value::Null));
+    assert_eq!(ids(&list("status=routing").await), [placed[1].clone(), placed[4].clone()]);
+    let one = list("status=routing&limit=1").await;
+    assert_eq!(ids(&one), [placed[1].clone()]);
+    let next = one["next"].as_str().unwrap();
+    assert_eq!(ids(&list(&format!("status=routing&limit=1&after={next}")).await), [placed[4].clone()]);
+    assert_eq!(ids(&list("status=confirmed").await), [] as [String; 0]);
+    gateway.get("/api/orders?status=happy").await.problem(400, "invalid_status");
+    gateway.get("/api/orders?limit=0").await.problem(400, "invalid_limit");
+    gateway.get("/api/orders?after=x").await.problem(400, "invalid_order_id");
+    gateway.stop().await;
+}
+
+async fn an_order_tried_in_vain_becomes_a_dead_letter_and_can_be_placed_again(config: Config) {
+    let mut config = quick(config);
+    config.orders.paper.failure_rate = 1.0;
+    let gateway = Running::start(config).await;
+    let id = place(gateway.address).await;
+    let order = until_status(gateway.address, &id, "failed").await;
+    types(&order);
+    let last = &order["lastUpdate"];
+    assert_eq!((&last["progress"], &last["attempts"], &last["attempt"]), (&json!(0), &json!(3), &json!(3)));
+    let code = last["error"]["code"].as_str().unwrap();
+    assert!(["no_liquidity", "slippage_exceeded", "timeout"].contains(&code), "{last}");
+    let letters = eventually("the dead letter is listed", async || {
+        let letters = gateway.get("/api/orders/dead-letters").await.json();
+        (!letters["deadLetters"].as_array().unwrap().is_empty()).then_some(letters)
+    })
+    .await;
+    let letter = &letters["deadLetters"][0];
+    assert_eq!((&letter["orderId"], &letter["order"]), (&json!(id), &swap()));
+    assert!(letter["error"].as_str().unwrap().starts_with(code), "{letter}");
+
+    let retry = format!("/api/orders/dead-letters/{id}/retry");
+    let again = gateway.post_empty(&retry).await;
+    assert_eq!((again.status, &again.json()["retryOf"]), (202, &json!(id)));
+    let new = again.json()["orderId"].as_str().unwrap().to_owned();
+    assert_ne!(new, id);
+    gateway.post_empty(&retry).await.problem(404, "unknown_dead_letter");
+    let order = until_ended(gateway.address, &new).await;
+    assert_eq!(order["order"]["retryOf"], json!(id));
+    assert_eq!(types(&get_order(gateway.address, &id).await).last().unwrap(), "failed");
+    gateway.stop().await;
+}
+
+async fn a_full_queue_refuses_and_leaves_nothing(config: Config) {
+    let mut config = external(config);
+    config.orders.queue_max = 2;
+    let gateway = Running::start(config).await;
+    let (first, _second) = (place(gateway.address).await, place(gateway.address).await);
+    let refused = post_json(gateway.address, "/api/orders/execute", &swap()).await;
+    refused.problem(503, "queue_full");
+    assert!(refused.head.contains("retry-after: "), "{refused:?}");
+    let stats = gateway.stats().await["orders"].clone();
+    assert_eq!((&stats["jobs"]["waiting"], &stats["refused_full"]), (&json!(2), &json!(1)));
+    // One that ends makes room.
+    let job = claim(gateway.address, json!({ "worker": "w" })).await.remove(0);
+    assert_eq!(id_of(&job), first);
+    let done = json!({ "token": job["token"], "txHash": "0x1", "dex": "raydium" });
+    assert_eq!(about(gateway.address, &job, "complete", &done).await.status, 200);
+    place(gateway.address).await;
+    gateway.stop().await;
+}
+
+async fn a_waiting_order_can_be_cancelled(config: Config) {
+    let gateway = Running::start(external(config)).await;
+    let id = place(gateway.address).await;
+    let cancel = format!("/api/orders/{id}/cancel");
+    for _ in 0..2 {
+        let answer = gateway.post_empty(&cancel).await;
+        assert_eq!(
+            (answer.status, answer.json()),
+            (202, json!({ "success": true, "orderId": id, "status": "cancelling" }))
+        );
+    }
+    assert_eq!(get_order(gateway.address, &id).await["cancelRequested"], true);
+    // Whoever asks for work finds none: the order is ended on the way.
+    assert_eq!(claim(gateway.address, json!({ "worker": "w" })).await, [] as [Value; 0]);
+    let order = until_status(gateway.address, &id, "failed").await;
+    assert_eq!(
+        (types(&order), &order["lastUpdate"]["error"]["code"]),
+        (vec!["failed".to_owned()], &json!("cancelled"))
+    );
+    gateway.post_empty(&cancel).await.problem(409, "already_ended");
+    let unknown = "/api/orders/6f1c1c1e-0b5e-4b1e-9d3e-0a6f4b6f2a11/cancel";
+    gateway.post_empty(unknown).await.problem(404, "unknown_order");
+    gateway.post_empty("/api/orders/x/cancel").await.problem(400, "invalid_order_id");
+    gateway.stop().await;
+}
+
+async fn an_order_under_way_is_cancelled_before_it_is_submitted(config: Config) {
+    let gateway = Running::start(external(config)).await;
+    let (early, late) = (place(gateway.address).await, place(gateway.address).await);
+    let jobs = claim(gateway.address, json!({ "worker": "w", "limit": 2 })).await;
+    let (early_job, late_job) = (&jobs[0], &jobs[1]);
+    assert_eq!((id_of(early_job), id_of(late_job)), (early.as_str(), late.as_str()));
+    let step = |job: &Value, kind: &str, progress: u64| json!({ "token": job["token"], "type": kind, "progress": progress });
+    for job in &jobs {
+        assert_eq!(about(gateway.address, job, "progress", &step(job, "building", 60)).await.status, 200);
+    }
+    assert_eq!(
+        about(gateway.address, late_job, "progress", &step(late_job, "submitted", 75)).await.status,
+        200
+    );
+    gateway.post_empty(&format!("/api/orders/{late}/cancel")).await.problem(409, "too_late");
+    assert_eq!(gateway.post_empty(&format!("/api/orders/{early}/cancel")).await.status, 202);
+
+    let submitted = about(gateway.address, early_job, "progress", &step(early_job, "submitted", 75)).await;
+    submitted.problem(409, "cancelled");
+    about(gateway.address, early_job, "extend", &json!({ "token": early_job["token"] }))
+        .await
+        .problem(409, "cancelled");
+    let failure = json!({ "token": early_job["token"], "error": { "code": "stopped", "message": "as told" }, "retry": true });
+    let ended = about(gateway.address, early_job, "fail", &failure).await;
+    assert_eq!((ended.status, ended.json()), (200, json!({ "outcome": "failed" })));
+    let order = get_order(gateway.address, &early).await;
+    assert_eq!(
+        (types(&order), &order["lastUpdate"]["error"]["code"]),
+        (vec!["building".to_owned(), "failed".to_owned()], &json!("cancelled"))
+    );
+    gateway.stop().await;
+}
+
+async fn a_worker_outside_carries_an_order_out(config: Config) {
+    let gateway = Running::start(external(config)).await;
+    let address = gateway.address;
+    // It asks before there is anything to do.
+    let asking =
+        async { claim(address, json!({ "worker": "desk-1", "leaseMs": 20_000, "waitMs": 15_000 })).await };
+    let placing = async {
+        until_claiming(&gateway).await;
+        place(address).await
+    };
+    let (jobs, id) = tokio::join!(asking, placing);
+    let job = &jobs[0];
+    assert_eq!(jobs.len(), 1);
+    assert_eq!(
+        (
+            &job["orderId"],
+            &job["jobId"],
+            &job["run"],
+            &job["attempt"],
+            &job["maxAttempts"],
+            &job["leaseMs"],
+            &job["order"],
+            &job["previous"]
+        ),
+        (&json!(id), &json!(id), &json!(1), &json!(1), &json!(3), &json!(20_000), &swap(), &Value::Null)
+    );
+    let token = &job["token"];
+    assert_eq!(
+        about(address, job, "extend", &json!({ "token": token })).await.json(),
+        json!({ "held": true })
+    );
+    for update in [
+        json!({ "token": token, "worker": "desk-1", "type": "routing", "progress": 30, "chosenDex": "orca", "message": "found" }),
+        json!({ "token": token, "worker": "desk-1", "type": "submitted", "progress": 80 }),
+        // The answer was lost, and the worker says it again.
+        json!({ "token": token, "worker": "desk-1", "type": "submitted", "progress": 80 }),
+    ] {
+        let answer = about(address, job, "progress", &update).await;
+        assert_eq!((answer.status, answer.json()), (200, json!({ "accepted": true })));
+    }
+    let done = json!({ "token": token, "worker": "desk-1", "txHash": "0xabc", "dex": "orca", "note": 1.10 });
+    assert_eq!(about(address, job, "complete", &done).await.status, 200);
+    let order = get_order(address, &id).await;
+    assert_eq!(types(&order), ["routing", "submitted", "confirmed"]);
+    let last = &order["lastUpdate"];
+    assert_eq!(
+        (&last["txHash"], &last["dex"], &last["executor"], &last["run"], &last["attempt"], &last["note"]),
+        (&json!("0xabc"), &json!("orca"), &json!("desk-1"), &json!(1), &json!(1), &json!(1.1))
+    );
+    assert!(last.get("token").is_none(), "{last}");
+    about(address, job, "complete", &done).await.problem(409, "lease_lost");
+    gateway.stop().await;
+}
+
+async fn a_worker_outside_must_keep_the_rules(config: Config) {
+    let gateway = Running::start(external(config)).await;
+    let address = gateway.address;
+    let id = place(address).await;
+    let job = claim(address, json!({ "worker": "w" })).await.remove(0);
+    let token = job["token"].clone();
+    let with = |mut update: Value| {
+        update["token"] = token.clone();
+        update
+    };
+    for (what, body, status, code) in [
+        ("progress", with(json!({ "type": "confirmed" })), 422, "invalid_update"),
+        ("progress", with(json!({ "type": "routing", "progress": 31 })), 422, "invalid_update"),
+        ("progress", with(json!({ "type": "routing", "progress": 10, "offset": 1 })), 422, "reserved_field"),
+        ("progress", with(json!({ "type": "routing", "progress": 10, "attempt": 4 })), 422, "invalid_update"),
+        ("progress", json!({ "type": "routing", "progress": 10 }), 422, "invalid_request"),
+        ("progress", json!({ "token": 1, "type": "routing", "progress": 10 }), 409, "lease_lost"),
+        ("fail", with(json!({})), 422, "invalid_request"),
+        ("dance", with(json!({})), 404, "not_found"),
+    ] {
+        about(address, &job, what, &body).await.problem(status, code);
+    }
+    let good = with(json!({ "type": "building", "progress": 60 }));
+    assert_eq!(about(address, &job, "progress", &good).await.status, 200);
+    about(address, &job, "progress", &with(json!({ "type": "routing", "progress": 20 })))
+        .await
+        .problem(422, "invalid_update");
+    assert_eq!(types(&get_order(address, &id).await), ["building"]);
+    post_json(address, "/api/jobs/claim", &json!({})).await.problem(422, "invalid_request");
+    post_json(address, "/api/jobs/claim", &json!({ "worker": "" })).await.problem(422, "invalid_request");
+    post_json(address, "/api/jobs/x/extend", &json!({ "token": 1 })).await.problem(400, "invalid_order_id");
+    gateway.stop().await;
+}
+
+async fn a_worker_that_went_silent_loses_its_order_and_what_it_says_later_is_refused(config: Config) {
+    let gateway = Running::start(external(config)).await;
+    let address = gateway.address;
+    let id = place(address).await;
+    let silent = claim(address, json!({ "worker": "silent", "leaseMs": 1_000 })).await.remove(0);
+    let building = json!({ "token": silent["token"], "type": "building", "progress": 70 });
+    // Reported under the lease that it asked for.
+    assert_eq!(about(address, &silent, "progress", &building).await.status, 200);
+    assert_eq!(
+        about(address, &silent, "extend", &json!({ "token": silent["token"], "leaseMs": 1_000 }))
+            .await
+            .status,
+        200
+    );
+    let next =
+        eventually("the lease runs out", async || claim(address, json!({ "worker": "next" })).await.pop())
+            .await;
+    assert_eq!((&next["orderId"], &next["run"], &next["attempt"]), (&json!(id), &json!(2), &json!(2)));
+    assert_eq!(next["previous"], json!({ "status": "building", "progress": 70, "attempt": 1 }));
+    for (what, body) in [
+        ("progress", json!({ "token": silent["token"], "type": "submitted", "progress": 75 })),
+        ("complete", json!({ "token": silent["token"], "txHash": "0x1", "dex": "x" })),
+        ("fail", json!({ "token": silent["token"], "error": { "code": "x", "message": "y" } })),
+        ("extend", json!({ "token": silent["token"] })),
+    ] {
+        about(address, &silent, what, &body).await.problem(409, "lease_lost");
+    }
+    let routing = json!({ "token": next["token"], "type": "routing", "progress": 10 });
+    assert_eq!(about(address, &next, "progress", &routing).await.status, 200);
+    let done = json!({ "token": next["token"], "txHash": "0x2", "dex": "y" });
+    assert_eq!(about(address, &next, "complete", &done).await.status, 200);
+    let order = get_order(address, &id).await;
+    assert_eq!(types(&order), ["building", "routing", "confirmed"]);
+    assert_eq!(order["lastUpdate"]["txHash"], "0x2");
+    gateway.stop().await;
+}
+
+async fn a_job_comes_back_after_a_failure_with_the_next_attempt(config: Config) {
+    let gateway = Running::start(external(quick(config))).await;
+    let address = gateway.address;
+    let id = place(address).await;
+    for attempt in 1..=3 {
+        let job =
+            eventually("the job is offered", async || claim(address, json!({ "worker": "w" })).await.pop())
+                .await;
+        assert_eq!((&job["attempt"], &job["run"]), (&json!(attempt), &json!(attempt)));
+        let routing = json!({ "token": job["token"], "type": "routing", "progress": 10 });
+        assert_eq!(about(address, &job, "progress", &routing).await.status, 200);
+        let failure = json!({ "token": job["token"], "error": { "code": "no_liquidity", "message": "dry" }, "retry": true });
+        let outcome = about(address, &job, "fail", &failure).await.json();
+        assert_eq!(outcome["outcome"], if attempt < 3 { "retry" } else { "failed" });
+    }
+    let order = get_order(address, &id).await;
+    assert_eq!(types(&order), ["routing", "routing", "routing", "failed"]);
+    assert_eq!(order["lastUpdate"]["attempts"], 3);
+    assert_eq!(gateway.get("/api/orders/dead-letters").await.json()["deadLetters"][0]["orderId"], json!(id));
+    // One that makes no sense to repeat ends at once, and is no dead letter.
+    let other = place(address).await;
+    let job = claim(address, json!({ "worker": "w" })).await.remove(0);
+    let failure = json!({ "token": job["token"], "error": { "code": "unknown_token", "message": "no" }, "retry": false });
+    assert_eq!(about(address, &job, "fail", &failure).await.json()["outcome"], "failed");
+    assert_eq!(
+        get_order(address, &other).await["lastUpdate"]["error"],
+        json!({ "code": "unknown_token", "message": "no" })
+    );
+    assert_eq!(
+        gateway.get("/api/orders/dead-letters").await.json()["deadLetters"].as_array().unwrap().len(),
+        1
+    );
+    gateway.stop().await;
+}
+
+async fn who_tells_of_an_order_without_a_job_is_anybody(config: Config) {
+    let gateway = Running::start(external(config)).await;
+    let address = gateway.address;
+    let id = "6f1c1c1e-0b5e-4b1e-9d3e-0a6f4b6f2a11";
+    let path = format!("/api/orders/{id}/updates");
+    gateway.get(&format!("/api/orders/{id}")).await.problem(404, "unknown_order");
+    let one = post_json(address, &path, &json!({ "type": "routing", "progress": 10, "desk": "x" })).await;
+    assert_eq!((one.status, one.json()), (200, json!({ "accepted": 1 })));
+    let wrong = json!([{ "type": "building", "progress": 50 }, { "type": "routing", "progress": 10 }]);
+    let wrong = post_json(address, &path, &wrong).await.problem(422, "invalid_update");
+    assert_eq!((&wrong["index"], &wrong["accepted"]), (&json!(1), &json!(0)));
+    let rest = json!([{ "type": "building", "progress": 50 }, { "type": "confirmed", "txHash": "0x1" }]);
+    assert_eq!(post_json(address, &path, &rest).await.json(), json!({ "accepted": 2 }));
+    post_json(address, &path, &json!({ "type": "routing", "progress": 10 }))
+        .await
+        .problem(409, "already_ended");
+    let order = get_order(address, id).await;
+    let updates = order["updates"].as_array().unwrap();
+    assert_eq!(
+        updates.iter().map(|update| update["type"].as_str().unwrap()).collect::<Vec<_>>(),
+        ["routing", "building", "confirmed"]
+    );
+    assert_eq!((&order["status"], &updates[0]["desk"]), (&json!("confirmed"), &json!("x")));
+    let placed = place(address).await;
+    post_json(
+        address,
+        &format!("/api/orders/{placed}/updates"),
+        &json!({ "type": "routing", "progress": 10 }),
+    )
+    .await
+    .problem(409, "has_job");
+    gateway.stop().await;
+}
+
+async fn many_orders_end_once_each(config: Config) {
+    let mut config = quick(config);
+    config.orders.paper.failure_rate = 0.3;
+    config.orders.concurrency = 16;
+    let gateway = Running::start(config).await;
+    let address = gateway.address;
+    let mut placing = JoinSet::new();
+    for _ in 0..60 {
+        placing.spawn(async move { place(address).await });
+    }
+    for id in placing.join_all().await {
+        let order = until_ended(address, &id).await;
+        types(&order);
+    }
+    let stats = eventually("all jobs are done", async || {
+        let jobs = gateway.stats().await["orders"]["jobs"].clone();
+        (jobs["claimed"] == 0 && jobs["waiting"] == 0 && jobs["delayed"] == 0).then_some(jobs)
+    })
+    .await;
+    assert_eq!(stats["done"].as_u64().unwrap() + stats["dead"].as_u64().unwrap(), 60);
+    gateway.stop().await;
+}
+
+/// Claims jobs.
+async fn claim(address: SocketAddr, body: Value) -> Vec<Value> {
+    let answer = post_json(address, "/api/jobs/claim", &body).await;
+    assert_eq!(answer.status, 200, "{answer:?}");
+    answer.json()["jobs"].as_array().unwrap().clone()
+}
+
+/// A call about a claimed job.
+async fn about(
+    address: SocketAddr,
+    job: &Value,
+    what: &str,
+    body: &Value,
+) -> crate::support::gateway::Answer {
+    post_json(address, &format!("/api/jobs/{}/{what}", id_of(job)), body).await
+}
+
+fn id_of(job: &Value) -> &str {
+    job["jobId"].as_str().unwrap()
+}
+
+/// Waits until a claim has come to the gateway: it has looked into the queue, and waits.
+async fn until_claiming(gateway: &Running) {
+    eventually("somebody asks for work", async || {
+        (gateway.stats().await["http"]["accepted"].as_u64().unwrap() >= 2).then_some(())
+    })
+    .await;
+}
+
+// What needs no storage of a certain kind
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_order_is_told_field_by_field() {
+    let gateway = Running::start(external(config())).await;
+    let post = async |kind: &str, body: &[u8]| {
+        request(gateway.address, "POST", "/api/orders/execute", &[("content-type", kind)], body).await
+    };
+    let wrong = post(JSON, br#"{"tokenIn":"S L","amount":-1,"slippage":2,"x":1}"#)
+        .await
+        .problem(422, "invalid_order");
+    let fields: Vec<&str> =
+        wrong["errors"].as_array().unwrap().iter().map(|fault| fault["field"].as_str().unwrap()).collect();
+    assert_eq!(fields, ["tokenIn", "tokenOut", "amount", "slippage", "x"]);
+    post(JSON, b"{").await.problem(400, "invalid_json");
+    post(JSON, b"\xff").await.problem(400, "invalid_utf8");
+    post("text/plain", b"{}").await.problem(415, "unsupported_media_type");
+    post("application/x-ndjson", b"{}").await.problem(415, "unsupported_media_type");
+    post(JSON, &vec![b' '; 2 << 20]).await.problem(413, "body_too_large");
+    gateway.get("/api/orders/nonsense").await.problem(400, "invalid_order_id");
+    assert_eq!(gateway.get("/api/orders").await.json()["orders"], json!([]));
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_address_of_the_socket_is_the_one_that_the_client_uses() {
+    let mut config = external(config());
+    config.http.trusted_proxies = vec!["127.0.0.1".to_owned()];
+    let gateway = Running::start(config).await;
+    let headers =
+        [("content-type", JSON), ("x-forwarded-proto", "https"), ("x-forwarded-host", "stream.example.com")];
+    let body = swap().to_string();
+    let answer = request(gateway.address, "POST", "/api/orders/execute", &headers, body.as_bytes()).await;
+    let url = answer.json()["wsUrl"].as_str().unwrap().to_owned();
+    assert!(url.starts_with("wss://stream.example.com/ws/orders/"), "{url}");
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn jobs_are_offered_outside_only_where_that_is_configured() {
+    let gateway = Running::start(quick(config())).await;
+    post_json(gateway.address, "/api/jobs/claim", &json!({ "worker": "w" }))
+        .await
+        .problem(409, "not_external");
+    gateway.stop().await;
+}
+
+// Several processes
+
+fn settings<'a>(redis: &'a str, more: &[&'a str]) -> Vec<&'a str> {
+    let mut settings = vec![
+        "storage.backend=redis",
+        "storage.required=true",
+        redis,
+        "http.drain_s=0",
+        "http.shards=1",
+        "orders.paper.failure_rate=0",
+        "orders.lease_s=1",
+        "orders.retry_first_ms=10",
+    ];
+    settings.extend(more);
+    settings
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_work_is_done_in_another_process() {
+    let Some(server) = RedisServer::start(&[]) else { return };
+    let mut config = on(&server);
+    config.node.roles = vec![Role::Gateway];
+    let gateway = Running::start(config).await;
+    let waits = place(gateway.address).await;
+    assert_eq!(get_order(gateway.address, &waits).await["status"], "pending");
+
+    let redis = format!("storage.redis.url=redis://127.0.0.1:{}", server.port);
+    let worker = Process::start(&settings(&redis, &["node.roles=worker", "orders.paper.step_ms=5"])).await;
+    // It tells how it does, and nothing else.
+    let answer = request(worker.address, "GET", "/health/ready", &[], b"").await;
+    assert_eq!(answer.status, 200);
+    request(worker.address, "GET", "/api/orders", &[], b"").await.problem(404, "no_gateway");
+    let order = until_status(gateway.address, &waits, "confirmed").await;
+    assert_eq!(types(&order).len(), 7);
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_order_ends_once_when_its_worker_is_killed_or_stands_still() {
+    let Some(server) = RedisServer::start(&[]) else { return };
+    let mut config = on(&server);
+    config.node.roles = vec![Role::Gateway];
+    let gateway = Running::start(config).await;
+    let redis = format!("storage.redis.url=redis://127.0.0.1:{}", server.port);
+    let slow = settings(&redis, &["node.roles=worker", "orders.paper.step_ms=400", "orders.concurrency=4"]);
+    for signal in ["-KILL", "-STOP"] {
+        let first = Process::start(&slow).await;
+        let mut ids = Vec::new();
+        for _ in 0..4 {
+            ids.push(place(gateway.address).await);
+        }
+        for id in &ids {
+            eventually("the order is under way", async || {
+                let order = get_order(gateway.address, id).await;
+                (order["progress"].as_u64() >= Some(50)).then_some(())
+            })
+            .await;
+        }
+        first.signal(signal).await;
+        let second = Process::start(&slow).await;
+        let mut attempts = Vec::new();
+        for id in &ids {
+            attempts.push(until_status(gateway.address, id, "confirmed").await["attempt"].as_u64().unwrap());
+        }
+        // Those that were far enough may have ended with the first one.
+        assert!(attempts.iter().all(|attempt| *attempt <= 2) && attempts.contains(&2), "{attempts:?}");
+        if signal == "-STOP" {
+            // It wakes up, and must find that the orders are no longer its own.
+            first.signal("-CONT").await;
+            let lost = eventually("it notices", async || {
+                let stats = request(first.address, "GET", "/ws/stats", &[], b"").await.json();
+                let orders = &stats["orders"];
+                let ended = orders["confirmed"].as_u64()? + orders["leases_lost"].as_u64()?;
+                (ended + orders["updates_refused"].as_u64()? >= 4).then_some(ended)
+            })
+            .await;
+            assert!(lost <= 8);
+        }
+        for id in &ids {
+            assert_eq!(types(&get_order(gateway.address, id).await).last().unwrap(), "confirmed");
+        }
+        drop((first, second));
+    }
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn orders_and_their_updates_outlive_a_killed_gateway() {
+    let Some(server) = RedisServer::start(&[]) else { return };
+    let redis = format!("storage.redis.url=redis://127.0.0.1:{}", server.port);
+    let all = settings(&redis, &["orders.paper.step_ms=300"]);
+    let gateway = Process::start(&all).await;
+    let mut ids = Vec::new();
+    for _ in 0..5 {
+        ids.push(place(gateway.address).await);
+    }
+    let before = eventually("the first is under way", async || {
+        let order = get_order(gateway.address, &ids[0]).await;
+        (order["progress"].as_u64() >= Some(50)).then_some(order)
+    })
+    .await;
+    gateway.signal("-KILL").await;
+    drop(gateway);
+
+    let gateway = Process::start(&all).await;
+    for id in &ids {
+        let order = until_status(gateway.address, id, "confirmed").await;
+        types(&order);
+        if *id == ids[0] {
+            let had = before["updates"].as_array().unwrap();
+            assert_eq!(order["updates"].as_array().unwrap()[..had.len()], had[..]);
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_is_stopped_gives_its_orders_back() {
+    let Some(server) = RedisServer::start(&[]) else { return };
+    let mut config = on(&server);
+    config.node.roles = vec![Role::Gateway];
+    let gateway = Running::start(config).await;
+    let redis = format!("storage.redis.url=redis://127.0.0.1:{}", server.port);
+    // Its lease and its steps are long: only giving it back lets another one go on in time.
+    let slow = settings(
+        &redis,
+        &[
+            "node.roles=worker",
+            "orders.paper.step_ms=60000",
+            "orders.lease_s=600",
+            "orders.run_timeout_s=600",
+        ],
+    );
+    let mut first = Process::start(&slow).await;
+    let id = place(gateway.address).await;
+    until_status(gateway.address, &id, "routing").await;
+    first.signal("-TERM").await;
+    assert!(first.ended().await.success());
+    let _second = Process::start(&settings(&redis, &["node.roles=worker", "orders.paper.step_ms=5"])).await;
+    let order = until_status(gateway.address, &id, "confirmed").await;
+    assert_eq!((&order["attempt"], &order["run"]), (&json!(2), &json!(2)));
+    check_updates(order["updates"].as_array().unwrap());
+    gateway.stop().await;
+}

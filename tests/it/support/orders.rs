@@ -1,0 +1,78 @@
+//! Orders as a client places and reads them.
+
+use std::net::SocketAddr;
+
+use serde_json::{Value, json};
+
+use super::eventually::eventually;
+use super::gateway::{Answer, JSON, request};
+
+/// What every test orders, unless it says otherwise.
+pub(crate) fn swap() -> Value {
+    json!({ "tokenIn": "SOL", "tokenOut": "USDC", "amount": 1.5, "slippage": 0.01 })
+}
+
+/// Posts JSON.
+pub(crate) async fn post_json(address: SocketAddr, path: &str, body: &Value) -> Answer {
+    request(address, "POST", path, &[("content-type", JSON)], body.to_string().as_bytes()).await
+}
+
+/// Places an order; it must be accepted.
+pub(crate) async fn place(address: SocketAddr) -> String {
+    let answer = post_json(address, "/api/orders/execute", &swap()).await;
+    assert_eq!(answer.status, 202, "{answer:?}");
+    answer.json()["orderId"].as_str().unwrap().to_owned()
+}
+
+/// `GET /api/orders/{id}`; the order must be known.
+pub(crate) async fn get_order(address: SocketAddr, id: &str) -> Value {
+    let answer = request(address, "GET", &format!("/api/orders/{id}"), &[], b"").await;
+    assert_eq!(answer.status, 200, "{answer:?}");
+    answer.json()
+}
+
+/// Waits until an order has a status.
+pub(crate) async fn until_status(address: SocketAddr, id: &str, status: &str) -> Value {
+    eventually(&format!("order {id} is {status}"), async || {
+        let order = get_order(address, id).await;
+        (order["status"] == status).then_some(order)
+    })
+    .await
+}
+
+/// Waits until an order has ended, however.
+pub(crate) async fn until_ended(address: SocketAddr, id: &str) -> Value {
+    eventually(&format!("order {id} ends"), async || {
+        let order = get_order(address, id).await;
+        ["confirmed", "failed"].iter().any(|end| order["status"] == *end).then_some(order)
+    })
+    .await
+}
+
+/// Checks what holds of every order's updates: offsets without holes, stages in order within an
+/// attempt, attempts one by one, and one last update at most. Gives the types in order.
+pub(crate) fn check_updates(updates: &[Value]) -> Vec<String> {
+    let mut before: Option<(u64, u64, u64)> = None;
+    for (place, update) in updates.iter().enumerate() {
+        let number = |name: &str| update[name].as_u64().unwrap_or_else(|| panic!("{name} in {update}"));
+        let attempt = update.get("attempt").map_or(1, |_| number("attempt"));
+        let (offset, progress) = (number("offset"), number("progress"));
+        let is_last = place + 1 == updates.len();
+        let ends = update["type"] == "confirmed" || update["type"] == "failed";
+        assert!(!ends || is_last, "something follows the end: {updates:?}");
+        if let Some((offset_before, attempt_before, progress_before)) = before {
+            assert_eq!(offset, offset_before + 1, "{updates:?}");
+            let goes_on = attempt == attempt_before && progress >= progress_before;
+            let begins = attempt == attempt_before + 1
+                && ["routing", "submitted"].iter().any(|kind| update["type"] == *kind);
+            assert!(goes_on || begins || update["type"] == "failed", "{updates:?}");
+        }
+        before = Some((offset, attempt, progress));
+    }
+    updates.iter().map(|update| update["type"].as_str().unwrap().to_owned()).collect()
+}
+
+/// An order's kept updates, checked.
+pub(crate) fn types(order: &Value) -> Vec<String> {
+    check_updates(order["updates"].as_array().unwrap())
+}
