@@ -19,3 +19,7 @@ bench *arguments:
 # A gateway with made-up prices at http://127.0.0.1:8080
 demo *arguments:
     cargo run --release -- demo {{ arguments }}
+
+# A thousand orders of twenty updates and five thousand watchers: is any update lost, doubled, reordered?
+loss-check orders="1000":
+    ZONEWIRE_LOSS_CHECK_ORDERS={{ orders }} cargo test --release --test it loss_check -- --nocapture --test-threads 1

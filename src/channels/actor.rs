@@ -16,8 +16,8 @@ use super::error::{JoinError, PublishError};
 use super::live::{Live, LiveBatch};
 use super::merge::{Merge, Offered};
 use super::stats::ChannelStats;
-use crate::model::{ChannelName, DraftEntry, Entry, EntryId, Epoch, Lane, NodeId, Position};
-use crate::storage::{Append, AppendAnswer, AppendBatch, Appended, SharedBackend, StorageError};
+use crate::model::{ChannelKind, ChannelName, DraftEntry, Entry, EntryId, Epoch, Lane, NodeId, Position};
+use crate::storage::{Append, AppendAnswer, AppendBatch, Appended, Refusal, SharedBackend, StorageError};
 use crate::support::backoff::Backoff;
 
 /// Between tries of a storage call that failed.
@@ -30,8 +30,8 @@ const RETRY: Backoff = Backoff {
 /// Entries in one read of the log.
 const REPAIR_PAGE: usize = 300;
 
-/// How long a channel that nobody published to is held after its last subscriber left.
-const UNUSED_LINGER: Duration = Duration::from_secs(1);
+/// How long a channel that nobody published to, or that of an order, is held after its last use.
+const SHORT_LINGER: Duration = Duration::from_secs(1);
 
 /// Commands taken in one turn before the storage is used.
 const COMMANDS_PER_TURN: usize = 256;
@@ -48,6 +48,8 @@ pub(super) enum Command {
 #[derive(Debug)]
 pub(super) struct Request {
     pub(super) drafts: Vec<DraftEntry>,
+    /// The lease under which they are appended.
+    pub(super) fence: Option<u64>,
     /// How many of them the log has acknowledged.
     pub(super) accepted: usize,
     pub(super) answer: oneshot::Sender<Result<(), PublishError>>,
@@ -207,9 +209,11 @@ impl Actor {
 
     fn idle_at(&self) -> Option<Instant> {
         let nobody = !self.joined.contains(&true);
-        // A name that was only asked for is let go soon, so that asking for many costs little.
+        // A name that was only asked for is let go soon, so that asking for many costs little; and an
+        // order, because there are many and each is short.
+        let is_lasting = self.published && self.channel.kind() == ChannelKind::Zone;
         let linger =
-            if self.published { Duration::from_secs(self.common.config.idle_after_s) } else { UNUSED_LINGER };
+            if is_lasting { Duration::from_secs(self.common.config.idle_after_s) } else { SHORT_LINGER };
         nobody.then(|| self.used_at + linger)
     }
 
@@ -305,9 +309,9 @@ impl Actor {
                 self.rechain(batch).await
             }
             Ok(AppendAnswer::Done(results)) => {
-                if let Some(Appended::Gap { last }) =
-                    results.iter().find(|r| matches!(r, Appended::Gap { .. }))
-                {
+                let taken = taken(&results);
+                // Behind a refused entry there is always a gap, which means nothing.
+                if let Some(Appended::Gap { last }) = results.get(taken) {
                     // The same life, but it forgot what it acknowledged: it was rolled back.
                     let acked = batch.entries.first().map_or(0, |first| first.prev);
                     warn!(channel = %self.channel, acked, last, "the log lost acknowledged entries; beginning a new epoch");
@@ -317,7 +321,7 @@ impl Actor {
                         .await?;
                     return self.rechain(batch).await;
                 }
-                self.on_appended(batch, &results).await;
+                self.on_appended(batch, &results, taken).await;
                 Ok(())
             }
         }
@@ -325,11 +329,18 @@ impl Actor {
 
     fn next_batch(&mut self) -> AppendBatch {
         let chain = self.chain.as_ref().expect("opened before");
-        let drafts = self.waiting.iter().flat_map(|request| &request.drafts[request.accepted..]);
+        // A log of an order may refuse a request; that must not be a link in another's chain.
+        let requests_max = match self.channel.kind() {
+            ChannelKind::Zone => usize::MAX,
+            ChannelKind::Order => 1,
+        };
+        let drafts = self.waiting.iter().take(requests_max).flat_map(|request| {
+            request.drafts[request.accepted..].iter().map(|draft| (draft, request.fence))
+        });
         let mut prev = chain.acked;
         let mut seq = self.next_seq;
-        let entries = drafts.take(self.common.config.append_batch_entries).map(|draft| {
-            let append = Append { seq, prev, draft: draft.clone(), fence: None };
+        let entries = drafts.take(self.common.config.append_batch_entries).map(|(draft, fence)| {
+            let append = Append { seq, prev, draft: draft.clone(), fence };
             (prev, seq) = (seq, seq + 1);
             append
         });
@@ -358,12 +369,16 @@ impl Actor {
         Ok(())
     }
 
-    async fn on_appended(&mut self, batch: AppendBatch, results: &[Appended]) {
+    /// The log has the first `taken` entries of the batch; it refused the next one, if there is one.
+    async fn on_appended(&mut self, batch: AppendBatch, results: &[Appended], taken: usize) {
         let AppendBatch { epoch, producer, entries, .. } = batch;
-        if let (Some(chain), Some(last)) = (&mut self.chain, entries.last()) {
+        if let (Some(chain), Some(last)) = (&mut self.chain, entries[..taken].last()) {
             chain.acked = last.seq;
         }
-        self.acknowledge(entries.len());
+        self.acknowledge(taken);
+        if let Some(Appended::Refused(refusal)) = results.get(taken) {
+            self.refuse(*refusal);
+        }
         let applied = entries.into_iter().zip(results).filter_map(|(append, result)| match *result {
             Appended::Applied { offset } => {
                 Some(Entry { offset, id: EntryId { producer, seq: append.seq }, draft: append.draft })
@@ -372,7 +387,7 @@ impl Actor {
         });
         let applied: Vec<Entry> = applied.collect();
         // A repeated batch was in the log already; where, only the log or an echo can tell.
-        self.suspect |= self.merge.is_some() && applied.len() < results.len();
+        self.suspect |= self.merge.is_some() && applied.len() < taken;
         self.offer(&epoch, applied).await;
     }
 
@@ -391,6 +406,18 @@ impl Actor {
                 answer(done.answer, Ok(()));
             }
         }
+    }
+
+    /// The log takes the next waiting draft neither now nor later, and so nothing of its request.
+    fn refuse(&mut self, refusal: Refusal) {
+        let Some(refused) = self.waiting.pop_front() else { return };
+        let counter = match refusal {
+            Refusal::StaleFence { .. } => &self.common.stats.refused_stale,
+            Refusal::Closed => &self.common.stats.refused_closed,
+        };
+        counter.add((refused.drafts.len() - refused.accepted) as u64);
+        debug!(channel = %self.channel, accepted = refused.accepted, %refusal, "the log refused entries");
+        answer(refused.answer, Err(PublishError::Refused { accepted: refused.accepted, refusal }));
     }
 
     fn on_append_failure(&mut self, error: StorageError) {
@@ -488,6 +515,12 @@ impl Actor {
             if read_to_end {
                 merge.hole_filled();
             }
+            if page.first > after + 1 && ready.is_empty() {
+                // Where nothing follows, no later entry would show subscribers that these are missing.
+                let skipped =
+                    Live::Skipped { channel: self.channel.clone(), epoch, offset: merge.delivered() };
+                self.tell_shards(&skipped).await;
+            }
             self.deliver(&ready).await;
             if read_to_end {
                 return Ok(());
@@ -533,6 +566,12 @@ impl Actor {
             }
         }
     }
+}
+
+/// How many entries, from the front, are in the log.
+fn taken(results: &[Appended]) -> usize {
+    let is_in = |result: &&Appended| matches!(result, Appended::Applied { .. } | Appended::Duplicate);
+    results.iter().take_while(is_in).count()
 }
 
 fn answer(to: oneshot::Sender<Result<(), PublishError>>, result: Result<(), PublishError>) {

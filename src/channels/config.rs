@@ -13,7 +13,8 @@ use crate::support::checks::{Checks, Finding};
 pub struct ChannelsConfig {
     /// The lane of zones that are not in `lanes`: `latest` or `every`. Default `latest`.
     pub default_lane: Lane,
-    /// Zones in all; a publish or subscribe that would make one more is refused. Default 10,000.
+    /// Zones in all; a publish that would make one more is refused. Subscribers may ask for twice as
+    /// many, and for as many orders that nothing is published to. Default 10,000.
     pub zones_max: usize,
     /// Keys per zone that the latest price is kept of. Default 10,000.
     pub keys_per_zone_max: usize,

@@ -67,8 +67,8 @@ pub enum JoinError {
     /// The storage did not answer; worth another try.
     #[error("the storage does not answer at the moment")]
     Unavailable(#[source] StorageError),
-    /// One channel more than is kept.
-    #[error("there are {0} channels already")]
+    /// One channel of its kind more than subscribers may begin.
+    #[error("there are {0} channels of this kind already")]
     TooManyChannels(usize),
     /// The gateway is shutting down.
     #[error("the gateway is shutting down")]

@@ -1,7 +1,6 @@
 //! All channels of this node: finds or starts the actor of each, and passes echoes on to them.
 
 use std::collections::HashMap;
-use std::collections::hash_map::Entry as Slot;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
@@ -20,7 +19,7 @@ use super::error::{JoinError, PublishError};
 use super::keys::Keys;
 use super::live::Live;
 use super::stats::ChannelStats;
-use crate::model::{ChannelName, DraftEntry, Entry, NodeId, Position, Zone};
+use crate::model::{ChannelKind, ChannelName, DraftEntry, Entry, NodeId, Position, Zone};
 use crate::storage::{EPOCH_KEPT_FOR, LogEvent, Page, RecordKind, Result as StorageResult, SharedBackend};
 
 /// Echoes that wait for one channel; past it the log is read instead.
@@ -42,10 +41,67 @@ pub struct Channels(Arc<Hub>);
 #[derive(Debug)]
 struct Hub {
     common: Arc<Common>,
-    actors: Mutex<HashMap<ChannelName, Door>>,
+    actors: Mutex<Actors>,
     zones: Mutex<HashMap<ChannelName, tokio::time::Instant>>,
     tracker: TaskTracker,
     runtime: Handle,
+}
+
+/// The channels that have an actor.
+#[derive(Debug, Default)]
+struct Actors {
+    doors: HashMap<ChannelName, Door>,
+    /// How many of them count against the bound of zones.
+    zones: usize,
+    /// The same for orders.
+    orders: usize,
+}
+
+impl Actors {
+    /// How many channels of this one's kind count.
+    fn counted(&mut self, channel: &ChannelName) -> &mut usize {
+        match channel.kind() {
+            ChannelKind::Zone => &mut self.zones,
+            ChannelKind::Order => &mut self.orders,
+        }
+    }
+
+    /// The way to an actor that takes commands.
+    fn open(&self, channel: &ChannelName) -> Option<Door> {
+        self.doors.get(channel).filter(|door| !door.commands.is_closed()).cloned()
+    }
+
+    fn insert(&mut self, channel: &ChannelName, door: Door) {
+        *self.counted(channel) += usize::from(door.counts);
+        if let Some(before) = self.doors.insert(channel.clone(), door) {
+            *self.counted(channel) -= usize::from(before.counts);
+        }
+    }
+
+    /// Forgets an actor that has ended.
+    fn remove_closed(&mut self, channel: &ChannelName) {
+        if self.doors.get(channel).is_some_and(|door| door.commands.is_closed())
+            && let Some(removed) = self.doors.remove(channel)
+        {
+            *self.counted(channel) -= usize::from(removed.counts);
+        }
+    }
+}
+
+/// Who needs the actor of a channel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Need {
+    Publisher,
+    Subscriber,
+}
+
+impl Command {
+    fn need(&self) -> Need {
+        match self {
+            Self::Publish(_) => Need::Publisher,
+            Self::Join { .. } | Self::Leave { .. } => Need::Subscriber,
+        }
+    }
 }
 
 /// The way to one actor.
@@ -58,6 +114,9 @@ struct Door {
     places: Arc<Semaphore>,
     /// `None` until they have been read from the storage.
     keys: Arc<Mutex<Option<Keys>>>,
+    /// It counts against the bound of channels that subscribers may begin: any zone, and an order
+    /// that a subscriber asked for before anything was published to it here.
+    counts: bool,
 }
 
 /// What the channels need to start.
@@ -100,7 +159,7 @@ impl Channels {
         while let Some(event) = incoming.recv().await {
             match event {
                 LogEvent::Appended { channel, epoch, entries } => {
-                    let Some(door) = self.0.actors.lock().get(&channel).cloned() else { continue };
+                    let Some(door) = self.0.actors.lock().doors.get(&channel).cloned() else { continue };
                     if door.echoes.try_send(Echo { epoch, entries }).is_err() {
                         self.0.common.stats.echoes_dropped.add(1);
                         door.suspicion.raise();
@@ -108,7 +167,7 @@ impl Channels {
                 }
                 LogEvent::Suspect => {
                     let actors = self.0.actors.lock();
-                    actors.values().for_each(|door| door.suspicion.raise());
+                    actors.doors.values().for_each(|door| door.suspicion.raise());
                 }
             }
         }
@@ -124,23 +183,30 @@ impl Channels {
         self.publish_under(channel, drafts, None).await
     }
 
-    /// The same for the updates of an order, under a lease: its token is the fence.
+    /// The same for the updates of an order, under a lease: its token is the fence. Nothing of
+    /// another request comes between those of one. Never refused because of who subscribes.
     ///
     /// # Errors
-    /// See [`PublishError`].
+    /// See [`PublishError`]. What the log refused is not tried again, nor is what follows it in
+    /// `drafts`.
     pub(crate) async fn publish_under(
         &self,
         channel: &ChannelName,
         drafts: Vec<DraftEntry>,
-        _fence: Option<u64>,
+        fence: Option<u64>,
     ) -> Result<(), PublishError> {
         if drafts.is_empty() {
             return Ok(());
         }
-        self.admit_zone(channel).await?;
+        let is_zone = channel.kind() == ChannelKind::Zone;
+        if is_zone {
+            self.admit_zone(channel).await?;
+        }
         // Zones are counted by `admit_zone`; subscriptions to other names must not take their places.
-        let door = self.door(channel, usize::MAX).map_err(|max| PublishError::TooManyZones { max })?;
-        self.admit_keys(channel, &door, &drafts).await?;
+        let door = self.door(channel, Need::Publisher);
+        if is_zone {
+            self.admit_keys(channel, &door, &drafts).await?;
+        }
         let config = &self.0.common.config;
         let stopping = || PublishError::ShuttingDown { accepted: 0 };
         // A request larger than the whole queue takes all places, and so goes alone.
@@ -149,7 +215,7 @@ impl Channels {
         let permit =
             Arc::clone(&door.places).acquire_many_owned(places).await.map_err(|_closed| stopping())?;
         let (answer, answered) = oneshot::channel();
-        let request = Request { drafts, accepted: 0, answer, _places: permit };
+        let request = Request { drafts, fence, accepted: 0, answer, _places: permit };
         self.send(channel, door, Command::Publish(request)).await.map_err(|_stopped| stopping())?;
         answered.await.unwrap_or_else(|_dropped| Err(stopping()))
     }
@@ -157,7 +223,7 @@ impl Channels {
     /// From the answer on, the shard gets all entries of the channel after the position answered.
     /// Joining again is harmless.
     pub(crate) async fn join(&self, channel: &ChannelName, shard: usize) -> Result<Position, JoinError> {
-        let door = self.door(channel, self.joined_max()).map_err(JoinError::TooManyChannels)?;
+        let door = self.door_if_room(channel).map_err(JoinError::TooManyChannels)?;
         let (answer, answered) = oneshot::channel();
         let join = Command::Join { shard, answer };
         self.send(channel, door, join).await.map_err(|_stopped| JoinError::ShuttingDown)?;
@@ -166,7 +232,7 @@ impl Channels {
 
     /// The shard needs the channel no more. Entries on their way may still come.
     pub(crate) async fn leave(&self, channel: &ChannelName, shard: usize) {
-        let door = self.0.actors.lock().get(channel).cloned();
+        let door = self.0.actors.lock().doors.get(channel).cloned();
         // An actor that has ended has nobody to leave; its successor never had this shard.
         if let Some(door) = door
             && door.commands.send(Command::Leave { shard }).await.is_err()
@@ -177,7 +243,7 @@ impl Channels {
 
     /// What was read from the log does not fit what came live: the channel looks at the log anew.
     pub(crate) fn doubt(&self, channel: &ChannelName) {
-        if let Some(door) = self.0.actors.lock().get(channel) {
+        if let Some(door) = self.0.actors.lock().doors.get(channel) {
             door.suspicion.raise();
         }
     }
@@ -238,7 +304,7 @@ impl Channels {
 
     /// How many channels have an actor now.
     pub(crate) fn active(&self) -> usize {
-        self.0.actors.lock().len()
+        self.0.actors.lock().doors.len()
     }
 
     /// Remembers a zone that is published to, unless there are too many.
@@ -296,34 +362,33 @@ impl Channels {
         admitted.map_err(|index| PublishError::TooManyKeys { max, index })
     }
 
-    /// The way to a channel's actor, which is started if need be; or how many there are already.
-    fn door(&self, channel: &ChannelName, max: usize) -> Result<Door, usize> {
-        let hub = &self.0;
-        let mut actors = hub.actors.lock();
-        let count = actors.len();
-        let slot = match actors.entry(channel.clone()) {
-            Slot::Occupied(door) if !door.get().commands.is_closed() => return Ok(door.get().clone()),
-            Slot::Occupied(mut closed) => {
-                let door = self.start(channel);
-                closed.insert(door.clone());
-                return Ok(door);
-            }
-            Slot::Vacant(slot) => slot,
-        };
-        if count >= max {
-            return Err(count);
-        }
-        let door = self.start(channel);
-        slot.insert(door.clone());
-        Ok(door)
+    /// The way to a channel's actor, which is started if need be.
+    fn door(&self, channel: &ChannelName, need: Need) -> Door {
+        let mut actors = self.0.actors.lock();
+        actors.open(channel).unwrap_or_else(|| self.start(&mut actors, channel, need))
     }
 
-    /// Subscribers may ask for zones that nobody publishes, so there may be twice as many channels.
+    /// The same for a new subscriber; or how many channels there are already.
+    fn door_if_room(&self, channel: &ChannelName) -> Result<Door, usize> {
+        let mut actors = self.0.actors.lock();
+        if let Some(door) = actors.open(channel) {
+            return Ok(door);
+        }
+        let count = *actors.counted(channel);
+        // One that has just ended and stands there yet makes room for its successor.
+        if count >= self.joined_max() && !actors.doors.contains_key(channel) {
+            return Err(count);
+        }
+        Ok(self.start(&mut actors, channel, Need::Subscriber))
+    }
+
+    /// Subscribers may ask for zones that nobody publishes, so there may be twice as many channels;
+    /// and for as many orders that nothing is published to on this node.
     fn joined_max(&self) -> usize {
         self.0.common.config.zones_max.saturating_mul(2)
     }
 
-    fn start(&self, channel: &ChannelName) -> Door {
+    fn start(&self, actors: &mut Actors, channel: &ChannelName, need: Need) -> Door {
         let hub = &self.0;
         let (commands, commands_rx) = mpsc::channel(COMMANDS_MAX);
         let (echoes, echoes_rx) = mpsc::channel(ECHOES_MAX);
@@ -344,18 +409,16 @@ impl Channels {
             &hub.runtime,
         );
         let places = Arc::new(Semaphore::new(hub.common.config.publish_queue_entries));
-        Door { commands, echoes, suspicion, places, keys: Arc::default() }
+        let counts = channel.kind() == ChannelKind::Zone || need == Need::Subscriber;
+        let door = Door { commands, echoes, suspicion, places, keys: Arc::default(), counts };
+        actors.insert(channel, door.clone());
+        door
     }
 
     /// An actor ended: what reached it too late goes to the next one, unless the node stops.
     async fn ended(self, channel: &ChannelName, mut left_over: mpsc::Receiver<Command>) {
         left_over.close();
-        {
-            let mut actors = self.0.actors.lock();
-            if actors.get(channel).is_some_and(|door| door.commands.is_closed()) {
-                actors.remove(channel);
-            }
-        }
+        self.0.actors.lock().remove_closed(channel);
         while let Some(command) = left_over.recv().await {
             if self.0.common.stop.is_cancelled() {
                 continue;
@@ -363,8 +426,7 @@ impl Channels {
             // A leave that came too late is let go: a successor may have been joined anew by then. A
             // shard that is told of a channel that it does not follow leaves it.
             if !matches!(command, Command::Leave { .. })
-                && let Ok(door) = self.door(channel, usize::MAX)
-                && Box::pin(self.send(channel, door, command)).await.is_err()
+                && Box::pin(self.send(channel, self.door(channel, command.need()), command)).await.is_err()
             {
                 return;
             }
@@ -381,7 +443,7 @@ impl Channels {
                 Ok(()) => return Ok(()),
                 Err(mpsc::error::SendError(returned)) => {
                     command = returned;
-                    door = self.door(channel, usize::MAX).map_err(|_max| Stopped)?;
+                    door = self.door(channel, command.need());
                 }
             }
         }

@@ -22,6 +22,16 @@ pub(crate) enum Live {
         /// The life from here on.
         epoch: Epoch,
     },
+    /// Entries up to `offset` left the log before this node saw them, and none came after them that
+    /// would show it.
+    Skipped {
+        /// The channel.
+        channel: ChannelName,
+        /// The life of the log.
+        epoch: Epoch,
+        /// The last of them.
+        offset: u64,
+    },
 }
 
 /// Entries as WebSocket frames, one after the other in one buffer.
@@ -36,6 +46,8 @@ pub(crate) struct LiveBatch {
     ends: Box<[usize]>,
     /// What each entry replaces on the *latest* lane; empty on *every*.
     keys: Box<[Option<Arc<str>>]>,
+    /// The last entry is the last one of its log.
+    pub(crate) is_last_of_log: bool,
 }
 
 impl LiveBatch {
@@ -63,6 +75,7 @@ impl LiveBatch {
             frames: frames.into(),
             ends: ends.into(),
             keys,
+            is_last_of_log: entries.last().is_some_and(|entry| entry.draft.kind.is_terminal()),
         }
     }
 

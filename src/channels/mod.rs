@@ -11,6 +11,8 @@ mod keys;
 mod live;
 mod merge;
 mod stats;
+#[cfg(test)]
+mod tests;
 
 pub use config::ChannelsConfig;
 pub use error::{JoinError, PublishError};

@@ -9,6 +9,10 @@ pub(crate) struct ChannelStats {
     pub(crate) accepted: Counter,
     /// Entries that were refused because the storage did not take them.
     pub(crate) unavailable: Counter,
+    /// Entries that the log refused because they were written under a lease that was lost.
+    pub(crate) refused_stale: Counter,
+    /// Entries that the log refused because it had come to its end.
+    pub(crate) refused_closed: Counter,
     /// Appends sent to the storage.
     pub(crate) appends: Counter,
     /// Appends and reads that failed and were tried again.

@@ -42,6 +42,9 @@ pub struct ConnectionsConfig {
     /// How long a client may take to answer a close frame, in milliseconds. 0 closes without
     /// waiting. Default 5,000.
     pub close_grace_ms: u64,
+    /// How long a connection that was opened on an order stays after the order's last update has been
+    /// sent, in milliseconds, to within a second. 0 closes it at once. Default 5,000.
+    pub order_linger_ms: u64,
 }
 
 /// Entries come in batches of up to 50; a reader must be able to fall behind by several of them.
@@ -64,6 +67,7 @@ impl Default for ConnectionsConfig {
             messages_per_s: 50,
             messages_burst: 200,
             close_grace_ms: 5_000,
+            order_linger_ms: 5_000,
         }
     }
 }

@@ -25,6 +25,7 @@ use super::shard::Shard;
 use super::stats::{ConnectionHealth, ConnectionInfo, ShardStats};
 use super::subscription::Subscription;
 use crate::channels::LiveBatch;
+use crate::model::ChannelName;
 use crate::protocol::{CloseCode, ServerMessage, close_frame, text_frame};
 
 /// Read from a socket at a time, into a buffer that the thread shares.
@@ -63,8 +64,18 @@ pub(super) struct Connection {
     peer_closed: Cell<bool>,
     /// Whether a shard that goes too fast for this reader waits for it.
     pub(super) pacing: Cell<Pacing>,
+    /// Only where it was opened on an order. Boxed: most were not.
+    order: Option<Box<OpenedOn>>,
     /// Counts this connection in the limits until it is gone.
     _admission: Admission,
+}
+
+/// The order that a connection was opened on; it ends with it.
+#[derive(Debug)]
+struct OpenedOn {
+    channel: ChannelName,
+    /// Since when the connection has been given everything there will ever be.
+    finished_at: Cell<Option<Instant>>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -94,8 +105,11 @@ impl Connection {
         admission: Admission,
         stats: Arc<ShardStats>,
         burst: u32,
+        order: Option<ChannelName>,
     ) -> Self {
+        let opened_on = |channel| Box::new(OpenedOn { channel, finished_at: Cell::default() });
         Self {
+            order: order.map(opened_on),
             id,
             stream,
             outbox: RefCell::default(),
@@ -118,6 +132,20 @@ impl Connection {
     /// Whether entries and answers may still be sent.
     pub(super) fn is_open(&self) -> bool {
         self.state.get() == State::Open
+    }
+
+    /// Notes whether it has been given everything that a channel will ever hold; means nothing for
+    /// channels other than the one that it was opened on.
+    pub(super) fn set_finished(&self, channel: &ChannelName, finished: bool) {
+        if let Some(order) = self.order.as_ref().filter(|order| order.channel == *channel) {
+            let since = order.finished_at.get().unwrap_or_else(Instant::now);
+            order.finished_at.set(finished.then_some(since));
+        }
+    }
+
+    /// Since when it has been given all of the order that it was opened on.
+    pub(super) fn finished_at(&self) -> Option<Instant> {
+        self.order.as_ref().and_then(|order| order.finished_at.get())
     }
 
     pub(super) fn silence(&self, now: Instant) -> Duration {

@@ -31,7 +31,7 @@ use super::outbox::{OutboxLimits, Replaces};
 use super::stats::{ConnectionInfo, ShardStats};
 use super::subscription::{Start, Subscription};
 use crate::channels::{Channels, Live};
-use crate::model::{ChannelName, Position, Zone};
+use crate::model::{ChannelName, OrderId, Position, Zone};
 use crate::protocol::{CloseCode, PROTOCOL_VERSION, ServerMessage, ping_frame, text_frame};
 use crate::storage::StatusReader;
 
@@ -45,13 +45,16 @@ const SWEEPS_MIN: u32 = 30;
 /// The retry hint of closes that concern one connection only.
 const RETRY_AFTER_MS: u64 = 1_000;
 
-/// What a new connection begins with.
+/// What a new connection is subscribed to from the start.
 #[derive(Debug)]
-pub(crate) struct Opening {
-    /// The zone of `/ws/market/{zone}`.
-    pub(crate) zone: Option<Zone>,
-    /// Where to resume it.
-    pub(crate) since: Option<Position>,
+pub(crate) enum Opening {
+    /// Nothing: `subscribe` chooses.
+    Nothing,
+    /// The zone of `/ws/market/{zone}`, from what comes next or after a position.
+    Market { zone: Zone, since: Option<Position> },
+    /// The order of `/ws/orders/{orderId}`, from its oldest update that is kept or after a position.
+    /// The connection ends some time after the order.
+    Order { order: OrderId, since: Option<Position> },
 }
 
 /// What a shard is asked for, besides sending entries.
@@ -234,11 +237,15 @@ impl Shard {
 
     fn adopt(self: &Rc<Self>, stream: TcpStream, left_over: Bytes, opening: Opening, admission: Admission) {
         let (stats, burst) = (Arc::clone(&self.stats), self.config.messages_burst);
-        let connection = Rc::new(Connection::new(stream, Uuid::new_v4(), admission, stats, burst));
+        let order = match &opening {
+            Opening::Order { order, .. } => Some(ChannelName::order(*order)),
+            Opening::Market { .. } | Opening::Nothing => None,
+        };
+        let connection = Rc::new(Connection::new(stream, Uuid::new_v4(), admission, stats, burst, order));
         let slot = self.connections.borrow_mut().insert(Rc::clone(&connection));
         self.stats.opened.add(1);
         trace!(conn.id = %connection.id, "connection opened");
-        self.greet(&connection, &opening);
+        self.greet(&connection, opening);
         if let Some(window) = self.draining.get() {
             connection.close(CloseCode::ShuttingDown, hint(window), self.close_grace());
         }
@@ -254,28 +261,55 @@ impl Shard {
         });
     }
 
-    fn greet(self: &Rc<Self>, connection: &Rc<Connection>, opening: &Opening) {
-        let status = self.status.get();
-        let zone = opening.zone.as_ref().map(Zone::as_str);
-        let message = match zone {
-            Some(zone) => format!("Connected to {zone} market updates"),
-            None => "Connected; subscribe to channels such as zone:pjm".to_owned(),
+    /// Sends the first message, and makes the subscription that the connection was opened for.
+    fn greet(self: &Rc<Self>, connection: &Rc<Connection>, opening: Opening) {
+        let (channel, since) = match opening {
+            Opening::Nothing => {
+                let message = "Connected; subscribe to channels such as zone:pjm";
+                return self.say_established(connection, None, message);
+            }
+            Opening::Market { zone, since } => {
+                let message = format!("Connected to {zone} market updates");
+                self.say_established(connection, Some(zone.as_str()), &message);
+                (ChannelName::zone(&zone), since)
+            }
+            Opening::Order { order, since } => {
+                self.say_connection(connection, order);
+                (ChannelName::order(order), since)
+            }
         };
+        let start = Start::of(&channel, since);
+        self.subscribe(connection, channel, start, None);
+    }
+
+    fn say_established(&self, connection: &Connection, market_zone: Option<&str>, message: &str) {
+        let status = self.status.get();
         let established = ServerMessage::ConnectionEstablished {
             connection_id: connection.id,
-            market_zone: zone,
+            market_zone,
             storage_backend: status.backend,
             state: status.state,
             heartbeat_interval_ms: self.config.heartbeat_interval_s * 1_000,
             protocol: PROTOCOL_VERSION,
             timestamp: Utc::now(),
-            message: &message,
+            message,
         };
         connection.send_message(&established, self.limits);
-        if let Some(zone) = &opening.zone {
-            let start = opening.since.clone().map_or(Start::Now, Start::After);
-            self.subscribe(connection, ChannelName::zone(zone), start, None);
-        }
+    }
+
+    fn say_connection(&self, connection: &Connection, order_id: OrderId) {
+        let status = self.status.get();
+        let established = ServerMessage::Connection {
+            connection_id: connection.id,
+            order_id,
+            storage_backend: status.backend,
+            state: status.state,
+            heartbeat_interval_ms: self.config.heartbeat_interval_s * 1_000,
+            protocol: PROTOCOL_VERSION,
+            timestamp: Utc::now(),
+            message: "Connected to order status stream",
+        };
+        connection.send_message(&established, self.limits);
     }
 
     fn remove(self: &Rc<Self>, slot: usize, connection: &Rc<Connection>, code: CloseCode) {
@@ -298,6 +332,17 @@ impl Shard {
     /// Says why, and closes.
     pub(super) fn close(&self, connection: &Connection, code: CloseCode) {
         connection.close(code, RETRY_AFTER_MS, self.close_grace());
+    }
+
+    /// Closes a connection whose order has ended, once it has had everything and the time to stay is
+    /// over. What waits in its outbox goes first: at the speed of the reader, or until it is silent
+    /// for too long.
+    pub(super) fn close_if_finished(&self, connection: &Connection, now: Instant) {
+        let linger = Duration::from_millis(self.config.order_linger_ms);
+        let is_due = connection.finished_at().is_some_and(|at| now.duration_since(at) >= linger);
+        if is_due && !connection.is_behind() {
+            self.close(connection, CloseCode::Normal);
+        }
     }
 
     fn close_grace(&self) -> Duration {
@@ -334,6 +379,7 @@ impl Shard {
         let frames = Bytes::from(frames);
         for (slot, connection) in self.connections.borrow().iter() {
             connection.end_if_overdue(now);
+            self.close_if_finished(connection, now);
             if connection.silence(now) > silence_max {
                 self.close(connection, CloseCode::HeartbeatTimeout);
             } else if slot % sweeps == step {

@@ -42,7 +42,7 @@ pub(crate) struct ShardStats {
 }
 
 /// Every error code, for tables and metrics.
-pub(crate) const ERROR_CODES: [ErrorCode; 8] = [
+pub(crate) const ERROR_CODES: [ErrorCode; 9] = [
     ErrorCode::InvalidJson,
     ErrorCode::InvalidMessage,
     ErrorCode::UnknownType,
@@ -50,6 +50,7 @@ pub(crate) const ERROR_CODES: [ErrorCode; 8] = [
     ErrorCode::InvalidPosition,
     ErrorCode::TooManySubscriptions,
     ErrorCode::TooManyZones,
+    ErrorCode::TooManyOrders,
     ErrorCode::StorageUnavailable,
 ];
 

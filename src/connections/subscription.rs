@@ -10,13 +10,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use chrono::Utc;
 use serde_json::Value;
-use tokio::time;
+use tokio::time::{self, Instant};
 use tracing::debug;
 
 use super::connection::Connection;
 use super::shard::Shard;
 use crate::channels::{JoinError, LiveBatch};
-use crate::model::{ChannelName, Entry, Epoch, Lane, Position};
+use crate::model::{ChannelKind, ChannelName, Entry, Epoch, Lane, Position};
 use crate::protocol::{ErrorCode, ServerMessage};
 use crate::storage::Page;
 use crate::support::backoff::Backoff;
@@ -63,6 +63,8 @@ struct Joining {
     seen: u64,
     /// The log began a new life, and the client has not been told yet.
     moved: Option<Moved>,
+    /// The log is to be read before it goes live, whatever was held: entries may have left it.
+    look_again: bool,
 }
 
 /// A change of epoch, or several in a row.
@@ -79,8 +81,22 @@ struct Moved {
 pub(super) enum Start {
     /// With what comes next.
     Now,
+    /// With the oldest entry that is kept. If there were older ones, the client is told.
+    Oldest,
     /// After this position.
     After(Position),
+}
+
+impl Start {
+    /// After a position, if the client gave one; else as the channel's kind suggests: prices from now
+    /// on, but all of an order.
+    pub(super) fn of(channel: &ChannelName, since: Option<Position>) -> Self {
+        match (since, channel.kind()) {
+            (Some(position), _) => Self::After(position),
+            (None, ChannelKind::Order) => Self::Oldest,
+            (None, ChannelKind::Zone) => Self::Now,
+        }
+    }
 }
 
 impl Subscription {
@@ -106,6 +122,13 @@ impl Subscription {
 
     pub(super) fn end(&self) {
         *self.phase.borrow_mut() = Phase::Ended;
+        self.connection.set_finished(&self.channel, false);
+    }
+
+    /// The log has come to its end, and the connection has been given all that is kept of it.
+    pub(super) fn finish(&self, shard: &Shard) {
+        self.connection.set_finished(&self.channel, true);
+        shard.close_if_finished(&self.connection, Instant::now());
     }
 
     fn is_over(&self) -> bool {
@@ -150,7 +173,19 @@ impl Subscription {
             let had = usize::try_from(next - batch.first).unwrap_or(usize::MAX);
             self.connection.send_live(std::slice::from_ref(batch), had, shard.limits);
             self.cursor.set(batch.last());
+            if batch.is_last_of_log {
+                self.finish(shard);
+            }
         }
+    }
+
+    /// Entries up to an offset left the log before this node saw them, and nothing came after them.
+    pub(super) fn on_skipped(self: &Rc<Self>, shard: &Rc<Shard>, epoch: &Epoch, offset: u64) {
+        let is_missing = self.is_in(epoch) && self.cursor.get() < offset;
+        if is_missing && matches!(*self.phase.borrow(), Phase::Live) {
+            self.restart(shard, None);
+        }
+        self.joining(|joining| joining.look_again = true);
     }
 
     /// The log began a new life.
@@ -179,6 +214,7 @@ impl Subscription {
 
     /// A live subscription goes through the log again.
     fn restart(self: &Rc<Self>, shard: &Rc<Shard>, moved: Option<Moved>) {
+        self.connection.set_finished(&self.channel, false);
         *self.phase.borrow_mut() = Phase::Joining(Box::new(Joining { moved, ..Joining::default() }));
         let (subscription, on) = (Rc::clone(self), Rc::clone(shard));
         shard.spawn(async move { subscription.catch_up(&on).await });
@@ -194,6 +230,7 @@ impl Subscription {
     /// Joins, says `subscribed`, and sets where the entries begin; false when it is over.
     async fn answer(self: &Rc<Self>, shard: &Rc<Shard>, start: &Start, id: Option<&Value>) -> bool {
         let mut failures = 0;
+        let order_id = self.channel.as_order();
         loop {
             if self.is_over() {
                 return false;
@@ -203,14 +240,8 @@ impl Subscription {
                 Ok(position) => self.starting_point(shard, position, start).await,
                 Err(JoinError::Unavailable(error)) => Err(error),
                 Err(JoinError::TooManyChannels(max)) => {
-                    let message = format!("there are {max} channels already; try one of GET /api/zones");
-                    shard.send_error(
-                        &self.connection,
-                        id,
-                        ErrorCode::TooManyZones,
-                        &message,
-                        Some(self.channel.as_str()),
-                    );
+                    let (code, message) = self.too_many(max);
+                    shard.send_error(&self.connection, id, code, &message, Some(self.channel.as_str()));
                     shard.unsubscribe(self);
                     return false;
                 }
@@ -225,7 +256,9 @@ impl Subscription {
                 return false;
             }
             match found {
-                Ok(Some(StartingPoint { epoch, offset, recovered, gap, joined_at })) => {
+                Ok(Some(found)) => {
+                    let message = found.told_of_order();
+                    let StartingPoint { epoch, offset, recovered, gap, joined_at, top, closed, .. } = found;
                     if self.take_moved().is_some_and(|moved| moved.new != epoch) {
                         // The log moved on while this was found out: where it is now, then.
                         continue;
@@ -236,16 +269,21 @@ impl Subscription {
                     let subscribed = ServerMessage::Subscribed {
                         id,
                         channel: &self.channel,
+                        order_id,
                         epoch: &epoch,
                         offset,
                         recovered,
                         gap,
                         timestamp: Utc::now(),
+                        message: order_id.map(|_| message),
                     };
                     self.connection.send_message(&subscribed, shard.limits);
                     self.cursor.set(offset);
                     self.joining(|joining| joining.keep_only(&epoch, joined_at));
                     *self.epoch.borrow_mut() = Some(epoch);
+                    if closed && offset >= top {
+                        self.finish(shard);
+                    }
                     return true;
                 }
                 // The log's life changed in between; this node is about to notice.
@@ -271,6 +309,19 @@ impl Subscription {
         }
     }
 
+    fn too_many(&self, max: usize) -> (ErrorCode, String) {
+        match self.channel.kind() {
+            ChannelKind::Order => {
+                let message = format!("{max} orders are watched already; ask for this one again later");
+                (ErrorCode::TooManyOrders, message)
+            }
+            ChannelKind::Zone => {
+                let message = format!("there are {max} channels already; try one of GET /api/zones");
+                (ErrorCode::TooManyZones, message)
+            }
+        }
+    }
+
     /// Where the entries begin for a client that has had everything up to `start`.
     async fn starting_point(
         &self,
@@ -278,15 +329,22 @@ impl Subscription {
         joined: Position,
         start: &Start,
     ) -> Result<Option<StartingPoint>, crate::storage::StorageError> {
-        let Start::After(had) = start else {
-            let Position { epoch, offset } = joined;
-            return Ok(Some(StartingPoint {
-                epoch,
-                offset,
-                recovered: true,
-                gap: Some(0),
-                joined_at: offset,
-            }));
+        let had = match start {
+            Start::Now => {
+                let Position { epoch, offset } = joined;
+                return Ok(Some(StartingPoint {
+                    epoch,
+                    offset,
+                    recovered: true,
+                    gap: Some(0),
+                    joined_at: offset,
+                    top: offset,
+                    closed: false,
+                }));
+            }
+            // Just before the first entry there ever was, in whatever life of the log.
+            Start::Oldest => &Position { epoch: joined.epoch.clone(), offset: 0 },
+            Start::After(had) => had,
         };
         let page = shard.channels.read_after(&self.channel, had.offset, 1).await?;
         if page.epoch.as_ref() != Some(&joined.epoch) {
@@ -306,6 +364,8 @@ impl Subscription {
             recovered: gap == Some(0),
             gap,
             joined_at: joined.offset,
+            top: page.top,
+            closed: page.closed,
         }))
     }
 
@@ -318,15 +378,17 @@ impl Subscription {
                 return;
             }
             let moved = self.take_moved();
+            let look = self.joining(|joining| std::mem::take(&mut joining.look_again));
             if let Some(moved) = &moved {
                 *self.epoch.borrow_mut() = Some(moved.new.clone());
                 self.cursor.set(0);
-            } else if self.go_live() {
+            } else if !look && self.go_live(shard) {
                 return;
             }
             if self.read_on(shard, moved.map(|moved| moved.old)).await {
                 failures = 0;
             } else if !self.is_over() {
+                self.joining(|joining| joining.look_again |= look);
                 failures += 1;
                 self.pause(failures).await;
             }
@@ -365,6 +427,9 @@ impl Subscription {
         self.say_gap(shard, &page, &epoch, untold);
         self.replay(shard, &epoch, &page.entries).await;
         let cursor = self.cursor.get();
+        if page.closed && cursor >= page.top && !self.is_over() && !self.has_moved() {
+            self.finish(shard);
+        }
         let stuck =
             cursor == before && self.joining(|joining| cursor < joining.seen && !joining.can_merge(cursor));
         if stuck {
@@ -443,7 +508,7 @@ impl Subscription {
 
     /// Sends what was held, if it follows on the cursor without a hole, and goes live. A long hold
     /// is sent in pieces: this gives false, and is called again when they have been taken.
-    fn go_live(&self) -> bool {
+    fn go_live(&self, shard: &Shard) -> bool {
         let mut phase = self.phase.borrow_mut();
         let Phase::Joining(joining) = &mut *phase else { return true };
         let mut piece = 0;
@@ -462,6 +527,9 @@ impl Subscription {
                 }
                 self.connection.send_piece(frames, batch.len() - had);
                 self.cursor.set(batch.last());
+                if batch.is_last_of_log {
+                    self.finish(shard);
+                }
             }
             joining.held_entries -= batch.len();
             joining.held.pop_front();
@@ -516,4 +584,30 @@ struct StartingPoint {
     gap: Option<u64>,
     /// The newest offset when the channel was joined.
     joined_at: u64,
+    /// The newest offset when the log was looked at.
+    top: u64,
+    /// Nothing will follow it.
+    closed: bool,
+}
+
+impl StartingPoint {
+    /// How an order stands and what follows, for people.
+    fn told_of_order(&self) -> &'static str {
+        let follows = self.top > self.offset;
+        match (self.gap, self.closed, follows) {
+            (None, _, true) => "The position is of another log of this order; what is kept follows",
+            (None, true, false) => "The order has ended, and its updates are no longer kept",
+            (None, false, false) => "The position is of another log of this order; new updates follow",
+            (Some(1..), _, true) => "The oldest updates are no longer kept; those after them follow",
+            (Some(1..), true, false) => "The order has ended, and its updates are no longer kept",
+            (Some(1..), false, false) => "The updates so far are no longer kept; new ones follow",
+            (Some(0), true, true) => "The order has ended; its updates follow",
+            (Some(0), true, false) => "The order has ended; all its updates were sent before",
+            (Some(0), false, true) => "Updates follow",
+            (Some(0), false, false) if self.top == 0 => {
+                "No update of this order has come yet; all will follow"
+            }
+            (Some(0), false, false) => "New updates follow",
+        }
+    }
 }

@@ -5,6 +5,7 @@ mod body;
 mod config;
 mod forwarded;
 mod jobs;
+mod order_sockets;
 mod orders;
 mod prices;
 mod problem;

@@ -18,6 +18,7 @@ use warp::{Filter, Reply};
 
 use super::config::HttpConfig;
 use super::jobs::jobs;
+use super::order_sockets::order_sockets;
 use super::orders::orders;
 use super::prices::{Format, Intake, answer_post};
 use super::problem::{Problem, from_rejection};
@@ -91,7 +92,9 @@ fn clients(app: &Arc<App>) -> BoxedFilter<(Response,)> {
         .unify()
         .or(jobs(app))
         .unify()
-        .or(subscribe_any(app, origins))
+        .or(subscribe_any(app, Arc::clone(&origins)))
+        .unify()
+        .or(order_sockets(app, origins))
         .unify()
         .or(page())
         .unify()
@@ -126,8 +129,16 @@ pub(super) fn json(status: StatusCode, value: &impl Serialize) -> Response {
 // WebSockets
 
 #[derive(Debug, Deserialize)]
-struct Since {
+pub(super) struct Since {
     since: Option<String>,
+}
+
+impl Since {
+    /// Where to resume, if anywhere.
+    pub(super) fn position(&self) -> Result<Option<Position>, Problem> {
+        let since = self.since.as_deref().map(Position::from_str).transpose();
+        since.map_err(|error| Problem::new(StatusCode::BAD_REQUEST, "invalid_position", error.to_string()))
+    }
 }
 
 /// `GET /ws/market/{zone}?since=<epoch>:<offset>`
@@ -149,10 +160,7 @@ async fn open_market(
     app: &App,
 ) -> Result<Response, Problem> {
     let zone = named::<Zone>(zone)?;
-    let since = query.since.as_deref().map(Position::from_str).transpose();
-    let since = since
-        .map_err(|error| Problem::new(StatusCode::BAD_REQUEST, "invalid_position", error.to_string()))?;
-    accept(request, &app.manager, Opening { zone: Some(zone), since }).await
+    accept(request, &app.manager, Opening::Market { zone, since: query.position()? }).await
 }
 
 /// `GET /ws`
@@ -161,7 +169,7 @@ fn subscribe_any(app: &Arc<App>, origins: Arc<[String]>) -> BoxedFilter<(Respons
         .and(web_socket(origins))
         .and(with(app))
         .and_then(|request, app: Arc<App>| async move {
-            answer(accept(request, &app.manager, Opening { zone: None, since: None }).await)
+            answer(accept(request, &app.manager, Opening::Nothing).await)
         })
         .boxed()
 }

@@ -153,6 +153,7 @@ struct ChannelsView {
     active: usize,
     entries_accepted: u64,
     entries_unavailable: u64,
+    entries_refused_by_reason: BTreeMap<&'static str, u64>,
     entries_delivered: u64,
     entries_missed: u64,
     appends: u64,
@@ -271,6 +272,10 @@ impl Sources {
                 active: self.channels.active(),
                 entries_accepted: channels.accepted.get(),
                 entries_unavailable: channels.unavailable.get(),
+                entries_refused_by_reason: BTreeMap::from([
+                    ("stale_lease", channels.refused_stale.get()),
+                    ("order_ended", channels.refused_closed.get()),
+                ]),
                 entries_delivered: channels.delivered.get(),
                 entries_missed: channels.missed.get(),
                 appends: channels.appends.get(),
@@ -397,6 +402,8 @@ impl Collector for StatsView {
             "Entries refused for want of storage",
             channels.entries_unavailable,
         )?;
+        let refused = channels.entries_refused_by_reason.iter().map(|(reason, count)| (*reason, *count));
+        m.counters("entries_refused", "Entries that the log takes neither now nor later", "reason", refused)?;
         m.counter("entries_delivered", "Entries handed to shards", channels.entries_delivered)?;
         m.counter("entries_missed", "Entries that left the log unseen", channels.entries_missed)?;
         m.counter("storage_appends", "Appends sent to the storage", channels.appends)?;

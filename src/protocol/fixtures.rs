@@ -11,7 +11,8 @@ use uuid::Uuid;
 
 use super::{ClientMessage, CloseCode, ErrorCode, PROTOCOL_VERSION, ServerMessage, Subscribe, entry_json};
 use crate::model::{
-    BackendName, BackendState, ChannelName, DraftEntry, Entry, EntryId, EntryKind, Epoch, NodeId, Position,
+    BackendName, BackendState, ChannelName, DraftEntry, Entry, EntryId, EntryKind, Epoch, NodeId, OrderId,
+    Position,
 };
 
 /// The fixtures whose names begin with `side`, by the rest of their names.
@@ -31,21 +32,58 @@ fn time(text: &str) -> DateTime<Utc> {
 }
 
 fn price() -> String {
-    let channel: ChannelName = "zone:pjm".parse().unwrap();
-    let producer = NodeId(Uuid::from_u128(0x67e5_5044_10b1_426f_9247_bb68_0e5f_e0c8));
     let data = r#"{"key":"WESTERN HUB","hub":"WESTERN HUB","price":39432.480,"n":1.10e2,"bid":null,"note":"x \" é"}"#;
+    entry(&"zone:pjm".parse().unwrap(), 42, EntryKind::PriceUpdate, "WESTERN HUB", data)
+}
+
+fn order() -> OrderId {
+    "6f1c1c1e-0b5e-4b1e-9d3e-0a6f4b6f2a11".parse().unwrap()
+}
+
+/// The updates of one order that went well, and the end of one that did not.
+fn updates() -> impl Iterator<Item = (String, String)> {
+    let updates = [
+        (
+            EntryKind::Routing,
+            r#"{"progress":10,"message":"Looking for a venue","attempt":1,"maxAttempts":3}"#,
+        ),
+        (
+            EntryKind::Building,
+            r#"{"progress":50,"message":"Building the transaction","attempt":1,"maxAttempts":3}"#,
+        ),
+        (
+            EntryKind::Submitted,
+            r#"{"progress":75,"message":"The transaction was sent","attempt":1,"maxAttempts":3,"txHash":"0xabc"}"#,
+        ),
+        (
+            EntryKind::Confirmed,
+            r#"{"progress":100,"message":"The order was carried out","attempt":1,"maxAttempts":3,"txHash":"0xabc"}"#,
+        ),
+        (
+            EntryKind::Failed,
+            r#"{"progress":0,"message":"No venue took the order","error":{"code":"no_route","message":"no venue"},"attempts":3}"#,
+        ),
+    ];
+    (1..).zip(updates).map(|(offset, (kind, data))| {
+        let channel = ChannelName::order(order());
+        (kind.as_str().to_owned(), entry(&channel, offset, kind, "order", data))
+    })
+}
+
+fn entry(channel: &ChannelName, offset: u64, kind: EntryKind, key: &str, data: &'static str) -> String {
+    let producer = NodeId(Uuid::from_u128(0x67e5_5044_10b1_426f_9247_bb68_0e5f_e0c8));
     let entry = Entry {
-        offset: 42,
+        offset,
         id: EntryId { producer, seq: 9 },
         draft: DraftEntry {
             time: time("2021-01-08T00:00:00.278Z"),
-            kind: EntryKind::PriceUpdate,
-            key: Some("WESTERN HUB".into()),
+            kind,
+            key: Some(key.into()),
             data: Bytes::from_static(data.as_bytes()),
         },
     };
     let mut out = Vec::new();
-    entry_json(&channel, &entry, &mut out);
+    entry_json(channel, &entry, &mut out);
     String::from_utf8(out).unwrap()
 }
 
@@ -54,6 +92,7 @@ fn price() -> String {
 fn kind(message: &ServerMessage<'_>) -> &'static str {
     match message {
         ServerMessage::ConnectionEstablished { .. } => "connection_established",
+        ServerMessage::Connection { .. } => "connection",
         ServerMessage::Subscribed { .. } => "subscribed",
         ServerMessage::Unsubscribed { .. } => "unsubscribed",
         ServerMessage::Resync { .. } => "resync",
@@ -88,11 +127,13 @@ fn server_messages_are_as_in_their_fixtures() {
     let subscribed = |id, epoch, offset, recovered, gap| ServerMessage::Subscribed {
         id,
         channel,
+        order_id: None,
         epoch,
         offset,
         recovered,
         gap,
         timestamp,
+        message: None,
     };
     let resync = |epoch, offset, gap| ServerMessage::Resync {
         channel,
@@ -131,6 +172,33 @@ fn server_messages_are_as_in_their_fixtures() {
                 "Connected; subscribe to channels such as zone:pjm",
             ),
         ),
+        (
+            "connection",
+            ServerMessage::Connection {
+                connection_id,
+                order_id: order(),
+                storage_backend: BackendName::Redis,
+                state: BackendState::Healthy,
+                heartbeat_interval_ms: 30_000,
+                protocol: PROTOCOL_VERSION,
+                timestamp,
+                message: "Connected to order status stream",
+            },
+        ),
+        (
+            "subscribed_to_order",
+            ServerMessage::Subscribed {
+                id: None,
+                channel: &ChannelName::order(order()),
+                order_id: Some(order()),
+                epoch: first,
+                offset: 0,
+                recovered: true,
+                gap: Some(0),
+                timestamp,
+                message: Some("Updates follow"),
+            },
+        ),
         ("subscribed", subscribed(Some(seven), first, 41, true, Some(0))),
         ("subscribed_with_gap", subscribed(None, first, 41, false, Some(12))),
         ("subscribed_in_another_epoch", subscribed(Some(a), second, 0, false, None)),
@@ -148,9 +216,11 @@ fn server_messages_are_as_in_their_fixtures() {
         ),
         ("error_without_id", error(None, ErrorCode::InvalidJson, "the message is not JSON", None)),
         ("closing", ServerMessage::closing(CloseCode::ShuttingDown, 1_500, timestamp)),
+        ("closing_after_order", ServerMessage::closing(CloseCode::Normal, 1_500, timestamp)),
         ("closing_for_good", ServerMessage::closing(CloseCode::Disconnected, 1_500, timestamp)),
     ];
     let mut written = BTreeMap::from([("price_update".to_owned(), price())]);
+    written.extend(updates());
     for (name, message) in &messages {
         assert!(name.starts_with(kind(message)), "{name}");
         let json = String::from_utf8(message.to_json()).unwrap();

@@ -5,7 +5,7 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use super::CloseCode;
-use crate::model::{BackendName, BackendState, ChannelName, Epoch};
+use crate::model::{BackendName, BackendState, ChannelName, Epoch, OrderId};
 
 /// Why something that a client asked for was not done. Stable: clients may match on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
@@ -26,6 +26,8 @@ pub enum ErrorCode {
     TooManySubscriptions,
     /// One zone more than the gateway keeps.
     TooManyZones,
+    /// One order more than the gateway follows for subscribers.
+    TooManyOrders,
     /// The storage does not answer; the gateway goes on trying.
     StorageUnavailable,
 }
@@ -41,6 +43,7 @@ impl ErrorCode {
             Self::InvalidPosition => "invalid_position",
             Self::TooManySubscriptions => "too_many_subscriptions",
             Self::TooManyZones => "too_many_zones",
+            Self::TooManyOrders => "too_many_orders",
             Self::StorageUnavailable => "storage_unavailable",
         }
     }
@@ -51,13 +54,33 @@ impl ErrorCode {
 #[serde(tag = "type", rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum ServerMessage<'a> {
-    /// First message of every connection.
+    /// First message of every connection that was not opened on an order.
     ConnectionEstablished {
         /// Names this connection in `/ws/stats` and in logs.
         connection_id: Uuid,
         /// The zone of `/ws/market/{zone}`; absent on `/ws`.
         #[serde(skip_serializing_if = "Option::is_none")]
         market_zone: Option<&'a str>,
+        /// Which storage serves.
+        storage_backend: BackendName,
+        /// How well it serves.
+        state: BackendState,
+        /// How often `heartbeat` comes, in milliseconds.
+        heartbeat_interval_ms: u64,
+        /// Version of this protocol.
+        protocol: u32,
+        /// When it was sent.
+        timestamp: DateTime<Utc>,
+        /// For people.
+        message: &'a str,
+    },
+    /// First message of a connection that was opened on an order.
+    Connection {
+        /// Names this connection in `/ws/stats` and in logs.
+        connection_id: Uuid,
+        /// The order of `/ws/orders/{orderId}`.
+        #[serde(rename = "orderId")]
+        order_id: OrderId,
         /// Which storage serves.
         storage_backend: BackendName,
         /// How well it serves.
@@ -78,12 +101,15 @@ pub enum ServerMessage<'a> {
         id: Option<&'a serde_json::Value>,
         /// The channel.
         channel: &'a ChannelName,
+        /// The order whose channel it is.
+        #[serde(rename = "orderId", skip_serializing_if = "Option::is_none")]
+        order_id: Option<OrderId>,
         /// The life of the log that offsets belong to from here on.
         epoch: &'a Epoch,
         /// Entries follow from the next offset on.
         offset: u64,
-        /// Whether nothing is missing between the position asked for and `offset`; true when none
-        /// was asked for.
+        /// Whether nothing is missing between the position asked for and `offset`. Where none was
+        /// asked for: true in a zone; in an order, whether all its updates are still kept.
         recovered: bool,
         /// How many entries after the position asked for are no longer kept; absent when that
         /// cannot be known, because the epoch is another.
@@ -91,6 +117,9 @@ pub enum ServerMessage<'a> {
         gap: Option<u64>,
         /// When it was sent.
         timestamp: DateTime<Utc>,
+        /// How the order stands, for people; only in the channel of an order.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        message: Option<&'a str>,
     },
     /// No more entries of this channel follow.
     Unsubscribed {

@@ -172,6 +172,7 @@ async fn stats_health_and_metrics_say_the_same() {
         ("zonewire_connections_closed_total", "/connections/closed_by_reason", "reason"),
         ("zonewire_message_errors_total", "/messages/errors_by_code", "code"),
         ("zonewire_messages_dropped_total", "/messages/dropped_by_reason", "reason"),
+        ("zonewire_entries_refused_total", "/channels/entries_refused_by_reason", "reason"),
     ] {
         for (value, count) in stats.pointer(pointer).unwrap().as_object().unwrap() {
             let name = format!("{name}{{{label}=\"{value}\"}}");

@@ -7,6 +7,8 @@ mod bad_input;
 mod cli;
 mod jobs_contract;
 mod limits_and_stats;
+mod loss_check;
+mod order_stream;
 mod orders;
 mod redis_nodes;
 mod shutdown;

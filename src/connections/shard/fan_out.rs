@@ -50,11 +50,13 @@ impl Shard {
                     }
                     Live::Moved { channel, old_epoch, epoch } => {
                         self.fan_out(&mut batches).await;
-                        if let Some(followed) = self.followed_by(&channel) {
-                            let subscriptions: Vec<Rc<Subscription>> =
-                                followed.subscriptions.borrow().iter().map(|(_, s)| Rc::clone(s)).collect();
-                            subscriptions.iter().for_each(|s| s.on_moved(self, &old_epoch, &epoch));
-                        }
+                        self.subscribers_of(&channel)
+                            .iter()
+                            .for_each(|s| s.on_moved(self, &old_epoch, &epoch));
+                    }
+                    Live::Skipped { channel, epoch, offset } => {
+                        self.fan_out(&mut batches).await;
+                        self.subscribers_of(&channel).iter().for_each(|s| s.on_skipped(self, &epoch, offset));
                     }
                 }
             }
@@ -98,6 +100,9 @@ impl Shard {
             let connection = &subscription.connection;
             connection.send_live(batches, 0, self.limits);
             subscription.cursor.set(last.last());
+            if last.is_last_of_log {
+                subscription.finish(self);
+            }
             if every && connection.pacing.get() == Pacing::None {
                 self.press(connection);
             }
@@ -108,6 +113,14 @@ impl Shard {
 
     pub(super) fn followed_by(&self, channel: &ChannelName) -> Option<Rc<Followed>> {
         self.followed.borrow().get(channel).cloned()
+    }
+
+    fn subscribers_of(&self, channel: &ChannelName) -> Vec<Rc<Subscription>> {
+        let followed = self.followed_by(channel);
+        let all = |followed: Rc<Followed>| {
+            followed.subscriptions.borrow().iter().map(|(_, s)| Rc::clone(s)).collect()
+        };
+        followed.map(all).unwrap_or_default()
     }
 
     /// Notes a reader that has fallen half its bound behind.
@@ -158,6 +171,9 @@ impl Shard {
                 connection.pacing.set(Pacing::None);
             }
             _ => {}
+        }
+        if all {
+            self.close_if_finished(connection, Instant::now());
         }
     }
 }

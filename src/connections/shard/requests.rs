@@ -65,8 +65,8 @@ impl Shard {
             }
         };
         let start = match since.filter(|since| !since.is_null()).map(position) {
-            None => Start::Now,
-            Some(Some(position)) => Start::After(position),
+            None => Start::of(&channel, None),
+            Some(Some(position)) => Start::of(&channel, Some(position)),
             Some(None) => {
                 let message = r#"`since` takes {"<channel>":{"epoch":"…","offset":0}}, as `subscribed` and the entries tell"#;
                 return self.send_error(connection, id, ErrorCode::InvalidPosition, message, Some(name));

@@ -1,0 +1,230 @@
+//! The channels of orders: what the log refuses, and how little they leave behind.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use chrono::DateTime;
+use tokio::runtime::Handle;
+use tokio::sync::mpsc;
+use tokio::time;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::{Channels, ChannelsConfig, ChannelsParts, JoinError, Live, PublishError};
+use crate::model::{ChannelName, DraftEntry, EntryKind, NodeId, OrderId};
+use crate::storage::{MemoryBackend, MemoryConfig, RecordKind, Refusal, Retention, SharedBackend};
+
+/// A node with one shard, in memory.
+struct Node {
+    channels: Channels,
+    live: mpsc::Receiver<Live>,
+    store: SharedBackend,
+}
+
+impl Node {
+    fn new(config: ChannelsConfig) -> Self {
+        let (store, _sweeping) = MemoryBackend::new(Retention::default(), MemoryConfig::default());
+        Self::on(Arc::new(store), config)
+    }
+
+    /// Another node on the same storage. It hears of what others append by looking only.
+    fn on(store: SharedBackend, config: ChannelsConfig) -> Self {
+        let (shard, live) = mpsc::channel(1_024);
+        let parts = ChannelsParts {
+            backend: Arc::clone(&store),
+            node: NodeId::random(),
+            config,
+            shards: vec![shard],
+            runtime: Handle::current(),
+        };
+        Self { channels: Channels::new(parts, TaskTracker::new(), CancellationToken::new()), live, store }
+    }
+
+    /// Kinds of what is in the log, in order.
+    async fn log(&self, channel: &ChannelName) -> Vec<&'static str> {
+        let page = self.store.read_after(channel, 0, 1_000).await.unwrap();
+        page.entries.iter().map(|entry| entry.draft.kind.as_str()).collect()
+    }
+
+    /// The next batch: the offset of its first entry, how many there are, whether the log ends there.
+    async fn batch(&mut self) -> (u64, usize, bool) {
+        match self.live.recv().await {
+            Some(Live::Batch(batch)) => (batch.first, batch.len(), batch.is_last_of_log),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Waits until no channel has an actor any more; with the clock stopped that takes no time.
+    async fn until_idle(&self) -> Duration {
+        let begun = time::Instant::now();
+        while self.channels.active() > 0 {
+            time::sleep(Duration::from_millis(50)).await;
+        }
+        begun.elapsed()
+    }
+}
+
+fn update(kind: EntryKind) -> DraftEntry {
+    DraftEntry {
+        time: DateTime::from_timestamp_millis(0).unwrap(),
+        kind,
+        key: Some("order".into()),
+        data: Bytes::from_static(b"{}"),
+    }
+}
+
+fn updates(kinds: &[EntryKind]) -> Vec<DraftEntry> {
+    kinds.iter().map(|kind| update(*kind)).collect()
+}
+
+fn order() -> ChannelName {
+    ChannelName::order(OrderId::random())
+}
+
+use EntryKind::{Building, Confirmed, Failed, Routing, Submitted};
+
+#[tokio::test(start_paused = true)]
+async fn nothing_follows_a_terminal_update_and_its_publisher_is_told() {
+    let mut node = Node::new(ChannelsConfig::default());
+    let (channels, channel) = (node.channels.clone(), order());
+    channels.join(&channel, 0).await.unwrap();
+    channels.publish(&channel, updates(&[Routing, Building])).await.unwrap();
+    let refused = channels.publish(&channel, updates(&[Confirmed, Failed, Routing])).await.unwrap_err();
+    assert!(
+        matches!(refused, PublishError::Refused { accepted: 1, refusal: Refusal::Closed }),
+        "{refused:?}"
+    );
+    let refused = channels.publish(&channel, updates(&[Failed])).await.unwrap_err();
+    assert!(matches!(refused, PublishError::Refused { accepted: 0, refusal: Refusal::Closed }));
+    assert_eq!(node.log(&channel).await, ["routing", "building", "confirmed"]);
+    assert_eq!(node.batch().await, (1, 2, false));
+    assert_eq!(node.batch().await, (3, 1, true));
+    let stats = channels.stats();
+    assert_eq!((stats.accepted.get(), stats.refused_closed.get(), stats.retries.get()), (3, 3, 0));
+    assert_eq!(stats.epoch_changes.get(), 0, "a gap behind a refused update is not a log put back");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lost_lease_is_refused_and_the_chain_goes_on_behind_it() {
+    let node = Node::new(ChannelsConfig::default());
+    let (channels, channel) = (&node.channels, order());
+    channels.publish_under(&channel, updates(&[Routing]), Some(7)).await.unwrap();
+    let state = node.store.state(&channel, NodeId::random()).await.unwrap();
+    let refused = channels.publish_under(&channel, updates(&[Building, Submitted]), Some(6)).await;
+    let Err(PublishError::Refused { accepted: 0, refusal }) = refused else { panic!("{refused:?}") };
+    assert_eq!(refusal, Refusal::StaleFence { fence: 6, newest: 7 });
+    channels.publish_under(&channel, updates(&[Building]), Some(8)).await.unwrap();
+    channels.publish(&channel, updates(&[Confirmed])).await.unwrap();
+    assert_eq!(node.log(&channel).await, ["routing", "building", "confirmed"]);
+    assert_eq!(node.store.state(&channel, NodeId::random()).await.unwrap().epoch, state.epoch);
+    assert_eq!(channels.stats().refused_stale.get(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn requests_that_wait_together_are_judged_each_on_its_own() {
+    let node = Node::new(ChannelsConfig::default());
+    let channel = order();
+    node.channels.publish_under(&channel, updates(&[Routing]), Some(5)).await.unwrap();
+    // All are in the queue before the actor takes up the first.
+    let requests = [(4, Building), (5, Building), (3, Submitted), (6, Submitted), (5, Failed)]
+        .map(|(fence, kind)| node.channels.publish_under(&channel, updates(&[kind]), Some(fence)));
+    let results: Vec<bool> =
+        futures_util::future::join_all(requests).await.iter().map(Result::is_ok).collect();
+    assert_eq!(results, [false, true, false, true, false]);
+    assert_eq!(node.log(&channel).await, ["routing", "building", "submitted"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_long_request_is_appended_in_batches_up_to_what_is_refused() {
+    let node = Node::new(ChannelsConfig { append_batch_entries: 2, ..ChannelsConfig::default() });
+    let channel = order();
+    let kinds = [Routing, Routing, Routing, Routing, Confirmed, Failed, Failed];
+    let refused = node.channels.publish(&channel, updates(&kinds)).await.unwrap_err();
+    assert_eq!(refused.accepted(), 5);
+    assert_eq!(node.log(&channel).await.len(), 5);
+    assert_eq!(node.channels.stats().accepted.get(), 5);
+}
+
+#[tokio::test(start_paused = true)]
+async fn orders_are_no_zones_and_are_let_go_soon() {
+    let node = Node::new(ChannelsConfig { zones_max: 1, keys_per_zone_max: 1, ..ChannelsConfig::default() });
+    let channels = &node.channels;
+    for _ in 0..20 {
+        let (channel, mut keyed) = (order(), updates(&[Routing, Building]));
+        keyed[1].key = Some("another".into());
+        channels.publish(&channel, keyed).await.unwrap();
+    }
+    assert_eq!(channels.zones().await.unwrap(), []);
+    assert_eq!(node.store.list(RecordKind::Zone, None, 10).await.unwrap(), []);
+    let kept = node.until_idle().await;
+    assert!(kept < Duration::from_secs(3), "{kept:?}, and a zone stays for a minute");
+    let zone = "zone:pjm".parse().unwrap();
+    channels.publish(&zone, vec![update(EntryKind::PriceUpdate)]).await.unwrap();
+    assert!(node.until_idle().await > Duration::from_secs(30));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_order_that_is_watched_stays() {
+    let mut node = Node::new(ChannelsConfig::default());
+    let (channels, channel) = (node.channels.clone(), order());
+    channels.join(&channel, 0).await.unwrap();
+    time::sleep(Duration::from_secs(600)).await;
+    assert_eq!(channels.active(), 1);
+    channels.publish(&channel, updates(&[Routing])).await.unwrap();
+    assert_eq!(node.batch().await, (1, 1, false));
+    channels.leave(&channel, 0).await;
+    node.until_idle().await;
+    // Its successor takes up the chain.
+    channels.publish(&channel, updates(&[Building, Confirmed])).await.unwrap();
+    assert_eq!(node.log(&channel).await, ["routing", "building", "confirmed"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn watchers_are_bounded_and_publishers_never_suffer_from_them() {
+    let node = Node::new(ChannelsConfig { zones_max: 2, ..ChannelsConfig::default() });
+    let channels = &node.channels;
+    let published = order();
+    for channel in [&published, &order(), &order(), &order(), &order(), &order()] {
+        channels.publish(channel, updates(&[Routing])).await.unwrap();
+    }
+    // What is published does not count, also where somebody watches it.
+    channels.join(&published, 0).await.unwrap();
+    let watched: Vec<ChannelName> = std::iter::repeat_with(order).take(4).collect();
+    for channel in &watched {
+        channels.join(channel, 0).await.unwrap();
+    }
+    let refused = channels.join(&order(), 0).await.unwrap_err();
+    assert!(matches!(refused, JoinError::TooManyChannels(4)), "{refused:?}");
+    channels.join(&watched[0], 0).await.unwrap();
+    channels.join(&"zone:pjm".parse().unwrap(), 0).await.unwrap();
+    channels.publish(&order(), updates(&[Routing])).await.unwrap();
+    channels.publish(&watched[0], updates(&[Routing])).await.unwrap();
+
+    // Places are free again once nobody watches.
+    for channel in &watched {
+        channels.leave(channel, 0).await;
+    }
+    channels.leave(&published, 0).await;
+    channels.leave(&"zone:pjm".parse().unwrap(), 0).await;
+    node.until_idle().await;
+    for _ in 0..4 {
+        channels.join(&order(), 0).await.unwrap();
+    }
+    channels.join(&order(), 0).await.unwrap_err();
+}
+
+#[tokio::test(start_paused = true)]
+async fn updates_that_left_the_log_unseen_are_told_of_though_nothing_follows() {
+    let mut watching = Node::new(ChannelsConfig::default());
+    let elsewhere = Node::on(Arc::clone(&watching.store), ChannelsConfig::default());
+    let (channels, channel) = (watching.channels.clone(), order());
+    channels.join(&channel, 0).await.unwrap();
+    // This node is not told of it, as where Redis and it have lost each other for long.
+    elsewhere.channels.publish(&channel, updates(&[Routing, Confirmed])).await.unwrap();
+    time::sleep(Duration::from_secs(301)).await;
+    channels.doubt(&channel);
+    let Some(Live::Skipped { offset, .. }) = watching.live.recv().await else { panic!("not told") };
+    assert_eq!(offset, 2);
+    assert_eq!(channels.stats().missed.get(), 2);
+}

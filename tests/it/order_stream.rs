@@ -1,0 +1,892 @@
+//! The stream of an order's updates as clients see it: everything once and in order, or they are
+//! told; and the end.
+
+use std::collections::HashMap;
+
+use rand::rngs::StdRng;
+use rand::{RngExt as _, SeedableRng as _};
+use serde_json::{Value, json};
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::TcpStream;
+use tokio::task::JoinSet;
+use uuid::Uuid;
+use zonewire::config::Config;
+use zonewire::storage::StorageChoice;
+
+use crate::support::client::{Came, Client, offset, position};
+use crate::support::eventually::eventually;
+use crate::support::gateway::{Answer, JSON, Running, config, price, read_answer, request, until_stat};
+use crate::support::redis_server::RedisServer;
+
+const STAGES: [&str; 5] = ["routing", "building", "submitted", "confirmed", "failed"];
+
+/// Where the gateways of one test keep their orders.
+struct Place(Option<RedisServer>);
+
+impl Place {
+    fn memory() -> Option<Self> {
+        Some(Self(None))
+    }
+
+    fn redis() -> Option<Self> {
+        RedisServer::start(&[]).map(|server| Self(Some(server)))
+    }
+
+    /// A gateway whose connections are closed as soon as their order has ended.
+    fn config(&self) -> Config {
+        let mut config = config();
+        config.connections.order_linger_ms = 0;
+        if let Some(server) = &self.0 {
+            config.storage.backend = StorageChoice::Redis;
+            config.storage.required = true;
+            config.storage.redis = server.config();
+        }
+        config
+    }
+
+    async fn start(&self) -> Running {
+        Running::start(self.config()).await
+    }
+
+    /// Another gateway on the same Redis; in memory there is only the one.
+    async fn start_another(&self) -> Option<Running> {
+        match self.0 {
+            Some(_) => Some(self.start().await),
+            None => None,
+        }
+    }
+}
+
+/// Runs each test in memory and on Redis.
+macro_rules! everywhere {
+    ($($name:ident),* $(,)?) => {
+        mod memory {
+            $(#[tokio::test(flavor = "multi_thread")]
+            async fn $name() {
+                super::$name(super::Place::memory().unwrap()).await;
+            })*
+        }
+        mod redis {
+            $(#[tokio::test(flavor = "multi_thread")]
+            async fn $name() {
+                if let Some(place) = super::Place::redis() {
+                    super::$name(place).await;
+                }
+            })*
+        }
+    };
+}
+
+everywhere!(
+    a_socket_may_be_there_before_the_order,
+    what_is_kept_comes_first_and_then_what_is_new,
+    a_connection_stays_a_while_after_the_end,
+    an_order_that_has_ended_is_told_to_those_who_come_late,
+    what_the_window_has_pushed_out_is_told,
+    what_is_too_old_is_told,
+    a_reader_that_comes_and_goes_misses_nothing,
+    a_slow_reader_is_closed_and_resumes_without_loss,
+    the_last_update_is_written_before_the_close,
+    nothing_follows_the_end,
+    an_order_that_is_carried_out_here_is_followed_to_its_end,
+    one_connection_follows_many_orders,
+    many_orders_and_readers_at_once,
+);
+
+fn new_order() -> String {
+    Uuid::new_v4().to_string()
+}
+
+/// The update number `n` of an order. Some more may follow it of the same stage.
+fn update(stage: &str, n: u64) -> Value {
+    let (progress, message) = match stage {
+        "routing" => (10, "looking for a venue"),
+        "building" => (50, "building the transaction"),
+        "submitted" => (75, "sent"),
+        "confirmed" => (100, "carried out"),
+        "failed" => (0, "not carried out"),
+        _ => panic!("{stage}"),
+    };
+    let mut update = json!({ "type": stage, "progress": progress, "message": message, "n": n });
+    if stage == "failed" {
+        update["error"] = json!({ "code": "no_route", "message": "no venue" });
+        update["attempts"] = json!(1);
+    }
+    update
+}
+
+/// Updates from number `first` on, as many of `routing` as asked for, then one of each further stage.
+fn life(first: u64, routings: u64, further: &[&str]) -> Vec<Value> {
+    let stages = std::iter::repeat_n("routing", routings as usize).chain(further.iter().copied());
+    (first..).zip(stages).map(|(n, stage)| update(stage, n)).collect()
+}
+
+async fn post(gateway: &Running, order: &str, updates: &[Value]) -> Answer {
+    let path = format!("/api/orders/{order}/updates");
+    let body = Value::from(updates).to_string();
+    request(gateway.address, "POST", &path, &[("content-type", JSON)], body.as_bytes()).await
+}
+
+/// Publishes updates; all must be accepted.
+async fn publish(gateway: &Running, order: &str, updates: &[Value]) {
+    for some in updates.chunks(50) {
+        let answer = post(gateway, order, some).await;
+        assert_eq!((answer.status, &answer.json()["accepted"]), (200, &json!(some.len())), "{answer:?}");
+    }
+}
+
+fn path(order: &str, since: Option<&str>) -> String {
+    let since = since.map(|since| format!("?since={since}")).unwrap_or_default();
+    format!("/ws/orders/{order}{since}")
+}
+
+/// A client of an order, past its two first messages; and `subscribed`.
+async fn watch(gateway: &Running, order: &str, since: Option<&str>) -> (Client, Value) {
+    greeted(Client::connect(&gateway.url(&path(order, since))).await, order).await
+}
+
+async fn greeted(mut client: Client, order: &str) -> (Client, Value) {
+    let connection = client.next().await;
+    assert_eq!((&connection["type"], &connection["orderId"]), (&json!("connection"), &json!(order)));
+    let subscribed = client.next().await;
+    assert_eq!((&subscribed["type"], &subscribed["orderId"]), (&json!("subscribed"), &json!(order)));
+    assert_eq!(subscribed["channel"], format!("order:{order}"));
+    assert!(subscribed["message"].as_str().is_some_and(|text| !text.is_empty()), "{subscribed}");
+    (client, subscribed)
+}
+
+fn assert_whole(subscribed: &Value, offset: u64) {
+    assert_eq!(
+        (&subscribed["offset"], &subscribed["recovered"], &subscribed["gap"]),
+        (&json!(offset), &json!(true), &json!(0)),
+        "{subscribed}"
+    );
+}
+
+fn assert_gap(subscribed: &Value, offset: u64, gap: u64) {
+    assert_eq!(
+        (&subscribed["offset"], &subscribed["recovered"], &subscribed["gap"]),
+        (&json!(offset), &json!(false), &json!(gap)),
+        "{subscribed}"
+    );
+}
+
+/// The next updates, which must have these offsets.
+async fn updates(client: &mut Client, offsets: std::ops::RangeInclusive<u64>) -> Vec<Value> {
+    let mut updates = Vec::new();
+    for expected in offsets {
+        let update = client.next().await;
+        assert!(STAGES.contains(&update["type"].as_str().unwrap()), "{update}");
+        assert_eq!(offset(&update), expected, "{update}");
+        updates.push(update);
+    }
+    updates
+}
+
+/// The end of an order: nothing but `closing` and the close frame, which say not to come back.
+async fn until_end(client: &mut Client) {
+    let (rest, code, reason) = client.until_close().await;
+    let rest: Vec<&Value> = rest.iter().filter(|message| message["type"] != "heartbeat").collect();
+    assert_eq!((rest.len(), code, reason.as_str()), (1, 1000, "normal"), "{rest:?}");
+    assert_eq!((&rest[0]["type"], &rest[0]["code"]), (&json!("closing"), &json!(1000)));
+    assert_eq!(rest[0].get("retry_after_ms"), None);
+}
+
+fn field_names(message: &Value) -> Vec<&str> {
+    message.as_object().unwrap().keys().map(String::as_str).collect()
+}
+
+fn ids(updates: &[Value]) -> Vec<&str> {
+    updates.iter().map(|update| update["id"].as_str().unwrap()).collect()
+}
+
+async fn a_socket_may_be_there_before_the_order(place: Place) {
+    let mut config = place.config();
+    config.connections.heartbeat_interval_s = 1;
+    let gateway = Running::start(config).await;
+    let order = new_order();
+    let mut clients = Vec::new();
+    for endpoint in ["/ws/orders", "/api/orders/status"] {
+        let mut client = Client::connect(&gateway.url(&format!("{endpoint}/{order}"))).await;
+        let connection = client.next().await;
+        assert_eq!(
+            field_names(&connection),
+            [
+                "connection_id",
+                "heartbeat_interval_ms",
+                "message",
+                "orderId",
+                "protocol",
+                "state",
+                "storage_backend",
+                "timestamp",
+                "type"
+            ]
+        );
+        assert_eq!(connection["type"], "connection");
+        assert!(connection["connection_id"].as_str().unwrap().parse::<Uuid>().is_ok());
+        assert_eq!(connection["orderId"], order);
+        assert_eq!(connection["heartbeat_interval_ms"], 1_000);
+        assert_eq!(connection["message"], "Connected to order status stream");
+        let subscribed = client.next().await;
+        assert_eq!(
+            field_names(&subscribed),
+            ["channel", "epoch", "gap", "message", "offset", "orderId", "recovered", "timestamp", "type"]
+        );
+        assert_whole(&subscribed, 0);
+        client.came_until_heartbeats(1).await;
+        clients.push(client);
+    }
+    // What is listed of a connection says its order.
+    let listed = gateway.stats().await["connection_list"].as_array().unwrap().clone();
+    assert!(listed.iter().all(|info| info["channels"] == json!([format!("order:{order}")])), "{listed:?}");
+
+    // Upper case names the same order.
+    publish(&gateway, &order.to_uppercase(), &life(1, 1, &["building", "submitted", "confirmed"])).await;
+    for client in &mut clients {
+        let all = updates(client, 1..=4).await;
+        assert_eq!(all[0]["progress"], 10);
+        assert_eq!(
+            (&all[3]["type"], &all[3]["progress"], &all[3]["n"]),
+            (&json!("confirmed"), &json!(100), &json!(4))
+        );
+        assert_eq!(all[3]["channel"], format!("order:{order}"));
+        until_end(client).await;
+    }
+    drop(clients);
+    assert_eq!(until_stat(&gateway, "/connections/closed_by_reason/normal", 2).await, 2);
+    gateway.stop().await;
+}
+
+async fn what_is_kept_comes_first_and_then_what_is_new(place: Place) {
+    let gateway = place.start().await;
+    let other = place.start_another().await;
+    let order = new_order();
+    publish(&gateway, &order, &life(1, 3, &[])).await;
+    let mut clients = Vec::new();
+    for at in [Some(&gateway), other.as_ref()].into_iter().flatten() {
+        for _ in 0..10 {
+            let (client, subscribed) = watch(at, &order, None).await;
+            assert_whole(&subscribed, 0);
+            clients.push(client);
+        }
+        let (client, subscribed) = watch(at, &order, None).await;
+        let since = format!("{}:2", subscribed["epoch"].as_str().unwrap());
+        drop(client);
+        let (mut client, subscribed) = watch(at, &order, Some(&since)).await;
+        assert_whole(&subscribed, 2);
+        updates(&mut client, 3..=3).await;
+    }
+    let mut seen = Vec::new();
+    for client in &mut clients {
+        seen.push(updates(client, 1..=3).await);
+    }
+    publish(&gateway, &order, &life(4, 2, &[])).await;
+    publish(other.as_ref().unwrap_or(&gateway), &order, &life(6, 0, &["building", "failed"])).await;
+    for (client, seen) in clients.iter_mut().zip(&mut seen) {
+        seen.extend(updates(client, 4..=7).await);
+        until_end(client).await;
+    }
+    assert!(seen.windows(2).all(|pair| pair[0] == pair[1]), "the same for all");
+    assert!(seen[0].iter().zip(1..).all(|(update, n)| update["n"] == n));
+    assert_eq!(seen[0][6]["error"]["code"], "no_route");
+    drop(clients);
+    if let Some(other) = other {
+        other.stop().await;
+    }
+    gateway.stop().await;
+}
+
+async fn a_connection_stays_a_while_after_the_end(place: Place) {
+    let mut config = place.config();
+    config.connections.order_linger_ms = 3_600_000;
+    config.connections.heartbeat_interval_s = 1;
+    let stays = Running::start(config.clone()).await;
+    let order = new_order();
+    let (mut early, _) = watch(&stays, &order, None).await;
+    publish(&stays, &order, &life(1, 1, &["failed"])).await;
+    let (mut late, subscribed) = watch(&stays, &order, None).await;
+    let end = format!("{}:2", subscribed["epoch"].as_str().unwrap());
+    let (mut at_end, _) = watch(&stays, &order, Some(&end)).await;
+    updates(&mut early, 1..=2).await;
+    updates(&mut late, 1..=2).await;
+    for client in [&mut early, &mut late, &mut at_end] {
+        client.came_until_heartbeats(2).await;
+        assert_eq!(client.until_pong().await, [] as [Value; 0], "it is still there");
+    }
+    drop((early, late, at_end));
+    stays.stop().await;
+
+    config.connections.order_linger_ms = 200;
+    let goes = Running::start(config).await;
+    let order = new_order();
+    let (mut early, subscribed) = watch(&goes, &order, None).await;
+    publish(&goes, &order, &life(1, 1, &["failed"])).await;
+    let (mut late, _) = watch(&goes, &order, None).await;
+    let end = format!("{}:2", subscribed["epoch"].as_str().unwrap());
+    let (mut at_end, _) = watch(&goes, &order, Some(&end)).await;
+    updates(&mut early, 1..=2).await;
+    updates(&mut late, 1..=2).await;
+    for client in [&mut early, &mut late, &mut at_end] {
+        until_end(client).await;
+    }
+    drop((early, late, at_end));
+    goes.stop().await;
+}
+
+async fn an_order_that_has_ended_is_told_to_those_who_come_late(place: Place) {
+    let gateway = place.start().await;
+    let other = place.start_another().await;
+    let order = new_order();
+    publish(&gateway, &order, &life(1, 2, &["building", "submitted", "confirmed"])).await;
+    for at in [Some(&gateway), other.as_ref()].into_iter().flatten() {
+        let (mut client, subscribed) = watch(at, &order, None).await;
+        assert_whole(&subscribed, 0);
+        assert_eq!(subscribed["message"], "The order has ended; its updates follow");
+        updates(&mut client, 1..=5).await;
+        until_end(&mut client).await;
+        let epoch = subscribed["epoch"].as_str().unwrap();
+        for had in 0..=5 {
+            let (mut client, subscribed) = watch(at, &order, Some(&format!("{epoch}:{had}"))).await;
+            assert_whole(&subscribed, had);
+            updates(&mut client, had + 1..=5).await;
+            until_end(&mut client).await;
+        }
+        // A position that is not of this log.
+        for since in [format!("{epoch}:6"), "0123456789abcdef:3".to_owned()] {
+            let (mut client, subscribed) = watch(at, &order, Some(&since)).await;
+            assert_eq!((&subscribed["recovered"], subscribed.get("gap")), (&json!(false), None), "{since}");
+            updates(&mut client, 1..=5).await;
+            until_end(&mut client).await;
+        }
+    }
+    if let Some(other) = other {
+        other.stop().await;
+    }
+    gateway.stop().await;
+}
+
+async fn what_the_window_has_pushed_out_is_told(place: Place) {
+    let gateway = place.start().await;
+    let order = new_order();
+    publish(&gateway, &order, &life(1, 60, &[])).await;
+    let (mut client, subscribed) = watch(&gateway, &order, None).await;
+    assert_gap(&subscribed, 10, 10);
+    let mut seen = updates(&mut client, 11..=60).await;
+    let epoch = subscribed["epoch"].as_str().unwrap();
+    for (had, first, gap) in [(0, 10, 10), (4, 10, 6), (10, 10, 0), (55, 55, 0)] {
+        let (mut client, subscribed) = watch(&gateway, &order, Some(&format!("{epoch}:{had}"))).await;
+        if gap == 0 {
+            assert_whole(&subscribed, first)
+        } else {
+            assert_gap(&subscribed, first, gap)
+        }
+        updates(&mut client, first + 1..=60).await;
+    }
+    publish(&gateway, &order, &life(61, 0, &["building", "submitted", "confirmed"])).await;
+    seen.extend(updates(&mut client, 61..=63).await);
+    until_end(&mut client).await;
+    assert!(seen.iter().zip(11..).all(|(update, n)| update["n"] == n));
+    let (mut client, subscribed) = watch(&gateway, &order, None).await;
+    assert_gap(&subscribed, 13, 13);
+    updates(&mut client, 14..=63).await;
+    until_end(&mut client).await;
+    drop(client);
+    gateway.stop().await;
+}
+
+async fn what_is_too_old_is_told(place: Place) {
+    let mut config = place.config();
+    config.storage.retention.orders.age_s = 1;
+    let gateway = Running::start(config).await;
+    let (ended, goes_on) = (new_order(), new_order());
+    let (mut live, _) = watch(&gateway, &goes_on, None).await;
+    publish(&gateway, &ended, &life(1, 2, &["failed"])).await;
+    publish(&gateway, &goes_on, &life(1, 2, &[])).await;
+    updates(&mut live, 1..=2).await;
+    for (order, top) in [(&ended, 3), (&goes_on, 2)] {
+        eventually("its updates are no longer kept", async || {
+            let (_, subscribed) = watch(&gateway, order, None).await;
+            (offset(&subscribed) == top).then(|| assert_gap(&subscribed, top, top))
+        })
+        .await;
+    }
+    let (mut client, subscribed) = watch(&gateway, &ended, None).await;
+    assert_eq!(subscribed["message"], "The order has ended, and its updates are no longer kept");
+    let epoch = subscribed["epoch"].as_str().unwrap();
+    until_end(&mut client).await;
+    let (mut client, subscribed) = watch(&gateway, &ended, Some(&format!("{epoch}:1"))).await;
+    assert_gap(&subscribed, 3, 2);
+    until_end(&mut client).await;
+    let (mut client, subscribed) = watch(&gateway, &ended, Some(&format!("{epoch}:3"))).await;
+    assert_whole(&subscribed, 3);
+    until_end(&mut client).await;
+
+    // The other one goes on, with what comes after the gap.
+    let (mut client, _) = watch(&gateway, &goes_on, None).await;
+    publish(&gateway, &goes_on, &life(3, 0, &["building", "confirmed"])).await;
+    for client in [&mut client, &mut live] {
+        updates(client, 3..=4).await;
+        until_end(client).await;
+    }
+    drop((client, live));
+    gateway.stop().await;
+}
+
+/// Follows one order to its end over as many connections as it takes, and checks that nothing is
+/// missing or double.
+struct Watcher {
+    order: String,
+    position: Option<(String, u64)>,
+    seen: Vec<Value>,
+    slow_closes: usize,
+}
+
+impl Watcher {
+    fn new(order: &str) -> Self {
+        Self { order: order.to_owned(), position: None, seen: Vec::new(), slow_closes: 0 }
+    }
+
+    fn last(&self) -> u64 {
+        self.seen.last().map_or(0, offset)
+    }
+
+    /// Reads to the end; leaves and comes back, at one of the gateways, after as many updates as are
+    /// drawn from 1 to `most`.
+    async fn read(&mut self, bases: &[String], random: &mut StdRng, most: usize) {
+        loop {
+            let since = self.position.as_ref().map(|(epoch, offset)| format!("{epoch}:{offset}"));
+            let base = &bases[random.random_range(0..bases.len())];
+            let url = format!("{base}{}", path(&self.order, since.as_deref()));
+            let (mut client, subscribed) = greeted(Client::connect(&url).await, &self.order).await;
+            assert_whole(&subscribed, self.last());
+            self.position = Some((subscribed["epoch"].as_str().unwrap().to_owned(), self.last()));
+            if self.take(&mut client, random.random_range(1..=most)).await {
+                return;
+            }
+            // Half of them without a word, as on a lost network.
+            if random.random_bool(0.5) {
+                client.close().await;
+            }
+        }
+    }
+
+    /// Takes up to `most` updates from a connection; true when the order has ended.
+    async fn take(&mut self, client: &mut Client, most: usize) -> bool {
+        for _ in 0..most {
+            let message: Value = loop {
+                match client.came().await {
+                    Came::Text(text) => {
+                        let message: Value = serde_json::from_str(&text).unwrap();
+                        if message["type"] != "heartbeat" && message["type"] != "closing" {
+                            break message;
+                        }
+                    }
+                    Came::Ping => {}
+                    Came::Close(1000, _) => return true,
+                    Came::Close(4001, _) => {
+                        self.slow_closes += 1;
+                        return false;
+                    }
+                    other => panic!("{other:?} after {}", self.last()),
+                }
+            };
+            assert!(STAGES.contains(&message["type"].as_str().unwrap()), "{message}");
+            assert_eq!(offset(&message), self.last() + 1, "{message}");
+            assert_eq!(message["n"], offset(&message), "{message}");
+            if let Some((_, offset)) = &mut self.position {
+                *offset += 1;
+            }
+            self.seen.push(message);
+        }
+        false
+    }
+
+    fn assert_ended(&self, count: u64, stage: &str) {
+        assert_eq!(self.seen.len() as u64, count);
+        assert_eq!(self.seen.last().unwrap()["type"], stage);
+    }
+}
+
+async fn a_reader_that_comes_and_goes_misses_nothing(place: Place) {
+    const READERS: u64 = 6;
+    let gateway = place.start().await;
+    let other = place.start_another().await;
+    let bases: Vec<String> =
+        [Some(&gateway), other.as_ref()].into_iter().flatten().map(|g| g.url("")).collect();
+    let order = new_order();
+    let mut reading = JoinSet::new();
+    for seed in 0..READERS {
+        let (mut watcher, bases) = (Watcher::new(&order), bases.clone());
+        reading.spawn(async move {
+            watcher.read(&bases, &mut StdRng::seed_from_u64(seed), 8).await;
+            watcher
+        });
+    }
+    for n in 1..=40 {
+        let at = if n % 2 == 0 { other.as_ref().unwrap_or(&gateway) } else { &gateway };
+        publish(at, &order, &life(n, 1, &[])).await;
+    }
+    publish(&gateway, &order, &life(41, 0, &["building", "submitted", "confirmed"])).await;
+    let watchers = reading.join_all().await;
+    for watcher in &watchers {
+        watcher.assert_ended(43, "confirmed");
+        assert_eq!(ids(&watcher.seen), ids(&watchers[0].seen));
+    }
+    if let Some(other) = other {
+        other.stop().await;
+    }
+    gateway.stop().await;
+}
+
+/// Little may wait for a reader, and the log keeps much.
+fn small_outbox(mut config: Config) -> Config {
+    config.http.line_bytes_max = 4_096;
+    config.connections.outbox_frames_max = 200;
+    config.connections.outbox_bytes_max = 32 << 10;
+    config.storage.retention.orders.updates = 10_000;
+    config
+}
+
+fn padded(mut update: Value) -> Value {
+    update["padding"] = json!("x".repeat(400));
+    update
+}
+
+async fn a_slow_reader_is_closed_and_resumes_without_loss(place: Place) {
+    const COUNT: u64 = 3_000;
+    let gateway = Running::start(small_outbox(place.config())).await;
+    let order = new_order();
+    let slow = Client::connect_small(&gateway.url(&path(&order, None))).await;
+    let (mut slow, subscribed) = greeted(slow, &order).await;
+    let mut reading = JoinSet::new();
+    let (mut fast, bases) = (Watcher::new(&order), [gateway.url("")]);
+    reading.spawn(async move {
+        fast.read(&bases, &mut StdRng::seed_from_u64(0), usize::MAX).await;
+        fast
+    });
+    let all: Vec<Value> = life(1, COUNT - 1, &["confirmed"]).into_iter().map(padded).collect();
+    publish(&gateway, &order, &all).await;
+    until_stat(&gateway, "/messages/dropped_by_reason/slow_consumer", 1).await;
+
+    let mut watcher = Watcher::new(&order);
+    watcher.position = Some((subscribed["epoch"].as_str().unwrap().to_owned(), 0));
+    assert!(!watcher.take(&mut slow, usize::MAX).await);
+    assert_eq!(watcher.slow_closes, 1);
+    assert!(watcher.last() < COUNT, "it was cut before the end");
+    watcher.read(&[gateway.url("")], &mut StdRng::seed_from_u64(0), usize::MAX).await;
+    watcher.assert_ended(COUNT, "confirmed");
+    reading.join_all().await[0].assert_ended(COUNT, "confirmed");
+    drop(slow);
+    gateway.stop().await;
+}
+
+async fn the_last_update_is_written_before_the_close(place: Place) {
+    let mut config = place.config();
+    // A reader that has not taken all by now would be cut off; it is closed only when it has.
+    config.connections.close_grace_ms = 0;
+    config.connections.outbox_bytes_max = 64 << 20;
+    let gateway = Running::start(config).await;
+    let order = new_order();
+    let (mut live, _) = greeted(Client::connect_small(&gateway.url(&path(&order, None))).await, &order).await;
+    let heavy = |mut update: Value| {
+        update["padding"] = json!("x".repeat(60_000));
+        update
+    };
+    let all: Vec<Value> = life(1, 45, &["failed"]).into_iter().map(heavy).collect();
+    for some in all.chunks(10) {
+        publish(&gateway, &order, some).await;
+    }
+    let (mut late, _) = greeted(Client::connect_small(&gateway.url(&path(&order, None))).await, &order).await;
+    eventually("both wait", async || {
+        let list = gateway.stats().await["connection_list"].as_array().unwrap().clone();
+        list.iter().all(|info| info["health"] == "behind").then_some(())
+    })
+    .await;
+    for client in [&mut live, &mut late] {
+        updates(client, 1..=46).await;
+        match client.came().await {
+            Came::Text(text) => assert!(text.contains(r#""type":"closing","code":1000"#), "{text}"),
+            other => panic!("{other:?}"),
+        }
+    }
+    gateway.stop().await;
+}
+
+async fn nothing_follows_the_end(place: Place) {
+    let gateway = place.start().await;
+    let other = place.start_another().await;
+    let order = new_order();
+    publish(&gateway, &order, &life(1, 1, &["building"])).await;
+    publish(&gateway, &order, &life(3, 0, &["failed"])).await;
+    for at in [Some(&gateway), other.as_ref()].into_iter().flatten() {
+        for stage in ["confirmed", "failed", "routing"] {
+            post(at, &order, &[update(stage, 9)]).await.problem(409, "already_ended");
+        }
+        let (mut client, _) = watch(at, &order, None).await;
+        updates(&mut client, 1..=3).await;
+        until_end(&mut client).await;
+        let refused = at.stats().await;
+        assert_eq!(refused["channels"]["epoch_changes"], 0);
+    }
+    // Two that end an order at once: one of them does.
+    for _ in 0..10 {
+        let order = new_order();
+        let (mut client, _) = watch(&gateway, &order, None).await;
+        let (one, two) = (life(1, 0, &["confirmed"]), life(1, 0, &["failed"]));
+        let at = [&gateway, other.as_ref().unwrap_or(&gateway)];
+        let (one, two) = tokio::join!(post(at[0], &order, &one), post(at[1], &order, &two));
+        let refused = if one.status == 200 { two } else { one };
+        refused.problem(409, "already_ended");
+        updates(&mut client, 1..=1).await;
+        until_end(&mut client).await;
+    }
+    if let Some(other) = other {
+        other.stop().await;
+    }
+    gateway.stop().await;
+}
+
+async fn an_order_that_is_carried_out_here_is_followed_to_its_end(place: Place) {
+    let mut config = place.config();
+    config.orders.paper.step_ms = 20;
+    config.orders.retry_first_ms = 10;
+    let gateway = Running::start(config.clone()).await;
+    let other = if place.0.is_some() { Some(Running::start(config).await) } else { None };
+    let order = json!({ "tokenIn": "SOL", "tokenOut": "USDC", "amount": 1, "slippage": 0.01 }).to_string();
+    let headers = [("content-type", JSON)];
+    let mut seen: Vec<Vec<Value>> = Vec::new();
+    for _ in 0..5 {
+        let placed =
+            request(gateway.address, "POST", "/api/orders/execute", &headers, order.as_bytes()).await;
+        assert_eq!(placed.status, 202, "{placed:?}");
+        let order = placed.json()["orderId"].as_str().unwrap().to_owned();
+        let mut reading = JoinSet::new();
+        for at in [&gateway, other.as_ref().unwrap_or(&gateway)] {
+            let url = at.url(&path(&order, None));
+            let order = order.clone();
+            reading.spawn(async move {
+                let (mut client, subscribed) = greeted(Client::connect(&url).await, &order).await;
+                assert_whole(&subscribed, 0);
+                let (mut rest, code, _) = client.until_close().await;
+                rest.retain(|message| message["type"] != "heartbeat");
+                (rest, code)
+            });
+        }
+        for (mut all, code) in reading.join_all().await {
+            assert_eq!((code, &all.pop().unwrap()["type"]), (1000, &json!("closing")));
+            assert!(all.iter().zip(1..).all(|(update, n)| offset(update) == n), "{all:?}");
+            let last = all.last().unwrap()["type"].as_str().unwrap();
+            assert!(["confirmed", "failed"].contains(&last), "{all:?}");
+            seen.push(all);
+        }
+        assert_eq!(seen.pop(), seen.pop(), "the same for both");
+    }
+    if let Some(other) = other {
+        other.stop().await;
+    }
+    gateway.stop().await;
+}
+
+async fn one_connection_follows_many_orders(place: Place) {
+    let gateway = place.start().await;
+    let orders: Vec<String> = std::iter::repeat_with(new_order).take(3).collect();
+    publish(&gateway, &orders[0], &life(1, 1, &["building"])).await;
+    publish(&gateway, &orders[1], &life(1, 1, &["failed"])).await;
+    let mut client = Client::connect(&gateway.url("/ws")).await;
+    client.next_of_type("connection_established").await;
+    let mut channels: Vec<String> = orders.iter().map(|order| format!("order:{order}")).collect();
+    channels.push("zone:pjm".to_owned());
+    client.send(&json!({ "type": "subscribe", "id": 1, "channels": channels })).await;
+    let (mut told, mut seen, mut epochs) = (0, HashMap::<String, Vec<u64>>::new(), HashMap::new());
+    let mut take = |message: Value| {
+        let channel = message["channel"].as_str().unwrap().to_owned();
+        if message["type"] == "subscribed" {
+            assert_eq!(message["id"], 1);
+            assert_whole(&message, 0);
+            let order = channel.strip_prefix("order:");
+            assert_eq!(message.get("orderId").and_then(Value::as_str), order);
+            assert_eq!(message.get("message").is_some(), order.is_some());
+            epochs.insert(channel, message["epoch"].as_str().unwrap().to_owned());
+            told += 1;
+        } else {
+            seen.entry(channel).or_default().push(offset(&message));
+        }
+        (told, seen.values().map(Vec::len).sum::<usize>())
+    };
+    while take(client.next().await) != (4, 4) {}
+    publish(&gateway, &orders[2], &life(1, 1, &["confirmed"])).await;
+    publish(&gateway, &orders[0], &life(3, 0, &["submitted", "confirmed"])).await;
+    gateway.publish("pjm", [price("A", 1)]).await;
+    while take(client.next().await) != (4, 9) {}
+    for (channel, count) in channels.iter().zip([4, 2, 2, 1]) {
+        assert_eq!(seen[channel], (1..=count).collect::<Vec<u64>>(), "{channel}");
+    }
+    assert_eq!(client.until_pong().await, [] as [Value; 0], "it stays, though all orders have ended");
+
+    // From a position, and from the start again; what a client leaves it gets no more.
+    let since = json!({ &channels[0]: format!("{}:2", epochs[&channels[0]]) });
+    client.send(&json!({ "type": "subscribe", "channels": [channels[0]], "since": since })).await;
+    assert_whole(&client.next().await, 2);
+    updates(&mut client, 3..=4).await;
+    client.send(&json!({ "type": "subscribe", "channels": [channels[0].to_uppercase().replace("ORDER", "order")] })).await;
+    assert_whole(&client.next().await, 0);
+    updates(&mut client, 1..=4).await;
+    client.send(&json!({ "type": "unsubscribe", "channels": [channels[0]] })).await;
+    assert_eq!(client.next().await["type"], "unsubscribed");
+    client.send(&json!({ "type": "subscribe", "id": 7, "channels": ["order:1"] })).await;
+    let error = client.next().await;
+    assert_eq!((&error["code"], &error["id"]), (&json!("invalid_channel"), &json!(7)));
+    drop(client);
+    gateway.stop().await;
+}
+
+async fn many_orders_and_readers_at_once(place: Place) {
+    const ORDERS: u64 = 50;
+    const READERS: u64 = 4;
+    const UPDATES: u64 = 12;
+    let gateway = place.start().await;
+    let other = place.start_another().await;
+    let gateways: Vec<&Running> = [Some(&gateway), other.as_ref()].into_iter().flatten().collect();
+    let bases: Vec<String> = gateways.iter().map(|gateway| gateway.url("")).collect();
+    let orders: Vec<String> = std::iter::repeat_with(new_order).take(ORDERS as usize).collect();
+    let mut reading = JoinSet::new();
+    for (order, place) in orders.iter().zip(0..) {
+        for reader in 0..READERS {
+            let (mut watcher, bases) = (Watcher::new(order), bases.clone());
+            let mut random = StdRng::seed_from_u64(place * READERS + reader);
+            reading.spawn(async move {
+                // At a random moment: some before the order, some after its end.
+                for _ in 0..random.random_range(0..400) {
+                    tokio::task::yield_now().await;
+                }
+                let most = if reader % 2 == 0 { usize::MAX } else { 5 };
+                watcher.read(&bases, &mut random, most).await;
+                watcher
+            });
+        }
+    }
+    let publishing = orders.iter().zip(0..).map(|(order, place)| {
+        let gateways = &gateways;
+        async move {
+            let mut random = StdRng::seed_from_u64(place);
+            let mut n = 1;
+            while n < UPDATES {
+                let some = random.random_range(1..=(UPDATES - n).min(3));
+                let at = gateways[random.random_range(0..gateways.len())];
+                publish(at, order, &life(n, some, &[])).await;
+                n += some;
+            }
+            let stage = if place % 2 == 0 { "confirmed" } else { "failed" };
+            publish(gateways[0], order, &life(n, 0, &[stage])).await;
+        }
+    });
+    futures_util::future::join_all(publishing).await;
+    let mut by_order: HashMap<String, Vec<Vec<Value>>> = HashMap::new();
+    for watcher in reading.join_all().await {
+        let stage = if orders.iter().position(|order| *order == watcher.order).unwrap() % 2 == 0 {
+            "confirmed"
+        } else {
+            "failed"
+        };
+        watcher.assert_ended(UPDATES, stage);
+        by_order.entry(watcher.order).or_default().push(watcher.seen);
+    }
+    assert!(by_order.values().all(|seen| seen.iter().all(|one| *one == seen[0])));
+    // Nothing is left of them on the nodes but what the storage keeps.
+    for gateway in &gateways {
+        eventually("channels are let go", async || {
+            (gateway.stats().await["channels"]["active"] == 0).then_some(())
+        })
+        .await;
+        assert_eq!(gateway.stats().await["connections"]["open"], 0);
+    }
+    if let Some(other) = other {
+        other.stop().await;
+    }
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_watched_is_refused_with_a_reason() {
+    let gateway = Place::memory().unwrap().start().await;
+    let upgrade = [
+        ("upgrade", "websocket"),
+        ("sec-websocket-version", "13"),
+        ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="),
+    ];
+    let order = new_order();
+    for endpoint in ["/ws/orders", "/api/orders/status"] {
+        let good = format!("{endpoint}/{order}");
+        gateway.get(&good).await.problem(426, "upgrade_required");
+        for bad in ["1", "not-a-uuid", &order.replace('-', ""), &format!("{order}0"), "%ff", "%7Bx%7D"] {
+            let answer = open(&gateway, &format!("{endpoint}/{bad}"), &upgrade).await;
+            let problem = answer.problem(400, "invalid_order_id");
+            assert!(problem["detail"].as_str().unwrap().contains("expected a UUID"), "{problem}");
+        }
+        open(&gateway, &format!("{good}?since=x"), &upgrade).await.problem(400, "invalid_position");
+    }
+    gateway.stop().await;
+}
+
+/// An upgrade that is refused.
+async fn open(gateway: &Running, path: &str, headers: &[(&str, &str)]) -> Answer {
+    let mut stream = TcpStream::connect(gateway.address).await.unwrap();
+    let mut head = format!("GET {path} HTTP/1.1\r\nhost: {}\r\nconnection: upgrade\r\n", gateway.address);
+    for (name, value) in headers {
+        head += &format!("{name}: {value}\r\n");
+    }
+    stream.write_all(format!("{head}\r\n").as_bytes()).await.unwrap();
+    read_answer(&mut stream).await.expect("an answer")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_watched_order_too_many_is_refused() {
+    let mut config = config();
+    config.channels.zones_max = 1;
+    let gateway = Running::start(config).await;
+    let published = new_order();
+    publish(&gateway, &published, &life(1, 1, &[])).await;
+    let first = watch(&gateway, &new_order(), None).await;
+    let second = watch(&gateway, &new_order(), None).await;
+    let order = new_order();
+    let mut third = Client::connect(&gateway.url(&path(&order, None))).await;
+    third.next_of_type("connection").await;
+    let error = third.next().await;
+    assert_eq!(
+        (&error["code"], &error["channel"]),
+        (&json!("too_many_orders"), &json!(format!("order:{order}")))
+    );
+    // What is published and whom it reaches does not depend on who watches.
+    let (mut client, _) = watch(&gateway, &published, None).await;
+    publish(&gateway, &order, &life(1, 1, &["failed"])).await;
+    publish(&gateway, &published, &life(2, 0, &["failed"])).await;
+    updates(&mut client, 1..=2).await;
+    gateway.publish("pjm", [price("A", 1)]).await;
+    drop((first, second, client, third));
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_order_that_the_storage_lost_is_told_and_goes_on_anew() {
+    let Some(server) = RedisServer::start(&[]) else { return };
+    let place = Place(Some(server));
+    let mut config = place.config();
+    config.connections.order_linger_ms = 3_600_000;
+    let gateway = Running::start(config).await;
+    let order = new_order();
+    let (mut client, subscribed) = watch(&gateway, &order, None).await;
+    publish(&gateway, &order, &life(1, 1, &["failed"])).await;
+    updates(&mut client, 1..=2).await;
+    assert_eq!(place.0.as_ref().unwrap().admin(&["FLUSHALL"]), "+OK");
+    publish(&gateway, &order, &life(1, 2, &[])).await;
+    let resync = client.next().await;
+    assert_eq!((&resync["type"], &resync["old_epoch"]), (&json!("resync"), &subscribed["epoch"]));
+    assert_eq!((&resync["offset"], &resync["recovered"]), (&json!(0), &json!(false)));
+    assert_ne!(position(&resync), position(&subscribed));
+    updates(&mut client, 1..=2).await;
+    publish(&gateway, &order, &life(3, 0, &["confirmed"])).await;
+    updates(&mut client, 3..=3).await;
+    drop(client);
+    gateway.stop().await;
+}
