@@ -210,8 +210,9 @@ pub trait Jobs: fmt::Debug + Send + Sync {
     /// Repeating the call with the same `id` and no key queues nothing twice ([`Enqueued::Repeated`]).
     async fn enqueue(&self, job: &NewJob, bounds: &JobBounds) -> Result<Enqueued>;
 
-    /// Claims the jobs whose turn it is, `limit` of them (and [`JOBS_PER_CALL_MAX`]) at the most: cancelled ones, those whose
-    /// lease ran out, and those that wait or are due again. Each gets a token of its own.
+    /// Claims the jobs whose turn it is, `limit` of them (and [`JOBS_PER_CALL_MAX`]) at the most:
+    /// cancelled ones, those whose lease ran out, and those that wait or are due again. Each gets a
+    /// token of its own.
     async fn claim(&self, limit: usize, lease: Duration) -> Result<Vec<ClaimedJob>>;
 
     /// Makes the lease last at least this long from now, also that of a job that was cancelled; one
