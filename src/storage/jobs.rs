@@ -16,6 +16,9 @@ pub const LEASE_MIN: Duration = Duration::from_millis(1);
 /// Leases and delays longer than this, a year, last this long.
 pub const LEASE_MAX: Duration = Duration::from_secs(366 * 24 * 3600);
 
+/// Jobs that one call claims or lists at the most, however many were asked for.
+pub const JOBS_PER_CALL_MAX: usize = 1_000;
+
 /// A job to be queued.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewJob {
@@ -195,7 +198,8 @@ pub struct JobCounts {
 /// is refused leaves nothing behind.
 ///
 /// Not promised: that a worker whose lease ran out has stopped. It must watch its own monotonic
-/// clock, and what it appends carries its token as a fence, which the log checks.
+/// clock, and what it appends carries its token as a fence, which the log checks. Nor that jobs
+/// outlast a week in which nobody calls anything here.
 ///
 /// Implementations spawn nothing they do not own, retry nothing, and survive being dropped in
 /// mid-call: the call then may or may not have taken effect.
@@ -206,8 +210,9 @@ pub trait Jobs: fmt::Debug + Send + Sync {
     /// Repeating the call with the same `id` and no key queues nothing twice ([`Enqueued::Repeated`]).
     async fn enqueue(&self, job: &NewJob, bounds: &JobBounds) -> Result<Enqueued>;
 
-    /// Claims the jobs whose turn it is, `limit` of them at the most: cancelled ones, those whose
-    /// lease ran out, and those that wait or are due again. Each gets a token of its own.
+    /// Claims the jobs whose turn it is, `limit` of them (and [`JOBS_PER_CALL_MAX`]) at the most:
+    /// cancelled ones, those whose lease ran out, and those that wait or are due again. Each gets a
+    /// token of its own.
     async fn claim(&self, limit: usize, lease: Duration) -> Result<Vec<ClaimedJob>>;
 
     /// Makes the lease last at least this long from now, also that of a job that was cancelled; one
@@ -230,7 +235,7 @@ pub trait Jobs: fmt::Debug + Send + Sync {
     async fn job(&self, id: JobId) -> Result<Option<JobView>>;
 
     /// The jobs queued before `before` (which must be known still, else from the newest on), the
-    /// newest first, in one state or in any, `limit` of them at the most.
+    /// newest first, in one state or in any, `limit` of them (and [`JOBS_PER_CALL_MAX`]) at the most.
     async fn list_jobs(
         &self,
         state: Option<JobState>,

@@ -22,8 +22,8 @@ pub use choose::{Opened, StartError, open};
 pub use config::{MemoryConfig, OrderRetention, RedisConfig, Retention, StorageChoice, StorageConfig};
 pub use error::{Result, StorageError};
 pub use jobs::{
-    Cancelling, ClaimedJob, Ending, Enqueued, Held, Idempotency, JobBounds, JobCounts, JobState, JobView,
-    Jobs, LEASE_MAX, LEASE_MIN, NewJob,
+    Cancelling, ClaimedJob, Ending, Enqueued, Held, Idempotency, JOBS_PER_CALL_MAX, JobBounds, JobCounts,
+    JobState, JobView, Jobs, LEASE_MAX, LEASE_MIN, NewJob,
 };
 pub use log::{
     Append, AppendAnswer, AppendBatch, Appended, EPOCH_KEPT_FOR, Log, LogEvent, LogState, OpenLog, Page,

@@ -8,8 +8,8 @@ use tokio::task::JoinSet;
 use tokio::time;
 use zonewire::model::JobId;
 use zonewire::storage::{
-    Cancelling, ClaimedJob, Ending, Enqueued, Held, Idempotency, JobBounds, JobCounts, JobState, JobView,
-    NewJob, Retention, SharedBackend, StorageBackend,
+    Cancelling, ClaimedJob, Ending, Enqueued, Held, Idempotency, JOBS_PER_CALL_MAX, JobBounds, JobCounts,
+    JobState, JobView, NewJob, Retention, SharedBackend, StorageBackend,
 };
 
 use crate::support::eventually::eventually;
@@ -19,6 +19,7 @@ for_every_backend!(
     a_job_is_claimed_as_it_was_queued,
     jobs_are_claimed_in_the_order_in_which_they_were_queued,
     a_claim_takes_no_more_than_its_limit,
+    no_call_claims_or_lists_more_than_a_thousand,
     many_claimers_at_once_never_get_the_same_job,
     tokens_grow_from_claim_to_claim,
     a_job_is_claimed_anew_only_after_its_lease_has_run_out,
@@ -187,6 +188,17 @@ async fn a_claim_takes_no_more_than_its_limit(make: Make) {
     assert_eq!(payloads(&claim(&*store, 2).await), ["a", "b"]);
     assert_eq!(payloads(&claim(&*store, usize::MAX).await), ["c", "d", "e"]);
     assert_eq!(claim(&*store, 10).await, []);
+}
+
+async fn no_call_claims_or_lists_more_than_a_thousand(make: Make) {
+    let Some((_stores, store)) = one(make).await else { return };
+    let bounds = JobBounds { unfinished: 2_000, ..BOUNDS };
+    for _ in 0..1_001 {
+        assert_eq!(store.enqueue(&job(""), &bounds).await.unwrap(), Enqueued::Queued);
+    }
+    assert_eq!(store.list_jobs(None, None, usize::MAX).await.unwrap().len(), JOBS_PER_CALL_MAX);
+    assert_eq!(claim(&*store, usize::MAX).await.len(), JOBS_PER_CALL_MAX);
+    assert_eq!(claim(&*store, usize::MAX).await.len(), 1);
 }
 
 async fn many_claimers_at_once_never_get_the_same_job(make: Make) {

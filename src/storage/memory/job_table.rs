@@ -12,8 +12,8 @@ use tokio::time::Instant;
 
 use crate::model::JobId;
 use crate::storage::{
-    Cancelling, ClaimedJob, Ending, Enqueued, Held, JobBounds, JobCounts, JobState, JobView, LEASE_MAX,
-    LEASE_MIN, NewJob,
+    Cancelling, ClaimedJob, Ending, Enqueued, Held, JOBS_PER_CALL_MAX, JobBounds, JobCounts, JobState,
+    JobView, LEASE_MAX, LEASE_MIN, NewJob,
 };
 
 /// One moment, on both clocks: the monotonic one that decides, and the one that people read.
@@ -195,6 +195,7 @@ impl JobTable {
 
     pub(super) fn claim(&mut self, limit: usize, lease: Duration, now: Now) -> Vec<ClaimedJob> {
         self.tidy(now);
+        let limit = limit.min(JOBS_PER_CALL_MAX);
         let mut claimed = Vec::new();
         while claimed.len() < limit
             && let Some(id) = self.next(now)
@@ -303,7 +304,7 @@ impl JobTable {
         self.tidy(now);
         let index = state.map_or(&self.by_age, |state| &self.by_state[state as usize]);
         let before = before.and_then(|id| self.jobs.get(&id)).map_or(u64::MAX, |job| job.place);
-        let ids = index.range(..before).rev().take(limit);
+        let ids = index.range(..before).rev().take(limit.min(JOBS_PER_CALL_MAX));
         ids.filter_map(|(_, id)| self.jobs.get(id).map(|job| job.view(*id))).collect()
     }
 

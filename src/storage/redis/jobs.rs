@@ -15,12 +15,9 @@ use super::scripts::Script;
 use super::{EXACT_MAX, RedisBackend, job_scripts};
 use crate::model::JobId;
 use crate::storage::{
-    Cancelling, ClaimedJob, Ending, Enqueued, Held, JobBounds, JobCounts, JobState, JobView, Jobs, LEASE_MAX,
-    LEASE_MIN, NewJob, Result,
+    Cancelling, ClaimedJob, Ending, Enqueued, Held, JOBS_PER_CALL_MAX, JobBounds, JobCounts, JobState,
+    JobView, Jobs, LEASE_MAX, LEASE_MIN, NewJob, Result,
 };
-
-/// Jobs that one call hands out or lists, however many were asked for: a script holds up everybody.
-const PER_CALL_MAX: usize = 1_000;
 
 const CLAIMED_FIELDS: usize = 7;
 const VIEW_FIELDS: usize = 10;
@@ -86,7 +83,7 @@ impl Jobs for RedisBackend {
         if limit == 0 {
             return Ok(Vec::new());
         }
-        let args = vec![text(limit.min(PER_CALL_MAX)), micros(lease.clamp(LEASE_MIN, LEASE_MAX))];
+        let args = vec![text(limit.min(JOBS_PER_CALL_MAX)), micros(lease.clamp(LEASE_MIN, LEASE_MAX))];
         let answer: Vec<Bytes> = self.run_on_jobs(&job_scripts::CLAIM, "claim", args).await?;
         answer.chunks(CLAIMED_FIELDS).map(|fields| claimed(Fields { op: "claim", fields })).collect()
     }
@@ -136,7 +133,7 @@ impl Jobs for RedisBackend {
         }
         let state = Value::from(state.map_or("", letter));
         let before = Value::from(before.map(|id| id.to_string()).unwrap_or_default());
-        let args = vec![state, before, text(limit.min(PER_CALL_MAX))];
+        let args = vec![state, before, text(limit.min(JOBS_PER_CALL_MAX))];
         self.views(&job_scripts::LIST, "list_jobs", args).await
     }
 
