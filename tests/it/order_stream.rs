@@ -732,8 +732,13 @@ async fn one_connection_follows_many_orders(place: Place) {
     client.send(&json!({ "type": "subscribe", "channels": [channels[0].to_uppercase().replace("ORDER", "order")] })).await;
     assert_whole(&client.next().await, 0);
     updates(&mut client, 1..=4).await;
-    client.send(&json!({ "type": "unsubscribe", "channels": [channels[0]] })).await;
-    assert_eq!(client.next().await["type"], "unsubscribed");
+    let written_otherwise = channels[0].to_uppercase().replace("ORDER", "order");
+    client.send(&json!({ "type": "unsubscribe", "channels": [written_otherwise] })).await;
+    let unsubscribed = client.next().await;
+    assert_eq!(
+        (&unsubscribed["type"], &unsubscribed["channel"]),
+        (&json!("unsubscribed"), &json!(channels[0]))
+    );
     client.send(&json!({ "type": "subscribe", "id": 7, "channels": ["order:1"] })).await;
     let error = client.next().await;
     assert_eq!((&error["code"], &error["id"]), (&json!("invalid_channel"), &json!(7)));
@@ -887,6 +892,29 @@ async fn an_order_that_the_storage_lost_is_told_and_goes_on_anew() {
     updates(&mut client, 1..=2).await;
     publish(&gateway, &order, &life(3, 0, &["confirmed"])).await;
     updates(&mut client, 3..=3).await;
+    drop(client);
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn updates_that_went_by_unseen_are_told_and_so_is_the_end() {
+    let Some(server) = RedisServer::start(&[]) else { return };
+    let place = Place(Some(server));
+    let gateway = place.start().await;
+    let order = new_order();
+    let (mut client, subscribed) = watch(&gateway, &order, None).await;
+    publish(&gateway, &order, &life(1, 1, &[])).await;
+    updates(&mut client, 1..=1).await;
+    // As if another node had published four more while this one heard nothing, the last of them
+    // terminal, and their time had run out.
+    let server = place.0.as_ref().unwrap();
+    assert_eq!(server.admin(&["DEL", &format!("zw:{{order:{order}}}:log")]), ":1");
+    server.admin(&["HSET", &format!("zw:{{order:{order}}}:meta"), "s", "5", "c", "1"]);
+    server.admin(&["CLIENT", "KILL", "TYPE", "pubsub"]);
+    let resync = client.next_of_type("resync").await;
+    assert_gap(&resync, 5, 4);
+    assert_eq!((&resync["old_epoch"], &resync["epoch"]), (&subscribed["epoch"], &subscribed["epoch"]));
+    until_end(&mut client).await;
     drop(client);
     gateway.stop().await;
 }

@@ -102,8 +102,10 @@ impl Shard {
     }
 
     fn on_unsubscribe(self: &Rc<Self>, connection: &Rc<Connection>, name: &str, id: Option<&Value>) {
-        let known = connection.subscriptions.borrow().iter().find(|s| s.channel.as_str() == name).cloned();
-        let Some(subscription) = known else {
+        // An order may be written in several ways.
+        let named =
+            |channel| connection.subscriptions.borrow().iter().find(|s| s.channel == channel).cloned();
+        let Some(subscription) = name.parse::<ChannelName>().ok().and_then(named) else {
             let shown: String = name.chars().take(96).collect();
             let message = "this connection has no subscription of that name";
             return self.send_error(connection, id, ErrorCode::InvalidChannel, message, Some(&shown));
