@@ -23,7 +23,9 @@ use crate::connections::{self, Manager, ShardSeed};
 use crate::feeds::{run_replay, run_simulated};
 use crate::http::{self, AcceptParts, AcceptStats, App, IntakeStats, Sources};
 use crate::model::NodeId;
-use crate::orders::{ExecutorChoice, Orders, OrdersParts, PaperExecutor, Worker};
+use crate::orders::{
+    ExecutorChoice, Interop, InteropParts, InteropWork, Orders, OrdersParts, PaperExecutor, Worker,
+};
 use crate::storage::{self, Opened, StatusReader};
 
 /// After the drain window and the clients' time to answer, what is left is cut after this.
@@ -115,9 +117,8 @@ impl Gateway {
 
         let (manager, seeds, live) = connections::prepare(shards, &config.connections);
         let incoming = backend.take_incoming();
-        let jobs = Arc::clone(&backend);
         let parts = ChannelsParts {
-            backend,
+            backend: Arc::clone(&backend),
             node,
             config: config.channels.clone(),
             shards: live,
@@ -128,14 +129,28 @@ impl Gateway {
             let passing = channels.clone().pass_on(incoming);
             tracker.spawn(stop_channels.clone().run_until_cancelled_owned(passing));
         }
+        let parts = InteropParts {
+            config: config.interop,
+            backend: Arc::clone(&backend),
+            node,
+            watched: Arc::clone(channels.watched_orders()),
+            update_bytes_max: config.http.line_bytes_max,
+            stop: stop_channels.clone(),
+        };
+        let interop = Interop::new(parts);
+        if let Some(InteropWork { driver, exchange }) = interop.work {
+            drop(TaskTracker::new().spawn(stop_storage.clone().run_until_cancelled_owned(driver)));
+            tracker.spawn(exchange);
+        }
         if let Err(error) = channels.recall_zones().await {
             warn!(error = %error, "could not read which zones there are");
         }
 
         let orders = Orders::new(OrdersParts {
-            backend: jobs,
+            backend,
             channels: channels.clone(),
             config: config.orders.clone(),
+            mirror: interop.mirror,
         });
 
         let stopping = CancellationToken::new();
@@ -150,6 +165,7 @@ impl Gateway {
             redis_configured: config.storage.redis.is_configured(),
             accepts: Arc::clone(&accepts),
             intake: Arc::new(IntakeStats::default()),
+            interop: interop.stats,
             stopping: stopping.clone(),
         };
         let app = App {

@@ -16,6 +16,7 @@ use super::error::{JoinError, PublishError};
 use super::live::{Live, LiveBatch};
 use super::merge::{Merge, Offered};
 use super::stats::ChannelStats;
+use super::watched::WatchedOrders;
 use crate::model::{ChannelKind, ChannelName, DraftEntry, Entry, EntryId, Epoch, Lane, NodeId, Position};
 use crate::storage::{Append, AppendAnswer, AppendBatch, Appended, Refusal, SharedBackend, StorageError};
 use crate::support::backoff::Backoff;
@@ -91,6 +92,7 @@ pub(super) struct Common {
     pub(super) shards: Vec<mpsc::Sender<Live>>,
     /// No sequence of this node is given twice, also when a channel is let go and taken up again.
     pub(super) seq_floor: AtomicU64,
+    pub(super) orders: Arc<WatchedOrders>,
     pub(super) stop: CancellationToken,
 }
 
@@ -244,13 +246,21 @@ impl Actor {
                     debug!(channel = %self.channel, shard, "the shard no longer waits for its join");
                 }
             }
-            Command::Leave { shard } => self.joined[shard] = false,
+            Command::Leave { shard } => {
+                self.joined[shard] = false;
+                if !self.joined.contains(&true) {
+                    self.common.orders.set(&self.channel, false);
+                }
+            }
         }
     }
 
     /// After this, the shard gets all entries after the position that is answered.
     async fn join(&mut self, shard: usize) -> Result<Position, JoinError> {
         let position = self.follow().await.map_err(JoinError::Unavailable)?;
+        if !self.joined.contains(&true) {
+            self.common.orders.set(&self.channel, true);
+        }
         self.joined[shard] = true;
         Ok(position)
     }
@@ -544,6 +554,7 @@ impl Actor {
         let old_epoch = merge.epoch().clone();
         info!(channel = %self.channel, from = %old_epoch, to = %epoch, "the log began a new life");
         self.common.stats.epoch_changes.add(1);
+        self.common.orders.set(&self.channel, self.joined.contains(&true));
         *merge = Merge::after(epoch.clone(), top);
         let moved = Live::Moved { channel: self.channel.clone(), old_epoch, epoch };
         self.tell_shards(&moved).await;

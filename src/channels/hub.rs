@@ -19,6 +19,7 @@ use super::error::{JoinError, PublishError};
 use super::keys::Keys;
 use super::live::Live;
 use super::stats::ChannelStats;
+use super::watched::WatchedOrders;
 use crate::model::{ChannelKind, ChannelName, DraftEntry, Entry, NodeId, Position, Zone};
 use crate::storage::{EPOCH_KEPT_FOR, LogEvent, Page, RecordKind, Result as StorageResult, SharedBackend};
 
@@ -142,6 +143,7 @@ impl Channels {
             stats: Arc::default(),
             shards,
             seq_floor: AtomicU64::new(0),
+            orders: Arc::default(),
             stop,
         };
         let hub = Hub {
@@ -302,6 +304,11 @@ impl Channels {
 
     pub(crate) fn stats(&self) -> &ChannelStats {
         &self.0.common.stats
+    }
+
+    /// The orders that somebody on this node is subscribed to.
+    pub(crate) fn watched_orders(&self) -> &Arc<WatchedOrders> {
+        &self.0.common.orders
     }
 
     /// How many channels have an actor now.

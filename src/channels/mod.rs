@@ -13,9 +13,11 @@ mod merge;
 mod stats;
 #[cfg(test)]
 mod tests;
+mod watched;
 
 pub use config::ChannelsConfig;
 pub use error::{JoinError, PublishError};
 pub use hub::Channels;
 pub(crate) use hub::ChannelsParts;
 pub(crate) use live::{Live, LiveBatch};
+pub(crate) use watched::WatchedOrders;

@@ -26,7 +26,7 @@ pub use crate::channels::ChannelsConfig;
 pub use crate::connections::ConnectionsConfig;
 pub use crate::feeds::{FeedsConfig, ReplayConfig, SimulatedConfig};
 pub use crate::http::HttpConfig;
-pub use crate::orders::{ExecutorChoice, OrdersConfig, PaperConfig};
+pub use crate::orders::{ExecutorChoice, InteropConfig, OrdersConfig, PaperConfig};
 pub use crate::storage::{StorageChoice, StorageConfig};
 pub use crate::support::telemetry::{LogConfig, LogFormat};
 
@@ -54,6 +54,8 @@ pub struct Config {
     pub orders: OrdersConfig,
     /// `[feeds]`
     pub feeds: FeedsConfig,
+    /// `[interop]`
+    pub interop: InteropConfig,
     /// `[log]`
     pub log: LogConfig,
 }

@@ -22,7 +22,7 @@ use super::prices::IntakeStats;
 use crate::channels::Channels;
 use crate::connections::{ConnectionInfo, DURATION_BUCKETS_S, Manager};
 use crate::model::{BackendName, BackendState, NodeId};
-use crate::orders::{OrderTotals, Orders};
+use crate::orders::{InteropStats, InteropTotals, OrderTotals, Orders};
 use crate::storage::{JobCounts, StatusReader, StorageStatus};
 
 /// How long the storage may take to count jobs; a snapshot does not wait for an outage to end.
@@ -41,6 +41,7 @@ pub(crate) struct Sources {
     pub(crate) redis_configured: bool,
     pub(crate) accepts: Arc<AcceptStats>,
     pub(crate) intake: Arc<IntakeStats>,
+    pub(crate) interop: Arc<InteropStats>,
     pub(crate) stopping: CancellationToken,
 }
 
@@ -103,6 +104,7 @@ pub(crate) struct StatsView {
     messages: MessagesView,
     channels: ChannelsView,
     orders: OrdersView,
+    interop: InteropTotals,
     http: HttpView,
     /// Some of the open connections.
     connection_list: Vec<ConnectionInfo>,
@@ -285,6 +287,7 @@ impl Sources {
                 echoes_dropped: channels.echoes_dropped.get(),
             },
             orders: OrdersView { totals: self.orders.stats().totals(), jobs },
+            interop: self.interop.totals(),
             http: HttpView {
                 accepted: self.accepts.accepted.get(),
                 refused: self.accepts.refused.get(),
@@ -447,6 +450,39 @@ impl Collector for StatsView {
             ];
             m.gauges("jobs", "Jobs on all nodes", "state", states)?;
         }
+
+        let outside = &self.interop;
+        m.gauge(
+            "outside_orders",
+            "Orders whose outside updates are followed",
+            None,
+            signed(outside.followed),
+        )?;
+        m.counter("outside_updates", "Outside updates put into the log", outside.accepted)?;
+        m.counter("outside_duplicates", "Outside updates that the log had already", outside.duplicates)?;
+        let invalid = [
+            ("not_json", outside.invalid.not_json),
+            ("not_an_object", outside.invalid.not_an_object),
+            ("no_stage", outside.invalid.no_stage),
+            ("too_large", outside.invalid.too_large),
+        ];
+        m.counters("outside_invalid", "Outside updates that cannot be told", "reason", invalid)?;
+        let refused = [("closed", outside.refused.closed), ("stale_fence", outside.refused.stale_fence)];
+        m.counters("outside_refused", "Outside updates that came too late", "reason", refused)?;
+        m.counter("outside_lost", "Outside updates heard and let go", outside.lost)?;
+        m.counter("outside_gaps", "Times that outside updates may have been missed", outside.gaps)?;
+        m.counter("outside_unreadable", "Lists of orders that are not lists", outside.unreadable)?;
+        m.counter(
+            "outside_retries",
+            "Storage calls for outside updates that were repeated",
+            outside.retries,
+        )?;
+        m.counter("mirrored_updates", "Own updates written for outside consumers", outside.mirrored)?;
+        m.counter(
+            "mirror_failures",
+            "Own updates not written for outside consumers",
+            outside.mirror_failures,
+        )?;
 
         m.counter("tcp_accepted", "TCP connections accepted", http.accepted)?;
         m.counter("tcp_refused", "TCP connections refused by a limit", http.refused)?;

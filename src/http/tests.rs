@@ -21,7 +21,7 @@ use super::status::Sources;
 use crate::channels::{Channels, ChannelsConfig, ChannelsParts};
 use crate::connections::{self, ConnectionsConfig};
 use crate::model::NodeId;
-use crate::orders::{Orders, OrdersConfig, OrdersParts};
+use crate::orders::{OrderMirror, Orders, OrdersConfig, OrdersParts};
 use crate::storage::{self, StorageChoice, StorageConfig};
 
 type Answer = HttpResponse<Bytes>;
@@ -49,8 +49,12 @@ impl Routes {
             runtime: Handle::current(),
         };
         let channels = Channels::new(parts, TaskTracker::new(), CancellationToken::new());
-        let orders =
-            Orders::new(OrdersParts { backend, channels: channels.clone(), config: OrdersConfig::default() });
+        let orders = Orders::new(OrdersParts {
+            backend,
+            channels: channels.clone(),
+            config: OrdersConfig::default(),
+            mirror: OrderMirror::off(),
+        });
         let stopping = CancellationToken::new();
         let sources = Sources {
             node,
@@ -62,6 +66,7 @@ impl Routes {
             redis_configured: false,
             accepts: Arc::new(AcceptStats::default()),
             intake: Arc::new(IntakeStats::default()),
+            interop: Arc::default(),
             stopping: stopping.clone(),
         };
         let config = HttpConfig { body_bytes_max: 1_000, ..HttpConfig::default() };

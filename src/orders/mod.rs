@@ -7,6 +7,7 @@
 mod config;
 mod executor;
 mod external;
+mod interop;
 mod paper;
 mod request;
 mod run;
@@ -18,6 +19,8 @@ mod worker;
 pub use config::{ExecutorChoice, OrdersConfig, PaperConfig};
 pub use executor::{Confirmation, ExecutionError, OrderExecutor, OrderHandle, StepError};
 pub use external::{ClaimRequest, OfferedJob, Outcome, ReportError, Ticket};
+pub(crate) use interop::{Interop, InteropParts, InteropStats, InteropTotals, InteropWork};
+pub use interop::{InteropConfig, OrderMirror};
 pub use paper::PaperExecutor;
 pub use request::{FieldFault, InvalidOrder, OrderRequest};
 pub use service::{Orders, OrdersParts, PlaceError, Placed, UpdateError};

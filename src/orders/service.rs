@@ -6,6 +6,7 @@ use tokio::sync::Notify;
 use uuid::Uuid;
 
 use super::config::OrdersConfig;
+use super::interop::OrderMirror;
 use super::request::OrderRequest;
 use super::stats::OrderStats;
 use super::view::{DeadLetter, OrderView};
@@ -37,6 +38,8 @@ pub struct OrdersParts {
     pub channels: Channels,
     /// The settings.
     pub config: OrdersConfig,
+    /// Where outside consumers look for updates.
+    pub mirror: OrderMirror,
 }
 
 /// What all parts of this room share.
@@ -46,6 +49,7 @@ pub(super) struct Desk {
     pub(super) channels: Channels,
     pub(super) config: OrdersConfig,
     pub(super) stats: OrderStats,
+    pub(super) mirror: OrderMirror,
     /// Something was queued by this process.
     pub(super) queued: Notify,
 }
@@ -115,6 +119,10 @@ impl Desk {
         let published = self.channels.publish_under(&ChannelName::order(order), drafts, fence).await;
         let accepted = published.as_ref().map_or_else(PublishError::accepted, |()| count);
         self.stats.updates.add(accepted as u64);
+        // What could not be confirmed may have been appended all the same.
+        if accepted > 0 || matches!(published, Err(PublishError::Unavailable { .. })) {
+            self.mirror.appended(order);
+        }
         if matches!(published, Err(PublishError::Refused { .. })) {
             self.stats.updates_refused.add(1);
         }
@@ -134,9 +142,9 @@ impl Desk {
 impl Orders {
     /// No order yet, but for those in the storage.
     pub fn new(parts: OrdersParts) -> Self {
-        let OrdersParts { backend, channels, config } = parts;
+        let OrdersParts { backend, channels, config, mirror } = parts;
         let stats = OrderStats::default();
-        Self(Arc::new(Desk { backend, channels, config, stats, queued: Notify::new() }))
+        Self(Arc::new(Desk { backend, channels, config, stats, mirror, queued: Notify::new() }))
     }
 
     pub(super) fn desk(&self) -> &Arc<Desk> {

@@ -18,7 +18,7 @@ pub use entry::{RESERVED_FIELDS, entry_json};
 pub(crate) use fields::OrderedFields;
 pub use frame::{FRAME_HEADER_MAX, close_frame, ping_frame, text_frame};
 pub use payload::InvalidPayload;
-pub(crate) use payload::quoted;
+pub(crate) use payload::{PayloadWriter, quoted};
 pub use price::{KEY_LEN_MAX, parse_price};
 pub use server::{ErrorCode, ServerMessage};
 pub use update::{ORDER_KEY, OrderUpdate, Standing};

@@ -8,6 +8,7 @@ mod error;
 mod jobs;
 mod log;
 mod memory;
+mod outside;
 mod probe;
 mod records;
 mod redis;
@@ -30,6 +31,7 @@ pub use log::{
     Refusal, UNUSED_EPOCH_KEPT_FOR,
 };
 pub use memory::MemoryBackend;
+pub use outside::{OUTSIDE_WINDOW, Outside, OutsideEvent, OutsideOrders};
 pub use probe::ProbeFailure;
 pub use records::{Record, RecordKind, Records};
 pub use redis::RedisBackend;
@@ -45,6 +47,12 @@ pub trait StorageBackend: Log + Records + Jobs + fmt::Debug + Send + Sync + 'sta
 
     /// Cheapest round trip that proves that the backend answers and can be written to.
     async fn ping(&self) -> Result<()>;
+
+    /// The ability to exchange updates of orders with outside workers, where the backend has it. To
+    /// be asked for once: each call makes a connection.
+    fn outside_orders(&self) -> Option<Outside> {
+        None
+    }
 }
 
 /// A backend as rooms hold it.

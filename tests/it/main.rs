@@ -8,6 +8,7 @@ mod cli;
 mod jobs_contract;
 mod limits_and_stats;
 mod loss_check;
+mod order_interop;
 mod order_stream;
 mod orders;
 mod redis_nodes;

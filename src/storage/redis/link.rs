@@ -55,9 +55,14 @@ impl<C: ClientLike> fmt::Debug for Link<C> {
 }
 
 impl<C: ClientLike> Link<C> {
+    /// Has no client until [`replace`](Self::replace) has connected one.
+    pub(super) fn unconnected(build: Build<C>, command_timeout: Duration) -> Self {
+        Self { build, command_timeout, live: Mutex::new(None) }
+    }
+
     /// Connects the first client.
     pub(super) async fn init(build: Build<C>, command_timeout: Duration) -> Result<Self, Error> {
-        let link = Self { build, command_timeout, live: Mutex::new(None) };
+        let link = Self::unconnected(build, command_timeout);
         let live = link.connect().await?;
         *link.live.lock() = Some(live);
         Ok(link)

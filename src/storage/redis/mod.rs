@@ -33,6 +33,7 @@ mod job_scripts;
 mod jobs;
 mod link;
 mod log;
+mod outside;
 mod records;
 mod scripts;
 mod subscriber;
@@ -52,10 +53,11 @@ pub(super) use errors::{Said, sanitize};
 pub(super) use scripts::PROBE;
 
 use super::probe::ProbeFailure;
-use super::{LogEvent, RedisConfig, Result, Retention, StorageBackend};
+use super::{LogEvent, Outside, RedisConfig, Result, Retention, StorageBackend};
 use crate::model::{BackendName, ChannelName};
+use codec::decode_published;
 use link::Link;
-use subscriber::Subscriber;
+use subscriber::{Published, Subscriber};
 
 /// Events that wait for the one who reads `incoming`; past it, they are replaced by one `Suspect`.
 const INCOMING_LEN: usize = 1_024;
@@ -67,11 +69,13 @@ const EXACT_MAX: u64 = 1 << 53;
 #[derive(Debug)]
 pub struct RedisBackend {
     commands: Arc<Link<Client>>,
-    subscriber: Arc<Subscriber>,
+    subscriber: Arc<Subscriber<LogMessages>>,
     incoming: parking_lot::Mutex<Option<mpsc::Receiver<LogEvent>>>,
     keys: Keys,
     retention: Retention,
     command_timeout: Duration,
+    /// For further connections.
+    target: (Target, RedisConfig),
     /// Dropped with the backend, which ends the driver.
     _alive: oneshot::Sender<()>,
 }
@@ -109,7 +113,7 @@ impl RedisBackend {
         let subscriber = Arc::new(Subscriber::new(
             subscriber,
             Arc::clone(&commands),
-            keys.publish_prefix.clone(),
+            LogMessages { publish_prefix: keys.publish_prefix.clone() },
             command_timeout,
         ));
         let driver = drive(Arc::clone(&subscriber), Arc::clone(&commands), events);
@@ -126,6 +130,7 @@ impl RedisBackend {
             keys,
             retention,
             command_timeout,
+            target: (target, config.clone()),
             _alive: alive,
         };
         Ok((backend, Box::pin(driver)))
@@ -151,10 +156,39 @@ impl StorageBackend for RedisBackend {
                 .await;
         done.map_err(|error| errors::storage_error("ping", self.command_timeout, &error))
     }
+
+    fn outside_orders(&self) -> Option<Outside> {
+        Some(self.open_outside())
+    }
+}
+
+/// How what our scripts publish is read.
+#[derive(Debug)]
+struct LogMessages {
+    publish_prefix: String,
+}
+
+impl Published for LogMessages {
+    type Event = LogEvent;
+
+    fn read(&self, channel: &str, content: &[u8]) -> Option<LogEvent> {
+        let braced = channel.strip_prefix(self.publish_prefix.as_str())?;
+        let channel = braced.strip_prefix('{')?.strip_suffix('}')?.parse().ok()?;
+        let (epoch, entries) = decode_published(content).ok()?;
+        Some(LogEvent::Appended { channel, epoch, entries })
+    }
+
+    fn suspect(&self) -> LogEvent {
+        LogEvent::Suspect
+    }
 }
 
 /// Receives what is published, and replaces connections that hang. Runs until it is dropped.
-async fn drive(subscriber: Arc<Subscriber>, commands: Arc<Link<Client>>, events: mpsc::Sender<LogEvent>) {
+async fn drive(
+    subscriber: Arc<Subscriber<LogMessages>>,
+    commands: Arc<Link<Client>>,
+    events: mpsc::Sender<LogEvent>,
+) {
     let keep_commands = async {
         loop {
             commands.until_it_hangs().await;

@@ -176,7 +176,9 @@ redis.call('HSET', meta, 's', whole(top), 'b', whole(total), producer, whole(las
 if fence > 0 then redis.call('HSET', meta, 'f', whole(fence)) end
 if closed then redis.call('HSET', meta, 'c', '1') end
 if together then redis.call('HSET', meta, 't', whole(now)) end
-if not held[4] and redis.call('HLEN', meta) > 16 then
+-- Outside updates of an order have a producer each: looking at all of them each time would add up.
+local fields = held[4] and 0 or redis.call('HLEN', meta)
+if fields > 16 and (fields < 64 or fields % 64 == 0) then
   local all = redis.call('HGETALL', meta)
   for i = 1, #all, 2 do
     local seen = string.match(all[i + 1], '^%d+ (%d+)$')
@@ -328,4 +330,23 @@ end
 return page
 ",
     ])
+});
+
+/// KEYS the list of an order. ARGV pub/sub channel, how many updates are kept, for how many seconds,
+/// then updates. One that the list holds already is not added again, so this can be repeated.
+pub(super) static WRITE_OUTSIDE: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(&["
+local list, held = KEYS[1], {}
+for _, update in ipairs(redis.call('LRANGE', list, '-' .. ARGV[2], -1)) do held[update] = true end
+for i = 4, #ARGV do
+  if not held[ARGV[i]] then
+    held[ARGV[i]] = true
+    redis.call('RPUSH', list, ARGV[i])
+    redis.call('LTRIM', list, '-' .. ARGV[2], -1)
+    redis.call('EXPIRE', list, ARGV[3])
+    redis.call('PUBLISH', ARGV[1], ARGV[i])
+  end
+end
+return 1
+"])
 });

@@ -20,10 +20,9 @@ use tokio::sync::broadcast::{self, error::RecvError};
 use tokio::sync::{Notify, mpsc};
 use tokio::time;
 
-use super::codec::decode_published;
 use super::errors::storage_error;
 use super::link::{Link, answers};
-use crate::storage::{LogEvent, StorageError};
+use crate::storage::StorageError;
 
 /// Between attempts to subscribe anew on a connection that refuses.
 const RESUBSCRIBE_PAUSE: Duration = Duration::from_secs(1);
@@ -37,13 +36,25 @@ enum Follow {
     Confirmed,
 }
 
+/// What messages are to those who follow.
+pub(super) trait Published: Send + Sync {
+    /// What they are told.
+    type Event: Send;
+
+    /// Reads a message; `None` when it cannot be read. The event must not keep `content` alive.
+    fn read(&self, channel: &str, content: &[u8]) -> Option<Self::Event>;
+
+    /// Says that messages may have been missed.
+    fn suspect(&self) -> Self::Event;
+}
+
 /// The channels that are followed, and the connection that is subscribed to them.
 #[derive(Debug)]
-pub(super) struct Subscriber {
+pub(super) struct Subscriber<P> {
     link: Link<SubscriberClient>,
     /// A subscribed connection can ask nothing; this one can.
     commands: Arc<Link<Client>>,
-    publish_prefix: String,
+    published: P,
     command_timeout: Duration,
     followed: Mutex<HashMap<String, Follow>>,
     /// From before the first follow, so that nothing is missed until the driver runs.
@@ -58,11 +69,11 @@ pub(super) struct Subscriber {
 
 type Receivers = (broadcast::Receiver<Message>, broadcast::Receiver<Server>);
 
-impl Subscriber {
+impl<P: Published> Subscriber<P> {
     pub(super) fn new(
         link: Link<SubscriberClient>,
         commands: Arc<Link<Client>>,
-        publish_prefix: String,
+        published: P,
         command_timeout: Duration,
     ) -> Self {
         let first = link.client().ok().map(|client| (client.message_rx(), client.reconnect_rx()));
@@ -70,7 +81,7 @@ impl Subscriber {
             first: Mutex::new(first),
             link,
             commands,
-            publish_prefix,
+            published,
             command_timeout,
             followed: Mutex::default(),
             tokens: AtomicU64::new(0),
@@ -181,7 +192,7 @@ impl Subscriber {
 
     /// Receives, keeps subscribed, and replaces the connection when it hangs or is out of step. Runs
     /// until it is dropped.
-    pub(super) async fn run(&self, events: mpsc::Sender<LogEvent>) {
+    pub(super) async fn run(&self, events: mpsc::Sender<P::Event>) {
         // The first connection has nothing to make up for; each later one has.
         let mut receivers = self.first.lock().take();
         let mut is_new = false;
@@ -222,14 +233,14 @@ impl Subscriber {
     }
 
     /// Moves what is published into `events`; never waits for a reader who does not keep up.
-    async fn receive(&self, mut messages: broadcast::Receiver<Message>, events: &mpsc::Sender<LogEvent>) {
+    async fn receive(&self, mut messages: broadcast::Receiver<Message>, events: &mpsc::Sender<P::Event>) {
         let mut suspect = false;
         loop {
             tokio::select! {
                 biased;
                 room = events.reserve(), if suspect => {
                     if let Ok(room) = room {
-                        room.send(LogEvent::Suspect);
+                        room.send(self.published.suspect());
                     }
                     suspect = false;
                 }
@@ -252,23 +263,21 @@ impl Subscriber {
     }
 
     /// False when the message was lost.
-    fn forward(&self, message: &Message, events: &mpsc::Sender<LogEvent>) -> bool {
+    fn forward(&self, message: &Message, events: &mpsc::Sender<P::Event>) -> bool {
         let name: &str = &message.channel;
         if !self.followed.lock().contains_key(name) {
             return true;
         }
-        let braced = name.strip_prefix(self.publish_prefix.as_str());
-        let channel = braced.and_then(|name| name.strip_prefix('{')?.strip_suffix('}')?.parse().ok());
-        let frame = match &message.value {
+        let content = match &message.value {
             Value::Bytes(bytes) => bytes,
             Value::String(text) => text.inner(),
             _ => return false,
         };
-        let (Some(channel), Ok((epoch, entries))) = (channel, decode_published(frame)) else {
+        let Some(event) = self.published.read(name, content) else {
             tracing::debug!(channel = name, "published bytes are not readable");
             return false;
         };
-        match events.try_send(LogEvent::Appended { channel, epoch, entries }) {
+        match events.try_send(event) {
             // Whoever let go of the receiver does not want to know.
             Ok(()) | Err(mpsc::error::TrySendError::Closed(_)) => true,
             Err(mpsc::error::TrySendError::Full(_)) => false,

@@ -1,0 +1,88 @@
+//! Which orders somebody on this node is subscribed to: for whoever fetches their updates from
+//! elsewhere.
+
+use std::collections::{HashMap, HashSet};
+
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+use crate::model::{ChannelName, OrderId};
+
+/// The orders whose channels have subscribers on this node. Changes wait, one per order at the most,
+/// until they are taken; so none is missed, and what waits is bounded by the channels in use.
+#[derive(Debug, Default)]
+pub(crate) struct WatchedOrders {
+    state: Mutex<State>,
+    notify: Notify,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// Somebody takes the changes.
+    is_read: bool,
+    watched: HashSet<OrderId>,
+    changed: HashSet<OrderId>,
+}
+
+impl WatchedOrders {
+    /// From here on changes are kept until they are taken.
+    pub(crate) fn begin(&self) {
+        self.state.lock().is_read = true;
+    }
+
+    /// A channel has subscribers, or has none any more. Told of the same state twice, it is told on
+    /// only when it is one of being watched: its log may have begun a new life.
+    pub(super) fn set(&self, channel: &ChannelName, watched: bool) {
+        let Some(order) = channel.as_order() else { return };
+        let mut state = self.state.lock();
+        if !state.is_read {
+            return;
+        }
+        let moved = if watched { state.watched.insert(order) } else { state.watched.remove(&order) };
+        if moved || watched {
+            state.changed.insert(order);
+            drop(state);
+            self.notify.notify_one();
+        }
+    }
+
+    /// Waits for changes and takes them: of each order that changed, whether it is watched now. For
+    /// one reader. Dropped while it waits, it has taken nothing.
+    pub(crate) async fn changes(&self) -> HashMap<OrderId, bool> {
+        loop {
+            let notified = self.notify.notified();
+            {
+                let mut state = self.state.lock();
+                if !state.changed.is_empty() {
+                    let changed = std::mem::take(&mut state.changed);
+                    return changed
+                        .into_iter()
+                        .map(|order| (order, state.watched.contains(&order)))
+                        .collect();
+                }
+            }
+            notified.await;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn each_change_is_told_once_with_the_state_it_led_to() {
+        let orders = WatchedOrders::default();
+        let [a, b] = [OrderId::random(), OrderId::random()];
+        orders.set(&ChannelName::order(a), true);
+        orders.begin();
+        orders.set(&"zone:pjm".parse().unwrap(), true);
+        orders.set(&ChannelName::order(a), true);
+        orders.set(&ChannelName::order(b), true);
+        orders.set(&ChannelName::order(b), false);
+        assert_eq!(orders.changes().await, HashMap::from([(a, true), (b, false)]));
+        orders.set(&ChannelName::order(b), false);
+        orders.set(&ChannelName::order(a), true);
+        assert_eq!(orders.changes().await, HashMap::from([(a, true)]), "it may have begun a new life");
+    }
+}

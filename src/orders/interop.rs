@@ -1,0 +1,137 @@
+//! Orders whose updates come from outside workers, and consumers outside that wait for ours.
+//!
+//! Those workers know nothing of our logs: they push each update to a list and publish it. For every
+//! order that somebody here watches, `reader` follows both, `merge` makes one sequence of them, and
+//! each update is put into the order's log; from there on it is an entry like any other, with a
+//! position, for every node. Nodes that watch the same order all try: an update's producer is the
+//! hash of its bytes, so the log takes it once. The other way, `mirror` writes what this node
+//! accepted where outside consumers look for it.
+
+mod config;
+mod merge;
+mod mirror;
+mod read;
+mod reader;
+mod stats;
+
+use std::fmt;
+use std::sync::Arc;
+
+use futures_util::future::BoxFuture;
+use tokio::time::{Duration, Instant};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+pub use config::InteropConfig;
+pub use mirror::OrderMirror;
+pub(crate) use stats::{InteropStats, InteropTotals};
+
+use crate::channels::WatchedOrders;
+use crate::model::NodeId;
+use crate::storage::{Outside, SharedBackend};
+use mirror::MirrorWriter;
+use reader::Reader;
+
+/// A line of the log that repeats is written this often at the most.
+const TELL_EVERY: Duration = Duration::from_secs(10);
+
+/// What the exchange with outside workers needs to start.
+#[derive(Debug)]
+pub(crate) struct InteropParts {
+    pub(crate) config: InteropConfig,
+    pub(crate) backend: SharedBackend,
+    pub(crate) node: NodeId,
+    pub(crate) watched: Arc<WatchedOrders>,
+    /// The largest update that is taken.
+    pub(crate) update_bytes_max: usize,
+    /// Ends it once what waits has been appended and written, or cannot be for some seconds.
+    pub(crate) stop: CancellationToken,
+}
+
+/// The exchange with outside workers.
+pub(crate) struct Interop {
+    /// To be told of updates that this node has appended.
+    pub(crate) mirror: OrderMirror,
+    pub(crate) stats: Arc<InteropStats>,
+    /// The work, if there is any.
+    pub(crate) work: Option<InteropWork>,
+}
+
+/// What must run.
+pub(crate) struct InteropWork {
+    /// Keeps the connection. Must outlive `exchange`; does not end by itself.
+    pub(crate) driver: BoxFuture<'static, ()>,
+    /// Ends some time after `stop`.
+    pub(crate) exchange: BoxFuture<'static, ()>,
+}
+
+impl fmt::Debug for Interop {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Interop").field("works", &self.work.is_some()).finish_non_exhaustive()
+    }
+}
+
+impl Interop {
+    /// Connects nothing yet: `work` does.
+    pub(crate) fn new(parts: InteropParts) -> Self {
+        let InteropParts { config, backend, node, watched, update_bytes_max, stop } = parts;
+        let stats = Arc::<InteropStats>::default();
+        let off = |stats| Self { mirror: OrderMirror::off(), stats, work: None };
+        if !config.order_channels {
+            return off(stats);
+        }
+        let Some(Outside { orders: outside, driver }) = backend.outside_orders() else {
+            warn!(
+                storage = backend.name().as_str(),
+                "interop.order_channels has no effect: outside workers are reached through Redis, \
+                 which does not serve"
+            );
+            return off(stats);
+        };
+        let Some(incoming) = outside.take_incoming() else {
+            warn!("interop.order_channels has no effect: somebody else follows the outside workers");
+            return off(stats);
+        };
+        info!("exchanging updates of orders with outside workers");
+        watched.begin();
+        let (mirror, writer) =
+            MirrorWriter::new(Arc::clone(&outside), Arc::clone(&backend), node, Arc::clone(&stats));
+        let reader = Reader::new(outside, backend, Arc::clone(&stats), update_bytes_max);
+        let exchange = async move {
+            tokio::join!(reader.run(incoming, watched, stop.clone()), writer.run(stop));
+        };
+        Self { mirror, stats, work: Some(InteropWork { driver, exchange: Box::pin(exchange) }) }
+    }
+}
+
+/// Keeps a line that repeats from filling the log.
+#[derive(Debug, Default)]
+struct Seldom {
+    told_at: Option<Instant>,
+    untold: u64,
+}
+
+impl Seldom {
+    /// How many times it was not told since the last time, if it may be told now.
+    fn may_tell(&mut self, now: Instant) -> Option<u64> {
+        if self.told_at.is_some_and(|at| now < at + TELL_EVERY) {
+            self.untold += 1;
+            return None;
+        }
+        self.told_at = Some(now);
+        Some(std::mem::take(&mut self.untold))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_that_repeats_is_told_now_and_then() {
+        let (mut seldom, start) = (Seldom::default(), Instant::now());
+        assert_eq!(seldom.may_tell(start), Some(0));
+        assert_eq!(seldom.may_tell(start), None);
+        assert_eq!(seldom.may_tell(start + TELL_EVERY), Some(1));
+    }
+}

@@ -1,0 +1,309 @@
+//! Puts the updates of one order in order, from the two places where outside workers leave them: a
+//! list, and what they publish. Decides only; reading and appending is done elsewhere.
+//!
+//! Some workers push an update to the list before they publish it, some after, and some publish
+//! only. So an update that was heard and is not in the list waits a little: if it turns up there, the
+//! list says where it belongs; if not, it goes at the place where it was heard.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::time::Duration;
+
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use crate::model::DraftEntry;
+use crate::storage::OUTSIDE_WINDOW;
+
+/// How long an update that was heard may take to turn up in the list.
+pub(super) const HOLD: Duration = Duration::from_millis(200);
+
+/// When the list is read again while something that was heard is missing in it, counted from when it
+/// was heard. Most workers push within a round trip.
+const LOOKS: [Duration; 4] =
+    [Duration::from_millis(5), Duration::from_millis(25), Duration::from_millis(75), HOLD];
+
+/// Updates of one order that wait to be appended. Past it, what is heard is dropped; what is in the
+/// list is found there again.
+pub(super) const WAITING_MAX: usize = 256;
+
+/// Past this many known updates, those that are neither in the list nor waiting are forgotten. Should
+/// one come again, the log finds out that it has it.
+const KNOWN_MAX: usize = 1_024;
+
+/// Which stretch of uninterrupted hearing something was learnt in. What was learnt before the list
+/// was read in the same stretch proves nothing about the time before.
+type Stretch = u64;
+
+/// What waits takes memory.
+pub(super) trait Cost {
+    /// In bytes.
+    fn cost(&self) -> usize;
+}
+
+impl Cost for DraftEntry {
+    fn cost(&self) -> usize {
+        DraftEntry::cost(self)
+    }
+}
+
+/// What is known of an order's outside updates. An update is named by the hash of its bytes.
+#[derive(Debug)]
+pub(super) struct Merge<T> {
+    known: HashMap<Uuid, Stretch>,
+    waiting: VecDeque<Waiting<T>>,
+    stretch: Stretch,
+    /// The newest stretch in which the list was read.
+    proven: Stretch,
+    /// Updates were lost before the next one that comes.
+    missed: bool,
+    look_at: Option<Instant>,
+    /// For workers that published before we heard them, and pushed after we looked.
+    look_again_at: Option<Instant>,
+}
+
+#[derive(Debug)]
+struct Waiting<T> {
+    id: Uuid,
+    update: T,
+    heard_at: Instant,
+    /// It was in the list.
+    listed: bool,
+    /// The list was read since it was heard.
+    looked: bool,
+    /// It will not turn up in the list any more.
+    settled: bool,
+    /// Updates before it may be missing.
+    after_gap: bool,
+}
+
+/// What became of an update that was heard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Heard {
+    /// It waits.
+    New,
+    /// It was known.
+    Known,
+    /// There was no room; the next one is marked as coming after a gap.
+    Dropped,
+}
+
+/// An element of the list. The update is there if it is one that the log should have and the merge
+/// does not know it.
+pub(super) type Listed<T> = (Uuid, Option<T>);
+
+impl<T: Cost> Merge<T> {
+    /// Knows nothing. The list is due to be read now.
+    pub(super) fn new(now: Instant) -> Self {
+        Self {
+            known: HashMap::new(),
+            waiting: VecDeque::new(),
+            stretch: 1,
+            proven: 0,
+            missed: false,
+            look_at: Some(now),
+            look_again_at: None,
+        }
+    }
+
+    pub(super) fn knows(&self, id: &Uuid) -> bool {
+        self.known.contains_key(id)
+    }
+
+    /// The log holds these.
+    pub(super) fn in_log(&mut self, ids: impl IntoIterator<Item = Uuid>) {
+        for id in ids {
+            self.known.insert(id, 0);
+        }
+    }
+
+    /// The log is another one: what was appended to the one before has to be appended again.
+    pub(super) fn log_is_new(&mut self) {
+        let waiting: HashSet<Uuid> = self.waiting.iter().map(|waiting| waiting.id).collect();
+        self.known.retain(|id, _| waiting.contains(id));
+    }
+
+    /// Something may have been missed: the list is due to be read.
+    pub(super) fn suspect(&mut self, now: Instant) {
+        self.stretch += 1;
+        self.look_at = Some(now);
+    }
+
+    /// Takes an update that was published; `update` is `None` if it is not for the log. `room` says
+    /// whether there is memory for it.
+    pub(super) fn hear(&mut self, id: Uuid, update: Option<T>, room: bool, now: Instant) -> Heard {
+        if self.knows(&id) {
+            return Heard::Known;
+        }
+        let Some(update) = update else {
+            self.known.insert(id, self.stretch);
+            return Heard::New;
+        };
+        self.look_by(now);
+        if !room || self.waiting.len() >= WAITING_MAX {
+            self.missed = true;
+            return Heard::Dropped;
+        }
+        self.known.insert(id, self.stretch);
+        let after_gap = std::mem::take(&mut self.missed);
+        let heard =
+            Waiting { id, update, heard_at: now, listed: false, looked: false, settled: false, after_gap };
+        self.waiting.push_back(heard);
+        Heard::New
+    }
+
+    /// Takes the list, oldest first, as a read that began at `begun` in `stretch` found it. Says
+    /// whether updates may be missing before it.
+    pub(super) fn look(&mut self, list: Vec<Listed<T>>, begun: Instant, stretch: Stretch) -> bool {
+        let gap = self.has_gap(&list);
+        self.missed |= gap;
+        let listed: HashSet<Uuid> = list.iter().map(|(id, _)| *id).collect();
+        self.arrange(list, &listed, begun, stretch);
+        for waiting in self.waiting.iter_mut().filter(|waiting| waiting.heard_at <= begun) {
+            waiting.looked = true;
+            waiting.settled |= begun >= waiting.heard_at + HOLD;
+        }
+        // Only the first look of a stretch has to make sure; the next one may build on it.
+        let first = self.proven < stretch;
+        self.proven = self.proven.max(stretch);
+        if self.known.len() > KNOWN_MAX {
+            let waiting: HashSet<Uuid> = self.waiting.iter().map(|waiting| waiting.id).collect();
+            self.known.retain(|id, _| listed.contains(id) || waiting.contains(id));
+        }
+        if let Some(at) = self.next_look(begun) {
+            self.look_by(at);
+        }
+        if first {
+            self.look_again_at = Some(begun + HOLD);
+        } else if self.look_again_at.is_some_and(|at| at <= begun) {
+            self.look_again_at = None;
+        }
+        gap
+    }
+
+    /// A full list that holds nothing of what was known before the last interruption: what was
+    /// between may have been pushed out of it.
+    fn has_gap(&self, list: &[Listed<T>]) -> bool {
+        let is_proof = |stretch: &Stretch| *stretch <= self.proven;
+        list.len() >= OUTSIDE_WINDOW
+            && self.known.values().any(is_proof)
+            && !list.iter().any(|(id, _)| self.known.get(id).is_some_and(is_proof))
+    }
+
+    /// Puts what is in the list into its order; what is not keeps its place among what was heard.
+    fn arrange(&mut self, list: Vec<Listed<T>>, listed: &HashSet<Uuid>, begun: Instant, stretch: Stretch) {
+        let place: HashMap<Uuid, usize> =
+            self.waiting.iter().enumerate().map(|(place, waiting)| (waiting.id, place)).collect();
+        let mut found = HashMap::new();
+        let mut held = VecDeque::new();
+        for waiting in self.waiting.drain(..) {
+            if listed.contains(&waiting.id) {
+                found.insert(waiting.id, waiting);
+            } else {
+                held.push_back(waiting);
+            }
+        }
+        for (id, update) in list {
+            let next = match (found.remove(&id), update) {
+                (Some(waiting), _) => Waiting { listed: true, ..waiting },
+                (None, Some(update)) if !self.known.contains_key(&id) => {
+                    let after_gap = std::mem::take(&mut self.missed);
+                    Waiting {
+                        id,
+                        update,
+                        heard_at: begun,
+                        listed: true,
+                        looked: true,
+                        settled: true,
+                        after_gap,
+                    }
+                }
+                (None, _) => {
+                    self.known.entry(id).or_insert(stretch);
+                    continue;
+                }
+            };
+            self.known.entry(id).or_insert(stretch);
+            // What was heard goes first if it was there before this one was; at the first look that
+            // cannot be told, and what is in the list is taken for the older one.
+            let goes_first = |held: &Waiting<T>| match place.get(&id) {
+                Some(own) => place.get(&held.id).is_some_and(|place| place < own),
+                None => held.looked,
+            };
+            while held.front().is_some_and(goes_first) {
+                self.waiting.extend(held.pop_front());
+            }
+            self.waiting.push_back(next);
+        }
+        self.waiting.append(&mut held);
+    }
+
+    fn next_look(&self, now: Instant) -> Option<Instant> {
+        let open = self.waiting.iter().filter(|waiting| !waiting.listed && !waiting.settled);
+        let looks = open.filter_map(|waiting| {
+            if !waiting.looked {
+                return Some(waiting.heard_at);
+            }
+            LOOKS.iter().map(|after| waiting.heard_at + *after).find(|at| *at > now)
+        });
+        looks.min()
+    }
+
+    fn look_by(&mut self, at: Instant) {
+        self.look_at = Some(self.look_at.map_or(at, |due| due.min(at)));
+    }
+
+    /// When the list is to be read.
+    pub(super) fn look_at(&self) -> Option<Instant> {
+        self.look_at.into_iter().chain(self.look_again_at).min()
+    }
+
+    /// The list is being read. The stretch that this begins in goes back to [`look`](Self::look).
+    pub(super) fn begin_look(&mut self) -> Stretch {
+        self.look_at = None;
+        self.stretch
+    }
+
+    /// It could not be read, and is due again.
+    pub(super) fn look_failed(&mut self, now: Instant) {
+        self.look_by(now);
+    }
+
+    /// What is to be appended next, and whether updates before it may be missing.
+    pub(super) fn next(&self) -> Option<(Uuid, &T, bool)> {
+        let first = self.waiting.front()?;
+        (first.listed || first.settled).then_some((first.id, &first.update, first.after_gap))
+    }
+
+    /// The one that [`next`](Self::next) gave is dealt with, or has been given up as `lost`.
+    pub(super) fn done(&mut self, lost: bool) -> Option<T> {
+        let done = self.waiting.pop_front();
+        if lost {
+            match self.waiting.front_mut() {
+                Some(next) => next.after_gap = true,
+                None => self.missed = true,
+            }
+        }
+        done.map(|done| done.update)
+    }
+
+    /// Nobody waits for the list any more: what was heard goes as it was.
+    pub(super) fn settle(&mut self) {
+        self.waiting.iter_mut().for_each(|waiting| waiting.settled = true);
+    }
+
+    /// What all that waits costs.
+    pub(super) fn cost(&self) -> usize {
+        self.waiting.iter().map(|waiting| waiting.update.cost()).sum()
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.waiting.len()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests;

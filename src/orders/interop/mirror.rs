@@ -1,0 +1,273 @@
+//! Our own updates, written where outside consumers look for them.
+//!
+//! The log is read for them: only there they have their offsets, and an append whose answer was
+//! lost is there too. Whoever appends merely says of which order.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::{StreamExt as _, stream};
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+use tokio::time::{self, Instant};
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
+
+use super::Seldom;
+use super::stats::InteropStats;
+use crate::model::{ChannelName, Epoch, NodeId, OrderId};
+use crate::protocol::entry_json;
+use crate::storage::{OutsideOrders, Result as StorageResult, SharedBackend, StorageError};
+use crate::support::backoff::Backoff;
+
+/// Orders that wait to be written; past it they are counted and let go.
+const WAITING_MAX: usize = 65_536;
+/// Orders of which is remembered how far they were written; past it, half of them are forgotten,
+/// those that were not written for longest. Their logs have expired by then.
+const CURSORS_MAX: usize = 65_536;
+/// Orders written at once.
+const WRITES_MAX: usize = 32;
+/// Entries in one read of the log.
+const PAGE: usize = 100;
+/// How long a write that fails is tried again.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// The same once the node stops.
+const LAST_PATIENCE: Duration = Duration::from_secs(2);
+/// When the node stops, appends that are under way are waited for this long.
+const LAST_WAIT: Duration = Duration::from_millis(100);
+const RETRY: Backoff = Backoff {
+    first: Duration::from_millis(50),
+    max: Duration::from_millis(1_000),
+    jitter: Duration::from_millis(50),
+};
+
+/// Where is said that this node appended updates. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct OrderMirror(Option<Arc<Shared>>);
+
+#[derive(Debug)]
+struct Shared {
+    waiting: Mutex<Waiting>,
+    notify: Notify,
+    stats: Arc<InteropStats>,
+}
+
+#[derive(Debug, Default)]
+struct Waiting {
+    orders: HashSet<OrderId>,
+    closed: bool,
+}
+
+impl OrderMirror {
+    /// Nobody outside looks for our updates.
+    pub fn off() -> Self {
+        Self(None)
+    }
+
+    /// This node has, or may have, appended updates of an order. All of its updates that were not
+    /// yet written for outside consumers are written soon, in their order, as the JSON that sockets
+    /// get. Not needed for updates that came from outside. Never waits.
+    pub fn appended(&self, order: OrderId) {
+        let Some(shared) = &self.0 else { return };
+        let mut waiting = shared.waiting.lock();
+        if waiting.closed || waiting.orders.len() >= WAITING_MAX {
+            shared.stats.mirror_failures.add(1);
+            return;
+        }
+        waiting.orders.insert(order);
+        drop(waiting);
+        shared.notify.notify_one();
+    }
+}
+
+/// How far an order's updates were written.
+#[derive(Debug, Clone)]
+struct Cursor {
+    epoch: Option<Epoch>,
+    offset: u64,
+    used_at: Instant,
+}
+
+/// What was written of an order, also if not all of it could be.
+struct Written {
+    order: OrderId,
+    cursor: Cursor,
+    result: StorageResult<()>,
+}
+
+/// Writes what was appended.
+#[derive(Debug)]
+pub(super) struct MirrorWriter {
+    outside: Arc<dyn OutsideOrders>,
+    backend: SharedBackend,
+    node: NodeId,
+    shared: Arc<Shared>,
+    cursors: HashMap<OrderId, Cursor>,
+    /// Orders to be written, and since when.
+    pending: HashMap<OrderId, Instant>,
+    failures: u32,
+    retry_at: Option<Instant>,
+    of_failures: Seldom,
+}
+
+impl MirrorWriter {
+    pub(super) fn new(
+        outside: Arc<dyn OutsideOrders>,
+        backend: SharedBackend,
+        node: NodeId,
+        stats: Arc<InteropStats>,
+    ) -> (OrderMirror, Self) {
+        let shared = Arc::new(Shared { waiting: Mutex::default(), notify: Notify::new(), stats });
+        let writer = Self {
+            outside,
+            backend,
+            node,
+            shared: Arc::clone(&shared),
+            cursors: HashMap::new(),
+            pending: HashMap::new(),
+            failures: 0,
+            retry_at: None,
+            of_failures: Seldom::default(),
+        };
+        (OrderMirror(Some(shared)), writer)
+    }
+
+    /// Runs until `stop`, and then until everything is written, or cannot be for some seconds.
+    pub(super) async fn run(mut self, stop: CancellationToken) {
+        while !stop.is_cancelled() {
+            tokio::select! {
+                () = stop.cancelled() => {}
+                // While writing fails, what comes in waits for the next try.
+                () = self.shared.notify.notified(), if self.retry_at.is_none() => {}
+                () = time::sleep_until(self.retry_at.unwrap_or_else(Instant::now)), if self.retry_at.is_some() => {}
+            }
+            self.take_turn(PATIENCE).await;
+        }
+        let deadline = Instant::now() + LAST_PATIENCE;
+        while Instant::now() < deadline {
+            let waited = time::timeout(LAST_WAIT, self.shared.notify.notified()).await;
+            self.take_turn(LAST_PATIENCE).await;
+            if waited.is_err() && self.pending.is_empty() {
+                break;
+            }
+        }
+        let mut waiting = self.shared.waiting.lock();
+        waiting.closed = true;
+        let left = self.pending.len() + waiting.orders.len();
+        if left > 0 {
+            self.shared.stats.mirror_failures.add(left as u64);
+            warn!(orders = left, "updates were not written for outside consumers before the end");
+        }
+    }
+
+    /// Writes all orders that wait, once.
+    async fn take_turn(&mut self, patience: Duration) {
+        let now = Instant::now();
+        let orders = std::mem::take(&mut self.shared.waiting.lock().orders);
+        for order in orders {
+            self.pending.entry(order).or_insert(now);
+        }
+        let start = Cursor { epoch: None, offset: 0, used_at: now };
+        let jobs: Vec<(OrderId, Cursor)> = self
+            .pending
+            .keys()
+            .map(|order| (*order, self.cursors.get(order).unwrap_or(&start).clone()))
+            .collect();
+        let written: Vec<Written> = {
+            let (outside, backend, stats, node) =
+                (&self.outside, &self.backend, &self.shared.stats, self.node);
+            stream::iter(jobs)
+                .map(|(order, mut cursor)| async move {
+                    let result = write(&**outside, backend, stats, node, order, &mut cursor).await;
+                    Written { order, cursor, result }
+                })
+                .buffer_unordered(WRITES_MAX)
+                .collect()
+                .await
+        };
+        let mut failed = false;
+        for Written { order, cursor, result } in written {
+            self.cursors.insert(order, Cursor { used_at: now, ..cursor });
+            failed |= !self.is_settled(order, result, patience);
+        }
+        self.failures = if failed { self.failures + 1 } else { 0 };
+        self.retry_at = failed.then(|| Instant::now() + RETRY.wait(self.failures, rand::random()));
+        self.bound_cursors();
+    }
+
+    /// Whether there is nothing to try again.
+    fn is_settled(&mut self, order: OrderId, result: StorageResult<()>, patience: Duration) -> bool {
+        let Err(error) = result else {
+            self.pending.remove(&order);
+            return true;
+        };
+        let now = Instant::now();
+        let is_final = matches!(error, StorageError::Corrupt { .. });
+        let given_up = is_final || self.pending.get(&order).is_none_or(|since| now >= *since + patience);
+        if given_up {
+            self.pending.remove(&order);
+            self.shared.stats.mirror_failures.add(1);
+        } else {
+            self.shared.stats.retries.add(1);
+        }
+        if let Some(untold) = self.of_failures.may_tell(now) {
+            warn!(order = %order, error = %error, given_up, untold, "updates cannot be written for outside consumers");
+        }
+        given_up
+    }
+
+    fn bound_cursors(&mut self) {
+        if self.cursors.len() > CURSORS_MAX {
+            let mut uses: Vec<Instant> = self.cursors.values().map(|cursor| cursor.used_at).collect();
+            uses.sort_unstable();
+            let middle = uses[uses.len() / 2];
+            let pending = &self.pending;
+            self.cursors.retain(|order, cursor| cursor.used_at > middle || pending.contains_key(order));
+        }
+    }
+}
+
+/// Writes what this node appended to an order after the cursor, and moves it.
+async fn write(
+    outside: &dyn OutsideOrders,
+    backend: &SharedBackend,
+    stats: &InteropStats,
+    node: NodeId,
+    order: OrderId,
+    cursor: &mut Cursor,
+) -> StorageResult<()> {
+    let channel = ChannelName::order(order);
+    loop {
+        let page = backend.read_after(&channel, cursor.offset, PAGE).await?;
+        if page.epoch != cursor.epoch && cursor.offset > 0 {
+            *cursor = Cursor { epoch: page.epoch, offset: 0, used_at: cursor.used_at };
+            continue;
+        }
+        cursor.epoch = page.epoch;
+        // Of the entries that left the log unread, some may have been this node's.
+        if cursor.offset > 0 && page.first > cursor.offset + 1 {
+            stats.mirror_failures.add(page.first - cursor.offset - 1);
+        }
+        let own = page.entries.iter().filter(|entry| entry.id.producer == node);
+        let messages: Vec<Bytes> = own
+            .map(|entry| {
+                let mut json = Vec::new();
+                entry_json(&channel, entry, &mut json);
+                json.into()
+            })
+            .collect();
+        if !messages.is_empty() {
+            outside.write(order, &messages).await?;
+            stats.mirrored.add(messages.len() as u64);
+        }
+        match page.entries.last() {
+            Some(last) => cursor.offset = last.offset,
+            None => return Ok(()),
+        }
+        if cursor.offset >= page.top {
+            return Ok(());
+        }
+    }
+}

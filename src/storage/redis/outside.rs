@@ -1,0 +1,128 @@
+//! What outside workers keep of orders: the list `order:<id>:updates` and the pub/sub channel
+//! `order:<id>`. Their names are given by those workers, so they have neither our prefix nor a hash
+//! tag.
+//!
+//! What is published comes on a connection of its own: a worker that floods its channels must not
+//! delay the log.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use fred::clients::Client;
+use fred::interfaces::ListInterface;
+use fred::types::Value;
+use tokio::sync::mpsc;
+
+use super::errors::storage_error;
+use super::link::Link;
+use super::subscriber::{Published, Subscriber};
+use super::{INCOMING_LEN, RedisBackend, connect, scripts};
+use crate::model::OrderId;
+use crate::storage::{OUTSIDE_WINDOW, Outside, OutsideEvent, OutsideOrders, Result};
+
+/// How long a list is kept after its newest update.
+const KEPT_FOR: Duration = Duration::from_secs(300);
+
+const CHANNEL_PREFIX: &str = "order:";
+
+/// The pub/sub channel of an order. The id is in its hyphenated lower-case form.
+fn channel(order: OrderId) -> String {
+    format!("{CHANNEL_PREFIX}{order}")
+}
+
+/// The key of an order's list.
+fn list(order: OrderId) -> String {
+    format!("{CHANNEL_PREFIX}{order}:updates")
+}
+
+/// How messages in the channels of orders are read.
+#[derive(Debug)]
+struct OutsideMessages;
+
+impl Published for OutsideMessages {
+    type Event = OutsideEvent;
+
+    fn read(&self, channel: &str, content: &[u8]) -> Option<OutsideEvent> {
+        let order = channel.strip_prefix(CHANNEL_PREFIX)?.parse().ok()?;
+        Some(OutsideEvent::Published { order, update: Bytes::copy_from_slice(content) })
+    }
+
+    fn suspect(&self) -> OutsideEvent {
+        OutsideEvent::Suspect
+    }
+}
+
+/// [`OutsideOrders`] in Redis.
+#[derive(Debug)]
+struct RedisOutside {
+    commands: Arc<Link<Client>>,
+    subscriber: Arc<Subscriber<OutsideMessages>>,
+    incoming: parking_lot::Mutex<Option<mpsc::Receiver<OutsideEvent>>>,
+    command_timeout: Duration,
+}
+
+impl RedisBackend {
+    /// The ability, on a further connection that its driver makes and keeps.
+    pub(super) fn open_outside(&self) -> Outside {
+        let (target, config) = self.target.clone();
+        let link = Link::unconnected(
+            Box::new(move || connect::subscriber_client(&target, &config)),
+            self.command_timeout,
+        );
+        let subscriber = Arc::new(Subscriber::new(
+            link,
+            Arc::clone(&self.commands),
+            OutsideMessages,
+            self.command_timeout,
+        ));
+        let (events, incoming) = mpsc::channel(INCOMING_LEN);
+        let orders = RedisOutside {
+            commands: Arc::clone(&self.commands),
+            subscriber: Arc::clone(&subscriber),
+            incoming: parking_lot::Mutex::new(Some(incoming)),
+            command_timeout: self.command_timeout,
+        };
+        let driver = async move { subscriber.run(events).await };
+        Outside { orders: Arc::new(orders), driver: Box::pin(driver) }
+    }
+}
+
+#[async_trait]
+impl OutsideOrders for RedisOutside {
+    async fn follow(&self, order: OrderId) -> Result<()> {
+        self.subscriber.follow(channel(order)).await
+    }
+
+    async fn unfollow(&self, order: OrderId) -> Result<()> {
+        self.subscriber.unfollow(channel(order)).await
+    }
+
+    async fn window(&self, order: OrderId, limit: usize) -> Result<Vec<Bytes>> {
+        let newest = i64::try_from(limit).unwrap_or(i64::MAX);
+        let answer: std::result::Result<Vec<Bytes>, _> =
+            async { self.commands.client()?.lrange(list(order), -newest, -1).await }.await;
+        answer.map_err(|error| storage_error("window", self.command_timeout, &error))
+    }
+
+    async fn write(&self, order: OrderId, updates: &[Bytes]) -> Result<()> {
+        if updates.is_empty() {
+            return Ok(());
+        }
+        let mut args = vec![
+            Value::from(channel(order)),
+            Value::from(OUTSIDE_WINDOW.to_string()),
+            Value::from(KEPT_FOR.as_secs().to_string()),
+        ];
+        args.extend(updates.iter().cloned().map(Value::Bytes));
+        scripts::WRITE_OUTSIDE
+            .run::<Value>(&self.commands, "write", self.command_timeout, vec![list(order)], args)
+            .await
+            .map(drop)
+    }
+
+    fn take_incoming(&self) -> Option<mpsc::Receiver<OutsideEvent>> {
+        self.incoming.lock().take()
+    }
+}
