@@ -52,3 +52,25 @@ impl NodeConfig {
         checks.finish()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_worker_alone_needs_a_storage_that_others_use_too() {
+        use Role::{Gateway, Worker};
+        for (roles, storage, expected) in [
+            (vec![Gateway, Worker], StorageChoice::Memory, 0),
+            (vec![Gateway], StorageChoice::Memory, 0),
+            (vec![Worker], StorageChoice::Auto, 0),
+            (vec![Worker], StorageChoice::Redis, 0),
+            (vec![Worker], StorageChoice::Memory, 1),
+            (vec![Worker, Worker], StorageChoice::Memory, 1),
+            (vec![], StorageChoice::Redis, 1),
+        ] {
+            let found = NodeConfig { roles: roles.clone() }.check(storage);
+            assert_eq!(found.len(), expected, "{roles:?} {storage:?}: {found:?}");
+        }
+    }
+}

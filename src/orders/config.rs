@@ -141,3 +141,26 @@ impl OrdersConfig {
         checks.finish()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn keys(change: impl FnOnce(&mut OrdersConfig)) -> Vec<String> {
+        let mut config = OrdersConfig::default();
+        change(&mut config);
+        config.check().into_iter().map(|finding| finding.key).collect()
+    }
+
+    #[test]
+    fn what_does_not_hold_up_is_found() {
+        assert_eq!(keys(|_| ()), [] as [String; 0]);
+        assert_eq!(keys(|orders| orders.attempts_max = 0), ["orders.attempts_max"]);
+        assert_eq!(keys(|orders| orders.lease_s = 3_601), ["orders.lease_s"]);
+        assert_eq!(keys(|orders| orders.retry_max_ms = 1), ["orders.retry_max_ms"]);
+        assert_eq!(keys(|orders| orders.kept_max = 1), ["orders.kept_max"]);
+        for rate in [-0.1, 1.1, f64::NAN] {
+            assert_eq!(keys(|orders| orders.paper.failure_rate = rate), ["orders.paper.failure_rate"]);
+        }
+    }
+}

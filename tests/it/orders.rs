@@ -2,10 +2,13 @@
 //! and by workers outside.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
+use async_trait::async_trait;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 use zonewire::config::{Config, ExecutorChoice, Role};
+use zonewire::orders::{Confirmation, ExecutionError, OrderExecutor, OrderHandle, OrderRequest};
 use zonewire::storage::StorageChoice;
 
 use crate::support::eventually::eventually;
@@ -753,5 +756,71 @@ async fn a_worker_that_is_stopped_gives_its_orders_back() {
     let order = until_status(gateway.address, &id, "confirmed").await;
     assert_eq!((&order["attempt"], &order["run"]), (&json!(2), &json!(2)));
     check_updates(order["updates"].as_array().unwrap());
+    gateway.stop().await;
+}
+
+/// An executor that does what its order's metadata says.
+#[derive(Debug)]
+struct Scripted;
+
+#[async_trait]
+impl OrderExecutor for Scripted {
+    fn name(&self) -> &'static str {
+        "scripted"
+    }
+
+    async fn execute(
+        &self,
+        order: &OrderRequest,
+        handle: &mut OrderHandle,
+    ) -> Result<Confirmation, ExecutionError> {
+        let metadata = order.metadata.as_ref().map_or("", |metadata| metadata.get());
+        handle.routing(10, "as every attempt begins", &[]).await?;
+        handle.building(1, "as low as it goes", &[]).await?;
+        if metadata.contains("hang") {
+            std::future::pending::<()>().await;
+        }
+        if metadata.contains("back") {
+            handle.routing(10, "against the rules", &[]).await?;
+        }
+        assert!(!metadata.contains("panic"), "as it was told");
+        handle.submitted(80, "on its way", &[("dex", json!("own"))]).await?;
+        Ok(Confirmation { tx_hash: "0x1".to_owned(), dex: "own".to_owned(), message: "done".to_owned() })
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_executor_of_ones_own_is_kept_to_the_rules() {
+    let mut config = quick(config());
+    config.orders.run_timeout_s = 1;
+    config.orders.lease_s = 1;
+    let gateway = Running::start_with(config, Arc::new(Scripted)).await;
+    let place = async |metadata: Value| {
+        let mut order = swap();
+        order["metadata"] = metadata;
+        let answer = post_json(gateway.address, "/api/orders/execute", &order).await;
+        answer.json()["orderId"].as_str().unwrap().to_owned()
+    };
+    let good = place(json!({})).await;
+    let back = place(json!({ "do": "back" })).await;
+    let hangs = place(json!({ "do": "hang" })).await;
+    let panics = place(json!({ "do": "panic" })).await;
+
+    let order = until_ended(gateway.address, &good).await;
+    assert_eq!(types(&order), ["routing", "building", "submitted", "confirmed"]);
+    let first = &order["updates"][1];
+    assert_eq!((&first["executor"], &first["progress"]), (&json!("scripted"), &json!(50)));
+    // (order, how it ends, after how many attempts)
+    for (id, code, attempts) in
+        [(&back, "executor_error", 1), (&hangs, "timeout", 3), (&panics, "worker_lost", 3)]
+    {
+        let order = until_ended(gateway.address, id).await;
+        let last = &order["lastUpdate"];
+        assert_eq!((&last["error"]["code"], &last["attempts"]), (&json!(code), &json!(attempts)), "{order}");
+        assert_eq!(
+            order["updates"].as_array().unwrap().iter().filter(|update| update["type"] == "failed").count(),
+            1
+        );
+    }
     gateway.stop().await;
 }
