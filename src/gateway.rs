@@ -27,7 +27,7 @@ use crate::orders::{
     ExecutorChoice, Interop, InteropParts, InteropWork, OrderExecutor, Orders, OrdersParts, PaperExecutor,
     Worker,
 };
-use crate::storage::{self, Opened, StatusReader};
+use crate::storage::{self, Opened, StatusReader, StorageChoice};
 
 /// After the drain window and the clients' time to answer, what is left is cut after this.
 const DRAIN_GRACE: Duration = Duration::from_secs(2);
@@ -115,6 +115,12 @@ impl Gateway {
             0 => thread::available_parallelism().map_or(1, usize::from),
             shards => shards,
         };
+        let mut config = config;
+        if !config.node.has(Role::Gateway) {
+            // A worker alone finds orders only where others put them.
+            config.storage.backend = StorageChoice::Redis;
+            config.storage.required = true;
+        }
         let Opened { backend, status_reader: status, driver, .. } = storage::open(&config.storage).await?;
         let address = config.http.listen;
         let (listeners, address) =
@@ -185,6 +191,7 @@ impl Gateway {
             channels: channels.clone(),
             orders: orders.clone(),
             serves: config.node.has(Role::Gateway),
+            works: config.node.has(Role::Worker),
             sources,
             stopping: stopping.clone(),
         };

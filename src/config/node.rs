@@ -20,7 +20,7 @@ pub enum Role {
 #[serde(deny_unknown_fields, default)]
 pub struct NodeConfig {
     /// What this process does: `gateway`, `worker`, or both. One that is no gateway still answers
-    /// health, stats and metrics. Default both.
+    /// health, stats and metrics, and does not start without Redis. Default both.
     pub roles: Vec<Role>,
 }
 

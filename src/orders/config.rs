@@ -19,12 +19,25 @@ pub enum ExecutorChoice {
     External,
 }
 
+/// What becomes of new orders while Redis is configured and memory serves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum WhenDegraded {
+    /// They are refused.
+    #[default]
+    Reject,
+    /// They are in this process' memory only, and gone with it.
+    Accept,
+}
+
 /// `[orders]`
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct OrdersConfig {
     /// Who carries orders out. Default `paper`.
     pub executor: ExecutorChoice,
+    /// What becomes of new orders while Redis is configured and memory serves. Default `reject`.
+    pub when_degraded: WhenDegraded,
     /// Orders that this process works on at once. Default 8.
     pub concurrency: usize,
     /// How long a worker holds an order without a sign of life, in seconds. Default 30.
@@ -54,6 +67,7 @@ impl Default for OrdersConfig {
     fn default() -> Self {
         Self {
             executor: ExecutorChoice::Paper,
+            when_degraded: WhenDegraded::Reject,
             concurrency: 8,
             lease_s: 30,
             run_timeout_s: 120,
