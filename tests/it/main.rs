@@ -5,9 +5,11 @@
 mod architecture;
 mod bad_input;
 mod cli;
+mod examples;
 mod jobs_contract;
 mod limits_and_stats;
 mod loss_check;
+mod order_cli;
 mod order_interop;
 mod order_stream;
 mod orders;
