@@ -50,6 +50,9 @@ struct RetryArgs {
     /// The order that failed
     #[arg(value_name = "ORDER_ID")]
     order: OrderId,
+    /// Also where it may have been carried out all the same; find that out first
+    #[arg(long)]
+    force: bool,
     /// The gateway's answer as JSON
     #[arg(long)]
     json: bool,
@@ -68,6 +71,7 @@ pub(super) async fn run(args: DeadLettersArgs) -> anyhow::Result<()> {
 async fn retry(args: RetryArgs) -> anyhow::Result<()> {
     let base = &args.target.url;
     let request = base.http()?.post(base.endpoint(&format!("api/orders/dead-letters/{}/retry", args.order)));
+    let request = if args.force { request.query(&[("force", "true")]) } else { request };
     let text = text_of(request.timeout(ANSWER_TIMEOUT).send().await, base).await?;
     print_placed(&text, args.json)?;
     Ok(())
@@ -92,5 +96,6 @@ async fn list(args: DeadLettersList) -> anyhow::Result<()> {
 fn line(letter: &Value) -> String {
     let field = |name: &str| print::plain(&letter[name]);
     let (order, time, what) = (field("orderId"), print::seconds(&field("failedAt")), what(&letter["order"]));
-    format!("{order:36}  {time:19}  {what}  {}", field("error"))
+    let submitted = if letter["submitted"] == true { "  (submitted)" } else { "" };
+    format!("{order:36}  {time:19}  {what}  {}{submitted}", field("error"))
 }
