@@ -70,11 +70,8 @@ pub(super) async fn run(args: DeadLettersArgs) -> anyhow::Result<()> {
 /// Sent once: after a lost answer a repetition would hear that this is no dead letter any more.
 async fn retry(args: RetryArgs) -> anyhow::Result<()> {
     let base = &args.target.url;
-    let mut url = base.endpoint(&format!("api/orders/dead-letters/{}/retry", args.order));
-    if args.force {
-        url.query_pairs_mut().append_pair("force", "true");
-    }
-    let request = base.http()?.post(url);
+    let path = format!("api/orders/dead-letters/{}/retry?force={}", args.order, args.force);
+    let request = base.http()?.post(base.endpoint(&path));
     let text = text_of(request.timeout(ANSWER_TIMEOUT).send().await, base).await?;
     print_placed(&text, args.json)?;
     Ok(())
