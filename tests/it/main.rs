@@ -4,6 +4,7 @@
 
 mod architecture;
 mod bad_input;
+mod bench_orders;
 mod cli;
 mod jobs_contract;
 mod limits_and_stats;
