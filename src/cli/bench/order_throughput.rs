@@ -30,7 +30,7 @@ use super::{
 use crate::cli::client::block_on;
 
 /// How often the gateways are asked how many orders have ended.
-const ASK_EVERY: Duration = Duration::from_millis(50);
+const ASK_EVERY: Duration = Duration::from_millis(10);
 
 /// Every order is this one.
 const ORDER: &str = r#"{"tokenIn":"SOL","tokenOut":"USDC","amount":1.5,"slippage":0.01}"#;
