@@ -24,9 +24,10 @@ use crate::feeds::{run_replay, run_simulated};
 use crate::http::{self, AcceptParts, AcceptStats, App, IntakeStats, Sources};
 use crate::model::NodeId;
 use crate::orders::{
-    ExecutorChoice, Interop, InteropParts, InteropWork, Orders, OrdersParts, PaperExecutor, Worker,
+    ExecutorChoice, Interop, InteropParts, InteropWork, OrderExecutor, Orders, OrdersParts, PaperExecutor,
+    Worker,
 };
-use crate::storage::{self, Opened, StatusReader};
+use crate::storage::{self, Opened, StatusReader, StorageChoice};
 
 /// After the drain window and the clients' time to answer, what is left is cut after this.
 const DRAIN_GRACE: Duration = Duration::from_secs(2);
@@ -99,11 +100,27 @@ impl Gateway {
     /// # Errors
     /// See [`StartError`].
     pub async fn start(config: Config) -> Result<Self, StartError> {
+        let paper = PaperExecutor::new(config.orders.paper.clone());
+        Self::start_with(config, Arc::new(paper)).await
+    }
+
+    /// The same with an executor of the caller's own, which carries orders out in place of the
+    /// built-in simulation (unless `orders.executor` is `external`, or this node is no worker).
+    ///
+    /// # Errors
+    /// See [`StartError`].
+    pub async fn start_with(config: Config, executor: Arc<dyn OrderExecutor>) -> Result<Self, StartError> {
         let node = NodeId::random();
         let shards = match config.http.shards {
             0 => thread::available_parallelism().map_or(1, usize::from),
             shards => shards,
         };
+        let mut config = config;
+        if !config.node.has(Role::Gateway) {
+            // A worker alone finds orders only where others put them.
+            config.storage.backend = StorageChoice::Redis;
+            config.storage.required = true;
+        }
         let Opened { backend, status_reader: status, driver, .. } = storage::open(&config.storage).await?;
         let address = config.http.listen;
         let (listeners, address) =
@@ -174,6 +191,7 @@ impl Gateway {
             channels: channels.clone(),
             orders: orders.clone(),
             serves: config.node.has(Role::Gateway),
+            works: config.node.has(Role::Worker),
             sources,
             stopping: stopping.clone(),
         };
@@ -201,7 +219,6 @@ impl Gateway {
 
         let work = TaskTracker::new();
         if config.node.has(Role::Worker) && config.orders.executor == ExecutorChoice::Paper {
-            let executor = Arc::new(PaperExecutor::new(config.orders.paper.clone()));
             work.spawn(Worker::new(&orders, executor).run(stopping.clone()));
         }
         if config.node.has(Role::Gateway) {

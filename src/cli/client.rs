@@ -4,8 +4,9 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-use anyhow::{Context as _, anyhow};
-use reqwest::{Client, Response};
+use anyhow::Context as _;
+use reqwest::header::RETRY_AFTER;
+use reqwest::{Client, Response, StatusCode};
 use serde::Deserialize;
 use url::{Host, Url};
 
@@ -69,10 +70,10 @@ impl BaseUrl {
         self.endpoint(&format!("api/zones/{zone}/prices"))
     }
 
-    /// The WebSocket endpoint.
-    pub(crate) fn socket(&self) -> String {
+    /// A WebSocket endpoint; `path` without a leading slash.
+    pub(crate) fn socket(&self, path: &str) -> String {
         let scheme = if self.0.scheme() == "https" { "wss" } else { "ws" };
-        format!("{scheme}{}ws", &self.0[url::Position::AfterScheme..])
+        format!("{scheme}{}{path}", &self.0[url::Position::AfterScheme..])
     }
 
     /// An HTTP client for this gateway. Proxies from the environment are honoured, except for this
@@ -117,11 +118,23 @@ struct Problem {
     detail: Option<String>,
     accepted: Option<u64>,
     line: Option<u64>,
+    errors: Vec<FieldError>,
+}
+
+/// What is wrong with one field of what was sent.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct FieldError {
+    field: String,
+    message: String,
 }
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.detail.as_deref().or(self.title.as_deref()).unwrap_or("no reason given"))?;
+        for FieldError { field, message } in &self.errors {
+            write!(f, "; {field}: {message}")?;
+        }
         if let Some(code) = &self.code {
             write!(f, " ({code})")?;
         }
@@ -135,7 +148,33 @@ impl fmt::Display for Problem {
     }
 }
 
-/// A sent request's answer, if the gateway did what it was asked for.
+/// The gateway answered, and did not do what it was asked for.
+#[derive(Debug)]
+pub(crate) struct Refused {
+    base: BaseUrl,
+    pub(crate) status: StatusCode,
+    /// How long it asked us to wait before another try; whole seconds.
+    pub(crate) retry_after: Option<Duration>,
+    problem: Problem,
+}
+
+impl Refused {
+    /// The stable name of what went wrong; empty when there is none.
+    pub(crate) fn code(&self) -> &str {
+        self.problem.code.as_deref().unwrap_or_default()
+    }
+}
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} answered {}: {}", self.base, self.status, self.problem)
+    }
+}
+
+impl std::error::Error for Refused {}
+
+/// A sent request's answer, if the gateway did what it was asked for; [`Refused`] if it did not,
+/// and [`reqwest::Error`] if there was no answer.
 pub(crate) async fn answer(sent: reqwest::Result<Response>, base: &BaseUrl) -> anyhow::Result<Response> {
     let response = sent.map_err(|error| {
         let is_unreachable = error.is_connect();
@@ -152,9 +191,11 @@ pub(crate) async fn answer(sent: reqwest::Result<Response>, base: &BaseUrl) -> a
     if status.is_success() {
         return Ok(response);
     }
+    let retry_after = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
+    let retry_after = retry_after.map(Duration::from_secs);
     let body = response.bytes().await.unwrap_or_default();
-    let problem: Problem = serde_json::from_slice(&body).unwrap_or_default();
-    Err(anyhow!("{base} answered {status}: {problem}"))
+    let problem = serde_json::from_slice(&body).unwrap_or_default();
+    Err(Refused { base: base.clone(), status, retry_after, problem }.into())
 }
 
 /// How many prices were accepted.
@@ -170,7 +211,7 @@ mod tests {
 
     fn check(text: &str, endpoint: &str, socket: &str) {
         let base: BaseUrl = text.parse().unwrap();
-        assert_eq!((base.endpoint("health").as_str(), base.socket().as_str()), (endpoint, socket));
+        assert_eq!((base.endpoint("health").as_str(), base.socket("ws").as_str()), (endpoint, socket));
     }
 
     #[test]
@@ -196,6 +237,9 @@ mod tests {
             problem.to_string(),
             "no (invalid_json), at line 3 of what was sent; 2 accepted before that"
         );
+        let text = r#"{"code":"invalid_order","detail":"bad","errors":[{"field":"amount","message":"must be above 0"},{"field":"slippage","message":"no"}]}"#;
+        let problem: Problem = serde_json::from_str(text).unwrap();
+        assert_eq!(problem.to_string(), "bad; amount: must be above 0; slippage: no (invalid_order)");
         assert_eq!(Problem::default().to_string(), "no reason given");
     }
 }

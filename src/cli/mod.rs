@@ -5,7 +5,10 @@ mod client;
 mod config_args;
 mod config_cmd;
 pub mod exit;
+mod follow;
 mod health;
+mod order;
+mod print;
 mod publish;
 mod replay;
 mod serve;
@@ -38,12 +41,13 @@ Examples:
   zonewire tail pjm ercot --pretty                 watch two zones
   zonewire publish pjm --key 'WESTERN HUB' --price 41.2
   zonewire replay trades.csv --zone btc-usdt --speed 10
+  zonewire order place SOL USDC 1.5 --watch
   zonewire serve --config zonewire.toml            for real
   zonewire config default > zonewire.toml          every setting, explained
 
 Exit codes:
   0    all went well
-  1    could not start, or failed on the way
+  1    could not start, or failed on the way; an order that was watched failed
   64   bad usage or bad configuration
   130  a second signal ended a graceful shutdown";
 
@@ -64,6 +68,9 @@ enum Command {
     /// Publish the prices of a CSV or NDJSON file to a running gateway
     #[command(after_help = replay::EXAMPLES)]
     Replay(replay::ReplayArgs),
+    /// Place orders, watch them, and look after them
+    #[command(after_help = order::EXAMPLES)]
+    Order(order::OrderArgs),
     /// Ask a gateway how it is
     #[command(after_help = health::EXAMPLES)]
     Health(health::HealthArgs),
@@ -104,6 +111,7 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Tail(args) => client::block_on(tail::run(args)),
         Command::Publish(args) => client::block_on(publish::run(args)),
         Command::Replay(args) => client::block_on(replay::run(args)),
+        Command::Order(args) => client::block_on(order::run(args)),
         Command::Health(args) => client::block_on(health::run(args)),
         Command::Bench(args) => bench::run(args),
         Command::Config(command) => config_cmd::run(command),

@@ -18,8 +18,17 @@ fn the_commands_are_well_formed() {
 
 #[test]
 fn short_help_fits_a_screen() {
-    let commands: [&[&str]; 7] =
-        [&[], &["serve"], &["demo"], &["tail"], &["publish"], &["health"], &["config", "show"]];
+    let commands: [&[&str]; 9] = [
+        &[],
+        &["serve"],
+        &["demo"],
+        &["tail"],
+        &["publish"],
+        &["order"],
+        &["order", "place"],
+        &["health"],
+        &["config", "show"],
+    ];
     for path in commands {
         let lines = help(path, false).lines().count();
         assert!(lines <= 32, "{path:?} has {lines} lines");
@@ -32,7 +41,7 @@ fn help_says_the_exit_codes_and_gives_examples() {
     for code in [exit::CLEAN, exit::FAILED, exit::USAGE, exit::INTERRUPTED] {
         assert!(text.contains(&format!("\n  {code} ")), "{code} is not in {text}");
     }
-    for name in ["serve", "demo", "tail", "publish", "replay", "health"] {
+    for name in ["serve", "demo", "tail", "publish", "replay", "order", "health"] {
         assert!(help(&[name], true).contains("Example"), "{name}");
     }
 }
@@ -61,6 +70,12 @@ fn flags_that_exclude_each_other_are_refused() {
         "replay f --speed 0",
         "replay f --speed 2 --flat-out",
         "tail",
+        "order",
+        "order place SOL USDC",
+        "order place SOL USDC much",
+        "order place SOL USDC 1 --metadata []",
+        "order watch 17",
+        "order dead-letters --limit 1 retry 6f1c1c1e-0b5e-4b1e-9d3e-0a6f4b6f2a11",
         "serve --storage disk",
         "serve --set nothing",
     ] {

@@ -20,7 +20,7 @@ pub enum Role {
 #[serde(deny_unknown_fields, default)]
 pub struct NodeConfig {
     /// What this process does: `gateway`, `worker`, or both. One that is no gateway still answers
-    /// health, stats and metrics. Default both.
+    /// health, stats and metrics, and does not start without Redis. Default both.
     pub roles: Vec<Role>,
 }
 
@@ -50,5 +50,27 @@ impl NodeConfig {
                 .to_owned()
         });
         checks.finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_worker_alone_needs_a_storage_that_others_use_too() {
+        use Role::{Gateway, Worker};
+        for (roles, storage, expected) in [
+            (vec![Gateway, Worker], StorageChoice::Memory, 0),
+            (vec![Gateway], StorageChoice::Memory, 0),
+            (vec![Worker], StorageChoice::Auto, 0),
+            (vec![Worker], StorageChoice::Redis, 0),
+            (vec![Worker], StorageChoice::Memory, 1),
+            (vec![Worker, Worker], StorageChoice::Memory, 1),
+            (vec![], StorageChoice::Redis, 1),
+        ] {
+            let found = NodeConfig { roles: roles.clone() }.check(storage);
+            assert_eq!(found.len(), expected, "{roles:?} {storage:?}: {found:?}");
+        }
     }
 }

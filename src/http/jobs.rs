@@ -49,7 +49,7 @@ where
     S: Stream<Item = Result<B, warp::Error>>,
     B: Buf,
 {
-    let text = read_json(kind, body, app).await?;
+    let text = read_json(kind, body, app.config.line_bytes_max, app).await?;
     if app.orders.config().executor != ExecutorChoice::External {
         let detail =
             "orders are carried out by the gateway's own workers; set orders.executor = \"external\"";
@@ -173,7 +173,7 @@ async fn fail(ticket: Ticket, text: &str, worker: Option<&str>, app: &App) -> Re
     if !is_worker(&error.code) {
         return Err(invalid("`error.code` must be a word such as no_liquidity"));
     }
-    let ended = app.orders.give_up(ticket, &error.code, &error.message, retry, worker).await;
+    let ended = app.orders.give_up(ticket, error.code, error.message, retry, worker).await;
     Ok(match ended.map_err(|error| run_problem(&error))? {
         Outcome::Retry(after) => {
             let after = u64::try_from(after.as_millis()).unwrap_or(u64::MAX);

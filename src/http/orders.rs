@@ -21,8 +21,11 @@ use super::prices::Format;
 use super::problem::Problem;
 use super::routes::{App, answer, json as reply_json, with};
 use super::upgrade::Arrival;
-use crate::model::OrderId;
-use crate::orders::{DeadLetter, InvalidOrder, OrderRequest, OrderView, PlaceError, UpdateError};
+use crate::model::{BackendName, BackendState, OrderId};
+use crate::orders::{
+    DeadLetter, ExecutorChoice, InvalidOrder, OrderRequest, OrderView, PlaceError, RetryError, UpdateError,
+    WhenDegraded,
+};
 use crate::protocol::OrderUpdate;
 use crate::storage::Cancelling;
 
@@ -66,8 +69,14 @@ pub(super) fn unknown_order(order: OrderId) -> Problem {
     Problem::new(StatusCode::NOT_FOUND, "unknown_order", detail)
 }
 
-/// The text of a JSON body. Where it is refused, the rest is read and dropped first.
-pub(super) async fn read_json<S, B>(kind: Option<&str>, body: S, app: &App) -> Result<String, Problem>
+/// The text of a JSON body of `max` bytes at the most. Where it is refused, the rest is read and
+/// dropped first.
+pub(super) async fn read_json<S, B>(
+    kind: Option<&str>,
+    body: S,
+    max: usize,
+    app: &App,
+) -> Result<String, Problem>
 where
     S: Stream<Item = Result<B, warp::Error>>,
     B: Buf,
@@ -78,8 +87,7 @@ where
             let detail = "expected `Content-Type: application/json`";
             return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", detail));
         }
-        let bytes =
-            read_whole(&mut body, app.config.body_bytes_max, "send less at once", &app.stopping).await?;
+        let bytes = read_whole(&mut body, max, "send less at once", &app.stopping).await?;
         String::from_utf8(bytes.into()).map_err(|_error| not_utf8())
     };
     let read = reading.await;
@@ -120,7 +128,7 @@ fn execute(app: &Arc<App>) -> BoxedFilter<(Response,)> {
         .and(warp::body::stream())
         .and(with(app))
         .and_then(|kind: Option<String>, asked: Asked, body, app: Arc<App>| async move {
-            let read = read_json(kind.as_deref(), body, &app).await;
+            let read = read_json(kind.as_deref(), body, app.config.line_bytes_max, &app).await;
             answer(match read {
                 Ok(text) => place(&text, &asked, &app).await,
                 Err(problem) => Err(problem),
@@ -131,6 +139,7 @@ fn execute(app: &Arc<App>) -> BoxedFilter<(Response,)> {
 
 async fn place(text: &str, asked: &Asked, app: &App) -> Result<Response, Problem> {
     let key = idempotency_key(&asked.headers)?;
+    check_open(app)?;
     let request = OrderRequest::parse(text).map_err(|error| match error {
         InvalidOrder::Json(_) => Problem::new(StatusCode::BAD_REQUEST, "invalid_json", error.to_string()),
         InvalidOrder::Fields(ref faults) => {
@@ -208,6 +217,14 @@ impl ListQuery {
     }
 }
 
+/// A page cannot begin after an order that is not known: it would be the first one again, for ever.
+fn unknown_cursor(after: Option<OrderId>) -> Problem {
+    let after = after.map(|after| after.to_string()).unwrap_or_default();
+    let detail =
+        format!("`after` names order {after}, which is not known any more; begin at the newest again");
+    Problem::new(StatusCode::NOT_FOUND, "unknown_order", detail)
+}
+
 // Lists as types of their own: `json!` would write the orders' numbers anew.
 
 #[derive(Debug, Serialize)]
@@ -243,7 +260,8 @@ async fn list_orders(query: &ListQuery, app: &App) -> Result<Response, Problem> 
     }
     let (limit, after) = (query.limit()?, query.after()?);
     let listed = app.orders.list(query.status.as_deref(), after, limit).await;
-    let (orders, next) = listed.map_err(|error| Problem::storage(&error))?;
+    let (orders, next) =
+        listed.map_err(|error| Problem::storage(&error))?.ok_or_else(|| unknown_cursor(after))?;
     Ok(reply_json(StatusCode::OK, &OrderList { orders, next }))
 }
 
@@ -284,8 +302,15 @@ async fn cancel_order(id: &str, app: &App) -> Result<Response, Problem> {
             conflict("too_late", "the order has been submitted, and can no longer be cancelled")
         }
         Cancelling::Ended => conflict("already_ended", "the order has ended"),
+        Cancelling::Unknown if told_of(order, app).await? => {
+            conflict("no_job", "this order is carried out elsewhere, and must be cancelled there")
+        }
         Cancelling::Unknown => Err(unknown_order(order)),
     }
+}
+
+async fn told_of(order: OrderId, app: &App) -> Result<bool, Problem> {
+    app.orders.is_told_of(order).await.map_err(|error| Problem::storage(&error))
 }
 
 // Outside updates
@@ -298,7 +323,7 @@ fn updates(app: &Arc<App>) -> BoxedFilter<(Response,)> {
         .and(warp::body::stream())
         .and(with(app))
         .and_then(|id: String, kind: Option<String>, body, app: Arc<App>| async move {
-            let read = read_json(kind.as_deref(), body, &app).await;
+            let read = read_json(kind.as_deref(), body, app.config.body_bytes_max, &app).await;
             answer(match read {
                 Ok(text) => post_updates(&id, &text, &app).await,
                 Err(problem) => Err(problem),
@@ -370,28 +395,58 @@ fn dead_letters(app: &Arc<App>) -> BoxedFilter<(Response,)> {
 async fn list_dead_letters(query: &ListQuery, app: &App) -> Result<Response, Problem> {
     let (limit, after) = (query.limit()?, query.after()?);
     let listed = app.orders.dead_letters(after, limit).await;
-    let (dead_letters, next) = listed.map_err(|error| Problem::storage(&error))?;
+    let (dead_letters, next) =
+        listed.map_err(|error| Problem::storage(&error))?.ok_or_else(|| unknown_cursor(after))?;
     Ok(reply_json(StatusCode::OK, &DeadLetterList { dead_letters, next }))
 }
 
-/// `POST /api/orders/dead-letters/{id}/retry`
+#[derive(Debug, Deserialize)]
+struct RetryQuery {
+    #[serde(default)]
+    force: bool,
+}
+
+/// `POST /api/orders/dead-letters/{id}/retry?force=`
 fn retry(app: &Arc<App>) -> BoxedFilter<(Response,)> {
     warp::path!("api" / "orders" / "dead-letters" / String / "retry")
         .and(warp::post())
+        .and(warp::query::<RetryQuery>())
         .and(asked())
         .and(with(app))
-        .and_then(|id: String, asked: Asked, app: Arc<App>| async move {
-            answer(retry_dead_letter(&id, &asked, &app).await)
+        .and_then(|id: String, query: RetryQuery, asked: Asked, app: Arc<App>| async move {
+            answer(retry_dead_letter(&id, query.force, &asked, &app).await)
         })
         .boxed()
 }
 
-async fn retry_dead_letter(id: &str, asked: &Asked, app: &App) -> Result<Response, Problem> {
+async fn retry_dead_letter(id: &str, force: bool, asked: &Asked, app: &App) -> Result<Response, Problem> {
     let order = order_id(id)?;
-    let placed = app.orders.retry_dead_letter(order).await.map_err(|error| place_problem(&error))?;
-    let Some(placed) = placed else {
-        let detail = format!("order {order} is no dead letter");
-        return Err(Problem::new(StatusCode::NOT_FOUND, "unknown_dead_letter", detail));
-    };
+    check_open(app)?;
+    let placed = app.orders.retry_dead_letter(order, force).await.map_err(|error| match error {
+        RetryError::Unknown => Problem::new(StatusCode::NOT_FOUND, "unknown_dead_letter", error.to_string()),
+        RetryError::MayBeSubmitted => {
+            Problem::new(StatusCode::CONFLICT, "may_be_submitted", error.to_string())
+        }
+        RetryError::Place(ref error) => place_problem(error),
+    })?;
     Ok(accepted(placed.order, Some(order), placed.repeated, asked, app))
+}
+
+/// Whether an order that is accepted now would be carried out, and outlive this process as long as
+/// was configured.
+fn check_open(app: &App) -> Result<(), Problem> {
+    let refuse = |code, detail: &str| Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, code, detail));
+    let storage = app.sources.storage.get();
+    if storage.backend != BackendName::InMemory {
+        return Ok(());
+    }
+    if storage.state != BackendState::Healthy && app.orders.config().when_degraded == WhenDegraded::Reject {
+        let detail = "Redis is configured and does not serve: an order would be in this process' memory only";
+        return refuse("storage_degraded", detail);
+    }
+    if !app.works && app.orders.config().executor == ExecutorChoice::Paper {
+        let detail = "nobody could carry the order out: this process is no worker, and its queue is its own";
+        return refuse("no_worker", detail);
+    }
+    Ok(())
 }

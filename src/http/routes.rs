@@ -50,6 +50,8 @@ pub(crate) struct App {
     pub(crate) stopping: CancellationToken,
     /// Whether this process serves clients, or only tells how it does.
     pub(crate) serves: bool,
+    /// Whether it carries orders out.
+    pub(crate) works: bool,
 }
 
 /// All routes; never rejects.

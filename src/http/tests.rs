@@ -70,8 +70,16 @@ impl Routes {
             stopping: stopping.clone(),
         };
         let config = HttpConfig { body_bytes_max: 1_000, ..HttpConfig::default() };
-        let app =
-            App { config, manager, channels, orders, sources, serves: true, stopping: stopping.clone() };
+        let app = App {
+            config,
+            manager,
+            channels,
+            orders,
+            sources,
+            serves: true,
+            works: true,
+            stopping: stopping.clone(),
+        };
         let mut driver = tokio::task::JoinSet::new();
         driver.spawn(opened.driver);
         Self { routes: routes(Arc::new(app)), stopping, _driver: driver }

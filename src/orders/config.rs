@@ -19,12 +19,25 @@ pub enum ExecutorChoice {
     External,
 }
 
+/// What becomes of new orders while Redis is configured and memory serves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum WhenDegraded {
+    /// They are refused.
+    #[default]
+    Reject,
+    /// They are in this process' memory only, and gone with it.
+    Accept,
+}
+
 /// `[orders]`
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct OrdersConfig {
     /// Who carries orders out. Default `paper`.
     pub executor: ExecutorChoice,
+    /// What becomes of new orders while Redis is configured and memory serves. Default `reject`.
+    pub when_degraded: WhenDegraded,
     /// Orders that this process works on at once. Default 8.
     pub concurrency: usize,
     /// How long a worker holds an order without a sign of life, in seconds. Default 30.
@@ -54,6 +67,7 @@ impl Default for OrdersConfig {
     fn default() -> Self {
         Self {
             executor: ExecutorChoice::Paper,
+            when_degraded: WhenDegraded::Reject,
             concurrency: 8,
             lease_s: 30,
             run_timeout_s: 120,
@@ -139,5 +153,28 @@ impl OrdersConfig {
             format!("expected 0 to 1, found {}", self.paper.failure_rate)
         });
         checks.finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn keys(change: impl FnOnce(&mut OrdersConfig)) -> Vec<String> {
+        let mut config = OrdersConfig::default();
+        change(&mut config);
+        config.check().into_iter().map(|finding| finding.key).collect()
+    }
+
+    #[test]
+    fn what_does_not_hold_up_is_found() {
+        assert_eq!(keys(|_| ()), [] as [String; 0]);
+        assert_eq!(keys(|orders| orders.attempts_max = 0), ["orders.attempts_max"]);
+        assert_eq!(keys(|orders| orders.lease_s = 3_601), ["orders.lease_s"]);
+        assert_eq!(keys(|orders| orders.retry_max_ms = 1), ["orders.retry_max_ms"]);
+        assert_eq!(keys(|orders| orders.kept_max = 1), ["orders.kept_max"]);
+        for rate in [-0.1, 1.1, f64::NAN] {
+            assert_eq!(keys(|orders| orders.paper.failure_rate = rate), ["orders.paper.failure_rate"]);
+        }
     }
 }

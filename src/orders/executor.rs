@@ -15,7 +15,9 @@ use crate::protocol::Standing;
 /// [`execute`](Self::execute) may be dropped at any await: at a shutdown, or when a run takes too
 /// long. It may be called again for the same order, also after a crash:
 /// [`OrderHandle::previous`] says how far the run before came, and where that is `submitted`, it is
-/// the executor's part to find out what became of it before it submits again.
+/// the executor's part to find out what became of it before it submits again. Where that was the
+/// last attempt, [`OrderHandle::attempt`] is still that one: there is nothing left but to find out,
+/// to report `submitted` with as much progress or more, and to end.
 #[async_trait]
 pub trait OrderExecutor: fmt::Debug + Send + Sync + 'static {
     /// Stands in the `executor` field of every update.

@@ -7,11 +7,11 @@ use chrono::Utc;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use tokio::time::{self, Instant};
-use tracing::debug;
+use tracing::{debug, warn};
 
 use super::config::LEASE_MAX;
 use super::run::{Claim, Run, RunError};
-use super::service::Orders;
+use super::service::{Desk, Orders};
 use crate::model::{Entry, EntryKind, OrderId};
 use crate::protocol::{InvalidPayload, OrderUpdate, Standing, quoted};
 use crate::storage::{ClaimedJob, Ending, Held, JobState, Result as StorageResult};
@@ -21,6 +21,9 @@ const CLAIMED_MAX: usize = 100;
 
 /// The longest that a claim waits for something to do.
 const WAIT_MAX: Duration = Duration::from_secs(30);
+
+/// How long a claimed job may take to be offered.
+const OFFER_WITHIN: Duration = Duration::from_secs(5);
 
 /// How long a report may wait for a storage that is away; then the worker is told to repeat it. A
 /// lease lasts at least as long from `submitted` on.
@@ -118,10 +121,9 @@ impl Orders {
             let asked = Instant::now();
             let claimed = self.desk().backend.claim(limit, lease).await?;
             self.stats().runs.add(claimed.len() as u64);
-            let mut offered = Vec::with_capacity(claimed.len());
-            for job in claimed {
-                offered.extend(self.offer(job, asked, lease, &request.worker).await?);
-            }
+            let offers = claimed.into_iter().map(|job| self.offer(job, asked, lease, &request.worker));
+            let offers = futures_util::future::join_all(offers).await;
+            let offered: Vec<OfferedJob> = offers.into_iter().flatten().collect();
             if !offered.is_empty() || Instant::now() >= deadline {
                 return Ok(offered);
             }
@@ -137,55 +139,53 @@ impl Orders {
         asked.clamp(Duration::from_secs(1), LEASE_MAX)
     }
 
-    /// Ends here and now what no worker needs to see.
+    /// Ends here and now what no worker needs to see. What cannot be offered is somebody's again when
+    /// the lease has run out; the other jobs of the claim do not wait for it.
     async fn offer(
         &self,
         job: ClaimedJob,
         asked: Instant,
         lease: Duration,
         worker: &str,
-    ) -> StorageResult<Option<OfferedJob>> {
+    ) -> Option<OfferedJob> {
         let order = OrderId::from(job.id);
-        let standing = self.desk().standing(order).await?;
-        let claim = Claim {
-            order,
-            token: job.token,
-            run: job.run,
-            committed: job.committed,
-            asked,
-            lasts: lease,
-            standing,
+        let offered = time::timeout(OFFER_WITHIN, self.try_offer(job, asked, lease, worker)).await;
+        let problem = match offered {
+            Ok(Ok(offered)) => return offered,
+            Ok(Err(error)) => error.to_string(),
+            Err(_elapsed) => "the storage was away for too long".to_owned(),
         };
+        self.stats().storage_failures.add(1);
+        warn!(order = %order, error = problem, "a claimed order could not be offered; its lease runs out");
+        None
+    }
+
+    async fn try_offer(
+        &self,
+        job: ClaimedJob,
+        asked: Instant,
+        lease: Duration,
+        worker: &str,
+    ) -> Result<Option<OfferedJob>, RunError> {
+        let ClaimedJob { id, payload, token, run: nth, cancelled, committed, .. } = job;
+        let order = OrderId::from(id);
+        let newest = self.desk().newest(order).await?;
+        let claim = Claim { order, token, run: nth, committed, asked, lasts: lease, newest };
         let mut run = Run::new(Arc::clone(self.desk()), claim, worker);
-        if standing.is_some_and(|standing| standing.kind.is_terminal()) {
-            run.finish(&Ending::Done).await;
-            return Ok(None);
-        }
-        if job.cancelled && !job.committed {
-            self.desk().end(&mut run, "cancelled", "the order was cancelled", Ending::Done).await;
-            return Ok(None);
-        }
-        if run.attempt() > run.attempts_max() {
-            let message = "every try was broken off before its end";
-            let dead = Ending::Dead { error: message.to_owned() };
-            self.desk().end(&mut run, "worker_lost", message, dead).await;
-            return Ok(None);
-        }
-        let Ok(request) = serde_json::from_slice(&job.payload) else {
-            let dead = Ending::Dead { error: "the order is not readable".to_owned() };
-            self.desk().end(&mut run, "corrupt", "the order is not readable", dead).await;
+        let Some(request) = self.desk().to_be_done(&mut run, &payload, cancelled && !committed).await? else {
             return Ok(None);
         };
+        let left = lease.saturating_sub(asked.elapsed());
         Ok(Some(OfferedJob {
             job_id: order,
             order_id: order,
-            token: job.token,
-            run: job.run,
+            token,
+            run: nth,
             attempt: run.attempt(),
             max_attempts: run.attempts_max(),
-            lease_ms: u64::try_from(lease.as_millis()).unwrap_or(u64::MAX),
+            lease_ms: u64::try_from(left.as_millis()).unwrap_or(u64::MAX),
             order: request,
-            previous: standing.map(|Standing { kind, progress, attempt }| Previous {
+            previous: run.previous().map(|Standing { kind, progress, attempt }| Previous {
                 status: kind.as_str(),
                 progress,
                 attempt,
@@ -219,13 +219,24 @@ impl Orders {
         fields: &[(String, &RawValue)],
         worker: Option<&str>,
     ) -> Result<(), ReportError> {
-        let mut run = self.taken_up(ticket, worker).await?;
-        let update = self.with_run(&mut run, fields, None)?;
+        let settling = self.settling(ticket.order)?;
+        let (mut run, newest) = self.taken_up(ticket, worker).await?;
+        let update = with_run(&run, fields, None)?;
         if update.standing.kind.is_terminal() {
             let message = "an order ends with /complete or /fail".to_owned();
             return Err(RunError::Invalid(message).into());
         }
-        self.tell(&mut run, update).await
+        if update.standing.attempt > run.attempts_max() {
+            let message = format!("there are {} attempts; end the order with /fail", run.attempts_max());
+            return Err(RunError::Invalid(message).into());
+        }
+        let repeats =
+            |newest: &Entry| newest.draft.kind == update.draft.kind && newest.draft.data == update.draft.data;
+        if newest.as_ref().is_some_and(repeats) {
+            debug!(order = %ticket.order, "a worker repeated its newest report");
+            return Ok(());
+        }
+        Ok(self.settle(settling, async move { run.tell(update).await }).await?)
     }
 
     /// The order was carried out.
@@ -238,12 +249,17 @@ impl Orders {
         fields: &[(String, &RawValue)],
         worker: Option<&str>,
     ) -> Result<(), ReportError> {
-        let mut run = self.taken_up(ticket, worker).await?;
-        let update = self.with_run(&mut run, fields, Some(EntryKind::Confirmed))?;
-        self.tell(&mut run, update).await?;
-        self.stats().confirmed.add(1);
-        run.finish(&Ending::Done).await;
-        Ok(())
+        let settling = self.settling(ticket.order)?;
+        let (mut run, _newest) = self.taken_up(ticket, worker).await?;
+        let update = with_run(&run, fields, Some(EntryKind::Confirmed))?;
+        let desk = Arc::clone(self.desk());
+        let completing = async move {
+            run.tell(update).await?;
+            desk.stats.confirmed.add(1);
+            run.finish(&Ending::Done).await?;
+            Ok(())
+        };
+        Ok(self.settle(settling, completing).await?)
     }
 
     /// The order was not carried out; with `retry` it may be tried again.
@@ -253,28 +269,59 @@ impl Orders {
     pub async fn give_up(
         &self,
         ticket: Ticket,
-        code: &str,
-        message: &str,
+        code: String,
+        message: String,
         retry: bool,
         worker: Option<&str>,
     ) -> Result<Outcome, RunError> {
-        let (mut run, cancelled) = self.taken_up_or_cancelled(ticket, worker).await?;
-        if cancelled {
-            run.fail("cancelled", "the order was cancelled").await?;
-            run.finish(&Ending::Done).await;
-            return Ok(Outcome::Failed);
-        }
-        Ok(match self.desk().failed(&mut run, code, message, retry).await {
-            Some(after) => Outcome::Retry(after),
-            None => Outcome::Failed,
+        let settling = self.settling(ticket.order)?;
+        let (mut run, cancelled, _newest) = self.taken_up_or_cancelled(ticket, worker).await?;
+        let desk = Arc::clone(self.desk());
+        self.settle(settling, async move {
+            if cancelled {
+                desk.end_cancelled(&mut run).await?;
+                return Ok(Outcome::Failed);
+            }
+            Ok(match desk.failed(&mut run, &code, &message, retry).await? {
+                Some(after) => Outcome::Retry(after),
+                None => Outcome::Failed,
+            })
         })
+        .await
     }
 
-    /// The run of a call, if the job is still the worker's. Only [`extend`](Self::extend) makes a lease
-    /// last longer: how long is the worker's to say.
-    async fn taken_up(&self, ticket: Ticket, worker: Option<&str>) -> Result<Run, RunError> {
-        let (run, cancelled) = self.taken_up_or_cancelled(ticket, worker).await?;
-        if cancelled { Err(RunError::Cancelled) } else { Ok(run) }
+    /// Marks an order as being told of; one report after the other.
+    fn settling(&self, order: OrderId) -> Result<Settling, RunError> {
+        if !self.desk().settling.lock().insert(order) {
+            return Err(RunError::Unavailable("another report of this order is still on its way".into()));
+        }
+        Ok(Settling { desk: Arc::clone(self.desk()), order })
+    }
+
+    /// Does what must not be broken off: a caller that no longer waits, or has waited for too long,
+    /// leaves it to end by itself, and the order takes no other report until then.
+    async fn settle<T: Send + 'static>(
+        &self,
+        settling: Settling,
+        work: impl Future<Output = Result<T, RunError>> + Send + 'static,
+    ) -> Result<T, RunError> {
+        let working = self.desk().tasks.spawn(async move {
+            let done = work.await;
+            drop(settling);
+            done
+        });
+        match time::timeout(REPORT_WITHIN, working).await {
+            Ok(Ok(done)) => done,
+            Ok(Err(ended)) => Err(RunError::Unavailable(Box::new(ended))),
+            Err(_elapsed) => Err(RunError::Unavailable("the storage was away for too long".into())),
+        }
+    }
+
+    /// The run of a call, if the job is still the worker's, and the newest update. Only
+    /// [`extend`](Self::extend) makes a lease last longer: how long is the worker's to say.
+    async fn taken_up(&self, ticket: Ticket, worker: Option<&str>) -> Result<(Run, Option<Entry>), RunError> {
+        let (run, cancelled, newest) = self.taken_up_or_cancelled(ticket, worker).await?;
+        if cancelled { Err(RunError::Cancelled) } else { Ok((run, newest)) }
     }
 
     /// The same, and whether the order was cancelled in time.
@@ -282,77 +329,77 @@ impl Orders {
         &self,
         ticket: Ticket,
         worker: Option<&str>,
-    ) -> Result<(Run, bool), RunError> {
+    ) -> Result<(Run, bool, Option<Entry>), RunError> {
         let Ticket { order, token } = ticket;
         let asked = Instant::now();
         let (job, newest) =
             tokio::try_join!(self.desk().backend.job(order.into()), self.desk().newest(order))?;
         let job = job.filter(|job| job.token == token).ok_or(RunError::LeaseLost)?;
-        let standing = newest.as_ref().map(Standing::of);
-        if standing.is_some_and(|standing| standing.kind.is_terminal()) {
+        let is_claimed = job.state == JobState::Claimed;
+        let (run, lasts) = (job.run, REPORT_WITHIN);
+        let goes_on = newest.as_ref().is_some_and(|newest| run_of(newest) == Some(run));
+        let claim =
+            Claim { order, token, run, committed: job.committed, asked, lasts, newest: newest.clone() };
+        let mut run = Run::new(Arc::clone(self.desk()), claim, worker.unwrap_or("external"));
+        if let Some(ending) = run.left_over() {
+            // The last update was told, and the job was not ended: by a call that was broken off.
+            if is_claimed {
+                run.finish(&ending).await?;
+            }
             return Err(RunError::Ended);
         }
-        if job.state != JobState::Claimed {
+        if !is_claimed {
             return Err(RunError::LeaseLost);
         }
-        let lasts = REPORT_WITHIN;
-        let claim = Claim { order, token, run: job.run, committed: job.committed, asked, lasts, standing };
-        let mut run = Run::new(Arc::clone(self.desk()), claim, worker.unwrap_or("external"));
-        if newest.is_some_and(|newest| run_of(&newest) == Some(job.run)) {
+        if goes_on {
             run.go_on();
         }
-        Ok((run, job.cancelled && !job.committed))
+        Ok((run, job.cancelled && !job.committed, newest))
     }
+}
 
-    /// A worker's update, with what belongs to the run where the worker left it out.
-    fn with_run(
-        &self,
-        run: &mut Run,
-        fields: &[(String, &RawValue)],
-        kind: Option<EntryKind>,
-    ) -> Result<OrderUpdate, InvalidPayload> {
-        // Which run it is, and how many tries there are, is not the worker's to say.
-        let is_ours = |name: &str| ["token", "run", "maxAttempts"].contains(&name);
-        let has = |name: &str| !is_ours(name) && fields.iter().any(|(field, _)| field == name);
-        let raw = |json: String| RawValue::from_string(json).expect("numbers and quoted texts are JSON");
-        let mut added = Vec::new();
-        if let Some(kind) = kind {
-            added.push(("type", raw(quoted(kind.as_str()))));
-        }
-        added.push(("attempt", raw(run.attempt().to_string())));
-        added.push(("maxAttempts", raw(run.attempts_max().to_string())));
-        added.push(("run", raw(run.run().to_string())));
-        added.push(("executor", raw(quoted(run.executor()))));
-        let mut all: Vec<(String, &RawValue)> = fields
-            .iter()
-            .filter(|(name, _)| !is_ours(name))
-            .map(|(name, value)| (name.clone(), *value))
-            .collect();
-        all.extend(
-            added.iter().filter(|(name, _)| !has(name)).map(|(name, value)| ((*name).to_owned(), &**value)),
-        );
-        OrderUpdate::from_fields(&all, Utc::now())
-    }
+/// An order that is being told of; no other report is taken until this is dropped.
+struct Settling {
+    desk: Arc<Desk>,
+    order: OrderId,
+}
 
-    async fn tell(&self, run: &mut Run, update: OrderUpdate) -> Result<(), ReportError> {
-        let newest = self.desk().newest(run.order()).await.map_err(RunError::from)?;
-        if update.standing.attempt > run.attempts_max() {
-            let message = format!("there are {} attempts; end the order with /fail", run.attempts_max());
-            return Err(RunError::Invalid(message).into());
-        }
-        let repeated = newest.is_some_and(|newest| {
-            newest.draft.kind == update.draft.kind && newest.draft.data == update.draft.data
-        });
-        if repeated {
-            debug!(order = %run.order(), "a worker repeated its newest report");
-            return Ok(());
-        }
-        let told = time::timeout(REPORT_WITHIN, run.tell(update)).await;
-        told.unwrap_or_else(|_elapsed| {
-            Err(RunError::Unavailable("the storage was away for too long".into()))
-        })?;
-        Ok(())
+impl Drop for Settling {
+    fn drop(&mut self) {
+        self.desk.settling.lock().remove(&self.order);
     }
+}
+
+/// A worker's update, with what belongs to the run where the worker left it out.
+fn with_run(
+    run: &Run,
+    fields: &[(String, &RawValue)],
+    kind: Option<EntryKind>,
+) -> Result<OrderUpdate, InvalidPayload> {
+    // Which run it is, how many tries there are, and how an order ends is not the worker's to say.
+    let is_ours = |name: &str| {
+        ["token", "run", "maxAttempts", "deadLetter"].contains(&name)
+            || (kind.is_some() && ["type", "progress"].contains(&name))
+    };
+    let kept = fields.iter().filter(|(name, _)| !is_ours(name));
+    let mut all: Vec<(String, &RawValue)> = kept.map(|(name, value)| (name.clone(), *value)).collect();
+    let raw = |json: String| RawValue::from_string(json).expect("numbers and quoted texts are JSON");
+    let mut added: Vec<(&str, Box<RawValue>)> = Vec::new();
+    if let Some(kind) = kind {
+        added.push(("type", raw(quoted(kind.as_str()))));
+    }
+    for (name, json) in [
+        ("attempt", run.attempt().to_string()),
+        ("maxAttempts", run.attempts_max().to_string()),
+        ("run", run.run().to_string()),
+        ("executor", quoted(run.executor())),
+    ] {
+        if all.iter().all(|(given, _)| given != name) {
+            added.push((name, raw(json)));
+        }
+    }
+    all.extend(added.iter().map(|(name, value)| ((*name).to_owned(), &**value)));
+    OrderUpdate::from_fields(&all, Utc::now())
 }
 
 /// The run that an update was told by.

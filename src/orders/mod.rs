@@ -16,14 +16,14 @@ mod stats;
 mod view;
 mod worker;
 
-pub use config::{ExecutorChoice, OrdersConfig, PaperConfig};
+pub use config::{ExecutorChoice, OrdersConfig, PaperConfig, WhenDegraded};
 pub use executor::{Confirmation, ExecutionError, OrderExecutor, OrderHandle, StepError};
 pub use external::{ClaimRequest, OfferedJob, Outcome, ReportError, Ticket};
 pub(crate) use interop::{Interop, InteropParts, InteropStats, InteropTotals, InteropWork};
 pub use interop::{InteropConfig, OrderMirror};
 pub use paper::PaperExecutor;
 pub use request::{FieldFault, InvalidOrder, OrderRequest};
-pub use service::{Orders, OrdersParts, PlaceError, Placed, UpdateError};
+pub use service::{Orders, OrdersParts, PlaceError, Placed, RetryError, UpdateError};
 pub use stats::{OrderStats, OrderTotals};
 pub use view::{DeadLetter, OrderView};
 pub(crate) use worker::Worker;

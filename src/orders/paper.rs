@@ -81,6 +81,25 @@ impl PaperExecutor {
         })
     }
 
+    fn best_quote(&self, order: &OrderRequest, random: &mut StdRng) -> Quote {
+        let [one, other] = self.quotes(order, random);
+        if one.amount_out >= other.amount_out { one } else { other }
+    }
+
+    /// A worker before this one sent the last transaction that there may be, and was gone. On paper it
+    /// always arrived.
+    async fn find_out(
+        &self,
+        order: &OrderRequest,
+        handle: &mut OrderHandle,
+        random: &mut StdRng,
+    ) -> Result<Confirmation, ExecutionError> {
+        let best = self.best_quote(order, random);
+        handle.submitted(90, "Looking for the transaction", &[("dex", json!(best.dex))]).await?;
+        self.step(random).await;
+        Ok(confirmation(order, &best, random))
+    }
+
     async fn step(&self, random: &mut StdRng) {
         let factor = random.random_range(0.5..1.5);
         let pause = Duration::from_millis(self.config.step_ms).mul_f64(factor);
@@ -88,6 +107,14 @@ impl PaperExecutor {
         if !pause.is_zero() {
             time::sleep(pause).await;
         }
+    }
+}
+
+fn confirmation(order: &OrderRequest, best: &Quote, random: &mut StdRng) -> Confirmation {
+    Confirmation {
+        tx_hash: format!("{:032x}{:032x}", random.random::<u128>(), random.random::<u128>()),
+        dex: best.dex.to_owned(),
+        message: format!("Swapped {} {} on paper", order.amount, order.token_in),
     }
 }
 
@@ -105,6 +132,9 @@ impl OrderExecutor for PaperExecutor {
         let mut random = self.fate(handle);
         let mut mishap = self.mishap(&mut random);
 
+        if handle.previous().is_some_and(|previous| previous.attempt == handle.attempt()) {
+            return self.find_out(order, handle, &mut random).await;
+        }
         handle.routing(10, "Comparing quotes of 2 exchanges", &[]).await?;
         self.step(&mut random).await;
         if mishap == Some(Mishap::NoLiquidity) {
@@ -114,14 +144,13 @@ impl OrderExecutor for PaperExecutor {
                 retry: true,
             });
         }
-        let quotes = self.quotes(order, &mut random);
-        let best = if quotes[0].amount_out >= quotes[1].amount_out { quotes[0] } else { quotes[1] };
+        let best = self.best_quote(order, &mut random);
         let shown = json!({
             "price": best.price, "fee": best.fee, "amountOut": best.amount_out,
             "minAmountOut": best.amount_out * (1.0 - order.slippage()),
         });
         let fields =
-            [("quotesFetched", json!(quotes.len())), ("chosenDex", json!(best.dex)), ("quote", shown)];
+            [("quotesFetched", json!(EXCHANGES.len())), ("chosenDex", json!(best.dex)), ("quote", shown)];
         handle.routing(30, &format!("{} gives most", best.dex), &fields).await?;
         self.step(&mut random).await;
 
@@ -143,11 +172,7 @@ impl OrderExecutor for PaperExecutor {
             if mishap != Some(Mishap::Timeout) {
                 handle.submitted(90, "Waiting for the confirmation", &dex).await?;
                 self.step(&mut random).await;
-                return Ok(Confirmation {
-                    tx_hash: format!("{:032x}{:032x}", random.random::<u128>(), random.random::<u128>()),
-                    dex: best.dex.to_owned(),
-                    message: format!("Swapped {} {} on paper", order.amount, order.token_in),
-                });
+                return Ok(confirmation(order, &best, &mut random));
             }
             if !handle.next_attempt() {
                 return Err(ExecutionError::Failed {

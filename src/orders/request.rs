@@ -4,12 +4,19 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::model::OrderId;
+use crate::protocol::OrderedFields;
 
 /// The longest name of a token, in bytes.
 const TOKEN_LEN_MAX: usize = 64;
 
 /// The most bytes that `metadata` may have.
 const METADATA_BYTES_MAX: usize = 4_096;
+
+/// The longest number, as text.
+const NUMBER_LEN_MAX: usize = 64;
+
+/// Faults that are told at once, at the most.
+const FAULTS_MAX: usize = 20;
 
 const FIELDS: [&str; 5] = ["tokenIn", "tokenOut", "amount", "slippage", "metadata"];
 
@@ -60,10 +67,9 @@ impl OrderRequest {
     /// # Errors
     /// Everything that is wrong with it.
     pub fn parse(text: &str) -> Result<Self, InvalidOrder> {
-        use std::collections::BTreeMap;
         let not_an_object =
             |detail: String| InvalidOrder::Fields(vec![FieldFault { field: String::new(), message: detail }]);
-        let fields: BTreeMap<String, &RawValue> =
+        let OrderedFields(fields) =
             serde_json::from_str(text).map_err(|error: serde_json::Error| {
                 if error.is_data() {
                     not_an_object(
@@ -74,13 +80,14 @@ impl OrderRequest {
                     InvalidOrder::Json(error.to_string())
                 }
             })?;
+        let get = |name: &str| fields.iter().find(|(field, _)| field == name).map(|(_, value)| *value);
         let mut faults = Vec::new();
         let mut fault = |field: &str, message: String| {
             faults.push(FieldFault { field: field.to_owned(), message });
         };
         let token = |name: &str, fault: &mut dyn FnMut(&str, String)| -> String {
             let expected = format!("a token such as SOL: 1 to {TOKEN_LEN_MAX} of A-Z a-z 0-9 . _ : -");
-            let Some(value) = fields.get(name) else {
+            let Some(value) = get(name) else {
                 fault(name, format!("is missing: {expected}"));
                 return String::new();
             };
@@ -100,24 +107,31 @@ impl OrderRequest {
                       good: fn(f64) -> bool,
                       fault: &mut dyn FnMut(&str, String)|
          -> Box<RawValue> {
-            let Some(value) = fields.get(name) else {
+            let Some(value) = get(name) else {
                 fault(name, format!("is missing: {expected}"));
                 return RawValue::NULL.to_owned();
             };
+            // As text it is kept as it is, so it must not be long.
             let number: Option<f64> = serde_json::from_str(value.get()).ok();
+            let number = number.filter(|_| value.get().len() <= NUMBER_LEN_MAX);
             if !number.is_some_and(|number| number.is_finite() && good(number)) {
                 fault(name, format!("must be {expected}"));
             }
             (*value).to_owned()
         };
-        let amount = number("amount", "a number greater than 0", |amount| amount > 0.0, &mut fault);
+        let amount = number(
+            "amount",
+            "a number greater than 0, of 64 characters at the most",
+            |amount| amount > 0.0,
+            &mut fault,
+        );
         let slippage = number(
             "slippage",
             "a fraction from 0 to 1, such as 0.01 for one percent",
             |slippage| (0.0..=1.0).contains(&slippage),
             &mut fault,
         );
-        let metadata = fields.get("metadata").filter(|value| value.get() != "null").map(|value| {
+        let metadata = get("metadata").filter(|value| value.get() != "null").map(|value| {
             if !value.get().starts_with('{') {
                 fault("metadata", "must be an object".to_owned());
             } else if value.get().len() > METADATA_BYTES_MAX {
@@ -125,16 +139,19 @@ impl OrderRequest {
             }
             (*value).to_owned()
         });
-        for name in fields.keys().filter(|name| !FIELDS.contains(&name.as_str())) {
+        for (place, (name, _)) in fields.iter().enumerate() {
             let shown: String = name.chars().filter(|c| !c.is_control()).take(40).collect();
-            fault(
-                &shown,
-                format!(
-                    "is no field of an order; what is yours goes into `metadata` ({})",
-                    FIELDS.join(", ")
-                ),
-            );
+            if !FIELDS.contains(&name.as_str()) {
+                let fields = FIELDS.join(", ");
+                fault(
+                    &shown,
+                    format!("is no field of an order ({fields}); what is yours goes into `metadata`"),
+                );
+            } else if fields[..place].iter().any(|(before, _)| before == name) {
+                fault(&shown, "is there twice".to_owned());
+            }
         }
+        faults.truncate(FAULTS_MAX);
         if faults.is_empty() {
             Ok(Self { token_in, token_out, amount, slippage, metadata, retry_of: None })
         } else {
@@ -201,6 +218,12 @@ mod tests {
             ["tokenOut", "amount", "slippage"]
         );
         assert_eq!(faulty_fields("[]"), [""]);
+        let twice = r#"{"tokenIn":"A","tokenOut":"B","amount":1,"amount":2,"slippage":0}"#;
+        assert_eq!(faulty_fields(twice), ["amount"]);
+        let digits = format!(r#"{{"tokenIn":"A","tokenOut":"B","amount":1{},"slippage":0}}"#, "0".repeat(64));
+        assert_eq!(faulty_fields(&digits), ["amount"]);
+        let many: Vec<String> = (0..1_000).map(|n| format!(r#""x{n}":1"#)).collect();
+        assert_eq!(faulty_fields(&format!("{{{}}}", many.join(","))).len(), FAULTS_MAX);
         let long = format!(
             r#"{{"tokenIn":"A","tokenOut":"B","amount":1,"slippage":0,"metadata":{{"x":"{}"}}}}"#,
             "x".repeat(5_000)

@@ -5,15 +5,16 @@ use std::time::Duration;
 
 use chrono::Utc;
 use parking_lot::Mutex;
+use serde::Deserialize;
 use serde_json::Value;
 use tokio::time::{self, Instant};
 use tracing::{debug, warn};
 
 use super::service::Desk;
 use crate::channels::PublishError;
-use crate::model::{EntryKind, JobId, OrderId};
+use crate::model::{Entry, EntryKind, JobId, OrderId};
 use crate::protocol::{OrderUpdate, Standing, quoted};
-use crate::storage::{Ending, Held, Refusal, Result as StorageResult, StorageError};
+use crate::storage::{Ending, Held, JobState, Refusal, Result as StorageResult, StorageError};
 use crate::support::backoff::Backoff;
 
 /// Between tries of a storage call that failed, while a run goes on.
@@ -22,6 +23,9 @@ const RETRY: Backoff = Backoff {
     max: Duration::from_millis(800),
     jitter: Duration::from_millis(50),
 };
+
+/// How often ending a run is tried; after that its lease runs out instead.
+const FINISH_TRIES: u32 = 20;
 
 /// Why a run cannot go on, or a report was not taken.
 #[derive(Debug, thiserror::Error)]
@@ -89,7 +93,7 @@ pub(super) struct Run {
     run: u32,
     attempt: u32,
     executor: String,
-    previous: Option<Standing>,
+    previous: Option<Entry>,
     standing: Option<Standing>,
     committed: bool,
     lease: Arc<Lease>,
@@ -106,22 +110,31 @@ pub(super) struct Claim {
     pub(super) asked: Instant,
     pub(super) lasts: Duration,
     /// The newest update there is.
-    pub(super) standing: Option<Standing>,
+    pub(super) newest: Option<Entry>,
 }
 
 impl Run {
     pub(super) fn new(desk: Arc<Desk>, claim: Claim, executor: &str) -> Self {
-        let Claim { order, token, run, committed, asked, lasts, standing } = claim;
+        let Claim { order, token, run, committed, asked, lasts, newest } = claim;
+        let standing = newest.as_ref().map(Standing::of);
+        let attempts_max = desk.config.attempts_max;
         let state = LeaseState { until: asked + lasts, held: Held::Yes };
         let lease = Lease { job: order.into(), token, lasts, state: Mutex::new(state) };
         Self {
             desk,
             order,
             run,
-            // A run that told nothing has not used its attempt up.
-            attempt: standing.map_or(1, |standing| standing.attempt + 1),
+            attempt: match standing {
+                // A run that told nothing has not used its attempt up.
+                None => 1,
+                // It may have been carried out: whoever takes it up finds out, and ends it.
+                Some(Standing { kind: EntryKind::Submitted, attempt, .. }) if attempt >= attempts_max => {
+                    attempt
+                }
+                Some(standing) => standing.attempt + 1,
+            },
             executor: executor.to_owned(),
-            previous: standing,
+            previous: newest,
             standing,
             committed,
             lease: Arc::new(lease),
@@ -148,8 +161,22 @@ impl Run {
         &self.executor
     }
 
+    /// How far the run before came.
     pub(super) fn previous(&self) -> Option<Standing> {
-        self.previous
+        self.previous.as_ref().map(Standing::of)
+    }
+
+    /// How the run of a worker that got as far as the last update, and no further, would have ended.
+    pub(super) fn left_over(&self) -> Option<Ending> {
+        #[derive(Default, Deserialize)]
+        #[serde(default, rename_all = "camelCase")]
+        struct Last {
+            dead_letter: bool,
+            message: String,
+        }
+        let last = self.previous.as_ref().filter(|previous| previous.draft.kind.is_terminal())?;
+        let Last { dead_letter, message } = serde_json::from_slice(&last.draft.data).unwrap_or_default();
+        Some(if dead_letter { Ending::Dead { error: message } } else { Ending::Done })
     }
 
     pub(super) fn next_attempt(&mut self) -> bool {
@@ -164,19 +191,26 @@ impl Run {
         self.previous = None;
     }
 
-    /// Extends the lease well before its end, until it is lost or this is dropped. Never ends.
+    /// Extends the lease well before its end, for as long as this is polled. Ends when the order was
+    /// cancelled, which is always before it passed its point of no return.
     pub(super) fn keep_lease(&self) -> impl Future<Output = ()> + Send + use<> {
         let (lease, desk) = (Arc::clone(&self.lease), Arc::clone(&self.desk));
         async move {
             let mut failures = 0;
-            while lease.state().held != Held::Lost {
+            loop {
                 let wait = match failures {
                     0 => lease.lasts / 3,
                     failures => RETRY.wait(failures, rand::random()),
                 };
-                time::sleep(wait).await;
+                tokio::select! {
+                    () = time::sleep(wait) => {}
+                    () = desk.cancelled.notified() => {}
+                }
                 match lease.extend(&desk).await {
-                    Ok(_held) => failures = 0,
+                    Ok(Held::Yes) => failures = 0,
+                    Ok(Held::Cancelled) => return,
+                    // The next report is told.
+                    Ok(Held::Lost) => std::future::pending().await,
                     Err(error) => {
                         failures += 1;
                         desk.stats.storage_failures.add(1);
@@ -184,7 +218,6 @@ impl Run {
                     }
                 }
             }
-            std::future::pending().await
         }
     }
 
@@ -229,25 +262,46 @@ impl Run {
         if let Some(standing) = &self.standing {
             standing.allows(&update.standing).map_err(RunError::Invalid)?;
         }
-        if update.standing.kind == EntryKind::Submitted {
+        let next = update.standing;
+        if self.standing.is_none() && next.attempt != 1 {
+            return Err(RunError::Invalid(format!("the first `attempt` is 1; {} was given", next.attempt)));
+        }
+        let submits = next.kind == EntryKind::Submitted;
+        // From `submitted` on, and once it is confirmed, an order can no longer be cancelled.
+        if submits || (next.kind == EntryKind::Confirmed && !self.committed) {
             self.commit().await?;
         }
-        self.append(update).await
+        self.append(update).await?;
+        if submits {
+            // Whoever claimed the job while this was on its way knows nothing of it, or takes it for
+            // the run before: what is sent from here on must be sent under a lease that holds.
+            self.renew().await?;
+        }
+        Ok(())
+    }
+
+    /// Lets the storage say that the lease holds.
+    async fn renew(&self) -> Result<(), RunError> {
+        let mut failures = 0;
+        while let Err(error) = self.lease.extend(&self.desk).await {
+            failures += 1;
+            self.desk.stats.storage_failures.add(1);
+            debug!(order = %self.order, error = %error, "whose an order is cannot be found out yet");
+            time::sleep(RETRY.wait(failures, rand::random())).await;
+        }
+        self.check().await
     }
 
     /// The point of no return: from here on the order cannot be cancelled.
     async fn commit(&mut self) -> Result<(), RunError> {
         let mut failures = 0;
-        while !self.committed {
+        loop {
             let asked = Instant::now();
             match self.desk.backend.commit(self.lease.job, self.lease.token, self.lease.lasts).await {
                 Ok(held) => {
                     self.lease.renewed(asked, held);
-                    match held {
-                        Held::Yes => self.committed = true,
-                        Held::Cancelled => return Err(RunError::Cancelled),
-                        Held::Lost => return Err(RunError::LeaseLost),
-                    }
+                    self.committed |= held == Held::Yes;
+                    return self.check().await;
                 }
                 Err(error) => {
                     failures += 1;
@@ -258,8 +312,6 @@ impl Run {
                 }
             }
         }
-        // What was committed by a run before this one still needs a lease of this one.
-        self.check().await
     }
 
     async fn append(&mut self, update: OrderUpdate) -> Result<(), RunError> {
@@ -288,19 +340,24 @@ impl Run {
     ) -> Result<(), RunError> {
         let mut own = self.own_fields(message);
         own.extend(fields);
-        let standing = Standing { kind: EntryKind::Confirmed, progress: 100, attempt: self.attempt };
-        self.append(OrderUpdate::new(standing, Utc::now(), &own)).await?;
+        // It belongs to the attempt that was told of last.
+        let attempt = self.standing.map_or(1, |standing| standing.attempt);
+        let standing = Standing { kind: EntryKind::Confirmed, progress: 100, attempt };
+        self.tell(OrderUpdate::new(standing, Utc::now(), &own)).await?;
         self.desk.stats.confirmed.add(1);
         Ok(())
     }
 
     /// The order will not be carried out: its last update.
-    pub(super) async fn fail(&mut self, code: &str, message: &str) -> Result<(), RunError> {
+    pub(super) async fn fail(&mut self, code: &str, message: &str, is_dead: bool) -> Result<(), RunError> {
         let attempts = self.attempt.min(self.attempts_max());
         self.attempt = attempts;
         let mut own = self.own_fields(message);
         own.push(("error", format!(r#"{{"code":{},"message":{}}}"#, quoted(code), quoted(message))));
         own.push(("attempts", attempts.to_string()));
+        if is_dead {
+            own.push(("deadLetter", "true".to_owned()));
+        }
         let standing = Standing { kind: EntryKind::Failed, progress: 0, attempt: attempts };
         self.append(OrderUpdate::new(standing, Utc::now(), &own)).await?;
         self.desk.stats.failed.add(1);
@@ -316,24 +373,33 @@ impl Run {
         ]
     }
 
-    /// Ends the run in the queue. Tried again while the storage is away: the order's updates are
-    /// where they belong already, and whoever claims the job after all sees that.
-    pub(super) async fn finish(&self, ending: &Ending) -> Held {
+    /// Ends the run in the queue. Tried again while the storage is away, for some seconds: the
+    /// order's updates are where they belong already, and whoever claims the job after all sees that.
+    pub(super) async fn finish(&self, ending: &Ending) -> Result<Held, RunError> {
         let mut failures = 0;
         loop {
             match self.desk.backend.finish(self.lease.job, self.lease.token, ending).await {
-                Ok(held) => return held,
-                Err(error) if failures < 20 => {
+                // A call whose answer was lost may be what ended it.
+                Ok(Held::Lost) if failures > 0 => return Ok(self.ended_as_ours().await),
+                Ok(held) => return Ok(held),
+                Err(error) => {
                     failures += 1;
                     self.desk.stats.storage_failures.add(1);
-                    debug!(order = %self.order, error = %error, "could not end a run yet");
+                    if failures > FINISH_TRIES {
+                        warn!(order = %self.order, error = %error, "could not end a run; its lease runs out instead");
+                        return Err(error.into());
+                    }
                     time::sleep(RETRY.wait(failures, rand::random())).await;
                 }
-                Err(error) => {
-                    warn!(order = %self.order, error = %error, "could not end a run; its lease runs out instead");
-                    return Held::Lost;
-                }
             }
+        }
+    }
+
+    async fn ended_as_ours(&self) -> Held {
+        let job = self.desk.backend.job(self.lease.job).await;
+        match job {
+            Ok(Some(job)) if job.token == self.lease.token && job.state != JobState::Claimed => Held::Yes,
+            _ => Held::Lost,
         }
     }
 }

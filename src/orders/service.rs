@@ -1,8 +1,11 @@
 //! What clients and operators ask of orders.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
+use parking_lot::Mutex;
 use tokio::sync::Notify;
+use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
 use super::config::OrdersConfig;
@@ -52,6 +55,12 @@ pub(super) struct Desk {
     pub(super) mirror: OrderMirror,
     /// Something was queued by this process.
     pub(super) queued: Notify,
+    /// Somebody asked this process to cancel an order.
+    pub(super) cancelled: Notify,
+    /// Orders of which a worker outside is telling; bounded by the requests under way.
+    pub(super) settling: Mutex<HashSet<OrderId>>,
+    /// Reports that must not be broken off with the requests that they came in.
+    pub(super) tasks: TaskTracker,
 }
 
 /// An order that was placed.
@@ -79,6 +88,24 @@ pub enum PlaceError {
     /// The storage did not answer: the order may have been placed all the same.
     #[error("the storage does not answer at the moment")]
     Unavailable(#[from] StorageError),
+}
+
+/// Why a dead letter was not placed again.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RetryError {
+    /// It is no dead letter, or not any more.
+    #[error("this order is no dead letter, or was placed again before")]
+    Unknown,
+    /// It may have been carried out.
+    #[error(
+        "this order was submitted before it failed: find out what became of it, and place it again with \
+         ?force=true if it was not carried out"
+    )]
+    MayBeSubmitted,
+    /// It could not be placed.
+    #[error(transparent)]
+    Place(#[from] PlaceError),
 }
 
 /// Why outside updates were not taken.
@@ -144,7 +171,17 @@ impl Orders {
     pub fn new(parts: OrdersParts) -> Self {
         let OrdersParts { backend, channels, config, mirror } = parts;
         let stats = OrderStats::default();
-        Self(Arc::new(Desk { backend, channels, config, stats, mirror, queued: Notify::new() }))
+        Self(Arc::new(Desk {
+            backend,
+            channels,
+            config,
+            stats,
+            mirror,
+            queued: Notify::new(),
+            cancelled: Notify::new(),
+            settling: Mutex::default(),
+            tasks: TaskTracker::new(),
+        }))
     }
 
     pub(super) fn desk(&self) -> &Arc<Desk> {
@@ -220,7 +257,7 @@ impl Orders {
 
     /// Orders, the newest first: those queued before `before`, with a status (`pending`, or the type
     /// of the newest update) or with any, `limit` at the most. Also, the order to go on from, where
-    /// there may be more.
+    /// there may be more. `None` when `before` is not known (any more).
     ///
     /// # Errors
     /// The storage did not answer.
@@ -229,9 +266,12 @@ impl Orders {
         status: Option<&str>,
         before: Option<OrderId>,
         limit: usize,
-    ) -> StorageResult<(Vec<OrderView>, Option<OrderId>)> {
+    ) -> StorageResult<Option<(Vec<OrderView>, Option<OrderId>)>> {
         let mut found = Vec::new();
         let mut cursor = before.map(JobId::from);
+        if !self.knows(cursor).await? {
+            return Ok(None);
+        }
         let mut scanned = 0;
         while scanned < SCANNED_MAX {
             let page = self.0.backend.list_jobs(None, cursor, SCAN_PAGE).await?;
@@ -245,17 +285,32 @@ impl Orders {
                 let summary = OrderView::summary(&job, newest.as_ref(), self.0.config.attempts_max);
                 if status.is_none_or(|status| summary.status == status) {
                     if found.len() == limit {
-                        return Ok((found, cursor.map(OrderId::from)));
+                        return Ok(Some((found, cursor.map(OrderId::from))));
                     }
                     found.push(summary);
                 }
                 cursor = Some(id);
             }
             if !full {
-                return Ok((found, None));
+                return Ok(Some((found, None)));
             }
         }
-        Ok((found, cursor.map(OrderId::from)))
+        Ok(Some((found, cursor.map(OrderId::from))))
+    }
+
+    async fn knows(&self, job: Option<JobId>) -> StorageResult<bool> {
+        match job {
+            Some(job) => Ok(self.0.backend.job(job).await?.is_some()),
+            None => Ok(true),
+        }
+    }
+
+    /// Whether anything was told of an order, by whomever.
+    ///
+    /// # Errors
+    /// The storage did not answer.
+    pub async fn is_told_of(&self, order: OrderId) -> StorageResult<bool> {
+        Ok(self.0.newest(order).await?.is_some())
     }
 
     /// Asks for an order to be ended before it is submitted.
@@ -265,6 +320,7 @@ impl Orders {
     pub async fn cancel(&self, order: OrderId) -> StorageResult<Cancelling> {
         let asked = self.0.backend.cancel(order.into()).await?;
         if asked == Cancelling::Asked {
+            self.0.cancelled.notify_waiters();
             self.0.queued.notify_waiters();
         }
         Ok(asked)
@@ -284,6 +340,13 @@ impl Orders {
         }
         let count = updates.len();
         let mut drafts = Vec::with_capacity(count);
+        if standing.is_none()
+            && let Some(first) = updates.first()
+            && first.standing.attempt != 1
+        {
+            let problem = format!("the first `attempt` is 1; {} was given", first.standing.attempt);
+            return Err(UpdateError::Invalid { index: 0, problem });
+        }
         // All are looked at before any is appended: a fault leaves nothing half done.
         for (index, OrderUpdate { standing: next, draft }) in updates.into_iter().enumerate() {
             let allowed = standing.map_or(Ok(()), |standing| standing.allows(&next));
@@ -295,7 +358,7 @@ impl Orders {
         Ok(count)
     }
 
-    /// Orders that were tried in vain, the newest first.
+    /// Orders that were tried in vain, the newest first; `None` when `before` is not known.
     ///
     /// # Errors
     /// The storage did not answer.
@@ -303,27 +366,32 @@ impl Orders {
         &self,
         before: Option<OrderId>,
         limit: usize,
-    ) -> StorageResult<(Vec<DeadLetter>, Option<OrderId>)> {
+    ) -> StorageResult<Option<(Vec<DeadLetter>, Option<OrderId>)>> {
+        if !self.knows(before.map(JobId::from)).await? {
+            return Ok(None);
+        }
         let jobs = self.0.backend.list_jobs(Some(JobState::Dead), before.map(JobId::from), limit).await?;
         let next = if jobs.len() == limit { jobs.last().map(|job| job.id.into()) } else { None };
-        Ok((jobs.iter().map(DeadLetter::new).collect(), next))
+        Ok(Some((jobs.iter().map(DeadLetter::new).collect(), next)))
     }
 
-    /// Places a dead letter's order again, as a new order: the old one has ended, and stays so.
-    /// `None` when it is no dead letter, or not any more. Asking twice at once gives one new order.
+    /// Places a dead letter's order again, as a new order: the old one has ended, and stays so. Asking
+    /// twice at once gives one new order. One that may have been submitted is placed again only with
+    /// `force`: somebody has to find out first what became of it.
     ///
     /// # Errors
-    /// See [`PlaceError`].
-    pub async fn retry_dead_letter(&self, order: OrderId) -> Result<Option<Placed>, PlaceError> {
-        let job: Option<JobView> = self.0.backend.job(order.into()).await?;
-        let Some(job) = job else { return Ok(None) };
-        let Ok(mut request) = serde_json::from_slice::<OrderRequest>(&job.payload) else { return Ok(None) };
-        if job.state != JobState::Dead {
-            return Ok(None);
+    /// See [`RetryError`].
+    pub async fn retry_dead_letter(&self, order: OrderId, force: bool) -> Result<Placed, RetryError> {
+        let job: Option<JobView> = self.0.backend.job(order.into()).await.map_err(PlaceError::from)?;
+        let job = job.filter(|job| job.state == JobState::Dead).ok_or(RetryError::Unknown)?;
+        let mut request: OrderRequest =
+            serde_json::from_slice(&job.payload).map_err(|_error| RetryError::Unknown)?;
+        if job.committed && !force {
+            return Err(RetryError::MayBeSubmitted);
         }
         request.retry_of = Some(order);
         let placed = self.place(&request, Some(&format!("dead-letter:{order}"))).await?;
-        self.0.backend.settle_dead(order.into()).await?;
-        Ok(Some(placed))
+        self.0.backend.settle_dead(order.into()).await.map_err(PlaceError::from)?;
+        Ok(placed)
     }
 }

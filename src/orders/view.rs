@@ -60,6 +60,8 @@ pub struct DeadLetter {
     pub order_id: OrderId,
     /// What went wrong last.
     pub error: String,
+    /// It may have been carried out all the same.
+    pub submitted: bool,
     /// How many times a worker took it up.
     pub runs: u32,
     /// What was ordered.
@@ -110,6 +112,8 @@ impl OrderView {
         attempts_max: u32,
     ) -> Self {
         let channel = ChannelName::order(order);
+        // They were read one after the other: what is newer counts.
+        let newest = newest.into_iter().chain(page.entries.last().cloned()).max_by_key(|entry| entry.offset);
         let updates = page.entries.iter().filter_map(|entry| message(&channel, entry));
         Self {
             updates: Some(updates.collect()),
@@ -126,6 +130,7 @@ impl DeadLetter {
         Self {
             order_id: job.id.into(),
             error: job.error.clone().unwrap_or_default(),
+            submitted: job.committed,
             runs: job.run,
             order: request(job),
             created_at: text(job.enqueued_at),

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::de::DeserializeOwned;
 use tokio::task::JoinSet;
 use tokio::time::{self, Instant};
 use tokio_util::sync::CancellationToken;
@@ -12,8 +13,8 @@ use super::executor::{Confirmation, ExecutionError, OrderExecutor, OrderHandle, 
 use super::request::OrderRequest;
 use super::run::{Claim, Run, RunError};
 use super::service::{Desk, Orders};
-use crate::model::OrderId;
-use crate::protocol::{Standing, quoted};
+use crate::model::{Entry, OrderId};
+use crate::protocol::quoted;
 use crate::storage::{ClaimedJob, Ending, Held};
 use crate::support::backoff::Backoff;
 
@@ -23,6 +24,10 @@ const RETRY: Backoff = Backoff {
     max: Duration::from_secs(1),
     jitter: Duration::from_millis(100),
 };
+
+/// How many times an order may be taken up for each of its attempts: runs may end before they tell
+/// anything.
+const RUNS_PER_ATTEMPT: u32 = 10;
 
 /// How long orders under way may go on once the process stops; then they are given back.
 const FINISH_WITHIN: Duration = Duration::from_secs(5);
@@ -108,7 +113,7 @@ impl Worker {
 
     async fn work(self: Arc<Self>, job: ClaimedJob, asked: Instant, hurry: CancellationToken) {
         let order = OrderId::from(job.id);
-        let Some(standing) = self.newest(order, asked).await else { return };
+        let Some(newest) = self.newest(order, asked).await else { return };
         let (cancelled, payload) = (job.cancelled, job.payload);
         let claim = Claim {
             order,
@@ -117,23 +122,19 @@ impl Worker {
             committed: job.committed,
             asked,
             lasts: self.desk.config.lease(),
-            standing,
+            newest,
         };
         let run = Run::new(Arc::clone(&self.desk), claim, self.executor.name());
-        let lease_kept = run.keep_lease();
-        tokio::select! {
-            () = lease_kept => {}
-            () = self.carry_out(run, &payload, cancelled && !job.committed, hurry) => {}
-        }
+        self.carry_out(run, &payload, cancelled && !job.committed, hurry).await;
     }
 
     /// The order's newest update; `None` when the storage did not say for as long as the lease is
     /// certain to last.
-    async fn newest(&self, order: OrderId, asked: Instant) -> Option<Option<Standing>> {
+    async fn newest(&self, order: OrderId, asked: Instant) -> Option<Option<Entry>> {
         let mut failures = 0;
         while asked.elapsed() < self.desk.config.lease() {
-            match self.desk.standing(order).await {
-                Ok(standing) => return Some(standing),
+            match self.desk.newest(order).await {
+                Ok(newest) => return Some(newest),
                 Err(error) => {
                     failures += 1;
                     self.desk.stats.storage_failures.add(1);
@@ -146,43 +147,27 @@ impl Worker {
     }
 
     async fn carry_out(&self, mut run: Run, payload: &[u8], cancelled: bool, hurry: CancellationToken) {
-        if run.previous().is_some_and(|standing| standing.kind.is_terminal()) {
-            // A worker before this one got as far as the last update, and no further.
-            run.finish(&Ending::Done).await;
-            return;
-        }
-        if cancelled {
-            return self.desk.end(&mut run, "cancelled", "the order was cancelled", Ending::Done).await;
-        }
-        let request: OrderRequest = match serde_json::from_slice(payload) {
-            Ok(request) => request,
-            Err(error) => {
-                error!(order = %run.order(), error = %error, "an order in the queue is not readable");
-                let dead = Ending::Dead { error: "the order is not readable".to_owned() };
-                return self.desk.end(&mut run, "corrupt", "the order is not readable", dead).await;
-            }
+        let request: OrderRequest = match self.desk.to_be_done(&mut run, payload, cancelled).await {
+            Ok(Some(request)) => request,
+            Ok(None) => return,
+            Err(error) => return self.desk.note(Err(error)),
         };
-        if run.attempt() > run.attempts_max() {
-            let message = "every try was broken off before its end";
-            let dead = Ending::Dead { error: message.to_owned() };
-            return self.desk.end(&mut run, "worker_lost", message, dead).await;
-        }
         let limit = Duration::from_secs(self.desk.config.run_timeout_s);
+        let cancelled = run.keep_lease();
         let mut handle = OrderHandle { run };
         let executed = tokio::select! {
-            executed = time::timeout(limit, self.executor.execute(&request, &mut handle)) => Some(executed),
-            () = hurry.cancelled() => None,
+            executed = time::timeout(limit, self.executor.execute(&request, &mut handle)) => executed,
+            () = cancelled => Ok(Err(ExecutionError::Stopped(StepError(RunError::Cancelled)))),
+            () = hurry.cancelled() => {
+                debug!(order = %handle.order(), "giving an order back");
+                return self.desk.give_back(&mut handle.run).await;
+            }
         };
         let run = &mut handle.run;
         let failed = match executed {
-            None => {
-                debug!(order = %run.order(), "gave an order back");
-                run.finish(&Ending::Retry { after: Duration::ZERO }).await;
-                return;
-            }
-            Some(Ok(Ok(confirmation))) => return self.confirm(run, &confirmation).await,
-            Some(Ok(Err(error))) => error,
-            Some(Err(_elapsed)) => ExecutionError::Failed {
+            Ok(Ok(confirmation)) => return self.confirm(run, &confirmation).await,
+            Ok(Err(error)) => error,
+            Err(_elapsed) => ExecutionError::Failed {
                 code: "timeout",
                 message: format!("the order was not carried out within {limit:?}"),
                 retry: true,
@@ -190,7 +175,7 @@ impl Worker {
         };
         match failed {
             ExecutionError::Failed { code, message, retry } => {
-                self.desk.failed(run, code, &message, retry).await;
+                self.desk.note(self.desk.failed(run, code, &message, retry).await.map(drop));
             }
             ExecutionError::Stopped(StepError(error)) => self.stopped(run, error).await,
         }
@@ -199,9 +184,7 @@ impl Worker {
     async fn confirm(&self, run: &mut Run, confirmation: &Confirmation) {
         let fields = vec![("txHash", quoted(&confirmation.tx_hash)), ("dex", quoted(&confirmation.dex))];
         match run.confirm(fields, &confirmation.message).await {
-            Ok(()) | Err(RunError::Ended) => {
-                run.finish(&Ending::Done).await;
-            }
+            Ok(()) | Err(RunError::Ended) => self.desk.note(run.finish(&Ending::Done).await.map(drop)),
             Err(error) => self.stopped(run, error).await,
         }
     }
@@ -209,76 +192,127 @@ impl Worker {
     /// A report was not taken.
     async fn stopped(&self, run: &mut Run, stopped: RunError) {
         match stopped {
-            RunError::Cancelled => {
-                self.desk.end(run, "cancelled", "the order was cancelled", Ending::Done).await;
-            }
-            RunError::Ended => {
-                run.finish(&Ending::Done).await;
-            }
+            RunError::Cancelled => self.desk.note(self.desk.end_cancelled(run).await),
+            RunError::Ended => self.desk.note(run.finish(&Ending::Done).await.map(drop)),
             RunError::LeaseLost => {
                 self.desk.stats.leases_lost.add(1);
                 info!(order = %run.order(), run = run.run(), "lost the lease of an order; somebody else goes on");
             }
             RunError::Invalid(message) => {
                 error!(order = %run.order(), error = message, "the executor broke a rule of updates");
-                self.desk.failed(run, "executor_error", &message, false).await;
+                self.desk.note(self.desk.failed(run, "executor_error", &message, false).await.map(drop));
             }
             RunError::Unavailable(error) => {
                 warn!(order = %run.order(), error = %error, "an update could not be told; the order is tried again");
-                run.finish(&Ending::Retry { after: Duration::ZERO }).await;
+                self.desk.give_back(run).await;
             }
         }
     }
 }
 
 impl Desk {
-    /// Writes an order's last update, `failed`, and ends its job.
-    pub(super) async fn end(&self, run: &mut Run, code: &str, message: &str, ending: Ending) {
-        match run.fail(code, message).await {
-            Ok(()) => {}
-            // Somebody was quicker; the job has nothing left to do.
-            Err(RunError::Ended) => {
-                run.finish(&Ending::Done).await;
-                return;
-            }
+    /// What a claimed job asks for; `None` where nothing is left to do but to end it, which is done.
+    ///
+    /// # Errors
+    /// It could not be ended; its lease runs out, and somebody else ends it.
+    pub(super) async fn to_be_done<T: DeserializeOwned>(
+        &self,
+        run: &mut Run,
+        payload: &[u8],
+        cancelled: bool,
+    ) -> Result<Option<T>, RunError> {
+        if let Some(ending) = run.left_over() {
+            run.finish(&ending).await?;
+            return Ok(None);
+        }
+        if cancelled {
+            self.end_cancelled(run).await?;
+            return Ok(None);
+        }
+        // A run that ends before it has told anything uses up no attempt, but must not go on for ever.
+        let runs_max = self.config.attempts_max.saturating_mul(RUNS_PER_ATTEMPT);
+        if run.attempt() > run.attempts_max() || run.run() > runs_max {
+            let message = "every try was broken off before its end";
+            self.end(run, "worker_lost", message, true).await?;
+            return Ok(None);
+        }
+        match serde_json::from_slice(payload) {
+            Ok(request) => Ok(Some(request)),
             Err(error) => {
-                info!(order = %run.order(), error = %error, "an order could not be ended yet; its lease runs out");
-                return;
+                error!(order = %run.order(), error = %error, "an order in the queue is not readable");
+                self.end(run, "corrupt", "the order is not readable", true).await?;
+                Ok(None)
             }
         }
-        if matches!(ending, Ending::Dead { .. }) {
-            self.stats.dead.add(1);
+    }
+
+    /// Ends an order that was cancelled in time.
+    pub(super) async fn end_cancelled(&self, run: &mut Run) -> Result<(), RunError> {
+        self.end(run, "cancelled", "the order was cancelled", false).await
+    }
+
+    /// Writes an order's last update, `failed`, and ends its job: as a dead letter, or not.
+    async fn end(&self, run: &mut Run, code: &str, message: &str, is_dead: bool) -> Result<(), RunError> {
+        let told = run.fail(code, message, is_dead).await;
+        if !matches!(told, Ok(()) | Err(RunError::Ended)) {
+            return told;
         }
-        run.finish(&ending).await;
+        let error = format!("{code}: {message}");
+        // Where somebody was quicker with the last update, the job has nothing left to do.
+        let dead = told.is_ok() && is_dead;
+        self.stats.dead.add(u64::from(dead));
+        run.finish(&if dead { Ending::Dead { error } } else { Ending::Done }).await?;
+        Ok(())
     }
 
     /// A try failed: there is another one, or the order ends. Says how long the other one waits.
+    ///
+    /// # Errors
+    /// Neither could be done, or the order is somebody else's.
     pub(super) async fn failed(
         &self,
         run: &mut Run,
         code: &str,
         message: &str,
         retry: bool,
-    ) -> Option<Duration> {
-        let used_up = run.attempt() >= run.attempts_max();
-        if retry && !used_up {
-            let after = self.config.retry().wait(run.attempt(), rand::random());
-            debug!(order = %run.order(), code, message, ?after, "an order is tried again");
-            match run.finish(&Ending::Retry { after }).await {
-                Held::Yes => {
-                    self.stats.retried.add(1);
-                    return Some(after);
-                }
-                Held::Cancelled => {
-                    self.end(run, "cancelled", "the order was cancelled", Ending::Done).await;
-                }
-                Held::Lost => self.stats.leases_lost.add(1),
-            }
-            return None;
+    ) -> Result<Option<Duration>, RunError> {
+        // A run that told nothing counts as a try here.
+        let tries = run.attempt().max(run.run());
+        if !retry || tries >= run.attempts_max() {
+            self.end(run, code, message, retry).await?;
+            return Ok(None);
         }
-        let ending = if retry { Ending::Dead { error: format!("{code}: {message}") } } else { Ending::Done };
-        self.end(run, code, message, ending).await;
-        None
+        let after = self.config.retry().wait(tries, rand::random());
+        debug!(order = %run.order(), code, message, ?after, "an order is tried again");
+        match run.finish(&Ending::Retry { after }).await? {
+            Held::Yes => {
+                self.stats.retried.add(1);
+                Ok(Some(after))
+            }
+            Held::Cancelled => {
+                self.end_cancelled(run).await?;
+                Ok(None)
+            }
+            Held::Lost => Err(RunError::LeaseLost),
+        }
+    }
+
+    /// Lets others go on with an order at once.
+    async fn give_back(&self, run: &mut Run) {
+        let given = match run.finish(&Ending::Retry { after: Duration::ZERO }).await {
+            Ok(Held::Cancelled) => self.end_cancelled(run).await,
+            given => given.map(drop),
+        };
+        self.note(given);
+    }
+
+    /// What could not be ended is taken up by another claim, when the lease has run out.
+    fn note(&self, ended: Result<(), RunError>) {
+        let Err(error) = ended else { return };
+        if matches!(error, RunError::LeaseLost) {
+            self.stats.leases_lost.add(1);
+        }
+        info!(error = %error, "an order could not be ended here; another claim does");
     }
 }
 

@@ -305,7 +305,7 @@ async fn nothing_is_lost_doubled_or_reordered_on_redis_with_two_nodes() {
     let mut on_redis = prepared(config());
     on_redis.storage.backend = StorageChoice::Redis;
     on_redis.storage.required = true;
-    on_redis.storage.redis = server.config();
+    on_redis.storage.redis = server.patient_config();
     let (a, b) = (Running::start(on_redis.clone()).await, Running::start(on_redis).await);
     check(&[&a, &b], "redis, two nodes").await;
     a.stop().await;

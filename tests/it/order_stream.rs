@@ -39,7 +39,7 @@ impl Place {
         if let Some(server) = &self.0 {
             config.storage.backend = StorageChoice::Redis;
             config.storage.required = true;
-            config.storage.redis = server.config();
+            config.storage.redis = server.patient_config();
         }
         config
     }

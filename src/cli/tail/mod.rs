@@ -1,27 +1,20 @@
 //! `tail`: print the entries of channels as they come, through reconnects.
 
-mod follow;
 mod render;
 
 use std::collections::HashMap;
-use std::io::{self, Write as _};
+use std::io;
 use std::num::NonZeroU64;
 use std::str::FromStr;
 
-use anyhow::{anyhow, bail};
-use futures_util::{SinkExt as _, StreamExt as _};
-use tokio::net::TcpStream;
-use tokio::time::{self, Instant};
-use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode as FrameCode;
-use tokio_tungstenite::tungstenite::{Error as SocketError, Message};
-use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
+use anyhow::bail;
 
-use self::follow::{Follow, Next, Step};
 use self::render::Columns;
-use super::client::{CONNECT_TIMEOUT, TargetArgs};
+use super::client::TargetArgs;
 use super::exit::UsageError;
+use super::follow::{self, Door, Ended, Follow, Output, Until};
+use super::print;
 use crate::model::{ChannelName, Position, Zone};
-use crate::protocol::CloseCode;
 
 pub(crate) const EXAMPLES: &str = "\
 Examples:
@@ -89,47 +82,17 @@ impl FromStr for Since {
     }
 }
 
-type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
-
-/// Why a connection ended, or never came about.
-struct Lost {
-    /// The close code; none when there was no close frame.
-    code: Option<u16>,
-    why: String,
-}
-
 /// Follows the channels until enough entries came or there is no way on.
 pub(crate) async fn run(args: TailArgs) -> anyhow::Result<()> {
     let mut follow = follow_of(&args)?;
     let mut printer = Printer { columns: args.pretty.then(Columns::default) };
-    let url = args.target.url.socket();
-    loop {
-        let lost = match connect(&url).await {
-            Ok(socket) => {
-                say(&format!("connected to {}", args.target.url));
-                follow.connected(Instant::now());
-                match listen(socket, &mut follow, &mut printer).await? {
-                    Ended::Done => return Ok(()),
-                    Ended::Lost(lost) => lost,
-                }
-            }
-            Err(lost) => lost,
-        };
-        match follow.lost(lost.code, Instant::now(), rand::random()) {
-            Next::Wait { attempt, wait } => {
-                let (why, seconds) = (lost.why, wait.as_secs_f64());
-                say(&format!(
-                    "{why}; trying again in {seconds:.1} s (attempt {attempt} of {})",
-                    follow::ATTEMPTS_MAX
-                ));
-                time::sleep(wait).await;
-            }
-            Next::GiveUp if lost.code == Some(CloseCode::Normal.number()) && args.count.is_none() => {
-                say(&lost.why);
-                return Ok(());
-            }
-            Next::GiveUp => bail!("{}; giving up", lost.why),
+    match follow::run(&args.target.url, Door::Open, &mut follow, &mut printer).await? {
+        Ended::Enough => Ok(()),
+        Ended::Closed(why) if args.count.is_none() => {
+            print::say(&why);
+            Ok(())
         }
+        Ended::Closed(why) => bail!("{why}; giving up"),
     }
 }
 
@@ -148,70 +111,7 @@ fn follow_of(args: &TailArgs) -> anyhow::Result<Follow> {
         let not_asked_for = || UsageError("--since names a channel that is not followed".to_owned());
         *since.ok_or_else(not_asked_for)? = Some(position.clone());
     }
-    Ok(Follow::new(channels, args.count))
-}
-
-async fn connect(url: &str) -> Result<Socket, Lost> {
-    match time::timeout(CONNECT_TIMEOUT, connect_async(url)).await {
-        Ok(Ok((socket, _))) => Ok(socket),
-        Ok(Err(SocketError::Http(response))) => {
-            let status = response.status();
-            // A refusal that time does not change counts as one of the codes that are final.
-            let is_final = status.is_client_error() && !matches!(status.as_u16(), 408 | 425 | 429);
-            let code = is_final.then_some(CloseCode::Disconnected.number());
-            Err(Lost { code, why: format!("the gateway answered {status}") })
-        }
-        Ok(Err(error)) => Err(Lost { code: None, why: format!("cannot connect to {url}: {error}") }),
-        Err(_) => Err(Lost { code: None, why: format!("{url} did not answer within {CONNECT_TIMEOUT:?}") }),
-    }
-}
-
-enum Ended {
-    Done,
-    Lost(Lost),
-}
-
-/// One connection, from the subscription to its end.
-async fn listen(mut socket: Socket, follow: &mut Follow, printer: &mut Printer) -> anyhow::Result<Ended> {
-    let lost = |why: String| Ok(Ended::Lost(Lost { code: None, why }));
-    if let Err(error) = socket.send(Message::text(follow.subscribe())).await {
-        return lost(format!("cannot subscribe: {error}"));
-    }
-    loop {
-        let message = match time::timeout_at(follow.silent_at(), socket.next()).await {
-            Err(_) => return lost("nothing was heard for too long".to_owned()),
-            Ok(None) => return lost("the connection was closed".to_owned()),
-            Ok(Some(Err(error))) => return lost(format!("the connection broke: {error}")),
-            Ok(Some(Ok(message))) => message,
-        };
-        follow.heard(Instant::now());
-        let text = match message {
-            Message::Text(text) => text,
-            Message::Close(frame) => {
-                let code = frame.as_ref().map_or(FrameCode::Status, |frame| frame.code);
-                let reason = frame.map(|frame| frame.reason.to_string()).unwrap_or_default();
-                let code = u16::from(code);
-                return Ok(Ended::Lost(Lost {
-                    code: Some(code),
-                    why: format!("closed with {code} {reason}"),
-                }));
-            }
-            // The library answers pings; binary messages are not part of the protocol.
-            _ => continue,
-        };
-        for step in follow.message(&text) {
-            match step {
-                Step::Print => printer.print(&text)?,
-                Step::Say(text) => say(&text),
-                Step::Done => {
-                    // The gateway sees the end anyway; this only makes it a clean one.
-                    drop(time::timeout(CONNECT_TIMEOUT, socket.close(None)).await);
-                    return Ok(Ended::Done);
-                }
-                Step::Fail(why) => return Err(anyhow!(why)),
-            }
-        }
-    }
+    Ok(Follow::new(channels, args.count.map_or(Until::Forever, |count| Until::Count(count.get()))))
 }
 
 /// Writes entries to stdout.
@@ -219,22 +119,17 @@ struct Printer {
     columns: Option<Columns>,
 }
 
-impl Printer {
-    fn print(&mut self, text: &str) -> io::Result<()> {
-        let mut out = io::stdout().lock();
+impl Output for Printer {
+    fn entry(&mut self, text: &str) -> io::Result<()> {
         match &mut self.columns {
-            Some(columns) => out.write_all(columns.line(text).as_bytes())?,
-            None => {
-                out.write_all(text.as_bytes())?;
-                out.write_all(b"\n")?;
-            }
+            Some(columns) => print::line(&columns.line(text)),
+            None => print::line(text),
         }
-        out.flush()
     }
-}
 
-fn say(text: &str) {
-    eprintln!("{text}");
+    fn say(&mut self, text: &str) {
+        print::say(text);
+    }
 }
 
 #[cfg(test)]

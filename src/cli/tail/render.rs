@@ -2,6 +2,8 @@
 
 use serde_json::{Map, Value};
 
+use crate::cli::print::plain;
+
 /// Remembers how wide the columns are, so that lines stay under each other.
 #[derive(Debug)]
 pub(super) struct Columns {
@@ -19,9 +21,9 @@ impl Default for Columns {
 const PLACED: [&str; 7] = ["type", "channel", "offset", "id", "timestamp", "key", "price"];
 
 impl Columns {
-    /// Time, channel, key, price, and the rest as `name=value`; with a line break.
+    /// Time, channel, key, price, and the rest as `name=value`.
     pub(super) fn line(&mut self, text: &str) -> String {
-        let Ok(fields) = serde_json::from_str::<Map<String, Value>>(text) else { return format!("{text}\n") };
+        let Ok(fields) = serde_json::from_str::<Map<String, Value>>(text) else { return text.to_owned() };
         let field = |name: &str| fields.get(name).map(plain).unwrap_or_default();
         let (channel, key) = (field("channel"), field("key"));
         let zone = channel.strip_prefix("zone:").unwrap_or(&channel);
@@ -34,14 +36,8 @@ impl Columns {
         let rest: Vec<String> = rest.map(|(name, value)| format!("{name}={}", plain(value))).collect();
         let (zone_width, key_width, price, rest) = (self.zone, self.key, field("price"), rest.join(" "));
         let line = format!("{time:19}  {zone:zone_width$}  {key:key_width$}  {price:>10}  {rest}");
-        format!("{}\n", line.trim_end())
+        line.trim_end().to_owned()
     }
-}
-
-/// A value without quotes and without control characters, which a terminal might obey.
-fn plain(value: &Value) -> String {
-    let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
 }
 
 #[cfg(test)]
@@ -54,7 +50,7 @@ mod tests {
         let line = Columns::default().line(text);
         assert_eq!(
             line,
-            "2021-12-01 05:00:00  pjm     WESTERN HUB           -41.25  loss=0.4 note=a\u{fffd}[2Jb\n"
+            "2021-12-01 05:00:00  pjm     WESTERN HUB           -41.25  loss=0.4 note=a\u{fffd}[2Jb"
         );
     }
 }

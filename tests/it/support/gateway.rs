@@ -1,6 +1,7 @@
 //! A gateway of a test's own, in this process, and small HTTP requests to it.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -11,6 +12,7 @@ use tokio::time;
 use zonewire::config::Config;
 use zonewire::connections::Manager;
 use zonewire::gateway::{Gateway, StartError};
+use zonewire::orders::{OrderExecutor, PaperExecutor};
 use zonewire::storage::StorageChoice;
 
 use super::client::{Client, LIMIT};
@@ -36,8 +38,13 @@ pub(crate) struct Running {
 
 impl Running {
     pub(crate) async fn start(config: Config) -> Self {
+        let paper = PaperExecutor::new(config.orders.paper.clone());
+        Self::start_with(config, Arc::new(paper)).await
+    }
+
+    pub(crate) async fn start_with(config: Config, executor: Arc<dyn OrderExecutor>) -> Self {
         // A gateway gives up on Redis within a second, which a busy machine may take.
-        let started = async || match Gateway::start(config.clone()).await {
+        let started = async || match Gateway::start_with(config.clone(), Arc::clone(&executor)).await {
             Err(StartError::Storage(_)) => None,
             started => Some(started.unwrap()),
         };

@@ -3,9 +3,37 @@
 use std::net::SocketAddr;
 
 use serde_json::{Value, json};
+use uuid::Uuid;
+use zonewire::config::{Config, ExecutorChoice};
 
 use super::eventually::eventually;
-use super::gateway::{Answer, JSON, request};
+use super::gateway::{Answer, JSON, Running, config, request};
+
+/// A gateway that trades on paper, quickly and without mishaps.
+pub(crate) fn paper() -> Config {
+    let mut config = config();
+    config.orders.paper.failure_rate = 0.0;
+    config.orders.paper.step_ms = 5;
+    config
+}
+
+/// A gateway whose orders are carried out by others. A worker that dies is missed after a second.
+pub(crate) fn external() -> Config {
+    let mut config = config();
+    config.orders.executor = ExecutorChoice::External;
+    config.orders.lease_s = 1;
+    config
+}
+
+/// Where a gateway takes HTTP.
+pub(crate) fn base(gateway: &Running) -> String {
+    format!("http://{}", gateway.address)
+}
+
+/// A name for an order that nobody placed.
+pub(crate) fn new_order() -> String {
+    Uuid::new_v4().to_string()
+}
 
 /// What every test orders, unless it says otherwise.
 pub(crate) fn swap() -> Value {
@@ -19,7 +47,12 @@ pub(crate) async fn post_json(address: SocketAddr, path: &str, body: &Value) -> 
 
 /// Places an order; it must be accepted.
 pub(crate) async fn place(address: SocketAddr) -> String {
-    let answer = post_json(address, "/api/orders/execute", &swap()).await;
+    place_this(address, &swap()).await
+}
+
+/// Places this order; it must be accepted.
+pub(crate) async fn place_this(address: SocketAddr, order: &Value) -> String {
+    let answer = post_json(address, "/api/orders/execute", order).await;
     assert_eq!(answer.status, 202, "{answer:?}");
     answer.json()["orderId"].as_str().unwrap().to_owned()
 }
@@ -75,4 +108,18 @@ pub(crate) fn check_updates(updates: &[Value]) -> Vec<String> {
 /// An order's kept updates, checked.
 pub(crate) fn types(order: &Value) -> Vec<String> {
     check_updates(order["updates"].as_array().unwrap())
+}
+
+/// Writes an update of an order that is carried out elsewhere.
+pub(crate) async fn update(address: SocketAddr, order: &str, update: Value) {
+    let answer = post_json(address, &format!("/api/orders/{order}/updates"), &update).await;
+    assert_eq!((answer.status, answer.json()), (200, json!({"accepted": 1})), "{update}");
+}
+
+/// Checks that updates are a whole order, from the first to this end; gives the types in order.
+pub(crate) fn check_whole(updates: &[Value], end: &str) -> Vec<String> {
+    let types = check_updates(updates);
+    assert_eq!(updates[0]["offset"], 1, "{updates:?}");
+    assert_eq!(types.last().map(String::as_str), Some(end), "{updates:?}");
+    types
 }

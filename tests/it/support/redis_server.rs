@@ -72,6 +72,12 @@ impl RedisServer {
         }
     }
 
+    /// The same for tests that are not about time-outs: a machine that stands still for a second is
+    /// no outage to them.
+    pub(crate) fn patient_config(&self) -> RedisConfig {
+        RedisConfig { connect_timeout_ms: 10_000, command_timeout_ms: 15_000, ..self.config() }
+    }
+
     /// Runs one command on a connection of its own. The answer's first line, or a bulk's content.
     pub(crate) fn admin(&self, command: &[&str]) -> String {
         self.try_admin(command).unwrap_or_else(|| panic!("no answer to {command:?}"))

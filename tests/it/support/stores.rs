@@ -23,6 +23,8 @@ pub(crate) struct Stores {
     pub(crate) server: Option<RedisServer>,
     memory: Option<SharedBackend>,
     drivers: Mutex<JoinSet<()>>,
+    /// Whether Redis may take its time.
+    patient: bool,
 }
 
 impl Stores {
@@ -33,13 +35,30 @@ impl Stores {
         let mut drivers = JoinSet::new();
         drivers.spawn(driver);
         let memory: SharedBackend = Arc::new(backend);
-        Some(Self { retention, server: None, memory: Some(memory), drivers: Mutex::new(drivers) })
+        Some(Self {
+            retention,
+            server: None,
+            memory: Some(memory),
+            drivers: Mutex::new(drivers),
+            patient: false,
+        })
     }
 
     /// A Redis of its own; `None` where there is none.
     pub(crate) fn redis(retention: Retention) -> Option<Self> {
         let server = RedisServer::start(&[])?;
-        Some(Self { retention, server: Some(server), memory: None, drivers: Mutex::default() })
+        Some(Self {
+            retention,
+            server: Some(server),
+            memory: None,
+            drivers: Mutex::default(),
+            patient: false,
+        })
+    }
+
+    /// The same for tests that are not about time-outs.
+    pub(crate) fn patient_redis(retention: Retention) -> Option<Self> {
+        Some(Self { patient: true, ..Self::redis(retention)? })
     }
 
     /// Another node's view of the storage.
@@ -51,7 +70,8 @@ impl Stores {
     }
 
     pub(crate) async fn open_redis(&self) -> RedisBackend {
-        let config = self.server.as_ref().unwrap().config();
+        let server = self.server.as_ref().unwrap();
+        let config = if self.patient { server.patient_config() } else { server.config() };
         let (backend, driver) = connect(&config, &self.retention).await;
         self.drivers.lock().spawn(driver);
         backend
@@ -158,7 +178,7 @@ macro_rules! for_every_backend {
         mod redis {
             $($(#[$meta])* #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn $name() {
-                super::$name($crate::support::stores::Stores::redis).await;
+                super::$name($crate::support::stores::Stores::patient_redis).await;
             })*
         }
     };

@@ -1,14 +1,13 @@
-//! What `tail` knows and decides. No I/O: messages and ends of connections go in, steps come out.
+//! What a follower knows and decides. No I/O: messages and ends of connections go in, steps come out.
 
 use std::collections::{HashMap, HashSet, VecDeque};
-use std::num::NonZeroU64;
 use std::time::Duration;
 
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use crate::model::{ChannelName, Epoch, Position};
+use crate::model::{ChannelName, EntryKind, Epoch, Position};
 use crate::protocol::CloseCode;
 use crate::support::backoff::Backoff;
 
@@ -27,6 +26,17 @@ const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(30);
 
 /// How many entries' ids are remembered, per channel.
 const IDS_MAX: usize = 1_024;
+
+/// When enough entries have come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::cli) enum Until {
+    /// Never: all that come are wanted.
+    Forever,
+    /// After so many; 0 stands for 1.
+    Count(u64),
+    /// With the update that ends an order.
+    Terminal,
+}
 
 /// What to do about a message.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,10 +62,9 @@ pub(super) enum Next {
 
 /// The state of following some channels, over all connections.
 #[derive(Debug)]
-pub(super) struct Follow {
+pub(in crate::cli) struct Follow {
     channels: HashMap<ChannelName, Progress>,
-    /// Entries still to be printed; none stands for all that come.
-    remaining: Option<u64>,
+    until: Until,
     attempt: u32,
     connected_at: Option<Instant>,
     last_heard: Option<Instant>,
@@ -118,14 +127,14 @@ struct Incoming {
 
 impl Follow {
     /// Begins with where each channel is to be resumed.
-    pub(super) fn new(
+    pub(in crate::cli) fn new(
         channels: impl IntoIterator<Item = (ChannelName, Option<Position>)>,
-        count: Option<NonZeroU64>,
+        until: Until,
     ) -> Self {
         let progress = |position| Progress { position, ..Progress::default() };
         Self {
             channels: channels.into_iter().map(|(name, position)| (name, progress(position))).collect(),
-            remaining: count.map(NonZeroU64::get),
+            until,
             attempt: 0,
             connected_at: None,
             last_heard: None,
@@ -153,6 +162,11 @@ impl Follow {
         json!({"type": "subscribe", "channels": names, "since": since}).to_string()
     }
 
+    /// Where a channel is to be resumed; none before anything was heard of it.
+    pub(super) fn position(&self, channel: &ChannelName) -> Option<&Position> {
+        self.channels.get(channel)?.position.as_ref()
+    }
+
     /// Anything at all came, even a ping.
     pub(super) fn heard(&mut self, now: Instant) {
         self.last_heard = Some(now);
@@ -169,7 +183,8 @@ impl Follow {
             return vec![Step::Say(format!("not a message of this protocol: {}", head(text)))];
         };
         match incoming.kind.as_str() {
-            "connection_established" => {
+            // The first message of an order's stream has another name and the same fields.
+            "connection_established" | "connection" => {
                 if let Some(interval) = incoming.heartbeat_interval_ms.filter(|interval| *interval > 0) {
                     self.heartbeat = Duration::from_millis(interval);
                 }
@@ -257,13 +272,15 @@ impl Follow {
         {
             return Vec::new();
         }
-        match &mut self.remaining {
-            None => vec![Step::Print],
-            Some(remaining) => {
+        let is_enough = match &mut self.until {
+            Until::Forever => false,
+            Until::Count(remaining) => {
                 *remaining = remaining.saturating_sub(1);
-                if *remaining == 0 { vec![Step::Print, Step::Done] } else { vec![Step::Print] }
+                *remaining == 0
             }
-        }
+            Until::Terminal => incoming.kind.parse().is_ok_and(EntryKind::is_terminal),
+        };
+        if is_enough { vec![Step::Print, Step::Done] } else { vec![Step::Print] }
     }
 
     fn error(&mut self, incoming: Incoming) -> Vec<Step> {
@@ -292,9 +309,9 @@ fn head(text: &str) -> String {
 mod tests {
     use super::*;
 
-    fn follow(count: Option<u64>) -> Follow {
+    fn follow(until: Until) -> Follow {
         let channels = ["zone:a", "zone:b"].map(|name| (name.parse().unwrap(), None));
-        Follow::new(channels, count.and_then(NonZeroU64::new))
+        Follow::new(channels, until)
     }
 
     fn subscribed(channel: &str, epoch: &str, offset: u64, recovered: bool) -> String {
@@ -316,7 +333,7 @@ mod tests {
 
     #[test]
     fn it_resumes_each_channel_after_the_last_entry_it_had() {
-        let mut follow = follow(None);
+        let mut follow = follow(Until::Forever);
         let first: Value = serde_json::from_str(&follow.subscribe()).unwrap();
         assert_eq!(first, json!({"type": "subscribe", "channels": ["zone:a", "zone:b"], "since": {}}));
         assert_eq!(follow.message(&subscribed("zone:a", "e", 5, true)), []);
@@ -327,7 +344,7 @@ mod tests {
 
     #[test]
     fn overlaps_are_dropped_by_offset_and_across_epochs_by_id() {
-        let mut follow = follow(None);
+        let mut follow = follow(Until::Forever);
         follow.message(&subscribed("zone:a", "e", 5, true));
         assert_eq!(follow.message(&entry("zone:a", 5, "x-5")), []);
         assert_eq!(follow.message(&entry("zone:a", 6, "x-6")), [Step::Print]);
@@ -339,28 +356,43 @@ mod tests {
 
     #[test]
     fn offsets_that_are_skipped_are_not_a_gap() {
-        let mut follow = follow(None);
+        let mut follow = follow(Until::Forever);
         follow.message(&subscribed("zone:a", "e", 5, true));
         assert_eq!(follow.message(&entry("zone:a", 9, "x-9")), [Step::Print]);
     }
 
     #[test]
     fn a_gap_is_said() {
-        let mut follow = follow(None);
+        let mut follow = follow(Until::Forever);
         let resync = r#"{"type":"resync","channel":"zone:a","old_epoch":"e","epoch":"e","offset":9,"recovered":false,"gap":4}"#;
         assert_eq!(follow.message(resync), [Step::Say("zone:a: 4 entries are missing here".to_owned())]);
     }
 
     #[test]
     fn it_ends_after_the_entries_asked_for() {
-        let mut follow = follow(Some(2));
+        let mut follow = follow(Until::Count(2));
         assert_eq!(follow.message(&entry("zone:a", 1, "x-1")), [Step::Print]);
         assert_eq!(follow.message(&entry("zone:b", 1, "x-1")), [Step::Print, Step::Done]);
     }
 
     #[test]
+    fn an_order_is_followed_to_the_update_that_ends_it() {
+        let name = "order:6f1c1c1e-0b5e-4b1e-9d3e-0a6f4b6f2a11";
+        let channel: ChannelName = name.parse().unwrap();
+        let mut follow = Follow::new([(channel.clone(), None)], Until::Terminal);
+        let update = |kind: &str, offset: u64| {
+            json!({"type": kind, "channel": name, "offset": offset, "id": format!("x-{offset}")}).to_string()
+        };
+        assert_eq!(follow.position(&channel), None);
+        follow.message(&subscribed(name, "e", 0, true));
+        assert_eq!(follow.message(&update("routing", 1)), [Step::Print]);
+        assert_eq!(follow.position(&channel), Some(&"e:1".parse().unwrap()));
+        assert_eq!(follow.message(&update("failed", 2)), [Step::Print, Step::Done]);
+    }
+
+    #[test]
     fn waits_double_and_the_sixth_loss_in_a_row_ends_it() {
-        let (mut follow, now) = (follow(None), Instant::now());
+        let (mut follow, now) = (follow(Until::Forever), Instant::now());
         let waits: Vec<u128> = (0..5).map(|_| wait_ms(follow.lost(None, now, 0.5))).collect();
         assert_eq!(waits, [1_500, 2_500, 4_500, 8_500, 16_500]);
         assert_eq!(follow.lost(None, now, 0.5), Next::GiveUp);
@@ -368,7 +400,7 @@ mod tests {
 
     #[test]
     fn only_a_stable_connection_refills_the_attempts() {
-        let (mut follow, now) = (follow(None), Instant::now());
+        let (mut follow, now) = (follow(Until::Forever), Instant::now());
         for _ in 0..4 {
             follow.lost(None, now, 0.0);
         }
@@ -382,9 +414,9 @@ mod tests {
     fn the_close_code_says_whether_to_come_back_and_closing_when() {
         let now = Instant::now();
         for (code, back) in [(4000, true), (4001, true), (1006, true), (1000, false), (4500, false)] {
-            assert_eq!(follow(None).lost(Some(code), now, 0.0) != Next::GiveUp, back, "{code}");
+            assert_eq!(follow(Until::Forever).lost(Some(code), now, 0.0) != Next::GiveUp, back, "{code}");
         }
-        let mut follow = follow(None);
+        let mut follow = follow(Until::Forever);
         follow.connected(now);
         follow.message(r#"{"type":"closing","code":4000,"reason":"shutting_down","retry_after_ms":7000}"#);
         assert_eq!(wait_ms(follow.lost(Some(4000), now, 0.0)), 7_000);
@@ -393,7 +425,7 @@ mod tests {
 
     #[test]
     fn silence_is_two_and_a_half_heartbeats() {
-        let (mut follow, now) = (follow(None), Instant::now());
+        let (mut follow, now) = (follow(Until::Forever), Instant::now());
         follow.connected(now);
         assert_eq!(follow.silent_at(), now + Duration::from_secs(75));
         follow.message(r#"{"type":"connection_established","heartbeat_interval_ms":2000}"#);
@@ -404,7 +436,7 @@ mod tests {
 
     #[test]
     fn it_fails_when_every_channel_is_refused() {
-        let mut follow = follow(None);
+        let mut follow = follow(Until::Forever);
         let error = |channel: &str, code: &str| {
             json!({"type": "error", "code": code, "message": "no", "channel": channel}).to_string()
         };
@@ -417,7 +449,7 @@ mod tests {
 
     #[test]
     fn a_change_of_the_storage_is_said_once() {
-        let mut follow = follow(None);
+        let mut follow = follow(Until::Forever);
         let state = |state: &str| {
             json!({"type": "backend_state", "storage_backend": "redis", "state": state, "reason": "gone"})
                 .to_string()

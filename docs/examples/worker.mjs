@@ -1,0 +1,223 @@
+// Carries out orders for a gateway with `orders.executor = "external"`. Needs Node 18 and nothing else.
+//
+//   node worker.mjs [--url URL] [--lease-ms N] [--work-ms N]
+//
+// Takes one order at a time; run it several times for more. The venue is made up: replace `quote`
+// and `send`. Ends with 0 after SIGTERM or SIGINT, when the order at hand is done, and with 1 when
+// the gateway refuses it or stays away.
+
+import { createHash } from 'node:crypto';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { parseArgs } from 'node:util';
+
+const TRIES_MAX = 10; // of one request that the gateway cannot answer now
+const CLAIM_WAIT_MS = 1_000; // how long the gateway may keep us waiting for work, and so SIGTERM too
+const NAME = `worker.mjs-${process.pid}`;
+
+const { values } = parseArgs({
+  options: {
+    url: { type: 'string', default: process.env.ZONEWIRE_URL ?? 'http://127.0.0.1:8080' },
+    'lease-ms': { type: 'string', default: '30000' },
+    'work-ms': { type: 'string', default: '500' }, // how long each stage takes
+  },
+});
+const url = values.url.replace(/\/+$/, '');
+const [leaseMs, workMs] = [Number(values['lease-ms']), Number(values['work-ms'])];
+
+/** The gateway said no; `code` says why. */
+class Refused extends Error {
+  constructor(status, problem) {
+    super(`${status} ${problem.code}: ${problem.detail}`);
+    this.code = problem.code;
+  }
+}
+
+/** The gateway cannot answer now. */
+class Unavailable extends Error {
+  constructor(message, retryAfterMs = 0) {
+    super(message);
+    this.retryAfterMs = retryAfterMs;
+  }
+}
+
+/** The venue said no. */
+class OrderFault extends Error {
+  constructor(code, message, retry) {
+    super(message);
+    Object.assign(this, { code, retry });
+  }
+}
+
+async function postOnce(path, body) {
+  // A timer of our own: unlike `AbortSignal.timeout`, it keeps Node running while the answer is awaited.
+  const patience = new AbortController();
+  const timer = setTimeout(() => patience.abort(new Error('no answer')), CLAIM_WAIT_MS + 10_000);
+  let response;
+  try {
+    response = await fetch(url + path, {
+      method: 'POST',
+      headers: { 'content-type': 'application/json' },
+      body: JSON.stringify(body),
+      signal: patience.signal,
+    });
+    if (response.ok) return await response.json();
+  } catch (error) {
+    throw new Unavailable(error.cause?.message ?? error.message);
+  } finally {
+    clearTimeout(timer);
+  }
+  const problem = await response.json().catch(() => ({ detail: response.statusText }));
+  if (response.status < 500) throw new Refused(response.status, problem);
+  const retryAfterMs = 1_000 * (Number(response.headers.get('retry-after')) || 0);
+  throw new Unavailable(`${response.status} ${problem.code}`, retryAfterMs);
+}
+
+/** Sends a request; a busy or absent gateway is asked again, later and later. */
+async function post(path, body) {
+  for (let attempt = 1; ; attempt += 1) {
+    try {
+      return await postOnce(path, body);
+    } catch (error) {
+      if (!(error instanceof Unavailable) || attempt === TRIES_MAX) throw error;
+      const backoff = Math.min(250 * 2 ** (attempt - 1), 5_000) + 250 * Math.random();
+      const wait = Math.max(error.retryAfterMs, backoff);
+      console.log(`${path}: ${error.message}; trying again in ${Math.round(wait)} ms`);
+      await sleep(wait);
+    }
+  }
+}
+
+/** A claimed job, whose lease is extended until `release`. */
+class Job {
+  constructor(claim, claimedAt) {
+    this.claim = claim;
+    this.heldUntil = claimedAt + claim.leaseMs; // by our clock, counted from before the request
+    this.stopped = new AbortController(); // its reason is a refusal, if there was one
+    this.keeper = this.keep();
+  }
+
+  /** Extends the lease while others work, at a third of it. */
+  async keep() {
+    const { signal } = this.stopped;
+    for (;;) {
+      await sleep(this.claim.leaseMs / 3, undefined, { signal }).catch(() => {});
+      if (signal.aborted) return;
+      const askedAt = performance.now();
+      try {
+        const { jobId, token, leaseMs } = this.claim;
+        await postOnce(`/api/jobs/${jobId}/extend`, { token, leaseMs });
+        this.heldUntil = askedAt + this.claim.leaseMs;
+      } catch (error) {
+        if (error instanceof Refused) this.stopped.abort(error);
+        else console.log(`cannot extend the lease: ${error.message}`);
+      }
+      if (performance.now() >= this.heldUntil) {
+        this.stopped.abort(new Refused(409, { code: 'lease_lost', detail: 'the lease has run out' }));
+      }
+    }
+  }
+
+  async release() {
+    this.stopped.abort();
+    await this.keeper;
+  }
+
+  /** Stands for the work of a stage; a refusal ends it early. */
+  async work() {
+    const { signal } = this.stopped;
+    await sleep(workMs, undefined, { signal }).catch(() => {});
+    signal.throwIfAborted();
+  }
+
+  post(what, body) {
+    return post(`/api/jobs/${this.claim.jobId}/${what}`, { token: this.claim.token, executor: NAME, ...body });
+  }
+
+  /** Nothing may be said for a job that is no longer ours. */
+  async progress(type, progress, message, more = {}) {
+    this.stopped.signal.throwIfAborted();
+    await this.post('progress', { type, progress, message, ...more });
+  }
+}
+
+/** Where to trade. Made up. */
+function quote(order) {
+  if (order.amount > 1_000_000) throw new OrderFault('too_large', 'no venue takes so much', false);
+  return Math.random() < 0.5 ? 'raydium' : 'meteora';
+}
+
+/**
+ * Sends the transaction. The job's id names it for the venue, so that it happens once even if an
+ * earlier run sent it and died before it could say so.
+ */
+function send(job) {
+  return `0x${createHash('sha256').update(job.claim.jobId).digest('hex')}`;
+}
+
+async function carryOut(job) {
+  const { order, previous } = job.claim;
+  let dex = 'raydium';
+  // An earlier run that got to `submitted` left only the transaction to be looked after.
+  if (previous?.status !== 'submitted') {
+    await job.progress('routing', 10, 'asking venues');
+    await job.work();
+    dex = quote(order);
+    await job.progress('building', 50, `making the transaction for ${dex}`, { chosenDex: dex });
+    await job.work();
+  }
+  // Said before it is done: from here on the order cannot be cancelled. If that is refused, nothing
+  // was sent.
+  await job.progress('submitted', 80, 'sending the transaction', { dex });
+  const txHash = send(job);
+  await job.work();
+  await job.post('complete', { txHash, dex, message: 'carried out' });
+}
+
+/** Says that the run failed; gives the outcome: tried again, or failed for good. */
+async function end(job, fault) {
+  const error = { code: fault.code, message: fault.message };
+  const { outcome } = await job.post('fail', { error, retry: fault.retry });
+  return `${fault.message}: ${outcome}`;
+}
+
+async function run(claim, claimedAt) {
+  const say = (text) => console.log(`${claim.orderId} run ${claim.run}: ${text}`);
+  say('claimed');
+  const job = new Job(claim, claimedAt);
+  try {
+    await carryOut(job).then(
+      () => say('done'),
+      async (error) => {
+        if (!(error instanceof OrderFault)) throw error;
+        say(await end(job, error));
+      },
+    );
+  } catch (error) {
+    if (error.code === 'cancelled') {
+      const cancelled = new OrderFault('cancelled', 'cancelled while it was carried out', false);
+      await end(job, cancelled).then(say, (refused) => say(`dropped: ${refused.message}`));
+    } else if (error instanceof Refused) {
+      // Mostly `lease_lost`: the job is somebody else's now. Otherwise it will be, soon.
+      say(`dropped: ${error.message}`);
+    } else {
+      throw error;
+    }
+  } finally {
+    await job.release();
+  }
+}
+
+let stopping = false;
+for (const signal of ['SIGTERM', 'SIGINT']) process.on(signal, () => { stopping = true; });
+try {
+  while (!stopping) {
+    const askedAt = performance.now();
+    const wish = { worker: NAME, limit: 1, leaseMs, waitMs: CLAIM_WAIT_MS };
+    const { jobs } = await post('/api/jobs/claim', wish);
+    for (const claim of jobs) await run(claim, askedAt);
+  }
+  console.log('stopped');
+} catch (error) {
+  console.error(`error: ${error.message}`);
+  process.exitCode = 1;
+}

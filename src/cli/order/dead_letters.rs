@@ -1,0 +1,96 @@
+//! `order dead-letters`: orders that failed for good.
+
+use serde_json::Value;
+
+use super::{page, print_placed, text_of, what};
+use crate::cli::client::{ANSWER_TIMEOUT, TargetArgs};
+use crate::cli::print;
+use crate::model::OrderId;
+
+pub(super) const EXAMPLES: &str = "\
+Examples:
+  zonewire order dead-letters
+  zonewire order dead-letters retry 6f1c1c1e-0b5e-4b1e-9d3e-0a6f4b6f2a11
+
+`retry` places the order again, as a new one, whose id it prints: an order that ended stays ended.";
+
+/// Arguments of `order dead-letters`.
+#[derive(Debug, clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub(super) struct DeadLettersArgs {
+    #[command(subcommand)]
+    command: Option<DeadLettersCommand>,
+    #[command(flatten)]
+    list: DeadLettersList,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum DeadLettersCommand {
+    /// Place one of them again, as a new order
+    Retry(RetryArgs),
+}
+
+#[derive(Debug, clap::Args)]
+struct DeadLettersList {
+    /// How many at the most
+    #[arg(long, value_name = "N")]
+    limit: Option<u32>,
+    /// Only those placed before this one; the end of a list says how it goes on
+    #[arg(long, value_name = "ORDER_ID")]
+    after: Option<OrderId>,
+    /// One JSON object per line
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    target: TargetArgs,
+}
+
+#[derive(Debug, clap::Args)]
+struct RetryArgs {
+    /// The order that failed
+    #[arg(value_name = "ORDER_ID")]
+    order: OrderId,
+    /// The gateway's answer as JSON
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    target: TargetArgs,
+}
+
+pub(super) async fn run(args: DeadLettersArgs) -> anyhow::Result<()> {
+    match args.command {
+        Some(DeadLettersCommand::Retry(args)) => retry(args).await,
+        None => list(args.list).await,
+    }
+}
+
+/// Sent once: after a lost answer a repetition would hear that this is no dead letter any more.
+async fn retry(args: RetryArgs) -> anyhow::Result<()> {
+    let base = &args.target.url;
+    let request = base.http()?.post(base.endpoint(&format!("api/orders/dead-letters/{}/retry", args.order)));
+    let text = text_of(request.timeout(ANSWER_TIMEOUT).send().await, base).await?;
+    print_placed(&text, args.json)?;
+    Ok(())
+}
+
+async fn list(args: DeadLettersList) -> anyhow::Result<()> {
+    let base = &args.target.url;
+    let query = [
+        ("limit", args.limit.map(|limit| limit.to_string())),
+        ("after", args.after.map(|order| order.to_string())),
+    ];
+    let (letters, next) = page(&base.http()?, base, "api/orders/dead-letters", &query, "deadLetters").await?;
+    for letter in letters {
+        print::line(&if args.json { letter.to_string() } else { line(&letter) })?;
+    }
+    if let Some(next) = next {
+        print::say(&format!("there are more: --after {next}"));
+    }
+    Ok(())
+}
+
+fn line(letter: &Value) -> String {
+    let field = |name: &str| print::plain(&letter[name]);
+    let (order, time, what) = (field("orderId"), print::seconds(&field("failedAt")), what(&letter["order"]));
+    format!("{order:36}  {time:19}  {what}  {}", field("error"))
+}

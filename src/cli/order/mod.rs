@@ -1,0 +1,163 @@
+//! `order`: place orders, watch them, and look after them.
+
+mod dead_letters;
+mod list;
+mod place;
+mod watch;
+
+use anyhow::Context as _;
+use reqwest::Client;
+use serde::Deserialize;
+use serde_json::Value;
+use url::Url;
+
+use super::client::{ANSWER_TIMEOUT, BaseUrl, TargetArgs, answer};
+use super::print;
+use crate::model::OrderId;
+
+pub(crate) const EXAMPLES: &str = "\
+Examples:
+  zonewire order place SOL USDC 1.5 --watch
+  id=$(zonewire order place SOL USDC 1.5)
+  zonewire order watch $id
+  zonewire order list --status failed
+  zonewire order dead-letters retry $id
+
+`watch` and `place --watch` end with 0 when the order was confirmed, and with 1 when it failed or \
+could not be followed to its end.";
+
+/// Arguments of `order`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct OrderArgs {
+    #[command(subcommand)]
+    command: OrderCommand,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum OrderCommand {
+    /// Place an order, and print its id
+    #[command(after_help = place::EXAMPLES)]
+    Place(place::PlaceArgs),
+    /// Show how an order gets on, until it ends
+    #[command(after_help = watch::EXAMPLES)]
+    Watch(watch::WatchArgs),
+    /// List orders, the newest first
+    List(list::ListArgs),
+    /// Ask for an order not to be carried out
+    #[command(after_help = CANCEL_EXAMPLES)]
+    Cancel(CancelArgs),
+    /// List orders that failed for good, or place one of them again
+    #[command(after_help = dead_letters::EXAMPLES)]
+    DeadLetters(dead_letters::DeadLettersArgs),
+}
+
+const CANCEL_EXAMPLES: &str = "\
+Example:
+  zonewire order cancel 6f1c1c1e-0b5e-4b1e-9d3e-0a6f4b6f2a11
+
+The order has ended when `order watch` says so: as failed with the code `cancelled`. An order \
+whose transaction is on its way can no longer be cancelled.";
+
+#[derive(Debug, clap::Args)]
+struct CancelArgs {
+    /// The order
+    #[arg(value_name = "ORDER_ID")]
+    order: OrderId,
+    /// The gateway's answer as JSON
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    target: TargetArgs,
+}
+
+/// Runs one of the commands.
+pub(crate) async fn run(args: OrderArgs) -> anyhow::Result<()> {
+    match args.command {
+        OrderCommand::Place(args) => place::run(args).await,
+        OrderCommand::Watch(args) => watch::run(args).await,
+        OrderCommand::List(args) => list::run(args).await,
+        OrderCommand::Cancel(args) => cancel(args).await,
+        OrderCommand::DeadLetters(args) => dead_letters::run(args).await,
+    }
+}
+
+async fn cancel(args: CancelArgs) -> anyhow::Result<()> {
+    let base = &args.target.url;
+    let sent = base.http()?.post(base.endpoint(&format!("api/orders/{}/cancel", args.order)));
+    let text = text_of(sent.timeout(ANSWER_TIMEOUT).send().await, base).await?;
+    if args.json {
+        print::line(text.trim())?;
+    } else {
+        let status = serde_json::from_str::<Value>(&text).context("the answer is not JSON")?;
+        print::line(&print::plain(&status["status"]))?;
+    }
+    Ok(())
+}
+
+/// The answer to a new order, as far as it matters here.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Placed {
+    order_id: OrderId,
+}
+
+/// Prints the answer to a new order: all of it as one line of JSON, or the id alone.
+fn print_placed(text: &str, is_json: bool) -> anyhow::Result<OrderId> {
+    let placed: Placed = serde_json::from_str(text).context("the answer has no order id")?;
+    if is_json {
+        print::line(text.trim())?;
+    } else {
+        print::line(&placed.order_id.to_string())?;
+    }
+    Ok(placed.order_id)
+}
+
+/// An order as the gateway shows it. What is missing is not shown.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct View {
+    order_id: String,
+    status: String,
+    progress: Option<Value>,
+    order: Value,
+    updated_at: String,
+    updates: Vec<Value>,
+    last_update: Value,
+}
+
+/// The text of an answer.
+async fn text_of(sent: reqwest::Result<reqwest::Response>, base: &BaseUrl) -> anyhow::Result<String> {
+    answer(sent, base).await?.text().await.context("the answer broke off")
+}
+
+/// Gets a page of a list: its items as they came, and where the next page begins.
+async fn page(
+    http: &Client,
+    base: &BaseUrl,
+    path: &str,
+    query: &[(&str, Option<String>)],
+    items: &str,
+) -> anyhow::Result<(Vec<Value>, Option<String>)> {
+    let mut url = Url::parse(&base.endpoint(path)).context("not an address")?;
+    for (name, value) in query {
+        if let Some(value) = value {
+            url.query_pairs_mut().append_pair(name, value);
+        }
+    }
+    let text = text_of(http.get(url).timeout(ANSWER_TIMEOUT).send().await, base).await?;
+    let mut answer: Value = serde_json::from_str(&text).context("the answer is not JSON")?;
+    let next = answer["next"].as_str().map(str::to_owned);
+    match answer[items].take() {
+        Value::Array(found) => Ok((found, next)),
+        _ => Err(anyhow::anyhow!("the answer has no `{items}`")),
+    }
+}
+
+/// `1.5 SOL -> USDC`; nothing for an order that was not placed here.
+fn what(order: &Value) -> String {
+    if !order.is_object() {
+        return String::new();
+    }
+    let field = |name: &str| print::plain(&order[name]);
+    format!("{} {} -> {}", field("amount"), field("tokenIn"), field("tokenOut"))
+}

@@ -1,0 +1,251 @@
+//! `order place`: place an order, once, however often the request has to be sent.
+
+use std::str::FromStr;
+use std::time::Duration;
+
+use reqwest::StatusCode;
+use reqwest::header::{CONTENT_TYPE, HeaderValue};
+use serde::Serialize;
+use serde_json::value::RawValue;
+use tokio::time::{self, Instant};
+use uuid::Uuid;
+
+use super::{print_placed, text_of, watch};
+use crate::cli::client::{BaseUrl, Refused, TargetArgs};
+use crate::cli::exit::UsageError;
+use crate::cli::print;
+use crate::support::backoff::Backoff;
+
+pub(super) const EXAMPLES: &str = "\
+Examples:
+  zonewire order place SOL USDC 1.5
+  zonewire order place SOL USDC 1.5 --slippage 0.005 --metadata '{\"desk\":\"east\"}' --watch
+  zonewire order place SOL USDC 1.5 --idempotency-key invoice-4711
+
+The request carries an Idempotency-Key, a random one if none is given, so that sending it again \
+places nothing twice. It is sent again for up to half a minute when an answer is lost or the \
+gateway is busy.";
+
+/// Arguments of `order place`.
+#[derive(Debug, clap::Args)]
+pub(super) struct PlaceArgs {
+    /// What is given, such as SOL
+    token_in: String,
+    /// What is wanted for it, such as USDC
+    token_out: String,
+    /// How much of TOKEN_IN
+    #[arg(allow_negative_numbers = true)]
+    amount: Number,
+    /// How much worse than quoted the price may be: 0.01 is one percent
+    #[arg(long, value_name = "PART", default_value = "0.01", allow_negative_numbers = true)]
+    slippage: Number,
+    /// A JSON object that goes with the order
+    #[arg(long, value_name = "JSON")]
+    metadata: Option<Object>,
+    /// Names the order for you: the same key places it once
+    #[arg(long, value_name = "KEY")]
+    idempotency_key: Option<String>,
+    /// Then show how it gets on, as `order watch` does
+    #[arg(long)]
+    watch: bool,
+    /// The gateway's answer as JSON, and with --watch its messages, one per line
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    target: TargetArgs,
+}
+
+/// A number with the digits as they were typed.
+#[derive(Debug, Clone, Serialize)]
+struct Number(Box<RawValue>);
+
+impl FromStr for Number {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        const FORM: &str = "expected a number such as 1.5";
+        let is_number = text.starts_with(|c: char| c == '-' || c.is_ascii_digit());
+        match RawValue::from_string(text.to_owned()) {
+            Ok(number) if is_number => Ok(Self(number)),
+            _ => Err(FORM),
+        }
+    }
+}
+
+/// A JSON object.
+#[derive(Debug, Clone, Serialize)]
+struct Object(serde_json::Map<String, serde_json::Value>);
+
+impl FromStr for Object {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let object = serde_json::from_str(text).map(Self);
+        object.map_err(|error| format!("expected a JSON object such as {{\"desk\":\"east\"}}: {error}"))
+    }
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Body<'a> {
+    token_in: &'a str,
+    token_out: &'a str,
+    amount: &'a Number,
+    slippage: &'a Number,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    metadata: Option<&'a Object>,
+}
+
+/// How long the request is sent again.
+const TRY_FOR: Duration = Duration::from_secs(30);
+/// How long one answer may take.
+const ANSWER_WITHIN: Duration = Duration::from_secs(10);
+const BACKOFF: Backoff = Backoff {
+    first: Duration::from_millis(250),
+    max: Duration::from_secs(4),
+    jitter: Duration::from_millis(250),
+};
+
+pub(super) async fn run(args: PlaceArgs) -> anyhow::Result<()> {
+    let base = &args.target.url;
+    let body = Body {
+        token_in: &args.token_in,
+        token_out: &args.token_out,
+        amount: &args.amount,
+        slippage: &args.slippage,
+        metadata: args.metadata.as_ref(),
+    };
+    let body = serde_json::to_string(&body)?;
+    let key = args.idempotency_key.unwrap_or_else(|| Uuid::new_v4().to_string());
+    let text = place(base, &body, &key).await?;
+    let order = print_placed(&text, args.json)?;
+    if args.watch { watch::watch(base, order, args.json).await } else { Ok(()) }
+}
+
+/// Sends the order until there is an answer that says what became of it.
+async fn place(base: &BaseUrl, body: &str, key: &str) -> anyhow::Result<String> {
+    let header = HeaderValue::from_str(key)
+        .map_err(|_| UsageError("an idempotency key consists of visible ASCII characters".to_owned()))?;
+    let (http, deadline) = (base.http()?, Instant::now() + TRY_FOR);
+    let (mut attempt, mut is_there, mut is_unsure) = (0, false, false);
+    loop {
+        attempt += 1;
+        let request = http
+            .post(base.endpoint("api/orders/execute"))
+            .header(CONTENT_TYPE, "application/json")
+            .header("idempotency-key", &header)
+            .timeout(ANSWER_WITHIN)
+            .body(body.to_owned());
+        let error = match text_of(request.send().await, base).await {
+            Ok(text) => return Ok(text),
+            Err(error) => error,
+        };
+        let fault = Fault::of(&error);
+        is_there |= !matches!(fault, Fault::Absent);
+        is_unsure |= matches!(fault, Fault::Unsure { .. });
+        let wait = fault.wait(attempt, is_there, rand::random());
+        match wait.filter(|wait| Instant::now() + *wait < deadline) {
+            Some(wait) => {
+                print::say(&format!("{error:#}; trying again in {:.1} s", wait.as_secs_f64()));
+                time::sleep(wait).await;
+            }
+            None if is_unsure => {
+                return Err(error.context(format!(
+                    "it is not known whether the order was placed; with --idempotency-key {key} it can \
+                     be placed again and will not be there twice"
+                )));
+            }
+            None => return Err(error),
+        }
+    }
+}
+
+/// What a failed request says about the order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fault {
+    /// Nobody was there to take it.
+    Absent,
+    /// The gateway did not take it, and will not.
+    Final,
+    /// The gateway did not take it now.
+    Busy { retry_after: Option<Duration> },
+    /// It may have been taken.
+    Unsure { retry_after: Option<Duration> },
+}
+
+impl Fault {
+    fn of(error: &anyhow::Error) -> Self {
+        if let Some(refused) = error.downcast_ref::<Refused>() {
+            let retry_after = refused.retry_after;
+            return match refused.status {
+                StatusCode::TOO_MANY_REQUESTS => Self::Busy { retry_after },
+                StatusCode::SERVICE_UNAVAILABLE if refused.code() == "queue_full" => {
+                    Self::Busy { retry_after }
+                }
+                status if status.is_server_error() => Self::Unsure { retry_after },
+                StatusCode::REQUEST_TIMEOUT => Self::Unsure { retry_after },
+                _ => Self::Final,
+            };
+        }
+        match error.downcast_ref::<reqwest::Error>() {
+            Some(error) if error.is_connect() => Self::Absent,
+            Some(error) if error.is_builder() => Self::Final,
+            _ => Self::Unsure { retry_after: None },
+        }
+    }
+
+    /// How long to wait before the request is sent again; `None` when that cannot help. A gateway
+    /// that was there (`is_there`) may come back; one that never was is more likely a wrong address.
+    fn wait(self, attempt: u32, is_there: bool, random: f64) -> Option<Duration> {
+        let backoff = BACKOFF.wait(attempt, random);
+        match self {
+            Self::Final => None,
+            Self::Absent => is_there.then_some(backoff),
+            Self::Busy { retry_after } | Self::Unsure { retry_after } => {
+                Some(backoff.max(retry_after.unwrap_or_default()))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_number_keeps_its_digits() {
+        for text in ["1.50", "0.1234567890123456789", "-3", "1e3"] {
+            let number: Number = text.parse().unwrap();
+            assert_eq!(serde_json::to_string(&number).unwrap(), text);
+        }
+        for text in ["", "x", "1.", ".5", "+1", "{}", "\"1\"", "true", "1 2", "NaN"] {
+            assert!(text.parse::<Number>().is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn the_body_is_what_was_asked_for() {
+        let (amount, slippage) = ("1.50".parse().unwrap(), "0.01".parse().unwrap());
+        let metadata: Object = r#"{"desk":"east"}"#.parse().unwrap();
+        let mut body =
+            Body { token_in: "SOL", token_out: "USDC", amount: &amount, slippage: &slippage, metadata: None };
+        let plain = r#"{"tokenIn":"SOL","tokenOut":"USDC","amount":1.50,"slippage":0.01}"#;
+        assert_eq!(serde_json::to_string(&body).unwrap(), plain);
+        body.metadata = Some(&metadata);
+        assert!(serde_json::to_string(&body).unwrap().ends_with(r#","metadata":{"desk":"east"}}"#));
+        assert!("[]".parse::<Object>().is_err());
+    }
+
+    #[test]
+    fn only_what_may_yet_succeed_is_sent_again() {
+        let second = Duration::from_secs(1);
+        let (busy, asked) = (Fault::Busy { retry_after: None }, Fault::Busy { retry_after: Some(second) });
+        assert_eq!(busy.wait(1, true, 0.0), Some(BACKOFF.first));
+        assert_eq!(asked.wait(1, true, 0.0), Some(second));
+        assert_eq!(asked.wait(4, true, 0.0), Some(2 * second));
+        assert_eq!(Fault::Unsure { retry_after: None }.wait(1, true, 0.0), Some(BACKOFF.first));
+        assert_eq!(Fault::Absent.wait(1, false, 0.0), None);
+        assert_eq!(Fault::Absent.wait(1, true, 0.0), Some(BACKOFF.first));
+        assert_eq!(Fault::Final.wait(1, true, 0.0), None);
+    }
+}

@@ -1,0 +1,250 @@
+//! `order watch`: an order's updates as they come, through reconnects, until it ends.
+
+use std::io::{self, IsTerminal as _};
+use std::time::Duration;
+
+use anyhow::{Context as _, anyhow, bail};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+use super::{View, text_of};
+use crate::cli::client::{BaseUrl, Refused, TargetArgs};
+use crate::cli::follow::{self, Door, Ended, Follow, Output, Until};
+use crate::cli::print;
+use crate::model::{ChannelName, EntryKind, OrderId};
+
+pub(super) const EXAMPLES: &str = "\
+Examples:
+  zonewire order watch 6f1c1c1e-0b5e-4b1e-9d3e-0a6f4b6f2a11
+  zonewire order watch 6f1c1c1e-0b5e-4b1e-9d3e-0a6f4b6f2a11 --json | jq .type
+
+A bar on a terminal, else one line per update, from the first that is kept. All else goes to \
+stderr. After a lost connection it comes back by itself, five times at the most, and goes on \
+where it was; what is missing is said. Ends with 0 when the order was confirmed, and with 1 when it \
+failed or could not be followed to its end. The order need not exist yet.";
+
+/// Arguments of `order watch`.
+#[derive(Debug, clap::Args)]
+pub(super) struct WatchArgs {
+    /// The order
+    #[arg(value_name = "ORDER_ID")]
+    order: OrderId,
+    /// The updates as they come, one JSON object per line
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    target: TargetArgs,
+}
+
+pub(super) async fn run(args: WatchArgs) -> anyhow::Result<()> {
+    watch(&args.target.url, args.order, args.json).await
+}
+
+/// Shows an order's updates until it ends. An error when it failed.
+pub(super) async fn watch(base: &BaseUrl, order: OrderId, is_json: bool) -> anyhow::Result<()> {
+    match look(base, order).await {
+        Ok(None) => print::say(&format!("order {order} is not known yet; waiting for it")),
+        Ok(Some(view)) if view.is_ended() && !view.updates.iter().any(is_terminal) => {
+            print::say("its updates are no longer kept");
+            return outcome(order, &view.status, view.last_update.get("error"));
+        }
+        // The stream tells, or says that there is no gateway.
+        Ok(Some(_)) | Err(_) => {}
+    }
+    let mut follow = Follow::new([(ChannelName::order(order), None)], Until::Terminal);
+    let mut screen = Screen::new(is_json);
+    let ended = follow::run(base, Door::Order(order), &mut follow, &mut screen).await;
+    if let Mode::Bar(bar) = &screen.mode {
+        bar.finish_and_clear();
+        if let (Ok(Ended::Enough), Some(update)) = (&ended, &screen.last) {
+            print::line(&update.line())?;
+        }
+    }
+    match (ended?, screen.last) {
+        (Ended::Enough, Some(update)) => outcome(order, &update.field("type"), update.0.get("error")),
+        (Ended::Enough, None) => bail!("order {order} ended with an update that is not an object"),
+        // It ended, and the update that says how is gone; or an operator closed the stream.
+        (Ended::Closed(why), _) => match look(base, order).await? {
+            Some(view) if view.is_ended() => outcome(order, &view.status, view.last_update.get("error")),
+            _ => bail!("{why}, and order {order} has not ended"),
+        },
+    }
+}
+
+/// How long a look at the order may take; the stream is what counts.
+const LOOK_WITHIN: Duration = Duration::from_secs(5);
+
+/// The order as it stands; `None` when the gateway knows none of this id.
+async fn look(base: &BaseUrl, order: OrderId) -> anyhow::Result<Option<View>> {
+    let request = base.http()?.get(base.endpoint(&format!("api/orders/{order}")));
+    match text_of(request.timeout(LOOK_WITHIN).send().await, base).await {
+        Ok(text) => Ok(Some(serde_json::from_str(&text).context("the answer is not an order")?)),
+        Err(error) => match error.downcast_ref::<Refused>() {
+            Some(refused) if refused.code() == "unknown_order" => Ok(None),
+            _ => Err(error),
+        },
+    }
+}
+
+impl View {
+    fn is_ended(&self) -> bool {
+        is_end(&self.status)
+    }
+}
+
+fn is_end(stage: &str) -> bool {
+    stage.parse().is_ok_and(EntryKind::is_terminal)
+}
+
+fn is_terminal(update: &Value) -> bool {
+    update["type"].as_str().is_some_and(is_end)
+}
+
+/// How an order that ended in this stage counts.
+fn outcome(order: OrderId, stage: &str, error: Option<&Value>) -> anyhow::Result<()> {
+    match (stage, error) {
+        ("confirmed", _) => Ok(()),
+        (_, Some(error)) => Err(anyhow!("order {order} failed: {}", error_text(error))),
+        (_, None) => Err(anyhow!("order {order} failed")),
+    }
+}
+
+/// `the price moved too far (slippage_exceeded)`
+fn error_text(error: &Value) -> String {
+    match (&error["message"], &error["code"]) {
+        (Value::String(_), Value::String(_)) => {
+            format!("{} ({})", print::plain(&error["message"]), print::plain(&error["code"]))
+        }
+        _ => print::plain(error),
+    }
+}
+
+/// An update's fields.
+#[derive(Debug, Deserialize)]
+#[serde(transparent)]
+struct Update(Map<String, Value>);
+
+impl Update {
+    fn field(&self, name: &str) -> String {
+        self.0.get(name).map(print::plain).unwrap_or_default()
+    }
+
+    /// Which of how many attempts, what was said, and what came of it.
+    fn words(&self) -> String {
+        let mut words = Vec::new();
+        match (self.field("attempt"), self.field("maxAttempts")) {
+            (attempt, _) if attempt.is_empty() => {}
+            (attempt, most) if most.is_empty() => words.push(format!("attempt {attempt}")),
+            (attempt, most) => words.push(format!("attempt {attempt} of {most}")),
+        }
+        words.extend(Some(self.field("message")).filter(|message| !message.is_empty()));
+        words.extend(self.0.get("error").map(error_text));
+        for name in ["dex", "txHash"] {
+            words.extend(self.0.get(name).map(|value| format!("{name}={}", print::plain(value))));
+        }
+        words.join("  ")
+    }
+
+    fn line(&self) -> String {
+        let (time, stage) = (print::seconds(&self.field("timestamp")), self.field("type"));
+        format!("{time:19}  {stage:9}  {:>3} %  {}", self.field("progress"), self.words())
+    }
+}
+
+/// What the user sees.
+struct Screen {
+    mode: Mode,
+    last: Option<Update>,
+}
+
+enum Mode {
+    /// Messages as they come.
+    Json,
+    /// A line for each update.
+    Lines,
+    /// One bar, on a terminal.
+    Bar(ProgressBar),
+}
+
+impl Screen {
+    fn new(is_json: bool) -> Self {
+        let mode = match (is_json, io::stdout().is_terminal()) {
+            (true, _) => Mode::Json,
+            (false, true) => Mode::Bar(bar()),
+            (false, false) => Mode::Lines,
+        };
+        Self { mode, last: None }
+    }
+}
+
+fn bar() -> ProgressBar {
+    let bar = ProgressBar::with_draw_target(Some(100), ProgressDrawTarget::stdout()).with_prefix("waiting");
+    // The form is good; if not, the library's own will do.
+    match ProgressStyle::with_template("{prefix:9} {bar:20} {pos:>3} %  {wide_msg}") {
+        Ok(style) => bar.with_style(style),
+        Err(_) => bar,
+    }
+}
+
+impl Output for Screen {
+    fn entry(&mut self, text: &str) -> io::Result<()> {
+        let update = serde_json::from_str::<Update>(text).ok();
+        match (&self.mode, &update) {
+            (Mode::Json, _) | (_, None) => print::line(text)?,
+            (Mode::Lines, Some(update)) => print::line(&update.line())?,
+            (Mode::Bar(bar), Some(update)) => {
+                bar.set_prefix(update.field("type"));
+                bar.set_message(update.words());
+                bar.set_position(update.0.get("progress").and_then(Value::as_u64).unwrap_or_default());
+            }
+        }
+        self.last = update;
+        Ok(())
+    }
+
+    fn say(&mut self, text: &str) {
+        match &self.mode {
+            Mode::Bar(bar) => bar.suspend(|| print::say(text)),
+            Mode::Json | Mode::Lines => print::say(text),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn line(update: &Value) -> String {
+        serde_json::from_value::<Update>(update.clone()).unwrap().line()
+    }
+
+    #[test]
+    fn an_update_is_one_line() {
+        let update = json!({
+            "type": "routing", "timestamp": "2026-11-21T05:00:00.123Z", "progress": 10,
+            "message": "looking for\u{1b}[2J a venue", "attempt": 2, "maxAttempts": 3, "run": 1
+        });
+        assert_eq!(
+            line(&update),
+            "2026-11-21 05:00:00  routing     10 %  attempt 2 of 3  looking for\u{fffd}[2J a venue"
+        );
+        let update = json!({
+            "type": "failed", "timestamp": "2026-11-21T05:00:00Z", "progress": 0,
+            "error": {"code": "cancelled", "message": "it was cancelled"}
+        });
+        assert_eq!(line(&update), "2026-11-21 05:00:00  failed       0 %  it was cancelled (cancelled)");
+    }
+
+    #[test]
+    fn only_a_confirmed_order_is_a_success() {
+        let order = OrderId::random();
+        assert!(outcome(order, "confirmed", None).is_ok());
+        let error = json!({"code": "x", "message": "the price moved"});
+        let text = outcome(order, "failed", Some(&error)).unwrap_err().to_string();
+        assert_eq!(text, format!("order {order} failed: the price moved (x)"));
+        assert!(outcome(order, "failed", None).is_err());
+    }
+}

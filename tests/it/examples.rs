@@ -1,0 +1,267 @@
+//! `docs/examples`: each of them, run for real.
+
+use serde_json::{Value, json};
+use tokio::process::Command;
+
+use crate::support::gateway::Running;
+use crate::support::orders::{
+    base, check_whole, external, new_order, paper, place, place_this, post_json, swap, until_ended,
+    until_status, update,
+};
+use crate::support::program::{Program, run};
+use crate::support::proxy::Proxy;
+use crate::support::tools::Examples;
+
+const CLIENTS: [&str; 2] = ["order-client.mjs", "order_client.py"];
+const WORKERS: [&str; 2] = ["worker.py", "worker.mjs"];
+
+// Clients
+
+#[tokio::test(flavor = "multi_thread")]
+async fn clients_see_an_order_through() {
+    let Some(examples) = Examples::find() else { return };
+    let gateway = Running::start(paper()).await;
+    for client in CLIENTS {
+        let end = run(examples.command(client, &base(&gateway)).args(["SOL", "USDC", "1.5"])).await;
+        assert_eq!(end.code, Some(0), "{client}: {end:?}");
+        let updates = end.json_lines();
+        let mut stages = check_whole(&updates, "confirmed");
+        stages.dedup();
+        assert_eq!(stages, ["routing", "building", "submitted", "confirmed"], "{client}");
+    }
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn clients_come_back_after_a_lost_connection_and_miss_nothing() {
+    let Some(examples) = Examples::find() else { return };
+    let gateway = Running::start(paper()).await;
+    for (client, last) in CLIENTS.into_iter().zip(["confirmed", "failed"]) {
+        let proxy = Proxy::start(gateway.address).await;
+        let order = new_order();
+        let step = async |kind: &str, progress: u8| {
+            let step = json!({"type": kind, "progress": progress, "attempt": 1});
+            update(gateway.address, &order, step).await;
+        };
+        step("routing", 10).await;
+        let mut program = Program::start(examples.command(client, &proxy.url()).arg(&order));
+        let mut seen = vec![program.json().await];
+        step("routing", 30).await;
+        seen.push(program.json().await);
+        proxy.cut();
+        step("building", 50).await;
+        step("submitted", 75).await;
+        seen.push(program.json().await);
+        seen.push(program.json().await);
+        let error = json!({"code": "no_liquidity", "message": "no pool has enough"});
+        update(gateway.address, &order, json!({"type": last, "attempt": 1, "error": error})).await;
+        let end = program.ended().await;
+        assert_eq!(end.code, Some(i32::from(last == "failed")), "{client}: {end:?}");
+        assert!(end.stderr.contains("trying again"), "{client}: {end:?}");
+        seen.extend(end.json_lines());
+        assert_eq!(
+            check_whole(&seen, last),
+            ["routing", "routing", "building", "submitted", last],
+            "{client}"
+        );
+    }
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn clients_say_what_is_wrong_with_an_order() {
+    let Some(examples) = Examples::find() else { return };
+    let gateway = Running::start(paper()).await;
+    for client in CLIENTS {
+        let end = run(examples.command(client, &base(&gateway)).args(["SOL", "USDC", "0"])).await;
+        assert_eq!((end.code, end.stdout.as_str()), (Some(1), ""), "{client}: {end:?}");
+        assert!(end.stderr.contains("invalid_order") && end.stderr.contains("amount"), "{client}: {end:?}");
+        let end = run(examples.command(client, &base(&gateway)).arg("17")).await;
+        assert_eq!(end.code, Some(1), "{client}: {end:?}");
+        assert!(end.stderr.contains("400"), "{client}: {end:?}");
+    }
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_walk_through_is_as_it_says() {
+    let Some(examples) = Examples::find() else { return };
+    let gateway = Running::start(paper()).await;
+    let end = run(&mut examples.command("orders.sh", &base(&gateway))).await;
+    assert_eq!(end.code, Some(0), "{end:?}");
+    assert!(end.stdout.ends_with("all as expected\n"), "{end:?}");
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_postman_collection_passes_its_own_tests() {
+    let Some(examples) = Examples::find() else { return };
+    let gateway = Running::start(paper()).await;
+    let end = run(&mut examples.newman("orders.postman_collection.json", &base(&gateway))).await;
+    assert_eq!(end.code, Some(0), "{end:?}");
+    assert!(end.stdout.contains("✓  confirmed, by stages in order"), "{end:?}");
+    gateway.stop().await;
+}
+
+// Workers
+
+/// A worker whose stages take this long, in milliseconds.
+fn worker(examples: &Examples, name: &str, gateway: &Running, work_ms: u32) -> Command {
+    let mut command = examples.command(name, &base(gateway));
+    command.args(["--lease-ms", "1000", "--work-ms", &work_ms.to_string()]);
+    command
+}
+
+/// Longer than any test takes: such a worker stays where it is.
+const FOR_EVER: u32 = 600_000;
+
+async fn stop(worker: Program) {
+    worker.signal("-TERM").await;
+    let end = worker.ended().await;
+    assert_eq!(end.code, Some(0), "{end:?}");
+    assert!(end.stdout.ends_with("stopped\n"), "{end:?}");
+}
+
+fn updates(view: &Value) -> &[Value] {
+    view["updates"].as_array().unwrap()
+}
+
+/// Runs a test for each kind of worker, and another that takes over from it; both at once.
+async fn for_each_worker(test: impl AsyncFn(&Examples, &str, &str)) {
+    let Some(examples) = Examples::find() else { return };
+    let [one, other] = WORKERS;
+    tokio::join!(test(&examples, one, other), test(&examples, other, one));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn workers_carry_orders_out() {
+    for_each_worker(async |examples, name, _| {
+        let gateway = Running::start(external()).await;
+        let worker = Program::start(&mut worker(examples, name, &gateway, 1));
+        let orders = [place(gateway.address).await, place(gateway.address).await];
+        let mut too_large = swap();
+        too_large["amount"] = json!(2e6);
+        let too_large = place_this(gateway.address, &too_large).await;
+        for order in &orders {
+            let view = until_ended(gateway.address, order).await;
+            let stages = check_whole(updates(&view), "confirmed");
+            assert_eq!(stages, ["routing", "building", "submitted", "confirmed"]);
+            assert!(updates(&view)[3]["txHash"].as_str().unwrap().starts_with("0x"), "{view}");
+            assert!(updates(&view)[0]["executor"].as_str().unwrap().starts_with(name), "{view}");
+        }
+        let view = until_ended(gateway.address, &too_large).await;
+        check_whole(updates(&view), "failed");
+        assert_eq!(view["lastUpdate"]["error"]["code"], "too_large");
+        stop(worker).await;
+        gateway.stop().await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_at_work_is_told_that_its_order_was_cancelled() {
+    for_each_worker(async |examples, name, _| {
+        let gateway = Running::start(external()).await;
+        let mut worker = Program::start(&mut worker(examples, name, &gateway, FOR_EVER));
+        let order = place(gateway.address).await;
+        until_status(gateway.address, &order, "routing").await;
+        let answer = post_json(gateway.address, &format!("/api/orders/{order}/cancel"), &json!({})).await;
+        assert_eq!(answer.status, 202, "{answer:?}");
+        let view = until_ended(gateway.address, &order).await;
+        check_whole(updates(&view), "failed");
+        assert_eq!(view["lastUpdate"]["error"]["code"], "cancelled");
+        worker.until("cancelled while it was carried out").await;
+        stop(worker).await;
+        gateway.stop().await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_keeps_its_order_for_longer_than_one_lease() {
+    for_each_worker(async |examples, name, rival| {
+        let gateway = Running::start(external()).await;
+        let mut long = examples.command(name, &base(&gateway));
+        let long = Program::start(long.args(["--lease-ms", "3000", "--work-ms", "1500"]));
+        let order = place(gateway.address).await;
+        until_status(gateway.address, &order, "routing").await;
+        let rival = Program::start(&mut worker(examples, rival, &gateway, 1));
+        let view = until_ended(gateway.address, &order).await;
+        check_whole(updates(&view), "confirmed");
+        for update in updates(&view) {
+            assert_eq!(update["run"], 1, "{view}");
+            assert!(update["executor"].as_str().unwrap().starts_with(name), "{view}");
+        }
+        tokio::join!(stop(long), stop(rival));
+        gateway.stop().await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_order_whose_worker_is_killed_is_ended_once_by_another() {
+    for_each_worker(async |examples, name, other| {
+        let gateway = Running::start(external()).await;
+        let killed = Program::start(&mut worker(examples, name, &gateway, FOR_EVER));
+        let order = place(gateway.address).await;
+        until_status(gateway.address, &order, "routing").await;
+        killed.signal("-KILL").await;
+        assert_eq!(killed.ended().await.code, None);
+        let other = Program::start(&mut worker(examples, other, &gateway, 1));
+        let view = until_ended(gateway.address, &order).await;
+        check_whole(updates(&view), "confirmed");
+        for field in ["run", "attempt"] {
+            let numbers: Vec<&Value> = updates(&view).iter().map(|update| &update[field]).collect();
+            assert_eq!(numbers, [1, 2, 2, 2, 2], "{field}");
+        }
+        stop(other).await;
+        gateway.stop().await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_was_away_too_long_drops_its_order_and_goes_on() {
+    for_each_worker(async |examples, name, other| {
+        let gateway = Running::start(external()).await;
+        let mut away = Program::start(&mut worker(examples, name, &gateway, FOR_EVER));
+        let order = place(gateway.address).await;
+        until_status(gateway.address, &order, "routing").await;
+        away.signal("-STOP").await;
+        let other = Program::start(&mut worker(examples, other, &gateway, 1));
+        let view = until_ended(gateway.address, &order).await;
+        stop(other).await;
+        away.signal("-CONT").await;
+        away.until("dropped: 409 lease_lost").await;
+        let after = until_ended(gateway.address, &order).await;
+        assert_eq!(after["updates"], view["updates"]);
+        check_whole(updates(&after), "confirmed");
+        stop(away).await;
+        gateway.stop().await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_waits_for_its_gateway_and_gives_up_where_it_is_not_wanted() {
+    for_each_worker(async |examples, name, _| {
+        // A gateway that carries its orders out by itself.
+        let gateway = Running::start(paper()).await;
+        let end = run(&mut worker(examples, name, &gateway, 1)).await;
+        assert_eq!(end.code, Some(1), "{name}: {end:?}");
+        assert!(end.stderr.contains("error: 409"), "{name}: {end:?}");
+        gateway.stop().await;
+
+        let proxy = Proxy::to_nowhere().await;
+        let mut early = examples.command(name, &proxy.url());
+        let mut early = Program::start(early.args(["--work-ms", "1"]));
+        early.until("trying again").await;
+        let gateway = Running::start(external()).await;
+        proxy.lead_to(gateway.address);
+        let order = place(gateway.address).await;
+        until_status(gateway.address, &order, "confirmed").await;
+        stop(early).await;
+        gateway.stop().await;
+    })
+    .await;
+}

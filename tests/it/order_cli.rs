@@ -1,0 +1,368 @@
+//! `zonewire order …`, the program as its users run it.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex};
+
+use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
+
+use crate::support::eventually::eventually;
+use crate::support::gateway::{Running, request, until_stat};
+use crate::support::orders::{
+    base, check_whole, external, new_order, paper, place, place_this, post_json, swap, until_status, update,
+};
+use crate::support::program::{End, Program, command, run, zonewire};
+use crate::support::proxy::Proxy;
+use crate::support::tools::Examples;
+
+/// `zonewire order <args>` against a gateway.
+async fn order(args: &[&str], url: &str) -> End {
+    run(zonewire(&["order"]).args(args).args(["--url", url])).await
+}
+
+fn watch(order: &str, url: &str) -> Program {
+    Program::start(&mut zonewire(&["order", "watch", order, "--json", "--url", url]))
+}
+
+/// An update of an order that is carried out elsewhere.
+fn step(kind: &str, progress: u8) -> Value {
+    json!({"type": kind, "progress": progress, "attempt": 1})
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn place_prints_the_id_and_the_same_key_places_once() {
+    let gateway = Running::start(paper()).await;
+    let url = base(&gateway);
+    let args = ["place", "SOL", "USDC", "1.50", "--idempotency-key", "k", "--metadata", r#"{"desk":"east"}"#];
+    let first = order(&args, &url).await;
+    assert_eq!((first.code, first.stderr.as_str()), (Some(0), ""), "{first:?}");
+    let id = first.stdout.trim_end();
+    let again = order(&[&args[..], &["--json"]].concat(), &url).await;
+    assert_eq!(again.json_lines()[0]["orderId"], id, "{again:?}");
+    let without = ["place", "SOL", "USDC", "1.50"];
+    assert_ne!(order(&without, &url).await.stdout, order(&without, &url).await.stdout);
+
+    let view = until_status(gateway.address, id, "confirmed").await;
+    assert_eq!(view["order"]["metadata"], json!({"desk": "east"}));
+    let raw = request(gateway.address, "GET", &format!("/api/orders/{id}"), &[], b"").await.body;
+    assert!(raw.contains(r#""amount":1.50,"slippage":0.01"#), "{raw}");
+
+    let conflict = order(&["place", "SOL", "USDC", "2", "--idempotency-key", "k"], &url).await;
+    assert_eq!(conflict.code, Some(1));
+    assert!(conflict.stderr.contains("idempotency_conflict"), "{conflict:?}");
+    let invalid = order(&["place", "SOL", "SOL", "-2", "--slippage", "3"], &url).await;
+    assert_eq!(invalid.code, Some(1));
+    for part in ["amount: ", "slippage: ", "tokenOut: ", "(invalid_order)"] {
+        assert!(invalid.stderr.contains(part), "{invalid:?}");
+    }
+    gateway.stop().await;
+}
+
+#[tokio::test]
+async fn what_cannot_be_an_order_is_bad_usage() {
+    for args in [
+        &["place", "SOL", "USDC", "much"][..],
+        &["place", "SOL", "USDC", "1", "--metadata", "[]"],
+        &["place", "SOL", "USDC", "1", "--idempotency-key", "a\nb"],
+        &["watch", "17"],
+        &["cancel"],
+        &["list", "--after", "x"],
+        &["dance"],
+    ] {
+        let end = order(args, "http://127.0.0.1:9").await;
+        assert_eq!(end.code, Some(64), "{args:?}: {end:?}");
+    }
+}
+
+#[tokio::test]
+async fn no_gateway_is_said_at_once() {
+    let port = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
+    for args in [&["place", "SOL", "USDC", "1"][..], &["list"], &["cancel", &new_order()], &["dead-letters"]]
+    {
+        let end = order(args, &format!("http://127.0.0.1:{port}")).await;
+        assert_eq!((end.code, end.stdout.as_str()), (Some(1), ""), "{end:?}");
+        assert!(end.stderr.contains("no gateway answers at"), "{end:?}");
+        assert!(!end.stderr.contains("trying again"), "{end:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn place_and_watch_goes_to_the_end() {
+    let gateway = Running::start(paper()).await;
+    let url = base(&gateway);
+    let end = order(&["place", "SOL", "USDC", "1.5", "--watch"], &url).await;
+    assert_eq!(end.code, Some(0), "{end:?}");
+    let lines: Vec<&str> = end.stdout.lines().collect();
+    assert_eq!(lines[0].len(), 36, "{end:?}");
+    assert!(lines[1].contains("  routing     10 %  attempt 1 of 3  "), "{end:?}");
+    assert!(lines.last().unwrap().contains("  confirmed  100 %  attempt 1 of 3  "), "{end:?}");
+    assert!(lines.last().unwrap().contains("txHash="), "{end:?}");
+
+    // All of it is there for who comes later.
+    let later = run(&mut zonewire(&["order", "watch", lines[0], "--json", "--url", &url])).await;
+    assert_eq!(later.code, Some(0), "{later:?}");
+    check_whole(&later.json_lines(), "confirmed");
+    assert_eq!(later.json_lines().len(), lines.len() - 1);
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn watch_comes_back_and_prints_each_update_once() {
+    let gateway = Running::start(paper()).await;
+    let proxy = Proxy::start(gateway.address).await;
+    let order = new_order();
+    let mut watch = watch(&order, &proxy.url());
+    until_stat(&gateway, "/connections/open", 1).await;
+    update(gateway.address, &order, step("routing", 10)).await;
+    let mut seen = vec![watch.json().await];
+    proxy.cut();
+    update(gateway.address, &order, step("building", 50)).await;
+    seen.push(watch.json().await);
+    update(gateway.address, &order, step("building", 70)).await;
+    seen.push(watch.json().await);
+    update(gateway.address, &order, json!({"type": "confirmed", "attempt": 1})).await;
+    let end = watch.ended().await;
+    assert_eq!(end.code, Some(0), "{end:?}");
+    for part in ["is not known yet; waiting for it", "trying again in", "(attempt 1 of 5)"] {
+        assert!(end.stderr.contains(part), "{part:?}: {end:?}");
+    }
+    seen.extend(end.json_lines());
+    assert_eq!(check_whole(&seen, "confirmed"), ["routing", "building", "building", "confirmed"]);
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn watch_says_what_is_missing() {
+    let mut config = paper();
+    config.storage.retention.orders.updates = 2;
+    let gateway = Running::start(config).await;
+    let proxy = Proxy::start(gateway.address).await;
+    let order = new_order();
+    update(gateway.address, &order, step("routing", 10)).await;
+    let mut watch = watch(&order, &proxy.url());
+    watch.json().await;
+    proxy.cut();
+    for progress in 11..=15 {
+        update(gateway.address, &order, step("routing", progress)).await;
+    }
+    assert_eq!(watch.json().await["progress"], 14);
+    assert_eq!(watch.json().await["progress"], 15);
+    let error = json!({"code": "no_liquidity", "message": "no pool has enough"});
+    update(gateway.address, &order, json!({"type": "failed", "attempt": 1, "error": error})).await;
+    let end = watch.ended().await;
+    assert_eq!(end.code, Some(1), "{end:?}");
+    assert!(end.stderr.contains("3 entries are missing here"), "{end:?}");
+    let said = format!("error: order {order} failed: no pool has enough (no_liquidity)");
+    assert!(end.stderr.contains(&said), "{end:?}");
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_order_whose_updates_are_no_longer_kept_still_has_its_outcome() {
+    let mut config = paper();
+    config.storage.retention.orders.age_s = 1;
+    let gateway = Running::start(config).await;
+    let url = base(&gateway);
+    let order = new_order();
+    update(gateway.address, &order, json!({"type": "failed", "error": {"code": "x", "message": "y"}})).await;
+    eventually("the updates are gone", async || {
+        let answer = request(gateway.address, "GET", &format!("/api/orders/{order}"), &[], b"").await;
+        (answer.json()["updates"] == json!([])).then_some(())
+    })
+    .await;
+    let end = run(&mut zonewire(&["order", "watch", &order, "--url", &url])).await;
+    assert_eq!((end.code, end.stdout.as_str()), (Some(1), ""), "{end:?}");
+    assert!(end.stderr.contains("no longer kept") && end.stderr.contains("failed: y (x)"), "{end:?}");
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_terminal_gets_a_bar() {
+    // Python has the terminal that a pipe is not.
+    let Some(examples) = Examples::find() else { return };
+    let gateway = Running::start(paper()).await;
+    let code = "import os, pty, sys; sys.exit(os.waitstatus_to_exitcode(pty.spawn(sys.argv[1:])))";
+    let mut command = command(examples.python());
+    command.env("TERM", "xterm").args(["-c", code, env!("CARGO_BIN_EXE_zonewire")]);
+    command.args(["order", "place", "SOL", "USDC", "1.5", "--watch", "--url", &base(&gateway)]);
+    let end = run(&mut command).await;
+    assert_eq!(end.code, Some(0), "{end:?}");
+    // It goes back over itself, and in the end gives way to what happened.
+    assert!(end.stdout.contains("\u{1b}["), "{end:?}");
+    assert!(end.stdout.contains("█"), "{end:?}");
+    assert!(end.stdout.lines().last().unwrap().contains("confirmed  100 %  attempt 1 of 3"), "{end:?}");
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn orders_are_listed_the_newest_first_and_in_pages() {
+    let gateway = Running::start(paper()).await;
+    let url = base(&gateway);
+    let mut placed = Vec::new();
+    for amount in [1.5, 2.5, 3.5] {
+        let mut order = swap();
+        order["amount"] = json!(amount);
+        placed.push(place_this(gateway.address, &order).await);
+        until_status(gateway.address, placed.last().unwrap(), "confirmed").await;
+    }
+    placed.reverse();
+    let all = order(&["list"], &url).await;
+    assert_eq!((all.code, all.stderr.as_str()), (Some(0), ""), "{all:?}");
+    let ids: Vec<&str> = all.stdout.lines().map(|line| &line[..36]).collect();
+    assert_eq!(ids, placed);
+    assert!(all.stdout.lines().next().unwrap().ends_with("confirmed   100 %  3.5 SOL -> USDC"), "{all:?}");
+
+    let page = order(&["list", "--limit", "2", "--json"], &url).await;
+    let ids: Vec<Value> = page.json_lines().iter().map(|order| order["orderId"].clone()).collect();
+    assert_eq!(ids, placed[..2]);
+    assert_eq!(page.stderr, format!("there are more: --after {}\n", placed[1]));
+    let rest = order(&["list", "--after", &placed[1]], &url).await;
+    assert!(rest.stdout.starts_with(&placed[2]) && rest.stdout.lines().count() == 1, "{rest:?}");
+    assert_eq!(order(&["list", "--status", "failed"], &url).await.stdout, "");
+    let unknown = order(&["list", "--status", "lost"], &url).await;
+    assert_eq!(unknown.code, Some(1));
+    assert!(unknown.stderr.contains("invalid_status"), "{unknown:?}");
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_order_can_be_cancelled_until_it_has_ended() {
+    // Nobody carries it out yet.
+    let gateway = Running::start(external()).await;
+    let url = base(&gateway);
+    let id = place(gateway.address).await;
+    for _ in 0..2 {
+        let end = order(&["cancel", &id], &url).await;
+        assert_eq!((end.code, end.stdout.as_str()), (Some(0), "cancelling\n"), "{end:?}");
+    }
+    // Who asks for work makes the gateway end it.
+    let claimed = post_json(gateway.address, "/api/jobs/claim", &json!({"worker": "w"})).await;
+    assert_eq!(claimed.json(), json!({"jobs": []}));
+    let end = order(&["watch", &id], &url).await;
+    assert_eq!(end.code, Some(1), "{end:?}");
+    assert!(end.stderr.contains("(cancelled)"), "{end:?}");
+    let end = order(&["cancel", &id], &url).await;
+    assert_eq!(end.code, Some(1), "{end:?}");
+    assert!(end.stderr.contains("already_ended"), "{end:?}");
+    let end = order(&["cancel", &new_order()], &url).await;
+    assert!(end.stderr.contains("unknown_order"), "{end:?}");
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dead_letter_is_listed_and_placed_again() {
+    let mut config = paper();
+    config.orders.paper.failure_rate = 1.0;
+    config.orders.attempts_max = 1;
+    let gateway = Running::start(config).await;
+    let url = base(&gateway);
+    let end = order(&["place", "SOL", "USDC", "1.5", "--watch"], &url).await;
+    assert_eq!(end.code, Some(1), "{end:?}");
+    let id = end.stdout.lines().next().unwrap();
+    let letters = eventually("it is a dead letter", async || {
+        let end = order(&["dead-letters"], &url).await;
+        assert_eq!((end.code, end.stderr.as_str()), (Some(0), ""), "{end:?}");
+        (!end.stdout.is_empty()).then_some(end.stdout)
+    })
+    .await;
+    assert!(letters.starts_with(id) && letters.contains("  1.5 SOL -> USDC  "), "{letters}");
+    let json = order(&["dead-letters", "--json", "--limit", "5"], &url).await;
+    assert_eq!(json.json_lines()[0]["orderId"], id, "{json:?}");
+
+    let end = order(&["dead-letters", "retry", id], &url).await;
+    assert_eq!(end.code, Some(0), "{end:?}");
+    let new = end.stdout.trim_end();
+    assert_ne!(new, id);
+    until_status(gateway.address, new, "failed").await;
+    let end = order(&["dead-letters", "retry", id], &url).await;
+    assert!(end.stderr.contains("unknown_dead_letter"), "{end:?}");
+    gateway.stop().await;
+}
+
+// What no healthy gateway does
+
+/// What a scripted gateway answers: nothing at all, or this.
+type Reply = Option<(&'static str, &'static str, &'static str)>;
+
+/// The idempotency key and the body of a request.
+type Sent = (String, String);
+
+/// Answers one request after the other: status, further header, body.
+async fn scripted(replies: Vec<Reply>) -> (String, Arc<Mutex<Vec<Sent>>>, JoinSet<()>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let sent = Arc::new(Mutex::new(Vec::new()));
+    let (log, mut replies, mut running) = (Arc::clone(&sent), VecDeque::from(replies), JoinSet::new());
+    running.spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let reply = replies.pop_front().expect("one request more than there are answers");
+            let request = answer(stream, reply).await;
+            log.lock().unwrap().push(request);
+        }
+    });
+    (url, sent, running)
+}
+
+async fn answer(stream: TcpStream, reply: Reply) -> Sent {
+    let mut stream = BufReader::new(stream);
+    let (mut key, mut length) = (String::new(), 0);
+    loop {
+        let mut line = String::new();
+        stream.read_line(&mut line).await.unwrap();
+        match line.trim().split_once(": ") {
+            Some(("idempotency-key", value)) => value.clone_into(&mut key),
+            Some(("content-length", value)) => length = value.parse().unwrap(),
+            _ if line.trim().is_empty() => break,
+            _ => {}
+        }
+    }
+    let mut body = vec![0; length];
+    stream.read_exact(&mut body).await.unwrap();
+    if let Some((status, header, answer)) = reply {
+        let head = format!("HTTP/1.1 {status}\r\n{header}connection: close\r\n");
+        let reply = format!("{head}content-length: {}\r\n\r\n{answer}", answer.len());
+        stream.write_all(reply.as_bytes()).await.unwrap();
+    }
+    (key, String::from_utf8(body).unwrap())
+}
+
+const FULL: Reply =
+    Some(("503 Service Unavailable", "retry-after: 1\r\n", r#"{"code":"queue_full","detail":"full"}"#));
+const ACCEPTED: Reply =
+    Some(("202 Accepted", "", r#"{"success":true,"orderId":"6f1c1c1e-0b5e-4b1e-9d3e-0a6f4b6f2a11"}"#));
+
+#[tokio::test]
+async fn an_order_is_sent_again_under_the_same_key_until_it_is_answered() {
+    let broken: Reply = Some(("202 Accepted", "", r#"{"success":true,"#));
+    let (url, sent, _running) = scripted(vec![None, FULL, ACCEPTED]).await;
+    let end = order(&["place", "SOL", "USDC", "1.5"], &url).await;
+    assert_eq!(end.code, Some(0), "{end:?}");
+    assert_eq!(end.stdout, "6f1c1c1e-0b5e-4b1e-9d3e-0a6f4b6f2a11\n");
+    assert!(end.stderr.contains("full (queue_full); trying again in 1.0 s"), "{end:?}");
+    {
+        let sent = sent.lock().unwrap();
+        assert_eq!(sent.len(), 3);
+        assert!(sent[0].0.len() == 36 && sent.iter().all(|request| *request == sent[0]), "{sent:?}");
+    }
+    // An answer that cannot be read is an answer all the same.
+    let (url, sent, _running) = scripted(vec![broken]).await;
+    let end = order(&["place", "SOL", "USDC", "1.5", "--idempotency-key", "mine"], &url).await;
+    assert_eq!(end.code, Some(1), "{end:?}");
+    assert_eq!(sent.lock().unwrap()[0].0, "mine");
+}
+
+#[tokio::test]
+async fn a_refused_order_is_not_sent_again() {
+    let refused: Reply = Some((
+        "422 Unprocessable Entity",
+        "",
+        r#"{"code":"invalid_order","detail":"no","errors":[{"field":"amount","message":"too much"}]}"#,
+    ));
+    let (url, sent, _running) = scripted(vec![refused]).await;
+    let end = order(&["place", "SOL", "USDC", "1.5"], &url).await;
+    assert_eq!(end.code, Some(1));
+    assert!(end.stderr.contains("no; amount: too much (invalid_order)"), "{end:?}");
+    assert_eq!(sent.lock().unwrap().len(), 1);
+}

@@ -1,0 +1,129 @@
+//! Other programs that tests run, and wait for no longer than they may take.
+
+use std::path::Path;
+use std::process::Stdio;
+
+use serde_json::Value;
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader, Lines};
+use tokio::process::{Child, ChildStdout, Command};
+use tokio::task::JoinSet;
+use tokio::time;
+
+use super::client::LIMIT;
+
+/// A program with nothing of this shell's settings, that ends with its test.
+pub(crate) fn command(program: impl AsRef<Path>) -> Command {
+    let mut command = Command::new(program.as_ref());
+    command.env_clear().kill_on_drop(true);
+    command.envs(["PATH", "HOME"].iter().filter_map(|name| Some((name, std::env::var_os(name)?))));
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+/// The program that is tested.
+pub(crate) fn zonewire(args: &[&str]) -> Command {
+    let mut command = command(env!("CARGO_BIN_EXE_zonewire"));
+    command.args(args);
+    command
+}
+
+/// How a program ended.
+#[derive(Debug)]
+pub(crate) struct End {
+    /// The exit code; none when a signal ended it.
+    pub(crate) code: Option<i32>,
+    /// What it wrote to stdout, without the lines that were read before.
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+impl End {
+    /// Each line of stdout as JSON.
+    pub(crate) fn json_lines(&self) -> Vec<Value> {
+        self.stdout.lines().map(json).collect()
+    }
+}
+
+/// Runs a program to its end.
+pub(crate) async fn run(command: &mut Command) -> End {
+    Program::start(command).ended().await
+}
+
+/// A program that runs.
+pub(crate) struct Program {
+    child: Child,
+    stdout: Lines<BufReader<ChildStdout>>,
+    stderr: JoinSet<String>,
+}
+
+impl Program {
+    pub(crate) fn start(command: &mut Command) -> Self {
+        let mut child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+        let stdout = BufReader::new(child.stdout.take().unwrap()).lines();
+        let mut pipe = child.stderr.take().unwrap();
+        let mut stderr = JoinSet::new();
+        // Read all along, so that the program never waits for us.
+        stderr.spawn(async move {
+            let mut text = Vec::new();
+            pipe.read_to_end(&mut text).await.unwrap();
+            String::from_utf8_lossy(&text).into_owned()
+        });
+        Self { child, stdout, stderr }
+    }
+
+    /// The next line of stdout.
+    pub(crate) async fn line(&mut self) -> String {
+        let line = time::timeout(LIMIT, self.stdout.next_line()).await.expect("a line in time").unwrap();
+        match line {
+            Some(line) => line,
+            None => {
+                let end = self.end().await;
+                panic!("it ended before the next line: {end:?}")
+            }
+        }
+    }
+
+    /// The next line of stdout as JSON.
+    pub(crate) async fn json(&mut self) -> Value {
+        json(&self.line().await)
+    }
+
+    /// Lines up to one that holds this.
+    pub(crate) async fn until(&mut self, part: &str) -> String {
+        loop {
+            let line = self.line().await;
+            if line.contains(part) {
+                return line;
+            }
+        }
+    }
+
+    /// Sends a signal, such as `-TERM`.
+    pub(crate) async fn signal(&self, signal: &str) {
+        let pid = self.child.id().expect("it still runs").to_string();
+        assert!(Command::new("kill").args([signal, &pid]).status().await.unwrap().success());
+    }
+
+    /// Waits for the end.
+    pub(crate) async fn ended(mut self) -> End {
+        self.end().await
+    }
+
+    async fn end(&mut self) -> End {
+        let end = async {
+            let mut stdout = String::new();
+            while let Some(line) = self.stdout.next_line().await.unwrap() {
+                stdout += &line;
+                stdout.push('\n');
+            }
+            let code = self.child.wait().await.unwrap().code();
+            let stderr = self.stderr.join_next().await.unwrap().unwrap();
+            End { code, stdout, stderr }
+        };
+        time::timeout(LIMIT, end).await.expect("it ends in time")
+    }
+}
+
+fn json(line: &str) -> Value {
+    serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"))
+}

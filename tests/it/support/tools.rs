@@ -1,0 +1,82 @@
+//! What runs the examples: Node and Python with their packages, as `scripts/test` installs them.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+
+use tempfile::TempDir;
+use tokio::process::Command;
+
+use super::program::command;
+
+/// A directory with `node_modules` and `venv`.
+const WHERE: &str = "ZONEWIRE_TEST_TOOLS";
+/// Set in continuous integration, so that a missing tool fails instead of skipping.
+const REQUIRE: &str = "ZONEWIRE_TEST_REQUIRE_TOOLS";
+
+/// The examples, in a place where they find their packages.
+pub(crate) struct Examples {
+    dir: TempDir,
+    python: PathBuf,
+}
+
+impl Examples {
+    /// `None`, said on stdout, where the tools are not installed.
+    pub(crate) fn find() -> Option<Self> {
+        let Some(tools) = std::env::var_os(WHERE).map(PathBuf::from) else {
+            return missing(&format!("{WHERE} is not set; scripts/test does it"));
+        };
+        let tools = std::path::absolute(tools).unwrap();
+        let python = tools.join("venv/bin/python");
+        let modules = tools.join("node_modules");
+        for needed in [&python, &modules.join("ws"), &modules.join("newman")] {
+            if !needed.exists() {
+                return missing(&format!("there is no {}", needed.display()));
+            }
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/examples");
+        for file in fs::read_dir(source).unwrap() {
+            let path = file.unwrap().path();
+            if path.is_file() {
+                fs::copy(&path, dir.path().join(path.file_name().unwrap())).unwrap();
+            }
+        }
+        // Imports are looked for from where a file is.
+        symlink(modules, dir.path().join("node_modules")).unwrap();
+        Some(Self { dir, python })
+    }
+
+    /// An example, by the program for its kind, pointed at a gateway by its environment.
+    pub(crate) fn command(&self, name: &str, url: &str) -> Command {
+        let file = self.dir.path().join(name);
+        let mut command = match name.rsplit_once('.').unwrap().1 {
+            "py" => command(&self.python),
+            "mjs" => command("node"),
+            "sh" => command("bash"),
+            other => panic!("what runs .{other}?"),
+        };
+        command.arg(file).env("ZONEWIRE_URL", url);
+        command
+    }
+
+    /// The Python that the examples run with.
+    pub(crate) fn python(&self) -> &Path {
+        &self.python
+    }
+
+    /// A Postman collection, run by newman.
+    pub(crate) fn newman(&self, name: &str, url: &str) -> Command {
+        let mut command = command("node");
+        command.arg(self.dir.path().join("node_modules/newman/bin/newman.js")).arg("run");
+        command.arg(self.dir.path().join(name)).args(["--color", "off"]);
+        command.arg("--env-var").arg(format!("baseUrl={url}"));
+        command
+    }
+}
+
+fn missing<T>(what: &str) -> Option<T> {
+    assert!(std::env::var_os(REQUIRE).is_none(), "{REQUIRE} is set, and {what}");
+    println!("skipped: {what}");
+    None
+}
