@@ -4,6 +4,7 @@
 
 mod architecture;
 mod bad_input;
+mod bench_orders;
 mod cli;
 mod examples;
 mod jobs_contract;

@@ -60,6 +60,8 @@ pub(super) struct ClientPlan {
     pub(super) own_messages: bool,
     /// When the run began.
     pub(super) started_ns: u64,
+    /// For so many measured messages of each loop, it is kept when each arrived.
+    pub(super) arrivals_max: usize,
 }
 
 /// What the loops tell the main thread while they run, and their orders.
@@ -93,6 +95,8 @@ pub(super) struct Tally {
     pub(super) other_frames: u64,
     pub(super) stale: u64,
     pub(super) pings: u64,
+    /// Sending time and receive time of single messages, where those are asked for.
+    pub(super) arrivals: Vec<(u64, u64)>,
     /// For each subscriber that reads: its channel and what it saw.
     pub(super) subscribers: Vec<(usize, SequenceChecker)>,
 }
@@ -152,6 +156,7 @@ impl Tally {
             other_frames: 0,
             stale: 0,
             pings: 0,
+            arrivals: Vec::new(),
             subscribers: Vec::new(),
         }
     }
@@ -169,6 +174,7 @@ impl Tally {
         self.other_frames += other.other_frames;
         self.stale += other.stale;
         self.pings += other.pings;
+        self.arrivals.extend(other.arrivals);
         self.subscribers.extend(other.subscribers);
         Ok(())
     }
@@ -192,7 +198,7 @@ impl Tally {
 }
 
 /// Three digits from 1 us to 10 minutes; what is beyond counts as the end.
-fn histogram() -> Histogram<u64> {
+pub(super) fn histogram() -> Histogram<u64> {
     Histogram::new_with_bounds(1_000, 600_000_000_000, 3).expect("the bounds are valid")
 }
 
@@ -238,6 +244,7 @@ mod tests {
             expect_subscribed: true,
             own_messages: true,
             started_ns: 1000,
+            arrivals_max: 0,
         };
         Client::start(vec![seat; seats], &plan, 1, clock).unwrap()
     }

@@ -10,7 +10,7 @@ use clap::Args;
 use super::{
     client::{ClientPlan, Purpose, Seat},
     clock::Clock,
-    target,
+    target::{self, Endpoint},
 };
 
 /// What all the subcommands share.
@@ -80,7 +80,35 @@ impl CommonArgs {
             expect_subscribed: false,
             own_messages: false,
             started_ns: clock.now_ns(),
+            arrivals_max: 0,
         }
+    }
+}
+
+/// What the subcommands about orders share: they know the gateway's paths, and need only where it is.
+#[derive(Debug, Args)]
+pub(super) struct GatewayArgs {
+    /// Where the gateway is: http://host:port; repeatable for several gateways, which take turns.
+    #[arg(long = "url", required = true, value_name = "URL")]
+    pub(super) urls: Vec<String>,
+    /// The gateway's process, for its CPU time and memory.
+    #[arg(long, value_name = "PID")]
+    pub(super) server_pid: Option<u32>,
+    /// Accept addresses that are not loopback. Only for machines you may put under load.
+    #[arg(long)]
+    allow_remote: bool,
+    /// Write the report as JSON to FILE, or to standard output with `-`.
+    #[arg(long, value_name = "FILE")]
+    pub(super) json: Option<PathBuf>,
+}
+
+impl GatewayArgs {
+    pub(super) fn gateways(&self) -> anyhow::Result<Vec<Endpoint>> {
+        self.resolve(&self.urls)
+    }
+
+    pub(super) fn resolve(&self, urls: &[String]) -> anyhow::Result<Vec<Endpoint>> {
+        urls.iter().map(|url| target::gateway(url, self.allow_remote)).collect()
     }
 }
 

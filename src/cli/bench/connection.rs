@@ -77,6 +77,7 @@ pub(super) struct Meter {
     started_ns: u64,
     own_messages: bool,
     expect_subscribed: bool,
+    arrivals_max: usize,
 }
 
 /// Counts of one round of the loop; they go to the main thread at its end.
@@ -236,6 +237,7 @@ impl Meter {
             started_ns: plan.started_ns,
             own_messages: plan.own_messages,
             expect_subscribed: plan.expect_subscribed,
+            arrivals_max: plan.arrivals_max,
         }
     }
 
@@ -253,6 +255,9 @@ impl Meter {
             self.round.deliveries += 1;
             if self.own_messages && sent_ns >= self.measure_from_ns {
                 self.tally.latency_ns.saturating_record(now_ns.saturating_sub(sent_ns));
+                if self.tally.arrivals.len() < self.arrivals_max {
+                    self.tally.arrivals.push((sent_ns, now_ns));
+                }
             }
         }
         if found {

@@ -2,21 +2,19 @@
 
 use std::{sync::atomic::Ordering::Relaxed, thread, time::Duration};
 
-use anyhow::{Context, anyhow, bail, ensure};
+use anyhow::{Context, anyhow, ensure};
 use clap::Args;
 
 use super::{
     client::{Client, ClientPlan, Progress, Purpose},
     clock::{self, Clock, nanos},
     common::{CommonArgs, at_least_one, rate, seconds},
-    cpu::{self, CpuTime},
+    cpu,
     publisher::{PublishPlan, Published, Publisher},
     report::{FanoutReport, Percentiles, ServerCpu, ServerMemory},
     target::{self, PublishTarget},
+    watch::{Reading, drain, ready},
 };
-
-/// How often the main thread looks at the counters.
-const LOOK: Duration = Duration::from_millis(5);
 
 /// The measured part when neither a duration nor a number of messages is given.
 const DURATION_S: f64 = 10.0;
@@ -74,16 +72,6 @@ pub(super) struct FanoutArgs {
     drain: f64,
 }
 
-/// A reading of everything that is compared between the ends of the window.
-#[derive(Debug)]
-struct Reading {
-    at_ns: u64,
-    deliveries: u64,
-    bytes: u64,
-    server: Option<CpuTime>,
-    own: CpuTime,
-}
-
 /// Runs the measurement.
 pub(super) fn run(args: &FanoutArgs) -> anyhow::Result<FanoutReport> {
     let common = &args.common;
@@ -102,7 +90,7 @@ pub(super) fn run(args: &FanoutArgs) -> anyhow::Result<FanoutReport> {
         ..common.client_plan(Purpose::Hold, &clock)
     };
     let client = Client::start(seats, &plan, common.threads, clock)?;
-    let client = ready(client, args, &clock)?;
+    let client = ready(client, args.subscribers, args.open_timeout, &clock)?;
     let open_s = clock.seconds_since(plan.started_ns);
     thread::sleep(Duration::from_secs_f64(args.settle));
     let rss_open_bytes = common.server_pid.map(cpu::rss_bytes).transpose()?;
@@ -206,55 +194,6 @@ fn publish_and_drain(
     Ok((start, Some(published)))
 }
 
-/// The client once all its subscribers are ready; else why they are not.
-fn ready(client: Client, args: &FanoutArgs, clock: &Clock) -> anyhow::Result<Client> {
-    let Err(error) = wait_until_ready(&client, args, clock) else { return Ok(client) };
-    let failures = client.finish()?.failures;
-    match failures.is_empty() {
-        true => Err(error),
-        false => Err(error.context(format!("handshakes failed: {failures:?}"))),
-    }
-}
-
-fn wait_until_ready(client: &Client, args: &FanoutArgs, clock: &Clock) -> anyhow::Result<()> {
-    let began_ns = clock.now_ns();
-    loop {
-        let ready = client.progress.ready.load(Relaxed);
-        let failed = client.progress.failed.load(Relaxed);
-        if failed > 0 {
-            bail!("{failed} of {} subscribers could not be opened", args.subscribers);
-        }
-        if ready >= args.subscribers {
-            return Ok(());
-        }
-        ensure!(!client.has_died(), "a client loop ended early");
-        ensure!(
-            clock.seconds_since(began_ns) < args.open_timeout,
-            "{ready} of {} subscribers were ready after {} s",
-            args.subscribers,
-            args.open_timeout
-        );
-        thread::sleep(LOOK);
-    }
-}
-
-/// Waits for `total` deliveries, or until there was no new one for `patience_s`.
-fn drain(client: &Client, total: u64, patience_s: f64, clock: &Clock) -> anyhow::Result<()> {
-    let mut seen = client.progress.deliveries.load(Relaxed);
-    let mut since_ns = clock.now_ns();
-    while seen < total {
-        ensure!(!client.has_died(), "a client loop ended early");
-        thread::sleep(LOOK);
-        let now = client.progress.deliveries.load(Relaxed);
-        if now > seen {
-            (seen, since_ns) = (now, clock.now_ns());
-        } else if clock.seconds_since(since_ns) >= patience_s {
-            break;
-        }
-    }
-    Ok(())
-}
-
 /// What the subscribers that read have to receive, by channel.
 fn expected(readers: &[u64], published: &[u64]) -> u64 {
     readers.iter().zip(published).map(|(readers, published)| readers * published).sum()
@@ -271,17 +210,5 @@ impl FanoutArgs {
             duration_s: self.duration.unwrap_or(default_s),
             messages: self.messages,
         }
-    }
-}
-
-impl Reading {
-    fn take(progress: &Progress, server_pid: Option<u32>, clock: &Clock) -> anyhow::Result<Self> {
-        Ok(Self {
-            at_ns: clock.now_ns(),
-            deliveries: progress.deliveries.load(Relaxed),
-            bytes: progress.delivered_bytes.load(Relaxed),
-            server: server_pid.map(CpuTime::of).transpose()?,
-            own: CpuTime::own()?,
-        })
     }
 }

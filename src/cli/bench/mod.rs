@@ -2,10 +2,13 @@
 //!
 //! One epoll loop holds all the connections (`event_loop`), a second thread
 //! publishes (`publisher`), and the main thread only watches counters and
-//! decides when a phase is over. Nothing here knows the gateway: the
+//! decides when a phase is over. Nothing of this knows the gateway: the
 //! subscribers look for `"seq":` and `"sent_ns":` in whatever envelope the
 //! server puts around a published line, so that other servers, and the bare
 //! `limit-server` example, are measured by the same code.
+//!
+//! Two subcommands do know it, `order-updates` and `order-throughput`: they
+//! place orders and tell of them over its HTTP interface (`keep_alive`).
 //!
 //! Every run ends by itself. Only loopback addresses are accepted, unless
 //! `--allow-remote` says that the machine at the other end is fair game.
@@ -23,11 +26,16 @@ mod fanout;
 mod frame;
 mod handshake;
 mod idle;
+mod keep_alive;
+mod order_reports;
+mod order_throughput;
+mod order_updates;
 mod payload;
 mod publisher;
 mod report;
 mod sequence;
 mod target;
+mod watch;
 
 /// Arguments of `zonewire bench`.
 #[derive(Debug, Args)]
@@ -44,6 +52,11 @@ enum BenchCommand {
     Idle(idle::IdleArgs),
     /// Open and close connections over and over.
     Connect(connect::ConnectArgs),
+    /// Post updates of orders to a gateway; check order and loss, and measure how soon each is on its
+    /// order's socket.
+    OrderUpdates(order_updates::OrderUpdatesArgs),
+    /// Place orders with a gateway as fast as it takes them, and measure how soon all have ended.
+    OrderThroughput(order_throughput::OrderThroughputArgs),
 }
 
 /// Runs one measurement to its end and prints its report.
@@ -59,6 +72,14 @@ pub(crate) fn run(args: BenchArgs) -> anyhow::Result<()> {
         }
         BenchCommand::Connect(args) => {
             let report = connect::run(&args)?;
+            report::emit(&report, args.common.json.as_deref())
+        }
+        BenchCommand::OrderUpdates(args) => {
+            let report = order_updates::run(&args)?;
+            report::emit(&report, args.common.json.as_deref())
+        }
+        BenchCommand::OrderThroughput(args) => {
+            let report = order_throughput::run(&args)?;
             report::emit(&report, args.common.json.as_deref())
         }
     }

@@ -11,8 +11,23 @@ pub(super) fn write_line(out: &mut String, key: &str, seq: u64, sent_ns: u64, le
     let start = out.len();
     write!(out, r#"{{"key":"{key}","price":1.5,"seq":{seq},"sent_ns":{sent_ns},"pad":""#)
         .expect("writing to a string cannot fail");
+    fill(out, start + len);
+}
+
+/// Writes an order's update with the same two numbers, filled up in the same
+/// way. As often as one likes: an order may tell that it is routing again and again.
+pub(super) fn write_update(out: &mut String, seq: u64, sent_ns: u64, len: usize) {
+    let start = out.len();
+    let head = r#"{"type":"routing","progress":10,"message":"bench""#;
+    write!(out, r#"{head},"seq":{seq},"sent_ns":{sent_ns},"pad":""#)
+        .expect("writing to a string cannot fail");
+    fill(out, start + len);
+}
+
+/// Ends an object in an open text so that all of `out` has the length `end`.
+fn fill(out: &mut String, end: usize) {
     let tail = r#""}"#;
-    let fill = (start + len).saturating_sub(out.len() + tail.len());
+    let fill = end.saturating_sub(out.len() + tail.len());
     out.extend(std::iter::repeat_n('x', fill));
     out.push_str(tail);
 }
@@ -88,6 +103,16 @@ mod tests {
             assert_eq!(value["sent_ns"], 123_456_789u64);
             assert_eq!(value["price"], 1.5);
         }
+    }
+
+    #[test]
+    fn an_update_is_json_of_the_length_asked_for() {
+        let mut update = String::new();
+        write_update(&mut update, 7, 8, 200);
+        assert_eq!(update.len(), 200);
+        let value: serde_json::Value = serde_json::from_str(&update).unwrap();
+        assert_eq!((&value["type"], &value["progress"]), (&"routing".into(), &10.into()));
+        assert_eq!(Scanner::new().messages(update.as_bytes()).collect::<Vec<_>>(), [(7, 8)]);
     }
 
     #[test]

@@ -20,10 +20,10 @@ use super::{
 };
 
 /// A server that takes no byte, or answers nothing, for so long ends the run.
-const PATIENCE: Duration = Duration::from_secs(30);
+pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Body bytes of an answer that go into the report.
-const ANSWER_LEN_MAX: usize = 512;
+pub(super) const ANSWER_LEN_MAX: usize = 512;
 
 /// What to publish, and when.
 #[derive(Debug, Clone)]

@@ -296,7 +296,7 @@ impl fmt::Display for ConnectReport {
     }
 }
 
-fn write_counts<K: fmt::Display>(
+pub(super) fn write_counts<K: fmt::Display>(
     out: &mut fmt::Formatter<'_>,
     name: &str,
     counts: &BTreeMap<K, u64>,
@@ -307,12 +307,16 @@ fn write_counts<K: fmt::Display>(
     Ok(())
 }
 
-fn write_percentiles(out: &mut fmt::Formatter<'_>, name: &str, values: Option<&Percentiles>) -> fmt::Result {
+pub(super) fn write_percentiles(
+    out: &mut fmt::Formatter<'_>,
+    name: &str,
+    values: Option<&Percentiles>,
+) -> fmt::Result {
     let Some(Percentiles { p50, p90, p99, p999, max, .. }) = values else { return Ok(()) };
     writeln!(out, "{name:<13} p50 {p50:.0}  p90 {p90:.0}  p99 {p99:.0}  p99.9 {p999:.0}  max {max:.0}")
 }
 
-fn write_memory(out: &mut fmt::Formatter<'_>, memory: &ServerMemory) -> fmt::Result {
+pub(super) fn write_memory(out: &mut fmt::Formatter<'_>, memory: &ServerMemory) -> fmt::Result {
     let mib = |bytes: Option<u64>| {
         bytes.map_or("-".to_owned(), |bytes| format!("{:.1}", bytes as f64 / 1_048_576.0))
     };

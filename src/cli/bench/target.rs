@@ -41,6 +41,17 @@ pub(super) fn websocket(text: &str, allow_remote: bool) -> anyhow::Result<Endpoi
     }
 }
 
+/// Resolves `http://host:port`, a gateway whose paths are added later.
+pub(super) fn gateway(text: &str, allow_remote: bool) -> anyhow::Result<Endpoint> {
+    let url = parse(text)?;
+    ensure!(
+        url.scheme() == "http" && url.query().is_none() && url.fragment().is_none(),
+        "`{text}`: expected http://host:port"
+    );
+    let base = resolve(&url, 80, allow_remote)?;
+    Ok(Endpoint { path: base.path.trim_end_matches('/').to_owned(), ..base })
+}
+
 /// Resolves `http://...`, `tcp://...` or `none`, with an endpoint for each channel.
 pub(super) fn publish(text: &str, channels: u32, allow_remote: bool) -> anyhow::Result<PublishTarget> {
     if text == "none" {
@@ -58,6 +69,13 @@ pub(super) fn publish(text: &str, channels: u32, allow_remote: bool) -> anyhow::
             Ok(PublishTarget::Tcp(resolve(&url, 0, allow_remote)?.address))
         }
         _ => bail!("`{text}`: expected http://host:port/path, tcp://host:port or none"),
+    }
+}
+
+impl Endpoint {
+    /// A path below this one; `path` begins with a slash.
+    pub(super) fn at(&self, path: &str) -> Self {
+        Self { path: format!("{}{path}", self.path), ..self.clone() }
     }
 }
 
@@ -115,6 +133,18 @@ mod tests {
             assert!(websocket(url, false).is_err(), "{url}");
         }
         assert!(publish("ftp://127.0.0.1/", 1, false).is_err());
+    }
+
+    #[test]
+    fn a_gateway_has_paths_below_it() {
+        let base = gateway("http://127.0.0.1:8080/", false).unwrap();
+        assert_eq!(base.at("/ws/orders/1").path, "/ws/orders/1");
+        let behind = gateway("http://127.0.0.1:8080/feed", false).unwrap();
+        assert_eq!(behind.at("/ws/stats").path, "/feed/ws/stats");
+        for text in ["http://192.0.2.1", "ws://127.0.0.1:1", "https://127.0.0.1", "http://127.0.0.1/?a", "x"]
+        {
+            assert!(gateway(text, false).is_err(), "{text}");
+        }
     }
 
     #[test]
