@@ -84,6 +84,7 @@ pub struct Gateway {
     tracker: TaskTracker,
     /// Knows the worker, which needs the channels until its last order is done or given back.
     work: TaskTracker,
+    orders: Orders,
     threads: Vec<Thread>,
 }
 
@@ -247,6 +248,7 @@ impl Gateway {
             storage: stop_storage.drop_guard(),
             tracker,
             work,
+            orders,
             threads,
         })
     }
@@ -299,7 +301,8 @@ impl Gateway {
         }
         self.cut.cancel();
         self.work.close();
-        if time::timeout(WORK_WITHIN, self.work.wait()).await.is_err() {
+        let worked = async { tokio::join!(self.work.wait(), self.orders.settled()) };
+        if time::timeout(WORK_WITHIN, worked).await.is_err() {
             error!("orders under way could not be given back in time; their leases run out instead");
         }
         self.stop_channels.cancel();

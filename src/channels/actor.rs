@@ -445,17 +445,18 @@ impl Actor {
             "the storage takes no entries; publishers are told"
         );
         // What is written under a lease is not given up: it is told once, however long that takes,
-        // and refused should the lease be somebody else's by then. Other batches are given up. Should
-        // one take effect yet, the next one's `prev` allows for both; should it come later than the
-        // next one, the log drops it as a duplicate.
-        if self.waiting.front().is_none_or(|request| request.fence.is_none()) {
+        // and refused should the lease be somebody else's by then. Where trying cannot help, it is.
+        // Other batches are given up. Should one take effect yet, the next one's `prev` allows for
+        // both; should it come later than the next one, the log drops it as a duplicate.
+        let keeps = |request: &Request| request.fence.is_some() && error.is_outage();
+        // The batch that was not answered is the first request's.
+        if !self.waiting.front().is_some_and(keeps) {
             self.unanswered = None;
         }
+        let (kept, given_up): (VecDeque<_>, VecDeque<_>) = self.waiting.drain(..).partition(keeps);
+        self.waiting = kept;
         self.failing_since = None;
         let cause = Arc::new(error);
-        let (kept, given_up): (VecDeque<_>, VecDeque<_>) =
-            self.waiting.drain(..).partition(|request| request.fence.is_some());
-        self.waiting = kept;
         for request in given_up {
             self.common.stats.unavailable.add((request.drafts.len() - request.accepted) as u64);
             let failed = PublishError::Unavailable { accepted: request.accepted, cause: Arc::clone(&cause) };

@@ -467,8 +467,12 @@ impl Collector for StatsView {
             ("too_large", outside.invalid.too_large),
         ];
         m.counters("outside_invalid", "Outside updates that cannot be told", "reason", invalid)?;
-        let refused = [("closed", outside.refused.closed), ("stale_fence", outside.refused.stale_fence)];
-        m.counters("outside_refused", "Outside updates that came too late", "reason", refused)?;
+        let refused = [
+            ("closed", outside.refused.closed),
+            ("stale_fence", outside.refused.stale_fence),
+            ("has_job", outside.refused.has_job),
+        ];
+        m.counters("outside_refused", "Outside updates that the log did not take", "reason", refused)?;
         m.counter("outside_lost", "Outside updates heard and let go", outside.lost)?;
         m.counter("outside_gaps", "Times that outside updates may have been missed", outside.gaps)?;
         m.counter("outside_unreadable", "Lists of orders that are not lists", outside.unreadable)?;

@@ -234,7 +234,8 @@ impl Orders {
             |newest: &Entry| newest.draft.kind == update.draft.kind && newest.draft.data == update.draft.data;
         if newest.as_ref().is_some_and(repeats) {
             debug!(order = %ticket.order, "a worker repeated its newest report");
-            return Ok(());
+            // It may act on the answer, so the lease must hold as after the first one.
+            return Ok(self.settle(settling, async move { run.renew().await }).await?);
         }
         Ok(self.settle(settling, async move { run.tell(update).await }).await?)
     }
@@ -305,11 +306,12 @@ impl Orders {
         settling: Settling,
         work: impl Future<Output = Result<T, RunError>> + Send + 'static,
     ) -> Result<T, RunError> {
-        let working = self.desk().tasks.spawn(async move {
+        let working = async move {
             let done = work.await;
             drop(settling);
             done
-        });
+        };
+        let working = self.desk().tasks.spawn_on(working, &self.desk().runtime);
         match time::timeout(REPORT_WITHIN, working).await {
             Ok(Ok(done)) => done,
             Ok(Err(ended)) => Err(RunError::Unavailable(Box::new(ended))),

@@ -197,6 +197,8 @@ impl Run {
         let (lease, desk) = (Arc::clone(&self.lease), Arc::clone(&self.desk));
         async move {
             let mut failures = 0;
+            // Made before each look: what is cancelled while a look is under way is not missed.
+            let mut cancelled = desk.cancelled.notified();
             loop {
                 let wait = match failures {
                     0 => lease.lasts / 3,
@@ -204,8 +206,9 @@ impl Run {
                 };
                 tokio::select! {
                     () = time::sleep(wait) => {}
-                    () = desk.cancelled.notified() => {}
+                    () = cancelled => {}
                 }
+                cancelled = desk.cancelled.notified();
                 match lease.extend(&desk).await {
                     Ok(Held::Yes) => failures = 0,
                     Ok(Held::Cancelled) => return,
@@ -281,7 +284,7 @@ impl Run {
     }
 
     /// Lets the storage say that the lease holds.
-    async fn renew(&self) -> Result<(), RunError> {
+    pub(super) async fn renew(&self) -> Result<(), RunError> {
         let mut failures = 0;
         while let Err(error) = self.lease.extend(&self.desk).await {
             failures += 1;

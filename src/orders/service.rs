@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
+use tokio::runtime::Handle;
 use tokio::sync::Notify;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
@@ -61,6 +62,8 @@ pub(super) struct Desk {
     pub(super) settling: Mutex<HashSet<OrderId>>,
     /// Reports that must not be broken off with the requests that they came in.
     pub(super) tasks: TaskTracker,
+    /// Where they run: requests' own threads end before the storage does.
+    pub(super) runtime: Handle,
 }
 
 /// An order that was placed.
@@ -167,7 +170,8 @@ impl Desk {
 }
 
 impl Orders {
-    /// No order yet, but for those in the storage.
+    /// No order yet, but for those in the storage. Must be called in a runtime; what must not be
+    /// broken off runs there.
     pub fn new(parts: OrdersParts) -> Self {
         let OrdersParts { backend, channels, config, mirror } = parts;
         let stats = OrderStats::default();
@@ -181,7 +185,14 @@ impl Orders {
             cancelled: Notify::new(),
             settling: Mutex::default(),
             tasks: TaskTracker::new(),
+            runtime: Handle::current(),
         }))
+    }
+
+    /// Waits for the reports that are under way; none must come any more.
+    pub(crate) async fn settled(&self) {
+        self.0.tasks.close();
+        self.0.tasks.wait().await;
     }
 
     pub(super) fn desk(&self) -> &Arc<Desk> {

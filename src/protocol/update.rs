@@ -16,6 +16,9 @@ pub const ORDER_KEY: &str = "order";
 /// Fields that the envelope owns. (`type` is given: it is the update's stage.)
 const RESERVED: [&str; 3] = ["channel", "offset", "id"];
 
+/// The most attempts that are told apart.
+const ATTEMPTS_MAX: u32 = 1_000_000;
+
 /// An update that nobody has accepted yet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OrderUpdate {
@@ -50,7 +53,7 @@ impl Standing {
             kind: entry.draft.kind,
             // A float becomes the nearest number that fits.
             progress: progress.map_or(range(entry.draft.kind).0, |progress| progress.clamp(0.0, 100.0) as u8),
-            attempt: fields.and_then(|fields| fields.attempt).unwrap_or(1).max(1),
+            attempt: fields.and_then(|fields| fields.attempt).unwrap_or(1).clamp(1, ATTEMPTS_MAX),
         }
     }
 
@@ -142,7 +145,7 @@ impl OrderUpdate {
             None => 1,
             Some(value) => serde_json::from_str(value.get())
                 .ok()
-                .filter(|attempt| (1..=1_000_000).contains(attempt))
+                .filter(|attempt| (1..=ATTEMPTS_MAX).contains(attempt))
                 .ok_or_else(|| wrong("attempt", "a whole number from 1 on", value))?,
         };
         if let Some(value) = get("message")
@@ -282,6 +285,21 @@ mod tests {
             assert_eq!(fault.code, code, "{text}");
             assert!(fault.detail.contains(part), "{text}: {}", fault.detail);
         }
+    }
+
+    #[test]
+    fn what_an_outside_producer_wrote_is_read_within_bounds() {
+        use crate::model::{EntryId, NodeId};
+        let standing = |data: &'static str| {
+            let id = EntryId { producer: NodeId::random(), seq: 1 };
+            let time = DateTime::from_timestamp_millis(0).unwrap();
+            Standing::of(&Entry { offset: 1, id, draft: draft(EntryKind::Building, time, Bytes::from(data)) })
+        };
+        let at = |progress, attempt| Standing { kind: EntryKind::Building, progress, attempt };
+        assert_eq!(standing(r#"{"progress":1e9,"attempt":4294967295}"#), at(100, ATTEMPTS_MAX));
+        assert_eq!(standing(r#"{"progress":-1,"attempt":0}"#), at(0, 1));
+        assert_eq!(standing(r#"{"progress":"x"}"#), at(50, 1));
+        assert_eq!(standing("{}"), at(50, 1));
     }
 
     #[test]

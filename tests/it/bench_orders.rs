@@ -31,7 +31,7 @@ fn on(server: &RedisServer) -> Config {
     let mut config = config();
     config.storage.backend = StorageChoice::Redis;
     config.storage.required = true;
-    config.storage.redis = server.config();
+    config.storage.redis = server.patient_config();
     config
 }
 
@@ -107,7 +107,7 @@ async fn orders_that_nobody_carries_out_are_unfinished() {
     let gateway = Running::start(config).await;
     let run = async |orders: u64| {
         let url = format!("http://{}", gateway.address);
-        bench(&format!("order-throughput --url {url} --orders {orders} --timeout 0.2")).await
+        bench(&format!("order-throughput --url {url} --orders {orders} --timeout 3")).await
     };
     let report = run(2).await.unwrap();
     assert_eq!((&report["unfinished"], &report["orders_per_s"]), (&json!(2), &json!(0.0)), "{report}");

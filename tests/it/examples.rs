@@ -182,7 +182,7 @@ async fn a_worker_keeps_its_order_for_longer_than_one_lease() {
     for_each_worker(async |examples, name, rival| {
         let gateway = Running::start(external()).await;
         let mut long = examples.command(name, &base(&gateway));
-        let long = Program::start(long.args(["--lease-ms", "3000", "--work-ms", "1500"]));
+        let long = Program::start(long.args(["--lease-ms", "8000", "--work-ms", "3000"]));
         let order = place(gateway.address).await;
         until_status(gateway.address, &order, "routing").await;
         let rival = Program::start(&mut worker(examples, rival, &gateway, 1));

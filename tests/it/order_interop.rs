@@ -15,21 +15,21 @@ use tokio::net::TcpStream;
 use tokio::process::Command;
 use tokio::task::JoinSet;
 use tokio::time;
-use zonewire::config::Config;
+use zonewire::config::{Config, ExecutorChoice};
 use zonewire::model::OrderId;
 use zonewire::storage::{OutsideEvent, RedisBackend, Retention, StorageBackend as _, StorageChoice};
 
 use crate::support::client::{Client, LIMIT, offset};
 use crate::support::eventually::eventually;
 use crate::support::gateway::{Running, config, until_stat};
-use crate::support::orders::{place, post_json, until_ended};
+use crate::support::orders::{get_order, place, post_json, until_ended};
 use crate::support::redis_server::RedisServer;
 
 fn on(server: &RedisServer) -> Config {
     let mut config = config();
     config.storage.backend = StorageChoice::Redis;
     config.storage.required = true;
-    config.storage.redis = server.config();
+    config.storage.redis = server.patient_config();
     config.interop.order_channels = true;
     config
 }
@@ -376,7 +376,9 @@ async fn a_redis_that_restarts_in_between_loses_nothing_that_is_in_the_list() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_redis_that_hangs_loses_nothing_that_is_in_the_list() {
     let Some(server) = RedisServer::start(&[]) else { return };
-    let gateway = Running::start(on(&server)).await;
+    let mut config = on(&server);
+    config.storage.redis = server.config();
+    let gateway = Running::start(config).await;
     let order = OrderId::random();
     let mut client = watch(&gateway, order).await;
     let mut worker = Raw::connect(&server).await;
@@ -460,13 +462,49 @@ async fn updates_that_left_the_list_unread_are_told_as_a_gap() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_redis_the_setting_is_without_effect() {
+async fn without_redis_orders_go_on_as_without_the_setting() {
     let mut config = config();
     config.interop.order_channels = true;
     let gateway = Running::start(config).await;
-    let client = watch(&gateway, OrderId::random()).await;
-    assert_eq!(gateway.stats().await["interop"]["followed"], 0);
+    let order = OrderId::random();
+    let mut client = watch(&gateway, order).await;
+    tell(&gateway, order, &json!([{ "type": "confirmed", "number": 1 }])).await;
+    assert_eq!(numbers(&updates_to(&mut client, 1).await), [1]);
+    let interop = gateway.stats().await["interop"].clone();
+    assert_eq!((&interop["followed"], &interop["mirrored"]), (&json!(0), &json!(0)));
     drop(client);
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_outside_may_tell_of_an_order_that_is_carried_out_here() {
+    let Some(server) = RedisServer::start(&[]) else { return };
+    let mut config = on(&server);
+    config.orders.executor = ExecutorChoice::External;
+    let gateway = Running::start(config).await;
+    let id = place(gateway.address).await;
+    let order: OrderId = id.parse().unwrap();
+    let mut client = watch(&gateway, order).await;
+    let mut worker = Raw::connect(&server).await;
+    followed(&mut worker, order).await;
+    worker.leave(order, true, r#"{"type":"failed","attempt":4294967295}"#).await;
+    eventually("it is refused", async || {
+        (gateway.stats().await["interop"]["refused"]["has_job"] == 1).then_some(())
+    })
+    .await;
+    let seen = get_order(gateway.address, &id).await;
+    assert_eq!((&seen["status"], &seen["updates"]), (&json!("pending"), &json!([])));
+    assert_eq!(client.until_pong().await, [] as [Value; 0]);
+    // Of another order it may, and what it says is read within bounds.
+    let other = OrderId::random();
+    let mut watching = watch(&gateway, other).await;
+    followed(&mut worker, other).await;
+    worker.leave(other, true, r#"{"type":"routing","attempt":4294967295,"number":1}"#).await;
+    assert_eq!(numbers(&updates_to(&mut watching, 1).await), [1]);
+    let path = format!("/api/orders/{other}/updates");
+    let next = json!({ "type": "building", "progress": 50 });
+    let answer = post_json(gateway.address, &path, &next).await;
+    answer.problem(422, "invalid_update");
     gateway.stop().await;
 }
 

@@ -694,7 +694,7 @@ fn settings<'a>(redis: &'a str, more: &[&'a str]) -> Vec<&'a str> {
         "http.drain_s=0",
         "http.shards=1",
         "orders.paper.failure_rate=0",
-        "orders.lease_s=1",
+        "orders.lease_s=5",
         "orders.retry_first_ms=10",
     ];
     settings.extend(more);
@@ -729,10 +729,7 @@ async fn an_order_ends_once_when_its_worker_is_killed_or_stands_still() {
     let gateway = Running::start(config).await;
     let redis = format!("storage.redis.url=redis://127.0.0.1:{}", server.port);
     // The lease is longer than a busy machine stands still, and the steps leave time for the signal.
-    let slow = settings(
-        &redis,
-        &["node.roles=worker", "orders.paper.step_ms=1000", "orders.concurrency=4", "orders.lease_s=3"],
-    );
+    let slow = settings(&redis, &["node.roles=worker", "orders.paper.step_ms=1000", "orders.concurrency=4"]);
     for signal in ["-KILL", "-STOP"] {
         let first = Process::start(&slow).await;
         let mut ids = Vec::new();
@@ -912,8 +909,8 @@ impl OrderExecutor for Scripted {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_executor_of_ones_own_is_kept_to_the_rules() {
     let mut config = quick(config());
-    config.orders.run_timeout_s = 1;
-    config.orders.lease_s = 1;
+    config.orders.run_timeout_s = 2;
+    config.orders.lease_s = 4;
     let gateway = Running::start_with(config, Arc::new(Scripted)).await;
     let place = async |metadata: Value| {
         let mut order = swap();

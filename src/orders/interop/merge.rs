@@ -135,7 +135,10 @@ impl<T: Cost> Merge<T> {
             return Heard::Known;
         }
         let Some(update) = update else {
-            self.known.insert(id, self.stretch);
+            // Only a look forgets, and nothing of this calls for one.
+            if self.known.len() < KNOWN_MAX {
+                self.known.insert(id, self.stretch);
+            }
             return Heard::New;
         };
         self.look_by(now);

@@ -19,7 +19,7 @@ use super::Seldom;
 use super::stats::InteropStats;
 use crate::model::{ChannelName, Epoch, NodeId, OrderId};
 use crate::protocol::entry_json;
-use crate::storage::{OutsideOrders, Result as StorageResult, SharedBackend, StorageError};
+use crate::storage::{OUTSIDE_WINDOW, OutsideOrders, Result as StorageResult, SharedBackend, StorageError};
 use crate::support::backoff::Backoff;
 
 /// Orders that wait to be written; past it they are counted and let go.
@@ -29,8 +29,9 @@ const WAITING_MAX: usize = 65_536;
 const CURSORS_MAX: usize = 65_536;
 /// Orders written at once.
 const WRITES_MAX: usize = 32;
-/// Entries in one read of the log.
-const PAGE: usize = 100;
+/// Entries in one read of the log, and in one write: a repeated write finds in the list what it wrote
+/// before.
+const PAGE: usize = OUTSIDE_WINDOW;
 /// How long a write that fails is tried again.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// The same once the node stops.
@@ -146,10 +147,10 @@ impl MirrorWriter {
             self.take_turn(PATIENCE).await;
         }
         let deadline = Instant::now() + LAST_PATIENCE;
-        while Instant::now() < deadline {
+        loop {
             let waited = time::timeout(LAST_WAIT, self.shared.notify.notified()).await;
             self.take_turn(LAST_PATIENCE).await;
-            if waited.is_err() && self.pending.is_empty() {
+            if (waited.is_err() && self.pending.is_empty()) || Instant::now() >= deadline {
                 break;
             }
         }

@@ -100,8 +100,14 @@ enum Done {
     Followed(StorageResult<()>),
     Unfollowed(StorageResult<()>),
     Opened(StorageResult<(Epoch, Vec<Uuid>)>),
-    Looked { begun: Instant, stretch: u64, list: StorageResult<Vec<Bytes>> },
+    Looked {
+        begun: Instant,
+        stretch: u64,
+        list: StorageResult<Vec<Bytes>>,
+    },
     Appended(StorageResult<AppendAnswer>),
+    /// The order is carried out here, by a worker who alone may tell of it.
+    HasJob,
 }
 
 type Running = BoxFuture<'static, (OrderId, Done)>;
@@ -408,6 +414,10 @@ impl Reader {
                 watched.log = None;
                 watched.merge.suspect(now);
             }
+            Done::HasJob => {
+                self.stats.refused_has_job.add(1);
+                self.change(order, |merge| merge.done(false));
+            }
             Done::Appended(Err(error @ StorageError::Corrupt { .. })) => {
                 self.stats.lost.add(1);
                 if let Some(untold) = self.of_lost.may_tell(now) {
@@ -536,9 +546,14 @@ async fn run_step(
         }
         Step::Append { epoch, identity, draft } => {
             // A producer of its own: nodes need no agreement about numbers to append it once.
-            let append = Append { seq: 1, prev: 0, draft, fence: None };
+            // The oldest fence there is: refused once a worker has told of the order under a lease.
+            let append = Append { seq: 1, prev: 0, draft, fence: Some(0) };
             let batch = AppendBatch { channel, epoch, producer: producer(identity), entries: vec![append] };
-            Done::Appended(backend.append(&batch).await)
+            match backend.job(order.into()).await {
+                Ok(None) => Done::Appended(backend.append(&batch).await),
+                Ok(Some(_job)) => Done::HasJob,
+                Err(error) => Done::Appended(Err(error)),
+            }
         }
     }
 }

@@ -18,6 +18,7 @@ pub(crate) struct InteropStats {
     pub(super) too_large: Counter,
     pub(super) refused_closed: Counter,
     pub(super) refused_stale: Counter,
+    pub(super) refused_has_job: Counter,
     pub(super) lost: Counter,
     pub(super) gaps: Counter,
     pub(super) unreadable: Counter,
@@ -71,6 +72,8 @@ pub(crate) struct RefusedTotals {
     pub(crate) closed: u64,
     /// Somebody held a lease.
     pub(crate) stale_fence: u64,
+    /// The order is carried out by a worker of the gateway's.
+    pub(crate) has_job: u64,
 }
 
 impl InteropStats {
@@ -93,6 +96,7 @@ impl InteropStats {
             refused: RefusedTotals {
                 closed: self.refused_closed.get(),
                 stale_fence: self.refused_stale.get(),
+                has_job: self.refused_has_job.get(),
             },
             lost: self.lost.get(),
             gaps: self.gaps.get(),

@@ -21,9 +21,9 @@ use crate::support::backoff::Backoff;
 
 /// How often a connection is asked whether it lives.
 const BEAT_EVERY: Duration = Duration::from_millis(200);
-/// Without an answer for this long after it was asked, it is taken for hanging. Together with
-/// `BEAT_EVERY`, a hang is noticed within 900 ms.
-const BEAT_LIMIT: Duration = Duration::from_millis(700);
+/// Without an answer for this part of the time that a command may take, it is taken for hanging. With
+/// the default of 800 ms, and together with `BEAT_EVERY`, a hang is noticed within 900 ms.
+const BEAT_LIMIT_PART: (u32, u32) = (7, 8);
 /// A client that has neither connected nor failed by then is given up. Longer than its own timeouts.
 const INIT_LIMIT: Duration = Duration::from_secs(2);
 /// Between attempts to connect another client.
@@ -115,7 +115,8 @@ impl<C: ClientLike> Link<C> {
     /// Returns when the connection is open and does not answer, or fred's task has ended.
     pub(super) async fn until_it_hangs(&self) {
         let Ok(client) = self.client() else { return };
-        let beats = once(&*client, BEAT_LIMIT);
+        let limit = self.command_timeout * BEAT_LIMIT_PART.0 / BEAT_LIMIT_PART.1;
+        let beats = once(&*client, limit);
         for beat in 0u64.. {
             time::sleep(BEAT_EVERY).await;
             if self.live.lock().as_ref().is_none_or(|live| live.task.0.is_finished()) {
@@ -132,7 +133,7 @@ impl<C: ClientLike> Link<C> {
                 Err(error) => matches!(error.kind(), ErrorKind::Timeout),
             };
             if hangs && client.is_connected() {
-                tracing::warn!(limit = ?BEAT_LIMIT, "connection to redis does not answer, replacing it");
+                tracing::warn!(?limit, "connection to redis does not answer, replacing it");
                 return;
             }
         }
