@@ -234,8 +234,11 @@ impl Orders {
             |newest: &Entry| newest.draft.kind == update.draft.kind && newest.draft.data == update.draft.data;
         if newest.as_ref().is_some_and(repeats) {
             debug!(order = %ticket.order, "a worker repeated its newest report");
-            // It may act on the answer, so the lease must hold as after the first one.
-            return Ok(self.settle(settling, async move { run.renew().await }).await?);
+            if update.standing.kind == EntryKind::Submitted {
+                // It may act on the answer, so the lease must hold as after the first one.
+                self.settle(settling, async move { run.renew().await }).await?;
+            }
+            return Ok(());
         }
         Ok(self.settle(settling, async move { run.tell(update).await }).await?)
     }
