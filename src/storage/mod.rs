@@ -5,7 +5,9 @@
 mod choose;
 mod config;
 mod error;
+mod had;
 mod jobs;
+mod lives;
 mod log;
 mod memory;
 mod outside;
@@ -26,9 +28,11 @@ pub use jobs::{
     Cancelling, ClaimedJob, Ending, Enqueued, Held, Idempotency, JOBS_PER_CALL_MAX, JobBounds, JobCounts,
     JobState, JobView, Jobs, LEASE_MAX, LEASE_MIN, NewJob,
 };
+pub use had::Had;
+pub use lives::told_epoch;
 pub use log::{
     Append, AppendAnswer, AppendBatch, Appended, EPOCH_KEPT_FOR, Log, LogEvent, LogState, OpenLog, Page,
-    Refusal, UNUSED_EPOCH_KEPT_FOR,
+    Refusal, Seam, UNUSED_EPOCH_KEPT_FOR,
 };
 pub use memory::MemoryBackend;
 pub use outside::{OUTSIDE_WINDOW, Outside, OutsideEvent, OutsideOrders};
