@@ -3,9 +3,12 @@
 //! The rest of the gateway sees only [`StorageBackend`].
 
 mod choose;
+mod codec;
 mod config;
 mod error;
 mod jobs;
+#[cfg_attr(not(test), allow(dead_code, reason = "the backend that survives an outage uses it"))]
+mod journal;
 mod log;
 mod memory;
 mod outside;
