@@ -3,10 +3,12 @@
 //! The rest of the gateway sees only [`StorageBackend`].
 
 mod choose;
+mod codec;
 mod config;
 mod error;
 mod had;
 mod jobs;
+mod journal;
 mod lives;
 mod log;
 mod memory;
