@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use tokio::sync::mpsc;
 
 use super::{Had, Result};
-use crate::model::{ChannelName, DraftEntry, Entry, Epoch, NodeId, Position};
+use crate::model::{ChannelName, DraftEntry, Entry, EntryId, Epoch, NodeId, Position};
 
 /// How long after its last append a log's epoch, top offset, producers and latest entries are kept,
 /// beyond the age of its entries: so that a market that publishes once a day keeps its positions.
@@ -50,6 +50,13 @@ pub struct Append {
     pub draft: DraftEntry,
     /// The lease under which it is appended (see [`Jobs`](super::Jobs)); `None` where none is needed.
     pub fence: Option<u64>,
+}
+
+impl Append {
+    /// The entry that stands at an offset of the log.
+    pub(super) fn at(&self, producer: NodeId, offset: u64) -> Entry {
+        Entry { offset, id: EntryId { producer, seq: self.seq }, draft: self.draft.clone() }
+    }
 }
 
 /// Entries of one producer for one channel, in the producer's order.
