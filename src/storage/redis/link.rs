@@ -39,7 +39,7 @@ const BACKOFF: Backoff = Backoff {
 };
 /// A connection that is lost sooner counts as a failed attempt.
 const STEADY_AFTER: Duration = Duration::from_secs(1);
-/// How long fred has to answer what was under way when a connection closed; it does so at once.
+/// How long fred has to hand on what the server said when that ends a connection; it does so at once.
 const LAST_ANSWERS: Duration = Duration::from_millis(25);
 
 type Build<C> = Box<dyn Fn() -> Result<C, Error> + Send + Sync>;
@@ -179,9 +179,9 @@ impl<C: ClientLike + EventInterface> Link<C> {
         } else {
             self.failures.fetch_add(1, Ordering::Relaxed);
         }
-        let hangs = failure == ProbeFailure::NoAnswer;
+        let is_silent = matches!(failure, ProbeFailure::NoAnswer | ProbeFailure::Unreachable(_));
         self.down(failure, u64::from(was_up));
-        if !hangs {
+        if !is_silent {
             // Callers learn what the server said last, not that we hung up on it.
             time::sleep(LAST_ANSWERS).await;
         }
