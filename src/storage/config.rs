@@ -120,6 +120,9 @@ pub struct RedisConfig {
     pub connect_timeout_ms: u64,
     /// How long a command may take, in milliseconds. Default 800.
     pub command_timeout_ms: u64,
+    /// How long an append on the lane `latest` is waited for before its channel goes on without
+    /// Redis, in milliseconds; four times the usual time, if that is longer. Default 50.
+    pub ordering_deadline_ms: u64,
     /// How long a LOADING server is waited for when Redis is `required`, in milliseconds. Default 30,000.
     pub loading_patience_ms: u64,
 }
@@ -136,6 +139,7 @@ impl Default for RedisConfig {
             prefix: "zw".to_owned(),
             connect_timeout_ms: 400,
             command_timeout_ms: 800,
+            ordering_deadline_ms: 50,
             loading_patience_ms: 30_000,
         }
     }

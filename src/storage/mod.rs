@@ -6,6 +6,7 @@ mod choose;
 mod codec;
 mod config;
 mod error;
+mod failover;
 mod had;
 mod jobs;
 mod journal;
@@ -13,10 +14,12 @@ mod lives;
 mod log;
 mod memory;
 mod outside;
+mod primary;
 mod probe;
 mod records;
 mod redis;
 mod status;
+mod switching;
 
 use std::fmt;
 use std::sync::Arc;
@@ -26,11 +29,12 @@ use async_trait::async_trait;
 pub use choose::{Opened, StartError, open};
 pub use config::{MemoryConfig, OrderRetention, RedisConfig, Retention, StorageChoice, StorageConfig};
 pub use error::{Result, StorageError};
+pub use failover::Lost;
+pub use had::Had;
 pub use jobs::{
     Cancelling, ClaimedJob, Ending, Enqueued, Held, Idempotency, JOBS_PER_CALL_MAX, JobBounds, JobCounts,
     JobState, JobView, Jobs, LEASE_MAX, LEASE_MIN, NewJob,
 };
-pub use had::Had;
 pub use lives::told_epoch;
 pub use log::{
     Append, AppendAnswer, AppendBatch, Appended, EPOCH_KEPT_FOR, Log, LogEvent, LogState, OpenLog, Page,
@@ -40,7 +44,7 @@ pub use memory::MemoryBackend;
 pub use outside::{OUTSIDE_WINDOW, Outside, OutsideEvent, OutsideOrders};
 pub use probe::ProbeFailure;
 pub use records::{Record, RecordKind, Records};
-pub use redis::RedisBackend;
+pub use redis::{Beat, LinkHealth, RedisBackend};
 pub use status::{StatusReader, StatusWriter, StorageStatus};
 
 use crate::model::BackendName;

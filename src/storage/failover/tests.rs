@@ -252,7 +252,8 @@ struct Witness {
 
 impl Witness {
     fn check(&mut self, driven: &mut Driven, signal: &Signal) {
-        let (before, since, was_alone) = (driven.state(), driven.failover.since(), driven.failover.is_alone());
+        let (before, since, was_alone) =
+            (driven.state(), driven.failover.since(), driven.failover.is_alone());
         let step = driven.on(signal.clone());
         let (now, after) = (driven.now, driven.state());
         match signal {
@@ -262,7 +263,8 @@ impl Witness {
                 self.run = None;
             }
             Signal::DataLost(_) | Signal::BeatOk => {
-                self.outstanding |= before == BackendState::Healthy && !was_alone && *signal != Signal::BeatOk;
+                self.outstanding |=
+                    before == BackendState::Healthy && !was_alone && *signal != Signal::BeatOk;
                 if !self.link_down {
                     let (begun, beats) = self.run.unwrap_or((now, 0));
                     self.run = Some((begun, beats + 1));
