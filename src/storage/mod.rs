@@ -15,6 +15,8 @@ mod outside;
 mod probe;
 mod records;
 mod redis;
+#[cfg_attr(not(test), allow(dead_code, reason = "the backend that survives an outage uses it"))]
+mod spool;
 mod status;
 
 use std::fmt;
@@ -23,7 +25,10 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 pub use choose::{Opened, StartError, open};
-pub use config::{MemoryConfig, OrderRetention, RedisConfig, Retention, StorageChoice, StorageConfig};
+pub use config::{
+    Fsync, JournalConfig, MemoryConfig, OrderRetention, RedisConfig, Retention, SpoolConfig, StorageChoice,
+    StorageConfig,
+};
 pub use error::{Result, StorageError};
 pub use jobs::{
     Cancelling, ClaimedJob, Ending, Enqueued, Held, Idempotency, JOBS_PER_CALL_MAX, JobBounds, JobCounts,
