@@ -19,7 +19,7 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use tokio::time::Instant;
 
-use super::{Append, EPOCH_KEPT_FOR};
+use super::{Append, EPOCH_KEPT_FOR, JournalConfig, OrderRetention};
 use crate::model::{ChannelKind, ChannelName, Lane};
 
 /// What an entry costs besides its content: its places in the indexes, from above.
@@ -36,6 +36,18 @@ pub(in crate::storage) struct JournalBounds {
     pub age: Duration,
     /// Updates of each order; at least 1.
     pub order_updates: usize,
+}
+
+impl JournalBounds {
+    /// The bounds that are configured.
+    pub(in crate::storage) fn of(journal: &JournalConfig, orders: &OrderRetention) -> Self {
+        Self {
+            bytes: journal.bytes,
+            entries: journal.entries,
+            age: Duration::from_secs(journal.age_s),
+            order_updates: orders.updates,
+        }
+    }
 }
 
 /// What an entry counts for in [`JournalBounds::bytes`].

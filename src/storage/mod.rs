@@ -18,6 +18,8 @@ mod primary;
 mod probe;
 mod records;
 mod redis;
+#[cfg_attr(not(test), allow(dead_code, reason = "the backend that survives an outage uses it"))]
+mod spool;
 mod status;
 mod switching;
 
@@ -27,7 +29,10 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 pub use choose::{Opened, StartError, open};
-pub use config::{MemoryConfig, OrderRetention, RedisConfig, Retention, StorageChoice, StorageConfig};
+pub use config::{
+    Fsync, JournalConfig, MemoryConfig, OrderRetention, RedisConfig, Retention, SpoolConfig, StorageChoice,
+    StorageConfig,
+};
 pub use error::{Result, StorageError};
 pub use failover::Lost;
 pub use had::Had;

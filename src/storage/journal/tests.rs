@@ -132,6 +132,14 @@ async fn the_successor_of_a_refused_entry_takes_its_place_also_when_it_comes_lat
     assert_eq!(journal.drop_front(&pjm, start), None);
 }
 
+#[test]
+fn the_bounds_are_those_that_are_configured() {
+    let config = JournalConfig { bytes: 1, entries: 2, age_s: 3, ..JournalConfig::default() };
+    let orders = OrderRetention { updates: 4, age_s: 5 };
+    let expected = JournalBounds { bytes: 1, entries: 2, age: Duration::from_secs(3), order_updates: 4 };
+    assert_eq!(JournalBounds::of(&config, &orders), expected);
+}
+
 #[derive(Debug, Clone)]
 enum Step {
     Push { line: usize, count: usize, key: Option<u8>, time_ms: i64 },
