@@ -152,12 +152,7 @@ fn switching(
         memory,
         primary: Arc::new(redis),
         lanes,
-        journal: JournalBounds {
-            bytes: config.journal.bytes,
-            entries: config.journal.entries,
-            age: Duration::from_secs(config.journal.age_s),
-            order_updates: config.retention.orders.updates,
-        },
+        journal: JournalBounds::of(&config.journal, &config.retention.orders),
         ordering_deadline: Duration::from_millis(config.redis.ordering_deadline_ms),
         limits: Limits::default(),
         first,

@@ -584,8 +584,8 @@ mod tests {
         fill(&store, "zone:old", 50, 1_000).await;
         time::advance(Duration::from_secs(1)).await;
         fill(&store, "zone:new", 60, 1_000).await;
-        let old = store.read_after(&"zone:old".parse().unwrap(), 0, 1_000).await.unwrap();
-        let new = store.read_after(&"zone:new".parse().unwrap(), 0, 1_000).await.unwrap();
+        let old = store.read_after(&"zone:old".parse().unwrap(), None, 1_000).await.unwrap();
+        let new = store.read_after(&"zone:new".parse().unwrap(), None, 1_000).await.unwrap();
         assert!(store.shared.state.lock().total_bytes <= 100_000);
         assert_eq!(new.entries.len(), 60);
         assert!(old.entries.len() < 40 && old.first == 51 - old.entries.len() as u64, "{}", old.first);

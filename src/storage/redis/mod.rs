@@ -60,7 +60,7 @@ use super::failover::Lost;
 use super::primary::Primary;
 use super::probe::ProbeFailure;
 use super::{LogEvent, Outside, RedisConfig, Result, Retention, StorageBackend};
-use crate::model::{BackendName, ChannelName};
+use crate::model::{BackendName, ChannelName, NodeId};
 use beat::Life;
 use codec::decode_published;
 use link::{Condition, Link, LinkState};
