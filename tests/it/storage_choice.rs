@@ -253,7 +253,7 @@ async fn a_loading_server_is_waited_for_where_it_is_required() {
     };
     let begun = Instant::now();
     let impatient = RedisConfig { loading_patience_ms: 600, ..at(port) };
-    let error = open(&required(impatient)).await.unwrap_err();
+    let error = open(&required(impatient), NodeId::random(), Arc::new(|_| Lane::Latest)).await.unwrap_err();
     assert!(error.to_string().contains("loading"), "{error}");
     assert!(begun.elapsed() >= Duration::from_millis(600), "it was waited for");
 
@@ -283,7 +283,7 @@ async fn a_loading_server_is_waited_for_where_it_is_required() {
             });
         }
     });
-    let opened = open(&required(at(port))).await.unwrap();
+    let opened = open(&required(at(port)), NodeId::random(), Arc::new(|_| Lane::Latest)).await.unwrap();
     assert_eq!(opened.status_reader.get().backend, BackendName::Redis);
 }
 
