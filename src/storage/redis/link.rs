@@ -7,6 +7,7 @@
 //! does not answer; then we end that client, with its task and its socket, and begin with another.
 
 use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
@@ -39,10 +40,11 @@ const BACKOFF: Backoff = Backoff {
 };
 /// A connection that is lost sooner counts as a failed attempt.
 const STEADY_AFTER: Duration = Duration::from_secs(1);
-/// How long fred has to hand on what the server said when that ends a connection; it does so at once.
+/// How long fred has to hand on what the server said when that ends a connection, and to end a task
+/// that failed; it does so at once.
 const LAST_ANSWERS: Duration = Duration::from_millis(25);
 
-type Build<C> = Box<dyn Fn() -> Result<C, Error> + Send + Sync>;
+type Build<C> = Arc<dyn Fn() -> Result<C, Error> + Send + Sync>;
 type Errors = broadcast::Receiver<(Error, Option<Server>)>;
 
 /// How a connection is.
@@ -70,6 +72,8 @@ pub(super) struct Link<C: ClientLike> {
     state: watch::Sender<LinkState>,
     /// Attempts in a row that brought no lasting connection.
     failures: AtomicU32,
+    /// A client whose last attempt to connect ended by itself, for the next one.
+    spare: Mutex<Option<C>>,
 }
 
 struct Live<C: ClientLike> {
@@ -87,7 +91,7 @@ impl<C: ClientLike> fmt::Debug for Link<C> {
     }
 }
 
-impl<C: ClientLike + EventInterface> Link<C> {
+impl<C: ClientLike + EventInterface + Send + 'static> Link<C> {
     /// Has no client until [`open`](Self::open) has connected one.
     pub(super) fn new(build: Build<C>, command_timeout: Duration) -> Self {
         let state = LinkState { condition: Condition::Connecting, losses: 0 };
@@ -97,6 +101,7 @@ impl<C: ClientLike + EventInterface> Link<C> {
             live: Mutex::new(None),
             state: watch::Sender::new(state),
             failures: AtomicU32::new(0),
+            spare: Mutex::new(None),
         }
     }
 
@@ -198,8 +203,19 @@ impl<C: ClientLike + EventInterface> Link<C> {
         });
     }
 
+    /// fred allocates room for all that a client may have to hold at once: tens of megabytes, which
+    /// must not keep a thread of the runtime from saying that a connection was lost.
+    async fn client_to_connect(&self) -> Result<C, Error> {
+        if let Some(spare) = self.spare.lock().take() {
+            return Ok(spare);
+        }
+        let build = Arc::clone(&self.build);
+        let built = tokio::task::spawn_blocking(move || build()).await;
+        built.unwrap_or_else(|_| Err(Error::new(ErrorKind::Canceled, "the program ends")))
+    }
+
     async fn connect(&self) -> Result<Live<C>, Error> {
-        let client = (self.build)()?;
+        let client = self.client_to_connect().await?;
         let errors = client.error_rx();
         let mut task = client.connect();
         let guard = AbortOnDrop(task.abort_handle());
@@ -213,9 +229,17 @@ impl<C: ClientLike + EventInterface> Link<C> {
                 connected = client.wait_for_connect() => connected,
             }
         };
-        time::timeout(INIT_LIMIT, connected)
-            .await
-            .map_err(|_| Error::new(ErrorKind::Timeout, "no connection in time"))??;
+        match time::timeout(INIT_LIMIT, connected).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => {
+                let ends = task.is_finished() || time::timeout(LAST_ANSWERS, task).await.is_ok();
+                if ends {
+                    *self.spare.lock() = Some(client);
+                }
+                return Err(error);
+            }
+            Err(_) => return Err(Error::new(ErrorKind::Timeout, "no connection in time")),
+        }
         let client = once(&client, self.command_timeout);
         // A server that is loading lets us in, and answers nothing else.
         match client.ping::<Value>(None).await {
