@@ -8,6 +8,7 @@ use tokio::time::{self, Instant};
 use super::process::{Data, Node, RedisServer};
 use super::proxy::{Mode, Proxy};
 use super::resp::{Reply, Target};
+use crate::config::DEFAULT_TOML;
 
 /// One way to go wrong.
 #[derive(Debug, Clone, Copy)]
@@ -47,6 +48,8 @@ pub(super) enum Kind {
     ClientPause,
     FreezeGateway,
     KillGateway,
+    /// While it has no Redis; it comes up again without one.
+    KillGatewayDegraded,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -97,13 +100,21 @@ impl Fault {
     pub(super) fn is_of_redis(&self) -> bool {
         !matches!(
             self.kind,
-            Kind::Nothing | Kind::Link(_) | Kind::Flap { .. } | Kind::FreezeGateway | Kind::KillGateway
+            Kind::Nothing
+                | Kind::Link(_)
+                | Kind::Flap { .. }
+                | Kind::FreezeGateway
+                | Kind::KillGateway
+                | Kind::KillGatewayDegraded
         )
     }
 
     /// It can follow, and be followed by, any other in one deployment.
     pub(super) fn is_for_random(&self) -> bool {
-        !matches!(self.kind, Kind::Nothing | Kind::Absent | Kind::Loading | Kind::KillGateway)
+        !matches!(
+            self.kind,
+            Kind::Nothing | Kind::Absent | Kind::Loading | Kind::KillGateway | Kind::KillGatewayDegraded
+        )
     }
 
     /// Whether a node has no Redis, or stands still, because of it.
@@ -113,12 +124,22 @@ impl Fault {
 
     /// Whether a node itself does not run meanwhile.
     pub(super) fn stops_node(&self, node: usize) -> bool {
-        node == 0 && matches!(self.kind, Kind::FreezeGateway | Kind::KillGateway)
+        node == 0 && matches!(self.kind, Kind::FreezeGateway | Kind::KillGateway | Kind::KillGatewayDegraded)
     }
 
     /// Whether sockets of a node are cut by the fault itself.
     pub(super) fn cuts_sockets_of(&self, node: usize) -> bool {
-        node == 0 && self.kind == Kind::KillGateway
+        node == 0 && matches!(self.kind, Kind::KillGateway | Kind::KillGatewayDegraded)
+    }
+
+    /// Whether gateways need a copy of their journal on disk.
+    pub(super) fn needs_spool(&self) -> bool {
+        self.kind == Kind::KillGatewayDegraded
+    }
+
+    /// Whether the gateways of this build have what it needs.
+    pub(super) fn is_known(&self) -> bool {
+        !self.needs_spool() || DEFAULT_TOML.contains("[storage.journal.spool]")
     }
 }
 
@@ -197,6 +218,14 @@ pub(super) const FAULTS: &[Fault] = &[
     fault("gateway-killed", "kill -9 of one gateway, and started again", Kind::KillGateway, 3_000)
         .at_one()
         .unsure(),
+    fault(
+        "gateway-killed-degraded",
+        "kill -9 of one gateway that has no Redis, and started again, with its journal on disk",
+        Kind::KillGatewayDegraded,
+        8_000,
+    )
+    .at_one()
+    .unsure(),
 ];
 
 /// The fault of a name.
@@ -281,6 +310,10 @@ impl World {
                 self.set_links(fault, mode);
                 Ok(())
             }
+            Kind::KillGatewayDegraded => {
+                self.set_links(fault, Mode::Refuse);
+                Ok(())
+            }
             // Port 1 refuses.
             Kind::ReadOnly => self.run(&["REPLICAOF", "127.0.0.1", "1"]).await,
             Kind::OutOfMemory => {
@@ -309,6 +342,12 @@ impl World {
                     time::sleep(every).await;
                 }
             }
+            Kind::KillGatewayDegraded => {
+                time::sleep(fault.hold / 2).await;
+                self.node()?.kill().await?;
+                self.node()?.restart().await?;
+                time::sleep_until(until).await;
+            }
             // It ends by itself.
             Kind::Loading => {
                 let probe = self.probe.clone();
@@ -331,7 +370,7 @@ impl World {
             Kind::Absent => self.redis.own()?.start(Data::Empty)?,
             Kind::Kill(data) => self.redis.own()?.start(data)?,
             Kind::Freeze => self.redis.own()?.thaw().await?,
-            Kind::Link(_) => self.set_links(fault, Mode::Pass),
+            Kind::Link(_) | Kind::KillGatewayDegraded => self.set_links(fault, Mode::Pass),
             Kind::ReadOnly => self.run(&["REPLICAOF", "NO", "ONE"]).await?,
             Kind::OutOfMemory => self.run(&["CONFIG", "SET", "maxmemory", "0"]).await?,
             Kind::FreezeGateway => self.node()?.thaw().await?,

@@ -91,6 +91,16 @@ pub(super) enum Data {
 }
 
 impl RedisServer {
+    /// Fails where there is none to start.
+    pub(super) async fn ensure_installed() -> anyhow::Result<()> {
+        let mut command = Command::new("redis-server");
+        command.arg("--version").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        let status = command.status().await;
+        status.map(drop).context(
+            "cannot find redis-server: install it, or name a Redis of your own with --redis redis://…",
+        )
+    }
+
     /// Picks a port and a directory; nothing runs yet.
     pub(super) fn prepare() -> anyhow::Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").context("cannot find a free port")?;
@@ -124,9 +134,7 @@ impl RedisServer {
             command.args(["--loading-process-events-interval-bytes", "1024"]);
         }
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true);
-        let child = command.spawn().context(
-            "cannot start redis-server: install it, or name a Redis of your own with --redis redis://…",
-        )?;
+        let child = command.spawn().context("cannot start redis-server")?;
         self.child = Some(child);
         Ok(())
     }

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::faults::{Fault, Kind, Redis, Truth, World};
 use super::load::{Channel, Posted, Producer};
 use super::poll;
-use super::process::{Data, Node, RedisServer, Start};
+use super::process::{Data, Node, RedisServer, Start, TempDir};
 use super::proxy::Proxy;
 use super::report::{Outcome, Tally, ms};
 use super::resp::Target;
@@ -79,6 +79,8 @@ struct Session {
     load: JoinSet<()>,
     stop_watching: CancellationToken,
     watching: JoinSet<()>,
+    /// Where gateways keep copies of their journals; goes after them.
+    _spool: Option<TempDir>,
 }
 
 /// When what happened, for judging.
@@ -92,7 +94,8 @@ struct Times {
 
 /// Runs one fault in a deployment of its own.
 pub(super) async fn one(setup: &Setup, fault: &Fault) -> anyhow::Result<Outcome> {
-    let mut session = Session::open(setup, fault.kind == Kind::Absent, fault.name).await?;
+    let mut session =
+        Session::open(setup, fault.kind == Kind::Absent, fault.needs_spool(), fault.name).await?;
     let mut begun = session.start;
     if fault.kind != Kind::Absent {
         time::sleep(WARM / 2).await;
@@ -124,7 +127,7 @@ pub(super) async fn one(setup: &Setup, fault: &Fault) -> anyhow::Result<Outcome>
     outcome.read_anew = Tally::from(&anew);
     outcome.find_broken(fault.notice.filter(|_| setup.judges_timing));
     if fault.truth == Truth::Down && fault.hold >= NOTICEABLE && outcome.noticed_ms.is_none() {
-        outcome.broken.push("no gateway said that Redis does not serve".to_owned());
+        outcome.broken.push("not every gateway said that Redis does not serve".to_owned());
     }
     session.close().await?;
     Ok(outcome)
@@ -132,7 +135,7 @@ pub(super) async fn one(setup: &Setup, fault: &Fault) -> anyhow::Result<Outcome>
 
 /// Runs one fault after the other in one deployment, as planned.
 pub(super) async fn random(setup: &Setup, plan: &[Planned]) -> anyhow::Result<Outcome> {
-    let mut session = Session::open(setup, false, "random").await?;
+    let mut session = Session::open(setup, false, false, "random").await?;
     time::sleep(WARM).await;
     let before = session.memory();
     session.restart_silences();
@@ -170,7 +173,7 @@ pub(super) async fn random(setup: &Setup, plan: &[Planned]) -> anyhow::Result<Ou
 }
 
 impl Session {
-    async fn open(setup: &Setup, is_absent: bool, name: &str) -> anyhow::Result<Self> {
+    async fn open(setup: &Setup, is_absent: bool, spools: bool, name: &str) -> anyhow::Result<Self> {
         let mut redis = match &setup.redis {
             Some(target) => Redis::Theirs(target.clone()),
             None => Redis::Own(Box::new(RedisServer::prepare()?)),
@@ -184,12 +187,19 @@ impl Session {
         let probe = format!("{}-probe", setup.prefix);
         let mut world = World { nodes: Vec::new(), proxies: Vec::new(), redis, probe };
         let channels = channels(setup)?;
+        let spool = if spools { Some(TempDir::new()?) } else { None };
         for index in 0..setup.nodes {
             let proxy = Proxy::start(world.redis.target().address).await?;
+            let mut settings = settings(setup, &channels);
+            if let Some(spool) = &spool {
+                let dir = spool.path().join(index.to_string());
+                std::fs::create_dir(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
+                settings.push(format!("storage.journal.spool.data_dir={}", dir.display()));
+            }
             let start = Start {
                 index,
                 redis_url: world.redis.target().through(proxy.address),
-                settings: settings(setup, &channels),
+                settings,
                 log: setup.logs.as_ref().map(|dir| dir.join(format!("{name}-{index}.log"))),
             };
             world.proxies.push(proxy);
@@ -208,6 +218,7 @@ impl Session {
             load: JoinSet::new(),
             stop_watching: CancellationToken::new(),
             watching: JoinSet::new(),
+            _spool: spool,
         };
         session.watch()?;
         session.until_subscribed().await?;
@@ -408,23 +419,20 @@ impl Session {
             let each = self.said.iter().enumerate().map(|(node, said)| of(node, &said.lock()));
             each.max().map_or(0.0, ms)
         };
-        let mut cuts = BTreeMap::new();
-        let (mut cut, mut cut_by_fault) = (0, 0);
+        let mut cuts: BTreeMap<String, u64> = BTreeMap::new();
+        let mut errors: BTreeMap<String, u64> = BTreeMap::new();
+        let mut cut_by_fault = 0;
         for (_, node, seen) in &self.seen {
             let seen = seen.lock();
+            for (code, count) in &seen.errors {
+                *errors.entry(code.clone()).or_default() += count;
+            }
             if faults.iter().any(|fault| fault.cuts_sockets_of(*node)) {
-                cut_by_fault += seen.cuts.len() as u64;
+                cut_by_fault += seen.cuts.values().sum::<u64>();
                 continue;
             }
-            cut += seen.cuts.len() as u64;
-            for why in &seen.cuts {
-                *cuts.entry(why.clone()).or_default() += 1;
-            }
-        }
-        let mut errors: BTreeMap<String, u64> = BTreeMap::new();
-        for (.., seen) in &self.seen {
-            for code in &seen.lock().errors {
-                *errors.entry(code.clone()).or_default() += 1;
+            for (why, count) in &seen.cuts {
+                *cuts.entry(why.clone()).or_default() += count;
             }
         }
         let caught_up = judged.values().filter_map(|judged| judged.caught_up).max();
@@ -457,7 +465,7 @@ impl Session {
             }),
             health_unanswered: running.clone().map(|node| self.said[node].lock().unanswered()).sum(),
             sockets: self.seen.len() as u64,
-            sockets_cut: cut,
+            sockets_cut: cuts.values().sum(),
             cut_by_the_fault: cut_by_fault,
             cuts,
             errors,

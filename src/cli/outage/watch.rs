@@ -1,5 +1,6 @@
 //! Subscribers: one socket per channel and node, opened again when it is cut.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,12 +26,12 @@ pub(super) struct Seen {
     pub(super) witness: Witness,
     /// `subscribed` came on the connection that is open.
     pub(super) is_subscribed: bool,
-    /// How each connection ended that was not ended by the suite.
-    pub(super) cuts: Vec<String>,
+    /// How connections ended that were not ended by the suite, and how many.
+    pub(super) cuts: BTreeMap<String, u64>,
     /// What `backend_state` said, and when.
     pub(super) states: Vec<(Instant, String)>,
     /// `error` messages, by code.
-    pub(super) errors: Vec<String>,
+    pub(super) errors: BTreeMap<String, u64>,
 }
 
 /// How long a node's own subscribers waited for what was posted there.
@@ -93,7 +94,7 @@ impl Watcher {
                 let had_one = std::mem::take(&mut seen.is_subscribed);
                 // One that never came about was not cut.
                 if had_one {
-                    seen.cuts.push(why);
+                    *seen.cuts.entry(why).or_default() += 1;
                 }
             }
             time::sleep(AGAIN_AFTER).await;
@@ -140,7 +141,7 @@ impl Watcher {
     fn message(&self, at: Instant, text: &str) {
         let mut seen = self.seen.lock();
         let Ok(told) = serde_json::from_str::<Told>(text) else {
-            seen.errors.push("not a message of the protocol".to_owned());
+            *seen.errors.entry("not_a_message".to_owned()).or_default() += 1;
             return;
         };
         match (told.kind.as_str(), &told.id, told.by, told.n) {
@@ -156,7 +157,7 @@ impl Watcher {
             }
             ("error", ..) => {
                 let code = told.code.as_ref().and_then(serde_json::Value::as_str);
-                seen.errors.push(code.unwrap_or("error").to_owned());
+                *seen.errors.entry(code.unwrap_or("error").to_owned()).or_default() += 1;
             }
             (_, Some(serde_json::Value::String(id)), Some(by), Some(n)) => {
                 let is_new = seen.witness.entry(at, id, by, n, told.late);
