@@ -57,7 +57,7 @@ pub(crate) struct StorageView {
 
 impl From<StorageStatus> for StorageView {
     fn from(status: StorageStatus) -> Self {
-        let StorageStatus { backend, state, since, reason_code, reason } = status;
+        let StorageStatus { backend, state, since, reason_code, reason, .. } = status;
         Self { storage_backend: backend, state, since, reason_code, reason }
     }
 }

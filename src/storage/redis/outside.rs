@@ -67,10 +67,8 @@ impl RedisBackend {
     /// The ability, on a further connection that its driver makes and keeps.
     pub(super) fn open_outside(&self) -> Outside {
         let (target, config) = self.target.clone();
-        let link = Link::unconnected(
-            Box::new(move || connect::subscriber_client(&target, &config)),
-            self.command_timeout,
-        );
+        let link =
+            Link::new(Box::new(move || connect::subscriber_client(&target, &config)), self.command_timeout);
         let subscriber = Arc::new(Subscriber::new(
             link,
             Arc::clone(&self.commands),

@@ -2,8 +2,9 @@
 //!
 //! fred's own functions for this are not used: they end silently when a receiver lags, and they
 //! answer a subscribe before the server has. So: after each SUBSCRIBE goes a PING with a token of
-//! its own on the same connection; its answer proves that the server has subscribed us. After a
-//! reconnect everything is subscribed anew, proven the same way, and then told as `Suspect`.
+//! its own on the same connection; its answer proves that the server has subscribed us. On each
+//! further connection everything is subscribed anew, proven the same way, and then told as
+//! `Suspect`; only then the connection counts as up.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -13,19 +14,15 @@ use std::time::Duration;
 use fred::clients::{Client, SubscriberClient};
 use fred::error::{Error, ErrorKind};
 use fred::interfaces::{ClientLike, EventInterface, PubsubInterface};
-use fred::types::config::Server;
 use fred::types::{Message, Value};
 use parking_lot::Mutex;
 use tokio::sync::broadcast::{self, error::RecvError};
-use tokio::sync::{Notify, mpsc};
-use tokio::time;
+use tokio::sync::{Notify, mpsc, watch};
 
 use super::errors::storage_error;
-use super::link::{Link, answers};
-use crate::storage::StorageError;
+use super::link::{Link, LinkState, answers};
+use crate::storage::{ProbeFailure, StorageError};
 
-/// Between attempts to subscribe anew on a connection that refuses.
-const RESUBSCRIBE_PAUSE: Duration = Duration::from_secs(1);
 /// Channels in one SUBSCRIBE.
 const SUBSCRIBE_CHUNK: usize = 500;
 
@@ -57,8 +54,6 @@ pub(super) struct Subscriber<P> {
     published: P,
     command_timeout: Duration,
     followed: Mutex<HashMap<String, Follow>>,
-    /// From before the first follow, so that nothing is missed until the driver runs.
-    first: Mutex<Option<Receivers>>,
     tokens: AtomicU64,
     dropped: AtomicU64,
     /// Answers on the connection are out of step, or it refused a barrier: only a new one helps.
@@ -67,8 +62,6 @@ pub(super) struct Subscriber<P> {
     suspect: Notify,
 }
 
-type Receivers = (broadcast::Receiver<Message>, broadcast::Receiver<Server>);
-
 impl<P: Published> Subscriber<P> {
     pub(super) fn new(
         link: Link<SubscriberClient>,
@@ -76,9 +69,7 @@ impl<P: Published> Subscriber<P> {
         published: P,
         command_timeout: Duration,
     ) -> Self {
-        let first = link.client().ok().map(|client| (client.message_rx(), client.reconnect_rx()));
         Self {
-            first: Mutex::new(first),
             link,
             commands,
             published,
@@ -176,6 +167,9 @@ impl<P: Published> Subscriber<P> {
         if names.is_empty() {
             return Ok(());
         }
+        tracing::info!(channels = names.len(), "subscribing anew");
+        // It is asked whether the server took them.
+        self.commands.until_up().await;
         self.subscribe(&names).await?;
         let left: Vec<String> = {
             let followed = self.followed.lock();
@@ -190,45 +184,41 @@ impl<P: Published> Subscriber<P> {
         Ok(())
     }
 
-    /// Receives, keeps subscribed, and replaces the connection when it hangs or is out of step. Runs
-    /// until it is dropped.
+    pub(super) fn state(&self) -> watch::Receiver<LinkState> {
+        self.link.state()
+    }
+
+    pub(super) async fn until_failed(&self) -> ProbeFailure {
+        self.link.until_failed().await
+    }
+
+    /// Connects, receives, keeps subscribed, and begins with another connection when one is lost or
+    /// out of step. Runs until it is dropped.
     pub(super) async fn run(&self, events: mpsc::Sender<P::Event>) {
-        // The first connection has nothing to make up for; each later one has.
-        let mut receivers = self.first.lock().take();
-        let mut is_new = false;
         loop {
-            if let Some((messages, reconnects)) = receivers.take() {
-                tokio::select! {
-                    () = self.receive(messages, &events) => {}
-                    () = self.keep_subscribed(reconnects, is_new) => {}
-                    () = self.link.until_it_hangs() => {}
-                    () = self.broken.notified() => {}
-                }
-            }
-            self.link.replace().await;
-            receivers = self.link.client().ok().map(|client| (client.message_rx(), client.reconnect_rx()));
-            is_new = true;
+            // From before the first follow on this connection, so that nothing is missed.
+            let messages = self.link.open(|client| client.message_rx()).await;
+            let failure = tokio::select! {
+                () = self.receive(messages, &events) => ProbeFailure::Unreachable("the client ended".into()),
+                failure = self.serve() => failure,
+                failure = self.link.until_lost() => failure,
+                () = self.broken.notified() => ProbeFailure::Unexpected("answers are out of step".into()),
+            };
+            self.link.lose(failure).await;
         }
     }
 
-    /// Subscribes anew after each reconnect. Returns when that fails on an open connection.
-    async fn keep_subscribed(&self, mut reconnects: broadcast::Receiver<Server>, is_new: bool) {
-        let mut due = is_new;
-        loop {
-            if due {
-                tracing::info!(channels = self.followed.lock().len(), "subscribing anew after a reconnect");
-                if let Err(error) = self.resubscribe().await {
-                    tracing::warn!(%error, "could not subscribe anew");
-                    time::sleep(RESUBSCRIBE_PAUSE).await;
-                    if self.link.client().is_ok_and(|client| client.is_connected()) && reconnects.is_empty() {
-                        return;
-                    }
-                }
+    /// Brings a new connection into use. Returns only when that fails.
+    async fn serve(&self) -> ProbeFailure {
+        match self.resubscribe().await {
+            Ok(()) => {
+                self.link.up();
+                std::future::pending().await
             }
-            if matches!(reconnects.recv().await, Err(RecvError::Closed)) {
-                return;
+            Err(error) => {
+                tracing::warn!(%error, "could not subscribe anew");
+                ProbeFailure::of(&error)
             }
-            due = true;
         }
     }
 
