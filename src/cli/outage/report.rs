@@ -67,6 +67,8 @@ pub(super) struct Outcome {
     pub(super) memory_after_bytes: Option<u64>,
     /// How late the suite itself was at the most: times are this much too long at the most.
     pub(super) suite_late_ms: f64,
+    /// Some of what was lost, in words.
+    pub(super) lost_examples: Vec<String>,
     /// What new subscribers of all orders were told at the end, each at another gateway than the
     /// order's own.
     pub(super) read_anew: Tally,
@@ -99,8 +101,6 @@ pub(super) struct Tally {
     pub(super) unaccepted: u64,
     /// Were marked `late`.
     pub(super) late: u64,
-    /// Some of the lost: the number of the node, and of the entry.
-    pub(super) lost_examples: Vec<(usize, u64)>,
 }
 
 impl From<&Judged> for Tally {
@@ -116,7 +116,6 @@ impl From<&Judged> for Tally {
             again: judged.again,
             unaccepted: judged.unaccepted,
             late: judged.late,
-            lost_examples: judged.examples.clone(),
             ..Self::default()
         }
     }

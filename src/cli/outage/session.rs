@@ -356,6 +356,29 @@ impl Session {
         judged
     }
 
+    /// Some of what was lost, for people who look for the reason; `begun` is when the fault was.
+    fn lost_examples(&self, begun: Instant) -> Vec<String> {
+        const EXAMPLES_MAX: usize = 10;
+        let mut examples = Vec::new();
+        for (place, watched_at, seen) in &self.seen {
+            let channel = &self.channels[*place];
+            for (_, by, posted) in self.posted.iter().filter(|(posted_to, ..)| posted_to == place) {
+                let posts = posted.lock().posts.clone();
+                for (_, n) in seen.lock().witness.judge(channel.lane, &[(*by, &posts)], None).examples {
+                    let post = usize::try_from(n).ok().and_then(|n| posts.get(n - 1));
+                    let accepted = post.and_then(|post| post.accepted);
+                    let after = accepted.map(|at| at.saturating_duration_since(begun).as_millis());
+                    let (name, after) = (&channel.name, after.unwrap_or_default());
+                    examples.push(format!(
+                        "{name}: {n} of gateway {by}, accepted {after} ms after the fault, at a subscriber of gateway {watched_at}"
+                    ));
+                }
+            }
+        }
+        examples.truncate(EXAMPLES_MAX);
+        examples
+    }
+
     /// What is wrong by now, by lane.
     fn judge_lanes(&self, before: Option<Instant>) -> BTreeMap<&'static str, Judged> {
         let mut posts: Vec<Vec<(usize, Vec<Post>)>> = vec![Vec::new(); self.channels.len()];
@@ -472,6 +495,7 @@ impl Session {
             memory_before_bytes: grown.map(|(before, _)| before),
             memory_after_bytes: grown.map(|(_, after)| after),
             suite_late_ms: ms(*self.pace.lock()),
+            lost_examples: self.lost_examples(times.begun),
             read_anew: Tally::default(),
             broken: Vec::new(),
         }
