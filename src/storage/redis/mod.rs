@@ -146,11 +146,11 @@ impl RedisBackend {
         let (of_commands, of_subscriber) =
             ((target.clone(), config.clone()), (target.clone(), config.clone()));
         let commands = Arc::new(Link::new(
-            Box::new(move || connect::commands_client(&of_commands.0, &of_commands.1)),
+            Arc::new(move || connect::commands_client(&of_commands.0, &of_commands.1)),
             command_timeout,
         ));
         let subscriber = Link::new(
-            Box::new(move || connect::subscriber_client(&of_subscriber.0, &of_subscriber.1)),
+            Arc::new(move || connect::subscriber_client(&of_subscriber.0, &of_subscriber.1)),
             command_timeout,
         );
         let keys = Keys::new(&config.prefix, target.db);

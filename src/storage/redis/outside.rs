@@ -68,7 +68,7 @@ impl RedisBackend {
     pub(super) fn open_outside(&self) -> Outside {
         let (target, config) = self.target.clone();
         let link =
-            Link::new(Box::new(move || connect::subscriber_client(&target, &config)), self.command_timeout);
+            Link::new(Arc::new(move || connect::subscriber_client(&target, &config)), self.command_timeout);
         let subscriber = Arc::new(Subscriber::new(
             link,
             Arc::clone(&self.commands),
