@@ -10,13 +10,13 @@ use std::time::Duration;
 
 use fred::clients::WithOptions;
 use fred::error::{Error, ErrorKind};
-use fred::interfaces::ClientLike;
+use fred::interfaces::{ClientLike, ClusterInterface};
 use fred::types::Value;
 use parking_lot::Mutex;
 use tokio::task::AbortHandle;
 use tokio::time;
 
-use super::connect::once;
+use super::connect::{once, ping_all};
 use crate::support::backoff::Backoff;
 
 /// How often a connection is asked whether it lives.
@@ -54,7 +54,7 @@ impl<C: ClientLike> fmt::Debug for Link<C> {
     }
 }
 
-impl<C: ClientLike> Link<C> {
+impl<C: ClusterInterface + Clone> Link<C> {
     /// Has no client until [`replace`](Self::replace) has connected one.
     pub(super) fn unconnected(build: Build<C>, command_timeout: Duration) -> Self {
         Self { build, command_timeout, live: Mutex::new(None) }
@@ -116,7 +116,6 @@ impl<C: ClientLike> Link<C> {
     pub(super) async fn until_it_hangs(&self) {
         let Ok(client) = self.client() else { return };
         let limit = self.command_timeout * BEAT_LIMIT_PART.0 / BEAT_LIMIT_PART.1;
-        let beats = once(&*client, limit);
         for beat in 0u64.. {
             time::sleep(BEAT_EVERY).await;
             if self.live.lock().as_ref().is_none_or(|live| live.task.0.is_finished()) {
@@ -127,9 +126,8 @@ impl<C: ClientLike> Link<C> {
                 continue;
             }
             let token = format!("zw-beat-{beat}");
-            let answer: Result<Value, Error> = beats.ping(Some(token.clone())).await;
-            let hangs = match answer {
-                Ok(answer) => !answers(&answer, &token),
+            let hangs = match ping_all(&*client, limit, &token).await {
+                Ok(fits) => !fits,
                 Err(error) => matches!(error.kind(), ErrorKind::Timeout),
             };
             if hangs && client.is_connected() {

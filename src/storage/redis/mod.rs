@@ -24,7 +24,8 @@
 //! | `zw:{jobs}:meta` | hash | newest `place` and `token`, `kept_for`, when all of these keys `expires` |
 //!
 //! Appends are published in the pub/sub channel `zw:{zone:pjm}` (`zw@2:{zone:pjm}` from database 2:
-//! pub/sub does not know databases).
+//! pub/sub does not know databases). In a cluster they are published with SPUBLISH, so that only the
+//! nodes that have the channel's slot have to do with it.
 
 mod codec;
 mod connect;
@@ -34,33 +35,44 @@ mod jobs;
 mod link;
 mod log;
 mod outside;
+mod prove;
 mod records;
 mod scripts;
+mod shards;
 mod subscriber;
+mod target;
+mod tls;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use fred::clients::Client;
+use fred::error::Error;
 use fred::interfaces::KeysInterface;
 use fred::types::Expiration;
-use futures_util::future::BoxFuture;
+use futures_util::future::{BoxFuture, try_join_all};
 use tokio::sync::{mpsc, oneshot};
+use tokio::time;
 
-pub(super) use connect::{Target, probe_client};
+pub(super) use connect::probe_client;
 pub(super) use errors::{Said, sanitize};
-pub(super) use scripts::PROBE;
+pub(super) use prove::prove;
+pub(super) use target::Target;
 
 use super::probe::ProbeFailure;
 use super::{LogEvent, Outside, RedisConfig, Result, Retention, StorageBackend};
 use crate::model::{BackendName, ChannelName};
 use codec::decode_published;
 use link::Link;
-use subscriber::{Published, Subscriber};
+use shards::{Following, Shards};
+use subscriber::{Published, Subscriber, Subscribing};
 
 /// Events that wait for the one who reads `incoming`; past it, they are replaced by one `Suspect`.
 const INCOMING_LEN: usize = 1_024;
+
+/// A cluster whose primaries have not all let us in by then has not let us in.
+const SHARDS_LIMIT: Duration = Duration::from_secs(2);
 
 /// The largest integer that Lua and Redis' scores hold exactly.
 const EXACT_MAX: u64 = 1 << 53;
@@ -69,7 +81,7 @@ const EXACT_MAX: u64 = 1 << 53;
 #[derive(Debug)]
 pub struct RedisBackend {
     commands: Arc<Link<Client>>,
-    subscriber: Arc<Subscriber<LogMessages>>,
+    subscriber: Arc<Following<LogMessages>>,
     incoming: parking_lot::Mutex<Option<mpsc::Receiver<LogEvent>>>,
     keys: Keys,
     retention: Retention,
@@ -93,29 +105,24 @@ impl RedisBackend {
     ) -> Result<(Self, BoxFuture<'static, ()>), ProbeFailure> {
         let target = Target::from_config(config).map_err(ProbeFailure::InvalidConfig)?;
         let command_timeout = Duration::from_millis(config.command_timeout_ms);
-        let (of_commands, of_subscriber) =
-            ((target.clone(), config.clone()), (target.clone(), config.clone()));
-        let (commands, subscriber) = tokio::try_join!(
-            Link::init(
-                Box::new(move || connect::commands_client(&of_commands.0, &of_commands.1)),
-                command_timeout
-            ),
-            Link::init(
-                Box::new(move || connect::subscriber_client(&of_subscriber.0, &of_subscriber.1)),
-                command_timeout
-            ),
-        )
-        .map_err(|error| ProbeFailure::of(&error))?;
-        let commands = Arc::new(commands);
-        let keys = Keys::new(&config.prefix, target.db);
+        let of_commands = (target.clone(), config.clone());
+        let of_subscriber = (target.clone(), config.clone());
+        let connected = |error: Error| ProbeFailure::of(&error);
+        let make_commands = Box::new(move || connect::commands_client(&of_commands.0, &of_commands.1));
+        let commands = Arc::new(Link::init(make_commands, command_timeout).await.map_err(connected)?);
+        let keys = Keys::new(&config.prefix, &target);
         let (events, incoming) = mpsc::channel(INCOMING_LEN);
         let (alive, dropped) = oneshot::channel();
-        let subscriber = Arc::new(Subscriber::new(
-            subscriber,
-            Arc::clone(&commands),
-            LogMessages { publish_prefix: keys.publish_prefix.clone() },
-            command_timeout,
-        ));
+        let messages = LogMessages { publish_prefix: keys.publish_prefix.clone() };
+        let subscriber = Arc::new(if target.is_cluster() {
+            let (target, config) = of_subscriber;
+            Following::Shards(Shards::new(target, config, Arc::clone(&commands), messages))
+        } else {
+            let make = Box::new(move || connect::subscriber_client(&of_subscriber.0, &of_subscriber.1));
+            let link = Link::init(make, command_timeout).await.map_err(connected)?;
+            let commands = Arc::clone(&commands);
+            Following::One(Subscriber::new(link, commands, messages, Subscribing::Plain, command_timeout))
+        });
         let driver = drive(Arc::clone(&subscriber), Arc::clone(&commands), events);
         let driver = async move {
             tokio::select! {
@@ -133,7 +140,15 @@ impl RedisBackend {
             target: (target, config.clone()),
             _alive: alive,
         };
-        Ok((backend, Box::pin(driver)))
+        let mut driver: BoxFuture<'static, ()> = Box::pin(driver);
+        let begun = async {
+            tokio::select! {
+                () = &mut driver => {}
+                () = backend.subscriber.until_connected() => {}
+            }
+        };
+        time::timeout(SHARDS_LIMIT, begun).await.map_err(|_| ProbeFailure::NoAnswer)?;
+        Ok((backend, driver))
     }
 
     /// Published batches that did not get into `incoming` because nobody made room, or that could
@@ -151,10 +166,13 @@ impl StorageBackend for RedisBackend {
 
     async fn ping(&self) -> Result<()> {
         let expires = Some(Expiration::PX(1_000));
-        let done: std::result::Result<(), _> =
-            async { self.commands.client()?.set(self.keys.ping.as_str(), "1", expires, None, false).await }
-                .await;
-        done.map_err(|error| errors::storage_error("ping", self.command_timeout, &error))
+        let done: std::result::Result<Vec<()>, Error> = async {
+            let client = self.commands.client()?;
+            let keys = connect::key_of_each_primary(&*client, &self.keys.ping);
+            try_join_all(keys.into_iter().map(|key| client.set(key, "1", expires.clone(), None, false))).await
+        }
+        .await;
+        done.map(drop).map_err(|error| errors::storage_error("ping", self.command_timeout, &error))
     }
 
     fn outside_orders(&self) -> Option<Outside> {
@@ -185,7 +203,7 @@ impl Published for LogMessages {
 
 /// Receives what is published, and replaces connections that hang. Runs until it is dropped.
 async fn drive(
-    subscriber: Arc<Subscriber<LogMessages>>,
+    subscriber: Arc<Following<LogMessages>>,
     commands: Arc<Link<Client>>,
     events: mpsc::Sender<LogEvent>,
 ) {
@@ -208,6 +226,8 @@ struct Keys {
     /// What a channel's braced name is appended to.
     publish_prefix: String,
     ping: String,
+    /// Whether appends are published to the nodes that have their slots only.
+    sharded: bool,
 }
 
 /// The keys of one channel.
@@ -220,9 +240,13 @@ struct ChannelKeys {
 }
 
 impl Keys {
-    fn new(prefix: &str, db: u8) -> Self {
-        let publish_prefix = if db == 0 { format!("{prefix}:") } else { format!("{prefix}@{db}:") };
-        Self { prefix: prefix.to_owned(), publish_prefix, ping: format!("{prefix}:ping") }
+    fn new(prefix: &str, target: &Target) -> Self {
+        let publish_prefix = match target.db {
+            0 => format!("{prefix}:"),
+            db => format!("{prefix}@{db}:"),
+        };
+        let sharded = target.is_cluster();
+        Self { prefix: prefix.to_owned(), publish_prefix, ping: format!("{prefix}:ping"), sharded }
     }
 
     fn channel(&self, channel: &ChannelName) -> ChannelKeys {

@@ -4,6 +4,9 @@
 //! answer a subscribe before the server has. So: after each SUBSCRIBE goes a PING with a token of
 //! its own on the same connection; its answer proves that the server has subscribed us. After a
 //! reconnect everything is subscribed anew, proven the same way, and then told as `Suspect`.
+//!
+//! Where channels are sharded, each is subscribed to by an SSUBSCRIBE of its own, whose answer fred
+//! does give: it is the proof, or it says that another node has the channel now.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -15,11 +18,13 @@ use fred::error::{Error, ErrorKind};
 use fred::interfaces::{ClientLike, EventInterface, PubsubInterface};
 use fred::types::config::Server;
 use fred::types::{Message, Value};
+use futures_util::future::{join_all, try_join_all};
 use parking_lot::Mutex;
 use tokio::sync::broadcast::{self, error::RecvError};
 use tokio::sync::{Notify, mpsc};
 use tokio::time;
 
+use super::connect::{once_on, primaries};
 use super::errors::storage_error;
 use super::link::{Link, answers};
 use crate::storage::StorageError;
@@ -29,11 +34,32 @@ const RESUBSCRIBE_PAUSE: Duration = Duration::from_secs(1);
 /// Channels in one SUBSCRIBE.
 const SUBSCRIBE_CHUNK: usize = 500;
 
+/// How a server is asked for channels.
+#[derive(Debug, Clone)]
+pub(super) enum Subscribing {
+    /// SUBSCRIBE.
+    Plain,
+    /// SSUBSCRIBE; told when the server does not have a channel.
+    Sharded { moved: Arc<Notify> },
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Follow {
     /// Asked for; the server has not confirmed it yet.
     Asked,
     Confirmed,
+}
+
+impl<P: Published> Published for Arc<P> {
+    type Event = P::Event;
+
+    fn read(&self, channel: &str, content: &[u8]) -> Option<P::Event> {
+        (**self).read(channel, content)
+    }
+
+    fn suspect(&self) -> P::Event {
+        (**self).suspect()
+    }
 }
 
 /// What messages are to those who follow.
@@ -55,6 +81,7 @@ pub(super) struct Subscriber<P> {
     /// A subscribed connection can ask nothing; this one can.
     commands: Arc<Link<Client>>,
     published: P,
+    subscribing: Subscribing,
     command_timeout: Duration,
     followed: Mutex<HashMap<String, Follow>>,
     /// From before the first follow, so that nothing is missed until the driver runs.
@@ -65,6 +92,8 @@ pub(super) struct Subscriber<P> {
     broken: Notify,
     /// Something may have been missed.
     suspect: Notify,
+    /// What is followed is not all subscribed to.
+    due: Notify,
 }
 
 type Receivers = (broadcast::Receiver<Message>, broadcast::Receiver<Server>);
@@ -74,6 +103,7 @@ impl<P: Published> Subscriber<P> {
         link: Link<SubscriberClient>,
         commands: Arc<Link<Client>>,
         published: P,
+        subscribing: Subscribing,
         command_timeout: Duration,
     ) -> Self {
         let first = link.client().ok().map(|client| (client.message_rx(), client.reconnect_rx()));
@@ -82,17 +112,49 @@ impl<P: Published> Subscriber<P> {
             link,
             commands,
             published,
+            subscribing,
             command_timeout,
             followed: Mutex::default(),
             tokens: AtomicU64::new(0),
             dropped: AtomicU64::new(0),
             broken: Notify::new(),
             suspect: Notify::new(),
+            due: Notify::new(),
         }
     }
 
     pub(super) fn dropped(&self) -> u64 {
         self.dropped.load(Ordering::Relaxed)
+    }
+
+    /// Whether there is a connection to subscribe on.
+    pub(super) fn is_connected(&self) -> bool {
+        self.link.client().is_ok()
+    }
+
+    pub(super) fn is_following(&self, name: &str) -> bool {
+        self.followed.lock().contains_key(name)
+    }
+
+    /// Follows what somebody else followed until now. It is subscribed to soon, and then told as
+    /// suspect.
+    pub(super) fn adopt(&self, names: Vec<String>) {
+        if !names.is_empty() {
+            self.followed.lock().extend(names.into_iter().map(|name| (name, Follow::Asked)));
+            self.due.notify_one();
+        }
+    }
+
+    /// Leaves to somebody else what the server does not have any more, and has unsubscribed itself.
+    pub(super) fn leave(&self, name: &str) {
+        self.followed.lock().remove(name);
+    }
+
+    /// Tries again to subscribe to what is not subscribed to.
+    pub(super) fn complete(&self) {
+        if self.followed.lock().values().any(|follow| *follow == Follow::Asked) {
+            self.due.notify_one();
+        }
     }
 
     pub(super) async fn follow(&self, name: String) -> Result<(), StorageError> {
@@ -120,7 +182,14 @@ impl<P: Published> Subscriber<P> {
 
     pub(super) async fn unfollow(&self, name: String) -> Result<(), StorageError> {
         self.followed.lock().remove(&name);
-        let answer = async { self.link.client()?.unsubscribe(name).await }.await;
+        let answer = async {
+            let client = self.link.client()?;
+            match self.subscribing {
+                Subscribing::Plain => client.unsubscribe(name).await,
+                Subscribing::Sharded { .. } => client.sunsubscribe(name).await,
+            }
+        }
+        .await;
         match answer.map_err(|error| storage_error("unfollow", self.command_timeout, &error)) {
             // A connection that is gone is subscribed to nothing.
             Err(StorageError::Unreachable { .. }) => Ok(()),
@@ -130,6 +199,42 @@ impl<P: Published> Subscriber<P> {
 
     /// Subscribes, and waits for the proof.
     async fn subscribe(&self, names: &[String]) -> Result<(), Error> {
+        match &self.subscribing {
+            Subscribing::Plain => self.subscribe_plainly(names).await,
+            Subscribing::Sharded { moved } => {
+                let answer = self.subscribe_sharded(names).await;
+                if answer.as_ref().is_err_and(Error::is_moved) {
+                    moved.notify_one();
+                }
+                answer
+            }
+        }
+    }
+
+    /// Asks for all of them, whatever becomes of one. One at a time in a command: fred takes each
+    /// answer for that of another command.
+    async fn subscribe_sharded(&self, names: &[String]) -> Result<(), Error> {
+        let mut failed = None;
+        for chunk in names.chunks(SUBSCRIBE_CHUNK) {
+            let client = self.link.client()?;
+            let asked = chunk.iter().map(|name| client.ssubscribe(name.as_str()));
+            let answers = join_all(asked).await;
+            let mut followed = self.followed.lock();
+            for (name, answer) in chunk.iter().zip(answers) {
+                match answer {
+                    Ok(()) => {
+                        followed.entry(name.clone()).and_modify(|follow| *follow = Follow::Confirmed);
+                    }
+                    // Another error may mean that there is no connection, so it goes first.
+                    Err(error) if !error.is_moved() => failed = Some(error),
+                    Err(error) => failed = failed.or(Some(error)),
+                }
+            }
+        }
+        failed.map_or(Ok(()), Err)
+    }
+
+    async fn subscribe_plainly(&self, names: &[String]) -> Result<(), Error> {
         for chunk in names.chunks(SUBSCRIBE_CHUNK) {
             // Never an empty set: its error would put all later answers out of step.
             self.link.client()?.subscribe(chunk.to_vec()).await?;
@@ -148,8 +253,21 @@ impl<P: Published> Subscriber<P> {
     /// A refused SUBSCRIBE is answered by an error that fred gives to nobody. What has no subscriber
     /// was refused.
     async fn check_subscribed(&self, names: &[String]) -> Result<(), Error> {
-        let counts: Result<HashMap<String, u64>, Error> =
-            async { self.commands.client()?.pubsub_numsub(names.to_vec()).await }.await;
+        // In a cluster each node knows its own subscribers only.
+        let ours = self.link.client()?.client_config().server.hosts();
+        let counts: Result<HashMap<String, u64>, Error> = async {
+            let commands = self.commands.client()?;
+            let primaries = primaries(&*commands);
+            if primaries.is_empty() {
+                return commands.pubsub_numsub(names.to_vec()).await;
+            }
+            let Some(server) = primaries.into_iter().find(|server| ours.contains(server)) else {
+                // Nobody can be asked about a node that is no primary.
+                return Err(Error::new(ErrorKind::Auth, "NOPERM"));
+            };
+            once_on(&*commands, self.command_timeout, server).pubsub_numsub(names.to_vec()).await
+        }
+        .await;
         match counts {
             Ok(counts) if names.iter().all(|name| counts.get(name).is_some_and(|count| *count > 0)) => Ok(()),
             Ok(_) => Err(Error::new(ErrorKind::Auth, "NOPERM the channel cannot be subscribed to")),
@@ -170,20 +288,38 @@ impl<P: Published> Subscriber<P> {
         }
     }
 
-    /// Subscribes to everything that is followed, on a new connection.
-    async fn resubscribe(&self) -> Result<(), Error> {
-        let names: Vec<String> = self.followed.lock().keys().cloned().collect();
+    /// Subscribes to everything that is followed, on a new connection; otherwise to what is not
+    /// subscribed to.
+    async fn resubscribe(&self, is_new: bool) -> Result<(), Error> {
+        let names: Vec<String> = {
+            let mut followed = self.followed.lock();
+            if is_new && matches!(self.subscribing, Subscribing::Sharded { .. }) {
+                followed.values_mut().for_each(|follow| *follow = Follow::Asked);
+            }
+            let due = |follow: &Follow| is_new || *follow == Follow::Asked;
+            followed.iter().filter(|(_, follow)| due(follow)).map(|(name, _)| name.clone()).collect()
+        };
         if names.is_empty() {
             return Ok(());
         }
-        self.subscribe(&names).await?;
+        match self.subscribe(&names).await {
+            // The others are subscribed to, and it is told to those who know where it went.
+            Err(error) if error.is_moved() => {}
+            answer => answer?,
+        }
         let left: Vec<String> = {
             let followed = self.followed.lock();
             names.into_iter().filter(|name| !followed.contains_key(name)).collect()
         };
         if !left.is_empty() {
             // Unfollowed while we subscribed.
-            self.link.client()?.unsubscribe(left).await?;
+            let client = self.link.client()?;
+            match self.subscribing {
+                Subscribing::Plain => client.unsubscribe(left).await?,
+                Subscribing::Sharded { .. } => {
+                    try_join_all(left.into_iter().map(|name| client.sunsubscribe(name))).await?;
+                }
+            }
         }
         // What was appended meanwhile is in the log; what comes later, we are told.
         self.suspect.notify_one();
@@ -213,11 +349,11 @@ impl<P: Published> Subscriber<P> {
 
     /// Subscribes anew after each reconnect. Returns when that fails on an open connection.
     async fn keep_subscribed(&self, mut reconnects: broadcast::Receiver<Server>, is_new: bool) {
-        let mut due = is_new;
+        let mut due = is_new.then_some(true);
         loop {
-            if due {
-                tracing::info!(channels = self.followed.lock().len(), "subscribing anew after a reconnect");
-                if let Err(error) = self.resubscribe().await {
+            if let Some(is_new) = due {
+                tracing::info!(channels = self.followed.lock().len(), is_new, "subscribing anew");
+                if let Err(error) = self.resubscribe(is_new).await {
                     tracing::warn!(%error, "could not subscribe anew");
                     time::sleep(RESUBSCRIBE_PAUSE).await;
                     if self.link.client().is_ok_and(|client| client.is_connected()) && reconnects.is_empty() {
@@ -225,10 +361,14 @@ impl<P: Published> Subscriber<P> {
                     }
                 }
             }
-            if matches!(reconnects.recv().await, Err(RecvError::Closed)) {
-                return;
-            }
-            due = true;
+            due = tokio::select! {
+                biased;
+                reconnect = reconnects.recv() => match reconnect {
+                    Err(RecvError::Closed) => return,
+                    _ => Some(true),
+                },
+                () = self.due.notified() => Some(false),
+            };
         }
     }
 
