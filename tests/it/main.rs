@@ -15,6 +15,7 @@ mod order_interop;
 mod order_stream;
 mod orders;
 mod redis_nodes;
+mod redis_variants;
 mod shutdown;
 mod storage_choice;
 mod storage_contract;

@@ -197,8 +197,21 @@ impl Certificates {
             let mut names = std::fs::File::create(made.file("names")).unwrap();
             writeln!(names, "subjectAltName=IP:127.0.0.1,DNS:localhost").unwrap();
             made.openssl(&[
-                "x509", "-req", "-in", &asked, "-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-days",
-                "2", "-extfile", "names", "-out", &signed,
+                "x509",
+                "-req",
+                "-in",
+                &asked,
+                "-CA",
+                "ca.pem",
+                "-CAkey",
+                "ca.key",
+                "-CAcreateserial",
+                "-days",
+                "2",
+                "-extfile",
+                "names",
+                "-out",
+                &signed,
             ]);
         }
         Some(made)

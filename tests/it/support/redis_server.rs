@@ -97,14 +97,15 @@ impl RedisServer {
     /// The same for an answer that is a list of texts.
     pub(crate) fn admin_array(&self, command: &[&str]) -> Vec<String> {
         let mut stream = self.connect().unwrap();
-        let head = ask(&mut stream, command).unwrap();
-        let count: usize = head.strip_prefix('*').unwrap_or_else(|| panic!("{head}")).parse().unwrap();
-        let mut rest = BufReader::new(stream);
+        stream.write_all(request(command).as_bytes()).unwrap();
+        let mut reader = BufReader::new(stream);
         let mut line = || {
             let mut line = String::new();
-            rest.read_line(&mut line).unwrap();
+            reader.read_line(&mut line).unwrap();
             line.trim_end().to_owned()
         };
+        let head = line();
+        let count: usize = head.strip_prefix('*').unwrap_or_else(|| panic!("{head}")).parse().unwrap();
         (0..count).map(|_| (line(), line()).1).collect()
     }
 
@@ -188,12 +189,7 @@ fn spawn(port: u16, dir: &TempDir, options: &[String], sentinel: Option<&str>) -
             .arg(dir.path())
             .args(options);
     }
-    command
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap()
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
 }
 
 /// A port that nothing listens on.
@@ -201,12 +197,13 @@ pub(crate) fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
+fn request(command: &[&str]) -> String {
+    let parts: String = command.iter().map(|part| format!("${}\r\n{part}\r\n", part.len())).collect();
+    format!("*{}\r\n{parts}", command.len())
+}
+
 fn ask(stream: &mut TcpStream, command: &[&str]) -> Option<String> {
-    let mut request = format!("*{}\r\n", command.len());
-    for part in command {
-        request += &format!("${}\r\n{part}\r\n", part.len());
-    }
-    stream.write_all(request.as_bytes()).ok()?;
+    stream.write_all(request(command).as_bytes()).ok()?;
     let mut reader = BufReader::new(stream);
     let mut line = String::new();
     if reader.read_line(&mut line).ok()? == 0 {
