@@ -5,6 +5,8 @@
 mod choose;
 mod config;
 mod error;
+#[allow(dead_code, reason = "the backend that switches is what drives it")]
+mod failover;
 mod jobs;
 mod log;
 mod memory;
@@ -22,6 +24,7 @@ use async_trait::async_trait;
 pub use choose::{Opened, StartError, open};
 pub use config::{MemoryConfig, OrderRetention, RedisConfig, Retention, StorageChoice, StorageConfig};
 pub use error::{Result, StorageError};
+pub use failover::Lost;
 pub use jobs::{
     Cancelling, ClaimedJob, Ending, Enqueued, Held, Idempotency, JOBS_PER_CALL_MAX, JobBounds, JobCounts,
     JobState, JobView, Jobs, LEASE_MAX, LEASE_MIN, NewJob,
@@ -34,7 +37,7 @@ pub use memory::MemoryBackend;
 pub use outside::{OUTSIDE_WINDOW, Outside, OutsideEvent, OutsideOrders};
 pub use probe::ProbeFailure;
 pub use records::{Record, RecordKind, Records};
-pub use redis::RedisBackend;
+pub use redis::{Beat, LinkHealth, RedisBackend};
 pub use status::{StatusReader, StatusWriter, StorageStatus};
 
 use crate::model::BackendName;

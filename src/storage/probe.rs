@@ -74,6 +74,10 @@ impl ProbeFailure {
     pub(super) fn of(error: &Error) -> Self {
         match error.kind() {
             ErrorKind::Timeout => Self::NoAnswer,
+            // What rustls finds wrong, such as an unknown authority.
+            ErrorKind::IO if error.details().contains("kind: InvalidData") => {
+                Self::Unexpected(format!("TLS: {}", sanitize(error.details())))
+            }
             ErrorKind::IO | ErrorKind::Canceled | ErrorKind::Routing => {
                 Self::Unreachable(io_text(error.details()))
             }

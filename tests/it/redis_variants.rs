@@ -1,27 +1,28 @@
 //! Redis as it is deployed: in a cluster, behind sentinels, with TLS, and with a user who may do no
 //! more than is needed.
 
-use std::time::Duration;
+use std::collections::HashSet;
 
 use bytes::Bytes;
 use tokio::sync::mpsc::Receiver;
 use tokio::time;
-use zonewire::model::{BackendName, ChannelName, OrderId};
+use zonewire::model::{BackendName, ChannelName, Epoch, OrderId};
 use zonewire::storage::{
-    LogEvent, Opened, Outside, OutsideEvent, RedisConfig, Retention, SharedBackend, StorageChoice,
-    StorageConfig, open,
+    LinkHealth, Log, LogEvent, Opened, Outside, OutsideEvent, RedisConfig, Retention, SharedBackend,
+    StorageChoice, StorageConfig, open,
 };
 
 use crate::support::eventually::eventually;
 use crate::support::redis_cluster::{Certificates, RedisCluster, SENTINEL_PASSWORD, Sentinels};
 use crate::support::redis_server::{RedisServer, free_port};
-use crate::support::stores::{Producer, SECOND, Stores, offsets, sharing};
-use crate::{jobs_contract, storage_contract};
+use crate::support::stores::{Producer, SECOND, Stores, connect, offsets, sharing};
+use crate::{jobs_contract, storage_contract, storage_orders};
 
 /// All that every backend promises.
 async fn check_contract(config: RedisConfig) {
     sharing(config, async {
         storage_contract::on_variant().await;
+        storage_orders::on_variant().await;
         jobs_contract::on_variant().await;
     })
     .await;
@@ -153,7 +154,11 @@ async fn a_subscription_follows_its_slot() {
     for (round, (from, to)) in [(0, 1), (1, 2), (2, 0)].into_iter().enumerate() {
         cluster.move_slot(&format!("zw:{{{}}}:meta", zones[0]), from, to);
         let seq = round as u64 + 1;
-        producers[0].fill(seq..=seq).await;
+        // A call to a node that has the slot no more fails, and nothing was done.
+        eventually("the node that has the slot now is asked", async || {
+            producers[0].store.append(&producers[0].chain(seq..=seq)).await.ok()
+        })
+        .await;
         until_suspect(&mut incoming).await;
         assert_eq!(offsets(&producers[0].read(0, 10).await.entries), (1..=seq).collect::<Vec<_>>());
         eventually("it is subscribed to where it is now", async || {
@@ -162,13 +167,16 @@ async fn a_subscription_follows_its_slot() {
         })
         .await;
     }
-    // What is not followed yet is found, too, however little a node has been told of it.
-    for producer in &producers[1..] {
-        producer.fill(1..=1).await;
-        assert_eq!(next_told(&mut incoming).await, (producer.channel.clone(), vec![1]));
+    // What came before may have been told by then.
+    let mut last = Vec::new();
+    for (producer, seq) in producers.iter().zip([4, 1, 1]) {
+        producer.fill(seq..=seq).await;
+        last.push((producer.channel.clone(), vec![seq]));
     }
-    producers[0].fill(4..=4).await;
-    assert_eq!(next_told(&mut incoming).await, (zones[0].clone(), vec![4]));
+    while !last.is_empty() {
+        let told = next_told(&mut incoming).await;
+        last.retain(|entry| *entry != told);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -254,50 +262,42 @@ async fn outside_orders_are_exchanged_in_a_cluster() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn one_primary_that_hangs_is_an_outage_and_then_used_again() {
+async fn one_primary_that_hangs_is_an_outage_of_all_and_then_used_again() {
     let Some(cluster) = RedisCluster::start(0, &["--cluster-require-full-coverage", "no"]).await else {
         return;
     };
-    let (store, driver) = crate::support::stores::connect(&cluster.config(), &Retention::default()).await;
+    let (store, driver) = connect(&cluster.config(), &Retention::default()).await;
     let mut drivers = tokio::task::JoinSet::new();
     drivers.spawn(driver);
+    let mut incoming = store.take_incoming().unwrap();
+    let mut health = store.link_health();
     let store: SharedBackend = std::sync::Arc::new(store);
-    let zones = zone_of_each(&cluster);
     let mut producers = Vec::new();
-    for zone in &zones {
-        producers.push(
-            eventually("a log begins", async || {
-                let epoch = zonewire::model::Epoch::random();
-                store.mint_epoch(zone, None, &epoch).await.ok()?;
-                Some(Producer::on(&store, zone.clone()).await)
-            })
-            .await,
-        );
+    for zone in zone_of_each(&cluster) {
+        eventually("a zone is followed", async || store.follow(&zone).await.ok()).await;
+        eventually("a log begins", async || store.mint_epoch(&zone, None, &Epoch::random()).await.ok()).await;
+        producers.push(Producer::on(&store, zone).await);
     }
-    let begun = time::Instant::now();
+    health.borrow_and_update();
     cluster.nodes[0].pause();
-    eventually("a ping notices", async || store.ping().await.err()).await;
-    println!("ping noticed after {:?}", begun.elapsed());
-    let mut outcomes = Vec::new();
-    while begun.elapsed() < 5 * SECOND {
-        for (n, producer) in producers.iter().enumerate() {
-            let at = begun.elapsed();
-            let answer = producer.store.append(&producer.chain(1..=1)).await;
-            outcomes.push((at, begun.elapsed(), n, answer.map(|_| ()).map_err(|e| e.kind())));
-        }
-        time::sleep(Duration::from_millis(50)).await;
+    let told = time::timeout(20 * SECOND, health.wait_for(|health| !health.is_up())).await;
+    assert!(told.expect("a hang is noticed").is_ok());
+    for producer in &producers {
+        // One client for all of them: while it cannot have one of the primaries, it serves none.
+        let error = producer.store.append(&producer.chain(1..=1)).await.unwrap_err();
+        assert!(error.is_outage(), "{error:?}");
     }
-    for outcome in outcomes.iter().take(30) {
-        println!("{outcome:?}");
-    }
-    let ok: Vec<usize> =
-        (0..3).map(|n| outcomes.iter().filter(|o| o.2 == n && o.3.is_ok()).count()).collect();
-    println!("ok {ok:?} of {}", outcomes.len());
     cluster.nodes[0].resume();
-    eventually("all serve again", async || store.ping().await.ok()).await;
+    let told = time::timeout(20 * SECOND, health.wait_for(LinkHealth::is_up)).await;
+    assert!(told.expect("its end is noticed").is_ok());
     for producer in &producers {
         eventually("all serve again", async || producer.store.append(&producer.chain(1..=1)).await.ok())
             .await;
+    }
+    // Those of the primary that hung were told as suspect; of the others nothing was missed.
+    let mut told = HashSet::new();
+    while told.len() < 3 {
+        told.insert(next_told(&mut incoming).await.0);
     }
 }
 
@@ -365,7 +365,7 @@ async fn redis_with_tls_holds_what_every_backend_promises() {
     };
     check_serves(by_name).await;
     let reason = check_refused(url, "unexpected").await;
-    assert!(reason.contains("TLS") && reason.contains("certificate"), "{reason}");
+    assert!(reason.contains("TLS") && reason.contains("UnknownIssuer"), "{reason}");
     check_contract(trusting).await;
 }
 
@@ -407,7 +407,7 @@ async fn a_redis_that_asks_for_a_certificate_is_shown_one() {
 /// The rule in docs/OPERATIONS.md, from which the tests take it.
 fn rule(marker: &str) -> Vec<String> {
     let text = std::fs::read_to_string("docs/OPERATIONS.md").unwrap();
-    let lines = text.lines().skip_while(|line| !line.starts_with(marker));
+    let lines = text.lines().map(str::trim).skip_while(|line| !line.starts_with(marker));
     let rule: Vec<String> = lines
         .take_while(|line| !line.starts_with("```"))
         .flat_map(|line| {

@@ -30,10 +30,6 @@ const NOTICES_LEN: usize = 64;
 const RECONNECT_MS: (u32, u32) = (50, 1_000);
 const RECONNECT_JITTER_MS: u32 = 50;
 
-/// How often a client asks sentinels, or one node of a cluster, before it is given up for one that
-/// begins with all of them again.
-const ATTEMPTS_OF_SEVERAL: u32 = 2;
-
 impl Target {
     fn fred_config(&self, server: ServerConfig) -> Result<Config, Error> {
         let tls = self.tls.as_ref().map(|files| {
@@ -74,24 +70,17 @@ impl Target {
             },
         }
     }
-
-    /// How often its client tries to connect again by itself; 0 is without end. Sentinels are asked
-    /// for those that they know, and then only these are asked: a new client begins with all that
-    /// are configured.
-    fn attempts(&self) -> u32 {
-        if matches!(self.kind, Kind::Sentinel { .. }) { ATTEMPTS_OF_SEVERAL } else { 0 }
-    }
 }
 
 /// A client for commands.
 pub(super) fn commands_client(target: &Target, config: &RedisConfig) -> Result<Client, Error> {
-    lasting(target, target.server_config(), target.attempts(), config)?.build()
+    lasting(target, target.server_config(), config)?.build()
 }
 
 /// A client for subscriptions: on a connection of its own, so that what is published does not wait
 /// behind replies. Not for a cluster.
 pub(super) fn subscriber_client(target: &Target, config: &RedisConfig) -> Result<SubscriberClient, Error> {
-    subscriber(lasting(target, target.server_config(), target.attempts(), config)?)
+    subscriber(lasting(target, target.server_config(), config)?)
 }
 
 /// The same on one node of a cluster.
@@ -100,7 +89,7 @@ pub(super) fn shard_client(
     config: &RedisConfig,
     server: Server,
 ) -> Result<SubscriberClient, Error> {
-    subscriber(lasting(target, ServerConfig::Centralized { server }, 0, config)?)
+    subscriber(lasting(target, ServerConfig::Centralized { server }, config)?)
 }
 
 /// The same on any node of a cluster: the `turn`th of the primaries, or of the configured ones while
@@ -114,7 +103,7 @@ pub(super) fn any_node_client(
     let servers = if primaries.is_empty() { target.servers() } else { primaries };
     let server = servers.get(turn % servers.len().max(1)).cloned();
     let server = server.ok_or_else(|| Error::new(ErrorKind::Config, "no node is known"))?;
-    subscriber(lasting(target, ServerConfig::Centralized { server }, ATTEMPTS_OF_SEVERAL, config)?)
+    subscriber(lasting(target, ServerConfig::Centralized { server }, config)?)
 }
 
 fn subscriber(mut builder: Builder) -> Result<SubscriberClient, Error> {
@@ -123,15 +112,10 @@ fn subscriber(mut builder: Builder) -> Result<SubscriberClient, Error> {
 }
 
 /// For a client that reconnects when its connection closes.
-fn lasting(
-    target: &Target,
-    server: ServerConfig,
-    attempts: u32,
-    config: &RedisConfig,
-) -> Result<Builder, Error> {
+fn lasting(target: &Target, server: ServerConfig, config: &RedisConfig) -> Result<Builder, Error> {
     let mut builder = builder(target, server, config)?;
     let (first, longest) = RECONNECT_MS;
-    let mut policy = ReconnectPolicy::new_exponential(attempts, first, longest, 2);
+    let mut policy = ReconnectPolicy::new_exponential(0, first, longest, 2);
     policy.set_jitter(RECONNECT_JITTER_MS);
     builder.set_policy(policy).with_connection_config(|connection| {
         connection.reconnect_errors = vec![

@@ -1,22 +1,28 @@
-//! A client that is replaced when its connection hangs.
+//! A connection that is kept: made, watched, and made anew when it is lost.
 //!
-//! fred reconnects by itself when a connection closes. It does not when one stays open and silent,
-//! and it cannot even be told to once the socket takes no more bytes: its task then waits in a
-//! write. So we ask each connection whether it lives, and if it does not answer, we end that
-//! client, with its task and its socket, and begin with another.
+//! fred would reconnect by itself when a connection closes, but it says so a while later, and
+//! meanwhile it takes calls that it cannot send. It does nothing when a connection stays open and
+//! silent, and it cannot even be told to once the socket takes no more bytes: its task then waits in
+//! a write. So a connection is lost for us with the first error that fred tells of it, or when it
+//! does not answer; then we end that client, with its task and its socket, and begin with another.
 
 use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use fred::clients::WithOptions;
 use fred::error::{Error, ErrorKind};
-use fred::interfaces::{ClientLike, ClusterInterface};
+use fred::interfaces::{ClientLike, ClusterInterface, EventInterface};
 use fred::types::Value;
+use fred::types::config::Server;
 use parking_lot::Mutex;
+use tokio::sync::{broadcast, watch};
 use tokio::task::AbortHandle;
-use tokio::time;
+use tokio::time::{self, Instant};
 
 use super::connect::{once, ping_all};
+use crate::storage::ProbeFailure;
 use crate::support::backoff::Backoff;
 
 /// How often a connection is asked whether it lives.
@@ -26,74 +32,191 @@ const BEAT_EVERY: Duration = Duration::from_millis(200);
 const BEAT_LIMIT_PART: (u32, u32) = (7, 8);
 /// A client that has neither connected nor failed by then is given up. Longer than its own timeouts.
 const INIT_LIMIT: Duration = Duration::from_secs(2);
-/// Between attempts to connect another client.
-const REPLACE_BACKOFF: Backoff = Backoff {
+/// Between attempts to connect. The longest wait bounds how late we are back.
+const BACKOFF: Backoff = Backoff {
     first: Duration::from_millis(50),
     max: Duration::from_secs(1),
     jitter: Duration::from_millis(50),
 };
+/// A connection that is lost sooner counts as a failed attempt.
+const STEADY_AFTER: Duration = Duration::from_secs(1);
+/// How long fred has to hand on what the server said when that ends a connection, and to end a task
+/// that failed; it does so at once.
+const LAST_ANSWERS: Duration = Duration::from_millis(25);
 
-type Build<C> = Box<dyn Fn() -> Result<C, Error> + Send + Sync>;
+type Build<C> = Arc<dyn Fn() -> Result<C, Error> + Send + Sync>;
+type Errors = broadcast::Receiver<(Error, Option<Server>)>;
+
+/// How a connection is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct LinkState {
+    pub(super) condition: Condition,
+    /// How often it was up and then lost.
+    pub(super) losses: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Condition {
+    /// The first attempt is not decided.
+    Connecting,
+    /// Lost or not made, and this is why.
+    Down(ProbeFailure),
+    Up,
+}
 
 /// The client in use, and how to make another.
 pub(super) struct Link<C: ClientLike> {
     build: Build<C>,
     command_timeout: Duration,
     live: Mutex<Option<Live<C>>>,
+    state: watch::Sender<LinkState>,
+    /// Attempts in a row that brought no lasting connection.
+    failures: AtomicU32,
+    /// A client whose last attempt to connect ended by itself, for the next one.
+    spare: Mutex<Option<C>>,
 }
 
 struct Live<C: ClientLike> {
     client: WithOptions<C>,
+    /// From before the connection was made; taken by the one who watches.
+    errors: Option<Errors>,
+    since: Instant,
     /// Ends fred's task, which owns the socket.
     task: AbortOnDrop,
 }
 
 impl<C: ClientLike> fmt::Debug for Link<C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Link").field("up", &self.live.lock().is_some()).finish_non_exhaustive()
+        f.debug_struct("Link").field("state", &*self.state.borrow()).finish_non_exhaustive()
     }
 }
 
-impl<C: ClusterInterface + Clone> Link<C> {
-    /// Has no client until [`replace`](Self::replace) has connected one.
-    pub(super) fn unconnected(build: Build<C>, command_timeout: Duration) -> Self {
-        Self { build, command_timeout, live: Mutex::new(None) }
-    }
-
-    /// Connects the first client.
-    pub(super) async fn init(build: Build<C>, command_timeout: Duration) -> Result<Self, Error> {
-        let link = Self::unconnected(build, command_timeout);
-        let live = link.connect().await?;
-        *link.live.lock() = Some(live);
-        Ok(link)
-    }
-
-    /// The client in use; an error while a hanging one is being replaced. What is sent through it
-    /// is sent at most once, fails at once while there is no connection, and is waited for no
-    /// longer than a command may take.
-    pub(super) fn client(&self) -> Result<WithOptions<C>, Error> {
-        let live = self.live.lock();
-        let client = live.as_ref().map(|live| live.client.clone());
-        client.ok_or_else(|| Error::new(ErrorKind::Canceled, "the connection hung and is being replaced"))
-    }
-
-    /// Ends the client in use and connects another, however long that takes.
-    pub(super) async fn replace(&self) {
-        drop(self.live.lock().take());
-        for attempt in 1.. {
-            match self.connect().await {
-                Ok(live) => {
-                    *self.live.lock() = Some(live);
-                    return;
-                }
-                Err(error) => tracing::debug!(attempt, %error, "no new connection to redis yet"),
-            }
-            time::sleep(REPLACE_BACKOFF.wait(attempt, rand::random())).await;
+impl<C: ClusterInterface + EventInterface + Clone + Send + 'static> Link<C> {
+    /// Has no client until [`open`](Self::open) has connected one.
+    pub(super) fn new(build: Build<C>, command_timeout: Duration) -> Self {
+        let state = LinkState { condition: Condition::Connecting, losses: 0 };
+        Self {
+            build,
+            command_timeout,
+            live: Mutex::new(None),
+            state: watch::Sender::new(state),
+            failures: AtomicU32::new(0),
+            spare: Mutex::new(None),
         }
     }
 
+    /// The client in use; an error while there is none. What is sent through it is sent at most
+    /// once, and is waited for no longer than a command may take.
+    pub(super) fn client(&self) -> Result<WithOptions<C>, Error> {
+        let client = self.live.lock().as_ref().map(|live| live.client.clone());
+        client.ok_or_else(|| {
+            let why = match &self.state.borrow().condition {
+                Condition::Down(failure) => format!("not connected: {failure}"),
+                Condition::Connecting | Condition::Up => "not connected yet".to_owned(),
+            };
+            Error::new(ErrorKind::Canceled, why)
+        })
+    }
+
+    pub(super) fn state(&self) -> watch::Receiver<LinkState> {
+        self.state.subscribe()
+    }
+
+    /// Waits until [`up`](Self::up) is said.
+    pub(super) async fn until_up(&self) {
+        let mut state = self.state.subscribe();
+        // An error would mean that the sender is gone, and we hold it.
+        let _up = state.wait_for(|state| state.condition == Condition::Up).await;
+    }
+
+    /// Waits until the first attempt, or one after it, has failed.
+    pub(super) async fn until_failed(&self) -> ProbeFailure {
+        let mut state = self.state.subscribe();
+        loop {
+            if let Condition::Down(failure) = &state.borrow_and_update().condition {
+                return failure.clone();
+            }
+            if state.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+
+    /// Connects a client, however long that takes, and hands it to `first` before anybody else can
+    /// use it.
+    pub(super) async fn open<T>(&self, first: impl Fn(&WithOptions<C>) -> T) -> T {
+        loop {
+            let failures = self.failures.load(Ordering::Relaxed);
+            if failures > 0 {
+                time::sleep(BACKOFF.wait(failures, rand::random())).await;
+            }
+            match self.connect().await {
+                Ok(live) => {
+                    let taken = first(&live.client);
+                    *self.live.lock() = Some(live);
+                    return taken;
+                }
+                Err(error) => {
+                    tracing::debug!(failures, %error, "no connection to redis yet");
+                    self.failures.fetch_add(1, Ordering::Relaxed);
+                    self.down(ProbeFailure::of(&error), 0);
+                }
+            }
+        }
+    }
+
+    /// Says that the client in use can serve.
+    pub(super) fn up(&self) {
+        self.state.send_if_modified(|state| {
+            let changed = state.condition != Condition::Up;
+            state.condition = Condition::Up;
+            changed
+        });
+    }
+
+    /// Says that the client in use cannot serve any more, and ends it.
+    pub(super) async fn lose(&self, failure: ProbeFailure) {
+        let Some(live) = self.live.lock().take() else { return };
+        let was_up = self.state.borrow().condition == Condition::Up;
+        tracing::debug!(code = failure.code(), reason = failure.reason(), "connection to redis lost");
+        if was_up && live.since.elapsed() >= STEADY_AFTER {
+            self.failures.store(0, Ordering::Relaxed);
+        } else {
+            self.failures.fetch_add(1, Ordering::Relaxed);
+        }
+        let is_silent = matches!(failure, ProbeFailure::NoAnswer | ProbeFailure::Unreachable(_));
+        self.down(failure, u64::from(was_up));
+        if !is_silent {
+            // Callers learn what the server said last, not that we hung up on it.
+            time::sleep(LAST_ANSWERS).await;
+        }
+        drop(live);
+    }
+
+    fn down(&self, failure: ProbeFailure, losses: u64) {
+        self.state.send_if_modified(|state| {
+            let condition = Condition::Down(failure);
+            let changed = losses > 0 || state.condition != condition;
+            state.condition = condition;
+            state.losses += losses;
+            changed
+        });
+    }
+
+    /// fred allocates room for all that a client may have to hold at once: tens of megabytes, which
+    /// must not keep a thread of the runtime from saying that a connection was lost.
+    async fn client_to_connect(&self) -> Result<C, Error> {
+        if let Some(spare) = self.spare.lock().take() {
+            return Ok(spare);
+        }
+        let build = Arc::clone(&self.build);
+        let built = tokio::task::spawn_blocking(move || build()).await;
+        built.unwrap_or_else(|_| Err(Error::new(ErrorKind::Canceled, "the program ends")))
+    }
+
     async fn connect(&self) -> Result<Live<C>, Error> {
-        let client = (self.build)()?;
+        let client = self.client_to_connect().await?;
+        let errors = client.error_rx();
         let mut task = client.connect();
         let guard = AbortOnDrop(task.abort_handle());
         let connected = async {
@@ -106,35 +229,67 @@ impl<C: ClusterInterface + Clone> Link<C> {
                 connected = client.wait_for_connect() => connected,
             }
         };
-        time::timeout(INIT_LIMIT, connected)
-            .await
-            .map_err(|_| Error::new(ErrorKind::Timeout, "no connection in time"))??;
-        Ok(Live { client: once(&client, self.command_timeout), task: guard })
+        match time::timeout(INIT_LIMIT, connected).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => {
+                let ends = task.is_finished() || time::timeout(LAST_ANSWERS, task).await.is_ok();
+                if ends {
+                    *self.spare.lock() = Some(client);
+                }
+                return Err(error);
+            }
+            Err(_) => return Err(Error::new(ErrorKind::Timeout, "no connection in time")),
+        }
+        let client = once(&client, self.command_timeout);
+        // A server that is loading lets us in, and answers nothing else.
+        match client.ping::<Value>(None).await {
+            Err(error) if !error.details().starts_with("NOPERM") => Err(error),
+            _ => Ok(Live { client, errors: Some(errors), since: Instant::now(), task: guard }),
+        }
     }
 
-    /// Returns when the connection is open and does not answer, or fred's task has ended.
-    pub(super) async fn until_it_hangs(&self) {
-        let Ok(client) = self.client() else { return };
+    /// Returns when the connection is lost: closed, refused by what the server answers (fred tells
+    /// of READONLY, LOADING and the like), or open without an answer.
+    pub(super) async fn until_lost(&self) -> ProbeFailure {
+        let (client, errors) = {
+            let mut live = self.live.lock();
+            let Some(live) = live.as_mut() else { return ProbeFailure::Unreachable("not connected".into()) };
+            (live.client.clone(), live.errors.take())
+        };
+        let mut errors = errors.unwrap_or_else(|| client.error_rx());
+        tokio::select! {
+            biased;
+            error = errors.recv() => match error {
+                Ok((error, _)) => ProbeFailure::of(&error),
+                Err(_) => ProbeFailure::Unreachable("the client ended".into()),
+            },
+            failure = self.until_silent(&client) => failure,
+        }
+    }
+
+    /// Returns when the connection does not answer, or fred's task has ended without a word.
+    async fn until_silent(&self, client: &WithOptions<C>) -> ProbeFailure {
         let limit = self.command_timeout * BEAT_LIMIT_PART.0 / BEAT_LIMIT_PART.1;
         for beat in 0u64.. {
             time::sleep(BEAT_EVERY).await;
             if self.live.lock().as_ref().is_none_or(|live| live.task.0.is_finished()) {
-                return;
-            }
-            // While fred reconnects, there is nothing to ask.
-            if !client.is_connected() {
-                continue;
+                break;
             }
             let token = format!("zw-beat-{beat}");
-            let hangs = match ping_all(&*client, limit, &token).await {
-                Ok(fits) => !fits,
-                Err(error) => matches!(error.kind(), ErrorKind::Timeout),
-            };
-            if hangs && client.is_connected() {
-                tracing::warn!(?limit, "connection to redis does not answer, replacing it");
-                return;
+            // In a cluster one primary that hangs is enough.
+            match ping_all(&**client, limit, &token).await {
+                Ok(false) => {
+                    return ProbeFailure::Unexpected("answers are out of step".into());
+                }
+                Err(error) if *error.kind() == ErrorKind::Timeout => {
+                    tracing::warn!(?limit, "connection to redis does not answer, replacing it");
+                    return ProbeFailure::NoAnswer;
+                }
+                // An error that matters is told by fred, too.
+                _ => {}
             }
         }
+        ProbeFailure::Unreachable("the client ended".into())
     }
 }
 

@@ -22,11 +22,14 @@
 //! | `zw:{jobs}:waiting`, `:delays`, `:claimed`, `:done`, `:dead` | sorted sets | the jobs of each state by place |
 //! | `zw:{jobs}:keys`, `:key-ages` | hash, sorted set | idempotency key -> `<job> <fingerprint>`, and keys by when they were used |
 //! | `zw:{jobs}:meta` | hash | newest `place` and `token`, `kept_for`, when all of these keys `expires` |
+//! | `zw:{life}` | hash | `id` of this life of the data; `n:<node>` = `<beats> <when>` |
+//! | `zw:{life}:probe`, `:log` | string, stream | what a beat writes as a trial |
 //!
 //! Appends are published in the pub/sub channel `zw:{zone:pjm}` (`zw@2:{zone:pjm}` from database 2:
 //! pub/sub does not know databases). In a cluster they are published with SPUBLISH, so that only the
 //! nodes that have the channel's slot have to do with it.
 
+mod beat;
 mod codec;
 mod connect;
 mod errors;
@@ -52,32 +55,70 @@ use fred::error::Error;
 use fred::interfaces::KeysInterface;
 use fred::types::Expiration;
 use futures_util::future::{BoxFuture, try_join_all};
-use tokio::sync::{mpsc, oneshot};
-use tokio::time;
+use tokio::sync::{mpsc, oneshot, watch};
 
+pub use beat::Beat;
 pub(super) use connect::probe_client;
 pub(super) use errors::{Said, sanitize};
 pub(super) use prove::prove;
 pub(super) use target::Target;
 
+use super::failover::Lost;
 use super::probe::ProbeFailure;
 use super::{LogEvent, Outside, RedisConfig, Result, Retention, StorageBackend};
 use crate::model::{BackendName, ChannelName};
+use beat::Life;
 use codec::decode_published;
-use link::Link;
+use link::{Condition, Link, LinkState};
 use shards::{Following, Shards};
 use subscriber::{Published, Subscriber, Subscribing};
 
 /// Events that wait for the one who reads `incoming`; past it, they are replaced by one `Suspect`.
 const INCOMING_LEN: usize = 1_024;
 
-/// A cluster whose primaries have not all let us in by then has not let us in.
-const SHARDS_LIMIT: Duration = Duration::from_secs(2);
-
 /// The largest integer that Lua and Redis' scores hold exactly.
 const EXACT_MAX: u64 = 1 << 53;
 
+/// Whether the connections to Redis are there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LinkHealth {
+    /// Why there are no calls to be made now. `None`: both connections, for commands and for
+    /// subscriptions, are up, and all that is followed has been subscribed and confirmed.
+    pub lost: Option<Lost>,
+    /// How often a connection that was up was lost. It tells also of a loss that was made good
+    /// before anybody looked.
+    pub losses: u64,
+}
+
+impl LinkHealth {
+    fn of(commands: &LinkState, subscriber: &LinkState) -> Self {
+        let lost = |state: &LinkState| match &state.condition {
+            Condition::Up => None,
+            Condition::Connecting => {
+                Some(Lost { code: "connecting", reason: "the connection is being made".to_owned() })
+            }
+            Condition::Down(failure) => Some(Lost::from(failure)),
+        };
+        let of_subscriber = || {
+            let Lost { code, reason } = lost(subscriber)?;
+            Some(Lost { code, reason: format!("the connection for subscriptions: {reason}") })
+        };
+        Self {
+            lost: lost(commands).or_else(of_subscriber),
+            losses: commands.losses.saturating_add(subscriber.losses),
+        }
+    }
+
+    /// Whether calls can be made.
+    pub fn is_up(&self) -> bool {
+        self.lost.is_none()
+    }
+}
+
 /// [`StorageBackend`] in Redis. Its connections close when it and its driver are dropped.
+///
+/// While there is no connection, calls fail at once as
+/// [`Unreachable`](super::StorageError::Unreachable).
 #[derive(Debug)]
 pub struct RedisBackend {
     commands: Arc<Link<Client>>,
@@ -86,6 +127,9 @@ pub struct RedisBackend {
     keys: Keys,
     retention: Retention,
     command_timeout: Duration,
+    health: watch::Receiver<LinkHealth>,
+    /// What this node knows of the life of the data.
+    life: Life,
     /// For further connections.
     target: (Target, RedisConfig),
     /// Dropped with the backend, which ends the driver.
@@ -93,23 +137,25 @@ pub struct RedisBackend {
 }
 
 impl RedisBackend {
-    /// Connects, and returns the backend and its driver: a future that must run for as long as the
-    /// backend is used. It receives what is published, notices connections that hang, and
-    /// subscribes anew after each reconnect. It ends when the backend is dropped.
+    /// The backend and its driver, without connecting: a future that must run for as long as the
+    /// backend is used. It connects and, whenever a connection is lost, connects again for ever. It
+    /// receives what is published, notices connections that hang, and subscribes anew on each
+    /// further connection. It ends when the backend is dropped.
     ///
     /// # Errors
-    /// When the configuration is not valid, or Redis does not let us in at once.
-    pub async fn connect(
+    /// Only when the configuration is not valid.
+    pub fn new(
         config: &RedisConfig,
         retention: Retention,
     ) -> Result<(Self, BoxFuture<'static, ()>), ProbeFailure> {
         let target = Target::from_config(config).map_err(ProbeFailure::InvalidConfig)?;
         let command_timeout = Duration::from_millis(config.command_timeout_ms);
-        let of_commands = (target.clone(), config.clone());
-        let of_subscriber = (target.clone(), config.clone());
-        let connected = |error: Error| ProbeFailure::of(&error);
-        let make_commands = Box::new(move || connect::commands_client(&of_commands.0, &of_commands.1));
-        let commands = Arc::new(Link::init(make_commands, command_timeout).await.map_err(connected)?);
+        let (of_commands, of_subscriber) =
+            ((target.clone(), config.clone()), (target.clone(), config.clone()));
+        let commands = Arc::new(Link::new(
+            Arc::new(move || connect::commands_client(&of_commands.0, &of_commands.1)),
+            command_timeout,
+        ));
         let keys = Keys::new(&config.prefix, &target);
         let (events, incoming) = mpsc::channel(INCOMING_LEN);
         let (alive, dropped) = oneshot::channel();
@@ -118,12 +164,13 @@ impl RedisBackend {
             let (target, config) = of_subscriber;
             Following::Shards(Shards::new(target, config, Arc::clone(&commands), messages))
         } else {
-            let make = Box::new(move || connect::subscriber_client(&of_subscriber.0, &of_subscriber.1));
-            let link = Link::init(make, command_timeout).await.map_err(connected)?;
-            let commands = Arc::clone(&commands);
+            let make = Arc::new(move || connect::subscriber_client(&of_subscriber.0, &of_subscriber.1));
+            let (link, commands) = (Link::new(make, command_timeout), Arc::clone(&commands));
             Following::One(Subscriber::new(link, commands, messages, Subscribing::Plain, command_timeout))
         });
-        let driver = drive(Arc::clone(&subscriber), Arc::clone(&commands), events);
+        let first = LinkHealth::of(&commands.state().borrow(), &subscriber.state().borrow());
+        let (writer, health) = watch::channel(first);
+        let driver = drive(Arc::clone(&subscriber), Arc::clone(&commands), events, writer);
         let driver = async move {
             tokio::select! {
                 () = driver => {}
@@ -137,18 +184,38 @@ impl RedisBackend {
             keys,
             retention,
             command_timeout,
+            health,
+            life: Life::default(),
             target: (target, config.clone()),
             _alive: alive,
         };
-        let mut driver: BoxFuture<'static, ()> = Box::pin(driver);
-        let begun = async {
-            tokio::select! {
-                () = &mut driver => {}
-                () = backend.subscriber.until_connected() => {}
-            }
-        };
-        time::timeout(SHARDS_LIMIT, begun).await.map_err(|_| ProbeFailure::NoAnswer)?;
+        Ok((backend, Box::pin(driver)))
+    }
+
+    /// As [`new`](Self::new), once it is connected. What is published until the driver runs waits.
+    ///
+    /// # Errors
+    /// When the configuration is not valid, or Redis does not let us in at once.
+    pub async fn connect(
+        config: &RedisConfig,
+        retention: Retention,
+    ) -> Result<(Self, BoxFuture<'static, ()>), ProbeFailure> {
+        let (backend, mut driver) = Self::new(config, retention)?;
+        let mut health = backend.link_health();
+        tokio::select! {
+            biased;
+            () = &mut driver => return Err(ProbeFailure::Unreachable("the driver ended".to_owned())),
+            failure = backend.commands.until_failed() => return Err(failure),
+            failure = backend.subscriber.until_failed() => return Err(failure),
+            _up = health.wait_for(LinkHealth::is_up) => {}
+        }
         Ok((backend, driver))
+    }
+
+    /// How the connections are, as the driver sees them. A connection that closes is told at once,
+    /// one that hangs within 900 ms with the default settings. Ends with the driver.
+    pub fn link_health(&self) -> watch::Receiver<LinkHealth> {
+        self.health.clone()
     }
 
     /// Published batches that did not get into `incoming` because nobody made room, or that could
@@ -201,21 +268,56 @@ impl Published for LogMessages {
     }
 }
 
-/// Receives what is published, and replaces connections that hang. Runs until it is dropped.
+/// Keeps both connections and says how they are. Runs until it is dropped.
 async fn drive(
     subscriber: Arc<Following<LogMessages>>,
     commands: Arc<Link<Client>>,
     events: mpsc::Sender<LogEvent>,
+    health: watch::Sender<LinkHealth>,
 ) {
     let keep_commands = async {
         loop {
-            commands.until_it_hangs().await;
-            commands.replace().await;
+            commands.open(|_| ()).await;
+            commands.up();
+            let failure = commands.until_lost().await;
+            commands.lose(failure).await;
         }
     };
     tokio::select! {
         () = keep_commands => {}
         () = subscriber.run(events) => {}
+        () = tell(commands.state(), subscriber.state(), health) => {}
+    }
+}
+
+/// Makes one health of both connections.
+async fn tell(
+    mut commands: watch::Receiver<LinkState>,
+    mut subscriber: watch::Receiver<LinkState>,
+    health: watch::Sender<LinkHealth>,
+) {
+    loop {
+        let now = LinkHealth::of(&commands.borrow_and_update(), &subscriber.borrow_and_update());
+        let moved = health.send_if_modified(|last| {
+            let moved = *last != now;
+            last.clone_from(&now);
+            moved
+        });
+        if moved {
+            match &now.lost {
+                None => tracing::info!("connected to redis"),
+                Some(lost) => {
+                    tracing::warn!(code = lost.code, reason = lost.reason, "no connection to redis")
+                }
+            }
+        }
+        let changed = tokio::select! {
+            changed = commands.changed() => changed,
+            changed = subscriber.changed() => changed,
+        };
+        if changed.is_err() {
+            return;
+        }
     }
 }
 
@@ -228,6 +330,10 @@ struct Keys {
     ping: String,
     /// Whether appends are published to the nodes that have their slots only.
     sharded: bool,
+    /// What a beat writes: the hash that holds the life, and two trials.
+    life: [String; 3],
+    /// The pub/sub channel in which a beat tries to publish.
+    life_publish: String,
 }
 
 /// The keys of one channel.
@@ -245,8 +351,14 @@ impl Keys {
             0 => format!("{prefix}:"),
             db => format!("{prefix}@{db}:"),
         };
-        let sharded = target.is_cluster();
-        Self { prefix: prefix.to_owned(), publish_prefix, ping: format!("{prefix}:ping"), sharded }
+        Self {
+            prefix: prefix.to_owned(),
+            ping: format!("{prefix}:ping"),
+            sharded: target.is_cluster(),
+            life: ["", ":probe", ":log"].map(|part| format!("{prefix}:{{life}}{part}")),
+            life_publish: format!("{publish_prefix}{{life}}"),
+            publish_prefix,
+        }
     }
 
     fn channel(&self, channel: &ChannelName) -> ChannelKeys {

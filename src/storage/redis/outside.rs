@@ -78,7 +78,7 @@ impl RedisBackend {
             let turn = turn.fetch_add(1, Ordering::Relaxed);
             connect::any_node_client(&target, &config, primaries.unwrap_or_default(), turn)
         };
-        let link = Link::unconnected(Box::new(make), self.command_timeout);
+        let link = Link::new(Arc::new(make), self.command_timeout);
         let subscriber = Arc::new(Subscriber::new(
             link,
             Arc::clone(&self.commands),

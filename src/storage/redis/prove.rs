@@ -5,8 +5,8 @@ use std::sync::LazyLock;
 use fred::clients::Client;
 use fred::error::Error;
 use fred::interfaces::{ClientLike, ClusterInterface, LuaInterface, PubsubInterface};
-use fred::types::Value;
 use fred::types::cluster::ClusterRouting;
+use fred::types::{ClusterHash, CustomCommand, Value};
 
 use super::connect::once_on;
 use super::scripts::Script;
@@ -23,6 +23,7 @@ redis.call('XADD', log, 'MAXLEN', 1, '*', 'e', '1')
 redis.call('XRANGE', log, '-', '+', 'COUNT', 1)
 redis.call('XTRIM', log, 'MAXLEN', 1)
 redis.call('HSET', hash, 'a', '1', 'b', '2')
+redis.call('HSETNX', hash, 'a', '1')
 redis.call('HGET', hash, 'a')
 redis.call('HMGET', hash, 'a', 'b')
 redis.call('HGETALL', hash)
@@ -41,6 +42,7 @@ redis.call('ZREM', sorted, 'a')
 redis.call('EXISTS', value)
 redis.call('PTTL', value)
 redis.call('PEXPIREAT', hash, redis.call('TIME')[1] .. '999')
+redis.call('EXPIRE', sorted, 1)
 redis.call('PEXPIRE', log, 1000)
 redis.call('PEXPIRE', hash, 1000)
 redis.call('",
@@ -64,17 +66,38 @@ pub(in crate::storage) async fn prove(client: &Client, target: &Target, prefix: 
     let _done: i64 = client.evalsha(script.hash(), keys, vec![channel.clone()]).await?;
     if target.is_cluster() {
         client.ssubscribe(channel.as_str()).await?;
-        client.sunsubscribe(channel.as_str()).await?;
         let owner = client
             .cached_cluster_state()
             .and_then(|routing| routing.get_server(ClusterRouting::hash_key(channel.as_bytes())).cloned());
         let Some(owner) = owner else { return Ok(()) };
-        let limit = client.perf_config().default_command_timeout;
-        return once_on(client, limit, owner).ping::<Value>(None).await.map(drop);
+        let of_owner = once_on(client, client.perf_config().default_command_timeout, owner);
+        let ping = of_owner.ping::<Value>(None);
+        return tokio::select! {
+            biased;
+            answer = refusal(client, "SUNSUBSCRIBE", &channel) => answer,
+            answer = ping => answer.map(drop),
+        };
     }
-    // fred gives the answer to a refused SUBSCRIBE to the command that follows.
-    client.subscribe(channel.as_str()).await?;
-    let _refused: Value = client.ping(None).await?;
-    client.unsubscribe(channel.as_str()).await?;
-    client.ping::<Value>(None).await.map(drop)
+    let ping = client.ping::<Value>(None);
+    tokio::pin!(ping);
+    tokio::select! {
+        biased;
+        answer = refusal(client, "SUBSCRIBE", &channel) => answer?,
+        answer = &mut ping => return answer.map(drop),
+    }
+    tokio::select! {
+        biased;
+        // It waits still, so it gets what was meant for the one behind it.
+        answer = ping => answer.map(drop),
+        answer = refusal(client, "UNSUBSCRIBE", &channel) => answer,
+        answer = client.ping::<Value>(None) => answer.map(drop),
+    }
+}
+
+/// Sends a command that fred does not know, so that it waits for an answer. Who is allowed it gets a
+/// message, which fred does not count as one; then this gets the answer to the PING that must be
+/// sent behind it. Who is not gets an error.
+async fn refusal(client: &Client, command: &'static str, channel: &str) -> Result<(), Error> {
+    let command = CustomCommand::new_static(command, ClusterHash::FirstKey, false);
+    client.custom::<Value, _>(command, vec![channel.to_owned()]).await.map(drop)
 }

@@ -22,15 +22,15 @@ use fred::types::config::Server;
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use parking_lot::Mutex;
-use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time;
 
 use super::connect::{self, once_on, primaries};
 use super::errors::storage_error;
-use super::link::Link;
+use super::link::{Condition, Link, LinkState};
 use super::subscriber::{Published, Subscriber, Subscribing};
 use super::target::Target;
-use crate::storage::{RedisConfig, StorageError};
+use crate::storage::{ProbeFailure, RedisConfig, StorageError};
 
 /// How often it is looked up who has which slot. A slot that goes and comes back in between is not
 /// noticed; moving one takes longer than that.
@@ -75,10 +75,24 @@ impl<P: Published> Following<P> {
         }
     }
 
-    /// Waits until channels can be followed. Only while it runs does that come about in a cluster.
-    pub(super) async fn until_connected(&self) {
-        if let Self::Shards(shards) = self {
-            shards.until_connected().await;
+    /// How the connections are, all together.
+    pub(super) fn state(&self) -> watch::Receiver<LinkState> {
+        match self {
+            Self::One(subscriber) => subscriber.state(),
+            Self::Shards(shards) => shards.state.subscribe(),
+        }
+    }
+
+    /// Waits until the first attempt to connect, or one after it, has failed.
+    pub(super) async fn until_failed(&self) -> ProbeFailure {
+        let mut state = self.state();
+        loop {
+            if let Condition::Down(failure) = &state.borrow_and_update().condition {
+                return failure.clone();
+            }
+            if state.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
         }
     }
 }
@@ -98,6 +112,7 @@ pub(super) struct Shards<P: Published> {
     begun: Notify,
     /// By subscribers that are gone.
     dropped: AtomicU64,
+    state: watch::Sender<LinkState>,
 }
 
 struct Map<P: Published> {
@@ -105,6 +120,7 @@ struct Map<P: Published> {
     shards: HashMap<Server, Shard<P>>,
     /// All that is followed, wherever.
     followed: HashSet<String>,
+    losses_of_gone: u64,
     /// Not run yet.
     begun: Vec<(Arc<Subscriber<Arc<P>>>, oneshot::Receiver<()>)>,
 }
@@ -131,7 +147,13 @@ impl<P: Published> Shards<P> {
         published: P,
     ) -> Self {
         let command_timeout = Duration::from_millis(config.command_timeout_ms);
-        let map = Map { routing: None, shards: HashMap::new(), followed: HashSet::new(), begun: Vec::new() };
+        let map = Map {
+            routing: None,
+            shards: HashMap::new(),
+            followed: HashSet::new(),
+            losses_of_gone: 0,
+            begun: Vec::new(),
+        };
         Self {
             target,
             config,
@@ -142,6 +164,7 @@ impl<P: Published> Shards<P> {
             moved: Arc::new(Notify::new()),
             begun: Notify::new(),
             dropped: AtomicU64::new(0),
+            state: watch::Sender::new(LinkState { condition: Condition::Connecting, losses: 0 }),
         }
     }
 
@@ -204,7 +227,7 @@ impl<P: Published> Shards<P> {
             loop {
                 self.look().await;
                 tokio::select! {
-                    () = time::sleep(LOOK_EVERY) => {}
+                    () = self.until_due() => {}
                     () = self.moved.notified() => time::sleep(LOOK_AGAIN_AFTER).await,
                 }
             }
@@ -215,6 +238,17 @@ impl<P: Published> Shards<P> {
         }
     }
 
+    /// Waits until who has which slot is to be looked up again: at once when there is somebody to
+    /// ask for the first time.
+    async fn until_due(&self) {
+        if self.map.lock().routing.is_none() {
+            self.commands.until_up().await;
+            time::sleep(LOOK_AGAIN_AFTER).await;
+        } else {
+            time::sleep(LOOK_EVERY).await;
+        }
+    }
+
     async fn run_subscribers(&self, events: mpsc::Sender<P::Event>) {
         let mut running = FuturesUnordered::new();
         loop {
@@ -222,8 +256,15 @@ impl<P: Published> Shards<P> {
             for (subscriber, gone) in begun {
                 let events = events.clone();
                 running.push(async move {
+                    let mut state = subscriber.state();
+                    let keep_telling = async {
+                        while state.changed().await.is_ok() {
+                            self.tell();
+                        }
+                    };
                     tokio::select! {
                         () = subscriber.run(events) => {}
+                        () = keep_telling => {}
                         _ = gone => {}
                     }
                 });
@@ -235,36 +276,48 @@ impl<P: Published> Shards<P> {
         }
     }
 
-    async fn until_connected(&self) {
-        const LOOK: Duration = Duration::from_millis(5);
-        loop {
-            let connected = {
-                let map = self.map.lock();
-                !map.shards.is_empty() && map.shards.values().all(|shard| shard.subscriber.is_connected())
-            };
-            if connected {
-                return;
+    /// Makes one state of those of all primaries.
+    fn tell(&self) {
+        let map = self.map.lock();
+        let states: Vec<LinkState> =
+            map.shards.values().map(|shard| shard.subscriber.state().borrow().clone()).collect();
+        let down = states.iter().find(|state| matches!(state.condition, Condition::Down(_)));
+        let condition = match down {
+            Some(down) => down.condition.clone(),
+            None if !states.is_empty() && states.iter().all(|state| state.condition == Condition::Up) => {
+                Condition::Up
             }
-            time::sleep(LOOK).await;
-        }
+            None => Condition::Connecting,
+        };
+        let losses = map.losses_of_gone + states.iter().map(|state| state.losses).sum::<u64>();
+        let now = LinkState { condition, losses };
+        self.state.send_if_modified(|last| {
+            let changed = *last != now;
+            last.clone_from(&now);
+            changed
+        });
     }
 
     /// Asks who has which slot, and acts on the answer.
     async fn look(&self) {
         let Ok(commands) = self.commands.client() else { return };
         let known = commands.cached_cluster_state();
-        let asked = match ask(&commands, self.command_timeout).await {
-            Ok(asked) => asked,
+        match ask(&commands, self.command_timeout).await {
+            Ok(asked) => {
+                if known.is_some_and(|known| known.slots() != asked.slots()) {
+                    // So that fewer calls are sent to the wrong node: each of them would fail once.
+                    let _synced = time::timeout(self.command_timeout, commands.sync_cluster()).await;
+                }
+                self.route(asked);
+            }
             Err(error) => {
                 // fred asks for itself when it has lost a node.
                 tracing::debug!(%error, "the cluster does not say who has which slot");
-                match known {
-                    Some(known) => known,
-                    None => return,
+                if let Some(known) = known {
+                    self.route(known);
                 }
             }
-        };
-        self.route(asked);
+        }
     }
 
     fn route(&self, routing: ClusterRouting) {
@@ -282,23 +335,28 @@ impl<P: Published> Shards<P> {
                 }
             }
             map.reroute();
-            map.shards.retain(|server, shard| {
-                let stays = primaries.contains(server);
-                if !stays {
+            let gone: Vec<Server> =
+                map.shards.keys().filter(|server| !primaries.contains(server)).cloned().collect();
+            for server in gone {
+                if let Some(shard) = map.shards.remove(&server) {
                     self.dropped.fetch_add(shard.subscriber.dropped(), Ordering::Relaxed);
+                    map.losses_of_gone += shard.subscriber.state().borrow().losses;
                 }
-                stays
-            });
+            }
             self.begun.notify_one();
         }
         map.shards.values().for_each(|shard| shard.subscriber.complete());
+        drop(map);
+        if has_changed {
+            self.tell();
+        }
     }
 
     #[allow(clippy::type_complexity, reason = "a shard, and the two things that its running takes")]
     fn shard(&self, server: Server) -> (Shard<P>, (Arc<Subscriber<Arc<P>>>, oneshot::Receiver<()>)) {
         let (target, config) = (self.target.clone(), self.config.clone());
-        let link = Link::unconnected(
-            Box::new(move || connect::shard_client(&target, &config, server.clone())),
+        let link = Link::new(
+            Arc::new(move || connect::shard_client(&target, &config, server.clone())),
             self.command_timeout,
         );
         let subscriber = Arc::new(Subscriber::new(

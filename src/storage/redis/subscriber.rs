@@ -2,8 +2,9 @@
 //!
 //! fred's own functions for this are not used: they end silently when a receiver lags, and they
 //! answer a subscribe before the server has. So: after each SUBSCRIBE goes a PING with a token of
-//! its own on the same connection; its answer proves that the server has subscribed us. After a
-//! reconnect everything is subscribed anew, proven the same way, and then told as `Suspect`.
+//! its own on the same connection; its answer proves that the server has subscribed us. On each
+//! further connection everything is subscribed anew, proven the same way, and then told as
+//! `Suspect`; only then the connection counts as up.
 //!
 //! Where channels are sharded, each is subscribed to by an SSUBSCRIBE of its own, whose answer fred
 //! does give: it is the proof, or it says that another node has the channel now.
@@ -16,21 +17,17 @@ use std::time::Duration;
 use fred::clients::{Client, SubscriberClient};
 use fred::error::{Error, ErrorKind};
 use fred::interfaces::{ClientLike, EventInterface, PubsubInterface};
-use fred::types::config::Server;
 use fred::types::{Message, Value};
 use futures_util::future::{join_all, try_join_all};
 use parking_lot::Mutex;
 use tokio::sync::broadcast::{self, error::RecvError};
-use tokio::sync::{Notify, mpsc};
-use tokio::time;
+use tokio::sync::{Notify, mpsc, watch};
 
 use super::connect::{once_on, primaries};
 use super::errors::storage_error;
-use super::link::{Link, answers};
-use crate::storage::StorageError;
+use super::link::{Link, LinkState, answers};
+use crate::storage::{ProbeFailure, StorageError};
 
-/// Between attempts to subscribe anew on a connection that refuses.
-const RESUBSCRIBE_PAUSE: Duration = Duration::from_secs(1);
 /// Channels in one SUBSCRIBE.
 const SUBSCRIBE_CHUNK: usize = 500;
 
@@ -50,18 +47,6 @@ enum Follow {
     Confirmed,
 }
 
-impl<P: Published> Published for Arc<P> {
-    type Event = P::Event;
-
-    fn read(&self, channel: &str, content: &[u8]) -> Option<P::Event> {
-        (**self).read(channel, content)
-    }
-
-    fn suspect(&self) -> P::Event {
-        (**self).suspect()
-    }
-}
-
 /// What messages are to those who follow.
 pub(super) trait Published: Send + Sync {
     /// What they are told.
@@ -74,6 +59,18 @@ pub(super) trait Published: Send + Sync {
     fn suspect(&self) -> Self::Event;
 }
 
+impl<P: Published> Published for Arc<P> {
+    type Event = P::Event;
+
+    fn read(&self, channel: &str, content: &[u8]) -> Option<P::Event> {
+        (**self).read(channel, content)
+    }
+
+    fn suspect(&self) -> P::Event {
+        (**self).suspect()
+    }
+}
+
 /// The channels that are followed, and the connection that is subscribed to them.
 #[derive(Debug)]
 pub(super) struct Subscriber<P> {
@@ -84,8 +81,6 @@ pub(super) struct Subscriber<P> {
     subscribing: Subscribing,
     command_timeout: Duration,
     followed: Mutex<HashMap<String, Follow>>,
-    /// From before the first follow, so that nothing is missed until the driver runs.
-    first: Mutex<Option<Receivers>>,
     tokens: AtomicU64,
     dropped: AtomicU64,
     /// Answers on the connection are out of step, or it refused a barrier: only a new one helps.
@@ -96,8 +91,6 @@ pub(super) struct Subscriber<P> {
     due: Notify,
 }
 
-type Receivers = (broadcast::Receiver<Message>, broadcast::Receiver<Server>);
-
 impl<P: Published> Subscriber<P> {
     pub(super) fn new(
         link: Link<SubscriberClient>,
@@ -106,9 +99,7 @@ impl<P: Published> Subscriber<P> {
         subscribing: Subscribing,
         command_timeout: Duration,
     ) -> Self {
-        let first = link.client().ok().map(|client| (client.message_rx(), client.reconnect_rx()));
         Self {
-            first: Mutex::new(first),
             link,
             commands,
             published,
@@ -125,11 +116,6 @@ impl<P: Published> Subscriber<P> {
 
     pub(super) fn dropped(&self) -> u64 {
         self.dropped.load(Ordering::Relaxed)
-    }
-
-    /// Whether there is a connection to subscribe on.
-    pub(super) fn is_connected(&self) -> bool {
-        self.link.client().is_ok()
     }
 
     pub(super) fn is_following(&self, name: &str) -> bool {
@@ -291,9 +277,10 @@ impl<P: Published> Subscriber<P> {
     /// Subscribes to everything that is followed, on a new connection; otherwise to what is not
     /// subscribed to.
     async fn resubscribe(&self, is_new: bool) -> Result<(), Error> {
+        let is_sharded = matches!(self.subscribing, Subscribing::Sharded { .. });
         let names: Vec<String> = {
             let mut followed = self.followed.lock();
-            if is_new && matches!(self.subscribing, Subscribing::Sharded { .. }) {
+            if is_new && is_sharded {
                 followed.values_mut().for_each(|follow| *follow = Follow::Asked);
             }
             let due = |follow: &Follow| is_new || *follow == Follow::Asked;
@@ -302,9 +289,14 @@ impl<P: Published> Subscriber<P> {
         if names.is_empty() {
             return Ok(());
         }
+        tracing::info!(channels = names.len(), "subscribing anew");
+        if !is_sharded {
+            // It is asked whether the server took them.
+            self.commands.until_up().await;
+        }
         match self.subscribe(&names).await {
             // The others are subscribed to, and it is told to those who know where it went.
-            Err(error) if error.is_moved() => {}
+            Err(error) if is_sharded && error.is_moved() => {}
             answer => answer?,
         }
         let left: Vec<String> = {
@@ -326,49 +318,40 @@ impl<P: Published> Subscriber<P> {
         Ok(())
     }
 
-    /// Receives, keeps subscribed, and replaces the connection when it hangs or is out of step. Runs
-    /// until it is dropped.
+    pub(super) fn state(&self) -> watch::Receiver<LinkState> {
+        self.link.state()
+    }
+
+    /// Connects, receives, keeps subscribed, and begins with another connection when one is lost or
+    /// out of step. Runs until it is dropped.
     pub(super) async fn run(&self, events: mpsc::Sender<P::Event>) {
-        // The first connection has nothing to make up for; each later one has.
-        let mut receivers = self.first.lock().take();
-        let mut is_new = false;
         loop {
-            if let Some((messages, reconnects)) = receivers.take() {
-                tokio::select! {
-                    () = self.receive(messages, &events) => {}
-                    () = self.keep_subscribed(reconnects, is_new) => {}
-                    () = self.link.until_it_hangs() => {}
-                    () = self.broken.notified() => {}
-                }
-            }
-            self.link.replace().await;
-            receivers = self.link.client().ok().map(|client| (client.message_rx(), client.reconnect_rx()));
-            is_new = true;
+            // From before the first follow on this connection, so that nothing is missed.
+            let messages = self.link.open(|client| client.message_rx()).await;
+            let failure = tokio::select! {
+                () = self.receive(messages, &events) => ProbeFailure::Unreachable("the client ended".into()),
+                failure = self.serve() => failure,
+                failure = self.link.until_lost() => failure,
+                () = self.broken.notified() => ProbeFailure::Unexpected("answers are out of step".into()),
+            };
+            self.link.lose(failure).await;
         }
     }
 
-    /// Subscribes anew after each reconnect. Returns when that fails on an open connection.
-    async fn keep_subscribed(&self, mut reconnects: broadcast::Receiver<Server>, is_new: bool) {
-        let mut due = is_new.then_some(true);
+    /// Brings a new connection into use, and subscribes to what is adopted. Returns only when that
+    /// fails.
+    async fn serve(&self) -> ProbeFailure {
+        let mut is_new = true;
         loop {
-            if let Some(is_new) = due {
-                tracing::info!(channels = self.followed.lock().len(), is_new, "subscribing anew");
-                if let Err(error) = self.resubscribe(is_new).await {
+            match self.resubscribe(is_new).await {
+                Ok(()) => self.link.up(),
+                Err(error) => {
                     tracing::warn!(%error, "could not subscribe anew");
-                    time::sleep(RESUBSCRIBE_PAUSE).await;
-                    if self.link.client().is_ok_and(|client| client.is_connected()) && reconnects.is_empty() {
-                        return;
-                    }
+                    return ProbeFailure::of(&error);
                 }
             }
-            due = tokio::select! {
-                biased;
-                reconnect = reconnects.recv() => match reconnect {
-                    Err(RecvError::Closed) => return,
-                    _ => Some(true),
-                },
-                () = self.due.notified() => Some(false),
-            };
+            is_new = false;
+            self.due.notified().await;
         }
     }
 

@@ -1,8 +1,8 @@
-//! A TCP proxy whose connections a test can cut.
+//! A TCP proxy whose connections a test can cut, or keep the answers of.
 
 use std::net::SocketAddr;
 
-use tokio::io::{AsyncReadExt as _, copy_bidirectional};
+use tokio::io::{self, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -12,6 +12,7 @@ pub(crate) struct Proxy {
     pub(crate) address: SocketAddr,
     to: watch::Sender<Option<SocketAddr>>,
     cuts: watch::Sender<u64>,
+    held: watch::Sender<bool>,
     _running: JoinSet<()>,
 }
 
@@ -27,6 +28,7 @@ impl Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let ((cuts, cut), (to, target)) = (watch::channel(0), watch::channel(None));
+        let (held, is_held) = watch::channel(false);
         let mut running = JoinSet::new();
         running.spawn(async move {
             let mut connections = JoinSet::new();
@@ -34,10 +36,10 @@ impl Proxy {
                 let (client, _) = listener.accept().await.unwrap();
                 let mut cut = cut.clone();
                 cut.mark_unchanged();
-                connections.spawn(hand_on(client, *target.borrow(), cut));
+                connections.spawn(hand_on(client, *target.borrow(), cut, is_held.clone()));
             }
         });
-        Self { address, to, cuts, _running: running }
+        Self { address, to, cuts, held, _running: running }
     }
 
     pub(crate) fn lead_to(&self, to: SocketAddr) {
@@ -53,16 +55,54 @@ impl Proxy {
     pub(crate) fn cut(&self) {
         self.cuts.send_modify(|cuts| *cuts += 1);
     }
+
+    /// Keeps answers back, or lets them go on; requests arrive all the same.
+    pub(crate) fn hold_answers(&self, held: bool) {
+        self.held.send_replace(held);
+    }
 }
 
-async fn hand_on(mut client: TcpStream, to: Option<SocketAddr>, mut cut: watch::Receiver<u64>) {
+async fn hand_on(
+    mut client: TcpStream,
+    to: Option<SocketAddr>,
+    mut cut: watch::Receiver<u64>,
+    held: watch::Receiver<bool>,
+) {
     let Some(to) = to else {
         let _said = client.read(&mut [0; 1024]).await;
         return;
     };
     let mut server = TcpStream::connect(to).await.unwrap();
+    let ((mut from_client, mut to_client), (from_server, mut to_server)) = (client.split(), server.split());
+    let both = async {
+        tokio::join!(
+            async {
+                let _ended = io::copy(&mut from_client, &mut to_server).await;
+                let _told = to_server.shutdown().await;
+            },
+            async {
+                let _ended = answers(from_server, &mut to_client, held).await;
+                let _told = to_client.shutdown().await;
+            },
+        )
+    };
     tokio::select! {
-        _ended = copy_bidirectional(&mut client, &mut server) => {}
+        _ended = both => {}
         _cut = cut.changed() => {}
+    }
+}
+
+async fn answers(
+    mut from: impl io::AsyncRead + Unpin,
+    to: &mut (impl io::AsyncWrite + Unpin),
+    mut held: watch::Receiver<bool>,
+) -> io::Result<()> {
+    let mut bytes = [0; 16 * 1024];
+    loop {
+        let len = from.read(&mut bytes).await?;
+        if len == 0 || held.wait_for(|held| !held).await.is_err() {
+            return Ok(());
+        }
+        to.write_all(&bytes[..len]).await?;
     }
 }

@@ -1,0 +1,304 @@
+//! When to leave Redis, and when to go back: a state machine that does nothing itself.
+//!
+//! It is told what was seen and when, and answers what to do. It has no clock, makes no call, and
+//! does not know what a recovery consists of.
+//!
+//! A loss is believed at once; a return is believed when beats have been good for a dwell time. Each
+//! relapse soon after a recovery doubles the dwell time, up to a maximum, so that a Redis which
+//! comes and goes moves the gateway at most once in that time; a quiet minute takes it back.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::{ProbeFailure, StorageError};
+use crate::model::BackendState;
+
+/// Why Redis does not serve.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lost {
+    /// A stable word for health, metrics and clients, as [`ProbeFailure::code`].
+    pub code: &'static str,
+    /// For people. Holds no secrets.
+    pub reason: String,
+}
+
+impl Lost {
+    /// What a failed call says of Redis. Of bad data it says nothing; ask
+    /// [`StorageError::is_outage`] first.
+    pub fn of(error: &StorageError) -> Self {
+        Self::from(&ProbeFailure::of_call(error))
+    }
+}
+
+impl From<&ProbeFailure> for Lost {
+    fn from(failure: &ProbeFailure) -> Self {
+        Self { code: failure.code(), reason: failure.reason() }
+    }
+}
+
+/// What was seen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::storage) enum Signal {
+    /// A beat was answered, writes are taken, and nothing is missing.
+    BeatOk,
+    /// A beat was refused, or not answered in time.
+    BeatFailed(Lost),
+    /// A connection was lost. Also to be said, before `LinkUp`, of one that is back already.
+    LinkDown(Lost),
+    /// All connections are up, and everything that is followed is subscribed.
+    LinkUp,
+    /// A call other than a beat failed as an outage.
+    Refused(Lost),
+    /// A beat was answered, and Redis is older or emptier than it was.
+    DataLost(Lost),
+    /// What the last `StartRecovery` or `Reconcile` asked for is done. Whoever does it gives up an
+    /// earlier one before it begins another, and says this of the last one only.
+    Rejoined,
+    /// [`Failover::next_tick`] has come.
+    Tick,
+}
+
+/// What to do now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use]
+pub(in crate::storage) enum Step {
+    /// Nothing changes, except perhaps [`Failover::reason`].
+    Stay,
+    /// Serve from memory from now on.
+    Degrade,
+    /// Begin to put memory and Redis in order.
+    StartRecovery,
+    /// Give the recovery up; memory goes on.
+    AbortRecovery,
+    /// Redis serves again.
+    Recovered,
+    /// Redis answers, and has lost data: put it in order, from the beginning if that is going on.
+    Reconcile,
+}
+
+/// How quickly it believes.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::storage) struct Limits {
+    /// How long beats must have been good, without a failure between.
+    pub(in crate::storage) dwell: Duration,
+    /// The longest that relapses make of it.
+    pub(in crate::storage) dwell_max: Duration,
+    /// How many of them at least.
+    pub(in crate::storage) good_beats: u32,
+    /// A loss this long after a recovery is no relapse.
+    pub(in crate::storage) quiet: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            dwell: Duration::from_millis(300),
+            dwell_max: Duration::from_secs(2),
+            good_beats: 2,
+            quiet: Duration::from_secs(60),
+        }
+    }
+}
+
+/// How it begins.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::storage) enum First {
+    /// Redis serves, and its connections are up.
+    Redis,
+    /// A configured Redis does not serve.
+    Memory(Lost),
+    /// Memory serves and that is well, because no Redis is configured. One that appears is taken;
+    /// from then on its loss is one.
+    Alone,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Mode {
+    Alone { run: Run },
+    Healthy,
+    Degraded { lost: Lost, run: Run },
+    Recovering { lost: Lost },
+}
+
+/// Good beats with nothing bad between them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+struct Run {
+    since: Option<Instant>,
+    beats: u32,
+}
+
+impl Run {
+    fn and_one(self, now: Instant) -> Self {
+        Self { since: self.since.or(Some(now)), beats: self.beats.saturating_add(1) }
+    }
+}
+
+/// The state machine.
+#[derive(Debug, Clone)]
+pub(in crate::storage) struct Failover {
+    limits: Limits,
+    mode: Mode,
+    /// When the state as others see it last changed.
+    since: Instant,
+    /// Beats prove nothing while a connection is away.
+    link_up: bool,
+    /// The dwell time now: the limit, or what relapses made of it.
+    dwell: Duration,
+    /// When Redis last came to serve again.
+    recovered: Option<Instant>,
+}
+
+impl Failover {
+    pub(in crate::storage) fn new(limits: Limits, first: First, now: Instant) -> Self {
+        let link_up = first == First::Redis;
+        let mode = match first {
+            First::Redis => Mode::Healthy,
+            First::Memory(lost) => Mode::Degraded { lost, run: Run::default() },
+            First::Alone => Mode::Alone { run: Run::default() },
+        };
+        Self { limits, mode, since: now, link_up, dwell: limits.dwell, recovered: None }
+    }
+
+    /// Takes what was seen at `now`, which never goes back.
+    pub(in crate::storage) fn on(&mut self, signal: Signal, now: Instant) -> Step {
+        match &signal {
+            Signal::LinkUp => self.link_up = true,
+            Signal::LinkDown(_) => self.link_up = false,
+            _ => {}
+        }
+        let before = self.state();
+        let mode = std::mem::replace(&mut self.mode, Mode::Healthy);
+        let (mode, step) = self.arrow(mode, signal, now);
+        self.mode = mode;
+        match step {
+            Step::Degrade => self.damp(self.recovered.is_some_and(|at| now - at < self.limits.quiet)),
+            // A recovery that does not hold is a relapse whenever it comes.
+            Step::AbortRecovery => self.damp(true),
+            Step::Recovered => self.recovered = Some(now),
+            Step::Stay | Step::StartRecovery | Step::Reconcile => {}
+        }
+        if self.state() != before {
+            self.since = now;
+        }
+        step
+    }
+
+    fn arrow(&self, mode: Mode, signal: Signal, now: Instant) -> (Mode, Step) {
+        use Signal::{BeatFailed, BeatOk, DataLost, LinkDown, LinkUp, Refused, Rejoined, Tick};
+        match (mode, signal) {
+            // Alone => Alone | Recovering
+            (Mode::Alone { run }, BeatOk | DataLost(_)) => {
+                let run = self.counted(run, now);
+                if self.is_enough(run, now) { appeared() } else { (Mode::Alone { run }, Step::Stay) }
+            }
+            // Alone => Recovering
+            (Mode::Alone { run }, Tick) if self.is_enough(run, now) => appeared(),
+            // Alone => Alone
+            (Mode::Alone { .. }, BeatFailed(_) | LinkDown(_) | Refused(_)) => {
+                (Mode::Alone { run: Run::default() }, Step::Stay)
+            }
+            (mode @ Mode::Alone { .. }, LinkUp | Rejoined | Tick) => (mode, Step::Stay),
+
+            // Healthy => Degraded
+            (Mode::Healthy, BeatFailed(lost) | LinkDown(lost) | Refused(lost)) => {
+                (Mode::Degraded { lost, run: Run::default() }, Step::Degrade)
+            }
+            // Healthy => Recovering
+            (Mode::Healthy, DataLost(lost)) => (Mode::Recovering { lost }, Step::Reconcile),
+            // Healthy => Healthy
+            (Mode::Healthy, BeatOk | LinkUp | Rejoined | Tick) => (Mode::Healthy, Step::Stay),
+
+            // Degraded => Degraded | Recovering. What is missing is found by the recovery.
+            (Mode::Degraded { lost, run }, BeatOk | DataLost(_)) => {
+                let run = self.counted(run, now);
+                if self.is_enough(run, now) {
+                    (Mode::Recovering { lost }, Step::StartRecovery)
+                } else {
+                    (Mode::Degraded { lost, run }, Step::Stay)
+                }
+            }
+            // Degraded => Recovering
+            (Mode::Degraded { lost, run }, Tick) if self.is_enough(run, now) => {
+                (Mode::Recovering { lost }, Step::StartRecovery)
+            }
+            // Degraded => Degraded. The newest reason is the one to tell.
+            (Mode::Degraded { .. }, BeatFailed(lost) | LinkDown(lost) | Refused(lost)) => {
+                (Mode::Degraded { lost, run: Run::default() }, Step::Stay)
+            }
+            (mode @ Mode::Degraded { .. }, LinkUp | Rejoined | Tick) => (mode, Step::Stay),
+
+            // Recovering => Healthy
+            (Mode::Recovering { .. }, Rejoined) => (Mode::Healthy, Step::Recovered),
+            // Recovering => Degraded
+            (Mode::Recovering { .. }, BeatFailed(lost) | LinkDown(lost) | Refused(lost)) => {
+                (Mode::Degraded { lost, run: Run::default() }, Step::AbortRecovery)
+            }
+            // Recovering => Recovering. What was put in order may be gone again.
+            (Mode::Recovering { .. }, DataLost(lost)) => (Mode::Recovering { lost }, Step::Reconcile),
+            (mode @ Mode::Recovering { .. }, BeatOk | LinkUp | Tick) => (mode, Step::Stay),
+        }
+    }
+
+    fn counted(&self, run: Run, now: Instant) -> Run {
+        // An answer may have been under way when the connection was lost.
+        if self.link_up { run.and_one(now) } else { Run::default() }
+    }
+
+    fn is_enough(&self, run: Run, now: Instant) -> bool {
+        self.enough_at(run).is_some_and(|at| now >= at)
+    }
+
+    /// When the run is long enough, if nothing bad happens before; `None` while it has too few beats.
+    fn enough_at(&self, run: Run) -> Option<Instant> {
+        run.since.filter(|_| run.beats >= self.limits.good_beats).map(|since| since + self.dwell)
+    }
+
+    fn damp(&mut self, relapse: bool) {
+        let doubled = self.dwell.saturating_mul(2).min(self.limits.dwell_max);
+        self.dwell = if relapse { doubled } else { self.limits.dwell };
+    }
+
+    /// The state as others see it.
+    pub(in crate::storage) fn state(&self) -> BackendState {
+        match self.mode {
+            Mode::Alone { .. } | Mode::Healthy => BackendState::Healthy,
+            Mode::Degraded { .. } => BackendState::Degraded,
+            Mode::Recovering { .. } => BackendState::Recovering,
+        }
+    }
+
+    /// Whether memory serves because no Redis is configured, and none has appeared.
+    pub(in crate::storage) fn is_alone(&self) -> bool {
+        matches!(self.mode, Mode::Alone { .. })
+    }
+
+    /// Why Redis does not serve, or of what it recovers; `None` while healthy.
+    pub(in crate::storage) fn reason(&self) -> Option<&Lost> {
+        match &self.mode {
+            Mode::Alone { .. } | Mode::Healthy => None,
+            Mode::Degraded { lost, .. } | Mode::Recovering { lost } => Some(lost),
+        }
+    }
+
+    /// Since when the state is what it is.
+    pub(in crate::storage) fn since(&self) -> Instant {
+        self.since
+    }
+
+    /// When to send a [`Signal::Tick`]; `None` while time alone changes nothing.
+    pub(in crate::storage) fn next_tick(&self) -> Option<Instant> {
+        match &self.mode {
+            Mode::Alone { run } | Mode::Degraded { run, .. } => self.enough_at(*run),
+            Mode::Healthy | Mode::Recovering { .. } => None,
+        }
+    }
+}
+
+fn appeared() -> (Mode, Step) {
+    let lost = Lost { code: "appeared", reason: "a Redis has appeared".to_owned() };
+    (Mode::Recovering { lost }, Step::StartRecovery)
+}
+
+#[cfg(test)]
+mod tests;

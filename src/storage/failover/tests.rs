@@ -1,0 +1,342 @@
+use proptest::prelude::*;
+
+use super::*;
+
+const BEAT_MS: u64 = 200;
+
+fn lost(code: &'static str) -> Lost {
+    Lost { code, reason: "a test".to_owned() }
+}
+
+fn ms(ms: u64) -> Duration {
+    Duration::from_millis(ms)
+}
+
+/// A state machine and a clock that is moved by hand.
+struct Driven {
+    failover: Failover,
+    now: Instant,
+}
+
+impl Driven {
+    fn new(first: First) -> Self {
+        let now = Instant::now();
+        Self { failover: Failover::new(Limits::default(), first, now), now }
+    }
+
+    fn on(&mut self, signal: Signal) -> Step {
+        self.failover.on(signal, self.now)
+    }
+
+    fn after(&mut self, wait_ms: u64, signal: Signal) -> Step {
+        self.now += ms(wait_ms);
+        self.on(signal)
+    }
+
+    fn state(&self) -> BackendState {
+        self.failover.state()
+    }
+
+    /// Lets beats be good and every tick be told, until a recovery starts; the time that took.
+    fn until_recovery(&mut self) -> Duration {
+        let begun = self.now;
+        let mut beat = self.now;
+        loop {
+            let tick = self.failover.next_tick().filter(|tick| *tick < beat);
+            self.now = tick.unwrap_or(beat).max(self.now);
+            let signal = if tick.is_some() { Signal::Tick } else { Signal::BeatOk };
+            if tick.is_none() {
+                beat += ms(BEAT_MS);
+            }
+            if self.on(signal) == Step::StartRecovery {
+                return self.now - begun;
+            }
+            assert!(self.now - begun < ms(10_000), "it never recovers: {:?}", self.failover);
+        }
+    }
+
+    fn recover(&mut self) -> Duration {
+        let took = self.until_recovery();
+        assert_eq!(self.on(Signal::Rejoined), Step::Recovered);
+        took
+    }
+}
+
+#[test]
+fn degrades_at_once_on_each_kind_of_loss() {
+    for signal in [Signal::BeatFailed(lost("a")), Signal::LinkDown(lost("a")), Signal::Refused(lost("a"))] {
+        let mut driven = Driven::new(First::Redis);
+        assert_eq!((driven.state(), driven.failover.reason()), (BackendState::Healthy, None));
+        assert_eq!(driven.after(5, signal), Step::Degrade);
+        assert_eq!(driven.state(), BackendState::Degraded);
+        assert_eq!(driven.failover.reason(), Some(&lost("a")));
+        assert_eq!(driven.failover.since(), driven.now);
+    }
+}
+
+#[test]
+fn the_newest_reason_is_told_and_since_stays() {
+    let mut driven = Driven::new(First::Redis);
+    assert_eq!(driven.on(Signal::LinkDown(lost("unreachable"))), Step::Degrade);
+    let since = driven.failover.since();
+    assert_eq!(driven.after(50, Signal::BeatFailed(lost("loading"))), Step::Stay);
+    assert_eq!((driven.failover.reason().unwrap().code, driven.failover.since()), ("loading", since));
+}
+
+#[test]
+fn does_not_recover_before_the_dwell_time_and_two_good_beats() {
+    let mut driven = Driven::new(First::Memory(lost("unreachable")));
+    assert_eq!(driven.on(Signal::LinkUp), Step::Stay);
+    assert_eq!(driven.failover.next_tick(), None);
+    assert_eq!(driven.on(Signal::BeatOk), Step::Stay);
+    // One beat is not enough, however old.
+    assert_eq!(driven.after(1_000, Signal::Tick), Step::Stay);
+    assert_eq!(driven.failover.next_tick(), None);
+    assert_eq!(driven.on(Signal::BeatOk), Step::StartRecovery, "two, and the dwell time is long over");
+
+    let mut driven = Driven::new(First::Memory(lost("unreachable")));
+    assert_eq!(driven.on(Signal::LinkUp), Step::Stay);
+    assert_eq!(driven.on(Signal::BeatOk), Step::Stay);
+    assert_eq!(driven.after(200, Signal::BeatOk), Step::Stay);
+    assert_eq!(driven.failover.next_tick(), Some(driven.now + ms(100)));
+    assert_eq!(driven.after(99, Signal::Tick), Step::Stay);
+    assert_eq!(driven.after(1, Signal::Tick), Step::StartRecovery);
+    assert_eq!(driven.state(), BackendState::Recovering);
+    assert_eq!(driven.failover.reason(), Some(&lost("unreachable")), "of what it recovers");
+    assert_eq!(driven.after(10, Signal::Rejoined), Step::Recovered);
+    assert_eq!((driven.state(), driven.failover.since()), (BackendState::Healthy, driven.now));
+    assert_eq!(driven.failover.reason(), None);
+}
+
+#[test]
+fn a_failure_between_good_beats_begins_the_count_anew() {
+    let mut driven = Driven::new(First::Memory(lost("a")));
+    assert_eq!(driven.on(Signal::LinkUp), Step::Stay);
+    assert_eq!(driven.on(Signal::BeatOk), Step::Stay);
+    assert_eq!(driven.after(200, Signal::BeatFailed(lost("b"))), Step::Stay);
+    assert_eq!(driven.after(200, Signal::BeatOk), Step::Stay);
+    assert_eq!(driven.after(200, Signal::BeatOk), Step::Stay);
+    assert_eq!(driven.after(100, Signal::Tick), Step::StartRecovery);
+}
+
+#[test]
+fn beats_prove_nothing_while_a_connection_is_away() {
+    let mut driven = Driven::new(First::Redis);
+    assert_eq!(driven.on(Signal::LinkDown(lost("a"))), Step::Degrade);
+    for _ in 0..10 {
+        assert_eq!(driven.after(200, Signal::BeatOk), Step::Stay);
+    }
+    assert_eq!(driven.on(Signal::LinkUp), Step::Stay);
+    assert_eq!(driven.until_recovery(), ms(300));
+}
+
+#[test]
+fn a_loss_during_a_recovery_gives_it_up() {
+    for signal in [Signal::BeatFailed(lost("b")), Signal::LinkDown(lost("b")), Signal::Refused(lost("b"))] {
+        let mut driven = Driven::new(First::Memory(lost("a")));
+        assert_eq!(driven.on(Signal::LinkUp), Step::Stay);
+        driven.until_recovery();
+        assert_eq!(driven.after(1, signal), Step::AbortRecovery);
+        assert_eq!(driven.state(), BackendState::Degraded);
+        assert_eq!(driven.failover.reason(), Some(&lost("b")));
+        assert_eq!(driven.on(Signal::Rejoined), Step::Stay, "too late");
+        assert_eq!(driven.state(), BackendState::Degraded);
+        assert_eq!(driven.on(Signal::LinkUp), Step::Stay);
+        assert_eq!(driven.until_recovery(), ms(600), "a recovery that does not hold is a relapse");
+    }
+}
+
+#[test]
+fn data_that_is_lost_is_put_in_order_without_leaving_redis() {
+    let mut driven = Driven::new(First::Redis);
+    assert_eq!(driven.on(Signal::DataLost(lost("older"))), Step::Reconcile);
+    assert_eq!(driven.state(), BackendState::Recovering);
+    assert_eq!(driven.after(5, Signal::DataLost(lost("other"))), Step::Reconcile, "from the beginning");
+    assert_eq!(driven.failover.reason(), Some(&lost("other")));
+    assert_eq!(driven.on(Signal::BeatOk), Step::Stay);
+    assert_eq!(driven.on(Signal::Rejoined), Step::Recovered);
+}
+
+#[test]
+fn data_that_is_lost_while_degraded_is_a_good_beat() {
+    let mut driven = Driven::new(First::Memory(lost("a")));
+    assert_eq!(driven.on(Signal::LinkUp), Step::Stay);
+    assert_eq!(driven.on(Signal::DataLost(lost("other"))), Step::Stay);
+    assert_eq!(driven.after(300, Signal::BeatOk), Step::StartRecovery);
+}
+
+#[test]
+fn alone_is_healthy_until_a_redis_appears() {
+    let mut driven = Driven::new(First::Alone);
+    for signal in [
+        Signal::LinkDown(lost("unreachable")),
+        Signal::BeatFailed(lost("unreachable")),
+        Signal::Refused(lost("unreachable")),
+        Signal::Tick,
+    ] {
+        assert_eq!(driven.after(1_000, signal), Step::Stay);
+        assert_eq!((driven.state(), driven.failover.reason()), (BackendState::Healthy, None));
+        assert!(driven.failover.is_alone());
+    }
+    assert_eq!(driven.on(Signal::LinkUp), Step::Stay);
+    assert_eq!(driven.until_recovery(), ms(300));
+    assert_eq!((driven.state(), driven.failover.is_alone()), (BackendState::Recovering, false));
+    assert_eq!(driven.on(Signal::LinkDown(lost("b"))), Step::AbortRecovery);
+    assert_eq!(driven.state(), BackendState::Degraded, "it has been seen, so its loss is one");
+}
+
+#[test]
+fn relapses_double_the_dwell_time_and_a_quiet_minute_takes_it_back() {
+    let mut driven = Driven::new(First::Redis);
+    let relapse = |driven: &mut Driven, after_ms| {
+        assert_eq!(driven.after(after_ms, Signal::BeatFailed(lost("a"))), Step::Degrade);
+        driven.recover()
+    };
+    assert_eq!(relapse(&mut driven, 10), ms(300), "the first loss is no relapse");
+    for expected in [600, 1_200, 2_000, 2_000] {
+        assert_eq!(relapse(&mut driven, 10), ms(expected));
+    }
+    assert_eq!(relapse(&mut driven, 59_999), ms(2_000));
+    assert_eq!(relapse(&mut driven, 60_000), ms(300));
+}
+
+#[test]
+fn a_redis_that_comes_and_goes_moves_it_at_most_once_in_each_dwell_time() {
+    let mut driven = Driven::new(First::Redis);
+    let mut moves = 0;
+    // Ten beats in a second, the last of which fails.
+    for n in 0..600 {
+        let step = if n % 10 == 9 {
+            driven.after(100, Signal::BeatFailed(lost("a")))
+        } else {
+            driven.after(100, Signal::BeatOk)
+        };
+        if step == Step::StartRecovery {
+            moves += 1;
+            assert_eq!(driven.on(Signal::Rejoined), Step::Recovered);
+        }
+    }
+    // 0.3 and 0.6 s fit between two failures, 1.2 s does not.
+    assert_eq!(moves, 2);
+}
+
+fn signals() -> impl Strategy<Value = Vec<(u64, Signal)>> {
+    let signal = prop_oneof![
+        6 => Just(Signal::BeatOk),
+        2 => Just(Signal::BeatFailed(lost("beat"))),
+        1 => Just(Signal::LinkDown(lost("link"))),
+        2 => Just(Signal::LinkUp),
+        1 => Just(Signal::Refused(lost("refused"))),
+        1 => Just(Signal::DataLost(lost("data"))),
+        3 => Just(Signal::Rejoined),
+        3 => Just(Signal::Tick),
+    ];
+    let wait = prop_oneof![3 => 0..10u64, 6 => 50..400u64, 1 => 1_000..70_000u64];
+    proptest::collection::vec((wait, signal), 0..200)
+}
+
+fn first() -> impl Strategy<Value = First> {
+    prop_oneof![Just(First::Redis), Just(First::Memory(lost("first"))), Just(First::Alone)]
+}
+
+/// What must be true of any sequence, kept apart from how the machine decides.
+#[derive(Default)]
+struct Witness {
+    link_down: bool,
+    /// Since the last loss: when the first good beat came, and how many did.
+    run: Option<(Instant, u32)>,
+    /// A loss for which no recovery has succeeded.
+    outstanding: bool,
+    recovery_started: Option<Instant>,
+}
+
+impl Witness {
+    fn check(&mut self, driven: &mut Driven, signal: &Signal) {
+        let (before, since, was_alone) =
+            (driven.state(), driven.failover.since(), driven.failover.is_alone());
+        let step = driven.on(signal.clone());
+        let (now, after) = (driven.now, driven.state());
+        match signal {
+            Signal::LinkDown(_) | Signal::BeatFailed(_) | Signal::Refused(_) => {
+                self.link_down |= matches!(signal, Signal::LinkDown(_));
+                self.outstanding |= !was_alone;
+                self.run = None;
+            }
+            Signal::DataLost(_) | Signal::BeatOk => {
+                self.outstanding |=
+                    before == BackendState::Healthy && !was_alone && *signal != Signal::BeatOk;
+                if !self.link_down {
+                    let (begun, beats) = self.run.unwrap_or((now, 0));
+                    self.run = Some((begun, beats + 1));
+                }
+            }
+            Signal::LinkUp => self.link_down = false,
+            Signal::Rejoined | Signal::Tick => {}
+        }
+        use BackendState::{Degraded, Healthy, Recovering};
+        let allowed = match step {
+            Step::Stay => before == after,
+            Step::Degrade => (before, after) == (Healthy, Degraded),
+            Step::StartRecovery => {
+                (before, after) == (Degraded, Recovering) || (was_alone && after == Recovering)
+            }
+            Step::AbortRecovery => (before, after) == (Recovering, Degraded),
+            Step::Recovered => (before, after) == (Recovering, Healthy) && *signal == Signal::Rejoined,
+            Step::Reconcile => before != Degraded && after == Recovering,
+        };
+        assert!(allowed, "{step:?} from {before:?} to {after:?}");
+        assert_eq!(driven.failover.since(), if before == after { since } else { now });
+        assert_eq!(driven.failover.reason().is_some(), after != Healthy);
+        match step {
+            Step::StartRecovery => {
+                let (begun, beats) = self.run.expect("good beats");
+                assert!(beats >= 2 && now - begun >= ms(300), "{beats} in {:?}", now - begun);
+                assert!(self.recovery_started.is_none_or(|last| now - last >= ms(300)), "no flapping");
+                self.recovery_started = Some(now);
+            }
+            Step::Recovered => self.outstanding = false,
+            _ => {}
+        }
+        assert!(!(after == Healthy && self.outstanding), "healthy with a loss outstanding");
+        assert!(!(after != Degraded && self.link_down && !driven.failover.is_alone()), "a link is down");
+    }
+}
+
+proptest! {
+    #[test]
+    fn any_sequence_keeps_its_promises(first in first(), signals in signals()) {
+        let mut driven = Driven::new(first.clone());
+        let mut witness = Witness { link_down: first != First::Redis, ..Witness::default() };
+        // Memory that begins without Redis is not healthy by anything that went before.
+        witness.outstanding = matches!(first, First::Memory(_));
+        for (wait, signal) in &signals {
+            driven.now += ms(*wait);
+            witness.check(&mut driven, signal);
+        }
+        // From anywhere, good beats lead to a recovery, and it to health.
+        witness.check(&mut driven, &Signal::LinkUp);
+        let mut beats = 0;
+        while driven.state() == BackendState::Degraded || driven.failover.is_alone() {
+            driven.now += ms(BEAT_MS);
+            witness.check(&mut driven, &Signal::BeatOk);
+            beats += 1;
+            prop_assert!(beats <= 12, "{:?}", driven.failover);
+        }
+        witness.check(&mut driven, &Signal::Rejoined);
+        prop_assert_eq!(driven.state(), BackendState::Healthy);
+        prop_assert_eq!(driven.failover.next_tick(), None);
+    }
+
+    #[test]
+    fn what_a_tick_is_asked_for_is_what_it_does(first in first(), signals in signals()) {
+        let mut driven = Driven::new(first);
+        for (wait, signal) in signals {
+            driven.now += ms(wait);
+            let _step = driven.on(signal);
+            if let Some(tick) = driven.failover.next_tick().filter(|tick| *tick > driven.now) {
+                let mut copy = Driven { failover: driven.failover.clone(), now: tick };
+                prop_assert_eq!(copy.on(Signal::Tick), Step::StartRecovery);
+            }
+        }
+    }
+}

@@ -1,0 +1,171 @@
+//! One beat: proof that Redis takes writes, and has lost nothing that it acknowledged.
+//!
+//! The data in Redis have a *life*: a random id, minted by whoever beats first, that goes when they
+//! go. Each node has a counter there. With each beat it sends what it knows: the life, the number
+//! that was acknowledged last, and the number of this beat, which is greater than all before. From
+//! that the script sees what has happened:
+//!
+//! - another life: the data were flushed, or this is another server;
+//! - a counter below what was acknowledged: they are older than they were.
+//!
+//! What is compared is what the node *knows*, and it learns only from an answer. A beat whose answer
+//! was cut changes nothing that could hide a loss: on an older counter the script writes nothing, so
+//! the next beat finds it again, and a new life stays another one. A beat that is late and runs
+//! after its successors writes a number that is below theirs, so it writes none. Hence each loss is
+//! told exactly once: in the first beat that is answered after it (several together, if no beat
+//! between them was answered).
+//!
+//! Beats are 200 ms apart: what was acknowledged after the last one, and then lost without the
+//! connection being lost, is not seen here. Whoever appends sees it by the epoch and the chain.
+
+use std::sync::LazyLock;
+
+use fred::types::Value;
+use tokio::sync::Mutex;
+use uuid::Uuid;
+
+use super::errors::corrupt;
+use super::scripts::Script;
+use super::{EXACT_MAX, RedisBackend};
+use crate::model::NodeId;
+use crate::storage::{Lost, Result};
+
+/// How long the life is kept after the last beat, and a node's counter after the node's last beat.
+const KEPT_FOR_S: u64 = 24 * 3_600;
+/// Counters of nodes that are gone are looked for once in so many beats of a node.
+const PRUNE_EVERY: u64 = 512;
+
+/// KEYS the life, a value, a stream. ARGV pub/sub channel, life known (or nothing), number
+/// acknowledged, number of this beat, life to begin where there is none, node, seconds the life is
+/// kept, whether to prune.
+///
+/// Answers `first`, `same`, `older` or `other`, the life, and the number that it holds now.
+fn beat(sharded: bool) -> &'static Script {
+    static TO_ALL: LazyLock<Script> = LazyLock::new(|| beat_with("PUBLISH"));
+    static TO_THE_SHARD: LazyLock<Script> = LazyLock::new(|| beat_with("SPUBLISH"));
+    if sharded { &TO_THE_SHARD } else { &TO_ALL }
+}
+
+fn beat_with(publish: &str) -> Script {
+    Script::new(&[
+        "
+redis.call('SET', KEYS[2], '1', 'PX', 1000)
+redis.call('XADD', KEYS[3], 'MAXLEN', 1, '*', 'e', '1')
+redis.call('PEXPIRE', KEYS[3], 1000)
+redis.call('",
+        publish,
+        "', ARGV[1], '1')
+local known, acknowledged, number = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
+local field, kept_for = 'n:' .. ARGV[6], tonumber(ARGV[7])
+local now = tonumber(redis.call('TIME')[1])
+redis.call('HSETNX', KEYS[1], 'id', ARGV[5])
+local life = redis.call('HGET', KEYS[1], 'id')
+local held = tonumber(string.match(redis.call('HGET', KEYS[1], field) or '', '^%d+')) or 0
+local word = 'same'
+if known == '' then word = 'first'
+elseif known ~= life then word = 'other'
+elseif held < acknowledged then word = 'older' end
+if word ~= 'older' then
+  held = math.max(held, number)
+  redis.call('HSET', KEYS[1], field, string.format('%.0f %.0f', held, now))
+end
+redis.call('EXPIRE', KEYS[1], kept_for)
+if ARGV[8] == '1' then
+  local fields = redis.call('HGETALL', KEYS[1])
+  for at = 1, #fields, 2 do
+    local seen = string.match(fields[at + 1], '^%d+ (%d+)$')
+    if string.sub(fields[at], 1, 2) == 'n:' and (not seen or now - tonumber(seen) > kept_for) then
+      redis.call('HDEL', KEYS[1], fields[at])
+    end
+  end
+end
+return {word, life, string.format('%.0f', held)}
+",
+    ])
+}
+
+/// What a beat that was answered says of the data.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Beat {
+    /// They are the same, and what this node's beats wrote is there.
+    Same,
+    /// This node knew nothing of them before.
+    First,
+    /// They are older than they were: restored, or a replica that was behind took over.
+    Older,
+    /// They are others: flushed, expired, or those of another server.
+    Other,
+}
+
+impl Beat {
+    /// What is said of Redis where data were lost.
+    pub fn lost(self) -> Option<Lost> {
+        let (code, reason) = match self {
+            Self::Same | Self::First => return None,
+            Self::Older => ("data_older", "Redis answers with data that are older than they were"),
+            Self::Other => ("data_lost", "Redis answers without the data that it had"),
+        };
+        Some(Lost { code, reason: reason.to_owned() })
+    }
+}
+
+/// What a node knows of the life of the data. Held during a beat, so that they go one by one.
+#[derive(Debug, Default)]
+pub(super) struct Life(Mutex<Option<Known>>);
+
+#[derive(Debug)]
+struct Known {
+    node: NodeId,
+    /// Empty until the first answer.
+    life: String,
+    /// What the newest answer said that the server holds.
+    acknowledged: u64,
+    /// The greatest number ever sent.
+    sent: u64,
+}
+
+impl RedisBackend {
+    /// One round trip that proves that Redis takes what we write (a value, a stream, a message), and
+    /// tells whether it is the Redis that it was, with what it had. To be called every 200 ms, one
+    /// at a time; a call while another is under way waits for it.
+    ///
+    /// `Older` and `Other` are told once for each loss; a call that failed or was dropped takes
+    /// nothing away from the next one.
+    ///
+    /// # Errors
+    /// As every call: [`Lost::of`] sorts them by what they say of Redis.
+    pub async fn beat(&self, node: NodeId) -> Result<Beat> {
+        let mut guard = self.life.0.lock().await;
+        let unknown = Known { node, life: String::new(), acknowledged: 0, sent: 0 };
+        let known = match &mut *guard {
+            Some(known) if known.node == node => known,
+            other => other.insert(unknown),
+        };
+        known.sent = known.sent.max(known.acknowledged).saturating_add(1).min(EXACT_MAX);
+        let args = vec![
+            Value::from(self.keys.life_publish.as_str()),
+            Value::from(known.life.as_str()),
+            Value::from(known.acknowledged.to_string()),
+            Value::from(known.sent.to_string()),
+            Value::from(Uuid::new_v4().simple().to_string()),
+            Value::from(node.to_string()),
+            Value::from(KEPT_FOR_S.to_string()),
+            Value::from(if known.sent % PRUNE_EVERY == 1 { "1" } else { "0" }),
+        ];
+        let keys = self.keys.life.to_vec();
+        let (word, life, held): (String, String, String) =
+            beat(self.keys.sharded).run(&self.commands, "beat", self.command_timeout, keys, args).await?;
+        let beat = match word.as_str() {
+            "same" => Some(Beat::Same),
+            "first" => Some(Beat::First),
+            "older" => Some(Beat::Older),
+            "other" => Some(Beat::Other),
+            _ => None,
+        };
+        let (Some(beat), Ok(held)) = (beat, held.parse()) else {
+            return Err(corrupt(&self.keys.life[0], "a beat was answered by something else"));
+        };
+        (known.life, known.acknowledged) = (life, held);
+        Ok(beat)
+    }
+}

@@ -1,0 +1,414 @@
+//! A backend that exists before Redis does, that says at once when it is lost, and whose beats tell
+//! what Redis lost.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tokio::time;
+use zonewire::model::NodeId;
+use zonewire::storage::{
+    Beat, LinkHealth, Log as _, LogEvent, Lost, RedisBackend, RedisConfig, Retention, StorageBackend as _,
+    StorageError,
+};
+
+use crate::support::eventually::eventually;
+use crate::support::proxy::Proxy;
+use crate::support::redis_server::{RedisServer, free_port};
+use crate::support::stores::{Producer, channel, offsets};
+
+/// Far more than anything here takes, also on a machine that stands still for a while.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A backend that nobody waited for, its driver, and what it says of its connections.
+struct Node {
+    backend: std::sync::Arc<RedisBackend>,
+    health: watch::Receiver<LinkHealth>,
+    id: NodeId,
+    _driver: JoinSet<()>,
+}
+
+impl Node {
+    fn new(config: &RedisConfig) -> Self {
+        let (backend, driver) = RedisBackend::new(config, Retention::default()).unwrap();
+        let mut running = JoinSet::new();
+        running.spawn(driver);
+        let health = backend.link_health();
+        Self { backend: backend.into(), health, id: NodeId::random(), _driver: running }
+    }
+
+    async fn until(&mut self, what: &str, is: impl FnMut(&LinkHealth) -> bool) -> LinkHealth {
+        let seen = time::timeout(PATIENCE, self.health.wait_for(is)).await;
+        seen.unwrap_or_else(|_| panic!("not in time: {what}")).expect("the driver runs").clone()
+    }
+
+    async fn until_up(&mut self) -> LinkHealth {
+        self.until("up", LinkHealth::is_up).await
+    }
+
+    async fn until_down(&mut self) -> Lost {
+        self.until("down", |health| !health.is_up()).await.lost.unwrap()
+    }
+
+    /// Waits for one more loss than there were, also when it is made good already.
+    async fn until_lost_after(&mut self, losses: u64) -> LinkHealth {
+        self.until("a loss", |health| health.losses > losses).await
+    }
+
+    async fn beat(&self) -> Result<Beat, Lost> {
+        self.backend.beat(self.id).await.map_err(|error| Lost::of(&error))
+    }
+
+    /// The first beat that is answered.
+    async fn answered_beat(&self) -> Beat {
+        eventually("a beat is answered", async || self.beat().await.ok()).await
+    }
+
+    async fn until_beat_fails_as(&self, code: &str) {
+        eventually(code, async || self.beat().await.err().filter(|lost| lost.code == code)).await;
+    }
+}
+
+fn local(port: u16) -> RedisConfig {
+    RedisConfig { host: Some("127.0.0.1".to_owned()), port: Some(port), ..RedisConfig::default() }
+}
+
+fn address(server: &RedisServer) -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], server.port))
+}
+
+async fn next(incoming: &mut mpsc::Receiver<LogEvent>) -> LogEvent {
+    time::timeout(PATIENCE, incoming.recv()).await.expect("an event").expect("an open channel")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_backend_is_there_before_redis_and_finds_it_by_itself() {
+    let proxy = Proxy::to_nowhere().await;
+    let mut node = Node::new(&local(proxy.address.port()));
+    assert!(!node.backend.link_health().borrow().is_up());
+    let lost =
+        node.until("a first attempt", |health| health.lost.as_ref().unwrap().code != "connecting").await;
+    assert_eq!((lost.lost.unwrap().code, lost.losses), ("unreachable", 0), "nothing was lost yet");
+    // Calls fail at once; what they could have waited for never comes.
+    let error = node.backend.ping().await.unwrap_err();
+    assert!(matches!(error, StorageError::Unreachable { op: "ping", .. }), "{error:?}");
+    let error = node.backend.follow(&channel()).await.unwrap_err();
+    assert!(matches!(error, StorageError::Unreachable { op: "follow", .. }), "{error:?}");
+    assert_eq!(node.beat().await.unwrap_err().code, "unreachable");
+
+    let Some(server) = RedisServer::start(&[]) else { return };
+    proxy.lead_to(address(&server));
+    let health = node.until_up().await;
+    assert_eq!(health, LinkHealth { lost: None, losses: 0 });
+    assert_eq!(node.answered_beat().await, Beat::First);
+    assert_eq!(node.answered_beat().await, Beat::Same);
+    eventually("it follows", async || node.backend.follow(&channel()).await.ok()).await;
+    assert!(node.health.has_changed().is_ok(), "the driver runs");
+}
+
+#[tokio::test]
+async fn a_configuration_that_cannot_be_right_is_refused_without_connecting() {
+    let config = RedisConfig { url: Some("http://:hunter2@h".to_owned()), ..RedisConfig::default() };
+    let failure = RedisBackend::new(&config, Retention::default()).err().unwrap();
+    assert_eq!(failure.code(), "invalid_config");
+    assert!(!failure.reason().contains("hunter2"));
+    let failure = RedisBackend::connect(&local(free_port()), Retention::default()).await.err().unwrap();
+    assert_eq!(failure.code(), "unreachable", "and who wants to wait is told why it cannot connect");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_killed_server_is_noticed_and_a_restarted_one_found() {
+    let Some(mut server) = RedisServer::start(&[]) else { return };
+    let mut node = Node::new(&server.config());
+    node.until_up().await;
+    for round in 0..3 {
+        let losses = node.health.borrow().losses;
+        server.kill();
+        assert_eq!(node.until_down().await.code, "unreachable", "round {round}");
+        node.until_lost_after(losses).await;
+        let error = node.backend.ping().await.unwrap_err();
+        assert!(matches!(error, StorageError::Unreachable { .. }), "{error:?}");
+        server.restart();
+        node.until_up().await;
+        eventually("calls are answered", async || node.backend.ping().await.ok()).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cut_connection_is_noticed_whether_it_is_busy_or_idle() {
+    let Some(server) = RedisServer::start(&[]) else { return };
+    let proxy = Proxy::start(address(&server)).await;
+    let mut node = Node::new(&local(proxy.address.port()));
+    for busy in [false, true, false, true] {
+        let before = node.until_up().await.losses;
+        let mut load = JoinSet::new();
+        for _ in 0..if busy { 20 } else { 0 } {
+            let backend = std::sync::Arc::clone(&node.backend);
+            load.spawn(async move { while backend.ping().await.is_ok() {} });
+        }
+        proxy.cut();
+        node.until_lost_after(before).await;
+        // Whatever was under way has failed.
+        time::timeout(PATIENCE, async { while load.join_next().await.is_some() {} }).await.unwrap();
+    }
+    node.until_up().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_of_both_connections_counts_and_all_that_is_followed_is_back_before_up_is_said() {
+    let Some(server) = RedisServer::start(&[]) else { return };
+    let mut node = Node::new(&server.config());
+    node.until_up().await;
+    let mut incoming = node.backend.take_incoming().unwrap();
+    node.backend.follow(&channel()).await.unwrap();
+    let other = Node::new(&server.config());
+    eventually("the other one is connected", async || other.backend.ping().await.ok()).await;
+    let shared: zonewire::storage::SharedBackend = other.backend.clone();
+    let producer = Producer::new(&shared).await;
+    for round in 1..=4 {
+        let before = node.until_up().await.losses;
+        // A connection with a subscription counts as another type.
+        let kind = if round % 2 == 0 { "pubsub" } else { "normal" };
+        server.admin(&["CLIENT", "KILL", "TYPE", kind]);
+        node.until_lost_after(before).await;
+        node.until_up().await;
+        let subscribers =
+            server.admin(&["EVAL", "return redis.call('PUBSUB','NUMSUB',ARGV[1])[2]", "0", "zw:{zone:pjm}"]);
+        assert_eq!(subscribers, ":1", "round {round}");
+        eventually("the producer is back", async || shared.ping().await.ok()).await;
+        producer.fill(round..=round).await;
+        loop {
+            if let LogEvent::Appended { entries, .. } = next(&mut incoming).await {
+                assert_eq!(offsets(&entries), [round]);
+                break;
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_stops_answering_is_noticed_and_found_again() {
+    let Some(server) = RedisServer::start(&[]) else { return };
+    let mut node = Node::new(&server.config());
+    node.until_up().await;
+    server.pause();
+    assert_eq!(node.until_down().await.code, "no_answer");
+    // From here on calls do not wait for an answer.
+    let error = time::timeout(PATIENCE, node.backend.ping()).await.unwrap().unwrap_err();
+    assert!(matches!(error, StorageError::Unreachable { .. }), "{error:?}");
+    server.resume();
+    node.until_up().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn flushed_data_are_told_by_the_next_beat_and_only_by_it() {
+    let Some(server) = RedisServer::start(&[]) else { return };
+    let mut node = Node::new(&server.config());
+    let mut other = Node::new(&server.config());
+    for node in [&mut node, &mut other] {
+        node.until_up().await;
+        assert_eq!(node.answered_beat().await, Beat::First);
+        assert_eq!(node.answered_beat().await, Beat::Same);
+    }
+    for _ in 0..2 {
+        server.admin(&["FLUSHALL"]);
+        // The other one finds the life that the first one began; it lost as much.
+        for node in [&node, &other] {
+            let beat = node.answered_beat().await;
+            assert_eq!((beat, beat.lost().unwrap().code), (Beat::Other, "data_lost"));
+        }
+        for node in [&node, &other] {
+            let beat = node.answered_beat().await;
+            assert_eq!((beat, beat.lost()), (Beat::Same, None));
+        }
+    }
+}
+
+/// A server that is restarted from a snapshot which lacks `beats` of the node's beats.
+async fn restored(beats: usize) -> Option<(RedisServer, Node)> {
+    let mut server = RedisServer::start(&["--dbfilename", "snapshot.rdb"])?;
+    let mut node = Node::new(&server.config());
+    node.until_up().await;
+    assert_eq!(node.answered_beat().await, Beat::First);
+    assert_eq!(server.admin(&["SAVE"]), "+OK");
+    for _ in 0..beats {
+        assert_eq!(node.answered_beat().await, Beat::Same);
+    }
+    let losses = node.health.borrow().losses;
+    server.kill();
+    node.until_lost_after(losses).await;
+    server.restart();
+    node.until_up().await;
+    Some((server, node))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn older_data_are_told_once_and_the_same_data_not_at_all() {
+    let Some((_server, node)) = restored(0).await else { return };
+    assert_eq!(node.answered_beat().await, Beat::Same);
+    for beats in [1, 5] {
+        let Some((server, node)) = restored(beats).await else { return };
+        let beat = node.answered_beat().await;
+        assert_eq!((beat, beat.lost().unwrap().code), (Beat::Older, "data_older"));
+        assert_eq!(node.answered_beat().await, Beat::Same);
+        drop(server);
+    }
+}
+
+/// The newest beat that ran, of whichever node.
+fn newest_beat(server: &RedisServer) -> Option<String> {
+    let newest = "return redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1)[1][1]";
+    let answer = server.admin(&["EVAL", newest, "1", "zw:{life}:log"]);
+    // It is gone after a second.
+    answer.starts_with(|c: char| c.is_ascii_digit()).then_some(answer)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_loss_is_told_once_also_when_the_answers_that_told_it_were_cut() {
+    // A restore and a flush, each followed by beats that run on the server and are never answered.
+    for flush in [false, true] {
+        let Some(mut server) = RedisServer::start(&["--dbfilename", "snapshot.rdb"]) else { return };
+        let proxy = Proxy::start(address(&server)).await;
+        // Missing answers shall not end the connection by themselves.
+        let mut node = Node::new(&RedisConfig { command_timeout_ms: 60_000, ..local(proxy.address.port()) });
+        node.until_up().await;
+        assert_eq!(node.answered_beat().await, Beat::First);
+        assert_eq!(server.admin(&["SAVE"]), "+OK");
+        assert_eq!(node.answered_beat().await, Beat::Same);
+        if flush {
+            server.admin(&["FLUSHALL"]);
+        } else {
+            let losses = node.health.borrow().losses;
+            server.kill();
+            node.until_lost_after(losses).await;
+            server.restart();
+        }
+        node.until_up().await;
+        // The server knows the script again.
+        Node::new(&server.config()).answered_beat().await;
+        proxy.hold_answers(true);
+        // More of them than the restored counter lacks.
+        for _ in 0..4 {
+            let before = newest_beat(&server);
+            let mut sent = JoinSet::new();
+            let (backend, id) = (std::sync::Arc::clone(&node.backend), node.id);
+            sent.spawn(async move { backend.beat(id).await.is_ok() });
+            let has_run = || newest_beat(&server).is_some_and(|newest| Some(newest) != before);
+            eventually("the beat has run", async || has_run().then_some(())).await;
+            sent.abort_all();
+            assert!(sent.join_next().await.unwrap().is_err(), "nobody heard the answer");
+        }
+        proxy.cut();
+        proxy.hold_answers(false);
+        let expected = if flush { Beat::Other } else { Beat::Older };
+        assert_eq!(node.answered_beat().await, expected, "the loss is told");
+        for _ in 0..3 {
+            assert_eq!(node.answered_beat().await, Beat::Same, "once");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_beat_that_was_applied_unheard_is_no_loss() {
+    let Some(server) = RedisServer::start(&[]) else { return };
+    let mut node = Node::new(&server.config());
+    node.until_up().await;
+    assert_eq!(node.answered_beat().await, Beat::First);
+    let losses = node.health.borrow().losses;
+    server.pause();
+    node.beat().await.unwrap_err();
+    node.until_lost_after(losses).await;
+    // What it sent waits in the server's socket, and runs now.
+    server.resume();
+    assert_eq!(node.answered_beat().await, Beat::Same);
+    assert_eq!(node.answered_beat().await, Beat::Same);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_beats_anew_is_told_of_no_loss() {
+    let Some(server) = RedisServer::start(&[]) else { return };
+    let mut node = Node::new(&server.config());
+    node.until_up().await;
+    assert_eq!(node.answered_beat().await, Beat::First);
+    let mut again = Node { id: node.id, ..Node::new(&server.config()) };
+    again.until_up().await;
+    assert_eq!(again.answered_beat().await, Beat::First);
+    assert_eq!(again.answered_beat().await, Beat::Same);
+    node.id = NodeId::random();
+    assert_eq!(node.answered_beat().await, Beat::First, "another node knows nothing");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_takes_no_writes_is_told_by_its_reason() {
+    let Some(server) = RedisServer::start(&[]) else { return };
+    let mut node = Node::new(&server.config());
+    node.until_up().await;
+    assert_eq!(node.answered_beat().await, Beat::First);
+
+    server.admin(&["CONFIG", "SET", "maxmemory", "1mb"]);
+    node.until_beat_fails_as("out_of_memory").await;
+    assert!(node.health.borrow().is_up(), "that is nothing of the connection");
+    server.admin(&["CONFIG", "SET", "maxmemory", "0"]);
+    assert_eq!(node.answered_beat().await, Beat::Same);
+
+    server.admin(&["ACL", "SETUSER", "default", "-xadd"]);
+    node.until_beat_fails_as("no_permission").await;
+    server.admin(&["ACL", "SETUSER", "default", "+xadd"]);
+    assert_eq!(node.answered_beat().await, Beat::Same);
+
+    // A replica of nobody: it lets us in, and takes nothing.
+    server.admin(&["CONFIG", "SET", "replica-serve-stale-data", "yes"]);
+    server.admin(&["REPLICAOF", "127.0.0.1", &free_port().to_string()]);
+    node.until_beat_fails_as("read_only").await;
+    server.admin(&["REPLICAOF", "NO", "ONE"]);
+    assert_eq!(node.answered_beat().await, Beat::Same);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_loads_its_data_is_not_up_yet() {
+    // It takes two seconds, and looks at its connections all the while.
+    let slowly = ["--key-load-delay", "10000", "--loading-process-events-interval-bytes", "1024"];
+    let options = [&["--dbfilename", "snapshot.rdb"], &slowly[..]].concat();
+    let Some(mut server) = RedisServer::start(&options) else { return };
+    let mut node = Node::new(&server.config());
+    node.until_up().await;
+    assert_eq!(node.answered_beat().await, Beat::First);
+    server.admin(&["EVAL", "for n = 1, 200 do redis.call('SET', n, string.rep(n, 100)) end", "0"]);
+    assert_eq!(server.admin(&["SAVE"]), "+OK");
+    server.kill();
+    node.until_down().await;
+    // Restarting waits until the data are there; it looks at the same time as the node does.
+    let restarting = tokio::task::spawn_blocking(move || {
+        server.restart();
+        server
+    });
+    node.until("loading", |health| health.lost.as_ref().is_some_and(|lost| lost.code == "loading")).await;
+    assert_eq!(node.beat().await.unwrap_err().code, "unreachable", "there is nothing to ask");
+    let _server = restarting.await.unwrap();
+    node.until_up().await;
+    assert_eq!(node.answered_beat().await, Beat::Same);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_wrong_password_and_a_missing_one_are_told() {
+    let Some(server) = RedisServer::start(&["--requirepass", "right"]) else { return };
+    for (password, code) in [(None, "password_required"), (Some("wrong".to_owned()), "wrong_password")] {
+        let mut node = Node::new(&RedisConfig { password, ..server.config() });
+        node.until(code, |health| health.lost.as_ref().is_some_and(|lost| lost.code == code)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_beats_leave_expires_and_nodes_that_are_gone_are_forgotten() {
+    let Some(server) = RedisServer::start(&[]) else { return };
+    let mut node = Node::new(&server.config());
+    node.until_up().await;
+    server.admin(&["HSET", "zw:{life}", "n:gone", "7 1000", "n:broken", "x"]);
+    assert_eq!(node.answered_beat().await, Beat::First);
+    assert_eq!(server.admin(&["HLEN", "zw:{life}"]), ":2", "the life, and this node");
+    let ttl: u64 = server.admin(&["TTL", "zw:{life}"])[1..].parse().unwrap();
+    assert!((23 * 3_600..=24 * 3_600).contains(&ttl), "{ttl}");
+    let trials = |key: &str| server.admin(&["PTTL", key]);
+    assert!(trials("zw:{life}:probe") != ":-1" && trials("zw:{life}:log") != ":-1", "they expire");
+}
