@@ -162,11 +162,14 @@ impl RedisBackend {
         let messages = LogMessages { publish_prefix: keys.publish_prefix.clone() };
         let subscriber = Arc::new(if target.is_cluster() {
             let (target, config) = of_subscriber;
-            Following::Shards(Shards::new(target, config, Arc::clone(&commands), messages))
+            let shards = Shards::new(target, config, Arc::clone(&commands), messages);
+            Following::Shards(Box::new(shards))
         } else {
             let make = Arc::new(move || connect::subscriber_client(&of_subscriber.0, &of_subscriber.1));
             let (link, commands) = (Link::new(make, command_timeout), Arc::clone(&commands));
-            Following::One(Subscriber::new(link, commands, messages, Subscribing::Plain, command_timeout))
+            let plain = Subscribing::Plain;
+            let subscriber = Subscriber::new(link, commands, messages, plain, command_timeout);
+            Following::One(Box::new(subscriber))
         });
         let first = LinkHealth::of(&commands.state().borrow(), &subscriber.state().borrow());
         let (writer, health) = watch::channel(first);

@@ -41,8 +41,8 @@ const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(20);
 /// What is published, wherever it is: on one server, or in a cluster.
 #[derive(Debug)]
 pub(super) enum Following<P: Published> {
-    One(Subscriber<P>),
-    Shards(Shards<P>),
+    One(Box<Subscriber<P>>),
+    Shards(Box<Shards<P>>),
 }
 
 impl<P: Published> Following<P> {
@@ -122,8 +122,11 @@ struct Map<P: Published> {
     followed: HashSet<String>,
     losses_of_gone: u64,
     /// Not run yet.
-    begun: Vec<(Arc<Subscriber<Arc<P>>>, oneshot::Receiver<()>)>,
+    begun: Vec<Begun<P>>,
 }
+
+/// A subscriber, and what ends it.
+type Begun<P> = (Arc<Subscriber<Arc<P>>>, oneshot::Receiver<()>);
 
 struct Shard<P: Published> {
     subscriber: Arc<Subscriber<Arc<P>>>,
@@ -352,8 +355,7 @@ impl<P: Published> Shards<P> {
         }
     }
 
-    #[allow(clippy::type_complexity, reason = "a shard, and the two things that its running takes")]
-    fn shard(&self, server: Server) -> (Shard<P>, (Arc<Subscriber<Arc<P>>>, oneshot::Receiver<()>)) {
+    fn shard(&self, server: Server) -> (Shard<P>, Begun<P>) {
         let (target, config) = (self.target.clone(), self.config.clone());
         let link = Link::new(
             Arc::new(move || connect::shard_client(&target, &config, server.clone())),
