@@ -122,7 +122,9 @@ impl Gateway {
             config.storage.backend = StorageChoice::Redis;
             config.storage.required = true;
         }
-        let Opened { backend, status_reader: status, driver, .. } = storage::open(&config.storage).await?;
+        let lanes = config.channels.clone();
+        let opened = storage::open(&config.storage, node, Arc::new(move |channel| lanes.lane(channel)));
+        let Opened { backend, status_reader: status, outage, driver, .. } = opened.await?;
         let address = config.http.listen;
         let (listeners, address) =
             http::listen(address, shards).map_err(|cause| StartError::Listen { address, cause })?;
@@ -180,6 +182,7 @@ impl Gateway {
             channels: channels.clone(),
             orders: orders.clone(),
             storage: status.clone(),
+            outage,
             redis_configured: config.storage.redis.is_configured(),
             accepts: Arc::clone(&accepts),
             intake: Arc::new(IntakeStats::default()),

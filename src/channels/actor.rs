@@ -13,12 +13,14 @@ use tracing::{debug, info, warn};
 
 use super::config::ChannelsConfig;
 use super::error::{JoinError, PublishError};
-use super::live::{Live, LiveBatch};
+use super::live::{Live, LiveBatch, Moved};
 use super::merge::{Merge, Offered};
 use super::stats::ChannelStats;
 use super::watched::WatchedOrders;
 use crate::model::{ChannelKind, ChannelName, DraftEntry, Entry, EntryId, Epoch, Lane, NodeId, Position};
-use crate::storage::{Append, AppendAnswer, AppendBatch, Appended, Refusal, SharedBackend, StorageError};
+use crate::storage::{
+    Append, AppendAnswer, AppendBatch, Appended, Had, Refusal, Seam, SharedBackend, StorageError,
+};
 use crate::support::backoff::Backoff;
 
 /// Between tries of a storage call that failed.
@@ -125,6 +127,8 @@ pub(super) struct Actor {
     followed: bool,
     /// Exists once the channel is followed and its state known.
     merge: Option<Merge>,
+    /// Entries up to this offset are delivered after their time.
+    late_to: u64,
     joined: Vec<bool>,
     suspect: bool,
     repair_failures: u32,
@@ -161,6 +165,7 @@ impl Actor {
             retry_at: now,
             followed: false,
             merge: None,
+            late_to: 0,
             suspect: false,
             repair_failures: 0,
             repair_at: now,
@@ -281,6 +286,8 @@ impl Actor {
         let log = self.common.backend.open(&self.channel, self.common.node, &Epoch::random()).await?;
         self.next_seq = self.next_seq.max(log.last_seq + 1);
         self.chain = Some(Chain { epoch: log.epoch.clone(), acked: log.last_seq });
+        // What lies between the life that was followed and this one is read from the log.
+        self.suspect |= self.merge.as_ref().is_some_and(|merge| *merge.epoch() != log.epoch);
         Ok((log.epoch, log.top))
     }
 
@@ -300,8 +307,7 @@ impl Actor {
     /// Appends the drafts at the front of the queue and delivers them.
     async fn append_next(&mut self) -> Result<(), StorageError> {
         if self.chain.is_none() {
-            let (epoch, top) = self.open().await?;
-            self.moved_to(epoch, top).await;
+            self.open().await?;
         }
         let batch = match self.unanswered.take() {
             Some(batch) => batch,
@@ -322,13 +328,8 @@ impl Actor {
                 let taken = taken(&results);
                 // Behind a refused entry there is always a gap, which means nothing.
                 if let Some(Appended::Gap { last }) = results.get(taken) {
-                    // The same life, but it forgot what it acknowledged: it was rolled back.
-                    let acked = batch.entries.first().map_or(0, |first| first.prev);
-                    warn!(channel = %self.channel, acked, last, "the log lost acknowledged entries; beginning a new epoch");
-                    self.common
-                        .backend
-                        .mint_epoch(&self.channel, Some(&batch.epoch), &Epoch::random())
-                        .await?;
+                    let prev = batch.entries.get(taken).map_or(0, |append| append.prev);
+                    warn!(channel = %self.channel, prev, last, "the log does not know this node's chain; taking it up anew");
                     return self.rechain(batch).await;
                 }
                 self.on_appended(batch, &results, taken).await;
@@ -367,8 +368,9 @@ impl Actor {
     /// Puts a batch that was refused on the chain of the log's life as it is now; it is sent next.
     async fn rechain(&mut self, mut batch: AppendBatch) -> Result<(), StorageError> {
         self.chain = None;
-        let (epoch, top) = self.open().await?;
-        self.moved_to(epoch.clone(), top).await;
+        // It may have taken effect all the same, so it keeps its sequences, also where this fails.
+        self.unanswered = Some(batch.clone());
+        let (epoch, _) = self.open().await?;
         let mut prev = self.chain.as_ref().map_or(0, |chain| chain.acked);
         for append in &mut batch.entries {
             append.prev = prev;
@@ -499,65 +501,60 @@ impl Actor {
         }
     }
 
-    /// Reads the log from where this node stands to its end.
+    /// Reads the log from where this node stands to its end, through all lives that it has had since.
     async fn repair(&mut self) -> Result<(), StorageError> {
         loop {
             let Some(merge) = &mut self.merge else { return Ok(()) };
-            let after = merge.delivered();
-            let page = self.common.backend.read_after(&self.channel, after, REPAIR_PAGE).await?;
-            if page.epoch.as_ref() != Some(merge.epoch()) {
-                let (epoch, top) = self.open().await?;
-                self.moved_to(epoch, top).await;
-                return Ok(());
-            }
-            if page.top < merge.highest() {
-                // The same epoch, but it ends before what was seen of it: the log was put back to an
-                // older state. What follows would use the same offsets again for other entries.
-                let (epoch, top, seen) = (merge.epoch().clone(), page.top, merge.highest());
-                warn!(channel = %self.channel, top, seen, "the log came back older than it was; beginning a new epoch");
-                self.common.backend.mint_epoch(&self.channel, Some(&epoch), &Epoch::random()).await?;
-                let (epoch, top) = self.open().await?;
-                self.moved_to(epoch, top).await;
-                return Ok(());
+            let after = Position { epoch: merge.epoch().clone(), offset: merge.delivered() };
+            let page = self.common.backend.read_after(&self.channel, Some(&after), REPAIR_PAGE).await?;
+            if page.epoch.as_ref() != Some(&after.epoch) {
+                let (epoch, _) = match page.epoch {
+                    Some(epoch) => (epoch, page.top),
+                    None => self.open().await?,
+                };
+                // All that is kept of it may be new here.
+                let to = Position { epoch, offset: page.first - 1 };
+                self.move_to(Seam { to, had: Had::default(), late_to: 0, whole: false }).await;
+                continue;
             }
             let mut ready = Vec::new();
-            if page.first > after + 1 {
-                self.common.stats.missed.add(page.first - after - 1);
+            if page.first > after.offset + 1 {
+                self.common.stats.missed.add(page.first - after.offset - 1);
                 ready = merge.skip_to(page.first);
             }
             let read_to_end = page.entries.last().map_or(page.top, |last| last.offset) >= page.top;
-            let epoch = merge.epoch().clone();
-            if let Offered::Ready(more) = merge.offer(&epoch, page.entries, Instant::now()) {
+            if let Offered::Ready(more) = merge.offer(&after.epoch, page.entries, Instant::now()) {
                 ready.extend(more);
             }
             if read_to_end {
                 merge.hole_filled();
             }
-            if page.first > after + 1 && ready.is_empty() {
+            if page.first > after.offset + 1 && ready.is_empty() {
                 // Where nothing follows, no later entry would show subscribers that these are missing.
-                let skipped =
-                    Live::Skipped { channel: self.channel.clone(), epoch, offset: merge.delivered() };
+                let offset = merge.delivered();
+                let skipped = Live::Skipped { channel: self.channel.clone(), epoch: after.epoch, offset };
                 self.tell_shards(&skipped).await;
             }
             self.deliver(&ready).await;
-            if read_to_end {
-                return Ok(());
+            match page.next {
+                Some(seam) if read_to_end => self.move_to(seam).await,
+                _ if read_to_end => return Ok(()),
+                _ => {}
             }
         }
     }
 
-    /// The log's life is now this one; its entries after `top` come live, those before from the log.
-    async fn moved_to(&mut self, epoch: Epoch, top: u64) {
+    /// The log goes on in another life.
+    async fn move_to(&mut self, seam: Seam) {
         let Some(merge) = &mut self.merge else { return };
-        if *merge.epoch() == epoch {
-            return;
-        }
-        let old_epoch = merge.epoch().clone();
-        info!(channel = %self.channel, from = %old_epoch, to = %epoch, "the log began a new life");
+        let (to, whole) = (&seam.to, seam.whole);
+        let from = Position { epoch: merge.epoch().clone(), offset: merge.delivered() };
+        info!(channel = %self.channel, %from, %to, whole, "the log goes on in another life");
         self.common.stats.epoch_changes.add(1);
         self.common.orders.set(&self.channel, self.joined.contains(&true));
-        *merge = Merge::after(epoch.clone(), top);
-        let moved = Live::Moved { channel: self.channel.clone(), old_epoch, epoch };
+        *merge = Merge::after(to.epoch.clone(), to.offset);
+        self.late_to = seam.late_to;
+        let moved = Live::Moved(Arc::new(Moved { channel: self.channel.clone(), from, seam }));
         self.tell_shards(&moved).await;
     }
 
@@ -568,10 +565,16 @@ impl Actor {
         }
         self.common.stats.delivered.add(entries.len() as u64);
         // Skipped entries leave a hole between two runs; each batch is contiguous.
-        let runs = entries.chunk_by(|a, b| a.offset + 1 == b.offset);
+        let late_to = self.late_to;
+        let runs = entries.chunk_by(|a, b| {
+            a.offset + 1 == b.offset && (a.offset <= late_to) == (b.offset <= late_to)
+        });
         let batches: Vec<Live> = runs
             .flat_map(|run| run.chunks(self.common.config.append_batch_entries))
-            .map(|run| Live::Batch(Arc::new(LiveBatch::encode(&self.channel, merge.epoch(), self.lane, run))))
+            .map(|run| {
+                let is_late = run.first().is_some_and(|entry| entry.offset <= late_to);
+                Live::Batch(Arc::new(LiveBatch::encode(&self.channel, merge.epoch(), self.lane, is_late, run)))
+            })
             .collect();
         for batch in &batches {
             self.tell_shards(batch).await;

@@ -167,6 +167,7 @@ impl Channels {
                         door.suspicion.raise();
                     }
                 }
+                LogEvent::Changed(channel) => self.doubt(&channel),
                 LogEvent::Suspect => {
                     let actors = self.0.actors.lock();
                     actors.doors.values().for_each(|door| door.suspicion.raise());
@@ -252,20 +253,22 @@ impl Channels {
         }
     }
 
-    /// Entries after an offset, from the log.
+    /// Entries after a position, or from the oldest on, from the log.
     pub(crate) async fn read_after(
         &self,
         channel: &ChannelName,
-        offset: u64,
+        after: Option<&Position>,
         limit: usize,
     ) -> StorageResult<Page> {
-        self.0.common.backend.read_after(channel, offset, limit).await
+        self.0.common.backend.read_after(channel, after, limit).await
     }
 
     /// The newest `limit` entries of the log.
     pub(crate) async fn newest(&self, channel: &ChannelName, limit: usize) -> StorageResult<Page> {
-        let top = self.0.common.backend.state(channel, self.0.common.node).await?.top;
-        self.read_after(channel, top.saturating_sub(limit as u64), limit).await
+        let state = self.0.common.backend.state(channel, self.0.common.node).await?;
+        let offset = state.top.saturating_sub(limit as u64);
+        let after = state.epoch.map(|epoch| Position { epoch, offset });
+        self.read_after(channel, after.as_ref(), limit).await
     }
 
     /// The latest entry of each key.

@@ -1,27 +1,22 @@
 //! What the channels hand to the shards: entries in order, encoded once for all subscribers.
 
 use std::fmt;
+use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::model::{ChannelName, Entry, Epoch, Lane};
+use crate::model::{ChannelName, Entry, EntryId, Epoch, Lane, Position};
 use crate::protocol::{FRAME_HEADER_MAX, entry_json, text_frame};
+use crate::storage::Seam;
 
 /// What a shard is told about a channel that it joined.
 #[derive(Debug, Clone)]
 pub(crate) enum Live {
     /// The next entries. Contiguous with the batch before, but for what left the log unseen.
     Batch(Arc<LiveBatch>),
-    /// The log began a new life: from here on batches are of `epoch`, from `offset + 1` on.
-    Moved {
-        /// The channel.
-        channel: ChannelName,
-        /// The life up to here.
-        old_epoch: Epoch,
-        /// The life from here on.
-        epoch: Epoch,
-    },
+    /// The log goes on in another life.
+    Moved(Arc<Moved>),
     /// Entries up to `offset` left the log before this node saw them, and none came after them that
     /// would show it.
     Skipped {
@@ -32,6 +27,16 @@ pub(crate) enum Live {
         /// The last of them.
         offset: u64,
     },
+}
+
+/// The place where one life of a channel's log goes over into the next.
+#[derive(Debug)]
+pub(crate) struct Moved {
+    pub(crate) channel: ChannelName,
+    /// Batches up to here were of this life.
+    pub(crate) from: Position,
+    /// How it goes on.
+    pub(crate) seam: Seam,
 }
 
 /// Entries as WebSocket frames, one after the other in one buffer.
@@ -46,13 +51,21 @@ pub(crate) struct LiveBatch {
     ends: Box<[usize]>,
     /// What each entry replaces on the *latest* lane; empty on *every*.
     keys: Box<[Option<Arc<str>>]>,
+    /// Who each entry is from.
+    ids: Box<[EntryId]>,
     /// The last entry is the last one of its log.
     pub(crate) is_last_of_log: bool,
 }
 
 impl LiveBatch {
-    /// Encodes entries (at least one, contiguous offsets).
-    pub(crate) fn encode(channel: &ChannelName, epoch: &Epoch, lane: Lane, entries: &[Entry]) -> Self {
+    /// Encodes entries (at least one, contiguous offsets), all of them late or none.
+    pub(crate) fn encode(
+        channel: &ChannelName,
+        epoch: &Epoch,
+        lane: Lane,
+        late: bool,
+        entries: &[Entry],
+    ) -> Self {
         let payloads: usize =
             entries.iter().map(|entry| entry.draft.data.len() + 160 + FRAME_HEADER_MAX).sum();
         let mut frames = Vec::with_capacity(payloads);
@@ -60,13 +73,14 @@ impl LiveBatch {
         let mut ends = Vec::with_capacity(entries.len());
         for entry in entries {
             json.clear();
-            entry_json(channel, entry, &mut json);
+            entry_json(channel, entry, late, &mut json);
             text_frame(&json, &mut frames);
             ends.push(frames.len());
         }
         let keys = match lane {
-            Lane::Latest => entries.iter().map(|entry| entry.draft.key.clone()).collect(),
-            Lane::Every => Box::default(),
+            // What comes late may be older than what waits, and must not replace it.
+            Lane::Latest if !late => entries.iter().map(|entry| entry.draft.key.clone()).collect(),
+            _ => Box::default(),
         };
         Self {
             channel: channel.clone(),
@@ -75,6 +89,7 @@ impl LiveBatch {
             frames: frames.into(),
             ends: ends.into(),
             keys,
+            ids: entries.iter().map(|entry| entry.id).collect(),
             is_last_of_log: entries.last().is_some_and(|entry| entry.draft.kind.is_terminal()),
         }
     }
@@ -97,6 +112,26 @@ impl LiveBatch {
     /// A frame, sharing the buffer.
     pub(crate) fn frame(&self, index: usize) -> Bytes {
         self.frames.slice(self.start_of(index)..self.ends[index])
+    }
+
+    /// Some of the entries, sharing the buffer.
+    pub(crate) fn part(&self, range: Range<usize>) -> Self {
+        let (from, to) = (self.start_of(range.start), self.start_of(range.end));
+        Self {
+            channel: self.channel.clone(),
+            epoch: self.epoch.clone(),
+            first: self.first + range.start as u64,
+            frames: self.frames.slice(from..to),
+            ends: self.ends[range.clone()].iter().map(|end| end - from).collect(),
+            keys: if self.keys.is_empty() { Box::default() } else { self.keys[range.clone()].into() },
+            ids: self.ids[range.clone()].into(),
+            is_last_of_log: self.is_last_of_log && range.end == self.len(),
+        }
+    }
+
+    /// Who the entry with this index is from.
+    pub(crate) fn id(&self, index: usize) -> Option<EntryId> {
+        self.ids.get(index).copied()
     }
 
     /// What a frame replaces on the *latest* lane.

@@ -19,5 +19,5 @@ pub use config::ChannelsConfig;
 pub use error::{JoinError, PublishError};
 pub use hub::Channels;
 pub(crate) use hub::ChannelsParts;
-pub(crate) use live::{Live, LiveBatch};
+pub(crate) use live::{Live, LiveBatch, Moved};
 pub(crate) use watched::WatchedOrders;

@@ -43,7 +43,7 @@ impl Node {
 
     /// Kinds of what is in the log, in order.
     async fn log(&self, channel: &ChannelName) -> Vec<&'static str> {
-        let page = self.store.read_after(channel, 0, 1_000).await.unwrap();
+        let page = self.store.read_after(channel, None, 1_000).await.unwrap();
         page.entries.iter().map(|entry| entry.draft.kind.as_str()).collect()
     }
 

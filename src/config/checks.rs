@@ -38,6 +38,15 @@ fn check_storage(storage: &StorageConfig) -> Vec<Finding> {
             storage.memory.total_bytes, storage.retention.bytes
         )
     });
+    let journal = &storage.journal;
+    checks.at_least_1("journal.bytes", journal.bytes);
+    checks.at_least_1("journal.entries", journal.entries);
+    checks.at_least_1("journal.spool.fsync_interval_ms", journal.spool.fsync_interval_ms);
+    checks.at_least_1("journal.spool.bytes", journal.spool.bytes);
+    let has_name = journal.spool.data_dir.as_ref().is_none_or(|dir| !dir.as_os_str().is_empty());
+    checks.require("journal.spool.data_dir", has_name, || {
+        "expected a directory, found nothing; leave it out for no spool".to_owned()
+    });
     let redis = &storage.redis;
     checks.at_least_1("redis.connect_timeout_ms", redis.connect_timeout_ms);
     checks.at_least_1("redis.command_timeout_ms", redis.command_timeout_ms);

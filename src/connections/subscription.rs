@@ -3,6 +3,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,10 +16,10 @@ use tracing::debug;
 
 use super::connection::Connection;
 use super::shard::Shard;
-use crate::channels::{JoinError, LiveBatch};
+use crate::channels::{JoinError, LiveBatch, Moved};
 use crate::model::{ChannelKind, ChannelName, Entry, Epoch, Lane, Position};
 use crate::protocol::{ErrorCode, ServerMessage};
-use crate::storage::Page;
+use crate::storage::{Had, Page, Seam, told_epoch};
 use crate::support::backoff::Backoff;
 
 /// Between tries to join or to read while the storage does not answer.
@@ -41,6 +42,14 @@ pub(super) struct Subscription {
     pub(super) cursor: Cell<u64>,
     /// The life of the log that `cursor` belongs to; `None` until the channel was joined.
     epoch: RefCell<Option<Epoch>>,
+    /// What the client has had that may come again in this life of the log.
+    had: RefCell<Had>,
+    /// There is something in `had`.
+    filters: Cell<bool>,
+    /// The epoch that the client knows: `epoch`, and `had` as it was when that was told.
+    told: RefCell<Option<Epoch>>,
+    /// Entries up to this offset are delivered after their time.
+    late_to: Cell<u64>,
     phase: RefCell<Phase>,
 }
 
@@ -59,21 +68,10 @@ struct Joining {
     /// Live entries that wait while older ones are replayed.
     held: VecDeque<Arc<LiveBatch>>,
     held_entries: usize,
-    /// The newest offset that came live, held or not.
-    seen: u64,
-    /// The log began a new life, and the client has not been told yet.
-    moved: Option<Moved>,
+    /// The newest position that came live, held or not.
+    seen: Option<Position>,
     /// The log is to be read before it goes live, whatever was held: entries may have left it.
     look_again: bool,
-}
-
-/// A change of epoch, or several in a row.
-#[derive(Debug)]
-struct Moved {
-    /// The life that the client knows.
-    old: Epoch,
-    /// The newest one.
-    new: Epoch,
 }
 
 /// Where a client wants to start.
@@ -107,13 +105,20 @@ impl Subscription {
             place: Cell::new(0),
             cursor: Cell::new(0),
             epoch: RefCell::default(),
+            had: RefCell::default(),
+            filters: Cell::new(false),
+            told: RefCell::default(),
+            late_to: Cell::new(0),
             phase: RefCell::new(Phase::Joining(Box::default())),
         }
     }
 
     /// Whether a batch that begins with this offset of this epoch is just what comes next.
     pub(super) fn is_live_at(&self, epoch: &Epoch, first: u64) -> bool {
-        self.cursor.get() + 1 == first && matches!(*self.phase.borrow(), Phase::Live) && self.is_in(epoch)
+        self.cursor.get() + 1 == first
+            && !self.filters.get()
+            && matches!(*self.phase.borrow(), Phase::Live)
+            && self.is_in(epoch)
     }
 
     fn is_in(&self, epoch: &Epoch) -> bool {
@@ -143,17 +148,13 @@ impl Subscription {
         }
     }
 
-    /// Takes batches that are not simply next: they overlap, or come while joining, or leave a gap.
+    /// Takes batches that are not simply next: they overlap, or come while joining, or leave a gap, or
+    /// hold what was had before.
     pub(super) fn on_unusual(self: &Rc<Self>, shard: &Rc<Shard>, batches: &[Arc<LiveBatch>]) {
         match &mut *self.phase.borrow_mut() {
             Phase::Ended => return,
             Phase::Joining(joining) => {
-                let known = self.epoch.borrow().clone();
-                let ours = joining.moved.as_ref().map(|moved| moved.new.clone()).or(known);
-                let ours = ours.as_ref();
-                for batch in batches.iter().filter(|batch| ours.is_none_or(|ours| batch.epoch == *ours)) {
-                    joining.hold(batch, shard.config.hold_entries_max);
-                }
+                batches.iter().for_each(|batch| joining.hold(batch, shard.config.hold_entries_max));
                 return;
             }
             Phase::Live => {}
@@ -167,57 +168,134 @@ impl Subscription {
             }
             if batch.first > next {
                 // Entries left the log before this node saw them: say so, with what is left.
-                self.restart(shard, None);
+                self.restart(shard);
                 return self.on_unusual(shard, &batches[index..]);
             }
-            let had = usize::try_from(next - batch.first).unwrap_or(usize::MAX);
-            self.connection.send_live(std::slice::from_ref(batch), had, shard.limits);
-            self.cursor.set(batch.last());
+            let before = usize::try_from(next - batch.first).unwrap_or(usize::MAX);
+            if self.filters.get() {
+                self.send_new(shard, batch, before);
+            } else {
+                self.connection.send_live(std::slice::from_ref(batch), before, shard.limits);
+                self.cursor.set(batch.last());
+            }
             if batch.is_last_of_log {
                 self.finish(shard);
             }
         }
     }
 
+    /// Sends what was not had before of a batch, from this index on.
+    fn send_new(&self, shard: &Shard, batch: &Arc<LiveBatch>, before: usize) {
+        let mut run = before;
+        for index in before..batch.len() {
+            let was_had = batch.id(index).is_some_and(|id| self.had.borrow_mut().came(id));
+            if was_had {
+                self.send_run(shard, batch, run..index);
+                run = index + 1;
+            }
+            self.cursor.set(batch.first + index as u64);
+            if self.had.borrow().is_empty() {
+                self.send_run(shard, batch, run..index + 1);
+                run = index + 1;
+                self.settle(shard);
+            }
+        }
+        self.send_run(shard, batch, run..batch.len());
+    }
+
+    fn send_run(&self, shard: &Shard, batch: &LiveBatch, run: Range<usize>) {
+        if !run.is_empty() {
+            self.connection.send_live(&[Arc::new(batch.part(run))], 0, shard.limits);
+        }
+    }
+
+    /// Nothing that was had can come again: from here on the log's own epoch says all.
+    fn settle(&self, shard: &Shard) {
+        self.filters.set(false);
+        self.tell_epoch(shard, true, Some(0));
+    }
+
     /// Entries up to an offset left the log before this node saw them, and nothing came after them.
     pub(super) fn on_skipped(self: &Rc<Self>, shard: &Rc<Shard>, epoch: &Epoch, offset: u64) {
         let is_missing = self.is_in(epoch) && self.cursor.get() < offset;
         if is_missing && matches!(*self.phase.borrow(), Phase::Live) {
-            self.restart(shard, None);
+            self.restart(shard);
         }
         self.joining(|joining| joining.look_again = true);
     }
 
-    /// The log began a new life.
-    pub(super) fn on_moved(self: &Rc<Self>, shard: &Rc<Shard>, old: &Epoch, new: &Epoch) {
-        let known = self.epoch.borrow().clone();
-        let pending = self.joining(|joining| joining.moved.as_ref().map(|moved| moved.new.clone()));
-        if known.is_some() && pending.or(known).as_ref() != Some(old) {
-            // It joined after the change, which is news only to those before it.
-            return;
-        }
-        let moved = Moved { old: old.clone(), new: new.clone() };
-        match &mut *self.phase.borrow_mut() {
+    /// The log goes on in another life.
+    pub(super) fn on_moved(self: &Rc<Self>, shard: &Rc<Shard>, moved: &Moved) {
+        let is_live = match &mut *self.phase.borrow_mut() {
             Phase::Ended => return,
             Phase::Joining(joining) => {
-                (joining.held, joining.held_entries, joining.seen) = Default::default();
-                match &mut joining.moved {
-                    Some(known) => known.new = moved.new,
-                    none => *none = Some(moved),
-                }
-                return;
+                joining.move_to(&moved.seam.to);
+                false
             }
-            Phase::Live => {}
+            Phase::Live => true,
+        };
+        // One that joined after the change has nothing to do with the life before it.
+        if !is_live || !self.is_in(&moved.from.epoch) {
+            return;
         }
-        self.restart(shard, Some(moved));
+        if self.cursor.get() == moved.from.offset {
+            self.cross(shard, &moved.seam);
+        } else {
+            self.restart(shard);
+            self.joining(|joining| joining.move_to(&moved.seam.to));
+        }
     }
 
     /// A live subscription goes through the log again.
-    fn restart(self: &Rc<Self>, shard: &Rc<Shard>, moved: Option<Moved>) {
+    fn restart(self: &Rc<Self>, shard: &Rc<Shard>) {
         self.connection.set_finished(&self.channel, false);
-        *self.phase.borrow_mut() = Phase::Joining(Box::new(Joining { moved, ..Joining::default() }));
+        let joining = Joining { look_again: true, ..Joining::default() };
+        *self.phase.borrow_mut() = Phase::Joining(Box::new(joining));
         let (subscription, on) = (Rc::clone(self), Rc::clone(shard));
         shard.spawn(async move { subscription.catch_up(&on).await });
+    }
+
+    /// Where the client stands; `None` until the channel was joined.
+    fn position(&self) -> Option<Position> {
+        let epoch = self.epoch.borrow().clone()?;
+        Some(Position { epoch, offset: self.cursor.get() })
+    }
+
+    /// Goes over into another life of the log, and says so.
+    fn cross(&self, shard: &Shard, seam: &Seam) {
+        let Seam { to, had, late_to, whole } = seam;
+        self.cursor.set(to.offset);
+        self.late_to.set(*late_to);
+        *self.epoch.borrow_mut() = Some(to.epoch.clone());
+        self.had.borrow_mut().merge(had);
+        self.filters.set(!self.had.borrow().is_empty());
+        if !whole {
+            shard.stats.gaps_told.add(1);
+        }
+        self.tell_epoch(shard, *whole, whole.then_some(0));
+    }
+
+    /// Says how the epoch is called from here on, unless the client knows it.
+    fn tell_epoch(&self, shard: &Shard, recovered: bool, gap: Option<u64>) {
+        let Some(Position { epoch, offset }) = self.position() else { return };
+        let epoch = told_epoch(&epoch, &self.had.borrow());
+        let old = self.told.replace(Some(epoch.clone())).unwrap_or_else(|| epoch.clone());
+        if old != epoch || !recovered {
+            self.say_resync(shard, &old, &Position { epoch, offset }, recovered, gap);
+        }
+    }
+
+    fn say_resync(&self, shard: &Shard, old: &Epoch, to: &Position, recovered: bool, gap: Option<u64>) {
+        let resync = ServerMessage::Resync {
+            channel: &self.channel,
+            old_epoch: old,
+            epoch: &to.epoch,
+            offset: to.offset,
+            recovered,
+            gap,
+            timestamp: Utc::now(),
+        };
+        self.connection.send_message(&resync, shard.limits);
     }
 
     /// Joins the channel, answers the client, and brings it up to date.
@@ -256,13 +334,9 @@ impl Subscription {
                 return false;
             }
             match found {
-                Ok(Some(found)) => {
+                Ok(found) => {
                     let message = found.told_of_order();
                     let StartingPoint { epoch, offset, recovered, gap, joined_at, top, closed, .. } = found;
-                    if self.take_moved().is_some_and(|moved| moved.new != epoch) {
-                        // The log moved on while this was found out: where it is now, then.
-                        continue;
-                    }
                     if gap != Some(0) {
                         shard.stats.gaps_told.add(1);
                     }
@@ -279,15 +353,14 @@ impl Subscription {
                     };
                     self.connection.send_message(&subscribed, shard.limits);
                     self.cursor.set(offset);
-                    self.joining(|joining| joining.keep_only(&epoch, joined_at));
+                    self.joining(|joining| joining.see(&joined_at));
+                    *self.told.borrow_mut() = Some(epoch.clone());
                     *self.epoch.borrow_mut() = Some(epoch);
                     if closed && offset >= top {
                         self.finish(shard);
                     }
                     return true;
                 }
-                // The log's life changed in between; this node is about to notice.
-                Ok(None) => shard.channels.doubt(&self.channel),
                 Err(error) => {
                     debug!(conn.id = %self.connection.id, channel = %self.channel, error = %error, "cannot subscribe yet");
                     if failures == 0 {
@@ -328,45 +401,40 @@ impl Subscription {
         shard: &Shard,
         joined: Position,
         start: &Start,
-    ) -> Result<Option<StartingPoint>, crate::storage::StorageError> {
+    ) -> Result<StartingPoint, crate::storage::StorageError> {
         let had = match start {
             Start::Now => {
-                let Position { epoch, offset } = joined;
-                return Ok(Some(StartingPoint {
+                let Position { epoch, offset } = joined.clone();
+                return Ok(StartingPoint {
                     epoch,
                     offset,
                     recovered: true,
                     gap: Some(0),
-                    joined_at: offset,
+                    joined_at: joined,
                     top: offset,
                     closed: false,
-                }));
+                });
             }
             // Just before the first entry there ever was, in whatever life of the log.
-            Start::Oldest => &Position { epoch: joined.epoch.clone(), offset: 0 },
-            Start::After(had) => had,
+            Start::Oldest => None,
+            Start::After(had) => Some(had),
         };
-        let page = shard.channels.read_after(&self.channel, had.offset, 1).await?;
-        if page.epoch.as_ref() != Some(&joined.epoch) {
-            return Ok(None);
-        }
+        let page = shard.channels.read_after(&self.channel, had, 1).await?;
         let oldest = page.first - 1;
         // Offsets past the top were never given in this life: the log was put back to before them.
-        let known = had.epoch == joined.epoch && had.offset <= page.top;
-        let (offset, gap) = if known {
-            (had.offset.max(oldest), Some(oldest.saturating_sub(had.offset)))
-        } else {
-            (oldest, None)
-        };
-        Ok(Some(StartingPoint {
-            epoch: joined.epoch,
+        let known = had.is_none_or(|had| page.epoch.as_ref() == Some(&had.epoch) && had.offset <= page.top);
+        let after = had.map_or(0, |had| had.offset);
+        let (offset, gap) =
+            if known { (after.max(oldest), Some(oldest.saturating_sub(after))) } else { (oldest, None) };
+        Ok(StartingPoint {
+            epoch: page.epoch.unwrap_or_else(|| joined.epoch.clone()),
             offset,
             recovered: gap == Some(0),
             gap,
-            joined_at: joined.offset,
+            joined_at: joined,
             top: page.top,
             closed: page.closed,
-        }))
+        })
     }
 
     /// Replays from the log and merges what was held, until nothing lies between them; then goes live.
@@ -377,15 +445,11 @@ impl Subscription {
             if self.is_over() {
                 return;
             }
-            let moved = self.take_moved();
             let look = self.joining(|joining| std::mem::take(&mut joining.look_again));
-            if let Some(moved) = &moved {
-                *self.epoch.borrow_mut() = Some(moved.new.clone());
-                self.cursor.set(0);
-            } else if !look && self.go_live(shard) {
+            if !look && self.go_live(shard) {
                 return;
             }
-            if self.read_on(shard, moved.map(|moved| moved.old)).await {
+            if self.read_on(shard).await {
                 failures = 0;
             } else if !self.is_over() {
                 self.joining(|joining| joining.look_again |= look);
@@ -396,112 +460,96 @@ impl Subscription {
     }
 
     /// Reads a page of the log after the cursor and sends it; false when that brought nothing on
-    /// and should be tried again in a moment. `untold` is the epoch that the client still knows.
-    async fn read_on(self: &Rc<Self>, shard: &Rc<Shard>, untold: Option<Epoch>) -> bool {
+    /// and should be tried again in a moment.
+    async fn read_on(self: &Rc<Self>, shard: &Rc<Shard>) -> bool {
+        let Some(after) = self.position() else { return false };
         let limit = shard.config.replay_page_entries;
-        let page = match shard.channels.read_after(&self.channel, self.cursor.get(), limit).await {
+        let page = match shard.channels.read_after(&self.channel, Some(&after), limit).await {
             Ok(page) => page,
             Err(error) => {
                 debug!(conn.id = %self.connection.id, channel = %self.channel, error = %error, "cannot replay yet");
-                self.still_untold(untold);
                 return false;
             }
         };
         if self.is_over() {
             return false;
         }
-        let epoch = self.epoch.borrow().clone();
-        let Some(epoch) = epoch.filter(|epoch| page.epoch.as_ref() == Some(epoch)) else {
-            // The log has moved on; the channel is about to notice.
+        let Some(epoch) = page.epoch.clone() else {
+            // The log has no life; the channel gives it one.
             shard.channels.doubt(&self.channel);
-            self.still_untold(untold);
             return false;
         };
-        if self.has_moved() {
-            self.still_untold(untold);
+        if epoch != after.epoch {
+            // Nothing is known of what followed; what is kept of the present life is sent.
+            let to = Position { epoch, offset: page.first - 1 };
+            self.cross(shard, &Seam { to, had: Had::default(), late_to: 0, whole: false });
+            shard.channels.doubt(&self.channel);
             return true;
         }
         shard.stats.replays.add(1);
-        self.see(page.top);
-        let before = self.cursor.get();
-        self.say_gap(shard, &page, &epoch, untold);
+        self.say_gap(shard, &page);
         self.replay(shard, &epoch, &page.entries).await;
+        if self.is_over() {
+            return false;
+        }
         let cursor = self.cursor.get();
-        if page.closed && cursor >= page.top && !self.is_over() && !self.has_moved() {
+        let at_end = cursor >= page.top;
+        if page.closed && at_end {
             self.finish(shard);
         }
-        let stuck =
-            cursor == before && self.joining(|joining| cursor < joining.seen && !joining.can_merge(cursor));
-        if stuck {
+        if let (Some(seam), true) = (&page.next, at_end) {
+            self.cross(shard, seam);
+            return true;
+        }
+        let is_behind = self.joining(|joining| {
+            joining.seen.as_ref().is_some_and(|seen| seen.epoch != epoch || seen.offset > cursor)
+                && !joining.can_merge(&epoch, cursor)
+        });
+        if at_end && is_behind {
             // Live is ahead of the log that is read here; the log will follow, or be doubted.
             shard.channels.doubt(&self.channel);
         }
-        !stuck
+        !(at_end && is_behind)
     }
 
-    fn see(&self, offset: u64) {
-        self.joining(|joining| joining.seen = joining.seen.max(offset));
-    }
-
-    fn take_moved(&self) -> Option<Moved> {
-        self.joining(|joining| joining.moved.take())
-    }
-
-    fn has_moved(&self) -> bool {
-        self.joining(|joining| joining.moved.is_some())
-    }
-
-    /// Puts back a change of epoch that the client has not been told of.
-    fn still_untold(&self, untold: Option<Epoch>) {
-        let (Some(old), Some(new)) = (untold, self.epoch.borrow().clone()) else { return };
-        self.joining(|joining| match &mut joining.moved {
-            Some(moved) => moved.old = old,
-            none => *none = Some(Moved { old, new }),
-        });
-    }
-
-    /// Says `resync` where the epoch changed or entries are no longer kept, and moves the cursor to
-    /// where the entries go on.
-    fn say_gap(&self, shard: &Shard, page: &Page, epoch: &Epoch, old_epoch: Option<Epoch>) {
+    /// Says `resync` where entries are no longer kept, and moves the cursor to where they go on.
+    fn say_gap(&self, shard: &Shard, page: &Page) {
         let missing = (page.first - 1).saturating_sub(self.cursor.get());
-        if old_epoch.is_none() && missing == 0 {
+        if missing == 0 {
             return;
         }
         shard.stats.gaps_told.add(1);
-        self.cursor.set(self.cursor.get().max(page.first - 1));
-        let resync = ServerMessage::Resync {
-            channel: &self.channel,
-            old_epoch: old_epoch.as_ref().unwrap_or(epoch),
-            epoch,
-            offset: self.cursor.get(),
-            recovered: false,
-            gap: old_epoch.is_none().then_some(missing),
-            timestamp: Utc::now(),
-        };
-        self.connection.send_message(&resync, shard.limits);
+        self.cursor.set(page.first - 1);
+        self.tell_epoch(shard, false, Some(missing));
     }
 
     /// Sends entries after the cursor, each piece when the one before has been taken.
     async fn replay(&self, shard: &Shard, epoch: &Epoch, entries: &[Entry]) {
         let new = entries.iter().position(|entry| entry.offset > self.cursor.get()).unwrap_or(entries.len());
         let mut rest = &entries[new..];
-        while !rest.is_empty() {
+        while let Some(first) = rest.first() {
+            let late_to = self.late_to.get();
+            let late = first.offset <= late_to;
             let mut bytes = 0;
             let fits = rest.iter().take_while(|entry| {
                 bytes += entry.draft.cost();
-                bytes <= PIECE_BYTES
+                bytes <= PIECE_BYTES && (entry.offset <= late_to) == late
             });
             let (piece, later) = rest.split_at(fits.count().max(1));
             // Others of this connection may have sent a piece of theirs in the meantime.
             self.connection.until_drained().await;
-            if self.is_over() || self.has_moved() {
+            if self.is_over() {
                 return;
             }
             // The lane does not matter: a replayed piece is sent whole.
-            let batch = LiveBatch::encode(&self.channel, epoch, Lane::Every, piece);
-            self.connection.send_piece(batch.frames.clone(), batch.len());
-            self.cursor.set(batch.last());
+            let batch = Arc::new(LiveBatch::encode(&self.channel, epoch, Lane::Every, late, piece));
             shard.stats.replayed.add(batch.len() as u64);
+            if self.filters.get() {
+                self.send_new(shard, &batch, 0);
+            } else {
+                self.connection.send_piece(batch.frames.clone(), batch.len());
+                self.cursor.set(batch.last());
+            }
             rest = later;
         }
     }
@@ -519,14 +567,18 @@ impl Subscription {
                 return false;
             }
             if ours && batch.last() >= next {
-                let had = usize::try_from(next - batch.first).unwrap_or(usize::MAX);
-                let frames: Bytes = batch.frames.slice(batch.start_of(had)..);
+                let before = usize::try_from(next - batch.first).unwrap_or(usize::MAX);
+                let frames: Bytes = batch.frames.slice(batch.start_of(before)..);
                 piece += frames.len();
                 if piece > PIECE_BYTES && piece > frames.len() {
                     return false;
                 }
-                self.connection.send_piece(frames, batch.len() - had);
-                self.cursor.set(batch.last());
+                if self.filters.get() {
+                    self.send_new(shard, batch, before);
+                } else {
+                    self.connection.send_piece(frames, batch.len() - before);
+                    self.cursor.set(batch.last());
+                }
                 if batch.is_last_of_log {
                     self.finish(shard);
                 }
@@ -537,7 +589,10 @@ impl Subscription {
                 return false;
             }
         }
-        let caught_up = self.cursor.get() >= joining.seen;
+        let caught_up = joining
+            .seen
+            .as_ref()
+            .is_none_or(|seen| self.is_in(&seen.epoch) && self.cursor.get() >= seen.offset);
         if caught_up {
             *phase = Phase::Live;
         }
@@ -551,16 +606,30 @@ impl Subscription {
 }
 
 impl Joining {
-    /// Lets go of what was held of other epochs, now that the subscription's is known.
-    /// Everything after `joined_at` comes live.
-    fn keep_only(&mut self, epoch: &Epoch, joined_at: u64) {
-        self.held.retain(|batch| batch.epoch == *epoch);
-        self.held_entries = self.held.iter().map(|batch| batch.len()).sum();
-        self.seen = self.held.back().map_or(joined_at, |batch| batch.last().max(joined_at));
+    /// The channel's live entries were at this position.
+    fn see(&mut self, position: &Position) {
+        match &mut self.seen {
+            // What came live meanwhile is newer.
+            Some(seen) if seen.epoch == position.epoch => seen.offset = seen.offset.max(position.offset),
+            Some(_) => {}
+            none => *none = Some(position.clone()),
+        }
+    }
+
+    /// Live entries are of another life from here on. What was held of the one before is read.
+    fn move_to(&mut self, to: &Position) {
+        self.held.clear();
+        self.held_entries = 0;
+        self.seen = Some(to.clone());
+        self.look_again = true;
     }
 
     fn hold(&mut self, batch: &Arc<LiveBatch>, entries_max: usize) {
-        self.seen = self.seen.max(batch.last());
+        if self.seen.as_ref().is_some_and(|seen| seen.epoch != batch.epoch) {
+            // On its way since before the channel was joined.
+            return;
+        }
+        self.seen = Some(Position { epoch: batch.epoch.clone(), offset: batch.last() });
         if self.held_entries + batch.len() > entries_max {
             // The log has them: they are read again.
             self.held.clear();
@@ -571,8 +640,10 @@ impl Joining {
     }
 
     /// Whether something held follows on this offset.
-    fn can_merge(&self, cursor: u64) -> bool {
-        self.held.iter().any(|batch| batch.last() > cursor && batch.first <= cursor + 1)
+    fn can_merge(&self, epoch: &Epoch, cursor: u64) -> bool {
+        let follows =
+            |batch: &Arc<LiveBatch>| batch.epoch == *epoch && batch.last() > cursor && batch.first <= cursor + 1;
+        self.held.iter().any(follows)
     }
 }
 
@@ -582,8 +653,8 @@ struct StartingPoint {
     offset: u64,
     recovered: bool,
     gap: Option<u64>,
-    /// The newest offset when the channel was joined.
-    joined_at: u64,
+    /// Where the channel was when it was joined.
+    joined_at: Position,
     /// The newest offset when the log was looked at.
     top: u64,
     /// Nothing will follow it.

@@ -312,7 +312,7 @@ struct EntriesView {
 fn messages(channel: &ChannelName, entries: &[Entry]) -> Result<Vec<Box<RawValue>>, Problem> {
     let messages = entries.iter().map(|entry| {
         let mut out = Vec::new();
-        entry_json(channel, entry, &mut out);
+        entry_json(channel, entry, false, &mut out);
         serde_json::from_slice(&out)
     });
     messages.collect::<Result<_, _>>().map_err(|error| {
@@ -368,7 +368,7 @@ async fn get_history(zone: &str, query: &HistoryQuery, app: &App) -> Result<Resp
     let after = query.after.as_deref().map(Position::from_str).transpose();
     let after = after.map_err(|error| bad("invalid_position", error.to_string()))?;
     let page = match &after {
-        Some(position) => app.channels.read_after(&channel, position.offset, limit).await,
+        Some(_) => app.channels.read_after(&channel, after.as_ref(), limit).await,
         None => app.channels.newest(&channel, limit).await,
     };
     let Page { epoch, top, first, entries, .. } = page.map_err(|error| Problem::storage(&error))?;

@@ -20,7 +20,7 @@ use super::routes::{App, routes};
 use super::status::Sources;
 use crate::channels::{Channels, ChannelsConfig, ChannelsParts};
 use crate::connections::{self, ConnectionsConfig};
-use crate::model::NodeId;
+use crate::model::{Lane, NodeId};
 use crate::orders::{OrderMirror, Orders, OrdersConfig, OrdersParts};
 use crate::storage::{self, StorageChoice, StorageConfig};
 
@@ -36,7 +36,7 @@ struct Routes {
 impl Routes {
     async fn new() -> Self {
         let storage = StorageConfig { backend: StorageChoice::Memory, ..StorageConfig::default() };
-        let opened = storage::open(&storage).await.unwrap();
+        let opened = storage::open(&storage, NodeId::random(), Arc::new(|_| Lane::Latest)).await.unwrap();
         // No shard runs, and so there is no connection.
         let (manager, _seeds, shards) = connections::prepare(1, &ConnectionsConfig::default());
         let node = NodeId::random();
@@ -63,6 +63,7 @@ impl Routes {
             channels: channels.clone(),
             orders: orders.clone(),
             storage: opened.status_reader,
+            outage: opened.outage,
             redis_configured: false,
             accepts: Arc::new(AcceptStats::default()),
             intake: Arc::new(IntakeStats::default()),

@@ -6,9 +6,10 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::name::is_valid_name;
+/// The longest epoch, in bytes. The log's own are short; those of forks say what was had.
+pub const EPOCH_LEN_MAX: usize = 1_024;
 
-/// One life of a channel's log. Opaque and random: offsets of different epochs cannot be compared.
+/// One life of a channel's log. Opaque: offsets of different epochs cannot be compared.
 #[derive(Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Epoch(Arc<str>);
@@ -29,7 +30,9 @@ impl FromStr for Epoch {
     type Err = InvalidPosition;
 
     fn from_str(text: &str) -> Result<Self, InvalidPosition> {
-        if is_valid_name(text) && !text.contains(':') { Ok(Self(text.into())) } else { Err(InvalidPosition) }
+        let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
+        let valid = (1..=EPOCH_LEN_MAX).contains(&text.len()) && text.bytes().all(plain);
+        if valid { Ok(Self(text.into())) } else { Err(InvalidPosition) }
     }
 }
 

@@ -258,7 +258,7 @@ impl Orders {
         let (job, newest, page) = tokio::try_join!(
             self.0.backend.job(order.into()),
             self.0.newest(order),
-            self.0.channels.read_after(&channel, 0, usize::MAX),
+            self.0.channels.read_after(&channel, None, usize::MAX),
         )?;
         if job.is_none() && newest.is_none() {
             return Ok(None);

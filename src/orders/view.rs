@@ -145,7 +145,7 @@ fn request(job: &JobView) -> Option<Box<RawValue>> {
 
 fn message(channel: &ChannelName, entry: &Entry) -> Option<Box<RawValue>> {
     let mut out = Vec::new();
-    entry_json(channel, entry, &mut out);
+    entry_json(channel, entry, false, &mut out);
     let message = serde_json::from_slice(&out);
     if let Err(error) = &message {
         tracing::error!(channel = %channel, offset = entry.offset, error = %error, "a stored update is not readable");

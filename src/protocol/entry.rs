@@ -8,10 +8,11 @@ use crate::model::{ChannelName, Entry};
 
 /// Fields that the envelope owns; a publisher may not use them in a payload. (`timestamp` may be
 /// given: it becomes the entry's time.)
-pub const RESERVED_FIELDS: [&str; 4] = ["type", "channel", "offset", "id"];
+pub const RESERVED_FIELDS: [&str; 5] = ["type", "channel", "offset", "id", "late"];
 
-/// Writes `{"type":…,"channel":…,"offset":…,"id":…,"timestamp":…,` and then the payload's own fields.
-pub fn entry_json(channel: &ChannelName, entry: &Entry, out: &mut Vec<u8>) {
+/// Writes `{"type":…,"channel":…,"offset":…,"id":…,"timestamp":…,`, of an entry that comes late also
+/// `"late":true,`, and then the payload's own fields.
+pub fn entry_json(channel: &ChannelName, entry: &Entry, late: bool, out: &mut Vec<u8>) {
     let draft = &entry.draft;
     // Names, ids and times need no JSON escapes by construction; writing to a Vec cannot fail.
     let head = write!(
@@ -23,6 +24,9 @@ pub fn entry_json(channel: &ChannelName, entry: &Entry, out: &mut Vec<u8>) {
         draft.time.to_rfc3339_opts(SecondsFormat::Millis, true),
     );
     debug_assert!(head.is_ok());
+    if late {
+        out.extend_from_slice(br#","late":true"#);
+    }
     if draft.data.len() > 2 {
         out.push(b',');
         out.extend_from_slice(&draft.data[1..]);
@@ -40,7 +44,7 @@ mod tests {
     use super::*;
     use crate::model::{DraftEntry, EntryId, EntryKind, NodeId};
 
-    fn check(data: &'static str, expected: &str) {
+    fn check(data: &'static str, late: bool, expected: &str) {
         let entry = Entry {
             offset: 7,
             id: EntryId { producer: NodeId(Uuid::nil()), seq: 9 },
@@ -52,7 +56,7 @@ mod tests {
             },
         };
         let mut out = Vec::new();
-        entry_json(&"zone:pjm".parse().unwrap(), &entry, &mut out);
+        entry_json(&"zone:pjm".parse().unwrap(), &entry, late, &mut out);
         assert_eq!(String::from_utf8(out).unwrap(), expected);
     }
 
@@ -60,6 +64,7 @@ mod tests {
     fn the_payload_follows_the_envelope_in_one_flat_object() {
         check(
             r#"{"key":"HUB","price":39432.480}"#,
+            false,
             concat!(
                 r#"{"type":"price_update","channel":"zone:pjm","offset":7,"#,
                 r#""id":"00000000000000000000000000000000-9","timestamp":"2021-01-08T00:00:00.278Z","#,
@@ -69,12 +74,13 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_payload_leaves_the_envelope() {
+    fn an_empty_payload_leaves_the_envelope_and_what_is_late_says_so() {
         check(
             "{}",
+            true,
             concat!(
                 r#"{"type":"price_update","channel":"zone:pjm","offset":7,"#,
-                r#""id":"00000000000000000000000000000000-9","timestamp":"2021-01-08T00:00:00.278Z"}"#
+                r#""id":"00000000000000000000000000000000-9","timestamp":"2021-01-08T00:00:00.278Z","late":true}"#
             ),
         );
     }

@@ -83,7 +83,7 @@ fn entry(channel: &ChannelName, offset: u64, kind: EntryKind, key: &str, data: &
         },
     };
     let mut out = Vec::new();
-    entry_json(channel, &entry, &mut out);
+    entry_json(channel, &entry, false, &mut out);
     String::from_utf8(out).unwrap()
 }
 

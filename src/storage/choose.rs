@@ -1,30 +1,31 @@
 //! Which backend serves, decided once at startup.
 
 use std::fmt;
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 use std::time::Duration;
 
-use chrono::Utc;
 use futures_util::future::BoxFuture;
 use tokio::time::{self, Instant};
 
+use super::failover::{First, Limits, Lost};
+use super::journal::JournalBounds;
 use super::probe::{ProbeFailure, probe};
 use super::redis::RedisBackend;
+use super::switching::{LaneOf, OutageReader, Parts, Switching};
 use super::{
-    MemoryBackend, SharedBackend, StatusReader, StatusWriter, StorageBackend, StorageChoice, StorageConfig,
-    StorageStatus,
+    MemoryBackend, SharedBackend, StatusReader, StatusWriter, StorageChoice, StorageConfig, StorageStatus,
 };
-use crate::model::{BackendName, BackendState};
+use crate::model::{BackendName, BackendState, NodeId};
 
 /// Between probes of a server that is loading.
 const LOADING_RETRY: Duration = Duration::from_millis(250);
-/// Between pings of a Redis that serves.
-const WATCH_EVERY: Duration = Duration::from_secs(1);
 
 /// The storage that serves, and what keeps it going.
 pub struct Opened {
     /// The backend that was chosen.
     pub backend: SharedBackend,
+    /// Tells what waits for Redis.
+    pub(crate) outage: OutageReader,
     /// Changes the status. The driver has a share in it.
     pub status_writer: Arc<StatusWriter>,
     /// Reads it.
@@ -57,37 +58,56 @@ pub enum StartError {
 }
 
 /// Chooses the backend: at most one probe, so within about a second, except where a Redis that is
-/// required is loading its data.
+/// required is loading its data. Unless memory is configured, a Redis that is away at first, or later,
+/// is moved up to whenever it answers.
 ///
 /// # Errors
 /// Only where Redis is required and cannot be used.
-pub async fn open(config: &StorageConfig) -> Result<Opened, StartError> {
+pub async fn open(config: &StorageConfig, node: NodeId, lanes: LaneOf) -> Result<Opened, StartError> {
     let required = config.required && config.backend == StorageChoice::Redis;
     if config.backend == StorageChoice::Memory {
         let reason = "memory is configured".to_owned();
         return Ok(in_memory(config, BackendState::Healthy, "configured", reason));
     }
-    match connect(config, required).await {
-        Ok(opened) => Ok(opened),
-        Err(failure) if required => {
-            Err(StartError::RedisRequired { code: failure.code(), reason: told(config, &failure) })
+    let connected = async {
+        let address = admitted(config, required).await?;
+        let redis = RedisBackend::connect(&config.redis, config.retention.clone()).await?;
+        Ok((address, redis))
+    };
+    let failure = match connected.await {
+        Ok((address, redis)) => {
+            tracing::info!(address, "serving from redis");
+            let reason = format!("Redis at {address} answers");
+            let status = StorageStatus::new(BackendName::Redis, BackendState::Healthy, "ok", reason);
+            return Ok(switching(config, node, lanes, redis, First::Redis, status, &address));
         }
-        Err(failure) if config.backend == StorageChoice::Auto && !config.redis.is_configured() => {
-            let reason = match failure {
-                ProbeFailure::Unreachable(_) => "no Redis is configured".to_owned(),
-                found => {
-                    format!("no Redis is configured; the one found is not used: {}", told(config, &found))
-                }
-            };
-            tracing::info!(reason, "serving from memory");
-            Ok(in_memory(config, BackendState::Healthy, "not_configured", reason))
-        }
-        Err(failure) => {
-            let reason = told(config, &failure);
-            tracing::warn!(code = failure.code(), reason, "redis cannot be used, serving from memory");
-            Ok(in_memory(config, BackendState::Degraded, failure.code(), reason))
-        }
+        Err(failure) => failure,
+    };
+    let reason = told(config, &failure);
+    if required {
+        return Err(StartError::RedisRequired { code: failure.code(), reason });
     }
+    let Ok(redis) = RedisBackend::new(&config.redis, config.retention.clone()) else {
+        tracing::warn!(code = failure.code(), reason, "redis cannot be used, serving from memory");
+        return Ok(in_memory(config, BackendState::Degraded, failure.code(), reason));
+    };
+    let address = super::redis::Target::from_config(&config.redis);
+    let address = address.map(|target| target.to_string()).unwrap_or_default();
+    if config.backend == StorageChoice::Auto && !config.redis.is_configured() {
+        let reason = match failure {
+            ProbeFailure::Unreachable(_) => "no Redis is configured".to_owned(),
+            found => format!("no Redis is configured; the one found is not used: {}", told(config, &found)),
+        };
+        tracing::info!(reason, "serving from memory");
+        let status =
+            StorageStatus::new(BackendName::InMemory, BackendState::Healthy, "not_configured", reason);
+        return Ok(switching(config, node, lanes, redis, First::Alone, status, &address));
+    }
+    tracing::warn!(code = failure.code(), reason, "redis cannot be used, serving from memory");
+    let status =
+        StorageStatus::new(BackendName::InMemory, BackendState::Degraded, failure.code(), reason.clone());
+    let first = First::Memory(Lost { code: failure.code(), reason });
+    Ok(switching(config, node, lanes, redis, first, status, &address))
 }
 
 /// The failure with the address it happened at.
@@ -98,71 +118,73 @@ fn told(config: &StorageConfig, failure: &ProbeFailure) -> String {
     }
 }
 
-async fn connect(config: &StorageConfig, patient: bool) -> Result<Opened, ProbeFailure> {
+/// Waits for a Redis to let us in: not at all, or for as long as one that is required may load.
+async fn admitted(config: &StorageConfig, patient: bool) -> Result<String, ProbeFailure> {
     let patience =
         if patient { Duration::from_millis(config.redis.loading_patience_ms) } else { Duration::ZERO };
     let deadline = Instant::now() + patience;
-    let connected = loop {
+    loop {
         match probe(&config.redis).await {
             Err(ProbeFailure::Loading) if Instant::now() < deadline => {
                 tracing::info!("redis is loading its data, waiting for it");
                 time::sleep(LOADING_RETRY).await;
             }
-            answer => break answer?,
+            answer => return answer.map(|connected| connected.address),
         }
-    };
-    let (backend, driver) = RedisBackend::connect(&config.redis, config.retention.clone()).await?;
-    let backend: SharedBackend = Arc::new(backend);
-    let reason = format!("Redis at {} answers", connected.address);
-    tracing::info!(address = connected.address, "serving from redis");
-    let (status_writer, status_reader) =
-        status(BackendName::Redis, BackendState::Healthy, "ok", reason.clone());
-    let status_writer = Arc::new(status_writer);
-    let watch = watch(Arc::downgrade(&backend), Arc::clone(&status_writer), reason);
-    let driver = async move {
-        tokio::join!(driver, watch);
-    };
-    Ok(Opened { backend, status_writer, status_reader, driver: Box::pin(driver) })
+    }
 }
 
-fn in_memory(config: &StorageConfig, state: BackendState, code: &'static str, reason: String) -> Opened {
-    let (backend, driver) = MemoryBackend::new(config.retention.clone(), config.memory.clone());
-    let (status_writer, status_reader) = status(BackendName::InMemory, state, code, reason);
+/// A storage that switches, beginning as the probe found it.
+fn switching(
+    config: &StorageConfig,
+    node: NodeId,
+    lanes: LaneOf,
+    (redis, redis_driver): (RedisBackend, BoxFuture<'static, ()>),
+    first: First,
+    status: StorageStatus,
+    address: &str,
+) -> Opened {
+    let (memory, sweeping) = MemoryBackend::new(config.retention.clone(), config.memory.clone());
+    let (status_writer, status_reader) = StatusWriter::new(status);
+    let status_writer = Arc::new(status_writer);
+    let (backend, driver) = Switching::new(Parts {
+        node,
+        memory,
+        primary: Arc::new(redis),
+        lanes,
+        journal: JournalBounds::of(&config.journal, &config.retention.orders),
+        ordering_deadline: Duration::from_millis(config.redis.ordering_deadline_ms),
+        limits: Limits::default(),
+        first,
+        status: Arc::clone(&status_writer),
+        well: format!("Redis at {address} answers"),
+    });
+    let driver = async move {
+        tokio::select! {
+            // Ends with the backend.
+            () = driver => {}
+            () = redis_driver => {}
+            () = sweeping => {}
+        }
+    };
     Opened {
+        outage: backend.reader(),
         backend: Arc::new(backend),
-        status_writer: Arc::new(status_writer),
+        status_writer,
         status_reader,
         driver: Box::pin(driver),
     }
 }
 
-fn status(
-    backend: BackendName,
-    state: BackendState,
-    reason_code: &'static str,
-    reason: String,
-) -> (StatusWriter, StatusReader) {
-    StatusWriter::new(StorageStatus { backend, state, since: Utc::now(), reason_code, reason })
-}
-
-/// Says how Redis serves, until the backend is dropped.
-async fn watch(backend: Weak<dyn StorageBackend>, status: Arc<StatusWriter>, well: String) {
-    loop {
-        time::sleep(WATCH_EVERY).await;
-        let Some(backend) = backend.upgrade() else { return };
-        match backend.ping().await {
-            Ok(()) => {
-                if status.set(BackendState::Healthy, "ok", well.clone()) {
-                    tracing::info!("redis serves again");
-                }
-            }
-            Err(error) => {
-                let failure = ProbeFailure::of_call(&error);
-                let reason = failure.reason();
-                if status.set(BackendState::Degraded, failure.code(), reason.clone()) {
-                    tracing::warn!(code = failure.code(), reason, "redis does not serve");
-                }
-            }
-        }
+fn in_memory(config: &StorageConfig, state: BackendState, code: &'static str, reason: String) -> Opened {
+    let (backend, driver) = MemoryBackend::new(config.retention.clone(), config.memory.clone());
+    let (status_writer, status_reader) =
+        StatusWriter::new(StorageStatus::new(BackendName::InMemory, state, code, reason));
+    Opened {
+        outage: OutageReader::default(),
+        backend: Arc::new(backend),
+        status_writer: Arc::new(status_writer),
+        status_reader,
+        driver: Box::pin(driver),
     }
 }

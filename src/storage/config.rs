@@ -31,6 +31,8 @@ pub struct StorageConfig {
     pub redis: RedisConfig,
     /// `[storage.retention]`
     pub retention: Retention,
+    /// `[storage.journal]`
+    pub journal: JournalConfig,
 }
 
 impl Default for StorageConfig {
@@ -41,6 +43,7 @@ impl Default for StorageConfig {
             memory: MemoryConfig::default(),
             redis: RedisConfig::default(),
             retention: Retention::default(),
+            journal: JournalConfig::default(),
         }
     }
 }
@@ -142,6 +145,9 @@ pub struct RedisConfig {
     pub connect_timeout_ms: u64,
     /// How long a command may take, in milliseconds. Default 800.
     pub command_timeout_ms: u64,
+    /// How long an append on the lane `latest` is waited for before its channel goes on without
+    /// Redis, in milliseconds; four times the usual time, if that is longer. Default 50.
+    pub ordering_deadline_ms: u64,
     /// How long a LOADING server is waited for when Redis is `required`, in milliseconds. Default 30,000.
     pub loading_patience_ms: u64,
 }
@@ -167,6 +173,7 @@ impl Default for RedisConfig {
             prefix: "zw".to_owned(),
             connect_timeout_ms: 400,
             command_timeout_ms: 800,
+            ordering_deadline_ms: 50,
             loading_patience_ms: 30_000,
         }
     }
@@ -205,4 +212,60 @@ impl RedisConfig {
     pub fn check(&self) -> Result<(), String> {
         super::redis::Target::from_config(self).map(|_| ())
     }
+}
+
+/// `[storage.journal]`: what is accepted while Redis does not take it waits here. When it is full,
+/// prices of the lane `latest` are thinned to the newest of each key; after that, what is new is
+/// refused, and nothing that was accepted is dropped.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct JournalConfig {
+    /// Bytes of all waiting entries. Default 256 MiB (268,435,456).
+    pub bytes: usize,
+    /// Waiting entries. Default 1,000,000.
+    pub entries: usize,
+    /// How long an entry of a zone waits, in seconds. Default 3,600; 0 = as long as it takes.
+    pub age_s: u64,
+    /// `[storage.journal.spool]`
+    pub spool: SpoolConfig,
+}
+
+impl Default for JournalConfig {
+    fn default() -> Self {
+        Self { bytes: 256 << 20, entries: 1_000_000, age_s: 3_600, spool: SpoolConfig::default() }
+    }
+}
+
+/// `[storage.journal.spool]`: the journal's copy on disk, so that a crash of the gateway in an outage
+/// loses nothing that was accepted.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SpoolConfig {
+    /// The directory, for this gateway alone. Unset: there is no copy.
+    pub data_dir: Option<PathBuf>,
+    /// When what was written reaches the disk itself. Default `always`.
+    pub fsync: Fsync,
+    /// With `fsync = "interval"`: how often, in milliseconds. Default 100.
+    pub fsync_interval_ms: u64,
+    /// Bytes of the entries in it. Default 256 MiB (268,435,456).
+    pub bytes: u64,
+}
+
+impl Default for SpoolConfig {
+    fn default() -> Self {
+        Self { data_dir: None, fsync: Fsync::Always, fsync_interval_ms: 100, bytes: 256 << 20 }
+    }
+}
+
+/// When what was spooled reaches the disk itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Fsync {
+    /// Before it is accepted.
+    #[default]
+    Always,
+    /// Every `fsync_interval_ms`.
+    Interval,
+    /// When the operating system sees fit.
+    Never,
 }

@@ -6,8 +6,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::sync::mpsc;
 
-use super::Result;
-use crate::model::{ChannelName, DraftEntry, Entry, Epoch, NodeId};
+use super::{Had, Result};
+use crate::model::{ChannelName, DraftEntry, Entry, EntryId, Epoch, NodeId, Position};
 
 /// How long after its last append a log's epoch, top offset, producers and latest entries are kept,
 /// beyond the age of its entries: so that a market that publishes once a day keeps its positions.
@@ -50,6 +50,13 @@ pub struct Append {
     pub draft: DraftEntry,
     /// The lease under which it is appended (see [`Jobs`](super::Jobs)); `None` where none is needed.
     pub fence: Option<u64>,
+}
+
+impl Append {
+    /// The entry that stands at an offset of the log.
+    pub(super) fn at(&self, producer: NodeId, offset: u64) -> Entry {
+        Entry { offset, id: EntryId { producer, seq: self.seq }, draft: self.draft.clone() }
+    }
 }
 
 /// Entries of one producer for one channel, in the producer's order.
@@ -112,7 +119,8 @@ pub enum AppendAnswer {
 /// A part of a log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Page {
-    /// The life of the log; `None` when it has none.
+    /// The life of the log that all of this page is about: the one of the position asked for, where
+    /// the backend can tell what followed it; else the present one; `None` when there is none.
     pub epoch: Option<Epoch>,
     /// The newest offset given in this epoch, whether or not it is in this page.
     pub top: u64,
@@ -120,8 +128,38 @@ pub struct Page {
     pub first: u64,
     /// A terminal entry was appended in this epoch: `top` stays what it is.
     pub closed: bool,
-    /// Entries in ascending order of offset, without holes between them.
+    /// Entries in ascending order of offset, without holes between them. None where the epoch is
+    /// not the one asked for.
     pub entries: Vec<Entry>,
+    /// Where it goes on after `top`, when this life has ended and that is known.
+    pub next: Option<Seam>,
+}
+
+impl Seam {
+    /// One at which nothing is missing, and nothing comes again.
+    pub(super) fn whole(to: Position) -> Self {
+        Self { to, had: Had::default(), late_to: 0, whole: true }
+    }
+}
+
+impl Page {
+    /// A page of a log that has no life.
+    pub(super) fn of_no_log() -> Self {
+        Self { epoch: None, top: 0, first: 1, closed: false, entries: Vec::new(), next: None }
+    }
+}
+
+/// The place where one life of a log goes over into the next.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Seam {
+    /// What comes after the last entry of the life before comes after this position.
+    pub to: Position,
+    /// After it there may be entries that a reader of the life before has had.
+    pub had: Had,
+    /// Entries up to this offset were appended while the reader could not get them.
+    pub late_to: u64,
+    /// Nothing is missing in between.
+    pub whole: bool,
 }
 
 /// What the backend tells without being asked.
@@ -137,7 +175,10 @@ pub enum LogEvent {
         /// What was appended.
         entries: Vec<Entry>,
     },
-    /// Entries may have been missed: every followed channel must be read from the log.
+    /// This channel must be read from the log: it has begun another life, or entries may have been
+    /// missed.
+    Changed(ChannelName),
+    /// The same for every followed channel.
     Suspect,
 }
 
@@ -193,8 +234,11 @@ pub trait Log: fmt::Debug + Send + Sync {
     /// Appends a batch; see the promises above.
     async fn append(&self, batch: &AppendBatch) -> Result<AppendAnswer>;
 
-    /// The oldest entries after an offset, `limit` of them at the most. Reading removes nothing.
-    async fn read_after(&self, channel: &ChannelName, offset: u64, limit: usize) -> Result<Page>;
+    /// The oldest entries after a position, or of all that are kept, `limit` of them at the most.
+    /// Reading removes nothing. Where the position is of a life that the backend cannot follow up, the page is of the present
+    /// life and has no entries: those are read from its own positions.
+    async fn read_after(&self, channel: &ChannelName, after: Option<&Position>, limit: usize)
+    -> Result<Page>;
 
     /// The latest entry of each key, latest by the entries' own time (of equal times, and in the
     /// channel of an order, by offset), in ascending order of offset. Kept as long as the epoch is

@@ -3,18 +3,25 @@
 //! The rest of the gateway sees only [`StorageBackend`].
 
 mod choose;
+mod codec;
 mod config;
 mod error;
-#[allow(dead_code, reason = "the backend that switches is what drives it")]
 mod failover;
+mod had;
 mod jobs;
+mod journal;
+mod lives;
 mod log;
 mod memory;
 mod outside;
+mod primary;
 mod probe;
 mod records;
 mod redis;
+#[cfg_attr(not(test), allow(dead_code, reason = "the backend that survives an outage uses it"))]
+mod spool;
 mod status;
+mod switching;
 
 use std::fmt;
 use std::sync::Arc;
@@ -22,22 +29,28 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 pub use choose::{Opened, StartError, open};
-pub use config::{MemoryConfig, OrderRetention, RedisConfig, Retention, StorageChoice, StorageConfig};
+pub use config::{
+    Fsync, JournalConfig, MemoryConfig, OrderRetention, RedisConfig, Retention, SpoolConfig, StorageChoice,
+    StorageConfig,
+};
 pub use error::{Result, StorageError};
 pub use failover::Lost;
+pub use had::Had;
 pub use jobs::{
     Cancelling, ClaimedJob, Ending, Enqueued, Held, Idempotency, JOBS_PER_CALL_MAX, JobBounds, JobCounts,
     JobState, JobView, Jobs, LEASE_MAX, LEASE_MIN, NewJob,
 };
+pub use lives::told_epoch;
 pub use log::{
     Append, AppendAnswer, AppendBatch, Appended, EPOCH_KEPT_FOR, Log, LogEvent, LogState, OpenLog, Page,
-    Refusal, UNUSED_EPOCH_KEPT_FOR,
+    Refusal, Seam, UNUSED_EPOCH_KEPT_FOR,
 };
 pub use memory::MemoryBackend;
 pub use outside::{OUTSIDE_WINDOW, Outside, OutsideEvent, OutsideOrders};
 pub use probe::ProbeFailure;
 pub use records::{Record, RecordKind, Records};
 pub use redis::{Beat, LinkHealth, RedisBackend};
+pub(crate) use switching::{OutageReader, OutageTotals};
 pub use status::{StatusReader, StatusWriter, StorageStatus};
 
 use crate::model::BackendName;

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use super::Result;
 
 /// What a record is about; each kind is a name space of its own.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum RecordKind {
     /// A zone that has been published to; the key is its name.

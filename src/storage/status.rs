@@ -1,7 +1,10 @@
 //! How the storage serves right now: one truth for health, stats, metrics and clients.
 
+use std::time::Duration;
+
 use chrono::{DateTime, Utc};
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use crate::model::{BackendName, BackendState};
 
@@ -18,6 +21,31 @@ pub struct StorageStatus {
     pub reason_code: &'static str,
     /// Why, for people. Holds no secrets.
     pub reason: String,
+    /// How often the state has changed since the start.
+    pub switches: u64,
+    /// When it last did.
+    entered: Instant,
+    /// The time spent in each state before that.
+    spent: [Duration; BackendState::ALL.len()],
+}
+
+impl StorageStatus {
+    /// A first status, which holds from now on.
+    pub fn new(backend: BackendName, state: BackendState, reason_code: &'static str, reason: String) -> Self {
+        let (since, entered) = (Utc::now(), Instant::now());
+        let spent = Default::default();
+        Self { backend, state, since, reason_code, reason, switches: 0, entered, spent }
+    }
+
+    /// The time spent in a state since the start, up to now.
+    pub fn spent_in(&self, state: BackendState) -> Duration {
+        let now = if state == self.state { self.entered.elapsed() } else { Duration::ZERO };
+        self.spent[index(state)] + now
+    }
+}
+
+fn index(state: BackendState) -> usize {
+    state as usize
 }
 
 /// The end that changes the status.
@@ -36,16 +64,26 @@ impl StatusWriter {
     }
 
     /// Sets state and reason; `since` moves only when the state does. Says whether it did.
-    pub fn set(&self, state: BackendState, reason_code: &'static str, reason: String) -> bool {
+    pub fn set(
+        &self,
+        backend: BackendName,
+        state: BackendState,
+        reason_code: &'static str,
+        reason: String,
+    ) -> bool {
         let mut moved = false;
         self.0.send_if_modified(|status| {
             moved = status.state != state;
-            let changed = moved || status.reason_code != reason_code;
+            let changed = moved || status.reason_code != reason_code || status.backend != backend;
             if moved {
-                status.since = Utc::now();
+                let now = Instant::now();
+                status.spent[index(status.state)] += now - status.entered;
+                (status.since, status.entered) = (Utc::now(), now);
+                status.switches += 1;
             }
             if changed {
-                (status.state, status.reason_code, status.reason) = (state, reason_code, reason);
+                (status.backend, status.state) = (backend, state);
+                (status.reason_code, status.reason) = (reason_code, reason);
             }
             changed
         });

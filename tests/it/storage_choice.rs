@@ -1,12 +1,13 @@
 //! Which backend serves after the start, and what is said about why.
 
 use std::net::TcpListener;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::task::JoinSet;
 use tokio::time::{self, Instant};
-use zonewire::model::{BackendName, BackendState};
+use zonewire::model::{BackendName, BackendState, Lane, NodeId};
 use zonewire::storage::{Opened, RedisConfig, StartError, StorageChoice, StorageConfig, StorageStatus, open};
 
 use crate::support::eventually::eventually;
@@ -28,7 +29,7 @@ fn with_url(url: impl Into<String>) -> RedisConfig {
 async fn opened(backend: StorageChoice, redis: RedisConfig) -> Opened {
     let config = StorageConfig { backend, redis, ..StorageConfig::default() };
     let begun = Instant::now();
-    let opened = open(&config).await.unwrap();
+    let opened = open(&config, NodeId::random(), Arc::new(|_| Lane::Latest)).await.unwrap();
     // The promise is one second; the slack is for a busy machine.
     assert!(begun.elapsed() < 3 * SECOND, "{:?}", begun.elapsed());
     assert_eq!(opened.backend.name(), opened.status_reader.get().backend);
@@ -48,7 +49,7 @@ async fn check_degraded(redis: RedisConfig, code: &str) -> String {
     }
     let config =
         StorageConfig { backend: StorageChoice::Redis, required: true, redis, ..StorageConfig::default() };
-    let StartError::RedisRequired { code: told, reason } = open(&config).await.unwrap_err() else {
+    let StartError::RedisRequired { code: told, reason } = open(&config, NodeId::random(), Arc::new(|_| Lane::Latest)).await.unwrap_err() else {
         panic!("another error")
     };
     assert_eq!(told, code, "{reason}");
@@ -252,7 +253,7 @@ async fn a_loading_server_is_waited_for_where_it_is_required() {
     };
     let begun = Instant::now();
     let impatient = RedisConfig { loading_patience_ms: 600, ..at(port) };
-    let error = open(&required(impatient)).await.unwrap_err();
+    let error = open(&required(impatient), NodeId::random(), Arc::new(|_| Lane::Latest)).await.unwrap_err();
     assert!(error.to_string().contains("loading"), "{error}");
     assert!(begun.elapsed() >= Duration::from_millis(600), "it was waited for");
 
@@ -282,7 +283,7 @@ async fn a_loading_server_is_waited_for_where_it_is_required() {
             });
         }
     });
-    let opened = open(&required(at(port))).await.unwrap();
+    let opened = open(&required(at(port)), NodeId::random(), Arc::new(|_| Lane::Latest)).await.unwrap();
     assert_eq!(opened.status_reader.get().backend, BackendName::Redis);
 }
 
@@ -298,7 +299,7 @@ async fn an_outage_and_its_end_are_in_the_status() {
     let changed = time::timeout(10 * SECOND, status_reader.changed()).await;
     assert!(changed.expect("an outage is told"));
     let during = status_reader.get();
-    assert_eq!((during.backend, during.state), (BackendName::Redis, BackendState::Degraded));
+    assert_eq!((during.backend, during.state), (BackendName::InMemory, BackendState::Degraded));
     assert!(["no_answer", "unreachable"].contains(&during.reason_code), "{during:?}");
     assert!(during.since > first.since);
     server.resume();

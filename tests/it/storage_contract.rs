@@ -8,7 +8,7 @@ use bytes::Bytes;
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use tokio::time;
-use zonewire::model::{Entry, Epoch, NodeId};
+use zonewire::model::{Entry, Epoch, NodeId, Position};
 use zonewire::storage::{
     Append, AppendAnswer, Appended, LogEvent, LogState, Page, Record, RecordKind, Retention, SharedBackend,
     StorageBackend,
@@ -159,8 +159,8 @@ async fn asking_for_the_state_makes_nothing(make: Make) {
     for _ in 0..2 {
         let state = store.state(&channel(), NodeId::random()).await.unwrap();
         assert_eq!(state, LogState { epoch: None, top: 0, last_seq: 0 });
-        let page = store.read_after(&channel(), 0, 10).await.unwrap();
-        assert_eq!(page, Page { epoch: None, top: 0, first: 1, closed: false, entries: vec![] });
+        let page = store.read_after(&channel(), None, 10).await.unwrap();
+        assert_eq!(page, Page { epoch: None, top: 0, first: 1, closed: false, entries: vec![], next: None });
         assert_eq!(store.latest(&channel()).await.unwrap(), []);
     }
 }
@@ -205,7 +205,7 @@ async fn a_new_life_begins_empty_and_knows_no_producer(make: Make) {
     assert_eq!(state, LogState { epoch: Some(next.clone()), top: 0, last_seq: 0 });
     assert_eq!(store.latest(&channel()).await.unwrap(), []);
     let page = producer.read(0, 10).await;
-    assert_eq!(page, Page { epoch: Some(next.clone()), top: 0, first: 1, closed: false, entries: vec![] });
+    assert_eq!(page, Page { epoch: Some(next.clone()), top: 0, first: 1, closed: false, entries: vec![], next: None });
     producer.epoch = next;
     assert_eq!(producer.append(vec![link(0, 1)]).await, [Appended::Applied { offset: 1 }]);
     // A repetition of the mint must not empty the log again.
@@ -401,7 +401,7 @@ async fn what_is_followed_is_told(make: Make) {
                 assert_eq!((named, &epoch), (channel(), &own.epoch));
                 told.extend(entries);
             }
-            LogEvent::Suspect => panic!("nothing was missed"),
+            LogEvent::Changed(_) | LogEvent::Suspect => panic!("nothing was missed"),
         }
     }
     assert_eq!(told, own.read(1, 100).await.entries, "each once, as it stands in the log");
@@ -447,8 +447,10 @@ async fn deliver(store: &SharedBackend, count: u64) -> Vec<Entry> {
     let mut read_log = true;
     while (delivered.len() as u64) < count {
         if read_log {
-            let after = delivered.len() as u64;
-            match store.read_after(&channel(), after, 300).await {
+            let after = delivered.last().map(|last| last.offset);
+            let epoch = store.state(&channel(), NodeId::random()).await.ok().and_then(|state| state.epoch);
+            let after = after.zip(epoch).map(|(offset, epoch)| Position { epoch, offset });
+            match store.read_after(&channel(), after.as_ref(), 300).await {
                 Ok(page) => {
                     read_log = page.entries.len() == 300;
                     delivered.extend(page.entries);
@@ -463,7 +465,7 @@ async fn deliver(store: &SharedBackend, count: u64) -> Vec<Entry> {
             continue;
         };
         match time::timeout(10 * SECOND, incoming.recv()).await.expect("told, or suspect").unwrap() {
-            LogEvent::Suspect => read_log = true,
+            LogEvent::Changed(_) | LogEvent::Suspect => read_log = true,
             LogEvent::Appended { entries, .. } => {
                 for entry in entries {
                     let next = delivered.len() as u64 + 1;
@@ -538,7 +540,7 @@ async fn two_producers_at_once_give_one_order_without_holes(make: Make) {
         assert_eq!(seqs.collect::<Vec<_>>(), (1..=EACH).collect::<Vec<_>>(), "each once, in its order");
     }
     let page = eventually("the log is read after the last cut", async || {
-        store.read_after(&channel(), 0, 10_000).await.ok()
+        store.read_after(&channel(), None, 10_000).await.ok()
     })
     .await;
     assert_eq!(page.entries, at_a);

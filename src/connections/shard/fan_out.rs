@@ -48,11 +48,9 @@ impl Shard {
                         }
                         batches.push(batch);
                     }
-                    Live::Moved { channel, old_epoch, epoch } => {
+                    Live::Moved(moved) => {
                         self.fan_out(&mut batches).await;
-                        self.subscribers_of(&channel)
-                            .iter()
-                            .for_each(|s| s.on_moved(self, &old_epoch, &epoch));
+                        self.subscribers_of(&moved.channel).iter().for_each(|s| s.on_moved(self, &moved));
                     }
                     Live::Skipped { channel, epoch, offset } => {
                         self.fan_out(&mut batches).await;

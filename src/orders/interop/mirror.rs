@@ -17,7 +17,7 @@ use tracing::warn;
 
 use super::Seldom;
 use super::stats::InteropStats;
-use crate::model::{ChannelName, Epoch, NodeId, OrderId};
+use crate::model::{ChannelName, Epoch, NodeId, OrderId, Position};
 use crate::protocol::entry_json;
 use crate::storage::{OUTSIDE_WINDOW, OutsideOrders, Result as StorageResult, SharedBackend, StorageError};
 use crate::support::backoff::Backoff;
@@ -241,8 +241,9 @@ async fn write(
 ) -> StorageResult<()> {
     let channel = ChannelName::order(order);
     loop {
-        let page = backend.read_after(&channel, cursor.offset, PAGE).await?;
-        if page.epoch != cursor.epoch && cursor.offset > 0 {
+        let after = cursor.epoch.clone().map(|epoch| Position { epoch, offset: cursor.offset });
+        let page = backend.read_after(&channel, after.as_ref(), PAGE).await?;
+        if after.is_some() && page.epoch != cursor.epoch {
             *cursor = Cursor { epoch: page.epoch, offset: 0, used_at: cursor.used_at };
             continue;
         }
@@ -255,7 +256,7 @@ async fn write(
         let messages: Vec<Bytes> = own
             .map(|entry| {
                 let mut json = Vec::new();
-                entry_json(&channel, entry, &mut json);
+                entry_json(&channel, entry, false, &mut json);
                 json.into()
             })
             .collect();
@@ -263,12 +264,15 @@ async fn write(
             outside.write(order, &messages).await?;
             stats.mirrored.add(messages.len() as u64);
         }
-        match page.entries.last() {
-            Some(last) => cursor.offset = last.offset,
-            None => return Ok(()),
-        }
-        if cursor.offset >= page.top {
-            return Ok(());
+        let read = page.entries.last().map(|last| last.offset);
+        cursor.offset = read.unwrap_or(cursor.offset);
+        match page.next {
+            Some(seam) if read.is_none_or(|read| read >= page.top) => {
+                let Position { epoch, offset } = seam.to;
+                (cursor.epoch, cursor.offset) = (Some(epoch), offset);
+            }
+            _ if read.is_none() || cursor.offset >= page.top => return Ok(()),
+            _ => {}
         }
     }
 }

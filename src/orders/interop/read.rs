@@ -263,7 +263,7 @@ mod tests {
     fn message(order: OrderId, draft: DraftEntry) -> Vec<u8> {
         let id = EntryId { producer: NodeId::random(), seq: 4 };
         let mut json = Vec::new();
-        entry_json(&ChannelName::order(order), &Entry { offset: 9, id, draft }, &mut json);
+        entry_json(&ChannelName::order(order), &Entry { offset: 9, id, draft }, false, &mut json);
         json
     }
 

@@ -23,7 +23,7 @@ use super::merge::{Heard, Merge};
 use super::read::{Invalid, Read, after_gap, identity, identity_of, producer, read};
 use super::stats::InteropStats;
 use crate::channels::WatchedOrders;
-use crate::model::{ChannelName, DraftEntry, Epoch, OrderId};
+use crate::model::{ChannelName, DraftEntry, Epoch, OrderId, Position};
 use crate::storage::{
     Append, AppendAnswer, AppendBatch, Appended, OutsideEvent, OutsideOrders, Refusal,
     Result as StorageResult, SharedBackend, StorageError,
@@ -561,22 +561,21 @@ async fn run_step(
 /// The life of an order's log, which begins if there is none, and the outside updates that it has.
 async fn open(backend: &SharedBackend, channel: &ChannelName) -> StorageResult<(Epoch, Vec<Uuid>)> {
     let mut has = Vec::new();
-    let (mut after, mut life) = (0, None);
+    let mut after: Option<Position> = None;
     loop {
-        let page = backend.read_after(channel, after, LOG_PAGE).await?;
+        let page = backend.read_after(channel, after.as_ref(), LOG_PAGE).await?;
         let Some(epoch) = page.epoch else {
             return Ok((backend.mint_epoch(channel, None, &Epoch::random()).await?, Vec::new()));
         };
-        if life.as_ref().is_some_and(|life| *life != epoch) {
+        if after.as_ref().is_some_and(|after| after.epoch != epoch) {
             // It began anew between two pages.
-            (after, life) = (0, None);
+            after = None;
             has.clear();
             continue;
         }
-        life = Some(epoch.clone());
         has.extend(page.entries.iter().filter_map(|entry| identity_of(entry.id.producer)));
         match page.entries.last() {
-            Some(last) if last.offset < page.top => after = last.offset,
+            Some(last) if last.offset < page.top => after = Some(Position { epoch, offset: last.offset }),
             _ => return Ok((epoch, has)),
         }
     }

@@ -2,6 +2,7 @@
 
 mod job_table;
 mod jobs;
+mod mirror;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, HashMap, VecDeque};
@@ -19,7 +20,7 @@ use super::{
     AppendAnswer, AppendBatch, Appended, EPOCH_KEPT_FOR, Log, LogEvent, LogState, MemoryConfig, OpenLog,
     Page, Record, RecordKind, Records, Refusal, Result, Retention, StorageBackend, UNUSED_EPOCH_KEPT_FOR,
 };
-use crate::model::{BackendName, ChannelKind, ChannelName, Entry, EntryId, Epoch, NodeId};
+use crate::model::{BackendName, ChannelKind, ChannelName, Entry, EntryId, Epoch, NodeId, Position};
 use job_table::{JobTable, Now};
 
 /// How often what has grown too old is removed, also where nobody reads or writes.
@@ -121,6 +122,46 @@ impl MemoryBackend {
     }
 }
 
+impl MemoryBackend {
+    /// [`Log::append`], which needs no waiting here.
+    pub(super) fn append_now(&self, batch: &AppendBatch) -> AppendAnswer {
+        let now = Instant::now();
+        let mut state = self.shared.state.lock();
+        let Some(channel) = state.channels.get_mut(&batch.channel) else {
+            return AppendAnswer::ForeignEpoch(None);
+        };
+        if channel.epoch != batch.epoch {
+            return AppendAnswer::ForeignEpoch(Some(channel.epoch.clone()));
+        }
+        let bounds = Bounds::of(&self.shared.retention, &batch.channel);
+        // What is too old already does not come back because something new comes.
+        state.total_bytes -= channel.trim(&bounds, now);
+        let results = state.change(&batch.channel, &self.shared, |channel| channel.append(batch, now));
+        AppendAnswer::Done(results.unwrap_or_default())
+    }
+
+    /// [`Log::read_after`], which needs no waiting here.
+    pub(super) fn read_now(&self, channel: &ChannelName, after: Option<&Position>, limit: usize) -> Page {
+        let now = Instant::now();
+        let mut state = self.shared.state.lock();
+        let State { channels, total_bytes, .. } = &mut *state;
+        let Some(held) = channels.get_mut(channel) else {
+            return Page::of_no_log();
+        };
+        *total_bytes -= held.trim(&Bounds::of(&self.shared.retention, channel), now);
+        let first = held.first();
+        let limit = if after.is_none_or(|after| after.epoch == held.epoch) { limit } else { 0 };
+        let offset = after.map_or(0, |after| after.offset);
+        // Offsets are contiguous, so the place of an offset is known without a search.
+        let skip = usize::try_from(offset.saturating_add(1).saturating_sub(first))
+            .unwrap_or(usize::MAX)
+            .min(held.entries.len());
+        let entries = held.entries.range(skip..).take(limit).map(|kept| kept.entry.clone()).collect();
+        let (epoch, closed) = (Some(held.epoch.clone()), held.closed);
+        Page { epoch, top: held.top, first, closed, entries, next: None }
+    }
+}
+
 /// How much of a channel is kept.
 #[derive(Debug, Clone, Copy)]
 struct Bounds {
@@ -176,6 +217,27 @@ impl State {
                 self.look_at(name, due);
             }
         }
+    }
+
+    /// Does something to a channel, and applies the bounds to what came of it.
+    fn change<R>(
+        &mut self,
+        name: &ChannelName,
+        shared: &Shared,
+        act: impl FnOnce(&mut Channel) -> R,
+    ) -> Option<R> {
+        let channel = self.channels.get_mut(name)?;
+        let bounds = Bounds::of(&shared.retention, name);
+        let (before, was_empty) = (channel.bytes, channel.entries.is_empty());
+        let result = act(channel);
+        channel.trim(&bounds, Instant::now());
+        let (after, due) = (channel.bytes, channel.next_due(&bounds));
+        if was_empty {
+            self.look_at(name.clone(), due);
+        }
+        self.total_bytes = self.total_bytes + after - before;
+        self.evict(shared.total_bytes_max);
+        Some(result)
     }
 
     /// Begins a channel's life, in place of the one it had.
@@ -303,42 +365,60 @@ impl Channel {
         freed
     }
 
-    fn append(&mut self, batch: &AppendBatch, now: Instant) -> Vec<Appended> {
-        let by_offset = batch.channel.kind() == ChannelKind::Order;
-        let Self { top, entries, bytes, latest, producers, touched, fence, closed, .. } = self;
-        let last = producers.entry(batch.producer).or_insert(0);
-        let results = batch.entries.iter().map(|append| {
-            if append.seq <= *last {
+    /// What becomes of each entry of a batch, in order.
+    fn judge(&self, batch: &AppendBatch) -> Vec<Appended> {
+        let mut last = self.producers.get(&batch.producer).copied().unwrap_or(0);
+        let (mut top, mut fence, mut closed) = (self.top, self.fence, self.closed);
+        let judged = batch.entries.iter().map(|append| {
+            if append.seq <= last {
                 return Appended::Duplicate;
             }
-            if append.prev > *last {
-                return Appended::Gap { last: *last };
+            if append.prev > last {
+                return Appended::Gap { last };
             }
-            if *closed {
+            if closed {
                 return Appended::Refused(Refusal::Closed);
             }
             if let Some(given) = append.fence {
-                if given < *fence {
-                    return Appended::Refused(Refusal::StaleFence { fence: given, newest: *fence });
+                if given < fence {
+                    return Appended::Refused(Refusal::StaleFence { fence: given, newest: fence });
                 }
-                *fence = given;
+                fence = given;
             }
-            *closed = append.draft.kind.is_terminal();
-            *last = append.seq;
-            *touched = now;
-            *top += 1;
-            let id = EntryId { producer: batch.producer, seq: append.seq };
-            let entry = Entry { offset: *top, id, draft: append.draft.clone() };
-            if let Some(key) = &entry.draft.key
-                && latest.get(key).is_none_or(|held| by_offset || held.draft.time <= entry.draft.time)
-            {
-                latest.insert(Arc::clone(key), entry.clone());
-            }
-            *bytes += entry.draft.cost();
-            entries.push_back(Kept { entry, appended: now });
-            Appended::Applied { offset: *top }
+            closed = append.draft.kind.is_terminal();
+            last = append.seq;
+            top += 1;
+            Appended::Applied { offset: top }
         });
-        results.collect()
+        judged.collect()
+    }
+
+    fn append(&mut self, batch: &AppendBatch, now: Instant) -> Vec<Appended> {
+        let by_offset = batch.channel.kind() == ChannelKind::Order;
+        let results = self.judge(batch);
+        for (append, result) in batch.entries.iter().zip(&results) {
+            let Appended::Applied { offset } = *result else { continue };
+            self.fence = append.fence.unwrap_or(self.fence);
+            self.closed = append.draft.kind.is_terminal();
+            self.producers.insert(batch.producer, append.seq);
+            (self.top, self.touched) = (offset, now);
+            let id = EntryId { producer: batch.producer, seq: append.seq };
+            let entry = Entry { offset, id, draft: append.draft.clone() };
+            self.note_latest(&entry, by_offset);
+            self.bytes += entry.draft.cost();
+            self.entries.push_back(Kept { entry, appended: now });
+        }
+        results
+    }
+
+    fn note_latest(&mut self, entry: &Entry, by_offset: bool) {
+        let Some(key) = &entry.draft.key else { return };
+        let is_newer = |held: &Entry| {
+            if by_offset { held.offset <= entry.offset } else { held.draft.time <= entry.draft.time }
+        };
+        if self.latest.get(key).is_none_or(is_newer) {
+            self.latest.insert(Arc::clone(key), entry.clone());
+        }
     }
 
     fn first(&self) -> u64 {
@@ -389,47 +469,12 @@ impl Log for MemoryBackend {
     }
 
     async fn append(&self, batch: &AppendBatch) -> Result<AppendAnswer> {
-        let now = Instant::now();
-        let mut state = self.shared.state.lock();
-        let Some(channel) = state.channels.get_mut(&batch.channel) else {
-            return Ok(AppendAnswer::ForeignEpoch(None));
-        };
-        if channel.epoch != batch.epoch {
-            return Ok(AppendAnswer::ForeignEpoch(Some(channel.epoch.clone())));
-        }
-        let bounds = Bounds::of(&self.shared.retention, &batch.channel);
-        let before = channel.bytes;
-        // What is too old already does not come back because something new comes.
-        channel.trim(&bounds, now);
-        let was_empty = channel.entries.is_empty();
-        let results = channel.append(batch, now);
-        channel.trim(&bounds, now);
-        let (after, due) = (channel.bytes, channel.next_due(&bounds));
-        if was_empty {
-            state.look_at(batch.channel.clone(), due);
-        }
-        state.total_bytes = state.total_bytes + after - before;
-        state.evict(self.shared.total_bytes_max);
-        Ok(AppendAnswer::Done(results))
+        Ok(self.append_now(batch))
     }
 
-    async fn read_after(&self, channel: &ChannelName, offset: u64, limit: usize) -> Result<Page> {
-        let now = Instant::now();
-        let mut state = self.shared.state.lock();
-        let State { channels, total_bytes, .. } = &mut *state;
-        let Some(held) = channels.get_mut(channel) else {
-            return Ok(Page { epoch: None, top: 0, first: 1, closed: false, entries: Vec::new() });
-        };
-        *total_bytes -= held.trim(&Bounds::of(&self.shared.retention, channel), now);
-        let first = held.first();
-        // Offsets are contiguous, so the place of an offset is known without a search.
-        let skip = usize::try_from(offset.saturating_add(1).saturating_sub(first))
-            .unwrap_or(usize::MAX)
-            .min(held.entries.len());
-        let entries = held.entries.range(skip..).take(limit).map(|kept| kept.entry.clone()).collect();
-        Ok(Page { epoch: Some(held.epoch.clone()), top: held.top, first, closed: held.closed, entries })
+    async fn read_after(&self, channel: &ChannelName, after: Option<&Position>, limit: usize) -> Result<Page> {
+        Ok(self.read_now(channel, after, limit))
     }
-
     async fn latest(&self, channel: &ChannelName) -> Result<Vec<Entry>> {
         let state = self.shared.state.lock();
         let mut entries: Vec<Entry> = state
@@ -539,8 +584,8 @@ mod tests {
         fill(&store, "zone:old", 50, 1_000).await;
         time::advance(Duration::from_secs(1)).await;
         fill(&store, "zone:new", 60, 1_000).await;
-        let old = store.read_after(&"zone:old".parse().unwrap(), 0, 1_000).await.unwrap();
-        let new = store.read_after(&"zone:new".parse().unwrap(), 0, 1_000).await.unwrap();
+        let old = store.read_after(&"zone:old".parse().unwrap(), None, 1_000).await.unwrap();
+        let new = store.read_after(&"zone:new".parse().unwrap(), None, 1_000).await.unwrap();
         assert!(store.shared.state.lock().total_bytes <= 100_000);
         assert_eq!(new.entries.len(), 60);
         assert!(old.entries.len() < 40 && old.first == 51 - old.entries.len() as u64, "{}", old.first);

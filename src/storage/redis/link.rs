@@ -40,8 +40,7 @@ const BACKOFF: Backoff = Backoff {
 };
 /// A connection that is lost sooner counts as a failed attempt.
 const STEADY_AFTER: Duration = Duration::from_secs(1);
-/// How long fred has to hand on what the server said when that ends a connection, and to end a task
-/// that failed; it does so at once.
+/// How long fred has to hand on what the server said when that ends a connection; it does so at once.
 const LAST_ANSWERS: Duration = Duration::from_millis(25);
 
 type Build<C> = Arc<dyn Fn() -> Result<C, Error> + Send + Sync>;
@@ -72,8 +71,6 @@ pub(super) struct Link<C: ClientLike> {
     state: watch::Sender<LinkState>,
     /// Attempts in a row that brought no lasting connection.
     failures: AtomicU32,
-    /// A client whose last attempt to connect ended by itself, for the next one.
-    spare: Mutex<Option<C>>,
 }
 
 struct Live<C: ClientLike> {
@@ -101,7 +98,6 @@ impl<C: ClusterInterface + EventInterface + Clone + Send + 'static> Link<C> {
             live: Mutex::new(None),
             state: watch::Sender::new(state),
             failures: AtomicU32::new(0),
-            spare: Mutex::new(None),
         }
     }
 
@@ -206,9 +202,6 @@ impl<C: ClusterInterface + EventInterface + Clone + Send + 'static> Link<C> {
     /// fred allocates room for all that a client may have to hold at once: tens of megabytes, which
     /// must not keep a thread of the runtime from saying that a connection was lost.
     async fn client_to_connect(&self) -> Result<C, Error> {
-        if let Some(spare) = self.spare.lock().take() {
-            return Ok(spare);
-        }
         let build = Arc::clone(&self.build);
         let built = tokio::task::spawn_blocking(move || build()).await;
         built.unwrap_or_else(|_| Err(Error::new(ErrorKind::Canceled, "the program ends")))
@@ -229,17 +222,9 @@ impl<C: ClusterInterface + EventInterface + Clone + Send + 'static> Link<C> {
                 connected = client.wait_for_connect() => connected,
             }
         };
-        match time::timeout(INIT_LIMIT, connected).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => {
-                let ends = task.is_finished() || time::timeout(LAST_ANSWERS, task).await.is_ok();
-                if ends {
-                    *self.spare.lock() = Some(client);
-                }
-                return Err(error);
-            }
-            Err(_) => return Err(Error::new(ErrorKind::Timeout, "no connection in time")),
-        }
+        time::timeout(INIT_LIMIT, connected)
+            .await
+            .map_err(|_| Error::new(ErrorKind::Timeout, "no connection in time"))??;
         let client = once(&client, self.command_timeout);
         // A server that is loading lets us in, and answers nothing else.
         match client.ping::<Value>(None).await {

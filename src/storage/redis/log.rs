@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 use super::codec::{decode, decode_latest, encode};
 use super::errors::{corrupt, storage_error};
 use super::{EXACT_MAX, RedisBackend, scripts};
-use crate::model::{ChannelKind, ChannelName, Entry, EntryId, Epoch, NodeId};
+use crate::model::{ChannelKind, ChannelName, Entry, EntryId, Epoch, NodeId, Position};
 use crate::storage::{
     Append, AppendAnswer, AppendBatch, Appended, EPOCH_KEPT_FOR, Log, LogEvent, LogState, OpenLog, Page,
     Refusal, Result, Retention, UNUSED_EPOCH_KEPT_FOR,
@@ -132,17 +132,18 @@ impl Log for RedisBackend {
         read_answer(&log, batch, &answer)
     }
 
-    async fn read_after(&self, channel: &ChannelName, offset: u64, limit: usize) -> Result<Page> {
+    async fn read_after(&self, channel: &ChannelName, after: Option<&Position>, limit: usize) -> Result<Page> {
         let keys = self.keys.channel(channel);
         let log = keys.log.clone();
         let bounds = Bounds::of(&self.retention, channel);
         let args = vec![
-            number(exact(offset)),
+            number(exact(after.map_or(0, |after| after.offset))),
             number((limit as u64).min(u64::from(u32::MAX))),
             number(bounds.entries),
             number(bounds.bytes),
             number(bounds.age_ms),
             flag(bounds.together),
+            Value::from(after.map_or("", |after| after.epoch.as_str())),
         ];
         let answer: Vec<Value> = scripts::READ
             .run(&self.commands, "read_after", self.command_timeout, vec![keys.log, keys.meta], args)
@@ -227,6 +228,7 @@ fn read_page(key: &str, answer: &[Value]) -> Result<Page> {
         first,
         closed: closed.as_u64() == Some(1),
         entries: entries.collect::<Result<_>>()?,
+        next: None,
     })
 }
 

@@ -64,9 +64,10 @@ pub(super) use prove::prove;
 pub(super) use target::Target;
 
 use super::failover::Lost;
+use super::primary::Primary;
 use super::probe::ProbeFailure;
 use super::{LogEvent, Outside, RedisConfig, Result, Retention, StorageBackend};
-use crate::model::{BackendName, ChannelName};
+use crate::model::{BackendName, ChannelName, NodeId};
 use beat::Life;
 use codec::decode_published;
 use link::{Condition, Link, LinkState};
@@ -247,6 +248,17 @@ impl StorageBackend for RedisBackend {
 
     fn outside_orders(&self) -> Option<Outside> {
         Some(self.open_outside())
+    }
+}
+
+#[async_trait]
+impl Primary for RedisBackend {
+    fn link_health(&self) -> watch::Receiver<LinkHealth> {
+        Self::link_health(self)
+    }
+
+    async fn beat(&self, node: NodeId) -> Result<Beat> {
+        Self::beat(self, node).await
     }
 }
 

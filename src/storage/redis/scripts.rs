@@ -232,8 +232,9 @@ return {ARGV[1], '0', ''}
 "])
 });
 
-/// KEYS log, meta. ARGV offset, limit, entries, bytes, age in ms, whether entries go
-/// together. Answers epoch (or nothing), top, first, whether the log is closed, then offset and stored form of each entry.
+/// KEYS log, meta. ARGV offset, limit, entries, bytes, age in ms, whether entries go together, the
+/// epoch that the offset is of (or nothing, for any). Answers epoch (or nothing), top, first, whether the log is closed,
+/// and where the epoch is that one, offset and stored form of each entry.
 ///
 /// Trims before it reads: of a log that nobody appends to, entries still go by their age.
 pub(super) static READ: LazyLock<Script> = LazyLock::new(|| {
@@ -250,7 +251,7 @@ local age_ms = age_of_each(KEYS[1], now, held[5], ARGV[6] == '1', tonumber(ARGV[
 local first = trim(KEYS[1], now, top, total, tonumber(ARGV[3]), tonumber(ARGV[4]), age_ms)
 local page = {held[1], top, first, held[4] == '1' and 1 or 0}
 local from, limit = tonumber(ARGV[1]) + 1, tonumber(ARGV[2])
-if limit > 0 and from <= top then
+if limit > 0 and from <= top and (ARGV[7] == '' or held[1] == ARGV[7]) then
   local found = redis.call('XRANGE', KEYS[1], whole(from) .. '-0', '+', 'COUNT', whole(limit))
   for _, item in ipairs(found) do
     page[#page + 1] = tonumber(string.match(item[1], '^%d+'))

@@ -9,7 +9,7 @@ use chrono::DateTime;
 use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 use tokio::task::JoinSet;
-use zonewire::model::{ChannelName, DraftEntry, Entry, EntryKind, Epoch, NodeId};
+use zonewire::model::{ChannelName, DraftEntry, Entry, EntryKind, Epoch, NodeId, Position};
 use zonewire::storage::{
     Append, AppendAnswer, AppendBatch, Appended, MemoryBackend, MemoryConfig, Page, RedisBackend,
     RedisConfig, Retention, SharedBackend,
@@ -182,7 +182,8 @@ impl Producer {
     }
 
     pub(crate) async fn read(&self, after: u64, limit: usize) -> Page {
-        self.store.read_after(&self.channel, after, limit).await.unwrap()
+        let after = Position { epoch: self.epoch.clone(), offset: after };
+        self.store.read_after(&self.channel, Some(&after), limit).await.unwrap()
     }
 }
 

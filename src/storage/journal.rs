@@ -1,0 +1,588 @@
+//! Entries that were accepted while the log did not take them, until it has them.
+//!
+//! Pure: no I/O, and time comes in. One journal serves one producer. What was accepted is never
+//! dropped for want of room: a full journal refuses what is new. Only three things go before the log
+//! has them, and each is counted: prices that a newer one of their key made obsolete (for want of
+//! room), prices older than the log would keep, and updates of an order beyond those that the log
+//! would keep. The entry after one that goes takes over its `prev`, so that the producer's chain
+//! stays whole.
+//!
+//! Nothing is scanned: each entry costs a logarithm of what is held, whether or not there is room.
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ops::Bound;
+use std::sync::Arc;
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use tokio::time::Instant;
+
+use super::{Append, EPOCH_KEPT_FOR, JournalConfig, OrderRetention};
+use crate::model::{ChannelKind, ChannelName, Lane};
+
+/// What an entry costs besides its content: its places in the indexes, from above.
+const OVERHEAD: usize = 256;
+
+/// How much a journal holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::storage) struct JournalBounds {
+    /// Bytes of all entries, by [`cost`].
+    pub bytes: usize,
+    /// Entries of all channels.
+    pub entries: usize,
+    /// Entries of zones older than this are let go by [`Journal::expire`]; zero: none are.
+    pub age: Duration,
+    /// Updates of each order; at least 1.
+    pub order_updates: usize,
+}
+
+impl JournalBounds {
+    /// The bounds that are configured.
+    pub(in crate::storage) fn of(journal: &JournalConfig, orders: &OrderRetention) -> Self {
+        Self {
+            bytes: journal.bytes,
+            entries: journal.entries,
+            age: Duration::from_secs(journal.age_s),
+            order_updates: orders.updates,
+        }
+    }
+}
+
+/// What an entry counts for in [`JournalBounds::bytes`].
+pub(in crate::storage) fn cost(append: &Append) -> usize {
+    append.draft.cost() + OVERHEAD
+}
+
+/// An entry that the log does not have yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::storage) struct Pending {
+    /// As it is to be sent; `prev` may be smaller than it was pushed with.
+    pub append: Append,
+    /// When it was pushed.
+    pub at: Instant,
+    /// How many entries between the one before it and this one were let go because of their age, or
+    /// because their order had too many. Replaced prices do not count.
+    pub missed_before: u64,
+}
+
+/// There is no room, also without what is obsolete. Nothing was taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the journal of entries that wait for the storage is full")]
+pub(in crate::storage) struct JournalFull;
+
+/// Room that [`Journal::reserve`] set aside: goes back into [`Journal::commit`] or
+/// [`Journal::release`], exactly once.
+#[derive(Debug, PartialEq, Eq)]
+#[must_use = "room that is neither used nor released stays set aside"]
+pub(in crate::storage) struct Reserved {
+    bytes: usize,
+    entries: usize,
+    /// The channel whose waiting entries it counts on replacing.
+    replaces_in: Option<ChannelName>,
+}
+
+/// An entry that the journal let go before the log had it: a copy elsewhere may go too.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::storage) struct Gone {
+    /// Its channel.
+    pub channel: ChannelName,
+    /// Its sequence.
+    pub seq: u64,
+}
+
+/// How full a journal is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(in crate::storage) struct JournalDepth {
+    /// Entries held.
+    pub entries: usize,
+    /// What they cost, in bytes.
+    pub bytes: usize,
+    /// When the oldest of them was pushed.
+    pub oldest: Option<Instant>,
+}
+
+/// What became of entries that the log will not get. Each counts entries and only grows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(in crate::storage) struct JournalCounts {
+    /// Prices that a newer one of the same key replaced, for want of room.
+    pub thinned: u64,
+    /// Refused because there was no room; they were never accepted.
+    pub refused_full: u64,
+    /// Entries of zones that grew too old.
+    pub aged: u64,
+    /// Updates of orders beyond those that are kept of each.
+    pub order_overflow: u64,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(in crate::storage) struct Journal {
+    bounds: JournalBounds,
+    lines: HashMap<ChannelName, Line>,
+    /// What all lines hold.
+    held: Size,
+    /// The part of `held` that is obsolete.
+    obsolete_size: Size,
+    /// What reservations may add to the rest. `held - obsolete_size + reserved` is within the bounds
+    /// at any time, so that `held` can be brought there.
+    reserved: Size,
+    /// Obsolete entries of all channels, the first pushed first.
+    obsolete: BTreeMap<u64, (ChannelName, u64)>,
+    /// The oldest entry of each zone that has one, by age.
+    zone_fronts: BTreeSet<(Instant, ChannelName)>,
+    /// The same of orders, which do not expire.
+    order_fronts: BTreeSet<(Instant, ChannelName)>,
+    /// Lines without entries that still have something to pass on, by when they became empty.
+    emptied: BTreeSet<(Instant, ChannelName)>,
+    pushed: u64,
+    counts: JournalCounts,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Size {
+    bytes: usize,
+    entries: usize,
+}
+
+impl Size {
+    fn add(&mut self, bytes: usize) {
+        self.bytes += bytes;
+        self.entries += 1;
+    }
+
+    fn remove(&mut self, bytes: usize) {
+        self.bytes -= bytes;
+        self.entries -= 1;
+    }
+}
+
+/// The entries of a channel.
+#[derive(Debug, Default)]
+struct Line {
+    entries: BTreeMap<u64, Held>,
+    /// The newest entry of each key on the latest lane.
+    latest: HashMap<Arc<str>, Newest>,
+    /// The `prev` and the missed of entries that went with none behind them, for the next one.
+    legacy: Option<Legacy>,
+    /// A reservation counts on replacing entries of this line: a second one must not.
+    is_promised: bool,
+}
+
+#[derive(Debug)]
+struct Held {
+    pending: Pending,
+    cost: usize,
+    /// Its place in the order of all that was pushed.
+    place: u64,
+    is_obsolete: bool,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Newest {
+    seq: u64,
+    time: DateTime<Utc>,
+    cost: usize,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Legacy {
+    prev: u64,
+    missed: u64,
+    since: Instant,
+}
+
+/// Why an entry leaves its line before the log has it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Going {
+    Replaced,
+    Missed,
+}
+
+impl Journal {
+    /// An empty journal.
+    pub(in crate::storage) fn new(bounds: JournalBounds) -> Self {
+        Self {
+            bounds,
+            lines: HashMap::new(),
+            held: Size::default(),
+            obsolete_size: Size::default(),
+            reserved: Size::default(),
+            obsolete: BTreeMap::new(),
+            zone_fronts: BTreeSet::new(),
+            order_fronts: BTreeSet::new(),
+            emptied: BTreeSet::new(),
+            pushed: 0,
+            counts: JournalCounts::default(),
+        }
+    }
+
+    /// Sets room aside for entries that are to be made durable first: all or nothing. Removes
+    /// nothing yet. What it takes into account: obsolete entries can go, and so can those that these
+    /// very entries replace (in a channel at most one reservation at a time counts on that).
+    ///
+    /// # Errors
+    /// There is no room; counted.
+    pub(in crate::storage) fn reserve(
+        &mut self,
+        channel: &ChannelName,
+        lane: Lane,
+        appends: &[Append],
+    ) -> Result<Reserved, JournalFull> {
+        let needed = Size { bytes: appends.iter().map(cost).sum(), entries: appends.len() };
+        let mut room = Reserved { bytes: needed.bytes, entries: needed.entries, replaces_in: None };
+        if !self.has_room(&room) {
+            let replaced = self.replaced_by(channel, lane, appends);
+            room.bytes = needed.bytes.saturating_sub(replaced.bytes);
+            room.entries = needed.entries.saturating_sub(replaced.entries);
+            if !self.has_room(&room) {
+                self.counts.refused_full += appends.len() as u64;
+                return Err(JournalFull);
+            }
+            if let Some(line) = self.lines.get_mut(channel) {
+                line.is_promised = true;
+                room.replaces_in = Some(channel.clone());
+            }
+        }
+        self.reserved.bytes += room.bytes;
+        self.reserved.entries += room.entries;
+        Ok(room)
+    }
+
+    /// Gives back room that is not needed after all.
+    pub(in crate::storage) fn release(&mut self, room: Reserved) {
+        self.reserved.bytes -= room.bytes;
+        self.reserved.entries -= room.entries;
+        if let Some(channel) = room.replaces_in
+            && let Some(line) = self.lines.get_mut(&channel)
+        {
+            line.is_promised = false;
+            self.forget_if_done(&channel);
+        }
+    }
+
+    /// Takes the entries for which room was reserved, with the same arguments. Ascending in `seq`,
+    /// also with what the channel has. Answers what went for them: obsolete entries, and updates of
+    /// the order beyond its bound.
+    pub(in crate::storage) fn commit(
+        &mut self,
+        room: Reserved,
+        channel: &ChannelName,
+        lane: Lane,
+        appends: &[Append],
+        now: Instant,
+    ) -> Vec<Gone> {
+        self.release(room);
+        for append in appends {
+            self.push_one(channel, lane, append.clone(), now);
+        }
+        let mut gone = Vec::new();
+        self.trim_order(channel, &mut gone);
+        self.thin(&mut gone);
+        gone
+    }
+
+    /// [`reserve`](Self::reserve) and [`commit`](Self::commit) at once.
+    ///
+    /// # Errors
+    /// There is no room: nothing is pushed, nothing is let go.
+    pub(in crate::storage) fn push(
+        &mut self,
+        channel: &ChannelName,
+        lane: Lane,
+        appends: &[Append],
+        now: Instant,
+    ) -> Result<Vec<Gone>, JournalFull> {
+        let room = self.reserve(channel, lane, appends)?;
+        Ok(self.commit(room, channel, lane, appends, now))
+    }
+
+    /// The oldest entries of a channel, `limit` of them at the most, as they are to be sent.
+    pub(in crate::storage) fn front(&self, channel: &ChannelName, limit: usize) -> Vec<Append> {
+        self.pending(channel).take(limit).map(|pending| pending.append.clone()).collect()
+    }
+
+    /// The oldest entries of a channel after this sequence, `limit` of them at the most.
+    pub(in crate::storage) fn after(&self, channel: &ChannelName, seq: u64, limit: usize) -> Vec<Append> {
+        let Some(line) = self.lines.get(channel) else { return Vec::new() };
+        let later = line.entries.range((Bound::Excluded(seq), Bound::Unbounded));
+        later.take(limit).map(|(_, held)| held.pending.append.clone()).collect()
+    }
+
+    /// All entries of a channel, the oldest first.
+    pub(in crate::storage) fn pending(&self, channel: &ChannelName) -> impl Iterator<Item = &Pending> {
+        let entries = self.lines.get(channel).map(|line| line.entries.values());
+        entries.into_iter().flatten().map(|held| &held.pending)
+    }
+
+    /// The log has this producer's entries up to and including `seq`: they go. Answers how many.
+    pub(in crate::storage) fn acknowledged(&mut self, channel: &ChannelName, seq: u64) -> usize {
+        let mut count = 0;
+        while let Some(first) = self.first_seq(channel)
+            && first <= seq
+        {
+            self.take(channel, first);
+            count += 1;
+        }
+        if let Some(line) = self.lines.get_mut(channel)
+            && let Some(legacy) = &mut line.legacy
+        {
+            legacy.prev = legacy.prev.max(seq);
+        }
+        self.forget_if_done(channel);
+        count
+    }
+
+    /// Removes an entry that the log refuses for ever. The next one takes over its `prev` and what it
+    /// knew to be missing; whether it is missed itself is its caller's to tell.
+    pub(in crate::storage) fn refused(
+        &mut self,
+        channel: &ChannelName,
+        seq: u64,
+        now: Instant,
+    ) -> Option<Pending> {
+        self.let_go(channel, seq, Going::Replaced, now)
+    }
+
+    /// Lets go entries of zones that are older than the bound, and answers which; forgets empty lines
+    /// whose producer no log remembers any more.
+    pub(in crate::storage) fn expire(&mut self, now: Instant) -> Vec<Gone> {
+        let mut gone = Vec::new();
+        let age = self.bounds.age;
+        while !age.is_zero()
+            && let Some((at, channel)) = self.zone_fronts.first()
+            && now.duration_since(*at) >= age
+        {
+            let channel = channel.clone();
+            let Some(seq) = self.first_seq(&channel) else { break };
+            self.let_go(&channel, seq, Going::Missed, now);
+            self.counts.aged += 1;
+            gone.push(Gone { channel, seq });
+        }
+        while let Some((since, channel)) = self.emptied.first()
+            && now.duration_since(*since) >= age.saturating_add(EPOCH_KEPT_FOR)
+        {
+            let channel = channel.clone();
+            self.set_legacy(&channel, None);
+            self.forget_if_done(&channel);
+        }
+        gone
+    }
+
+    /// The channels that have entries.
+    pub(in crate::storage) fn channels(&self) -> impl Iterator<Item = &ChannelName> {
+        self.lines.iter().filter(|(_, line)| !line.entries.is_empty()).map(|(channel, _)| channel)
+    }
+
+    /// Whether the log has all of a channel.
+    pub(in crate::storage) fn is_empty(&self, channel: &ChannelName) -> bool {
+        self.first_seq(channel).is_none()
+    }
+
+    /// How full it is.
+    pub(in crate::storage) fn depth(&self) -> JournalDepth {
+        let fronts = [self.zone_fronts.first(), self.order_fronts.first()];
+        let oldest = fronts.into_iter().flatten().map(|(at, _)| *at).min();
+        JournalDepth { entries: self.held.entries, bytes: self.held.bytes, oldest }
+    }
+
+    /// What became of entries that the log will not get.
+    pub(in crate::storage) fn counts(&self) -> JournalCounts {
+        self.counts
+    }
+
+    // Room
+
+    fn has_room(&self, room: &Reserved) -> bool {
+        let fits = |held: usize, obsolete: usize, reserved: usize, more: usize, bound: usize| {
+            (held - obsolete).saturating_add(reserved).saturating_add(more) <= bound
+        };
+        let (held, obsolete, reserved) = (self.held, self.obsolete_size, self.reserved);
+        fits(held.bytes, obsolete.bytes, reserved.bytes, room.bytes, self.bounds.bytes)
+            && fits(held.entries, obsolete.entries, reserved.entries, room.entries, self.bounds.entries)
+    }
+
+    /// What can go once these entries are there, and could not before.
+    fn replaced_by(&self, channel: &ChannelName, lane: Lane, appends: &[Append]) -> Size {
+        let mut replaced = Size::default();
+        let Some(line) = self.lines.get(channel).filter(|line| !line.is_promised) else { return replaced };
+        match channel.kind() {
+            ChannelKind::Zone if lane == Lane::Latest => {
+                let mut newest: HashMap<&Arc<str>, Newest> = HashMap::new();
+                for append in appends {
+                    let Some(key) = &append.draft.key else { continue };
+                    let new = Newest { seq: append.seq, time: append.draft.time, cost: cost(append) };
+                    match newest.get(key).or_else(|| line.latest.get(key)) {
+                        Some(held) if held.time > new.time => {}
+                        held => {
+                            if let Some(held) = held {
+                                replaced.add(held.cost);
+                            }
+                            newest.insert(key, new);
+                        }
+                    }
+                }
+            }
+            ChannelKind::Zone => {}
+            ChannelKind::Order => {
+                let over = (line.entries.len() + appends.len()).saturating_sub(self.bounds.order_updates);
+                line.entries.values().take(over).for_each(|held| replaced.add(held.cost));
+            }
+        }
+        replaced
+    }
+
+    fn trim_order(&mut self, channel: &ChannelName, gone: &mut Vec<Gone>) {
+        if channel.kind() != ChannelKind::Order {
+            return;
+        }
+        while let Some(line) = self.lines.get(channel)
+            && line.entries.len() > self.bounds.order_updates.max(1)
+            && let Some((&seq, oldest)) = line.entries.first_key_value()
+        {
+            let at = oldest.pending.at;
+            self.let_go(channel, seq, Going::Missed, at);
+            self.counts.order_overflow += 1;
+            gone.push(Gone { channel: channel.clone(), seq });
+        }
+    }
+
+    /// Lets go obsolete entries until the rest is within the bounds.
+    fn thin(&mut self, gone: &mut Vec<Gone>) {
+        while (self.held.bytes > self.bounds.bytes || self.held.entries > self.bounds.entries)
+            && let Some((_, (channel, seq))) = self.obsolete.first_key_value()
+        {
+            let (channel, seq) = (channel.clone(), *seq);
+            let Some(held) = self.lines.get(&channel).and_then(|line| line.entries.get(&seq)) else { break };
+            let at = held.pending.at;
+            self.let_go(&channel, seq, Going::Replaced, at);
+            self.counts.thinned += 1;
+            gone.push(Gone { channel, seq });
+        }
+    }
+
+    // Entries
+
+    fn first_seq(&self, channel: &ChannelName) -> Option<u64> {
+        self.lines.get(channel)?.entries.first_key_value().map(|(seq, _)| *seq)
+    }
+
+    fn push_one(&mut self, channel: &ChannelName, lane: Lane, mut append: Append, now: Instant) {
+        // The same sequence again is the same place in the chain: the newer one counts.
+        self.take(channel, append.seq);
+        let legacy = self.lines.get(channel).and_then(|line| line.legacy);
+        self.set_legacy(channel, None);
+        if let Some(legacy) = legacy {
+            append.prev = append.prev.min(legacy.prev);
+        }
+        self.pushed += 1;
+        let (place, seq, cost) = (self.pushed, append.seq, cost(&append));
+        let line = self.lines.entry(channel.clone()).or_default();
+        let mut replaced = None;
+        if lane == Lane::Latest
+            && channel.kind() == ChannelKind::Zone
+            && let Some(key) = &append.draft.key
+        {
+            let newest = Newest { seq, time: append.draft.time, cost };
+            match line.latest.get_mut(key) {
+                // A late price: the one that is held is the latest of its key, and both stay.
+                Some(held) if held.time > newest.time => {}
+                Some(held) => replaced = Some(std::mem::replace(held, newest).seq),
+                None => {
+                    line.latest.insert(Arc::clone(key), newest);
+                }
+            }
+        }
+        if let Some(replaced) = replaced
+            && let Some(held) = line.entries.get_mut(&replaced)
+        {
+            held.is_obsolete = true;
+            self.obsolete.insert(held.place, (channel.clone(), replaced));
+            self.obsolete_size.add(held.cost);
+        }
+        let missed_before = legacy.map_or(0, |legacy| legacy.missed);
+        let is_front = line.entries.is_empty();
+        let pending = Pending { append, at: now, missed_before };
+        line.entries.insert(seq, Held { pending, cost, place, is_obsolete: false });
+        self.held.add(cost);
+        if is_front {
+            self.fronts(channel).insert((now, channel.clone()));
+        }
+    }
+
+    /// Removes an entry from its line and from all indexes.
+    fn take(&mut self, channel: &ChannelName, seq: u64) -> Option<Pending> {
+        let line = self.lines.get_mut(channel)?;
+        let was_front = line.entries.first_key_value().is_some_and(|(first, _)| *first == seq);
+        let held = line.entries.remove(&seq)?;
+        let next_front = line.entries.first_key_value().map(|(_, next)| next.pending.at);
+        if let Some(key) = &held.pending.append.draft.key
+            && line.latest.get(key).is_some_and(|newest| newest.seq == seq)
+        {
+            line.latest.remove(key);
+        }
+        self.held.remove(held.cost);
+        if held.is_obsolete {
+            self.obsolete.remove(&held.place);
+            self.obsolete_size.remove(held.cost);
+        }
+        if was_front {
+            let fronts = self.fronts(channel);
+            fronts.remove(&(held.pending.at, channel.clone()));
+            if let Some(at) = next_front {
+                fronts.insert((at, channel.clone()));
+            }
+        }
+        Some(held.pending)
+    }
+
+    /// Removes an entry that the log does not have; the next one takes over its place in the chain.
+    fn let_go(&mut self, channel: &ChannelName, seq: u64, going: Going, now: Instant) -> Option<Pending> {
+        let gone = self.take(channel, seq)?;
+        let missed = gone.missed_before + u64::from(going == Going::Missed);
+        let line = self.lines.get_mut(channel)?;
+        if let Some((_, heir)) = line.entries.range_mut(seq..).next() {
+            heir.pending.append.prev = heir.pending.append.prev.min(gone.append.prev);
+            heir.pending.missed_before += missed;
+        } else {
+            let known = line.legacy.unwrap_or(Legacy { prev: gone.append.prev, missed: 0, since: now });
+            let legacy = Legacy {
+                prev: known.prev.min(gone.append.prev),
+                missed: known.missed + missed,
+                since: known.since,
+            };
+            self.set_legacy(channel, Some(legacy));
+        }
+        Some(gone)
+    }
+
+    fn set_legacy(&mut self, channel: &ChannelName, legacy: Option<Legacy>) {
+        let Some(line) = self.lines.get_mut(channel) else { return };
+        if let Some(before) = std::mem::replace(&mut line.legacy, legacy) {
+            self.emptied.remove(&(before.since, channel.clone()));
+        }
+        if let Some(after) = legacy {
+            self.emptied.insert((after.since, channel.clone()));
+        }
+    }
+
+    /// A line that holds nothing and has nothing to pass on needs no place.
+    fn forget_if_done(&mut self, channel: &ChannelName) {
+        let is_done = self
+            .lines
+            .get(channel)
+            .is_some_and(|line| line.entries.is_empty() && line.legacy.is_none() && !line.is_promised);
+        if is_done {
+            self.lines.remove(channel);
+        }
+    }
+
+    fn fronts(&mut self, channel: &ChannelName) -> &mut BTreeSet<(Instant, ChannelName)> {
+        match channel.kind() {
+            ChannelKind::Zone => &mut self.zone_fronts,
+            ChannelKind::Order => &mut self.order_fronts,
+        }
+    }
+}

@@ -1,0 +1,210 @@
+//! What is kept here of a log that is elsewhere, so that it can be gone on with when that cannot be
+//! reached.
+
+use tokio::time::Instant;
+
+use super::{Channel, Kept, MemoryBackend};
+use crate::model::{ChannelKind, ChannelName, Entry, Epoch, NodeId};
+use crate::storage::{AppendBatch, Appended};
+
+/// How a mirrored channel stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::storage) struct Mirrored {
+    pub(in crate::storage) epoch: Epoch,
+    /// The newest offset, all before it having been seen.
+    pub(in crate::storage) top: u64,
+}
+
+impl MemoryBackend {
+    /// How a channel stands; `None` where nothing is kept of it.
+    pub(in crate::storage) fn mirrored(&self, name: &ChannelName) -> Option<Mirrored> {
+        let state = self.shared.state.lock();
+        let channel = state.channels.get(name)?;
+        Some(Mirrored { epoch: channel.epoch.clone(), top: channel.top })
+    }
+
+    /// Begins to mirror a log after this offset, at which a node's newest sequence is known. What was kept of another life is gone, but for the
+    /// latest entry of each key: one that comes later replaces it if it is not older.
+    pub(in crate::storage) fn mirror_from(
+        &self,
+        name: &ChannelName,
+        epoch: &Epoch,
+        top: u64,
+        own: (NodeId, u64),
+    ) {
+        let mut state = self.shared.state.lock();
+        let latest = state.channels.get_mut(name).map(|held| std::mem::take(&mut held.latest));
+        state.begin(name, epoch, &self.shared);
+        if let Some(fresh) = state.channels.get_mut(name) {
+            (fresh.top, fresh.latest) = (top, latest.unwrap_or_default());
+            fresh.producers.extend((own.1 > 0).then_some(own));
+            fresh.forget_offsets(name);
+        }
+    }
+
+    /// Takes entries of the log, in ascending order of offset without holes. Those that follow on
+    /// what is kept, or lead up to it, are kept; others are let go. Answers the newest offset up to
+    /// which nothing is missing.
+    pub(in crate::storage) fn mirror(&self, name: &ChannelName, epoch: &Epoch, entries: &[Entry]) -> u64 {
+        let mut state = self.shared.state.lock();
+        let by_offset = name.kind() == ChannelKind::Order;
+        let taken = state.change(name, &self.shared, |channel| {
+            if channel.epoch == *epoch {
+                channel.mirror(entries, by_offset);
+            }
+            channel.top
+        });
+        taken.unwrap_or(0)
+    }
+
+    /// Takes the latest entries of keys, where they are not older than those that are known.
+    pub(in crate::storage) fn mirror_latest(&self, name: &ChannelName, entries: &[Entry]) {
+        let by_offset = name.kind() == ChannelKind::Order;
+        let mut state = self.shared.state.lock();
+        if let Some(channel) = state.channels.get_mut(name) {
+            entries.iter().for_each(|entry| channel.note_latest(entry, by_offset));
+        }
+    }
+
+    /// What is kept goes on under another epoch, with offsets that count on.
+    pub(in crate::storage) fn rename(&self, name: &ChannelName, epoch: &Epoch) {
+        if let Some(channel) = self.shared.state.lock().channels.get_mut(name) {
+            channel.epoch = epoch.clone();
+        }
+    }
+
+    /// Takes back everything after an offset, and goes on in this epoch. The latest entries of keys
+    /// stay as they are.
+    pub(in crate::storage) fn rewind(&self, name: &ChannelName, epoch: &Epoch, top: u64) {
+        let mut state = self.shared.state.lock();
+        state.change(name, &self.shared, |channel| {
+            while channel.entries.back().is_some_and(|kept| kept.entry.offset > top) {
+                channel.pop_back();
+            }
+            (channel.epoch, channel.top) = (epoch.clone(), top);
+            channel.closed = channel.entries.back().is_some_and(|kept| kept.entry.draft.kind.is_terminal());
+            channel.forget_offsets(name);
+        });
+    }
+
+    /// The newest lease under which this node appended.
+    pub(in crate::storage) fn note_fence(&self, name: &ChannelName, fence: u64) {
+        if let Some(channel) = self.shared.state.lock().channels.get_mut(name) {
+            channel.fence = channel.fence.max(fence);
+        }
+    }
+
+    /// By producer the newest sequence that was seen.
+    pub(in crate::storage) fn producers(&self, name: &ChannelName) -> Vec<(NodeId, u64)> {
+        let state = self.shared.state.lock();
+        let producers = state.channels.get(name).map(|channel| &channel.producers);
+        producers.into_iter().flatten().map(|(node, seq)| (*node, *seq)).collect()
+    }
+
+    /// The newest sequence of one producer that was seen.
+    pub(in crate::storage) fn last_seq(&self, name: &ChannelName, node: NodeId) -> u64 {
+        let state = self.shared.state.lock();
+        state.channels.get(name).and_then(|channel| channel.producers.get(&node).copied()).unwrap_or(0)
+    }
+
+    /// What an append of this batch would be answered, without doing it.
+    pub(in crate::storage) fn judge(&self, batch: &AppendBatch) -> Vec<Appended> {
+        let state = self.shared.state.lock();
+        state.channels.get(&batch.channel).map(|channel| channel.judge(batch)).unwrap_or_default()
+    }
+
+}
+
+impl Channel {
+    fn mirror(&mut self, entries: &[Entry], by_offset: bool) {
+        let now = Instant::now();
+        let first = self.first();
+        let leads_up = entries.last().is_some_and(|last| last.offset + 1 >= first)
+            && entries.first().is_some_and(|head| head.offset < first);
+        if leads_up {
+            for entry in entries.iter().rev().filter(|entry| entry.offset < first) {
+                self.note(entry, by_offset);
+                self.bytes += entry.draft.cost();
+                self.entries.push_front(Kept { entry: entry.clone(), appended: now });
+            }
+        }
+        for entry in entries {
+            if entry.offset != self.top + 1 {
+                continue;
+            }
+            self.note(entry, by_offset);
+            self.top += 1;
+            self.touched = now;
+            self.closed = entry.draft.kind.is_terminal();
+            self.bytes += entry.draft.cost();
+            self.entries.push_back(Kept { entry: entry.clone(), appended: now });
+        }
+    }
+
+    fn note(&mut self, entry: &Entry, by_offset: bool) {
+        let last = self.producers.entry(entry.id.producer).or_insert(0);
+        *last = (*last).max(entry.id.seq);
+        self.note_latest(entry, by_offset);
+    }
+
+    /// Where the latest of an order is told by its offset, and offsets begin anew, any that comes is
+    /// later than what is known.
+    fn forget_offsets(&mut self, name: &ChannelName) {
+        if name.kind() == ChannelKind::Order {
+            self.latest.values_mut().for_each(|entry| entry.offset = 0);
+        }
+    }
+
+    fn pop_back(&mut self) {
+        if let Some(kept) = self.entries.pop_back() {
+            self.bytes -= kept.entry.draft.cost();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{DraftEntry, EntryId, EntryKind, Position};
+    use crate::storage::{MemoryConfig, Retention};
+    use bytes::Bytes;
+    use chrono::DateTime;
+
+    fn entry(offset: u64, node: NodeId, seq: u64) -> Entry {
+        let draft = DraftEntry {
+            time: DateTime::from_timestamp_millis(seq as i64).unwrap(),
+            kind: EntryKind::PriceUpdate,
+            key: Some("k".into()),
+            data: Bytes::from_static(b"{}"),
+        };
+        Entry { offset, id: EntryId { producer: node, seq }, draft }
+    }
+
+    fn offsets(store: &MemoryBackend, name: &ChannelName) -> Vec<u64> {
+        store.read_now(name, None, 100).entries.iter().map(|entry| entry.offset).collect()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_mirror_takes_what_leads_up_to_it_and_what_follows_on_it() {
+        let (store, _sweeping) = MemoryBackend::new(Retention::default(), MemoryConfig::default());
+        let (name, epoch, node) = ("zone:a".parse().unwrap(), Epoch::random(), NodeId::random());
+        store.mirror_from(&name, &epoch, 10, (node, 0));
+        let all: Vec<Entry> = (1..=20).map(|n| entry(n, node, n)).collect();
+        assert_eq!(store.mirror(&name, &epoch, &all[12..]), 10, "11 and 12 are missing before it");
+        assert_eq!(store.mirror(&name, &epoch, &all[5..8]), 10, "9 and 10 are missing after it");
+        assert_eq!(offsets(&store, &name), Vec::<u64>::new());
+        assert_eq!(store.mirror(&name, &epoch, &all[5..11]), 11);
+        assert_eq!(store.mirror(&name, &epoch, &all[9..13]), 13);
+        assert_eq!(offsets(&store, &name), (6..=13).collect::<Vec<_>>());
+        assert_eq!(store.mirror(&name, &Epoch::random(), &all[13..]), 13, "of another life");
+        assert_eq!((store.last_seq(&name, node), store.producers(&name)), (13, vec![(node, 13)]));
+
+        let fork = Epoch::random();
+        store.rename(&name, &fork);
+        let read = store.read_now(&name, Some(&Position { epoch: fork.clone(), offset: 12 }), 10);
+        assert_eq!((read.top, read.entries.len()), (13, 1));
+        store.rewind(&name, &epoch, 8);
+        assert_eq!(store.mirrored(&name), Some(Mirrored { epoch, top: 8 }));
+        assert_eq!(offsets(&store, &name), [6, 7, 8]);
+    }
+}

@@ -1,0 +1,585 @@
+//! The files of the spool. Blocking: for the spool's own thread only.
+//!
+//! `spool.redb` holds everything. Its fsyncs are real, except with the policy `never`. With the policy
+//! `interval`, what came since the last fsync is also in `recent.redb`, which is never fsynced: after a
+//! crash of the process it is whole, because the operating system still has it, and after a crash of
+//! the machine it may be unreadable, which then costs no more than the interval. It is a file of its
+//! own, since a database that is written without fsyncs can lose all of itself and not only its end.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::ops::Bound;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+
+use redb::{
+    BackendError, Builder, Database, DatabaseError, ReadableDatabase as _, ReadableTable as _,
+    StorageBackend, TableDefinition, WriteTransaction, backends::FileBackend,
+};
+use uuid::Uuid;
+
+use super::{Former, FsyncPolicy, SpoolOpenError};
+use crate::model::{ChannelName, EntryId, Epoch, NodeId};
+use crate::storage::{Append, codec};
+
+const MAIN_FILE: &str = "spool.redb";
+const RECENT_FILE: &str = "recent.redb";
+const UNREADABLE_FILE: &str = "recent.redb.unreadable";
+
+/// Producer, channel, sequence -> `1 <prev> <fence, or -> <stored form>`. The leading number is the
+/// version of the form.
+const ENTRIES: TableDefinition<(u128, &str, u64), &[u8]> = TableDefinition::new("entries");
+/// The same key -> `prev`, where the entry took over that of one that went.
+const PREVS: TableDefinition<(u128, &str, u64), u64> = TableDefinition::new("prevs");
+/// Producer, channel -> the epoch of the log.
+const EPOCHS: TableDefinition<(u128, &str), &str> = TableDefinition::new("epochs");
+
+const VERSION: &str = "1";
+
+/// Pages that the database may keep in memory.
+const CACHE_BYTES: usize = 16 << 20;
+
+/// A file that is larger than this is made small again once it is empty.
+const COMPACT_ABOVE: u64 = 16 << 20;
+
+/// What an entry costs on disk besides its content, in bytes: keys, and room in pages; an estimate.
+const OVERHEAD: usize = 128;
+
+/// All that any of redb's calls may fail with.
+pub(super) type StoreError = redb::Error;
+
+/// A producer's entries in a channel.
+pub(super) type LineKey = (NodeId, ChannelName);
+
+/// One change to the tables.
+#[derive(Debug)]
+pub(super) enum Change {
+    PutEntry { line: LineKey, seq: u64, value: Vec<u8> },
+    RemoveEntry { line: LineKey, seq: u64 },
+    PutPrev { line: LineKey, seq: u64, prev: u64 },
+    PutEpoch { line: LineKey, epoch: Epoch },
+    RemoveEpoch { line: LineKey },
+}
+
+/// A change asked for.
+#[derive(Debug)]
+pub(super) enum Op {
+    Append { line: LineKey, epoch: Option<Epoch>, entries: Vec<Append> },
+    Acknowledged { line: LineKey, seq: u64 },
+    Forget { line: LineKey, seqs: Vec<u64> },
+}
+
+// What is in the files, and what it costs
+
+/// What the files hold, without the content.
+#[derive(Debug, Default)]
+pub(super) struct Index {
+    lines: HashMap<LineKey, Line>,
+    pub(super) entries: usize,
+    pub(super) bytes: u64,
+}
+
+#[derive(Debug, Default)]
+struct Line {
+    epoch: Option<Epoch>,
+    slots: BTreeMap<u64, Slot>,
+    /// The `prev` of entries that went with none behind them.
+    legacy: Option<u64>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Slot {
+    prev: u64,
+    bytes: u64,
+}
+
+/// An entry's cost in [`Index::bytes`].
+fn cost(line: &LineKey, append: &Append) -> u64 {
+    let key_len = append.draft.key.as_ref().map_or(0, |key| key.len());
+    (append.draft.data.len() + key_len + line.1.as_str().len() + OVERHEAD) as u64
+}
+
+impl Index {
+    pub(super) fn is_empty(&self) -> bool {
+        self.entries == 0
+    }
+
+    /// What entries would add.
+    pub(super) fn cost(line: &LineKey, entries: &[Append]) -> u64 {
+        entries.iter().map(|append| cost(line, append)).sum()
+    }
+
+    /// What has to change in the files, which from now on counts as done.
+    pub(super) fn apply(&mut self, op: Op, changes: &mut Vec<Change>) {
+        match op {
+            Op::Append { line, epoch, entries } => self.append(line, epoch, entries, changes),
+            Op::Acknowledged { line, seq } => self.acknowledged(&line, seq, changes),
+            Op::Forget { line, seqs } => {
+                for seq in seqs {
+                    self.forget(&line, seq, changes);
+                }
+                self.tidy(&line, changes);
+            }
+        }
+    }
+
+    fn append(
+        &mut self,
+        key: LineKey,
+        epoch: Option<Epoch>,
+        entries: Vec<Append>,
+        changes: &mut Vec<Change>,
+    ) {
+        let line = self.lines.entry(key.clone()).or_default();
+        if let Some(epoch) = epoch
+            && line.epoch.as_ref() != Some(&epoch)
+        {
+            line.epoch = Some(epoch.clone());
+            changes.push(Change::PutEpoch { line: key.clone(), epoch });
+        }
+        for mut append in entries {
+            if let Some(legacy) = line.legacy.take() {
+                append.prev = append.prev.min(legacy);
+            }
+            let slot = Slot { prev: append.prev, bytes: cost(&key, &append) };
+            if let Some(before) = line.slots.insert(append.seq, slot) {
+                self.bytes -= before.bytes;
+                self.entries -= 1;
+            }
+            self.bytes += slot.bytes;
+            self.entries += 1;
+            changes.push(Change::RemoveEntry { line: key.clone(), seq: append.seq });
+            let value = encode(key.0, &append);
+            changes.push(Change::PutEntry { line: key.clone(), seq: append.seq, value });
+        }
+    }
+
+    fn acknowledged(&mut self, key: &LineKey, seq: u64, changes: &mut Vec<Change>) {
+        let Some(line) = self.lines.get_mut(key) else { return };
+        while let Some(first) = line.slots.first_entry()
+            && *first.key() <= seq
+        {
+            let (seq, slot) = first.remove_entry();
+            self.bytes -= slot.bytes;
+            self.entries -= 1;
+            changes.push(Change::RemoveEntry { line: key.clone(), seq });
+        }
+        line.legacy = line.legacy.filter(|prev| *prev > seq);
+        self.tidy(key, changes);
+    }
+
+    /// The entry behind one that goes takes over its `prev`.
+    fn forget(&mut self, key: &LineKey, seq: u64, changes: &mut Vec<Change>) {
+        let Some(line) = self.lines.get_mut(key) else { return };
+        let Some(gone) = line.slots.remove(&seq) else { return };
+        self.bytes -= gone.bytes;
+        self.entries -= 1;
+        changes.push(Change::RemoveEntry { line: key.clone(), seq });
+        if let Some((&heir_seq, heir)) = line.slots.range_mut(seq..).next() {
+            if gone.prev < heir.prev {
+                heir.prev = gone.prev;
+                changes.push(Change::PutPrev { line: key.clone(), seq: heir_seq, prev: gone.prev });
+            }
+        } else {
+            line.legacy = Some(line.legacy.map_or(gone.prev, |prev| prev.min(gone.prev)));
+        }
+    }
+
+    fn tidy(&mut self, key: &LineKey, changes: &mut Vec<Change>) {
+        let is_done = self.lines.get(key).is_some_and(|line| line.slots.is_empty() && line.legacy.is_none());
+        if is_done {
+            self.lines.remove(key);
+            changes.push(Change::RemoveEpoch { line: key.clone() });
+        }
+    }
+}
+
+fn encode(producer: NodeId, append: &Append) -> Vec<u8> {
+    let fence = append.fence.map_or_else(|| "-".to_owned(), |fence| fence.to_string());
+    let head = format!("{VERSION} {} {fence} ", append.prev);
+    let stored = codec::encode(EntryId { producer, seq: append.seq }, &append.draft);
+    [head.as_bytes(), &stored].concat()
+}
+
+fn decode(producer: NodeId, seq: u64, value: &[u8]) -> Result<Append, String> {
+    let mut parts = value.splitn(4, |byte| *byte == b' ');
+    let (Some(version), Some(prev), Some(fence), Some(stored)) =
+        (parts.next(), parts.next(), parts.next(), parts.next())
+    else {
+        return Err("an entry is cut short".to_owned());
+    };
+    if version != VERSION.as_bytes() {
+        return Err("an entry has an unknown form; a newer version may have written it".to_owned());
+    }
+    let entry = codec::decode(0, stored)?;
+    if entry.id != (EntryId { producer, seq }) {
+        return Err("an entry is not where it belongs".to_owned());
+    }
+    let fence = if fence == b"-" { None } else { Some(codec::number(fence)?) };
+    Ok(Append { seq, prev: codec::number(prev)?, draft: entry.draft, fence })
+}
+
+// The files
+
+/// A file that redb writes, with or without fsyncs.
+#[derive(Debug)]
+struct Disk {
+    file: FileBackend,
+    is_synced: bool,
+    #[cfg(test)]
+    fault: super::tests::Fault,
+}
+
+impl Disk {
+    fn fault(&self) -> io::Result<()> {
+        #[cfg(test)]
+        self.fault.check()?;
+        Ok(())
+    }
+}
+
+impl StorageBackend for Disk {
+    fn len(&self) -> io::Result<u64> {
+        self.file.len()
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        self.file.read(offset, out)
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.fault()?;
+        self.file.set_len(len)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.fault()?;
+        if self.is_synced { self.file.sync_data() } else { Ok(()) }
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.fault()?;
+        self.file.write(offset, data)
+    }
+
+    fn close(&self) -> io::Result<()> {
+        self.file.close()
+    }
+
+    fn try_lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<bool, BackendError> {
+        self.file.try_lock_range(start, end)
+    }
+
+    fn try_lock_shared_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<bool, BackendError> {
+        self.file.try_lock_shared_range(start, end)
+    }
+
+    fn unlock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
+        self.file.unlock_range(start, end)
+    }
+
+    fn lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
+        self.file.lock_range(start, end)
+    }
+
+    fn lock_shared_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
+        self.file.lock_shared_range(start, end)
+    }
+
+    fn query_lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<bool, BackendError> {
+        self.file.query_lock_range(start, end)
+    }
+}
+
+/// The open files.
+#[derive(Debug)]
+pub(super) struct Store {
+    path: PathBuf,
+    main: Database,
+    recent: Option<Database>,
+    /// What `recent` has and `main` has not.
+    unsynced: Vec<Change>,
+    unsynced_bytes: usize,
+}
+
+impl Store {
+    /// Opens or makes the files, and reads what is in them.
+    pub(super) fn open(dir: &Path, fsync: FsyncPolicy) -> Result<(Self, Index, Vec<Former>), SpoolOpenError> {
+        let unusable = |cause| SpoolOpenError::Unusable { dir: dir.to_owned(), cause };
+        fs::create_dir_all(dir).map_err(unusable)?;
+        let path = dir.join(MAIN_FILE);
+        let recent_path = dir.join(RECENT_FILE);
+        let file = open_file(&path).map_err(unusable)?;
+        let main = builder()
+            .create_with_backend(Disk {
+                file: FileBackend::new(file).map_err(|error| refused(&path, error))?,
+                is_synced: fsync != FsyncPolicy::Never,
+                #[cfg(test)]
+                fault: super::tests::Fault::of(dir),
+            })
+            .map_err(|error| refused(&path, error))?;
+        let mut store =
+            Self { path: path.clone(), main, recent: None, unsynced: Vec::new(), unsynced_bytes: 0 };
+        store.adopt_recent(dir, &recent_path)?;
+        if matches!(fsync, FsyncPolicy::Interval(_)) {
+            store.recent = Some(open_recent(&recent_path).map_err(|error| refused(&recent_path, error))?);
+        }
+        // A file is only there after a crash of the machine if its directory says so.
+        if fsync != FsyncPolicy::Never {
+            File::open(dir).and_then(|dir| dir.sync_all()).map_err(unusable)?;
+        }
+        let (index, formers) = store.read(&path)?;
+        if index.is_empty() {
+            store.compact().map_err(|error| unreadable(&path, error))?;
+        }
+        Ok((store, index, formers))
+    }
+
+    /// Puts into the main file what a life before had not put there any more.
+    fn adopt_recent(&mut self, dir: &Path, recent_path: &Path) -> Result<(), SpoolOpenError> {
+        let unusable = |cause| SpoolOpenError::Unusable { dir: dir.to_owned(), cause };
+        if !recent_path.try_exists().map_err(unusable)? {
+            return Ok(());
+        }
+        // redb may panic on a file that was not written to its end.
+        let read = || read_all(&open_recent(recent_path).map_err(StoreError::from)?);
+        match catch_unwind(AssertUnwindSafe(read)) {
+            Ok(Ok(changes)) => {
+                write(&self.main, &changes).map_err(|error| unreadable(&self.path, error))?;
+                fs::remove_file(recent_path).map_err(unusable)?;
+            }
+            Ok(Err(_)) | Err(_) => {
+                let aside = dir.join(UNREADABLE_FILE);
+                fs::rename(recent_path, &aside).map_err(unusable)?;
+                tracing::warn!(
+                    file = %aside.display(),
+                    "the spool's newest part is not readable, as after a crash of the machine: entries \
+                     accepted within the last fsync interval may be lost; the file is kept"
+                );
+            }
+        }
+        Ok(())
+    }
+
+    fn read(&self, path: &Path) -> Result<(Index, Vec<Former>), SpoolOpenError> {
+        let changes = read_all(&self.main).map_err(|error| unreadable(path, error))?;
+        let damaged = |problem| SpoolOpenError::Unreadable { file: path.to_owned(), problem };
+        let mut found: BTreeMap<LineKey, Former> = BTreeMap::new();
+        let mut prevs: HashMap<(LineKey, u64), u64> = HashMap::new();
+        let mut epochs: HashMap<LineKey, Epoch> = HashMap::new();
+        for change in changes {
+            match change {
+                Change::PutEntry { line, seq, value } => {
+                    let append = decode(line.0, seq, &value).map_err(damaged)?;
+                    let (producer, channel) = line.clone();
+                    let former = found.entry(line).or_insert_with(|| Former {
+                        producer,
+                        channel,
+                        log_epoch: None,
+                        entries: Vec::new(),
+                    });
+                    former.entries.push(append);
+                }
+                Change::PutPrev { line, seq, prev } => {
+                    prevs.insert((line, seq), prev);
+                }
+                Change::PutEpoch { line, epoch } => {
+                    epochs.insert(line, epoch);
+                }
+                Change::RemoveEntry { .. } | Change::RemoveEpoch { .. } => {}
+            }
+        }
+        let mut index = Index::default();
+        for (line, former) in &mut found {
+            former.log_epoch = epochs.remove(line);
+            let held = index.lines.entry(line.clone()).or_default();
+            held.epoch = former.log_epoch.clone();
+            for append in &mut former.entries {
+                if let Some(prev) = prevs.remove(&(line.clone(), append.seq)) {
+                    append.prev = prev;
+                }
+                let bytes = cost(line, append);
+                held.slots.insert(append.seq, Slot { prev: append.prev, bytes });
+                index.bytes += bytes;
+                index.entries += 1;
+            }
+        }
+        // Of lines that had nothing left but their place in the chain, which nobody needs now.
+        let orphans: Vec<_> = epochs.into_keys().map(|line| Change::RemoveEpoch { line }).collect();
+        if !orphans.is_empty() {
+            write(&self.main, &orphans).map_err(|error| unreadable(path, error))?;
+        }
+        Ok((index, found.into_values().collect()))
+    }
+
+    /// Writes changes, as durable as the policy says: all of them or none.
+    pub(super) fn write(&mut self, changes: Vec<Change>) -> Result<(), StoreError> {
+        let Some(recent) = &self.recent else { return write(&self.main, &changes) };
+        write(recent, &changes)?;
+        self.unsynced_bytes += changes.iter().map(Change::bytes).sum::<usize>();
+        self.unsynced.extend(changes);
+        Ok(())
+    }
+
+    /// What the next [`sync`](Self::sync) has to write, in bytes.
+    pub(super) fn unsynced_bytes(&self) -> usize {
+        self.unsynced_bytes
+    }
+
+    pub(super) fn is_synced(&self) -> bool {
+        self.unsynced.is_empty()
+    }
+
+    /// Makes all that was written as durable as it will be.
+    pub(super) fn sync(&mut self) -> Result<(), StoreError> {
+        let Some(recent) = &self.recent else { return Ok(()) };
+        if self.unsynced.is_empty() {
+            return Ok(());
+        }
+        write(&self.main, &self.unsynced)?;
+        self.unsynced.clear();
+        self.unsynced_bytes = 0;
+        let transaction = recent.begin_write()?;
+        transaction.delete_table(ENTRIES)?;
+        transaction.delete_table(PREVS)?;
+        transaction.delete_table(EPOCHS)?;
+        transaction.commit()?;
+        Ok(())
+    }
+
+    /// Gives the disk back what an empty file still takes.
+    pub(super) fn compact(&mut self) -> Result<(), StoreError> {
+        if self.is_synced() && self.file_bytes() > COMPACT_ABOVE {
+            self.main.compact()?;
+        }
+        Ok(())
+    }
+
+    /// The length of the main file; 0 when it cannot be told.
+    pub(super) fn file_bytes(&self) -> u64 {
+        fs::metadata(&self.path).map_or(0, |found| found.len())
+    }
+}
+
+impl Change {
+    fn bytes(&self) -> usize {
+        match self {
+            Self::PutEntry { value, .. } => OVERHEAD + value.len(),
+            _ => OVERHEAD,
+        }
+    }
+}
+
+fn open_file(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false);
+    // What is spooled may be for few eyes.
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options.open(path)
+}
+
+/// Every page is checked on opening: a start is rare, and a damaged entry must not be sent.
+fn builder() -> Builder {
+    let mut builder = Builder::new();
+    builder.set_cache_size(CACHE_BYTES).set_check_integrity_on_open(true);
+    builder
+}
+
+fn open_recent(path: &Path) -> Result<Database, DatabaseError> {
+    let file = open_file(path).map_err(|cause| DatabaseError::Storage(cause.into()))?;
+    let disk = Disk {
+        file: FileBackend::new(file)?,
+        is_synced: false,
+        #[cfg(test)]
+        fault: super::tests::Fault::of(path.parent().unwrap_or(path)),
+    };
+    builder().create_with_backend(disk)
+}
+
+fn refused(path: &Path, error: DatabaseError) -> SpoolOpenError {
+    match error {
+        DatabaseError::DatabaseAlreadyOpen | DatabaseError::LockProtocolMismatch => {
+            SpoolOpenError::InUse { file: path.to_owned() }
+        }
+        error => unreadable(path, error.into()),
+    }
+}
+
+fn unreadable(path: &Path, error: StoreError) -> SpoolOpenError {
+    SpoolOpenError::Unreadable { file: path.to_owned(), problem: error.to_string() }
+}
+
+fn write(database: &Database, changes: &[Change]) -> Result<(), StoreError> {
+    let transaction = database.begin_write()?;
+    write_tables(&transaction, changes)?;
+    transaction.commit()?;
+    Ok(())
+}
+
+fn write_tables(transaction: &WriteTransaction, changes: &[Change]) -> Result<(), StoreError> {
+    let mut entries = transaction.open_table(ENTRIES)?;
+    let mut prevs = transaction.open_table(PREVS)?;
+    let mut epochs = transaction.open_table(EPOCHS)?;
+    for change in changes {
+        match change {
+            Change::PutEntry { line: (producer, channel), seq, value } => {
+                entries.insert((producer.0.as_u128(), channel.as_str(), *seq), value.as_slice())?;
+            }
+            Change::RemoveEntry { line: (producer, channel), seq } => {
+                let key = (producer.0.as_u128(), channel.as_str(), *seq);
+                entries.remove(key)?;
+                prevs.remove(key)?;
+            }
+            Change::PutPrev { line: (producer, channel), seq, prev } => {
+                prevs.insert((producer.0.as_u128(), channel.as_str(), *seq), *prev)?;
+            }
+            Change::PutEpoch { line: (producer, channel), epoch } => {
+                epochs.insert((producer.0.as_u128(), channel.as_str()), epoch.as_str())?;
+            }
+            Change::RemoveEpoch { line: (producer, channel) } => {
+                epochs.remove((producer.0.as_u128(), channel.as_str()))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// All that a file holds, as the changes that would make it so.
+fn read_all(database: &Database) -> Result<Vec<Change>, StoreError> {
+    // Makes the tables, where the file is new.
+    write(database, &[])?;
+    let transaction = database.begin_read()?;
+    let mut names: HashMap<String, ChannelName> = HashMap::new();
+    let mut line = |producer: u128, channel: &str| -> Result<LineKey, StoreError> {
+        let producer = NodeId(Uuid::from_u128(producer));
+        if let Some(known) = names.get(channel) {
+            return Ok((producer, known.clone()));
+        }
+        let parsed: ChannelName =
+            channel.parse().map_err(|_| StoreError::Corrupted("an entry has no channel".to_owned()))?;
+        names.insert(channel.to_owned(), parsed.clone());
+        Ok((producer, parsed))
+    };
+    let mut changes = Vec::new();
+    for item in transaction.open_table(ENTRIES)?.iter()? {
+        let (key, value) = item?;
+        let (producer, channel, seq) = key.value();
+        let line = line(producer, channel)?;
+        changes.push(Change::PutEntry { line, seq, value: value.value().to_vec() });
+    }
+    for item in transaction.open_table(PREVS)?.iter()? {
+        let (key, prev) = item?;
+        let (producer, channel, seq) = key.value();
+        changes.push(Change::PutPrev { line: line(producer, channel)?, seq, prev: prev.value() });
+    }
+    for item in transaction.open_table(EPOCHS)?.iter()? {
+        let (key, epoch) = item?;
+        let (producer, channel) = key.value();
+        let epoch =
+            epoch.value().parse().map_err(|_| StoreError::Corrupted("a line has no epoch".to_owned()))?;
+        changes.push(Change::PutEpoch { line: line(producer, channel)?, epoch });
+    }
+    Ok(changes)
+}

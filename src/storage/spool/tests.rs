@@ -1,0 +1,420 @@
+use std::collections::BTreeMap;
+use std::io::{self, BufRead as _, BufReader};
+use std::process::{Command, Stdio};
+
+use chrono::DateTime;
+use proptest::prelude::*;
+
+use super::*;
+use crate::model::{DraftEntry, EntryKind};
+
+/// While its file exists, writes fail as those to a full disk do.
+#[derive(Debug, Clone)]
+pub(super) struct Fault(PathBuf);
+
+impl Fault {
+    pub(super) fn of(dir: &Path) -> Self {
+        Self(dir.join("fault"))
+    }
+
+    fn begin(&self) {
+        std::fs::write(&self.0, "").unwrap();
+    }
+
+    fn end(&self) {
+        std::fs::remove_file(&self.0).unwrap();
+    }
+
+    pub(super) fn check(&self) -> io::Result<()> {
+        if self.0.exists() { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
+    }
+}
+
+const POLICIES: [FsyncPolicy; 3] =
+    [FsyncPolicy::Always, FsyncPolicy::Interval(Duration::from_millis(20)), FsyncPolicy::Never];
+
+const ROOM: u64 = 64 << 20;
+
+fn channel(name: &str) -> ChannelName {
+    name.parse().unwrap()
+}
+
+fn entry(seq: u64) -> Append {
+    let draft = DraftEntry {
+        time: DateTime::from_timestamp_millis(seq as i64).unwrap(),
+        kind: EntryKind::PriceUpdate,
+        key: Some("a b".into()),
+        data: format!("{{\"n\":{seq}}}").into(),
+    };
+    Append { seq, prev: seq - 1, draft, fence: None }
+}
+
+fn entries(seqs: impl IntoIterator<Item = u64>) -> Vec<Append> {
+    seqs.into_iter().map(entry).collect()
+}
+
+async fn formers(dir: &Path, fsync: FsyncPolicy) -> Vec<Former> {
+    let (spool, formers) = Spool::open(dir, fsync, ROOM).await.unwrap();
+    spool.close().await;
+    formers
+}
+
+#[test]
+fn the_policy_is_the_one_that_is_configured() {
+    for (fsync, expected) in [Fsync::Always, Fsync::Interval, Fsync::Never].into_iter().zip(POLICIES) {
+        let config = SpoolConfig { fsync, fsync_interval_ms: 20, ..SpoolConfig::default() };
+        assert_eq!(FsyncPolicy::of(&config), expected);
+    }
+}
+
+#[tokio::test]
+async fn what_was_not_acknowledged_is_there_in_the_next_life() {
+    for fsync in POLICIES {
+        let dir = tempfile::tempdir().unwrap();
+        let (pjm, spp, epoch) = (channel("zone:pjm"), channel("zone:spp"), Epoch::random());
+        let (one, other) = (NodeId::random(), NodeId::random());
+        let (spool, found) = Spool::open(dir.path(), fsync, ROOM).await.unwrap();
+        assert_eq!(found, []);
+        spool.append(one, &pjm, Some(&epoch), &entries(1..=5)).await.unwrap();
+        spool.append(one, &spp, None, &entries(1..=2)).await.unwrap();
+        spool.append(other, &pjm, None, &entries(1..=2)).await.unwrap();
+        spool.acknowledged(one, &pjm, 3).await;
+        spool.acknowledged(other, &pjm, 7).await;
+        spool.close().await;
+        assert_eq!(spool.status().state, SpoolState::Closed);
+        assert_eq!(spool.append(one, &pjm, None, &entries([6])).await, Err(SpoolError::Off));
+        assert_eq!(spool.status().not_spooled, 1);
+
+        let mut expected = vec![
+            Former { producer: one, channel: pjm.clone(), log_epoch: Some(epoch), entries: entries(4..=5) },
+            Former { producer: one, channel: spp.clone(), log_epoch: None, entries: entries(1..=2) },
+        ];
+        // The next life may have another policy, and acknowledges what the one before left.
+        for next in POLICIES {
+            assert_eq!(formers(dir.path(), next).await, expected, "{fsync:?} then {next:?}");
+        }
+        let (spool, _) = Spool::open(dir.path(), fsync, ROOM).await.unwrap();
+        assert_eq!((spool.status().entries, spool.status().state), (4, SpoolState::Working));
+        spool.acknowledged(one, &spp, 2).await;
+        spool.append(other, &spp, None, &entries([9])).await.unwrap();
+        spool.close().await;
+        expected.truncate(1);
+        expected.push(Former { producer: other, channel: spp, log_epoch: None, entries: entries([9]) });
+        expected.sort_by_key(|former| former.producer);
+        assert_eq!(formers(dir.path(), fsync).await, expected);
+    }
+}
+
+#[tokio::test]
+async fn dropping_the_last_handle_writes_what_was_asked_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let (spool, _) = Spool::open(dir.path(), FsyncPolicy::Always, ROOM).await.unwrap();
+    let (node, pjm) = (NodeId::random(), channel("zone:pjm"));
+    spool.append(node, &pjm, None, &entries(1..=3)).await.unwrap();
+    spool.acknowledged(node, &pjm, 2).await;
+    drop(spool);
+    let reopened = async {
+        loop {
+            match Spool::open(dir.path(), FsyncPolicy::Always, ROOM).await {
+                Ok((_spool, found)) => return found,
+                Err(SpoolOpenError::InUse { .. }) => time::sleep(Duration::from_millis(5)).await,
+                Err(error) => panic!("{error}"),
+            }
+        }
+    };
+    let found = time::timeout(Duration::from_secs(30), reopened).await.unwrap();
+    assert_eq!(found[0].entries, entries([3]));
+}
+
+#[tokio::test]
+async fn what_comes_behind_an_entry_that_went_takes_its_place_in_the_chain() {
+    for fsync in POLICIES {
+        let dir = tempfile::tempdir().unwrap();
+        let (node, pjm) = (NodeId::random(), channel("zone:pjm"));
+        let chain = |found: &[Former]| -> Vec<(u64, u64)> {
+            found.iter().flat_map(|f| &f.entries).map(|append| (append.prev, append.seq)).collect()
+        };
+        let (spool, _) = Spool::open(dir.path(), fsync, ROOM).await.unwrap();
+        spool.append(node, &pjm, None, &entries(3..=8)).await.unwrap();
+        spool.forget(node, &pjm, vec![3, 4, 6, 99]).await;
+        spool.close().await;
+        assert_eq!(chain(&formers(dir.path(), fsync).await), [(2, 5), (5, 7), (7, 8)]);
+        let (spool, _) = Spool::open(dir.path(), fsync, ROOM).await.unwrap();
+        spool.forget(node, &pjm, vec![7, 8]).await;
+        spool.append(node, &pjm, None, &entries([9])).await.unwrap();
+        spool.close().await;
+        assert_eq!(chain(&formers(dir.path(), fsync).await), [(2, 5), (5, 9)]);
+        let (spool, _) = Spool::open(dir.path(), fsync, ROOM).await.unwrap();
+        spool.forget(node, &pjm, vec![5, 9]).await;
+        spool.acknowledged(node, &pjm, 9).await;
+        spool.append(node, &pjm, None, &entries([10])).await.unwrap();
+        spool.close().await;
+        assert_eq!(chain(&formers(dir.path(), fsync).await), [(9, 10)]);
+    }
+}
+
+#[tokio::test]
+async fn a_full_spool_refuses_until_something_is_acknowledged() {
+    let dir = tempfile::tempdir().unwrap();
+    let (node, pjm) = (NodeId::random(), channel("zone:pjm"));
+    let bytes = Index::cost(&(node, pjm.clone()), &entries(1..=3));
+    let (spool, _) = Spool::open(dir.path(), FsyncPolicy::Never, bytes).await.unwrap();
+    spool.append(node, &pjm, None, &entries(1..=2)).await.unwrap();
+    assert_eq!(spool.append(node, &pjm, None, &entries(3..=4)).await, Err(SpoolError::Full));
+    spool.append(node, &pjm, None, &entries([3])).await.unwrap();
+    assert_eq!(spool.append(node, &pjm, None, &entries([4])).await, Err(SpoolError::Full));
+    assert_eq!((spool.status().bytes, spool.status().refused_full), (bytes, 3));
+    spool.acknowledged(node, &pjm, 1).await;
+    spool.append(node, &pjm, None, &entries([4])).await.unwrap();
+    spool.close().await;
+    assert_eq!(formers(dir.path(), FsyncPolicy::Never).await[0].entries, entries(2..=4));
+}
+
+#[tokio::test]
+async fn room_on_disk_is_used_again_and_given_back() {
+    const LARGE: usize = 100_000;
+    let dir = tempfile::tempdir().unwrap();
+    let (node, pjm) = (NodeId::random(), channel("zone:pjm"));
+    let bytes = 20 << 20;
+    let (spool, _) = Spool::open(dir.path(), FsyncPolicy::Never, bytes).await.unwrap();
+    let (mut seq, mut acked, mut largest) = (0, 0, 0);
+    for _ in 0..1000 {
+        seq += 1;
+        let mut append = entry(seq);
+        append.draft.data = vec![b'x'; LARGE].into();
+        while spool.append(node, &pjm, None, std::slice::from_ref(&append)).await == Err(SpoolError::Full) {
+            acked += 20;
+            spool.acknowledged(node, &pjm, acked).await;
+        }
+        largest = spool.status().file_bytes.max(largest);
+    }
+    assert!(largest <= 3 * bytes, "{largest}");
+    spool.acknowledged(node, &pjm, seq).await;
+    spool.close().await;
+    let left = spool.status();
+    assert_eq!((left.entries, left.bytes), (0, 0));
+    assert!(left.file_bytes <= bytes / 4, "{}", left.file_bytes);
+}
+
+#[tokio::test]
+async fn a_directory_serves_one_process_and_a_damaged_file_is_left_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let (first, _) = Spool::open(dir.path(), FsyncPolicy::Always, ROOM).await.unwrap();
+    let second = Spool::open(dir.path(), FsyncPolicy::Always, ROOM).await.unwrap_err();
+    assert!(matches!(second, SpoolOpenError::InUse { .. }), "{second}");
+    first.append(NodeId::random(), &channel("zone:pjm"), None, &entries(1..=9)).await.unwrap();
+    first.close().await;
+
+    let file = dir.path().join("spool.redb");
+    let whole = std::fs::read(&file).unwrap();
+    let damaged = vec![0x5a; 1 << 16];
+    std::fs::write(&file, &damaged).unwrap();
+    let error = Spool::open(dir.path(), FsyncPolicy::Always, ROOM).await.unwrap_err();
+    assert!(matches!(error, SpoolOpenError::Unreadable { .. }), "{error}");
+    assert_eq!(std::fs::read(&file).unwrap(), damaged);
+
+    // A file that is cut, or damaged in its middle, is never taken for a whole one.
+    for spoil in [
+        |bytes: &mut Vec<u8>| bytes.truncate(bytes.len() / 2),
+        |bytes: &mut Vec<u8>| {
+            let page = bytes.windows(6).position(|found| found == b"{\"n\":5").unwrap();
+            bytes[page] ^= 0xff;
+        },
+    ] {
+        let mut bytes = whole.clone();
+        spoil(&mut bytes);
+        std::fs::write(&file, &bytes).unwrap();
+        let error = Spool::open(dir.path(), FsyncPolicy::Always, ROOM).await.unwrap_err();
+        assert!(matches!(error, SpoolOpenError::Unreadable { .. }), "{error}");
+    }
+
+    let below_a_file = Spool::open(&file.join("x"), FsyncPolicy::Always, ROOM).await.unwrap_err();
+    assert!(matches!(below_a_file, SpoolOpenError::Unusable { .. }), "{below_a_file}");
+}
+
+#[tokio::test]
+async fn an_unreadable_newest_part_costs_no_more_than_itself() {
+    let dir = tempfile::tempdir().unwrap();
+    let policy = FsyncPolicy::Interval(Duration::from_millis(1));
+    let (spool, _) = Spool::open(dir.path(), policy, ROOM).await.unwrap();
+    spool.append(NodeId::random(), &channel("zone:pjm"), None, &entries(1..=3)).await.unwrap();
+    spool.close().await;
+    std::fs::write(dir.path().join("recent.redb"), vec![0x5a; 1 << 16]).unwrap();
+    assert_eq!(formers(dir.path(), policy).await[0].entries, entries(1..=3));
+    assert!(dir.path().join("recent.redb.unreadable").exists());
+}
+
+#[tokio::test]
+async fn a_disk_that_fails_turns_the_spool_off_and_everybody_is_answered() {
+    for fsync in POLICIES {
+        let dir = tempfile::tempdir().unwrap();
+        let (node, pjm, spp) = (NodeId::random(), channel("zone:pjm"), channel("zone:spp"));
+        let (spool, _) = Spool::open(dir.path(), fsync, ROOM).await.unwrap();
+        spool.append(node, &pjm, None, &entries(1..=3)).await.unwrap();
+        let fault = Fault::of(dir.path());
+        fault.begin();
+        let (four, one) = (entries([4]), entries([1]));
+        let both = tokio::join!(spool.append(node, &pjm, None, &four), spool.append(node, &spp, None, &one));
+        assert_eq!(both, (Err(SpoolError::Off), Err(SpoolError::Off)), "{fsync:?}");
+        fault.end();
+        // It stays off, and costs nobody more than that.
+        assert_eq!(spool.append(node, &pjm, None, &entries([5])).await, Err(SpoolError::Off));
+        spool.acknowledged(node, &pjm, 1).await;
+        spool.forget(node, &pjm, vec![2]).await;
+        spool.close().await;
+        let status = spool.status();
+        assert!(matches!(status.state, SpoolState::Failed { .. }), "{status:?}");
+        assert_eq!((status.appended, status.not_spooled), (3, 3));
+        // What is on disk is as it was.
+        assert_eq!(formers(dir.path(), fsync).await[0].entries[..3], entries(1..=3));
+    }
+}
+
+fn any_entry() -> impl Strategy<Value = Append> {
+    let kind = prop_oneof![
+        Just(EntryKind::PriceUpdate),
+        Just(EntryKind::Routing),
+        Just(EntryKind::Building),
+        Just(EntryKind::Submitted),
+        Just(EntryKind::Confirmed),
+        Just(EntryKind::Failed),
+    ];
+    let key = proptest::option::of(".{0,12}");
+    let data = proptest::collection::vec(any::<u8>(), 0..64);
+    let time_ms = -1_000_000_000_000i64..10_000_000_000_000;
+    (any::<u64>(), any::<u64>(), time_ms, kind, key, data, any::<Option<u64>>()).prop_map(
+        |(seq, prev, time_ms, kind, key, data, fence)| {
+            let time = DateTime::from_timestamp_millis(time_ms).unwrap();
+            let draft = DraftEntry { time, kind, key: key.map(Arc::from), data: data.into() };
+            Append { seq, prev, draft, fence }
+        },
+    )
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(16))]
+    #[test]
+    fn every_entry_survives_its_form_on_disk(
+        sent in proptest::collection::btree_map(any::<u64>(), any_entry(), 1..40),
+    ) {
+        let dir = tempfile::tempdir().unwrap();
+        let sent: Vec<Append> = sent.into_iter().map(|(seq, append)| Append { seq, ..append }).collect();
+        let order = channel("order:6f1c1c1e-0b5e-4b1e-9d3e-0a6f4b6f2a11");
+        let line = (NodeId::random(), order);
+        let (mut store, mut index, _) = Store::open(dir.path(), FsyncPolicy::Never).unwrap();
+        let mut changes = Vec::new();
+        index.apply(Op::Append { line: line.clone(), epoch: None, entries: sent.clone() }, &mut changes);
+        store.write(changes).unwrap();
+        let (entries, bytes) = (index.entries, index.bytes);
+        drop(store);
+        let (_store, index, found) = Store::open(dir.path(), FsyncPolicy::Never).unwrap();
+        prop_assert_eq!((index.entries, index.bytes), (entries, bytes));
+        prop_assert_eq!(&found[0].entries, &sent);
+    }
+}
+
+// A process that is killed
+
+/// Names the directory and the policy for [`a_process_that_spools_until_it_is_killed`].
+const DIR_VARIABLE: &str = "ZONEWIRE_TEST_SPOOL_DIR";
+const POLICY_VARIABLE: &str = "ZONEWIRE_TEST_SPOOL_POLICY";
+const WRITERS: u64 = 8;
+
+/// Does nothing unless it is started by the test below: then it says each sequence that was answered.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_process_that_spools_until_it_is_killed() {
+    let (Some(dir), Ok(policy)) = (std::env::var_os(DIR_VARIABLE), std::env::var(POLICY_VARIABLE)) else {
+        return;
+    };
+    let policy = POLICIES[policy.parse::<usize>().unwrap()];
+    let (spool, _) = Spool::open(Path::new(&dir), policy, 1 << 30).await.unwrap();
+    let node = NodeId::random();
+    let write = |writer: u64| {
+        let spool = spool.clone();
+        async move {
+            let channel = channel(&format!("zone:{writer}"));
+            for seq in 1.. {
+                spool.append(node, &channel, None, &entries([seq])).await.unwrap();
+                println!("answered {writer} {seq}");
+            }
+        }
+    };
+    futures_util::future::join_all((0..WRITERS).map(write)).await;
+}
+
+#[test]
+fn a_killed_process_loses_nothing_that_was_answered() {
+    for (number, policy) in POLICIES.into_iter().enumerate() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args([
+                "--exact",
+                "--nocapture",
+                "storage::spool::tests::a_process_that_spools_until_it_is_killed",
+            ])
+            .env(DIR_VARIABLE, dir.path())
+            .env(POLICY_VARIABLE, number.to_string())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let mut answered: BTreeMap<String, u64> = BTreeMap::new();
+        let mut note = |line: &str| {
+            let Some((writer, seq)) = line.strip_prefix("answered ").and_then(|rest| rest.split_once(' '))
+            else {
+                return 0;
+            };
+            // The kill may cut the last line.
+            let Ok(seq) = seq.parse() else { return 0 };
+            answered.insert(format!("zone:{writer}"), seq);
+            seq
+        };
+        while note(&lines.next().unwrap().unwrap()) < 100 {}
+        child.kill().unwrap();
+        for line in lines.map_while(Result::ok) {
+            note(&line);
+        }
+        child.wait().unwrap();
+
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let found = runtime.block_on(formers(dir.path(), policy));
+        assert_eq!(answered.len() as u64, WRITERS);
+        for (channel, last) in answered {
+            let former = found.iter().find(|former| former.channel.as_str() == channel).unwrap();
+            let had = former.entries.len() as u64;
+            assert!(had >= last, "{channel}: {had} of {last} ({policy:?})");
+            assert_eq!(former.entries, entries(1..=had));
+        }
+    }
+}
+
+/// Printed, not asserted: `cargo test --lib spool -- --nocapture throughput`.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn throughput() {
+    for fsync in POLICIES {
+        let dir = tempfile::tempdir().unwrap();
+        let (spool, _) = Spool::open(dir.path(), fsync, ROOM).await.unwrap();
+        let node = NodeId::random();
+        let write = |writer: u64| {
+            let spool = spool.clone();
+            async move {
+                let channel = channel(&format!("zone:{writer}"));
+                for batch in 0..10 {
+                    let batch = entries(batch * 10 + 1..=batch * 10 + 10);
+                    spool.append(node, &channel, None, &batch).await.unwrap();
+                }
+            }
+        };
+        let start = Instant::now();
+        futures_util::future::join_all((0..64).map(write)).await;
+        let took = start.elapsed();
+        let status = spool.status();
+        let rate = status.appended as f64 / took.as_secs_f64();
+        println!(
+            "{fsync:?}: {rate:.0} entries/s, {} commits, file {} bytes",
+            status.commits, status.file_bytes
+        );
+        spool.close().await;
+    }
+}

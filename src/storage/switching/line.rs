@@ -1,0 +1,436 @@
+//! One channel on this node: in step with the log, or gone on from it alone.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use tokio::time::Instant;
+
+use crate::model::{ChannelName, Entry, Epoch, NodeId, Position};
+use crate::storage::lives::{Fork, Life};
+use crate::storage::{Append, AppendAnswer, AppendBatch, Appended, Had, MemoryBackend, OpenLog, Seam};
+
+/// The most entries that wait here for one before them; the channel that reads them keeps as many.
+const STASH_MAX: usize = 4_096;
+
+/// The most lives of a channel that have ended and that readers may still be in.
+const PAST_MAX: usize = 4;
+
+/// The most acknowledged entries of this node that are kept of each channel, to be put back should
+/// the log lose them.
+const TAIL_MAX: usize = 1_000;
+
+/// What this node knows of a channel. Its entries are in the mirror, which is the memory backend.
+#[derive(Debug)]
+pub(super) struct Line {
+    /// The life of the log that this node is in step with, or went on from; `None`: none was seen.
+    pub(super) log: Option<Epoch>,
+    /// The newest own sequence that the log acknowledged in this life.
+    pub(super) acked: u64,
+    /// The newest own sequence that was accepted.
+    pub(super) newest: u64,
+    /// The newest offset that was seen of this life.
+    pub(super) highest: u64,
+    pub(super) fork: Option<Forked>,
+    /// It was found to differ from the log, and is to be put in order.
+    pub(super) suspect: bool,
+    /// Somebody on this node wants what is appended.
+    pub(super) followed: bool,
+    /// The log has confirmed that it tells.
+    pub(super) confirmed: bool,
+    /// The mirror has all entries since the channel was followed.
+    is_mirrored: bool,
+    /// Entries of the log that wait for one before them.
+    stash: BTreeMap<u64, Entry>,
+    /// Own entries that the log acknowledged, the newest last.
+    tail: VecDeque<Append>,
+    past: VecDeque<Past>,
+    pub(super) used: Instant,
+}
+
+/// A channel that goes on without the log.
+#[derive(Debug)]
+pub(super) struct Forked {
+    life: Fork,
+    epoch: Epoch,
+    /// Own entries whose sequence is not the one after that of the entry before, by offset.
+    jumps: Vec<(u64, u64)>,
+    /// Not to be closed before: not right after it opened.
+    pub(super) rejoin_at: Instant,
+}
+
+/// Lives that have ended with the log that they belonged to.
+#[derive(Debug)]
+struct Past {
+    lives: Vec<Ended>,
+    /// What a reader at the end of the last one has had.
+    had: Had,
+    node: NodeId,
+    seam: Seam,
+}
+
+/// A life that has ended.
+#[derive(Debug)]
+struct Ended {
+    epoch: Epoch,
+    /// Its last offset.
+    end: u64,
+    /// The node's newest sequence there.
+    own: u64,
+    /// Where it was a fork.
+    fork: Option<Forked>,
+}
+
+impl Forked {
+    pub(super) fn epoch(&self) -> &Epoch {
+        &self.epoch
+    }
+
+    pub(super) fn base(&self) -> u64 {
+        self.life.base
+    }
+
+    /// Whether it goes on from this life of the log.
+    pub(super) fn is_from(&self, epoch: &Epoch) -> bool {
+        self.life.log.as_ref() == Some(epoch)
+    }
+
+    /// The node's newest sequence at an offset.
+    fn own_at(&self, offset: u64) -> u64 {
+        let before = self.jumps.partition_point(|(at, _)| *at <= offset);
+        let (from, seq) = match before.checked_sub(1).map(|last| self.jumps[last]) {
+            Some(jump) => jump,
+            None => (self.life.from, self.life.seq),
+        };
+        seq.saturating_add(offset.saturating_sub(from))
+    }
+}
+
+impl Line {
+    pub(super) fn new(now: Instant) -> Self {
+        Self {
+            log: None,
+            acked: 0,
+            newest: 0,
+            highest: 0,
+            fork: None,
+            suspect: false,
+            followed: false,
+            confirmed: false,
+            is_mirrored: false,
+            stash: BTreeMap::new(),
+            tail: VecDeque::new(),
+            past: VecDeque::new(),
+            used: now,
+        }
+    }
+
+    /// The life that this node is in.
+    pub(super) fn epoch(&self) -> Option<&Epoch> {
+        self.fork.as_ref().map(|fork| &fork.epoch).or(self.log.as_ref())
+    }
+
+    /// Whether anything would be lost if it were forgotten.
+    pub(super) fn is_needed(&self) -> bool {
+        self.fork.is_some() || self.followed || self.suspect
+    }
+
+    /// Whether the log acknowledged own entries after this sequence, the newest that was seen here.
+    pub(super) fn has_unseen(&self, seen: u64) -> bool {
+        self.is_mirrored && self.tail.back().is_some_and(|append| append.seq > seen)
+    }
+
+    // In step with the log
+
+    /// The log was opened: this is its life, which is new here or the one that was known.
+    pub(super) fn opened(
+        &mut self,
+        name: &ChannelName,
+        memory: &MemoryBackend,
+        node: NodeId,
+        log: &OpenLog,
+    ) {
+        let OpenLog { epoch, top, last_seq } = log;
+        let (top, last_seq) = (*top, *last_seq);
+        if self.log.is_none() {
+            self.log = Some(epoch.clone());
+            self.is_mirrored = false;
+        }
+        self.acked = self.acked.max(last_seq);
+        self.newest = self.newest.max(last_seq);
+        self.highest = self.highest.max(top);
+        if !self.is_mirrored {
+            memory.mirror_from(name, epoch, top, (node, last_seq));
+            self.stash.clear();
+            self.is_mirrored = self.followed;
+        }
+    }
+
+    /// The channel is not followed any more.
+    pub(super) fn unfollowed(&mut self) {
+        (self.followed, self.confirmed, self.is_mirrored) = (false, false, false);
+        self.stash.clear();
+    }
+
+    /// Entries of the log's life that this node is in step with, ascending without holes.
+    pub(super) fn mirror(
+        &mut self,
+        name: &ChannelName,
+        memory: &MemoryBackend,
+        node: NodeId,
+        entries: &[Entry],
+    ) {
+        let (Some(log), Some(first), Some(last)) = (&self.log, entries.first(), entries.last()) else {
+            return;
+        };
+        self.highest = self.highest.max(last.offset);
+        let Some(mirrored) = memory.mirrored(name) else {
+            // It was let go with all else that had not been used for long.
+            memory.mirror_from(name, log, first.offset - 1, (node, self.acked));
+            memory.mirror(name, log, entries);
+            return;
+        };
+        if first.offset > mirrored.top + 1 && !self.is_mirrored {
+            // Nobody on this node reads what is missing.
+            memory.mirror_from(name, log, first.offset - 1, (node, self.acked));
+        }
+        let mut top = memory.mirror(name, log, entries);
+        if !self.is_mirrored {
+            return;
+        }
+        self.stash.extend(
+            entries.iter().filter(|entry| entry.offset > top).map(|entry| (entry.offset, entry.clone())),
+        );
+        while let Some((offset, _)) = self.stash.first_key_value()
+            && *offset <= top + 1
+            && let Some((_, waiting)) = self.stash.pop_first()
+        {
+            top = memory.mirror(name, log, &[waiting]);
+        }
+        if self.stash.len() > STASH_MAX {
+            // They are read from the log, and come here then.
+            self.stash.clear();
+        }
+    }
+
+    /// The log answered an append of this node.
+    pub(super) fn acknowledged(
+        &mut self,
+        name: &ChannelName,
+        memory: &MemoryBackend,
+        batch: &AppendBatch,
+        results: &[Appended],
+    ) {
+        let mut applied = Vec::new();
+        for (append, result) in batch.entries.iter().zip(results) {
+            match *result {
+                Appended::Applied { offset } => {
+                    applied.push(append.at(batch.producer, offset));
+                    if let Some(fence) = append.fence {
+                        memory.note_fence(name, fence);
+                    }
+                }
+                Appended::Duplicate => {}
+                Appended::Gap { .. } | Appended::Refused(_) => break,
+            }
+            self.keep(append.clone());
+            self.acked = self.acked.max(append.seq);
+            self.newest = self.newest.max(append.seq);
+        }
+        self.mirror(name, memory, batch.producer, &applied);
+    }
+
+    fn keep(&mut self, append: Append) {
+        if self.tail.back().is_some_and(|newest| newest.seq >= append.seq) {
+            return;
+        }
+        self.tail.push_back(append);
+        if self.tail.len() > TAIL_MAX {
+            self.tail.pop_front();
+        }
+    }
+
+    // Forks
+
+    /// Goes on without the log: first with own entries that it acknowledged and that nobody here has
+    /// seen.
+    pub(super) fn fork(
+        &mut self,
+        name: &ChannelName,
+        memory: &MemoryBackend,
+        node: NodeId,
+        rejoin_at: Instant,
+    ) {
+        if self.fork.is_some() {
+            return;
+        }
+        let top = match (memory.mirrored(name), &self.log) {
+            (Some(mirrored), _) => mirrored.top,
+            (None, log) => {
+                let epoch = log.clone().unwrap_or_else(Epoch::random);
+                memory.mirror_from(name, &epoch, self.highest, (node, self.acked));
+                self.highest
+            }
+        };
+        // Where nobody here follows the log, nothing of it has been seen, and nothing is waited for.
+        let seen = memory.last_seq(name, node);
+        let seq = if self.is_mirrored { seen } else { seen.max(self.acked) };
+        let life = Fork { log: self.log.clone(), base: top, node, seq, from: top };
+        let epoch = life.epoch();
+        memory.rename(name, &epoch);
+        self.fork = Some(Forked { life, epoch, jumps: Vec::new(), rejoin_at });
+        self.stash.clear();
+        for append in self.tail_after(seq) {
+            // The log took it under whatever lease it was.
+            self.append_here(name, memory, node, Append { fence: None, ..append });
+        }
+        self.newest = self.newest.max(memory.last_seq(name, node));
+    }
+
+    /// Appends an own entry to the fork; it must have been judged to fit.
+    pub(super) fn append_here(
+        &mut self,
+        name: &ChannelName,
+        memory: &MemoryBackend,
+        node: NodeId,
+        append: Append,
+    ) {
+        let Some(fork) = &mut self.fork else { return };
+        let (prev, seq) = (memory.last_seq(name, node), append.seq);
+        let batch = AppendBatch {
+            channel: name.clone(),
+            epoch: fork.epoch.clone(),
+            producer: node,
+            entries: vec![Append { prev, ..append }],
+        };
+        if let AppendAnswer::Done(results) = memory.append_now(&batch)
+            && let Some(Appended::Applied { offset }) = results.first()
+        {
+            if fork.own_at(*offset) != seq {
+                fork.jumps.push((*offset, seq));
+            }
+            self.newest = self.newest.max(seq);
+        }
+    }
+
+    /// Own entries after this sequence that the log acknowledged once, to be put back into one that
+    /// lost them.
+    pub(super) fn tail_after(&self, seq: u64) -> Vec<Append> {
+        self.tail.iter().filter(|append| append.seq > seq).cloned().collect()
+    }
+
+    /// The log has everything of this node, and is this now: the fork, if there was one, has ended.
+    pub(super) fn rejoin(&mut self, name: &ChannelName, memory: &MemoryBackend, node: NodeId, to: Rejoined) {
+        let Rejoined { epoch, base, top, acked, read, kept, whole } = to;
+        let end = memory.mirrored(name).map_or(0, |mirrored| mirrored.top);
+        let mut had = Had::default();
+        memory.producers(name).into_iter().for_each(|(producer, seq)| had.add(producer, seq));
+        had.add(node, self.newest);
+        let is_same = self.log.as_ref() == Some(&epoch);
+        let fork = self.fork.take();
+        let base_of_fork = fork.as_ref().map(Forked::base);
+        let mut lives = Vec::new();
+        if let Some(log) = self.log.clone().filter(|_| !is_same) {
+            let (end, own) = match &fork {
+                Some(fork) => (fork.base(), fork.own_at(fork.base())),
+                None => (end, self.newest),
+            };
+            lives.push(Ended { epoch: log, end, own, fork: None });
+        }
+        if let Some(fork) = fork {
+            lives.push(Ended { epoch: fork.epoch.clone(), end, own: self.newest, fork: Some(fork) });
+        }
+        if let (true, Some(base)) = (is_same, base_of_fork) {
+            memory.rewind(name, &epoch, base);
+            // What a reader of the fork had after its base is its own alone.
+            had = Had::default();
+            had.add(node, self.newest);
+        } else if !is_same {
+            memory.mirror_from(name, &epoch, base, (node, acked));
+        }
+        if !lives.is_empty() {
+            let to = Position { epoch: epoch.clone(), offset: base };
+            let seam = Seam { to, had: Had::default(), late_to: top, whole };
+            self.past.push_back(Past { lives, had, node, seam });
+            if self.past.len() > PAST_MAX {
+                self.past.pop_front();
+            }
+        }
+        self.suspect = false;
+        if is_same {
+            // Appends may have gone on while it was looked at.
+            (self.acked, self.highest) = (self.acked.max(acked), self.highest.max(top));
+        } else {
+            (self.log, self.acked, self.highest) = (Some(epoch), acked, top);
+        }
+        self.newest = self.newest.max(acked);
+        self.is_mirrored = self.followed;
+        self.stash.clear();
+        kept.into_iter().for_each(|append| self.keep(append));
+        for page in read.chunks(1_000) {
+            self.mirror(name, memory, node, page);
+        }
+    }
+
+    // Readers
+
+    /// Where a reader goes on that has had everything up to a position of a life that has ended.
+    pub(super) fn seam_after(&self, after: &Position) -> Option<Seam> {
+        self.seam_from_past(after).or_else(|| self.seam_from_name(after))
+    }
+
+    fn seam_from_past(&self, after: &Position) -> Option<Seam> {
+        let life = Life::of(&after.epoch);
+        // What a reader had besides is in the name that it was told.
+        let (plain, besides) = match &life {
+            Some(Life::Fork(fork, had)) => (fork.epoch(), had.clone()),
+            Some(Life::View(log, had)) => (log.clone(), had.clone()),
+            None => (after.epoch.clone(), Had::default()),
+        };
+        if self.log.as_ref() == Some(&plain) {
+            return None;
+        }
+        for past in self.past.iter().rev() {
+            let Some(ended) = past.lives.iter().find(|ended| ended.epoch == plain) else { continue };
+            let own = match &ended.fork {
+                _ if after.offset == ended.end => ended.own,
+                Some(fork) if (fork.base()..ended.end).contains(&after.offset) => fork.own_at(after.offset),
+                // What a reader had of each producer before the end is not known.
+                _ => return None,
+            };
+            let mut had = besides;
+            past.had.iter().filter(|(producer, _)| *producer != past.node).for_each(|(p, seq)| had.add(p, seq));
+            had.add(past.node, own);
+            return Some(Seam { had, ..past.seam.clone() });
+        }
+        None
+    }
+
+    /// The position's own name says what was had.
+    fn seam_from_name(&self, after: &Position) -> Option<Seam> {
+        let seam = match Life::of(&after.epoch)? {
+            Life::Fork(fork, besides) => fork.seam_at(after.offset, &besides)?,
+            Life::View(epoch, had) => {
+                Seam { had, ..Seam::whole(Position { epoch, offset: after.offset }) }
+            }
+        };
+        // A node that is behind that position cannot say what follows it.
+        (self.log.as_ref() == Some(&seam.to.epoch) && seam.to.offset <= self.highest).then_some(seam)
+    }
+}
+
+/// The log, as it is when a node is in step with it again.
+#[derive(Debug)]
+pub(super) struct Rejoined {
+    pub(super) epoch: Epoch,
+    /// Readers go on after this offset.
+    pub(super) base: u64,
+    /// Entries up to this one were appended while the node was not in step.
+    pub(super) top: u64,
+    /// The newest own sequence that the log has.
+    pub(super) acked: u64,
+    /// The entries after the base, for the mirror.
+    pub(super) read: Vec<Entry>,
+    /// Own entries that it has by now.
+    pub(super) kept: Vec<Append>,
+    /// Nothing that readers should have had is missing.
+    pub(super) whole: bool,
+}

@@ -1,0 +1,381 @@
+//! The log role.
+
+use async_trait::async_trait;
+use tokio::sync::mpsc;
+use tokio::time::{self, Instant};
+
+use super::line::Line;
+use super::{Core, State, Switching};
+use crate::model::{ChannelName, Entry, Epoch, Lane, NodeId, Position};
+use crate::storage::{
+    Append, AppendAnswer, AppendBatch, Appended, Log, LogEvent, LogState, OpenLog, Page, Result, StorageError,
+};
+
+/// The part that a new measurement has in the smoothed time of an append.
+const NEWEST_PART: u32 = 8;
+
+/// An append is late when it takes so many times as long as usual, if that is more than the deadline.
+const LATE_FACTOR: u32 = 4;
+
+/// Which way a batch goes.
+enum Way {
+    /// The caller must take up another life first.
+    Foreign(Option<Epoch>),
+    /// To the log.
+    Log,
+    /// It stays here.
+    Here,
+}
+
+#[async_trait]
+impl Log for Switching {
+    async fn state(&self, channel: &ChannelName, producer: NodeId) -> Result<LogState> {
+        let core = &self.core;
+        loop {
+            {
+                let state = core.lock();
+                let line = state.lines.get(channel);
+                let is_here = line.is_some_and(|line| line.fork.is_some()) || !core.is_primary();
+                if is_here {
+                    let epoch = line.and_then(|line| line.epoch().cloned());
+                    let top = core.memory.mirrored(channel).map_or(0, |mirrored| mirrored.top);
+                    let last_seq = if producer == core.node {
+                        line.map_or(0, |line| line.newest)
+                    } else {
+                        core.memory.last_seq(channel, producer)
+                    };
+                    return Ok(LogState { epoch, top, last_seq });
+                }
+            }
+            if let Some(answer) = core.ask(core.primary.state(channel, producer)).await {
+                return answer;
+            }
+        }
+    }
+
+    async fn open(&self, channel: &ChannelName, producer: NodeId, minted: &Epoch) -> Result<OpenLog> {
+        self.core.open(channel, producer, minted).await
+    }
+
+    async fn mint_epoch(
+        &self,
+        channel: &ChannelName,
+        expected: Option<&Epoch>,
+        minted: &Epoch,
+    ) -> Result<Epoch> {
+        let core = &self.core;
+        match core.ask(core.primary.mint_epoch(channel, expected, minted)).await {
+            Some(Ok(epoch)) => {
+                let mut state = core.lock();
+                let line = state.lines.get_mut(channel);
+                if let Some(line) = line.filter(|line| line.log.as_ref().is_some_and(|log| *log != epoch)) {
+                    line.suspect = true;
+                    core.enqueue(&mut state, channel);
+                }
+                Ok(epoch)
+            }
+            Some(Err(error)) => Err(error),
+            // Nobody else is in a life of this node alone.
+            None => {
+                let held = core.lock().lines.get(channel).and_then(|line| line.epoch().cloned());
+                match held {
+                    Some(held) if expected != Some(&held) => Ok(held),
+                    _ => Ok(core.open(channel, core.node, minted).await?.epoch),
+                }
+            }
+        }
+    }
+
+    async fn append(&self, batch: &AppendBatch) -> Result<AppendAnswer> {
+        let core = &self.core;
+        if batch.producer != core.node {
+            return core.append_for_another(batch).await;
+        }
+        let way = core.way(batch);
+        match way {
+            Way::Foreign(epoch) => Ok(AppendAnswer::ForeignEpoch(epoch)),
+            Way::Here => core.append_here(batch).await,
+            Way::Log => core.append_to_log(batch).await,
+        }
+    }
+
+    async fn read_after(&self, channel: &ChannelName, after: Option<&Position>, limit: usize) -> Result<Page> {
+        self.core.read_after(channel, after, limit).await
+    }
+
+    async fn latest(&self, channel: &ChannelName) -> Result<Vec<Entry>> {
+        let core = &self.core;
+        let forked = || core.lock().lines.get(channel).is_some_and(|line| line.fork.is_some());
+        if core.is_primary()
+            && !forked()
+            && let Some(answer) = core.ask(core.primary.latest(channel)).await
+        {
+            let entries = answer?;
+            if !forked() {
+                core.memory.mirror_latest(channel, &entries);
+            }
+            return Ok(entries);
+        }
+        core.memory.latest(channel).await
+    }
+
+    async fn follow(&self, channel: &ChannelName) -> Result<()> {
+        let core = &self.core;
+        {
+            let mut state = core.lock();
+            let line = state.lines.entry(channel.clone()).or_insert_with(|| Line::new(Instant::now()));
+            line.followed = true;
+            if line.confirmed {
+                return Ok(());
+            }
+        }
+        let answer = core.ask(core.primary.follow(channel)).await;
+        let mut state = core.lock();
+        match answer {
+            Some(Ok(())) => {
+                if let Some(line) = state.lines.get_mut(channel) {
+                    line.confirmed = line.followed;
+                }
+                Ok(())
+            }
+            Some(Err(error)) if !error.is_outage() => Err(error),
+            // It is made up for, and the channel is told to look at the log then.
+            Some(Err(_)) | None => {
+                if let Some(line) = state.lines.get_mut(channel) {
+                    line.suspect = true;
+                }
+                core.enqueue(&mut state, channel);
+                Ok(())
+            }
+        }
+    }
+
+    async fn unfollow(&self, channel: &ChannelName) -> Result<()> {
+        let core = &self.core;
+        if let Some(line) = core.lock().lines.get_mut(channel) {
+            line.unfollowed();
+        }
+        // A subscriber that is not connected forgets the channel all the same.
+        match core.primary.unfollow(channel).await {
+            Err(error) if error.is_outage() => Ok(()),
+            answer => answer,
+        }
+    }
+
+    fn take_incoming(&self) -> Option<mpsc::Receiver<LogEvent>> {
+        self.incoming.lock().take()
+    }
+}
+
+impl Core {
+    pub(super) async fn open(&self, channel: &ChannelName, producer: NodeId, minted: &Epoch) -> Result<OpenLog> {
+        if producer != self.node {
+            let answer = self.ask(self.primary.open(channel, producer, minted)).await;
+            return answer.unwrap_or_else(|| Err(away("open")));
+        }
+        loop {
+            if let Some(open) = self.open_here(channel) {
+                return Ok(open);
+            }
+            match self.ask(self.primary.open(channel, producer, minted)).await {
+                None => {}
+                Some(Err(error)) => return Err(error),
+                Some(Ok(log)) => {
+                    if self.take_up(channel, &log) {
+                        return Ok(log);
+                    }
+                    self.until_in_order(channel).await;
+                    let mut state = self.lock();
+                    if state.lines.get(channel).is_some_and(|line| line.suspect && line.fork.is_none()) {
+                        self.fork(&mut state, channel, false);
+                    }
+                }
+            }
+        }
+    }
+
+    /// How a channel stands that is not to be asked for elsewhere.
+    fn open_here(&self, channel: &ChannelName) -> Option<OpenLog> {
+        let mut state = self.lock();
+        let is_primary = self.is_primary();
+        let line = state.lines.entry(channel.clone()).or_insert_with(|| Line::new(Instant::now()));
+        line.used = Instant::now();
+        if line.fork.is_none() {
+            if is_primary {
+                return None;
+            }
+            if line.log.is_none() {
+                self.fork(&mut state, channel, false);
+            }
+        }
+        let line = state.lines.get(channel)?;
+        let top = self.memory.mirrored(channel).map_or(line.highest, |mirrored| mirrored.top);
+        Some(OpenLog { epoch: line.epoch()?.clone(), top, last_seq: line.newest })
+    }
+
+    /// Takes up what the log was found to be; false when it is not what this node was in step with.
+    fn take_up(&self, channel: &ChannelName, log: &OpenLog) -> bool {
+        let mut state = self.lock();
+        let line = state.lines.entry(channel.clone()).or_insert_with(|| Line::new(Instant::now()));
+        if line.fork.is_some() {
+            return false;
+        }
+        let is_known = line.log.as_ref().is_none_or(|known| *known == log.epoch);
+        if is_known && log.last_seq >= line.acked && log.top >= line.highest && !line.suspect {
+            line.opened(channel, &self.memory, self.node, log);
+            return true;
+        }
+        if is_known && log.last_seq >= line.acked && !line.suspect {
+            // It may have been answered before what has been seen since.
+            return line.log.is_some() && log.top + 1 >= line.highest;
+        }
+        line.suspect = true;
+        self.enqueue(&mut state, channel);
+        false
+    }
+
+    /// Appends that are not this node's own stream: they need the log itself.
+    async fn append_for_another(&self, batch: &AppendBatch) -> Result<AppendAnswer> {
+        let forked = self.lock().lines.get(&batch.channel).is_some_and(|line| line.fork.is_some());
+        if forked {
+            return Err(away("append"));
+        }
+        self.ask(self.primary.append(batch)).await.unwrap_or_else(|| Err(away("append")))
+    }
+
+    fn way(&self, batch: &AppendBatch) -> Way {
+        let is_primary = self.is_primary();
+        let mut state = self.lock();
+        let Some(line) = state.lines.get_mut(&batch.channel) else { return Way::Foreign(None) };
+        line.used = Instant::now();
+        if line.epoch() != Some(&batch.epoch) {
+            return Way::Foreign(line.epoch().cloned());
+        }
+        if line.fork.is_some() {
+            return Way::Here;
+        }
+        if is_primary && !line.suspect {
+            return Way::Log;
+        }
+        self.fork(&mut state, &batch.channel, false);
+        Way::Foreign(epoch_of(&state, &batch.channel))
+    }
+
+    async fn append_to_log(&self, batch: &AppendBatch) -> Result<AppendAnswer> {
+        let lane = (self.lanes)(&batch.channel);
+        let begun = Instant::now();
+        let deadline = match lane {
+            Lane::Latest => {
+                let usual = self.lock().append_time;
+                Some(begun + self.ordering_deadline.max(usual * LATE_FACTOR))
+            }
+            Lane::Every => None,
+        };
+        let late = async {
+            match deadline {
+                Some(deadline) => time::sleep_until(deadline).await,
+                None => std::future::pending().await,
+            }
+        };
+        let answer = tokio::select! {
+            biased;
+            answer = self.primary.append(batch) => answer,
+            () = self.until_away() => return Ok(self.go_on_alone(batch, false)),
+            () = late => return Ok(self.go_on_alone(batch, true)),
+        };
+        match answer {
+            Ok(answer) => Ok(self.appended(batch, answer, begun.elapsed())),
+            Err(error) if !error.is_outage() => Err(error),
+            Err(error) if lane == Lane::Latest => {
+                tracing::debug!(channel = %batch.channel, error = %error, "an append failed");
+                self.beat_now.notify_one();
+                Ok(self.go_on_alone(batch, false))
+            }
+            Err(error) => match self.verdict(error).await {
+                None => Ok(self.go_on_alone(batch, false)),
+                Some(error) => Err(error),
+            },
+        }
+    }
+
+    /// Forks the channel; what was under way is appended to the fork next.
+    fn go_on_alone(&self, batch: &AppendBatch, late: bool) -> AppendAnswer {
+        let mut state = self.lock();
+        let is_in_step =
+            state.lines.get(&batch.channel).is_some_and(|line| line.epoch() == Some(&batch.epoch));
+        if is_in_step {
+            self.fork(&mut state, &batch.channel, late);
+        }
+        AppendAnswer::ForeignEpoch(epoch_of(&state, &batch.channel))
+    }
+
+    /// The log answered an append.
+    fn appended(&self, batch: &AppendBatch, answer: AppendAnswer, took: time::Duration) -> AppendAnswer {
+        let mut state = self.lock();
+        state.append_time = (state.append_time * (NEWEST_PART - 1) + took) / NEWEST_PART;
+        let Some(line) = state.lines.get_mut(&batch.channel) else { return answer };
+        if line.epoch() != Some(&batch.epoch) {
+            // It moved on meanwhile; there, the same entries are appended again or known.
+            return AppendAnswer::ForeignEpoch(line.epoch().cloned());
+        }
+        match answer {
+            AppendAnswer::Done(results) => {
+                let first_not_in = results
+                    .iter()
+                    .find(|result| !matches!(result, Appended::Applied { .. } | Appended::Duplicate));
+                if let Some(Appended::Gap { last }) = first_not_in {
+                    let acked = line.acked;
+                    tracing::warn!(channel = %batch.channel, acked, last, "the log lost acknowledged entries");
+                    return self.lost_log(&mut state, &batch.channel);
+                }
+                line.acknowledged(&batch.channel, &self.memory, batch, &results);
+                AppendAnswer::Done(results)
+            }
+            AppendAnswer::ForeignEpoch(found) => {
+                tracing::warn!(channel = %batch.channel, ?found, "the log is in another epoch");
+                self.lost_log(&mut state, &batch.channel)
+            }
+        }
+    }
+
+    fn lost_log(&self, state: &mut State, channel: &ChannelName) -> AppendAnswer {
+        if let Some(line) = state.lines.get_mut(channel) {
+            line.suspect = true;
+        }
+        self.fork(state, channel, false);
+        AppendAnswer::ForeignEpoch(epoch_of(state, channel))
+    }
+
+    /// Accepts entries without the log.
+    async fn append_here(&self, batch: &AppendBatch) -> Result<AppendAnswer> {
+        let lane = (self.lanes)(&batch.channel);
+        let now = Instant::now();
+        let mut state = self.lock();
+        let results = self.memory.judge(batch);
+        let fresh = batch.entries.iter().zip(&results);
+        let fresh: Vec<Append> = fresh
+            .filter(|(_, result)| matches!(result, Appended::Applied { .. }))
+            .map(|(append, _)| append.clone())
+            .collect();
+        if !self.mode.borrow().alone && !fresh.is_empty() {
+            let gone = state.journal.push(&batch.channel, lane, &fresh, now);
+            gone.map_err(|full| StorageError::Refused { op: "append", cause: Box::new(full) })?;
+        }
+        let Some(line) = state.lines.get_mut(&batch.channel) else {
+            return Ok(AppendAnswer::ForeignEpoch(None));
+        };
+        for append in fresh {
+            line.append_here(&batch.channel, &self.memory, self.node, append);
+        }
+        Ok(AppendAnswer::Done(results))
+    }
+}
+
+fn epoch_of(state: &State, channel: &ChannelName) -> Option<Epoch> {
+    state.lines.get(channel).and_then(|line| line.epoch().cloned())
+}
+
+/// What needs the log itself cannot be done now.
+pub(super) fn away(op: &'static str) -> StorageError {
+    StorageError::Unreachable { op, cause: "redis is away, and this cannot be done without it".into() }
+}

@@ -1,0 +1,145 @@
+//! What follows any position that this node, or another one, ever told.
+
+use super::Core;
+use super::line::Line;
+use super::log::away;
+use crate::model::{ChannelName, Epoch, Position};
+use crate::storage::{Page, Result, Seam};
+
+/// How often a read begins anew because the channel changed under it.
+const ROUNDS_MAX: usize = 16;
+
+/// Where a page is to come from.
+enum Source {
+    Page(Page),
+    /// The log.
+    Log,
+    /// The channel is to be forked first: own entries wait to be seen.
+    Fork,
+}
+
+impl Core {
+    pub(super) async fn read_after(
+        &self,
+        channel: &ChannelName,
+        after: Option<&Position>,
+        limit: usize,
+    ) -> Result<Page> {
+        for _ in 0..ROUNDS_MAX {
+            let source = self.source(channel, after, limit);
+            match source {
+                Source::Page(page) => return Ok(page),
+                Source::Fork => {
+                    self.fork(&mut self.lock(), channel, false);
+                    continue;
+                }
+                Source::Log => {}
+            }
+            let seen = self.lock().lines.get(channel).map(|line| (line.log.clone(), line.highest));
+            match self.ask(self.primary.read_after(channel, after, limit)).await {
+                None => continue,
+                Some(Err(error)) => return Err(error),
+                Some(Ok(page)) if self.took(channel, seen, &page) => return Ok(page),
+                Some(Ok(_)) => self.until_in_order(channel).await,
+            }
+        }
+        Err(away("read_after"))
+    }
+
+    /// Looks at a page of the log; false when it shows that this node is not in step with it.
+    fn took(&self, channel: &ChannelName, seen: Option<(Option<Epoch>, u64)>, page: &Page) -> bool {
+        let mut state = self.lock();
+        let Some(line) = state.lines.get_mut(channel) else { return true };
+        if line.fork.is_some() {
+            return false;
+        }
+        let Some(log) = &line.log else { return true };
+        let Some((known, highest)) = seen.filter(|(known, _)| known.as_ref() == Some(log)) else {
+            // It changed while the page was on its way.
+            return false;
+        };
+        if page.epoch == known && page.top >= highest {
+            line.mirror(channel, &self.memory, self.node, &page.entries);
+            return true;
+        }
+        if !line.suspect {
+            let (top, found) = (page.top, &page.epoch);
+            tracing::warn!(channel = %channel, top, highest, ?found, "the log is not what it was");
+        }
+        line.suspect = true;
+        self.enqueue(&mut state, channel);
+        false
+    }
+
+    fn source(&self, channel: &ChannelName, after: Option<&Position>, limit: usize) -> Source {
+        let is_primary = self.is_primary();
+        let state = self.lock();
+        let Some(line) = state.lines.get(channel) else {
+            return if is_primary { Source::Log } else { Source::Fork };
+        };
+        let is_forked = line.fork.is_some();
+        if !is_forked && !is_primary {
+            let is_waiting = line.log.is_none()
+                || line.has_unseen(self.memory.last_seq(channel, self.node));
+            if is_waiting {
+                return Source::Fork;
+            }
+        }
+        let of_log = after.is_none_or(|after| line.log.as_ref() == Some(&after.epoch));
+        if is_forked || !is_primary {
+            return Source::Page(self.page_here(line, channel, after, limit));
+        }
+        match after.filter(|_| !of_log).and_then(|after| Some((after, line.seam_after(after)?))) {
+            Some((after, seam)) => Source::Page(ended(after, seam)),
+            None => Source::Log,
+        }
+    }
+
+    /// A page from what is kept on this node.
+    fn page_here(&self, line: &Line, channel: &ChannelName, after: Option<&Position>, limit: usize) -> Page {
+        let Some(after) = after else { return self.memory.read_now(channel, None, limit) };
+        let Some(fork) = &line.fork else {
+            if line.log.as_ref() != Some(&after.epoch)
+                && let Some(seam) = line.seam_after(after)
+            {
+                return ended(after, seam);
+            }
+            return self.memory.read_now(channel, Some(after), limit);
+        };
+        let epoch = fork.epoch();
+        if fork.is_from(&after.epoch) && after.offset <= fork.base() {
+            // What is kept of the log's life has been renamed.
+            let renamed = Position { epoch: epoch.clone(), offset: after.offset };
+            let mut page = self.memory.read_now(channel, Some(&renamed), limit);
+            page.entries.retain(|entry| entry.offset <= fork.base());
+            page.first = page.first.min(fork.base() + 1);
+            let to = Position { epoch: epoch.clone(), offset: fork.base() };
+            return Page {
+                epoch: Some(after.epoch.clone()),
+                top: fork.base(),
+                closed: false,
+                next: Some(Seam::whole(to)),
+                ..page
+            };
+        }
+        let is_elsewhere = after.epoch != *epoch && !fork.is_from(&after.epoch);
+        match is_elsewhere.then(|| line.seam_after(after)).flatten() {
+            // Readers of another node that has gone further than this one's base are told so.
+            Some(seam) if seam.to.offset <= fork.base() => ended(after, seam),
+            _ => self.memory.read_now(channel, Some(after), limit),
+        }
+    }
+}
+
+/// The end of a life, from where a reader goes on in another one.
+fn ended(after: &Position, seam: Seam) -> Page {
+    let Position { epoch, offset } = after.clone();
+    Page {
+        epoch: Some(epoch),
+        top: offset,
+        first: offset + 1,
+        closed: false,
+        entries: Vec::new(),
+        next: Some(seam),
+    }
+}

@@ -1,0 +1,164 @@
+//! The records role: written to the primary and kept here besides; while the primary is away, written
+//! here alone, and to the primary when it is back.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+use tokio::time::{self, Instant};
+
+use super::{Core, Switching};
+use crate::storage::{Record, RecordKind, Records, Result};
+
+/// Records that wait for the primary. Past it the oldest key goes first, counted.
+const WAITING_MAX: usize = 100_000;
+
+/// After a write that failed.
+const RETRY_AFTER: Duration = Duration::from_millis(100);
+
+/// What was done to records while the primary was away: the newest change of each.
+#[derive(Debug, Default)]
+pub(super) struct LocalRecords {
+    waiting: Mutex<BTreeMap<(RecordKind, String), Change>>,
+    changed: Notify,
+}
+
+#[derive(Debug, Clone)]
+enum Change {
+    Put { value: Bytes, until: Instant },
+    Deleted,
+}
+
+impl LocalRecords {
+    fn note(&self, kind: RecordKind, key: &str, change: Change) {
+        let mut waiting = self.waiting.lock();
+        waiting.insert((kind, key.to_owned()), change);
+        if waiting.len() > WAITING_MAX {
+            tracing::warn!(max = WAITING_MAX, "too many records wait for redis; letting one go");
+            waiting.pop_first();
+        }
+        drop(waiting);
+        self.changed.notify_one();
+    }
+
+    fn first(&self) -> Option<((RecordKind, String), Change)> {
+        self.waiting.lock().first_key_value().map(|(key, change)| (key.clone(), change.clone()))
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.waiting.lock().is_empty()
+    }
+
+    /// The primary has it, unless it was changed again meanwhile.
+    fn done(&self, key: &(RecordKind, String), change: &Change) {
+        let mut waiting = self.waiting.lock();
+        if waiting.get(key).is_some_and(|held| held.is(change)) {
+            waiting.remove(key);
+        }
+    }
+}
+
+impl Change {
+    fn is(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Put { value: a, until: x }, Self::Put { value: b, until: y }) => a == b && x == y,
+            (Self::Deleted, Self::Deleted) => true,
+            _ => false,
+        }
+    }
+}
+
+impl Core {
+    /// Writes what waits to the primary, whenever there is something and the primary serves. Never
+    /// ends.
+    pub(super) async fn keep_records(&self) {
+        loop {
+            if self.records.is_empty() {
+                self.records.changed.notified().await;
+            }
+            let mut mode = self.mode.subscribe();
+            if mode.wait_for(|mode| mode.is_primary()).await.is_err() {
+                return;
+            }
+            let written = tokio::select! {
+                biased;
+                () = self.until_away() => continue,
+                written = self.write_records() => written,
+            };
+            drop(mode);
+            match written {
+                Ok(()) => self.in_order.notify_waiters(),
+                Err(error) => {
+                    tracing::debug!(error = %error, "records cannot be written yet");
+                    time::sleep(RETRY_AFTER).await;
+                }
+            }
+        }
+    }
+
+    /// The same once.
+    async fn write_records(&self) -> Result<()> {
+        while let Some((key, change)) = self.records.first() {
+            match &change {
+                Change::Put { value, until } => {
+                    let left = until.saturating_duration_since(Instant::now());
+                    if !left.is_zero() {
+                        self.primary.put(key.0, &key.1, value.clone(), left).await?;
+                    }
+                }
+                Change::Deleted => {
+                    self.primary.delete(key.0, &key.1).await?;
+                }
+            }
+            self.records.done(&key, &change);
+        }
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Records for Switching {
+    async fn put(&self, kind: RecordKind, key: &str, value: Bytes, ttl: Duration) -> Result<()> {
+        let core = &self.core;
+        core.memory.put(kind, key, value.clone(), ttl).await?;
+        match core.ask(core.primary.put(kind, key, value.clone(), ttl)).await {
+            Some(answer) => answer,
+            None => {
+                core.records.note(kind, key, Change::Put { value, until: Instant::now() + ttl });
+                Ok(())
+            }
+        }
+    }
+
+    async fn get(&self, kind: RecordKind, key: &str) -> Result<Option<Bytes>> {
+        let core = &self.core;
+        match core.ask(core.primary.get(kind, key)).await {
+            Some(answer) => answer,
+            None => core.memory.get(kind, key).await,
+        }
+    }
+
+    async fn delete(&self, kind: RecordKind, key: &str) -> Result<bool> {
+        let core = &self.core;
+        let was_here = core.memory.delete(kind, key).await?;
+        match core.ask(core.primary.delete(kind, key)).await {
+            Some(answer) => answer,
+            None => {
+                core.records.note(kind, key, Change::Deleted);
+                Ok(was_here)
+            }
+        }
+    }
+
+    async fn list(&self, kind: RecordKind, after: Option<&str>, limit: usize) -> Result<Vec<Record>> {
+        let core = &self.core;
+        match core.ask(core.primary.list(kind, after, limit)).await {
+            Some(answer) => answer,
+            // What this node wrote or heard of; others may have more.
+            None => core.memory.list(kind, after, limit).await,
+        }
+    }
+}

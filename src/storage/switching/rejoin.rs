@@ -1,0 +1,368 @@
+//! Brings a channel back in step with the log: follow it, see what became of it, send what it lacks,
+//! read what others wrote, and close the fork at a moment at which nothing waits.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
+use tokio::time::{self, Instant};
+
+use super::Core;
+use super::line::Rejoined;
+use crate::model::{ChannelKind, ChannelName, Entry, Epoch, Position};
+use crate::storage::{
+    Append, AppendAnswer, AppendBatch, Appended, LogEvent, OpenLog, Result, StorageError,
+};
+use crate::support::backoff::Backoff;
+
+/// A fork is not closed earlier than this after it opened.
+pub(super) const NOT_BEFORE: Duration = Duration::from_millis(200);
+
+/// Channels that are put in order at the same time: enough to hide the round trips, few enough that
+/// live appends are not held up by them.
+const AT_ONCE: usize = 8;
+
+/// Entries in one append or read.
+const BATCH: usize = 50;
+const PAGE: usize = 1_000;
+
+/// How often a channel that keeps changing is begun anew before it is left for a while.
+const ROUNDS_MAX: usize = 16;
+
+const RETRY: Backoff = Backoff {
+    first: Duration::from_millis(50),
+    max: Duration::from_millis(500),
+    jitter: Duration::from_millis(50),
+};
+
+/// How a try ended.
+enum Tried {
+    InOrder,
+    /// Its time has not come.
+    NotBefore(Instant),
+    Failed(StorageError),
+}
+
+impl Core {
+    /// Puts channels in order, whenever there are some and the primary serves. Never ends.
+    pub(super) async fn put_in_order(&self) {
+        let mut under_way = FuturesUnordered::new();
+        let mut working: BTreeSet<ChannelName> = BTreeSet::new();
+        loop {
+            if self.is_primary() {
+                let waiting: Vec<ChannelName> = {
+                    let state = self.lock();
+                    let free = state.queue.iter().filter(|name| !working.contains(*name));
+                    free.take(AT_ONCE - working.len().min(AT_ONCE)).cloned().collect()
+                };
+                for channel in waiting {
+                    working.insert(channel.clone());
+                    under_way.push(self.until_put_in_order(channel));
+                }
+            }
+            let more = self.work.notified();
+            tokio::select! {
+                Some(done) = under_way.next() => {
+                    working.remove(&done);
+                }
+                () = more => {}
+            }
+        }
+    }
+
+    /// Whether nothing is left to be put in order.
+    pub(super) fn is_in_order(&self) -> bool {
+        self.lock().queue.is_empty() && self.records.is_empty()
+    }
+
+    /// Tries until the channel is in order, or the primary is away.
+    async fn until_put_in_order(&self, channel: ChannelName) -> ChannelName {
+        let mut failures = 0;
+        while self.is_primary() {
+            let tried = tokio::select! {
+                biased;
+                () = self.until_away() => break,
+                tried = self.rejoin(&channel) => tried,
+            };
+            match tried {
+                Tried::InOrder => break,
+                Tried::NotBefore(at) => time::sleep_until(at).await,
+                Tried::Failed(error) => {
+                    failures += 1;
+                    self.stats.rejoin_retries.add(1);
+                    self.beat_now.notify_one();
+                    tracing::debug!(channel = %channel, error = %error, failures, "the channel cannot be put in order yet");
+                    time::sleep(RETRY.wait(failures, rand::random())).await;
+                }
+            }
+        }
+        channel
+    }
+
+    async fn rejoin(&self, channel: &ChannelName) -> Tried {
+        let not_before = {
+            let state = self.lock();
+            let fork = state.lines.get(channel).and_then(|line| line.fork.as_ref());
+            fork.map(|fork| fork.rejoin_at).filter(|at| *at > Instant::now())
+        };
+        if let Some(at) = not_before {
+            return Tried::NotBefore(at);
+        }
+        for _ in 0..ROUNDS_MAX {
+            match self.try_rejoin(channel).await {
+                Ok(true) => return Tried::InOrder,
+                // It changed while it was looked at.
+                Ok(false) => {}
+                Err(error) => return Tried::Failed(error),
+            }
+        }
+        Tried::Failed(super::log::away("rejoin"))
+    }
+
+    /// One look at the log and what follows from it; false when it has to begin anew.
+    async fn try_rejoin(&self, channel: &ChannelName) -> Result<bool> {
+        let followed = self.lock().lines.get(channel).is_some_and(|line| line.followed);
+        if followed {
+            self.primary.follow(channel).await?;
+        }
+        let seen = {
+            let state = self.lock();
+            let Some(line) = state.lines.get(channel) else { return Ok(self.forget(channel)) };
+            (line.log.clone(), line.highest, line.acked)
+        };
+        let found = self.primary.open(channel, self.node, &Epoch::random()).await?;
+        let Some(plan) = self.plan(channel, &seen, &found) else { return Ok(false) };
+        if plan.is_older {
+            tracing::warn!(
+                channel = %channel, top = found.top, seen = seen.1, last_seq = found.last_seq, acked = seen.2,
+                "the log came back older than it was; beginning a new epoch"
+            );
+            self.primary.mint_epoch(channel, Some(&found.epoch), &Epoch::random()).await?;
+            return Ok(false);
+        }
+        let mut sent = Sent { last: found.last_seq, refused: 0 };
+        if !self.send(channel, &found.epoch, &plan.tail, &mut sent, true).await? {
+            return Ok(false);
+        }
+        let mut read = Read { top: plan.read_from, entries: Vec::new() };
+        loop {
+            // It keeps what is sent until the channel is in order: the log may lose it before.
+            let fresh = self.lock().journal.after(channel, sent.last, BATCH);
+            if !fresh.is_empty() {
+                if !self.send(channel, &found.epoch, &fresh, &mut sent, false).await? {
+                    return Ok(false);
+                }
+                continue;
+            }
+            if !self.read_on(channel, &found.epoch, followed, &mut read).await? {
+                return Ok(false);
+            }
+            if self.close(channel, &found, &plan, &sent, &mut read, followed) {
+                return Ok(true);
+            }
+        }
+    }
+
+    /// What is to be done about the log as it was found; `None` when the line changed meanwhile.
+    fn plan(&self, channel: &ChannelName, seen: &(Option<Epoch>, u64, u64), found: &OpenLog) -> Option<Plan> {
+        let (log, highest, acked) = seen;
+        let state = self.lock();
+        let line = state.lines.get(channel)?;
+        if line.log != *log {
+            return None;
+        }
+        let is_same = log.as_ref() == Some(&found.epoch);
+        if is_same && (found.last_seq < *acked || found.top < *highest) {
+            return Some(Plan { is_older: true, ..Plan::default() });
+        }
+        if is_same {
+            let base = line.fork.as_ref().map(|fork| fork.base());
+            let mirrored = self.memory.mirrored(channel).map_or(found.top, |mirrored| mirrored.top);
+            let read_from = base.unwrap_or(mirrored);
+            return Some(Plan { is_same, base: read_from, read_from, whole: true, ..Plan::default() });
+        }
+        // A zone of which nothing was known is joined where it is now; of an order, all is wanted.
+        let joins = log.is_none() && channel.kind() == ChannelKind::Zone;
+        let base = if joins { found.top } else { 0 };
+        let whole = !(joins && found.top > 0);
+        let tail = if log.is_none() {
+            let journaled = state.journal.front(channel, 1).first().map_or(u64::MAX, |append| append.seq);
+            self.own_entries(channel, found.last_seq, journaled)
+        } else {
+            line.tail_after(found.last_seq)
+        };
+        Some(Plan { is_older: false, is_same, base, read_from: base, whole, tail, loses: log.is_some() })
+    }
+
+    /// What this node appended while it had no journal.
+    fn own_entries(&self, channel: &ChannelName, after_seq: u64, before_seq: u64) -> Vec<Append> {
+        let kept = self.memory.read_now(channel, None, usize::MAX).entries;
+        let own = kept.into_iter().filter(|entry| {
+            entry.id.producer == self.node && entry.id.seq > after_seq && entry.id.seq < before_seq
+        });
+        own.map(|entry| Append { seq: entry.id.seq, prev: 0, draft: entry.draft, fence: None }).collect()
+    }
+
+    /// Sends entries in batches; false when the log is another one by now.
+    async fn send(
+        &self,
+        channel: &ChannelName,
+        epoch: &Epoch,
+        entries: &[Append],
+        sent: &mut Sent,
+        is_tail: bool,
+    ) -> Result<bool> {
+        for part in entries.chunks(BATCH) {
+            let mut prev = sent.last;
+            let chain = part.iter().map(|append| {
+                let link = Append { prev, fence: append.fence.filter(|_| !is_tail), ..append.clone() };
+                prev = append.seq;
+                link
+            });
+            let batch = AppendBatch {
+                channel: channel.clone(),
+                epoch: epoch.clone(),
+                producer: self.node,
+                entries: chain.collect(),
+            };
+            let AppendAnswer::Done(results) = self.primary.append(&batch).await? else { return Ok(false) };
+            for (append, result) in batch.entries.iter().zip(&results) {
+                match result {
+                    Appended::Applied { .. } => {
+                        let counter =
+                            if is_tail { &self.stats.put_back } else { &self.stats.replayed };
+                        counter.add(1);
+                        sent.last = append.seq;
+                    }
+                    Appended::Duplicate => sent.last = sent.last.max(append.seq),
+                    // Behind one that was refused; or the log forgot what it just had.
+                    Appended::Gap { .. } => return Ok(sent.refused > 0 && !is_tail),
+                    Appended::Refused(refusal) => {
+                        sent.refused += 1;
+                        self.stats.superseded.add(1);
+                        tracing::warn!(channel = %channel, seq = append.seq, %refusal, "the log does not take an accepted entry");
+                        if !is_tail {
+                            // Counted above.
+                            let _refused = self.lock().journal.refused(channel, append.seq, Instant::now());
+                        }
+                        // What follows it is sent on its own, behind the same entry as it was.
+                        return Ok(true);
+                    }
+                }
+            }
+        }
+        Ok(true)
+    }
+
+    /// Reads the log to its end, for the mirror; false when it is another one by now.
+    async fn read_on(&self, channel: &ChannelName, epoch: &Epoch, followed: bool, read: &mut Read) -> Result<bool> {
+        loop {
+            let after = Position { epoch: epoch.clone(), offset: read.top };
+            let limit = if followed { PAGE } else { 0 };
+            let page = self.primary.read_after(channel, Some(&after), limit).await?;
+            if page.epoch.as_ref() != Some(epoch) || page.top < read.top {
+                return Ok(false);
+            }
+            if !followed {
+                read.top = page.top;
+                return Ok(true);
+            }
+            if page.first > read.top + 1 {
+                read.entries.clear();
+            }
+            read.top = page.entries.last().map_or(page.top, |last| last.offset);
+            read.entries.extend(page.entries);
+            if read.top >= page.top {
+                return Ok(true);
+            }
+        }
+    }
+
+    /// Closes the fork, unless something was accepted since the journal was looked at.
+    fn close(
+        &self,
+        channel: &ChannelName,
+        found: &OpenLog,
+        plan: &Plan,
+        sent: &Sent,
+        read: &mut Read,
+        followed: bool,
+    ) -> bool {
+        {
+            let mut state = self.lock();
+            let waits = !state.journal.after(channel, sent.last, 1).is_empty();
+            let mut kept = plan.tail.clone();
+            kept.extend(state.journal.front(channel, usize::MAX));
+            let Some(line) = state.lines.get_mut(channel) else { return true };
+            if waits || (line.followed && !followed) {
+                return false;
+            }
+            if plan.loses {
+                self.stats.lost_logs.add(1);
+            }
+            if line.fork.is_some() {
+                self.stats.rejoins.add(1);
+            }
+            let to = Rejoined {
+                epoch: found.epoch.clone(),
+                base: plan.base,
+                top: read.top,
+                acked: sent.last,
+                read: std::mem::take(&mut read.entries),
+                kept,
+                whole: plan.whole && sent.refused == 0,
+            };
+            line.rejoin(channel, &self.memory, self.node, to);
+            line.confirmed = line.followed;
+            state.journal.acknowledged(channel, sent.last);
+            state.queue.remove(channel);
+        }
+        self.in_order.notify_waiters();
+        self.tell(LogEvent::Changed(channel.clone()));
+        true
+    }
+
+    /// A channel that nobody knows any more is in order.
+    fn forget(&self, channel: &ChannelName) -> bool {
+        self.lock().queue.remove(channel);
+        true
+    }
+
+    /// Tells whoever reads `incoming`; never waits for one who does not keep up.
+    pub(super) fn tell(&self, event: LogEvent) {
+        if self.events.try_send(event).is_err() {
+            self.overrun.notify_one();
+        }
+    }
+}
+
+/// What is to be done about the log.
+#[derive(Debug, Default)]
+struct Plan {
+    /// It forgot what it had acknowledged, in the same epoch.
+    is_older: bool,
+    is_same: bool,
+    /// Where readers go on.
+    base: u64,
+    read_from: u64,
+    /// Nothing is missing for readers that go on there.
+    whole: bool,
+    /// Own entries that it had, or never heard of.
+    tail: Vec<Append>,
+    /// It is in place of one that this node knew.
+    loses: bool,
+}
+
+#[derive(Debug)]
+struct Sent {
+    /// The newest own sequence that the log has.
+    last: u64,
+    refused: u64,
+}
+
+#[derive(Debug)]
+struct Read {
+    top: u64,
+    entries: Vec<Entry>,
+}
