@@ -17,6 +17,7 @@ mod orders;
 mod outages;
 mod redis_liveness;
 mod redis_nodes;
+mod redis_variants;
 mod shutdown;
 mod storage_choice;
 mod storage_contract;

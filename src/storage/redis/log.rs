@@ -126,7 +126,7 @@ impl Log for RedisBackend {
                 Value::Bytes(encode(id, &append.draft)),
             ]);
         }
-        let answer: Vec<Value> = scripts::APPEND
+        let answer: Vec<Value> = scripts::append(self.keys.sharded)
             .run(&self.commands, "append", self.command_timeout, vec![keys.log, keys.meta, keys.latest], args)
             .await?;
         read_answer(&log, batch, &answer)
