@@ -277,6 +277,8 @@ impl Line {
             self.append_here(name, memory, node, Append { fence: None, ..append });
         }
         self.newest = self.newest.max(memory.last_seq(name, node));
+        // What this node appended goes on behind it, whether or not all of it was seen here.
+        memory.note_seq(name, node, self.newest);
     }
 
     /// Appends an own entry to the fork; it must have been judged to fit.

@@ -189,11 +189,12 @@ impl Core {
             if let Some(open) = self.open_here(channel) {
                 return Ok(open);
             }
+            let seen = self.lock().lines.get(channel).map_or((0, 0), |line| (line.highest, line.acked));
             match self.ask(self.primary.open(channel, producer, minted)).await {
                 None => {}
                 Some(Err(error)) => return Err(error),
                 Some(Ok(log)) => {
-                    if self.take_up(channel, &log) {
+                    if self.take_up(channel, &log, seen) {
                         return Ok(log);
                     }
                     self.until_in_order(channel).await;
@@ -226,20 +227,18 @@ impl Core {
     }
 
     /// Takes up what the log was found to be; false when it is not what this node was in step with.
-    fn take_up(&self, channel: &ChannelName, log: &OpenLog) -> bool {
+    /// `seen` is how far that had gone before the log was asked.
+    fn take_up(&self, channel: &ChannelName, log: &OpenLog, seen: (u64, u64)) -> bool {
         let mut state = self.lock();
         let line = state.lines.entry(channel.clone()).or_insert_with(|| Line::new(Instant::now()));
         if line.fork.is_some() {
             return false;
         }
         let is_known = line.log.as_ref().is_none_or(|known| *known == log.epoch);
-        if is_known && log.last_seq >= line.acked && log.top >= line.highest && !line.suspect {
+        let (highest, acked) = seen;
+        if is_known && log.last_seq >= acked && log.top >= highest && !line.suspect {
             line.opened(channel, &self.memory, self.node, log);
             return true;
-        }
-        if is_known && log.last_seq >= line.acked && !line.suspect {
-            // It may have been answered before what has been seen since.
-            return line.log.is_some() && log.top + 1 >= line.highest;
         }
         line.suspect = true;
         self.enqueue(&mut state, channel);
