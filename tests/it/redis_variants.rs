@@ -2,11 +2,12 @@
 //! more than is needed.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use tokio::sync::mpsc::Receiver;
 use tokio::time;
-use zonewire::model::{BackendName, ChannelName, Epoch, OrderId};
+use zonewire::model::{BackendName, ChannelName, Epoch, Lane, NodeId, OrderId};
 use zonewire::storage::{
     LinkHealth, Log, LogEvent, Opened, Outside, OutsideEvent, RedisConfig, Retention, SharedBackend,
     StorageChoice, StorageConfig, open,
@@ -31,7 +32,7 @@ async fn check_contract(config: RedisConfig) {
 /// Opens as the gateway does; how it serves, and why.
 async fn opened(redis: RedisConfig) -> (Opened, BackendName, &'static str, String) {
     let config = StorageConfig { backend: StorageChoice::Redis, redis, ..StorageConfig::default() };
-    let opened = open(&config).await.unwrap();
+    let opened = open(&config, NodeId::random(), Arc::new(|_| Lane::Latest)).await.unwrap();
     let status = opened.status_reader.get();
     (opened, status.backend, status.reason_code, status.reason)
 }
@@ -271,7 +272,7 @@ async fn one_primary_that_hangs_is_an_outage_of_all_and_then_used_again() {
     drivers.spawn(driver);
     let mut incoming = store.take_incoming().unwrap();
     let mut health = store.link_health();
-    let store: SharedBackend = std::sync::Arc::new(store);
+    let store: SharedBackend = Arc::new(store);
     let mut producers = Vec::new();
     for zone in zone_of_each(&cluster) {
         eventually("a zone is followed", async || store.follow(&zone).await.ok()).await;
