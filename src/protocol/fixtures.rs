@@ -31,9 +31,9 @@ fn time(text: &str) -> DateTime<Utc> {
     text.parse().unwrap()
 }
 
-fn price() -> String {
+fn price(late: bool) -> String {
     let data = r#"{"key":"WESTERN HUB","hub":"WESTERN HUB","price":39432.480,"n":1.10e2,"bid":null,"note":"x \" é"}"#;
-    entry(&"zone:pjm".parse().unwrap(), 42, EntryKind::PriceUpdate, "WESTERN HUB", data)
+    entry(&"zone:pjm".parse().unwrap(), 42, EntryKind::PriceUpdate, "WESTERN HUB", data, late)
 }
 
 fn order() -> OrderId {
@@ -66,11 +66,18 @@ fn updates() -> impl Iterator<Item = (String, String)> {
     ];
     (1..).zip(updates).map(|(offset, (kind, data))| {
         let channel = ChannelName::order(order());
-        (kind.as_str().to_owned(), entry(&channel, offset, kind, "order", data))
+        (kind.as_str().to_owned(), entry(&channel, offset, kind, "order", data, false))
     })
 }
 
-fn entry(channel: &ChannelName, offset: u64, kind: EntryKind, key: &str, data: &'static str) -> String {
+fn entry(
+    channel: &ChannelName,
+    offset: u64,
+    kind: EntryKind,
+    key: &str,
+    data: &'static str,
+    late: bool,
+) -> String {
     let producer = NodeId(Uuid::from_u128(0x67e5_5044_10b1_426f_9247_bb68_0e5f_e0c8));
     let entry = Entry {
         offset,
@@ -83,7 +90,7 @@ fn entry(channel: &ChannelName, offset: u64, kind: EntryKind, key: &str, data: &
         },
     };
     let mut out = Vec::new();
-    entry_json(channel, &entry, false, &mut out);
+    entry_json(channel, &entry, late, &mut out);
     String::from_utf8(out).unwrap()
 }
 
@@ -113,6 +120,8 @@ fn server_messages_are_as_in_their_fixtures() {
     let channel: &ChannelName = &"zone:pjm".parse().unwrap();
     let first: &Epoch = &"0123456789abcdef".parse().unwrap();
     let second: &Epoch = &"fedcba9876543210".parse().unwrap();
+    let fork: &Epoch = &"f.0123456789abcdef.56.67e5504410b1426f9247bb680e5fe0c8.9.56".parse().unwrap();
+    let view: &Epoch = &"v.0123456789abcdef.67e5504410b1426f9247bb680e5fe0c8-12".parse().unwrap();
     let (one, three, seven, a) = (&json!(1), &json!(3), &json!(7), &json!("a"));
     let established = |market_zone, storage_backend, state, message| ServerMessage::ConnectionEstablished {
         connection_id,
@@ -140,12 +149,12 @@ fn server_messages_are_as_in_their_fixtures() {
         old_epoch: first,
         epoch,
         offset,
-        recovered: false,
+        recovered: gap == Some(0),
         gap,
         timestamp,
     };
-    let backend_state = |state, reason| ServerMessage::BackendState {
-        storage_backend: BackendName::Redis,
+    let backend_state = |storage_backend, state, reason| ServerMessage::BackendState {
+        storage_backend,
         state,
         since,
         scope: "all",
@@ -153,6 +162,7 @@ fn server_messages_are_as_in_their_fixtures() {
         timestamp,
     };
     let error = |id, code, message, channel| ServerMessage::Error { id, code, message, channel, timestamp };
+    let (memory, redis) = (BackendName::InMemory, BackendName::Redis);
     let messages = [
         (
             "connection_established",
@@ -205,11 +215,17 @@ fn server_messages_are_as_in_their_fixtures() {
         ("unsubscribed", ServerMessage::Unsubscribed { id: Some(seven), channel, timestamp }),
         ("resync", resync(second, 0, None)),
         ("resync_with_gap", resync(first, 99, Some(4))),
+        ("resync_to_a_fork", resync(fork, 56, Some(0))),
+        ("resync_to_a_view", resync(view, 56, Some(0))),
         ("heartbeat", ServerMessage::Heartbeat { timestamp }),
         ("heartbeat_ack", ServerMessage::HeartbeatAck { id: Some(a), timestamp }),
         ("pong", ServerMessage::Pong { id: Some(one), timestamp }),
-        ("backend_state", backend_state(BackendState::Degraded, Some("Redis does not answer"))),
-        ("backend_state_healthy", backend_state(BackendState::Healthy, None)),
+        ("backend_state", backend_state(memory, BackendState::Degraded, Some("Redis does not answer"))),
+        (
+            "backend_state_recovering",
+            backend_state(redis, BackendState::Recovering, Some("Redis answers again")),
+        ),
+        ("backend_state_healthy", backend_state(redis, BackendState::Healthy, None)),
         (
             "error",
             error(Some(three), ErrorCode::InvalidChannel, "`pjm` is not a valid channel name", Some("pjm")),
@@ -219,7 +235,10 @@ fn server_messages_are_as_in_their_fixtures() {
         ("closing_after_order", ServerMessage::closing(CloseCode::Normal, 1_500, timestamp)),
         ("closing_for_good", ServerMessage::closing(CloseCode::Disconnected, 1_500, timestamp)),
     ];
-    let mut written = BTreeMap::from([("price_update".to_owned(), price())]);
+    let mut written = BTreeMap::from([
+        ("price_update".to_owned(), price(false)),
+        ("price_update_late".to_owned(), price(true)),
+    ]);
     written.extend(updates());
     for (name, message) in &messages {
         assert!(name.starts_with(kind(message)), "{name}");

@@ -14,7 +14,7 @@ use crate::model::{DraftEntry, Entry, EntryKind};
 pub const ORDER_KEY: &str = "order";
 
 /// Fields that the envelope owns. (`type` is given: it is the update's stage.)
-const RESERVED: [&str; 3] = ["channel", "offset", "id"];
+const RESERVED: [&str; 4] = ["channel", "offset", "id", "late"];
 
 /// The most attempts that are told apart.
 const ATTEMPTS_MAX: u32 = 1_000_000;
