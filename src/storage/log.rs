@@ -36,6 +36,8 @@ pub struct OpenLog {
     pub top: u64,
     /// The newest sequence of the asking producer that was applied in this epoch; 0 when there was none.
     pub last_seq: u64,
+    /// The same of every producer that the log remembers.
+    pub producers: Vec<(NodeId, u64)>,
 }
 
 /// An entry to append, with its place in its producer's chain.
@@ -230,6 +232,17 @@ pub trait Log: fmt::Debug + Send + Sync {
         expected: Option<&Epoch>,
         minted: &Epoch,
     ) -> Result<Epoch>;
+
+    /// Gives the log another epoch and keeps all that it has: entries keep their offsets, producers
+    /// their sequences. But only if its epoch is `expected`. Answers with the epoch in force
+    /// afterwards, if there is one. For a log that is older than it was: what is told of its life
+    /// before must not be taken for what it holds now.
+    async fn renew_epoch(
+        &self,
+        channel: &ChannelName,
+        expected: &Epoch,
+        minted: &Epoch,
+    ) -> Result<Option<Epoch>>;
 
     /// Appends a batch; see the promises above.
     async fn append(&self, batch: &AppendBatch) -> Result<AppendAnswer>;

@@ -34,6 +34,7 @@ for_every_backend!(
     minting_is_a_compare_and_set,
     a_new_life_begins_empty_and_knows_no_producer,
     an_epoch_that_is_gone_may_be_replaced_whatever_was_expected,
+    a_renewed_log_has_another_epoch_and_keeps_what_it_has,
     an_entry_is_read_as_it_was_appended,
     pages_go_on_where_the_one_before_ended,
     reading_removes_nothing,
@@ -733,4 +734,21 @@ async fn expired_records_are_not_listed(make: Make) {
 async fn a_ping_is_answered(make: Make) {
     let Some((_stores, store)) = one(make).await else { return };
     store.ping().await.unwrap();
+}
+
+async fn a_renewed_log_has_another_epoch_and_keeps_what_it_has(make: Make) {
+    let Some((_stores, store)) = one(make).await else { return };
+    let (known, producer) = (Epoch::random(), Producer::new(&store).await);
+    producer.fill(1..=3).await;
+    let renew = async |expected: &Epoch, minted: &Epoch| {
+        store.renew_epoch(&channel(), expected, minted).await.unwrap()
+    };
+    assert_eq!(renew(&known, &Epoch::random()).await, Some(producer.epoch.clone()), "not what was expected");
+    assert_eq!(renew(&producer.epoch, &known).await, Some(known.clone()));
+    assert_eq!(renew(&producer.epoch, &Epoch::random()).await, Some(known.clone()));
+    let log = store.open(&channel(), producer.id, &Epoch::random()).await.unwrap();
+    assert_eq!((log.epoch, log.top, log.last_seq), (known, 3, 3));
+    assert_eq!(log.producers, [(producer.id, 3)]);
+    let none = store.renew_epoch(&"zone:none".parse().unwrap(), &producer.epoch, &Epoch::random()).await;
+    assert_eq!(none.unwrap(), None);
 }

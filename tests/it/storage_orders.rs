@@ -352,7 +352,10 @@ async fn opening_a_log_tells_where_it_stands(make: Make) {
     let Some((_stores, store)) = one(make).await else { return };
     let producer = order(&store).await;
     producer.append(vec![routing(1), Append { prev: 1, ..confirmed(40) }]).await;
-    let log = |last_seq| OpenLog { epoch: producer.epoch.clone(), top: 2, last_seq };
+    let log = |last_seq| {
+        let producers = vec![(producer.id, 40)];
+        OpenLog { epoch: producer.epoch.clone(), top: 2, last_seq, producers }
+    };
     let open = async |id| store.open(&producer.channel, id, &Epoch::random()).await.unwrap();
     assert_eq!(open(producer.id).await, log(40));
     assert_eq!(open(NodeId::random()).await, log(0));

@@ -23,21 +23,22 @@ impl MemoryBackend {
         Some(Mirrored { epoch: channel.epoch.clone(), top: channel.top })
     }
 
-    /// Begins to mirror a log after this offset, at which a node's newest sequence is known. What was kept of another life is gone, but for the
+    /// Begins to mirror a log after this offset, up to which producers have these
+    /// sequences. What was kept of another life is gone, but for the
     /// latest entry of each key: one that comes later replaces it if it is not older.
     pub(in crate::storage) fn mirror_from(
         &self,
         name: &ChannelName,
         epoch: &Epoch,
         top: u64,
-        own: (NodeId, u64),
+        producers: &[(NodeId, u64)],
     ) {
         let mut state = self.shared.state.lock();
         let latest = state.channels.get_mut(name).map(|held| std::mem::take(&mut held.latest));
         state.begin(name, epoch, &self.shared);
         if let Some(fresh) = state.channels.get_mut(name) {
             (fresh.top, fresh.latest) = (top, latest.unwrap_or_default());
-            fresh.producers.extend((own.1 > 0).then_some(own));
+            fresh.producers.extend(producers.iter().copied().filter(|(_, seq)| *seq > 0));
             fresh.forget_offsets(name);
         }
     }
@@ -196,7 +197,7 @@ mod tests {
     async fn a_mirror_takes_what_leads_up_to_it_and_what_follows_on_it() {
         let (store, _sweeping) = MemoryBackend::new(Retention::default(), MemoryConfig::default());
         let (name, epoch, node) = ("zone:a".parse().unwrap(), Epoch::random(), NodeId::random());
-        store.mirror_from(&name, &epoch, 10, (node, 0));
+        store.mirror_from(&name, &epoch, 10, &[]);
         let all: Vec<Entry> = (1..=20).map(|n| entry(n, node, n)).collect();
         assert_eq!(store.mirror(&name, &epoch, &all[12..]), 10, "11 and 12 are missing before it");
         assert_eq!(store.mirror(&name, &epoch, &all[5..8]), 10, "9 and 10 are missing after it");

@@ -444,10 +444,11 @@ impl Log for MemoryBackend {
         let mut state = self.shared.state.lock();
         if let Some(held) = state.channels.get(channel) {
             let last_seq = held.producers.get(&producer).copied().unwrap_or(0);
-            return Ok(OpenLog { epoch: held.epoch.clone(), top: held.top, last_seq });
+            let producers = held.producers.iter().map(|(node, seq)| (*node, *seq)).collect();
+            return Ok(OpenLog { epoch: held.epoch.clone(), top: held.top, last_seq, producers });
         }
         state.begin(channel, minted, &self.shared);
-        Ok(OpenLog { epoch: minted.clone(), top: 0, last_seq: 0 })
+        Ok(OpenLog { epoch: minted.clone(), top: 0, last_seq: 0, producers: Vec::new() })
     }
 
     async fn mint_epoch(
@@ -466,6 +467,20 @@ impl Log for MemoryBackend {
         }
         state.begin(channel, minted, &self.shared);
         Ok(minted.clone())
+    }
+
+    async fn renew_epoch(
+        &self,
+        channel: &ChannelName,
+        expected: &Epoch,
+        minted: &Epoch,
+    ) -> Result<Option<Epoch>> {
+        let mut state = self.shared.state.lock();
+        let Some(held) = state.channels.get_mut(channel) else { return Ok(None) };
+        if held.epoch == *expected {
+            held.epoch = minted.clone();
+        }
+        Ok(Some(held.epoch.clone()))
     }
 
     async fn append(&self, batch: &AppendBatch) -> Result<AppendAnswer> {

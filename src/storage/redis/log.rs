@@ -65,9 +65,23 @@ impl Log for RedisBackend {
         let meta = keys.meta.clone();
         let args = vec![Value::from(minted.as_str()), unused_ms(), Value::from(producer.to_string())];
         let keys = vec![keys.log, keys.meta, keys.latest];
-        let (epoch, top, last): (String, u64, String) =
+        let answer: Vec<Value> =
             scripts::OPEN.run(&self.commands, "open", self.command_timeout, keys, args).await?;
-        Ok(OpenLog { epoch: parse_epoch(&meta, &epoch)?, top, last_seq: parse_seq(&meta, &last)? })
+        read_open(&meta, &answer)
+    }
+
+    async fn renew_epoch(
+        &self,
+        channel: &ChannelName,
+        expected: &Epoch,
+        minted: &Epoch,
+    ) -> Result<Option<Epoch>> {
+        let meta = self.keys.channel(channel).meta;
+        let args = vec![Value::from(expected.as_str()), Value::from(minted.as_str())];
+        let held: String = scripts::RENEW
+            .run(&self.commands, "renew_epoch", self.command_timeout, vec![meta.clone()], args)
+            .await?;
+        if held.is_empty() { Ok(None) } else { parse_epoch(&meta, &held).map(Some) }
     }
 
     async fn mint_epoch(
@@ -178,6 +192,23 @@ impl Log for RedisBackend {
     fn take_incoming(&self) -> Option<mpsc::Receiver<LogEvent>> {
         self.incoming.lock().take()
     }
+}
+
+fn read_open(key: &str, answer: &[Value]) -> Result<OpenLog> {
+    let [epoch, top, last, producers @ ..] = answer else {
+        return Err(corrupt(key, "open was answered by too little"));
+    };
+    let text = |value: &Value| value.as_string().unwrap_or_default();
+    let producers = producers.chunks_exact(2).map(|pair| {
+        let node = text(&pair[0]).parse().map_err(|_| corrupt(key, "not a producer"))?;
+        Ok((node, parse_seq(key, &text(&pair[1]))?))
+    });
+    Ok(OpenLog {
+        epoch: parse_epoch(key, &text(epoch))?,
+        top: top.as_u64().ok_or_else(|| corrupt(key, "newest offset"))?,
+        last_seq: parse_seq(key, &text(last))?,
+        producers: producers.collect::<Result<_>>()?,
+    })
 }
 
 fn read_answer(key: &str, batch: &AppendBatch, answer: &[Value]) -> Result<AppendAnswer> {

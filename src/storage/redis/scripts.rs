@@ -218,13 +218,32 @@ return ARGV[2]
 "])
 });
 
+/// KEYS meta. ARGV expected epoch, minted epoch. Answers the epoch in force (or nothing).
+pub(super) static RENEW: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(&["
+local held = redis.call('HGET', KEYS[1], 'e')
+if held ~= ARGV[1] then return held or '' end
+redis.call('HSET', KEYS[1], 'e', ARGV[2])
+return ARGV[2]
+"])
+});
+
 /// KEYS log, meta, latest. ARGV the epoch for a log that has none, how long it is kept in ms,
-/// producer. Answers the epoch in force, the newest offset, and what is kept of the producer (or
-/// nothing).
+/// producer. Answers the epoch in force, the newest offset, what is kept of the producer (or
+/// nothing), then each producer and what is kept of it.
 pub(super) static OPEN: LazyLock<Script> = LazyLock::new(|| {
     Script::new(&["
 local held = redis.call('HMGET', KEYS[2], 'e', 's', 'p:' .. ARGV[3])
-if held[1] then return {held[1], held[2], held[3] or ''} end
+if held[1] then
+  local answer, all = {held[1], held[2], held[3] or ''}, redis.call('HGETALL', KEYS[2])
+  for i = 1, #all, 2 do
+    if string.sub(all[i], 1, 2) == 'p:' then
+      answer[#answer + 1] = string.sub(all[i], 3)
+      answer[#answer + 1] = all[i + 1]
+    end
+  end
+  return answer
+end
 redis.call('DEL', KEYS[1], KEYS[2], KEYS[3])
 redis.call('HSET', KEYS[2], 'e', ARGV[1], 's', '0', 'b', '0')
 redis.call('PEXPIRE', KEYS[2], ARGV[2])

@@ -141,8 +141,8 @@ impl Line {
     // In step with the log
 
     /// The log was opened: this is its life, which is new here or the one that was known.
-    pub(super) fn opened(&mut self, name: &ChannelName, memory: &MemoryBackend, node: NodeId, log: &OpenLog) {
-        let OpenLog { epoch, top, last_seq } = log;
+    pub(super) fn opened(&mut self, name: &ChannelName, memory: &MemoryBackend, log: &OpenLog) {
+        let OpenLog { epoch, top, last_seq, producers } = log;
         let (top, last_seq) = (*top, *last_seq);
         if self.log.is_none() {
             self.log = Some(epoch.clone());
@@ -152,7 +152,7 @@ impl Line {
         self.newest = self.newest.max(last_seq);
         self.highest = self.highest.max(top);
         if !self.is_mirrored {
-            memory.mirror_from(name, epoch, top, (node, last_seq));
+            memory.mirror_from(name, epoch, top, producers);
             self.stash.clear();
             self.is_mirrored = self.followed;
         }
@@ -185,13 +185,13 @@ impl Line {
         self.highest = self.highest.max(last.offset);
         let Some(mirrored) = memory.mirrored(name) else {
             // It was let go with all else that had not been used for long.
-            memory.mirror_from(name, log, first.offset - 1, (node, self.acked));
+            memory.mirror_from(name, log, first.offset - 1, &[(node, self.acked)]);
             memory.mirror(name, log, entries);
             return;
         };
         if first.offset > mirrored.top + 1 && !self.is_mirrored {
             // Nobody on this node reads what is missing.
-            memory.mirror_from(name, log, first.offset - 1, (node, self.acked));
+            memory.mirror_from(name, log, first.offset - 1, &[(node, self.acked)]);
         }
         let mut top = memory.mirror(name, log, entries);
         if !self.is_mirrored {
@@ -267,7 +267,7 @@ impl Line {
             (Some(mirrored), _) => mirrored.top,
             (None, log) => {
                 let epoch = log.clone().unwrap_or_else(Epoch::random);
-                memory.mirror_from(name, &epoch, self.highest, (node, self.acked));
+                memory.mirror_from(name, &epoch, self.highest, &[(node, self.acked)]);
                 self.highest
             }
         };
@@ -322,7 +322,7 @@ impl Line {
 
     /// The log has everything of this node, and is this now: the fork, if there was one, has ended.
     pub(super) fn rejoin(&mut self, name: &ChannelName, memory: &MemoryBackend, node: NodeId, to: Rejoined) {
-        let Rejoined { epoch, base, top, acked, read, kept, whole } = to;
+        let Rejoined { epoch, base, top, acked, producers, read, kept, whole } = to;
         let end = memory.mirrored(name).map_or(0, |mirrored| mirrored.top);
         let mut had = Had::default();
         memory.producers(name).into_iter().for_each(|(producer, seq)| had.add(producer, seq));
@@ -347,7 +347,7 @@ impl Line {
             had = Had::default();
             had.add(node, self.newest);
         } else if !is_same {
-            memory.mirror_from(name, &epoch, base, (node, acked));
+            memory.mirror_from(name, &epoch, base, &producers);
         }
         if !lives.is_empty() {
             let to = Position { epoch: epoch.clone(), offset: base };
@@ -431,6 +431,8 @@ pub(super) struct Rejoined {
     pub(super) top: u64,
     /// The newest own sequence that the log has.
     pub(super) acked: u64,
+    /// The newest sequence of each producer up to the base.
+    pub(super) producers: Vec<(NodeId, u64)>,
     /// The entries after the base, for the mirror.
     pub(super) read: Vec<Entry>,
     /// Own entries that it has by now.

@@ -95,6 +95,31 @@ impl Log for Switching {
         }
     }
 
+    async fn renew_epoch(
+        &self,
+        channel: &ChannelName,
+        expected: &Epoch,
+        minted: &Epoch,
+    ) -> Result<Option<Epoch>> {
+        let core = &self.core;
+        match core.ask(core.primary.renew_epoch(channel, expected, minted)).await {
+            Some(Ok(held)) => {
+                let mut state = core.lock();
+                if let Some(line) = state.lines.get_mut(channel)
+                    && line.fork.is_none()
+                    && line.log.as_ref() == Some(expected)
+                    && held.as_ref() == Some(minted)
+                {
+                    line.begin_anew();
+                }
+                Ok(held)
+            }
+            Some(Err(error)) => Err(error),
+            // A life of this node alone is not older than it was.
+            None => Ok(core.lock().lines.get(channel).and_then(|line| line.epoch().cloned())),
+        }
+    }
+
     async fn append(&self, batch: &AppendBatch) -> Result<AppendAnswer> {
         let core = &self.core;
         if batch.producer != core.node {
@@ -103,7 +128,7 @@ impl Log for Switching {
         match core.way(batch) {
             Way::Unknown => match core.ask(core.primary.state(&batch.channel, core.node)).await {
                 Some(Ok(LogState { epoch: Some(epoch), top, last_seq })) => {
-                    let log = OpenLog { epoch, top, last_seq };
+                    let log = OpenLog { epoch, top, last_seq, producers: vec![(core.node, last_seq)] };
                     core.take_up(&batch.channel, &log, (0, 0));
                     Box::pin(self.append(batch)).await
                 }
@@ -238,7 +263,8 @@ impl Core {
         }
         let line = state.lines.get(channel)?;
         let top = self.memory.mirrored(channel).map_or(line.highest, |mirrored| mirrored.top);
-        Some(OpenLog { epoch: line.epoch()?.clone(), top, last_seq: line.newest })
+        let producers = self.memory.producers(channel);
+        Some(OpenLog { epoch: line.epoch()?.clone(), top, last_seq: line.newest, producers })
     }
 
     /// Takes up what the log was found to be; false when it is not what this node was in step with.
@@ -252,7 +278,7 @@ impl Core {
         let is_known = line.log.as_ref().is_none_or(|known| *known == log.epoch);
         let (highest, acked) = seen;
         if is_known && log.last_seq >= acked && log.top >= highest && !line.suspect {
-            line.opened(channel, &self.memory, self.node, log);
+            line.opened(channel, &self.memory, log);
             return true;
         }
         line.suspect = true;

@@ -136,7 +136,7 @@ impl Core {
                 channel = %channel, top = found.top, seen = seen.1, last_seq = found.last_seq, acked = seen.2,
                 "the log came back older than it was; beginning a new epoch"
             );
-            self.primary.mint_epoch(channel, Some(&found.epoch), &Epoch::random()).await?;
+            self.primary.renew_epoch(channel, &found.epoch, &Epoch::random()).await?;
             return Ok(false);
         }
         let mut sent = Sent { last: found.last_seq, refused: 0 };
@@ -318,6 +318,11 @@ impl Core {
                 base: plan.base,
                 top: read.top,
                 acked: sent.last,
+                producers: if plan.base == 0 {
+                    vec![(self.node, sent.last)]
+                } else {
+                    found.producers.clone()
+                },
                 read: std::mem::take(&mut read.entries),
                 kept,
                 whole: plan.whole && sent.refused == 0,
