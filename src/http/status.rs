@@ -433,6 +433,11 @@ impl Collector for StatsView {
         m.counter("orders_refused_full", "Orders refused because the queue was full", orders.refused_full)?;
         m.counter("order_updates", "Updates of orders accepted", orders.updates)?;
         m.counter("order_updates_refused", "Updates that came too late", orders.updates_refused)?;
+        m.counter(
+            "order_updates_unchecked",
+            "Outside updates taken while nobody could say whether their order has a job",
+            orders.updates_unchecked,
+        )?;
         m.counter("order_runs", "Jobs claimed through this node", orders.runs)?;
         let ended = [("confirmed", orders.confirmed), ("failed", orders.failed)];
         m.counters("orders_ended", "Orders that ended here", "status", ended)?;

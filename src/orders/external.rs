@@ -12,6 +12,7 @@ use tracing::{debug, warn};
 use super::config::LEASE_MAX;
 use super::run::{Claim, Run, RunError};
 use super::service::{Desk, Orders};
+use super::view::run_of;
 use crate::model::{Entry, EntryKind, OrderId};
 use crate::protocol::{InvalidPayload, OrderUpdate, Standing, quoted};
 use crate::storage::{ClaimedJob, Ending, Held, JobState, Result as StorageResult};
@@ -405,13 +406,4 @@ fn with_run(
     }
     all.extend(added.iter().map(|(name, value)| ((*name).to_owned(), &**value)));
     OrderUpdate::from_fields(&all, Utc::now())
-}
-
-/// The run that an update was told by.
-fn run_of(entry: &Entry) -> Option<u32> {
-    #[derive(Deserialize)]
-    struct Fields {
-        run: Option<u32>,
-    }
-    serde_json::from_slice::<Fields>(&entry.draft.data).ok()?.run
 }

@@ -21,7 +21,7 @@ use super::{
     Page, Record, RecordKind, Records, Refusal, Result, Retention, StorageBackend, UNUSED_EPOCH_KEPT_FOR,
 };
 use crate::model::{BackendName, ChannelKind, ChannelName, Entry, EntryId, Epoch, NodeId, Position};
-use job_table::{JobTable, Now};
+pub(in crate::storage) use job_table::{JobTable, Now};
 
 /// How often what has grown too old is removed, also where nobody reads or writes.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
@@ -472,7 +472,12 @@ impl Log for MemoryBackend {
         Ok(self.append_now(batch))
     }
 
-    async fn read_after(&self, channel: &ChannelName, after: Option<&Position>, limit: usize) -> Result<Page> {
+    async fn read_after(
+        &self,
+        channel: &ChannelName,
+        after: Option<&Position>,
+        limit: usize,
+    ) -> Result<Page> {
         Ok(self.read_now(channel, after, limit))
     }
     async fn latest(&self, channel: &ChannelName) -> Result<Vec<Entry>> {

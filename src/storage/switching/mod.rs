@@ -148,7 +148,10 @@ impl Mode {
 
 impl fmt::Debug for Core {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Core").field("node", &self.node).field("mode", &*self.mode.borrow()).finish_non_exhaustive()
+        f.debug_struct("Core")
+            .field("node", &self.node)
+            .field("mode", &*self.mode.borrow())
+            .finish_non_exhaustive()
     }
 }
 
@@ -199,6 +202,11 @@ impl StorageBackend for Switching {
 
     async fn ping(&self) -> Result<()> {
         if self.core.is_primary() { self.core.primary.ping().await } else { self.core.memory.ping().await }
+    }
+
+    fn is_degraded(&self) -> bool {
+        let mode = self.core.mode.borrow();
+        !mode.alone && !mode.is_primary()
     }
 
     fn outside_orders(&self) -> Option<Outside> {

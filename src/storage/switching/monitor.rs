@@ -48,7 +48,7 @@ pub(super) async fn drive(
         well,
         lost_at: Instant::now(),
     };
-    tokio::join!(judge.run(), core.put_in_order(), core.pass_on(), core.tidy());
+    tokio::join!(judge.run(), core.put_in_order(), core.record_jobs(), core.pass_on(), core.tidy());
 }
 
 /// Feeds the state machine and does what it says.
@@ -78,7 +78,10 @@ impl Judge {
             let done = core.in_order.notified();
             let mut done = std::pin::pin!(done);
             done.as_mut().enable();
-            if self.failover.state() == BackendState::Recovering && core.is_in_order() {
+            if self.failover.state() == BackendState::Recovering
+                && core.is_in_order()
+                && core.jobs.are_recorded()
+            {
                 self.take(Signal::Rejoined);
                 continue;
             }
@@ -138,6 +141,9 @@ impl Judge {
         let state = self.failover.state();
         let lost = self.failover.reason().cloned();
         let mode = Mode { state, alone: self.failover.is_alone(), lost: lost.clone() };
+        if mode.is_primary() && !self.core.is_primary() {
+            self.core.jobs.primary_is_back();
+        }
         self.core.mode.send_if_modified(|held| {
             let changed = *held != mode;
             *held = mode;
@@ -192,7 +198,9 @@ impl Core {
     async fn pass_on(&self) {
         let Some(mut incoming) = self.primary.take_incoming() else { return };
         loop {
-            if self.overrun.swap(false, Ordering::AcqRel) && self.events.send(LogEvent::Suspect).await.is_err() {
+            if self.overrun.swap(false, Ordering::AcqRel)
+                && self.events.send(LogEvent::Suspect).await.is_err()
+            {
                 return;
             }
             let Some(event) = incoming.recv().await else { return };

@@ -11,9 +11,7 @@ use tokio::time::{self, Instant};
 use super::Core;
 use super::line::Rejoined;
 use crate::model::{ChannelKind, ChannelName, Entry, Epoch, Position};
-use crate::storage::{
-    Append, AppendAnswer, AppendBatch, Appended, LogEvent, OpenLog, Result, StorageError,
-};
+use crate::storage::{Append, AppendAnswer, AppendBatch, Appended, LogEvent, OpenLog, Result, StorageError};
 use crate::support::backoff::Backoff;
 
 /// A fork is not closed earlier than this after it opened.
@@ -230,8 +228,7 @@ impl Core {
             for (append, result) in batch.entries.iter().zip(&results) {
                 match result {
                     Appended::Applied { offset } => {
-                        let counter =
-                            if is_tail { &self.stats.put_back } else { &self.stats.replayed };
+                        let counter = if is_tail { &self.stats.put_back } else { &self.stats.replayed };
                         counter.add(1);
                         sent.put_back.push((*offset, append.clone()));
                         sent.last = append.seq;
@@ -262,7 +259,13 @@ impl Core {
     }
 
     /// Reads the log to its end, for the mirror; false when it is another one by now.
-    async fn read_on(&self, channel: &ChannelName, epoch: &Epoch, followed: bool, read: &mut Read) -> Result<bool> {
+    async fn read_on(
+        &self,
+        channel: &ChannelName,
+        epoch: &Epoch,
+        followed: bool,
+        read: &mut Read,
+    ) -> Result<bool> {
         loop {
             let after = Position { epoch: epoch.clone(), offset: read.top };
             let limit = if followed { PAGE } else { 0 };
