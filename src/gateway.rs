@@ -124,7 +124,7 @@ impl Gateway {
         }
         let lanes = config.channels.clone();
         let opened = storage::open(&config.storage, node, Arc::new(move |channel| lanes.lane(channel)));
-        let Opened { backend, status_reader: status, driver, .. } = opened.await?;
+        let Opened { backend, status_reader: status, outage, driver, .. } = opened.await?;
         let address = config.http.listen;
         let (listeners, address) =
             http::listen(address, shards).map_err(|cause| StartError::Listen { address, cause })?;
@@ -182,6 +182,7 @@ impl Gateway {
             channels: channels.clone(),
             orders: orders.clone(),
             storage: status.clone(),
+            outage,
             redis_configured: config.storage.redis.is_configured(),
             accepts: Arc::clone(&accepts),
             intake: Arc::new(IntakeStats::default()),

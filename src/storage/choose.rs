@@ -11,7 +11,7 @@ use super::failover::{First, Limits, Lost};
 use super::journal::JournalBounds;
 use super::probe::{ProbeFailure, probe};
 use super::redis::RedisBackend;
-use super::switching::{LaneOf, Parts, Switching};
+use super::switching::{LaneOf, OutageReader, Parts, Switching};
 use super::{
     MemoryBackend, SharedBackend, StatusReader, StatusWriter, StorageChoice, StorageConfig, StorageStatus,
 };
@@ -24,8 +24,8 @@ const LOADING_RETRY: Duration = Duration::from_millis(250);
 pub struct Opened {
     /// The backend that was chosen.
     pub backend: SharedBackend,
-    /// The same, where it is one that switches.
-    pub(crate) switching: Option<Arc<Switching>>,
+    /// Tells what waits for Redis.
+    pub(crate) outage: OutageReader,
     /// Changes the status. The driver has a share in it.
     pub status_writer: Arc<StatusWriter>,
     /// Reads it.
@@ -159,13 +159,17 @@ fn switching(
         status: Arc::clone(&status_writer),
         well: format!("Redis at {address} answers"),
     });
-    let backend = Arc::new(backend);
     let driver = async move {
-        tokio::join!(redis_driver, driver, sweeping);
+        tokio::select! {
+            // Ends with the backend.
+            () = driver => {}
+            () = redis_driver => {}
+            () = sweeping => {}
+        }
     };
     Opened {
-        switching: Some(Arc::clone(&backend)),
-        backend,
+        outage: backend.reader(),
+        backend: Arc::new(backend),
         status_writer,
         status_reader,
         driver: Box::pin(driver),
@@ -177,7 +181,7 @@ fn in_memory(config: &StorageConfig, state: BackendState, code: &'static str, re
     let (status_writer, status_reader) =
         StatusWriter::new(StorageStatus::new(BackendName::InMemory, state, code, reason));
     Opened {
-        switching: None,
+        outage: OutageReader::default(),
         backend: Arc::new(backend),
         status_writer: Arc::new(status_writer),
         status_reader,

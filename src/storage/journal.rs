@@ -13,6 +13,7 @@
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -303,6 +304,13 @@ impl Journal {
         self.pending(channel).take(limit).map(|pending| pending.append.clone()).collect()
     }
 
+    /// The oldest entries of a channel after this sequence, `limit` of them at the most.
+    pub(in crate::storage) fn after(&self, channel: &ChannelName, seq: u64, limit: usize) -> Vec<Append> {
+        let Some(line) = self.lines.get(channel) else { return Vec::new() };
+        let later = line.entries.range((Bound::Excluded(seq), Bound::Unbounded));
+        later.take(limit).map(|(_, held)| held.pending.append.clone()).collect()
+    }
+
     /// All entries of a channel, the oldest first.
     pub(in crate::storage) fn pending(&self, channel: &ChannelName) -> impl Iterator<Item = &Pending> {
         let entries = self.lines.get(channel).map(|line| line.entries.values());
@@ -327,11 +335,15 @@ impl Journal {
         count
     }
 
-    /// Removes the oldest entry of a channel, which the log refuses for ever. The next one takes over
-    /// its `prev` and what it knew to be missing; whether it is missed itself is its caller's to tell.
-    pub(in crate::storage) fn drop_front(&mut self, channel: &ChannelName, now: Instant) -> Option<Pending> {
-        let first = self.first_seq(channel)?;
-        self.let_go(channel, first, Going::Replaced, now)
+    /// Removes an entry that the log refuses for ever. The next one takes over its `prev` and what it
+    /// knew to be missing; whether it is missed itself is its caller's to tell.
+    pub(in crate::storage) fn refused(
+        &mut self,
+        channel: &ChannelName,
+        seq: u64,
+        now: Instant,
+    ) -> Option<Pending> {
+        self.let_go(channel, seq, Going::Replaced, now)
     }
 
     /// Lets go entries of zones that are older than the bound, and answers which; forgets empty lines

@@ -51,6 +51,7 @@ pub use outside::{OUTSIDE_WINDOW, Outside, OutsideEvent, OutsideOrders};
 pub use probe::ProbeFailure;
 pub use records::{Record, RecordKind, Records};
 pub use redis::{Beat, LinkHealth, RedisBackend};
+pub(crate) use switching::{OutageReader, OutageTotals};
 pub use status::{StatusReader, StatusWriter, StorageStatus};
 
 use crate::model::BackendName;

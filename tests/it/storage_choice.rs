@@ -301,7 +301,7 @@ async fn an_outage_and_its_end_are_in_the_status() {
     let changed = time::timeout(10 * SECOND, status_reader.changed()).await;
     assert!(changed.expect("an outage is told"));
     let during = status_reader.get();
-    assert_eq!((during.backend, during.state), (BackendName::Redis, BackendState::Degraded));
+    assert_eq!((during.backend, during.state), (BackendName::InMemory, BackendState::Degraded));
     assert!(["no_answer", "unreachable"].contains(&during.reason_code), "{during:?}");
     assert!(during.since > first.since);
     server.resume();

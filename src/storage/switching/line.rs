@@ -40,8 +40,8 @@ pub(super) struct Line {
     is_mirrored: bool,
     /// Entries of the log that wait for one before them.
     stash: BTreeMap<u64, Entry>,
-    /// Own entries that the log acknowledged, by offset.
-    tail: VecDeque<(u64, Append)>,
+    /// Own entries that the log acknowledged, the newest last.
+    tail: VecDeque<Append>,
     past: VecDeque<Past>,
     pub(super) used: Instant,
 }
@@ -53,7 +53,6 @@ pub(super) struct Forked {
     epoch: Epoch,
     /// Own entries whose sequence is not the one after that of the entry before, by offset.
     jumps: Vec<(u64, u64)>,
-    pub(super) opened: Instant,
     /// Not to be closed before: not right after it opened.
     pub(super) rejoin_at: Instant,
 }
@@ -136,7 +135,7 @@ impl Line {
 
     /// Whether the log acknowledged own entries after this sequence, the newest that was seen here.
     pub(super) fn has_unseen(&self, seen: u64) -> bool {
-        self.is_mirrored && self.tail.back().is_some_and(|(_, append)| append.seq > seen)
+        self.is_mirrored && self.tail.back().is_some_and(|append| append.seq > seen)
     }
 
     // In step with the log
@@ -219,7 +218,6 @@ impl Line {
             match *result {
                 Appended::Applied { offset } => {
                     applied.push(append.at(batch.producer, offset));
-                    self.keep(offset, append.clone());
                     if let Some(fence) = append.fence {
                         memory.note_fence(name, fence);
                     }
@@ -227,14 +225,18 @@ impl Line {
                 Appended::Duplicate => {}
                 Appended::Gap { .. } | Appended::Refused(_) => break,
             }
+            self.keep(append.clone());
             self.acked = self.acked.max(append.seq);
             self.newest = self.newest.max(append.seq);
         }
         self.mirror(name, memory, batch.producer, &applied);
     }
 
-    fn keep(&mut self, offset: u64, append: Append) {
-        self.tail.push_back((offset, append));
+    fn keep(&mut self, append: Append) {
+        if self.tail.back().is_some_and(|newest| newest.seq >= append.seq) {
+            return;
+        }
+        self.tail.push_back(append);
         if self.tail.len() > TAIL_MAX {
             self.tail.pop_front();
         }
@@ -249,7 +251,6 @@ impl Line {
         name: &ChannelName,
         memory: &MemoryBackend,
         node: NodeId,
-        now: Instant,
         rejoin_at: Instant,
     ) {
         if self.fork.is_some() {
@@ -269,7 +270,7 @@ impl Line {
         let life = Fork { log: self.log.clone(), base: top, node, seq, from: top };
         let epoch = life.epoch();
         memory.rename(name, &epoch);
-        self.fork = Some(Forked { life, epoch, jumps: Vec::new(), opened: now, rejoin_at });
+        self.fork = Some(Forked { life, epoch, jumps: Vec::new(), rejoin_at });
         self.stash.clear();
         for append in self.tail_after(seq) {
             // The log took it under whatever lease it was.
@@ -307,12 +308,12 @@ impl Line {
     /// Own entries after this sequence that the log acknowledged once, to be put back into one that
     /// lost them.
     pub(super) fn tail_after(&self, seq: u64) -> Vec<Append> {
-        self.tail.iter().filter(|(_, append)| append.seq > seq).map(|(_, append)| append.clone()).collect()
+        self.tail.iter().filter(|append| append.seq > seq).cloned().collect()
     }
 
     /// The log has everything of this node, and is this now: the fork, if there was one, has ended.
     pub(super) fn rejoin(&mut self, name: &ChannelName, memory: &MemoryBackend, node: NodeId, to: Rejoined) {
-        let Rejoined { epoch, base, top, acked, read, put_back, whole } = to;
+        let Rejoined { epoch, base, top, acked, read, kept, whole } = to;
         let end = memory.mirrored(name).map_or(0, |mirrored| mirrored.top);
         let mut had = Had::default();
         memory.producers(name).into_iter().for_each(|(producer, seq)| had.add(producer, seq));
@@ -338,7 +339,6 @@ impl Line {
             had.add(node, self.newest);
         } else if !is_same {
             memory.mirror_from(name, &epoch, base, (node, acked));
-            self.tail.clear();
         }
         if !lives.is_empty() {
             let to = Position { epoch: epoch.clone(), offset: base };
@@ -358,9 +358,7 @@ impl Line {
         self.newest = self.newest.max(acked);
         self.is_mirrored = self.followed;
         self.stash.clear();
-        for (offset, append) in put_back {
-            self.keep(offset, append);
-        }
+        kept.into_iter().for_each(|append| self.keep(append));
         for page in read.chunks(1_000) {
             self.mirror(name, memory, node, page);
         }
@@ -426,8 +424,8 @@ pub(super) struct Rejoined {
     pub(super) acked: u64,
     /// The entries after the base, for the mirror.
     pub(super) read: Vec<Entry>,
-    /// Own entries, with their offsets.
-    pub(super) put_back: Vec<(u64, Append)>,
+    /// Own entries that it has by now.
+    pub(super) kept: Vec<Append>,
     /// Nothing that readers should have had is missing.
     pub(super) whole: bool,
 }

@@ -2,7 +2,6 @@
 //! said of them. Also passes on what the primary tells, and lets go of what is no longer needed.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
@@ -48,7 +47,11 @@ pub(super) async fn drive(
         well,
         lost_at: Instant::now(),
     };
+<<<<<<< HEAD
     tokio::join!(judge.run(), core.put_in_order(), core.record_jobs(), core.pass_on(), core.tidy());
+=======
+    tokio::join!(judge.run(), core.put_in_order(), core.keep_records(), core.pass_on(), core.tidy());
+>>>>>>> main
 }
 
 /// Feeds the state machine and does what it says.
@@ -198,17 +201,31 @@ impl Core {
     async fn pass_on(&self) {
         let Some(mut incoming) = self.primary.take_incoming() else { return };
         loop {
+<<<<<<< HEAD
             if self.overrun.swap(false, Ordering::AcqRel)
                 && self.events.send(LogEvent::Suspect).await.is_err()
             {
                 return;
             }
             let Some(event) = incoming.recv().await else { return };
+=======
+            let event = tokio::select! {
+                biased;
+                () = self.overrun.notified() => {
+                    if self.events.send(LogEvent::Suspect).await.is_err() {
+                        return;
+                    }
+                    continue;
+                }
+                event = incoming.recv() => event,
+            };
+            let Some(event) = event else { return };
+>>>>>>> main
             let Some(event) = self.told(event) else { continue };
             match self.events.try_send(event) {
                 Ok(()) => {}
                 // Nobody waits here for one who does not keep up: it reads the log then.
-                Err(mpsc::error::TrySendError::Full(_)) => self.overrun.store(true, Ordering::Release),
+                Err(mpsc::error::TrySendError::Full(_)) => self.overrun.notify_one(),
                 Err(mpsc::error::TrySendError::Closed(_)) => return,
             }
         }

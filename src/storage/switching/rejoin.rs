@@ -11,7 +11,9 @@ use tokio::time::{self, Instant};
 use super::Core;
 use super::line::Rejoined;
 use crate::model::{ChannelKind, ChannelName, Entry, Epoch, Position};
-use crate::storage::{Append, AppendAnswer, AppendBatch, Appended, LogEvent, OpenLog, Result, StorageError};
+use crate::storage::{
+    Append, AppendAnswer, AppendBatch, Appended, LogEvent, OpenLog, Result, StorageError,
+};
 use crate::support::backoff::Backoff;
 
 /// A fork is not closed earlier than this after it opened.
@@ -71,7 +73,7 @@ impl Core {
 
     /// Whether nothing is left to be put in order.
     pub(super) fn is_in_order(&self) -> bool {
-        self.lock().queue.is_empty()
+        self.lock().queue.is_empty() && self.records.is_empty()
     }
 
     /// Tries until the channel is in order, or the primary is away.
@@ -139,14 +141,14 @@ impl Core {
             self.primary.mint_epoch(channel, Some(&found.epoch), &Epoch::random()).await?;
             return Ok(false);
         }
-        let mut sent = Sent { last: found.last_seq, put_back: Vec::new(), refused: 0 };
+        let mut sent = Sent { last: found.last_seq, refused: 0 };
         if !self.send(channel, &found.epoch, &plan.tail, &mut sent, true).await? {
             return Ok(false);
         }
         let mut read = Read { top: plan.read_from, entries: Vec::new() };
         loop {
-            let waiting = self.lock().journal.front(channel, BATCH);
-            let fresh: Vec<Append> = waiting.into_iter().filter(|append| append.seq > sent.last).collect();
+            // It keeps what is sent until the channel is in order: the log may lose it before.
+            let fresh = self.lock().journal.after(channel, sent.last, BATCH);
             if !fresh.is_empty() {
                 if !self.send(channel, &found.epoch, &fresh, &mut sent, false).await? {
                     return Ok(false);
@@ -156,7 +158,7 @@ impl Core {
             if !self.read_on(channel, &found.epoch, followed, &mut read).await? {
                 return Ok(false);
             }
-            if self.close(channel, &found, &plan, &mut sent, &mut read, followed) {
+            if self.close(channel, &found, &plan, &sent, &mut read, followed) {
                 return Ok(true);
             }
         }
@@ -227,10 +229,10 @@ impl Core {
             let AppendAnswer::Done(results) = self.primary.append(&batch).await? else { return Ok(false) };
             for (append, result) in batch.entries.iter().zip(&results) {
                 match result {
-                    Appended::Applied { offset } => {
-                        let counter = if is_tail { &self.stats.put_back } else { &self.stats.replayed };
+                    Appended::Applied { .. } => {
+                        let counter =
+                            if is_tail { &self.stats.put_back } else { &self.stats.replayed };
                         counter.add(1);
-                        sent.put_back.push((*offset, append.clone()));
                         sent.last = append.seq;
                     }
                     Appended::Duplicate => sent.last = sent.last.max(append.seq),
@@ -241,31 +243,20 @@ impl Core {
                         self.stats.superseded.add(1);
                         tracing::warn!(channel = %channel, seq = append.seq, %refusal, "the log does not take an accepted entry");
                         if !is_tail {
-                            let mut state = self.lock();
-                            state.journal.acknowledged(channel, sent.last);
                             // Counted above.
-                            let _refused = state.journal.drop_front(channel, Instant::now());
+                            let _refused = self.lock().journal.refused(channel, append.seq, Instant::now());
                         }
                         // What follows it is sent on its own, behind the same entry as it was.
                         return Ok(true);
                     }
                 }
             }
-            if !is_tail {
-                self.lock().journal.acknowledged(channel, sent.last);
-            }
         }
         Ok(true)
     }
 
     /// Reads the log to its end, for the mirror; false when it is another one by now.
-    async fn read_on(
-        &self,
-        channel: &ChannelName,
-        epoch: &Epoch,
-        followed: bool,
-        read: &mut Read,
-    ) -> Result<bool> {
+    async fn read_on(&self, channel: &ChannelName, epoch: &Epoch, followed: bool, read: &mut Read) -> Result<bool> {
         loop {
             let after = Position { epoch: epoch.clone(), offset: read.top };
             let limit = if followed { PAGE } else { 0 };
@@ -294,13 +285,15 @@ impl Core {
         channel: &ChannelName,
         found: &OpenLog,
         plan: &Plan,
-        sent: &mut Sent,
+        sent: &Sent,
         read: &mut Read,
         followed: bool,
     ) -> bool {
         {
             let mut state = self.lock();
-            let waits = state.journal.front(channel, 1).iter().any(|append| append.seq > sent.last);
+            let waits = !state.journal.after(channel, sent.last, 1).is_empty();
+            let mut kept = plan.tail.clone();
+            kept.extend(state.journal.front(channel, usize::MAX));
             let Some(line) = state.lines.get_mut(channel) else { return true };
             if waits || (line.followed && !followed) {
                 return false;
@@ -317,7 +310,7 @@ impl Core {
                 top: read.top,
                 acked: sent.last,
                 read: std::mem::take(&mut read.entries),
-                put_back: std::mem::take(&mut sent.put_back),
+                kept,
                 whole: plan.whole && sent.refused == 0,
             };
             line.rejoin(channel, &self.memory, self.node, to);
@@ -339,8 +332,7 @@ impl Core {
     /// Tells whoever reads `incoming`; never waits for one who does not keep up.
     pub(super) fn tell(&self, event: LogEvent) {
         if self.events.try_send(event).is_err() {
-            self.overrun.store(true, std::sync::atomic::Ordering::Release);
-            self.work.notify_one();
+            self.overrun.notify_one();
         }
     }
 }
@@ -366,7 +358,6 @@ struct Plan {
 struct Sent {
     /// The newest own sequence that the log has.
     last: u64,
-    put_back: Vec<(u64, Append)>,
     refused: u64,
 }
 

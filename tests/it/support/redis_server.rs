@@ -62,9 +62,11 @@ impl RedisServer {
         panic!("redis-server does not start");
     }
 
-    /// How a gateway is told to use this server.
+    /// How a gateway is told to use this server. An append that is a little late on a busy machine
+    /// forks no channel, unless a test wants that.
     pub(crate) fn config(&self) -> RedisConfig {
         RedisConfig {
+            ordering_deadline_ms: 30_000,
             host: Some("127.0.0.1".to_owned()),
             port: Some(self.port),
             password: self.password.clone(),
