@@ -112,6 +112,7 @@ impl MemoryBackend {
         let state = self.shared.state.lock();
         state.channels.get(&batch.channel).map(|channel| channel.judge(batch)).unwrap_or_default()
     }
+
 }
 
 impl Channel {

@@ -132,12 +132,7 @@ impl Log for RedisBackend {
         read_answer(&log, batch, &answer)
     }
 
-    async fn read_after(
-        &self,
-        channel: &ChannelName,
-        after: Option<&Position>,
-        limit: usize,
-    ) -> Result<Page> {
+    async fn read_after(&self, channel: &ChannelName, after: Option<&Position>, limit: usize) -> Result<Page> {
         let keys = self.keys.channel(channel);
         let log = keys.log.clone();
         let bounds = Bounds::of(&self.retention, channel);

@@ -99,12 +99,7 @@ impl Log for Switching {
         }
     }
 
-    async fn read_after(
-        &self,
-        channel: &ChannelName,
-        after: Option<&Position>,
-        limit: usize,
-    ) -> Result<Page> {
+    async fn read_after(&self, channel: &ChannelName, after: Option<&Position>, limit: usize) -> Result<Page> {
         self.core.read_after(channel, after, limit).await
     }
 
@@ -173,12 +168,7 @@ impl Log for Switching {
 }
 
 impl Core {
-    pub(super) async fn open(
-        &self,
-        channel: &ChannelName,
-        producer: NodeId,
-        minted: &Epoch,
-    ) -> Result<OpenLog> {
+    pub(super) async fn open(&self, channel: &ChannelName, producer: NodeId, minted: &Epoch) -> Result<OpenLog> {
         if producer != self.node {
             let answer = self.ask(self.primary.open(channel, producer, minted)).await;
             return answer.unwrap_or_else(|| Err(away("open")));

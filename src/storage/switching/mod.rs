@@ -129,10 +129,7 @@ impl Mode {
 
 impl fmt::Debug for Core {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Core")
-            .field("node", &self.node)
-            .field("mode", &*self.mode.borrow())
-            .finish_non_exhaustive()
+        f.debug_struct("Core").field("node", &self.node).field("mode", &*self.mode.borrow()).finish_non_exhaustive()
     }
 }
 

@@ -47,11 +47,8 @@ pub(super) async fn drive(
         well,
         lost_at: Instant::now(),
     };
-<<<<<<< HEAD
-    tokio::join!(judge.run(), core.put_in_order(), core.record_jobs(), core.pass_on(), core.tidy());
-=======
-    tokio::join!(judge.run(), core.put_in_order(), core.keep_records(), core.pass_on(), core.tidy());
->>>>>>> main
+    let jobs = core.record_jobs();
+    tokio::join!(judge.run(), core.put_in_order(), core.keep_records(), jobs, core.pass_on(), core.tidy());
 }
 
 /// Feeds the state machine and does what it says.
@@ -81,10 +78,8 @@ impl Judge {
             let done = core.in_order.notified();
             let mut done = std::pin::pin!(done);
             done.as_mut().enable();
-            if self.failover.state() == BackendState::Recovering
-                && core.is_in_order()
-                && core.jobs.are_recorded()
-            {
+            let is_recovered = core.is_in_order() && core.jobs.are_recorded();
+            if self.failover.state() == BackendState::Recovering && is_recovered {
                 self.take(Signal::Rejoined);
                 continue;
             }
@@ -201,14 +196,6 @@ impl Core {
     async fn pass_on(&self) {
         let Some(mut incoming) = self.primary.take_incoming() else { return };
         loop {
-<<<<<<< HEAD
-            if self.overrun.swap(false, Ordering::AcqRel)
-                && self.events.send(LogEvent::Suspect).await.is_err()
-            {
-                return;
-            }
-            let Some(event) = incoming.recv().await else { return };
-=======
             let event = tokio::select! {
                 biased;
                 () = self.overrun.notified() => {
@@ -220,7 +207,6 @@ impl Core {
                 event = incoming.recv() => event,
             };
             let Some(event) = event else { return };
->>>>>>> main
             let Some(event) = self.told(event) else { continue };
             match self.events.try_send(event) {
                 Ok(()) => {}
