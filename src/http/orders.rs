@@ -449,7 +449,9 @@ fn check_open(app: &App) -> Result<(), Problem> {
         let detail = "Redis is configured and does not serve: an order would be in this process' memory only";
         return refuse("storage_degraded", detail);
     }
-    if !app.works && app.orders.config().executor == ExecutorChoice::Paper {
+    // One that is accepted in an outage goes to Redis when that is back, and to a worker from there.
+    let is_own = storage.state == BackendState::Healthy;
+    if is_own && !app.works && app.orders.config().executor == ExecutorChoice::Paper {
         let detail = "nobody could carry the order out: this process is no worker, and its queue is its own";
         return refuse("no_worker", detail);
     }

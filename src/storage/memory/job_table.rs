@@ -150,8 +150,8 @@ impl JobTable {
 
     // Jobs on their way to another storage
 
-    pub(in crate::storage) fn is_empty(&self) -> bool {
-        self.jobs.is_empty()
+    pub(in crate::storage) fn len(&self) -> usize {
+        self.jobs.len()
     }
 
     pub(in crate::storage) fn has(&self, id: JobId) -> bool {

@@ -59,15 +59,15 @@ pub(super) struct LocalJobs {
 
 /// What became of jobs that this node took on by itself.
 #[derive(Debug, Default)]
-pub(in crate::storage) struct JobStats {
+pub(super) struct JobStats {
     /// Jobs that were taken on while the primary was away.
-    pub(in crate::storage) taken: Counter,
+    pub(super) taken: Counter,
     /// Of these, those that the primary has by now.
-    pub(in crate::storage) recorded: Counter,
+    pub(super) recorded: Counter,
     /// Times that recording one failed, and was tried again.
-    pub(in crate::storage) record_retries: Counter,
+    pub(super) record_retries: Counter,
     /// Jobs whose idempotency key led to another job in the primary.
-    pub(in crate::storage) key_conflicts: Counter,
+    pub(super) key_conflicts: Counter,
 }
 
 #[derive(Debug)]
@@ -118,8 +118,13 @@ impl LocalJobs {
 
     /// Whether the primary has all jobs.
     pub(super) fn are_recorded(&self) -> bool {
+        self.waiting() == 0
+    }
+
+    /// How many it does not have.
+    pub(super) fn waiting(&self) -> usize {
         let state = self.lock();
-        state.table.is_empty() && state.moving.is_empty()
+        state.table.len() + state.moving.len()
     }
 
     /// The primary serves again, or for the first time.
