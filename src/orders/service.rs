@@ -6,6 +6,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
@@ -32,6 +33,9 @@ const SCAN_PAGE: usize = 100;
 
 /// Orders of which is remembered that outside updates were taken for want of a job.
 const JOBLESS_MAX: usize = 20_000;
+
+/// Leases of workers outside that are remembered.
+const LEASES_MAX: usize = 20_000;
 
 /// All orders. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -65,6 +69,9 @@ pub(super) struct Desk {
     /// Orders that had no job when somebody outside told of them: an order is placed under a name that
     /// nobody knew before, so they never get one.
     pub(super) jobless: Mutex<Recent<OrderId, ()>>,
+    /// The leases of workers outside, as this process may rely on them: their tokens, and until when.
+    /// Looked at where the storage cannot be asked.
+    pub(super) leases: Mutex<Recent<OrderId, (u64, Instant)>>,
     /// Orders of which a worker outside is telling; bounded by the requests under way.
     pub(super) settling: Mutex<HashSet<OrderId>>,
     /// Reports that must not be broken off with the requests that they came in.
@@ -187,6 +194,7 @@ impl Orders {
             queued: Notify::new(),
             cancelled: Notify::new(),
             jobless: Mutex::new(Recent::new(JOBLESS_MAX, usize::MAX)),
+            leases: Mutex::new(Recent::new(LEASES_MAX, usize::MAX)),
             settling: Mutex::default(),
             tasks: TaskTracker::new(),
             runtime: Handle::current(),
