@@ -288,6 +288,7 @@ impl Journal {
     ///
     /// # Errors
     /// There is no room: nothing is pushed, nothing is let go.
+    #[cfg(test)]
     pub(in crate::storage) fn push(
         &mut self,
         channel: &ChannelName,
@@ -372,6 +373,7 @@ impl Journal {
     }
 
     /// The channels that have entries.
+    #[cfg(test)]
     pub(in crate::storage) fn channels(&self) -> impl Iterator<Item = &ChannelName> {
         self.lines.iter().filter(|(_, line)| !line.entries.is_empty()).map(|(channel, _)| channel)
     }

@@ -18,7 +18,6 @@ mod primary;
 mod probe;
 mod records;
 mod redis;
-#[cfg_attr(not(test), allow(dead_code, reason = "the backend that survives an outage uses it"))]
 mod spool;
 mod status;
 mod switching;
@@ -51,8 +50,8 @@ pub use outside::{OUTSIDE_WINDOW, Outside, OutsideEvent, OutsideOrders};
 pub use probe::ProbeFailure;
 pub use records::{Record, RecordKind, Records};
 pub use redis::{Beat, LinkHealth, RedisBackend};
-pub(crate) use switching::{OutageReader, OutageTotals};
 pub use status::{StatusReader, StatusWriter, StorageStatus};
+pub(crate) use switching::{OutageReader, OutageTotals};
 
 use crate::model::BackendName;
 

@@ -13,7 +13,7 @@ use uuid::Uuid;
 use zonewire::config::Config;
 use zonewire::storage::StorageChoice;
 
-use crate::support::client::{Came, Client, offset, position};
+use crate::support::client::{Came, Client, offset};
 use crate::support::eventually::eventually;
 use crate::support::gateway::{Answer, JSON, Running, config, price, read_answer, request, until_stat};
 use crate::support::redis_server::RedisServer;

@@ -7,10 +7,10 @@ use tokio::task::JoinSet;
 use zonewire::config::Config;
 use zonewire::storage::{RedisConfig, StorageChoice};
 
-use crate::support::client::{Client, offset, position};
+use crate::support::client::{Client, position};
 use crate::support::eventually::eventually;
 use crate::support::follow::{Cuts, Follower};
-use crate::support::gateway::{JSON, LINES, Running, config, post, price};
+use crate::support::gateway::{LINES, Running, config, post, price};
 use crate::support::redis_server::RedisServer;
 
 fn on(server: &RedisServer) -> Config {

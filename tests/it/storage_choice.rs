@@ -49,7 +49,9 @@ async fn check_degraded(redis: RedisConfig, code: &str) -> String {
     }
     let config =
         StorageConfig { backend: StorageChoice::Redis, required: true, redis, ..StorageConfig::default() };
-    let StartError::RedisRequired { code: told, reason } = open(&config, NodeId::random(), Arc::new(|_| Lane::Latest)).await.unwrap_err() else {
+    let StartError::RedisRequired { code: told, reason } =
+        open(&config, NodeId::random(), Arc::new(|_| Lane::Latest)).await.unwrap_err()
+    else {
         panic!("another error")
     };
     assert_eq!(told, code, "{reason}");

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use fred::clients::WithOptions;
 use fred::error::{Error, ErrorKind};
-use fred::interfaces::{ClientLike, EventInterface};
+use fred::interfaces::{ClientLike, ClusterInterface, EventInterface};
 use fred::types::Value;
 use fred::types::config::Server;
 use parking_lot::Mutex;
@@ -21,7 +21,7 @@ use tokio::sync::{broadcast, watch};
 use tokio::task::AbortHandle;
 use tokio::time::{self, Instant};
 
-use super::connect::once;
+use super::connect::{once, ping_all};
 use crate::storage::ProbeFailure;
 use crate::support::backoff::Backoff;
 
@@ -88,7 +88,7 @@ impl<C: ClientLike> fmt::Debug for Link<C> {
     }
 }
 
-impl<C: ClientLike + EventInterface + Send + 'static> Link<C> {
+impl<C: ClusterInterface + EventInterface + Clone + Send + 'static> Link<C> {
     /// Has no client until [`open`](Self::open) has connected one.
     pub(super) fn new(build: Build<C>, command_timeout: Duration) -> Self {
         let state = LinkState { condition: Condition::Connecting, losses: 0 };
@@ -255,16 +255,15 @@ impl<C: ClientLike + EventInterface + Send + 'static> Link<C> {
     /// Returns when the connection does not answer, or fred's task has ended without a word.
     async fn until_silent(&self, client: &WithOptions<C>) -> ProbeFailure {
         let limit = self.command_timeout * BEAT_LIMIT_PART.0 / BEAT_LIMIT_PART.1;
-        let beats = once(&**client, limit);
         for beat in 0u64.. {
             time::sleep(BEAT_EVERY).await;
             if self.live.lock().as_ref().is_none_or(|live| live.task.0.is_finished()) {
                 break;
             }
             let token = format!("zw-beat-{beat}");
-            let answer: Result<Value, Error> = beats.ping(Some(token.clone())).await;
-            match answer {
-                Ok(answer) if !answers(&answer, &token) => {
+            // In a cluster one primary that hangs is enough.
+            match ping_all(&**client, limit, &token).await {
+                Ok(false) => {
                     return ProbeFailure::Unexpected("answers are out of step".into());
                 }
                 Err(error) if *error.kind() == ErrorKind::Timeout => {

@@ -141,13 +141,7 @@ impl Line {
     // In step with the log
 
     /// The log was opened: this is its life, which is new here or the one that was known.
-    pub(super) fn opened(
-        &mut self,
-        name: &ChannelName,
-        memory: &MemoryBackend,
-        node: NodeId,
-        log: &OpenLog,
-    ) {
+    pub(super) fn opened(&mut self, name: &ChannelName, memory: &MemoryBackend, node: NodeId, log: &OpenLog) {
         let OpenLog { epoch, top, last_seq } = log;
         let (top, last_seq) = (*top, *last_seq);
         if self.log.is_none() {
@@ -283,6 +277,8 @@ impl Line {
             self.append_here(name, memory, node, Append { fence: None, ..append });
         }
         self.newest = self.newest.max(memory.last_seq(name, node));
+        // What this node appended goes on behind it, whether or not all of it was seen here.
+        memory.note_seq(name, node, self.newest);
     }
 
     /// Appends an own entry to the fork; it must have been judged to fit.
@@ -397,7 +393,10 @@ impl Line {
                 _ => return None,
             };
             let mut had = besides;
-            past.had.iter().filter(|(producer, _)| *producer != past.node).for_each(|(p, seq)| had.add(p, seq));
+            past.had
+                .iter()
+                .filter(|(producer, _)| *producer != past.node)
+                .for_each(|(p, seq)| had.add(p, seq));
             had.add(past.node, own);
             return Some(Seam { had, ..past.seam.clone() });
         }
@@ -408,9 +407,7 @@ impl Line {
     fn seam_from_name(&self, after: &Position) -> Option<Seam> {
         let seam = match Life::of(&after.epoch)? {
             Life::Fork(fork, besides) => fork.seam_at(after.offset, &besides)?,
-            Life::View(epoch, had) => {
-                Seam { had, ..Seam::whole(Position { epoch, offset: after.offset }) }
-            }
+            Life::View(epoch, had) => Seam { had, ..Seam::whole(Position { epoch, offset: after.offset }) },
         };
         // A node that is behind that position cannot say what follows it.
         (self.log.as_ref() == Some(&seam.to.epoch) && seam.to.offset <= self.highest).then_some(seam)

@@ -6,12 +6,14 @@
 //! - [`log`](self::log): the log role: appends, and which line goes which way.
 //! - [`read`](self::read): what follows any position that a node ever told.
 //! - [`rejoin`](self::rejoin): brings a channel back in step with the log.
+//! - [`former`](self::former): sends what former lives of this gateway had accepted.
 //! - [`monitor`](self::monitor): beats, the state machine's signals and steps, and what is said of them.
 //!
 //! A channel forks by itself, at the first own append that the log does not take in time; channels
 //! that nobody publishes to on this node stay in step throughout an outage. All that is decided about
 //! a line is decided under one lock, without waiting.
 
+mod former;
 mod jobs;
 mod line;
 mod log;
@@ -35,11 +37,12 @@ use tokio::time::{self, Instant};
 use super::failover::{First, Limits, Lost};
 use super::journal::{Journal, JournalBounds};
 use super::primary::Primary;
+use super::spool::{Former, Spool};
 use super::{LogEvent, MemoryBackend, Outside, Result, StatusWriter, StorageBackend, StorageError};
 use crate::model::{BackendName, BackendState, ChannelName, Lane, NodeId};
 use line::Line;
-pub(crate) use stats::{OutageReader, OutageTotals};
 use stats::SwitchingStats;
+pub(crate) use stats::{OutageReader, OutageTotals};
 
 /// Events on their way to whoever reads `incoming`.
 const INCOMING_LEN: usize = 1_024;
@@ -61,6 +64,9 @@ pub(in crate::storage) struct Parts {
     pub(in crate::storage) primary: Arc<dyn Primary>,
     pub(in crate::storage) lanes: LaneOf,
     pub(in crate::storage) journal: JournalBounds,
+    /// The journal's copy on disk, and what former lives of this gateway left there.
+    pub(in crate::storage) spool: Option<Spool>,
+    pub(in crate::storage) formers: Vec<Former>,
     /// How long an append on the latest lane is waited for before its channel goes on alone.
     pub(in crate::storage) ordering_deadline: Duration,
     pub(in crate::storage) limits: Limits,
@@ -99,6 +105,9 @@ struct Core {
     stats: SwitchingStats,
     jobs: jobs::LocalJobs,
     records: records::LocalRecords,
+    spool: Option<Spool>,
+    /// What former lives of this gateway left in the spool.
+    formers: Mutex<Vec<Former>>,
 }
 
 #[derive(Debug)]
@@ -129,7 +138,10 @@ impl Mode {
 
 impl fmt::Debug for Core {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Core").field("node", &self.node).field("mode", &*self.mode.borrow()).finish_non_exhaustive()
+        f.debug_struct("Core")
+            .field("node", &self.node)
+            .field("mode", &*self.mode.borrow())
+            .finish_non_exhaustive()
     }
 }
 
@@ -166,6 +178,8 @@ impl Switching {
             stats: SwitchingStats::default(),
             jobs: jobs::LocalJobs::default(),
             records: records::LocalRecords::default(),
+            spool: parts.spool,
+            formers: Mutex::new(parts.formers),
         });
         let driver = monitor::drive(Arc::clone(&core), parts.limits, first, parts.status, parts.well);
         let (alive, dropped) = oneshot::channel();

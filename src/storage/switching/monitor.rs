@@ -47,8 +47,15 @@ pub(super) async fn drive(
         well,
         lost_at: Instant::now(),
     };
-    let jobs = core.record_jobs();
-    tokio::join!(judge.run(), core.put_in_order(), core.keep_records(), jobs, core.pass_on(), core.tidy());
+    tokio::join!(
+        judge.run(),
+        core.put_in_order(),
+        core.keep_records(),
+        core.send_formers(),
+        core.record_jobs(),
+        core.pass_on(),
+        core.tidy()
+    );
 }
 
 /// Feeds the state machine and does what it says.
@@ -242,8 +249,11 @@ impl Core {
         loop {
             time::sleep(TIDY_EVERY).await;
             let now = Instant::now();
+            let gone = self.lock().journal.expire(now);
+            if let Some(spool) = &self.spool {
+                self.forget(spool, gone).await;
+            }
             let mut state = self.lock();
-            let _counted = state.journal.expire(now);
             let is_many = state.lines.len() > LINES_MAX;
             let super::State { lines, journal, queue, .. } = &mut *state;
             lines.retain(|name, line| {

@@ -11,9 +11,7 @@ use tokio::time::{self, Instant};
 use super::Core;
 use super::line::Rejoined;
 use crate::model::{ChannelKind, ChannelName, Entry, Epoch, Position};
-use crate::storage::{
-    Append, AppendAnswer, AppendBatch, Appended, LogEvent, OpenLog, Result, StorageError,
-};
+use crate::storage::{Append, AppendAnswer, AppendBatch, Appended, LogEvent, OpenLog, Result, StorageError};
 use crate::support::backoff::Backoff;
 
 /// A fork is not closed earlier than this after it opened.
@@ -73,7 +71,7 @@ impl Core {
 
     /// Whether nothing is left to be put in order.
     pub(super) fn is_in_order(&self) -> bool {
-        self.lock().queue.is_empty() && self.records.is_empty()
+        self.lock().queue.is_empty() && self.records.is_empty() && self.formers.lock().is_empty()
     }
 
     /// Tries until the channel is in order, or the primary is away.
@@ -128,7 +126,7 @@ impl Core {
         }
         let seen = {
             let state = self.lock();
-            let Some(line) = state.lines.get(channel) else { return Ok(self.forget(channel)) };
+            let Some(line) = state.lines.get(channel) else { return Ok(self.let_go(channel)) };
             (line.log.clone(), line.highest, line.acked)
         };
         let found = self.primary.open(channel, self.node, &Epoch::random()).await?;
@@ -159,6 +157,9 @@ impl Core {
                 return Ok(false);
             }
             if self.close(channel, &found, &plan, &sent, &mut read, followed) {
+                if let Some(spool) = &self.spool {
+                    spool.acknowledged(self.node, channel, sent.last).await;
+                }
                 return Ok(true);
             }
         }
@@ -180,7 +181,7 @@ impl Core {
             let base = line.fork.as_ref().map(|fork| fork.base());
             let mirrored = self.memory.mirrored(channel).map_or(found.top, |mirrored| mirrored.top);
             let read_from = base.unwrap_or(mirrored);
-            return Some(Plan { is_same, base: read_from, read_from, whole: true, ..Plan::default() });
+            return Some(Plan { base: read_from, read_from, whole: true, ..Plan::default() });
         }
         // A zone of which nothing was known is joined where it is now; of an order, all is wanted.
         let joins = log.is_none() && channel.kind() == ChannelKind::Zone;
@@ -192,7 +193,7 @@ impl Core {
         } else {
             line.tail_after(found.last_seq)
         };
-        Some(Plan { is_older: false, is_same, base, read_from: base, whole, tail, loses: log.is_some() })
+        Some(Plan { is_older: false, base, read_from: base, whole, tail, loses: log.is_some() })
     }
 
     /// What this node appended while it had no journal.
@@ -230,8 +231,7 @@ impl Core {
             for (append, result) in batch.entries.iter().zip(&results) {
                 match result {
                     Appended::Applied { .. } => {
-                        let counter =
-                            if is_tail { &self.stats.put_back } else { &self.stats.replayed };
+                        let counter = if is_tail { &self.stats.put_back } else { &self.stats.replayed };
                         counter.add(1);
                         sent.last = append.seq;
                     }
@@ -245,6 +245,9 @@ impl Core {
                         if !is_tail {
                             // Counted above.
                             let _refused = self.lock().journal.refused(channel, append.seq, Instant::now());
+                            if let Some(spool) = &self.spool {
+                                spool.forget(self.node, channel, vec![append.seq]).await;
+                            }
                         }
                         // What follows it is sent on its own, behind the same entry as it was.
                         return Ok(true);
@@ -256,7 +259,13 @@ impl Core {
     }
 
     /// Reads the log to its end, for the mirror; false when it is another one by now.
-    async fn read_on(&self, channel: &ChannelName, epoch: &Epoch, followed: bool, read: &mut Read) -> Result<bool> {
+    async fn read_on(
+        &self,
+        channel: &ChannelName,
+        epoch: &Epoch,
+        followed: bool,
+        read: &mut Read,
+    ) -> Result<bool> {
         loop {
             let after = Position { epoch: epoch.clone(), offset: read.top };
             let limit = if followed { PAGE } else { 0 };
@@ -324,7 +333,7 @@ impl Core {
     }
 
     /// A channel that nobody knows any more is in order.
-    fn forget(&self, channel: &ChannelName) -> bool {
+    fn let_go(&self, channel: &ChannelName) -> bool {
         self.lock().queue.remove(channel);
         true
     }
@@ -342,7 +351,6 @@ impl Core {
 struct Plan {
     /// It forgot what it had acknowledged, in the same epoch.
     is_older: bool,
-    is_same: bool,
     /// Where readers go on.
     base: u64,
     read_from: u64,

@@ -7,6 +7,7 @@ use tokio::time::Instant;
 
 use super::Core;
 use crate::storage::journal::{JournalCounts, JournalDepth};
+use crate::storage::spool::{Spool, SpoolState};
 use crate::support::counter::Counter;
 
 /// Counters.
@@ -79,6 +80,14 @@ pub(crate) struct OutageTotals {
     pub(crate) job_retries: u64,
     /// Of these jobs, those whose idempotency key led to another job in Redis.
     pub(crate) key_conflicts: u64,
+    /// The journal's copy on disk: `off`, `working`, `failed` or `closed`.
+    pub(crate) spool: &'static str,
+    /// Entries in it, also those of former lives of this gateway.
+    pub(crate) spool_entries: usize,
+    /// What they cost, in bytes.
+    pub(crate) spool_bytes: u64,
+    /// Entries that were accepted without a copy, because the spool had failed.
+    pub(crate) spool_missed: u64,
 }
 
 /// Reads them. Cheap to clone; says zeros where memory is configured.
@@ -95,6 +104,7 @@ impl OutageReader {
         let JournalCounts { thinned, refused_full, aged, order_overflow } = state.journal.counts();
         let since = |at: Instant| u64::try_from(at.elapsed().as_millis()).unwrap_or(u64::MAX);
         let stats = &core.stats;
+        let spool = core.spool.as_ref().map(Spool::status);
         OutageTotals {
             channels_alone: state.lines.values().filter(|line| line.fork.is_some()).count(),
             channels_waiting: state.queue.len(),
@@ -118,6 +128,15 @@ impl OutageReader {
             jobs_recorded: jobs.recorded.get(),
             job_retries: jobs.record_retries.get(),
             key_conflicts: jobs.key_conflicts.get(),
+            spool: match spool.as_ref().map(|spool| &spool.state) {
+                None => "off",
+                Some(SpoolState::Working) => "working",
+                Some(SpoolState::Failed { .. }) => "failed",
+                Some(SpoolState::Closed) => "closed",
+            },
+            spool_entries: spool.as_ref().map_or(0, |spool| spool.entries),
+            spool_bytes: spool.as_ref().map_or(0, |spool| spool.bytes),
+            spool_missed: spool.as_ref().map_or(0, |spool| spool.not_spooled),
         }
     }
 }

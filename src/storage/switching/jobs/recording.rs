@@ -39,7 +39,7 @@ impl Core {
             let changed = self.jobs.moved.notified();
             let mut changed = std::pin::pin!(changed);
             changed.as_mut().enable();
-            let going = self.let_go(&mut place);
+            let going = self.next_to_go(&mut place);
             if going.is_empty() {
                 let has_some = !self.jobs.are_recorded();
                 tokio::select! {
@@ -69,7 +69,7 @@ impl Core {
     }
 
     /// The next jobs that can go; from now on they are on their way.
-    fn let_go(&self, place: &mut u64) -> Vec<MovedJob> {
+    fn next_to_go(&self, place: &mut u64) -> Vec<MovedJob> {
         let waiting: Vec<(u64, JobId, u32)> = {
             let mut state = self.jobs.lock();
             // What is due by the time alone comes first: finished jobs may be too old to be kept.
