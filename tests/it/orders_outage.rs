@@ -27,7 +27,8 @@ fn durable() -> Option<RedisServer> {
 }
 
 fn storage(server: &RedisServer) -> StorageConfig {
-    let mut config = StorageConfig { backend: StorageChoice::Redis, required: true, ..StorageConfig::default() };
+    let mut config =
+        StorageConfig { backend: StorageChoice::Redis, required: true, ..StorageConfig::default() };
     config.redis = server.config();
     config
 }
@@ -236,8 +237,7 @@ async fn a_gateway_without_a_worker_keeps_orders_for_those_that_have_one() {
 
 // The storage
 
-const BOUNDS: JobBounds =
-    JobBounds { unfinished: 100, kept: 1_000, kept_for: Duration::from_secs(3_600) };
+const BOUNDS: JobBounds = JobBounds { unfinished: 100, kept: 1_000, kept_for: Duration::from_secs(3_600) };
 const LEASE: Duration = Duration::from_secs(60);
 
 /// Nodes whose storage switches.
@@ -347,7 +347,8 @@ async fn jobs_go_to_redis_as_they_stand() {
         assert_eq!(view.payload, job.payload);
         views.push(view);
     }
-    let stands: Vec<_> = views.iter().map(|view| (view.state, view.run, view.committed, view.cancelled)).collect();
+    let stands: Vec<_> =
+        views.iter().map(|view| (view.state, view.run, view.committed, view.cancelled)).collect();
     assert_eq!(stands[0], (JobState::Claimed, 1, true, false));
     assert_eq!(stands[1], (JobState::Done, 1, false, false));
     assert_eq!(stands[2], (JobState::Dead, 1, false, false));

@@ -46,7 +46,7 @@ const KEYS_BYTES_MAX: usize = 16 << 20;
 /// claims before it is there begins anew what had been told, and refuses it.
 const CLAIMS_WAIT: Duration = Duration::from_secs(1);
 
-/// How long a call about a job waits that is on its way to the primary.
+/// How long a call about a job waits that is on its way to the primary, or whose updates are.
 const ON_ITS_WAY_WITHIN: Duration = Duration::from_secs(1);
 
 /// What is known of jobs besides the primary, and those that it does not have yet.
@@ -76,8 +76,8 @@ struct State {
     table: JobTable,
     /// Jobs that are on their way to the primary.
     moving: BTreeMap<JobId, MovedJob>,
-    /// The primary's jobs as they were seen last; `None` where there was none.
-    seen: Recent<JobId, Option<JobView>>,
+    /// The primary's jobs as they were seen last.
+    seen: Recent<JobId, JobView>,
     keys: Recent<String, KeyUse>,
     /// Nothing is claimed from the primary before.
     claims_from: Option<Instant>,
@@ -189,7 +189,7 @@ impl State {
         match answer {
             Enqueued::Queued => {
                 self.note_key(job, Some(job.id));
-                self.saw(job.id, Some(waiting(job)));
+                self.saw(waiting(job));
             }
             Enqueued::Repeated(id) => self.note_key(job, Some(id)),
             Enqueued::Conflict => self.note_key(job, None),
@@ -203,14 +203,14 @@ impl State {
         }
     }
 
-    fn saw(&mut self, id: JobId, view: Option<JobView>) {
-        let cost = view.as_ref().map_or(0, |view| view.payload.len());
-        self.seen.insert(id, view, cost);
+    fn saw(&mut self, view: JobView) {
+        let cost = view.payload.len();
+        self.seen.insert(view.id, view, cost);
     }
 
     /// Something happened to a job of the primary; what it is known as changes with it.
     fn change(&mut self, id: JobId, change: impl FnOnce(&mut JobView)) {
-        if let Some(Some(view)) = self.seen.get_mut(&id) {
+        if let Some(view) = self.seen.get_mut(&id) {
             change(view);
         }
     }
@@ -220,7 +220,7 @@ impl State {
         let here =
             self.table.after(0).map(|(_, id, _)| id).filter_map(|id| Some((self.table.queued_at(id)?, id)));
         let moving = self.moving.values().map(|moving| (moving.view.enqueued_at, moving.view.id));
-        let seen = self.seen.values().flatten().map(|view| (view.enqueued_at, view.id));
+        let seen = self.seen.values().map(|view| (view.enqueued_at, view.id));
         let mut known: Vec<_> = here.chain(moving).chain(seen).collect();
         known.sort_by(|a, b| b.cmp(a));
         known.dedup_by_key(|(_, id)| *id);
@@ -230,7 +230,7 @@ impl State {
     fn counts(&mut self) -> JobCounts {
         let mut counts = self.table.counts(Now::read());
         let moving = self.moving.values().map(|moving| moving.view.state);
-        let seen = self.seen.values().flatten().map(|view| view.state);
+        let seen = self.seen.values().map(|view| view.state);
         for state in moving.chain(seen) {
             match state {
                 JobState::Waiting => counts.waiting += 1,
@@ -299,6 +299,22 @@ impl Core {
             }
         }
         self.ask_for_job(op, there).await
+    }
+
+    /// Waits until the log has what was told in an outage.
+    async fn until_told(&self, channel: &ChannelName) -> Result<()> {
+        let told = async {
+            loop {
+                let in_order = self.in_order.notified();
+                let mut in_order = std::pin::pin!(in_order);
+                in_order.as_mut().enable();
+                if !self.lock().lines.get(channel).is_some_and(|line| line.fork.is_some()) {
+                    return;
+                }
+                in_order.await;
+            }
+        };
+        time::timeout(ON_ITS_WAY_WITHIN, told).await.map_err(|_elapsed| away("finish"))
     }
 
     async fn enqueue_job(&self, job: &NewJob, bounds: &JobBounds, may_keep: bool) -> Result<Enqueued> {
@@ -378,7 +394,7 @@ impl Jobs for Switching {
                 changed_at: Utc::now(),
                 error: None,
             };
-            state.saw(job.id, Some(view));
+            state.saw(view);
         }
         drop(state);
         Ok(claimed)
@@ -402,10 +418,7 @@ impl Jobs for Switching {
         let core = &self.core;
         let there = async {
             // Whoever claims the job next reads in the log how far it came.
-            let channel = ChannelName::order(id.into());
-            if core.lock().lines.get(&channel).is_some_and(|line| line.fork.is_some()) {
-                return Err(away("finish"));
-            }
+            core.until_told(&ChannelName::order(id.into())).await?;
             let held = core.primary.finish(id, token, ending).await?;
             if held == Held::Yes {
                 core.jobs.lock().change(id, |view| {
@@ -445,11 +458,19 @@ impl Jobs for Switching {
         match core.ask(core.primary.job(id)).await {
             Some(answer) => {
                 let view = answer?;
-                core.jobs.lock().saw(id, view.clone());
+                let mut state = core.jobs.lock();
+                match &view {
+                    Some(view) => state.saw(view.clone()),
+                    None => state.seen.remove(&id),
+                }
+                drop(state);
                 Ok(view)
             }
             None if core.mode.borrow().alone => Ok(None),
-            None => core.jobs.lock().seen.get(&id).cloned().ok_or(StorageError::Unknown { op: "job" }),
+            None => {
+                let seen = core.jobs.lock().seen.get(&id).cloned();
+                seen.ok_or(StorageError::Unknown { op: "job" }).map(Some)
+            }
         }
     }
 
@@ -471,7 +492,11 @@ impl Jobs for Switching {
                 Ok(views)
             }
             None => {
+                let is_alone = core.mode.borrow().alone;
                 let mut held = core.jobs.lock();
+                if is_alone {
+                    return Ok(held.table.list(state, before, limit, Now::read()));
+                }
                 let known = held.known();
                 let from = before.and_then(|before| known.iter().position(|id| *id == before));
                 let later = known.into_iter().skip(from.map_or(0, |from| from + 1));

@@ -123,7 +123,7 @@ impl Core {
         }
         let mut state = self.jobs.lock();
         state.moving.remove(&id);
-        state.saw(id, Some(view));
+        state.saw(view);
         Ok(())
     }
 }
@@ -143,6 +143,6 @@ impl State {
     pub(super) fn view(&mut self, id: JobId) -> Option<JobView> {
         let here = self.table.job(id, super::Now::read());
         let moving = || self.moving.get(&id).map(|job| job.view.clone());
-        here.or_else(moving).or_else(|| self.seen.get(&id).cloned().flatten())
+        here.or_else(moving).or_else(|| self.seen.get(&id).cloned())
     }
 }

@@ -6,9 +6,9 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
+use super::super::Parts;
 use super::*;
 use crate::model::{BackendName, BackendState, Entry, Epoch, Lane, NodeId, Position};
-use super::super::Parts;
 use crate::storage::failover::{First, Limits, Lost};
 use crate::storage::journal::JournalBounds;
 use crate::storage::primary::{Beat, LinkHealth, Primary};
@@ -102,7 +102,12 @@ impl Log for Fake {
         self.answer(self.kept.open(channel, producer, minted)).await
     }
 
-    async fn mint_epoch(&self, name: &ChannelName, expected: Option<&Epoch>, minted: &Epoch) -> Result<Epoch> {
+    async fn mint_epoch(
+        &self,
+        name: &ChannelName,
+        expected: Option<&Epoch>,
+        minted: &Epoch,
+    ) -> Result<Epoch> {
         self.answer(self.kept.mint_epoch(name, expected, minted)).await
     }
 
@@ -180,7 +185,12 @@ impl Jobs for Fake {
         self.answer(self.kept.job(id)).await
     }
 
-    async fn list_jobs(&self, state: Option<JobState>, before: Option<JobId>, limit: usize) -> Result<Vec<JobView>> {
+    async fn list_jobs(
+        &self,
+        state: Option<JobState>,
+        before: Option<JobId>,
+        limit: usize,
+    ) -> Result<Vec<JobView>> {
         self.answer(self.kept.list_jobs(state, before, limit)).await
     }
 
