@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::sync::{Notify, OwnedSemaphorePermit, mpsc, oneshot};
 use tokio::time::{self, Instant};
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, info, warn};
+use tracing::{debug, warn};
 
 use super::config::ChannelsConfig;
 use super::error::{JoinError, PublishError};
@@ -549,7 +549,7 @@ impl Actor {
         let Some(merge) = &mut self.merge else { return };
         let (to, whole) = (&seam.to, seam.whole);
         let from = Position { epoch: merge.epoch().clone(), offset: merge.delivered() };
-        info!(channel = %self.channel, %from, %to, whole, "the log goes on in another life");
+        debug!(channel = %self.channel, %from, %to, whole, "the log goes on in another life");
         self.common.stats.epoch_changes.add(1);
         self.common.orders.set(&self.channel, self.joined.contains(&true));
         *merge = Merge::after(to.epoch.clone(), to.offset);

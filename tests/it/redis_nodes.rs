@@ -193,6 +193,8 @@ async fn killed_connections_lose_and_double_nothing() {
     let Some(server) = RedisServer::start(&[]) else { return };
     let (a, b) = (Running::start(on(&server)).await, Running::start(on(&server)).await);
     let (mut pace, subscribed) = a.market("pjm").await;
+    // Each node knows the channel before its first outage.
+    let _known = b.market("pjm").await;
     let start = position(&subscribed);
     let mut publishing = JoinSet::new();
     for name in 0..4 {

@@ -16,7 +16,8 @@ use zonewire::storage::{
 
 use crate::support::eventually::eventually;
 use crate::support::stores::{
-    Make, Producer, SECOND, Stores, channel, done, for_every_backend, link, offsets, price,
+    Make, Producer, SECOND, Stores, also_while_redis_is_away, channel, done, for_every_backend, link,
+    offsets, price,
 };
 
 for_every_backend!(
@@ -56,6 +57,28 @@ for_every_backend!(
     deleting_says_whether_there_was_one,
     a_list_goes_by_keys_in_pages,
     expired_records_are_not_listed,
+    a_ping_is_answered,
+);
+
+also_while_redis_is_away!(
+    a_repeated_append_does_nothing,
+    an_entry_after_a_missing_one_is_a_gap_and_is_not_applied,
+    a_thinned_chain_is_applied,
+    of_a_batch_what_fits_the_chain_is_applied_next_to_each_other,
+    an_empty_batch_does_nothing,
+    an_append_in_another_epoch_does_nothing,
+    an_entry_is_read_as_it_was_appended,
+    pages_go_on_where_the_one_before_ended,
+    reading_removes_nothing,
+    a_position_at_or_beyond_the_top_reads_nothing,
+    the_oldest_go_when_there_are_too_many,
+    the_oldest_go_when_they_have_too_many_bytes,
+    the_latest_of_each_key_is_the_newest_by_its_own_time,
+    the_latest_outlives_its_place_in_the_log,
+    a_put_replaces_the_whole_value,
+    a_record_expires,
+    deleting_says_whether_there_was_one,
+    a_list_goes_by_keys_in_pages,
     a_ping_is_answered,
 );
 
@@ -517,6 +540,10 @@ async fn append_all(producer: Producer, count: u64) {
 async fn two_producers_at_once_give_one_order_without_holes(make: Make) {
     const EACH: u64 = 1_500;
     let Some((stores, store)) = one(make).await else { return };
+    if stores.switches {
+        // Cut off, each goes on in a life of its own; `redis_nodes` says what is promised then.
+        return;
+    }
     let other = stores.open().await;
     let (a, b) = (Producer::new(&store).await, Producer::new(&other).await);
     store.follow(&channel()).await.unwrap();

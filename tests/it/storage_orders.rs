@@ -11,7 +11,8 @@ use zonewire::storage::{
 
 use crate::support::eventually::eventually;
 use crate::support::stores::{
-    Make, Producer, SECOND, Stores, channel, done, for_every_backend, link, offsets, price,
+    Make, Producer, SECOND, Stores, also_while_redis_is_away, channel, done, for_every_backend, link,
+    offsets, price,
 };
 
 for_every_backend!(
@@ -32,6 +33,14 @@ for_every_backend!(
     zones_and_orders_have_bounds_of_their_own,
     opening_a_log_begins_its_life_once,
     opening_a_log_tells_where_it_stands,
+);
+
+also_while_redis_is_away!(
+    a_repeated_terminal_update_is_a_duplicate,
+    of_a_batch_what_follows_a_terminal_update_is_refused,
+    duplicates_and_gaps_are_told_before_refusals,
+    the_updates_of_an_order_go_together,
+    the_latest_update_of_an_order_is_the_one_with_the_highest_offset,
 );
 
 async fn with(make: Make, orders: OrderRetention) -> Option<(Stores, SharedBackend)> {

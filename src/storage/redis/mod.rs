@@ -324,9 +324,9 @@ async fn tell(
         });
         if moved {
             match &now.lost {
-                None => tracing::info!("connected to redis"),
+                None => tracing::debug!("connected to redis"),
                 Some(lost) => {
-                    tracing::warn!(code = lost.code, reason = lost.reason, "no connection to redis")
+                    tracing::debug!(code = lost.code, reason = lost.reason, "no connection to redis")
                 }
             }
         }

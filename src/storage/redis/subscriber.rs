@@ -289,7 +289,7 @@ impl<P: Published> Subscriber<P> {
         if names.is_empty() {
             return Ok(());
         }
-        tracing::info!(channels = names.len(), "subscribing anew");
+        tracing::debug!(channels = names.len(), "subscribing anew");
         if !is_sharded {
             // It is asked whether the server took them.
             self.commands.until_up().await;

@@ -308,7 +308,7 @@ impl Core {
                 let in_order = self.in_order.notified();
                 let mut in_order = std::pin::pin!(in_order);
                 in_order.as_mut().enable();
-                if !self.lock().lines.get(channel).is_some_and(|line| line.fork.is_some()) {
+                if self.lock().lines.get(channel).is_none_or(|line| line.fork.is_none()) {
                     return;
                 }
                 in_order.await;

@@ -158,6 +158,13 @@ impl Line {
         }
     }
 
+    /// The log was emptied on purpose: nothing is known of its new life yet.
+    pub(super) fn begin_anew(&mut self) {
+        (self.log, self.acked, self.highest, self.is_mirrored) = (None, 0, 0, false);
+        self.tail.clear();
+        self.stash.clear();
+    }
+
     /// The channel is not followed any more.
     pub(super) fn unfollowed(&mut self) {
         (self.followed, self.confirmed, self.is_mirrored) = (false, false, false);

@@ -21,6 +21,8 @@ const LATE_FACTOR: u32 = 4;
 
 /// Which way a batch goes.
 enum Way {
+    /// Nothing is known of the channel here.
+    Unknown,
     /// The caller must take up another life first.
     Foreign(Option<Epoch>),
     /// To the log.
@@ -71,8 +73,13 @@ impl Log for Switching {
                 let mut state = core.lock();
                 let line = state.lines.get_mut(channel);
                 if let Some(line) = line.filter(|line| line.log.as_ref().is_some_and(|log| *log != epoch)) {
-                    line.suspect = true;
-                    core.enqueue(&mut state, channel);
+                    if epoch == *minted && line.fork.is_none() {
+                        // As it was wished: nothing of the life before is to be put back.
+                        line.begin_anew();
+                    } else {
+                        line.suspect = true;
+                        core.enqueue(&mut state, channel);
+                    }
                 }
                 Ok(epoch)
             }
@@ -93,8 +100,16 @@ impl Log for Switching {
         if batch.producer != core.node {
             return core.append_for_another(batch).await;
         }
-        let way = core.way(batch);
-        match way {
+        match core.way(batch) {
+            Way::Unknown => match core.ask(core.primary.state(&batch.channel, core.node)).await {
+                Some(Ok(LogState { epoch: Some(epoch), top, last_seq })) => {
+                    let log = OpenLog { epoch, top, last_seq };
+                    core.take_up(&batch.channel, &log, (0, 0));
+                    Box::pin(self.append(batch)).await
+                }
+                Some(Ok(_)) | None => Ok(AppendAnswer::ForeignEpoch(None)),
+                Some(Err(error)) => Err(error),
+            },
             Way::Foreign(epoch) => Ok(AppendAnswer::ForeignEpoch(epoch)),
             Way::Here => core.append_here(batch).await,
             Way::Log => core.append_to_log(batch).await,
@@ -257,8 +272,11 @@ impl Core {
     fn way(&self, batch: &AppendBatch) -> Way {
         let is_primary = self.is_primary();
         let mut state = self.lock();
-        let Some(line) = state.lines.get_mut(&batch.channel) else { return Way::Foreign(None) };
+        let Some(line) = state.lines.get_mut(&batch.channel) else { return Way::Unknown };
         line.used = Instant::now();
+        if line.epoch().is_none() {
+            return Way::Unknown;
+        }
         if line.epoch() != Some(&batch.epoch) {
             return Way::Foreign(line.epoch().cloned());
         }
@@ -334,7 +352,10 @@ impl Core {
                 let first_not_in = results
                     .iter()
                     .find(|result| !matches!(result, Appended::Applied { .. } | Appended::Duplicate));
-                if let Some(Appended::Gap { last }) = first_not_in {
+                // A gap behind what was never acknowledged is the caller's own.
+                if let Some(Appended::Gap { last }) = first_not_in
+                    && *last < line.acked
+                {
                     let acked = line.acked;
                     tracing::warn!(channel = %batch.channel, acked, last, "the log lost acknowledged entries");
                     return self.lost_log(&mut state, &batch.channel);

@@ -237,10 +237,11 @@ impl Core {
             line.mirror(channel, &self.memory, self.node, entries);
             return Some(event);
         }
-        if line.log.is_some() {
-            line.suspect = true;
-            self.enqueue(&mut state, channel);
+        if line.log.is_none() {
+            return Some(event);
         }
+        line.suspect = true;
+        self.enqueue(&mut state, channel);
         None
     }
 

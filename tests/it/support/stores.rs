@@ -9,14 +9,16 @@ use chrono::DateTime;
 use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 use tokio::task::JoinSet;
-use zonewire::model::{ChannelName, DraftEntry, Entry, EntryKind, Epoch, NodeId, Position};
+use zonewire::model::{
+    BackendState, ChannelName, DraftEntry, Entry, EntryKind, Epoch, Lane, NodeId, Position,
+};
 use zonewire::storage::{
     Append, AppendAnswer, AppendBatch, Appended, MemoryBackend, MemoryConfig, Page, RedisBackend,
-    RedisConfig, Retention, SharedBackend,
+    RedisConfig, Retention, SharedBackend, StorageChoice, StorageConfig, open,
 };
 
 use super::eventually::eventually;
-use super::redis_server::RedisServer;
+use super::redis_server::{RedisServer, free_port};
 
 /// A storage that nodes can be opened on.
 pub(crate) struct Stores {
@@ -28,6 +30,22 @@ pub(crate) struct Stores {
     drivers: Mutex<JoinSet<()>>,
     /// Whether Redis may take its time.
     patient: bool,
+    /// Nodes have the storage that goes on while Redis is away.
+    pub(crate) switches: bool,
+}
+
+/// The node that each storage was opened for, where it is for one: its first producer is that node.
+static NODES: Mutex<Vec<(usize, NodeId)>> = Mutex::new(Vec::new());
+
+fn address(store: &SharedBackend) -> usize {
+    Arc::as_ptr(store).cast::<()>() as usize
+}
+
+/// Who the next producer on a storage is.
+fn producer_of(store: &SharedBackend) -> NodeId {
+    let mut nodes = NODES.lock();
+    let at = nodes.iter().position(|(of, _)| *of == address(store));
+    at.map_or_else(NodeId::random, |at| nodes.swap_remove(at).1)
 }
 
 impl Stores {
@@ -45,6 +63,7 @@ impl Stores {
             memory: Some(memory),
             drivers: Mutex::new(drivers),
             patient: false,
+            switches: false,
         })
     }
 
@@ -58,6 +77,7 @@ impl Stores {
             memory: None,
             drivers: Mutex::default(),
             patient: false,
+            switches: false,
         })
     }
 
@@ -66,10 +86,27 @@ impl Stores {
         Some(Self { patient: true, ..Self::redis(retention)? })
     }
 
+    /// A Redis of its own, and nodes that go on without it should it be away.
+    pub(crate) fn switching(retention: Retention) -> Option<Self> {
+        Some(Self { switches: true, ..Self::patient_redis(retention)? })
+    }
+
+    /// The same where Redis has not been there yet. Each node is alone.
+    pub(crate) fn away(retention: Retention) -> Option<Self> {
+        tokio::time::pause();
+        let config = RedisConfig {
+            host: Some("127.0.0.1".to_owned()),
+            port: Some(free_port()),
+            ..RedisConfig::default()
+        };
+        Some(Self { switches: true, patient: false, ..Self::at(config, retention) })
+    }
+
     /// A Redis that somebody else has started.
     pub(crate) fn at(config: RedisConfig, retention: Retention) -> Self {
         let drivers = Mutex::default();
-        Self { retention, server: None, shared: Some(config), memory: None, drivers, patient: true }
+        let (server, memory) = (None, None);
+        Self { retention, server, shared: Some(config), memory, drivers, patient: true, switches: false }
     }
 
     /// What [`sharing`] says, with keys of its own.
@@ -84,8 +121,28 @@ impl Stores {
     pub(crate) async fn open(&self) -> SharedBackend {
         match &self.memory {
             Some(memory) => Arc::clone(memory),
+            None if self.switches => self.open_switching().await,
             None => Arc::new(self.open_redis().await),
         }
+    }
+
+    async fn open_switching(&self) -> SharedBackend {
+        let redis = match (&self.shared, &self.server) {
+            (Some(config), _) => config.clone(),
+            (None, server) => server.as_ref().unwrap().patient_config(),
+        };
+        let (backend, retention) = (StorageChoice::Redis, self.retention.clone());
+        let config = StorageConfig { backend, redis, retention, ..StorageConfig::default() };
+        let node = NodeId::random();
+        let wanted = if self.server.is_some() { BackendState::Healthy } else { BackendState::Degraded };
+        let opened = eventually("the storage begins as it should", async || {
+            let opened = open(&config, node, Arc::new(|_| Lane::Every)).await.unwrap();
+            (opened.status_reader.get().state == wanted).then_some(opened)
+        })
+        .await;
+        self.drivers.lock().spawn(opened.driver);
+        NODES.lock().push((address(&opened.backend), node));
+        opened.backend
     }
 
     pub(crate) async fn open_redis(&self) -> RedisBackend {
@@ -159,7 +216,7 @@ impl Producer {
 
     pub(crate) async fn on(store: &SharedBackend, channel: ChannelName) -> Self {
         let epoch = store.mint_epoch(&channel, None, &Epoch::random()).await.unwrap();
-        Self { store: Arc::clone(store), channel, epoch, id: NodeId::random() }
+        Self { store: Arc::clone(store), channel, epoch, id: producer_of(store) }
     }
 
     pub(crate) fn batch(&self, entries: Vec<Append>) -> AppendBatch {
@@ -212,6 +269,12 @@ macro_rules! for_every_backend {
                 super::$name($crate::support::stores::Stores::memory).await;
             })*
         }
+        mod switching {
+            $($(#[$meta])* #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $name() {
+                super::$name($crate::support::stores::Stores::switching).await;
+            })*
+        }
         mod redis {
             $($(#[$meta])* #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn $name() {
@@ -229,6 +292,19 @@ macro_rules! for_every_backend {
     };
 }
 pub(crate) use for_every_backend;
+
+/// Runs test bodies also where Redis is configured and away: what a node alone promises.
+macro_rules! also_while_redis_is_away {
+    ($($name:ident),* $(,)?) => {
+        mod away {
+            $(#[tokio::test]
+            async fn $name() {
+                super::$name($crate::support::stores::Stores::away).await;
+            })*
+        }
+    };
+}
+pub(crate) use also_while_redis_is_away;
 
 /// Makes a storage with given bounds.
 pub(crate) type Make = fn(Retention) -> Option<Stores>;
