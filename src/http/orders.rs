@@ -23,8 +23,8 @@ use super::routes::{App, answer, json as reply_json, with};
 use super::upgrade::Arrival;
 use crate::model::{BackendName, BackendState, OrderId};
 use crate::orders::{
-    DeadLetter, ExecutorChoice, InvalidOrder, OrderRequest, OrderView, PlaceError, RetryError, UpdateError,
-    WhenDegraded,
+    DeadLetter, ExecutorChoice, InvalidOrder, Listed, OrderRequest, OrderView, PlaceError, RetryError,
+    UpdateError, WhenDegraded,
 };
 use crate::protocol::OrderUpdate;
 use crate::storage::Cancelling;
@@ -232,6 +232,9 @@ struct OrderList {
     orders: Vec<OrderView>,
     /// Where the next page begins; null when this is the last one.
     next: Option<OrderId>,
+    /// Redis is away, and these are the ones that this node knows by itself.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    degraded: bool,
 }
 
 #[derive(Debug, Serialize)]
@@ -239,6 +242,8 @@ struct OrderList {
 struct DeadLetterList {
     dead_letters: Vec<DeadLetter>,
     next: Option<OrderId>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    degraded: bool,
 }
 
 /// `GET /api/orders?status=&limit=&after=`: the newest first.
@@ -260,9 +265,9 @@ async fn list_orders(query: &ListQuery, app: &App) -> Result<Response, Problem> 
     }
     let (limit, after) = (query.limit()?, query.after()?);
     let listed = app.orders.list(query.status.as_deref(), after, limit).await;
-    let (orders, next) =
+    let Listed { found: orders, next, degraded } =
         listed.map_err(|error| Problem::storage(&error))?.ok_or_else(|| unknown_cursor(after))?;
-    Ok(reply_json(StatusCode::OK, &OrderList { orders, next }))
+    Ok(reply_json(StatusCode::OK, &OrderList { orders, next, degraded }))
 }
 
 /// `GET /api/orders/{id}`
@@ -395,9 +400,9 @@ fn dead_letters(app: &Arc<App>) -> BoxedFilter<(Response,)> {
 async fn list_dead_letters(query: &ListQuery, app: &App) -> Result<Response, Problem> {
     let (limit, after) = (query.limit()?, query.after()?);
     let listed = app.orders.dead_letters(after, limit).await;
-    let (dead_letters, next) =
+    let Listed { found: dead_letters, next, degraded } =
         listed.map_err(|error| Problem::storage(&error))?.ok_or_else(|| unknown_cursor(after))?;
-    Ok(reply_json(StatusCode::OK, &DeadLetterList { dead_letters, next }))
+    Ok(reply_json(StatusCode::OK, &DeadLetterList { dead_letters, next, degraded }))
 }
 
 #[derive(Debug, Deserialize)]
@@ -444,7 +449,9 @@ fn check_open(app: &App) -> Result<(), Problem> {
         let detail = "Redis is configured and does not serve: an order would be in this process' memory only";
         return refuse("storage_degraded", detail);
     }
-    if !app.works && app.orders.config().executor == ExecutorChoice::Paper {
+    // One that is accepted in an outage goes to Redis when that is back, and to a worker from there.
+    let is_own = storage.state == BackendState::Healthy;
+    if is_own && !app.works && app.orders.config().executor == ExecutorChoice::Paper {
         let detail = "nobody could carry the order out: this process is no worker, and its queue is its own";
         return refuse("no_worker", detail);
     }

@@ -77,6 +77,11 @@ impl Problem {
     }
 
     pub(crate) fn storage(error: &StorageError) -> Self {
+        if let StorageError::Unknown { .. } = error {
+            let detail =
+                "Redis is away, and this node by itself knows nothing of it; it may be known elsewhere";
+            return Self::new(StatusCode::SERVICE_UNAVAILABLE, "unknown_while_degraded", detail);
+        }
         // The cause stays in the log: it may name what is none of the client's business.
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "storage_unavailable", error.to_string())
     }

@@ -414,7 +414,17 @@ impl OutageView {
         m.counter("rejoin_retries", "Times that this was tried again", totals.rejoin_retries)?;
         m.counter("journal_replayed", "Entries sent to the log when it was back", totals.replayed)?;
         m.counter("journal_put_back", "Entries put back into logs that had lost them", totals.put_back)?;
-        m.counter("logs_lost", "Logs that had lost what they acknowledged", totals.lost_logs)
+        m.counter("logs_lost", "Logs that had lost what they acknowledged", totals.lost_logs)?;
+        let jobs = signed(totals.jobs_waiting);
+        m.gauge("jobs_not_recorded", "Jobs of this node that Redis does not have yet", None, jobs)?;
+        m.counter("jobs_taken_alone", "Jobs that this node took on without Redis", totals.jobs_taken)?;
+        m.counter("jobs_recorded", "Of these, those that Redis has had since", totals.jobs_recorded)?;
+        m.counter("job_record_retries", "Times that this was tried again", totals.job_retries)?;
+        m.counter(
+            "idempotency_conflicts",
+            "Of these jobs, those whose idempotency key led to another job in Redis",
+            totals.key_conflicts,
+        )
     }
 }
 
@@ -489,6 +499,11 @@ impl Collector for StatsView {
         m.counter("orders_refused_full", "Orders refused because the queue was full", orders.refused_full)?;
         m.counter("order_updates", "Updates of orders accepted", orders.updates)?;
         m.counter("order_updates_refused", "Updates that came too late", orders.updates_refused)?;
+        m.counter(
+            "order_updates_unchecked",
+            "Outside updates taken while nobody could say whether their order has a job",
+            orders.updates_unchecked,
+        )?;
         m.counter("order_runs", "Jobs claimed through this node", orders.runs)?;
         let ended = [("confirmed", orders.confirmed), ("failed", orders.failed)];
         m.counters("orders_ended", "Orders that ended here", "status", ended)?;

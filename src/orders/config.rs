@@ -26,7 +26,7 @@ pub enum WhenDegraded {
     /// They are refused.
     #[default]
     Reject,
-    /// They are in this process' memory only, and gone with it.
+    /// They stay on the node that took them until Redis is back, and are gone if it ends before.
     Accept,
 }
 

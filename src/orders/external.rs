@@ -12,9 +12,10 @@ use tracing::{debug, warn};
 use super::config::LEASE_MAX;
 use super::run::{Claim, Run, RunError};
 use super::service::{Desk, Orders};
+use super::view::run_of;
 use crate::model::{Entry, EntryKind, OrderId};
 use crate::protocol::{InvalidPayload, OrderUpdate, Standing, quoted};
-use crate::storage::{ClaimedJob, Ending, Held, JobState, Result as StorageResult};
+use crate::storage::{ClaimedJob, Ending, Held, JobState, LEASE_MIN, Result as StorageResult};
 
 /// Jobs that a worker may claim at once.
 const CLAIMED_MAX: usize = 100;
@@ -121,6 +122,9 @@ impl Orders {
             let asked = Instant::now();
             let claimed = self.desk().backend.claim(limit, lease).await?;
             self.stats().runs.add(claimed.len() as u64);
+            for job in &claimed {
+                self.desk().note_lease(job.id.into(), job.token, asked + lease);
+            }
             let offers = claimed.into_iter().map(|job| self.offer(job, asked, lease, &request.worker));
             let offers = futures_util::future::join_all(offers).await;
             let offered: Vec<OfferedJob> = offers.into_iter().flatten().collect();
@@ -199,10 +203,13 @@ impl Orders {
     /// The lease is lost, or the order was cancelled: the worker ends it with
     /// [`give_up`](Self::give_up).
     pub async fn extend(&self, ticket: Ticket, lease_ms: Option<u64>) -> Result<(), RunError> {
-        let held =
-            self.desk().backend.extend(ticket.order.into(), ticket.token, self.lease(lease_ms)).await?;
+        let (asked, lease) = (Instant::now(), self.lease(lease_ms));
+        let held = self.desk().backend.extend(ticket.order.into(), ticket.token, lease).await?;
         match held {
-            Held::Yes => Ok(()),
+            Held::Yes => {
+                self.desk().note_lease(ticket.order, ticket.token, asked + lease);
+                Ok(())
+            }
             Held::Cancelled => Err(RunError::Cancelled),
             Held::Lost => Err(RunError::LeaseLost),
         }
@@ -341,6 +348,11 @@ impl Orders {
             tokio::try_join!(self.desk().backend.job(order.into()), self.desk().newest(order))?;
         let job = job.filter(|job| job.token == token).ok_or(RunError::LeaseLost)?;
         let is_claimed = job.state == JobState::Claimed;
+        if is_claimed && self.desk().backend.is_degraded() && !self.desk().is_held(order, token, asked) {
+            // The job as it was seen last says nothing of the lease. One that is this node's own can be
+            // asked for; of others nobody knows whose they are by now.
+            self.desk().backend.extend(order.into(), token, LEASE_MIN).await?;
+        }
         let (run, lasts) = (job.run, REPORT_WITHIN);
         let goes_on = newest.as_ref().is_some_and(|newest| run_of(newest) == Some(run));
         let claim =
@@ -360,6 +372,19 @@ impl Orders {
             run.go_on();
         }
         Ok((run, job.cancelled && !job.committed, newest))
+    }
+}
+
+impl Desk {
+    fn note_lease(&self, order: OrderId, token: u64, until: Instant) {
+        let mut leases = self.leases.lock();
+        let held = leases.get(&order).filter(|(held, _)| *held == token).map(|(_, until)| *until);
+        leases.insert(order, (token, held.map_or(until, |held| held.max(until))), 0);
+    }
+
+    /// Whether a lease is certain to hold, by this process' own clock.
+    fn is_held(&self, order: OrderId, token: u64, now: Instant) -> bool {
+        self.leases.lock().get(&order).is_some_and(|(held, until)| *held == token && now < *until)
     }
 }
 
@@ -405,13 +430,4 @@ fn with_run(
     }
     all.extend(added.iter().map(|(name, value)| ((*name).to_owned(), &**value)));
     OrderUpdate::from_fields(&all, Utc::now())
-}
-
-/// The run that an update was told by.
-fn run_of(entry: &Entry) -> Option<u32> {
-    #[derive(Deserialize)]
-    struct Fields {
-        run: Option<u32>,
-    }
-    serde_json::from_slice::<Fields>(&entry.draft.data).ok()?.run
 }

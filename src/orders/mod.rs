@@ -25,7 +25,7 @@ pub use paper::PaperExecutor;
 pub use request::{FieldFault, InvalidOrder, OrderRequest};
 pub use service::{Orders, OrdersParts, PlaceError, Placed, RetryError, UpdateError};
 pub use stats::{OrderStats, OrderTotals};
-pub use view::{DeadLetter, OrderView};
+pub use view::{DeadLetter, Listed, OrderView};
 pub(crate) use worker::Worker;
 
 pub use self::run::RunError;

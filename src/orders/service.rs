@@ -6,14 +6,15 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
-use super::config::OrdersConfig;
+use super::config::{OrdersConfig, WhenDegraded};
 use super::interop::OrderMirror;
 use super::request::OrderRequest;
 use super::stats::OrderStats;
-use super::view::{DeadLetter, OrderView};
+use super::view::{DeadLetter, Listed, OrderView, is_of_a_worker};
 use crate::channels::{Channels, PublishError};
 use crate::model::{ChannelName, DraftEntry, Entry, JobId, OrderId};
 use crate::protocol::{OrderUpdate, Standing};
@@ -21,6 +22,7 @@ use crate::storage::{
     Cancelling, Enqueued, Idempotency, JobCounts, JobState, JobView, NewJob, Result as StorageResult,
     SharedBackend, StorageError,
 };
+use crate::support::recent::Recent;
 
 /// Orders of which one page of a list is made up, at the most: with a filter that few match, a page
 /// may be short and still have a next one.
@@ -28,6 +30,12 @@ const SCANNED_MAX: usize = 1_000;
 
 /// Jobs read at once for a list.
 const SCAN_PAGE: usize = 100;
+
+/// Orders of which is remembered that outside updates were taken for want of a job.
+const JOBLESS_MAX: usize = 20_000;
+
+/// Leases of workers outside that are remembered.
+const LEASES_MAX: usize = 20_000;
 
 /// All orders. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -58,6 +66,12 @@ pub(super) struct Desk {
     pub(super) queued: Notify,
     /// Somebody asked this process to cancel an order.
     pub(super) cancelled: Notify,
+    /// Orders that had no job when somebody outside told of them: an order is placed under a name that
+    /// nobody knew before, so they never get one.
+    pub(super) jobless: Mutex<Recent<OrderId, ()>>,
+    /// The leases of workers outside, as this process may rely on them: their tokens, and until when.
+    /// Looked at where the storage cannot be asked.
+    pub(super) leases: Mutex<Recent<OrderId, (u64, Instant)>>,
     /// Orders of which a worker outside is telling; bounded by the requests under way.
     pub(super) settling: Mutex<HashSet<OrderId>>,
     /// Reports that must not be broken off with the requests that they came in.
@@ -163,10 +177,6 @@ impl Desk {
     pub(super) async fn newest(&self, order: OrderId) -> StorageResult<Option<Entry>> {
         Ok(self.channels.latest(&ChannelName::order(order)).await?.pop())
     }
-
-    pub(super) async fn standing(&self, order: OrderId) -> StorageResult<Option<Standing>> {
-        Ok(self.newest(order).await?.as_ref().map(Standing::of))
-    }
 }
 
 impl Orders {
@@ -183,6 +193,8 @@ impl Orders {
             mirror,
             queued: Notify::new(),
             cancelled: Notify::new(),
+            jobless: Mutex::new(Recent::new(JOBLESS_MAX, usize::MAX)),
+            leases: Mutex::new(Recent::new(LEASES_MAX, usize::MAX)),
             settling: Mutex::default(),
             tasks: TaskTracker::new(),
             runtime: Handle::current(),
@@ -231,7 +243,14 @@ impl Orders {
             fingerprint: Uuid::new_v5(&Uuid::NAMESPACE_OID, &payload).simple().to_string(),
         });
         let job = NewJob { id: order.into(), payload: payload.into(), idempotency };
-        match self.0.backend.enqueue(&job, &self.0.config.bounds()).await? {
+        let bounds = self.0.config.bounds();
+        // A dead letter is everybody's: another node may be asked to place it again too.
+        let may_keep = self.0.config.when_degraded == WhenDegraded::Accept && request.retry_of.is_none();
+        let queued = match may_keep {
+            true => self.0.backend.enqueue_here(&job, &bounds).await,
+            false => self.0.backend.enqueue(&job, &bounds).await,
+        };
+        match queued? {
             Enqueued::Queued => {
                 self.0.stats.placed.add(1);
                 self.0.queued.notify_waiters();
@@ -249,26 +268,50 @@ impl Orders {
         }
     }
 
-    /// All that is known of an order; `None` when nothing is.
+    /// All that is known of an order; `None` when nothing is, anywhere.
     ///
     /// # Errors
-    /// The storage did not answer.
+    /// The storage did not answer; or it is away, and this node knows nothing of the order.
     pub async fn get(&self, order: OrderId) -> StorageResult<Option<OrderView>> {
         let channel = ChannelName::order(order);
-        let (job, newest, page) = tokio::try_join!(
+        if self.0.backend.is_degraded() {
+            return self.get_from_here(order).await.map(Some);
+        }
+        let found = tokio::try_join!(
             self.0.backend.job(order.into()),
             self.0.newest(order),
             self.0.channels.read_after(&channel, None, usize::MAX),
-        )?;
+        );
+        let (job, newest, page) = match found {
+            // It went while it was asked.
+            Err(StorageError::Unknown { .. }) => return self.get_from_here(order).await.map(Some),
+            found => found?,
+        };
         if job.is_none() && newest.is_none() {
-            return Ok(None);
+            // The storage may have gone meanwhile, and what answered is this node alone.
+            let is_degraded = self.0.backend.is_degraded();
+            return if is_degraded { Err(StorageError::Unknown { op: "order" }) } else { Ok(None) };
         }
         Ok(Some(OrderView::whole(order, job, newest, page, self.0.config.attempts_max)))
     }
 
+    /// What this node knows of an order by itself.
+    async fn get_from_here(&self, order: OrderId) -> StorageResult<OrderView> {
+        let (job, newest) = tokio::join!(self.0.backend.job(order.into()), self.0.newest(order));
+        let (job, newest) = (unless_unknown(job)?, newest?);
+        if job.is_none() && newest.is_none() {
+            return Err(StorageError::Unknown { op: "order" });
+        }
+        // Asked for last: a channel that is read begins a life here, which is not for any name.
+        let page = self.0.channels.read_after(&ChannelName::order(order), None, usize::MAX).await?;
+        let view = OrderView::whole(order, job, newest, page, self.0.config.attempts_max);
+        Ok(OrderView { degraded: self.0.backend.is_degraded(), ..view })
+    }
+
     /// Orders, the newest first: those queued before `before`, with a status (`pending`, or the type
     /// of the newest update) or with any, `limit` at the most. Also, the order to go on from, where
-    /// there may be more. `None` when `before` is not known (any more).
+    /// there may be more. `None` when `before` is not known (any more). While the storage is away, the
+    /// orders that this node knows by itself.
     ///
     /// # Errors
     /// The storage did not answer.
@@ -277,7 +320,9 @@ impl Orders {
         status: Option<&str>,
         before: Option<OrderId>,
         limit: usize,
-    ) -> StorageResult<Option<(Vec<OrderView>, Option<OrderId>)>> {
+    ) -> StorageResult<Option<Listed<OrderView>>> {
+        let was_degraded = self.0.backend.is_degraded();
+        let degraded = || was_degraded || self.0.backend.is_degraded();
         let mut found = Vec::new();
         let mut cursor = before.map(JobId::from);
         if !self.knows(cursor).await? {
@@ -296,17 +341,18 @@ impl Orders {
                 let summary = OrderView::summary(&job, newest.as_ref(), self.0.config.attempts_max);
                 if status.is_none_or(|status| summary.status == status) {
                     if found.len() == limit {
-                        return Ok(Some((found, cursor.map(OrderId::from))));
+                        let next = cursor.map(OrderId::from);
+                        return Ok(Some(Listed { found, next, degraded: degraded() }));
                     }
                     found.push(summary);
                 }
                 cursor = Some(id);
             }
             if !full {
-                return Ok(Some((found, None)));
+                return Ok(Some(Listed { found, next: None, degraded: degraded() }));
             }
         }
-        Ok(Some((found, cursor.map(OrderId::from))))
+        Ok(Some(Listed { found, next: cursor.map(OrderId::from), degraded: degraded() }))
     }
 
     async fn knows(&self, job: Option<JobId>) -> StorageResult<bool> {
@@ -339,13 +385,25 @@ impl Orders {
 
     /// Appends updates of an order that is carried out by nobody here.
     ///
+    /// While the storage is away, so are those of an order of which no job is known here: what nobody
+    /// can claim meanwhile is not told of by a worker, except by one that had it before, whose updates
+    /// say so.
+    ///
     /// # Errors
     /// See [`UpdateError`].
     pub async fn add_updates(&self, order: OrderId, updates: Vec<OrderUpdate>) -> Result<usize, UpdateError> {
-        let (job, mut standing) = tokio::try_join!(self.0.backend.job(order.into()), self.0.standing(order))?;
-        if job.is_some() {
-            return Err(UpdateError::HasJob);
+        let (job, newest) = tokio::join!(self.0.backend.job(order.into()), self.0.newest(order));
+        let newest = newest?;
+        match job {
+            Ok(Some(_)) => return Err(UpdateError::HasJob),
+            Ok(None) => self.0.jobless.lock().insert(order, (), 0),
+            Err(StorageError::Unknown { .. }) if self.0.jobless.lock().get(&order).is_some() => {}
+            Err(StorageError::Unknown { .. }) if !newest.as_ref().is_some_and(is_of_a_worker) => {
+                self.0.stats.updates_unchecked.add(updates.len() as u64);
+            }
+            Err(error) => return Err(error.into()),
         }
+        let mut standing = newest.as_ref().map(Standing::of);
         if standing.is_some_and(|standing| standing.kind.is_terminal()) {
             return Err(UpdateError::Ended);
         }
@@ -377,13 +435,15 @@ impl Orders {
         &self,
         before: Option<OrderId>,
         limit: usize,
-    ) -> StorageResult<Option<(Vec<DeadLetter>, Option<OrderId>)>> {
+    ) -> StorageResult<Option<Listed<DeadLetter>>> {
+        let was_degraded = self.0.backend.is_degraded();
         if !self.knows(before.map(JobId::from)).await? {
             return Ok(None);
         }
         let jobs = self.0.backend.list_jobs(Some(JobState::Dead), before.map(JobId::from), limit).await?;
         let next = if jobs.len() == limit { jobs.last().map(|job| job.id.into()) } else { None };
-        Ok(Some((jobs.iter().map(DeadLetter::new).collect(), next)))
+        let found = jobs.iter().map(DeadLetter::new).collect();
+        Ok(Some(Listed { found, next, degraded: was_degraded || self.0.backend.is_degraded() }))
     }
 
     /// Places a dead letter's order again, as a new order: the old one has ended, and stays so. Asking
@@ -404,5 +464,13 @@ impl Orders {
         let placed = self.place(&request, Some(&format!("dead-letter:{order}"))).await?;
         self.0.backend.settle_dead(order.into()).await.map_err(PlaceError::from)?;
         Ok(placed)
+    }
+}
+
+/// What is not known here may be there all the same.
+fn unless_unknown<T>(found: StorageResult<Option<T>>) -> StorageResult<Option<T>> {
+    match found {
+        Err(StorageError::Unknown { .. }) => Ok(None),
+        found => found,
     }
 }

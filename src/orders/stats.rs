@@ -16,6 +16,7 @@ pub struct OrderStats {
     pub(super) dead: Counter,
     pub(super) leases_lost: Counter,
     pub(super) updates_refused: Counter,
+    pub(super) updates_unchecked: Counter,
     pub(super) storage_failures: Counter,
 }
 
@@ -44,6 +45,8 @@ pub struct OrderTotals {
     pub leases_lost: u64,
     /// Updates that the log refused: of a stale worker, or after the end.
     pub updates_refused: u64,
+    /// Outside updates that were taken while nobody could say whether their order has a job.
+    pub updates_unchecked: u64,
     /// Calls of the storage that failed; each was tried again, or told.
     pub storage_failures: u64,
 }
@@ -63,6 +66,7 @@ impl OrderStats {
             dead: self.dead.get(),
             leases_lost: self.leases_lost.get(),
             updates_refused: self.updates_refused.get(),
+            updates_unchecked: self.updates_unchecked.get(),
             storage_failures: self.storage_failures.get(),
         }
     }

@@ -1,7 +1,7 @@
 //! Orders as they are shown.
 
 use chrono::{DateTime, SecondsFormat, Utc};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::model::{ChannelName, Entry, Epoch, OrderId};
@@ -17,6 +17,9 @@ pub struct OrderView {
     /// The name of the job that carries it out; absent when there is none here.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub job_id: Option<OrderId>,
+    /// While Redis is away: what this node knows by itself, which may be behind. Absent otherwise.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub degraded: bool,
     /// `pending`, or the type of the newest update.
     pub status: String,
     /// 0 to 100.
@@ -50,6 +53,17 @@ pub struct OrderView {
     /// All that are kept, in order, as sockets get them; absent in lists.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub updates: Option<Vec<Box<RawValue>>>,
+}
+
+/// Part of a list.
+#[derive(Debug, Clone)]
+pub struct Listed<T> {
+    /// In order.
+    pub found: Vec<T>,
+    /// The order to go on from, where there may be more.
+    pub next: Option<OrderId>,
+    /// The storage is away, and these are the ones that this node knows by itself.
+    pub degraded: bool,
 }
 
 /// An order that was tried in vain.
@@ -87,6 +101,7 @@ impl OrderView {
         Self {
             order_id: order,
             job_id: job.map(|job| job.id.into()),
+            degraded: false,
             status: standing.map_or("pending", |standing| standing.kind.as_str()).to_owned(),
             progress: standing.map_or(0, |standing| standing.progress),
             attempt: standing.map_or(u32::from(!waits), |standing| standing.attempt),
@@ -137,6 +152,20 @@ impl DeadLetter {
             failed_at: text(job.changed_at),
         }
     }
+}
+
+/// Whether an update was told by whoever claimed the order's job.
+pub(super) fn is_of_a_worker(update: &Entry) -> bool {
+    run_of(update).is_some()
+}
+
+/// The run that an update was told by.
+pub(super) fn run_of(update: &Entry) -> Option<u32> {
+    #[derive(Deserialize)]
+    struct Fields {
+        run: Option<u32>,
+    }
+    serde_json::from_slice::<Fields>(&update.draft.data).ok()?.run
 }
 
 fn request(job: &JobView) -> Option<Box<RawValue>> {

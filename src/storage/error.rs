@@ -34,6 +34,13 @@ pub enum StorageError {
         #[source]
         cause: BoxError,
     },
+    /// The storage that nodes share is away, and this node by itself does not know. It may be known
+    /// elsewhere.
+    #[error("`{op}` cannot be answered while the shared storage is away")]
+    Unknown {
+        /// The call.
+        op: &'static str,
+    },
     /// The stored bytes are not readable. Retrying cannot help.
     #[error("`{key}` is not readable")]
     Corrupt {
@@ -57,6 +64,7 @@ impl StorageError {
             Self::Deadline { .. } => "deadline",
             Self::Unreachable { .. } => "unreachable",
             Self::Refused { .. } => "refused",
+            Self::Unknown { .. } => "unknown",
             Self::Corrupt { .. } => "corrupt",
         }
     }

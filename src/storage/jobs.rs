@@ -6,6 +6,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
+use tokio::time::Instant;
 
 use super::Result;
 use crate::model::JobId;
@@ -187,6 +188,57 @@ pub struct JobCounts {
     pub dead: u64,
 }
 
+/// Where a job stands, and what it is sorted by there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::storage) enum Stand {
+    /// Its turn came then.
+    Waiting { since: Instant },
+    /// Its turn comes then.
+    Delayed { due: Instant },
+    /// It is somebody's until then.
+    Claimed { lease_ends: Instant },
+    /// It ended then.
+    Done { ended: Instant },
+    /// It ended then, in vain.
+    Dead { ended: Instant, error: String },
+}
+
+impl Stand {
+    pub(in crate::storage) fn state(&self) -> JobState {
+        match self {
+            Self::Waiting { .. } => JobState::Waiting,
+            Self::Delayed { .. } => JobState::Delayed,
+            Self::Claimed { .. } => JobState::Claimed,
+            Self::Done { .. } => JobState::Done,
+            Self::Dead { .. } => JobState::Dead,
+        }
+    }
+}
+
+/// A job that one node kept while the storage that nodes share was away, on its way there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::storage) struct MovedJob {
+    pub(in crate::storage) view: JobView,
+    pub(in crate::storage) stand: Stand,
+    /// The key that it was queued under, if that still leads to it.
+    pub(in crate::storage) idempotency: Option<Idempotency>,
+    pub(in crate::storage) bounds: JobBounds,
+}
+
+/// What became of a job that was to be recorded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::storage) enum Recorded {
+    /// It is there, now or since an earlier call.
+    Yes,
+    /// It is there, without its idempotency key, which led to another job already.
+    KeyTaken {
+        /// The other job.
+        by: JobId,
+        /// The other request was the same one, and this job had not been begun: it was cancelled.
+        cancelled: bool,
+    },
+}
+
 /// A queue of jobs.
 ///
 /// Promises: each call is atomic. Jobs are claimed in the order in which they were queued, or
@@ -209,6 +261,13 @@ pub trait Jobs: fmt::Debug + Send + Sync {
     /// known is looked at first, so that a repetition is answered also when the queue is full.
     /// Repeating the call with the same `id` and no key queues nothing twice ([`Enqueued::Repeated`]).
     async fn enqueue(&self, job: &NewJob, bounds: &JobBounds) -> Result<Enqueued>;
+
+    /// The same; and while the storage that nodes share is away, this node may keep the job by itself,
+    /// hand it out to its own workers, and put it there later. Which is one of the two: a job whose
+    /// call was under way when the storage went is not kept here besides.
+    async fn enqueue_here(&self, job: &NewJob, bounds: &JobBounds) -> Result<Enqueued> {
+        self.enqueue(job, bounds).await
+    }
 
     /// Claims the jobs whose turn it is, `limit` of them (and [`JOBS_PER_CALL_MAX`]) at the most:
     /// cancelled ones, those whose lease ran out, and those that wait or are due again. Each gets a

@@ -39,6 +39,7 @@ pub use jobs::{
     Cancelling, ClaimedJob, Ending, Enqueued, Held, Idempotency, JOBS_PER_CALL_MAX, JobBounds, JobCounts,
     JobState, JobView, Jobs, LEASE_MAX, LEASE_MIN, NewJob,
 };
+use jobs::{MovedJob, Recorded, Stand};
 pub use lives::told_epoch;
 pub use log::{
     Append, AppendAnswer, AppendBatch, Appended, EPOCH_KEPT_FOR, Log, LogEvent, LogState, OpenLog, Page,
@@ -62,6 +63,12 @@ pub trait StorageBackend: Log + Records + Jobs + fmt::Debug + Send + Sync + 'sta
 
     /// Cheapest round trip that proves that the backend answers and can be written to.
     async fn ping(&self) -> Result<()>;
+
+    /// Whether what is told comes from this node alone, while a storage that it shares with others is
+    /// away.
+    fn is_degraded(&self) -> bool {
+        false
+    }
 
     /// The ability to exchange updates of orders with outside workers, where the backend has it. To
     /// be asked for once: each call makes a connection.

@@ -5,7 +5,7 @@ use async_trait::async_trait;
 use tokio::sync::watch;
 
 pub(in crate::storage) use super::redis::{Beat, LinkHealth};
-use super::{Result, StorageBackend};
+use super::{MovedJob, Recorded, Result, StorageBackend};
 use crate::model::NodeId;
 
 /// A storage shared with other nodes, that may go away and come back.
@@ -17,4 +17,9 @@ pub(in crate::storage) trait Primary: StorageBackend {
     /// Proves that it answers and takes writes, and finds whether it lost what it had. Each loss is
     /// found once.
     async fn beat(&self, node: NodeId) -> Result<Beat>;
+
+    /// Records a job that a node kept while this storage was away: from here on it is a job like any
+    /// other. Repeating it does nothing. Never refused for want of a place in the queue, since the job
+    /// was accepted.
+    async fn record_job(&self, job: &MovedJob) -> Result<Recorded>;
 }

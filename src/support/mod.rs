@@ -3,4 +3,5 @@
 pub(crate) mod backoff;
 pub(crate) mod checks;
 pub(crate) mod counter;
+pub(crate) mod recent;
 pub(crate) mod telemetry;

@@ -14,6 +14,7 @@ mod order_cli;
 mod order_interop;
 mod order_stream;
 mod orders;
+mod orders_outage;
 mod outages;
 mod redis_liveness;
 mod redis_nodes;

@@ -12,19 +12,19 @@ use tokio::time::Instant;
 
 use crate::model::JobId;
 use crate::storage::{
-    Cancelling, ClaimedJob, Ending, Enqueued, Held, JOBS_PER_CALL_MAX, JobBounds, JobCounts, JobState,
-    JobView, LEASE_MAX, LEASE_MIN, NewJob,
+    Cancelling, ClaimedJob, Ending, Enqueued, Held, Idempotency, JOBS_PER_CALL_MAX, JobBounds, JobCounts,
+    JobState, JobView, LEASE_MAX, LEASE_MIN, MovedJob, NewJob, Stand,
 };
 
 /// One moment, on both clocks: the monotonic one that decides, and the one that people read.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Now {
-    pub(super) at: Instant,
-    pub(super) wall: DateTime<Utc>,
+pub(in crate::storage) struct Now {
+    pub(in crate::storage) at: Instant,
+    pub(in crate::storage) wall: DateTime<Utc>,
 }
 
 impl Now {
-    pub(super) fn read() -> Self {
+    pub(in crate::storage) fn read() -> Self {
         Self { at: Instant::now(), wall: Utc::now() }
     }
 
@@ -39,7 +39,7 @@ impl Now {
 
 /// Every job that is known. See [`Jobs`](crate::storage::Jobs) for what the methods promise.
 #[derive(Debug, Default)]
-pub(super) struct JobTable {
+pub(in crate::storage) struct JobTable {
     jobs: HashMap<JobId, Job>,
     /// Grows with each job that is queued.
     last_place: u64,
@@ -60,7 +60,7 @@ pub(super) struct JobTable {
     /// By when their jobs were queued.
     key_ages: BTreeMap<(Instant, u64), JobId>,
     /// As last heard of.
-    kept_for: Option<Duration>,
+    bounds: Option<JobBounds>,
 }
 
 #[derive(Debug)]
@@ -81,16 +81,6 @@ struct Job {
     key: Option<(String, Instant)>,
 }
 
-/// The state of a job, and what it is sorted by in there.
-#[derive(Debug, Clone)]
-enum Stand {
-    Waiting { since: Instant },
-    Delayed { due: Instant },
-    Claimed { lease_ends: Instant },
-    Done { ended: Instant },
-    Dead { ended: Instant, error: String },
-}
-
 /// When a job's turn came; sorted so that the first is claimed first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Turn {
@@ -104,18 +94,6 @@ struct Turn {
 struct KeyUse {
     job: JobId,
     fingerprint: String,
-}
-
-impl Stand {
-    fn state(&self) -> JobState {
-        match self {
-            Self::Waiting { .. } => JobState::Waiting,
-            Self::Delayed { .. } => JobState::Delayed,
-            Self::Claimed { .. } => JobState::Claimed,
-            Self::Done { .. } => JobState::Done,
-            Self::Dead { .. } => JobState::Dead,
-        }
-    }
 }
 
 impl Job {
@@ -141,17 +119,10 @@ impl Job {
 }
 
 impl JobTable {
-    pub(super) fn enqueue(&mut self, new: &NewJob, bounds: &JobBounds, now: Now) -> Enqueued {
-        self.kept_for = Some(bounds.kept_for);
-        self.tidy(now);
-        if let Some(idempotency) = &new.idempotency
-            && let Some(used) = self.keys.get(&idempotency.key)
-        {
-            let is_same = used.fingerprint == idempotency.fingerprint;
-            return if is_same { Enqueued::Repeated(used.job) } else { Enqueued::Conflict };
-        }
-        if self.jobs.contains_key(&new.id) {
-            return Enqueued::Repeated(new.id);
+    pub(in crate::storage) fn enqueue(&mut self, new: &NewJob, bounds: &JobBounds, now: Now) -> Enqueued {
+        self.bounds = Some(*bounds);
+        if let Some(answer) = self.repeated(new, now) {
+            return answer;
         }
         if self.jobs.len() - self.ended.len() >= bounds.unfinished {
             return Enqueued::Full;
@@ -163,6 +134,51 @@ impl JobTable {
         }
         self.insert(new, now);
         Enqueued::Queued
+    }
+
+    /// What a job is answered that is here already, or whose key is.
+    pub(in crate::storage) fn repeated(&mut self, new: &NewJob, now: Now) -> Option<Enqueued> {
+        self.tidy(now);
+        if let Some(idempotency) = &new.idempotency
+            && let Some(used) = self.keys.get(&idempotency.key)
+        {
+            let is_same = used.fingerprint == idempotency.fingerprint;
+            return Some(if is_same { Enqueued::Repeated(used.job) } else { Enqueued::Conflict });
+        }
+        self.jobs.contains_key(&new.id).then_some(Enqueued::Repeated(new.id))
+    }
+
+    // Jobs on their way to another storage
+
+    pub(in crate::storage) fn len(&self) -> usize {
+        self.jobs.len()
+    }
+
+    pub(in crate::storage) fn has(&self, id: JobId) -> bool {
+        self.jobs.contains_key(&id)
+    }
+
+    /// Jobs with their places and how often they were claimed, the oldest first.
+    pub(in crate::storage) fn after(&self, place: u64) -> impl Iterator<Item = (u64, JobId, u32)> {
+        let later = self.by_age.range(place.saturating_add(1)..);
+        later.filter_map(|(place, id)| Some((*place, *id, self.jobs.get(id)?.run)))
+    }
+
+    pub(in crate::storage) fn queued_at(&self, id: JobId) -> Option<DateTime<Utc>> {
+        self.jobs.get(&id).map(|job| job.enqueued_at)
+    }
+
+    /// Takes a job out, whatever its state: here it is unknown from now on.
+    pub(in crate::storage) fn take(&mut self, id: JobId) -> Option<MovedJob> {
+        let bounds = self.bounds?;
+        let job = self.jobs.get(&id)?;
+        let idempotency = job.key.as_ref().and_then(|(key, _)| {
+            let used = self.keys.get(key).filter(|used| used.job == id)?;
+            Some(Idempotency { key: key.clone(), fingerprint: used.fingerprint.clone() })
+        });
+        let moved = MovedJob { view: job.view(id), stand: job.stand.clone(), idempotency, bounds };
+        self.forget(id);
+        Some(moved)
     }
 
     fn insert(&mut self, new: &NewJob, now: Now) {
@@ -193,7 +209,7 @@ impl JobTable {
         self.index(new.id);
     }
 
-    pub(super) fn claim(&mut self, limit: usize, lease: Duration, now: Now) -> Vec<ClaimedJob> {
+    pub(in crate::storage) fn claim(&mut self, limit: usize, lease: Duration, now: Now) -> Vec<ClaimedJob> {
         self.tidy(now);
         let limit = limit.min(JOBS_PER_CALL_MAX);
         let mut claimed = Vec::new();
@@ -235,11 +251,11 @@ impl JobTable {
         })
     }
 
-    pub(super) fn extend(&mut self, id: JobId, token: u64, lease: Duration, now: Now) -> Held {
+    pub(in crate::storage) fn extend(&mut self, id: JobId, token: u64, lease: Duration, now: Now) -> Held {
         self.hold(id, token, lease, false, now)
     }
 
-    pub(super) fn commit(&mut self, id: JobId, token: u64, lease: Duration, now: Now) -> Held {
+    pub(in crate::storage) fn commit(&mut self, id: JobId, token: u64, lease: Duration, now: Now) -> Held {
         self.hold(id, token, lease, true, now)
     }
 
@@ -256,7 +272,7 @@ impl JobTable {
         if cancelled { Held::Cancelled } else { Held::Yes }
     }
 
-    pub(super) fn finish(&mut self, id: JobId, token: u64, ending: &Ending, now: Now) -> Held {
+    pub(in crate::storage) fn finish(&mut self, id: JobId, token: u64, ending: &Ending, now: Now) -> Held {
         let Some(job) = held_under(&mut self.jobs, id, token) else { return Held::Lost };
         let stand = match ending {
             Ending::Retry { .. } if job.cancelled => return Held::Cancelled,
@@ -268,7 +284,7 @@ impl JobTable {
         Held::Yes
     }
 
-    pub(super) fn cancel(&mut self, id: JobId, now: Now) -> Cancelling {
+    pub(in crate::storage) fn cancel(&mut self, id: JobId, now: Now) -> Cancelling {
         self.tidy(now);
         let Some(job) = self.jobs.get_mut(&id) else { return Cancelling::Unknown };
         if matches!(job.stand, Stand::Done { .. } | Stand::Dead { .. }) {
@@ -289,12 +305,12 @@ impl JobTable {
         Cancelling::Asked
     }
 
-    pub(super) fn job(&mut self, id: JobId, now: Now) -> Option<JobView> {
+    pub(in crate::storage) fn job(&mut self, id: JobId, now: Now) -> Option<JobView> {
         self.tidy(now);
         self.jobs.get(&id).map(|job| job.view(id))
     }
 
-    pub(super) fn list(
+    pub(in crate::storage) fn list(
         &mut self,
         state: Option<JobState>,
         before: Option<JobId>,
@@ -308,7 +324,7 @@ impl JobTable {
         ids.filter_map(|(_, id)| self.jobs.get(id).map(|job| job.view(*id))).collect()
     }
 
-    pub(super) fn settle_dead(&mut self, id: JobId, now: Now) -> bool {
+    pub(in crate::storage) fn settle_dead(&mut self, id: JobId, now: Now) -> bool {
         self.tidy(now);
         let Some(Job { stand: Stand::Dead { ended, .. }, .. }) = self.jobs.get(&id) else { return false };
         let ended = *ended;
@@ -316,7 +332,7 @@ impl JobTable {
         true
     }
 
-    pub(super) fn counts(&mut self, now: Now) -> JobCounts {
+    pub(in crate::storage) fn counts(&mut self, now: Now) -> JobCounts {
         self.tidy(now);
         let count = |state: JobState| self.by_state[state as usize].len() as u64;
         JobCounts {
@@ -329,14 +345,14 @@ impl JobTable {
     }
 
     /// Does what is due by the time alone.
-    pub(super) fn tidy(&mut self, now: Now) {
+    pub(in crate::storage) fn tidy(&mut self, now: Now) {
         while let Some(((due, _), id)) = self.delayed.first_key_value()
             && *due <= now.at
         {
             let (due, id) = (*due, *id);
             self.stand(id, Stand::Waiting { since: due }, now);
         }
-        let Some(kept_for) = self.kept_for else { return };
+        let Some(JobBounds { kept_for, .. }) = self.bounds else { return };
         let is_over = |since: Instant| now.at.duration_since(since) >= kept_for;
         while let Some(((ended, _), id)) = self.ended.first_key_value()
             && is_over(*ended)

@@ -21,7 +21,7 @@ use super::{
     Page, Record, RecordKind, Records, Refusal, Result, Retention, StorageBackend, UNUSED_EPOCH_KEPT_FOR,
 };
 use crate::model::{BackendName, ChannelKind, ChannelName, Entry, EntryId, Epoch, NodeId, Position};
-use job_table::{JobTable, Now};
+pub(in crate::storage) use job_table::{JobTable, Now};
 
 /// How often what has grown too old is removed, also where nobody reads or writes.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);

@@ -8,6 +8,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use fred::types::{FromValue, Value};
+use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::errors::corrupt;
@@ -16,7 +17,7 @@ use super::{EXACT_MAX, RedisBackend, job_scripts};
 use crate::model::JobId;
 use crate::storage::{
     Cancelling, ClaimedJob, Ending, Enqueued, Held, JOBS_PER_CALL_MAX, JobBounds, JobCounts, JobState,
-    JobView, Jobs, LEASE_MAX, LEASE_MIN, NewJob, Result,
+    JobView, Jobs, LEASE_MAX, LEASE_MIN, MovedJob, NewJob, Recorded, Result, Stand,
 };
 
 const CLAIMED_FIELDS: usize = 7;
@@ -46,6 +47,50 @@ impl RedisBackend {
         let args = vec![text(id), text(token), lease, text(u8::from(commits))];
         let answer: String = self.run_on_jobs(&job_scripts::HOLD, op, args).await?;
         held(op, &answer)
+    }
+
+    /// See [`Primary::record_job`](crate::storage::primary::Primary::record_job).
+    pub(super) async fn record_job(&self, job: &MovedJob) -> Result<Recorded> {
+        const OP: &str = "record_job";
+        let MovedJob { view, stand, idempotency, bounds } = job;
+        let key = idempotency.as_ref().map(|idempotency| format!("k{}", idempotency.key));
+        let fingerprint = idempotency.as_ref().map(|idempotency| idempotency.fingerprint.clone());
+        let (at, error) = match stand {
+            Stand::Waiting { since } => (*since, ""),
+            Stand::Delayed { due } => (*due, ""),
+            Stand::Claimed { lease_ends } => (*lease_ends, ""),
+            Stand::Done { ended } => (*ended, ""),
+            Stand::Dead { ended, error } => (*ended, error.as_str()),
+        };
+        // The two clocks may not agree: what counts is how long ago things were.
+        let wall = Utc::now();
+        let ago = |time: DateTime<Utc>| micros((wall - time).to_std().unwrap_or_default());
+        let args = vec![
+            text(view.id),
+            Value::Bytes(view.payload.clone()),
+            Value::from(key.unwrap_or_default()),
+            Value::from(fingerprint.unwrap_or_default()),
+            Value::from(letter(view.state)),
+            text(view.run),
+            text(view.token),
+            text(u8::from(view.cancelled)),
+            text(u8::from(view.committed)),
+            Value::from(error),
+            ago(view.enqueued_at),
+            ago(view.changed_at),
+            text(micros_from_now(at)),
+            text(bounds.kept),
+            micros(bounds.kept_for),
+        ];
+        let answer: Vec<String> = self.run_on_jobs(&job_scripts::RECORD, OP, args).await?;
+        let words: Vec<&str> = answer.iter().map(String::as_str).collect();
+        match words.as_slice() {
+            ["recorded"] => Ok(Recorded::Yes),
+            ["taken", by, cancelled] => {
+                Ok(Recorded::KeyTaken { by: job_id(OP, by)?, cancelled: *cancelled == "1" })
+            }
+            _ => Err(unexpected(OP)),
+        }
     }
 
     async fn views(&self, script: &Script, op: &'static str, args: Vec<Value>) -> Result<Vec<JobView>> {
@@ -248,6 +293,13 @@ fn unexpected(op: &str) -> crate::storage::StorageError {
 /// Numbers go as text: fred would send large ones as floats.
 fn text(value: impl ToString) -> Value {
     Value::from(value.to_string())
+}
+
+/// Below 0 for what has been.
+fn micros_from_now(at: Instant) -> i64 {
+    let now = Instant::now();
+    let exact = |duration: Duration| i64::try_from(duration.min(LEASE_MAX).as_micros()).unwrap_or(i64::MAX);
+    if at >= now { exact(at - now) } else { -exact(now - at) }
 }
 
 fn micros(duration: Duration) -> Value {

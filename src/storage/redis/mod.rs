@@ -66,7 +66,7 @@ pub(super) use target::Target;
 use super::failover::Lost;
 use super::primary::Primary;
 use super::probe::ProbeFailure;
-use super::{LogEvent, Outside, RedisConfig, Result, Retention, StorageBackend};
+use super::{LogEvent, MovedJob, Outside, Recorded, RedisConfig, Result, Retention, StorageBackend};
 use crate::model::{BackendName, ChannelName, NodeId};
 use beat::Life;
 use codec::decode_published;
@@ -259,6 +259,10 @@ impl Primary for RedisBackend {
 
     async fn beat(&self, node: NodeId) -> Result<Beat> {
         Self::beat(self, node).await
+    }
+
+    async fn record_job(&self, job: &MovedJob) -> Result<Recorded> {
+        Self::record_job(self, job).await
     }
 }
 

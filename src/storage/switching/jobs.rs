@@ -1,71 +1,523 @@
-//! The jobs role.
+//! The jobs role: jobs are the primary's, which all nodes share. While it is away nothing is claimed
+//! or ended that another node may own; what this node takes on then lives here, in a table of its own,
+//! until the primary is back and has it.
+//!
+//! A job lives in one place at a time. Calls about it go there, whoever serves: to the table, or to
+//! the primary, which may be away. On its way from the one to the other it is nowhere: calls wait, and
+//! nobody claims it, until the primary has said that it has it; for a call whose answer was lost may
+//! have taken effect, and then any node may have claimed it.
 
+mod recording;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::fmt;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use bytes::Bytes;
+use chrono::Utc;
+use parking_lot::{Mutex, MutexGuard};
+use tokio::sync::Notify;
+use tokio::time::{self, Instant};
 
-use super::Switching;
 use super::log::away;
-use crate::model::JobId;
+use super::{Core, Switching};
+use crate::model::{ChannelName, JobId};
+use crate::storage::memory::{JobTable, Now};
 use crate::storage::{
-    Cancelling, ClaimedJob, Ending, Enqueued, Held, JobBounds, JobCounts, JobState, JobView, Jobs, NewJob,
-    Result,
+    Cancelling, ClaimedJob, Ending, Enqueued, Held, JOBS_PER_CALL_MAX, JobBounds, JobCounts, JobState,
+    JobView, Jobs, MovedJob, NewJob, Result, StorageError,
 };
+use crate::support::counter::Counter;
+use crate::support::recent::Recent;
 
-/// Jobs that were taken on while the primary was away.
+/// Jobs of the primary of which is remembered how they were seen last.
+const SEEN_MAX: usize = 10_000;
+const SEEN_BYTES_MAX: usize = 16 << 20;
+
+/// Idempotency keys that are remembered.
+const KEYS_MAX: usize = 50_000;
+const KEYS_BYTES_MAX: usize = 16 << 20;
+
+/// Nothing is claimed from the primary for so long after it came back. Other nodes came back at about
+/// the same time, and what they told under leases that ran out meanwhile is on its way to the log: who
+/// claims before it is there begins anew what had been told, and refuses it.
+const CLAIMS_WAIT: Duration = Duration::from_secs(1);
+
+/// How long a call about a job waits that is on its way to the primary, or whose updates are.
+const ON_ITS_WAY_WITHIN: Duration = Duration::from_secs(1);
+
+/// What is known of jobs besides the primary, and those that it does not have yet.
+pub(super) struct LocalJobs {
+    state: Mutex<State>,
+    /// A job has come to the primary, or is to go there.
+    moved: Notify,
+    pub(super) stats: JobStats,
+}
+
+/// What became of jobs that this node took on by itself.
 #[derive(Debug, Default)]
-pub(super) struct LocalJobs;
+pub(super) struct JobStats {
+    /// Jobs that were taken on while the primary was away.
+    pub(super) taken: Counter,
+    /// Of these, those that the primary has by now.
+    pub(super) recorded: Counter,
+    /// Times that recording one failed, and was tried again.
+    pub(super) record_retries: Counter,
+    /// Jobs whose idempotency key led to another job in the primary.
+    pub(super) key_conflicts: Counter,
+}
 
-impl Switching {
+#[derive(Debug)]
+struct State {
+    /// Jobs that live here.
+    table: JobTable,
+    /// Jobs that are on their way to the primary.
+    moving: BTreeMap<JobId, MovedJob>,
+    /// The primary's jobs as they were seen last.
+    seen: Recent<JobId, JobView>,
+    keys: Recent<String, KeyUse>,
+    /// Nothing is claimed from the primary before.
+    claims_from: Option<Instant>,
+}
+
+/// What became of a request under an idempotency key.
+#[derive(Debug, Clone)]
+enum KeyUse {
+    /// It is this job.
+    Job { id: JobId, fingerprint: String, since: Instant },
+    /// The primary was asked, and did not say; or it was another request's.
+    Unsure,
+}
+
+impl Default for LocalJobs {
+    fn default() -> Self {
+        let state = State {
+            table: JobTable::default(),
+            moving: BTreeMap::new(),
+            seen: Recent::new(SEEN_MAX, SEEN_BYTES_MAX),
+            keys: Recent::new(KEYS_MAX, KEYS_BYTES_MAX),
+            claims_from: None,
+        };
+        Self { state: Mutex::new(state), moved: Notify::new(), stats: JobStats::default() }
+    }
+}
+
+impl fmt::Debug for LocalJobs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LocalJobs").field("stats", &self.stats).finish_non_exhaustive()
+    }
+}
+
+impl LocalJobs {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock()
+    }
+
+    /// Whether the primary has all jobs.
+    pub(super) fn are_recorded(&self) -> bool {
+        self.waiting() == 0
+    }
+
+    /// How many it does not have.
+    pub(super) fn waiting(&self) -> usize {
+        let state = self.lock();
+        state.table.len() + state.moving.len()
+    }
+
+    /// The primary serves again, or for the first time.
+    pub(super) fn primary_is_back(&self) {
+        self.lock().claims_from = Some(Instant::now() + CLAIMS_WAIT);
+        self.moved.notify_waiters();
+    }
+}
+
+impl State {
+    /// What this node by itself answers to a new job; `None` where it is for the primary to say.
+    fn answer_here(&mut self, job: &NewJob) -> Option<Enqueued> {
+        let moving = self.moving.values().find_map(|moving| {
+            if moving.view.id == job.id {
+                return Some(Enqueued::Repeated(job.id));
+            }
+            let (used, asked) = (moving.idempotency.as_ref()?, job.idempotency.as_ref()?);
+            let is_same = used.fingerprint == asked.fingerprint;
+            let answer = if is_same { Enqueued::Repeated(moving.view.id) } else { Enqueued::Conflict };
+            (used.key == asked.key).then_some(answer)
+        });
+        moving.or_else(|| self.table.repeated(job, Now::read()))
+    }
+
+    /// What is known of a request under its key; an error where the primary may know more.
+    fn known_key(&self, job: &NewJob, bounds: &JobBounds) -> Result<Option<Enqueued>> {
+        let Some(asked) = &job.idempotency else { return Ok(None) };
+        match self.keys.get(&asked.key) {
+            None => Ok(None),
+            Some(KeyUse::Job { since, .. }) if since.elapsed() >= bounds.kept_for => Ok(None),
+            Some(KeyUse::Job { id, fingerprint, .. }) if *fingerprint == asked.fingerprint => {
+                Ok(Some(Enqueued::Repeated(*id)))
+            }
+            Some(KeyUse::Job { .. }) => Ok(Some(Enqueued::Conflict)),
+            Some(KeyUse::Unsure) => Err(away("enqueue")),
+        }
+    }
+
+    /// Notes what a key leads to.
+    fn note_key(&mut self, job: &NewJob, leads_to: Option<JobId>) {
+        let Some(asked) = &job.idempotency else { return };
+        let used = match leads_to {
+            Some(id) => KeyUse::Job { id, fingerprint: asked.fingerprint.clone(), since: Instant::now() },
+            None => KeyUse::Unsure,
+        };
+        self.keys.insert(asked.key.clone(), used, asked.key.len() + asked.fingerprint.len());
+    }
+
+    /// A request is about to be made of the primary: until it answers, what the key leads to is not
+    /// known, unless it was before.
+    fn ask_for_key(&mut self, job: &NewJob) {
+        let is_known = |asked: &crate::storage::Idempotency| {
+            matches!(self.keys.get(&asked.key), Some(KeyUse::Job { .. }))
+        };
+        if !job.idempotency.as_ref().is_some_and(is_known) {
+            self.note_key(job, None);
+        }
+    }
+
+    /// What the primary answered to a new job.
+    fn enqueued(&mut self, job: &NewJob, answer: Enqueued) {
+        match answer {
+            Enqueued::Queued => {
+                self.note_key(job, Some(job.id));
+                self.saw(waiting(job));
+            }
+            Enqueued::Repeated(id) => self.note_key(job, Some(id)),
+            Enqueued::Conflict => self.note_key(job, None),
+            Enqueued::Full => {
+                if let Some(asked) = &job.idempotency
+                    && matches!(self.keys.get(&asked.key), Some(KeyUse::Unsure))
+                {
+                    self.keys.remove(&asked.key);
+                }
+            }
+        }
+    }
+
+    fn saw(&mut self, view: JobView) {
+        let cost = view.payload.len();
+        self.seen.insert(view.id, view, cost);
+    }
+
+    /// Something happened to a job of the primary; what it is known as changes with it.
+    fn change(&mut self, id: JobId, change: impl FnOnce(&mut JobView)) {
+        if let Some(view) = self.seen.get_mut(&id) {
+            change(view);
+        }
+    }
+
+    /// All jobs that are known here, the newest first.
+    fn known(&self) -> Vec<JobId> {
+        let here =
+            self.table.after(0).map(|(_, id, _)| id).filter_map(|id| Some((self.table.queued_at(id)?, id)));
+        let moving = self.moving.values().map(|moving| (moving.view.enqueued_at, moving.view.id));
+        let seen = self.seen.values().map(|view| (view.enqueued_at, view.id));
+        let mut known: Vec<_> = here.chain(moving).chain(seen).collect();
+        known.sort_by(|a, b| b.cmp(a));
+        known.dedup_by_key(|(_, id)| *id);
+        known.into_iter().map(|(_, id)| id).collect()
+    }
+
+    fn counts(&mut self) -> JobCounts {
+        let mut counts = self.table.counts(Now::read());
+        let moving = self.moving.values().map(|moving| moving.view.state);
+        let seen = self.seen.values().map(|view| view.state);
+        for state in moving.chain(seen) {
+            match state {
+                JobState::Waiting => counts.waiting += 1,
+                JobState::Delayed => counts.delayed += 1,
+                JobState::Claimed => counts.claimed += 1,
+                JobState::Done => counts.done += 1,
+                JobState::Dead => counts.dead += 1,
+            }
+        }
+        counts
+    }
+}
+
+/// A job that was queued just now.
+fn waiting(job: &NewJob) -> JobView {
+    let now = Utc::now();
+    JobView {
+        id: job.id,
+        payload: job.payload.clone(),
+        state: JobState::Waiting,
+        run: 0,
+        token: 0,
+        cancelled: false,
+        committed: false,
+        enqueued_at: now,
+        changed_at: now,
+        error: None,
+    }
+}
+
+impl Core {
+    /// Asks for what is the primary's alone.
     async fn ask_for_job<R>(&self, op: &'static str, call: impl Future<Output = Result<R>>) -> Result<R> {
-        self.core.ask(call).await.unwrap_or_else(|| Err(away(op)))
+        self.ask(call).await.unwrap_or_else(|| Err(away(op)))
+    }
+
+    /// Makes a call about a job where that lives.
+    async fn where_it_lives<R>(
+        &self,
+        op: &'static str,
+        id: JobId,
+        here: impl FnOnce(&mut JobTable, Now) -> R,
+        there: impl Future<Output = Result<R>>,
+    ) -> Result<R> {
+        let waiting_since = Instant::now();
+        loop {
+            let moved = self.jobs.moved.notified();
+            let mut moved = std::pin::pin!(moved);
+            moved.as_mut().enable();
+            {
+                let mut state = self.jobs.lock();
+                if state.table.has(id) {
+                    return Ok(here(&mut state.table, Now::read()));
+                }
+                if !state.moving.contains_key(&id) {
+                    break;
+                }
+            }
+            let arrived = tokio::select! {
+                () = moved => true,
+                () = self.until_away() => false,
+                () = time::sleep_until(waiting_since + ON_ITS_WAY_WITHIN) => false,
+            };
+            if !arrived {
+                return Err(away(op));
+            }
+        }
+        self.ask_for_job(op, there).await
+    }
+
+    /// Waits until the log has what was told in an outage.
+    async fn until_told(&self, channel: &ChannelName) -> Result<()> {
+        let told = async {
+            loop {
+                let in_order = self.in_order.notified();
+                let mut in_order = std::pin::pin!(in_order);
+                in_order.as_mut().enable();
+                if self.lock().lines.get(channel).is_none_or(|line| line.fork.is_none()) {
+                    return;
+                }
+                in_order.await;
+            }
+        };
+        time::timeout(ON_ITS_WAY_WITHIN, told).await.map_err(|_elapsed| away("finish"))
+    }
+
+    async fn enqueue_job(&self, job: &NewJob, bounds: &JobBounds, may_keep: bool) -> Result<Enqueued> {
+        {
+            let mut state = self.jobs.lock();
+            if let Some(answer) = state.answer_here(job) {
+                return Ok(answer);
+            }
+            let (is_primary, is_alone) = {
+                let mode = self.mode.borrow();
+                (mode.is_primary(), mode.alone)
+            };
+            if is_primary {
+                state.ask_for_key(job);
+            } else {
+                if let Some(answer) = state.known_key(job, bounds)? {
+                    return Ok(answer);
+                }
+                if !(may_keep || is_alone) {
+                    return Err(away("enqueue"));
+                }
+                let answer = state.table.enqueue(job, bounds, Now::read());
+                if answer == Enqueued::Queued {
+                    state.note_key(job, Some(job.id));
+                    drop(state);
+                    self.jobs.stats.taken.add(1);
+                    // The primary may have come back meanwhile.
+                    self.jobs.moved.notify_waiters();
+                }
+                return Ok(answer);
+            }
+        }
+        // Where the primary goes before it has answered, it may have the job: it is not kept here too.
+        let answer = self.ask_for_job("enqueue", self.primary.enqueue(job, bounds)).await?;
+        self.jobs.lock().enqueued(job, answer);
+        Ok(answer)
     }
 }
 
 #[async_trait]
 impl Jobs for Switching {
     async fn enqueue(&self, job: &NewJob, bounds: &JobBounds) -> Result<Enqueued> {
-        self.ask_for_job("enqueue", self.core.primary.enqueue(job, bounds)).await
+        self.core.enqueue_job(job, bounds, false).await
+    }
+
+    async fn enqueue_here(&self, job: &NewJob, bounds: &JobBounds) -> Result<Enqueued> {
+        self.core.enqueue_job(job, bounds, true).await
     }
 
     async fn claim(&self, limit: usize, lease: Duration) -> Result<Vec<ClaimedJob>> {
-        self.ask_for_job("claim", self.core.primary.claim(limit, lease)).await
+        let core = &self.core;
+        {
+            let mut state = core.jobs.lock();
+            if !core.is_primary() {
+                return Ok(state.table.claim(limit, lease, Now::read()));
+            }
+            if state.claims_from.is_some_and(|from| Instant::now() < from) {
+                return Ok(Vec::new());
+            }
+        }
+        let claimed = match core.ask(core.primary.claim(limit, lease)).await {
+            Some(answer) => answer?,
+            // What was claimed by a call whose answer was lost is somebody's when its lease runs out.
+            None => Vec::new(),
+        };
+        let mut state = core.jobs.lock();
+        for job in &claimed {
+            let view = JobView {
+                id: job.id,
+                payload: Bytes::clone(&job.payload),
+                state: JobState::Claimed,
+                run: job.run,
+                token: job.token,
+                cancelled: job.cancelled,
+                committed: job.committed,
+                enqueued_at: job.enqueued_at,
+                changed_at: Utc::now(),
+                error: None,
+            };
+            state.saw(view);
+        }
+        drop(state);
+        Ok(claimed)
     }
 
     async fn extend(&self, id: JobId, token: u64, lease: Duration) -> Result<Held> {
-        self.ask_for_job("extend", self.core.primary.extend(id, token, lease)).await
+        let there = self.core.primary.extend(id, token, lease);
+        self.core.where_it_lives("extend", id, |table, now| table.extend(id, token, lease, now), there).await
     }
 
     async fn commit(&self, id: JobId, token: u64, lease: Duration) -> Result<Held> {
-        self.ask_for_job("commit", self.core.primary.commit(id, token, lease)).await
+        let there = async {
+            let held = self.core.primary.commit(id, token, lease).await?;
+            self.core.jobs.lock().change(id, |view| view.committed |= held == Held::Yes);
+            Ok(held)
+        };
+        self.core.where_it_lives("commit", id, |table, now| table.commit(id, token, lease, now), there).await
     }
 
     async fn finish(&self, id: JobId, token: u64, ending: &Ending) -> Result<Held> {
-        self.ask_for_job("finish", self.core.primary.finish(id, token, ending)).await
+        let core = &self.core;
+        let there = async {
+            // Whoever claims the job next reads in the log how far it came.
+            core.until_told(&ChannelName::order(id.into())).await?;
+            let held = core.primary.finish(id, token, ending).await?;
+            if held == Held::Yes {
+                core.jobs.lock().change(id, |view| {
+                    view.changed_at = Utc::now();
+                    (view.state, view.error) = match ending {
+                        Ending::Done => (JobState::Done, None),
+                        Ending::Retry { .. } => (JobState::Delayed, None),
+                        Ending::Dead { error } => (JobState::Dead, Some(error.clone())),
+                    };
+                });
+            }
+            Ok(held)
+        };
+        core.where_it_lives("finish", id, |table, now| table.finish(id, token, ending, now), there).await
     }
 
     async fn cancel(&self, id: JobId) -> Result<Cancelling> {
-        self.ask_for_job("cancel", self.core.primary.cancel(id)).await
+        let there = async {
+            let answer = self.core.primary.cancel(id).await?;
+            self.core.jobs.lock().change(id, |view| view.cancelled |= answer == Cancelling::Asked);
+            Ok(answer)
+        };
+        self.core.where_it_lives("cancel", id, |table, now| table.cancel(id, now), there).await
     }
 
     async fn job(&self, id: JobId) -> Result<Option<JobView>> {
-        self.ask_for_job("job", self.core.primary.job(id)).await
+        let core = &self.core;
+        {
+            let mut state = core.jobs.lock();
+            if let Some(view) = state.table.job(id, Now::read()) {
+                return Ok(Some(view));
+            }
+            if let Some(moving) = state.moving.get(&id) {
+                return Ok(Some(moving.view.clone()));
+            }
+        }
+        match core.ask(core.primary.job(id)).await {
+            Some(answer) => {
+                let view = answer?;
+                let mut state = core.jobs.lock();
+                match &view {
+                    Some(view) => state.saw(view.clone()),
+                    None => state.seen.remove(&id),
+                }
+                drop(state);
+                Ok(view)
+            }
+            None if core.mode.borrow().alone => Ok(None),
+            None => {
+                let seen = core.jobs.lock().seen.get(&id).cloned();
+                seen.ok_or(StorageError::Unknown { op: "job" }).map(Some)
+            }
+        }
     }
 
+    /// While the primary is away: the jobs that live here, and the primary's as they were seen last.
     async fn list_jobs(
         &self,
         state: Option<JobState>,
         before: Option<JobId>,
         limit: usize,
     ) -> Result<Vec<JobView>> {
-        self.ask_for_job("list_jobs", self.core.primary.list_jobs(state, before, limit)).await
+        let core = &self.core;
+        match core.ask(core.primary.list_jobs(state, before, limit)).await {
+            Some(answer) => {
+                let views = answer?;
+                let mut known = core.jobs.lock();
+                for view in &views {
+                    known.change(view.id, |held| *held = view.clone());
+                }
+                Ok(views)
+            }
+            None => {
+                let is_alone = core.mode.borrow().alone;
+                let mut held = core.jobs.lock();
+                if is_alone {
+                    return Ok(held.table.list(state, before, limit, Now::read()));
+                }
+                let known = held.known();
+                let from = before.and_then(|before| known.iter().position(|id| *id == before));
+                let later = known.into_iter().skip(from.map_or(0, |from| from + 1));
+                let views = later.filter_map(|id| held.view(id));
+                let wanted = views.filter(|view| state.is_none_or(|state| view.state == state));
+                Ok(wanted.take(limit.min(JOBS_PER_CALL_MAX)).collect())
+            }
+        }
     }
 
     async fn settle_dead(&self, id: JobId) -> Result<bool> {
-        self.ask_for_job("settle_dead", self.core.primary.settle_dead(id)).await
+        let there = self.core.primary.settle_dead(id);
+        self.core.where_it_lives("settle_dead", id, |table, now| table.settle_dead(id, now), there).await
     }
 
+    /// While the primary is away: of the jobs that are known here.
     async fn job_counts(&self) -> Result<JobCounts> {
-        self.ask_for_job("job_counts", self.core.primary.job_counts()).await
+        let core = &self.core;
+        match core.ask(core.primary.job_counts()).await {
+            Some(answer) => answer,
+            None => Ok(core.jobs.lock().counts()),
+        }
     }
 }

@@ -208,6 +208,11 @@ impl StorageBackend for Switching {
         if self.core.is_primary() { self.core.primary.ping().await } else { self.core.memory.ping().await }
     }
 
+    fn is_degraded(&self) -> bool {
+        let mode = self.core.mode.borrow();
+        !mode.alone && !mode.is_primary()
+    }
+
     fn outside_orders(&self) -> Option<Outside> {
         self.core.primary.outside_orders()
     }

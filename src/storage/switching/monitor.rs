@@ -52,6 +52,7 @@ pub(super) async fn drive(
         core.put_in_order(),
         core.keep_records(),
         core.send_formers(),
+        core.record_jobs(),
         core.pass_on(),
         core.tidy()
     );
@@ -84,7 +85,8 @@ impl Judge {
             let done = core.in_order.notified();
             let mut done = std::pin::pin!(done);
             done.as_mut().enable();
-            if self.failover.state() == BackendState::Recovering && core.is_in_order() {
+            let is_recovered = core.is_in_order() && core.jobs.are_recorded();
+            if self.failover.state() == BackendState::Recovering && is_recovered {
                 self.take(Signal::Rejoined);
                 continue;
             }
@@ -144,6 +146,9 @@ impl Judge {
         let state = self.failover.state();
         let lost = self.failover.reason().cloned();
         let mode = Mode { state, alone: self.failover.is_alone(), lost: lost.clone() };
+        if mode.is_primary() && !self.core.is_primary() {
+            self.core.jobs.primary_is_back();
+        }
         self.core.mode.send_if_modified(|held| {
             let changed = *held != mode;
             *held = mode;

@@ -70,6 +70,16 @@ pub(crate) struct OutageTotals {
     pub(crate) superseded: u64,
     /// Logs that had lost what they had acknowledged.
     pub(crate) lost_logs: u64,
+    /// Jobs of this node that Redis does not have yet.
+    pub(crate) jobs_waiting: usize,
+    /// Jobs that this node took on by itself.
+    pub(crate) jobs_taken: u64,
+    /// Of these, those that Redis has had since.
+    pub(crate) jobs_recorded: u64,
+    /// Times that recording one was tried again.
+    pub(crate) job_retries: u64,
+    /// Of these jobs, those whose idempotency key led to another job in Redis.
+    pub(crate) key_conflicts: u64,
     /// The journal's copy on disk: `off`, `working`, `failed` or `closed`.
     pub(crate) spool: &'static str,
     /// Entries in it, also those of former lives of this gateway.
@@ -88,6 +98,7 @@ impl OutageReader {
     /// How it stands now.
     pub(crate) fn totals(&self) -> OutageTotals {
         let Some(core) = self.0.upgrade() else { return OutageTotals::default() };
+        let (jobs, jobs_waiting) = (&core.jobs.stats, core.jobs.waiting());
         let state = core.lock();
         let JournalDepth { entries, bytes, oldest } = state.journal.depth();
         let JournalCounts { thinned, refused_full, aged, order_overflow } = state.journal.counts();
@@ -112,6 +123,11 @@ impl OutageReader {
             put_back: stats.put_back.get(),
             superseded: stats.superseded.get(),
             lost_logs: stats.lost_logs.get(),
+            jobs_waiting,
+            jobs_taken: jobs.taken.get(),
+            jobs_recorded: jobs.recorded.get(),
+            job_retries: jobs.record_retries.get(),
+            key_conflicts: jobs.key_conflicts.get(),
             spool: match spool.as_ref().map(|spool| &spool.state) {
                 None => "off",
                 Some(SpoolState::Working) => "working",

@@ -1,0 +1,148 @@
+//! Brings the jobs that live here to the primary, once that is back.
+
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use tokio::time;
+
+use super::{Core, State};
+use crate::model::{ChannelName, JobId};
+use crate::storage::{JobView, MovedJob, Recorded, Result};
+use crate::support::backoff::Backoff;
+
+/// Jobs that are on their way at the same time.
+const AT_ONCE: usize = 16;
+
+/// Jobs that are looked at for some that can go.
+const LOOKED_AT: usize = 1_000;
+
+/// Between looks while none can go: what they told is being put in order.
+const LOOK_EVERY: Duration = Duration::from_millis(25);
+
+const RETRY: Backoff = Backoff {
+    first: Duration::from_millis(50),
+    max: Duration::from_secs(1),
+    jitter: Duration::from_millis(50),
+};
+
+impl Core {
+    /// Brings jobs to the primary whenever it serves and there are some. Never ends.
+    ///
+    /// Each goes as it stands, also one that is being carried out: its worker keeps its token and what
+    /// is left of its lease, and everybody can see it from then on, and take it over should this node
+    /// die. A job that was begun goes after what was told of it, since whoever claims it next reads
+    /// there how far it came.
+    pub(in crate::storage::switching) async fn record_jobs(&self) {
+        let mut mode = self.mode.subscribe();
+        let (mut place, mut failures) = (0, 0);
+        while mode.wait_for(|mode| mode.is_primary()).await.is_ok() {
+            let changed = self.jobs.moved.notified();
+            let mut changed = std::pin::pin!(changed);
+            changed.as_mut().enable();
+            let going = self.next_to_go(&mut place);
+            if going.is_empty() {
+                let has_some = !self.jobs.are_recorded();
+                tokio::select! {
+                    () = changed => {}
+                    () = time::sleep(LOOK_EVERY), if has_some => {}
+                    // Only what the primary is not needed for may change while it is away.
+                    () = self.until_away() => {}
+                }
+                continue;
+            }
+            let recorded = join_all(going.iter().map(|job| self.record(job))).await;
+            self.jobs.moved.notify_waiters();
+            if self.jobs.are_recorded() {
+                tracing::info!(recorded = self.jobs.stats.recorded.get(), "redis has all jobs of this node");
+                self.in_order.notify_waiters();
+            }
+            let Some(error) = recorded.into_iter().find_map(Result::err) else {
+                failures = 0;
+                continue;
+            };
+            failures += 1;
+            if self.is_primary() {
+                tracing::warn!(error = %error, failures, "jobs that this node took on cannot be recorded yet");
+            }
+            time::sleep(RETRY.wait(failures, rand::random())).await;
+        }
+    }
+
+    /// The next jobs that can go; from now on they are on their way.
+    fn next_to_go(&self, place: &mut u64) -> Vec<MovedJob> {
+        let waiting: Vec<(u64, JobId, u32)> = {
+            let mut state = self.jobs.lock();
+            // What is due by the time alone comes first: finished jobs may be too old to be kept.
+            state.table.tidy(super::Now::read());
+            let moving = state.moving.values().map(|job| (*place, job.view.id, job.view.run));
+            let mut waiting: Vec<_> = moving.collect();
+            waiting.extend(state.table.after(*place).take(LOOKED_AT));
+            waiting
+        };
+        let ready: Vec<(u64, JobId)> = {
+            let state = self.lock();
+            let is_told = |id: JobId| {
+                let channel = ChannelName::order(id.into());
+                let is_forked = state.lines.get(&channel).is_some_and(|line| line.fork.is_some());
+                !is_forked && state.journal.is_empty(&channel)
+            };
+            let ready = waiting.iter().filter(|(_, id, run)| *run == 0 || is_told(*id));
+            ready.map(|(place, id, _)| (*place, *id)).take(AT_ONCE).collect()
+        };
+        // The next look goes on behind these, or begins anew.
+        *place = if ready.len() == AT_ONCE { ready.last().map_or(0, |(place, _)| *place) } else { 0 };
+        let mut state = self.jobs.lock();
+        ready.into_iter().filter_map(|(_, id)| state.let_go(id)).collect()
+    }
+
+    async fn record(&self, job: &MovedJob) -> Result<()> {
+        let id = job.view.id;
+        let answer = tokio::select! {
+            biased;
+            () = self.until_away() => return Err(super::away("record_job")),
+            answer = self.primary.record_job(job) => answer,
+        };
+        let stats = &self.jobs.stats;
+        let recorded = match answer {
+            Ok(recorded) => recorded,
+            Err(error) => {
+                stats.record_retries.add(1);
+                self.beat_now.notify_one();
+                return Err(error);
+            }
+        };
+        stats.recorded.add(1);
+        let mut view = job.view.clone();
+        if let Recorded::KeyTaken { by, cancelled } = recorded {
+            stats.key_conflicts.add(1);
+            view.cancelled |= cancelled;
+            tracing::error!(
+                job = %id, other = %by, cancelled,
+                "an idempotency key was used during the outage for this job, and elsewhere for another one"
+            );
+        }
+        let mut state = self.jobs.lock();
+        state.moving.remove(&id);
+        state.saw(view);
+        Ok(())
+    }
+}
+
+impl State {
+    /// A job that lives here is on its way from now on; one that is already, still is.
+    fn let_go(&mut self, id: JobId) -> Option<MovedJob> {
+        if let Some(moving) = self.moving.get(&id) {
+            return Some(moving.clone());
+        }
+        let job = self.table.take(id)?;
+        self.moving.insert(id, job.clone());
+        Some(job)
+    }
+
+    /// A job as it is known here; of the primary's, as it was seen last.
+    pub(super) fn view(&mut self, id: JobId) -> Option<JobView> {
+        let here = self.table.job(id, super::Now::read());
+        let moving = || self.moving.get(&id).map(|job| job.view.clone());
+        here.or_else(moving).or_else(|| self.seen.get(&id).cloned())
+    }
+}

@@ -1,0 +1,390 @@
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use bytes::Bytes;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use uuid::Uuid;
+
+use super::super::Parts;
+use super::*;
+use crate::model::{BackendName, BackendState, Entry, Epoch, Lane, NodeId, Position};
+use crate::storage::failover::{First, Limits, Lost};
+use crate::storage::journal::JournalBounds;
+use crate::storage::primary::{Beat, LinkHealth, Primary};
+use crate::storage::{
+    AppendAnswer, AppendBatch, Idempotency, Log, LogEvent, LogState, MemoryBackend, MemoryConfig, OpenLog,
+    Page, Record, RecordKind, Recorded, Records, Retention, StatusWriter, StorageBackend, StorageConfig,
+    StorageStatus,
+};
+
+const BOUNDS: JobBounds = JobBounds { unfinished: 100, kept: 1_000, kept_for: Duration::from_secs(3_600) };
+const LEASE: Duration = Duration::from_secs(60);
+
+/// A storage in memory that can be sent away.
+#[derive(Debug)]
+struct Fake {
+    kept: MemoryBackend,
+    health: watch::Sender<LinkHealth>,
+    /// Does what it is asked, and does not say so.
+    keeps_silent: AtomicBool,
+    /// What is asked while it is silent is to be noticed.
+    asked: AtomicUsize,
+    recorded: Mutex<Vec<MovedJob>>,
+}
+
+impl Fake {
+    fn go(&self) {
+        self.health.send_modify(|health| {
+            health.lost = Some(Lost { code: "unreachable", reason: "sent away".to_owned() });
+            health.losses += 1;
+        });
+    }
+
+    fn come_back(&self) {
+        self.keeps_silent.store(false, Ordering::Relaxed);
+        self.health.send_modify(|health| health.lost = None);
+    }
+
+    async fn answer<R>(&self, call: impl Future<Output = Result<R>>) -> Result<R> {
+        if !self.health.borrow().is_up() {
+            return Err(away("fake"));
+        }
+        let answer = call.await;
+        if self.keeps_silent.load(Ordering::Relaxed) {
+            self.asked.fetch_add(1, Ordering::Relaxed);
+            std::future::pending::<()>().await;
+        }
+        answer
+    }
+}
+
+#[async_trait]
+impl Primary for Fake {
+    fn link_health(&self) -> watch::Receiver<LinkHealth> {
+        self.health.subscribe()
+    }
+
+    async fn beat(&self, _node: NodeId) -> Result<Beat> {
+        if self.health.borrow().is_up() { Ok(Beat::Same) } else { Err(away("beat")) }
+    }
+
+    async fn record_job(&self, job: &MovedJob) -> Result<Recorded> {
+        self.answer(async {
+            self.recorded.lock().push(job.clone());
+            let MovedJob { view, idempotency, bounds, .. } = job;
+            let new = NewJob { id: view.id, payload: view.payload.clone(), idempotency: idempotency.clone() };
+            self.kept.enqueue(&new, bounds).await?;
+            Ok(Recorded::Yes)
+        })
+        .await
+    }
+}
+
+#[async_trait]
+impl StorageBackend for Fake {
+    fn name(&self) -> BackendName {
+        BackendName::Redis
+    }
+
+    async fn ping(&self) -> Result<()> {
+        self.answer(self.kept.ping()).await
+    }
+}
+
+#[async_trait]
+impl Log for Fake {
+    async fn state(&self, channel: &ChannelName, producer: NodeId) -> Result<LogState> {
+        self.answer(self.kept.state(channel, producer)).await
+    }
+
+    async fn open(&self, channel: &ChannelName, producer: NodeId, minted: &Epoch) -> Result<OpenLog> {
+        self.answer(self.kept.open(channel, producer, minted)).await
+    }
+
+    async fn mint_epoch(
+        &self,
+        name: &ChannelName,
+        expected: Option<&Epoch>,
+        minted: &Epoch,
+    ) -> Result<Epoch> {
+        self.answer(self.kept.mint_epoch(name, expected, minted)).await
+    }
+
+    async fn append(&self, batch: &AppendBatch) -> Result<AppendAnswer> {
+        self.answer(self.kept.append(batch)).await
+    }
+
+    async fn read_after(&self, name: &ChannelName, after: Option<&Position>, limit: usize) -> Result<Page> {
+        self.answer(self.kept.read_after(name, after, limit)).await
+    }
+
+    async fn latest(&self, channel: &ChannelName) -> Result<Vec<Entry>> {
+        self.answer(self.kept.latest(channel)).await
+    }
+
+    async fn follow(&self, _channel: &ChannelName) -> Result<()> {
+        Ok(())
+    }
+
+    async fn unfollow(&self, _channel: &ChannelName) -> Result<()> {
+        Ok(())
+    }
+
+    fn take_incoming(&self) -> Option<mpsc::Receiver<LogEvent>> {
+        None
+    }
+}
+
+#[async_trait]
+impl Records for Fake {
+    async fn put(&self, kind: RecordKind, key: &str, value: Bytes, ttl: Duration) -> Result<()> {
+        self.answer(self.kept.put(kind, key, value, ttl)).await
+    }
+
+    async fn get(&self, kind: RecordKind, key: &str) -> Result<Option<Bytes>> {
+        self.answer(self.kept.get(kind, key)).await
+    }
+
+    async fn delete(&self, kind: RecordKind, key: &str) -> Result<bool> {
+        self.answer(self.kept.delete(kind, key)).await
+    }
+
+    async fn list(&self, kind: RecordKind, after: Option<&str>, limit: usize) -> Result<Vec<Record>> {
+        self.answer(self.kept.list(kind, after, limit)).await
+    }
+}
+
+#[async_trait]
+impl Jobs for Fake {
+    async fn enqueue(&self, job: &NewJob, bounds: &JobBounds) -> Result<Enqueued> {
+        self.answer(self.kept.enqueue(job, bounds)).await
+    }
+
+    async fn claim(&self, limit: usize, lease: Duration) -> Result<Vec<ClaimedJob>> {
+        self.answer(self.kept.claim(limit, lease)).await
+    }
+
+    async fn extend(&self, id: JobId, token: u64, lease: Duration) -> Result<Held> {
+        self.answer(self.kept.extend(id, token, lease)).await
+    }
+
+    async fn commit(&self, id: JobId, token: u64, lease: Duration) -> Result<Held> {
+        self.answer(self.kept.commit(id, token, lease)).await
+    }
+
+    async fn finish(&self, id: JobId, token: u64, ending: &Ending) -> Result<Held> {
+        self.answer(self.kept.finish(id, token, ending)).await
+    }
+
+    async fn cancel(&self, id: JobId) -> Result<Cancelling> {
+        self.answer(self.kept.cancel(id)).await
+    }
+
+    async fn job(&self, id: JobId) -> Result<Option<JobView>> {
+        self.answer(self.kept.job(id)).await
+    }
+
+    async fn list_jobs(
+        &self,
+        state: Option<JobState>,
+        before: Option<JobId>,
+        limit: usize,
+    ) -> Result<Vec<JobView>> {
+        self.answer(self.kept.list_jobs(state, before, limit)).await
+    }
+
+    async fn settle_dead(&self, id: JobId) -> Result<bool> {
+        self.answer(self.kept.settle_dead(id)).await
+    }
+
+    async fn job_counts(&self) -> Result<JobCounts> {
+        self.answer(self.kept.job_counts()).await
+    }
+}
+
+/// A node on a storage of its own that can be sent away.
+struct Node {
+    fake: Arc<Fake>,
+    store: Arc<Switching>,
+    _driver: JoinSet<()>,
+}
+
+impl Node {
+    async fn new() -> Self {
+        let memory = || MemoryBackend::new(Retention::default(), MemoryConfig::default()).0;
+        let health = watch::Sender::new(LinkHealth { lost: None, losses: 0 });
+        let fake = Arc::new(Fake {
+            kept: memory(),
+            health,
+            keeps_silent: AtomicBool::new(false),
+            asked: AtomicUsize::new(0),
+            recorded: Mutex::default(),
+        });
+        let status = StorageStatus::new(BackendName::Redis, BackendState::Healthy, "ok", String::new());
+        let config = StorageConfig::default();
+        let (store, driver) = Switching::new(Parts {
+            node: NodeId::random(),
+            memory: memory(),
+            primary: Arc::clone(&fake) as Arc<dyn Primary>,
+            lanes: Arc::new(|_| Lane::Every),
+            journal: JournalBounds::of(&config.journal, &config.retention.orders),
+            spool: None,
+            formers: Vec::new(),
+            ordering_deadline: Duration::from_millis(50),
+            limits: Limits::default(),
+            first: First::Redis,
+            status: Arc::new(StatusWriter::new(status).0),
+            well: String::new(),
+        });
+        let mut running = JoinSet::new();
+        running.spawn(driver);
+        // It notices what changes once it has begun.
+        time::sleep(Duration::from_millis(1)).await;
+        Self { fake, store: Arc::new(store), _driver: running }
+    }
+
+    async fn until(&self, is_degraded: bool) {
+        until(|| self.store.is_degraded() == is_degraded).await;
+    }
+
+    async fn go(&self) {
+        self.fake.go();
+        self.until(true).await;
+    }
+
+    async fn come_back(&self) {
+        self.fake.come_back();
+        self.until(false).await;
+    }
+
+    async fn place(&self, job: &NewJob) -> Result<Enqueued> {
+        self.store.enqueue_here(job, &BOUNDS).await
+    }
+
+    /// What has come to the primary, in order.
+    fn recorded(&self) -> Vec<JobId> {
+        self.fake.recorded.lock().iter().map(|job| job.view.id).collect()
+    }
+}
+
+/// Time is stopped, so this takes none.
+async fn until(mut is_so: impl FnMut() -> bool) {
+    for _ in 0..100_000 {
+        if is_so() {
+            return;
+        }
+        time::sleep(Duration::from_millis(1)).await;
+    }
+    panic!("it does not come about");
+}
+
+fn job(n: u128, key: Option<&str>) -> NewJob {
+    let idempotency = key.map(|key| Idempotency { key: key.to_owned(), fingerprint: "same".to_owned() });
+    NewJob { id: JobId(Uuid::from_u128(n)), payload: Bytes::new(), idempotency }
+}
+
+fn is_away<R>(answer: &Result<R>) -> bool {
+    matches!(answer, Err(StorageError::Unreachable { .. }))
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_claimed_until_others_have_sent_what_they_told() {
+    let node = Node::new().await;
+    node.place(&job(1, None)).await.unwrap();
+    assert_eq!(node.store.claim(1, Duration::ZERO).await.unwrap().len(), 1, "at a start nobody waits");
+    node.go().await;
+    node.come_back().await;
+    let back = Instant::now();
+    let mut claimed = Vec::new();
+    while claimed.is_empty() {
+        time::sleep(Duration::from_millis(1)).await;
+        claimed = node.store.claim(1, LEASE).await.unwrap();
+    }
+    let waited = back.elapsed();
+    assert!(waited >= CLAIMS_WAIT - Duration::from_millis(5), "{waited:?}");
+    assert!(waited <= CLAIMS_WAIT + Duration::from_millis(5), "{waited:?}");
+    assert_eq!(claimed[0].run, 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_job_on_its_way_is_nobodys_until_it_has_arrived() {
+    let node = Node::new().await;
+    node.go().await;
+    node.place(&job(1, Some("key"))).await.unwrap();
+    node.fake.keeps_silent.store(true, Ordering::Relaxed);
+    node.fake.health.send_modify(|health| health.lost = None);
+    until(|| node.recorded().len() == 1).await;
+    // It may be there, and anybody may have it.
+    node.go().await;
+    assert_eq!(node.store.claim(1, LEASE).await.unwrap(), []);
+    assert!(is_away(&node.store.cancel(job(1, None).id).await));
+    assert_eq!(node.store.job(job(1, None).id).await.unwrap().unwrap().state, JobState::Waiting);
+    assert_eq!(node.place(&job(2, Some("key"))).await.unwrap(), Enqueued::Repeated(job(1, None).id));
+    assert_eq!(node.store.list_jobs(None, None, 9).await.unwrap().len(), 1);
+    node.come_back().await;
+    until(|| node.store.core.jobs.are_recorded()).await;
+    assert_eq!(node.recorded(), [job(1, None).id; 2], "and is sent again");
+    assert_eq!(node.store.cancel(job(1, None).id).await.unwrap(), Cancelling::Asked);
+    assert_eq!(node.fake.kept.job_counts().await.unwrap().waiting, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_job_that_the_primary_may_have_is_not_kept_besides() {
+    let node = Node::new().await;
+    node.fake.keeps_silent.store(true, Ordering::Relaxed);
+    let first = job(1, Some("key"));
+    let (asked, ()) = tokio::join!(node.place(&first), async {
+        until(|| node.fake.asked.load(Ordering::Relaxed) == 1).await;
+        node.go().await;
+    });
+    assert!(is_away(&asked), "{asked:?}");
+    assert_eq!(node.store.claim(1, LEASE).await.unwrap(), []);
+    let again = node.place(&job(2, Some("key"))).await;
+    assert!(is_away(&again), "whether the order is there nobody knows: {again:?}");
+    assert_eq!(node.place(&job(3, Some("another"))).await.unwrap(), Enqueued::Queued);
+    node.come_back().await;
+    assert_eq!(node.place(&job(2, Some("key"))).await.unwrap(), Enqueued::Repeated(job(1, None).id));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_full_queue_forgets_the_key_and_keys_end_with_their_time() {
+    let node = Node::new().await;
+    let none = JobBounds { unfinished: 0, ..BOUNDS };
+    assert_eq!(node.store.enqueue(&job(1, Some("full")), &none).await.unwrap(), Enqueued::Full);
+    node.place(&job(2, Some("old"))).await.unwrap();
+    node.go().await;
+    assert_eq!(node.place(&job(1, Some("full"))).await.unwrap(), Enqueued::Queued);
+    assert_eq!(node.place(&job(3, Some("old"))).await.unwrap(), Enqueued::Repeated(job(2, None).id));
+    time::sleep(BOUNDS.kept_for).await;
+    assert_eq!(node.place(&job(3, Some("old"))).await.unwrap(), Enqueued::Queued);
+}
+
+#[tokio::test(start_paused = true)]
+async fn recovering_lasts_until_the_primary_has_all_jobs() {
+    let node = Node::new().await;
+    node.go().await;
+    for n in 1..=100 {
+        node.place(&job(n, None)).await.unwrap();
+    }
+    let claimed = node.store.claim(50, LEASE).await.unwrap();
+    node.fake.keeps_silent.store(true, Ordering::Relaxed);
+    node.fake.health.send_modify(|health| health.lost = None);
+    until(|| node.store.core.mode.borrow().state == BackendState::Recovering).await;
+    // A call about a job that is on its way waits for it, and is told so in the end.
+    until(|| !node.recorded().is_empty()).await;
+    let moving = node.recorded()[0];
+    let token = claimed.iter().find(|job| job.id == moving).map(|job| job.token).unwrap();
+    assert!(is_away(&node.store.extend(moving, token, LEASE).await));
+    assert_eq!(node.store.core.mode.borrow().state, BackendState::Recovering);
+    node.go().await;
+    node.come_back().await;
+    until(|| node.store.core.mode.borrow().state == BackendState::Healthy).await;
+    assert!(node.store.core.jobs.are_recorded());
+    let mut recorded = node.recorded();
+    recorded.sort_unstable();
+    recorded.dedup();
+    assert_eq!(recorded.len(), 100);
+    let of_first = node.fake.recorded.lock().iter().find(|job| job.view.id == moving).cloned().unwrap();
+    assert_eq!((of_first.view.state, of_first.view.token), (JobState::Claimed, token));
+}

@@ -1,0 +1,404 @@
+//! What becomes of orders while Redis is away, and when it is back.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde_json::{Value, json};
+use tokio::task::JoinSet;
+use zonewire::config::{Config, Role};
+use zonewire::model::{Lane, NodeId, OrderId};
+use zonewire::orders::WhenDegraded;
+use zonewire::storage::{
+    Cancelling, Ending, Enqueued, Held, Idempotency, JobBounds, JobState, NewJob, SharedBackend,
+    StorageChoice, StorageConfig, StorageError, open,
+};
+
+use crate::support::eventually::eventually;
+use crate::support::gateway::{Answer, Running, request};
+use crate::support::orders::{
+    check_whole, get_order, new_order, paper, place, post_json, swap, types, until_status, update,
+};
+use crate::support::redis_server::RedisServer;
+
+/// A Redis that has after its death all that it had acknowledged.
+fn durable() -> Option<RedisServer> {
+    RedisServer::start(&["--appendonly", "yes", "--appendfsync", "always"])
+}
+
+fn storage(server: &RedisServer) -> StorageConfig {
+    let mut config =
+        StorageConfig { backend: StorageChoice::Redis, required: true, ..StorageConfig::default() };
+    config.redis = server.config();
+    config
+}
+
+fn on(server: &RedisServer, when_degraded: WhenDegraded) -> Config {
+    let mut config = paper();
+    config.storage = storage(server);
+    config.orders.when_degraded = when_degraded;
+    config
+}
+
+async fn until_state(gateway: &Running, state: &str) {
+    eventually(&format!("the storage is {state}"), async || {
+        let health = gateway.get("/ws/health").await.json();
+        (health["state"] == state).then_some(())
+    })
+    .await;
+}
+
+async fn get(gateway: &Running, id: &str) -> Answer {
+    gateway.get(&format!("/api/orders/{id}")).await
+}
+
+/// Waits until a node shows an order with a status, by whatever ways.
+async fn until_shown(gateway: &Running, id: &str, status: &str) -> Value {
+    eventually(&format!("order {id} is shown as {status}"), async || {
+        let answer = get(gateway, id).await;
+        (answer.status == 200).then(|| answer.json()).filter(|order| order["status"] == status)
+    })
+    .await
+}
+
+async fn place_under(gateway: &Running, key: &str) -> Answer {
+    let headers = [("content-type", "application/json"), ("idempotency-key", key)];
+    let body = swap().to_string();
+    request(gateway.address, "POST", "/api/orders/execute", &headers, body.as_bytes()).await
+}
+
+// Gateways
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_accepted_order_is_carried_out_where_it_was_placed_and_known_to_all_afterwards() {
+    let Some(mut server) = durable() else { return };
+    let config = on(&server, WhenDegraded::Accept);
+    let (a, b) = (Running::start(config.clone()).await, Running::start(config).await);
+    let before = place_under(&a, "before").await.json()["orderId"].clone();
+    server.kill();
+    until_state(&a, "degraded").await;
+    until_state(&b, "degraded").await;
+
+    let again = place_under(&a, "before").await;
+    assert_eq!((again.status, &again.json()["orderId"]), (202, &before), "this node has seen the key");
+    assert!(again.head.contains("idempotency-replayed: true"), "{again:?}");
+    let id = place(a.address).await;
+    let order = until_status(a.address, &id, "confirmed").await;
+    assert_eq!(order["degraded"], true, "{order}");
+    check_whole(order["updates"].as_array().unwrap(), "confirmed");
+    get(&b, &id).await.problem(503, "unknown_while_degraded");
+    let list = a.get("/api/orders").await.json();
+    let listed = list["orders"].as_array().unwrap().iter().any(|order| order["orderId"] == *id);
+    assert!(listed && list["degraded"] == true, "{list}");
+
+    server.restart();
+    until_state(&a, "healthy").await;
+    until_state(&b, "healthy").await;
+    for gateway in [&a, &b] {
+        let order = until_shown(gateway, &id, "confirmed").await;
+        let updates = order["updates"].as_array().unwrap();
+        check_whole(updates, "confirmed");
+        assert!(updates.iter().all(|update| update["run"] == 1), "carried out once: {order}");
+        assert_eq!((&order["jobId"], &order["run"], order.get("degraded")), (&json!(id), &json!(1), None));
+        until_shown(gateway, before.as_str().unwrap(), "confirmed").await;
+    }
+    let outage = a.stats().await["outage"].clone();
+    assert_eq!((&outage["jobs_taken"], &outage["jobs_recorded"]), (&json!(1), &json!(1)), "{outage}");
+    a.stop().await;
+    b.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn by_default_no_order_is_placed_and_what_is_known_is_shown() {
+    let Some(mut server) = durable() else { return };
+    let gateway = Running::start(on(&server, WhenDegraded::Reject)).await;
+    let id = place(gateway.address).await;
+    let before = until_status(gateway.address, &id, "confirmed").await;
+    server.kill();
+    until_state(&gateway, "degraded").await;
+    post_json(gateway.address, "/api/orders/execute", &swap()).await.problem(503, "storage_degraded");
+    let known = get_order(gateway.address, &id).await;
+    assert_eq!((&known["status"], &known["degraded"]), (&json!("confirmed"), &json!(true)));
+    assert_eq!(types(&known), types(&before));
+    get(&gateway, &new_order()).await.problem(503, "unknown_while_degraded");
+    server.restart();
+    until_state(&gateway, "healthy").await;
+    get(&gateway, &new_order()).await.problem(404, "unknown_order");
+    let id = place(gateway.address).await;
+    until_status(gateway.address, &id, "confirmed").await;
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_order_under_way_goes_on_and_is_submitted_when_redis_is_back() {
+    let Some(mut server) = durable() else { return };
+    let mut config = on(&server, WhenDegraded::Reject);
+    config.orders.paper.step_ms = 400;
+    let (a, mut other) = (Running::start(config.clone()).await, config);
+    other.node.roles = vec![Role::Gateway];
+    let b = Running::start(other).await;
+    let id = place(a.address).await;
+    until_status(a.address, &id, "routing").await;
+    server.kill();
+    until_state(&a, "degraded").await;
+    // It comes as far as it may without what is shared.
+    let order = until_status(a.address, &id, "building").await;
+    assert_eq!(order["degraded"], true, "{order}");
+    server.restart();
+    until_state(&a, "healthy").await;
+    for gateway in [&a, &b] {
+        let order = until_shown(gateway, &id, "confirmed").await;
+        let updates = order["updates"].as_array().unwrap();
+        check_whole(updates, "confirmed");
+        assert!(updates.iter().all(|update| update["run"] == 1 && update["attempt"] == 1), "{order}");
+    }
+    eventually("its job has ended", async || {
+        let jobs = b.stats().await["orders"]["jobs"].clone();
+        (jobs["done"] == 1 && jobs["claimed"] == 0).then_some(())
+    })
+    .await;
+    a.stop().await;
+    b.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn updates_from_outside_flow_on_in_an_outage() {
+    let Some(mut server) = durable() else { return };
+    let config = on(&server, WhenDegraded::Reject);
+    let (a, b) = (Running::start(config.clone()).await, Running::start(config).await);
+    // Some producers number their runs too.
+    let step = |progress: u32| json!({ "type": "routing", "progress": progress, "run": 1 });
+    let (known, fresh, ours) = (new_order(), new_order(), place(a.address).await);
+    until_status(a.address, &ours, "confirmed").await;
+    update(a.address, &known, step(10)).await;
+    server.kill();
+    until_state(&a, "degraded").await;
+    update(a.address, &known, step(15)).await;
+    update(a.address, &fresh, step(10)).await;
+    update(a.address, &known, step(20)).await;
+    let late = post_json(a.address, &format!("/api/orders/{ours}/updates"), &step(30)).await;
+    late.problem(409, "has_job");
+    get(&b, &known).await.problem(503, "unknown_while_degraded");
+    server.restart();
+    for gateway in [&a, &b] {
+        until_state(gateway, "healthy").await;
+        let progress = async |id: &str| {
+            let order = get(gateway, id).await.json();
+            let updates = order["updates"].as_array().cloned().unwrap_or_default();
+            updates.iter().map(|update| update["progress"].as_u64().unwrap()).collect::<Vec<_>>()
+        };
+        eventually("all updates are there", async || {
+            (progress(&known).await == [10, 15, 20] && progress(&fresh).await == [10]).then_some(())
+        })
+        .await;
+    }
+    update(b.address, &known, json!({ "type": "confirmed", "progress": 100 })).await;
+    a.stop().await;
+    b.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_alone_waits_for_redis_and_goes_on() {
+    let Some(mut server) = durable() else { return };
+    let mut config = on(&server, WhenDegraded::Reject);
+    config.node.roles = vec![Role::Worker];
+    let worker = Running::start(config.clone()).await;
+    config.node.roles = vec![Role::Gateway];
+    let gateway = Running::start(config).await;
+    server.kill();
+    until_state(&worker, "degraded").await;
+    until_state(&gateway, "degraded").await;
+    server.restart();
+    until_state(&worker, "healthy").await;
+    until_state(&gateway, "healthy").await;
+    let id = place(gateway.address).await;
+    until_status(gateway.address, &id, "confirmed").await;
+    worker.stop().await;
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gateway_without_a_worker_keeps_orders_for_those_that_have_one() {
+    let Some(mut server) = durable() else { return };
+    let mut config = on(&server, WhenDegraded::Accept);
+    config.node.roles = vec![Role::Worker];
+    let worker = Running::start(config.clone()).await;
+    config.node.roles = vec![Role::Gateway];
+    let gateway = Running::start(config).await;
+    server.kill();
+    until_state(&gateway, "degraded").await;
+    let id = place(gateway.address).await;
+    assert_eq!(get_order(gateway.address, &id).await["status"], "pending");
+    server.restart();
+    check_whole(until_shown(&gateway, &id, "confirmed").await["updates"].as_array().unwrap(), "confirmed");
+    worker.stop().await;
+    gateway.stop().await;
+}
+
+// The storage
+
+const BOUNDS: JobBounds = JobBounds { unfinished: 100, kept: 1_000, kept_for: Duration::from_secs(3_600) };
+const LEASE: Duration = Duration::from_secs(60);
+
+/// Nodes whose storage switches.
+struct Nodes {
+    server: RedisServer,
+    drivers: JoinSet<()>,
+}
+
+impl Nodes {
+    fn new() -> Option<Self> {
+        Some(Self { server: durable()?, drivers: JoinSet::new() })
+    }
+
+    async fn open(&mut self) -> SharedBackend {
+        let config = storage(&self.server);
+        let opened = eventually("redis lets us in", async || {
+            open(&config, NodeId::random(), Arc::new(|_| Lane::Every)).await.ok()
+        })
+        .await;
+        self.drivers.spawn(opened.driver);
+        opened.backend
+    }
+}
+
+async fn until_away(nodes: &[&SharedBackend]) {
+    for node in nodes {
+        eventually("redis is missed", async || node.is_degraded().then_some(())).await;
+    }
+}
+
+async fn until_back(nodes: &[&SharedBackend]) {
+    for node in nodes {
+        eventually("redis is back", async || (!node.is_degraded()).then_some(())).await;
+    }
+}
+
+fn job(payload: &str) -> NewJob {
+    let id = OrderId::random().into();
+    NewJob { id, payload: Bytes::copy_from_slice(payload.as_bytes()), idempotency: None }
+}
+
+fn keyed(key: &str, fingerprint: &str) -> NewJob {
+    let idempotency = Some(Idempotency { key: key.to_owned(), fingerprint: fingerprint.to_owned() });
+    NewJob { idempotency, ..job(key) }
+}
+
+/// Claims everything that comes, from all nodes, until `count` jobs were claimed; none may be twice.
+async fn claim_all(nodes: &[&SharedBackend], count: usize) -> Vec<zonewire::storage::ClaimedJob> {
+    let mut claimed: Vec<zonewire::storage::ClaimedJob> = Vec::new();
+    eventually("all jobs are claimed", async || {
+        for node in nodes {
+            claimed.extend(node.claim(10, LEASE).await.unwrap_or_default());
+        }
+        (claimed.len() >= count).then_some(())
+    })
+    .await;
+    let mut ids: Vec<_> = claimed.iter().map(|job| job.id).collect();
+    ids.sort_unstable();
+    ids.dedup();
+    assert_eq!((ids.len(), claimed.len()), (count, count), "no job is claimed twice");
+    claimed
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn jobs_go_to_redis_as_they_stand() {
+    let Some(mut nodes) = Nodes::new() else { return };
+    let (a, b) = (nodes.open().await, nodes.open().await);
+    let shared = job("shared");
+    assert_eq!(a.enqueue(&shared, &BOUNDS).await.unwrap(), Enqueued::Queued);
+    nodes.server.kill();
+    until_away(&[&a, &b]).await;
+
+    let refused = a.enqueue(&job("refused"), &BOUNDS).await;
+    assert!(matches!(refused, Err(StorageError::Unreachable { .. })), "{refused:?}");
+    let jobs: Vec<NewJob> =
+        ["runs", "done", "dead", "delayed", "waits", "cancelled"].iter().map(|name| job(name)).collect();
+    for job in &jobs {
+        assert_eq!(a.enqueue_here(job, &BOUNDS).await.unwrap(), Enqueued::Queued);
+        assert_eq!(a.enqueue_here(job, &BOUNDS).await.unwrap(), Enqueued::Repeated(job.id));
+    }
+    assert_eq!(b.claim(10, LEASE).await.unwrap(), [], "they are another node's");
+    let claimed = a.claim(4, LEASE).await.unwrap();
+    let names: Vec<_> = claimed.iter().map(|job| job.payload.clone()).collect();
+    assert_eq!(names, ["runs", "done", "dead", "delayed"], "and what Redis has is nobody's");
+    let [runs, done, dead, delayed] = claimed.as_slice() else { panic!("{claimed:?}") };
+    assert_eq!(a.commit(runs.id, runs.token, LEASE).await.unwrap(), Held::Yes);
+    assert_eq!(a.finish(done.id, done.token, &Ending::Done).await.unwrap(), Held::Yes);
+    let ending = Ending::Dead { error: "in\nvain".to_owned() };
+    assert_eq!(a.finish(dead.id, dead.token, &ending).await.unwrap(), Held::Yes);
+    let ending = Ending::Retry { after: Duration::ZERO };
+    assert_eq!(a.finish(delayed.id, delayed.token, &ending).await.unwrap(), Held::Yes);
+    assert_eq!(a.cancel(jobs[5].id).await.unwrap(), Cancelling::Asked);
+    assert!(matches!(a.cancel(shared.id).await, Err(StorageError::Unreachable { .. })));
+    assert_eq!(a.job(shared.id).await.unwrap().unwrap().state, JobState::Waiting, "as it was seen last");
+    let unknown = b.job(runs.id).await;
+    assert!(matches!(unknown, Err(StorageError::Unknown { .. })), "{unknown:?}");
+    let counts = a.job_counts().await.unwrap();
+    assert_eq!((counts.waiting, counts.delayed, counts.claimed), (4, 0, 1), "{counts:?}");
+    assert_eq!((counts.done, counts.dead), (1, 1), "{counts:?}");
+    assert_eq!(a.list_jobs(None, None, 100).await.unwrap().len(), 7);
+
+    nodes.server.restart();
+    until_back(&[&a, &b]).await;
+    let mut views = Vec::new();
+    for job in &jobs {
+        let view = eventually("redis has the job", async || b.job(job.id).await.ok().flatten()).await;
+        assert_eq!(view.payload, job.payload);
+        views.push(view);
+    }
+    let stands: Vec<_> =
+        views.iter().map(|view| (view.state, view.run, view.committed, view.cancelled)).collect();
+    assert_eq!(stands[0], (JobState::Claimed, 1, true, false));
+    assert_eq!(stands[1], (JobState::Done, 1, false, false));
+    assert_eq!(stands[2], (JobState::Dead, 1, false, false));
+    assert_eq!(views[2].error.as_deref(), Some("in\nvain"));
+    assert_eq!(views[0].token, runs.token);
+    let mine = eventually("this node agrees", async || a.extend(runs.id, runs.token, LEASE).await.ok()).await;
+    assert_eq!(mine, Held::Yes, "whoever has it goes on under the same token");
+
+    let claimed = claim_all(&[&a, &b], 4).await;
+    let first = &claimed[0];
+    assert!((first.payload == "cancelled") && first.cancelled, "{first:?}");
+    let mut names: Vec<_> = claimed.iter().map(|job| job.payload.clone()).collect();
+    names.sort_unstable();
+    assert_eq!(names, ["cancelled", "delayed", "shared", "waits"]);
+    assert!(claimed.iter().all(|job| job.token > delayed.token), "tokens only grow");
+    let again = claimed.iter().find(|job| job.id == delayed.id).unwrap();
+    assert_eq!(again.run, 2);
+    assert_eq!(a.finish(runs.id, runs.token, &Ending::Done).await.unwrap(), Held::Yes);
+    assert_eq!(b.job(runs.id).await.unwrap().unwrap().state, JobState::Done);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_was_used_twice_is_told_and_a_repetition_not_begun() {
+    let Some(mut nodes) = Nodes::new() else { return };
+    let (a, b) = (nodes.open().await, nodes.open().await);
+    let known = keyed("known", "1");
+    a.enqueue(&known, &BOUNDS).await.unwrap();
+    let elsewhere = keyed("elsewhere", "1");
+    b.enqueue(&elsewhere, &BOUNDS).await.unwrap();
+    nodes.server.kill();
+    until_away(&[&a, &b]).await;
+    assert_eq!(a.enqueue_here(&keyed("known", "1"), &BOUNDS).await.unwrap(), Enqueued::Repeated(known.id));
+    assert_eq!(a.enqueue_here(&keyed("known", "2"), &BOUNDS).await.unwrap(), Enqueued::Conflict);
+    let (twice, other, fresh) = (keyed("elsewhere", "1"), keyed("elsewhere-2", "1"), keyed("fresh", "1"));
+    for job in [&twice, &other, &fresh] {
+        assert_eq!(a.enqueue_here(job, &BOUNDS).await.unwrap(), Enqueued::Queued);
+    }
+    assert_eq!(a.enqueue_here(&keyed("fresh", "1"), &BOUNDS).await.unwrap(), Enqueued::Repeated(fresh.id));
+    nodes.server.restart();
+    until_back(&[&a, &b]).await;
+    let repeated = eventually("the key is known elsewhere", async || {
+        let view = b.job(fresh.id).await.ok().flatten();
+        view.and(b.enqueue(&keyed("fresh", "1"), &BOUNDS).await.ok())
+    })
+    .await;
+    assert_eq!(repeated, Enqueued::Repeated(fresh.id));
+    let view = eventually("the repetition is known", async || b.job(twice.id).await.ok().flatten()).await;
+    assert!(view.cancelled, "nobody had begun it, and the same order is there: {view:?}");
+    assert_eq!(a.enqueue(&keyed("elsewhere", "1"), &BOUNDS).await.unwrap(), Enqueued::Repeated(elsewhere.id));
+    let claimed = claim_all(&[&a, &b], 5).await;
+    let cancelled: Vec<_> = claimed.iter().filter(|job| job.cancelled).map(|job| job.id).collect();
+    assert_eq!(cancelled, [twice.id]);
+}
