@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
+use chrono::Utc;
 use parking_lot::Mutex;
 use tokio::task::JoinSet;
 use tokio::time::{self, Instant};
@@ -44,6 +45,8 @@ const STARTS_MAX: u32 = 4;
 /// A fault that lasts this long must be noticed.
 const NOTICEABLE: Duration = Duration::from_secs(2);
 const LOOK_EVERY: Duration = Duration::from_millis(50);
+/// How many of the entries that something was wrong with are named.
+const EXAMPLES_MAX: usize = 10;
 
 /// What a deployment is made of.
 #[derive(Debug, Clone)]
@@ -358,25 +361,41 @@ impl Session {
 
     /// Some of what was lost, for people who look for the reason; `begun` is when the fault was.
     fn lost_examples(&self, begun: Instant) -> Vec<String> {
-        const EXAMPLES_MAX: usize = 10;
         let mut examples = Vec::new();
         for (place, watched_at, seen) in &self.seen {
             let channel = &self.channels[*place];
             for (_, by, posted) in self.posted.iter().filter(|(posted_to, ..)| posted_to == place) {
                 let posts = posted.lock().posts.clone();
-                for (_, n) in seen.lock().witness.judge(channel.lane, &[(*by, &posts)], None).examples {
+                let lost = seen.lock().witness.judge(channel.lane, &[(*by, &posts)], None).examples;
+                for (_, n) in lost {
                     let post = usize::try_from(n).ok().and_then(|n| posts.get(n - 1));
                     let accepted = post.and_then(|post| post.accepted);
                     let after = accepted.map(|at| at.saturating_duration_since(begun).as_millis());
-                    let (name, after) = (&channel.name, after.unwrap_or_default());
+                    let at = accepted.map(|at| Utc::now() - at.elapsed()).map(|at| at.format("%T%.3f").to_string());
+                    let (name, after, at) =
+                        (&channel.name, after.unwrap_or_default(), at.unwrap_or_default());
+                    // Known where it came to another subscriber.
+                    let id = self.seen.iter().filter(|(watched, ..)| watched == place);
+                    let id = id.filter_map(|(.., seen)| seen.lock().witness.id_of(*by, n)).next();
+                    let id = id.unwrap_or_else(|| "which came to nobody".to_owned());
                     examples.push(format!(
-                        "{name}: {n} of gateway {by}, accepted {after} ms after the fault, at a subscriber of gateway {watched_at}"
+                        "{name}: {n} of gateway {by} ({id}), accepted {after} ms after the fault at {at}, at a subscriber of gateway {watched_at}"
                     ));
                 }
             }
         }
         examples.truncate(EXAMPLES_MAX);
         examples
+    }
+
+    /// Some of what came twice or behind a later one.
+    fn odd_examples(&self) -> Vec<String> {
+        let odd = self.seen.iter().flat_map(|(place, watched_at, seen)| {
+            let name = &self.channels[*place].name;
+            let say = |what: &String| format!("{name}: {what}, at a subscriber of gateway {watched_at}");
+            seen.lock().witness.odd().iter().map(say).collect::<Vec<_>>()
+        });
+        odd.take(EXAMPLES_MAX).collect()
     }
 
     /// What is wrong by now, by lane.
@@ -496,6 +515,7 @@ impl Session {
             memory_after_bytes: grown.map(|(_, after)| after),
             suite_late_ms: ms(*self.pace.lock()),
             lost_examples: self.lost_examples(times.begun),
+            odd_examples: self.odd_examples(),
             read_anew: Tally::default(),
             broken: Vec::new(),
         }
@@ -562,6 +582,10 @@ fn settings(setup: &Setup, channels: &[Channel]) -> Vec<String> {
         "http.shards=2".to_owned(),
         "http.drain_s=0".to_owned(),
     ];
+    if setup.logs.is_some() {
+        // What became of an entry is told at this level.
+        settings.push("log.level=info,zonewire::storage=debug,zonewire::channels=debug".to_owned());
+    }
     let every = channels.iter().filter(|channel| channel.lane == Lane::Every);
     settings.extend(every.map(|channel| format!("channels.lanes.{}=every", channel.name.subject())));
     settings
