@@ -13,6 +13,7 @@ mod proxy;
 mod report;
 mod resp;
 mod schedule;
+mod servers;
 mod session;
 mod timeline;
 mod watch;
@@ -216,10 +217,9 @@ fn chosen(args: &OutageArgs) -> anyhow::Result<Vec<Fault>> {
     }
 }
 
-/// Loading lasts as long as it lasts.
 fn held(fault: Fault, hold: Option<Duration>) -> Fault {
     match hold {
-        Some(hold) if fault.kind != faults::Kind::Loading => Fault { hold, ..fault },
+        Some(hold) if !fault.ends_by_itself() => Fault { hold, ..fault },
         _ => fault,
     }
 }
@@ -240,6 +240,8 @@ async fn run_all(args: &OutageArgs, setup: &Setup, faults: &[Fault]) -> Report {
             let verdict =
                 if outcome.broken.is_empty() { "good".to_owned() } else { outcome.broken.join(", ") };
             eprintln!("  {verdict}");
+            outcome.lost_examples.iter().for_each(|example| eprintln!("    lost: {example}"));
+            outcome.odd_examples.iter().for_each(|example| eprintln!("    odd: {example}"));
             report.outcomes.push(outcome);
         }
         Err(error) => {
