@@ -98,6 +98,9 @@ pub(crate) struct OutageArgs {
     /// Where to write the gateways' logs [default: nowhere]
     #[arg(long, value_name = "DIR")]
     logs: Option<PathBuf>,
+    /// Overrides a setting of the gateways, as for `serve`; may be repeated
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    settings: Vec<String>,
 }
 
 /// The longest time that can be asked for: what was seen is kept to the end.
@@ -172,6 +175,7 @@ async fn run_or_interrupt(args: OutageArgs) -> anyhow::Result<()> {
         redis,
         prefix: format!("outage-check-{}", Uuid::new_v4().simple()),
         logs: args.logs.clone(),
+        settings: args.settings.clone(),
         judges_timing: args.timing,
     };
     let ran: anyhow::Result<Report> = tokio::select! {

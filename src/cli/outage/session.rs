@@ -63,6 +63,8 @@ pub(super) struct Setup {
     /// What the keys begin with.
     pub(super) prefix: String,
     pub(super) logs: Option<PathBuf>,
+    /// `KEY=VALUE`, over those of the suite.
+    pub(super) settings: Vec<String>,
     /// Whether it is a broken promise to notice a fault too late.
     pub(super) judges_timing: bool,
 }
@@ -591,6 +593,7 @@ fn settings(setup: &Setup, channels: &[Channel]) -> Vec<String> {
     }
     let every = channels.iter().filter(|channel| channel.lane == Lane::Every);
     settings.extend(every.map(|channel| format!("channels.lanes.{}=every", channel.name.subject())));
+    settings.extend(setup.settings.iter().cloned());
     settings
 }
 
