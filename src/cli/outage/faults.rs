@@ -8,6 +8,7 @@ use tokio::time::{self, Instant};
 use super::process::{Data, Node, RedisServer};
 use super::proxy::{Mode, Proxy};
 use super::resp::{Reply, Target};
+use super::servers::{Cluster, Sentinels};
 use crate::config::DEFAULT_TOML;
 
 /// One way to go wrong.
@@ -50,6 +51,10 @@ pub(super) enum Kind {
     KillGateway,
     /// While it has no Redis; it comes up again without one.
     KillGatewayDegraded,
+    /// The primary behind sentinels is killed, and comes back when another has its place.
+    Failover,
+    /// A primary of a cluster is killed, and nobody takes its place.
+    LoseClusterNode,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -113,8 +118,19 @@ impl Fault {
     pub(super) fn is_for_random(&self) -> bool {
         !matches!(
             self.kind,
-            Kind::Nothing | Kind::Absent | Kind::Loading | Kind::KillGateway | Kind::KillGatewayDegraded
+            Kind::Nothing
+                | Kind::Absent
+                | Kind::Loading
+                | Kind::KillGateway
+                | Kind::KillGatewayDegraded
+                | Kind::Failover
+                | Kind::LoseClusterNode
         )
+    }
+
+    /// It lasts as long as it lasts.
+    pub(super) fn ends_by_itself(&self) -> bool {
+        matches!(self.kind, Kind::Loading | Kind::Failover)
     }
 
     /// Whether a node has no Redis, or stands still, because of it.
@@ -226,6 +242,21 @@ pub(super) const FAULTS: &[Fault] = &[
     )
     .at_one()
     .unsure(),
+    fault(
+        "sentinel-failover",
+        "kill -9 of the primary behind sentinels; it comes back when a replica has its place",
+        Kind::Failover,
+        60_000,
+    )
+    .unsure()
+    .noticed(CLOSED),
+    fault(
+        "cluster-node-lost",
+        "kill -9 of one of three primaries of a cluster, and started again",
+        Kind::LoseClusterNode,
+        5_000,
+    )
+    .noticed(CLOSED),
 ];
 
 /// The fault of a name.
@@ -248,13 +279,71 @@ pub(super) struct World {
 pub(super) enum Redis {
     Own(Box<RedisServer>),
     Theirs(Target),
+    Sentinels(Sentinels),
+    Cluster(Cluster),
 }
 
 impl Redis {
-    pub(super) fn target(&self) -> &Target {
+    /// What a fault needs, `theirs` if there is one; it runs, unless that is the fault.
+    pub(super) async fn start(fault: Option<&Fault>, theirs: Option<&Target>) -> anyhow::Result<Self> {
+        match (fault.map(|fault| fault.kind), theirs) {
+            (_, Some(theirs)) => Ok(Self::Theirs(theirs.clone())),
+            (Some(Kind::Failover), None) => Ok(Self::Sentinels(Sentinels::start().await?)),
+            (Some(Kind::LoseClusterNode), None) => Ok(Self::Cluster(Cluster::start().await?)),
+            (kind, None) => {
+                let mut server = RedisServer::prepare()?;
+                if kind != Some(Kind::Absent) {
+                    server.start(Data::Empty)?;
+                    server.wait_until_it_serves().await?;
+                }
+                Ok(Self::Own(Box::new(server)))
+            }
+        }
+    }
+
+    /// The one server, where there are not several: only then a proxy can be put before it.
+    pub(super) fn target(&self) -> Option<&Target> {
         match self {
-            Self::Own(server) => &server.target,
-            Self::Theirs(target) => target,
+            Self::Own(server) => Some(&server.target),
+            Self::Theirs(target) => Some(target),
+            Self::Sentinels(_) | Self::Cluster(_) => None,
+        }
+    }
+
+    /// How gateways are told of it, through a proxy where there is one.
+    pub(super) fn url(&self, proxy: Option<&Proxy>) -> anyhow::Result<String> {
+        match (self, self.target(), proxy) {
+            (Self::Sentinels(sentinels), ..) => Ok(sentinels.url()),
+            (Self::Cluster(cluster), ..) => Ok(cluster.url()),
+            (_, Some(target), Some(proxy)) => Ok(target.through(proxy.address)),
+            _ => bail!("there is no proxy before Redis"),
+        }
+    }
+
+    /// Whether it takes writes, all of them.
+    async fn serves(&self, probe: &str) -> bool {
+        match self {
+            Self::Own(server) => server.target.serves(probe).await,
+            Self::Theirs(target) => target.serves(probe).await,
+            Self::Sentinels(sentinels) => sentinels.serves(probe).await,
+            Self::Cluster(cluster) => cluster.serves().await,
+        }
+    }
+
+    async fn wait_until_it_serves(&self, probe: &str, patience: Duration) -> anyhow::Result<()> {
+        let wait = wait_until("Redis serves again", async || Ok(self.serves(probe).await));
+        time::timeout(patience, wait)
+            .await
+            .with_context(|| format!("Redis did not serve within {patience:?}"))?
+    }
+
+    /// Ends it, if it is the suite's own.
+    pub(super) async fn kill(&mut self) -> anyhow::Result<()> {
+        match self {
+            Self::Own(server) => server.kill().await,
+            Self::Theirs(_) => Ok(()),
+            Self::Sentinels(sentinels) => sentinels.kill().await,
+            Self::Cluster(cluster) => cluster.kill().await,
         }
     }
 
@@ -262,10 +351,26 @@ impl Redis {
     fn own(&mut self) -> anyhow::Result<&mut RedisServer> {
         match self {
             Self::Own(server) => Ok(server),
-            Self::Theirs(_) => bail!("this fault is only for a Redis that the suite started itself"),
+            _ => bail!("{NOT_OURS}"),
+        }
+    }
+
+    fn sentinels(&mut self) -> anyhow::Result<&mut Sentinels> {
+        match self {
+            Self::Sentinels(sentinels) => Ok(sentinels),
+            _ => bail!("{NOT_OURS}"),
+        }
+    }
+
+    fn cluster(&mut self) -> anyhow::Result<&mut Cluster> {
+        match self {
+            Self::Cluster(cluster) => Ok(cluster),
+            _ => bail!("{NOT_OURS}"),
         }
     }
 }
+
+const NOT_OURS: &str = "this fault is only for a Redis that the suite started itself";
 
 impl World {
     /// What must be there before the fault: done while all is well.
@@ -327,6 +432,8 @@ impl World {
             }
             Kind::FreezeGateway => self.node()?.freeze().await,
             Kind::KillGateway => self.node()?.kill().await,
+            Kind::Failover => self.redis.sentinels()?.lose_primary().await,
+            Kind::LoseClusterNode => self.redis.cluster()?.lose_node().await,
         }
     }
 
@@ -350,8 +457,11 @@ impl World {
             }
             // It ends by itself.
             Kind::Loading => {
-                let probe = self.probe.clone();
-                self.redis.own()?.target.clone().wait_until_it_serves(&probe, fault.hold).await?;
+                self.redis.wait_until_it_serves(&self.probe, fault.hold).await?;
+            }
+            Kind::Failover => {
+                let (sentinels, probe) = (self.redis.sentinels()?, &self.probe);
+                wait_until("a replica serves", async || Ok(sentinels.has_failed_over(probe).await)).await?;
             }
             _ => time::sleep_until(until).await,
         }
@@ -375,12 +485,13 @@ impl World {
             Kind::OutOfMemory => self.run(&["CONFIG", "SET", "maxmemory", "0"]).await?,
             Kind::FreezeGateway => self.node()?.thaw().await?,
             Kind::KillGateway => self.node()?.restart().await?,
+            Kind::Failover => self.redis.sentinels()?.bring_back()?,
+            Kind::LoseClusterNode => self.redis.cluster()?.bring_back()?,
         }
-        let target = self.redis.target().clone();
-        target.wait_until_it_serves(&self.probe, BACK_PATIENCE).await?;
+        self.redis.wait_until_it_serves(&self.probe, BACK_PATIENCE).await?;
         if fault.kind == Kind::Kill(Data::Snapshot) {
             // What follows may kill it again, and want what it holds by then.
-            target.run(&["CONFIG", "SET", "appendonly", "yes"]).await?;
+            self.run(&["CONFIG", "SET", "appendonly", "yes"]).await?;
         }
         Ok(())
     }
@@ -402,15 +513,6 @@ impl World {
 
     fn node(&mut self) -> anyhow::Result<&mut Node> {
         self.nodes.first_mut().context("there is no gateway")
-    }
-}
-
-impl Target {
-    async fn wait_until_it_serves(&self, probe: &str, patience: Duration) -> anyhow::Result<()> {
-        let wait = wait_until("Redis serves again", async || Ok(self.serves(probe).await));
-        time::timeout(patience, wait)
-            .await
-            .with_context(|| format!("Redis did not serve within {patience:?}"))?
     }
 }
 

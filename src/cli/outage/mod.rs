@@ -13,6 +13,7 @@ mod proxy;
 mod report;
 mod resp;
 mod schedule;
+mod servers;
 mod session;
 mod timeline;
 mod watch;
@@ -97,6 +98,9 @@ pub(crate) struct OutageArgs {
     /// Where to write the gateways' logs [default: nowhere]
     #[arg(long, value_name = "DIR")]
     logs: Option<PathBuf>,
+    /// Overrides a setting of the gateways, as for `serve`; may be repeated
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    settings: Vec<String>,
 }
 
 /// The longest time that can be asked for: what was seen is kept to the end.
@@ -171,6 +175,7 @@ async fn run_or_interrupt(args: OutageArgs) -> anyhow::Result<()> {
         redis,
         prefix: format!("outage-check-{}", Uuid::new_v4().simple()),
         logs: args.logs.clone(),
+        settings: args.settings.clone(),
         judges_timing: args.timing,
     };
     let ran: anyhow::Result<Report> = tokio::select! {
@@ -216,10 +221,9 @@ fn chosen(args: &OutageArgs) -> anyhow::Result<Vec<Fault>> {
     }
 }
 
-/// Loading lasts as long as it lasts.
 fn held(fault: Fault, hold: Option<Duration>) -> Fault {
     match hold {
-        Some(hold) if fault.kind != faults::Kind::Loading => Fault { hold, ..fault },
+        Some(hold) if !fault.ends_by_itself() => Fault { hold, ..fault },
         _ => fault,
     }
 }
@@ -240,6 +244,8 @@ async fn run_all(args: &OutageArgs, setup: &Setup, faults: &[Fault]) -> Report {
             let verdict =
                 if outcome.broken.is_empty() { "good".to_owned() } else { outcome.broken.join(", ") };
             eprintln!("  {verdict}");
+            outcome.lost_examples.iter().for_each(|example| eprintln!("    lost: {example}"));
+            outcome.odd_examples.iter().for_each(|example| eprintln!("    odd: {example}"));
             report.outcomes.push(outcome);
         }
         Err(error) => {

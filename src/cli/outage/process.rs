@@ -71,7 +71,9 @@ async fn kill(child: &mut Child) -> anyhow::Result<()> {
 #[derive(Debug)]
 pub(super) struct RedisServer {
     pub(super) target: Target,
-    port: u16,
+    pub(super) port: u16,
+    /// What it is started with besides.
+    pub(super) options: Vec<String>,
     child: Option<Child>,
     // After the child, which writes to it.
     dir: TempDir,
@@ -103,9 +105,15 @@ impl RedisServer {
 
     /// Picks a port and a directory; nothing runs yet.
     pub(super) fn prepare() -> anyhow::Result<Self> {
+        let port = Self::free_port()?;
+        let target = Target::local(port);
+        Ok(Self { target, port, options: Vec::new(), child: None, dir: TempDir::new()? })
+    }
+
+    /// A port that nobody has; somebody may take it before it is used.
+    pub(super) fn free_port() -> anyhow::Result<u16> {
         let listener = TcpListener::bind("127.0.0.1:0").context("cannot find a free port")?;
-        let port = listener.local_addr().context("cannot find a free port")?.port();
-        Ok(Self { target: Target::local(port), port, child: None, dir: TempDir::new()? })
+        Ok(listener.local_addr().context("cannot find a free port")?.port())
     }
 
     /// Starts it, and does not wait until it serves.
@@ -133,6 +141,21 @@ impl RedisServer {
             command.args(["--key-load-delay", &per_key_us.to_string()]);
             command.args(["--loading-process-events-interval-bytes", "1024"]);
         }
+        command.args(&self.options);
+        self.spawn(command)
+    }
+
+    /// Starts a sentinel instead, with this configuration, which it changes.
+    pub(super) fn start_sentinel(&mut self, config: &str) -> anyhow::Result<()> {
+        let file = self.dir.path().join("sentinel.conf");
+        fs::write(&file, config).context("cannot write the configuration of a sentinel")?;
+        let mut command = Command::new("redis-server");
+        command.arg(&file).arg("--sentinel").args(["--port", &self.port.to_string(), "--bind", "127.0.0.1"]);
+        command.arg("--dir").arg(self.dir.path());
+        self.spawn(command)
+    }
+
+    fn spawn(&mut self, mut command: Command) -> anyhow::Result<()> {
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true);
         let child = command.spawn().context("cannot start redis-server")?;
         self.child = Some(child);

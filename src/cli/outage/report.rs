@@ -69,6 +69,8 @@ pub(super) struct Outcome {
     pub(super) suite_late_ms: f64,
     /// Some of what was lost, in words.
     pub(super) lost_examples: Vec<String>,
+    /// Some of what came twice, or behind a later one of the same producer.
+    pub(super) odd_examples: Vec<String>,
     /// What new subscribers of all orders were told at the end, each at another gateway than the
     /// order's own.
     pub(super) read_anew: Tally,

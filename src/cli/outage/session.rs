@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
+use chrono::Utc;
 use parking_lot::Mutex;
 use tokio::task::JoinSet;
 use tokio::time::{self, Instant};
@@ -14,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::faults::{Fault, Kind, Redis, Truth, World};
 use super::load::{Channel, Posted, Producer};
 use super::poll;
-use super::process::{Data, Node, RedisServer, Start, TempDir};
+use super::process::{Node, Start, TempDir};
 use super::proxy::Proxy;
 use super::report::{Outcome, Tally, ms};
 use super::resp::Target;
@@ -44,6 +45,8 @@ const STARTS_MAX: u32 = 4;
 /// A fault that lasts this long must be noticed.
 const NOTICEABLE: Duration = Duration::from_secs(2);
 const LOOK_EVERY: Duration = Duration::from_millis(50);
+/// How many of the entries that something was wrong with are named.
+const EXAMPLES_MAX: usize = 10;
 
 /// What a deployment is made of.
 #[derive(Debug, Clone)]
@@ -60,6 +63,8 @@ pub(super) struct Setup {
     /// What the keys begin with.
     pub(super) prefix: String,
     pub(super) logs: Option<PathBuf>,
+    /// `KEY=VALUE`, over those of the suite.
+    pub(super) settings: Vec<String>,
     /// Whether it is a broken promise to notice a fault too late.
     pub(super) judges_timing: bool,
 }
@@ -94,9 +99,8 @@ struct Times {
 
 /// Runs one fault in a deployment of its own.
 pub(super) async fn one(setup: &Setup, fault: &Fault) -> anyhow::Result<Outcome> {
-    let mut session =
-        Session::open(setup, fault.kind == Kind::Absent, fault.needs_spool(), fault.name).await?;
-    let mut begun = session.start;
+    let mut session = Session::open(setup, Some(fault)).await?;
+    let (mut begun, mut down_from) = (session.start, session.start);
     if fault.kind != Kind::Absent {
         time::sleep(WARM / 2).await;
         session.world.prepare(fault).await?;
@@ -104,16 +108,19 @@ pub(super) async fn one(setup: &Setup, fault: &Fault) -> anyhow::Result<Outcome>
     }
     let before = session.memory();
     session.restart_silences();
+    let about_to = Instant::now();
     session.world.begin(fault).await?;
     if fault.kind != Kind::Absent {
-        begun = Instant::now();
+        // Some are noticed before they are done; and while one is being done, it is not yet untrue to
+        // be healthy.
+        (begun, down_from) = (about_to, Instant::now());
     }
     session.world.hold(fault).await?;
     let ending = Instant::now();
     session.world.end(fault).await?;
     let back = Instant::now();
     let down = |node| {
-        (fault.truth == Truth::Down && fault.reaches(node)).then_some(Down { from: begun, to: ending })
+        (fault.truth == Truth::Down && fault.reaches(node)).then_some(Down { from: down_from, to: ending })
     };
     let downs = (0..setup.nodes).map(|node| down(node).into_iter().collect()).collect();
     let (recovered, end) = session.recover(back).await?;
@@ -123,7 +130,11 @@ pub(super) async fn one(setup: &Setup, fault: &Fault) -> anyhow::Result<Outcome>
     let memory = before.into_iter().zip(session.memory()).collect();
     let mut outcome = session.judge(&[*fault], &times, recovered, memory);
     // Some end by themselves.
-    outcome.held_s = (ending - begun).as_secs_f64();
+    outcome.held_s = (ending - down_from).as_secs_f64();
+    if fault.kind == Kind::Absent {
+        // They were told when they connected; what they are told later is that it appears.
+        outcome.socket_told_ms = None;
+    }
     outcome.read_anew = Tally::from(&anew);
     outcome.find_broken(fault.notice.filter(|_| setup.judges_timing));
     if fault.truth == Truth::Down && fault.hold >= NOTICEABLE && outcome.noticed_ms.is_none() {
@@ -135,7 +146,7 @@ pub(super) async fn one(setup: &Setup, fault: &Fault) -> anyhow::Result<Outcome>
 
 /// Runs one fault after the other in one deployment, as planned.
 pub(super) async fn random(setup: &Setup, plan: &[Planned]) -> anyhow::Result<Outcome> {
-    let mut session = Session::open(setup, false, false, "random").await?;
+    let mut session = Session::open(setup, None).await?;
     time::sleep(WARM).await;
     let before = session.memory();
     session.restart_silences();
@@ -173,23 +184,21 @@ pub(super) async fn random(setup: &Setup, plan: &[Planned]) -> anyhow::Result<Ou
 }
 
 impl Session {
-    async fn open(setup: &Setup, is_absent: bool, spools: bool, name: &str) -> anyhow::Result<Self> {
-        let mut redis = match &setup.redis {
-            Some(target) => Redis::Theirs(target.clone()),
-            None => Redis::Own(Box::new(RedisServer::prepare()?)),
-        };
-        if let Redis::Own(server) = &mut redis
-            && !is_absent
-        {
-            server.start(Data::Empty)?;
-            server.wait_until_it_serves().await?;
-        }
+    /// Brings up all that is needed for a fault, or for those of a random run.
+    async fn open(setup: &Setup, fault: Option<&Fault>) -> anyhow::Result<Self> {
+        let is_absent = fault.is_some_and(|fault| fault.kind == Kind::Absent);
+        let spools = fault.is_some_and(Fault::needs_spool);
+        let name = fault.map_or("random", |fault| fault.name);
+        let redis = Redis::start(fault, setup.redis.as_ref()).await?;
         let probe = format!("{}-probe", setup.prefix);
         let mut world = World { nodes: Vec::new(), proxies: Vec::new(), redis, probe };
         let channels = channels(setup)?;
         let spool = if spools { Some(TempDir::new()?) } else { None };
         for index in 0..setup.nodes {
-            let proxy = Proxy::start(world.redis.target().address).await?;
+            let proxy = match world.redis.target() {
+                Some(target) => Some(Proxy::start(target.address).await?),
+                None => None,
+            };
             let mut settings = settings(setup, &channels);
             if let Some(spool) = &spool {
                 let dir = spool.path().join(index.to_string());
@@ -198,11 +207,11 @@ impl Session {
             }
             let start = Start {
                 index,
-                redis_url: world.redis.target().through(proxy.address),
+                redis_url: world.redis.url(proxy.as_ref())?,
                 settings,
                 log: setup.logs.as_ref().map(|dir| dir.join(format!("{name}-{index}.log"))),
             };
-            world.proxies.push(proxy);
+            world.proxies.extend(proxy);
             world.nodes.push(start_healthy(start, is_absent).await?);
         }
         let mut session = Self {
@@ -358,25 +367,43 @@ impl Session {
 
     /// Some of what was lost, for people who look for the reason; `begun` is when the fault was.
     fn lost_examples(&self, begun: Instant) -> Vec<String> {
-        const EXAMPLES_MAX: usize = 10;
         let mut examples = Vec::new();
         for (place, watched_at, seen) in &self.seen {
             let channel = &self.channels[*place];
             for (_, by, posted) in self.posted.iter().filter(|(posted_to, ..)| posted_to == place) {
                 let posts = posted.lock().posts.clone();
-                for (_, n) in seen.lock().witness.judge(channel.lane, &[(*by, &posts)], None).examples {
+                let lost = seen.lock().witness.judge(channel.lane, &[(*by, &posts)], None).examples;
+                for (_, n) in lost {
                     let post = usize::try_from(n).ok().and_then(|n| posts.get(n - 1));
                     let accepted = post.and_then(|post| post.accepted);
                     let after = accepted.map(|at| at.saturating_duration_since(begun).as_millis());
-                    let (name, after) = (&channel.name, after.unwrap_or_default());
+                    let at = accepted
+                        .map(|at| Utc::now() - at.elapsed())
+                        .map(|at| at.format("%T%.3f").to_string());
+                    let (name, after, at) =
+                        (&channel.name, after.unwrap_or_default(), at.unwrap_or_default());
+                    // Known where it came to another subscriber.
+                    let id = self.seen.iter().filter(|(watched, ..)| watched == place);
+                    let id = id.filter_map(|(.., seen)| seen.lock().witness.id_of(*by, n)).next();
+                    let id = id.unwrap_or_else(|| "which came to nobody".to_owned());
                     examples.push(format!(
-                        "{name}: {n} of gateway {by}, accepted {after} ms after the fault, at a subscriber of gateway {watched_at}"
+                        "{name}: {n} of gateway {by} ({id}), accepted {after} ms after the fault at {at}, at a subscriber of gateway {watched_at}"
                     ));
                 }
             }
         }
         examples.truncate(EXAMPLES_MAX);
         examples
+    }
+
+    /// Some of what came twice or behind a later one.
+    fn odd_examples(&self) -> Vec<String> {
+        let odd = self.seen.iter().flat_map(|(place, watched_at, seen)| {
+            let name = &self.channels[*place].name;
+            let say = |what: &String| format!("{name}: {what}, at a subscriber of gateway {watched_at}");
+            seen.lock().witness.odd().iter().map(say).collect::<Vec<_>>()
+        });
+        odd.take(EXAMPLES_MAX).collect()
     }
 
     /// What is wrong by now, by lane.
@@ -496,6 +523,7 @@ impl Session {
             memory_after_bytes: grown.map(|(_, after)| after),
             suite_late_ms: ms(*self.pace.lock()),
             lost_examples: self.lost_examples(times.begun),
+            odd_examples: self.odd_examples(),
             read_anew: Tally::default(),
             broken: Vec::new(),
         }
@@ -509,10 +537,7 @@ impl Session {
         for node in &mut self.world.nodes {
             node.kill().await?;
         }
-        if let Redis::Own(server) = &mut self.world.redis {
-            server.kill().await?;
-        }
-        Ok(())
+        self.world.redis.kill().await
     }
 }
 
@@ -562,8 +587,13 @@ fn settings(setup: &Setup, channels: &[Channel]) -> Vec<String> {
         "http.shards=2".to_owned(),
         "http.drain_s=0".to_owned(),
     ];
+    if setup.logs.is_some() {
+        // What became of an entry is told at this level.
+        settings.push("log.level=info,zonewire::storage=debug,zonewire::channels=debug".to_owned());
+    }
     let every = channels.iter().filter(|channel| channel.lane == Lane::Every);
     settings.extend(every.map(|channel| format!("channels.lanes.{}=every", channel.name.subject())));
+    settings.extend(setup.settings.iter().cloned());
     settings
 }
 

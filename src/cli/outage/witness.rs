@@ -52,6 +52,8 @@ pub(super) struct Witness {
     doubled: u64,
     again: u64,
     late: u64,
+    /// The first few that came twice or behind a later one, in words.
+    odd: Vec<String>,
 }
 
 /// What came of one node's entries, in order of arrival.
@@ -59,6 +61,8 @@ pub(super) struct Witness {
 struct Arrivals {
     in_order: Vec<Arrival>,
     first: HashMap<u64, Instant>,
+    /// By number, as far as they came.
+    ids: HashMap<u64, Id>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -145,6 +149,7 @@ impl Witness {
     pub(super) fn entry(&mut self, at: Instant, id: &str, by: usize, n: u64, is_late: bool) -> bool {
         let (producer, seq) = self.parse(id);
         if !self.here.insert((producer, seq)) {
+            self.note_odd(|| format!("{id} twice"));
             self.doubled += 1;
             return false;
         }
@@ -152,6 +157,7 @@ impl Witness {
             if self.may_come_again {
                 self.again += 1;
             } else {
+                self.note_odd(|| format!("{id} twice, on two connections"));
                 self.doubled += 1;
             }
             return false;
@@ -159,15 +165,40 @@ impl Witness {
         let arrivals = self.arrivals.entry(by).or_default();
         // Each number is posted once: two entries of it are one too many, whatever their ids.
         if arrivals.first.contains_key(&n) {
+            self.note_odd(|| format!("{n} of gateway {by} a second time, as {id}"));
             self.doubled += 1;
             return false;
         }
         arrivals.first.insert(n, at);
+        arrivals.ids.insert(n, (producer, seq));
         let highest = &mut self.producers[producer].highest;
-        arrivals.in_order.push(Arrival { n, is_reordered: seq < *highest });
-        *highest = seq.max(*highest);
+        let is_reordered = seq < *highest;
+        arrivals.in_order.push(Arrival { n, is_reordered });
+        if is_reordered {
+            let highest = *highest;
+            self.note_odd(|| format!("{id} behind {highest}"));
+        } else {
+            *highest = seq;
+        }
         self.late += u64::from(is_late);
         true
+    }
+
+    fn note_odd(&mut self, what: impl FnOnce() -> String) {
+        if self.odd.len() < EXAMPLES_MAX {
+            self.odd.push(what());
+        }
+    }
+
+    /// The first few that came twice or behind a later one.
+    pub(super) fn odd(&self) -> &[String] {
+        &self.odd
+    }
+
+    /// The id of a node's `n`th entry, if it came.
+    pub(super) fn id_of(&self, by: usize, n: u64) -> Option<String> {
+        let (producer, seq) = self.arrivals.get(&by)?.ids.get(&n)?;
+        Some(format!("{}-{seq}", self.producers[*producer].name))
     }
 
     /// What is wrong by now: `posted` is what was posted by each node that did. `before` is the

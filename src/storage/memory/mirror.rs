@@ -4,7 +4,7 @@
 use tokio::time::Instant;
 
 use super::{Channel, Kept, MemoryBackend};
-use crate::model::{ChannelKind, ChannelName, Entry, Epoch, NodeId};
+use crate::model::{ChannelKind, ChannelName, Entry, EntryId, Epoch, NodeId};
 use crate::storage::{AppendBatch, Appended};
 
 /// How a mirrored channel stands.
@@ -111,6 +111,19 @@ impl MemoryBackend {
         producers.into_iter().flatten().map(|(node, seq)| (*node, *seq)).collect()
     }
 
+    /// The ids of the entries that lead up to an offset, at most `max`, without holes; the last one is
+    /// that of the entry there.
+    pub(in crate::storage) fn last_ids(&self, name: &ChannelName, end: u64, max: usize) -> Vec<EntryId> {
+        let state = self.shared.state.lock();
+        let kept = state.channels.get(name).map(|channel| channel.entries.iter());
+        let kept = kept.into_iter().flatten().rev().map(|kept| &kept.entry);
+        let kept = kept.skip_while(|entry| entry.offset > end).take(max);
+        let leads_up = kept.zip((0..=end).rev()).take_while(|(entry, offset)| entry.offset == *offset);
+        let mut ids: Vec<EntryId> = leads_up.map(|(entry, _)| entry.id).collect();
+        ids.reverse();
+        ids
+    }
+
     /// The newest sequence of one producer that was seen.
     pub(in crate::storage) fn last_seq(&self, name: &ChannelName, node: NodeId) -> u64 {
         let state = self.shared.state.lock();
@@ -174,7 +187,7 @@ impl Channel {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{DraftEntry, EntryId, EntryKind, Position};
+    use crate::model::{DraftEntry, EntryKind, Position};
     use crate::storage::{MemoryConfig, Retention};
     use bytes::Bytes;
     use chrono::DateTime;

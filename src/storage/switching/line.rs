@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use tokio::time::Instant;
 
-use crate::model::{ChannelName, Entry, Epoch, NodeId, Position};
+use crate::model::{ChannelName, Entry, EntryId, Epoch, NodeId, Position};
 use crate::storage::lives::{Fork, Life};
 use crate::storage::{Append, AppendAnswer, AppendBatch, Appended, Had, MemoryBackend, OpenLog, Seam};
 
@@ -17,6 +17,10 @@ const PAST_MAX: usize = 4;
 /// The most acknowledged entries of this node that are kept of each channel, to be put back should
 /// the log lose them.
 const TAIL_MAX: usize = 1_000;
+
+/// The newest entries of a life of the log whose ids are kept after its end: readers may be that far
+/// behind it.
+const BEHIND_MAX: usize = 512;
 
 /// What this node knows of a channel. Its entries are in the mirror, which is the memory backend.
 #[derive(Debug)]
@@ -61,8 +65,8 @@ pub(super) struct Forked {
 #[derive(Debug)]
 struct Past {
     lives: Vec<Ended>,
-    /// What a reader at the end of the last one has had.
-    had: Had,
+    /// What a reader at the end of the last one has had of other nodes.
+    others: Had,
     node: NodeId,
     seam: Seam,
 }
@@ -77,6 +81,42 @@ struct Ended {
     own: u64,
     /// Where it was a fork.
     fork: Option<Forked>,
+    /// Where it was none: the ids of the entries that lead up to the end, for readers who are not there
+    /// yet.
+    last: Vec<EntryId>,
+}
+
+impl Past {
+    /// What a reader has had that has come so far in a life; `None` where that is not known.
+    fn had_at(&self, ended: &Ended, offset: u64) -> Option<Had> {
+        let mut had = self.others.clone();
+        let Some(fork) = &ended.fork else {
+            had.add(self.node, ended.own);
+            return ended.before(&had, offset);
+        };
+        let own = match offset {
+            _ if offset == ended.end => ended.own,
+            _ if (fork.base()..ended.end).contains(&offset) => fork.own_at(offset),
+            _ => return None,
+        };
+        had.add(self.node, own);
+        Some(had)
+    }
+}
+
+impl Ended {
+    /// What a reader at this offset has had, of what one at the end has had.
+    fn before(&self, at_end: &Had, offset: u64) -> Option<Had> {
+        let behind = usize::try_from(self.end.checked_sub(offset)?).ok()?;
+        let lacks = &self.last[self.last.len().checked_sub(behind)?..];
+        let mut had = Had::default();
+        for (producer, newest) in at_end.iter() {
+            let first = lacks.iter().find(|id| id.producer == producer);
+            // A producer's entries come in order: of all before the first that it lacks, none is to come.
+            had.add(producer, first.map_or(newest, |first| first.seq.saturating_sub(1)));
+        }
+        Some(had)
+    }
 }
 
 impl Forked {
@@ -271,9 +311,7 @@ impl Line {
                 self.highest
             }
         };
-        // Where nobody here follows the log, nothing of it has been seen, and nothing is waited for.
-        let seen = memory.last_seq(name, node);
-        let seq = if self.is_mirrored { seen } else { seen.max(self.acked) };
+        let seq = self.seen(name, memory, node);
         let life = Fork { log: self.log.clone(), base: top, node, seq, from: top };
         let epoch = life.epoch();
         memory.rename(name, &epoch);
@@ -286,6 +324,13 @@ impl Line {
         self.newest = self.newest.max(memory.last_seq(name, node));
         // What this node appended goes on behind it, whether or not all of it was seen here.
         memory.note_seq(name, node, self.newest);
+    }
+
+    /// The newest own sequence that readers here have had.
+    fn seen(&self, name: &ChannelName, memory: &MemoryBackend, node: NodeId) -> u64 {
+        let seen = memory.last_seq(name, node);
+        // Where nobody here follows the log, nothing of it has been seen, and nothing is waited for.
+        if self.is_mirrored { seen } else { seen.max(self.acked) }
     }
 
     /// Appends an own entry to the fork; it must have been judged to fit.
@@ -324,9 +369,9 @@ impl Line {
     pub(super) fn rejoin(&mut self, name: &ChannelName, memory: &MemoryBackend, node: NodeId, to: Rejoined) {
         let Rejoined { epoch, base, top, acked, producers, read, kept, whole } = to;
         let end = memory.mirrored(name).map_or(0, |mirrored| mirrored.top);
-        let mut had = Had::default();
-        memory.producers(name).into_iter().for_each(|(producer, seq)| had.add(producer, seq));
-        had.add(node, self.newest);
+        let mut others = Had::default();
+        let seen = memory.producers(name).into_iter();
+        seen.filter(|(producer, _)| *producer != node).for_each(|(producer, seq)| others.add(producer, seq));
         let is_same = self.log.as_ref() == Some(&epoch);
         let fork = self.fork.take();
         let base_of_fork = fork.as_ref().map(Forked::base);
@@ -334,25 +379,26 @@ impl Line {
         if let Some(log) = self.log.clone().filter(|_| !is_same) {
             let (end, own) = match &fork {
                 Some(fork) => (fork.base(), fork.own_at(fork.base())),
-                None => (end, self.newest),
+                None => (end, self.seen(name, memory, node)),
             };
-            lives.push(Ended { epoch: log, end, own, fork: None });
+            let last = memory.last_ids(name, end, BEHIND_MAX);
+            lives.push(Ended { epoch: log, end, own, fork: None, last });
         }
         if let Some(fork) = fork {
-            lives.push(Ended { epoch: fork.epoch.clone(), end, own: self.newest, fork: Some(fork) });
+            let epoch = fork.epoch.clone();
+            lives.push(Ended { epoch, end, own: self.newest, fork: Some(fork), last: Vec::new() });
         }
         if let (true, Some(base)) = (is_same, base_of_fork) {
             memory.rewind(name, &epoch, base);
             // What a reader of the fork had after its base is its own alone.
-            had = Had::default();
-            had.add(node, self.newest);
+            others = Had::default();
         } else if !is_same {
             memory.mirror_from(name, &epoch, base, &producers);
         }
         if !lives.is_empty() {
             let to = Position { epoch: epoch.clone(), offset: base };
             let seam = Seam { to, had: Had::default(), late_to: top, whole };
-            self.past.push_back(Past { lives, had, node, seam });
+            self.past.push_back(Past { lives, others, node, seam });
             if self.past.len() > PAST_MAX {
                 self.past.pop_front();
             }
@@ -393,18 +439,9 @@ impl Line {
         }
         for past in self.past.iter().rev() {
             let Some(ended) = past.lives.iter().find(|ended| ended.epoch == plain) else { continue };
-            let own = match &ended.fork {
-                _ if after.offset == ended.end => ended.own,
-                Some(fork) if (fork.base()..ended.end).contains(&after.offset) => fork.own_at(after.offset),
-                // What a reader had of each producer before the end is not known.
-                _ => return None,
-            };
-            let mut had = besides;
-            past.had
-                .iter()
-                .filter(|(producer, _)| *producer != past.node)
-                .for_each(|(p, seq)| had.add(p, seq));
-            had.add(past.node, own);
+            // What a reader had of each producer is not known anywhere.
+            let mut had = past.had_at(ended, after.offset)?;
+            had.merge(&besides);
             return Some(Seam { had, ..past.seam.clone() });
         }
         None
@@ -439,4 +476,107 @@ pub(super) struct Rejoined {
     pub(super) kept: Vec<Append>,
     /// Nothing that readers should have had is missing.
     pub(super) whole: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use chrono::DateTime;
+
+    use super::*;
+    use crate::model::{DraftEntry, EntryKind};
+    use crate::storage::{MemoryConfig, Retention};
+
+    /// A followed line on a node of two, in step with a log that ends at `top`.
+    struct Bench {
+        name: ChannelName,
+        memory: MemoryBackend,
+        node: NodeId,
+        other: NodeId,
+        log: Epoch,
+        line: Line,
+    }
+
+    impl Bench {
+        fn in_step(top: u64) -> Self {
+            let (memory, _sweeping) = MemoryBackend::new(Retention::default(), MemoryConfig::default());
+            let (name, node, log) = ("zone:a".parse().unwrap(), NodeId::random(), Epoch::random());
+            let mut line = Line::new(Instant::now());
+            line.followed = true;
+            line.opened(&name, &memory, node, &OpenLog { epoch: log.clone(), top, last_seq: 0 });
+            Self { name, memory, node, other: NodeId::random(), log, line }
+        }
+
+        fn told(&mut self, entries: &[Entry]) {
+            self.line.mirror(&self.name, &self.memory, self.node, entries);
+        }
+
+        fn acknowledged(&mut self, seq: u64, offset: u64) {
+            let batch = AppendBatch {
+                channel: self.name.clone(),
+                epoch: self.log.clone(),
+                producer: self.node,
+                entries: vec![Append { seq, prev: seq - 1, draft: draft(), fence: None }],
+            };
+            let results = [Appended::Applied { offset }];
+            self.line.acknowledged(&self.name, &self.memory, &batch, &results);
+        }
+
+        /// The log is gone, and another one is in its place.
+        fn replaced(&mut self) {
+            let to = Rejoined {
+                epoch: Epoch::random(),
+                base: 0,
+                top: 4,
+                acked: self.line.newest,
+                read: Vec::new(),
+                kept: Vec::new(),
+                whole: true,
+            };
+            self.line.rejoin(&self.name, &self.memory, self.node, to);
+        }
+
+        /// What a reader at this offset of the log that is gone has had of both nodes, this one first.
+        fn had_at(&self, offset: u64) -> Option<(u64, u64)> {
+            let position = Position { epoch: self.log.clone(), offset };
+            let seam = self.line.seam_after(&position)?;
+            let of = |node| seam.had.iter().find(|(producer, _)| *producer == node).map_or(0, |(_, seq)| seq);
+            Some((of(self.node), of(self.other)))
+        }
+    }
+
+    fn draft() -> DraftEntry {
+        let time = DateTime::from_timestamp_millis(0).unwrap();
+        DraftEntry { time, kind: EntryKind::PriceUpdate, key: None, data: Bytes::from_static(b"{}") }
+    }
+
+    fn entry(offset: u64, producer: NodeId, seq: u64) -> Entry {
+        Entry { offset, id: EntryId { producer, seq }, draft: draft() }
+    }
+
+    #[tokio::test]
+    async fn what_a_reader_has_had_is_known_also_before_the_end_of_a_log_that_is_gone() {
+        let mut bench = Bench::in_step(10);
+        let (own, other) = (bench.node, bench.other);
+        bench.told(&[entry(11, other, 1), entry(12, own, 1), entry(13, other, 2), entry(14, own, 2)]);
+        bench.replaced();
+        assert_eq!(bench.had_at(14), Some((2, 2)));
+        assert_eq!(bench.had_at(13), Some((1, 2)));
+        assert_eq!(bench.had_at(12), Some((1, 1)));
+        assert_eq!(bench.had_at(11), Some((0, 1)));
+        assert_eq!(bench.had_at(10), Some((0, 0)));
+        assert_eq!(bench.had_at(9), None, "what was before it followed is not known");
+        assert_eq!(bench.had_at(15), None);
+    }
+
+    #[tokio::test]
+    async fn what_waits_for_another_entry_when_the_log_goes_has_not_been_had() {
+        let mut bench = Bench::in_step(10);
+        let own = bench.node;
+        bench.told(&[entry(11, own, 1)]);
+        // The log has 12 from elsewhere, which has not come yet.
+        bench.acknowledged(2, 13);
+        bench.replaced();
+        assert_eq!(bench.had_at(11), Some((1, 0)));
+    }
 }
