@@ -50,6 +50,8 @@ pub use outside::{OUTSIDE_WINDOW, Outside, OutsideEvent, OutsideOrders};
 pub use probe::ProbeFailure;
 pub use records::{Record, RecordKind, Records};
 pub use redis::{Beat, LinkHealth, RedisBackend};
+#[cfg(test)]
+pub(crate) use switching::model;
 pub use status::{StatusReader, StatusWriter, StorageStatus};
 
 use crate::model::BackendName;

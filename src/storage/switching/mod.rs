@@ -15,6 +15,8 @@
 mod jobs;
 mod line;
 mod log;
+#[cfg(test)]
+pub(crate) mod model;
 mod monitor;
 mod read;
 mod records;
@@ -265,6 +267,7 @@ impl Core {
             }
         };
         tokio::select! {
+            biased;
             () = waited => {}
             () = self.until_away() => {}
             () = time::sleep(IN_ORDER_WITHIN) => {}

@@ -15,6 +15,7 @@ use crate::storage::{
     Append, AppendAnswer, AppendBatch, Appended, LogEvent, OpenLog, Result, StorageError,
 };
 use crate::support::backoff::Backoff;
+use crate::support::chance;
 
 /// A fork is not closed earlier than this after it opened.
 pub(super) const NOT_BEFORE: Duration = Duration::from_millis(200);
@@ -63,6 +64,7 @@ impl Core {
             }
             let more = self.work.notified();
             tokio::select! {
+                biased;
                 Some(done) = under_way.next() => {
                     working.remove(&done);
                 }
@@ -93,7 +95,7 @@ impl Core {
                     self.stats.rejoin_retries.add(1);
                     self.beat_now.notify_one();
                     tracing::debug!(channel = %channel, error = %error, failures, "the channel cannot be put in order yet");
-                    time::sleep(RETRY.wait(failures, rand::random())).await;
+                    time::sleep(RETRY.wait(failures, chance::fraction())).await;
                 }
             }
         }
