@@ -491,7 +491,12 @@ impl Actor {
         match self.repair().await {
             Ok(()) => {
                 self.suspect = false;
-                self.repair_failures = 0;
+                // What is read while the storage cannot be reached may not fill the hole.
+                let is_filled = self.hole_at().is_none_or(|at| at > now);
+                self.repair_failures = if is_filled { 0 } else { self.repair_failures + 1 };
+                if !is_filled {
+                    self.repair_at = now + RETRY.wait(self.repair_failures, chance::fraction());
+                }
             }
             Err(error) => {
                 self.common.stats.retries.add(1);

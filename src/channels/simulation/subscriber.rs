@@ -56,6 +56,7 @@ impl Client {
         told.numbers.clear();
         told.ids.clear();
         told.newest.clear();
+        told.offset = None;
     }
 
     fn got(&self, epoch: &Epoch, offset: u64, id: EntryId, number: u64, run: &NodeRun) {
