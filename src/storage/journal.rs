@@ -327,11 +327,15 @@ impl Journal {
         count
     }
 
-    /// Removes the oldest entry of a channel, which the log refuses for ever. The next one takes over
+    /// Removes an entry of a channel, which the log refuses for ever. The next one takes over
     /// its `prev` and what it knew to be missing; whether it is missed itself is its caller's to tell.
-    pub(in crate::storage) fn drop_front(&mut self, channel: &ChannelName, now: Instant) -> Option<Pending> {
-        let first = self.first_seq(channel)?;
-        self.let_go(channel, first, Going::Replaced, now)
+    pub(in crate::storage) fn drop_refused(
+        &mut self,
+        channel: &ChannelName,
+        seq: u64,
+        now: Instant,
+    ) -> Option<Pending> {
+        self.let_go(channel, seq, Going::Replaced, now)
     }
 
     /// Lets go entries of zones that are older than the bound, and answers which; forgets empty lines

@@ -120,16 +120,22 @@ async fn what_the_log_would_not_keep_is_let_go_and_the_next_entry_knows() {
 async fn the_successor_of_a_refused_entry_takes_its_place_also_when_it_comes_later() {
     let (mut journal, pjm, start) = (Journal::new(bounds(10)), channel("zone:pjm"), Instant::now());
     journal.push(&pjm, Lane::Every, &[entry(5, None, 0), entry(6, None, 0)], start).unwrap();
-    assert_eq!(journal.drop_front(&pjm, start).unwrap().append.seq, 5);
+    assert_eq!(drop_front(&mut journal, &pjm, start).unwrap().append.seq, 5);
     assert_eq!(seqs(&journal, &pjm), [(4, 6)]);
-    journal.drop_front(&pjm, start);
+    drop_front(&mut journal, &pjm, start);
     journal.push(&pjm, Lane::Every, &[entry(7, None, 0)], start).unwrap();
     assert_eq!(seqs(&journal, &pjm), [(4, 7)]);
     // What nobody comes for is forgotten when no log remembers the producer.
-    journal.drop_front(&pjm, start);
+    drop_front(&mut journal, &pjm, start);
     journal.expire(start + EPOCH_KEPT_FOR + Duration::from_secs(60));
     assert!(journal.lines.is_empty() && journal.emptied.is_empty());
-    assert_eq!(journal.drop_front(&pjm, start), None);
+    assert_eq!(drop_front(&mut journal, &pjm, start), None);
+}
+
+/// Drops the oldest entry of a channel.
+fn drop_front(journal: &mut Journal, channel: &ChannelName, now: Instant) -> Option<Pending> {
+    let seq = journal.front(channel, 1).first()?.seq;
+    journal.drop_refused(channel, seq, now)
 }
 
 #[test]
@@ -256,7 +262,7 @@ impl Account {
                 self.accepted.retain(|(of, held), _| *of != line || *held > seq);
             }
             Step::Refused { line } => {
-                if let Some(dropped) = self.journal.drop_front(&self.names[line].0, self.now) {
+                if let Some(dropped) = drop_front(&mut self.journal, &self.names[line].0, self.now) {
                     self.accepted.remove(&(line, dropped.append.seq)).unwrap();
                 }
             }

@@ -40,8 +40,8 @@ pub(super) struct Line {
     is_mirrored: bool,
     /// Entries of the log that wait for one before them.
     stash: BTreeMap<u64, Entry>,
-    /// Own entries that the log acknowledged, by offset.
-    tail: VecDeque<(u64, Append)>,
+    /// Own entries that the log acknowledged, the newest last.
+    tail: VecDeque<Append>,
     past: VecDeque<Past>,
     pub(super) used: Instant,
 }
@@ -136,7 +136,7 @@ impl Line {
 
     /// Whether the log acknowledged own entries after this sequence, the newest that was seen here.
     pub(super) fn has_unseen(&self, seen: u64) -> bool {
-        self.is_mirrored && self.tail.back().is_some_and(|(_, append)| append.seq > seen)
+        self.is_mirrored && self.tail.back().is_some_and(|append| append.seq > seen)
     }
 
     // In step with the log
@@ -225,7 +225,6 @@ impl Line {
             match *result {
                 Appended::Applied { offset } => {
                     applied.push(append.at(batch.producer, offset));
-                    self.keep(offset, append.clone());
                     if let Some(fence) = append.fence {
                         memory.note_fence(name, fence);
                     }
@@ -233,14 +232,19 @@ impl Line {
                 Appended::Duplicate => {}
                 Appended::Gap { .. } | Appended::Refused(_) => break,
             }
+            // Also what had been applied before: its answer was lost.
+            self.keep(append.clone());
             self.acked = self.acked.max(append.seq);
             self.newest = self.newest.max(append.seq);
         }
         self.mirror(name, memory, batch.producer, &applied);
     }
 
-    fn keep(&mut self, offset: u64, append: Append) {
-        self.tail.push_back((offset, append));
+    fn keep(&mut self, append: Append) {
+        if self.tail.back().is_some_and(|kept| kept.seq >= append.seq) {
+            return;
+        }
+        self.tail.push_back(append);
         if self.tail.len() > TAIL_MAX {
             self.tail.pop_front();
         }
@@ -313,7 +317,7 @@ impl Line {
     /// Own entries after this sequence that the log acknowledged once, to be put back into one that
     /// lost them.
     pub(super) fn tail_after(&self, seq: u64) -> Vec<Append> {
-        self.tail.iter().filter(|(_, append)| append.seq > seq).map(|(_, append)| append.clone()).collect()
+        self.tail.iter().filter(|append| append.seq > seq).cloned().collect()
     }
 
     /// The log has everything of this node, and is this now: the fork, if there was one, has ended.
@@ -344,7 +348,6 @@ impl Line {
             had.add(node, self.newest);
         } else if !is_same {
             memory.mirror_from(name, &epoch, base, (node, acked));
-            self.tail.clear();
         }
         if !lives.is_empty() {
             let to = Position { epoch: epoch.clone(), offset: base };
@@ -364,9 +367,7 @@ impl Line {
         self.newest = self.newest.max(acked);
         self.is_mirrored = self.followed;
         self.stash.clear();
-        for (offset, append) in put_back {
-            self.keep(offset, append);
-        }
+        put_back.into_iter().for_each(|append| self.keep(append));
         for page in read.chunks(1_000) {
             self.mirror(name, memory, node, page);
         }
@@ -431,8 +432,8 @@ pub(super) struct Rejoined {
     pub(super) acked: u64,
     /// The entries after the base, for the mirror.
     pub(super) read: Vec<Entry>,
-    /// Own entries, with their offsets.
-    pub(super) put_back: Vec<(u64, Append)>,
+    /// Own entries that the log has now, in order: to be kept.
+    pub(super) put_back: Vec<Append>,
     /// Nothing that readers should have had is missing.
     pub(super) whole: bool,
 }

@@ -143,14 +143,19 @@ impl Core {
             self.primary.mint_epoch(channel, Some(&found.epoch), &Epoch::random()).await?;
             return Ok(false);
         }
-        let mut sent = Sent { last: found.last_seq, put_back: Vec::new(), refused: 0 };
-        if !self.send(channel, &found.epoch, &plan.tail, &mut sent, true).await? {
+        let mut sent = Sent { last: found.last_seq, refused: 0 };
+        let lacks: Vec<Append> = plan.tail.iter().filter(|append| append.seq > sent.last).cloned().collect();
+        if !self.send(channel, &found.epoch, &lacks, &mut sent, true).await? {
             return Ok(false);
         }
         let mut read = Read { top: plan.read_from, entries: Vec::new() };
         loop {
-            let waiting = self.lock().journal.front(channel, BATCH);
-            let fresh: Vec<Append> = waiting.into_iter().filter(|append| append.seq > sent.last).collect();
+            // What was sent stays in the journal until the fork is closed: the log may lose it before.
+            let fresh: Vec<Append> = {
+                let state = self.lock();
+                let waiting = state.journal.pending(channel).map(|pending| &pending.append);
+                waiting.filter(|append| append.seq > sent.last).take(BATCH).cloned().collect()
+            };
             if !fresh.is_empty() {
                 if !self.send(channel, &found.epoch, &fresh, &mut sent, false).await? {
                     return Ok(false);
@@ -190,19 +195,19 @@ impl Core {
         let whole = !(joins && found.top > 0);
         let tail = if log.is_none() {
             let journaled = state.journal.front(channel, 1).first().map_or(u64::MAX, |append| append.seq);
-            self.own_entries(channel, found.last_seq, journaled)
+            self.own_entries(channel, journaled)
         } else {
-            line.tail_after(found.last_seq)
+            line.tail_after(0)
         };
         Some(Plan { is_older: false, is_same, base, read_from: base, whole, tail, loses: log.is_some() })
     }
 
     /// What this node appended while it had no journal.
-    fn own_entries(&self, channel: &ChannelName, after_seq: u64, before_seq: u64) -> Vec<Append> {
+    fn own_entries(&self, channel: &ChannelName, before_seq: u64) -> Vec<Append> {
         let kept = self.memory.read_now(channel, None, usize::MAX).entries;
-        let own = kept.into_iter().filter(|entry| {
-            entry.id.producer == self.node && entry.id.seq > after_seq && entry.id.seq < before_seq
-        });
+        let own = kept
+            .into_iter()
+            .filter(|entry| entry.id.producer == self.node && entry.id.seq < before_seq);
         own.map(|entry| Append { seq: entry.id.seq, prev: 0, draft: entry.draft, fence: None }).collect()
     }
 
@@ -231,11 +236,10 @@ impl Core {
             let AppendAnswer::Done(results) = self.primary.append(&batch).await? else { return Ok(false) };
             for (append, result) in batch.entries.iter().zip(&results) {
                 match result {
-                    Appended::Applied { offset } => {
+                    Appended::Applied { .. } => {
                         let counter =
                             if is_tail { &self.stats.put_back } else { &self.stats.replayed };
                         counter.add(1);
-                        sent.put_back.push((*offset, append.clone()));
                         sent.last = append.seq;
                     }
                     Appended::Duplicate => sent.last = sent.last.max(append.seq),
@@ -246,18 +250,14 @@ impl Core {
                         self.stats.superseded.add(1);
                         tracing::warn!(channel = %channel, seq = append.seq, %refusal, "the log does not take an accepted entry");
                         if !is_tail {
-                            let mut state = self.lock();
-                            state.journal.acknowledged(channel, sent.last);
                             // Counted above.
-                            let _refused = state.journal.drop_front(channel, Instant::now());
+                            let _refused =
+                                self.lock().journal.drop_refused(channel, append.seq, Instant::now());
                         }
                         // What follows it is sent on its own, behind the same entry as it was.
                         return Ok(true);
                     }
                 }
-            }
-            if !is_tail {
-                self.lock().journal.acknowledged(channel, sent.last);
             }
         }
         Ok(true)
@@ -299,7 +299,9 @@ impl Core {
     ) -> bool {
         {
             let mut state = self.lock();
-            let waits = state.journal.front(channel, 1).iter().any(|append| append.seq > sent.last);
+            let waits = state.journal.pending(channel).any(|pending| pending.append.seq > sent.last);
+            let known = state.journal.pending(channel).map(|pending| &pending.append);
+            let put_back: Vec<Append> = plan.tail.iter().chain(known).cloned().collect();
             let Some(line) = state.lines.get_mut(channel) else { return true };
             if waits || (line.followed && !followed) {
                 return false;
@@ -316,7 +318,7 @@ impl Core {
                 top: read.top,
                 acked: sent.last,
                 read: std::mem::take(&mut read.entries),
-                put_back: std::mem::take(&mut sent.put_back),
+                put_back,
                 whole: plan.whole && sent.refused == 0,
             };
             line.rejoin(channel, &self.memory, self.node, to);
@@ -365,7 +367,6 @@ struct Plan {
 struct Sent {
     /// The newest own sequence that the log has.
     last: u64,
-    put_back: Vec<(u64, Append)>,
     refused: u64,
 }
 
