@@ -23,3 +23,7 @@ demo *arguments:
 # A thousand orders of twenty updates and five thousand watchers: is any update lost, doubled, reordered?
 loss-check orders="1000":
     ZONEWIRE_LOSS_CHECK_ORDERS={{ orders }} cargo test --release --test it loss_check -- --nocapture --test-threads 1
+
+# Let Redis fail in every way: what becomes of updates, sockets and the truth?
+outages *arguments:
+    cargo run --release -- outage-check {{ arguments }}

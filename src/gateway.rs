@@ -27,7 +27,7 @@ use crate::orders::{
     ExecutorChoice, Interop, InteropParts, InteropWork, OrderExecutor, Orders, OrdersParts, PaperExecutor,
     Worker,
 };
-use crate::storage::{self, Opened, StatusReader, StorageChoice};
+use crate::storage::{self, Opened, OutageReader, OutageTotals, StatusReader, StorageChoice};
 
 /// After the drain window and the clients' time to answer, what is left is cut after this.
 const DRAIN_GRACE: Duration = Duration::from_secs(2);
@@ -85,6 +85,7 @@ pub struct Gateway {
     /// Knows the worker, which needs the channels until its last order is done or given back.
     work: TaskTracker,
     orders: Orders,
+    outage: OutageReader,
     threads: Vec<Thread>,
 }
 
@@ -124,7 +125,7 @@ impl Gateway {
         }
         let lanes = config.channels.clone();
         let opened = storage::open(&config.storage, node, Arc::new(move |channel| lanes.lane(channel)));
-        let Opened { backend, status_reader: status, driver, .. } = opened.await?;
+        let Opened { backend, status_reader: status, outage, driver, .. } = opened.await?;
         let address = config.http.listen;
         let (listeners, address) =
             http::listen(address, shards).map_err(|cause| StartError::Listen { address, cause })?;
@@ -182,6 +183,7 @@ impl Gateway {
             channels: channels.clone(),
             orders: orders.clone(),
             storage: status.clone(),
+            outage: outage.clone(),
             redis_configured: config.storage.redis.is_configured(),
             accepts: Arc::clone(&accepts),
             intake: Arc::new(IntakeStats::default()),
@@ -251,6 +253,7 @@ impl Gateway {
             tracker,
             work,
             orders,
+            outage,
             threads,
         })
     }
@@ -312,6 +315,7 @@ impl Gateway {
         if time::timeout(FLUSH_WITHIN, self.tracker.wait()).await.is_err() {
             error!(tasks = self.tracker.len(), "accepted entries could not be flushed in time");
         }
+        self.say_what_is_left();
         drop(self.storage);
         let deadline = Instant::now() + DRAIN_GRACE;
         for thread in self.threads {
@@ -327,6 +331,21 @@ impl Gateway {
         }
         info!("stopped");
         if died { Err(io::Error::other("a thread that serves connections ended by itself")) } else { Ok(()) }
+    }
+}
+
+impl Gateway {
+    /// Says what was accepted and the log does not have, at the end.
+    fn say_what_is_left(&self) {
+        let OutageTotals { journal_entries: entries, spool, .. } = self.outage.totals();
+        if entries == 0 {
+            return;
+        }
+        if spool == "working" {
+            info!(entries, "accepted entries wait in the spool; they are sent after the next start");
+        } else {
+            error!(entries, "accepted entries are lost: Redis is away, and there is no spool that works");
+        }
     }
 }
 

@@ -572,14 +572,19 @@ impl Actor {
         self.common.stats.delivered.add(entries.len() as u64);
         // Skipped entries leave a hole between two runs; each batch is contiguous.
         let late_to = self.late_to;
-        let runs = entries.chunk_by(|a, b| {
-            a.offset + 1 == b.offset && (a.offset <= late_to) == (b.offset <= late_to)
-        });
+        let runs = entries
+            .chunk_by(|a, b| a.offset + 1 == b.offset && (a.offset <= late_to) == (b.offset <= late_to));
         let batches: Vec<Live> = runs
             .flat_map(|run| run.chunks(self.common.config.append_batch_entries))
             .map(|run| {
                 let is_late = run.first().is_some_and(|entry| entry.offset <= late_to);
-                Live::Batch(Arc::new(LiveBatch::encode(&self.channel, merge.epoch(), self.lane, is_late, run)))
+                Live::Batch(Arc::new(LiveBatch::encode(
+                    &self.channel,
+                    merge.epoch(),
+                    self.lane,
+                    is_late,
+                    run,
+                )))
             })
             .collect();
         for batch in &batches {

@@ -45,11 +45,6 @@ impl Merge {
         self.next - 1
     }
 
-    /// The newest offset that was seen, ready or waiting.
-    pub(super) fn highest(&self) -> u64 {
-        self.stash.last_key_value().map_or(self.delivered(), |(offset, _)| *offset)
-    }
-
     /// Since when entries wait for a missing one before them.
     pub(super) fn hole_since(&self) -> Option<Instant> {
         self.hole_since

@@ -50,6 +50,13 @@ pub(crate) struct ConfigArgs {
 #[derive(Clone)]
 pub(crate) struct Hidden(String);
 
+impl Hidden {
+    /// The text; not to be printed.
+    pub(crate) fn text(&self) -> &str {
+        &self.0
+    }
+}
+
 impl FromStr for Hidden {
     type Err = std::convert::Infallible;
 

@@ -11,7 +11,7 @@ pub const CLEAN: u8 = 0;
 pub const FAILED: u8 = 1;
 /// Bad usage or bad configuration: trying again without a change cannot help.
 pub const USAGE: u8 = 64;
-/// A second signal ended a shutdown that was under way.
+/// A second signal ended a shutdown that was under way, or a signal a check of outages.
 pub const INTERRUPTED: u8 = 130;
 
 /// Bad arguments that only show when they are used.
@@ -38,11 +38,23 @@ impl fmt::Display for Interrupted {
 
 impl std::error::Error for Interrupted {}
 
+/// A signal ended a command that has nothing to finish.
+#[derive(Debug)]
+pub(crate) struct Stopped;
+
+impl fmt::Display for Stopped {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("stopped by a signal")
+    }
+}
+
+impl std::error::Error for Stopped {}
+
 /// The code for how a command ended.
 pub(crate) fn code(result: &anyhow::Result<()>) -> u8 {
     match result {
         Ok(()) => CLEAN,
-        Err(error) if error.is::<Interrupted>() => INTERRUPTED,
+        Err(error) if error.is::<Interrupted>() || error.is::<Stopped>() => INTERRUPTED,
         Err(error) if error.is::<UsageError>() || error.is::<ConfigError>() => USAGE,
         // Whoever reads our output has had enough (`zonewire tail pjm | head`).
         Err(error) if is_broken_pipe(error) => CLEAN,
@@ -83,6 +95,7 @@ mod tests {
             (usage, USAGE),
             (bad_config, USAGE),
             (Err(Interrupted.into()), INTERRUPTED),
+            (Err(Stopped.into()), INTERRUPTED),
             (Err(anyhow::anyhow!("broken")), FAILED),
             (Err(io::Error::from(io::ErrorKind::BrokenPipe).into()), CLEAN),
             (Err(io::Error::from(io::ErrorKind::NotFound).into()), FAILED),

@@ -8,6 +8,7 @@ pub mod exit;
 mod follow;
 mod health;
 mod order;
+mod outage;
 mod print;
 mod publish;
 mod replay;
@@ -76,6 +77,9 @@ enum Command {
     Health(health::HealthArgs),
     /// Measure a WebSocket server
     Bench(bench::BenchArgs),
+    /// Let Redis fail in every way, and see what becomes of updates, sockets and the truth
+    #[command(after_help = outage::EXAMPLES)]
+    OutageCheck(Box<outage::OutageArgs>),
     /// Check, show and explain the configuration
     #[command(subcommand)]
     Config(config_cmd::ConfigCommand),
@@ -114,6 +118,7 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Order(args) => client::block_on(order::run(args)),
         Command::Health(args) => client::block_on(health::run(args)),
         Command::Bench(args) => bench::run(args),
+        Command::OutageCheck(args) => outage::run(*args),
         Command::Config(command) => config_cmd::run(command),
         Command::Completions { shell } => {
             let mut script = Vec::new();

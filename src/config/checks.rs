@@ -1,6 +1,6 @@
 //! Whether values hold up, alone and together. Rooms check their own; here is what is left.
 
-use super::{Config, redis};
+use super::Config;
 use crate::storage::{StorageChoice, StorageConfig};
 use crate::support::checks::{Checks, Finding};
 
@@ -50,8 +50,6 @@ fn check_storage(storage: &StorageConfig) -> Vec<Finding> {
     let redis = &storage.redis;
     checks.at_least_1("redis.connect_timeout_ms", redis.connect_timeout_ms);
     checks.at_least_1("redis.command_timeout_ms", redis.command_timeout_ms);
-    let problem = redis.url.as_deref().and_then(redis::url_problem);
-    checks.require("redis.url", problem.is_none(), || problem.unwrap_or_default());
     let has_host =
         redis.host.as_ref().is_none_or(|host| !host.trim().is_empty() && !host.contains(['/', '@', ' ']));
     checks.require("redis.host", has_host, || {
@@ -62,7 +60,15 @@ fn check_storage(storage: &StorageConfig) -> Vec<Finding> {
     checks.require("redis.prefix", !redis.prefix.is_empty() && redis.prefix.chars().all(is_plain), || {
         format!("expected at least one of A-Z a-z 0-9 . _ : -, found {:?}", redis.prefix)
     });
-    checks.finish()
+    let mut found = checks.finish();
+    if found.is_empty() {
+        let mut together = Checks::of("storage");
+        let problem = redis.check().err();
+        let key = if redis.url.is_some() { "redis.url" } else { "redis" };
+        together.require(key, problem.is_none(), || problem.unwrap_or_default());
+        found = together.finish();
+    }
+    found
 }
 
 /// What concerns more than one room.

@@ -12,8 +12,14 @@ use crate::storage::RedisConfig;
 
 const MASK: &str = "***";
 
-/// Leaves out what a setting of higher rank makes meaningless: a URL stands for host and port, and
-/// for those of user, password and database that it holds.
+/// What the scheme of a URL and its nodes say.
+const KINDS: [&str; 4] = ["cluster", "nodes", "sentinel_service", "tls"];
+const OF_SENTINELS: [&str; 2] = ["sentinel_username", "sentinel_password"];
+const TLS_FILES: [&str; 3] = ["tls_ca_file", "tls_cert_file", "tls_key_file"];
+
+/// Leaves out what a setting of higher rank makes meaningless: a URL stands for host and port, says
+/// what kind of Redis they are and whether TLS is used, and stands for those of user, password and
+/// database that it holds.
 pub(super) fn settle(settings: &mut Vec<Setting>, faults: &mut Vec<Fault>) {
     let Some(url) = last(settings, "url") else { return };
     let (url_rank, parts) = (url.rank, Parts::of(url));
@@ -40,7 +46,10 @@ pub(super) fn settle(settings: &mut Vec<Setting>, faults: &mut Vec<Fault>) {
             || is(setting, "port")
             || (is_outranked && is(setting, "username") && parts.username)
             || (is_outranked && is(setting, "password") && parts.password)
-            || (is_outranked && is(setting, "db") && parts.db);
+            || (is_outranked && is(setting, "db") && parts.db)
+            || (is_outranked && KINDS.iter().any(|name| is(setting, name)))
+            || (is_outranked && !parts.sentinel && OF_SENTINELS.iter().any(|name| is(setting, name)))
+            || (is_outranked && !parts.tls && TLS_FILES.iter().any(|name| is(setting, name)));
         !is_replaced
     });
 }
@@ -57,24 +66,7 @@ pub(super) fn complete(redis: &mut RedisConfig, origins: &mut BTreeMap<String, S
 pub(super) fn mask(redis: &mut RedisConfig) {
     redis.url = redis.url.take().map(|url| masked_url(&url));
     redis.password = redis.password.take().map(|_| MASK.to_owned());
-}
-
-/// What can be said about a URL that cannot be used; never the URL itself.
-pub(super) fn url_problem(text: &str) -> Option<String> {
-    const FORM: &str = "expected redis://[user:password@]host[:port][/db], or rediss:// for TLS";
-    let url = match Url::parse(text) {
-        Ok(url) => url,
-        Err(error) => return Some(format!("{FORM}; {error}")),
-    };
-    if !matches!(url.scheme(), "redis" | "rediss") {
-        return Some(format!("{FORM}; the scheme is another"));
-    }
-    if url.host_str().is_none_or(str::is_empty) {
-        return Some(format!("{FORM}; the host is missing"));
-    }
-    let db = url.path().trim_start_matches('/');
-    (!db.is_empty() && db.parse::<u8>().is_err())
-        .then(|| format!("{FORM}; the database is not a number up to 255"))
+    redis.sentinel_password = redis.sentinel_password.take().map(|_| MASK.to_owned());
 }
 
 fn masked_url(text: &str) -> String {
@@ -85,11 +77,22 @@ fn masked_url(text: &str) -> String {
     if url.password().is_some() && url.set_password(Some(MASK)).is_err() {
         return MASK.to_owned();
     }
-    if url.query().is_some() {
-        url.set_query(Some(MASK));
+    if let Some(query) = url.query() {
+        let shown: Vec<String> = query.split('&').map(masked_parameter).collect();
+        let shown = shown.join("&");
+        url.set_query(Some(&shown));
     }
     url.set_fragment(None);
     url.to_string()
+}
+
+/// Nodes and the service are no secrets; anything else may be one.
+fn masked_parameter(pair: &str) -> String {
+    match pair.split_once('=') {
+        Some(("node" | "sentinelServiceName" | "sentinelUsername", _)) => pair.to_owned(),
+        Some(("sentinelPassword", _)) => format!("sentinelPassword={MASK}"),
+        _ => MASK.to_owned(),
+    }
 }
 
 /// What a URL holds besides host and port.
@@ -97,6 +100,8 @@ struct Parts {
     username: bool,
     password: bool,
     db: bool,
+    tls: bool,
+    sentinel: bool,
 }
 
 impl Parts {
@@ -106,8 +111,10 @@ impl Parts {
                 username: !url.username().is_empty(),
                 password: url.password().is_some(),
                 db: url.path().len() > 1,
+                tls: url.scheme().starts_with("rediss"),
+                sentinel: url.scheme().ends_with("-sentinel"),
             },
-            None => Self { username: false, password: false, db: false },
+            None => Self { username: false, password: false, db: false, tls: false, sentinel: false },
         }
     }
 }

@@ -16,7 +16,8 @@ type BoxedError = Box<figment::Error>;
 pub(super) const OPEN_TABLES: [&[&str]; 2] = [&["channels", "lanes"], &["feeds", "replay", "rename"]];
 
 /// Keys whose values appear nowhere.
-pub(super) const SECRETS: [&str; 2] = ["storage.redis.url", "storage.redis.password"];
+pub(super) const SECRETS: [&str; 3] =
+    ["storage.redis.url", "storage.redis.password", "storage.redis.sentinel_password"];
 
 /// One setting as typed.
 #[derive(Debug, Clone)]

@@ -224,6 +224,24 @@ fn the_highest_way_to_name_redis_counts() {
 }
 
 #[test]
+fn a_url_of_higher_rank_says_what_kind_of_redis_it_is() {
+    let file = "[storage.redis]\nhost = 'a'\nnodes = ['b:1']\nsentinel_service = 'm'\n\
+                sentinel_password = 'p'\ntls = true\n";
+    let redis = good(file, &[], &[]).storage.redis;
+    assert_eq!((redis.nodes, redis.sentinel_service.as_deref()), (vec!["b:1".to_owned()], Some("m")));
+    let redis = good(file, &[("REDIS_URL", "redis-cluster://c?node=d:2")], &[]).storage.redis;
+    assert_eq!((redis.nodes.len(), redis.sentinel_service, redis.sentinel_password), (0, None, None));
+    assert!(!redis.tls && redis.url.is_some());
+    let redis = good(file, &[("ZONEWIRE_STORAGE__REDIS__NODES", "e:3,f:4")], &[]).storage.redis;
+    assert_eq!(redis.nodes, ["e:3", "f:4"]);
+    check_faults(
+        "[storage.redis]\ncluster = true\nsentinel_service = 'm'\n",
+        &[],
+        &[("storage.redis", "default", "both")],
+    );
+}
+
+#[test]
 fn secrets_appear_nowhere() {
     for url in ["redis://user:hunter2@h:x", "http://user:hunter2@h", "redis://:hunter2@h/hunter2", "hunter2"]
     {
@@ -235,14 +253,19 @@ fn secrets_appear_nowhere() {
     let error = load(file, &[], &[]).unwrap_err();
     assert!(!format!("{error:?}").contains("hunter2"), "{error}");
 
-    let variables = [("REDIS_URL", "redis://user:hunter2@h:1/2?p=hunter2"), ("REDIS_PASSWORD", "hunter2")];
+    let url = "redis-sentinel://user:hunter2@h:1/2?sentinelServiceName=m&sentinelPassword=hunter2&node=i";
+    let sentinel_password = ("ZONEWIRE_STORAGE__REDIS__SENTINEL_PASSWORD", "hunter2");
+    let variables = [("REDIS_URL", url), ("REDIS_PASSWORD", "hunter2"), sentinel_password];
     let loaded = load("", &variables, &[]).unwrap();
     let shown = loaded.show();
     assert!(!shown.contains("hunter2") && !format!("{loaded:?}").contains("hunter2"), "{shown}");
     assert!(
-        shown.contains(r#"url = "redis://user:***@h:1/2?***"  # environment variable REDIS_URL"#),
+        shown.contains(
+            r#"url = "redis-sentinel://user:***@h:1/2?sentinelServiceName=m&sentinelPassword=***&node=i"  #"#
+        ),
         "{shown}"
     );
+    assert!(shown.contains(r#"sentinel_password = "***""#), "{shown}");
 }
 
 #[test]

@@ -641,8 +641,9 @@ impl Joining {
 
     /// Whether something held follows on this offset.
     fn can_merge(&self, epoch: &Epoch, cursor: u64) -> bool {
-        let follows =
-            |batch: &Arc<LiveBatch>| batch.epoch == *epoch && batch.last() > cursor && batch.first <= cursor + 1;
+        let follows = |batch: &Arc<LiveBatch>| {
+            batch.epoch == *epoch && batch.last() > cursor && batch.first <= cursor + 1
+        };
         self.held.iter().any(follows)
     }
 }

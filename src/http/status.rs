@@ -23,7 +23,7 @@ use crate::channels::Channels;
 use crate::connections::{ConnectionInfo, DURATION_BUCKETS_S, Manager};
 use crate::model::{BackendName, BackendState, NodeId};
 use crate::orders::{InteropStats, InteropTotals, OrderTotals, Orders};
-use crate::storage::{JobCounts, StatusReader, StorageStatus};
+use crate::storage::{JobCounts, OutageReader, OutageTotals, StatusReader, StorageStatus};
 
 /// How long the storage may take to count jobs; a snapshot does not wait for an outage to end.
 const JOBS_WITHIN: Duration = Duration::from_millis(250);
@@ -37,6 +37,7 @@ pub(crate) struct Sources {
     pub(crate) channels: Channels,
     pub(crate) orders: Orders,
     pub(crate) storage: StatusReader,
+    pub(crate) outage: OutageReader,
     /// Whether a Redis is named in the configuration.
     pub(crate) redis_configured: bool,
     pub(crate) accepts: Arc<AcceptStats>,
@@ -100,6 +101,7 @@ pub(crate) struct StatsView {
     timestamp: DateTime<Utc>,
     #[serde(flatten)]
     storage: StorageView,
+    outage: OutageView,
     connections: ConnectionsView,
     messages: MessagesView,
     channels: ChannelsView,
@@ -110,6 +112,17 @@ pub(crate) struct StatsView {
     connection_list: Vec<ConnectionInfo>,
     /// Shards too busy to say how many connections each zone has.
     silent_shards: usize,
+}
+
+/// How long the storage was in each state, and what waits for it.
+#[derive(Debug, Serialize)]
+struct OutageView {
+    /// How often the state has changed.
+    switches: u64,
+    /// Seconds in each state since the start.
+    seconds_in_state: BTreeMap<&'static str, f64>,
+    #[serde(flatten)]
+    totals: OutageTotals,
 }
 
 #[derive(Debug, Serialize)]
@@ -227,6 +240,7 @@ impl Sources {
     pub(crate) async fn stats(&self, list: usize) -> StatsView {
         let (overview, jobs) = tokio::join!(self.manager.stats(list), self.jobs());
         let (totals, channels) = (overview.totals, self.channels.stats());
+        let storage = self.storage.get();
         let average = match totals.closed {
             0 => 0.0,
             closed => (totals.duration_ms_sum as f64 / closed as f64).round() / 1_000.0,
@@ -241,7 +255,14 @@ impl Sources {
             version: env!("CARGO_PKG_VERSION"),
             uptime_s: self.started.elapsed().as_secs(),
             timestamp: Utc::now(),
-            storage: self.storage.get().into(),
+            outage: OutageView {
+                switches: storage.switches,
+                seconds_in_state: BackendState::ALL
+                    .map(|state| (state.as_str(), storage.spent_in(state).as_millis() as f64 / 1_000.0))
+                    .into(),
+                totals: self.outage.totals(),
+            },
+            storage: storage.into(),
             connections: ConnectionsView {
                 open: totals.open(),
                 total: totals.opened,
@@ -364,6 +385,39 @@ impl Metrics<'_, '_> {
     }
 }
 
+impl OutageView {
+    fn encode(&self, m: &mut Metrics<'_, '_>) -> fmt::Result {
+        let signed = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
+        let spent = self.seconds_in_state.iter().map(|(state, seconds)| (*state, *seconds as u64));
+        m.counters("storage_state_seconds", "Time spent in each state of the storage", "state", spent)?;
+        m.counter("storage_switches", "Changes of the storage's state", self.switches)?;
+        let totals = &self.totals;
+        m.gauge("channels_alone", "Channels that go on without Redis", None, signed(totals.channels_alone))?;
+        let waiting = signed(totals.channels_waiting);
+        m.gauge("channels_waiting", "Channels to be put in order with Redis", None, waiting)?;
+        let entries = signed(totals.journal_entries);
+        m.gauge("journal_entries", "Accepted entries that wait for Redis", None, entries)?;
+        m.gauge("journal_bytes", "What the journal costs, in bytes", None, signed(totals.journal_bytes))?;
+        let oldest = i64::try_from(totals.journal_oldest_ms.unwrap_or(0)).unwrap_or(i64::MAX);
+        m.gauge("journal_oldest_ms", "How long the oldest entry has waited for Redis", None, oldest)?;
+        let let_go = [
+            ("thinned", totals.journal_thinned),
+            ("aged", totals.journal_aged),
+            ("order_overflow", totals.journal_order_overflow),
+            ("superseded", totals.superseded),
+        ];
+        m.counters("journal_let_go", "Accepted entries that the log will not have", "reason", let_go)?;
+        m.counter("journal_refused", "Entries refused for want of room", totals.journal_refused_full)?;
+        m.counter("forks", "Times that a channel went on without Redis", totals.forks)?;
+        m.counter("forks_late", "Of these, because an append was late", totals.forks_late)?;
+        m.counter("rejoins", "Times that a channel came back in step", totals.rejoins)?;
+        m.counter("rejoin_retries", "Times that this was tried again", totals.rejoin_retries)?;
+        m.counter("journal_replayed", "Entries sent to the log when it was back", totals.replayed)?;
+        m.counter("journal_put_back", "Entries put back into logs that had lost them", totals.put_back)?;
+        m.counter("logs_lost", "Logs that had lost what they acknowledged", totals.lost_logs)
+    }
+}
+
 impl Collector for StatsView {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let mut m = Metrics(&mut encoder);
@@ -377,6 +431,8 @@ impl Collector for StatsView {
         let backends = [BackendName::Redis, BackendName::InMemory]
             .map(|name| (name.as_str(), i64::from(self.storage.storage_backend == name)));
         m.gauges("storage_backend", "1 for the backend that serves", "backend", backends)?;
+
+        self.outage.encode(&mut m)?;
 
         m.gauge("connections", "Open WebSocket connections", None, signed(connections.open))?;
         m.counter("connections_opened", "WebSocket connections opened", connections.total)?;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 /// The longest epoch, in bytes. The log's own are short; those of forks say what was had.
-pub const EPOCH_LEN_MAX: usize = 1_024;
+const EPOCH_LEN_MAX: usize = 1_024;
 
 /// One life of a channel's log. Opaque: offsets of different epochs cannot be compared.
 #[derive(Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]

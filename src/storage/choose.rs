@@ -1,6 +1,7 @@
 //! Which backend serves, decided once at startup.
 
 use std::fmt;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,7 +12,8 @@ use super::failover::{First, Limits, Lost};
 use super::journal::JournalBounds;
 use super::probe::{ProbeFailure, probe};
 use super::redis::RedisBackend;
-use super::switching::{LaneOf, Parts, Switching};
+use super::spool::{Former, FsyncPolicy, Spool};
+use super::switching::{LaneOf, OutageReader, Parts, Switching};
 use super::{
     MemoryBackend, SharedBackend, StatusReader, StatusWriter, StorageChoice, StorageConfig, StorageStatus,
 };
@@ -24,8 +26,8 @@ const LOADING_RETRY: Duration = Duration::from_millis(250);
 pub struct Opened {
     /// The backend that was chosen.
     pub backend: SharedBackend,
-    /// The same, where it is one that switches.
-    pub(crate) switching: Option<Arc<Switching>>,
+    /// Tells what waits for Redis.
+    pub(crate) outage: OutageReader,
     /// Changes the status. The driver has a share in it.
     pub status_writer: Arc<StatusWriter>,
     /// Reads it.
@@ -55,6 +57,9 @@ pub enum StartError {
         /// For people. Holds no secrets.
         reason: String,
     },
+    /// The journal's directory cannot be used.
+    #[error("`storage.journal.spool.data_dir` cannot be used")]
+    Spool(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
 /// Chooses the backend: at most one probe, so within about a second, except where a Redis that is
@@ -62,13 +67,14 @@ pub enum StartError {
 /// is moved up to whenever it answers.
 ///
 /// # Errors
-/// Only where Redis is required and cannot be used.
+/// Where Redis is required and cannot be used, or the spool cannot.
 pub async fn open(config: &StorageConfig, node: NodeId, lanes: LaneOf) -> Result<Opened, StartError> {
     let required = config.required && config.backend == StorageChoice::Redis;
     if config.backend == StorageChoice::Memory {
         let reason = "memory is configured".to_owned();
         return Ok(in_memory(config, BackendState::Healthy, "configured", reason));
     }
+    let spool = spool(config).await?;
     let connected = async {
         let address = admitted(config, required).await?;
         let redis = RedisBackend::connect(&config.redis, config.retention.clone()).await?;
@@ -79,7 +85,7 @@ pub async fn open(config: &StorageConfig, node: NodeId, lanes: LaneOf) -> Result
             tracing::info!(address, "serving from redis");
             let reason = format!("Redis at {address} answers");
             let status = StorageStatus::new(BackendName::Redis, BackendState::Healthy, "ok", reason);
-            return Ok(switching(config, node, lanes, redis, First::Redis, status, &address));
+            return Ok(switching(config, node, lanes, redis, spool, First::Redis, status, &address));
         }
         Err(failure) => failure,
     };
@@ -101,13 +107,13 @@ pub async fn open(config: &StorageConfig, node: NodeId, lanes: LaneOf) -> Result
         tracing::info!(reason, "serving from memory");
         let status =
             StorageStatus::new(BackendName::InMemory, BackendState::Healthy, "not_configured", reason);
-        return Ok(switching(config, node, lanes, redis, First::Alone, status, &address));
+        return Ok(switching(config, node, lanes, redis, spool, First::Alone, status, &address));
     }
     tracing::warn!(code = failure.code(), reason, "redis cannot be used, serving from memory");
     let status =
         StorageStatus::new(BackendName::InMemory, BackendState::Degraded, failure.code(), reason.clone());
     let first = First::Memory(Lost { code: failure.code(), reason });
-    Ok(switching(config, node, lanes, redis, first, status, &address))
+    Ok(switching(config, node, lanes, redis, spool, first, status, &address))
 }
 
 /// The failure with the address it happened at.
@@ -134,12 +140,27 @@ async fn admitted(config: &StorageConfig, patient: bool) -> Result<String, Probe
     }
 }
 
+/// The journal's copy on disk, where one is configured, and what is left in it.
+async fn spool(config: &StorageConfig) -> Result<(Option<Spool>, Vec<Former>), StartError> {
+    let spool = &config.journal.spool;
+    let Some(dir) = &spool.data_dir else { return Ok((None, Vec::new())) };
+    let (opened, formers) = Spool::open(Path::new(dir), FsyncPolicy::of(spool), spool.bytes)
+        .await
+        .map_err(|error| StartError::Spool(Box::new(error)))?;
+    let entries: usize = formers.iter().map(|former| former.entries.len()).sum();
+    if entries > 0 {
+        tracing::info!(entries, "the spool holds what a former life accepted; it is sent when redis serves");
+    }
+    Ok((Some(opened), formers))
+}
+
 /// A storage that switches, beginning as the probe found it.
 fn switching(
     config: &StorageConfig,
     node: NodeId,
     lanes: LaneOf,
     (redis, redis_driver): (RedisBackend, BoxFuture<'static, ()>),
+    (spool, formers): (Option<Spool>, Vec<Former>),
     first: First,
     status: StorageStatus,
     address: &str,
@@ -153,19 +174,25 @@ fn switching(
         primary: Arc::new(redis),
         lanes,
         journal: JournalBounds::of(&config.journal, &config.retention.orders),
+        spool,
+        formers,
         ordering_deadline: Duration::from_millis(config.redis.ordering_deadline_ms),
         limits: Limits::default(),
         first,
         status: Arc::clone(&status_writer),
         well: format!("Redis at {address} answers"),
     });
-    let backend = Arc::new(backend);
     let driver = async move {
-        tokio::join!(redis_driver, driver, sweeping);
+        tokio::select! {
+            // Ends with the backend.
+            () = driver => {}
+            () = redis_driver => {}
+            () = sweeping => {}
+        }
     };
     Opened {
-        switching: Some(Arc::clone(&backend)),
-        backend,
+        outage: backend.reader(),
+        backend: Arc::new(backend),
         status_writer,
         status_reader,
         driver: Box::pin(driver),
@@ -177,7 +204,7 @@ fn in_memory(config: &StorageConfig, state: BackendState, code: &'static str, re
     let (status_writer, status_reader) =
         StatusWriter::new(StorageStatus::new(BackendName::InMemory, state, code, reason));
     Opened {
-        switching: None,
+        outage: OutageReader::default(),
         backend: Arc::new(backend),
         status_writer: Arc::new(status_writer),
         status_reader,

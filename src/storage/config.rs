@@ -106,13 +106,33 @@ impl Default for MemoryConfig {
 #[derive(Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct RedisConfig {
-    /// Address, as `redis://[user:password@]host[:port][/db]` or `rediss://…` for TLS. Unset:
-    /// `auto` looks at 127.0.0.1:6379.
+    /// Address, as `redis://[user:password@]host[:port][/db]`,
+    /// `redis-cluster://…host[:port][?node=host:port&…]` or
+    /// `redis-sentinel://…host[:port][/db]?sentinelServiceName=name[&node=host:port&…]`; `rediss`
+    /// in place of `redis` means TLS. Unset: `auto` looks at 127.0.0.1:6379.
     pub url: Option<String>,
     /// Instead of a URL: the host.
     pub host: Option<String>,
-    /// With `host`: the port. Default 6379.
+    /// With `host`: the port. Default 6379, of sentinels 26379.
     pub port: Option<u16>,
+    /// Further nodes of a cluster, or further sentinels, as `host:port`. None by default.
+    pub nodes: Vec<String>,
+    /// Whether the nodes are those of a Redis Cluster. Default false.
+    pub cluster: bool,
+    /// What the sentinels call the primary; makes the nodes sentinels.
+    pub sentinel_service: Option<String>,
+    /// ACL user at the sentinels. Unset: that of the password alone, or none.
+    pub sentinel_username: Option<String>,
+    /// Password at the sentinels. Unset: they want none.
+    pub sentinel_password: Option<String>,
+    /// Whether to use TLS. Default false; a URL can say it, too.
+    pub tls: bool,
+    /// Certificates in PEM of the authorities to trust, in place of the system's.
+    pub tls_ca_file: Option<PathBuf>,
+    /// The gateway's own certificate in PEM; goes with the key.
+    pub tls_cert_file: Option<PathBuf>,
+    /// Its key in PEM.
+    pub tls_key_file: Option<PathBuf>,
     /// ACL user; overrides the URL's.
     pub username: Option<String>,
     /// Password; overrides the URL's. Better given in the environment than in a file.
@@ -138,6 +158,15 @@ impl Default for RedisConfig {
             url: None,
             host: None,
             port: None,
+            nodes: Vec::new(),
+            cluster: false,
+            sentinel_service: None,
+            sentinel_username: None,
+            sentinel_password: None,
+            tls: false,
+            tls_ca_file: None,
+            tls_cert_file: None,
+            tls_key_file: None,
             username: None,
             password: None,
             db: None,
@@ -152,11 +181,15 @@ impl Default for RedisConfig {
 
 impl std::fmt::Debug for RedisConfig {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        // The URL and the password may hold secrets; neither is ever printed.
+        // The URL and the passwords are or may hold secrets; none is ever printed.
         f.debug_struct("RedisConfig")
             .field("url", &self.url.as_ref().map(|_| "…"))
             .field("host", &self.host)
             .field("port", &self.port)
+            .field("nodes", &self.nodes)
+            .field("cluster", &self.cluster)
+            .field("sentinel_service", &self.sentinel_service)
+            .field("tls", &self.tls)
             .field("username", &self.username)
             .field("password", &self.password.as_ref().map(|_| "…"))
             .field("db", &self.db)
@@ -168,10 +201,11 @@ impl std::fmt::Debug for RedisConfig {
 impl RedisConfig {
     /// Whether the user named a Redis, in whatever way.
     pub fn is_configured(&self) -> bool {
-        self.url.is_some() || self.host.is_some()
+        self.url.is_some() || self.host.is_some() || !self.nodes.is_empty()
     }
 
-    /// Whether URL, fields and prefix make sense together, without connecting.
+    /// Whether URL, fields and prefix make sense together, and files for TLS can be used, without
+    /// connecting.
     ///
     /// # Errors
     /// A text that says what would be right and repeats no secret.

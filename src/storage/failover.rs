@@ -48,8 +48,6 @@ pub(in crate::storage) enum Signal {
     LinkDown(Lost),
     /// All connections are up, and everything that is followed is subscribed.
     LinkUp,
-    /// A call other than a beat failed as an outage.
-    Refused(Lost),
     /// A beat was answered, and Redis is older or emptier than it was.
     DataLost(Lost),
     /// What the last `StartRecovery` or `Reconcile` asked for is done. Whoever does it gives up an
@@ -185,7 +183,7 @@ impl Failover {
     }
 
     fn arrow(&self, mode: Mode, signal: Signal, now: Instant) -> (Mode, Step) {
-        use Signal::{BeatFailed, BeatOk, DataLost, LinkDown, LinkUp, Refused, Rejoined, Tick};
+        use Signal::{BeatFailed, BeatOk, DataLost, LinkDown, LinkUp, Rejoined, Tick};
         match (mode, signal) {
             // Alone => Alone | Recovering
             (Mode::Alone { run }, BeatOk | DataLost(_)) => {
@@ -195,13 +193,13 @@ impl Failover {
             // Alone => Recovering
             (Mode::Alone { run }, Tick) if self.is_enough(run, now) => appeared(),
             // Alone => Alone
-            (Mode::Alone { .. }, BeatFailed(_) | LinkDown(_) | Refused(_)) => {
+            (Mode::Alone { .. }, BeatFailed(_) | LinkDown(_)) => {
                 (Mode::Alone { run: Run::default() }, Step::Stay)
             }
             (mode @ Mode::Alone { .. }, LinkUp | Rejoined | Tick) => (mode, Step::Stay),
 
             // Healthy => Degraded
-            (Mode::Healthy, BeatFailed(lost) | LinkDown(lost) | Refused(lost)) => {
+            (Mode::Healthy, BeatFailed(lost) | LinkDown(lost)) => {
                 (Mode::Degraded { lost, run: Run::default() }, Step::Degrade)
             }
             // Healthy => Recovering
@@ -223,7 +221,7 @@ impl Failover {
                 (Mode::Recovering { lost }, Step::StartRecovery)
             }
             // Degraded => Degraded. The newest reason is the one to tell.
-            (Mode::Degraded { .. }, BeatFailed(lost) | LinkDown(lost) | Refused(lost)) => {
+            (Mode::Degraded { .. }, BeatFailed(lost) | LinkDown(lost)) => {
                 (Mode::Degraded { lost, run: Run::default() }, Step::Stay)
             }
             (mode @ Mode::Degraded { .. }, LinkUp | Rejoined | Tick) => (mode, Step::Stay),
@@ -231,7 +229,7 @@ impl Failover {
             // Recovering => Healthy
             (Mode::Recovering { .. }, Rejoined) => (Mode::Healthy, Step::Recovered),
             // Recovering => Degraded
-            (Mode::Recovering { .. }, BeatFailed(lost) | LinkDown(lost) | Refused(lost)) => {
+            (Mode::Recovering { .. }, BeatFailed(lost) | LinkDown(lost)) => {
                 (Mode::Degraded { lost, run: Run::default() }, Step::AbortRecovery)
             }
             // Recovering => Recovering. What was put in order may be gone again.
@@ -282,6 +280,7 @@ impl Failover {
     }
 
     /// Since when the state is what it is.
+    #[cfg(test)]
     pub(in crate::storage) fn since(&self) -> Instant {
         self.since
     }

@@ -13,6 +13,7 @@
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -287,6 +288,7 @@ impl Journal {
     ///
     /// # Errors
     /// There is no room: nothing is pushed, nothing is let go.
+    #[cfg(test)]
     pub(in crate::storage) fn push(
         &mut self,
         channel: &ChannelName,
@@ -301,6 +303,13 @@ impl Journal {
     /// The oldest entries of a channel, `limit` of them at the most, as they are to be sent.
     pub(in crate::storage) fn front(&self, channel: &ChannelName, limit: usize) -> Vec<Append> {
         self.pending(channel).take(limit).map(|pending| pending.append.clone()).collect()
+    }
+
+    /// The oldest entries of a channel after this sequence, `limit` of them at the most.
+    pub(in crate::storage) fn after(&self, channel: &ChannelName, seq: u64, limit: usize) -> Vec<Append> {
+        let Some(line) = self.lines.get(channel) else { return Vec::new() };
+        let later = line.entries.range((Bound::Excluded(seq), Bound::Unbounded));
+        later.take(limit).map(|(_, held)| held.pending.append.clone()).collect()
     }
 
     /// All entries of a channel, the oldest first.
@@ -327,9 +336,9 @@ impl Journal {
         count
     }
 
-    /// Removes an entry of a channel, which the log refuses for ever. The next one takes over
-    /// its `prev` and what it knew to be missing; whether it is missed itself is its caller's to tell.
-    pub(in crate::storage) fn drop_refused(
+    /// Removes an entry that the log refuses for ever. The next one takes over its `prev` and what it
+    /// knew to be missing; whether it is missed itself is its caller's to tell.
+    pub(in crate::storage) fn refused(
         &mut self,
         channel: &ChannelName,
         seq: u64,
@@ -364,6 +373,7 @@ impl Journal {
     }
 
     /// The channels that have entries.
+    #[cfg(test)]
     pub(in crate::storage) fn channels(&self) -> impl Iterator<Item = &ChannelName> {
         self.lines.iter().filter(|(_, line)| !line.entries.is_empty()).map(|(channel, _)| channel)
     }

@@ -18,7 +18,6 @@ mod primary;
 mod probe;
 mod records;
 mod redis;
-#[cfg_attr(not(test), allow(dead_code, reason = "the backend that survives an outage uses it"))]
 mod spool;
 mod status;
 mod switching;
@@ -53,6 +52,7 @@ pub use redis::{Beat, LinkHealth, RedisBackend};
 #[cfg(test)]
 pub(crate) use switching::model;
 pub use status::{StatusReader, StatusWriter, StorageStatus};
+pub(crate) use switching::{OutageReader, OutageTotals};
 
 use crate::model::BackendName;
 

@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use fred::error::{Error, ErrorKind};
-use fred::interfaces::{ClientLike, LuaInterface};
+use fred::interfaces::ClientLike;
 use tokio::time;
 
-use super::redis::{PROBE, Said, Target, probe_client, sanitize};
+use super::redis::{Said, Target, probe_client, prove, sanitize};
 use super::{RedisConfig, StorageError};
 
 /// A probe is decided within this, whatever the timeouts are configured to.
@@ -74,11 +74,30 @@ impl ProbeFailure {
     pub(super) fn of(error: &Error) -> Self {
         match error.kind() {
             ErrorKind::Timeout => Self::NoAnswer,
+            // What rustls finds wrong, such as an unknown authority.
+            ErrorKind::IO if error.details().contains("kind: InvalidData") => {
+                Self::Unexpected(format!("TLS: {}", sanitize(error.details())))
+            }
             ErrorKind::IO | ErrorKind::Canceled | ErrorKind::Routing => {
                 Self::Unreachable(io_text(error.details()))
             }
+            ErrorKind::Sentinel => Self::of_sentinel(error.details()),
             ErrorKind::Tls => Self::Unexpected(format!("TLS: {}", sanitize(error.details()))),
             _ => Self::of_answer(error.details()),
+        }
+    }
+
+    /// Sorts what came of asking sentinels, and of the primary that they named.
+    fn of_sentinel(text: &str) -> Self {
+        let is_answer = |word: &str| word.len() > 1 && word.bytes().all(|b| b.is_ascii_uppercase());
+        match text {
+            _ if is_answer(text.split_whitespace().next().unwrap_or_default()) => Self::of_answer(text),
+            _ if text.starts_with("Missing primary") => {
+                Self::InvalidConfig("the sentinels know no primary of that name".to_owned())
+            }
+            _ if text.starts_with("Invalid role") => Self::ReadOnly,
+            _ if text.contains("timed out") => Self::NoAnswer,
+            _ => Self::Unreachable(io_text(text)),
         }
     }
 
@@ -104,6 +123,10 @@ impl ProbeFailure {
             "READONLY" => Self::ReadOnly,
             "NOPERM" => Self::NoPermission(sanitize(text)),
             "OOM" => Self::OutOfMemory,
+            "MOVED" => Self::InvalidConfig(
+                "it is a node of a cluster; begin the URL with `redis-cluster`, or set `cluster = true`"
+                    .to_owned(),
+            ),
             _ if text.contains("invalid password") => Self::WrongPassword,
             // Some servers want no password, and will not take one.
             _ if text.contains("no password is set") || text.contains("without any password") => {
@@ -144,11 +167,7 @@ async fn ask(target: &Target, config: &RedisConfig) -> Result<(), ProbeFailure> 
     let task = client.init().await.map_err(|error| ProbeFailure::of(&error))?;
     // When this is dropped in mid-call, the connection goes with it.
     let _task = AbortOnDrop(task);
-    let prefix = &config.prefix;
-    let keys = vec![format!("{prefix}:{{probe}}"), format!("{prefix}:{{probe}}:log")];
-    let channel = format!("{prefix}:{{probe}}");
-    let done: Result<i64, Error> = client.eval(PROBE, keys, vec![channel]).await;
-    done.map(|_| ()).map_err(|error| ProbeFailure::of(&error))
+    prove(&client, target, &config.prefix).await.map_err(|error| ProbeFailure::of(&error))
 }
 
 struct AbortOnDrop(fred::types::ConnectHandle);

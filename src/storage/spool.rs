@@ -181,6 +181,7 @@ type Answer = oneshot::Sender<Result<(), SpoolError>>;
 enum Request {
     /// With an answer only for an append.
     Change(Op, Option<Answer>),
+    #[cfg(test)]
     Close(oneshot::Sender<()>),
 }
 
@@ -261,6 +262,7 @@ impl Spool {
     }
 
     /// Writes and fsyncs what was asked for, and lets go of the files.
+    #[cfg(test)]
     pub(in crate::storage) async fn close(&self) {
         let (done, closed) = oneshot::channel();
         if self.requests.send(Request::Close(done)).await.is_ok() {
@@ -420,6 +422,7 @@ impl Writer {
     fn take(&mut self, request: Request, group: &mut Group) {
         let (op, answer) = match request {
             Request::Change(op, answer) => (op, answer),
+            #[cfg(test)]
             Request::Close(done) => {
                 group.close = Some(done);
                 return;

@@ -13,7 +13,7 @@ use uuid::Uuid;
 use zonewire::config::Config;
 use zonewire::storage::StorageChoice;
 
-use crate::support::client::{Came, Client, offset, position};
+use crate::support::client::{Came, Client, offset};
 use crate::support::eventually::eventually;
 use crate::support::gateway::{Answer, JSON, Running, config, price, read_answer, request, until_stat};
 use crate::support::redis_server::RedisServer;
@@ -873,25 +873,37 @@ async fn one_watched_order_too_many_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_order_that_the_storage_lost_is_told_and_goes_on_anew() {
+async fn an_order_that_the_storage_lost_is_put_back_and_goes_on() {
     let Some(server) = RedisServer::start(&[]) else { return };
     let place = Place(Some(server));
     let mut config = place.config();
     config.connections.order_linger_ms = 3_600_000;
     let gateway = Running::start(config).await;
     let order = new_order();
-    let (mut client, subscribed) = watch(&gateway, &order, None).await;
-    publish(&gateway, &order, &life(1, 1, &["failed"])).await;
+    let (mut client, _) = watch(&gateway, &order, None).await;
+    publish(&gateway, &order, &life(1, 2, &[])).await;
     updates(&mut client, 1..=2).await;
     assert_eq!(place.0.as_ref().unwrap().admin(&["FLUSHALL"]), "+OK");
-    publish(&gateway, &order, &life(1, 2, &[])).await;
-    let resync = client.next().await;
-    assert_eq!((&resync["type"], &resync["old_epoch"]), (&json!("resync"), &subscribed["epoch"]));
-    assert_eq!((&resync["offset"], &resync["recovered"]), (&json!(0), &json!(false)));
-    assert_ne!(position(&resync), position(&subscribed));
-    updates(&mut client, 1..=2).await;
-    publish(&gateway, &order, &life(3, 0, &["confirmed"])).await;
-    updates(&mut client, 3..=3).await;
+    publish(&gateway, &order, &life(3, 1, &["confirmed"])).await;
+    let mut seen = Vec::new();
+    while seen.len() < 2 {
+        let message = client.next().await;
+        match message["type"].as_str() {
+            Some("resync") => assert_eq!(message["recovered"], true, "{message}"),
+            Some("backend_state") => {}
+            _ => seen.push(message["n"].clone()),
+        }
+    }
+    assert_eq!(seen, [3, 4]);
+    // Whoever comes now gets all of it.
+    eventually("the log has it all again", async || {
+        let told = gateway.get(&format!("/api/orders/{order}")).await.json();
+        let numbers: Vec<&Value> = told["updates"].as_array()?.iter().map(|update| &update["n"]).collect();
+        (numbers == [1, 2, 3, 4]).then_some(())
+    })
+    .await;
+    // Nothing follows a terminal update, also when it was lost once.
+    assert_eq!(post(&gateway, &order, &life(5, 1, &[])).await.status, 409);
     drop(client);
     gateway.stop().await;
 }

@@ -5,12 +5,12 @@ use std::collections::HashMap;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 use zonewire::config::Config;
-use zonewire::storage::StorageChoice;
+use zonewire::storage::{RedisConfig, StorageChoice};
 
-use crate::support::client::{Client, offset, position};
+use crate::support::client::{Client, position};
 use crate::support::eventually::eventually;
 use crate::support::follow::{Cuts, Follower};
-use crate::support::gateway::{JSON, LINES, Running, config, post, price};
+use crate::support::gateway::{LINES, Running, config, post, price};
 use crate::support::redis_server::RedisServer;
 
 fn on(server: &RedisServer) -> Config {
@@ -142,10 +142,13 @@ async fn a_log_that_came_back_older_in_the_same_epoch_is_told_and_begun_anew() {
     server.admin(&["CLIENT", "KILL", "TYPE", "pubsub"]);
 
     let resync = client.next_of_type("resync").await;
-    assert_eq!((&resync["recovered"], offset(&resync)), (&json!(false), 0), "{resync}");
+    assert_eq!(resync["recovered"], true, "{resync}");
     b.publish("pjm", [price("A", 11)]).await;
-    let prices = client.prices(1).await;
-    assert_eq!((offset(&prices[0]), &prices[0]["price"]), (1, &json!(11)));
+    // The node that had published the others puts them back; who had them does not get them again.
+    let prices = prices_to(&mut client, &[11]).await;
+    assert_eq!(prices.len(), 1, "{prices:?}");
+    let history = settled_history(&b).await;
+    assert_eq!(history, (1..=11).map(|n| json!(n)).collect::<Vec<_>>());
     drop(client);
     a.stop().await;
     b.stop().await;
@@ -161,31 +164,22 @@ async fn a_flushed_log_begins_a_new_life_that_everyone_is_told_of() {
     for client in &mut clients {
         client.prices(5).await;
     }
-    let mut old = None;
     for round in 0..3 {
         assert_eq!(server.admin(&["FLUSHALL"]), "+OK");
         // Accepted at once, first at one node, then at the other.
         let (first, second) = if round % 2 == 0 { (&a, &b) } else { (&b, &a) };
-        first.publish("pjm", [price("A", 6)]).await;
-        second.publish("pjm", [price("A", 7)]).await;
-        let mut told = Vec::new();
+        let numbers = [6 + 2 * round, 7 + 2 * round];
+        first.publish("pjm", [price("A", numbers[0])]).await;
+        second.publish("pjm", [price("A", numbers[1])]).await;
         for client in &mut clients {
-            let resync = client.next().await;
-            assert_eq!(
-                (&resync["type"], &resync["channel"], &resync["recovered"]),
-                (&json!("resync"), &json!("zone:pjm"), &json!(false)),
-                "{resync}"
-            );
-            assert!(resync["old_epoch"] != resync["epoch"] && resync["timestamp"].is_string(), "{resync}");
-            assert_eq!(offset(&resync), 0);
-            let prices = client.prices(2).await;
-            assert_eq!(prices.iter().map(offset).collect::<Vec<_>>(), [1, 2]);
-            assert_eq!((&prices[0]["price"], &prices[1]["price"]), (&json!(6), &json!(7)));
-            told.push((resync["old_epoch"].clone(), resync["epoch"].clone()));
+            assert_eq!(prices_to(client, &numbers).await.len(), 2, "what they had does not come again");
         }
-        assert_eq!(told[0], told[1], "both nodes say the same");
-        assert!(old.is_none_or(|old| old == told[0].0), "from one life to the next");
-        old = Some(told[0].1.clone());
+        // What was lost is put back by those who had published it.
+        for gateway in [&a, &b] {
+            let mut history = settled_history(gateway).await;
+            history.sort_by_key(Value::as_u64);
+            assert_eq!(history, (1..=numbers[1]).map(|n| json!(n)).collect::<Vec<_>>());
+        }
     }
     assert!(a.stats().await["channels"]["epoch_changes"].as_u64().unwrap() >= 3);
     drop(clients);
@@ -228,40 +222,72 @@ async fn killed_connections_lose_and_double_nothing() {
     let mut told = publishing.join_all().await;
     told.sort_by_key(|(name, _)| *name);
     let told: Vec<Told> = told.into_iter().map(|(_, told)| told).collect();
-    eventually("the end is accepted", async || {
-        (a.post("pjm", JSON, price("end", 1).to_string().as_bytes()).await.status == 200).then_some(())
-    })
-    .await;
+    check_in_order(&a).await;
+    check_in_order(&b).await;
+    a.publish("pjm", [price("end", 1)]).await;
     let followers = reading.join_all().await;
+    let sorted = |seen: &[Value]| {
+        let mut ids: Vec<String> = ids(seen).into_iter().map(str::to_owned).collect();
+        ids.sort_unstable();
+        ids
+    };
     for follower in &followers {
         check_told(&follower.seen, &told);
-        assert_eq!(ids(&follower.seen), ids(&followers[0].seen));
+        assert_eq!(sorted(&follower.seen), sorted(&followers[0].seen));
     }
     a.stop().await;
     b.stop().await;
 }
 
-/// Publishes until it is accepted; what was not, may come all the same.
-async fn publish_at_last(gateway: &Running, zone: &str, key: &str) {
-    eventually("the storage takes entries again", async || {
-        let answer = gateway.post(zone, JSON, price(key, 1).to_string().as_bytes()).await;
-        if answer.status != 200 {
-            answer.problem(503, "storage_unavailable");
+/// The prices up to those with these numbers, in whatever order; every change of the log's life on
+/// the way is said to lose nothing.
+async fn prices_to(client: &mut Client, numbers: &[u64]) -> Vec<Value> {
+    let mut prices: Vec<Value> = Vec::new();
+    while !numbers.iter().all(|number| prices.iter().any(|price| price["price"] == *number)) {
+        let message = client.next().await;
+        match message["type"].as_str() {
+            Some("price_update") => {
+                assert!(prices.iter().all(|price| price["id"] != message["id"]), "double: {message}");
+                prices.push(message);
+            }
+            Some("resync") => assert_eq!(message["recovered"], true, "{message}"),
+            Some("backend_state") => {}
+            _ => panic!("{message}"),
         }
-        (answer.status == 200).then_some(())
+    }
+    prices
+}
+
+/// No channel of the gateway goes on alone, and Redis serves.
+async fn check_in_order(gateway: &Running) {
+    check_healthy(gateway).await;
+    eventually("every channel is in order", async || {
+        let outage = &gateway.stats().await["outage"];
+        (outage["channels_waiting"] == 0 && outage["journal_entries"] == 0).then_some(())
     })
     .await;
 }
 
+/// The prices of the log, once all nodes have put in order what they have to.
+async fn settled_history(gateway: &Running) -> Vec<Value> {
+    let mut before = None;
+    eventually("the log stays as it is", async || {
+        let history = gateway.get("/api/zones/pjm/history?limit=1000").await.json();
+        let prices: Vec<Value> =
+            history["entries"].as_array()?.iter().map(|entry| entry["price"].clone()).collect();
+        let outage = &gateway.stats().await["outage"];
+        let settled = outage["channels_waiting"] == 0 && before.as_ref() == Some(&prices);
+        before = Some(prices.clone());
+        settled.then_some(prices)
+    })
+    .await
+}
+
 async fn check_degraded(gateway: &Running, client: &mut Client) {
-    let answer = gateway.post("pjm", JSON, price("lost", 1).to_string().as_bytes()).await;
-    let problem = answer.problem(503, "storage_unavailable");
-    assert_eq!(problem["accepted"], 0);
-    assert!(answer.head.contains("retry-after: "), "{answer:?}");
     let told = client.next_of_type("backend_state").await;
     assert_eq!(
         (&told["storage_backend"], &told["state"], &told["scope"]),
-        (&json!("redis"), &json!("degraded"), &json!("all"))
+        (&json!("in-memory"), &json!("degraded"), &json!("all"))
     );
     assert!(told["since"].is_string() && told["reason"].is_string(), "{told}");
     let health = gateway.get("/ws/health").await;
@@ -269,6 +295,7 @@ async fn check_degraded(gateway: &Running, client: &mut Client) {
     let health = health.json();
     for (field, expected) in [
         ("status", json!("degraded")),
+        ("storage_backend", json!("in-memory")),
         ("degraded", json!(true)),
         ("ready", json!(true)),
         ("live", json!(true)),
@@ -282,6 +309,12 @@ async fn check_degraded(gateway: &Running, client: &mut Client) {
     let metrics = gateway.get("/metrics").await.body;
     assert!(metrics.contains("zonewire_storage_state{state=\"degraded\"} 1"), "{metrics}");
     assert_eq!(client.until_pong().await, [] as [Value; 0], "sockets stay open");
+    // Accepted all the same, and told at once.
+    gateway.publish("pjm", [price("meanwhile", 100)]).await;
+    let resync = client.next().await;
+    assert_eq!((&resync["type"], &resync["recovered"]), (&json!("resync"), &json!(true)), "{resync}");
+    assert_eq!(client.prices(1).await[0]["key"], "meanwhile");
+    assert_eq!(gateway.stats().await["outage"]["journal_entries"], 1);
 }
 
 async fn check_healthy(gateway: &Running) {
@@ -304,32 +337,30 @@ async fn a_redis_that_ends_and_comes_back_with_its_data_is_gone_on_with() {
     server.kill();
     check_degraded(&gateway, &mut client).await;
 
-    // A subscription to what is not followed yet is made as soon as that can be.
+    // A subscription to what is not followed yet is made at once.
     let mut waiting = Client::connect(&gateway.url("/ws/market/other")).await;
     assert_eq!(waiting.next().await["state"], "degraded");
-    assert_eq!(waiting.next_of_type("error").await["code"], "storage_unavailable");
+    assert_eq!(waiting.next().await["type"], "subscribed");
+    gateway.publish("other", [price("B", 7)]).await;
+    assert_eq!(waiting.prices(1).await[0]["price"], 7);
 
     server.restart();
-    publish_at_last(&gateway, "pjm", "back").await;
-    let mut seen = Vec::new();
-    while seen.last().is_none_or(|message: &Value| message["key"] != "back") {
-        seen.push(client.next().await);
-    }
-    let prices: Vec<&Value> = seen.iter().filter(|message| message["type"] == "price_update").collect();
-    assert_eq!(prices.iter().map(|price| offset(price)).collect::<Vec<_>>(), [3], "{seen:?}");
-    assert!(seen.iter().all(|message| message["type"] != "resync"), "it is the same life: {seen:?}");
-    waiting.next_of_type("subscribed").await;
-    gateway.publish("other", [price("B", 1)]).await;
-    assert_eq!(waiting.next_of_type("price_update").await["price"], 1);
-    check_healthy(&gateway).await;
+    check_in_order(&gateway).await;
+    gateway.publish("pjm", [price("back", 3)]).await;
+    gateway.publish("other", [price("B", 8)]).await;
+    assert_eq!(prices_to(&mut client, &[3]).await.len(), 1);
+    assert_eq!(prices_to(&mut waiting, &[8]).await.len(), 1);
+    let history = gateway.get("/api/zones/pjm/history").await.json();
+    assert_eq!(history["epoch"], subscribed["epoch"], "it is the same life");
+    assert_eq!(history["last_offset"], 4);
     let mut follower = Follower::after("pjm", &position(&subscribed));
-    follower.read(&[gateway.url("")], 3, &mut Cuts::none()).await;
+    follower.read(&[gateway.url("")], 4, &mut Cuts::none()).await;
     drop((client, waiting));
     gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_redis_that_comes_back_empty_begins_a_new_life() {
+async fn a_redis_that_comes_back_empty_is_filled_again() {
     let Some(mut server) = RedisServer::start(&[]) else { return };
     let (a, b) = (Running::start(on(&server)).await, Running::start(on(&server)).await);
     let mut clients = [a.market("pjm").await.0, b.market("pjm").await.0];
@@ -339,17 +370,26 @@ async fn a_redis_that_comes_back_empty_begins_a_new_life() {
     }
     server.kill();
     check_degraded(&a, &mut clients[0]).await;
+    b.publish("pjm", [price("other", 101)]).await;
     server.restart();
-    publish_at_last(&a, "pjm", "back").await;
-    publish_at_last(&b, "pjm", "also").await;
-    for client in &mut clients {
-        let resync = client.next_of_type("resync").await;
-        assert_eq!((&resync["recovered"], offset(&resync)), (&json!(false), 0));
-        let keys = [client.next_of_type("price_update").await, client.next_of_type("price_update").await];
-        assert_eq!(keys.iter().map(offset).collect::<Vec<_>>(), [1, 2]);
-        assert_eq!((&keys[0]["key"], &keys[1]["key"]), (&json!("back"), &json!("also")));
+    check_in_order(&a).await;
+    check_in_order(&b).await;
+    a.publish("pjm", [price("back", 3)]).await;
+    b.publish("pjm", [price("also", 4)]).await;
+    let [of_a, of_b] = &mut clients;
+    let keys = |prices: Vec<Value>| {
+        let mut keys: Vec<String> =
+            prices.iter().map(|price| price["key"].as_str().unwrap().to_owned()).collect();
+        keys.sort_unstable();
+        keys
+    };
+    assert_eq!(keys(prices_to(of_a, &[101, 3, 4]).await), ["also", "back", "other"]);
+    assert_eq!(keys(prices_to(of_b, &[100, 101, 3, 4]).await), ["also", "back", "meanwhile", "other"]);
+    for gateway in [&a, &b] {
+        let mut history = settled_history(gateway).await;
+        history.sort_by_key(Value::as_u64);
+        assert_eq!(history, [1, 2, 3, 4, 100, 101].map(|n| json!(n)));
     }
-    check_healthy(&a).await;
     drop(clients);
     a.stop().await;
     b.stop().await;
@@ -365,17 +405,63 @@ async fn a_redis_that_hangs_is_told_and_gone_on_with() {
     server.pause();
     check_degraded(&gateway, &mut client).await;
     server.resume();
-    publish_at_last(&gateway, "pjm", "back").await;
-    // What was not acknowledged may be there; nothing is there twice or out of order.
+    check_in_order(&gateway).await;
+    gateway.publish("pjm", [price("back", 2)]).await;
+    assert_eq!(prices_to(&mut client, &[2]).await.len(), 1);
     let mut follower = Follower::after("pjm", &position(&subscribed));
     follower.read_to(&[gateway.url("")], "back", &mut Cuts::none()).await;
-    let mut seen = Vec::new();
-    while seen.last().is_none_or(|price: &Value| price["key"] != "back") {
-        seen.push(client.next_of_type("price_update").await);
-    }
-    assert_eq!(seen[..], follower.seen[1..], "live and from the log are the same");
-    assert!(seen.iter().filter(|price| price["key"] == "lost").count() <= 1, "{seen:?}");
-    check_healthy(&gateway).await;
+    let keys: Vec<&Value> = follower.seen.iter().map(|price| &price["key"]).collect();
+    assert_eq!(keys, ["A", "meanwhile", "back"]);
     drop(client);
     gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_append_that_is_late_does_not_hold_up_its_zone() {
+    let Some(server) = RedisServer::start(&[]) else { return };
+    let mut config = on(&server);
+    config.storage.redis = RedisConfig { ordering_deadline_ms: 50, ..server.patient_config() };
+    config.storage.redis.prefix = "nodes".to_owned();
+    let gateway = Running::start(config).await;
+    let (mut client, _) = gateway.market("pjm").await;
+    gateway.publish("pjm", [price("A", 1)]).await;
+    prices_to(&mut client, &[1]).await;
+    server.pause();
+    // Redis is not said to be away: only this append is late.
+    gateway.publish("pjm", [price("A", 2)]).await;
+    prices_to(&mut client, &[2]).await;
+    server.resume();
+    check_in_order(&gateway).await;
+    gateway.publish("pjm", [price("A", 3)]).await;
+    prices_to(&mut client, &[3]).await;
+    assert_eq!(settled_history(&gateway).await, [1, 2, 3].map(|n| json!(n)));
+    assert!(gateway.stats().await["outage"]["forks_late"].as_u64().unwrap() >= 1);
+    drop(client);
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_redis_that_appears_later_gets_what_came_before_it() {
+    let Some(mut server) = RedisServer::start(&[]) else { return };
+    server.kill();
+    let mut config = on(&server);
+    config.storage.required = false;
+    let (a, b) = (Running::start(config.clone()).await, Running::start(config).await);
+    let mut client = a.market("pjm").await.0;
+    a.publish("pjm", [price("A", 1), price("A", 2)]).await;
+    b.publish("pjm", [price("B", 3)]).await;
+    assert_eq!(prices_to(&mut client, &[1, 2]).await.len(), 2);
+    server.restart();
+    for gateway in [&a, &b] {
+        check_in_order(gateway).await;
+    }
+    b.publish("pjm", [price("B", 4)]).await;
+    // Whether it misses what the other node had before is said either way.
+    while client.next().await["price"] != 4 {}
+    let mut history = settled_history(&a).await;
+    history.sort_by_key(Value::as_u64);
+    assert_eq!(history, [1, 2, 3, 4].map(|n| json!(n)));
+    drop(client);
+    a.stop().await;
+    b.stop().await;
 }

@@ -49,7 +49,9 @@ async fn check_degraded(redis: RedisConfig, code: &str) -> String {
     }
     let config =
         StorageConfig { backend: StorageChoice::Redis, required: true, redis, ..StorageConfig::default() };
-    let StartError::RedisRequired { code: told, reason } = open(&config, NodeId::random(), Arc::new(|_| Lane::Latest)).await.unwrap_err() else {
+    let StartError::RedisRequired { code: told, reason } =
+        open(&config, NodeId::random(), Arc::new(|_| Lane::Latest)).await.unwrap_err()
+    else {
         panic!("another error")
     };
     assert_eq!(told, code, "{reason}");
@@ -299,7 +301,7 @@ async fn an_outage_and_its_end_are_in_the_status() {
     let changed = time::timeout(10 * SECOND, status_reader.changed()).await;
     assert!(changed.expect("an outage is told"));
     let during = status_reader.get();
-    assert_eq!((during.backend, during.state), (BackendName::Redis, BackendState::Degraded));
+    assert_eq!((during.backend, during.state), (BackendName::InMemory, BackendState::Degraded));
     assert!(["no_answer", "unreachable"].contains(&during.reason_code), "{during:?}");
     assert!(during.since > first.since);
     server.resume();

@@ -205,7 +205,10 @@ async fn a_new_life_begins_empty_and_knows_no_producer(make: Make) {
     assert_eq!(state, LogState { epoch: Some(next.clone()), top: 0, last_seq: 0 });
     assert_eq!(store.latest(&channel()).await.unwrap(), []);
     let page = producer.read(0, 10).await;
-    assert_eq!(page, Page { epoch: Some(next.clone()), top: 0, first: 1, closed: false, entries: vec![], next: None });
+    assert_eq!(
+        page,
+        Page { epoch: Some(next.clone()), top: 0, first: 1, closed: false, entries: vec![], next: None }
+    );
     producer.epoch = next;
     assert_eq!(producer.append(vec![link(0, 1)]).await, [Appended::Applied { offset: 1 }]);
     // A repetition of the mint must not empty the log again.

@@ -114,7 +114,6 @@ async fn a_server_that_hangs_is_an_outage_and_then_used_again() {
     let Some(stores) = stores() else { return };
     let server = stores.server.as_ref().unwrap();
     let store = stores.open().await;
-    let mut incoming = store.take_incoming().unwrap();
     store.follow(&channel()).await.unwrap();
     let producer = Producer::new(&store).await;
     producer.fill(1..=1).await;
@@ -131,7 +130,8 @@ async fn a_server_that_hangs_is_an_outage_and_then_used_again() {
     })
     .await;
     server.resume();
-    until_suspect(&mut incoming).await;
+    // Whether the other connection was noticed to hang, too, and is told as suspect, is a matter of
+    // milliseconds; if it was not, it has missed nothing.
     eventually("the backend serves again", async || store.ping().await.ok()).await;
     // The one that timed out may have run later; a repetition is safe either way.
     done(store.append(&batch).await.unwrap());

@@ -42,7 +42,7 @@ impl CpuTime {
 }
 
 /// Resident memory of a process.
-pub(super) fn rss_bytes(pid: u32) -> anyhow::Result<u64> {
+pub(in crate::cli) fn rss_bytes(pid: u32) -> anyhow::Result<u64> {
     let path = format!("/proc/{pid}/status");
     let text = fs::read_to_string(&path).with_context(|| format!("no process {pid} to measure"))?;
     parse_rss(&text).with_context(|| format!("cannot read VmRSS in {path}"))

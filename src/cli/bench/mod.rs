@@ -20,7 +20,7 @@ mod clock;
 mod common;
 mod connect;
 mod connection;
-mod cpu;
+pub(super) mod cpu;
 mod event_loop;
 mod fanout;
 mod frame;

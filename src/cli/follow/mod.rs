@@ -44,13 +44,13 @@ pub(super) enum Ended {
     Closed(String),
 }
 
-type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
+pub(super) type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
 /// Why a connection ended, or never came about.
-struct Lost {
+pub(super) struct Lost {
     /// The close code; none when there was no close frame.
     code: Option<u16>,
-    why: String,
+    pub(super) why: String,
 }
 
 /// Follows until enough entries came or there is no way on.
@@ -89,7 +89,8 @@ pub(super) async fn run(
     }
 }
 
-fn address(base: &BaseUrl, door: Door, follow: &Follow) -> String {
+/// Where to connect to: an order's stream is resumed by its address.
+pub(super) fn address(base: &BaseUrl, door: Door, follow: &Follow) -> String {
     match door {
         Door::Open => base.socket("ws"),
         Door::Order(order) => {
@@ -102,7 +103,8 @@ fn address(base: &BaseUrl, door: Door, follow: &Follow) -> String {
     }
 }
 
-async fn connect(url: &str) -> Result<Socket, Lost> {
+/// Opens a connection.
+pub(super) async fn connect(url: &str) -> Result<Socket, Lost> {
     match time::timeout(CONNECT_TIMEOUT, connect_async(url)).await {
         Ok(Ok((socket, _))) => Ok(socket),
         Ok(Err(SocketError::Http(response))) => {

@@ -40,7 +40,7 @@ pub(in crate::cli) enum Until {
 
 /// What to do about a message.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Step {
+pub(in crate::cli) enum Step {
     /// The message is an entry to be printed.
     Print,
     /// Something that the user should know.
@@ -145,14 +145,14 @@ impl Follow {
     }
 
     /// A connection came about.
-    pub(super) fn connected(&mut self, now: Instant) {
+    pub(in crate::cli) fn connected(&mut self, now: Instant) {
         self.connected_at = Some(now);
         self.last_heard = Some(now);
         self.retry_after = Duration::ZERO;
     }
 
     /// The message that asks for the channels, from where they are.
-    pub(super) fn subscribe(&self) -> String {
+    pub(in crate::cli) fn subscribe(&self) -> String {
         let wanted = || self.channels.iter().filter(|(_, progress)| !progress.is_refused);
         let mut names: Vec<&str> = wanted().map(|(name, _)| name.as_str()).collect();
         names.sort_unstable();
@@ -163,22 +163,22 @@ impl Follow {
     }
 
     /// Where a channel is to be resumed; none before anything was heard of it.
-    pub(super) fn position(&self, channel: &ChannelName) -> Option<&Position> {
+    pub(in crate::cli) fn position(&self, channel: &ChannelName) -> Option<&Position> {
         self.channels.get(channel)?.position.as_ref()
     }
 
     /// Anything at all came, even a ping.
-    pub(super) fn heard(&mut self, now: Instant) {
+    pub(in crate::cli) fn heard(&mut self, now: Instant) {
         self.last_heard = Some(now);
     }
 
     /// When the connection counts as dead, if nothing comes before.
-    pub(super) fn silent_at(&self) -> Instant {
+    pub(in crate::cli) fn silent_at(&self) -> Instant {
         self.last_heard.unwrap_or_else(Instant::now) + self.heartbeat.mul_f64(2.5)
     }
 
     /// What to do about a text message.
-    pub(super) fn message(&mut self, text: &str) -> Vec<Step> {
+    pub(in crate::cli) fn message(&mut self, text: &str) -> Vec<Step> {
         let Ok(incoming) = serde_json::from_str::<Incoming>(text) else {
             return vec![Step::Say(format!("not a message of this protocol: {}", head(text)))];
         };

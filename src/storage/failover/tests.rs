@@ -64,7 +64,7 @@ impl Driven {
 
 #[test]
 fn degrades_at_once_on_each_kind_of_loss() {
-    for signal in [Signal::BeatFailed(lost("a")), Signal::LinkDown(lost("a")), Signal::Refused(lost("a"))] {
+    for signal in [Signal::BeatFailed(lost("a")), Signal::LinkDown(lost("a"))] {
         let mut driven = Driven::new(First::Redis);
         assert_eq!((driven.state(), driven.failover.reason()), (BackendState::Healthy, None));
         assert_eq!(driven.after(5, signal), Step::Degrade);
@@ -132,7 +132,7 @@ fn beats_prove_nothing_while_a_connection_is_away() {
 
 #[test]
 fn a_loss_during_a_recovery_gives_it_up() {
-    for signal in [Signal::BeatFailed(lost("b")), Signal::LinkDown(lost("b")), Signal::Refused(lost("b"))] {
+    for signal in [Signal::BeatFailed(lost("b")), Signal::LinkDown(lost("b"))] {
         let mut driven = Driven::new(First::Memory(lost("a")));
         assert_eq!(driven.on(Signal::LinkUp), Step::Stay);
         driven.until_recovery();
@@ -168,12 +168,9 @@ fn data_that_is_lost_while_degraded_is_a_good_beat() {
 #[test]
 fn alone_is_healthy_until_a_redis_appears() {
     let mut driven = Driven::new(First::Alone);
-    for signal in [
-        Signal::LinkDown(lost("unreachable")),
-        Signal::BeatFailed(lost("unreachable")),
-        Signal::Refused(lost("unreachable")),
-        Signal::Tick,
-    ] {
+    for signal in
+        [Signal::LinkDown(lost("unreachable")), Signal::BeatFailed(lost("unreachable")), Signal::Tick]
+    {
         assert_eq!(driven.after(1_000, signal), Step::Stay);
         assert_eq!((driven.state(), driven.failover.reason()), (BackendState::Healthy, None));
         assert!(driven.failover.is_alone());
@@ -226,7 +223,6 @@ fn signals() -> impl Strategy<Value = Vec<(u64, Signal)>> {
         2 => Just(Signal::BeatFailed(lost("beat"))),
         1 => Just(Signal::LinkDown(lost("link"))),
         2 => Just(Signal::LinkUp),
-        1 => Just(Signal::Refused(lost("refused"))),
         1 => Just(Signal::DataLost(lost("data"))),
         3 => Just(Signal::Rejoined),
         3 => Just(Signal::Tick),
@@ -257,7 +253,7 @@ impl Witness {
         let step = driven.on(signal.clone());
         let (now, after) = (driven.now, driven.state());
         match signal {
-            Signal::LinkDown(_) | Signal::BeatFailed(_) | Signal::Refused(_) => {
+            Signal::LinkDown(_) | Signal::BeatFailed(_) => {
                 self.link_down |= matches!(signal, Signal::LinkDown(_));
                 self.outstanding |= !was_alone;
                 self.run = None;

@@ -24,6 +24,12 @@ fn bounds(entries: usize) -> JournalBounds {
     JournalBounds { bytes: usize::MAX, entries, age: Duration::from_secs(60), order_updates: 3 }
 }
 
+/// The log refuses the oldest entry.
+fn drop_front(journal: &mut Journal, channel: &ChannelName, now: Instant) -> Option<Pending> {
+    let first = journal.front(channel, 1).first()?.seq;
+    journal.refused(channel, first, now)
+}
+
 fn seqs(journal: &Journal, channel: &ChannelName) -> Vec<(u64, u64)> {
     journal.pending(channel).map(|pending| (pending.append.prev, pending.append.seq)).collect()
 }
@@ -130,12 +136,6 @@ async fn the_successor_of_a_refused_entry_takes_its_place_also_when_it_comes_lat
     journal.expire(start + EPOCH_KEPT_FOR + Duration::from_secs(60));
     assert!(journal.lines.is_empty() && journal.emptied.is_empty());
     assert_eq!(drop_front(&mut journal, &pjm, start), None);
-}
-
-/// Drops the oldest entry of a channel.
-fn drop_front(journal: &mut Journal, channel: &ChannelName, now: Instant) -> Option<Pending> {
-    let seq = journal.front(channel, 1).first()?.seq;
-    journal.drop_refused(channel, seq, now)
 }
 
 #[test]

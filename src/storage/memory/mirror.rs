@@ -94,6 +94,15 @@ impl MemoryBackend {
         }
     }
 
+    /// What a producer appends comes after this sequence.
+    pub(in crate::storage) fn note_seq(&self, name: &ChannelName, node: NodeId, seq: u64) {
+        let mut state = self.shared.state.lock();
+        if let Some(channel) = state.channels.get_mut(name).filter(|_| seq > 0) {
+            let last = channel.producers.entry(node).or_insert(0);
+            *last = (*last).max(seq);
+        }
+    }
+
     /// By producer the newest sequence that was seen.
     pub(in crate::storage) fn producers(&self, name: &ChannelName) -> Vec<(NodeId, u64)> {
         let state = self.shared.state.lock();
@@ -112,7 +121,6 @@ impl MemoryBackend {
         let state = self.shared.state.lock();
         state.channels.get(&batch.channel).map(|channel| channel.judge(batch)).unwrap_or_default()
     }
-
 }
 
 impl Channel {

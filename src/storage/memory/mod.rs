@@ -490,7 +490,12 @@ impl Log for MemoryBackend {
         Ok(self.append_now(batch))
     }
 
-    async fn read_after(&self, channel: &ChannelName, after: Option<&Position>, limit: usize) -> Result<Page> {
+    async fn read_after(
+        &self,
+        channel: &ChannelName,
+        after: Option<&Position>,
+        limit: usize,
+    ) -> Result<Page> {
         Ok(self.read_now(channel, after, limit))
     }
     async fn latest(&self, channel: &ChannelName) -> Result<Vec<Entry>> {

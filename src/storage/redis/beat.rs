@@ -40,12 +40,21 @@ const PRUNE_EVERY: u64 = 512;
 /// kept, whether to prune.
 ///
 /// Answers `first`, `same`, `older` or `other`, the life, and the number that it holds now.
-static BEAT: LazyLock<Script> = LazyLock::new(|| {
-    Script::new(&["
+fn beat(sharded: bool) -> &'static Script {
+    static TO_ALL: LazyLock<Script> = LazyLock::new(|| beat_with("PUBLISH"));
+    static TO_THE_SHARD: LazyLock<Script> = LazyLock::new(|| beat_with("SPUBLISH"));
+    if sharded { &TO_THE_SHARD } else { &TO_ALL }
+}
+
+fn beat_with(publish: &str) -> Script {
+    Script::new(&[
+        "
 redis.call('SET', KEYS[2], '1', 'PX', 1000)
 redis.call('XADD', KEYS[3], 'MAXLEN', 1, '*', 'e', '1')
 redis.call('PEXPIRE', KEYS[3], 1000)
-redis.call('PUBLISH', ARGV[1], '1')
+redis.call('",
+        publish,
+        "', ARGV[1], '1')
 local known, acknowledged, number = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
 local field, kept_for = 'n:' .. ARGV[6], tonumber(ARGV[7])
 local now = tonumber(redis.call('TIME')[1])
@@ -71,8 +80,9 @@ if ARGV[8] == '1' then
   end
 end
 return {word, life, string.format('%.0f', held)}
-"])
-});
+",
+    ])
+}
 
 /// What a beat that was answered says of the data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -144,7 +154,7 @@ impl RedisBackend {
         ];
         let keys = self.keys.life.to_vec();
         let (word, life, held): (String, String, String) =
-            BEAT.run(&self.commands, "beat", self.command_timeout, keys, args).await?;
+            beat(self.keys.sharded).run(&self.commands, "beat", self.command_timeout, keys, args).await?;
         let beat = match word.as_str() {
             "same" => Some(Beat::Same),
             "first" => Some(Beat::First),

@@ -7,12 +7,13 @@
 //! does not answer; then we end that client, with its task and its socket, and begin with another.
 
 use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use fred::clients::WithOptions;
 use fred::error::{Error, ErrorKind};
-use fred::interfaces::{ClientLike, EventInterface};
+use fred::interfaces::{ClientLike, ClusterInterface, EventInterface};
 use fred::types::Value;
 use fred::types::config::Server;
 use parking_lot::Mutex;
@@ -20,7 +21,7 @@ use tokio::sync::{broadcast, watch};
 use tokio::task::AbortHandle;
 use tokio::time::{self, Instant};
 
-use super::connect::once;
+use super::connect::{once, ping_all};
 use crate::storage::ProbeFailure;
 use crate::support::backoff::Backoff;
 
@@ -42,7 +43,7 @@ const STEADY_AFTER: Duration = Duration::from_secs(1);
 /// How long fred has to hand on what the server said when that ends a connection; it does so at once.
 const LAST_ANSWERS: Duration = Duration::from_millis(25);
 
-type Build<C> = Box<dyn Fn() -> Result<C, Error> + Send + Sync>;
+type Build<C> = Arc<dyn Fn() -> Result<C, Error> + Send + Sync>;
 type Errors = broadcast::Receiver<(Error, Option<Server>)>;
 
 /// How a connection is.
@@ -87,7 +88,7 @@ impl<C: ClientLike> fmt::Debug for Link<C> {
     }
 }
 
-impl<C: ClientLike + EventInterface> Link<C> {
+impl<C: ClusterInterface + EventInterface + Clone + Send + 'static> Link<C> {
     /// Has no client until [`open`](Self::open) has connected one.
     pub(super) fn new(build: Build<C>, command_timeout: Duration) -> Self {
         let state = LinkState { condition: Condition::Connecting, losses: 0 };
@@ -198,8 +199,16 @@ impl<C: ClientLike + EventInterface> Link<C> {
         });
     }
 
+    /// fred allocates room for all that a client may have to hold at once: tens of megabytes, which
+    /// must not keep a thread of the runtime from saying that a connection was lost.
+    async fn client_to_connect(&self) -> Result<C, Error> {
+        let build = Arc::clone(&self.build);
+        let built = tokio::task::spawn_blocking(move || build()).await;
+        built.unwrap_or_else(|_| Err(Error::new(ErrorKind::Canceled, "the program ends")))
+    }
+
     async fn connect(&self) -> Result<Live<C>, Error> {
-        let client = (self.build)()?;
+        let client = self.client_to_connect().await?;
         let errors = client.error_rx();
         let mut task = client.connect();
         let guard = AbortOnDrop(task.abort_handle());
@@ -246,16 +255,15 @@ impl<C: ClientLike + EventInterface> Link<C> {
     /// Returns when the connection does not answer, or fred's task has ended without a word.
     async fn until_silent(&self, client: &WithOptions<C>) -> ProbeFailure {
         let limit = self.command_timeout * BEAT_LIMIT_PART.0 / BEAT_LIMIT_PART.1;
-        let beats = once(&**client, limit);
         for beat in 0u64.. {
             time::sleep(BEAT_EVERY).await;
             if self.live.lock().as_ref().is_none_or(|live| live.task.0.is_finished()) {
                 break;
             }
             let token = format!("zw-beat-{beat}");
-            let answer: Result<Value, Error> = beats.ping(Some(token.clone())).await;
-            match answer {
-                Ok(answer) if !answers(&answer, &token) => {
+            // In a cluster one primary that hangs is enough.
+            match ping_all(&**client, limit, &token).await {
+                Ok(false) => {
                     return ProbeFailure::Unexpected("answers are out of step".into());
                 }
                 Err(error) if *error.kind() == ErrorKind::Timeout => {

@@ -126,13 +126,18 @@ impl Log for RedisBackend {
                 Value::Bytes(encode(id, &append.draft)),
             ]);
         }
-        let answer: Vec<Value> = scripts::APPEND
+        let answer: Vec<Value> = scripts::append(self.keys.sharded)
             .run(&self.commands, "append", self.command_timeout, vec![keys.log, keys.meta, keys.latest], args)
             .await?;
         read_answer(&log, batch, &answer)
     }
 
-    async fn read_after(&self, channel: &ChannelName, after: Option<&Position>, limit: usize) -> Result<Page> {
+    async fn read_after(
+        &self,
+        channel: &ChannelName,
+        after: Option<&Position>,
+        limit: usize,
+    ) -> Result<Page> {
         let keys = self.keys.channel(channel);
         let log = keys.log.clone();
         let bounds = Bounds::of(&self.retention, channel);

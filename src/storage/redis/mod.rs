@@ -26,7 +26,8 @@
 //! | `zw:{life}:probe`, `:log` | string, stream | what a beat writes as a trial |
 //!
 //! Appends are published in the pub/sub channel `zw:{zone:pjm}` (`zw@2:{zone:pjm}` from database 2:
-//! pub/sub does not know databases).
+//! pub/sub does not know databases). In a cluster they are published with SPUBLISH, so that only the
+//! nodes that have the channel's slot have to do with it.
 
 mod beat;
 mod codec;
@@ -37,24 +38,30 @@ mod jobs;
 mod link;
 mod log;
 mod outside;
+mod prove;
 mod records;
 mod scripts;
+mod shards;
 mod subscriber;
+mod target;
+mod tls;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use fred::clients::Client;
+use fred::error::Error;
 use fred::interfaces::KeysInterface;
 use fred::types::Expiration;
-use futures_util::future::BoxFuture;
+use futures_util::future::{BoxFuture, try_join_all};
 use tokio::sync::{mpsc, oneshot, watch};
 
 pub use beat::Beat;
-pub(super) use connect::{Target, probe_client};
+pub(super) use connect::probe_client;
 pub(super) use errors::{Said, sanitize};
-pub(super) use scripts::PROBE;
+pub(super) use prove::prove;
+pub(super) use target::Target;
 
 use super::failover::Lost;
 use super::primary::Primary;
@@ -64,7 +71,8 @@ use crate::model::{BackendName, ChannelName, NodeId};
 use beat::Life;
 use codec::decode_published;
 use link::{Condition, Link, LinkState};
-use subscriber::{Published, Subscriber};
+use shards::{Following, Shards};
+use subscriber::{Published, Subscriber, Subscribing};
 
 /// Events that wait for the one who reads `incoming`; past it, they are replaced by one `Suspect`.
 const INCOMING_LEN: usize = 1_024;
@@ -115,7 +123,7 @@ impl LinkHealth {
 #[derive(Debug)]
 pub struct RedisBackend {
     commands: Arc<Link<Client>>,
-    subscriber: Arc<Subscriber<LogMessages>>,
+    subscriber: Arc<Following<LogMessages>>,
     incoming: parking_lot::Mutex<Option<mpsc::Receiver<LogEvent>>>,
     keys: Keys,
     retention: Retention,
@@ -146,22 +154,24 @@ impl RedisBackend {
         let (of_commands, of_subscriber) =
             ((target.clone(), config.clone()), (target.clone(), config.clone()));
         let commands = Arc::new(Link::new(
-            Box::new(move || connect::commands_client(&of_commands.0, &of_commands.1)),
+            Arc::new(move || connect::commands_client(&of_commands.0, &of_commands.1)),
             command_timeout,
         ));
-        let subscriber = Link::new(
-            Box::new(move || connect::subscriber_client(&of_subscriber.0, &of_subscriber.1)),
-            command_timeout,
-        );
-        let keys = Keys::new(&config.prefix, target.db);
+        let keys = Keys::new(&config.prefix, &target);
         let (events, incoming) = mpsc::channel(INCOMING_LEN);
         let (alive, dropped) = oneshot::channel();
-        let subscriber = Arc::new(Subscriber::new(
-            subscriber,
-            Arc::clone(&commands),
-            LogMessages { publish_prefix: keys.publish_prefix.clone() },
-            command_timeout,
-        ));
+        let messages = LogMessages { publish_prefix: keys.publish_prefix.clone() };
+        let subscriber = Arc::new(if target.is_cluster() {
+            let (target, config) = of_subscriber;
+            let shards = Shards::new(target, config, Arc::clone(&commands), messages);
+            Following::Shards(Box::new(shards))
+        } else {
+            let make = Arc::new(move || connect::subscriber_client(&of_subscriber.0, &of_subscriber.1));
+            let (link, commands) = (Link::new(make, command_timeout), Arc::clone(&commands));
+            let plain = Subscribing::Plain;
+            let subscriber = Subscriber::new(link, commands, messages, plain, command_timeout);
+            Following::One(Box::new(subscriber))
+        });
         let first = LinkHealth::of(&commands.state().borrow(), &subscriber.state().borrow());
         let (writer, health) = watch::channel(first);
         let driver = drive(Arc::clone(&subscriber), Arc::clone(&commands), events, writer);
@@ -227,10 +237,13 @@ impl StorageBackend for RedisBackend {
 
     async fn ping(&self) -> Result<()> {
         let expires = Some(Expiration::PX(1_000));
-        let done: std::result::Result<(), _> =
-            async { self.commands.client()?.set(self.keys.ping.as_str(), "1", expires, None, false).await }
-                .await;
-        done.map_err(|error| errors::storage_error("ping", self.command_timeout, &error))
+        let done: std::result::Result<Vec<()>, Error> = async {
+            let client = self.commands.client()?;
+            let keys = connect::key_of_each_primary(&*client, &self.keys.ping);
+            try_join_all(keys.into_iter().map(|key| client.set(key, "1", expires.clone(), None, false))).await
+        }
+        .await;
+        done.map(drop).map_err(|error| errors::storage_error("ping", self.command_timeout, &error))
     }
 
     fn outside_orders(&self) -> Option<Outside> {
@@ -272,7 +285,7 @@ impl Published for LogMessages {
 
 /// Keeps both connections and says how they are. Runs until it is dropped.
 async fn drive(
-    subscriber: Arc<Subscriber<LogMessages>>,
+    subscriber: Arc<Following<LogMessages>>,
     commands: Arc<Link<Client>>,
     events: mpsc::Sender<LogEvent>,
     health: watch::Sender<LinkHealth>,
@@ -330,6 +343,8 @@ struct Keys {
     /// What a channel's braced name is appended to.
     publish_prefix: String,
     ping: String,
+    /// Whether appends are published to the nodes that have their slots only.
+    sharded: bool,
     /// What a beat writes: the hash that holds the life, and two trials.
     life: [String; 3],
     /// The pub/sub channel in which a beat tries to publish.
@@ -346,11 +361,15 @@ struct ChannelKeys {
 }
 
 impl Keys {
-    fn new(prefix: &str, db: u8) -> Self {
-        let publish_prefix = if db == 0 { format!("{prefix}:") } else { format!("{prefix}@{db}:") };
+    fn new(prefix: &str, target: &Target) -> Self {
+        let publish_prefix = match target.db {
+            0 => format!("{prefix}:"),
+            db => format!("{prefix}@{db}:"),
+        };
         Self {
             prefix: prefix.to_owned(),
             ping: format!("{prefix}:ping"),
+            sharded: target.is_cluster(),
             life: ["", ":probe", ":log"].map(|part| format!("{prefix}:{{life}}{part}")),
             life_publish: format!("{publish_prefix}{{life}}"),
             publish_prefix,

@@ -29,6 +29,14 @@ impl Script {
         Self { text, hash }
     }
 
+    pub(super) fn text(&self) -> &str {
+        &self.text
+    }
+
+    pub(super) fn hash(&self) -> &str {
+        &self.hash
+    }
+
     /// Runs it by its hash; sends the text only where the server does not know it (which then has
     /// run nothing yet).
     pub(super) async fn run<R: FromValue>(
@@ -52,15 +60,6 @@ impl Script {
         answer.map_err(|error| storage_error(op, limit, &error))
     }
 }
-
-/// Proves that a server takes what we do: KEYS a value and a stream, ARGV a pub/sub channel.
-pub(in crate::storage) const PROBE: &str = "
-redis.call('SET', KEYS[1], '1', 'PX', 1000)
-redis.call('XADD', KEYS[2], 'MAXLEN', 1, '*', 'e', '1')
-redis.call('PEXPIRE', KEYS[2], 1000)
-redis.call('PUBLISH', ARGV[1], '1')
-return 1
-";
 
 const NOW: &str = "
 local function clock()
@@ -123,7 +122,13 @@ end
 /// or `fence` and the newest fence; or `foreign` and the epoch. The first write is the XADD, which a
 /// server that is out of memory refuses; what follows the first write is not refused, so that a
 /// batch is never half applied.
-pub(super) static APPEND: LazyLock<Script> = LazyLock::new(|| {
+pub(super) fn append(sharded: bool) -> &'static Script {
+    static TO_ALL: LazyLock<Script> = LazyLock::new(|| append_with("PUBLISH"));
+    static TO_THE_SHARD: LazyLock<Script> = LazyLock::new(|| append_with("SPUBLISH"));
+    if sharded { &TO_THE_SHARD } else { &TO_ALL }
+}
+
+fn append_with(publish: &str) -> Script {
     Script::new(&[
         NOW,
         TRIM,
@@ -192,11 +197,13 @@ redis.call('PEXPIRE', log, whole(age_ms))
 redis.call('PEXPIRE', meta, whole(kept_ms))
 redis.call('PEXPIRE', latest, whole(kept_ms))
 local head = '1 ' .. held[1] .. ' ' .. whole(first) .. ' ' .. whole(top - first + 1) .. '\\n'
-redis.call('PUBLISH', ARGV[7], head .. table.concat(frame))
+redis.call('",
+        publish,
+        "', ARGV[7], head .. table.concat(frame))
 return results
 ",
     ])
-});
+}
 
 /// KEYS log, meta, latest. ARGV expected epoch (or nothing), minted epoch, how long it is kept in
 /// ms. Answers the epoch in force.

@@ -5,6 +5,9 @@
 //! its own on the same connection; its answer proves that the server has subscribed us. On each
 //! further connection everything is subscribed anew, proven the same way, and then told as
 //! `Suspect`; only then the connection counts as up.
+//!
+//! Where channels are sharded, each is subscribed to by an SSUBSCRIBE of its own, whose answer fred
+//! does give: it is the proof, or it says that another node has the channel now.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -15,16 +18,27 @@ use fred::clients::{Client, SubscriberClient};
 use fred::error::{Error, ErrorKind};
 use fred::interfaces::{ClientLike, EventInterface, PubsubInterface};
 use fred::types::{Message, Value};
+use futures_util::future::{join_all, try_join_all};
 use parking_lot::Mutex;
 use tokio::sync::broadcast::{self, error::RecvError};
 use tokio::sync::{Notify, mpsc, watch};
 
+use super::connect::{once_on, primaries};
 use super::errors::storage_error;
 use super::link::{Link, LinkState, answers};
 use crate::storage::{ProbeFailure, StorageError};
 
 /// Channels in one SUBSCRIBE.
 const SUBSCRIBE_CHUNK: usize = 500;
+
+/// How a server is asked for channels.
+#[derive(Debug, Clone)]
+pub(super) enum Subscribing {
+    /// SUBSCRIBE.
+    Plain,
+    /// SSUBSCRIBE; told when the server does not have a channel.
+    Sharded { moved: Arc<Notify> },
+}
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Follow {
@@ -45,6 +59,18 @@ pub(super) trait Published: Send + Sync {
     fn suspect(&self) -> Self::Event;
 }
 
+impl<P: Published> Published for Arc<P> {
+    type Event = P::Event;
+
+    fn read(&self, channel: &str, content: &[u8]) -> Option<P::Event> {
+        (**self).read(channel, content)
+    }
+
+    fn suspect(&self) -> P::Event {
+        (**self).suspect()
+    }
+}
+
 /// The channels that are followed, and the connection that is subscribed to them.
 #[derive(Debug)]
 pub(super) struct Subscriber<P> {
@@ -52,6 +78,7 @@ pub(super) struct Subscriber<P> {
     /// A subscribed connection can ask nothing; this one can.
     commands: Arc<Link<Client>>,
     published: P,
+    subscribing: Subscribing,
     command_timeout: Duration,
     followed: Mutex<HashMap<String, Follow>>,
     tokens: AtomicU64,
@@ -60,6 +87,8 @@ pub(super) struct Subscriber<P> {
     broken: Notify,
     /// Something may have been missed.
     suspect: Notify,
+    /// What is followed is not all subscribed to.
+    due: Notify,
 }
 
 impl<P: Published> Subscriber<P> {
@@ -67,23 +96,51 @@ impl<P: Published> Subscriber<P> {
         link: Link<SubscriberClient>,
         commands: Arc<Link<Client>>,
         published: P,
+        subscribing: Subscribing,
         command_timeout: Duration,
     ) -> Self {
         Self {
             link,
             commands,
             published,
+            subscribing,
             command_timeout,
             followed: Mutex::default(),
             tokens: AtomicU64::new(0),
             dropped: AtomicU64::new(0),
             broken: Notify::new(),
             suspect: Notify::new(),
+            due: Notify::new(),
         }
     }
 
     pub(super) fn dropped(&self) -> u64 {
         self.dropped.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn is_following(&self, name: &str) -> bool {
+        self.followed.lock().contains_key(name)
+    }
+
+    /// Follows what somebody else followed until now. It is subscribed to soon, and then told as
+    /// suspect.
+    pub(super) fn adopt(&self, names: Vec<String>) {
+        if !names.is_empty() {
+            self.followed.lock().extend(names.into_iter().map(|name| (name, Follow::Asked)));
+            self.due.notify_one();
+        }
+    }
+
+    /// Leaves to somebody else what the server does not have any more, and has unsubscribed itself.
+    pub(super) fn leave(&self, name: &str) {
+        self.followed.lock().remove(name);
+    }
+
+    /// Tries again to subscribe to what is not subscribed to.
+    pub(super) fn complete(&self) {
+        if self.followed.lock().values().any(|follow| *follow == Follow::Asked) {
+            self.due.notify_one();
+        }
     }
 
     pub(super) async fn follow(&self, name: String) -> Result<(), StorageError> {
@@ -111,7 +168,14 @@ impl<P: Published> Subscriber<P> {
 
     pub(super) async fn unfollow(&self, name: String) -> Result<(), StorageError> {
         self.followed.lock().remove(&name);
-        let answer = async { self.link.client()?.unsubscribe(name).await }.await;
+        let answer = async {
+            let client = self.link.client()?;
+            match self.subscribing {
+                Subscribing::Plain => client.unsubscribe(name).await,
+                Subscribing::Sharded { .. } => client.sunsubscribe(name).await,
+            }
+        }
+        .await;
         match answer.map_err(|error| storage_error("unfollow", self.command_timeout, &error)) {
             // A connection that is gone is subscribed to nothing.
             Err(StorageError::Unreachable { .. }) => Ok(()),
@@ -121,6 +185,42 @@ impl<P: Published> Subscriber<P> {
 
     /// Subscribes, and waits for the proof.
     async fn subscribe(&self, names: &[String]) -> Result<(), Error> {
+        match &self.subscribing {
+            Subscribing::Plain => self.subscribe_plainly(names).await,
+            Subscribing::Sharded { moved } => {
+                let answer = self.subscribe_sharded(names).await;
+                if answer.as_ref().is_err_and(Error::is_moved) {
+                    moved.notify_one();
+                }
+                answer
+            }
+        }
+    }
+
+    /// Asks for all of them, whatever becomes of one. One at a time in a command: fred takes each
+    /// answer for that of another command.
+    async fn subscribe_sharded(&self, names: &[String]) -> Result<(), Error> {
+        let mut failed = None;
+        for chunk in names.chunks(SUBSCRIBE_CHUNK) {
+            let client = self.link.client()?;
+            let asked = chunk.iter().map(|name| client.ssubscribe(name.as_str()));
+            let answers = join_all(asked).await;
+            let mut followed = self.followed.lock();
+            for (name, answer) in chunk.iter().zip(answers) {
+                match answer {
+                    Ok(()) => {
+                        followed.entry(name.clone()).and_modify(|follow| *follow = Follow::Confirmed);
+                    }
+                    // Another error may mean that there is no connection, so it goes first.
+                    Err(error) if !error.is_moved() => failed = Some(error),
+                    Err(error) => failed = failed.or(Some(error)),
+                }
+            }
+        }
+        failed.map_or(Ok(()), Err)
+    }
+
+    async fn subscribe_plainly(&self, names: &[String]) -> Result<(), Error> {
         for chunk in names.chunks(SUBSCRIBE_CHUNK) {
             // Never an empty set: its error would put all later answers out of step.
             self.link.client()?.subscribe(chunk.to_vec()).await?;
@@ -139,8 +239,21 @@ impl<P: Published> Subscriber<P> {
     /// A refused SUBSCRIBE is answered by an error that fred gives to nobody. What has no subscriber
     /// was refused.
     async fn check_subscribed(&self, names: &[String]) -> Result<(), Error> {
-        let counts: Result<HashMap<String, u64>, Error> =
-            async { self.commands.client()?.pubsub_numsub(names.to_vec()).await }.await;
+        // In a cluster each node knows its own subscribers only.
+        let ours = self.link.client()?.client_config().server.hosts();
+        let counts: Result<HashMap<String, u64>, Error> = async {
+            let commands = self.commands.client()?;
+            let primaries = primaries(&*commands);
+            if primaries.is_empty() {
+                return commands.pubsub_numsub(names.to_vec()).await;
+            }
+            let Some(server) = primaries.into_iter().find(|server| ours.contains(server)) else {
+                // Nobody can be asked about a node that is no primary.
+                return Err(Error::new(ErrorKind::Auth, "NOPERM"));
+            };
+            once_on(&*commands, self.command_timeout, server).pubsub_numsub(names.to_vec()).await
+        }
+        .await;
         match counts {
             Ok(counts) if names.iter().all(|name| counts.get(name).is_some_and(|count| *count > 0)) => Ok(()),
             Ok(_) => Err(Error::new(ErrorKind::Auth, "NOPERM the channel cannot be subscribed to")),
@@ -161,23 +274,44 @@ impl<P: Published> Subscriber<P> {
         }
     }
 
-    /// Subscribes to everything that is followed, on a new connection.
-    async fn resubscribe(&self) -> Result<(), Error> {
-        let names: Vec<String> = self.followed.lock().keys().cloned().collect();
+    /// Subscribes to everything that is followed, on a new connection; otherwise to what is not
+    /// subscribed to.
+    async fn resubscribe(&self, is_new: bool) -> Result<(), Error> {
+        let is_sharded = matches!(self.subscribing, Subscribing::Sharded { .. });
+        let names: Vec<String> = {
+            let mut followed = self.followed.lock();
+            if is_new && is_sharded {
+                followed.values_mut().for_each(|follow| *follow = Follow::Asked);
+            }
+            let due = |follow: &Follow| is_new || *follow == Follow::Asked;
+            followed.iter().filter(|(_, follow)| due(follow)).map(|(name, _)| name.clone()).collect()
+        };
         if names.is_empty() {
             return Ok(());
         }
         tracing::info!(channels = names.len(), "subscribing anew");
-        // It is asked whether the server took them.
-        self.commands.until_up().await;
-        self.subscribe(&names).await?;
+        if !is_sharded {
+            // It is asked whether the server took them.
+            self.commands.until_up().await;
+        }
+        match self.subscribe(&names).await {
+            // The others are subscribed to, and it is told to those who know where it went.
+            Err(error) if is_sharded && error.is_moved() => {}
+            answer => answer?,
+        }
         let left: Vec<String> = {
             let followed = self.followed.lock();
             names.into_iter().filter(|name| !followed.contains_key(name)).collect()
         };
         if !left.is_empty() {
             // Unfollowed while we subscribed.
-            self.link.client()?.unsubscribe(left).await?;
+            let client = self.link.client()?;
+            match self.subscribing {
+                Subscribing::Plain => client.unsubscribe(left).await?,
+                Subscribing::Sharded { .. } => {
+                    try_join_all(left.into_iter().map(|name| client.sunsubscribe(name))).await?;
+                }
+            }
         }
         // What was appended meanwhile is in the log; what comes later, we are told.
         self.suspect.notify_one();
@@ -186,10 +320,6 @@ impl<P: Published> Subscriber<P> {
 
     pub(super) fn state(&self) -> watch::Receiver<LinkState> {
         self.link.state()
-    }
-
-    pub(super) async fn until_failed(&self) -> ProbeFailure {
-        self.link.until_failed().await
     }
 
     /// Connects, receives, keeps subscribed, and begins with another connection when one is lost or
@@ -208,17 +338,20 @@ impl<P: Published> Subscriber<P> {
         }
     }
 
-    /// Brings a new connection into use. Returns only when that fails.
+    /// Brings a new connection into use, and subscribes to what is adopted. Returns only when that
+    /// fails.
     async fn serve(&self) -> ProbeFailure {
-        match self.resubscribe().await {
-            Ok(()) => {
-                self.link.up();
-                std::future::pending().await
+        let mut is_new = true;
+        loop {
+            match self.resubscribe(is_new).await {
+                Ok(()) => self.link.up(),
+                Err(error) => {
+                    tracing::warn!(%error, "could not subscribe anew");
+                    return ProbeFailure::of(&error);
+                }
             }
-            Err(error) => {
-                tracing::warn!(%error, "could not subscribe anew");
-                ProbeFailure::of(&error)
-            }
+            is_new = false;
+            self.due.notified().await;
         }
     }
 

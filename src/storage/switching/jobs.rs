@@ -8,7 +8,8 @@ use super::Switching;
 use super::log::away;
 use crate::model::JobId;
 use crate::storage::{
-    Cancelling, ClaimedJob, Ending, Enqueued, Held, JobBounds, JobCounts, JobState, JobView, Jobs, NewJob, Result,
+    Cancelling, ClaimedJob, Ending, Enqueued, Held, JobBounds, JobCounts, JobState, JobView, Jobs, NewJob,
+    Result,
 };
 
 /// Jobs that were taken on while the primary was away.

@@ -53,7 +53,6 @@ pub(super) struct Forked {
     epoch: Epoch,
     /// Own entries whose sequence is not the one after that of the entry before, by offset.
     jumps: Vec<(u64, u64)>,
-    pub(super) opened: Instant,
     /// Not to be closed before: not right after it opened.
     pub(super) rejoin_at: Instant,
 }
@@ -142,13 +141,7 @@ impl Line {
     // In step with the log
 
     /// The log was opened: this is its life, which is new here or the one that was known.
-    pub(super) fn opened(
-        &mut self,
-        name: &ChannelName,
-        memory: &MemoryBackend,
-        node: NodeId,
-        log: &OpenLog,
-    ) {
+    pub(super) fn opened(&mut self, name: &ChannelName, memory: &MemoryBackend, node: NodeId, log: &OpenLog) {
         let OpenLog { epoch, top, last_seq } = log;
         let (top, last_seq) = (*top, *last_seq);
         if self.log.is_none() {
@@ -232,7 +225,6 @@ impl Line {
                 Appended::Duplicate => {}
                 Appended::Gap { .. } | Appended::Refused(_) => break,
             }
-            // Also what had been applied before: its answer was lost.
             self.keep(append.clone());
             self.acked = self.acked.max(append.seq);
             self.newest = self.newest.max(append.seq);
@@ -241,7 +233,7 @@ impl Line {
     }
 
     fn keep(&mut self, append: Append) {
-        if self.tail.back().is_some_and(|kept| kept.seq >= append.seq) {
+        if self.tail.back().is_some_and(|newest| newest.seq >= append.seq) {
             return;
         }
         self.tail.push_back(append);
@@ -259,7 +251,6 @@ impl Line {
         name: &ChannelName,
         memory: &MemoryBackend,
         node: NodeId,
-        now: Instant,
         rejoin_at: Instant,
     ) {
         if self.fork.is_some() {
@@ -279,13 +270,15 @@ impl Line {
         let life = Fork { log: self.log.clone(), base: top, node, seq, from: top };
         let epoch = life.epoch();
         memory.rename(name, &epoch);
-        self.fork = Some(Forked { life, epoch, jumps: Vec::new(), opened: now, rejoin_at });
+        self.fork = Some(Forked { life, epoch, jumps: Vec::new(), rejoin_at });
         self.stash.clear();
         for append in self.tail_after(seq) {
             // The log took it under whatever lease it was.
             self.append_here(name, memory, node, Append { fence: None, ..append });
         }
         self.newest = self.newest.max(memory.last_seq(name, node));
+        // What this node appended goes on behind it, whether or not all of it was seen here.
+        memory.note_seq(name, node, self.newest);
     }
 
     /// Appends an own entry to the fork; it must have been judged to fit.
@@ -322,7 +315,7 @@ impl Line {
 
     /// The log has everything of this node, and is this now: the fork, if there was one, has ended.
     pub(super) fn rejoin(&mut self, name: &ChannelName, memory: &MemoryBackend, node: NodeId, to: Rejoined) {
-        let Rejoined { epoch, base, top, acked, read, put_back, whole } = to;
+        let Rejoined { epoch, base, top, acked, read, kept, whole } = to;
         let end = memory.mirrored(name).map_or(0, |mirrored| mirrored.top);
         let mut had = Had::default();
         memory.producers(name).into_iter().for_each(|(producer, seq)| had.add(producer, seq));
@@ -367,7 +360,7 @@ impl Line {
         self.newest = self.newest.max(acked);
         self.is_mirrored = self.followed;
         self.stash.clear();
-        put_back.into_iter().for_each(|append| self.keep(append));
+        kept.into_iter().for_each(|append| self.keep(append));
         for page in read.chunks(1_000) {
             self.mirror(name, memory, node, page);
         }
@@ -400,7 +393,10 @@ impl Line {
                 _ => return None,
             };
             let mut had = besides;
-            past.had.iter().filter(|(producer, _)| *producer != past.node).for_each(|(p, seq)| had.add(p, seq));
+            past.had
+                .iter()
+                .filter(|(producer, _)| *producer != past.node)
+                .for_each(|(p, seq)| had.add(p, seq));
             had.add(past.node, own);
             return Some(Seam { had, ..past.seam.clone() });
         }
@@ -411,9 +407,7 @@ impl Line {
     fn seam_from_name(&self, after: &Position) -> Option<Seam> {
         let seam = match Life::of(&after.epoch)? {
             Life::Fork(fork, besides) => fork.seam_at(after.offset, &besides)?,
-            Life::View(epoch, had) => {
-                Seam { had, ..Seam::whole(Position { epoch, offset: after.offset }) }
-            }
+            Life::View(epoch, had) => Seam { had, ..Seam::whole(Position { epoch, offset: after.offset }) },
         };
         // A node that is behind that position cannot say what follows it.
         (self.log.as_ref() == Some(&seam.to.epoch) && seam.to.offset <= self.highest).then_some(seam)
@@ -432,8 +426,8 @@ pub(super) struct Rejoined {
     pub(super) acked: u64,
     /// The entries after the base, for the mirror.
     pub(super) read: Vec<Entry>,
-    /// Own entries that the log has now, in order: to be kept.
-    pub(super) put_back: Vec<Append>,
+    /// Own entries that it has by now.
+    pub(super) kept: Vec<Append>,
     /// Nothing that readers should have had is missing.
     pub(super) whole: bool,
 }

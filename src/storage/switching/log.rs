@@ -7,6 +7,8 @@ use tokio::time::{self, Instant};
 use super::line::Line;
 use super::{Core, State, Switching};
 use crate::model::{ChannelName, Entry, Epoch, Lane, NodeId, Position};
+use crate::storage::journal::{Gone, Reserved};
+use crate::storage::spool::{Spool, SpoolError};
 use crate::storage::{
     Append, AppendAnswer, AppendBatch, Appended, Log, LogEvent, LogState, OpenLog, Page, Result, StorageError,
 };
@@ -99,7 +101,12 @@ impl Log for Switching {
         }
     }
 
-    async fn read_after(&self, channel: &ChannelName, after: Option<&Position>, limit: usize) -> Result<Page> {
+    async fn read_after(
+        &self,
+        channel: &ChannelName,
+        after: Option<&Position>,
+        limit: usize,
+    ) -> Result<Page> {
         self.core.read_after(channel, after, limit).await
     }
 
@@ -168,7 +175,12 @@ impl Log for Switching {
 }
 
 impl Core {
-    pub(super) async fn open(&self, channel: &ChannelName, producer: NodeId, minted: &Epoch) -> Result<OpenLog> {
+    pub(super) async fn open(
+        &self,
+        channel: &ChannelName,
+        producer: NodeId,
+        minted: &Epoch,
+    ) -> Result<OpenLog> {
         if producer != self.node {
             let answer = self.ask(self.primary.open(channel, producer, minted)).await;
             return answer.unwrap_or_else(|| Err(away("open")));
@@ -177,11 +189,12 @@ impl Core {
             if let Some(open) = self.open_here(channel) {
                 return Ok(open);
             }
+            let seen = self.lock().lines.get(channel).map_or((0, 0), |line| (line.highest, line.acked));
             match self.ask(self.primary.open(channel, producer, minted)).await {
                 None => {}
                 Some(Err(error)) => return Err(error),
                 Some(Ok(log)) => {
-                    if self.take_up(channel, &log) {
+                    if self.take_up(channel, &log, seen) {
                         return Ok(log);
                     }
                     self.until_in_order(channel).await;
@@ -214,20 +227,18 @@ impl Core {
     }
 
     /// Takes up what the log was found to be; false when it is not what this node was in step with.
-    fn take_up(&self, channel: &ChannelName, log: &OpenLog) -> bool {
+    /// `seen` is how far that had gone before the log was asked.
+    fn take_up(&self, channel: &ChannelName, log: &OpenLog, seen: (u64, u64)) -> bool {
         let mut state = self.lock();
         let line = state.lines.entry(channel.clone()).or_insert_with(|| Line::new(Instant::now()));
         if line.fork.is_some() {
             return false;
         }
         let is_known = line.log.as_ref().is_none_or(|known| *known == log.epoch);
-        if is_known && log.last_seq >= line.acked && log.top >= line.highest && !line.suspect {
+        let (highest, acked) = seen;
+        if is_known && log.last_seq >= acked && log.top >= highest && !line.suspect {
             line.opened(channel, &self.memory, self.node, log);
             return true;
-        }
-        if is_known && log.last_seq >= line.acked && !line.suspect {
-            // It may have been answered before what has been seen since.
-            return line.log.is_some() && log.top + 1 >= line.highest;
         }
         line.suspect = true;
         self.enqueue(&mut state, channel);
@@ -348,26 +359,88 @@ impl Core {
 
     /// Accepts entries without the log.
     async fn append_here(&self, batch: &AppendBatch) -> Result<AppendAnswer> {
-        let lane = (self.lanes)(&batch.channel);
-        let now = Instant::now();
-        let mut state = self.lock();
-        let results = self.memory.judge(batch);
-        let fresh = batch.entries.iter().zip(&results);
-        let fresh: Vec<Append> = fresh
-            .filter(|(_, result)| matches!(result, Appended::Applied { .. }))
-            .map(|(append, _)| append.clone())
-            .collect();
-        if !self.mode.borrow().alone && !fresh.is_empty() {
-            let gone = state.journal.push(&batch.channel, lane, &fresh, now);
-            gone.map_err(|full| StorageError::Refused { op: "append", cause: Box::new(full) })?;
-        }
-        let Some(line) = state.lines.get_mut(&batch.channel) else {
-            return Ok(AppendAnswer::ForeignEpoch(None));
+        let (channel, lane) = (&batch.channel, (self.lanes)(&batch.channel));
+        let refused = |full| StorageError::Refused { op: "append", cause: full };
+        let (results, fresh, log, room) = {
+            let mut state = self.lock();
+            let results = self.memory.judge(batch);
+            let fresh: Vec<Append> = batch
+                .entries
+                .iter()
+                .zip(&results)
+                .filter(|(_, result)| matches!(result, Appended::Applied { .. }))
+                .map(|(append, _)| append.clone())
+                .collect();
+            let journals = !self.mode.borrow().alone && !fresh.is_empty();
+            let room = journals.then(|| state.journal.reserve(channel, lane, &fresh)).transpose();
+            let room = room.map_err(|full| refused(Box::new(full)))?;
+            let log = state.lines.get(channel).and_then(|line| line.log.clone());
+            (results, fresh, log, Room { core: self, reserved: room })
         };
-        for append in fresh {
-            line.append_here(&batch.channel, &self.memory, self.node, append);
+        if let (Some(spool), true) = (&self.spool, room.reserved.is_some()) {
+            match spool.append(self.node, channel, log.as_ref(), &fresh).await {
+                // A spool that is off has said so; the journal goes on without its copy.
+                Ok(()) | Err(SpoolError::Off) => {}
+                Err(full @ SpoolError::Full) => return Err(refused(Box::new(full))),
+            }
+        }
+        let gone = self.accept(batch, lane, fresh, room);
+        match (gone, &self.spool) {
+            (Err(epoch), _) => return Ok(AppendAnswer::ForeignEpoch(epoch)),
+            (Ok(gone), Some(spool)) if !gone.is_empty() => self.forget(spool, gone).await,
+            (Ok(_), _) => {}
         }
         Ok(AppendAnswer::Done(results))
+    }
+
+    /// Takes entries that were judged to fit; or says what the channel's life is, if it is another by
+    /// now. Answers what the journal let go for them.
+    fn accept(
+        &self,
+        batch: &AppendBatch,
+        lane: Lane,
+        fresh: Vec<Append>,
+        mut room: Room<'_>,
+    ) -> Result<Vec<Gone>, Option<Epoch>> {
+        let mut state = self.lock();
+        if epoch_of(&state, &batch.channel).as_ref() != Some(&batch.epoch) {
+            let epoch = epoch_of(&state, &batch.channel);
+            drop(state);
+            return Err(epoch);
+        }
+        let gone = match room.reserved.take() {
+            Some(reserved) => state.journal.commit(reserved, &batch.channel, lane, &fresh, Instant::now()),
+            None => Vec::new(),
+        };
+        if let Some(line) = state.lines.get_mut(&batch.channel) {
+            for append in fresh {
+                line.append_here(&batch.channel, &self.memory, self.node, append);
+            }
+        }
+        // Should the fork be about to be closed, this is to be sent before.
+        self.enqueue(&mut state, &batch.channel);
+        Ok(gone)
+    }
+
+    /// The journal let go of entries: so does its copy.
+    pub(super) async fn forget(&self, spool: &Spool, gone: Vec<Gone>) {
+        for Gone { channel, seq } in gone {
+            spool.forget(self.node, &channel, vec![seq]).await;
+        }
+    }
+}
+
+/// Room in the journal; free again when it is dropped unused.
+struct Room<'a> {
+    core: &'a Core,
+    reserved: Option<Reserved>,
+}
+
+impl Drop for Room<'_> {
+    fn drop(&mut self) {
+        if let Some(reserved) = self.reserved.take() {
+            self.core.lock().journal.release(reserved);
+        }
     }
 }
 

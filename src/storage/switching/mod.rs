@@ -6,12 +6,14 @@
 //! - [`log`](self::log): the log role: appends, and which line goes which way.
 //! - [`read`](self::read): what follows any position that a node ever told.
 //! - [`rejoin`](self::rejoin): brings a channel back in step with the log.
+//! - [`former`](self::former): sends what former lives of this gateway had accepted.
 //! - [`monitor`](self::monitor): beats, the state machine's signals and steps, and what is said of them.
 //!
 //! A channel forks by itself, at the first own append that the log does not take in time; channels
 //! that nobody publishes to on this node stay in step throughout an outage. All that is decided about
 //! a line is decided under one lock, without waiting.
 
+mod former;
 mod jobs;
 mod line;
 mod log;
@@ -21,26 +23,28 @@ mod monitor;
 mod read;
 mod records;
 mod rejoin;
+mod stats;
 
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::future::BoxFuture;
 use parking_lot::{Mutex, MutexGuard};
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::{self, Instant};
 
 use super::failover::{First, Limits, Lost};
-use super::journal::{Journal, JournalBounds, JournalCounts, JournalDepth};
+use super::journal::{Journal, JournalBounds};
 use super::primary::Primary;
+use super::spool::{Former, Spool};
 use super::{LogEvent, MemoryBackend, Outside, Result, StatusWriter, StorageBackend, StorageError};
 use crate::model::{BackendName, BackendState, ChannelName, Lane, NodeId};
-use crate::support::counter::Counter;
 use line::Line;
+use stats::SwitchingStats;
+pub(crate) use stats::{OutageReader, OutageTotals};
 
 /// Events on their way to whoever reads `incoming`.
 const INCOMING_LEN: usize = 1_024;
@@ -62,6 +66,9 @@ pub(in crate::storage) struct Parts {
     pub(in crate::storage) primary: Arc<dyn Primary>,
     pub(in crate::storage) lanes: LaneOf,
     pub(in crate::storage) journal: JournalBounds,
+    /// The journal's copy on disk, and what former lives of this gateway left there.
+    pub(in crate::storage) spool: Option<Spool>,
+    pub(in crate::storage) formers: Vec<Former>,
     /// How long an append on the latest lane is waited for before its channel goes on alone.
     pub(in crate::storage) ordering_deadline: Duration,
     pub(in crate::storage) limits: Limits,
@@ -76,28 +83,8 @@ pub(in crate::storage) struct Parts {
 pub(in crate::storage) struct Switching {
     core: Arc<Core>,
     incoming: Mutex<Option<mpsc::Receiver<LogEvent>>>,
-}
-
-/// How a switching storage has fared.
-#[derive(Debug, Default)]
-pub(in crate::storage) struct SwitchingStats {
-    /// Channels that went on alone.
-    pub(in crate::storage) forks: Counter,
-    /// Of these, because an append was late while Redis served.
-    pub(in crate::storage) forks_late: Counter,
-    /// Channels that came back in step.
-    pub(in crate::storage) rejoins: Counter,
-    /// Times that one was tried again.
-    pub(in crate::storage) rejoin_retries: Counter,
-    /// Entries that were sent again, or for the first time, when the log was back.
-    pub(in crate::storage) replayed: Counter,
-    /// Entries that were put back into a log that had lost them.
-    pub(in crate::storage) put_back: Counter,
-    /// Accepted entries that the log refused when it was back, because the order had ended or was
-    /// somebody else's.
-    pub(in crate::storage) superseded: Counter,
-    /// Logs that had lost what they had acknowledged.
-    pub(in crate::storage) lost_logs: Counter,
+    /// Dropped with the storage, which ends the driver.
+    _alive: oneshot::Sender<()>,
 }
 
 struct Core {
@@ -116,10 +103,13 @@ struct Core {
     beat_now: Notify,
     events: mpsc::Sender<LogEvent>,
     /// An event found no room: everything that is followed is to be read.
-    overrun: AtomicBool,
+    overrun: Notify,
     stats: SwitchingStats,
     jobs: jobs::LocalJobs,
     records: records::LocalRecords,
+    spool: Option<Spool>,
+    /// What former lives of this gateway left in the spool.
+    formers: Mutex<Vec<Former>>,
 }
 
 #[derive(Debug)]
@@ -150,7 +140,10 @@ impl Mode {
 
 impl fmt::Debug for Core {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Core").field("node", &self.node).field("mode", &*self.mode.borrow()).finish_non_exhaustive()
+        f.debug_struct("Core")
+            .field("node", &self.node)
+            .field("mode", &*self.mode.borrow())
+            .finish_non_exhaustive()
     }
 }
 
@@ -183,13 +176,27 @@ impl Switching {
             in_order: Notify::new(),
             beat_now: Notify::new(),
             events,
-            overrun: AtomicBool::new(false),
+            overrun: Notify::new(),
             stats: SwitchingStats::default(),
             jobs: jobs::LocalJobs::default(),
             records: records::LocalRecords::default(),
+            spool: parts.spool,
+            formers: Mutex::new(parts.formers),
         });
         let driver = monitor::drive(Arc::clone(&core), parts.limits, first, parts.status, parts.well);
-        (Self { core, incoming: Mutex::new(Some(incoming)) }, Box::pin(driver))
+        let (alive, dropped) = oneshot::channel();
+        let driver = async move {
+            tokio::select! {
+                () = driver => {}
+                _ = dropped => {}
+            }
+        };
+        (Self { core, incoming: Mutex::new(Some(incoming)), _alive: alive }, Box::pin(driver))
+    }
+
+    /// Tells how it fares.
+    pub(in crate::storage) fn reader(&self) -> OutageReader {
+        OutageReader(Arc::downgrade(&self.core))
     }
 }
 
@@ -274,19 +281,14 @@ impl Core {
         }
     }
 
-    fn journal(&self) -> (JournalDepth, JournalCounts) {
-        let state = self.lock();
-        (state.journal.depth(), state.journal.counts())
-    }
-
-    /// The life of a line that is forked now, if it is not yet.
+    /// Lets a channel go on without the log, if it does not yet.
     fn fork(&self, state: &mut State, channel: &ChannelName, late: bool) {
         let now = Instant::now();
         let line = state.lines.entry(channel.clone()).or_insert_with(|| Line::new(now));
         if line.fork.is_some() {
             return;
         }
-        line.fork(channel, &self.memory, self.node, now, now + rejoin::NOT_BEFORE);
+        line.fork(channel, &self.memory, self.node, now + rejoin::NOT_BEFORE);
         self.stats.forks.add(1);
         if late {
             self.stats.forks_late.add(1);

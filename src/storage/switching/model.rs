@@ -188,7 +188,8 @@ pub(crate) struct Stand {
 impl Inside {
     /// Entries that wait for the log, and those that were thinned, aged or over an order's bound.
     pub(crate) fn journal(&self) -> (usize, u64, u64) {
-        let (depth, counts) = self.0.core.journal();
+        let state = self.0.core.lock();
+        let (depth, counts) = (state.journal.depth(), state.journal.counts());
         (depth.entries, counts.thinned, counts.aged + counts.order_overflow)
     }
 
@@ -284,6 +285,8 @@ impl ModelServer {
             memory,
             primary: Arc::new(primary),
             lanes,
+            formers: Default::default(),
+            spool: None,
             journal: JournalBounds {
                 bytes: 64 << 20,
                 entries: setup.journal_entries,
@@ -449,7 +452,7 @@ impl ServerState {
     fn fate(&mut self) -> Fate {
         self.calls += 1;
         let faults = self.faults;
-        let mut latency = |state: &mut Self| {
+        let latency = |state: &mut Self| {
             let slow = state.chance(faults.slow);
             let ms = if slow { state.rng.random_range(5..1_000) } else { state.rng.random_range(0..3) };
             Duration::from_millis(ms)

@@ -2,7 +2,6 @@
 //! said of them. Also passes on what the primary tells, and lets go of what is no longer needed.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
@@ -48,7 +47,14 @@ pub(super) async fn drive(
         well,
         lost_at: Instant::now(),
     };
-    tokio::join!(judge.run(), core.put_in_order(), core.pass_on(), core.tidy());
+    tokio::join!(
+        judge.run(),
+        core.put_in_order(),
+        core.keep_records(),
+        core.send_formers(),
+        core.pass_on(),
+        core.tidy()
+    );
 }
 
 /// Feeds the state machine and does what it says.
@@ -192,15 +198,22 @@ impl Core {
     async fn pass_on(&self) {
         let Some(mut incoming) = self.primary.take_incoming() else { return };
         loop {
-            if self.overrun.swap(false, Ordering::AcqRel) && self.events.send(LogEvent::Suspect).await.is_err() {
-                return;
-            }
-            let Some(event) = incoming.recv().await else { return };
+            let event = tokio::select! {
+                biased;
+                () = self.overrun.notified() => {
+                    if self.events.send(LogEvent::Suspect).await.is_err() {
+                        return;
+                    }
+                    continue;
+                }
+                event = incoming.recv() => event,
+            };
+            let Some(event) = event else { return };
             let Some(event) = self.told(event) else { continue };
             match self.events.try_send(event) {
                 Ok(()) => {}
                 // Nobody waits here for one who does not keep up: it reads the log then.
-                Err(mpsc::error::TrySendError::Full(_)) => self.overrun.store(true, Ordering::Release),
+                Err(mpsc::error::TrySendError::Full(_)) => self.overrun.notify_one(),
                 Err(mpsc::error::TrySendError::Closed(_)) => return,
             }
         }
@@ -231,8 +244,11 @@ impl Core {
         loop {
             time::sleep(TIDY_EVERY).await;
             let now = Instant::now();
+            let gone = self.lock().journal.expire(now);
+            if let Some(spool) = &self.spool {
+                self.forget(spool, gone).await;
+            }
             let mut state = self.lock();
-            let _counted = state.journal.expire(now);
             let is_many = state.lines.len() > LINES_MAX;
             let super::State { lines, journal, queue, .. } = &mut *state;
             lines.retain(|name, line| {

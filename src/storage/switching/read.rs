@@ -79,8 +79,7 @@ impl Core {
         };
         let is_forked = line.fork.is_some();
         if !is_forked && !is_primary {
-            let is_waiting = line.log.is_none()
-                || line.has_unseen(self.memory.last_seq(channel, self.node));
+            let is_waiting = line.log.is_none() || line.has_unseen(self.memory.last_seq(channel, self.node));
             if is_waiting {
                 return Source::Fork;
             }

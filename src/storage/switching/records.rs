@@ -7,7 +7,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use parking_lot::Mutex;
-use tokio::time::Instant;
+use tokio::sync::Notify;
+use tokio::time::{self, Instant};
 
 use super::{Core, Switching};
 use crate::storage::{Record, RecordKind, Records, Result};
@@ -15,9 +16,15 @@ use crate::storage::{Record, RecordKind, Records, Result};
 /// Records that wait for the primary. Past it the oldest key goes first, counted.
 const WAITING_MAX: usize = 100_000;
 
+/// After a write that failed.
+const RETRY_AFTER: Duration = Duration::from_millis(100);
+
 /// What was done to records while the primary was away: the newest change of each.
 #[derive(Debug, Default)]
-pub(super) struct LocalRecords(Mutex<BTreeMap<(RecordKind, String), Change>>);
+pub(super) struct LocalRecords {
+    waiting: Mutex<BTreeMap<(RecordKind, String), Change>>,
+    changed: Notify,
+}
 
 #[derive(Debug, Clone)]
 enum Change {
@@ -27,25 +34,27 @@ enum Change {
 
 impl LocalRecords {
     fn note(&self, kind: RecordKind, key: &str, change: Change) {
-        let mut waiting = self.0.lock();
+        let mut waiting = self.waiting.lock();
         waiting.insert((kind, key.to_owned()), change);
         if waiting.len() > WAITING_MAX {
             tracing::warn!(max = WAITING_MAX, "too many records wait for redis; letting one go");
             waiting.pop_first();
         }
+        drop(waiting);
+        self.changed.notify_one();
     }
 
     fn first(&self) -> Option<((RecordKind, String), Change)> {
-        self.0.lock().first_key_value().map(|(key, change)| (key.clone(), change.clone()))
+        self.waiting.lock().first_key_value().map(|(key, change)| (key.clone(), change.clone()))
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.0.lock().is_empty()
+        self.waiting.lock().is_empty()
     }
 
     /// The primary has it, unless it was changed again meanwhile.
     fn done(&self, key: &(RecordKind, String), change: &Change) {
-        let mut waiting = self.0.lock();
+        let mut waiting = self.waiting.lock();
         if waiting.get(key).is_some_and(|held| held.is(change)) {
             waiting.remove(key);
         }
@@ -63,8 +72,35 @@ impl Change {
 }
 
 impl Core {
-    /// Writes what waits to the primary, oldest key first.
-    pub(super) async fn write_records(&self) -> Result<()> {
+    /// Writes what waits to the primary, whenever there is something and the primary serves. Never
+    /// ends.
+    pub(super) async fn keep_records(&self) {
+        loop {
+            if self.records.is_empty() {
+                self.records.changed.notified().await;
+            }
+            let mut mode = self.mode.subscribe();
+            if mode.wait_for(|mode| mode.is_primary()).await.is_err() {
+                return;
+            }
+            let written = tokio::select! {
+                biased;
+                () = self.until_away() => continue,
+                written = self.write_records() => written,
+            };
+            drop(mode);
+            match written {
+                Ok(()) => self.in_order.notify_waiters(),
+                Err(error) => {
+                    tracing::debug!(error = %error, "records cannot be written yet");
+                    time::sleep(RETRY_AFTER).await;
+                }
+            }
+        }
+    }
+
+    /// The same once.
+    async fn write_records(&self) -> Result<()> {
         while let Some((key, change)) = self.records.first() {
             match &change {
                 Change::Put { value, until } => {

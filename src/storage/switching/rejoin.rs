@@ -11,9 +11,7 @@ use tokio::time::{self, Instant};
 use super::Core;
 use super::line::Rejoined;
 use crate::model::{ChannelKind, ChannelName, Entry, Epoch, Position};
-use crate::storage::{
-    Append, AppendAnswer, AppendBatch, Appended, LogEvent, OpenLog, Result, StorageError,
-};
+use crate::storage::{Append, AppendAnswer, AppendBatch, Appended, LogEvent, OpenLog, Result, StorageError};
 use crate::support::backoff::Backoff;
 use crate::support::chance;
 
@@ -75,7 +73,7 @@ impl Core {
 
     /// Whether nothing is left to be put in order.
     pub(super) fn is_in_order(&self) -> bool {
-        self.lock().queue.is_empty()
+        self.lock().queue.is_empty() && self.records.is_empty() && self.formers.lock().is_empty()
     }
 
     /// Tries until the channel is in order, or the primary is away.
@@ -130,7 +128,7 @@ impl Core {
         }
         let seen = {
             let state = self.lock();
-            let Some(line) = state.lines.get(channel) else { return Ok(self.forget(channel)) };
+            let Some(line) = state.lines.get(channel) else { return Ok(self.let_go(channel)) };
             (line.log.clone(), line.highest, line.acked)
         };
         let found = self.primary.open(channel, self.node, &Epoch::random()).await?;
@@ -144,18 +142,13 @@ impl Core {
             return Ok(false);
         }
         let mut sent = Sent { last: found.last_seq, refused: 0 };
-        let lacks: Vec<Append> = plan.tail.iter().filter(|append| append.seq > sent.last).cloned().collect();
-        if !self.send(channel, &found.epoch, &lacks, &mut sent, true).await? {
+        if !self.send(channel, &found.epoch, &plan.tail, &mut sent, true).await? {
             return Ok(false);
         }
         let mut read = Read { top: plan.read_from, entries: Vec::new() };
         loop {
-            // What was sent stays in the journal until the fork is closed: the log may lose it before.
-            let fresh: Vec<Append> = {
-                let state = self.lock();
-                let waiting = state.journal.pending(channel).map(|pending| &pending.append);
-                waiting.filter(|append| append.seq > sent.last).take(BATCH).cloned().collect()
-            };
+            // It keeps what is sent until the channel is in order: the log may lose it before.
+            let fresh = self.lock().journal.after(channel, sent.last, BATCH);
             if !fresh.is_empty() {
                 if !self.send(channel, &found.epoch, &fresh, &mut sent, false).await? {
                     return Ok(false);
@@ -165,7 +158,10 @@ impl Core {
             if !self.read_on(channel, &found.epoch, followed, &mut read).await? {
                 return Ok(false);
             }
-            if self.close(channel, &found, &plan, &mut sent, &mut read, followed) {
+            if self.close(channel, &found, &plan, &sent, &mut read, followed) {
+                if let Some(spool) = &self.spool {
+                    spool.acknowledged(self.node, channel, sent.last).await;
+                }
                 return Ok(true);
             }
         }
@@ -187,7 +183,7 @@ impl Core {
             let base = line.fork.as_ref().map(|fork| fork.base());
             let mirrored = self.memory.mirrored(channel).map_or(found.top, |mirrored| mirrored.top);
             let read_from = base.unwrap_or(mirrored);
-            return Some(Plan { is_same, base: read_from, read_from, whole: true, ..Plan::default() });
+            return Some(Plan { base: read_from, read_from, whole: true, ..Plan::default() });
         }
         // A zone of which nothing was known is joined where it is now; of an order, all is wanted.
         let joins = log.is_none() && channel.kind() == ChannelKind::Zone;
@@ -195,19 +191,19 @@ impl Core {
         let whole = !(joins && found.top > 0);
         let tail = if log.is_none() {
             let journaled = state.journal.front(channel, 1).first().map_or(u64::MAX, |append| append.seq);
-            self.own_entries(channel, journaled)
+            self.own_entries(channel, found.last_seq, journaled)
         } else {
-            line.tail_after(0)
+            line.tail_after(found.last_seq)
         };
-        Some(Plan { is_older: false, is_same, base, read_from: base, whole, tail, loses: log.is_some() })
+        Some(Plan { is_older: false, base, read_from: base, whole, tail, loses: log.is_some() })
     }
 
     /// What this node appended while it had no journal.
-    fn own_entries(&self, channel: &ChannelName, before_seq: u64) -> Vec<Append> {
+    fn own_entries(&self, channel: &ChannelName, after_seq: u64, before_seq: u64) -> Vec<Append> {
         let kept = self.memory.read_now(channel, None, usize::MAX).entries;
-        let own = kept
-            .into_iter()
-            .filter(|entry| entry.id.producer == self.node && entry.id.seq < before_seq);
+        let own = kept.into_iter().filter(|entry| {
+            entry.id.producer == self.node && entry.id.seq > after_seq && entry.id.seq < before_seq
+        });
         own.map(|entry| Append { seq: entry.id.seq, prev: 0, draft: entry.draft, fence: None }).collect()
     }
 
@@ -237,8 +233,7 @@ impl Core {
             for (append, result) in batch.entries.iter().zip(&results) {
                 match result {
                     Appended::Applied { .. } => {
-                        let counter =
-                            if is_tail { &self.stats.put_back } else { &self.stats.replayed };
+                        let counter = if is_tail { &self.stats.put_back } else { &self.stats.replayed };
                         counter.add(1);
                         sent.last = append.seq;
                     }
@@ -251,8 +246,10 @@ impl Core {
                         tracing::warn!(channel = %channel, seq = append.seq, %refusal, "the log does not take an accepted entry");
                         if !is_tail {
                             // Counted above.
-                            let _refused =
-                                self.lock().journal.drop_refused(channel, append.seq, Instant::now());
+                            let _refused = self.lock().journal.refused(channel, append.seq, Instant::now());
+                            if let Some(spool) = &self.spool {
+                                spool.forget(self.node, channel, vec![append.seq]).await;
+                            }
                         }
                         // What follows it is sent on its own, behind the same entry as it was.
                         return Ok(true);
@@ -264,7 +261,13 @@ impl Core {
     }
 
     /// Reads the log to its end, for the mirror; false when it is another one by now.
-    async fn read_on(&self, channel: &ChannelName, epoch: &Epoch, followed: bool, read: &mut Read) -> Result<bool> {
+    async fn read_on(
+        &self,
+        channel: &ChannelName,
+        epoch: &Epoch,
+        followed: bool,
+        read: &mut Read,
+    ) -> Result<bool> {
         loop {
             let after = Position { epoch: epoch.clone(), offset: read.top };
             let limit = if followed { PAGE } else { 0 };
@@ -293,15 +296,15 @@ impl Core {
         channel: &ChannelName,
         found: &OpenLog,
         plan: &Plan,
-        sent: &mut Sent,
+        sent: &Sent,
         read: &mut Read,
         followed: bool,
     ) -> bool {
         {
             let mut state = self.lock();
-            let waits = state.journal.pending(channel).any(|pending| pending.append.seq > sent.last);
-            let known = state.journal.pending(channel).map(|pending| &pending.append);
-            let put_back: Vec<Append> = plan.tail.iter().chain(known).cloned().collect();
+            let waits = !state.journal.after(channel, sent.last, 1).is_empty();
+            let mut kept = plan.tail.clone();
+            kept.extend(state.journal.front(channel, usize::MAX));
             let Some(line) = state.lines.get_mut(channel) else { return true };
             if waits || (line.followed && !followed) {
                 return false;
@@ -318,7 +321,7 @@ impl Core {
                 top: read.top,
                 acked: sent.last,
                 read: std::mem::take(&mut read.entries),
-                put_back,
+                kept,
                 whole: plan.whole && sent.refused == 0,
             };
             line.rejoin(channel, &self.memory, self.node, to);
@@ -332,7 +335,7 @@ impl Core {
     }
 
     /// A channel that nobody knows any more is in order.
-    fn forget(&self, channel: &ChannelName) -> bool {
+    fn let_go(&self, channel: &ChannelName) -> bool {
         self.lock().queue.remove(channel);
         true
     }
@@ -340,8 +343,7 @@ impl Core {
     /// Tells whoever reads `incoming`; never waits for one who does not keep up.
     pub(super) fn tell(&self, event: LogEvent) {
         if self.events.try_send(event).is_err() {
-            self.overrun.store(true, std::sync::atomic::Ordering::Release);
-            self.work.notify_one();
+            self.overrun.notify_one();
         }
     }
 }
@@ -351,7 +353,6 @@ impl Core {
 struct Plan {
     /// It forgot what it had acknowledged, in the same epoch.
     is_older: bool,
-    is_same: bool,
     /// Where readers go on.
     base: u64,
     read_from: u64,

@@ -9,6 +9,7 @@ pub(crate) mod process;
 pub(crate) mod program;
 pub(crate) mod proxy;
 pub(crate) mod raw;
+pub(crate) mod redis_cluster;
 pub(crate) mod redis_server;
 pub(crate) mod stores;
 pub(crate) mod tools;

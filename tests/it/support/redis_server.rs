@@ -20,6 +20,8 @@ pub(crate) struct RedisServer {
     child: Child,
     dir: TempDir,
     options: Vec<String>,
+    /// Of a sentinel, the whole of its configuration.
+    sentinel: Option<String>,
     /// What an admin connection authenticates with.
     password: Option<String>,
 }
@@ -33,6 +35,17 @@ impl Drop for RedisServer {
 impl RedisServer {
     /// Starts a server; `None`, said on stdout, where none is installed.
     pub(crate) fn start(options: &[&str]) -> Option<Self> {
+        let options: Vec<String> = options.iter().map(|option| (*option).to_owned()).collect();
+        let password = options.iter().position(|o| o == "--requirepass").map(|at| options[at + 1].clone());
+        Self::start_with(options, None, password)
+    }
+
+    /// Starts a sentinel with what its configuration file is to hold.
+    pub(crate) fn start_sentinel(config: &str, password: &str) -> Option<Self> {
+        Self::start_with(Vec::new(), Some(config.to_owned()), Some(password.to_owned()))
+    }
+
+    fn start_with(options: Vec<String>, sentinel: Option<String>, password: Option<String>) -> Option<Self> {
         let installed = Command::new("redis-server")
             .arg("--version")
             .stdout(Stdio::null())
@@ -44,12 +57,10 @@ impl RedisServer {
             println!("skipped: there is no redis-server");
             return None;
         }
-        let options: Vec<String> = options.iter().map(|option| (*option).to_owned()).collect();
-        let password = options.iter().position(|o| o == "--requirepass").map(|at| options[at + 1].clone());
         let dir = tempfile::tempdir().unwrap();
         let port = free_port();
-        let child = spawn(port, &dir, &options);
-        let mut server = Self { port, child, dir, options, password };
+        let child = spawn(port, &dir, &options, sentinel.as_deref());
+        let mut server = Self { port, child, dir, options, sentinel, password };
         // Another process may take the free port before the server does; then we ask for another.
         for _ in 0..10 {
             if server.wait_until_ready() {
@@ -57,14 +68,16 @@ impl RedisServer {
             }
             server.kill();
             server.port = free_port();
-            server.child = spawn(server.port, &server.dir, &server.options);
+            server.spawn_again();
         }
         panic!("redis-server does not start");
     }
 
-    /// How a gateway is told to use this server.
+    /// How a gateway is told to use this server. An append that is a little late on a busy machine
+    /// forks no channel, unless a test wants that.
     pub(crate) fn config(&self) -> RedisConfig {
         RedisConfig {
+            ordering_deadline_ms: 30_000,
             host: Some("127.0.0.1".to_owned()),
             port: Some(self.port),
             password: self.password.clone(),
@@ -83,13 +96,32 @@ impl RedisServer {
         self.try_admin(command).unwrap_or_else(|| panic!("no answer to {command:?}"))
     }
 
+    /// The same for an answer that is a list of texts.
+    pub(crate) fn admin_array(&self, command: &[&str]) -> Vec<String> {
+        let mut stream = self.connect().unwrap();
+        stream.write_all(request(command).as_bytes()).unwrap();
+        let mut reader = BufReader::new(stream);
+        let mut line = || {
+            let mut line = String::new();
+            reader.read_line(&mut line).unwrap();
+            line.trim_end().to_owned()
+        };
+        let head = line();
+        let count: usize = head.strip_prefix('*').unwrap_or_else(|| panic!("{head}")).parse().unwrap();
+        (0..count).map(|_| (line(), line()).1).collect()
+    }
+
     fn try_admin(&self, command: &[&str]) -> Option<String> {
+        ask(&mut self.connect()?, command)
+    }
+
+    fn connect(&self) -> Option<TcpStream> {
         let mut stream = TcpStream::connect(("127.0.0.1", self.port)).ok()?;
         stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
         if let Some(password) = &self.password {
             assert_eq!(ask(&mut stream, &["AUTH", password])?, "+OK");
         }
-        ask(&mut stream, command)
+        Some(stream)
     }
 
     /// Freezes the process: connections stay open, and nothing answers.
@@ -117,13 +149,17 @@ impl RedisServer {
     /// Starts it again after [`Self::kill`], on the same port and with the same directory.
     pub(crate) fn restart(&mut self) {
         for _ in 0..20 {
-            self.child = spawn(self.port, &self.dir, &self.options);
+            self.spawn_again();
             if self.wait_until_ready() {
                 return;
             }
             self.kill();
         }
         panic!("redis-server does not start again");
+    }
+
+    fn spawn_again(&mut self) {
+        self.child = spawn(self.port, &self.dir, &self.options, self.sentinel.as_deref());
     }
 
     fn wait_until_ready(&mut self) -> bool {
@@ -141,17 +177,21 @@ impl RedisServer {
     }
 }
 
-fn spawn(port: u16, dir: &TempDir, options: &[String]) -> Child {
-    Command::new("redis-server")
-        .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])
-        .args(["--enable-debug-command", "yes", "--dir"])
-        .arg(dir.path())
-        .args(options)
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap()
+fn spawn(port: u16, dir: &TempDir, options: &[String], sentinel: Option<&str>) -> Child {
+    let mut command = Command::new("redis-server");
+    if let Some(config) = sentinel {
+        // A sentinel keeps what it learns in its own file.
+        let file = dir.path().join("sentinel.conf");
+        std::fs::write(&file, format!("port {port}\nbind 127.0.0.1\n{config}")).unwrap();
+        command.arg(file).args(["--sentinel", "--dir"]).arg(dir.path());
+    } else {
+        command
+            .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])
+            .args(["--enable-debug-command", "yes", "--dir"])
+            .arg(dir.path())
+            .args(options);
+    }
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
 }
 
 /// A port that nothing listens on.
@@ -159,12 +199,13 @@ pub(crate) fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
+fn request(command: &[&str]) -> String {
+    let parts: String = command.iter().map(|part| format!("${}\r\n{part}\r\n", part.len())).collect();
+    format!("*{}\r\n{parts}", command.len())
+}
+
 fn ask(stream: &mut TcpStream, command: &[&str]) -> Option<String> {
-    let mut request = format!("*{}\r\n", command.len());
-    for part in command {
-        request += &format!("${}\r\n{part}\r\n", part.len());
-    }
-    stream.write_all(request.as_bytes()).ok()?;
+    stream.write_all(request(command).as_bytes()).ok()?;
     let mut reader = BufReader::new(stream);
     let mut line = String::new();
     if reader.read_line(&mut line).ok()? == 0 {

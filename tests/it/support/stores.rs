@@ -1,6 +1,7 @@
 //! Every backend behind one face, for tests of what all of them promise.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -21,6 +22,8 @@ use super::redis_server::RedisServer;
 pub(crate) struct Stores {
     retention: Retention,
     pub(crate) server: Option<RedisServer>,
+    /// A Redis that others run too.
+    shared: Option<RedisConfig>,
     memory: Option<SharedBackend>,
     drivers: Mutex<JoinSet<()>>,
     /// Whether Redis may take its time.
@@ -38,6 +41,7 @@ impl Stores {
         Some(Self {
             retention,
             server: None,
+            shared: None,
             memory: Some(memory),
             drivers: Mutex::new(drivers),
             patient: false,
@@ -50,6 +54,7 @@ impl Stores {
         Some(Self {
             retention,
             server: Some(server),
+            shared: None,
             memory: None,
             drivers: Mutex::default(),
             patient: false,
@@ -61,6 +66,20 @@ impl Stores {
         Some(Self { patient: true, ..Self::redis(retention)? })
     }
 
+    /// A Redis that somebody else has started.
+    pub(crate) fn at(config: RedisConfig, retention: Retention) -> Self {
+        let drivers = Mutex::default();
+        Self { retention, server: None, shared: Some(config), memory: None, drivers, patient: true }
+    }
+
+    /// What [`sharing`] says, with keys of its own.
+    pub(crate) fn variant(retention: Retention) -> Option<Self> {
+        static STORES: AtomicU64 = AtomicU64::new(0);
+        let prefix = SHARED.with(|config| config.prefix.clone());
+        let prefix = format!("{prefix}:{}", STORES.fetch_add(1, Ordering::Relaxed));
+        Some(Self::at(RedisConfig { prefix, ..SHARED.with(Clone::clone) }, retention))
+    }
+
     /// Another node's view of the storage.
     pub(crate) async fn open(&self) -> SharedBackend {
         match &self.memory {
@@ -70,8 +89,11 @@ impl Stores {
     }
 
     pub(crate) async fn open_redis(&self) -> RedisBackend {
-        let server = self.server.as_ref().unwrap();
-        let config = if self.patient { server.patient_config() } else { server.config() };
+        let config = match (&self.shared, &self.server) {
+            (Some(config), _) => patient(config.clone()),
+            (None, Some(server)) if self.patient => server.patient_config(),
+            (None, server) => server.as_ref().unwrap().config(),
+        };
         let (backend, driver) = connect(&config, &self.retention).await;
         self.drivers.lock().spawn(driver);
         backend
@@ -81,6 +103,20 @@ impl Stores {
     pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         self.drivers.lock().spawn(task);
     }
+}
+
+tokio::task_local! {
+    static SHARED: RedisConfig;
+}
+
+/// Runs what takes [`Stores::variant`] on this Redis.
+pub(crate) async fn sharing<T>(config: RedisConfig, run: impl Future<Output = T>) -> T {
+    SHARED.scope(config, run).await
+}
+
+/// A machine that stands still for a second is no outage.
+pub(crate) fn patient(config: RedisConfig) -> RedisConfig {
+    RedisConfig { connect_timeout_ms: 10_000, command_timeout_ms: 15_000, ..config }
 }
 
 /// Connects, however busy the machine is: a gateway gives up after 0.4 s, and tests that share two
@@ -181,6 +217,14 @@ macro_rules! for_every_backend {
             async fn $name() {
                 super::$name($crate::support::stores::Stores::patient_redis).await;
             })*
+        }
+
+        /// All of them on one Redis, which [`sharing`]($crate::support::stores::sharing) says.
+        pub(crate) async fn on_variant() {
+            use futures_util::stream::{self, StreamExt as _};
+            let variant = $crate::support::stores::Stores::variant;
+            let all: Vec<futures_util::future::LocalBoxFuture<'_, ()>> = vec![$(Box::pin($name(variant))),*];
+            stream::iter(all).for_each_concurrent(8, |body| body).await;
         }
     };
 }

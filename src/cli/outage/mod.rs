@@ -1,0 +1,349 @@
+//! `outage-check`: what becomes of a deployment when its Redis fails.
+//!
+//! For each fault, gateways and a Redis of their own come up as processes of this binary, with a proxy
+//! on each link. Producers post numbered entries at every gateway, and subscribers at every gateway
+//! watch them all (`load`, `watch`). The fault happens and ends (`faults`, `proxy`, `process`), and
+//! what each subscriber saw is judged against what was accepted (`witness`, `timeline`).
+
+mod faults;
+mod load;
+mod poll;
+mod process;
+mod proxy;
+mod report;
+mod resp;
+mod schedule;
+mod session;
+mod timeline;
+mod watch;
+mod witness;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::time;
+use uuid::Uuid;
+
+use self::faults::{FAULTS, Fault};
+use self::process::RedisServer;
+use self::report::{Report, machine, write_between_markers};
+use self::resp::Target;
+use self::session::Setup;
+use super::config_args::Hidden;
+use super::exit::{Stopped, UsageError};
+
+pub(crate) const EXAMPLES: &str = "\
+Examples:
+  zonewire outage-check                                   every fault, some fifteen minutes
+  zonewire outage-check --list
+  zonewire outage-check --faults killed-empty,black-hole --hold 10s
+  zonewire outage-check --random 10m --seed 7             faults from a seed, in one deployment
+  zonewire outage-check --redis redis://10.0.0.7:6379     your Redis: faults of the link only
+
+It starts gateways of its own on free ports of this machine, and a redis-server unless --redis names \
+one. A Redis that it did not start is never killed, flushed or set otherwise, and its keys there, \
+under a prefix of their own, are removed at the end. Ends with 1 when a promise of docs/OUTAGES.md was \
+broken.";
+
+/// Arguments of `outage-check`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct OutageArgs {
+    /// Say which faults there are
+    #[arg(long)]
+    list: bool,
+    /// The faults to run, by name [default: all]
+    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+    faults: Vec<String>,
+    /// Run random faults for this long, one after the other in one deployment
+    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    random: Option<Duration>,
+    /// Decides which random faults come when [default: a new one, which is said]
+    #[arg(long, requires = "random")]
+    seed: Option<u64>,
+    /// How long each fault is held, instead of its own time
+    #[arg(long, value_name = "TIME", value_parser = parse_time, conflicts_with = "random")]
+    hold: Option<Duration>,
+    /// Gateways
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=8))]
+    nodes: u8,
+    /// Orders, each watched at every gateway
+    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    orders: u16,
+    /// Zones, on the lanes `latest` and `every` in turn
+    #[arg(long, default_value_t = 7, value_parser = clap::value_parser!(u16).range(2..=100))]
+    zones: u16,
+    /// Prices per second and zone
+    #[arg(long, default_value_t = 10.0, value_parser = parse_rate)]
+    rate: f64,
+    /// Updates per second and order; 50 of an order are kept, and a fault lasts up to a minute
+    #[arg(long, default_value_t = 0.5, value_parser = parse_rate)]
+    order_rate: f64,
+    /// A Redis of yours, instead of one of its own; better given as OUTAGE_CHECK_REDIS_URL, since
+    /// others can see flags
+    #[arg(long, value_name = "URL", env = "OUTAGE_CHECK_REDIS_URL", hide_env_values = true)]
+    redis: Option<Hidden>,
+    /// Also fail where a fault is noticed later than is promised; for a machine with nothing else to do
+    #[arg(long)]
+    timing: bool,
+    /// The results as JSON; `-` is standard output, instead of the table
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// The table, between the markers of a document
+    #[arg(long, value_name = "FILE")]
+    markdown: Option<PathBuf>,
+    /// Where to write the gateways' logs [default: nowhere]
+    #[arg(long, value_name = "DIR")]
+    logs: Option<PathBuf>,
+}
+
+/// The longest time that can be asked for: what was seen is kept to the end.
+const TIME_MAX: Duration = Duration::from_secs(6 * 3600);
+
+/// `500ms`, `30s`, `10m`, `1h`.
+fn parse_time(text: &str) -> Result<Duration, String> {
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let unit_ms = match unit {
+        "ms" => 1,
+        "s" => 1_000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        _ => return Err("expected a time such as 500ms, 30s or 10m".to_owned()),
+    };
+    let number: u64 = number.parse().map_err(|_| "expected a time such as 500ms, 30s or 10m".to_owned())?;
+    match number.checked_mul(unit_ms).map(Duration::from_millis) {
+        Some(time) if (Duration::from_millis(1)..=TIME_MAX).contains(&time) => Ok(time),
+        _ => Err("expected a time from 1ms to 6h".to_owned()),
+    }
+}
+
+fn parse_rate(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(rate) if (0.01..=1000.0).contains(&rate) => Ok(rate),
+        _ => Err("expected a number from 0.01 to 1000".to_owned()),
+    }
+}
+
+/// Runs the faults, and fails where a promise was broken.
+pub(crate) fn run(args: OutageArgs) -> anyhow::Result<()> {
+    if args.list {
+        for fault in FAULTS.iter().filter(|fault| fault.is_known()) {
+            println!("{:<20} {}", fault.name, fault.about);
+        }
+        return Ok(());
+    }
+    // Two threads, whatever the machine: the gateways are what should be busy.
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    let runtime = runtime.context("cannot start the runtime")?;
+    let result = runtime.block_on(run_or_interrupt(args));
+    // Children are killed when what holds them is dropped; nothing else is worth waiting for.
+    runtime.shutdown_timeout(Duration::from_secs(2));
+    result
+}
+
+async fn run_or_interrupt(args: OutageArgs) -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate()).context("cannot listen for signals")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for signals")?;
+    let faults = chosen(&args)?;
+    let redis = match &args.redis {
+        Some(url) => {
+            let target = Target::parse(url.text()).await.map_err(|error| UsageError(format!("{error:#}")))?;
+            target.run(&["PING"]).await?;
+            Some(target)
+        }
+        None => {
+            RedisServer::ensure_installed().await?;
+            None
+        }
+    };
+    if let Some(dir) = &args.logs {
+        std::fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
+    }
+    let setup = Setup {
+        nodes: usize::from(args.nodes),
+        orders: usize::from(args.orders),
+        zones: usize::from(args.zones),
+        rate: args.rate,
+        order_rate: args.order_rate,
+        redis,
+        prefix: format!("outage-check-{}", Uuid::new_v4().simple()),
+        logs: args.logs.clone(),
+        judges_timing: args.timing,
+    };
+    let ran: anyhow::Result<Report> = tokio::select! {
+        report = run_all(&args, &setup, &faults) => Ok(report),
+        _ = terminate.recv() => Err(Stopped.into()),
+        _ = interrupt.recv() => Err(Stopped.into()),
+    };
+    // The gateways are gone by now, and so are their keys to be.
+    let cleaned = clean_up(&setup).await;
+    let report = ran?;
+    tell(&args, &report)?;
+    cleaned?;
+    match (report.failed.is_empty(), report.is_good()) {
+        (_, true) => Ok(()),
+        (true, false) => bail!("not every promise held"),
+        (false, false) => bail!("not every fault could be run"),
+    }
+}
+
+/// The faults to run; all bad names at once.
+fn chosen(args: &OutageArgs) -> anyhow::Result<Vec<Fault>> {
+    let is_possible = |fault: &Fault| {
+        fault.is_known()
+            && (args.redis.is_none() || !fault.is_of_redis())
+            && (args.random.is_none() || fault.is_for_random())
+    };
+    if args.faults.is_empty() {
+        return Ok(FAULTS.iter().copied().filter(is_possible).map(|fault| held(fault, args.hold)).collect());
+    }
+    let (mut faults, mut bad) = (Vec::new(), Vec::new());
+    for name in &args.faults {
+        match faults::find(name) {
+            Some(fault) if is_possible(fault) => faults.push(held(*fault, args.hold)),
+            Some(_) => bad.push(format!(
+                "`{name}` cannot be run so: it needs a Redis of the suite's own, a run of its own, or another build"
+            )),
+            None => bad.push(format!("there is no fault `{name}`; --list says which there are")),
+        }
+    }
+    match bad.is_empty() {
+        true => Ok(faults),
+        false => Err(UsageError(bad.join("\n")).into()),
+    }
+}
+
+/// Loading lasts as long as it lasts.
+fn held(fault: Fault, hold: Option<Duration>) -> Fault {
+    match hold {
+        Some(hold) if fault.kind != faults::Kind::Loading => Fault { hold, ..fault },
+        _ => fault,
+    }
+}
+
+async fn run_all(args: &OutageArgs, setup: &Setup, faults: &[Fault]) -> Report {
+    let mut report = Report {
+        version: env!("CARGO_PKG_VERSION"),
+        machine: machine(),
+        nodes: setup.nodes,
+        orders: setup.orders,
+        zones: setup.zones,
+        seed: None,
+        outcomes: Vec::new(),
+        failed: BTreeMap::new(),
+    };
+    let note = |report: &mut Report, name: &str, outcome: anyhow::Result<report::Outcome>| match outcome {
+        Ok(outcome) => {
+            let verdict =
+                if outcome.broken.is_empty() { "good".to_owned() } else { outcome.broken.join(", ") };
+            eprintln!("  {verdict}");
+            report.outcomes.push(outcome);
+        }
+        Err(error) => {
+            eprintln!("  could not be run: {error:#}");
+            report.failed.insert(name.to_owned(), format!("{error:#}"));
+        }
+    };
+    if let Some(length) = args.random {
+        let seed = args.seed.unwrap_or_else(|| rand::random_range(0..1_000_000));
+        report.seed = Some(seed);
+        let plan = schedule::plan(seed, length, faults);
+        eprintln!("random faults from seed {seed}: {} in {length:?}", plan.len());
+        let outcome = session::random(setup, &plan).await;
+        note(&mut report, "random", outcome);
+        return report;
+    }
+    for (number, fault) in faults.iter().enumerate() {
+        eprintln!("{}/{} {}: {}", number + 1, faults.len(), fault.name, fault.about);
+        // On a Redis that lives on, each run has keys of its own.
+        let setup = Setup { prefix: format!("{}-{number}", setup.prefix), ..setup.clone() };
+        let outcome = session::one(&setup, fault).await;
+        note(&mut report, fault.name, outcome);
+    }
+    report
+}
+
+/// Removes what was written to somebody's Redis. A command of a gateway that was just killed may still
+/// arrive, so it looks until nothing is left twice.
+async fn clean_up(setup: &Setup) -> anyhow::Result<()> {
+    const LOOKS_MAX: u32 = 20;
+    let Some(target) = &setup.redis else { return Ok(()) };
+    let mut looks_clean = 0;
+    for _ in 0..LOOKS_MAX {
+        let removed = target.remove_all(&setup.prefix).await;
+        let removed =
+            removed.with_context(|| format!("keys that begin with {} are left in Redis", setup.prefix))?;
+        looks_clean = if removed == 0 { looks_clean + 1 } else { 0 };
+        if looks_clean == 2 {
+            return Ok(());
+        }
+        time::sleep(Duration::from_millis(300)).await;
+    }
+    bail!("keys that begin with {} come back in Redis", setup.prefix)
+}
+
+fn tell(args: &OutageArgs, report: &Report) -> anyhow::Result<()> {
+    let json = || serde_json::to_string_pretty(report).context("cannot write the results as JSON");
+    match &args.json {
+        Some(path) if path.as_os_str() == "-" => println!("{}", json()?),
+        path => {
+            if let Some(path) = path {
+                std::fs::write(path, json()? + "\n")
+                    .with_context(|| format!("cannot write {}", path.display()))?;
+            }
+            print!("{}", report.table());
+        }
+    }
+    if let Some(path) = &args.markdown {
+        write_between_markers(path, &report.markdown())?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, clap::Parser)]
+    struct Probe {
+        #[command(flatten)]
+        args: OutageArgs,
+    }
+
+    fn chosen_by(arguments: &[&str]) -> anyhow::Result<Vec<&'static str>> {
+        use clap::Parser as _;
+        let args = Probe::try_parse_from([&["probe"], arguments].concat())?.args;
+        Ok(chosen(&args)?.iter().map(|fault| fault.name).collect())
+    }
+
+    #[test]
+    fn times_are_read() {
+        assert_eq!(parse_time("500ms"), Ok(Duration::from_millis(500)));
+        assert_eq!(parse_time("10m"), Ok(Duration::from_secs(600)));
+        for bad in ["", "5", "s", "0s", "-1s", "1.5s", "7h", "99999999999999999999h", "1d"] {
+            assert!(parse_time(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn faults_are_chosen_by_name_and_all_bad_names_are_told() {
+        let known = FAULTS.iter().filter(|fault| fault.is_known()).count();
+        assert_eq!(chosen_by(&[]).unwrap().len(), known);
+        assert_eq!(chosen_by(&["--faults", "cut,flushed"]).unwrap(), ["cut", "flushed"]);
+        let error = chosen_by(&["--faults", "x,cut,y"]).unwrap_err().to_string();
+        assert!(error.contains("`x`") && error.contains("`y`"), "{error}");
+    }
+
+    #[test]
+    fn somebody_elses_redis_gets_faults_of_the_link_only() {
+        let names = chosen_by(&["--redis", "redis://127.0.0.1"]).unwrap();
+        assert!(names.contains(&"black-hole") && names.contains(&"flapping"));
+        assert!(
+            !names.contains(&"flushed") && !names.contains(&"killed-aof") && !names.contains(&"client-kill")
+        );
+        assert!(chosen_by(&["--redis", "redis://127.0.0.1", "--faults", "flushed"]).is_err());
+    }
+}

@@ -1,0 +1,220 @@
+//! What a gateway said of its storage, beside what was true. No I/O.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// `/ws/health`'s `state` over time.
+#[derive(Debug, Default)]
+pub(super) struct Said {
+    spans: Vec<Span>,
+    unanswered: u64,
+}
+
+/// The same answer several times in a row.
+#[derive(Debug, Clone)]
+struct Span {
+    state: String,
+    /// The first one came.
+    from: Instant,
+    /// The last one was asked for. An answer is of some moment between the two of its own, so that
+    /// what lies between `from` and `to` was certainly said.
+    to: Instant,
+}
+
+/// While this lasts, Redis does not serve this node.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Down {
+    pub(super) from: Instant,
+    pub(super) to: Instant,
+}
+
+impl Said {
+    /// An answer: when it was asked for, when it came, what it said.
+    pub(super) fn answered(&mut self, asked: Instant, came: Instant, state: &str) {
+        match self.spans.last_mut() {
+            Some(span) if span.state == state => span.to = asked.max(span.to),
+            _ => self.spans.push(Span { state: state.to_owned(), from: came, to: came }),
+        }
+    }
+
+    /// There was none.
+    pub(super) fn failed(&mut self) {
+        self.unanswered += 1;
+    }
+
+    /// How often there was no answer.
+    pub(super) fn unanswered(&self) -> u64 {
+        self.unanswered
+    }
+
+    /// The newest answer.
+    pub(super) fn state(&self) -> Option<&str> {
+        Some(&self.spans.last()?.state)
+    }
+
+    /// Whether it has said that it is healthy, and nothing else, between these two.
+    pub(super) fn is_healthy_since(&self, from: Instant) -> bool {
+        self.spans.last().is_some_and(|span| span.is_healthy() && span.to >= from)
+            && !self.spans.iter().any(|span| !span.is_healthy() && span.to >= from)
+    }
+
+    /// The first answer after `from` that was not "healthy".
+    pub(super) fn noticed_after(&self, from: Instant) -> Option<Instant> {
+        self.spans.iter().find(|span| !span.is_healthy() && span.to >= from).map(|span| span.from.max(from))
+    }
+
+    /// When it became healthy for good, if it did, and was not all the time since `from`.
+    pub(super) fn recovered_after(&self, from: Instant) -> Option<Instant> {
+        let last = self.spans.last().filter(|span| span.is_healthy())?;
+        self.spans.iter().any(|span| !span.is_healthy() && span.to >= from).then_some(last.from)
+    }
+
+    /// How long it said that it is healthy while it was not.
+    pub(super) fn falsely_healthy(&self, downs: &[Down]) -> Duration {
+        let healthy = self.spans.iter().filter(|span| span.is_healthy());
+        healthy.flat_map(|span| downs.iter().map(move |down| span.overlap(down.from, down.to))).sum()
+    }
+
+    /// How long it said that it is not healthy where nothing was wrong: up to `fault`, and, once it
+    /// had said after `back` that it is healthy, again up to `end`.
+    pub(super) fn falsely_degraded(
+        &self,
+        start: Instant,
+        fault: Instant,
+        back: Instant,
+        end: Instant,
+    ) -> Duration {
+        let healthy_again = self
+            .spans
+            .iter()
+            .find(|span| span.is_healthy() && span.to >= back)
+            .map(|span| span.from.max(back));
+        let unhealthy = self.spans.iter().filter(|span| !span.is_healthy());
+        unhealthy
+            .map(|span| {
+                let after = healthy_again.map_or(Duration::ZERO, |again| span.overlap(again, end));
+                span.overlap(start, fault) + after
+            })
+            .sum()
+    }
+}
+
+impl Span {
+    fn is_healthy(&self) -> bool {
+        self.state == "healthy"
+    }
+
+    fn overlap(&self, from: Instant, to: Instant) -> Duration {
+        self.to.min(to).saturating_duration_since(self.from.max(from))
+    }
+}
+
+/// The longest time without a delivery.
+#[derive(Debug)]
+pub(super) struct Silence {
+    last: Instant,
+    longest: Duration,
+}
+
+impl Silence {
+    pub(super) fn since(now: Instant) -> Self {
+        Self { last: now, longest: Duration::ZERO }
+    }
+
+    /// Something was delivered.
+    pub(super) fn broken(&mut self, at: Instant) {
+        self.longest = self.longest.max(at.saturating_duration_since(self.last));
+        self.last = at.max(self.last);
+    }
+
+    /// The longest by now, the one that lasts included.
+    pub(super) fn longest(&self, now: Instant) -> Duration {
+        self.longest.max(now.saturating_duration_since(self.last))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Healthy up to `lost` ms, degraded up to `back`, healthy up to 1000; asked each 10 ms.
+    fn said(start: Instant, lost: u64, back: u64) -> Said {
+        let mut said = Said::default();
+        for ms in (0..=1000).step_by(10) {
+            let state = if (lost..back).contains(&ms) { "degraded" } else { "healthy" };
+            said.answered(at(start, ms), at(start, ms + 1), state);
+        }
+        said
+    }
+
+    fn at(start: Instant, ms: u64) -> Instant {
+        start + Duration::from_millis(ms)
+    }
+
+    #[test]
+    fn notice_and_recovery_are_measured() {
+        let start = Instant::now();
+        let said = said(start, 300, 600);
+        assert_eq!(said.noticed_after(at(start, 250)), Some(at(start, 301)));
+        assert_eq!(said.noticed_after(at(start, 350)), Some(at(start, 350)), "it was known already");
+        assert_eq!(said.noticed_after(at(start, 700)), None);
+        assert_eq!(said.recovered_after(at(start, 250)), Some(at(start, 601)));
+        assert_eq!(said.recovered_after(at(start, 700)), None, "nothing to recover from");
+        assert_eq!(said.state(), Some("healthy"));
+        assert!(said.is_healthy_since(at(start, 650)) && !said.is_healthy_since(at(start, 500)));
+        assert!(!said.is_healthy_since(at(start, 1500)), "it was not asked since");
+    }
+
+    #[test]
+    fn healthy_while_it_is_down_is_untrue() {
+        let start = Instant::now();
+        let down = |from, to| Down { from: at(start, from), to: at(start, to) };
+        let said = said(start, 300, 600);
+        assert_eq!(said.falsely_healthy(&[down(200, 500)]), Duration::from_millis(90));
+        assert_eq!(said.falsely_healthy(&[down(310, 500)]), Duration::ZERO);
+        assert_eq!(said.falsely_healthy(&[down(700, 800), down(900, 950)]), Duration::from_millis(150));
+        assert_eq!(said.falsely_healthy(&[]), Duration::ZERO);
+    }
+
+    #[test]
+    fn degraded_where_nothing_is_wrong_is_untrue() {
+        let start = Instant::now();
+        let moment = |ms| at(start, ms);
+        let untrue = |said: &Said, fault, back| {
+            said.falsely_degraded(start, moment(fault), moment(back), moment(1000))
+        };
+        assert_eq!(untrue(&said(start, 300, 600), 250, 500), Duration::ZERO);
+        assert_eq!(untrue(&said(start, 300, 600), 350, 500), Duration::from_millis(49));
+        // It recovered, and then said once more that it had not.
+        let mut flapping = said(start, 300, 600);
+        flapping.answered(moment(1010), moment(1011), "recovering");
+        flapping.answered(moment(1060), moment(1061), "recovering");
+        assert_eq!(
+            flapping.falsely_degraded(start, moment(250), moment(500), moment(2000)),
+            Duration::from_millis(49)
+        );
+    }
+
+    #[test]
+    fn answers_that_fail_count_for_neither_side() {
+        let start = Instant::now();
+        let mut said = Said::default();
+        said.answered(start, at(start, 1), "healthy");
+        said.failed();
+        said.answered(at(start, 900), at(start, 901), "degraded");
+        let down = Down { from: at(start, 100), to: at(start, 900) };
+        assert_eq!((said.falsely_healthy(&[down]), said.unanswered()), (Duration::ZERO, 1));
+    }
+
+    #[test]
+    fn a_silence_is_measured_between_deliveries_and_to_the_end() {
+        let start = Instant::now();
+        let mut silence = Silence::since(start);
+        silence.broken(at(start, 10));
+        silence.broken(at(start, 50));
+        silence.broken(at(start, 60));
+        assert_eq!(silence.longest(at(start, 70)), Duration::from_millis(40));
+        assert_eq!(silence.longest(at(start, 200)), Duration::from_millis(140));
+    }
+}

@@ -1,0 +1,422 @@
+//! Subscriptions in a cluster: what is published about a channel is told by the node that has the
+//! channel's slot.
+//!
+//! Each primary gets a [`Subscriber`] of its own, so that one that is dead or hangs takes only its
+//! own channels with it, and an answer proves something about the node that it came from. Slots
+//! move: a server then ends the subscriptions without a word that fred would pass on, so who has
+//! which slot is looked up all the time, and what has moved is subscribed to where it is now, and
+//! told as suspect.
+
+use std::collections::{HashMap, HashSet};
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use fred::clients::Client;
+use fred::error::{Error, ErrorKind};
+use fred::interfaces::ClusterInterface;
+use fred::types::Value;
+use fred::types::cluster::ClusterRouting;
+use fred::types::config::Server;
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
+use parking_lot::Mutex;
+use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio::time;
+
+use super::connect::{self, once_on, primaries};
+use super::errors::storage_error;
+use super::link::{Condition, Link, LinkState};
+use super::subscriber::{Published, Subscriber, Subscribing};
+use super::target::Target;
+use crate::storage::{ProbeFailure, RedisConfig, StorageError};
+
+/// How often it is looked up who has which slot. A slot that goes and comes back in between is not
+/// noticed; moving one takes longer than that.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// Between looks that somebody asked for.
+const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(20);
+
+/// What is published, wherever it is: on one server, or in a cluster.
+#[derive(Debug)]
+pub(super) enum Following<P: Published> {
+    One(Box<Subscriber<P>>),
+    Shards(Box<Shards<P>>),
+}
+
+impl<P: Published> Following<P> {
+    pub(super) fn dropped(&self) -> u64 {
+        match self {
+            Self::One(subscriber) => subscriber.dropped(),
+            Self::Shards(shards) => shards.dropped(),
+        }
+    }
+
+    pub(super) async fn follow(&self, name: String) -> Result<(), StorageError> {
+        match self {
+            Self::One(subscriber) => subscriber.follow(name).await,
+            Self::Shards(shards) => shards.follow(name).await,
+        }
+    }
+
+    pub(super) async fn unfollow(&self, name: String) -> Result<(), StorageError> {
+        match self {
+            Self::One(subscriber) => subscriber.unfollow(name).await,
+            Self::Shards(shards) => shards.unfollow(name).await,
+        }
+    }
+
+    /// As [`Subscriber::run`].
+    pub(super) async fn run(&self, events: mpsc::Sender<P::Event>) {
+        match self {
+            Self::One(subscriber) => subscriber.run(events).await,
+            Self::Shards(shards) => shards.run(events).await,
+        }
+    }
+
+    /// How the connections are, all together.
+    pub(super) fn state(&self) -> watch::Receiver<LinkState> {
+        match self {
+            Self::One(subscriber) => subscriber.state(),
+            Self::Shards(shards) => shards.state.subscribe(),
+        }
+    }
+
+    /// Waits until the first attempt to connect, or one after it, has failed.
+    pub(super) async fn until_failed(&self) -> ProbeFailure {
+        let mut state = self.state();
+        loop {
+            if let Condition::Down(failure) = &state.borrow_and_update().condition {
+                return failure.clone();
+            }
+            if state.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+}
+
+/// A [`Subscriber`] for each primary of a cluster.
+pub(super) struct Shards<P: Published> {
+    target: Target,
+    config: RedisConfig,
+    /// Knows the cluster.
+    commands: Arc<Link<Client>>,
+    published: Arc<P>,
+    command_timeout: Duration,
+    map: Mutex<Map<P>>,
+    /// Told by subscribers, and by who finds that nobody has a slot.
+    moved: Arc<Notify>,
+    /// Subscribers wait to be run.
+    begun: Notify,
+    /// By subscribers that are gone.
+    dropped: AtomicU64,
+    state: watch::Sender<LinkState>,
+}
+
+struct Map<P: Published> {
+    routing: Option<ClusterRouting>,
+    shards: HashMap<Server, Shard<P>>,
+    /// All that is followed, wherever.
+    followed: HashSet<String>,
+    losses_of_gone: u64,
+    /// Not run yet.
+    begun: Vec<Begun<P>>,
+}
+
+/// A subscriber, and what ends it.
+type Begun<P> = (Arc<Subscriber<Arc<P>>>, oneshot::Receiver<()>);
+
+struct Shard<P: Published> {
+    subscriber: Arc<Subscriber<Arc<P>>>,
+    /// Dropped with the shard, which ends its subscriber.
+    _alive: oneshot::Sender<()>,
+}
+
+impl<P: Published> fmt::Debug for Shards<P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let servers: Vec<String> = self.map.lock().shards.keys().map(ToString::to_string).collect();
+        f.debug_struct("Shards").field("servers", &servers).finish_non_exhaustive()
+    }
+}
+
+impl<P: Published> Shards<P> {
+    /// Has no connection until it runs.
+    pub(super) fn new(
+        target: Target,
+        config: RedisConfig,
+        commands: Arc<Link<Client>>,
+        published: P,
+    ) -> Self {
+        let command_timeout = Duration::from_millis(config.command_timeout_ms);
+        let map = Map {
+            routing: None,
+            shards: HashMap::new(),
+            followed: HashSet::new(),
+            losses_of_gone: 0,
+            begun: Vec::new(),
+        };
+        Self {
+            target,
+            config,
+            commands,
+            published: Arc::new(published),
+            command_timeout,
+            map: Mutex::new(map),
+            moved: Arc::new(Notify::new()),
+            begun: Notify::new(),
+            dropped: AtomicU64::new(0),
+            state: watch::Sender::new(LinkState { condition: Condition::Connecting, losses: 0 }),
+        }
+    }
+
+    fn dropped(&self) -> u64 {
+        let now: u64 = self.map.lock().shards.values().map(|shard| shard.subscriber.dropped()).sum();
+        self.dropped.load(Ordering::Relaxed) + now
+    }
+
+    async fn follow(&self, name: String) -> Result<(), StorageError> {
+        let is_first = self.map.lock().followed.insert(name.clone());
+        let mut answer = self.follow_at_owner(&name).await;
+        if matches!(&answer, Err(Refused::Moved)) {
+            self.look().await;
+            answer = self.follow_at_owner(&name).await;
+        }
+        let error = match answer {
+            Ok(()) => return Ok(()),
+            Err(Refused::Moved) => {
+                self.moved.notify_one();
+                let error = Error::new(ErrorKind::Cluster, "CLUSTERDOWN no node has the channel's slot now");
+                storage_error("follow", self.command_timeout, &error)
+            }
+            Err(Refused::By(error)) => error,
+        };
+        if is_first {
+            let mut map = self.map.lock();
+            map.followed.remove(&name);
+            map.shards.values().for_each(|shard| shard.subscriber.leave(&name));
+        }
+        Err(error)
+    }
+
+    async fn follow_at_owner(&self, name: &str) -> Result<(), Refused> {
+        let subscriber = self.map.lock().owner(name).ok_or(Refused::Moved)?;
+        match subscriber.follow(name.to_owned()).await {
+            Err(StorageError::Refused { cause, .. }) if cause.to_string().starts_with("MOVED") => {
+                Err(Refused::Moved)
+            }
+            answer => answer.map_err(Refused::By),
+        }
+    }
+
+    async fn unfollow(&self, name: String) -> Result<(), StorageError> {
+        let followers: Vec<_> = {
+            let mut map = self.map.lock();
+            map.followed.remove(&name);
+            let all = map.shards.values().map(|shard| &shard.subscriber);
+            all.filter(|subscriber| subscriber.is_following(&name)).cloned().collect()
+        };
+        for subscriber in followers {
+            subscriber.unfollow(name.clone()).await?;
+        }
+        Ok(())
+    }
+
+    /// Runs a subscriber for each primary, and follows slots where they go. Runs until it is
+    /// dropped.
+    async fn run(&self, events: mpsc::Sender<P::Event>) {
+        let keep_looking = async {
+            loop {
+                self.look().await;
+                tokio::select! {
+                    () = self.until_due() => {}
+                    () = self.moved.notified() => time::sleep(LOOK_AGAIN_AFTER).await,
+                }
+            }
+        };
+        tokio::select! {
+            () = keep_looking => {}
+            () = self.run_subscribers(events) => {}
+        }
+    }
+
+    /// Waits until who has which slot is to be looked up again: at once when there is somebody to
+    /// ask for the first time.
+    async fn until_due(&self) {
+        if self.map.lock().routing.is_none() {
+            self.commands.until_up().await;
+            time::sleep(LOOK_AGAIN_AFTER).await;
+        } else {
+            time::sleep(LOOK_EVERY).await;
+        }
+    }
+
+    async fn run_subscribers(&self, events: mpsc::Sender<P::Event>) {
+        let mut running = FuturesUnordered::new();
+        loop {
+            let begun = std::mem::take(&mut self.map.lock().begun);
+            for (subscriber, gone) in begun {
+                let events = events.clone();
+                running.push(async move {
+                    let mut state = subscriber.state();
+                    let keep_telling = async {
+                        while state.changed().await.is_ok() {
+                            self.tell();
+                        }
+                    };
+                    tokio::select! {
+                        () = subscriber.run(events) => {}
+                        () = keep_telling => {}
+                        _ = gone => {}
+                    }
+                });
+            }
+            tokio::select! {
+                _ended = running.next(), if !running.is_empty() => {}
+                () = self.begun.notified() => {}
+            }
+        }
+    }
+
+    /// Makes one state of those of all primaries.
+    fn tell(&self) {
+        let map = self.map.lock();
+        let states: Vec<LinkState> =
+            map.shards.values().map(|shard| shard.subscriber.state().borrow().clone()).collect();
+        let down = states.iter().find(|state| matches!(state.condition, Condition::Down(_)));
+        let condition = match down {
+            Some(down) => down.condition.clone(),
+            None if !states.is_empty() && states.iter().all(|state| state.condition == Condition::Up) => {
+                Condition::Up
+            }
+            None => Condition::Connecting,
+        };
+        let losses = map.losses_of_gone + states.iter().map(|state| state.losses).sum::<u64>();
+        let now = LinkState { condition, losses };
+        self.state.send_if_modified(|last| {
+            let changed = *last != now;
+            last.clone_from(&now);
+            changed
+        });
+    }
+
+    /// Asks who has which slot, and acts on the answer.
+    async fn look(&self) {
+        let Ok(commands) = self.commands.client() else { return };
+        let known = commands.cached_cluster_state();
+        match ask(&commands, self.command_timeout).await {
+            Ok(asked) => {
+                if known.is_some_and(|known| known.slots() != asked.slots()) {
+                    // So that fewer calls are sent to the wrong node: each of them would fail once.
+                    let _synced = time::timeout(self.command_timeout, commands.sync_cluster()).await;
+                }
+                self.route(asked);
+            }
+            Err(error) => {
+                // fred asks for itself when it has lost a node.
+                tracing::debug!(%error, "the cluster does not say who has which slot");
+                if let Some(known) = known {
+                    self.route(known);
+                }
+            }
+        }
+    }
+
+    fn route(&self, routing: ClusterRouting) {
+        let mut map = self.map.lock();
+        let has_changed = map.routing.as_ref().is_none_or(|last| last.slots() != routing.slots());
+        if has_changed {
+            let primaries = routing.unique_primary_nodes();
+            tracing::info!(primaries = primaries.len(), "slots of the cluster are as follows");
+            map.routing = Some(routing);
+            for server in &primaries {
+                if !map.shards.contains_key(server) {
+                    let (shard, begun) = self.shard(server.clone());
+                    map.shards.insert(server.clone(), shard);
+                    map.begun.push(begun);
+                }
+            }
+            map.reroute();
+            let gone: Vec<Server> =
+                map.shards.keys().filter(|server| !primaries.contains(server)).cloned().collect();
+            for server in gone {
+                if let Some(shard) = map.shards.remove(&server) {
+                    self.dropped.fetch_add(shard.subscriber.dropped(), Ordering::Relaxed);
+                    map.losses_of_gone += shard.subscriber.state().borrow().losses;
+                }
+            }
+            self.begun.notify_one();
+        }
+        map.shards.values().for_each(|shard| shard.subscriber.complete());
+        drop(map);
+        if has_changed {
+            self.tell();
+        }
+    }
+
+    fn shard(&self, server: Server) -> (Shard<P>, Begun<P>) {
+        let (target, config) = (self.target.clone(), self.config.clone());
+        let link = Link::new(
+            Arc::new(move || connect::shard_client(&target, &config, server.clone())),
+            self.command_timeout,
+        );
+        let subscriber = Arc::new(Subscriber::new(
+            link,
+            Arc::clone(&self.commands),
+            Arc::clone(&self.published),
+            Subscribing::Sharded { moved: Arc::clone(&self.moved) },
+            self.command_timeout,
+        ));
+        let (alive, gone) = oneshot::channel();
+        (Shard { subscriber: Arc::clone(&subscriber), _alive: alive }, (subscriber, gone))
+    }
+}
+
+/// Why a channel could not be followed.
+enum Refused {
+    /// The node does not have it, or nobody is known to.
+    Moved,
+    By(StorageError),
+}
+
+impl<P: Published> Map<P> {
+    fn owner(&self, name: &str) -> Option<Arc<Subscriber<Arc<P>>>> {
+        let server = self.routing.as_ref()?.get_server(ClusterRouting::hash_key(name.as_bytes()))?;
+        Some(Arc::clone(&self.shards.get(server)?.subscriber))
+    }
+
+    /// Moves what is followed to where its slot is now. What has no owner stays where it is.
+    fn reroute(&mut self) {
+        let mut adopted: HashMap<&Server, Vec<String>> = HashMap::new();
+        let Some(routing) = &self.routing else { return };
+        for name in &self.followed {
+            let Some(owner) = routing.get_server(ClusterRouting::hash_key(name.as_bytes())) else { continue };
+            for (server, shard) in &self.shards {
+                match (server == owner, shard.subscriber.is_following(name)) {
+                    (true, false) => adopted.entry(owner).or_default().push(name.clone()),
+                    (false, true) => shard.subscriber.leave(name),
+                    _ => {}
+                }
+            }
+        }
+        for (server, names) in adopted {
+            if let Some(shard) = self.shards.get(server) {
+                shard.subscriber.adopt(names);
+            }
+        }
+    }
+}
+
+/// Asks primaries in turn until one answers.
+async fn ask<C: ClusterInterface>(client: &C, limit: Duration) -> Result<ClusterRouting, Error> {
+    let mut last = Error::new(ErrorKind::Cluster, "no primary is known");
+    for server in primaries(client) {
+        let host = server.host.clone();
+        match once_on(client, limit, server).cluster_slots::<Value>().await {
+            Ok(slots) => return ClusterRouting::from_cluster_slots(slots, host),
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
+}

@@ -1,0 +1,126 @@
+//! How the switching storage has fared.
+
+use std::sync::Weak;
+
+use serde::Serialize;
+use tokio::time::Instant;
+
+use super::Core;
+use crate::storage::journal::{JournalCounts, JournalDepth};
+use crate::storage::spool::{Spool, SpoolState};
+use crate::support::counter::Counter;
+
+/// Counters.
+#[derive(Debug, Default)]
+pub(super) struct SwitchingStats {
+    /// Channels that went on alone.
+    pub(super) forks: Counter,
+    /// Of these, because an append was late while Redis served.
+    pub(super) forks_late: Counter,
+    /// Channels that came back in step.
+    pub(super) rejoins: Counter,
+    /// Times that one was tried again.
+    pub(super) rejoin_retries: Counter,
+    /// Entries that were sent again, or for the first time, when the log was back.
+    pub(super) replayed: Counter,
+    /// Entries that were put back into a log that had lost them.
+    pub(super) put_back: Counter,
+    /// Accepted entries that the log refused when it was back, because the order had ended or was
+    /// somebody else's.
+    pub(super) superseded: Counter,
+    /// Logs that had lost what they had acknowledged.
+    pub(super) lost_logs: Counter,
+}
+
+/// What waits for Redis, and what became of channels that went on without it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub(crate) struct OutageTotals {
+    /// Channels that go on alone now.
+    pub(crate) channels_alone: usize,
+    /// Channels that are to be put in order, those included.
+    pub(crate) channels_waiting: usize,
+    /// Accepted entries that the log does not have yet.
+    pub(crate) journal_entries: usize,
+    /// What they cost, in bytes.
+    pub(crate) journal_bytes: usize,
+    /// How long the oldest of them has waited, in milliseconds; absent when none waits.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) journal_oldest_ms: Option<u64>,
+    /// Prices that a newer one of their key replaced while they waited, for want of room.
+    pub(crate) journal_thinned: u64,
+    /// Entries that were refused, because the journal was full.
+    pub(crate) journal_refused_full: u64,
+    /// Entries of zones that waited too long.
+    pub(crate) journal_aged: u64,
+    /// Updates of orders beyond those that are kept of each.
+    pub(crate) journal_order_overflow: u64,
+    /// Times that a channel went on alone.
+    pub(crate) forks: u64,
+    /// Of these, because an append was late while Redis served.
+    pub(crate) forks_late: u64,
+    /// Times that one came back in step.
+    pub(crate) rejoins: u64,
+    /// Times that putting one in order was tried again.
+    pub(crate) rejoin_retries: u64,
+    /// Entries sent to the log when it was back.
+    pub(crate) replayed: u64,
+    /// Entries put back into logs that had lost them.
+    pub(crate) put_back: u64,
+    /// Accepted entries that the log refused when it was back.
+    pub(crate) superseded: u64,
+    /// Logs that had lost what they had acknowledged.
+    pub(crate) lost_logs: u64,
+    /// The journal's copy on disk: `off`, `working`, `failed` or `closed`.
+    pub(crate) spool: &'static str,
+    /// Entries in it, also those of former lives of this gateway.
+    pub(crate) spool_entries: usize,
+    /// What they cost, in bytes.
+    pub(crate) spool_bytes: u64,
+    /// Entries that were accepted without a copy, because the spool had failed.
+    pub(crate) spool_missed: u64,
+}
+
+/// Reads them. Cheap to clone; says zeros where memory is configured.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct OutageReader(pub(super) Weak<Core>);
+
+impl OutageReader {
+    /// How it stands now.
+    pub(crate) fn totals(&self) -> OutageTotals {
+        let Some(core) = self.0.upgrade() else { return OutageTotals::default() };
+        let state = core.lock();
+        let JournalDepth { entries, bytes, oldest } = state.journal.depth();
+        let JournalCounts { thinned, refused_full, aged, order_overflow } = state.journal.counts();
+        let since = |at: Instant| u64::try_from(at.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let stats = &core.stats;
+        let spool = core.spool.as_ref().map(Spool::status);
+        OutageTotals {
+            channels_alone: state.lines.values().filter(|line| line.fork.is_some()).count(),
+            channels_waiting: state.queue.len(),
+            journal_entries: entries,
+            journal_bytes: bytes,
+            journal_oldest_ms: oldest.map(since),
+            journal_thinned: thinned,
+            journal_refused_full: refused_full,
+            journal_aged: aged,
+            journal_order_overflow: order_overflow,
+            forks: stats.forks.get(),
+            forks_late: stats.forks_late.get(),
+            rejoins: stats.rejoins.get(),
+            rejoin_retries: stats.rejoin_retries.get(),
+            replayed: stats.replayed.get(),
+            put_back: stats.put_back.get(),
+            superseded: stats.superseded.get(),
+            lost_logs: stats.lost_logs.get(),
+            spool: match spool.as_ref().map(|spool| &spool.state) {
+                None => "off",
+                Some(SpoolState::Working) => "working",
+                Some(SpoolState::Failed { .. }) => "failed",
+                Some(SpoolState::Closed) => "closed",
+            },
+            spool_entries: spool.as_ref().map_or(0, |spool| spool.entries),
+            spool_bytes: spool.as_ref().map_or(0, |spool| spool.bytes),
+            spool_missed: spool.as_ref().map_or(0, |spool| spool.not_spooled),
+        }
+    }
+}

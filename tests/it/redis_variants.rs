@@ -1,0 +1,467 @@
+//! Redis as it is deployed: in a cluster, behind sentinels, with TLS, and with a user who may do no
+//! more than is needed.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio::sync::mpsc::Receiver;
+use tokio::time;
+use zonewire::model::{BackendName, ChannelName, Epoch, Lane, NodeId, OrderId};
+use zonewire::storage::{
+    LinkHealth, Log, LogEvent, Opened, Outside, OutsideEvent, RedisConfig, Retention, SharedBackend,
+    StorageChoice, StorageConfig, open,
+};
+
+use crate::support::eventually::eventually;
+use crate::support::redis_cluster::{Certificates, RedisCluster, SENTINEL_PASSWORD, Sentinels};
+use crate::support::redis_server::{RedisServer, free_port};
+use crate::support::stores::{Producer, SECOND, Stores, connect, offsets, sharing};
+use crate::{jobs_contract, storage_contract, storage_orders};
+
+/// All that every backend promises.
+async fn check_contract(config: RedisConfig) {
+    sharing(config, async {
+        storage_contract::on_variant().await;
+        storage_orders::on_variant().await;
+        jobs_contract::on_variant().await;
+    })
+    .await;
+}
+
+/// Opens as the gateway does; how it serves, and why.
+async fn opened(redis: RedisConfig) -> (Opened, BackendName, &'static str, String) {
+    let config = StorageConfig { backend: StorageChoice::Redis, redis, ..StorageConfig::default() };
+    let opened = open(&config, NodeId::random(), Arc::new(|_| Lane::Latest)).await.unwrap();
+    let status = opened.status_reader.get();
+    (opened, status.backend, status.reason_code, status.reason)
+}
+
+async fn check_serves(redis: RedisConfig) {
+    eventually("redis lets us in, however busy the machine is", async || {
+        let (_, backend, code, reason) = opened(redis.clone()).await;
+        match code {
+            "ok" => Some(assert_eq!(backend, BackendName::Redis)),
+            "no_answer" | "unreachable" => None,
+            _ => panic!("{code}: {reason}"),
+        }
+    })
+    .await;
+}
+
+async fn check_refused(redis: RedisConfig, expected: &str) -> String {
+    eventually("redis says no, however busy the machine is", async || {
+        let (_, backend, code, reason) = opened(redis.clone()).await;
+        let is_late = code == "no_answer" && expected != code;
+        (!is_late).then(|| {
+            assert_eq!((backend, code), (BackendName::InMemory, expected), "{reason}");
+            reason
+        })
+    })
+    .await
+}
+
+async fn next(incoming: &mut Receiver<LogEvent>) -> LogEvent {
+    time::timeout(20 * SECOND, incoming.recv()).await.expect("an event").expect("an open channel")
+}
+
+async fn until_suspect(incoming: &mut Receiver<LogEvent>) {
+    while !matches!(next(incoming).await, LogEvent::Suspect) {}
+}
+
+/// The channel of which entries are told next; suspicions do not count.
+async fn next_told(incoming: &mut Receiver<LogEvent>) -> (ChannelName, Vec<u64>) {
+    loop {
+        if let LogEvent::Appended { channel, entries, .. } = next(incoming).await {
+            return (channel, offsets(&entries));
+        }
+    }
+}
+
+// ----- cluster -------------------------------------------------------------------
+
+fn zone(n: usize) -> ChannelName {
+    format!("zone:z{n}").parse().unwrap()
+}
+
+/// A zone of each of three primaries.
+fn zone_of_each(cluster: &RedisCluster) -> [ChannelName; 3] {
+    let mut found = [None, None, None];
+    for n in 0.. {
+        let owner = cluster.owner(&format!("zw:{{{}}}:meta", zone(n)));
+        found[owner].get_or_insert_with(|| zone(n));
+        if let [Some(a), Some(b), Some(c)] = &found {
+            return [a.clone(), b.clone(), c.clone()];
+        }
+    }
+    unreachable!("there are more zones than slots")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cluster_holds_what_every_backend_promises() {
+    let Some(cluster) = RedisCluster::start(0, &[]).await else { return };
+    check_serves(cluster.config()).await;
+    let single = RedisConfig { cluster: false, nodes: Vec::new(), ..cluster.config() };
+    let code = if cluster.owner("zw:{probe}") == 0 { "ok" } else { "invalid_config" };
+    if code != "ok" {
+        let reason = check_refused(single, code).await;
+        assert!(reason.contains("redis-cluster"), "{reason}");
+    }
+    check_contract(cluster.config()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn in_a_cluster_each_channel_is_told_by_the_node_that_has_it() {
+    let Some(cluster) = RedisCluster::start(0, &[]).await else { return };
+    let stores = Stores::at(cluster.config(), Retention::default());
+    let (store, other) = (stores.open().await, stores.open().await);
+    let mut incoming = store.take_incoming().unwrap();
+    for n in 0..60 {
+        let producer = Producer::on(&other, zone(n)).await;
+        store.follow(&producer.channel).await.unwrap();
+        producer.fill(1..=1).await;
+        let LogEvent::Appended { channel, .. } = next(&mut incoming).await else {
+            panic!("nothing was missed")
+        };
+        assert_eq!(channel, producer.channel);
+    }
+    for node in &cluster.nodes {
+        let told: Vec<String> = node.admin_array(&["PUBSUB", "SHARDCHANNELS"]);
+        assert!((1..60).contains(&told.len()), "{told:?}");
+    }
+    for n in 0..60 {
+        store.unfollow(&zone(n)).await.unwrap();
+    }
+    for node in &cluster.nodes {
+        eventually("nothing is subscribed to any more", async || {
+            node.admin_array(&["PUBSUB", "SHARDCHANNELS"]).is_empty().then_some(())
+        })
+        .await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_subscription_follows_its_slot() {
+    let Some(cluster) = RedisCluster::start(0, &[]).await else { return };
+    let stores = Stores::at(cluster.config(), Retention::default());
+    let (store, other) = (stores.open().await, stores.open().await);
+    let mut incoming = store.take_incoming().unwrap();
+    let zones = zone_of_each(&cluster);
+    let mut producers = Vec::new();
+    for zone in &zones {
+        store.follow(zone).await.unwrap();
+        producers.push(Producer::on(&other, zone.clone()).await);
+    }
+    for (round, (from, to)) in [(0, 1), (1, 2), (2, 0)].into_iter().enumerate() {
+        cluster.move_slot(&format!("zw:{{{}}}:meta", zones[0]), from, to);
+        let seq = round as u64 + 1;
+        // A call to a node that has the slot no more fails, and nothing was done.
+        eventually("the node that has the slot now is asked", async || {
+            producers[0].store.append(&producers[0].chain(seq..=seq)).await.ok()
+        })
+        .await;
+        until_suspect(&mut incoming).await;
+        assert_eq!(offsets(&producers[0].read(0, 10).await.entries), (1..=seq).collect::<Vec<_>>());
+        eventually("it is subscribed to where it is now", async || {
+            let names = cluster.nodes[to].admin_array(&["PUBSUB", "SHARDCHANNELS"]);
+            names.contains(&format!("zw:{{{}}}", zones[0])).then_some(())
+        })
+        .await;
+    }
+    // What came before may have been told by then.
+    let mut last = Vec::new();
+    for (producer, seq) in producers.iter().zip([4, 1, 1]) {
+        producer.fill(seq..=seq).await;
+        last.push((producer.channel.clone(), vec![seq]));
+    }
+    while !last.is_empty() {
+        let told = next_told(&mut incoming).await;
+        last.retain(|entry| *entry != told);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn after_a_failover_in_a_cluster_the_replica_is_used() {
+    let Some(mut cluster) = RedisCluster::start(1, &[]).await else { return };
+    let stores = Stores::at(cluster.config(), Retention::default());
+    let (store, other) = (stores.open().await, stores.open().await);
+    let mut incoming = store.take_incoming().unwrap();
+    let zones = zone_of_each(&cluster);
+    let mut producers = Vec::new();
+    for zone in &zones {
+        store.follow(zone).await.unwrap();
+        producers.push(Producer::on(&other, zone.clone()).await);
+    }
+    producers[0].fill(1..=1).await;
+    assert_eq!(next_told(&mut incoming).await, (zones[0].clone(), vec![1]));
+    let replica = &cluster.nodes[3];
+    eventually("the replica has it", async || {
+        replica.admin(&["INFO", "replication"]).contains("slave_repl_offset").then_some(())
+    })
+    .await;
+    cluster.nodes[0].kill();
+    let error = eventually("a dead primary is noticed", async || {
+        producers[0].store.append(&producers[0].chain(2..=2)).await.err()
+    })
+    .await;
+    assert!(error.is_outage(), "{error:?}");
+    assert_eq!(cluster.nodes[3].admin(&["CLUSTER", "FAILOVER", "TAKEOVER"]), "+OK");
+    eventually("the replica takes appends", async || {
+        producers[0].store.append(&producers[0].chain(1..=2)).await.ok()
+    })
+    .await;
+    assert_eq!(offsets(&producers[0].read(0, 10).await.entries), [1, 2]);
+    until_suspect(&mut incoming).await;
+    eventually("it is subscribed to there", async || {
+        let names = cluster.nodes[3].admin_array(&["PUBSUB", "SHARDCHANNELS"]);
+        names.contains(&format!("zw:{{{}}}", zones[0])).then_some(())
+    })
+    .await;
+    for (n, producer) in producers.iter().enumerate() {
+        let seq = if n == 0 { 3 } else { 1 };
+        producer.fill(seq..=seq).await;
+    }
+    let mut told = Vec::new();
+    while told.len() < 3 {
+        let (channel, offsets) = next_told(&mut incoming).await;
+        if offsets != [2] {
+            told.push(channel);
+        }
+    }
+    assert!(zones.iter().all(|zone| told.contains(zone)), "{told:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn outside_orders_are_exchanged_in_a_cluster() {
+    let Some(cluster) = RedisCluster::start(0, &[]).await else { return };
+    let stores = Stores::at(cluster.config(), Retention::default());
+    let store = stores.open().await;
+    let Outside { orders, driver } = store.outside_orders().unwrap();
+    stores.spawn(driver);
+    let mut incoming = orders.take_incoming().unwrap();
+    for n in 0..12 {
+        let order = OrderId::random();
+        eventually("the order is followed", async || orders.follow(order).await.ok()).await;
+        let (list, channel) = (format!("order:{order}:updates"), format!("order:{order}"));
+        let owner = &cluster.nodes[cluster.owner(&list)];
+        // A worker publishes wherever it is connected.
+        owner.admin(&["RPUSH", &list, "theirs"]);
+        cluster.nodes[n % 3].admin(&["PUBLISH", &channel, "theirs"]);
+        let told = |update: &'static str| OutsideEvent::Published { order, update: Bytes::from(update) };
+        let mut next = async || loop {
+            match time::timeout(10 * SECOND, incoming.recv()).await.unwrap().unwrap() {
+                OutsideEvent::Suspect => {}
+                event => return event,
+            }
+        };
+        assert_eq!(next().await, told("theirs"));
+        orders.write(order, &["ours".into()]).await.unwrap();
+        assert_eq!(next().await, told("ours"));
+        assert_eq!(orders.window(order, 50).await.unwrap(), ["theirs", "ours"]);
+        orders.unfollow(order).await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_primary_that_hangs_is_an_outage_of_all_and_then_used_again() {
+    let Some(cluster) = RedisCluster::start(0, &["--cluster-require-full-coverage", "no"]).await else {
+        return;
+    };
+    let (store, driver) = connect(&cluster.config(), &Retention::default()).await;
+    let mut drivers = tokio::task::JoinSet::new();
+    drivers.spawn(driver);
+    let mut incoming = store.take_incoming().unwrap();
+    let mut health = store.link_health();
+    let store: SharedBackend = Arc::new(store);
+    let mut producers = Vec::new();
+    for zone in zone_of_each(&cluster) {
+        eventually("a zone is followed", async || store.follow(&zone).await.ok()).await;
+        eventually("a log begins", async || store.mint_epoch(&zone, None, &Epoch::random()).await.ok()).await;
+        producers.push(Producer::on(&store, zone).await);
+    }
+    health.borrow_and_update();
+    cluster.nodes[0].pause();
+    let told = time::timeout(20 * SECOND, health.wait_for(|health| !health.is_up())).await;
+    assert!(told.expect("a hang is noticed").is_ok());
+    for producer in &producers {
+        // One client for all of them: while it cannot have one of the primaries, it serves none.
+        let error = producer.store.append(&producer.chain(1..=1)).await.unwrap_err();
+        assert!(error.is_outage(), "{error:?}");
+    }
+    cluster.nodes[0].resume();
+    let told = time::timeout(20 * SECOND, health.wait_for(LinkHealth::is_up)).await;
+    assert!(told.expect("its end is noticed").is_ok());
+    for producer in &producers {
+        eventually("all serve again", async || producer.store.append(&producer.chain(1..=1)).await.ok())
+            .await;
+    }
+    // Those of the primary that hung were told as suspect; of the others nothing was missed.
+    let mut told = HashSet::new();
+    while told.len() < 3 {
+        told.insert(next_told(&mut incoming).await.0);
+    }
+}
+
+// ----- sentinels -----------------------------------------------------------------
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_primary_behind_sentinels_holds_what_every_backend_promises() {
+    let Some(sentinels) = Sentinels::start(60_000).await else { return };
+    check_serves(sentinels.config()).await;
+    let stranger = RedisConfig { sentinel_password: Some("hunter2".into()), ..sentinels.config() };
+    let reason = check_refused(stranger, "unreachable").await;
+    assert!(!reason.contains("hunter2") && !reason.contains(SENTINEL_PASSWORD), "{reason}");
+    let unknown = RedisConfig { sentinel_service: Some("nobody".into()), ..sentinels.config() };
+    let reason = check_refused(unknown, "invalid_config").await;
+    assert!(reason.contains("no primary of that name"), "{reason}");
+    check_contract(sentinels.config()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn after_a_failover_by_sentinels_the_new_primary_is_used() {
+    let Some(mut sentinels) = Sentinels::start(1_000).await else { return };
+    let stores = Stores::at(sentinels.config(), Retention::default());
+    let (store, other) = (stores.open().await, stores.open().await);
+    let mut incoming = store.take_incoming().unwrap();
+    let producer = Producer::new(&other).await;
+    store.follow(&producer.channel).await.unwrap();
+    producer.fill(1..=1).await;
+    assert_eq!(next_told(&mut incoming).await.1, [1]);
+    eventually("the replica has it", async || {
+        (sentinels.replica.admin(&["EXISTS", "zw:{zone:pjm}:log"]) == ":1").then_some(())
+    })
+    .await;
+    sentinels.primary.kill();
+    eventually("a dead primary is noticed", async || store.ping().await.err()).await;
+    eventually("the new primary takes appends", async || {
+        producer.store.append(&producer.chain(1..=2)).await.ok()
+    })
+    .await;
+    assert_eq!(sentinels.replica.admin(&["EXISTS", "zw:{zone:pjm}:log"]), ":1");
+    until_suspect(&mut incoming).await;
+    producer.fill(3..=3).await;
+    while next_told(&mut incoming).await.1 != [3] {}
+    assert_eq!(offsets(&producer.read(0, 10).await.entries), [1, 2, 3]);
+}
+
+// ----- TLS -----------------------------------------------------------------------
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn redis_with_tls_holds_what_every_backend_promises() {
+    let Some(certificates) = Certificates::make() else { return };
+    let port = free_port();
+    let options = certificates.options(port, false);
+    let Some(_server) = RedisServer::start(&options.iter().map(String::as_str).collect::<Vec<_>>()) else {
+        return;
+    };
+    let url = RedisConfig { url: Some(format!("rediss://127.0.0.1:{port}")), ..RedisConfig::default() };
+    let trusting = RedisConfig { tls_ca_file: Some(certificates.file("ca.pem")), ..url.clone() };
+    check_serves(trusting.clone()).await;
+    let by_name = RedisConfig {
+        host: Some("localhost".into()),
+        port: Some(port),
+        url: None,
+        tls: true,
+        ..trusting.clone()
+    };
+    check_serves(by_name).await;
+    let reason = check_refused(url, "unexpected").await;
+    assert!(reason.contains("TLS") && reason.contains("UnknownIssuer"), "{reason}");
+    check_contract(trusting).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_redis_that_asks_for_a_certificate_is_shown_one() {
+    let Some(certificates) = Certificates::make() else { return };
+    let port = free_port();
+    let options = certificates.options(port, true);
+    let Some(_server) = RedisServer::start(&options.iter().map(String::as_str).collect::<Vec<_>>()) else {
+        return;
+    };
+    let nameless = RedisConfig {
+        url: Some(format!("rediss://127.0.0.1:{port}")),
+        tls_ca_file: Some(certificates.file("ca.pem")),
+        ..RedisConfig::default()
+    };
+    let (_, backend, code, reason) = opened(nameless.clone()).await;
+    assert_eq!(backend, BackendName::InMemory, "{code}: {reason}");
+    let named = RedisConfig {
+        tls_cert_file: Some(certificates.file("client.pem")),
+        tls_key_file: Some(certificates.file("client.key")),
+        ..nameless.clone()
+    };
+    check_serves(named.clone()).await;
+    let stores = Stores::at(named, Retention::default());
+    let producer = Producer::new(&stores.open().await).await;
+    producer.fill(1..=3).await;
+    let mixed = RedisConfig {
+        tls_cert_file: Some(certificates.file("client.pem")),
+        tls_key_file: Some(certificates.file("server.key")),
+        ..nameless
+    };
+    let reason = check_refused(mixed, "invalid_config").await;
+    assert!(reason.contains("do not go together"), "{reason}");
+}
+
+// ----- a restricted user ---------------------------------------------------------
+
+/// The rule in docs/OPERATIONS.md, from which the tests take it.
+fn rule(marker: &str) -> Vec<String> {
+    let text = std::fs::read_to_string("docs/OPERATIONS.md").unwrap();
+    let lines = text.lines().map(str::trim).skip_while(|line| !line.starts_with(marker));
+    let rule: Vec<String> = lines
+        .take_while(|line| !line.starts_with("```"))
+        .flat_map(|line| {
+            line.trim_end_matches('\\').split_whitespace().map(str::to_owned).collect::<Vec<_>>()
+        })
+        .collect();
+    assert!(rule.len() > 3, "{rule:?}");
+    rule
+}
+
+fn set_user(server: &RedisServer, rule: &[String]) {
+    let rule: Vec<&str> = rule.iter().map(String::as_str).collect();
+    assert_eq!(server.admin(&rule), "+OK");
+}
+
+fn as_user(config: RedisConfig) -> RedisConfig {
+    RedisConfig { username: Some("zonewire".into()), password: Some("secret".into()), ..config }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_user_with_the_documented_rights_is_enough_and_none_is_too_many() {
+    let Some(server) = RedisServer::start(&[]) else { return };
+    let rule = rule("ACL SETUSER zonewire on");
+    set_user(&server, &rule);
+    check_serves(as_user(server.config())).await;
+    check_contract(as_user(server.config())).await;
+    // What it is good for is only asked for where it is allowed.
+    let optional = ["+pubsub|numsub"];
+    for (n, right) in rule.iter().enumerate() {
+        if !right.starts_with(['+', '~', '&']) || optional.contains(&right.as_str()) {
+            continue;
+        }
+        let mut less: Vec<String> = rule.clone();
+        less.remove(n);
+        less.insert(3, "reset".to_owned());
+        set_user(&server, &less);
+        check_refused(as_user(server.config()), "no_permission").await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn in_a_cluster_a_user_needs_little_more() {
+    let Some(cluster) = RedisCluster::start(0, &[]).await else { return };
+    for node in &cluster.nodes {
+        set_user(node, &rule("ACL SETUSER zonewire on"));
+        set_user(node, &rule("ACL SETUSER zonewire +"));
+    }
+    check_serves(as_user(cluster.config())).await;
+    let stores = Stores::at(as_user(cluster.config()), Retention::default());
+    let store = stores.open().await;
+    let mut incoming = store.take_incoming().unwrap();
+    let producer = Producer::new(&store).await;
+    store.follow(&producer.channel).await.unwrap();
+    producer.fill(1..=1).await;
+    assert_eq!(next_told(&mut incoming).await.1, [1]);
+}
