@@ -5,6 +5,7 @@ use rand::{RngExt as _, SeedableRng as _};
 
 use crate::model::ChannelName;
 use crate::storage::model::{Faults, Laws};
+use crate::support::mutant::Mutant;
 
 /// What happens.
 #[derive(Debug, Clone, Copy)]
@@ -40,6 +41,7 @@ pub(super) struct Plan {
     pub(super) fences: bool,
     pub(super) faults: Faults,
     pub(super) laws: Laws,
+    pub(super) mutant: Option<Mutant>,
     pub(super) acts: Vec<(u64, Act)>,
     pub(super) ends_ms: u64,
     /// The server loses data, or nodes crash.
@@ -107,10 +109,11 @@ impl Plan {
             starts_degraded: rng.random_bool(0.1),
             ordering_deadline_ms: 250,
             batch: [2, 10, 50][rng.random_range(0..3)],
-            pause_ms: [30, 120, 500][rng.random_range(0..3)],
+            pause_ms: [80, 200, 500][rng.random_range(0..3)],
             fences: rng.random_bool(0.3),
             faults,
             laws: Laws::default(),
+            mutant: None,
             acts,
             ends_ms,
             loses,

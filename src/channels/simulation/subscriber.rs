@@ -12,6 +12,7 @@ use super::NodeRun;
 use crate::channels::{LiveBatch, Moved};
 use crate::model::{ChannelName, EntryId, Epoch, Lane, Position};
 use crate::storage::{Had, Page, Seam, told_epoch};
+use crate::support::mutant::{self, Mutant};
 
 /// Numbers of one producer have this many in common below them.
 pub(super) const NUMBERS: u64 = 1_000_000;
@@ -243,7 +244,9 @@ impl Subscriber {
         let from = state.position();
         state.cursor = to.offset;
         state.epoch = Some(to.epoch.clone());
-        state.had.merge(had);
+        if !mutant::is(Mutant::NothingWasHad) {
+            state.had.merge(had);
+        }
         let name = self.client.name;
         self.node.server.say(|| format!("  c{name} crosses {from:?} -> {seam:?}, had {:?}", state.had));
         if !whole {

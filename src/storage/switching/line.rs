@@ -7,6 +7,8 @@ use tokio::time::Instant;
 use crate::model::{ChannelName, Entry, Epoch, NodeId, Position};
 use crate::storage::lives::{Fork, Life};
 use crate::storage::{Append, AppendAnswer, AppendBatch, Appended, Had, MemoryBackend, OpenLog, Seam};
+#[cfg(test)]
+use crate::support::mutant::{self, Mutant};
 
 /// The most entries that wait here for one before them; the channel that reads them keeps as many.
 const STASH_MAX: usize = 4_096;
@@ -40,8 +42,8 @@ pub(super) struct Line {
     is_mirrored: bool,
     /// Entries of the log that wait for one before them.
     stash: BTreeMap<u64, Entry>,
-    /// Own entries that the log acknowledged, the newest last.
-    tail: VecDeque<Append>,
+    /// Own entries that the log is known to have had, by sequence.
+    tail: BTreeMap<u64, Append>,
     past: VecDeque<Past>,
     pub(super) used: Instant,
 }
@@ -117,7 +119,7 @@ impl Line {
             confirmed: false,
             is_mirrored: false,
             stash: BTreeMap::new(),
-            tail: VecDeque::new(),
+            tail: BTreeMap::new(),
             past: VecDeque::new(),
             used: now,
         }
@@ -135,7 +137,7 @@ impl Line {
 
     /// Whether the log acknowledged own entries after this sequence, the newest that was seen here.
     pub(super) fn has_unseen(&self, seen: u64) -> bool {
-        self.is_mirrored && self.tail.back().is_some_and(|append| append.seq > seen)
+        self.is_mirrored && self.tail.last_key_value().is_some_and(|(seq, _)| *seq > seen)
     }
 
     // In step with the log
@@ -176,6 +178,16 @@ impl Line {
             return;
         };
         self.highest = self.highest.max(last.offset);
+        // The answer to an own append may be lost: a fork knows these as its own all the same, and
+        // has them neither journaled nor acknowledged.
+        for own in entries.iter().filter(|entry| entry.id.producer == node) {
+            let seq = own.id.seq;
+            let seen = || Append { seq, prev: seq.saturating_sub(1), draft: own.draft.clone(), fence: None };
+            self.tail.entry(seq).or_insert_with(seen);
+        }
+        while self.tail.len() > TAIL_MAX {
+            self.tail.pop_first();
+        }
         let Some(mirrored) = memory.mirrored(name) else {
             // It was let go with all else that had not been used for long.
             memory.mirror_from(name, log, first.offset - 1, (node, self.acked));
@@ -233,12 +245,9 @@ impl Line {
     }
 
     fn keep(&mut self, append: Append) {
-        if self.tail.back().is_some_and(|newest| newest.seq >= append.seq) {
-            return;
-        }
-        self.tail.push_back(append);
+        self.tail.insert(append.seq, append);
         if self.tail.len() > TAIL_MAX {
-            self.tail.pop_front();
+            self.tail.pop_first();
         }
     }
 
@@ -273,6 +282,10 @@ impl Line {
         self.fork = Some(Forked { life, epoch, jumps: Vec::new(), rejoin_at });
         self.stash.clear();
         for append in self.tail_after(seq) {
+            #[cfg(test)]
+            if mutant::is(Mutant::ForkWithoutInFlight) {
+                continue;
+            }
             // The log took it under whatever lease it was.
             self.append_here(name, memory, node, Append { fence: None, ..append });
         }
@@ -310,7 +323,7 @@ impl Line {
     /// Own entries after this sequence that the log acknowledged once, to be put back into one that
     /// lost them.
     pub(super) fn tail_after(&self, seq: u64) -> Vec<Append> {
-        self.tail.iter().filter(|append| append.seq > seq).cloned().collect()
+        self.tail.range(seq.saturating_add(1)..).map(|(_, append)| append.clone()).collect()
     }
 
     /// The log has everything of this node, and is this now: the fork, if there was one, has ended.

@@ -14,6 +14,8 @@ use crate::model::{ChannelKind, ChannelName, Entry, Epoch, Position};
 use crate::storage::{Append, AppendAnswer, AppendBatch, Appended, LogEvent, OpenLog, Result, StorageError};
 use crate::support::backoff::Backoff;
 use crate::support::chance;
+#[cfg(test)]
+use crate::support::mutant::{self, Mutant};
 
 /// A fork is not closed earlier than this after it opened.
 pub(super) const NOT_BEFORE: Duration = Duration::from_millis(200);
@@ -123,6 +125,8 @@ impl Core {
     /// One look at the log and what follows from it; false when it has to begin anew.
     async fn try_rejoin(&self, channel: &ChannelName) -> Result<bool> {
         let followed = self.lock().lines.get(channel).is_some_and(|line| line.followed);
+        #[cfg(test)]
+        let followed = followed && !mutant::is(Mutant::RejoinWithoutReading);
         if followed {
             self.primary.follow(channel).await?;
         }
@@ -141,6 +145,8 @@ impl Core {
             self.primary.mint_epoch(channel, Some(&found.epoch), &Epoch::random()).await?;
             return Ok(false);
         }
+        #[cfg(test)]
+        let plan = if mutant::is(Mutant::TailNotPutBack) { Plan { tail: Vec::new(), ..plan } } else { plan };
         let mut sent = Sent { last: found.last_seq, refused: 0 };
         if !self.send(channel, &found.epoch, &plan.tail, &mut sent, true).await? {
             return Ok(false);
