@@ -46,6 +46,8 @@ pub(super) struct Plan {
     pub(super) ends_ms: u64,
     /// The server loses data, or nodes crash.
     pub(super) loses: bool,
+    /// Of these, it comes back with older data.
+    pub(super) restores: bool,
 }
 
 fn later(rng: &mut StdRng) -> Option<u64> {
@@ -64,7 +66,7 @@ impl Plan {
         if channels.is_empty() {
             channels.push(names[rng.random_range(0..3)].parse().unwrap());
         }
-        let ends_ms: u64 = rng.random_range(1_500..6_000);
+        let ends_ms: u64 = rng.random_range(1_200..4_000);
         let is_lossy = rng.random_bool(0.4);
         let faults = if is_lossy { Self::some_faults(rng) } else { Faults::default() };
         let loses = rng.random_bool(0.4);
@@ -99,8 +101,10 @@ impl Plan {
             }
         }
         acts.sort_by_key(|(at, _)| *at);
+        let restores = acts.iter().any(|(_, act)| matches!(act, Act::Kill { loses: true, .. }));
         Self {
             seed,
+            restores,
             nodes,
             channels,
             clients: rng.random_range(2..6),
@@ -109,7 +113,7 @@ impl Plan {
             starts_degraded: rng.random_bool(0.1),
             ordering_deadline_ms: 250,
             batch: [2, 10, 50][rng.random_range(0..3)],
-            pause_ms: [80, 200, 500][rng.random_range(0..3)],
+            pause_ms: [100, 250, 500][rng.random_range(0..3)],
             fences: rng.random_bool(0.3),
             faults,
             laws: Laws::default(),

@@ -125,8 +125,6 @@ impl Core {
     /// One look at the log and what follows from it; false when it has to begin anew.
     async fn try_rejoin(&self, channel: &ChannelName) -> Result<bool> {
         let followed = self.lock().lines.get(channel).is_some_and(|line| line.followed);
-        #[cfg(test)]
-        let followed = followed && !mutant::is(Mutant::RejoinWithoutReading);
         if followed {
             self.primary.follow(channel).await?;
         }
@@ -160,6 +158,10 @@ impl Core {
                     return Ok(false);
                 }
                 continue;
+            }
+            if !followed && self.lock().lines.get(channel).is_some_and(|line| line.followed) {
+                // By now somebody here wants all of it.
+                return Ok(false);
             }
             if !self.read_on(channel, &found.epoch, followed, &mut read).await? {
                 return Ok(false);
@@ -326,6 +328,9 @@ impl Core {
                 base: plan.base,
                 top: read.top,
                 acked: sent.last,
+                #[cfg(test)]
+                read: if mutant::is(Mutant::RejoinWithoutReading) { Vec::new() } else { std::mem::take(&mut read.entries) },
+                #[cfg(not(test))]
                 read: std::mem::take(&mut read.entries),
                 kept,
                 whole: plan.whole && sent.refused == 0,
