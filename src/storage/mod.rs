@@ -49,9 +49,9 @@ pub use outside::{OUTSIDE_WINDOW, Outside, OutsideEvent, OutsideOrders};
 pub use probe::ProbeFailure;
 pub use records::{Record, RecordKind, Records};
 pub use redis::{Beat, LinkHealth, RedisBackend};
+pub use status::{StatusReader, StatusWriter, StorageStatus};
 #[cfg(test)]
 pub(crate) use switching::model;
-pub use status::{StatusReader, StatusWriter, StorageStatus};
 pub(crate) use switching::{OutageReader, OutageTotals};
 
 use crate::model::BackendName;

@@ -2,8 +2,8 @@
 
 pub(crate) mod backoff;
 pub(crate) mod chance;
-#[cfg(test)]
-pub(crate) mod mutant;
 pub(crate) mod checks;
 pub(crate) mod counter;
+#[cfg(test)]
+pub(crate) mod mutant;
 pub(crate) mod telemetry;

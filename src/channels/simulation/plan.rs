@@ -75,7 +75,8 @@ impl Plan {
         let mut next_node = nodes;
         for _ in 0..rng.random_range(1..6) {
             let at: u64 = rng.random_range(300..ends_ms);
-            let until = at + if rng.random_bool(0.5) { rng.random_range(20..300) } else { rng.random_range(300..2_500) };
+            let until = at
+                + if rng.random_bool(0.5) { rng.random_range(20..300) } else { rng.random_range(300..2_500) };
             let node = rng.random_range(0..nodes);
             match rng.random_range(0..9) {
                 0..=2 => {

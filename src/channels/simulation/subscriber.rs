@@ -166,9 +166,9 @@ impl Joining {
     }
 
     fn can_merge(&self, epoch: &Epoch, cursor: u64) -> bool {
-        self.held.iter().any(|batch| {
-            batch.epoch == *epoch && batch.last() > cursor && batch.first <= cursor + 1
-        })
+        self.held
+            .iter()
+            .any(|batch| batch.epoch == *epoch && batch.last() > cursor && batch.first <= cursor + 1)
     }
 }
 

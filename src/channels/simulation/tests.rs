@@ -4,7 +4,11 @@ use super::*;
 use crate::support::mutant::Mutant;
 
 /// Runs plans of seeds on both cores until this many have failed.
-fn run_all(seeds: std::ops::Range<u64>, max: usize, change: impl Fn(&mut Plan) + Sync) -> Vec<(u64, Vec<String>)> {
+fn run_all(
+    seeds: std::ops::Range<u64>,
+    max: usize,
+    change: impl Fn(&mut Plan) + Sync,
+) -> Vec<(u64, Vec<String>)> {
     let next = AtomicU64::new(seeds.start);
     let failed = Mutex::new(Vec::new());
     let sum = Mutex::new(Outcome::default());
@@ -40,7 +44,11 @@ fn run_all(seeds: std::ops::Range<u64>, max: usize, change: impl Fn(&mut Plan) +
     let sum = sum.into_inner();
     println!(
         "accepted {}, refused {}, resumed {}, gaps told without a loss {}, slowest to settle {} ms",
-        sum.accepted, sum.refused, sum.resumed, sum.gaps.len(), sum.settled_ms
+        sum.accepted,
+        sum.refused,
+        sum.resumed,
+        sum.gaps.len(),
+        sum.settled_ms
     );
     let mut failed = failed.into_inner();
     failed.sort();

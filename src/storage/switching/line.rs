@@ -266,7 +266,13 @@ impl Line {
             return;
         }
         let top = match (memory.mirrored(name), &self.log) {
-            (Some(mirrored), _) => mirrored.top,
+            (Some(mirrored), None) => mirrored.top,
+            (Some(mirrored), Some(_)) if self.is_mirrored || mirrored.top >= self.highest => mirrored.top,
+            // What is acknowledged beyond the mirror would be taken for had by readers at its end.
+            (Some(_), Some(log)) => {
+                memory.mirror_from(name, log, self.highest, (node, self.acked));
+                self.highest
+            }
             (None, log) => {
                 let epoch = log.clone().unwrap_or_else(Epoch::random);
                 memory.mirror_from(name, &epoch, self.highest, (node, self.acked));
@@ -376,6 +382,10 @@ impl Line {
         kept.into_iter().for_each(|append| self.keep(append));
         for page in read.chunks(1_000) {
             self.mirror(name, memory, node, page);
+        }
+        if let (false, Some(log)) = (self.is_mirrored, &self.log) {
+            // Nobody here reads it: it is gone on with from where it is now.
+            memory.mirror_from(name, log, self.highest, (node, self.acked));
         }
     }
 

@@ -19,17 +19,17 @@ use tokio::task::AbortHandle;
 use tokio::time::{self, Instant};
 
 use super::{Parts, Switching};
+use crate::model::JobId;
 use crate::model::{BackendName, BackendState, ChannelName, Entry, Epoch, Lane, NodeId, Position};
 use crate::storage::failover::{First, Limits, Lost};
 use crate::storage::journal::JournalBounds;
 use crate::storage::primary::{Beat, LinkHealth, Primary};
 use crate::storage::{
-    AppendAnswer, AppendBatch, Appended, Cancelling, ClaimedJob, Ending, Enqueued, Held, JobBounds, JobCounts,
-    JobState, JobView, Jobs, Log, LogEvent, LogState, MemoryBackend, MemoryConfig, NewJob, OpenLog,
-    OrderRetention, Page, Record, RecordKind, Records, Result, Retention, SharedBackend, StatusReader,
-    StatusWriter, StorageBackend, StorageError, StorageStatus,
+    AppendAnswer, AppendBatch, Appended, Cancelling, ClaimedJob, Ending, Enqueued, Held, JobBounds,
+    JobCounts, JobState, JobView, Jobs, Log, LogEvent, LogState, MemoryBackend, MemoryConfig, NewJob,
+    OpenLog, OrderRetention, Page, Record, RecordKind, Records, Result, Retention, SharedBackend,
+    StatusReader, StatusWriter, StorageBackend, StorageError, StorageStatus,
 };
-use crate::model::JobId;
 
 /// After this a call is given up.
 const CALL_LIMIT: Duration = Duration::from_millis(900);
@@ -96,10 +96,8 @@ pub(crate) struct Data {
 
 impl Data {
     fn empty() -> Self {
-        let retention = Retention {
-            orders: OrderRetention { updates: 10_000, age_s: 3_600 },
-            ..Retention::default()
-        };
+        let retention =
+            Retention { orders: OrderRetention { updates: 10_000, age_s: 3_600 }, ..Retention::default() };
         let (memory, _) = MemoryBackend::new(retention, MemoryConfig::default());
         Self { memory, life: 0, counters: BTreeMap::new() }
     }
@@ -270,10 +268,8 @@ impl ModelServer {
             incoming: Mutex::new(Some(incoming)),
             known: Mutex::default(),
         };
-        let retention = Retention {
-            orders: OrderRetention { updates: 10_000, age_s: 3_600 },
-            ..Retention::default()
-        };
+        let retention =
+            Retention { orders: OrderRetention { updates: 10_000, age_s: 3_600 }, ..Retention::default() };
         let (memory, sweeping) = MemoryBackend::new(retention.clone(), MemoryConfig::default());
         let (backend, state) = match &first_lost {
             None => (BackendName::Redis, BackendState::Healthy),
@@ -508,7 +504,11 @@ impl ServerState {
             let event = if self.chance(self.faults.event_lost) {
                 LogEvent::Suspect
             } else {
-                LogEvent::Appended { channel: channel.clone(), epoch: epoch.clone(), entries: entries.to_vec() }
+                LogEvent::Appended {
+                    channel: channel.clone(),
+                    epoch: epoch.clone(),
+                    entries: entries.to_vec(),
+                }
             };
             // It is there as long as the connection is.
             let _sent = connection.published.send((at, event));
@@ -695,12 +695,15 @@ impl Log for ModelRedis {
         .await
     }
 
-    async fn read_after(&self, channel: &ChannelName, after: Option<&Position>, limit: usize) -> Result<Page> {
+    async fn read_after(
+        &self,
+        channel: &ChannelName,
+        after: Option<&Position>,
+        limit: usize,
+    ) -> Result<Page> {
         let (channel, after) = (channel.clone(), after.cloned());
-        self.call("read", false, move |state, _| {
-            state.data.memory.read_now(&channel, after.as_ref(), limit)
-        })
-        .await
+        self.call("read", false, move |state, _| state.data.memory.read_now(&channel, after.as_ref(), limit))
+            .await
     }
 
     async fn latest(&self, channel: &ChannelName) -> Result<Vec<Entry>> {

@@ -329,7 +329,11 @@ impl Core {
                 top: read.top,
                 acked: sent.last,
                 #[cfg(test)]
-                read: if mutant::is(Mutant::RejoinWithoutReading) { Vec::new() } else { std::mem::take(&mut read.entries) },
+                read: if mutant::is(Mutant::RejoinWithoutReading) {
+                    Vec::new()
+                } else {
+                    std::mem::take(&mut read.entries)
+                },
                 #[cfg(not(test))]
                 read: std::mem::take(&mut read.entries),
                 kept,
