@@ -473,7 +473,7 @@ impl ServerState {
             batch.epoch = epoch;
         }
         if self.laws.append_mints && memory.mirrored(&batch.channel).is_none() {
-            memory.mirror_from(&batch.channel, &batch.epoch, 0, (batch.producer, 0));
+            memory.mirror_from(&batch.channel, &batch.epoch, 0, &[]);
             let first = batch.entries.first_mut();
             first.into_iter().for_each(|append| append.prev = 0);
         }
