@@ -131,9 +131,10 @@ impl MemoryBackend {
     }
 
     /// What an append of this batch would be answered, without doing it.
-    pub(in crate::storage) fn judge(&self, batch: &AppendBatch) -> Vec<Appended> {
+    /// `None` where nothing is kept of the channel.
+    pub(in crate::storage) fn judge(&self, batch: &AppendBatch) -> Option<Vec<Appended>> {
         let state = self.shared.state.lock();
-        state.channels.get(&batch.channel).map(|channel| channel.judge(batch)).unwrap_or_default()
+        state.channels.get(&batch.channel).map(|channel| channel.judge(batch))
     }
 }
 

@@ -261,6 +261,10 @@ impl Core {
 
     /// Has a channel put in order.
     fn enqueue(&self, state: &mut State, channel: &ChannelName) {
+        if self.mode.borrow().alone {
+            // There is nothing to be in step with; all are looked at when that changes.
+            return;
+        }
         state.queue.insert(channel.clone());
         self.work.notify_one();
     }
@@ -287,13 +291,14 @@ impl Core {
     }
 
     /// Lets a channel go on without the log, if it does not yet.
-    fn fork(&self, state: &mut State, channel: &ChannelName, late: bool) {
+    fn fork(&self, state: &mut State, channel: &ChannelName, next: Option<u64>, late: bool) {
         let now = Instant::now();
         let line = state.lines.entry(channel.clone()).or_insert_with(|| Line::new(now));
         if line.fork.is_some() {
             return;
         }
-        line.fork(channel, &self.memory, self.node, now + rejoin::NOT_BEFORE);
+        line.keep_mirror(channel, &self.memory, self.node);
+        line.fork(channel, &self.memory, self.node, next, now + rejoin::NOT_BEFORE);
         self.stats.forks.add(1);
         if late {
             self.stats.forks_late.add(1);
