@@ -51,7 +51,9 @@ impl Core {
             if self.is_primary() {
                 let waiting: Vec<ChannelName> = {
                     let state = self.lock();
-                    let free = state.queue.iter().filter(|name| !working.contains(*name));
+                    let free = state.queue.iter();
+                    let free =
+                        free.filter(|name| !working.contains(*name) && !state.behind.contains_key(*name));
                     free.take(AT_ONCE - working.len().min(AT_ONCE)).cloned().collect()
                 };
                 for channel in waiting {
