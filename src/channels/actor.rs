@@ -22,6 +22,7 @@ use crate::storage::{
     Append, AppendAnswer, AppendBatch, Appended, Had, Refusal, Seam, SharedBackend, StorageError,
 };
 use crate::support::backoff::Backoff;
+use crate::support::chance;
 
 /// Between tries of a storage call that failed.
 const RETRY: Backoff = Backoff {
@@ -215,7 +216,7 @@ impl Actor {
     }
 
     fn idle_at(&self) -> Option<Instant> {
-        let nobody = !self.joined.contains(&true);
+        let nobody = !self.joined.contains(&true) && self.waiting.is_empty();
         // A name that was only asked for is let go soon, so that asking for many costs little; and an
         // order, because there are many and each is short.
         let is_lasting = self.published && self.channel.kind() == ChannelKind::Zone;
@@ -437,7 +438,7 @@ impl Actor {
         let now = Instant::now();
         let since = *self.failing_since.get_or_insert(now);
         self.failures += 1;
-        self.retry_at = now + RETRY.wait(self.failures, rand::random());
+        self.retry_at = now + RETRY.wait(self.failures, chance::fraction());
         let patience = Duration::from_millis(self.common.config.publish_patience_ms);
         if now.duration_since(since) < patience {
             return;
@@ -490,12 +491,17 @@ impl Actor {
         match self.repair().await {
             Ok(()) => {
                 self.suspect = false;
-                self.repair_failures = 0;
+                // What is read while the storage cannot be reached may not fill the hole.
+                let is_filled = self.hole_at().is_none_or(|at| at > now);
+                self.repair_failures = if is_filled { 0 } else { self.repair_failures + 1 };
+                if !is_filled {
+                    self.repair_at = now + RETRY.wait(self.repair_failures, chance::fraction());
+                }
             }
             Err(error) => {
                 self.common.stats.retries.add(1);
                 self.repair_failures += 1;
-                self.repair_at = now + RETRY.wait(self.repair_failures, rand::random());
+                self.repair_at = now + RETRY.wait(self.repair_failures, chance::fraction());
                 debug!(channel = %self.channel, error = %error, "could not read the log; trying again");
             }
         }

@@ -10,6 +10,8 @@ mod hub;
 mod keys;
 mod live;
 mod merge;
+#[cfg(test)]
+mod simulation;
 mod stats;
 #[cfg(test)]
 mod tests;

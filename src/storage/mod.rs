@@ -51,6 +51,8 @@ pub use probe::ProbeFailure;
 pub use records::{Record, RecordKind, Records};
 pub use redis::{Beat, LinkHealth, RedisBackend};
 pub use status::{StatusReader, StatusWriter, StorageStatus};
+#[cfg(test)]
+pub(crate) use switching::model;
 pub(crate) use switching::{OutageReader, OutageTotals};
 
 use crate::model::BackendName;

@@ -1,7 +1,10 @@
 //! Small tools that any room may use.
 
 pub(crate) mod backoff;
+pub(crate) mod chance;
 pub(crate) mod checks;
 pub(crate) mod counter;
+#[cfg(test)]
+pub(crate) mod mutant;
 pub(crate) mod recent;
 pub(crate) mod telemetry;

@@ -51,6 +51,7 @@ struct Shared {
     jobs: Mutex<JobTable>,
 }
 
+#[cfg_attr(test, derive(Clone))]
 #[derive(Debug, Default)]
 struct State {
     channels: HashMap<ChannelName, Channel>,
@@ -67,6 +68,7 @@ struct State {
 /// A moment, and a number that no other has.
 type Due = (Instant, u64);
 
+#[cfg_attr(test, derive(Clone))]
 #[derive(Debug)]
 struct Channel {
     /// Where it is in [`State::due`].
@@ -86,12 +88,14 @@ struct Channel {
     closed: bool,
 }
 
+#[cfg_attr(test, derive(Clone))]
 #[derive(Debug)]
 struct Kept {
     entry: Entry,
     appended: Instant,
 }
 
+#[cfg_attr(test, derive(Clone))]
 #[derive(Debug)]
 struct StoredRecord {
     value: Bytes,
@@ -123,6 +127,20 @@ impl MemoryBackend {
 }
 
 impl MemoryBackend {
+    /// Another one with the same logs and records as this one has now; jobs are left out.
+    #[cfg(test)]
+    pub(super) fn copy(&self) -> Self {
+        let Shared { retention, total_bytes_max, orders_max, state, .. } = &*self.shared;
+        let shared = Shared {
+            retention: retention.clone(),
+            total_bytes_max: *total_bytes_max,
+            orders_max: *orders_max,
+            state: Mutex::new(state.lock().clone()),
+            jobs: Mutex::default(),
+        };
+        Self { shared: Arc::new(shared) }
+    }
+
     /// [`Log::append`], which needs no waiting here.
     pub(super) fn append_now(&self, batch: &AppendBatch) -> AppendAnswer {
         let now = Instant::now();

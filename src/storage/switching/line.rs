@@ -7,6 +7,8 @@ use tokio::time::Instant;
 use crate::model::{ChannelName, Entry, EntryId, Epoch, NodeId, Position};
 use crate::storage::lives::{Fork, Life};
 use crate::storage::{Append, AppendAnswer, AppendBatch, Appended, Had, MemoryBackend, OpenLog, Seam};
+#[cfg(test)]
+use crate::support::mutant::{self, Mutant};
 
 /// The most entries that wait here for one before them; the channel that reads them keeps as many.
 const STASH_MAX: usize = 4_096;
@@ -44,8 +46,8 @@ pub(super) struct Line {
     is_mirrored: bool,
     /// Entries of the log that wait for one before them.
     stash: BTreeMap<u64, Entry>,
-    /// Own entries that the log acknowledged, the newest last.
-    tail: VecDeque<Append>,
+    /// Own entries that the log is known to have had, by sequence.
+    tail: BTreeMap<u64, Append>,
     past: VecDeque<Past>,
     pub(super) used: Instant,
 }
@@ -157,7 +159,7 @@ impl Line {
             confirmed: false,
             is_mirrored: false,
             stash: BTreeMap::new(),
-            tail: VecDeque::new(),
+            tail: BTreeMap::new(),
             past: VecDeque::new(),
             used: now,
         }
@@ -175,7 +177,7 @@ impl Line {
 
     /// Whether the log acknowledged own entries after this sequence, the newest that was seen here.
     pub(super) fn has_unseen(&self, seen: u64) -> bool {
-        self.is_mirrored && self.tail.back().is_some_and(|append| append.seq > seen)
+        self.is_mirrored && self.tail.last_key_value().is_some_and(|(seq, _)| *seq > seen)
     }
 
     // In step with the log
@@ -223,6 +225,16 @@ impl Line {
             return;
         };
         self.highest = self.highest.max(last.offset);
+        // The answer to an own append may be lost: a fork knows these as its own all the same, and
+        // has them neither journaled nor acknowledged.
+        for own in entries.iter().filter(|entry| entry.id.producer == node) {
+            let seq = own.id.seq;
+            let seen = || Append { seq, prev: seq.saturating_sub(1), draft: own.draft.clone(), fence: None };
+            self.tail.entry(seq).or_insert_with(seen);
+        }
+        while self.tail.len() > TAIL_MAX {
+            self.tail.pop_first();
+        }
         let Some(mirrored) = memory.mirrored(name) else {
             // It was let go with all else that had not been used for long.
             memory.mirror_from(name, log, first.offset - 1, &[(node, self.acked)]);
@@ -280,12 +292,9 @@ impl Line {
     }
 
     fn keep(&mut self, append: Append) {
-        if self.tail.back().is_some_and(|newest| newest.seq >= append.seq) {
-            return;
-        }
-        self.tail.push_back(append);
+        self.tail.insert(append.seq, append);
         if self.tail.len() > TAIL_MAX {
-            self.tail.pop_front();
+            self.tail.pop_first();
         }
     }
 
@@ -304,7 +313,13 @@ impl Line {
             return;
         }
         let top = match (memory.mirrored(name), &self.log) {
-            (Some(mirrored), _) => mirrored.top,
+            (Some(mirrored), None) => mirrored.top,
+            (Some(mirrored), Some(_)) if self.is_mirrored || mirrored.top >= self.highest => mirrored.top,
+            // What is acknowledged beyond the mirror would be taken for had by readers at its end.
+            (Some(_), Some(log)) => {
+                memory.mirror_from(name, log, self.highest, &[(node, self.acked)]);
+                self.highest
+            }
             (None, log) => {
                 let epoch = log.clone().unwrap_or_else(Epoch::random);
                 memory.mirror_from(name, &epoch, self.highest, &[(node, self.acked)]);
@@ -318,6 +333,10 @@ impl Line {
         self.fork = Some(Forked { life, epoch, jumps: Vec::new(), rejoin_at });
         self.stash.clear();
         for append in self.tail_after(seq) {
+            #[cfg(test)]
+            if mutant::is(Mutant::ForkWithoutInFlight) {
+                continue;
+            }
             // The log took it under whatever lease it was.
             self.append_here(name, memory, node, Append { fence: None, ..append });
         }
@@ -362,7 +381,7 @@ impl Line {
     /// Own entries after this sequence that the log acknowledged once, to be put back into one that
     /// lost them.
     pub(super) fn tail_after(&self, seq: u64) -> Vec<Append> {
-        self.tail.iter().filter(|append| append.seq > seq).cloned().collect()
+        self.tail.range(seq.saturating_add(1)..).map(|(_, append)| append.clone()).collect()
     }
 
     /// The log has everything of this node, and is this now: the fork, if there was one, has ended.
@@ -416,6 +435,10 @@ impl Line {
         kept.into_iter().for_each(|append| self.keep(append));
         for page in read.chunks(1_000) {
             self.mirror(name, memory, node, page);
+        }
+        if let (false, Some(log)) = (self.is_mirrored, &self.log) {
+            // Nobody here reads it: it is gone on with from where it is now.
+            memory.mirror_from(name, log, self.highest, &[(node, self.acked)]);
         }
     }
 
@@ -503,7 +526,11 @@ mod tests {
             let (name, node, log) = ("zone:a".parse().unwrap(), NodeId::random(), Epoch::random());
             let mut line = Line::new(Instant::now());
             line.followed = true;
-            line.opened(&name, &memory, node, &OpenLog { epoch: log.clone(), top, last_seq: 0 });
+            line.opened(
+                &name,
+                &memory,
+                &OpenLog { epoch: log.clone(), top, last_seq: 0, producers: Vec::new() },
+            );
             Self { name, memory, node, other: NodeId::random(), log, line }
         }
 
@@ -529,6 +556,7 @@ mod tests {
                 base: 0,
                 top: 4,
                 acked: self.line.newest,
+                producers: Vec::new(),
                 read: Vec::new(),
                 kept: Vec::new(),
                 whole: true,

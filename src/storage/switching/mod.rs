@@ -17,6 +17,8 @@ mod former;
 mod jobs;
 mod line;
 mod log;
+#[cfg(test)]
+pub(crate) mod model;
 mod monitor;
 mod read;
 mod records;
@@ -289,6 +291,7 @@ impl Core {
             }
         };
         tokio::select! {
+            biased;
             () = waited => {}
             () = self.until_away() => {}
             () = time::sleep(IN_ORDER_WITHIN) => {}

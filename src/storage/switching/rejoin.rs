@@ -13,6 +13,9 @@ use super::line::Rejoined;
 use crate::model::{ChannelKind, ChannelName, Entry, Epoch, Position};
 use crate::storage::{Append, AppendAnswer, AppendBatch, Appended, LogEvent, OpenLog, Result, StorageError};
 use crate::support::backoff::Backoff;
+use crate::support::chance;
+#[cfg(test)]
+use crate::support::mutant::{self, Mutant};
 
 /// A fork is not closed earlier than this after it opened.
 pub(super) const NOT_BEFORE: Duration = Duration::from_millis(200);
@@ -63,6 +66,7 @@ impl Core {
             }
             let more = self.work.notified();
             tokio::select! {
+                biased;
                 Some(done) = under_way.next() => {
                     working.remove(&done);
                 }
@@ -93,7 +97,7 @@ impl Core {
                     self.stats.rejoin_retries.add(1);
                     self.beat_now.notify_one();
                     tracing::debug!(channel = %channel, error = %error, failures, "the channel cannot be put in order yet");
-                    time::sleep(RETRY.wait(failures, rand::random())).await;
+                    time::sleep(RETRY.wait(failures, chance::fraction())).await;
                 }
             }
         }
@@ -141,6 +145,8 @@ impl Core {
             self.primary.renew_epoch(channel, &found.epoch, &Epoch::random()).await?;
             return Ok(false);
         }
+        #[cfg(test)]
+        let plan = if mutant::is(Mutant::TailNotPutBack) { Plan { tail: Vec::new(), ..plan } } else { plan };
         let mut sent = Sent { last: found.last_seq, refused: 0 };
         if !self.send(channel, &found.epoch, &plan.tail, &mut sent, true).await? {
             return Ok(false);
@@ -154,6 +160,10 @@ impl Core {
                     return Ok(false);
                 }
                 continue;
+            }
+            if !followed && self.lock().lines.get(channel).is_some_and(|line| line.followed) {
+                // By now somebody here wants all of it.
+                return Ok(false);
             }
             if !self.read_on(channel, &found.epoch, followed, &mut read).await? {
                 return Ok(false);
@@ -325,6 +335,13 @@ impl Core {
                 } else {
                     found.producers.clone()
                 },
+                #[cfg(test)]
+                read: if mutant::is(Mutant::RejoinWithoutReading) {
+                    Vec::new()
+                } else {
+                    std::mem::take(&mut read.entries)
+                },
+                #[cfg(not(test))]
                 read: std::mem::take(&mut read.entries),
                 kept,
                 whole: plan.whole && sent.refused == 0,

@@ -113,6 +113,15 @@ impl Log for Fake {
         self.answer(self.kept.mint_epoch(name, expected, minted)).await
     }
 
+    async fn renew_epoch(
+        &self,
+        name: &ChannelName,
+        expected: &Epoch,
+        minted: &Epoch,
+    ) -> Result<Option<Epoch>> {
+        self.answer(self.kept.renew_epoch(name, expected, minted)).await
+    }
+
     async fn append(&self, batch: &AppendBatch) -> Result<AppendAnswer> {
         self.answer(self.kept.append(batch)).await
     }

@@ -1,0 +1,851 @@
+//! A model of Redis for simulations: one server that several nodes share, with logs as the memory
+//! backend keeps them, and everything that can go wrong between a node and it. What goes wrong, and
+//! when, follows from a seed.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use parking_lot::Mutex;
+use rand::rngs::StdRng;
+use rand::{RngExt as _, SeedableRng as _};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::AbortHandle;
+use tokio::time::{self, Instant};
+
+use super::{Parts, Switching};
+use crate::model::JobId;
+use crate::model::{BackendName, BackendState, ChannelName, Entry, Epoch, Lane, NodeId, Position};
+use crate::storage::failover::{First, Limits, Lost};
+use crate::storage::journal::JournalBounds;
+use crate::storage::primary::{Beat, LinkHealth, Primary};
+use crate::storage::{
+    AppendAnswer, AppendBatch, Appended, Cancelling, ClaimedJob, Ending, Enqueued, Held, JobBounds,
+    JobCounts, JobState, JobView, Jobs, Log, LogEvent, LogState, MemoryBackend, MemoryConfig, MovedJob,
+    NewJob, OpenLog, OrderRetention, Page, Record, RecordKind, Recorded, Records, Result, Retention,
+    SharedBackend, StatusReader, StatusWriter, StorageBackend, StorageError, StorageStatus,
+};
+
+/// After this a call is given up.
+const CALL_LIMIT: Duration = Duration::from_millis(900);
+
+/// How often calls go wrong, of a thousand, and how slow the rest is.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Faults {
+    /// Slow by up to a second.
+    pub(crate) slow: u32,
+    /// Never executed; answered by an error.
+    pub(crate) request_lost: u32,
+    /// Executed; answered by an error.
+    pub(crate) answer_lost: u32,
+    /// Executed; never answered.
+    pub(crate) answer_hangs: u32,
+    /// What is published does not come; the follower is told to suspect.
+    pub(crate) event_lost: u32,
+}
+
+/// Rules of the server that a mutant leaves out.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Laws {
+    pub(crate) no_epoch_check: bool,
+    pub(crate) no_chain_check: bool,
+    pub(crate) append_mints: bool,
+}
+
+/// The server.
+#[derive(Debug, Clone)]
+pub(crate) struct ModelServer(Arc<Server>);
+
+#[derive(Debug)]
+struct Server {
+    state: Mutex<ServerState>,
+    /// It executes; else what reaches it waits.
+    running: watch::Sender<bool>,
+}
+
+struct ServerState {
+    data: Data,
+    rng: StdRng,
+    faults: Faults,
+    laws: Laws,
+    refuses_writes: bool,
+    links: Vec<Arc<Link>>,
+    is_traced: bool,
+    began: Instant,
+    calls: u64,
+}
+
+impl fmt::Debug for ServerState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ServerState").field("calls", &self.calls).finish_non_exhaustive()
+    }
+}
+
+/// What the server would lose.
+#[derive(Debug)]
+pub(crate) struct Data {
+    memory: MemoryBackend,
+    life: u64,
+    counters: BTreeMap<NodeId, u64>,
+}
+
+impl Data {
+    fn empty() -> Self {
+        let retention =
+            Retention { orders: OrderRetention { updates: 10_000, age_s: 3_600 }, ..Retention::default() };
+        let (memory, _) = MemoryBackend::new(retention, MemoryConfig::default());
+        Self { memory, life: 0, counters: BTreeMap::new() }
+    }
+
+    fn copy(&self) -> Self {
+        Self { memory: self.memory.copy(), life: self.life, counters: self.counters.clone() }
+    }
+}
+
+type Execute = Box<dyn FnOnce() + Send>;
+
+/// A command on its way.
+struct InFlight {
+    arrives: Instant,
+    execute: Execute,
+}
+
+/// What is between one node and the server.
+#[derive(Debug)]
+struct Link {
+    name: usize,
+    state: Mutex<LinkState>,
+    health: watch::Sender<LinkHealth>,
+    events: mpsc::Sender<LogEvent>,
+    /// Nobody is on this side any more.
+    crashed: AtomicBool,
+}
+
+#[derive(Debug, Default)]
+struct LinkState {
+    connection: Option<Connection>,
+    /// What the node follows, on whichever connection.
+    followed: BTreeSet<ChannelName>,
+}
+
+struct Connection {
+    commands: mpsc::UnboundedSender<InFlight>,
+    published: mpsc::UnboundedSender<(Instant, LogEvent)>,
+    /// Commands are executed, and answered, in order.
+    last_arrival: Instant,
+    last_event: Instant,
+    /// How long what is under way is held up, in milliseconds.
+    held_up: Arc<AtomicU64>,
+    lost: watch::Sender<bool>,
+    subscribed: BTreeSet<ChannelName>,
+    tasks: [AbortHandle; 2],
+}
+
+impl fmt::Debug for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connection").finish_non_exhaustive()
+    }
+}
+
+/// What becomes of a call.
+#[derive(Debug, Clone, Copy)]
+struct Fate {
+    there: Duration,
+    back: Duration,
+    is_executed: bool,
+    /// `Some(true)`: hangs; `Some(false)`: answered by an error.
+    loses_answer: Option<bool>,
+}
+
+/// A node's storage, as its channels hold it, and what is to be known of it besides.
+pub(crate) struct Started {
+    pub(crate) backend: SharedBackend,
+    pub(crate) driver: BoxFuture<'static, ()>,
+    pub(crate) status: StatusReader,
+    pub(crate) inside: Inside,
+}
+
+/// A look into a node's storage.
+#[derive(Debug, Clone)]
+pub(crate) struct Inside(Arc<Switching>);
+
+/// How a channel stands on a node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Stand {
+    pub(crate) log: Option<Epoch>,
+    pub(crate) highest: u64,
+    pub(crate) is_forked: bool,
+    pub(crate) is_suspect: bool,
+}
+
+impl Inside {
+    /// Entries that wait for the log, and those that were thinned, aged or over an order's bound.
+    pub(crate) fn journal(&self) -> (usize, u64, u64) {
+        let state = self.0.core.lock();
+        let (depth, counts) = (state.journal.depth(), state.journal.counts());
+        (depth.entries, counts.thinned, counts.aged + counts.order_overflow)
+    }
+
+    pub(crate) fn superseded(&self) -> u64 {
+        self.0.core.stats.superseded.get()
+    }
+
+    pub(crate) fn is_in_order(&self) -> bool {
+        self.0.core.is_in_order()
+    }
+
+    pub(crate) fn stand(&self, channel: &ChannelName) -> Option<Stand> {
+        let state = self.0.core.lock();
+        let line = state.lines.get(channel)?;
+        Some(Stand {
+            log: line.log.clone(),
+            highest: line.highest,
+            is_forked: line.fork.is_some(),
+            is_suspect: line.suspect,
+        })
+    }
+}
+
+/// How a node is set up.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Setup {
+    pub(crate) journal_entries: usize,
+    /// It begins while the server is away.
+    pub(crate) starts_degraded: bool,
+    pub(crate) ordering_deadline: Duration,
+}
+
+fn lost() -> Lost {
+    Lost { code: "unreachable", reason: "a connection was lost".to_owned() }
+}
+
+impl ModelServer {
+    pub(crate) fn new(seed: u64, faults: Faults, laws: Laws, traced: bool) -> Self {
+        let state = ServerState {
+            data: Data::empty(),
+            rng: StdRng::seed_from_u64(seed),
+            faults,
+            laws,
+            refuses_writes: false,
+            links: Vec::new(),
+            is_traced: traced,
+            began: Instant::now(),
+            calls: 0,
+        };
+        Self(Arc::new(Server { state: Mutex::new(state), running: watch::Sender::new(true) }))
+    }
+
+    /// A node that uses this server.
+    pub(crate) fn start(
+        &self,
+        name: usize,
+        node: NodeId,
+        setup: Setup,
+        lanes: Arc<dyn Fn(&ChannelName) -> Lane + Send + Sync>,
+    ) -> Started {
+        let (events, incoming) = mpsc::channel(256);
+        let first_lost = setup.starts_degraded.then(lost);
+        let link = Arc::new(Link {
+            name,
+            state: Mutex::default(),
+            health: watch::Sender::new(LinkHealth { lost: Some(lost()), losses: 0 }),
+            events,
+            crashed: AtomicBool::new(false),
+        });
+        self.0.state.lock().links.push(Arc::clone(&link));
+        if !setup.starts_degraded {
+            self.connect(name);
+        }
+        let primary = ModelRedis {
+            server: self.clone(),
+            link,
+            node,
+            incoming: Mutex::new(Some(incoming)),
+            known: Mutex::default(),
+        };
+        let retention =
+            Retention { orders: OrderRetention { updates: 10_000, age_s: 3_600 }, ..Retention::default() };
+        let (memory, sweeping) = MemoryBackend::new(retention.clone(), MemoryConfig::default());
+        let (backend, state) = match &first_lost {
+            None => (BackendName::Redis, BackendState::Healthy),
+            Some(_) => (BackendName::InMemory, BackendState::Degraded),
+        };
+        let (writer, status) = StatusWriter::new(StorageStatus::new(backend, state, "ok", String::new()));
+        let (switching, driver) = Switching::new(Parts {
+            node,
+            memory,
+            primary: Arc::new(primary),
+            lanes,
+            formers: Default::default(),
+            spool: None,
+            journal: JournalBounds {
+                bytes: 64 << 20,
+                entries: setup.journal_entries,
+                age: Duration::from_secs(3_600),
+                order_updates: 10_000,
+            },
+            ordering_deadline: setup.ordering_deadline,
+            limits: Limits::default(),
+            first: first_lost.map_or(First::Redis, First::Memory),
+            status: Arc::new(writer),
+            well: "the model answers".to_owned(),
+        });
+        let switching = Arc::new(switching);
+        let driver = async move {
+            tokio::join!(driver, sweeping);
+        };
+        let inside = Inside(Arc::clone(&switching));
+        Started { backend: switching, driver: Box::pin(driver), status, inside }
+    }
+
+    pub(crate) fn say(&self, text: impl FnOnce() -> String) {
+        self.0.state.lock().say(text);
+    }
+
+    /// Milliseconds since it began.
+    pub(crate) fn now_ms(&self) -> u128 {
+        self.0.state.lock().began.elapsed().as_millis()
+    }
+
+    pub(crate) fn set_faults(&self, faults: Faults) {
+        self.0.state.lock().faults = faults;
+    }
+
+    pub(crate) fn set_refuses_writes(&self, refuses: bool) {
+        self.0.state.lock().refuses_writes = refuses;
+    }
+
+    /// Goes on, or stops without a word.
+    pub(crate) fn set_running(&self, running: bool) {
+        self.0.running.send_replace(running);
+    }
+
+    /// What it has now.
+    pub(crate) fn save(&self) -> Data {
+        self.0.state.lock().data.copy()
+    }
+
+    /// It has this from now on. `None`: nothing.
+    pub(crate) fn restore(&self, data: Option<&Data>) {
+        let mut state = self.0.state.lock();
+        state.data = data.map_or_else(Data::empty, Data::copy);
+    }
+
+    /// Nobody uses this link any more; what was under way may take effect.
+    pub(crate) fn crash(&self, name: usize) {
+        let link = self.link(name);
+        link.crashed.store(true, Ordering::Release);
+        self.disconnect(name, Some(Duration::ZERO));
+    }
+
+    pub(crate) fn is_connected(&self, name: usize) -> bool {
+        self.link(name).state.lock().connection.is_some()
+    }
+
+    fn link(&self, name: usize) -> Arc<Link> {
+        let state = self.0.state.lock();
+        let found = state.links.iter().rev().find(|link| link.name == name);
+        Arc::clone(found.expect("it was started"))
+    }
+
+    /// The node's connections break. What was under way is lost, or takes effect this much later.
+    pub(crate) fn disconnect(&self, name: usize, later: Option<Duration>) {
+        let link = self.link(name);
+        let Some(connection) = link.state.lock().connection.take() else { return };
+        match later {
+            None => connection.tasks[0].abort(),
+            Some(later) => {
+                connection.held_up.store(u64::try_from(later.as_millis()).unwrap_or(0), Ordering::Release);
+            }
+        }
+        connection.tasks[1].abort();
+        connection.lost.send_replace(true);
+        link.health.send_modify(|health| {
+            health.lost = Some(lost());
+            health.losses += 1;
+        });
+    }
+
+    /// New connections, with everything followed that was.
+    pub(crate) fn connect(&self, name: usize) {
+        let link = self.link(name);
+        if link.crashed.load(Ordering::Acquire) {
+            return;
+        }
+        let mut state = link.state.lock();
+        if state.connection.is_some() {
+            return;
+        }
+        let (commands, mut to_execute) = mpsc::unbounded_channel::<InFlight>();
+        let (published, mut to_tell) = mpsc::unbounded_channel::<(Instant, LogEvent)>();
+        let held_up = Arc::new(AtomicU64::new(0));
+        let (holds, mut running) = (Arc::clone(&held_up), self.0.running.subscribe());
+        let executing = tokio::spawn(async move {
+            while let Some(command) = to_execute.recv().await {
+                time::sleep_until(command.arrives).await;
+                let more = holds.swap(0, Ordering::AcqRel);
+                if more > 0 {
+                    time::sleep(Duration::from_millis(more)).await;
+                }
+                if running.wait_for(|running| *running).await.is_err() {
+                    return;
+                }
+                (command.execute)();
+            }
+        });
+        let events = link.events.clone();
+        let telling = tokio::spawn(async move {
+            while let Some((at, event)) = to_tell.recv().await {
+                time::sleep_until(at).await;
+                if events.try_send(event).is_err() && events.send(LogEvent::Suspect).await.is_err() {
+                    return;
+                }
+            }
+        });
+        let now = Instant::now();
+        let is_anew = !state.followed.is_empty();
+        let connection = Connection {
+            commands,
+            published,
+            last_arrival: now,
+            last_event: now,
+            held_up,
+            lost: watch::Sender::new(false),
+            subscribed: state.followed.clone(),
+            tasks: [executing.abort_handle(), telling.abort_handle()],
+        };
+        if is_anew {
+            // The receiver lives as long as the connection.
+            let _sent = connection.published.send((now, LogEvent::Suspect));
+        }
+        state.connection = Some(connection);
+        drop(state);
+        link.health.send_modify(|health| health.lost = None);
+    }
+
+    /// All entries of a channel, and its epoch.
+    pub(crate) fn content(&self, channel: &ChannelName) -> Page {
+        self.0.state.lock().data.memory.read_now(channel, None, usize::MAX)
+    }
+}
+
+impl ServerState {
+    fn say(&mut self, text: impl FnOnce() -> String) {
+        if self.is_traced {
+            println!("{:>6} {}", self.began.elapsed().as_millis(), text());
+        }
+    }
+
+    fn chance(&mut self, of_thousand: u32) -> bool {
+        of_thousand > 0 && self.rng.random_range(0..1_000) < of_thousand
+    }
+
+    fn fate(&mut self) -> Fate {
+        self.calls += 1;
+        let faults = self.faults;
+        let latency = |state: &mut Self| {
+            let slow = state.chance(faults.slow);
+            let ms = if slow { state.rng.random_range(5..1_000) } else { state.rng.random_range(0..3) };
+            Duration::from_millis(ms)
+        };
+        let (there, back) = (latency(self), latency(self));
+        let is_executed = !self.chance(faults.request_lost);
+        let fails = self.chance(faults.answer_lost);
+        let hangs = self.chance(faults.answer_hangs);
+        let loses_answer = if !is_executed || fails { Some(false) } else { hangs.then_some(true) };
+        Fate { there, back, is_executed, loses_answer }
+    }
+
+    fn append(&mut self, batch: &AppendBatch) -> AppendAnswer {
+        let mut batch = batch.clone();
+        let memory = self.data.memory.clone();
+        if self.laws.no_chain_check {
+            batch.entries.iter_mut().for_each(|append| append.prev = 0);
+        }
+        if self.laws.no_epoch_check
+            && let Some(epoch) = memory.mirrored(&batch.channel).map(|held| held.epoch)
+        {
+            batch.epoch = epoch;
+        }
+        if self.laws.append_mints && memory.mirrored(&batch.channel).is_none() {
+            memory.mirror_from(&batch.channel, &batch.epoch, 0, &[]);
+            let first = batch.entries.first_mut();
+            first.into_iter().for_each(|append| append.prev = 0);
+        }
+        let answer = memory.append_now(&batch);
+        if let AppendAnswer::Done(results) = &answer {
+            let applied = batch.entries.iter().zip(results).filter_map(|(append, result)| match result {
+                Appended::Applied { offset } => Some(append.at(batch.producer, *offset)),
+                _ => None,
+            });
+            let applied: Vec<Entry> = applied.collect();
+            if !applied.is_empty() {
+                self.publish(&batch.channel, &batch.epoch, &applied);
+            }
+        }
+        answer
+    }
+
+    fn publish(&mut self, channel: &ChannelName, epoch: &Epoch, entries: &[Entry]) {
+        for link in self.links.clone() {
+            let mut state = link.state.lock();
+            let Some(connection) = &mut state.connection else { continue };
+            if !connection.subscribed.contains(channel) {
+                continue;
+            }
+            let latency = self.fate().there;
+            let at = connection.last_event.max(Instant::now() + latency);
+            connection.last_event = at;
+            let event = if self.chance(self.faults.event_lost) {
+                LogEvent::Suspect
+            } else {
+                LogEvent::Appended {
+                    channel: channel.clone(),
+                    epoch: epoch.clone(),
+                    entries: entries.to_vec(),
+                }
+            };
+            // It is there as long as the connection is.
+            let _sent = connection.published.send((at, event));
+        }
+    }
+}
+
+/// [`Primary`] of one node.
+#[derive(Debug)]
+struct ModelRedis {
+    server: ModelServer,
+    link: Arc<Link>,
+    node: NodeId,
+    incoming: Mutex<Option<mpsc::Receiver<LogEvent>>>,
+    known: Mutex<Known>,
+}
+
+/// What a node knows of the life of the data.
+#[derive(Debug, Default)]
+struct Known {
+    life: u64,
+    acknowledged: u64,
+    sent: u64,
+}
+
+fn unreachable(op: &'static str) -> StorageError {
+    StorageError::Unreachable { op, cause: "the connection is down".into() }
+}
+
+impl ModelRedis {
+    async fn call<R: fmt::Debug + Send + 'static>(
+        &self,
+        op: &'static str,
+        writes: bool,
+        act: impl FnOnce(&mut ServerState, &Link) -> R + Send + 'static,
+    ) -> Result<R> {
+        if self.link.crashed.load(Ordering::Acquire) {
+            return std::future::pending().await;
+        }
+        let (answer, answered) = oneshot::channel::<(Instant, Result<R>)>();
+        let fate = self.server.0.state.lock().fate();
+        let name = self.link.name;
+        let mut lost = {
+            let mut state = self.link.state.lock();
+            let Some(connection) = &mut state.connection else {
+                drop(state);
+                self.server.say(|| format!("n{name} {op}: no connection"));
+                return Err(unreachable(op));
+            };
+            let arrives = connection.last_arrival.max(Instant::now() + fate.there);
+            connection.last_arrival = arrives;
+            let (server, link) = (self.server.clone(), Arc::clone(&self.link));
+            let execute: Execute = Box::new(move || {
+                if !fate.is_executed {
+                    return;
+                }
+                let mut state = server.0.state.lock();
+                let result = if writes && state.refuses_writes {
+                    Err(StorageError::Refused { op, cause: "OOM".into() })
+                } else {
+                    Ok(act(&mut state, &link))
+                };
+                if op != "beat" || !matches!(&result, Ok(found) if format!("{found:?}").contains("Same")) {
+                    state.say(|| format!("n{name} {op} executed: {result:?} {:?}", fate.loses_answer));
+                }
+                match fate.loses_answer {
+                    None => {
+                        // A caller that does not wait any more is none of the server's business.
+                        let _waits = answer.send((Instant::now() + fate.back, result));
+                    }
+                    Some(false) => {}
+                    Some(true) => std::mem::forget(answer),
+                }
+            });
+            if connection.commands.send(InFlight { arrives, execute }).is_err() {
+                return Err(unreachable(op));
+            }
+            connection.lost.subscribe()
+        };
+        let answer = async {
+            match answered.await {
+                Ok((at, result)) => {
+                    time::sleep_until(at).await;
+                    result
+                }
+                Err(_) => Err(unreachable(op)),
+            }
+        };
+        tokio::select! {
+            biased;
+            answer = answer => answer,
+            () = async { drop(lost.wait_for(|lost| *lost).await) } => {
+                if self.link.crashed.load(Ordering::Acquire) {
+                    return std::future::pending().await;
+                }
+                Err(unreachable(op))
+            }
+            () = time::sleep(CALL_LIMIT) => Err(StorageError::Deadline { op, limit: CALL_LIMIT }),
+        }
+    }
+
+    fn memory(&self) -> MemoryBackend {
+        self.server.0.state.lock().data.memory.clone()
+    }
+}
+
+/// A future of the memory backend, which never waits.
+fn now<R>(future: impl Future<Output = Result<R>>) -> Result<R> {
+    use futures_util::FutureExt as _;
+    future.now_or_never().expect("memory answers at once")
+}
+
+#[async_trait]
+impl Primary for ModelRedis {
+    fn link_health(&self) -> watch::Receiver<LinkHealth> {
+        self.link.health.subscribe()
+    }
+
+    async fn beat(&self, node: NodeId) -> Result<Beat> {
+        let (known, acknowledged, number) = {
+            let mut known = self.known.lock();
+            known.sent = known.sent.max(known.acknowledged) + 1;
+            (known.life, known.acknowledged, known.sent)
+        };
+        let (beat, life, held) = self
+            .call("beat", true, move |state, _| {
+                if state.data.life == 0 {
+                    state.data.life = state.rng.random();
+                }
+                let held = state.data.counters.get(&node).copied().unwrap_or(0);
+                let beat = match known {
+                    0 => Beat::First,
+                    known if known != state.data.life => Beat::Other,
+                    _ if held < acknowledged => Beat::Older,
+                    _ => Beat::Same,
+                };
+                let held = if beat == Beat::Older { held } else { held.max(number) };
+                state.data.counters.insert(node, held);
+                (beat, state.data.life, held)
+            })
+            .await?;
+        let mut known = self.known.lock();
+        (known.life, known.acknowledged) = (life, held);
+        Ok(beat)
+    }
+
+    async fn record_job(&self, _job: &MovedJob) -> Result<Recorded> {
+        // No order is placed here.
+        Ok(Recorded::Yes)
+    }
+}
+
+#[async_trait]
+impl Log for ModelRedis {
+    async fn state(&self, channel: &ChannelName, producer: NodeId) -> Result<LogState> {
+        let channel = channel.clone();
+        self.call("state", false, move |state, _| now(state.data.memory.state(&channel, producer))).await?
+    }
+
+    async fn open(&self, channel: &ChannelName, producer: NodeId, minted: &Epoch) -> Result<OpenLog> {
+        let (channel, minted) = (channel.clone(), minted.clone());
+        self.call("open", true, move |state, _| now(state.data.memory.open(&channel, producer, &minted)))
+            .await?
+    }
+
+    async fn mint_epoch(
+        &self,
+        channel: &ChannelName,
+        expected: Option<&Epoch>,
+        minted: &Epoch,
+    ) -> Result<Epoch> {
+        let (channel, expected, minted) = (channel.clone(), expected.cloned(), minted.clone());
+        self.call("mint", true, move |state, _| {
+            now(state.data.memory.mint_epoch(&channel, expected.as_ref(), &minted))
+        })
+        .await?
+    }
+
+    async fn renew_epoch(
+        &self,
+        channel: &ChannelName,
+        expected: &Epoch,
+        minted: &Epoch,
+    ) -> Result<Option<Epoch>> {
+        let (channel, expected, minted) = (channel.clone(), expected.clone(), minted.clone());
+        self.call("renew", true, move |state, _| {
+            now(state.data.memory.renew_epoch(&channel, &expected, &minted))
+        })
+        .await?
+    }
+
+    async fn append(&self, batch: &AppendBatch) -> Result<AppendAnswer> {
+        let batch = batch.clone();
+        self.call("append", true, move |state, link| {
+            let answer = state.append(&batch);
+            let name = link.name;
+            let chain: Vec<(u64, u64)> =
+                batch.entries.iter().map(|append| (append.prev, append.seq)).collect();
+            state.say(|| format!("n{name} append {} {} {chain:?}", batch.channel, batch.epoch));
+            answer
+        })
+        .await
+    }
+
+    async fn read_after(
+        &self,
+        channel: &ChannelName,
+        after: Option<&Position>,
+        limit: usize,
+    ) -> Result<Page> {
+        let (channel, after) = (channel.clone(), after.cloned());
+        self.call("read", false, move |state, _| state.data.memory.read_now(&channel, after.as_ref(), limit))
+            .await
+    }
+
+    async fn latest(&self, channel: &ChannelName) -> Result<Vec<Entry>> {
+        let channel = channel.clone();
+        self.call("latest", false, move |state, _| now(state.data.memory.latest(&channel))).await?
+    }
+
+    async fn follow(&self, channel: &ChannelName) -> Result<()> {
+        {
+            let mut state = self.link.state.lock();
+            if state.followed.contains(channel) {
+                return Ok(());
+            }
+            // It is subscribed to by whichever connection is made, from here on.
+            state.followed.insert(channel.clone());
+        }
+        let followed = channel.clone();
+        let answer = self
+            .call("follow", false, move |_, link| {
+                if let Some(connection) = &mut link.state.lock().connection {
+                    connection.subscribed.insert(followed);
+                }
+            })
+            .await;
+        if answer.is_err() {
+            self.link.state.lock().followed.remove(channel);
+        }
+        answer
+    }
+
+    async fn unfollow(&self, channel: &ChannelName) -> Result<()> {
+        let mut state = self.link.state.lock();
+        state.followed.remove(channel);
+        if let Some(connection) = &mut state.connection {
+            connection.subscribed.remove(channel);
+        }
+        Ok(())
+    }
+
+    fn take_incoming(&self) -> Option<mpsc::Receiver<LogEvent>> {
+        self.incoming.lock().take()
+    }
+}
+
+#[async_trait]
+impl Records for ModelRedis {
+    async fn put(&self, kind: RecordKind, key: &str, value: Bytes, ttl: Duration) -> Result<()> {
+        let key = key.to_owned();
+        self.call("put", true, move |state, _| now(state.data.memory.put(kind, &key, value, ttl))).await?
+    }
+
+    async fn get(&self, kind: RecordKind, key: &str) -> Result<Option<Bytes>> {
+        let key = key.to_owned();
+        self.call("get", false, move |state, _| now(state.data.memory.get(kind, &key))).await?
+    }
+
+    async fn delete(&self, kind: RecordKind, key: &str) -> Result<bool> {
+        let key = key.to_owned();
+        self.call("delete", true, move |state, _| now(state.data.memory.delete(kind, &key))).await?
+    }
+
+    async fn list(&self, kind: RecordKind, after: Option<&str>, limit: usize) -> Result<Vec<Record>> {
+        let after = after.map(str::to_owned);
+        self.call("list", false, move |state, _| now(state.data.memory.list(kind, after.as_deref(), limit)))
+            .await?
+    }
+}
+
+/// Jobs are not part of what is simulated.
+#[async_trait]
+impl Jobs for ModelRedis {
+    async fn enqueue(&self, job: &NewJob, bounds: &JobBounds) -> Result<Enqueued> {
+        self.memory().enqueue(job, bounds).await
+    }
+
+    async fn claim(&self, limit: usize, lease: Duration) -> Result<Vec<ClaimedJob>> {
+        self.memory().claim(limit, lease).await
+    }
+
+    async fn extend(&self, id: JobId, token: u64, lease: Duration) -> Result<Held> {
+        self.memory().extend(id, token, lease).await
+    }
+
+    async fn commit(&self, id: JobId, token: u64, lease: Duration) -> Result<Held> {
+        self.memory().commit(id, token, lease).await
+    }
+
+    async fn finish(&self, id: JobId, token: u64, ending: &Ending) -> Result<Held> {
+        self.memory().finish(id, token, ending).await
+    }
+
+    async fn cancel(&self, id: JobId) -> Result<Cancelling> {
+        self.memory().cancel(id).await
+    }
+
+    async fn job(&self, id: JobId) -> Result<Option<JobView>> {
+        self.memory().job(id).await
+    }
+
+    async fn list_jobs(
+        &self,
+        state: Option<JobState>,
+        before: Option<JobId>,
+        limit: usize,
+    ) -> Result<Vec<JobView>> {
+        self.memory().list_jobs(state, before, limit).await
+    }
+
+    async fn settle_dead(&self, id: JobId) -> Result<bool> {
+        self.memory().settle_dead(id).await
+    }
+
+    async fn job_counts(&self) -> Result<JobCounts> {
+        self.memory().job_counts().await
+    }
+}
+
+#[async_trait]
+impl StorageBackend for ModelRedis {
+    fn name(&self) -> BackendName {
+        BackendName::Redis
+    }
+
+    async fn ping(&self) -> Result<()> {
+        self.call("ping", false, |_, _| ()).await
+    }
+}

@@ -1,0 +1,37 @@
+//! What is drawn at random, and matters to when and in which order things happen: one place, so that
+//! tests can repeat it.
+
+/// A number in `0.0..1.0`, for jitter.
+pub(crate) fn fraction() -> f64 {
+    (number() >> 11) as f64 / (1u64 << 53) as f64
+}
+
+/// 64 random bits.
+pub(crate) fn number() -> u64 {
+    #[cfg(test)]
+    if let Some(number) = seeded::number() {
+        return number;
+    }
+    rand::random()
+}
+
+#[cfg(test)]
+pub(crate) mod seeded {
+    use std::cell::RefCell;
+
+    use rand::rngs::StdRng;
+    use rand::{RngExt as _, SeedableRng as _};
+
+    thread_local! {
+        static SEEDED: RefCell<Option<StdRng>> = const { RefCell::new(None) };
+    }
+
+    /// From here on what this thread draws follows from the seed; `None` ends that.
+    pub(crate) fn begin(seed: Option<u64>) {
+        SEEDED.with_borrow_mut(|held| *held = seed.map(StdRng::seed_from_u64));
+    }
+
+    pub(super) fn number() -> Option<u64> {
+        SEEDED.with_borrow_mut(|held| held.as_mut().map(|rng| rng.random()))
+    }
+}

@@ -1,0 +1,30 @@
+//! Rules that a test leaves out, to see that the simulation notices.
+
+use std::cell::Cell;
+
+/// A rule that is left out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Mutant {
+    /// A fork does not begin with own entries that the log acknowledged and nobody here has seen.
+    ForkWithoutInFlight,
+    /// A log that lost them is not given own entries again.
+    TailNotPutBack,
+    /// A fork is closed without following the log and reading what others wrote.
+    RejoinWithoutReading,
+    /// What a reader has had is forgotten at a seam.
+    NothingWasHad,
+}
+
+thread_local! {
+    static NOW: Cell<Option<Mutant>> = const { Cell::new(None) };
+}
+
+/// From here on, on this thread.
+pub(crate) fn set(mutant: Option<Mutant>) {
+    NOW.set(mutant);
+}
+
+/// Whether this rule is left out.
+pub(crate) fn is(mutant: Mutant) -> bool {
+    NOW.get() == Some(mutant)
+}
