@@ -312,6 +312,7 @@ impl Core {
     fn way(&self, batch: &AppendBatch) -> Way {
         let is_primary = self.is_primary();
         let mut state = self.lock();
+        let is_behind = state.behind.contains_key(&batch.channel);
         let Some(line) = state.lines.get_mut(&batch.channel) else { return Way::Unknown };
         line.used = Instant::now();
         if line.epoch().is_none() {
@@ -323,7 +324,7 @@ impl Core {
         if line.fork.is_some() {
             return Way::Here { closing: line.closing };
         }
-        if is_primary && !line.suspect {
+        if is_primary && !line.suspect && !is_behind {
             return Way::Log;
         }
         self.fork(&mut state, &batch.channel, first_seq(batch), false);

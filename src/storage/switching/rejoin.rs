@@ -73,7 +73,10 @@ impl Core {
                     let state = self.lock();
                     delays.retain(|name, _| state.queue.contains(name));
                     let is_due = |name: &ChannelName| delays.get(name).is_none_or(|delay| delay.until <= now);
-                    let free = state.queue.iter().filter(|name| !working.contains(*name) && is_due(name));
+                    let is_free = |name: &&ChannelName| {
+                        !working.contains(*name) && is_due(name) && !state.behind.contains_key(*name)
+                    };
+                    let free = state.queue.iter().filter(is_free);
                     free.take(AT_ONCE.saturating_sub(working.len())).cloned().collect()
                 };
                 for channel in waiting {
