@@ -21,8 +21,9 @@ use crate::storage::RedisConfig;
 /// Commands that may wait to be written. 0 would mean no bound.
 const COMMANDS_LEN: usize = 4_096;
 /// Published messages that may wait for our receive loop, which only moves them on. fred's default
-/// of 32 loses most messages at full rate; what is lost past it is noticed and read from the log.
-const MESSAGES_LEN: usize = 65_536;
+/// of 32 loses most messages at full rate; what is lost past it is noticed and read from the log. It
+/// takes memory for this many in each of several channels of a client, about 6 MiB in all.
+const MESSAGES_LEN: usize = 8_192;
 /// Reconnects and errors are few; fred sizes all of a client's channels alike.
 const NOTICES_LEN: usize = 64;
 /// The first and the longest wait between attempts to reconnect. The longest bounds how late we are

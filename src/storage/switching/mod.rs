@@ -122,6 +122,9 @@ struct State {
     /// Channels of which former lives of this gateway left something that the log is to have first,
     /// and of how many of them.
     behind: HashMap<ChannelName, usize>,
+    /// Of these, what a recovery that is going on waits for: not what goes on alone because of a late
+    /// append in the meantime.
+    awaited: BTreeSet<ChannelName>,
     /// Smoothed time that an append takes.
     append_time: Duration,
 }
@@ -180,6 +183,7 @@ impl Switching {
                 lines: HashMap::new(),
                 journal: Journal::new(parts.journal),
                 queue: BTreeSet::new(),
+                awaited: BTreeSet::new(),
                 behind,
                 append_time: Duration::ZERO,
             }),
@@ -229,6 +233,14 @@ impl StorageBackend for Switching {
 
     fn outside_orders(&self) -> Option<Outside> {
         self.core.primary.outside_orders()
+    }
+}
+
+impl State {
+    /// A channel is in order.
+    fn is_done_with(&mut self, channel: &ChannelName) {
+        self.queue.remove(channel);
+        self.awaited.remove(channel);
     }
 }
 

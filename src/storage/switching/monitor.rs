@@ -208,6 +208,7 @@ impl Judge {
         let due: Vec<ChannelName> =
             state.lines.iter().filter(|(_, line)| is_due(line)).map(|(name, _)| name.clone()).collect();
         state.queue.extend(due);
+        state.awaited = state.queue.clone();
         drop(state);
         self.core.work.notify_one();
     }
@@ -291,7 +292,7 @@ impl Core {
             }
             let mut state = self.lock();
             let is_many = state.lines.len() > LINES_MAX;
-            let super::State { lines, journal, queue, .. } = &mut *state;
+            let super::State { lines, journal, queue, awaited, .. } = &mut *state;
             lines.retain(|name, line| {
                 let kept = match name.kind() {
                     ChannelKind::Zone => ZONE_KEPT,
@@ -305,6 +306,7 @@ impl Core {
                 let is_empty = line.fork.is_some() && self.memory.mirrored(name).is_none();
                 if is_empty {
                     queue.remove(name);
+                    awaited.remove(name);
                 }
                 !is_empty && (line.is_needed() || queue.contains(name))
             });

@@ -123,7 +123,7 @@ impl Core {
 
     /// Whether nothing is left to be put in order.
     pub(super) fn is_in_order(&self) -> bool {
-        self.lock().queue.is_empty() && self.records.is_empty() && self.formers.lock().is_empty()
+        self.lock().awaited.is_empty() && self.records.is_empty() && self.formers.lock().is_empty()
     }
 
     /// Tries once, unless the primary is away.
@@ -362,7 +362,7 @@ impl Core {
             let mut kept = plan.tail.clone();
             kept.extend(state.journal.newest(channel, TAIL_MAX));
             let Some(line) = state.lines.get_mut(channel) else {
-                state.queue.remove(channel);
+                state.is_done_with(channel);
                 return true;
             };
             if line.followed && !followed {
@@ -398,7 +398,7 @@ impl Core {
             line.rejoin(channel, &self.memory, self.node, to);
             line.confirmed = line.followed;
             state.journal.acknowledged(channel, sent.last);
-            state.queue.remove(channel);
+            state.is_done_with(channel);
         }
         self.in_order.notify_waiters();
         self.tell(LogEvent::Changed(channel.clone()));
@@ -407,7 +407,7 @@ impl Core {
 
     /// A channel that nobody knows any more is in order.
     fn let_go(&self, channel: &ChannelName) -> bool {
-        self.lock().queue.remove(channel);
+        self.lock().is_done_with(channel);
         true
     }
 
