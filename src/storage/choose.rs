@@ -85,7 +85,14 @@ pub async fn open(config: &StorageConfig, node: NodeId, lanes: LaneOf) -> Result
             tracing::info!(address, "serving from redis");
             let reason = format!("Redis at {address} answers");
             let status = StorageStatus::new(BackendName::Redis, BackendState::Healthy, "ok", reason);
-            return Ok(switching(config, node, lanes, redis, spool, First::Redis, status, &address));
+            return Ok(switching(
+                config,
+                node,
+                lanes,
+                redis,
+                spool,
+                Begun { first: First::Redis, status, address },
+            ));
         }
         Err(failure) => failure,
     };
@@ -107,13 +114,20 @@ pub async fn open(config: &StorageConfig, node: NodeId, lanes: LaneOf) -> Result
         tracing::info!(reason, "serving from memory");
         let status =
             StorageStatus::new(BackendName::InMemory, BackendState::Healthy, "not_configured", reason);
-        return Ok(switching(config, node, lanes, redis, spool, First::Alone, status, &address));
+        return Ok(switching(
+            config,
+            node,
+            lanes,
+            redis,
+            spool,
+            Begun { first: First::Alone, status, address },
+        ));
     }
     tracing::warn!(code = failure.code(), reason, "redis cannot be used, serving from memory");
     let status =
         StorageStatus::new(BackendName::InMemory, BackendState::Degraded, failure.code(), reason.clone());
     let first = First::Memory(Lost { code: failure.code(), reason });
-    Ok(switching(config, node, lanes, redis, spool, first, status, &address))
+    Ok(switching(config, node, lanes, redis, spool, Begun { first, status, address }))
 }
 
 /// The failure with the address it happened at.
@@ -154,6 +168,14 @@ async fn spool(config: &StorageConfig) -> Result<(Option<Spool>, Vec<Former>), S
     Ok((Some(opened), formers))
 }
 
+/// How a storage that switches begins.
+struct Begun {
+    first: First,
+    status: StorageStatus,
+    /// Where Redis is, or would be.
+    address: String,
+}
+
 /// A storage that switches, beginning as the probe found it.
 fn switching(
     config: &StorageConfig,
@@ -161,10 +183,9 @@ fn switching(
     lanes: LaneOf,
     (redis, redis_driver): (RedisBackend, BoxFuture<'static, ()>),
     (spool, formers): (Option<Spool>, Vec<Former>),
-    first: First,
-    status: StorageStatus,
-    address: &str,
+    begun: Begun,
 ) -> Opened {
+    let Begun { first, status, address } = begun;
     let (memory, sweeping) = MemoryBackend::new(config.retention.clone(), config.memory.clone());
     let (status_writer, status_reader) = StatusWriter::new(status);
     let status_writer = Arc::new(status_writer);

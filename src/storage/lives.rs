@@ -4,8 +4,6 @@
 //! bring again, the epoch that clients are told says what was had. To clients it is an opaque text;
 //! any node can read it, and so take up a reader that another node served.
 
-use std::fmt::Write as _;
-
 use super::{Had, Seam};
 use crate::model::{EPOCH_LEN_MAX, Epoch, NodeId, Position};
 
@@ -107,10 +105,7 @@ pub fn told_epoch(life: &Epoch, had: &Had) -> Epoch {
     if !text.starts_with("f.") {
         text.insert_str(0, "v.");
     }
-    for (node, seq) in had.iter() {
-        // Writing to a String cannot fail.
-        let _ = write!(text, ".{node}-{seq}");
-    }
+    had.iter().for_each(|(node, seq)| text.push_str(&format!(".{node}-{seq}")));
     text.parse().unwrap_or_else(|_| Epoch::random())
 }
 
