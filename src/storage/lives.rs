@@ -109,7 +109,7 @@ pub fn told_epoch(life: &Epoch, had: &Had) -> Epoch {
     }
     for (node, seq) in had.iter() {
         // Writing to a String cannot fail.
-        let _ = write!(text, ".{node}-{seq}");
+        let _written = write!(text, ".{node}-{seq}");
     }
     text.parse().unwrap_or_else(|_| Epoch::random())
 }
