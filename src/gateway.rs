@@ -22,7 +22,7 @@ use crate::config::{Config, Role};
 use crate::connections::{self, Manager, ShardSeed};
 use crate::feeds::{run_replay, run_simulated};
 use crate::http::{self, AcceptParts, AcceptStats, App, IntakeStats, Sources};
-use crate::model::NodeId;
+use crate::model::{BackendName, NodeId};
 use crate::orders::{
     ExecutorChoice, Interop, InteropParts, InteropWork, OrderExecutor, Orders, OrdersParts, PaperExecutor,
     Worker,
@@ -39,7 +39,7 @@ const THREAD_POLL: Duration = Duration::from_millis(5);
 /// drain.
 const WORK_WITHIN: Duration = Duration::from_secs(8);
 
-/// How long appends under way may take at shutdown.
+/// How long appends under way, and what waits for Redis while it serves, may take at shutdown.
 const FLUSH_WITHIN: Duration = Duration::from_secs(5);
 
 /// Why a gateway did not start.
@@ -86,6 +86,8 @@ pub struct Gateway {
     work: TaskTracker,
     orders: Orders,
     outage: OutageReader,
+    status: StatusReader,
+    redis_configured: bool,
     threads: Vec<Thread>,
 }
 
@@ -254,6 +256,8 @@ impl Gateway {
             work,
             orders,
             outage,
+            status,
+            redis_configured: config.storage.redis.is_configured(),
             threads,
         })
     }
@@ -312,9 +316,12 @@ impl Gateway {
         }
         self.stop_channels.cancel();
         self.tracker.close();
-        if time::timeout(FLUSH_WITHIN, self.tracker.wait()).await.is_err() {
+        let deadline = Instant::now() + FLUSH_WITHIN;
+        if time::timeout_at(deadline, self.tracker.wait()).await.is_err() {
             error!(tasks = self.tracker.len(), "accepted entries could not be flushed in time");
         }
+        // What is left then is said.
+        let _in_time = time::timeout_at(deadline, self.outage.until_sent()).await;
         self.say_what_is_left();
         drop(self.storage);
         let deadline = Instant::now() + DRAIN_GRACE;
@@ -337,14 +344,17 @@ impl Gateway {
 impl Gateway {
     /// Says what was accepted and the log does not have, at the end.
     fn say_what_is_left(&self) {
-        let OutageTotals { journal_entries: entries, spool, .. } = self.outage.totals();
-        if entries == 0 {
-            return;
+        let OutageTotals { journal_entries: entries, jobs_waiting: orders, spool, .. } = self.outage.totals();
+        let is_served = self.status.get().backend == BackendName::Redis;
+        let why = if is_served { "Redis did not take them in time" } else { "Redis is away" };
+        if entries > 0 && spool == "working" {
+            info!(entries, why, "accepted entries wait in the spool; they are sent after the next start");
+        } else if entries > 0 {
+            error!(entries, why, "accepted entries are lost: there is no spool that works");
         }
-        if spool == "working" {
-            info!(entries, "accepted entries wait in the spool; they are sent after the next start");
-        } else {
-            error!(entries, "accepted entries are lost: Redis is away, and there is no spool that works");
+        // Where no Redis is configured, orders end with their gateway by design.
+        if orders > 0 && self.redis_configured {
+            error!(orders, why, "accepted orders are lost: nobody else knows them");
         }
     }
 }

@@ -3,6 +3,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
+use std::iter;
 use std::ops::Range;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -192,7 +193,7 @@ impl Subscription {
             if self.filters.get() {
                 self.send_new(shard, batch, before, way);
             } else if way == Way::Piece {
-                self.send_runs(shard, batch, vec![before..batch.len()], way);
+                self.send_runs(shard, batch, iter::once(before..batch.len()), way);
                 self.cursor.set(batch.last());
             } else {
                 self.connection.send_live(std::slice::from_ref(batch), before, shard.limits);
@@ -219,13 +220,19 @@ impl Subscription {
         self.cursor.set((batch.first + index as u64).saturating_sub(1));
         if self.had.borrow().is_empty() {
             self.settle(shard);
-            self.send_runs(shard, batch, vec![index..batch.len()], way);
+            self.send_runs(shard, batch, iter::once(index..batch.len()), way);
             self.cursor.set(batch.last());
         }
     }
 
-    fn send_runs(&self, shard: &Shard, batch: &LiveBatch, mut runs: Vec<Range<usize>>, way: Way) {
-        runs.retain(|run| !run.is_empty());
+    fn send_runs(
+        &self,
+        shard: &Shard,
+        batch: &LiveBatch,
+        runs: impl IntoIterator<Item = Range<usize>>,
+        way: Way,
+    ) {
+        let runs: Vec<_> = runs.into_iter().filter(|run| !run.is_empty()).collect();
         if way == Way::Live {
             let parts = runs.into_iter().map(|run| Arc::new(batch.part(run)));
             return parts.for_each(|part| self.connection.send_live(&[part], 0, shard.limits));

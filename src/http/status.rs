@@ -85,7 +85,7 @@ pub(crate) struct HealthView {
 /// `/health/redis`.
 #[derive(Debug, Serialize)]
 pub(crate) struct RedisView {
-    /// `up`, `down` or `not_configured`.
+    /// `up` (also while channels are put in order), `down` or `not_configured`.
     pub(crate) status: &'static str,
     pub(crate) serving: bool,
     #[serde(flatten)]
@@ -229,7 +229,7 @@ impl Sources {
         let storage = self.storage.get();
         let serving = storage.backend == BackendName::Redis;
         let status = match (serving, storage.state) {
-            (true, BackendState::Healthy) => "up",
+            (true, _) => "up",
             (false, BackendState::Healthy) if !self.redis_configured => "not_configured",
             _ => "down",
         };
@@ -419,6 +419,7 @@ impl OutageView {
         m.gauge("jobs_not_recorded", "Jobs of this node that Redis does not have yet", None, jobs)?;
         m.counter("jobs_taken_alone", "Jobs that this node took on without Redis", totals.jobs_taken)?;
         m.counter("jobs_recorded", "Of these, those that Redis has had since", totals.jobs_recorded)?;
+        m.counter("records_let_go", "Records that Redis will not have", totals.records_let_go)?;
         m.counter("job_record_retries", "Times that this was tried again", totals.job_retries)?;
         m.counter(
             "idempotency_conflicts",

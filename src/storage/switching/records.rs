@@ -12,8 +12,9 @@ use tokio::time::{self, Instant};
 
 use super::{Core, Switching};
 use crate::storage::{Record, RecordKind, Records, Result};
+use crate::support::counter::Counter;
 
-/// Records that wait for the primary. Past it the oldest key goes first, counted.
+/// Records that wait for the primary. Past it the one with the smallest key goes, counted.
 const WAITING_MAX: usize = 100_000;
 
 /// After a write that failed.
@@ -24,6 +25,8 @@ const RETRY_AFTER: Duration = Duration::from_millis(100);
 pub(super) struct LocalRecords {
     waiting: Mutex<BTreeMap<(RecordKind, String), Change>>,
     changed: Notify,
+    /// Those that went because too many waited.
+    pub(super) let_go: Counter,
 }
 
 #[derive(Debug, Clone)]
@@ -37,11 +40,22 @@ impl LocalRecords {
         let mut waiting = self.waiting.lock();
         waiting.insert((kind, key.to_owned()), change);
         if waiting.len() > WAITING_MAX {
-            tracing::warn!(max = WAITING_MAX, "too many records wait for redis; letting one go");
             waiting.pop_first();
+            if self.let_go.get() == 0 {
+                tracing::warn!(max = WAITING_MAX, "too many records wait for redis; counting those let go");
+            }
+            self.let_go.add(1);
         }
         drop(waiting);
         self.changed.notify_one();
+    }
+
+    /// The same, where an older change of the record waits, which must not come after it. Says whether
+    /// it does.
+    fn note_if_waiting(&self, kind: RecordKind, key: &str, change: &Change) -> bool {
+        let mut waiting = self.waiting.lock();
+        let held = waiting.get_mut(&(kind, key.to_owned()));
+        held.map(|held| *held = change.clone()).is_some()
     }
 
     fn first(&self) -> Option<((RecordKind, String), Change)> {
@@ -124,10 +138,14 @@ impl Records for Switching {
     async fn put(&self, kind: RecordKind, key: &str, value: Bytes, ttl: Duration) -> Result<()> {
         let core = &self.core;
         core.memory.put(kind, key, value.clone(), ttl).await?;
-        match core.ask(core.primary.put(kind, key, value.clone(), ttl)).await {
+        let change = Change::Put { value: value.clone(), until: Instant::now() + ttl };
+        if core.records.note_if_waiting(kind, key, &change) {
+            return Ok(());
+        }
+        match core.ask(core.primary.put(kind, key, value, ttl)).await {
             Some(answer) => answer,
             None => {
-                core.records.note(kind, key, Change::Put { value, until: Instant::now() + ttl });
+                core.records.note(kind, key, change);
                 Ok(())
             }
         }
@@ -144,6 +162,9 @@ impl Records for Switching {
     async fn delete(&self, kind: RecordKind, key: &str) -> Result<bool> {
         let core = &self.core;
         let was_here = core.memory.delete(kind, key).await?;
+        if core.records.note_if_waiting(kind, key, &Change::Deleted) {
+            return Ok(was_here);
+        }
         match core.ask(core.primary.delete(kind, key)).await {
             Some(answer) => answer,
             None => {

@@ -80,6 +80,8 @@ pub(crate) struct OutageTotals {
     pub(crate) job_retries: u64,
     /// Of these jobs, those whose idempotency key led to another job in Redis.
     pub(crate) key_conflicts: u64,
+    /// Records that Redis will not have, because too many waited.
+    pub(crate) records_let_go: u64,
     /// The journal's copy on disk: `off`, `working`, `failed` or `closed`.
     pub(crate) spool: &'static str,
     /// Entries in it, also those of former lives of this gateway.
@@ -95,6 +97,34 @@ pub(crate) struct OutageTotals {
 pub(crate) struct OutageReader(pub(super) Weak<Core>);
 
 impl OutageReader {
+    /// Returns once the primary has all that was accepted here, or cannot get it now. For the end of
+    /// the gateway; how long it may take is the caller's to say, who then looks at what is left.
+    pub(crate) async fn until_sent(&self) {
+        let Some(core) = self.0.upgrade() else { return };
+        let (mut mode, mut health) = (core.mode.subscribe(), core.primary.link_health());
+        loop {
+            let in_order = core.in_order.notified();
+            let mut in_order = std::pin::pin!(in_order);
+            in_order.as_mut().enable();
+            let is_away = {
+                let (mode, health) = (mode.borrow_and_update(), health.borrow_and_update());
+                // One whose connection stands again is about to serve.
+                mode.alone || !(mode.is_primary() || health.is_up())
+            };
+            if is_away || core.has_sent_all() {
+                return;
+            }
+            let is_told = tokio::select! {
+                () = in_order => true,
+                changed = mode.changed() => changed.is_ok(),
+                changed = health.changed() => changed.is_ok(),
+            };
+            if !is_told {
+                return;
+            }
+        }
+    }
+
     /// How it stands now.
     pub(crate) fn totals(&self) -> OutageTotals {
         let Some(core) = self.0.upgrade() else { return OutageTotals::default() };
@@ -132,6 +162,7 @@ impl OutageReader {
             jobs_recorded: jobs.recorded.get(),
             job_retries: jobs.record_retries.get(),
             key_conflicts: jobs.key_conflicts.get(),
+            records_let_go: core.records.let_go.get(),
             spool: match spool.as_ref().map(|spool| &spool.state) {
                 None => "off",
                 Some(SpoolState::Working) => "working",
@@ -142,5 +173,12 @@ impl OutageReader {
             spool_bytes: spool.as_ref().map_or(0, |spool| spool.bytes),
             spool_missed: spool.as_ref().map_or(0, |spool| spool.not_spooled),
         }
+    }
+}
+
+impl Core {
+    fn has_sent_all(&self) -> bool {
+        let is_sent = self.lock().journal.depth().entries == 0;
+        is_sent && self.jobs.are_recorded() && self.records.is_empty()
     }
 }

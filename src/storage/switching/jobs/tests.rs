@@ -443,3 +443,59 @@ async fn what_former_lives_accepted_comes_before_what_this_one_accepts() {
         page.entries.iter().map(|entry| (entry.id.producer, entry.id.seq)).collect();
     assert_eq!(ids, [(oldest, 1), (oldest, 2), (older, 1), (older, 2), (own, 1)]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn the_end_waits_for_what_the_primary_can_still_get() {
+    let node = Node::new().await;
+    let reader = node.store.reader();
+    reader.until_sent().await;
+    node.go().await;
+    node.place(&job(1, None)).await.unwrap();
+    reader.until_sent().await;
+    assert_eq!(reader.totals().jobs_waiting, 1, "nobody waits for a primary that is away");
+    // Its connection stands again, and it does not serve yet.
+    node.fake.come_back();
+    assert!(node.store.is_degraded());
+    time::timeout(Duration::from_secs(5), reader.until_sent()).await.unwrap();
+    assert_eq!(reader.totals().jobs_waiting, 0);
+    assert_eq!(node.recorded(), [job(1, None).id]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_end_does_not_wait_for_a_primary_that_goes() {
+    let node = Node::new().await;
+    let reader = node.store.reader();
+    node.go().await;
+    node.place(&job(1, None)).await.unwrap();
+    node.fake.keeps_silent.store(true, Ordering::Relaxed);
+    node.fake.health.send_modify(|health| health.lost = None);
+    until(|| !node.recorded().is_empty()).await;
+    let ended = async { time::timeout(Duration::from_secs(5), reader.until_sent()).await.unwrap() };
+    let goes = async {
+        time::sleep(Duration::from_millis(10)).await;
+        node.go().await;
+    };
+    tokio::join!(ended, goes);
+    assert_eq!(reader.totals().jobs_waiting, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_record_does_not_overtake_one_that_waits() {
+    let node = Node::new().await;
+    let ttl = Duration::from_secs(60);
+    let put = async |value: &'static str| {
+        node.store.put(RecordKind::Zone, "zone", Bytes::from(value), ttl).await.unwrap();
+    };
+    node.go().await;
+    put("older").await;
+    // What is written is not answered, so that it waits for longer.
+    node.fake.keeps_silent.store(true, Ordering::Relaxed);
+    node.fake.health.send_modify(|health| health.lost = None);
+    node.until(false).await;
+    put("newer").await;
+    node.go().await;
+    node.come_back().await;
+    until(|| node.store.core.records.is_empty()).await;
+    let kept = node.fake.kept.get(RecordKind::Zone, "zone").await.unwrap();
+    assert_eq!(kept, Some(Bytes::from("newer")));
+}
