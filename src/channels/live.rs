@@ -51,6 +51,8 @@ pub(crate) struct LiveBatch {
     ends: Box<[usize]>,
     /// What each entry replaces on the *latest* lane; empty on *every*.
     keys: Box<[Option<Arc<str>>]>,
+    /// The entries come after their time, in bursts as long as an outage; nothing replaces them.
+    pub(crate) is_late: bool,
     /// Who each entry is from.
     ids: Box<[EntryId]>,
     /// The last entry is the last one of its log.
@@ -89,6 +91,7 @@ impl LiveBatch {
             frames: frames.into(),
             ends: ends.into(),
             keys,
+            is_late: late,
             ids: entries.iter().map(|entry| entry.id).collect(),
             is_last_of_log: entries.last().is_some_and(|entry| entry.draft.kind.is_terminal()),
         }
@@ -123,6 +126,7 @@ impl LiveBatch {
             first: self.first + range.start as u64,
             frames: self.frames.slice(from..to),
             ends: self.ends[range.clone()].iter().map(|end| end - from).collect(),
+            is_late: self.is_late,
             keys: if self.keys.is_empty() { Box::default() } else { self.keys[range.clone()].into() },
             ids: self.ids[range.clone()].into(),
             is_last_of_log: self.is_last_of_log && range.end == self.len(),

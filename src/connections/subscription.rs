@@ -74,6 +74,15 @@ struct Joining {
     look_again: bool,
 }
 
+/// How entries are sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    /// Frame by frame: a reader who leaves too many of them is cut, unless newer ones replace them.
+    Live,
+    /// In one piece, whose size is bounded; the next one waits until the reader has taken it.
+    Piece,
+}
+
 /// Where a client wants to start.
 #[derive(Debug, Clone)]
 pub(super) enum Start {
@@ -171,9 +180,20 @@ impl Subscription {
                 self.restart(shard);
                 return self.on_unusual(shard, &batches[index..]);
             }
+            let is_too_much = self.connection.is_behind() || batch.frames.len() > PIECE_BYTES;
+            if batch.is_late && is_too_much {
+                // A reader is not cut for what others could not send in time: it goes through the
+                // log, as fast as it reads.
+                self.restart(shard);
+                return self.on_unusual(shard, &batches[index..]);
+            }
             let before = usize::try_from(next - batch.first).unwrap_or(usize::MAX);
+            let way = if batch.is_late { Way::Piece } else { Way::Live };
             if self.filters.get() {
-                self.send_new(shard, batch, before);
+                self.send_new(shard, batch, before, way);
+            } else if way == Way::Piece {
+                self.send_runs(shard, batch, vec![before..batch.len()], way);
+                self.cursor.set(batch.last());
             } else {
                 self.connection.send_live(std::slice::from_ref(batch), before, shard.limits);
                 self.cursor.set(batch.last());
@@ -185,28 +205,38 @@ impl Subscription {
     }
 
     /// Sends what was not had before of a batch, from this index on.
-    fn send_new(&self, shard: &Shard, batch: &Arc<LiveBatch>, before: usize) {
-        let mut run = before;
-        for index in before..batch.len() {
-            let was_had = batch.id(index).is_some_and(|id| self.had.borrow_mut().came(id));
-            if was_had {
-                self.send_run(shard, batch, run..index);
-                run = index + 1;
+    fn send_new(&self, shard: &Shard, batch: &Arc<LiveBatch>, before: usize, way: Way) {
+        let (mut new, mut from, mut index) = (Vec::new(), before, before);
+        while index < batch.len() && !self.had.borrow().is_empty() {
+            if batch.id(index).is_some_and(|id| self.had.borrow_mut().came(id)) {
+                new.push(from..index);
+                from = index + 1;
             }
-            self.cursor.set(batch.first + index as u64);
-            if self.had.borrow().is_empty() {
-                self.send_run(shard, batch, run..index + 1);
-                run = index + 1;
-                self.settle(shard);
-            }
+            index += 1;
         }
-        self.send_run(shard, batch, run..batch.len());
+        new.push(from..index);
+        self.send_runs(shard, batch, new, way);
+        self.cursor.set((batch.first + index as u64).saturating_sub(1));
+        if self.had.borrow().is_empty() {
+            self.settle(shard);
+            self.send_runs(shard, batch, vec![index..batch.len()], way);
+            self.cursor.set(batch.last());
+        }
     }
 
-    fn send_run(&self, shard: &Shard, batch: &LiveBatch, run: Range<usize>) {
-        if !run.is_empty() {
-            self.connection.send_live(&[Arc::new(batch.part(run))], 0, shard.limits);
+    fn send_runs(&self, shard: &Shard, batch: &LiveBatch, mut runs: Vec<Range<usize>>, way: Way) {
+        runs.retain(|run| !run.is_empty());
+        if way == Way::Live {
+            let parts = runs.into_iter().map(|run| Arc::new(batch.part(run)));
+            return parts.for_each(|part| self.connection.send_live(&[part], 0, shard.limits));
         }
+        let bytes = |run: &Range<usize>| batch.start_of(run.start)..batch.start_of(run.end);
+        let frames = match &runs[..] {
+            [] => return,
+            [run] => batch.frames.slice(bytes(run)),
+            runs => runs.iter().flat_map(|run| &batch.frames[bytes(run)]).copied().collect(),
+        };
+        self.connection.send_piece(frames, runs.iter().map(ExactSizeIterator::len).sum());
     }
 
     /// Nothing that was had can come again: from here on the log's own epoch says all.
@@ -545,7 +575,7 @@ impl Subscription {
             let batch = Arc::new(LiveBatch::encode(&self.channel, epoch, Lane::Every, late, piece));
             shard.stats.replayed.add(batch.len() as u64);
             if self.filters.get() {
-                self.send_new(shard, &batch, 0);
+                self.send_new(shard, &batch, 0, Way::Piece);
             } else {
                 self.connection.send_piece(batch.frames.clone(), batch.len());
                 self.cursor.set(batch.last());
@@ -574,7 +604,7 @@ impl Subscription {
                     return false;
                 }
                 if self.filters.get() {
-                    self.send_new(shard, batch, before);
+                    self.send_new(shard, batch, before, Way::Piece);
                 } else {
                     self.connection.send_piece(frames, batch.len() - before);
                     self.cursor.set(batch.last());

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 /// The longest epoch, in bytes. The log's own are short; those of forks say what was had.
-const EPOCH_LEN_MAX: usize = 1_024;
+pub(crate) const EPOCH_LEN_MAX: usize = 1_024;
 
 /// One life of a channel's log. Opaque: offsets of different epochs cannot be compared.
 #[derive(Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -15,6 +15,9 @@ const EPOCH_LEN_MAX: usize = 1_024;
 pub struct Epoch(Arc<str>);
 
 impl Epoch {
+    /// How long the text of [`random`](Self::random) is, in bytes.
+    pub(crate) const RANDOM_LEN: usize = 16;
+
     /// A new epoch, never derived from anything (64 random bits as 16 hexadecimal digits).
     pub fn random() -> Self {
         Self(format!("{:016x}", rand::random::<u64>()).into())

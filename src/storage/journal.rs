@@ -312,6 +312,15 @@ impl Journal {
         later.take(limit).map(|(_, held)| held.pending.append.clone()).collect()
     }
 
+    /// The newest entries of a channel, `limit` of them at the most, in ascending order.
+    pub(in crate::storage) fn newest(&self, channel: &ChannelName, limit: usize) -> Vec<Append> {
+        let Some(line) = self.lines.get(channel) else { return Vec::new() };
+        let newest = line.entries.values().rev().take(limit);
+        let mut newest: Vec<Append> = newest.map(|held| held.pending.append.clone()).collect();
+        newest.reverse();
+        newest
+    }
+
     /// All entries of a channel, the oldest first.
     pub(in crate::storage) fn pending(&self, channel: &ChannelName) -> impl Iterator<Item = &Pending> {
         let entries = self.lines.get(channel).map(|line| line.entries.values());

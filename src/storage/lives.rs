@@ -7,11 +7,18 @@
 use std::fmt::Write as _;
 
 use super::{Had, Seam};
-use crate::model::{Epoch, NodeId, Position};
+use crate::model::{EPOCH_LEN_MAX, Epoch, NodeId, Position};
 
 /// The most producers that an epoch names. Where there are more, what was had cannot be said, and a
 /// reader that comes back is told that something may be missing.
-const PRODUCERS_MAX: usize = 24;
+const PRODUCERS_MAX: usize = (EPOCH_LEN_MAX - FORK_LEN_MAX) / PRODUCER_LEN_MAX;
+
+const NODE_LEN: usize = 36;
+const NUMBER_LEN_MAX: usize = 20;
+/// `f.`, the log's epoch, and base, node, sequence and offset, each behind a dot.
+const FORK_LEN_MAX: usize = 2 + Epoch::RANDOM_LEN + 3 * (1 + NUMBER_LEN_MAX) + 1 + NODE_LEN;
+/// A dot, the node, a hyphen and the sequence.
+const PRODUCER_LEN_MAX: usize = 1 + NODE_LEN + 1 + NUMBER_LEN_MAX;
 
 /// What an epoch's text says, where it is not simply that of a log.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -248,8 +248,8 @@ pub trait Log: fmt::Debug + Send + Sync {
     async fn append(&self, batch: &AppendBatch) -> Result<AppendAnswer>;
 
     /// The oldest entries after a position, or of all that are kept, `limit` of them at the most.
-    /// Reading removes nothing. Where the position is of a life that the backend cannot follow up, the page is of the present
-    /// life and has no entries: those are read from its own positions.
+    /// Reading removes nothing. Where the position is of a life that the backend cannot follow up, the
+    /// page is of the present life and has no entries: those are read from its own positions.
     async fn read_after(&self, channel: &ChannelName, after: Option<&Position>, limit: usize)
     -> Result<Page>;
 

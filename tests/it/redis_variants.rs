@@ -115,16 +115,19 @@ async fn in_a_cluster_each_channel_is_told_by_the_node_that_has_it() {
     let Some(cluster) = RedisCluster::start(0, &[]).await else { return };
     let stores = Stores::at(cluster.config(), Retention::default());
     let (store, other) = (stores.open().await, stores.open().await);
-    let mut incoming = store.take_incoming().unwrap();
+    let (mut incoming, mut doubts) = (store.take_incoming().unwrap(), 0);
     for n in 0..60 {
         let producer = Producer::on(&other, zone(n)).await;
         store.follow(&producer.channel).await.unwrap();
         producer.fill(1..=1).await;
-        let LogEvent::Appended { channel, .. } = next(&mut incoming).await else {
-            panic!("nothing was missed")
-        };
-        assert_eq!(channel, producer.channel);
+        match next(&mut incoming).await {
+            LogEvent::Appended { channel, .. } => assert_eq!(channel, producer.channel),
+            // A machine that stands still for long looks like a connection that does: it may be told
+            // that something may be missing, though not each time.
+            LogEvent::Changed(_) | LogEvent::Suspect => doubts += 1,
+        }
     }
+    assert!(doubts < 10, "{doubts}");
     for node in &cluster.nodes {
         let told: Vec<String> = node.admin_array(&["PUBSUB", "SHARDCHANNELS"]);
         assert!((1..60).contains(&told.len()), "{told:?}");

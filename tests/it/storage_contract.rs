@@ -61,11 +61,11 @@ for_every_backend!(
     a_ping_is_answered,
 );
 
+// A node alone gives out its own sequences, without holes; where there is one, its life has another
+// name from there on.
 also_while_redis_is_away!(
     a_repeated_append_does_nothing,
     an_entry_after_a_missing_one_is_a_gap_and_is_not_applied,
-    a_thinned_chain_is_applied,
-    of_a_batch_what_fits_the_chain_is_applied_next_to_each_other,
     an_empty_batch_does_nothing,
     an_append_in_another_epoch_does_nothing,
     an_entry_is_read_as_it_was_appended,

@@ -87,11 +87,12 @@ impl Shard {
     ) -> bool {
         let (Some(first), Some(last)) = (batches.first(), batches.last()) else { return false };
         let every = first.key(0).is_none();
+        let any_late = batches.iter().any(|batch| batch.is_late);
         let subscriptions = followed.subscriptions.borrow();
         let until = subscriptions.capacity().min(*place + WRITES_PER_YIELD);
         let some = (*place..until).filter_map(|place| subscriptions.get(place));
         for subscription in some {
-            if !subscription.is_live_at(&first.epoch, first.first) {
+            if any_late || !subscription.is_live_at(&first.epoch, first.first) {
                 subscription.on_unusual(self, batches);
                 continue;
             }

@@ -17,9 +17,11 @@ use tracing::warn;
 
 use super::Seldom;
 use super::stats::InteropStats;
-use crate::model::{ChannelName, Epoch, NodeId, OrderId, Position};
+use crate::model::{ChannelName, Entry, Epoch, NodeId, OrderId, Position};
 use crate::protocol::entry_json;
-use crate::storage::{OUTSIDE_WINDOW, OutsideOrders, Result as StorageResult, SharedBackend, StorageError};
+use crate::storage::{
+    Had, OUTSIDE_WINDOW, OutsideOrders, Result as StorageResult, SharedBackend, StorageError,
+};
 use crate::support::backoff::Backoff;
 
 /// Orders that wait to be written; past it they are counted and let go.
@@ -32,7 +34,7 @@ const WRITES_MAX: usize = 32;
 /// Entries in one read of the log, and in one write: a repeated write finds in the list what it wrote
 /// before.
 const PAGE: usize = OUTSIDE_WINDOW;
-/// How long a write that fails is tried again.
+/// How long a write that fails is tried again, not counting outages of the storage.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// The same once the node stops.
 const LAST_PATIENCE: Duration = Duration::from_secs(2);
@@ -88,6 +90,8 @@ impl OrderMirror {
 struct Cursor {
     epoch: Option<Epoch>,
     offset: u64,
+    /// What was written in a life of the log, and comes again in this one.
+    had: Had,
     used_at: Instant,
 }
 
@@ -168,9 +172,19 @@ impl MirrorWriter {
         let now = Instant::now();
         let orders = std::mem::take(&mut self.shared.waiting.lock().orders);
         for order in orders {
+            if self.pending.len() >= WAITING_MAX && !self.pending.contains_key(&order) {
+                self.shared.stats.mirror_failures.add(1);
+                continue;
+            }
             self.pending.entry(order).or_insert(now);
         }
-        let start = Cursor { epoch: None, offset: 0, used_at: now };
+        if self.backend.is_degraded() && !self.pending.is_empty() {
+            // Outside consumers are as far away as the log; their patience begins when both are back.
+            self.pending.values_mut().for_each(|since| *since = now);
+            self.retry_at = Some(now + RETRY.max);
+            return;
+        }
+        let start = Cursor { epoch: None, offset: 0, had: Had::default(), used_at: now };
         let jobs: Vec<(OrderId, Cursor)> = self
             .pending
             .keys()
@@ -244,7 +258,8 @@ async fn write(
         let after = cursor.epoch.clone().map(|epoch| Position { epoch, offset: cursor.offset });
         let page = backend.read_after(&channel, after.as_ref(), PAGE).await?;
         if after.is_some() && page.epoch != cursor.epoch {
-            *cursor = Cursor { epoch: page.epoch, offset: 0, used_at: cursor.used_at };
+            let had = Had::default();
+            *cursor = Cursor { epoch: page.epoch, offset: 0, had, used_at: cursor.used_at };
             continue;
         }
         cursor.epoch = page.epoch;
@@ -252,8 +267,10 @@ async fn write(
         if cursor.offset > 0 && page.first > cursor.offset + 1 {
             stats.mirror_failures.add(page.first - cursor.offset - 1);
         }
-        let own = page.entries.iter().filter(|entry| entry.id.producer == node);
+        // Kept when the write has been answered: until then, it may have to be tried again.
+        let (own, had) = not_had(&page.entries, node, &cursor.had);
         let messages: Vec<Bytes> = own
+            .into_iter()
             .map(|entry| {
                 let mut json = Vec::new();
                 entry_json(&channel, entry, false, &mut json);
@@ -265,14 +282,56 @@ async fn write(
             stats.mirrored.add(messages.len() as u64);
         }
         let read = page.entries.last().map(|last| last.offset);
+        cursor.had = had;
         cursor.offset = read.unwrap_or(cursor.offset);
         match page.next {
             Some(seam) if read.is_none_or(|read| read >= page.top) => {
                 let Position { epoch, offset } = seam.to;
+                cursor.had.merge(&seam.had);
                 (cursor.epoch, cursor.offset) = (Some(epoch), offset);
             }
             _ if read.is_none() || cursor.offset >= page.top => return Ok(()),
             _ => {}
         }
+    }
+}
+
+/// This node's entries that were not had before, and what may come again after them.
+fn not_had<'a>(entries: &'a [Entry], node: NodeId, had: &Had) -> (Vec<&'a Entry>, Had) {
+    let mut had = had.clone();
+    let new = entries.iter().filter(|entry| !had.came(entry.id) && entry.id.producer == node);
+    let new = new.collect();
+    (new, had)
+}
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::model::{DraftEntry, EntryId, EntryKind};
+
+    #[test]
+    fn what_was_written_in_an_outage_is_not_written_again() {
+        let [own, other] = [1, 2].map(|n| NodeId(Uuid::from_u128(n)));
+        let entry = |offset, producer, seq| Entry {
+            offset,
+            id: EntryId { producer, seq },
+            draft: DraftEntry {
+                time: chrono::Utc::now(),
+                kind: EntryKind::Routing,
+                key: None,
+                data: Bytes::from_static(b"{}"),
+            },
+        };
+        let entries = [entry(1, other, 7), entry(2, own, 3), entry(3, own, 4), entry(4, own, 5)];
+        let mut had = Had::default();
+        had.add(own, 4);
+        let (new, left) = not_had(&entries[..2], own, &had);
+        assert!(new.is_empty());
+        assert_eq!(left, had, "the next one comes again too");
+        let (new, left) = not_had(&entries[2..], own, &left);
+        assert_eq!(new, [&entries[3]]);
+        assert!(left.is_empty());
     }
 }

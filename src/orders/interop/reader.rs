@@ -23,7 +23,7 @@ use super::merge::{Heard, Merge};
 use super::read::{Invalid, Read, after_gap, identity, identity_of, producer, read};
 use super::stats::InteropStats;
 use crate::channels::WatchedOrders;
-use crate::model::{ChannelName, DraftEntry, Epoch, OrderId, Position};
+use crate::model::{ChannelName, DraftEntry, Epoch, NodeId, OrderId, Position};
 use crate::storage::{
     Append, AppendAnswer, AppendBatch, Appended, OutsideEvent, OutsideOrders, Refusal,
     Result as StorageResult, SharedBackend, StorageError,
@@ -565,7 +565,14 @@ async fn open(backend: &SharedBackend, channel: &ChannelName) -> StorageResult<(
     loop {
         let page = backend.read_after(channel, after.as_ref(), LOG_PAGE).await?;
         let Some(epoch) = page.epoch else {
-            return Ok((backend.mint_epoch(channel, None, &Epoch::random()).await?, Vec::new()));
+            // Each update is its own producer; none is asked about here.
+            let nobody = NodeId(Uuid::nil());
+            let log = backend.open(channel, nobody, &Epoch::random()).await?;
+            if log.top == 0 {
+                return Ok((log.epoch, Vec::new()));
+            }
+            // Another one began it meanwhile.
+            continue;
         };
         if after.as_ref().is_some_and(|after| after.epoch != epoch) {
             // It began anew between two pages.

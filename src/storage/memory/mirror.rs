@@ -23,9 +23,9 @@ impl MemoryBackend {
         Some(Mirrored { epoch: channel.epoch.clone(), top: channel.top })
     }
 
-    /// Begins to mirror a log after this offset, up to which producers have these
-    /// sequences. What was kept of another life is gone, but for the
-    /// latest entry of each key: one that comes later replaces it if it is not older.
+    /// Begins to mirror a log after this offset, up to which producers have these sequences. What was
+    /// kept of another life is gone, but for the latest entry of each key: one that comes later
+    /// replaces it if it is not older.
     pub(in crate::storage) fn mirror_from(
         &self,
         name: &ChannelName,
@@ -82,8 +82,12 @@ impl MemoryBackend {
             while channel.entries.back().is_some_and(|kept| kept.entry.offset > top) {
                 channel.pop_back();
             }
+            // Nothing follows a terminal entry, so it stays unless something is taken back; it need
+            // not be kept any more.
+            channel.closed &= channel.top <= top;
             (channel.epoch, channel.top) = (epoch.clone(), top);
-            channel.closed = channel.entries.back().is_some_and(|kept| kept.entry.draft.kind.is_terminal());
+            let last = channel.entries.back();
+            channel.closed |= last.is_some_and(|kept| kept.entry.draft.kind.is_terminal());
             channel.forget_offsets(name);
         });
     }
@@ -131,9 +135,10 @@ impl MemoryBackend {
     }
 
     /// What an append of this batch would be answered, without doing it.
-    pub(in crate::storage) fn judge(&self, batch: &AppendBatch) -> Vec<Appended> {
+    /// `None` where nothing is kept of the channel.
+    pub(in crate::storage) fn judge(&self, batch: &AppendBatch) -> Option<Vec<Appended>> {
         let state = self.shared.state.lock();
-        state.channels.get(&batch.channel).map(|channel| channel.judge(batch)).unwrap_or_default()
+        state.channels.get(&batch.channel).map(|channel| channel.judge(batch))
     }
 }
 

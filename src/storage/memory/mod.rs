@@ -22,6 +22,7 @@ use super::{
 };
 use crate::model::{BackendName, ChannelKind, ChannelName, Entry, EntryId, Epoch, NodeId, Position};
 pub(in crate::storage) use job_table::{JobTable, Now};
+pub(in crate::storage) use mirror::Mirrored;
 
 /// How often what has grown too old is removed, also where nobody reads or writes.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);

@@ -194,8 +194,10 @@ impl<P: Published> Shards<P> {
         };
         if is_first {
             let mut map = self.map.lock();
-            map.followed.remove(&name);
-            map.shards.values().for_each(|shard| shard.subscriber.leave(&name));
+            // Somebody else may have asked for it meanwhile, and have got it.
+            if !map.shards.values().any(|shard| shard.subscriber.is_following(&name)) {
+                map.followed.remove(&name);
+            }
         }
         Err(error)
     }

@@ -40,11 +40,41 @@ pub(super) enum Subscribing {
     Sharded { moved: Arc<Notify> },
 }
 
+/// What is followed. Several may ask for the same channel at the same time, and another may let go
+/// of it meanwhile: an answer says something only about the follow that it was asked for.
+#[derive(Debug, Default)]
+struct Followed(HashMap<String, Follow>);
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Follow {
-    /// Asked for; the server has not confirmed it yet.
-    Asked,
-    Confirmed,
+struct Follow {
+    /// Another one each time that the channel is followed anew.
+    life: u64,
+    /// How many wait for the server's answer, or count on it.
+    asking: usize,
+    is_confirmed: bool,
+}
+
+impl Followed {
+    /// Asks for a channel; `None` when that is confirmed already. `life` is used where it is new.
+    fn ask(&mut self, name: &str, life: u64) -> Option<u64> {
+        let new = Follow { life, asking: 0, is_confirmed: false };
+        let follow = self.0.entry(name.to_owned()).or_insert(new);
+        if follow.is_confirmed {
+            return None;
+        }
+        follow.asking += 1;
+        Some(follow.life)
+    }
+
+    /// What was asked for in this life was answered.
+    fn answered(&mut self, name: &str, life: u64, is_subscribed: bool) {
+        let Some(follow) = self.0.get_mut(name).filter(|follow| follow.life == life) else { return };
+        follow.asking = follow.asking.saturating_sub(1);
+        follow.is_confirmed |= is_subscribed;
+        if !follow.is_confirmed && follow.asking == 0 {
+            self.0.remove(name);
+        }
+    }
 }
 
 /// What messages are to those who follow.
@@ -80,7 +110,7 @@ pub(super) struct Subscriber<P> {
     published: P,
     subscribing: Subscribing,
     command_timeout: Duration,
-    followed: Mutex<HashMap<String, Follow>>,
+    followed: Mutex<Followed>,
     tokens: AtomicU64,
     dropped: AtomicU64,
     /// Answers on the connection are out of step, or it refused a barrier: only a new one helps.
@@ -119,55 +149,42 @@ impl<P: Published> Subscriber<P> {
     }
 
     pub(super) fn is_following(&self, name: &str) -> bool {
-        self.followed.lock().contains_key(name)
+        self.followed.lock().0.contains_key(name)
     }
 
     /// Follows what somebody else followed until now. It is subscribed to soon, and then told as
     /// suspect.
     pub(super) fn adopt(&self, names: Vec<String>) {
         if !names.is_empty() {
-            self.followed.lock().extend(names.into_iter().map(|name| (name, Follow::Asked)));
+            // Counted as asked for until it is let go of, so that no failure of another ends it.
+            let adopted = |name| (name, Follow { life: self.token(), asking: 1, is_confirmed: false });
+            self.followed.lock().0.extend(names.into_iter().map(adopted));
             self.due.notify_one();
         }
     }
 
     /// Leaves to somebody else what the server does not have any more, and has unsubscribed itself.
     pub(super) fn leave(&self, name: &str) {
-        self.followed.lock().remove(name);
+        self.followed.lock().0.remove(name);
     }
 
     /// Tries again to subscribe to what is not subscribed to.
     pub(super) fn complete(&self) {
-        if self.followed.lock().values().any(|follow| *follow == Follow::Asked) {
+        if self.followed.lock().0.values().any(|follow| !follow.is_confirmed) {
             self.due.notify_one();
         }
     }
 
     pub(super) async fn follow(&self, name: String) -> Result<(), StorageError> {
-        {
-            let mut followed = self.followed.lock();
-            if followed.get(&name) == Some(&Follow::Confirmed) {
-                return Ok(());
-            }
-            followed.insert(name.clone(), Follow::Asked);
-        }
-        match self.subscribe(std::slice::from_ref(&name)).await {
-            Ok(()) => {
-                self.followed.lock().insert(name, Follow::Confirmed);
-                Ok(())
-            }
-            Err(error) => {
-                let mut followed = self.followed.lock();
-                if followed.get(&name) == Some(&Follow::Asked) {
-                    followed.remove(&name);
-                }
-                Err(storage_error("follow", self.command_timeout, &error))
-            }
-        }
+        let asked = self.followed.lock().ask(&name, self.token());
+        let Some(life) = asked else { return Ok(()) };
+        let answer = self.subscribe(std::slice::from_ref(&name)).await;
+        self.followed.lock().answered(&name, life, answer.is_ok());
+        answer.map_err(|error| storage_error("follow", self.command_timeout, &error))
     }
 
     pub(super) async fn unfollow(&self, name: String) -> Result<(), StorageError> {
-        self.followed.lock().remove(&name);
+        self.followed.lock().0.remove(&name);
         let answer = async {
             let client = self.link.client()?;
             match self.subscribing {
@@ -209,7 +226,9 @@ impl<P: Published> Subscriber<P> {
             for (name, answer) in chunk.iter().zip(answers) {
                 match answer {
                     Ok(()) => {
-                        followed.entry(name.clone()).and_modify(|follow| *follow = Follow::Confirmed);
+                        if let Some(follow) = followed.0.get_mut(name) {
+                            follow.is_confirmed = true;
+                        }
                     }
                     // Another error may mean that there is no connection, so it goes first.
                     Err(error) if !error.is_moved() => failed = Some(error),
@@ -263,9 +282,14 @@ impl<P: Published> Subscriber<P> {
         }
     }
 
+    /// A number that is used once.
+    fn token(&self) -> u64 {
+        self.tokens.fetch_add(1, Ordering::Relaxed)
+    }
+
     /// Answers go in order: the answer to this proves that all before it was done.
     async fn ping(&self) -> Result<(), Error> {
-        let token = format!("zw-{}", self.tokens.fetch_add(1, Ordering::Relaxed));
+        let token = format!("zw-{}", self.token());
         let answer: Value = self.link.client()?.ping(Some(token.clone())).await?;
         if answers(&answer, &token) {
             Ok(())
@@ -281,10 +305,10 @@ impl<P: Published> Subscriber<P> {
         let names: Vec<String> = {
             let mut followed = self.followed.lock();
             if is_new && is_sharded {
-                followed.values_mut().for_each(|follow| *follow = Follow::Asked);
+                followed.0.values_mut().for_each(|follow| follow.is_confirmed = false);
             }
-            let due = |follow: &Follow| is_new || *follow == Follow::Asked;
-            followed.iter().filter(|(_, follow)| due(follow)).map(|(name, _)| name.clone()).collect()
+            let due = |follow: &Follow| is_new || !follow.is_confirmed;
+            followed.0.iter().filter(|(_, follow)| due(follow)).map(|(name, _)| name.clone()).collect()
         };
         if names.is_empty() {
             return Ok(());
@@ -301,7 +325,7 @@ impl<P: Published> Subscriber<P> {
         }
         let left: Vec<String> = {
             let followed = self.followed.lock();
-            names.into_iter().filter(|name| !followed.contains_key(name)).collect()
+            names.into_iter().filter(|name| !followed.0.contains_key(name)).collect()
         };
         if !left.is_empty() {
             // Unfollowed while we subscribed.
@@ -388,7 +412,7 @@ impl<P: Published> Subscriber<P> {
     /// False when the message was lost.
     fn forward(&self, message: &Message, events: &mpsc::Sender<P::Event>) -> bool {
         let name: &str = &message.channel;
-        if !self.followed.lock().contains_key(name) {
+        if !self.followed.lock().0.contains_key(name) {
             return true;
         }
         let content = match &message.value {
@@ -405,5 +429,40 @@ impl<P: Published> Subscriber<P> {
             Ok(()) | Err(mpsc::error::TrySendError::Closed(_)) => true,
             Err(mpsc::error::TrySendError::Full(_)) => false,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_counts_only_for_the_follow_that_it_was_asked_for() {
+        let mut followed = Followed::default();
+        let first = followed.ask("a", 1).unwrap();
+        followed.0.remove("a");
+        followed.answered("a", first, true);
+        assert!(followed.0.is_empty(), "let go of meanwhile");
+        let second = followed.ask("a", 2).unwrap();
+        followed.answered("a", first, true);
+        assert!(!followed.0["a"].is_confirmed, "another one's answer");
+        followed.answered("a", second, true);
+        assert_eq!(followed.ask("a", 3), None);
+    }
+
+    #[test]
+    fn who_fails_does_not_end_what_another_asked_for() {
+        let mut followed = Followed::default();
+        let (one, two) = (followed.ask("a", 1).unwrap(), followed.ask("a", 2).unwrap());
+        followed.answered("a", one, false);
+        followed.answered("a", two, true);
+        assert!(followed.0["a"].is_confirmed);
+        let (one, two) = (followed.ask("b", 3).unwrap(), followed.ask("b", 4).unwrap());
+        followed.answered("b", one, true);
+        followed.answered("b", two, false);
+        assert!(followed.0["b"].is_confirmed);
+        let alone = followed.ask("c", 5).unwrap();
+        followed.answered("c", alone, false);
+        assert!(!followed.0.contains_key("c"));
     }
 }

@@ -1,12 +1,13 @@
 //! What former lives of this gateway had accepted and the log does not have: read from the spool at
-//! the start, and sent as theirs.
+//! the start, and sent as theirs. What this life accepts for the same channels is sent after it: until
+//! then they go on alone.
 
 use std::time::Duration;
 
 use tokio::time;
 
 use super::Core;
-use crate::model::Epoch;
+use crate::model::{ChannelName, Epoch};
 use crate::storage::spool::Former;
 use crate::storage::{Append, AppendAnswer, AppendBatch, Appended, Result, StorageError};
 
@@ -43,8 +44,23 @@ impl Core {
                 spool.acknowledged(former.producer, &former.channel, last).await;
             }
             self.formers.lock().pop();
+            self.no_longer_behind(&former.channel);
             self.in_order.notify_waiters();
         }
+    }
+
+    /// A former life's entries of a channel are in the log: once all are, what this life accepted
+    /// follows.
+    fn no_longer_behind(&self, channel: &ChannelName) {
+        let mut state = self.lock();
+        if let Some(left) = state.behind.get_mut(channel) {
+            *left -= 1;
+            if *left == 0 {
+                state.behind.remove(channel);
+            }
+        }
+        drop(state);
+        self.work.notify_one();
     }
 
     async fn send_former(&self, former: &Former) -> Result<()> {

@@ -6,6 +6,7 @@ use tokio::time::Instant;
 
 use crate::model::{ChannelName, Entry, EntryId, Epoch, NodeId, Position};
 use crate::storage::lives::{Fork, Life};
+use crate::storage::memory::Mirrored;
 use crate::storage::{Append, AppendAnswer, AppendBatch, Appended, Had, MemoryBackend, OpenLog, Seam};
 #[cfg(test)]
 use crate::support::mutant::{self, Mutant};
@@ -18,7 +19,7 @@ const PAST_MAX: usize = 4;
 
 /// The most acknowledged entries of this node that are kept of each channel, to be put back should
 /// the log lose them.
-const TAIL_MAX: usize = 1_000;
+pub(super) const TAIL_MAX: usize = 1_000;
 
 /// The newest entries of a life of the log whose ids are kept after its end: readers may be that far
 /// behind it.
@@ -36,6 +37,8 @@ pub(super) struct Line {
     /// The newest offset that was seen of this life.
     pub(super) highest: u64,
     pub(super) fork: Option<Forked>,
+    /// Its fork is about to be closed: an append waits for that a little.
+    pub(super) closing: bool,
     /// It was found to differ from the log, and is to be put in order.
     pub(super) suspect: bool,
     /// Somebody on this node wants what is appended.
@@ -55,12 +58,32 @@ pub(super) struct Line {
 /// A channel that goes on without the log.
 #[derive(Debug)]
 pub(super) struct Forked {
-    life: Fork,
-    epoch: Epoch,
-    /// Own entries whose sequence is not the one after that of the entry before, by offset.
-    jumps: Vec<(u64, u64)>,
+    leg: Leg,
+    /// Legs before it, each with its last offset.
+    before: Vec<(Leg, u64)>,
+    /// The newest offset.
+    top: u64,
     /// Not to be closed before: not right after it opened.
     pub(super) rejoin_at: Instant,
+}
+
+/// A stretch of a fork in which own sequences have no holes, so that its name tells what was had at
+/// each offset.
+#[derive(Debug, Clone)]
+struct Leg {
+    life: Fork,
+    epoch: Epoch,
+}
+
+impl Leg {
+    fn new(life: Fork) -> Self {
+        Self { epoch: life.epoch(), life }
+    }
+
+    /// The node's newest sequence at an offset.
+    fn own_at(&self, offset: u64) -> u64 {
+        self.life.seq.saturating_add(offset.saturating_sub(self.life.from))
+    }
 }
 
 /// Lives that have ended with the log that they belonged to.
@@ -82,7 +105,7 @@ struct Ended {
     /// The node's newest sequence there.
     own: u64,
     /// Where it was a fork.
-    fork: Option<Forked>,
+    fork: Option<Leg>,
     /// Where it was none: the ids of the entries that lead up to the end, for readers who are not there
     /// yet.
     last: Vec<EntryId>,
@@ -98,7 +121,7 @@ impl Past {
         };
         let own = match offset {
             _ if offset == ended.end => ended.own,
-            _ if (fork.base()..ended.end).contains(&offset) => fork.own_at(offset),
+            _ if (fork.life.from..ended.end).contains(&offset) => fork.own_at(offset),
             _ => return None,
         };
         had.add(self.node, own);
@@ -107,6 +130,10 @@ impl Past {
 }
 
 impl Ended {
+    fn leg(own: u64, leg: Leg, end: u64) -> Self {
+        Self { epoch: leg.epoch.clone(), end, own, fork: Some(leg), last: Vec::new() }
+    }
+
     /// What a reader at this offset has had, of what one at the end has had.
     fn before(&self, at_end: &Had, offset: u64) -> Option<Had> {
         let behind = usize::try_from(self.end.checked_sub(offset)?).ok()?;
@@ -123,26 +150,26 @@ impl Ended {
 
 impl Forked {
     pub(super) fn epoch(&self) -> &Epoch {
-        &self.epoch
+        &self.leg.epoch
     }
 
     pub(super) fn base(&self) -> u64 {
-        self.life.base
+        self.leg.life.base
     }
 
-    /// Whether it goes on from this life of the log.
-    pub(super) fn is_from(&self, epoch: &Epoch) -> bool {
-        self.life.log.as_ref() == Some(epoch)
+    /// Where a life that this one goes on from has ended, and the one after it.
+    pub(super) fn end_of(&self, epoch: &Epoch) -> Option<(u64, &Epoch)> {
+        let legs = || self.before.iter().map(|(leg, _)| leg).chain([&self.leg]);
+        if self.leg.life.log.as_ref() == Some(epoch) {
+            return legs().next().map(|first| (self.base(), &first.epoch));
+        }
+        let at = self.before.iter().position(|(leg, _)| leg.epoch == *epoch)?;
+        legs().nth(at + 1).map(|next| (self.before[at].1, &next.epoch))
     }
 
-    /// The node's newest sequence at an offset.
-    fn own_at(&self, offset: u64) -> u64 {
-        let before = self.jumps.partition_point(|(at, _)| *at <= offset);
-        let (from, seq) = match before.checked_sub(1).map(|last| self.jumps[last]) {
-            Some(jump) => jump,
-            None => (self.life.from, self.life.seq),
-        };
-        seq.saturating_add(offset.saturating_sub(from))
+    /// Whether an own entry with this sequence would follow on the one before it without a hole.
+    pub(super) fn follows(&self, seq: u64) -> bool {
+        self.leg.own_at(self.top).checked_add(1) == Some(seq)
     }
 }
 
@@ -154,6 +181,7 @@ impl Line {
             newest: 0,
             highest: 0,
             fork: None,
+            closing: false,
             suspect: false,
             followed: false,
             confirmed: false,
@@ -167,7 +195,17 @@ impl Line {
 
     /// The life that this node is in.
     pub(super) fn epoch(&self) -> Option<&Epoch> {
-        self.fork.as_ref().map(|fork| &fork.epoch).or(self.log.as_ref())
+        self.fork.as_ref().map(Forked::epoch).or(self.log.as_ref())
+    }
+
+    /// How much is kept to be put back, in bytes.
+    pub(super) fn tail_bytes(&self) -> usize {
+        self.tail.values().map(|append| append.draft.cost()).sum()
+    }
+
+    /// Lets go of what is kept to be put back.
+    pub(super) fn drop_tail(&mut self) {
+        self.tail.clear();
     }
 
     /// Whether anything would be lost if it were forgotten.
@@ -194,10 +232,37 @@ impl Line {
         self.newest = self.newest.max(last_seq);
         self.highest = self.highest.max(top);
         if !self.is_mirrored {
-            memory.mirror_from(name, epoch, top, producers);
+            let is_there = Some(Mirrored { epoch: epoch.clone(), top });
+            if memory.mirrored(name) == is_there {
+                // What this node appended is kept; the others' sequences are new to it.
+                producers.iter().for_each(|(node, seq)| memory.note_seq(name, *node, *seq));
+            } else {
+                memory.mirror_from(name, epoch, top, producers);
+            }
             self.stash.clear();
             self.is_mirrored = self.followed;
         }
+    }
+
+    /// A page of the log, whose oldest entry is `first`: where that leaves a hole after what is kept,
+    /// nobody can fill it any more.
+    pub(super) fn mirror_page(
+        &mut self,
+        name: &ChannelName,
+        memory: &MemoryBackend,
+        node: NodeId,
+        first: u64,
+        entries: &[Entry],
+    ) {
+        if let (Some(log), Some(mirrored)) = (&self.log, memory.mirrored(name))
+            && self.is_mirrored
+            && first > mirrored.top + 1
+        {
+            let producers = memory.producers(name);
+            memory.mirror_from(name, log, first - 1, &producers);
+            self.stash = self.stash.split_off(&first);
+        }
+        self.mirror(name, memory, node, entries);
     }
 
     /// The log was emptied on purpose: nothing is known of its new life yet.
@@ -301,12 +366,13 @@ impl Line {
     // Forks
 
     /// Goes on without the log: first with own entries that it acknowledged and that nobody here has
-    /// seen.
+    /// seen. `next` is the sequence of the entry that is to follow, where that is known.
     pub(super) fn fork(
         &mut self,
         name: &ChannelName,
         memory: &MemoryBackend,
         node: NodeId,
+        next: Option<u64>,
         rejoin_at: Instant,
     ) {
         if self.fork.is_some() {
@@ -326,13 +392,19 @@ impl Line {
                 self.highest
             }
         };
-        let seq = self.seen(name, memory, node);
+        let unseen_after = self.seen(name, memory, node);
+        let unseen = self.tail_after(unseen_after);
+        // What is given out next need not follow on what was seen; nothing lies between.
+        let seq = match next {
+            Some(next) if unseen.is_empty() => unseen_after.max(next.saturating_sub(1)),
+            _ => unseen_after,
+        };
         let life = Fork { log: self.log.clone(), base: top, node, seq, from: top };
-        let epoch = life.epoch();
-        memory.rename(name, &epoch);
-        self.fork = Some(Forked { life, epoch, jumps: Vec::new(), rejoin_at });
+        let leg = Leg::new(life);
+        memory.rename(name, &leg.epoch);
+        self.fork = Some(Forked { leg, before: Vec::new(), top, rejoin_at });
         self.stash.clear();
-        for append in self.tail_after(seq) {
+        for append in unseen {
             #[cfg(test)]
             if mutant::is(Mutant::ForkWithoutInFlight) {
                 continue;
@@ -360,22 +432,39 @@ impl Line {
         node: NodeId,
         append: Append,
     ) {
+        self.step_to(name, memory, append.seq);
         let Some(fork) = &mut self.fork else { return };
         let (prev, seq) = (memory.last_seq(name, node), append.seq);
         let batch = AppendBatch {
             channel: name.clone(),
-            epoch: fork.epoch.clone(),
+            epoch: fork.leg.epoch.clone(),
             producer: node,
             entries: vec![Append { prev, ..append }],
         };
         if let AppendAnswer::Done(results) = memory.append_now(&batch)
             && let Some(Appended::Applied { offset }) = results.first()
         {
-            if fork.own_at(*offset) != seq {
-                fork.jumps.push((*offset, seq));
-            }
+            fork.top = *offset;
             self.newest = self.newest.max(seq);
         }
+    }
+
+    /// Makes the fork ready for an own entry with this sequence: where there is a hole before it, the
+    /// fork goes on as another leg. Says whether it does.
+    pub(super) fn step_to(&mut self, name: &ChannelName, memory: &MemoryBackend, seq: u64) -> bool {
+        let Some(fork) = self.fork.as_mut().filter(|fork| !fork.follows(seq)) else { return false };
+        let life = Fork { seq: seq.saturating_sub(1), from: fork.top, ..fork.leg.life.clone() };
+        let ended = std::mem::replace(&mut fork.leg, Leg::new(life));
+        memory.rename(name, &fork.leg.epoch);
+        fork.before.push((ended, fork.top));
+        true
+    }
+
+    /// Begins the mirror anew, if memory let it go because nothing came for long.
+    pub(super) fn keep_mirror(&self, name: &ChannelName, memory: &MemoryBackend, node: NodeId) {
+        let Some(epoch) = self.epoch().filter(|_| memory.mirrored(name).is_none()) else { return };
+        let top = self.fork.as_ref().map_or(self.highest, |fork| fork.top);
+        memory.mirror_from(name, epoch, top, &[(node, self.newest)]);
     }
 
     /// Own entries after this sequence that the log acknowledged once, to be put back into one that
@@ -397,15 +486,18 @@ impl Line {
         let mut lives = Vec::new();
         if let Some(log) = self.log.clone().filter(|_| !is_same) {
             let (end, own) = match &fork {
-                Some(fork) => (fork.base(), fork.own_at(fork.base())),
+                Some(fork) => {
+                    let first = fork.before.first().map_or(&fork.leg, |(leg, _)| leg);
+                    (fork.base(), first.own_at(fork.base()))
+                }
                 None => (end, self.seen(name, memory, node)),
             };
             let last = memory.last_ids(name, end, BEHIND_MAX);
             lives.push(Ended { epoch: log, end, own, fork: None, last });
         }
-        if let Some(fork) = fork {
-            let epoch = fork.epoch.clone();
-            lives.push(Ended { epoch, end, own: self.newest, fork: Some(fork), last: Vec::new() });
+        if let Some(Forked { leg, before, .. }) = fork {
+            lives.extend(before.into_iter().map(|(leg, end)| Ended::leg(leg.own_at(end), leg, end)));
+            lives.push(Ended::leg(self.newest, leg, end));
         }
         if let (true, Some(base)) = (is_same, base_of_fork) {
             memory.rewind(name, &epoch, base);
@@ -422,7 +514,7 @@ impl Line {
                 self.past.pop_front();
             }
         }
-        self.suspect = false;
+        (self.suspect, self.closing) = (false, false);
         if is_same {
             // Appends may have gone on while it was looked at.
             (self.acked, self.highest) = (self.acked.max(acked), self.highest.max(top));
@@ -433,8 +525,9 @@ impl Line {
         self.is_mirrored = self.followed;
         self.stash.clear();
         kept.into_iter().for_each(|append| self.keep(append));
+        let first = read.first().map_or(0, |first| first.offset);
         for page in read.chunks(1_000) {
-            self.mirror(name, memory, node, page);
+            self.mirror_page(name, memory, node, first, page);
         }
         if let (false, Some(log)) = (self.is_mirrored, &self.log) {
             // Nobody here reads it: it is gone on with from where it is now.

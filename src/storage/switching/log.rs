@@ -1,5 +1,7 @@
 //! The log role.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use tokio::sync::mpsc;
 use tokio::time::{self, Instant};
@@ -19,6 +21,9 @@ const NEWEST_PART: u32 = 8;
 /// An append is late when it takes so many times as long as usual, if that is more than the deadline.
 const LATE_FACTOR: u32 = 4;
 
+/// How long an append waits for a fork that is about to be closed.
+const CLOSED_WITHIN: Duration = Duration::from_millis(100);
+
 /// Which way a batch goes.
 enum Way {
     /// Nothing is known of the channel here.
@@ -27,8 +32,8 @@ enum Way {
     Foreign(Option<Epoch>),
     /// To the log.
     Log,
-    /// It stays here.
-    Here,
+    /// It stays here; in a moment maybe no longer.
+    Here { closing: bool },
 }
 
 #[async_trait]
@@ -136,7 +141,15 @@ impl Log for Switching {
                 Some(Err(error)) => Err(error),
             },
             Way::Foreign(epoch) => Ok(AppendAnswer::ForeignEpoch(epoch)),
-            Way::Here => core.append_here(batch).await,
+            Way::Here { closing } => {
+                if closing {
+                    core.until_closed(&batch.channel).await;
+                    if let Way::Foreign(epoch) = core.way(batch) {
+                        return Ok(AppendAnswer::ForeignEpoch(epoch));
+                    }
+                }
+                core.append_here(batch).await
+            }
             Way::Log => core.append_to_log(batch).await,
         }
     }
@@ -240,7 +253,7 @@ impl Core {
                     self.until_in_order(channel).await;
                     let mut state = self.lock();
                     if state.lines.get(channel).is_some_and(|line| line.suspect && line.fork.is_none()) {
-                        self.fork(&mut state, channel, false);
+                        self.fork(&mut state, channel, None, false);
                     }
                 }
             }
@@ -258,10 +271,11 @@ impl Core {
                 return None;
             }
             if line.log.is_none() {
-                self.fork(&mut state, channel, false);
+                self.fork(&mut state, channel, None, false);
             }
         }
         let line = state.lines.get(channel)?;
+        line.keep_mirror(channel, &self.memory, self.node);
         let top = self.memory.mirrored(channel).map_or(line.highest, |mirrored| mirrored.top);
         let producers = self.memory.producers(channel);
         Some(OpenLog { epoch: line.epoch()?.clone(), top, last_seq: line.newest, producers })
@@ -298,6 +312,7 @@ impl Core {
     fn way(&self, batch: &AppendBatch) -> Way {
         let is_primary = self.is_primary();
         let mut state = self.lock();
+        let is_behind = state.behind.contains_key(&batch.channel);
         let Some(line) = state.lines.get_mut(&batch.channel) else { return Way::Unknown };
         line.used = Instant::now();
         if line.epoch().is_none() {
@@ -307,12 +322,12 @@ impl Core {
             return Way::Foreign(line.epoch().cloned());
         }
         if line.fork.is_some() {
-            return Way::Here;
+            return Way::Here { closing: line.closing };
         }
-        if is_primary && !line.suspect {
+        if is_primary && !line.suspect && !is_behind {
             return Way::Log;
         }
-        self.fork(&mut state, &batch.channel, false);
+        self.fork(&mut state, &batch.channel, first_seq(batch), false);
         Way::Foreign(epoch_of(&state, &batch.channel))
     }
 
@@ -336,7 +351,11 @@ impl Core {
             biased;
             answer = self.primary.append(batch) => answer,
             () = self.until_away() => return Ok(self.go_on_alone(batch, false)),
-            () = late => return Ok(self.go_on_alone(batch, true)),
+            () = late => {
+                // It took at least so long; a storage that is always slow is waited for longer.
+                self.took_so_long(begun.elapsed());
+                return Ok(self.go_on_alone(batch, true));
+            }
         };
         match answer {
             Ok(answer) => Ok(self.appended(batch, answer, begun.elapsed())),
@@ -353,21 +372,47 @@ impl Core {
         }
     }
 
+    /// Waits a little for a fork that is about to be closed.
+    async fn until_closed(&self, channel: &ChannelName) {
+        let closed = async {
+            loop {
+                let notified = self.in_order.notified();
+                let mut notified = std::pin::pin!(notified);
+                notified.as_mut().enable();
+                if !self.lock().lines.get(channel).is_some_and(|line| line.closing) {
+                    return;
+                }
+                notified.await;
+            }
+        };
+        tokio::select! {
+            biased;
+            () = closed => {}
+            () = self.until_away() => {}
+            () = time::sleep(CLOSED_WITHIN) => {}
+        }
+    }
+
     /// Forks the channel; what was under way is appended to the fork next.
     fn go_on_alone(&self, batch: &AppendBatch, late: bool) -> AppendAnswer {
         let mut state = self.lock();
         let is_in_step =
             state.lines.get(&batch.channel).is_some_and(|line| line.epoch() == Some(&batch.epoch));
         if is_in_step {
-            self.fork(&mut state, &batch.channel, late);
+            self.fork(&mut state, &batch.channel, first_seq(batch), late);
         }
         AppendAnswer::ForeignEpoch(epoch_of(&state, &batch.channel))
     }
 
-    /// The log answered an append.
-    fn appended(&self, batch: &AppendBatch, answer: AppendAnswer, took: time::Duration) -> AppendAnswer {
+    fn took_so_long(&self, time: Duration) {
         let mut state = self.lock();
-        state.append_time = (state.append_time * (NEWEST_PART - 1) + took) / NEWEST_PART;
+        state.append_time = (state.append_time * (NEWEST_PART - 1) + time) / NEWEST_PART;
+    }
+
+    /// The log answered an append.
+    fn appended(&self, batch: &AppendBatch, answer: AppendAnswer, took: Duration) -> AppendAnswer {
+        self.took_so_long(took);
+        let mut state = self.lock();
         let Some(line) = state.lines.get_mut(&batch.channel) else { return answer };
         if line.epoch() != Some(&batch.epoch) {
             // It moved on meanwhile; there, the same entries are appended again or known.
@@ -384,23 +429,24 @@ impl Core {
                 {
                     let acked = line.acked;
                     tracing::warn!(channel = %batch.channel, acked, last, "the log lost acknowledged entries");
-                    return self.lost_log(&mut state, &batch.channel);
+                    return self.lost_log(&mut state, batch);
                 }
                 line.acknowledged(&batch.channel, &self.memory, batch, &results);
                 AppendAnswer::Done(results)
             }
             AppendAnswer::ForeignEpoch(found) => {
                 tracing::warn!(channel = %batch.channel, ?found, "the log is in another epoch");
-                self.lost_log(&mut state, &batch.channel)
+                self.lost_log(&mut state, batch)
             }
         }
     }
 
-    fn lost_log(&self, state: &mut State, channel: &ChannelName) -> AppendAnswer {
+    fn lost_log(&self, state: &mut State, batch: &AppendBatch) -> AppendAnswer {
+        let channel = &batch.channel;
         if let Some(line) = state.lines.get_mut(channel) {
             line.suspect = true;
         }
-        self.fork(state, channel, false);
+        self.fork(state, channel, first_seq(batch), false);
         AppendAnswer::ForeignEpoch(epoch_of(state, channel))
     }
 
@@ -410,7 +456,12 @@ impl Core {
         let refused = |full| StorageError::Refused { op: "append", cause: full };
         let (results, fresh, log, room) = {
             let mut state = self.lock();
-            let results = self.memory.judge(batch);
+            if let Some(line) = state.lines.get(channel) {
+                line.keep_mirror(channel, &self.memory, self.node);
+            }
+            let Some(results) = self.memory.judge(batch) else {
+                return Ok(AppendAnswer::ForeignEpoch(None));
+            };
             let fresh: Vec<Append> = batch
                 .entries
                 .iter()
@@ -418,6 +469,12 @@ impl Core {
                 .filter(|(_, result)| matches!(result, Appended::Applied { .. }))
                 .map(|(append, _)| append.clone())
                 .collect();
+            if let (Some(first), Some(line)) = (fresh.first(), state.lines.get_mut(channel))
+                && line.step_to(channel, &self.memory, first.seq)
+            {
+                // The fork's name is to tell what was had: a hole in the sequences gives it another.
+                return Ok(AppendAnswer::ForeignEpoch(line.epoch().cloned()));
+            }
             let journals = !self.mode.borrow().alone && !fresh.is_empty();
             let room = journals.then(|| state.journal.reserve(channel, lane, &fresh)).transpose();
             let room = room.map_err(|full| refused(Box::new(full)))?;
@@ -431,9 +488,16 @@ impl Core {
                 Err(full @ SpoolError::Full) => return Err(refused(Box::new(full))),
             }
         }
+        let seqs = fresh.iter().map(|append| append.seq).collect();
         let gone = self.accept(batch, lane, fresh, room);
         match (gone, &self.spool) {
-            (Err(epoch), _) => return Ok(AppendAnswer::ForeignEpoch(epoch)),
+            (Err(epoch), spool) => {
+                // They go another way now, and are not to be sent once more after a crash.
+                if let Some(spool) = spool {
+                    spool.forget(self.node, channel, seqs).await;
+                }
+                return Ok(AppendAnswer::ForeignEpoch(epoch));
+            }
             (Ok(gone), Some(spool)) if !gone.is_empty() => self.forget(spool, gone).await,
             (Ok(_), _) => {}
         }
@@ -489,6 +553,10 @@ impl Drop for Room<'_> {
             self.core.lock().journal.release(reserved);
         }
     }
+}
+
+fn first_seq(batch: &AppendBatch) -> Option<u64> {
+    batch.entries.first().map(|append| append.seq)
 }
 
 fn epoch_of(state: &State, channel: &ChannelName) -> Option<Epoch> {

@@ -25,6 +25,7 @@ mod records;
 mod rejoin;
 mod stats;
 
+use std::cmp::Reverse;
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::sync::Arc;
@@ -108,7 +109,7 @@ struct Core {
     jobs: jobs::LocalJobs,
     records: records::LocalRecords,
     spool: Option<Spool>,
-    /// What former lives of this gateway left in the spool.
+    /// What former lives of this gateway left in the spool, the oldest last.
     formers: Mutex<Vec<Former>>,
 }
 
@@ -118,6 +119,9 @@ struct State {
     journal: Journal,
     /// Channels to be put in order.
     queue: BTreeSet<ChannelName>,
+    /// Channels of which former lives of this gateway left something that the log is to have first,
+    /// and of how many of them.
+    behind: HashMap<ChannelName, usize>,
     /// Smoothed time that an append takes.
     append_time: Duration,
 }
@@ -159,6 +163,13 @@ impl Switching {
                 Mode { state: BackendState::Degraded, alone: false, lost: Some(lost.clone()) }
             }
         };
+        let mut formers = parts.formers;
+        // The newest first: they are taken from the end.
+        formers.sort_by_key(|former| Reverse(former.entries.first().map(|entry| entry.draft.time)));
+        let mut behind = HashMap::new();
+        for former in &formers {
+            *behind.entry(former.channel.clone()).or_default() += 1;
+        }
         let core = Arc::new(Core {
             node: parts.node,
             memory: parts.memory,
@@ -169,6 +180,7 @@ impl Switching {
                 lines: HashMap::new(),
                 journal: Journal::new(parts.journal),
                 queue: BTreeSet::new(),
+                behind,
                 append_time: Duration::ZERO,
             }),
             mode: watch::Sender::new(mode),
@@ -181,7 +193,7 @@ impl Switching {
             jobs: jobs::LocalJobs::default(),
             records: records::LocalRecords::default(),
             spool: parts.spool,
-            formers: Mutex::new(parts.formers),
+            formers: Mutex::new(formers),
         });
         let driver = monitor::drive(Arc::clone(&core), parts.limits, first, parts.status, parts.well);
         let (alive, dropped) = oneshot::channel();
@@ -261,6 +273,10 @@ impl Core {
 
     /// Has a channel put in order.
     fn enqueue(&self, state: &mut State, channel: &ChannelName) {
+        if self.mode.borrow().alone {
+            // There is nothing to be in step with; all are looked at when that changes.
+            return;
+        }
         state.queue.insert(channel.clone());
         self.work.notify_one();
     }
@@ -287,13 +303,14 @@ impl Core {
     }
 
     /// Lets a channel go on without the log, if it does not yet.
-    fn fork(&self, state: &mut State, channel: &ChannelName, late: bool) {
+    fn fork(&self, state: &mut State, channel: &ChannelName, next: Option<u64>, late: bool) {
         let now = Instant::now();
         let line = state.lines.entry(channel.clone()).or_insert_with(|| Line::new(now));
         if line.fork.is_some() {
             return;
         }
-        line.fork(channel, &self.memory, self.node, now + rejoin::NOT_BEFORE);
+        line.keep_mirror(channel, &self.memory, self.node);
+        line.fork(channel, &self.memory, self.node, next, now + rejoin::NOT_BEFORE);
         self.stats.forks.add(1);
         if late {
             self.stats.forks_late.add(1);

@@ -1,6 +1,7 @@
 //! Whether the primary serves: beats and connections in, the state machine's steps out, and what is
 //! said of them. Also passes on what the primary tells, and lets go of what is no longer needed.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,6 +10,7 @@ use futures_util::future::BoxFuture;
 use tokio::sync::mpsc;
 use tokio::time::{self, Instant};
 
+use super::line::Line;
 use super::{Core, Mode};
 use crate::model::{BackendState, ChannelKind, ChannelName};
 use crate::storage::failover::{Failover, First, Limits, Lost, Signal, Step};
@@ -30,6 +32,9 @@ const JUST_BEFORE: Duration = Duration::from_secs(5);
 const ORDER_KEPT: Duration = Duration::from_secs(300);
 const ZONE_KEPT: Duration = Duration::from_secs(3_600);
 
+/// Bytes of own entries that are kept to be put back, in all; looked at every [`TIDY_EVERY`].
+const TAILS_BYTES_MAX: usize = 256 << 20;
+
 /// Lines that are remembered; past it, those that nobody needs go at once.
 const LINES_MAX: usize = 100_000;
 
@@ -46,6 +51,7 @@ pub(super) async fn drive(
         status,
         well,
         lost_at: Instant::now(),
+        lost_data: false,
     };
     tokio::join!(
         judge.run(),
@@ -66,6 +72,8 @@ struct Judge {
     well: String,
     /// When the primary was last left.
     lost_at: Instant,
+    /// It was found to have lost data, and not all channels have been looked at since.
+    lost_data: bool,
 }
 
 impl Judge {
@@ -74,8 +82,10 @@ impl Judge {
         let mut health = core.primary.link_health();
         let mut losses = health.borrow().losses;
         let mut is_up = health.borrow_and_update().is_up();
-        if is_up {
-            self.take(Signal::LinkUp);
+        let first = health.borrow().lost.clone();
+        match first {
+            None => self.take(Signal::LinkUp),
+            Some(lost) => self.take(Signal::LinkDown(lost)),
         }
         let mut beat: Option<BoxFuture<'_, Result<Beat>>> = None;
         let mut beat_at = Instant::now();
@@ -135,12 +145,13 @@ impl Judge {
 
     fn take(&mut self, signal: Signal) {
         let now = Instant::now();
-        let lost_data = matches!(signal, Signal::DataLost(_));
+        // It is told once, and most often before it is time to recover.
+        self.lost_data |= matches!(signal, Signal::DataLost(_));
         let step = self.failover.on(signal, now);
         match step {
             Step::Stay => {}
             Step::Degrade | Step::AbortRecovery => self.lost_at = now,
-            Step::StartRecovery | Step::Reconcile => self.begin_recovery(lost_data),
+            Step::StartRecovery | Step::Reconcile => self.begin_recovery(),
             Step::Recovered => {}
         }
         let state = self.failover.state();
@@ -183,18 +194,42 @@ impl Judge {
         }
     }
 
-    /// Has the channels looked at that may not be in step: those that went on alone wait already.
-    fn begin_recovery(&self, lost_data: bool) {
+    /// Has the channels looked at that may not be in step: those that went on alone, those of which
+    /// something may have been missed, those that were in use shortly before, and all of a server that
+    /// lost data.
+    fn begin_recovery(&mut self) {
+        let lost_data = std::mem::take(&mut self.lost_data);
         let since = self.lost_at.checked_sub(JUST_BEFORE);
         let mut state = self.core.lock();
-        let is_due = |line: &super::Line| {
-            line.log.is_some() && (lost_data || since.is_none_or(|since| line.used >= since))
+        let is_due = |line: &Line| {
+            let is_recent = || since.is_none_or(|since| line.used >= since);
+            line.fork.is_some() || line.followed || (line.log.is_some() && (lost_data || is_recent()))
         };
         let due: Vec<ChannelName> =
             state.lines.iter().filter(|(_, line)| is_due(line)).map(|(name, _)| name.clone()).collect();
         state.queue.extend(due);
         drop(state);
         self.core.work.notify_one();
+    }
+}
+
+/// What is kept to be put back is bounded in all: that of the channels that rest longest goes first.
+fn bound_tails(lines: &mut HashMap<ChannelName, Line>) {
+    let mut total: usize = lines.values().map(Line::tail_bytes).sum();
+    if total <= TAILS_BYTES_MAX {
+        return;
+    }
+    let mut resting: Vec<(Instant, ChannelName)> =
+        lines.iter().map(|(name, line)| (line.used, name.clone())).collect();
+    resting.sort_unstable();
+    for (_, name) in resting {
+        if total <= TAILS_BYTES_MAX {
+            return;
+        }
+        if let Some(line) = lines.get_mut(&name) {
+            total -= line.tail_bytes();
+            line.drop_tail();
+        }
     }
 }
 
@@ -263,8 +298,17 @@ impl Core {
                     ChannelKind::Order => ORDER_KEPT,
                 };
                 let is_fresh = now.duration_since(line.used) < if is_many { TIDY_EVERY } else { kept };
-                is_fresh || line.is_needed() || !journal.is_empty(name) || queue.contains(name)
+                if is_fresh || line.followed || !journal.is_empty(name) {
+                    return true;
+                }
+                // A fork whose entries have all grown too old has nothing to be put in order.
+                let is_empty = line.fork.is_some() && self.memory.mirrored(name).is_none();
+                if is_empty {
+                    queue.remove(name);
+                }
+                !is_empty && (line.is_needed() || queue.contains(name))
             });
+            bound_tails(lines);
         }
     }
 }

@@ -30,7 +30,7 @@ impl Core {
             match source {
                 Source::Page(page) => return Ok(page),
                 Source::Fork => {
-                    self.fork(&mut self.lock(), channel, false);
+                    self.fork(&mut self.lock(), channel, None, false);
                     continue;
                 }
                 Source::Log => {}
@@ -59,7 +59,7 @@ impl Core {
             return false;
         };
         if page.epoch == known && page.top >= highest {
-            line.mirror(channel, &self.memory, self.node, &page.entries);
+            line.mirror_page(channel, &self.memory, self.node, page.first, &page.entries);
             return true;
         }
         if !line.suspect {
@@ -74,15 +74,16 @@ impl Core {
     fn source(&self, channel: &ChannelName, after: Option<&Position>, limit: usize) -> Source {
         let is_primary = self.is_primary();
         let state = self.lock();
-        let Some(line) = state.lines.get(channel) else {
-            return if is_primary { Source::Log } else { Source::Fork };
+        let Some(line) = state.lines.get(channel).filter(|line| is_primary || line.epoch().is_some()) else {
+            // Whoever publishes or subscribes begins a life of its own; nothing does that by looking.
+            return if is_primary { Source::Log } else { Source::Page(Page::of_no_log()) };
         };
         let is_forked = line.fork.is_some();
-        if !is_forked && !is_primary {
-            let is_waiting = line.log.is_none() || line.has_unseen(self.memory.last_seq(channel, self.node));
-            if is_waiting {
-                return Source::Fork;
-            }
+        if !is_forked && !is_primary && line.has_unseen(self.memory.last_seq(channel, self.node)) {
+            return Source::Fork;
+        }
+        if is_forked || !is_primary {
+            line.keep_mirror(channel, &self.memory, self.node);
         }
         let of_log = after.is_none_or(|after| line.log.as_ref() == Some(&after.epoch));
         if is_forked || !is_primary {
@@ -105,23 +106,17 @@ impl Core {
             }
             return self.memory.read_now(channel, Some(after), limit);
         };
-        let epoch = fork.epoch();
-        if fork.is_from(&after.epoch) && after.offset <= fork.base() {
-            // What is kept of the log's life has been renamed.
-            let renamed = Position { epoch: epoch.clone(), offset: after.offset };
+        if let Some((end, next)) = fork.end_of(&after.epoch).filter(|(end, _)| after.offset <= *end) {
+            // What is kept of that life has been renamed.
+            let renamed = Position { epoch: fork.epoch().clone(), offset: after.offset };
             let mut page = self.memory.read_now(channel, Some(&renamed), limit);
-            page.entries.retain(|entry| entry.offset <= fork.base());
-            page.first = page.first.min(fork.base() + 1);
-            let to = Position { epoch: epoch.clone(), offset: fork.base() };
-            return Page {
-                epoch: Some(after.epoch.clone()),
-                top: fork.base(),
-                closed: false,
-                next: Some(Seam::whole(to)),
-                ..page
-            };
+            page.entries.retain(|entry| entry.offset <= end);
+            page.first = page.first.min(end + 1);
+            let to = Position { epoch: next.clone(), offset: end };
+            let epoch = Some(after.epoch.clone());
+            return Page { epoch, top: end, closed: false, next: Some(Seam::whole(to)), ..page };
         }
-        let is_elsewhere = after.epoch != *epoch && !fork.is_from(&after.epoch);
+        let is_elsewhere = after.epoch != *fork.epoch() && fork.end_of(&after.epoch).is_none();
         match is_elsewhere.then(|| line.seam_after(after)).flatten() {
             // Readers of another node that has gone further than this one's base are told so.
             Some(seam) if seam.to.offset <= fork.base() => ended(after, seam),
@@ -136,7 +131,7 @@ fn ended(after: &Position, seam: Seam) -> Page {
     Page {
         epoch: Some(epoch),
         top: offset,
-        first: offset + 1,
+        first: offset.saturating_add(1),
         closed: false,
         entries: Vec::new(),
         next: Some(seam),

@@ -1,7 +1,7 @@
 //! Brings a channel back in step with the log: follow it, see what became of it, send what it lacks,
 //! read what others wrote, and close the fork at a moment at which nothing waits.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
@@ -9,7 +9,7 @@ use futures_util::stream::FuturesUnordered;
 use tokio::time::{self, Instant};
 
 use super::Core;
-use super::line::Rejoined;
+use super::line::{Rejoined, TAIL_MAX};
 use crate::model::{ChannelKind, ChannelName, Entry, Epoch, Position};
 use crate::storage::{Append, AppendAnswer, AppendBatch, Appended, LogEvent, OpenLog, Result, StorageError};
 use crate::support::backoff::Backoff;
@@ -37,12 +37,26 @@ const RETRY: Backoff = Backoff {
     jitter: Duration::from_millis(50),
 };
 
+/// After so many failures in a row, a channel that cannot be put in order is worth a warning.
+const WARN_AT: u32 = 20;
+
+/// After so many looks at the journal that found something new, appends wait for the fork to close.
+const CLOSING_AFTER: u32 = 8;
+
 /// How a try ended.
 enum Tried {
-    InOrder,
-    /// Its time has not come.
-    NotBefore(Instant),
+    /// It is in order, or there is nothing to be in step with.
+    Done,
+    /// It is not, and is to be tried again then.
+    Later(Instant),
     Failed(StorageError),
+}
+
+/// When a channel is to be tried again, and how often that failed.
+#[derive(Debug, Clone, Copy)]
+struct Delay {
+    until: Instant,
+    failures: u32,
 }
 
 impl Core {
@@ -50,25 +64,59 @@ impl Core {
     pub(super) async fn put_in_order(&self) {
         let mut under_way = FuturesUnordered::new();
         let mut working: BTreeSet<ChannelName> = BTreeSet::new();
+        // Those that failed, or whose time has not come: they hold up no others.
+        let mut delays: BTreeMap<ChannelName, Delay> = BTreeMap::new();
         loop {
+            let now = Instant::now();
             if self.is_primary() {
                 let waiting: Vec<ChannelName> = {
                     let state = self.lock();
-                    let free = state.queue.iter().filter(|name| !working.contains(*name));
-                    free.take(AT_ONCE - working.len().min(AT_ONCE)).cloned().collect()
+                    delays.retain(|name, _| state.queue.contains(name));
+                    let is_due = |name: &ChannelName| delays.get(name).is_none_or(|delay| delay.until <= now);
+                    let is_free = |name: &&ChannelName| {
+                        !working.contains(*name) && is_due(name) && !state.behind.contains_key(*name)
+                    };
+                    let free = state.queue.iter().filter(is_free);
+                    free.take(AT_ONCE.saturating_sub(working.len())).cloned().collect()
                 };
                 for channel in waiting {
                     working.insert(channel.clone());
-                    under_way.push(self.until_put_in_order(channel));
+                    under_way.push(self.try_in_order(channel));
                 }
             }
+            let later = delays.iter().filter(|(name, delay)| !working.contains(*name) && delay.until > now);
+            let later = later.map(|(_, delay)| delay.until).min();
             let more = self.work.notified();
             tokio::select! {
                 biased;
-                Some(done) = under_way.next() => {
-                    working.remove(&done);
+                Some((channel, tried)) = under_way.next() => {
+                    working.remove(&channel);
+                    let failures = delays.remove(&channel).map_or(0, |delay| delay.failures);
+                    if let Some(delay) = self.delay(&channel, tried, failures) {
+                        delays.insert(channel, delay);
+                    }
                 }
                 () = more => {}
+                () = async { time::sleep_until(later.unwrap_or(now)).await }, if later.is_some() => {}
+            }
+        }
+    }
+
+    /// When a channel is to be tried again; `None` where it needs not.
+    fn delay(&self, channel: &ChannelName, tried: Tried, failures: u32) -> Option<Delay> {
+        match tried {
+            Tried::Done => None,
+            Tried::Later(until) => Some(Delay { until, failures }),
+            Tried::Failed(error) => {
+                let failures = failures + 1;
+                self.stats.rejoin_retries.add(1);
+                self.beat_now.notify_one();
+                if failures == WARN_AT {
+                    tracing::warn!(channel = %channel, error = %error, failures, "the channel cannot be put in order");
+                } else {
+                    tracing::debug!(channel = %channel, error = %error, failures, "the channel cannot be put in order yet");
+                }
+                Some(Delay { until: Instant::now() + RETRY.wait(failures, chance::fraction()), failures })
             }
         }
     }
@@ -78,28 +126,18 @@ impl Core {
         self.lock().queue.is_empty() && self.records.is_empty() && self.formers.lock().is_empty()
     }
 
-    /// Tries until the channel is in order, or the primary is away.
-    async fn until_put_in_order(&self, channel: ChannelName) -> ChannelName {
-        let mut failures = 0;
-        while self.is_primary() {
-            let tried = tokio::select! {
-                biased;
-                () = self.until_away() => break,
-                tried = self.rejoin(&channel) => tried,
-            };
-            match tried {
-                Tried::InOrder => break,
-                Tried::NotBefore(at) => time::sleep_until(at).await,
-                Tried::Failed(error) => {
-                    failures += 1;
-                    self.stats.rejoin_retries.add(1);
-                    self.beat_now.notify_one();
-                    tracing::debug!(channel = %channel, error = %error, failures, "the channel cannot be put in order yet");
-                    time::sleep(RETRY.wait(failures, chance::fraction())).await;
-                }
-            }
+    /// Tries once, unless the primary is away.
+    async fn try_in_order(&self, channel: ChannelName) -> (ChannelName, Tried) {
+        let tried = tokio::select! {
+            biased;
+            () = self.until_away() => Tried::Done,
+            tried = self.rejoin(&channel) => tried,
+        };
+        if let Some(line) = self.lock().lines.get_mut(&channel) {
+            line.closing = false;
         }
-        channel
+        self.in_order.notify_waiters();
+        (channel, tried)
     }
 
     async fn rejoin(&self, channel: &ChannelName) -> Tried {
@@ -109,11 +147,11 @@ impl Core {
             fork.map(|fork| fork.rejoin_at).filter(|at| *at > Instant::now())
         };
         if let Some(at) = not_before {
-            return Tried::NotBefore(at);
+            return Tried::Later(at);
         }
         for _ in 0..ROUNDS_MAX {
             match self.try_rejoin(channel).await {
-                Ok(true) => return Tried::InOrder,
+                Ok(true) => return Tried::Done,
                 // It changed while it was looked at.
                 Ok(false) => {}
                 Err(error) => return Tried::Failed(error),
@@ -150,7 +188,15 @@ impl Core {
             return Ok(false);
         }
         let mut read = Read { top: plan.read_from, entries: Vec::new() };
+        let mut looks = 0;
         loop {
+            looks += 1;
+            if looks == CLOSING_AFTER
+                && let Some(line) = self.lock().lines.get_mut(channel)
+            {
+                // It is published to faster than it can be closed.
+                line.closing = true;
+            }
             // It keeps what is sent until the channel is in order: the log may lose it before.
             let fresh = self.lock().journal.after(channel, sent.last, BATCH);
             if !fresh.is_empty() {
@@ -246,8 +292,8 @@ impl Core {
                         sent.last = append.seq;
                     }
                     Appended::Duplicate => sent.last = sent.last.max(append.seq),
-                    // Behind one that was refused; or the log forgot what it just had.
-                    Appended::Gap { .. } => return Ok(sent.refused > 0 && !is_tail),
+                    // The log forgot what it just had.
+                    Appended::Gap { .. } => return Ok(false),
                     Appended::Refused(refusal) => {
                         sent.refused += 1;
                         self.stats.superseded.add(1);
@@ -310,11 +356,16 @@ impl Core {
     ) -> bool {
         {
             let mut state = self.lock();
-            let waits = !state.journal.after(channel, sent.last, 1).is_empty();
+            if !state.journal.after(channel, sent.last, 1).is_empty() {
+                return false;
+            }
             let mut kept = plan.tail.clone();
-            kept.extend(state.journal.front(channel, usize::MAX));
-            let Some(line) = state.lines.get_mut(channel) else { return true };
-            if waits || (line.followed && !followed) {
+            kept.extend(state.journal.newest(channel, TAIL_MAX));
+            let Some(line) = state.lines.get_mut(channel) else {
+                state.queue.remove(channel);
+                return true;
+            };
+            if line.followed && !followed {
                 return false;
             }
             if plan.loses {

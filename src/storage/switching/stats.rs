@@ -106,7 +106,11 @@ impl OutageReader {
         let stats = &core.stats;
         let spool = core.spool.as_ref().map(Spool::status);
         OutageTotals {
-            channels_alone: state.lines.values().filter(|line| line.fork.is_some()).count(),
+            channels_alone: if core.mode.borrow().alone {
+                0
+            } else {
+                state.lines.values().filter(|line| line.fork.is_some()).count()
+            },
             channels_waiting: state.queue.len(),
             journal_entries: entries,
             journal_bytes: bytes,

@@ -2,20 +2,22 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use bytes::Bytes;
+use chrono::DateTime;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
 use super::super::Parts;
 use super::*;
-use crate::model::{BackendName, BackendState, Entry, Epoch, Lane, NodeId, Position};
+use crate::model::{BackendName, BackendState, DraftEntry, Entry, EntryKind, Epoch, Lane, NodeId, Position};
 use crate::storage::failover::{First, Limits, Lost};
 use crate::storage::journal::JournalBounds;
 use crate::storage::primary::{Beat, LinkHealth, Primary};
+use crate::storage::spool::Former;
 use crate::storage::{
-    AppendAnswer, AppendBatch, Idempotency, Log, LogEvent, LogState, MemoryBackend, MemoryConfig, OpenLog,
-    Page, Record, RecordKind, Recorded, Records, Retention, StatusWriter, StorageBackend, StorageConfig,
-    StorageStatus,
+    Append, AppendAnswer, AppendBatch, Idempotency, Log, LogEvent, LogState, MemoryBackend, MemoryConfig,
+    OpenLog, Page, Record, RecordKind, Recorded, Records, Retention, StatusWriter, StorageBackend,
+    StorageConfig, StorageStatus,
 };
 
 const BOUNDS: JobBounds = JobBounds { unfinished: 100, kept: 1_000, kept_for: Duration::from_secs(3_600) };
@@ -221,8 +223,16 @@ struct Node {
 
 impl Node {
     async fn new() -> Self {
+        Self::with(First::Redis, Vec::new()).await
+    }
+
+    async fn with(first: First, formers: Vec<Former>) -> Self {
         let memory = || MemoryBackend::new(Retention::default(), MemoryConfig::default()).0;
-        let health = watch::Sender::new(LinkHealth { lost: None, losses: 0 });
+        let lost = match &first {
+            First::Memory(lost) => Some(lost.clone()),
+            First::Redis | First::Alone => None,
+        };
+        let health = watch::Sender::new(LinkHealth { lost, losses: 0 });
         let fake = Arc::new(Fake {
             kept: memory(),
             health,
@@ -239,10 +249,10 @@ impl Node {
             lanes: Arc::new(|_| Lane::Every),
             journal: JournalBounds::of(&config.journal, &config.retention.orders),
             spool: None,
-            formers: Vec::new(),
+            formers,
             ordering_deadline: Duration::from_millis(50),
             limits: Limits::default(),
-            first: First::Redis,
+            first,
             status: Arc::new(StatusWriter::new(status).0),
             well: String::new(),
         });
@@ -396,4 +406,40 @@ async fn recovering_lasts_until_the_primary_has_all_jobs() {
     assert_eq!(recorded.len(), 100);
     let of_first = node.fake.recorded.lock().iter().find(|job| job.view.id == moving).cloned().unwrap();
     assert_eq!((of_first.view.state, of_first.view.token), (JobState::Claimed, token));
+}
+
+// What former lives of the gateway left
+
+fn append(seq: u64, at_ms: i64) -> Append {
+    let time = DateTime::from_timestamp_millis(at_ms).unwrap();
+    let draft = DraftEntry { time, kind: EntryKind::PriceUpdate, key: None, data: Bytes::from_static(b"{}") };
+    Append { seq, prev: seq - 1, draft, fence: None }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_former_lives_accepted_comes_before_what_this_one_accepts() {
+    let name: ChannelName = "zone:a".parse().unwrap();
+    let (oldest, older) = (NodeId::random(), NodeId::random());
+    let left = |producer, at_ms| {
+        let entries = vec![append(1, at_ms), append(2, at_ms + 1)];
+        Former { producer, channel: name.clone(), log_epoch: None, entries }
+    };
+    let lost = Lost { code: "unreachable", reason: "not there yet".to_owned() };
+    let node = Node::with(First::Memory(lost), vec![left(oldest, 10), left(older, 20)]).await;
+    let (store, own) = (&node.store, node.store.core.node);
+    let opened = store.open(&name, own, &Epoch::random()).await.unwrap();
+    let batch = AppendBatch {
+        channel: name.clone(),
+        epoch: opened.epoch,
+        producer: own,
+        entries: vec![append(1, 30)],
+    };
+    assert!(matches!(store.append(&batch).await.unwrap(), AppendAnswer::Done(_)));
+    // Long enough ago to be sent at once.
+    time::sleep(Duration::from_secs(1)).await;
+    node.come_back().await;
+    let page = node.fake.kept.read_now(&name, None, 100);
+    let ids: Vec<(NodeId, u64)> =
+        page.entries.iter().map(|entry| (entry.id.producer, entry.id.seq)).collect();
+    assert_eq!(ids, [(oldest, 1), (oldest, 2), (older, 1), (older, 2), (own, 1)]);
 }
