@@ -497,8 +497,6 @@ impl World {
         let mut outcome = Outcome::default();
         let mut faults = Vec::new();
         match settled {
-            // Open: a node that has nothing to do with a channel is not told of its new epoch.
-            Err(_) if self.plan.restores => {}
             Ok(took) => outcome.settled_ms = took.as_millis(),
             Err(text) => faults.push(text),
         }
@@ -510,8 +508,7 @@ impl World {
         outcome.refused = published.values().filter(|entry| entry.accepted == Some(false)).count();
         // A newer price of the same key stands for one that was thinned.
         let is_due = |number: u64, entry: &Published, held: &dyn Fn(u64) -> bool| {
-            // Open: a log that came back older is emptied, and so loses what nobody puts back.
-            if self.plan.restores || entry.accepted != Some(true) || entry.excused || held(number) || aged {
+            if entry.accepted != Some(true) || entry.excused || held(number) || aged {
                 return false;
             }
             let is_latest = (self.lanes)(&entry.channel) == Lane::Latest;
@@ -548,13 +545,7 @@ impl World {
         }
         for client in &self.clients {
             let told = client.told.lock();
-            // Open: after a loss a node cannot say what its readers have had of producers that were
-            // silent since it followed the channel; and where entries were refused, the name of a
-            // fork counts its sequences wrong. Readers may get entries twice then.
-            let has_jumps = outcome.refused > 0;
-            let is_open = |fault: &&String| (self.plan.loses || has_jumps) && fault.contains("came");
-            let is_open = |fault: &&String| !is_open(fault);
-            faults.extend(told.faults.iter().filter(is_open).take(4).cloned());
+            faults.extend(told.faults.iter().take(4).cloned());
             outcome.resumed += told.resumed;
             outcome.gaps.extend(told.gaps.iter().map(|gap| format!("c{}: {gap}", client.name)));
             let Some(since) = told.since else { continue };

@@ -46,8 +46,6 @@ pub(super) struct Plan {
     pub(super) ends_ms: u64,
     /// The server loses data, or nodes crash.
     pub(super) loses: bool,
-    /// Of these, it comes back with older data.
-    pub(super) restores: bool,
 }
 
 fn later(rng: &mut StdRng) -> Option<u64> {
@@ -102,10 +100,8 @@ impl Plan {
             }
         }
         acts.sort_by_key(|(at, _)| *at);
-        let restores = acts.iter().any(|(_, act)| matches!(act, Act::Kill { loses: true, .. }));
         Self {
             seed,
-            restores,
             nodes,
             channels,
             clients: rng.random_range(2..6),

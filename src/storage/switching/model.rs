@@ -264,7 +264,6 @@ impl ModelServer {
         let primary = ModelRedis {
             server: self.clone(),
             link,
-            node,
             incoming: Mutex::new(Some(incoming)),
             known: Mutex::default(),
         };
@@ -341,10 +340,6 @@ impl ModelServer {
         let link = self.link(name);
         link.crashed.store(true, Ordering::Release);
         self.disconnect(name, Some(Duration::ZERO));
-    }
-
-    pub(crate) fn is_connected(&self, name: usize) -> bool {
-        self.link(name).state.lock().connection.is_some()
     }
 
     fn link(&self, name: usize) -> Arc<Link> {
@@ -521,7 +516,6 @@ impl ServerState {
 struct ModelRedis {
     server: ModelServer,
     link: Arc<Link>,
-    node: NodeId,
     incoming: Mutex<Option<mpsc::Receiver<LogEvent>>>,
     known: Mutex<Known>,
 }
