@@ -47,6 +47,9 @@ pub(super) struct Line {
     pub(super) confirmed: bool,
     /// The mirror has all entries since the channel was followed.
     is_mirrored: bool,
+    /// What is known of producers is all that the log knew; else a reader may have had more of others
+    /// than can be said.
+    knows_producers: bool,
     /// Entries of the log that wait for one before them.
     stash: BTreeMap<u64, Entry>,
     /// Own entries that the log is known to have had, by sequence.
@@ -186,6 +189,7 @@ impl Line {
             followed: false,
             confirmed: false,
             is_mirrored: false,
+            knows_producers: true,
             stash: BTreeMap::new(),
             tail: BTreeMap::new(),
             past: VecDeque::new(),
@@ -239,6 +243,7 @@ impl Line {
             } else {
                 memory.mirror_from(name, epoch, top, producers);
             }
+            self.knows_producers = true;
             self.stash.clear();
             self.is_mirrored = self.followed;
         }
@@ -302,12 +307,14 @@ impl Line {
         }
         let Some(mirrored) = memory.mirrored(name) else {
             // It was let go with all else that had not been used for long.
+            self.knows_producers = false;
             memory.mirror_from(name, log, first.offset - 1, &[(node, self.acked)]);
             memory.mirror(name, log, entries);
             return;
         };
         if first.offset > mirrored.top + 1 && !self.is_mirrored {
             // Nobody on this node reads what is missing.
+            self.knows_producers = false;
             memory.mirror_from(name, log, first.offset - 1, &[(node, self.acked)]);
         }
         let mut top = memory.mirror(name, log, entries);
@@ -383,11 +390,13 @@ impl Line {
             (Some(mirrored), Some(_)) if self.is_mirrored || mirrored.top >= self.highest => mirrored.top,
             // What is acknowledged beyond the mirror would be taken for had by readers at its end.
             (Some(_), Some(log)) => {
+                self.knows_producers = false;
                 memory.mirror_from(name, log, self.highest, &[(node, self.acked)]);
                 self.highest
             }
             (None, log) => {
                 let epoch = log.clone().unwrap_or_else(Epoch::random);
+                self.knows_producers = false;
                 memory.mirror_from(name, &epoch, self.highest, &[(node, self.acked)]);
                 self.highest
             }
@@ -508,6 +517,8 @@ impl Line {
         }
         if !lives.is_empty() {
             let to = Position { epoch: epoch.clone(), offset: base };
+            // Where what was had of others cannot be said, they may come again, and that is told.
+            let whole = whole && (is_same || self.knows_producers);
             let seam = Seam { to, had: Had::default(), late_to: top, whole };
             self.past.push_back(Past { lives, others, node, seam });
             if self.past.len() > PAST_MAX {
@@ -520,6 +531,7 @@ impl Line {
             (self.acked, self.highest) = (self.acked.max(acked), self.highest.max(top));
         } else {
             (self.log, self.acked, self.highest) = (Some(epoch), acked, top);
+            self.knows_producers = true;
         }
         self.newest = self.newest.max(acked);
         self.is_mirrored = self.followed;
@@ -531,6 +543,7 @@ impl Line {
         }
         if let (false, Some(log)) = (self.is_mirrored, &self.log) {
             // Nobody here reads it: it is gone on with from where it is now.
+            self.knows_producers = false;
             memory.mirror_from(name, log, self.highest, &[(node, self.acked)]);
         }
     }
