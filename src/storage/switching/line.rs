@@ -301,6 +301,8 @@ impl Line {
             let seq = own.id.seq;
             let seen = || Append { seq, prev: seq.saturating_sub(1), draft: own.draft.clone(), fence: None };
             self.tail.entry(seq).or_insert_with(seen);
+            // A log that has less of this node came back older, whatever others put in their place.
+            self.acked = self.acked.max(seq);
         }
         while self.tail.len() > TAIL_MAX {
             self.tail.pop_first();

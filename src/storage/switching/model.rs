@@ -181,6 +181,7 @@ pub(crate) struct Stand {
     pub(crate) highest: u64,
     pub(crate) is_forked: bool,
     pub(crate) is_suspect: bool,
+    pub(crate) is_followed: bool,
 }
 
 impl Inside {
@@ -207,6 +208,7 @@ impl Inside {
             highest: line.highest,
             is_forked: line.fork.is_some(),
             is_suspect: line.suspect,
+            is_followed: line.followed,
         })
     }
 }
