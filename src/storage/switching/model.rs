@@ -2,6 +2,11 @@
 //! backend keeps them, and everything that can go wrong between a node and it. What goes wrong, and
 //! when, follows from a seed.
 
+#![expect(
+    clippy::disallowed_methods,
+    reason = "its tasks end with the runtime of one schedule, and what is under way is bounded by that"
+)]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
