@@ -239,8 +239,10 @@ impl Core {
             let read_from = base.unwrap_or(mirrored);
             return Some(Plan { base: read_from, read_from, whole: true, ..Plan::default() });
         }
-        // A zone of which nothing was known is joined where it is now; of an order, all is wanted.
-        let joins = log.is_none() && channel.kind() == ChannelKind::Zone;
+        // A zone of which nothing was known is joined where it is now, unless nobody else has been there
+        // (this node may have, in a try that broke off); of an order, all is wanted.
+        let others = found.producers.iter().any(|(producer, _)| *producer != self.node);
+        let joins = log.is_none() && channel.kind() == ChannelKind::Zone && others;
         let base = if joins { found.top } else { 0 };
         let whole = !(joins && found.top > 0);
         let tail = if log.is_none() {
