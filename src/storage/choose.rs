@@ -1,4 +1,4 @@
-//! Which backend serves, decided once at startup.
+//! With which backend the gateway begins, decided once at startup.
 
 use std::fmt;
 use std::path::Path;
