@@ -200,9 +200,13 @@ async fn after_a_failover_in_a_cluster_the_replica_is_used() {
     }
     producers[0].fill(1..=1).await;
     assert_eq!(next_told(&mut incoming).await, (zones[0].clone(), vec![1]));
-    let replica = &cluster.nodes[3];
+    let replicated = |node: usize, field: &str| -> Option<u64> {
+        let info = cluster.nodes[node].admin(&["INFO", "replication"]);
+        info.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':')?.trim().parse().ok())
+    };
+    let written = replicated(0, "master_repl_offset").unwrap();
     eventually("the replica has it", async || {
-        replica.admin(&["INFO", "replication"]).contains("slave_repl_offset").then_some(())
+        replicated(3, "slave_repl_offset").filter(|offset| *offset >= written)
     })
     .await;
     cluster.nodes[0].kill();

@@ -520,7 +520,7 @@ impl Line {
         if !lives.is_empty() {
             let to = Position { epoch: epoch.clone(), offset: base };
             // Where what was had of others cannot be said, they may come again, and that is told.
-            let whole = whole && (is_same || self.knows_producers);
+            let whole = whole && (is_same || self.log.is_none() || self.knows_producers);
             let seam = Seam { to, had: Had::default(), late_to: top, whole };
             self.past.push_back(Past { lives, others, node, seam });
             if self.past.len() > PAST_MAX {
