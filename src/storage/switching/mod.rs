@@ -2,12 +2,12 @@
 //! there and back. No room that uses it sees a failover: calls go on being answered, and logs go
 //! over into other lives at seams that say what a reader has had.
 //!
-//! - [`line`](self::line): what this node knows of each channel; opens forks and closes them.
-//! - [`log`](self::log): the log role: appends, and which line goes which way.
-//! - [`read`](self::read): what follows any position that a node ever told.
-//! - [`rejoin`](self::rejoin): brings a channel back in step with the log.
-//! - [`former`](self::former): sends what former lives of this gateway had accepted.
-//! - [`monitor`](self::monitor): beats, the state machine's signals and steps, and what is said of them.
+//! - `line`: what this node knows of each channel; opens forks and closes them.
+//! - `log`: the log role: appends, and which line goes which way.
+//! - `read`: what follows any position that a node ever told.
+//! - `rejoin`: brings a channel back in step with the log.
+//! - `former`: sends what former lives of this gateway had accepted.
+//! - `monitor`: beats, the state machine's signals and steps, and what is said of them.
 //!
 //! A channel forks by itself, at the first own append that the log does not take in time; channels
 //! that nobody publishes to on this node stay in step throughout an outage. All that is decided about
