@@ -141,7 +141,11 @@ impl Stores {
         })
         .await;
         self.drivers.lock().spawn(opened.driver);
-        NODES.lock().push((address(&opened.backend), node));
+        // A storage that is gone may have stood at the same place.
+        let mut nodes = NODES.lock();
+        nodes.retain(|(of, _)| *of != address(&opened.backend));
+        nodes.push((address(&opened.backend), node));
+        drop(nodes);
         opened.backend
     }
 
