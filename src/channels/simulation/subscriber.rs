@@ -10,7 +10,7 @@ use tokio::time::{self, Instant};
 
 use super::NodeRun;
 use crate::channels::{LiveBatch, Moved};
-use crate::model::{ChannelName, EntryId, Epoch, Lane, Position};
+use crate::model::{ChannelName, EntryId, EntryKind, Epoch, Lane, Position};
 use crate::storage::{Had, Page, Seam, told_epoch};
 use crate::support::mutant::{self, Mutant};
 
@@ -26,6 +26,15 @@ pub(super) struct Client {
     pub(super) name: usize,
     pub(super) channel: ChannelName,
     pub(super) told: Mutex<Told>,
+    places: Arc<Mutex<Places>>,
+}
+
+/// Which entry each position stands for: the same one, whoever is told of it.
+#[derive(Debug, Default)]
+pub(super) struct Places {
+    entries: HashMap<(ChannelName, Epoch, u64), EntryId>,
+    /// Positions that stand for two entries.
+    pub(super) doubles: Vec<String>,
 }
 
 #[derive(Debug, Default)]
@@ -36,6 +45,8 @@ pub(super) struct Told {
     ids: HashSet<EntryId>,
     newest: HashMap<u64, u64>,
     offset: Option<(Epoch, u64)>,
+    /// The last update of an order has come.
+    ended: bool,
     /// Where it would go on after another connect.
     pub(super) position: Option<Position>,
     /// How often it was told that something may be missing, and when last.
@@ -45,8 +56,18 @@ pub(super) struct Told {
 }
 
 impl Client {
-    pub(super) fn new(name: usize, channel: ChannelName) -> Arc<Self> {
-        Arc::new(Self { name, channel, told: Mutex::default() })
+    pub(super) fn new(name: usize, channel: ChannelName, places: &Arc<Mutex<Places>>) -> Arc<Self> {
+        Arc::new(Self { name, channel, told: Mutex::default(), places: Arc::clone(places) })
+    }
+
+    /// Whether what it was told last is about this life.
+    pub(super) fn is_told_of(&self, life: &Epoch) -> bool {
+        self.told.lock().position.as_ref().is_some_and(|position| is_about(&position.epoch, life))
+    }
+
+    /// The next entry comes after this position.
+    fn at(&self, position: &Position) {
+        self.told.lock().offset = Some((position.epoch.clone(), position.offset));
     }
 
     /// Told that something may be missing or come again.
@@ -58,21 +79,46 @@ impl Client {
         told.ids.clear();
         told.newest.clear();
         told.offset = None;
+        told.ended = false;
     }
 
-    fn got(&self, epoch: &Epoch, offset: u64, id: EntryId, number: u64, run: &NodeRun) {
-        let name = self.name;
-        run.server.say(|| format!("  c{name} gets {number} at {epoch}:{offset}"));
+    /// The next entry comes, or would come if it had not been had before.
+    fn came(&self, epoch: &Epoch, offset: u64, id: EntryId, run: &NodeRun) {
+        let (name, at) = (self.name, run.server.now_ms());
         let mut told = self.told.lock();
-        let at = run.server.now_ms();
         if let Some((held, last)) = &told.offset
             && held == epoch
-            && *last >= offset
+            && *last + 1 != offset
         {
             let text = format!("{at} c{name}: offset {offset} after {last} of {epoch}");
             told.faults.push(text);
         }
         told.offset = Some((epoch.clone(), offset));
+        let place = (self.channel.clone(), epoch.clone(), offset);
+        let mut places = self.places.lock();
+        let held = *places.entries.entry(place).or_insert(id);
+        if held != id {
+            let text = format!("{at} c{name}: {epoch}:{offset} is {id}, and was {held}");
+            places.doubles.push(text);
+        }
+    }
+
+    fn got(&self, epoch: &Epoch, offset: u64, id: EntryId, frame: &[u8], run: &NodeRun) {
+        let (name, number) = (self.name, number(frame));
+        run.server.say(|| format!("  c{name} gets {number} at {epoch}:{offset}"));
+        let is_told = self.is_told_of(epoch);
+        let mut told = self.told.lock();
+        let at = run.server.now_ms();
+        if !is_told {
+            let text =
+                format!("{at} c{name}: {number} is of {epoch}, and it was told of {:?}", told.position);
+            told.faults.push(text);
+        }
+        if told.ended {
+            let text = format!("{at} c{name}: {number} came after the last update of its order");
+            told.faults.push(text);
+        }
+        told.ended = is_last_update(frame);
         if !told.ids.insert(id) || !told.numbers.insert(number) {
             told.faults.push(format!("{at} c{name}: {number} came twice ({id} at {epoch}:{offset})"));
             return;
@@ -85,6 +131,13 @@ impl Client {
             *newest = number;
         }
     }
+}
+
+/// Whether an epoch that clients are told is that of this life, perhaps with what was had besides.
+fn is_about(told: &Epoch, life: &Epoch) -> bool {
+    let (told, life) = (told.as_str(), life.as_str());
+    let rest = told.strip_prefix("v.").unwrap_or(told).strip_prefix(life);
+    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
 }
 
 /// One connection's interest in a channel.
@@ -172,12 +225,19 @@ impl Joining {
     }
 }
 
-/// The number that a frame carries.
+/// The number that a frame, or an entry's content, ends with.
 pub(super) fn number(frame: &[u8]) -> u64 {
-    let text = String::from_utf8_lossy(frame);
-    let at = text.find("\"n\":").expect("each entry has a number") + 4;
-    let digits: String = text[at..].chars().take_while(char::is_ascii_digit).collect();
-    digits.parse().expect("a number")
+    let text = frame.strip_suffix(b"}").expect("an object");
+    let digits = text.iter().rev().take_while(|byte| byte.is_ascii_digit()).count();
+    let digits = std::str::from_utf8(&text[text.len() - digits..]).expect("digits");
+    digits.parse().expect("each entry has a number")
+}
+
+/// Whether a frame is the last update of an order.
+fn is_last_update(frame: &[u8]) -> bool {
+    let kind = format!("\"{}\"", EntryKind::Confirmed.as_str());
+    // What kind it is stands near the beginning.
+    frame.windows(kind.len()).take(32).any(|part| part == kind.as_bytes())
 }
 
 impl Subscriber {
@@ -217,7 +277,8 @@ impl Subscriber {
     fn send(&self, state: &mut State, batch: &LiveBatch, index: usize) {
         let epoch = state.epoch.clone().expect("it was joined");
         let id = batch.id(index).expect("each entry has an id");
-        self.client.got(&epoch, batch.first + index as u64, id, number(&batch.frame(index)), &self.node);
+        self.client.got(&epoch, batch.first + index as u64, id, &batch.frame(index), &self.node);
+        self.node.sent.lock().add(id.producer, id.seq);
     }
 
     /// Sends what was not had before of a batch, from this index on.
@@ -227,6 +288,7 @@ impl Subscriber {
             let id = batch.id(index).expect("each entry has an id");
             let was_had = state.had.came(id);
             state.cursor = batch.first + index as u64;
+            self.client.came(&batch.epoch, state.cursor, id, &self.node);
             if !was_had {
                 self.send(state, batch, index);
                 // What was filtered moves no client's position: it is filtered again.
@@ -247,10 +309,17 @@ impl Subscriber {
         if !mutant::is(Mutant::NothingWasHad) {
             state.had.merge(had);
         }
+        if mutant::is(Mutant::OneHighWaterMark) {
+            state.had.merge(&self.node.sent.lock());
+        }
+        self.client.at(to);
         let name = self.client.name;
         self.node.server.say(|| format!("  c{name} crosses {from:?} -> {seam:?}, had {:?}", state.had));
         if !whole {
             self.client.gap(format!("crossed {from:?} -> {to:?}"));
+        }
+        if mutant::is(Mutant::ForksNotTold) && to.epoch.as_str().starts_with("f.") {
+            return;
         }
         self.tell_epoch(state, *whole, whole.then_some(0));
     }
@@ -377,6 +446,7 @@ impl Subscriber {
             }
         }
         state.cursor = offset;
+        self.client.at(&Position { epoch: epoch.clone(), offset });
         state.joining(|joining| joining.see(joined));
         state.told = Some(epoch.clone());
         self.client.told.lock().position = Some(Position { epoch: epoch.clone(), offset });
