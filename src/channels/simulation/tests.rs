@@ -60,24 +60,27 @@ fn env(name: &str) -> Option<u64> {
 /// What is run without being asked for more.
 const SEEDS: u64 = 10_000;
 
+/// Readers are not judged in more of them than this: see [`Kind::Refilled`].
+const REFILLED_MAX: u64 = 300;
+
 /// In so many of these schedules each of it must happen, at least; fewer, and they are no longer about
 /// what they are there for.
 const AT_LEAST: [(Kind, u64); 15] = [
-    (Kind::Degraded, 1),
-    (Kind::Fork, 1),
-    (Kind::LateFork, 1),
-    (Kind::Rejoin, 1),
-    (Kind::Flush, 1),
-    (Kind::Rollback, 1),
-    (Kind::LostLog, 1),
-    (Kind::OlderLog, 1),
-    (Kind::PutBack, 1),
-    (Kind::Crash, 1),
-    (Kind::Thinning, 1),
-    (Kind::Refusal, 1),
-    (Kind::Resumed, 1),
-    (Kind::Gap, 1),
-    (Kind::Ended, 1),
+    (Kind::Degraded, 7_000),
+    (Kind::Fork, 7_000),
+    (Kind::LateFork, 100),
+    (Kind::Rejoin, 7_000),
+    (Kind::Flush, 600),
+    (Kind::Rollback, 1_400),
+    (Kind::LostLog, 1_200),
+    (Kind::OlderLog, 450),
+    (Kind::PutBack, 1_200),
+    (Kind::Crash, 150),
+    (Kind::Thinning, 400),
+    (Kind::Refusal, 600),
+    (Kind::Resumed, 6_000),
+    (Kind::Gap, 2_000),
+    (Kind::Ended, 600),
 ];
 
 #[test]
@@ -101,6 +104,8 @@ fn nothing_that_was_accepted_is_lost_doubled_or_out_of_order() {
     let how = "ZONEWIRE_SIM_SEED=<seed> cargo test --lib simulation -- --nocapture";
     assert!(failed.is_empty(), "{failed:#?}\nto see one alone: {how}");
     if asked.is_none() {
+        let refilled = seen.get(&Kind::Refilled).copied().unwrap_or(0);
+        assert!(refilled <= REFILLED_MAX, "readers are not judged in {refilled}");
         let rare = AT_LEAST.iter().filter(|(kind, least)| seen.get(kind).is_none_or(|times| times < least));
         assert_eq!(rare.collect::<Vec<_>>(), Vec::<&(Kind, u64)>::new(), "happened too rarely: {seen:?}");
     }
@@ -143,7 +148,9 @@ fn a_rule_that_is_left_out_is_noticed() {
         .filter(|(rule, change)| {
             let failed = run_all(0..SEEDS, 1, change).failed;
             println!("{rule}: {:?}", failed.first_key_value());
-            failed.is_empty()
+            // It is the rule that is missed, and nothing else.
+            let is_noticed = |seed: &u64| run(&Plan::of(*seed), Trace::Off).faults.is_empty();
+            !failed.keys().any(is_noticed)
         })
         .map(|(rule, _)| rule)
         .collect();

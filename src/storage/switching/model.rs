@@ -27,7 +27,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{OutageTotals, Parts, Switching};
 use crate::model::JobId;
-use crate::model::{BackendName, BackendState, ChannelName, Entry, Epoch, Lane, NodeId, Position};
+use crate::model::{BackendName, BackendState, ChannelName, Entry, EntryId, Epoch, Lane, NodeId, Position};
 use crate::storage::failover::{First, Limits, Lost};
 use crate::storage::journal::JournalBounds;
 use crate::storage::primary::{Beat, LinkHealth, Primary};
@@ -97,6 +97,11 @@ struct ServerState {
     calls: u64,
     /// Logs that were found to be older than they had been.
     renewed: u64,
+    /// What was ever given a place in a log.
+    places: BTreeMap<(ChannelName, String, u64), EntryId>,
+    /// Logs that went back, and in which other entries took the places of those that were lost before
+    /// the epoch was renewed.
+    refilled: BTreeSet<ChannelName>,
 }
 
 impl fmt::Debug for ServerState {
@@ -263,6 +268,8 @@ impl ModelServer {
             began: Instant::now(),
             calls: 0,
             renewed: 0,
+            places: BTreeMap::new(),
+            refilled: BTreeSet::new(),
         };
         let server = Self(Arc::new(Server { state: Mutex::new(state), running: Mutex::default() }));
         server.set_running(true);
@@ -473,6 +480,11 @@ impl ModelServer {
         self.0.state.lock().renewed
     }
 
+    /// Whether places in a log were given twice in one epoch.
+    pub(crate) fn is_refilled(&self, channel: &ChannelName) -> bool {
+        self.0.state.lock().refilled.contains(channel)
+    }
+
     /// Whether a node can use it now.
     pub(crate) fn serves(&self, name: usize) -> bool {
         let link = self.link(name);
@@ -545,6 +557,12 @@ impl ServerState {
                 _ => None,
             });
             let applied: Vec<Entry> = applied.collect();
+            for entry in &applied {
+                let place = (batch.channel.clone(), batch.epoch.to_string(), entry.offset);
+                if self.places.insert(place, entry.id).is_some_and(|held| held != entry.id) {
+                    self.refilled.insert(batch.channel.clone());
+                }
+            }
             if !applied.is_empty() {
                 self.publish(&batch.channel, &batch.epoch, &applied);
             }
