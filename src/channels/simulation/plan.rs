@@ -155,6 +155,24 @@ impl Plan {
         }
     }
 
+    /// All of it happens once more when it is over.
+    pub(super) fn happens_twice(&mut self) {
+        let later_ms = self.ends_ms + 700;
+        let again: Vec<(u64, Act)> = self.acts.iter().map(|(at, act)| (at + later_ms, *act)).collect();
+        // A node starts once.
+        self.acts.extend(again.into_iter().filter(|(_, act)| !matches!(act, Act::StartNode { .. })));
+        self.acts.sort_by_key(|(at, _)| *at);
+        self.ends_ms += later_ms;
+    }
+
+    /// More clients, none of which stays, on two nodes at least.
+    pub(super) fn has_wanderers(&mut self) {
+        (self.nodes, self.clients, self.steady_clients) = (self.nodes.max(2), 5, 0);
+        (self.stay_ms, self.away_ms) = (300, 100);
+        self.channels.truncate(1);
+        self.acts.retain(|(_, act)| !matches!(act, Act::Crash { .. } | Act::StartNode { .. }));
+    }
+
     fn later(rng: &mut StdRng) -> Option<u64> {
         rng.random_bool(0.5).then(|| if rng.random_bool(0.5) { 0 } else { rng.random_range(1..700) })
     }
