@@ -84,7 +84,7 @@ pub(super) struct Shard {
     pub(super) limits: OutboxLimits,
     pub(super) channels: Channels,
     pub(super) stats: Arc<ShardStats>,
-    status: StatusReader,
+    pub(super) status: StatusReader,
     connections: RefCell<Slab<Rc<Connection>>>,
     followed: RefCell<HashMap<ChannelName, Rc<Followed>>>,
     tasks: TaskTracker,

@@ -17,9 +17,9 @@ use super::shard::Shard;
 use crate::channels::{
     JoinError, LiveBatch, Moved, Reader, Room, Start, StartingPoint, Step, Steps, Then, Turn, Way,
 };
-use crate::model::{ChannelKind, ChannelName, Epoch, Position};
+use crate::model::{BackendState, ChannelKind, ChannelName, Epoch, Position};
 use crate::protocol::{ErrorCode, ServerMessage};
-use crate::storage::{Page, StorageError};
+use crate::storage::{Page, StatusReader, StorageError};
 use crate::support::backoff::Backoff;
 
 /// Between tries to join or to read while the storage does not answer.
@@ -28,6 +28,12 @@ const RETRY: Backoff = Backoff {
     max: Duration::from_secs(1),
     jitter: Duration::from_millis(100),
 };
+
+/// An outage that is younger than this may be over in a moment.
+const YOUNG: Duration = Duration::from_millis(1_500);
+
+/// The longest that a client waits for its position to be known again.
+const KNOWN_WITHIN: Duration = Duration::from_secs(3);
 
 /// Bytes sent in one piece while replaying; the next waits until the reader has taken them.
 const PIECE_BYTES: usize = 256 << 10;
@@ -171,6 +177,8 @@ impl Subscription {
     /// Joins, says `subscribed`, and sets where the entries begin; false when it is over.
     async fn answer(self: &Rc<Self>, shard: &Rc<Shard>, start: &Start, id: Option<&Value>) -> bool {
         let mut failures = 0;
+        let mut status = shard.status.clone();
+        let mut give_up_at = None;
         loop {
             if self.is_over() {
                 return false;
@@ -197,6 +205,10 @@ impl Subscription {
             }
             match found {
                 Ok(found) => {
+                    let give_up_at = *give_up_at.get_or_insert_with(|| Instant::now() + KNOWN_WITHIN);
+                    if found.gap.is_none() && may_know_soon(&mut status, give_up_at).await {
+                        continue;
+                    }
                     self.begin(shard, &found, id);
                     return true;
                 }
@@ -338,6 +350,27 @@ impl Subscription {
     /// Waits before another try.
     async fn pause(&self, failures: u32) {
         time::sleep(RETRY.wait(failures, rand::random())).await;
+    }
+}
+
+/// Whether a storage that does not know a position may soon: while an outage is young, and while one
+/// is being recovered from. Waits until it is worth another look, but not past `give_up_at`, when this
+/// is false.
+async fn may_know_soon(status: &mut StatusReader, give_up_at: Instant) -> bool {
+    let now = status.get();
+    let rest = give_up_at.saturating_duration_since(Instant::now());
+    let wait = match now.state {
+        BackendState::Degraded => YOUNG.saturating_sub(now.age()).min(rest),
+        BackendState::Recovering => rest,
+        BackendState::Healthy => Duration::ZERO,
+    };
+    if wait.is_zero() {
+        return false;
+    }
+    match time::timeout(wait, status.changed()).await {
+        // Nothing will tell of a change any more.
+        Ok(false) => false,
+        Ok(true) | Err(_) => true,
     }
 }
 

@@ -2,6 +2,8 @@
 
 mod model;
 
+use std::ops::{Range, RangeInclusive};
+
 use bytes::Bytes;
 use chrono::DateTime;
 use uuid::Uuid;
@@ -38,7 +40,7 @@ fn entry(offset: u64, producer: u128, seq: u64) -> Entry {
 }
 
 /// Entries of producer 1 whose sequences are their offsets.
-fn own(offsets: std::ops::RangeInclusive<u64>) -> Vec<Entry> {
+fn own(offsets: RangeInclusive<u64>) -> Vec<Entry> {
     offsets.map(|offset| entry(offset, 1, offset)).collect()
 }
 
@@ -46,7 +48,7 @@ fn batch_of(name: &str, late: bool, entries: &[Entry]) -> Arc<LiveBatch> {
     Arc::new(LiveBatch::encode(&channel(), &epoch(name), Lane::Every, late, entries))
 }
 
-fn batch(offsets: std::ops::RangeInclusive<u64>) -> Arc<LiveBatch> {
+fn batch(offsets: RangeInclusive<u64>) -> Arc<LiveBatch> {
     batch_of("e", false, &own(offsets))
 }
 
