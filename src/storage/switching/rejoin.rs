@@ -275,6 +275,10 @@ impl Core {
         for part in entries.chunks(BATCH) {
             let mut prev = sent.last;
             let chain = part.iter().map(|append| {
+                #[cfg(test)]
+                if mutant::is(Mutant::ThinnedWithoutPrev) && !is_tail {
+                    return append.clone();
+                }
                 let link = Append { prev, fence: append.fence.filter(|_| !is_tail), ..append.clone() };
                 prev = append.seq;
                 link
