@@ -31,7 +31,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
-use super::{Channels, ChannelsConfig, ChannelsParts, Live};
+use super::{Channels, ChannelsConfig, ChannelsParts, Live, Start};
 use crate::model::{
     BackendName, BackendState, ChannelKind, ChannelName, DraftEntry, EntryKind, Lane, NodeId,
 };
@@ -39,7 +39,7 @@ use crate::storage::model::{Data, Faults, Inside, ModelServer, Setup, Trace};
 use crate::storage::{Had, StatusReader};
 use crate::support::{chance, mutant};
 use plan::{Act, Plan};
-use subscriber::{Client, NUMBERS, Places, Start, Subscriber, number};
+use subscriber::{Client, NUMBERS, Places, Subscriber, number};
 
 /// Everything must have settled so long after the last fault.
 const SETTLES_WITHIN: Duration = Duration::from_secs(15);

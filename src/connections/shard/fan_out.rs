@@ -98,7 +98,7 @@ impl Shard {
             }
             let connection = &subscription.connection;
             connection.send_live(batches, 0, self.limits);
-            subscription.cursor.set(last.last());
+            subscription.took(last.last());
             if last.is_last_of_log {
                 subscription.finish(self);
             }
