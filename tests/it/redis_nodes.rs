@@ -394,7 +394,10 @@ async fn a_redis_that_comes_back_empty_is_filled_again() {
         keys
     };
     assert_eq!(keys(prices_to(of_a, &[101, 3, 4]).await, "other"), ["also", "back", "other"]);
-    assert_eq!(keys(prices_to(of_b, &[100, 101, 3, 4]).await, "meanwhile"), ["also", "back", "meanwhile", "other"]);
+    assert_eq!(
+        keys(prices_to(of_b, &[100, 101, 3, 4]).await, "meanwhile"),
+        ["also", "back", "meanwhile", "other"]
+    );
     for gateway in [&a, &b] {
         let mut history = settled_history(gateway).await;
         history.sort_by_key(Value::as_u64);
