@@ -9,7 +9,7 @@ use chrono::DateTime;
 use uuid::Uuid;
 
 use super::*;
-use crate::model::{DraftEntry, EntryId, EntryKind, NodeId};
+use crate::model::{DraftEntry, EntryId, EntryKind, Marks, NodeId};
 
 const ROOM: Room = Room { hold_entries_max: 8, piece_bytes: 4_000, is_behind: false };
 
@@ -35,6 +35,7 @@ fn entry(offset: u64, producer: u128, seq: u64) -> Entry {
         kind: EntryKind::PriceUpdate,
         key: None,
         data: Bytes::from_static(b"{}"),
+        marks: Marks::default(),
     };
     Entry { offset, id: EntryId { producer: node(producer), seq }, draft }
 }
