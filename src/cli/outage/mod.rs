@@ -52,10 +52,10 @@ Examples:
   zonewire outage-check --faults killed-empty,black-hole --hold 10s
   zonewire outage-check --faults cut,frozen --repeat 5 --timing
   zonewire outage-check --random 10m --seed 7             faults from a seed, in one deployment
-  zonewire outage-check --redis redis://10.0.0.7:6379     your Redis: faults of links and gateways only
+  zonewire outage-check --redis redis://10.0.0.7:6379     your Redis, with what harms no data
   zonewire outage-check --list --redis redis://10.0.0.7   which faults those are
 
-It starts gateways of its own on free ports of this machine, and redis-server 6.2 or later, which must \
+It starts gateways of its own on free ports of this machine, and redis-server 7 or later, which must \
 be in the PATH, unless --redis names one. The faults of clocks need libfaketime (Debian: apt-get install \
 faketime). Nothing is installed, and what it starts ends with it.
 

@@ -68,7 +68,9 @@ async fn signal(child: &Child, signal: &str) -> anyhow::Result<()> {
 async fn kill(child: &mut Child) -> anyhow::Result<()> {
     let pid = child.id();
     child.kill().await.context("cannot kill a process of ours")?;
-    pid.map(clock::forget);
+    if let Some(pid) = pid {
+        clock::forget(pid);
+    }
     Ok(())
 }
 

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::faults::Fault;
 use super::load::{Channel, Posted};
-use super::outcome::{Outcome, Spread, Tally, ms};
+use super::outcome::{Outcome, Tally, ms};
 use super::timeline::{Down, Said};
 use super::watch::Seen;
 use super::witness::{Judged, Lane, Post};
@@ -155,14 +155,15 @@ impl Record {
             for (.., posted) in own {
                 for (came, delay) in seen.lock().witness.delays(lane, *node, &posted.lock().posts) {
                     match came < times.begun {
-                        true => usual.push(ms(delay)),
+                        true => usual.push(delay),
                         false => worst = worst.max(Some(delay)),
                     }
                 }
             }
         }
-        let usual = Spread::of(usual.into_iter()).map_or(0.0, |usual| usual.median);
-        worst.map(|worst| (ms(worst) - usual).max(0.0))
+        usual.sort_unstable();
+        let usual = usual.get(usual.len() / 2).copied().unwrap_or_default();
+        worst.map(|worst| ms(worst.saturating_sub(usual)))
     }
 
     fn count_cuts(&self, faults: &[Fault], outcome: &mut Outcome) {

@@ -127,8 +127,10 @@ fn three(runs: &[Outcome], of: impl Fn(&Tally) -> u64) -> String {
 fn row(runs: &[Outcome]) -> Vec<String> {
     let figure = |of: &dyn Fn(&Outcome) -> Option<f64>| match Spread::of(runs.iter().filter_map(of)) {
         None => "-".to_owned(),
-        Some(Spread { median, .. }) if runs.len() == 1 => format!("{median:.0}"),
-        Some(Spread { median, worst }) => format!("{median:.0} ({worst:.0})"),
+        Some(Spread { median, worst }) => {
+            let (median, worst) = (format!("{median:.0}"), format!("{worst:.0}"));
+            if worst == median { median } else { format!("{median} ({worst})") }
+        }
     };
     let mib = |of: fn(&Outcome) -> Option<u64>| figure(&|run| Some(of(run)? as f64 / 1_048_576.0));
     let count = |of: fn(&Outcome) -> u64| runs.iter().map(of).sum::<u64>().to_string();
