@@ -70,17 +70,22 @@ impl Default for Reader {
 }
 
 impl Reader {
-    /// Whether a batch that begins with this offset of this epoch is just what comes next, to be sent
-    /// whole; then [`took`](Self::took) says that it was. The way of nearly all batches: allocates
-    /// nothing.
-    pub(crate) fn is_live_at(&self, epoch: &Epoch, first: u64) -> bool {
-        self.cursor + 1 == first
-            && self.had.is_empty()
+    /// Whether these batches, which follow on each other, are just what comes next, to be sent whole;
+    /// then [`took`](Self::took) says that they were. The way of nearly all batches: allocates nothing.
+    pub(crate) fn is_next(&self, batches: &[Arc<LiveBatch>]) -> bool {
+        let Some(first) = batches.first() else { return false };
+        // Of producers that are gone nothing comes again, and they are waited for without end.
+        let brings_what_was_had = || {
+            let mut producers = batches.iter().flat_map(|batch| batch.producers());
+            producers.any(|producer| self.had.names(*producer))
+        };
+        self.cursor + 1 == first.first
             && matches!(self.phase, Phase::Live)
-            && self.is_in(epoch)
+            && self.is_in(&first.epoch)
+            && (self.had.is_empty() || !brings_what_was_had())
     }
 
-    /// A batch was sent, up to this offset, because [`is_live_at`](Self::is_live_at) said so.
+    /// Batches were sent, up to this offset, because [`is_next`](Self::is_next) said so.
     pub(crate) fn took(&mut self, last: u64) {
         self.cursor = last;
     }
@@ -289,7 +294,7 @@ impl Reader {
     /// As many of these entries (one at the least) as fit in one piece, all of them late or none; and
     /// which of these.
     fn piece<'a>(&self, rest: &'a [Entry], room: Room) -> (&'a [Entry], bool) {
-        let is_late = |entry: &Entry| entry.offset <= self.late_to;
+        let is_late = |entry: &Entry| entry.offset <= self.late_to || entry.draft.marks.late;
         let late = rest.first().is_some_and(is_late);
         let mut bytes = 0;
         let fits = rest.iter().take_while(|entry| {

@@ -395,7 +395,7 @@ impl Shard {
             state: status.state,
             since: status.since,
             scope: "all",
-            reason: (!status.reason.is_empty()).then_some(status.reason.as_str()),
+            reason: Some(status.reason_for_clients()),
             timestamp: Utc::now(),
         };
         let mut frame = Vec::new();

@@ -53,12 +53,12 @@ impl Subscription {
         Self { channel, connection, place: Cell::new(0), reader: RefCell::default() }
     }
 
-    /// Whether a batch that begins with this offset of this epoch is just what comes next.
-    pub(super) fn is_live_at(&self, epoch: &Epoch, first: u64) -> bool {
-        self.reader.borrow().is_live_at(epoch, first)
+    /// Whether these batches are just what comes next, to be sent whole.
+    pub(super) fn is_next(&self, batches: &[Arc<LiveBatch>]) -> bool {
+        self.reader.borrow().is_next(batches)
     }
 
-    /// What [`is_live_at`](Self::is_live_at) was true for was sent, up to this offset.
+    /// What [`is_next`](Self::is_next) was true for was sent, up to this offset.
     pub(super) fn took(&self, last: u64) {
         self.reader.borrow_mut().took(last);
     }

@@ -11,8 +11,8 @@ use uuid::Uuid;
 
 use super::{ClientMessage, CloseCode, ErrorCode, PROTOCOL_VERSION, ServerMessage, Subscribe, entry_json};
 use crate::model::{
-    BackendName, BackendState, ChannelName, DraftEntry, Entry, EntryId, EntryKind, Epoch, NodeId, OrderId,
-    Position,
+    BackendName, BackendState, ChannelName, DraftEntry, Entry, EntryId, EntryKind, Epoch, Marks, NodeId,
+    OrderId, Position,
 };
 
 /// The fixtures whose names begin with `side`, by the rest of their names.
@@ -87,6 +87,7 @@ fn entry(
             kind,
             key: Some(key.into()),
             data: Bytes::from_static(data.as_bytes()),
+            marks: Marks::default(),
         },
     };
     let mut out = Vec::new();

@@ -9,7 +9,7 @@ use chrono::DateTime;
 use uuid::Uuid;
 
 use super::*;
-use crate::model::{DraftEntry, EntryId, EntryKind, NodeId};
+use crate::model::{DraftEntry, EntryId, EntryKind, Marks, NodeId};
 
 const ROOM: Room = Room { hold_entries_max: 8, piece_bytes: 4_000, is_behind: false };
 
@@ -35,6 +35,7 @@ fn entry(offset: u64, producer: u128, seq: u64) -> Entry {
         kind: EntryKind::PriceUpdate,
         key: None,
         data: Bytes::from_static(b"{}"),
+        marks: Marks::default(),
     };
     Entry { offset, id: EntryId { producer: node(producer), seq }, draft }
 }
@@ -130,8 +131,8 @@ fn a_client_begins_where_it_was_or_where_something_is_kept() {
 #[test]
 fn what_is_next_is_sent_as_it_comes() {
     let mut reader = live_at(3);
-    assert!(reader.is_live_at(&epoch("e"), 4));
-    assert!(!reader.is_live_at(&epoch("e"), 5) && !reader.is_live_at(&epoch("f"), 4));
+    assert!(reader.is_next(&[batch(4..=5), batch(6..=6)]));
+    assert!(!reader.is_next(&[batch(5..=6)]) && !reader.is_next(&[batch_of("f", false, &own(4..=6))]));
     reader.took(6);
     assert_eq!(short(&reader.on_batch(&batch(5..=8), ROOM)), ["Live 7-8"], "what overlaps is left out");
     assert_eq!(short(&reader.on_batch(&batch(5..=8), ROOM)), [""; 0]);
@@ -141,7 +142,7 @@ fn what_is_next_is_sent_as_it_comes() {
     assert_eq!(short(&reader.on_batch(&batch_of("e", false, &last), ROOM)), ["Live 9-10", "finished"]);
     reader.end();
     assert_eq!(short(&reader.on_batch(&batch(11..=11), ROOM)), [""; 0]);
-    assert!(reader.has_ended() && !reader.is_live_at(&epoch("e"), 11));
+    assert!(reader.has_ended() && !reader.is_next(&[batch(11..=11)]));
 }
 
 #[test]
@@ -179,13 +180,14 @@ fn what_was_had_is_left_out_until_the_last_of_it_has_come() {
     let mut reader = live_at(6);
     let steps = reader.on_moved(&moved(at("e", 6), seam(at("f", 4), &[(1, 6)])));
     assert_eq!(short(&steps), ["view:4 true Some(0)"]);
-    assert!(!reader.is_live_at(&epoch("f"), 5), "it filters");
     let entries = [entry(5, 2, 1), entry(6, 1, 5), entry(7, 2, 2), entry(8, 2, 3)];
+    assert!(!reader.is_next(&[batch_of("f", false, &entries)]), "it filters");
+    assert!(reader.is_next(&[batch_of("f", false, &entries[..1])]), "nothing of it can have been had");
     assert_eq!(short(&reader.on_batch(&batch_of("f", false, &entries), ROOM)), ["Live 5-5 7-8"]);
     let entries = [entry(9, 2, 4), entry(10, 1, 6), entry(11, 1, 7)];
     let steps = reader.on_batch(&batch_of("f", false, &entries), ROOM);
     assert_eq!(short(&steps), ["Live 9-9", "f:10 true Some(0)", "Live 11-11"]);
-    assert!(reader.is_live_at(&epoch("f"), 12));
+    assert!(reader.is_next(&[batch_of("f", false, &[entry(12, 1, 8)])]));
 }
 
 #[test]

@@ -33,7 +33,7 @@ use uuid::Uuid;
 
 use super::{Channels, ChannelsConfig, ChannelsParts, Live, Start};
 use crate::model::{
-    BackendName, BackendState, ChannelKind, ChannelName, DraftEntry, EntryKind, Lane, NodeId,
+    BackendName, BackendState, ChannelKind, ChannelName, DraftEntry, EntryKind, Lane, Marks, NodeId,
 };
 use crate::storage::model::{Data, Faults, Inside, ModelServer, Setup, Trace};
 use crate::storage::{Had, StatusReader};
@@ -368,6 +368,7 @@ impl World {
                     kind,
                     key: Some(format!("k{key}").into()),
                     data: Bytes::from(format!("{{\"n\":{last}}}")),
+                    marks: Marks::default(),
                 });
                 let begun = Instant::now();
                 let (channel, name) = (channel.clone(), node.name);

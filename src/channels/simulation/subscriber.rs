@@ -199,7 +199,7 @@ impl Subscriber {
 
     pub(super) fn on_batch(self: &Arc<Self>, batch: &Arc<LiveBatch>) {
         let mut reader = self.reader.lock();
-        if !batch.is_late && reader.is_live_at(&batch.epoch, batch.first) {
+        if !batch.is_late && reader.is_next(std::slice::from_ref(batch)) {
             reader.took(batch.last());
             return self.get(batch, 0..batch.len());
         }

@@ -92,7 +92,7 @@ impl Shard {
         let until = subscriptions.capacity().min(*place + WRITES_PER_YIELD);
         let some = (*place..until).filter_map(|place| subscriptions.get(place));
         for subscription in some {
-            if any_late || !subscription.is_live_at(&first.epoch, first.first) {
+            if any_late || !subscription.is_next(batches) {
                 subscription.on_unusual(self, batches);
                 continue;
             }

@@ -2,6 +2,7 @@
 //! here alone, and to the primary when it is back.
 
 use std::collections::BTreeMap;
+use std::ops::Bound;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -20,10 +21,12 @@ const WAITING_MAX: usize = 100_000;
 /// After a write that failed.
 const RETRY_AFTER: Duration = Duration::from_millis(100);
 
+type Key = (RecordKind, String);
+
 /// What was done to records while the primary was away: the newest change of each.
 #[derive(Debug, Default)]
 pub(super) struct LocalRecords {
-    waiting: Mutex<BTreeMap<(RecordKind, String), Change>>,
+    waiting: Mutex<BTreeMap<Key, Change>>,
     changed: Notify,
     /// Those that went because too many waited.
     pub(super) let_go: Counter,
@@ -58,8 +61,11 @@ impl LocalRecords {
         held.map(|held| *held = change.clone()).is_some()
     }
 
-    fn first(&self) -> Option<((RecordKind, String), Change)> {
-        self.waiting.lock().first_key_value().map(|(key, change)| (key.clone(), change.clone()))
+    /// The change after that of this record, in the order of their keys.
+    fn after(&self, key: Option<&Key>) -> Option<(Key, Change)> {
+        let waiting = self.waiting.lock();
+        let after = key.map_or(Bound::Unbounded, Bound::Excluded);
+        waiting.range((after, Bound::Unbounded)).next().map(|(key, change)| (key.clone(), change.clone()))
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -67,7 +73,7 @@ impl LocalRecords {
     }
 
     /// The primary has it, unless it was changed again meanwhile.
-    fn done(&self, key: &(RecordKind, String), change: &Change) {
+    fn done(&self, key: &Key, change: &Change) {
         let mut waiting = self.waiting.lock();
         if waiting.get(key).is_some_and(|held| held.is(change)) {
             waiting.remove(key);
@@ -113,23 +119,32 @@ impl Core {
         }
     }
 
-    /// The same once.
+    /// The same once. A record that the primary does not take holds up no others.
     async fn write_records(&self) -> Result<()> {
-        while let Some((key, change)) = self.records.first() {
-            match &change {
-                Change::Put { value, until } => {
-                    let left = until.saturating_duration_since(Instant::now());
-                    if !left.is_zero() {
-                        self.primary.put(key.0, &key.1, value.clone(), left).await?;
-                    }
-                }
-                Change::Deleted => {
-                    self.primary.delete(key.0, &key.1).await?;
-                }
+        let (mut last, mut failed) = (None, Ok(()));
+        while let Some((key, change)) = self.records.after(last.as_ref()) {
+            match self.write_record(&key, &change).await {
+                Ok(()) => self.records.done(&key, &change),
+                Err(error) if error.is_outage() => return Err(error),
+                Err(error) => failed = Err(error),
             }
-            self.records.done(&key, &change);
+            last = Some(key);
         }
-        Ok(())
+        failed
+    }
+
+    async fn write_record(&self, key: &Key, change: &Change) -> Result<()> {
+        let (kind, name) = key;
+        match change {
+            Change::Put { value, until } => {
+                let left = until.saturating_duration_since(Instant::now());
+                if left.is_zero() {
+                    return Ok(());
+                }
+                self.primary.put(*kind, name, value.clone(), left).await
+            }
+            Change::Deleted => self.primary.delete(*kind, name).await.map(|_was_there| ()),
+        }
     }
 }
 

@@ -179,7 +179,11 @@ impl OutageReader {
 
 impl Core {
     fn has_sent_all(&self) -> bool {
-        let is_sent = self.lock().journal.depth().entries == 0;
+        let is_sent = {
+            let state = self.lock();
+            // What the log lost may have to be put back.
+            state.journal.depth().entries == 0 && state.awaited.is_empty()
+        };
         is_sent && self.jobs.are_recorded() && self.records.is_empty()
     }
 }

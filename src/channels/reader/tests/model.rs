@@ -2,6 +2,7 @@
 //! works whenever the schedule lets it.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::iter;
 
 use proptest::prelude::*;
 
@@ -235,9 +236,10 @@ impl Client {
 
     fn hear(&mut self, live: Live, is_behind: bool) {
         let steps = match live {
-            Live::Batch(batch) if !batch.is_late && self.reader.is_live_at(&batch.epoch, batch.first) => {
+            Live::Batch(batch) if !batch.is_late && self.reader.is_next(std::slice::from_ref(&batch)) => {
                 self.reader.took(batch.last());
-                [Step::Send { runs: [0..batch.len()].into(), batch, way: Way::Live }].into()
+                let runs = iter::once(0..batch.len()).collect();
+                [Step::Send { runs, batch, way: Way::Live }].into()
             }
             Live::Batch(batch) => self.reader.on_batch(&batch, Room { is_behind, ..ROOM }),
             Live::Moved(moved) => self.reader.on_moved(&moved),

@@ -9,7 +9,9 @@ use uuid::Uuid;
 
 use super::super::Parts;
 use super::*;
-use crate::model::{BackendName, BackendState, DraftEntry, Entry, EntryKind, Epoch, Lane, NodeId, Position};
+use crate::model::{
+    BackendName, BackendState, DraftEntry, Entry, EntryKind, Epoch, Lane, Marks, NodeId, Position,
+};
 use crate::storage::failover::{First, Limits, Lost};
 use crate::storage::journal::JournalBounds;
 use crate::storage::primary::{Beat, LinkHealth, Primary};
@@ -412,7 +414,13 @@ async fn recovering_lasts_until_the_primary_has_all_jobs() {
 
 fn append(seq: u64, at_ms: i64) -> Append {
     let time = DateTime::from_timestamp_millis(at_ms).unwrap();
-    let draft = DraftEntry { time, kind: EntryKind::PriceUpdate, key: None, data: Bytes::from_static(b"{}") };
+    let draft = DraftEntry {
+        time,
+        kind: EntryKind::PriceUpdate,
+        key: None,
+        data: Bytes::from_static(b"{}"),
+        marks: Marks::default(),
+    };
     Append { seq, prev: seq - 1, draft, fence: None }
 }
 
