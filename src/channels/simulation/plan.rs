@@ -73,9 +73,20 @@ impl Plan {
     /// The schedule of a seed. Most are short: one or a few faults and the recovery from them. What
     /// many short ones find is more than what a few long ones do; some are long all the same.
     pub(super) fn of(seed: u64) -> Self {
+        let is_long = StdRng::seed_from_u64(!seed).random_bool(0.01);
+        Self::with_length(seed, is_long)
+    }
+
+    /// A long schedule.
+    pub(super) fn long(seed: u64) -> Self {
+        Self::with_length(seed, true)
+    }
+
+    fn with_length(seed: u64, is_long: bool) -> Self {
         let mut rng = StdRng::seed_from_u64(seed);
         let rng = &mut rng;
-        let is_long = rng.random_bool(0.01);
+        // Keeps what follows from the seed apart from how long it is.
+        let _length: f64 = rng.random();
         let nodes = [1, 2, 2, 2, 3][rng.random_range(0..5)];
         let mut names = ["zone:lat", "zone:all", "order:6f1c1c1e-0b5e-4b1e-9d3e-0a6f4b6f2a11"];
         names.shuffle(rng);
