@@ -22,6 +22,7 @@ use super::stats::ChannelStats;
 use super::watched::WatchedOrders;
 use crate::model::{ChannelKind, ChannelName, DraftEntry, Entry, NodeId, Position, Zone};
 use crate::storage::{EPOCH_KEPT_FOR, LogEvent, Page, RecordKind, Result as StorageResult, SharedBackend};
+use crate::support::chance::Hashing;
 
 /// Echoes that wait for one channel; past it the log is read instead.
 const ECHOES_MAX: usize = 256;
@@ -51,7 +52,7 @@ struct Hub {
 /// The channels that have an actor.
 #[derive(Debug, Default)]
 struct Actors {
-    doors: HashMap<ChannelName, Door>,
+    doors: HashMap<ChannelName, Door, Hashing>,
     /// How many of them count against the bound of zones.
     zones: usize,
     /// The same for orders.

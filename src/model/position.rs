@@ -7,6 +7,8 @@ use std::sync::Arc;
 use serde::de::{Error as _, Unexpected};
 use serde::{Deserialize, Deserializer, Serialize};
 
+use crate::support::chance;
+
 /// The longest epoch, in bytes. The log's own are short; those of forks say what was had.
 pub(crate) const EPOCH_LEN_MAX: usize = 1_024;
 
@@ -21,7 +23,7 @@ impl Epoch {
 
     /// A new epoch, never derived from anything (64 random bits as 16 hexadecimal digits).
     pub fn random() -> Self {
-        Self(format!("{:016x}", rand::random::<u64>()).into())
+        Self(format!("{:016x}", chance::number()).into())
     }
 
     /// The epoch as text.

@@ -22,6 +22,8 @@ use tokio::time::Instant;
 
 use super::{Append, EPOCH_KEPT_FOR, JournalConfig, OrderRetention};
 use crate::model::{ChannelKind, ChannelName, Lane};
+#[cfg(test)]
+use crate::support::mutant::{self, Mutant};
 
 /// What an entry costs besides its content: its places in the indexes, from above.
 const OVERHEAD: usize = 256;
@@ -550,6 +552,10 @@ impl Journal {
     /// Removes an entry that the log does not have; the next one takes over its place in the chain.
     fn let_go(&mut self, channel: &ChannelName, seq: u64, going: Going, now: Instant) -> Option<Pending> {
         let gone = self.take(channel, seq)?;
+        #[cfg(test)]
+        if mutant::is(Mutant::ThinnedWithoutPrev) {
+            return Some(gone);
+        }
         let missed = gone.append.draft.marks.missed_before || going == Going::Missed;
         let line = self.lines.get_mut(channel)?;
         if let Some((_, heir)) = line.entries.range_mut(seq..).next() {

@@ -1,6 +1,13 @@
 //! What is drawn at random, and matters to when and in which order things happen: one place, so that
 //! tests can repeat it.
 
+/// The hasher of maps whose order decides what happens next.
+#[cfg(not(test))]
+pub(crate) type Hashing = std::hash::RandomState;
+/// The same order each time.
+#[cfg(test)]
+pub(crate) type Hashing = std::hash::BuildHasherDefault<std::hash::DefaultHasher>;
+
 /// A number in `0.0..1.0`, for jitter.
 pub(crate) fn fraction() -> f64 {
     (number() >> 11) as f64 / (1u64 << 53) as f64

@@ -13,6 +13,16 @@ pub(crate) enum Mutant {
     RejoinWithoutReading,
     /// What a reader has had is forgotten at a seam.
     NothingWasHad,
+    /// A reader is taken to have had what any reader on its node has had.
+    OneHighWaterMark,
+    /// A reader that goes over into a fork is not told.
+    ForksNotTold,
+    /// A fork takes up readers that are beyond its base, as if they were there.
+    ForkBehindReader,
+    /// The entry after one that was thinned names it as the one before itself. Two mechanisms see to
+    /// that, each of which is enough: the journal passes `prev` on, and what is sent from it is chained
+    /// anew. This leaves out both.
+    ThinnedWithoutPrev,
 }
 
 thread_local! {

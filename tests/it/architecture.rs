@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 /// Each room and the rooms that it may import. A new arrow gets its own commit.
 const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("support", &[]),
-    ("model", &[]),
+    ("model", &["support"]),
     ("protocol", &["model", "support"]),
     ("storage", &["model", "support"]),
     ("channels", &["storage", "protocol", "model", "support"]),

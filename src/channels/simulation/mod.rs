@@ -3,7 +3,8 @@
 //! once and in order, or have been told.
 //!
 //! `ZONEWIRE_SIM_SEED=<seed> cargo test --lib simulation` runs one schedule alone and prints what
-//! happened in it.
+//! happened in it; `ZONEWIRE_SIM_SEEDS=<count>`, with `ZONEWIRE_SIM_FROM=<seed>`, runs others than by
+//! default.
 
 #![expect(
     clippy::disallowed_methods,
@@ -31,15 +32,20 @@ use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
 use super::{Channels, ChannelsConfig, ChannelsParts, Live, Start};
-use crate::model::{BackendState, ChannelKind, ChannelName, DraftEntry, EntryKind, Lane, Marks, NodeId};
-use crate::storage::StatusReader;
-use crate::storage::model::{Data, Faults, Inside, ModelServer, Setup};
+use crate::model::{
+    BackendName, BackendState, ChannelKind, ChannelName, DraftEntry, EntryKind, Lane, Marks, NodeId,
+};
+use crate::storage::model::{Data, Faults, Inside, ModelServer, Setup, Trace};
+use crate::storage::{Had, StatusReader};
 use crate::support::{chance, mutant};
 use plan::{Act, Plan};
-use subscriber::{Client, NUMBERS, Subscriber, number};
+use subscriber::{Client, NUMBERS, Places, Subscriber, number};
 
 /// Everything must have settled so long after the last fault.
 const SETTLES_WITHIN: Duration = Duration::from_secs(15);
+
+/// A node says so long after Redis went away, at the latest, that it is degraded.
+const SAID_WITHIN: Duration = Duration::from_millis(1_500);
 
 /// A node that runs.
 struct NodeRun {
@@ -50,7 +56,13 @@ struct NodeRun {
     status: StatusReader,
     subscribers: Mutex<Vec<Arc<Subscriber>>>,
     tasks: Mutex<Vec<AbortHandle>>,
-    is_gone: AtomicBool,
+    /// By producer the newest that any subscriber here was sent.
+    sent: Mutex<Had>,
+    /// Since when Redis does not serve it.
+    away_since: Mutex<Option<Instant>>,
+    /// What was said of the state and is not so.
+    untrue: Mutex<Vec<String>>,
+    gone: CancellationToken,
 }
 
 impl NodeRun {
@@ -60,6 +72,40 @@ impl NodeRun {
 
     fn keep(&self, task: &tokio::task::JoinHandle<()>) {
         self.tasks.lock().push(task.abort_handle());
+    }
+
+    fn is_gone(&self) -> bool {
+        self.gone.is_cancelled()
+    }
+
+    /// What is said of the state must be what is acted on.
+    fn look_at_status(&self) {
+        let (said, (state, serves)) = (self.status.get(), self.inside.mode());
+        let name = self.name;
+        if (said.state, said.backend) != (state, serves) {
+            let text = format!("n{name} says {:?} by {:?}, and is {state:?}", said.state, said.backend);
+            self.untrue.lock().push(text);
+        }
+        if (said.backend == BackendName::InMemory) != (said.state == BackendState::Degraded) {
+            self.untrue.lock().push(format!("n{name} says {:?} by {:?}", said.state, said.backend));
+        }
+    }
+
+    /// Looks at each state that is said, as it comes.
+    async fn watch(self: Arc<Self>) {
+        let mut status = self.status.clone();
+        let mut last = status.get();
+        while status.changed().await {
+            let now = status.get();
+            let name = self.name;
+            self.server.say(|| format!("n{name} is {:?}: {}", now.state, now.reason));
+            self.look_at_status();
+            let moved = last.state != now.state;
+            if moved && now.switches == last.switches {
+                self.untrue.lock().push(format!("n{name} went to {:?} without counting it", now.state));
+            }
+            last = now;
+        }
     }
 }
 
@@ -88,11 +134,49 @@ struct World {
     producers: Mutex<u64>,
     clock: Mutex<i64>,
     clients: Vec<Arc<Client>>,
+    places: Arc<Mutex<Places>>,
     stops: CancellationToken,
     settles: CancellationToken,
     thinned: AtomicBool,
     superseded: AtomicBool,
     aged: AtomicBool,
+    began: Instant,
+    /// What has happened.
+    seen: Mutex<BTreeSet<Kind>>,
+}
+
+/// What a schedule is there to bring about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Kind {
+    /// Redis was away, and the node said so.
+    Degraded,
+    Fork,
+    /// A fork because an append was late while Redis served.
+    LateFork,
+    Rejoin,
+    /// Redis lost everything.
+    Flush,
+    /// Redis went back to what it had been.
+    Rollback,
+    /// Lost places in a log were given to other entries before anybody noticed.
+    Refilled,
+    /// A node found its log lost.
+    LostLog,
+    /// A node found its log older than it had been.
+    OlderLog,
+    /// A node gave a log again what it had lost.
+    PutBack,
+    Crash,
+    /// Prices gave way to newer ones of their key.
+    Thinning,
+    /// The journal was full.
+    Refusal,
+    /// A reader went on where it had been, on another connection.
+    Resumed,
+    /// A reader was told that something may be missing.
+    Gap,
+    /// An order got its last update.
+    Ended,
 }
 
 /// What one schedule came to.
@@ -104,22 +188,25 @@ pub(super) struct Outcome {
     resumed: u64,
     gaps: Vec<String>,
     settled_ms: u128,
+    seen: BTreeSet<Kind>,
+    /// All that happened, summed up.
+    sum: u64,
 }
 
 /// Runs the schedule of a seed.
-fn run(plan: &Plan, traced: bool) -> Outcome {
+fn run(plan: &Plan, trace: Trace) -> Outcome {
     chance::seeded::begin(Some(plan.seed));
     mutant::set(plan.mutant);
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
-    let outcome = runtime.block_on(simulate(plan.clone(), traced));
+    let outcome = runtime.block_on(simulate(plan.clone(), trace));
     chance::seeded::begin(None);
     mutant::set(None);
     outcome
 }
 
-async fn simulate(plan: Plan, traced: bool) -> Outcome {
-    let server = ModelServer::new(plan.seed ^ 0x5eed, plan.faults, plan.laws, traced);
+async fn simulate(plan: Plan, trace: Trace) -> Outcome {
+    let server = ModelServer::new(plan.seed ^ 0x5eed, plan.faults, plan.laws, trace);
     let latest: BTreeSet<ChannelName> =
         plan.channels.iter().filter(|c| c.as_str().contains("lat")).cloned().collect();
     let lanes = Arc::new(
@@ -127,8 +214,9 @@ async fn simulate(plan: Plan, traced: bool) -> Outcome {
             if latest.contains(channel) { Lane::Latest } else { Lane::Every }
         },
     );
+    let places = Arc::default();
     let clients = (0..plan.clients)
-        .map(|name| Client::new(name, plan.channels[name % plan.channels.len()].clone()))
+        .map(|name| Client::new(name, plan.channels[name % plan.channels.len()].clone(), &places))
         .collect();
     let world = Arc::new(World {
         server,
@@ -139,11 +227,14 @@ async fn simulate(plan: Plan, traced: bool) -> Outcome {
         producers: Mutex::new(0),
         clock: Mutex::new(0),
         clients,
+        places,
         stops: CancellationToken::new(),
         settles: CancellationToken::new(),
         thinned: AtomicBool::new(false),
         superseded: AtomicBool::new(false),
         aged: AtomicBool::new(false),
+        began: Instant::now(),
+        seen: Mutex::default(),
         plan,
     });
     for name in 0..world.plan.nodes {
@@ -191,8 +282,12 @@ impl World {
             status: started.status,
             subscribers: Mutex::default(),
             tasks: Mutex::default(),
-            is_gone: AtomicBool::new(false),
+            sent: Mutex::default(),
+            away_since: Mutex::default(),
+            untrue: Mutex::default(),
+            gone: CancellationToken::new(),
         });
+        node.keep(&tokio::spawn(Arc::clone(&node).watch()));
         node.keep(&tokio::spawn(started.driver));
         if let Some(incoming) = incoming {
             node.keep(&tokio::spawn(channels.pass_on(incoming)));
@@ -238,16 +333,26 @@ impl World {
     async fn produce(self: Arc<Self>, node: Arc<NodeRun>, channel: ChannelName, producer: u64) {
         let mut rng = StdRng::seed_from_u64(self.plan.seed.wrapping_mul(31) + producer);
         let mut numbered = producer * NUMBERS;
-        while !self.stops.is_cancelled() {
+        let is_order = channel.kind() == ChannelKind::Order;
+        let ends_at = self.plan.order_ends_ms.filter(|_| is_order);
+        let ends_at = ends_at.map(|after| self.began + Duration::from_millis(after));
+        let mut has_ended = false;
+        while !self.stops.is_cancelled() && !has_ended {
             time::sleep(Duration::from_millis(rng.random_range(1..self.plan.pause_ms))).await;
-            let count = if rng.random_range(0..20) == 0 { 12 } else { rng.random_range(1..4) };
-            let waits = rng.random_range(0..4) > 0;
+            has_ended = ends_at.is_some_and(|at| Instant::now() >= at);
+            let count = match rng.random_range(0..20) {
+                _ if has_ended => 1,
+                0 => 8,
+                _ => rng.random_range(1..4),
+            };
+            let waits = rng.random_range(0..4) > 0 || has_ended;
             // What is not waited for has no order with what follows.
             let mut last = if waits { numbered } else { self.next_producer() * NUMBERS };
             let mut drafts = Vec::new();
             let mut numbers = Vec::new();
             let kind = match channel.kind() {
                 ChannelKind::Zone => EntryKind::PriceUpdate,
+                ChannelKind::Order if has_ended => EntryKind::Confirmed,
                 ChannelKind::Order => EntryKind::Submitted,
             };
             for _ in 0..count {
@@ -272,7 +377,7 @@ impl World {
                 self.published.lock().insert(last, entry);
                 numbers.push(last);
             }
-            let fence = (self.plan.fences && channel.kind() == ChannelKind::Order).then_some(7);
+            let fence = (self.plan.fences && is_order).then_some(7);
             *self.under_way.lock().entry(node.name).or_insert(0) += 1;
             let publish =
                 Arc::clone(&self).publish(Arc::clone(&node), channel.clone(), drafts, numbers, fence);
@@ -301,6 +406,7 @@ impl World {
         };
         let name = node.name;
         self.server.say(|| format!("  n{name} published {numbers:?}: {result:?}"));
+        node.look_at_status();
         let mut published = self.published.lock();
         for (index, number) in numbers.iter().enumerate() {
             published.get_mut(number).unwrap().accepted = Some(index < accepted);
@@ -311,12 +417,11 @@ impl World {
     /// A client: connected to some node, away for a while, on another one.
     async fn live_as(self: Arc<Self>, client: Arc<Client>) {
         let mut rng = StdRng::seed_from_u64(self.plan.seed.wrapping_mul(77) + client.name as u64);
-        time::sleep(Duration::from_millis(rng.random_range(0..600))).await;
+        time::sleep(Duration::from_millis(rng.random_range(0..300))).await;
         let stays = client.name < self.plan.steady_clients;
         let mut start = if rng.random_range(0..3) == 0 { Start::Oldest } else { Start::Now };
         loop {
-            let nodes: Vec<_> =
-                self.nodes.lock().iter().filter(|n| !n.is_gone.load(Ordering::Acquire)).cloned().collect();
+            let nodes: Vec<_> = self.nodes.lock().iter().filter(|n| !n.is_gone()).cloned().collect();
             if nodes.is_empty() {
                 time::sleep(Duration::from_millis(50)).await;
                 continue;
@@ -325,15 +430,12 @@ impl World {
             let subscriber = Subscriber::new(Arc::clone(&client), Arc::clone(&node));
             node.subscribers.lock().push(Arc::clone(&subscriber));
             let task = tokio::spawn(Arc::clone(&subscriber).bring_up(start.clone()));
-            let stay = if stays { 3_600_000 } else { rng.random_range(50..2_500) };
+            let stay = if stays { 3_600_000 } else { rng.random_range(50..self.plan.stay_ms) };
             let leaves_at = Instant::now() + Duration::from_millis(stay);
-            loop {
-                let is_gone = node.is_gone.load(Ordering::Acquire);
-                let settles = self.settles.is_cancelled();
-                if is_gone || (Instant::now() >= leaves_at && !settles) {
-                    break;
-                }
-                time::sleep(Duration::from_millis(25)).await;
+            tokio::select! {
+                biased;
+                () = node.gone.cancelled() => {}
+                () = self.unless_settling(leaves_at) => {}
             }
             subscriber.end();
             task.abort();
@@ -346,21 +448,32 @@ impl World {
             }
             let name = client.name;
             self.server.say(|| format!("  c{name} leaves, at {start:?}"));
-            let away = rng.random_range(0..1_500);
-            let back_at = Instant::now() + Duration::from_millis(away);
-            while Instant::now() < back_at && !self.settles.is_cancelled() {
-                time::sleep(Duration::from_millis(25)).await;
+            let away = rng.random_range(0..self.plan.away_ms);
+            tokio::select! {
+                biased;
+                () = self.settles.cancelled() => {}
+                () = time::sleep(Duration::from_millis(away)) => {}
             }
+        }
+    }
+
+    /// Returns at a time; not any more once all is to settle.
+    async fn unless_settling(&self, at: Instant) {
+        tokio::select! {
+            biased;
+            () = self.settles.cancelled() => std::future::pending().await,
+            () = time::sleep_until(at) => {}
         }
     }
 
     // Faults
 
     async fn act(self: &Arc<Self>) {
-        let began = Instant::now();
+        let began = self.began;
         let mut saved: Option<Data> = None;
         for (at, act) in self.plan.acts.clone() {
             time::sleep_until(began + Duration::from_millis(at)).await;
+            self.is_it_said();
             self.server.say(|| format!("{act:?}"));
             match act {
                 Act::Disconnect { node, later_ms } => {
@@ -384,17 +497,38 @@ impl World {
                     self.running().into_iter().for_each(|node| self.server.connect(node));
                 }
                 Act::Flush => self.lose(None),
+                Act::Rollback if saved.is_some() => self.lose(saved.as_ref()),
+                Act::Rollback => {}
                 Act::Faults(faults) => self.server.set_faults(faults),
                 Act::Crash { node } => self.crash(node),
                 Act::StartNode { node } => self.start_node(node),
             }
+            self.is_it_said();
         }
         time::sleep_until(began + Duration::from_millis(self.plan.ends_ms)).await;
+        self.is_it_said();
+    }
+
+    /// A node that Redis has not served for a while must have said so.
+    fn is_it_said(&self) {
+        for node in self.nodes.lock().iter().filter(|node| !node.is_gone()) {
+            let mut away_since = node.away_since.lock();
+            let (name, state) = (node.name, node.status.get().state);
+            match *away_since {
+                Some(since) if since.elapsed() >= SAID_WITHIN && state != BackendState::Degraded => {
+                    let text = format!("n{name} says {state:?} after {:?} without Redis", since.elapsed());
+                    node.untrue.lock().push(text);
+                }
+                _ => {}
+            }
+            let serves = self.server.serves(name);
+            *away_since = (!serves).then(|| away_since.unwrap_or_else(Instant::now));
+        }
     }
 
     fn running(&self) -> Vec<usize> {
         let nodes = self.nodes.lock();
-        nodes.iter().filter(|node| !node.is_gone.load(Ordering::Acquire)).map(|node| node.name).collect()
+        nodes.iter().filter(|node| !node.is_gone()).map(|node| node.name).collect()
     }
 
     fn in_log(&self) -> HashSet<u64> {
@@ -404,10 +538,11 @@ impl World {
 
     fn lose(&self, data: Option<&Data>) {
         self.server.restore(data);
+        self.seen.lock().insert(if data.is_some() { Kind::Rollback } else { Kind::Flush });
         let kept = self.in_log();
         let gone: HashSet<usize> = {
             let nodes = self.nodes.lock();
-            nodes.iter().filter(|n| n.is_gone.load(Ordering::Acquire)).map(|n| n.name).collect()
+            nodes.iter().filter(|n| n.is_gone()).map(|n| n.name).collect()
         };
         for (number, entry) in self.published.lock().iter_mut() {
             entry.excused |= gone.contains(&entry.node) && !kept.contains(number);
@@ -416,9 +551,11 @@ impl World {
 
     fn crash(&self, name: usize) {
         let Some(node) = self.nodes.lock().iter().find(|node| node.name == name).cloned() else { return };
-        if node.is_gone.swap(true, Ordering::AcqRel) {
+        if node.is_gone() {
             return;
         }
+        node.gone.cancel();
+        self.seen.lock().insert(Kind::Crash);
         self.note_counts(&node);
         node.tasks.lock().iter().for_each(AbortHandle::abort);
         self.server.crash(name);
@@ -430,10 +567,22 @@ impl World {
     }
 
     fn note_counts(&self, node: &NodeRun) {
-        let (_, thinned, aged) = node.inside.journal();
-        self.thinned.fetch_or(thinned > 0, Ordering::AcqRel);
-        self.aged.fetch_or(aged > 0, Ordering::AcqRel);
-        self.superseded.fetch_or(node.inside.superseded() > 0, Ordering::AcqRel);
+        let totals = node.inside.totals();
+        self.thinned.fetch_or(totals.journal_thinned > 0, Ordering::AcqRel);
+        self.aged.fetch_or(totals.journal_aged + totals.journal_order_overflow > 0, Ordering::AcqRel);
+        self.superseded.fetch_or(totals.superseded > 0, Ordering::AcqRel);
+        let degraded = node.status.get().spent_in(BackendState::Degraded);
+        let kinds = [
+            (Kind::Degraded, !degraded.is_zero()),
+            (Kind::Fork, totals.forks > 0),
+            (Kind::LateFork, totals.forks_late > 0),
+            (Kind::Rejoin, totals.rejoins > 0),
+            (Kind::LostLog, totals.lost_logs > 0),
+            (Kind::PutBack, totals.put_back > 0),
+            (Kind::Thinning, totals.journal_thinned > 0),
+            (Kind::Refusal, totals.journal_refused_full > 0),
+        ];
+        self.seen.lock().extend(kinds.into_iter().filter(|(_, has)| *has).map(|(kind, _)| kind));
     }
 
     fn heal(&self) {
@@ -454,35 +603,34 @@ impl World {
             return Some(format!("{waiting} publishes wait"));
         }
         let nodes = self.nodes.lock().clone();
-        for node in nodes.iter().filter(|node| !node.is_gone.load(Ordering::Acquire)) {
+        for node in nodes.iter().filter(|node| !node.is_gone()) {
             let (name, status) = (node.name, node.status.get());
             if status.state != BackendState::Healthy {
                 return Some(format!("n{name} is {:?}", status.state));
             }
-            let (journal, ..) = node.inside.journal();
+            let journal = node.inside.waiting();
             if journal > 0 || !node.inside.is_in_order() {
                 return Some(format!("n{name} has {journal} in its journal"));
             }
             for channel in &self.plan.channels {
                 let Some(stand) = node.inside.stand(channel) else { continue };
-                let page = self.server.content(channel);
+                let end = self.server.end_of(channel);
+                let epoch = end.map(|end| end.epoch);
                 // One that nobody here follows is told of a renewed log when it is next used.
-                let is_elsewhere = stand.is_followed && stand.log.is_some() && stand.log != page.epoch;
+                let is_elsewhere = stand.is_followed && stand.log.is_some() && stand.log != epoch;
                 if stand.is_forked || stand.is_suspect || is_elsewhere {
-                    return Some(format!("{channel} on n{name}: {stand:?}, the log is {:?}", page.epoch));
+                    return Some(format!("{channel} on n{name}: {stand:?}, the log is {epoch:?}"));
                 }
             }
             for subscriber in node.subscribers.lock().iter() {
-                let page = self.server.content(subscriber.channel());
-                let is_there = subscriber
-                    .live_at()
-                    .is_some_and(|at| Some(&at.epoch) == page.epoch.as_ref() && at.offset == page.top);
-                if !is_there {
-                    let (epoch, top) = (page.epoch, page.top);
-                    return Some(format!(
-                        "on n{name}: {}; the log is {epoch:?}:{top}",
-                        subscriber.describe()
-                    ));
+                let end = self.server.end_of(subscriber.channel());
+                let live_at = subscriber.live_at();
+                if live_at.is_none() || live_at != end {
+                    return Some(format!("on n{name}: {}; the log is {end:?}", subscriber.describe()));
+                }
+                let client = &subscriber.client;
+                if !live_at.is_some_and(|at| client.is_told_of(&at.epoch)) {
+                    return Some(format!("c{} was not told of the log at {end:?}", client.name));
                 }
             }
         }
@@ -494,7 +642,7 @@ impl World {
         let began = Instant::now();
         loop {
             time::sleep(Duration::from_millis(50)).await;
-            if began.elapsed() > Duration::from_millis(300) {
+            if began.elapsed() > Duration::from_millis(100) {
                 self.settles.cancel();
             }
             let Some(unsettled) = self.unsettled() else { return Ok(began.elapsed()) };
@@ -511,7 +659,16 @@ impl World {
             Ok(took) => outcome.settled_ms = took.as_millis(),
             Err(text) => faults.push(text),
         }
-        self.nodes.lock().iter().for_each(|node| self.note_counts(node));
+        for node in self.nodes.lock().iter() {
+            self.note_counts(node);
+            faults.append(&mut node.untrue.lock());
+        }
+        outcome.seen = self.seen.lock().clone();
+        outcome.sum = self.server.sum();
+        // Between a rollback and when it is found, an epoch may have two ends.
+        if !outcome.seen.contains(&Kind::Rollback) {
+            faults.append(&mut self.places.lock().doubles);
+        }
         let [thinned, superseded, aged] =
             [&self.thinned, &self.superseded, &self.aged].map(|flag| flag.load(Ordering::Acquire));
         let published = self.published.lock();
@@ -534,8 +691,19 @@ impl World {
             let page = self.server.content(channel);
             let mut newest: HashMap<u64, u64> = HashMap::new();
             let mut held = HashSet::new();
-            for entry in &page.entries {
+            let mut next = page.first;
+            for (index, entry) in page.entries.iter().enumerate() {
                 let number = number(&entry.draft.data);
+                if entry.offset != next {
+                    faults.push(format!("{} comes before {next} in the log of {channel}", entry.offset));
+                }
+                next = entry.offset + 1;
+                if entry.draft.kind.is_terminal() {
+                    outcome.seen.insert(Kind::Ended);
+                    if index + 1 < page.entries.len() {
+                        faults.push(format!("{number} is not the last one in the log of {channel}"));
+                    }
+                }
                 if !held.insert(number) {
                     faults.push(format!("{number} is in the log of {channel} twice"));
                 }
@@ -556,8 +724,16 @@ impl World {
         }
         for client in &self.clients {
             let told = client.told.lock();
-            faults.extend(told.faults.iter().take(4).cloned());
+            // Where a log goes back, and others append before those who knew more of it have looked, a
+            // position stands for two entries, and nobody can tell which one a reader has had.
+            let is_refilled = self.server.is_refilled(&client.channel);
+            outcome.seen.extend(is_refilled.then_some(Kind::Refilled));
+            if !is_refilled {
+                faults.extend(told.faults.iter().take(4).cloned());
+            }
             outcome.resumed += told.resumed;
+            outcome.seen.extend((told.resumed > 0).then_some(Kind::Resumed));
+            outcome.seen.extend((!told.gaps.is_empty()).then_some(Kind::Gap));
             outcome.gaps.extend(told.gaps.iter().map(|gap| format!("c{}: {gap}", client.name)));
             let Some(since) = told.since else { continue };
             let due =
@@ -566,10 +742,11 @@ impl World {
                 .filter(|(number, entry)| is_due(**number, entry, &|n| told.numbers.contains(&n)))
                 .map(|(number, _)| *number)
                 .collect();
-            if !missing.is_empty() {
+            if !missing.is_empty() && !is_refilled {
                 faults.push(format!("c{} did not get {missing:?}", client.name));
             }
         }
+        outcome.seen.extend((self.server.renewed() > 0).then_some(Kind::OlderLog));
         outcome.faults = faults;
         outcome
     }

@@ -1,6 +1,7 @@
 //! What happens in a schedule, and when: drawn from its seed before it begins.
 
 use rand::rngs::StdRng;
+use rand::seq::SliceRandom as _;
 use rand::{RngExt as _, SeedableRng as _};
 
 use crate::model::ChannelName;
@@ -10,18 +11,32 @@ use crate::support::mutant::Mutant;
 /// What happens.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Act {
-    Disconnect { node: usize, later_ms: Option<u64> },
-    Connect { node: usize },
+    Disconnect {
+        node: usize,
+        later_ms: Option<u64>,
+    },
+    Connect {
+        node: usize,
+    },
     Stop,
     GoOn,
     RefuseWrites(bool),
     Save,
-    Kill { loses: bool, later_ms: Option<u64> },
+    Kill {
+        loses: bool,
+        later_ms: Option<u64>,
+    },
     ConnectAll,
     Flush,
+    /// It has what it had when it was saved, and no connection breaks.
+    Rollback,
     Faults(Faults),
-    Crash { node: usize },
-    StartNode { node: usize },
+    Crash {
+        node: usize,
+    },
+    StartNode {
+        node: usize,
+    },
 }
 
 /// A schedule.
@@ -38,7 +53,13 @@ pub(super) struct Plan {
     pub(super) ordering_deadline_ms: u64,
     pub(super) batch: usize,
     pub(super) pause_ms: u64,
+    /// Clients that come and go stay, and are away, up to so long.
+    pub(super) stay_ms: u64,
+    pub(super) away_ms: u64,
+    /// One node at a time writes an order, under a lease.
     pub(super) fences: bool,
+    /// When the order gets its last update.
+    pub(super) order_ends_ms: Option<u64>,
     pub(super) faults: Faults,
     pub(super) laws: Laws,
     pub(super) mutant: Option<Mutant>,
@@ -48,37 +69,39 @@ pub(super) struct Plan {
     pub(super) loses: bool,
 }
 
-fn later(rng: &mut StdRng) -> Option<u64> {
-    rng.random_bool(0.5).then(|| if rng.random_bool(0.5) { 0 } else { rng.random_range(1..1_500) })
-}
-
 impl Plan {
-    /// The schedule of a seed.
+    /// The schedule of a seed. Most are short: one or a few faults and the recovery from them. What
+    /// many short ones find is more than what a few long ones do; some are long all the same.
     pub(super) fn of(seed: u64) -> Self {
         let mut rng = StdRng::seed_from_u64(seed);
         let rng = &mut rng;
-        let nodes = rng.random_range(1..4usize);
-        let names = ["zone:lat", "zone:all", "order:6f1c1c1e-0b5e-4b1e-9d3e-0a6f4b6f2a11"];
-        let mut channels: Vec<ChannelName> =
-            names.iter().filter(|_| rng.random_bool(0.5)).map(|name| name.parse().unwrap()).collect();
-        if channels.is_empty() {
-            channels.push(names[rng.random_range(0..3)].parse().unwrap());
-        }
-        let ends_ms: u64 = rng.random_range(1_200..4_000);
-        let is_lossy = rng.random_bool(0.4);
+        let is_long = rng.random_bool(0.01);
+        let nodes = [1, 2, 2, 2, 3][rng.random_range(0..5)];
+        let mut names = ["zone:lat", "zone:all", "order:6f1c1c1e-0b5e-4b1e-9d3e-0a6f4b6f2a11"];
+        names.shuffle(rng);
+        let count = [1, 1, 1, 1, 1, 2, 2, 3][rng.random_range(0..8)];
+        let channels = names.iter().take(count).map(|name| name.parse().unwrap()).collect();
+        let ends_ms: u64 =
+            if is_long { rng.random_range(1_500..4_000) } else { rng.random_range(400..1_100) };
+        let is_lossy = rng.random_bool(0.3);
         let faults = if is_lossy { Self::some_faults(rng) } else { Faults::default() };
-        let loses = rng.random_bool(0.4);
+        let loses = rng.random_bool(0.5);
         let crashes = loses && rng.random_bool(0.3);
+        let fences = rng.random_bool(0.5);
         let mut acts = Vec::new();
         let mut next_node = nodes;
-        for _ in 0..rng.random_range(1..6) {
-            let at: u64 = rng.random_range(300..ends_ms);
-            let until = at
-                + if rng.random_bool(0.5) { rng.random_range(20..300) } else { rng.random_range(300..2_500) };
+        for _ in 0..if is_long { rng.random_range(2..7) } else { rng.random_range(1..4) } {
+            let at: u64 = rng.random_range(100..ends_ms);
+            let lasts = match rng.random_range(0..10) {
+                0..=5 => rng.random_range(20..200),
+                6..=8 => rng.random_range(200..700),
+                _ => rng.random_range(700..2_500),
+            };
+            let until = at + lasts;
             let node = rng.random_range(0..nodes);
-            match rng.random_range(0..9) {
+            match rng.random_range(0..11) {
                 0..=2 => {
-                    acts.push((at, Act::Disconnect { node, later_ms: later(rng) }));
+                    acts.push((at, Act::Disconnect { node, later_ms: Self::later(rng) }));
                     acts.push((until, Act::Connect { node }));
                 }
                 3 => acts.extend([(at, Act::Stop), (until, Act::GoOn)]),
@@ -88,13 +111,19 @@ impl Plan {
                     acts.extend([(at, Act::Faults(faults)), (until, Act::Faults(Faults::default()))]);
                 }
                 6 if loses => acts.push((at, Act::Flush)),
-                7 if crashes => {
+                // Where several nodes append, what went back is filled again before it is noticed.
+                7 if loses && nodes == 1 && !crashes => {
+                    acts.push((at.saturating_sub(rng.random_range(10..300)), Act::Save));
+                    acts.push((at, Act::Rollback));
+                }
+                8 if crashes => {
                     acts.extend([(at, Act::Crash { node }), (until, Act::StartNode { node: next_node })]);
                     next_node += 1;
                 }
                 _ => {
-                    acts.push((at.saturating_sub(rng.random_range(10..900)), Act::Save));
-                    acts.push((at, Act::Kill { loses, later_ms: later(rng) }));
+                    acts.push((at.saturating_sub(rng.random_range(10..400)), Act::Save));
+                    // A node that knows nothing of a log cannot see that it went back.
+                    acts.push((at, Act::Kill { loses: loses && !crashes, later_ms: Self::later(rng) }));
                     acts.push((until, Act::ConnectAll));
                 }
             }
@@ -104,14 +133,19 @@ impl Plan {
             seed,
             nodes,
             channels,
-            clients: rng.random_range(2..6),
-            steady_clients: 2,
-            journal_entries: if rng.random_bool(0.2) { rng.random_range(3..40) } else { 100_000 },
+            clients: rng.random_range(2..4),
+            steady_clients: 1,
+            journal_entries: if rng.random_bool(0.25) { rng.random_range(3..20) } else { 100_000 },
             starts_degraded: rng.random_bool(0.1),
             ordering_deadline_ms: 250,
             batch: [2, 10, 50][rng.random_range(0..3)],
-            pause_ms: [100, 250, 500][rng.random_range(0..3)],
-            fences: rng.random_bool(0.3),
+            pause_ms: [200, 400, 600][rng.random_range(0..3)],
+            stay_ms: if is_long { 2_500 } else { 700 },
+            away_ms: if is_long { 1_500 } else { 300 },
+            fences,
+            // Whoever takes the place of a node that crashed goes on with its order.
+            order_ends_ms: (fences && !crashes && rng.random_bool(0.5))
+                .then(|| rng.random_range(100..ends_ms + 200)),
             faults,
             laws: Laws::default(),
             mutant: None,
@@ -121,14 +155,36 @@ impl Plan {
         }
     }
 
+    /// All of it happens once more when it is over.
+    pub(super) fn happens_twice(&mut self) {
+        let later_ms = self.ends_ms + 700;
+        let again: Vec<(u64, Act)> = self.acts.iter().map(|(at, act)| (at + later_ms, *act)).collect();
+        // A node starts once.
+        self.acts.extend(again.into_iter().filter(|(_, act)| !matches!(act, Act::StartNode { .. })));
+        self.acts.sort_by_key(|(at, _)| *at);
+        self.ends_ms += later_ms;
+    }
+
+    /// More clients, none of which stays, on two nodes at least.
+    pub(super) fn has_wanderers(&mut self) {
+        (self.nodes, self.clients, self.steady_clients) = (self.nodes.max(2), 5, 0);
+        (self.stay_ms, self.away_ms) = (300, 100);
+        self.channels.truncate(1);
+        self.acts.retain(|(_, act)| !matches!(act, Act::Crash { .. } | Act::StartNode { .. }));
+    }
+
+    fn later(rng: &mut StdRng) -> Option<u64> {
+        rng.random_bool(0.5).then(|| if rng.random_bool(0.5) { 0 } else { rng.random_range(1..700) })
+    }
+
     fn some_faults(rng: &mut StdRng) -> Faults {
         let mut some = |max: u32| if rng.random_bool(0.5) { rng.random_range(1..max) } else { 0 };
         Faults {
-            slow: some(60),
-            request_lost: some(60),
-            answer_lost: some(60),
-            answer_hangs: some(30),
-            event_lost: some(60),
+            slow: some(100),
+            request_lost: some(100),
+            answer_lost: some(100),
+            answer_hangs: some(40),
+            event_lost: some(100),
         }
     }
 }

@@ -12,7 +12,9 @@ use tokio::time::{self, Instant};
 
 use super::NodeRun;
 use crate::channels::{LiveBatch, Moved, Reader, Room, Start, StartingPoint, Step, Steps, Then, Turn};
-use crate::model::{ChannelName, EntryId, Epoch, Position};
+use crate::model::{ChannelName, EntryId, EntryKind, Epoch, Position};
+use crate::storage::{Page, Seam};
+use crate::support::mutant::{self, Mutant};
 
 /// Numbers of one producer have this many in common below them.
 pub(super) const NUMBERS: u64 = 1_000_000;
@@ -30,6 +32,15 @@ pub(super) struct Client {
     pub(super) name: usize,
     pub(super) channel: ChannelName,
     pub(super) told: Mutex<Told>,
+    places: Arc<Mutex<Places>>,
+}
+
+/// Which entry each position stands for: the same one, whoever is told of it.
+#[derive(Debug, Default)]
+pub(super) struct Places {
+    entries: HashMap<(ChannelName, Epoch, u64), EntryId>,
+    /// Positions that stand for two entries.
+    pub(super) doubles: Vec<String>,
 }
 
 #[derive(Debug, Default)]
@@ -39,7 +50,10 @@ pub(super) struct Told {
     pub(super) numbers: HashSet<u64>,
     ids: HashSet<EntryId>,
     newest: HashMap<u64, u64>,
-    offset: Option<(Epoch, u64)>,
+    /// The newest offset, or where it was told that entries begin.
+    offset: u64,
+    /// The last update of an order has come.
+    ended: bool,
     /// Where it would go on after another connect.
     pub(super) position: Option<Position>,
     /// How often it was told that something may be missing, and when last.
@@ -49,8 +63,20 @@ pub(super) struct Told {
 }
 
 impl Client {
-    pub(super) fn new(name: usize, channel: ChannelName) -> Arc<Self> {
-        Arc::new(Self { name, channel, told: Mutex::default() })
+    pub(super) fn new(name: usize, channel: ChannelName, places: &Arc<Mutex<Places>>) -> Arc<Self> {
+        Arc::new(Self { name, channel, told: Mutex::default(), places: Arc::clone(places) })
+    }
+
+    /// Whether what it was told last is about this life.
+    pub(super) fn is_told_of(&self, life: &Epoch) -> bool {
+        self.told.lock().position.as_ref().is_some_and(|position| is_about(&position.epoch, life))
+    }
+
+    /// It is told that the next entry comes after this position.
+    fn at(&self, position: Position) {
+        let mut told = self.told.lock();
+        told.offset = position.offset;
+        told.position = Some(position);
     }
 
     /// Told that something may be missing or come again.
@@ -61,22 +87,44 @@ impl Client {
         told.numbers.clear();
         told.ids.clear();
         told.newest.clear();
-        told.offset = None;
+        told.ended = false;
     }
 
-    fn got(&self, epoch: &Epoch, offset: u64, id: EntryId, number: u64, run: &NodeRun) {
-        let name = self.name;
+    fn got(&self, epoch: &Epoch, offset: u64, id: EntryId, frame: &[u8], run: &NodeRun) {
+        let (name, number) = (self.name, number(frame));
         run.server.say(|| format!("  c{name} gets {number} at {epoch}:{offset}"));
+        let is_told = self.is_told_of(epoch);
         let mut told = self.told.lock();
+        let told = &mut *told;
         let at = run.server.now_ms();
-        if let Some((held, last)) = &told.offset
-            && held == epoch
-            && *last >= offset
-        {
-            let text = format!("{at} c{name}: offset {offset} after {last} of {epoch}");
+        if !is_told {
+            let text =
+                format!("{at} c{name}: {number} is of {epoch}, and it was told of {:?}", told.position);
             told.faults.push(text);
         }
-        told.offset = Some((epoch.clone(), offset));
+        // Where something was had before, what is left out has an offset too.
+        let is_whole = told.position.as_ref().is_some_and(|position| position.epoch == *epoch);
+        let last = told.offset;
+        if offset <= last || (is_whole && offset != last + 1) {
+            told.faults.push(format!("{at} c{name}: offset {offset} after {last} of {epoch}"));
+        }
+        told.offset = offset;
+        // What was left out moves no client's position: it is left out again.
+        if let Some(position) = &mut told.position {
+            position.offset = offset;
+        }
+        let place = (self.channel.clone(), epoch.clone(), offset);
+        let mut places = self.places.lock();
+        let held = *places.entries.entry(place).or_insert(id);
+        if held != id {
+            places.doubles.push(format!("{at} c{name}: {epoch}:{offset} is {id}, and was {held}"));
+        }
+        drop(places);
+        if told.ended {
+            let text = format!("{at} c{name}: {number} came after the last update of its order");
+            told.faults.push(text);
+        }
+        told.ended = is_last_update(frame);
         if !told.ids.insert(id) || !told.numbers.insert(number) {
             told.faults.push(format!("{at} c{name}: {number} came twice ({id} at {epoch}:{offset})"));
             return;
@@ -91,6 +139,13 @@ impl Client {
     }
 }
 
+/// Whether an epoch that clients are told is that of this life, perhaps with what was had besides.
+fn is_about(told: &Epoch, life: &Epoch) -> bool {
+    let (told, life) = (told.as_str(), life.as_str());
+    let rest = told.strip_prefix("v.").unwrap_or(told).strip_prefix(life);
+    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+}
+
 /// One connection's interest in a channel.
 pub(super) struct Subscriber {
     pub(super) client: Arc<Client>,
@@ -98,12 +153,19 @@ pub(super) struct Subscriber {
     reader: Mutex<Reader>,
 }
 
-/// The number that a frame carries.
+/// The number that a frame, or an entry's content, ends with.
 pub(super) fn number(frame: &[u8]) -> u64 {
-    let text = String::from_utf8_lossy(frame);
-    let at = text.find("\"n\":").expect("each entry has a number") + 4;
-    let digits: String = text[at..].chars().take_while(char::is_ascii_digit).collect();
-    digits.parse().expect("a number")
+    let text = frame.strip_suffix(b"}").expect("an object");
+    let digits = text.iter().rev().take_while(|byte| byte.is_ascii_digit()).count();
+    let digits = std::str::from_utf8(&text[text.len() - digits..]).expect("digits");
+    digits.parse().expect("each entry has a number")
+}
+
+/// Whether a frame is the last update of an order.
+fn is_last_update(frame: &[u8]) -> bool {
+    let kind = format!("\"{}\"", EntryKind::Confirmed.as_str());
+    // What kind it is stands near the beginning.
+    frame.windows(kind.len()).take(32).any(|part| part == kind.as_bytes())
 }
 
 impl Subscriber {
@@ -157,8 +219,18 @@ impl Subscriber {
         let mut reader = self.reader.lock();
         let name = self.client.name;
         self.node.server.say(|| format!("  c{name} at {:?} hears {moved:?}", reader.position()));
-        let steps = reader.on_moved(moved);
+        let (channel, from) = (moved.channel.clone(), moved.from.clone());
+        let moved = Moved { channel, from, seam: self.seam(&moved.seam) };
+        let steps = reader.on_moved(&moved);
         self.act(steps);
+    }
+
+    fn seam(&self, seam: &Seam) -> Seam {
+        let mut seam = seam.clone();
+        if mutant::is(Mutant::OneHighWaterMark) {
+            seam.had.merge(&self.node.sent.lock());
+        }
+        seam
     }
 
     // What the reader decides. It is locked meanwhile, as all of this is one thing.
@@ -167,13 +239,15 @@ impl Subscriber {
         for step in steps {
             match step {
                 Step::Send { batch, runs, .. } => runs.into_iter().for_each(|run| self.get(&batch, run)),
+                Step::Resync { to, .. }
+                    if mutant::is(Mutant::ForksNotTold) && to.epoch.as_str().starts_with("f.") => {}
                 Step::Resync { old, to, recovered, gap } => {
                     let name = self.client.name;
                     self.node.server.say(|| format!("  c{name} resync {old} -> {to} {recovered} {gap:?}"));
                     if !recovered {
                         self.client.gap(format!("{old} -> {to}: {gap:?} are gone"));
                     }
-                    self.client.told.lock().position = Some(to);
+                    self.client.at(to);
                 }
                 Step::CatchUp => {
                     let subscriber = Arc::clone(self);
@@ -189,11 +263,8 @@ impl Subscriber {
         for index in run {
             let id = batch.id(index).expect("each entry has an id");
             let offset = batch.first + index as u64;
-            self.client.got(&batch.epoch, offset, id, number(&batch.frame(index)), &self.node);
-            // What was filtered moves no client's position: it is filtered again.
-            if let Some(position) = &mut self.client.told.lock().position {
-                position.offset = offset;
-            }
+            self.client.got(&batch.epoch, offset, id, &batch.frame(index), &self.node);
+            self.node.sent.lock().add(id.producer, id.seq);
         }
     }
 
@@ -242,7 +313,7 @@ impl Subscriber {
                 self.client.told.lock().since.get_or_insert_with(Instant::now);
             }
         }
-        self.client.told.lock().position = Some(position);
+        self.client.at(position);
         reader.begin(at);
         true
     }
@@ -277,6 +348,7 @@ impl Subscriber {
             self.reader.lock().on_no_page();
             return false;
         };
+        let page = Page { next: page.next.as_ref().map(|seam| self.seam(seam)), ..page };
         loop {
             let then = {
                 let mut reader = self.reader.lock();

@@ -21,6 +21,7 @@ use super::{
     Page, Record, RecordKind, Records, Refusal, Result, Retention, StorageBackend, UNUSED_EPOCH_KEPT_FOR,
 };
 use crate::model::{BackendName, ChannelKind, ChannelName, Entry, EntryId, Epoch, NodeId, Position};
+use crate::support::chance::Hashing;
 pub(in crate::storage) use job_table::{JobTable, Now};
 
 /// How often what has grown too old is removed, also where nobody reads or writes.
@@ -78,9 +79,9 @@ struct Channel {
     entries: VecDeque<Kept>,
     /// Cost of `entries`.
     bytes: usize,
-    latest: HashMap<Arc<str>, Entry>,
+    latest: HashMap<Arc<str>, Entry, Hashing>,
     /// The newest applied sequence of each producer. Lives as long as the channel does.
-    producers: HashMap<NodeId, u64>,
+    producers: HashMap<NodeId, u64, Hashing>,
     touched: Instant,
     /// The newest fence of an applied entry.
     fence: u64,
@@ -340,8 +341,8 @@ impl Channel {
             top: 0,
             entries: VecDeque::new(),
             bytes: 0,
-            latest: HashMap::new(),
-            producers: HashMap::new(),
+            latest: HashMap::default(),
+            producers: HashMap::default(),
             touched: now,
             fence: 0,
             closed: false,

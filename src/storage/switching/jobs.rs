@@ -290,6 +290,7 @@ impl Core {
                 }
             }
             let arrived = tokio::select! {
+                biased;
                 () = moved => true,
                 () = self.until_away() => false,
                 () = time::sleep_until(waiting_since + ON_ITS_WAY_WITHIN) => false,

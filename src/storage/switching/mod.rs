@@ -103,6 +103,8 @@ struct Core {
     ordering_deadline: Duration,
     state: Mutex<State>,
     mode: watch::Sender<Mode>,
+    /// Calls no longer go to the primary. Those who wait for it are woken in order.
+    away: Notify,
     /// Something waits to be put in order.
     work: Notify,
     /// A line was put in order.
@@ -199,6 +201,7 @@ impl Switching {
                 append_time: Duration::ZERO,
             }),
             mode: watch::Sender::new(mode),
+            away: Notify::new(),
             work: Notify::new(),
             in_order: Notify::new(),
             beat_now: Notify::new(),
@@ -214,6 +217,7 @@ impl Switching {
         let (alive, dropped) = oneshot::channel();
         let driver = async move {
             tokio::select! {
+                biased;
                 () = driver => {}
                 _ = dropped => {}
             }
@@ -270,9 +274,15 @@ impl Core {
 
     /// Returns when calls no longer go to the primary.
     async fn until_away(&self) {
-        let mut mode = self.mode.subscribe();
-        // The sender is here, so this does not fail.
-        let _gone = mode.wait_for(|mode| !mode.is_primary()).await;
+        loop {
+            let away = self.away.notified();
+            let mut away = std::pin::pin!(away);
+            away.as_mut().enable();
+            if !self.is_primary() {
+                return;
+            }
+            away.await;
+        }
     }
 
     /// Makes a call of the primary; `None` when it went away before it answered.

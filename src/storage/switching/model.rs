@@ -9,6 +9,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -22,10 +23,11 @@ use rand::{RngExt as _, SeedableRng as _};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::AbortHandle;
 use tokio::time::{self, Instant};
+use tokio_util::sync::CancellationToken;
 
-use super::{Parts, Switching};
+use super::{OutageTotals, Parts, Switching};
 use crate::model::JobId;
-use crate::model::{BackendName, BackendState, ChannelName, Entry, Epoch, Lane, NodeId, Position};
+use crate::model::{BackendName, BackendState, ChannelName, Entry, EntryId, Epoch, Lane, NodeId, Position};
 use crate::storage::failover::{First, Limits, Lost};
 use crate::storage::journal::JournalBounds;
 use crate::storage::primary::{Beat, LinkHealth, Primary};
@@ -54,6 +56,15 @@ pub(crate) struct Faults {
     pub(crate) event_lost: u32,
 }
 
+/// What is done with the trace of what happens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Trace {
+    Off,
+    Print,
+    /// It is summed up in one number, to be compared.
+    Sum,
+}
+
 /// Rules of the server that a mutant leaves out.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Laws {
@@ -69,8 +80,8 @@ pub(crate) struct ModelServer(Arc<Server>);
 #[derive(Debug)]
 struct Server {
     state: Mutex<ServerState>,
-    /// It executes; else what reaches it waits.
-    running: watch::Sender<bool>,
+    /// Cancelled while it executes; else what reaches it waits for that.
+    running: Mutex<CancellationToken>,
 }
 
 struct ServerState {
@@ -80,9 +91,17 @@ struct ServerState {
     laws: Laws,
     refuses_writes: bool,
     links: Vec<Arc<Link>>,
-    is_traced: bool,
+    trace: Trace,
+    sum: DefaultHasher,
     began: Instant,
     calls: u64,
+    /// Logs that were found to be older than they had been.
+    renewed: u64,
+    /// What was ever given a place in a log.
+    places: BTreeMap<(ChannelName, String, u64), EntryId>,
+    /// Logs that went back, and in which other entries took the places of those that were lost before
+    /// the epoch was renewed.
+    refilled: BTreeSet<ChannelName>,
 }
 
 impl fmt::Debug for ServerState {
@@ -146,7 +165,7 @@ struct Connection {
     last_event: Instant,
     /// How long what is under way is held up, in milliseconds.
     held_up: Arc<AtomicU64>,
-    lost: watch::Sender<bool>,
+    lost: CancellationToken,
     subscribed: BTreeSet<ChannelName>,
     tasks: [AbortHandle; 2],
 }
@@ -190,15 +209,19 @@ pub(crate) struct Stand {
 }
 
 impl Inside {
-    /// Entries that wait for the log, and those that were thinned, aged or over an order's bound.
-    pub(crate) fn journal(&self) -> (usize, u64, u64) {
-        let state = self.0.core.lock();
-        let (depth, counts) = (state.journal.depth(), state.journal.counts());
-        (depth.entries, counts.thinned, counts.aged + counts.order_overflow)
+    /// Entries that wait for the log.
+    pub(crate) fn waiting(&self) -> usize {
+        self.0.core.lock().journal.depth().entries
     }
 
-    pub(crate) fn superseded(&self) -> u64 {
-        self.0.core.stats.superseded.get()
+    /// What it counted so far.
+    pub(crate) fn totals(&self) -> OutageTotals {
+        self.0.reader().totals()
+    }
+
+    /// The state in which its calls are made, and by what they are answered.
+    pub(crate) fn mode(&self) -> (BackendState, BackendName) {
+        (self.0.core.mode.borrow().state, self.0.core.serving())
     }
 
     pub(crate) fn is_in_order(&self) -> bool {
@@ -232,7 +255,7 @@ fn lost() -> Lost {
 }
 
 impl ModelServer {
-    pub(crate) fn new(seed: u64, faults: Faults, laws: Laws, traced: bool) -> Self {
+    pub(crate) fn new(seed: u64, faults: Faults, laws: Laws, trace: Trace) -> Self {
         let state = ServerState {
             data: Data::empty(),
             rng: StdRng::seed_from_u64(seed),
@@ -240,11 +263,17 @@ impl ModelServer {
             laws,
             refuses_writes: false,
             links: Vec::new(),
-            is_traced: traced,
+            trace,
+            sum: DefaultHasher::new(),
             began: Instant::now(),
             calls: 0,
+            renewed: 0,
+            places: BTreeMap::new(),
+            refilled: BTreeSet::new(),
         };
-        Self(Arc::new(Server { state: Mutex::new(state), running: watch::Sender::new(true) }))
+        let server = Self(Arc::new(Server { state: Mutex::new(state), running: Mutex::default() }));
+        server.set_running(true);
+        server
     }
 
     /// A node that uses this server.
@@ -328,7 +357,16 @@ impl ModelServer {
 
     /// Goes on, or stops without a word.
     pub(crate) fn set_running(&self, running: bool) {
-        self.0.running.send_replace(running);
+        let mut held = self.0.running.lock();
+        if running {
+            held.cancel();
+        } else if held.is_cancelled() {
+            *held = CancellationToken::new();
+        }
+    }
+
+    fn is_running(&self) -> bool {
+        self.0.running.lock().is_cancelled()
     }
 
     /// What it has now.
@@ -366,7 +404,7 @@ impl ModelServer {
             }
         }
         connection.tasks[1].abort();
-        connection.lost.send_replace(true);
+        connection.lost.cancel();
         link.health.send_modify(|health| {
             health.lost = Some(lost());
             health.losses += 1;
@@ -386,7 +424,7 @@ impl ModelServer {
         let (commands, mut to_execute) = mpsc::unbounded_channel::<InFlight>();
         let (published, mut to_tell) = mpsc::unbounded_channel::<(Instant, LogEvent)>();
         let held_up = Arc::new(AtomicU64::new(0));
-        let (holds, mut running) = (Arc::clone(&held_up), self.0.running.subscribe());
+        let (holds, server) = (Arc::clone(&held_up), Arc::downgrade(&self.0));
         let executing = tokio::spawn(async move {
             while let Some(command) = to_execute.recv().await {
                 time::sleep_until(command.arrives).await;
@@ -394,8 +432,10 @@ impl ModelServer {
                 if more > 0 {
                     time::sleep(Duration::from_millis(more)).await;
                 }
-                if running.wait_for(|running| *running).await.is_err() {
-                    return;
+                while let Some(running) = server.upgrade().map(|server| server.running.lock().clone())
+                    && !running.is_cancelled()
+                {
+                    running.cancelled().await;
                 }
                 (command.execute)();
             }
@@ -417,7 +457,7 @@ impl ModelServer {
             last_arrival: now,
             last_event: now,
             held_up,
-            lost: watch::Sender::new(false),
+            lost: CancellationToken::new(),
             subscribed: state.followed.clone(),
             tasks: [executing.abort_handle(), telling.abort_handle()],
         };
@@ -430,6 +470,34 @@ impl ModelServer {
         link.health.send_modify(|health| health.lost = None);
     }
 
+    /// All that was said, summed up.
+    pub(crate) fn sum(&self) -> u64 {
+        self.0.state.lock().sum.finish()
+    }
+
+    /// How many logs were found to be older than they had been.
+    pub(crate) fn renewed(&self) -> u64 {
+        self.0.state.lock().renewed
+    }
+
+    /// Whether places in a log were given twice in one epoch.
+    pub(crate) fn is_refilled(&self, channel: &ChannelName) -> bool {
+        self.0.state.lock().refilled.contains(channel)
+    }
+
+    /// Whether a node can use it now.
+    pub(crate) fn serves(&self, name: usize) -> bool {
+        let link = self.link(name);
+        let is_connected = link.state.lock().connection.is_some();
+        is_connected && self.is_running() && !self.0.state.lock().refuses_writes
+    }
+
+    /// Where the log of a channel ends.
+    pub(crate) fn end_of(&self, channel: &ChannelName) -> Option<Position> {
+        let memory = self.0.state.lock().data.memory.clone();
+        memory.mirrored(channel).map(|held| Position { epoch: held.epoch, offset: held.top })
+    }
+
     /// All entries of a channel, and its epoch.
     pub(crate) fn content(&self, channel: &ChannelName) -> Page {
         self.0.state.lock().data.memory.read_now(channel, None, usize::MAX)
@@ -438,8 +506,11 @@ impl ModelServer {
 
 impl ServerState {
     fn say(&mut self, text: impl FnOnce() -> String) {
-        if self.is_traced {
-            println!("{:>6} {}", self.began.elapsed().as_millis(), text());
+        let at = self.began.elapsed().as_millis();
+        match self.trace {
+            Trace::Off => {}
+            Trace::Print => println!("{at:>6} {}", text()),
+            Trace::Sum => (at, text()).hash(&mut self.sum),
         }
     }
 
@@ -486,6 +557,12 @@ impl ServerState {
                 _ => None,
             });
             let applied: Vec<Entry> = applied.collect();
+            for entry in &applied {
+                let place = (batch.channel.clone(), batch.epoch.to_string(), entry.offset);
+                if self.places.insert(place, entry.id).is_some_and(|held| held != entry.id) {
+                    self.refilled.insert(batch.channel.clone());
+                }
+            }
             if !applied.is_empty() {
                 self.publish(&batch.channel, &batch.epoch, &applied);
             }
@@ -552,7 +629,7 @@ impl ModelRedis {
         let (answer, answered) = oneshot::channel::<(Instant, Result<R>)>();
         let fate = self.server.0.state.lock().fate();
         let name = self.link.name;
-        let mut lost = {
+        let lost = {
             let mut state = self.link.state.lock();
             let Some(connection) = &mut state.connection else {
                 drop(state);
@@ -572,7 +649,8 @@ impl ModelRedis {
                 } else {
                     Ok(act(&mut state, &link))
                 };
-                if op != "beat" || !matches!(&result, Ok(found) if format!("{found:?}").contains("Same")) {
+                let is_usual = |result: &Result<R>| format!("{result:?}").contains("Same");
+                if state.trace != Trace::Off && (op != "beat" || !is_usual(&result)) {
                     state.say(|| format!("n{name} {op} executed: {result:?} {:?}", fate.loses_answer));
                 }
                 match fate.loses_answer {
@@ -587,7 +665,7 @@ impl ModelRedis {
             if connection.commands.send(InFlight { arrives, execute }).is_err() {
                 return Err(unreachable(op));
             }
-            connection.lost.subscribe()
+            connection.lost.clone()
         };
         let answer = async {
             match answered.await {
@@ -601,7 +679,7 @@ impl ModelRedis {
         tokio::select! {
             biased;
             answer = answer => answer,
-            () = async { drop(lost.wait_for(|lost| *lost).await) } => {
+            () = lost.cancelled() => {
                 if self.link.crashed.load(Ordering::Acquire) {
                     return std::future::pending().await;
                 }
@@ -696,7 +774,9 @@ impl Log for ModelRedis {
     ) -> Result<Option<Epoch>> {
         let (channel, expected, minted) = (channel.clone(), expected.clone(), minted.clone());
         self.call("renew", true, move |state, _| {
-            now(state.data.memory.renew_epoch(&channel, &expected, &minted))
+            let held = now(state.data.memory.renew_epoch(&channel, &expected, &minted));
+            state.renewed += u64::from(matches!(&held, Ok(Some(held)) if *held == minted));
+            held
         })
         .await?
     }
@@ -706,9 +786,8 @@ impl Log for ModelRedis {
         self.call("append", true, move |state, link| {
             let answer = state.append(&batch);
             let name = link.name;
-            let chain: Vec<(u64, u64)> =
-                batch.entries.iter().map(|append| (append.prev, append.seq)).collect();
-            state.say(|| format!("n{name} append {} {} {chain:?}", batch.channel, batch.epoch));
+            let chain = || batch.entries.iter().map(|append| (append.prev, append.seq)).collect::<Vec<_>>();
+            state.say(|| format!("n{name} append {} {} {:?}", batch.channel, batch.epoch, chain()));
             answer
         })
         .await

@@ -165,6 +165,9 @@ impl Judge {
             *held = mode;
             changed
         });
+        if !self.core.is_primary() {
+            self.core.away.notify_waiters();
+        }
         if self.failover.is_alone() {
             return;
         }

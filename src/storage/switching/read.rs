@@ -5,6 +5,8 @@ use super::line::Line;
 use super::log::away;
 use crate::model::{ChannelName, Epoch, Position};
 use crate::storage::{Page, Result, Seam};
+#[cfg(test)]
+use crate::support::mutant::{self, Mutant};
 
 /// How often a read begins anew because the channel changed under it.
 const ROUNDS_MAX: usize = 16;
@@ -108,7 +110,10 @@ impl Core {
             }
             return self.memory.read_now(channel, Some(after), limit);
         };
-        if let Some((end, next)) = fork.end_of(&after.epoch).filter(|(end, _)| after.offset <= *end) {
+        let is_before = |end: u64| after.offset <= end;
+        #[cfg(test)]
+        let is_before = |end: u64| is_before(end) || mutant::is(Mutant::ForkBehindReader);
+        if let Some((end, next)) = fork.end_of(&after.epoch).filter(|(end, _)| is_before(*end)) {
             // What is kept of that life has been renamed.
             let renamed = Position { epoch: fork.epoch().clone(), offset: after.offset };
             let mut page = self.memory.read_now(channel, Some(&renamed), limit);

@@ -6,6 +6,8 @@ use super::Core;
 use crate::model::{ChannelName, Epoch, Marks, NodeId};
 use crate::storage::{Append, AppendAnswer, AppendBatch, Appended, Refusal, Result};
 use crate::support::counter::Counter;
+#[cfg(test)]
+use crate::support::mutant::{self, Mutant};
 
 /// Entries in one append.
 pub(super) const BATCH: usize = 50;
@@ -39,6 +41,14 @@ impl Core {
                 producer: to.producer,
                 entries: chain(&waiting[..waiting.len().min(BATCH)], last),
             };
+            #[cfg(test)]
+            let batch =
+                if mutant::is(Mutant::ThinnedWithoutPrev) && std::ptr::eq(applied, &self.stats.replayed) {
+                    // As they were accepted, but for what the journal has made of them.
+                    AppendBatch { entries: waiting[..waiting.len().min(BATCH)].to_vec(), ..batch }
+                } else {
+                    batch
+                };
             let AppendAnswer::Done(results) = self.primary.append(&batch).await? else { return Ok(None) };
             for (append, result) in batch.entries.iter().zip(results) {
                 waiting = &waiting[1..];

@@ -115,6 +115,7 @@ impl OutageReader {
                 return;
             }
             let is_told = tokio::select! {
+                biased;
                 () = in_order => true,
                 changed = mode.changed() => changed.is_ok(),
                 changed = health.changed() => changed.is_ok(),

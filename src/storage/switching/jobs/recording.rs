@@ -43,6 +43,7 @@ impl Core {
             if going.is_empty() {
                 let has_some = !self.jobs.are_recorded();
                 tokio::select! {
+                    biased;
                     () = changed => {}
                     () = time::sleep(LOOK_EVERY), if has_some => {}
                     // Only what the primary is not needed for may change while it is away.
