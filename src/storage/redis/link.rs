@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use fred::clients::WithOptions;
 use fred::error::{Error, ErrorKind};
-use fred::interfaces::{ClientLike, ClusterInterface, EventInterface};
+use fred::interfaces::{ClientLike, EventInterface};
 use fred::types::Value;
 use fred::types::config::Server;
 use parking_lot::Mutex;
@@ -21,7 +21,7 @@ use tokio::sync::{broadcast, watch};
 use tokio::task::AbortHandle;
 use tokio::time::{self, Instant};
 
-use super::connect::{once, ping_all};
+use super::connect::once;
 use crate::storage::ProbeFailure;
 use crate::support::backoff::Backoff;
 
@@ -31,7 +31,7 @@ const BEAT_EVERY: Duration = Duration::from_millis(200);
 /// the default of 800 ms, and together with `BEAT_EVERY`, a hang is noticed within 900 ms.
 const BEAT_LIMIT_PART: (u32, u32) = (7, 8);
 /// A client that has neither connected nor failed by then is given up. Longer than its own timeouts.
-const INIT_LIMIT: Duration = Duration::from_secs(2);
+pub(super) const INIT_LIMIT: Duration = Duration::from_secs(2);
 /// Between attempts to connect. The longest wait bounds how late we are back.
 const BACKOFF: Backoff = Backoff {
     first: Duration::from_millis(50),
@@ -88,7 +88,7 @@ impl<C: ClientLike> fmt::Debug for Link<C> {
     }
 }
 
-impl<C: ClusterInterface + EventInterface + Clone + Send + 'static> Link<C> {
+impl<C: EventInterface + Clone + Send + 'static> Link<C> {
     /// Has no client until [`open`](Self::open) has connected one.
     pub(super) fn new(build: Build<C>, command_timeout: Duration) -> Self {
         let state = LinkState { condition: Condition::Connecting, losses: 0 };
@@ -123,6 +123,23 @@ impl<C: ClusterInterface + EventInterface + Clone + Send + 'static> Link<C> {
         let mut state = self.state.subscribe();
         // An error would mean that the sender is gone, and we hold it.
         let _up = state.wait_for(|state| state.condition == Condition::Up).await;
+    }
+
+    /// Waits until the first attempt to connect is decided.
+    pub(super) async fn until_tried(&self) {
+        let mut state = self.state.subscribe();
+        let _tried = state.wait_for(|state| state.condition != Condition::Connecting).await;
+    }
+
+    /// Connects, and connects again whenever the connection is lost. Runs until it is dropped. Not for
+    /// a connection that something has to be done on first.
+    pub(super) async fn keep(&self) {
+        loop {
+            self.open(|_| ()).await;
+            self.up();
+            let failure = self.until_lost().await;
+            self.lose(failure).await;
+        }
     }
 
     /// Waits until the first attempt, or one after it, has failed.
@@ -261,9 +278,8 @@ impl<C: ClusterInterface + EventInterface + Clone + Send + 'static> Link<C> {
                 break;
             }
             let token = format!("zw-beat-{beat}");
-            // In a cluster one primary that hangs is enough.
-            match ping_all(&**client, limit, &token).await {
-                Ok(false) => {
+            match once(&**client, limit).ping::<Value>(Some(token.clone())).await {
+                Ok(answer) if !answers(&answer, &token) => {
                     return ProbeFailure::Unexpected("answers are out of step".into());
                 }
                 Err(error) if *error.kind() == ErrorKind::Timeout => {
@@ -286,7 +302,8 @@ pub(super) fn answers(answer: &Value, token: &str) -> bool {
     }
 }
 
-struct AbortOnDrop(AbortHandle);
+/// Ends a task of fred's, and with it the socket.
+pub(super) struct AbortOnDrop(pub(super) AbortHandle);
 
 impl Drop for AbortOnDrop {
     fn drop(&mut self) {

@@ -36,7 +36,8 @@ impl Core {
                 Source::Log => {}
             }
             let seen = self.lock().lines.get(channel).map(|line| (line.log.clone(), line.highest));
-            match self.ask(self.primary.read_after(channel, after, limit)).await {
+            let read = self.primary.read_after(channel, after, limit);
+            match self.ask(self.area_of(channel), read).await {
                 None => continue,
                 Some(Err(error)) => return Err(error),
                 Some(Ok(page)) if self.took(channel, seen, &page) => return Ok(page),
@@ -72,7 +73,7 @@ impl Core {
     }
 
     fn source(&self, channel: &ChannelName, after: Option<&Position>, limit: usize) -> Source {
-        let is_primary = self.is_primary();
+        let is_primary = self.has_log(channel);
         let state = self.lock();
         let Some(line) = state.lines.get(channel).filter(|line| is_primary || line.epoch().is_some()) else {
             // Whoever publishes or subscribes begins a life of its own; nothing does that by looking.

@@ -11,6 +11,7 @@ use tokio::sync::Notify;
 use tokio::time::{self, Instant};
 
 use super::{Core, Switching};
+use crate::storage::primary::{Area, Place};
 use crate::storage::{Record, RecordKind, Records, Result};
 use crate::support::counter::Counter;
 
@@ -58,12 +59,16 @@ impl LocalRecords {
         held.map(|held| *held = change.clone()).is_some()
     }
 
-    fn first(&self) -> Option<((RecordKind, String), Change)> {
-        self.waiting.lock().first_key_value().map(|(key, change)| (key.clone(), change.clone()))
+    /// The first that waits, of those kinds.
+    fn first(&self, is_of: impl Fn(RecordKind) -> bool) -> Option<((RecordKind, String), Change)> {
+        let waiting = self.waiting.lock();
+        let first = waiting.iter().find(|((kind, _), _)| is_of(*kind));
+        first.map(|(key, change)| (key.clone(), change.clone()))
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.waiting.lock().is_empty()
+    /// Whether none waits, of those kinds.
+    pub(super) fn is_empty(&self, is_of: impl Fn(RecordKind) -> bool) -> bool {
+        self.first(is_of).is_none()
     }
 
     /// The primary has it, unless it was changed again meanwhile.
@@ -90,19 +95,20 @@ impl Core {
     /// ends.
     pub(super) async fn keep_records(&self) {
         loop {
-            if self.records.is_empty() {
+            if self.records.is_empty(|_| true) {
                 self.records.changed.notified().await;
             }
-            let mut mode = self.mode.subscribe();
-            if mode.wait_for(|mode| mode.is_primary()).await.is_err() {
-                return;
-            }
+            // They are of few kinds: the area of the first is waited for, unless another one serves.
+            let is_served = |kind| self.is_primary(self.area_of_kind(kind));
+            let next = self.records.first(is_served).or_else(|| self.records.first(|_| true));
+            let Some(((kind, _), _)) = next else { continue };
+            let area = self.area_of_kind(kind);
+            self.until_primary(area).await;
             let written = tokio::select! {
                 biased;
-                () = self.until_away() => continue,
-                written = self.write_records() => written,
+                () = self.until_away(area) => continue,
+                written = self.write_records(area) => written,
             };
-            drop(mode);
             match written {
                 Ok(()) => self.in_order.notify_waiters(),
                 Err(error) => {
@@ -113,9 +119,18 @@ impl Core {
         }
     }
 
-    /// The same once.
-    async fn write_records(&self) -> Result<()> {
-        while let Some((key, change)) = self.records.first() {
+    fn area_of_kind(&self, kind: RecordKind) -> Area {
+        self.primary.area_of(Place::Records(kind))
+    }
+
+    /// Whether no record of an area waits.
+    pub(super) fn has_written_records(&self, area: Area) -> bool {
+        self.records.is_empty(|kind| self.area_of_kind(kind) == area)
+    }
+
+    /// The same once, for what is in an area.
+    async fn write_records(&self, area: Area) -> Result<()> {
+        while let Some((key, change)) = self.records.first(|kind| self.area_of_kind(kind) == area) {
             match &change {
                 Change::Put { value, until } => {
                     let left = until.saturating_duration_since(Instant::now());
@@ -142,7 +157,7 @@ impl Records for Switching {
         if core.records.note_if_waiting(kind, key, &change) {
             return Ok(());
         }
-        match core.ask(core.primary.put(kind, key, value, ttl)).await {
+        match core.ask(core.area_of_kind(kind), core.primary.put(kind, key, value, ttl)).await {
             Some(answer) => answer,
             None => {
                 core.records.note(kind, key, change);
@@ -153,7 +168,7 @@ impl Records for Switching {
 
     async fn get(&self, kind: RecordKind, key: &str) -> Result<Option<Bytes>> {
         let core = &self.core;
-        match core.ask(core.primary.get(kind, key)).await {
+        match core.ask(core.area_of_kind(kind), core.primary.get(kind, key)).await {
             Some(answer) => answer,
             None => core.memory.get(kind, key).await,
         }
@@ -165,7 +180,7 @@ impl Records for Switching {
         if core.records.note_if_waiting(kind, key, &Change::Deleted) {
             return Ok(was_here);
         }
-        match core.ask(core.primary.delete(kind, key)).await {
+        match core.ask(core.area_of_kind(kind), core.primary.delete(kind, key)).await {
             Some(answer) => answer,
             None => {
                 core.records.note(kind, key, Change::Deleted);
@@ -176,7 +191,7 @@ impl Records for Switching {
 
     async fn list(&self, kind: RecordKind, after: Option<&str>, limit: usize) -> Result<Vec<Record>> {
         let core = &self.core;
-        match core.ask(core.primary.list(kind, after, limit)).await {
+        match core.ask(core.area_of_kind(kind), core.primary.list(kind, after, limit)).await {
             Some(answer) => answer,
             // What this node wrote or heard of; others may have more.
             None => core.memory.list(kind, after, limit).await,

@@ -389,16 +389,16 @@ async fn recovering_lasts_until_the_primary_has_all_jobs() {
     let claimed = node.store.claim(50, LEASE).await.unwrap();
     node.fake.keeps_silent.store(true, Ordering::Relaxed);
     node.fake.health.send_modify(|health| health.lost = None);
-    until(|| node.store.core.mode.borrow().state == BackendState::Recovering).await;
+    until(|| node.state() == BackendState::Recovering).await;
     // A call about a job that is on its way waits for it, and is told so in the end.
     until(|| !node.recorded().is_empty()).await;
     let moving = node.recorded()[0];
     let token = claimed.iter().find(|job| job.id == moving).map(|job| job.token).unwrap();
     assert!(is_away(&node.store.extend(moving, token, LEASE).await));
-    assert_eq!(node.store.core.mode.borrow().state, BackendState::Recovering);
+    assert_eq!(node.state(), BackendState::Recovering);
     node.go().await;
     node.come_back().await;
-    until(|| node.store.core.mode.borrow().state == BackendState::Healthy).await;
+    until(|| node.state() == BackendState::Healthy).await;
     assert!(node.store.core.jobs.are_recorded());
     let mut recorded = node.recorded();
     recorded.sort_unstable();
