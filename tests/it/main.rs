@@ -16,6 +16,7 @@ mod order_stream;
 mod orders;
 mod orders_outage;
 mod outages;
+mod redis_cluster_outage;
 mod redis_liveness;
 mod redis_nodes;
 mod redis_variants;

@@ -186,7 +186,7 @@ impl Judge<'_> {
             let done = core.in_order.notified();
             let mut done = std::pin::pin!(done);
             done.as_mut().enable();
-            if self.failover.state() == BackendState::Recovering && core.is_in_order(self.area) {
+            if self.failover.state() == BackendState::Recovering && core.is_area_in_order(self.area) {
                 self.take(Signal::Rejoined);
                 continue;
             }

@@ -127,8 +127,14 @@ impl Core {
         }
     }
 
+    /// Whether nothing is left to be put in order, where the primary is one.
+    #[cfg(test)]
+    pub(super) fn is_in_order(&self) -> bool {
+        self.is_area_in_order(Area::ONLY)
+    }
+
     /// Whether nothing is left to be put in order of what is in an area.
-    pub(super) fn is_in_order(&self, area: Area) -> bool {
+    pub(super) fn is_area_in_order(&self, area: Area) -> bool {
         let is_recorded = self.primary.area_of(Place::Jobs) != area || self.jobs.are_recorded();
         is_recorded
             && self.lock().awaited_in(area).is_empty()

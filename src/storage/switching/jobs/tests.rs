@@ -263,6 +263,10 @@ impl Node {
         Self { fake, store: Arc::new(store), _driver: running }
     }
 
+    fn state(&self) -> BackendState {
+        self.store.core.modes.borrow().0[0].as_ref().unwrap().state
+    }
+
     async fn until(&self, is_degraded: bool) {
         until(|| self.store.is_degraded() == is_degraded).await;
     }
@@ -495,7 +499,7 @@ async fn a_record_does_not_overtake_one_that_waits() {
     put("newer").await;
     node.go().await;
     node.come_back().await;
-    until(|| node.store.core.records.is_empty()).await;
+    until(|| node.store.core.records.is_empty(|_| true)).await;
     let kept = node.fake.kept.get(RecordKind::Zone, "zone").await.unwrap();
     assert_eq!(kept, Some(Bytes::from("newer")));
 }
