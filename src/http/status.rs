@@ -92,7 +92,8 @@ pub(crate) struct HealthView {
 /// `/health/redis`.
 #[derive(Debug, Serialize)]
 pub(crate) struct RedisView {
-    /// `up` (also while channels are put in order), `down` or `not_configured`.
+    /// `up` (also while channels are put in order), `partial` (some primaries of a cluster are away),
+    /// `down` or `not_configured`.
     pub(crate) status: &'static str,
     pub(crate) serving: bool,
     #[serde(flatten)]
@@ -236,6 +237,7 @@ impl Sources {
         let storage = self.storage.get();
         let serving = storage.backend == BackendName::Redis;
         let status = match (serving, storage.state) {
+            (true, BackendState::Degraded) => "partial",
             (true, _) => "up",
             (false, BackendState::Healthy) if !self.redis_configured => "not_configured",
             _ => "down",

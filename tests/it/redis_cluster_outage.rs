@@ -95,7 +95,8 @@ impl Reader {
     fn check_order_of_each(&self, gateways: usize) {
         for gateway in 0..gateways {
             let prefix = format!("{gateway}-");
-            let of: Vec<u64> = self.had.iter().filter_map(|had| had.strip_prefix(&prefix)?.parse().ok()).collect();
+            let of: Vec<u64> =
+                self.had.iter().filter_map(|had| had.strip_prefix(&prefix)?.parse().ok()).collect();
             assert!(of.is_sorted(), "{}: {of:?}", self.zone);
         }
     }
@@ -157,7 +158,11 @@ impl Bench {
                 let told = reader.until_state("degraded").await;
                 let channels = if at == 0 { json!([format!("zone:{}", reader.zone)]) } else { json!([]) };
                 assert_eq!(told["scope"], "some", "{told}");
-                assert_eq!((&told["channels"], &told["storage_backend"]), (&channels, &json!("redis")), "{told}");
+                assert_eq!(
+                    (&told["channels"], &told["storage_backend"]),
+                    (&channels, &json!("redis")),
+                    "{told}"
+                );
                 assert!(told["reason"].as_str().unwrap().starts_with("1 of 3 primaries"), "{told}");
             }
         }
@@ -172,8 +177,9 @@ impl Bench {
             ] {
                 assert_eq!(health[field], expected, "{field}: {health}");
             }
-            let stats = gateway.stats().await;
-            assert_eq!(stats["scope"], "some");
+            assert_eq!(gateway.stats().await["scope"], "some");
+            let redis = gateway.get("/health/redis").await;
+            assert_eq!((redis.status, &redis.json()["status"]), (503, &json!("partial")));
             let metrics = gateway.get("/metrics").await.body;
             assert!(metrics.contains("zonewire_storage_primaries_away 1"), "{metrics}");
         }
@@ -240,6 +246,7 @@ async fn a_primary_that_is_killed_takes_its_own_channels_with_it_until_its_repli
     }
     cluster.nodes[0].kill();
     let posted = bench.check_partial().await;
+    check_starts_with_the_others(&cluster, &mut bench).await;
     assert_eq!(cluster.nodes[3].admin(&["CLUSTER", "FAILOVER", "TAKEOVER"]), "+OK");
     bench.check_back(&posted).await;
     // What the replica had not been told of was put back: the log has all, once.
@@ -250,6 +257,25 @@ async fn a_primary_that_is_killed_takes_its_own_channels_with_it_until_its_repli
     }
     assert_eq!(log, history(&bench.gateways[1], &bench.zones[0]).await);
     bench.stop().await;
+}
+
+/// A gateway that is started while a primary is away serves the zones of the others.
+async fn check_starts_with_the_others(cluster: &RedisCluster, bench: &mut Bench) {
+    let mut config = on(cluster);
+    config.storage.required = false;
+    let late = Running::start(config).await;
+    eventually("it has found the others", async || {
+        let health = late.get("/ws/health").await.json();
+        (health["scope"] == "some" && health["primaries_away"] == 1).then_some(())
+    })
+    .await;
+    bench.posted += 1;
+    late.publish(&bench.zones[1], [price("late", bench.posted)]).await;
+    let posted = [format!("late-{}", bench.posted)];
+    for readers in &mut bench.readers {
+        readers[1].until(&posted).await;
+    }
+    late.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -11,7 +11,7 @@ use super::primaries::Primaries;
 /// The connections for commands.
 #[derive(Debug)]
 pub(super) enum Commands {
-    One(Link<Client>),
+    One(Box<Link<Client>>),
     Cluster(Box<Primaries>),
 }
 

@@ -163,7 +163,7 @@ impl RedisBackend {
             Commands::Cluster(Box::new(Primaries::new(of_commands.0, of_commands.1)))
         } else {
             let make = Arc::new(move || connect::commands_client(&of_commands.0, &of_commands.1));
-            Commands::One(Link::new(make, command_timeout))
+            Commands::One(Box::new(Link::new(make, command_timeout)))
         });
         let keys = Keys::new(&config.prefix, &target);
         let (events, incoming) = mpsc::channel(INCOMING_LEN);
@@ -225,7 +225,10 @@ impl RedisBackend {
                     failure = commands.until_failed() => failure,
                     failure = subscriber.until_failed() => failure,
                 },
-                (Commands::Cluster(primaries), _) => primaries.until_failed().await,
+                (Commands::Cluster(primaries), Following::Shards(shards)) => tokio::select! {
+                    failure = primaries.until_failed() => failure,
+                    failure = shards.until_failed() => failure,
+                },
                 _ => std::future::pending().await,
             }
         };

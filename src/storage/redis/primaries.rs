@@ -206,6 +206,7 @@ impl Primaries {
     pub(super) async fn until_failed(&self) -> ProbeFailure {
         let mut changes = self.changes();
         loop {
+            changes.borrow_and_update();
             let down = self.areas().0.into_iter().flatten().find_map(|area| match area.link.condition {
                 Condition::Down(failure) => Some(failure),
                 Condition::Connecting | Condition::Up => None,
@@ -221,7 +222,7 @@ impl Primaries {
     pub(super) async fn until_some_up(&self) {
         let mut changes = self.changes();
         while self.up().is_empty() {
-            // The sender is here, so this does not fail.
+            // The sender is here, so this does not fail. What changed meanwhile has not been seen yet.
             let _gone = changes.changed().await;
         }
     }

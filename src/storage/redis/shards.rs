@@ -29,7 +29,7 @@ use super::link::{Condition, Link, LinkState};
 use super::primaries::Primaries;
 use super::subscriber::{Published, Subscriber, Subscribing};
 use super::target::Target;
-use crate::storage::{RedisConfig, StorageError};
+use crate::storage::{ProbeFailure, RedisConfig, StorageError};
 
 /// How often it is tried to subscribe to what is not subscribed to.
 const COMPLETE_EVERY: Duration = Duration::from_millis(500);
@@ -241,6 +241,27 @@ impl<P: Published> Shards<P> {
     /// Counts what changes of connections.
     pub(super) fn changes(&self) -> watch::Receiver<u64> {
         self.changes.subscribe()
+    }
+
+    /// Waits until an attempt to connect to one of the servers has failed.
+    pub(super) async fn until_failed(&self) -> ProbeFailure {
+        let mut changes = self.changes();
+        loop {
+            changes.borrow_and_update();
+            let states: Vec<LinkState> = {
+                let map = self.map.lock();
+                map.shards.values().map(|shard| shard.subscriber.state().borrow().clone()).collect()
+            };
+            let failed = states.into_iter().find_map(|state| match state.condition {
+                Condition::Down(failure) => Some(failure),
+                Condition::Connecting | Condition::Up => None,
+            });
+            if let Some(failure) = failed {
+                return failure;
+            }
+            // The sender is here, so this does not fail.
+            let _changed = changes.changed().await;
+        }
     }
 
     /// How the connection to a server is.

@@ -75,25 +75,26 @@ async fn watch_areas(core: &Arc<Core>, announcer: &Announcer, limits: Limits, fi
     };
     let mut judges = FuturesUnordered::new();
     let mut judged: BTreeSet<Area> = BTreeSet::new();
-    let mut moves = 0;
+    let (mut moves, mut is_begun) = (0, false);
     // Some area was not served as it should be since slots last moved.
     let mut is_unwell = false;
     loop {
         let now = areas.borrow_and_update().clone();
-        let is_begun = !judged.is_empty();
         for (number, part) in (0..).zip(&now.parts) {
             let area = Area::new(number);
             if part.is_some() && judged.insert(area) {
                 // Those of the beginning are as they were found then.
-                let first = if is_begun { First::Redis } else { first.clone() };
+                let (first, is_new) = (if is_begun { First::Redis } else { first.clone() }, is_begun);
                 core.set_mode(area, Some(Mode::at(&first)));
                 let health = Health::Of(area, areas.clone());
                 judges.push(async move {
-                    judge(area, first, is_begun).run(health).await;
+                    judge(area, first, is_new).run(health).await;
                     area
                 });
             }
         }
+        // Before anybody has said who they are, one stands for all.
+        is_begun |= now.parts.iter().flatten().any(|part| !part.name.is_empty());
         is_unwell |= !core.is_well();
         if std::mem::replace(&mut moves, now.moves) != now.moves && std::mem::take(&mut is_unwell) {
             // What went on alone in one area may be in another now.
