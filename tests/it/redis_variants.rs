@@ -8,8 +8,8 @@ use tokio::sync::mpsc::Receiver;
 use tokio::time;
 use zonewire::model::{BackendName, ChannelName, Epoch, Lane, NodeId, OrderId};
 use zonewire::storage::{
-    LinkHealth, Log, LogEvent, Opened, Outside, OutsideEvent, RedisConfig, Retention, SharedBackend,
-    StorageChoice, StorageConfig, open,
+    AppendAnswer, LinkHealth, Log, LogEvent, Opened, Outside, OutsideEvent, RedisConfig, Retention,
+    SharedBackend, StorageChoice, StorageConfig, open,
 };
 
 use crate::support::eventually::eventually;
@@ -189,6 +189,39 @@ async fn a_subscription_follows_its_slot() {
 async fn after_a_failover_in_a_cluster_the_replica_is_used() {
     let Some(cluster) = RedisCluster::start(1, &[]).await else { return };
     check_failover_in_a_cluster(cluster).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_slot_on_its_way_answers_is_followed() {
+    let Some(cluster) = RedisCluster::start(0, &[]).await else { return };
+    let stores = Stores::at(cluster.config(), Retention::default());
+    let store = stores.open().await;
+    let channel = zone_of_each(&cluster)[0].clone();
+    let key = format!("zw:{{{channel}}}:meta");
+    // It has no keys, so its old primary sends everybody to the new one (ASK).
+    let slot = cluster.begin_move(&key, 0, 1);
+    let producer = Producer::on(&store, channel).await;
+    producer.fill(1..=2).await;
+    assert_eq!(offsets(&producer.read(0, 10).await.entries), [1, 2]);
+    cluster.end_move(&slot, 0, 1);
+    // Now it says that they are gone (MOVED), until the store knows.
+    producer.fill(3..=3).await;
+    let slot = cluster.begin_move(&key, 1, 2);
+    let port = cluster.nodes[2].port.to_string();
+    let moved = cluster.nodes[1].admin(&["MIGRATE", "127.0.0.1", &port, &key, "0", "5000"]);
+    assert_eq!(moved, "+OK");
+    // Of its keys each primary has some (TRYAGAIN), until the others have followed.
+    let batch = producer.chain(4..=4);
+    let (appended, ()) = tokio::join!(producer.store.append(&batch), async {
+        for part in ["log", "latest"] {
+            let key = format!("zw:{{{}}}:{part}", producer.channel);
+            let moved = cluster.nodes[1].admin(&["MIGRATE", "127.0.0.1", &port, &key, "0", "5000"]);
+            assert!(moved == "+OK" || moved == "+NOKEY", "{moved}");
+        }
+        cluster.end_move(&slot, 1, 2);
+    });
+    assert!(matches!(appended.unwrap(), AppendAnswer::Done(_)));
+    assert_eq!(offsets(&producer.read(0, 10).await.entries), [1, 2, 3, 4]);
 }
 
 async fn check_failover_in_a_cluster(mut cluster: RedisCluster) {

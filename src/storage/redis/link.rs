@@ -31,7 +31,7 @@ const BEAT_EVERY: Duration = Duration::from_millis(200);
 /// the default of 800 ms, and together with `BEAT_EVERY`, a hang is noticed within 900 ms.
 const BEAT_LIMIT_PART: (u32, u32) = (7, 8);
 /// A client that has neither connected nor failed by then is given up. Longer than its own timeouts.
-pub(super) const INIT_LIMIT: Duration = Duration::from_secs(2);
+const INIT_LIMIT: Duration = Duration::from_secs(2);
 /// Between attempts to connect. The longest wait bounds how late we are back.
 const BACKOFF: Backoff = Backoff {
     first: Duration::from_millis(50),
@@ -127,6 +127,9 @@ impl<C: EventInterface + Clone + Send + 'static> Link<C> {
 
     /// Waits until the first attempt to connect is decided.
     pub(super) async fn until_tried(&self) {
+        if self.state.borrow().condition != Condition::Connecting {
+            return;
+        }
         let mut state = self.state.subscribe();
         let _tried = state.wait_for(|state| state.condition != Condition::Connecting).await;
     }
@@ -227,21 +230,7 @@ impl<C: EventInterface + Clone + Send + 'static> Link<C> {
     async fn connect(&self) -> Result<Live<C>, Error> {
         let client = self.client_to_connect().await?;
         let errors = client.error_rx();
-        let mut task = client.connect();
-        let guard = AbortOnDrop(task.abort_handle());
-        let connected = async {
-            tokio::select! {
-                // It ends by itself only when the first connection fails.
-                ended = &mut task => Err(match ended {
-                    Ok(Err(error)) => error,
-                    _ => Error::new(ErrorKind::Canceled, "the client ended"),
-                }),
-                connected = client.wait_for_connect() => connected,
-            }
-        };
-        time::timeout(INIT_LIMIT, connected)
-            .await
-            .map_err(|_| Error::new(ErrorKind::Timeout, "no connection in time"))??;
+        let guard = connect_client(&client).await?;
         let client = once(&client, self.command_timeout);
         // A server that is loading lets us in, and answers nothing else.
         match client.ping::<Value>(None).await {
@@ -294,6 +283,26 @@ impl<C: EventInterface + Clone + Send + 'static> Link<C> {
     }
 }
 
+/// Connects a client, once. Its task ends with what this gives, or when this is dropped.
+pub(super) async fn connect_client<C: ClientLike>(client: &C) -> Result<AbortOnDrop, Error> {
+    let mut task = client.connect();
+    let guard = AbortOnDrop(task.abort_handle());
+    let connected = async {
+        tokio::select! {
+            // It ends by itself only when the first connection fails.
+            ended = &mut task => Err(match ended {
+                Ok(Err(error)) => error,
+                _ => Error::new(ErrorKind::Canceled, "the client ended"),
+            }),
+            connected = client.wait_for_connect() => connected,
+        }
+    };
+    time::timeout(INIT_LIMIT, connected)
+        .await
+        .map_err(|_| Error::new(ErrorKind::Timeout, "no connection in time"))??;
+    Ok(guard)
+}
+
 /// A subscribed connection answers a PING with a pair, another one with the token alone.
 pub(super) fn answers(answer: &Value, token: &str) -> bool {
     match answer {
@@ -303,7 +312,7 @@ pub(super) fn answers(answer: &Value, token: &str) -> bool {
 }
 
 /// Ends a task of fred's, and with it the socket.
-pub(super) struct AbortOnDrop(pub(super) AbortHandle);
+pub(super) struct AbortOnDrop(AbortHandle);
 
 impl Drop for AbortOnDrop {
     fn drop(&mut self) {

@@ -26,7 +26,7 @@ use tokio::time::{self, Instant};
 
 use super::commands::send;
 use super::connect::{self, once};
-use super::link::{AbortOnDrop, Condition, INIT_LIMIT, Link, LinkState};
+use super::link::{Condition, Link, LinkState, connect_client};
 use super::slots::{Owner, SLOTS, Slots};
 use super::target::Target;
 use crate::storage::primary::Area;
@@ -416,15 +416,9 @@ impl Primaries {
     /// Asks a server that there is no connection to.
     fn ask_stranger(&self, server: Server) -> BoxFuture<'_, Result<ClusterRouting, Error>> {
         Box::pin(async move {
-            let asked = async {
-                let client = connect::server_client(&self.target, &self.config, server.clone())?;
-                // When this is dropped, the connection goes with it.
-                let _task = AbortOnDrop(client.init().await?.abort_handle());
-                ask(&once(&client, self.command_timeout), &server).await
-            };
-            time::timeout(INIT_LIMIT, asked)
-                .await
-                .unwrap_or_else(|_elapsed| Err(Error::new(ErrorKind::Timeout, "no connection in time")))
+            let client = connect::server_client(&self.target, &self.config, server.clone())?;
+            let _task = connect_client(&client).await?;
+            ask(&once(&client, self.command_timeout), &server).await
         })
     }
 

@@ -131,14 +131,7 @@ impl RedisCluster {
 
     /// Moves the slot of a key, and whatever it holds, to another primary.
     pub(crate) fn move_slot(&self, key: &str, from: usize, to: usize) {
-        let slot = self.nodes[0].admin(&["CLUSTER", "KEYSLOT", key])[1..].to_owned();
-        let id = |node: usize| self.nodes[node].admin(&["CLUSTER", "MYID"]);
-        let set = |node: usize, what: &[&str]| {
-            let answer = self.nodes[node].admin(&[&["CLUSTER", "SETSLOT", &slot], what].concat());
-            assert_eq!(answer, "+OK", "{what:?}");
-        };
-        set(to, &["IMPORTING", &id(from)]);
-        set(from, &["MIGRATING", &id(to)]);
+        let slot = self.begin_move(key, from, to);
         loop {
             let left = self.nodes[from].admin(&["CLUSTER", "COUNTKEYSINSLOT", &slot]);
             if left == ":0" {
@@ -149,10 +142,31 @@ impl RedisCluster {
             let moved = self.nodes[from].admin(&["MIGRATE", "127.0.0.1", &port, &key, "0", "5000"]);
             assert!(moved == "+OK" || moved == "+NOKEY", "{moved}");
         }
-        let owner = id(to);
+        self.end_move(&slot, from, to);
+    }
+
+    /// From here on new keys of the slot of this key are made at its new primary; gives the slot.
+    pub(crate) fn begin_move(&self, key: &str, from: usize, to: usize) -> String {
+        let slot = self.nodes[0].admin(&["CLUSTER", "KEYSLOT", key])[1..].to_owned();
+        self.set_slot(to, &slot, &["IMPORTING", &self.id(from)]);
+        self.set_slot(from, &slot, &["MIGRATING", &self.id(to)]);
+        slot
+    }
+
+    /// Everybody is told who has the slot now.
+    pub(crate) fn end_move(&self, slot: &str, from: usize, to: usize) {
         for node in [to, from].into_iter().chain((0..3).filter(|node| *node != to && *node != from)) {
-            set(node, &["NODE", &owner]);
+            self.set_slot(node, slot, &["NODE", &self.id(to)]);
         }
+    }
+
+    fn id(&self, node: usize) -> String {
+        self.nodes[node].admin(&["CLUSTER", "MYID"])
+    }
+
+    fn set_slot(&self, node: usize, slot: &str, what: &[&str]) {
+        let answer = self.nodes[node].admin(&[&["CLUSTER", "SETSLOT", slot], what].concat());
+        assert_eq!(answer, "+OK", "{what:?}");
     }
 }
 
