@@ -152,7 +152,7 @@ impl Actor {
         Self {
             lane: common.config.lane(&channel),
             joined: vec![false; common.shards.len()],
-            next_seq: common.seq_floor.load(Ordering::Acquire) + 1,
+            next_seq: common.seq_floor.load(Ordering::Acquire).max(1),
             common,
             channel,
             commands,
@@ -571,13 +571,12 @@ impl Actor {
         }
         self.common.stats.delivered.add(entries.len() as u64);
         // Skipped entries leave a hole between two runs; each batch is contiguous.
-        let late_to = self.late_to;
-        let runs = entries
-            .chunk_by(|a, b| a.offset + 1 == b.offset && (a.offset <= late_to) == (b.offset <= late_to));
+        let is_late = |entry: &Entry| entry.offset <= self.late_to || entry.draft.marks.late;
+        let runs = entries.chunk_by(|a, b| a.offset + 1 == b.offset && is_late(a) == is_late(b));
         let batches: Vec<Live> = runs
             .flat_map(|run| run.chunks(self.common.config.append_batch_entries))
             .map(|run| {
-                let is_late = run.first().is_some_and(|entry| entry.offset <= late_to);
+                let is_late = run.first().is_some_and(is_late);
                 Live::Batch(Arc::new(LiveBatch::encode(
                     &self.channel,
                     merge.epoch(),

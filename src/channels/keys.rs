@@ -42,6 +42,7 @@ mod tests {
 
     use super::*;
     use crate::model::EntryKind;
+    use crate::model::Marks;
 
     fn drafts(keys: &[&str]) -> Vec<DraftEntry> {
         let time = DateTime::from_timestamp_millis(0).unwrap();
@@ -50,6 +51,7 @@ mod tests {
             kind: EntryKind::PriceUpdate,
             key: Some((*key).into()),
             data: Bytes::from_static(b"{}"),
+            marks: Marks::default(),
         };
         keys.iter().map(draft).collect()
     }

@@ -120,7 +120,7 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
-    use crate::model::{DraftEntry, EntryId, EntryKind, NodeId};
+    use crate::model::{DraftEntry, EntryId, EntryKind, Marks, NodeId};
 
     fn entry(offset: u64) -> Entry {
         Entry {
@@ -131,6 +131,7 @@ mod tests {
                 kind: EntryKind::PriceUpdate,
                 key: None,
                 data: Bytes::from_static(b"{}"),
+                marks: Marks::default(),
             },
         }
     }

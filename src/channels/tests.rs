@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::{Channels, ChannelsConfig, ChannelsParts, JoinError, Live, PublishError};
-use crate::model::{ChannelName, DraftEntry, EntryKind, NodeId, OrderId};
+use crate::model::{ChannelName, DraftEntry, EntryKind, Marks, NodeId, OrderId};
 use crate::storage::{MemoryBackend, MemoryConfig, RecordKind, Refusal, Retention, SharedBackend};
 
 /// A node with one shard, in memory.
@@ -71,6 +71,7 @@ fn update(kind: EntryKind) -> DraftEntry {
         kind,
         key: Some("order".into()),
         data: Bytes::from_static(b"{}"),
+        marks: Marks::default(),
     }
 }
 

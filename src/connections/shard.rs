@@ -401,7 +401,7 @@ impl Shard {
                 scope: status.scope.as_str(),
                 channels,
                 more_channels,
-                reason: (!status.reason.is_empty()).then_some(status.reason.as_str()),
+                reason: Some(status.reason_for_clients()),
                 timestamp: Utc::now(),
             };
             let mut frame = Vec::new();

@@ -113,6 +113,15 @@ impl FromStr for EntryKind {
     }
 }
 
+/// What became of an entry on its way into the log; readers are told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Marks {
+    /// It waited at its gateway while the log was away.
+    pub late: bool,
+    /// Entries of its producer before it were let go, and no log has them.
+    pub missed_before: bool,
+}
+
 /// An entry that no log has yet: what a publisher hands in.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DraftEntry {
@@ -124,6 +133,8 @@ pub struct DraftEntry {
     pub key: Option<Arc<str>>,
     /// A compact JSON object (no white space outside strings, so no line breaks).
     pub data: Bytes,
+    /// Publishers leave them as they are by default.
+    pub marks: Marks,
 }
 
 impl DraftEntry {

@@ -4,7 +4,8 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
+use serde::de::{Error as _, Unexpected};
+use serde::{Deserialize, Deserializer, Serialize};
 
 /// The longest epoch, in bytes. The log's own are short; those of forks say what was had.
 pub(crate) const EPOCH_LEN_MAX: usize = 1_024;
@@ -65,13 +66,17 @@ impl fmt::Debug for Epoch {
     }
 }
 
+/// The greatest offset: up to here whole numbers are exact in JavaScript and in Lua.
+const OFFSET_MAX: u64 = (1 << 53) - 1;
+
 /// A place in a channel: just after the entry with this offset. Offset 0 is before the first entry.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Position {
     /// The life of the log that `offset` belongs to.
     pub epoch: Epoch,
-    /// The offset of the last entry had; entries count from 1.
+    /// The offset of the last entry had; entries count from 1. Below 2^53.
+    #[serde(deserialize_with = "offset")]
     pub offset: u64,
 }
 
@@ -85,8 +90,16 @@ impl FromStr for Position {
 
     fn from_str(text: &str) -> Result<Self, InvalidPosition> {
         let (epoch, offset) = text.rsplit_once(':').ok_or(InvalidPosition)?;
-        Ok(Self { epoch: epoch.parse()?, offset: offset.parse().map_err(|_| InvalidPosition)? })
+        let offset = offset.parse().ok().filter(|offset| *offset <= OFFSET_MAX);
+        Ok(Self { epoch: epoch.parse()?, offset: offset.ok_or(InvalidPosition)? })
     }
+}
+
+fn offset<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
+    let offset = u64::deserialize(from)?;
+    let expected = "a whole number below 2^53";
+    let found = Unexpected::Unsigned(offset);
+    if offset <= OFFSET_MAX { Ok(offset) } else { Err(D::Error::invalid_value(found, &expected)) }
 }
 
 impl fmt::Display for Position {
@@ -101,13 +114,13 @@ mod tests {
 
     #[test]
     fn a_position_survives_its_text_form() {
-        let position = Position { epoch: Epoch::random(), offset: u64::MAX };
+        let position = Position { epoch: Epoch::random(), offset: OFFSET_MAX };
         assert_eq!(position.to_string().parse(), Ok(position));
     }
 
     #[test]
     fn what_is_not_a_position_is_refused() {
-        for text in ["", ":", "5", "abc:", ":5", "abc:-1", "abc:1.5", "a b:1", "abc:18446744073709551616"] {
+        for text in ["", ":", "5", "abc:", ":5", "abc:-1", "abc:1.5", "a b:1", "abc:9007199254740992"] {
             assert_eq!(text.parse::<Position>(), Err(InvalidPosition), "{text:?}");
         }
     }

@@ -8,10 +8,15 @@ use crate::model::{ChannelName, Entry};
 
 /// Fields that the envelope owns; a publisher may not use them in a payload. (`timestamp` may be
 /// given: it becomes the entry's time.)
-pub const RESERVED_FIELDS: [&str; 5] = ["type", "channel", "offset", "id", "late"];
+pub const RESERVED_FIELDS: [&str; 6] = ["type", "channel", "offset", "id", "late", MISSED_BEFORE];
+
+/// Says in an entry that updates before it are missing.
+pub const MISSED_BEFORE: &str = "missedBefore";
 
 /// Writes `{"type":…,"channel":…,"offset":…,"id":…,"timestamp":…,`, of an entry that comes late also
-/// `"late":true,`, and then the payload's own fields.
+/// `"late":true,`, of one behind others that were let go `"missedBefore":true,`, and then the
+/// payload's own fields. `late` says that it comes late to whom it is written for, also where it was
+/// in the log in time.
 pub fn entry_json(channel: &ChannelName, entry: &Entry, late: bool, out: &mut Vec<u8>) {
     let draft = &entry.draft;
     // Names, ids and times need no JSON escapes by construction; writing to a Vec cannot fail.
@@ -24,8 +29,11 @@ pub fn entry_json(channel: &ChannelName, entry: &Entry, late: bool, out: &mut Ve
         draft.time.to_rfc3339_opts(SecondsFormat::Millis, true),
     );
     debug_assert!(head.is_ok());
-    if late {
+    if late || draft.marks.late {
         out.extend_from_slice(br#","late":true"#);
+    }
+    if draft.marks.missed_before {
+        out.extend_from_slice(br#","missedBefore":true"#);
     }
     if draft.data.len() > 2 {
         out.push(b',');
@@ -42,7 +50,7 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
-    use crate::model::{DraftEntry, EntryId, EntryKind, NodeId};
+    use crate::model::{DraftEntry, EntryId, EntryKind, Marks, NodeId};
 
     fn check(data: &'static str, late: bool, expected: &str) {
         let entry = Entry {
@@ -53,6 +61,7 @@ mod tests {
                 kind: EntryKind::PriceUpdate,
                 key: None,
                 data: Bytes::from_static(data.as_bytes()),
+                marks: Marks::default(),
             },
         };
         let mut out = Vec::new();

@@ -11,8 +11,8 @@ use uuid::Uuid;
 
 use super::{ClientMessage, CloseCode, ErrorCode, PROTOCOL_VERSION, ServerMessage, Subscribe, entry_json};
 use crate::model::{
-    BackendName, BackendState, ChannelName, DraftEntry, Entry, EntryId, EntryKind, Epoch, NodeId, OrderId,
-    Position,
+    BackendName, BackendState, ChannelName, DraftEntry, Entry, EntryId, EntryKind, Epoch, Marks, NodeId,
+    OrderId, Position,
 };
 
 /// The fixtures whose names begin with `side`, by the rest of their names.
@@ -87,6 +87,7 @@ fn entry(
             kind,
             key: Some(key.into()),
             data: Bytes::from_static(data.as_bytes()),
+            marks: Marks::default(),
         },
     };
     let mut out = Vec::new();
@@ -170,7 +171,7 @@ fn server_messages_are_as_in_their_fixtures() {
         scope: "some",
         channels: Some(channels),
         more_channels,
-        reason: Some("1 of 3 primaries of the cluster: it does not answer in time"),
+        reason: Some("Redis does not answer in time"),
         timestamp,
     };
     let error = |id, code, message, channel| ServerMessage::Error { id, code, message, channel, timestamp };

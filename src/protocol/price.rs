@@ -8,7 +8,7 @@ use serde_json::value::RawValue;
 
 use super::payload::{PayloadWriter, check_names, fault, quoted, read_time, shown};
 use super::{InvalidPayload, OrderedFields, RESERVED_FIELDS};
-use crate::model::{DraftEntry, EntryKind};
+use crate::model::{DraftEntry, EntryKind, Marks};
 
 /// The longest key, in bytes.
 pub const KEY_LEN_MAX: usize = 128;
@@ -43,7 +43,13 @@ pub fn parse_price(text: &str, now: DateTime<Utc>) -> Result<DraftEntry, Invalid
         }
     }
     let time = get("timestamp").filter(|value| value.get() != "null").map_or(Ok(now), read_time)?;
-    Ok(DraftEntry { time, kind: EntryKind::PriceUpdate, data: payload(&key, &fields), key: Some(key) })
+    Ok(DraftEntry {
+        time,
+        kind: EntryKind::PriceUpdate,
+        data: payload(&key, &fields),
+        key: Some(key),
+        marks: Marks::default(),
+    })
 }
 
 fn not_json(text: &str, error: &serde_json::Error) -> InvalidPayload {

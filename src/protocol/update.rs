@@ -7,14 +7,14 @@ use chrono::{DateTime, Utc};
 use serde_json::value::RawValue;
 
 use super::payload::{PayloadWriter, check_names, fault, read_time, shown};
-use super::{InvalidPayload, OrderedFields};
-use crate::model::{DraftEntry, Entry, EntryKind};
+use super::{InvalidPayload, MISSED_BEFORE, OrderedFields};
+use crate::model::{DraftEntry, Entry, EntryKind, Marks};
 
 /// The key of every update of an order, so that the newest one is its channel's latest entry.
 pub const ORDER_KEY: &str = "order";
 
 /// Fields that the envelope owns. (`type` is given: it is the update's stage.)
-const RESERVED: [&str; 4] = ["channel", "offset", "id", "late"];
+const RESERVED: [&str; 5] = ["channel", "offset", "id", "late", MISSED_BEFORE];
 
 /// The most attempts that are told apart.
 const ATTEMPTS_MAX: u32 = 1_000_000;
@@ -181,7 +181,7 @@ impl OrderUpdate {
 }
 
 fn draft(kind: EntryKind, time: DateTime<Utc>, data: Bytes) -> DraftEntry {
-    DraftEntry { time, kind, key: Some(Arc::from(ORDER_KEY)), data }
+    DraftEntry { time, kind, key: Some(Arc::from(ORDER_KEY)), data, marks: Marks::default() }
 }
 
 fn wrong(name: &str, expected: &str, found: &RawValue) -> InvalidPayload {

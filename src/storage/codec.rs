@@ -1,14 +1,15 @@
 //! The stored form of entries, in Redis and on disk.
 //!
 //! `1 <id> <time in ms> <type> <length of the key, or -> <key><data>`. The leading number is the
-//! version of the form: a reader that does not know it says so rather than guess.
+//! version of the form, and a letter behind it is a mark of the entry (`l` late, `m` missed before):
+//! a reader that does not know one says so rather than guess.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 use chrono::DateTime;
 
-use crate::model::{DraftEntry, Entry, EntryId};
+use crate::model::{DraftEntry, Entry, EntryId, Marks};
 
 const VERSION: &str = "1";
 
@@ -17,7 +18,9 @@ pub(in crate::storage) fn encode(id: EntryId, draft: &DraftEntry) -> Bytes {
     let key = draft.key.as_deref();
     let key_len = key.map_or_else(|| "-".to_owned(), |key| key.len().to_string());
     let time_ms = draft.time.timestamp_millis();
-    let head = format!("{VERSION} {id} {time_ms} {} {key_len} ", draft.kind.as_str());
+    let late = if draft.marks.late { "l" } else { "" };
+    let missed = if draft.marks.missed_before { "m" } else { "" };
+    let head = format!("{VERSION}{late}{missed} {id} {time_ms} {} {key_len} ", draft.kind.as_str());
     let key = key.unwrap_or_default().as_bytes();
     [head.as_bytes(), key, &draft.data].concat().into()
 }
@@ -26,9 +29,7 @@ pub(in crate::storage) fn encode(id: EntryId, draft: &DraftEntry) -> Bytes {
 pub(in crate::storage) fn decode(offset: u64, stored: &[u8]) -> Result<Entry, String> {
     let mut parts = stored.splitn(6, |byte| *byte == b' ');
     let mut part = || parts.next().ok_or("entry is cut short");
-    if part()? != VERSION.as_bytes() {
-        return Err("entry has an unknown form; a newer version may have written it".to_owned());
-    }
+    let marks = marks(part()?).ok_or("entry has an unknown form; a newer version may have written it")?;
     let id: EntryId = text(part()?)?.parse()?;
     let time_ms: i64 = number(part()?)?;
     let kind = text(part()?)?.parse()?;
@@ -41,7 +42,21 @@ pub(in crate::storage) fn decode(offset: u64, stored: &[u8]) -> Result<Entry, St
         (Some(Arc::from(text(key)?)), data)
     };
     let time = DateTime::from_timestamp_millis(time_ms).ok_or("entry has an impossible time")?;
-    Ok(Entry { offset, id, draft: DraftEntry { time, kind, key, data: Bytes::copy_from_slice(data) } })
+    let draft = DraftEntry { time, kind, key, data: Bytes::copy_from_slice(data), marks };
+    Ok(Entry { offset, id, draft })
+}
+
+/// The marks behind the version.
+fn marks(form: &[u8]) -> Option<Marks> {
+    let mut marks = Marks::default();
+    for letter in form.strip_prefix(VERSION.as_bytes())? {
+        match letter {
+            b'l' => marks.late = true,
+            b'm' => marks.missed_before = true,
+            _ => return None,
+        }
+    }
+    Some(marks)
 }
 
 /// Bytes that must be text.
@@ -61,10 +76,15 @@ mod tests {
     use super::*;
     use crate::model::{EntryKind, NodeId};
 
-    fn entry(offset: u64, time_ms: i64, key: Option<String>, data: Vec<u8>) -> Entry {
+    fn entry(offset: u64, time_ms: i64, key: Option<String>, data: Vec<u8>, marks: Marks) -> Entry {
         let time = DateTime::from_timestamp_millis(time_ms).unwrap();
-        let draft =
-            DraftEntry { time, kind: EntryKind::PriceUpdate, key: key.map(Arc::from), data: data.into() };
+        let draft = DraftEntry {
+            time,
+            kind: EntryKind::PriceUpdate,
+            key: key.map(Arc::from),
+            data: data.into(),
+            marks,
+        };
         Entry { offset, id: EntryId { producer: NodeId::random(), seq: offset + 3 }, draft }
     }
 
@@ -74,8 +94,10 @@ mod tests {
             time_ms in -1_000_000_000_000i64..10_000_000_000_000,
             key in proptest::option::of(".{0,12}"),
             data in proptest::collection::vec(any::<u8>(), 0..64),
+            late: bool,
+            missed_before: bool,
         ) {
-            let entry = entry(7, time_ms, key, data);
+            let entry = entry(7, time_ms, key, data, Marks { late, missed_before });
             prop_assert_eq!(decode(7, &encode(entry.id, &entry.draft)), Ok(entry));
         }
 

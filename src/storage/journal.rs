@@ -59,13 +59,11 @@ pub(in crate::storage) fn cost(append: &Append) -> usize {
 /// An entry that the log does not have yet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::storage) struct Pending {
-    /// As it is to be sent; `prev` may be smaller than it was pushed with.
+    /// As it is to be sent: `prev` may be smaller than it was pushed with, and where entries before it
+    /// were let go that nothing newer stands for, it is marked.
     pub append: Append,
     /// When it was pushed.
     pub at: Instant,
-    /// How many entries between the one before it and this one were let go because of their age, or
-    /// because their order had too many. Replaced prices do not count.
-    pub missed_before: u64,
 }
 
 /// There is no room, also without what is obsolete. Nothing was taken.
@@ -190,7 +188,7 @@ struct Newest {
 #[derive(Debug, Clone, Copy)]
 struct Legacy {
     prev: u64,
-    missed: u64,
+    missed: bool,
     since: Instant,
 }
 
@@ -513,9 +511,9 @@ impl Journal {
             self.obsolete.insert(held.place, (channel.clone(), replaced));
             self.obsolete_size.add(held.cost);
         }
-        let missed_before = legacy.map_or(0, |legacy| legacy.missed);
+        append.draft.marks.missed_before |= legacy.is_some_and(|legacy| legacy.missed);
         let is_front = line.entries.is_empty();
-        let pending = Pending { append, at: now, missed_before };
+        let pending = Pending { append, at: now };
         line.entries.insert(seq, Held { pending, cost, place, is_obsolete: false });
         self.held.add(cost);
         if is_front {
@@ -552,16 +550,16 @@ impl Journal {
     /// Removes an entry that the log does not have; the next one takes over its place in the chain.
     fn let_go(&mut self, channel: &ChannelName, seq: u64, going: Going, now: Instant) -> Option<Pending> {
         let gone = self.take(channel, seq)?;
-        let missed = gone.missed_before + u64::from(going == Going::Missed);
+        let missed = gone.append.draft.marks.missed_before || going == Going::Missed;
         let line = self.lines.get_mut(channel)?;
         if let Some((_, heir)) = line.entries.range_mut(seq..).next() {
             heir.pending.append.prev = heir.pending.append.prev.min(gone.append.prev);
-            heir.pending.missed_before += missed;
+            heir.pending.append.draft.marks.missed_before |= missed;
         } else {
-            let known = line.legacy.unwrap_or(Legacy { prev: gone.append.prev, missed: 0, since: now });
+            let known = line.legacy.unwrap_or(Legacy { prev: gone.append.prev, missed: false, since: now });
             let legacy = Legacy {
                 prev: known.prev.min(gone.append.prev),
-                missed: known.missed + missed,
+                missed: known.missed || missed,
                 since: known.since,
             };
             self.set_legacy(channel, Some(legacy));

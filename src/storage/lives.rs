@@ -60,8 +60,11 @@ impl Fork {
         format!("f.{log}.{base}.{node}.{seq}.{from}").parse().expect("plain, and short enough")
     }
 
-    /// Where a reader at this offset goes on in the log.
+    /// Where a reader at this offset goes on in the log; `None` where it cannot be said what it has had.
     pub(super) fn seam_at(&self, offset: u64, besides: &Had) -> Option<Seam> {
+        if self.base < offset && offset < self.from {
+            return None;
+        }
         let to = Position { epoch: self.log.clone()?, offset: self.base.min(offset) };
         let mut had = self.had_at(offset);
         had.merge(besides);
@@ -189,6 +192,6 @@ mod tests {
         assert_eq!(at(13), (10, had(&[(1, 7)])));
         let later = Fork { seq: 9, from: 13, ..fork };
         assert_eq!(later.seam_at(13, &Had::default()).unwrap().had, had(&[(1, 9)]));
-        assert_eq!(later.seam_at(12, &Had::default()).unwrap().had, Had::default(), "not to be told");
+        assert_eq!(later.seam_at(12, &Had::default()), None, "not to be told");
     }
 }

@@ -51,7 +51,7 @@ pub struct StorageStatus {
     pub since: DateTime<Utc>,
     /// A stable word for why, such as `not_configured`, `unreachable`, `wrong_password`.
     pub reason_code: &'static str,
-    /// Why, for people. Holds no secrets.
+    /// Why, for those who run the gateway: may name hosts, and holds no secrets.
     pub reason: String,
     /// Which channels it is about; [`Scope::All`] while healthy.
     pub scope: Scope,
@@ -85,6 +85,23 @@ impl StorageStatus {
             switches: 0,
             entered,
             spent,
+        }
+    }
+
+    /// Why, for clients: says nothing of where things run.
+    pub fn reason_for_clients(&self) -> &'static str {
+        match self.reason_code {
+            "ok" => "Redis serves",
+            "configured" | "not_configured" => "memory serves",
+            "unreachable" => "Redis cannot be reached",
+            "no_answer" => "Redis does not answer in time",
+            "loading" => "Redis is loading its data",
+            "read_only" => "Redis takes no writes",
+            "out_of_memory" => "Redis is out of memory",
+            "data_older" => "Redis answers with data that are older than they were",
+            "data_lost" => "Redis answers without the data that it had",
+            "appeared" => "a Redis has appeared",
+            _ => "Redis does not serve",
         }
     }
 

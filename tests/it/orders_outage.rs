@@ -14,6 +14,7 @@ use zonewire::storage::{
     StorageChoice, StorageConfig, StorageError, open,
 };
 
+use crate::support::client::Client;
 use crate::support::eventually::eventually;
 use crate::support::gateway::{Answer, Running, request};
 use crate::support::orders::{
@@ -165,10 +166,10 @@ async fn an_order_under_way_goes_on_and_is_submitted_when_redis_is_back() {
 async fn updates_from_outside_flow_on_in_an_outage() {
     let Some(mut server) = durable() else { return };
     let config = on(&server, WhenDegraded::Reject);
-    let (a, b) = (Running::start(config.clone()).await, Running::start(config).await);
+    let (a, b) = (Running::start(config.clone()).await, Running::start(config.clone()).await);
     // Some producers number their runs too.
     let step = |progress: u32| json!({ "type": "routing", "progress": progress, "run": 1 });
-    let (known, fresh, ours) = (new_order(), new_order(), place(a.address).await);
+    let (known, fresh, busy, ours) = (new_order(), new_order(), new_order(), place(a.address).await);
     until_status(a.address, &ours, "confirmed").await;
     update(a.address, &known, step(10)).await;
     server.kill();
@@ -176,6 +177,10 @@ async fn updates_from_outside_flow_on_in_an_outage() {
     update(a.address, &known, step(15)).await;
     update(a.address, &fresh, step(10)).await;
     update(a.address, &known, step(20)).await;
+    let kept = config.storage.retention.orders.updates;
+    for _ in 0..kept + 3 {
+        update(a.address, &busy, step(10)).await;
+    }
     let late = post_json(a.address, &format!("/api/orders/{ours}/updates"), &step(30)).await;
     late.problem(409, "has_job");
     get(&b, &known).await.problem(503, "unknown_while_degraded");
@@ -191,6 +196,13 @@ async fn updates_from_outside_flow_on_in_an_outage() {
             (progress(&known).await == [10, 15, 20] && progress(&fresh).await == [10]).then_some(())
         })
         .await;
+    }
+    let mut watcher = Client::connect(&b.url(&format!("/ws/orders/{busy}"))).await;
+    for index in 0..kept {
+        let update = watcher.next_of_type("routing").await;
+        assert_eq!(update["late"], true, "{update}");
+        let expected = if index == 0 { json!(true) } else { Value::Null };
+        assert_eq!(update["missedBefore"], expected, "the oldest were let go, which is said once: {update}");
     }
     update(b.address, &known, json!({ "type": "confirmed", "progress": 100 })).await;
     a.stop().await;

@@ -31,7 +31,7 @@ use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
 use super::{Channels, ChannelsConfig, ChannelsParts, Live};
-use crate::model::{BackendState, ChannelKind, ChannelName, DraftEntry, EntryKind, Lane, NodeId};
+use crate::model::{BackendState, ChannelKind, ChannelName, DraftEntry, EntryKind, Lane, Marks, NodeId};
 use crate::storage::StatusReader;
 use crate::storage::model::{Data, Faults, Inside, ModelServer, Setup};
 use crate::support::{chance, mutant};
@@ -263,6 +263,7 @@ impl World {
                     kind,
                     key: Some(format!("k{key}").into()),
                     data: Bytes::from(format!("{{\"n\":{last}}}")),
+                    marks: Marks::default(),
                 });
                 let begun = Instant::now();
                 let (channel, name) = (channel.clone(), node.name);

@@ -309,7 +309,7 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
-    use crate::model::{DraftEntry, EntryId, EntryKind};
+    use crate::model::{DraftEntry, EntryId, EntryKind, Marks};
 
     #[test]
     fn what_was_written_in_an_outage_is_not_written_again() {
@@ -322,6 +322,7 @@ mod tests {
                 kind: EntryKind::Routing,
                 key: None,
                 data: Bytes::from_static(b"{}"),
+                marks: Marks::default(),
             },
         };
         let entries = [entry(1, other, 7), entry(2, own, 3), entry(3, own, 4), entry(4, own, 5)];

@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::model::{DraftEntry, EntryKind};
+use crate::model::{DraftEntry, EntryKind, Marks};
 
 const ORDER: &str = "order:6f1c1c1e-0b5e-4b1e-9d3e-0a6f4b6f2a11";
 
@@ -16,6 +16,7 @@ fn entry(seq: u64, key: Option<&str>, time_ms: i64) -> Append {
         kind: EntryKind::PriceUpdate,
         key: key.map(Arc::from),
         data: vec![b'x'; 10].into(),
+        marks: Marks::default(),
     };
     Append { seq, prev: seq - 1, draft, fence: None }
 }
@@ -102,23 +103,29 @@ async fn what_the_log_would_not_keep_is_let_go_and_the_next_entry_knows() {
     journal.push(&order, Lane::Every, &[entry(1, None, 0)], start).unwrap();
     assert_eq!(journal.expire(start + minute - Duration::from_millis(1)), []);
     assert_eq!(journal.expire(start + minute).len(), 2);
-    let left: Vec<_> =
-        journal.pending(&pjm).map(|p| (p.append.prev, p.append.seq, p.missed_before)).collect();
-    assert_eq!(left, [(0, 3, 2)]);
+    let left: Vec<_> = journal
+        .pending(&pjm)
+        .map(|p| (p.append.prev, p.append.seq, p.append.draft.marks.missed_before))
+        .collect();
+    assert_eq!(left, [(0, 3, true)]);
     assert_eq!(journal.expire(start + minute * 2).len(), 1);
     assert!(journal.is_empty(&pjm) && !journal.is_empty(&order), "orders do not expire here");
     journal.push(&pjm, Lane::Every, &[entry(4, None, 0)], start + minute * 2).unwrap();
-    let left: Vec<_> =
-        journal.pending(&pjm).map(|p| (p.append.prev, p.append.seq, p.missed_before)).collect();
-    assert_eq!(left, [(0, 4, 3)]);
+    let left: Vec<_> = journal
+        .pending(&pjm)
+        .map(|p| (p.append.prev, p.append.seq, p.append.draft.marks.missed_before))
+        .collect();
+    assert_eq!(left, [(0, 4, true)]);
     assert_eq!(journal.counts().aged, 3);
 
     let gone =
         journal.push(&order, Lane::Every, &[2, 3, 4, 5].map(|seq| entry(seq, None, 0)), start).unwrap();
     assert_eq!(gone.iter().map(|gone| gone.seq).collect::<Vec<_>>(), [1, 2]);
-    let left: Vec<_> =
-        journal.pending(&order).map(|p| (p.append.prev, p.append.seq, p.missed_before)).collect();
-    assert_eq!(left, [(0, 3, 2), (3, 4, 0), (4, 5, 0)]);
+    let left: Vec<_> = journal
+        .pending(&order)
+        .map(|p| (p.append.prev, p.append.seq, p.append.draft.marks.missed_before))
+        .collect();
+    assert_eq!(left, [(0, 3, true), (3, 4, false), (4, 5, false)]);
     assert_eq!(journal.counts().order_overflow, 2);
 }
 
@@ -286,7 +293,8 @@ impl Account {
                 assert!(held.append.prev <= before && before < held.append.seq, "{held:?} after {before}");
                 before = held.append.seq;
                 let pushed = &self.accepted[&(line, before)];
-                assert_eq!((&held.append.draft, held.append.fence), (&pushed.draft, pushed.fence));
+                let unmarked = DraftEntry { marks: pushed.draft.marks, ..held.append.draft.clone() };
+                assert_eq!((&unmarked, held.append.fence), (&pushed.draft, pushed.fence));
                 entries += 1;
                 bytes += cost(&held.append);
                 oldest = oldest.into_iter().chain([held.at]).min();

@@ -1,9 +1,11 @@
 //! What is kept here of a log that is elsewhere, so that it can be gone on with when that cannot be
 //! reached.
 
+use std::time::Duration;
+
 use tokio::time::Instant;
 
-use super::{Channel, Kept, MemoryBackend};
+use super::{Bounds, Channel, Kept, MemoryBackend};
 use crate::model::{ChannelKind, ChannelName, Entry, EntryId, Epoch, NodeId};
 use crate::storage::{AppendBatch, Appended};
 
@@ -21,6 +23,41 @@ impl MemoryBackend {
         let state = self.shared.state.lock();
         let channel = state.channels.get(name)?;
         Some(Mirrored { epoch: channel.epoch.clone(), top: channel.top })
+    }
+
+    /// The newest offset up to which nothing is missing; `None` where nothing is kept of the channel.
+    pub(in crate::storage) fn top(&self, name: &ChannelName) -> Option<u64> {
+        self.shared.state.lock().channels.get(name).map(|channel| channel.top)
+    }
+
+    /// Whether other entries than these, which are ascending, are kept at the same offsets of a log.
+    pub(in crate::storage) fn contradicts(
+        &self,
+        name: &ChannelName,
+        epoch: &Epoch,
+        entries: &[Entry],
+    ) -> bool {
+        let state = self.shared.state.lock();
+        let Some(channel) = state.channels.get(name).filter(|channel| channel.epoch == *epoch) else {
+            return false;
+        };
+        // From the first one that differs on, all do.
+        let newest = entries.iter().rev().find(|entry| entry.offset <= channel.top);
+        let kept = newest.and_then(|newest| {
+            let index = usize::try_from(newest.offset.checked_sub(channel.first())?).ok()?;
+            Some((newest, &channel.entries.get(index)?.entry))
+        });
+        kept.is_some_and(|(newest, kept)| kept.offset == newest.offset && kept.id != newest.id)
+    }
+
+    /// The oldest offset of which the entry is kept; `None` where nothing is kept of the channel.
+    pub(in crate::storage) fn first(&self, name: &ChannelName) -> Option<u64> {
+        self.shared.state.lock().channels.get(name).map(Channel::first)
+    }
+
+    /// How old entries get. Updates of an order go together, when the newest is so old.
+    pub(in crate::storage) fn entry_age(&self, name: &ChannelName) -> Duration {
+        Bounds::of(&self.shared.retention, name).age
     }
 
     /// Begins to mirror a log after this offset, up to which producers have these sequences. What was
@@ -192,7 +229,7 @@ impl Channel {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{DraftEntry, EntryKind, Position};
+    use crate::model::{DraftEntry, EntryKind, Marks, Position};
     use crate::storage::{MemoryConfig, Retention};
     use bytes::Bytes;
     use chrono::DateTime;
@@ -203,6 +240,7 @@ mod tests {
             kind: EntryKind::PriceUpdate,
             key: Some("k".into()),
             data: Bytes::from_static(b"{}"),
+            marks: Marks::default(),
         };
         Entry { offset, id: EntryId { producer: node, seq }, draft }
     }

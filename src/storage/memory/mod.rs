@@ -22,7 +22,6 @@ use super::{
 };
 use crate::model::{BackendName, ChannelKind, ChannelName, Entry, EntryId, Epoch, NodeId, Position};
 pub(in crate::storage) use job_table::{JobTable, Now};
-pub(in crate::storage) use mirror::Mirrored;
 
 /// How often what has grown too old is removed, also where nobody reads or writes.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
@@ -592,7 +591,7 @@ mod tests {
     use chrono::DateTime;
 
     use super::*;
-    use crate::model::{DraftEntry, EntryKind};
+    use crate::model::{DraftEntry, EntryKind, Marks};
     use crate::storage::Append;
 
     fn backend(retention: Retention, total_bytes: usize) -> MemoryBackend {
@@ -609,7 +608,13 @@ mod tests {
             Append {
                 seq,
                 prev: seq - 1,
-                draft: DraftEntry { time, kind: EntryKind::PriceUpdate, key: None, data },
+                draft: DraftEntry {
+                    time,
+                    kind: EntryKind::PriceUpdate,
+                    key: None,
+                    data,
+                    marks: Marks::default(),
+                },
                 fence: None,
             }
         });

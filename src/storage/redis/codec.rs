@@ -46,12 +46,17 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::model::{DraftEntry, EntryId, EntryKind, NodeId};
+    use crate::model::{DraftEntry, EntryId, EntryKind, Marks, NodeId};
 
     fn entry(offset: u64, time_ms: i64, key: Option<String>, data: Vec<u8>) -> Entry {
         let time = DateTime::from_timestamp_millis(time_ms).unwrap();
-        let draft =
-            DraftEntry { time, kind: EntryKind::PriceUpdate, key: key.map(Arc::from), data: data.into() };
+        let draft = DraftEntry {
+            time,
+            kind: EntryKind::PriceUpdate,
+            key: key.map(Arc::from),
+            data: data.into(),
+            marks: Marks::default(),
+        };
         Entry { offset, id: EntryId { producer: NodeId::random(), seq: offset + 3 }, draft }
     }
 

@@ -18,6 +18,7 @@ use fred::clients::SubscriberClient;
 use fred::error::{Error, ErrorKind};
 use fred::interfaces::{ClientLike, EventInterface, PubsubInterface};
 use fred::types::{Message, Value};
+use futures_util::FutureExt as _;
 use futures_util::future::{join_all, try_join_all};
 use parking_lot::Mutex;
 use tokio::sync::broadcast::{self, error::RecvError};
@@ -356,6 +357,8 @@ impl<P: Published> Subscriber<P> {
         loop {
             // From before the first follow on this connection, so that nothing is missed.
             let messages = self.link.open(|client| client.message_rx()).await;
+            // What was said of the connection before this one.
+            let _stale = self.broken.notified().now_or_never();
             let failure = tokio::select! {
                 () = self.receive(messages, &events) => ProbeFailure::Unreachable("the client ended".into()),
                 failure = self.serve() => failure,

@@ -6,7 +6,7 @@ use chrono::DateTime;
 use proptest::prelude::*;
 
 use super::*;
-use crate::model::{DraftEntry, EntryKind};
+use crate::model::{DraftEntry, EntryKind, Marks};
 
 /// While its file exists, writes fail as those to a full disk do.
 #[derive(Debug, Clone)]
@@ -45,6 +45,7 @@ fn entry(seq: u64) -> Append {
         kind: EntryKind::PriceUpdate,
         key: Some("a b".into()),
         data: format!("{{\"n\":{seq}}}").into(),
+        marks: Marks::default(),
     };
     Append { seq, prev: seq - 1, draft, fence: None }
 }
@@ -285,7 +286,13 @@ fn any_entry() -> impl Strategy<Value = Append> {
     (any::<u64>(), any::<u64>(), time_ms, kind, key, data, any::<Option<u64>>()).prop_map(
         |(seq, prev, time_ms, kind, key, data, fence)| {
             let time = DateTime::from_timestamp_millis(time_ms).unwrap();
-            let draft = DraftEntry { time, kind, key: key.map(Arc::from), data: data.into() };
+            let draft = DraftEntry {
+                time,
+                kind,
+                key: key.map(Arc::from),
+                data: data.into(),
+                marks: Marks::default(),
+            };
             Append { seq, prev, draft, fence }
         },
     )

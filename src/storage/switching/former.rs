@@ -7,15 +7,16 @@ use std::time::Duration;
 use tokio::time;
 
 use super::Core;
-use crate::model::{ChannelName, Epoch};
+use super::send::Address;
+use crate::model::{ChannelKind, ChannelName, Epoch};
 use crate::storage::spool::Former;
-use crate::storage::{Append, AppendAnswer, AppendBatch, Appended, Result, StorageError};
-
-/// Entries in one append.
-const BATCH: usize = 50;
+use crate::storage::{Append, Result, StorageError};
 
 /// After a try that failed.
 const RETRY_AFTER: Duration = Duration::from_millis(100);
+
+/// After so many failures in a row, that is worth a warning.
+const WARN_AT: u32 = 100;
 
 /// How often a log that changes meanwhile is begun with anew.
 const ROUNDS_MAX: usize = 8;
@@ -24,6 +25,7 @@ impl Core {
     /// Sends what is left of former lives, once the primary serves. Ends when the log has it all.
     pub(super) async fn send_formers(&self) {
         let mut modes = self.modes.subscribe();
+        let mut failures = 0;
         loop {
             modes.borrow_and_update();
             let next = {
@@ -31,7 +33,7 @@ impl Core {
                 if formers.is_empty() {
                     return;
                 }
-                // The oldest of those that can be sent: those of a channel are all in one area.
+                // Nobody else takes from them. The oldest of those that can be sent: those of a channel are all in one area.
                 formers.iter().rposition(|former| self.has_log(&former.channel)).map(|at| formers[at].clone())
             };
             let Some(former) = next else {
@@ -46,10 +48,18 @@ impl Core {
                 sent = self.send_former(&former) => sent,
             };
             if let Err(error) = sent {
-                tracing::debug!(channel = %former.channel, error = %error, "entries of a former life cannot be sent yet");
+                failures += 1;
+                let Former { channel, producer, .. } = &former;
+                if failures == WARN_AT {
+                    tracing::warn!(%channel, %producer, %error, failures, "entries of a former life cannot be sent");
+                } else {
+                    tracing::debug!(%channel, %producer, %error, failures, "entries of a former life cannot be sent yet");
+                }
+                self.put_off(&former.channel);
                 time::sleep(RETRY_AFTER).await;
                 continue;
             }
+            failures = 0;
             let last = former.entries.last().map_or(0, |last| last.seq);
             if let Some(spool) = &self.spool {
                 spool.acknowledged(former.producer, &former.channel, last).await;
@@ -64,6 +74,15 @@ impl Core {
             self.no_longer_behind(&former.channel);
             self.in_order.notify_waiters();
         }
+    }
+
+    /// Lets other channels go first: one that cannot be sent holds up no others.
+    fn put_off(&self, channel: &ChannelName) {
+        let mut formers = self.formers.lock();
+        let (mut last, mut first): (Vec<Former>, Vec<Former>) =
+            std::mem::take(&mut *formers).into_iter().partition(|former| former.channel == *channel);
+        last.append(&mut first);
+        *formers = last;
     }
 
     /// A former life's entries of a channel are in the log: once all are, what this life accepted
@@ -82,52 +101,26 @@ impl Core {
 
     async fn send_former(&self, former: &Former) -> Result<()> {
         let Former { producer, channel, entries, .. } = former;
-        'rounds: for _ in 0..ROUNDS_MAX {
+        for _ in 0..ROUNDS_MAX {
             let log = self.primary.open(channel, *producer, &Epoch::random()).await?;
-            let mut last = log.last_seq;
-            let waiting: Vec<&Append> = entries.iter().filter(|append| append.seq > last).collect();
-            let mut waiting = &waiting[..];
-            while !waiting.is_empty() {
-                let batch = AppendBatch {
-                    channel: channel.clone(),
-                    epoch: log.epoch.clone(),
-                    producer: *producer,
-                    entries: chain(&waiting[..waiting.len().min(BATCH)], last),
-                };
-                let AppendAnswer::Done(results) = self.primary.append(&batch).await? else {
-                    continue 'rounds;
-                };
-                for (append, result) in batch.entries.iter().zip(results) {
-                    match result {
-                        Appended::Applied { .. } => {
-                            self.stats.replayed.add(1);
-                            last = append.seq;
-                        }
-                        Appended::Duplicate => last = last.max(append.seq),
-                        Appended::Refused(refusal) => {
-                            self.stats.superseded.add(1);
-                            tracing::warn!(%channel, %producer, seq = append.seq, %refusal, "the log does not take an entry that a former life accepted");
-                            waiting = &waiting[1..];
-                            break;
-                        }
-                        Appended::Gap { .. } => continue 'rounds,
-                    }
-                    waiting = &waiting[1..];
-                }
+            let to = Address { channel, epoch: &log.epoch, producer: *producer };
+            let waiting = as_missed(channel, entries, log.last_seq);
+            if self.send(to, &waiting, log.last_seq, &self.stats.replayed).await?.is_some() {
+                return Ok(());
             }
-            return Ok(());
         }
         Err(StorageError::Unreachable { op: "append", cause: "the log keeps changing".into() })
     }
 }
 
-/// Entries as a chain behind a sequence.
-fn chain(entries: &[&Append], after: u64) -> Vec<Append> {
-    let mut prev = after;
-    let links = entries.iter().map(|append| {
-        let link = Append { prev, ..(*append).clone() };
-        prev = append.seq;
-        link
-    });
-    links.collect()
+/// The entries after a sequence. Updates of an order of which the one before is not here were behind
+/// more than are kept of an order, and are marked so; prices may be behind one that was replaced.
+fn as_missed(channel: &ChannelName, entries: &[Append], after: u64) -> Vec<Append> {
+    let mut last = after;
+    let mut waiting: Vec<Append> = entries.iter().filter(|append| append.seq > after).cloned().collect();
+    for append in &mut waiting {
+        append.draft.marks.missed_before |= channel.kind() == ChannelKind::Order && append.prev > last;
+        last = append.seq;
+    }
+    waiting
 }

@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, VecDeque};
 
 use tokio::time::Instant;
 
-use crate::model::{ChannelName, Entry, EntryId, Epoch, NodeId, Position};
+use super::tail::Tail;
+use crate::model::{ChannelKind, ChannelName, Entry, EntryId, Epoch, NodeId, Position};
 use crate::storage::lives::{Fork, Life};
-use crate::storage::memory::Mirrored;
 use crate::storage::{Append, AppendAnswer, AppendBatch, Appended, Had, MemoryBackend, OpenLog, Seam};
 #[cfg(test)]
 use crate::support::mutant::{self, Mutant};
@@ -17,9 +17,8 @@ const STASH_MAX: usize = 4_096;
 /// The most lives of a channel that have ended and that readers may still be in.
 const PAST_MAX: usize = 4;
 
-/// The most acknowledged entries of this node that are kept of each channel, to be put back should
-/// the log lose them.
-pub(super) const TAIL_MAX: usize = 1_000;
+/// The most legs of a fork that are remembered besides the newest.
+const LEGS_MAX: usize = 256;
 
 /// The newest entries of a life of the log whose ids are kept after its end: readers may be that far
 /// behind it.
@@ -37,6 +36,11 @@ pub(super) struct Line {
     /// The newest offset that was seen of this life.
     pub(super) highest: u64,
     pub(super) fork: Option<Forked>,
+    /// Entries that were accepted were refused by the log: readers had them all the same.
+    pub(super) lost_some: bool,
+    /// The log has other entries at offsets that were seen: it came back older than it was, and was
+    /// appended to since.
+    pub(super) is_contradicted: bool,
     /// Its fork is about to be closed: an append waits for that a little.
     pub(super) closing: bool,
     /// It was found to differ from the log, and is to be put in order.
@@ -52,8 +56,10 @@ pub(super) struct Line {
     knows_producers: bool,
     /// Entries of the log that wait for one before them.
     stash: BTreeMap<u64, Entry>,
-    /// Own entries that the log is known to have had, by sequence.
-    tail: BTreeMap<u64, Append>,
+    /// While the log has not been opened: the life that they are of.
+    stash_of: Option<Epoch>,
+    /// What may have to be put back.
+    pub(super) tail: Tail,
     past: VecDeque<Past>,
     pub(super) used: Instant,
 }
@@ -62,7 +68,7 @@ pub(super) struct Line {
 #[derive(Debug)]
 pub(super) struct Forked {
     leg: Leg,
-    /// Legs before it, each with its last offset.
+    /// Legs before it, each with its last offset: the first, and as many as may be resumed.
     before: Vec<(Leg, u64)>,
     /// The newest offset.
     top: u64,
@@ -185,13 +191,16 @@ impl Line {
             highest: 0,
             fork: None,
             closing: false,
+            lost_some: false,
+            is_contradicted: false,
             suspect: false,
             followed: false,
             confirmed: false,
             is_mirrored: false,
             knows_producers: true,
             stash: BTreeMap::new(),
-            tail: BTreeMap::new(),
+            stash_of: None,
+            tail: Tail::default(),
             past: VecDeque::new(),
             used: now,
         }
@@ -202,16 +211,6 @@ impl Line {
         self.fork.as_ref().map(Forked::epoch).or(self.log.as_ref())
     }
 
-    /// How much is kept to be put back, in bytes.
-    pub(super) fn tail_bytes(&self) -> usize {
-        self.tail.values().map(|append| append.draft.cost()).sum()
-    }
-
-    /// Lets go of what is kept to be put back.
-    pub(super) fn drop_tail(&mut self) {
-        self.tail.clear();
-    }
-
     /// Whether anything would be lost if it were forgotten.
     pub(super) fn is_needed(&self) -> bool {
         self.fork.is_some() || self.followed || self.suspect
@@ -219,13 +218,18 @@ impl Line {
 
     /// Whether the log acknowledged own entries after this sequence, the newest that was seen here.
     pub(super) fn has_unseen(&self, seen: u64) -> bool {
-        self.is_mirrored && self.tail.last_key_value().is_some_and(|(seq, _)| *seq > seen)
+        self.is_mirrored && self.tail.newest().is_some_and(|newest| newest > seen)
+    }
+
+    /// Lets go of what need not be put back any more.
+    pub(super) fn expire_tail(&mut self, name: &ChannelName, memory: &MemoryBackend) {
+        self.tail.expire(memory.entry_age(name), name.kind() == ChannelKind::Order);
     }
 
     // In step with the log
 
     /// The log was opened: this is its life, which is new here or the one that was known.
-    pub(super) fn opened(&mut self, name: &ChannelName, memory: &MemoryBackend, log: &OpenLog) {
+    pub(super) fn opened(&mut self, name: &ChannelName, memory: &MemoryBackend, node: NodeId, log: &OpenLog) {
         let OpenLog { epoch, top, last_seq, producers } = log;
         let (top, last_seq) = (*top, *last_seq);
         if self.log.is_none() {
@@ -236,17 +240,66 @@ impl Line {
         self.newest = self.newest.max(last_seq);
         self.highest = self.highest.max(top);
         if !self.is_mirrored {
-            let is_there = Some(Mirrored { epoch: epoch.clone(), top });
-            if memory.mirrored(name) == is_there {
+            // What came while the log was opened has been told to readers, and will not come again.
+            let mut ahead = self.take_heard(epoch);
+            match memory.mirrored(name).filter(|mirrored| mirrored.epoch == *epoch) {
                 // What this node appended is kept; the others' sequences are new to it.
-                producers.iter().for_each(|(node, seq)| memory.note_seq(name, *node, *seq));
-            } else {
-                memory.mirror_from(name, epoch, top, producers);
+                Some(mirrored) if mirrored.top == top => {
+                    producers.iter().for_each(|(node, seq)| memory.note_seq(name, *node, *seq));
+                }
+                is_there => {
+                    if is_there.is_some() {
+                        let after = Position { epoch: epoch.clone(), offset: top };
+                        let later = memory.read_now(name, Some(&after), usize::MAX).entries;
+                        ahead.extend(later.into_iter().map(|entry| (entry.offset, entry)));
+                    }
+                    memory.mirror_from(name, epoch, top, producers);
+                }
             }
             self.knows_producers = true;
-            self.stash.clear();
             self.is_mirrored = self.followed;
+            for (_, entry) in ahead.split_off(&(top + 1)) {
+                self.mirror(name, memory, node, &[entry]);
+            }
         }
+    }
+
+    /// Entries of a log that is being opened.
+    pub(super) fn hear(&mut self, epoch: &Epoch, entries: &[Entry]) {
+        if !self.followed || self.log.is_some() {
+            return;
+        }
+        if self.stash_of.as_ref() != Some(epoch) || self.stash.len() > STASH_MAX {
+            self.stash.clear();
+            self.stash_of = Some(epoch.clone());
+        }
+        self.stash.extend(entries.iter().map(|entry| (entry.offset, entry.clone())));
+    }
+
+    /// What was heard of a life before it was taken up.
+    fn take_heard(&mut self, epoch: &Epoch) -> BTreeMap<u64, Entry> {
+        let heard = std::mem::take(&mut self.stash);
+        if self.stash_of.take().as_ref() == Some(epoch) { heard } else { BTreeMap::new() }
+    }
+
+    /// Whether the log has other entries than were seen at the same offsets; that is noted.
+    pub(super) fn contradicts(
+        &mut self,
+        name: &ChannelName,
+        memory: &MemoryBackend,
+        entries: &[Entry],
+    ) -> bool {
+        let differs = self.log.as_ref().is_some_and(|log| memory.contradicts(name, log, entries));
+        self.is_contradicted |= differs;
+        differs
+    }
+
+    /// The offset after which entries of the log are missing here that others follow.
+    pub(super) fn hole(&self, name: &ChannelName, memory: &MemoryBackend) -> Option<u64> {
+        if !self.is_mirrored || self.fork.is_some() {
+            return None;
+        }
+        memory.top(name).filter(|top| *top < self.highest)
     }
 
     /// A page of the log, whose oldest entry is `first`: where that leaves a hole after what is kept,
@@ -272,7 +325,8 @@ impl Line {
 
     /// The log was emptied on purpose: nothing is known of its new life yet.
     pub(super) fn begin_anew(&mut self) {
-        (self.log, self.acked, self.highest, self.is_mirrored) = (None, 0, 0, false);
+        (self.log, self.acked, self.highest) = (None, 0, 0);
+        (self.is_mirrored, self.is_contradicted) = (false, false);
         self.tail.clear();
         self.stash.clear();
     }
@@ -299,13 +353,12 @@ impl Line {
         // has them neither journaled nor acknowledged.
         for own in entries.iter().filter(|entry| entry.id.producer == node) {
             let seq = own.id.seq;
-            let seen = || Append { seq, prev: seq.saturating_sub(1), draft: own.draft.clone(), fence: None };
-            self.tail.entry(seq).or_insert_with(seen);
+            if !self.tail.has(seq) {
+                let prev = seq.saturating_sub(1);
+                self.tail.keep(Append { seq, prev, draft: own.draft.clone(), fence: None });
+            }
             // A log that has less of this node came back older, whatever others put in their place.
             self.acked = self.acked.max(seq);
-        }
-        while self.tail.len() > TAIL_MAX {
-            self.tail.pop_first();
         }
         let Some(mirrored) = memory.mirrored(name) else {
             // It was let go with all else that had not been used for long.
@@ -358,18 +411,11 @@ impl Line {
                 Appended::Duplicate => {}
                 Appended::Gap { .. } | Appended::Refused(_) => break,
             }
-            self.keep(append.clone());
+            self.tail.keep(append.clone());
             self.acked = self.acked.max(append.seq);
             self.newest = self.newest.max(append.seq);
         }
         self.mirror(name, memory, batch.producer, &applied);
-    }
-
-    fn keep(&mut self, append: Append) {
-        self.tail.insert(append.seq, append);
-        if self.tail.len() > TAIL_MAX {
-            self.tail.pop_first();
-        }
     }
 
     // Forks
@@ -404,7 +450,7 @@ impl Line {
             }
         };
         let unseen_after = self.seen(name, memory, node);
-        let unseen = self.tail_after(unseen_after);
+        let unseen = self.tail.after(unseen_after);
         // What is given out next need not follow on what was seen; nothing lies between.
         let seq = match next {
             Some(next) if unseen.is_empty() => unseen_after.max(next.saturating_sub(1)),
@@ -420,8 +466,7 @@ impl Line {
             if mutant::is(Mutant::ForkWithoutInFlight) {
                 continue;
             }
-            // The log took it under whatever lease it was.
-            self.append_here(name, memory, node, Append { fence: None, ..append });
+            self.append_here(name, memory, node, append);
         }
         self.newest = self.newest.max(memory.last_seq(name, node));
         // What this node appended goes on behind it, whether or not all of it was seen here.
@@ -468,20 +513,21 @@ impl Line {
         let ended = std::mem::replace(&mut fork.leg, Leg::new(life));
         memory.rename(name, &fork.leg.epoch);
         fork.before.push((ended, fork.top));
+        // Nobody can go on in one of which nothing is kept. The first one tells where the fork began.
+        let first = memory.first(name).unwrap_or(0);
+        let is_gone = |(_, end): &&(Leg, u64)| *end + 1 < first;
+        let gone = fork.before.iter().skip(1).take_while(is_gone).count();
+        let gone = gone.max(fork.before.len().saturating_sub(LEGS_MAX));
+        fork.before.drain(1..=gone);
         true
     }
 
     /// Begins the mirror anew, if memory let it go because nothing came for long.
-    pub(super) fn keep_mirror(&self, name: &ChannelName, memory: &MemoryBackend, node: NodeId) {
+    pub(super) fn keep_mirror(&mut self, name: &ChannelName, memory: &MemoryBackend, node: NodeId) {
         let Some(epoch) = self.epoch().filter(|_| memory.mirrored(name).is_none()) else { return };
         let top = self.fork.as_ref().map_or(self.highest, |fork| fork.top);
         memory.mirror_from(name, epoch, top, &[(node, self.newest)]);
-    }
-
-    /// Own entries after this sequence that the log acknowledged once, to be put back into one that
-    /// lost them.
-    pub(super) fn tail_after(&self, seq: u64) -> Vec<Append> {
-        self.tail.range(seq.saturating_add(1)..).map(|(_, append)| append.clone()).collect()
+        self.knows_producers = false;
     }
 
     /// The log has everything of this node, and is this now: the fork, if there was one, has ended.
@@ -527,21 +573,25 @@ impl Line {
                 self.past.pop_front();
             }
         }
-        (self.suspect, self.closing) = (false, false);
+        (self.suspect, self.closing, self.lost_some) = (false, false, false);
+        let mut ahead = BTreeMap::new();
         if is_same {
             // Appends may have gone on while it was looked at.
             (self.acked, self.highest) = (self.acked.max(acked), self.highest.max(top));
         } else {
+            ahead = self.take_heard(&epoch);
             (self.log, self.acked, self.highest) = (Some(epoch), acked, top);
-            self.knows_producers = true;
+            (self.knows_producers, self.is_contradicted) = (true, false);
         }
         self.newest = self.newest.max(acked);
         self.is_mirrored = self.followed;
-        self.stash.clear();
-        kept.into_iter().for_each(|append| self.keep(append));
+        kept.into_iter().for_each(|append| self.tail.keep(append));
         let first = read.first().map_or(0, |first| first.offset);
         for page in read.chunks(1_000) {
             self.mirror_page(name, memory, node, first, page);
+        }
+        for (_, entry) in ahead.split_off(&(top + 1)) {
+            self.mirror(name, memory, node, &[entry]);
         }
         if let (false, Some(log)) = (self.is_mirrored, &self.log) {
             // Nobody here reads it: it is gone on with from where it is now.
@@ -610,109 +660,4 @@ pub(super) struct Rejoined {
 }
 
 #[cfg(test)]
-mod tests {
-    use bytes::Bytes;
-    use chrono::DateTime;
-
-    use super::*;
-    use crate::model::{DraftEntry, EntryKind};
-    use crate::storage::{MemoryConfig, Retention};
-
-    /// A followed line on a node of two, in step with a log that ends at `top`.
-    struct Bench {
-        name: ChannelName,
-        memory: MemoryBackend,
-        node: NodeId,
-        other: NodeId,
-        log: Epoch,
-        line: Line,
-    }
-
-    impl Bench {
-        fn in_step(top: u64) -> Self {
-            let (memory, _sweeping) = MemoryBackend::new(Retention::default(), MemoryConfig::default());
-            let (name, node, log) = ("zone:a".parse().unwrap(), NodeId::random(), Epoch::random());
-            let mut line = Line::new(Instant::now());
-            line.followed = true;
-            line.opened(
-                &name,
-                &memory,
-                &OpenLog { epoch: log.clone(), top, last_seq: 0, producers: Vec::new() },
-            );
-            Self { name, memory, node, other: NodeId::random(), log, line }
-        }
-
-        fn told(&mut self, entries: &[Entry]) {
-            self.line.mirror(&self.name, &self.memory, self.node, entries);
-        }
-
-        fn acknowledged(&mut self, seq: u64, offset: u64) {
-            let batch = AppendBatch {
-                channel: self.name.clone(),
-                epoch: self.log.clone(),
-                producer: self.node,
-                entries: vec![Append { seq, prev: seq - 1, draft: draft(), fence: None }],
-            };
-            let results = [Appended::Applied { offset }];
-            self.line.acknowledged(&self.name, &self.memory, &batch, &results);
-        }
-
-        /// The log is gone, and another one is in its place.
-        fn replaced(&mut self) {
-            let to = Rejoined {
-                epoch: Epoch::random(),
-                base: 0,
-                top: 4,
-                acked: self.line.newest,
-                producers: Vec::new(),
-                read: Vec::new(),
-                kept: Vec::new(),
-                whole: true,
-            };
-            self.line.rejoin(&self.name, &self.memory, self.node, to);
-        }
-
-        /// What a reader at this offset of the log that is gone has had of both nodes, this one first.
-        fn had_at(&self, offset: u64) -> Option<(u64, u64)> {
-            let position = Position { epoch: self.log.clone(), offset };
-            let seam = self.line.seam_after(&position)?;
-            let of = |node| seam.had.iter().find(|(producer, _)| *producer == node).map_or(0, |(_, seq)| seq);
-            Some((of(self.node), of(self.other)))
-        }
-    }
-
-    fn draft() -> DraftEntry {
-        let time = DateTime::from_timestamp_millis(0).unwrap();
-        DraftEntry { time, kind: EntryKind::PriceUpdate, key: None, data: Bytes::from_static(b"{}") }
-    }
-
-    fn entry(offset: u64, producer: NodeId, seq: u64) -> Entry {
-        Entry { offset, id: EntryId { producer, seq }, draft: draft() }
-    }
-
-    #[tokio::test]
-    async fn what_a_reader_has_had_is_known_also_before_the_end_of_a_log_that_is_gone() {
-        let mut bench = Bench::in_step(10);
-        let (own, other) = (bench.node, bench.other);
-        bench.told(&[entry(11, other, 1), entry(12, own, 1), entry(13, other, 2), entry(14, own, 2)]);
-        bench.replaced();
-        assert_eq!(bench.had_at(14), Some((2, 2)));
-        assert_eq!(bench.had_at(13), Some((1, 2)));
-        assert_eq!(bench.had_at(12), Some((1, 1)));
-        assert_eq!(bench.had_at(11), Some((0, 1)));
-        assert_eq!(bench.had_at(10), Some((0, 0)));
-        assert_eq!(bench.had_at(9), None, "what was before it followed is not known");
-        assert_eq!(bench.had_at(15), None);
-    }
-
-    #[tokio::test]
-    async fn what_waits_for_another_entry_when_the_log_goes_has_not_been_had() {
-        let mut bench = Bench::in_step(10);
-        let own = bench.node;
-        bench.told(&[entry(11, own, 1)]);
-        // The log has 12 from elsewhere, which has not come yet.
-        bench.acknowledged(2, 13);
-        bench.replaced();
-        assert_eq!(bench.had_at(11), Some((1, 0)));
-    }
-}
+mod tests;

@@ -21,8 +21,10 @@ const NEWEST_PART: u32 = 8;
 /// An append is late when it takes so many times as long as usual, if that is more than the deadline.
 const LATE_FACTOR: u32 = 4;
 
-/// How long an append waits for a fork that is about to be closed.
+/// How long an append waits for a fork that is about to be closed: so long, or where appends take
+/// longer, as long as a look at the log may take, up to the most.
 const CLOSED_WITHIN: Duration = Duration::from_millis(100);
+const CLOSED_WITHIN_MAX: Duration = Duration::from_secs(1);
 
 /// Which way a batch goes.
 enum Way {
@@ -132,18 +134,21 @@ impl Log for Switching {
             return core.append_for_another(batch).await;
         }
         match core.way(batch) {
-            Way::Unknown => match core
-                .ask(core.area_of(&batch.channel), core.primary.state(&batch.channel, core.node))
-                .await
-            {
-                Some(Ok(LogState { epoch: Some(epoch), top, last_seq })) => {
-                    let log = OpenLog { epoch, top, last_seq, producers: vec![(core.node, last_seq)] };
-                    core.take_up(&batch.channel, &log, (0, 0));
-                    Box::pin(self.append(batch)).await
+            Way::Unknown => {
+                let minted = Epoch::random();
+                let opening = core.primary.open(&batch.channel, core.node, &minted);
+                match core.ask(core.area_of(&batch.channel), opening).await {
+                    Some(Ok(log)) => {
+                        if core.take_up(&batch.channel, &log, (0, 0)) {
+                            Box::pin(self.append(batch)).await
+                        } else {
+                            Ok(AppendAnswer::ForeignEpoch(None))
+                        }
+                    }
+                    None => Ok(AppendAnswer::ForeignEpoch(None)),
+                    Some(Err(error)) => Err(error),
                 }
-                Some(Ok(_)) | None => Ok(AppendAnswer::ForeignEpoch(None)),
-                Some(Err(error)) => Err(error),
-            },
+            }
             Way::Foreign(epoch) => Ok(AppendAnswer::ForeignEpoch(epoch)),
             Way::Here { closing } => {
                 if closing {
@@ -279,7 +284,7 @@ impl Core {
                 self.fork(&mut state, channel, None, false);
             }
         }
-        let line = state.lines.get(channel)?;
+        let line = state.lines.get_mut(channel)?;
         line.keep_mirror(channel, &self.memory, self.node);
         let top = self.memory.mirrored(channel).map_or(line.highest, |mirrored| mirrored.top);
         let producers = self.memory.producers(channel);
@@ -297,7 +302,7 @@ impl Core {
         let is_known = line.log.as_ref().is_none_or(|known| *known == log.epoch);
         let (highest, acked) = seen;
         if is_known && log.last_seq >= acked && log.top >= highest && !line.suspect {
-            line.opened(channel, &self.memory, log);
+            line.opened(channel, &self.memory, self.node, log);
             return true;
         }
         line.suspect = true;
@@ -340,11 +345,12 @@ impl Core {
     async fn append_to_log(&self, batch: &AppendBatch) -> Result<AppendAnswer> {
         let (lane, area) = ((self.lanes)(&batch.channel), self.area_of(&batch.channel));
         let begun = Instant::now();
+        let (highest, usual) = {
+            let state = self.lock();
+            (state.lines.get(&batch.channel).map_or(0, |line| line.highest), state.append_time)
+        };
         let deadline = match lane {
-            Lane::Latest => {
-                let usual = self.lock().append_time;
-                Some(begun + self.ordering_deadline.max(usual * LATE_FACTOR))
-            }
+            Lane::Latest => Some(begun + self.ordering_deadline.max(usual * LATE_FACTOR)),
             Lane::Every => None,
         };
         let late = async {
@@ -364,7 +370,7 @@ impl Core {
             }
         };
         match answer {
-            Ok(answer) => Ok(self.appended(batch, answer, begun.elapsed())),
+            Ok(answer) => Ok(self.appended(batch, answer, begun.elapsed(), highest)),
             Err(error) if !error.is_outage() => Err(error),
             Err(error) if lane == Lane::Latest => {
                 tracing::debug!(channel = %batch.channel, error = %error, "an append failed");
@@ -380,23 +386,9 @@ impl Core {
 
     /// Waits a little for a fork that is about to be closed.
     async fn until_closed(&self, channel: &ChannelName) {
-        let closed = async {
-            loop {
-                let notified = self.in_order.notified();
-                let mut notified = std::pin::pin!(notified);
-                notified.as_mut().enable();
-                if !self.lock().lines.get(channel).is_some_and(|line| line.closing) {
-                    return;
-                }
-                notified.await;
-            }
-        };
-        tokio::select! {
-            biased;
-            () = closed => {}
-            () = self.until_away(self.area_of(channel)) => {}
-            () = time::sleep(CLOSED_WITHIN) => {}
-        }
+        let usual = self.lock().append_time;
+        let within = (usual * LATE_FACTOR).clamp(CLOSED_WITHIN, CLOSED_WITHIN_MAX);
+        self.until(channel, within, |line| !line.closing).await;
     }
 
     /// Forks the channel; what was under way is appended to the fork next.
@@ -415,8 +407,14 @@ impl Core {
         state.append_time = (state.append_time * (NEWEST_PART - 1) + time) / NEWEST_PART;
     }
 
-    /// The log answered an append.
-    fn appended(&self, batch: &AppendBatch, answer: AppendAnswer, took: Duration) -> AppendAnswer {
+    /// The log answered an append, before which it went at least to `highest`.
+    fn appended(
+        &self,
+        batch: &AppendBatch,
+        answer: AppendAnswer,
+        took: Duration,
+        highest: u64,
+    ) -> AppendAnswer {
         self.took_so_long(took);
         let mut state = self.lock();
         let Some(line) = state.lines.get_mut(&batch.channel) else { return answer };
@@ -437,7 +435,15 @@ impl Core {
                     tracing::warn!(channel = %batch.channel, acked, last, "the log lost acknowledged entries");
                     return self.lost_log(&mut state, batch);
                 }
+                let in_place_of_others =
+                    |result: &Appended| matches!(*result, Appended::Applied { offset } if offset <= highest);
+                if results.iter().any(in_place_of_others) {
+                    tracing::warn!(channel = %batch.channel, highest, "the log lost entries, and has others in their place");
+                    line.is_contradicted = true;
+                    return self.lost_log(&mut state, batch);
+                }
                 line.acknowledged(&batch.channel, &self.memory, batch, &results);
+                self.mind_hole(&mut state, &batch.channel);
                 AppendAnswer::Done(results)
             }
             AppendAnswer::ForeignEpoch(found) => {
@@ -462,7 +468,7 @@ impl Core {
         let refused = |full| StorageError::Refused { op: "append", cause: full };
         let (results, fresh, log, room) = {
             let mut state = self.lock();
-            if let Some(line) = state.lines.get(channel) {
+            if let Some(line) = state.lines.get_mut(channel) {
                 line.keep_mirror(channel, &self.memory, self.node);
             }
             let Some(results) = self.memory.judge(batch) else {
@@ -530,6 +536,7 @@ impl Core {
             None => Vec::new(),
         };
         if let Some(line) = state.lines.get_mut(&batch.channel) {
+            line.keep_mirror(&batch.channel, &self.memory, self.node);
             for append in fresh {
                 line.append_here(&batch.channel, &self.memory, self.node, append);
             }

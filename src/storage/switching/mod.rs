@@ -6,6 +6,8 @@
 //! - `log`: the log role: appends, and which line goes which way.
 //! - `read`: what follows any position that a node ever told.
 //! - `rejoin`: brings a channel back in step with the log.
+//! - `tail`: what may have to be put back into a log that lost it.
+//! - `send`: sends the log what waited here.
 //! - `former`: sends what former lives of this gateway had accepted.
 //! - `monitor`: beats, the state machine's signals and steps, and what is said of them.
 //!
@@ -26,10 +28,12 @@ mod monitor;
 mod read;
 mod records;
 mod rejoin;
+mod send;
 mod stats;
+mod tail;
 
 use std::cmp::Reverse;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -56,6 +60,9 @@ const INCOMING_LEN: usize = 1_024;
 /// A call that failed waits this long for the verdict whether Redis is gone; after it, the caller is
 /// told of the failure.
 const VERDICT_WITHIN: Duration = Duration::from_millis(600);
+
+/// An entry that others follow is waited for so long before the log is read.
+const HOLE_WITHIN: Duration = Duration::from_millis(100);
 
 /// How long a line that is being put in order is waited for.
 const IN_ORDER_WITHIN: Duration = Duration::from_secs(1);
@@ -122,6 +129,9 @@ struct State {
     journal: Journal,
     /// Channels to be put in order.
     queue: BTreeSet<ChannelName>,
+    /// Channels of which an entry was missing here that others follow: when it is to be looked whether
+    /// it still is, and the newest offset before it.
+    holes: BTreeMap<ChannelName, (Instant, u64)>,
     /// Channels of which former lives of this gateway left something that the log is to have first,
     /// and of how many of them.
     behind: HashMap<ChannelName, usize>,
@@ -220,6 +230,7 @@ impl Switching {
                 lines: HashMap::new(),
                 journal: Journal::new(parts.journal),
                 queue: BTreeSet::new(),
+                holes: BTreeMap::new(),
                 awaited: Vec::new(),
                 behind,
                 append_time: Duration::ZERO,
@@ -379,14 +390,28 @@ impl Core {
         self.work.notify_one();
     }
 
+    /// Sees to it that what is missing in the copy of a channel is read, should it not come by itself.
+    fn mind_hole(&self, state: &mut State, channel: &ChannelName) {
+        let hole = state.lines.get(channel).and_then(|line| line.hole(channel, &self.memory));
+        if let (Some(before), false) = (hole, state.holes.contains_key(channel)) {
+            state.holes.insert(channel.clone(), (Instant::now() + HOLE_WITHIN, before));
+            self.work.notify_one();
+        }
+    }
+
     /// Waits a while for a channel to be put in order.
     async fn until_in_order(&self, channel: &ChannelName) {
+        self.until(channel, IN_ORDER_WITHIN, |line| !line.suspect || line.fork.is_some()).await;
+    }
+
+    /// Waits until this holds of a channel, at the most so long, and only while the primary serves.
+    async fn until(&self, channel: &ChannelName, within: Duration, holds: impl Fn(&Line) -> bool) {
         let waited = async {
             loop {
                 let notified = self.in_order.notified();
                 let mut notified = std::pin::pin!(notified);
                 notified.as_mut().enable();
-                if !self.lock().lines.get(channel).is_some_and(|line| line.suspect && line.fork.is_none()) {
+                if self.lock().lines.get(channel).is_none_or(&holds) {
                     return;
                 }
                 notified.await;
@@ -396,7 +421,7 @@ impl Core {
             biased;
             () = waited => {}
             () = self.until_away(self.area_of(channel)) => {}
-            () = time::sleep(IN_ORDER_WITHIN) => {}
+            () = time::sleep(within) => {}
         }
     }
 

@@ -354,7 +354,7 @@ impl Announcer {
 
 /// What is kept to be put back is bounded in all: that of the channels that rest longest goes first.
 fn bound_tails(lines: &mut HashMap<ChannelName, Line>) {
-    let mut total: usize = lines.values().map(Line::tail_bytes).sum();
+    let mut total: usize = lines.values().map(|line| line.tail.bytes()).sum();
     if total <= TAILS_BYTES_MAX {
         return;
     }
@@ -366,8 +366,8 @@ fn bound_tails(lines: &mut HashMap<ChannelName, Line>) {
             return;
         }
         if let Some(line) = lines.get_mut(&name) {
-            total -= line.tail_bytes();
-            line.drop_tail();
+            total -= line.tail.bytes();
+            line.tail.clear();
         }
     }
 }
@@ -446,17 +446,23 @@ impl Core {
     /// What the primary told, as it is passed on.
     fn told(&self, event: LogEvent) -> Option<LogEvent> {
         let LogEvent::Appended { channel, epoch, entries } = &event else { return Some(event) };
+        if !self.has_log(channel) {
+            // Nothing is known of what came before it: it is read when the channel is put in order.
+            return None;
+        }
         let mut state = self.lock();
         let Some(line) = state.lines.get_mut(channel) else { return Some(event) };
         if line.fork.is_some() {
             // Read when the fork is closed.
             return None;
         }
-        if line.log.as_ref() == Some(epoch) {
+        if line.log.as_ref() == Some(epoch) && !line.contradicts(channel, &self.memory, entries) {
             line.mirror(channel, &self.memory, self.node, entries);
+            self.mind_hole(&mut state, channel);
             return Some(event);
         }
         if line.log.is_none() {
+            line.hear(epoch, entries);
             return Some(event);
         }
         line.suspect = true;
@@ -475,7 +481,7 @@ impl Core {
             }
             let mut state = self.lock();
             let is_many = state.lines.len() > LINES_MAX;
-            let super::State { lines, journal, queue, awaited, .. } = &mut *state;
+            let super::State { lines, journal, queue, awaited, holes, .. } = &mut *state;
             lines.retain(|name, line| {
                 let kept = match name.kind() {
                     ChannelKind::Zone => ZONE_KEPT,
@@ -495,6 +501,8 @@ impl Core {
                 }
                 !is_empty && (line.is_needed() || queue.contains(name))
             });
+            holes.retain(|name, _| lines.contains_key(name));
+            lines.iter_mut().for_each(|(name, line)| line.expire_tail(name, &self.memory));
             bound_tails(lines);
         }
     }

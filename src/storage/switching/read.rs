@@ -59,7 +59,8 @@ impl Core {
             // It changed while the page was on its way.
             return false;
         };
-        if page.epoch == known && page.top >= highest {
+        let is_as_known = page.epoch == known && page.top >= highest;
+        if is_as_known && !line.contradicts(channel, &self.memory, &page.entries) {
             line.mirror_page(channel, &self.memory, self.node, page.first, &page.entries);
             return true;
         }
@@ -74,8 +75,9 @@ impl Core {
 
     fn source(&self, channel: &ChannelName, after: Option<&Position>, limit: usize) -> Source {
         let is_primary = self.has_log(channel);
-        let state = self.lock();
-        let Some(line) = state.lines.get(channel).filter(|line| is_primary || line.epoch().is_some()) else {
+        let mut state = self.lock();
+        let Some(line) = state.lines.get_mut(channel).filter(|line| is_primary || line.epoch().is_some())
+        else {
             // Whoever publishes or subscribes begins a life of its own; nothing does that by looking.
             return if is_primary { Source::Log } else { Source::Page(Page::of_no_log()) };
         };

@@ -2,6 +2,7 @@
 //! here alone, and to the primary when it is back.
 
 use std::collections::BTreeMap;
+use std::ops::Bound;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -21,10 +22,12 @@ const WAITING_MAX: usize = 100_000;
 /// After a write that failed.
 const RETRY_AFTER: Duration = Duration::from_millis(100);
 
+type Key = (RecordKind, String);
+
 /// What was done to records while the primary was away: the newest change of each.
 #[derive(Debug, Default)]
 pub(super) struct LocalRecords {
-    waiting: Mutex<BTreeMap<(RecordKind, String), Change>>,
+    waiting: Mutex<BTreeMap<Key, Change>>,
     changed: Notify,
     /// Those that went because too many waited.
     pub(super) let_go: Counter,
@@ -59,20 +62,21 @@ impl LocalRecords {
         held.map(|held| *held = change.clone()).is_some()
     }
 
-    /// The first that waits, of those kinds.
-    fn first(&self, is_of: impl Fn(RecordKind) -> bool) -> Option<((RecordKind, String), Change)> {
+    /// The change after that of this record, in the order of their keys, of those kinds.
+    fn after(&self, key: Option<&Key>, is_of: impl Fn(RecordKind) -> bool) -> Option<(Key, Change)> {
         let waiting = self.waiting.lock();
-        let first = waiting.iter().find(|((kind, _), _)| is_of(*kind));
-        first.map(|(key, change)| (key.clone(), change.clone()))
+        let after = key.map_or(Bound::Unbounded, Bound::Excluded);
+        let next = waiting.range((after, Bound::Unbounded)).find(|((kind, _), _)| is_of(*kind));
+        next.map(|(key, change)| (key.clone(), change.clone()))
     }
 
     /// Whether none waits, of those kinds.
     pub(super) fn is_empty(&self, is_of: impl Fn(RecordKind) -> bool) -> bool {
-        self.first(is_of).is_none()
+        self.after(None, is_of).is_none()
     }
 
     /// The primary has it, unless it was changed again meanwhile.
-    fn done(&self, key: &(RecordKind, String), change: &Change) {
+    fn done(&self, key: &Key, change: &Change) {
         let mut waiting = self.waiting.lock();
         if waiting.get(key).is_some_and(|held| held.is(change)) {
             waiting.remove(key);
@@ -100,7 +104,7 @@ impl Core {
             }
             // They are of few kinds: the area of the first is waited for, unless another one serves.
             let is_served = |kind| self.is_primary(self.area_of_kind(kind));
-            let next = self.records.first(is_served).or_else(|| self.records.first(|_| true));
+            let next = self.records.after(None, is_served).or_else(|| self.records.after(None, |_| true));
             let Some(((kind, _), _)) = next else { continue };
             let area = self.area_of_kind(kind);
             self.until_primary(area).await;
@@ -128,23 +132,33 @@ impl Core {
         self.records.is_empty(|kind| self.area_of_kind(kind) == area)
     }
 
-    /// The same once, for what is in an area.
+    /// The same once, for what is in an area. A record that the primary does not take holds up no others.
     async fn write_records(&self, area: Area) -> Result<()> {
-        while let Some((key, change)) = self.records.first(|kind| self.area_of_kind(kind) == area) {
-            match &change {
-                Change::Put { value, until } => {
-                    let left = until.saturating_duration_since(Instant::now());
-                    if !left.is_zero() {
-                        self.primary.put(key.0, &key.1, value.clone(), left).await?;
-                    }
-                }
-                Change::Deleted => {
-                    self.primary.delete(key.0, &key.1).await?;
-                }
+        let (mut last, mut failed) = (None, Ok(()));
+        let is_here = |kind| self.area_of_kind(kind) == area;
+        while let Some((key, change)) = self.records.after(last.as_ref(), is_here) {
+            match self.write_record(&key, &change).await {
+                Ok(()) => self.records.done(&key, &change),
+                Err(error) if error.is_outage() => return Err(error),
+                Err(error) => failed = Err(error),
             }
-            self.records.done(&key, &change);
+            last = Some(key);
         }
-        Ok(())
+        failed
+    }
+
+    async fn write_record(&self, key: &Key, change: &Change) -> Result<()> {
+        let (kind, name) = key;
+        match change {
+            Change::Put { value, until } => {
+                let left = until.saturating_duration_since(Instant::now());
+                if left.is_zero() {
+                    return Ok(());
+                }
+                self.primary.put(*kind, name, value.clone(), left).await
+            }
+            Change::Deleted => self.primary.delete(*kind, name).await.map(|_was_there| ()),
+        }
     }
 }
 

@@ -8,11 +8,13 @@ use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use tokio::time::{self, Instant};
 
-use super::Core;
-use super::line::{Rejoined, TAIL_MAX};
-use crate::model::{ChannelKind, ChannelName, Entry, Epoch, Position};
+use super::line::{Forked, Rejoined};
+use super::send::{Address, BATCH};
+use super::tail::TAIL_MAX;
+use super::{Core, HOLE_WITHIN};
+use crate::model::{ChannelKind, ChannelName, Entry, EntryId, Epoch, Position};
 use crate::storage::primary::{Area, Place};
-use crate::storage::{Append, AppendAnswer, AppendBatch, Appended, LogEvent, OpenLog, Result, StorageError};
+use crate::storage::{Append, LogEvent, OpenLog, Result, StorageError};
 use crate::support::backoff::Backoff;
 use crate::support::chance;
 #[cfg(test)]
@@ -25,8 +27,7 @@ pub(super) const NOT_BEFORE: Duration = Duration::from_millis(200);
 /// live appends are not held up by them.
 const AT_ONCE: usize = 8;
 
-/// Entries in one append or read.
-const BATCH: usize = 50;
+/// Entries in one read.
 const PAGE: usize = 1_000;
 
 /// How often a channel that keeps changing is begun anew before it is left for a while.
@@ -69,6 +70,7 @@ impl Core {
         let mut delays: BTreeMap<ChannelName, Delay> = BTreeMap::new();
         loop {
             let now = Instant::now();
+            let next_hole = self.look_at_holes(now);
             let modes = self.modes.borrow().clone();
             if modes.is_any_primary() {
                 let is_all = modes.is_all_primary();
@@ -91,7 +93,7 @@ impl Core {
                 }
             }
             let later = delays.iter().filter(|(name, delay)| !working.contains(*name) && delay.until > now);
-            let later = later.map(|(_, delay)| delay.until).min();
+            let later = later.map(|(_, delay)| delay.until).chain(next_hole).min();
             let more = self.work.notified();
             tokio::select! {
                 biased;
@@ -106,6 +108,34 @@ impl Core {
                 () = async { time::sleep_until(later.unwrap_or(now)).await }, if later.is_some() => {}
             }
         }
+    }
+
+    /// Has channels put in order of whose log an entry does not come by itself. Answers when the next
+    /// one is to be looked at.
+    fn look_at_holes(&self, now: Instant) -> Option<Instant> {
+        let mut state = self.lock();
+        let super::State { lines, holes, .. } = &mut *state;
+        let mut stuck = Vec::new();
+        holes.retain(|channel, (at, before)| {
+            if *at > now {
+                return true;
+            }
+            let hole = lines.get(channel).and_then(|line| line.hole(channel, &self.memory));
+            match hole {
+                None => false,
+                Some(after) if after > *before => {
+                    (*at, *before) = (now + HOLE_WITHIN, after);
+                    true
+                }
+                Some(_) => {
+                    stuck.push(channel.clone());
+                    false
+                }
+            }
+        });
+        let next = holes.values().map(|(at, _)| *at).min();
+        stuck.iter().for_each(|channel| self.enqueue(&mut state, channel));
+        next
     }
 
     /// When a channel is to be tried again; `None` where it needs not.
@@ -199,10 +229,9 @@ impl Core {
         }
         #[cfg(test)]
         let plan = if mutant::is(Mutant::TailNotPutBack) { Plan { tail: Vec::new(), ..plan } } else { plan };
-        let mut sent = Sent { last: found.last_seq, refused: 0 };
-        if !self.send(channel, &found.epoch, &plan.tail, &mut sent, true).await? {
-            return Ok(false);
-        }
+        let to = Address { channel, epoch: &found.epoch, producer: self.node };
+        let put_back = self.send(to, &plan.tail, found.last_seq, &self.stats.put_back).await?;
+        let Some(mut last) = put_back else { return Ok(false) };
         let mut read = Read { top: plan.read_from, entries: Vec::new() };
         let mut looks = 0;
         loop {
@@ -214,11 +243,12 @@ impl Core {
                 line.closing = true;
             }
             // It keeps what is sent until the channel is in order: the log may lose it before.
-            let fresh = self.lock().journal.after(channel, sent.last, BATCH);
+            let fresh = self.lock().journal.after(channel, last, BATCH);
             if !fresh.is_empty() {
-                if !self.send(channel, &found.epoch, &fresh, &mut sent, false).await? {
-                    return Ok(false);
-                }
+                let sent = self.send(to, &fresh, last, &self.stats.replayed).await?;
+                let Some(newest) = sent else { return Ok(false) };
+                // What was refused waits no longer.
+                last = newest;
                 continue;
             }
             if !followed && self.lock().lines.get(channel).is_some_and(|line| line.followed) {
@@ -228,9 +258,18 @@ impl Core {
             if !self.read_on(channel, &found.epoch, followed, &mut read).await? {
                 return Ok(false);
             }
-            if self.close(channel, &found, &plan, &sent, &mut read, followed) {
+            if plan.is_contradicted_by(&read.entries) {
+                if let Some(line) = self.lock().lines.get_mut(channel) {
+                    line.is_contradicted = true;
+                }
+                return Ok(false);
+            }
+            if self.close(channel, &found, &plan, last, &mut read, followed) {
                 if let Some(spool) = &self.spool {
-                    spool.acknowledged(self.node, channel, sent.last).await;
+                    spool.acknowledged(self.node, channel, last).await;
+                }
+                if followed {
+                    self.unfollow_if_left(channel).await;
                 }
                 return Ok(true);
             }
@@ -240,20 +279,25 @@ impl Core {
     /// What is to be done about the log as it was found; `None` when the line changed meanwhile.
     fn plan(&self, channel: &ChannelName, seen: &(Option<Epoch>, u64, u64), found: &OpenLog) -> Option<Plan> {
         let (log, highest, acked) = seen;
-        let state = self.lock();
-        let line = state.lines.get(channel)?;
+        let mut state = self.lock();
+        let line = state.lines.get_mut(channel)?;
         if line.log != *log {
             return None;
         }
+        line.expire_tail(channel, &self.memory);
+        let line = state.lines.get(channel)?;
         let is_same = log.as_ref() == Some(&found.epoch);
-        if is_same && (found.last_seq < *acked || found.top < *highest) {
+        if is_same && (line.is_contradicted || found.last_seq < *acked || found.top < *highest) {
             return Some(Plan { is_older: true, ..Plan::default() });
         }
         if is_same {
             let base = line.fork.as_ref().map(|fork| fork.base());
             let mirrored = self.memory.mirrored(channel).map_or(found.top, |mirrored| mirrored.top);
-            let read_from = base.unwrap_or(mirrored);
-            return Some(Plan { base: read_from, read_from, whole: true, ..Plan::default() });
+            let base = base.unwrap_or(mirrored);
+            // The last entry that is known is read once more: others may be in its place.
+            let known = self.memory.last_ids(channel, base, 1).pop().map(|id| (base, id));
+            let read_from = if known.is_some() { base - 1 } else { base };
+            return Some(Plan { base, read_from, known, whole: true, ..Plan::default() });
         }
         // A zone of which nothing was known is joined where it is now, unless nobody else has been there
         // (this node may have, in a try that broke off); of an order, all is wanted.
@@ -265,9 +309,10 @@ impl Core {
             let journaled = state.journal.front(channel, 1).first().map_or(u64::MAX, |append| append.seq);
             self.own_entries(channel, found.last_seq, journaled)
         } else {
-            line.tail_after(found.last_seq)
+            line.tail.after(found.last_seq)
         };
-        Some(Plan { is_older: false, base, read_from: base, whole, tail, loses: log.is_some() })
+        let loses = log.is_some();
+        Some(Plan { is_older: false, base, read_from: base, known: None, whole, tail, loses })
     }
 
     /// What this node appended while it had no journal.
@@ -279,57 +324,22 @@ impl Core {
         own.map(|entry| Append { seq: entry.id.seq, prev: 0, draft: entry.draft, fence: None }).collect()
     }
 
-    /// Sends entries in batches; false when the log is another one by now.
-    async fn send(
-        &self,
-        channel: &ChannelName,
-        epoch: &Epoch,
-        entries: &[Append],
-        sent: &mut Sent,
-        is_tail: bool,
-    ) -> Result<bool> {
-        for part in entries.chunks(BATCH) {
-            let mut prev = sent.last;
-            let chain = part.iter().map(|append| {
-                let link = Append { prev, fence: append.fence.filter(|_| !is_tail), ..append.clone() };
-                prev = append.seq;
-                link
-            });
-            let batch = AppendBatch {
-                channel: channel.clone(),
-                epoch: epoch.clone(),
-                producer: self.node,
-                entries: chain.collect(),
-            };
-            let AppendAnswer::Done(results) = self.primary.append(&batch).await? else { return Ok(false) };
-            for (append, result) in batch.entries.iter().zip(&results) {
-                match result {
-                    Appended::Applied { .. } => {
-                        let counter = if is_tail { &self.stats.put_back } else { &self.stats.replayed };
-                        counter.add(1);
-                        sent.last = append.seq;
-                    }
-                    Appended::Duplicate => sent.last = sent.last.max(append.seq),
-                    // The log forgot what it just had.
-                    Appended::Gap { .. } => return Ok(false),
-                    Appended::Refused(refusal) => {
-                        sent.refused += 1;
-                        self.stats.superseded.add(1);
-                        tracing::warn!(channel = %channel, seq = append.seq, %refusal, "the log does not take an accepted entry");
-                        if !is_tail {
-                            // Counted above.
-                            let _refused = self.lock().journal.refused(channel, append.seq, Instant::now());
-                            if let Some(spool) = &self.spool {
-                                spool.forget(self.node, channel, vec![append.seq]).await;
-                            }
-                        }
-                        // What follows it is sent on its own, behind the same entry as it was.
-                        return Ok(true);
-                    }
-                }
-            }
+    /// Takes back that the channel is followed, if its last reader left while it was put in order.
+    async fn unfollow_if_left(&self, channel: &ChannelName) {
+        let is_followed = || self.lock().lines.get(channel).is_some_and(|line| line.followed);
+        if is_followed() {
+            return;
         }
-        Ok(true)
+        if let Err(error) = self.primary.unfollow(channel).await {
+            // What comes all the same is let go of.
+            tracing::debug!(%channel, %error, "the channel cannot be unfollowed");
+        }
+        let mut state = self.lock();
+        if let Some(line) = state.lines.get_mut(channel).filter(|line| line.followed) {
+            // Whoever came meanwhile may have been unfollowed too.
+            (line.confirmed, line.suspect) = (false, true);
+            self.enqueue(&mut state, channel);
+        }
     }
 
     /// Reads the log to its end, for the mirror; false when it is another one by now.
@@ -368,13 +378,13 @@ impl Core {
         channel: &ChannelName,
         found: &OpenLog,
         plan: &Plan,
-        sent: &Sent,
+        last: u64,
         read: &mut Read,
         followed: bool,
     ) -> bool {
         {
             let mut state = self.lock();
-            if !state.journal.after(channel, sent.last, 1).is_empty() {
+            if !state.journal.after(channel, last, 1).is_empty() {
                 return false;
             }
             let mut kept = plan.tail.clone();
@@ -392,16 +402,15 @@ impl Core {
             if line.fork.is_some() {
                 self.stats.rejoins.add(1);
             }
+            // It may have gone on alone since the plan was made.
+            let is_same = line.log.as_ref() == Some(&found.epoch);
+            let base_of_fork = line.fork.as_ref().filter(|_| is_same).map(Forked::base);
             let to = Rejoined {
                 epoch: found.epoch.clone(),
-                base: plan.base,
+                base: base_of_fork.unwrap_or(plan.base),
                 top: read.top,
-                acked: sent.last,
-                producers: if plan.base == 0 {
-                    vec![(self.node, sent.last)]
-                } else {
-                    found.producers.clone()
-                },
+                acked: last,
+                producers: if plan.base == 0 { vec![(self.node, last)] } else { found.producers.clone() },
                 #[cfg(test)]
                 read: if mutant::is(Mutant::RejoinWithoutReading) {
                     Vec::new()
@@ -411,11 +420,11 @@ impl Core {
                 #[cfg(not(test))]
                 read: std::mem::take(&mut read.entries),
                 kept,
-                whole: plan.whole && sent.refused == 0,
+                whole: plan.whole && !line.lost_some,
             };
             line.rejoin(channel, &self.memory, self.node, to);
             line.confirmed = line.followed;
-            state.journal.acknowledged(channel, sent.last);
+            state.journal.acknowledged(channel, last);
             state.is_done_with(channel);
         }
         self.in_order.notify_waiters();
@@ -445,6 +454,8 @@ struct Plan {
     /// Where readers go on.
     base: u64,
     read_from: u64,
+    /// The entry that is known to have stood at an offset.
+    known: Option<(u64, EntryId)>,
     /// Nothing is missing for readers that go on there.
     whole: bool,
     /// Own entries that it had, or never heard of.
@@ -453,11 +464,12 @@ struct Plan {
     loses: bool,
 }
 
-#[derive(Debug)]
-struct Sent {
-    /// The newest own sequence that the log has.
-    last: u64,
-    refused: u64,
+impl Plan {
+    /// Whether the log has another entry where one is known.
+    fn is_contradicted_by(&self, entries: &[Entry]) -> bool {
+        let at = |offset| entries.iter().find(|entry| entry.offset == offset);
+        self.known.is_some_and(|(offset, id)| at(offset).is_some_and(|entry| entry.id != id))
+    }
 }
 
 #[derive(Debug)]

@@ -196,11 +196,13 @@ impl Core {
         let can_be_sent = |place: Place<'_>| self.serves_soon(self.primary.area_of(place));
         let is_sent = {
             let state = self.lock();
+            // What the log lost may have to be put back.
+            let is_awaited = state.awaited.iter().flatten().any(|name| can_be_sent(Place::Channel(name)));
             let is_due = |channel: &ChannelName| {
                 !state.journal.is_empty(channel) && can_be_sent(Place::Channel(channel))
             };
             let is_stuck = || !self.modes.borrow().is_all_primary() && !state.queue.iter().any(is_due);
-            state.journal.depth().entries == 0 || is_stuck()
+            !is_awaited && (state.journal.depth().entries == 0 || is_stuck())
         };
         is_sent
             && (self.jobs.are_recorded() || !can_be_sent(Place::Jobs))

@@ -10,7 +10,7 @@ use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 use tokio::task::JoinSet;
 use zonewire::model::{
-    BackendState, ChannelName, DraftEntry, Entry, EntryKind, Epoch, Lane, NodeId, Position,
+    BackendState, ChannelName, DraftEntry, Entry, EntryKind, Epoch, Lane, Marks, NodeId, Position,
 };
 use zonewire::storage::{
     Append, AppendAnswer, AppendBatch, Appended, MemoryBackend, MemoryConfig, Page, RedisBackend,
@@ -200,6 +200,7 @@ pub(crate) fn price(time_ms: i64, key: Option<&str>, data: &str) -> DraftEntry {
         kind: EntryKind::PriceUpdate,
         key: key.map(Arc::from),
         data: Bytes::copy_from_slice(data.as_bytes()),
+        marks: Marks::default(),
     }
 }
 

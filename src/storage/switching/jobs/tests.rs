@@ -9,7 +9,9 @@ use uuid::Uuid;
 
 use super::super::Parts;
 use super::*;
-use crate::model::{BackendName, BackendState, DraftEntry, Entry, EntryKind, Epoch, Lane, NodeId, Position};
+use crate::model::{
+    BackendName, BackendState, DraftEntry, Entry, EntryKind, Epoch, Lane, Marks, NodeId, Position,
+};
 use crate::storage::failover::{First, Limits, Lost};
 use crate::storage::journal::JournalBounds;
 use crate::storage::primary::{Area, AreaPart, Areas, Beat, LinkHealth, Place, Primary};
@@ -534,7 +536,13 @@ async fn a_channel_that_went_on_alone_is_put_in_order_where_it_is_now() {
 
 fn append(seq: u64, at_ms: i64) -> Append {
     let time = DateTime::from_timestamp_millis(at_ms).unwrap();
-    let draft = DraftEntry { time, kind: EntryKind::PriceUpdate, key: None, data: Bytes::from_static(b"{}") };
+    let draft = DraftEntry {
+        time,
+        kind: EntryKind::PriceUpdate,
+        key: None,
+        data: Bytes::from_static(b"{}"),
+        marks: Marks::default(),
+    };
     Append { seq, prev: seq - 1, draft, fence: None }
 }
 

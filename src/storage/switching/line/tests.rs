@@ -1,0 +1,163 @@
+use bytes::Bytes;
+use chrono::DateTime;
+
+use super::*;
+use crate::model::{DraftEntry, EntryKind, Marks};
+use crate::storage::{MemoryConfig, Retention};
+
+/// A followed line on a node of two, in step with a log that ends at `top`.
+struct Bench {
+    name: ChannelName,
+    memory: MemoryBackend,
+    node: NodeId,
+    other: NodeId,
+    log: Epoch,
+    line: Line,
+}
+
+impl Bench {
+    fn in_step(top: u64) -> Self {
+        let (memory, _sweeping) = MemoryBackend::new(Retention::default(), MemoryConfig::default());
+        let (name, node, log) = ("zone:a".parse().unwrap(), NodeId::random(), Epoch::random());
+        let mut line = Line::new(Instant::now());
+        line.followed = true;
+        line.opened(
+            &name,
+            &memory,
+            node,
+            &OpenLog { epoch: log.clone(), top, last_seq: 0, producers: Vec::new() },
+        );
+        Self { name, memory, node, other: NodeId::random(), log, line }
+    }
+
+    fn told(&mut self, entries: &[Entry]) {
+        self.line.mirror(&self.name, &self.memory, self.node, entries);
+    }
+
+    fn acknowledged(&mut self, seq: u64, offset: u64) {
+        let batch = AppendBatch {
+            channel: self.name.clone(),
+            epoch: self.log.clone(),
+            producer: self.node,
+            entries: vec![Append { seq, prev: seq - 1, draft: draft(), fence: None }],
+        };
+        let results = [Appended::Applied { offset }];
+        self.line.acknowledged(&self.name, &self.memory, &batch, &results);
+    }
+
+    /// The log is gone, and another one is in its place.
+    fn replaced(&mut self) {
+        let to = Rejoined {
+            epoch: Epoch::random(),
+            base: 0,
+            top: 4,
+            acked: self.line.newest,
+            producers: Vec::new(),
+            read: Vec::new(),
+            kept: Vec::new(),
+            whole: true,
+        };
+        self.line.rejoin(&self.name, &self.memory, self.node, to);
+    }
+
+    /// What a reader at this offset of the log that is gone has had of both nodes, this one first.
+    fn had_at(&self, offset: u64) -> Option<(u64, u64)> {
+        let position = Position { epoch: self.log.clone(), offset };
+        let seam = self.line.seam_after(&position)?;
+        let of = |node| seam.had.iter().find(|(producer, _)| *producer == node).map_or(0, |(_, seq)| seq);
+        Some((of(self.node), of(self.other)))
+    }
+}
+
+fn draft() -> DraftEntry {
+    let time = DateTime::from_timestamp_millis(0).unwrap();
+    DraftEntry {
+        time,
+        kind: EntryKind::PriceUpdate,
+        key: None,
+        data: Bytes::from_static(b"{}"),
+        marks: Marks::default(),
+    }
+}
+
+fn entry(offset: u64, producer: NodeId, seq: u64) -> Entry {
+    Entry { offset, id: EntryId { producer, seq }, draft: draft() }
+}
+
+#[tokio::test]
+async fn what_a_reader_has_had_is_known_also_before_the_end_of_a_log_that_is_gone() {
+    let mut bench = Bench::in_step(10);
+    let (own, other) = (bench.node, bench.other);
+    bench.told(&[entry(11, other, 1), entry(12, own, 1), entry(13, other, 2), entry(14, own, 2)]);
+    bench.replaced();
+    assert_eq!(bench.had_at(14), Some((2, 2)));
+    assert_eq!(bench.had_at(13), Some((1, 2)));
+    assert_eq!(bench.had_at(12), Some((1, 1)));
+    assert_eq!(bench.had_at(11), Some((0, 1)));
+    assert_eq!(bench.had_at(10), Some((0, 0)));
+    assert_eq!(bench.had_at(9), None, "what was before it followed is not known");
+    assert_eq!(bench.had_at(15), None);
+}
+
+#[tokio::test]
+async fn what_waits_for_another_entry_when_the_log_goes_has_not_been_had() {
+    let mut bench = Bench::in_step(10);
+    let own = bench.node;
+    bench.told(&[entry(11, own, 1)]);
+    // The log has 12 from elsewhere, which has not come yet.
+    bench.acknowledged(2, 13);
+    bench.replaced();
+    assert_eq!(bench.had_at(11), Some((1, 0)));
+}
+
+#[tokio::test]
+async fn what_comes_while_the_log_is_opened_is_kept() {
+    let mut bench = Bench::in_step(10);
+    let other = bench.other;
+    let mut line = Line::new(Instant::now());
+    line.followed = true;
+    line.hear(&bench.log, &[entry(10, other, 1), entry(11, other, 2)]);
+    line.hear(&bench.log, &[entry(13, other, 4)]);
+    let name: ChannelName = "zone:b".parse().unwrap();
+    let open = OpenLog { epoch: bench.log.clone(), top: 10, last_seq: 0, producers: vec![(other, 1)] };
+    line.opened(&name, &bench.memory, bench.node, &open);
+    assert_eq!(bench.memory.top(&name), Some(11));
+    assert_eq!(line.hole(&name, &bench.memory), Some(11), "13 waits for 12");
+    bench.line = line;
+    bench.name = name;
+    bench.told(&[entry(12, other, 3)]);
+    assert_eq!(
+        (bench.memory.top(&bench.name), bench.line.hole(&bench.name, &bench.memory)),
+        (Some(13), None)
+    );
+}
+
+#[tokio::test]
+async fn another_entry_at_an_offset_that_was_seen_is_noticed() {
+    let mut bench = Bench::in_step(10);
+    let (own, other) = (bench.node, bench.other);
+    let seen = [entry(11, other, 1), entry(12, own, 1)];
+    bench.told(&seen);
+    let mut contradicts = |entries: &[Entry]| bench.line.contradicts(&bench.name, &bench.memory, entries);
+    assert!(!contradicts(&seen) && !contradicts(&seen[..1]) && !contradicts(&[entry(13, other, 2)]));
+    assert!(contradicts(&[entry(12, other, 2), entry(13, other, 3)]));
+    assert!(bench.line.is_contradicted);
+    bench.replaced();
+    assert!(!bench.line.is_contradicted, "the next life begins anew");
+}
+
+#[tokio::test]
+async fn of_a_fork_with_many_holes_the_beginning_and_the_newest_legs_are_kept() {
+    let mut bench = Bench::in_step(10);
+    let own = bench.node;
+    bench.told(&[entry(11, own, 1)]);
+    let now = Instant::now();
+    bench.line.fork(&bench.name, &bench.memory, own, Some(2), now);
+    for seq in (2..).step_by(2).take(LEGS_MAX + 20) {
+        let append = Append { seq, prev: seq - 1, draft: draft(), fence: None };
+        bench.line.append_here(&bench.name, &bench.memory, own, append);
+    }
+    assert_eq!(bench.line.fork.as_ref().map(|fork| fork.before.len()), Some(LEGS_MAX));
+    bench.replaced();
+    assert_eq!(bench.had_at(11), Some((1, 0)), "what was had where the fork began is known");
+}

@@ -1,0 +1,137 @@
+//! Own entries that the log acknowledged, kept to be put back should it lose them.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::storage::Append;
+
+/// The most entries that are kept of each channel.
+pub(super) const TAIL_MAX: usize = 1_000;
+
+/// The newest own entries of a channel that the log is known to have had, by sequence.
+#[derive(Debug, Default)]
+pub(super) struct Tail {
+    entries: BTreeMap<u64, Kept>,
+    /// What they cost.
+    bytes: usize,
+}
+
+#[derive(Debug)]
+struct Kept {
+    append: Append,
+    since: Instant,
+}
+
+impl Tail {
+    /// Keeps an entry in place of what is kept under its sequence.
+    pub(super) fn keep(&mut self, append: Append) {
+        self.bytes += append.draft.cost();
+        if let Some(before) = self.entries.insert(append.seq, Kept { append, since: Instant::now() }) {
+            self.bytes -= before.append.draft.cost();
+        }
+        if self.entries.len() > TAIL_MAX {
+            self.pop_first();
+        }
+    }
+
+    /// Lets go of what the log would not keep any more: entries of this age, or, where they go
+    /// `together`, all when the newest has it.
+    pub(super) fn expire(&mut self, age: Duration, together: bool) {
+        let is_old = |kept: &Kept| kept.since.elapsed() >= age;
+        if together {
+            if self.entries.last_key_value().is_some_and(|(_, newest)| is_old(newest)) {
+                self.clear();
+            }
+            return;
+        }
+        while self.entries.first_key_value().is_some_and(|(_, oldest)| is_old(oldest)) {
+            self.pop_first();
+        }
+    }
+
+    fn pop_first(&mut self) {
+        if let Some((_, oldest)) = self.entries.pop_first() {
+            self.bytes -= oldest.append.draft.cost();
+        }
+    }
+
+    /// Whether an entry with this sequence is kept.
+    pub(super) fn has(&self, seq: u64) -> bool {
+        self.entries.contains_key(&seq)
+    }
+
+    /// The sequence of the newest.
+    pub(super) fn newest(&self) -> Option<u64> {
+        self.entries.last_key_value().map(|(seq, _)| *seq)
+    }
+
+    /// The entries after a sequence, as they are to be put back: the log took them under whatever lease
+    /// they were written.
+    pub(super) fn after(&self, seq: u64) -> Vec<Append> {
+        let later = self.entries.range(seq.saturating_add(1)..);
+        later.map(|(_, kept)| Append { fence: None, ..kept.append.clone() }).collect()
+    }
+
+    /// What they cost, in bytes.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    pub(super) fn clear(&mut self) {
+        *self = Self::default();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use chrono::DateTime;
+
+    use super::*;
+    use crate::model::{DraftEntry, EntryKind, Marks};
+
+    fn append(seq: u64, len: usize) -> Append {
+        let draft = DraftEntry {
+            time: DateTime::from_timestamp_millis(0).unwrap(),
+            kind: EntryKind::PriceUpdate,
+            key: None,
+            data: Bytes::from(vec![b'x'; len]),
+            marks: Marks::default(),
+        };
+        Append { seq, prev: seq - 1, draft, fence: Some(3) }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_the_log_would_not_keep_is_let_go() {
+        let (mut zone, mut order, age) = (Tail::default(), Tail::default(), Duration::from_secs(60));
+        for seq in [1, 2] {
+            zone.keep(append(seq, 1));
+            order.keep(append(seq, 1));
+            tokio::time::advance(age / 2).await;
+        }
+        zone.expire(age, false);
+        order.expire(age, true);
+        assert_eq!((zone.after(0).len(), order.after(0).len()), (1, 2));
+        tokio::time::advance(age / 2).await;
+        zone.expire(age, false);
+        order.expire(age, true);
+        assert_eq!((zone.newest(), order.newest(), zone.bytes()), (None, None, 0));
+    }
+
+    #[test]
+    fn the_newest_are_kept_and_their_cost_is_known() {
+        let mut tail = Tail::default();
+        for seq in 1..=TAIL_MAX as u64 + 5 {
+            tail.keep(append(seq, 10));
+        }
+        tail.keep(append(900, 20));
+        let kept = tail.after(0);
+        assert_eq!((kept.len(), kept[0].seq, tail.newest()), (TAIL_MAX, 6, Some(TAIL_MAX as u64 + 5)));
+        assert_eq!(tail.bytes(), kept.iter().map(|append| append.draft.cost()).sum::<usize>());
+        assert!(tail.has(6) && !tail.has(5) && kept.iter().all(|append| append.fence.is_none()));
+        tail.clear();
+        assert_eq!((tail.bytes(), tail.newest()), (0, None));
+    }
+}
