@@ -5,8 +5,9 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use smallvec::SmallVec;
 
-use crate::model::{ChannelName, Entry, EntryId, Epoch, Lane, Position};
+use crate::model::{ChannelName, Entry, EntryId, Epoch, Lane, NodeId, Position};
 use crate::protocol::{FRAME_HEADER_MAX, entry_json, text_frame};
 use crate::storage::Seam;
 
@@ -55,6 +56,8 @@ pub(crate) struct LiveBatch {
     pub(crate) is_late: bool,
     /// Who each entry is from.
     ids: Box<[EntryId]>,
+    /// The same, each once.
+    producers: SmallVec<[NodeId; 1]>,
     /// The last entry is the last one of its log.
     pub(crate) is_last_of_log: bool,
 }
@@ -79,6 +82,12 @@ impl LiveBatch {
             text_frame(&json, &mut frames);
             ends.push(frames.len());
         }
+        let mut producers = SmallVec::new();
+        for producer in entries.iter().map(|entry| entry.id.producer) {
+            if !producers.contains(&producer) {
+                producers.push(producer);
+            }
+        }
         let keys = match lane {
             // What comes late may be older than what waits, and must not replace it.
             Lane::Latest if !late => entries.iter().map(|entry| entry.draft.key.clone()).collect(),
@@ -93,6 +102,7 @@ impl LiveBatch {
             keys,
             is_late: late,
             ids: entries.iter().map(|entry| entry.id).collect(),
+            producers,
             is_last_of_log: entries.last().is_some_and(|entry| entry.draft.kind.is_terminal()),
         }
     }
@@ -129,8 +139,14 @@ impl LiveBatch {
             is_late: self.is_late,
             keys: if self.keys.is_empty() { Box::default() } else { self.keys[range.clone()].into() },
             ids: self.ids[range.clone()].into(),
+            producers: self.producers.clone(),
             is_last_of_log: self.is_last_of_log && range.end == self.len(),
         }
+    }
+
+    /// Who the entries are from, each once; of a part, who those of the whole are from.
+    pub(crate) fn producers(&self) -> &[NodeId] {
+        &self.producers
     }
 
     /// Who the entry with this index is from.

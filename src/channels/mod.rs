@@ -10,6 +10,7 @@ mod hub;
 mod keys;
 mod live;
 mod merge;
+mod reader;
 #[cfg(test)]
 mod simulation;
 mod stats;
@@ -22,4 +23,5 @@ pub use error::{JoinError, PublishError};
 pub use hub::Channels;
 pub(crate) use hub::ChannelsParts;
 pub(crate) use live::{Live, LiveBatch, Moved};
+pub(crate) use reader::{Reader, Room, Start, StartingPoint, Step, Steps, Then, Turn, Way};
 pub(crate) use watched::WatchedOrders;

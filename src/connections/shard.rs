@@ -29,8 +29,8 @@ use super::inbound::FrameReader;
 use super::manager::Admission;
 use super::outbox::{OutboxLimits, Replaces};
 use super::stats::{ConnectionInfo, ShardStats};
-use super::subscription::{Start, Subscription};
-use crate::channels::{Channels, Live};
+use super::subscription::Subscription;
+use crate::channels::{Channels, Live, Start};
 use crate::model::{ChannelName, OrderId, Position, Zone};
 use crate::protocol::{CloseCode, PROTOCOL_VERSION, ServerMessage, ping_frame, text_frame};
 use crate::storage::{Scope, StatusReader};
@@ -87,7 +87,7 @@ pub(super) struct Shard {
     pub(super) limits: OutboxLimits,
     pub(super) channels: Channels,
     pub(super) stats: Arc<ShardStats>,
-    status: StatusReader,
+    pub(super) status: StatusReader,
     connections: RefCell<Slab<Rc<Connection>>>,
     followed: RefCell<HashMap<ChannelName, Rc<Followed>>>,
     tasks: TaskTracker,

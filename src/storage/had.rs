@@ -19,6 +19,11 @@ impl Had {
         self.0.iter().copied()
     }
 
+    /// Whether entries of this producer may come again.
+    pub fn names(&self, producer: NodeId) -> bool {
+        self.0.binary_search_by_key(&producer, |(node, _)| *node).is_ok()
+    }
+
     /// Everything of this producer up to `seq` was had.
     pub fn add(&mut self, producer: NodeId, seq: u64) {
         if seq == 0 {

@@ -105,6 +105,11 @@ impl StorageStatus {
         }
     }
 
+    /// How long the state has lasted.
+    pub fn age(&self) -> Duration {
+        self.entered.elapsed()
+    }
+
     /// The time spent in a state since the start, up to now.
     pub fn spent_in(&self, state: BackendState) -> Duration {
         let now = if state == self.state { self.entered.elapsed() } else { Duration::ZERO };

@@ -15,6 +15,7 @@ mod order_interop;
 mod order_stream;
 mod orders;
 mod orders_outage;
+mod outage_resume;
 mod outages;
 mod redis_cluster_outage;
 mod redis_liveness;

@@ -166,7 +166,8 @@ async fn an_order_under_way_goes_on_and_is_submitted_when_redis_is_back() {
 async fn updates_from_outside_flow_on_in_an_outage() {
     let Some(mut server) = durable() else { return };
     let config = on(&server, WhenDegraded::Reject);
-    let (a, b) = (Running::start(config.clone()).await, Running::start(config.clone()).await);
+    let kept = config.storage.retention.orders.updates;
+    let (a, b) = (Running::start(config.clone()).await, Running::start(config).await);
     // Some producers number their runs too.
     let step = |progress: u32| json!({ "type": "routing", "progress": progress, "run": 1 });
     let (known, fresh, busy, ours) = (new_order(), new_order(), new_order(), place(a.address).await);
@@ -177,7 +178,6 @@ async fn updates_from_outside_flow_on_in_an_outage() {
     update(a.address, &known, step(15)).await;
     update(a.address, &fresh, step(10)).await;
     update(a.address, &known, step(20)).await;
-    let kept = config.storage.retention.orders.updates;
     for _ in 0..kept + 3 {
         update(a.address, &busy, step(10)).await;
     }

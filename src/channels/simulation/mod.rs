@@ -30,13 +30,13 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
-use super::{Channels, ChannelsConfig, ChannelsParts, Live};
+use super::{Channels, ChannelsConfig, ChannelsParts, Live, Start};
 use crate::model::{BackendState, ChannelKind, ChannelName, DraftEntry, EntryKind, Lane, Marks, NodeId};
 use crate::storage::StatusReader;
 use crate::storage::model::{Data, Faults, Inside, ModelServer, Setup};
 use crate::support::{chance, mutant};
 use plan::{Act, Plan};
-use subscriber::{Client, NUMBERS, Start, Subscriber, number};
+use subscriber::{Client, NUMBERS, Subscriber, number};
 
 /// Everything must have settled so long after the last fault.
 const SETTLES_WITHIN: Duration = Duration::from_secs(15);

@@ -1,24 +1,28 @@
-//! A subscriber as `connections` has them, without the wire: hold what comes live, replay from the
-//! log, merge by offset, go live; and what it was told, checked as it comes.
+//! A subscriber as `connections` has them, without the wire: the same reader, and what it was told,
+//! checked as it comes.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, HashSet};
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use tokio::task;
 use tokio::time::{self, Instant};
 
 use super::NodeRun;
-use crate::channels::{LiveBatch, Moved};
-use crate::model::{ChannelName, EntryId, Epoch, Lane, Position};
-use crate::storage::{Had, Page, Seam, told_epoch};
-use crate::support::mutant::{self, Mutant};
+use crate::channels::{LiveBatch, Moved, Reader, Room, Start, StartingPoint, Step, Steps, Then, Turn};
+use crate::model::{ChannelName, EntryId, Epoch, Position};
 
 /// Numbers of one producer have this many in common below them.
 pub(super) const NUMBERS: u64 = 1_000_000;
 
 /// Entries in one read.
 const PAGE: usize = 7;
+
+/// Live entries that are held, and bytes in a piece: few, so that more is often too much.
+const HELD_MAX: usize = 12;
+const PIECE_BYTES: usize = 200;
 
 /// What a client has been told, over all its connections.
 #[derive(Debug)]
@@ -91,85 +95,7 @@ impl Client {
 pub(super) struct Subscriber {
     pub(super) client: Arc<Client>,
     node: Arc<NodeRun>,
-    state: Mutex<State>,
-}
-
-#[derive(Debug)]
-struct State {
-    cursor: u64,
-    epoch: Option<Epoch>,
-    had: Had,
-    told: Option<Epoch>,
-    phase: Phase,
-}
-
-#[derive(Debug)]
-enum Phase {
-    Joining(Joining),
-    Live,
-    Ended,
-}
-
-#[derive(Debug, Default)]
-struct Joining {
-    held: VecDeque<Arc<LiveBatch>>,
-    seen: Option<Position>,
-    look_again: bool,
-}
-
-/// Where a client wants to start.
-#[derive(Debug, Clone)]
-pub(super) enum Start {
-    Now,
-    Oldest,
-    After(Position),
-}
-
-impl State {
-    fn is_in(&self, epoch: &Epoch) -> bool {
-        self.epoch.as_ref() == Some(epoch)
-    }
-
-    fn position(&self) -> Option<Position> {
-        Some(Position { epoch: self.epoch.clone()?, offset: self.cursor })
-    }
-
-    fn joining<R: Default>(&mut self, act: impl FnOnce(&mut Joining) -> R) -> R {
-        match &mut self.phase {
-            Phase::Joining(joining) => act(joining),
-            Phase::Live | Phase::Ended => R::default(),
-        }
-    }
-}
-
-impl Joining {
-    fn see(&mut self, position: &Position) {
-        match &mut self.seen {
-            Some(seen) if seen.epoch == position.epoch => seen.offset = seen.offset.max(position.offset),
-            Some(_) => {}
-            none => *none = Some(position.clone()),
-        }
-    }
-
-    fn move_to(&mut self, to: &Position) {
-        self.held.clear();
-        self.seen = Some(to.clone());
-        self.look_again = true;
-    }
-
-    fn hold(&mut self, batch: &Arc<LiveBatch>) {
-        if self.seen.as_ref().is_some_and(|seen| seen.epoch != batch.epoch) {
-            return;
-        }
-        self.seen = Some(Position { epoch: batch.epoch.clone(), offset: batch.last() });
-        self.held.push_back(Arc::clone(batch));
-    }
-
-    fn can_merge(&self, epoch: &Epoch, cursor: u64) -> bool {
-        self.held
-            .iter()
-            .any(|batch| batch.epoch == *epoch && batch.last() > cursor && batch.first <= cursor + 1)
-    }
+    reader: Mutex<Reader>,
 }
 
 /// The number that a frame carries.
@@ -182,14 +108,7 @@ pub(super) fn number(frame: &[u8]) -> u64 {
 
 impl Subscriber {
     pub(super) fn new(client: Arc<Client>, node: Arc<NodeRun>) -> Arc<Self> {
-        let state = State {
-            cursor: 0,
-            epoch: None,
-            had: Had::default(),
-            told: None,
-            phase: Phase::Joining(Joining::default()),
-        };
-        Arc::new(Self { client, node, state: Mutex::new(state) })
+        Arc::new(Self { client, node, reader: Mutex::default() })
     }
 
     pub(super) fn channel(&self) -> &ChannelName {
@@ -197,130 +116,88 @@ impl Subscriber {
     }
 
     pub(super) fn end(&self) {
-        self.state.lock().phase = Phase::Ended;
+        self.reader.lock().end();
     }
 
     fn is_over(&self) -> bool {
-        matches!(self.state.lock().phase, Phase::Ended)
+        self.reader.lock().has_ended()
     }
 
     /// Live, and where: for the end.
     pub(super) fn live_at(&self) -> Option<Position> {
-        let state = self.state.lock();
-        matches!(state.phase, Phase::Live).then(|| state.position()).flatten()
+        let reader = self.reader.lock();
+        if reader.is_live() { reader.position() } else { None }
     }
 
     pub(super) fn describe(&self) -> String {
-        format!("c{} {:?}", self.client.name, self.state.lock())
+        format!("c{} {:?}", self.client.name, self.reader.lock())
     }
 
-    fn send(&self, state: &mut State, batch: &LiveBatch, index: usize) {
-        let epoch = state.epoch.clone().expect("it was joined");
-        let id = batch.id(index).expect("each entry has an id");
-        self.client.got(&epoch, batch.first + index as u64, id, number(&batch.frame(index)), &self.node);
-    }
-
-    /// Sends what was not had before of a batch, from this index on.
-    fn send_new(&self, state: &mut State, batch: &LiveBatch, before: usize) {
-        for index in before..batch.len() {
-            let was_empty = state.had.is_empty();
-            let id = batch.id(index).expect("each entry has an id");
-            let was_had = state.had.came(id);
-            state.cursor = batch.first + index as u64;
-            if !was_had {
-                self.send(state, batch, index);
-                // What was filtered moves no client's position: it is filtered again.
-                self.client.told.lock().position =
-                    state.told.clone().map(|epoch| Position { epoch, offset: state.cursor });
-            }
-            if !was_empty && state.had.is_empty() {
-                self.tell_epoch(state, true, Some(0));
-            }
-        }
-    }
-
-    fn cross(&self, state: &mut State, seam: &Seam) {
-        let Seam { to, had, whole, .. } = seam;
-        let from = state.position();
-        state.cursor = to.offset;
-        state.epoch = Some(to.epoch.clone());
-        if !mutant::is(Mutant::NothingWasHad) {
-            state.had.merge(had);
-        }
-        let name = self.client.name;
-        self.node.server.say(|| format!("  c{name} crosses {from:?} -> {seam:?}, had {:?}", state.had));
-        if !whole {
-            self.client.gap(format!("crossed {from:?} -> {to:?}"));
-        }
-        self.tell_epoch(state, *whole, whole.then_some(0));
-    }
-
-    fn tell_epoch(&self, state: &mut State, recovered: bool, gap: Option<u64>) {
-        let Some(Position { epoch, offset }) = state.position() else { return };
-        let epoch = told_epoch(&epoch, &state.had);
-        if !recovered && gap.is_some() {
-            self.client.gap(format!("{gap:?} are gone"));
-        }
-        if state.told.as_ref() != Some(&epoch) || !recovered {
-            state.told = Some(epoch.clone());
-            self.client.told.lock().position = Some(Position { epoch, offset });
-        }
-    }
+    // What comes live
 
     pub(super) fn on_batch(self: &Arc<Self>, batch: &Arc<LiveBatch>) {
-        let mut state = self.state.lock();
-        match &mut state.phase {
-            Phase::Ended => return,
-            Phase::Joining(joining) => return joining.hold(batch),
-            Phase::Live => {}
+        let mut reader = self.reader.lock();
+        if !batch.is_late && reader.is_next(std::slice::from_ref(batch)) {
+            reader.took(batch.last());
+            return self.get(batch, 0..batch.len());
         }
-        let next = state.cursor + 1;
-        if batch.last() < next || !state.is_in(&batch.epoch) {
-            return;
-        }
-        if batch.first > next {
-            self.restart(&mut state);
-            state.joining(|joining| joining.hold(batch));
-            return;
-        }
-        let before = usize::try_from(next - batch.first).expect("small");
-        self.send_new(&mut state, batch, before);
+        // Some have not read what was sent before.
+        let is_behind = batch.first.is_multiple_of(3);
+        let steps = reader.on_batch(batch, room(is_behind));
+        self.act(steps);
     }
 
     pub(super) fn on_skipped(self: &Arc<Self>, epoch: &Epoch, offset: u64) {
-        let mut state = self.state.lock();
-        if state.is_in(epoch) && state.cursor < offset && matches!(state.phase, Phase::Live) {
-            self.restart(&mut state);
-        }
-        state.joining(|joining| joining.look_again = true);
+        let mut reader = self.reader.lock();
+        let steps = reader.on_skipped(epoch, offset);
+        self.act(steps);
     }
 
     pub(super) fn on_moved(self: &Arc<Self>, moved: &Moved) {
-        let mut state = self.state.lock();
-        let is_live = match &mut state.phase {
-            Phase::Ended => return,
-            Phase::Joining(joining) => {
-                joining.move_to(&moved.seam.to);
-                false
+        let mut reader = self.reader.lock();
+        let name = self.client.name;
+        self.node.server.say(|| format!("  c{name} at {:?} hears {moved:?}", reader.position()));
+        let steps = reader.on_moved(moved);
+        self.act(steps);
+    }
+
+    // What the reader decides. It is locked meanwhile, as all of this is one thing.
+
+    fn act(self: &Arc<Self>, steps: Steps) {
+        for step in steps {
+            match step {
+                Step::Send { batch, runs, .. } => runs.into_iter().for_each(|run| self.get(&batch, run)),
+                Step::Resync { old, to, recovered, gap } => {
+                    let name = self.client.name;
+                    self.node.server.say(|| format!("  c{name} resync {old} -> {to} {recovered} {gap:?}"));
+                    if !recovered {
+                        self.client.gap(format!("{old} -> {to}: {gap:?} are gone"));
+                    }
+                    self.client.told.lock().position = Some(to);
+                }
+                Step::CatchUp => {
+                    let subscriber = Arc::clone(self);
+                    tokio::spawn(async move { subscriber.catch_up().await });
+                }
+                Step::Doubt => self.node.channels.doubt(self.channel()),
+                Step::Finished => {}
             }
-            Phase::Live => true,
-        };
-        if !is_live || !state.is_in(&moved.from.epoch) {
-            return;
-        }
-        if state.cursor == moved.from.offset {
-            self.cross(&mut state, &moved.seam);
-        } else {
-            self.restart(&mut state);
-            state.joining(|joining| joining.move_to(&moved.seam.to));
         }
     }
 
-    fn restart(self: &Arc<Self>, state: &mut State) {
-        state.phase = Phase::Joining(Joining { look_again: true, ..Joining::default() });
-        let subscriber = Arc::clone(self);
-        tokio::spawn(async move { subscriber.catch_up().await });
+    fn get(&self, batch: &LiveBatch, run: Range<usize>) {
+        for index in run {
+            let id = batch.id(index).expect("each entry has an id");
+            let offset = batch.first + index as u64;
+            self.client.got(&batch.epoch, offset, id, number(&batch.frame(index)), &self.node);
+            // What was filtered moves no client's position: it is filtered again.
+            if let Some(position) = &mut self.client.told.lock().position {
+                position.offset = offset;
+            }
+        }
     }
+
+    // Joining
 
     pub(super) async fn bring_up(self: Arc<Self>, start: Start) {
         if self.answer(&start).await {
@@ -334,146 +211,88 @@ impl Subscriber {
                 return false;
             }
             if let Ok(joined) = self.node.channels.join(self.channel(), 0).await
-                && self.start_at(&joined, start).await
+                && let Some(found) = self.starting_point(joined, start).await
             {
-                return true;
+                return self.begin(start, &found);
             }
             time::sleep(Duration::from_millis(60)).await;
         }
     }
 
-    async fn start_at(&self, joined: &Position, start: &Start) -> bool {
-        let had = match start {
-            Start::Now => None,
-            Start::Oldest => None,
-            Start::After(had) => Some(had),
-        };
-        let (epoch, offset, recovered) = if let Start::Now = start {
-            (joined.epoch.clone(), joined.offset, true)
-        } else {
-            let Ok(page) = self.node.channels.read_after(self.channel(), had, 1).await else { return false };
-            let oldest = page.first - 1;
-            let known =
-                had.is_none_or(|had| page.epoch.as_ref() == Some(&had.epoch) && had.offset <= page.top);
-            let after = had.map_or(0, |had| had.offset);
-            let offset = if known { after.max(oldest) } else { oldest };
-            let recovered = known && oldest <= after;
-            let epoch = page.epoch.unwrap_or_else(|| joined.epoch.clone());
-            (epoch, offset, recovered)
-        };
-        let mut state = self.state.lock();
-        if matches!(state.phase, Phase::Ended) {
+    async fn starting_point(&self, joined: Position, start: &Start) -> Option<StartingPoint> {
+        if !start.is_in_log() {
+            return Some(StartingPoint::next(joined));
+        }
+        let page = self.node.channels.read_after(self.channel(), start.had(), 1).await.ok()?;
+        Some(StartingPoint::in_log(joined, start.had(), &page))
+    }
+
+    fn begin(&self, start: &Start, at: &StartingPoint) -> bool {
+        let mut reader = self.reader.lock();
+        if reader.has_ended() {
             return false;
         }
         let (name, node) = (self.client.name, self.node.name);
-        self.node.server.say(|| {
-            format!("  c{name} subscribed on n{node} at {epoch}:{offset} {recovered}, from {start:?}")
-        });
+        self.node.server.say(|| format!("  c{name} subscribed on n{node} at {at:?}, from {start:?}"));
+        let position = Position { epoch: at.epoch.clone(), offset: at.offset };
         match start {
-            Start::After(_) if recovered => self.client.told.lock().resumed += 1,
-            Start::After(had) => self.client.gap(format!("resumed {had} on n{node} as {epoch}:{offset}")),
+            Start::After(_) if at.is_recovered() => self.client.told.lock().resumed += 1,
+            Start::After(had) => self.client.gap(format!("resumed {had} on n{node} as {position}")),
             Start::Now | Start::Oldest => {
                 self.client.told.lock().since.get_or_insert_with(Instant::now);
             }
         }
-        state.cursor = offset;
-        state.joining(|joining| joining.see(joined));
-        state.told = Some(epoch.clone());
-        self.client.told.lock().position = Some(Position { epoch: epoch.clone(), offset });
-        state.epoch = Some(epoch);
+        self.client.told.lock().position = Some(position);
+        reader.begin(at);
         true
     }
 
+    // Catching up
+
     async fn catch_up(self: &Arc<Self>) {
         loop {
-            {
-                let mut state = self.state.lock();
-                if matches!(state.phase, Phase::Ended) {
-                    return;
+            let after = {
+                let mut reader = self.reader.lock();
+                match reader.turn() {
+                    Turn::Done(steps) => return self.act(steps),
+                    Turn::Send(steps) => {
+                        self.act(steps);
+                        None
+                    }
+                    Turn::Read(after) => Some(after),
                 }
-                let look = state.joining(|joining| std::mem::take(&mut joining.look_again));
-                if !look && self.go_live(&mut state) {
-                    return;
-                }
-            }
-            if !self.read_on().await {
-                self.state.lock().joining(|joining| joining.look_again = true);
+            };
+            let Some(after) = after else {
+                task::yield_now().await;
+                continue;
+            };
+            if !self.read_on(&after).await {
                 time::sleep(Duration::from_millis(60)).await;
             }
         }
     }
 
-    async fn read_on(&self) -> bool {
-        let Some(after) = self.state.lock().position() else { return false };
-        let Ok(page) = self.node.channels.read_after(self.channel(), Some(&after), PAGE).await else {
+    async fn read_on(self: &Arc<Self>, after: &Position) -> bool {
+        let Ok(page) = self.node.channels.read_after(self.channel(), Some(after), PAGE).await else {
+            self.reader.lock().on_no_page();
             return false;
         };
-        let mut state = self.state.lock();
-        if matches!(state.phase, Phase::Ended) {
-            return false;
-        }
-        let Some(epoch) = page.epoch.clone() else {
-            self.node.channels.doubt(self.channel());
-            return false;
-        };
-        if epoch != after.epoch {
-            let to = Position { epoch, offset: page.first - 1 };
-            let seam = Seam { to, had: Had::default(), late_to: 0, whole: false };
-            self.cross(&mut state, &seam);
-            self.node.channels.doubt(self.channel());
-            return true;
-        }
-        self.replay(&mut state, &epoch, &page);
-        let cursor = state.cursor;
-        let at_end = cursor >= page.top;
-        if let (Some(seam), true) = (&page.next, at_end) {
-            self.cross(&mut state, seam);
-            return true;
-        }
-        let is_behind = state.joining(|joining| {
-            joining.seen.as_ref().is_some_and(|seen| seen.epoch != epoch || seen.offset > cursor)
-                && !joining.can_merge(&epoch, cursor)
-        });
-        if at_end && is_behind {
-            self.node.channels.doubt(self.channel());
-        }
-        !(at_end && is_behind)
-    }
-
-    fn replay(&self, state: &mut State, epoch: &Epoch, page: &Page) {
-        let missing = (page.first - 1).saturating_sub(state.cursor);
-        if missing > 0 {
-            state.cursor = page.first - 1;
-            self.tell_epoch(state, false, Some(missing));
-        }
-        let cursor = state.cursor;
-        let new: Vec<_> = page.entries.iter().filter(|entry| entry.offset > cursor).cloned().collect();
-        if !new.is_empty() {
-            let batch = LiveBatch::encode(self.channel(), epoch, Lane::Every, false, &new);
-            self.send_new(state, &batch, 0);
-        }
-    }
-
-    fn go_live(&self, state: &mut State) -> bool {
         loop {
-            let front = state.joining(|joining| joining.held.front().cloned());
-            let Some(batch) = front else { break };
-            let next = state.cursor + 1;
-            let ours = state.is_in(&batch.epoch);
-            if ours && batch.first > next {
-                return false;
+            let then = {
+                let mut reader = self.reader.lock();
+                let (steps, then) = reader.on_page(self.channel(), &page, room(false));
+                self.act(steps);
+                then
+            };
+            match then {
+                Then::Page => task::yield_now().await,
+                Then::Turn => return true,
+                Then::Pause => return false,
             }
-            if ours && batch.last() >= next {
-                let before = usize::try_from(next - batch.first).expect("small");
-                self.send_new(state, &batch, before);
-            }
-            state.joining(|joining| joining.held.pop_front());
         }
-        let seen = state.joining(|joining| joining.seen.clone());
-        let caught_up = seen.is_none_or(|seen| state.is_in(&seen.epoch) && state.cursor >= seen.offset);
-        if caught_up {
-            state.phase = Phase::Live;
-        }
-        caught_up
     }
+}
+
+fn room(is_behind: bool) -> Room {
+    Room { hold_entries_max: HELD_MAX, piece_bytes: PIECE_BYTES, is_behind }
 }

@@ -1,14 +1,10 @@
-//! What goes wrong: each fault, and how it is done and undone.
+//! What goes wrong: each fault, and what is promised meanwhile. How it is done is in `world`.
 
 use std::time::Duration;
 
-use anyhow::{Context as _, bail};
-use tokio::time::{self, Instant};
-
-use super::process::{Data, Node, RedisServer};
-use super::proxy::{Mode, Proxy};
-use super::resp::{Reply, Target};
-use super::servers::{Cluster, Sentinels};
+use super::outcome::Limits;
+use super::process::Data;
+use super::proxy::Mode;
 use crate::config::DEFAULT_TOML;
 
 /// One way to go wrong.
@@ -55,6 +51,10 @@ pub(super) enum Kind {
     Failover,
     /// A primary of a cluster is killed, and nobody takes its place.
     LoseClusterNode,
+    /// The wall clock of a gateway is set.
+    GatewayClock,
+    /// The wall clock of Redis is set.
+    RedisClock,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,12 +76,14 @@ pub(super) enum Truth {
 const CLOSED: Option<Duration> = Some(Duration::from_millis(50));
 /// How soon it must be noticed that nothing answers, or that nothing is written.
 const HANG: Option<Duration> = Some(Duration::from_millis(1_200));
-/// How often a thing is looked at that takes a while.
-const LOOK_EVERY: Duration = Duration::from_millis(20);
-/// How long Redis may take to serve again.
-const BACK_PATIENCE: Duration = Duration::from_secs(60);
-/// For [`Kind::Loading`]: so many keys are read, and each takes so long.
-const LOADING_KEYS: u32 = 10_000;
+/// By how much later prices on `latest` may come than the ordering deadline, which is waited for first.
+const LATER: Duration = Duration::from_millis(50);
+/// By how much later prices on `every` and order updates may come.
+const LATER_EVERY: Duration = Duration::from_millis(1_300);
+/// Within what time all must have come everywhere once Redis serves again.
+const CATCH_UP: Duration = Duration::from_secs(2);
+/// How long a gateway may say that it is healthy though it has no Redis.
+const UNTRUE: Duration = Duration::from_millis(1_500);
 
 const fn fault(name: &'static str, about: &'static str, kind: Kind, hold_ms: u64) -> Fault {
     let hold = Duration::from_millis(hold_ms);
@@ -111,6 +113,7 @@ impl Fault {
                 | Kind::FreezeGateway
                 | Kind::KillGateway
                 | Kind::KillGatewayDegraded
+                | Kind::GatewayClock
         )
     }
 
@@ -125,12 +128,27 @@ impl Fault {
                 | Kind::KillGatewayDegraded
                 | Kind::Failover
                 | Kind::LoseClusterNode
+                | Kind::GatewayClock
+                | Kind::RedisClock
         )
     }
 
     /// It lasts as long as it lasts.
     pub(super) fn ends_by_itself(&self) -> bool {
         matches!(self.kind, Kind::Loading | Kind::Failover)
+    }
+
+    /// What may take how long; `ordering_deadline` is that of the gateways.
+    pub(super) fn limits(&self, ordering_deadline: Duration) -> Limits {
+        // Of the sockets of a gateway that stands still or begins anew nothing is promised by time.
+        let is_gateway_there = !self.stops_node(0);
+        Limits {
+            notice: self.notice,
+            later_latest: Some(ordering_deadline + LATER),
+            later_every: Some(LATER_EVERY),
+            catch_up: is_gateway_there.then_some(CATCH_UP),
+            untrue: Some(UNTRUE),
+        }
     }
 
     /// Whether a node has no Redis, or stands still, because of it.
@@ -257,275 +275,26 @@ pub(super) const FAULTS: &[Fault] = &[
         5_000,
     )
     .noticed(CLOSED),
+    fault(
+        "gateway-clock",
+        "the wall clock of one gateway is set an hour ahead, right, an hour back, and right",
+        Kind::GatewayClock,
+        9_000,
+    )
+    .at_one()
+    .unsure(),
+    fault(
+        "redis-clock",
+        "the wall clock of Redis is set an hour ahead, right, an hour back, and right",
+        Kind::RedisClock,
+        9_000,
+    )
+    .unsure(),
 ];
 
 /// The fault of a name.
 pub(super) fn find(name: &str) -> Option<&'static Fault> {
     FAULTS.iter().find(|fault| fault.name == name)
-}
-
-/// What is there to be harmed.
-#[derive(Debug)]
-pub(super) struct World {
-    pub(super) nodes: Vec<Node>,
-    /// One per node.
-    pub(super) proxies: Vec<Proxy>,
-    pub(super) redis: Redis,
-    /// A key that may be written to see whether Redis serves.
-    pub(super) probe: String,
-}
-
-#[derive(Debug)]
-pub(super) enum Redis {
-    Own(Box<RedisServer>),
-    Theirs(Target),
-    Sentinels(Sentinels),
-    Cluster(Cluster),
-}
-
-impl Redis {
-    /// What a fault needs, `theirs` if there is one; it runs, unless that is the fault.
-    pub(super) async fn start(fault: Option<&Fault>, theirs: Option<&Target>) -> anyhow::Result<Self> {
-        match (fault.map(|fault| fault.kind), theirs) {
-            (_, Some(theirs)) => Ok(Self::Theirs(theirs.clone())),
-            (Some(Kind::Failover), None) => Ok(Self::Sentinels(Sentinels::start().await?)),
-            (Some(Kind::LoseClusterNode), None) => Ok(Self::Cluster(Cluster::start().await?)),
-            (kind, None) => {
-                let mut server = RedisServer::prepare()?;
-                if kind != Some(Kind::Absent) {
-                    server.start(Data::Empty)?;
-                    server.wait_until_it_serves().await?;
-                }
-                Ok(Self::Own(Box::new(server)))
-            }
-        }
-    }
-
-    /// The one server, where there are not several: only then a proxy can be put before it.
-    pub(super) fn target(&self) -> Option<&Target> {
-        match self {
-            Self::Own(server) => Some(&server.target),
-            Self::Theirs(target) => Some(target),
-            Self::Sentinels(_) | Self::Cluster(_) => None,
-        }
-    }
-
-    /// How gateways are told of it, through a proxy where there is one.
-    pub(super) fn url(&self, proxy: Option<&Proxy>) -> anyhow::Result<String> {
-        match (self, self.target(), proxy) {
-            (Self::Sentinels(sentinels), ..) => Ok(sentinels.url()),
-            (Self::Cluster(cluster), ..) => Ok(cluster.url()),
-            (_, Some(target), Some(proxy)) => Ok(target.through(proxy.address)),
-            _ => bail!("there is no proxy before Redis"),
-        }
-    }
-
-    /// Whether it takes writes, all of them.
-    async fn serves(&self, probe: &str) -> bool {
-        match self {
-            Self::Own(server) => server.target.serves(probe).await,
-            Self::Theirs(target) => target.serves(probe).await,
-            Self::Sentinels(sentinels) => sentinels.serves(probe).await,
-            Self::Cluster(cluster) => cluster.serves().await,
-        }
-    }
-
-    async fn wait_until_it_serves(&self, probe: &str, patience: Duration) -> anyhow::Result<()> {
-        let wait = wait_until("Redis serves again", async || Ok(self.serves(probe).await));
-        time::timeout(patience, wait)
-            .await
-            .with_context(|| format!("Redis did not serve within {patience:?}"))?
-    }
-
-    /// Ends it, if it is the suite's own.
-    pub(super) async fn kill(&mut self) -> anyhow::Result<()> {
-        match self {
-            Self::Own(server) => server.kill().await,
-            Self::Theirs(_) => Ok(()),
-            Self::Sentinels(sentinels) => sentinels.kill().await,
-            Self::Cluster(cluster) => cluster.kill().await,
-        }
-    }
-
-    /// Never a Redis that the suite did not start.
-    fn own(&mut self) -> anyhow::Result<&mut RedisServer> {
-        match self {
-            Self::Own(server) => Ok(server),
-            _ => bail!("{NOT_OURS}"),
-        }
-    }
-
-    fn sentinels(&mut self) -> anyhow::Result<&mut Sentinels> {
-        match self {
-            Self::Sentinels(sentinels) => Ok(sentinels),
-            _ => bail!("{NOT_OURS}"),
-        }
-    }
-
-    fn cluster(&mut self) -> anyhow::Result<&mut Cluster> {
-        match self {
-            Self::Cluster(cluster) => Ok(cluster),
-            _ => bail!("{NOT_OURS}"),
-        }
-    }
-}
-
-const NOT_OURS: &str = "this fault is only for a Redis that the suite started itself";
-
-impl World {
-    /// What must be there before the fault: done while all is well.
-    pub(super) async fn prepare(&mut self, fault: &Fault) -> anyhow::Result<()> {
-        match fault.kind {
-            Kind::Kill(Data::Snapshot) => self.redis.own()?.take_snapshot().await,
-            Kind::Loading => {
-                let server = self.redis.own()?;
-                let target = server.target.clone();
-                target
-                    .run(&["DEBUG", "POPULATE", &LOADING_KEYS.to_string(), "zonewire-outage-ballast"])
-                    .await?;
-                // It may be at it already, for it just came up.
-                while let Reply::Error(_) = target.ask(&["BGREWRITEAOF"]).await? {
-                    time::sleep(LOOK_EVERY).await;
-                }
-                wait_until("the append-only file is written", async || {
-                    let info = target.run(&["INFO", "persistence"]).await?;
-                    let Reply::Text(info) = info else { return Ok(false) };
-                    Ok(info.contains("aof_rewrite_in_progress:0") && info.contains("aof_rewrite_scheduled:0"))
-                })
-                .await
-            }
-            _ => Ok(()),
-        }
-    }
-
-    /// Does it.
-    pub(super) async fn begin(&mut self, fault: &Fault) -> anyhow::Result<()> {
-        match fault.kind {
-            // Absent: so it is already.
-            Kind::Nothing | Kind::Absent | Kind::Flap { .. } => Ok(()),
-            Kind::Kill(_) => self.redis.own()?.kill().await,
-            Kind::Loading => {
-                let server = self.redis.own()?;
-                server.kill().await?;
-                server.start(Data::Slowly(400))
-            }
-            Kind::Freeze => self.redis.own()?.freeze().await,
-            Kind::Flush => self.run(&["FLUSHALL"]).await,
-            Kind::Link(mode) => {
-                self.set_links(fault, mode);
-                Ok(())
-            }
-            Kind::KillGatewayDegraded => {
-                self.set_links(fault, Mode::Refuse);
-                Ok(())
-            }
-            // Port 1 refuses.
-            Kind::ReadOnly => self.run(&["REPLICAOF", "127.0.0.1", "1"]).await,
-            Kind::OutOfMemory => {
-                self.run(&["CONFIG", "SET", "maxmemory-policy", "noeviction"]).await?;
-                self.run(&["CONFIG", "SET", "maxmemory", "1"]).await
-            }
-            Kind::ClientKill(kind) => self.run(&["CLIENT", "KILL", "TYPE", kind, "SKIPME", "yes"]).await,
-            Kind::ClientPause => {
-                let ms = fault.hold.as_millis().to_string();
-                self.run(&["CLIENT", "PAUSE", &ms, "ALL"]).await
-            }
-            Kind::FreezeGateway => self.node()?.freeze().await,
-            Kind::KillGateway => self.node()?.kill().await,
-            Kind::Failover => self.redis.sentinels()?.lose_primary().await,
-            Kind::LoseClusterNode => self.redis.cluster()?.lose_node().await,
-        }
-    }
-
-    /// Keeps it up for as long as it is held.
-    pub(super) async fn hold(&mut self, fault: &Fault) -> anyhow::Result<()> {
-        let until = Instant::now() + fault.hold;
-        match fault.kind {
-            Kind::Flap { every } => {
-                while Instant::now() < until {
-                    self.set_links(fault, Mode::Refuse);
-                    time::sleep(every).await;
-                    self.set_links(fault, Mode::Pass);
-                    time::sleep(every).await;
-                }
-            }
-            Kind::KillGatewayDegraded => {
-                time::sleep(fault.hold / 2).await;
-                self.node()?.kill().await?;
-                self.node()?.restart().await?;
-                time::sleep_until(until).await;
-            }
-            // It ends by itself.
-            Kind::Loading => {
-                self.redis.wait_until_it_serves(&self.probe, fault.hold).await?;
-            }
-            Kind::Failover => {
-                let (sentinels, probe) = (self.redis.sentinels()?, &self.probe);
-                wait_until("a replica serves", async || Ok(sentinels.has_failed_over(probe).await)).await?;
-            }
-            _ => time::sleep_until(until).await,
-        }
-        Ok(())
-    }
-
-    /// Undoes it, and waits until Redis serves.
-    pub(super) async fn end(&mut self, fault: &Fault) -> anyhow::Result<()> {
-        match fault.kind {
-            Kind::Nothing
-            | Kind::Flush
-            | Kind::Flap { .. }
-            | Kind::ClientKill(_)
-            | Kind::ClientPause
-            | Kind::Loading => {}
-            Kind::Absent => self.redis.own()?.start(Data::Empty)?,
-            Kind::Kill(data) => self.redis.own()?.start(data)?,
-            Kind::Freeze => self.redis.own()?.thaw().await?,
-            Kind::Link(_) | Kind::KillGatewayDegraded => self.set_links(fault, Mode::Pass),
-            Kind::ReadOnly => self.run(&["REPLICAOF", "NO", "ONE"]).await?,
-            Kind::OutOfMemory => self.run(&["CONFIG", "SET", "maxmemory", "0"]).await?,
-            Kind::FreezeGateway => self.node()?.thaw().await?,
-            Kind::KillGateway => self.node()?.restart().await?,
-            Kind::Failover => self.redis.sentinels()?.bring_back()?,
-            Kind::LoseClusterNode => self.redis.cluster()?.bring_back()?,
-        }
-        self.redis.wait_until_it_serves(&self.probe, BACK_PATIENCE).await?;
-        if fault.kind == Kind::Kill(Data::Snapshot) {
-            // What follows may kill it again, and want what it holds by then.
-            self.run(&["CONFIG", "SET", "appendonly", "yes"]).await?;
-        }
-        Ok(())
-    }
-
-    /// Fails where a gateway has ended by itself.
-    pub(super) fn check_nodes(&mut self) -> anyhow::Result<()> {
-        self.nodes.iter_mut().try_for_each(Node::check)
-    }
-
-    fn set_links(&self, fault: &Fault, mode: Mode) {
-        let reached = self.proxies.iter().enumerate().filter(|(node, _)| fault.reaches(*node));
-        reached.for_each(|(_, proxy)| proxy.set(mode));
-    }
-
-    /// Runs a command at a Redis of our own, without its proxy.
-    async fn run(&mut self, command: &[&str]) -> anyhow::Result<()> {
-        self.redis.own()?.target.run(command).await.map(drop)
-    }
-
-    fn node(&mut self) -> anyhow::Result<&mut Node> {
-        self.nodes.first_mut().context("there is no gateway")
-    }
-}
-
-/// Looks until something is so; bounded by what it asks.
-async fn wait_until(what: &str, mut is_so: impl AsyncFnMut() -> anyhow::Result<bool>) -> anyhow::Result<()> {
-    let deadline = Instant::now() + BACK_PATIENCE;
-    while !is_so().await? {
-        if Instant::now() > deadline {
-            bail!("not within {BACK_PATIENCE:?}: {what}");
-        }
-        time::sleep(LOOK_EVERY).await;
-    }
-    Ok(())
 }
 
 #[cfg(test)]
@@ -540,19 +309,5 @@ mod tests {
         assert_eq!(names.len(), FAULTS.len());
         assert!(FAULTS.iter().all(|fault| find(fault.name).is_some()));
         assert!(find("flood").is_none());
-    }
-
-    #[tokio::test]
-    async fn a_redis_of_somebody_else_is_never_harmed() {
-        // Nothing listens there: a command that went out would fail in another way.
-        let redis = Redis::Theirs(Target::local(1));
-        let mut world = World { nodes: Vec::new(), proxies: Vec::new(), redis, probe: "probe".to_owned() };
-        for fault in FAULTS.iter().filter(|fault| fault.is_of_redis() && fault.kind != Kind::Absent) {
-            let error = format!("{:#}", world.begin(fault).await.unwrap_err());
-            assert!(error.contains("started itself"), "{}: {error}", fault.name);
-        }
-        for fault in FAULTS.iter().filter(|fault| matches!(fault.kind, Kind::Link(_))) {
-            assert!(world.begin(fault).await.is_ok(), "{}", fault.name);
-        }
     }
 }

@@ -2,14 +2,19 @@
 //!
 //! For each fault, gateways and a Redis of their own come up as processes of this binary, with a proxy
 //! on each link. Producers post numbered entries at every gateway, and subscribers at every gateway
-//! watch them all (`load`, `watch`). The fault happens and ends (`faults`, `proxy`, `process`), and
-//! what each subscriber saw is judged against what was accepted (`witness`, `timeline`).
+//! watch them all (`load`, `watch`). The fault happens and ends (`faults`, `world`, `proxy`, `process`,
+//! `clock`), and what each subscriber saw is judged against what was accepted (`record`, `witness`,
+//! `timeline`, `outcome`).
 
+mod clock;
+mod document;
 mod faults;
 mod load;
+mod outcome;
 mod poll;
 mod process;
 mod proxy;
+mod record;
 mod report;
 mod resp;
 mod schedule;
@@ -18,6 +23,7 @@ mod session;
 mod timeline;
 mod watch;
 mod witness;
+mod world;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -28,9 +34,12 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::time;
 use uuid::Uuid;
 
+use self::clock::NotRun;
+use self::document::write_between_markers;
 use self::faults::{FAULTS, Fault};
+use self::outcome::Outcome;
 use self::process::RedisServer;
-use self::report::{Report, machine, write_between_markers};
+use self::report::{Report, machine};
 use self::resp::Target;
 use self::session::Setup;
 use super::config_args::Hidden;
@@ -38,16 +47,24 @@ use super::exit::{Stopped, UsageError};
 
 pub(crate) const EXAMPLES: &str = "\
 Examples:
-  zonewire outage-check                                   every fault, some fifteen minutes
+  zonewire outage-check                                   every fault once, some fifteen minutes
   zonewire outage-check --list
   zonewire outage-check --faults killed-empty,black-hole --hold 10s
+  zonewire outage-check --faults cut,frozen --repeat 5 --timing
   zonewire outage-check --random 10m --seed 7             faults from a seed, in one deployment
-  zonewire outage-check --redis redis://10.0.0.7:6379     your Redis: faults of the link only
+  zonewire outage-check --redis redis://10.0.0.7:6379     your Redis, with what harms no data
+  zonewire outage-check --list --redis redis://10.0.0.7   which faults those are
 
-It starts gateways of its own on free ports of this machine, and a redis-server unless --redis names \
-one. A Redis that it did not start is never killed, flushed or set otherwise, and its keys there, \
-under a prefix of their own, are removed at the end. Ends with 1 when a promise of docs/OUTAGES.md was \
-broken.";
+It starts gateways of its own on free ports of this machine, and redis-server 7 or later, which must \
+be in the PATH, unless --redis names one. The faults of clocks need libfaketime (Debian: apt-get install \
+faketime). Nothing is installed, and what it starts ends with it.
+
+A Redis that it did not start is never killed, flushed or set otherwise, and its keys there, under a \
+prefix of their own, are removed at the end.
+
+Ends with 0 when every promise of docs/OUTAGES.md held, with 1 when one did not or a fault could not be \
+run. What was lost, doubled or reordered is said with its channel, gateway, id and time; --logs DIR keeps \
+what the gateways did then.";
 
 /// Arguments of `outage-check`.
 #[derive(Debug, clap::Args)]
@@ -67,6 +84,10 @@ pub(crate) struct OutageArgs {
     /// How long each fault is held, instead of its own time
     #[arg(long, value_name = "TIME", value_parser = parse_time, conflicts_with = "random")]
     hold: Option<Duration>,
+    /// How often each fault is run, each time in a new deployment; figures are told by their median,
+    /// with the worst behind it
+    #[arg(long, value_name = "TIMES", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=100), conflicts_with = "random")]
+    repeat: u32,
     /// Gateways
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=8))]
     nodes: u8,
@@ -86,7 +107,8 @@ pub(crate) struct OutageArgs {
     /// others can see flags
     #[arg(long, value_name = "URL", env = "OUTAGE_CHECK_REDIS_URL", hide_env_values = true)]
     redis: Option<Hidden>,
-    /// Also fail where a fault is noticed later than is promised; for a machine with nothing else to do
+    /// Also fail where the median of a fault's runs is later than docs/OUTAGES.md allows; for a machine
+    /// with nothing else to do
     #[arg(long)]
     timing: bool,
     /// The results as JSON; `-` is standard output, instead of the table
@@ -134,9 +156,7 @@ fn parse_rate(text: &str) -> Result<f64, String> {
 /// Runs the faults, and fails where a promise was broken.
 pub(crate) fn run(args: OutageArgs) -> anyhow::Result<()> {
     if args.list {
-        for fault in FAULTS.iter().filter(|fault| fault.is_known()) {
-            println!("{:<20} {}", fault.name, fault.about);
-        }
+        print!("{}", list(&args));
         return Ok(());
     }
     // Two threads, whatever the machine: the gateways are what should be busy.
@@ -163,6 +183,9 @@ async fn run_or_interrupt(args: OutageArgs) -> anyhow::Result<()> {
             None
         }
     };
+    if args.redis.is_some() {
+        eprintln!("{}: {}", why_not(&args), not_possible(&args).join(", "));
+    }
     if let Some(dir) = &args.logs {
         std::fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
     }
@@ -176,7 +199,6 @@ async fn run_or_interrupt(args: OutageArgs) -> anyhow::Result<()> {
         prefix: format!("outage-check-{}", Uuid::new_v4().simple()),
         logs: args.logs.clone(),
         settings: args.settings.clone(),
-        judges_timing: args.timing,
     };
     let ran: anyhow::Result<Report> = tokio::select! {
         report = run_all(&args, &setup, &faults) => Ok(report),
@@ -195,13 +217,40 @@ async fn run_or_interrupt(args: OutageArgs) -> anyhow::Result<()> {
     }
 }
 
+fn is_possible(args: &OutageArgs, fault: &Fault) -> bool {
+    fault.is_known()
+        && (args.redis.is_none() || !fault.is_of_redis())
+        && (args.random.is_none() || fault.is_for_random())
+}
+
+fn not_possible(args: &OutageArgs) -> Vec<&'static str> {
+    FAULTS.iter().filter(|fault| !is_possible(args, fault)).map(|fault| fault.name).collect()
+}
+
+fn why_not(args: &OutageArgs) -> &'static str {
+    match (args.redis.is_some(), args.random.is_some()) {
+        (true, _) => "not with a Redis that the suite did not start",
+        (false, true) => "not among others",
+        (false, false) => "not with this build",
+    }
+}
+
+/// The faults that can be run so, and the names of those that cannot.
+fn list(args: &OutageArgs) -> String {
+    let possible: Vec<&Fault> = FAULTS.iter().filter(|fault| is_possible(args, fault)).collect();
+    let width = possible.iter().map(|fault| fault.name.len()).max().unwrap_or(0);
+    let line = |fault: &&Fault| format!("{:<width$}  {}\n", fault.name, fault.about);
+    let mut out: String = possible.iter().map(line).collect();
+    let others = not_possible(args);
+    if !others.is_empty() {
+        out += &format!("\n{}: {}\n", why_not(args), others.join(", "));
+    }
+    out
+}
+
 /// The faults to run; all bad names at once.
 fn chosen(args: &OutageArgs) -> anyhow::Result<Vec<Fault>> {
-    let is_possible = |fault: &Fault| {
-        fault.is_known()
-            && (args.redis.is_none() || !fault.is_of_redis())
-            && (args.random.is_none() || fault.is_for_random())
-    };
+    let is_possible = |fault: &Fault| is_possible(args, fault);
     if args.faults.is_empty() {
         return Ok(FAULTS.iter().copied().filter(is_possible).map(|fault| held(fault, args.hold)).collect());
     }
@@ -237,21 +286,8 @@ async fn run_all(args: &OutageArgs, setup: &Setup, faults: &[Fault]) -> Report {
         zones: setup.zones,
         seed: None,
         outcomes: Vec::new(),
+        too_late: BTreeMap::new(),
         failed: BTreeMap::new(),
-    };
-    let note = |report: &mut Report, name: &str, outcome: anyhow::Result<report::Outcome>| match outcome {
-        Ok(outcome) => {
-            let verdict =
-                if outcome.broken.is_empty() { "good".to_owned() } else { outcome.broken.join(", ") };
-            eprintln!("  {verdict}");
-            outcome.lost_examples.iter().for_each(|example| eprintln!("    lost: {example}"));
-            outcome.odd_examples.iter().for_each(|example| eprintln!("    odd: {example}"));
-            report.outcomes.push(outcome);
-        }
-        Err(error) => {
-            eprintln!("  could not be run: {error:#}");
-            report.failed.insert(name.to_owned(), format!("{error:#}"));
-        }
     };
     if let Some(length) = args.random {
         let seed = args.seed.unwrap_or_else(|| rand::random_range(0..1_000_000));
@@ -259,17 +295,45 @@ async fn run_all(args: &OutageArgs, setup: &Setup, faults: &[Fault]) -> Report {
         let plan = schedule::plan(seed, length, faults);
         eprintln!("random faults from seed {seed}: {} in {length:?}", plan.len());
         let outcome = session::random(setup, &plan).await;
-        note(&mut report, "random", outcome);
+        note(&mut report, "random", 1, outcome);
         return report;
     }
     for (number, fault) in faults.iter().enumerate() {
         eprintln!("{}/{} {}: {}", number + 1, faults.len(), fault.name, fault.about);
-        // On a Redis that lives on, each run has keys of its own.
-        let setup = Setup { prefix: format!("{}-{number}", setup.prefix), ..setup.clone() };
-        let outcome = session::one(&setup, fault).await;
-        note(&mut report, fault.name, outcome);
+        for run in 1..=args.repeat {
+            // On a Redis that lives on, each run has keys of its own.
+            let setup = Setup { prefix: format!("{}-{number}-{run}", setup.prefix), ..setup.clone() };
+            let outcome = session::one(&setup, fault).await;
+            note(&mut report, fault.name, run, outcome);
+        }
+        if args.timing {
+            let late = report.judge_time(fault.name, &fault.limits(setup.ordering_deadline()));
+            late.iter().for_each(|late| eprintln!("  {late}"));
+        }
     }
     report
+}
+
+/// Says what came of a run, and keeps it.
+fn note(report: &mut Report, name: &str, run: u32, outcome: anyhow::Result<Outcome>) {
+    match outcome {
+        Ok(outcome) => {
+            let verdict = match outcome.broken.is_empty() {
+                true => "good".to_owned(),
+                false => format!("NOT GOOD: {}", outcome.broken.join(", ")),
+            };
+            eprintln!("  {verdict}");
+            outcome.lost_examples.iter().for_each(|example| eprintln!("    lost: {example}"));
+            outcome.odd_examples.iter().for_each(|example| eprintln!("    doubled or reordered: {example}"));
+            report.outcomes.push(Outcome { run, ..outcome });
+        }
+        Err(error) => {
+            let what = if error.is::<NotRun>() { "not run" } else { "could not be run" };
+            let why = format!("{what}: {error:#}");
+            eprintln!("  {why}");
+            report.failed.insert(name.to_owned(), why);
+        }
+    }
 }
 
 /// Removes what was written to somebody's Redis. A command of a gateway that was just killed may still
@@ -341,6 +405,19 @@ mod tests {
         assert_eq!(chosen_by(&["--faults", "cut,flushed"]).unwrap(), ["cut", "flushed"]);
         let error = chosen_by(&["--faults", "x,cut,y"]).unwrap_err().to_string();
         assert!(error.contains("`x`") && error.contains("`y`"), "{error}");
+    }
+
+    #[test]
+    fn the_list_says_what_can_be_run_and_what_cannot() {
+        use clap::Parser as _;
+        let said =
+            |arguments: &[&str]| list(&Probe::try_parse_from([&["probe"], arguments].concat()).unwrap().args);
+        assert_eq!(said(&[]).lines().count(), FAULTS.iter().filter(|fault| fault.is_known()).count());
+        let theirs = said(&["--redis", "redis://127.0.0.1"]);
+        let (can, cannot) = theirs.split_once("\nnot with a Redis that the suite did not start: ").unwrap();
+        assert!(can.contains("black-hole ") && can.contains("gateway-clock "), "{theirs}");
+        assert!(cannot.contains("flushed") && cannot.contains("redis-clock"), "{theirs}");
+        assert!(said(&["--random", "1m"]).contains("\nnot among others: "));
     }
 
     #[test]

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
+use chrono::DateTime;
 use parking_lot::Mutex;
 use serde_json::Value;
 use tokio::fs::File;
@@ -19,7 +20,8 @@ use tokio::task::JoinSet;
 use tokio::time::{self, Instant};
 use uuid::Uuid;
 
-use super::resp::Target;
+use super::clock::{self, WallClock};
+use super::resp::{Reply, Target};
 use crate::cli::client::BaseUrl;
 
 /// How long a process may take to come up.
@@ -64,7 +66,12 @@ async fn signal(child: &Child, signal: &str) -> anyhow::Result<()> {
 
 /// As `kill -9`, and waits until it is gone. What has ended already is fine.
 async fn kill(child: &mut Child) -> anyhow::Result<()> {
-    child.kill().await.context("cannot kill a process of ours")
+    let pid = child.id();
+    child.kill().await.context("cannot kill a process of ours")?;
+    if let Some(pid) = pid {
+        clock::forget(pid);
+    }
+    Ok(())
 }
 
 /// A `redis-server` of the suite's own, on a free port of this machine.
@@ -74,6 +81,8 @@ pub(super) struct RedisServer {
     pub(super) port: u16,
     /// What it is started with besides.
     pub(super) options: Vec<String>,
+    /// Where it is not the machine's.
+    pub(super) clock: Option<WallClock>,
     child: Option<Child>,
     // After the child, which writes to it.
     dir: TempDir,
@@ -107,7 +116,7 @@ impl RedisServer {
     pub(super) fn prepare() -> anyhow::Result<Self> {
         let port = Self::free_port()?;
         let target = Target::local(port);
-        Ok(Self { target, port, options: Vec::new(), child: None, dir: TempDir::new()? })
+        Ok(Self { target, port, options: Vec::new(), clock: None, child: None, dir: TempDir::new()? })
     }
 
     /// A port that nobody has; somebody may take it before it is used.
@@ -156,6 +165,7 @@ impl RedisServer {
     }
 
     fn spawn(&mut self, mut command: Command) -> anyhow::Result<()> {
+        self.clock.iter().for_each(|clock| clock.give_to(&mut command));
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true);
         let child = command.spawn().context("cannot start redis-server")?;
         self.child = Some(child);
@@ -186,6 +196,15 @@ impl RedisServer {
         let dump = self.dir.path().join("data").join("dump.rdb");
         fs::copy(dump, self.dir.path().join("snapshot.rdb")).context("Redis wrote no snapshot")?;
         Ok(())
+    }
+
+    /// Its time, in seconds since 1970.
+    pub(super) async fn now_s(&self) -> anyhow::Result<i64> {
+        let Reply::List(parts) = self.target.run(&["TIME"]).await? else {
+            bail!("Redis did not say its time");
+        };
+        let Some(Reply::Text(seconds)) = parts.first() else { bail!("Redis did not say its time") };
+        seconds.parse().context("Redis said an odd time")
     }
 
     pub(super) async fn kill(&mut self) -> anyhow::Result<()> {
@@ -226,6 +245,8 @@ pub(super) struct Start {
     pub(super) settings: Vec<String>,
     /// Where its log is written, if anywhere.
     pub(super) log: Option<PathBuf>,
+    /// Where it is not the machine's.
+    pub(super) clock: Option<WallClock>,
 }
 
 impl Node {
@@ -242,6 +263,7 @@ impl Node {
         command.args(start.settings.iter().map(|setting| format!("--set={setting}")));
         // Settings of whoever runs the suite are not what is checked.
         command.env_clear().env("REDIS_URL", &start.redis_url).kill_on_drop(true);
+        start.clock.iter().for_each(|clock| clock.give_to(&mut command));
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         let mut child = command.spawn().context("cannot start a gateway")?;
         let lines = child.stderr.take().context("a gateway without a log")?;
@@ -280,6 +302,20 @@ impl Node {
 
     pub(super) async fn thaw(&self) -> anyhow::Result<()> {
         signal(&self.child, "-CONT").await
+    }
+
+    /// Its wall clock, where it has one of its own.
+    pub(super) fn clock(&self) -> Option<&WallClock> {
+        self.start.clock.as_ref()
+    }
+
+    /// Its time, in seconds since 1970.
+    pub(super) async fn now_s(&self) -> anyhow::Result<i64> {
+        let health = self.base.http()?.get(self.base.endpoint("ws/health")).timeout(START_PATIENCE).send();
+        let health = health.await.context("a gateway did not say its time")?.bytes().await?;
+        let health: Value = serde_json::from_slice(&health).context("a gateway did not say its time")?;
+        let time = health["timestamp"].as_str().map(DateTime::parse_from_rfc3339);
+        Ok(time.context("a gateway did not say its time")?.context("a gateway said an odd time")?.timestamp())
     }
 
     /// Its process, while it runs.

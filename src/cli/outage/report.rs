@@ -1,17 +1,14 @@
-//! What came of each fault, as a table, as JSON, and as markdown.
+//! What came of all faults, as a table, as JSON, and as markdown.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
-use std::path::Path;
-use std::time::Duration;
 
-use anyhow::{Context as _, bail};
 use serde::Serialize;
 
-use super::witness::Judged;
+use super::outcome::{Limits, Outcome, Spread, Tally};
 
-/// All of a run.
+/// All of a run of the suite.
 #[derive(Debug, Serialize)]
 pub(super) struct Report {
     pub(super) version: &'static str,
@@ -21,174 +18,30 @@ pub(super) struct Report {
     pub(super) zones: usize,
     /// Of a random run.
     pub(super) seed: Option<u64>,
+    /// Each run of each fault, those of one fault in a row.
     pub(super) outcomes: Vec<Outcome>,
-    /// Faults that could not be run to their end, and why.
+    /// Promises of time that the runs of a fault did not keep; empty unless they are judged.
+    pub(super) too_late: BTreeMap<String, Vec<String>>,
+    /// Faults that could not be run, or not to their end, and why.
     pub(super) failed: BTreeMap<String, String>,
 }
-
-/// What one fault did. Times are in milliseconds.
-#[derive(Debug, Default, Serialize)]
-pub(super) struct Outcome {
-    pub(super) fault: String,
-    pub(super) about: String,
-    /// More than one in a random run.
-    pub(super) faults: u64,
-    pub(super) held_s: f64,
-    pub(super) orders: Tally,
-    pub(super) every: Tally,
-    pub(super) latest: Tally,
-    /// The longest time in which none of what was posted at a gateway came to its own subscribers.
-    pub(super) silence_latest_ms: Option<f64>,
-    pub(super) silence_every_ms: Option<f64>,
-    /// From the fault until the last gateway that it reached said so.
-    pub(super) noticed_ms: Option<f64>,
-    /// From the fault until the last socket that was told by `backend_state` was.
-    pub(super) socket_told_ms: Option<f64>,
-    /// All gateways were healthy at last.
-    pub(super) recovered: bool,
-    /// From when Redis served again until they were; none where they never were anything else.
-    pub(super) recovered_ms: Option<f64>,
-    /// From the same moment until all that had been accepted by then had come to all subscribers.
-    pub(super) caught_up_ms: Option<f64>,
-    pub(super) falsely_healthy_ms: f64,
-    pub(super) falsely_degraded_ms: f64,
-    pub(super) health_unanswered: u64,
-    pub(super) sockets: u64,
-    /// Sockets that ended though nobody meant them to.
-    pub(super) sockets_cut: u64,
-    /// Sockets of a gateway that was killed.
-    pub(super) cut_by_the_fault: u64,
-    /// Why those of `sockets_cut` ended.
-    pub(super) cuts: BTreeMap<String, u64>,
-    /// `error` messages to subscribers.
-    pub(super) errors: BTreeMap<String, u64>,
-    /// Of the gateway that grew most.
-    pub(super) memory_before_bytes: Option<u64>,
-    pub(super) memory_after_bytes: Option<u64>,
-    /// How late the suite itself was at the most: times are this much too long at the most.
-    pub(super) suite_late_ms: f64,
-    /// Some of what was lost, in words.
-    pub(super) lost_examples: Vec<String>,
-    /// Some of what came twice, or behind a later one of the same producer.
-    pub(super) odd_examples: Vec<String>,
-    /// What new subscribers of all orders were told at the end, each at another gateway than the
-    /// order's own.
-    pub(super) read_anew: Tally,
-    /// Promises that did not hold.
-    pub(super) broken: Vec<String>,
-}
-
-/// What became of one kind of entry.
-#[derive(Debug, Default, Clone, Serialize)]
-pub(super) struct Tally {
-    pub(super) posted: u64,
-    /// Answered with 2xx.
-    pub(super) accepted: u64,
-    /// By code; `no_answer` is a request that was not answered.
-    pub(super) refused: BTreeMap<String, u64>,
-    /// Deliveries that are owed: accepted entries (on `latest`, the newest of each key), times
-    /// subscribers.
-    pub(super) expected: u64,
-    pub(super) delivered: u64,
-    pub(super) lost: u64,
-    /// Missing, and the subscriber was told that entries are.
-    pub(super) told: u64,
-    /// How often subscribers were told so.
-    pub(super) gaps: u64,
-    pub(super) doubled: u64,
-    pub(super) reordered: u64,
-    /// Had on an earlier connection, and sent again after the subscriber was told.
-    pub(super) again: u64,
-    /// Came without having been accepted.
-    pub(super) unaccepted: u64,
-    /// Were marked `late`.
-    pub(super) late: u64,
-}
-
-impl From<&Judged> for Tally {
-    fn from(judged: &Judged) -> Self {
-        Self {
-            expected: judged.expected,
-            delivered: judged.delivered,
-            lost: judged.lost,
-            told: judged.told,
-            gaps: judged.gaps,
-            doubled: judged.doubled,
-            reordered: judged.reordered,
-            again: judged.again,
-            unaccepted: judged.unaccepted,
-            late: judged.late,
-            ..Self::default()
-        }
-    }
-}
-
-impl Tally {
-    fn refused(&self) -> u64 {
-        self.refused.values().sum()
-    }
-}
-
-/// Milliseconds, to a tenth.
-pub(super) fn ms(duration: Duration) -> f64 {
-    (duration.as_secs_f64() * 10_000.0).round() / 10.0
-}
-
-impl Outcome {
-    /// Fills in which promises did not hold; `notice` is how soon the fault must have been noticed, if
-    /// that counts.
-    pub(super) fn find_broken(&mut self, notice: Option<Duration>) {
-        let mut broken = Vec::new();
-        for (name, tally) in [
-            ("order updates", &self.orders),
-            ("prices (every)", &self.every),
-            ("prices (latest)", &self.latest),
-        ] {
-            for (what, count) in
-                [("lost", tally.lost), ("doubled", tally.doubled), ("reordered", tally.reordered)]
-            {
-                if count > 0 {
-                    broken.push(format!("{count} {name} {what}"));
-                }
-            }
-            // A run that measured nothing proves nothing.
-            if tally.posted > 0 && tally.accepted == 0 {
-                broken.push(format!("no {name} accepted"));
-            }
-        }
-        for (what, count) in [
-            ("missing", self.read_anew.lost),
-            ("doubled", self.read_anew.doubled),
-            ("reordered", self.read_anew.reordered),
-        ] {
-            if count > 0 {
-                broken.push(format!("{count} order updates {what} for new subscribers"));
-            }
-        }
-        if self.sockets_cut > 0 {
-            broken.push(format!("{} sockets cut", self.sockets_cut));
-        }
-        if !self.recovered {
-            broken.push("not healthy again".to_owned());
-        }
-        // What the suite cannot tell from its own slowness, it does not blame on the gateways.
-        if let (Some(limit), Some(noticed)) = (notice.map(ms), self.noticed_ms) {
-            let slack = ms(POLL) + 2.0 * self.suite_late_ms;
-            if noticed > limit + slack {
-                broken.push(format!("noticed after {noticed:.0} ms instead of {limit:.0}"));
-            }
-        }
-        self.broken = broken;
-    }
-}
-
-/// Two polls of the health lie this far apart, with their answer.
-const POLL: Duration = Duration::from_millis(100);
 
 impl Report {
     /// Whether every promise held, and every fault was run.
     pub(super) fn is_good(&self) -> bool {
-        self.failed.is_empty() && self.outcomes.iter().all(|outcome| outcome.broken.is_empty())
+        self.failed.is_empty()
+            && self.too_late.is_empty()
+            && self.outcomes.iter().all(|outcome| outcome.broken.is_empty())
+    }
+
+    /// Judges how long the runs of a fault took; says what took too long.
+    pub(super) fn judge_time(&mut self, fault: &str, limits: &Limits) -> Vec<String> {
+        let runs: Vec<&Outcome> = self.outcomes.iter().filter(|outcome| outcome.fault == fault).collect();
+        let late = limits.exceeded(&runs);
+        if !late.is_empty() {
+            self.too_late.insert(fault.to_owned(), late.clone());
+        }
+        late
     }
 
     /// For a terminal.
@@ -208,8 +61,7 @@ impl Report {
         let seed = self.seed.map(|seed| format!("; seed {seed}")).unwrap_or_default();
         // Writing to a text cannot fail.
         let _written = writeln!(out, "Version {}, {setup}{seed}. {}\n", self.version, self.machine);
-        let cells = self.cells();
-        for (number, row) in cells.iter().enumerate() {
+        for (number, row) in self.cells().iter().enumerate() {
             let _written = writeln!(out, "| {} |", row.join(" | "));
             if number == 0 {
                 let rule: Vec<&str> =
@@ -217,25 +69,21 @@ impl Report {
                 let _written = writeln!(out, "| {} |", rule.join(" | "));
             }
         }
-        let notes = self.notes();
+        let notes: Vec<String> = self.notes().iter().map(|note| format!("- {note}")).collect();
         if !notes.is_empty() {
-            let _written = writeln!(
-                out,
-                "\n{}",
-                notes.iter().map(|note| format!("- {note}")).collect::<Vec<_>>().join("\n")
-            );
+            let _written = writeln!(out, "\n{}", notes.join("\n"));
         }
         out.trim_end().to_owned()
     }
 
     fn notes(&self) -> Vec<String> {
         let mut notes = Vec::new();
-        for outcome in &self.outcomes {
-            if !outcome.broken.is_empty() {
-                notes.push(format!("{}: {}", outcome.fault, outcome.broken.join(", ")));
-            }
+        for outcome in self.outcomes.iter().filter(|outcome| !outcome.broken.is_empty()) {
+            let run = if outcome.run > 1 { format!(", run {}", outcome.run) } else { String::new() };
+            notes.push(format!("{}{run}: {}", outcome.fault, outcome.broken.join(", ")));
         }
-        notes.extend(self.failed.iter().map(|(fault, why)| format!("{fault}: could not be run: {why}")));
+        notes.extend(self.too_late.iter().map(|(fault, late)| format!("{fault}: {}", late.join(", "))));
+        notes.extend(self.failed.iter().map(|(fault, why)| format!("{fault}: {why}")));
         notes
     }
 
@@ -251,7 +99,7 @@ impl Report {
             "told",
             "doubled",
             "reordered",
-            "silence, ms",
+            "later, ms",
             "noticed, ms",
             "recovered, ms",
             "caught up, ms",
@@ -260,44 +108,60 @@ impl Report {
             "memory, MiB",
         ];
         let mut rows: Vec<Vec<String>> = vec![HEAD.iter().map(|name| (*name).to_owned()).collect()];
-        rows.extend(self.outcomes.iter().map(row));
+        rows.extend(self.outcomes.chunk_by(|one, other| one.fault == other.fault).map(row));
         rows
     }
 }
 
-/// Orders, then prices on `every`, then on `latest`.
-fn three(outcome: &Outcome, of: impl Fn(&Tally) -> u64) -> String {
-    let values = [&outcome.orders, &outcome.every, &outcome.latest].map(of);
-    match values.iter().all(|value| *value == 0) {
+/// Orders, then prices on `every`, then on `latest`, of all runs together.
+fn three(runs: &[Outcome], of: impl Fn(&Tally) -> u64) -> String {
+    let sum = |kind: fn(&Outcome) -> &Tally| runs.iter().map(|run| of(kind(run))).sum::<u64>();
+    let values = [sum(|run| &run.orders), sum(|run| &run.every), sum(|run| &run.latest)];
+    match values == [0; 3] {
         true => "0".to_owned(),
         false => values.map(|value| value.to_string()).join("/"),
     }
 }
 
-fn row(outcome: &Outcome) -> Vec<String> {
-    let time = |ms: Option<f64>| ms.map_or_else(|| "-".to_owned(), |ms| format!("{ms:.0}"));
-    let mib = |bytes: Option<u64>| {
-        bytes.map_or_else(|| "-".to_owned(), |bytes| format!("{:.0}", bytes as f64 / 1_048_576.0))
+/// The runs of one fault: counts of all together, and of figures the median with the worst behind it.
+fn row(runs: &[Outcome]) -> Vec<String> {
+    let figure = |of: &dyn Fn(&Outcome) -> Option<f64>| match Spread::of(runs.iter().filter_map(of)) {
+        None => "-".to_owned(),
+        Some(Spread { median, worst }) => {
+            let (median, worst) = (format!("{median:.0}"), format!("{worst:.0}"));
+            if worst == median { median } else { format!("{median} ({worst})") }
+        }
     };
-    let recovered = if outcome.recovered { time(outcome.recovered_ms) } else { "never".to_owned() };
+    let mib = |of: fn(&Outcome) -> Option<u64>| figure(&|run| Some(of(run)? as f64 / 1_048_576.0));
+    let count = |of: fn(&Outcome) -> u64| runs.iter().map(of).sum::<u64>().to_string();
+    let recovered = match runs.iter().all(|run| run.recovered) {
+        true => figure(&|run| run.recovered_ms),
+        false => "never".to_owned(),
+    };
+    let held = Spread::of(runs.iter().map(|run| run.held_s)).map_or(0.0, |held| held.median);
+    let first = runs.first().map(|run| run.fault.clone()).unwrap_or_default();
     vec![
-        outcome.fault.clone(),
-        format!("{:.0}", outcome.held_s),
-        three(outcome, |tally| tally.accepted),
-        three(outcome, Tally::refused),
-        three(outcome, |tally| tally.delivered),
-        three(outcome, |tally| tally.lost),
-        outcome.read_anew.lost.to_string(),
-        three(outcome, |tally| tally.told),
-        three(outcome, |tally| tally.doubled),
-        three(outcome, |tally| tally.reordered),
-        format!("{} / {}", time(outcome.silence_latest_ms), time(outcome.silence_every_ms)),
-        format!("{} / {}", time(outcome.noticed_ms), time(outcome.socket_told_ms)),
+        if runs.len() > 1 { format!("{first}, {} runs", runs.len()) } else { first },
+        format!("{held:.0}"),
+        three(runs, |tally| tally.accepted),
+        three(runs, Tally::refused),
+        three(runs, |tally| tally.judged.delivered),
+        three(runs, |tally| tally.judged.lost),
+        count(|run| run.read_anew.lost),
+        three(runs, |tally| tally.judged.told),
+        three(runs, |tally| tally.judged.doubled),
+        three(runs, |tally| tally.judged.reordered),
+        format!("{} / {}", figure(&|run| run.later_latest_ms), figure(&|run| run.later_every_ms)),
+        format!("{} / {}", figure(&|run| run.noticed_ms), figure(&|run| run.socket_told_ms)),
         recovered,
-        time(outcome.caught_up_ms),
-        format!("{:.0} / {:.0}", outcome.falsely_healthy_ms, outcome.falsely_degraded_ms),
-        outcome.sockets_cut.to_string(),
-        format!("{} > {}", mib(outcome.memory_before_bytes), mib(outcome.memory_after_bytes)),
+        figure(&|run| run.caught_up_ms),
+        format!(
+            "{} / {}",
+            figure(&|run| Some(run.falsely_healthy_ms)),
+            figure(&|run| Some(run.falsely_degraded_ms))
+        ),
+        count(|run| run.sockets_cut),
+        format!("{} > {}", mib(|run| run.memory_before_bytes), mib(|run| run.memory_after_bytes)),
     ]
 }
 
@@ -322,30 +186,6 @@ fn lay_out(rows: &[Vec<String>]) -> String {
     out
 }
 
-const BEGIN: &str = "<!-- outages:begin -->";
-const END: &str = "<!-- outages:end -->";
-
-/// Writes the part of a document between its markers anew; makes the document where there is none.
-pub(super) fn write_between_markers(path: &Path, part: &str) -> anyhow::Result<()> {
-    let text = match fs::read_to_string(path) {
-        Ok(text) => text,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => format!("{BEGIN}\n{END}\n"),
-        Err(error) => return Err(error).with_context(|| format!("cannot read {}", path.display())),
-    };
-    let text = put_between(&text, part).with_context(|| format!("{} is left as it is", path.display()))?;
-    fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
-}
-
-fn put_between(text: &str, part: &str) -> anyhow::Result<String> {
-    let (Some((head, rest)), 1, 1) =
-        (text.split_once(BEGIN), text.matches(BEGIN).count(), text.matches(END).count())
-    else {
-        bail!("it has no place for the results: {BEGIN} and {END}");
-    };
-    let Some((_, tail)) = rest.split_once(END) else { bail!("{END} comes before {BEGIN}") };
-    Ok(format!("{head}{BEGIN}\n{part}\n{END}{tail}"))
-}
-
 /// When and on what this was measured.
 pub(super) fn machine() -> String {
     let field = |path: &str, name: &str| {
@@ -363,60 +203,16 @@ pub(super) fn machine() -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
-
-    fn good() -> Outcome {
-        let tally = Tally { posted: 10, accepted: 9, expected: 27, delivered: 27, ..Tally::default() };
-        Outcome {
-            fault: "cut".to_owned(),
-            orders: tally.clone(),
-            every: tally.clone(),
-            latest: tally,
-            recovered: true,
-            noticed_ms: Some(40.0),
-            ..Outcome::default()
-        }
-    }
-
-    fn broken(change: impl FnOnce(&mut Outcome), notice: Option<u64>) -> Vec<String> {
-        let mut outcome = good();
-        change(&mut outcome);
-        outcome.find_broken(notice.map(Duration::from_millis));
-        outcome.broken
-    }
-
-    #[test]
-    fn promises_that_do_not_hold_are_named() {
-        assert_eq!(broken(|_| {}, Some(50)), [""; 0]);
-        assert_eq!(broken(|outcome| outcome.orders.lost = 3, None), ["3 order updates lost"]);
-        assert_eq!(broken(|outcome| outcome.every.doubled = 1, None), ["1 prices (every) doubled"]);
-        assert_eq!(broken(|outcome| outcome.latest.reordered = 2, None), ["2 prices (latest) reordered"]);
-        assert_eq!(broken(|outcome| outcome.sockets_cut = 1, None), ["1 sockets cut"]);
-        assert_eq!(broken(|outcome| outcome.recovered = false, None), ["not healthy again"]);
-        assert_eq!(broken(|outcome| outcome.orders.accepted = 0, None), ["no order updates accepted"]);
-        assert_eq!(
-            broken(|outcome| outcome.orders.told = 5, None),
-            [""; 0],
-            "what is told is no broken promise"
-        );
-    }
-
-    #[test]
-    fn the_suite_does_not_blame_the_gateways_for_its_own_slowness() {
-        let late = |outcome: &mut Outcome| outcome.noticed_ms = Some(400.0);
-        assert_eq!(broken(late, Some(50)), ["noticed after 400 ms instead of 50"]);
-        assert_eq!(broken(late, None), [""; 0]);
-        let late_itself = |outcome: &mut Outcome| {
-            late(outcome);
-            outcome.suite_late_ms = 130.0;
-        };
-        assert_eq!(broken(late_itself, Some(50)), [""; 0]);
-    }
+    use crate::cli::outage::outcome::tests::good;
 
     fn report() -> Report {
         let mut bad = good();
-        bad.orders.lost = 2;
-        bad.find_broken(None);
+        bad.fault = "flushed".to_owned();
+        bad.orders.judged.lost = 2;
+        bad.find_broken();
         Report {
             version: "1",
             machine: "m".to_owned(),
@@ -425,6 +221,7 @@ mod tests {
             zones: 2,
             seed: None,
             outcomes: vec![good(), bad],
+            too_late: BTreeMap::new(),
             failed: BTreeMap::new(),
         }
     }
@@ -433,7 +230,7 @@ mod tests {
     fn tables_have_a_row_for_each_fault_and_say_what_is_broken() {
         let (table, markdown) = (report().table(), report().markdown());
         assert_eq!(table.lines().count(), 4);
-        assert!(table.ends_with("cut: 2 order updates lost\n"), "{table}");
+        assert!(table.ends_with("flushed: 2 order updates lost\n"), "{table}");
         assert!(table.contains("2/0/0"), "{table}");
         let columns: Vec<usize> = markdown
             .lines()
@@ -445,11 +242,28 @@ mod tests {
     }
 
     #[test]
-    fn results_go_between_the_markers_and_nowhere_else() {
-        let text = format!("a\n{BEGIN}\nold\n{END}\nb\n");
-        assert_eq!(put_between(&text, "new").unwrap(), format!("a\n{BEGIN}\nnew\n{END}\nb\n"));
-        for text in ["", "a", BEGIN, END, &format!("{END}{BEGIN}"), &format!("{BEGIN}{BEGIN}{END}")] {
-            assert!(put_between(text, "new").is_err(), "{text}");
-        }
+    fn runs_of_one_fault_share_a_row_with_median_and_worst() {
+        let run = |run, noticed| Outcome { run, noticed_ms: Some(noticed), ..good() };
+        let mut report = Report { outcomes: vec![run(1, 10.0), run(2, 90.0), run(3, 20.0)], ..report() };
+        let table = report.table();
+        assert_eq!(table.lines().count(), 2, "{table}");
+        assert!(table.contains("cut, 3 runs") && table.contains("20 (90)") && table.contains("27/27/27"));
+        assert!(report.is_good());
+        let limits = Limits { notice: Some(Duration::ZERO), ..Limits::default() };
+        assert_eq!(report.judge_time("cut", &limits), [""; 0], "the polls lie that far apart");
+        report.outcomes[0].noticed_ms = Some(400.0);
+        report.outcomes[1].noticed_ms = Some(500.0);
+        assert_eq!(report.judge_time("cut", &limits), ["noticed after 400 ms instead of 0"]);
+        assert!(!report.is_good());
+        report.outcomes[1].broken.push("1 order updates lost".to_owned());
+        let table = report.table();
+        assert!(table.contains("cut, run 2: 1 order updates lost\ncut: noticed after"), "{table}");
+    }
+
+    #[test]
+    fn a_fault_that_was_not_run_is_not_good() {
+        let failed = [("gateway-clock".to_owned(), "not run: libfaketime is missing".to_owned())];
+        let report = Report { outcomes: vec![good()], failed: failed.into(), ..report() };
+        assert!(!report.is_good() && report.table().contains("gateway-clock: not run: libfaketime"));
     }
 }

@@ -1,6 +1,5 @@
 //! One deployment under load: brought up, harmed, watched until it has recovered, and judged.
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,18 +11,22 @@ use tokio::task::JoinSet;
 use tokio::time::{self, Instant};
 use tokio_util::sync::CancellationToken;
 
-use super::faults::{Fault, Kind, Redis, Truth, World};
-use super::load::{Channel, Posted, Producer};
+use super::clock::WallClock;
+use super::faults::{Fault, Kind, Truth};
+use super::load::{Channel, Producer};
+use super::outcome::Outcome;
 use super::poll;
 use super::process::{Node, Start, TempDir};
 use super::proxy::Proxy;
-use super::report::{Outcome, Tally, ms};
+use super::record::{Record, Times};
 use super::resp::Target;
 use super::schedule::Planned;
 use super::timeline::{Down, Said};
-use super::watch::{Seen, Silences, Watcher};
-use super::witness::{Judged, Lane, Post};
+use super::watch::{Seen, Watcher};
+use super::witness::{Judged, Lane};
+use super::world::{Redis, World};
 use crate::cli::bench::cpu::rss_bytes;
+use crate::config::Config;
 use crate::model::Zone;
 
 /// How long all goes well before the fault.
@@ -44,10 +47,9 @@ const READY_PATIENCE: Duration = Duration::from_secs(20);
 const STARTS_MAX: u32 = 4;
 /// A fault that lasts this long must be noticed.
 const NOTICEABLE: Duration = Duration::from_secs(2);
+/// The setting that decides how much later prices on `latest` may come.
+const ORDERING_DEADLINE: &str = "storage.redis.ordering_deadline_ms";
 const LOOK_EVERY: Duration = Duration::from_millis(50);
-/// How many of the entries that something was wrong with are named.
-const EXAMPLES_MAX: usize = 10;
-
 /// What a deployment is made of.
 #[derive(Debug, Clone)]
 pub(super) struct Setup {
@@ -65,21 +67,22 @@ pub(super) struct Setup {
     pub(super) logs: Option<PathBuf>,
     /// `KEY=VALUE`, over those of the suite.
     pub(super) settings: Vec<String>,
-    /// Whether it is a broken promise to notice a fault too late.
-    pub(super) judges_timing: bool,
+}
+
+impl Setup {
+    /// How long the gateways wait for Redis to take a price on `latest`.
+    pub(super) fn ordering_deadline(&self) -> Duration {
+        let set = self.settings.iter().filter_map(|setting| setting.strip_prefix(ORDERING_DEADLINE));
+        // One that cannot be read is refused by the gateways.
+        let set = set.filter_map(|value| value.trim_start_matches('=').parse().ok()).next_back();
+        Duration::from_millis(set.unwrap_or(Config::default().storage.redis.ordering_deadline_ms))
+    }
 }
 
 /// A deployment under load.
 struct Session {
     world: World,
-    channels: Vec<Channel>,
-    posted: Vec<(usize, usize, Arc<Mutex<Posted>>)>,
-    seen: Vec<(usize, usize, Arc<Mutex<Seen>>)>,
-    said: Vec<Arc<Mutex<Said>>>,
-    silences: Vec<Arc<Silences>>,
-    pace: Arc<Mutex<Duration>>,
-    /// When all was there.
-    start: Instant,
+    record: Record,
     stop_load: CancellationToken,
     load: JoinSet<()>,
     stop_watching: CancellationToken,
@@ -88,26 +91,17 @@ struct Session {
     _spool: Option<TempDir>,
 }
 
-/// When what happened, for judging.
-struct Times {
-    begun: Instant,
-    back: Instant,
-    end: Instant,
-    /// By node.
-    downs: Vec<Vec<Down>>,
-}
-
 /// Runs one fault in a deployment of its own.
 pub(super) async fn one(setup: &Setup, fault: &Fault) -> anyhow::Result<Outcome> {
     let mut session = Session::open(setup, Some(fault)).await?;
-    let (mut begun, mut down_from) = (session.start, session.start);
+    let (mut begun, mut down_from) = (session.record.start, session.record.start);
     if fault.kind != Kind::Absent {
         time::sleep(WARM / 2).await;
         session.world.prepare(fault).await?;
         time::sleep(WARM / 2).await;
     }
     let before = session.memory();
-    session.restart_silences();
+    *session.record.pace.lock() = Duration::ZERO;
     let about_to = Instant::now();
     session.world.begin(fault).await?;
     if fault.kind != Kind::Absent {
@@ -124,23 +118,20 @@ pub(super) async fn one(setup: &Setup, fault: &Fault) -> anyhow::Result<Outcome>
     };
     let downs = (0..setup.nodes).map(|node| down(node).into_iter().collect()).collect();
     let (recovered, end) = session.recover(back).await?;
-    let times = Times { begun, back, end, downs };
-    session.end_load().await;
-    let anew = session.read_anew().await;
-    let memory = before.into_iter().zip(session.memory()).collect();
-    let mut outcome = session.judge(&[*fault], &times, recovered, memory);
+    let marks = vec![(begun, "the fault".to_owned()), (ending, "its end".to_owned())];
+    let times = Times { begun, back, end, downs, marks };
+    let mut outcome = session.conclude(&[*fault], &times, recovered, before).await?;
+    outcome.fault = fault.name.to_owned();
+    outcome.about = fault.about.to_owned();
     // Some end by themselves.
     outcome.held_s = (ending - down_from).as_secs_f64();
     if fault.kind == Kind::Absent {
         // They were told when they connected; what they are told later is that it appears.
         outcome.socket_told_ms = None;
     }
-    outcome.read_anew = Tally::from(&anew);
-    outcome.find_broken(fault.notice.filter(|_| setup.judges_timing));
     if fault.truth == Truth::Down && fault.hold >= NOTICEABLE && outcome.noticed_ms.is_none() {
         outcome.broken.push("not every gateway said that Redis does not serve".to_owned());
     }
-    session.close().await?;
     Ok(outcome)
 }
 
@@ -149,13 +140,16 @@ pub(super) async fn random(setup: &Setup, plan: &[Planned]) -> anyhow::Result<Ou
     let mut session = Session::open(setup, None).await?;
     time::sleep(WARM).await;
     let before = session.memory();
-    session.restart_silences();
+    *session.record.pace.lock() = Duration::ZERO;
     let begun = Instant::now();
-    let mut downs = vec![Vec::new(); setup.nodes];
+    let (mut downs, mut marks) = (vec![Vec::new(); setup.nodes], Vec::new());
+    let mut odd = 0;
     for (number, Planned { pause, fault }) in plan.iter().enumerate() {
         session.world.prepare(fault).await?;
         time::sleep(*pause).await;
-        eprintln!("  {}/{}: {} for {:.1} s", number + 1, plan.len(), fault.name, fault.hold.as_secs_f64());
+        let what = format!("{}/{} {}", number + 1, plan.len(), fault.name);
+        eprintln!("  {what} at {} for {:.1} s", Utc::now().format("%T%.3f"), fault.hold.as_secs_f64());
+        marks.push((Instant::now(), what));
         session.world.begin(fault).await?;
         let from = Instant::now();
         session.world.hold(fault).await?;
@@ -167,19 +161,21 @@ pub(super) async fn random(setup: &Setup, plan: &[Planned]) -> anyhow::Result<Ou
                 downs.push(Down { from, to });
             }
         }
+        // What came twice or out of order stays so; what is missing may still come.
+        let examples = session.record.odd_examples();
+        examples.iter().skip(odd).for_each(|example| eprintln!("    by now: {example}"));
+        odd = examples.len();
     }
     let back = Instant::now();
     let (recovered, end) = session.recover(back).await?;
-    session.end_load().await;
-    let anew = session.read_anew().await;
-    let memory = before.into_iter().zip(session.memory()).collect();
     let faults: Vec<Fault> = plan.iter().map(|planned| planned.fault).collect();
-    let mut outcome = session.judge(&faults, &Times { begun, back, end, downs }, recovered, memory);
+    let times = Times { begun, back, end, downs, marks };
+    let mut outcome = session.conclude(&faults, &times, recovered, before).await?;
+    outcome.fault = "random".to_owned();
+    outcome.about = "faults from a seed".to_owned();
+    outcome.held_s = faults.iter().map(|fault| fault.hold).sum::<Duration>().as_secs_f64();
     // Of many faults the first one's notice says nothing.
     (outcome.noticed_ms, outcome.socket_told_ms) = (None, None);
-    outcome.read_anew = Tally::from(&anew);
-    outcome.find_broken(None);
-    session.close().await?;
     Ok(outcome)
 }
 
@@ -187,6 +183,7 @@ impl Session {
     /// Brings up all that is needed for a fault, or for those of a random run.
     async fn open(setup: &Setup, fault: Option<&Fault>) -> anyhow::Result<Self> {
         let is_absent = fault.is_some_and(|fault| fault.kind == Kind::Absent);
+        let is_of_clock = fault.is_some_and(|fault| fault.kind == Kind::GatewayClock);
         let spools = fault.is_some_and(Fault::needs_spool);
         let name = fault.map_or("random", |fault| fault.name);
         let redis = Redis::start(fault, setup.redis.as_ref()).await?;
@@ -210,19 +207,22 @@ impl Session {
                 redis_url: world.redis.url(proxy.as_ref())?,
                 settings,
                 log: setup.logs.as_ref().map(|dir| dir.join(format!("{name}-{index}.log"))),
+                clock: if is_of_clock { Some(WallClock::right()?) } else { None },
             };
             world.proxies.extend(proxy);
             world.nodes.push(start_healthy(start, is_absent).await?);
         }
-        let mut session = Self {
-            said: world.nodes.iter().map(|_| Arc::default()).collect(),
-            silences: world.nodes.iter().map(|_| Arc::new(Silences::since(Instant::now()))).collect(),
-            world,
+        let record = Record {
             channels,
             posted: Vec::new(),
             seen: Vec::new(),
+            said: world.nodes.iter().map(|_| Arc::default()).collect(),
             pace: Arc::default(),
             start: Instant::now(),
+        };
+        let mut session = Self {
+            world,
+            record,
             stop_load: CancellationToken::new(),
             load: JoinSet::new(),
             stop_watching: CancellationToken::new(),
@@ -231,7 +231,7 @@ impl Session {
         };
         session.watch()?;
         session.until_subscribed().await?;
-        session.start = Instant::now();
+        session.record.start = Instant::now();
         session.start_load(setup)?;
         Ok(session)
     }
@@ -240,31 +240,30 @@ impl Session {
     fn watch(&mut self) -> anyhow::Result<()> {
         for (node, process) in self.world.nodes.iter().enumerate() {
             let (base, stop) = (&process.base, &self.stop_watching);
-            let said = Arc::clone(&self.said[node]);
+            let said = Arc::clone(&self.record.said[node]);
             self.watching.spawn(poll::health(base.clone(), base.http()?, said, stop.clone()));
-            for (place, channel) in self.channels.iter().enumerate() {
+            for (place, channel) in self.record.channels.iter().enumerate() {
                 let seen = Arc::default();
-                self.seen.push((place, node, Arc::clone(&seen)));
-                let silences = Arc::clone(&self.silences[node]);
-                let watcher = Watcher { channel: channel.clone(), node, base: base.clone(), seen, silences };
+                self.record.seen.push((place, node, Arc::clone(&seen)));
+                let watcher = Watcher { channel: channel.clone(), base: base.clone(), seen };
                 self.watching.spawn(watcher.run(stop.clone()));
             }
         }
-        self.watching.spawn(poll::pace(Arc::clone(&self.pace), self.stop_watching.clone()));
+        self.watching.spawn(poll::pace(Arc::clone(&self.record.pace), self.stop_watching.clone()));
         Ok(())
     }
 
     async fn until_subscribed(&self) -> anyhow::Result<()> {
         let deadline = Instant::now() + READY_PATIENCE;
         loop {
-            let missing = self.seen.iter().filter(|(.., seen)| !seen.lock().is_subscribed).count();
+            let missing = self.record.seen.iter().filter(|(.., seen)| !seen.lock().is_subscribed).count();
             if missing == 0 {
                 return Ok(());
             }
             if Instant::now() > deadline {
                 bail!(
                     "{missing} of {} sockets were not subscribed within {READY_PATIENCE:?}",
-                    self.seen.len()
+                    self.record.seen.len()
                 );
             }
             time::sleep(LOOK_EVERY).await;
@@ -274,7 +273,8 @@ impl Session {
     fn start_load(&mut self, setup: &Setup) -> anyhow::Result<()> {
         for (node, process) in self.world.nodes.iter().enumerate() {
             let http = process.base.http()?;
-            let here = self.channels.iter().enumerate().filter(|(_, channel)| channel.nodes.contains(&node));
+            let here =
+                self.record.channels.iter().enumerate().filter(|(_, channel)| channel.nodes.contains(&node));
             let here: Vec<_> = here.collect();
             for (number, (place, channel)) in here.iter().enumerate() {
                 let per_s = match channel.lane {
@@ -283,7 +283,7 @@ impl Session {
                 };
                 let every = Duration::from_secs_f64(1.0 / per_s);
                 let posted = Arc::default();
-                self.posted.push((*place, node, Arc::clone(&posted)));
+                self.record.posted.push((*place, node, Arc::clone(&posted)));
                 let producer = Producer {
                     channel: (*channel).clone(),
                     node,
@@ -299,12 +299,6 @@ impl Session {
         Ok(())
     }
 
-    fn restart_silences(&self) {
-        let now = Instant::now();
-        self.silences.iter().for_each(|silences| silences.restart(now));
-        *self.pace.lock() = Duration::ZERO;
-    }
-
     /// Waits until all gateways are healthy again; says whether they are, and when the waiting ended.
     async fn recover(&mut self, back: Instant) -> anyhow::Result<(bool, Instant)> {
         let deadline = back + RECOVERY_PATIENCE;
@@ -314,7 +308,7 @@ impl Session {
             let now = Instant::now();
             let is_healthy =
                 |said: &Arc<Mutex<Said>>| now - back > STEADY && said.lock().is_healthy_since(now - STEADY);
-            let recovered = self.said.iter().all(is_healthy);
+            let recovered = self.record.said.iter().all(is_healthy);
             if (recovered && now > back + AFTER) || now > deadline {
                 return Ok((recovered, now));
             }
@@ -326,7 +320,7 @@ impl Session {
         self.stop_load.cancel();
         while self.load.join_next().await.is_some() {}
         settled(
-            || self.judge_lanes(None),
+            || self.record.judge_lanes(None),
             |judged| {
                 let delivered = judged.values().map(|judged| judged.delivered).sum();
                 (judged.values().all(Judged::is_complete), delivered)
@@ -340,16 +334,16 @@ impl Session {
     async fn read_anew(&self) -> Judged {
         let (stop, mut reading) = (CancellationToken::new(), JoinSet::new());
         let mut readers = Vec::new();
-        for (place, by, posted) in &self.posted {
-            let channel = &self.channels[*place];
+        for (place, by, posted) in &self.record.posted {
+            let channel = &self.record.channels[*place];
             if channel.lane != Lane::Order {
                 continue;
             }
             let node = (by + 1) % self.world.nodes.len();
             let base = self.world.nodes[node].base.clone();
-            let (seen, silences) = (Arc::<Mutex<Seen>>::default(), Arc::new(Silences::since(Instant::now())));
+            let seen = Arc::<Mutex<Seen>>::default();
             readers.push((Arc::clone(&seen), *by, posted));
-            reading.spawn(Watcher { channel: channel.clone(), node, base, seen, silences }.run(stop.clone()));
+            reading.spawn(Watcher { channel: channel.clone(), base, seen }.run(stop.clone()));
         }
         let judge = || {
             let mut judged = Judged::default();
@@ -365,168 +359,31 @@ impl Session {
         judged
     }
 
-    /// Some of what was lost, for people who look for the reason; `begun` is when the fault was.
-    fn lost_examples(&self, begun: Instant) -> Vec<String> {
-        let mut examples = Vec::new();
-        for (place, watched_at, seen) in &self.seen {
-            let channel = &self.channels[*place];
-            for (_, by, posted) in self.posted.iter().filter(|(posted_to, ..)| posted_to == place) {
-                let posts = posted.lock().posts.clone();
-                let lost = seen.lock().witness.judge(channel.lane, &[(*by, &posts)], None).examples;
-                for (_, n) in lost {
-                    let post = usize::try_from(n).ok().and_then(|n| posts.get(n - 1));
-                    let accepted = post.and_then(|post| post.accepted);
-                    let after = accepted.map(|at| at.saturating_duration_since(begun).as_millis());
-                    let at = accepted
-                        .map(|at| Utc::now() - at.elapsed())
-                        .map(|at| at.format("%T%.3f").to_string());
-                    let (name, after, at) =
-                        (&channel.name, after.unwrap_or_default(), at.unwrap_or_default());
-                    // Known where it came to another subscriber.
-                    let id = self.seen.iter().filter(|(watched, ..)| watched == place);
-                    let id = id.filter_map(|(.., seen)| seen.lock().witness.id_of(*by, n)).next();
-                    let id = id.unwrap_or_else(|| "which came to nobody".to_owned());
-                    examples.push(format!(
-                        "{name}: {n} of gateway {by} ({id}), accepted {after} ms after the fault at {at}, at a subscriber of gateway {watched_at}"
-                    ));
-                }
-            }
-        }
-        examples.truncate(EXAMPLES_MAX);
-        examples
-    }
-
-    /// Some of what came twice or behind a later one.
-    fn odd_examples(&self) -> Vec<String> {
-        let odd = self.seen.iter().flat_map(|(place, watched_at, seen)| {
-            let name = &self.channels[*place].name;
-            let say = |what: &String| format!("{name}: {what}, at a subscriber of gateway {watched_at}");
-            seen.lock().witness.odd().iter().map(say).collect::<Vec<_>>()
-        });
-        odd.take(EXAMPLES_MAX).collect()
-    }
-
-    /// What is wrong by now, by lane.
-    fn judge_lanes(&self, before: Option<Instant>) -> BTreeMap<&'static str, Judged> {
-        let mut posts: Vec<Vec<(usize, Vec<Post>)>> = vec![Vec::new(); self.channels.len()];
-        for (place, node, posted) in &self.posted {
-            posts[*place].push((*node, posted.lock().posts.clone()));
-        }
-        let mut lanes: BTreeMap<&str, Judged> =
-            ["orders", "every", "latest"].map(|name| (name, Judged::default())).into();
-        for (place, _, seen) in &self.seen {
-            let posts: Vec<(usize, &[Post])> =
-                posts[*place].iter().map(|(by, posts)| (*by, &posts[..])).collect();
-            let lane = self.channels[*place].lane;
-            lanes.entry(lane_name(lane)).or_default().add(&seen.lock().witness.judge(lane, &posts, before));
-        }
-        lanes
-    }
-
     /// Resident memory by node, of those that run.
     fn memory(&self) -> Vec<Option<u64>> {
         self.world.nodes.iter().map(|node| rss_bytes(node.pid()?).ok()).collect()
     }
 
-    fn judge(
-        &self,
+    /// Ends the load and the deployment, and says what came of these faults; `before` is the memory
+    /// before them.
+    async fn conclude(
+        mut self,
         faults: &[Fault],
         times: &Times,
         recovered: bool,
-        memory: Vec<(Option<u64>, Option<u64>)>,
-    ) -> Outcome {
-        let judged = self.judge_lanes(Some(times.back));
-        let tally = |lane: Lane| {
-            let posted = self.posted.iter().filter(|(place, ..)| self.channels[*place].lane == lane);
-            let mut tally = Tally::from(&judged[lane_name(lane)]);
-            for (_, _, posted) in posted {
-                let posted = posted.lock();
-                tally.posted += posted.posts.len() as u64;
-                tally.accepted += posted.posts.iter().filter(|post| post.accepted.is_some()).count() as u64;
-                for (code, count) in &posted.refused {
-                    *tally.refused.entry(code.clone()).or_default() += count;
-                }
-            }
-            tally
-        };
-        let runs = |node: usize| !faults.iter().any(|fault| fault.stops_node(node));
-        let running = (0..self.said.len()).filter(|node| runs(*node));
-        let silence = |of: &dyn Fn(&Silences) -> Duration| {
-            let longest = running.clone().map(|node| of(&self.silences[node])).max();
-            longest.map(ms)
-        };
-        let reached: Vec<usize> =
-            (0..self.said.len()).filter(|node| faults.iter().any(|fault| fault.reaches(*node))).collect();
-        let after = |from: Instant, at: Instant| ms(at.saturating_duration_since(from));
-        let noticed = reached.iter().map(|node| self.said[*node].lock().noticed_after(times.begun));
-        let noticed = noticed.collect::<Option<Vec<_>>>().and_then(|noticed| noticed.into_iter().max());
-        let told = self.seen.iter().filter(|(_, node, _)| reached.contains(node)).filter_map(|(.., seen)| {
-            let seen = seen.lock();
-            seen.states.iter().find(|(at, state)| *at >= times.begun && state != "healthy").map(|(at, _)| *at)
-        });
-        let healthy_at = self.said.iter().filter_map(|said| said.lock().recovered_after(times.begun)).max();
-        let worst = |of: &dyn Fn(usize, &Said) -> Duration| {
-            let each = self.said.iter().enumerate().map(|(node, said)| of(node, &said.lock()));
-            each.max().map_or(0.0, ms)
-        };
-        let mut cuts: BTreeMap<String, u64> = BTreeMap::new();
-        let mut errors: BTreeMap<String, u64> = BTreeMap::new();
-        let mut cut_by_fault = 0;
-        for (_, node, seen) in &self.seen {
-            let seen = seen.lock();
-            for (code, count) in &seen.errors {
-                *errors.entry(code.clone()).or_default() += count;
-            }
-            if faults.iter().any(|fault| fault.cuts_sockets_of(*node)) {
-                cut_by_fault += seen.cuts.values().sum::<u64>();
-                continue;
-            }
-            for (why, count) in &seen.cuts {
-                *cuts.entry(why.clone()).or_default() += count;
-            }
+        before: Vec<Option<u64>>,
+    ) -> anyhow::Result<Outcome> {
+        self.end_load().await;
+        let read_anew = self.read_anew().await;
+        let mut outcome = Outcome { read_anew, ..self.record.judge(faults, times, recovered) };
+        let memory = before.into_iter().zip(self.memory());
+        let grown = memory.filter_map(|(before, after)| Some((before?, after?)));
+        if let Some((before, after)) = grown.max_by_key(|(before, after)| after.saturating_sub(*before)) {
+            (outcome.memory_before_bytes, outcome.memory_after_bytes) = (Some(before), Some(after));
         }
-        let caught_up = judged.values().filter_map(|judged| judged.caught_up).max();
-        let grown = memory.into_iter().filter_map(|(before, after)| Some((before?, after?)));
-        let grown = grown.max_by_key(|(before, after)| after.saturating_sub(*before));
-        let first = faults.first();
-        Outcome {
-            fault: if faults.len() == 1 { first.map_or("", |fault| fault.name) } else { "random" }.to_owned(),
-            faults: faults.len() as u64,
-            about: if faults.len() == 1 {
-                first.map_or("", |fault| fault.about)
-            } else {
-                "faults from a seed"
-            }
-            .to_owned(),
-            held_s: faults.iter().map(|fault| fault.hold).sum::<Duration>().as_secs_f64(),
-            orders: tally(Lane::Order),
-            every: tally(Lane::Every),
-            latest: tally(Lane::Latest),
-            silence_latest_ms: silence(&|silences| silences.latest.lock().longest(times.end)),
-            silence_every_ms: silence(&|silences| silences.every.lock().longest(times.end)),
-            noticed_ms: noticed.map(|at| after(times.begun, at)),
-            socket_told_ms: told.max().map(|at| after(times.begun, at)),
-            recovered,
-            recovered_ms: healthy_at.map(|at| after(times.back, at)),
-            caught_up_ms: caught_up.map(|at| after(times.back, at)),
-            falsely_healthy_ms: worst(&|node, said| said.falsely_healthy(&times.downs[node])),
-            falsely_degraded_ms: worst(&|_, said| {
-                said.falsely_degraded(self.start, times.begun, times.back, times.end)
-            }),
-            health_unanswered: running.clone().map(|node| self.said[node].lock().unanswered()).sum(),
-            sockets: self.seen.len() as u64,
-            sockets_cut: cuts.values().sum(),
-            cut_by_the_fault: cut_by_fault,
-            cuts,
-            errors,
-            memory_before_bytes: grown.map(|(before, _)| before),
-            memory_after_bytes: grown.map(|(_, after)| after),
-            suite_late_ms: ms(*self.pace.lock()),
-            lost_examples: self.lost_examples(times.begun),
-            odd_examples: self.odd_examples(),
-            read_anew: Tally::default(),
-            broken: Vec::new(),
-        }
+        outcome.find_broken();
+        self.close().await?;
+        Ok(outcome)
     }
 
     /// Ends all of it, gateways before Redis.
@@ -560,22 +417,13 @@ async fn settled<T>(judge: impl Fn() -> T, how_far: impl Fn(&T) -> (bool, u64)) 
     }
 }
 
-fn lane_name(lane: Lane) -> &'static str {
-    match lane {
-        Lane::Order => "orders",
-        Lane::Every => "every",
-        Lane::Latest => "latest",
-    }
-}
-
 /// Orders, each at one of the nodes, and zones on either lane, at all of them.
 fn channels(setup: &Setup) -> anyhow::Result<Vec<Channel>> {
     let mut channels: Vec<Channel> =
         (0..setup.orders).map(|order| Channel::order(order % setup.nodes)).collect();
     for zone in 0..setup.zones {
         let lane = if zone % 2 == 0 { Lane::Latest } else { Lane::Every };
-        let zone: Zone =
-            format!("outage-{}-{zone}", lane_name(lane)).parse().context("a bad name of a zone")?;
+        let zone: Zone = format!("outage-{}-{zone}", lane.name()).parse().context("a bad name of a zone")?;
         channels.push(Channel::zone(zone, lane, setup.nodes));
     }
     Ok(channels)

@@ -70,10 +70,16 @@ impl Said {
         self.spans.iter().any(|span| !span.is_healthy() && span.to >= from).then_some(last.from)
     }
 
-    /// How long it said that it is healthy while it was not.
+    /// How long it said that it is healthy while it was not, at the most in any one of these.
     pub(super) fn falsely_healthy(&self, downs: &[Down]) -> Duration {
-        let healthy = self.spans.iter().filter(|span| span.is_healthy());
-        healthy.flat_map(|span| downs.iter().map(move |down| span.overlap(down.from, down.to))).sum()
+        let during = |down: &Down| {
+            self.spans
+                .iter()
+                .filter(|span| span.is_healthy())
+                .map(|span| span.overlap(down.from, down.to))
+                .sum()
+        };
+        downs.iter().map(during).max().unwrap_or_default()
     }
 
     /// How long it said that it is not healthy where nothing was wrong: up to `fault`, and, once it
@@ -107,30 +113,6 @@ impl Span {
 
     fn overlap(&self, from: Instant, to: Instant) -> Duration {
         self.to.min(to).saturating_duration_since(self.from.max(from))
-    }
-}
-
-/// The longest time without a delivery.
-#[derive(Debug)]
-pub(super) struct Silence {
-    last: Instant,
-    longest: Duration,
-}
-
-impl Silence {
-    pub(super) fn since(now: Instant) -> Self {
-        Self { last: now, longest: Duration::ZERO }
-    }
-
-    /// Something was delivered.
-    pub(super) fn broken(&mut self, at: Instant) {
-        self.longest = self.longest.max(at.saturating_duration_since(self.last));
-        self.last = at.max(self.last);
-    }
-
-    /// The longest by now, the one that lasts included.
-    pub(super) fn longest(&self, now: Instant) -> Duration {
-        self.longest.max(now.saturating_duration_since(self.last))
     }
 }
 
@@ -173,7 +155,7 @@ mod tests {
         let said = said(start, 300, 600);
         assert_eq!(said.falsely_healthy(&[down(200, 500)]), Duration::from_millis(90));
         assert_eq!(said.falsely_healthy(&[down(310, 500)]), Duration::ZERO);
-        assert_eq!(said.falsely_healthy(&[down(700, 800), down(900, 950)]), Duration::from_millis(150));
+        assert_eq!(said.falsely_healthy(&[down(700, 800), down(900, 950)]), Duration::from_millis(100));
         assert_eq!(said.falsely_healthy(&[]), Duration::ZERO);
     }
 
@@ -205,16 +187,5 @@ mod tests {
         said.answered(at(start, 900), at(start, 901), "degraded");
         let down = Down { from: at(start, 100), to: at(start, 900) };
         assert_eq!((said.falsely_healthy(&[down]), said.unanswered()), (Duration::ZERO, 1));
-    }
-
-    #[test]
-    fn a_silence_is_measured_between_deliveries_and_to_the_end() {
-        let start = Instant::now();
-        let mut silence = Silence::since(start);
-        silence.broken(at(start, 10));
-        silence.broken(at(start, 50));
-        silence.broken(at(start, 60));
-        assert_eq!(silence.longest(at(start, 70)), Duration::from_millis(40));
-        assert_eq!(silence.longest(at(start, 200)), Duration::from_millis(140));
     }
 }

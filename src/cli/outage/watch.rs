@@ -12,8 +12,7 @@ use tokio_tungstenite::tungstenite::Message;
 use tokio_util::sync::CancellationToken;
 
 use super::load::Channel;
-use super::timeline::Silence;
-use super::witness::{Lane, Witness};
+use super::witness::Witness;
 use crate::cli::client::BaseUrl;
 use crate::cli::follow::{self, Door, Follow, Until};
 
@@ -34,33 +33,12 @@ pub(super) struct Seen {
     pub(super) errors: BTreeMap<String, u64>,
 }
 
-/// How long a node's own subscribers waited for what was posted there.
-#[derive(Debug)]
-pub(super) struct Silences {
-    pub(super) latest: Mutex<Silence>,
-    pub(super) every: Mutex<Silence>,
-}
-
-impl Silences {
-    pub(super) fn since(now: Instant) -> Self {
-        Self { latest: Mutex::new(Silence::since(now)), every: Mutex::new(Silence::since(now)) }
-    }
-
-    /// Counts from now on.
-    pub(super) fn restart(&self, now: Instant) {
-        *self.latest.lock() = Silence::since(now);
-        *self.every.lock() = Silence::since(now);
-    }
-}
-
 /// One subscriber of one channel at one node.
 #[derive(Debug)]
 pub(super) struct Watcher {
     pub(super) channel: Channel,
-    pub(super) node: usize,
     pub(super) base: BaseUrl,
     pub(super) seen: Arc<Mutex<Seen>>,
-    pub(super) silences: Arc<Silences>,
 }
 
 /// The fields that matter here, of every message.
@@ -160,15 +138,7 @@ impl Watcher {
                 *seen.errors.entry(code.unwrap_or("error").to_owned()).or_default() += 1;
             }
             (_, Some(serde_json::Value::String(id)), Some(by), Some(n)) => {
-                let is_new = seen.witness.entry(at, id, by, n, told.late);
-                drop(seen);
-                if is_new && by == self.node {
-                    let silence = match self.channel.lane {
-                        Lane::Latest => &self.silences.latest,
-                        Lane::Every | Lane::Order => &self.silences.every,
-                    };
-                    silence.lock().broken(at);
-                }
+                seen.witness.entry(at, id, by, n, told.late);
             }
             _ => {}
         }

@@ -2,7 +2,10 @@
 //! subscribers that lose, double and reorder.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::ops::RangeInclusive;
+use std::time::Duration;
 
+use serde::Serialize;
 use tokio::time::Instant;
 
 /// So many prices in a row share a key; then it is never used again. So on the lane `latest` each key
@@ -23,6 +26,16 @@ pub(super) enum Lane {
     Every,
     /// Prices on the lane `latest`: the newest of each key, or a newer one.
     Latest,
+}
+
+impl Lane {
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Order => "orders",
+            Self::Every => "every",
+            Self::Latest => "latest",
+        }
+    }
 }
 
 /// One entry that was posted. The `n`th of a producer stands at `n - 1`.
@@ -91,9 +104,10 @@ struct Gap {
 }
 
 /// What is wrong with what a subscriber saw, or all of them together.
-#[derive(Debug, Default, Clone, PartialEq, Eq)]
+#[derive(Debug, Default, Clone, PartialEq, Eq, Serialize)]
 pub(super) struct Judged {
-    /// Entries that must have come; on `latest`, keys.
+    /// Deliveries that are owed: accepted entries (on `latest`, the newest of each key), times
+    /// subscribers.
     pub(super) expected: u64,
     /// Of these, those that came.
     pub(super) delivered: u64,
@@ -112,8 +126,10 @@ pub(super) struct Judged {
     /// Were marked as late.
     pub(super) late: u64,
     /// The last arrival of what had been accepted before some moment.
+    #[serde(skip)]
     pub(super) caught_up: Option<Instant>,
     /// The first few that were lost: where they were posted, and their number.
+    #[serde(skip)]
     pub(super) examples: Vec<(usize, u64)>,
 }
 
@@ -144,14 +160,13 @@ impl Witness {
         }
     }
 
-    /// An entry came: its id, the node that it was posted at, and its number there. Says whether it
-    /// is new.
-    pub(super) fn entry(&mut self, at: Instant, id: &str, by: usize, n: u64, is_late: bool) -> bool {
+    /// An entry came: its id, the node that it was posted at, and its number there.
+    pub(super) fn entry(&mut self, at: Instant, id: &str, by: usize, n: u64, is_late: bool) {
         let (producer, seq) = self.parse(id);
         if !self.here.insert((producer, seq)) {
             self.note_odd(|| format!("{id} twice"));
             self.doubled += 1;
-            return false;
+            return;
         }
         if !self.had.insert((producer, seq)) {
             if self.may_come_again {
@@ -160,14 +175,14 @@ impl Witness {
                 self.note_odd(|| format!("{id} twice, on two connections"));
                 self.doubled += 1;
             }
-            return false;
+            return;
         }
         let arrivals = self.arrivals.entry(by).or_default();
         // Each number is posted once: two entries of it are one too many, whatever their ids.
         if arrivals.first.contains_key(&n) {
             self.note_odd(|| format!("{n} of gateway {by} a second time, as {id}"));
             self.doubled += 1;
-            return false;
+            return;
         }
         arrivals.first.insert(n, at);
         arrivals.ids.insert(n, (producer, seq));
@@ -181,7 +196,6 @@ impl Witness {
             *highest = seq;
         }
         self.late += u64::from(is_late);
-        true
     }
 
     fn note_odd(&mut self, what: impl FnOnce() -> String) {
@@ -199,6 +213,23 @@ impl Witness {
     pub(super) fn id_of(&self, by: usize, n: u64) -> Option<String> {
         let (producer, seq) = self.arrivals.get(&by)?.ids.get(&n)?;
         Some(format!("{}-{seq}", self.producers[*producer].name))
+    }
+
+    /// Of each accepted entry of a node that came, or had a newer one of its key come: when it came, and
+    /// how long after it was sent.
+    pub(super) fn delays(
+        &self,
+        lane: Lane,
+        by: usize,
+        posts: &[Post],
+    ) -> impl Iterator<Item = (Instant, Duration)> {
+        let arrivals = self.arrivals.get(&by);
+        let accepted = (1..).zip(posts).filter(|(_, post)| post.accepted.is_some());
+        accepted.filter_map(move |(n, post)| {
+            let first = &arrivals?.first;
+            let came = stands_for(lane, n).filter_map(|n| first.get(&n)).min()?;
+            Some((*came, came.saturating_duration_since(post.sent)))
+        })
     }
 
     /// What is wrong by now: `posted` is what was posted by each node that did. `before` is the
@@ -325,19 +356,21 @@ fn wanted(lane: Lane, posts: &[Post]) -> Vec<u64> {
     }
 }
 
-/// Whether the `n`th has come, or what takes its place.
-fn came(lane: Lane, arrivals: &Arrivals, n: u64) -> bool {
-    let mut places = match lane {
+/// The numbers of what says at least as much as the `n`th.
+fn stands_for(lane: Lane, n: u64) -> RangeInclusive<u64> {
+    match lane {
         Lane::Order | Lane::Every => n..=n,
         Lane::Latest => n..=(key_run(n) + 1) * KEY_RUN,
-    };
-    places.any(|n| arrivals.first.contains_key(&n))
+    }
+}
+
+/// Whether the `n`th has come, or what takes its place.
+fn came(lane: Lane, arrivals: &Arrivals, n: u64) -> bool {
+    stands_for(lane, n).any(|n| arrivals.first.contains_key(&n))
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use rand::rngs::StdRng;
     use rand::{RngExt as _, SeedableRng as _};
 
@@ -415,8 +448,8 @@ mod tests {
     fn the_same_number_under_another_id_is_doubled() {
         let start = Instant::now();
         let mut witness = saw(start, 1..=COUNT);
-        assert!(!witness.entry(start, "a-41", 0, 7, false));
-        assert!(!witness.entry(start, "b-1", 0, 8, false));
+        witness.entry(start, "a-41", 0, 7, false);
+        witness.entry(start, "b-1", 0, 8, false);
         assert_eq!(wrong(&witness, Lane::Order, &posts(start)), (0, 0, 2, 0));
     }
 
@@ -429,6 +462,20 @@ mod tests {
             witness.entry(start, &format!("a-{seq}"), 0, n, false);
         }
         assert_eq!(wrong(&witness, Lane::Order, &posts(start)[..4]), (0, 0, 0, 1));
+    }
+
+    #[test]
+    fn delays_are_measured_of_each_entry_or_what_took_its_place() {
+        let start = Instant::now();
+        let posts = posts(start);
+        let longest = |witness: &Witness, lane| witness.delays(lane, 0, &posts).map(|(_, delay)| delay).max();
+        let mut witness = saw(start, (1..=COUNT).filter(|n| *n != 3));
+        assert_eq!(longest(&witness, Lane::Every), Some(Duration::from_millis(2)));
+        // The fourth came 12 ms after the third was sent.
+        assert_eq!(longest(&witness, Lane::Latest), Some(Duration::from_millis(12)));
+        witness.entry(ms(start, 530), "a-41", 0, 3, true);
+        assert_eq!(longest(&witness, Lane::Every), Some(Duration::from_millis(500)));
+        assert_eq!(witness.delays(Lane::Every, 1, &posts).count(), 0);
     }
 
     #[test]

@@ -92,13 +92,13 @@ impl Shard {
         let until = subscriptions.capacity().min(*place + WRITES_PER_YIELD);
         let some = (*place..until).filter_map(|place| subscriptions.get(place));
         for subscription in some {
-            if any_late || !subscription.is_live_at(&first.epoch, first.first) {
+            if any_late || !subscription.is_next(batches) {
                 subscription.on_unusual(self, batches);
                 continue;
             }
             let connection = &subscription.connection;
             connection.send_live(batches, 0, self.limits);
-            subscription.cursor.set(last.last());
+            subscription.took(last.last());
             if last.is_last_of_log {
                 subscription.finish(self);
             }

@@ -6,8 +6,9 @@ use chrono::Utc;
 use serde_json::Value;
 
 use super::Shard;
+use crate::channels::Start;
 use crate::connections::connection::Connection;
-use crate::connections::subscription::{Start, Subscription};
+use crate::connections::subscription::Subscription;
 use crate::model::{ChannelName, Position};
 use crate::protocol::{ClientMessage, ErrorCode, ServerMessage};
 

@@ -1,0 +1,387 @@
+//! How one reader of a channel is brought up to date and kept so: hold what comes live, replay from
+//! the log, merge by offset, go live; go over into other lives of the log.
+//!
+//! Decides, and does nothing: there is no connection here, no clock and no storage. What comes live
+//! and what was read goes in, [`Step`]s come out, to be done at once and in order. So the rules are
+//! the same for a connection and for the simulation that checks them.
+//!
+//! Promises, for what the steps of one reader send between two that say `resync`:
+//! - Offsets ascend, without holes but for entries that this reader has had before.
+//! - No entry comes twice, also where a log brings it again after a seam.
+//! - Where something may be missing, `resync` says so before anything that comes after it.
+
+mod hold;
+mod start;
+mod step;
+#[cfg(test)]
+mod tests;
+
+use std::mem;
+use std::sync::Arc;
+
+use super::live::{LiveBatch, Moved};
+use crate::model::{ChannelName, Entry, Epoch, Lane, Position};
+use crate::storage::{Had, Page, Seam, told_epoch};
+#[cfg(test)]
+use crate::support::mutant::{self, Mutant};
+use hold::Joining;
+pub(crate) use start::{Start, StartingPoint};
+use step::Runs;
+pub(crate) use step::{Room, Step, Steps, Then, Turn, Way};
+
+#[derive(Debug)]
+enum Phase {
+    /// It is brought up to date; live entries are held. Boxed: most readers are live.
+    Joining(Box<Joining>),
+    /// Entries are sent as they come.
+    Live,
+    /// It wants nothing more.
+    Ended,
+}
+
+/// A reader of a channel. While it is being brought up to date one task takes its
+/// [`turns`](Self::turn); batches and seams may come at any time.
+#[derive(Debug)]
+pub(crate) struct Reader {
+    /// The newest offset that it was given, or that it has had. Means something once begun.
+    cursor: u64,
+    /// The life of the log that `cursor` belongs to; `None` until it was begun.
+    epoch: Option<Epoch>,
+    /// What it has had that may come again in this life of the log.
+    had: Had,
+    /// The epoch that the client knows: `epoch`, and `had` as it was when that was told.
+    told: Option<Epoch>,
+    /// Entries up to this offset are delivered after their time.
+    late_to: u64,
+    phase: Phase,
+}
+
+impl Default for Reader {
+    fn default() -> Self {
+        Self {
+            cursor: 0,
+            epoch: None,
+            had: Had::default(),
+            told: None,
+            late_to: 0,
+            phase: Phase::Joining(Box::default()),
+        }
+    }
+}
+
+impl Reader {
+    /// Whether these batches, which follow on each other, are just what comes next, to be sent whole;
+    /// then [`took`](Self::took) says that they were. The way of nearly all batches: allocates nothing.
+    pub(crate) fn is_next(&self, batches: &[Arc<LiveBatch>]) -> bool {
+        let Some(first) = batches.first() else { return false };
+        // Of producers that are gone nothing comes again, and they are waited for without end.
+        let brings_what_was_had = || {
+            let mut producers = batches.iter().flat_map(|batch| batch.producers());
+            producers.any(|producer| self.had.names(*producer))
+        };
+        self.cursor + 1 == first.first
+            && matches!(self.phase, Phase::Live)
+            && self.is_in(&first.epoch)
+            && (self.had.is_empty() || !brings_what_was_had())
+    }
+
+    /// Batches were sent, up to this offset, because [`is_next`](Self::is_next) said so.
+    pub(crate) fn took(&mut self, last: u64) {
+        self.cursor = last;
+    }
+
+    /// It wants nothing more: from here on there are no steps.
+    pub(crate) fn end(&mut self) {
+        self.phase = Phase::Ended;
+    }
+
+    /// Whether [`end`](Self::end) was called.
+    pub(crate) fn has_ended(&self) -> bool {
+        matches!(self.phase, Phase::Ended)
+    }
+
+    /// Where it stands, in the log's own terms; `None` until it was begun.
+    pub(crate) fn position(&self) -> Option<Position> {
+        Some(Position { epoch: self.epoch.clone()?, offset: self.cursor })
+    }
+
+    /// Whether entries are sent as they come.
+    #[cfg(test)]
+    pub(crate) fn is_live(&self) -> bool {
+        matches!(self.phase, Phase::Live)
+    }
+
+    fn is_in(&self, epoch: &Epoch) -> bool {
+        self.epoch.as_ref() == Some(epoch)
+    }
+
+    /// Does something with what is kept while joining; nothing, and `R`'s default, in other phases.
+    fn joining<R: Default>(&mut self, act: impl FnOnce(&mut Joining) -> R) -> R {
+        match &mut self.phase {
+            Phase::Joining(joining) => act(joining),
+            Phase::Live | Phase::Ended => R::default(),
+        }
+    }
+
+    /// Sets where it begins, which is then told to the client. Its turns come next.
+    pub(crate) fn begin(&mut self, at: &StartingPoint) {
+        self.cursor = at.offset;
+        self.joining(|joining| joining.see(&at.joined_at));
+        self.told = Some(at.epoch.clone());
+        self.epoch = Some(at.epoch.clone());
+    }
+
+    // What comes live
+
+    /// Takes a batch, in whatever relation to what was sent before: it may overlap, or come while
+    /// joining, or leave a gap, or hold what was had before.
+    pub(crate) fn on_batch(&mut self, batch: &Arc<LiveBatch>, room: Room) -> Steps {
+        let mut steps = Steps::new();
+        match &mut self.phase {
+            Phase::Ended => return steps,
+            Phase::Joining(joining) => {
+                joining.hold(batch, room.hold_entries_max);
+                return steps;
+            }
+            Phase::Live => {}
+        }
+        // A batch of another epoch is from before this reader joined: `Moved` comes ahead of the
+        // first batch of a new one.
+        if batch.last() <= self.cursor || !self.is_in(&batch.epoch) {
+            return steps;
+        }
+        // Entries left the log before this node saw them: it is read, to say so with what is left.
+        let leaves_a_gap = batch.first > self.cursor + 1;
+        // A client is not cut for what others could not send in time: it goes through the log, as
+        // fast as it reads.
+        let is_too_much = batch.is_late && (room.is_behind || batch.frames.len() > room.piece_bytes);
+        if leaves_a_gap || is_too_much {
+            steps.push(self.restart());
+            self.joining(|joining| joining.hold(batch, room.hold_entries_max));
+            return steps;
+        }
+        self.take(batch, if batch.is_late { Way::Piece } else { Way::Live }, &mut steps);
+        steps
+    }
+
+    /// Entries up to an offset left the log before this node saw them, and nothing came after them.
+    pub(crate) fn on_skipped(&mut self, epoch: &Epoch, offset: u64) -> Steps {
+        let mut steps = Steps::new();
+        let is_missing = self.is_in(epoch) && self.cursor < offset;
+        if is_missing && matches!(self.phase, Phase::Live) {
+            steps.push(self.restart());
+        }
+        self.joining(|joining| joining.skip_to(&Position { epoch: epoch.clone(), offset }));
+        steps
+    }
+
+    /// The log goes on in another life.
+    pub(crate) fn on_moved(&mut self, moved: &Moved) -> Steps {
+        let mut steps = Steps::new();
+        let is_live = match &mut self.phase {
+            Phase::Ended => return steps,
+            Phase::Joining(joining) => {
+                joining.move_to(&moved.seam.to);
+                false
+            }
+            Phase::Live => true,
+        };
+        // One that joined after the change has nothing to do with the life before it.
+        if !is_live || !self.is_in(&moved.from.epoch) {
+            return steps;
+        }
+        if self.cursor == moved.from.offset {
+            self.cross(&moved.seam, &mut steps);
+        } else {
+            steps.push(self.restart());
+            self.joining(|joining| joining.move_to(&moved.seam.to));
+        }
+        steps
+    }
+
+    // Catching up
+
+    /// Says what it needs next on its way to being live. To be called whenever the client has taken
+    /// what was sent before.
+    pub(crate) fn turn(&mut self) -> Turn {
+        let Some(here) = self.position() else { return Turn::Done(Steps::new()) };
+        let Phase::Joining(joining) = &mut self.phase else { return Turn::Done(Steps::new()) };
+        if joining.begins_to_look() {
+            return Turn::Read(here);
+        }
+        if joining.leaves_a_gap_after(&here) {
+            return Turn::Read(here);
+        }
+        let mut steps = Steps::new();
+        if let Some(batch) = joining.next_after(&here) {
+            self.take(&batch, Way::Piece, &mut steps);
+        }
+        let cursor = self.cursor;
+        if self.joining(|joining| joining.is_empty() && !joining.is_ahead_of(&here.epoch, cursor)) {
+            self.phase = Phase::Live;
+            return Turn::Done(steps);
+        }
+        if cursor > here.offset { Turn::Send(steps) } else { Turn::Read(here) }
+    }
+
+    /// Takes what was read after the position of [`Turn::Read`], a piece at a time: it is called with
+    /// the same page for as long as [`Then::Page`] is the answer.
+    pub(crate) fn on_page(&mut self, channel: &ChannelName, page: &Page, room: Room) -> (Steps, Then) {
+        let mut steps = Steps::new();
+        if !matches!(self.phase, Phase::Joining(_)) {
+            return (steps, Then::Turn);
+        }
+        let Some(epoch) = &page.epoch else {
+            // The log has no life; the channel gives it one.
+            steps.push(Step::Doubt);
+            self.on_no_page();
+            return (steps, Then::Pause);
+        };
+        if !self.is_in(epoch) {
+            // Nothing is known of what followed; what is kept of the present life is sent.
+            let to = Position { epoch: epoch.clone(), offset: page.first.saturating_sub(1) };
+            self.cross(&Seam { to, had: Had::default(), late_to: 0, whole: false }, &mut steps);
+            steps.push(Step::Doubt);
+            return (steps, Then::Turn);
+        }
+        self.tell_gap(page, &mut steps);
+        let new = page.entries.partition_point(|entry| entry.offset <= self.cursor);
+        if let rest @ [_, ..] = &page.entries[new..] {
+            let (piece, late) = self.piece(rest, room);
+            // The lane does not matter: a replayed piece is sent whole.
+            let batch = LiveBatch::encode(channel, epoch, Lane::Every, late, piece);
+            self.take_part(&Arc::new(batch), Way::Piece, &mut steps);
+            return (steps, Then::Page);
+        }
+        let then = self.at_end_of(page, epoch, &mut steps);
+        (steps, then)
+    }
+
+    /// Nothing could be read: the next turn is to look for the same.
+    pub(crate) fn on_no_page(&mut self) {
+        self.joining(Joining::looked_in_vain);
+    }
+
+    /// All of a page has been sent.
+    fn at_end_of(&mut self, page: &Page, epoch: &Epoch, steps: &mut Steps) -> Then {
+        let cursor = self.cursor;
+        if cursor < page.top {
+            // There is more to read, unless the page broke its promise.
+            if page.entries.is_empty() {
+                self.on_no_page();
+                return Then::Pause;
+            }
+            return Then::Turn;
+        }
+        if page.closed {
+            steps.push(Step::Finished);
+        }
+        if let Some(seam) = &page.next {
+            self.cross(seam, steps);
+            return Then::Turn;
+        }
+        let is_behind =
+            self.joining(|joining| joining.is_ahead_of(epoch, cursor) && !joining.can_merge(epoch, cursor));
+        if is_behind {
+            // Live is ahead of the log that is read here; the log will follow, or be doubted.
+            steps.push(Step::Doubt);
+            self.on_no_page();
+            return Then::Pause;
+        }
+        Then::Turn
+    }
+
+    /// As many of these entries (one at the least) as fit in one piece, all of them late or none; and
+    /// which of these.
+    fn piece<'a>(&self, rest: &'a [Entry], room: Room) -> (&'a [Entry], bool) {
+        let is_late = |entry: &Entry| entry.offset <= self.late_to || entry.draft.marks.late;
+        let late = rest.first().is_some_and(is_late);
+        let mut bytes = 0;
+        let fits = rest.iter().take_while(|entry| {
+            bytes += entry.draft.cost();
+            bytes <= room.piece_bytes && is_late(entry) == late
+        });
+        (&rest[..fits.count().max(1)], late)
+    }
+
+    // Going on
+
+    /// It has to go through the log again.
+    fn restart(&mut self) -> Step {
+        self.phase = Phase::Joining(Box::new(Joining::to_look()));
+        Step::CatchUp
+    }
+
+    /// Takes a batch that overlaps with what comes next or begins there, and its end of the log.
+    fn take(&mut self, batch: &Arc<LiveBatch>, way: Way, steps: &mut Steps) {
+        self.take_part(batch, way, steps);
+        if batch.is_last_of_log {
+            steps.push(Step::Finished);
+        }
+    }
+
+    /// Sends what is after the cursor in a batch and was not had before.
+    fn take_part(&mut self, batch: &Arc<LiveBatch>, way: Way, steps: &mut Steps) {
+        let before = (self.cursor + 1).saturating_sub(batch.first);
+        let before = usize::try_from(before).unwrap_or(usize::MAX).min(batch.len());
+        let is_filtered = !self.had.is_empty();
+        let (mut runs, mut from, mut index) = (Runs::new(), before, before);
+        while index < batch.len() && !self.had.is_empty() {
+            if batch.id(index).is_some_and(|id| self.had.came(id)) {
+                runs.push(from..index);
+                from = index + 1;
+            }
+            index += 1;
+        }
+        if is_filtered && self.had.is_empty() {
+            // Nothing that was had can come again: from here on the log's own epoch says all.
+            runs.push(from..index);
+            send(batch, mem::take(&mut runs), way, steps);
+            self.cursor = (batch.first + index as u64).saturating_sub(1);
+            self.tell_epoch(true, Some(0), steps);
+            from = index;
+        }
+        runs.push(from..batch.len());
+        send(batch, runs, way, steps);
+        self.cursor = batch.last();
+    }
+
+    /// Goes over into another life of the log, and says so.
+    fn cross(&mut self, seam: &Seam, steps: &mut Steps) {
+        let Seam { to, had, late_to, whole } = seam;
+        self.cursor = to.offset;
+        self.late_to = *late_to;
+        self.epoch = Some(to.epoch.clone());
+        #[cfg(test)]
+        let had = if mutant::is(Mutant::NothingWasHad) { &Had::default() } else { had };
+        self.had.merge(had);
+        self.tell_epoch(*whole, whole.then_some(0), steps);
+    }
+
+    /// Says where entries are no longer kept, and goes to where they go on.
+    fn tell_gap(&mut self, page: &Page, steps: &mut Steps) {
+        let last_gone = page.first.saturating_sub(1);
+        let missing = last_gone.saturating_sub(self.cursor);
+        if missing > 0 {
+            self.cursor = last_gone;
+            self.tell_epoch(false, Some(missing), steps);
+        }
+    }
+
+    /// Says how the epoch is called from here on, unless the client knows it and has had everything.
+    fn tell_epoch(&mut self, recovered: bool, gap: Option<u64>, steps: &mut Steps) {
+        let Some(Position { epoch, offset }) = self.position() else { return };
+        let epoch = told_epoch(&epoch, &self.had);
+        let old = self.told.replace(epoch.clone()).unwrap_or_else(|| epoch.clone());
+        if old != epoch || !recovered {
+            steps.push(Step::Resync { old, to: Position { epoch, offset }, recovered, gap });
+        }
+    }
+}
+
+fn send(batch: &Arc<LiveBatch>, mut runs: Runs, way: Way, steps: &mut Steps) {
+    runs.retain(|run| run.start < run.end);
+    if !runs.is_empty() {
+        steps.push(Step::Send { batch: Arc::clone(batch), runs, way });
+    }
+}

@@ -1,0 +1,93 @@
+//! Where a reader begins.
+
+use crate::model::{ChannelKind, ChannelName, Epoch, Position};
+use crate::storage::Page;
+
+/// Where a client wants to start.
+#[derive(Debug, Clone)]
+pub(crate) enum Start {
+    /// With what comes next.
+    Now,
+    /// With the oldest entry that is kept. If there were older ones, the client is told.
+    Oldest,
+    /// After this position.
+    After(Position),
+}
+
+impl Start {
+    /// After a position, if the client gave one; else as the channel's kind suggests: prices from now
+    /// on, but all of an order.
+    pub(crate) fn of(channel: &ChannelName, since: Option<Position>) -> Self {
+        match (since, channel.kind()) {
+            (Some(position), _) => Self::After(position),
+            (None, ChannelKind::Order) => Self::Oldest,
+            (None, ChannelKind::Zone) => Self::Now,
+        }
+    }
+
+    /// Whether it depends on what the log holds.
+    pub(crate) fn is_in_log(&self) -> bool {
+        !matches!(self, Self::Now)
+    }
+
+    /// What the client has had; `None` is just before the first entry there ever was, in whatever
+    /// life of the log.
+    pub(crate) fn had(&self) -> Option<&Position> {
+        match self {
+            Self::Now | Self::Oldest => None,
+            Self::After(position) => Some(position),
+        }
+    }
+}
+
+/// Where the entries begin for a client, and what it is told of that.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct StartingPoint {
+    /// The epoch of the first entry.
+    pub(crate) epoch: Epoch,
+    /// Entries begin after this offset.
+    pub(crate) offset: u64,
+    /// How many entries between what the client has had and `offset` are gone; `None` when that
+    /// cannot be known.
+    pub(crate) gap: Option<u64>,
+    /// Where the channel was when it was joined.
+    pub(crate) joined_at: Position,
+    /// The newest offset when the log was looked at.
+    pub(crate) top: u64,
+    /// Nothing will follow `top`.
+    pub(crate) closed: bool,
+}
+
+impl StartingPoint {
+    /// Where a client begins that wants what comes next on a channel that was joined here.
+    pub(crate) fn next(joined_at: Position) -> Self {
+        let Position { epoch, offset } = joined_at.clone();
+        Self { epoch, offset, gap: Some(0), joined_at, top: offset, closed: false }
+    }
+
+    /// Where a client begins that has [`had`](Start::had) everything up to there; `page` is what was
+    /// read after it, once the channel was joined at `joined_at`.
+    pub(crate) fn in_log(joined_at: Position, had: Option<&Position>, page: &Page) -> Self {
+        let oldest = page.first.saturating_sub(1);
+        // Offsets past the top were never given in this life: the log was put back to before them.
+        let is_known = |had: &Position| page.epoch.as_ref() == Some(&had.epoch) && had.offset <= page.top;
+        let after = had.map_or(0, |had| had.offset);
+        let (offset, gap) = if had.is_none_or(is_known) {
+            (after.max(oldest), Some(oldest.saturating_sub(after)))
+        } else {
+            (oldest, None)
+        };
+        let epoch = page.epoch.clone().unwrap_or_else(|| joined_at.epoch.clone());
+        Self { epoch, offset, gap, joined_at, top: page.top, closed: page.closed }
+    }
+
+    /// Nothing is missing between what the client has had and what it gets.
+    pub(crate) fn is_recovered(&self) -> bool {
+        self.gap == Some(0)
+    }
+
+    /// The client has had all that there will ever be.
+    pub(crate) fn is_finished(&self) -> bool {
+        self.closed && self.offset >= self.top
+    }
+}

@@ -1,0 +1,285 @@
+//! One step at a time; `model` has readers go through many schedules.
+
+mod model;
+
+use std::ops::{Range, RangeInclusive};
+
+use bytes::Bytes;
+use chrono::DateTime;
+use uuid::Uuid;
+
+use super::*;
+use crate::model::{DraftEntry, EntryId, EntryKind, Marks, NodeId};
+
+const ROOM: Room = Room { hold_entries_max: 8, piece_bytes: 4_000, is_behind: false };
+
+fn channel() -> ChannelName {
+    "zone:pjm".parse().unwrap()
+}
+
+fn epoch(name: &str) -> Epoch {
+    name.parse().unwrap()
+}
+
+fn at(name: &str, offset: u64) -> Position {
+    Position { epoch: epoch(name), offset }
+}
+
+fn node(n: u128) -> NodeId {
+    NodeId(Uuid::from_u128(n))
+}
+
+fn entry(offset: u64, producer: u128, seq: u64) -> Entry {
+    let draft = DraftEntry {
+        time: DateTime::from_timestamp_millis(0).unwrap(),
+        kind: EntryKind::PriceUpdate,
+        key: None,
+        data: Bytes::from_static(b"{}"),
+        marks: Marks::default(),
+    };
+    Entry { offset, id: EntryId { producer: node(producer), seq }, draft }
+}
+
+/// Entries of producer 1 whose sequences are their offsets.
+fn own(offsets: RangeInclusive<u64>) -> Vec<Entry> {
+    offsets.map(|offset| entry(offset, 1, offset)).collect()
+}
+
+fn batch_of(name: &str, late: bool, entries: &[Entry]) -> Arc<LiveBatch> {
+    Arc::new(LiveBatch::encode(&channel(), &epoch(name), Lane::Every, late, entries))
+}
+
+fn batch(offsets: RangeInclusive<u64>) -> Arc<LiveBatch> {
+    batch_of("e", false, &own(offsets))
+}
+
+fn page(name: &str, top: u64, first: u64, entries: Vec<Entry>) -> Page {
+    Page { epoch: Some(epoch(name)), top, first, closed: false, entries, next: None }
+}
+
+fn seam(to: Position, had: &[(u128, u64)]) -> Seam {
+    let mut all = Had::default();
+    had.iter().for_each(|(producer, seq)| all.add(node(*producer), *seq));
+    Seam { to, had: all, late_to: 0, whole: true }
+}
+
+fn moved(from: Position, seam: Seam) -> Moved {
+    Moved { channel: channel(), from, seam }
+}
+
+/// A reader that is live after this offset of epoch `e`.
+fn live_at(offset: u64) -> Reader {
+    let mut reader = Reader::default();
+    reader.begin(&StartingPoint::next(at("e", offset)));
+    assert!(matches!(reader.turn(), Turn::Done(steps) if steps.is_empty()));
+    assert!(reader.is_live());
+    reader
+}
+
+/// Steps in short: offsets that are sent, and what is said.
+fn short(steps: &[Step]) -> Vec<String> {
+    let offsets = |batch: &LiveBatch, run: &Range<usize>| {
+        format!("{}-{}", batch.first + run.start as u64, batch.first + run.end as u64 - 1)
+    };
+    steps
+        .iter()
+        .map(|step| match step {
+            Step::Send { batch, runs, way } => {
+                let runs: Vec<_> = runs.iter().map(|run| offsets(batch, run)).collect();
+                format!("{way:?} {}", runs.join(" "))
+            }
+            Step::Resync { to, recovered, gap, .. } => {
+                let kind = if to.epoch.as_str().starts_with("v.") { "view" } else { to.epoch.as_str() };
+                format!("{kind}:{} {recovered} {gap:?}", to.offset)
+            }
+            Step::Finished => "finished".to_owned(),
+            Step::CatchUp => "catch up".to_owned(),
+            Step::Doubt => "doubt".to_owned(),
+        })
+        .collect()
+}
+
+#[test]
+fn a_client_begins_where_it_was_or_where_something_is_kept() {
+    let had = |offset| Some(at("e", offset));
+    for (had, page, expected) in [
+        // epoch, offset, gap
+        (had(4), page("e", 9, 1, vec![]), ("e", 4, Some(0))),
+        (had(4), page("e", 9, 5, vec![]), ("e", 4, Some(0))),
+        (had(4), page("e", 9, 7, vec![]), ("e", 6, Some(2))),
+        (had(9), page("e", 9, 10, vec![]), ("e", 9, Some(0))),
+        // Never given in this life: the log was put back to before it.
+        (had(10), page("e", 9, 3, vec![]), ("e", 2, None)),
+        (had(4), page("f", 9, 3, vec![]), ("f", 2, None)),
+        (had(u64::MAX), page("f", 0, 1, vec![]), ("f", 0, None)),
+        (had(4), Page { epoch: None, ..page("f", 0, 1, vec![]) }, ("joined", 0, None)),
+        (None, page("e", 9, 1, vec![]), ("e", 0, Some(0))),
+        (None, page("e", 9, 7, vec![]), ("e", 6, Some(6))),
+        (None, Page { epoch: None, ..page("f", 0, 1, vec![]) }, ("joined", 0, Some(0))),
+    ] {
+        let found = StartingPoint::in_log(at("joined", 3), had.as_ref(), &page);
+        assert_eq!((found.epoch.as_str(), found.offset, found.gap), expected, "{had:?} {page:?}");
+        assert_eq!(found.is_recovered(), expected.2 == Some(0));
+        assert!(!found.is_finished());
+    }
+    let closed = Page { closed: true, ..page("e", 9, 1, vec![]) };
+    assert!(StartingPoint::in_log(at("e", 9), had(9).as_ref(), &closed).is_finished());
+    assert!(!StartingPoint::in_log(at("e", 9), had(8).as_ref(), &closed).is_finished());
+    assert_eq!(StartingPoint::next(at("e", 7)).offset, 7);
+}
+
+#[test]
+fn what_is_next_is_sent_as_it_comes() {
+    let mut reader = live_at(3);
+    assert!(reader.is_next(&[batch(4..=5), batch(6..=6)]));
+    assert!(!reader.is_next(&[batch(5..=6)]) && !reader.is_next(&[batch_of("f", false, &own(4..=6))]));
+    reader.took(6);
+    assert_eq!(short(&reader.on_batch(&batch(5..=8), ROOM)), ["Live 7-8"], "what overlaps is left out");
+    assert_eq!(short(&reader.on_batch(&batch(5..=8), ROOM)), [""; 0]);
+    assert_eq!(short(&reader.on_batch(&batch_of("f", false, &own(9..=9)), ROOM)), [""; 0], "another life");
+    let mut last = own(9..=10);
+    last[1].draft.kind = EntryKind::Confirmed;
+    assert_eq!(short(&reader.on_batch(&batch_of("e", false, &last), ROOM)), ["Live 9-10", "finished"]);
+    reader.end();
+    assert_eq!(short(&reader.on_batch(&batch(11..=11), ROOM)), [""; 0]);
+    assert!(reader.has_ended() && !reader.is_next(&[batch(11..=11)]));
+}
+
+#[test]
+fn a_gap_is_told_before_what_follows_it() {
+    let mut reader = live_at(3);
+    assert_eq!(short(&reader.on_batch(&batch(6..=7), ROOM)), ["catch up"]);
+    assert_eq!(short(&reader.on_batch(&batch(8..=8), ROOM)), [""; 0], "held");
+    let Turn::Read(after) = reader.turn() else { panic!("the log is read first") };
+    assert_eq!(after, at("e", 3));
+    let page = page("e", 7, 6, own(6..=7));
+    let (steps, then) = reader.on_page(&channel(), &page, ROOM);
+    assert_eq!((short(&steps), then), (vec!["e:5 false Some(2)".into(), "Piece 6-7".into()], Then::Page));
+    let (steps, then) = reader.on_page(&channel(), &page, ROOM);
+    assert_eq!((steps.len(), then), (0, Then::Turn));
+    let Turn::Done(steps) = reader.turn() else { panic!("what was held is all") };
+    assert_eq!(short(&steps), ["Piece 8-8"]);
+    assert!(reader.is_live());
+}
+
+#[test]
+fn what_went_unseen_is_told_though_nothing_follows() {
+    let mut reader = live_at(3);
+    assert_eq!(short(&reader.on_skipped(&epoch("e"), 3)), [""; 0], "it had these");
+    assert_eq!(short(&reader.on_skipped(&epoch("f"), 9)), [""; 0]);
+    assert!(reader.is_live());
+    assert_eq!(short(&reader.on_skipped(&epoch("e"), 5)), ["catch up"]);
+    assert!(matches!(reader.turn(), Turn::Read(_)));
+    let (steps, then) = reader.on_page(&channel(), &page("e", 5, 6, vec![]), ROOM);
+    assert_eq!((short(&steps), then), (vec!["e:5 false Some(2)".into()], Then::Turn));
+    assert!(matches!(reader.turn(), Turn::Done(steps) if steps.is_empty()));
+}
+
+#[test]
+fn what_was_had_is_left_out_until_the_last_of_it_has_come() {
+    let mut reader = live_at(6);
+    let steps = reader.on_moved(&moved(at("e", 6), seam(at("f", 4), &[(1, 6)])));
+    assert_eq!(short(&steps), ["view:4 true Some(0)"]);
+    let entries = [entry(5, 2, 1), entry(6, 1, 5), entry(7, 2, 2), entry(8, 2, 3)];
+    assert!(!reader.is_next(&[batch_of("f", false, &entries)]), "it filters");
+    assert!(reader.is_next(&[batch_of("f", false, &entries[..1])]), "nothing of it can have been had");
+    assert_eq!(short(&reader.on_batch(&batch_of("f", false, &entries), ROOM)), ["Live 5-5 7-8"]);
+    let entries = [entry(9, 2, 4), entry(10, 1, 6), entry(11, 1, 7)];
+    let steps = reader.on_batch(&batch_of("f", false, &entries), ROOM);
+    assert_eq!(short(&steps), ["Live 9-9", "f:10 true Some(0)", "Live 11-11"]);
+    assert!(reader.is_next(&[batch_of("f", false, &[entry(12, 1, 8)])]));
+}
+
+#[test]
+fn a_seam_is_crossed_only_at_the_end_of_a_life() {
+    let mut reader = live_at(4);
+    let to = seam(at("f", 6), &[]);
+    assert_eq!(short(&reader.on_moved(&moved(at("other", 4), to.clone()))), [""; 0]);
+    assert_eq!(short(&reader.on_moved(&moved(at("e", 6), to.clone()))), ["catch up"]);
+    reader.on_batch(&batch_of("f", false, &own(7..=7)), ROOM);
+    assert!(matches!(reader.turn(), Turn::Read(after) if after == at("e", 4)));
+    let page = Page { next: Some(to), ..page("e", 6, 1, own(5..=6)) };
+    assert_eq!(short(&reader.on_page(&channel(), &page, ROOM).0), ["Piece 5-6"]);
+    let (steps, then) = reader.on_page(&channel(), &page, ROOM);
+    assert_eq!((short(&steps), then), (vec!["f:6 true Some(0)".into()], Then::Turn));
+    let Turn::Done(steps) = reader.turn() else { panic!("what was held is all") };
+    assert_eq!(short(&steps), ["Piece 7-7"]);
+}
+
+#[test]
+fn a_log_that_nobody_knows_the_way_to_is_told_as_a_loss() {
+    let mut reader = live_at(4);
+    reader.on_skipped(&epoch("e"), 5);
+    assert!(matches!(reader.turn(), Turn::Read(_)));
+    let none = Page { epoch: None, ..page("f", 0, 1, vec![]) };
+    let (steps, then) = reader.on_page(&channel(), &none, ROOM);
+    assert_eq!((short(&steps), then), (vec!["doubt".into()], Then::Pause));
+    assert!(matches!(reader.turn(), Turn::Read(_)), "it has not looked yet");
+    let (steps, then) = reader.on_page(&channel(), &page("f", 9, 3, vec![]), ROOM);
+    assert_eq!((short(&steps), then), (vec!["f:2 false None".into(), "doubt".into()], Then::Turn));
+    assert!(matches!(reader.turn(), Turn::Read(after) if after == at("f", 2)));
+}
+
+#[test]
+fn a_reader_ahead_of_the_log_waits_for_it() {
+    let mut reader = live_at(4);
+    reader.on_skipped(&epoch("e"), 5);
+    // Too much to be held: the log must have it.
+    (6..=20).for_each(|offset| assert!(reader.on_batch(&batch(offset..=offset), ROOM).is_empty()));
+    assert!(matches!(reader.turn(), Turn::Read(_)));
+    let behind = page("e", 5, 1, own(5..=5));
+    assert_eq!(short(&reader.on_page(&channel(), &behind, ROOM).0), ["Piece 5-5"]);
+    let (steps, then) = reader.on_page(&channel(), &behind, ROOM);
+    assert_eq!((short(&steps), then), (vec!["doubt".into()], Then::Pause));
+    assert!(matches!(reader.turn(), Turn::Read(after) if after == at("e", 5)));
+    let (steps, _) = reader.on_page(&channel(), &page("e", 20, 1, own(6..=17)), ROOM);
+    assert_eq!(short(&steps), ["Piece 6-17"]);
+    let Turn::Send(steps) = reader.turn() else { panic!("more is held") };
+    assert_eq!(short(&steps), ["Piece 18-18"]);
+    assert_eq!(
+        short(&match reader.turn() {
+            Turn::Send(steps) => steps,
+            turn => panic!("{turn:?}"),
+        }),
+        ["Piece 19-19"]
+    );
+    assert!(matches!(reader.turn(), Turn::Done(steps) if short(&steps) == ["Piece 20-20"]));
+}
+
+#[test]
+fn pieces_are_bounded_and_late_as_a_whole() {
+    let mut reader = live_at(4);
+    let late = Seam { late_to: 7, ..seam(at("f", 4), &[]) };
+    reader.on_moved(&moved(at("e", 4), late));
+    let behind = Room { is_behind: true, ..ROOM };
+    assert_eq!(short(&reader.on_batch(&batch_of("f", true, &own(5..=5)), ROOM)), ["Piece 5-5"]);
+    assert_eq!(short(&reader.on_batch(&batch_of("f", true, &own(6..=7)), behind)), ["catch up"]);
+    assert!(matches!(reader.turn(), Turn::Read(_)));
+    let cost = entry(1, 1, 1).draft.cost();
+    let small = Room { piece_bytes: cost * 3, ..ROOM };
+    let page = page("f", 12, 1, own(6..=12));
+    let mut sent = Vec::new();
+    while let (steps, Then::Page) = reader.on_page(&channel(), &page, small) {
+        sent.extend(short(&steps));
+        let Step::Send { batch, .. } = &steps[0] else { panic!("{steps:?}") };
+        assert_eq!(batch.is_late, batch.last() <= 7);
+    }
+    assert_eq!(sent, ["Piece 6-7", "Piece 8-10", "Piece 11-12"]);
+    let large = Room { piece_bytes: cost / 2, ..ROOM };
+    let mut reader = live_at(4);
+    reader.on_skipped(&epoch("e"), 5);
+    assert!(matches!(reader.turn(), Turn::Read(_)));
+    let page = self::page("e", 6, 1, own(5..=6));
+    assert_eq!(short(&reader.on_page(&channel(), &page, large).0), ["Piece 5-5"], "one at the least");
+}
+
+#[test]
+fn a_closed_log_is_finished_once_it_was_sent() {
+    let mut reader = live_at(4);
+    reader.on_skipped(&epoch("e"), 6);
+    assert!(matches!(reader.turn(), Turn::Read(_)));
+    let page = Page { closed: true, ..page("e", 6, 1, own(5..=6)) };
+    assert_eq!(short(&reader.on_page(&channel(), &page, ROOM).0), ["Piece 5-6"]);
+    let (steps, then) = reader.on_page(&channel(), &page, ROOM);
+    assert_eq!((short(&steps), then), (vec!["finished".into()], Then::Turn));
+}

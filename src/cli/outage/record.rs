@@ -1,0 +1,271 @@
+//! What was posted, seen and said in a session, and what comes of it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use chrono::Utc;
+use parking_lot::Mutex;
+use tokio::time::Instant;
+
+use super::faults::Fault;
+use super::load::{Channel, Posted};
+use super::outcome::{Outcome, Tally, ms};
+use super::timeline::{Down, Said};
+use super::watch::Seen;
+use super::witness::{Judged, Lane, Post};
+
+/// How many of the entries that something was wrong with are named.
+const EXAMPLES_MAX: usize = 10;
+
+/// What a session leaves for judging, while it is being written.
+#[derive(Debug)]
+pub(super) struct Record {
+    pub(super) channels: Vec<Channel>,
+    /// By producer: the channel's place, the node, and the posts.
+    pub(super) posted: Vec<(usize, usize, Arc<Mutex<Posted>>)>,
+    /// By subscriber: the channel's place, the node, and what it saw.
+    pub(super) seen: Vec<(usize, usize, Arc<Mutex<Seen>>)>,
+    /// By node.
+    pub(super) said: Vec<Arc<Mutex<Said>>>,
+    /// How late the suite itself was at the most.
+    pub(super) pace: Arc<Mutex<Duration>>,
+    /// When all was there.
+    pub(super) start: Instant,
+}
+
+/// When what happened.
+#[derive(Debug)]
+pub(super) struct Times {
+    pub(super) begun: Instant,
+    pub(super) back: Instant,
+    pub(super) end: Instant,
+    /// By node.
+    pub(super) downs: Vec<Vec<Down>>,
+    /// What began when, in order of time.
+    pub(super) marks: Vec<(Instant, String)>,
+}
+
+impl Times {
+    /// A moment as people look for it: after what it was, and by the clock.
+    fn say(&self, at: Instant) -> String {
+        let clock = (Utc::now() - at.elapsed()).format("%T%.3f");
+        let after = self.marks.iter().rev().find(|(begun, _)| *begun <= at);
+        match after.or(self.marks.first()) {
+            Some((begun, what)) if *begun <= at => {
+                format!("{} ms after {what} began, at {clock}", (at - *begun).as_millis())
+            }
+            Some((begun, what)) => {
+                format!("{} ms before {what} began, at {clock}", (*begun - at).as_millis())
+            }
+            None => format!("at {clock}"),
+        }
+    }
+}
+
+impl Record {
+    /// What is wrong by now, by lane.
+    pub(super) fn judge_lanes(&self, before: Option<Instant>) -> BTreeMap<&'static str, Judged> {
+        let mut posts: Vec<Vec<(usize, Vec<Post>)>> = vec![Vec::new(); self.channels.len()];
+        for (place, node, posted) in &self.posted {
+            posts[*place].push((*node, posted.lock().posts.clone()));
+        }
+        let mut lanes: BTreeMap<&str, Judged> =
+            ["orders", "every", "latest"].map(|name| (name, Judged::default())).into();
+        for (place, _, seen) in &self.seen {
+            let posts: Vec<(usize, &[Post])> =
+                posts[*place].iter().map(|(by, posts)| (*by, &posts[..])).collect();
+            let lane = self.channels[*place].lane;
+            lanes.entry(lane.name()).or_default().add(&seen.lock().witness.judge(lane, &posts, before));
+        }
+        lanes
+    }
+
+    /// All that the session showed of these faults. New subscribers and memory are for others to add.
+    pub(super) fn judge(&self, faults: &[Fault], times: &Times, recovered: bool) -> Outcome {
+        let judged = self.judge_lanes(Some(times.back));
+        let reached: Vec<usize> =
+            (0..self.said.len()).filter(|node| faults.iter().any(|fault| fault.reaches(*node))).collect();
+        let after = |from: Instant, at: Instant| ms(at.saturating_duration_since(from));
+        let noticed = reached.iter().map(|node| self.said[*node].lock().noticed_after(times.begun));
+        let noticed = noticed.collect::<Option<Vec<_>>>().and_then(|noticed| noticed.into_iter().max());
+        let told = self.seen.iter().filter(|(_, node, _)| reached.contains(node)).filter_map(|(.., seen)| {
+            let seen = seen.lock();
+            seen.states.iter().find(|(at, state)| *at >= times.begun && state != "healthy").map(|(at, _)| *at)
+        });
+        let healthy_at = self.said.iter().filter_map(|said| said.lock().recovered_after(times.begun)).max();
+        let caught_up = judged.values().filter_map(|judged| judged.caught_up).max();
+        let worst = |of: &dyn Fn(usize, &Said) -> Duration| {
+            let each = self.said.iter().enumerate().map(|(node, said)| of(node, &said.lock()));
+            each.max().map_or(0.0, ms)
+        };
+        let running = (0..self.said.len()).filter(|node| !faults.iter().any(|fault| fault.stops_node(*node)));
+        let mut outcome = Outcome {
+            faults: faults.len() as u64,
+            orders: self.tally(Lane::Order, &judged),
+            every: self.tally(Lane::Every, &judged),
+            latest: self.tally(Lane::Latest, &judged),
+            later_latest_ms: self.later(faults, times, &[Lane::Latest]),
+            later_every_ms: self.later(faults, times, &[Lane::Every, Lane::Order]),
+            noticed_ms: noticed.map(|at| after(times.begun, at)),
+            socket_told_ms: told.max().map(|at| after(times.begun, at)),
+            recovered,
+            recovered_ms: healthy_at.map(|at| after(times.back, at)),
+            caught_up_ms: caught_up.map(|at| after(times.back, at)),
+            falsely_healthy_ms: worst(&|node, said| said.falsely_healthy(&times.downs[node])),
+            falsely_degraded_ms: worst(&|_, said| {
+                said.falsely_degraded(self.start, times.begun, times.back, times.end)
+            }),
+            health_unanswered: running.map(|node| self.said[node].lock().unanswered()).sum(),
+            sockets: self.seen.len() as u64,
+            suite_late_ms: ms(*self.pace.lock()),
+            lost_examples: self.lost_examples(times),
+            odd_examples: self.odd_examples(),
+            ..Outcome::default()
+        };
+        self.count_cuts(faults, &mut outcome);
+        outcome
+    }
+
+    fn tally(&self, lane: Lane, judged: &BTreeMap<&str, Judged>) -> Tally {
+        let judged = judged.get(lane.name()).cloned().unwrap_or_default();
+        let mut tally = Tally { judged, ..Tally::default() };
+        for (_, _, posted) in self.posted.iter().filter(|(place, ..)| self.channels[*place].lane == lane) {
+            let posted = posted.lock();
+            tally.posted += posted.posts.len() as u64;
+            tally.accepted += posted.posts.iter().filter(|post| post.accepted.is_some()).count() as u64;
+            for (code, count) in &posted.refused {
+                *tally.refused.entry(code.clone()).or_default() += count;
+            }
+        }
+        tally
+    }
+
+    /// How much longer than usual, in milliseconds, an entry of these lanes took at the most to a
+    /// subscriber of the gateway that took it; usual is the median before the fault. Gateways that
+    /// stand still are left out.
+    fn later(&self, faults: &[Fault], times: &Times, lanes: &[Lane]) -> Option<f64> {
+        let (mut usual, mut worst) = (Vec::new(), None);
+        for (place, node, seen) in &self.seen {
+            let lane = self.channels[*place].lane;
+            if !lanes.contains(&lane) || faults.iter().any(|fault| fault.stops_node(*node)) {
+                continue;
+            }
+            let own = self.posted.iter().filter(|(posted_to, by, _)| (posted_to, by) == (place, node));
+            for (.., posted) in own {
+                for (came, delay) in seen.lock().witness.delays(lane, *node, &posted.lock().posts) {
+                    match came < times.begun {
+                        true => usual.push(delay),
+                        false => worst = worst.max(Some(delay)),
+                    }
+                }
+            }
+        }
+        usual.sort_unstable();
+        let usual = usual.get(usual.len() / 2).copied().unwrap_or_default();
+        worst.map(|worst| ms(worst.saturating_sub(usual)))
+    }
+
+    fn count_cuts(&self, faults: &[Fault], outcome: &mut Outcome) {
+        for (_, node, seen) in &self.seen {
+            let seen = seen.lock();
+            for (code, count) in &seen.errors {
+                *outcome.errors.entry(code.clone()).or_default() += count;
+            }
+            let count: u64 = seen.cuts.values().sum();
+            if faults.iter().any(|fault| fault.cuts_sockets_of(*node)) {
+                outcome.cut_by_the_fault += count;
+                continue;
+            }
+            outcome.sockets_cut += count;
+            for (why, count) in &seen.cuts {
+                *outcome.cuts.entry(why.clone()).or_default() += count;
+            }
+        }
+    }
+
+    /// Some of what was lost, for people who look for the reason.
+    fn lost_examples(&self, times: &Times) -> Vec<String> {
+        let mut examples = Vec::new();
+        for (place, watched_at, seen) in &self.seen {
+            let channel = &self.channels[*place];
+            for (_, by, posted) in self.posted.iter().filter(|(posted_to, ..)| posted_to == place) {
+                let posts = posted.lock().posts.clone();
+                let lost = seen.lock().witness.judge(channel.lane, &[(*by, &posts)], None).examples;
+                for (_, n) in lost {
+                    let post = usize::try_from(n).ok().and_then(|n| posts.get(n - 1));
+                    let accepted = post.and_then(|post| post.accepted).map(|at| times.say(at));
+                    // Known where it came to another subscriber.
+                    let others = self.seen.iter().filter(|(watched, ..)| watched == place);
+                    let mut ids = others.filter_map(|(.., seen)| seen.lock().witness.id_of(*by, n));
+                    let id = ids.next().unwrap_or_else(|| "which came to nobody".to_owned());
+                    examples.push(format!(
+                        "{}: number {n} of gateway {by} ({id}), accepted {}, did not come to a subscriber of gateway {watched_at}",
+                        channel.name,
+                        accepted.unwrap_or_default()
+                    ));
+                }
+            }
+        }
+        examples.truncate(EXAMPLES_MAX);
+        examples
+    }
+
+    /// Some of what came twice or behind a later one.
+    pub(super) fn odd_examples(&self) -> Vec<String> {
+        let odd = self.seen.iter().flat_map(|(place, watched_at, seen)| {
+            let name = &self.channels[*place].name;
+            let say = |what: &String| format!("{name}: {what}, at a subscriber of gateway {watched_at}");
+            seen.lock().witness.odd().iter().map(say).collect::<Vec<_>>()
+        });
+        odd.take(EXAMPLES_MAX).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn moments_are_told_from_what_began_before_them() {
+        let begun = Instant::now();
+        let after = |ms| begun + Duration::from_millis(ms);
+        let marks = vec![(after(100), "1/2 cut".to_owned()), (after(300), "2/2 frozen".to_owned())];
+        let times = Times { begun, back: begun, end: begun, downs: Vec::new(), marks };
+        for (ms, said) in [
+            (20, "80 ms before 1/2 cut began, at "),
+            (120, "20 ms after 1/2 cut began, at "),
+            (300, "0 ms after 2/2 frozen began, at "),
+        ] {
+            let moment = times.say(after(ms));
+            assert!(moment.starts_with(said), "{moment}");
+        }
+    }
+
+    #[test]
+    fn what_is_later_than_usual_is_measured_at_the_gateway_that_took_it() {
+        let start = Instant::now();
+        let after = |ms| start + Duration::from_millis(ms);
+        let channel = Channel::zone("later".parse().unwrap(), Lane::Latest, 2);
+        let (seen, posted) = (Arc::<Mutex<Seen>>::default(), Arc::<Mutex<Posted>>::default());
+        // Each took 2 ms, the one after the fault 70.
+        for (n, (sent, took)) in (1..).zip([(0, 2), (10, 2), (20, 2), (110, 70)]) {
+            let post = Post { sent: after(sent), accepted: Some(after(sent + 1)) };
+            posted.lock().posts.push(post);
+            seen.lock().witness.entry(after(sent + took), &format!("a-{n}"), 0, n, false);
+        }
+        let record = Record {
+            channels: vec![channel],
+            posted: vec![(0, 0, posted)],
+            // At the other gateway it does not matter.
+            seen: vec![(0, 0, seen), (0, 1, Arc::default())],
+            said: Vec::new(),
+            pace: Arc::default(),
+            start,
+        };
+        let times =
+            Times { begun: after(100), back: start, end: start, downs: Vec::new(), marks: Vec::new() };
+        assert_eq!(record.later(&[], &times, &[Lane::Latest]), Some(68.0));
+        assert_eq!(record.later(&[], &times, &[Lane::Every]), None);
+    }
+}

@@ -1,0 +1,84 @@
+//! A client that comes back, in the first moments of an outage, to a gateway that does not know its
+//! channel.
+
+use serde_json::Value;
+use zonewire::config::Config;
+use zonewire::storage::StorageChoice;
+
+use crate::support::client::{Client, offset};
+use crate::support::eventually::eventually;
+use crate::support::gateway::{Running, config, price};
+use crate::support::redis_server::RedisServer;
+
+fn on(server: &RedisServer) -> Config {
+    let mut config = config();
+    config.storage.backend = StorageChoice::Redis;
+    config.storage.required = true;
+    config.storage.redis = server.config();
+    config.storage.redis.prefix = "resume".to_owned();
+    config
+}
+
+/// Publishes three prices at one gateway, has Redis hang, and comes back to another one that has
+/// noticed, after the first price.
+async fn come_back(server: &RedisServer, publisher: &Running, to: &Running, zone: &str) -> Client {
+    eventually("Redis serves the publisher", async || {
+        (publisher.get("/ws/health").await.json()["status"] == "healthy").then_some(())
+    })
+    .await;
+    let (mut client, subscribed) = publisher.market(zone).await;
+    publisher.publish(zone, (1..=3).map(|n| price("A", n))).await;
+    client.prices(3).await;
+    client.close().await;
+    let mut witness = to.market("witness").await.0;
+    server.pause();
+    assert_eq!(witness.next_of_type("backend_state").await["state"], "degraded");
+    let epoch = subscribed["epoch"].as_str().unwrap();
+    let since = format!("{epoch}:{}", offset(&subscribed) + 1);
+    let mut client = Client::connect(&to.url(&format!("/ws/market/{zone}?since={since}"))).await;
+    assert_eq!(client.next().await["state"], "degraded");
+    client
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_position_is_known_again_when_redis_is_back_in_a_moment() {
+    let Some(server) = RedisServer::start(&[]) else { return };
+    let a = Running::start(on(&server)).await;
+    // A machine that stands still makes a moment a long time; then there is another one. Each has a
+    // gateway of its own, since one that has relapsed trusts Redis later.
+    for round in 0..6 {
+        let b = Running::start(on(&server)).await;
+        let mut client = come_back(&server, &a, &b, &format!("zone-{round}")).await;
+        server.resume();
+        let subscribed = client.next_of_type("subscribed").await;
+        if subscribed["recovered"] == true {
+            assert_eq!((&subscribed["gap"], offset(&subscribed)), (&Value::from(0), 1));
+            let prices =
+                [client.next_of_type("price_update").await, client.next_of_type("price_update").await];
+            assert_eq!([&prices[0]["price"], &prices[1]["price"]], [2, 3]);
+            drop(client);
+            a.stop().await;
+            return b.stop().await;
+        }
+        assert_eq!(subscribed["gap"], Value::Null, "{subscribed}");
+        drop(client);
+        b.stop().await;
+    }
+    panic!("a short outage always costs a client its position");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_waits_for_a_redis_that_stays_away() {
+    let Some(server) = RedisServer::start(&[]) else { return };
+    let (a, b) = (Running::start(on(&server)).await, Running::start(on(&server)).await);
+    let mut client = come_back(&server, &a, &b, "pjm").await;
+    let subscribed = client.next().await;
+    assert_eq!(subscribed["type"], "subscribed", "no error comes before it");
+    assert_eq!((&subscribed["recovered"], &subscribed["gap"]), (&Value::Bool(false), &Value::Null));
+    b.publish("pjm", [price("A", 4)]).await;
+    assert_eq!(client.next_of_type("price_update").await["price"], 4, "it is live meanwhile");
+    server.resume();
+    drop(client);
+    a.stop().await;
+    b.stop().await;
+}
