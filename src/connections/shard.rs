@@ -33,7 +33,7 @@ use super::subscription::Subscription;
 use crate::channels::{Channels, Live, Start};
 use crate::model::{ChannelName, OrderId, Position, Zone};
 use crate::protocol::{CloseCode, PROTOCOL_VERSION, ServerMessage, ping_frame, text_frame};
-use crate::storage::StatusReader;
+use crate::storage::{Scope, StatusReader};
 
 /// The longest time between two looks at who is silent or has not answered a close. Each look also
 /// sends heartbeats to that part of the connections whose turn it is.
@@ -44,6 +44,9 @@ const SWEEPS_MIN: u32 = 30;
 
 /// The retry hint of closes that concern one connection only.
 const RETRY_AFTER_MS: u64 = 1_000;
+
+/// Channels that one `backend_state` names.
+const CHANNELS_NAMED: usize = 100;
 
 /// What a new connection is subscribed to from the start.
 #[derive(Debug)]
@@ -390,19 +393,43 @@ impl Shard {
 
     fn tell_state(&self) {
         let status = self.status.get();
-        let message = ServerMessage::BackendState {
-            storage_backend: status.backend,
-            state: status.state,
-            since: status.since,
-            scope: "all",
-            reason: Some(status.reason_for_clients()),
-            timestamp: Utc::now(),
+        let frame_about = |channels: Option<&[&ChannelName]>, more_channels| {
+            let message = ServerMessage::BackendState {
+                storage_backend: status.backend,
+                state: status.state,
+                since: status.since,
+                scope: status.scope.as_str(),
+                channels,
+                more_channels,
+                reason: Some(status.reason_for_clients()),
+                timestamp: Utc::now(),
+            };
+            let mut frame = Vec::new();
+            text_frame(&message.to_json(), &mut frame);
+            Bytes::from(frame)
         };
-        let mut frame = Vec::new();
-        text_frame(&message.to_json(), &mut frame);
-        let frame = Bytes::from(frame);
+        let Scope::Some(concerned) = &status.scope else {
+            let frame = frame_about(None, 0);
+            for (_, connection) in self.connections.borrow().iter() {
+                connection.send(frame.clone(), None, self.limits);
+            }
+            return;
+        };
+        let none = frame_about(Some(&[]), 0);
         for (_, connection) in self.connections.borrow().iter() {
-            connection.send(frame.clone(), None, self.limits);
+            let subscriptions = connection.subscriptions.borrow();
+            let channels: Vec<&ChannelName> = subscriptions
+                .iter()
+                .map(|subscription| &subscription.channel)
+                .filter(|channel| concerned.has(channel))
+                .collect();
+            let named = &channels[..channels.len().min(CHANNELS_NAMED)];
+            let frame = match named {
+                [] => none.clone(),
+                named => frame_about(Some(named), channels.len() - named.len()),
+            };
+            drop(subscriptions);
+            connection.send(frame, None, self.limits);
         }
     }
 

@@ -196,7 +196,8 @@ fn health(app: &Arc<App>) -> BoxedFilter<(Response,)> {
     });
     let redis = warp::path!("health" / "redis").and(warp::get()).and(with(app)).map(|app: Arc<App>| {
         let redis = app.sources.redis();
-        json(if redis.status == "down" { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK }, &redis)
+        let is_whole = !matches!(redis.status, "down" | "partial");
+        json(if is_whole { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, &redis)
     });
     whole.or(live).unify().or(ready).unify().or(redis).unify().boxed()
 }

@@ -52,14 +52,21 @@ pub(crate) struct StorageView {
     pub(crate) storage_backend: BackendName,
     pub(crate) state: BackendState,
     pub(crate) since: DateTime<Utc>,
+    /// Which channels it is about: `all` or `some`.
+    pub(crate) scope: &'static str,
     pub(crate) reason_code: &'static str,
     pub(crate) reason: String,
+    /// Servers that share the channels among them, and those of them that do not serve.
+    pub(crate) primaries: usize,
+    pub(crate) primaries_away: usize,
 }
 
 impl From<StorageStatus> for StorageView {
     fn from(status: StorageStatus) -> Self {
-        let StorageStatus { backend, state, since, reason_code, reason, .. } = status;
-        Self { storage_backend: backend, state, since, reason_code, reason }
+        let StorageStatus { backend, state, since, reason_code, reason, primaries, primaries_away, .. } =
+            status;
+        let scope = status.scope.as_str();
+        Self { storage_backend: backend, state, since, scope, reason_code, reason, primaries, primaries_away }
     }
 }
 
@@ -85,7 +92,8 @@ pub(crate) struct HealthView {
 /// `/health/redis`.
 #[derive(Debug, Serialize)]
 pub(crate) struct RedisView {
-    /// `up` (also while channels are put in order), `down` or `not_configured`.
+    /// `up` (also while channels are put in order), `partial` (some primaries of a cluster are away),
+    /// `down` or `not_configured`.
     pub(crate) status: &'static str,
     pub(crate) serving: bool,
     #[serde(flatten)]
@@ -229,6 +237,7 @@ impl Sources {
         let storage = self.storage.get();
         let serving = storage.backend == BackendName::Redis;
         let status = match (serving, storage.state) {
+            (true, BackendState::Degraded) => "partial",
             (true, _) => "up",
             (false, BackendState::Healthy) if !self.redis_configured => "not_configured",
             _ => "down",
@@ -442,6 +451,10 @@ impl Collector for StatsView {
         let backends = [BackendName::Redis, BackendName::InMemory]
             .map(|name| (name.as_str(), i64::from(self.storage.storage_backend == name)));
         m.gauges("storage_backend", "1 for the backend that serves", "backend", backends)?;
+        let counts = [self.storage.primaries, self.storage.primaries_away];
+        let [all, away] = counts.map(|count| signed(count as u64));
+        m.gauge("storage_primaries", "Servers that share the channels among them", None, all)?;
+        m.gauge("storage_primaries_away", "Of these, those that do not serve", None, away)?;
 
         self.outage.encode(&mut m)?;
 

@@ -13,7 +13,7 @@ use super::config::LEASE_MAX;
 use super::run::{Claim, Run, RunError};
 use super::service::{Desk, Orders};
 use super::view::run_of;
-use crate::model::{Entry, EntryKind, OrderId};
+use crate::model::{ChannelName, Entry, EntryKind, OrderId};
 use crate::protocol::{InvalidPayload, OrderUpdate, Standing, quoted};
 use crate::storage::{ClaimedJob, Ending, Held, JobState, LEASE_MIN, Result as StorageResult};
 
@@ -348,7 +348,10 @@ impl Orders {
             tokio::try_join!(self.desk().backend.job(order.into()), self.desk().newest(order))?;
         let job = job.filter(|job| job.token == token).ok_or(RunError::LeaseLost)?;
         let is_claimed = job.state == JobState::Claimed;
-        if is_claimed && self.desk().backend.is_degraded() && !self.desk().is_held(order, token, asked) {
+        if is_claimed
+            && self.desk().backend.is_degraded_for(&ChannelName::order(order))
+            && !self.desk().is_held(order, token, asked)
+        {
             // The job as it was seen last says nothing of the lease. One that is this node's own can be
             // asked for; of others nobody knows whose they are by now.
             self.desk().backend.extend(order.into(), token, LEASE_MIN).await?;

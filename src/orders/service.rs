@@ -274,7 +274,7 @@ impl Orders {
     /// The storage did not answer; or it is away, and this node knows nothing of the order.
     pub async fn get(&self, order: OrderId) -> StorageResult<Option<OrderView>> {
         let channel = ChannelName::order(order);
-        if self.0.backend.is_degraded() {
+        if self.0.backend.is_degraded_for(&channel) {
             return self.get_from_here(order).await.map(Some);
         }
         let found = tokio::try_join!(
@@ -289,7 +289,7 @@ impl Orders {
         };
         if job.is_none() && newest.is_none() {
             // The storage may have gone meanwhile, and what answered is this node alone.
-            let is_degraded = self.0.backend.is_degraded();
+            let is_degraded = self.0.backend.is_degraded_for(&channel);
             return if is_degraded { Err(StorageError::Unknown { op: "order" }) } else { Ok(None) };
         }
         Ok(Some(OrderView::whole(order, job, newest, page, self.0.config.attempts_max)))
@@ -303,9 +303,10 @@ impl Orders {
             return Err(StorageError::Unknown { op: "order" });
         }
         // Asked for last: a channel that is read begins a life here, which is not for any name.
-        let page = self.0.channels.read_after(&ChannelName::order(order), None, usize::MAX).await?;
+        let channel = ChannelName::order(order);
+        let page = self.0.channels.read_after(&channel, None, usize::MAX).await?;
         let view = OrderView::whole(order, job, newest, page, self.0.config.attempts_max);
-        Ok(OrderView { degraded: self.0.backend.is_degraded(), ..view })
+        Ok(OrderView { degraded: self.0.backend.is_degraded_for(&channel), ..view })
     }
 
     /// Orders, the newest first: those queued before `before`, with a status (`pending`, or the type

@@ -159,11 +159,24 @@ fn server_messages_are_as_in_their_fixtures() {
         state,
         since,
         scope: "all",
+        channels: None,
+        more_channels: 0,
         reason,
+        timestamp,
+    };
+    let some_state = |channels, more_channels| ServerMessage::BackendState {
+        storage_backend: BackendName::Redis,
+        state: BackendState::Degraded,
+        since,
+        scope: "some",
+        channels: Some(channels),
+        more_channels,
+        reason: Some("Redis does not answer in time"),
         timestamp,
     };
     let error = |id, code, message, channel| ServerMessage::Error { id, code, message, channel, timestamp };
     let (memory, redis) = (BackendName::InMemory, BackendName::Redis);
+    let concerned = [channel];
     let messages = [
         (
             "connection_established",
@@ -222,6 +235,9 @@ fn server_messages_are_as_in_their_fixtures() {
         ("heartbeat_ack", ServerMessage::HeartbeatAck { id: Some(a), timestamp }),
         ("pong", ServerMessage::Pong { id: Some(one), timestamp }),
         ("backend_state", backend_state(memory, BackendState::Degraded, Some("Redis does not answer"))),
+        ("backend_state_of_some", some_state(&concerned, 0)),
+        ("backend_state_of_none_here", some_state(&[], 0)),
+        ("backend_state_of_many", some_state(&concerned, 23)),
         (
             "backend_state_recovering",
             backend_state(redis, BackendState::Recovering, Some("Redis answers again")),

@@ -180,8 +180,14 @@ pub enum ServerMessage<'a> {
         state: BackendState,
         /// Since when.
         since: DateTime<Utc>,
-        /// Which channels are concerned; `all` so far.
+        /// Which channels are concerned: `all`, or `some`.
         scope: &'a str,
+        /// With `some`: those of this connection's subscriptions that are, as far as they find room.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        channels: Option<&'a [&'a ChannelName]>,
+        /// How many more there are.
+        #[serde(skip_serializing_if = "is_zero")]
+        more_channels: usize,
         /// Why, for people; absent when healthy.
         #[serde(skip_serializing_if = "Option::is_none")]
         reason: Option<&'a str>,
@@ -215,6 +221,11 @@ pub enum ServerMessage<'a> {
         /// When it was sent.
         timestamp: DateTime<Utc>,
     },
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde gives it so")]
+fn is_zero(number: &usize) -> bool {
+    *number == 0
 }
 
 impl<'a> ServerMessage<'a> {

@@ -47,15 +47,16 @@ pub use log::{
 };
 pub use memory::MemoryBackend;
 pub use outside::{OUTSIDE_WINDOW, Outside, OutsideEvent, OutsideOrders};
+pub use primary::Concerned;
 pub use probe::ProbeFailure;
 pub use records::{Record, RecordKind, Records};
 pub use redis::{Beat, LinkHealth, RedisBackend};
-pub use status::{StatusReader, StatusWriter, StorageStatus};
+pub use status::{Scope, StatusReader, StatusWriter, StorageStatus};
 #[cfg(test)]
 pub(crate) use switching::model;
 pub(crate) use switching::{OutageReader, OutageTotals};
 
-use crate::model::BackendName;
+use crate::model::{BackendName, ChannelName};
 
 /// All that the gateway asks of a storage: the sum of its roles.
 #[async_trait]
@@ -70,6 +71,11 @@ pub trait StorageBackend: Log + Records + Jobs + fmt::Debug + Send + Sync + 'sta
     /// away.
     fn is_degraded(&self) -> bool {
         false
+    }
+
+    /// The same of what is told of one channel, or of the job behind it.
+    fn is_degraded_for(&self, _channel: &ChannelName) -> bool {
+        self.is_degraded()
     }
 
     /// The ability to exchange updates of orders with outside workers, where the backend has it. To

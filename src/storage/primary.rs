@@ -1,25 +1,143 @@
 //! What the switching backend asks of the storage that it prefers: a [`StorageBackend`] that may go
-//! away and come back.
+//! away and come back, as a whole or in parts.
+
+use std::fmt;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use tokio::sync::watch;
 
 pub(in crate::storage) use super::redis::{Beat, LinkHealth};
-use super::{MovedJob, Recorded, Result, StorageBackend};
-use crate::model::NodeId;
+use super::{MovedJob, RecordKind, Recorded, Result, StorageBackend};
+use crate::model::{ChannelName, NodeId};
+
+/// A part of a storage that goes away and comes back as one: all of it, or one primary of a cluster.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(in crate::storage) struct Area(u16);
+
+impl Area {
+    /// The only one, where there are no parts.
+    pub(in crate::storage) const ONLY: Self = Self(0);
+
+    pub(in crate::storage) fn new(number: u16) -> Self {
+        Self(number)
+    }
+
+    /// Its place in lists by area.
+    pub(in crate::storage) fn index(self) -> usize {
+        usize::from(self.0)
+    }
+}
+
+/// What is in an area.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::storage) enum Place<'a> {
+    Channel(&'a ChannelName),
+    /// All jobs.
+    Jobs,
+    /// All records of a kind.
+    Records(RecordKind),
+}
+
+/// The areas of a storage that has several, and how the connections to each are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::storage) struct Areas {
+    /// By area; `None`: nothing belongs to it any more.
+    pub(in crate::storage) parts: Vec<Option<AreaPart>>,
+    /// How often something went from one area to another.
+    pub(in crate::storage) moves: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::storage) struct AreaPart {
+    /// Its server, for the log.
+    pub(in crate::storage) name: String,
+    pub(in crate::storage) health: LinkHealth,
+}
 
 /// A storage shared with other nodes, that may go away and come back.
 #[async_trait]
 pub(in crate::storage) trait Primary: StorageBackend {
-    /// Whether its connections are up, now and from now on.
+    /// Whether its connections are up, all of them, now and from now on.
     fn link_health(&self) -> watch::Receiver<LinkHealth>;
+
+    /// Its areas, now and from now on; `None` where it is one, whose health is
+    /// [`link_health`](Self::link_health).
+    fn areas(&self) -> Option<watch::Receiver<Areas>> {
+        None
+    }
+
+    /// The area that something belongs to now. Cheap.
+    fn area_of(&self, _place: Place<'_>) -> Area {
+        Area::ONLY
+    }
 
     /// Proves that it answers and takes writes, and finds whether it lost what it had. Each loss is
     /// found once.
     async fn beat(&self, node: NodeId) -> Result<Beat>;
 
+    /// The same of one area.
+    async fn beat_of(&self, _area: Area, node: NodeId) -> Result<Beat> {
+        self.beat(node).await
+    }
+
+    /// Which channels belong to areas, as it is now.
+    fn channels_of(&self, _areas: &[Area]) -> Concerned {
+        Concerned::none()
+    }
+
     /// Records a job that a node kept while this storage was away: from here on it is a job like any
     /// other. Repeating it does nothing. Never refused for want of a place in the queue, since the job
     /// was accepted.
     async fn record_job(&self, job: &MovedJob) -> Result<Recorded>;
+}
+
+/// Some of all channels: those in certain slots.
+#[derive(Clone)]
+pub struct Concerned {
+    /// A bit for each slot.
+    slots: Arc<[u64]>,
+    slot_of: fn(&ChannelName) -> u16,
+}
+
+impl Concerned {
+    pub(in crate::storage) fn none() -> Self {
+        Self { slots: Arc::new([]), slot_of: |_| 0 }
+    }
+
+    /// The channels in those of `count` slots that are told.
+    pub(in crate::storage) fn new(
+        count: usize,
+        is_concerned: impl Fn(u16) -> bool,
+        slot_of: fn(&ChannelName) -> u16,
+    ) -> Self {
+        let mut slots = vec![0_u64; count.div_ceil(64)];
+        for slot in 0..u16::try_from(count).unwrap_or(u16::MAX) {
+            if is_concerned(slot) {
+                slots[usize::from(slot / 64)] |= 1 << (slot % 64);
+            }
+        }
+        Self { slots: slots.into(), slot_of }
+    }
+
+    /// Whether a channel is one of them.
+    pub fn has(&self, channel: &ChannelName) -> bool {
+        let slot = (self.slot_of)(channel);
+        self.slots.get(usize::from(slot / 64)).is_some_and(|bits| bits & (1 << (slot % 64)) != 0)
+    }
+}
+
+impl PartialEq for Concerned {
+    fn eq(&self, other: &Self) -> bool {
+        self.slots == other.slots
+    }
+}
+
+impl Eq for Concerned {}
+
+impl fmt::Debug for Concerned {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let slots: u32 = self.slots.iter().map(|bits| bits.count_ones()).sum();
+        f.debug_struct("Concerned").field("slots", &slots).finish_non_exhaustive()
+    }
 }

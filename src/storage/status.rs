@@ -6,7 +6,39 @@ use chrono::{DateTime, Utc};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use super::Concerned;
 use crate::model::{BackendName, BackendState};
+
+/// Which channels it is about that a storage does not serve as it should.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Scope {
+    /// All.
+    All,
+    /// These: others are served by primaries of a cluster with which all is well.
+    Some(Concerned),
+}
+
+impl Scope {
+    /// `all` or `some`.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::All => "all",
+            Self::Some(_) => "some",
+        }
+    }
+}
+
+/// What is said of the storage.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::storage) struct Served {
+    pub(in crate::storage) backend: BackendName,
+    pub(in crate::storage) state: BackendState,
+    pub(in crate::storage) reason_code: &'static str,
+    pub(in crate::storage) reason: String,
+    pub(in crate::storage) scope: Scope,
+    pub(in crate::storage) primaries: usize,
+    pub(in crate::storage) primaries_away: usize,
+}
 
 /// How the storage serves right now.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,6 +53,12 @@ pub struct StorageStatus {
     pub reason_code: &'static str,
     /// Why, for those who run the gateway: may name hosts, and holds no secrets.
     pub reason: String,
+    /// Which channels it is about; [`Scope::All`] while healthy.
+    pub scope: Scope,
+    /// Servers that share the channels among them: the primaries of a cluster, or one.
+    pub primaries: usize,
+    /// Of these, those that do not serve. With memory alone, 0 of 1.
+    pub primaries_away: usize,
     /// How often the state has changed since the start.
     pub switches: u64,
     /// When it last did.
@@ -34,7 +72,20 @@ impl StorageStatus {
     pub fn new(backend: BackendName, state: BackendState, reason_code: &'static str, reason: String) -> Self {
         let (since, entered) = (Utc::now(), Instant::now());
         let spent = Default::default();
-        Self { backend, state, since, reason_code, reason, switches: 0, entered, spent }
+        let primaries_away = usize::from(state == BackendState::Degraded);
+        Self {
+            backend,
+            state,
+            since,
+            reason_code,
+            reason,
+            scope: Scope::All,
+            primaries: 1,
+            primaries_away,
+            switches: 0,
+            entered,
+            spent,
+        }
     }
 
     /// Why, for clients: says nothing of where things run.
@@ -85,18 +136,17 @@ impl StatusWriter {
         (Self(writer), StatusReader(reader))
     }
 
-    /// Sets state and reason; `since` moves only when the state does. Says whether it did.
-    pub fn set(
-        &self,
-        backend: BackendName,
-        state: BackendState,
-        reason_code: &'static str,
-        reason: String,
-    ) -> bool {
-        let mut moved = false;
+    /// Sets state, reason and scope; `since` moves only when the state does.
+    pub(in crate::storage) fn set(&self, served: Served) {
+        let Served { backend, state, reason_code, reason, scope, primaries, primaries_away } = served;
         self.0.send_if_modified(|status| {
-            moved = status.state != state;
-            let changed = moved || status.reason_code != reason_code || status.backend != backend;
+            let moved = status.state != state;
+            let counts = (primaries, primaries_away);
+            let changed = moved
+                || status.reason_code != reason_code
+                || status.backend != backend
+                || status.scope != scope
+                || (status.primaries, status.primaries_away) != counts;
             if moved {
                 let now = Instant::now();
                 status.spent[index(status.state)] += now - status.entered;
@@ -105,11 +155,11 @@ impl StatusWriter {
             }
             if changed {
                 (status.backend, status.state) = (backend, state);
-                (status.reason_code, status.reason) = (reason_code, reason);
+                (status.reason_code, status.reason, status.scope) = (reason_code, reason, scope);
+                (status.primaries, status.primaries_away) = counts;
             }
             changed
         });
-        moved
     }
 }
 

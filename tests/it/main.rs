@@ -17,6 +17,7 @@ mod orders;
 mod orders_outage;
 mod outage_resume;
 mod outages;
+mod redis_cluster_outage;
 mod redis_liveness;
 mod redis_nodes;
 mod redis_variants;

@@ -179,7 +179,7 @@ async fn updates_from_outside_flow_on_in_an_outage() {
     update(a.address, &fresh, step(10)).await;
     update(a.address, &known, step(20)).await;
     for _ in 0..kept + 3 {
-        update(a.address, &busy, step(10)).await;
+        update(a.address, &busy, json!({ "type": "routing", "progress": 10 })).await;
     }
     let late = post_json(a.address, &format!("/api/orders/{ours}/updates"), &step(30)).await;
     late.problem(409, "has_job");

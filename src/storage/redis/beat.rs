@@ -18,16 +18,19 @@
 //! Beats are 200 ms apart: what was acknowledged after the last one, and then lost without the
 //! connection being lost, is not seen here. Whoever appends sees it by the epoch and the chain.
 
-use std::sync::LazyLock;
+use std::collections::HashMap;
+use std::sync::{Arc, LazyLock};
 
 use fred::types::Value;
 use tokio::sync::Mutex;
 use uuid::Uuid;
 
 use super::errors::corrupt;
+use super::primaries::slot_of;
 use super::scripts::Script;
 use super::{EXACT_MAX, RedisBackend};
 use crate::model::NodeId;
+use crate::storage::primary::Area;
 use crate::storage::{Lost, Result};
 
 /// How long the life is kept after the last beat, and a node's counter after the node's last beat.
@@ -109,13 +112,16 @@ impl Beat {
     }
 }
 
-/// What a node knows of the life of the data. Held during a beat, so that they go one by one.
+/// What a node knows of the lives of the data: one on each server. Held during a beat, so that those of
+/// a server go one by one.
 #[derive(Debug, Default)]
-pub(super) struct Life(Mutex<Option<Known>>);
+pub(super) struct Lives(parking_lot::Mutex<HashMap<Area, Arc<Mutex<Option<Known>>>>>);
 
 #[derive(Debug)]
 struct Known {
     node: NodeId,
+    /// Where it is.
+    key: String,
     /// Empty until the first answer.
     life: String,
     /// What the newest answer said that the server holds.
@@ -135,15 +141,24 @@ impl RedisBackend {
     /// # Errors
     /// As every call: [`Lost::of`] sorts them by what they say of Redis.
     pub async fn beat(&self, node: NodeId) -> Result<Beat> {
-        let mut guard = self.life.0.lock().await;
-        let unknown = Known { node, life: String::new(), acknowledged: 0, sent: 0 };
+        self.beat_in(Area::ONLY, node).await
+    }
+
+    /// The same of one area.
+    pub(super) async fn beat_in(&self, area: Area, node: NodeId) -> Result<Beat> {
+        let held = Arc::clone(self.lives.0.lock().entry(area).or_default());
+        let mut guard = held.lock().await;
+        let before = guard.as_ref().map(|known| known.key.as_str());
+        let tag = self.tag_in(area, before);
+        let keys = self.keys.life(&tag);
+        let unknown = || Known { node, key: keys[0].clone(), life: String::new(), acknowledged: 0, sent: 0 };
         let known = match &mut *guard {
-            Some(known) if known.node == node => known,
-            other => other.insert(unknown),
+            Some(known) if known.node == node && known.key == keys[0] => known,
+            other => other.insert(unknown()),
         };
         known.sent = known.sent.max(known.acknowledged).saturating_add(1).min(EXACT_MAX);
         let args = vec![
-            Value::from(self.keys.life_publish.as_str()),
+            Value::from(format!("{}{{{tag}}}", self.keys.publish_prefix)),
             Value::from(known.life.as_str()),
             Value::from(known.acknowledged.to_string()),
             Value::from(known.sent.to_string()),
@@ -152,7 +167,7 @@ impl RedisBackend {
             Value::from(KEPT_FOR_S.to_string()),
             Value::from(if known.sent % PRUNE_EVERY == 1 { "1" } else { "0" }),
         ];
-        let keys = self.keys.life.to_vec();
+        let keys = keys.to_vec();
         let (word, life, held): (String, String, String) =
             beat(self.keys.sharded).run(&self.commands, "beat", self.command_timeout, keys, args).await?;
         let beat = match word.as_str() {
@@ -163,9 +178,25 @@ impl RedisBackend {
             _ => None,
         };
         let (Some(beat), Ok(held)) = (beat, held.parse()) else {
-            return Err(corrupt(&self.keys.life[0], "a beat was answered by something else"));
+            return Err(corrupt(&known.key, "a beat was answered by something else"));
         };
         (known.life, known.acknowledged) = (life, held);
         Ok(beat)
+    }
+    /// What the keys of an area's life have in their braces: the same on all nodes that see the same
+    /// areas. In a cluster it is given such a slot that they land in the area; while they do, those that
+    /// were used before stay.
+    pub(super) fn tag_in(&self, area: Area, before: Option<&str>) -> String {
+        /// More than are needed to hit one slot of a cluster.
+        const TRIED: usize = 400_000;
+        let Some(primaries) = self.commands.primaries() else { return "life".to_owned() };
+        let slots = primaries.slots();
+        let lands = |tag: &str| slots.area(slot_of(tag)) == area;
+        let tag_of = |key: &str| Some(key.split_once('{')?.1.split_once('}')?.0.to_owned());
+        if let Some(tag) = before.and_then(tag_of).filter(|tag| lands(tag)) {
+            return tag;
+        }
+        let tried = (0..TRIED).map(|n| format!("life:{n}"));
+        tried.into_iter().find(|tag| lands(tag)).unwrap_or_else(|| "life:0".to_owned())
     }
 }

@@ -1,20 +1,16 @@
 //! From the configuration to clients. The only place where fred is set up.
 
-use std::collections::HashSet;
 use std::time::Duration;
 
 use fred::clients::{Client, SubscriberClient, WithOptions};
 use fred::error::{Error, ErrorKind};
-use fred::interfaces::{ClientLike, ClusterInterface};
-use fred::types::cluster::ClusterRouting;
+use fred::interfaces::ClientLike;
+use fred::types::Builder;
 use fred::types::config::{
     ClusterDiscoveryPolicy, Config, ConnectionConfig, Options, PerformanceConfig, ReconnectError,
     ReconnectPolicy, Server, ServerConfig, TcpConfig, TlsConnector,
 };
-use fred::types::{Builder, Value};
-use futures_util::future::try_join_all;
 
-use super::link::answers;
 use super::target::{Kind, Target};
 use crate::storage::RedisConfig;
 
@@ -49,7 +45,8 @@ impl Target {
         })
     }
 
-    fn servers(&self) -> Vec<Server> {
+    /// The servers that are named in the configuration.
+    pub(super) fn servers(&self) -> Vec<Server> {
         self.nodes.iter().map(|node| Server::new(node.host.as_str(), node.port)).collect()
     }
 
@@ -59,7 +56,7 @@ impl Target {
                 Some(server) => ServerConfig::Centralized { server },
                 None => ServerConfig::default_centralized(),
             },
-            // A cluster may outlive the nodes that were named.
+            // To probe it; what lasts has connections of its own to each primary.
             Kind::Cluster => {
                 ServerConfig::Clustered { hosts: self.servers(), policy: ClusterDiscoveryPolicy::UseCache }
             }
@@ -73,9 +70,14 @@ impl Target {
     }
 }
 
-/// A client for commands.
+/// A client for commands. Not for a cluster.
 pub(super) fn commands_client(target: &Target, config: &RedisConfig) -> Result<Client, Error> {
     lasting(target, target.server_config(), config)?.build()
+}
+
+/// The same on one node of a cluster.
+pub(super) fn server_client(target: &Target, config: &RedisConfig, server: Server) -> Result<Client, Error> {
+    lasting(target, ServerConfig::Centralized { server }, config)?.build()
 }
 
 /// A client for subscriptions: on a connection of its own, so that what is published does not wait
@@ -156,53 +158,6 @@ pub(super) fn once_on<C: ClientLike>(client: &C, timeout: Duration, server: Serv
         cluster_node: Some(server),
         ..Options::default()
     })
-}
-
-/// The primaries that a client knows; none where it is not one of a cluster.
-pub(super) fn primaries<C: ClusterInterface>(client: &C) -> Vec<Server> {
-    let routing = client.is_clustered().then(|| client.cached_cluster_state()).flatten();
-    routing.map(|routing| routing.unique_primary_nodes()).unwrap_or_default()
-}
-
-/// Asks the server, or each primary of a cluster, whether it lives. The first error counts.
-pub(super) async fn ping_all<C: ClusterInterface + Clone>(
-    client: &C,
-    timeout: Duration,
-    token: &str,
-) -> Result<bool, Error> {
-    let primaries = primaries(client);
-    let asked: Vec<WithOptions<C>> = if primaries.is_empty() {
-        vec![once(client, timeout)]
-    } else {
-        primaries.into_iter().map(|server| once_on(client, timeout, server)).collect()
-    };
-    let answers_of = |client: WithOptions<C>| async move {
-        let answer: Value = client.ping(Some(token.to_owned())).await?;
-        Ok::<_, Error>(answers(&answer, token))
-    };
-    let all = try_join_all(asked.into_iter().map(answers_of)).await?;
-    Ok(all.into_iter().all(|fits| fits))
-}
-
-/// Keys that begin alike, of which each primary of a cluster has one; otherwise this one.
-pub(super) fn key_of_each_primary<C: ClusterInterface>(client: &C, key: &str) -> Vec<String> {
-    /// With as many keys at random it is next to certain that a primary of any use has one.
-    const TRIED: usize = 1_000;
-    let routing = client.is_clustered().then(|| client.cached_cluster_state()).flatten();
-    let Some(routing) = routing else { return vec![key.to_owned()] };
-    let mut uncovered: HashSet<Server> = routing.unique_primary_nodes().into_iter().collect();
-    let mut keys = Vec::with_capacity(uncovered.len());
-    for n in 0..TRIED {
-        if uncovered.is_empty() {
-            break;
-        }
-        let key = format!("{key}:{n}");
-        let owner = routing.get_server(ClusterRouting::hash_key(key.as_bytes()));
-        if owner.is_some_and(|owner| uncovered.remove(owner)) {
-            keys.push(key);
-        }
-    }
-    keys
 }
 
 fn builder(target: &Target, server: ServerConfig, config: &RedisConfig) -> Result<Builder, Error> {

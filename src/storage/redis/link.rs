@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use fred::clients::WithOptions;
 use fred::error::{Error, ErrorKind};
-use fred::interfaces::{ClientLike, ClusterInterface, EventInterface};
+use fred::interfaces::{ClientLike, EventInterface};
 use fred::types::Value;
 use fred::types::config::Server;
 use parking_lot::Mutex;
@@ -21,7 +21,7 @@ use tokio::sync::{broadcast, watch};
 use tokio::task::AbortHandle;
 use tokio::time::{self, Instant};
 
-use super::connect::{once, ping_all};
+use super::connect::once;
 use crate::storage::ProbeFailure;
 use crate::support::backoff::Backoff;
 
@@ -88,7 +88,7 @@ impl<C: ClientLike> fmt::Debug for Link<C> {
     }
 }
 
-impl<C: ClusterInterface + EventInterface + Clone + Send + 'static> Link<C> {
+impl<C: EventInterface + Clone + Send + 'static> Link<C> {
     /// Has no client until [`open`](Self::open) has connected one.
     pub(super) fn new(build: Build<C>, command_timeout: Duration) -> Self {
         let state = LinkState { condition: Condition::Connecting, losses: 0 };
@@ -123,6 +123,26 @@ impl<C: ClusterInterface + EventInterface + Clone + Send + 'static> Link<C> {
         let mut state = self.state.subscribe();
         // An error would mean that the sender is gone, and we hold it.
         let _up = state.wait_for(|state| state.condition == Condition::Up).await;
+    }
+
+    /// Waits until the first attempt to connect is decided.
+    pub(super) async fn until_tried(&self) {
+        if self.state.borrow().condition != Condition::Connecting {
+            return;
+        }
+        let mut state = self.state.subscribe();
+        let _tried = state.wait_for(|state| state.condition != Condition::Connecting).await;
+    }
+
+    /// Connects, and connects again whenever the connection is lost. Runs until it is dropped. Not for
+    /// a connection that something has to be done on first.
+    pub(super) async fn keep(&self) {
+        loop {
+            self.open(|_| ()).await;
+            self.up();
+            let failure = self.until_lost().await;
+            self.lose(failure).await;
+        }
     }
 
     /// Waits until the first attempt, or one after it, has failed.
@@ -210,21 +230,7 @@ impl<C: ClusterInterface + EventInterface + Clone + Send + 'static> Link<C> {
     async fn connect(&self) -> Result<Live<C>, Error> {
         let client = self.client_to_connect().await?;
         let errors = client.error_rx();
-        let mut task = client.connect();
-        let guard = AbortOnDrop(task.abort_handle());
-        let connected = async {
-            tokio::select! {
-                // It ends by itself only when the first connection fails.
-                ended = &mut task => Err(match ended {
-                    Ok(Err(error)) => error,
-                    _ => Error::new(ErrorKind::Canceled, "the client ended"),
-                }),
-                connected = client.wait_for_connect() => connected,
-            }
-        };
-        time::timeout(INIT_LIMIT, connected)
-            .await
-            .map_err(|_| Error::new(ErrorKind::Timeout, "no connection in time"))??;
+        let guard = connect_client(&client).await?;
         let client = once(&client, self.command_timeout);
         // A server that is loading lets us in, and answers nothing else.
         match client.ping::<Value>(None).await {
@@ -261,9 +267,8 @@ impl<C: ClusterInterface + EventInterface + Clone + Send + 'static> Link<C> {
                 break;
             }
             let token = format!("zw-beat-{beat}");
-            // In a cluster one primary that hangs is enough.
-            match ping_all(&**client, limit, &token).await {
-                Ok(false) => {
+            match once(&**client, limit).ping::<Value>(Some(token.clone())).await {
+                Ok(answer) if !answers(&answer, &token) => {
                     return ProbeFailure::Unexpected("answers are out of step".into());
                 }
                 Err(error) if *error.kind() == ErrorKind::Timeout => {
@@ -278,6 +283,26 @@ impl<C: ClusterInterface + EventInterface + Clone + Send + 'static> Link<C> {
     }
 }
 
+/// Connects a client, once. Its task ends with what this gives, or when this is dropped.
+pub(super) async fn connect_client<C: ClientLike>(client: &C) -> Result<AbortOnDrop, Error> {
+    let mut task = client.connect();
+    let guard = AbortOnDrop(task.abort_handle());
+    let connected = async {
+        tokio::select! {
+            // It ends by itself only when the first connection fails.
+            ended = &mut task => Err(match ended {
+                Ok(Err(error)) => error,
+                _ => Error::new(ErrorKind::Canceled, "the client ended"),
+            }),
+            connected = client.wait_for_connect() => connected,
+        }
+    };
+    time::timeout(INIT_LIMIT, connected)
+        .await
+        .map_err(|_| Error::new(ErrorKind::Timeout, "no connection in time"))??;
+    Ok(guard)
+}
+
 /// A subscribed connection answers a PING with a pair, another one with the token alone.
 pub(super) fn answers(answer: &Value, token: &str) -> bool {
     match answer {
@@ -286,7 +311,8 @@ pub(super) fn answers(answer: &Value, token: &str) -> bool {
     }
 }
 
-struct AbortOnDrop(AbortHandle);
+/// Ends a task of fred's, and with it the socket.
+pub(super) struct AbortOnDrop(AbortHandle);
 
 impl Drop for AbortOnDrop {
     fn drop(&mut self) {

@@ -2,7 +2,6 @@
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use fred::interfaces::HashesInterface;
 use fred::types::Value;
 use tokio::sync::mpsc;
 
@@ -48,9 +47,9 @@ impl Bounds {
 impl Log for RedisBackend {
     async fn state(&self, channel: &ChannelName, producer: NodeId) -> Result<LogState> {
         let keys = self.keys.channel(channel);
-        let fields = vec!["e".to_owned(), "s".to_owned(), format!("p:{producer}")];
+        let fields = [keys.meta.clone(), "e".to_owned(), "s".to_owned(), format!("p:{producer}")];
         let answer: std::result::Result<(Option<String>, Option<u64>, Option<String>), _> =
-            async { self.commands.client()?.hmget(keys.meta.as_str(), fields).await }.await;
+            self.commands.call(&keys.meta, "HMGET", fields.map(Value::from).into()).await;
         let (epoch, top, last) =
             answer.map_err(|error| storage_error("state", self.command_timeout, &error))?;
         let Some(epoch) = epoch else {
@@ -173,7 +172,7 @@ impl Log for RedisBackend {
     async fn latest(&self, channel: &ChannelName) -> Result<Vec<Entry>> {
         let key = self.keys.channel(channel).latest;
         let answer: std::result::Result<Vec<Bytes>, _> =
-            async { self.commands.client()?.hvals(key.as_str()).await }.await;
+            self.commands.call(&key, "HVALS", vec![Value::from(key.as_str())]).await;
         let values = answer.map_err(|error| storage_error("latest", self.command_timeout, &error))?;
         let entries = values.iter().map(|value| decode_latest(value).map_err(|what| corrupt(&key, what)));
         let mut entries = entries.collect::<Result<Vec<_>>>()?;

@@ -22,7 +22,7 @@
 //! | `zw:{jobs}:waiting`, `:delays`, `:claimed`, `:done`, `:dead` | sorted sets | the jobs of each state by place |
 //! | `zw:{jobs}:keys`, `:key-ages` | hash, sorted set | idempotency key -> `<job> <fingerprint>`, and keys by when they were used |
 //! | `zw:{jobs}:meta` | hash | newest `place` and `token`, `kept_for`, when all of these keys `expires` |
-//! | `zw:{life}` | hash | `id` of this life of the data; `n:<node>` = `<beats> <when>` |
+//! | `zw:{life}` | hash | `id` of this life of the data; `n:<node>` = `<beats> <when>`. In a cluster there is one on each primary, `zw:{life:<n>}` |
 //! | `zw:{life}:probe`, `:log` | string, stream | what a beat writes as a trial |
 //!
 //! Appends are published in the pub/sub channel `zw:{zone:pjm}` (`zw@2:{zone:pjm}` from database 2:
@@ -31,6 +31,7 @@
 
 mod beat;
 mod codec;
+mod commands;
 mod connect;
 mod errors;
 mod job_scripts;
@@ -38,10 +39,12 @@ mod jobs;
 mod link;
 mod log;
 mod outside;
+mod primaries;
 mod prove;
 mod records;
 mod scripts;
 mod shards;
+mod slots;
 mod subscriber;
 mod target;
 mod tls;
@@ -50,10 +53,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use fred::clients::Client;
 use fred::error::Error;
-use fred::interfaces::KeysInterface;
-use fred::types::Expiration;
+use fred::types::Value;
 use futures_util::future::{BoxFuture, try_join_all};
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -64,14 +65,17 @@ pub(super) use prove::prove;
 pub(super) use target::Target;
 
 use super::failover::Lost;
-use super::primary::Primary;
+use super::primary::{Area, AreaPart, Areas, Concerned, Place, Primary};
 use super::probe::ProbeFailure;
 use super::{LogEvent, MovedJob, Outside, Recorded, RedisConfig, Result, Retention, StorageBackend};
 use crate::model::{BackendName, ChannelName, NodeId};
-use beat::Life;
+use beat::Lives;
 use codec::decode_published;
+use commands::Commands;
 use link::{Condition, Link, LinkState};
+use primaries::{AreaState, Primaries, slot_of};
 use shards::{Following, Shards};
+use slots::SLOTS;
 use subscriber::{Published, Subscriber, Subscribing};
 
 /// Events that wait for the one who reads `incoming`; past it, they are replaced by one `Suspect`.
@@ -122,15 +126,17 @@ impl LinkHealth {
 /// [`Unreachable`](super::StorageError::Unreachable).
 #[derive(Debug)]
 pub struct RedisBackend {
-    commands: Arc<Link<Client>>,
+    commands: Arc<Commands>,
     subscriber: Arc<Following<LogMessages>>,
     incoming: parking_lot::Mutex<Option<mpsc::Receiver<LogEvent>>>,
     keys: Keys,
     retention: Retention,
     command_timeout: Duration,
     health: watch::Receiver<LinkHealth>,
-    /// What this node knows of the life of the data.
-    life: Life,
+    /// Of a cluster.
+    areas: Option<watch::Receiver<Areas>>,
+    /// What this node knows of the lives of the data.
+    lives: Lives,
     /// For further connections.
     target: (Target, RedisConfig),
     /// Dropped with the backend, which ends the driver.
@@ -153,10 +159,12 @@ impl RedisBackend {
         let command_timeout = Duration::from_millis(config.command_timeout_ms);
         let (of_commands, of_subscriber) =
             ((target.clone(), config.clone()), (target.clone(), config.clone()));
-        let commands = Arc::new(Link::new(
-            Arc::new(move || connect::commands_client(&of_commands.0, &of_commands.1)),
-            command_timeout,
-        ));
+        let commands = Arc::new(if target.is_cluster() {
+            Commands::Cluster(Box::new(Primaries::new(of_commands.0, of_commands.1)))
+        } else {
+            let make = Arc::new(move || connect::commands_client(&of_commands.0, &of_commands.1));
+            Commands::One(Box::new(Link::new(make, command_timeout)))
+        });
         let keys = Keys::new(&config.prefix, &target);
         let (events, incoming) = mpsc::channel(INCOMING_LEN);
         let (alive, dropped) = oneshot::channel();
@@ -172,9 +180,13 @@ impl RedisBackend {
             let subscriber = Subscriber::new(link, commands, messages, plain, command_timeout);
             Following::One(Box::new(subscriber))
         });
-        let first = LinkHealth::of(&commands.state().borrow(), &subscriber.state().borrow());
+        let begun = LinkState { condition: Condition::Connecting, losses: 0 };
+        let first = LinkHealth::of(&begun, &begun);
+        let part = AreaPart { name: String::new(), health: first.clone() };
         let (writer, health) = watch::channel(first);
-        let driver = drive(Arc::clone(&subscriber), Arc::clone(&commands), events, writer);
+        let (areas_writer, areas) = watch::channel(Areas { parts: vec![Some(part)], moves: 0 });
+        let areas = target.is_cluster().then_some(areas);
+        let driver = drive(Arc::clone(&subscriber), Arc::clone(&commands), events, writer, areas_writer);
         let driver = async move {
             tokio::select! {
                 () = driver => {}
@@ -189,7 +201,8 @@ impl RedisBackend {
             retention,
             command_timeout,
             health,
-            life: Life::default(),
+            areas,
+            lives: Lives::default(),
             target: (target, config.clone()),
             _alive: alive,
         };
@@ -206,11 +219,23 @@ impl RedisBackend {
     ) -> Result<(Self, BoxFuture<'static, ()>), ProbeFailure> {
         let (backend, mut driver) = Self::new(config, retention)?;
         let mut health = backend.link_health();
+        let failed = async {
+            match (&*backend.commands, &*backend.subscriber) {
+                (Commands::One(commands), Following::One(subscriber)) => tokio::select! {
+                    failure = commands.until_failed() => failure,
+                    failure = subscriber.until_failed() => failure,
+                },
+                (Commands::Cluster(primaries), Following::Shards(shards)) => tokio::select! {
+                    failure = primaries.until_failed() => failure,
+                    failure = shards.until_failed() => failure,
+                },
+                _ => std::future::pending().await,
+            }
+        };
         tokio::select! {
             biased;
             () = &mut driver => return Err(ProbeFailure::Unreachable("the driver ended".to_owned())),
-            failure = backend.commands.until_failed() => return Err(failure),
-            failure = backend.subscriber.until_failed() => return Err(failure),
+            failure = failed => return Err(failure),
             _up = health.wait_for(LinkHealth::is_up) => {}
         }
         Ok((backend, driver))
@@ -236,13 +261,19 @@ impl StorageBackend for RedisBackend {
     }
 
     async fn ping(&self) -> Result<()> {
-        let expires = Some(Expiration::PX(1_000));
-        let done: std::result::Result<Vec<()>, Error> = async {
-            let client = self.commands.client()?;
-            let keys = connect::key_of_each_primary(&*client, &self.keys.ping);
-            try_join_all(keys.into_iter().map(|key| client.set(key, "1", expires.clone(), None, false))).await
-        }
-        .await;
+        let areas = self.areas.as_ref().map_or(1, |areas| areas.borrow().parts.len());
+        let is_used = |area: &Area| {
+            self.areas
+                .as_ref()
+                .is_none_or(|areas| areas.borrow().parts.get(area.index()).is_some_and(Option::is_some))
+        };
+        let areas = (0..u16::try_from(areas).unwrap_or(u16::MAX)).map(Area::new).filter(is_used);
+        let pings = areas.map(|area| async move {
+            let [_, key, _] = self.keys.life(&self.tag_in(area, None));
+            let args = [key.as_str(), "1", "PX", "1000"].map(Value::from).into();
+            self.commands.call::<Value>(&key, "SET", args).await
+        });
+        let done: std::result::Result<Vec<Value>, Error> = try_join_all(pings).await;
         done.map(drop).map_err(|error| errors::storage_error("ping", self.command_timeout, &error))
     }
 
@@ -257,8 +288,31 @@ impl Primary for RedisBackend {
         Self::link_health(self)
     }
 
+    fn areas(&self) -> Option<watch::Receiver<Areas>> {
+        self.areas.clone()
+    }
+
+    fn area_of(&self, place: Place<'_>) -> Area {
+        let Some(primaries) = self.commands.primaries() else { return Area::ONLY };
+        match place {
+            Place::Channel(channel) => primaries.area_of_slot(slot_of_channel(channel)),
+            Place::Jobs => primaries.area_of_slot(slot_of("jobs")),
+            Place::Records(kind) => primaries.area_of_slot(slot_of(kind.as_str())),
+        }
+    }
+
+    fn channels_of(&self, areas: &[Area]) -> Concerned {
+        let Some(primaries) = self.commands.primaries() else { return Concerned::none() };
+        let slots = primaries.slots();
+        Concerned::new(SLOTS, |slot| areas.contains(&slots.area(slot)), slot_of_channel)
+    }
+
     async fn beat(&self, node: NodeId) -> Result<Beat> {
         Self::beat(self, node).await
+    }
+
+    async fn beat_of(&self, area: Area, node: NodeId) -> Result<Beat> {
+        self.beat_in(area, node).await
     }
 
     async fn record_job(&self, job: &MovedJob) -> Result<Recorded> {
@@ -287,25 +341,31 @@ impl Published for LogMessages {
     }
 }
 
-/// Keeps both connections and says how they are. Runs until it is dropped.
+/// The slot of a channel's keys, which is that of what they have in their braces.
+fn slot_of_channel(channel: &ChannelName) -> u16 {
+    slot_of(channel.as_str())
+}
+
+/// Keeps the connections and says how they are. Runs until it is dropped.
 async fn drive(
     subscriber: Arc<Following<LogMessages>>,
-    commands: Arc<Link<Client>>,
+    commands: Arc<Commands>,
     events: mpsc::Sender<LogEvent>,
     health: watch::Sender<LinkHealth>,
+    areas: watch::Sender<Areas>,
 ) {
-    let keep_commands = async {
-        loop {
-            commands.open(|_| ()).await;
-            commands.up();
-            let failure = commands.until_lost().await;
-            commands.lose(failure).await;
-        }
-    };
-    tokio::select! {
-        () = keep_commands => {}
-        () = subscriber.run(events) => {}
-        () = tell(commands.state(), subscriber.state(), health) => {}
+    match (&*commands, &*subscriber) {
+        (Commands::One(commands), Following::One(subscriber)) => tokio::select! {
+            () = commands.keep() => {}
+            () = subscriber.run(events) => {}
+            () = tell(commands.state(), subscriber.state(), health) => {}
+        },
+        (Commands::Cluster(primaries), Following::Shards(shards)) => tokio::select! {
+            () = primaries.run() => {}
+            () = shards.run(events) => {}
+            () = tell_areas(primaries, shards, health, areas) => {}
+        },
+        _ => {}
     }
 }
 
@@ -317,22 +377,94 @@ async fn tell(
 ) {
     loop {
         let now = LinkHealth::of(&commands.borrow_and_update(), &subscriber.borrow_and_update());
-        let moved = health.send_if_modified(|last| {
-            let moved = *last != now;
-            last.clone_from(&now);
-            moved
-        });
-        if moved {
-            match &now.lost {
-                None => tracing::debug!("connected to redis"),
-                Some(lost) => {
-                    tracing::debug!(code = lost.code, reason = lost.reason, "no connection to redis")
-                }
-            }
-        }
+        say(&health, &now);
         let changed = tokio::select! {
             changed = commands.changed() => changed,
             changed = subscriber.changed() => changed,
+        };
+        if changed.is_err() {
+            return;
+        }
+    }
+}
+
+fn say(health: &watch::Sender<LinkHealth>, now: &LinkHealth) {
+    let moved = health.send_if_modified(|last| {
+        let moved = last != now;
+        last.clone_from(now);
+        moved
+    });
+    if moved {
+        match &now.lost {
+            None => tracing::debug!("connected to redis"),
+            Some(lost) => {
+                tracing::debug!(code = lost.code, reason = lost.reason, "no connection to redis")
+            }
+        }
+    }
+}
+
+/// What was told of an area last.
+#[derive(Debug, Default)]
+struct Told {
+    server: String,
+    /// As its connections counted them.
+    counted: u64,
+    losses: u64,
+}
+
+/// Makes one health of the connections to each primary, and one of all.
+async fn tell_areas(
+    primaries: &Primaries,
+    shards: &Shards<LogMessages>,
+    health: watch::Sender<LinkHealth>,
+    areas: watch::Sender<Areas>,
+) {
+    let (mut of_primaries, mut of_shards) = (primaries.changes(), shards.changes());
+    let mut told: Vec<Told> = Vec::new();
+    let mut losses_of_gone = 0;
+    loop {
+        of_primaries.borrow_and_update();
+        of_shards.borrow_and_update();
+        let (states, moves) = primaries.areas();
+        told.resize_with(states.len().max(told.len()), Told::default);
+        let mut parts = Vec::with_capacity(states.len());
+        for (area, told) in states.into_iter().zip(&mut told) {
+            let Some(AreaState { server, link }) = area else {
+                losses_of_gone += std::mem::take(told).losses;
+                parts.push(None);
+                continue;
+            };
+            let subscriber = match &server {
+                Some(server) => shards.state_of(server),
+                None => LinkState { condition: link.condition.clone(), losses: 0 },
+            };
+            let now = LinkHealth::of(&link, &subscriber);
+            let name = server.map(|server| server.to_string()).unwrap_or_default();
+            if !told.server.is_empty() && told.server != name {
+                // What was connected has been lost, however quickly another server took over.
+                told.losses += 1;
+                told.counted = 0;
+            }
+            told.losses += now.losses.saturating_sub(told.counted);
+            told.counted = now.losses;
+            told.server.clone_from(&name);
+            parts.push(Some(AreaPart { name, health: LinkHealth { losses: told.losses, ..now } }));
+        }
+        let all = LinkHealth {
+            lost: parts.iter().flatten().find_map(|part| part.health.lost.clone()),
+            losses: losses_of_gone + told.iter().map(|told| told.losses).sum::<u64>(),
+        };
+        let now = Areas { parts, moves };
+        areas.send_if_modified(|last| {
+            let moved = *last != now;
+            *last = now;
+            moved
+        });
+        say(&health, &all);
+        let changed = tokio::select! {
+            changed = of_primaries.changed() => changed,
+            changed = of_shards.changed() => changed,
         };
         if changed.is_err() {
             return;
@@ -346,13 +478,8 @@ struct Keys {
     prefix: String,
     /// What a channel's braced name is appended to.
     publish_prefix: String,
-    ping: String,
     /// Whether appends are published to the nodes that have their slots only.
     sharded: bool,
-    /// What a beat writes: the hash that holds the life, and two trials.
-    life: [String; 3],
-    /// The pub/sub channel in which a beat tries to publish.
-    life_publish: String,
 }
 
 /// The keys of one channel.
@@ -370,14 +497,12 @@ impl Keys {
             0 => format!("{prefix}:"),
             db => format!("{prefix}@{db}:"),
         };
-        Self {
-            prefix: prefix.to_owned(),
-            ping: format!("{prefix}:ping"),
-            sharded: target.is_cluster(),
-            life: ["", ":probe", ":log"].map(|part| format!("{prefix}:{{life}}{part}")),
-            life_publish: format!("{publish_prefix}{{life}}"),
-            publish_prefix,
-        }
+        Self { prefix: prefix.to_owned(), sharded: target.is_cluster(), publish_prefix }
+    }
+
+    /// What a beat writes: the hash that holds the life, and two trials.
+    fn life(&self, tag: &str) -> [String; 3] {
+        ["", ":probe", ":log"].map(|part| format!("{}:{{{tag}}}{part}", self.prefix))
     }
 
     fn channel(&self, channel: &ChannelName) -> ChannelKeys {

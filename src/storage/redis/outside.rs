@@ -11,13 +11,13 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use fred::clients::Client;
-use fred::interfaces::ListInterface;
 use fred::types::Value;
 use tokio::sync::mpsc;
 
+use super::commands::Commands;
 use super::errors::storage_error;
 use super::link::Link;
+use super::primaries::Primaries;
 use super::subscriber::{Published, Subscriber, Subscribing};
 use super::{INCOMING_LEN, RedisBackend, connect, scripts};
 use crate::model::OrderId;
@@ -58,7 +58,7 @@ impl Published for OutsideMessages {
 /// [`OutsideOrders`] in Redis.
 #[derive(Debug)]
 struct RedisOutside {
-    commands: Arc<Link<Client>>,
+    commands: Arc<Commands>,
     subscriber: Arc<Subscriber<OutsideMessages>>,
     incoming: parking_lot::Mutex<Option<mpsc::Receiver<OutsideEvent>>>,
     command_timeout: Duration,
@@ -74,7 +74,7 @@ impl RedisBackend {
                 return connect::subscriber_client(&target, &config);
             }
             // PUBLISH reaches the subscribers of all nodes, so any node will do.
-            let primaries = commands.client().map(|client| connect::primaries(&*client));
+            let primaries = commands.primaries().map(Primaries::servers);
             let turn = turn.fetch_add(1, Ordering::Relaxed);
             connect::any_node_client(&target, &config, primaries.unwrap_or_default(), turn)
         };
@@ -110,8 +110,9 @@ impl OutsideOrders for RedisOutside {
 
     async fn window(&self, order: OrderId, limit: usize) -> Result<Vec<Bytes>> {
         let newest = i64::try_from(limit).unwrap_or(i64::MAX);
-        let answer: std::result::Result<Vec<Bytes>, _> =
-            async { self.commands.client()?.lrange(list(order), -newest, -1).await }.await;
+        let (list, from) = (list(order), (-newest).to_string());
+        let args = vec![Value::from(list.as_str()), Value::from(from), Value::from("-1")];
+        let answer: std::result::Result<Vec<Bytes>, _> = self.commands.call(&list, "LRANGE", args).await;
         answer.map_err(|error| storage_error("window", self.command_timeout, &error))
     }
 

@@ -7,13 +7,11 @@
 use std::sync::LazyLock;
 use std::time::Duration;
 
-use fred::clients::Client;
 use fred::error::Error;
-use fred::interfaces::LuaInterface;
 use fred::types::{FromValue, Value};
 
+use super::commands::Commands;
 use super::errors::storage_error;
-use super::link::Link;
 use crate::storage::Result;
 
 /// A script and its hash.
@@ -41,22 +39,25 @@ impl Script {
     /// run nothing yet).
     pub(super) async fn run<R: FromValue>(
         &self,
-        link: &Link<Client>,
+        commands: &Commands,
         op: &'static str,
         limit: Duration,
         keys: Vec<String>,
         args: Vec<Value>,
     ) -> Result<R> {
-        let answer: std::result::Result<R, Error> = async {
-            let client = link.client()?;
-            match client.evalsha(self.hash.as_str(), keys.clone(), args.clone()).await {
-                Err(error) if error.details().starts_with("NOSCRIPT") => {
-                    client.eval(self.text.as_str(), keys, args).await
-                }
-                answer => answer,
+        let key = keys.first().cloned().unwrap_or_default();
+        let mut words = Vec::with_capacity(2 + keys.len() + args.len());
+        words.extend([Value::from(self.hash.as_str()), Value::from(keys.len().to_string())]);
+        words.extend(keys.into_iter().map(Value::from));
+        words.extend(args);
+        let answer: std::result::Result<R, Error> = match commands.call(&key, "EVALSHA", words.clone()).await
+        {
+            Err(error) if error.details().starts_with("NOSCRIPT") => {
+                words[0] = Value::from(self.text.as_str());
+                commands.call(&key, "EVAL", words).await
             }
-        }
-        .await;
+            answer => answer,
+        };
         answer.map_err(|error| storage_error(op, limit, &error))
     }
 }

@@ -13,10 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use fred::clients::Client;
 use fred::error::{Error, ErrorKind};
-use fred::interfaces::ClusterInterface;
-use fred::types::Value;
 use fred::types::cluster::ClusterRouting;
 use fred::types::config::Server;
 use futures_util::StreamExt as _;
@@ -25,18 +22,17 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time;
 
-use super::connect::{self, once_on, primaries};
+use super::commands::Commands;
+use super::connect;
 use super::errors::storage_error;
 use super::link::{Condition, Link, LinkState};
+use super::primaries::Primaries;
 use super::subscriber::{Published, Subscriber, Subscribing};
 use super::target::Target;
 use crate::storage::{ProbeFailure, RedisConfig, StorageError};
 
-/// How often it is looked up who has which slot. A slot that goes and comes back in between is not
-/// noticed; moving one takes longer than that.
-const LOOK_EVERY: Duration = Duration::from_millis(500);
-/// Between looks that somebody asked for.
-const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(20);
+/// How often it is tried to subscribe to what is not subscribed to.
+const COMPLETE_EVERY: Duration = Duration::from_millis(500);
 
 /// What is published, wherever it is: on one server, or in a cluster.
 #[derive(Debug)]
@@ -66,35 +62,6 @@ impl<P: Published> Following<P> {
             Self::Shards(shards) => shards.unfollow(name).await,
         }
     }
-
-    /// As [`Subscriber::run`].
-    pub(super) async fn run(&self, events: mpsc::Sender<P::Event>) {
-        match self {
-            Self::One(subscriber) => subscriber.run(events).await,
-            Self::Shards(shards) => shards.run(events).await,
-        }
-    }
-
-    /// How the connections are, all together.
-    pub(super) fn state(&self) -> watch::Receiver<LinkState> {
-        match self {
-            Self::One(subscriber) => subscriber.state(),
-            Self::Shards(shards) => shards.state.subscribe(),
-        }
-    }
-
-    /// Waits until the first attempt to connect, or one after it, has failed.
-    pub(super) async fn until_failed(&self) -> ProbeFailure {
-        let mut state = self.state();
-        loop {
-            if let Condition::Down(failure) = &state.borrow_and_update().condition {
-                return failure.clone();
-            }
-            if state.changed().await.is_err() {
-                std::future::pending::<()>().await;
-            }
-        }
-    }
 }
 
 /// A [`Subscriber`] for each primary of a cluster.
@@ -102,7 +69,7 @@ pub(super) struct Shards<P: Published> {
     target: Target,
     config: RedisConfig,
     /// Knows the cluster.
-    commands: Arc<Link<Client>>,
+    commands: Arc<Commands>,
     published: Arc<P>,
     command_timeout: Duration,
     map: Mutex<Map<P>>,
@@ -112,7 +79,8 @@ pub(super) struct Shards<P: Published> {
     begun: Notify,
     /// By subscribers that are gone.
     dropped: AtomicU64,
-    state: watch::Sender<LinkState>,
+    /// Counts what changed of connections.
+    changes: watch::Sender<u64>,
 }
 
 struct Map<P: Published> {
@@ -120,7 +88,6 @@ struct Map<P: Published> {
     shards: HashMap<Server, Shard<P>>,
     /// All that is followed, wherever.
     followed: HashSet<String>,
-    losses_of_gone: u64,
     /// Not run yet.
     begun: Vec<Begun<P>>,
 }
@@ -143,20 +110,9 @@ impl<P: Published> fmt::Debug for Shards<P> {
 
 impl<P: Published> Shards<P> {
     /// Has no connection until it runs.
-    pub(super) fn new(
-        target: Target,
-        config: RedisConfig,
-        commands: Arc<Link<Client>>,
-        published: P,
-    ) -> Self {
+    pub(super) fn new(target: Target, config: RedisConfig, commands: Arc<Commands>, published: P) -> Self {
         let command_timeout = Duration::from_millis(config.command_timeout_ms);
-        let map = Map {
-            routing: None,
-            shards: HashMap::new(),
-            followed: HashSet::new(),
-            losses_of_gone: 0,
-            begun: Vec::new(),
-        };
+        let map = Map { routing: None, shards: HashMap::new(), followed: HashSet::new(), begun: Vec::new() };
         Self {
             target,
             config,
@@ -167,7 +123,7 @@ impl<P: Published> Shards<P> {
             moved: Arc::new(Notify::new()),
             begun: Notify::new(),
             dropped: AtomicU64::new(0),
-            state: watch::Sender::new(LinkState { condition: Condition::Connecting, losses: 0 }),
+            changes: watch::Sender::new(0),
         }
     }
 
@@ -180,7 +136,10 @@ impl<P: Published> Shards<P> {
         let is_first = self.map.lock().followed.insert(name.clone());
         let mut answer = self.follow_at_owner(&name).await;
         if matches!(&answer, Err(Refused::Moved)) {
-            self.look().await;
+            if let Some(primaries) = self.commands.primaries() {
+                primaries.look().await;
+                self.route(primaries);
+            }
             answer = self.follow_at_owner(&name).await;
         }
         let error = match answer {
@@ -227,30 +186,24 @@ impl<P: Published> Shards<P> {
 
     /// Runs a subscriber for each primary, and follows slots where they go. Runs until it is
     /// dropped.
-    async fn run(&self, events: mpsc::Sender<P::Event>) {
-        let keep_looking = async {
+    pub(super) async fn run(&self, events: mpsc::Sender<P::Event>) {
+        let Some(primaries) = self.commands.primaries() else { return };
+        let keep_routing = async {
+            let mut changes = primaries.changes();
             loop {
-                self.look().await;
+                changes.borrow_and_update();
+                self.route(primaries);
                 tokio::select! {
-                    () = self.until_due() => {}
-                    () = self.moved.notified() => time::sleep(LOOK_AGAIN_AFTER).await,
+                    // The sender is in `primaries`.
+                    _changed = changes.changed() => {}
+                    () = self.moved.notified() => primaries.look_soon(),
+                    () = time::sleep(COMPLETE_EVERY) => {}
                 }
             }
         };
         tokio::select! {
-            () = keep_looking => {}
+            () = keep_routing => {}
             () = self.run_subscribers(events) => {}
-        }
-    }
-
-    /// Waits until who has which slot is to be looked up again: at once when there is somebody to
-    /// ask for the first time.
-    async fn until_due(&self) {
-        if self.map.lock().routing.is_none() {
-            self.commands.until_up().await;
-            time::sleep(LOOK_AGAIN_AFTER).await;
-        } else {
-            time::sleep(LOOK_EVERY).await;
         }
     }
 
@@ -281,56 +234,51 @@ impl<P: Published> Shards<P> {
         }
     }
 
-    /// Makes one state of those of all primaries.
     fn tell(&self) {
-        let map = self.map.lock();
-        let states: Vec<LinkState> =
-            map.shards.values().map(|shard| shard.subscriber.state().borrow().clone()).collect();
-        let down = states.iter().find(|state| matches!(state.condition, Condition::Down(_)));
-        let condition = match down {
-            Some(down) => down.condition.clone(),
-            None if !states.is_empty() && states.iter().all(|state| state.condition == Condition::Up) => {
-                Condition::Up
-            }
-            None => Condition::Connecting,
-        };
-        let losses = map.losses_of_gone + states.iter().map(|state| state.losses).sum::<u64>();
-        let now = LinkState { condition, losses };
-        self.state.send_if_modified(|last| {
-            let changed = *last != now;
-            last.clone_from(&now);
-            changed
-        });
+        self.changes.send_modify(|count| *count = count.wrapping_add(1));
     }
 
-    /// Asks who has which slot, and acts on the answer.
-    async fn look(&self) {
-        let Ok(commands) = self.commands.client() else { return };
-        let known = commands.cached_cluster_state();
-        match ask(&commands, self.command_timeout).await {
-            Ok(asked) => {
-                if known.is_some_and(|known| known.slots() != asked.slots()) {
-                    // So that fewer calls are sent to the wrong node: each of them would fail once.
-                    let _synced = time::timeout(self.command_timeout, commands.sync_cluster()).await;
-                }
-                self.route(asked);
+    /// Counts what changes of connections.
+    pub(super) fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
+    }
+
+    /// Waits until an attempt to connect to one of the servers has failed.
+    pub(super) async fn until_failed(&self) -> ProbeFailure {
+        let mut changes = self.changes();
+        loop {
+            changes.borrow_and_update();
+            let states: Vec<LinkState> = {
+                let map = self.map.lock();
+                map.shards.values().map(|shard| shard.subscriber.state().borrow().clone()).collect()
+            };
+            let failed = states.into_iter().find_map(|state| match state.condition {
+                Condition::Down(failure) => Some(failure),
+                Condition::Connecting | Condition::Up => None,
+            });
+            if let Some(failure) = failed {
+                return failure;
             }
-            Err(error) => {
-                // fred asks for itself when it has lost a node.
-                tracing::debug!(%error, "the cluster does not say who has which slot");
-                if let Some(known) = known {
-                    self.route(known);
-                }
-            }
+            // The sender is here, so this does not fail.
+            let _changed = changes.changed().await;
         }
     }
 
-    fn route(&self, routing: ClusterRouting) {
+    /// How the connection to a server is.
+    pub(super) fn state_of(&self, server: &Server) -> LinkState {
+        let map = self.map.lock();
+        let shard = map.shards.get(server);
+        let connecting = LinkState { condition: Condition::Connecting, losses: 0 };
+        shard.map_or(connecting, |shard| shard.subscriber.state().borrow().clone())
+    }
+
+    /// Acts on who has which slot.
+    fn route(&self, primaries: &Primaries) {
+        let Some(routing) = primaries.routing() else { return };
         let mut map = self.map.lock();
         let has_changed = map.routing.as_ref().is_none_or(|last| last.slots() != routing.slots());
         if has_changed {
             let primaries = routing.unique_primary_nodes();
-            tracing::info!(primaries = primaries.len(), "slots of the cluster are as follows");
             map.routing = Some(routing);
             for server in &primaries {
                 if !map.shards.contains_key(server) {
@@ -345,7 +293,6 @@ impl<P: Published> Shards<P> {
             for server in gone {
                 if let Some(shard) = map.shards.remove(&server) {
                     self.dropped.fetch_add(shard.subscriber.dropped(), Ordering::Relaxed);
-                    map.losses_of_gone += shard.subscriber.state().borrow().losses;
                 }
             }
             self.begun.notify_one();
@@ -408,17 +355,4 @@ impl<P: Published> Map<P> {
             }
         }
     }
-}
-
-/// Asks primaries in turn until one answers.
-async fn ask<C: ClusterInterface>(client: &C, limit: Duration) -> Result<ClusterRouting, Error> {
-    let mut last = Error::new(ErrorKind::Cluster, "no primary is known");
-    for server in primaries(client) {
-        let host = server.host.clone();
-        match once_on(client, limit, server).cluster_slots::<Value>().await {
-            Ok(slots) => return ClusterRouting::from_cluster_slots(slots, host),
-            Err(error) => last = error,
-        }
-    }
-    Err(last)
 }

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use fred::clients::{Client, SubscriberClient};
+use fred::clients::SubscriberClient;
 use fred::error::{Error, ErrorKind};
 use fred::interfaces::{ClientLike, EventInterface, PubsubInterface};
 use fred::types::{Message, Value};
@@ -24,7 +24,7 @@ use parking_lot::Mutex;
 use tokio::sync::broadcast::{self, error::RecvError};
 use tokio::sync::{Notify, mpsc, watch};
 
-use super::connect::{once_on, primaries};
+use super::commands::Commands;
 use super::errors::storage_error;
 use super::link::{Link, LinkState, answers};
 use crate::storage::{ProbeFailure, StorageError};
@@ -107,7 +107,7 @@ impl<P: Published> Published for Arc<P> {
 pub(super) struct Subscriber<P> {
     link: Link<SubscriberClient>,
     /// A subscribed connection can ask nothing; this one can.
-    commands: Arc<Link<Client>>,
+    commands: Arc<Commands>,
     published: P,
     subscribing: Subscribing,
     command_timeout: Duration,
@@ -125,7 +125,7 @@ pub(super) struct Subscriber<P> {
 impl<P: Published> Subscriber<P> {
     pub(super) fn new(
         link: Link<SubscriberClient>,
-        commands: Arc<Link<Client>>,
+        commands: Arc<Commands>,
         published: P,
         subscribing: Subscribing,
         command_timeout: Duration,
@@ -262,16 +262,15 @@ impl<P: Published> Subscriber<P> {
         // In a cluster each node knows its own subscribers only.
         let ours = self.link.client()?.client_config().server.hosts();
         let counts: Result<HashMap<String, u64>, Error> = async {
-            let commands = self.commands.client()?;
-            let primaries = primaries(&*commands);
-            if primaries.is_empty() {
-                return commands.pubsub_numsub(names.to_vec()).await;
-            }
-            let Some(server) = primaries.into_iter().find(|server| ours.contains(server)) else {
+            let client = match &*self.commands {
+                Commands::One(link) => link.client()?,
                 // Nobody can be asked about a node that is no primary.
-                return Err(Error::new(ErrorKind::Auth, "NOPERM"));
+                Commands::Cluster(primaries) => {
+                    let ours = ours.iter().find_map(|server| primaries.client_of(server));
+                    ours.ok_or_else(|| Error::new(ErrorKind::Auth, "NOPERM"))??
+                }
             };
-            once_on(&*commands, self.command_timeout, server).pubsub_numsub(names.to_vec()).await
+            client.pubsub_numsub(names.to_vec()).await
         }
         .await;
         match counts {
@@ -345,6 +344,11 @@ impl<P: Published> Subscriber<P> {
 
     pub(super) fn state(&self) -> watch::Receiver<LinkState> {
         self.link.state()
+    }
+
+    /// Waits until the first attempt to connect, or one after it, has failed.
+    pub(super) async fn until_failed(&self) -> ProbeFailure {
+        self.link.until_failed().await
     }
 
     /// Connects, receives, keeps subscribed, and begins with another connection when one is lost or

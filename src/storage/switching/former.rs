@@ -24,17 +24,27 @@ const ROUNDS_MAX: usize = 8;
 impl Core {
     /// Sends what is left of former lives, once the primary serves. Ends when the log has it all.
     pub(super) async fn send_formers(&self) {
-        let mut mode = self.mode.subscribe();
+        let mut modes = self.modes.subscribe();
         let mut failures = 0;
         loop {
-            // Nobody else takes from them.
-            let Some(former) = self.formers.lock().last().cloned() else { return };
-            if mode.wait_for(|mode| mode.is_primary()).await.is_err() {
-                return;
-            }
+            modes.borrow_and_update();
+            let next = {
+                let formers = self.formers.lock();
+                if formers.is_empty() {
+                    return;
+                }
+                // Nobody else takes from them. The oldest of those that can be sent: those of a channel are all in one area.
+                formers.iter().rposition(|former| self.has_log(&former.channel)).map(|at| formers[at].clone())
+            };
+            let Some(former) = next else {
+                if modes.changed().await.is_err() {
+                    return;
+                }
+                continue;
+            };
             let sent = tokio::select! {
                 biased;
-                () = self.until_away() => continue,
+                () = self.until_away(self.area_of(&former.channel)) => continue,
                 sent = self.send_former(&former) => sent,
             };
             if let Err(error) = sent {
@@ -54,7 +64,13 @@ impl Core {
             if let Some(spool) = &self.spool {
                 spool.acknowledged(former.producer, &former.channel, last).await;
             }
-            self.formers.lock().pop();
+            {
+                let mut formers = self.formers.lock();
+                // Others were only looked at meanwhile.
+                if let Some(at) = formers.iter().rposition(|held| held.channel == former.channel) {
+                    formers.remove(at);
+                }
+            }
             self.no_longer_behind(&former.channel);
             self.in_order.notify_waiters();
         }

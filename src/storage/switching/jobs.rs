@@ -26,6 +26,7 @@ use super::log::away;
 use super::{Core, Switching};
 use crate::model::{ChannelName, JobId};
 use crate::storage::memory::{JobTable, Now};
+use crate::storage::primary::{Area, Place};
 use crate::storage::{
     Cancelling, ClaimedJob, Ending, Enqueued, Held, JOBS_PER_CALL_MAX, JobBounds, JobCounts, JobState,
     JobView, Jobs, MovedJob, NewJob, Result, StorageError,
@@ -264,7 +265,11 @@ fn waiting(job: &NewJob) -> JobView {
 impl Core {
     /// Asks for what is the primary's alone.
     async fn ask_for_job<R>(&self, op: &'static str, call: impl Future<Output = Result<R>>) -> Result<R> {
-        self.ask(call).await.unwrap_or_else(|| Err(away(op)))
+        self.ask(self.area_of_jobs(), call).await.unwrap_or_else(|| Err(away(op)))
+    }
+
+    pub(super) fn area_of_jobs(&self) -> Area {
+        self.primary.area_of(Place::Jobs)
     }
 
     /// Makes a call about a job where that lives.
@@ -292,7 +297,7 @@ impl Core {
             let arrived = tokio::select! {
                 biased;
                 () = moved => true,
-                () = self.until_away() => false,
+                () = self.until_away(self.area_of_jobs()) => false,
                 () = time::sleep_until(waiting_since + ON_ITS_WAY_WITHIN) => false,
             };
             if !arrived {
@@ -324,10 +329,7 @@ impl Core {
             if let Some(answer) = state.answer_here(job) {
                 return Ok(answer);
             }
-            let (is_primary, is_alone) = {
-                let mode = self.mode.borrow();
-                (mode.is_primary(), mode.alone)
-            };
+            let (is_primary, is_alone) = (self.is_primary(self.area_of_jobs()), self.is_alone());
             if is_primary {
                 state.ask_for_key(job);
             } else {
@@ -369,14 +371,15 @@ impl Jobs for Switching {
         let core = &self.core;
         {
             let mut state = core.jobs.lock();
-            if !core.is_primary() {
+            // Who claims must be able to read how far the run before it came, wherever that is.
+            if !core.modes.borrow().is_all_primary() {
                 return Ok(state.table.claim(limit, lease, Now::read()));
             }
             if state.claims_from.is_some_and(|from| Instant::now() < from) {
                 return Ok(Vec::new());
             }
         }
-        let claimed = match core.ask(core.primary.claim(limit, lease)).await {
+        let claimed = match core.ask(core.area_of_jobs(), core.primary.claim(limit, lease)).await {
             Some(answer) => answer?,
             // What was claimed by a call whose answer was lost is somebody's when its lease runs out.
             None => Vec::new(),
@@ -408,6 +411,10 @@ impl Jobs for Switching {
 
     async fn commit(&self, id: JobId, token: u64, lease: Duration) -> Result<Held> {
         let there = async {
+            // Were this node to die then, nobody could read that the order was submitted.
+            if !self.core.has_log(&ChannelName::order(id.into())) {
+                return Err(away("commit"));
+            }
             let held = self.core.primary.commit(id, token, lease).await?;
             self.core.jobs.lock().change(id, |view| view.committed |= held == Held::Yes);
             Ok(held)
@@ -456,7 +463,7 @@ impl Jobs for Switching {
                 return Ok(Some(moving.view.clone()));
             }
         }
-        match core.ask(core.primary.job(id)).await {
+        match core.ask(core.area_of_jobs(), core.primary.job(id)).await {
             Some(answer) => {
                 let view = answer?;
                 let mut state = core.jobs.lock();
@@ -467,7 +474,7 @@ impl Jobs for Switching {
                 drop(state);
                 Ok(view)
             }
-            None if core.mode.borrow().alone => Ok(None),
+            None if core.is_alone() => Ok(None),
             None => {
                 let seen = core.jobs.lock().seen.get(&id).cloned();
                 seen.ok_or(StorageError::Unknown { op: "job" }).map(Some)
@@ -483,7 +490,7 @@ impl Jobs for Switching {
         limit: usize,
     ) -> Result<Vec<JobView>> {
         let core = &self.core;
-        match core.ask(core.primary.list_jobs(state, before, limit)).await {
+        match core.ask(core.area_of_jobs(), core.primary.list_jobs(state, before, limit)).await {
             Some(answer) => {
                 let views = answer?;
                 let mut known = core.jobs.lock();
@@ -493,7 +500,7 @@ impl Jobs for Switching {
                 Ok(views)
             }
             None => {
-                let is_alone = core.mode.borrow().alone;
+                let is_alone = core.is_alone();
                 let mut held = core.jobs.lock();
                 if is_alone {
                     return Ok(held.table.list(state, before, limit, Now::read()));
@@ -516,7 +523,7 @@ impl Jobs for Switching {
     /// While the primary is away: of the jobs that are known here.
     async fn job_counts(&self) -> Result<JobCounts> {
         let core = &self.core;
-        match core.ask(core.primary.job_counts()).await {
+        match core.ask(core.area_of_jobs(), core.primary.job_counts()).await {
             Some(answer) => answer,
             None => Ok(core.jobs.lock().counts()),
         }

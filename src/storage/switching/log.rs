@@ -43,10 +43,11 @@ impl Log for Switching {
     async fn state(&self, channel: &ChannelName, producer: NodeId) -> Result<LogState> {
         let core = &self.core;
         loop {
+            let area = core.area_of(channel);
             {
                 let state = core.lock();
                 let line = state.lines.get(channel);
-                let is_here = line.is_some_and(|line| line.fork.is_some()) || !core.is_primary();
+                let is_here = line.is_some_and(|line| line.fork.is_some()) || !core.is_primary(area);
                 if is_here {
                     let epoch = line.and_then(|line| line.epoch().cloned());
                     let top = core.memory.mirrored(channel).map_or(0, |mirrored| mirrored.top);
@@ -58,7 +59,7 @@ impl Log for Switching {
                     return Ok(LogState { epoch, top, last_seq });
                 }
             }
-            if let Some(answer) = core.ask(core.primary.state(channel, producer)).await {
+            if let Some(answer) = core.ask(area, core.primary.state(channel, producer)).await {
                 return answer;
             }
         }
@@ -75,7 +76,7 @@ impl Log for Switching {
         minted: &Epoch,
     ) -> Result<Epoch> {
         let core = &self.core;
-        match core.ask(core.primary.mint_epoch(channel, expected, minted)).await {
+        match core.ask(core.area_of(channel), core.primary.mint_epoch(channel, expected, minted)).await {
             Some(Ok(epoch)) => {
                 let mut state = core.lock();
                 let line = state.lines.get_mut(channel);
@@ -109,7 +110,7 @@ impl Log for Switching {
         minted: &Epoch,
     ) -> Result<Option<Epoch>> {
         let core = &self.core;
-        match core.ask(core.primary.renew_epoch(channel, expected, minted)).await {
+        match core.ask(core.area_of(channel), core.primary.renew_epoch(channel, expected, minted)).await {
             Some(Ok(held)) => {
                 let mut state = core.lock();
                 if let Some(line) = state.lines.get_mut(channel)
@@ -134,7 +135,9 @@ impl Log for Switching {
         }
         match core.way(batch) {
             Way::Unknown => {
-                match core.ask(core.primary.open(&batch.channel, core.node, &Epoch::random())).await {
+                let minted = Epoch::random();
+                let opening = core.primary.open(&batch.channel, core.node, &minted);
+                match core.ask(core.area_of(&batch.channel), opening).await {
                     Some(Ok(log)) => {
                         if core.take_up(&batch.channel, &log, (0, 0)) {
                             Box::pin(self.append(batch)).await
@@ -172,9 +175,10 @@ impl Log for Switching {
     async fn latest(&self, channel: &ChannelName) -> Result<Vec<Entry>> {
         let core = &self.core;
         let forked = || core.lock().lines.get(channel).is_some_and(|line| line.fork.is_some());
-        if core.is_primary()
+        let area = core.area_of(channel);
+        if core.is_primary(area)
             && !forked()
-            && let Some(answer) = core.ask(core.primary.latest(channel)).await
+            && let Some(answer) = core.ask(area, core.primary.latest(channel)).await
         {
             let entries = answer?;
             if !forked() {
@@ -195,7 +199,7 @@ impl Log for Switching {
                 return Ok(());
             }
         }
-        let answer = core.ask(core.primary.follow(channel)).await;
+        let answer = core.ask(core.area_of(channel), core.primary.follow(channel)).await;
         let mut state = core.lock();
         match answer {
             Some(Ok(())) => {
@@ -241,7 +245,7 @@ impl Core {
         minted: &Epoch,
     ) -> Result<OpenLog> {
         if producer != self.node {
-            let answer = self.ask(self.primary.open(channel, producer, minted)).await;
+            let answer = self.ask(self.area_of(channel), self.primary.open(channel, producer, minted)).await;
             return answer.unwrap_or_else(|| Err(away("open")));
         }
         loop {
@@ -249,7 +253,7 @@ impl Core {
                 return Ok(open);
             }
             let seen = self.lock().lines.get(channel).map_or((0, 0), |line| (line.highest, line.acked));
-            match self.ask(self.primary.open(channel, producer, minted)).await {
+            match self.ask(self.area_of(channel), self.primary.open(channel, producer, minted)).await {
                 None => {}
                 Some(Err(error)) => return Err(error),
                 Some(Ok(log)) => {
@@ -268,8 +272,8 @@ impl Core {
 
     /// How a channel stands that is not to be asked for elsewhere.
     fn open_here(&self, channel: &ChannelName) -> Option<OpenLog> {
+        let is_primary = self.has_log(channel);
         let mut state = self.lock();
-        let is_primary = self.is_primary();
         let line = state.lines.entry(channel.clone()).or_insert_with(|| Line::new(Instant::now()));
         line.used = Instant::now();
         if line.fork.is_none() {
@@ -312,11 +316,12 @@ impl Core {
         if forked {
             return Err(away("append"));
         }
-        self.ask(self.primary.append(batch)).await.unwrap_or_else(|| Err(away("append")))
+        let answer = self.ask(self.area_of(&batch.channel), self.primary.append(batch)).await;
+        answer.unwrap_or_else(|| Err(away("append")))
     }
 
     fn way(&self, batch: &AppendBatch) -> Way {
-        let is_primary = self.is_primary();
+        let is_primary = self.has_log(&batch.channel);
         let mut state = self.lock();
         let is_behind = state.behind.contains_key(&batch.channel);
         let Some(line) = state.lines.get_mut(&batch.channel) else { return Way::Unknown };
@@ -338,7 +343,7 @@ impl Core {
     }
 
     async fn append_to_log(&self, batch: &AppendBatch) -> Result<AppendAnswer> {
-        let lane = (self.lanes)(&batch.channel);
+        let (lane, area) = ((self.lanes)(&batch.channel), self.area_of(&batch.channel));
         let begun = Instant::now();
         let (highest, usual) = {
             let state = self.lock();
@@ -357,7 +362,7 @@ impl Core {
         let answer = tokio::select! {
             biased;
             answer = self.primary.append(batch) => answer,
-            () = self.until_away() => return Ok(self.go_on_alone(batch, false)),
+            () = self.until_away(area) => return Ok(self.go_on_alone(batch, false)),
             () = late => {
                 // It took at least so long; a storage that is always slow is waited for longer.
                 self.took_so_long(begun.elapsed());
@@ -369,10 +374,10 @@ impl Core {
             Err(error) if !error.is_outage() => Err(error),
             Err(error) if lane == Lane::Latest => {
                 tracing::debug!(channel = %batch.channel, error = %error, "an append failed");
-                self.beat_now.notify_one();
+                self.beat_now(area).notify_one();
                 Ok(self.go_on_alone(batch, false))
             }
-            Err(error) => match self.verdict(error).await {
+            Err(error) => match self.verdict(area, error).await {
                 None => Ok(self.go_on_alone(batch, false)),
                 Some(error) => Err(error),
             },
@@ -482,7 +487,7 @@ impl Core {
                 // The fork's name is to tell what was had: a hole in the sequences gives it another.
                 return Ok(AppendAnswer::ForeignEpoch(line.epoch().cloned()));
             }
-            let journals = !self.mode.borrow().alone && !fresh.is_empty();
+            let journals = !self.is_alone() && !fresh.is_empty();
             let room = journals.then(|| state.journal.reserve(channel, lane, &fresh)).transpose();
             let room = room.map_err(|full| refused(Box::new(full)))?;
             let log = state.lines.get(channel).and_then(|line| line.log.clone());

@@ -11,6 +11,9 @@
 //! - `former`: sends what former lives of this gateway had accepted.
 //! - `monitor`: beats, the state machine's signals and steps, and what is said of them.
 //!
+//! What goes away and comes back as one is an *area* of the primary: all of it, or one primary of a
+//! cluster. Each has a mode of its own, and what is in it goes by that.
+//!
 //! A channel forks by itself, at the first own append that the log does not take in time; channels
 //! that nobody publishes to on this node stay in step throughout an outage. All that is decided about
 //! a line is decided under one lock, without waiting.
@@ -43,7 +46,7 @@ use tokio::time::{self, Instant};
 
 use super::failover::{First, Limits, Lost};
 use super::journal::{Journal, JournalBounds};
-use super::primary::Primary;
+use super::primary::{Area, Place, Primary};
 use super::spool::{Former, Spool};
 use super::{LogEvent, MemoryBackend, Outside, Result, StatusWriter, StorageBackend, StorageError};
 use crate::model::{BackendName, BackendState, ChannelName, Lane, NodeId};
@@ -102,15 +105,15 @@ struct Core {
     lanes: LaneOf,
     ordering_deadline: Duration,
     state: Mutex<State>,
-    mode: watch::Sender<Mode>,
-    /// Calls no longer go to the primary. Those who wait for it are woken in order.
+    modes: watch::Sender<Modes>,
+    /// A mode has changed. Those who wait for calls not to go to the primary are woken in order.
     away: Notify,
     /// Something waits to be put in order.
     work: Notify,
     /// A line was put in order.
     in_order: Notify,
-    /// A call failed: whether Redis answers is to be found out at once.
-    beat_now: Notify,
+    /// By area. A call failed: whether Redis answers is to be found out at once.
+    beat_now: Mutex<Vec<Arc<Notify>>>,
     events: mpsc::Sender<LogEvent>,
     /// An event found no room: everything that is followed is to be read.
     overrun: Notify,
@@ -135,8 +138,8 @@ struct State {
     /// and of how many of them.
     behind: HashMap<ChannelName, usize>,
     /// Of these, what a recovery that is going on waits for: not what goes on alone because of a late
-    /// append in the meantime.
-    awaited: BTreeSet<ChannelName>,
+    /// append in the meantime. By area.
+    awaited: Vec<BTreeSet<ChannelName>>,
     /// Smoothed time that an append takes.
     append_time: Duration,
 }
@@ -151,9 +154,49 @@ struct Mode {
 }
 
 impl Mode {
+    /// As it begins.
+    fn at(first: &First) -> Self {
+        match first {
+            First::Redis => Self { state: BackendState::Healthy, alone: false, lost: None },
+            First::Alone => Self { state: BackendState::Healthy, alone: true, lost: None },
+            First::Memory(lost) => {
+                Self { state: BackendState::Degraded, alone: false, lost: Some(lost.clone()) }
+            }
+        }
+    }
+
     /// Whether calls go to the primary.
     fn is_primary(&self) -> bool {
         !self.alone && self.state != BackendState::Degraded
+    }
+}
+
+/// Who serves what now: by area, of which there is one at least. `None`: nothing is in it any more.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Modes(Vec<Option<Mode>>);
+
+impl Modes {
+    /// Whether calls about what is in an area go to the primary. To one that is new they do: it is
+    /// about to be looked at.
+    fn is_primary(&self, area: Area) -> bool {
+        self.0.get(area.index()).and_then(Option::as_ref).is_none_or(Mode::is_primary)
+    }
+
+    fn present(&self) -> impl Iterator<Item = &Mode> {
+        self.0.iter().flatten()
+    }
+
+    /// Whether memory serves because no Redis is configured; then there is one area only.
+    fn alone(&self) -> bool {
+        self.present().any(|mode| mode.alone)
+    }
+
+    fn is_all_primary(&self) -> bool {
+        self.present().all(Mode::is_primary)
+    }
+
+    fn is_any_primary(&self) -> bool {
+        self.present().any(Mode::is_primary)
     }
 }
 
@@ -161,7 +204,7 @@ impl fmt::Debug for Core {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Core")
             .field("node", &self.node)
-            .field("mode", &*self.mode.borrow())
+            .field("modes", &*self.modes.borrow())
             .finish_non_exhaustive()
     }
 }
@@ -171,13 +214,7 @@ impl Switching {
     pub(in crate::storage) fn new(parts: Parts) -> (Self, BoxFuture<'static, ()>) {
         let (events, incoming) = mpsc::channel(INCOMING_LEN);
         let first = parts.first.clone();
-        let mode = match &first {
-            First::Redis => Mode { state: BackendState::Healthy, alone: false, lost: None },
-            First::Alone => Mode { state: BackendState::Healthy, alone: true, lost: None },
-            First::Memory(lost) => {
-                Mode { state: BackendState::Degraded, alone: false, lost: Some(lost.clone()) }
-            }
-        };
+        let mode = Mode::at(&first);
         let mut formers = parts.formers;
         // The newest first: they are taken from the end.
         formers.sort_by_key(|former| Reverse(former.entries.first().map(|entry| entry.draft.time)));
@@ -196,15 +233,15 @@ impl Switching {
                 journal: Journal::new(parts.journal),
                 queue: BTreeSet::new(),
                 holes: BTreeMap::new(),
-                awaited: BTreeSet::new(),
+                awaited: Vec::new(),
                 behind,
                 append_time: Duration::ZERO,
             }),
-            mode: watch::Sender::new(mode),
+            modes: watch::Sender::new(Modes(vec![Some(mode)])),
             away: Notify::new(),
             work: Notify::new(),
             in_order: Notify::new(),
-            beat_now: Notify::new(),
+            beat_now: Mutex::default(),
             events,
             overrun: Notify::new(),
             stats: SwitchingStats::default(),
@@ -238,12 +275,22 @@ impl StorageBackend for Switching {
     }
 
     async fn ping(&self) -> Result<()> {
-        if self.core.is_primary() { self.core.primary.ping().await } else { self.core.memory.ping().await }
+        if self.core.modes.borrow().is_any_primary() {
+            self.core.primary.ping().await
+        } else {
+            self.core.memory.ping().await
+        }
     }
 
     fn is_degraded(&self) -> bool {
-        let mode = self.core.mode.borrow();
-        !mode.alone && !mode.is_primary()
+        let modes = self.core.modes.borrow();
+        !modes.alone() && !modes.is_all_primary()
+    }
+
+    fn is_degraded_for(&self, channel: &ChannelName) -> bool {
+        let core = &self.core;
+        let is_away = |place| !core.is_primary(core.primary.area_of(place));
+        !core.modes.borrow().alone() && (is_away(Place::Channel(channel)) || is_away(Place::Jobs))
     }
 
     fn outside_orders(&self) -> Option<Outside> {
@@ -255,7 +302,17 @@ impl State {
     /// A channel is in order.
     fn is_done_with(&mut self, channel: &ChannelName) {
         self.queue.remove(channel);
-        self.awaited.remove(channel);
+        self.awaited.iter_mut().for_each(|awaited| {
+            awaited.remove(channel);
+        });
+    }
+
+    /// What the recovery of an area waits for.
+    fn awaited_in(&mut self, area: Area) -> &mut BTreeSet<ChannelName> {
+        if self.awaited.len() <= area.index() {
+            self.awaited.resize_with(area.index() + 1, BTreeSet::new);
+        }
+        &mut self.awaited[area.index()]
     }
 }
 
@@ -264,49 +321,78 @@ impl Core {
         self.state.lock()
     }
 
-    fn is_primary(&self) -> bool {
-        self.mode.borrow().is_primary()
+    fn area_of(&self, channel: &ChannelName) -> Area {
+        self.primary.area_of(Place::Channel(channel))
+    }
+
+    /// Whether calls about what is in an area go to the primary.
+    fn is_primary(&self, area: Area) -> bool {
+        self.modes.borrow().is_primary(area)
+    }
+
+    /// The same of a channel.
+    fn has_log(&self, channel: &ChannelName) -> bool {
+        self.is_primary(self.area_of(channel))
+    }
+
+    fn is_alone(&self) -> bool {
+        self.modes.borrow().alone()
     }
 
     fn serving(&self) -> BackendName {
-        if self.is_primary() { BackendName::Redis } else { BackendName::InMemory }
+        if self.modes.borrow().is_any_primary() { BackendName::Redis } else { BackendName::InMemory }
     }
 
-    /// Returns when calls no longer go to the primary.
-    async fn until_away(&self) {
+    /// Returns when calls about what is in an area no longer go to the primary.
+    async fn until_away(&self, area: Area) {
         loop {
             let away = self.away.notified();
             let mut away = std::pin::pin!(away);
             away.as_mut().enable();
-            if !self.is_primary() {
+            if !self.is_primary(area) {
                 return;
             }
             away.await;
         }
     }
 
-    /// Makes a call of the primary; `None` when it went away before it answered.
-    async fn ask<R>(&self, call: impl Future<Output = Result<R>>) -> Option<Result<R>> {
+    /// Returns when they do.
+    async fn until_primary(&self, area: Area) {
+        let mut modes = self.modes.subscribe();
+        let _gone = modes.wait_for(|modes| modes.is_primary(area)).await;
+    }
+
+    /// Makes a call of the primary; `None` when the area that it is about went away before it answered.
+    async fn ask<R>(&self, area: Area, call: impl Future<Output = Result<R>>) -> Option<Result<R>> {
         tokio::select! {
             biased;
-            () = self.until_away() => None,
+            () = self.until_away(area) => None,
             answer = call => match answer {
-                Err(error) if error.is_outage() => self.verdict(error).await.map(Err),
+                Err(error) if error.is_outage() => self.verdict(area, error).await.map(Err),
                 answer => Some(answer),
             },
         }
     }
 
-    /// A call failed: waits until it is known whether the primary is away; else gives the error back.
-    async fn verdict(&self, error: StorageError) -> Option<StorageError> {
-        self.beat_now.notify_one();
-        let away = time::timeout(VERDICT_WITHIN, self.until_away()).await.is_ok();
+    /// A call failed: waits until it is known whether the area is away; else gives the error back.
+    async fn verdict(&self, area: Area, error: StorageError) -> Option<StorageError> {
+        self.beat_now(area).notify_one();
+        let away = time::timeout(VERDICT_WITHIN, self.until_away(area)).await.is_ok();
         (!away).then_some(error)
+    }
+
+    /// Told when whether an area answers is to be found out at once.
+    fn beat_now(&self, area: Area) -> Arc<Notify> {
+        let mut all = self.beat_now.lock();
+        if all.len() <= area.index() {
+            all.resize_with(area.index() + 1, Arc::default);
+        }
+        Arc::clone(&all[area.index()])
     }
 
     /// Has a channel put in order.
     fn enqueue(&self, state: &mut State, channel: &ChannelName) {
-        if self.mode.borrow().alone {
+        if self.is_alone() {
             // There is nothing to be in step with; all are looked at when that changes.
             return;
         }
@@ -344,7 +430,7 @@ impl Core {
         tokio::select! {
             biased;
             () = waited => {}
-            () = self.until_away() => {}
+            () = self.until_away(self.area_of(channel)) => {}
             () = time::sleep(within) => {}
         }
     }

@@ -225,7 +225,8 @@ impl Inside {
 
     /// The state in which its calls are made, and by what they are answered.
     pub(crate) fn mode(&self) -> (BackendState, BackendName) {
-        (self.0.core.mode.borrow().state, self.0.core.serving())
+        let state = self.0.core.modes.borrow().present().next().map(|mode| mode.state);
+        (state.expect("there is one server"), self.0.core.serving())
     }
 
     pub(crate) fn is_in_order(&self) -> bool {

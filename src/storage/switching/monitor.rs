@@ -1,20 +1,22 @@
 //! Whether the primary serves: beats and connections in, the state machine's steps out, and what is
 //! said of them. Also passes on what the primary tells, and lets go of what is no longer needed.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
-use tokio::sync::mpsc;
+use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt as _, StreamExt as _};
+use tokio::sync::{mpsc, watch};
 use tokio::time::{self, Instant};
 
 use super::line::Line;
-use super::{Core, Mode};
+use super::{Core, Mode, Modes};
 use crate::model::{BackendState, ChannelKind, ChannelName};
 use crate::storage::failover::{Failover, First, Limits, Lost, Signal, Step};
-use crate::storage::primary::Beat;
+use crate::storage::primary::{Area, Areas, Beat, LinkHealth};
+use crate::storage::status::{Scope, Served};
 use crate::storage::{LogEvent, Result, StatusWriter};
 
 /// Between beats.
@@ -45,16 +47,9 @@ pub(super) async fn drive(
     status: Arc<StatusWriter>,
     well: String,
 ) {
-    let judge = Judge {
-        failover: Failover::new(limits, first, Instant::now()),
-        core: Arc::clone(&core),
-        status,
-        well,
-        lost_at: Instant::now(),
-        lost_data: false,
-    };
+    let announcer = Announcer { core: Arc::clone(&core), status, well };
     tokio::join!(
-        judge.run(),
+        watch_areas(&core, &announcer, limits, first),
         core.put_in_order(),
         core.keep_records(),
         core.send_formers(),
@@ -64,29 +59,126 @@ pub(super) async fn drive(
     );
 }
 
-/// Feeds the state machine and does what it says.
-struct Judge {
+/// Keeps a judge for each area of the primary. Ends when the primary does.
+async fn watch_areas(core: &Arc<Core>, announcer: &Announcer, limits: Limits, first: First) {
+    let judge = |area, first: First, is_new| Judge {
+        failover: Failover::new(limits, first, Instant::now()),
+        area,
+        is_new,
+        core: Arc::clone(core),
+        announcer,
+        lost_at: Instant::now(),
+        lost_data: false,
+    };
+    let Some(mut areas) = core.primary.areas() else {
+        return judge(Area::ONLY, first, false).run(Health::One(core.primary.link_health())).await;
+    };
+    let mut judges = FuturesUnordered::new();
+    let mut judged: BTreeSet<Area> = BTreeSet::new();
+    let (mut moves, mut is_begun) = (0, false);
+    // Some area was not served as it should be since slots last moved.
+    let mut is_unwell = false;
+    loop {
+        let now = areas.borrow_and_update().clone();
+        for (number, part) in (0..).zip(&now.parts) {
+            let area = Area::new(number);
+            if part.is_some() && judged.insert(area) {
+                // Those of the beginning are as they were found then.
+                let (first, is_new) = (if is_begun { First::Redis } else { first.clone() }, is_begun);
+                core.set_mode(area, Some(Mode::at(&first)));
+                let health = Health::Of(area, areas.clone());
+                judges.push(async move {
+                    judge(area, first, is_new).run(health).await;
+                    area
+                });
+            }
+        }
+        // Before anybody has said who they are, one stands for all.
+        is_begun |= now.parts.iter().flatten().any(|part| !part.name.is_empty());
+        is_unwell |= !core.is_well();
+        if std::mem::replace(&mut moves, now.moves) != now.moves && std::mem::take(&mut is_unwell) {
+            // What went on alone in one area may be in another now.
+            core.look_at_all();
+        }
+        announcer.announce();
+        tokio::select! {
+            biased;
+            Some(area) = judges.next(), if !judges.is_empty() => {
+                judged.remove(&area);
+                is_unwell |= !core.is_well();
+                core.set_mode(area, None);
+                core.lock().awaited_in(area).clear();
+            }
+            changed = areas.changed() => {
+                if changed.is_err() {
+                    return;
+                }
+            }
+        }
+    }
+}
+
+/// How the connections to an area are.
+enum Health {
+    One(watch::Receiver<LinkHealth>),
+    Of(Area, watch::Receiver<Areas>),
+}
+
+impl Health {
+    /// As it is now; `None`: there is no such area any more.
+    fn now(&mut self) -> Option<LinkHealth> {
+        match self {
+            Self::One(health) => Some(health.borrow_and_update().clone()),
+            Self::Of(area, areas) => {
+                let areas = areas.borrow_and_update();
+                let part = areas.parts.get(area.index()).and_then(Option::as_ref);
+                part.map(|part| part.health.clone())
+            }
+        }
+    }
+
+    /// False when there will be no change.
+    async fn changed(&mut self) -> bool {
+        let changed = match self {
+            Self::One(health) => health.changed().await,
+            Self::Of(_, areas) => areas.changed().await,
+        };
+        changed.is_ok()
+    }
+}
+
+/// Feeds the state machine of an area and does what it says.
+struct Judge<'a> {
     failover: Failover,
+    area: Area,
+    /// It has come to the others, and is not connected yet.
+    is_new: bool,
     core: Arc<Core>,
-    status: Arc<StatusWriter>,
-    well: String,
+    announcer: &'a Announcer,
     /// When the primary was last left.
     lost_at: Instant,
     /// It was found to have lost data, and not all channels have been looked at since.
     lost_data: bool,
 }
 
-impl Judge {
-    async fn run(mut self) {
+impl Judge<'_> {
+    /// Runs until the area is no more.
+    async fn run(mut self, mut health: Health) {
         let core = Arc::clone(&self.core);
-        let mut health = core.primary.link_health();
-        let mut losses = health.borrow().losses;
-        let mut is_up = health.borrow_and_update().is_up();
-        let first = health.borrow().lost.clone();
-        match first {
+        let Some(mut known) = health.now() else { return };
+        while self.is_new && known.lost.as_ref().is_some_and(|lost| lost.code == "connecting") {
+            // Calls wait for the connection; whether it can be made is not known yet.
+            if !health.changed().await {
+                return;
+            }
+            let Some(now) = health.now() else { return };
+            known = now;
+        }
+        match known.lost.clone() {
             None => self.take(Signal::LinkUp),
             Some(lost) => self.take(Signal::LinkDown(lost)),
         }
+        let beat_now = core.beat_now(self.area);
         let mut beat: Option<BoxFuture<'_, Result<Beat>>> = None;
         let mut beat_at = Instant::now();
         loop {
@@ -95,19 +187,21 @@ impl Judge {
             let done = core.in_order.notified();
             let mut done = std::pin::pin!(done);
             done.as_mut().enable();
-            let is_recovered = core.is_in_order() && core.jobs.are_recorded();
-            if self.failover.state() == BackendState::Recovering && is_recovered {
+            if self.failover.state() == BackendState::Recovering && core.is_area_in_order(self.area) {
                 self.take(Signal::Rejoined);
                 continue;
             }
             tokio::select! {
                 biased;
                 changed = health.changed() => {
-                    if changed.is_err() {
+                    if !changed {
                         return;
                     }
-                    let now = health.borrow_and_update().clone();
-                    if now.losses > losses || !now.is_up() {
+                    let Some(now) = health.now() else { return };
+                    if now == known {
+                        continue;
+                    }
+                    if now.losses > known.losses || !now.is_up() {
                         let lost = now.lost.clone().unwrap_or_else(|| Lost {
                             code: "unreachable",
                             reason: "a connection was lost".to_owned(),
@@ -115,8 +209,8 @@ impl Judge {
                         self.take(Signal::LinkDown(lost));
                         beat = None;
                     }
-                    (losses, is_up) = (now.losses, now.is_up());
-                    if is_up {
+                    known = now;
+                    if known.is_up() {
                         self.take(Signal::LinkUp);
                         beat_at = Instant::now();
                     }
@@ -132,11 +226,11 @@ impl Judge {
                         Err(error) => self.take(Signal::BeatFailed(Lost::of(&error))),
                     }
                 }
-                () = time::sleep_until(beat_at), if beat.is_none() && is_up => {
+                () = time::sleep_until(beat_at), if beat.is_none() && known.is_up() => {
                     beat_at = Instant::now() + BEAT_EVERY;
-                    beat = Some(core.primary.beat(core.node).boxed());
+                    beat = Some(core.primary.beat_of(self.area, core.node).boxed());
                 }
-                () = core.beat_now.notified(), if beat.is_none() => beat_at = Instant::now(),
+                () = beat_now.notified(), if beat.is_none() => beat_at = Instant::now(),
                 () = time::sleep_until(tick) => self.take(Signal::Tick),
                 () = done => {}
             }
@@ -147,6 +241,7 @@ impl Judge {
         let now = Instant::now();
         // It is told once, and most often before it is time to recover.
         self.lost_data |= matches!(signal, Signal::DataLost(_));
+        let before = self.failover.state();
         let step = self.failover.on(signal, now);
         match step {
             Step::Stay => {}
@@ -156,40 +251,34 @@ impl Judge {
         }
         let state = self.failover.state();
         let lost = self.failover.reason().cloned();
-        let mode = Mode { state, alone: self.failover.is_alone(), lost: lost.clone() };
-        if mode.is_primary() && !self.core.is_primary() {
+        let mode = Mode { state, alone: self.failover.is_alone(), lost };
+        if mode.is_primary() && !self.core.is_primary(self.area) {
             self.core.jobs.primary_is_back();
         }
-        self.core.mode.send_if_modified(|held| {
-            let changed = *held != mode;
-            *held = mode;
-            changed
-        });
-        if !self.core.is_primary() {
-            self.core.away.notify_waiters();
-        }
-        if self.failover.is_alone() {
+        self.core.set_mode(self.area, Some(mode));
+        self.announcer.announce();
+        if self.failover.is_alone() || state == before {
             return;
         }
-        let (code, reason) = match &lost {
-            Some(lost) => (lost.code, lost.reason.clone()),
-            None => ("ok", self.well.clone()),
-        };
-        let moved = self.status.set(self.core.serving(), state, code, reason.clone());
-        if !moved {
-            return;
-        }
+        let (code, reason) = self.failover.reason().map_or(("ok", ""), |lost| (lost.code, &*lost.reason));
+        let server = self.core.name_of(self.area);
         match state {
             BackendState::Degraded => {
-                tracing::warn!(code, reason, "redis does not serve; going on in memory");
+                tracing::warn!(server, code, reason, "redis does not serve; going on in memory");
             }
             BackendState::Recovering => {
-                let channels = self.core.lock().queue.len();
-                tracing::info!(code, reason, channels, "redis answers again; putting channels in order");
+                let channels = self.core.lock().awaited_in(self.area).len();
+                tracing::info!(
+                    server,
+                    code,
+                    reason,
+                    channels,
+                    "redis answers again; putting channels in order"
+                );
             }
             BackendState::Healthy => {
                 let took_ms = u64::try_from((now - self.lost_at).as_millis()).unwrap_or(u64::MAX);
-                tracing::info!(took_ms, "redis serves again, and everything is in order");
+                tracing::info!(server, took_ms, "redis serves again, and everything is in order");
             }
         }
         if step != Step::Stay {
@@ -203,17 +292,63 @@ impl Judge {
     fn begin_recovery(&mut self) {
         let lost_data = std::mem::take(&mut self.lost_data);
         let since = self.lost_at.checked_sub(JUST_BEFORE);
-        let mut state = self.core.lock();
-        let is_due = |line: &Line| {
+        self.core.look_at(Some(self.area), |line| {
             let is_recent = || since.is_none_or(|since| line.used >= since);
             line.fork.is_some() || line.followed || (line.log.is_some() && (lost_data || is_recent()))
+        });
+    }
+}
+
+/// Says how the storage serves, all areas together.
+struct Announcer {
+    core: Arc<Core>,
+    status: Arc<StatusWriter>,
+    well: String,
+}
+
+impl Announcer {
+    fn announce(&self) {
+        let core = &self.core;
+        let modes = core.modes.borrow().clone();
+        if modes.alone() {
+            return;
+        }
+        let is_any = |state| modes.present().any(|mode| mode.state == state);
+        let state = match () {
+            () if is_any(BackendState::Degraded) => BackendState::Degraded,
+            () if is_any(BackendState::Recovering) => BackendState::Recovering,
+            () => BackendState::Healthy,
         };
-        let due: Vec<ChannelName> =
-            state.lines.iter().filter(|(_, line)| is_due(line)).map(|(name, _)| name.clone()).collect();
-        state.queue.extend(due);
-        state.awaited = state.queue.clone();
-        drop(state);
-        self.core.work.notify_one();
+        let of = modes.present().count();
+        let concerned: Vec<Area> = (0..)
+            .zip(&modes.0)
+            .filter(|(_, mode)| mode.as_ref().is_some_and(|mode| mode.state != BackendState::Healthy))
+            .map(|(number, _)| Area::new(number))
+            .collect();
+        let scope = if concerned.is_empty() || concerned.len() == of {
+            Scope::All
+        } else {
+            Scope::Some(core.primary.channels_of(&concerned))
+        };
+        let lost = modes.present().find(|mode| mode.state == state).and_then(|mode| mode.lost.as_ref());
+        let (code, reason) = match lost {
+            Some(lost) if of > 1 => {
+                let count = concerned.len();
+                (lost.code, format!("{count} of {of} primaries of the cluster: {}", lost.reason))
+            }
+            Some(lost) => (lost.code, lost.reason.clone()),
+            None => ("ok", self.well.clone()),
+        };
+        let away = modes.present().filter(|mode| mode.state == BackendState::Degraded).count();
+        self.status.set(Served {
+            backend: core.serving(),
+            state,
+            reason_code: code,
+            reason,
+            scope,
+            primaries: of,
+            primaries_away: away,
+        });
     }
 }
 
@@ -238,6 +373,52 @@ fn bound_tails(lines: &mut HashMap<ChannelName, Line>) {
 }
 
 impl Core {
+    fn set_mode(&self, area: Area, mode: Option<Mode>) {
+        self.modes.send_if_modified(|Modes(held)| {
+            if held.len() <= area.index() {
+                held.resize(area.index() + 1, None);
+            }
+            let changed = held[area.index()] != mode;
+            held[area.index()] = mode;
+            changed
+        });
+        self.away.notify_waiters();
+    }
+
+    /// Whether all areas are healthy.
+    fn is_well(&self) -> bool {
+        self.modes.borrow().present().all(|mode| mode.state == BackendState::Healthy)
+    }
+
+    /// The server of an area, for the log; nothing where there is one only.
+    fn name_of(&self, area: Area) -> Option<String> {
+        let areas = self.primary.areas()?;
+        let areas = areas.borrow();
+        Some(areas.parts.get(area.index())?.as_ref()?.name.clone())
+    }
+
+    /// Has those lines looked at for which it is time, of an area or of all; a recovery of the area waits
+    /// for them.
+    fn look_at(&self, area: Option<Area>, is_due: impl Fn(&Line) -> bool) {
+        let is_one = self.modes.borrow().present().count() < 2;
+        let is_in = |name: &ChannelName| area.is_none_or(|area| is_one || self.area_of(name) == area);
+        let mut state = self.lock();
+        let lines = state.lines.iter().filter(|(name, line)| is_due(line) && is_in(name));
+        let due: Vec<ChannelName> = lines.map(|(name, _)| name.clone()).collect();
+        state.queue.extend(due);
+        if let Some(area) = area {
+            let awaited = state.queue.iter().filter(|name| is_in(name)).cloned().collect();
+            *state.awaited_in(area) = awaited;
+        }
+        drop(state);
+        self.work.notify_one();
+    }
+
+    /// The same of all that is known of any log.
+    fn look_at_all(&self) {
+        self.look_at(None, |line| line.fork.is_some() || line.followed || line.log.is_some());
+    }
+
     /// Passes on what the primary tells, and keeps a copy.
     async fn pass_on(&self) {
         let Some(mut incoming) = self.primary.take_incoming() else { return };
@@ -266,7 +447,7 @@ impl Core {
     /// What the primary told, as it is passed on.
     fn told(&self, event: LogEvent) -> Option<LogEvent> {
         let LogEvent::Appended { channel, epoch, entries } = &event else { return Some(event) };
-        if !self.is_primary() {
+        if !self.has_log(channel) {
             // Nothing is known of what came before it: it is read when the channel is put in order.
             return None;
         }
@@ -315,7 +496,9 @@ impl Core {
                 let is_empty = line.fork.is_some() && self.memory.mirrored(name).is_none();
                 if is_empty {
                     queue.remove(name);
-                    awaited.remove(name);
+                    awaited.iter_mut().for_each(|awaited| {
+                        awaited.remove(name);
+                    });
                 }
                 !is_empty && (line.is_needed() || queue.contains(name))
             });

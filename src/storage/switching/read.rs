@@ -38,7 +38,8 @@ impl Core {
                 Source::Log => {}
             }
             let seen = self.lock().lines.get(channel).map(|line| (line.log.clone(), line.highest));
-            match self.ask(self.primary.read_after(channel, after, limit)).await {
+            let read = self.primary.read_after(channel, after, limit);
+            match self.ask(self.area_of(channel), read).await {
                 None => continue,
                 Some(Err(error)) => return Err(error),
                 Some(Ok(page)) if self.took(channel, seen, &page) => return Ok(page),
@@ -75,7 +76,7 @@ impl Core {
     }
 
     fn source(&self, channel: &ChannelName, after: Option<&Position>, limit: usize) -> Source {
-        let is_primary = self.is_primary();
+        let is_primary = self.has_log(channel);
         let mut state = self.lock();
         let Some(line) = state.lines.get_mut(channel).filter(|line| is_primary || line.epoch().is_some())
         else {

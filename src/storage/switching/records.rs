@@ -12,6 +12,7 @@ use tokio::sync::Notify;
 use tokio::time::{self, Instant};
 
 use super::{Core, Switching};
+use crate::storage::primary::{Area, Place};
 use crate::storage::{Record, RecordKind, Records, Result};
 use crate::support::counter::Counter;
 
@@ -61,15 +62,17 @@ impl LocalRecords {
         held.map(|held| *held = change.clone()).is_some()
     }
 
-    /// The change after that of this record, in the order of their keys.
-    fn after(&self, key: Option<&Key>) -> Option<(Key, Change)> {
+    /// The change after that of this record, in the order of their keys, of those kinds.
+    fn after(&self, key: Option<&Key>, is_of: impl Fn(RecordKind) -> bool) -> Option<(Key, Change)> {
         let waiting = self.waiting.lock();
         let after = key.map_or(Bound::Unbounded, Bound::Excluded);
-        waiting.range((after, Bound::Unbounded)).next().map(|(key, change)| (key.clone(), change.clone()))
+        let next = waiting.range((after, Bound::Unbounded)).find(|((kind, _), _)| is_of(*kind));
+        next.map(|(key, change)| (key.clone(), change.clone()))
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.waiting.lock().is_empty()
+    /// Whether none waits, of those kinds.
+    pub(super) fn is_empty(&self, is_of: impl Fn(RecordKind) -> bool) -> bool {
+        self.after(None, is_of).is_none()
     }
 
     /// The primary has it, unless it was changed again meanwhile.
@@ -96,19 +99,20 @@ impl Core {
     /// ends.
     pub(super) async fn keep_records(&self) {
         loop {
-            if self.records.is_empty() {
+            if self.records.is_empty(|_| true) {
                 self.records.changed.notified().await;
             }
-            let mut mode = self.mode.subscribe();
-            if mode.wait_for(|mode| mode.is_primary()).await.is_err() {
-                return;
-            }
+            // They are of few kinds: the area of the first is waited for, unless another one serves.
+            let is_served = |kind| self.is_primary(self.area_of_kind(kind));
+            let next = self.records.after(None, is_served).or_else(|| self.records.after(None, |_| true));
+            let Some(((kind, _), _)) = next else { continue };
+            let area = self.area_of_kind(kind);
+            self.until_primary(area).await;
             let written = tokio::select! {
                 biased;
-                () = self.until_away() => continue,
-                written = self.write_records() => written,
+                () = self.until_away(area) => continue,
+                written = self.write_records(area) => written,
             };
-            drop(mode);
             match written {
                 Ok(()) => self.in_order.notify_waiters(),
                 Err(error) => {
@@ -119,10 +123,20 @@ impl Core {
         }
     }
 
-    /// The same once. A record that the primary does not take holds up no others.
-    async fn write_records(&self) -> Result<()> {
+    fn area_of_kind(&self, kind: RecordKind) -> Area {
+        self.primary.area_of(Place::Records(kind))
+    }
+
+    /// Whether no record of an area waits.
+    pub(super) fn has_written_records(&self, area: Area) -> bool {
+        self.records.is_empty(|kind| self.area_of_kind(kind) == area)
+    }
+
+    /// The same once, for what is in an area. A record that the primary does not take holds up no others.
+    async fn write_records(&self, area: Area) -> Result<()> {
         let (mut last, mut failed) = (None, Ok(()));
-        while let Some((key, change)) = self.records.after(last.as_ref()) {
+        let is_here = |kind| self.area_of_kind(kind) == area;
+        while let Some((key, change)) = self.records.after(last.as_ref(), is_here) {
             match self.write_record(&key, &change).await {
                 Ok(()) => self.records.done(&key, &change),
                 Err(error) if error.is_outage() => return Err(error),
@@ -157,7 +171,7 @@ impl Records for Switching {
         if core.records.note_if_waiting(kind, key, &change) {
             return Ok(());
         }
-        match core.ask(core.primary.put(kind, key, value, ttl)).await {
+        match core.ask(core.area_of_kind(kind), core.primary.put(kind, key, value, ttl)).await {
             Some(answer) => answer,
             None => {
                 core.records.note(kind, key, change);
@@ -168,7 +182,7 @@ impl Records for Switching {
 
     async fn get(&self, kind: RecordKind, key: &str) -> Result<Option<Bytes>> {
         let core = &self.core;
-        match core.ask(core.primary.get(kind, key)).await {
+        match core.ask(core.area_of_kind(kind), core.primary.get(kind, key)).await {
             Some(answer) => answer,
             None => core.memory.get(kind, key).await,
         }
@@ -180,7 +194,7 @@ impl Records for Switching {
         if core.records.note_if_waiting(kind, key, &Change::Deleted) {
             return Ok(was_here);
         }
-        match core.ask(core.primary.delete(kind, key)).await {
+        match core.ask(core.area_of_kind(kind), core.primary.delete(kind, key)).await {
             Some(answer) => answer,
             None => {
                 core.records.note(kind, key, Change::Deleted);
@@ -191,7 +205,7 @@ impl Records for Switching {
 
     async fn list(&self, kind: RecordKind, after: Option<&str>, limit: usize) -> Result<Vec<Record>> {
         let core = &self.core;
-        match core.ask(core.primary.list(kind, after, limit)).await {
+        match core.ask(core.area_of_kind(kind), core.primary.list(kind, after, limit)).await {
             Some(answer) => answer,
             // What this node wrote or heard of; others may have more.
             None => core.memory.list(kind, after, limit).await,

@@ -13,6 +13,7 @@ use super::send::{Address, BATCH};
 use super::tail::TAIL_MAX;
 use super::{Core, HOLE_WITHIN};
 use crate::model::{ChannelKind, ChannelName, Entry, EntryId, Epoch, Position};
+use crate::storage::primary::{Area, Place};
 use crate::storage::{Append, LogEvent, OpenLog, Result, StorageError};
 use crate::support::backoff::Backoff;
 use crate::support::chance;
@@ -70,13 +71,18 @@ impl Core {
         loop {
             let now = Instant::now();
             let next_hole = self.look_at_holes(now);
-            if self.is_primary() {
+            let modes = self.modes.borrow().clone();
+            if modes.is_any_primary() {
+                let is_all = modes.is_all_primary();
                 let waiting: Vec<ChannelName> = {
                     let state = self.lock();
                     delays.retain(|name, _| state.queue.contains(name));
                     let is_due = |name: &ChannelName| delays.get(name).is_none_or(|delay| delay.until <= now);
                     let is_free = |name: &&ChannelName| {
-                        !working.contains(*name) && is_due(name) && !state.behind.contains_key(*name)
+                        !working.contains(*name)
+                            && is_due(name)
+                            && !state.behind.contains_key(*name)
+                            && (is_all || modes.is_primary(self.area_of(name)))
                     };
                     let free = state.queue.iter().filter(is_free);
                     free.take(AT_ONCE.saturating_sub(working.len())).cloned().collect()
@@ -140,7 +146,7 @@ impl Core {
             Tried::Failed(error) => {
                 let failures = failures + 1;
                 self.stats.rejoin_retries.add(1);
-                self.beat_now.notify_one();
+                self.beat_now(self.area_of(channel)).notify_one();
                 if failures == WARN_AT {
                     tracing::warn!(channel = %channel, error = %error, failures, "the channel cannot be put in order");
                 } else {
@@ -151,16 +157,26 @@ impl Core {
         }
     }
 
-    /// Whether nothing is left to be put in order.
+    /// Whether nothing is left to be put in order, where the primary is one.
+    #[cfg(test)]
     pub(super) fn is_in_order(&self) -> bool {
-        self.lock().awaited.is_empty() && self.records.is_empty() && self.formers.lock().is_empty()
+        self.is_area_in_order(Area::ONLY)
+    }
+
+    /// Whether nothing is left to be put in order of what is in an area.
+    pub(super) fn is_area_in_order(&self, area: Area) -> bool {
+        let is_recorded = self.primary.area_of(Place::Jobs) != area || self.jobs.are_recorded();
+        is_recorded
+            && self.lock().awaited_in(area).is_empty()
+            && self.has_written_records(area)
+            && self.formers.lock().iter().all(|former| self.area_of(&former.channel) != area)
     }
 
     /// Tries once, unless the primary is away.
     async fn try_in_order(&self, channel: ChannelName) -> (ChannelName, Tried) {
         let tried = tokio::select! {
             biased;
-            () = self.until_away() => Tried::Done,
+            () = self.until_away(self.area_of(&channel)) => Tried::Done,
             tried = self.rejoin(&channel) => tried,
         };
         if let Some(line) = self.lock().lines.get_mut(&channel) {

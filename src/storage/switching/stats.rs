@@ -6,7 +6,9 @@ use serde::Serialize;
 use tokio::time::Instant;
 
 use super::Core;
+use crate::model::ChannelName;
 use crate::storage::journal::{JournalCounts, JournalDepth};
+use crate::storage::primary::{Area, Place};
 use crate::storage::spool::{Spool, SpoolState};
 use crate::support::counter::Counter;
 
@@ -101,15 +103,15 @@ impl OutageReader {
     /// the gateway; how long it may take is the caller's to say, who then looks at what is left.
     pub(crate) async fn until_sent(&self) {
         let Some(core) = self.0.upgrade() else { return };
-        let (mut mode, mut health) = (core.mode.subscribe(), core.primary.link_health());
+        let (mut modes, mut health) = (core.modes.subscribe(), core.primary.link_health());
         loop {
             let in_order = core.in_order.notified();
             let mut in_order = std::pin::pin!(in_order);
             in_order.as_mut().enable();
             let is_away = {
-                let (mode, health) = (mode.borrow_and_update(), health.borrow_and_update());
+                let (modes, health) = (modes.borrow_and_update(), health.borrow_and_update());
                 // One whose connection stands again is about to serve.
-                mode.alone || !(mode.is_primary() || health.is_up())
+                modes.alone() || !(modes.is_any_primary() || health.is_up())
             };
             if is_away || core.has_sent_all() {
                 return;
@@ -117,7 +119,7 @@ impl OutageReader {
             let is_told = tokio::select! {
                 biased;
                 () = in_order => true,
-                changed = mode.changed() => changed.is_ok(),
+                changed = modes.changed() => changed.is_ok(),
                 changed = health.changed() => changed.is_ok(),
             };
             if !is_told {
@@ -137,7 +139,7 @@ impl OutageReader {
         let stats = &core.stats;
         let spool = core.spool.as_ref().map(Spool::status);
         OutageTotals {
-            channels_alone: if core.mode.borrow().alone {
+            channels_alone: if core.is_alone() {
                 0
             } else {
                 state.lines.values().filter(|line| line.fork.is_some()).count()
@@ -178,12 +180,33 @@ impl OutageReader {
 }
 
 impl Core {
+    /// Whether an area serves, or its connection stands again.
+    fn serves_soon(&self, area: Area) -> bool {
+        let is_up = || match self.primary.areas() {
+            None => self.primary.link_health().borrow().is_up(),
+            Some(areas) => {
+                let areas = areas.borrow();
+                areas.parts.get(area.index()).and_then(Option::as_ref).is_some_and(|part| part.health.is_up())
+            }
+        };
+        self.is_primary(area) || is_up()
+    }
+
+    /// Whether the primary has all that it can get now: what is in an area that is away, it cannot.
     fn has_sent_all(&self) -> bool {
+        let can_be_sent = |place: Place<'_>| self.serves_soon(self.primary.area_of(place));
         let is_sent = {
             let state = self.lock();
             // What the log lost may have to be put back.
-            state.journal.depth().entries == 0 && state.awaited.is_empty()
+            let is_awaited = state.awaited.iter().flatten().any(|name| can_be_sent(Place::Channel(name)));
+            let is_due = |channel: &ChannelName| {
+                !state.journal.is_empty(channel) && can_be_sent(Place::Channel(channel))
+            };
+            let is_stuck = || !self.modes.borrow().is_all_primary() && !state.queue.iter().any(is_due);
+            !is_awaited && (state.journal.depth().entries == 0 || is_stuck())
         };
-        is_sent && self.jobs.are_recorded() && self.records.is_empty()
+        is_sent
+            && (self.jobs.are_recorded() || !can_be_sent(Place::Jobs))
+            && self.records.is_empty(|kind| can_be_sent(Place::Records(kind)))
     }
 }

@@ -17,19 +17,55 @@ const SLOTS: usize = 16_384;
 /// Three primaries, or more nodes: those after the third are replicas of the first.
 pub(crate) struct RedisCluster {
     pub(crate) nodes: Vec<RedisServer>,
+    /// Where a gateway finds each of them.
+    ports: Vec<u16>,
+    /// With TLS there: the authority that it trusts.
+    authority: Option<PathBuf>,
+}
+
+/// What a server that speaks TLS with its peers too is started with.
+fn among_peers(certificates: &Certificates, port: u16, what: &str) -> Vec<String> {
+    let mut options = certificates.options(port, false);
+    options.extend(["--tls-replication".to_owned(), "yes".to_owned()]);
+    options.extend((!what.is_empty()).then(|| [what.to_owned(), "yes".to_owned()]).into_iter().flatten());
+    options
+}
+
+fn with_tls(config: RedisConfig, authority: Option<&PathBuf>) -> RedisConfig {
+    RedisConfig { tls: authority.is_some(), tls_ca_file: authority.cloned(), ..config }
 }
 
 impl RedisCluster {
     /// `None`, said on stdout, where no server is installed.
     pub(crate) async fn start(replicas: usize, options: &[&str]) -> Option<Self> {
+        Self::start_with(replicas, options, None).await
+    }
+
+    /// The same, speaking TLS with gateways and among each other.
+    pub(crate) async fn start_with_tls(replicas: usize, certificates: &Certificates) -> Option<Self> {
+        Self::start_with(replicas, &[], Some(certificates)).await
+    }
+
+    async fn start_with(replicas: usize, options: &[&str], tls: Option<&Certificates>) -> Option<Self> {
         let mut nodes = Vec::new();
+        let mut tls_ports = Vec::new();
         for _ in 0..3 + replicas {
+            let secret: Vec<String> = match tls {
+                Some(certificates) => {
+                    tls_ports.push(free_port());
+                    among_peers(certificates, tls_ports[tls_ports.len() - 1], "--tls-cluster")
+                }
+                None => Vec::new(),
+            };
+            let secret: Vec<&str> = secret.iter().map(String::as_str).collect();
             let bus = free_port().to_string();
             // Nobody is to be taken for dead because the machine is busy: tests say who is.
             let own = ["--cluster-enabled", "yes", "--cluster-port", &bus, "--cluster-node-timeout", "60000"];
-            nodes.push((RedisServer::start(&[&own, options].concat())?, bus));
+            nodes.push((RedisServer::start(&[&own, options, &secret].concat())?, bus));
         }
-        let (first, bus) = &nodes[0];
+        let plain_ports = || nodes.iter().map(|(node, _)| node.port).collect();
+        let ports: Vec<u16> = if tls.is_some() { tls_ports } else { plain_ports() };
+        let (_, bus) = &nodes[0];
         for (n, (node, _)) in nodes.iter().enumerate() {
             if n < 3 {
                 let (from, to) = (SLOTS * n / 3, SLOTS * (n + 1) / 3 - 1);
@@ -38,11 +74,12 @@ impl RedisCluster {
                 assert_eq!(node.admin(&["CLUSTER", "SET-CONFIG-EPOCH", &(n + 1).to_string()]), "+OK");
             }
             if n > 0 {
-                let met = node.admin(&["CLUSTER", "MEET", "127.0.0.1", &first.port.to_string(), bus]);
+                let met = node.admin(&["CLUSTER", "MEET", "127.0.0.1", &ports[0].to_string(), bus]);
                 assert_eq!(met, "+OK");
             }
         }
-        let cluster = Self { nodes: nodes.into_iter().map(|(node, _)| node).collect() };
+        let nodes = nodes.into_iter().map(|(node, _)| node).collect();
+        let cluster = Self { nodes, ports, authority: tls.map(|tls| tls.file("ca.pem")) };
         let id = cluster.nodes[0].admin(&["CLUSTER", "MYID"]);
         for replica in &cluster.nodes[3..] {
             eventually("a replica knows its primary", async || {
@@ -72,11 +109,13 @@ impl RedisCluster {
 
     /// How a gateway is told to use it.
     pub(crate) fn config(&self) -> RedisConfig {
-        RedisConfig {
+        let config = RedisConfig {
             cluster: true,
-            nodes: self.nodes[1..].iter().map(|node| format!("127.0.0.1:{}", node.port)).collect(),
+            port: Some(self.ports[0]),
+            nodes: self.ports[1..].iter().map(|port| format!("127.0.0.1:{port}")).collect(),
             ..self.nodes[0].config()
-        }
+        };
+        with_tls(config, self.authority.as_ref())
     }
 
     /// Which node has the slot of this key.
@@ -92,14 +131,7 @@ impl RedisCluster {
 
     /// Moves the slot of a key, and whatever it holds, to another primary.
     pub(crate) fn move_slot(&self, key: &str, from: usize, to: usize) {
-        let slot = self.nodes[0].admin(&["CLUSTER", "KEYSLOT", key])[1..].to_owned();
-        let id = |node: usize| self.nodes[node].admin(&["CLUSTER", "MYID"]);
-        let set = |node: usize, what: &[&str]| {
-            let answer = self.nodes[node].admin(&[&["CLUSTER", "SETSLOT", &slot], what].concat());
-            assert_eq!(answer, "+OK", "{what:?}");
-        };
-        set(to, &["IMPORTING", &id(from)]);
-        set(from, &["MIGRATING", &id(to)]);
+        let slot = self.begin_move(key, from, to);
         loop {
             let left = self.nodes[from].admin(&["CLUSTER", "COUNTKEYSINSLOT", &slot]);
             if left == ":0" {
@@ -110,10 +142,31 @@ impl RedisCluster {
             let moved = self.nodes[from].admin(&["MIGRATE", "127.0.0.1", &port, &key, "0", "5000"]);
             assert!(moved == "+OK" || moved == "+NOKEY", "{moved}");
         }
-        let owner = id(to);
+        self.end_move(&slot, from, to);
+    }
+
+    /// From here on new keys of the slot of this key are made at its new primary; gives the slot.
+    pub(crate) fn begin_move(&self, key: &str, from: usize, to: usize) -> String {
+        let slot = self.nodes[0].admin(&["CLUSTER", "KEYSLOT", key])[1..].to_owned();
+        self.set_slot(to, &slot, &["IMPORTING", &self.id(from)]);
+        self.set_slot(from, &slot, &["MIGRATING", &self.id(to)]);
+        slot
+    }
+
+    /// Everybody is told who has the slot now.
+    pub(crate) fn end_move(&self, slot: &str, from: usize, to: usize) {
         for node in [to, from].into_iter().chain((0..3).filter(|node| *node != to && *node != from)) {
-            set(node, &["NODE", &owner]);
+            self.set_slot(node, slot, &["NODE", &self.id(to)]);
         }
+    }
+
+    fn id(&self, node: usize) -> String {
+        self.nodes[node].admin(&["CLUSTER", "MYID"])
+    }
+
+    fn set_slot(&self, node: usize, slot: &str, what: &[&str]) {
+        let answer = self.nodes[node].admin(&[&["CLUSTER", "SETSLOT", slot], what].concat());
+        assert_eq!(answer, "+OK", "{what:?}");
     }
 }
 
@@ -121,7 +174,10 @@ impl RedisCluster {
 pub(crate) struct Sentinels {
     pub(crate) primary: RedisServer,
     pub(crate) replica: RedisServer,
-    pub(crate) sentinels: Vec<RedisServer>,
+    _sentinels: Vec<RedisServer>,
+    /// Where a gateway finds each sentinel.
+    ports: Vec<u16>,
+    authority: Option<PathBuf>,
 }
 
 /// What the sentinels want of those who ask.
@@ -129,14 +185,27 @@ pub(crate) const SENTINEL_PASSWORD: &str = "sentinel word";
 
 impl Sentinels {
     pub(crate) async fn start(down_after_ms: u32) -> Option<Self> {
-        let primary = RedisServer::start(&[])?;
-        let of = format!("127.0.0.1 {}", primary.port);
-        let replica = RedisServer::start(&["--replicaof", &of])?;
+        Self::start_with(down_after_ms, None).await
+    }
+
+    /// The same, speaking TLS with gateways and among each other.
+    pub(crate) async fn start_with_tls(down_after_ms: u32, certificates: &Certificates) -> Option<Self> {
+        Self::start_with(down_after_ms, Some(certificates)).await
+    }
+
+    async fn start_with(down_after_ms: u32, tls: Option<&Certificates>) -> Option<Self> {
+        let secret = |port| tls.map_or_else(Vec::new, |tls| among_peers(tls, port, ""));
+        let start =
+            |options: &[String]| RedisServer::start(&options.iter().map(String::as_str).collect::<Vec<_>>());
+        let tls_port = free_port();
+        let primary = start(&secret(tls_port))?;
+        let port = if tls.is_some() { tls_port } else { primary.port };
+        let replicates = ["--replicaof".to_owned(), format!("127.0.0.1 {port}")];
+        let replica = start(&[secret(free_port()), replicates.into()].concat())?;
         eventually("the replica is in step", async || {
             replica.admin(&["INFO", "replication"]).contains("master_link_status:up").then_some(())
         })
         .await;
-        let port = primary.port;
         let config = format!(
             "sentinel monitor main 127.0.0.1 {port} 2\n\
              sentinel down-after-milliseconds main {down_after_ms}\n\
@@ -144,8 +213,17 @@ impl Sentinels {
              sentinel sentinel-pass \"{SENTINEL_PASSWORD}\"\n\
              requirepass \"{SENTINEL_PASSWORD}\"\n"
         );
-        let sentinels: Vec<_> =
-            (0..3).map(|_| RedisServer::start_sentinel(&config, SENTINEL_PASSWORD)).collect::<Option<_>>()?;
+        let (mut sentinels, mut ports) = (Vec::new(), Vec::new());
+        for _ in 0..3 {
+            let tls_port = free_port();
+            // A file has the same options as the command line.
+            let own = secret(tls_port);
+            let own = own.chunks(2).map(|pair| format!("{} {}\n", pair[0].trim_start_matches('-'), pair[1]));
+            let config = own.chain([config.clone()]).collect::<String>();
+            let sentinel = RedisServer::start_sentinel(&config, SENTINEL_PASSWORD)?;
+            ports.push(if tls.is_some() { tls_port } else { sentinel.port });
+            sentinels.push(sentinel);
+        }
         for sentinel in &sentinels {
             eventually("the sentinels know each other and the replica", async || {
                 let masters = sentinel.admin_array(&["SENTINEL", "MASTER", "main"]);
@@ -157,17 +235,20 @@ impl Sentinels {
             })
             .await;
         }
-        Some(Self { primary, replica, sentinels })
+        let authority = tls.map(|tls| tls.file("ca.pem"));
+        Some(Self { primary, replica, _sentinels: sentinels, ports, authority })
     }
 
     pub(crate) fn config(&self) -> RedisConfig {
-        let at = |n: usize| format!("127.0.0.1:{}", self.sentinels[n].port);
-        RedisConfig {
-            url: Some(format!("redis-sentinel://{}?sentinelServiceName=main&node={}", at(0), at(1))),
+        let at = |n: usize| format!("127.0.0.1:{}", self.ports[n]);
+        let scheme = if self.authority.is_some() { "rediss-sentinel" } else { "redis-sentinel" };
+        let config = RedisConfig {
+            url: Some(format!("{scheme}://{}?sentinelServiceName=main&node={}", at(0), at(1))),
             nodes: vec![at(2)],
             sentinel_password: Some(SENTINEL_PASSWORD.to_owned()),
             ..RedisConfig::default()
-        }
+        };
+        with_tls(config, self.authority.as_ref())
     }
 }
 

@@ -33,9 +33,9 @@ impl Core {
     /// die. A job that was begun goes after what was told of it, since whoever claims it next reads
     /// there how far it came.
     pub(in crate::storage::switching) async fn record_jobs(&self) {
-        let mut mode = self.mode.subscribe();
         let (mut place, mut failures) = (0, 0);
-        while mode.wait_for(|mode| mode.is_primary()).await.is_ok() {
+        loop {
+            self.until_primary(self.area_of_jobs()).await;
             let changed = self.jobs.moved.notified();
             let mut changed = std::pin::pin!(changed);
             changed.as_mut().enable();
@@ -47,7 +47,7 @@ impl Core {
                     () = changed => {}
                     () = time::sleep(LOOK_EVERY), if has_some => {}
                     // Only what the primary is not needed for may change while it is away.
-                    () = self.until_away() => {}
+                    () = self.until_away(self.area_of_jobs()) => {}
                 }
                 continue;
             }
@@ -62,7 +62,7 @@ impl Core {
                 continue;
             };
             failures += 1;
-            if self.is_primary() {
+            if self.is_primary(self.area_of_jobs()) {
                 tracing::warn!(error = %error, failures, "jobs that this node took on cannot be recorded yet");
             }
             time::sleep(RETRY.wait(failures, rand::random())).await;
@@ -100,7 +100,7 @@ impl Core {
         let id = job.view.id;
         let answer = tokio::select! {
             biased;
-            () = self.until_away() => return Err(super::away("record_job")),
+            () = self.until_away(self.area_of_jobs()) => return Err(super::away("record_job")),
             answer = self.primary.record_job(job) => answer,
         };
         let stats = &self.jobs.stats;
@@ -108,7 +108,7 @@ impl Core {
             Ok(recorded) => recorded,
             Err(error) => {
                 stats.record_retries.add(1);
-                self.beat_now.notify_one();
+                self.beat_now(self.area_of_jobs()).notify_one();
                 return Err(error);
             }
         };

@@ -1,5 +1,5 @@
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use chrono::DateTime;
@@ -14,7 +14,7 @@ use crate::model::{
 };
 use crate::storage::failover::{First, Limits, Lost};
 use crate::storage::journal::JournalBounds;
-use crate::storage::primary::{Beat, LinkHealth, Primary};
+use crate::storage::primary::{Area, AreaPart, Areas, Beat, LinkHealth, Place, Primary};
 use crate::storage::spool::Former;
 use crate::storage::{
     Append, AppendAnswer, AppendBatch, Idempotency, Log, LogEvent, LogState, MemoryBackend, MemoryConfig,
@@ -35,9 +35,27 @@ struct Fake {
     /// What is asked while it is silent is to be noticed.
     asked: AtomicUsize,
     recorded: Mutex<Vec<MovedJob>>,
+    /// Where it has several: of these, the first has all jobs and records.
+    areas: Option<watch::Sender<Areas>>,
+    /// The area of all channels.
+    channels_in: AtomicU16,
 }
 
 impl Fake {
+    /// Sends the area of the channels away, or takes it back.
+    fn set_channels_lost(&self, lost: Option<Lost>) {
+        self.change_areas(|areas| {
+            if let Some(part) = &mut areas.parts[1] {
+                part.health.losses += u64::from(lost.is_some());
+                part.health.lost = lost;
+            }
+        });
+    }
+
+    fn change_areas(&self, change: impl FnOnce(&mut Areas)) {
+        self.areas.as_ref().unwrap().send_modify(change);
+    }
+
     fn go(&self) {
         self.health.send_modify(|health| {
             health.lost = Some(Lost { code: "unreachable", reason: "sent away".to_owned() });
@@ -67,6 +85,17 @@ impl Fake {
 impl Primary for Fake {
     fn link_health(&self) -> watch::Receiver<LinkHealth> {
         self.health.subscribe()
+    }
+
+    fn areas(&self) -> Option<watch::Receiver<Areas>> {
+        self.areas.as_ref().map(watch::Sender::subscribe)
+    }
+
+    fn area_of(&self, place: Place<'_>) -> Area {
+        match place {
+            Place::Channel(_) => Area::new(self.channels_in.load(Ordering::Relaxed)),
+            Place::Jobs | Place::Records(_) => Area::ONLY,
+        }
     }
 
     async fn beat(&self, _node: NodeId) -> Result<Beat> {
@@ -229,6 +258,20 @@ impl Node {
     }
 
     async fn with(first: First, formers: Vec<Former>) -> Self {
+        Self::on(first, formers, None).await
+    }
+
+    /// A primary of which one area has the jobs, and the other the channels.
+    async fn of_two_areas() -> Self {
+        let health = LinkHealth { lost: None, losses: 0 };
+        let part = |name: &str| Some(AreaPart { name: name.to_owned(), health: health.clone() });
+        let areas = Areas { parts: vec![part("jobs"), part("channels")], moves: 0 };
+        let node = Self::on(First::Redis, Vec::new(), Some(areas)).await;
+        node.fake.channels_in.store(1, Ordering::Relaxed);
+        node
+    }
+
+    async fn on(first: First, formers: Vec<Former>, areas: Option<Areas>) -> Self {
         let memory = || MemoryBackend::new(Retention::default(), MemoryConfig::default()).0;
         let lost = match &first {
             First::Memory(lost) => Some(lost.clone()),
@@ -241,6 +284,8 @@ impl Node {
             keeps_silent: AtomicBool::new(false),
             asked: AtomicUsize::new(0),
             recorded: Mutex::default(),
+            areas: areas.map(watch::Sender::new),
+            channels_in: AtomicU16::new(0),
         });
         let status = StorageStatus::new(BackendName::Redis, BackendState::Healthy, "ok", String::new());
         let config = StorageConfig::default();
@@ -263,6 +308,10 @@ impl Node {
         // It notices what changes once it has begun.
         time::sleep(Duration::from_millis(1)).await;
         Self { fake, store: Arc::new(store), _driver: running }
+    }
+
+    fn state(&self) -> BackendState {
+        self.store.core.modes.borrow().0[0].as_ref().unwrap().state
     }
 
     async fn until(&self, is_degraded: bool) {
@@ -391,16 +440,16 @@ async fn recovering_lasts_until_the_primary_has_all_jobs() {
     let claimed = node.store.claim(50, LEASE).await.unwrap();
     node.fake.keeps_silent.store(true, Ordering::Relaxed);
     node.fake.health.send_modify(|health| health.lost = None);
-    until(|| node.store.core.mode.borrow().state == BackendState::Recovering).await;
+    until(|| node.state() == BackendState::Recovering).await;
     // A call about a job that is on its way waits for it, and is told so in the end.
     until(|| !node.recorded().is_empty()).await;
     let moving = node.recorded()[0];
     let token = claimed.iter().find(|job| job.id == moving).map(|job| job.token).unwrap();
     assert!(is_away(&node.store.extend(moving, token, LEASE).await));
-    assert_eq!(node.store.core.mode.borrow().state, BackendState::Recovering);
+    assert_eq!(node.state(), BackendState::Recovering);
     node.go().await;
     node.come_back().await;
-    until(|| node.store.core.mode.borrow().state == BackendState::Healthy).await;
+    until(|| node.state() == BackendState::Healthy).await;
     assert!(node.store.core.jobs.are_recorded());
     let mut recorded = node.recorded();
     recorded.sort_unstable();
@@ -408,6 +457,79 @@ async fn recovering_lasts_until_the_primary_has_all_jobs() {
     assert_eq!(recorded.len(), 100);
     let of_first = node.fake.recorded.lock().iter().find(|job| job.view.id == moving).cloned().unwrap();
     assert_eq!((of_first.view.state, of_first.view.token), (JobState::Claimed, token));
+}
+
+// A primary of several areas
+
+fn lost() -> Lost {
+    Lost { code: "unreachable", reason: "sent away".to_owned() }
+}
+
+#[tokio::test(start_paused = true)]
+async fn orders_are_begun_only_while_what_is_told_of_them_can_be_read() {
+    let node = Node::of_two_areas().await;
+    let store = &node.store;
+    for n in 1..=3 {
+        node.place(&job(n, None)).await.unwrap();
+    }
+    let held = store.claim(1, LEASE).await.unwrap().remove(0);
+    node.fake.set_channels_lost(Some(lost()));
+    node.until(true).await;
+    assert!(store.is_degraded_for(&ChannelName::order(held.id.into())));
+    assert_eq!(store.name(), BackendName::Redis, "it serves all else");
+    assert!(store.claim(10, LEASE).await.unwrap().is_empty());
+    assert_eq!(store.extend(held.id, held.token, LEASE).await.unwrap(), Held::Yes);
+    assert!(is_away(&store.commit(held.id, held.token, LEASE).await));
+    // The queue itself serves.
+    assert_eq!(node.place(&job(4, None)).await.unwrap(), Enqueued::Queued);
+    assert!(node.fake.kept.job(job(4, None).id).await.unwrap().is_some());
+    node.fake.set_channels_lost(None);
+    node.until(false).await;
+    assert!(store.claim(10, LEASE).await.unwrap().is_empty(), "what others told is on its way to the log");
+    time::sleep(CLAIMS_WAIT).await;
+    assert_eq!(store.claim(10, LEASE).await.unwrap().len(), 3);
+    assert_eq!(store.commit(held.id, held.token, LEASE).await.unwrap(), Held::Yes);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_channel_that_went_on_alone_is_put_in_order_where_it_is_now() {
+    let node = Node::of_two_areas().await;
+    let (store, core) = (&node.store, &node.store.core);
+    let channel: ChannelName = "zone:pjm".parse().unwrap();
+    let batch = |epoch: &Epoch, seq: u64| AppendBatch {
+        channel: channel.clone(),
+        epoch: epoch.clone(),
+        producer: core.node,
+        entries: vec![append(seq, 0)],
+    };
+    let log = store.open(&channel, core.node, &Epoch::random()).await.unwrap().epoch;
+    store.follow(&channel).await.unwrap();
+    assert!(matches!(store.append(&batch(&log, 1)).await.unwrap(), AppendAnswer::Done(_)));
+    node.fake.set_channels_lost(Some(lost()));
+    node.until(true).await;
+    let AppendAnswer::ForeignEpoch(Some(fork)) = store.append(&batch(&log, 2)).await.unwrap() else {
+        panic!("it goes on in a life of its own");
+    };
+    assert!(matches!(store.append(&batch(&fork, 2)).await.unwrap(), AppendAnswer::Done(_)));
+    time::sleep(Duration::from_secs(5)).await;
+    assert_eq!(node.fake.kept.last_seq(&channel, core.node), 1);
+    // The other primary is given the slots of the one that is away.
+    node.fake.channels_in.store(0, Ordering::Relaxed);
+    node.fake.change_areas(|areas| {
+        areas.parts[1] = None;
+        areas.moves += 1;
+    });
+    node.until(false).await;
+    until(|| core.lock().queue.is_empty()).await;
+    assert_eq!(node.fake.kept.last_seq(&channel, core.node), 2, "what was accepted is there");
+    assert!(core.lock().lines[&channel].fork.is_none());
+    // One that comes anew serves at once.
+    node.fake.channels_in.store(2, Ordering::Relaxed);
+    let new = AreaPart { name: "new".to_owned(), health: LinkHealth { lost: None, losses: 0 } };
+    node.fake.change_areas(|areas| areas.parts.push(Some(new)));
+    assert!(matches!(store.append(&batch(&log, 3)).await.unwrap(), AppendAnswer::Done(_)));
+    assert_eq!(core.stats.forks.get(), 1);
+    assert!(!store.is_degraded());
 }
 
 // What former lives of the gateway left
@@ -503,7 +625,7 @@ async fn a_record_does_not_overtake_one_that_waits() {
     put("newer").await;
     node.go().await;
     node.come_back().await;
-    until(|| node.store.core.records.is_empty()).await;
+    until(|| node.store.core.records.is_empty(|_| true)).await;
     let kept = node.fake.kept.get(RecordKind::Zone, "zone").await.unwrap();
     assert_eq!(kept, Some(Bytes::from("newer")));
 }

@@ -1,0 +1,57 @@
+//! Where commands go: to one server, or in a cluster to the primary that has the key's slot.
+
+use fred::clients::{Client, WithOptions};
+use fred::error::Error;
+use fred::interfaces::ClientLike;
+use fred::types::{ClusterHash, CustomCommand, FromValue, Value};
+
+use super::link::Link;
+use super::primaries::Primaries;
+
+/// The connections for commands.
+#[derive(Debug)]
+pub(super) enum Commands {
+    One(Box<Link<Client>>),
+    Cluster(Box<Primaries>),
+}
+
+impl Commands {
+    /// Sends a command about a key, at most once; redirections of a cluster, which say that nothing
+    /// was done, are followed within the time that a command may take.
+    pub(super) async fn call<R: FromValue>(
+        &self,
+        key: &str,
+        command: &'static str,
+        args: Vec<Value>,
+    ) -> Result<R, Error> {
+        match self {
+            Self::One(link) => send(&link.client()?, command, args).await,
+            Self::Cluster(primaries) => primaries.call(key, command, args).await,
+        }
+    }
+
+    /// Waits until there is somebody to ask.
+    pub(super) async fn until_up(&self) {
+        match self {
+            Self::One(link) => link.until_up().await,
+            Self::Cluster(primaries) => primaries.until_some_up().await,
+        }
+    }
+
+    /// The cluster's primaries; `None` where there is one server.
+    pub(super) fn primaries(&self) -> Option<&Primaries> {
+        match self {
+            Self::One(_) => None,
+            Self::Cluster(primaries) => Some(primaries),
+        }
+    }
+}
+
+/// Sends a command on this connection.
+pub(super) async fn send<R: FromValue>(
+    client: &WithOptions<Client>,
+    command: &'static str,
+    args: Vec<Value>,
+) -> Result<R, Error> {
+    client.custom(CustomCommand::new_static(command, ClusterHash::FirstKey, false), args).await
+}

@@ -1,0 +1,541 @@
+//! The primaries of a cluster: who has which slot, and a connection for commands to each.
+//!
+//! fred's own client for a cluster is not used: one task serves all primaries there, and waits for
+//! one that is dead while the others have commands. Here a primary that is dead or hangs takes only
+//! its own channels with it.
+//!
+//! Who has which slot is asked all the time of all primaries that answer, and believed when most of
+//! them agree: one that was away for a while does not know yet that it was replaced.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use fred::clients::{Client, WithOptions};
+use fred::error::{Error, ErrorKind};
+use fred::interfaces::ClientLike;
+use fred::types::cluster::ClusterRouting;
+use fred::types::config::Server;
+use fred::types::{ClusterHash, CustomCommand, FromValue, Value};
+use futures_util::StreamExt as _;
+use futures_util::future::BoxFuture;
+use futures_util::stream::FuturesUnordered;
+use parking_lot::Mutex;
+use tokio::sync::{Notify, oneshot, watch};
+use tokio::time::{self, Instant};
+
+use super::commands::send;
+use super::connect::{self, once};
+use super::link::{Condition, Link, LinkState, connect_client};
+use super::slots::{Owner, SLOTS, Slots};
+use super::target::Target;
+use crate::storage::primary::Area;
+use crate::storage::{ProbeFailure, RedisConfig};
+
+/// How often it is looked up who has which slot. A slot that goes and comes back in between is not
+/// noticed; moving one takes longer than that.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// The same while nobody has said it yet.
+const FIRST_LOOK_EVERY: Duration = Duration::from_millis(100);
+/// Between looks that somebody asked for, and between tries of a command that a cluster in motion
+/// does not take.
+const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(20);
+
+pub(super) struct Primaries {
+    target: Target,
+    config: RedisConfig,
+    command_timeout: Duration,
+    map: Mutex<Map>,
+    /// Counts what changed: who has which slot, or how a connection is.
+    changes: watch::Sender<u64>,
+    /// A slot was not where it was looked for.
+    moved: Notify,
+    /// Connections wait to be kept.
+    begun: Notify,
+}
+
+#[derive(Default)]
+struct Map {
+    routing: Option<ClusterRouting>,
+    slots: Slots,
+    /// By area.
+    held: Vec<Option<Held>>,
+    /// How often a slot went to another area.
+    moves: u64,
+    /// Why nobody says who has which slot.
+    failure: Option<ProbeFailure>,
+    begun: Vec<(Arc<Link<Client>>, oneshot::Receiver<()>)>,
+}
+
+/// A server that has an area.
+struct Held {
+    server: Server,
+    link: Arc<Link<Client>>,
+    /// Dropped with it, which ends the connection.
+    _alive: oneshot::Sender<()>,
+}
+
+/// What is known of an area.
+pub(super) struct AreaState {
+    /// `None` where no server has its slots.
+    pub(super) server: Option<Server>,
+    pub(super) link: LinkState,
+}
+
+/// Where a command is to go next.
+enum Turn {
+    Owner,
+    Moved(Arc<Link<Client>>),
+    Ask(Arc<Link<Client>>),
+}
+
+/// What a cluster answers where a command was not carried out, and may be elsewhere or later.
+enum Redirection {
+    Moved(Option<(String, u16)>),
+    Ask(Option<(String, u16)>),
+    TryAgain,
+}
+
+impl Redirection {
+    fn of(error: &Error) -> Option<Self> {
+        let mut words = error.details().split_whitespace();
+        let word = words.next()?;
+        let to = |mut words: std::str::SplitWhitespace<'_>| {
+            let (host, port) = words.nth(1)?.rsplit_once(':')?;
+            // Without a host it is the one that was asked, whose name we do not know here.
+            (!host.is_empty()).then_some(())?;
+            Some((host.to_owned(), port.parse().ok()?))
+        };
+        match word {
+            "MOVED" => Some(Self::Moved(to(words))),
+            "ASK" => Some(Self::Ask(to(words))),
+            "TRYAGAIN" => Some(Self::TryAgain),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Debug for Primaries {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let servers: Vec<String> = self.servers().iter().map(ToString::to_string).collect();
+        f.debug_struct("Primaries").field("servers", &servers).finish_non_exhaustive()
+    }
+}
+
+/// The slot of a key.
+pub(super) fn slot_of(key: &str) -> u16 {
+    ClusterRouting::hash_key(key.as_bytes())
+}
+
+impl Primaries {
+    /// Has no connection until it runs.
+    pub(super) fn new(target: Target, config: RedisConfig) -> Self {
+        Self {
+            command_timeout: Duration::from_millis(config.command_timeout_ms),
+            target,
+            config,
+            map: Mutex::default(),
+            changes: watch::Sender::new(0),
+            moved: Notify::new(),
+            begun: Notify::new(),
+        }
+    }
+
+    // Who has what
+
+    /// The area of a slot now.
+    pub(super) fn area_of_slot(&self, slot: u16) -> Area {
+        self.map.lock().slots.area(slot)
+    }
+
+    /// The area of each slot now.
+    pub(super) fn slots(&self) -> Slots {
+        self.map.lock().slots.clone()
+    }
+
+    /// Who has which slot, as most of the primaries say; `None` until one has.
+    pub(super) fn routing(&self) -> Option<ClusterRouting> {
+        self.map.lock().routing.clone()
+    }
+
+    /// All servers that have slots; those that can be asked come first.
+    pub(super) fn servers(&self) -> Vec<Server> {
+        let map = self.map.lock();
+        let mut held: Vec<&Held> = map.held.iter().flatten().collect();
+        held.sort_by_key(|held| held.link.state().borrow().condition != Condition::Up);
+        held.into_iter().map(|held| held.server.clone()).collect()
+    }
+
+    /// By area, and how often a slot went to another one; `None` for those that have no slots any more.
+    pub(super) fn areas(&self) -> (Vec<Option<AreaState>>, u64) {
+        let map = self.map.lock();
+        if map.routing.is_none() {
+            let condition = map.failure.clone().map_or(Condition::Connecting, Condition::Down);
+            let link = LinkState { condition, losses: 0 };
+            return (vec![Some(AreaState { server: None, link })], 0);
+        }
+        let areas = map.slots.owners().iter().enumerate().map(|(at, owner)| {
+            let held = map.held.get(at).and_then(Option::as_ref);
+            match (owner, held) {
+                (None, _) => None,
+                (Some(Owner::Server(_)), Some(held)) => Some(AreaState {
+                    server: Some(held.server.clone()),
+                    link: held.link.state().borrow().clone(),
+                }),
+                (Some(_), _) => {
+                    let nobody = ProbeFailure::Unreachable("no server has its slots".to_owned());
+                    let link = LinkState { condition: Condition::Down(nobody), losses: 0 };
+                    Some(AreaState { server: None, link })
+                }
+            }
+        });
+        (areas.collect(), map.moves)
+    }
+
+    /// Counts what changes.
+    pub(super) fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
+    }
+
+    /// Has it looked up soon who has which slot.
+    pub(super) fn look_soon(&self) {
+        self.moved.notify_one();
+    }
+
+    /// Waits until it is known why not all of them can be asked.
+    pub(super) async fn until_failed(&self) -> ProbeFailure {
+        let mut changes = self.changes();
+        loop {
+            changes.borrow_and_update();
+            let down = self.areas().0.into_iter().flatten().find_map(|area| match area.link.condition {
+                Condition::Down(failure) => Some(failure),
+                Condition::Connecting | Condition::Up => None,
+            });
+            if let Some(failure) = down {
+                return failure;
+            }
+            // The sender is here, so this does not fail.
+            let _gone = changes.changed().await;
+        }
+    }
+
+    pub(super) async fn until_some_up(&self) {
+        let mut changes = self.changes();
+        while self.up().is_empty() {
+            // The sender is here, so this does not fail. What changed meanwhile has not been seen yet.
+            let _gone = changes.changed().await;
+        }
+    }
+
+    /// The client for one server; `None` where that is no primary.
+    pub(super) fn client_of(&self, server: &Server) -> Option<Result<WithOptions<Client>, Error>> {
+        let map = self.map.lock();
+        let held = map.held.iter().flatten().find(|held| held.server == *server);
+        held.map(|held| held.link.client())
+    }
+
+    fn owner(&self, key: &str) -> Result<Arc<Link<Client>>, Error> {
+        let map = self.map.lock();
+        let area = map.slots.area(slot_of(key));
+        match map.held.get(area.index()).and_then(Option::as_ref) {
+            Some(held) => Ok(Arc::clone(&held.link)),
+            None if map.routing.is_none() => {
+                let why = match &map.failure {
+                    Some(failure) => format!("not connected: {failure}"),
+                    None => "not connected yet".to_owned(),
+                };
+                Err(Error::new(ErrorKind::Canceled, why))
+            }
+            None => Err(Error::new(ErrorKind::Cluster, "CLUSTERDOWN no server has the key's slot now")),
+        }
+    }
+
+    fn link_to(&self, to: Option<(String, u16)>) -> Option<Arc<Link<Client>>> {
+        let (host, port) = to?;
+        let map = self.map.lock();
+        let held =
+            map.held.iter().flatten().find(|held| *held.server.host == *host && held.server.port == port);
+        held.map(|held| Arc::clone(&held.link))
+    }
+
+    // Commands
+
+    /// As [`Commands::call`](super::commands::Commands::call).
+    pub(super) async fn call<R: FromValue>(
+        &self,
+        key: &str,
+        command: &'static str,
+        args: Vec<Value>,
+    ) -> Result<R, Error> {
+        let answer = time::timeout(self.command_timeout, self.follow_redirections(key, command, args)).await;
+        answer.unwrap_or_else(|_elapsed| Err(Error::new(ErrorKind::Timeout, "Request timed out.")))
+    }
+
+    async fn follow_redirections<R: FromValue>(
+        &self,
+        key: &str,
+        command: &'static str,
+        args: Vec<Value>,
+    ) -> Result<R, Error> {
+        let mut turn = Turn::Owner;
+        let begun = Instant::now();
+        loop {
+            let answer = match &turn {
+                Turn::Owner => {
+                    let link = self.owner(key)?;
+                    // One that has just been given its first slots.
+                    link.until_tried().await;
+                    send(&link.client()?, command, args.clone()).await
+                }
+                Turn::Moved(link) => {
+                    link.until_tried().await;
+                    send(&link.client()?, command, args.clone()).await
+                }
+                Turn::Ask(link) => {
+                    link.until_tried().await;
+                    send_asking(&link.client()?, command, args.clone()).await
+                }
+            };
+            let error = match answer {
+                Ok(answer) => return Ok(answer),
+                Err(error) => error,
+            };
+            let (next, is_moved) = match Redirection::of(&error) {
+                None => return Err(error),
+                Some(Redirection::Moved(to)) => {
+                    self.look_soon();
+                    // A server that was told twice is not right about it yet.
+                    let link = if matches!(turn, Turn::Moved(_)) { None } else { self.link_to(to) };
+                    (link.map(Turn::Moved), true)
+                }
+                Some(Redirection::Ask(to)) => (self.link_to(to).map(Turn::Ask), false),
+                Some(Redirection::TryAgain) => (None, false),
+            };
+            turn = match next {
+                Some(next) => next,
+                None => {
+                    if begun.elapsed() + LOOK_AGAIN_AFTER >= self.command_timeout {
+                        return Err(error);
+                    }
+                    if !is_moved {
+                        self.look_soon();
+                    }
+                    time::sleep(LOOK_AGAIN_AFTER).await;
+                    Turn::Owner
+                }
+            };
+        }
+    }
+
+    // Looking
+
+    /// Keeps a connection to each primary, and itself informed who that is. Runs until it is dropped.
+    pub(super) async fn run(&self) {
+        let keep_looking = async {
+            loop {
+                self.look().await;
+                let is_known = self.map.lock().routing.is_some();
+                tokio::select! {
+                    () = time::sleep(if is_known { LOOK_EVERY } else { FIRST_LOOK_EVERY }) => {}
+                    () = self.moved.notified() => time::sleep(LOOK_AGAIN_AFTER).await,
+                }
+            }
+        };
+        tokio::select! {
+            () = keep_looking => {}
+            () = self.keep_connected() => {}
+        }
+    }
+
+    async fn keep_connected(&self) {
+        let mut kept = FuturesUnordered::new();
+        loop {
+            let begun = std::mem::take(&mut self.map.lock().begun);
+            for (link, gone) in begun {
+                kept.push(async move {
+                    let mut state = link.state();
+                    let keep_telling = async {
+                        while state.changed().await.is_ok() {
+                            self.changed();
+                        }
+                    };
+                    tokio::select! {
+                        () = link.keep() => {}
+                        () = keep_telling => {}
+                        _ = gone => {}
+                    }
+                });
+            }
+            tokio::select! {
+                _ended = kept.next(), if !kept.is_empty() => {}
+                () = self.begun.notified() => {}
+            }
+        }
+    }
+
+    fn changed(&self) {
+        self.changes.send_modify(|count| *count = count.wrapping_add(1));
+    }
+
+    fn up(&self) -> Vec<(Server, WithOptions<Client>)> {
+        let map = self.map.lock();
+        let up =
+            map.held.iter().flatten().filter(|held| held.link.state().borrow().condition == Condition::Up);
+        up.filter_map(|held| Some((held.server.clone(), held.link.client().ok()?))).collect()
+    }
+
+    /// Asks who has which slot, and acts on the answer.
+    pub(super) async fn look(&self) {
+        let up = self.up();
+        let found = if up.is_empty() {
+            let mut strangers = self.target.servers();
+            strangers.extend(self.servers());
+            let asked = strangers.into_iter().map(|server| self.ask_stranger(server)).collect();
+            agreed(asked, 1).await
+        } else {
+            let most = up.len() / 2 + 1;
+            let asked = up.into_iter().map(|(server, client)| -> BoxFuture<'_, _> {
+                Box::pin(async move { ask(&client, &server).await })
+            });
+            agreed(asked.collect(), most).await
+        };
+        match found {
+            Ok(routing) => self.route(routing),
+            Err(error) => {
+                tracing::debug!(%error, "the cluster does not say who has which slot");
+                let mut map = self.map.lock();
+                if map.routing.is_none() {
+                    map.failure = Some(ProbeFailure::of(&error));
+                    drop(map);
+                    self.changed();
+                }
+            }
+        }
+    }
+
+    /// Asks a server that there is no connection to.
+    fn ask_stranger(&self, server: Server) -> BoxFuture<'_, Result<ClusterRouting, Error>> {
+        Box::pin(async move {
+            let client = connect::server_client(&self.target, &self.config, server.clone())?;
+            let _task = connect_client(&client).await?;
+            ask(&once(&client, self.command_timeout), &server).await
+        })
+    }
+
+    fn route(&self, routing: ClusterRouting) {
+        let mut map = self.map.lock();
+        if map.routing.as_ref().is_some_and(|last| last.slots() == routing.slots()) {
+            return;
+        }
+        let mut servers: Vec<Option<Server>> = vec![None; SLOTS];
+        for range in routing.slots() {
+            for slot in range.start..=range.end {
+                if let Some(server) = servers.get_mut(usize::from(slot)) {
+                    *server = Some(range.primary.clone());
+                }
+            }
+        }
+        let has_moved = map.slots.update(&servers);
+        map.moves += u64::from(has_moved);
+        let owners = map.slots.owners().to_vec();
+        map.held.resize_with(owners.len(), || None);
+        for (at, owner) in owners.into_iter().enumerate() {
+            let Some(Owner::Server(server)) = owner else {
+                map.held[at] = None;
+                continue;
+            };
+            if map.held[at].as_ref().is_none_or(|held| held.server != server) {
+                let (held, begun) = self.hold(server);
+                map.held[at] = Some(held);
+                map.begun.push(begun);
+            }
+        }
+        let primaries = map.held.iter().flatten().count();
+        tracing::info!(primaries, "slots of the cluster are as follows");
+        map.routing = Some(routing);
+        drop(map);
+        self.begun.notify_one();
+        self.changed();
+    }
+
+    fn hold(&self, server: Server) -> (Held, (Arc<Link<Client>>, oneshot::Receiver<()>)) {
+        let (target, config, to) = (self.target.clone(), self.config.clone(), server.clone());
+        let make = Arc::new(move || connect::server_client(&target, &config, to.clone()));
+        let link = Arc::new(Link::new(make, self.command_timeout));
+        let (alive, gone) = oneshot::channel();
+        (Held { server, link: Arc::clone(&link), _alive: alive }, (link, gone))
+    }
+}
+
+/// Sends a command about a key on its way to this server.
+async fn send_asking<R: FromValue>(
+    client: &WithOptions<Client>,
+    command: &'static str,
+    args: Vec<Value>,
+) -> Result<R, Error> {
+    // What is sent as one is not separated by what others send on the same connection.
+    let both = client.pipeline();
+    let asking = CustomCommand::new_static("ASKING", ClusterHash::Random, false);
+    both.custom::<(), Value>(asking, Vec::new()).await?;
+    both.custom::<(), Value>(CustomCommand::new_static(command, ClusterHash::FirstKey, false), args).await?;
+    both.last().await
+}
+
+/// Asks one server.
+async fn ask(client: &WithOptions<Client>, server: &Server) -> Result<ClusterRouting, Error> {
+    let slots: Value = send(client, "CLUSTER", vec![Value::from("SLOTS")]).await?;
+    ClusterRouting::from_cluster_slots(slots, server.host.clone())
+}
+
+/// The map that so many agree on; or what most of them say, if fewer do.
+async fn agreed(
+    asked: Vec<BoxFuture<'_, Result<ClusterRouting, Error>>>,
+    enough: usize,
+) -> Result<ClusterRouting, Error> {
+    let mut answers: FuturesUnordered<_> = asked.into_iter().collect();
+    let mut failed = Error::new(ErrorKind::Cluster, "nobody can be asked");
+    let mut said: Vec<(ClusterRouting, usize)> = Vec::new();
+    while let Some(answer) = answers.next().await {
+        match answer {
+            Ok(routing) => {
+                let at = match said.iter().position(|(other, _)| other.slots() == routing.slots()) {
+                    Some(at) => at,
+                    None => {
+                        said.push((routing, 0));
+                        said.len() - 1
+                    }
+                };
+                said[at].1 += 1;
+                if said[at].1 >= enough {
+                    return Ok(said.swap_remove(at).0);
+                }
+            }
+            Err(error) => failed = error,
+        }
+    }
+    said.into_iter().max_by_key(|(_, count)| *count).map(|(routing, _)| routing).ok_or(failed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn redirections_say_where_to() {
+        let of = |text: &'static str| Redirection::of(&Error::new(ErrorKind::Cluster, text));
+        assert!(
+            matches!(of("MOVED 3999 127.0.0.1:6381"), Some(Redirection::Moved(Some((host, 6381)))) if host == "127.0.0.1")
+        );
+        assert!(
+            matches!(of("MOVED 3999 ::1:6381"), Some(Redirection::Moved(Some((host, 6381)))) if host == "::1")
+        );
+        assert!(matches!(of("MOVED 3999 :6381"), Some(Redirection::Moved(None))));
+        assert!(matches!(of("ASK 3999 b:7"), Some(Redirection::Ask(Some((host, 7)))) if host == "b"));
+        assert!(matches!(
+            of("TRYAGAIN Multiple keys request during rehashing of slot"),
+            Some(Redirection::TryAgain)
+        ));
+        assert!(of("CLUSTERDOWN Hash slot not served").is_none());
+        assert!(of("").is_none());
+    }
+}

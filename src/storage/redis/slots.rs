@@ -1,0 +1,186 @@
+//! Which area a slot of a cluster belongs to, as the cluster's map changes.
+
+use std::sync::Arc;
+
+use fred::types::config::Server;
+
+use crate::storage::primary::Area;
+
+/// The slots of a cluster.
+pub(super) const SLOTS: usize = 16_384;
+
+/// Areas that are remembered; past it, one that has no slots any more is used again.
+const AREAS_MAX: usize = 4_096;
+
+/// Who has an area.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Owner {
+    Server(Server),
+    /// No server has its slots.
+    Nobody,
+}
+
+/// Which area a slot belongs to, and who has which area.
+///
+/// An area keeps its number for as long as it has slots, also when another server takes all of them
+/// over from one that is gone.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Slots {
+    areas: Arc<[u16]>,
+    /// By area; `None`: it has no slots any more.
+    owners: Vec<Option<Owner>>,
+}
+
+impl Slots {
+    /// The area of a slot; the first one while nothing is known.
+    pub(super) fn area(&self, slot: u16) -> Area {
+        Area::new(self.areas.get(usize::from(slot)).copied().unwrap_or(0))
+    }
+
+    pub(super) fn owners(&self) -> &[Option<Owner>] {
+        &self.owners
+    }
+
+    /// The map as it is now: the server of each slot. Says whether a slot that had an area before is in
+    /// another one now.
+    pub(super) fn update(&mut self, servers: &[Option<Server>]) -> bool {
+        let mut present: Vec<Owner> = Vec::new();
+        let mut of_slot = Vec::with_capacity(SLOTS);
+        for slot in 0..SLOTS {
+            let owner = match servers.get(slot) {
+                Some(Some(server)) => Owner::Server(server.clone()),
+                _ => Owner::Nobody,
+            };
+            // Slots come in ranges, so the last one is the likeliest.
+            let known = present.iter().rposition(|held| *held == owner);
+            of_slot.push(known.unwrap_or_else(|| {
+                present.push(owner);
+                present.len() - 1
+            }));
+        }
+        let numbers = self.numbers(&present, &of_slot);
+        let areas: Arc<[u16]> = of_slot.iter().map(|at| numbers[*at]).collect();
+        let has_moved = !self.areas.is_empty() && self.areas != areas;
+        for owner in &mut self.owners {
+            *owner = None;
+        }
+        for (owner, number) in present.into_iter().zip(&numbers) {
+            let at = usize::from(*number);
+            if self.owners.len() <= at {
+                self.owners.resize(at + 1, None);
+            }
+            self.owners[at] = Some(owner);
+        }
+        self.areas = areas;
+        has_moved
+    }
+
+    /// The number of the area of each owner.
+    fn numbers(&self, present: &[Owner], of_slot: &[usize]) -> Vec<u16> {
+        let mut numbers: Vec<Option<usize>> = present
+            .iter()
+            .map(|owner| self.owners.iter().position(|held| held.as_ref() == Some(owner)))
+            .collect();
+        for at in 0..present.len() {
+            if numbers[at].is_some() || present[at] == Owner::Nobody {
+                continue;
+            }
+            // A server that is new takes over where most of its slots come from one that is gone.
+            let mut overlaps = vec![0_usize; self.owners.len()];
+            for (slot, owner) in of_slot.iter().enumerate() {
+                if *owner == at
+                    && let Some(area) = self.areas.get(slot)
+                {
+                    overlaps[usize::from(*area)] += 1;
+                }
+            }
+            let is_left = |area: &usize| {
+                let is_server = matches!(self.owners[*area], Some(Owner::Server(_)));
+                is_server && !numbers.contains(&Some(*area)) && overlaps[*area] > 0
+            };
+            numbers[at] = (0..self.owners.len()).filter(is_left).max_by_key(|area| overlaps[*area]);
+        }
+        let mut taken: Vec<usize> = numbers.iter().flatten().copied().collect();
+        let numbers = numbers.into_iter().map(|number| {
+            let number = number.unwrap_or_else(|| {
+                let next = self.owners.len().max(taken.iter().max().map_or(0, |most| most + 1));
+                let is_free = |area: &usize| self.owners[*area].is_none() && !taken.contains(area);
+                let number = if next < AREAS_MAX {
+                    next
+                } else {
+                    (0..self.owners.len()).find(is_free).unwrap_or(next)
+                };
+                taken.push(number);
+                number
+            });
+            u16::try_from(number).unwrap_or(u16::MAX)
+        });
+        numbers.collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn map(ranges: &[(u16, usize)]) -> Vec<Option<Server>> {
+        let slots = ranges.iter().flat_map(|(port, count)| {
+            let server = (*port != 0).then(|| Server::new("127.0.0.1", *port));
+            std::iter::repeat_n(server, *count)
+        });
+        slots.collect()
+    }
+
+    fn owners(slots: &Slots) -> Vec<u16> {
+        let port = |owner: &Option<Owner>| match owner {
+            None => 1,
+            Some(Owner::Nobody) => 0,
+            Some(Owner::Server(server)) => server.port,
+        };
+        slots.owners().iter().map(port).collect()
+    }
+
+    #[test]
+    fn a_replica_that_takes_over_has_the_same_area() {
+        let mut slots = Slots::default();
+        assert_eq!(slots.area(9_000), Area::ONLY);
+        assert!(!slots.update(&map(&[(10, 5_000), (20, 5_000), (30, 6_384)])));
+        assert_eq!(owners(&slots), [10, 20, 30]);
+        assert_eq!(slots.area(9_000), Area::new(1));
+        assert!(!slots.update(&map(&[(10, 5_000), (21, 5_000), (30, 6_384)])), "no slot changed its area");
+        assert_eq!(owners(&slots), [10, 21, 30]);
+    }
+
+    #[test]
+    fn slots_change_their_area_when_they_go_to_another_primary() {
+        let mut slots = Slots::default();
+        slots.update(&map(&[(10, 8_000), (20, 8_384)]));
+        assert!(slots.update(&map(&[(10, 7_999), (20, 8_385)])));
+        assert_eq!(slots.area(7_999), Area::new(1));
+        assert!(slots.update(&map(&[(10, 7_999), (20, 8_000), (30, 385)])), "a primary more");
+        assert_eq!(owners(&slots), [10, 20, 30]);
+        assert!(slots.update(&map(&[(20, 15_999), (30, 385)])), "one is emptied");
+        assert_eq!(owners(&slots), [1, 20, 30]);
+        assert!(slots.update(&map(&[(40, 7_999), (20, 8_000), (30, 385)])), "a number is not used again");
+        assert_eq!(owners(&slots), [1, 20, 30, 40]);
+    }
+
+    #[test]
+    fn slots_of_nobody_are_an_area_of_their_own() {
+        let mut slots = Slots::default();
+        slots.update(&map(&[(10, 8_000), (0, 384), (20, 8_000)]));
+        assert_eq!(owners(&slots), [10, 0, 20]);
+        assert!(slots.update(&map(&[(10, 8_384), (20, 8_000)])));
+        assert_eq!(owners(&slots), [10, 1, 20]);
+        assert!(slots.update(&map(&[])));
+        assert_eq!(owners(&slots), [1, 1, 1, 0]);
+    }
+
+    #[test]
+    fn two_that_take_over_from_one_that_is_gone_are_two_areas() {
+        let mut slots = Slots::default();
+        slots.update(&map(&[(10, 10_000), (20, 6_384)]));
+        assert!(slots.update(&map(&[(30, 4_000), (40, 6_000), (20, 6_384)])));
+        assert_eq!(owners(&slots), [30, 20, 40]);
+    }
+}

@@ -1,0 +1,345 @@
+//! One primary of a cluster that is away is an outage of its own channels, and of no others.
+
+use std::collections::HashSet;
+
+use serde_json::{Value, json};
+use zonewire::config::Config;
+use zonewire::storage::StorageChoice;
+
+use crate::support::client::Client;
+use crate::support::eventually::eventually;
+use crate::support::gateway::{LINES, Running, config, post, price};
+use crate::support::redis_cluster::RedisCluster;
+
+/// A cluster in which one primary that is away leaves the others to serve.
+const PARTIAL: [&str; 2] = ["--cluster-require-full-coverage", "no"];
+
+fn on(cluster: &RedisCluster) -> Config {
+    let mut config = config();
+    config.storage.backend = StorageChoice::Redis;
+    config.storage.required = true;
+    config.storage.redis = cluster.config();
+    config
+}
+
+fn meta(zone: &str) -> String {
+    format!("zw:{{zone:{zone}}}:meta")
+}
+
+/// A zone of each of three primaries.
+fn zone_of_each(cluster: &RedisCluster) -> [String; 3] {
+    let of = |node| (0..).map(|n| format!("z{n}")).find(|zone| cluster.owner(&meta(zone)) == node).unwrap();
+    [of(0), of(1), of(2)]
+}
+
+/// Somebody who reads one zone at one gateway.
+struct Reader {
+    client: Client,
+    zone: String,
+    ids: HashSet<String>,
+    /// What they have got so far, as `<gateway>-<number>`.
+    had: Vec<String>,
+    /// Messages that are neither prices nor `backend_state`.
+    told: Vec<Value>,
+    states: Vec<Value>,
+}
+
+impl Reader {
+    async fn at(gateway: &Running, zone: &str) -> Self {
+        let (client, _) = gateway.market(zone).await;
+        let (ids, had, told, states) = (HashSet::new(), Vec::new(), Vec::new(), Vec::new());
+        Self { client, zone: zone.to_owned(), ids, had, told, states }
+    }
+
+    /// Takes the next message.
+    async fn step(&mut self) {
+        let message = self.client.next().await;
+        match message["type"].as_str() {
+            Some("price_update") => {
+                assert!(self.ids.insert(message["id"].as_str().unwrap().to_owned()), "double: {message}");
+                self.had.push(format!("{}-{}", message["key"].as_str().unwrap(), message["price"]));
+            }
+            Some("backend_state") => self.states.push(message),
+            _ => self.told.push(message),
+        }
+    }
+
+    /// Reads until all of these have come.
+    async fn until(&mut self, wanted: &[String]) {
+        while !wanted.iter().all(|price| self.had.contains(price)) {
+            self.step().await;
+        }
+    }
+
+    /// Reads until a state is told.
+    async fn until_state(&mut self, state: &str) -> Value {
+        while self.states.last().is_none_or(|told| told["state"] != state) {
+            self.step().await;
+        }
+        self.states.last().unwrap().clone()
+    }
+
+    /// Nothing but prices has come, each gateway's in its order and one order for all.
+    fn check_undisturbed(&self) {
+        assert_eq!(self.told, [] as [Value; 0], "{}", self.zone);
+    }
+
+    /// What was not live was told, and said to be whole.
+    fn check_recovered(&self) {
+        assert!(!self.told.is_empty(), "{}", self.zone);
+        for told in &self.told {
+            assert_eq!((&told["type"], &told["recovered"]), (&json!("resync"), &json!(true)), "{told}");
+        }
+    }
+
+    fn check_order_of_each(&self, gateways: usize) {
+        for gateway in 0..gateways {
+            let prefix = format!("{gateway}-");
+            let of: Vec<u64> =
+                self.had.iter().filter_map(|had| had.strip_prefix(&prefix)?.parse().ok()).collect();
+            assert!(of.is_sorted(), "{}: {of:?}", self.zone);
+        }
+    }
+}
+
+/// Two gateways, and somebody at each of them who reads a zone of each primary.
+struct Bench {
+    gateways: [Running; 2],
+    zones: [String; 3],
+    /// By gateway, by zone.
+    readers: Vec<Vec<Reader>>,
+    /// By gateway.
+    posted: u64,
+}
+
+impl Bench {
+    async fn on(cluster: &RedisCluster) -> Self {
+        let zones = zone_of_each(cluster);
+        let gateways = [Running::start(on(cluster)).await, Running::start(on(cluster)).await];
+        let mut readers = Vec::new();
+        for gateway in &gateways {
+            let mut of_gateway = Vec::new();
+            for zone in &zones {
+                of_gateway.push(Reader::at(gateway, zone).await);
+            }
+            readers.push(of_gateway);
+        }
+        Self { gateways, zones, readers, posted: 0 }
+    }
+
+    /// Posts one price at each gateway to a zone; what was posted.
+    async fn post(&mut self, zone: usize) -> Vec<String> {
+        self.posted += 1;
+        for (name, gateway) in self.gateways.iter().enumerate() {
+            gateway.publish(&self.zones[zone], [price(&name.to_string(), self.posted)]).await;
+        }
+        (0..2).map(|gateway| format!("{gateway}-{}", self.posted)).collect()
+    }
+
+    /// What is posted to a zone at either gateway comes to the readers at both, live.
+    async fn check_served(&mut self, zone: usize) {
+        for _ in 0..3 {
+            let posted = self.post(zone).await;
+            for readers in &mut self.readers {
+                readers[zone].until(&posted).await;
+            }
+        }
+    }
+
+    /// One primary is away: the first one.
+    async fn check_partial(&mut self) -> Vec<String> {
+        // Whatever the gateways know yet, the others' zones are served throughout.
+        for _ in 0..5 {
+            self.check_served(1).await;
+            self.check_served(2).await;
+        }
+        for readers in &mut self.readers {
+            for (at, reader) in readers.iter_mut().enumerate() {
+                let told = reader.until_state("degraded").await;
+                let channels = if at == 0 { json!([format!("zone:{}", reader.zone)]) } else { json!([]) };
+                assert_eq!(told["scope"], "some", "{told}");
+                assert_eq!(
+                    (&told["channels"], &told["storage_backend"]),
+                    (&channels, &json!("redis")),
+                    "{told}"
+                );
+                assert!(told["reason"].as_str().unwrap().starts_with("Redis "), "{told}");
+            }
+        }
+        for gateway in &self.gateways {
+            let health = gateway.get("/ws/health").await.json();
+            for (field, expected) in [
+                ("status", json!("degraded")),
+                ("scope", json!("some")),
+                ("primaries", json!(3)),
+                ("primaries_away", json!(1)),
+                ("ready", json!(true)),
+            ] {
+                assert_eq!(health[field], expected, "{field}: {health}");
+            }
+            assert!(health["reason"].as_str().unwrap().starts_with("1 of 3 primaries"), "{health}");
+            assert_eq!(gateway.stats().await["scope"], "some");
+            let redis = gateway.get("/health/redis").await;
+            assert_eq!((redis.status, &redis.json()["status"]), (503, &json!("partial")));
+            let metrics = gateway.get("/metrics").await.body;
+            assert!(metrics.contains("zonewire_storage_primaries_away 1"), "{metrics}");
+        }
+        // Each gateway goes on alone with the zone of the one that is away.
+        let mut all = Vec::new();
+        for _ in 0..3 {
+            let posted = self.post(0).await;
+            for (readers, own) in self.readers.iter_mut().zip(&posted) {
+                readers[0].until(std::slice::from_ref(own)).await;
+            }
+            all.extend(posted);
+        }
+        self.check_served(1).await;
+        self.check_served(2).await;
+        all
+    }
+
+    /// All are back, and nothing that was posted is missing anywhere.
+    async fn check_back(&mut self, posted: &[String]) {
+        for readers in &mut self.readers {
+            for reader in readers.iter_mut() {
+                let told = reader.until_state("healthy").await;
+                assert_eq!(told["scope"], "all", "{told}");
+            }
+            readers[0].until(posted).await;
+        }
+        for zone in 0..3 {
+            self.check_served(zone).await;
+        }
+        for readers in &self.readers {
+            readers[0].check_recovered();
+            readers[1].check_undisturbed();
+            readers[2].check_undisturbed();
+            readers.iter().for_each(|reader| reader.check_order_of_each(2));
+        }
+        for gateway in &self.gateways {
+            let stats = gateway.stats().await;
+            assert_eq!(stats["outage"]["channels_alone"], 0, "{}", stats["outage"]);
+            assert_eq!(stats["outage"]["forks"], 1, "{}", stats["outage"]);
+        }
+    }
+
+    async fn stop(self) {
+        drop(self.readers);
+        for gateway in self.gateways {
+            gateway.stop().await;
+        }
+    }
+}
+
+/// The log of a zone, as a gateway tells it.
+async fn history(gateway: &Running, zone: &str) -> Vec<String> {
+    let history = gateway.get(&format!("/api/zones/{zone}/history?limit=1000")).await.json();
+    let entries = history["entries"].as_array().unwrap();
+    entries.iter().map(|entry| format!("{}-{}", entry["key"].as_str().unwrap(), entry["price"])).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_primary_that_is_killed_takes_its_own_channels_with_it_until_its_replica_serves() {
+    let Some(mut cluster) = RedisCluster::start(1, &PARTIAL).await else { return };
+    let mut bench = Bench::on(&cluster).await;
+    for zone in 0..3 {
+        bench.check_served(zone).await;
+    }
+    cluster.nodes[0].kill();
+    let posted = bench.check_partial().await;
+    check_starts_with_the_others(&cluster, &mut bench).await;
+    assert_eq!(cluster.nodes[3].admin(&["CLUSTER", "FAILOVER", "TAKEOVER"]), "+OK");
+    bench.check_back(&posted).await;
+    // What the replica had not been told of was put back: the log has all, once.
+    let log = history(&bench.gateways[0], &bench.zones[0]).await;
+    assert_eq!(log.len(), log.iter().collect::<HashSet<_>>().len(), "{log:?}");
+    for readers in &bench.readers {
+        assert!(readers[0].had.iter().all(|had| log.contains(had)), "{log:?}");
+    }
+    assert_eq!(log, history(&bench.gateways[1], &bench.zones[0]).await);
+    bench.stop().await;
+}
+
+/// A gateway that is started while a primary is away serves the zones of the others.
+async fn check_starts_with_the_others(cluster: &RedisCluster, bench: &mut Bench) {
+    let mut config = on(cluster);
+    config.storage.required = false;
+    let late = Running::start(config).await;
+    eventually("it has found the others", async || {
+        let health = late.get("/ws/health").await.json();
+        (health["scope"] == "some" && health["primaries_away"] == 1).then_some(())
+    })
+    .await;
+    bench.posted += 1;
+    late.publish(&bench.zones[1], [price("late", bench.posted)]).await;
+    let posted = [format!("late-{}", bench.posted)];
+    for readers in &mut bench.readers {
+        readers[1].until(&posted).await;
+    }
+    late.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_primary_that_hangs_holds_up_its_own_channels_only() {
+    let Some(cluster) = RedisCluster::start(0, &PARTIAL).await else { return };
+    let mut bench = Bench::on(&cluster).await;
+    for zone in 0..3 {
+        bench.check_served(zone).await;
+    }
+    cluster.nodes[0].pause();
+    let posted = bench.check_partial().await;
+    cluster.nodes[0].resume();
+    bench.check_back(&posted).await;
+    bench.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_slot_that_moves_under_load_disturbs_nobody() {
+    let Some(cluster) = RedisCluster::start(0, &[]).await else { return };
+    let mut bench = Bench::on(&cluster).await;
+    let zone = bench.zones[0].clone();
+    bench.check_served(0).await;
+    let (stop, stopped) = tokio::sync::watch::channel(false);
+    let mut posting = tokio::task::JoinSet::new();
+    for (name, gateway) in bench.gateways.iter().enumerate() {
+        let (address, zone, stopped) = (gateway.address, zone.clone(), stopped.clone());
+        posting.spawn(async move {
+            let mut count = 0;
+            while !*stopped.borrow() {
+                let body = price(&format!("load{name}"), count).to_string();
+                let answer = post(address, &zone, LINES, body.as_bytes()).await;
+                assert_eq!(answer.status, 200, "{answer:?}");
+                count += 1;
+            }
+            (0..count).map(|n| format!("load{name}-{n}")).collect::<Vec<_>>()
+        });
+    }
+    for (from, to) in [(0, 1), (1, 2), (2, 0)] {
+        let before: Vec<usize> = bench.readers.iter().map(|readers| readers[0].had.len()).collect();
+        tokio::task::block_in_place(|| cluster.move_slot(&meta(&zone), from, to));
+        // The load goes on where the slot is now.
+        for (readers, before) in bench.readers.iter_mut().zip(before) {
+            while readers[0].had.len() < before + 20 {
+                readers[0].step().await;
+            }
+        }
+        eventually("it is told where it is now", async || {
+            let names = cluster.nodes[to].admin_array(&["PUBSUB", "SHARDCHANNELS"]);
+            names.contains(&format!("zw:{{zone:{zone}}}")).then_some(())
+        })
+        .await;
+    }
+    stop.send_replace(true);
+    let posted: Vec<String> = posting.join_all().await.into_iter().flatten().collect();
+    for readers in &mut bench.readers {
+        readers[0].until(&posted).await;
+        readers[0].check_undisturbed();
+        assert_eq!(readers[0].states, [] as [Value; 0]);
+    }
+    for gateway in &bench.gateways {
+        let stats = gateway.stats().await;
+        assert_eq!((&stats["outage"]["forks"], &stats["state"]), (&json!(0), &json!("healthy")));
+    }
+    bench.check_served(0).await;
+    bench.stop().await;
+}
