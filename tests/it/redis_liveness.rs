@@ -412,3 +412,21 @@ async fn what_beats_leave_expires_and_nodes_that_are_gone_are_forgotten() {
     let trials = |key: &str| server.admin(&["PTTL", key]);
     assert!(trials("zw:{life}:probe") != ":-1" && trials("zw:{life}:log") != ":-1", "they expire");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn more_calls_at_once_than_the_client_holds_are_no_outage() {
+    let Some(server) = RedisServer::start(&[]) else { return };
+    let mut node = Node::new(&server.patient_config());
+    node.until_up().await;
+    let mut calls = JoinSet::new();
+    for number in 0..10_000 {
+        let backend = std::sync::Arc::clone(&node.backend);
+        let name = format!("zone:{number}").parse().unwrap();
+        calls.spawn(async move { backend.read_after(&name, None, 1).await });
+    }
+    assert_eq!(node.beat().await, Ok(Beat::First), "a beat goes before them");
+    while let Some(answer) = calls.join_next().await {
+        answer.unwrap().unwrap();
+    }
+    assert_eq!(node.health.borrow().losses, 0);
+}

@@ -25,6 +25,7 @@ use fred::types::Value;
 use tokio::sync::Mutex;
 use uuid::Uuid;
 
+use super::commands::Priority;
 use super::errors::corrupt;
 use super::primaries::slot_of;
 use super::scripts::Script;
@@ -168,8 +169,9 @@ impl RedisBackend {
             Value::from(if known.sent % PRUNE_EVERY == 1 { "1" } else { "0" }),
         ];
         let keys = keys.to_vec();
-        let (word, life, held): (String, String, String) =
-            beat(self.keys.sharded).run(&self.commands, "beat", self.command_timeout, keys, args).await?;
+        let (word, life, held): (String, String, String) = beat(self.keys.sharded)
+            .run_with(Priority::Beat, &self.commands, "beat", self.command_timeout, keys, args)
+            .await?;
         let beat = match word.as_str() {
             "same" => Some(Beat::Same),
             "first" => Some(Beat::First),

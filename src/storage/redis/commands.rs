@@ -8,6 +8,15 @@ use fred::types::{ClusterHash, CustomCommand, FromValue, Value};
 use super::link::Link;
 use super::primaries::Primaries;
 
+/// Whether a command waits for a place among those that are under way on a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Priority {
+    /// It does, for no longer than a command may take.
+    Usual,
+    /// It does not: it is to prove that the server answers, however many others ask.
+    Beat,
+}
+
 /// The connections for commands.
 #[derive(Debug)]
 pub(super) enum Commands {
@@ -24,9 +33,20 @@ impl Commands {
         command: &'static str,
         args: Vec<Value>,
     ) -> Result<R, Error> {
+        self.call_with(Priority::Usual, key, command, args).await
+    }
+
+    /// The same, with a priority.
+    pub(super) async fn call_with<R: FromValue>(
+        &self,
+        priority: Priority,
+        key: &str,
+        command: &'static str,
+        args: Vec<Value>,
+    ) -> Result<R, Error> {
         match self {
-            Self::One(link) => send(&link.client()?, command, args).await,
-            Self::Cluster(primaries) => primaries.call(key, command, args).await,
+            Self::One(link) => send_on(link, priority, command, args).await,
+            Self::Cluster(primaries) => primaries.call(priority, key, command, args).await,
         }
     }
 
@@ -45,6 +65,22 @@ impl Commands {
             Self::Cluster(primaries) => Some(primaries),
         }
     }
+}
+
+/// Sends a command when there is a place for it.
+pub(super) async fn send_on<R: FromValue>(
+    link: &Link<Client>,
+    priority: Priority,
+    command: &'static str,
+    args: Vec<Value>,
+) -> Result<R, Error> {
+    // What cannot be sent needs no place.
+    link.client()?;
+    let _place = match priority {
+        Priority::Usual => Some(link.place().await?),
+        Priority::Beat => None,
+    };
+    send(&link.client()?, command, args).await
 }
 
 /// Sends a command on this connection.

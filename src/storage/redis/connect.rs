@@ -15,7 +15,7 @@ use super::target::{Kind, Target};
 use crate::storage::RedisConfig;
 
 /// Commands that may wait to be written. 0 would mean no bound.
-const COMMANDS_LEN: usize = 4_096;
+pub(super) const COMMANDS_LEN: usize = 4_096;
 /// Published messages that may wait for our receive loop, which only moves them on. fred's default
 /// of 32 loses most messages at full rate; what is lost past it is noticed and read from the log. It
 /// takes memory for this many in each of several channels of a client, about 6 MiB in all.

@@ -17,11 +17,11 @@ use fred::interfaces::{ClientLike, EventInterface};
 use fred::types::Value;
 use fred::types::config::Server;
 use parking_lot::Mutex;
-use tokio::sync::{broadcast, watch};
+use tokio::sync::{Semaphore, SemaphorePermit, broadcast, watch};
 use tokio::task::AbortHandle;
 use tokio::time::{self, Instant};
 
-use super::connect::once;
+use super::connect::{COMMANDS_LEN, once};
 use crate::storage::ProbeFailure;
 use crate::support::backoff::Backoff;
 
@@ -40,6 +40,9 @@ const BACKOFF: Backoff = Backoff {
 };
 /// A connection that is lost sooner counts as a failed attempt.
 const STEADY_AFTER: Duration = Duration::from_secs(1);
+/// Calls that are under way on a connection at the same time; more wait. fred refuses what is beyond its
+/// own bound at once, which would be taken for an outage.
+const CALLS_MAX: usize = COMMANDS_LEN / 2;
 /// How long fred has to hand on what the server said when that ends a connection; it does so at once.
 const LAST_ANSWERS: Duration = Duration::from_millis(25);
 
@@ -69,6 +72,7 @@ pub(super) struct Link<C: ClientLike> {
     command_timeout: Duration,
     live: Mutex<Option<Live<C>>>,
     state: watch::Sender<LinkState>,
+    places: Semaphore,
     /// Attempts in a row that brought no lasting connection.
     failures: AtomicU32,
 }
@@ -97,6 +101,7 @@ impl<C: EventInterface + Clone + Send + 'static> Link<C> {
             command_timeout,
             live: Mutex::new(None),
             state: watch::Sender::new(state),
+            places: Semaphore::new(CALLS_MAX),
             failures: AtomicU32::new(0),
         }
     }
@@ -112,6 +117,13 @@ impl<C: EventInterface + Clone + Send + 'static> Link<C> {
             };
             Error::new(ErrorKind::Canceled, why)
         })
+    }
+
+    /// Waits for a place among the calls that are under way, for no longer than a command may take.
+    pub(super) async fn place(&self) -> Result<SemaphorePermit<'_>, Error> {
+        let place = time::timeout(self.command_timeout, self.places.acquire()).await;
+        let full = || Error::new(ErrorKind::Timeout, "too many calls are under way");
+        place.map_err(|_elapsed| full())?.map_err(|_closed| full())
     }
 
     pub(super) fn state(&self) -> watch::Receiver<LinkState> {

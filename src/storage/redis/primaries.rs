@@ -24,7 +24,7 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot, watch};
 use tokio::time::{self, Instant};
 
-use super::commands::send;
+use super::commands::{Priority, send, send_on};
 use super::connect::{self, once};
 use super::link::{Condition, Link, LinkState, connect_client};
 use super::slots::{Owner, SLOTS, Slots};
@@ -263,16 +263,19 @@ impl Primaries {
     /// As [`Commands::call`](super::commands::Commands::call).
     pub(super) async fn call<R: FromValue>(
         &self,
+        priority: Priority,
         key: &str,
         command: &'static str,
         args: Vec<Value>,
     ) -> Result<R, Error> {
-        let answer = time::timeout(self.command_timeout, self.follow_redirections(key, command, args)).await;
+        let sending = self.follow_redirections(priority, key, command, args);
+        let answer = time::timeout(self.command_timeout, sending).await;
         answer.unwrap_or_else(|_elapsed| Err(Error::new(ErrorKind::Timeout, "Request timed out.")))
     }
 
     async fn follow_redirections<R: FromValue>(
         &self,
+        priority: Priority,
         key: &str,
         command: &'static str,
         args: Vec<Value>,
@@ -285,11 +288,11 @@ impl Primaries {
                     let link = self.owner(key)?;
                     // One that has just been given its first slots.
                     link.until_tried().await;
-                    send(&link.client()?, command, args.clone()).await
+                    send_on(&link, priority, command, args.clone()).await
                 }
                 Turn::Moved(link) => {
                     link.until_tried().await;
-                    send(&link.client()?, command, args.clone()).await
+                    send_on(link, priority, command, args.clone()).await
                 }
                 Turn::Ask(link) => {
                     link.until_tried().await;

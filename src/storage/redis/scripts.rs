@@ -10,7 +10,7 @@ use std::time::Duration;
 use fred::error::Error;
 use fred::types::{FromValue, Value};
 
-use super::commands::Commands;
+use super::commands::{Commands, Priority};
 use super::errors::storage_error;
 use crate::storage::Result;
 
@@ -45,16 +45,29 @@ impl Script {
         keys: Vec<String>,
         args: Vec<Value>,
     ) -> Result<R> {
+        self.run_with(Priority::Usual, commands, op, limit, keys, args).await
+    }
+
+    /// The same, with a priority.
+    pub(super) async fn run_with<R: FromValue>(
+        &self,
+        priority: Priority,
+        commands: &Commands,
+        op: &'static str,
+        limit: Duration,
+        keys: Vec<String>,
+        args: Vec<Value>,
+    ) -> Result<R> {
         let key = keys.first().cloned().unwrap_or_default();
         let mut words = Vec::with_capacity(2 + keys.len() + args.len());
         words.extend([Value::from(self.hash.as_str()), Value::from(keys.len().to_string())]);
         words.extend(keys.into_iter().map(Value::from));
         words.extend(args);
-        let answer: std::result::Result<R, Error> = match commands.call(&key, "EVALSHA", words.clone()).await
-        {
+        let answer = commands.call_with(priority, &key, "EVALSHA", words.clone()).await;
+        let answer: std::result::Result<R, Error> = match answer {
             Err(error) if error.details().starts_with("NOSCRIPT") => {
                 words[0] = Value::from(self.text.as_str());
-                commands.call(&key, "EVAL", words).await
+                commands.call_with(priority, &key, "EVAL", words).await
             }
             answer => answer,
         };

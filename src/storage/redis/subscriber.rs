@@ -294,7 +294,7 @@ impl<P: Published> Subscriber<P> {
         if answers(&answer, &token) {
             Ok(())
         } else {
-            Err(Error::new(ErrorKind::IO, "answers are out of step"))
+            Err(Error::new(ErrorKind::IO, "a subscription was not confirmed in its turn"))
         }
     }
 
@@ -363,7 +363,7 @@ impl<P: Published> Subscriber<P> {
                 () = self.receive(messages, &events) => ProbeFailure::Unreachable("the client ended".into()),
                 failure = self.serve() => failure,
                 failure = self.link.until_lost() => failure,
-                () = self.broken.notified() => ProbeFailure::Unexpected("answers are out of step".into()),
+                () = self.broken.notified() => ProbeFailure::Unexpected("a subscription was not confirmed in time".into()),
             };
             self.link.lose(failure).await;
         }
