@@ -821,7 +821,8 @@ impl Log for ModelRedis {
     async fn follow(&self, channel: &ChannelName) -> Result<()> {
         {
             let mut state = self.link.state.lock();
-            if state.followed.contains(channel) {
+            // One that was asked for and not waited for may never have been executed.
+            if state.connection.as_ref().is_some_and(|connection| connection.subscribed.contains(channel)) {
                 return Ok(());
             }
             // It is subscribed to by whichever connection is made, from here on.
