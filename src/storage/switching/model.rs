@@ -101,6 +101,8 @@ struct ServerState {
     calls: u64,
     /// Logs that were found to be older than they had been.
     renewed: u64,
+    /// By node, how many beats it has answered.
+    beats: BTreeMap<usize, u64>,
     /// What was ever given a place in a log.
     places: BTreeMap<(ChannelName, String, u64), EntryId>,
     /// Logs that went back, and in which other entries took the places of those that were lost before
@@ -273,6 +275,7 @@ impl ModelServer {
             began: Instant::now(),
             calls: 0,
             renewed: 0,
+            beats: BTreeMap::new(),
             places: BTreeMap::new(),
             refilled: BTreeSet::new(),
         };
@@ -488,6 +491,11 @@ impl ModelServer {
     /// Whether places in a log were given twice in one epoch.
     pub(crate) fn is_refilled(&self, channel: &ChannelName) -> bool {
         self.0.state.lock().refilled.contains(channel)
+    }
+
+    /// How many beats of a node it has answered.
+    pub(crate) fn beats(&self, name: usize) -> u64 {
+        self.0.state.lock().beats.get(&name).copied().unwrap_or(0)
     }
 
     /// Whether a node can use it now.
@@ -713,7 +721,8 @@ impl Primary for ModelRedis {
             (known.life, known.acknowledged, known.sent)
         };
         let (beat, life, held) = self
-            .call("beat", true, move |state, _| {
+            .call("beat", true, move |state, link| {
+                *state.beats.entry(link.name).or_default() += 1;
                 if state.data.life == 0 {
                     state.data.life = state.rng.random();
                 }
