@@ -160,6 +160,8 @@ enum Kind {
     Rollback,
     /// Lost places in a log were given to other entries before anybody noticed.
     Refilled,
+    /// For that reason a reader was told that nothing is missing, and it was not so.
+    Misled,
     /// A node found its log lost.
     LostLog,
     /// A node found its log older than it had been.
@@ -733,25 +735,30 @@ impl World {
         for client in &self.clients {
             let told = client.told.lock();
             // Where a log goes back, and others append before those who knew more of it have looked, a
-            // position stands for two entries, and nobody can tell which one a reader has had.
+            // position stands for two entries. A node that never knew the first ones cannot tell which
+            // one a reader has had that comes to it.
             let is_refilled = self.server.is_refilled(&client.channel);
             outcome.seen.extend(is_refilled.then_some(Kind::Refilled));
-            if !is_refilled {
-                faults.extend(told.faults.iter().take(4).cloned());
-            }
+            let mut wrong: Vec<String> = told.faults.iter().take(4).cloned().collect();
             outcome.resumed += told.resumed;
             outcome.seen.extend((told.resumed > 0).then_some(Kind::Resumed));
             outcome.seen.extend((!told.gaps.is_empty()).then_some(Kind::Gap));
             outcome.gaps.extend(told.gaps.iter().map(|gap| format!("c{}: {gap}", client.name)));
-            let Some(since) = told.since else { continue };
-            let due =
-                published.iter().filter(|(_, entry)| entry.channel == client.channel && entry.begun > since);
+            let has_waited = |begun: Instant| told.since.is_some_and(|since| begun > since);
+            let due = published
+                .iter()
+                .filter(|(_, entry)| entry.channel == client.channel && has_waited(entry.begun));
             let missing: Vec<u64> = due
                 .filter(|(number, entry)| is_due(**number, entry, &|n| told.numbers.contains(&n)))
                 .map(|(number, _)| *number)
                 .collect();
-            if !missing.is_empty() && !is_refilled {
-                faults.push(format!("c{} did not get {missing:?}", client.name));
+            if !missing.is_empty() {
+                wrong.push(format!("c{} did not get {missing:?}", client.name));
+            }
+            let is_misled = is_refilled && !wrong.is_empty();
+            outcome.seen.extend(is_misled.then_some(Kind::Misled));
+            if !is_misled {
+                faults.append(&mut wrong);
             }
         }
         outcome.seen.extend((self.server.renewed() > 0).then_some(Kind::OlderLog));

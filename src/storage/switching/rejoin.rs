@@ -12,7 +12,7 @@ use super::line::{Forked, Rejoined};
 use super::send::{Address, BATCH};
 use super::tail::TAIL_MAX;
 use super::{Core, HOLE_WITHIN};
-use crate::model::{ChannelKind, ChannelName, Entry, EntryId, Epoch, Position};
+use crate::model::{ChannelKind, ChannelName, Entry, EntryId, Epoch, NodeId, Position};
 use crate::storage::primary::{Area, Place};
 use crate::storage::{Append, LogEvent, OpenLog, Result, StorageError};
 use crate::support::backoff::Backoff;
@@ -287,7 +287,8 @@ impl Core {
         line.expire_tail(channel, &self.memory);
         let line = state.lines.get(channel)?;
         let is_same = log.as_ref() == Some(&found.epoch);
-        if is_same && (line.is_contradicted || found.last_seq < *acked || found.top < *highest) {
+        let is_behind = found.last_seq < *acked || found.top < *highest || self.has_seen_more(channel, found);
+        if is_same && (line.is_contradicted || is_behind) {
             return Some(Plan { is_older: true, ..Plan::default() });
         }
         if is_same {
@@ -313,6 +314,14 @@ impl Core {
         };
         let loses = log.is_some();
         Some(Plan { is_older: false, base, read_from: base, known: None, whole, tail, loses })
+    }
+
+    /// Whether entries of other producers were seen that the log does not have.
+    fn has_seen_more(&self, channel: &ChannelName, found: &OpenLog) -> bool {
+        let has =
+            |node: &NodeId| found.producers.iter().find(|(held, _)| held == node).map_or(0, |(_, seq)| *seq);
+        let seen = self.memory.producers(channel);
+        seen.iter().any(|(node, seq)| *node != self.node && has(node) < *seq)
     }
 
     /// What this node appended while it had no journal.
