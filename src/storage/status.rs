@@ -93,14 +93,15 @@ impl StorageStatus {
         match self.reason_code {
             "ok" => "Redis serves",
             "configured" | "not_configured" => "memory serves",
+            "data_older" => "Redis answers with data that are older than they were",
+            "data_lost" => "Redis answers without the data that it had",
+            "appeared" => "a Redis has appeared",
+            _ if self.state == BackendState::Recovering => "Redis answers again",
             "unreachable" => "Redis cannot be reached",
             "no_answer" => "Redis does not answer in time",
             "loading" => "Redis is loading its data",
             "read_only" => "Redis takes no writes",
             "out_of_memory" => "Redis is out of memory",
-            "data_older" => "Redis answers with data that are older than they were",
-            "data_lost" => "Redis answers without the data that it had",
-            "appeared" => "a Redis has appeared",
             _ => "Redis does not serve",
         }
     }
