@@ -75,6 +75,7 @@ pub async fn open(config: &StorageConfig, node: NodeId, lanes: LaneOf) -> Result
         return Ok(in_memory(config, BackendState::Healthy, "configured", reason));
     }
     let spool = spool(config).await?;
+    let begin = move |redis, begun| switching(config, node, lanes, redis, spool, begun);
     let connected = async {
         let address = admitted(config, required).await?;
         let redis = RedisBackend::connect(&config.redis, config.retention.clone()).await?;
@@ -85,14 +86,7 @@ pub async fn open(config: &StorageConfig, node: NodeId, lanes: LaneOf) -> Result
             tracing::info!(address, "serving from redis");
             let reason = format!("Redis at {address} answers");
             let status = StorageStatus::new(BackendName::Redis, BackendState::Healthy, "ok", reason);
-            return Ok(switching(
-                config,
-                node,
-                lanes,
-                redis,
-                spool,
-                Begun { first: First::Redis, status, address },
-            ));
+            return Ok(begin(redis, Begun { first: First::Redis, status, address }));
         }
         Err(failure) => failure,
     };
@@ -114,20 +108,13 @@ pub async fn open(config: &StorageConfig, node: NodeId, lanes: LaneOf) -> Result
         tracing::info!(reason, "serving from memory");
         let status =
             StorageStatus::new(BackendName::InMemory, BackendState::Healthy, "not_configured", reason);
-        return Ok(switching(
-            config,
-            node,
-            lanes,
-            redis,
-            spool,
-            Begun { first: First::Alone, status, address },
-        ));
+        return Ok(begin(redis, Begun { first: First::Alone, status, address }));
     }
     tracing::warn!(code = failure.code(), reason, "redis cannot be used, serving from memory");
     let status =
         StorageStatus::new(BackendName::InMemory, BackendState::Degraded, failure.code(), reason.clone());
     let first = First::Memory(Lost { code: failure.code(), reason });
-    Ok(switching(config, node, lanes, redis, spool, Begun { first, status, address }))
+    Ok(begin(redis, Begun { first, status, address }))
 }
 
 /// The failure with the address it happened at.

@@ -53,7 +53,7 @@ pub(super) struct Line {
     is_mirrored: bool,
     /// What is known of producers is all that the log knew; else a reader may have had more of others
     /// than can be said.
-    knows_producers: bool,
+    pub(super) knows_producers: bool,
     /// Entries of the log that wait for one before them.
     stash: BTreeMap<u64, Entry>,
     /// While the log has not been opened: the life that they are of.

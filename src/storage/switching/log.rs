@@ -135,17 +135,20 @@ impl Log for Switching {
         }
         match core.way(batch) {
             Way::Unknown => {
-                let minted = Epoch::random();
-                let opening = core.primary.open(&batch.channel, core.node, &minted);
-                match core.ask(core.area_of(&batch.channel), opening).await {
-                    Some(Ok(log)) => {
-                        if core.take_up(&batch.channel, &log, (0, 0)) {
-                            Box::pin(self.append(batch)).await
-                        } else {
-                            Ok(AppendAnswer::ForeignEpoch(None))
+                // Not `open`, which would make an epoch.
+                let asked = core.primary.state(&batch.channel, core.node);
+                match core.ask(core.area_of(&batch.channel), asked).await {
+                    Some(Ok(LogState { epoch: Some(epoch), top, last_seq })) => {
+                        let log = OpenLog { epoch, top, last_seq, producers: vec![(core.node, last_seq)] };
+                        if !core.take_up(&batch.channel, &log, (0, 0)) {
+                            return Ok(AppendAnswer::ForeignEpoch(None));
                         }
+                        if let Some(line) = core.lock().lines.get_mut(&batch.channel) {
+                            line.knows_producers = false;
+                        }
+                        Box::pin(self.append(batch)).await
                     }
-                    None => Ok(AppendAnswer::ForeignEpoch(None)),
+                    Some(Ok(_)) | None => Ok(AppendAnswer::ForeignEpoch(None)),
                     Some(Err(error)) => Err(error),
                 }
             }

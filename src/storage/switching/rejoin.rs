@@ -215,13 +215,18 @@ impl Core {
         let seen = {
             let state = self.lock();
             let Some(line) = state.lines.get(channel) else { return Ok(self.let_go(channel)) };
-            (line.log.clone(), line.highest, line.acked)
+            Seen {
+                log: line.log.clone(),
+                highest: line.highest,
+                acked: line.acked,
+                producers: self.memory.producers(channel),
+            }
         };
         let found = self.primary.open(channel, self.node, &Epoch::random()).await?;
         let Some(plan) = self.plan(channel, &seen, &found) else { return Ok(false) };
         if plan.is_older {
             tracing::warn!(
-                channel = %channel, top = found.top, seen = seen.1, last_seq = found.last_seq, acked = seen.2,
+                channel = %channel, top = found.top, seen = seen.highest, last_seq = found.last_seq, acked = seen.acked,
                 "the log came back older than it was; beginning a new epoch"
             );
             self.primary.renew_epoch(channel, &found.epoch, &Epoch::random()).await?;
@@ -277,8 +282,8 @@ impl Core {
     }
 
     /// What is to be done about the log as it was found; `None` when the line changed meanwhile.
-    fn plan(&self, channel: &ChannelName, seen: &(Option<Epoch>, u64, u64), found: &OpenLog) -> Option<Plan> {
-        let (log, highest, acked) = seen;
+    fn plan(&self, channel: &ChannelName, seen: &Seen, found: &OpenLog) -> Option<Plan> {
+        let Seen { log, highest, acked, producers } = seen;
         let mut state = self.lock();
         let line = state.lines.get_mut(channel)?;
         if line.log != *log {
@@ -287,7 +292,7 @@ impl Core {
         line.expire_tail(channel, &self.memory);
         let line = state.lines.get(channel)?;
         let is_same = log.as_ref() == Some(&found.epoch);
-        let is_behind = found.last_seq < *acked || found.top < *highest || self.has_seen_more(channel, found);
+        let is_behind = found.last_seq < *acked || found.top < *highest || self.lacks(found, producers);
         if is_same && (line.is_contradicted || is_behind) {
             return Some(Plan { is_older: true, ..Plan::default() });
         }
@@ -316,11 +321,10 @@ impl Core {
         Some(Plan { is_older: false, base, read_from: base, known: None, whole, tail, loses })
     }
 
-    /// Whether entries of other producers were seen that the log does not have.
-    fn has_seen_more(&self, channel: &ChannelName, found: &OpenLog) -> bool {
+    /// Whether the log does not have all that was seen of other producers.
+    fn lacks(&self, found: &OpenLog, seen: &[(NodeId, u64)]) -> bool {
         let has =
             |node: &NodeId| found.producers.iter().find(|(held, _)| held == node).map_or(0, |(_, seq)| *seq);
-        let seen = self.memory.producers(channel);
         seen.iter().any(|(node, seq)| *node != self.node && has(node) < *seq)
     }
 
@@ -453,6 +457,15 @@ impl Core {
             self.overrun.notify_one();
         }
     }
+}
+
+/// What was known of the log before it was asked: what comes while it answers is not in its answer.
+#[derive(Debug)]
+struct Seen {
+    log: Option<Epoch>,
+    highest: u64,
+    acked: u64,
+    producers: Vec<(NodeId, u64)>,
 }
 
 /// What is to be done about the log.
