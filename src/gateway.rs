@@ -127,7 +127,7 @@ impl Gateway {
         }
         let lanes = config.channels.clone();
         let opened = storage::open(&config.storage, node, Arc::new(move |channel| lanes.lane(channel)));
-        let Opened { backend, status_reader: status, outage, driver, .. } = opened.await?;
+        let Opened { backend, memory, status_reader: status, outage, driver, .. } = opened.await?;
         let address = config.http.listen;
         let (listeners, address) =
             http::listen(address, shards).map_err(|cause| StartError::Listen { address, cause })?;
@@ -185,6 +185,7 @@ impl Gateway {
             channels: channels.clone(),
             orders: orders.clone(),
             storage: status.clone(),
+            memory,
             outage: outage.clone(),
             redis_configured: config.storage.redis.is_configured(),
             accepts: Arc::clone(&accepts),

@@ -23,7 +23,9 @@ use crate::channels::Channels;
 use crate::connections::{ConnectionInfo, DURATION_BUCKETS_S, Manager};
 use crate::model::{BackendName, BackendState, NodeId};
 use crate::orders::{InteropStats, InteropTotals, OrderTotals, Orders};
-use crate::storage::{JobCounts, OutageReader, OutageTotals, StatusReader, StorageStatus};
+use crate::storage::{
+    JobCounts, MemoryBackend, MemoryUsage, OutageReader, OutageTotals, StatusReader, StorageStatus,
+};
 
 /// How long the storage may take to count jobs; a snapshot does not wait for an outage to end.
 const JOBS_WITHIN: Duration = Duration::from_millis(250);
@@ -37,6 +39,7 @@ pub(crate) struct Sources {
     pub(crate) channels: Channels,
     pub(crate) orders: Orders,
     pub(crate) storage: StatusReader,
+    pub(crate) memory: MemoryBackend,
     pub(crate) outage: OutageReader,
     /// Whether a Redis is named in the configuration.
     pub(crate) redis_configured: bool,
@@ -109,6 +112,7 @@ pub(crate) struct StatsView {
     timestamp: DateTime<Utc>,
     #[serde(flatten)]
     storage: StorageView,
+    memory: MemoryUsage,
     outage: OutageView,
     connections: ConnectionsView,
     messages: MessagesView,
@@ -264,6 +268,7 @@ impl Sources {
             version: env!("CARGO_PKG_VERSION"),
             uptime_s: self.started.elapsed().as_secs(),
             timestamp: Utc::now(),
+            memory: self.memory.usage(),
             outage: OutageView {
                 switches: storage.switches,
                 seconds_in_state: BackendState::ALL
@@ -455,6 +460,13 @@ impl Collector for StatsView {
         let [all, away] = counts.map(|count| signed(count as u64));
         m.gauge("storage_primaries", "Servers that share the channels among them", None, all)?;
         m.gauge("storage_primaries_away", "Of these, those that do not serve", None, away)?;
+
+        let MemoryUsage { bytes, bytes_max, evicted_entries, evicted_latest, .. } = self.memory;
+        let held = "Entries in this process, the latest ones of keys included, in bytes";
+        m.gauge("memory_bytes", held, None, signed(bytes as u64))?;
+        m.gauge("memory_bytes_max", "The bound of that", None, signed(bytes_max as u64))?;
+        let evicted = [("entries", evicted_entries), ("latest", evicted_latest)];
+        m.counters("memory_evicted", "Entries that went because the bound was passed", "what", evicted)?;
 
         self.outage.encode(&mut m)?;
 

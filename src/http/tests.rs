@@ -63,6 +63,7 @@ impl Routes {
             channels: channels.clone(),
             orders: orders.clone(),
             storage: opened.status_reader,
+            memory: opened.memory,
             outage: opened.outage,
             redis_configured: false,
             accepts: Arc::new(AcceptStats::default()),

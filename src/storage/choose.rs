@@ -26,6 +26,8 @@ const LOADING_RETRY: Duration = Duration::from_millis(250);
 pub struct Opened {
     /// The backend that was chosen.
     pub backend: SharedBackend,
+    /// The storage in this process: the one that serves, or what goes on while Redis is away.
+    pub(crate) memory: MemoryBackend,
     /// Tells what waits for Redis.
     pub(crate) outage: OutageReader,
     /// Changes the status. The driver has a share in it.
@@ -174,6 +176,7 @@ fn switching(
 ) -> Opened {
     let Begun { first, status, address } = begun;
     let (memory, sweeping) = MemoryBackend::new(config.retention.clone(), config.memory.clone());
+    let in_process = memory.clone();
     let (status_writer, status_reader) = StatusWriter::new(status);
     let status_writer = Arc::new(status_writer);
     let (backend, driver) = Switching::new(Parts {
@@ -199,6 +202,7 @@ fn switching(
         }
     };
     Opened {
+        memory: in_process,
         outage: backend.reader(),
         backend: Arc::new(backend),
         status_writer,
@@ -212,6 +216,7 @@ fn in_memory(config: &StorageConfig, state: BackendState, code: &'static str, re
     let (status_writer, status_reader) =
         StatusWriter::new(StorageStatus::new(BackendName::InMemory, state, code, reason));
     Opened {
+        memory: backend.clone(),
         outage: OutageReader::default(),
         backend: Arc::new(backend),
         status_writer: Arc::new(status_writer),

@@ -46,6 +46,7 @@ pub use log::{
     Refusal, Seam, UNUSED_EPOCH_KEPT_FOR,
 };
 pub use memory::MemoryBackend;
+pub(crate) use memory::MemoryUsage;
 pub use outside::{OUTSIDE_WINDOW, Outside, OutsideEvent, OutsideOrders};
 pub use primary::Concerned;
 pub use probe::ProbeFailure;

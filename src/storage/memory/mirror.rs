@@ -72,12 +72,16 @@ impl MemoryBackend {
     ) {
         let mut state = self.shared.state.lock();
         let latest = state.channels.get_mut(name).map(|held| std::mem::take(&mut held.latest));
+        let latest = latest.unwrap_or_default();
         state.begin(name, epoch, &self.shared);
-        if let Some(fresh) = state.channels.get_mut(name) {
-            (fresh.top, fresh.latest) = (top, latest.unwrap_or_default());
-            fresh.producers.extend(producers.iter().copied().filter(|(_, seq)| *seq > 0));
-            fresh.forget_offsets(name);
-        }
+        // What they cost is counted all along.
+        let Some(fresh) = state.channels.get_mut(name) else {
+            state.latest_bytes -= latest.bytes();
+            return;
+        };
+        (fresh.top, fresh.latest) = (top, latest);
+        fresh.producers.extend(producers.iter().copied().filter(|(_, seq)| *seq > 0));
+        fresh.forget_offsets(name);
     }
 
     /// Takes entries of the log, in ascending order of offset without holes. Those that follow on
@@ -97,11 +101,11 @@ impl MemoryBackend {
 
     /// Takes the latest entries of keys, where they are not older than those that are known.
     pub(in crate::storage) fn mirror_latest(&self, name: &ChannelName, entries: &[Entry]) {
-        let by_offset = name.kind() == ChannelKind::Order;
+        let (by_offset, now) = (name.kind() == ChannelKind::Order, Instant::now());
         let mut state = self.shared.state.lock();
-        if let Some(channel) = state.channels.get_mut(name) {
-            entries.iter().for_each(|entry| channel.note_latest(entry, by_offset));
-        }
+        state.change(name, &self.shared, |channel| {
+            entries.iter().for_each(|entry| channel.note_latest(entry, by_offset, now));
+        });
     }
 
     /// What is kept goes on under another epoch, with offsets that count on.
@@ -187,7 +191,7 @@ impl Channel {
             && entries.first().is_some_and(|head| head.offset < first);
         if leads_up {
             for entry in entries.iter().rev().filter(|entry| entry.offset < first) {
-                self.note(entry, by_offset);
+                self.note(entry, by_offset, now);
                 self.bytes += entry.draft.cost();
                 self.entries.push_front(Kept { entry: entry.clone(), appended: now });
             }
@@ -196,7 +200,7 @@ impl Channel {
             if entry.offset != self.top + 1 {
                 continue;
             }
-            self.note(entry, by_offset);
+            self.note(entry, by_offset, now);
             self.top += 1;
             self.touched = now;
             self.closed = entry.draft.kind.is_terminal();
@@ -205,17 +209,17 @@ impl Channel {
         }
     }
 
-    fn note(&mut self, entry: &Entry, by_offset: bool) {
+    fn note(&mut self, entry: &Entry, by_offset: bool, now: Instant) {
         let last = self.producers.entry(entry.id.producer).or_insert(0);
         *last = (*last).max(entry.id.seq);
-        self.note_latest(entry, by_offset);
+        self.note_latest(entry, by_offset, now);
     }
 
     /// Where the latest of an order is told by its offset, and offsets begin anew, any that comes is
     /// later than what is known.
     fn forget_offsets(&mut self, name: &ChannelName) {
         if name.kind() == ChannelKind::Order {
-            self.latest.values_mut().for_each(|entry| entry.offset = 0);
+            self.latest.entries_mut().for_each(|entry| entry.offset = 0);
         }
     }
 

@@ -2,6 +2,7 @@
 
 mod job_table;
 mod jobs;
+mod latest;
 mod mirror;
 
 use std::cmp::Reverse;
@@ -13,6 +14,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use parking_lot::Mutex;
+use serde::Serialize;
 use tokio::sync::mpsc;
 use tokio::time::{self, Instant};
 
@@ -22,13 +24,18 @@ use super::{
 };
 use crate::model::{BackendName, ChannelKind, ChannelName, Entry, EntryId, Epoch, NodeId, Position};
 use crate::support::chance::Hashing;
+use crate::support::counter::Counter;
 pub(in crate::storage) use job_table::{JobTable, Now};
+use latest::{Latest, level};
 
 /// How often what has grown too old is removed, also where nobody reads or writes.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
 
 /// After an overflow, this part of the bound is free again, so that not each call evicts.
 const HEADROOM_DIVISOR: usize = 20;
+
+/// The latest entries of keys may take this part of the bound, so that the logs keep the rest.
+const LATEST_DIVISOR: usize = 2;
 
 /// Orders whose channels are kept. Each is kept for about a day, so a busy day's would be many.
 const ORDERS_MAX: usize = 100_000;
@@ -47,9 +54,31 @@ struct Shared {
     retention: Retention,
     total_bytes_max: usize,
     orders_max: usize,
+    evictions: Evictions,
     state: Mutex<State>,
     /// Apart from the rest: nothing needs both at once.
     jobs: Mutex<JobTable>,
+}
+
+/// What went because all channels together were past their bound, since the start.
+#[derive(Debug, Default)]
+struct Evictions {
+    entries: Counter,
+    latest: Counter,
+}
+
+/// How full a [`MemoryBackend`] is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+pub(crate) struct MemoryUsage {
+    /// What all channels cost, the latest entries of keys included.
+    pub(crate) bytes: usize,
+    pub(crate) bytes_max: usize,
+    /// Of `bytes`, what the latest entries of keys cost.
+    pub(crate) latest_bytes: usize,
+    /// Entries of logs that went because the bound was passed.
+    pub(crate) evicted_entries: u64,
+    /// Latest entries of keys that did.
+    pub(crate) evicted_latest: u64,
 }
 
 #[cfg_attr(test, derive(Clone))]
@@ -58,6 +87,8 @@ struct State {
     channels: HashMap<ChannelName, Channel>,
     /// Sum of `Channel::bytes`.
     total_bytes: usize,
+    /// Sum of the cost of each `Channel::latest`.
+    latest_bytes: usize,
     /// How many of `channels` are orders'.
     orders: usize,
     /// Each channel once: by when it is to be looked at, since something may have grown too old.
@@ -79,7 +110,7 @@ struct Channel {
     entries: VecDeque<Kept>,
     /// Cost of `entries`.
     bytes: usize,
-    latest: HashMap<Arc<str>, Entry, Hashing>,
+    latest: Latest,
     /// The newest applied sequence of each producer. Lives as long as the channel does.
     producers: HashMap<NodeId, u64, Hashing>,
     touched: Instant,
@@ -110,6 +141,7 @@ impl MemoryBackend {
             retention,
             total_bytes_max: config.total_bytes,
             orders_max: ORDERS_MAX,
+            evictions: Evictions::default(),
             state: Mutex::default(),
             jobs: Mutex::default(),
         });
@@ -136,10 +168,24 @@ impl MemoryBackend {
             retention: retention.clone(),
             total_bytes_max: *total_bytes_max,
             orders_max: *orders_max,
+            evictions: Evictions::default(),
             state: Mutex::new(state.lock().clone()),
             jobs: Mutex::default(),
         };
         Self { shared: Arc::new(shared) }
+    }
+
+    /// How full it is.
+    pub(crate) fn usage(&self) -> MemoryUsage {
+        let Shared { total_bytes_max, evictions, state, .. } = &*self.shared;
+        let state = state.lock();
+        MemoryUsage {
+            bytes: state.total_bytes + state.latest_bytes,
+            bytes_max: *total_bytes_max,
+            latest_bytes: state.latest_bytes,
+            evicted_entries: evictions.entries.get(),
+            evicted_latest: evictions.latest.get(),
+        }
     }
 
     /// [`Log::append`], which needs no waiting here.
@@ -248,14 +294,16 @@ impl State {
         let channel = self.channels.get_mut(name)?;
         let bounds = Bounds::of(&shared.retention, name);
         let (before, was_empty) = (channel.bytes, channel.entries.is_empty());
+        let latest_before = channel.latest.bytes();
         let result = act(channel);
         channel.trim(&bounds, Instant::now());
         let (after, due) = (channel.bytes, channel.next_due(&bounds));
+        self.latest_bytes = self.latest_bytes + channel.latest.bytes() - latest_before;
         if was_empty {
             self.look_at(name.clone(), due);
         }
         self.total_bytes = self.total_bytes + after - before;
-        self.evict(shared.total_bytes_max);
+        self.evict(shared.total_bytes_max, &shared.evictions);
         Some(result)
     }
 
@@ -285,6 +333,7 @@ impl State {
         let Some(removed) = self.channels.remove(name) else { return };
         self.due.remove(&removed.due);
         self.total_bytes -= removed.bytes;
+        self.latest_bytes -= removed.latest.bytes();
         self.orders -= usize::from(name.kind() == ChannelKind::Order);
     }
 
@@ -307,12 +356,15 @@ impl State {
         }
     }
 
-    /// Removes the oldest entries of all channels until the total is within its bound with headroom.
-    fn evict(&mut self, max: usize) {
-        if self.total_bytes <= max {
+    /// Removes the oldest entries of all channels until the total is within its bound with headroom;
+    /// before that, where the latest entries of keys take more than their part, those of the channels
+    /// that hold most of them.
+    fn evict(&mut self, max: usize, evictions: &Evictions) {
+        self.evict_latest(max / LATEST_DIVISOR, evictions);
+        if self.total_bytes + self.latest_bytes <= max {
             return;
         }
-        let goal = max - max / HEADROOM_DIVISOR;
+        let goal = (max - max / HEADROOM_DIVISOR).saturating_sub(self.latest_bytes);
         let mut channels: Vec<&mut Channel> =
             self.channels.values_mut().filter(|channel| !channel.entries.is_empty()).collect();
         let heads =
@@ -325,10 +377,26 @@ impl State {
             // A run at a time, so that a long channel is not looked for as often as it is long.
             for _ in 0..channel.entries.len().div_ceil(16) {
                 self.total_bytes -= channel.pop_front();
+                evictions.entries.add(1);
             }
             if let Some(head) = channel.entries.front() {
                 heads.push(Reverse((head.appended, at)));
             }
+        }
+    }
+}
+
+impl State {
+    fn evict_latest(&mut self, max: usize, evictions: &Evictions) {
+        if self.latest_bytes <= max {
+            return;
+        }
+        let sizes = self.channels.values().map(|channel| channel.latest.bytes()).collect();
+        let share = level(sizes, max - max / HEADROOM_DIVISOR);
+        for channel in self.channels.values_mut() {
+            let before = channel.latest.bytes();
+            evictions.latest.add(channel.latest.shrink(share));
+            self.latest_bytes = self.latest_bytes + channel.latest.bytes() - before;
         }
     }
 }
@@ -341,7 +409,7 @@ impl Channel {
             top: 0,
             entries: VecDeque::new(),
             bytes: 0,
-            latest: HashMap::default(),
+            latest: Latest::default(),
             producers: HashMap::default(),
             touched: now,
             fence: 0,
@@ -423,20 +491,20 @@ impl Channel {
             (self.top, self.touched) = (offset, now);
             let id = EntryId { producer: batch.producer, seq: append.seq };
             let entry = Entry { offset, id, draft: append.draft.clone() };
-            self.note_latest(&entry, by_offset);
+            self.note_latest(&entry, by_offset, now);
             self.bytes += entry.draft.cost();
             self.entries.push_back(Kept { entry, appended: now });
         }
         results
     }
 
-    fn note_latest(&mut self, entry: &Entry, by_offset: bool) {
+    fn note_latest(&mut self, entry: &Entry, by_offset: bool, now: Instant) {
         let Some(key) = &entry.draft.key else { return };
         let is_newer = |held: &Entry| {
             if by_offset { held.offset <= entry.offset } else { held.draft.time <= entry.draft.time }
         };
         if self.latest.get(key).is_none_or(is_newer) {
-            self.latest.insert(Arc::clone(key), entry.clone());
+            self.latest.put(key, entry.clone(), now);
         }
     }
 
@@ -519,7 +587,7 @@ impl Log for MemoryBackend {
         let mut entries: Vec<Entry> = state
             .channels
             .get(channel)
-            .map(|held| held.latest.values().cloned().collect())
+            .map(|held| held.latest.entries().cloned().collect())
             .unwrap_or_default();
         drop(state);
         entries.sort_unstable_by_key(|entry| entry.offset);
@@ -634,6 +702,68 @@ mod tests {
         assert!(store.shared.state.lock().total_bytes <= 100_000);
         assert_eq!(new.entries.len(), 60);
         assert!(old.entries.len() < 40 && old.first == 51 - old.entries.len() as u64, "{}", old.first);
+    }
+
+    /// Appends a price of each of these keys.
+    async fn price(store: &MemoryBackend, channel: &str, keys: impl Iterator<Item = u64>, bytes: usize) {
+        let channel: ChannelName = channel.parse().unwrap();
+        let epoch = store.open(&channel, NodeId::random(), &Epoch::random()).await.unwrap().epoch;
+        for key in keys {
+            let draft = DraftEntry {
+                time: DateTime::from_timestamp_millis(0).unwrap(),
+                kind: EntryKind::PriceUpdate,
+                key: Some(key.to_string().into()),
+                data: Bytes::from("x".repeat(bytes)),
+                marks: Marks::default(),
+            };
+            let entries = vec![Append { seq: 1, prev: 0, draft, fence: None }];
+            let (channel, epoch, producer) = (channel.clone(), epoch.clone(), NodeId::random());
+            store.append(&AppendBatch { channel, epoch, producer, entries }).await.unwrap();
+        }
+    }
+
+    async fn latest(store: &MemoryBackend, channel: &str) -> Vec<u64> {
+        let entries = store.latest(&channel.parse().unwrap()).await.unwrap();
+        let mut keys: Vec<u64> =
+            entries.iter().map(|e| e.draft.key.as_ref().unwrap().parse().unwrap()).collect();
+        keys.sort_unstable();
+        keys
+    }
+
+    fn assert_counted(store: &MemoryBackend) {
+        let state = store.shared.state.lock();
+        let entries = state.channels.values().flat_map(|held| &held.entries);
+        let bytes: usize = entries.map(|kept| kept.entry.draft.cost()).sum();
+        let latest = state.channels.values().flat_map(|held| held.latest.entries());
+        let latest: usize = latest.map(|entry| entry.draft.cost()).sum();
+        assert_eq!((state.total_bytes, state.latest_bytes), (bytes, latest));
+        assert!(bytes + latest <= store.shared.total_bytes_max, "{bytes} + {latest}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_latest_entries_of_keys_are_within_the_total_too() {
+        let store = backend(Retention::default(), 1 << 20);
+        price(&store, "zone:small", 0..10, 100).await;
+        price(&store, "zone:wide", 0..3_000, 20 << 10).await;
+        assert_counted(&store);
+        let usage = store.usage();
+        assert!(usage.bytes <= usage.bytes_max && usage.latest_bytes <= usage.bytes_max / 2, "{usage:?}");
+        assert_eq!(latest(&store, "zone:small").await.len(), 10, "it holds little");
+        let wide = latest(&store, "zone:wide").await;
+        assert_eq!(wide, (3_000 - wide.len() as u64..3_000).collect::<Vec<_>>(), "the oldest keys went");
+        assert_eq!((wide.len() > 15, usage.evicted_latest), (true, 3_000 - wide.len() as u64));
+        assert!(usage.evicted_entries > 0, "{usage:?}");
+        // A key that is updated again counts once, and what is mirrored or begins anew counts as well.
+        price(&store, "zone:wide", std::iter::repeat_n(7, 100), 100).await;
+        assert_counted(&store);
+        let name: ChannelName = "zone:small".parse().unwrap();
+        let entries = store.latest(&name).await.unwrap();
+        store.mirror_from(&name, &Epoch::random(), 5, &[]);
+        store.mirror_latest(&"zone:wide".parse().unwrap(), &entries);
+        assert_counted(&store);
+        store.mint_epoch(&name, None, &Epoch::random()).await.unwrap();
+        store.shared.state.lock().remove(&"zone:wide".parse().unwrap());
+        assert_counted(&store);
     }
 
     #[tokio::test(start_paused = true)]
