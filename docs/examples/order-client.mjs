@@ -63,6 +63,9 @@ function take(message) {
     case 'closing':
       state.retryAfterMs = message.retry_after_ms ?? 0;
       break;
+    case 'skipped': // only a newer gateway knows what it says; it counts all the same
+      state.position.offset = message.offset;
+      break;
     case 'routing':
     case 'building':
     case 'submitted':

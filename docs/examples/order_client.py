@@ -81,6 +81,8 @@ class Follower:
                 say(f"{message.get('gap', 'an unknown number of')} updates are missing here")
         elif kind == "closing":
             self.retry_after = message.get("retry_after_ms", 0) / 1000
+        elif kind == "skipped":  # only a newer gateway knows what it says; it counts all the same
+            self.offset = message["offset"]
         elif kind in STAGES:
             self.offset = message["offset"]
             if message["id"] not in self.ids:  # else seen already, in an earlier epoch

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::sync::{Notify, OwnedSemaphorePermit, mpsc, oneshot};
 use tokio::time::{self, Instant};
 use tokio_util::sync::CancellationToken;
@@ -17,12 +18,15 @@ use super::live::{Live, LiveBatch, Moved};
 use super::merge::{Merge, Offered};
 use super::stats::ChannelStats;
 use super::watched::WatchedOrders;
-use crate::model::{ChannelKind, ChannelName, DraftEntry, Entry, EntryId, Epoch, Lane, NodeId, Position};
+use crate::model::{
+    ChannelKind, ChannelName, DraftEntry, Entry, EntryId, Epoch, Lane, NodeId, Position, WhyUnknown,
+};
 use crate::storage::{
     Append, AppendAnswer, AppendBatch, Appended, Had, Refusal, Seam, SharedBackend, StorageError,
 };
 use crate::support::backoff::Backoff;
 use crate::support::chance;
+use crate::support::seldom::Seldom;
 
 /// Between tries of a storage call that failed.
 const RETRY: Backoff = Backoff {
@@ -96,6 +100,8 @@ pub(super) struct Common {
     /// No sequence of this node is given twice, also when a channel is let go and taken up again.
     pub(super) seq_floor: AtomicU64,
     pub(super) orders: Arc<WatchedOrders>,
+    /// Of how many channels it was not told that they hold entries which cannot be shown.
+    pub(super) unknown_told: Mutex<Seldom>,
     pub(super) stop: CancellationToken,
 }
 
@@ -135,6 +141,8 @@ pub(super) struct Actor {
     repair_failures: u32,
     repair_at: Instant,
 
+    /// An entry that cannot be shown has been told of.
+    told_unknown: bool,
     used_at: Instant,
     /// Something was published here: the channel is worth keeping for a while.
     published: bool,
@@ -170,6 +178,7 @@ impl Actor {
             suspect: false,
             repair_failures: 0,
             repair_at: now,
+            told_unknown: false,
             used_at: now,
             published: false,
         }
@@ -564,7 +573,30 @@ impl Actor {
         self.tell_shards(&moved).await;
     }
 
+    /// Counts entries that this build cannot show, each once, and says so once for the channel.
+    fn note_unknown(&mut self, entries: &[Entry]) {
+        for (entry, unknown) in entries.iter().filter_map(|entry| Some((entry, entry.draft.kind.unknown()?)))
+        {
+            let (counter, what) = match unknown.why {
+                WhyUnknown::Kind => (&self.common.stats.skipped_unknown, "its kind is not known"),
+                WhyUnknown::Form(what) => (&self.common.stats.skipped_unreadable, what),
+            };
+            counter.add(1);
+            if std::mem::replace(&mut self.told_unknown, true) {
+                continue;
+            }
+            if let Some(untold) = self.common.unknown_told.lock().may_tell(Instant::now()) {
+                warn!(
+                    channel = %self.channel, offset = entry.offset, kind = entry.draft.kind.as_str(), what, untold,
+                    "an entry cannot be shown and is skipped, here and wherever it is read; a newer version may \
+                     have written it"
+                );
+            }
+        }
+    }
+
     async fn deliver(&mut self, entries: &[Entry]) {
+        self.note_unknown(entries);
         let (Some(merge), false) = (&self.merge, entries.is_empty()) else { return };
         if !self.joined.contains(&true) {
             return;

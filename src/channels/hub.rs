@@ -144,6 +144,7 @@ impl Channels {
             stats: Arc::default(),
             shards,
             seq_floor: AtomicU64::new(0),
+            unknown_told: Mutex::default(),
             orders: Arc::default(),
             stop,
         };

@@ -90,7 +90,7 @@ impl LiveBatch {
         }
         let keys = match lane {
             // What comes late may be older than what waits, and must not replace it.
-            Lane::Latest if !late => entries.iter().map(|entry| entry.draft.key.clone()).collect(),
+            Lane::Latest if !late => entries.iter().map(|entry| lane_key(channel, entry)).collect(),
             _ => Box::default(),
         };
         Self {
@@ -157,6 +157,15 @@ impl LiveBatch {
     /// What a frame replaces on the *latest* lane.
     pub(crate) fn key(&self, index: usize) -> Option<&Arc<str>> {
         self.keys.get(index).and_then(Option::as_ref)
+    }
+}
+
+/// What an entry replaces on the *latest* lane. That entries were skipped, the newest such message says.
+fn lane_key(channel: &ChannelName, entry: &Entry) -> Option<Arc<str>> {
+    match entry.draft.kind.unknown() {
+        // No key has a control character.
+        Some(_) => Some(Arc::from("\0skipped")),
+        None => entry.draft.latest_key(channel.kind()),
     }
 }
 

@@ -23,6 +23,10 @@ pub(crate) struct ChannelStats {
     pub(crate) holes: Counter,
     /// Entries that left the log before this node saw them.
     pub(crate) missed: Counter,
+    /// Entries that this build cannot show because their kind is unknown to it.
+    pub(crate) skipped_unknown: Counter,
+    /// Entries that this build cannot show because their stored form is not readable.
+    pub(crate) skipped_unreadable: Counter,
     /// Times that a log began a new life.
     pub(crate) epoch_changes: Counter,
     /// Echoes let go because a channel was busy; the log was read instead.

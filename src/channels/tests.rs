@@ -42,9 +42,9 @@ impl Node {
     }
 
     /// Kinds of what is in the log, in order.
-    async fn log(&self, channel: &ChannelName) -> Vec<&'static str> {
+    async fn log(&self, channel: &ChannelName) -> Vec<String> {
         let page = self.store.read_after(channel, None, 1_000).await.unwrap();
-        page.entries.iter().map(|entry| entry.draft.kind.as_str()).collect()
+        page.entries.iter().map(|entry| entry.draft.kind.as_str().to_owned()).collect()
     }
 
     /// The next batch: the offset of its first entry, how many there are, whether the log ends there.
@@ -76,7 +76,7 @@ fn update(kind: EntryKind) -> DraftEntry {
 }
 
 fn updates(kinds: &[EntryKind]) -> Vec<DraftEntry> {
-    kinds.iter().map(|kind| update(*kind)).collect()
+    kinds.iter().map(|kind| update(kind.clone())).collect()
 }
 
 fn order() -> ChannelName {

@@ -333,7 +333,8 @@ fn latest(app: &Arc<App>) -> BoxedFilter<(Response,)> {
 
 async fn get_latest(zone: &str, app: &App) -> Result<Response, Problem> {
     let channel = ChannelName::zone(&named::<Zone>(zone)?);
-    let entries = app.channels.latest(&channel).await.map_err(|error| Problem::storage(&error))?;
+    let mut entries = app.channels.latest(&channel).await.map_err(|error| Problem::storage(&error))?;
+    entries.retain(|entry| entry.draft.kind.unknown().is_none());
     let entries = messages(&channel, &entries)?;
     Ok(json(
         StatusCode::OK,

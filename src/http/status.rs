@@ -183,6 +183,7 @@ struct ChannelsView {
     entries_refused_by_reason: BTreeMap<&'static str, u64>,
     entries_delivered: u64,
     entries_missed: u64,
+    entries_skipped_by_reason: BTreeMap<&'static str, u64>,
     appends: u64,
     storage_retries: u64,
     holes_repaired: u64,
@@ -315,6 +316,10 @@ impl Sources {
                 ]),
                 entries_delivered: channels.delivered.get(),
                 entries_missed: channels.missed.get(),
+                entries_skipped_by_reason: BTreeMap::from([
+                    ("unknown_kind", channels.skipped_unknown.get()),
+                    ("unreadable", channels.skipped_unreadable.get()),
+                ]),
                 appends: channels.appends.get(),
                 storage_retries: channels.retries.get(),
                 holes_repaired: channels.holes.get(),
@@ -501,6 +506,8 @@ impl Collector for StatsView {
         m.counters("entries_refused", "Entries that the log takes neither now nor later", "reason", refused)?;
         m.counter("entries_delivered", "Entries handed to shards", channels.entries_delivered)?;
         m.counter("entries_missed", "Entries that left the log unseen", channels.entries_missed)?;
+        let skipped = channels.entries_skipped_by_reason.iter().map(|(reason, count)| (*reason, *count));
+        m.counters("entries_skipped", "Entries that this build cannot show", "reason", skipped)?;
         m.counter("storage_appends", "Appends sent to the storage", channels.appends)?;
         m.counter(
             "storage_retries",

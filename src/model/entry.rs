@@ -8,6 +8,8 @@ use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
+use super::ChannelKind;
+
 /// A gateway process. Random at every start, so that a restarted node is another producer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct NodeId(pub Uuid);
@@ -43,6 +45,16 @@ pub struct EntryId {
     pub seq: u64,
 }
 
+impl EntryId {
+    /// The id of an entry whose stored form does not even say who accepted it. No producer has it.
+    pub(crate) const UNREADABLE: Self = Self { producer: NodeId(Uuid::nil()), seq: 0 };
+
+    /// Whether it says who accepted the entry.
+    pub(crate) fn is_known(&self) -> bool {
+        *self != Self::UNREADABLE
+    }
+}
+
 impl fmt::Display for EntryId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}-{}", self.producer, self.seq)
@@ -60,8 +72,11 @@ impl FromStr for EntryId {
     }
 }
 
-/// What an entry says; the `type` of the message that carries it to clients.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+/// What an entry says; the `type` of the message that carries it to clients. The set is open: while
+/// gateways are upgraded one after the other, a log may hold entries of kinds that only the newer ones
+/// know. Such an entry keeps its place in the order everywhere, and clients are told that it was
+/// skipped.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum EntryKind {
     /// `price_update`: a price in a zone.
@@ -76,12 +91,82 @@ pub enum EntryKind {
     Confirmed,
     /// `failed`: an order was not carried out, and will not be. The last update of its order.
     Failed,
+    /// An entry that this build cannot show to anybody.
+    Unknown(Arc<UnknownKind>),
+}
+
+/// What is known of an entry that this build cannot show.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct UnknownKind {
+    /// Its type in storage; `None` where not even that could be read.
+    pub name: Option<Box<str>>,
+    /// Nothing follows it in its channel.
+    pub is_terminal: bool,
+    /// Why it cannot be shown.
+    pub why: WhyUnknown,
+}
+
+/// Why an entry cannot be shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum WhyUnknown {
+    /// Its type is none of this build's; all else of it can be read.
+    Kind,
+    /// Its stored form cannot be read, or not all of it; what is wrong, for people.
+    Form(&'static str),
+}
+
+impl WhyUnknown {
+    /// The word for it on the wire and in metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Kind => "unknown_kind",
+            Self::Form(_) => "unreadable",
+        }
+    }
 }
 
 impl EntryKind {
-    /// The `type` on the wire and in storage.
-    pub fn as_str(self) -> &'static str {
+    /// The longest name of a kind, in bytes.
+    const NAME_LEN_MAX: usize = 32;
+
+    /// The kind with this name, which this build need not know; whether it is terminal is then as it
+    /// is given. `None` where the text cannot be the name of a kind: that is up to 32 of `a-z 0-9 _`,
+    /// a letter first.
+    pub fn named(name: &str, is_terminal: bool) -> Option<Self> {
+        if let Ok(known) = name.parse() {
+            return Some(known);
+        }
+        let is_plain = |byte: &u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_');
+        let is_name = name.len() <= Self::NAME_LEN_MAX
+            && name.starts_with(|first: char| first.is_ascii_lowercase())
+            && name.as_bytes().iter().all(is_plain);
+        let unknown = || UnknownKind { name: Some(name.into()), is_terminal, why: WhyUnknown::Kind };
+        is_name.then(|| Self::Unknown(Arc::new(unknown())))
+    }
+
+    /// The kind of an entry of which so much could be read.
+    pub(crate) fn unreadable(kind: Option<&Self>, is_terminal: bool, what: &'static str) -> Self {
+        let unknown = UnknownKind {
+            name: kind.map(|kind| kind.as_str().into()),
+            is_terminal: is_terminal || kind.is_some_and(Self::is_terminal),
+            why: WhyUnknown::Form(what),
+        };
+        Self::Unknown(Arc::new(unknown))
+    }
+
+    /// What is known of the kind, where entries of it cannot be shown.
+    pub fn unknown(&self) -> Option<&UnknownKind> {
         match self {
+            Self::Unknown(unknown) => Some(unknown),
+            _ => None,
+        }
+    }
+
+    /// The `type` in storage, and on the wire where this build knows the kind. `unreadable` for an
+    /// entry whose type could not be read.
+    pub fn as_str(&self) -> &str {
+        match self {
+            Self::Unknown(unknown) => unknown.name.as_deref().unwrap_or("unreadable"),
             Self::PriceUpdate => "price_update",
             Self::Routing => "routing",
             Self::Building => "building",
@@ -92,11 +177,16 @@ impl EntryKind {
     }
 
     /// Nothing follows it in its channel: a log that holds it is closed.
-    pub fn is_terminal(self) -> bool {
-        matches!(self, Self::Confirmed | Self::Failed)
+    pub fn is_terminal(&self) -> bool {
+        match self {
+            Self::Confirmed | Self::Failed => true,
+            Self::Unknown(unknown) => unknown.is_terminal,
+            Self::PriceUpdate | Self::Routing | Self::Building | Self::Submitted => false,
+        }
     }
 }
 
+/// The kinds that this build knows, by name.
 impl FromStr for EntryKind {
     type Err = String;
 
@@ -129,7 +219,8 @@ pub struct DraftEntry {
     pub time: DateTime<Utc>,
     /// What it says.
     pub kind: EntryKind,
-    /// What it replaces: a newer entry of the same key makes this one obsolete on the *latest* lane.
+    /// What it replaces: a newer entry of the same kind and key makes this one obsolete on the
+    /// *latest* lane; in the channel of an order, one of the same key and any kind.
     pub key: Option<Arc<str>>,
     /// A compact JSON object (no white space outside strings, so no line breaks).
     pub data: Bytes,
@@ -142,6 +233,17 @@ impl DraftEntry {
     pub fn cost(&self) -> usize {
         self.data.len() + self.key.as_ref().map_or(0, |key| key.len()) + size_of::<Entry>()
     }
+
+    /// Of entries with the same text here the latest one counts: their key, and in a zone their kind
+    /// too, since a trade is no newer price. `None` for an entry that replaces nothing.
+    pub(crate) fn latest_key(&self, channel: ChannelKind) -> Option<Arc<str>> {
+        let key = self.key.as_ref()?;
+        match (channel, &self.kind) {
+            (ChannelKind::Order, _) | (_, EntryKind::PriceUpdate) => Some(Arc::clone(key)),
+            // No key has a control character.
+            (ChannelKind::Zone, kind) => Some(format!("{key}\0{}", kind.as_str()).into()),
+        }
+    }
 }
 
 /// One message in a channel. Cheap to clone.
@@ -153,4 +255,39 @@ pub struct Entry {
     pub id: EntryId,
     /// Time, type, key and content, as the publisher gave them.
     pub draft: DraftEntry,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kind_is_open_by_name_and_a_known_one_says_itself_whether_it_is_terminal() {
+        assert_eq!(EntryKind::named("failed", false), Some(EntryKind::Failed));
+        assert!(EntryKind::Failed.is_terminal());
+        let (open, end) =
+            (EntryKind::named("ticker", false).unwrap(), EntryKind::named("expired_1", true).unwrap());
+        assert_eq!((open.as_str(), open.is_terminal()), ("ticker", false));
+        assert_eq!((end.as_str(), end.is_terminal()), ("expired_1", true));
+        let too_long = "a".repeat(33);
+        for text in ["", "Ticker", "1st", "a b", "a\"", "ä", too_long.as_str()] {
+            assert_eq!(EntryKind::named(text, false), None, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn in_a_zone_only_the_same_kind_replaces_and_of_an_order_any() {
+        let draft = |kind| DraftEntry {
+            time: DateTime::UNIX_EPOCH,
+            kind,
+            key: Some("HUB".into()),
+            data: Bytes::from_static(b"{}"),
+            marks: Marks::default(),
+        };
+        let (price, ticker) =
+            (draft(EntryKind::PriceUpdate), draft(EntryKind::named("ticker", false).unwrap()));
+        assert_eq!(price.latest_key(ChannelKind::Zone).as_deref(), Some("HUB"));
+        assert_eq!(ticker.latest_key(ChannelKind::Zone).as_deref(), Some("HUB\0ticker"));
+        assert_eq!(ticker.latest_key(ChannelKind::Order).as_deref(), Some("HUB"));
+    }
 }

@@ -10,7 +10,7 @@ mod position;
 
 pub use backend::{BackendName, BackendState};
 pub use channel::{ChannelKind, ChannelName};
-pub use entry::{DraftEntry, Entry, EntryId, EntryKind, Marks, NodeId};
+pub use entry::{DraftEntry, Entry, EntryId, EntryKind, Marks, NodeId, UnknownKind, WhyUnknown};
 pub use lane::Lane;
 pub use name::{InvalidName, NAME_LEN_MAX, Zone};
 pub use order::{InvalidOrderId, JobId, OrderId};

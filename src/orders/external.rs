@@ -71,7 +71,7 @@ pub struct OfferedJob {
 /// How far a run came.
 #[derive(Debug, Clone, Serialize)]
 pub struct Previous {
-    status: &'static str,
+    status: String,
     progress: u8,
     attempt: u32,
 }
@@ -190,7 +190,7 @@ impl Orders {
             lease_ms: u64::try_from(left.as_millis()).unwrap_or(u64::MAX),
             order: request,
             previous: run.previous().map(|Standing { kind, progress, attempt }| Previous {
-                status: kind.as_str(),
+                status: kind.as_str().to_owned(),
                 progress,
                 attempt,
             }),

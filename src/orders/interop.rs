@@ -18,7 +18,6 @@ use std::fmt;
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
-use tokio::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -31,9 +30,6 @@ use crate::model::NodeId;
 use crate::storage::{Outside, SharedBackend};
 use mirror::MirrorWriter;
 use reader::Reader;
-
-/// A line of the log that repeats is written this often at the most.
-const TELL_EVERY: Duration = Duration::from_secs(10);
 
 /// What the exchange with outside workers needs to start.
 #[derive(Debug)]
@@ -101,37 +97,5 @@ impl Interop {
             tokio::join!(reader.run(incoming, watched, stop.clone()), writer.run(stop));
         };
         Self { mirror, stats, work: Some(InteropWork { driver, exchange: Box::pin(exchange) }) }
-    }
-}
-
-/// Keeps a line that repeats from filling the log.
-#[derive(Debug, Default)]
-struct Seldom {
-    told_at: Option<Instant>,
-    untold: u64,
-}
-
-impl Seldom {
-    /// How many times it was not told since the last time, if it may be told now.
-    fn may_tell(&mut self, now: Instant) -> Option<u64> {
-        if self.told_at.is_some_and(|at| now < at + TELL_EVERY) {
-            self.untold += 1;
-            return None;
-        }
-        self.told_at = Some(now);
-        Some(std::mem::take(&mut self.untold))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_line_that_repeats_is_told_now_and_then() {
-        let (mut seldom, start) = (Seldom::default(), Instant::now());
-        assert_eq!(seldom.may_tell(start), Some(0));
-        assert_eq!(seldom.may_tell(start), None);
-        assert_eq!(seldom.may_tell(start + TELL_EVERY), Some(1));
     }
 }

@@ -116,7 +116,7 @@ pub(super) struct Claim {
 impl Run {
     pub(super) fn new(desk: Arc<Desk>, claim: Claim, executor: &str) -> Self {
         let Claim { order, token, run, committed, asked, lasts, newest } = claim;
-        let standing = newest.as_ref().map(Standing::of);
+        let standing = newest.as_ref().map(|newest| standing(newest, committed));
         let attempts_max = desk.config.attempts_max;
         let state = LeaseState { until: asked + lasts, held: Held::Yes };
         let lease = Lease { job: order.into(), token, lasts, state: Mutex::new(state) };
@@ -124,12 +124,12 @@ impl Run {
             desk,
             order,
             run,
-            attempt: match standing {
+            attempt: match &standing {
                 // A run that told nothing has not used its attempt up.
                 None => 1,
                 // It may have been carried out: whoever takes it up finds out, and ends it.
-                Some(Standing { kind: EntryKind::Submitted, attempt, .. }) if attempt >= attempts_max => {
-                    attempt
+                Some(Standing { kind: EntryKind::Submitted, attempt, .. }) if *attempt >= attempts_max => {
+                    *attempt
                 }
                 Some(standing) => standing.attempt + 1,
             },
@@ -163,7 +163,7 @@ impl Run {
 
     /// How far the run before came.
     pub(super) fn previous(&self) -> Option<Standing> {
-        self.previous.as_ref().map(Standing::of)
+        self.previous.as_ref().map(|previous| standing(previous, self.committed))
     }
 
     /// How the run of a worker that got as far as the last update, and no further, would have ended.
@@ -187,7 +187,7 @@ impl Run {
 
     /// This is another call of a run that has told something already: its attempt goes on.
     pub(super) fn go_on(&mut self) {
-        self.attempt = self.standing.map_or(1, |standing| standing.attempt);
+        self.attempt = self.standing.as_ref().map_or(1, |standing| standing.attempt);
         self.previous = None;
     }
 
@@ -265,7 +265,7 @@ impl Run {
         if let Some(standing) = &self.standing {
             standing.allows(&update.standing).map_err(RunError::Invalid)?;
         }
-        let next = update.standing;
+        let next = &update.standing;
         if self.standing.is_none() && next.attempt != 1 {
             return Err(RunError::Invalid(format!("the first `attempt` is 1; {} was given", next.attempt)));
         }
@@ -344,7 +344,7 @@ impl Run {
         let mut own = self.own_fields(message);
         own.extend(fields);
         // It belongs to the attempt that was told of last.
-        let attempt = self.standing.map_or(1, |standing| standing.attempt);
+        let attempt = self.standing.as_ref().map_or(1, |standing| standing.attempt);
         let standing = Standing { kind: EntryKind::Confirmed, progress: 100, attempt };
         self.tell(OrderUpdate::new(standing, Utc::now(), &own)).await?;
         self.desk.stats.confirmed.add(1);
@@ -411,4 +411,16 @@ impl From<StorageError> for RunError {
     fn from(error: StorageError) -> Self {
         Self::Unavailable(Box::new(error))
     }
+}
+
+/// Where an order stands with its newest update. One of a stage that only a newer version knows counts
+/// as the nearest that this one knows: once the order has passed its point of no return, it may have
+/// been submitted.
+fn standing(newest: &Entry, committed: bool) -> Standing {
+    let standing = Standing::of(newest);
+    if standing.kind.unknown().is_none() || standing.kind.is_terminal() {
+        return standing;
+    }
+    let kind = if committed { EntryKind::Submitted } else { EntryKind::Building };
+    Standing { kind, ..standing }
 }

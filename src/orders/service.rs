@@ -405,7 +405,7 @@ impl Orders {
             Err(error) => return Err(error.into()),
         }
         let mut standing = newest.as_ref().map(Standing::of);
-        if standing.is_some_and(|standing| standing.kind.is_terminal()) {
+        if standing.as_ref().is_some_and(|standing| standing.kind.is_terminal()) {
             return Err(UpdateError::Ended);
         }
         let count = updates.len();
@@ -419,7 +419,7 @@ impl Orders {
         }
         // All are looked at before any is appended: a fault leaves nothing half done.
         for (index, OrderUpdate { standing: next, draft }) in updates.into_iter().enumerate() {
-            let allowed = standing.map_or(Ok(()), |standing| standing.allows(&next));
+            let allowed = standing.as_ref().map_or(Ok(()), |standing| standing.allows(&next));
             allowed.map_err(|problem| UpdateError::Invalid { index, problem })?;
             standing = Some(next);
             drafts.push(draft);

@@ -4,11 +4,14 @@ use std::io::Write as _;
 
 use chrono::SecondsFormat;
 
-use crate::model::{ChannelName, Entry};
+use crate::model::{ChannelName, Entry, UnknownKind};
 
 /// Fields that the envelope owns; a publisher may not use them in a payload. (`timestamp` may be
 /// given: it becomes the entry's time.)
 pub const RESERVED_FIELDS: [&str; 6] = ["type", "channel", "offset", "id", "late", MISSED_BEFORE];
+
+/// The type of the message that stands for an entry which this build cannot show.
+pub const SKIPPED: &str = "skipped";
 
 /// Says in an entry that updates before it are missing.
 pub const MISSED_BEFORE: &str = "missedBefore";
@@ -17,17 +20,21 @@ pub const MISSED_BEFORE: &str = "missedBefore";
 /// `"late":true,`, of one behind others that were let go `"missedBefore":true,`, and then the
 /// payload's own fields. `late` says that it comes late to whom it is written for, also where it was
 /// in the log in time.
+///
+/// An entry that this build cannot show is written as `skipped`, with the same envelope (without id and
+/// timestamp where these could not be read), `reason`, and where they are known `kind` and
+/// `"terminal":true`.
 pub fn entry_json(channel: &ChannelName, entry: &Entry, late: bool, out: &mut Vec<u8>) {
     let draft = &entry.draft;
     // Names, ids and times need no JSON escapes by construction; writing to a Vec cannot fail.
-    let head = write!(
-        out,
-        r#"{{"type":"{}","channel":"{channel}","offset":{},"id":"{}","timestamp":"{}""#,
-        draft.kind.as_str(),
-        entry.offset,
-        entry.id,
-        draft.time.to_rfc3339_opts(SecondsFormat::Millis, true),
-    );
+    let unknown = draft.kind.unknown();
+    let kind = if unknown.is_some() { SKIPPED } else { draft.kind.as_str() };
+    let offset = entry.offset;
+    let mut head = write!(out, r#"{{"type":"{kind}","channel":"{channel}","offset":{offset}"#);
+    if entry.id.is_known() {
+        let time = draft.time.to_rfc3339_opts(SecondsFormat::Millis, true);
+        head = head.and(write!(out, r#","id":"{}","timestamp":"{time}""#, entry.id));
+    }
     debug_assert!(head.is_ok());
     if late || draft.marks.late {
         out.extend_from_slice(br#","late":true"#);
@@ -35,12 +42,25 @@ pub fn entry_json(channel: &ChannelName, entry: &Entry, late: bool, out: &mut Ve
     if draft.marks.missed_before {
         out.extend_from_slice(br#","missedBefore":true"#);
     }
-    if draft.data.len() > 2 {
+    if let Some(unknown) = unknown {
+        write_unknown(unknown, out);
+    } else if draft.data.len() > 2 {
         out.push(b',');
         out.extend_from_slice(&draft.data[1..]);
     } else {
         out.push(b'}');
     }
+}
+
+/// The rest of a `skipped`: all of it plain, so that it needs no escapes.
+fn write_unknown(unknown: &UnknownKind, out: &mut Vec<u8>) {
+    let mut rest = write!(out, r#","reason":"{}""#, unknown.why.as_str());
+    if let Some(kind) = &unknown.name {
+        rest = rest.and(write!(out, r#","kind":"{kind}""#));
+    }
+    debug_assert!(rest.is_ok());
+    let end: &[u8] = if unknown.is_terminal { br#","terminal":true}"# } else { b"}" };
+    out.extend_from_slice(end);
 }
 
 #[cfg(test)]
@@ -91,6 +111,40 @@ mod tests {
                 r#"{"type":"price_update","channel":"zone:pjm","offset":7,"#,
                 r#""id":"00000000000000000000000000000000-9","timestamp":"2021-01-08T00:00:00.278Z","late":true}"#
             ),
+        );
+    }
+
+    #[test]
+    fn an_entry_that_cannot_be_shown_says_so_in_its_place() {
+        let mut entry = Entry {
+            offset: 8,
+            id: EntryId { producer: NodeId(Uuid::from_u128(5)), seq: 9 },
+            draft: DraftEntry {
+                time: DateTime::from_timestamp_millis(1_610_064_000_278).unwrap(),
+                kind: EntryKind::named("expired", true).unwrap(),
+                key: None,
+                data: Bytes::from_static(br#"{"bid":1}"#),
+                marks: Marks::default(),
+            },
+        };
+        let text = |entry: &Entry| {
+            let mut out = Vec::new();
+            entry_json(&"zone:pjm".parse().unwrap(), entry, false, &mut out);
+            String::from_utf8(out).unwrap()
+        };
+        assert_eq!(
+            text(&entry),
+            concat!(
+                r#"{"type":"skipped","channel":"zone:pjm","offset":8,"#,
+                r#""id":"00000000000000000000000000000005-9","timestamp":"2021-01-08T00:00:00.278Z","#,
+                r#""reason":"unknown_kind","kind":"expired","terminal":true}"#
+            ),
+        );
+        entry.id = EntryId::UNREADABLE;
+        entry.draft.kind = EntryKind::unreadable(None, false, "it is cut short");
+        assert_eq!(
+            text(&entry),
+            r#"{"type":"skipped","channel":"zone:pjm","offset":8,"reason":"unreadable"}"#
         );
     }
 }

@@ -36,6 +36,11 @@ fn price(late: bool) -> String {
     entry(&"zone:pjm".parse().unwrap(), 42, EntryKind::PriceUpdate, "WESTERN HUB", data, late)
 }
 
+fn skipped() -> String {
+    let kind = EntryKind::named("ticker", false).unwrap();
+    entry(&"zone:pjm".parse().unwrap(), 43, kind, "WESTERN HUB", r#"{"bid":19.5}"#, false)
+}
+
 fn order() -> OrderId {
     "6f1c1c1e-0b5e-4b1e-9d3e-0a6f4b6f2a11".parse().unwrap()
 }
@@ -66,7 +71,7 @@ fn updates() -> impl Iterator<Item = (String, String)> {
     ];
     (1..).zip(updates).map(|(offset, (kind, data))| {
         let channel = ChannelName::order(order());
-        (kind.as_str().to_owned(), entry(&channel, offset, kind, "order", data, false))
+        (kind.as_str().to_owned(), entry(&channel, offset, kind.clone(), "order", data, false))
     })
 }
 
@@ -255,6 +260,7 @@ fn server_messages_are_as_in_their_fixtures() {
     let mut written = BTreeMap::from([
         ("price_update".to_owned(), price(false)),
         ("price_update_late".to_owned(), price(true)),
+        ("skipped".to_owned(), skipped()),
     ]);
     written.extend(updates());
     for (name, message) in &messages {

@@ -29,7 +29,7 @@ pub struct OrderUpdate {
 }
 
 /// Where an order stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Standing {
     /// Its stage.
     pub kind: EntryKind,
@@ -50,9 +50,10 @@ impl Standing {
         let fields: Option<Fields> = serde_json::from_slice(&entry.draft.data).ok();
         let progress = fields.as_ref().and_then(|fields| fields.progress);
         Self {
-            kind: entry.draft.kind,
+            kind: entry.draft.kind.clone(),
             // A float becomes the nearest number that fits.
-            progress: progress.map_or(range(entry.draft.kind).0, |progress| progress.clamp(0.0, 100.0) as u8),
+            progress: progress
+                .map_or(range(&entry.draft.kind).0, |progress| progress.clamp(0.0, 100.0) as u8),
             attempt: fields.and_then(|fields| fields.attempt).unwrap_or(1).clamp(1, ATTEMPTS_MAX),
         }
     }
@@ -87,7 +88,7 @@ impl Standing {
                 next.attempt
             ));
         }
-        match next.kind {
+        match &next.kind {
             EntryKind::Routing | EntryKind::Submitted => Ok(()),
             other => Err(format!(
                 "the next attempt begins with `routing` or `submitted`, not with `{}`",
@@ -98,13 +99,14 @@ impl Standing {
 }
 
 /// The least and the most progress of a stage.
-fn range(kind: EntryKind) -> (u8, u8) {
+fn range(kind: &EntryKind) -> (u8, u8) {
     match kind {
         EntryKind::Routing => (10, 30),
         EntryKind::Building => (50, 70),
         EntryKind::Submitted => (75, 90),
         EntryKind::Confirmed => (100, 100),
         EntryKind::Failed | EntryKind::PriceUpdate => (0, 0),
+        EntryKind::Unknown(_) => (0, 100),
     }
 }
 
@@ -140,7 +142,7 @@ impl OrderUpdate {
         check_names(fields, &RESERVED)?;
         let get = |name: &str| fields.iter().find(|(field, _)| field == name).map(|(_, value)| *value);
         let kind = read_kind(get("type"))?;
-        let progress = read_progress(kind, get("progress"))?;
+        let progress = read_progress(&kind, get("progress"))?;
         let attempt = match get("attempt") {
             None => 1,
             Some(value) => serde_json::from_str(value.get())
@@ -164,19 +166,20 @@ impl OrderUpdate {
                 payload.push(name, value.get());
             }
         }
-        let standing = Standing { kind, progress, attempt };
-        Ok(Self { standing, draft: draft(kind, time, payload.finish()) })
+        let draft = draft(kind.clone(), time, payload.finish());
+        Ok(Self { standing: Standing { kind, progress, attempt }, draft })
     }
 
     /// An update that the gateway itself makes, of a progress within its stage's range.
     pub(crate) fn new(standing: Standing, now: DateTime<Utc>, fields: &[(&str, String)]) -> Self {
-        let (least, most) = range(standing.kind);
+        let (least, most) = range(&standing.kind);
         let standing = Standing { progress: standing.progress.clamp(least, most), ..standing };
         let mut payload = PayloadWriter::default();
         payload.push("progress", &standing.progress.to_string());
         payload.push("attempt", &standing.attempt.to_string());
         fields.iter().for_each(|(name, json)| payload.push(name, json));
-        Self { standing, draft: draft(standing.kind, now, payload.finish()) }
+        let draft = draft(standing.kind.clone(), now, payload.finish());
+        Self { standing, draft }
     }
 }
 
@@ -196,7 +199,7 @@ fn read_kind(value: Option<&RawValue>) -> Result<EntryKind, InvalidPayload> {
     kind.ok_or_else(|| wrong("type", EXPECTED, value))
 }
 
-fn read_progress(kind: EntryKind, value: Option<&RawValue>) -> Result<u8, InvalidPayload> {
+fn read_progress(kind: &EntryKind, value: Option<&RawValue>) -> Result<u8, InvalidPayload> {
     let (least, most) = range(kind);
     let expected = || {
         if least == most { least.to_string() } else { format!("a whole number from {least} to {most}") }

@@ -7,4 +7,5 @@ pub(crate) mod counter;
 #[cfg(test)]
 pub(crate) mod mutant;
 pub(crate) mod recent;
+pub(crate) mod seldom;
 pub(crate) mod telemetry;

@@ -21,6 +21,7 @@ mod redis_cluster_outage;
 mod redis_liveness;
 mod redis_nodes;
 mod redis_variants;
+mod rolling_upgrade;
 mod shutdown;
 mod storage_choice;
 mod storage_contract;

@@ -93,7 +93,7 @@ async fn a_terminal_update_closes_the_log(make: Make) {
             assert_eq!(producer.append(vec![step(seq, kind, None)]).await, [applied(seq)]);
             assert!(!producer.read(0, 10).await.closed);
         }
-        assert_eq!(producer.append(vec![step(4, kind, Some(9))]).await, [applied(4)]);
+        assert_eq!(producer.append(vec![step(4, kind.clone(), Some(9))]).await, [applied(4)]);
         assert_eq!(producer.append(vec![routing(5)]).await, [CLOSED]);
         assert_eq!(producer.append(vec![confirmed(5)]).await, [CLOSED], "nor by another end");
         assert_eq!(other.append(vec![routing(1)]).await, [CLOSED]);
@@ -172,7 +172,8 @@ async fn a_worker_that_lost_its_job_cannot_end_the_order(make: Make) {
     assert_eq!(first.append(vec![step(3, EntryKind::Confirmed, Some(old))]).await, [stale(old, new)]);
     assert_eq!(second.append(vec![step(2, EntryKind::Failed, Some(new))]).await, [applied(4)]);
     assert_eq!(first.append(vec![step(3, EntryKind::Confirmed, Some(old))]).await, [CLOSED]);
-    let kinds: Vec<_> = first.read(0, 10).await.entries.iter().map(|entry| entry.draft.kind).collect();
+    let kinds: Vec<_> =
+        first.read(0, 10).await.entries.iter().map(|entry| entry.draft.kind.clone()).collect();
     assert_eq!(
         kinds,
         [EntryKind::Submitted, EntryKind::Submitted, EntryKind::Routing, EntryKind::Failed],

@@ -214,13 +214,49 @@ async fn what_is_appended_right_after_a_follow_is_told() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn bytes_from_elsewhere_on_our_channel_are_told_as_suspect() {
+async fn bytes_from_elsewhere_on_our_channel_have_that_channel_read_and_no_other() {
     let Some(stores) = stores() else { return };
     let store = stores.open().await;
     let mut incoming = store.take_incoming().unwrap();
     store.follow(&channel()).await.unwrap();
     stores.server.as_ref().unwrap().admin(&["PUBLISH", "zw:{zone:pjm}", "hello"]);
-    assert!(matches!(next(&mut incoming).await, LogEvent::Suspect));
+    let event = next(&mut incoming).await;
+    assert!(matches!(&event, LogEvent::Changed(changed) if *changed == channel()), "{event:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_entry_that_cannot_be_read_keeps_its_place_and_spoils_no_other() {
+    let Some(stores) = stores() else { return };
+    let store = stores.open().await;
+    let producer = Producer::new(&store).await;
+    producer.fill(1..=1).await;
+    let server = stores.server.as_ref().unwrap();
+    server.admin(&[
+        "XADD",
+        "zw:{zone:pjm}:log",
+        "2-0",
+        "e",
+        "2 of a newer form",
+        "t",
+        "9999999999999",
+        "b",
+        "0",
+    ]);
+    server.admin(&["HSET", "zw:{zone:pjm}:meta", "s", "2"]);
+    server.admin(&["HSET", "zw:{zone:pjm}:latest", "j", "garbage"]);
+    producer.fill(2..=3).await;
+    let page = producer.read(0, 10).await;
+    assert_eq!(offsets(&page.entries), [1, 2, 3, 4]);
+    let unknown: Vec<u64> =
+        page.entries.iter().filter_map(|entry| entry.draft.kind.unknown().map(|_| entry.offset)).collect();
+    assert_eq!(unknown, [2]);
+    let latest = store.latest(&channel()).await.unwrap();
+    let known: Vec<u64> = latest
+        .iter()
+        .filter(|entry| entry.draft.kind.unknown().is_none())
+        .map(|entry| entry.offset)
+        .collect();
+    assert_eq!((latest.len(), known), (2, vec![4]));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -230,13 +266,10 @@ async fn stored_bytes_that_are_not_ours_are_corrupt_and_no_outage() {
     let producer = Producer::new(&store).await;
     producer.fill(1..=1).await;
     let server = stores.server.as_ref().unwrap();
-    server.admin(&["HSET", "zw:{zone:pjm}:latest", "k", "garbage"]);
-    let error = store.latest(&channel()).await.unwrap_err();
-    assert!(matches!(error, StorageError::Corrupt { .. }) && !error.is_outage(), "{error:?}");
     server.admin(&["DEL", "zw:{zone:pjm}:log"]);
     server.admin(&["SET", "zw:{zone:pjm}:log", "x"]);
     let error = store.append(&producer.chain(2..=2)).await.unwrap_err();
-    assert!(matches!(error, StorageError::Corrupt { .. }), "{error:?}");
+    assert!(matches!(error, StorageError::Corrupt { .. }) && !error.is_outage(), "{error:?}");
     assert_eq!(store.state(&channel(), producer.id).await.unwrap().last_seq, 1, "nothing was half applied");
 }
 

@@ -367,7 +367,7 @@ impl World {
                 };
                 drafts.push(DraftEntry {
                     time: DateTime::from_timestamp_millis(time).unwrap(),
-                    kind,
+                    kind: kind.clone(),
                     key: Some(format!("k{key}").into()),
                     data: Bytes::from(format!("{{\"n\":{last}}}")),
                     marks: Marks::default(),

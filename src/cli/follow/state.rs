@@ -122,6 +122,7 @@ struct Incoming {
     state: Option<String>,
     reason: Option<String>,
     code: Option<Value>,
+    terminal: Option<bool>,
     message: Option<String>,
 }
 
@@ -278,7 +279,10 @@ impl Follow {
                 *remaining = remaining.saturating_sub(1);
                 *remaining == 0
             }
-            Until::Terminal => incoming.kind.parse().is_ok_and(EntryKind::is_terminal),
+            Until::Terminal => {
+                let kind: Option<EntryKind> = incoming.kind.parse().ok();
+                kind.is_some_and(|kind| kind.is_terminal()) || incoming.terminal == Some(true)
+            }
         };
         if is_enough { vec![Step::Print, Step::Done] } else { vec![Step::Print] }
     }

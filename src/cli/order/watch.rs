@@ -13,6 +13,7 @@ use crate::cli::client::{BaseUrl, Refused, TargetArgs};
 use crate::cli::follow::{self, Door, Ended, Follow, Output, Until};
 use crate::cli::print;
 use crate::model::{ChannelName, EntryKind, OrderId};
+use crate::protocol::SKIPPED;
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
@@ -62,7 +63,7 @@ pub(super) async fn watch(base: &BaseUrl, order: OrderId, is_json: bool) -> anyh
         }
     }
     match (ended?, screen.last) {
-        (Ended::Enough, Some(update)) => outcome(order, &update.field("type"), update.0.get("error")),
+        (Ended::Enough, Some(update)) => outcome(order, &update.stage(), update.0.get("error")),
         (Ended::Enough, None) => bail!("order {order} ended with an update that is not an object"),
         // It ended, and the update that says how is gone; or an operator closed the stream.
         (Ended::Closed(why), _) => match look(base, order).await? {
@@ -94,19 +95,20 @@ impl View {
 }
 
 fn is_end(stage: &str) -> bool {
-    stage.parse().is_ok_and(EntryKind::is_terminal)
+    stage.parse().is_ok_and(|kind: EntryKind| kind.is_terminal())
 }
 
 fn is_terminal(update: &Value) -> bool {
-    update["type"].as_str().is_some_and(is_end)
+    update["terminal"] == true || update["type"].as_str().is_some_and(is_end)
 }
 
 /// How an order that ended in this stage counts.
 fn outcome(order: OrderId, stage: &str, error: Option<&Value>) -> anyhow::Result<()> {
     match (stage, error) {
         ("confirmed", _) => Ok(()),
-        (_, Some(error)) => Err(anyhow!("order {order} failed: {}", error_text(error))),
-        (_, None) => Err(anyhow!("order {order} failed")),
+        ("failed", Some(error)) => Err(anyhow!("order {order} failed: {}", error_text(error))),
+        ("failed", None) => Err(anyhow!("order {order} failed")),
+        (other, _) => Err(anyhow!("order {order} ended with `{other}`, which this version does not know")),
     }
 }
 
@@ -126,6 +128,12 @@ fn error_text(error: &Value) -> String {
 struct Update(Map<String, Value>);
 
 impl Update {
+    /// The stage that it tells of, also where the gateway could not show it.
+    fn stage(&self) -> String {
+        let kind = self.field("type");
+        if kind == SKIPPED { self.field("kind") } else { kind }
+    }
+
     fn field(&self, name: &str) -> String {
         self.0.get(name).map(print::plain).unwrap_or_default()
     }

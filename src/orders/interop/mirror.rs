@@ -15,7 +15,6 @@ use tokio::time::{self, Instant};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-use super::Seldom;
 use super::stats::InteropStats;
 use crate::model::{ChannelName, Entry, Epoch, NodeId, OrderId, Position};
 use crate::protocol::entry_json;
@@ -23,6 +22,7 @@ use crate::storage::{
     Had, OUTSIDE_WINDOW, OutsideOrders, Result as StorageResult, SharedBackend, StorageError,
 };
 use crate::support::backoff::Backoff;
+use crate::support::seldom::Seldom;
 
 /// Orders that wait to be written; past it they are counted and let go.
 const WAITING_MAX: usize = 65_536;

@@ -18,7 +18,6 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 use uuid::Uuid;
 
-use super::Seldom;
 use super::merge::{Heard, Merge};
 use super::read::{Invalid, Read, after_gap, identity, identity_of, producer, read};
 use super::stats::InteropStats;
@@ -29,6 +28,7 @@ use crate::storage::{
     Result as StorageResult, SharedBackend, StorageError,
 };
 use crate::support::backoff::Backoff;
+use crate::support::seldom::Seldom;
 
 /// Orders with a step under way.
 const STEPS_MAX: usize = 32;

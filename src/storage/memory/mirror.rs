@@ -210,8 +210,10 @@ impl Channel {
     }
 
     fn note(&mut self, entry: &Entry, by_offset: bool, now: Instant) {
-        let last = self.producers.entry(entry.id.producer).or_insert(0);
-        *last = (*last).max(entry.id.seq);
+        if entry.id.is_known() {
+            let last = self.producers.entry(entry.id.producer).or_insert(0);
+            *last = (*last).max(entry.id.seq);
+        }
         self.note_latest(entry, by_offset, now);
     }
 

@@ -2,22 +2,25 @@
 //! each entry. The leading number is the version of the form.
 
 use crate::model::{Entry, Epoch};
-pub(super) use crate::storage::codec::decode;
-pub(super) use crate::storage::codec::encode;
-use crate::storage::codec::{number, text};
+pub(super) use crate::storage::codec::{decode, encode};
+use crate::storage::codec::{number, text, unreadable};
 
 const VERSION: &str = "1";
 
 /// A value of the hash of latest entries: `<time> <offset> <stored>`.
-pub(super) fn decode_latest(value: &[u8]) -> Result<Entry, String> {
+pub(super) fn decode_latest(value: &[u8]) -> Entry {
     let mut parts = value.splitn(3, |byte| *byte == b' ');
-    let (Some(_time), Some(offset), Some(stored)) = (parts.next(), parts.next(), parts.next()) else {
-        return Err("latest entry is cut short".to_owned());
-    };
-    decode(number(offset)?, stored)
+    let (_time, offset, stored) = (parts.next(), parts.next(), parts.next());
+    match (offset.and_then(|offset| number(offset).ok()), stored) {
+        (Some(offset), Some(stored)) => decode(offset, stored),
+        _ => unreadable(0, "its offset cannot be read"),
+    }
 }
 
-/// A published batch.
+/// A published batch. Of its entries any may be one that cannot be read.
+///
+/// # Errors
+/// The batch cannot be taken apart into entries.
 pub(super) fn decode_published(frame: &[u8]) -> Result<(Epoch, Vec<Entry>), String> {
     let line_len = frame.iter().position(|byte| *byte == b'\n').ok_or("batch has no head")?;
     let (head, mut rest) = (&frame[..line_len], &frame[line_len + 1..]);
@@ -32,7 +35,7 @@ pub(super) fn decode_published(frame: &[u8]) -> Result<(Epoch, Vec<Entry>), Stri
         let colon = rest.iter().position(|byte| *byte == b':').ok_or("batch is cut short")?;
         let len = number(&rest[..colon])?;
         let (stored, after) = rest[colon + 1..].split_at_checked(len).ok_or("batch is cut short")?;
-        entries.push(decode(offset, stored)?);
+        entries.push(decode(offset, stored));
         rest = after;
     }
     Ok((epoch, entries))

@@ -128,7 +128,7 @@ impl Log for RedisBackend {
                 return Err(corrupt(&log, "a fence beyond 2^53 cannot be kept"));
             }
             let id = EntryId { producer: batch.producer, seq: append.seq };
-            let key = append.draft.key.as_ref().map(|key| format!("k{key}"));
+            let key = append.draft.latest_key(batch.channel.kind()).map(|key| format!("k{key}"));
             args.extend([
                 number(append.seq),
                 number(exact(append.prev)),
@@ -174,8 +174,7 @@ impl Log for RedisBackend {
         let answer: std::result::Result<Vec<Bytes>, _> =
             self.commands.call(&key, "HVALS", vec![Value::from(key.as_str())]).await;
         let values = answer.map_err(|error| storage_error("latest", self.command_timeout, &error))?;
-        let entries = values.iter().map(|value| decode_latest(value).map_err(|what| corrupt(&key, what)));
-        let mut entries = entries.collect::<Result<Vec<_>>>()?;
+        let mut entries: Vec<Entry> = values.iter().map(|value| decode_latest(value)).collect();
         entries.sort_unstable_by_key(|entry| entry.offset);
         Ok(entries)
     }
@@ -249,12 +248,8 @@ fn read_page(key: &str, answer: &[Value]) -> Result<Page> {
         return Err(corrupt(key, "page without offsets"));
     };
     let entries = entries.chunks(2).map(|pair| match pair {
-        [offset, Value::Bytes(stored)] => {
-            decode(offset.as_u64().unwrap_or(0), stored).map_err(|what| corrupt(key, what))
-        }
-        [offset, Value::String(stored)] => {
-            decode(offset.as_u64().unwrap_or(0), stored.as_bytes()).map_err(|what| corrupt(key, what))
-        }
+        [offset, Value::Bytes(stored)] => Ok(decode(offset.as_u64().unwrap_or(0), stored)),
+        [offset, Value::String(stored)] => Ok(decode(offset.as_u64().unwrap_or(0), stored.as_bytes())),
         _ => Err(corrupt(key, "page is cut short")),
     });
     Ok(Page {

@@ -332,8 +332,14 @@ impl Published for LogMessages {
     fn read(&self, channel: &str, content: &[u8]) -> Option<LogEvent> {
         let braced = channel.strip_prefix(self.publish_prefix.as_str())?;
         let channel = braced.strip_prefix('{')?.strip_suffix('}')?.parse().ok()?;
-        let (epoch, entries) = decode_published(content).ok()?;
-        Some(LogEvent::Appended { channel, epoch, entries })
+        Some(match decode_published(content) {
+            Ok((epoch, entries)) => LogEvent::Appended { channel, epoch, entries },
+            // A newer gateway's batch, or no gateway's at all: the log says what there is.
+            Err(problem) => {
+                tracing::debug!(%channel, problem, "a published batch is not readable; its log is read");
+                LogEvent::Changed(channel)
+            }
+        })
     }
 
     fn suspect(&self) -> LogEvent {

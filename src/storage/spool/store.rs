@@ -20,7 +20,7 @@ use redb::{
 use uuid::Uuid;
 
 use super::{Former, FsyncPolicy, SpoolOpenError};
-use crate::model::{ChannelName, EntryId, Epoch, NodeId};
+use crate::model::{ChannelName, EntryId, Epoch, NodeId, WhyUnknown};
 use crate::storage::{Append, codec};
 
 const MAIN_FILE: &str = "spool.redb";
@@ -212,7 +212,11 @@ fn decode(producer: NodeId, seq: u64, value: &[u8]) -> Result<Append, String> {
     if version != VERSION.as_bytes() {
         return Err("an entry has an unknown form; a newer version may have written it".to_owned());
     }
-    let entry = codec::decode(0, stored)?;
+    let entry = codec::decode(0, stored);
+    // One of a kind that only a newer version knows is sent on as it is.
+    if let Some(WhyUnknown::Form(what)) = entry.draft.kind.unknown().map(|unknown| unknown.why) {
+        return Err(format!("an entry cannot be read: {what}; a newer version may have written it"));
+    }
     if entry.id != (EntryId { producer, seq }) {
         return Err("an entry is not where it belongs".to_owned());
     }

@@ -1,0 +1,193 @@
+//! Gateways of two builds on one Redis, of which the newer one knows a kind of entries more. The newer
+//! one is played by its appends: the kind is open by name, so they are what it would send.
+
+use serde_json::{Value, json};
+use zonewire::config::Config;
+use zonewire::model::{ChannelName, DraftEntry, EntryKind};
+use zonewire::storage::{Append, Retention, StorageChoice};
+
+use crate::support::client::{Client, offset, position};
+use crate::support::eventually::eventually;
+use crate::support::gateway::{Running, config, price, until_stat};
+use crate::support::orders::{new_order, post_json};
+use crate::support::redis_server::RedisServer;
+use crate::support::stores::{self, Producer, Stores};
+
+/// The build that does not know the kind.
+async fn old(server: &RedisServer) -> Running {
+    let mut config: Config = config();
+    config.storage.backend = StorageChoice::Redis;
+    config.storage.required = true;
+    config.storage.redis = server.config();
+    config.connections.order_linger_ms = 0;
+    Running::start(config).await
+}
+
+/// The build that does.
+struct Newer {
+    producer: Producer,
+    seq: u64,
+    _stores: Stores,
+}
+
+impl Newer {
+    async fn on(server: &RedisServer, channel: &str) -> Self {
+        let stores = Stores::at(server.config(), Retention::default());
+        let channel: ChannelName = channel.parse().unwrap();
+        let producer = Producer::on(&stores.open().await, channel).await;
+        Self { producer, seq: 0, _stores: stores }
+    }
+
+    /// Appends an entry of a kind that ends the log or not.
+    async fn append(&mut self, kind: &str, key: &str, is_terminal: bool) {
+        let kind = EntryKind::named(kind, is_terminal).unwrap();
+        let time = chrono::Utc::now().timestamp_millis();
+        let draft = DraftEntry { kind, ..stores::price(time, Some(key), r#"{"bid":19.5,"ask":20}"#) };
+        self.seq += 1;
+        let append = Append { seq: self.seq, prev: self.seq - 1, draft, fence: None };
+        let batch = self.producer.batch(vec![append]);
+        eventually("the newer gateway appends", async || self.producer.store.append(&batch).await.ok()).await;
+    }
+}
+
+fn kinds(messages: &[Value]) -> Vec<(&str, u64)> {
+    messages.iter().map(|message| (message["type"].as_str().unwrap(), offset(message))).collect()
+}
+
+/// The next so many entries, skipped ones included.
+async fn entries(client: &mut Client, count: usize) -> Vec<Value> {
+    let mut entries = Vec::new();
+    while entries.len() < count {
+        let message = client.next().await;
+        if ["price_update", "skipped", "routing"].iter().any(|kind| message["type"] == *kind) {
+            entries.push(message);
+        }
+    }
+    entries
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_zone_goes_on_in_order_and_says_what_it_skips() {
+    let Some(server) = RedisServer::start(&[]) else { return };
+    let old = old(&server).await;
+    let (mut client, subscribed) = old.market("pjm").await;
+    old.publish("pjm", [price("HUB", 1)]).await;
+    let mut newer = Newer::on(&server, "zone:pjm").await;
+    newer.append("ticker", "HUB", false).await;
+    newer.append("ticker", "HUB", false).await;
+    old.publish("pjm", [price("HUB", 2)]).await;
+
+    let told = entries(&mut client, 4).await;
+    assert_eq!(kinds(&told), [("price_update", 1), ("skipped", 2), ("skipped", 3), ("price_update", 4)]);
+    assert_eq!((&told[1]["kind"], &told[1]["reason"]), (&json!("ticker"), &json!("unknown_kind")));
+    assert!(told[1]["bid"].is_null() && told[1]["id"] != told[2]["id"], "{}", told[1]);
+
+    // Whoever resumes is told the same, and so is who reads the log.
+    let url = old.url(&format!("/ws/market/pjm?since={}", position(&subscribed)));
+    let mut again = Client::connect(&url).await;
+    assert_eq!(kinds(&entries(&mut again, 4).await), kinds(&told));
+    let history = old.get("/api/zones/pjm/history").await.json();
+    assert_eq!(kinds(history["entries"].as_array().unwrap()), kinds(&told));
+    // A ticker is no newer price.
+    newer.append("ticker", "HUB", false).await;
+    entries(&mut client, 1).await;
+    let latest = old.get("/api/zones/pjm/latest").await.json();
+    assert_eq!(kinds(latest["entries"].as_array().unwrap()), [("price_update", 4)]);
+
+    // Each was counted once, and the channel was not read again for it.
+    assert_eq!(until_stat(&old, "/channels/entries_skipped_by_reason/unknown_kind", 3).await, 3);
+    let metrics = old.get("/metrics").await.body;
+    assert!(metrics.contains("zonewire_entries_skipped_total{reason=\"unknown_kind\"} 3"), "{metrics}");
+    assert!(metrics.contains("zonewire_entries_skipped_total{reason=\"unreadable\"} 0"), "{metrics}");
+    drop((client, again));
+    old.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_order_that_ended_in_an_unknown_way_has_ended() {
+    let Some(server) = RedisServer::start(&[]) else { return };
+    let old = old(&server).await;
+    let order = new_order();
+    let mut client = Client::connect(&old.url(&format!("/ws/orders/{order}"))).await;
+    client.next_of_type("subscribed").await;
+    let mut newer = Newer::on(&server, &format!("order:{order}")).await;
+    newer.append("routing", "order", false).await;
+    newer.append("settling", "order", false).await;
+    newer.append("expired", "order", true).await;
+
+    let (told, code, _) = client.until_close().await;
+    let told: Vec<Value> = told.into_iter().filter(|message| message["offset"].is_u64()).collect();
+    assert_eq!(kinds(&told), [("routing", 1), ("skipped", 2), ("skipped", 3)]);
+    assert!(told[1]["terminal"].is_null(), "{}", told[1]);
+    assert_eq!((&told[2]["terminal"], &told[2]["kind"]), (&json!(true), &json!("expired")));
+    assert_eq!(code, 1000, "the stream is over");
+
+    let view = old.get(&format!("/api/orders/{order}")).await.json();
+    assert_eq!(view["status"], "expired", "{view}");
+    let update = json!({ "type": "building", "progress": 50 });
+    let answer = post_json(old.address, &format!("/api/orders/{order}/updates"), &update).await;
+    answer.problem(409, "already_ended");
+    // Who comes later gets the same end.
+    let mut late = Client::connect(&old.url(&format!("/ws/orders/{order}"))).await;
+    let (told, code, _) = late.until_close().await;
+    assert!(told.iter().any(|message| message["terminal"] == true) && code == 1000, "{code}: {told:?}");
+    old.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_outage_is_recovered_from_across_what_is_not_known() {
+    let Some(server) = RedisServer::start(&[]) else { return };
+    let old = old(&server).await;
+    let (mut client, _) = old.market("pjm").await;
+    let mut newer = Newer::on(&server, "zone:pjm").await;
+    newer.append("ticker", "HUB", false).await;
+    old.publish("pjm", [price("HUB", 1)]).await;
+    assert_eq!(kinds(&entries(&mut client, 2).await), [("skipped", 1), ("price_update", 2)]);
+
+    server.pause();
+    client.next_of_type("backend_state").await;
+    old.publish("pjm", [price("HUB", 2)]).await;
+    assert_eq!(entries(&mut client, 1).await[0]["price"], 2);
+    server.resume();
+    newer.append("ticker", "HUB", false).await;
+    eventually("all is in order again", async || {
+        (old.get("/ws/health").await.json()["status"] == "healthy").then_some(())
+    })
+    .await;
+    let late = client.next_of_type("skipped").await;
+    assert_eq!(late["kind"], "ticker");
+    old.publish("pjm", [price("HUB", 3)]).await;
+    assert_eq!(client.next_of_type("price_update").await["price"], 3);
+    let history = old.get("/api/zones/pjm/history").await.json();
+    assert_eq!(history["entries"].as_array().unwrap().len(), 5, "{history}");
+    drop(client);
+    old.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn garbage_costs_its_own_channel_a_look_at_the_log_and_no_other() {
+    let Some(server) = RedisServer::start(&[]) else { return };
+    let old = old(&server).await;
+    let mut clients = Vec::new();
+    for zone in ["pjm", "ercot", "caiso"] {
+        clients.push(old.market(zone).await.0);
+        old.publish(zone, [price("HUB", 1)]).await;
+    }
+    for client in &mut clients {
+        client.prices(1).await;
+    }
+    let reads = async || old.stats().await["channels"]["holes_repaired"].as_u64().unwrap();
+    let before = reads().await;
+    server.admin(&["PUBLISH", "zw:{zone:pjm}", "hello"]);
+    until_stat(&old, "/channels/holes_repaired", before + 1).await;
+    // Both others are asked something after it, and had the time to be read.
+    for zone in ["ercot", "caiso"] {
+        old.publish(zone, [price("HUB", 2)]).await;
+    }
+    for client in &mut clients[1..] {
+        assert_eq!(client.prices(1).await[0]["price"], 2);
+    }
+    assert_eq!(reads().await, before + 1);
+    drop(clients);
+    old.stop().await;
+}
