@@ -17,15 +17,18 @@ use super::error::{JoinError, PublishError};
 use super::live::{Live, LiveBatch, Moved};
 use super::merge::{Merge, Offered};
 use super::stats::ChannelStats;
+use super::unborn::{to_be_born, unborn};
 use super::watched::WatchedOrders;
 use crate::model::{
     ChannelKind, ChannelName, DraftEntry, Entry, EntryId, Epoch, Lane, NodeId, Position, WhyUnknown,
 };
 use crate::storage::{
-    Append, AppendAnswer, AppendBatch, Appended, Had, Refusal, Seam, SharedBackend, StorageError,
+    Append, AppendAnswer, AppendBatch, Appended, Had, OpenLog, Refusal, Seam, SharedBackend, StorageError,
 };
 use crate::support::backoff::Backoff;
 use crate::support::chance;
+#[cfg(test)]
+use crate::support::mutant::{self, Mutant};
 use crate::support::seldom::Seldom;
 
 /// Between tries of a storage call that failed.
@@ -122,6 +125,9 @@ pub(super) struct Actor {
     suspicion: Arc<Suspicion>,
 
     chain: Option<Chain>,
+    /// What readers were told that the log is to begin its life as. It is used once: should the log be
+    /// lost after that, its next life is another one.
+    minted: Option<Epoch>,
     next_seq: u64,
     waiting: VecDeque<Request>,
     /// The batch that is tried again, exactly as it was sent before.
@@ -167,6 +173,7 @@ impl Actor {
             echoes,
             suspicion,
             chain: None,
+            minted: None,
             waiting: VecDeque::new(),
             unanswered: None,
             failures: 0,
@@ -284,21 +291,40 @@ impl Actor {
         if self.merge.is_none() {
             self.followed = true;
             self.common.backend.follow(&self.channel).await?;
-            let (epoch, top) = self.open().await?;
-            self.merge = Some(Merge::after(epoch, top));
+            self.merge = Some(match self.common.backend.find(&self.channel, self.common.node).await? {
+                Some(log) => {
+                    let top = log.top;
+                    Merge::after(self.take_up(log), top)
+                }
+                None => Merge::unborn(self.mint()),
+            });
         }
         let merge = self.merge.as_ref().expect("set just above");
-        Ok(Position { epoch: merge.epoch().clone(), offset: merge.delivered() })
+        Ok(merge.position())
     }
 
-    /// Takes up the log's life as it is now, or begins one. Answers with epoch and newest offset.
-    async fn open(&mut self) -> Result<(Epoch, u64), StorageError> {
-        let log = self.common.backend.open(&self.channel, self.common.node, &Epoch::random()).await?;
-        self.next_seq = self.next_seq.max(log.last_seq + 1);
-        self.chain = Some(Chain { epoch: log.epoch.clone(), acked: log.last_seq });
+    /// What the log is to begin its life as, should that be here.
+    fn mint(&mut self) -> Epoch {
+        let minted = Epoch::random();
+        self.minted = Some(minted.clone());
+        minted
+    }
+
+    /// Takes up the log's life as it is now, or begins one. Answers with its epoch.
+    async fn open(&mut self) -> Result<Epoch, StorageError> {
+        let minted = self.minted.take().unwrap_or_else(Epoch::random);
+        let log = self.common.backend.open(&self.channel, self.common.node, &minted).await?;
+        Ok(self.take_up(log))
+    }
+
+    /// Appends go on in this life of the log.
+    fn take_up(&mut self, log: OpenLog) -> Epoch {
+        let OpenLog { epoch, last_seq, .. } = log;
+        self.next_seq = self.next_seq.max(last_seq + 1);
+        self.chain = Some(Chain { epoch: epoch.clone(), acked: last_seq });
         // What lies between the life that was followed and this one is read from the log.
-        self.suspect |= self.merge.as_ref().is_some_and(|merge| *merge.epoch() != log.epoch);
-        Ok((log.epoch, log.top))
+        self.suspect |= self.merge.as_ref().is_some_and(|merge| *merge.epoch() != epoch);
+        epoch
     }
 
     // Publishing
@@ -380,7 +406,7 @@ impl Actor {
         self.chain = None;
         // It may have taken effect all the same, so it keeps its sequences, also where this fails.
         self.unanswered = Some(batch.clone());
-        let (epoch, _) = self.open().await?;
+        let epoch = self.open().await?;
         let mut prev = self.chain.as_ref().map_or(0, |chain| chain.acked);
         for append in &mut batch.entries {
             append.prev = prev;
@@ -521,16 +547,29 @@ impl Actor {
         loop {
             let Some(merge) = &mut self.merge else { return Ok(()) };
             let after = Position { epoch: merge.epoch().clone(), offset: merge.delivered() };
-            let page = self.common.backend.read_after(&self.channel, Some(&after), REPAIR_PAGE).await?;
-            if page.epoch.as_ref() != Some(&after.epoch) {
-                let (epoch, _) = match page.epoch {
-                    Some(epoch) => (epoch, page.top),
-                    None => self.open().await?,
-                };
-                // All that is kept of it may be new here.
-                let to = Position { epoch, offset: page.first - 1 };
-                self.move_to(Seam { to, had: Had::default(), late_to: 0, whole: false }).await;
-                continue;
+            let had = (!merge.is_unborn()).then_some(&after);
+            let page = self.common.backend.read_after(&self.channel, had, REPAIR_PAGE).await?;
+            let (was_unborn, had_nothing) = (merge.is_unborn(), after.offset == 0);
+            match page.epoch {
+                Some(epoch) if epoch == after.epoch => merge.born(),
+                Some(epoch) => {
+                    // All that is kept of it may be new here.
+                    let offset = if was_unborn { 0 } else { page.first - 1 };
+                    #[cfg(test)]
+                    let is_missed = was_unborn && mutant::is(Mutant::BirthElsewhereMissed);
+                    #[cfg(test)]
+                    let offset = if is_missed { page.top } else { offset };
+                    let to = Position { epoch, offset };
+                    self.move_to(Seam { to, had: Had::default(), late_to: 0, whole: was_unborn }).await;
+                    continue;
+                }
+                None if was_unborn => return Ok(()),
+                None => {
+                    let to = Position { epoch: unborn(&self.mint()), offset: 0 };
+                    self.chain = None;
+                    self.move_to(Seam { to, had: Had::default(), late_to: 0, whole: had_nothing }).await;
+                    return Ok(());
+                }
             }
             let mut ready = Vec::new();
             if page.first > after.offset + 1 {
@@ -567,7 +606,10 @@ impl Actor {
         debug!(channel = %self.channel, %from, %to, whole, "the log goes on in another life");
         self.common.stats.epoch_changes.add(1);
         self.common.orders.set(&self.channel, self.joined.contains(&true));
-        *merge = Merge::after(to.epoch.clone(), to.offset);
+        *merge = match to_be_born(&to.epoch) {
+            Some(epoch) => Merge::unborn(epoch),
+            None => Merge::after(to.epoch.clone(), to.offset),
+        };
         self.late_to = seam.late_to;
         let moved = Live::Moved(Arc::new(Moved { channel: self.channel.clone(), from, seam }));
         self.tell_shards(&moved).await;

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use tokio::time::Instant;
 
-use crate::model::{Entry, Epoch};
+use super::unborn::unborn;
+use crate::model::{Entry, Epoch, Position};
 
 /// The most entries that wait for one before them. Past it they are let go and read from the log.
 const STASH_MAX: usize = 4_096;
@@ -23,6 +24,8 @@ pub(super) enum Offered {
 #[derive(Debug)]
 pub(super) struct Merge {
     epoch: Epoch,
+    /// The log has no life, as far as is known, and `epoch` is what it is to begin one as.
+    unborn: bool,
     next: u64,
     stash: BTreeMap<u64, Entry>,
     hole_since: Option<Instant>,
@@ -33,7 +36,35 @@ pub(super) struct Merge {
 impl Merge {
     /// Begins just after `offset`.
     pub(super) fn after(epoch: Epoch, offset: u64) -> Self {
-        Self { epoch, next: offset + 1, stash: BTreeMap::new(), hole_since: None, let_go: false }
+        Self {
+            epoch,
+            unborn: false,
+            next: offset + 1,
+            stash: BTreeMap::new(),
+            hole_since: None,
+            let_go: false,
+        }
+    }
+
+    /// Begins with a log that has no life, and may begin one as this.
+    pub(super) fn unborn(epoch: Epoch) -> Self {
+        Self { unborn: true, ..Self::after(epoch, 0) }
+    }
+
+    /// Whether the log had no life when it was looked at last.
+    pub(super) fn is_unborn(&self) -> bool {
+        self.unborn
+    }
+
+    /// The log has begun its life as it was to.
+    pub(super) fn born(&mut self) {
+        self.unborn = false;
+    }
+
+    /// Just after the newest entry that was ready, as readers are told of it.
+    pub(super) fn position(&self) -> Position {
+        let epoch = if self.unborn { unborn(&self.epoch) } else { self.epoch.clone() };
+        Position { epoch, offset: self.delivered() }
     }
 
     pub(super) fn epoch(&self) -> &Epoch {
@@ -62,6 +93,7 @@ impl Merge {
         }
         let mut ready = Vec::new();
         for entry in entries {
+            self.unborn = false;
             if entry.offset == self.next {
                 self.next += 1;
                 ready.push(entry);

@@ -16,6 +16,7 @@ mod simulation;
 mod stats;
 #[cfg(test)]
 mod tests;
+mod unborn;
 mod watched;
 
 pub use config::ChannelsConfig;
@@ -24,4 +25,5 @@ pub use hub::Channels;
 pub(crate) use hub::ChannelsParts;
 pub(crate) use live::{Live, LiveBatch, Moved};
 pub(crate) use reader::{Reader, Room, Start, StartingPoint, Step, Steps, Then, Turn, Way};
+pub(crate) use unborn::in_log;
 pub(crate) use watched::WatchedOrders;

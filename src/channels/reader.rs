@@ -20,6 +20,7 @@ use std::mem;
 use std::sync::Arc;
 
 use super::live::{LiveBatch, Moved};
+use super::unborn::{to_be_born, unborn};
 use crate::model::{ChannelName, Entry, Epoch, Lane, Position};
 use crate::storage::{Had, Page, Seam, told_epoch};
 #[cfg(test)]
@@ -47,6 +48,9 @@ pub(crate) struct Reader {
     cursor: u64,
     /// The life of the log that `cursor` belongs to; `None` until it was begun.
     epoch: Option<Epoch>,
+    /// The log had no life when it was looked at last, and `epoch` is what it may begin one as. Means
+    /// something at offset 0 only.
+    unborn: bool,
     /// What it has had that may come again in this life of the log.
     had: Had,
     /// The epoch that the client knows: `epoch`, and `had` as it was when that was told.
@@ -61,6 +65,7 @@ impl Default for Reader {
         Self {
             cursor: 0,
             epoch: None,
+            unborn: false,
             had: Had::default(),
             told: None,
             late_to: 0,
@@ -100,7 +105,8 @@ impl Reader {
         matches!(self.phase, Phase::Ended)
     }
 
-    /// Where it stands, in the log's own terms; `None` until it was begun.
+    /// Where it stands, in the log's own terms; `None` until it was begun. While the log has no life,
+    /// this is the one that it may begin.
     pub(crate) fn position(&self) -> Option<Position> {
         Some(Position { epoch: self.epoch.clone()?, offset: self.cursor })
     }
@@ -109,6 +115,16 @@ impl Reader {
     #[cfg(test)]
     pub(crate) fn is_live(&self) -> bool {
         matches!(self.phase, Phase::Live)
+    }
+
+    /// Whether the log had no life when it was looked at last.
+    pub(crate) fn is_unborn(&self) -> bool {
+        self.unborn && self.cursor == 0
+    }
+
+    /// What is to be read comes after this.
+    fn read_from(&self, here: Position) -> Turn {
+        Turn::Read((!self.is_unborn()).then_some(here))
     }
 
     fn is_in(&self, epoch: &Epoch) -> bool {
@@ -128,7 +144,13 @@ impl Reader {
         self.cursor = at.offset;
         self.joining(|joining| joining.see(&at.joined_at));
         self.told = Some(at.epoch.clone());
-        self.epoch = Some(at.epoch.clone());
+        self.enter(&at.epoch);
+    }
+
+    fn enter(&mut self, epoch: &Epoch) {
+        let minted = to_be_born(epoch);
+        self.unborn = minted.is_some();
+        self.epoch = Some(minted.unwrap_or_else(|| epoch.clone()));
     }
 
     // What comes live
@@ -206,11 +228,8 @@ impl Reader {
     pub(crate) fn turn(&mut self) -> Turn {
         let Some(here) = self.position() else { return Turn::Done(Steps::new()) };
         let Phase::Joining(joining) = &mut self.phase else { return Turn::Done(Steps::new()) };
-        if joining.begins_to_look() {
-            return Turn::Read(here);
-        }
-        if joining.leaves_a_gap_after(&here) {
-            return Turn::Read(here);
+        if joining.begins_to_look() || joining.leaves_a_gap_after(&here) {
+            return self.read_from(here);
         }
         let mut steps = Steps::new();
         if let Some(batch) = joining.next_after(&here) {
@@ -221,7 +240,7 @@ impl Reader {
             self.phase = Phase::Live;
             return Turn::Done(steps);
         }
-        if cursor > here.offset { Turn::Send(steps) } else { Turn::Read(here) }
+        if cursor > here.offset { Turn::Send(steps) } else { self.read_from(here) }
     }
 
     /// Takes what was read after the position of [`Turn::Read`], a piece at a time: it is called with
@@ -232,12 +251,15 @@ impl Reader {
             return (steps, Then::Turn);
         }
         let Some(epoch) = &page.epoch else {
-            // The log has no life; the channel gives it one.
-            steps.push(Step::Doubt);
-            self.on_no_page();
-            return (steps, Then::Pause);
+            let then = self.on_no_log(&mut steps);
+            return (steps, then);
         };
-        if !self.is_in(epoch) {
+        if self.is_in(epoch) {
+            self.unborn = false;
+        } else if self.is_unborn() {
+            // Another node began it. Nothing of it was had, and all of it is wanted.
+            self.cross(&Seam::beginning(epoch.clone()), &mut steps);
+        } else {
             // Nothing is known of what followed; what is kept of the present life is sent.
             let to = Position { epoch: epoch.clone(), offset: page.first.saturating_sub(1) };
             self.cross(&Seam { to, had: Had::default(), late_to: 0, whole: false }, &mut steps);
@@ -255,6 +277,25 @@ impl Reader {
         }
         let then = self.at_end_of(page, epoch, &mut steps);
         (steps, then)
+    }
+
+    /// The log has no life.
+    fn on_no_log(&mut self, steps: &mut Steps) -> Then {
+        let (cursor, here) = (self.cursor, self.epoch.clone());
+        let is_over = !self.is_unborn();
+        if let Some(to) = self.joining(|joining| joining.to_be_born()).filter(|_| is_over) {
+            // The channel has found that too.
+            self.cross(&Seam { whole: cursor == 0, ..Seam::beginning(to) }, steps);
+            return Then::Turn;
+        }
+        let is_seen = |joining: &mut Joining| here.is_some_and(|epoch| joining.is_ahead_of(&epoch, cursor));
+        if is_over || self.joining(is_seen) {
+            // The channel is to look at it.
+            steps.push(Step::Doubt);
+            self.on_no_page();
+            return Then::Pause;
+        }
+        Then::Turn
     }
 
     /// Nothing could be read: the next turn is to look for the same.
@@ -351,7 +392,7 @@ impl Reader {
         let Seam { to, had, late_to, whole } = seam;
         self.cursor = to.offset;
         self.late_to = *late_to;
-        self.epoch = Some(to.epoch.clone());
+        self.enter(&to.epoch);
         #[cfg(test)]
         let had = if mutant::is(Mutant::NothingWasHad) { &Had::default() } else { had };
         self.had.merge(had);
@@ -371,7 +412,12 @@ impl Reader {
     /// Says how the epoch is called from here on, unless the client knows it and has had everything.
     fn tell_epoch(&mut self, recovered: bool, gap: Option<u64>, steps: &mut Steps) {
         let Some(Position { epoch, offset }) = self.position() else { return };
-        let epoch = told_epoch(&epoch, &self.had);
+        let epoch = match self.is_unborn() {
+            false => told_epoch(&epoch, &self.had),
+            true if self.had.is_empty() => unborn(&epoch),
+            // What was had cannot be said: a reader that comes back with this is told so.
+            true => Epoch::random(),
+        };
         let old = self.told.replace(epoch.clone()).unwrap_or_else(|| epoch.clone());
         if old != epoch || !recovered {
             steps.push(Step::Resync { old, to: Position { epoch, offset }, recovered, gap });

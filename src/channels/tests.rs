@@ -225,6 +225,8 @@ async fn updates_that_left_the_log_unseen_are_told_of_though_nothing_follows() {
     elsewhere.channels.publish(&channel, updates(&[Routing, Confirmed])).await.unwrap();
     time::sleep(Duration::from_secs(301)).await;
     channels.doubt(&channel);
+    let Some(Live::Moved(moved)) = watching.live.recv().await else { panic!("the log began unseen") };
+    assert_eq!((moved.seam.to.offset, moved.seam.whole), (0, true));
     let Some(Live::Skipped { offset, .. }) = watching.live.recv().await else { panic!("not told") };
     assert_eq!(offset, 2);
     assert_eq!(channels.stats().missed.get(), 2);

@@ -305,10 +305,10 @@ impl Subscription {
             };
             let is_on = match shard
                 .channels
-                .read_after(&self.channel, Some(&after), shard.config.replay_page_entries)
+                .read_after(&self.channel, after.as_ref(), shard.config.replay_page_entries)
                 .await
             {
-                Ok(page) => self.replay(shard, &after, &page).await,
+                Ok(page) => self.replay(shard, after.as_ref(), &page).await,
                 Err(error) => {
                     debug!(conn.id = %self.connection.id, channel = %self.channel, error = %error, "cannot replay yet");
                     self.reader.borrow_mut().on_no_page();
@@ -326,8 +326,8 @@ impl Subscription {
 
     /// Sends a page of the log, each piece when the one before has been taken; false when that
     /// brought nothing on and should be tried again in a moment.
-    async fn replay(self: &Rc<Self>, shard: &Rc<Shard>, after: &Position, page: &Page) -> bool {
-        if page.epoch.as_ref() == Some(&after.epoch) {
+    async fn replay(self: &Rc<Self>, shard: &Rc<Shard>, after: Option<&Position>, page: &Page) -> bool {
+        if after.is_none_or(|after| page.epoch.as_ref() == Some(&after.epoch)) {
             shard.stats.replays.add(1);
         }
         loop {

@@ -24,7 +24,7 @@ use super::prices::{Format, Intake, answer_post};
 use super::problem::{Problem, from_rejection};
 use super::status::Sources;
 use super::upgrade::{WebSocketRequest, accept, web_socket};
-use crate::channels::Channels;
+use crate::channels::{Channels, in_log};
 use crate::connections::{Manager, Opening};
 use crate::model::{ChannelName, Entry, Position, Zone};
 use crate::orders::Orders;
@@ -369,9 +369,11 @@ async fn get_history(zone: &str, query: &HistoryQuery, app: &App) -> Result<Resp
     }
     let after = query.after.as_deref().map(Position::from_str).transpose();
     let after = after.map_err(|error| bad("invalid_position", error.to_string()))?;
+    let has_after = after.is_some();
+    let after = after.and_then(in_log);
     let page = match &after {
-        Some(_) => app.channels.read_after(&channel, after.as_ref(), limit).await,
-        None => app.channels.newest(&channel, limit).await,
+        None if !has_after => app.channels.newest(&channel, limit).await,
+        after => app.channels.read_after(&channel, after.as_ref(), limit).await,
     };
     let Page { epoch, top, first, entries, .. } = page.map_err(|error| Problem::storage(&error))?;
     if after.is_some_and(|position| epoch.as_ref() != Some(&position.epoch)) {

@@ -11,6 +11,10 @@ use crate::model::{EPOCH_LEN_MAX, Epoch, NodeId, Position};
 /// reader that comes back is told that something may be missing.
 const PRODUCERS_MAX: usize = (EPOCH_LEN_MAX - FORK_LEN_MAX) / PRODUCER_LEN_MAX;
 
+/// In place of a log's epoch in the name of a fork: it had none; nothing was known of it.
+const UNBORN: &str = "u";
+const UNKNOWN: &str = "0";
+
 const NODE_LEN: usize = 36;
 const NUMBER_LEN_MAX: usize = 20;
 /// `f.`, the log's epoch, and base, node, sequence and offset, each behind a dot.
@@ -34,6 +38,9 @@ pub(super) enum Life {
 pub(super) struct Fork {
     /// The log's life that it goes on from; `None` where none was known.
     pub(super) log: Option<Epoch>,
+    /// Where none was known: the log had none, or all of it is wanted, so that a reader has had nothing
+    /// of whatever it turns out to hold but this node's entries.
+    pub(super) unborn: bool,
     /// The offset in it up to which everything was had.
     pub(super) base: u64,
     /// The node.
@@ -55,19 +62,27 @@ impl Fork {
     }
 
     pub(super) fn epoch(&self) -> Epoch {
-        let log = self.log.as_ref().map_or("0", Epoch::as_str);
+        let none = if self.unborn { UNBORN } else { UNKNOWN };
+        let log = self.log.as_ref().map_or(none, Epoch::as_str);
         let Self { base, node, seq, from, .. } = self;
         format!("f.{log}.{base}.{node}.{seq}.{from}").parse().expect("plain, and short enough")
     }
 
-    /// Where a reader at this offset goes on in the log; `None` where it cannot be said what it has had.
-    pub(super) fn seam_at(&self, offset: u64, besides: &Had) -> Option<Seam> {
+    /// What a reader at this offset has had after the base, and besides; `None` where that cannot be
+    /// said.
+    pub(super) fn had(&self, offset: u64, besides: &Had) -> Option<Had> {
         if self.base < offset && offset < self.from {
             return None;
         }
-        let to = Position { epoch: self.log.clone()?, offset: self.base.min(offset) };
         let mut had = self.had_at(offset);
         had.merge(besides);
+        Some(had)
+    }
+
+    /// Where a reader at this offset goes on in the log; `None` where it cannot be said what it has had.
+    pub(super) fn seam_at(&self, offset: u64, besides: &Had) -> Option<Seam> {
+        let had = self.had(offset, besides)?;
+        let to = Position { epoch: self.log.clone()?, offset: self.base.min(offset) };
         Some(Seam { had, late_to: 0, ..Seam::whole(to) })
     }
 }
@@ -84,8 +99,9 @@ impl Life {
                 let node = parts.next()?.parse().ok()?;
                 let seq = parts.next()?.parse().ok()?;
                 let from = parts.next()?.parse().ok()?;
-                let log = (log.as_str() != "0").then_some(log);
-                let fork = Fork { log, base, node, seq, from };
+                let unborn = log.as_str() == UNBORN;
+                let log = (!unborn && log.as_str() != UNKNOWN).then_some(log);
+                let fork = Fork { log, unborn, base, node, seq, from };
                 (base <= from).then_some(Self::Fork(fork, producers(parts)?))
             }
             "v" => Some(Self::View(log, producers(parts)?)),
@@ -144,12 +160,13 @@ mod tests {
     proptest! {
         #[test]
         fn what_was_had_survives_its_text_form(
-            known in any::<bool>(), base in any::<u64>(), seq in any::<u64>(), more in any::<u64>(),
+            known in any::<bool>(), unborn in any::<bool>(), base in any::<u64>(), seq in any::<u64>(), more in any::<u64>(),
             producers in proptest::collection::btree_map(any::<u128>(), 1u64.., 0..=PRODUCERS_MAX),
         ) {
             let log = Epoch::random();
             let from = base.saturating_add(more);
-            let fork = Fork { log: known.then(|| log.clone()), base, node: node(7), seq, from };
+            let log_of_fork = known.then(|| log.clone());
+            let fork = Fork { log: log_of_fork, unborn: unborn && !known, base, node: node(7), seq, from };
             let had = had(&producers.into_iter().collect::<Vec<_>>());
             let told = told_epoch(&fork.epoch(), &had);
             prop_assert_eq!(Life::of(&told), Some(Life::Fork(fork, had.clone())));
@@ -175,6 +192,17 @@ mod tests {
     }
 
     #[test]
+    fn a_fork_of_a_log_that_had_no_life_is_told_from_one_of_which_nothing_was_known() {
+        let fork = Fork { log: None, unborn: true, base: 0, node: node(1), seq: 4, from: 0 };
+        let life = |fork: &Fork| Life::of(&fork.epoch());
+        assert_eq!(life(&fork), Some(Life::Fork(fork.clone(), Had::default())));
+        assert_eq!(fork.had(2, &had(&[(2, 9)])), Some(had(&[(1, 6), (2, 9)])));
+        assert_eq!(fork.seam_at(2, &Had::default()), None, "which log it is, it does not say");
+        let unknown = Fork { unborn: false, ..fork };
+        assert_eq!(life(&unknown), Some(Life::Fork(unknown.clone(), Had::default())));
+    }
+
+    #[test]
     fn more_producers_than_can_be_named_are_no_lie() {
         let many: Vec<(u128, u64)> = (0..=PRODUCERS_MAX as u128).map(|n| (n, 1)).collect();
         assert_eq!(Life::of(&told_epoch(&Epoch::random(), &had(&many))), None);
@@ -182,7 +210,8 @@ mod tests {
 
     #[test]
     fn a_fork_says_what_was_had_at_each_offset() {
-        let fork = Fork { log: Some(Epoch::random()), base: 10, node: node(1), seq: 4, from: 10 };
+        let fork =
+            Fork { log: Some(Epoch::random()), unborn: false, base: 10, node: node(1), seq: 4, from: 10 };
         let at = |offset| {
             let seam = fork.seam_at(offset, &Had::default()).unwrap();
             (seam.to.offset, seam.had)

@@ -13,7 +13,7 @@ use crate::model::{ChannelName, DraftEntry, Entry, EntryId, Epoch, NodeId, Posit
 /// beyond the age of its entries: so that a market that publishes once a day keeps its positions.
 pub const EPOCH_KEPT_FOR: Duration = Duration::from_secs(24 * 3600);
 
-/// The same for a log that was never appended to.
+/// The same for a log that was begun, and not appended to yet: its producer may be gone.
 pub const UNUSED_EPOCH_KEPT_FOR: Duration = Duration::from_secs(3600);
 
 /// Where a log stands, as one producer sees it.
@@ -139,8 +139,13 @@ pub struct Page {
 
 impl Seam {
     /// One at which nothing is missing, and nothing comes again.
-    pub(super) fn whole(to: Position) -> Self {
+    pub fn whole(to: Position) -> Self {
         Self { to, had: Had::default(), late_to: 0, whole: true }
+    }
+
+    /// The same before the first entry of a life.
+    pub fn beginning(epoch: Epoch) -> Self {
+        Self::whole(Position { epoch, offset: 0 })
     }
 }
 
@@ -198,8 +203,8 @@ pub enum LogEvent {
 ///   leaves its producer's chain as it was, so that one which follows it there is a gap: after a
 ///   refusal in the same batch, that does not mean that the log lost something. Repeating what was
 ///   applied is still a duplicate. A new epoch knows of no fence and no terminal entry.
-/// - An append never makes an epoch; only [`mint_epoch`](Log::mint_epoch) does, by compare-and-set,
-///   and [`open`](Log::open) where there is none.
+/// - An append never makes an epoch; only [`open`](Log::open) does, where there is none. Nothing else
+///   makes anything of a log that nobody has appended to: following and reading leave no trace.
 /// - What is kept is bounded by entries, bytes and age: the oldest goes first. The updates of an
 ///   order have bounds of their own, and go together when the newest of them is too old. Positions
 ///   stay meaningful when entries go: a [`Page`] says from where on entries are kept.
@@ -217,21 +222,15 @@ pub trait Log: fmt::Debug + Send + Sync {
     /// Where the log stands, as `producer` sees it. Makes nothing.
     async fn state(&self, channel: &ChannelName, producer: NodeId) -> Result<LogState>;
 
-    /// Where the log stands, as `producer` sees it; a log that has no epoch begins its life as
-    /// `minted`. The same as [`state`](Log::state), with [`mint_epoch`](Log::mint_epoch) where there
-    /// is none, in one call.
-    async fn open(&self, channel: &ChannelName, producer: NodeId, minted: &Epoch) -> Result<OpenLog>;
+    /// Where the log stands, for a `producer` that follows it; `None` where it has no epoch. Makes
+    /// nothing. A node that answers by itself, because the log cannot be reached and nothing is known
+    /// of it here, names the life that it would go on in.
+    async fn find(&self, channel: &ChannelName, producer: NodeId) -> Result<Option<OpenLog>>;
 
-    /// Begins a new life of the log: empty, offsets from 1, no producer known; but only if its
-    /// epoch is `expected`, or it has none. Answers with the epoch in force afterwards, which is
-    /// `minted` if and only if this call (or a repetition of it) set it. Entries of the epoch
-    /// before are gone.
-    async fn mint_epoch(
-        &self,
-        channel: &ChannelName,
-        expected: Option<&Epoch>,
-        minted: &Epoch,
-    ) -> Result<Epoch>;
+    /// The same for a `producer` that is about to append; a log that has no epoch begins its life as
+    /// `minted`: empty, offsets from 1, no producer known. That is a compare-and-set: whoever opens it
+    /// at the same time is answered the same.
+    async fn open(&self, channel: &ChannelName, producer: NodeId, minted: &Epoch) -> Result<OpenLog>;
 
     /// Gives the log another epoch and keeps all that it has: entries keep their offsets, producers
     /// their sequences. But only if its epoch is `expected`. Answers with the epoch in force

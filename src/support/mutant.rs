@@ -19,6 +19,10 @@ pub(crate) enum Mutant {
     ForksNotTold,
     /// A fork takes up readers that are beyond its base, as if they were there.
     ForkBehindReader,
+    /// Readers of a log that had no life are taken to have had what another node began it with.
+    BirthElsewhereMissed,
+    /// A position of a log that had no life is taken for no position.
+    UnbornIsNow,
     /// The entry after one that was thinned names it as the one before itself. Two mechanisms see to
     /// that, each of which is enough: the journal passes `prev` on, and what is sent from it is chained
     /// anew. This leaves out both.

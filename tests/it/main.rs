@@ -10,6 +10,7 @@ mod examples;
 mod jobs_contract;
 mod limits_and_stats;
 mod loss_check;
+mod newborn;
 mod order_cli;
 mod order_interop;
 mod order_stream;

@@ -336,7 +336,8 @@ async fn one_primary_that_hangs_holds_up_no_other_and_is_used_again() {
     let mut producers = Vec::new();
     for zone in zone_of_each(&cluster) {
         eventually("a zone is followed", async || store.follow(&zone).await.ok()).await;
-        eventually("a log begins", async || store.mint_epoch(&zone, None, &Epoch::random()).await.ok()).await;
+        let begun = async || store.open(&zone, NodeId::random(), &Epoch::random()).await.ok();
+        eventually("a log begins", begun).await;
         producers.push(Producer::on(&store, zone).await);
     }
     health.borrow_and_update();

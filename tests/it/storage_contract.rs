@@ -8,7 +8,7 @@ use bytes::Bytes;
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use tokio::time;
-use zonewire::model::{Entry, Epoch, NodeId, Position};
+use zonewire::model::{ChannelName, Entry, Epoch, NodeId, OrderId, Position};
 use zonewire::storage::{
     Append, AppendAnswer, Appended, LogEvent, LogState, Page, Record, RecordKind, Retention, SharedBackend,
     StorageBackend,
@@ -17,7 +17,7 @@ use zonewire::storage::{
 use crate::support::eventually::eventually;
 use crate::support::stores::{
     Make, Producer, SECOND, Stores, also_while_redis_is_away, channel, done, for_every_backend, link,
-    offsets, price,
+    offsets, price, producer_of,
 };
 
 for_every_backend!(
@@ -31,9 +31,7 @@ for_every_backend!(
     an_append_in_another_epoch_does_nothing,
     asking_for_the_state_makes_nothing,
     the_state_is_told_as_the_asking_producer_sees_it,
-    minting_is_a_compare_and_set,
-    a_new_life_begins_empty_and_knows_no_producer,
-    an_epoch_that_is_gone_may_be_replaced_whatever_was_expected,
+    following_makes_nothing,
     a_renewed_log_has_another_epoch_and_keeps_what_it_has,
     an_entry_is_read_as_it_was_appended,
     pages_go_on_where_the_one_before_ended,
@@ -201,49 +199,24 @@ async fn the_state_is_told_as_the_asking_producer_sees_it(make: Make) {
     assert_eq!(seen_by(NodeId::random()).await, state(0));
 }
 
-async fn minting_is_a_compare_and_set(make: Make) {
+async fn following_makes_nothing(make: Make) {
     let Some((stores, store)) = one(make).await else { return };
-    let other = stores.open().await;
-    let epochs: Vec<Epoch> = (0..4).map(|_| Epoch::random()).collect();
-    let name = channel();
-    let (a, b) =
-        tokio::join!(store.mint_epoch(&name, None, &epochs[0]), other.mint_epoch(&name, None, &epochs[1]));
-    let winner = a.unwrap();
-    assert_eq!(winner, b.unwrap(), "both are told the same");
-    assert!(epochs[..2].contains(&winner));
-    let mint = async |expected, minted| store.mint_epoch(&channel(), expected, minted).await.unwrap();
-    assert_eq!(mint(None, &winner).await, winner, "a repetition is told that it holds");
-    assert_eq!(mint(Some(&epochs[2]), &epochs[3]).await, winner, "another was expected");
-    assert_eq!(mint(Some(&winner), &epochs[2]).await, epochs[2]);
-    assert_eq!(mint(Some(&winner), &epochs[3]).await, epochs[2], "it has been replaced before");
-    assert_eq!(mint(Some(&winner), &epochs[2]).await, epochs[2], "a repetition is told that it holds");
-}
-
-async fn a_new_life_begins_empty_and_knows_no_producer(make: Make) {
-    let Some((_stores, store)) = one(make).await else { return };
-    let mut producer = Producer::new(&store).await;
-    producer.fill(1..=3).await;
-    let next = Epoch::random();
-    assert_eq!(store.mint_epoch(&channel(), Some(&producer.epoch), &next).await.unwrap(), next);
-    let state = store.state(&channel(), producer.id).await.unwrap();
-    assert_eq!(state, LogState { epoch: Some(next.clone()), top: 0, last_seq: 0 });
-    assert_eq!(store.latest(&channel()).await.unwrap(), []);
-    let page = producer.read(0, 10).await;
-    assert_eq!(
-        page,
-        Page { epoch: Some(next.clone()), top: 0, first: 1, closed: false, entries: vec![], next: None }
-    );
-    producer.epoch = next;
-    assert_eq!(producer.append(vec![link(0, 1)]).await, [Appended::Applied { offset: 1 }]);
-    // A repetition of the mint must not empty the log again.
-    store.mint_epoch(&channel(), None, &producer.epoch).await.unwrap();
-    assert_eq!(producer.read(0, 10).await.top, 1);
-}
-
-async fn an_epoch_that_is_gone_may_be_replaced_whatever_was_expected(make: Make) {
-    let Some((_stores, store)) = one(make).await else { return };
-    let minted = Epoch::random();
-    assert_eq!(store.mint_epoch(&channel(), Some(&Epoch::random()), &minted).await.unwrap(), minted);
+    let (id, other) = (producer_of(&store), stores.open().await);
+    for name in [channel(), ChannelName::order(OrderId::random())] {
+        store.follow(&name).await.unwrap();
+        for _ in 0..2 {
+            assert_eq!(store.find(&name, id).await.unwrap(), None);
+        }
+        assert_eq!(store.state(&name, id).await.unwrap(), LogState { epoch: None, top: 0, last_seq: 0 });
+        let page = store.read_after(&name, None, 10).await.unwrap();
+        assert_eq!((page.epoch, page.top, page.first), (None, 0, 1));
+        store.unfollow(&name).await.unwrap();
+        assert_eq!(other.find(&name, producer_of(&other)).await.unwrap(), None);
+        // Where somebody begins it, it is found as it was begun.
+        let minted = Epoch::random();
+        assert_eq!(other.open(&name, producer_of(&other), &minted).await.unwrap().epoch, minted);
+        assert_eq!(store.find(&name, id).await.unwrap().map(|log| (log.epoch, log.top)), Some((minted, 0)));
+    }
 }
 
 async fn an_entry_is_read_as_it_was_appended(make: Make) {

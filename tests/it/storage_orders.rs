@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::{self, Instant};
 use zonewire::model::{ChannelName, DraftEntry, Entry, EntryKind, Epoch, NodeId, OrderId};
 use zonewire::storage::{
-    Append, Appended, LogEvent, OpenLog, OrderRetention, Page, Refusal, Retention, SharedBackend,
+    Append, Appended, LogEvent, OpenLog, OrderRetention, Refusal, Retention, SharedBackend,
 };
 
 use crate::support::eventually::eventually;
@@ -24,7 +24,6 @@ for_every_backend!(
     a_refused_entry_leaves_the_chain_as_it_was,
     duplicates_and_gaps_are_told_before_refusals,
     what_is_refused_is_not_told,
-    a_new_epoch_knows_no_fence_and_no_end,
     a_price_log_is_never_closed_and_has_fences_too,
     an_order_keeps_its_newest_updates,
     the_updates_of_an_order_go_together,
@@ -225,19 +224,6 @@ async fn what_is_refused_is_not_told(make: Make) {
     }
     assert_eq!(told, producer.read(0, 10).await.entries);
     assert_eq!(told[1].draft.kind, EntryKind::Confirmed);
-}
-
-async fn a_new_epoch_knows_no_fence_and_no_end(make: Make) {
-    let Some((_stores, store)) = one(make).await else { return };
-    let producer = order(&store).await;
-    producer.append(vec![step(1, EntryKind::Failed, Some(5))]).await;
-    let epoch = Epoch::random();
-    assert_eq!(store.mint_epoch(&producer.channel, Some(&producer.epoch), &epoch).await.unwrap(), epoch);
-    let producer = Producer { epoch: epoch.clone(), ..producer };
-    let empty = Page { epoch: Some(epoch), top: 0, first: 1, closed: false, entries: vec![], next: None };
-    assert_eq!(producer.read(0, 10).await, empty);
-    assert_eq!(producer.append(vec![step(1, EntryKind::Routing, Some(1))]).await, [applied(1)]);
-    assert_eq!(offsets(&producer.read(0, 10).await.entries), [1]);
 }
 
 async fn a_price_log_is_never_closed_and_has_fences_too(make: Make) {

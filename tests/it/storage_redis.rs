@@ -83,7 +83,7 @@ async fn what_is_lost_is_told_as_no_epoch_and_a_repetition_as_duplicate() {
     assert_eq!(answer, AppendAnswer::ForeignEpoch(None));
     assert_eq!(producer.read(0, 10).await.epoch, None);
     let next = Epoch::random();
-    assert_eq!(store.mint_epoch(&channel(), Some(&producer.epoch), &next).await.unwrap(), next);
+    assert_eq!(store.open(&channel(), producer.id, &next).await.unwrap().epoch, next);
     producer.epoch = next;
     producer.fill(1..=3).await;
 }

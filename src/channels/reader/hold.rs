@@ -5,6 +5,7 @@ use std::mem;
 use std::sync::Arc;
 
 use crate::channels::live::LiveBatch;
+use crate::channels::unborn::{to_be_born, unborn};
 use crate::model::{Epoch, Position};
 
 #[derive(Debug, Default)]
@@ -14,6 +15,8 @@ pub(super) struct Joining {
     held_entries: usize,
     /// The newest position that came live, held or not.
     seen: Option<Position>,
+    /// The log had no life then, and `seen` is of the one that it may begin.
+    seen_unborn: bool,
     /// The log is to be read before it goes live, whatever was held: entries may have left it.
     look_again: bool,
     /// It is being read for that reason.
@@ -32,14 +35,27 @@ impl Joining {
             // What came live meanwhile is newer.
             Some(seen) if seen.epoch == position.epoch => seen.offset = seen.offset.max(position.offset),
             Some(_) => {}
-            none => *none = Some(position.clone()),
+            None => self.see_first(position),
         }
+    }
+
+    fn see_first(&mut self, position: &Position) {
+        let minted = to_be_born(&position.epoch);
+        self.seen_unborn = minted.is_some();
+        let epoch = minted.unwrap_or_else(|| position.epoch.clone());
+        self.seen = Some(Position { epoch, offset: position.offset });
+    }
+
+    /// What the channel's log is called while it has no life; `None` where it has one.
+    pub(super) fn to_be_born(&self) -> Option<Epoch> {
+        let seen = self.seen.as_ref().filter(|seen| self.seen_unborn && seen.offset == 0)?;
+        Some(unborn(&seen.epoch))
     }
 
     /// Live entries are of another life from here on. What was held of the one before is read.
     pub(super) fn move_to(&mut self, to: &Position) {
         self.let_go();
-        self.seen = Some(to.clone());
+        self.see_first(to);
         self.look_again = true;
     }
 

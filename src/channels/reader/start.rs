@@ -1,7 +1,10 @@
 //! Where a reader begins.
 
+use crate::channels::unborn::in_log;
 use crate::model::{ChannelKind, ChannelName, Epoch, Position};
 use crate::storage::Page;
+#[cfg(test)]
+use crate::support::mutant::{self, Mutant};
 
 /// Where a client wants to start.
 #[derive(Debug, Clone)]
@@ -18,8 +21,12 @@ impl Start {
     /// After a position, if the client gave one; else as the channel's kind suggests: prices from now
     /// on, but all of an order.
     pub(crate) fn of(channel: &ChannelName, since: Option<Position>) -> Self {
-        match (since, channel.kind()) {
-            (Some(position), _) => Self::After(position),
+        match (since.map(in_log), channel.kind()) {
+            (Some(Some(position)), _) => Self::After(position),
+            #[cfg(test)]
+            (Some(None), _) if mutant::is(Mutant::UnbornIsNow) => Self::Now,
+            // Of a log that had no life then, nothing was had.
+            (Some(None), _) => Self::Oldest,
             (None, ChannelKind::Order) => Self::Oldest,
             (None, ChannelKind::Zone) => Self::Now,
         }

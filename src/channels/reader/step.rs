@@ -72,8 +72,8 @@ pub(crate) enum Turn {
     /// Another turn, when the client has taken these.
     Send(Steps),
     /// What follows this position in the log, for [`on_page`](super::Reader::on_page); or
-    /// [`on_no_page`](super::Reader::on_no_page).
-    Read(Position),
+    /// [`on_no_page`](super::Reader::on_no_page). `None`: the oldest entries, of which nothing was had.
+    Read(Option<Position>),
 }
 
 /// What follows a page's steps.

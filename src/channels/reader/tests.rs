@@ -151,7 +151,7 @@ fn a_gap_is_told_before_what_follows_it() {
     assert_eq!(short(&reader.on_batch(&batch(6..=7), ROOM)), ["catch up"]);
     assert_eq!(short(&reader.on_batch(&batch(8..=8), ROOM)), [""; 0], "held");
     let Turn::Read(after) = reader.turn() else { panic!("the log is read first") };
-    assert_eq!(after, at("e", 3));
+    assert_eq!(after, Some(at("e", 3)));
     let page = page("e", 7, 6, own(6..=7));
     let (steps, then) = reader.on_page(&channel(), &page, ROOM);
     assert_eq!((short(&steps), then), (vec!["e:5 false Some(2)".into(), "Piece 6-7".into()], Then::Page));
@@ -197,7 +197,7 @@ fn a_seam_is_crossed_only_at_the_end_of_a_life() {
     assert_eq!(short(&reader.on_moved(&moved(at("other", 4), to.clone()))), [""; 0]);
     assert_eq!(short(&reader.on_moved(&moved(at("e", 6), to.clone()))), ["catch up"]);
     reader.on_batch(&batch_of("f", false, &own(7..=7)), ROOM);
-    assert!(matches!(reader.turn(), Turn::Read(after) if after == at("e", 4)));
+    assert!(matches!(reader.turn(), Turn::Read(after) if after == Some(at("e", 4))));
     let page = Page { next: Some(to), ..page("e", 6, 1, own(5..=6)) };
     assert_eq!(short(&reader.on_page(&channel(), &page, ROOM).0), ["Piece 5-6"]);
     let (steps, then) = reader.on_page(&channel(), &page, ROOM);
@@ -217,7 +217,7 @@ fn a_log_that_nobody_knows_the_way_to_is_told_as_a_loss() {
     assert!(matches!(reader.turn(), Turn::Read(_)), "it has not looked yet");
     let (steps, then) = reader.on_page(&channel(), &page("f", 9, 3, vec![]), ROOM);
     assert_eq!((short(&steps), then), (vec!["f:2 false None".into(), "doubt".into()], Then::Turn));
-    assert!(matches!(reader.turn(), Turn::Read(after) if after == at("f", 2)));
+    assert!(matches!(reader.turn(), Turn::Read(after) if after == Some(at("f", 2))));
 }
 
 #[test]
@@ -231,7 +231,7 @@ fn a_reader_ahead_of_the_log_waits_for_it() {
     assert_eq!(short(&reader.on_page(&channel(), &behind, ROOM).0), ["Piece 5-5"]);
     let (steps, then) = reader.on_page(&channel(), &behind, ROOM);
     assert_eq!((short(&steps), then), (vec!["doubt".into()], Then::Pause));
-    assert!(matches!(reader.turn(), Turn::Read(after) if after == at("e", 5)));
+    assert!(matches!(reader.turn(), Turn::Read(after) if after == Some(at("e", 5))));
     let (steps, _) = reader.on_page(&channel(), &page("e", 20, 1, own(6..=17)), ROOM);
     assert_eq!(short(&steps), ["Piece 6-17"]);
     let Turn::Send(steps) = reader.turn() else { panic!("more is held") };
@@ -282,4 +282,66 @@ fn a_closed_log_is_finished_once_it_was_sent() {
     assert_eq!(short(&reader.on_page(&channel(), &page, ROOM).0), ["Piece 5-6"]);
     let (steps, then) = reader.on_page(&channel(), &page, ROOM);
     assert_eq!((short(&steps), then), (vec!["finished".into()], Then::Turn));
+}
+
+fn no_log() -> Page {
+    Page { epoch: None, ..page("e", 0, 1, vec![]) }
+}
+
+/// A reader that came before the log began, which is to be as `e` here.
+fn unborn_reader() -> Reader {
+    let mut reader = Reader::default();
+    reader.begin(&StartingPoint::in_log(at("u.e", 0), None, &no_log()));
+    assert!(matches!(reader.turn(), Turn::Done(steps) if steps.is_empty()));
+    assert!(reader.is_live() && reader.is_unborn());
+    reader
+}
+
+#[test]
+fn a_log_that_begins_here_is_gone_on_with_without_a_word() {
+    let mut reader = unborn_reader();
+    assert!(reader.is_next(&[batch(1..=2)]));
+    reader.took(2);
+    assert!(!reader.is_unborn());
+    assert_eq!(short(&reader.on_batch(&batch(3..=3), ROOM)), ["Live 3-3"]);
+    // Read again from there, it is the log's own.
+    assert_eq!(short(&reader.on_batch(&batch(6..=6), ROOM)), ["catch up"]);
+    assert!(matches!(reader.turn(), Turn::Read(after) if after == Some(at("e", 3))));
+}
+
+#[test]
+fn of_a_log_that_begins_elsewhere_nothing_was_had() {
+    let mut reader = unborn_reader();
+    let steps = reader.on_moved(&moved(at("e", 0), seam(at("x", 0), &[])));
+    assert_eq!(short(&steps), ["x:0 true Some(0)"]);
+    assert_eq!(short(&reader.on_batch(&batch_of("x", false, &own(1..=1)), ROOM)), ["Live 1-1"]);
+
+    // The same for one that is not live when that is heard.
+    let mut reader = unborn_reader();
+    assert_eq!(short(&reader.on_batch(&batch(2..=2), ROOM)), ["catch up"]);
+    assert!(reader.on_moved(&moved(at("e", 0), seam(at("x", 0), &[]))).is_empty());
+    assert!(matches!(reader.turn(), Turn::Read(None)));
+    let page = page("x", 7, 5, own(5..=7));
+    let (steps, then) = reader.on_page(&channel(), &page, ROOM);
+    assert_eq!(short(&steps), ["x:0 true Some(0)", "x:4 false Some(4)", "Piece 5-7"]);
+    assert_eq!(then, Then::Page);
+}
+
+#[test]
+fn a_log_that_is_gone_leaves_its_readers_before_the_next_one() {
+    for (offset, whole) in [(0, true), (3, false)] {
+        let mut reader = live_at(offset);
+        assert_eq!(short(&reader.on_batch(&batch(9..=9), ROOM)), ["catch up"]);
+        assert!(matches!(reader.turn(), Turn::Read(_)));
+        let (steps, then) = reader.on_page(&channel(), &no_log(), ROOM);
+        assert_eq!((short(&steps), then), (vec!["doubt".into()], Then::Pause));
+        let next = Seam { whole, ..seam(at("u.f", 0), &[]) };
+        assert!(reader.on_moved(&moved(at("e", offset), next)).is_empty());
+        assert!(matches!(reader.turn(), Turn::Read(_)));
+        let (steps, then) = reader.on_page(&channel(), &no_log(), ROOM);
+        let gap = whole.then_some(0);
+        assert_eq!((short(&steps), then), (vec![format!("u.f:0 {whole} {gap:?}")], Then::Turn));
+        assert!(matches!(reader.turn(), Turn::Done(_)));
+        assert!(reader.is_next(&[batch_of("f", false, &own(1..=1))]));
+    }
 }

@@ -54,6 +54,8 @@ struct NodeRun {
     server: ModelServer,
     inside: Inside,
     status: StatusReader,
+    /// When the schedule began.
+    began: Instant,
     subscribers: Mutex<Vec<Arc<Subscriber>>>,
     tasks: Mutex<Vec<AbortHandle>>,
     /// By producer the newest that any subscriber here was sent.
@@ -175,6 +177,10 @@ enum Kind {
     Refusal,
     /// A reader went on where it had been, on another connection.
     Resumed,
+    /// A reader came before the log had begun.
+    Unborn,
+    /// It went on from there on another connection.
+    ResumedUnborn,
     /// A reader was told that something may be missing.
     Gap,
     /// An order got its last update.
@@ -282,6 +288,7 @@ impl World {
             server: self.server.clone(),
             inside: started.inside,
             status: started.status,
+            began: self.began,
             subscribers: Mutex::default(),
             tasks: Mutex::default(),
             sent: Mutex::default(),
@@ -339,6 +346,12 @@ impl World {
         let ends_at = self.plan.order_ends_ms.filter(|_| is_order);
         let ends_at = ends_at.map(|after| self.began + Duration::from_millis(after));
         let mut has_ended = false;
+        let born_at = self.began + Duration::from_millis(self.plan.born_ms);
+        tokio::select! {
+            biased;
+            () = self.stops.cancelled() => {}
+            () = time::sleep_until(born_at) => {}
+        }
         while !self.stops.is_cancelled() && !has_ended {
             time::sleep(Duration::from_millis(rng.random_range(1..self.plan.pause_ms))).await;
             has_ended = ends_at.is_some_and(|at| Instant::now() >= at);
@@ -445,7 +458,7 @@ impl World {
             {
                 let told = client.told.lock();
                 if let (Some(position), true) = (told.position.clone(), told.since.is_some()) {
-                    start = Start::After(position);
+                    start = Start::of(&client.channel, Some(position));
                 }
             }
             let name = client.name;
@@ -627,11 +640,11 @@ impl World {
             for subscriber in node.subscribers.lock().iter() {
                 let end = self.server.end_of(subscriber.channel());
                 let live_at = subscriber.live_at();
-                if live_at.is_none() || live_at != end {
+                if live_at.as_ref() != Some(&end) {
                     return Some(format!("on n{name}: {}; the log is {end:?}", subscriber.describe()));
                 }
                 let client = &subscriber.client;
-                if !live_at.is_some_and(|at| client.is_told_of(&at.epoch)) {
+                if end.as_ref().is_some_and(|at| !client.is_told_of(&at.epoch)) {
                     return Some(format!("c{} was not told of the log at {end:?}", client.name));
                 }
             }
@@ -743,6 +756,8 @@ impl World {
             outcome.resumed += told.resumed;
             outcome.seen.extend((told.resumed > 0).then_some(Kind::Resumed));
             outcome.seen.extend((!told.gaps.is_empty()).then_some(Kind::Gap));
+            outcome.seen.extend(told.was_unborn.then_some(Kind::Unborn));
+            outcome.seen.extend((told.resumed_unborn > 0).then_some(Kind::ResumedUnborn));
             outcome.gaps.extend(told.gaps.iter().map(|gap| format!("c{}: {gap}", client.name)));
             let has_waited = |begun: Instant| told.since.is_some_and(|since| begun > since);
             let due = published

@@ -53,6 +53,8 @@ pub(super) struct Plan {
     pub(super) ordering_deadline_ms: u64,
     pub(super) batch: usize,
     pub(super) pause_ms: u64,
+    /// Nothing is published before.
+    pub(super) born_ms: u64,
     /// Clients that come and go stay, and are away, up to so long.
     pub(super) stay_ms: u64,
     pub(super) away_ms: u64,
@@ -140,8 +142,12 @@ impl Plan {
             }
         }
         acts.sort_by_key(|(at, _)| *at);
+        // Apart from all else that follows from the seed. Some logs never begin.
+        let mut of_birth = StdRng::seed_from_u64(seed.rotate_left(32) ^ 0xb1);
+        let born_ms = if of_birth.random_bool(0.25) { of_birth.random_range(0..1_300) } else { 0 };
         Self {
             seed,
+            born_ms,
             nodes,
             channels,
             clients: rng.random_range(2..4),
@@ -174,6 +180,12 @@ impl Plan {
         self.acts.extend(again.into_iter().filter(|(_, act)| !matches!(act, Act::StartNode { .. })));
         self.acts.sort_by_key(|(at, _)| *at);
         self.ends_ms += later_ms;
+    }
+
+    /// Clients come and go before anything is published, on two nodes at least.
+    pub(super) fn has_many_before_birth(&mut self) {
+        self.born_ms = 300;
+        self.has_wanderers();
     }
 
     /// More clients, none of which stays, on two nodes at least.

@@ -11,6 +11,7 @@ use tokio::task;
 use tokio::time::{self, Instant};
 
 use super::NodeRun;
+use crate::channels::unborn::to_be_born;
 use crate::channels::{LiveBatch, Moved, Reader, Room, Start, StartingPoint, Step, Steps, Then, Turn};
 use crate::model::{ChannelName, EntryId, EntryKind, Epoch, Position};
 use crate::storage::{Page, Seam};
@@ -59,6 +60,9 @@ pub(super) struct Told {
     /// How often it was told that something may be missing, and when last.
     pub(super) gaps: Vec<String>,
     pub(super) resumed: u64,
+    /// It came before the log had begun, and how often it came back from there.
+    pub(super) was_unborn: bool,
+    pub(super) resumed_unborn: u64,
     pub(super) faults: Vec<String>,
 }
 
@@ -103,7 +107,9 @@ impl Client {
             told.faults.push(text);
         }
         // Where something was had before, what is left out has an offset too.
-        let is_whole = told.position.as_ref().is_some_and(|position| position.epoch == *epoch);
+        let is_whole = told.position.as_ref().is_some_and(|position| {
+            position.epoch == *epoch || to_be_born(&position.epoch).as_ref() == Some(epoch)
+        });
         let last = told.offset;
         if offset <= last || (is_whole && offset != last + 1) {
             told.faults.push(format!("{at} c{name}: offset {offset} after {last} of {epoch}"));
@@ -142,7 +148,7 @@ impl Client {
 /// Whether an epoch that clients are told is that of this life, perhaps with what was had besides.
 fn is_about(told: &Epoch, life: &Epoch) -> bool {
     let (told, life) = (told.as_str(), life.as_str());
-    let rest = told.strip_prefix("v.").unwrap_or(told).strip_prefix(life);
+    let rest = told.strip_prefix("v.").or(told.strip_prefix("u.")).unwrap_or(told).strip_prefix(life);
     rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
 }
 
@@ -185,10 +191,10 @@ impl Subscriber {
         self.reader.lock().has_ended()
     }
 
-    /// Live, and where: for the end.
-    pub(super) fn live_at(&self) -> Option<Position> {
+    /// Live, and where: for the end. `Some(None)`: before there is a log.
+    pub(super) fn live_at(&self) -> Option<Option<Position>> {
         let reader = self.reader.lock();
-        if reader.is_live() { reader.position() } else { None }
+        reader.is_live().then(|| reader.position().filter(|_| !reader.is_unborn()))
     }
 
     pub(super) fn describe(&self) -> String {
@@ -303,12 +309,26 @@ impl Subscriber {
         if reader.has_ended() {
             return false;
         }
-        let (name, node) = (self.client.name, self.node.name);
-        self.node.server.say(|| format!("  c{name} subscribed on n{node} at {at:?}, from {start:?}"));
+        let (name, node, node_name) = (self.client.name, &self.node, self.node.name);
+        node.server.say(|| format!("  c{name} subscribed on n{node_name} at {at:?}, from {start:?}"));
         let position = Position { epoch: at.epoch.clone(), offset: at.offset };
+        let is_unborn = to_be_born(&at.epoch).is_some() && at.offset == 0;
+        {
+            let mut told = self.client.told.lock();
+            let was_unborn = told.position.as_ref().is_some_and(|at| to_be_born(&at.epoch).is_some());
+            told.resumed_unborn += u64::from(was_unborn && matches!(start, Start::Oldest));
+            told.was_unborn |= is_unborn;
+            if is_unborn && told.since.is_none() {
+                // It is to get all that the log ever has.
+                told.since = Some(node.began);
+            }
+        }
         match start {
+            Start::Oldest if !at.is_recovered() => {
+                self.client.gap(format!("begun on n{node_name} as {position}"))
+            }
             Start::After(_) if at.is_recovered() => self.client.told.lock().resumed += 1,
-            Start::After(had) => self.client.gap(format!("resumed {had} on n{node} as {position}")),
+            Start::After(had) => self.client.gap(format!("resumed {had} on n{node_name} as {position}")),
             Start::Now | Start::Oldest => {
                 self.client.told.lock().since.get_or_insert_with(Instant::now);
             }
@@ -337,14 +357,14 @@ impl Subscriber {
                 task::yield_now().await;
                 continue;
             };
-            if !self.read_on(&after).await {
+            if !self.read_on(after.as_ref()).await {
                 time::sleep(Duration::from_millis(60)).await;
             }
         }
     }
 
-    async fn read_on(self: &Arc<Self>, after: &Position) -> bool {
-        let Ok(page) = self.node.channels.read_after(self.channel(), Some(after), PAGE).await else {
+    async fn read_on(self: &Arc<Self>, after: Option<&Position>) -> bool {
+        let Ok(page) = self.node.channels.read_after(self.channel(), after, PAGE).await else {
             self.reader.lock().on_no_page();
             return false;
         };

@@ -65,7 +65,7 @@ const MISLED_MAX: u64 = 10;
 
 /// In so many of these schedules each of it must happen, at least; fewer, and they are no longer about
 /// what they are there for.
-const AT_LEAST: [(Kind, u64); 16] = [
+const AT_LEAST: [(Kind, u64); 18] = [
     (Kind::Degraded, 7_000),
     (Kind::Fork, 7_000),
     (Kind::LateFork, 100),
@@ -80,6 +80,8 @@ const AT_LEAST: [(Kind, u64); 16] = [
     (Kind::Thinning, 400),
     (Kind::Refusal, 600),
     (Kind::Resumed, 6_000),
+    (Kind::Unborn, 2_000),
+    (Kind::ResumedUnborn, 500),
     (Kind::Gap, 2_000),
     (Kind::Ended, 600),
 ];
@@ -171,6 +173,22 @@ fn with_a_fork_that_takes_up_readers_beyond_its_base_something_comes_twice() {
     is_noticed(|plan| {
         plan.has_wanderers();
         plan.mutant = Some(Mutant::ForkBehindReader);
+    });
+}
+
+#[test]
+fn without_all_of_a_log_that_began_elsewhere_something_is_lost() {
+    is_noticed(|plan| {
+        plan.has_many_before_birth();
+        plan.mutant = Some(Mutant::BirthElsewhereMissed);
+    });
+}
+
+#[test]
+fn with_a_position_before_the_birth_taken_for_none_something_is_lost() {
+    is_noticed(|plan| {
+        plan.has_many_before_birth();
+        plan.mutant = Some(Mutant::UnbornIsNow);
     });
 }
 

@@ -55,8 +55,8 @@ struct Watched {
     wanted: bool,
     /// What is published for it comes.
     followed: bool,
-    /// The life of its log, once that has been read.
-    log: Option<Epoch>,
+    /// Its log, once that has been read.
+    log: Option<Life>,
     /// The life that updates were appended to last.
     last_log: Option<Epoch>,
     merge: Merge<DraftEntry>,
@@ -67,6 +67,14 @@ struct Watched {
     timer: Option<Instant>,
     failures: u32,
     retry_at: Instant,
+}
+
+/// How the log of an order was found.
+#[derive(Debug)]
+enum Life {
+    /// Nobody has told of the order.
+    None,
+    Of(Epoch),
 }
 
 /// What is done for an order next.
@@ -84,6 +92,8 @@ enum Step {
     Unfollow,
     /// Read which updates the log has.
     Open,
+    /// The same, of a log that is to be appended to: it begins if there is none.
+    Begin,
     /// Read the list.
     Look {
         stretch: u64,
@@ -99,7 +109,7 @@ enum Step {
 enum Done {
     Followed(StorageResult<()>),
     Unfollowed(StorageResult<()>),
-    Opened(StorageResult<(Epoch, Vec<Uuid>)>),
+    Opened(StorageResult<Option<(Epoch, Vec<Uuid>)>>),
     Looked {
         begun: Instant,
         stretch: u64,
@@ -388,13 +398,14 @@ impl Reader {
                     debug!(order = %order, error = %error, "could not unfollow an order");
                 }
             }
-            Done::Opened(Ok((epoch, has))) => {
+            Done::Opened(Ok(None)) => watched.log = Some(Life::None),
+            Done::Opened(Ok(Some((epoch, has)))) => {
                 if watched.last_log.as_ref().is_some_and(|last| *last != epoch) {
                     watched.merge.log_is_new();
                 }
                 watched.merge.in_log(has);
                 watched.last_log = Some(epoch.clone());
-                watched.log = Some(epoch);
+                watched.log = Some(Life::Of(epoch));
             }
             Done::Looked { begun, stretch, list: Ok(list) } => self.take_list(order, begun, stretch, &list),
             Done::Looked { begun, stretch, list: Err(error @ StorageError::Corrupt { .. }) } => {
@@ -517,11 +528,12 @@ impl Watched {
         if self.wanted && !self.followed {
             return Next::Step(Step::Follow);
         }
-        let Some(epoch) = &self.log else { return Next::Step(Step::Open) };
+        let Some(log) = &self.log else { return Next::Step(Step::Open) };
         if self.is_look_due(now, stopping) {
             return Next::Step(Step::Look { stretch: self.merge.begin_look() });
         }
         if let Some((identity, draft, is_after_gap)) = self.merge.next() {
+            let Life::Of(epoch) = log else { return Next::Step(Step::Begin) };
             let draft = if is_after_gap { after_gap(draft) } else { draft.clone() };
             return Next::Step(Step::Append { epoch: epoch.clone(), identity, draft });
         }
@@ -539,7 +551,8 @@ async fn run_step(
     match step {
         Step::Follow => Done::Followed(outside.follow(order).await),
         Step::Unfollow => Done::Unfollowed(outside.unfollow(order).await),
-        Step::Open => Done::Opened(open(&backend, &channel).await),
+        Step::Open => Done::Opened(open(&backend, &channel, false).await),
+        Step::Begin => Done::Opened(open(&backend, &channel, true).await),
         Step::Look { stretch } => {
             let begun = Instant::now();
             Done::Looked { begun, stretch, list: outside.window(order, LIST_MAX).await }
@@ -558,18 +571,26 @@ async fn run_step(
     }
 }
 
-/// The life of an order's log, which begins if there is none, and the outside updates that it has.
-async fn open(backend: &SharedBackend, channel: &ChannelName) -> StorageResult<(Epoch, Vec<Uuid>)> {
+/// The life of an order's log, and the outside updates that it has. Where there is no log: it begins,
+/// or this is `None`.
+async fn open(
+    backend: &SharedBackend,
+    channel: &ChannelName,
+    begins: bool,
+) -> StorageResult<Option<(Epoch, Vec<Uuid>)>> {
     let mut has = Vec::new();
     let mut after: Option<Position> = None;
     loop {
         let page = backend.read_after(channel, after.as_ref(), LOG_PAGE).await?;
         let Some(epoch) = page.epoch else {
+            if !begins {
+                return Ok(None);
+            }
             // Each update is its own producer; none is asked about here.
             let nobody = NodeId(Uuid::nil());
             let log = backend.open(channel, nobody, &Epoch::random()).await?;
             if log.top == 0 {
-                return Ok((log.epoch, Vec::new()));
+                return Ok(Some((log.epoch, Vec::new())));
             }
             // Another one began it meanwhile.
             continue;
@@ -583,7 +604,7 @@ async fn open(backend: &SharedBackend, channel: &ChannelName) -> StorageResult<(
         has.extend(page.entries.iter().filter_map(|entry| identity_of(entry.id.producer)));
         match page.entries.last() {
             Some(last) if last.offset < page.top => after = Some(Position { epoch, offset: last.offset }),
-            _ => return Ok((epoch, has)),
+            _ => return Ok(Some((epoch, has))),
         }
     }
 }

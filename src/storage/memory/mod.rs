@@ -509,6 +509,12 @@ impl Channel {
         }
     }
 
+    fn open_for(&self, producer: NodeId) -> OpenLog {
+        let last_seq = self.producers.get(&producer).copied().unwrap_or(0);
+        let producers = self.producers.iter().map(|(node, seq)| (*node, *seq)).collect();
+        OpenLog { epoch: self.epoch.clone(), top: self.top, last_seq, producers }
+    }
+
     fn first(&self) -> u64 {
         self.entries.front().map_or(self.top + 1, |kept| kept.entry.offset)
     }
@@ -528,33 +534,18 @@ impl Log for MemoryBackend {
         })
     }
 
+    async fn find(&self, channel: &ChannelName, producer: NodeId) -> Result<Option<OpenLog>> {
+        let state = self.shared.state.lock();
+        Ok(state.channels.get(channel).map(|held| held.open_for(producer)))
+    }
+
     async fn open(&self, channel: &ChannelName, producer: NodeId, minted: &Epoch) -> Result<OpenLog> {
         let mut state = self.shared.state.lock();
         if let Some(held) = state.channels.get(channel) {
-            let last_seq = held.producers.get(&producer).copied().unwrap_or(0);
-            let producers = held.producers.iter().map(|(node, seq)| (*node, *seq)).collect();
-            return Ok(OpenLog { epoch: held.epoch.clone(), top: held.top, last_seq, producers });
+            return Ok(held.open_for(producer));
         }
         state.begin(channel, minted, &self.shared);
         Ok(OpenLog { epoch: minted.clone(), top: 0, last_seq: 0, producers: Vec::new() })
-    }
-
-    async fn mint_epoch(
-        &self,
-        channel: &ChannelName,
-        expected: Option<&Epoch>,
-        minted: &Epoch,
-    ) -> Result<Epoch> {
-        let mut state = self.shared.state.lock();
-        let current = state.channels.get(channel).map(|held| held.epoch.clone());
-        // Where the epoch that was to be replaced is gone already, the log needs a new life all the same.
-        if current.as_ref() != expected
-            && let Some(current) = current
-        {
-            return Ok(current);
-        }
-        state.begin(channel, minted, &self.shared);
-        Ok(minted.clone())
     }
 
     async fn renew_epoch(
@@ -671,7 +662,7 @@ mod tests {
     async fn fill(store: &MemoryBackend, channel: &str, count: u64, bytes: usize) {
         let channel: ChannelName = channel.parse().unwrap();
         let producer = NodeId::random();
-        let epoch = store.mint_epoch(&channel, None, &Epoch::random()).await.unwrap();
+        let epoch = store.open(&channel, producer, &Epoch::random()).await.unwrap().epoch;
         let entries = (1..=count).map(|seq| {
             let data = Bytes::from(format!("{{\"p\":\"{}\"}}", "x".repeat(bytes)));
             let time = DateTime::from_timestamp_millis(0).unwrap();
@@ -762,7 +753,7 @@ mod tests {
         store.mirror_from(&name, &Epoch::random(), 5, &[]);
         store.mirror_latest(&"zone:wide".parse().unwrap(), &entries);
         assert_counted(&store);
-        store.mint_epoch(&name, None, &Epoch::random()).await.unwrap();
+        store.open(&name, NodeId::random(), &Epoch::random()).await.unwrap();
         store.shared.state.lock().remove(&"zone:wide".parse().unwrap());
         assert_counted(&store);
     }

@@ -43,6 +43,26 @@ impl Bounds {
     }
 }
 
+impl RedisBackend {
+    /// Where a log stands; one that has no epoch begins its life where `minted` says as what.
+    async fn open_or_find(
+        &self,
+        op: &'static str,
+        channel: &ChannelName,
+        producer: NodeId,
+        minted: Option<&Epoch>,
+    ) -> Result<Option<OpenLog>> {
+        let keys = self.keys.channel(channel);
+        let meta = keys.meta.clone();
+        let minted = Value::from(minted.map_or("", Epoch::as_str));
+        let args = vec![minted, unused_ms(), Value::from(producer.to_string())];
+        let keys = vec![keys.log, keys.meta, keys.latest];
+        let answer: Vec<Value> =
+            scripts::OPEN.run(&self.commands, op, self.command_timeout, keys, args).await?;
+        if answer.is_empty() { Ok(None) } else { read_open(&meta, &answer).map(Some) }
+    }
+}
+
 #[async_trait]
 impl Log for RedisBackend {
     async fn state(&self, channel: &ChannelName, producer: NodeId) -> Result<LogState> {
@@ -59,14 +79,13 @@ impl Log for RedisBackend {
         Ok(LogState { epoch: Some(parse_epoch(&keys.meta, &epoch)?), top: top.unwrap_or(0), last_seq })
     }
 
+    async fn find(&self, channel: &ChannelName, producer: NodeId) -> Result<Option<OpenLog>> {
+        self.open_or_find("find", channel, producer, None).await
+    }
+
     async fn open(&self, channel: &ChannelName, producer: NodeId, minted: &Epoch) -> Result<OpenLog> {
-        let keys = self.keys.channel(channel);
-        let meta = keys.meta.clone();
-        let args = vec![Value::from(minted.as_str()), unused_ms(), Value::from(producer.to_string())];
-        let keys = vec![keys.log, keys.meta, keys.latest];
-        let answer: Vec<Value> =
-            scripts::OPEN.run(&self.commands, "open", self.command_timeout, keys, args).await?;
-        read_open(&meta, &answer)
+        let opened = self.open_or_find("open", channel, producer, Some(minted)).await?;
+        opened.ok_or_else(|| corrupt(channel.as_str(), "a log was opened and has no epoch"))
     }
 
     async fn renew_epoch(
@@ -81,28 +100,6 @@ impl Log for RedisBackend {
             .run(&self.commands, "renew_epoch", self.command_timeout, vec![meta.clone()], args)
             .await?;
         if held.is_empty() { Ok(None) } else { parse_epoch(&meta, &held).map(Some) }
-    }
-
-    async fn mint_epoch(
-        &self,
-        channel: &ChannelName,
-        expected: Option<&Epoch>,
-        minted: &Epoch,
-    ) -> Result<Epoch> {
-        let keys = self.keys.channel(channel);
-        let meta = keys.meta.clone();
-        let args =
-            vec![Value::from(expected.map_or("", Epoch::as_str)), Value::from(minted.as_str()), unused_ms()];
-        let held: String = scripts::MINT
-            .run(
-                &self.commands,
-                "mint_epoch",
-                self.command_timeout,
-                vec![keys.log, keys.meta, keys.latest],
-                args,
-            )
-            .await?;
-        parse_epoch(&meta, &held)
     }
 
     async fn append(&self, batch: &AppendBatch) -> Result<AppendAnswer> {

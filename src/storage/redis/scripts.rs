@@ -219,19 +219,6 @@ return results
     ])
 }
 
-/// KEYS log, meta, latest. ARGV expected epoch (or nothing), minted epoch, how long it is kept in
-/// ms. Answers the epoch in force.
-pub(super) static MINT: LazyLock<Script> = LazyLock::new(|| {
-    Script::new(&["
-local held = redis.call('HGET', KEYS[2], 'e')
-if held and (held == ARGV[2] or held ~= ARGV[1]) then return held end
-redis.call('DEL', KEYS[1], KEYS[2], KEYS[3])
-redis.call('HSET', KEYS[2], 'e', ARGV[2], 's', '0', 'b', '0')
-redis.call('PEXPIRE', KEYS[2], ARGV[3])
-return ARGV[2]
-"])
-});
-
 /// KEYS meta. ARGV expected epoch, minted epoch. Answers the epoch in force (or nothing).
 pub(super) static RENEW: LazyLock<Script> = LazyLock::new(|| {
     Script::new(&["
@@ -242,9 +229,9 @@ return ARGV[2]
 "])
 });
 
-/// KEYS log, meta, latest. ARGV the epoch for a log that has none, how long it is kept in ms,
-/// producer. Answers the epoch in force, the newest offset, what is kept of the producer (or
-/// nothing), then each producer and what is kept of it.
+/// KEYS log, meta, latest. ARGV the epoch for a log that has none (or nothing), how long it is kept in
+/// ms, producer. Answers the epoch in force, the newest offset, what is kept of the producer (or
+/// nothing), then each producer and what is kept of it; or nothing where there is no epoch.
 pub(super) static OPEN: LazyLock<Script> = LazyLock::new(|| {
     Script::new(&["
 local held = redis.call('HMGET', KEYS[2], 'e', 's', 'p:' .. ARGV[3])
@@ -258,6 +245,7 @@ if held[1] then
   end
   return answer
 end
+if ARGV[1] == '' then return {} end
 redis.call('DEL', KEYS[1], KEYS[2], KEYS[3])
 redis.call('HSET', KEYS[2], 'e', ARGV[1], 's', '0', 'b', '0')
 redis.call('PEXPIRE', KEYS[2], ARGV[2])

@@ -45,6 +45,9 @@ pub(super) struct Line {
     pub(super) closing: bool,
     /// It was found to differ from the log, and is to be put in order.
     pub(super) suspect: bool,
+    /// Since the channel is followed, the log was found to have no life: all that it will ever have is
+    /// new to readers here.
+    unborn: bool,
     /// Somebody on this node wants what is appended.
     pub(super) followed: bool,
     /// The log has confirmed that it tells.
@@ -194,6 +197,7 @@ impl Line {
             lost_some: false,
             is_contradicted: false,
             suspect: false,
+            unborn: false,
             followed: false,
             confirmed: false,
             is_mirrored: false,
@@ -216,6 +220,34 @@ impl Line {
         self.fork.is_some() || self.followed || self.suspect
     }
 
+    /// Whether nothing is known of any log, and nothing was accepted in place of one.
+    pub(super) fn is_blank(&self) -> bool {
+        let is_empty = self.fork.as_ref().is_none_or(|fork| fork.top == 0);
+        self.log.is_none() && is_empty && self.past.is_empty() && self.tail.newest().is_none()
+    }
+
+    /// Whether the log has no life, as far as is known here.
+    pub(super) fn is_unborn(&self) -> bool {
+        self.log.is_none() && self.unborn
+    }
+
+    /// Whether readers here have had nothing of the log, whatever it turns out to have.
+    pub(super) fn has_had_nothing(&self) -> bool {
+        self.log.is_none() && self.fork.as_ref().map_or(self.unborn, |fork| fork.leg.life.unborn)
+    }
+
+    /// The log was found to have no life.
+    pub(super) fn found_unborn(&mut self) {
+        self.unborn = self.followed;
+    }
+
+    /// The log still has no life, and nothing waits for one: the fork, if there was one, was empty.
+    pub(super) fn stays_unborn(&mut self) {
+        self.fork = None;
+        (self.suspect, self.closing) = (false, false);
+        (self.unborn, self.confirmed) = (self.followed, self.followed);
+    }
+
     /// Whether the log acknowledged own entries after this sequence, the newest that was seen here.
     pub(super) fn has_unseen(&self, seen: u64) -> bool {
         self.is_mirrored && self.tail.newest().is_some_and(|newest| newest > seen)
@@ -234,7 +266,7 @@ impl Line {
         let (top, last_seq) = (*top, *last_seq);
         if self.log.is_none() {
             self.log = Some(epoch.clone());
-            self.is_mirrored = false;
+            (self.is_mirrored, self.unborn) = (false, false);
         }
         self.acked = self.acked.max(last_seq);
         self.newest = self.newest.max(last_seq);
@@ -326,14 +358,14 @@ impl Line {
     /// The log was emptied on purpose: nothing is known of its new life yet.
     pub(super) fn begin_anew(&mut self) {
         (self.log, self.acked, self.highest) = (None, 0, 0);
-        (self.is_mirrored, self.is_contradicted) = (false, false);
+        (self.is_mirrored, self.is_contradicted, self.unborn) = (false, false, false);
         self.tail.clear();
         self.stash.clear();
     }
 
     /// The channel is not followed any more.
     pub(super) fn unfollowed(&mut self) {
-        (self.followed, self.confirmed, self.is_mirrored) = (false, false, false);
+        (self.followed, self.confirmed, self.is_mirrored, self.unborn) = (false, false, false, false);
         self.stash.clear();
     }
 
@@ -433,7 +465,16 @@ impl Line {
         if self.fork.is_some() {
             return;
         }
-        let top = match (memory.mirrored(name), &self.log) {
+        let mirrored = memory.mirrored(name);
+        // Of an order all is wanted, whatever its log turns out to have.
+        let is_order = name.kind() == ChannelKind::Order;
+        let unborn = self.is_unborn() || (self.log.is_none() && is_order && mirrored.is_none());
+        let top = match (mirrored, &self.log) {
+            // What is kept is of a life that is over.
+            (Some(_), None) if unborn => {
+                memory.mirror_from(name, &Epoch::random(), 0, &[]);
+                0
+            }
             (Some(mirrored), None) => mirrored.top,
             (Some(mirrored), Some(_)) if self.is_mirrored || mirrored.top >= self.highest => mirrored.top,
             // What is acknowledged beyond the mirror would be taken for had by readers at its end.
@@ -442,10 +483,14 @@ impl Line {
                 memory.mirror_from(name, log, self.highest, &[(node, self.acked)]);
                 self.highest
             }
-            (None, log) => {
-                let epoch = log.clone().unwrap_or_else(Epoch::random);
+            // It is mirrored from the first own entry on.
+            (None, None) => {
                 self.knows_producers = false;
-                memory.mirror_from(name, &epoch, self.highest, &[(node, self.acked)]);
+                self.highest
+            }
+            (None, Some(log)) => {
+                self.knows_producers = false;
+                memory.mirror_from(name, log, self.highest, &[(node, self.acked)]);
                 self.highest
             }
         };
@@ -456,7 +501,7 @@ impl Line {
             Some(next) if unseen.is_empty() => unseen_after.max(next.saturating_sub(1)),
             _ => unseen_after,
         };
-        let life = Fork { log: self.log.clone(), base: top, node, seq, from: top };
+        let life = Fork { log: self.log.clone(), unborn, base: top, node, seq, from: top };
         let leg = Leg::new(life);
         memory.rename(name, &leg.epoch);
         self.fork = Some(Forked { leg, before: Vec::new(), top, rejoin_at });
@@ -524,6 +569,13 @@ impl Line {
 
     /// Begins the mirror anew, if memory let it go because nothing came for long.
     pub(super) fn keep_mirror(&mut self, name: &ChannelName, memory: &MemoryBackend, node: NodeId) {
+        if !self.is_blank() {
+            self.make_mirror(name, memory, node);
+        }
+    }
+
+    /// The same where something is about to be appended to it.
+    pub(super) fn make_mirror(&mut self, name: &ChannelName, memory: &MemoryBackend, node: NodeId) {
         let Some(epoch) = self.epoch().filter(|_| memory.mirrored(name).is_none()) else { return };
         let top = self.fork.as_ref().map_or(self.highest, |fork| fork.top);
         memory.mirror_from(name, epoch, top, &[(node, self.newest)]);
@@ -580,7 +632,7 @@ impl Line {
             (self.acked, self.highest) = (self.acked.max(acked), self.highest.max(top));
         } else {
             ahead = self.take_heard(&epoch);
-            (self.log, self.acked, self.highest) = (Some(epoch), acked, top);
+            (self.log, self.acked, self.highest, self.unborn) = (Some(epoch), acked, top, false);
             (self.knows_producers, self.is_contradicted) = (true, false);
         }
         self.newest = self.newest.max(acked);
@@ -631,11 +683,23 @@ impl Line {
     /// The position's own name says what was had.
     fn seam_from_name(&self, after: &Position) -> Option<Seam> {
         let seam = match Life::of(&after.epoch)? {
+            Life::Fork(fork, besides) if fork.unborn => {
+                // Whatever life came of it, nothing of it was had but what the name says.
+                let epoch = self.log.as_ref().or_else(|| self.unborn_fork())?;
+                let had = fork.had(after.offset, &besides)?;
+                return Some(Seam { had, ..Seam::whole(Position { epoch: epoch.clone(), offset: 0 }) });
+            }
             Life::Fork(fork, besides) => fork.seam_at(after.offset, &besides)?,
             Life::View(epoch, had) => Seam { had, ..Seam::whole(Position { epoch, offset: after.offset }) },
         };
         // A node that is behind that position cannot say what follows it.
         (self.log.as_ref() == Some(&seam.to.epoch) && seam.to.offset <= self.highest).then_some(seam)
+    }
+
+    /// The first life of a fork of a log that had none.
+    fn unborn_fork(&self) -> Option<&Epoch> {
+        let fork = self.fork.as_ref().filter(|fork| fork.leg.life.unborn)?;
+        Some(fork.before.first().map_or(&fork.leg, |(leg, _)| leg)).map(|leg| &leg.epoch)
     }
 }
 

@@ -65,42 +65,13 @@ impl Log for Switching {
         }
     }
 
-    async fn open(&self, channel: &ChannelName, producer: NodeId, minted: &Epoch) -> Result<OpenLog> {
-        self.core.open(channel, producer, minted).await
+    async fn find(&self, channel: &ChannelName, producer: NodeId) -> Result<Option<OpenLog>> {
+        self.core.find(channel, producer).await
     }
 
-    async fn mint_epoch(
-        &self,
-        channel: &ChannelName,
-        expected: Option<&Epoch>,
-        minted: &Epoch,
-    ) -> Result<Epoch> {
-        let core = &self.core;
-        match core.ask(core.area_of(channel), core.primary.mint_epoch(channel, expected, minted)).await {
-            Some(Ok(epoch)) => {
-                let mut state = core.lock();
-                let line = state.lines.get_mut(channel);
-                if let Some(line) = line.filter(|line| line.log.as_ref().is_some_and(|log| *log != epoch)) {
-                    if epoch == *minted && line.fork.is_none() {
-                        // As it was wished: nothing of the life before is to be put back.
-                        line.begin_anew();
-                    } else {
-                        line.suspect = true;
-                        core.enqueue(&mut state, channel);
-                    }
-                }
-                Ok(epoch)
-            }
-            Some(Err(error)) => Err(error),
-            // Nobody else is in a life of this node alone.
-            None => {
-                let held = core.lock().lines.get(channel).and_then(|line| line.epoch().cloned());
-                match held {
-                    Some(held) if expected != Some(&held) => Ok(held),
-                    _ => Ok(core.open(channel, core.node, minted).await?.epoch),
-                }
-            }
-        }
+    async fn open(&self, channel: &ChannelName, producer: NodeId, minted: &Epoch) -> Result<OpenLog> {
+        let opened = self.core.open_or_find(channel, producer, Some(minted)).await?;
+        opened.ok_or_else(|| away("open"))
     }
 
     async fn renew_epoch(
@@ -225,9 +196,15 @@ impl Log for Switching {
 
     async fn unfollow(&self, channel: &ChannelName) -> Result<()> {
         let core = &self.core;
-        if let Some(line) = core.lock().lines.get_mut(channel) {
-            line.unfollowed();
+        {
+            let mut state = core.lock();
+            if let Some(line) = state.lines.get_mut(channel) {
+                line.unfollowed();
+            }
+            state.forget_if_blank(channel);
         }
+        // A recovery may have waited for it.
+        core.in_order.notify_waiters();
         // A subscriber that is not connected forgets the channel all the same.
         match core.primary.unfollow(channel).await {
             Err(error) if error.is_outage() => Ok(()),
@@ -241,26 +218,36 @@ impl Log for Switching {
 }
 
 impl Core {
-    pub(super) async fn open(
+    pub(super) async fn find(&self, channel: &ChannelName, producer: NodeId) -> Result<Option<OpenLog>> {
+        self.open_or_find(channel, producer, None).await
+    }
+
+    /// Takes up a log as it is now; one that has no epoch begins its life where `minted` says as what.
+    async fn open_or_find(
         &self,
         channel: &ChannelName,
         producer: NodeId,
-        minted: &Epoch,
-    ) -> Result<OpenLog> {
+        minted: Option<&Epoch>,
+    ) -> Result<Option<OpenLog>> {
+        let asked = async || match minted {
+            Some(minted) => self.primary.open(channel, producer, minted).await.map(Some),
+            None => self.primary.find(channel, producer).await,
+        };
         if producer != self.node {
-            let answer = self.ask(self.area_of(channel), self.primary.open(channel, producer, minted)).await;
+            let answer = self.ask(self.area_of(channel), asked()).await;
             return answer.unwrap_or_else(|| Err(away("open")));
         }
         loop {
-            if let Some(open) = self.open_here(channel) {
+            if let Some(open) = self.open_here(channel, minted.is_some()) {
                 return Ok(open);
             }
             let seen = self.lock().lines.get(channel).map_or((0, 0), |line| (line.highest, line.acked));
-            match self.ask(self.area_of(channel), self.primary.open(channel, producer, minted)).await {
+            match self.ask(self.area_of(channel), asked()).await {
                 None => {}
                 Some(Err(error)) => return Err(error),
+                Some(Ok(None)) if self.has_no_log(channel) => return Ok(None),
                 Some(Ok(log)) => {
-                    if self.take_up(channel, &log, seen) {
+                    if log.as_ref().is_some_and(|log| self.take_up(channel, log, seen)) {
                         return Ok(log);
                     }
                     self.until_in_order(channel).await;
@@ -273,8 +260,25 @@ impl Core {
         }
     }
 
-    /// How a channel stands that is not to be asked for elsewhere.
-    fn open_here(&self, channel: &ChannelName) -> Option<OpenLog> {
+    /// The log was found to have no life. False where this node was in step with one, which is then
+    /// looked at.
+    fn has_no_log(&self, channel: &ChannelName) -> bool {
+        let mut state = self.lock();
+        let Some(line) = state.lines.get_mut(channel) else { return true };
+        if line.fork.is_none() && line.log.is_none() {
+            line.found_unborn();
+            return true;
+        }
+        if line.fork.is_none() {
+            line.suspect = true;
+            self.enqueue(&mut state, channel);
+        }
+        false
+    }
+
+    /// How a channel stands that is not to be asked for elsewhere; `Some(None)`: it is in no life, which
+    /// is no answer for one that `appends`.
+    fn open_here(&self, channel: &ChannelName, appends: bool) -> Option<Option<OpenLog>> {
         let is_primary = self.has_log(channel);
         let mut state = self.lock();
         let line = state.lines.entry(channel.clone()).or_insert_with(|| Line::new(Instant::now()));
@@ -284,6 +288,10 @@ impl Core {
                 return None;
             }
             if line.log.is_none() {
+                if line.is_unborn() && !appends {
+                    // Nobody can have been told of anything in it.
+                    return Some(None);
+                }
                 self.fork(&mut state, channel, None, false);
             }
         }
@@ -291,7 +299,7 @@ impl Core {
         line.keep_mirror(channel, &self.memory, self.node);
         let top = self.memory.mirrored(channel).map_or(line.highest, |mirrored| mirrored.top);
         let producers = self.memory.producers(channel);
-        Some(OpenLog { epoch: line.epoch()?.clone(), top, last_seq: line.newest, producers })
+        Some(Some(OpenLog { epoch: line.epoch()?.clone(), top, last_seq: line.newest, producers }))
     }
 
     /// Takes up what the log was found to be; false when it is not what this node was in step with.
@@ -472,7 +480,7 @@ impl Core {
         let (results, fresh, log, room) = {
             let mut state = self.lock();
             if let Some(line) = state.lines.get_mut(channel) {
-                line.keep_mirror(channel, &self.memory, self.node);
+                line.make_mirror(channel, &self.memory, self.node);
             }
             let Some(results) = self.memory.judge(batch) else {
                 return Ok(AppendAnswer::ForeignEpoch(None));
@@ -539,7 +547,7 @@ impl Core {
             None => Vec::new(),
         };
         if let Some(line) = state.lines.get_mut(&batch.channel) {
-            line.keep_mirror(&batch.channel, &self.memory, self.node);
+            line.make_mirror(&batch.channel, &self.memory, self.node);
             for append in fresh {
                 line.append_here(&batch.channel, &self.memory, self.node, append);
             }

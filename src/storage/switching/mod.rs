@@ -299,6 +299,17 @@ impl StorageBackend for Switching {
 }
 
 impl State {
+    /// Forgets a channel of which nothing is known and that nobody here uses: following alone leaves
+    /// nothing behind.
+    fn forget_if_blank(&mut self, channel: &ChannelName) {
+        let is_blank = |line: &Line| line.is_blank() && !line.followed;
+        if self.lines.get(channel).is_some_and(is_blank) && self.journal.is_empty(channel) {
+            self.lines.remove(channel);
+            self.holes.remove(channel);
+            self.is_done_with(channel);
+        }
+    }
+
     /// A channel is in order.
     fn is_done_with(&mut self, channel: &ChannelName) {
         self.queue.remove(channel);

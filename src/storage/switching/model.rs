@@ -756,23 +756,15 @@ impl Log for ModelRedis {
         self.call("state", false, move |state, _| now(state.data.memory.state(&channel, producer))).await?
     }
 
+    async fn find(&self, channel: &ChannelName, producer: NodeId) -> Result<Option<OpenLog>> {
+        let channel = channel.clone();
+        self.call("find", false, move |state, _| now(state.data.memory.find(&channel, producer))).await?
+    }
+
     async fn open(&self, channel: &ChannelName, producer: NodeId, minted: &Epoch) -> Result<OpenLog> {
         let (channel, minted) = (channel.clone(), minted.clone());
         self.call("open", true, move |state, _| now(state.data.memory.open(&channel, producer, &minted)))
             .await?
-    }
-
-    async fn mint_epoch(
-        &self,
-        channel: &ChannelName,
-        expected: Option<&Epoch>,
-        minted: &Epoch,
-    ) -> Result<Epoch> {
-        let (channel, expected, minted) = (channel.clone(), expected.cloned(), minted.clone());
-        self.call("mint", true, move |state, _| {
-            now(state.data.memory.mint_epoch(&channel, expected.as_ref(), &minted))
-        })
-        .await?
     }
 
     async fn renew_epoch(

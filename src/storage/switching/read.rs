@@ -42,11 +42,24 @@ impl Core {
             match self.ask(self.area_of(channel), read).await {
                 None => continue,
                 Some(Err(error)) => return Err(error),
-                Some(Ok(page)) if self.took(channel, seen, &page) => return Ok(page),
+                Some(Ok(page)) if self.took(channel, seen, &page) => {
+                    if page.epoch.is_none() || !self.awaits_birth(channel) {
+                        return Ok(page);
+                    }
+                    // Somebody has begun it: from here on it is copied, and read once more for that.
+                    self.find(channel, self.node).await?;
+                }
                 Some(Ok(_)) => self.until_in_order(channel).await,
             }
         }
         Err(away("read_after"))
+    }
+
+    /// Whether a channel is followed whose log had no life when it was looked at last.
+    fn awaits_birth(&self, channel: &ChannelName) -> bool {
+        let state = self.lock();
+        let line = state.lines.get(channel);
+        line.is_some_and(|line| line.followed && line.epoch().is_none())
     }
 
     /// Looks at a page of the log; false when it shows that this node is not in step with it.
@@ -102,6 +115,14 @@ impl Core {
 
     /// A page from what is kept on this node.
     fn page_here(&self, line: &Line, channel: &ChannelName, after: Option<&Position>, limit: usize) -> Page {
+        if self.memory.mirrored(channel).is_none() {
+            // Nothing has been accepted in it yet.
+            let here = Page { epoch: line.epoch().cloned(), ..Page::of_no_log() };
+            let is_elsewhere = |after: &&Position| here.epoch.as_ref() != Some(&after.epoch);
+            let seam =
+                after.filter(is_elsewhere).and_then(|after| Some(ended(after, line.seam_after(after)?)));
+            return seam.unwrap_or(here);
+        }
         let Some(after) = after else { return self.memory.read_now(channel, None, limit) };
         let Some(fork) = &line.fork else {
             if line.log.as_ref() != Some(&after.epoch)

@@ -8,7 +8,7 @@ use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use tokio::time::{self, Instant};
 
-use super::line::{Forked, Rejoined};
+use super::line::{Forked, Line, Rejoined};
 use super::send::{Address, BATCH};
 use super::tail::TAIL_MAX;
 use super::{Core, HOLE_WITHIN};
@@ -212,17 +212,22 @@ impl Core {
         if followed {
             self.primary.follow(channel).await?;
         }
-        let seen = {
-            let state = self.lock();
-            let Some(line) = state.lines.get(channel) else { return Ok(self.let_go(channel)) };
-            Seen {
-                log: line.log.clone(),
-                highest: line.highest,
-                acked: line.acked,
-                producers: self.memory.producers(channel),
+        let Some(seen) = self.seen(channel) else {
+            if followed {
+                self.unfollow_if_left(channel).await;
             }
+            return Ok(self.let_go(channel));
         };
-        let found = self.primary.open(channel, self.node, &Epoch::random()).await?;
+        let found = match self.primary.find(channel, self.node).await? {
+            Some(found) => found,
+            None if self.stays_unborn(channel, followed) => {
+                if followed {
+                    self.unfollow_if_left(channel).await;
+                }
+                return Ok(true);
+            }
+            None => self.primary.open(channel, self.node, &Epoch::random()).await?,
+        };
         let Some(plan) = self.plan(channel, &seen, &found) else { return Ok(false) };
         if plan.is_older {
             tracing::warn!(
@@ -281,6 +286,40 @@ impl Core {
         }
     }
 
+    /// What is known of the log, before it is asked; `None` where the channel is not known any more.
+    fn seen(&self, channel: &ChannelName) -> Option<Seen> {
+        let state = self.lock();
+        let line = state.lines.get(channel)?;
+        Some(Seen {
+            log: line.log.clone(),
+            highest: line.highest,
+            acked: line.acked,
+            producers: self.memory.producers(channel),
+        })
+    }
+
+    /// The log has no life: whether the channel is in order for that, because nothing is to be appended.
+    fn stays_unborn(&self, channel: &ChannelName, followed: bool) -> bool {
+        {
+            let mut state = self.lock();
+            let is_blank = state.lines.get(channel).is_some_and(Line::is_blank);
+            if !is_blank || !state.journal.is_empty(channel) {
+                return false;
+            }
+            if let Some(line) = state.lines.get_mut(channel) {
+                if line.followed && !followed {
+                    return false;
+                }
+                line.stays_unborn();
+            }
+            state.forget_if_blank(channel);
+            state.is_done_with(channel);
+        }
+        self.in_order.notify_waiters();
+        self.tell(LogEvent::Changed(channel.clone()));
+        true
+    }
+
     /// What is to be done about the log as it was found; `None` when the line changed meanwhile.
     fn plan(&self, channel: &ChannelName, seen: &Seen, found: &OpenLog) -> Option<Plan> {
         let Seen { log, highest, acked, producers } = seen;
@@ -306,9 +345,11 @@ impl Core {
             return Some(Plan { base, read_from, known, whole: true, ..Plan::default() });
         }
         // A zone of which nothing was known is joined where it is now, unless nobody else has been there
-        // (this node may have, in a try that broke off); of an order, all is wanted.
+        // (this node may have, in a try that broke off); of an order, and of a log that had no life, all
+        // is wanted.
         let others = found.producers.iter().any(|(producer, _)| *producer != self.node);
-        let joins = log.is_none() && channel.kind() == ChannelKind::Zone && others;
+        let is_wanted_whole = channel.kind() == ChannelKind::Order || line.has_had_nothing();
+        let joins = log.is_none() && !is_wanted_whole && others;
         let base = if joins { found.top } else { 0 };
         let whole = !(joins && found.top > 0);
         let tail = if log.is_none() {

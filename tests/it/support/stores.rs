@@ -42,7 +42,7 @@ fn address(store: &SharedBackend) -> usize {
 }
 
 /// Who the next producer on a storage is.
-fn producer_of(store: &SharedBackend) -> NodeId {
+pub(crate) fn producer_of(store: &SharedBackend) -> NodeId {
     let mut nodes = NODES.lock();
     let at = nodes.iter().position(|(of, _)| *of == address(store));
     at.map_or_else(NodeId::random, |at| nodes.swap_remove(at).1)
@@ -214,14 +214,15 @@ pub(crate) struct Producer {
 }
 
 impl Producer {
-    /// Mints the channel's epoch, or takes the one it has.
+    /// Begins the channel's log, or takes it up as it is.
     pub(crate) async fn new(store: &SharedBackend) -> Self {
         Self::on(store, channel()).await
     }
 
     pub(crate) async fn on(store: &SharedBackend, channel: ChannelName) -> Self {
-        let epoch = store.mint_epoch(&channel, None, &Epoch::random()).await.unwrap();
-        Self { store: Arc::clone(store), channel, epoch, id: producer_of(store) }
+        let id = producer_of(store);
+        let epoch = store.open(&channel, id, &Epoch::random()).await.unwrap().epoch;
+        Self { store: Arc::clone(store), channel, epoch, id }
     }
 
     pub(crate) fn batch(&self, entries: Vec<Append>) -> AppendBatch {

@@ -260,7 +260,7 @@ impl Client {
                 }
                 Turn::Send(steps) => self.act(steps),
                 Turn::Read(_) if limit == 1 => self.reader.on_no_page(),
-                Turn::Read(after) => self.page = Some(log.read(&after, limit)),
+                Turn::Read(after) => self.page = Some(log.read(&after.expect("it has a life"), limit)),
             }
             return;
         };

@@ -1,3 +1,4 @@
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU16, AtomicUsize, Ordering};
 
@@ -131,17 +132,12 @@ impl Log for Fake {
         self.answer(self.kept.state(channel, producer)).await
     }
 
-    async fn open(&self, channel: &ChannelName, producer: NodeId, minted: &Epoch) -> Result<OpenLog> {
-        self.answer(self.kept.open(channel, producer, minted)).await
+    async fn find(&self, channel: &ChannelName, producer: NodeId) -> Result<Option<OpenLog>> {
+        self.answer(self.kept.find(channel, producer)).await
     }
 
-    async fn mint_epoch(
-        &self,
-        name: &ChannelName,
-        expected: Option<&Epoch>,
-        minted: &Epoch,
-    ) -> Result<Epoch> {
-        self.answer(self.kept.mint_epoch(name, expected, minted)).await
+    async fn open(&self, channel: &ChannelName, producer: NodeId, minted: &Epoch) -> Result<OpenLog> {
+        self.answer(self.kept.open(channel, producer, minted)).await
     }
 
     async fn renew_epoch(
@@ -628,4 +624,47 @@ async fn a_record_does_not_overtake_one_that_waits() {
     until(|| node.store.core.records.is_empty(|_| true)).await;
     let kept = node.fake.kept.get(RecordKind::Zone, "zone").await.unwrap();
     assert_eq!(kept, Some(Bytes::from("newer")));
+}
+
+#[tokio::test(start_paused = true)]
+async fn following_what_nobody_publishes_to_leaves_nothing_behind() {
+    let node = Node::new().await;
+    let (store, own) = (&node.store, node.store.core.node);
+    let names: Vec<ChannelName> =
+        (0..100).map(|n| if n % 2 == 0 { format!("zone:n{n}").parse().unwrap() } else { order(n) }).collect();
+    let follow_all = async || {
+        for name in &names {
+            store.follow(name).await.unwrap();
+            store.find(name, own).await.unwrap();
+        }
+    };
+    let unfollow_all = async || {
+        for name in &names {
+            store.unfollow(name).await.unwrap();
+        }
+    };
+    let is_clean = || {
+        let core = &store.core;
+        let kept = names.iter().filter(|name| core.memory.mirrored(name).is_some()).count();
+        let made = names.iter().filter(|name| node.fake.kept.mirrored(name).is_some()).count();
+        let state = core.lock();
+        let queued = state.queue.len() + state.awaited.iter().map(BTreeSet::len).sum::<usize>();
+        (state.lines.len(), queued, kept, made) == (0, 0, 0, 0)
+    };
+    follow_all().await;
+    unfollow_all().await;
+    assert!(is_clean(), "while it serves");
+    follow_all().await;
+    node.go().await;
+    unfollow_all().await;
+    assert!(is_clean(), "left in an outage");
+    follow_all().await;
+    node.come_back().await;
+    until(|| store.core.is_in_order()).await;
+    unfollow_all().await;
+    assert!(is_clean(), "that came in an outage");
+}
+
+fn order(n: u128) -> ChannelName {
+    ChannelName::order(crate::model::OrderId(Uuid::from_u128(n)))
 }

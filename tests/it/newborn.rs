@@ -1,0 +1,193 @@
+//! Channels that nobody has published to: following them makes nothing, and readers get all that comes.
+
+use serde_json::{Value, json};
+use zonewire::config::Config;
+use zonewire::model::OrderId;
+use zonewire::storage::StorageChoice;
+
+use crate::support::client::{Client, offset, position};
+use crate::support::eventually::eventually;
+use crate::support::gateway::{Running, config, price, request};
+use crate::support::redis_server::RedisServer;
+
+fn on(server: &RedisServer) -> Config {
+    let mut config = config();
+    config.storage.backend = StorageChoice::Redis;
+    config.storage.required = true;
+    config.storage.redis = server.config();
+    config.storage.redis.prefix = "newborn".to_owned();
+    config
+}
+
+/// Where a reader is told to be, of a log that has no life.
+fn is_unborn(subscribed: &Value) -> bool {
+    let is_whole = (&subscribed["recovered"], &subscribed["gap"]) == (&json!(true), &json!(0));
+    subscribed["epoch"].as_str().unwrap().starts_with("u.") && offset(subscribed) == 0 && is_whole
+}
+
+async fn resumed(gateway: &Running, path: &str, since: &str) -> (Client, Value) {
+    let mut client = Client::connect(&gateway.url(&format!("{path}?since={since}"))).await;
+    let subscribed = client.next_of_type("subscribed").await;
+    (client, subscribed)
+}
+
+async fn until_state(gateway: &Running, status: &str) {
+    eventually(status, async || (gateway.get("/ws/health").await.json()["status"] == status).then_some(()))
+        .await;
+}
+
+/// Tells of an order from outside.
+async fn tell(gateway: &Running, order: OrderId, update: &Value) {
+    let (path, json) = (format!("/api/orders/{order}/updates"), [("content-type", "application/json")]);
+    let answer = request(gateway.address, "POST", &path, &json, update.to_string().as_bytes()).await;
+    assert_eq!(answer.status, 200, "{answer:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reader_that_comes_first_gets_all_without_a_resync() {
+    let gateway = Running::start(config()).await;
+    let (mut client, subscribed) = gateway.market("pjm").await;
+    assert!(is_unborn(&subscribed), "{subscribed}");
+    let (epoch, before) = (subscribed["epoch"].as_str().unwrap(), position(&subscribed));
+    // Whoever comes back before anything was published is where it was.
+    assert!(is_unborn(&resumed(&gateway, "/ws/market/pjm", &before).await.1));
+    gateway.publish("pjm", (1..=2).map(|n| price("A", n))).await;
+    let prices = client.prices(2).await;
+    assert_eq!([offset(&prices[0]), offset(&prices[1])], [1, 2]);
+
+    // Of what the log has it had one, nothing, or, at a gateway that is gone, nothing.
+    for (since, count) in [(format!("{epoch}:1"), 1), (before, 2), ("u.0123456789abcdef:0".to_owned(), 2)] {
+        let (mut client, subscribed) = resumed(&gateway, "/ws/market/pjm", &since).await;
+        assert_eq!((&subscribed["recovered"], &subscribed["gap"]), (&json!(true), &json!(0)), "{since}");
+        let prices = client.prices(count).await;
+        assert_eq!(prices.last().unwrap()["price"], 2, "{since}");
+        let path = format!("/api/zones/pjm/history?after={since}");
+        let history = gateway.get(&path).await.json();
+        assert_eq!(history["entries"].as_array().unwrap().len(), count, "{history}");
+    }
+    let (_client, subscribed) = resumed(&gateway, "/ws/market/pjm", "u.0123456789abcdef:1").await;
+    assert_eq!((&subscribed["recovered"], &subscribed["gap"]), (&json!(false), &Value::Null));
+    gateway.get("/api/zones/pjm/history?after=u.0123456789abcdef:1").await.problem(410, "foreign_epoch");
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_no_longer_kept_of_a_log_that_began_since_is_told() {
+    let mut config = config();
+    config.storage.retention.entries = 3;
+    let gateway = Running::start(config).await;
+    let (client, subscribed) = gateway.market("pjm").await;
+    client.close().await;
+    gateway.publish("pjm", (1..=5).map(|n| price("A", n))).await;
+    let (mut client, resumed) = resumed(&gateway, "/ws/market/pjm", &position(&subscribed)).await;
+    assert_eq!((&resumed["recovered"], &resumed["gap"], offset(&resumed)), (&json!(false), &json!(2), 2));
+    assert_eq!(client.prices(3).await[0]["price"], 3);
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_another_gateway_begins_is_had_from_its_beginning() {
+    let Some(server) = RedisServer::start(&[]) else { return };
+    let (a, b) = (Running::start(on(&server)).await, Running::start(on(&server)).await);
+    until_state(&a, "healthy").await;
+    until_state(&b, "healthy").await;
+    let (mut client, subscribed) = a.market("pjm").await;
+    assert!(is_unborn(&subscribed), "{subscribed}");
+    let order = OrderId::random();
+    let path = format!("/ws/orders/{order}");
+    let mut watcher = Client::connect(&a.url(&path)).await;
+    let watched = watcher.next_of_type("subscribed").await;
+    assert!(is_unborn(&watched), "{watched}");
+
+    b.publish("pjm", [price("A", 1)]).await;
+    tell(&b, order, &json!({ "type": "routing", "progress": 10 })).await;
+    let resync = client.next().await;
+    assert_eq!((&resync["type"], &resync["old_epoch"]), (&json!("resync"), &subscribed["epoch"]));
+    assert_eq!((&resync["recovered"], offset(&resync)), (&json!(true), 0), "{resync}");
+    assert_eq!(client.prices(1).await[0]["price"], 1);
+    let resync = watcher.next().await;
+    assert_eq!((&resync["type"], &resync["recovered"]), (&json!("resync"), &json!(true)), "{resync}");
+    assert_eq!(watcher.next_of_type("routing").await["offset"], 1);
+
+    // The position from before says the same at either, also once more has come.
+    a.publish("pjm", [price("A", 2)]).await;
+    for gateway in [&a, &b] {
+        let (mut client, again) = resumed(gateway, "/ws/market/pjm", &position(&subscribed)).await;
+        assert_eq!((&again["recovered"], &again["gap"], offset(&again)), (&json!(true), &json!(0), 0));
+        assert_eq!(again["epoch"], resumed(gateway, "/ws/market/pjm", &position(&again)).await.1["epoch"]);
+        assert_eq!(client.prices(2).await[1]["price"], 2);
+        let (mut watcher, again) = resumed(gateway, &path, &position(&watched)).await;
+        assert_eq!((&again["recovered"], &again["gap"]), (&json!(true), &json!(0)), "{again}");
+        assert_eq!(watcher.next_of_type("routing").await["offset"], 1);
+    }
+    a.stop().await;
+    b.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn following_leaves_nothing_in_redis() {
+    let Some(server) = RedisServer::start(&[]) else { return };
+    let gateway = Running::start(on(&server)).await;
+    until_state(&gateway, "healthy").await;
+    let mut client = Client::connect(&gateway.url("/ws")).await;
+    client.next_of_type("connection_established").await;
+    let zones = (0..60).map(|n| format!("zone:fresh-{n}"));
+    let orders = (0..60).map(|_| format!("order:{}", OrderId::random()));
+    let names: Vec<String> = zones.chain(orders).collect();
+    client.send(&json!({ "type": "subscribe", "channels": names })).await;
+    for _ in &names {
+        let subscribed = client.next_of_type("subscribed").await;
+        assert!(is_unborn(&subscribed), "{subscribed}");
+    }
+    client.close().await;
+    let made = || {
+        let keys = server.admin_array(&["KEYS", "*"]);
+        let is_of = |key: &&String| names.iter().any(|name| key.contains(name));
+        keys.iter().filter(is_of).cloned().collect::<Vec<_>>()
+    };
+    assert_eq!(made(), [""; 0]);
+    eventually("their channels go", async || {
+        (gateway.stats().await["channels"]["active"].as_u64()? <= 1).then_some(())
+    })
+    .await;
+    assert_eq!(made(), [""; 0]);
+    // Where something is published it is seen.
+    gateway.publish("fresh-0", [price("A", 1)]).await;
+    assert!(!made().is_empty());
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_begins_in_an_outage_is_gone_on_with_anywhere() {
+    let Some(server) = RedisServer::start(&[]) else { return };
+    let (a, b) = (Running::start(on(&server)).await, Running::start(on(&server)).await);
+    until_state(&a, "healthy").await;
+    until_state(&b, "healthy").await;
+    let (mut client, before) = a.market("pjm").await;
+    assert!(is_unborn(&before), "{before}");
+    server.pause();
+    assert_eq!(client.next_of_type("backend_state").await["state"], "degraded");
+    a.publish("pjm", [price("A", 1)]).await;
+    let resync = client.next_of_type("resync").await;
+    assert_eq!((&resync["recovered"], offset(&resync)), (&json!(true), 0), "{resync}");
+    let first = client.prices(1).await.remove(0);
+    let here = format!("{}:{}", resync["epoch"].as_str().unwrap(), offset(&first));
+    client.close().await;
+    server.resume();
+    until_state(&a, "healthy").await;
+    until_state(&b, "healthy").await;
+
+    for gateway in [&a, &b] {
+        let (mut client, subscribed) = resumed(gateway, "/ws/market/pjm", &here).await;
+        assert_eq!((&subscribed["recovered"], &subscribed["gap"]), (&json!(true), &json!(0)));
+        gateway.publish("pjm", [price("A", 2)]).await;
+        let next = client.next_of_type("price_update").await;
+        assert_eq!(next["price"], 2, "what was had does not come again: {next}");
+        // One that was away all the time gets all of it.
+        let (mut client, subscribed) = resumed(gateway, "/ws/market/pjm", &position(&before)).await;
+        assert_eq!((&subscribed["recovered"], &subscribed["gap"]), (&json!(true), &json!(0)));
+        assert_eq!(client.next_of_type("price_update").await["id"], first["id"]);
+    }
+    a.stop().await;
+    b.stop().await;
+}
