@@ -28,6 +28,7 @@ use crate::orders::{
     Worker,
 };
 use crate::storage::{self, Opened, OutageReader, OutageTotals, StatusReader, StorageChoice};
+use crate::support::panics::Vital;
 
 /// After the drain window and the clients' time to answer, what is left is cut after this.
 const DRAIN_GRACE: Duration = Duration::from_secs(2);
@@ -41,6 +42,22 @@ const WORK_WITHIN: Duration = Duration::from_secs(8);
 
 /// How long appends under way, and what waits for Redis while it serves, may take at shutdown.
 const FLUSH_WITHIN: Duration = Duration::from_secs(5);
+
+/// The drain of a gateway that a part has failed is no longer than this.
+const FAILED_DRAIN: Duration = Duration::from_secs(2);
+
+/// Why a gateway ended before it was told to.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RunError {
+    /// A part that it cannot do without panicked, or ended by itself, which is a bug. What could be
+    /// flushed was, and clients were told to come back.
+    #[error("the gateway ended because of a bug: its part `{part}` panicked or ended by itself")]
+    Failed {
+        /// Which one it was; the log says more.
+        part: &'static str,
+    },
+}
 
 /// Why a gateway did not start.
 #[derive(Debug, thiserror::Error)]
@@ -88,6 +105,7 @@ pub struct Gateway {
     outage: OutageReader,
     status: StatusReader,
     redis_configured: bool,
+    vital: Vital,
     threads: Vec<Thread>,
 }
 
@@ -136,7 +154,16 @@ impl Gateway {
         let stop_channels = CancellationToken::new();
         // A token of its own: channels need the storage until they have flushed.
         let stop_storage = CancellationToken::new();
-        drop(TaskTracker::new().spawn(stop_storage.clone().run_until_cancelled_owned(driver)));
+        let vital = Vital::default();
+        // Of the storage's own, so that what the channels flush at the end still gets there.
+        let driving = TaskTracker::new();
+        let (stopped, told) = (stop_storage.clone(), vital.clone());
+        let driver = async move {
+            if stopped.run_until_cancelled_owned(driver).await.is_some() {
+                told.fail("storage");
+            }
+        };
+        driving.spawn(vital.guard("storage", driver));
 
         let (manager, seeds, live) = connections::prepare(shards, &config.connections);
         let incoming = backend.take_incoming();
@@ -146,11 +173,13 @@ impl Gateway {
             config: config.channels.clone(),
             shards: live,
             runtime: Handle::current(),
+            vital: vital.clone(),
         };
         let channels = Channels::new(parts, tracker.clone(), stop_channels.clone());
         if let Some(incoming) = incoming {
             let passing = channels.clone().pass_on(incoming);
-            tracker.spawn(stop_channels.clone().run_until_cancelled_owned(passing));
+            let passing = ended(stop_channels.clone().run_until_cancelled_owned(passing));
+            tracker.spawn(vital.guard("entries from the storage", passing));
         }
         let parts = InteropParts {
             config: config.interop,
@@ -162,8 +191,9 @@ impl Gateway {
         };
         let interop = Interop::new(parts);
         if let Some(InteropWork { driver, exchange }) = interop.work {
-            drop(TaskTracker::new().spawn(stop_storage.clone().run_until_cancelled_owned(driver)));
-            tracker.spawn(exchange);
+            let driver = ended(stop_storage.clone().run_until_cancelled_owned(driver));
+            driving.spawn(vital.guard("connections of outside orders", driver));
+            tracker.spawn(vital.guard("outside orders", exchange));
         }
         if let Err(error) = channels.recall_zones().await {
             warn!(error = %error, "could not read which zones there are");
@@ -215,27 +245,33 @@ impl Gateway {
             }),
             channels: channels.clone(),
             status: status.clone(),
+            vital: vital.clone(),
             cut: CancellationToken::new(),
         };
         let cut = serving.cut.clone();
+        // Where not all threads start, those that did end.
+        let cut_unless_started = cut.clone().drop_guard();
         let threads = seeds
             .into_iter()
             .zip(listeners)
             .enumerate()
             .map(|(index, (seed, listener))| serving.clone().start(index, seed, listener));
         let threads = threads.collect::<io::Result<Vec<_>>>().map_err(StartError::Thread)?;
+        cut_unless_started.disarm();
 
         let work = TaskTracker::new();
         if config.node.has(Role::Worker) && config.orders.executor == ExecutorChoice::Paper {
-            work.spawn(Worker::new(&orders, executor).run(stopping.clone()));
+            work.spawn(vital.guard("worker", Worker::new(&orders, executor).run(stopping.clone())));
         }
         if config.node.has(Role::Gateway) {
             if config.feeds.simulated.enabled {
                 let feed = run_simulated(config.feeds.simulated, channels.clone());
-                tracker.spawn(stopping.clone().run_until_cancelled_owned(feed));
+                let feed = ended(stopping.clone().run_until_cancelled_owned(feed));
+                tracker.spawn(vital.guard("simulated prices", feed));
             }
             let feed = run_replay(config.feeds.replay, channels);
-            tracker.spawn(stopping.clone().run_until_cancelled_owned(feed));
+            let feed = ended(stopping.clone().run_until_cancelled_owned(feed));
+            tracker.spawn(vital.guard("replayed prices", feed));
         }
 
         let storage = status.get();
@@ -259,6 +295,7 @@ impl Gateway {
             outage,
             status,
             redis_configured: config.storage.redis.is_configured(),
+            vital,
             threads,
         })
     }
@@ -277,29 +314,32 @@ impl Gateway {
     /// over the drain window, and flushes what was accepted.
     ///
     /// # Errors
-    /// A thread ended by itself, which is a bug.
-    pub async fn run(mut self, shutdown: impl Future<Output = ()>) -> io::Result<()> {
-        let died = {
+    /// See [`RunError`]: a gateway without one of its parts ends by itself, in the same way but sooner.
+    pub async fn run(mut self, shutdown: impl Future<Output = ()>) -> Result<(), RunError> {
+        let failed = {
             let threads = self.threads.iter_mut().map(|thread| Box::pin(&mut thread.done));
             let any_ended = futures_util::future::select_all(threads);
             tokio::select! {
-                () = shutdown => false,
-                _ = any_ended => true,
+                () = shutdown => None,
+                part = self.vital.failed() => Some(part),
+                _ = any_ended => Some("thread of connections"),
             }
         };
-        if died {
-            error!("a thread that serves connections ended; stopping");
-        } else {
-            info!(connections = self.manager.totals().open(), "stopping");
+        let died = failed.is_some();
+        let drain_window = if died { self.drain_window.min(FAILED_DRAIN) } else { self.drain_window };
+        match failed {
+            Some(part) => error!(part, "stopping, because this part has ended"),
+            None => info!(connections = self.manager.totals().open(), "stopping"),
         }
         self.stopping.cancel();
         self.stop_accepting.cancel();
-        self.manager.drain(self.drain_window).await;
-        let patience = self.drain_window + self.close_grace + DRAIN_GRACE;
+        self.manager.drain(drain_window).await;
+        let patience = drain_window + self.close_grace + DRAIN_GRACE;
         let deadline = Instant::now() + patience;
         let mut cut = false;
         for thread in &mut self.threads {
-            if !died && time::timeout_at(deadline, &mut thread.done).await.is_err() {
+            // One that has ended already was taken note of above.
+            if !thread.handle.is_finished() && time::timeout_at(deadline, &mut thread.done).await.is_err() {
                 cut = true;
             }
         }
@@ -338,7 +378,7 @@ impl Gateway {
             }
         }
         info!("stopped");
-        if died { Err(io::Error::other("a thread that serves connections ended by itself")) } else { Ok(()) }
+        failed.map_or(Ok(()), |part| Err(RunError::Failed { part }))
     }
 }
 
@@ -360,6 +400,11 @@ impl Gateway {
     }
 }
 
+/// A task whose answer says nothing but that it has ended.
+async fn ended<T>(task: impl Future<Output = T>) {
+    task.await;
+}
+
 /// What each serving thread gets.
 #[derive(Clone)]
 struct Serving {
@@ -367,6 +412,7 @@ struct Serving {
     parts: Arc<AcceptParts>,
     channels: Channels,
     status: StatusReader,
+    vital: Vital,
     cut: CancellationToken,
 }
 
@@ -384,7 +430,7 @@ impl Serving {
                     Ok(listener) => listener,
                     Err(error) => return error!(error = %error, "cannot listen on a thread"),
                 };
-                let shard = seed.run(self.channels, self.status, self.cut.clone());
+                let shard = seed.run(self.channels, self.status, &self.vital, self.cut.clone());
                 let accepting = http::serve(listener, index, self.routes, self.parts);
                 let accepting = self.cut.run_until_cancelled_owned(accepting);
                 tokio::join!(shard, accepting);

@@ -26,10 +26,10 @@ use crate::storage::{
     Append, AppendAnswer, AppendBatch, Appended, Had, OpenLog, Refusal, Seam, SharedBackend, StorageError,
 };
 use crate::support::backoff::Backoff;
-use crate::support::chance;
 #[cfg(test)]
 use crate::support::mutant::{self, Mutant};
 use crate::support::seldom::Seldom;
+use crate::support::{chance, fault};
 
 /// Between tries of a storage call that failed.
 const RETRY: Backoff = Backoff {
@@ -342,6 +342,7 @@ impl Actor {
 
     /// Appends the drafts at the front of the queue and delivers them.
     async fn append_next(&mut self) -> Result<(), StorageError> {
+        fault::point(|| format!("append {}", self.channel));
         if self.chain.is_none() {
             self.open().await?;
         }

@@ -23,6 +23,7 @@ use super::watched::WatchedOrders;
 use crate::model::{ChannelKind, ChannelName, DraftEntry, Entry, NodeId, Position, Zone};
 use crate::storage::{EPOCH_KEPT_FOR, LogEvent, Page, RecordKind, Result as StorageResult, SharedBackend};
 use crate::support::chance::Hashing;
+use crate::support::panics::Vital;
 
 /// Echoes that wait for one channel; past it the log is read instead.
 const ECHOES_MAX: usize = 256;
@@ -47,6 +48,7 @@ struct Hub {
     zones: Mutex<HashMap<ChannelName, tokio::time::Instant>>,
     tracker: TaskTracker,
     runtime: Handle,
+    vital: Vital,
 }
 
 /// The channels that have an actor.
@@ -131,12 +133,14 @@ pub(crate) struct ChannelsParts {
     pub(crate) shards: Vec<mpsc::Sender<Live>>,
     /// Where actors run.
     pub(crate) runtime: Handle,
+    /// Told if an actor panics.
+    pub(crate) vital: Vital,
 }
 
 impl Channels {
     /// No channel yet. `stop` makes the actors end once nothing waits; `tracker` knows them.
     pub(crate) fn new(parts: ChannelsParts, tracker: TaskTracker, stop: CancellationToken) -> Self {
-        let ChannelsParts { backend, node, config, shards, runtime } = parts;
+        let ChannelsParts { backend, node, config, shards, runtime, vital } = parts;
         let common = Common {
             backend,
             node,
@@ -154,6 +158,7 @@ impl Channels {
             zones: Mutex::default(),
             tracker,
             runtime,
+            vital,
         };
         Self(Arc::new(hub))
     }
@@ -415,13 +420,11 @@ impl Channels {
             Arc::clone(&suspicion),
         );
         let (channels, name) = (self.clone(), channel.clone());
-        hub.tracker.spawn_on(
-            async move {
-                let left_over = actor.run().await;
-                channels.ended(&name, left_over).await;
-            },
-            &hub.runtime,
-        );
+        let acting = async move {
+            let left_over = actor.run().await;
+            channels.ended(&name, left_over).await;
+        };
+        hub.tracker.spawn_on(hub.vital.guard("channel", acting), &hub.runtime);
         let places = Arc::new(Semaphore::new(hub.common.config.publish_queue_entries));
         let counts = channel.kind() == ChannelKind::Zone || need == Need::Subscriber;
         let door = Door { commands, echoes, suspicion, places, keys: Arc::default(), counts };

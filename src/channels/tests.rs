@@ -14,6 +14,7 @@ use tokio_util::task::TaskTracker;
 use super::{Channels, ChannelsConfig, ChannelsParts, JoinError, Live, PublishError};
 use crate::model::{ChannelName, DraftEntry, EntryKind, Marks, NodeId, OrderId};
 use crate::storage::{MemoryBackend, MemoryConfig, RecordKind, Refusal, Retention, SharedBackend};
+use crate::support::panics::Vital;
 
 /// A node with one shard, in memory.
 struct Node {
@@ -37,6 +38,7 @@ impl Node {
             config,
             shards: vec![shard],
             runtime: Handle::current(),
+            vital: Vital::default(),
         };
         Self { channels: Channels::new(parts, TaskTracker::new(), CancellationToken::new()), live, store }
     }

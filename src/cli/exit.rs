@@ -4,6 +4,8 @@ use std::fmt;
 use std::process::ExitCode;
 
 use crate::config::ConfigError;
+use crate::gateway::RunError;
+use crate::support::telemetry;
 
 /// All went well. A graceful shutdown is that too.
 pub const CLEAN: u8 = 0;
@@ -11,6 +13,8 @@ pub const CLEAN: u8 = 0;
 pub const FAILED: u8 = 1;
 /// Bad usage or bad configuration: trying again without a change cannot help.
 pub const USAGE: u8 = 64;
+/// A part of the gateway panicked: a bug. What supervises it should start it anew.
+pub const BROKEN: u8 = 70;
 /// A second signal ended a shutdown that was under way, or a signal a check of outages.
 pub const INTERRUPTED: u8 = 130;
 
@@ -56,6 +60,7 @@ pub(crate) fn code(result: &anyhow::Result<()>) -> u8 {
         Ok(()) => CLEAN,
         Err(error) if error.is::<Interrupted>() || error.is::<Stopped>() => INTERRUPTED,
         Err(error) if error.is::<UsageError>() || error.is::<ConfigError>() => USAGE,
+        Err(error) if error.is::<RunError>() => BROKEN,
         // Whoever reads our output has had enough (`zonewire tail pjm | head`).
         Err(error) if is_broken_pipe(error) => CLEAN,
         Err(_) => FAILED,
@@ -68,7 +73,7 @@ pub(crate) fn report(result: &anyhow::Result<()>) -> ExitCode {
     if let Err(error) = result
         && code != CLEAN
     {
-        eprintln!("error: {error:#}");
+        telemetry::last_words(&format!("error: {error:#}"));
     }
     ExitCode::from(code)
 }
@@ -96,6 +101,7 @@ mod tests {
             (bad_config, USAGE),
             (Err(Interrupted.into()), INTERRUPTED),
             (Err(Stopped.into()), INTERRUPTED),
+            (Err(RunError::Failed { part: "fan-out" }.into()), BROKEN),
             (Err(anyhow::anyhow!("broken")), FAILED),
             (Err(io::Error::from(io::ErrorKind::BrokenPipe).into()), CLEAN),
             (Err(io::Error::from(io::ErrorKind::NotFound).into()), FAILED),

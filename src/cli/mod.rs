@@ -50,6 +50,7 @@ Exit codes:
   0    all went well
   1    could not start, or failed on the way; an order that was watched failed
   64   bad usage or bad configuration
+  70   the gateway ended because of a bug; start it again
   130  a second signal ended a graceful shutdown";
 
 #[derive(Debug, Subcommand)]

@@ -14,7 +14,8 @@ pub(super) fn line(text: &str) -> io::Result<()> {
 
 /// Tells the user something that is not what was asked for.
 pub(super) fn say(text: &str) {
-    eprintln!("{text}");
+    // Where nobody reads stderr there is nobody to tell.
+    drop(writeln!(io::stderr(), "{text}"));
 }
 
 /// A value without quotes and without control characters, which a terminal might obey.

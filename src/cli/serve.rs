@@ -68,7 +68,7 @@ pub(crate) fn demo(args: DemoArgs) -> anyhow::Result<()> {
 
 fn start(loaded: Loaded) -> anyhow::Result<()> {
     let Loaded { config, file, .. } = loaded;
-    telemetry::init(&config.log).context("cannot set up the log")?;
+    let log = telemetry::init(&config.log).context("cannot set up the log")?;
     if let Some(file) = file {
         tracing::info!(file = %file.display(), "read the config");
     }
@@ -89,6 +89,7 @@ fn start(loaded: Loaded) -> anyhow::Result<()> {
     });
     // What still runs now, such as a read of a file, is not worth waiting for.
     runtime.shutdown_background();
+    drop(log);
     result
 }
 
@@ -103,7 +104,7 @@ pub(crate) async fn run(
 ) -> anyhow::Result<()> {
     let serving = async {
         let gateway = Gateway::start(config).await.context("cannot start")?;
-        gateway.run(shutdown).await.context("the gateway failed")
+        Ok(gateway.run(shutdown).await?)
     };
     tokio::select! {
         result = serving => result,

@@ -1,5 +1,7 @@
 //! Whether values hold up, alone and together. Rooms check their own; here is what is left.
 
+use serde_json::Value;
+
 use super::Config;
 use crate::storage::{StorageChoice, StorageConfig};
 use crate::support::checks::{Checks, Finding};
@@ -17,6 +19,9 @@ pub(super) fn check(config: &Config) -> Vec<Finding> {
         config.log.check(),
     ];
     let mut found = rooms.concat();
+    if let Ok(values) = serde_json::to_value(config) {
+        check_times("", &values, &mut found);
+    }
     found.extend(check_together(config));
     found
 }
@@ -69,6 +74,26 @@ fn check_storage(storage: &StorageConfig) -> Vec<Finding> {
         found = together.finish();
     }
     found
+}
+
+/// No time is longer than a year: what is added to a moment must not go past the end of the clock.
+fn check_times(key: &str, value: &Value, found: &mut Vec<Finding>) {
+    const YEAR_S: u64 = 366 * 24 * 3600;
+    if let Value::Object(table) = value {
+        for (name, value) in table {
+            let dot = if key.is_empty() { "" } else { "." };
+            check_times(&format!("{key}{dot}{name}"), value, found);
+        }
+        return;
+    }
+    let max = if key.ends_with("_ms") { YEAR_S * 1_000 } else { YEAR_S };
+    if let Some(time) = value.as_u64()
+        && (key.ends_with("_s") || key.ends_with("_ms"))
+        && time > max
+    {
+        let problem = format!("expected at most {max} (a year), found {time}");
+        found.push(Finding { key: key.to_owned(), problem });
+    }
 }
 
 /// What concerns more than one room.

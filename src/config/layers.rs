@@ -9,6 +9,7 @@ use figment::value::{Dict, Value};
 use super::fault::Fault;
 use super::settings::{OPEN_TABLES, Setting};
 use super::{FILE_VARIABLE, URL_VARIABLE};
+use crate::support::fault::VARIABLE as TEST_FAULT_VARIABLE;
 
 const PREFIX: &str = "ZONEWIRE_";
 
@@ -22,8 +23,8 @@ const REDIS_VARIABLES: [(&str, &str); 6] = [
     ("REDIS_DB", "db"),
 ];
 
-/// Variables with our prefix that are not settings. The last is for `cargo test`.
-const OTHER_VARIABLES: [&str; 3] = [FILE_VARIABLE, URL_VARIABLE, "ZONEWIRE_UPDATE_DOCS"];
+/// Variables with our prefix that are not settings. The last two are for tests.
+const OTHER_VARIABLES: [&str; 4] = [FILE_VARIABLE, URL_VARIABLE, "ZONEWIRE_UPDATE_DOCS", TEST_FAULT_VARIABLE];
 
 /// How far up a source stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

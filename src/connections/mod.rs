@@ -27,6 +27,7 @@ pub use stats::{ConnectionHealth, ConnectionInfo};
 
 use crate::channels::{Channels, Live};
 use crate::storage::StatusReader;
+use crate::support::panics::Vital;
 use manager::ShardHandle as Handle;
 use shard::{Shard, ShardQueues};
 use stats::ShardStats;
@@ -53,9 +54,15 @@ impl fmt::Debug for ShardSeed {
 
 impl ShardSeed {
     /// Runs the shard on this thread, which must be in a `LocalSet`, until it is drained or stopped.
-    pub(crate) async fn run(self, channels: Channels, status: StatusReader, stop: CancellationToken) {
+    pub(crate) async fn run(
+        self,
+        channels: Channels,
+        status: StatusReader,
+        vital: &Vital,
+        stop: CancellationToken,
+    ) {
         let Self { index, config, queues, stats } = self;
-        Shard::new(index, config, channels, stats, status).run(queues, stop).await;
+        Shard::new(index, config, channels, stats, status).run(queues, vital, stop).await;
     }
 }
 

@@ -34,6 +34,7 @@ use crate::channels::{Channels, Live, Start};
 use crate::model::{ChannelName, OrderId, Position, Zone};
 use crate::protocol::{CloseCode, PROTOCOL_VERSION, ServerMessage, ping_frame, text_frame};
 use crate::storage::{Scope, StatusReader};
+use crate::support::panics::{Vital, contain, contain_now};
 
 /// The longest time between two looks at who is silent or has not answered a close. Each look also
 /// sends heartbeats to that part of the connections whose turn it is.
@@ -139,10 +140,11 @@ impl Shard {
     }
 
     /// Serves until it has been drained, or `stop` says that time is up. Must run on a `LocalSet`.
-    pub(super) async fn run(self: Rc<Self>, mut queues: ShardQueues, stop: CancellationToken) {
+    pub(super) async fn run(self: Rc<Self>, mut queues: ShardQueues, vital: &Vital, stop: CancellationToken) {
         let on = Rc::clone(&self);
         // On a task of its own, so that a fan-out that waits for readers holds up nothing else.
-        let fan_out = task::spawn_local(async move { on.fan_out_all(&mut queues.live).await });
+        let fan_out = async move { on.fan_out_all(&mut queues.live).await };
+        let fan_out = task::spawn_local(vital.guard("fan-out", fan_out));
         let period = (self.heartbeat_interval() / SWEEPS_MIN).min(SWEEP_MAX);
         let sweeps =
             usize::try_from(self.heartbeat_interval().as_millis() / period.as_millis()).unwrap_or(usize::MAX);
@@ -183,9 +185,24 @@ impl Shard {
         self.tasks.wait().await;
     }
 
-    /// Spawns a task of one of this shard's connections.
+    /// Spawns a task that shutdown waits for. A panic in it ends it alone.
     pub(super) fn spawn(&self, task: impl Future<Output = ()> + 'static) {
-        task::spawn_local(self.tasks.track_future(task));
+        let stats = Arc::clone(&self.stats);
+        let contained = async move {
+            let _panicked = contain(task, &stats.panics).await;
+        };
+        task::spawn_local(self.tasks.track_future(contained));
+    }
+
+    /// The same for a subscription of a connection, which ends with it if it panics.
+    pub(super) fn spawn_for(&self, connection: &Rc<Connection>, task: impl Future<Output = ()> + 'static) {
+        let (connection, stats) = (Rc::clone(connection), Arc::clone(&self.stats));
+        let contained = async move {
+            if contain(task, &stats.panics).await.is_none() {
+                connection.end(CloseCode::Abnormal);
+            }
+        };
+        task::spawn_local(self.tasks.track_future(contained));
     }
 
     fn heartbeat_interval(&self) -> Duration {
@@ -199,7 +216,7 @@ impl Shard {
             Command::Adopt { upgrade, opening, admission } => {
                 let shard = Rc::clone(self);
                 let upgraded = stop.clone().run_until_cancelled_owned(upgrade);
-                self.upgrading.set(self.upgrading.get() + 1);
+                let upgrading = Upgrading::begin(&shard);
                 self.spawn(async move {
                     // A task of its own for the connection: hyper's buffers go with this one.
                     let upgraded = upgraded.await;
@@ -213,10 +230,7 @@ impl Shard {
                         Some(Err(error)) => debug!(error = %error, "a client went away during its upgrade"),
                         None => debug!("the time to stop was up during an upgrade"),
                     }
-                    shard.upgrading.set(shard.upgrading.get() - 1);
-                    if shard.draining.get().is_some() {
-                        shard.gone.notify_one();
-                    }
+                    drop(upgrading);
                 });
             }
             Command::Disconnect { id, code, answer } => {
@@ -248,20 +262,27 @@ impl Shard {
         let slot = self.connections.borrow_mut().insert(Rc::clone(&connection));
         self.stats.opened.add(1);
         trace!(conn.id = %connection.id, "connection opened");
-        self.greet(&connection, opening);
-        if let Some(window) = self.draining.get() {
-            connection.close(CloseCode::ShuttingDown, hint(window), self.close_grace());
-        }
         let mut reader = FrameReader::new(self.config.message_bytes_max);
-        // What came in one packet with the request. A client that breaks the protocol so early is
-        // closed all the same: nothing more of it is read as frames.
-        let deaf = connection.take_in(self, &mut reader, &left_over);
-        let shard = Rc::clone(self);
-        self.spawn(async move {
-            // By reference: a reader that is moved into a future takes its place twice.
-            let code = connection.run(&shard, &mut reader, deaf).await;
-            shard.remove(slot, &connection, code);
+        let begin = || {
+            self.greet(&connection, opening);
+            if let Some(window) = self.draining.get() {
+                connection.close(CloseCode::ShuttingDown, hint(window), self.close_grace());
+            }
+            // What came in one packet with the request. A client that breaks the protocol so early is
+            // closed all the same: nothing more of it is read as frames.
+            connection.take_in(self, &mut reader, &left_over)
+        };
+        let deaf = contain_now(begin, &self.stats.panics).unwrap_or_else(|| {
+            connection.end(CloseCode::Abnormal);
+            true
         });
+        let shard = Rc::clone(self);
+        let serving = async move {
+            // By reference: a reader that is moved into a future takes its place twice.
+            let code = contain(connection.run(&shard, &mut reader, deaf), &shard.stats.panics).await;
+            shard.remove(slot, &connection, code.unwrap_or(CloseCode::Abnormal));
+        };
+        task::spawn_local(self.tasks.track_future(serving));
     }
 
     /// Sends the first message, and makes the subscription that the connection was opened for.
@@ -450,6 +471,25 @@ impl Shard {
                 }
             }
         });
+    }
+}
+
+/// A socket that was handed over and whose HTTP response is not out yet.
+struct Upgrading(Rc<Shard>);
+
+impl Upgrading {
+    fn begin(shard: &Rc<Shard>) -> Self {
+        shard.upgrading.set(shard.upgrading.get() + 1);
+        Self(Rc::clone(shard))
+    }
+}
+
+impl Drop for Upgrading {
+    fn drop(&mut self) {
+        self.0.upgrading.set(self.0.upgrading.get() - 1);
+        if self.0.draining.get().is_some() {
+            self.0.gone.notify_one();
+        }
     }
 }
 

@@ -37,6 +37,8 @@ pub(crate) struct ShardStats {
     pub(crate) gaps_told: Counter,
     /// Times that a shard waited for readers that fell behind.
     pub(crate) paced: Counter,
+    /// Panics that ended a connection.
+    pub(crate) panics: Counter,
     durations: [Counter; DURATION_BUCKETS_S.len()],
     duration_ms_sum: Counter,
 }
@@ -91,6 +93,7 @@ pub(crate) struct ConnectionTotals {
     pub(crate) replayed: u64,
     pub(crate) gaps_told: u64,
     pub(crate) paced: u64,
+    pub(crate) panics: u64,
     /// Ended connections by duration, not cumulative; the bounds are [`DURATION_BUCKETS_S`].
     pub(crate) durations: [u64; DURATION_BUCKETS_S.len()],
     pub(crate) duration_ms_sum: u64,
@@ -119,6 +122,7 @@ impl ConnectionTotals {
             total.replayed += shard.replayed.get();
             total.gaps_told += shard.gaps_told.get();
             total.paced += shard.paced.get();
+            total.panics += shard.panics.get();
             for (sum, count) in total.durations.iter_mut().zip(&shard.durations) {
                 *sum += count.get();
             }

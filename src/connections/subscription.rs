@@ -126,7 +126,7 @@ impl Subscription {
                 Step::CatchUp => {
                     self.connection.set_finished(&self.channel, false);
                     let (subscription, on) = (Rc::clone(self), Rc::clone(shard));
-                    shard.spawn(async move { subscription.catch_up(&on).await });
+                    shard.spawn_for(&self.connection, async move { subscription.catch_up(&on).await });
                 }
                 Step::Doubt => shard.channels.doubt(&self.channel),
             }

@@ -19,13 +19,16 @@ use tokio::time;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
+use warp::Reply as _;
 use warp::filters::BoxedFilter;
 use warp::reply::Response;
 
 use super::config::HttpConfig;
+use super::problem::internal;
 use super::upgrade::Arrival;
 use crate::connections::Manager;
 use crate::support::counter::Counter;
+use crate::support::panics::contain;
 
 /// Connections that the kernel holds until they are accepted.
 const BACKLOG: i32 = 4096;
@@ -58,6 +61,8 @@ pub(crate) struct AcceptStats {
     pub(crate) failed: Counter,
     /// Connections that ended without a complete request: garbage, timeouts.
     pub(crate) bad_requests: Counter,
+    /// Panics that ended a request.
+    pub(crate) panics: Counter,
 }
 
 /// What the accept loops of all threads share.
@@ -134,7 +139,10 @@ pub(crate) async fn serve(
                 let shard = parts.manager.shard(shard).clone();
                 let arrival = Arrival { peer, shard, address: Arc::new(address) };
                 let (routes, parts) = (routes.clone(), Arc::clone(&parts));
-                task::spawn_local(tasks.track_future(serve_one(stream, arrival, routes, parts)));
+                task::spawn_local(tasks.track_future(async move {
+                    let stats = Arc::clone(&parts.stats);
+                    let _panicked = contain(serve_one(stream, arrival, routes, parts), &stats.panics).await;
+                }));
             }
             Err(error) => {
                 parts.stats.failed.add(1);
@@ -170,11 +178,15 @@ async fn serve_one(
         return;
     }
     let Ok(place) = Arc::clone(&parts.gate).acquire_owned().await else { return };
-    let peer = arrival.peer;
+    let (peer, stats) = (arrival.peer, Arc::clone(&parts.stats));
     let service = TowerToHyperService::new(warp::service(routes));
     let service = service_fn(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(arrival.clone());
-        service.call(request)
+        let (answer, stats) = (service.call(request), Arc::clone(&stats));
+        async move {
+            let answered = contain(answer, &stats.panics).await;
+            answered.unwrap_or_else(|| Ok(internal().into_response()))
+        }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())

@@ -142,5 +142,10 @@ pub(crate) fn from_rejection(rejection: &Rejection) -> Problem {
         return Problem::new(StatusCode::BAD_REQUEST, "invalid_header", "a header is missing or not valid");
     }
     tracing::error!(rejection = ?rejection, "a rejection without an answer");
+    internal()
+}
+
+/// The answer to a request that met a bug.
+pub(super) fn internal() -> Problem {
     Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "the gateway could not answer; this is a bug")
 }

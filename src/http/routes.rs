@@ -30,6 +30,7 @@ use crate::model::{ChannelName, Entry, Position, Zone};
 use crate::orders::Orders;
 use crate::protocol::entry_json;
 use crate::storage::Page;
+use crate::support::fault;
 
 /// Connections listed by `/ws/stats` when not asked for more.
 const LISTED: usize = 100;
@@ -283,6 +284,7 @@ fn zones(app: &Arc<App>) -> BoxedFilter<(Response,)> {
         .and(warp::get())
         .and(with(app))
         .and_then(|app: Arc<App>| async move {
+            fault::point(|| "request".to_owned());
             let listed = app.channels.zones().await.map_err(|error| Problem::storage(&error));
             answer(listed.map(|zones| {
                 let views = zones.iter().map(|zone| {

@@ -26,6 +26,7 @@ use crate::orders::{InteropStats, InteropTotals, OrderTotals, Orders};
 use crate::storage::{
     JobCounts, MemoryBackend, MemoryUsage, OutageReader, OutageTotals, StatusReader, StorageStatus,
 };
+use crate::support::telemetry;
 
 /// How long the storage may take to count jobs; a snapshot does not wait for an outage to end.
 const JOBS_WITHIN: Duration = Duration::from_millis(250);
@@ -173,6 +174,7 @@ struct MessagesView {
     replayed: u64,
     gaps_told: u64,
     paced: u64,
+    panics: u64,
 }
 
 #[derive(Debug, Serialize)]
@@ -215,6 +217,7 @@ struct HttpView {
     refused: u64,
     accept_failures: u64,
     bad_requests: u64,
+    panics: u64,
     price_requests: u64,
     price_requests_refused: u64,
     prices_accepted: u64,
@@ -305,6 +308,7 @@ impl Sources {
                 replayed: totals.replayed,
                 gaps_told: totals.gaps_told,
                 paced: totals.paced,
+                panics: totals.panics,
             },
             channels: ChannelsView {
                 active: self.channels.active(),
@@ -333,6 +337,7 @@ impl Sources {
                 refused: self.accepts.refused.get(),
                 accept_failures: self.accepts.failed.get(),
                 bad_requests: self.accepts.bad_requests.get(),
+                panics: self.accepts.panics.get(),
                 price_requests: self.intake.requests.get(),
                 price_requests_refused: self.intake.refused.get(),
                 prices_accepted: self.intake.accepted.get(),
@@ -596,6 +601,9 @@ impl Collector for StatsView {
         m.counter("tcp_refused", "TCP connections refused by a limit", http.refused)?;
         m.counter("tcp_accept_failures", "Failed accepts", http.accept_failures)?;
         m.counter("http_bad_requests", "Connections that ended without a whole request", http.bad_requests)?;
+        let panics = [("request", http.panics), ("connection", messages.panics)];
+        m.counters("panics", "Panics that ended one request or connection", "where", panics)?;
+        m.counter("log_lines_lost", "Lines of the log that stderr did not take", telemetry::lines_lost())?;
         m.counter("price_requests", "Requests that post prices", http.price_requests)?;
         m.counter("price_requests_refused", "Requests with a fault", http.price_requests_refused)?;
         m.counter("prices_accepted", "Prices accepted over HTTP", http.prices_accepted)

@@ -23,6 +23,7 @@ use crate::connections::{self, ConnectionsConfig};
 use crate::model::{Lane, NodeId};
 use crate::orders::{OrderMirror, Orders, OrdersConfig, OrdersParts};
 use crate::storage::{self, StorageChoice, StorageConfig};
+use crate::support::panics::Vital;
 
 type Answer = HttpResponse<Bytes>;
 
@@ -47,6 +48,7 @@ impl Routes {
             config: ChannelsConfig::default(),
             shards,
             runtime: Handle::current(),
+            vital: Vital::default(),
         };
         let channels = Channels::new(parts, TaskTracker::new(), CancellationToken::new());
         let orders = Orders::new(OrdersParts {

@@ -4,8 +4,10 @@ pub(crate) mod backoff;
 pub(crate) mod chance;
 pub(crate) mod checks;
 pub(crate) mod counter;
+pub(crate) mod fault;
 #[cfg(test)]
 pub(crate) mod mutant;
+pub(crate) mod panics;
 pub(crate) mod recent;
 pub(crate) mod seldom;
 pub(crate) mod telemetry;

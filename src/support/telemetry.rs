@@ -1,12 +1,28 @@
-//! The log: text for people or JSON for machines, on stderr.
+//! The log: text for people or JSON for machines, on stderr. It is the one thing here that belongs
+//! to the process and not to a gateway, as stderr does.
 
-use std::io::{self, IsTerminal as _};
+mod writer;
+
+use std::backtrace::{Backtrace, BacktraceStatus};
+use std::io::{self, IsTerminal as _, Write as _};
+use std::panic::{self, PanicHookInfo};
+use std::sync::{Arc, OnceLock, mpsc};
+use std::thread;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use tracing::level_filters::LevelFilter;
+use tracing::{error, warn};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
 use super::checks::{Checks, Finding};
+
+/// How long the end of the process waits for what was logged to be written.
+const FLUSH_WITHIN: Duration = Duration::from_secs(1);
+
+/// The lines of this process that wait to be written.
+static LINES: OnceLock<Arc<writer::Buffer>> = OnceLock::new();
 
 /// How a line of the log is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -40,14 +56,26 @@ impl LogConfig {
     /// What cannot be used.
     pub(crate) fn check(&self) -> Vec<Finding> {
         let mut checks = Checks::of("log");
-        let filter = EnvFilter::try_new(&self.level);
-        checks.require("level", filter.is_ok() && !self.level.trim().is_empty(), || {
-            "expected error, warn, info, debug, trace or off, or directives such as \
-             info,zonewire::storage=debug"
-                .to_owned()
+        let is_usable = EnvFilter::try_new(&self.level).is_ok()
+            && !self.level.trim().is_empty()
+            && self.level.split(',').all(says_how_much);
+        checks.require("level", is_usable, || {
+            format!(
+                "expected error, warn, info, debug, trace or off, or directives such as \
+                 info,zonewire::storage=debug; found {:?}",
+                self.level
+            )
         });
         checks.finish()
     }
+}
+
+/// Whether a directive names a level. The filter takes any other word for the name of a part of
+/// the program, so that `warning` would silence all others.
+fn says_how_much(directive: &str) -> bool {
+    let level = directive.rsplit_once('=').map_or(directive, |(_, level)| level).trim();
+    // Numbers are levels too, but hardly anybody knows which.
+    level.parse::<LevelFilter>().is_ok() && !level.bytes().all(|byte| byte.is_ascii_digit())
 }
 
 /// The log could not be set up.
@@ -59,25 +87,80 @@ pub(crate) enum TelemetryError {
     /// Somebody else did so before.
     #[error("this process already has a log")]
     Taken(#[from] tracing_subscriber::util::TryInitError),
+    /// The thread that writes cannot be started.
+    #[error("cannot start a thread")]
+    Thread(#[from] io::Error),
 }
 
-/// Sets up the log of this process; once.
+/// Flushes the log at the end of the process.
+#[derive(Debug)]
+#[must_use]
+pub(crate) struct Log(Arc<writer::Buffer>);
+
+impl Drop for Log {
+    fn drop(&mut self) {
+        // Whoever does not read by then gets the end of the process, not a process that hangs.
+        self.0.flush(FLUSH_WITHIN);
+    }
+}
+
+/// Sets up the log of this process, and has panics logged; once. Logging never waits: see
+/// [`lines_lost`].
 ///
 /// # Errors
 /// The level is not usable, or there is a log already.
-pub(crate) fn init(config: &LogConfig) -> Result<(), TelemetryError> {
+pub(crate) fn init(config: &LogConfig) -> Result<Log, TelemetryError> {
     // The Redis client warns of each lost connection, and so does the gateway, once and in context.
     // Directives that come later win, so that a user who asks for more gets it.
     let filter = EnvFilter::try_new(format!("fred=error,{}", config.level))?;
+    let tell_lost = |lost| warn!(lost, "lines of the log were lost: stderr did not take them");
+    let (writer, buffer) = writer::start(io::stderr(), tell_lost)?;
     let lines = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(io::stderr)
+        .with_writer(writer)
+        // It would say on stderr that stderr fails, and panic.
+        .log_internal_errors(false)
         .with_ansi(io::stderr().is_terminal());
     match config.format {
         LogFormat::Text => lines.finish().try_init()?,
         LogFormat::Json => lines.json().flatten_event(true).finish().try_init()?,
     }
-    Ok(())
+    panic::set_hook(Box::new(log_panic));
+    let buffer = LINES.get_or_init(|| buffer);
+    Ok(Log(Arc::clone(buffer)))
+}
+
+/// How many lines of this process' log were lost because stderr did not take them: its reader is
+/// gone or too slow, or its disk is full.
+pub(crate) fn lines_lost() -> u64 {
+    LINES.get().map_or(0, |lines| lines.lost())
+}
+
+fn log_panic(info: &PanicHookInfo<'_>) {
+    let message = info.payload_as_str().unwrap_or("(not a text)");
+    let place = info.location().map(ToString::to_string);
+    let backtrace = Backtrace::capture();
+    let backtrace = (backtrace.status() == BacktraceStatus::Captured).then(|| backtrace.to_string());
+    let thread = thread::current();
+    error!(message, place, thread = thread.name(), backtrace, "panicked");
+}
+
+/// Writes a line to stderr for people, behind what was logged, also where nobody reads it: then it
+/// is lost after a moment. For the last words of a process.
+pub(crate) fn last_words(line: &str) {
+    if let Some(lines) = LINES.get() {
+        lines.flush(FLUSH_WITHIN);
+    }
+    let (said, heard) = mpsc::channel();
+    let text = format!("{line}\n");
+    let speak = move || {
+        let written = io::stderr().write_all(text.as_bytes());
+        // Where nobody waits any more, or nobody reads stderr, there is nobody to tell.
+        let _told = said.send(written.is_ok());
+    };
+    if thread::Builder::new().spawn(speak).is_ok() {
+        let _in_time = heard.recv_timeout(FLUSH_WITHIN);
+    }
 }
 
 #[cfg(test)]
@@ -90,9 +173,12 @@ mod tests {
 
     #[test]
     fn a_level_is_a_word_or_directives() {
-        assert!(is_usable("info"));
-        assert!(is_usable("warn,zonewire::storage=debug"));
-        assert!(!is_usable(""));
-        assert!(!is_usable("zonewire=loud"));
+        for level in ["info", "WARN", "off", "warn,zonewire::storage=debug", "info, hyper=error"] {
+            assert!(is_usable(level), "{level}");
+        }
+        for level in ["", " ", "warning", "verbose", "wran", "info,quiet", "5", "zonewire=5", "zonewire=loud"]
+        {
+            assert!(!is_usable(level), "{level}");
+        }
     }
 }

@@ -7,6 +7,7 @@ mod bad_input;
 mod bench_orders;
 mod cli;
 mod examples;
+mod faults;
 mod jobs_contract;
 mod limits_and_stats;
 mod loss_check;

@@ -37,6 +37,7 @@ use crate::model::{
 };
 use crate::storage::model::{Data, Faults, Inside, ModelServer, Setup, Trace};
 use crate::storage::{Had, StatusReader};
+use crate::support::panics::Vital;
 use crate::support::{chance, mutant};
 use plan::{Act, Plan};
 use subscriber::{Client, NUMBERS, Places, Subscriber, number};
@@ -280,6 +281,7 @@ impl World {
             config,
             shards: vec![shard],
             runtime: tokio::runtime::Handle::current(),
+            vital: Vital::default(),
         };
         let channels = Channels::new(parts, TaskTracker::new(), CancellationToken::new());
         let node = Arc::new(NodeRun {

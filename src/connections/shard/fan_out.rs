@@ -13,6 +13,7 @@ use crate::channels::{Live, LiveBatch};
 use crate::connections::connection::{Connection, Pacing, TICK};
 use crate::connections::subscription::Subscription;
 use crate::model::ChannelName;
+use crate::support::fault;
 
 /// Live messages taken from the queue at a time.
 const LIVE_PER_TURN: usize = 64;
@@ -65,6 +66,7 @@ impl Shard {
     /// Sends contiguous batches of one channel to all its subscribers.
     async fn fan_out(self: &Rc<Self>, batches: &mut Vec<Arc<LiveBatch>>) {
         let Some(first) = batches.first() else { return };
+        fault::point(|| format!("fan-out {}", first.channel));
         if let Some(followed) = self.followed_by(&first.channel) {
             let mut place = 0;
             while self.write_some(&followed, &mut place, batches) {

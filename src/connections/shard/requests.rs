@@ -11,6 +11,7 @@ use crate::connections::connection::Connection;
 use crate::connections::subscription::Subscription;
 use crate::model::{ChannelName, Position};
 use crate::protocol::{ClientMessage, ErrorCode, ServerMessage};
+use crate::support::fault;
 
 impl Shard {
     pub(in crate::connections) fn on_message(self: &Rc<Self>, connection: &Rc<Connection>, text: &str) {
@@ -35,6 +36,7 @@ impl Shard {
                 connection.send_message(&ack, self.limits);
             }
             Ok(ClientMessage::Ping { id }) => {
+                fault::point(|| "connection".to_owned());
                 let pong = ServerMessage::Pong { id: id.as_ref(), timestamp: Utc::now() };
                 connection.send_message(&pong, self.limits);
             }
@@ -99,7 +101,7 @@ impl Shard {
         subscription.place.set(followed.subscriptions.borrow_mut().insert(Rc::clone(&subscription)));
         connection.subscriptions.borrow_mut().push(Rc::clone(&subscription));
         let shard = Rc::clone(self);
-        self.spawn(subscription.bring_up(shard, start, id));
+        self.spawn_for(connection, subscription.bring_up(shard, start, id));
     }
 
     fn on_unsubscribe(self: &Rc<Self>, connection: &Rc<Connection>, name: &str, id: Option<&Value>) {

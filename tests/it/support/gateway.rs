@@ -11,7 +11,7 @@ use tokio::task::JoinSet;
 use tokio::time;
 use zonewire::config::Config;
 use zonewire::connections::Manager;
-use zonewire::gateway::{Gateway, StartError};
+use zonewire::gateway::{Gateway, RunError, StartError};
 use zonewire::orders::{OrderExecutor, PaperExecutor};
 use zonewire::storage::StorageChoice;
 
@@ -33,7 +33,7 @@ pub(crate) struct Running {
     pub(crate) address: SocketAddr,
     pub(crate) manager: Manager,
     shutdown: Option<oneshot::Sender<()>>,
-    running: JoinSet<std::io::Result<()>>,
+    running: JoinSet<Result<(), RunError>>,
 }
 
 impl Running {

@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 use std::process::{ExitStatus, Stdio};
 
 use serde_json::Value;
-use tokio::io::{AsyncBufReadExt as _, BufReader};
-use tokio::process::{Child, Command};
+use tokio::io::{AsyncBufReadExt as _, BufReader, Lines};
+use tokio::process::{Child, ChildStderr, Command};
 use tokio::task::JoinSet;
 use tokio::time;
 
@@ -16,7 +16,7 @@ pub(crate) struct Process {
     pub(crate) child: Child,
     pub(crate) address: SocketAddr,
     /// Reads its log to the end, so that it never waits for us.
-    _log: JoinSet<()>,
+    log: JoinSet<Vec<String>>,
 }
 
 pub(crate) fn serve(args: &[String]) -> Command {
@@ -28,9 +28,30 @@ pub(crate) fn serve(args: &[String]) -> Command {
 
 impl Process {
     pub(crate) async fn start(settings: &[&str]) -> Self {
+        Self::start_with(settings, &[]).await
+    }
+
+    /// The same with variables in its environment.
+    pub(crate) async fn start_with(settings: &[&str], environment: &[(&str, &str)]) -> Self {
+        let (mut process, mut lines) = Self::start_unread(settings, environment).await;
+        process.log.spawn(async move {
+            let mut read = Vec::new();
+            while let Ok(Some(line)) = lines.next_line().await {
+                read.push(line);
+            }
+            read
+        });
+        process
+    }
+
+    /// The same, with nobody who reads its log any more once it is ready.
+    pub(crate) async fn start_unread(
+        settings: &[&str],
+        environment: &[(&str, &str)],
+    ) -> (Self, Lines<BufReader<ChildStderr>>) {
         let mut args = vec!["--listen=127.0.0.1:0".to_owned(), "--set=log.format=json".to_owned()];
         args.extend(settings.iter().map(|setting| format!("--set={setting}")));
-        let mut child = serve(&args).spawn().unwrap();
+        let mut child = serve(&args).envs(environment.iter().copied()).spawn().unwrap();
         let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
         let ready = async {
             loop {
@@ -42,9 +63,7 @@ impl Process {
             }
         };
         let address = time::timeout(LIMIT, ready).await.expect("it is ready in time");
-        let mut log = JoinSet::new();
-        log.spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
-        Self { child, address, _log: log }
+        (Self { child, address, log: JoinSet::new() }, lines)
     }
 
     pub(crate) async fn signal(&self, signal: &str) {
@@ -54,6 +73,12 @@ impl Process {
 
     pub(crate) async fn ended(&mut self) -> ExitStatus {
         time::timeout(LIMIT, self.child.wait()).await.expect("it ends in time").unwrap()
+    }
+
+    /// What it wrote to stderr after it was ready, once it has ended.
+    pub(crate) async fn log(&mut self) -> Vec<String> {
+        let read = time::timeout(LIMIT, self.log.join_next()).await.expect("its log ends in time");
+        read.expect("asked for once").unwrap()
     }
 
     pub(crate) fn url(&self, path: &str) -> String {

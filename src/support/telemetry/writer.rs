@@ -1,0 +1,246 @@
+//! Where lines of the log go: a bounded buffer, and a thread that writes them out.
+//!
+//! Whoever logs never waits for whoever reads. A reader that is gone, a full disk or a pipe that
+//! nobody empties costs lines, which are counted, and told once a line gets through again.
+
+use std::collections::VecDeque;
+use std::io::{self, Write};
+use std::sync::{Arc, OnceLock};
+use std::thread::{self, ThreadId};
+use std::time::Duration;
+
+use parking_lot::{Condvar, Mutex};
+use tracing_subscriber::fmt::MakeWriter;
+
+/// Bytes of lines that wait to be written. When they are reached, new lines are lost.
+const WAITING_BYTES_MAX: usize = 1 << 20;
+
+/// A handle that puts lines into the buffer.
+#[derive(Debug, Clone)]
+pub(super) struct LineWriter(Arc<Buffer>);
+
+#[derive(Debug, Default)]
+pub(super) struct Buffer {
+    state: Mutex<State>,
+    /// There is something to write.
+    filled: Condvar,
+    /// Everything was written.
+    emptied: Condvar,
+    /// The thread that writes. What it logs itself always finds room: that lines were lost.
+    writes: OnceLock<ThreadId>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    lines: VecDeque<Vec<u8>>,
+    bytes: usize,
+    /// The thread is writing what it took.
+    writing: bool,
+    /// Lines that were not written since the start.
+    lost: u64,
+    /// How many of them the reader has been told of.
+    told: u64,
+}
+
+impl Buffer {
+    /// How many lines were lost since the start.
+    pub(super) fn lost(&self) -> u64 {
+        self.state.lock().lost
+    }
+
+    /// Waits until everything was written, for this long at the most; says whether it was.
+    pub(super) fn flush(&self, patience: Duration) -> bool {
+        let mut state = self.state.lock();
+        let is_busy = |state: &mut State| state.writing || !state.lines.is_empty();
+        !self.emptied.wait_while_for(&mut state, is_busy, patience).timed_out()
+    }
+
+    fn push(&self, line: &[u8]) {
+        let is_own = self.writes.get() == Some(&thread::current().id());
+        let mut state = self.state.lock();
+        if state.bytes + line.len() > WAITING_BYTES_MAX && !is_own {
+            state.lost += 1;
+            return;
+        }
+        state.bytes += line.len();
+        state.lines.push_back(line.to_vec());
+        drop(state);
+        self.filled.notify_one();
+    }
+
+    /// The next line, once there is one.
+    fn next(&self) -> Vec<u8> {
+        let mut state = self.state.lock();
+        state.writing = false;
+        loop {
+            if let Some(line) = state.lines.pop_front() {
+                state.bytes -= line.len();
+                state.writing = true;
+                return line;
+            }
+            self.emptied.notify_all();
+            self.filled.wait(&mut state);
+        }
+    }
+
+    /// A line got through: how many did not since the last one that did.
+    fn got_through(&self) -> u64 {
+        let mut state = self.state.lock();
+        let untold = state.lost - state.told;
+        state.told = state.lost;
+        untold
+    }
+}
+
+/// Starts the thread. `tell_lost` is called on it with the number of lines that were lost, after
+/// the first line that got through again; it may log.
+///
+/// # Errors
+/// The thread cannot be started.
+pub(super) fn start(
+    mut sink: impl Write + Send + 'static,
+    tell_lost: impl Fn(u64) + Send + 'static,
+) -> io::Result<(LineWriter, Arc<Buffer>)> {
+    let buffer = Arc::new(Buffer::default());
+    let from = Arc::clone(&buffer);
+    let write_out = move || {
+        let _first = from.writes.set(thread::current().id());
+        // A line of which a part was written before it failed is ended before the next one.
+        let mut is_broken_off = false;
+        loop {
+            let line = from.next();
+            let ended = if is_broken_off { sink.write_all(b"\n") } else { Ok(()) };
+            match ended.and_then(|()| sink.write_all(&line)) {
+                Ok(()) => {
+                    is_broken_off = false;
+                    match from.got_through() {
+                        0 => {}
+                        lost => tell_lost(lost),
+                    }
+                }
+                Err(_) => {
+                    is_broken_off = true;
+                    from.state.lock().lost += 1;
+                }
+            }
+        }
+    };
+    thread::Builder::new().name("log".to_owned()).spawn(write_out)?;
+    Ok((LineWriter(Arc::clone(&buffer)), buffer))
+}
+
+impl Write for LineWriter {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        self.0.push(line);
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl<'a> MakeWriter<'a> for LineWriter {
+    type Writer = Self;
+
+    fn make_writer(&'a self) -> Self {
+        self.clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+
+    const PATIENCE: Duration = Duration::from_secs(20);
+
+    /// Takes what it is allowed to, and fails where it is told to.
+    struct Pipe {
+        allowed: mpsc::Receiver<bool>,
+        written: mpsc::Sender<Vec<u8>>,
+    }
+
+    impl Write for Pipe {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            match self.allowed.recv() {
+                Ok(true) => {
+                    self.written.send(bytes.to_vec()).expect("the test reads");
+                    Ok(bytes.len())
+                }
+                Ok(false) => Err(io::ErrorKind::BrokenPipe.into()),
+                // The test is over; nothing more is allowed through.
+                Err(_) => loop {
+                    thread::park();
+                },
+            }
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    struct World {
+        lines: LineWriter,
+        buffer: Arc<Buffer>,
+        allow: mpsc::Sender<bool>,
+        written: mpsc::Receiver<Vec<u8>>,
+        told: mpsc::Receiver<u64>,
+    }
+
+    fn world() -> World {
+        let (allow, allowed) = mpsc::channel();
+        let (written_tx, written) = mpsc::channel();
+        let (told_tx, told) = mpsc::channel();
+        let tell = move |lost| told_tx.send(lost).expect("the test reads");
+        let (lines, buffer) = start(Pipe { allowed, written: written_tx }, tell).unwrap();
+        World { lines, buffer, allow, written, told }
+    }
+
+    #[test]
+    fn lines_are_written_in_order() {
+        let mut world = world();
+        for line in ["one\n", "two\n"] {
+            world.lines.write_all(line.as_bytes()).unwrap();
+            world.allow.send(true).unwrap();
+        }
+        assert!(world.buffer.flush(PATIENCE));
+        let written: Vec<Vec<u8>> = world.written.try_iter().collect();
+        assert_eq!(written, [b"one\n", b"two\n"]);
+        assert_eq!(world.buffer.lost(), 0);
+        assert!(world.told.try_recv().is_err());
+    }
+
+    #[test]
+    fn a_reader_that_is_gone_costs_lines_and_is_told_how_many_once_it_is_back() {
+        let mut world = world();
+        for (line, taken) in [("one\n", false), ("two\n", false), ("three\n", true)] {
+            world.lines.write_all(line.as_bytes()).unwrap();
+            world.allow.send(taken).unwrap();
+        }
+        // Each failed write is one answer; the third line is preceded by the end of a broken one.
+        world.allow.send(true).unwrap();
+        assert_eq!(world.told.recv_timeout(PATIENCE), Ok(2));
+        assert_eq!(world.buffer.lost(), 2);
+        let written: Vec<u8> = world.written.try_iter().flatten().collect();
+        assert_eq!(written, b"\nthree\n");
+    }
+
+    #[test]
+    fn a_reader_that_takes_nothing_holds_up_nobody() {
+        let mut world = world();
+        let line = vec![b'x'; 1 << 10];
+        for _ in 0..2 * (WAITING_BYTES_MAX >> 10) {
+            world.lines.write_all(&line).unwrap();
+        }
+        let lost = world.buffer.lost();
+        let fit = (WAITING_BYTES_MAX >> 10) as u64;
+        // One more fits where the thread holds one in its hand.
+        assert!((fit - 1..=fit).contains(&lost), "{lost}");
+        assert!(!world.buffer.flush(Duration::ZERO), "it is not written, and says so");
+        world.allow.send(true).unwrap();
+        assert_eq!(world.told.recv_timeout(PATIENCE), Ok(lost));
+    }
+}

@@ -1,0 +1,141 @@
+//! What is hurt says so, or ends: a log that nobody reads, and bugs.
+
+use serde_json::{Value, json};
+use tokio::time;
+
+use crate::support::client::{Came, Client, LIMIT};
+use crate::support::eventually::eventually;
+use crate::support::gateway::{JSON, post, price, publish, request};
+use crate::support::process::Process;
+use crate::support::redis_server::RedisServer;
+
+async fn metric(process: &Process, name: &str) -> u64 {
+    let text = request(process.address, "GET", "/metrics", &[], b"").await.body;
+    let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    line.unwrap_or_else(|| panic!("no {name} in {text}")).parse().unwrap()
+}
+
+async fn until_state(process: &Process, state: &str) {
+    eventually(state, async || {
+        let health = request(process.address, "GET", "/health", &[], b"").await.json();
+        (health["state"] == state).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_whose_reader_is_gone_stops_nothing() {
+    let Some(mut server) = RedisServer::start(&[]) else { return };
+    let port = format!("storage.redis.port={}", server.port);
+    let settings = ["storage.backend=redis", "storage.redis.host=127.0.0.1", &port, "http.drain_s=0"];
+    let (mut process, log) = Process::start_unread(&settings, &[]).await;
+    drop(log);
+    let mut client = Client::connect(&process.url("/ws/market/pjm")).await;
+    client.next_of_type("subscribed").await;
+
+    server.kill();
+    until_state(&process, "degraded").await;
+    publish(process.address, "pjm", [price("A", 1)]).await;
+    assert_eq!(client.next_of_type("price_update").await["price"], 1);
+    server.restart();
+    until_state(&process, "healthy").await;
+    publish(process.address, "pjm", [price("A", 2)]).await;
+    assert_eq!(client.next_of_type("price_update").await["price"], 2);
+
+    assert!(metric(&process, "zonewire_log_lines_lost_total").await > 0, "the loss of lines is counted");
+    client.close().await;
+    process.signal("-TERM").await;
+    assert_eq!(process.ended().await.code(), Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_nobody_reads_holds_up_nothing_and_tells_what_was_lost() {
+    // So many lines that what may wait for the reader is soon full.
+    let settings = ["storage.backend=memory", "log.level=trace", "http.drain_s=0"];
+    let (mut process, mut log) = Process::start_unread(&settings, &[]).await;
+    let mut n = 0;
+    eventually("lines are lost", async || {
+        for _ in 0..50 {
+            n += 1;
+            publish(process.address, "pjm", [price("A", n)]).await;
+        }
+        (metric(&process, "zonewire_log_lines_lost_total").await > 0).then_some(())
+    })
+    .await;
+    // Somebody reads again.
+    let telling = async {
+        loop {
+            let line: Value = serde_json::from_str(&log.next_line().await.unwrap().unwrap()).unwrap();
+            if line["message"].as_str().is_some_and(|said| said.starts_with("lines of the log were lost")) {
+                return line;
+            }
+        }
+    };
+    let told = time::timeout(LIMIT, telling).await.expect("the loss is told in time");
+    assert!(told["lost"].as_u64().unwrap() > 0, "{told}");
+    // And goes away for good, before the last words.
+    process.signal("-TERM").await;
+    assert_eq!(process.ended().await.code(), Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_panic_in_a_request_ends_that_request() {
+    let fault = [("ZONEWIRE_TEST_PANIC", "request")];
+    let mut process = Process::start_with(&["storage.backend=memory", "http.drain_s=0"], &fault).await;
+    for _ in 0..2 {
+        let answer = request(process.address, "GET", "/api/zones", &[], b"").await;
+        answer.problem(500, "internal");
+    }
+    publish(process.address, "pjm", [price("A", 1)]).await;
+    assert_eq!(metric(&process, r#"zonewire_panics_total{where="request"}"#).await, 2);
+    process.signal("-TERM").await;
+    assert_eq!(process.ended().await.code(), Some(0));
+    let log = process.log().await;
+    let said = log.iter().filter(|line| line.contains("a test asked for this panic")).count();
+    assert_eq!(said, 2, "{log:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_panic_in_a_connection_ends_that_connection() {
+    let fault = [("ZONEWIRE_TEST_PANIC", "connection")];
+    let settings = ["storage.backend=memory", "http.drain_s=0", "http.shards=1"];
+    let mut process = Process::start_with(&settings, &fault).await;
+    let mut other = Client::connect(&process.url("/ws/market/pjm")).await;
+    other.next_of_type("subscribed").await;
+    let mut hurt = Client::connect(&process.url("/ws/market/pjm")).await;
+    hurt.next_of_type("subscribed").await;
+
+    hurt.send(&json!({ "type": "ping" })).await;
+    assert!(matches!(hurt.came().await, Came::End));
+    publish(process.address, "pjm", [price("A", 1)]).await;
+    assert_eq!(other.next_of_type("price_update").await["price"], 1);
+    assert_eq!(metric(&process, r#"zonewire_panics_total{where="connection"}"#).await, 1);
+    let stats = request(process.address, "GET", "/ws/stats", &[], b"").await.json();
+    assert_eq!(stats["connections"]["open"], 1, "its place is free: {stats}");
+    other.close().await;
+    process.signal("-TERM").await;
+    assert_eq!(process.ended().await.code(), Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_panic_anywhere_else_ends_the_gateway_and_says_so() {
+    for (place, part) in [("append zone:boom", "channel"), ("fan-out zone:boom", "fan-out")] {
+        let fault = [("ZONEWIRE_TEST_PANIC", place)];
+        let settings = ["storage.backend=memory", "http.shards=1"];
+        let mut process = Process::start_with(&settings, &fault).await;
+        let mut client = Client::connect(&process.url("/ws/market/boom")).await;
+        client.next_of_type("subscribed").await;
+        publish(process.address, "pjm", [price("A", 1)]).await;
+
+        // Whether it is still answered depends on which part it is.
+        let body = price("A", 1).to_string();
+        let _answered = post(process.address, "boom", JSON, body.as_bytes()).await;
+        let (_, code, _) = client.until_close().await;
+        assert_eq!(code, 4000, "clients are told to come back");
+        client.close().await;
+        assert_eq!(process.ended().await.code(), Some(70), "{place}");
+        let log = process.log().await;
+        let last = log.last().unwrap();
+        assert!(last.starts_with("error: ") && last.contains(&format!("`{part}`")), "{last}");
+    }
+}
