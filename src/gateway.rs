@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::runtime::{Builder, Handle};
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::oneshot;
 use tokio::task::LocalSet;
 use tokio::time::{self, Instant};
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -28,6 +28,7 @@ use crate::orders::{
     Worker,
 };
 use crate::storage::{self, Opened, OutageReader, OutageTotals, StatusReader, StorageChoice};
+use crate::support::machine;
 use crate::support::panics::Vital;
 
 /// After the drain window and the clients' time to answer, what is left is cut after this.
@@ -39,6 +40,11 @@ const THREAD_POLL: Duration = Duration::from_millis(5);
 /// How long a worker may take to finish its orders or to give them back, counted from the end of the
 /// drain.
 const WORK_WITHIN: Duration = Duration::from_secs(8);
+
+/// Files that are open besides connections: storage, the log, what the runtime needs; and of each shard
+/// its listener, its runtime's, and its spare one.
+const OTHER_FILES: usize = 64;
+const FILES_PER_SHARD: usize = 8;
 
 /// How long appends under way, and what waits for Redis while it serves, may take at shutdown.
 const FLUSH_WITHIN: Duration = Duration::from_secs(5);
@@ -165,6 +171,7 @@ impl Gateway {
         };
         driving.spawn(vital.guard("storage", driver));
 
+        fit_open_files(&mut config, machine::open_files(), shards);
         let (manager, seeds, live) = connections::prepare(shards, &config.connections);
         let incoming = backend.take_incoming();
         let parts = ChannelsParts {
@@ -236,13 +243,12 @@ impl Gateway {
         let stop_accepting = CancellationToken::new();
         let serving = Serving {
             routes: http::routes(Arc::new(app)),
-            parts: Arc::new(AcceptParts {
-                gate: Arc::new(Semaphore::new(config.http.handshake_gate)),
-                config: config.http.clone(),
-                manager: manager.clone(),
-                stats: accepts,
-                stop: stop_accepting.clone(),
-            }),
+            parts: Arc::new(AcceptParts::new(
+                config.http.clone(),
+                manager.clone(),
+                accepts,
+                stop_accepting.clone(),
+            )),
             channels: channels.clone(),
             status: status.clone(),
             vital: vital.clone(),
@@ -403,6 +409,27 @@ impl Gateway {
 /// A task whose answer says nothing but that it has ended.
 async fn ended<T>(task: impl Future<Output = T>) {
     task.await;
+}
+
+/// Bounds the TCP connections by the files that may be open, less those that are needed otherwise, and
+/// says so.
+fn fit_open_files(config: &mut Config, open_files: Option<usize>, shards: usize) {
+    let others = OTHER_FILES + shards * FILES_PER_SHARD + http::RESERVE_PLACES;
+    // With very few of them at least some connections can be tried.
+    let for_tcp = open_files.map(|files| files.saturating_sub(others).max(files / 4));
+    let connections = &mut config.connections;
+    let (wanted, tcp_max) = (connections.tcp_max_within(None), connections.tcp_max_within(for_tcp));
+    if tcp_max < wanted {
+        warn!(
+            tcp_max,
+            wanted,
+            open_files,
+            "the limit of open files (ulimit -n) leaves room for fewer connections than are configured"
+        );
+    } else {
+        info!(tcp_max, open_files, "bounded the TCP connections");
+    }
+    connections.tcp_max = tcp_max;
 }
 
 /// What each serving thread gets.

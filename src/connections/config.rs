@@ -11,10 +11,21 @@ pub struct ConnectionsConfig {
     /// Connections in all; one more is answered with 503. The limit of open files of the process
     /// (`ulimit -n`) bounds them too. Default 20,000.
     pub max: usize,
-    /// Connections from one address. Default 1,000.
+    /// TCP connections in all, WebSockets among them; of more, only those are served that ask for
+    /// health or metrics. 0 = 1,000 more than `max`, or as many as the limit of open files leaves
+    /// room for, which bounds every other number too. Default 0.
+    pub tcp_max: usize,
+    /// Connections from one address, or from one IPv6 network of 64 bits. Default 1,000.
     pub per_address_max: usize,
     /// Connections from one loopback address. Default 20,000.
     pub per_loopback_address_max: usize,
+    /// How often an address, or an IPv6 network of 64 bits, may connect, per second in the long run.
+    /// 0 = unlimited. Default 100.
+    pub connects_per_s: u32,
+    /// How often it may connect at once. Default 500.
+    pub connects_burst: u32,
+    /// How often a loopback address may connect, per second in the long run. 0 = unlimited. Default 0.
+    pub loopback_connects_per_s: u32,
     /// How often `heartbeat` and a protocol ping are sent, in seconds. Default 30.
     pub heartbeat_interval_s: u64,
     /// After how long without a sign of life a connection is closed, in seconds; more than
@@ -54,8 +65,12 @@ impl Default for ConnectionsConfig {
     fn default() -> Self {
         Self {
             max: 20_000,
+            tcp_max: 0,
             per_address_max: 1_000,
             per_loopback_address_max: 20_000,
+            connects_per_s: 100,
+            connects_burst: 500,
+            loopback_connects_per_s: 0,
             heartbeat_interval_s: 30,
             silence_timeout_s: 75,
             subscriptions_max: 128,
@@ -72,11 +87,21 @@ impl Default for ConnectionsConfig {
     }
 }
 
+/// TCP connections besides WebSockets, where nobody says how many.
+const TCP_BESIDES: usize = 1_000;
+
 impl ConnectionsConfig {
+    /// The bound on TCP connections, where the process may have `files` for them.
+    pub(crate) fn tcp_max_within(&self, files: Option<usize>) -> usize {
+        let wanted = if self.tcp_max == 0 { self.max.saturating_add(TCP_BESIDES) } else { self.tcp_max };
+        files.map_or(wanted, |files| wanted.min(files)).max(1)
+    }
+
     /// What cannot be used.
     pub(crate) fn check(&self) -> Vec<Finding> {
         let mut checks = Checks::of("connections");
         checks.at_least_1("max", self.max);
+        checks.at_least_1("connects_burst", self.connects_burst);
         checks.at_least_1("per_address_max", self.per_address_max);
         checks.at_least_1("per_loopback_address_max", self.per_loopback_address_max);
         checks.at_least_1("heartbeat_interval_s", self.heartbeat_interval_s);

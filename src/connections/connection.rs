@@ -19,7 +19,7 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::inbound::{FrameReader, Inbound};
-use super::manager::Admission;
+use super::limits::Admission;
 use super::outbox::{Outbox, OutboxLimits, Overflow, Replaces};
 use super::shard::Shard;
 use super::stats::{ConnectionHealth, ConnectionInfo, ShardStats};

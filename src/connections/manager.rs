@@ -1,23 +1,20 @@
 //! The handle to all shards: admits, adopts, lists, disconnects, counts.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::fmt;
-use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use hyper::upgrade::OnUpgrade;
-use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time;
 use uuid::Uuid;
 
 use super::config::ConnectionsConfig;
+use super::limits::{AddressPermit, Admission, Limit, Limits, Source, TcpPlace};
 use super::shard::{Command, Opening};
 use super::stats::{ConnectionInfo, ConnectionTotals, ShardStats};
 use crate::protocol::CloseCode;
-use crate::support::counter::Counter;
 
 /// How long a shard is waited for when it is asked about its connections.
 const ANSWER_WITHIN: Duration = Duration::from_secs(2);
@@ -50,46 +47,6 @@ impl fmt::Debug for ShardHandle {
     }
 }
 
-#[derive(Debug)]
-struct Limits {
-    config: ConnectionsConfig,
-    open: AtomicUsize,
-    by_address: Mutex<HashMap<IpAddr, usize>>,
-    refused_full: Counter,
-    refused_address: Counter,
-}
-
-/// Counts a TCP connection of an address for as long as it is held.
-#[derive(Debug)]
-pub(crate) struct AddressPermit {
-    limits: Arc<Limits>,
-    address: IpAddr,
-}
-
-impl Drop for AddressPermit {
-    fn drop(&mut self) {
-        let mut by_address = self.limits.by_address.lock();
-        if let Some(count) = by_address.get_mut(&self.address) {
-            *count -= 1;
-            if *count == 0 {
-                by_address.remove(&self.address);
-            }
-        }
-    }
-}
-
-/// Counts a WebSocket connection for as long as it is held, and its address with it.
-#[derive(Debug)]
-pub(crate) struct Admission {
-    address: Arc<AddressPermit>,
-}
-
-impl Drop for Admission {
-    fn drop(&mut self) {
-        self.address.limits.open.fetch_sub(1, Ordering::AcqRel);
-    }
-}
-
 /// What `/ws/stats` tells of connections.
 #[derive(Debug)]
 pub(crate) struct Overview {
@@ -97,21 +54,17 @@ pub(crate) struct Overview {
     pub(crate) by_channel: BTreeMap<String, usize>,
     pub(crate) longest_open: Duration,
     pub(crate) connections: Vec<ConnectionInfo>,
-    pub(crate) refused_full: u64,
-    pub(crate) refused_address: u64,
+    /// By limit, how many it refused.
+    pub(crate) refused: [(&'static str, u64); 4],
+    /// Open TCP connections, WebSockets among them.
+    pub(crate) tcp: usize,
     /// Shards that did not answer in time; their connections are only in the totals.
     pub(crate) silent_shards: usize,
 }
 
 impl Manager {
     pub(super) fn new(shards: Vec<ShardHandle>, config: ConnectionsConfig) -> Self {
-        let limits = Limits {
-            config,
-            open: AtomicUsize::new(0),
-            by_address: Mutex::default(),
-            refused_full: Counter::default(),
-            refused_address: Counter::default(),
-        };
+        let limits = Limits::new(config);
         Self(Arc::new(Inner { shards, limits: Arc::new(limits) }))
     }
 
@@ -120,33 +73,36 @@ impl Manager {
         &self.0.shards[index]
     }
 
-    /// Counts a TCP connection against its address; `None` when it has as many as it may have.
-    pub(crate) fn admit_address(&self, address: IpAddr) -> Option<AddressPermit> {
-        let limits = &self.0.limits;
-        let address = address.to_canonical();
-        let config = &limits.config;
-        let max =
-            if address.is_loopback() { config.per_loopback_address_max } else { config.per_address_max };
-        let mut by_address = limits.by_address.lock();
-        let count = by_address.entry(address).or_insert(0);
-        if *count >= max {
-            limits.refused_address.add(1);
-            return None;
-        }
-        *count += 1;
-        drop(by_address);
-        Some(AddressPermit { limits: Arc::clone(limits), address })
+    /// Counts a TCP connection for as long as the place is held.
+    ///
+    /// # Errors
+    /// There are as many as may be.
+    pub(crate) fn admit_tcp(&self) -> Result<TcpPlace, Limit> {
+        self.0.limits.admit_tcp()
     }
 
-    /// Counts a WebSocket connection; `None` when there are as many as may be.
-    pub(crate) fn admit(&self, address: Arc<AddressPermit>) -> Option<Admission> {
-        let limits = &self.0.limits;
-        if limits.open.fetch_add(1, Ordering::AcqRel) >= limits.config.max {
-            limits.open.fetch_sub(1, Ordering::AcqRel);
-            limits.refused_full.add(1);
-            return None;
-        }
-        Some(Admission { address })
+    /// Counts that a source connects.
+    ///
+    /// # Errors
+    /// It does so more often than it may.
+    pub(crate) fn admit_connect(&self, source: Source) -> Result<(), Limit> {
+        self.0.limits.admit_connect(source)
+    }
+
+    /// Counts a connection of a source for as long as the permit is held.
+    ///
+    /// # Errors
+    /// It has as many as it may have.
+    pub(crate) fn admit_address(&self, source: Source) -> Result<AddressPermit, Limit> {
+        self.0.limits.admit_address(source)
+    }
+
+    /// Counts a WebSocket for as long as the admission is held.
+    ///
+    /// # Errors
+    /// There are as many as may be.
+    pub(crate) fn admit(&self, address: Arc<AddressPermit>, tcp: Arc<TcpPlace>) -> Result<Admission, Limit> {
+        self.0.limits.admit(address, tcp)
     }
 
     /// Closes a connection with a code; says whether there is one of this id.
@@ -173,8 +129,8 @@ impl Manager {
             by_channel: BTreeMap::new(),
             longest_open: Duration::ZERO,
             connections: Vec::new(),
-            refused_full: self.0.limits.refused_full.get(),
-            refused_address: self.0.limits.refused_address.get(),
+            tcp: self.0.limits.tcp(),
+            refused: Limit::ALL.map(|limit| (limit.as_str(), self.0.limits.refused(limit))),
             silent_shards: 0,
         };
         let deadline = time::Instant::now() + ANSWER_WITHIN;

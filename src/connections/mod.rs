@@ -6,6 +6,7 @@
 mod config;
 mod connection;
 mod inbound;
+mod limits;
 mod manager;
 mod outbox;
 mod shard;
@@ -19,8 +20,9 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 pub use config::ConnectionsConfig;
+pub(crate) use limits::{AddressPermit, Limit, Source, TcpPlace};
 pub use manager::Manager;
-pub(crate) use manager::{AddressPermit, ShardHandle};
+pub(crate) use manager::ShardHandle;
 pub(crate) use shard::Opening;
 pub(crate) use stats::DURATION_BUCKETS_S;
 pub use stats::{ConnectionHealth, ConnectionInfo};

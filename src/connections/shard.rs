@@ -26,7 +26,7 @@ use uuid::Uuid;
 use super::config::ConnectionsConfig;
 use super::connection::{Connection, Pacing};
 use super::inbound::FrameReader;
-use super::manager::Admission;
+use super::limits::Admission;
 use super::outbox::{OutboxLimits, Replaces};
 use super::stats::{ConnectionInfo, ShardStats};
 use super::subscription::Subscription;

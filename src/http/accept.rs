@@ -1,21 +1,26 @@
 //! The accept loop of one thread, under warp.
 
+use std::fs::File;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::{Either, ready};
+use futures_util::{FutureExt as _, TryFutureExt as _};
 use hyper::Request;
 use hyper::body::Incoming;
+use hyper::header::UPGRADE;
 use hyper::server::conn::http1;
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use parking_lot::Mutex;
 use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task;
-use tokio::time;
+use tokio::time::{self, Instant};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
@@ -24,11 +29,15 @@ use warp::filters::BoxedFilter;
 use warp::reply::Response;
 
 use super::config::HttpConfig;
-use super::problem::internal;
+use super::forwarded::Proxies;
+use super::problem::{Problem, internal};
+use super::reserve::{Reserve, ReservePlace};
 use super::upgrade::Arrival;
-use crate::connections::Manager;
+use crate::connections::{AddressPermit, Limit, Manager, ShardHandle, Source, TcpPlace};
 use crate::support::counter::Counter;
 use crate::support::panics::contain;
+use crate::support::rate::Rates;
+use crate::support::seldom::Seldom;
 
 /// Connections that the kernel holds until they are accepted.
 const BACKLOG: i32 = 4096;
@@ -53,11 +62,26 @@ const NOTSENT_LOWAT: u32 = 16 << 10;
 /// How long accepting rests when the process has no file descriptors left.
 const NO_FILES_REST: Duration = Duration::from_millis(100);
 
+/// Between two lines of the log about accepts that fail.
+const FAILURES_SAID_EVERY: Duration = Duration::from_secs(1);
+
+/// Connections at once that are one too many, and are told so, or ask for health.
+pub(crate) const RESERVE_PLACES: usize = 32;
+
+/// How long such a connection may take to send its request, and all in all.
+const RESERVE_HEAD: Duration = Duration::from_secs(1);
+const RESERVE_HOLD: Duration = Duration::from_secs(3);
+
+/// Some device that can be opened, to hold a file descriptor in reserve.
+const SPARE: &str = "/dev/null";
+
 /// What the accept loops count, since the start.
 #[derive(Debug, Default)]
 pub(crate) struct AcceptStats {
     pub(crate) accepted: Counter,
     pub(crate) refused: Counter,
+    /// Of these, those that were closed without a word, since more came than are answered.
+    pub(crate) unanswered: Counter,
     pub(crate) failed: Counter,
     /// Connections that ended without a complete request: garbage, timeouts.
     pub(crate) bad_requests: Counter,
@@ -68,12 +92,88 @@ pub(crate) struct AcceptStats {
 /// What the accept loops of all threads share.
 #[derive(Debug)]
 pub(crate) struct AcceptParts {
-    pub(crate) config: HttpConfig,
-    pub(crate) manager: Manager,
-    pub(crate) gate: Arc<Semaphore>,
-    pub(crate) stats: Arc<AcceptStats>,
+    config: HttpConfig,
+    manager: Manager,
+    gate: Arc<Semaphore>,
+    stats: Arc<AcceptStats>,
     /// Stops accepting, and lets requests under way end.
-    pub(crate) stop: CancellationToken,
+    stop: CancellationToken,
+    proxies: Proxies,
+    /// How many refused connections are told why.
+    answers: Rates<()>,
+    reserve: Arc<Reserve>,
+    failures: Mutex<Seldom>,
+}
+
+impl AcceptParts {
+    pub(crate) fn new(
+        config: HttpConfig,
+        manager: Manager,
+        stats: Arc<AcceptStats>,
+        stop: CancellationToken,
+    ) -> Self {
+        Self {
+            gate: Arc::new(Semaphore::new(config.handshake_gate)),
+            proxies: Proxies::of(&config),
+            answers: Rates::new(config.refusals_per_s, config.refusals_per_s),
+            reserve: Arc::new(Reserve::new(RESERVE_PLACES)),
+            failures: Mutex::new(Seldom::every(FAILURES_SAID_EVERY)),
+            config,
+            manager,
+            stats,
+            stop,
+        }
+    }
+
+    /// Lets a connection in, or says which limit refuses it. Those of a trusted proxy count in all
+    /// only: whom they are for is known when a request comes.
+    fn admit(&self, peer: SocketAddr, shard: usize) -> Result<Connected, Limit> {
+        let address = if self.proxies.trust(peer.ip()) {
+            None
+        } else {
+            let source = Source::of(peer.ip());
+            self.manager.admit_connect(source)?;
+            Some(Arc::new(self.manager.admit_address(source)?))
+        };
+        let tcp = Arc::new(self.manager.admit_tcp()?);
+        Ok(Connected { peer, shard: self.manager.shard(shard).clone(), tcp, address })
+    }
+}
+
+/// A TCP connection that was let in.
+#[derive(Debug, Clone)]
+struct Connected {
+    peer: SocketAddr,
+    shard: ShardHandle,
+    tcp: Arc<TcpPlace>,
+    /// `None` of a trusted proxy.
+    address: Option<Arc<AddressPermit>>,
+}
+
+impl Connected {
+    /// What is known when a request comes; of one that a proxy passes on, whether its sender may send
+    /// it: requests under way count as connections of theirs, and upgrades as connecting.
+    fn arrival<B>(&self, request: &Request<B>, parts: &AcceptParts) -> Result<Arrival, Limit> {
+        let address = match &self.address {
+            Some(address) => Arc::clone(address),
+            None => {
+                let source = Source::of(parts.proxies.client(self.peer.ip(), request.headers()));
+                if request.headers().contains_key(UPGRADE) {
+                    parts.manager.admit_connect(source)?;
+                }
+                Arc::new(parts.manager.admit_address(source)?)
+            }
+        };
+        Ok(Arrival { peer: self.peer, shard: self.shard.clone(), address, tcp: Arc::clone(&self.tcp) })
+    }
+}
+
+/// Whether a request asks how the gateway does, which it must be able to say in whatever state it is.
+fn asks_for_health<B>(request: &Request<B>) -> bool {
+    let path = request.uri().path();
+    let path = path.strip_suffix('/').unwrap_or(path);
+    matches!(path, "/health" | "/ws/health" | "/api/ws/ws/health" | "/metrics")
+        || path.starts_with("/health/")
 }
 
 /// Listeners for `count` threads on one address, and the address.
@@ -123,7 +223,26 @@ pub(crate) async fn serve(
     parts: Arc<AcceptParts>,
 ) {
     let tasks = TaskTracker::new();
+    let mut spare = None;
+    let refuse = |stream, limit| {
+        parts.stats.refused.add(1);
+        // Of all that are one too many some may ask for health. Of one source that comes too often, as
+        // few as are told why.
+        if limit != Limit::Tcp && !parts.answers.allows((), Instant::now()) {
+            parts.stats.unanswered.add(1);
+            return;
+        }
+        let (place, routes, parts) = (parts.reserve.take(), routes.clone(), Arc::clone(&parts));
+        task::spawn_local(tasks.track_future(async move {
+            let stats = Arc::clone(&parts.stats);
+            let serving = serve_refused(stream, limit, place, routes, parts);
+            let _panicked = contain(serving, &stats.panics).await;
+        }));
+    };
     loop {
+        if spare.is_none() {
+            spare = File::open(SPARE).ok();
+        }
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
             () = parts.stop.cancelled() => break,
@@ -131,26 +250,34 @@ pub(crate) async fn serve(
         match accepted {
             Ok((stream, peer)) => {
                 parts.stats.accepted.add(1);
-                let Some(address) = parts.manager.admit_address(peer.ip()) else {
-                    // Before any request: closed without a word, since it may be one of very many.
-                    parts.stats.refused.add(1);
-                    continue;
-                };
-                let shard = parts.manager.shard(shard).clone();
-                let arrival = Arrival { peer, shard, address: Arc::new(address) };
-                let (routes, parts) = (routes.clone(), Arc::clone(&parts));
-                task::spawn_local(tasks.track_future(async move {
-                    let stats = Arc::clone(&parts.stats);
-                    let _panicked = contain(serve_one(stream, arrival, routes, parts), &stats.panics).await;
-                }));
+                match parts.admit(peer, shard) {
+                    Ok(connected) => {
+                        let (routes, parts) = (routes.clone(), Arc::clone(&parts));
+                        task::spawn_local(tasks.track_future(async move {
+                            let stats = Arc::clone(&parts.stats);
+                            let serving = serve_one(stream, connected, routes, parts);
+                            let _panicked = contain(serving, &stats.panics).await;
+                        }));
+                    }
+                    Err(limit) => refuse(stream, limit),
+                }
             }
             Err(error) => {
                 parts.stats.failed.add(1);
-                warn!(error = %error, "cannot accept a connection");
-                if !matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset)
-                {
-                    time::sleep(NO_FILES_REST).await;
+                let told = parts.failures.lock().may_tell(Instant::now());
+                if let Some(untold) = told {
+                    warn!(failures = untold + 1, error = %error, "cannot accept connections");
                 }
+                if matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset) {
+                    continue;
+                }
+                // Whoever waits may ask for health: the spare descriptor is for one of them.
+                if spare.take().is_some()
+                    && let Some(Ok((stream, _))) = listener.accept().now_or_never()
+                {
+                    refuse(stream, Limit::Tcp);
+                }
+                time::sleep(NO_FILES_REST).await;
             }
         }
     }
@@ -162,15 +289,17 @@ pub(crate) async fn serve(
 
 async fn serve_one(
     stream: TcpStream,
-    arrival: Arrival,
+    connected: Connected,
     routes: BoxedFilter<(Response,)>,
     parts: Arc<AcceptParts>,
 ) {
     let head_timeout = Duration::from_millis(parts.config.head_timeout_ms);
-    // A client that says nothing must not hold a place in the gate.
-    let first_bytes = time::timeout(head_timeout, stream.readable());
+    // A client that says nothing must not hold a place in the gate. A new socket may be told to be
+    // readable before anything came, so it is looked at.
+    let mut first = [0];
+    let first_byte = time::timeout(head_timeout, stream.peek(&mut first));
     let spoke = tokio::select! {
-        spoke = first_bytes => spoke.is_ok_and(|ready| ready.is_ok()),
+        peeked = first_byte => matches!(peeked, Ok(Ok(1))),
         () = parts.stop.cancelled() => false,
     };
     if !spoke {
@@ -178,15 +307,26 @@ async fn serve_one(
         return;
     }
     let Ok(place) = Arc::clone(&parts.gate).acquire_owned().await else { return };
-    let (peer, stats) = (arrival.peer, Arc::clone(&parts.stats));
+    let peer = connected.peer;
     let service = TowerToHyperService::new(warp::service(routes));
+    let asked = Arc::clone(&parts);
     let service = service_fn(move |mut request: Request<Incoming>| {
-        request.extensions_mut().insert(arrival.clone());
-        let (answer, stats) = (service.call(request), Arc::clone(&stats));
-        async move {
-            let answered = contain(answer, &stats.panics).await;
-            answered.unwrap_or_else(|| Ok(internal().into_response()))
+        let arrival = match connected.arrival(&request, &asked) {
+            Err(limit) if !asks_for_health(&request) => {
+                return Either::Left(ready(Ok(Problem::limit(limit).into_response())));
+            }
+            arrival => arrival.ok(),
+        };
+        if let Some(arrival) = arrival.clone() {
+            request.extensions_mut().insert(arrival);
         }
+        let (answer, asked) = (service.call(request), Arc::clone(&asked));
+        Either::Right(async move {
+            // It counts until it is answered.
+            let _arrival = arrival;
+            let answered = contain(answer, &asked.stats.panics).await;
+            answered.unwrap_or_else(|| Ok(internal().into_response()))
+        })
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -212,5 +352,123 @@ async fn serve_one(
     if let Err(error) = served {
         parts.stats.bad_requests.add(1);
         debug!(peer.addr = %peer, error = %error, "a connection ended badly");
+    }
+}
+
+/// Serves one short request of a connection that is one too many: health, or why it is refused.
+async fn serve_refused(
+    stream: TcpStream,
+    limit: Limit,
+    place: ReservePlace,
+    routes: BoxedFilter<(Response,)>,
+    parts: Arc<AcceptParts>,
+) {
+    let service = TowerToHyperService::new(warp::service(routes));
+    let asked = Arc::clone(&parts);
+    let service = service_fn(move |request: Request<Incoming>| {
+        if asks_for_health(&request) {
+            return Either::Left(service.call(request).map_err(|never| match never {}));
+        }
+        let is_told = limit != Limit::Tcp || asked.answers.allows((), Instant::now());
+        Either::Right(ready(if is_told {
+            Ok(Problem::limit(limit).into_response())
+        } else {
+            asked.stats.unanswered.add(1);
+            // hyper closes the connection without an answer.
+            Err(io::Error::other("more are refused than are told why"))
+        }))
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .keep_alive(false)
+        .header_read_timeout(RESERVE_HEAD)
+        .max_buf_size(HEAD_BYTES_MAX)
+        .serve_connection(TokioIo::new(stream), service);
+    // However it ends: it was one too many.
+    tokio::select! {
+        _ended = connection => {}
+        () = place.lost.cancelled() => {}
+        () = time::sleep(RESERVE_HOLD) => {}
+        () = parts.stop.cancelled() => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use hyper::StatusCode;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::task::LocalSet;
+    use warp::Filter as _;
+
+    use super::*;
+    use crate::connections::{self, ConnectionsConfig};
+
+    /// Waits, a turn at a time, until something holds.
+    async fn until(what: &str, holds: impl Fn() -> bool) {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while !holds() {
+            assert!(Instant::now() < deadline, "{what}");
+            time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+
+    #[tokio::test]
+    async fn slow_heads_hold_up_others_no_longer_than_the_gate_holds_them() {
+        // Neither how long a head may take nor silence ends anything here.
+        let config = HttpConfig { handshake_gate: 2, head_timeout_ms: 3_600_000, ..HttpConfig::default() };
+        let (manager, _seeds, _live) = connections::prepare(1, &ConnectionsConfig::default());
+        let (stats, stop) = (Arc::new(AcceptStats::default()), CancellationToken::new());
+        let parts = Arc::new(AcceptParts::new(config, manager, Arc::clone(&stats), stop.clone()));
+        let routes = warp::any().map(|| StatusCode::NO_CONTENT.into_response()).boxed();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let tests = async {
+            let serving = task::spawn_local(serve(listener, 0, routes, Arc::clone(&parts)));
+            let mut silent = Vec::new();
+            for _ in 0..5 {
+                silent.push(TcpStream::connect(address).await.unwrap());
+            }
+            until("all are accepted", || stats.accepted.get() == 5).await;
+            assert_eq!(parts.gate.available_permits(), 2, "who says nothing has no place");
+            let mut slow = Vec::new();
+            for _ in 0..3 {
+                let mut stream = TcpStream::connect(address).await.unwrap();
+                stream.write_all(b"GET / HT").await.unwrap();
+                slow.push(stream);
+            }
+            until("all places are taken", || parts.gate.available_permits() == 0).await;
+            let mut whole = TcpStream::connect(address).await.unwrap();
+            whole.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
+            let mut answer = [0; 12];
+            let answered = whole.read_exact(&mut answer);
+            time::timeout(Duration::from_secs(20), answered).await.expect("it is served").unwrap();
+            assert_eq!(&answer, b"HTTP/1.1 204");
+            until("the slow ones have none either", || parts.gate.available_permits() == 2).await;
+            assert_eq!((stats.accepted.get(), stats.bad_requests.get()), (9, 0), "nobody was sent away");
+            stop.cancel();
+            drop((silent, slow, whole));
+            serving.await.unwrap();
+        };
+        LocalSet::new().run_until(tests).await;
+    }
+
+    #[test]
+    fn health_is_asked_for_at_each_of_its_addresses() {
+        for (path, expected) in [
+            ("/health", true),
+            ("/health/", true),
+            ("/health/live?x=1", true),
+            ("/health/redis", true),
+            ("/ws/health", true),
+            ("/api/ws/ws/health", true),
+            ("/metrics", true),
+            ("/healthy", false),
+            ("/ws", false),
+            ("/", false),
+            ("/api/zones/health/prices", false),
+        ] {
+            let request = Request::builder().uri(path).body(()).unwrap();
+            assert_eq!(asks_for_health(&request), expected, "{path}");
+        }
     }
 }

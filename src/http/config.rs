@@ -23,13 +23,19 @@ pub struct HttpConfig {
     pub body_bytes_max: usize,
     /// The longest line of a body of lines (NDJSON), in bytes. Default 65,536.
     pub line_bytes_max: usize,
+    /// How long a body that streams (NDJSON) may bring nothing, in seconds. Default 60.
+    pub body_idle_s: u64,
     /// Connections that may be in their HTTP phase at once; more wait to be accepted. Default 256.
     pub handshake_gate: usize,
+    /// Refused connections that are told why, per second; more are closed without a word. 0 = all are
+    /// told. Default 100.
+    pub refusals_per_s: u32,
     /// Browser origins that may connect, besides the gateway's own, such as
     /// `https://desk.example.com`. `*` allows all. Default none.
     pub origins: Vec<String>,
     /// Addresses of proxies whose `Forwarded` and `X-Forwarded-*` headers are believed, such as
-    /// `10.0.0.7` or `10.0.0.0/8`. Default none.
+    /// `10.0.0.7` or `10.0.0.0/8`; the address that these name counts in place of the proxy's against
+    /// the limits of an address. Default none.
     pub trusted_proxies: Vec<String>,
     /// The gateway's own address as clients see it, such as `https://stream.example.com`. Unset:
     /// taken from the request.
@@ -48,7 +54,9 @@ impl Default for HttpConfig {
             head_timeout_ms: 10_000,
             body_bytes_max: 1 << 20,
             line_bytes_max: 64 << 10,
+            body_idle_s: 60,
             handshake_gate: 256,
+            refusals_per_s: 100,
             origins: Vec::new(),
             trusted_proxies: Vec::new(),
             public_url: None,
@@ -76,6 +84,7 @@ impl HttpConfig {
         checks.at_least_1("head_timeout_ms", self.head_timeout_ms);
         checks.at_least_1("body_bytes_max", self.body_bytes_max);
         checks.at_least_1("line_bytes_max", self.line_bytes_max);
+        checks.at_least_1("body_idle_s", self.body_idle_s);
         checks.at_least_1("handshake_gate", self.handshake_gate);
         checks.require("shards", self.shards <= SHARDS_MAX, || {
             format!("expected at most {SHARDS_MAX}, found {}", self.shards)
@@ -101,7 +110,12 @@ impl HttpConfig {
     /// Whether what this address says about a request's way is believed.
     pub(super) fn trusts(&self, peer: IpAddr) -> bool {
         let peer = peer.to_canonical();
-        self.trusted_proxies.iter().filter_map(|proxy| network(proxy)).any(|proxy| proxy.contains(&peer))
+        self.proxies().any(|proxy| proxy.contains(&peer))
+    }
+
+    /// `trusted_proxies`, read.
+    pub(super) fn proxies(&self) -> impl Iterator<Item = IpNet> {
+        self.trusted_proxies.iter().filter_map(|proxy| network(proxy))
     }
 }
 

@@ -1,13 +1,76 @@
-//! Under which address a client reaches the gateway.
+//! What proxies say: under which address a client reaches the gateway, and from which one it comes.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use hyper::header::{FORWARDED, HOST, HeaderMap, HeaderName};
+use ipnet::IpNet;
 
 use super::config::HttpConfig;
 
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+
+/// The proxies that are believed (`http.trusted_proxies`).
+#[derive(Debug)]
+pub(super) struct Proxies(Vec<IpNet>);
+
+impl Proxies {
+    pub(super) fn of(config: &HttpConfig) -> Self {
+        Self(config.proxies().collect())
+    }
+
+    pub(super) fn trust(&self, address: IpAddr) -> bool {
+        let address = address.to_canonical();
+        self.0.iter().any(|network| network.contains(&address))
+    }
+
+    /// Where a request came from: each trusted proxy is asked, from the nearest on, who is before it;
+    /// the first that is not one of them is the client. It is in `X-Forwarded-For`, or, where that is
+    /// not there, in `Forwarded` (RFC 7239). What cannot be read ends the way.
+    pub(super) fn client(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
+        let before = if headers.contains_key(X_FORWARDED_FOR) {
+            hops(headers, &X_FORWARDED_FOR, Some)
+        } else {
+            hops(headers, &FORWARDED, |hop| {
+                hop.split(';').find_map(|pair| {
+                    let (name, value) = pair.split_once('=')?;
+                    name.trim().eq_ignore_ascii_case("for").then_some(value)
+                })
+            })
+        };
+        let mut nearest = peer;
+        for hop in before {
+            match hop {
+                Some(address) if self.trust(nearest) => nearest = address,
+                _ => break,
+            }
+        }
+        nearest
+    }
+}
+
+/// The addresses in a header with a list of hops, the nearest first; `None` for what is none.
+fn hops<'h>(
+    headers: &'h HeaderMap,
+    name: &HeaderName,
+    address: impl Fn(&'h str) -> Option<&'h str>,
+) -> Vec<Option<IpAddr>> {
+    let values = headers.get_all(name).into_iter().map(|value| value.to_str().unwrap_or_default());
+    let hops = values.flat_map(|value| value.split(','));
+    let mut hops: Vec<_> = hops.map(|hop| address_of(address(hop)?)).collect();
+    hops.reverse();
+    hops
+}
+
+/// An address, perhaps with a port, perhaps in quotes.
+fn address_of(text: &str) -> Option<IpAddr> {
+    let text = text.trim().trim_matches('"');
+    let bare = || text.parse::<IpAddr>().ok();
+    let with_port = || text.parse::<SocketAddr>().ok().map(|address| address.ip());
+    let in_brackets = || text.strip_prefix('[')?.strip_suffix(']')?.parse::<Ipv6Addr>().ok().map(IpAddr::V6);
+    bare().or_else(with_port).or_else(in_brackets)
+}
 
 /// The base of WebSocket addresses, such as `wss://stream.example.com`, for the client of a request:
 /// `http.public_url`, or else what a trusted proxy said in `Forwarded` (RFC 7239) or
@@ -108,6 +171,51 @@ mod tests {
         for (headers, expected) in cases {
             let headers: Vec<(&'static str, &'static str)> = headers.to_vec();
             assert_eq!(base("127.0.0.1", &trusted, &headers), expected);
+        }
+    }
+
+    #[test]
+    fn the_client_is_the_first_that_is_no_proxy_of_ours() {
+        let trusted = ["10.0.0.0/8", "2001:db8:9::/48"].map(str::to_owned).to_vec();
+        let proxies = Proxies::of(&HttpConfig { trusted_proxies: trusted, ..HttpConfig::default() });
+        let cases: [(&str, &[(&str, &str)], &str); 14] = [
+            // Nobody else is believed.
+            ("203.0.113.9", &[("x-forwarded-for", "198.51.100.1")], "203.0.113.9"),
+            ("10.0.0.7", &[], "10.0.0.7"),
+            ("10.0.0.7", &[("x-forwarded-for", "198.51.100.1")], "198.51.100.1"),
+            ("::ffff:10.0.0.7", &[("x-forwarded-for", "198.51.100.1")], "198.51.100.1"),
+            // What the client itself wrote stands before what the proxies did.
+            ("10.0.0.7", &[("x-forwarded-for", "127.0.0.1, 198.51.100.1")], "198.51.100.1"),
+            ("10.0.0.7", &[("x-forwarded-for", "evil, 198.51.100.1, 10.0.0.8")], "198.51.100.1"),
+            (
+                "10.0.0.7",
+                &[("x-forwarded-for", "198.51.100.1"), ("x-forwarded-for", "10.0.0.8,10.0.0.9")],
+                "198.51.100.1",
+            ),
+            ("10.0.0.7", &[("x-forwarded-for", "10.1.1.1, 10.0.0.8")], "10.1.1.1"),
+            ("10.0.0.7", &[("x-forwarded-for", "198.51.100.1, unknown, 10.0.0.8")], "10.0.0.8"),
+            ("10.0.0.7", &[("x-forwarded-for", "2001:db8::1")], "2001:db8::1"),
+            ("2001:db8:9::7", &[("x-forwarded-for", "[2001:db8::1]:443")], "2001:db8::1"),
+            ("10.0.0.7", &[("x-forwarded-for", "198.51.100.1:4711")], "198.51.100.1"),
+            (
+                "10.0.0.7",
+                &[("forwarded", "for=evil, for=\"[2001:db8::1]:4711\";proto=https, For=10.0.0.8;by=x")],
+                "2001:db8::1",
+            ),
+            (
+                "10.0.0.7",
+                &[("forwarded", "for=127.0.0.1"), ("x-forwarded-for", "198.51.100.1")],
+                "198.51.100.1",
+            ),
+        ];
+        for (peer, headers, expected) in cases {
+            let mut map = HeaderMap::new();
+            for (name, value) in headers {
+                let name = HeaderName::try_from(*name).unwrap();
+                map.append(name, HeaderValue::from_str(value).unwrap());
+            }
+            let client = proxies.client(peer.parse().unwrap(), &map);
+            assert_eq!(client, expected.parse::<IpAddr>().unwrap(), "{peer} {headers:?}");
         }
     }
 

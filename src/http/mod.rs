@@ -9,13 +9,14 @@ mod order_sockets;
 mod orders;
 mod prices;
 mod problem;
+mod reserve;
 mod routes;
 mod status;
 #[cfg(test)]
 mod tests;
 mod upgrade;
 
-pub(crate) use accept::{AcceptParts, AcceptStats, listen, serve};
+pub(crate) use accept::{AcceptParts, AcceptStats, RESERVE_PLACES, listen, serve};
 pub use config::HttpConfig;
 pub(crate) use prices::IntakeStats;
 pub(crate) use routes::{App, routes};

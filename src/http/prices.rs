@@ -1,10 +1,13 @@
 //! `POST /api/zones/{zone}/prices`: one price, an array of them, or NDJSON of any length.
 
+use std::time::Duration;
+
 use bytes::{Buf, BytesMut};
 use chrono::Utc;
 use futures_util::{Stream, StreamExt};
 use hyper::StatusCode;
 use serde_json::value::RawValue;
+use tokio::time;
 use tokio_util::sync::CancellationToken;
 use warp::Reply;
 use warp::reply::Response;
@@ -159,9 +162,14 @@ impl Intake<'_> {
     {
         let mut lines = Lines { accepted: 0, line: 0, first_line: 1, drafts: Vec::new() };
         let mut rest = BytesMut::new();
+        let idle_max = Duration::from_secs(self.config.body_idle_s);
         loop {
             let chunk = tokio::select! {
-                chunk = body.next() => chunk,
+                chunk = time::timeout(idle_max, body.next()) => chunk.map_err(|_elapsed| {
+                    let detail = format!("a body that streams must bring something every {idle_max:?}");
+                    let problem = Problem::new(StatusCode::REQUEST_TIMEOUT, "body_timeout", detail);
+                    problem.accepted(lines.accepted).at_line(lines.line + 1)
+                })?,
                 () = self.stopping.cancelled() => {
                     let error = PublishError::ShuttingDown { accepted: 0 };
                     return Err(Problem::publish(&error).accepted(lines.accepted).at_line(lines.line + 1));

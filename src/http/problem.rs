@@ -9,6 +9,7 @@ use warp::hyper::body::Bytes;
 use warp::reject::{Reject, Rejection};
 
 use crate::channels::PublishError;
+use crate::connections::Limit;
 use crate::orders::FieldFault;
 use crate::storage::{Refusal, StorageError};
 
@@ -84,6 +85,28 @@ impl Problem {
         }
         // The cause stays in the log: it may name what is none of the client's business.
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "storage_unavailable", error.to_string())
+    }
+
+    /// Why a connection, or a request on one, is refused.
+    pub(crate) fn limit(limit: Limit) -> Self {
+        let (status, code, detail) = match limit {
+            Limit::Full | Limit::Tcp => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "too_many_connections",
+                "this node has as many connections as it may have; try another one, or later",
+            ),
+            Limit::Address => (
+                StatusCode::TOO_MANY_REQUESTS,
+                "too_many_connections_from_address",
+                "this address has as many connections as it may have at once; close one first",
+            ),
+            Limit::Rate => (
+                StatusCode::TOO_MANY_REQUESTS,
+                "connecting_too_often",
+                "this address connects more often than it may; keep connections, and try again later",
+            ),
+        };
+        Self::new(status, code, detail)
     }
 
     pub(crate) fn publish(error: &PublishError) -> Self {

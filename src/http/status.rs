@@ -145,8 +145,7 @@ struct ConnectionsView {
     total_disconnections: u64,
     by_zone: BTreeMap<String, usize>,
     closed_by_reason: BTreeMap<&'static str, u64>,
-    refused_full: u64,
-    refused_address: u64,
+    refused_by_limit: BTreeMap<&'static str, u64>,
     average_duration_s: f64,
     longest_open_s: u64,
     /// Ended connections by how long they lasted.
@@ -213,8 +212,10 @@ struct JobsView {
 
 #[derive(Debug, Serialize)]
 struct HttpView {
+    open: u64,
     accepted: u64,
     refused: u64,
+    refused_unanswered: u64,
     accept_failures: u64,
     bad_requests: u64,
     panics: u64,
@@ -286,8 +287,7 @@ impl Sources {
                 total: totals.opened,
                 total_disconnections: totals.closed,
                 by_zone: by_zone.collect(),
-                refused_full: overview.refused_full,
-                refused_address: overview.refused_address,
+                refused_by_limit: overview.refused.into(),
                 average_duration_s: average,
                 longest_open_s: overview.longest_open.as_secs(),
                 durations: durations
@@ -333,8 +333,10 @@ impl Sources {
             orders: OrdersView { totals: self.orders.stats().totals(), jobs },
             interop: self.interop.totals(),
             http: HttpView {
+                open: overview.tcp as u64,
                 accepted: self.accepts.accepted.get(),
                 refused: self.accepts.refused.get(),
+                refused_unanswered: self.accepts.unanswered.get(),
                 accept_failures: self.accepts.failed.get(),
                 bad_requests: self.accepts.bad_requests.get(),
                 panics: self.accepts.panics.get(),
@@ -484,7 +486,7 @@ impl Collector for StatsView {
         m.counter("connections_opened", "WebSocket connections opened", connections.total)?;
         let closed = connections.closed_by_reason.iter().map(|(reason, count)| (*reason, *count));
         m.counters("connections_closed", "WebSocket connections closed", "reason", closed)?;
-        let refused = [("full", connections.refused_full), ("address", connections.refused_address)];
+        let refused = connections.refused_by_limit.iter().map(|(limit, count)| (*limit, *count));
         m.counters("connections_refused", "Connections refused by a limit", "limit", refused)?;
 
         m.counter("messages_sent", "Messages whose last byte was handed to the kernel", messages.sent)?;
@@ -597,8 +599,14 @@ impl Collector for StatsView {
             outside.mirror_failures,
         )?;
 
+        m.gauge("tcp_connections", "Open TCP connections, WebSockets among them", None, signed(http.open))?;
         m.counter("tcp_accepted", "TCP connections accepted", http.accepted)?;
         m.counter("tcp_refused", "TCP connections refused by a limit", http.refused)?;
+        m.counter(
+            "tcp_refused_unanswered",
+            "Of these, those that were not told why",
+            http.refused_unanswered,
+        )?;
         m.counter("tcp_accept_failures", "Failed accepts", http.accept_failures)?;
         m.counter("http_bad_requests", "Connections that ended without a whole request", http.bad_requests)?;
         let panics = [("request", http.panics), ("connection", messages.panics)];

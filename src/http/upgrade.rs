@@ -16,7 +16,7 @@ use warp::reply::Response;
 use warp::{Filter, Reply};
 
 use super::problem::Problem;
-use crate::connections::{AddressPermit, Manager, Opening, ShardHandle};
+use crate::connections::{AddressPermit, Manager, Opening, ShardHandle, TcpPlace};
 
 /// What the accept loop knows of a connection; travels in the request's extensions.
 #[derive(Debug, Clone)]
@@ -24,6 +24,7 @@ pub(crate) struct Arrival {
     pub(crate) peer: SocketAddr,
     pub(crate) shard: ShardHandle,
     pub(crate) address: Arc<AddressPermit>,
+    pub(crate) tcp: Arc<TcpPlace>,
 }
 
 /// A request that asks, rightly, to become a WebSocket.
@@ -109,10 +110,7 @@ pub(crate) async fn accept(
     opening: Opening,
 ) -> Result<Response, Problem> {
     let WebSocketRequest { accept, upgrade, arrival } = request;
-    let admission = manager.admit(arrival.address).ok_or_else(|| {
-        let detail = "this node has as many connections as it may have; try another one, or later";
-        Problem::new(StatusCode::SERVICE_UNAVAILABLE, "too_many_connections", detail)
-    })?;
+    let admission = manager.admit(arrival.address, arrival.tcp).map_err(Problem::limit)?;
     if !arrival.shard.adopt(upgrade, opening, admission).await {
         let detail = "the gateway is shutting down";
         return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "shutting_down", detail));

@@ -5,9 +5,11 @@ pub(crate) mod chance;
 pub(crate) mod checks;
 pub(crate) mod counter;
 pub(crate) mod fault;
+pub(crate) mod machine;
 #[cfg(test)]
 pub(crate) mod mutant;
 pub(crate) mod panics;
+pub(crate) mod rate;
 pub(crate) mod recent;
 pub(crate) mod seldom;
 pub(crate) mod telemetry;

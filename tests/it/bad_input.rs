@@ -462,7 +462,7 @@ async fn more_connections_than_may_be_are_refused_and_places_come_back() {
     let answer = send(watched.address(), upgrade("/ws").as_bytes()).await.unwrap();
     answer.problem(503, "too_many_connections");
     assert!(answer.head.contains("retry-after: "), "{answer:?}");
-    assert_eq!(watched.count("/connections/refused_full").await, 1);
+    assert_eq!(watched.count("/connections/refused_by_limit/full").await, 1);
     first.close().await;
     until_stat(&watched.gateway, "/connections/total_disconnections", 1).await;
     let (mut third, _) = watched.gateway.market("pjm").await;
@@ -481,24 +481,17 @@ async fn more_connections_of_one_address_than_may_be_are_refused() {
     for _ in 0..10 {
         held.push(RawSocket::open(gateway.address, "/ws").await);
     }
-    // Twelve with this one, which stays idle; the thirteenth is closed without a word.
-    let twelfth = TcpStream::connect(gateway.address).await.unwrap();
-    let mut refused = 0;
-    while refused == 0 {
-        let mut stream = TcpStream::connect(gateway.address).await.unwrap();
-        let _refused =
-            stream.write_all(b"GET /ws/stats HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await;
-        let mut answer = Vec::new();
-        let read = time::timeout(LIMIT, stream.read_to_end(&mut answer)).await.expect("an end in time");
-        // Before the twelfth has been accepted there may still be a place.
-        refused += usize::from(read.is_err() || answer.is_empty());
-    }
+    // Twelve with this one; the thirteenth is told that it is one too many.
+    let twelfth = RawSocket::open(gateway.address, "/ws").await;
+    let refused = gateway.get("/ws/stats").await;
+    refused.problem(429, "too_many_connections_from_address");
+    assert!(refused.head.contains("retry-after: "), "{refused:?}");
     drop(twelfth);
     held.truncate(5);
     publish_when_there_is_room(gateway.address).await;
     assert_eq!(witness.prices(1).await[0]["price"], 1);
     let stats = gateway.stats().await;
-    assert!(stats["connections"]["refused_address"].as_u64().unwrap() >= 1);
+    assert!(stats["connections"]["refused_by_limit"]["address"].as_u64().unwrap() >= 1);
     assert!(stats["http"]["refused"].as_u64().unwrap() >= 1);
     drop(held);
     drop(witness);

@@ -6,6 +6,7 @@ mod architecture;
 mod bad_input;
 mod bench_orders;
 mod cli;
+mod door;
 mod examples;
 mod faults;
 mod jobs_contract;

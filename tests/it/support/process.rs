@@ -26,6 +26,23 @@ pub(crate) fn serve(args: &[String]) -> Command {
     command
 }
 
+/// The arguments of one that tells its address.
+fn args(settings: &[&str]) -> Vec<String> {
+    let mut args = vec!["--listen=127.0.0.1:0".to_owned(), "--set=log.format=json".to_owned()];
+    args.extend(settings.iter().map(|setting| format!("--set={setting}")));
+    args
+}
+
+/// The program in memory, serving within limits that a command of the shell sets.
+pub(crate) fn serve_within(limit: &str, settings: &[&str]) -> Command {
+    let mut command = Command::new("sh");
+    let script = format!("{limit} && exec \"$0\" serve \"$@\"");
+    command.args(["-c", &script, env!("CARGO_BIN_EXE_zonewire"), "--storage=memory"]).args(args(settings));
+    command.env_clear().kill_on_drop(true);
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+    command
+}
+
 impl Process {
     pub(crate) async fn start(settings: &[&str]) -> Self {
         Self::start_with(settings, &[]).await
@@ -33,7 +50,14 @@ impl Process {
 
     /// The same with variables in its environment.
     pub(crate) async fn start_with(settings: &[&str], environment: &[(&str, &str)]) -> Self {
-        let (mut process, mut lines) = Self::start_unread(settings, environment).await;
+        let mut command = serve(&args(settings));
+        command.envs(environment.iter().copied());
+        Self::start_command(command).await
+    }
+
+    /// The same with a command of the caller's, which logs in JSON.
+    pub(crate) async fn start_command(command: Command) -> Self {
+        let (mut process, mut lines) = Self::spawn(command).await;
         process.log.spawn(async move {
             let mut read = Vec::new();
             while let Ok(Some(line)) = lines.next_line().await {
@@ -49,9 +73,13 @@ impl Process {
         settings: &[&str],
         environment: &[(&str, &str)],
     ) -> (Self, Lines<BufReader<ChildStderr>>) {
-        let mut args = vec!["--listen=127.0.0.1:0".to_owned(), "--set=log.format=json".to_owned()];
-        args.extend(settings.iter().map(|setting| format!("--set={setting}")));
-        let mut child = serve(&args).envs(environment.iter().copied()).spawn().unwrap();
+        let mut command = serve(&args(settings));
+        command.envs(environment.iter().copied());
+        Self::spawn(command).await
+    }
+
+    async fn spawn(mut command: Command) -> (Self, Lines<BufReader<ChildStderr>>) {
+        let mut child = command.spawn().unwrap();
         let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
         let ready = async {
             loop {
@@ -69,6 +97,14 @@ impl Process {
     pub(crate) async fn signal(&self, signal: &str) {
         let pid = self.child.id().expect("it still runs").to_string();
         assert!(Command::new("kill").args([signal, &pid]).status().await.unwrap().success());
+    }
+
+    /// Bounds the files that it may have open from now on.
+    pub(crate) async fn limit_files(&self, max: usize) {
+        let pid = self.child.id().expect("it still runs").to_string();
+        let limit = format!("--nofile={max}:");
+        let limited = Command::new("prlimit").args(["--pid", &pid, &limit]).status().await;
+        assert!(limited.expect("prlimit is there").success());
     }
 
     pub(crate) async fn ended(&mut self) -> ExitStatus {

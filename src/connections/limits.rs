@@ -1,0 +1,298 @@
+//! What strangers may take: TCP connections and WebSockets in all, those of one source, and how often
+//! it connects.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::net::{IpAddr, Ipv6Addr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use parking_lot::Mutex;
+use tokio::time::Instant;
+use tracing::warn;
+
+use super::config::ConnectionsConfig;
+use crate::support::counter::Counter;
+use crate::support::rate::Rates;
+use crate::support::seldom::Seldom;
+
+/// Whom the limits count as one: an IPv4 address, or a network of 2^64 IPv6 addresses, of which one
+/// customer of a provider has at least one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct Source(IpAddr);
+
+impl Source {
+    pub(crate) fn of(address: IpAddr) -> Self {
+        Self(match address.to_canonical() {
+            IpAddr::V6(v6) if !v6.is_loopback() => Ipv6Addr::from_bits(v6.to_bits() >> 64 << 64).into(),
+            address => address,
+        })
+    }
+
+    fn is_loopback(self) -> bool {
+        self.0.is_loopback()
+    }
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let network = if self.0.is_ipv6() && !self.is_loopback() { "/64" } else { "" };
+        write!(f, "{}{network}", self.0)
+    }
+}
+
+/// A limit that refuses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Limit {
+    /// WebSockets in all.
+    Full,
+    /// TCP connections in all.
+    Tcp,
+    /// Connections of one source at once.
+    Address,
+    /// How often one source connects.
+    Rate,
+}
+
+impl Limit {
+    pub(crate) const ALL: [Self; 4] = [Self::Full, Self::Tcp, Self::Address, Self::Rate];
+
+    /// Its name in metrics.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Full => "full",
+            Self::Tcp => "tcp",
+            Self::Address => "address",
+            Self::Rate => "rate",
+        }
+    }
+
+    /// What lets more in.
+    fn setting(self) -> &'static str {
+        match self {
+            Self::Full => "connections.max",
+            Self::Tcp => "connections.tcp_max and the limit of open files (ulimit -n)",
+            Self::Address => "connections.per_address_max; behind a proxy http.trusted_proxies",
+            Self::Rate => "connections.connects_per_s; behind a proxy http.trusted_proxies",
+        }
+    }
+}
+
+/// The limits, and what counts against them now.
+#[derive(Debug)]
+pub(super) struct Limits {
+    config: ConnectionsConfig,
+    web_sockets: AtomicUsize,
+    tcp: AtomicUsize,
+    by_source: Mutex<HashMap<Source, usize>>,
+    rates: Rates<Source>,
+    loopback_rates: Rates<Source>,
+    refused: [(Counter, Mutex<Seldom>); 4],
+}
+
+impl Limits {
+    pub(super) fn new(config: ConnectionsConfig) -> Self {
+        Self {
+            web_sockets: AtomicUsize::new(0),
+            tcp: AtomicUsize::new(0),
+            by_source: Mutex::default(),
+            rates: Rates::new(config.connects_per_s, config.connects_burst),
+            loopback_rates: Rates::new(config.loopback_connects_per_s, config.connects_burst),
+            refused: Limit::ALL.map(|_| (Counter::default(), Mutex::default())),
+            config,
+        }
+    }
+
+    /// How often a limit refused.
+    pub(super) fn refused(&self, limit: Limit) -> u64 {
+        self.refused[limit as usize].0.get()
+    }
+
+    /// TCP connections that are open.
+    pub(super) fn tcp(&self) -> usize {
+        self.tcp.load(Ordering::Acquire)
+    }
+
+    fn refuse(&self, limit: Limit, source: Option<Source>) -> Limit {
+        let (counter, line) = &self.refused[limit as usize];
+        counter.add(1);
+        if let Some(untold) = line.lock().may_tell(Instant::now()) {
+            let refused = untold + 1;
+            let source = source.map(|source| source.to_string());
+            let (limit, setting) = (limit.as_str(), limit.setting());
+            warn!(refused, limit, source, setting, "connections were refused");
+        }
+        limit
+    }
+
+    /// Counts a TCP connection for as long as the place is held.
+    pub(super) fn admit_tcp(self: &Arc<Self>) -> Result<TcpPlace, Limit> {
+        let max = self.config.tcp_max;
+        if self.tcp.fetch_add(1, Ordering::AcqRel) >= max && max > 0 {
+            self.tcp.fetch_sub(1, Ordering::AcqRel);
+            return Err(self.refuse(Limit::Tcp, None));
+        }
+        Ok(TcpPlace { limits: Arc::clone(self) })
+    }
+
+    /// Counts that a source connects.
+    pub(super) fn admit_connect(&self, source: Source) -> Result<(), Limit> {
+        let rates = if source.is_loopback() { &self.loopback_rates } else { &self.rates };
+        if rates.allows(source, Instant::now()) {
+            Ok(())
+        } else {
+            Err(self.refuse(Limit::Rate, Some(source)))
+        }
+    }
+
+    /// Counts a connection of a source for as long as the permit is held.
+    pub(super) fn admit_address(self: &Arc<Self>, source: Source) -> Result<AddressPermit, Limit> {
+        let max = match source.is_loopback() {
+            true => self.config.per_loopback_address_max,
+            false => self.config.per_address_max,
+        };
+        let mut by_source = self.by_source.lock();
+        let count = by_source.entry(source).or_insert(0);
+        if *count < max {
+            *count += 1;
+            return Ok(AddressPermit { limits: Arc::clone(self), source });
+        }
+        drop(by_source);
+        Err(self.refuse(Limit::Address, Some(source)))
+    }
+
+    /// Counts a WebSocket for as long as the admission is held, and what it stands on with it.
+    pub(super) fn admit(
+        self: &Arc<Self>,
+        address: Arc<AddressPermit>,
+        tcp: Arc<TcpPlace>,
+    ) -> Result<Admission, Limit> {
+        if self.web_sockets.fetch_add(1, Ordering::AcqRel) >= self.config.max {
+            self.web_sockets.fetch_sub(1, Ordering::AcqRel);
+            return Err(self.refuse(Limit::Full, Some(address.source)));
+        }
+        Ok(Admission { limits: Arc::clone(self), _address: address, _tcp: tcp })
+    }
+}
+
+/// Counts a TCP connection for as long as it is held.
+#[derive(Debug)]
+pub(crate) struct TcpPlace {
+    limits: Arc<Limits>,
+}
+
+impl Drop for TcpPlace {
+    fn drop(&mut self) {
+        self.limits.tcp.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+/// Counts a connection of a source, or a request that a proxy passes on for it, for as long as it is
+/// held.
+#[derive(Debug)]
+pub(crate) struct AddressPermit {
+    limits: Arc<Limits>,
+    source: Source,
+}
+
+impl Drop for AddressPermit {
+    fn drop(&mut self) {
+        let mut by_source = self.limits.by_source.lock();
+        if let Some(count) = by_source.get_mut(&self.source) {
+            *count -= 1;
+            if *count == 0 {
+                by_source.remove(&self.source);
+            }
+        }
+    }
+}
+
+/// Counts a WebSocket connection for as long as it is held.
+#[derive(Debug)]
+pub(crate) struct Admission {
+    limits: Arc<Limits>,
+    _address: Arc<AddressPermit>,
+    _tcp: Arc<TcpPlace>,
+}
+
+impl Drop for Admission {
+    fn drop(&mut self) {
+        self.limits.web_sockets.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn source(address: &str) -> Source {
+        Source::of(address.parse().unwrap())
+    }
+
+    fn limits(change: impl FnOnce(&mut ConnectionsConfig)) -> Arc<Limits> {
+        let mut config = ConnectionsConfig::default();
+        change(&mut config);
+        Arc::new(Limits::new(config))
+    }
+
+    #[test]
+    fn a_network_of_64_bits_is_one_source() {
+        let same = [
+            ("2001:db8:1:2::1", "2001:db8:1:2:ffff:ffff:ffff:ffff", true),
+            ("2001:db8:1:2::1", "2001:db8:1:3::1", false),
+            ("10.0.0.1", "::ffff:10.0.0.1", true),
+            ("10.0.0.1", "10.0.0.2", false),
+            ("127.0.0.1", "127.0.0.2", false),
+            ("::1", "::2", false),
+        ];
+        for (a, b, expected) in same {
+            assert_eq!(source(a) == source(b), expected, "{a} {b}");
+        }
+        assert_eq!(source("2001:db8:1:2::1").to_string(), "2001:db8:1:2::/64");
+        assert_eq!(
+            (source("::1").to_string(), source("10.0.0.1").to_string()),
+            ("::1".into(), "10.0.0.1".into())
+        );
+        assert!(source("::1").is_loopback() && source("::ffff:127.0.0.1").is_loopback());
+    }
+
+    #[test]
+    fn a_source_has_so_many_connections_and_gets_back_those_that_end() {
+        let limits = limits(|config| config.per_address_max = 2);
+        let a = limits.admit_address(source("2001:db8::1")).unwrap();
+        let _b = limits.admit_address(source("2001:db8::2")).unwrap();
+        assert_eq!(limits.admit_address(source("2001:db8::3")).unwrap_err(), Limit::Address);
+        assert!(limits.admit_address(source("2001:db8:0:1::1")).is_ok(), "another network");
+        let held: Vec<_> = (0..10).map(|_| limits.admit_address(source("::1"))).collect();
+        assert!(held.iter().all(Result::is_ok), "loopback has a limit of its own");
+        drop(a);
+        assert!(limits.admit_address(source("2001:db8::3")).is_ok());
+        drop((held, _b));
+        assert!(limits.by_source.lock().is_empty());
+        assert_eq!((limits.refused(Limit::Address), limits.refused(Limit::Rate)), (1, 0));
+    }
+
+    #[test]
+    fn a_source_connects_so_often() {
+        let limits = limits(|config| (config.connects_per_s, config.connects_burst) = (1, 3));
+        let passed =
+            |address: &str| (0..10).filter(|_| limits.admit_connect(source(address)).is_ok()).count();
+        assert_eq!((passed("10.0.0.1"), passed("10.0.0.2"), passed("127.0.0.1")), (3, 3, 10));
+        assert_eq!(limits.refused(Limit::Rate), 14);
+    }
+
+    #[test]
+    fn there_are_so_many_connections_in_all() {
+        let limits = limits(|config| (config.max, config.tcp_max) = (1, 2));
+        let first = Arc::new(limits.admit_tcp().unwrap());
+        let second = Arc::new(limits.admit_tcp().unwrap());
+        assert_eq!(limits.admit_tcp().unwrap_err(), Limit::Tcp);
+        let address = Arc::new(limits.admit_address(source("10.0.0.1")).unwrap());
+        let admission = limits.admit(Arc::clone(&address), first).unwrap();
+        assert_eq!(limits.admit(Arc::clone(&address), Arc::clone(&second)).unwrap_err(), Limit::Full);
+        assert_eq!(limits.admit_tcp().unwrap_err(), Limit::Tcp, "a WebSocket keeps its place");
+        drop(admission);
+        assert!(limits.admit_tcp().is_ok() && limits.admit(address, second).is_ok());
+        assert_eq!(limits.tcp.load(Ordering::Acquire), 0);
+    }
+}

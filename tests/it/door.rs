@@ -1,0 +1,244 @@
+//! What a stranger's connections may cost, and what answers whatever they do.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::TcpStream;
+use tokio::time;
+
+use crate::support::eventually::eventually;
+use crate::support::gateway::{Answer, Lines, Running, config, price, read_answer, request};
+use crate::support::process::{Process, serve_within};
+use crate::support::raw::{RawSocket, upgrade};
+
+/// All that must answer whatever happens.
+const TOLD: [&str; 6] =
+    ["/health", "/health/live", "/health/ready", "/ws/health", "/api/ws/ws/health", "/metrics"];
+
+/// A request on a connection of its own; `None` where it is closed without a word.
+async fn ask(address: SocketAddr, head: &str) -> Option<Answer> {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    // It may have been refused by now, which the answer tells.
+    let _refused = stream.write_all(head.as_bytes()).await;
+    read_answer(&mut stream).await
+}
+
+async fn get(address: SocketAddr, path: &str) -> Option<Answer> {
+    ask(address, &format!("GET {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n")).await
+}
+
+async fn metric(address: SocketAddr, name: &str) -> u64 {
+    let answer = get(address, "/metrics").await.expect("metrics answer");
+    let line = answer.body.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    line.unwrap_or_else(|| panic!("{name} is not in {}", answer.body)).parse().unwrap()
+}
+
+async fn assert_told(address: SocketAddr) {
+    for path in TOLD {
+        let answer = get(address, path).await.unwrap_or_else(|| panic!("no answer to {path}"));
+        assert_eq!(answer.status, 200, "{path}: {answer:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_that_brings_nothing_ends_and_what_came_before_counts() {
+    let mut config = config();
+    config.http.body_idle_s = 1;
+    let gateway = Running::start(config).await;
+    let mut lines = Lines::open(gateway.address, "pjm").await;
+    lines.send(&format!("{}\n{}\n{{", price("A", 1), price("A", 2))).await;
+    let problem = lines.answer().await.problem(408, "body_timeout");
+    assert_eq!((&problem["accepted"], &problem["line"]), (&2.into(), &3.into()), "{problem}");
+    let detail = problem["detail"].as_str().unwrap();
+    assert!(detail.contains("every 1s"), "{detail}");
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn at_the_bound_of_all_connections_health_and_metrics_still_answer() {
+    let mut config = config();
+    config.connections.tcp_max = 3;
+    // Nothing but what this test does ends a connection.
+    config.http.head_timeout_ms = 3_600_000;
+    let gateway = Running::start(config).await;
+    let address = gateway.address;
+    let web_socket = RawSocket::open(address, "/ws").await;
+    let mut idle = Vec::new();
+    for _ in 0..2 {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(b"GET /health HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+        assert_eq!(read_answer(&mut stream).await.unwrap().status, 200);
+        idle.push(stream);
+    }
+    let refused = get(address, "/api/zones").await.unwrap();
+    refused.problem(503, "too_many_connections");
+    assert!(refused.head.contains("retry-after: 1"), "{refused:?}");
+    assert_told(address).await;
+    // Nor does it need the places of those who never speak.
+    let mut silent = Vec::new();
+    for _ in 0..100 {
+        silent.push(TcpStream::connect(address).await.unwrap());
+    }
+    assert_told(address).await;
+    assert!(metric(address, "zonewire_connections_refused_total{limit=\"tcp\"}").await > 100);
+    assert_eq!(metric(address, "zonewire_tcp_connections").await, 3);
+
+    drop((idle, silent));
+    eventually("there is room again", async || {
+        get(address, "/api/zones").await.filter(|answer| answer.status == 200)
+    })
+    .await;
+    drop(web_socket);
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_address_that_connects_too_often_is_told_so_up_to_a_rate() {
+    let mut config = config();
+    config.connections.loopback_connects_per_s = 1;
+    config.connections.connects_burst = 5;
+    config.http.refusals_per_s = 2;
+    let gateway = Running::start(config).await;
+    let address = gateway.address;
+    let refused = eventually("one is refused", async || {
+        get(address, "/api/zones").await.filter(|answer| answer.status != 200)
+    })
+    .await;
+    refused.problem(429, "connecting_too_often");
+    assert!(refused.head.contains("retry-after: 1"), "{refused:?}");
+    eventually("one is closed without a word", async || {
+        get(address, "/api/zones").await.is_none().then_some(())
+    })
+    .await;
+    let health = eventually("health is among what is answered", async || get(address, "/health").await).await;
+    assert_eq!(health.status, 200);
+    let unanswered = eventually("it can be counted", async || {
+        let answer = get(address, "/metrics").await?;
+        let count = |name: &str| {
+            let line = answer.body.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '))?;
+            line.parse::<u64>().ok()
+        };
+        let refused = count("zonewire_connections_refused_total{limit=\"rate\"}")?;
+        assert_eq!(count("zonewire_tcp_refused_total")?, refused);
+        Some((count("zonewire_tcp_refused_unanswered_total")?, refused))
+    })
+    .await;
+    assert!((1..unanswered.1).contains(&unanswered.0), "{unanswered:?}");
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_address_has_so_many_connections_at_once() {
+    let mut config = config();
+    config.connections.per_loopback_address_max = 2;
+    let gateway = Running::start(config).await;
+    let held = [RawSocket::open(gateway.address, "/ws").await, RawSocket::open(gateway.address, "/ws").await];
+    let refused = ask(gateway.address, &upgrade("/ws")).await.unwrap();
+    let problem = refused.problem(429, "too_many_connections_from_address");
+    assert!(problem["detail"].as_str().unwrap().contains("at once"), "{problem}");
+    drop(held);
+    eventually("they are given back", async || {
+        ask(gateway.address, &upgrade("/ws")).await.filter(|answer| answer.status == 101)
+    })
+    .await;
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn behind_trusted_proxies_the_forwarded_address_counts() {
+    let mut config = config();
+    config.http.trusted_proxies = vec!["127.0.0.1".to_owned(), "10.0.0.0/8".to_owned()];
+    config.connections.per_address_max = 2;
+    config.connections.per_loopback_address_max = 1;
+    let gateway = Running::start(config).await;
+    let address = gateway.address;
+    let head = |path: &str, from: &str| {
+        upgrade(path).replace("\r\n\r\n", &format!("\r\nX-Forwarded-For: {from}\r\n\r\n"))
+    };
+    let open = async |from: &str| {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(head("/ws", from).as_bytes()).await.unwrap();
+        let answer = read_answer(&mut stream).await.unwrap();
+        (stream, answer)
+    };
+    let mut held = Vec::new();
+    for from in
+        ["198.51.100.1", "evil, 198.51.100.1, 10.0.0.8", "2001:db8::1", "2001:db8::ffff:1", "198.51.100.2"]
+    {
+        let (stream, answer) = open(from).await;
+        assert_eq!(answer.status, 101, "{from}: {answer:?}");
+        held.push(stream);
+    }
+    for from in ["198.51.100.1", "198.51.100.1:443, 10.0.0.9", "198.51.100.2, 198.51.100.1", "2001:db8::2"] {
+        open(from).await.1.problem(429, "too_many_connections_from_address");
+        let answer = request(address, "GET", "/api/zones", &[("x-forwarded-for", from)], b"").await;
+        answer.problem(429, "too_many_connections_from_address");
+        let health = request(address, "GET", "/health", &[("x-forwarded-for", from)], b"").await;
+        assert_eq!(health.status, 200);
+    }
+    let answer = request(address, "GET", "/api/zones", &[("x-forwarded-for", "198.51.100.3")], b"").await;
+    assert_eq!(answer.status, 200);
+    held.clear();
+    eventually("they are given back", async || (open("198.51.100.1").await.1.status == 101).then_some(()))
+        .await;
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn behind_trusted_proxies_clients_connect_so_often() {
+    let mut config = config();
+    config.http.trusted_proxies = vec!["127.0.0.1".to_owned()];
+    (config.connections.connects_per_s, config.connections.connects_burst) = (1, 3);
+    let gateway = Running::start(config).await;
+    let from =
+        |from: &str| upgrade("/ws").replace("\r\n\r\n", &format!("\r\nX-Forwarded-For: {from}\r\n\r\n"));
+    let refused = eventually("one is refused", async || {
+        ask(gateway.address, &from("198.51.100.1")).await.filter(|answer| answer.status != 101)
+    })
+    .await;
+    refused.problem(429, "connecting_too_often");
+    assert_eq!(ask(gateway.address, &from("198.51.100.2")).await.unwrap().status, 101);
+    // Requests that are no upgrades do not count as connecting: a proxy keeps its connections.
+    for _ in 0..10 {
+        let answer = request(gateway.address, "GET", "/", &[("x-forwarded-for", "198.51.100.3")], b"").await;
+        assert_eq!(answer.status, 200);
+    }
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn health_answers_while_descriptors_are_exhausted() {
+    // Nothing but what this test does ends a connection.
+    let settings = ["http.shards=2", "http.head_timeout_ms=3600000"];
+    let process = Process::start_command(serve_within("ulimit -n 200", &settings)).await;
+    let address = process.address;
+    let mut held = Vec::new();
+    for _ in 0..300 {
+        held.push(TcpStream::connect(address).await.unwrap());
+    }
+    eventually("no more are let in", async || {
+        get(address, "/api/zones").await.filter(|answer| answer.status == 503)
+    })
+    .await;
+    assert_told(address).await;
+
+    // Now without one that is free: connections take all descriptors below this.
+    let held_files = usize::try_from(metric(address, "zonewire_tcp_connections").await).unwrap();
+    let failed_before = metric(address, "zonewire_tcp_accept_failures_total").await;
+    process.limit_files(held_files - 10).await;
+    for path in TOLD {
+        let answered = eventually(path, async || {
+            time::timeout(Duration::from_secs(5), get(address, path)).await.ok().flatten()
+        });
+        assert_eq!(answered.await.status, 200, "{path}");
+    }
+    let failures = metric(address, "zonewire_tcp_accept_failures_total").await;
+    assert!(failures > failed_before, "{failed_before} {failures}");
+
+    drop(held);
+    eventually("there is room again", async || {
+        get(address, "/api/zones").await.filter(|answer| answer.status == 200)
+    })
+    .await;
+}
