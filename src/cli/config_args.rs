@@ -100,8 +100,9 @@ impl fmt::Debug for Assignment {
 impl ConfigArgs {
     /// The config of this process; `more` are flags of a single command.
     pub(crate) fn load(&self, more: Vec<Flag>) -> Result<Loaded, ConfigError> {
-        let environment = Sources::environment_of_process();
-        Config::load(&Sources { file: self.config.clone(), environment, flags: self.flags(more) })
+        let (environment, memory) = (Sources::environment_of_process(), Sources::memory_of_process());
+        let (file, flags) = (self.config.clone(), self.flags(more));
+        Config::load(&Sources { file, environment, flags, memory })
     }
 
     fn flags(&self, more: Vec<Flag>) -> Vec<Flag> {

@@ -24,6 +24,9 @@ pub(crate) fn run(command: ConfigCommand) -> anyhow::Result<()> {
             let loaded = args.load(Vec::new())?;
             let file = loaded.file.map(|file| format!(" ({})", file.display())).unwrap_or_default();
             writeln!(out, "the configuration is good{file}")?;
+            if let Some(warning) = loaded.warning {
+                writeln!(out, "warning: {warning}")?;
+            }
         }
         ConfigCommand::Show(args) => out.write_all(args.load(Vec::new())?.show().as_bytes())?,
         ConfigCommand::Default => out.write_all(DEFAULT_TOML.as_bytes())?,

@@ -67,10 +67,19 @@ pub(crate) fn demo(args: DemoArgs) -> anyhow::Result<()> {
 }
 
 fn start(loaded: Loaded) -> anyhow::Result<()> {
-    let Loaded { config, file, .. } = loaded;
+    let Loaded { config, file, warning, .. } = loaded;
     let log = telemetry::init(&config.log).context("cannot set up the log")?;
     if let Some(file) = file {
         tracing::info!(file = %file.display(), "read the config");
+    }
+    tracing::info!(
+        storage.memory.total_bytes = config.storage.memory.total_bytes,
+        storage.journal.bytes = config.storage.journal.bytes,
+        connections.max = config.connections.max,
+        "bounded the memory"
+    );
+    if let Some(warning) = warning {
+        tracing::warn!(warning, "there may be too little memory");
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = runtime.context("cannot start the runtime")?;

@@ -32,6 +32,7 @@ fn check_storage(storage: &StorageConfig) -> Vec<Finding> {
         "goes only with storage.backend = \"redis\": set that, or leave this out".to_owned()
     });
     checks.at_least_1("memory.total_bytes", storage.memory.total_bytes);
+    checks.at_least_1("memory.put_back_bytes", storage.memory.put_back_bytes);
     checks.at_least_1("retention.entries", storage.retention.entries);
     checks.at_least_1("retention.bytes", storage.retention.bytes);
     checks.at_least_1("retention.age_s", storage.retention.age_s);

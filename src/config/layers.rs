@@ -9,6 +9,7 @@ use figment::value::{Dict, Value};
 use super::fault::Fault;
 use super::settings::{OPEN_TABLES, Setting};
 use super::{FILE_VARIABLE, URL_VARIABLE};
+use crate::support::cgroup;
 use crate::support::fault::VARIABLE as TEST_FAULT_VARIABLE;
 
 const PREFIX: &str = "ZONEWIRE_";
@@ -60,6 +61,9 @@ pub struct Sources {
     pub environment: BTreeMap<String, String>,
     /// Flags; a later one wins.
     pub flags: Vec<Flag>,
+    /// Bytes of memory that the gateway may use: some defaults are no more than a share of it. `None`
+    /// leaves them as they are.
+    pub memory: Option<u64>,
 }
 
 // Values may be secrets, in the environment also those of others: only names are printed.
@@ -75,11 +79,18 @@ impl fmt::Debug for Sources {
             .field("file", &self.file)
             .field("environment", &self.environment.keys())
             .field("flags", &self.flags)
+            .field("memory", &self.memory)
             .finish()
     }
 }
 
 impl Sources {
+    /// The memory that this process may use: that of the machine, or of its cgroup or one above it,
+    /// whichever is least.
+    pub fn memory_of_process() -> Option<u64> {
+        cgroup::memory(Path::new("/"))
+    }
+
     /// The environment of this process, without what is not UTF-8: no setting of ours is.
     pub fn environment_of_process() -> BTreeMap<String, String> {
         std::env::vars_os()

@@ -8,6 +8,7 @@ mod checks;
 mod default;
 mod fault;
 mod layers;
+mod memory;
 mod node;
 mod redis;
 mod settings;
@@ -69,6 +70,8 @@ pub struct Loaded {
     pub origins: BTreeMap<String, String>,
     /// The file that was read, if there was one.
     pub file: Option<PathBuf>,
+    /// What holds up and may still be a mistake: bounds that add up to more than the memory there is.
+    pub warning: Option<String>,
 }
 
 impl Config {
@@ -92,13 +95,20 @@ impl Config {
             }
         };
         redis::complete(&mut config.storage.redis, &mut origins);
+        if let Some(memory) = sources.memory {
+            memory::fit(&mut config, &mut origins, memory);
+        }
         for finding in checks::check(&config) {
             if faults.iter().all(|fault: &Fault| fault.key != finding.key) {
                 let origin = origins.get(&finding.key).cloned().unwrap_or_else(|| "default".to_owned());
                 faults.push(Fault { key: finding.key, origin, problem: finding.problem, hint: None });
             }
         }
-        if faults.is_empty() { Ok(Loaded { config, origins, file }) } else { Err(ConfigError::new(faults)) }
+        if !faults.is_empty() {
+            return Err(ConfigError::new(faults));
+        }
+        let warning = sources.memory.and_then(|memory| memory::warning(&config, memory));
+        Ok(Loaded { config, origins, file, warning })
     }
 
     /// The same with secrets replaced by `***`: fit to be shown.

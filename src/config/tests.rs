@@ -16,7 +16,8 @@ fn load(file: &str, variables: &[(&str, &str)], flags: &[Flag]) -> Result<Loaded
     let mut on_disk = tempfile::NamedTempFile::new().unwrap();
     on_disk.write_all(file.as_bytes()).unwrap();
     let environment = environment(variables);
-    Config::load(&Sources { file: Some(on_disk.path().to_owned()), environment, flags: flags.to_vec() })
+    let (file, flags) = (Some(on_disk.path().to_owned()), flags.to_vec());
+    Config::load(&Sources { file, environment, flags, memory: None })
 }
 
 fn good(file: &str, variables: &[(&str, &str)], flags: &[Flag]) -> Config {

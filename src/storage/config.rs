@@ -96,11 +96,14 @@ pub struct MemoryConfig {
     /// past that, in the zones that hold most of them, the keys that were not updated for longest
     /// lose theirs.
     pub total_bytes: usize,
+    /// Bytes of this node's own entries that are kept to be put back should Redis lose them. Default
+    /// 256 MiB (268,435,456). When it is passed, those of the channels that rest longest go.
+    pub put_back_bytes: usize,
 }
 
 impl Default for MemoryConfig {
     fn default() -> Self {
-        Self { total_bytes: 1 << 30 }
+        Self { total_bytes: 1 << 30, put_back_bytes: 256 << 20 }
     }
 }
 

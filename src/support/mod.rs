@@ -1,6 +1,7 @@
 //! Small tools that any room may use.
 
 pub(crate) mod backoff;
+pub(crate) mod cgroup;
 pub(crate) mod chance;
 pub(crate) mod checks;
 pub(crate) mod counter;

@@ -40,6 +40,9 @@ const LATEST_DIVISOR: usize = 2;
 /// Orders whose channels are kept. Each is kept for about a day, so a busy day's would be many.
 const ORDERS_MAX: usize = 100_000;
 
+/// What such a channel takes besides its entries: no more are kept than would take as much as these.
+const ORDER_BYTES: usize = 1 << 10;
+
 /// Ages beyond this, a century, are this: instants cannot be arbitrarily far away.
 const AGE_MAX: Duration = Duration::from_secs(100 * 366 * 24 * 3600);
 
@@ -53,6 +56,7 @@ pub struct MemoryBackend {
 struct Shared {
     retention: Retention,
     total_bytes_max: usize,
+    put_back_bytes_max: usize,
     orders_max: usize,
     evictions: Evictions,
     state: Mutex<State>,
@@ -140,7 +144,8 @@ impl MemoryBackend {
         let shared = Arc::new(Shared {
             retention,
             total_bytes_max: config.total_bytes,
-            orders_max: ORDERS_MAX,
+            put_back_bytes_max: config.put_back_bytes,
+            orders_max: ORDERS_MAX.min(config.total_bytes / ORDER_BYTES).max(1),
             evictions: Evictions::default(),
             state: Mutex::default(),
             jobs: Mutex::default(),
@@ -163,16 +168,22 @@ impl MemoryBackend {
     /// Another one with the same logs and records as this one has now; jobs are left out.
     #[cfg(test)]
     pub(super) fn copy(&self) -> Self {
-        let Shared { retention, total_bytes_max, orders_max, state, .. } = &*self.shared;
+        let Shared { retention, total_bytes_max, put_back_bytes_max, orders_max, state, .. } = &*self.shared;
         let shared = Shared {
             retention: retention.clone(),
             total_bytes_max: *total_bytes_max,
+            put_back_bytes_max: *put_back_bytes_max,
             orders_max: *orders_max,
             evictions: Evictions::default(),
             state: Mutex::new(state.lock().clone()),
             jobs: Mutex::default(),
         };
         Self { shared: Arc::new(shared) }
+    }
+
+    /// How much of what this node appended elsewhere is kept besides, in bytes.
+    pub(super) fn put_back_bytes_max(&self) -> usize {
+        self.shared.put_back_bytes_max
     }
 
     /// How full it is.
@@ -656,7 +667,7 @@ mod tests {
     use crate::storage::Append;
 
     fn backend(retention: Retention, total_bytes: usize) -> MemoryBackend {
-        MemoryBackend::new(retention, MemoryConfig { total_bytes }).0
+        MemoryBackend::new(retention, MemoryConfig { total_bytes, ..MemoryConfig::default() }).0
     }
 
     async fn fill(store: &MemoryBackend, channel: &str, count: u64, bytes: usize) {

@@ -34,9 +34,6 @@ const JUST_BEFORE: Duration = Duration::from_secs(5);
 const ORDER_KEPT: Duration = Duration::from_secs(300);
 const ZONE_KEPT: Duration = Duration::from_secs(3_600);
 
-/// Bytes of own entries that are kept to be put back, in all; looked at every [`TIDY_EVERY`].
-const TAILS_BYTES_MAX: usize = 256 << 20;
-
 /// Lines that are remembered; past it, those that nobody needs go at once.
 const LINES_MAX: usize = 100_000;
 
@@ -353,16 +350,16 @@ impl Announcer {
 }
 
 /// What is kept to be put back is bounded in all: that of the channels that rest longest goes first.
-fn bound_tails(lines: &mut HashMap<ChannelName, Line>) {
+fn bound_tails(lines: &mut HashMap<ChannelName, Line>, bytes_max: usize) {
     let mut total: usize = lines.values().map(|line| line.tail.bytes()).sum();
-    if total <= TAILS_BYTES_MAX {
+    if total <= bytes_max {
         return;
     }
     let mut resting: Vec<(Instant, ChannelName)> =
         lines.iter().map(|(name, line)| (line.used, name.clone())).collect();
     resting.sort_unstable();
     for (_, name) in resting {
-        if total <= TAILS_BYTES_MAX {
+        if total <= bytes_max {
             return;
         }
         if let Some(line) = lines.get_mut(&name) {
@@ -504,7 +501,7 @@ impl Core {
             });
             holes.retain(|name, _| lines.contains_key(name));
             lines.iter_mut().for_each(|(name, line)| line.expire_tail(name, &self.memory));
-            bound_tails(lines);
+            bound_tails(lines, self.memory.put_back_bytes_max());
         }
     }
 }

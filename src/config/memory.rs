@@ -1,0 +1,199 @@
+//! Defaults that fit the memory there is.
+
+use std::collections::BTreeMap;
+
+use super::Config;
+
+/// What a WebSocket is reckoned to take: its task, its buffers, and what waits for it.
+const CONNECTION_BYTES: usize = 16 << 10;
+
+/// What an order is reckoned to take, with what is kept of its updates.
+const ORDER_BYTES: usize = 4 << 10;
+
+/// The memory that a process without anything to do takes, and more than that.
+const BASE_BYTES: usize = 16 << 20;
+
+/// A default that is a share of the memory, where that is less than it is otherwise.
+struct Share {
+    key: &'static str,
+    /// It gets one byte of so many.
+    of: u64,
+    /// What one of its units takes, in bytes.
+    unit: usize,
+    least: fn(&Config) -> usize,
+    value: fn(&mut Config) -> &mut usize,
+}
+
+const TOTAL: &str = "storage.memory.total_bytes";
+const RETENTION: &str = "storage.retention.bytes";
+
+/// The shares. Without the outboxes, which are as large as the readers are slow, they are three
+/// quarters; the rest is for the process itself and what is on its way.
+const SHARES: [Share; 7] = [
+    Share {
+        key: TOTAL,
+        of: 4,
+        unit: 1,
+        least: |_| 1 << 20,
+        value: |config| &mut config.storage.memory.total_bytes,
+    },
+    Share {
+        key: "storage.journal.bytes",
+        of: 8,
+        unit: 1,
+        least: |_| 1 << 20,
+        value: |config| &mut config.storage.journal.bytes,
+    },
+    Share {
+        key: "storage.memory.put_back_bytes",
+        of: 16,
+        unit: 1,
+        least: |_| 1 << 20,
+        value: |config| &mut config.storage.memory.put_back_bytes,
+    },
+    Share {
+        key: "connections.max",
+        of: 4,
+        unit: CONNECTION_BYTES,
+        least: |_| 64,
+        value: |config| &mut config.connections.max,
+    },
+    Share {
+        key: "orders.queue_max",
+        of: 32,
+        unit: ORDER_BYTES,
+        least: |_| 64,
+        value: |config| &mut config.orders.queue_max,
+    },
+    Share {
+        key: "orders.kept_max",
+        of: 16,
+        unit: ORDER_BYTES,
+        least: |config| config.orders.queue_max,
+        value: |config| &mut config.orders.kept_max,
+    },
+    Share {
+        key: "connections.outbox_bytes_max",
+        of: 256,
+        unit: 1,
+        // Every entry must fit.
+        least: |config| config.http.line_bytes_max,
+        value: |config| &mut config.connections.outbox_bytes_max,
+    },
+];
+
+/// Lowers the defaults that take more than their share of this memory, and notes where they came
+/// from. What was set stays as it is.
+pub(super) fn fit(config: &mut Config, origins: &mut BTreeMap<String, String>, memory: u64) {
+    let is_set = [TOTAL, RETENTION].map(|key| origins.contains_key(key));
+    for Share { key, of, unit, least, value } in SHARES {
+        if origins.contains_key(key) {
+            continue;
+        }
+        let share = usize::try_from(memory / of).unwrap_or(usize::MAX) / unit;
+        let share = share.max(least(config));
+        let value = value(config);
+        if share < *value {
+            *value = share;
+            origins.insert(key.to_owned(), format!("a share of {} MiB of memory", memory >> 20));
+        }
+    }
+    // One channel may keep no more than all: what was set decides what was not.
+    let (total, retention) = (&mut config.storage.memory.total_bytes, &mut config.storage.retention.bytes);
+    if *retention > *total {
+        match is_set {
+            [_, false] => {
+                *retention = *total;
+                origins.insert(RETENTION.to_owned(), format!("no more than {TOTAL}"));
+            }
+            [false, true] => {
+                *total = *retention;
+                origins.insert(TOTAL.to_owned(), format!("as much as {RETENTION}"));
+            }
+            [true, true] => {}
+        }
+    }
+}
+
+/// Says so where all bounds together are more than this memory.
+pub(super) fn warning(config: &Config, memory: u64) -> Option<String> {
+    let storage = &config.storage;
+    let parts = [
+        ("storage.memory.total_bytes", storage.memory.total_bytes),
+        ("storage.journal.bytes", storage.journal.bytes),
+        ("storage.memory.put_back_bytes", storage.memory.put_back_bytes),
+        ("connections.max", config.connections.max.saturating_mul(CONNECTION_BYTES)),
+        ("orders.kept_max", config.orders.kept_max.saturating_mul(ORDER_BYTES)),
+    ];
+    let all = parts.iter().fold(BASE_BYTES, |all, (_, bytes)| all.saturating_add(*bytes));
+    if u64::try_from(all).is_ok_and(|all| all <= memory) {
+        return None;
+    }
+    let parts = parts.map(|(key, bytes)| format!("{key} {} MiB", bytes >> 20)).join(", ");
+    Some(format!(
+        "the bounds add up to {} MiB, and there are {} MiB of memory: {parts}; lower what was set, or \
+         leave it out for a share of the memory",
+        all >> 20,
+        memory >> 20
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Flag, Loaded, Sources};
+
+    const MIB: u64 = 1 << 20;
+
+    fn load(memory: u64, set: &[(&str, &str)]) -> Loaded {
+        let flag = |(key, value): &(&str, &str)| Flag {
+            name: "--set".to_owned(),
+            key: (*key).to_owned(),
+            value: (*value).to_owned(),
+        };
+        let flags = set.iter().map(flag).collect();
+        Config::load(&Sources { memory: Some(memory), flags, ..Sources::default() }).unwrap()
+    }
+
+    #[test]
+    fn where_there_is_enough_the_defaults_are_what_they_are() {
+        for memory in [8 << 30, u64::MAX] {
+            let loaded = load(memory, &[]);
+            assert_eq!(loaded.config, Config::default());
+            assert_eq!((loaded.origins.len(), loaded.warning), (0, None));
+        }
+    }
+
+    #[test]
+    fn each_has_its_share_of_a_small_container() {
+        let loaded = load(64 * MIB, &[]);
+        let Config { storage, connections, orders, .. } = &loaded.config;
+        assert_eq!((orders.kept_max, orders.queue_max), (1_024, 512));
+        assert_eq!((storage.memory.total_bytes, storage.retention.bytes), (16 << 20, 16 << 20));
+        assert_eq!((storage.journal.bytes, storage.memory.put_back_bytes), (8 << 20, 4 << 20));
+        assert_eq!((connections.max, connections.outbox_bytes_max), (1_024, 256 << 10));
+        assert_eq!(loaded.warning, None);
+        assert!(
+            loaded.show().contains("total_bytes = 16777216  # a share of 64 MiB of memory"),
+            "{}",
+            loaded.show()
+        );
+        let tiny = load(8 * MIB, &[]).config;
+        assert_eq!((tiny.storage.memory.total_bytes, tiny.storage.retention.bytes), (2 << 20, 2 << 20));
+        assert_eq!(tiny.connections.outbox_bytes_max, tiny.http.line_bytes_max);
+    }
+
+    #[test]
+    fn what_is_set_wins_and_is_warned_of_where_it_is_too_much() {
+        let loaded = load(64 * MIB, &[("storage.memory.total_bytes", "33554432")]);
+        assert_eq!(loaded.config.storage.memory.total_bytes, 32 << 20);
+        let warning = loaded.warning.unwrap();
+        assert!(warning.contains("add up to 80 MiB, and there are 64 MiB"), "{warning}");
+        assert!(warning.contains("storage.memory.total_bytes 32 MiB"), "{warning}");
+        let loaded = load(64 * MIB, &[("storage.memory.total_bytes", "4194304"), ("connections.max", "500")]);
+        let Config { storage, connections, .. } = &loaded.config;
+        assert_eq!((storage.retention.bytes, connections.max, loaded.warning), (4 << 20, 500, None));
+        let config = load(64 * MIB, &[("storage.retention.bytes", "20971520")]).config;
+        assert_eq!((config.storage.memory.total_bytes, config.storage.retention.bytes), (20 << 20, 20 << 20));
+    }
+}
