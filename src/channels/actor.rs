@@ -7,14 +7,14 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::sync::{Notify, OwnedSemaphorePermit, mpsc, oneshot};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::time::{self, Instant};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 use super::config::ChannelsConfig;
 use super::error::{JoinError, PublishError};
-use super::live::{Live, LiveBatch, Moved};
+use super::live::{self, Delivery, Live, LiveBatch, Moved};
 use super::merge::{Merge, Offered};
 use super::stats::ChannelStats;
 use super::unborn::{to_be_born, unborn};
@@ -97,9 +97,9 @@ pub(super) struct Common {
     pub(super) node: NodeId,
     pub(super) config: ChannelsConfig,
     pub(super) stats: Arc<ChannelStats>,
-    /// By shard: where its channels' entries go. Bounded; a full one makes the actor wait, and so
-    /// in the end the publisher.
-    pub(super) shards: Vec<mpsc::Sender<Live>>,
+    /// By shard: where its channels' entries go. Bounded, as each channel's credits are; where there
+    /// is no room the actor waits, and so in the end the publisher.
+    pub(super) shards: Vec<mpsc::Sender<Delivery>>,
     /// No sequence of this node is given twice, also when a channel is let go and taken up again.
     pub(super) seq_floor: AtomicU64,
     pub(super) orders: Arc<WatchedOrders>,
@@ -143,6 +143,8 @@ pub(super) struct Actor {
     /// Entries up to this offset are delivered after their time.
     late_to: u64,
     joined: Vec<bool>,
+    /// By shard, from the first message on: what bounds those that are on their way to it.
+    credits: Vec<Option<Arc<Semaphore>>>,
     suspect: bool,
     repair_failures: u32,
     repair_at: Instant,
@@ -166,6 +168,7 @@ impl Actor {
         Self {
             lane: common.config.lane(&channel),
             joined: vec![false; common.shards.len()],
+            credits: vec![None; common.shards.len()],
             next_seq: common.seq_floor.load(Ordering::Acquire).max(1),
             common,
             channel,
@@ -666,10 +669,11 @@ impl Actor {
         }
     }
 
-    async fn tell_shards(&mut self, live: &Live) {
+    async fn tell_shards(&mut self, message: &Live) {
         for (shard, joined) in self.joined.iter_mut().enumerate() {
-            if *joined && self.common.shards[shard].send(live.clone()).await.is_err() {
-                *joined = false;
+            if *joined {
+                let credits = self.credits[shard].get_or_insert_with(live::credits);
+                *joined = Delivery::send(&self.common.shards[shard], credits, message.clone()).await;
             }
         }
     }

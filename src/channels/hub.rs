@@ -17,7 +17,7 @@ use super::actor::{Actor, Command, Common, Echo, Request, Suspicion};
 use super::config::ChannelsConfig;
 use super::error::{JoinError, PublishError};
 use super::keys::Keys;
-use super::live::Live;
+use super::live::Delivery;
 use super::stats::ChannelStats;
 use super::watched::WatchedOrders;
 use crate::model::{ChannelKind, ChannelName, DraftEntry, Entry, NodeId, Position, Zone};
@@ -130,7 +130,7 @@ pub(crate) struct ChannelsParts {
     pub(crate) node: NodeId,
     pub(crate) config: ChannelsConfig,
     /// By shard: where entries go.
-    pub(crate) shards: Vec<mpsc::Sender<Live>>,
+    pub(crate) shards: Vec<mpsc::Sender<Delivery>>,
     /// Where actors run.
     pub(crate) runtime: Handle,
     /// Told if an actor panics.

@@ -6,10 +6,43 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use smallvec::SmallVec;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use crate::model::{ChannelName, Entry, EntryId, Epoch, Lane, NodeId, Position};
 use crate::protocol::{FRAME_HEADER_MAX, entry_json, text_frame};
 use crate::storage::Seam;
+
+/// How many messages of one channel may be on their way to one shard, or wait there. Less than the
+/// shard's queue holds, so that no channel fills it alone.
+pub(crate) const CREDITS: usize = 32;
+
+/// The credits that a channel has with one shard.
+pub(crate) fn credits() -> Arc<Semaphore> {
+    Arc::new(Semaphore::new(CREDITS))
+}
+
+/// A message on its way to a shard. It holds one of its channel's credits for as long as it waits, so
+/// that a channel which a shard holds back makes its own publishers wait, and no other channel.
+#[derive(Debug)]
+pub(crate) struct Delivery {
+    pub(crate) live: Live,
+    _credit: OwnedSemaphorePermit,
+}
+
+impl Delivery {
+    /// Waits for a credit, and for a place in the shard's queue; false when the shard has ended.
+    /// Dropped while it waits, it has sent nothing.
+    pub(crate) async fn send(shard: &mpsc::Sender<Self>, credits: &Arc<Semaphore>, live: Live) -> bool {
+        // A shard that ends may leave credits behind that nobody gives back.
+        let credit = tokio::select! {
+            biased;
+            credit = Arc::clone(credits).acquire_owned() => credit,
+            () = shard.closed() => return false,
+        };
+        let Ok(credit) = credit else { return false };
+        shard.send(Self { live, _credit: credit }).await.is_ok()
+    }
+}
 
 /// What a shard is told about a channel that it joined.
 #[derive(Debug, Clone)]
@@ -28,6 +61,16 @@ pub(crate) enum Live {
         /// The last of them.
         offset: u64,
     },
+}
+
+impl Live {
+    pub(crate) fn channel(&self) -> &ChannelName {
+        match self {
+            Self::Batch(batch) => &batch.channel,
+            Self::Moved(moved) => &moved.channel,
+            Self::Skipped { channel, .. } => channel,
+        }
+    }
 }
 
 /// The place where one life of a channel's log goes over into the next.

@@ -23,7 +23,9 @@ pub use config::ChannelsConfig;
 pub use error::{JoinError, PublishError};
 pub use hub::Channels;
 pub(crate) use hub::ChannelsParts;
-pub(crate) use live::{Live, LiveBatch, Moved};
+#[cfg(test)]
+pub(crate) use live::credits;
+pub(crate) use live::{CREDITS, Delivery, Live, LiveBatch, Moved};
 pub(crate) use reader::{Reader, Room, Start, StartingPoint, Step, Steps, Then, Turn, Way};
 pub(crate) use unborn::in_log;
 pub(crate) use watched::WatchedOrders;

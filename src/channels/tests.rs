@@ -11,7 +11,7 @@ use tokio::time;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::{Channels, ChannelsConfig, ChannelsParts, JoinError, Live, PublishError};
+use super::{Channels, ChannelsConfig, ChannelsParts, Delivery, JoinError, Live, PublishError};
 use crate::model::{ChannelName, DraftEntry, EntryKind, Marks, NodeId, OrderId};
 use crate::storage::{MemoryBackend, MemoryConfig, RecordKind, Refusal, Retention, SharedBackend};
 use crate::support::panics::Vital;
@@ -19,7 +19,7 @@ use crate::support::panics::Vital;
 /// A node with one shard, in memory.
 struct Node {
     channels: Channels,
-    live: mpsc::Receiver<Live>,
+    live: mpsc::Receiver<Delivery>,
     store: SharedBackend,
 }
 
@@ -49,9 +49,14 @@ impl Node {
         page.entries.iter().map(|entry| entry.draft.kind.as_str().to_owned()).collect()
     }
 
+    /// What a shard is told next.
+    async fn next(&mut self) -> Option<Live> {
+        self.live.recv().await.map(|delivery| delivery.live)
+    }
+
     /// The next batch: the offset of its first entry, how many there are, whether the log ends there.
     async fn batch(&mut self) -> (u64, usize, bool) {
-        match self.live.recv().await {
+        match self.next().await {
             Some(Live::Batch(batch)) => (batch.first, batch.len(), batch.is_last_of_log),
             other => panic!("{other:?}"),
         }
@@ -227,9 +232,9 @@ async fn updates_that_left_the_log_unseen_are_told_of_though_nothing_follows() {
     elsewhere.channels.publish(&channel, updates(&[Routing, Confirmed])).await.unwrap();
     time::sleep(Duration::from_secs(301)).await;
     channels.doubt(&channel);
-    let Some(Live::Moved(moved)) = watching.live.recv().await else { panic!("the log began unseen") };
+    let Some(Live::Moved(moved)) = watching.next().await else { panic!("the log began unseen") };
     assert_eq!((moved.seam.to.offset, moved.seam.whole), (0, true));
-    let Some(Live::Skipped { offset, .. }) = watching.live.recv().await else { panic!("not told") };
+    let Some(Live::Skipped { offset, .. }) = watching.next().await else { panic!("not told") };
     assert_eq!(offset, 2);
     assert_eq!(channels.stats().missed.get(), 2);
 }

@@ -46,7 +46,8 @@ pub struct ConnectionsConfig {
     /// dropped, and read again. Default 1,024.
     pub hold_entries_max: usize,
     /// Messages per second that a client may send, in the long run; each channel that it subscribes
-    /// to counts as one. 0 = unlimited. Default 50.
+    /// to counts as one. One that unsubscribes from more channels than that is read more slowly.
+    /// 0 = unlimited. Default 50.
     pub messages_per_s: u32,
     /// Messages that a client may send at once. Default 200.
     pub messages_burst: u32,

@@ -5,6 +5,7 @@ use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::net::Shutdown;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
@@ -15,10 +16,11 @@ use smallvec::SmallVec;
 use socket2::SockRef;
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
+use tokio::task;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::inbound::{FrameReader, Inbound};
+use super::intake::Intake;
 use super::limits::Admission;
 use super::outbox::{Outbox, OutboxLimits, Overflow, Replaces};
 use super::shard::Shard;
@@ -55,19 +57,46 @@ pub(super) struct Connection {
     /// In ticks since `opened`: kept small, since every idle connection has it.
     last_heard: Cell<u32>,
     received: Cell<u32>,
-    allowance: Cell<f32>,
-    /// In ticks since `opened`.
-    allowance_at: Cell<u32>,
+    /// What it may still send.
+    messages: Bucket,
+    /// What it may still unsubscribe from.
+    leaves: Bucket,
     pub(super) subscriptions: RefCell<SmallVec<[Rc<Subscription>; 1]>>,
     state: Cell<State>,
     /// The peer's close frame was read: nothing more is expected from it.
     peer_closed: Cell<bool>,
-    /// Whether a shard that goes too fast for this reader waits for it.
+    /// Whether channels that go too fast for this reader wait for it.
     pub(super) pacing: Cell<Pacing>,
     /// Only where it was opened on an order. Boxed: most were not.
     order: Option<Box<OpenedOn>>,
     /// Counts this connection in the limits until it is gone.
     _admission: Admission,
+}
+
+/// A token bucket, of as many tokens a second and at once as messages may be.
+#[derive(Debug)]
+struct Bucket {
+    left: Cell<f32>,
+    /// When that was so, in ticks since the connection opened.
+    at: Cell<u32>,
+}
+
+impl Bucket {
+    fn full(burst: u32) -> Self {
+        Self { left: Cell::new(burst as f32), at: Cell::new(0) }
+    }
+
+    /// Takes one; what is left, which may be less than nothing.
+    fn take(&self, now: u32, shard: &Shard) -> f32 {
+        let (rate, burst) = (shard.config.messages_per_s as f32, shard.config.messages_burst as f32);
+        if rate == 0.0 {
+            return burst;
+        }
+        let passed = TICK * (now - self.at.replace(now));
+        let left = (self.left.get() + passed.as_secs_f32() * rate).min(burst) - 1.0;
+        self.left.set(left);
+        left
+    }
 }
 
 /// The order that a connection was opened on; it ends with it.
@@ -87,12 +116,12 @@ enum State {
     Ended(CloseCode),
 }
 
-/// See `Shard::pace`.
+/// See `Shard::until_eased`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Pacing {
     /// Reads fast enough.
     None,
-    /// Has fallen far behind; the shard waits for it for a bounded time.
+    /// Has fallen far behind; channels wait for it for a bounded time.
     Pressed,
     /// Was waited for in vain, at this tick; not again for a while, and until it has caught up.
     GivenUp(u32),
@@ -119,8 +148,8 @@ impl Connection {
             opened: Instant::now(),
             last_heard: Cell::new(0),
             received: Cell::new(0),
-            allowance: Cell::new(burst as f32),
-            allowance_at: Cell::new(0),
+            messages: Bucket::full(burst),
+            leaves: Bucket::full(burst),
             subscriptions: RefCell::default(),
             state: Cell::new(State::Open),
             peer_closed: Cell::new(false),
@@ -152,6 +181,14 @@ impl Connection {
         now.duration_since(self.opened).saturating_sub(TICK * self.last_heard.get())
     }
 
+    /// Does not count a time against it in which it could not be heard.
+    pub(super) fn excuse(&self, unheard: Duration) {
+        let ticks = u32::try_from(unheard.as_millis() / TICK.as_millis()).unwrap_or(u32::MAX);
+        // One whose reading is delayed counts as heard until then.
+        let heard = self.last_heard.get();
+        self.last_heard.set(heard.max(heard.saturating_add(ticks).min(self.ticks())));
+    }
+
     /// Ticks since this connection opened.
     pub(super) fn ticks(&self) -> u32 {
         u32::try_from(self.opened.elapsed().as_millis() / TICK.as_millis()).unwrap_or(u32::MAX)
@@ -176,8 +213,8 @@ impl Connection {
 
     // Sending
 
-    /// Writes batches of one channel, whose frames from `skip` on this reader has not had; `total` is
-    /// the length of all frames. What the socket does not take waits in the outbox.
+    /// Writes contiguous batches of one channel, without the first `skip` frames of the first one.
+    /// What the socket does not accept goes to the outbox.
     pub(super) fn send_live(&self, batches: &[Arc<LiveBatch>], skip: usize, limits: OutboxLimits) {
         if !self.is_open() {
             return;
@@ -192,7 +229,7 @@ impl Connection {
         }
         let mut sent = 0;
         let mut skip = skip;
-        for batch in batches {
+        for (place, batch) in batches.iter().enumerate() {
             let from = batch.start_of(skip);
             if written >= batch.frames.len() - from {
                 written -= batch.frames.len() - from;
@@ -215,6 +252,9 @@ impl Connection {
                 let replaces =
                     batch.key(index).map(|key| Replaces::Entry(batch.channel.clone(), Arc::clone(key)));
                 if !self.enqueue(frame, replaces, limits) {
+                    // Those behind it were dropped too, with what waited before them.
+                    let behind: usize = batches[place + 1..].iter().map(|batch| batch.len()).sum();
+                    self.stats.dropped_slow.add((batch.len() - index - 1 + behind) as u64);
                     self.stats.messages_sent.add(sent as u64);
                     return;
                 }
@@ -374,13 +414,8 @@ impl Connection {
     // The task
 
     /// Reads, and writes what was left over, until the connection ends; says why it did.
-    pub(super) async fn run(
-        self: &Rc<Self>,
-        shard: &Rc<Shard>,
-        reader: &mut FrameReader,
-        mut deaf: bool,
-    ) -> CloseCode {
-        let code = poll_fn(|cx| self.poll(cx, shard, reader, &mut deaf)).await;
+    pub(super) async fn run(self: &Rc<Self>, shard: &Rc<Shard>, intake: &mut Intake) -> CloseCode {
+        let code = poll_fn(|cx| self.poll(cx, shard, intake)).await;
         let unsent = self.outbox.borrow_mut().take().map_or(0, |outbox| outbox.messages());
         self.stats.dropped_closed.add(unsent as u64);
         self.state.set(State::Ended(code));
@@ -392,8 +427,7 @@ impl Connection {
         self: &Rc<Self>,
         cx: &mut Context<'_>,
         shard: &Rc<Shard>,
-        reader: &mut FrameReader,
-        deaf: &mut bool,
+        intake: &mut Intake,
     ) -> Poll<CloseCode> {
         {
             let mut waker = self.waker.borrow_mut();
@@ -404,7 +438,7 @@ impl Connection {
         if self.poll_write(cx, shard).is_err() {
             return Poll::Ready(self.code_or(CloseCode::Abnormal));
         }
-        if *deaf && !self.is_behind() && !self.is_open() {
+        if intake.is_deaf() && !self.is_behind() && !self.is_open() {
             // Its close frame cannot be read any more: it learns from the end of the stream that all
             // is said, and ends it in turn. Where it has gone already there is nothing to do.
             let _gone = SockRef::from(&self.stream).shutdown(Shutdown::Write);
@@ -416,6 +450,13 @@ impl Connection {
             return Poll::Ready(code);
         }
         for _ in 0..READS_PER_TURN {
+            // Not read while it is kept waiting: what it sends stays in its socket.
+            if intake.poll_backlog(cx, self, shard).is_pending() {
+                return Poll::Pending;
+            }
+            if let State::Ended(code) = self.state.get() {
+                return Poll::Ready(code);
+            }
             match self.stream.poll_read_ready(cx) {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(Err(_)) => return Poll::Ready(self.code_or(CloseCode::Abnormal)),
@@ -426,9 +467,7 @@ impl Connection {
                 Ok(read) => {
                     self.stats.bytes_received.add(read as u64);
                     self.last_heard.set(self.ticks());
-                    if !*deaf {
-                        *deaf = self.take_in(shard, reader, &buffer[..read]);
-                    }
+                    intake.take(self, shard, &buffer[..read]);
                     None
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => None,
@@ -441,8 +480,8 @@ impl Connection {
                 return Poll::Ready(code);
             }
         }
-        // It sends more than its share: the others first.
-        cx.waker().wake_by_ref();
+        // It sends more than its share.
+        leave_turn_to_others(cx);
         Poll::Pending
     }
 
@@ -475,51 +514,10 @@ impl Connection {
         }
     }
 
-    /// Takes what the client sent; says whether nothing more of it is to be heard.
-    pub(super) fn take_in(
-        self: &Rc<Self>,
-        shard: &Rc<Shard>,
-        reader: &mut FrameReader,
-        mut input: &[u8],
-    ) -> bool {
-        let mut output = Vec::new();
-        loop {
-            let inbound = reader.next(&mut input, &mut output);
-            if !output.is_empty() && self.is_open() {
-                self.write_or_queue(std::mem::take(&mut output).into(), None, shard.limits);
-            }
-            match inbound {
-                None => return false,
-                Some(Inbound::Closed) => {
-                    self.finish(self.code_or(CloseCode::Normal));
-                    return true;
-                }
-                Some(Inbound::Broken(code)) => {
-                    shard.close(self, code);
-                    return true;
-                }
-                Some(Inbound::Alive) => {
-                    if !self.allowed(shard) {
-                        return true;
-                    }
-                }
-                Some(Inbound::Text(text)) => {
-                    self.received.set(self.received.get().saturating_add(1));
-                    self.stats.messages_received.add(1);
-                    if !self.is_open() {
-                        continue;
-                    }
-                    if !self.allowed(shard) {
-                        return true;
-                    }
-                    shard.on_message(self, &text);
-                }
-            }
-        }
-    }
-
-    /// The closing handshake is complete: ends, once what waits (our answer) has gone.
-    fn finish(&self, code: CloseCode) {
+    /// The closing handshake is complete: ends, once what waits (our answer) has gone. `code` is why,
+    /// unless it was closed from here.
+    pub(super) fn peer_has_closed(&self, code: CloseCode) {
+        let code = self.code_or(code);
         self.peer_closed.set(true);
         if !self.is_behind() {
             self.end(code);
@@ -528,22 +526,42 @@ impl Connection {
         }
     }
 
-    /// A token bucket over the client's messages, and over the channels that it subscribes to in one.
+    /// Charges a message, or a further channel that one subscribes to. When that is too much the
+    /// connection is closed, and this is false.
     pub(super) fn allowed(&self, shard: &Shard) -> bool {
-        let (rate, burst) = (shard.config.messages_per_s as f32, shard.config.messages_burst as f32);
-        if rate == 0.0 {
-            return true;
-        }
-        let now = self.ticks();
-        let passed = TICK * (now - self.allowance_at.get());
-        let allowance = (self.allowance.get() + passed.as_secs_f32() * rate).min(burst) - 1.0;
-        self.allowance_at.set(now);
-        self.allowance.set(allowance);
-        if allowance < 0.0 {
+        let is_paid = self.messages.take(self.ticks(), shard) >= 0.0;
+        if !is_paid {
             shard.close(self, CloseCode::RateLimited);
-            return false;
         }
-        true
+        is_paid
+    }
+
+    /// Charges a channel that is unsubscribed from, which is never too much: see [`rest`](Self::rest).
+    pub(super) fn charge_leaving(&self, shard: &Shard) {
+        self.leaves.take(self.ticks(), shard);
+    }
+
+    /// How long its client is not to be listened to, having unsubscribed from too much in too short a
+    /// time. That it is not heard meanwhile does not count against it.
+    pub(super) fn rest(&self, shard: &Shard) -> Option<Duration> {
+        let owed = -self.leaves.left.get();
+        if owed <= 0.0 {
+            return None;
+        }
+        let rest = Duration::from_secs_f32(owed / shard.config.messages_per_s.max(1) as f32);
+        let ticks = u32::try_from(rest.as_millis() / TICK.as_millis()).unwrap_or(u32::MAX);
+        self.last_heard.set(self.ticks().saturating_add(ticks));
+        Some(rest)
+    }
+
+    /// Sends what the protocol itself answers to frames.
+    pub(super) fn answer(&self, frames: Vec<u8>, limits: OutboxLimits) {
+        self.send(frames.into(), None, limits);
+    }
+
+    pub(super) fn count_message(&self) {
+        self.received.set(self.received.get().saturating_add(1));
+        self.stats.messages_received.add(1);
     }
 
     pub(super) fn info(&self, now: Instant, heartbeat: Duration) -> ConnectionInfo {
@@ -567,6 +585,12 @@ impl Connection {
             waiting_bytes: outbox.as_ref().map_or(0, |outbox| outbox.bytes()),
         }
     }
+}
+
+/// Has a task polled again after the others, and after their sockets were looked at: waking it at once
+/// would come before that.
+pub(super) fn leave_turn_to_others(cx: &mut Context<'_>) {
+    let _comes_again = pin!(task::yield_now()).poll(cx);
 }
 
 /// How long a reader that was too slow, or that closed while frames waited, gets for the end.

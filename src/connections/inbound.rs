@@ -6,6 +6,7 @@ use std::io::{self, Read, Write};
 use tungstenite::protocol::{Role, WebSocketConfig, WebSocketContext};
 use tungstenite::{Error, Message, Utf8Bytes};
 
+use super::fragments::Fragments;
 use crate::protocol::CloseCode;
 
 /// Held per connection; larger messages grow it while they last.
@@ -18,8 +19,8 @@ pub(super) enum Inbound {
     Text(Utf8Bytes),
     /// A ping or a pong; pings are answered already.
     Alive,
-    /// The client closes; the close is answered already.
-    Closed,
+    /// The client closes; the close is answered already. `has_failed` where its code says so.
+    Closed { has_failed: bool },
     /// The client broke the protocol; the connection is to be closed with this code.
     Broken(CloseCode),
 }
@@ -27,36 +28,51 @@ pub(super) enum Inbound {
 /// Reads one client's frames.
 pub(super) struct FrameReader {
     context: WebSocketContext,
+    fragments: Fragments,
 }
 
 impl FrameReader {
-    /// Messages and frames longer than `message_bytes_max` break the protocol.
+    /// Messages and frames longer than `message_bytes_max` break the protocol, as do messages of more
+    /// than [`FRAGMENTS_MAX`](super::fragments::FRAGMENTS_MAX) fragments.
     pub(super) fn new(message_bytes_max: usize) -> Self {
         let config = WebSocketConfig::default()
             .read_buffer_size(READ_BUFFER)
             .write_buffer_size(0)
             .max_message_size(Some(message_bytes_max))
             .max_frame_size(Some(message_bytes_max));
-        Self { context: WebSocketContext::new(Role::Server, Some(config)) }
+        Self { context: WebSocketContext::new(Role::Server, Some(config)), fragments: Fragments::default() }
     }
 
     /// The next thing in `input`, which is used up from the front; `None` when more is needed.
     /// What has to be answered (pongs, a close) is appended to `output`.
     pub(super) fn next(&mut self, input: &mut &[u8], output: &mut Vec<u8>) -> Option<Inbound> {
-        let mut pipe = Pipe { input, output };
+        let mut pipe = Pipe { input, output, fragments: &mut self.fragments };
         match self.context.read(&mut pipe) {
             Ok(Message::Text(text)) => Some(Inbound::Text(text)),
             Ok(Message::Binary(_)) => Some(Inbound::Broken(CloseCode::Unsupported)),
             Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_)) => Some(Inbound::Alive),
-            Ok(Message::Close(_)) => {
+            Ok(Message::Close(frame)) => {
+                // 1002 to 1015, of which 1005 stands for no code at all.
+                let code = frame.map_or(1005, |frame| u16::from(frame.code));
+                let has_failed = (1002..=1015).contains(&code) && code != 1005;
                 // The answer is queued in the context; a failure to flush into a Vec cannot happen.
                 match self.context.flush(&mut pipe) {
-                    Ok(()) | Err(Error::ConnectionClosed) => Some(Inbound::Closed),
+                    Ok(()) | Err(Error::ConnectionClosed) => Some(Inbound::Closed { has_failed }),
                     Err(error) => Some(Inbound::Broken(close_code(&error))),
                 }
             }
-            Err(Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => None,
-            Err(Error::ConnectionClosed | Error::AlreadyClosed) => Some(Inbound::Closed),
+            Err(Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => {
+                if self.fragments.leaves_a_large_buffer() {
+                    // It keeps what it has grown to; a new one is as small as at first.
+                    self.context = WebSocketContext::new(Role::Server, Some(*self.context.get_config()));
+                }
+                None
+            }
+            // Nothing else can fail there: see `Pipe`.
+            Err(Error::Io(_)) => Some(Inbound::Broken(CloseCode::RateLimited)),
+            Err(Error::ConnectionClosed | Error::AlreadyClosed) => {
+                Some(Inbound::Closed { has_failed: false })
+            }
             Err(error) => Some(Inbound::Broken(close_code(&error))),
         }
     }
@@ -74,12 +90,18 @@ fn close_code(error: &Error) -> CloseCode {
 struct Pipe<'a, 'b> {
     input: &'a mut &'b [u8],
     output: &'a mut Vec<u8>,
+    fragments: &'a mut Fragments,
 }
 
 impl Read for Pipe<'_, '_> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        // Zero would mean the end of the stream.
-        if self.input.is_empty() { Err(io::ErrorKind::WouldBlock.into()) } else { self.input.read(buf) }
+        if self.input.is_empty() {
+            // Zero would mean the end of the stream.
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        let read = self.input.read(buf)?;
+        let is_bounded = self.fragments.take(&buf[..read]);
+        if is_bounded { Ok(read) } else { Err(io::Error::other("too many fragments")) }
     }
 }
 
@@ -100,6 +122,7 @@ mod tests {
     use tungstenite::protocol::frame::{Frame, FrameHeader};
 
     use super::*;
+    use crate::connections::fragments::FRAGMENTS_MAX;
 
     fn frame(opcode: OpCode, fin: bool, payload: &[u8]) -> Vec<u8> {
         let header =
@@ -119,11 +142,12 @@ mod tests {
                 let text = match &inbound {
                     Inbound::Text(text) => format!("text {text}"),
                     Inbound::Alive => "alive".to_owned(),
-                    Inbound::Closed => "closed".to_owned(),
+                    Inbound::Closed { has_failed: false } => "closed".to_owned(),
+                    Inbound::Closed { has_failed: true } => "failed".to_owned(),
                     Inbound::Broken(code) => format!("broken {}", code.number()),
                 };
                 seen.push(text);
-                if matches!(inbound, Inbound::Closed | Inbound::Broken(_)) {
+                if matches!(inbound, Inbound::Closed { .. } | Inbound::Broken(_)) {
                     return (seen, output);
                 }
             }
@@ -170,6 +194,60 @@ mod tests {
         check(&frame(OpCode::Data(Data::Text), true, &[b'x'; 1_001]), &["broken 1009"]);
         let claims_2_to_the_62 = b"\x81\xff\x40\0\0\0\0\0\0\0\x01\x02\x03\x04";
         check(claims_2_to_the_62, &["broken 1009"]);
+    }
+
+    #[test]
+    fn a_client_that_closes_because_it_failed_is_told_apart() {
+        for (code, seen) in
+            [(1000, "closed"), (1001, "closed"), (1002, "failed"), (1011, "failed"), (4321, "closed")]
+        {
+            check(&frame(OpCode::Control(Control::Close), true, &u16::to_be_bytes(code)), &[seen]);
+        }
+        check(&frame(OpCode::Control(Control::Close), true, b""), &["closed"]);
+    }
+
+    #[test]
+    fn a_message_has_so_many_fragments_and_no_more_however_small() {
+        let begin = frame(OpCode::Data(Data::Text), false, b"");
+        let more = |count: u16| frame(OpCode::Data(Data::Continue), false, b"").repeat(usize::from(count));
+        let end = frame(OpCode::Data(Data::Continue), true, b"x");
+        let ping = frame(OpCode::Control(Control::Ping), true, b"in between");
+        let most = [&begin[..], &more(100), &ping, &more(FRAGMENTS_MAX - 102), &end].concat();
+        // Each message counts by itself.
+        check(&most.repeat(2), &["alive", "text x", "alive", "text x"]);
+        check(&[&begin[..], &more(FRAGMENTS_MAX - 1), &end].concat(), &["broken 4501"]);
+        let small = frame(OpCode::Data(Data::Continue), false, b"a");
+        check(&[&begin[..], &small.repeat(usize::from(FRAGMENTS_MAX))].concat(), &["broken 4501"]);
+    }
+
+    #[test]
+    fn what_comes_after_a_large_message_is_read_as_before() {
+        let large = frame(OpCode::Data(Data::Text), true, &[b'x'; 70_000]);
+        let halves = [
+            frame(OpCode::Data(Data::Text), false, &[b'y'; 5_000]),
+            frame(OpCode::Control(Control::Ping), true, b"p"),
+            frame(OpCode::Data(Data::Continue), true, &[b'z'; 126]),
+        ];
+        let bytes = [large, halves.concat(), frame(OpCode::Data(Data::Text), true, b"end")].concat();
+        for step in [1, 7, 4_096, 5_008, 1 << 20] {
+            let mut reader = FrameReader::new(100_000);
+            let (mut seen, mut output) = (Vec::new(), Vec::new());
+            for piece in bytes.chunks(step) {
+                let mut input = piece;
+                while let Some(inbound) = reader.next(&mut input, &mut output) {
+                    seen.push(match inbound {
+                        Inbound::Text(text) => text.len(),
+                        Inbound::Alive => 0,
+                        other => panic!("{other:?}"),
+                    });
+                }
+            }
+            assert_eq!(
+                (seen, output),
+                (vec![70_000, 0, 5_126, 3], b"\x8a\x01p".to_vec()),
+                "in pieces of {step}"
+            );
+        }
     }
 
     #[test]

@@ -5,15 +5,18 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use hyper::upgrade::OnUpgrade;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time;
+use tracing::warn;
 use uuid::Uuid;
 
 use super::config::ConnectionsConfig;
 use super::limits::{AddressPermit, Admission, Limit, Limits, Source, TcpPlace};
 use super::shard::{Command, Opening};
 use super::stats::{ConnectionInfo, ConnectionTotals, ShardStats};
+use crate::model::ChannelName;
 use crate::protocol::CloseCode;
 
 /// How long a shard is waited for when it is asked about its connections.
@@ -51,7 +54,7 @@ impl fmt::Debug for ShardHandle {
 #[derive(Debug)]
 pub(crate) struct Overview {
     pub(crate) totals: ConnectionTotals,
-    pub(crate) by_channel: BTreeMap<String, usize>,
+    pub(crate) by_zone: BTreeMap<ChannelName, usize>,
     pub(crate) longest_open: Duration,
     pub(crate) connections: Vec<ConnectionInfo>,
     /// By limit, how many it refused.
@@ -119,20 +122,22 @@ impl Manager {
 
     /// Up to `max` connections, as they are now.
     pub async fn list(&self, max: usize) -> Vec<ConnectionInfo> {
-        self.stats(max).await.connections
+        self.stats(Some(max)).await.connections
     }
 
-    /// Counters of all shards, and up to `list` connections.
-    pub(crate) async fn stats(&self, list: usize) -> Overview {
+    /// Counters of all shards; with `list`, what only the shards themselves know too, and up to so
+    /// many connections.
+    pub(crate) async fn stats(&self, list: Option<usize>) -> Overview {
         let mut overview = Overview {
             totals: self.totals(),
-            by_channel: BTreeMap::new(),
+            by_zone: BTreeMap::new(),
             longest_open: Duration::ZERO,
             connections: Vec::new(),
             tcp: self.0.limits.tcp(),
             refused: Limit::ALL.map(|limit| (limit.as_str(), self.0.limits.refused(limit))),
             silent_shards: 0,
         };
+        let Some(list) = list else { return overview };
         let deadline = time::Instant::now() + ANSWER_WITHIN;
         let mut answers = Vec::new();
         for shard in &self.0.shards {
@@ -151,8 +156,8 @@ impl Manager {
                 continue;
             };
             overview.longest_open = overview.longest_open.max(inspection.longest_open);
-            for (channel, count) in inspection.by_channel {
-                *overview.by_channel.entry(channel).or_default() += count;
+            for (channel, count) in inspection.by_zone {
+                *overview.by_zone.entry(channel).or_default() += count;
             }
             let room = list - overview.connections.len();
             overview.connections.extend(inspection.connections.into_iter().take(room));
@@ -165,13 +170,17 @@ impl Manager {
         ConnectionTotals::sum(self.0.shards.iter().map(|shard| shard.stats.as_ref()))
     }
 
-    /// Tells every shard to close its connections over a time, and then to end.
+    /// Tells every shard to close its connections over a time, and then to end. A shard that takes no
+    /// commands is not waited for.
     pub(crate) async fn drain(&self, window: Duration) {
-        for shard in &self.0.shards {
-            if shard.commands.send(Command::Drain { window }).await.is_err() {
-                // It has ended already.
+        let told = self.0.shards.iter().enumerate().map(async |(shard, handle)| {
+            let sending = handle.commands.send(Command::Drain { window });
+            // Where there is nobody to tell, it has ended already.
+            if time::timeout(ANSWER_WITHIN, sending).await.is_err() {
+                warn!(shard, "a shard takes no commands, and cannot be told to close its connections");
             }
-        }
+        });
+        join_all(told).await;
     }
 }
 
@@ -179,5 +188,32 @@ impl ShardHandle {
     /// Hands over a socket, once the response that upgrades it has been sent.
     pub(crate) async fn adopt(&self, upgrade: OnUpgrade, opening: Opening, admission: Admission) -> bool {
         self.commands.send(Command::Adopt { upgrade, opening, admission }).await.is_ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_shard_that_does_not_answer_is_counted_and_not_waited_for() {
+        let shard = || {
+            let (commands, queue) = mpsc::channel(1);
+            (ShardHandle { commands, stats: Arc::default() }, queue)
+        };
+        let ((stuck, _never_read), (ended, queue)) = (shard(), shard());
+        drop(queue);
+        let manager = Manager::new(vec![stuck, ended], ConnectionsConfig::default());
+        let begun = time::Instant::now();
+        let overview = manager.stats(Some(10)).await;
+        assert_eq!((overview.silent_shards, begun.elapsed()), (2, ANSWER_WITHIN));
+        assert!(overview.connections.is_empty() && overview.by_zone.is_empty());
+        // Nobody is asked where nobody's answer is needed.
+        assert_eq!(manager.stats(None).await.silent_shards, 0);
+
+        // Its queue is full by now, and still the end does not wait for it.
+        let begun = time::Instant::now();
+        manager.drain(Duration::from_secs(60)).await;
+        assert_eq!(begun.elapsed(), ANSWER_WITHIN);
     }
 }

@@ -5,7 +5,9 @@
 
 mod config;
 mod connection;
+mod fragments;
 mod inbound;
+mod intake;
 mod limits;
 mod manager;
 mod outbox;
@@ -27,15 +29,17 @@ pub(crate) use shard::Opening;
 pub(crate) use stats::DURATION_BUCKETS_S;
 pub use stats::{ConnectionHealth, ConnectionInfo};
 
-use crate::channels::{Channels, Live};
+use crate::channels::{CREDITS, Channels, Delivery};
 use crate::storage::StatusReader;
 use crate::support::panics::Vital;
 use manager::ShardHandle as Handle;
 use shard::{Shard, ShardQueues};
 use stats::ShardStats;
 
-/// Batches that wait for one shard; while there are more, publishers wait.
+/// Batches on their way to one shard; while there are more, publishers wait. No channel fills it
+/// alone.
 const LIVE_QUEUE: usize = 64;
+const _: () = assert!(CREDITS < LIVE_QUEUE);
 
 /// Commands that wait for one shard.
 const COMMAND_QUEUE: usize = 1_024;
@@ -72,7 +76,7 @@ impl ShardSeed {
 pub(crate) fn prepare(
     count: usize,
     config: &ConnectionsConfig,
-) -> (Manager, Vec<ShardSeed>, Vec<mpsc::Sender<Live>>) {
+) -> (Manager, Vec<ShardSeed>, Vec<mpsc::Sender<Delivery>>) {
     let (mut handles, mut seeds, mut live_senders) = (Vec::new(), Vec::new(), Vec::new());
     for index in 0..count {
         let (live_sender, live) = mpsc::channel(LIVE_QUEUE);

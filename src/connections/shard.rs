@@ -2,9 +2,14 @@
 
 mod fan_out;
 mod requests;
+#[cfg(test)]
+mod tests;
 
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
+use std::future;
+use std::mem;
+use std::pin::pin;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,21 +25,23 @@ use tokio::task;
 use tokio::time::{self, Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::{debug, trace};
+use tracing::{debug, trace, warn};
 use uuid::Uuid;
 
 use super::config::ConnectionsConfig;
 use super::connection::{Connection, Pacing};
-use super::inbound::FrameReader;
+use super::intake::Intake;
 use super::limits::Admission;
 use super::outbox::{OutboxLimits, Replaces};
 use super::stats::{ConnectionInfo, ShardStats};
 use super::subscription::Subscription;
-use crate::channels::{Channels, Live, Start};
-use crate::model::{ChannelName, OrderId, Position, Zone};
+use crate::channels::{Channels, Delivery, Start};
+use crate::model::{ChannelKind, ChannelName, OrderId, Position, Zone};
 use crate::protocol::{CloseCode, PROTOCOL_VERSION, ServerMessage, ping_frame, text_frame};
-use crate::storage::{Scope, StatusReader};
+use crate::storage::{Scope, StatusReader, StorageStatus};
 use crate::support::panics::{Vital, contain, contain_now};
+use fan_out::Followed;
+pub(super) use requests::{Heard, Request};
 
 /// The longest time between two looks at who is silent or has not answered a close. Each look also
 /// sends heartbeats to that part of the connections whose turn it is.
@@ -42,6 +49,16 @@ const SWEEP_MAX: Duration = Duration::from_secs(1);
 
 /// The heartbeat interval is divided into so many sweeps, or into more where it is long.
 const SWEEPS_MIN: u32 = 30;
+
+/// Connections written to before others get their turn.
+const TURN_WRITES: usize = 256;
+
+/// Connections looked at before others get their turn.
+const TURN_LOOKS: usize = 2_048;
+
+/// When sweeps come so much too late, the process stood still (it was stopped, or starved), and so
+/// heard nobody: that time is not the clients' silence.
+const STANDSTILL: Duration = Duration::from_secs(1);
 
 /// The retry hint of closes that concern one connection only.
 const RETRY_AFTER_MS: u64 = 1_000;
@@ -67,7 +84,7 @@ pub(super) enum Command {
     Adopt { upgrade: OnUpgrade, opening: Opening, admission: Admission },
     /// Close one connection; answers whether it is here.
     Disconnect { id: Uuid, code: CloseCode, answer: oneshot::Sender<bool> },
-    /// Tell of connections (`list` of them at most) and of how many there are by channel.
+    /// Tell of connections (`list` of them at most) and of how many there are by zone.
     Inspect { list: usize, answer: oneshot::Sender<Inspection> },
     /// Close all connections, spread over this time, and then end.
     Drain { window: Duration },
@@ -77,7 +94,7 @@ pub(super) enum Command {
 #[derive(Debug, Default)]
 pub(super) struct Inspection {
     pub(super) connections: Vec<ConnectionInfo>,
-    pub(super) by_channel: BTreeMap<String, usize>,
+    pub(super) by_zone: Vec<(ChannelName, usize)>,
     pub(super) longest_open: Duration,
 }
 
@@ -92,8 +109,9 @@ pub(super) struct Shard {
     connections: RefCell<Slab<Rc<Connection>>>,
     followed: RefCell<HashMap<ChannelName, Rc<Followed>>>,
     tasks: TaskTracker,
-    /// Readers on lane *every* that fell far behind in this fan-out.
-    pressed: RefCell<Vec<Rc<Connection>>>,
+    /// How the storage serves, as the clients here were told.
+    told: RefCell<StorageStatus>,
+    /// Tells the channels that are held back that a reader is waited for no longer.
     eased: Notify,
     draining: Cell<Option<Duration>>,
     /// Sockets that were handed over and whose HTTP response is not out yet.
@@ -101,15 +119,9 @@ pub(super) struct Shard {
     gone: Notify,
 }
 
-/// The subscriptions to one channel.
-#[derive(Default)]
-struct Followed {
-    subscriptions: RefCell<Slab<Rc<Subscription>>>,
-}
-
 /// The queues that a shard's thread listens to.
 pub(super) struct ShardQueues {
-    pub(super) live: mpsc::Receiver<Live>,
+    pub(super) live: mpsc::Receiver<Delivery>,
     pub(super) commands: mpsc::Receiver<Command>,
 }
 
@@ -127,11 +139,11 @@ impl Shard {
             config,
             channels,
             stats,
+            told: RefCell::new(status.get()),
             status,
             connections: RefCell::default(),
             followed: RefCell::default(),
             tasks: TaskTracker::new(),
-            pressed: RefCell::default(),
             eased: Notify::new(),
             draining: Cell::new(None),
             upgrading: Cell::new(0),
@@ -142,7 +154,7 @@ impl Shard {
     /// Serves until it has been drained, or `stop` says that time is up. Must run on a `LocalSet`.
     pub(super) async fn run(self: Rc<Self>, mut queues: ShardQueues, vital: &Vital, stop: CancellationToken) {
         let on = Rc::clone(&self);
-        // On a task of its own, so that a fan-out that waits for readers holds up nothing else.
+        // On a task of its own, so that neither waits for the other's turns.
         let fan_out = async move { on.fan_out_all(&mut queues.live).await };
         let fan_out = task::spawn_local(vital.guard("fan-out", fan_out));
         let period = (self.heartbeat_interval() / SWEEPS_MIN).min(SWEEP_MAX);
@@ -150,7 +162,8 @@ impl Shard {
             usize::try_from(self.heartbeat_interval().as_millis() / period.as_millis()).unwrap_or(usize::MAX);
         let mut sweep = time::interval(period);
         sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut status = self.status.clone();
+        let mut telling = pin!(self.tell_changes());
+        let mut swept_at = Instant::now();
         // The first slots' turn comes half an interval after the start, not amid their greetings.
         let mut step = sweeps / 2;
         loop {
@@ -168,10 +181,12 @@ impl Shard {
                     None => break,
                 },
                 _ = sweep.tick() => {
-                    self.sweep(step, sweeps);
+                    let now = Instant::now();
+                    let late = (now - mem::replace(&mut swept_at, now)).saturating_sub(period);
+                    self.sweep(step, sweeps, late).await;
                     step = (step + 1) % sweeps;
                 }
-                true = status.changed() => self.tell_state(),
+                () = &mut telling => {}
                 () = self.gone.notified() => {}
                 () = stop.cancelled() => break,
             }
@@ -244,9 +259,12 @@ impl Shard {
                 }
             }
             Command::Inspect { list, answer } => {
-                if answer.send(self.inspect(list)).is_err() {
-                    debug!("nobody waits for an inspection");
-                }
+                let shard = Rc::clone(self);
+                self.spawn(async move {
+                    if answer.send(shard.inspect(list).await).is_err() {
+                        debug!("nobody waits for an inspection");
+                    }
+                });
             }
             Command::Drain { window } => self.drain(window),
         }
@@ -262,24 +280,22 @@ impl Shard {
         let slot = self.connections.borrow_mut().insert(Rc::clone(&connection));
         self.stats.opened.add(1);
         trace!(conn.id = %connection.id, "connection opened");
-        let mut reader = FrameReader::new(self.config.message_bytes_max);
+        let mut intake = Intake::new(self.config.message_bytes_max);
         let begin = || {
             self.greet(&connection, opening);
             if let Some(window) = self.draining.get() {
                 connection.close(CloseCode::ShuttingDown, hint(window), self.close_grace());
             }
-            // What came in one packet with the request. A client that breaks the protocol so early is
-            // closed all the same: nothing more of it is read as frames.
-            connection.take_in(self, &mut reader, &left_over)
+            // What came in one packet with the request.
+            intake.take(&connection, self, &left_over);
         };
-        let deaf = contain_now(begin, &self.stats.panics).unwrap_or_else(|| {
+        if contain_now(begin, &self.stats.panics).is_none() {
             connection.end(CloseCode::Abnormal);
-            true
-        });
+        }
         let shard = Rc::clone(self);
         let serving = async move {
-            // By reference: a reader that is moved into a future takes its place twice.
-            let code = contain(connection.run(&shard, &mut reader, deaf), &shard.stats.panics).await;
+            // By reference: one that is moved into a future takes its place twice.
+            let code = contain(connection.run(&shard, &mut intake), &shard.stats.panics).await;
             shard.remove(slot, &connection, code.unwrap_or(CloseCode::Abnormal));
         };
         task::spawn_local(self.tasks.track_future(serving));
@@ -307,7 +323,7 @@ impl Shard {
     }
 
     fn say_established(&self, connection: &Connection, market_zone: Option<&str>, message: &str) {
-        let status = self.status.get();
+        let status = self.told.borrow();
         let established = ServerMessage::ConnectionEstablished {
             connection_id: connection.id,
             market_zone,
@@ -322,7 +338,7 @@ impl Shard {
     }
 
     fn say_connection(&self, connection: &Connection, order_id: OrderId) {
-        let status = self.status.get();
+        let status = self.told.borrow();
         let established = ServerMessage::Connection {
             connection_id: connection.id,
             order_id,
@@ -344,7 +360,7 @@ impl Shard {
         }
         self.connections.borrow_mut().remove(slot);
         if connection.pacing.replace(Pacing::None) == Pacing::Pressed {
-            self.eased.notify_one();
+            self.eased.notify_waiters();
         }
         self.stats.count_close(code, connection.opened.elapsed());
         trace!(conn.id = %connection.id, code = code.number(), reason = code.reason(), "connection closed");
@@ -373,84 +389,116 @@ impl Shard {
         Duration::from_millis(self.config.close_grace_ms)
     }
 
-    fn inspect(&self, list: usize) -> Inspection {
-        let now = Instant::now();
-        let connections = self.connections.borrow();
-        let open_for = connections.iter().map(|(_, connection)| now.duration_since(connection.opened));
-        let followed = self.followed.borrow();
-        let by_channel =
-            followed.iter().map(|(channel, f)| (channel.to_string(), f.subscriptions.borrow().len()));
-        Inspection {
-            longest_open: open_for.max().unwrap_or_default(),
-            by_channel: by_channel.filter(|(_, count)| *count > 0).collect(),
-            connections: connections
-                .iter()
-                .take(list)
-                .map(|(_, connection)| connection.info(now, self.heartbeat_interval()))
-                .collect(),
+    /// Does something with all connections, a part at a time; what it does says whether that was more
+    /// than a look. Those that come meanwhile may be left out.
+    async fn each_connection(&self, mut act: impl FnMut(usize, &Rc<Connection>) -> bool) {
+        let mut slot = 0;
+        loop {
+            {
+                let connections = self.connections.borrow();
+                let (mut writes, until) = (0, connections.capacity().min(slot + TURN_LOOKS));
+                while slot < until && writes < TURN_WRITES {
+                    if let Some(connection) = connections.get(slot) {
+                        writes += usize::from(act(slot, connection));
+                    }
+                    slot += 1;
+                }
+                if slot >= connections.capacity() {
+                    return;
+                }
+            }
+            task::yield_now().await;
         }
+    }
+
+    async fn inspect(&self, list: usize) -> Inspection {
+        let now = Instant::now();
+        let mut found = Inspection::default();
+        self.each_connection(|_, connection| {
+            found.longest_open = found.longest_open.max(now.saturating_duration_since(connection.opened));
+            let is_listed = found.connections.len() < list;
+            if is_listed {
+                found.connections.push(connection.info(now, self.heartbeat_interval()));
+            }
+            is_listed
+        })
+        .await;
+        // Orders are many, and nobody asks for them.
+        let followed = self.followed.borrow();
+        let zones = followed.iter().filter(|(channel, _)| channel.kind() == ChannelKind::Zone);
+        found.by_zone = zones.map(|(channel, f)| (channel.clone(), f.subscriptions.borrow().len())).collect();
+        found
     }
 
     // Heartbeat
 
     /// Pings the slots whose turn it is, and closes all that have been silent or closing for too long.
-    fn sweep(&self, step: usize, sweeps: usize) {
+    /// `late` is by how much this sweep comes too late.
+    async fn sweep(&self, step: usize, sweeps: usize, late: Duration) {
         let now = Instant::now();
         let silence_max = Duration::from_secs(self.config.silence_timeout_s);
+        let stood_still = late >= STANDSTILL;
+        if stood_still {
+            warn!(
+                shard = self.index,
+                seconds = late.as_secs_f64(),
+                "stood still; clients are given that time"
+            );
+        }
         let mut frames = Vec::new();
         ping_frame(&mut frames);
         text_frame(&ServerMessage::Heartbeat { timestamp: Utc::now() }.to_json(), &mut frames);
         let frames = Bytes::from(frames);
-        for (slot, connection) in self.connections.borrow().iter() {
+        self.each_connection(|slot, connection| {
+            if stood_still {
+                connection.excuse(late);
+            }
             connection.end_if_overdue(now);
             self.close_if_finished(connection, now);
             if connection.silence(now) > silence_max {
                 self.close(connection, CloseCode::HeartbeatTimeout);
-            } else if slot % sweeps == step {
+                return true;
+            }
+            let is_due = slot % sweeps == step;
+            if is_due {
                 connection.send(frames.clone(), Some(Replaces::Heartbeat), self.limits);
             }
-        }
+            is_due
+        })
+        .await;
     }
 
-    fn tell_state(&self) {
+    /// Tells all connections whenever the storage changes how it serves. Goes on without end.
+    async fn tell_changes(&self) {
+        let mut status = self.status.clone();
+        while status.changed().await {
+            self.tell_state().await;
+        }
+        future::pending().await
+    }
+
+    /// Tells each connection once. Whoever comes meanwhile has been greeted with it.
+    async fn tell_state(&self) {
         let status = self.status.get();
-        let frame_about = |channels: Option<&[&ChannelName]>, more_channels| {
-            let message = ServerMessage::BackendState {
-                storage_backend: status.backend,
-                state: status.state,
-                since: status.since,
-                scope: status.scope.as_str(),
-                channels,
-                more_channels,
-                reason: Some(status.reason_for_clients()),
-                timestamp: Utc::now(),
-            };
-            let mut frame = Vec::new();
-            text_frame(&message.to_json(), &mut frame);
-            Bytes::from(frame)
-        };
-        let Scope::Some(concerned) = &status.scope else {
-            let frame = frame_about(None, 0);
-            for (_, connection) in self.connections.borrow().iter() {
-                connection.send(frame.clone(), None, self.limits);
-            }
+        if *self.told.borrow() == status {
             return;
-        };
-        let none = frame_about(Some(&[]), 0);
-        for (_, connection) in self.connections.borrow().iter() {
-            let subscriptions = connection.subscriptions.borrow();
-            let channels: Vec<&ChannelName> = subscriptions
-                .iter()
-                .map(|subscription| &subscription.channel)
-                .filter(|channel| concerned.has(channel))
-                .collect();
-            let named = &channels[..channels.len().min(CHANNELS_NAMED)];
-            let frame = match named {
-                [] => none.clone(),
-                named => frame_about(Some(named), channels.len() - named.len()),
-            };
-            drop(subscriptions);
-            connection.send(frame, None, self.limits);
+        }
+        self.told.replace(status.clone());
+        let there: Vec<Weak<Connection>> =
+            self.connections.borrow().iter().map(|(_, connection)| Rc::downgrade(connection)).collect();
+        let to_all = backend_state(&status, None);
+        for some in there.chunks(TURN_WRITES) {
+            for connection in some.iter().filter_map(Weak::upgrade) {
+                let frame = match &status.scope {
+                    Scope::All => to_all.clone(),
+                    Scope::Some(_) => {
+                        let subscriptions = connection.subscriptions.borrow();
+                        backend_state(&status, Some(&subscriptions))
+                    }
+                };
+                connection.send(frame, None, self.limits);
+            }
+            task::yield_now().await;
         }
     }
 
@@ -491,6 +539,31 @@ impl Drop for Upgrading {
             self.0.gone.notify_one();
         }
     }
+}
+
+/// How the storage serves, for all; or for a connection with these subscriptions.
+fn backend_state(status: &StorageStatus, subscriptions: Option<&[Rc<Subscription>]>) -> Bytes {
+    let concerned: Option<Vec<&ChannelName>> = match (&status.scope, subscriptions) {
+        (Scope::Some(concerned), Some(subscriptions)) => {
+            let channels = subscriptions.iter().map(|subscription| &subscription.channel);
+            Some(channels.filter(|channel| concerned.has(channel)).collect())
+        }
+        _ => None,
+    };
+    let named = concerned.as_deref().map(|channels| &channels[..channels.len().min(CHANNELS_NAMED)]);
+    let message = ServerMessage::BackendState {
+        storage_backend: status.backend,
+        state: status.state,
+        since: status.since,
+        scope: status.scope.as_str(),
+        channels: named,
+        more_channels: concerned.as_ref().map_or(0, |channels| channels.len().saturating_sub(CHANNELS_NAMED)),
+        reason: Some(status.reason_for_clients()),
+        timestamp: Utc::now(),
+    };
+    let mut frame = Vec::new();
+    text_frame(&message.to_json(), &mut frame);
+    frame.into()
 }
 
 /// When to come back after a shutdown: spread, so that not all come at once.

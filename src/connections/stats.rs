@@ -76,6 +76,17 @@ impl ShardStats {
     }
 }
 
+#[cfg(test)]
+impl ShardStats {
+    pub(super) fn totals_of_errors(&self) -> u64 {
+        self.errors.iter().map(Counter::get).sum()
+    }
+
+    pub(super) fn closed(&self) -> u64 {
+        self.closed.iter().map(Counter::get).sum()
+    }
+}
+
 /// Counters of all shards together, at one moment.
 #[derive(Debug, Clone, Default, Serialize)]
 pub(crate) struct ConnectionTotals {

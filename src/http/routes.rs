@@ -217,7 +217,7 @@ fn stats(app: &Arc<App>) -> BoxedFilter<(Response,)> {
         .and(with(app))
         .then(|listing: Listing, app: Arc<App>| async move {
             let list = listing.connections.unwrap_or(LISTED).min(LISTED_MAX);
-            json(StatusCode::OK, &app.sources.stats(list).await)
+            json(StatusCode::OK, &app.sources.stats(Some(list)).await)
         });
     let metrics = warp::path!("metrics").and(warp::get()).and(with(app)).then(|app: Arc<App>| async move {
         match app.sources.metrics().await {

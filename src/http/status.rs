@@ -254,8 +254,9 @@ impl Sources {
         RedisView { status, serving, storage: storage.into() }
     }
 
-    /// Counts everything, and lists up to `list` connections.
-    pub(crate) async fn stats(&self, list: usize) -> StatsView {
+    /// Counts everything; with `list`, also what the shards have to be asked for, and up to so many
+    /// connections.
+    pub(crate) async fn stats(&self, list: Option<usize>) -> StatsView {
         let (overview, jobs) = tokio::join!(self.manager.stats(list), self.jobs());
         let (totals, channels) = (overview.totals, self.channels.stats());
         let storage = self.storage.get();
@@ -264,10 +265,8 @@ impl Sources {
             closed => (totals.duration_ms_sum as f64 / closed as f64).round() / 1_000.0,
         };
         let durations = DURATION_BUCKETS_S.iter().zip(totals.durations);
-        let by_zone = overview
-            .by_channel
-            .into_iter()
-            .filter_map(|(channel, count)| Some((channel.strip_prefix("zone:")?.to_owned(), count)));
+        let by_zone =
+            overview.by_zone.into_iter().map(|(channel, count)| (channel.subject().to_owned(), count));
         StatsView {
             node: self.node.to_string(),
             version: env!("CARGO_PKG_VERSION"),
@@ -361,7 +360,7 @@ impl Sources {
     /// Writing to a string does not fail; the encoder's type says it could.
     pub(crate) async fn metrics(&self) -> Result<String, fmt::Error> {
         let mut registry = Registry::with_prefix("zonewire");
-        registry.register_collector(Box::new(self.stats(0).await));
+        registry.register_collector(Box::new(self.stats(None).await));
         let mut out = String::new();
         text::encode(&mut out, &registry)?;
         Ok(out)

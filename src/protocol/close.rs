@@ -11,7 +11,7 @@ pub enum CloseCode {
     ProtocolError,
     /// 1003: a binary message; this protocol has only text.
     Unsupported,
-    /// 1006, never sent: the peer went away without a close frame.
+    /// 1006, never sent: the peer went away without a close frame, or closed because it had failed.
     Abnormal,
     /// 1007: a text message was not UTF-8.
     InvalidUtf8,
@@ -27,7 +27,7 @@ pub enum CloseCode {
     Moved,
     /// 4500: an operator ended this connection.
     Disconnected,
-    /// 4501: too many messages in too short a time.
+    /// 4501: too many messages in too short a time, or too many fragments of one.
     RateLimited,
 }
 

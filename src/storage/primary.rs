@@ -120,6 +120,11 @@ impl Concerned {
         Self { slots: slots.into(), slot_of }
     }
 
+    #[cfg(test)]
+    pub(crate) fn all() -> Self {
+        Self::new(64, |_| true, |_| 0)
+    }
+
     /// Whether a channel is one of them.
     pub fn has(&self, channel: &ChannelName) -> bool {
         let slot = (self.slot_of)(channel);

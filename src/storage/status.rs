@@ -137,6 +137,12 @@ impl StatusWriter {
         (Self(writer), StatusReader(reader))
     }
 
+    /// Sets everything.
+    #[cfg(test)]
+    pub(crate) fn replace(&self, status: StorageStatus) {
+        self.0.send_replace(status);
+    }
+
     /// Sets state, reason and scope; `since` moves only when the state does.
     pub(in crate::storage) fn set(&self, served: Served) {
         let Served { backend, state, reason_code, reason, scope, primaries, primaries_away } = served;

@@ -205,14 +205,19 @@ async fn a_flood_of_messages_ends_its_sender_only() {
     config.connections.messages_per_s = 1;
     config.connections.messages_burst = 20;
     let watched = Watched::start(config).await;
-    for frame in [masked(0x81, br#"{"type":"ping"}"#), masked(0x89, b"ping")] {
+    // Messages, pings, and a message of empty fragments that never ends.
+    for (first, frame) in [
+        (vec![], masked(0x81, br#"{"type":"ping"}"#)),
+        (vec![], masked(0x89, b"ping")),
+        (masked(0x01, b""), masked(0x00, b"")),
+    ] {
         let mut socket = RawSocket::open(watched.address(), "/ws").await;
-        socket.send(&frame.repeat(2_000)).await;
+        socket.send(&[first, frame.repeat(2_000)].concat()).await;
         let (texts, code) = socket.until_close().await;
         assert_eq!(code, 4501);
         assert!(texts.len() < 40, "{}", texts.len());
     }
-    until_stat(&watched.gateway, "/connections/closed_by_reason/rate_limited", 2).await;
+    until_stat(&watched.gateway, "/connections/closed_by_reason/rate_limited", 3).await;
     watched.finish().await;
 }
 

@@ -46,6 +46,26 @@ async fn sigterm_tells_clients_and_ends_with_0() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn sigterm_tells_many_clients_and_cuts_none_off() {
+    const COUNT: usize = 400;
+    let settings = ["storage.backend=memory", "http.drain_s=1", "http.shards=2"];
+    let mut process = Process::start(&settings).await;
+    let mut clients = JoinSet::new();
+    for n in 0..COUNT {
+        let mut client = Client::connect(&process.url(&format!("/ws/market/z{}", n % 7))).await;
+        client.next_of_type("subscribed").await;
+        clients.spawn(async move {
+            let (before, code, _) = client.until_close().await;
+            assert_eq!((&before.last().unwrap()["type"], code), (&json!("closing"), 4000));
+            client.close().await;
+        });
+    }
+    process.signal("-TERM").await;
+    clients.join_all().await;
+    assert_eq!(process.ended().await.code(), Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn new_connections_are_refused_while_old_ones_are_closed() {
     let mut process = Process::start(&["storage.backend=memory", "http.drain_s=0"]).await;
     // Does not answer the close, and so keeps the process waiting for a while.

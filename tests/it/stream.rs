@@ -16,6 +16,7 @@ use crate::support::client::{Came, Client, offset, position};
 use crate::support::eventually::eventually;
 use crate::support::follow::{Cuts, Follower};
 use crate::support::gateway::{JSON, LINES, Lines, Running, config, price, publish, until_stat};
+use crate::support::process::Process;
 use crate::support::raw::RawSocket;
 
 fn is_time(value: &Value) -> bool {
@@ -284,6 +285,27 @@ async fn a_client_without_a_sign_of_life_is_closed() {
     assert_eq!(alive.until_pong().await, [] as [Value; 0]);
     drop(alive);
     gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gateway_that_stood_still_does_not_take_that_for_its_clients_silence() {
+    let settings =
+        ["storage.backend=memory", "connections.heartbeat_interval_s=1", "connections.silence_timeout_s=2"];
+    let (still, awake) = (Process::start(&settings).await, Process::start(&settings).await);
+    let mut client = Client::connect(&still.url("/ws/market/pjm")).await;
+    let mut silent = RawSocket::open(still.address, "/ws/market/pjm").await;
+    client.next_of_type("subscribed").await;
+    client.came_until_heartbeats(1).await;
+    still.signal("-STOP").await;
+    // The other gateway says when the time is over after which it cuts who is silent; twice as long.
+    for _ in 0..2 {
+        assert_eq!(RawSocket::open(awake.address, "/ws/market/pjm").await.until_close().await.1, 4002);
+    }
+    still.signal("-CONT").await;
+    // It answers pings as ever, and nobody cuts it; who says nothing from here on is cut as ever.
+    client.came_until_heartbeats(1).await;
+    let both = async { tokio::join!(silent.until_close(), client.came_until_heartbeats(3)) };
+    assert_eq!(both.await.0.1, 4002);
 }
 
 /// Publishes prices with keys of their own, in batches of random sizes: `count` from each publisher.

@@ -305,8 +305,8 @@ impl World {
         }
         let on = Arc::clone(&node);
         node.keep(&tokio::spawn(async move {
-            while let Some(message) = live.recv().await {
-                match message {
+            while let Some(delivery) = live.recv().await {
+                match delivery.live {
                     Live::Batch(batch) => {
                         on.subscribers_of(&batch.channel).iter().for_each(|held| held.on_batch(&batch));
                     }

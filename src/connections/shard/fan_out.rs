@@ -1,163 +1,317 @@
 //! Entries to subscribers: batches, pacing.
 
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::mem;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
+use slab::Slab;
+use tokio::sync::{Notify, mpsc};
 use tokio::task;
 use tokio::time::{self, Instant};
 
-use super::{Followed, Shard};
-use crate::channels::{Live, LiveBatch};
+use super::{Shard, TURN_WRITES};
+use crate::channels::{Delivery, Live, LiveBatch, Moved};
 use crate::connections::connection::{Connection, Pacing, TICK};
 use crate::connections::subscription::Subscription;
-use crate::model::ChannelName;
+use crate::model::{ChannelName, Epoch};
 use crate::support::fault;
 
 /// Live messages taken from the queue at a time.
 const LIVE_PER_TURN: usize = 64;
 
-/// Connections written to before others get their turn.
-const WRITES_PER_YIELD: usize = 256;
-
-/// The longest that a fan-out waits when every reader has fallen far behind; when only some have,
-/// that part of it. See [`Shard::pace`].
+/// The longest that a channel waits when every reader of it has fallen far behind; when only some
+/// have, that part of it. See [`Shard::until_eased`].
 const PACE_MAX: Duration = Duration::from_secs(1);
 
 /// A reader that was waited for in vain is not waited for again for so long.
 const GIVEN_UP_FOR: Duration = Duration::from_secs(30);
 
-impl Shard {
-    pub(super) async fn fan_out_all(self: &Rc<Self>, live: &mut mpsc::Receiver<Live>) {
-        let mut messages = Vec::with_capacity(LIVE_PER_TURN);
-        let mut batches: Vec<Arc<LiveBatch>> = Vec::with_capacity(LIVE_PER_TURN);
-        while live.recv_many(&mut messages, LIVE_PER_TURN).await > 0 {
-            for message in messages.drain(..) {
-                match message {
-                    Live::Batch(batch) => {
-                        let frames: usize = batches.iter().map(|batch| batch.len()).sum();
-                        let joins = batches.last().is_none_or(|last| {
-                            last.channel == batch.channel
-                                && last.epoch == batch.epoch
-                                && last.last() + 1 == batch.first
-                                // More at once could overrun a reader before it is seen to be behind.
-                                && frames + batch.len() <= self.config.outbox_frames_max / 4
-                        });
-                        if !joins {
-                            self.fan_out(&mut batches).await;
-                        }
-                        batches.push(batch);
-                    }
-                    Live::Moved(moved) => {
-                        self.fan_out(&mut batches).await;
-                        self.subscribers_of(&moved.channel).iter().for_each(|s| s.on_moved(self, &moved));
-                    }
-                    Live::Skipped { channel, epoch, offset } => {
-                        self.fan_out(&mut batches).await;
-                        self.subscribers_of(&channel).iter().for_each(|s| s.on_skipped(self, &epoch, offset));
-                    }
-                }
+/// From this size on, a list of subscribers that is mostly holes is made smaller.
+const SPARSE_FROM: usize = 256;
+
+/// The subscriptions to one channel.
+#[derive(Default)]
+pub(super) struct Followed {
+    pub(super) subscriptions: RefCell<Slab<Rc<Subscription>>>,
+    /// Exists while the channel is held back.
+    paced: RefCell<Option<Box<Paced>>>,
+}
+
+/// A channel that waits for its readers.
+#[derive(Default)]
+struct Paced {
+    /// Readers on lane *every* that have fallen far behind.
+    pressed: Vec<Rc<Connection>>,
+    /// What came for the channel meanwhile, in order. Bounded by the channel's credits.
+    held: VecDeque<Delivery>,
+}
+
+impl Followed {
+    /// Keeps a message if the channel is held back; gives it back if not.
+    fn hold(&self, delivery: Delivery) -> Option<Delivery> {
+        match &mut *self.paced.borrow_mut() {
+            Some(paced) => {
+                paced.held.push_back(delivery);
+                None
             }
-            self.fan_out(&mut batches).await;
+            None => Some(delivery),
         }
     }
 
-    /// Sends contiguous batches of one channel to all its subscribers.
-    async fn fan_out(self: &Rc<Self>, batches: &mut Vec<Arc<LiveBatch>>) {
-        let Some(first) = batches.first() else { return };
-        fault::point(|| format!("fan-out {}", first.channel));
-        if let Some(followed) = self.followed_by(&first.channel) {
-            let mut place = 0;
-            while self.write_some(&followed, &mut place, batches) {
-                task::yield_now().await;
-            }
-            self.pace().await;
-        } else {
-            // A leave of this shard came too late to be heard.
-            self.leave(&first.channel);
-        }
-        batches.clear();
+    fn is_paced(&self) -> bool {
+        self.paced.borrow().is_some()
     }
 
-    /// Sends to some of the subscribers, from `place` on; says whether there are more.
-    fn write_some(
-        self: &Rc<Self>,
-        followed: &Followed,
-        place: &mut usize,
-        batches: &[Arc<LiveBatch>],
-    ) -> bool {
-        let (Some(first), Some(last)) = (batches.first(), batches.last()) else { return false };
-        let every = first.key(0).is_none();
+    /// What is to be sent next of what was held; none when the channel is no longer held back.
+    fn next_held(&self, frames_max: usize) -> Option<Next> {
+        let mut paced = self.paced.borrow_mut();
+        let next = paced.as_mut().and_then(|paced| Next::of(&mut paced.held, frames_max));
+        if next.is_none() {
+            *paced = None;
+        }
+        next
+    }
+
+    /// Makes the list smaller after many have left. Only between two walks over it.
+    fn make_dense(&self) {
+        let mut subscriptions = self.subscriptions.borrow_mut();
+        if subscriptions.capacity() >= SPARSE_FROM && subscriptions.len() < subscriptions.capacity() / 4 {
+            subscriptions.compact(|subscription, _from, to| {
+                subscription.place.set(to);
+                true
+            });
+            subscriptions.shrink_to_fit();
+        }
+    }
+}
+
+/// Channels that are held back from now on.
+#[derive(Default)]
+struct NewlyPaced {
+    channels: RefCell<Vec<Rc<Followed>>>,
+    told: Notify,
+}
+
+/// What a channel's subscribers are given in one go.
+enum Next {
+    /// Batches that follow on each other; whether any of them comes late.
+    Batches(Vec<Arc<LiveBatch>>, bool),
+    Moved(Arc<Moved>),
+    Skipped(Epoch, u64),
+}
+
+impl Next {
+    /// Takes it from the front of a queue: as many batches of one channel as follow on each other, up
+    /// to `frames_max` frames unless the first one has more. Their credits are free from here on.
+    fn of(queue: &mut VecDeque<Delivery>, frames_max: usize) -> Option<Self> {
+        let first = match queue.pop_front()?.live {
+            Live::Batch(first) => first,
+            Live::Moved(moved) => return Some(Self::Moved(moved)),
+            Live::Skipped { epoch, offset, .. } => return Some(Self::Skipped(epoch, offset)),
+        };
+        let mut frames = first.len();
+        let mut batches = vec![first];
+        while let (Some(Live::Batch(next)), Some(last)) =
+            (queue.front().map(|delivery| &delivery.live), batches.last())
+        {
+            frames += next.len();
+            let joins = last.channel == next.channel
+                && last.epoch == next.epoch
+                && last.last() + 1 == next.first
+                && frames <= frames_max;
+            if !joins {
+                break;
+            }
+            batches.push(Arc::clone(next));
+            queue.pop_front();
+        }
         let any_late = batches.iter().any(|batch| batch.is_late);
-        let subscriptions = followed.subscriptions.borrow();
-        let until = subscriptions.capacity().min(*place + WRITES_PER_YIELD);
-        let some = (*place..until).filter_map(|place| subscriptions.get(place));
-        for subscription in some {
-            if any_late || !subscription.is_next(batches) {
-                subscription.on_unusual(self, batches);
+        Some(Self::Batches(batches, any_late))
+    }
+}
+
+impl Shard {
+    /// Gives what comes to the subscribers, each channel's in order, until the queue is closed. A
+    /// channel that is held back keeps what comes for it; the others go on.
+    pub(super) async fn fan_out_all(self: &Rc<Self>, live: &mut mpsc::Receiver<Delivery>) {
+        let paced = NewlyPaced::default();
+        // Both have their turns, however much there is to do for either.
+        tokio::select! {
+            () = self.fan_out_taken(live, &paced) => {}
+            () = self.hold_back_all(&paced) => {}
+        }
+    }
+
+    async fn fan_out_taken(self: &Rc<Self>, live: &mut mpsc::Receiver<Delivery>, paced: &NewlyPaced) {
+        let mut taken = Vec::with_capacity(LIVE_PER_TURN);
+        let mut queue = VecDeque::with_capacity(LIVE_PER_TURN);
+        while live.recv_many(&mut taken, LIVE_PER_TURN).await > 0 {
+            queue.extend(taken.drain(..));
+            while let Some(channel) = self.fan_out(&mut queue).await {
+                paced.channels.borrow_mut().push(channel);
+                paced.told.notify_one();
+            }
+        }
+    }
+
+    /// Goes on without end.
+    async fn hold_back_all(self: &Rc<Self>, paced: &NewlyPaced) {
+        let mut held_back = FuturesUnordered::new();
+        loop {
+            tokio::select! {
+                () = paced.told.notified() => {
+                    let new = mem::take(&mut *paced.channels.borrow_mut());
+                    held_back.extend(new.into_iter().map(|channel| Rc::clone(self).hold_back(channel)));
+                }
+                Some(()) = held_back.next() => {}
+            }
+        }
+    }
+
+    /// Empties the queue, up to where a channel begins to be held back; gives that one.
+    async fn fan_out(self: &Rc<Self>, queue: &mut VecDeque<Delivery>) -> Option<Rc<Followed>> {
+        while let Some(first) = queue.front() {
+            let Some(followed) = self.followed_by(first.live.channel()) else {
+                // A leave of this shard came too late to be heard.
+                self.leave(first.live.channel());
+                queue.pop_front();
+                continue;
+            };
+            if followed.is_paced() {
+                queue.pop_front().and_then(|delivery| followed.hold(delivery));
                 continue;
             }
-            let connection = &subscription.connection;
-            connection.send_live(batches, 0, self.limits);
-            subscription.took(last.last());
-            if last.is_last_of_log {
-                subscription.finish(self);
+            fault::point(|| format!("fan-out {}", first.live.channel()));
+            if let Some(next) = Next::of(queue, self.frames_at_once()) {
+                self.give(&followed, next).await;
             }
-            if every && connection.pacing.get() == Pacing::None {
-                self.press(connection);
+            if followed.is_paced() {
+                return Some(followed);
             }
         }
-        *place = until;
-        until < subscriptions.capacity()
+        None
+    }
+
+    /// Waits for a channel's readers, and then gives them what came meanwhile, until none of that is
+    /// left and nobody is waited for.
+    async fn hold_back(self: Rc<Self>, followed: Rc<Followed>) {
+        loop {
+            self.until_eased(&followed).await;
+            let Some(next) = followed.next_held(self.frames_at_once()) else { return };
+            self.give(&followed, next).await;
+        }
+    }
+
+    /// More at once could overrun a reader before it is seen to be behind.
+    fn frames_at_once(&self) -> usize {
+        self.config.outbox_frames_max / 4
+    }
+
+    /// Gives the same to all subscribers of a channel, with turns for others in between. Only one of
+    /// these at a time is under way for a channel.
+    async fn give(self: &Rc<Self>, followed: &Followed, next: Next) {
+        followed.make_dense();
+        let mut place = 0;
+        while self.give_some(followed, &mut place, &next) {
+            task::yield_now().await;
+        }
+    }
+
+    /// Gives it to some of the subscribers, from `place` on; says whether there are more.
+    fn give_some(self: &Rc<Self>, followed: &Followed, place: &mut usize, next: &Next) -> bool {
+        let subscriptions = followed.subscriptions.borrow();
+        let mut given = 0;
+        while *place < subscriptions.capacity() && given < TURN_WRITES {
+            if let Some(subscription) = subscriptions.get(*place) {
+                given += 1;
+                match next {
+                    Next::Batches(batches, any_late) => {
+                        self.write(followed, subscription, batches, *any_late);
+                    }
+                    Next::Moved(moved) => subscription.on_moved(self, moved),
+                    Next::Skipped(epoch, offset) => subscription.on_skipped(self, epoch, *offset),
+                }
+            }
+            *place += 1;
+        }
+        *place < subscriptions.capacity()
+    }
+
+    /// Sends contiguous batches to one subscriber.
+    fn write(
+        self: &Rc<Self>,
+        followed: &Followed,
+        subscription: &Rc<Subscription>,
+        batches: &[Arc<LiveBatch>],
+        any_late: bool,
+    ) {
+        let Some(last) = batches.last() else { return };
+        if any_late || !subscription.is_next(batches) {
+            subscription.on_unusual(self, batches);
+            return;
+        }
+        let connection = &subscription.connection;
+        connection.send_live(batches, 0, self.limits);
+        subscription.took(last.last());
+        if last.is_last_of_log {
+            subscription.finish(self);
+        }
+        // On lane *latest* newer entries replace those that wait.
+        if last.key(0).is_none() && connection.is_behind() {
+            self.press(followed, connection);
+        }
     }
 
     pub(super) fn followed_by(&self, channel: &ChannelName) -> Option<Rc<Followed>> {
         self.followed.borrow().get(channel).cloned()
     }
 
-    fn subscribers_of(&self, channel: &ChannelName) -> Vec<Rc<Subscription>> {
-        let followed = self.followed_by(channel);
-        let all = |followed: Rc<Followed>| {
-            followed.subscriptions.borrow().iter().map(|(_, s)| Rc::clone(s)).collect()
-        };
-        followed.map(all).unwrap_or_default()
-    }
-
-    /// Notes a reader that has fallen half its bound behind.
-    fn press(&self, connection: &Rc<Connection>) {
-        if connection.is_behind() && connection.waiting_frames() > self.config.outbox_frames_max / 2 {
+    /// Holds a channel back for a reader that has fallen half its bound behind. It may be waited for
+    /// by several channels.
+    fn press(&self, followed: &Followed, connection: &Rc<Connection>) {
+        let is_far_behind = connection.waiting_frames() > self.config.outbox_frames_max / 2;
+        if is_far_behind && !matches!(connection.pacing.get(), Pacing::GivenUp(_)) {
             connection.pacing.set(Pacing::Pressed);
-            self.pressed.borrow_mut().push(Rc::clone(connection));
+            followed.paced.borrow_mut().get_or_insert_default().pressed.push(Rc::clone(connection));
         }
     }
 
     /// Waits for readers that have fallen far behind, so that a publisher that goes as fast as it
     /// can is slowed down to what its readers take, instead of having them cut one by one. The wait
-    /// is the longer the larger their part of this shard's connections: one of a thousand cannot
-    /// hold up the others for more than a millisecond, and one that was waited for in vain is not
-    /// waited for again for a while; it will be cut when its bound is passed.
-    async fn pace(&self) {
-        let pressed = self.pressed.borrow().len();
-        if pressed == 0 {
+    /// is the longer the larger their part of this channel's subscribers here: one of a thousand
+    /// cannot hold up the others for more than a millisecond, and one that was waited for in vain is
+    /// not waited for again for a while; it will be cut when its bound is passed.
+    async fn until_eased(&self, followed: &Followed) {
+        let mut pressed = match &mut *followed.paced.borrow_mut() {
+            Some(paced) => mem::take(&mut paced.pressed),
+            None => return,
+        };
+        if pressed.is_empty() {
             return;
         }
         self.stats.paced.add(1);
-        let connections = self.connections.borrow().len();
-        let part = pressed as f64 / connections.max(pressed) as f64;
+        let readers = followed.subscriptions.borrow().len();
+        let part = pressed.len() as f64 / readers.max(pressed.len()) as f64;
         let deadline = Instant::now() + PACE_MAX.mul_f64(part);
         loop {
-            self.pressed.borrow_mut().retain(|connection| connection.pacing.get() == Pacing::Pressed);
-            if self.pressed.borrow().is_empty() {
+            pressed.retain(|connection| connection.pacing.get() == Pacing::Pressed);
+            if pressed.is_empty() {
                 return;
             }
             if time::timeout_at(deadline, self.eased.notified()).await.is_err() {
                 break;
             }
         }
-        for connection in self.pressed.borrow_mut().drain(..) {
+        for connection in pressed {
             connection.pacing.set(Pacing::GivenUp(connection.ticks()));
         }
+        // Other channels may wait for them too.
+        self.eased.notify_waiters();
     }
 
     /// A connection wrote some of what waited.
@@ -166,7 +320,7 @@ impl Shard {
         match connection.pacing.get() {
             Pacing::Pressed if enough => {
                 connection.pacing.set(Pacing::None);
-                self.eased.notify_one();
+                self.eased.notify_waiters();
             }
             Pacing::GivenUp(at) if all && TICK * (connection.ticks() - at) > GIVEN_UP_FOR => {
                 connection.pacing.set(Pacing::None);

@@ -1,0 +1,126 @@
+//! What one client sends: taken in order and in turns, and the more slowly the more it asks for.
+
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+
+use tokio::time::{self, Sleep};
+
+use super::connection::{Connection, leave_turn_to_others};
+use super::inbound::{FrameReader, Inbound};
+use super::shard::{Heard, Request, Shard};
+use crate::protocol::CloseCode;
+
+/// Takes in what one client sends.
+pub(super) struct Intake {
+    reader: FrameReader,
+    /// Nothing more of it is to be heard: what it sends is read, and not looked at.
+    is_deaf: bool,
+    backlog: Option<Box<Backlog>>,
+}
+
+/// What keeps a client waiting. While there is one, its socket is not read.
+struct Backlog {
+    /// Not all of its names are done.
+    request: Option<Request>,
+    /// Until the client has paid for what it asked for.
+    rest: Option<Pin<Box<Sleep>>>,
+    /// What was read behind it.
+    unread: Vec<u8>,
+}
+
+impl Intake {
+    pub(super) fn new(message_bytes_max: usize) -> Self {
+        Self { reader: FrameReader::new(message_bytes_max), is_deaf: false, backlog: None }
+    }
+
+    pub(super) fn is_deaf(&self) -> bool {
+        self.is_deaf
+    }
+
+    /// Takes what was read from the socket. Must not be called while something is kept back.
+    pub(super) fn take(&mut self, connection: &Rc<Connection>, shard: &Rc<Shard>, mut input: &[u8]) {
+        let mut output = Vec::new();
+        while !self.is_deaf {
+            let inbound = self.reader.next(&mut input, &mut output);
+            if !output.is_empty() {
+                connection.answer(std::mem::take(&mut output), shard.limits);
+            }
+            match inbound {
+                None => return,
+                Some(Inbound::Closed { has_failed }) => {
+                    self.is_deaf = true;
+                    let code = if has_failed { CloseCode::Abnormal } else { CloseCode::Normal };
+                    connection.peer_has_closed(code);
+                }
+                Some(Inbound::Broken(code)) => {
+                    self.is_deaf = true;
+                    shard.close(connection, code);
+                }
+                Some(Inbound::Alive) => self.is_deaf = !connection.allowed(shard),
+                Some(Inbound::Text(text)) => {
+                    connection.count_message();
+                    if !connection.is_open() {
+                        continue;
+                    }
+                    match shard.on_message(connection, &text) {
+                        Heard::All => {}
+                        Heard::TooMuch => self.is_deaf = true,
+                        Heard::Request(request) => {
+                            let mut backlog =
+                                Backlog { request: Some(request), rest: None, unread: Vec::new() };
+                            if !backlog.go_on(connection, shard) {
+                                backlog.unread = input.to_vec();
+                                self.backlog = Some(Box::new(backlog));
+                                return;
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// Goes on with what is kept back, a turn at a time, until nothing is.
+    pub(super) fn poll_backlog(
+        &mut self,
+        cx: &mut Context<'_>,
+        connection: &Rc<Connection>,
+        shard: &Rc<Shard>,
+    ) -> Poll<()> {
+        while let Some(backlog) = &mut self.backlog {
+            if !connection.is_open() {
+                // Nothing is done for it any more. Its close frame may be in what was read.
+                (backlog.request, backlog.rest) = (None, None);
+            }
+            if let Some(rest) = &mut backlog.rest {
+                ready!(rest.as_mut().poll(cx));
+                backlog.rest = None;
+            }
+            if !backlog.go_on(connection, shard) {
+                if backlog.rest.is_none() {
+                    leave_turn_to_others(cx);
+                    return Poll::Pending;
+                }
+                continue;
+            }
+            let unread = std::mem::take(&mut backlog.unread);
+            self.backlog = None;
+            self.take(connection, shard, &unread);
+        }
+        Poll::Ready(())
+    }
+}
+
+impl Backlog {
+    /// Does one turn's part of the request; says whether all of it is done and paid for.
+    fn go_on(&mut self, connection: &Rc<Connection>, shard: &Rc<Shard>) -> bool {
+        let Some(request) = &mut self.request else { return true };
+        if shard.go_on(connection, request) {
+            return false;
+        }
+        self.request = None;
+        self.rest = connection.rest(shard).map(|rest| Box::pin(time::sleep(rest)));
+        self.rest.is_none()
+    }
+}

@@ -1,0 +1,6 @@
+//! One shard on real sockets, with the clock stopped: what waits for whom, and for how long.
+
+mod asking;
+mod house;
+mod pacing;
+mod turns;

@@ -1,0 +1,236 @@
+//! A shard with its channels in memory, and its clients.
+
+use std::cell::RefCell;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::{Arc, mpsc as std_mpsc};
+use std::time::Duration;
+
+use bytes::Bytes;
+use chrono::DateTime;
+use futures_util::{SinkExt as _, StreamExt as _};
+use serde_json::Value;
+use socket2::SockRef;
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::runtime::Handle;
+use tokio::sync::mpsc;
+use tokio::task;
+use tokio::time;
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::channels::{Channels, ChannelsConfig, ChannelsParts, Delivery};
+use crate::connections::config::ConnectionsConfig;
+use crate::connections::limits::Source;
+use crate::connections::manager::Manager;
+use crate::connections::shard::{Opening, Shard};
+use crate::model::{
+    BackendName, BackendState, ChannelName, DraftEntry, Entry, EntryId, EntryKind, Lane, Marks, NodeId,
+};
+use crate::storage::{MemoryBackend, MemoryConfig, Retention, StatusReader, StatusWriter, StorageStatus};
+use crate::support::panics::Vital;
+
+/// What a socket's kernel buffers are set to; the kernel takes a few times as much.
+const SOCKET_BYTES: usize = 4_096;
+
+pub(super) struct House {
+    pub(super) shard: Rc<Shard>,
+    pub(super) channels: Channels,
+    pub(super) live: mpsc::Sender<Delivery>,
+    pub(super) status: StatusWriter,
+    manager: Manager,
+    listener: TcpListener,
+    /// Keeps the clock from going on by itself while sockets take their time: a blocking task does
+    /// that, which ends with this.
+    _clock: std_mpsc::Sender<()>,
+}
+
+impl House {
+    /// Its fan-out goes on for as long as the `LocalSet` of the test.
+    pub(super) async fn new(config: ConnectionsConfig) -> Self {
+        let (clock, held) = std_mpsc::channel();
+        task::spawn_blocking(move || held.recv());
+        let (store, _sweeping) = MemoryBackend::new(Retention::default(), MemoryConfig::default());
+        let (live, mut incoming) = mpsc::channel(64);
+        let parts = ChannelsParts {
+            backend: Arc::new(store),
+            node: NodeId::random(),
+            config: ChannelsConfig { default_lane: Lane::Every, ..ChannelsConfig::default() },
+            shards: vec![live.clone()],
+            runtime: Handle::current(),
+            vital: Vital::default(),
+        };
+        let channels = Channels::new(parts, TaskTracker::new(), CancellationToken::new());
+        let (status, reader): (StatusWriter, StatusReader) = StatusWriter::new(healthy());
+        let manager = Manager::new(Vec::new(), config.clone());
+        let shard = Shard::new(0, config, channels.clone(), Arc::default(), reader);
+        let on = Rc::clone(&shard);
+        task::spawn_local(async move { on.fan_out_all(&mut incoming).await });
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+        let listener = socket.listen(64).unwrap();
+        Self { shard, channels, live, status, manager, listener, _clock: clock }
+    }
+
+    /// A connection, without having read anything.
+    pub(super) async fn connect(&self, opening: Opening) -> Guest {
+        self.connect_with(opening, false).await
+    }
+
+    /// The same; a small one's socket holds little that was not read.
+    async fn connect_with(&self, opening: Opening, is_small: bool) -> Guest {
+        let socket = TcpSocket::new_v4().unwrap();
+        if is_small {
+            socket.set_recv_buffer_size(SOCKET_BYTES as u32).unwrap();
+        }
+        let client = socket.connect(self.listener.local_addr().unwrap()).await.unwrap();
+        let (server, _) = self.listener.accept().await.unwrap();
+        if is_small {
+            SockRef::from(&server).set_send_buffer_size(SOCKET_BYTES).unwrap();
+        }
+        let address = self.manager.admit_address(Source::of([127, 0, 0, 1].into())).unwrap();
+        let tcp = self.manager.admit_tcp().unwrap();
+        let admission = self.manager.admit(Arc::new(address), Arc::new(tcp)).unwrap();
+        self.shard.adopt(server, Bytes::new(), opening, admission);
+        let config = WebSocketConfig::default().read_buffer_size(1_024);
+        Guest(WebSocketStream::from_raw_socket(client, Role::Client, Some(config)).await)
+    }
+
+    /// A subscriber of a zone, past its first two messages; where its entries begin.
+    pub(super) async fn subscriber(&self, zone: &str) -> (Guest, Value) {
+        self.subscriber_with(zone, false).await
+    }
+
+    /// The same, with a socket that holds little.
+    pub(super) async fn small_subscriber(&self, zone: &str) -> (Guest, Value) {
+        self.subscriber_with(zone, true).await
+    }
+
+    async fn subscriber_with(&self, zone: &str, is_small: bool) -> (Guest, Value) {
+        let zone = zone.parse().unwrap();
+        let mut guest = self.connect_with(Opening::Market { zone, since: None }, is_small).await;
+        assert_eq!(guest.next().await["type"], "connection_established");
+        let subscribed = guest.next().await;
+        assert_eq!(subscribed["type"], "subscribed");
+        (guest, subscribed)
+    }
+
+    /// Publishes prices `from` on, one after the other, and says how many were accepted.
+    pub(super) fn publish(&self, zone: &str, count: u64) -> Rc<RefCell<u64>> {
+        let (channels, channel) = (self.channels.clone(), zone_channel(zone));
+        let accepted = Rc::new(RefCell::new(0));
+        let counted = Rc::clone(&accepted);
+        task::spawn_local(async move {
+            for n in 1..=count {
+                channels.publish(&channel, vec![draft(n)]).await.unwrap();
+                *counted.borrow_mut() = n;
+            }
+        });
+        accepted
+    }
+}
+
+pub(super) fn zone_channel(zone: &str) -> ChannelName {
+    ChannelName::zone(&zone.parse().unwrap())
+}
+
+pub(super) fn healthy() -> StorageStatus {
+    StorageStatus::new(BackendName::InMemory, BackendState::Healthy, "configured", "memory".to_owned())
+}
+
+/// A price large enough that few of them fill a socket.
+fn draft(n: u64) -> DraftEntry {
+    DraftEntry {
+        time: DateTime::from_timestamp_millis(0).unwrap(),
+        kind: EntryKind::PriceUpdate,
+        key: Some("K".into()),
+        data: format!(r#"{{"n":{n},"padding":"{}"}}"#, "x".repeat(300)).into(),
+        marks: Marks::default(),
+    }
+}
+
+/// An entry as the log would have it.
+pub(super) fn entry(offset: u64) -> Entry {
+    Entry { offset, id: EntryId { producer: NodeId::random(), seq: offset }, draft: draft(offset) }
+}
+
+/// Lets everything else go on that can without time passing.
+pub(super) async fn settle() {
+    for _ in 0..2_000 {
+        task::yield_now().await;
+    }
+}
+
+/// Waits without time passing.
+pub(super) async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+    for _ in 0..1_000_000 {
+        if is_so() {
+            return;
+        }
+        task::yield_now().await;
+    }
+    panic!("never: {what}");
+}
+
+/// Waits while time passes.
+pub(super) async fn in_time<T>(waited_for: impl Future<Output = T>) -> T {
+    let passing = async {
+        loop {
+            for _ in 0..200 {
+                task::yield_now().await;
+            }
+            time::advance(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::select! {
+        done = waited_for => done,
+        () = passing => unreachable!("it goes on without end"),
+    }
+}
+
+/// A client.
+pub(super) struct Guest(pub(super) WebSocketStream<TcpStream>);
+
+impl Guest {
+    /// The next message.
+    pub(super) async fn next(&mut self) -> Value {
+        self.came().await.unwrap_or_else(|code| panic!("a message, not a close with {code}"))
+    }
+
+    /// The next message, or the close code.
+    pub(super) async fn came(&mut self) -> Result<Value, u16> {
+        loop {
+            match self.0.next().await.expect("no end without a close").unwrap() {
+                Message::Text(text) => return Ok(serde_json::from_str(&text).unwrap()),
+                Message::Close(frame) => return Err(frame.unwrap().code.into()),
+                _ => {}
+            }
+        }
+    }
+
+    /// All messages up to the close, and its code.
+    pub(super) async fn until_close(&mut self) -> (Vec<Value>, u16) {
+        let mut before = Vec::new();
+        loop {
+            match self.came().await {
+                Ok(message) => before.push(message),
+                Err(code) => return (before, code),
+            }
+        }
+    }
+
+    pub(super) async fn send(&mut self, message: &Value) {
+        self.0.send(Message::text(message.to_string())).await.unwrap();
+    }
+
+    /// Reads prices up to this offset, which must follow on `after` without a hole.
+    pub(super) async fn read_prices(&mut self, after: u64, last: u64) {
+        for offset in after + 1..=last {
+            let price = self.next().await;
+            assert_eq!((&price["type"], price["offset"].as_u64()), (&"price_update".into(), Some(offset)));
+        }
+    }
+}
