@@ -27,3 +27,8 @@ loss-check orders="1000":
 # Let Redis fail in every way: what becomes of updates, sockets and the truth?
 outages *arguments:
     cargo run --release -- outage-check {{ arguments }}
+
+# Two gateways under faults, every frame and message read by the letter, for so many seconds
+wire-check seconds="120" *arguments:
+    cargo build
+    ./scripts/wire-check --seconds {{ seconds }} {{ arguments }}
