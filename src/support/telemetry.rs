@@ -137,7 +137,10 @@ pub(crate) fn lines_lost() -> u64 {
 }
 
 fn log_panic(info: &PanicHookInfo<'_>) {
-    let message = info.payload_as_str().unwrap_or("(not a text)");
+    let payload = info.payload();
+    let text = payload.downcast_ref::<&str>().copied();
+    let text = text.or_else(|| payload.downcast_ref::<String>().map(String::as_str));
+    let message = text.unwrap_or("(not a text)");
     let place = info.location().map(ToString::to_string);
     let backtrace = Backtrace::capture();
     let backtrace = (backtrace.status() == BacktraceStatus::Captured).then(|| backtrace.to_string());
