@@ -1,6 +1,7 @@
 //! What can be configured about channels.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -18,6 +19,9 @@ pub struct ChannelsConfig {
     pub zones_max: usize,
     /// Keys per zone that the latest price is kept of. Default 10,000.
     pub keys_per_zone_max: usize,
+    /// How far the time of a price may be ahead of the gateway's clock, in seconds; one further ahead is
+    /// refused. Day-ahead prices need two days. Default 172,800.
+    pub ahead_max_s: u64,
     /// Entries per channel that wait for the storage; a publisher waits while it is full.
     /// Default 4,096.
     pub publish_queue_entries: usize,
@@ -34,6 +38,9 @@ pub struct ChannelsConfig {
     pub idle_after_s: u64,
     /// `[channels.lanes]`: the lane of each zone that has another than `default_lane`.
     pub lanes: BTreeMap<Zone, Lane>,
+    /// `[channels.zone_ahead_max_s]`: `ahead_max_s` of each zone that has another, as one of forward
+    /// prices needs.
+    pub zone_ahead_max_s: BTreeMap<Zone, u64>,
 }
 
 impl Default for ChannelsConfig {
@@ -42,12 +49,14 @@ impl Default for ChannelsConfig {
             default_lane: Lane::Latest,
             zones_max: 10_000,
             keys_per_zone_max: 10_000,
+            ahead_max_s: 172_800,
             publish_queue_entries: 4_096,
             append_batch_entries: 50,
             publish_patience_ms: 2_000,
             hole_timeout_ms: 20,
             idle_after_s: 60,
             lanes: BTreeMap::new(),
+            zone_ahead_max_s: BTreeMap::new(),
         }
     }
 }
@@ -62,6 +71,13 @@ impl ChannelsConfig {
             }
             ChannelKind::Order => Lane::Every,
         }
+    }
+
+    /// How far the time of a price in a channel may be ahead of the clock.
+    pub fn ahead_max(&self, channel: &ChannelName) -> Duration {
+        let zone: Option<Zone> = channel.subject().parse().ok();
+        let of_zone = zone.and_then(|zone| self.zone_ahead_max_s.get(&zone).copied());
+        Duration::from_secs(of_zone.unwrap_or(self.ahead_max_s))
     }
 
     /// What cannot be used.

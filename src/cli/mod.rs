@@ -11,6 +11,7 @@ mod order;
 mod outage;
 mod print;
 mod publish;
+mod raw_json;
 mod replay;
 mod serve;
 mod tail;

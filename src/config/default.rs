@@ -53,7 +53,8 @@ mod tests {
         let mentioned: Vec<String> =
             entries.iter().map(|entry| format!("{}.{}", entry.section, entry.key)).collect();
         for key in known_keys() {
-            let is_open = ["channels.lanes", "feeds.replay.rename"].contains(&key.as_str());
+            let is_open = ["channels.lanes", "channels.zone_ahead_max_s", "feeds.replay.rename"]
+                .contains(&key.as_str());
             let is_there = if is_open {
                 mentioned.iter().any(|mentioned| mentioned.starts_with(&format!("{key}.")))
             } else {
@@ -90,7 +91,10 @@ mod tests {
                 section = Some(entry.section.clone());
             }
             let Entry { section, key, value, doc } = entry;
-            let is_open = matches!(section.as_str(), "channels.lanes" | "feeds.replay.rename");
+            let is_open = matches!(
+                section.as_str(),
+                "channels.lanes" | "channels.zone_ahead_max_s" | "feeds.replay.rename"
+            );
             let (key, value) =
                 if is_open { ("*name*".to_owned(), "none".to_owned()) } else { (format!("`{key}`"), value) };
             let value = if matches!(value.as_str(), "unset" | "none") { value } else { format!("`{value}`") };

@@ -13,7 +13,8 @@ use super::layers::Rank;
 type BoxedError = Box<figment::Error>;
 
 /// Tables whose keys are names that users choose.
-pub(super) const OPEN_TABLES: [&[&str]; 2] = [&["channels", "lanes"], &["feeds", "replay", "rename"]];
+pub(super) const OPEN_TABLES: [&[&str]; 3] =
+    [&["channels", "lanes"], &["channels", "zone_ahead_max_s"], &["feeds", "replay", "rename"]];
 
 /// Keys whose values appear nowhere.
 pub(super) const SECRETS: [&str; 3] =

@@ -1,5 +1,6 @@
 //! Drives feeds: asks them when prices are due, and publishes what they give.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,9 +10,9 @@ use tokio::task::spawn_blocking;
 use tokio::time::{self, Instant, MissedTickBehavior};
 use tracing::{info, warn};
 
-use super::replay::{Replay, ReplayOptions};
+use super::replay::{Replay, ReplayOptions, ReplayPrice};
 use super::{FeedPrice, Pace, Pacer, ReplayConfig, Simulated, SimulatedConfig};
-use crate::channels::Channels;
+use crate::channels::{Channels, PublishError};
 use crate::model::{ChannelName, DraftEntry};
 use crate::protocol::parse_price;
 
@@ -32,7 +33,7 @@ pub(crate) async fn run_simulated(config: SimulatedConfig, channels: Channels) {
         let mut batch: Vec<(ChannelName, Vec<DraftEntry>)> = Vec::new();
         for price in feed.next_batch(Utc::now()) {
             let channel = ChannelName::zone(&price.zone);
-            let Some(draft) = read(&price) else { continue };
+            let Some(draft) = read(&price, &channels) else { continue };
             match batch.last_mut() {
                 Some((last, drafts)) if *last == channel => drafts.push(draft),
                 _ => batch.push((channel, vec![draft])),
@@ -46,12 +47,12 @@ pub(crate) async fn run_simulated(config: SimulatedConfig, channels: Channels) {
     }
 }
 
-/// Publishes a file's prices once, in order; waits for the storage where it takes none.
+/// Publishes a file's prices once, in order; waits for the storage where it takes none. Prices of a key
+/// or zone that is one too many are left out, and said once for each zone.
 pub(crate) async fn run_replay(config: ReplayConfig, channels: Channels) {
     let Some(file) = config.file.clone() else { return };
-    let pace = if config.flat_out { Pace::FlatOut } else { Pace::Times(config.speed) };
     let options = ReplayOptions::from(&config);
-    let (sender, mut prices) = mpsc::channel(READ_AHEAD);
+    let (sender, prices) = mpsc::channel(READ_AHEAD);
     let path = Arc::new(file);
     let reading = Arc::clone(&path);
     // Reading blocks; the bounded queue makes it wait for the publishing.
@@ -63,26 +64,76 @@ pub(crate) async fn run_replay(config: ReplayConfig, channels: Channels) {
         }
         Ok(())
     });
-    let (begun, mut pacer, mut published) = (Instant::now(), Pacer::new(pace), 0u64);
-    while let Some(price) = prices.recv().await {
-        time::sleep_until(begun + pacer.due(price.time)).await;
-        let Some(draft) = read(&price.price) else { continue };
-        let channel = ChannelName::zone(&price.price.zone);
-        while let Err(error) = channels.publish(&channel, vec![draft.clone()]).await {
-            warn!(channel = %channel, line = price.line, error = %error, "a replayed price was not taken yet");
-            time::sleep(RETRY_EVERY).await;
-        }
-        published += 1;
-    }
-    match reader.await {
-        Ok(Ok(())) => info!(file = %path.display(), published, "replayed a file"),
-        Ok(Err(error)) => warn!(file = %path.display(), published, error, "stopped replaying a file"),
-        Err(error) => warn!(file = %path.display(), published, error = %error, "stopped replaying a file"),
+    let pace = if config.flat_out { Pace::FlatOut } else { Pace::Times(config.speed) };
+    let mut replaying = Replaying { channels, published: 0, left_out: 0, told: HashSet::new() };
+    let sent = replaying.send(prices, pace).await;
+    let read = reader.await.unwrap_or_else(|error| Err(error.to_string()));
+    let Replaying { published, left_out, .. } = replaying;
+    match sent.and(read) {
+        Ok(()) => info!(file = %path.display(), published, left_out, "replayed a file"),
+        Err(error) => warn!(file = %path.display(), published, left_out, error, "stopped replaying a file"),
     }
 }
 
-fn read(price: &FeedPrice) -> Option<DraftEntry> {
-    parse_price(&price.json, Utc::now())
+/// A file on its way to the channels.
+struct Replaying {
+    channels: Channels,
+    published: u64,
+    /// Prices that no other try would have brought in.
+    left_out: u64,
+    /// The zones of which that was said.
+    told: HashSet<ChannelName>,
+}
+
+impl Replaying {
+    /// Publishes what comes, each price when it is due.
+    async fn send(&mut self, mut prices: mpsc::Receiver<ReplayPrice>, pace: Pace) -> Result<(), String> {
+        let (begun, mut pacer) = (Instant::now(), Pacer::new(pace));
+        while let Some(price) = prices.recv().await {
+            let due = begun.checked_add(pacer.due(price.time)).ok_or_else(|| {
+                format!("line {}: the file's times are too far apart for feeds.replay.speed", price.line)
+            })?;
+            time::sleep_until(due).await;
+            let channel = ChannelName::zone(&price.price.zone);
+            match read(&price.price, &self.channels) {
+                Some(draft) => self.publish(&channel, draft, price.line).await?,
+                None => self.left_out += 1,
+            }
+        }
+        Ok(())
+    }
+
+    /// Publishes one price; tries again while the storage takes nothing.
+    async fn publish(&mut self, channel: &ChannelName, draft: DraftEntry, line: u64) -> Result<(), String> {
+        let mut is_told = false;
+        while let Err(error) = self.channels.publish(channel, vec![draft.clone()]).await {
+            match &error {
+                PublishError::Unavailable { .. } => {
+                    if !std::mem::replace(&mut is_told, true) {
+                        warn!(%channel, line, %error, "a replayed price is not taken yet; trying again");
+                    }
+                    time::sleep(RETRY_EVERY).await;
+                }
+                PublishError::TooManyKeys { .. } | PublishError::TooManyZones { .. } => {
+                    self.left_out += 1;
+                    if self.told.insert(channel.clone()) {
+                        warn!(%channel, line, %error, "leaving out prices of a replayed file");
+                    }
+                    return Ok(());
+                }
+                PublishError::Refused { .. } | PublishError::ShuttingDown { .. } => {
+                    return Err(format!("line {line}: {error}"));
+                }
+            }
+        }
+        self.published += 1;
+        Ok(())
+    }
+}
+
+fn read(price: &FeedPrice, channels: &Channels) -> Option<DraftEntry> {
+    let ahead_max = channels.config().ahead_max(&ChannelName::zone(&price.zone));
+    parse_price(&price.json, Utc::now(), ahead_max)
         .inspect_err(|error| warn!(zone = %price.zone, error = %error, "a feed gave what is not a price"))
         .ok()
 }

@@ -16,7 +16,7 @@ use super::orders::{order_id, read_json};
 use super::problem::Problem;
 use super::routes::{App, answer, json as reply_json, with};
 use crate::orders::{ClaimRequest, ExecutorChoice, OfferedJob, Outcome, ReportError, RunError, Ticket};
-use crate::protocol::OrderedFields;
+use crate::protocol::{OrderedFields, check_json};
 
 /// The longest name of a worker, in bytes.
 const WORKER_LEN_MAX: usize = 64;
@@ -55,6 +55,9 @@ where
             "orders are carried out by the gateway's own workers; set orders.executor = \"external\"";
         return Err(Problem::new(StatusCode::CONFLICT, "not_external", detail));
     }
+    check_json(&text).map_err(|unreadable| {
+        Problem::new(StatusCode::BAD_REQUEST, "invalid_json", unreadable.to_string())
+    })?;
     match call {
         Call::Claim => claim(&text, app).await,
         Call::About(job, what) => {

@@ -104,14 +104,14 @@ impl Intake<'_> {
         let more = "send more as application/x-ndjson";
         let bytes = read_whole(body, max, more, self.stopping).await?;
         let text = std::str::from_utf8(&bytes).map_err(|_error| not_utf8())?;
-        let now = Utc::now();
+        let (now, ahead_max) = (Utc::now(), self.ahead_max());
         let drafts = if text.trim_start().starts_with('[') {
             let elements: Vec<&RawValue> = serde_json::from_str(text).map_err(|error| {
                 Problem::new(StatusCode::BAD_REQUEST, "invalid_json", format!("not a JSON array: {error}"))
             })?;
             let parsed = elements.iter().enumerate().map(|(index, element)| {
                 self.check_size(element.get()).map_err(|problem| problem.at_index(index))?;
-                parse_price(element.get(), now).map_err(|fault| {
+                parse_price(element.get(), now, ahead_max).map_err(|fault| {
                     Problem::new(StatusCode::UNPROCESSABLE_ENTITY, fault.code, fault.detail).at_index(index)
                 })
             });
@@ -119,7 +119,7 @@ impl Intake<'_> {
             parsed.collect::<Result<Vec<_>, _>>()?
         } else {
             self.check_size(text)?;
-            vec![parse_price(text, now).map_err(|fault| {
+            vec![parse_price(text, now, ahead_max).map_err(|fault| {
                 let status = match fault.code {
                     "invalid_json" => StatusCode::BAD_REQUEST,
                     _ => StatusCode::UNPROCESSABLE_ENTITY,
@@ -135,6 +135,11 @@ impl Intake<'_> {
             }
             Err(error) => Err(Problem::publish(&error).accepted(error.accepted() as u64)),
         }
+    }
+
+    /// How far ahead of the clock a price's time may be.
+    fn ahead_max(&self) -> Duration {
+        self.channels.config().ahead_max(&self.channel)
     }
 
     /// A price is no longer than a line, however it comes: each must fit a reader's outbox.
@@ -212,7 +217,7 @@ impl Intake<'_> {
         } else {
             match std::str::from_utf8(line) {
                 Err(_) => not_utf8(),
-                Ok(text) => match parse_price(text, Utc::now()) {
+                Ok(text) => match parse_price(text, Utc::now(), self.ahead_max()) {
                     Err(fault) => Problem::new(StatusCode::UNPROCESSABLE_ENTITY, fault.code, fault.detail),
                     Ok(draft) => {
                         lines.drafts.push(draft);

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::model::OrderId;
-use crate::protocol::OrderedFields;
+use crate::protocol::{OrderedFields, check_json};
 
 /// The longest name of a token, in bytes.
 const TOKEN_LEN_MAX: usize = 64;
@@ -80,6 +80,7 @@ impl OrderRequest {
                     InvalidOrder::Json(error.to_string())
                 }
             })?;
+        check_json(text).map_err(|unreadable| InvalidOrder::Json(unreadable.to_string()))?;
         let get = |name: &str| fields.iter().find(|(field, _)| field == name).map(|(_, value)| *value);
         let mut faults = Vec::new();
         let mut fault = |field: &str, message: String| {
@@ -229,6 +230,24 @@ mod tests {
             "x".repeat(5_000)
         );
         assert_eq!(faulty_fields(&long), ["metadata"]);
+    }
+
+    #[test]
+    fn what_other_readers_choke_on_is_refused_where_it_stands() {
+        let nested = |depth: usize| format!("{}{}", r#"{"a":"#.repeat(depth) + "1", "}".repeat(depth));
+        let order = |metadata: &str| {
+            OrderRequest::parse(&format!(
+                r#"{{"tokenIn":"SOL","tokenOut":"USDC","amount":1,"slippage":0.01,"metadata":{metadata}}}"#
+            ))
+        };
+        assert!(order(&nested(31)).is_ok());
+        for (metadata, expected) in [
+            (nested(199), "nested deeper than 32 levels at byte 228"),
+            (r#"{"a":"\ud800"}"#.to_owned(), "lone surrogate at byte 79"),
+        ] {
+            let Err(InvalidOrder::Json(detail)) = order(&metadata) else { panic!("{metadata}") };
+            assert!(detail.contains(expected), "{detail}");
+        }
     }
 
     #[test]

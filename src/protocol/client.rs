@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::ErrorCode;
+use super::{ErrorCode, check_json};
 
 /// A request for the entries of channels. Names and positions are as the client wrote them: each is
 /// judged on its own, so that one bad name does not spoil the others.
@@ -77,6 +77,9 @@ impl ClientMessage {
         let fail = |id, code, message: String| InvalidMessage { id, code, message };
         let value: Value = serde_json::from_str(text).map_err(|error| {
             fail(None, ErrorCode::InvalidJson, format!("the message is not JSON: {error}"))
+        })?;
+        check_json(text).map_err(|unreadable| {
+            fail(None, ErrorCode::InvalidJson, format!("the message is {unreadable}"))
         })?;
         let Value::Object(mut fields) = value else {
             let message = r#"expected an object such as {"type":"ping"}"#.to_owned();

@@ -6,8 +6,8 @@ use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use serde_json::value::RawValue;
 
-/// The last millisecond of the year 9999: times past it have no RFC 3339 form.
-const TIME_MS_MAX: i64 = 253_402_300_799_999;
+use super::json::check_json;
+use super::time::{TIME_EXPECTED, time_of_number, time_of_text};
 
 /// A text that is not what it should be: what was wrong, and what would be right.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -21,6 +21,11 @@ pub struct InvalidPayload {
 
 pub(super) fn fault(code: &'static str, detail: impl Into<String>) -> InvalidPayload {
     InvalidPayload { code, detail: detail.into() }
+}
+
+/// Refuses JSON that some readers cannot read.
+pub(super) fn check_readable(text: &str) -> Result<(), InvalidPayload> {
+    check_json(text).map_err(|unreadable| fault("invalid_json", unreadable.to_string()))
 }
 
 /// Refuses names that belong to the gateway, and names that are there twice.
@@ -38,17 +43,12 @@ pub(super) fn check_names(fields: &[(String, &RawValue)], reserved: &[&str]) -> 
     Ok(())
 }
 
+/// Reads `timestamp`: see [`time_of_text`] and [`time_of_number`].
 pub(super) fn read_time(value: &RawValue) -> Result<DateTime<Utc>, InvalidPayload> {
     let text: Option<String> = serde_json::from_str(value.get()).ok();
-    let time = match text {
-        Some(text) => DateTime::parse_from_rfc3339(&text).ok().map(|time| time.to_utc()),
-        None => serde_json::from_str(value.get()).ok().and_then(DateTime::from_timestamp_millis),
-    };
-    time.filter(|time| (0..=TIME_MS_MAX).contains(&time.timestamp_millis())).ok_or_else(|| {
-        let detail = format!(
-            "`timestamp` must be RFC 3339 (2021-01-08T00:00:00.278Z) or milliseconds since 1970, not {}",
-            shown(value.get())
-        );
+    let time = text.map_or_else(|| time_of_number(value.get()), |text| time_of_text(&text));
+    time.ok_or_else(|| {
+        let detail = format!("`timestamp` must be {TIME_EXPECTED}, not {}", shown(value.get()));
         fault("invalid_timestamp", detail)
     })
 }

@@ -1,12 +1,13 @@
 //! A price as publishers post it: one JSON object.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 use serde_json::value::RawValue;
 
-use super::payload::{PayloadWriter, check_names, fault, quoted, read_time, shown};
+use super::payload::{PayloadWriter, check_names, check_readable, fault, quoted, read_time, shown};
 use super::{InvalidPayload, OrderedFields, RESERVED_FIELDS};
 use crate::model::{DraftEntry, EntryKind, Marks};
 
@@ -19,17 +20,22 @@ const KEY_FIELDS: [&str; 5] = ["key", "node", "hub", "symbol", "location"];
 /// Fields that are numbers where they are there.
 const NUMBER_FIELDS: [&str; 6] = ["energy", "congestion", "loss", "quantity", "bid", "ask"];
 
-/// Reads a price. `now` is its time where it has none of its own.
+/// Reads a price. `now` is its time where it has none of its own, and a time more than `ahead_max` after
+/// it is refused.
 ///
 /// Required: `price`, a finite number, and a key: `key`, `node`, `hub`, `symbol` or `location`, a
 /// text of 1 to 128 bytes. Optional: `energy`, `congestion`, `loss`, `quantity`, `bid`, `ask`
-/// (finite numbers or null) and `timestamp` (RFC 3339, or milliseconds since 1970). All other
-/// fields are kept as they are, and numbers with the digits that they were written with. The
-/// payload of the result has `key` first and no `timestamp`: that is the entry's time.
+/// (finite numbers or null) and `timestamp` (RFC 3339, or a number since 1970). All other fields are
+/// kept as they are, and numbers with the digits that they were written with. The payload of the
+/// result has `key` first and no `timestamp`: that is the entry's time.
 ///
 /// # Errors
 /// See [`InvalidPayload`].
-pub fn parse_price(text: &str, now: DateTime<Utc>) -> Result<DraftEntry, InvalidPayload> {
+pub fn parse_price(
+    text: &str,
+    now: DateTime<Utc>,
+    ahead_max: Duration,
+) -> Result<DraftEntry, InvalidPayload> {
     let OrderedFields(fields) = serde_json::from_str(text).map_err(|error| not_json(text, &error))?;
     let get = |name: &str| fields.iter().find(|(field, _)| field == name).map(|(_, value)| *value);
     check_names(&fields, &RESERVED_FIELDS)?;
@@ -43,6 +49,8 @@ pub fn parse_price(text: &str, now: DateTime<Utc>) -> Result<DraftEntry, Invalid
         }
     }
     let time = get("timestamp").filter(|value| value.get() != "null").map_or(Ok(now), read_time)?;
+    check_ahead(time, now, ahead_max)?;
+    check_readable(text)?;
     Ok(DraftEntry {
         time,
         kind: EntryKind::PriceUpdate,
@@ -50,6 +58,20 @@ pub fn parse_price(text: &str, now: DateTime<Utc>) -> Result<DraftEntry, Invalid
         key: Some(key),
         marks: Marks::default(),
     })
+}
+
+/// A time far ahead is a mistake of the publisher's, and would look newer than all that comes for years.
+fn check_ahead(time: DateTime<Utc>, now: DateTime<Utc>, max: Duration) -> Result<(), InvalidPayload> {
+    let last = TimeDelta::from_std(max).ok().and_then(|max| now.checked_add_signed(max));
+    let Some(last) = last.filter(|last| time > *last) else { return Ok(()) };
+    let shown = |time: DateTime<Utc>| time.to_rfc3339_opts(SecondsFormat::Millis, true);
+    let detail = format!(
+        "`timestamp` is {}, too far ahead: it must not be after {} now (channels.ahead_max_s is {} s)",
+        shown(time),
+        shown(last),
+        max.as_secs()
+    );
+    Err(fault("invalid_timestamp", detail))
 }
 
 fn not_json(text: &str, error: &serde_json::Error) -> InvalidPayload {
@@ -102,8 +124,12 @@ mod tests {
         DateTime::from_timestamp_millis(1_700_000_000_123).unwrap()
     }
 
+    fn parse(text: &str) -> Result<DraftEntry, InvalidPayload> {
+        parse_price(text, now(), Duration::from_secs(3_600))
+    }
+
     fn check(text: &str, expected: &str) {
-        let draft = parse_price(text, now()).unwrap();
+        let draft = parse(text).unwrap();
         assert_eq!(std::str::from_utf8(&draft.data).unwrap(), expected);
         assert!(serde_json::from_slice::<serde_json::Value>(&draft.data).is_ok());
     }
@@ -122,10 +148,13 @@ mod tests {
         for (text, ms) in [
             (r#"{"key":"A","price":1,"timestamp":"2021-01-08T01:00:00.278+01:00"}"#, 1_610_064_000_278),
             (r#"{"key":"A","price":1,"timestamp":1610064000278}"#, 1_610_064_000_278),
+            (r#"{"key":"A","price":1,"timestamp":1610064000.278}"#, 1_610_064_000_278),
+            (r#"{"key":"A","price":1,"timestamp":1610064000278000}"#, 1_610_064_000_278),
+            (r#"{"key":"A","price":1,"timestamp":1700003600}"#, 1_700_003_600_000),
             (r#"{"key":"A","price":1,"timestamp":null}"#, 1_700_000_000_123),
             (r#"{"key":"A","price":1}"#, 1_700_000_000_123),
         ] {
-            let draft = parse_price(text, now()).unwrap();
+            let draft = parse(text).unwrap();
             assert_eq!(draft.time.timestamp_millis(), ms, "{text}");
             assert_eq!(&draft.data[..], br#"{"key":"A","price":1}"#);
         }
@@ -154,15 +183,36 @@ mod tests {
             (r#"{"key":"A","price":1,"offset":1}"#, "reserved_field"),
             (r#"{"key":"A","price":1,"price":2}"#, "duplicate_field"),
             (r#"{"key":"A","price":1,"timestamp":"yesterday"}"#, "invalid_timestamp"),
-            (r#"{"key":"A","price":1,"timestamp":1.5}"#, "invalid_timestamp"),
+            (r#"{"key":"A","price":1,"timestamp":true}"#, "invalid_timestamp"),
+            (r#"{"key":"A","price":1,"timestamp":"2199-01-01T00:00:00Z"}"#, "invalid_timestamp"),
+            (r#"{"key":"A","price":1,"timestamp":1700003601}"#, "invalid_timestamp"),
             (r#"{"key":"A","price":1,"timestamp":-1}"#, "invalid_timestamp"),
-            (r#"{"key":"A","price":1,"timestamp":999999999999999}"#, "invalid_timestamp"),
+            (r#"{"key":"A","price":1,"timestamp":99999999999999}"#, "invalid_timestamp"),
+            (r#"{"key":"A","price":1,"n":"\ud800"}"#, "invalid_json"),
+            (r#"{"key":"A","price":1,"n":{"m":[1e999]}}"#, "invalid_json"),
         ] {
-            assert_eq!(parse_price(text, now()).map_err(|error| error.code), Err(code), "{text}");
+            assert_eq!(parse(text).map_err(|error| error.code), Err(code), "{text}");
         }
         let long = format!(r#"{{"key":"{}","price":1}}"#, "x".repeat(129));
-        assert_eq!(parse_price(&long, now()).unwrap_err().code, "invalid_key");
+        assert_eq!(parse(&long).unwrap_err().code, "invalid_key");
         let nested = format!(r#"{{"key":"A","price":1,"n":{}}}"#, "[".repeat(10_000));
-        assert_eq!(parse_price(&nested, now()).unwrap_err().code, "invalid_json");
+        assert_eq!(parse(&nested).unwrap_err().code, "invalid_json");
+        for depth in [31, 3_000] {
+            let nested = format!(r#"{{"key":"A","price":1,"n":{}{}}}"#, "[".repeat(depth), "]".repeat(depth));
+            let judged = parse(&nested).map_err(|error| error.detail);
+            let expected = "nested deeper than 32 levels at byte 56; write it flatter";
+            assert_eq!(judged.err().as_deref(), (depth > 31).then_some(expected));
+        }
+    }
+
+    #[test]
+    fn a_time_too_far_ahead_is_refused_with_what_would_be_right() {
+        let error = parse(r#"{"key":"A","price":1,"timestamp":"2199-01-01T00:00:00Z"}"#).unwrap_err();
+        let expected = "`timestamp` is 2199-01-01T00:00:00.000Z, too far ahead: it must not be after \
+                        2023-11-14T23:13:20.123Z now (channels.ahead_max_s is 3600 s)";
+        assert_eq!(error.detail, expected);
+        let unbounded =
+            parse_price(r#"{"key":"A","price":1,"timestamp":"2199-01-01T00:00:00Z"}"#, now(), Duration::MAX);
+        assert!(unbounded.is_ok());
     }
 }

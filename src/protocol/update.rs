@@ -6,7 +6,7 @@ use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use serde_json::value::RawValue;
 
-use super::payload::{PayloadWriter, check_names, fault, read_time, shown};
+use super::payload::{PayloadWriter, check_names, check_readable, fault, read_time, shown};
 use super::{InvalidPayload, MISSED_BEFORE, OrderedFields};
 use crate::model::{DraftEntry, Entry, EntryKind, Marks};
 
@@ -128,6 +128,7 @@ impl OrderUpdate {
                 fault("invalid_json", format!("not JSON: {error}"))
             }
         })?;
+        check_readable(text)?;
         Self::from_fields(&fields, now)
     }
 
@@ -245,12 +246,12 @@ mod tests {
     #[test]
     fn an_update_keeps_its_fields_and_has_its_progress_first() {
         let update = parse(
-            r#"{ "type": "routing", "quotesFetched": 2, "progress": 20, "message": "a b", "timestamp": 7 }"#,
+            r#"{ "type": "routing", "quotesFetched": 2, "progress": 20, "message": "a b", "timestamp": 1610064000.007 }"#,
         )
         .unwrap();
         assert_eq!(update.standing, Standing { kind: EntryKind::Routing, progress: 20, attempt: 1 });
         assert_eq!(update.draft.data, r#"{"progress":20,"quotesFetched":2,"message":"a b"}"#);
-        assert_eq!(update.draft.time.timestamp_millis(), 7);
+        assert_eq!(update.draft.time.timestamp_millis(), 1_610_064_000_007);
         assert_eq!(update.draft.key.as_deref(), Some(ORDER_KEY));
     }
 
@@ -268,6 +269,7 @@ mod tests {
         for (text, code, part) in [
             ("", "invalid_json", "not JSON"),
             ("[]", "invalid_update", "one object"),
+            (r#"{"type":"routing","progress":10,"n":"\udfff"}"#, "invalid_json", "lone surrogate at byte 37"),
             ("{}", "invalid_update", "`type` is missing"),
             (r#"{"type":"price_update","progress":1}"#, "invalid_update", "one of `routing`"),
             (r#"{"type":7}"#, "invalid_update", "one of `routing`"),

@@ -252,8 +252,9 @@ pub trait Log: fmt::Debug + Send + Sync {
     async fn read_after(&self, channel: &ChannelName, after: Option<&Position>, limit: usize)
     -> Result<Page>;
 
-    /// The latest entry of each key, latest by the entries' own time (of equal times, and in the
-    /// channel of an order, by offset), in ascending order of offset. Kept as long as the epoch is
+    /// The latest entry of each key, in ascending order of offset: the one that was appended last,
+    /// whatever its own time says. In the channel of a zone one that is marked late replaces only what is
+    /// not newer by time, where a time ahead of the clock counts as now. Kept as long as the epoch is
     /// (see [`EPOCH_KEPT_FOR`]), even when the entry itself has been pushed out of the log. Entries
     /// without a key are not here.
     async fn latest(&self, channel: &ChannelName) -> Result<Vec<Entry>>;

@@ -80,6 +80,7 @@ async fn each_bad_message_is_answered_and_the_connection_goes_on() {
     client.next_of_type("connection_established").await;
     let long_id = format!(r#"{{"type":"ping","id":"{}"}}"#, "x".repeat(200));
     let deep = "[".repeat(10_000);
+    let closed = format!(r#"{{"type":"ping","n":{}{}}}"#, "[".repeat(40), "]".repeat(40));
     for (text, code, id, channel) in [
         ("", "invalid_json", Value::Null, Value::Null),
         ("{", "invalid_json", Value::Null, Value::Null),
@@ -87,6 +88,8 @@ async fn each_bad_message_is_answered_and_the_connection_goes_on() {
         (r#"{"type":"ping"} x"#, "invalid_json", Value::Null, Value::Null),
         (r#"{"type":"ping","id":NaN}"#, "invalid_json", Value::Null, Value::Null),
         (&deep, "invalid_json", Value::Null, Value::Null),
+        (&closed, "invalid_json", Value::Null, Value::Null),
+        (r#"{"type":"ping","id":"\ud800"}"#, "invalid_json", Value::Null, Value::Null),
         ("[]", "invalid_message", Value::Null, Value::Null),
         ("5", "invalid_message", Value::Null, Value::Null),
         ("{}", "invalid_message", Value::Null, Value::Null),
@@ -266,6 +269,8 @@ async fn each_bad_post_gets_its_problem() {
     let (bad_3, reserved_3, nan_3) =
         (third("{"), third(r#"{"key":"A","price":1,"id":5}"#), third(r#"{"key":"A","price":NaN}"#));
     let array = format!(r#"[{good},{{"key":"A"}}]"#);
+    let deep = format!(r#"{{"key":"A","price":1,"n":{}{}}}"#, "[".repeat(200), "]".repeat(200));
+    let (deep_array, deep_3) = (format!("[{good},{deep}]"), third(&deep));
     let no_utf8 = [b"{\"key\":\"", &b"\xff"[..], b"\",\"price\":1}"].concat();
     let cases: &[(&str, &[u8], u16, &str, Value)] = &[
         (JSON, b"", 400, "invalid_json", json!({})),
@@ -283,6 +288,17 @@ async fn each_bad_post_gets_its_problem() {
         (JSON, br#"{"key":"A","price":1,"offset":1}"#, 422, "reserved_field", json!({})),
         (JSON, br#"{"key":"A","price":1,"id":1}"#, 422, "reserved_field", json!({})),
         (JSON, br#"{"key":"A","price":1,"timestamp":"soon"}"#, 422, "invalid_timestamp", json!({})),
+        (
+            JSON,
+            br#"{"key":"A","price":1,"timestamp":"2199-01-01T00:00:00Z"}"#,
+            422,
+            "invalid_timestamp",
+            json!({}),
+        ),
+        (JSON, br#"{"key":"A","price":1,"n":"\ud800"}"#, 400, "invalid_json", json!({})),
+        (JSON, deep.as_bytes(), 400, "invalid_json", json!({})),
+        (JSON, deep_array.as_bytes(), 422, "invalid_json", json!({ "index": 1 })),
+        (LINES, deep_3.as_bytes(), 422, "invalid_json", json!({ "accepted": 2, "line": 3 })),
         (JSON, array.as_bytes(), 422, "invalid_price", json!({ "index": 1 })),
         (JSON, large.as_bytes(), 413, "body_too_large", json!({})),
         (LINES, bad_3.as_bytes(), 422, "invalid_json", json!({ "accepted": 2, "line": 3 })),

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use tokio::time;
-use zonewire::model::{ChannelName, Entry, Epoch, NodeId, OrderId, Position};
+use zonewire::model::{ChannelName, DraftEntry, Entry, Epoch, Marks, NodeId, OrderId, Position};
 use zonewire::storage::{
     Append, AppendAnswer, Appended, LogEvent, LogState, Page, Record, RecordKind, Retention, SharedBackend,
     StorageBackend,
@@ -41,7 +41,7 @@ for_every_backend!(
     the_oldest_go_when_they_have_too_many_bytes,
     the_oldest_go_when_they_are_too_old,
     entries_go_by_age_also_where_newer_ones_stay,
-    the_latest_of_each_key_is_the_newest_by_its_own_time,
+    the_latest_of_each_key_is_what_was_appended_last,
     the_latest_outlives_its_place_in_the_log,
     channels_do_not_see_each_other,
     what_is_followed_is_told,
@@ -72,7 +72,7 @@ also_while_redis_is_away!(
     a_position_at_or_beyond_the_top_reads_nothing,
     the_oldest_go_when_there_are_too_many,
     the_oldest_go_when_they_have_too_many_bytes,
-    the_latest_of_each_key_is_the_newest_by_its_own_time,
+    the_latest_of_each_key_is_what_was_appended_last,
     the_latest_outlives_its_place_in_the_log,
     a_put_replaces_the_whole_value,
     a_record_expires,
@@ -344,22 +344,34 @@ async fn entries_go_by_age_also_where_newer_ones_stay(make: Make) {
     assert!(!page.entries.is_empty());
 }
 
-async fn the_latest_of_each_key_is_the_newest_by_its_own_time(make: Make) {
+async fn the_latest_of_each_key_is_what_was_appended_last(make: Make) {
     let Some((_stores, store)) = one(make).await else { return };
     let producer = Producer::new(&store).await;
+    let late = |time_ms, key| {
+        let draft = price(time_ms, Some(key), "{}");
+        DraftEntry { marks: Marks { late: true, ..draft.marks }, ..draft }
+    };
+    const FAR_AHEAD: i64 = 7_226_582_400_000;
     let drafts = [
         price(100, Some("a"), "{\"n\":1}"),
         price(100, Some("b"), "{\"n\":2}"),
-        price(50, Some("a"), "{\"late\":1}"),
+        price(50, Some("a"), "{\"n\":3}"),
         price(500, None, "{\"keyless\":1}"),
-        price(100, Some("b"), "{\"n\":5}"),
+        late(100, "b"),
         price(-5, Some("c"), "{\"n\":6}"),
-        price(-6, Some("c"), "{\"late\":2}"),
+        late(-6, "c"),
+        price(FAR_AHEAD, Some("d"), "{}"),
+        price(100, Some("d"), "{}"),
+        // A time ahead of the clock is no more than now.
+        price(FAR_AHEAD, Some("e"), "{}"),
+        late(chrono::Utc::now().timestamp_millis() - 1_000, "e"),
+        price(FAR_AHEAD, Some("f"), "{}"),
+        late(FAR_AHEAD - 1_000, "f"),
     ];
     for (draft, seq) in drafts.into_iter().zip(1..) {
         producer.append(vec![Append { seq, prev: seq - 1, draft, fence: None }]).await;
     }
-    assert_eq!(offsets(&store.latest(&channel()).await.unwrap()), [1, 5, 6]);
+    assert_eq!(offsets(&store.latest(&channel()).await.unwrap()), [3, 5, 6, 9, 10, 13]);
 }
 
 async fn the_latest_outlives_its_place_in_the_log(make: Make) {

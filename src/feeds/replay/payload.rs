@@ -9,6 +9,7 @@ use super::columns::{Columns, Role};
 use super::time::parse_time;
 use super::{FeedPrice, ReplayError, ReplayOptions, ReplayPrice};
 use crate::model::Zone;
+use crate::protocol::TIME_EXPECTED;
 
 /// A value of a line.
 #[derive(Clone, Copy)]
@@ -40,11 +41,6 @@ impl<'a> Cell<'a> {
                 self.text().map(|text| if is_number(&text) { text } else { quoted(&text).into() })
             }
             Self::Json(raw) if raw.get() == "null" => None,
-            // Only objects and arrays can have white space in them outside of strings.
-            Self::Json(raw) if raw.get().starts_with(['{', '[']) => {
-                let value: Result<serde_json::Value, _> = serde_json::from_str(raw.get());
-                value.ok().map(|value| value.to_string().into())
-            }
             Self::Json(raw) => Some(Cow::Borrowed(raw.get())),
         }
     }
@@ -110,8 +106,7 @@ impl PayloadWriter {
                 }
                 Role::Time => {
                     if let Some(text) = cell.text() {
-                        let parsed = parse_time(&text)
-                            .ok_or_else(|| format!("{} is not a time that can be read", shown(&text)))?;
+                        let parsed = parse_time(&text).ok_or_else(|| not_a_time(&text))?;
                         time = Some(parsed);
                         let timestamp = parsed.to_rfc3339_opts(SecondsFormat::Millis, true);
                         object.push("timestamp", &quoted(&timestamp));
@@ -186,6 +181,13 @@ fn number(text: &str) -> Option<Cow<'_, str>> {
     number
         .is_finite()
         .then(|| serde_json::Number::from_f64(number).map(|number| number.to_string().into()))?
+}
+
+fn not_a_time(text: &str) -> String {
+    format!(
+        "{} is not a time that can be read: expected {TIME_EXPECTED}; or, in UTC, 2021-01-08 00:00:00 or 2021-01-08",
+        shown(text)
+    )
 }
 
 fn not_a_number(field: &str, text: &str) -> String {

@@ -60,11 +60,11 @@ fn free_fields_are_numbers_only_where_nothing_is_lost() {
 #[test]
 fn ndjson_keeps_order_digits_and_nested_values() {
     check(
-        "{\"zone\":\"a\", \"symbol\":\"X\", \"price\":1.50, \"more\": {\"b\": [1, 2]}, \"none\":null}\n\n\
+        "{\"zone\":\"a\", \"symbol\":\"X\", \"price\":1.50, \"more\": {\"b\": [1.50, 2]}, \"none\":null}\n\n\
          {\"zone\":\"b\",\"hub\":\"Y\",\"price\":\"2\",\"time\":1610064000}\n",
         ReplayOptions::default(),
         &[
-            ("a", r#"{"key":"X","price":1.50,"more":{"b":[1,2]}}"#),
+            ("a", r#"{"key":"X","price":1.50,"more":{"b": [1.50, 2]}}"#),
             ("b", r#"{"key":"Y","price":2,"timestamp":"2021-01-08T00:00:00.000Z"}"#),
         ],
     );
@@ -126,7 +126,10 @@ fn a_bad_line_is_named_and_ends_the_reading() {
         ("zone,price\n,1\n", "line 2: the zone is empty"),
         ("zone,price\na b,1\n", "line 2: `a b` is not a valid zone name"),
         ("zone,price,loss\nz,1,NaN\n", "line 2: loss \"NaN\" is not a number"),
-        ("zone,price,time\nz,1,noon\n", "line 2: \"noon\" is not a time that can be read"),
+        (
+            "zone,price,time\nz,1,noon\n",
+            "line 2: \"noon\" is not a time that can be read: expected RFC 3339 (2021-01-08T00:00:00.278Z), or seconds, milliseconds, microseconds or nanoseconds since 1970; or, in UTC, 2021-01-08 00:00:00 or 2021-01-08",
+        ),
         ("{\"zone\":\"z\",\"price\":1}\n{\n", "line 2: expected one JSON object per line"),
         ("{\"zone\":\"z\",\"price\":1}\n{\"zone\":\"z\"}\n", "line 2: no column looks like the price"),
     ] {

@@ -2,21 +2,14 @@
 
 use chrono::{DateTime, NaiveDate, NaiveDateTime, NaiveTime, Utc};
 
+use crate::protocol::{time_of_number, time_of_text};
+
 const LOCAL_FORMATS: [&str; 3] = ["%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%dT%H:%M:%S%.f", "%Y-%m-%d %H:%M"];
 
-/// Reads RFC 3339, the same without a zone (then UTC), a day, or a number since 1970: seconds,
-/// milliseconds, microseconds or nanoseconds, told apart by its size.
+/// Reads what a `timestamp` over HTTP may be, the same without a zone (then UTC), or a day.
 pub(super) fn parse_time(text: &str) -> Option<DateTime<Utc>> {
-    if let Ok(time) = DateTime::parse_from_rfc3339(text) {
-        return Some(time.to_utc());
-    }
-    if let Ok(number) = text.parse::<i64>() {
-        return match number.unsigned_abs() {
-            0..=99_999_999_999 => DateTime::from_timestamp(number, 0),
-            100_000_000_000..=99_999_999_999_999 => DateTime::from_timestamp_millis(number),
-            100_000_000_000_000..=99_999_999_999_999_999 => DateTime::from_timestamp_micros(number),
-            _ => Some(DateTime::from_timestamp_nanos(number)),
-        };
+    if let Some(time) = time_of_text(text).or_else(|| time_of_number(text)) {
+        return Some(time);
     }
     let local = LOCAL_FORMATS.iter().find_map(|format| NaiveDateTime::parse_from_str(text, format).ok());
     let day = || Some(text.parse::<NaiveDate>().ok()?.and_time(NaiveTime::MIN));
@@ -37,6 +30,7 @@ mod tests {
             "2021-01-08 00:00",
             "2021-01-08",
             "1610064000",
+            "1610064000.25",
             "1610064000000",
             "1610064000000000",
             "1610064000000000000",

@@ -3,6 +3,7 @@
 //! More is taken than over HTTP: what happened outside has happened, and is told as it is.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
@@ -10,10 +11,10 @@ use serde_json::value::RawValue;
 use uuid::Uuid;
 
 use crate::model::{ChannelName, DraftEntry, EntryId, EntryKind, Marks, NodeId, OrderId};
-use crate::protocol::{ORDER_KEY, OrderedFields, PayloadWriter, RESERVED_FIELDS};
-
-/// The last millisecond of the year 9999: times past it have no RFC 3339 form.
-const TIME_MS_MAX: i64 = 253_402_300_799_999;
+use crate::protocol::{
+    ORDER_KEY, OrderedFields, PayloadWriter, RESERVED_FIELDS, UnreadableJson, check_json, time_of_number,
+    time_of_text,
+};
 
 /// What an outside update is.
 #[derive(Debug, PartialEq, Eq)]
@@ -30,18 +31,21 @@ pub(super) enum Read {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Invalid {
     NotJson,
+    /// JSON that some readers of the stream could not read.
+    Unreadable(UnreadableJson),
     NotAnObject,
     NoStage,
     TooLarge,
 }
 
-impl Invalid {
-    pub(super) fn as_str(self) -> &'static str {
+impl fmt::Display for Invalid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NotJson => "not JSON",
-            Self::NotAnObject => "not a JSON object",
-            Self::NoStage => "neither `type` nor `status` names a stage of an order",
-            Self::TooLarge => "too large",
+            Self::NotJson => f.write_str("not JSON"),
+            Self::Unreadable(unreadable) => unreadable.fmt(f),
+            Self::NotAnObject => f.write_str("not a JSON object"),
+            Self::NoStage => f.write_str("neither `type` nor `status` names a stage of an order"),
+            Self::TooLarge => f.write_str("too large"),
         }
     }
 }
@@ -72,6 +76,9 @@ pub(super) fn read(order: OrderId, update: &[u8], bytes_max: usize, now: DateTim
         Err(error) if error.is_data() => return Read::Invalid(Invalid::NotAnObject),
         Err(_) => return Read::Invalid(Invalid::NotJson),
     };
+    if let Some(unreadable) = std::str::from_utf8(update).ok().and_then(|text| check_json(text).err()) {
+        return Read::Invalid(Invalid::Unreadable(unreadable));
+    }
     let get = |name: &str| fields.iter().find(|(field, _)| field == name).map(|(_, value)| *value);
     if is_own(order, get("id"), get("channel")) {
         return Read::Own;
@@ -134,17 +141,8 @@ fn text(value: &RawValue) -> Option<String> {
     serde_json::from_str(value.get()).ok()
 }
 
-/// RFC 3339, or milliseconds since 1970.
 fn time(value: &RawValue) -> Option<DateTime<Utc>> {
-    let time = match text(value) {
-        Some(text) => DateTime::parse_from_rfc3339(&text).ok()?.to_utc(),
-        None => {
-            let ms: f64 = serde_json::from_str(value.get()).ok()?;
-            // A float that fits no integer becomes the nearest one, which the range then refuses.
-            DateTime::from_timestamp_millis(ms as i64)?
-        }
-    };
-    (0..=TIME_MS_MAX).contains(&time.timestamp_millis()).then_some(time)
+    text(value).map_or_else(|| time_of_number(value.get()), |text| time_of_text(&text))
 }
 
 /// A name for a field whose own name belongs to the envelope: `id` becomes `sourceId`, or
@@ -241,6 +239,7 @@ mod tests {
             ("{", Invalid::NotJson),
             ("routing", Invalid::NotJson),
             ("\u{0}", Invalid::NotJson),
+            (r#"{"type":"routing","a":"\ud800"}"#, Invalid::Unreadable(UnreadableJson::LoneSurrogate(23))),
             ("[]", Invalid::NotAnObject),
             ("\"routing\"", Invalid::NotAnObject),
             ("{}", Invalid::NoStage),

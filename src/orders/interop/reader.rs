@@ -300,14 +300,14 @@ impl Reader {
             Read::Invalid(reason) => reason,
         };
         let counter = match reason {
-            Invalid::NotJson => &self.stats.not_json,
+            Invalid::NotJson | Invalid::Unreadable(_) => &self.stats.not_json,
             Invalid::NotAnObject => &self.stats.not_an_object,
             Invalid::NoStage => &self.stats.no_stage,
             Invalid::TooLarge => &self.stats.too_large,
         };
         counter.add(1);
         if let Some(untold) = self.of_invalid.may_tell(Instant::now()) {
-            warn!(order = %order, reason = reason.as_str(), bytes = update.len(), untold, "an outside update cannot be told");
+            warn!(order = %order, %reason, bytes = update.len(), untold, "an outside update cannot be told");
         }
         None
     }

@@ -3,9 +3,10 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use chrono::Utc;
 use tokio::time::Instant;
 
-use crate::model::Entry;
+use crate::model::{ChannelKind, Entry};
 use crate::support::chance::Hashing;
 
 /// The latest entry of each key. It outlives the log's own copy, so its cost is counted apart from
@@ -21,6 +22,8 @@ pub(super) struct Latest {
 #[derive(Debug)]
 struct Held {
     entry: Entry,
+    /// Its offset, where that is of the log's present life; else 0.
+    rank: u64,
     /// When it came.
     since: Instant,
 }
@@ -31,22 +34,44 @@ impl Latest {
         self.bytes
     }
 
-    pub(super) fn get(&self, key: &str) -> Option<&Entry> {
-        self.by_key.get(key).map(|held| &held.entry)
-    }
-
     pub(super) fn entries(&self) -> impl Iterator<Item = &Entry> {
         self.by_key.values().map(|held| &held.entry)
     }
 
-    pub(super) fn entries_mut(&mut self) -> impl Iterator<Item = &mut Entry> {
-        self.by_key.values_mut().map(|held| &mut held.entry)
+    /// Offsets begin anew: whatever comes is later than what is known.
+    pub(super) fn forget_offsets(&mut self) {
+        self.by_key.values_mut().for_each(|held| held.rank = 0);
+    }
+
+    /// Takes an entry where it is the latest of its key: the one that was appended last, whatever its own
+    /// time says. Only one that waited at its gateway is compared by time, since others may have been
+    /// appended elsewhere after it was accepted; `by_offset` tells that none is.
+    pub(super) fn note(&mut self, entry: &Entry, by_offset: bool, now: Instant) {
+        let kind = if by_offset { ChannelKind::Order } else { ChannelKind::Zone };
+        let Some(key) = entry.draft.latest_key(kind) else { return };
+        // A time ahead of the clock counts as now.
+        let clock = Utc::now();
+        let time = |entry: &Entry| entry.draft.time.min(clock);
+        let replaces = |later: &Entry, before: &Entry| {
+            by_offset || !later.draft.marks.late || time(later) >= time(before)
+        };
+        let is_newer = self.by_key.get(&key).is_none_or(|held| {
+            if entry.offset >= held.rank {
+                replaces(entry, &held.entry)
+            } else {
+                !replaces(&held.entry, entry)
+            }
+        });
+        if is_newer {
+            self.put(&key, entry.clone(), now);
+        }
     }
 
     /// Puts an entry in place of the one that the key has.
-    pub(super) fn put(&mut self, key: &Arc<str>, entry: Entry, now: Instant) {
+    fn put(&mut self, key: &Arc<str>, entry: Entry, now: Instant) {
         self.bytes += entry.draft.cost();
-        if let Some(before) = self.by_key.insert(Arc::clone(key), Held { entry, since: now }) {
+        let held = Held { rank: entry.offset, entry, since: now };
+        if let Some(before) = self.by_key.insert(Arc::clone(key), held) {
             self.bytes -= before.entry.draft.cost();
         }
     }

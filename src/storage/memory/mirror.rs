@@ -61,8 +61,8 @@ impl MemoryBackend {
     }
 
     /// Begins to mirror a log after this offset, up to which producers have these sequences. What was
-    /// kept of another life is gone, but for the latest entry of each key: one that comes later
-    /// replaces it if it is not older.
+    /// kept of another life is gone, but for the latest entry of each key, which any that comes
+    /// replaces; one that is late, if it is not older.
     pub(in crate::storage) fn mirror_from(
         &self,
         name: &ChannelName,
@@ -81,7 +81,7 @@ impl MemoryBackend {
         };
         (fresh.top, fresh.latest) = (top, latest);
         fresh.producers.extend(producers.iter().copied().filter(|(_, seq)| *seq > 0));
-        fresh.forget_offsets(name);
+        fresh.forget_offsets();
     }
 
     /// Takes entries of the log, in ascending order of offset without holes. Those that follow on
@@ -129,7 +129,7 @@ impl MemoryBackend {
             (channel.epoch, channel.top) = (epoch.clone(), top);
             let last = channel.entries.back();
             channel.closed |= last.is_some_and(|kept| kept.entry.draft.kind.is_terminal());
-            channel.forget_offsets(name);
+            channel.forget_offsets();
         });
     }
 
@@ -217,12 +217,9 @@ impl Channel {
         self.note_latest(entry, by_offset, now);
     }
 
-    /// Where the latest of an order is told by its offset, and offsets begin anew, any that comes is
-    /// later than what is known.
-    fn forget_offsets(&mut self, name: &ChannelName) {
-        if name.kind() == ChannelKind::Order {
-            self.latest.entries_mut().for_each(|entry| entry.offset = 0);
-        }
+    /// Offsets begin anew: whatever comes is later than what is known.
+    fn forget_offsets(&mut self) {
+        self.latest.forget_offsets();
     }
 
     fn pop_back(&mut self) {

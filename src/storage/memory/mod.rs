@@ -510,14 +510,7 @@ impl Channel {
     }
 
     fn note_latest(&mut self, entry: &Entry, by_offset: bool, now: Instant) {
-        let kind = if by_offset { ChannelKind::Order } else { ChannelKind::Zone };
-        let Some(key) = entry.draft.latest_key(kind) else { return };
-        let is_newer = |held: &Entry| {
-            if by_offset { held.offset <= entry.offset } else { held.draft.time <= entry.draft.time }
-        };
-        if self.latest.get(&key).is_none_or(is_newer) {
-            self.latest.put(&key, entry.clone(), now);
-        }
+        self.latest.note(entry, by_offset, now);
     }
 
     fn open_for(&self, producer: NodeId) -> OpenLog {

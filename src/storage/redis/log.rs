@@ -125,7 +125,8 @@ impl Log for RedisBackend {
                 return Err(corrupt(&log, "a fence beyond 2^53 cannot be kept"));
             }
             let id = EntryId { producer: batch.producer, seq: append.seq };
-            let key = append.draft.latest_key(batch.channel.kind()).map(|key| format!("k{key}"));
+            let mark = if append.draft.marks.late { "l" } else { "k" };
+            let key = append.draft.latest_key(batch.channel.kind()).map(|key| format!("{mark}{key}"));
             args.extend([
                 number(append.seq),
                 number(exact(append.prev)),

@@ -129,8 +129,8 @@ end
 
 /// KEYS log, meta, latest.
 /// ARGV epoch, producer, entries, bytes, age in ms, how long the epoch is kept in ms, pub/sub
-/// channel, whether entries go together; then for each entry seq, prev, time, `k` and the key (or
-/// nothing), fence (or nothing), whether it is terminal, stored form.
+/// channel, whether entries go together; then for each entry seq, prev, time, `k` and the key, or `l`
+/// and the key of an entry that waited at its gateway (or nothing), fence (or nothing), whether it is terminal, stored form.
 ///
 /// Answers `done` and for each entry its offset, 0 for a duplicate, -(last + 1) for a gap, `closed`,
 /// or `fence` and the newest fence; or `foreign` and the epoch. The first write is the XADD, which a
@@ -178,9 +178,12 @@ for i = 9, #ARGV, 7 do
     redis.call('XADD', log, offset .. '-0', 'e', entry, 't', whole(now), 'b', whole(total))
     total = total + #entry
     if key ~= '' then
+      local late = string.sub(key, 1, 1) == 'l'
       key = string.sub(key, 2)
-      local other = not together and redis.call('HGET', latest, key)
-      if not other or tonumber(string.match(other, '^%-?%d+')) <= tonumber(time) then
+      -- The latest is what was accepted last; what waited is compared by time, since others may have been
+      -- accepted elsewhere after it. A time ahead of the clock counts as now.
+      local other = late and not together and redis.call('HGET', latest, key)
+      if not other or math.min(tonumber(string.match(other, '^%-?%d+')), now) <= math.min(tonumber(time), now) then
         redis.call('HSET', latest, key, time .. ' ' .. offset .. ' ' .. entry)
       end
     end

@@ -1,0 +1,152 @@
+//! What JSON must be beyond its grammar, so that whoever gets it from the gateway can read it.
+//!
+//! Values are passed on as they were written, and other readers are stricter than a grammar: they stop
+//! at some depth of nesting, and refuse text that is no text or numbers that are none.
+
+/// Arrays and objects may be nested so deep, the outermost one included.
+pub const JSON_DEPTH_MAX: usize = 32;
+
+/// JSON that some readers cannot read: what is wrong, and in which byte of the text (counted from 0).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum UnreadableJson {
+    /// An array or object beyond [`JSON_DEPTH_MAX`].
+    #[error("nested deeper than {JSON_DEPTH_MAX} levels at byte {0}; write it flatter")]
+    TooDeep(usize),
+    /// Half of a surrogate pair, which is no character.
+    #[error(
+        "lone surrogate at byte {0}: `\\ud800` to `\\udfff` are halves of one character and stand in pairs, such as `\\ud83d\\ude00`"
+    )]
+    LoneSurrogate(usize),
+    /// A number that no double holds.
+    #[error("number too large at byte {0}: numbers go up to 1.7e308; write it as a text")]
+    TooLarge(usize),
+}
+
+/// Looks for what other readers of JSON choke on, in one pass and without recursion. Text that is no
+/// JSON at all passes: whoever parses it says so better.
+///
+/// # Errors
+/// The first such place.
+pub fn check_json(text: &str) -> Result<(), UnreadableJson> {
+    let bytes = text.as_bytes();
+    let (mut at, mut depth) = (0, 0_usize);
+    while let Some(byte) = bytes.get(at) {
+        match byte {
+            b'{' | b'[' => {
+                depth += 1;
+                if depth > JSON_DEPTH_MAX {
+                    return Err(UnreadableJson::TooDeep(at));
+                }
+                at += 1;
+            }
+            b'}' | b']' => {
+                depth = depth.saturating_sub(1);
+                at += 1;
+            }
+            b'"' => at = end_of_text(bytes, at + 1)?,
+            b'0'..=b'9' => at = end_of_number(text, at)?,
+            _ => at += 1,
+        }
+    }
+    Ok(())
+}
+
+/// Where the text that begins at `at` ends, the quotation mark included.
+fn end_of_text(bytes: &[u8], mut at: usize) -> Result<usize, UnreadableJson> {
+    while let Some(found) = memchr::memchr2(b'"', b'\\', &bytes[at..]) {
+        at += found;
+        if bytes[at] == b'"' {
+            return Ok(at + 1);
+        }
+        match escaped_unit(bytes, at) {
+            Some(0xd800..=0xdbff) if matches!(escaped_unit(bytes, at + 6), Some(0xdc00..=0xdfff)) => at += 12,
+            Some(0xd800..=0xdfff) => return Err(UnreadableJson::LoneSurrogate(at)),
+            Some(_) => at += 6,
+            None => at = (at + 2).min(bytes.len()),
+        }
+    }
+    Ok(bytes.len())
+}
+
+/// The UTF-16 unit that `\uXXXX` at this place stands for.
+fn escaped_unit(bytes: &[u8], at: usize) -> Option<u32> {
+    let digits = bytes.get(at..at + 6)?.strip_prefix(b"\\u")?;
+    digits.iter().try_fold(0, |unit, digit| Some(unit * 16 + char::from(*digit).to_digit(16)?))
+}
+
+/// Where the number that begins at `at` ends.
+fn end_of_number(text: &str, at: usize) -> Result<usize, UnreadableJson> {
+    /// So many digits without an exponent are certain to fit.
+    const CERTAIN: usize = 300;
+    let is_part = |byte: &u8| matches!(byte, b'0'..=b'9' | b'.' | b'e' | b'E' | b'+' | b'-');
+    let rest = text[at..].as_bytes();
+    let end = rest.iter().position(|byte| !is_part(byte)).unwrap_or(rest.len());
+    let number = &text[at..at + end];
+    if (end > CERTAIN || number.contains(['e', 'E'])) && number.parse().is_ok_and(f64::is_infinite) {
+        return Err(UnreadableJson::TooLarge(at));
+    }
+    Ok(at + end)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn nested(depth: usize) -> String {
+        format!("{}1{}", "[".repeat(depth), "]".repeat(depth))
+    }
+
+    #[test]
+    fn depth_is_bounded_and_width_is_not() {
+        assert_eq!(check_json(&nested(32)), Ok(()));
+        assert_eq!(check_json(&nested(33)), Err(UnreadableJson::TooDeep(32)));
+        assert_eq!(check_json(&nested(1_000_000)), Err(UnreadableJson::TooDeep(32)));
+        assert_eq!(check_json(&format!("[{}1]", "[[]],".repeat(10_000))), Ok(()));
+        let mixed = format!("{}1{}", r#"{"a":["#.repeat(17), "]}".repeat(17));
+        assert_eq!(check_json(&mixed), Err(UnreadableJson::TooDeep(16 * 6)));
+        assert_eq!(check_json(&format!(r#"{{"a":"{}\"{}"}}"#, "[".repeat(99), "{".repeat(99))), Ok(()));
+    }
+
+    #[test]
+    fn halves_of_characters_are_refused_where_they_stand() {
+        for (text, place) in [
+            (r#"{"n":"\ud800"}"#, Some(6)),
+            (r#"{"n":"\udc00\ud800"}"#, Some(6)),
+            (r#"{"n":"x\uD83d"}"#, Some(7)),
+            (r#"{"n":"\ud83dde00"}"#, Some(6)),
+            (r#"{"n":"\ud83d\ud83d\ude00"}"#, Some(6)),
+            (r#"{"n":"\ud83d\n"}"#, Some(6)),
+            (r#"{"\udfff":1}"#, Some(2)),
+            (r#"{"n":"\ud83d\ude00 \u00e9 \\ud800 \" \ue000"}"#, None),
+            (r#"{"n":"\\\ud800"}"#, Some(8)),
+        ] {
+            let expected = place.map_or(Ok(()), |at| Err(UnreadableJson::LoneSurrogate(at)));
+            assert_eq!(check_json(text), expected, "{text}");
+            let strict = serde_json::from_str::<serde_json::Value>(text);
+            assert_eq!(strict.is_ok(), expected.is_ok(), "serde judges so too: {text}");
+        }
+    }
+
+    #[test]
+    fn numbers_beyond_a_double_are_refused() {
+        let long = format!("[1{}]", "0".repeat(308));
+        assert_eq!(check_json(&long), Ok(()));
+        for (text, place) in [("[1e309]", 1), ("[-1.5E+999]", 2), (r#"{"a":[0,2e308]}"#, 8)] {
+            assert_eq!(check_json(text), Err(UnreadableJson::TooLarge(place)), "{text}");
+        }
+        assert_eq!(check_json(&format!("[1{}]", "0".repeat(309))), Err(UnreadableJson::TooLarge(1)));
+        assert_eq!(check_json("[1e308,-0.1e-999,12345678901234567890123]"), Ok(()));
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_judged_without_a_panic(text in r#"[\[\]{}"\\udU8cf0-9eE.+é -]{0,60}"#) {
+            let judged = check_json(&text);
+            if serde_json::from_str::<serde_json::Value>(&text).is_ok() {
+                prop_assert_eq!(judged, Ok(()));
+            }
+        }
+    }
+}
