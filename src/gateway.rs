@@ -206,14 +206,21 @@ impl Gateway {
             warn!(error = %error, "could not read which zones there are");
         }
 
+        let kind = match config.orders.executor {
+            ExecutorChoice::Paper => executor.name(),
+            ExecutorChoice::External => "external",
+        };
         let orders = Orders::new(OrdersParts {
             backend,
             channels: channels.clone(),
             config: config.orders.clone(),
             mirror: interop.mirror,
+            kind: kind.into(),
         });
 
         let stopping = CancellationToken::new();
+        let comparing = orders.clone().compare_executors(node, stopping.clone());
+        tracker.spawn(vital.guard("comparison of executors", comparing));
         let accepts = Arc::new(AcceptStats::default());
         let sources = Sources {
             node,

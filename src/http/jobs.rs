@@ -68,6 +68,7 @@ where
                 "extend" => extend(ticket, &text, app).await,
                 "progress" => report(app.orders.progress(ticket, &fields, worker(&fields)?.as_deref()).await),
                 "complete" => report(app.orders.complete(ticket, &fields, worker(&fields)?.as_deref()).await),
+                "release" => release(ticket, app).await,
                 "fail" => fail(ticket, &text, worker(&fields)?.as_deref(), app).await,
                 _ => {
                     Err(Problem::new(StatusCode::NOT_FOUND, "not_found", "there is nothing at this address"))
@@ -115,7 +116,7 @@ fn is_worker(name: &str) -> bool {
 }
 
 #[derive(Debug, Serialize)]
-struct Claimed {
+struct Offer {
     jobs: Vec<OfferedJob>,
 }
 
@@ -125,13 +126,14 @@ async fn claim(text: &str, app: &App) -> Result<Response, Problem> {
         return Err(invalid(WORKER_EXPECTED));
     }
     tokio::select! {
-        claimed = app.orders.claim(&request) => {
-            let jobs = claimed.map_err(|error| Problem::storage(&error))?;
-            Ok(reply_json(StatusCode::OK, &Claimed { jobs }))
-        }
+        biased;
         () = app.stopping.cancelled() => {
             let detail = "the gateway is shutting down";
             Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "shutting_down", detail))
+        }
+        claimed = app.orders.claim(&request) => {
+            let jobs = claimed.map_err(|error| Problem::storage(&error))?.take();
+            Ok(reply_json(StatusCode::OK, &Offer { jobs }))
         }
     }
 }
@@ -146,6 +148,11 @@ async fn extend(ticket: Ticket, text: &str, app: &App) -> Result<Response, Probl
     let request: Extend = serde_json::from_str(text).map_err(|error| bad_body(&error))?;
     app.orders.extend(ticket, request.lease_ms).await.map_err(|error| run_problem(&error))?;
     Ok(reply_json(StatusCode::OK, &json!({ "held": true })))
+}
+
+async fn release(ticket: Ticket, app: &App) -> Result<Response, Problem> {
+    app.orders.release(ticket).await.map_err(|error| run_problem(&error))?;
+    Ok(reply_json(StatusCode::OK, &json!({ "outcome": "released" })))
 }
 
 fn report(reported: Result<(), ReportError>) -> Result<Response, Problem> {

@@ -90,6 +90,12 @@ pub(crate) struct HealthView {
     pub(crate) version: &'static str,
     pub(crate) uptime_s: u64,
     pub(crate) connections: u64,
+    /// The kind of executor that carries out what is placed here.
+    pub(crate) executor: String,
+    /// The kinds that other nodes with the same storage have: orders that are placed there are not
+    /// carried out by workers of this kind. Absent where there are none.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) other_executors: Vec<String>,
     pub(crate) timestamp: DateTime<Utc>,
 }
 
@@ -197,6 +203,8 @@ struct ChannelsView {
 struct OrdersView {
     #[serde(flatten)]
     totals: OrderTotals,
+    executor: String,
+    other_executors: Vec<String>,
     /// `None` when the storage did not say in time.
     jobs: Option<JobsView>,
 }
@@ -238,6 +246,8 @@ impl Sources {
             version: env!("CARGO_PKG_VERSION"),
             uptime_s: self.started.elapsed().as_secs(),
             connections: self.manager.totals().open(),
+            executor: self.orders.executor().to_owned(),
+            other_executors: self.orders.other_executors(),
             timestamp: Utc::now(),
         }
     }
@@ -329,7 +339,12 @@ impl Sources {
                 epoch_changes: channels.epoch_changes.get(),
                 echoes_dropped: channels.echoes_dropped.get(),
             },
-            orders: OrdersView { totals: self.orders.stats().totals(), jobs },
+            orders: OrdersView {
+                totals: self.orders.stats().totals(),
+                executor: self.orders.executor().to_owned(),
+                other_executors: self.orders.other_executors(),
+                jobs,
+            },
             interop: self.interop.totals(),
             http: HttpView {
                 open: overview.tcp as u64,
@@ -546,6 +561,10 @@ impl Collector for StatsView {
         m.counter("order_runs", "Jobs claimed through this node", orders.runs)?;
         let ended = [("confirmed", orders.confirmed), ("failed", orders.failed)];
         m.counters("orders_ended", "Orders that ended here", "status", ended)?;
+        let given_back = "Runs that ended by giving their order back";
+        m.counter("orders_given_back", given_back, orders.given_back)?;
+        let others = i64::try_from(self.orders.other_executors.len()).unwrap_or(i64::MAX);
+        m.gauge("other_executors", "Kinds of executors that other nodes have", None, others)?;
         m.counter("orders_retried", "Runs that ended with another try to come", orders.retried)?;
         m.counter("orders_dead", "Orders that became dead letters", orders.dead)?;
         m.counter("order_leases_lost", "Runs that stopped because their lease was lost", orders.leases_lost)?;

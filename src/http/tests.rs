@@ -56,6 +56,7 @@ impl Routes {
             channels: channels.clone(),
             config: OrdersConfig::default(),
             mirror: OrderMirror::off(),
+            kind: "paper".into(),
         });
         let stopping = CancellationToken::new();
         let sources = Sources {

@@ -15,12 +15,13 @@ use crate::protocol::Standing;
 /// [`execute`](Self::execute) may be dropped at any await: at a shutdown, or when a run takes too
 /// long. It may be called again for the same order, also after a crash:
 /// [`OrderHandle::previous`] says how far the run before came, and where that is `submitted`, it is
-/// the executor's part to find out what became of it before it submits again. Where that was the
-/// last attempt, [`OrderHandle::attempt`] is still that one: there is nothing left but to find out,
+/// the executor's part to find out what became of it before it submits again, whichever attempt that
+/// was. Where it was the last one, and its run broke off, [`OrderHandle::attempt`] is still that one: there is nothing left but to find out,
 /// to report `submitted` with as much progress or more, and to end.
 #[async_trait]
 pub trait OrderExecutor: fmt::Debug + Send + Sync + 'static {
-    /// Stands in the `executor` field of every update.
+    /// Stands in the `executor` field of every update. Also the kind of orders that it carries out: those
+    /// that were placed at gateways with an executor of the same name.
     fn name(&self) -> &'static str;
 
     /// Carries an order out, reporting through the handle. Between reports it must not do what
@@ -81,7 +82,8 @@ impl OrderHandle {
         self.run.order()
     }
 
-    /// Which try this is, counting from 1 over all runs.
+    /// Which attempt this is, counting from 1 over all runs. A run that was given back is followed by
+    /// another one of the same attempt, which begins anew with `routing` or `submitted`.
     pub fn attempt(&self) -> u32 {
         self.run.attempt()
     }

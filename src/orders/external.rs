@@ -1,13 +1,15 @@
 //! Workers outside this process, over HTTP: they claim, report, and end orders call by call.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use chrono::Utc;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
+use tokio::sync::oneshot;
 use tokio::time::{self, Instant};
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 
 use super::config::LEASE_MAX;
 use super::run::{Claim, Run, RunError};
@@ -15,7 +17,7 @@ use super::service::{Desk, Orders};
 use super::view::run_of;
 use crate::model::{ChannelName, Entry, EntryKind, OrderId};
 use crate::protocol::{InvalidPayload, OrderUpdate, Standing, quoted};
-use crate::storage::{ClaimedJob, Ending, Held, JobState, LEASE_MIN, Result as StorageResult};
+use crate::storage::{ClaimedJob, Ending, Held, JobState, LEASE_MIN, Result as StorageResult, StorageError};
 
 /// Jobs that a worker may claim at once.
 const CLAIMED_MAX: usize = 100;
@@ -68,6 +70,62 @@ pub struct OfferedJob {
     pub previous: Option<Previous>,
 }
 
+/// Jobs that were claimed, and are given back when this is dropped before they were [taken](Self::take).
+#[derive(Debug)]
+pub struct Claimed {
+    held: Vec<(OfferedJob, Run)>,
+    desk: Arc<Desk>,
+}
+
+impl Claimed {
+    /// What is offered. From here on it is the worker's, until its lease ends.
+    pub fn take(mut self) -> Vec<OfferedJob> {
+        std::mem::take(&mut self.held).into_iter().map(|(offered, _)| offered).collect()
+    }
+}
+
+impl Drop for Claimed {
+    fn drop(&mut self) {
+        if self.held.is_empty() {
+            return;
+        }
+        let (held, desk) = (std::mem::take(&mut self.held), Arc::clone(&self.desk));
+        info!(orders = held.len(), "giving back what was claimed for a worker that is gone");
+        let giving_back = async move {
+            let runs = held.into_iter().map(|(_, mut run)| {
+                let desk = &desk;
+                async move { desk.note(desk.give_back(&mut run).await) }
+            });
+            futures_util::future::join_all(runs).await;
+        };
+        self.desk.tasks.spawn_on(giving_back, &self.desk.runtime);
+    }
+}
+
+/// A claim that is counted until it is answered, or given up.
+struct UnderWay(Arc<Desk>);
+
+impl UnderWay {
+    fn new(desk: Arc<Desk>) -> Self {
+        desk.stats.claims_under_way.fetch_add(1, Ordering::Relaxed);
+        Self(desk)
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.0.stats.claims_under_way.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// A job that a call is about.
+struct TakenUp {
+    run: Run,
+    /// The order was cancelled in time.
+    cancelled: bool,
+    newest: Option<Entry>,
+}
+
 /// How far a run came.
 #[derive(Debug, Clone, Serialize)]
 pub struct Previous {
@@ -107,29 +165,21 @@ pub enum ReportError {
 }
 
 impl Orders {
-    /// Claims jobs for a worker outside; waits for one for as long as was asked.
+    /// Claims jobs for a worker outside; waits for one for as long as was asked. Dropped at any moment, or
+    /// with its answer not taken, it gives back what it claimed.
     ///
     /// # Errors
     /// The storage did not answer.
-    pub async fn claim(&self, request: &ClaimRequest) -> StorageResult<Vec<OfferedJob>> {
-        let limit = request.limit.unwrap_or(1).clamp(1, CLAIMED_MAX);
-        let lease = self.lease(request.lease_ms);
+    pub async fn claim(&self, request: &ClaimRequest) -> StorageResult<Claimed> {
+        let _under_way = UnderWay::new(Arc::clone(self.desk()));
         let wait = Duration::from_millis(request.wait_ms.unwrap_or(0)).min(WAIT_MAX);
         let deadline = Instant::now() + wait;
         let poll = Duration::from_millis(self.config().poll_ms);
         loop {
             let queued = self.desk().queued.notified();
-            let asked = Instant::now();
-            let claimed = self.desk().backend.claim(limit, lease).await?;
-            self.stats().runs.add(claimed.len() as u64);
-            for job in &claimed {
-                self.desk().note_lease(job.id.into(), job.token, asked + lease);
-            }
-            let offers = claimed.into_iter().map(|job| self.offer(job, asked, lease, &request.worker));
-            let offers = futures_util::future::join_all(offers).await;
-            let offered: Vec<OfferedJob> = offers.into_iter().flatten().collect();
-            if !offered.is_empty() || Instant::now() >= deadline {
-                return Ok(offered);
+            let claimed = self.claim_now(request).await?;
+            if !claimed.held.is_empty() || Instant::now() >= deadline {
+                return Ok(claimed);
             }
             tokio::select! {
                 () = queued => {}
@@ -138,21 +188,47 @@ impl Orders {
         }
     }
 
+    /// What can be claimed now. The caller may go at any moment, so it is done by a task of its own.
+    async fn claim_now(&self, request: &ClaimRequest) -> StorageResult<Claimed> {
+        let limit = request.limit.unwrap_or(1).clamp(1, CLAIMED_MAX);
+        let (orders, worker, lease) = (self.clone(), request.worker.clone(), self.lease(request.lease_ms));
+        let (give, taken) = oneshot::channel();
+        let claiming = async move {
+            // Where nobody takes it any more, dropping it gives back what was claimed.
+            let _unless_taken = give.send(orders.claim_for(&worker, limit, lease).await);
+        };
+        self.desk().tasks.spawn_on(claiming, &self.desk().runtime);
+        let ended = |_dropped| StorageError::Unreachable { op: "claim", cause: "the claim broke off".into() };
+        taken.await.map_err(ended)?
+    }
+
+    async fn claim_for(&self, worker: &str, limit: usize, lease: Duration) -> StorageResult<Claimed> {
+        let asked = Instant::now();
+        let jobs = self.desk().backend.claim(&self.desk().kind, limit, lease).await?;
+        self.stats().runs.add(jobs.len() as u64);
+        for job in &jobs {
+            self.desk().note_lease(job.id.into(), job.token, asked + lease);
+        }
+        let offers = jobs.into_iter().map(|job| self.offer(job, asked, lease, worker));
+        let held = futures_util::future::join_all(offers).await.into_iter().flatten().collect();
+        Ok(Claimed { held, desk: Arc::clone(self.desk()) })
+    }
+
     fn lease(&self, asked_ms: Option<u64>) -> Duration {
         let asked = asked_ms.map_or(self.config().lease(), Duration::from_millis);
         asked.clamp(Duration::from_secs(1), LEASE_MAX)
     }
 
-    /// Ends here and now what no worker needs to see. What cannot be offered is somebody's again when
-    /// the lease has run out; the other jobs of the claim do not wait for it.
+    /// Ends here and now what no worker needs to see. What cannot be offered is given back; the other
+    /// jobs of the claim do not wait for it.
     async fn offer(
         &self,
         job: ClaimedJob,
         asked: Instant,
         lease: Duration,
         worker: &str,
-    ) -> Option<OfferedJob> {
-        let order = OrderId::from(job.id);
+    ) -> Option<(OfferedJob, Run)> {
+        let (id, token) = (job.id, job.token);
         let offered = time::timeout(OFFER_WITHIN, self.try_offer(job, asked, lease, worker)).await;
         let problem = match offered {
             Ok(Ok(offered)) => return offered,
@@ -160,7 +236,16 @@ impl Orders {
             Err(_elapsed) => "the storage was away for too long".to_owned(),
         };
         self.stats().storage_failures.add(1);
-        warn!(order = %order, error = problem, "a claimed order could not be offered; its lease runs out");
+        let ending = Ending::Retry { after: Duration::ZERO, attempt: None };
+        match self.desk().backend.finish(id, token, &ending).await {
+            Ok(Held::Yes) => {
+                self.stats().given_back.add(1);
+                warn!(order = %id, error = problem, "a claimed order could not be offered; gave it back");
+            }
+            _ => {
+                warn!(order = %id, error = problem, "a claimed order could not be offered; its lease runs out")
+            }
+        }
         None
     }
 
@@ -170,17 +255,17 @@ impl Orders {
         asked: Instant,
         lease: Duration,
         worker: &str,
-    ) -> Result<Option<OfferedJob>, RunError> {
-        let ClaimedJob { id, payload, token, run: nth, cancelled, committed, .. } = job;
+    ) -> Result<Option<(OfferedJob, Run)>, RunError> {
+        let ClaimedJob { id, payload, token, run: nth, cancelled, committed, attempt, .. } = job;
         let order = OrderId::from(id);
         let newest = self.desk().newest(order).await?;
-        let claim = Claim { order, token, run: nth, committed, asked, lasts: lease, newest };
+        let claim = Claim { order, token, run: nth, committed, attempt, asked, lasts: lease, newest };
         let mut run = Run::new(Arc::clone(self.desk()), claim, worker);
         let Some(request) = self.desk().to_be_done(&mut run, &payload, cancelled && !committed).await? else {
             return Ok(None);
         };
         let left = lease.saturating_sub(asked.elapsed());
-        Ok(Some(OfferedJob {
+        let offered = OfferedJob {
             job_id: order,
             order_id: order,
             token,
@@ -194,7 +279,8 @@ impl Orders {
                 progress,
                 attempt,
             }),
-        }))
+        };
+        Ok(Some((offered, run)))
     }
 
     /// Says that a worker is alive, and makes its lease last from now on.
@@ -227,7 +313,7 @@ impl Orders {
         worker: Option<&str>,
     ) -> Result<(), ReportError> {
         let settling = self.settling(ticket.order)?;
-        let (mut run, newest) = self.taken_up(ticket, worker).await?;
+        let TakenUp { mut run, newest, .. } = self.taken_up(ticket, worker).await?;
         let update = with_run(&run, fields, None)?;
         if update.standing.kind.is_terminal() {
             let message = "an order ends with /complete or /fail".to_owned();
@@ -261,7 +347,7 @@ impl Orders {
         worker: Option<&str>,
     ) -> Result<(), ReportError> {
         let settling = self.settling(ticket.order)?;
-        let (mut run, _newest) = self.taken_up(ticket, worker).await?;
+        let TakenUp { mut run, .. } = self.taken_up(ticket, worker).await?;
         let update = with_run(&run, fields, Some(EntryKind::Confirmed))?;
         let desk = Arc::clone(self.desk());
         let completing = async move {
@@ -286,7 +372,7 @@ impl Orders {
         worker: Option<&str>,
     ) -> Result<Outcome, RunError> {
         let settling = self.settling(ticket.order)?;
-        let (mut run, cancelled, _newest) = self.taken_up_or_cancelled(ticket, worker).await?;
+        let TakenUp { mut run, cancelled, .. } = self.taken_up_or_cancelled(ticket, worker).await?;
         let desk = Arc::clone(self.desk());
         self.settle(settling, async move {
             if cancelled {
@@ -299,6 +385,18 @@ impl Orders {
             })
         })
         .await
+    }
+
+    /// The worker does not go on with the order, and nothing is wrong with it: another one may have it at
+    /// once, in the same attempt.
+    ///
+    /// # Errors
+    /// The lease is lost, or the storage does not answer.
+    pub async fn release(&self, ticket: Ticket) -> Result<(), RunError> {
+        let settling = self.settling(ticket.order)?;
+        let TakenUp { mut run, .. } = self.taken_up_or_cancelled(ticket, None).await?;
+        let desk = Arc::clone(self.desk());
+        self.settle(settling, async move { desk.give_back(&mut run).await }).await
     }
 
     /// Marks an order as being told of; one report after the other.
@@ -329,19 +427,15 @@ impl Orders {
         }
     }
 
-    /// The run of a call, if the job is still the worker's, and the newest update. Only
+    /// The run of a call, if the job is still the worker's and was not cancelled in time. Only
     /// [`extend`](Self::extend) makes a lease last longer: how long is the worker's to say.
-    async fn taken_up(&self, ticket: Ticket, worker: Option<&str>) -> Result<(Run, Option<Entry>), RunError> {
-        let (run, cancelled, newest) = self.taken_up_or_cancelled(ticket, worker).await?;
-        if cancelled { Err(RunError::Cancelled) } else { Ok((run, newest)) }
+    async fn taken_up(&self, ticket: Ticket, worker: Option<&str>) -> Result<TakenUp, RunError> {
+        let taken_up = self.taken_up_or_cancelled(ticket, worker).await?;
+        if taken_up.cancelled { Err(RunError::Cancelled) } else { Ok(taken_up) }
     }
 
-    /// The same, and whether the order was cancelled in time.
-    async fn taken_up_or_cancelled(
-        &self,
-        ticket: Ticket,
-        worker: Option<&str>,
-    ) -> Result<(Run, bool, Option<Entry>), RunError> {
+    /// The same, also where it was cancelled.
+    async fn taken_up_or_cancelled(&self, ticket: Ticket, worker: Option<&str>) -> Result<TakenUp, RunError> {
         let Ticket { order, token } = ticket;
         let asked = Instant::now();
         let (job, newest) =
@@ -358,8 +452,8 @@ impl Orders {
         }
         let (run, lasts) = (job.run, REPORT_WITHIN);
         let goes_on = newest.as_ref().is_some_and(|newest| run_of(newest) == Some(run));
-        let claim =
-            Claim { order, token, run, committed: job.committed, asked, lasts, newest: newest.clone() };
+        let (committed, attempt) = (job.committed, job.attempt);
+        let claim = Claim { order, token, run, committed, attempt, asked, lasts, newest: newest.clone() };
         let mut run = Run::new(Arc::clone(self.desk()), claim, worker.unwrap_or("external"));
         if let Some(ending) = run.left_over() {
             // The last update was told, and the job was not ended: by a call that was broken off.
@@ -374,7 +468,7 @@ impl Orders {
         if goes_on {
             run.go_on();
         }
-        Ok((run, job.cancelled && !job.committed, newest))
+        Ok(TakenUp { run, cancelled: job.cancelled && !job.committed, newest })
     }
 }
 
@@ -433,4 +527,72 @@ fn with_run(
     }
     all.extend(added.iter().map(|(name, value)| ((*name).to_owned(), &**value)));
     OrderUpdate::from_fields(&all, Utc::now())
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt as _;
+    use tokio_util::sync::CancellationToken;
+    use tokio_util::task::TaskTracker;
+
+    use super::*;
+    use crate::channels::{Channels, ChannelsConfig, ChannelsParts};
+    use crate::model::NodeId;
+    use crate::orders::{OrderMirror, OrderRequest, OrdersConfig, OrdersParts};
+    use crate::storage::{JobCounts, MemoryBackend, SharedBackend};
+    use crate::support::panics::Vital;
+
+    fn orders() -> Orders {
+        let (backend, _sweeping) = MemoryBackend::new(Default::default(), Default::default());
+        let backend: SharedBackend = Arc::new(backend);
+        let parts = ChannelsParts {
+            backend: Arc::clone(&backend),
+            node: NodeId::random(),
+            config: ChannelsConfig::default(),
+            shards: Vec::new(),
+            runtime: tokio::runtime::Handle::current(),
+            vital: Vital::default(),
+        };
+        let channels = Channels::new(parts, TaskTracker::new(), CancellationToken::new());
+        let (config, mirror) = (OrdersConfig::default(), OrderMirror::off());
+        Orders::new(OrdersParts { backend, channels, config, mirror, kind: "external".into() })
+    }
+
+    async fn place(orders: &Orders) {
+        let text = r#"{"tokenIn":"SOL","tokenOut":"USDC","amount":1,"slippage":0.5}"#;
+        orders.place(&OrderRequest::parse(text).unwrap(), None).await.unwrap();
+    }
+
+    fn wish() -> ClaimRequest {
+        ClaimRequest { worker: "w".to_owned(), limit: Some(10), lease_ms: Some(3_600_000), wait_ms: None }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_claimed_for_nobody_is_given_back() {
+        let orders = orders();
+        for _ in 0..5 {
+            place(&orders).await;
+        }
+        // The request ends before the claim does, with any number of steps between.
+        for steps in 0..12 {
+            let wish = wish();
+            let mut claiming = Box::pin(orders.claim(&wish));
+            let mut claimed = claiming.as_mut().now_or_never();
+            for _ in 0..steps {
+                tokio::task::yield_now().await;
+                claimed = claimed.or_else(|| claiming.as_mut().now_or_never());
+            }
+            drop((claiming, claimed));
+            let mut left = JobCounts::default();
+            for _ in 0..100 {
+                tokio::task::yield_now().await;
+                left = orders.counts().await.unwrap();
+            }
+            assert_eq!((left.waiting, left.claimed), (5, 0), "after {steps} steps");
+        }
+        assert!(orders.stats().given_back.get() >= 10);
+        let jobs = orders.claim(&wish()).await.unwrap().take();
+        assert_eq!(jobs.len(), 5);
+        assert!(jobs.iter().all(|job| job.attempt == 1 && job.run >= 2));
+    }
 }

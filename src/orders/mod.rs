@@ -8,7 +8,9 @@ mod config;
 mod executor;
 mod external;
 mod interop;
+mod lifecycle;
 mod paper;
+mod peers;
 mod request;
 mod run;
 mod service;
@@ -18,7 +20,7 @@ mod worker;
 
 pub use config::{ExecutorChoice, OrdersConfig, PaperConfig, WhenDegraded};
 pub use executor::{Confirmation, ExecutionError, OrderExecutor, OrderHandle, StepError};
-pub use external::{ClaimRequest, OfferedJob, Outcome, ReportError, Ticket};
+pub use external::{ClaimRequest, Claimed, OfferedJob, Outcome, ReportError, Ticket};
 pub(crate) use interop::{Interop, InteropParts, InteropStats, InteropTotals, InteropWork};
 pub use interop::{InteropConfig, OrderMirror};
 pub use paper::PaperExecutor;

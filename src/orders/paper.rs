@@ -13,6 +13,7 @@ use uuid::Uuid;
 use super::config::PaperConfig;
 use super::executor::{Confirmation, ExecutionError, OrderExecutor, OrderHandle};
 use super::request::OrderRequest;
+use crate::model::{EntryKind, OrderId};
 
 /// The exchanges, and the part of an amount that each takes as its fee.
 const EXCHANGES: [(&str, f64); 2] = [("raydium", 0.0025), ("meteora", 0.0020)];
@@ -81,20 +82,20 @@ impl PaperExecutor {
         })
     }
 
-    fn best_quote(&self, order: &OrderRequest, random: &mut StdRng) -> Quote {
-        let [one, other] = self.quotes(order, random);
+    /// The same for every attempt, so that a run that finds out names what the one before it chose.
+    fn best_quote(&self, order: &OrderRequest, id: OrderId) -> Quote {
+        let [one, other] = self.quotes(order, &mut self.random("quotes", &id.to_string()));
         if one.amount_out >= other.amount_out { one } else { other }
     }
 
-    /// A worker before this one sent the last transaction that there may be, and was gone. On paper it
-    /// always arrived.
+    /// A run before this one submitted the order, and was gone. On paper the transaction always arrived.
     async fn find_out(
         &self,
         order: &OrderRequest,
         handle: &mut OrderHandle,
         random: &mut StdRng,
     ) -> Result<Confirmation, ExecutionError> {
-        let best = self.best_quote(order, random);
+        let best = self.best_quote(order, handle.order());
         handle.submitted(90, "Looking for the transaction", &[("dex", json!(best.dex))]).await?;
         self.step(random).await;
         Ok(confirmation(order, &best, random))
@@ -132,7 +133,7 @@ impl OrderExecutor for PaperExecutor {
         let mut random = self.fate(handle);
         let mut mishap = self.mishap(&mut random);
 
-        if handle.previous().is_some_and(|previous| previous.attempt == handle.attempt()) {
+        if handle.previous().is_some_and(|previous| previous.kind == EntryKind::Submitted) {
             return self.find_out(order, handle, &mut random).await;
         }
         handle.routing(10, "Comparing quotes of 2 exchanges", &[]).await?;
@@ -144,7 +145,7 @@ impl OrderExecutor for PaperExecutor {
                 retry: true,
             });
         }
-        let best = self.best_quote(order, &mut random);
+        let best = self.best_quote(order, handle.order());
         let shown = json!({
             "price": best.price, "fee": best.fee, "amountOut": best.amount_out,
             "minAmountOut": best.amount_out * (1.0 - order.slippage()),

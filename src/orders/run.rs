@@ -7,14 +7,16 @@ use chrono::Utc;
 use parking_lot::Mutex;
 use serde::Deserialize;
 use serde_json::Value;
+use tokio::sync::watch;
 use tokio::time::{self, Instant};
 use tracing::{debug, warn};
 
 use super::service::Desk;
+use super::view::run_of;
 use crate::channels::PublishError;
 use crate::model::{Entry, EntryKind, JobId, OrderId};
 use crate::protocol::{OrderUpdate, Standing, quoted};
-use crate::storage::{Ending, Held, JobState, Refusal, Result as StorageResult, StorageError};
+use crate::storage::{Attempt, Ending, Held, JobState, Refusal, Result as StorageResult, StorageError};
 use crate::support::backoff::Backoff;
 
 /// Between tries of a storage call that failed, while a run goes on.
@@ -92,6 +94,13 @@ pub(super) struct Run {
     order: OrderId,
     run: u32,
     attempt: u32,
+    /// The attempt that the next report may begin anew.
+    anew: u32,
+    /// How many runs there were since one ended by saying what comes next.
+    runs_broken_off: u32,
+    /// The last attempt there is was submitted, and then broken off: all that is left is to find out what
+    /// became of it.
+    only_finds_out: bool,
     executor: String,
     previous: Option<Entry>,
     standing: Option<Standing>,
@@ -106,6 +115,8 @@ pub(super) struct Claim {
     pub(super) token: u64,
     pub(super) run: u32,
     pub(super) committed: bool,
+    /// What the job says of its attempts.
+    pub(super) attempt: Attempt,
     /// When the claim was asked for.
     pub(super) asked: Instant,
     pub(super) lasts: Duration,
@@ -115,24 +126,33 @@ pub(super) struct Claim {
 
 impl Run {
     pub(super) fn new(desk: Arc<Desk>, claim: Claim, executor: &str) -> Self {
-        let Claim { order, token, run, committed, asked, lasts, newest } = claim;
+        let Claim { order, token, run, committed, attempt: said, asked, lasts, newest } = claim;
         let standing = newest.as_ref().map(|newest| standing(newest, committed));
         let attempts_max = desk.config.attempts_max;
         let state = LeaseState { until: asked + lasts, held: Held::Yes };
         let lease = Lease { job: order.into(), token, lasts, state: Mutex::new(state) };
+        // Whoever told the newest update may have been broken off later than anybody said what comes next.
+        let is_said =
+            said.number > 0 && newest.as_ref().and_then(run_of).is_none_or(|run| run <= said.said_by);
+        // What was submitted may have been carried out: whoever takes it up finds out, and ends it.
+        let only_finds_out = !is_said
+            && standing.as_ref().is_some_and(|standing| {
+                standing.kind == EntryKind::Submitted && standing.attempt >= attempts_max
+            });
+        let attempt = match &standing {
+            _ if is_said => said.number,
+            // A run that told nothing has not used its attempt up.
+            None => 1,
+            Some(standing) => standing.attempt + u32::from(!only_finds_out),
+        };
         Self {
             desk,
             order,
             run,
-            attempt: match &standing {
-                // A run that told nothing has not used its attempt up.
-                None => 1,
-                // It may have been carried out: whoever takes it up finds out, and ends it.
-                Some(Standing { kind: EntryKind::Submitted, attempt, .. }) if *attempt >= attempts_max => {
-                    *attempt
-                }
-                Some(standing) => standing.attempt + 1,
-            },
+            attempt,
+            anew: attempt + u32::from(only_finds_out),
+            runs_broken_off: run.saturating_sub(said.said_by).saturating_sub(1),
+            only_finds_out,
             executor: executor.to_owned(),
             previous: newest,
             standing,
@@ -155,6 +175,17 @@ impl Run {
 
     pub(super) fn run(&self) -> u32 {
         self.run
+    }
+
+    /// How many runs before this one were broken off one after the other, whether or not they told
+    /// anything.
+    pub(super) fn runs_broken_off(&self) -> u32 {
+        self.runs_broken_off
+    }
+
+    /// The attempt that the next run is at if this one is given back; `None` where the job knows.
+    pub(super) fn attempt_given_back(&self) -> Option<u32> {
+        (!self.only_finds_out).then_some(self.attempt)
     }
 
     pub(super) fn executor(&self) -> &str {
@@ -182,23 +213,28 @@ impl Run {
     pub(super) fn next_attempt(&mut self) -> bool {
         let left = self.attempt < self.attempts_max();
         self.attempt += u32::from(left);
+        self.anew = self.anew.max(self.attempt);
         left
     }
 
     /// This is another call of a run that has told something already: its attempt goes on.
     pub(super) fn go_on(&mut self) {
-        self.attempt = self.standing.as_ref().map_or(1, |standing| standing.attempt);
+        if let Some(standing) = &self.standing {
+            (self.attempt, self.anew) = (standing.attempt, standing.attempt + 1);
+        }
         self.previous = None;
     }
 
     /// Extends the lease well before its end, for as long as this is polled. Ends when the order was
-    /// cancelled, which is always before it passed its point of no return.
-    pub(super) fn keep_lease(&self) -> impl Future<Output = ()> + Send + use<> {
+    /// cancelled, which is always before it passed its point of no return. `cancels` changes whenever
+    /// somebody asks this process to cancel an order; a change that was not seen yet is looked into.
+    pub(super) fn keep_lease(
+        &self,
+        mut cancels: watch::Receiver<()>,
+    ) -> impl Future<Output = ()> + Send + use<> {
         let (lease, desk) = (Arc::clone(&self.lease), Arc::clone(&self.desk));
         async move {
             let mut failures = 0;
-            // Made before each look: what is cancelled while a look is under way is not missed.
-            let mut cancelled = desk.cancelled.notified();
             loop {
                 let wait = match failures {
                     0 => lease.lasts / 3,
@@ -206,9 +242,9 @@ impl Run {
                 };
                 tokio::select! {
                     () = time::sleep(wait) => {}
-                    () = cancelled => {}
+                    // The sender lives as long as the desk.
+                    _ = cancels.changed() => {}
                 }
-                cancelled = desk.cancelled.notified();
                 match lease.extend(&desk).await {
                     Ok(Held::Yes) => failures = 0,
                     Ok(Held::Cancelled) => return,
@@ -262,13 +298,13 @@ impl Run {
     /// Publishes an update that may follow on the newest one. Waits while the storage is away.
     pub(super) async fn tell(&mut self, update: OrderUpdate) -> Result<(), RunError> {
         self.check().await?;
-        if let Some(standing) = &self.standing {
-            standing.allows(&update.standing).map_err(RunError::Invalid)?;
-        }
         let next = &update.standing;
-        if self.standing.is_none() && next.attempt != 1 {
-            return Err(RunError::Invalid(format!("the first `attempt` is 1; {} was given", next.attempt)));
-        }
+        let allowed = match &self.standing {
+            Some(standing) => standing.allows(next, self.anew),
+            None if next.attempt == self.anew => Ok(()),
+            None => Err(format!("the first `attempt` is {}; {} was given", self.anew, next.attempt)),
+        };
+        allowed.map_err(RunError::Invalid)?;
         let submits = next.kind == EntryKind::Submitted;
         // From `submitted` on, and once it is confirmed, an order can no longer be cancelled.
         if submits || (next.kind == EntryKind::Confirmed && !self.committed) {
@@ -321,6 +357,7 @@ impl Run {
         let OrderUpdate { standing, draft } = update;
         match self.desk.append(self.order, vec![draft], Some(self.lease.token)).await {
             Ok(()) => {
+                self.anew = standing.attempt + 1;
                 self.standing = Some(standing);
                 Ok(())
             }
@@ -344,7 +381,7 @@ impl Run {
         let mut own = self.own_fields(message);
         own.extend(fields);
         // It belongs to the attempt that was told of last.
-        let attempt = self.standing.as_ref().map_or(1, |standing| standing.attempt);
+        let attempt = self.standing.as_ref().map_or(self.attempt, |standing| standing.attempt);
         let standing = Standing { kind: EntryKind::Confirmed, progress: 100, attempt };
         self.tell(OrderUpdate::new(standing, Utc::now(), &own)).await?;
         self.desk.stats.confirmed.add(1);

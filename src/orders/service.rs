@@ -1,11 +1,11 @@
 //! What clients and operators ask of orders.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
@@ -19,8 +19,8 @@ use crate::channels::{Channels, PublishError};
 use crate::model::{ChannelName, DraftEntry, Entry, JobId, OrderId};
 use crate::protocol::{OrderUpdate, Standing};
 use crate::storage::{
-    Cancelling, Enqueued, Idempotency, JobCounts, JobState, JobView, NewJob, Result as StorageResult,
-    SharedBackend, StorageError,
+    Cancelling, Enqueued, Idempotency, JobCounts, JobKind, JobState, JobView, NewJob,
+    Result as StorageResult, SharedBackend, StorageError,
 };
 use crate::support::recent::Recent;
 
@@ -52,6 +52,8 @@ pub struct OrdersParts {
     pub config: OrdersConfig,
     /// Where outside consumers look for updates.
     pub mirror: OrderMirror,
+    /// Which workers carry out what is placed here, and what workers here carry out.
+    pub kind: JobKind,
 }
 
 /// What all parts of this room share.
@@ -62,10 +64,14 @@ pub(super) struct Desk {
     pub(super) config: OrdersConfig,
     pub(super) stats: OrderStats,
     pub(super) mirror: OrderMirror,
+    /// Of the orders that are placed and claimed here.
+    pub(super) kind: JobKind,
+    /// The kinds that other nodes have.
+    pub(super) other_executors: Mutex<BTreeSet<String>>,
     /// Something was queued by this process.
     pub(super) queued: Notify,
-    /// Somebody asked this process to cancel an order.
-    pub(super) cancelled: Notify,
+    /// Changes whenever somebody asks this process to cancel an order.
+    pub(super) cancels: watch::Sender<()>,
     /// Orders that had no job when somebody outside told of them: an order is placed under a name that
     /// nobody knew before, so they never get one.
     pub(super) jobless: Mutex<Recent<OrderId, ()>>,
@@ -74,7 +80,7 @@ pub(super) struct Desk {
     pub(super) leases: Mutex<Recent<OrderId, (u64, Instant)>>,
     /// Orders of which a worker outside is telling; bounded by the requests under way.
     pub(super) settling: Mutex<HashSet<OrderId>>,
-    /// Reports that must not be broken off with the requests that they came in.
+    /// Claims and reports that must not be broken off with the requests that they came in.
     pub(super) tasks: TaskTracker,
     /// Where they run: requests' own threads end before the storage does.
     pub(super) runtime: Handle,
@@ -183,7 +189,7 @@ impl Orders {
     /// No order yet, but for those in the storage. Must be called in a runtime; what must not be
     /// broken off runs there.
     pub fn new(parts: OrdersParts) -> Self {
-        let OrdersParts { backend, channels, config, mirror } = parts;
+        let OrdersParts { backend, channels, config, mirror, kind } = parts;
         let stats = OrderStats::default();
         Self(Arc::new(Desk {
             backend,
@@ -191,8 +197,10 @@ impl Orders {
             config,
             stats,
             mirror,
+            kind,
+            other_executors: Mutex::default(),
             queued: Notify::new(),
-            cancelled: Notify::new(),
+            cancels: watch::Sender::new(()),
             jobless: Mutex::new(Recent::new(JOBLESS_MAX, usize::MAX)),
             leases: Mutex::new(Recent::new(LEASES_MAX, usize::MAX)),
             settling: Mutex::default(),
@@ -201,7 +209,7 @@ impl Orders {
         }))
     }
 
-    /// Waits for the reports that are under way; none must come any more.
+    /// Waits for the claims and reports that are under way; none must come any more.
     pub(crate) async fn settled(&self) {
         self.0.tasks.close();
         self.0.tasks.wait().await;
@@ -242,7 +250,8 @@ impl Orders {
             key: if request.retry_of.is_some() { key.to_owned() } else { format!("client:{key}") },
             fingerprint: Uuid::new_v5(&Uuid::NAMESPACE_OID, &payload).simple().to_string(),
         });
-        let job = NewJob { id: order.into(), payload: payload.into(), idempotency };
+        let kind = Some(JobKind::clone(&self.0.kind));
+        let job = NewJob { id: order.into(), payload: payload.into(), kind, idempotency };
         let bounds = self.0.config.bounds();
         // A dead letter is everybody's: another node may be asked to place it again too.
         let may_keep = self.0.config.when_degraded == WhenDegraded::Accept && request.retry_of.is_none();
@@ -378,7 +387,7 @@ impl Orders {
     pub async fn cancel(&self, order: OrderId) -> StorageResult<Cancelling> {
         let asked = self.0.backend.cancel(order.into()).await?;
         if asked == Cancelling::Asked {
-            self.0.cancelled.notify_waiters();
+            self.0.cancels.send_replace(());
             self.0.queued.notify_waiters();
         }
         Ok(asked)
@@ -419,7 +428,8 @@ impl Orders {
         }
         // All are looked at before any is appended: a fault leaves nothing half done.
         for (index, OrderUpdate { standing: next, draft }) in updates.into_iter().enumerate() {
-            let allowed = standing.as_ref().map_or(Ok(()), |standing| standing.allows(&next));
+            let allowed =
+                standing.as_ref().map_or(Ok(()), |standing| standing.allows(&next, standing.attempt + 1));
             allowed.map_err(|problem| UpdateError::Invalid { index, problem })?;
             standing = Some(next);
             drafts.push(draft);

@@ -1,5 +1,7 @@
 //! What happens to orders, counted since the start.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use crate::support::counter::Counter;
 
 /// Counters of this node.
@@ -10,9 +12,12 @@ pub struct OrderStats {
     pub(super) refused_full: Counter,
     pub(super) updates: Counter,
     pub(super) runs: Counter,
+    /// A gauge.
+    pub(super) claims_under_way: AtomicU64,
     pub(super) confirmed: Counter,
     pub(super) failed: Counter,
     pub(super) retried: Counter,
+    pub(super) given_back: Counter,
     pub(super) dead: Counter,
     pub(super) leases_lost: Counter,
     pub(super) updates_refused: Counter,
@@ -33,12 +38,16 @@ pub struct OrderTotals {
     pub updates: u64,
     /// Jobs that were claimed through this node.
     pub runs: u64,
+    /// Requests of workers outside that ask for orders, or wait for some, at the moment.
+    pub claims_under_way: u64,
     /// Orders that ended with `confirmed` here.
     pub confirmed: u64,
     /// Orders that ended with `failed` here.
     pub failed: u64,
     /// Runs that ended with another try to come.
     pub retried: u64,
+    /// Runs that ended by giving their order back: at a stop, or because nobody took what was claimed.
+    pub given_back: u64,
     /// Orders that became dead letters.
     pub dead: u64,
     /// Runs that stopped because their lease was lost.
@@ -60,9 +69,11 @@ impl OrderStats {
             refused_full: self.refused_full.get(),
             updates: self.updates.get(),
             runs: self.runs.get(),
+            claims_under_way: self.claims_under_way.load(Ordering::Relaxed),
             confirmed: self.confirmed.get(),
             failed: self.failed.get(),
             retried: self.retried.get(),
+            given_back: self.given_back.get(),
             dead: self.dead.get(),
             leases_lost: self.leases_lost.get(),
             updates_refused: self.updates_refused.get(),

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::de::DeserializeOwned;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{self, Instant};
 use tokio_util::sync::CancellationToken;
@@ -15,7 +15,7 @@ use super::run::{Claim, Run, RunError};
 use super::service::{Desk, Orders};
 use crate::model::{Entry, OrderId};
 use crate::protocol::quoted;
-use crate::storage::{ClaimedJob, Ending, Held};
+use crate::storage::{ClaimedJob, Ending};
 use crate::support::backoff::Backoff;
 
 /// Between tries to claim while the storage does not answer.
@@ -25,10 +25,6 @@ const RETRY: Backoff = Backoff {
     jitter: Duration::from_millis(100),
 };
 
-/// How many times an order may be taken up for each of its attempts: runs may end before they tell
-/// anything.
-const RUNS_PER_ATTEMPT: u32 = 10;
-
 /// How long orders under way may go on once the process stops; then they are given back.
 const FINISH_WITHIN: Duration = Duration::from_secs(5);
 
@@ -37,6 +33,15 @@ const FINISH_WITHIN: Duration = Duration::from_secs(5);
 pub(crate) struct Worker {
     desk: Arc<Desk>,
     executor: Arc<dyn OrderExecutor>,
+}
+
+/// What may break a run off.
+#[derive(Debug)]
+struct Watched {
+    /// Changes whenever somebody asks this process to cancel an order; made before the claim.
+    cancels: watch::Receiver<()>,
+    /// The process is about to end.
+    hurry: CancellationToken,
 }
 
 impl Worker {
@@ -70,13 +75,18 @@ impl Worker {
             let asked = Instant::now();
             // Noticed from here on: what is queued while the claim is under way wakes the next wait.
             let queued = worker.desk.queued.notified();
-            let idle = match worker.desk.backend.claim(free, worker.desk.config.lease()).await {
+            let cancels = worker.desk.cancels.subscribe();
+            let lease = worker.desk.config.lease();
+            let idle = match worker.desk.backend.claim(&worker.desk.kind, free, lease).await {
                 Ok(claimed) => {
                     failures = 0;
                     let idle = claimed.is_empty();
                     worker.desk.stats.runs.add(claimed.len() as u64);
                     for job in claimed {
-                        runs.spawn(Arc::clone(&worker).work(job, asked, hurry.clone()));
+                        // What was claimed while the process was told to stop is not begun.
+                        let hurry = if stop.is_cancelled() { stop.clone() } else { hurry.clone() };
+                        let watched = Watched { cancels: cancels.clone(), hurry };
+                        runs.spawn(Arc::clone(&worker).work(job, asked, watched));
                     }
                     idle.then_some(poll)
                 }
@@ -111,7 +121,7 @@ impl Worker {
         }
     }
 
-    async fn work(self: Arc<Self>, job: ClaimedJob, asked: Instant, hurry: CancellationToken) {
+    async fn work(self: Arc<Self>, job: ClaimedJob, asked: Instant, watched: Watched) {
         let order = OrderId::from(job.id);
         let Some(newest) = self.newest(order, asked).await else { return };
         let (cancelled, payload) = (job.cancelled, job.payload);
@@ -120,12 +130,13 @@ impl Worker {
             token: job.token,
             run: job.run,
             committed: job.committed,
+            attempt: job.attempt,
             asked,
             lasts: self.desk.config.lease(),
             newest,
         };
         let run = Run::new(Arc::clone(&self.desk), claim, self.executor.name());
-        self.carry_out(run, &payload, cancelled && !job.committed, hurry).await;
+        self.carry_out(run, &payload, cancelled && !job.committed, watched).await;
     }
 
     /// The order's newest update; `None` when the storage did not say for as long as the lease is
@@ -146,22 +157,23 @@ impl Worker {
         None
     }
 
-    async fn carry_out(&self, mut run: Run, payload: &[u8], cancelled: bool, hurry: CancellationToken) {
+    async fn carry_out(&self, mut run: Run, payload: &[u8], cancelled: bool, watched: Watched) {
         let request: OrderRequest = match self.desk.to_be_done(&mut run, payload, cancelled).await {
             Ok(Some(request)) => request,
             Ok(None) => return,
             Err(error) => return self.desk.note(Err(error)),
         };
         let limit = Duration::from_secs(self.desk.config.run_timeout_s);
-        let cancelled = run.keep_lease();
+        let Watched { cancels, hurry } = watched;
+        let cancelled = run.keep_lease(cancels);
         let mut handle = OrderHandle { run };
         let executed = tokio::select! {
+            biased;
+            () = hurry.cancelled() => {
+                return self.desk.note(self.desk.give_back(&mut handle.run).await);
+            }
             executed = time::timeout(limit, self.executor.execute(&request, &mut handle)) => executed,
             () = cancelled => Ok(Err(ExecutionError::Stopped(StepError(RunError::Cancelled)))),
-            () = hurry.cancelled() => {
-                debug!(order = %handle.order(), "giving an order back");
-                return self.desk.give_back(&mut handle.run).await;
-            }
         };
         let run = &mut handle.run;
         let failed = match executed {
@@ -204,115 +216,9 @@ impl Worker {
             }
             RunError::Unavailable(error) => {
                 warn!(order = %run.order(), error = %error, "an update could not be told; the order is tried again");
-                self.desk.give_back(run).await;
+                self.desk.note(self.desk.give_back(run).await);
             }
         }
-    }
-}
-
-impl Desk {
-    /// What a claimed job asks for; `None` where nothing is left to do but to end it, which is done.
-    ///
-    /// # Errors
-    /// It could not be ended; its lease runs out, and somebody else ends it.
-    pub(super) async fn to_be_done<T: DeserializeOwned>(
-        &self,
-        run: &mut Run,
-        payload: &[u8],
-        cancelled: bool,
-    ) -> Result<Option<T>, RunError> {
-        if let Some(ending) = run.left_over() {
-            run.finish(&ending).await?;
-            return Ok(None);
-        }
-        if cancelled {
-            self.end_cancelled(run).await?;
-            return Ok(None);
-        }
-        // A run that ends before it has told anything uses up no attempt, but must not go on for ever.
-        let runs_max = self.config.attempts_max.saturating_mul(RUNS_PER_ATTEMPT);
-        if run.attempt() > run.attempts_max() || run.run() > runs_max {
-            let message = "every try was broken off before its end";
-            self.end(run, "worker_lost", message, true).await?;
-            return Ok(None);
-        }
-        match serde_json::from_slice(payload) {
-            Ok(request) => Ok(Some(request)),
-            Err(error) => {
-                error!(order = %run.order(), error = %error, "an order in the queue is not readable");
-                self.end(run, "corrupt", "the order is not readable", true).await?;
-                Ok(None)
-            }
-        }
-    }
-
-    /// Ends an order that was cancelled in time.
-    pub(super) async fn end_cancelled(&self, run: &mut Run) -> Result<(), RunError> {
-        self.end(run, "cancelled", "the order was cancelled", false).await
-    }
-
-    /// Writes an order's last update, `failed`, and ends its job: as a dead letter, or not.
-    async fn end(&self, run: &mut Run, code: &str, message: &str, is_dead: bool) -> Result<(), RunError> {
-        let told = run.fail(code, message, is_dead).await;
-        if !matches!(told, Ok(()) | Err(RunError::Ended)) {
-            return told;
-        }
-        let error = format!("{code}: {message}");
-        // Where somebody was quicker with the last update, the job has nothing left to do.
-        let dead = told.is_ok() && is_dead;
-        self.stats.dead.add(u64::from(dead));
-        run.finish(&if dead { Ending::Dead { error } } else { Ending::Done }).await?;
-        Ok(())
-    }
-
-    /// A try failed: there is another one, or the order ends. Says how long the other one waits.
-    ///
-    /// # Errors
-    /// Neither could be done, or the order is somebody else's.
-    pub(super) async fn failed(
-        &self,
-        run: &mut Run,
-        code: &str,
-        message: &str,
-        retry: bool,
-    ) -> Result<Option<Duration>, RunError> {
-        // A run that told nothing counts as a try here.
-        let tries = run.attempt().max(run.run());
-        if !retry || tries >= run.attempts_max() {
-            self.end(run, code, message, retry).await?;
-            return Ok(None);
-        }
-        let after = self.config.retry().wait(tries, rand::random());
-        debug!(order = %run.order(), code, message, ?after, "an order is tried again");
-        match run.finish(&Ending::Retry { after }).await? {
-            Held::Yes => {
-                self.stats.retried.add(1);
-                Ok(Some(after))
-            }
-            Held::Cancelled => {
-                self.end_cancelled(run).await?;
-                Ok(None)
-            }
-            Held::Lost => Err(RunError::LeaseLost),
-        }
-    }
-
-    /// Lets others go on with an order at once.
-    async fn give_back(&self, run: &mut Run) {
-        let given = match run.finish(&Ending::Retry { after: Duration::ZERO }).await {
-            Ok(Held::Cancelled) => self.end_cancelled(run).await,
-            given => given.map(drop),
-        };
-        self.note(given);
-    }
-
-    /// What could not be ended is taken up by another claim, when the lease has run out.
-    fn note(&self, ended: Result<(), RunError>) {
-        let Err(error) = ended else { return };
-        if matches!(error, RunError::LeaseLost) {
-            self.stats.leases_lost.add(1);
-        }
-        info!(error = %error, "an order could not be ended here; another claim does");
     }
 }
 

@@ -58,43 +58,41 @@ impl Standing {
         }
     }
 
-    /// Whether an order that stands at `self` may go on with `next`: progress never goes back within
-    /// an attempt, but for `failed`; the next attempt begins with `routing` or `submitted`; nothing
-    /// follows `confirmed` and `failed`.
+    /// Whether an order that stands at `self` may go on with `next`: progress never goes back, but for
+    /// `failed`; the attempt `anew`, which may be this one, begins with `routing` or `submitted`;
+    /// nothing follows `confirmed` and `failed`.
     ///
     /// # Errors
     /// What is wrong, for people.
-    pub fn allows(&self, next: &Self) -> Result<(), String> {
+    pub fn allows(&self, next: &Self, anew: u32) -> Result<(), String> {
         if self.kind.is_terminal() {
             return Err(format!("the order has ended with `{}`", self.kind.as_str()));
         }
         if next.kind == EntryKind::Failed {
             return Ok(());
         }
+        if next.attempt == self.attempt && next.progress >= self.progress {
+            return Ok(());
+        }
+        if next.attempt == anew {
+            return match &next.kind {
+                EntryKind::Routing | EntryKind::Submitted => Ok(()),
+                other => Err(format!(
+                    "attempt {anew} begins with `routing` or `submitted`, not with `{}`",
+                    other.as_str()
+                )),
+            };
+        }
         if next.attempt == self.attempt {
-            if next.progress >= self.progress {
-                return Ok(());
-            }
             return Err(format!(
                 "progress must not go back within attempt {}: it was {}, and {} was given",
                 self.attempt, self.progress, next.progress
             ));
         }
-        if next.attempt != self.attempt + 1 {
-            return Err(format!(
-                "`attempt` must be {} still, or {} for the next one; {} was given",
-                self.attempt,
-                self.attempt + 1,
-                next.attempt
-            ));
-        }
-        match &next.kind {
-            EntryKind::Routing | EntryKind::Submitted => Ok(()),
-            other => Err(format!(
-                "the next attempt begins with `routing` or `submitted`, not with `{}`",
-                other.as_str()
-            )),
-        }
+        Err(format!(
+            "`attempt` must be {} still, or {anew} to begin anew; {} was given",
+            self.attempt, next.attempt
+        ))
     }
 }
 
@@ -326,7 +324,26 @@ mod tests {
             (at(Confirmed, 100, 1), at(Failed, 0, 1), false),
             (at(Failed, 0, 1), at(Routing, 10, 2), false),
         ] {
-            assert_eq!(from.allows(&to).is_ok(), allowed, "{from:?} {to:?}");
+            assert_eq!(from.allows(&to, from.attempt + 1).is_ok(), allowed, "{from:?} {to:?}");
+        }
+    }
+
+    #[test]
+    fn an_attempt_that_was_given_back_begins_anew() {
+        use EntryKind::{Building, Failed, Routing, Submitted};
+        let at = |kind, progress, attempt| Standing { kind, progress, attempt };
+        for (from, to, anew, allowed) in [
+            (at(Building, 60, 1), at(Routing, 10, 1), 1, true),
+            (at(Submitted, 90, 1), at(Submitted, 75, 1), 1, true),
+            (at(Building, 60, 1), at(Building, 60, 1), 1, true),
+            (at(Building, 60, 1), at(Building, 50, 1), 1, false),
+            (at(Building, 60, 1), at(Routing, 10, 2), 1, false),
+            // Attempts that failed before they told anything are not seen.
+            (at(Building, 60, 1), at(Routing, 10, 3), 3, true),
+            (at(Building, 60, 1), at(Routing, 10, 2), 3, false),
+            (at(Failed, 0, 1), at(Routing, 10, 1), 1, false),
+        ] {
+            assert_eq!(from.allows(&to, anew).is_ok(), allowed, "{from:?} {to:?} {anew}");
         }
     }
 }

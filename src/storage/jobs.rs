@@ -1,6 +1,7 @@
 //! The jobs role: a bounded queue whose jobs are carried out once, also when workers die.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -20,6 +21,18 @@ pub const LEASE_MAX: Duration = Duration::from_secs(366 * 24 * 3600);
 /// Jobs that one call claims or lists at the most, however many were asked for.
 pub const JOBS_PER_CALL_MAX: usize = 1_000;
 
+/// What kind of worker may claim a job.
+pub type JobKind = Arc<str>;
+
+/// Which attempt a job is at, as the end of a run said it with [`Ending::Retry`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Attempt {
+    /// The attempt that the next run is at, counting from 1; 0 when no run has said it.
+    pub number: u32,
+    /// The run that said so.
+    pub said_by: u32,
+}
+
 /// A job to be queued.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewJob {
@@ -27,6 +40,8 @@ pub struct NewJob {
     pub id: JobId,
     /// What is to be done.
     pub payload: Bytes,
+    /// Which workers may claim it; `None` for any.
+    pub kind: Option<JobKind>,
     /// Makes the call repeatable for who does not know whether it took effect.
     pub idempotency: Option<Idempotency>,
 }
@@ -82,6 +97,10 @@ pub struct ClaimedJob {
     pub cancelled: bool,
     /// A run before this one passed the point of no return, [`commit`](Jobs::commit).
     pub committed: bool,
+    /// Which attempt it is at.
+    pub attempt: Attempt,
+    /// Which workers may claim it; `None` for any.
+    pub kind: Option<JobKind>,
     /// When it was queued, by the storage's clock.
     pub enqueued_at: DateTime<Utc>,
 }
@@ -106,6 +125,8 @@ pub enum Ending {
     Retry {
         /// How long it waits.
         after: Duration,
+        /// The attempt that the next run is at; `None` leaves what the job says of it as it is.
+        attempt: Option<u32>,
     },
     /// It was tried in vain as often as may be: it is finished, and listed as a dead letter.
     Dead {
@@ -165,6 +186,10 @@ pub struct JobView {
     pub cancelled: bool,
     /// It passed its point of no return.
     pub committed: bool,
+    /// Which attempt it is at; says nothing once the job is a dead letter.
+    pub attempt: Attempt,
+    /// Which workers may claim it; `None` for any, and of a dead letter.
+    pub kind: Option<JobKind>,
     /// When it was queued, by the storage's clock.
     pub enqueued_at: DateTime<Utc>,
     /// When its state last changed, by the storage's clock.
@@ -243,7 +268,8 @@ pub(in crate::storage) enum Recorded {
 ///
 /// Promises: each call is atomic. Jobs are claimed in the order in which they were queued, or
 /// became due again; before them those whose lease ran out, and before all others those that were
-/// cancelled while they waited. A job is claimed by one at a time: again only after its lease has
+/// cancelled while they waited. A job of a kind is claimed by workers of that kind alone, and they
+/// pass over those of other kinds. A job is claimed by one at a time: again only after its lease has
 /// run out by the storage's clock, or its run ended with [`Ending::Retry`]. Tokens only grow. A call
 /// under a token that is not the job's newest, or whose run has ended, does nothing and says
 /// [`Held::Lost`]. A lease that has run out still holds while nobody else has claimed the job. What
@@ -269,10 +295,10 @@ pub trait Jobs: fmt::Debug + Send + Sync {
         self.enqueue(job, bounds).await
     }
 
-    /// Claims the jobs whose turn it is, `limit` of them (and [`JOBS_PER_CALL_MAX`]) at the most:
-    /// cancelled ones, those whose lease ran out, and those that wait or are due again. Each gets a
-    /// token of its own.
-    async fn claim(&self, limit: usize, lease: Duration) -> Result<Vec<ClaimedJob>>;
+    /// Claims the jobs of a kind, or of none, whose turn it is, `limit` of them (and
+    /// [`JOBS_PER_CALL_MAX`]) at the most: cancelled ones, those whose lease ran out, and those that
+    /// wait or are due again. Each gets a token of its own.
+    async fn claim(&self, kind: &str, limit: usize, lease: Duration) -> Result<Vec<ClaimedJob>>;
 
     /// Makes the lease last at least this long from now, also that of a job that was cancelled; one
     /// that lasts longer stays as it is.

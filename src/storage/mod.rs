@@ -36,8 +36,8 @@ pub use error::{Result, StorageError};
 pub use failover::Lost;
 pub use had::Had;
 pub use jobs::{
-    Cancelling, ClaimedJob, Ending, Enqueued, Held, Idempotency, JOBS_PER_CALL_MAX, JobBounds, JobCounts,
-    JobState, JobView, Jobs, LEASE_MAX, LEASE_MIN, NewJob,
+    Attempt, Cancelling, ClaimedJob, Ending, Enqueued, Held, Idempotency, JOBS_PER_CALL_MAX, JobBounds,
+    JobCounts, JobKind, JobState, JobView, Jobs, LEASE_MAX, LEASE_MIN, NewJob,
 };
 use jobs::{MovedJob, Recorded, Stand};
 pub use lives::told_epoch;

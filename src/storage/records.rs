@@ -14,6 +14,8 @@ use super::Result;
 pub enum RecordKind {
     /// A zone that has been published to; the key is its name.
     Zone,
+    /// The executor of a node; the key is the node's name.
+    Executor,
 }
 
 impl RecordKind {
@@ -21,6 +23,7 @@ impl RecordKind {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Zone => "zone",
+            Self::Executor => "executor",
         }
     }
 }

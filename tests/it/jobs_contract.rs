@@ -8,8 +8,8 @@ use tokio::task::JoinSet;
 use tokio::time;
 use zonewire::model::JobId;
 use zonewire::storage::{
-    Cancelling, ClaimedJob, Ending, Enqueued, Held, Idempotency, JOBS_PER_CALL_MAX, JobBounds, JobCounts,
-    JobState, JobView, NewJob, Retention, SharedBackend, StorageBackend,
+    Attempt, Cancelling, ClaimedJob, Ending, Enqueued, Held, Idempotency, JOBS_PER_CALL_MAX, JobBounds,
+    JobCounts, JobState, JobView, NewJob, Retention, SharedBackend, StorageBackend,
 };
 
 use crate::support::eventually::eventually;
@@ -51,6 +51,8 @@ for_every_backend!(
     finished_jobs_go_after_their_time,
     a_call_dropped_in_mid_flight_is_whole_or_nothing,
     leases_of_any_length_are_taken,
+    a_job_of_a_kind_is_for_workers_of_that_kind,
+    the_end_of_a_run_says_which_attempt_comes_next,
 );
 
 const LEASE: Duration = Duration::from_secs(60);
@@ -68,7 +70,7 @@ async fn one(make: Make) -> Option<(Stores, SharedBackend)> {
 
 fn job(payload: &str) -> NewJob {
     let id = JobId(uuid::Uuid::new_v4());
-    NewJob { id, payload: Bytes::copy_from_slice(payload.as_bytes()), idempotency: None }
+    NewJob { id, payload: Bytes::copy_from_slice(payload.as_bytes()), kind: None, idempotency: None }
 }
 
 fn keyed(key: &str, fingerprint: &str) -> NewJob {
@@ -98,17 +100,17 @@ async fn queue(store: &dyn StorageBackend, payloads: &[&str]) -> Vec<JobId> {
 }
 
 async fn claim(store: &dyn StorageBackend, limit: usize) -> Vec<ClaimedJob> {
-    store.claim(limit, LEASE).await.unwrap()
+    store.claim("paper", limit, LEASE).await.unwrap()
 }
 
 /// Claims the next job; there must be one.
 async fn next(store: &dyn StorageBackend, lease: Duration) -> ClaimedJob {
-    store.claim(1, lease).await.unwrap().pop().expect("a job")
+    store.claim("paper", 1, lease).await.unwrap().pop().expect("a job")
 }
 
 /// Waits until a job can be claimed, and claims it.
 async fn next_eventually(store: &dyn StorageBackend) -> ClaimedJob {
-    eventually("a job can be claimed", async || store.claim(1, LEASE).await.unwrap().pop()).await
+    eventually("a job can be claimed", async || store.claim("paper", 1, LEASE).await.unwrap().pop()).await
 }
 
 async fn finish(store: &dyn StorageBackend, job: &ClaimedJob, ending: Ending) -> Held {
@@ -116,7 +118,7 @@ async fn finish(store: &dyn StorageBackend, job: &ClaimedJob, ending: Ending) ->
 }
 
 fn retry(after: Duration) -> Ending {
-    Ending::Retry { after }
+    Ending::Retry { after, attempt: None }
 }
 
 fn dead() -> Ending {
@@ -277,7 +279,7 @@ async fn extending_keeps_a_lease(make: Make) {
 async fn a_lease_that_has_run_out_holds_while_nobody_else_has_claimed_the_job(make: Make) {
     let Some((_stores, store)) = one(make).await else { return };
     queue(&*store, &["a", "b"]).await;
-    let [a, b] = store.claim(2, Duration::ZERO).await.unwrap().try_into().unwrap();
+    let [a, b] = store.claim("paper", 2, Duration::ZERO).await.unwrap().try_into().unwrap();
     assert_eq!(store.extend(b.id, b.token, LEASE).await.unwrap(), Held::Yes);
     pass(20).await;
     assert_eq!(store.extend(a.id, a.token, Duration::ZERO).await.unwrap(), Held::Yes);
@@ -359,7 +361,7 @@ async fn what_is_due_again_takes_its_place_by_the_time_it_was_due(make: Make) {
 async fn jobs_whose_worker_died_go_before_those_that_wait(make: Make) {
     let Some((_stores, store)) = one(make).await else { return };
     queue(&*store, &["a", "b", "c"]).await;
-    let died = store.claim(2, Duration::from_millis(20)).await.unwrap();
+    let died = store.claim("paper", 2, Duration::from_millis(20)).await.unwrap();
     assert_eq!(payloads(&died), ["a", "b"]);
     pass(60).await;
     queue(&*store, &["d"]).await;
@@ -391,7 +393,7 @@ async fn a_dead_letter_is_listed_until_it_is_settled(make: Make) {
 async fn a_waiting_job_that_is_cancelled_goes_before_all_others(make: Make) {
     let Some((_stores, store)) = one(make).await else { return };
     let ids = queue(&*store, &["a", "b", "c", "d", "e"]).await;
-    store.claim(1, Duration::from_millis(20)).await.unwrap();
+    store.claim("paper", 1, Duration::from_millis(20)).await.unwrap();
     pass(60).await;
     for id in [ids[3], ids[2], ids[3]] {
         assert_eq!(cancel(&*store, id).await, Cancelling::Asked, "asking again is answered the same");
@@ -695,7 +697,7 @@ async fn a_call_dropped_in_mid_flight_is_whole_or_nothing(make: Make) {
         let again = enqueue(&*store, &job).await;
         assert!([Enqueued::Queued, Enqueued::Repeated(job.id)].contains(&again), "{again:?}");
         assert_eq!(counts(&*store).await.waiting, 1, "round {round}");
-        let _dropped = time::timeout(limit, store.claim(1, Duration::from_millis(1))).await;
+        let _dropped = time::timeout(limit, store.claim("paper", 1, Duration::from_millis(1))).await;
         let claimed = next_eventually(&*store).await;
         assert_eq!(claimed.id, job.id);
         assert_eq!(claimed.run, view(&*store, job.id).await.run);
@@ -709,7 +711,7 @@ async fn a_call_dropped_in_mid_flight_is_whole_or_nothing(make: Make) {
 async fn leases_of_any_length_are_taken(make: Make) {
     let Some((_stores, store)) = one(make).await else { return };
     let id = queue(&*store, &["a"]).await[0];
-    let claimed = store.claim(5, Duration::ZERO).await.unwrap();
+    let claimed = store.claim("paper", 5, Duration::ZERO).await.unwrap();
     assert_eq!(claimed.len(), 1, "a job is claimed once by one call");
     let token = claimed[0].token;
     assert_eq!(store.extend(id, token, Duration::MAX).await.unwrap(), Held::Yes);
@@ -719,4 +721,57 @@ async fn leases_of_any_length_are_taken(make: Make) {
     let forever = JobBounds { unfinished: usize::MAX, kept: usize::MAX, kept_for: Duration::MAX };
     assert_eq!(store.enqueue(&job("x"), &forever).await.unwrap(), Enqueued::Queued);
     assert_eq!(listed(&*store, None).await.len(), 2);
+}
+
+async fn a_job_of_a_kind_is_for_workers_of_that_kind(make: Make) {
+    let Some((_stores, store)) = one(make).await else { return };
+    let of = |kind: Option<&str>, payload: &str| NewJob { kind: kind.map(Into::into), ..job(payload) };
+    let mut ids = vec![];
+    // Many of another kind are in front.
+    for n in 0..600 {
+        let new = of(Some("a"), &n.to_string());
+        assert_eq!(enqueue(&*store, &new).await, Enqueued::Queued);
+        ids.push(new.id);
+    }
+    for (kind, payload) in [(Some("b"), "b1"), (None, "any"), (Some("b"), "b2"), (Some("b"), "b3")] {
+        enqueue(&*store, &of(kind, payload)).await;
+    }
+    let as_b = async |limit, lease| store.claim("b", limit, lease).await.unwrap();
+    assert_eq!(payloads(&as_b(2, Duration::ZERO).await), ["b1", "any"]);
+    pass(20).await;
+    // What somebody died with, and what was cancelled, is passed over by others too.
+    assert_eq!(store.claim("c", 10, LEASE).await.unwrap().len(), 1, "the one that is anybody's");
+    assert_eq!(cancel(&*store, ids[0]).await, Cancelling::Asked);
+    assert_eq!(payloads(&as_b(10, LEASE).await), ["b1", "b2", "b3"]);
+    assert_eq!(as_b(10, LEASE).await, []);
+    let first = store.claim("a", 1, LEASE).await.unwrap().remove(0);
+    assert_eq!((first.id, first.cancelled, first.kind.as_deref()), (ids[0], true, Some("a")));
+    assert_eq!(view(&*store, ids[1]).await.kind.as_deref(), Some("a"));
+    // A job keeps its kind when it is to be claimed again.
+    let second = store.claim("a", 1, LEASE).await.unwrap().remove(0);
+    assert_eq!(finish(&*store, &second, retry(Duration::ZERO)).await, Held::Yes);
+    assert_eq!(as_b(10, LEASE).await, []);
+    assert_eq!(store.claim("a", 600, LEASE).await.unwrap().len(), 599);
+}
+
+async fn the_end_of_a_run_says_which_attempt_comes_next(make: Make) {
+    let Some((_stores, store)) = one(make).await else { return };
+    let id = queue(&*store, &["a"]).await[0];
+    let attempt = |number, said_by| Attempt { number, said_by };
+    let again = |attempt| Ending::Retry { after: Duration::ZERO, attempt };
+    // (the run, what the job says when it is claimed, what the run says at its end)
+    for (run, said, ending) in [
+        (1, attempt(0, 0), again(None)),
+        (2, attempt(0, 0), again(Some(2))),
+        (3, attempt(2, 2), again(None)),
+        (4, attempt(2, 2), again(Some(3))),
+        (5, attempt(3, 4), Ending::Done),
+    ] {
+        let job = next_eventually(&*store).await;
+        assert_eq!((job.run, job.attempt), (run, said));
+        assert_eq!(view(&*store, id).await.attempt, said, "claiming changes nothing");
+        assert_eq!(store.commit(id, job.token, LEASE).await.unwrap(), Held::Yes);
+        assert_eq!(finish(&*store, &job, ending).await, Held::Yes);
+    }
+    assert_eq!(view(&*store, id).await.attempt, attempt(3, 4));
 }

@@ -38,6 +38,14 @@ fn external(mut config: Config) -> Config {
     config
 }
 
+/// By default, and without a Redis: nothing is at the port that is looked at.
+fn alone() -> Config {
+    let mut config = config();
+    config.storage.backend = StorageChoice::Auto;
+    config.storage.redis.port = Some(free_port());
+    config
+}
+
 fn on(server: &RedisServer) -> Config {
     let mut config = config();
     config.storage.backend = StorageChoice::Redis;
@@ -53,6 +61,12 @@ macro_rules! on_every_storage {
             $(#[tokio::test(flavor = "multi_thread")]
             async fn $name() {
                 super::$name(crate::support::gateway::config()).await;
+            })*
+        }
+        mod alone {
+            $(#[tokio::test(flavor = "multi_thread")]
+            async fn $name() {
+                super::$name(super::alone()).await;
             })*
         }
         mod redis {
@@ -81,6 +95,8 @@ on_every_storage!(
     many_orders_end_once_each,
     an_order_that_was_submitted_for_the_last_time_is_found_out_about,
     a_run_that_tells_nothing_uses_up_a_try,
+    an_order_that_is_released_goes_on_at_once_in_the_same_attempt,
+    what_nobody_knows_is_unknown_and_not_unavailable,
     an_order_that_is_completed_can_no_longer_be_cancelled,
 );
 
@@ -557,13 +573,97 @@ async fn a_run_that_tells_nothing_uses_up_a_try(config: Config) {
         let job =
             eventually("the job is offered", async || claim(address, json!({ "worker": "w" })).await.pop())
                 .await;
-        assert_eq!((&job["attempt"], &job["run"]), (&json!(1), &json!(run)));
+        assert_eq!((&job["attempt"], &job["run"]), (&json!(run), &json!(run)));
         let failure =
             json!({ "token": job["token"], "error": { "code": "x", "message": "y" }, "retry": true });
         let outcome = about(address, &job, "fail", &failure).await.json();
         assert_eq!(outcome["outcome"], if run < 3 { "retry" } else { "failed" });
     }
     assert_eq!(types(&get_order(address, &id).await), ["failed"]);
+
+    // What is told then is told of the attempt that it is.
+    let id = place(address).await;
+    let job = claim(address, json!({ "worker": "w" })).await.remove(0);
+    let failure = json!({ "token": job["token"], "error": { "code": "x", "message": "y" }, "retry": true });
+    assert_eq!(about(address, &job, "fail", &failure).await.json()["outcome"], "retry");
+    let job =
+        eventually("the job is offered", async || claim(address, json!({ "worker": "w" })).await.pop()).await;
+    let first = json!({ "token": job["token"], "type": "routing", "progress": 10, "attempt": 1 });
+    about(address, &job, "progress", &first).await.problem(422, "invalid_update");
+    let second = json!({ "token": job["token"], "type": "routing", "progress": 10 });
+    assert_eq!(about(address, &job, "progress", &second).await.status, 200);
+    assert_eq!(get_order(address, &id).await["attempt"], 2);
+    gateway.stop().await;
+}
+
+async fn an_order_that_is_released_goes_on_at_once_in_the_same_attempt(config: Config) {
+    let gateway = Running::start(external(quick(config))).await;
+    let address = gateway.address;
+    let id = place(address).await;
+    for run in 1..=4 {
+        let job =
+            eventually("the job is offered", async || claim(address, json!({ "worker": "w" })).await.pop())
+                .await;
+        assert_eq!((&job["attempt"], &job["run"]), (&json!(1), &json!(run)));
+        let step =
+            |kind: &str, progress: u64| json!({ "token": job["token"], "type": kind, "progress": progress });
+        if run > 1 {
+            // It was at 60.
+            let wrong = about(address, &job, "progress", &step("building", 50)).await;
+            wrong.problem(422, "invalid_update");
+        }
+        for (kind, progress) in [("routing", 10), ("building", 60)] {
+            assert_eq!(about(address, &job, "progress", &step(kind, progress)).await.status, 200);
+        }
+        // Within a run nothing goes back.
+        about(address, &job, "progress", &step("routing", 10)).await.problem(422, "invalid_update");
+        if run < 4 {
+            let released = about(address, &job, "release", &json!({ "token": job["token"] })).await;
+            assert_eq!((released.status, released.json()), (200, json!({ "outcome": "released" })));
+            about(address, &job, "extend", &json!({ "token": job["token"] }))
+                .await
+                .problem(409, "lease_lost");
+        } else {
+            let done = json!({ "token": job["token"], "txHash": "0x1", "dex": "raydium" });
+            assert_eq!(about(address, &job, "complete", &done).await.status, 200);
+        }
+    }
+    let order = get_order(address, &id).await;
+    assert_eq!((types(&order).len(), &order["attempt"], &order["run"]), (9, &json!(1), &json!(4)));
+    // One that was cancelled meanwhile ends.
+    let other = place(address).await;
+    let job = claim(address, json!({ "worker": "w" })).await.remove(0);
+    assert_eq!(gateway.post_empty(&format!("/api/orders/{other}/cancel")).await.status, 202);
+    assert_eq!(about(address, &job, "release", &json!({ "token": job["token"] })).await.status, 200);
+    assert_eq!(get_order(address, &other).await["lastUpdate"]["error"]["code"], "cancelled");
+    gateway.stop().await;
+}
+
+async fn what_nobody_knows_is_unknown_and_not_unavailable(config: Config) {
+    let gateway = Running::start(external(config)).await;
+    let address = gateway.address;
+    let unknown = "6f1c1c1e-0b5e-4b1e-9d3e-0a6f4b6f2a12";
+    gateway.get(&format!("/api/orders/{unknown}")).await.problem(404, "unknown_order");
+    gateway.get(&format!("/api/orders?after={unknown}")).await.problem(404, "unknown_order");
+    gateway.post_empty(&format!("/api/orders/{unknown}/cancel")).await.problem(404, "unknown_order");
+    gateway.get(&format!("/api/orders/dead-letters?after={unknown}")).await.problem(404, "unknown_order");
+    let retry = format!("/api/orders/dead-letters/{unknown}/retry");
+    gateway.post_empty(&retry).await.problem(404, "unknown_dead_letter");
+    let job = json!({ "jobId": unknown });
+    for (what, body) in [
+        ("extend", json!({ "token": 1 })),
+        ("progress", json!({ "token": 1, "type": "routing", "progress": 10 })),
+        ("complete", json!({ "token": 1, "txHash": "0x1" })),
+        ("fail", json!({ "token": 1, "error": { "code": "x", "message": "y" } })),
+        ("release", json!({ "token": 1 })),
+    ] {
+        about(address, &job, what, &body).await.problem(409, "lease_lost");
+    }
+    // One that others tell of has no job.
+    crate::support::orders::update(address, unknown, json!({ "type": "routing", "progress": 10 })).await;
+    gateway.post_empty(&format!("/api/orders/{unknown}/cancel")).await.problem(409, "no_job");
+    gateway.post_empty(&retry).await.problem(404, "unknown_dead_letter");
+    about(address, &job, "extend", &json!({ "token": 1 })).await.problem(409, "lease_lost");
     gateway.stop().await;
 }
 
@@ -855,11 +955,154 @@ async fn a_worker_that_is_stopped_gives_its_orders_back() {
     until_status(gateway.address, &id, "routing").await;
     first.signal("-TERM").await;
     assert!(first.ended().await.success());
-    let _second = Process::start(&settings(&redis, &["node.roles=worker", "orders.paper.step_ms=5"])).await;
+    // As often as an order may be tried, and more: being stopped uses up no attempt.
+    for run in 2..=4 {
+        let mut next = Process::start(&slow).await;
+        eventually("it is taken up again", async || {
+            let order = get_order(gateway.address, &id).await;
+            (order["run"] == run && order["lastUpdate"]["run"] == run).then_some(())
+        })
+        .await;
+        next.signal("-TERM").await;
+        assert!(next.ended().await.success());
+    }
+    let _last = Process::start(&settings(&redis, &["node.roles=worker", "orders.paper.step_ms=5"])).await;
     let order = until_status(gateway.address, &id, "confirmed").await;
-    assert_eq!((&order["attempt"], &order["run"]), (&json!(2), &json!(2)));
+    assert_eq!((&order["attempt"], &order["run"]), (&json!(1), &json!(5)));
     check_updates(order["updates"].as_array().unwrap());
     gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_order_that_was_submitted_by_a_killed_worker_is_not_submitted_anew() {
+    let Some(server) = RedisServer::start(&[]) else { return };
+    let mut config = on(&server);
+    config.node.roles = vec![Role::Gateway];
+    let gateway = Running::start(config).await;
+    let redis = format!("storage.redis.url=redis://127.0.0.1:{}", server.port);
+    let slow = settings(&redis, &["node.roles=worker", "orders.paper.step_ms=800"]);
+    let first = Process::start(&slow).await;
+    let id = place(gateway.address).await;
+    let submitted = until_status(gateway.address, &id, "submitted").await;
+    first.signal("-KILL").await;
+    drop(first);
+    let _second = Process::start(&settings(&redis, &["node.roles=worker", "orders.paper.step_ms=5"])).await;
+    let order = until_status(gateway.address, &id, "confirmed").await;
+    // It was found out about: nothing is routed, built and sent again.
+    let before = submitted["updates"].as_array().unwrap().len();
+    let after = types(&order)[before..].to_vec();
+    assert!(
+        after == ["submitted", "confirmed"] || after == ["submitted", "submitted", "confirmed"],
+        "{order}"
+    );
+    let last = &order["lastUpdate"];
+    let dex = &submitted["lastUpdate"]["dex"];
+    assert_eq!((&last["attempt"], &last["run"], &last["dex"]), (&json!(2), &json!(2), dex));
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_claimed_and_not_handed_over_at_a_stop_is_given_back() {
+    let Some(server) = RedisServer::start(&[]) else { return };
+    let (mut one, other) =
+        (Running::start(external(on(&server))).await, Running::start(external(on(&server))).await);
+    let mut ids = Vec::new();
+    for _ in 0..200 {
+        ids.push(place(other.address).await);
+    }
+    let address = one.address;
+    let mut workers = JoinSet::new();
+    for _ in 0..8 {
+        workers.spawn(async move {
+            let mut got = Vec::new();
+            // With a lease that outlasts the test.
+            let wish = json!({ "worker": "w", "limit": 10, "leaseMs": 600_000 });
+            loop {
+                let answer = post_json(address, "/api/jobs/claim", &wish).await;
+                if answer.status != 200 {
+                    answer.problem(503, "shutting_down");
+                    return got;
+                }
+                let jobs = answer.json()["jobs"].as_array().unwrap().clone();
+                if jobs.is_empty() {
+                    return got;
+                }
+                got.extend(jobs.iter().map(|job| id_of(job).to_owned()));
+            }
+        });
+    }
+    eventually("some are claimed", async || {
+        let stats = other.stats().await;
+        (stats["orders"]["jobs"]["claimed"].as_u64() >= Some(20)).then_some(())
+    })
+    .await;
+    one.begin_stop();
+    let mut got = Vec::new();
+    while let Some(ended) = workers.join_next().await {
+        // A connection that came too late is closed without an answer.
+        got.extend(ended.unwrap_or_default());
+    }
+    one.stop().await;
+    eventually("the others are there for the next one", async || {
+        let jobs = claim(other.address, json!({ "worker": "x", "limit": 100, "leaseMs": 600_000 })).await;
+        got.extend(jobs.iter().map(|job| id_of(job).to_owned()));
+        (got.len() >= ids.len()).then_some(())
+    })
+    .await;
+    got.sort_unstable();
+    ids.sort_unstable();
+    assert_eq!(got, ids);
+    other.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_goes_away_while_it_waits_is_given_nothing() {
+    let gateway = Running::start(external(config())).await;
+    let wish = json!({ "worker": "gone", "leaseMs": 600_000, "waitMs": 30_000 }).to_string();
+    let mut stream = tokio::net::TcpStream::connect(gateway.address).await.unwrap();
+    let head = format!(
+        "POST /api/jobs/claim HTTP/1.1\r\nhost: x\r\ncontent-type: {JSON}\r\ncontent-length: {}\r\n\r\n{wish}",
+        wish.len()
+    );
+    tokio::io::AsyncWriteExt::write_all(&mut stream, head.as_bytes()).await.unwrap();
+    let under_way = async |count: u64| {
+        eventually("so many claims are under way", async || {
+            let stats = gateway.stats().await;
+            (stats["orders"]["claims_under_way"] == count).then_some(())
+        })
+        .await;
+    };
+    under_way(1).await;
+    drop(stream);
+    under_way(0).await;
+    let id = place(gateway.address).await;
+    let next = claim(gateway.address, json!({ "worker": "next" })).await.remove(0);
+    assert_eq!((id_of(&next), &next["run"]), (id.as_str(), &json!(1)));
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_takes_only_orders_that_are_meant_for_its_kind() {
+    let Some(server) = RedisServer::start(&[]) else { return };
+    let (outside, paper) =
+        (Running::start(external(on(&server))).await, Running::start(quick(on(&server))).await);
+    let (mine, theirs) = (place(outside.address).await, place(paper.address).await);
+    until_status(outside.address, &theirs, "confirmed").await;
+    assert_eq!(get_order(paper.address, &mine).await["status"], "pending");
+    let claimed = claim(outside.address, json!({ "worker": "w", "limit": 10 })).await;
+    assert_eq!(claimed.iter().map(id_of).collect::<Vec<_>>(), [mine.as_str()]);
+    // They say so.
+    for (gateway, own, other) in [(&outside, "external", "paper"), (&paper, "paper", "external")] {
+        let health = eventually("the other executor is found", async || {
+            let health = gateway.get("/health").await.json();
+            health.get("other_executors").is_some().then_some(health)
+        })
+        .await;
+        assert_eq!((&health["executor"], &health["other_executors"]), (&json!(own), &json!([other])));
+    }
+    for gateway in [outside, paper] {
+        gateway.stop().await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -288,7 +288,7 @@ async fn until_back(nodes: &[&SharedBackend]) {
 
 fn job(payload: &str) -> NewJob {
     let id = OrderId::random().into();
-    NewJob { id, payload: Bytes::copy_from_slice(payload.as_bytes()), idempotency: None }
+    NewJob { id, payload: Bytes::copy_from_slice(payload.as_bytes()), kind: None, idempotency: None }
 }
 
 fn keyed(key: &str, fingerprint: &str) -> NewJob {
@@ -301,7 +301,7 @@ async fn claim_all(nodes: &[&SharedBackend], count: usize) -> Vec<zonewire::stor
     let mut claimed: Vec<zonewire::storage::ClaimedJob> = Vec::new();
     eventually("all jobs are claimed", async || {
         for node in nodes {
-            claimed.extend(node.claim(10, LEASE).await.unwrap_or_default());
+            claimed.extend(node.claim("paper", 10, LEASE).await.unwrap_or_default());
         }
         (claimed.len() >= count).then_some(())
     })
@@ -330,8 +330,8 @@ async fn jobs_go_to_redis_as_they_stand() {
         assert_eq!(a.enqueue_here(job, &BOUNDS).await.unwrap(), Enqueued::Queued);
         assert_eq!(a.enqueue_here(job, &BOUNDS).await.unwrap(), Enqueued::Repeated(job.id));
     }
-    assert_eq!(b.claim(10, LEASE).await.unwrap(), [], "they are another node's");
-    let claimed = a.claim(4, LEASE).await.unwrap();
+    assert_eq!(b.claim("paper", 10, LEASE).await.unwrap(), [], "they are another node's");
+    let claimed = a.claim("paper", 4, LEASE).await.unwrap();
     let names: Vec<_> = claimed.iter().map(|job| job.payload.clone()).collect();
     assert_eq!(names, ["runs", "done", "dead", "delayed"], "and what Redis has is nobody's");
     let [runs, done, dead, delayed] = claimed.as_slice() else { panic!("{claimed:?}") };
@@ -339,7 +339,7 @@ async fn jobs_go_to_redis_as_they_stand() {
     assert_eq!(a.finish(done.id, done.token, &Ending::Done).await.unwrap(), Held::Yes);
     let ending = Ending::Dead { error: "in\nvain".to_owned() };
     assert_eq!(a.finish(dead.id, dead.token, &ending).await.unwrap(), Held::Yes);
-    let ending = Ending::Retry { after: Duration::ZERO };
+    let ending = Ending::Retry { after: Duration::ZERO, attempt: None };
     assert_eq!(a.finish(delayed.id, delayed.token, &ending).await.unwrap(), Held::Yes);
     assert_eq!(a.cancel(jobs[5].id).await.unwrap(), Cancelling::Asked);
     assert!(matches!(a.cancel(shared.id).await, Err(StorageError::Unreachable { .. })));

@@ -154,14 +154,15 @@ async fn a_worker_that_lost_its_job_cannot_end_the_order(make: Make) {
     let Some((stores, store)) = one(make).await else { return };
     let bounds = zonewire::storage::JobBounds { unfinished: 9, kept: 9, kept_for: 3_600 * SECOND };
     let id = OrderId::random();
-    let job = zonewire::storage::NewJob { id: id.into(), payload: "{}".into(), idempotency: None };
+    let job =
+        zonewire::storage::NewJob { id: id.into(), payload: "{}".into(), kind: None, idempotency: None };
     store.enqueue(&job, &bounds).await.unwrap();
     let first = Producer::on(&store, ChannelName::order(id)).await;
     let second = Producer { id: NodeId::random(), store: stores.open().await, ..first.clone() };
-    let old = store.claim(1, Duration::ZERO).await.unwrap()[0].token;
+    let old = store.claim("paper", 1, Duration::ZERO).await.unwrap()[0].token;
     assert_eq!(first.append(vec![step(1, EntryKind::Submitted, Some(old))]).await, [applied(1)]);
     let new = eventually("the job is claimed anew", async || {
-        second.store.claim(1, 60 * SECOND).await.unwrap().pop()
+        second.store.claim("paper", 1, 60 * SECOND).await.unwrap().pop()
     })
     .await
     .token;

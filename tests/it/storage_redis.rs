@@ -322,16 +322,17 @@ async fn jobs_in_every_state(store: &SharedBackend) -> Vec<JobId> {
     let mut ids = vec![];
     for n in 0..5 {
         let idempotency = Some(Idempotency { key: format!("key {n}"), fingerprint: "same".to_owned() });
-        let job = NewJob { id: OrderId::random().into(), payload: vec![0, n, 255].into(), idempotency };
+        let job =
+            NewJob { id: OrderId::random().into(), payload: vec![0, n, 255].into(), kind: None, idempotency };
         assert_eq!(store.enqueue(&job, &bounds).await.unwrap(), Enqueued::Queued);
         ids.push(job.id);
     }
     let endings = [
         Ending::Done,
         Ending::Dead { error: "in vain".to_owned() },
-        Ending::Retry { after: Duration::from_secs(3_600) },
+        Ending::Retry { after: Duration::from_secs(3_600), attempt: None },
     ];
-    let claimed = store.claim(4, 3_600 * SECOND).await.unwrap();
+    let claimed = store.claim("paper", 4, 3_600 * SECOND).await.unwrap();
     for (job, ending) in claimed.iter().zip(endings) {
         assert_eq!(store.finish(job.id, job.token, &ending).await.unwrap(), Held::Yes);
     }
@@ -346,7 +347,7 @@ async fn all_jobs(store: &SharedBackend) -> Vec<JobView> {
 async fn the_keys_of_jobs_expire_together_a_week_after_their_last_use() {
     let Some(stores) = stores() else { return };
     let store = stores.open().await;
-    assert_eq!(store.claim(1, SECOND).await.unwrap(), []);
+    assert_eq!(store.claim("paper", 1, SECOND).await.unwrap(), []);
     let server = stores.server.as_ref().unwrap();
     assert_eq!(server.admin(&["DBSIZE"]), ":0", "asking for work leaves nothing");
     jobs_in_every_state(&store).await;
@@ -365,7 +366,7 @@ async fn the_keys_of_jobs_expire_together_a_week_after_their_last_use() {
     // As if they had been used last two days ago.
     let long_ago = ((now + 5 * day) * 1_000).to_string();
     server.admin(&["HSET", "zw:{jobs}:meta", "expires", &long_ago]);
-    store.claim(0, SECOND).await.unwrap();
+    store.claim("paper", 0, SECOND).await.unwrap();
     store.job_counts().await.unwrap();
     assert!(expires() >= now + 7 * day - 60_000, "also where somebody only looks");
 }
@@ -392,7 +393,7 @@ async fn jobs_and_ends_of_orders_survive_a_restart_of_the_server() {
     assert!(producer.read(0, 10).await.closed);
     let running = before.iter().find(|job| job.state == JobState::Claimed).unwrap();
     assert_eq!(store.extend(running.id, running.token, SECOND).await.unwrap(), Held::Yes);
-    let next = store.claim(1, SECOND).await.unwrap().pop().expect("the waiting one");
+    let next = store.claim("paper", 1, SECOND).await.unwrap().pop().expect("the waiting one");
     assert!(next.token > running.token, "tokens grow over a restart");
     drop(store);
 }
@@ -419,12 +420,12 @@ async fn a_full_server_takes_no_job_and_still_ends_those_it_has() {
     let server = stores.server.as_ref().unwrap();
     server.admin(&["CONFIG", "SET", "maxmemory", "1mb"]);
     let bounds = JobBounds { unfinished: 10, kept: 20, kept_for: Duration::from_secs(3_600) };
-    let job = NewJob { id: OrderId::random().into(), payload: "x".into(), idempotency: None };
+    let job = NewJob { id: OrderId::random().into(), payload: "x".into(), kind: None, idempotency: None };
     let error = store.enqueue(&job, &bounds).await.unwrap_err();
     assert!(matches!(error, StorageError::Refused { .. }) && error.is_outage(), "{error:?}");
     assert_eq!(all_jobs(&store).await, before, "nothing was half done");
     assert_eq!(store.extend(running.id, running.token, SECOND).await.unwrap(), Held::Yes);
-    assert_eq!(store.claim(1, SECOND).await.unwrap().len(), 1);
+    assert_eq!(store.claim("paper", 1, SECOND).await.unwrap().len(), 1);
     assert_eq!(store.finish(running.id, running.token, &Ending::Done).await.unwrap(), Held::Yes);
     server.admin(&["CONFIG", "SET", "maxmemory", "0"]);
     assert_eq!(store.enqueue(&job, &bounds).await.unwrap(), Enqueued::Queued);
@@ -439,10 +440,10 @@ async fn jobs_of_which_a_part_was_evicted_stop_nobody() {
         let server = stores.server.as_ref().unwrap();
         server.admin(&["DEL", &key]);
         let bounds = JobBounds { unfinished: 100, kept: 0, kept_for: Duration::ZERO };
-        let job = NewJob { id: OrderId::random().into(), payload: "x".into(), idempotency: None };
+        let job = NewJob { id: OrderId::random().into(), payload: "x".into(), kind: None, idempotency: None };
         assert_eq!(store.enqueue(&job, &bounds).await.unwrap(), Enqueued::Queued, "without {key}");
         all_jobs(&store).await;
-        let claimed = store.claim(10, 3_600 * SECOND).await.unwrap();
+        let claimed = store.claim("paper", 10, 3_600 * SECOND).await.unwrap();
         assert!(claimed.iter().any(|claimed| claimed.id == job.id), "without {key}");
         for job in claimed {
             assert_eq!(store.finish(job.id, job.token, &Ending::Done).await.unwrap(), Held::Yes);

@@ -12,8 +12,8 @@ use tokio::time::Instant;
 
 use crate::model::JobId;
 use crate::storage::{
-    Cancelling, ClaimedJob, Ending, Enqueued, Held, Idempotency, JOBS_PER_CALL_MAX, JobBounds, JobCounts,
-    JobState, JobView, LEASE_MAX, LEASE_MIN, MovedJob, NewJob, Stand,
+    Attempt, Cancelling, ClaimedJob, Ending, Enqueued, Held, Idempotency, JOBS_PER_CALL_MAX, JobBounds,
+    JobCounts, JobKind, JobState, JobView, LEASE_MAX, LEASE_MIN, MovedJob, NewJob, Stand,
 };
 
 /// One moment, on both clocks: the monotonic one that decides, and the one that people read.
@@ -46,12 +46,10 @@ pub(in crate::storage) struct JobTable {
     /// Grows with each change of a state, so that what happens at one moment has an order too.
     last_change: u64,
     last_token: u64,
-    /// Jobs by when their turn came, those that are cancelled first.
-    ready: BTreeMap<Turn, JobId>,
+    /// What can be claimed, by kind; `None` by all kinds of workers. None is empty.
+    queues: HashMap<Option<JobKind>, Queue>,
     /// By when they are due.
     delayed: BTreeMap<(Instant, u64), JobId>,
-    /// By when their lease ends.
-    claimed: BTreeMap<(Instant, u64), JobId>,
     /// By when they ended.
     ended: BTreeMap<(Instant, u64), JobId>,
     by_age: BTreeMap<u64, JobId>,
@@ -63,9 +61,19 @@ pub(in crate::storage) struct JobTable {
     bounds: Option<JobBounds>,
 }
 
+/// Jobs that one kind of worker may claim, now or when a lease has run out.
+#[derive(Debug, Default)]
+struct Queue {
+    /// By when their turn came, those that are cancelled first.
+    ready: BTreeMap<Turn, JobId>,
+    /// By when their lease ends.
+    claimed: BTreeMap<(Instant, u64), JobId>,
+}
+
 #[derive(Debug)]
 struct Job {
     payload: Bytes,
+    kind: Option<JobKind>,
     /// Its place among all jobs by when they were queued.
     place: u64,
     stand: Stand,
@@ -75,6 +83,7 @@ struct Job {
     token: u64,
     cancelled: bool,
     committed: bool,
+    attempt: Attempt,
     enqueued_at: DateTime<Utc>,
     changed_at: DateTime<Utc>,
     /// The idempotency key that leads to this job, and since when.
@@ -111,10 +120,30 @@ impl Job {
             token: self.token,
             cancelled: self.cancelled,
             committed: self.committed,
+            attempt: self.attempt,
+            kind: self.kind.clone(),
             enqueued_at: self.enqueued_at,
             changed_at: self.changed_at,
             error,
         }
+    }
+}
+
+impl Queue {
+    fn is_empty(&self) -> bool {
+        self.ready.is_empty() && self.claimed.is_empty()
+    }
+
+    /// Whose turn it is, sorted among several queues by what comes first: the cancelled, those whose
+    /// worker died, the others.
+    fn next(&self, now: Now) -> Option<((u8, Instant, u64), JobId)> {
+        let ready = self.ready.first_key_value().map(|(turn, id)| {
+            let rank = if turn.is_not_cancelled { 2 } else { 0 };
+            ((rank, turn.since, turn.nth), *id)
+        });
+        let expired = self.claimed.first_key_value().filter(|((lease_ends, _), _)| *lease_ends <= now.at);
+        let expired = expired.map(|((lease_ends, nth), id)| ((1, *lease_ends, *nth), *id));
+        ready.into_iter().chain(expired).min_by_key(|(rank, _)| *rank)
     }
 }
 
@@ -190,6 +219,7 @@ impl JobTable {
         self.last_change += 1;
         let job = Job {
             payload: new.payload.clone(),
+            kind: new.kind.clone(),
             place: self.last_place,
             stand: Stand::Waiting { since: now.at },
             nth: self.last_change,
@@ -197,6 +227,7 @@ impl JobTable {
             token: 0,
             cancelled: false,
             committed: false,
+            attempt: Attempt::default(),
             enqueued_at: now.wall,
             changed_at: now.wall,
             key: new.idempotency.as_ref().map(|idempotency| (idempotency.key.clone(), now.at)),
@@ -209,27 +240,29 @@ impl JobTable {
         self.index(new.id);
     }
 
-    pub(in crate::storage) fn claim(&mut self, limit: usize, lease: Duration, now: Now) -> Vec<ClaimedJob> {
+    pub(in crate::storage) fn claim(
+        &mut self,
+        kind: &str,
+        limit: usize,
+        lease: Duration,
+        now: Now,
+    ) -> Vec<ClaimedJob> {
         self.tidy(now);
         let limit = limit.min(JOBS_PER_CALL_MAX);
+        let (of_any, of_kind) = (None, Some(JobKind::from(kind)));
         let mut claimed = Vec::new();
         while claimed.len() < limit
-            && let Some(id) = self.next(now)
+            && let Some(id) = self.next(&of_any, &of_kind, now)
         {
             claimed.extend(self.hand_out(id, lease, now));
         }
         claimed
     }
 
-    /// Whose turn it is: the cancelled, those whose worker died, the others.
-    fn next(&self, now: Now) -> Option<JobId> {
-        let ready = self.ready.first_key_value();
-        let expired = self.claimed.first_key_value().filter(|((lease_ends, _), _)| *lease_ends <= now.at);
-        match (ready, expired) {
-            (Some((turn, id)), Some(_)) if !turn.is_not_cancelled => Some(*id),
-            (_, Some((_, id))) | (Some((_, id)), None) => Some(*id),
-            (None, None) => None,
-        }
+    /// Whose turn it is, among those of no kind and of one.
+    fn next(&self, of_any: &Option<JobKind>, of_kind: &Option<JobKind>, now: Now) -> Option<JobId> {
+        let queues = [of_any, of_kind].into_iter().filter_map(|kind| self.queues.get(kind));
+        queues.filter_map(|queue| queue.next(now)).min_by_key(|(rank, _)| *rank).map(|(_, id)| id)
     }
 
     fn hand_out(&mut self, id: JobId, lease: Duration, now: Now) -> Option<ClaimedJob> {
@@ -247,6 +280,8 @@ impl JobTable {
             run: job.run,
             cancelled: job.cancelled,
             committed: job.committed,
+            attempt: job.attempt,
+            kind: job.kind.clone(),
             enqueued_at: job.enqueued_at,
         })
     }
@@ -276,7 +311,12 @@ impl JobTable {
         let Some(job) = held_under(&mut self.jobs, id, token) else { return Held::Lost };
         let stand = match ending {
             Ending::Retry { .. } if job.cancelled => return Held::Cancelled,
-            Ending::Retry { after } => Stand::Delayed { due: now.after(*after) },
+            Ending::Retry { after, attempt } => {
+                if let Some(number) = *attempt {
+                    job.attempt = Attempt { number, said_by: job.run };
+                }
+                Stand::Delayed { due: now.after(*after) }
+            }
             Ending::Done => Stand::Done { ended: now.at },
             Ending::Dead { error } => Stand::Dead { ended: now.at, error: error.clone() },
         };
@@ -404,9 +444,13 @@ impl JobTable {
         let Some(job) = self.jobs.get(&id) else { return };
         self.by_state[job.stand.state() as usize].insert(job.place, id);
         match job.stand {
-            Stand::Waiting { since } => self.ready.insert(job.turn(since), id),
+            Stand::Waiting { since } => {
+                self.queues.entry(job.kind.clone()).or_default().ready.insert(job.turn(since), id)
+            }
             Stand::Delayed { due } => self.delayed.insert((due, job.nth), id),
-            Stand::Claimed { lease_ends } => self.claimed.insert((lease_ends, job.nth), id),
+            Stand::Claimed { lease_ends } => {
+                self.queues.entry(job.kind.clone()).or_default().claimed.insert((lease_ends, job.nth), id)
+            }
             Stand::Done { ended } | Stand::Dead { ended, .. } => self.ended.insert((ended, job.nth), id),
         };
     }
@@ -414,12 +458,18 @@ impl JobTable {
     fn unindex(&mut self, id: JobId) {
         let Some(job) = self.jobs.get(&id) else { return };
         self.by_state[job.stand.state() as usize].remove(&job.place);
+        let queue = self.queues.get_mut(&job.kind);
         match job.stand {
-            Stand::Waiting { since } => self.ready.remove(&job.turn(since)),
+            Stand::Waiting { since } => queue.and_then(|queue| queue.ready.remove(&job.turn(since))),
             Stand::Delayed { due } => self.delayed.remove(&(due, job.nth)),
-            Stand::Claimed { lease_ends } => self.claimed.remove(&(lease_ends, job.nth)),
+            Stand::Claimed { lease_ends } => {
+                queue.and_then(|queue| queue.claimed.remove(&(lease_ends, job.nth)))
+            }
             Stand::Done { ended } | Stand::Dead { ended, .. } => self.ended.remove(&(ended, job.nth)),
         };
+        if self.queues.get(&job.kind).is_some_and(Queue::is_empty) {
+            self.queues.remove(&job.kind);
+        }
     }
 }
 
@@ -437,7 +487,8 @@ mod tests {
 
     fn new(n: u128) -> NewJob {
         let idempotency = Idempotency { key: n.to_string(), fingerprint: String::new() };
-        NewJob { id: JobId(Uuid::from_u128(n)), payload: Bytes::new(), idempotency: Some(idempotency) }
+        let kind = (n % 2 == 0).then(|| "even".into());
+        NewJob { id: JobId(Uuid::from_u128(n)), payload: Bytes::new(), kind, idempotency: Some(idempotency) }
     }
 
     #[tokio::test(start_paused = true)]
@@ -447,24 +498,28 @@ mod tests {
         let now = Now::read();
         // The first waits for ever, so that what came after it goes before it.
         table.enqueue(&new(0), &bounds, now);
-        table.claim(1, LEASE_MAX, now);
+        table.claim("even", 1, LEASE_MAX, now);
         for n in 1..=100 {
             assert_eq!(table.enqueue(&new(n), &bounds, now), Enqueued::Queued);
-            for job in table.claim(1, Duration::MAX, now) {
+            for job in table.claim("even", 1, Duration::MAX, now) {
                 let error = String::new();
                 let ending = if n % 2 == 0 { Ending::Done } else { Ending::Dead { error } };
                 assert_eq!(table.finish(job.id, job.token, &ending, now), Held::Yes);
             }
         }
+        let queued = |table: &JobTable| {
+            let queues = table.queues.values();
+            queues.map(|queue| queue.ready.len() + queue.claimed.len()).sum::<usize>()
+        };
         let sizes = |table: &JobTable| {
             let by_state = table.by_state.iter().map(BTreeMap::len).sum::<usize>();
-            let by_what_they_wait_for =
-                table.ready.len() + table.delayed.len() + table.claimed.len() + table.ended.len();
+            let by_what_they_wait_for = queued(table) + table.delayed.len() + table.ended.len();
             let keys = (table.keys.len(), table.key_ages.len());
             (table.jobs.len(), table.by_age.len(), by_state, by_what_they_wait_for, keys)
         };
         assert_eq!(sizes(&table), (20, 20, 20, 20, (20, 20)));
         table.tidy(Now { at: now.at + Duration::from_secs(60), ..now });
         assert_eq!(sizes(&table), (1, 1, 1, 1, (0, 0)), "only the one that runs is left");
+        assert_eq!(table.queues.len(), 1);
     }
 }

@@ -18,8 +18,8 @@ impl Jobs for MemoryBackend {
         Ok(self.shared.jobs.lock().enqueue(job, bounds, Now::read()))
     }
 
-    async fn claim(&self, limit: usize, lease: Duration) -> Result<Vec<ClaimedJob>> {
-        Ok(self.shared.jobs.lock().claim(limit, lease, Now::read()))
+    async fn claim(&self, kind: &str, limit: usize, lease: Duration) -> Result<Vec<ClaimedJob>> {
+        Ok(self.shared.jobs.lock().claim(kind, limit, lease, Now::read()))
     }
 
     async fn extend(&self, id: JobId, token: u64, lease: Duration) -> Result<Held> {

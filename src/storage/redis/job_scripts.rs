@@ -6,6 +6,9 @@
 //! A server that is out of memory refuses a script's first write if it adds something, and nothing
 //! after it. So no script is half done; and those that end or extend a run remove before they add,
 //! so that what would free memory is not refused.
+//!
+//! A build that knows neither attempts nor kinds keeps what stands behind the place as it found it,
+//! since it takes it for an error, which it shows of dead letters alone.
 
 use std::sync::LazyLock;
 
@@ -54,16 +57,24 @@ local function answer(value)
   return value
 end
 
-local function read(id)
-  local text = redis.call('HGET', parts, id)
+local function parse(text)
   if not text then return nil end
-  local job = {}
-  job.state, job.run, job.token, job.cancelled, job.committed, job.changed, job.place, job.error =
+  local job, more = {error = '', attempt = '0', said_by = '0', kind = ''}, nil
+  job.state, job.run, job.token, job.cancelled, job.committed, job.changed, job.place, more =
     string.match(text, '^(%l) (%d+) (%d+) (%d) (%d) (%d+) (%d+) (.*)$')
+  if job.state == 'x' then
+    job.error = more
+  else
+    local attempt, said_by, kind = string.match(more, '^@(%d+) (%d+) (.*)$')
+    if attempt then job.attempt, job.said_by, job.kind = attempt, said_by, kind end
+  end
   return job
 end
+local function read(id) return parse(redis.call('HGET', parts, id)) end
 local function write(id, job)
-  local text = {job.state, job.run, job.token, job.cancelled, job.committed, job.changed, job.place, job.error}
+  local more = job.error
+  if job.state ~= 'x' then more = '@' .. job.attempt .. ' ' .. job.said_by .. ' ' .. job.kind end
+  local text = {job.state, job.run, job.token, job.cancelled, job.committed, job.changed, job.place, more}
   set(parts, id, table.concat(text, ' '))
 end
 local function stand(id, job, state, score)
@@ -88,7 +99,8 @@ local function view(id, page)
   local job = read(id)
   local queued, _, payload = read_fixed(id)
   if not job or not queued then return end
-  local values = {id, job.state, job.run, job.token, job.cancelled, job.committed, queued, job.changed, job.error, payload}
+  local values = {id, job.state, job.run, job.token, job.cancelled, job.committed, queued, job.changed, job.error,
+    job.attempt, job.said_by, job.kind, payload}
   for _, value in ipairs(values) do page[#page + 1] = value end
 end
 ";
@@ -136,7 +148,7 @@ fn script(parts: &[&str]) -> Script {
 }
 
 /// ARGV id, payload, `k` and the idempotency key (or nothing), fingerprint, bound on unfinished
-/// jobs, bound on all jobs, how long they are kept.
+/// jobs, bound on all jobs, how long they are kept, kind (or nothing).
 ///
 /// Answers `queued`, `repeated` and the job, `conflict`, or `full`.
 pub(super) static ENQUEUE: LazyLock<Script> = LazyLock::new(|| {
@@ -166,7 +178,7 @@ local jobs = redis.call('HLEN', parts)
 local place = math.max(last_place + 1, now)
 set(fixed, id, whole(now) .. ' ' .. (key and #key or '-') .. ' ' .. (key or '') .. payload)
 write(id, {state = 'w', run = '0', token = '0', cancelled = '0', committed = '0', changed = whole(now),
-  place = whole(place), error = ''})
+  place = whole(place), attempt = '0', said_by = '0', kind = ARGV[8]})
 add(ready, place, id)
 add(by_state.w, place, id)
 add(ages, place, id)
@@ -188,7 +200,8 @@ return answer({'queued'})
 /// Takes over a job that a node kept while the server was away. ARGV id, payload, `k` and the
 /// idempotency key (or nothing), fingerprint, state, run, token, whether it was cancelled, whether it
 /// was committed, error; how long ago it was queued, and its state changed; how far from now what it
-/// is sorted by is, below 0 in the past; bound on all jobs, how long they are kept.
+/// is sorted by is, below 0 in the past; bound on all jobs, how long they are kept; the attempt, the
+/// run that said it, kind (or nothing).
 ///
 /// Answers `recorded`, also when it was before; or, where the key leads elsewhere, `taken`, the other
 /// job, and whether this one is cancelled for that: it is where the requests were the same and nobody
@@ -198,7 +211,8 @@ pub(super) static RECORD: LazyLock<Script> = LazyLock::new(|| {
         TIDY,
         "
 local id, payload, key, fingerprint, state = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
-local job = {state = state, run = ARGV[6], token = ARGV[7], cancelled = ARGV[8], committed = ARGV[9], error = ARGV[10]}
+local job = {state = state, run = ARGV[6], token = ARGV[7], cancelled = ARGV[8], committed = ARGV[9], error = ARGV[10],
+  attempt = ARGV[16], said_by = ARGV[17], kind = ARGV[18]}
 local queued, kept_max = now - tonumber(ARGV[11]), tonumber(ARGV[14])
 job.changed = whole(now - tonumber(ARGV[12]))
 local score = now + tonumber(ARGV[13])
@@ -251,31 +265,47 @@ return answer({'recorded'})
     ])
 });
 
-/// ARGV limit, lease. Answers for each job id, token, run, whether it was cancelled, whether it was
-/// committed, when it was queued, payload.
+/// ARGV limit, lease, kind. Answers for each job id, token, run, whether it was cancelled, whether it
+/// was committed, when it was queued, the attempt, the run that said it, kind, payload.
+///
+/// Jobs of other kinds that are in front are passed over, some hundred at a time; so a call looks at
+/// more jobs than it answers with only where workers of several kinds share the queue.
 pub(super) static CLAIM: LazyLock<Script> = LazyLock::new(|| {
     script(&[
         TIDY,
         "
 tidy()
-local limit, lease_ends = tonumber(ARGV[1]), now + tonumber(ARGV[2])
-local ids = {}
+local limit, lease_ends, kind = tonumber(ARGV[1]), now + tonumber(ARGV[2]), ARGV[3]
+local ids, jobs = {}, {}
 local function gather(key, from, to)
-  if #ids >= limit then return end
-  for _, id in ipairs(redis.call('ZRANGEBYSCORE', key, from, to, 'LIMIT', 0, limit - #ids)) do ids[#ids + 1] = id end
+  local at, count = 0, limit - #ids
+  while #ids < limit do
+    local page = redis.call('ZRANGEBYSCORE', key, from, to, 'LIMIT', at, count)
+    if #page == 0 then return end
+    for i, text in ipairs(redis.call('HMGET', parts, unpack(page))) do
+      local job = parse(text)
+      if not job or job.kind == '' or job.kind == kind then
+        ids[#ids + 1], jobs[page[i]] = page[i], job
+        if #ids == limit then return end
+      end
+    end
+    if #page < count then return end
+    at, count = at + #page, AT_ONCE
+  end
 end
 gather(ready, '-inf', '(0')
 gather(leases, '-inf', whole(now))
 gather(ready, '0', '+inf')
 local page = {}
 for _, id in ipairs(ids) do
-  local job = read(id)
+  local job = jobs[id]
   local queued, _, payload = read_fixed(id)
   if job and queued then
     last_token = math.max(last_token + 1, now)
     job.run, job.token = whole(tonumber(job.run) + 1), whole(last_token)
     stand(id, job, 'c', lease_ends)
-    for _, value in ipairs({id, job.token, job.run, job.cancelled, job.committed, queued, payload}) do
+    for _, value in ipairs({id, job.token, job.run, job.cancelled, job.committed, queued,
+        job.attempt, job.said_by, job.kind, payload}) do
       page[#page + 1] = value
     end
   else
@@ -306,7 +336,8 @@ return answer('yes')
 "])
 });
 
-/// ARGV id, token, the state to go to; then the wait for `d`, or the error for `x`.
+/// ARGV id, token, the state to go to; then the wait for `d`, or the error for `x`; the attempt that
+/// the next run is at (or nothing).
 /// Answers as [`HOLD`].
 pub(super) static FINISH: LazyLock<Script> = LazyLock::new(|| {
     script(&["
@@ -315,6 +346,7 @@ local job = read(id)
 if not holds(job, ARGV[2]) then return 'lost' end
 if state == 'd' then
   if job.cancelled == '1' then return 'cancelled' end
+  if ARGV[5] ~= '' then job.attempt, job.said_by = ARGV[5], job.run end
   stand(id, job, state, now + tonumber(ARGV[4]))
 else
   if state == 'x' then job.error = ARGV[4] end
@@ -347,7 +379,8 @@ return answer('asked')
 });
 
 /// ARGV id. Answers id, state, run, token, whether it was cancelled, whether it was committed, when
-/// it was queued, when its state changed, error, payload; or nothing.
+/// it was queued, when its state changed, error, the attempt, the run that said it, kind, payload; or
+/// nothing.
 pub(super) static JOB: LazyLock<Script> = LazyLock::new(|| {
     script(&[
         TIDY,

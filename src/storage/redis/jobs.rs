@@ -16,12 +16,12 @@ use super::scripts::Script;
 use super::{EXACT_MAX, RedisBackend, job_scripts};
 use crate::model::JobId;
 use crate::storage::{
-    Cancelling, ClaimedJob, Ending, Enqueued, Held, JOBS_PER_CALL_MAX, JobBounds, JobCounts, JobState,
-    JobView, Jobs, LEASE_MAX, LEASE_MIN, MovedJob, NewJob, Recorded, Result, Stand,
+    Attempt, Cancelling, ClaimedJob, Ending, Enqueued, Held, JOBS_PER_CALL_MAX, JobBounds, JobCounts,
+    JobKind, JobState, JobView, Jobs, LEASE_MAX, LEASE_MIN, MovedJob, NewJob, Recorded, Result, Stand,
 };
 
-const CLAIMED_FIELDS: usize = 7;
-const VIEW_FIELDS: usize = 10;
+const CLAIMED_FIELDS: usize = 10;
+const VIEW_FIELDS: usize = 13;
 
 impl RedisBackend {
     async fn run_on_jobs<R: FromValue>(
@@ -81,6 +81,9 @@ impl RedisBackend {
             text(micros_from_now(at)),
             text(bounds.kept),
             micros(bounds.kept_for),
+            text(view.attempt.number),
+            text(view.attempt.said_by),
+            kind_text(view.kind.as_ref()),
         ];
         let answer: Vec<String> = self.run_on_jobs(&job_scripts::RECORD, OP, args).await?;
         let words: Vec<&str> = answer.iter().map(String::as_str).collect();
@@ -112,6 +115,7 @@ impl Jobs for RedisBackend {
             text(bounds.unfinished),
             text(bounds.kept),
             micros(bounds.kept_for),
+            kind_text(job.kind.as_ref()),
         ];
         let answer: Vec<String> = self.run_on_jobs(&job_scripts::ENQUEUE, "enqueue", args).await?;
         let words: Vec<&str> = answer.iter().map(String::as_str).collect();
@@ -124,11 +128,12 @@ impl Jobs for RedisBackend {
         }
     }
 
-    async fn claim(&self, limit: usize, lease: Duration) -> Result<Vec<ClaimedJob>> {
+    async fn claim(&self, kind: &str, limit: usize, lease: Duration) -> Result<Vec<ClaimedJob>> {
         if limit == 0 {
             return Ok(Vec::new());
         }
-        let args = vec![text(limit.min(JOBS_PER_CALL_MAX)), micros(lease.clamp(LEASE_MIN, LEASE_MAX))];
+        let lease = micros(lease.clamp(LEASE_MIN, LEASE_MAX));
+        let args = vec![text(limit.min(JOBS_PER_CALL_MAX)), lease, Value::from(kind)];
         let answer: Vec<Bytes> = self.run_on_jobs(&job_scripts::CLAIM, "claim", args).await?;
         answer.chunks(CLAIMED_FIELDS).map(|fields| claimed(Fields { op: "claim", fields })).collect()
     }
@@ -142,12 +147,15 @@ impl Jobs for RedisBackend {
     }
 
     async fn finish(&self, id: JobId, token: u64, ending: &Ending) -> Result<Held> {
-        let (state, more) = match ending {
-            Ending::Done => (JobState::Done, Value::from("")),
-            Ending::Retry { after } => (JobState::Delayed, micros((*after).min(LEASE_MAX))),
-            Ending::Dead { error } => (JobState::Dead, Value::from(error.as_str())),
+        let none = || Value::from("");
+        let (state, more, attempt) = match ending {
+            Ending::Done => (JobState::Done, none(), none()),
+            Ending::Retry { after, attempt } => {
+                (JobState::Delayed, micros((*after).min(LEASE_MAX)), attempt.map_or_else(none, text))
+            }
+            Ending::Dead { error } => (JobState::Dead, Value::from(error.as_str()), none()),
         };
-        let args = vec![text(id), text(token), Value::from(letter(state)), more];
+        let args = vec![text(id), text(token), Value::from(letter(state)), more, attempt];
         let answer: String = self.run_on_jobs(&job_scripts::FINISH, "finish", args).await?;
         held("finish", &answer)
     }
@@ -237,6 +245,16 @@ impl Fields<'_> {
         Ok(self.text(at)? == "1")
     }
 
+    /// The fields for an attempt and a kind, in this order.
+    fn attempt(&self, at: usize) -> Result<Attempt> {
+        Ok(Attempt { number: self.number(at)?, said_by: self.number(at + 1)? })
+    }
+
+    fn kind(&self, at: usize) -> Result<Option<JobKind>> {
+        let kind = self.text(at)?;
+        Ok((!kind.is_empty()).then(|| kind.into()))
+    }
+
     fn time(&self, at: usize) -> Result<DateTime<Utc>> {
         DateTime::from_timestamp_micros(self.number(at)?).ok_or_else(|| unexpected(self.op))
     }
@@ -250,7 +268,9 @@ fn claimed(job: Fields<'_>) -> Result<ClaimedJob> {
         cancelled: job.flag(3)?,
         committed: job.flag(4)?,
         enqueued_at: job.time(5)?,
-        payload: job.bytes(6)?,
+        attempt: job.attempt(6)?,
+        kind: job.kind(8)?,
+        payload: job.bytes(9)?,
     })
 }
 
@@ -269,7 +289,9 @@ fn view(job: Fields<'_>) -> Result<JobView> {
         enqueued_at: job.time(6)?,
         changed_at: job.time(7)?,
         error,
-        payload: job.bytes(9)?,
+        attempt: job.attempt(9)?,
+        kind: job.kind(11)?,
+        payload: job.bytes(12)?,
     })
 }
 
@@ -288,6 +310,10 @@ fn job_id(op: &'static str, text: &str) -> Result<JobId> {
 
 fn unexpected(op: &str) -> crate::storage::StorageError {
     corrupt("{jobs}", format!("`{op}` was answered by something that is not a job's"))
+}
+
+fn kind_text(kind: Option<&JobKind>) -> Value {
+    Value::from(kind.map_or("", |kind| &**kind))
 }
 
 /// Numbers go as text: fred would send large ones as floats.

@@ -28,8 +28,8 @@ use crate::model::{ChannelName, JobId};
 use crate::storage::memory::{JobTable, Now};
 use crate::storage::primary::{Area, Place};
 use crate::storage::{
-    Cancelling, ClaimedJob, Ending, Enqueued, Held, JOBS_PER_CALL_MAX, JobBounds, JobCounts, JobState,
-    JobView, Jobs, MovedJob, NewJob, Result, StorageError,
+    Attempt, Cancelling, ClaimedJob, Ending, Enqueued, Held, JOBS_PER_CALL_MAX, JobBounds, JobCounts,
+    JobState, JobView, Jobs, MovedJob, NewJob, Result, StorageError,
 };
 use crate::support::counter::Counter;
 use crate::support::recent::Recent;
@@ -256,6 +256,8 @@ fn waiting(job: &NewJob) -> JobView {
         token: 0,
         cancelled: false,
         committed: false,
+        attempt: Attempt::default(),
+        kind: job.kind.clone(),
         enqueued_at: now,
         changed_at: now,
         error: None,
@@ -287,10 +289,12 @@ impl Core {
             moved.as_mut().enable();
             {
                 let mut state = self.jobs.lock();
-                if state.table.has(id) {
+                let is_moving = state.moving.contains_key(&id);
+                // A node that never had a primary has all jobs there are: what it does not know is unknown.
+                if state.table.has(id) || (!is_moving && self.is_alone()) {
                     return Ok(here(&mut state.table, Now::read()));
                 }
-                if !state.moving.contains_key(&id) {
+                if !is_moving {
                     break;
                 }
             }
@@ -367,19 +371,19 @@ impl Jobs for Switching {
         self.core.enqueue_job(job, bounds, true).await
     }
 
-    async fn claim(&self, limit: usize, lease: Duration) -> Result<Vec<ClaimedJob>> {
+    async fn claim(&self, kind: &str, limit: usize, lease: Duration) -> Result<Vec<ClaimedJob>> {
         let core = &self.core;
         {
             let mut state = core.jobs.lock();
             // Who claims must be able to read how far the run before it came, wherever that is.
             if !core.modes.borrow().is_all_primary() {
-                return Ok(state.table.claim(limit, lease, Now::read()));
+                return Ok(state.table.claim(kind, limit, lease, Now::read()));
             }
             if state.claims_from.is_some_and(|from| Instant::now() < from) {
                 return Ok(Vec::new());
             }
         }
-        let claimed = match core.ask(core.area_of_jobs(), core.primary.claim(limit, lease)).await {
+        let claimed = match core.ask(core.area_of_jobs(), core.primary.claim(kind, limit, lease)).await {
             Some(answer) => answer?,
             // What was claimed by a call whose answer was lost is somebody's when its lease runs out.
             None => Vec::new(),
@@ -394,6 +398,8 @@ impl Jobs for Switching {
                 token: job.token,
                 cancelled: job.cancelled,
                 committed: job.committed,
+                attempt: job.attempt,
+                kind: job.kind.clone(),
                 enqueued_at: job.enqueued_at,
                 changed_at: Utc::now(),
                 error: None,
@@ -431,6 +437,9 @@ impl Jobs for Switching {
             if held == Held::Yes {
                 core.jobs.lock().change(id, |view| {
                     view.changed_at = Utc::now();
+                    if let Ending::Retry { attempt: Some(number), .. } = *ending {
+                        view.attempt = Attempt { number, said_by: view.run };
+                    }
                     (view.state, view.error) = match ending {
                         Ending::Done => (JobState::Done, None),
                         Ending::Retry { .. } => (JobState::Delayed, None),

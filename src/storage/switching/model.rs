@@ -879,8 +879,8 @@ impl Jobs for ModelRedis {
         self.memory().enqueue(job, bounds).await
     }
 
-    async fn claim(&self, limit: usize, lease: Duration) -> Result<Vec<ClaimedJob>> {
-        self.memory().claim(limit, lease).await
+    async fn claim(&self, kind: &str, limit: usize, lease: Duration) -> Result<Vec<ClaimedJob>> {
+        self.memory().claim(kind, limit, lease).await
     }
 
     async fn extend(&self, id: JobId, token: u64, lease: Duration) -> Result<Held> {

@@ -82,25 +82,26 @@ pub(crate) async fn until_ended(address: SocketAddr, id: &str) -> Value {
     .await
 }
 
-/// Checks what holds of every order's updates: offsets without holes, stages in order within an
-/// attempt, attempts one by one, and one last update at most. Gives the types in order.
+/// Checks what holds of every order's updates: offsets without holes, stages in order within a run of
+/// an attempt, attempts one by one, and one last update at most. Gives the types in order.
 pub(crate) fn check_updates(updates: &[Value]) -> Vec<String> {
-    let mut before: Option<(u64, u64, u64)> = None;
+    let mut before: Option<(u64, u64, u64, u64)> = None;
     for (place, update) in updates.iter().enumerate() {
         let number = |name: &str| update[name].as_u64().unwrap_or_else(|| panic!("{name} in {update}"));
         let attempt = update.get("attempt").map_or(1, |_| number("attempt"));
+        let run = update.get("run").map_or(1, |_| number("run"));
         let (offset, progress) = (number("offset"), number("progress"));
         let is_last = place + 1 == updates.len();
         let ends = update["type"] == "confirmed" || update["type"] == "failed";
         assert!(!ends || is_last, "something follows the end: {updates:?}");
-        if let Some((offset_before, attempt_before, progress_before)) = before {
+        if let Some((offset_before, attempt_before, run_before, progress_before)) = before {
             assert_eq!(offset, offset_before + 1, "{updates:?}");
             let goes_on = attempt == attempt_before && progress >= progress_before;
-            let begins = attempt == attempt_before + 1
+            let begins = (attempt == attempt_before + 1 || attempt == attempt_before && run > run_before)
                 && ["routing", "submitted"].iter().any(|kind| update["type"] == *kind);
             assert!(goes_on || begins || update["type"] == "failed", "{updates:?}");
         }
-        before = Some((offset, attempt, progress));
+        before = Some((offset, attempt, run, progress));
     }
     updates.iter().map(|update| update["type"].as_str().unwrap().to_owned()).collect()
 }

@@ -107,7 +107,8 @@ impl Primary for Fake {
         self.answer(async {
             self.recorded.lock().push(job.clone());
             let MovedJob { view, idempotency, bounds, .. } = job;
-            let new = NewJob { id: view.id, payload: view.payload.clone(), idempotency: idempotency.clone() };
+            let (payload, kind) = (view.payload.clone(), view.kind.clone());
+            let new = NewJob { id: view.id, payload, kind, idempotency: idempotency.clone() };
             self.kept.enqueue(&new, bounds).await?;
             Ok(Recorded::Yes)
         })
@@ -199,8 +200,8 @@ impl Jobs for Fake {
         self.answer(self.kept.enqueue(job, bounds)).await
     }
 
-    async fn claim(&self, limit: usize, lease: Duration) -> Result<Vec<ClaimedJob>> {
-        self.answer(self.kept.claim(limit, lease)).await
+    async fn claim(&self, kind: &str, limit: usize, lease: Duration) -> Result<Vec<ClaimedJob>> {
+        self.answer(self.kept.claim(kind, limit, lease)).await
     }
 
     async fn extend(&self, id: JobId, token: u64, lease: Duration) -> Result<Held> {
@@ -347,7 +348,7 @@ async fn until(mut is_so: impl FnMut() -> bool) {
 
 fn job(n: u128, key: Option<&str>) -> NewJob {
     let idempotency = key.map(|key| Idempotency { key: key.to_owned(), fingerprint: "same".to_owned() });
-    NewJob { id: JobId(Uuid::from_u128(n)), payload: Bytes::new(), idempotency }
+    NewJob { id: JobId(Uuid::from_u128(n)), payload: Bytes::new(), kind: None, idempotency }
 }
 
 fn is_away<R>(answer: &Result<R>) -> bool {
@@ -358,14 +359,18 @@ fn is_away<R>(answer: &Result<R>) -> bool {
 async fn nothing_is_claimed_until_others_have_sent_what_they_told() {
     let node = Node::new().await;
     node.place(&job(1, None)).await.unwrap();
-    assert_eq!(node.store.claim(1, Duration::ZERO).await.unwrap().len(), 1, "at a start nobody waits");
+    assert_eq!(
+        node.store.claim("paper", 1, Duration::ZERO).await.unwrap().len(),
+        1,
+        "at a start nobody waits"
+    );
     node.go().await;
     node.come_back().await;
     let back = Instant::now();
     let mut claimed = Vec::new();
     while claimed.is_empty() {
         time::sleep(Duration::from_millis(1)).await;
-        claimed = node.store.claim(1, LEASE).await.unwrap();
+        claimed = node.store.claim("paper", 1, LEASE).await.unwrap();
     }
     let waited = back.elapsed();
     assert!(waited >= CLAIMS_WAIT - Duration::from_millis(5), "{waited:?}");
@@ -383,7 +388,7 @@ async fn a_job_on_its_way_is_nobodys_until_it_has_arrived() {
     until(|| node.recorded().len() == 1).await;
     // It may be there, and anybody may have it.
     node.go().await;
-    assert_eq!(node.store.claim(1, LEASE).await.unwrap(), []);
+    assert_eq!(node.store.claim("paper", 1, LEASE).await.unwrap(), []);
     assert!(is_away(&node.store.cancel(job(1, None).id).await));
     assert_eq!(node.store.job(job(1, None).id).await.unwrap().unwrap().state, JobState::Waiting);
     assert_eq!(node.place(&job(2, Some("key"))).await.unwrap(), Enqueued::Repeated(job(1, None).id));
@@ -405,7 +410,7 @@ async fn a_job_that_the_primary_may_have_is_not_kept_besides() {
         node.go().await;
     });
     assert!(is_away(&asked), "{asked:?}");
-    assert_eq!(node.store.claim(1, LEASE).await.unwrap(), []);
+    assert_eq!(node.store.claim("paper", 1, LEASE).await.unwrap(), []);
     let again = node.place(&job(2, Some("key"))).await;
     assert!(is_away(&again), "whether the order is there nobody knows: {again:?}");
     assert_eq!(node.place(&job(3, Some("another"))).await.unwrap(), Enqueued::Queued);
@@ -433,7 +438,7 @@ async fn recovering_lasts_until_the_primary_has_all_jobs() {
     for n in 1..=100 {
         node.place(&job(n, None)).await.unwrap();
     }
-    let claimed = node.store.claim(50, LEASE).await.unwrap();
+    let claimed = node.store.claim("paper", 50, LEASE).await.unwrap();
     node.fake.keeps_silent.store(true, Ordering::Relaxed);
     node.fake.health.send_modify(|health| health.lost = None);
     until(|| node.state() == BackendState::Recovering).await;
@@ -468,12 +473,12 @@ async fn orders_are_begun_only_while_what_is_told_of_them_can_be_read() {
     for n in 1..=3 {
         node.place(&job(n, None)).await.unwrap();
     }
-    let held = store.claim(1, LEASE).await.unwrap().remove(0);
+    let held = store.claim("paper", 1, LEASE).await.unwrap().remove(0);
     node.fake.set_channels_lost(Some(lost()));
     node.until(true).await;
     assert!(store.is_degraded_for(&ChannelName::order(held.id.into())));
     assert_eq!(store.name(), BackendName::Redis, "it serves all else");
-    assert!(store.claim(10, LEASE).await.unwrap().is_empty());
+    assert!(store.claim("paper", 10, LEASE).await.unwrap().is_empty());
     assert_eq!(store.extend(held.id, held.token, LEASE).await.unwrap(), Held::Yes);
     assert!(is_away(&store.commit(held.id, held.token, LEASE).await));
     // The queue itself serves.
@@ -481,9 +486,12 @@ async fn orders_are_begun_only_while_what_is_told_of_them_can_be_read() {
     assert!(node.fake.kept.job(job(4, None).id).await.unwrap().is_some());
     node.fake.set_channels_lost(None);
     node.until(false).await;
-    assert!(store.claim(10, LEASE).await.unwrap().is_empty(), "what others told is on its way to the log");
+    assert!(
+        store.claim("paper", 10, LEASE).await.unwrap().is_empty(),
+        "what others told is on its way to the log"
+    );
     time::sleep(CLAIMS_WAIT).await;
-    assert_eq!(store.claim(10, LEASE).await.unwrap().len(), 3);
+    assert_eq!(store.claim("paper", 10, LEASE).await.unwrap().len(), 3);
     assert_eq!(store.commit(held.id, held.token, LEASE).await.unwrap(), Held::Yes);
 }
 
