@@ -67,13 +67,15 @@ impl Limit {
         }
     }
 
-    /// What lets more in.
-    fn setting(self) -> &'static str {
-        match self {
-            Self::Full => "connections.max",
-            Self::Tcp => "connections.tcp_max and the limit of open files (ulimit -n)",
-            Self::Address => "connections.per_address_max; behind a proxy http.trusted_proxies",
-            Self::Rate => "connections.connects_per_s; behind a proxy http.trusted_proxies",
+    /// What lets more in of those that come from loopback, or from elsewhere.
+    fn setting(self, is_loopback: bool) -> &'static str {
+        match (self, is_loopback) {
+            (Self::Full, _) => "connections.max",
+            (Self::Tcp, _) => "connections.tcp_max and the limit of open files (ulimit -n)",
+            (Self::Address, false) => "connections.per_address_max; behind a proxy http.trusted_proxies",
+            (Self::Address, true) => "connections.per_loopback_address_max",
+            (Self::Rate, false) => "connections.connects_per_s; behind a proxy http.trusted_proxies",
+            (Self::Rate, true) => "connections.loopback_connects_per_s",
         }
     }
 }
@@ -118,8 +120,8 @@ impl Limits {
         counter.add(1);
         if let Some(untold) = line.lock().may_tell(Instant::now()) {
             let refused = untold + 1;
-            let source = source.map(|source| source.to_string());
-            let (limit, setting) = (limit.as_str(), limit.setting());
+            let setting = limit.setting(source.is_some_and(Source::is_loopback));
+            let (limit, source) = (limit.as_str(), source.map(|source| source.to_string()));
             warn!(refused, limit, source, setting, "connections were refused");
         }
         limit
