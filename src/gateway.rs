@@ -52,7 +52,7 @@ const FLUSH_WITHIN: Duration = Duration::from_secs(5);
 /// The drain of a gateway that a part has failed is no longer than this.
 const FAILED_DRAIN: Duration = Duration::from_secs(2);
 
-/// Why a gateway ended before it was told to.
+/// Why a gateway did not end well.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RunError {
@@ -62,6 +62,17 @@ pub enum RunError {
     Failed {
         /// Which one it was; the log says more.
         part: &'static str,
+    },
+    /// It ended as it was told to, while Redis was away or did not take what had been accepted, and
+    /// that was nowhere else.
+    #[error(
+        "accepted and lost with the gateway, since Redis did not take them: {entries} entries, {orders} orders"
+    )]
+    Lost {
+        /// Prices and updates of orders.
+        entries: usize,
+        /// Orders that were placed.
+        orders: usize,
     },
 }
 
@@ -327,7 +338,8 @@ impl Gateway {
     /// over the drain window, and flushes what was accepted.
     ///
     /// # Errors
-    /// See [`RunError`]: a gateway without one of its parts ends by itself, in the same way but sooner.
+    /// See [`RunError`]: a gateway without one of its parts ends by itself, in the same way but sooner;
+    /// and what was accepted may be lost with it.
     pub async fn run(mut self, shutdown: impl Future<Output = ()>) -> Result<(), RunError> {
         let failed = {
             let threads = self.threads.iter_mut().map(|thread| Box::pin(&mut thread.done));
@@ -370,13 +382,13 @@ impl Gateway {
         }
         self.stop_channels.cancel();
         self.tracker.close();
-        let deadline = Instant::now() + FLUSH_WITHIN;
-        if time::timeout_at(deadline, self.tracker.wait()).await.is_err() {
+        let flushed_by = Instant::now() + FLUSH_WITHIN;
+        if time::timeout_at(flushed_by, self.tracker.wait()).await.is_err() {
             error!(tasks = self.tracker.len(), "accepted entries could not be flushed in time");
         }
-        // What is left then is said.
-        let _in_time = time::timeout_at(deadline, self.outage.until_sent()).await;
-        self.say_what_is_left();
+        // Redis may come back within the drain; what is left then is said.
+        let _in_time = time::timeout_at(deadline.max(flushed_by), self.outage.until_sent()).await;
+        let lost = self.say_what_is_left();
         drop(self.storage);
         let deadline = Instant::now() + DRAIN_GRACE;
         for thread in self.threads {
@@ -391,25 +403,37 @@ impl Gateway {
             }
         }
         info!("stopped");
-        failed.map_or(Ok(()), |part| Err(RunError::Failed { part }))
+        match (failed, lost) {
+            (Some(part), _) => Err(RunError::Failed { part }),
+            (None, Some(lost)) => Err(lost),
+            (None, None) => Ok(()),
+        }
     }
 }
 
 impl Gateway {
-    /// Says what was accepted and the log does not have, at the end.
-    fn say_what_is_left(&self) {
-        let OutageTotals { journal_entries: entries, jobs_waiting: orders, spool, .. } = self.outage.totals();
+    /// Says what was accepted and the log does not have, at the end; and what of it is lost.
+    fn say_what_is_left(&self) -> Option<RunError> {
+        let OutageTotals { journal_entries, journal_in_memory_only: entries, jobs_waiting, .. } =
+            self.outage.totals();
         let is_served = self.status.get().backend == BackendName::Redis;
         let why = if is_served { "Redis did not take them in time" } else { "Redis is away" };
-        if entries > 0 && spool == "working" {
-            info!(entries, why, "accepted entries wait in the spool; they are sent after the next start");
-        } else if entries > 0 {
-            error!(entries, why, "accepted entries are lost: there is no spool that works");
+        let on_disk = journal_entries - entries;
+        if on_disk > 0 {
+            info!(
+                entries = on_disk,
+                why, "accepted entries wait in the spool; they are sent after the next start"
+            );
+        }
+        if entries > 0 {
+            error!(entries, why, "accepted entries are lost: they are not in a spool");
         }
         // Where no Redis is configured, orders end with their gateway by design.
-        if orders > 0 && self.redis_configured {
+        let orders = if self.redis_configured { jobs_waiting } else { 0 };
+        if orders > 0 {
             error!(orders, why, "accepted orders are lost: nobody else knows them");
         }
+        (entries > 0 || orders > 0).then_some(RunError::Lost { entries, orders })
     }
 }
 

@@ -15,6 +15,8 @@ pub const FAILED: u8 = 1;
 pub const USAGE: u8 = 64;
 /// A part of the gateway panicked: a bug. What supervises it should start it anew.
 pub const BROKEN: u8 = 70;
+/// A gateway ended with accepted entries or orders that nobody else has.
+pub const LOST: u8 = 74;
 /// A second signal ended a shutdown that was under way, or a signal a check of outages.
 pub const INTERRUPTED: u8 = 130;
 
@@ -60,6 +62,7 @@ pub(crate) fn code(result: &anyhow::Result<()>) -> u8 {
         Ok(()) => CLEAN,
         Err(error) if error.is::<Interrupted>() || error.is::<Stopped>() => INTERRUPTED,
         Err(error) if error.is::<UsageError>() || error.is::<ConfigError>() => USAGE,
+        Err(error) if matches!(error.downcast_ref(), Some(RunError::Lost { .. })) => LOST,
         Err(error) if error.is::<RunError>() => BROKEN,
         // Whoever reads our output has had enough (`zonewire tail pjm | head`).
         Err(error) if is_broken_pipe(error) => CLEAN,
@@ -102,6 +105,7 @@ mod tests {
             (Err(Interrupted.into()), INTERRUPTED),
             (Err(Stopped.into()), INTERRUPTED),
             (Err(RunError::Failed { part: "fan-out" }.into()), BROKEN),
+            (Err(RunError::Lost { entries: 1, orders: 0 }.into()), LOST),
             (Err(anyhow::anyhow!("broken")), FAILED),
             (Err(io::Error::from(io::ErrorKind::BrokenPipe).into()), CLEAN),
             (Err(io::Error::from(io::ErrorKind::NotFound).into()), FAILED),

@@ -52,6 +52,7 @@ Exit codes:
   1    could not start, or failed on the way; an order that was watched failed
   64   bad usage or bad configuration
   70   the gateway ended because of a bug; start it again
+  74   the gateway ended with accepted entries that Redis did not take and no spool has
   130  a second signal ended a graceful shutdown";
 
 #[derive(Debug, Subcommand)]

@@ -121,15 +121,24 @@ pub(crate) async fn run(
     }
 }
 
+/// What is written past the limit of the size of files (`ulimit -f`) sends this one, which kills whoever
+/// does not listen to it; who does finds the write failed. The number is the same on Linux and BSD.
+const SIGXFSZ: i32 = 25;
+
 /// SIGTERM and SIGINT.
 struct Signals {
     terminate: Signal,
     interrupt: Signal,
+    _file_size: Signal,
 }
 
 impl Signals {
     fn listen() -> io::Result<Self> {
-        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            _file_size: signal(SignalKind::from_raw(SIGXFSZ))?,
+        })
     }
 
     async fn next(&mut self) {

@@ -120,7 +120,14 @@ impl Problem {
             PublishError::TooManyZones { .. } => (StatusCode::UNPROCESSABLE_ENTITY, "too_many_zones"),
             PublishError::TooManyKeys { .. } => (StatusCode::UNPROCESSABLE_ENTITY, "too_many_keys"),
         };
-        Self::new(status, code, error.to_string())
+        let detail = match error {
+            // What is wrong with this node's disk is no secret, and no other storage's words.
+            PublishError::Unavailable { cause, .. } if matches!(**cause, StorageError::NotDurable { .. }) => {
+                format!("{error}: {cause}")
+            }
+            _ => error.to_string(),
+        };
+        Self::new(status, code, detail)
     }
 }
 

@@ -86,6 +86,11 @@ pub(crate) struct HealthView {
     pub(crate) degraded: bool,
     #[serde(flatten)]
     pub(crate) storage: StorageView,
+    /// How the journal's copy on disk does, where there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) spool: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) spool_reason: Option<String>,
     pub(crate) node: String,
     pub(crate) version: &'static str,
     pub(crate) uptime_s: u64,
@@ -235,6 +240,7 @@ struct HttpView {
 impl Sources {
     pub(crate) fn health(&self) -> HealthView {
         let storage = self.storage.get();
+        let spool = self.outage.spool();
         let stopping = self.stopping.is_cancelled();
         HealthView {
             status: if stopping { "stopping" } else { storage.state.as_str() },
@@ -242,6 +248,8 @@ impl Sources {
             ready: !stopping,
             degraded: storage.state != BackendState::Healthy,
             storage: storage.into(),
+            spool: spool.as_ref().map(|spool| spool.state),
+            spool_reason: spool.and_then(|spool| spool.reason),
             node: self.node.to_string(),
             version: env!("CARGO_PKG_VERSION"),
             uptime_s: self.started.elapsed().as_secs(),
@@ -448,6 +456,22 @@ impl OutageView {
         ];
         m.counters("journal_let_go", "Accepted entries that the log will not have", "reason", let_go)?;
         m.counter("journal_refused", "Entries refused for want of room", totals.journal_refused_full)?;
+        let in_memory_only = signed(totals.journal_in_memory_only);
+        m.gauge("journal_in_memory_only", "Of these, entries that are not on disk", None, in_memory_only)?;
+        let states = ["off", "working", "failed", "stalled", "closed"];
+        let states = states.map(|state| (state, i64::from(totals.spool == state)));
+        m.gauges("spool_state", "1 for how the journal's copy on disk does", "state", states)?;
+        m.gauge(
+            "spool_entries",
+            "Entries in the journal's copy on disk",
+            None,
+            signed(totals.spool_entries),
+        )?;
+        let spool_bytes = i64::try_from(totals.spool_bytes).unwrap_or(i64::MAX);
+        m.gauge("spool_bytes", "What they cost, in bytes", None, spool_bytes)?;
+        let not_written =
+            [("full", totals.spool_full), ("slow", totals.spool_slow), ("failed", totals.spool_failed)];
+        m.counters("spool_not_written", "Entries that the disk did not take in time", "reason", not_written)?;
         m.counter("forks", "Times that a channel went on without Redis", totals.forks)?;
         m.counter("forks_late", "Of these, because an append was late", totals.forks_late)?;
         m.counter("rejoins", "Times that a channel came back in step", totals.rejoins)?;

@@ -12,7 +12,7 @@ use super::failover::{First, Limits, Lost};
 use super::journal::JournalBounds;
 use super::probe::{ProbeFailure, probe};
 use super::redis::RedisBackend;
-use super::spool::{Former, FsyncPolicy, Spool};
+use super::spool::{Former, Spool, SpoolOptions};
 use super::switching::{LaneOf, OutageReader, Parts, Switching};
 use super::{
     MemoryBackend, SharedBackend, StatusReader, StatusWriter, StorageChoice, StorageConfig, StorageStatus,
@@ -147,7 +147,7 @@ async fn admitted(config: &StorageConfig, patient: bool) -> Result<String, Probe
 async fn spool(config: &StorageConfig) -> Result<(Option<Spool>, Vec<Former>), StartError> {
     let spool = &config.journal.spool;
     let Some(dir) = &spool.data_dir else { return Ok((None, Vec::new())) };
-    let (opened, formers) = Spool::open(Path::new(dir), FsyncPolicy::of(spool), spool.bytes)
+    let (opened, formers) = Spool::open(Path::new(dir), SpoolOptions::of(spool))
         .await
         .map_err(|error| StartError::Spool(Box::new(error)))?;
     let entries: usize = formers.iter().map(|former| former.entries.len()).sum();

@@ -254,11 +254,22 @@ pub struct SpoolConfig {
     pub fsync_interval_ms: u64,
     /// Bytes of the entries in it. Default 256 MiB (268,435,456).
     pub bytes: u64,
+    /// How long the disk may take for an entry, in milliseconds. Default 1,000.
+    pub deadline_ms: u64,
+    /// What the disk has not taken by then is refused. Default true; false: it waits in memory only.
+    pub required: bool,
 }
 
 impl Default for SpoolConfig {
     fn default() -> Self {
-        Self { data_dir: None, fsync: Fsync::Always, fsync_interval_ms: 100, bytes: 256 << 20 }
+        Self {
+            data_dir: None,
+            fsync: Fsync::Always,
+            fsync_interval_ms: 100,
+            bytes: 256 << 20,
+            deadline_ms: 1_000,
+            required: true,
+        }
     }
 }
 

@@ -34,6 +34,13 @@ pub enum StorageError {
         #[source]
         cause: BoxError,
     },
+    /// What is accepted while the shared storage is away has to be on this node's disk first, and is
+    /// not. Nothing was accepted.
+    #[error("what is accepted without Redis must be on disk first, and {why}")]
+    NotDurable {
+        /// What is wrong with the disk, for people; names no path.
+        why: String,
+    },
     /// The storage that nodes share is away, and this node by itself does not know. It may be known
     /// elsewhere.
     #[error("`{op}` cannot be answered while the shared storage is away")]
@@ -55,7 +62,10 @@ pub enum StorageError {
 impl StorageError {
     /// Counts towards leaving the primary backend; bad data never does.
     pub fn is_outage(&self) -> bool {
-        matches!(self, Self::Deadline { .. } | Self::Unreachable { .. } | Self::Refused { .. })
+        matches!(
+            self,
+            Self::Deadline { .. } | Self::Unreachable { .. } | Self::Refused { .. } | Self::NotDurable { .. }
+        )
     }
 
     /// Sorts the error for metrics.
@@ -64,6 +74,7 @@ impl StorageError {
             Self::Deadline { .. } => "deadline",
             Self::Unreachable { .. } => "unreachable",
             Self::Refused { .. } => "refused",
+            Self::NotDurable { .. } => "not_durable",
             Self::Unknown { .. } => "unknown",
             Self::Corrupt { .. } => "corrupt",
         }

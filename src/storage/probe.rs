@@ -110,7 +110,9 @@ impl ProbeFailure {
             StorageError::Deadline { .. } => Self::NoAnswer,
             StorageError::Unreachable { cause, .. } => Self::Unreachable(said(cause.as_ref())),
             StorageError::Refused { cause, .. } => Self::of_answer(&said(cause.as_ref())),
-            StorageError::Unknown { .. } => Self::Unexpected(error.to_string()),
+            StorageError::Unknown { .. } | StorageError::NotDurable { .. } => {
+                Self::Unexpected(error.to_string())
+            }
             StorageError::Corrupt { cause, .. } => Self::Unexpected(said(cause.as_ref())),
         }
     }

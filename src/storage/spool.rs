@@ -4,37 +4,34 @@
 //! written as one transaction, with one fsync. Entries stay until they are acknowledged, whichever life
 //! of the gateway that takes.
 //!
-//! A disk that fails turns the spool off, once and loudly: the gateway goes on with its journal in
-//! memory, because refusing prices and orders for want of the second copy would make a small fault a
-//! large one. [`Spool::status`] says so from then on, and what is on disk is left as it is.
+//! An append that the disk has not taken within a deadline is not accepted (unless the spool is not
+//! required), and what the disk may hold of it goes again. A disk that fails, is full, or hangs is tried
+//! anew until it works. Nobody but who appends waits for the disk, and no longer than the deadline; while
+//! it is known not to work, not at all.
 
 mod store;
 #[cfg(test)]
 mod tests;
+mod writer;
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::{self, Instant};
 
 use super::{Append, Fsync, SpoolConfig};
 use crate::model::{ChannelName, Epoch, NodeId};
 use crate::support::counter::Counter;
-use store::{Change, Index, Op, Store, StoreError};
+use crate::support::seldom::Seldom;
+use store::LineKey;
 
-/// Requests that wait for the thread; whoever comes then waits too.
+/// Appends that wait for the thread; whoever comes then waits too, until its deadline.
 const QUEUE_LEN: usize = 1024;
-
-/// What one transaction takes, in bytes, apart from the request that passes it.
-const TRANSACTION_BYTES: u64 = 4 << 20;
-
-/// With the policy `interval`, what is held in memory until the next fsync; more is fsynced early.
-const UNSYNCED_BYTES: usize = 16 << 20;
 
 /// When what was written reaches the disk itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,6 +53,31 @@ impl FsyncPolicy {
             Fsync::Always => Self::Always,
             Fsync::Interval => Self::Interval(Duration::from_millis(config.fsync_interval_ms)),
             Fsync::Never => Self::Never,
+        }
+    }
+}
+
+/// How a spool works.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::storage) struct SpoolOptions {
+    /// When what was written reaches the disk itself.
+    pub fsync: FsyncPolicy,
+    /// Bounds the entries; the file takes up to about three times as much.
+    pub bytes: u64,
+    /// How long an append may take.
+    pub deadline: Duration,
+    /// What cannot be spooled is to be refused.
+    pub is_required: bool,
+}
+
+impl SpoolOptions {
+    /// The options that are configured.
+    pub(in crate::storage) fn of(config: &SpoolConfig) -> Self {
+        Self {
+            fsync: FsyncPolicy::of(config),
+            bytes: config.bytes,
+            deadline: Duration::from_millis(config.deadline_ms),
+            is_required: config.required,
         }
     }
 }
@@ -104,15 +126,27 @@ pub(in crate::storage) enum SpoolOpenError {
     },
 }
 
-/// An append that was not spooled.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+/// Why an append was not spooled.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(in crate::storage) enum SpoolError {
-    /// There is no room: the entries are to be refused.
+    /// There is no room within the bound.
     #[error("the spool is full")]
     Full,
-    /// The spool is off because of a failed disk, or closed: the journal in memory is all there is.
-    #[error("the spool is off")]
-    Off,
+    /// The disk hangs, or is too slow.
+    #[error("the spool's disk did not take it within {within:?}")]
+    Slow {
+        /// The deadline.
+        within: Duration,
+    },
+    /// The disk fails.
+    #[error("the spool's disk fails: {reason}")]
+    Failed {
+        /// What the system said.
+        reason: String,
+    },
+    /// It was closed.
+    #[error("the spool is closed")]
+    Closed,
 }
 
 /// Whether the spool works.
@@ -120,16 +154,21 @@ pub(in crate::storage) enum SpoolError {
 pub(in crate::storage) enum SpoolState {
     /// It does.
     Working,
-    /// The disk failed, and nothing has been spooled since.
+    /// The disk fails; it is tried anew.
     Failed {
         /// What the system said.
         reason: String,
+    },
+    /// The disk does not answer.
+    Stalled {
+        /// For how long it has not.
+        since: Duration,
     },
     /// It was closed.
     Closed,
 }
 
-/// How a spool does. Counters only grow.
+/// How a spool does. Counters only grow, and count each try of an entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::storage) struct SpoolStatus {
     /// Whether it works.
@@ -142,10 +181,12 @@ pub(in crate::storage) struct SpoolStatus {
     pub file_bytes: u64,
     /// Entries that were spooled.
     pub appended: u64,
-    /// Entries that were refused for want of room.
-    pub refused_full: u64,
-    /// Entries that were not spooled because the spool was off.
-    pub not_spooled: u64,
+    /// Entries that were not, for want of room within the bound.
+    pub full: u64,
+    /// Entries that were not, because the disk did not take them in time.
+    pub slow: u64,
+    /// Entries that were not, because the disk fails or the spool was closed.
+    pub failed: u64,
     /// Transactions: with the policy `always` as many fsyncs.
     pub commits: u64,
 }
@@ -156,16 +197,31 @@ pub(in crate::storage) struct SpoolStatus {
 pub(in crate::storage) struct Spool {
     requests: mpsc::Sender<Request>,
     shared: Arc<Shared>,
+    options: SpoolOptions,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Shared {
-    state: Mutex<SpoolState>,
+    health: Mutex<DiskHealth>,
     depth: Mutex<Depth>,
+    settled: Mutex<Settled>,
+    /// There is something in `settled`.
+    wake: Notify,
     appended: Counter,
-    refused_full: Counter,
-    not_spooled: Counter,
+    full: Counter,
+    slow: Counter,
+    failed: Counter,
     commits: Counter,
+    of_slow: Mutex<Seldom>,
+}
+
+#[derive(Debug, Default)]
+struct DiskHealth {
+    /// What was wrong when it was last tried.
+    fault: Option<String>,
+    /// Since when the thread waits for the disk.
+    busy_since: Option<Instant>,
+    is_closed: bool,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -175,12 +231,27 @@ struct Depth {
     file_bytes: u64,
 }
 
+/// Entries that need not be on disk any more. Nobody waits for that, and it waits for the disk here: by
+/// line the newest sequence that the log has, and single entries, each of which is on disk, or may be.
+#[derive(Debug, Default)]
+struct Settled {
+    acked: BTreeMap<LineKey, u64>,
+    forgotten: Vec<(LineKey, Vec<u64>)>,
+}
+
+impl Settled {
+    fn acknowledged(&mut self, line: LineKey, seq: u64) {
+        let newest = self.acked.entry(line).or_default();
+        *newest = seq.max(*newest);
+    }
+}
+
 type Answer = oneshot::Sender<Result<(), SpoolError>>;
 
 #[derive(Debug)]
 enum Request {
-    /// With an answer only for an append.
-    Change(Op, Option<Answer>),
+    /// An append. Who does not wait for the answer any more has not appended.
+    Append(LineKey, Option<Epoch>, Vec<Append>, Answer),
     #[cfg(test)]
     Close(oneshot::Sender<()>),
 }
@@ -189,36 +260,40 @@ enum Request {
 type Opened = Result<(Arc<Shared>, Vec<Former>), SpoolOpenError>;
 
 impl Spool {
-    /// Opens or makes the spool in a directory of its own, and answers what is in it. `bytes` bounds
-    /// the entries; the file takes up to about three times as much.
+    /// Opens or makes the spool in a directory of its own, and answers what is in it.
     ///
     /// # Errors
     /// The directory or the file cannot be used. What is there is left as it is.
     pub(in crate::storage) async fn open(
         dir: &Path,
-        fsync: FsyncPolicy,
-        bytes: u64,
+        options: SpoolOptions,
     ) -> Result<(Self, Vec<Former>), SpoolOpenError> {
         let (requests, inbox) = mpsc::channel(QUEUE_LEN);
         let (opened, answer) = oneshot::channel();
         let unusable = |cause| SpoolOpenError::Unusable { dir: dir.to_owned(), cause };
         let path = dir.to_owned();
-        let run = move || run(&path, fsync, bytes, inbox, opened);
+        let run = move || writer::run(path, options, inbox, opened);
         thread::Builder::new().name("spool".to_owned()).spawn(run).map_err(unusable)?;
         let gave_up = |_gone| SpoolOpenError::Unreadable {
             file: dir.to_owned(),
             problem: "the database gave up on it".to_owned(),
         };
         let (shared, formers) = answer.await.map_err(gave_up)??;
-        Ok((Self { requests, shared }, formers))
+        Ok((Self { requests, shared, options }, formers))
+    }
+
+    /// What cannot be spooled is to be refused.
+    pub(in crate::storage) fn is_required(&self) -> bool {
+        self.options.is_required
     }
 
     /// Spools entries of a channel, ascending in `seq`: all or none. As durable as the policy says
-    /// when it answers `Ok`. A sequence that is there already is written anew. Dropped before it
-    /// answers, it may or may not have taken effect.
+    /// when it answers `Ok`, which takes no longer than the deadline. A sequence that is there already
+    /// is written anew. Dropped before it answers, it may or may not have taken effect.
     ///
     /// # Errors
-    /// Full, or off.
+    /// It is not spooled, or goes again as soon as the disk takes that: a crash before then may leave it
+    /// to be sent after the next start.
     pub(in crate::storage) async fn append(
         &self,
         producer: NodeId,
@@ -227,38 +302,61 @@ impl Spool {
         entries: &[Append],
     ) -> Result<(), SpoolError> {
         let line = (producer, channel.clone());
-        let op = Op::Append { line, epoch: log_epoch.cloned(), entries: entries.to_vec() };
-        let (answer, answered) = oneshot::channel();
-        let sent = self.requests.send(Request::Change(op, Some(answer))).await;
-        let result = match sent {
-            Ok(()) => answered.await.unwrap_or(Err(SpoolError::Off)),
-            Err(_closed) => Err(SpoolError::Off),
+        let result = self.ask(line, log_epoch.cloned(), entries.to_vec()).await;
+        let counter = match &result {
+            Ok(()) => &self.shared.appended,
+            Err(SpoolError::Full) => &self.shared.full,
+            Err(SpoolError::Slow { .. }) => &self.shared.slow,
+            Err(SpoolError::Failed { .. } | SpoolError::Closed) => &self.shared.failed,
         };
-        let count = entries.len() as u64;
-        match result {
-            Ok(()) => self.shared.appended.add(count),
-            Err(SpoolError::Full) => self.shared.refused_full.add(count),
-            Err(SpoolError::Off) => self.shared.not_spooled.add(count),
+        counter.add(entries.len() as u64);
+        if let Err(error @ SpoolError::Slow { .. }) = &result
+            && let Some(untold) = self.shared.of_slow.lock().may_tell(Instant::now())
+        {
+            tracing::error!(%error, untold, required = self.options.is_required, "the spool's disk hangs");
         }
         result
     }
 
-    /// The log has a producer's entries of a channel up to and including `seq`: they go, in order with
-    /// what was asked for before, but not necessarily before this returns. Should that be lost, they
-    /// are sent once more, which the producer's chain makes harmless.
-    pub(in crate::storage) async fn acknowledged(&self, producer: NodeId, channel: &ChannelName, seq: u64) {
-        self.change(Op::Acknowledged { line: (producer, channel.clone()), seq }).await;
+    async fn ask(&self, line: LineKey, epoch: Option<Epoch>, entries: Vec<Append>) -> Result<(), SpoolError> {
+        let within = self.options.deadline;
+        match self.state() {
+            SpoolState::Working => {}
+            SpoolState::Failed { reason } => return Err(SpoolError::Failed { reason }),
+            SpoolState::Stalled { .. } => return Err(SpoolError::Slow { within }),
+            SpoolState::Closed => return Err(SpoolError::Closed),
+        }
+        let deadline = Instant::now() + within;
+        let (answer, mut answered) = oneshot::channel();
+        let request = Request::Append(line, epoch, entries, answer);
+        match time::timeout_at(deadline, self.requests.send(request)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(_closed)) => return Err(SpoolError::Closed),
+            Err(_elapsed) => return Err(SpoolError::Slow { within }),
+        }
+        match time::timeout_at(deadline, &mut answered).await {
+            Ok(answer) => answer.unwrap_or(Err(SpoolError::Closed)),
+            Err(_elapsed) => {
+                // From here on no answer can come, and what is not answered is undone.
+                answered.close();
+                answered.try_recv().unwrap_or(Err(SpoolError::Slow { within }))
+            }
+        }
+    }
+
+    /// The log has a producer's entries of a channel up to and including `seq`: they go, before what is
+    /// appended after this, and as soon as the disk takes that. Should that be lost, they are sent once
+    /// more, which the producer's chain makes harmless.
+    pub(in crate::storage) fn acknowledged(&self, producer: NodeId, channel: &ChannelName, seq: u64) {
+        self.shared.settled.lock().acknowledged((producer, channel.clone()), seq);
+        self.shared.wake.notify_one();
     }
 
     /// The journal let go of entries that the log does not have: they go, and what comes behind each
     /// takes over its `prev`. In the same manner as [`acknowledged`](Self::acknowledged).
-    pub(in crate::storage) async fn forget(&self, producer: NodeId, channel: &ChannelName, seqs: Vec<u64>) {
-        self.change(Op::Forget { line: (producer, channel.clone()), seqs }).await;
-    }
-
-    async fn change(&self, op: Op) {
-        // A spool that is off says so in its status, and has nothing to let go.
-        let _is_off = self.requests.send(Request::Change(op, None)).await;
+    pub(in crate::storage) fn forget(&self, producer: NodeId, channel: &ChannelName, seqs: Vec<u64>) {
+        self.shared.settled.lock().forgotten.push(((producer, channel.clone()), seqs));
+        self.shared.wake.notify_one();
     }
 
     /// Writes and fsyncs what was asked for, and lets go of the files.
@@ -270,210 +368,38 @@ impl Spool {
         }
     }
 
+    /// Whether it works.
+    pub(in crate::storage) fn state(&self) -> SpoolState {
+        let health = self.shared.health.lock();
+        let stalled =
+            health.busy_since.map(|since| since.elapsed()).filter(|so_far| *so_far >= self.options.deadline);
+        match (&health.fault, stalled) {
+            _ if health.is_closed => SpoolState::Closed,
+            (Some(reason), _) => SpoolState::Failed { reason: reason.clone() },
+            (None, Some(since)) => SpoolState::Stalled { since },
+            (None, None) => SpoolState::Working,
+        }
+    }
+
+    /// Entries in it that are not acknowledged.
+    pub(in crate::storage) fn entries(&self) -> usize {
+        self.shared.depth.lock().entries
+    }
+
     /// How it does.
     pub(in crate::storage) fn status(&self) -> SpoolStatus {
-        let Shared { state, depth, appended, refused_full, not_spooled, commits } = &*self.shared;
+        let Shared { depth, appended, full, slow, failed, commits, .. } = &*self.shared;
         let Depth { entries, bytes, file_bytes } = *depth.lock();
         SpoolStatus {
-            state: state.lock().clone(),
+            state: self.state(),
             entries,
             bytes,
             file_bytes,
             appended: appended.get(),
-            refused_full: refused_full.get(),
-            not_spooled: not_spooled.get(),
+            full: full.get(),
+            slow: slow.get(),
+            failed: failed.get(),
             commits: commits.get(),
         }
-    }
-}
-
-// The thread
-
-/// Opens the store, says how that went, and serves until it is closed or the disk fails.
-fn run(
-    dir: &Path,
-    fsync: FsyncPolicy,
-    bytes_max: u64,
-    inbox: mpsc::Receiver<Request>,
-    opened: oneshot::Sender<Opened>,
-) {
-    // Only for its timer: this thread has nothing else to do while it writes.
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_time().build() {
-        Ok(runtime) => runtime,
-        Err(cause) => {
-            let _gone = opened.send(Err(SpoolOpenError::Unusable { dir: dir.to_owned(), cause }));
-            return;
-        }
-    };
-    let (store, index, formers) = match Store::open(dir, fsync) {
-        Ok(found) => found,
-        Err(error) => {
-            let _gone = opened.send(Err(error));
-            return;
-        }
-    };
-    let shared = Arc::new(Shared {
-        state: Mutex::new(SpoolState::Working),
-        depth: Mutex::default(),
-        appended: Counter::default(),
-        refused_full: Counter::default(),
-        not_spooled: Counter::default(),
-        commits: Counter::default(),
-    });
-    let sync_every = match fsync {
-        FsyncPolicy::Interval(every) => Some(every),
-        FsyncPolicy::Always | FsyncPolicy::Never => None,
-    };
-    let mut writer = Writer { store, index, inbox, shared: Arc::clone(&shared), bytes_max, sync_every };
-    writer.show_depth();
-    if opened.send(Ok((shared, formers))).is_err() {
-        return;
-    }
-    // The database may panic on a file that was damaged under it.
-    let serve = AssertUnwindSafe(|| runtime.block_on(writer.serve()));
-    let ended = catch_unwind(serve)
-        .unwrap_or_else(|_panic| Err(StoreError::Corrupted("the database gave up on its file".to_owned())));
-    let Writer { store, mut inbox, shared, .. } = writer;
-    let state = match &ended {
-        Ok(_) => SpoolState::Closed,
-        Err(error) => SpoolState::Failed { reason: error.to_string() },
-    };
-    *shared.state.lock() = state;
-    // Before anyone is told, so that the files can be opened anew.
-    drop(store);
-    match ended {
-        Ok(Some(done)) => drop(done.send(())),
-        Ok(None) => {}
-        Err(error) => tracing::error!(
-            error = %error,
-            "the spool's disk failed: the spool is off, and what is accepted in an outage is in memory only \
-             from now on"
-        ),
-    }
-    // Whoever waits still finds their answer dropped, which says that the spool is off.
-    inbox.close();
-}
-
-#[derive(Debug)]
-struct Writer {
-    store: Store,
-    index: Index,
-    inbox: mpsc::Receiver<Request>,
-    shared: Arc<Shared>,
-    bytes_max: u64,
-    sync_every: Option<Duration>,
-}
-
-/// Requests that are written together.
-#[derive(Debug, Default)]
-struct Group {
-    changes: Vec<Change>,
-    written: Vec<Answer>,
-    bytes: u64,
-    close: Option<oneshot::Sender<()>>,
-}
-
-impl Writer {
-    /// Answers whom to tell that it is closed.
-    async fn serve(&mut self) -> Result<Option<oneshot::Sender<()>>, StoreError> {
-        let mut sync_at = None;
-        loop {
-            let request = match sync_at {
-                None => self.inbox.recv().await,
-                Some(at) => match time::timeout_at(at, self.inbox.recv()).await {
-                    Ok(request) => request,
-                    Err(_elapsed) => {
-                        sync_at = None;
-                        self.sync()?;
-                        continue;
-                    }
-                },
-            };
-            let Some(request) = request else {
-                self.sync()?;
-                return Ok(None);
-            };
-            let mut group = Group::default();
-            self.take(request, &mut group);
-            while group.close.is_none()
-                && group.bytes < TRANSACTION_BYTES
-                && let Ok(request) = self.inbox.try_recv()
-            {
-                self.take(request, &mut group);
-            }
-            self.write(group.changes, group.written)?;
-            if group.close.is_some() {
-                self.sync()?;
-                return Ok(group.close);
-            }
-            if self.store.is_synced() {
-                sync_at = None;
-            } else if self.store.unsynced_bytes() >= UNSYNCED_BYTES
-                || sync_at.is_some_and(|at| at <= Instant::now())
-            {
-                sync_at = None;
-                self.sync()?;
-            } else if sync_at.is_none() {
-                sync_at = self.sync_every.map(|every| Instant::now() + every);
-            }
-        }
-    }
-
-    fn take(&mut self, request: Request, group: &mut Group) {
-        let (op, answer) = match request {
-            Request::Change(op, answer) => (op, answer),
-            #[cfg(test)]
-            Request::Close(done) => {
-                group.close = Some(done);
-                return;
-            }
-        };
-        if let Op::Append { line, entries, .. } = &op {
-            let bytes = Index::cost(line, entries);
-            if self.index.bytes.saturating_add(bytes) > self.bytes_max {
-                tell(answer, Err(SpoolError::Full));
-                return;
-            }
-            group.bytes += bytes;
-        }
-        self.index.apply(op, &mut group.changes);
-        group.written.extend(answer);
-    }
-
-    fn write(&mut self, changes: Vec<Change>, written: Vec<Answer>) -> Result<(), StoreError> {
-        let was_empty = changes.is_empty();
-        if !was_empty {
-            self.store.write(changes)?;
-            self.shared.commits.add(1);
-            if self.index.is_empty() {
-                self.store.compact()?;
-            }
-            self.show_depth();
-        }
-        for answer in written {
-            tell(Some(answer), Ok(()));
-        }
-        Ok(())
-    }
-
-    fn sync(&mut self) -> Result<(), StoreError> {
-        self.store.sync()?;
-        if self.index.is_empty() {
-            self.store.compact()?;
-        }
-        self.show_depth();
-        Ok(())
-    }
-
-    fn show_depth(&self) {
-        let Index { entries, bytes, .. } = self.index;
-        *self.shared.depth.lock() = Depth { entries, bytes, file_bytes: self.store.file_bytes() };
-    }
-}
-
-/// Who does not wait any more needs no answer.
-fn tell(answer: Option<Answer>, result: Result<(), SpoolError>) {
-    if let Some(answer) = answer {
-        let _gone = answer.send(result);
     }
 }

@@ -26,6 +26,7 @@ mod redis_nodes;
 mod redis_variants;
 mod rolling_upgrade;
 mod shutdown;
+mod spool;
 mod storage_choice;
 mod storage_contract;
 mod storage_orders;

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use tokio::time;
-use zonewire::model::{ChannelName, DraftEntry, Entry, Epoch, Marks, NodeId, OrderId, Position};
+use zonewire::model::{ChannelName, DraftEntry, Entry, EntryKind, Epoch, Marks, NodeId, OrderId, Position};
 use zonewire::storage::{
     Append, AppendAnswer, Appended, LogEvent, LogState, Page, Record, RecordKind, Retention, SharedBackend,
     StorageBackend,
@@ -42,6 +42,7 @@ for_every_backend!(
     the_oldest_go_when_they_are_too_old,
     entries_go_by_age_also_where_newer_ones_stay,
     the_latest_of_each_key_is_what_was_appended_last,
+    a_kind_that_is_not_known_is_kept_as_it_is_and_replaces_no_price,
     the_latest_outlives_its_place_in_the_log,
     channels_do_not_see_each_other,
     what_is_followed_is_told,
@@ -372,6 +373,25 @@ async fn the_latest_of_each_key_is_what_was_appended_last(make: Make) {
         producer.append(vec![Append { seq, prev: seq - 1, draft, fence: None }]).await;
     }
     assert_eq!(offsets(&store.latest(&channel()).await.unwrap()), [3, 5, 6, 9, 10, 13]);
+}
+
+async fn a_kind_that_is_not_known_is_kept_as_it_is_and_replaces_no_price(make: Make) {
+    let Some((_stores, store)) = one(make).await else { return };
+    let producer = Producer::new(&store).await;
+    let kind = |name| EntryKind::named(name, false).unwrap();
+    let drafts = [
+        price(100, Some("a"), "{\"n\":1}"),
+        DraftEntry { kind: kind("ticker"), ..price(200, Some("a"), "{\"n\":2}") },
+        DraftEntry { kind: kind("trade"), ..price(200, Some("a"), "{\"n\":3}") },
+        DraftEntry { kind: kind("ticker"), ..price(300, Some("a"), "{\"n\":4}") },
+    ];
+    for (draft, seq) in drafts.iter().cloned().zip(1..) {
+        producer.append(vec![Append { seq, prev: seq - 1, draft, fence: None }]).await;
+    }
+    let read: Vec<DraftEntry> =
+        producer.read(0, 10).await.entries.into_iter().map(|entry| entry.draft).collect();
+    assert_eq!(read, drafts);
+    assert_eq!(offsets(&store.latest(&channel()).await.unwrap()), [1, 3, 4]);
 }
 
 async fn the_latest_outlives_its_place_in_the_log(make: Make) {

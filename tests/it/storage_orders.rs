@@ -85,10 +85,12 @@ const CLOSED: Appended = Appended::Refused(Refusal::Closed);
 
 async fn a_terminal_update_closes_the_log(make: Make) {
     let Some((stores, store)) = one(make).await else { return };
-    for kind in [EntryKind::Confirmed, EntryKind::Failed] {
+    // Also one that only a newer build knows, which says itself that it is an end.
+    for kind in [EntryKind::Confirmed, EntryKind::Failed, EntryKind::named("expired", true).unwrap()] {
         let producer = order(&store).await;
         let other = Producer { id: NodeId::random(), store: stores.open().await, ..producer.clone() };
-        for (seq, kind) in (1..).zip([EntryKind::Routing, EntryKind::Building, EntryKind::Submitted]) {
+        let settling = EntryKind::named("settling", false).unwrap();
+        for (seq, kind) in (1..).zip([EntryKind::Routing, settling, EntryKind::Submitted]) {
             assert_eq!(producer.append(vec![step(seq, kind, None)]).await, [applied(seq)]);
             assert!(!producer.read(0, 10).await.closed);
         }

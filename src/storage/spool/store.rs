@@ -25,6 +25,7 @@ use crate::storage::{Append, codec};
 
 const MAIN_FILE: &str = "spool.redb";
 const RECENT_FILE: &str = "recent.redb";
+/// Behind it a number, from the second one on: none takes the place of another.
 const UNREADABLE_FILE: &str = "recent.redb.unreadable";
 
 /// Producer, channel, sequence -> `1 <prev> <fence, or -> <stored form>`. The leading number is the
@@ -34,6 +35,12 @@ const ENTRIES: TableDefinition<(u128, &str, u64), &[u8]> = TableDefinition::new(
 const PREVS: TableDefinition<(u128, &str, u64), u64> = TableDefinition::new("prevs");
 /// Producer, channel -> the epoch of the log.
 const EPOCHS: TableDefinition<(u128, &str), &str> = TableDefinition::new("epochs");
+
+/// Holds nothing: is written to and dropped to see whether there is room.
+const PROBE: TableDefinition<u8, &[u8]> = TableDefinition::new("probe");
+
+/// So much must there be room for on a disk that works again, in bytes.
+const PROBE_BYTES: usize = 1 << 20;
 
 const VERSION: &str = "1";
 
@@ -354,7 +361,7 @@ impl Store {
                 fs::remove_file(recent_path).map_err(unusable)?;
             }
             Ok(Err(_)) | Err(_) => {
-                let aside = dir.join(UNREADABLE_FILE);
+                let aside = free_name(dir).map_err(unusable)?;
                 fs::rename(recent_path, &aside).map_err(unusable)?;
                 tracing::warn!(
                     file = %aside.display(),
@@ -417,6 +424,20 @@ impl Store {
         Ok((index, found.into_values().collect()))
     }
 
+    /// Makes sure that the disk takes more than it has.
+    pub(super) fn probe(&self) -> Result<(), StoreError> {
+        let transaction = self.main.begin_write()?;
+        {
+            let mut table = transaction.open_table(PROBE)?;
+            table.insert(0, vec![0; PROBE_BYTES].as_slice())?;
+        }
+        transaction.commit()?;
+        let transaction = self.main.begin_write()?;
+        transaction.delete_table(PROBE)?;
+        transaction.commit()?;
+        Ok(())
+    }
+
     /// Writes changes, as durable as the policy says: all of them or none.
     pub(super) fn write(&mut self, changes: Vec<Change>) -> Result<(), StoreError> {
         let Some(recent) = &self.recent else { return write(&self.main, &changes) };
@@ -473,6 +494,17 @@ impl Change {
             _ => OVERHEAD,
         }
     }
+}
+
+/// Where a part that is not readable can be put aside.
+fn free_name(dir: &Path) -> io::Result<PathBuf> {
+    let mut name = dir.join(UNREADABLE_FILE);
+    let mut number = 1;
+    while name.try_exists()? {
+        number += 1;
+        name = dir.join(format!("{UNREADABLE_FILE}.{number}"));
+    }
+    Ok(name)
 }
 
 fn open_file(path: &Path) -> io::Result<File> {

@@ -5,29 +5,58 @@ use std::process::{Command, Stdio};
 use chrono::DateTime;
 use proptest::prelude::*;
 
+use super::store::{Index, Op, Store};
 use super::*;
 use crate::model::{DraftEntry, EntryKind, Marks};
 
-/// While its file exists, writes fail as those to a full disk do.
+/// What befalls the disk while a file of this name exists in its directory.
 #[derive(Debug, Clone)]
 pub(super) struct Fault(PathBuf);
 
+/// Writes fail as those to a full disk do.
+const FULL: &str = "full";
+/// Writes do not end.
+const HANGS: &str = "hangs";
+
 impl Fault {
     pub(super) fn of(dir: &Path) -> Self {
-        Self(dir.join("fault"))
+        Self(dir.to_owned())
     }
 
-    fn begin(&self) {
-        std::fs::write(&self.0, "").unwrap();
+    fn begin(&self, what: &str) {
+        std::fs::write(self.0.join(what), "").unwrap();
     }
 
-    fn end(&self) {
-        std::fs::remove_file(&self.0).unwrap();
+    fn end(&self, what: &str) {
+        std::fs::remove_file(self.0.join(what)).unwrap();
     }
 
     pub(super) fn check(&self) -> io::Result<()> {
-        if self.0.exists() { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
+        while self.0.join(HANGS).exists() {
+            thread::sleep(Duration::from_millis(1));
+        }
+        if self.0.join(FULL).exists() { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
     }
+}
+
+/// A machine that stands still for a while has no disk that hangs.
+const PATIENT: Duration = Duration::from_secs(30);
+
+async fn open(dir: &Path, fsync: FsyncPolicy, bytes: u64) -> Result<(Spool, Vec<Former>), SpoolOpenError> {
+    Spool::open(dir, SpoolOptions { fsync, bytes, deadline: PATIENT, is_required: true }).await
+}
+
+/// Tries until it answers something.
+async fn eventually<T>(mut ask: impl AsyncFnMut() -> Option<T>) -> T {
+    let answered = async {
+        loop {
+            match ask().await {
+                Some(answer) => return answer,
+                None => time::sleep(Duration::from_millis(5)).await,
+            }
+        }
+    };
+    time::timeout(PATIENT, answered).await.expect("it happens in time")
 }
 
 const POLICIES: [FsyncPolicy; 3] =
@@ -55,7 +84,7 @@ fn entries(seqs: impl IntoIterator<Item = u64>) -> Vec<Append> {
 }
 
 async fn formers(dir: &Path, fsync: FsyncPolicy) -> Vec<Former> {
-    let (spool, formers) = Spool::open(dir, fsync, ROOM).await.unwrap();
+    let (spool, formers) = open(dir, fsync, ROOM).await.unwrap();
     spool.close().await;
     formers
 }
@@ -74,17 +103,17 @@ async fn what_was_not_acknowledged_is_there_in_the_next_life() {
         let dir = tempfile::tempdir().unwrap();
         let (pjm, spp, epoch) = (channel("zone:pjm"), channel("zone:spp"), Epoch::random());
         let (one, other) = (NodeId::random(), NodeId::random());
-        let (spool, found) = Spool::open(dir.path(), fsync, ROOM).await.unwrap();
+        let (spool, found) = open(dir.path(), fsync, ROOM).await.unwrap();
         assert_eq!(found, []);
         spool.append(one, &pjm, Some(&epoch), &entries(1..=5)).await.unwrap();
         spool.append(one, &spp, None, &entries(1..=2)).await.unwrap();
         spool.append(other, &pjm, None, &entries(1..=2)).await.unwrap();
-        spool.acknowledged(one, &pjm, 3).await;
-        spool.acknowledged(other, &pjm, 7).await;
+        spool.acknowledged(one, &pjm, 3);
+        spool.acknowledged(other, &pjm, 7);
         spool.close().await;
         assert_eq!(spool.status().state, SpoolState::Closed);
-        assert_eq!(spool.append(one, &pjm, None, &entries([6])).await, Err(SpoolError::Off));
-        assert_eq!(spool.status().not_spooled, 1);
+        assert_eq!(spool.append(one, &pjm, None, &entries([6])).await, Err(SpoolError::Closed));
+        assert_eq!(spool.status().failed, 1);
 
         let mut expected = vec![
             Former { producer: one, channel: pjm.clone(), log_epoch: Some(epoch), entries: entries(4..=5) },
@@ -94,9 +123,9 @@ async fn what_was_not_acknowledged_is_there_in_the_next_life() {
         for next in POLICIES {
             assert_eq!(formers(dir.path(), next).await, expected, "{fsync:?} then {next:?}");
         }
-        let (spool, _) = Spool::open(dir.path(), fsync, ROOM).await.unwrap();
+        let (spool, _) = open(dir.path(), fsync, ROOM).await.unwrap();
         assert_eq!((spool.status().entries, spool.status().state), (4, SpoolState::Working));
-        spool.acknowledged(one, &spp, 2).await;
+        spool.acknowledged(one, &spp, 2);
         spool.append(other, &spp, None, &entries([9])).await.unwrap();
         spool.close().await;
         expected.truncate(1);
@@ -109,21 +138,17 @@ async fn what_was_not_acknowledged_is_there_in_the_next_life() {
 #[tokio::test]
 async fn dropping_the_last_handle_writes_what_was_asked_for() {
     let dir = tempfile::tempdir().unwrap();
-    let (spool, _) = Spool::open(dir.path(), FsyncPolicy::Always, ROOM).await.unwrap();
+    let (spool, _) = open(dir.path(), FsyncPolicy::Always, ROOM).await.unwrap();
     let (node, pjm) = (NodeId::random(), channel("zone:pjm"));
     spool.append(node, &pjm, None, &entries(1..=3)).await.unwrap();
-    spool.acknowledged(node, &pjm, 2).await;
+    spool.acknowledged(node, &pjm, 2);
     drop(spool);
-    let reopened = async {
-        loop {
-            match Spool::open(dir.path(), FsyncPolicy::Always, ROOM).await {
-                Ok((_spool, found)) => return found,
-                Err(SpoolOpenError::InUse { .. }) => time::sleep(Duration::from_millis(5)).await,
-                Err(error) => panic!("{error}"),
-            }
-        }
-    };
-    let found = time::timeout(Duration::from_secs(30), reopened).await.unwrap();
+    let found = eventually(async || match open(dir.path(), FsyncPolicy::Always, ROOM).await {
+        Ok((_spool, found)) => Some(found),
+        Err(SpoolOpenError::InUse { .. }) => None,
+        Err(error) => panic!("{error}"),
+    })
+    .await;
     assert_eq!(found[0].entries, entries([3]));
 }
 
@@ -135,19 +160,19 @@ async fn what_comes_behind_an_entry_that_went_takes_its_place_in_the_chain() {
         let chain = |found: &[Former]| -> Vec<(u64, u64)> {
             found.iter().flat_map(|f| &f.entries).map(|append| (append.prev, append.seq)).collect()
         };
-        let (spool, _) = Spool::open(dir.path(), fsync, ROOM).await.unwrap();
+        let (spool, _) = open(dir.path(), fsync, ROOM).await.unwrap();
         spool.append(node, &pjm, None, &entries(3..=8)).await.unwrap();
-        spool.forget(node, &pjm, vec![3, 4, 6, 99]).await;
+        spool.forget(node, &pjm, vec![3, 4, 6, 99]);
         spool.close().await;
         assert_eq!(chain(&formers(dir.path(), fsync).await), [(2, 5), (5, 7), (7, 8)]);
-        let (spool, _) = Spool::open(dir.path(), fsync, ROOM).await.unwrap();
-        spool.forget(node, &pjm, vec![7, 8]).await;
+        let (spool, _) = open(dir.path(), fsync, ROOM).await.unwrap();
+        spool.forget(node, &pjm, vec![7, 8]);
         spool.append(node, &pjm, None, &entries([9])).await.unwrap();
         spool.close().await;
         assert_eq!(chain(&formers(dir.path(), fsync).await), [(2, 5), (5, 9)]);
-        let (spool, _) = Spool::open(dir.path(), fsync, ROOM).await.unwrap();
-        spool.forget(node, &pjm, vec![5, 9]).await;
-        spool.acknowledged(node, &pjm, 9).await;
+        let (spool, _) = open(dir.path(), fsync, ROOM).await.unwrap();
+        spool.forget(node, &pjm, vec![5, 9]);
+        spool.acknowledged(node, &pjm, 9);
         spool.append(node, &pjm, None, &entries([10])).await.unwrap();
         spool.close().await;
         assert_eq!(chain(&formers(dir.path(), fsync).await), [(9, 10)]);
@@ -159,13 +184,13 @@ async fn a_full_spool_refuses_until_something_is_acknowledged() {
     let dir = tempfile::tempdir().unwrap();
     let (node, pjm) = (NodeId::random(), channel("zone:pjm"));
     let bytes = Index::cost(&(node, pjm.clone()), &entries(1..=3));
-    let (spool, _) = Spool::open(dir.path(), FsyncPolicy::Never, bytes).await.unwrap();
+    let (spool, _) = open(dir.path(), FsyncPolicy::Never, bytes).await.unwrap();
     spool.append(node, &pjm, None, &entries(1..=2)).await.unwrap();
     assert_eq!(spool.append(node, &pjm, None, &entries(3..=4)).await, Err(SpoolError::Full));
     spool.append(node, &pjm, None, &entries([3])).await.unwrap();
     assert_eq!(spool.append(node, &pjm, None, &entries([4])).await, Err(SpoolError::Full));
-    assert_eq!((spool.status().bytes, spool.status().refused_full), (bytes, 3));
-    spool.acknowledged(node, &pjm, 1).await;
+    assert_eq!((spool.status().bytes, spool.status().full), (bytes, 3));
+    spool.acknowledged(node, &pjm, 1);
     spool.append(node, &pjm, None, &entries([4])).await.unwrap();
     spool.close().await;
     assert_eq!(formers(dir.path(), FsyncPolicy::Never).await[0].entries, entries(2..=4));
@@ -177,7 +202,7 @@ async fn room_on_disk_is_used_again_and_given_back() {
     let dir = tempfile::tempdir().unwrap();
     let (node, pjm) = (NodeId::random(), channel("zone:pjm"));
     let bytes = 20 << 20;
-    let (spool, _) = Spool::open(dir.path(), FsyncPolicy::Never, bytes).await.unwrap();
+    let (spool, _) = open(dir.path(), FsyncPolicy::Never, bytes).await.unwrap();
     let (mut seq, mut acked, mut largest) = (0, 0, 0);
     for _ in 0..1000 {
         seq += 1;
@@ -185,12 +210,12 @@ async fn room_on_disk_is_used_again_and_given_back() {
         append.draft.data = vec![b'x'; LARGE].into();
         while spool.append(node, &pjm, None, std::slice::from_ref(&append)).await == Err(SpoolError::Full) {
             acked += 20;
-            spool.acknowledged(node, &pjm, acked).await;
+            spool.acknowledged(node, &pjm, acked);
         }
         largest = spool.status().file_bytes.max(largest);
     }
     assert!(largest <= 3 * bytes, "{largest}");
-    spool.acknowledged(node, &pjm, seq).await;
+    spool.acknowledged(node, &pjm, seq);
     spool.close().await;
     let left = spool.status();
     assert_eq!((left.entries, left.bytes), (0, 0));
@@ -200,8 +225,8 @@ async fn room_on_disk_is_used_again_and_given_back() {
 #[tokio::test]
 async fn a_directory_serves_one_process_and_a_damaged_file_is_left_alone() {
     let dir = tempfile::tempdir().unwrap();
-    let (first, _) = Spool::open(dir.path(), FsyncPolicy::Always, ROOM).await.unwrap();
-    let second = Spool::open(dir.path(), FsyncPolicy::Always, ROOM).await.unwrap_err();
+    let (first, _) = open(dir.path(), FsyncPolicy::Always, ROOM).await.unwrap();
+    let second = open(dir.path(), FsyncPolicy::Always, ROOM).await.unwrap_err();
     assert!(matches!(second, SpoolOpenError::InUse { .. }), "{second}");
     first.append(NodeId::random(), &channel("zone:pjm"), None, &entries(1..=9)).await.unwrap();
     first.close().await;
@@ -210,7 +235,7 @@ async fn a_directory_serves_one_process_and_a_damaged_file_is_left_alone() {
     let whole = std::fs::read(&file).unwrap();
     let damaged = vec![0x5a; 1 << 16];
     std::fs::write(&file, &damaged).unwrap();
-    let error = Spool::open(dir.path(), FsyncPolicy::Always, ROOM).await.unwrap_err();
+    let error = open(dir.path(), FsyncPolicy::Always, ROOM).await.unwrap_err();
     assert!(matches!(error, SpoolOpenError::Unreadable { .. }), "{error}");
     assert_eq!(std::fs::read(&file).unwrap(), damaged);
 
@@ -225,11 +250,11 @@ async fn a_directory_serves_one_process_and_a_damaged_file_is_left_alone() {
         let mut bytes = whole.clone();
         spoil(&mut bytes);
         std::fs::write(&file, &bytes).unwrap();
-        let error = Spool::open(dir.path(), FsyncPolicy::Always, ROOM).await.unwrap_err();
+        let error = open(dir.path(), FsyncPolicy::Always, ROOM).await.unwrap_err();
         assert!(matches!(error, SpoolOpenError::Unreadable { .. }), "{error}");
     }
 
-    let below_a_file = Spool::open(&file.join("x"), FsyncPolicy::Always, ROOM).await.unwrap_err();
+    let below_a_file = open(&file.join("x"), FsyncPolicy::Always, ROOM).await.unwrap_err();
     assert!(matches!(below_a_file, SpoolOpenError::Unusable { .. }), "{below_a_file}");
 }
 
@@ -237,38 +262,79 @@ async fn a_directory_serves_one_process_and_a_damaged_file_is_left_alone() {
 async fn an_unreadable_newest_part_costs_no_more_than_itself() {
     let dir = tempfile::tempdir().unwrap();
     let policy = FsyncPolicy::Interval(Duration::from_millis(1));
-    let (spool, _) = Spool::open(dir.path(), policy, ROOM).await.unwrap();
+    let (spool, _) = open(dir.path(), policy, ROOM).await.unwrap();
     spool.append(NodeId::random(), &channel("zone:pjm"), None, &entries(1..=3)).await.unwrap();
     spool.close().await;
-    std::fs::write(dir.path().join("recent.redb"), vec![0x5a; 1 << 16]).unwrap();
-    assert_eq!(formers(dir.path(), policy).await[0].entries, entries(1..=3));
-    assert!(dir.path().join("recent.redb.unreadable").exists());
+    // None of them takes the place of the one before.
+    for kept in ["recent.redb.unreadable", "recent.redb.unreadable.2", "recent.redb.unreadable.3"] {
+        std::fs::write(dir.path().join("recent.redb"), vec![0x5a; 1 << 16]).unwrap();
+        assert_eq!(formers(dir.path(), policy).await[0].entries, entries(1..=3));
+        assert!(dir.path().join(kept).exists(), "{kept}");
+    }
 }
 
 #[tokio::test]
-async fn a_disk_that_fails_turns_the_spool_off_and_everybody_is_answered() {
+async fn a_disk_that_fails_is_tried_until_it_works_and_nothing_that_was_refused_stays() {
     for fsync in POLICIES {
         let dir = tempfile::tempdir().unwrap();
         let (node, pjm, spp) = (NodeId::random(), channel("zone:pjm"), channel("zone:spp"));
-        let (spool, _) = Spool::open(dir.path(), fsync, ROOM).await.unwrap();
+        let (spool, _) = open(dir.path(), fsync, ROOM).await.unwrap();
         spool.append(node, &pjm, None, &entries(1..=3)).await.unwrap();
         let fault = Fault::of(dir.path());
-        fault.begin();
+        fault.begin(FULL);
         let (four, one) = (entries([4]), entries([1]));
-        let both = tokio::join!(spool.append(node, &pjm, None, &four), spool.append(node, &spp, None, &one));
-        assert_eq!(both, (Err(SpoolError::Off), Err(SpoolError::Off)), "{fsync:?}");
-        fault.end();
-        // It stays off, and costs nobody more than that.
-        assert_eq!(spool.append(node, &pjm, None, &entries([5])).await, Err(SpoolError::Off));
-        spool.acknowledged(node, &pjm, 1).await;
-        spool.forget(node, &pjm, vec![2]).await;
+        let (pjm_answer, spp_answer) =
+            tokio::join!(spool.append(node, &pjm, None, &four), spool.append(node, &spp, None, &one));
+        for answer in [pjm_answer, spp_answer, spool.append(node, &pjm, None, &four).await] {
+            assert!(matches!(answer, Err(SpoolError::Failed { .. })), "{fsync:?}: {answer:?}");
+        }
+        assert!(matches!(spool.state(), SpoolState::Failed { .. }), "{:?}", spool.state());
+        // What goes meanwhile goes later.
+        spool.acknowledged(node, &pjm, 1);
+        spool.forget(node, &pjm, vec![2]);
+        fault.end(FULL);
+        eventually(async || spool.append(node, &pjm, None, &entries([5])).await.ok()).await;
+        assert_eq!(spool.state(), SpoolState::Working);
         spool.close().await;
-        let status = spool.status();
-        assert!(matches!(status.state, SpoolState::Failed { .. }), "{status:?}");
-        assert_eq!((status.appended, status.not_spooled), (3, 3));
-        // What is on disk is as it was.
-        assert_eq!(formers(dir.path(), fsync).await[0].entries[..3], entries(1..=3));
+        let found = formers(dir.path(), fsync).await;
+        let seqs: Vec<u64> =
+            found.iter().flat_map(|former| &former.entries).map(|append| append.seq).collect();
+        assert_eq!((found.len(), seqs), (1, vec![3, 5]), "{fsync:?}");
     }
+}
+
+#[tokio::test]
+async fn a_disk_that_hangs_holds_nobody_up_and_what_it_takes_too_late_goes() {
+    let dir = tempfile::tempdir().unwrap();
+    let (node, pjm) = (NodeId::random(), channel("zone:pjm"));
+    let options = SpoolOptions {
+        fsync: FsyncPolicy::Always,
+        bytes: ROOM,
+        deadline: Duration::from_millis(200),
+        is_required: true,
+    };
+    let (spool, _) = Spool::open(dir.path(), options).await.unwrap();
+    // A busy machine may take longer, too.
+    eventually(async || spool.append(node, &pjm, None, &entries([1])).await.ok()).await;
+    let fault = Fault::of(dir.path());
+    fault.begin(HANGS);
+    let slow = Err(SpoolError::Slow { within: options.deadline });
+    assert_eq!(spool.append(node, &pjm, None, &entries([2])).await, slow);
+    eventually(async || matches!(spool.state(), SpoolState::Stalled { .. }).then_some(())).await;
+    // From here on it is known, and not waited for: more than the queue holds are answered, one after
+    // the other, and without taking a place in it.
+    for seq in 3..3 + 2 * QUEUE_LEN as u64 {
+        assert_eq!(spool.append(node, &pjm, None, &entries([seq])).await, slow);
+        spool.acknowledged(node, &pjm, 1);
+        spool.forget(node, &pjm, vec![seq]);
+    }
+    fault.end(HANGS);
+    eventually(async || spool.append(node, &pjm, None, &entries([9_000])).await.ok()).await;
+    assert_eq!(spool.state(), SpoolState::Working);
+    spool.close().await;
+    let found = formers(dir.path(), FsyncPolicy::Always).await;
+    let seqs: Vec<u64> = found[0].entries.iter().map(|append| append.seq).collect();
+    assert_eq!(seqs, [9_000]);
 }
 
 fn any_entry() -> impl Strategy<Value = Append> {
@@ -334,7 +400,7 @@ async fn a_process_that_spools_until_it_is_killed() {
         return;
     };
     let policy = POLICIES[policy.parse::<usize>().unwrap()];
-    let (spool, _) = Spool::open(Path::new(&dir), policy, 1 << 30).await.unwrap();
+    let (spool, _) = open(Path::new(&dir), policy, 1 << 30).await.unwrap();
     let node = NodeId::random();
     let write = |writer: u64| {
         let spool = spool.clone();
@@ -401,7 +467,7 @@ fn a_killed_process_loses_nothing_that_was_answered() {
 async fn throughput() {
     for fsync in POLICIES {
         let dir = tempfile::tempdir().unwrap();
-        let (spool, _) = Spool::open(dir.path(), fsync, ROOM).await.unwrap();
+        let (spool, _) = open(dir.path(), fsync, ROOM).await.unwrap();
         let node = NodeId::random();
         let write = |writer: u64| {
             let spool = spool.clone();

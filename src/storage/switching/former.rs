@@ -62,7 +62,7 @@ impl Core {
             failures = 0;
             let last = former.entries.last().map_or(0, |last| last.seq);
             if let Some(spool) = &self.spool {
-                spool.acknowledged(former.producer, &former.channel, last).await;
+                spool.acknowledged(former.producer, &former.channel, last);
             }
             {
                 let mut formers = self.formers.lock();

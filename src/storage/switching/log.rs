@@ -476,7 +476,6 @@ impl Core {
     /// Accepts entries without the log.
     async fn append_here(&self, batch: &AppendBatch) -> Result<AppendAnswer> {
         let (channel, lane) = (&batch.channel, (self.lanes)(&batch.channel));
-        let refused = |full| StorageError::Refused { op: "append", cause: full };
         let (results, fresh, log, room) = {
             let mut state = self.lock();
             if let Some(line) = state.lines.get_mut(channel) {
@@ -500,15 +499,18 @@ impl Core {
             }
             let journals = !self.is_alone() && !fresh.is_empty();
             let room = journals.then(|| state.journal.reserve(channel, lane, &fresh)).transpose();
-            let room = room.map_err(|full| refused(Box::new(full)))?;
+            let room = room.map_err(|full| StorageError::Refused { op: "append", cause: Box::new(full) })?;
             let log = state.lines.get(channel).and_then(|line| line.log.clone());
             (results, fresh, log, Room { core: self, reserved: room })
         };
         if let (Some(spool), true) = (&self.spool, room.reserved.is_some()) {
             match spool.append(self.node, channel, log.as_ref(), &fresh).await {
-                // A spool that is off has said so; the journal goes on without its copy.
-                Ok(()) | Err(SpoolError::Off) => {}
-                Err(full @ SpoolError::Full) => return Err(refused(Box::new(full))),
+                Ok(()) => {}
+                Err(error) if spool.is_required() || error == SpoolError::Full => {
+                    return Err(StorageError::NotDurable { why: error.to_string() });
+                }
+                // It has said so; the journal goes on without its copy.
+                Err(_) => {}
             }
         }
         let seqs = fresh.iter().map(|append| append.seq).collect();
@@ -517,11 +519,11 @@ impl Core {
             (Err(epoch), spool) => {
                 // They go another way now, and are not to be sent once more after a crash.
                 if let Some(spool) = spool {
-                    spool.forget(self.node, channel, seqs).await;
+                    spool.forget(self.node, channel, seqs);
                 }
                 return Ok(AppendAnswer::ForeignEpoch(epoch));
             }
-            (Ok(gone), Some(spool)) if !gone.is_empty() => self.forget(spool, gone).await,
+            (Ok(gone), Some(spool)) if !gone.is_empty() => self.forget(spool, gone),
             (Ok(_), _) => {}
         }
         Ok(AppendAnswer::Done(results))
@@ -558,9 +560,9 @@ impl Core {
     }
 
     /// The journal let go of entries: so does its copy.
-    pub(super) async fn forget(&self, spool: &Spool, gone: Vec<Gone>) {
+    pub(super) fn forget(&self, spool: &Spool, gone: Vec<Gone>) {
         for Gone { channel, seq } in gone {
-            spool.forget(self.node, &channel, vec![seq]).await;
+            spool.forget(self.node, &channel, vec![seq]);
         }
     }
 }

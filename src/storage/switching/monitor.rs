@@ -475,7 +475,7 @@ impl Core {
             let now = Instant::now();
             let gone = self.lock().journal.expire(now);
             if let Some(spool) = &self.spool {
-                self.forget(spool, gone).await;
+                self.forget(spool, gone);
             }
             let mut state = self.lock();
             let is_many = state.lines.len() > LINES_MAX;

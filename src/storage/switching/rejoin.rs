@@ -276,7 +276,7 @@ impl Core {
             }
             if self.close(channel, &found, &plan, last, &mut read, followed) {
                 if let Some(spool) = &self.spool {
-                    spool.acknowledged(self.node, channel, last).await;
+                    spool.acknowledged(self.node, channel, last);
                 }
                 if followed {
                     self.unfollow_if_left(channel).await;

@@ -60,7 +60,7 @@ impl Core {
                     Appended::Duplicate => last = last.max(append.seq),
                     Appended::Gap { .. } => return Ok(None),
                     Appended::Refused(refusal) => {
-                        self.refused(to, append.seq, &refusal).await;
+                        self.refused(to, append.seq, &refusal);
                         // What follows is sent behind the same entry as it was.
                         break;
                     }
@@ -71,7 +71,7 @@ impl Core {
     }
 
     /// The log never takes this entry.
-    async fn refused(&self, to: Address<'_>, seq: u64, refusal: &Refusal) {
+    fn refused(&self, to: Address<'_>, seq: u64, refusal: &Refusal) {
         let Address { channel, producer, .. } = to;
         tracing::warn!(%channel, %producer, seq, %refusal, "the log does not take an accepted entry");
         self.stats.superseded.add(1);
@@ -84,7 +84,7 @@ impl Core {
             }
         }
         if let Some(spool) = &self.spool {
-            spool.forget(producer, channel, vec![seq]).await;
+            spool.forget(producer, channel, vec![seq]);
         }
     }
 }

@@ -84,14 +84,46 @@ pub(crate) struct OutageTotals {
     pub(crate) key_conflicts: u64,
     /// Records that Redis will not have, because too many waited.
     pub(crate) records_let_go: u64,
-    /// The journal's copy on disk: `off`, `working`, `failed` or `closed`.
+    /// Of the accepted entries that the log does not have yet, those that would be gone with this
+    /// process: they are not on disk.
+    pub(crate) journal_in_memory_only: usize,
+    /// The journal's copy on disk: `off`, `working`, `failed`, `stalled` or `closed`.
     pub(crate) spool: &'static str,
+    /// What is wrong with it; absent while nothing is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) spool_reason: Option<String>,
     /// Entries in it, also those of former lives of this gateway.
     pub(crate) spool_entries: usize,
     /// What they cost, in bytes.
     pub(crate) spool_bytes: u64,
-    /// Entries that were accepted without a copy, because the spool had failed.
-    pub(crate) spool_missed: u64,
+    /// Entries that were not put into it, by why; each try counts. They were refused, or are in memory
+    /// only where the spool is not required.
+    pub(crate) spool_full: u64,
+    pub(crate) spool_slow: u64,
+    pub(crate) spool_failed: u64,
+}
+
+/// How the journal's copy on disk does.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct SpoolHealth {
+    /// `working`, `failed`, `stalled` or `closed`.
+    pub(crate) state: &'static str,
+    /// What is wrong with it.
+    pub(crate) reason: Option<String>,
+}
+
+impl From<SpoolState> for SpoolHealth {
+    fn from(state: SpoolState) -> Self {
+        let (state, reason) = match state {
+            SpoolState::Working => ("working", None),
+            SpoolState::Failed { reason } => ("failed", Some(reason)),
+            SpoolState::Stalled { since } => {
+                ("stalled", Some(format!("the disk has not answered for {} s", since.as_secs())))
+            }
+            SpoolState::Closed => ("closed", None),
+        };
+        Self { state, reason }
+    }
 }
 
 /// Reads them. Cheap to clone; says zeros where memory is configured.
@@ -99,8 +131,9 @@ pub(crate) struct OutageTotals {
 pub(crate) struct OutageReader(pub(super) Weak<Core>);
 
 impl OutageReader {
-    /// Returns once the primary has all that was accepted here, or cannot get it now. For the end of
-    /// the gateway; how long it may take is the caller's to say, who then looks at what is left.
+    /// Returns once the primary has all that was accepted here, or cannot get it now and nothing of it
+    /// would be lost with this process. For the end of the gateway; how long it may take is the caller's
+    /// to say, who then looks at what is left.
     pub(crate) async fn until_sent(&self) {
         let Some(core) = self.0.upgrade() else { return };
         let (mut modes, mut health) = (core.modes.subscribe(), core.primary.link_health());
@@ -108,12 +141,12 @@ impl OutageReader {
             let in_order = core.in_order.notified();
             let mut in_order = std::pin::pin!(in_order);
             in_order.as_mut().enable();
-            let is_away = {
+            let (is_alone, is_away) = {
                 let (modes, health) = (modes.borrow_and_update(), health.borrow_and_update());
                 // One whose connection stands again is about to serve.
-                modes.alone() || !(modes.is_any_primary() || health.is_up())
+                (modes.alone(), !(modes.is_any_primary() || health.is_up()))
             };
-            if is_away || core.has_sent_all() {
+            if is_alone || ((is_away || core.has_sent_all()) && !core.would_lose()) {
                 return;
             }
             let is_told = tokio::select! {
@@ -128,16 +161,25 @@ impl OutageReader {
         }
     }
 
+    /// How the journal's copy on disk does; `None` where there is none.
+    pub(crate) fn spool(&self) -> Option<SpoolHealth> {
+        self.0.upgrade()?.spool.as_ref().map(|spool| spool.state().into())
+    }
+
     /// How it stands now.
     pub(crate) fn totals(&self) -> OutageTotals {
-        let Some(core) = self.0.upgrade() else { return OutageTotals::default() };
+        let Some(core) = self.0.upgrade() else {
+            return OutageTotals { spool: "off", ..OutageTotals::default() };
+        };
         let (jobs, jobs_waiting) = (&core.jobs.stats, core.jobs.waiting());
+        let on_disk = core.on_disk();
         let state = core.lock();
         let JournalDepth { entries, bytes, oldest } = state.journal.depth();
         let JournalCounts { thinned, refused_full, aged, order_overflow } = state.journal.counts();
         let since = |at: Instant| u64::try_from(at.elapsed().as_millis()).unwrap_or(u64::MAX);
         let stats = &core.stats;
         let spool = core.spool.as_ref().map(Spool::status);
+        let health = spool.as_ref().map(|spool| SpoolHealth::from(spool.state.clone()));
         OutageTotals {
             channels_alone: if core.is_alone() {
                 0
@@ -166,15 +208,14 @@ impl OutageReader {
             job_retries: jobs.record_retries.get(),
             key_conflicts: jobs.key_conflicts.get(),
             records_let_go: core.records.let_go.get(),
-            spool: match spool.as_ref().map(|spool| &spool.state) {
-                None => "off",
-                Some(SpoolState::Working) => "working",
-                Some(SpoolState::Failed { .. }) => "failed",
-                Some(SpoolState::Closed) => "closed",
-            },
+            journal_in_memory_only: entries.saturating_sub(on_disk),
+            spool: health.as_ref().map_or("off", |health| health.state),
+            spool_reason: health.and_then(|health| health.reason),
             spool_entries: spool.as_ref().map_or(0, |spool| spool.entries),
             spool_bytes: spool.as_ref().map_or(0, |spool| spool.bytes),
-            spool_missed: spool.as_ref().map_or(0, |spool| spool.not_spooled),
+            spool_full: spool.as_ref().map_or(0, |spool| spool.full),
+            spool_slow: spool.as_ref().map_or(0, |spool| spool.slow),
+            spool_failed: spool.as_ref().map_or(0, |spool| spool.failed),
         }
     }
 }
@@ -190,6 +231,20 @@ impl Core {
             }
         };
         self.is_primary(area) || is_up()
+    }
+
+    /// How many of the journal's entries are on disk.
+    fn on_disk(&self) -> usize {
+        let Some(spool) = &self.spool else { return 0 };
+        // Those of former lives are there too, and not in the journal.
+        let formers: usize = self.formers.lock().iter().map(|former| former.entries.len()).sum();
+        spool.entries().saturating_sub(formers)
+    }
+
+    /// Whether something that was accepted would be gone with this process.
+    fn would_lose(&self) -> bool {
+        let waiting = self.lock().journal.depth().entries;
+        waiting > self.on_disk() || !self.jobs.are_recorded()
     }
 
     /// Whether the primary has all that it can get now: what is in an area that is away, it cannot.

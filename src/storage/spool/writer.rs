@@ -1,0 +1,368 @@
+//! The spool's thread: writes what is asked for, and tries a disk that fails until it works.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{self, Instant};
+
+use super::store::{Change, Index, LineKey, Op, Store, StoreError};
+use super::{
+    Answer, Depth, FsyncPolicy, Opened, Request, Settled, Shared, SpoolError, SpoolOpenError, SpoolOptions,
+};
+use crate::support::backoff::Backoff;
+use crate::support::chance;
+use crate::support::seldom::Seldom;
+
+/// What one transaction takes, in bytes, apart from the request that passes it.
+const TRANSACTION_BYTES: u64 = 4 << 20;
+
+/// With the policy `interval`, what is held in memory until the next fsync; more is fsynced early.
+const UNSYNCED_BYTES: usize = 16 << 20;
+
+/// Between tries of a disk that failed. Each reads all that is on it.
+const RETRY: Backoff = Backoff {
+    first: Duration::from_millis(500),
+    max: Duration::from_secs(8),
+    jitter: Duration::from_millis(250),
+};
+
+/// Opens the store, says how that went, and serves until it is closed.
+pub(super) fn run(
+    dir: PathBuf,
+    options: SpoolOptions,
+    inbox: mpsc::Receiver<Request>,
+    opened: oneshot::Sender<Opened>,
+) {
+    // Only for its timer: this thread has nothing else to do while it writes.
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_time().build() {
+        Ok(runtime) => runtime,
+        Err(cause) => {
+            let _gone = opened.send(Err(SpoolOpenError::Unusable { dir, cause }));
+            return;
+        }
+    };
+    let (store, index, formers) = match Store::open(&dir, options.fsync) {
+        Ok(found) => found,
+        Err(error) => {
+            let _gone = opened.send(Err(error));
+            return;
+        }
+    };
+    let shared = Arc::<Shared>::default();
+    let mut writer = Writer {
+        dir,
+        options,
+        store: Some(store),
+        index,
+        inbox,
+        shared: Arc::clone(&shared),
+        failures: 0,
+        retry_at: Instant::now(),
+        of_failures: Seldom::default(),
+    };
+    writer.show_depth();
+    if opened.send(Ok((Arc::clone(&shared), formers))).is_err() {
+        return;
+    }
+    let done = runtime.block_on(writer.serve());
+    writer.inbox.close();
+    // Before anyone is told, so that the files can be opened anew.
+    writer.let_go();
+    shared.health.lock().is_closed = true;
+    drop(writer);
+    if let Some(done) = done {
+        let _gone = done.send(());
+    }
+}
+
+#[derive(Debug)]
+struct Writer {
+    dir: PathBuf,
+    options: SpoolOptions,
+    /// `None` while the disk fails.
+    store: Option<Store>,
+    index: Index,
+    inbox: mpsc::Receiver<Request>,
+    shared: Arc<Shared>,
+    /// Tries of the disk that failed in a row.
+    failures: u32,
+    retry_at: Instant,
+    of_failures: Seldom,
+}
+
+/// Requests that are written together.
+#[derive(Debug, Default)]
+struct Group {
+    changes: Vec<Change>,
+    written: Vec<(LineKey, Vec<u64>, Answer)>,
+    settled: Settled,
+    bytes: u64,
+    close: Option<oneshot::Sender<()>>,
+}
+
+/// What the thread has to do next.
+enum Work {
+    Request(Request),
+    Settled,
+    Due,
+    End,
+}
+
+impl Writer {
+    /// Answers whom to tell that it is closed.
+    async fn serve(&mut self) -> Option<oneshot::Sender<()>> {
+        let mut sync_at = None;
+        loop {
+            let due = if self.store.is_some() { sync_at } else { Some(self.retry_at) };
+            match self.next(due).await {
+                Work::End => {
+                    self.turn(None);
+                    self.sync();
+                    return None;
+                }
+                Work::Due if self.store.is_none() => self.reopen(),
+                Work::Due => self.sync(),
+                Work::Settled => drop(self.turn(None)),
+                Work::Request(request) => {
+                    if let Some(close) = self.turn(Some(request)) {
+                        self.sync();
+                        return Some(close);
+                    }
+                }
+            }
+            sync_at = self.sync_due(sync_at);
+        }
+    }
+
+    async fn next(&mut self, due: Option<Instant>) -> Work {
+        let shared = Arc::clone(&self.shared);
+        let is_due = async {
+            match due {
+                Some(at) => time::sleep_until(at).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            () = is_due => Work::Due,
+            request = self.inbox.recv() => request.map_or(Work::End, Work::Request),
+            () = shared.wake.notified() => Work::Settled,
+        }
+    }
+
+    /// When what was written is to be fsynced, with the policy `interval`.
+    fn sync_due(&mut self, before: Option<Instant>) -> Option<Instant> {
+        let FsyncPolicy::Interval(every) = self.options.fsync else { return None };
+        let store = self.store.as_ref()?;
+        if store.is_synced() {
+            return None;
+        }
+        if store.unsynced_bytes() >= UNSYNCED_BYTES {
+            self.sync();
+            return None;
+        }
+        Some(before.unwrap_or_else(|| Instant::now() + every))
+    }
+
+    /// Takes what has come together, and writes it.
+    fn turn(&mut self, request: Option<Request>) -> Option<oneshot::Sender<()>> {
+        let mut group = Group::default();
+        match request {
+            Some(request) => self.take(request, &mut group),
+            None => self.settle(&mut group),
+        }
+        while group.close.is_none()
+            && group.bytes < TRANSACTION_BYTES
+            && let Ok(request) = self.inbox.try_recv()
+        {
+            self.take(request, &mut group);
+        }
+        let close = group.close.take();
+        self.write(group);
+        close
+    }
+
+    fn take(&mut self, request: Request, group: &mut Group) {
+        // What was settled before the request was made, and nothing that was settled because of it.
+        self.settle(group);
+        let (line, epoch, entries, answer) = match request {
+            Request::Append(line, epoch, entries, answer) => (line, epoch, entries, answer),
+            #[cfg(test)]
+            Request::Close(done) => {
+                group.close = Some(done);
+                return;
+            }
+        };
+        if answer.is_closed() {
+            return;
+        }
+        if self.store.is_none() {
+            let reason = self.shared.health.lock().fault.clone().unwrap_or_default();
+            return tell(answer, Err(SpoolError::Failed { reason }));
+        }
+        let bytes = Index::cost(&line, &entries);
+        if self.index.bytes.saturating_add(bytes) > self.options.bytes {
+            return tell(answer, Err(SpoolError::Full));
+        }
+        group.bytes += bytes;
+        let seqs = entries.iter().map(|append| append.seq).collect();
+        self.index.apply(Op::Append { line: line.clone(), epoch, entries }, &mut group.changes);
+        group.written.push((line, seqs, answer));
+    }
+
+    /// Takes what need not be on disk any more. While the disk fails it stays where it is.
+    fn settle(&mut self, group: &mut Group) {
+        if self.store.is_none() {
+            return;
+        }
+        let Settled { acked, forgotten } = std::mem::take(&mut *self.shared.settled.lock());
+        for (line, seq) in acked {
+            self.index.apply(Op::Acknowledged { line: line.clone(), seq }, &mut group.changes);
+            group.settled.acknowledged(line, seq);
+        }
+        for (line, seqs) in forgotten {
+            self.index.apply(Op::Forget { line: line.clone(), seqs: seqs.clone() }, &mut group.changes);
+            group.settled.forgotten.push((line, seqs));
+        }
+    }
+
+    fn write(&mut self, group: Group) {
+        let Group { changes, written, settled, .. } = group;
+        if changes.is_empty() && written.is_empty() {
+            return;
+        }
+        let is_empty = self.index.is_empty();
+        let write = |store: &mut Store| -> Result<bool, StoreError> {
+            if changes.is_empty() {
+                return Ok(false);
+            }
+            store.write(changes)?;
+            if is_empty {
+                store.compact()?;
+            }
+            Ok(true)
+        };
+        match self.attempt(write) {
+            Ok(has_written) => {
+                self.shared.commits.add(u64::from(has_written));
+                self.show_depth();
+                for (line, seqs, answer) in written {
+                    if answer.send(Ok(())).is_err() {
+                        self.undo(line, seqs);
+                    }
+                }
+            }
+            Err(error) => {
+                let reason = error.to_string();
+                self.fail(&reason);
+                {
+                    let mut held = self.shared.settled.lock();
+                    settled.acked.into_iter().for_each(|(line, seq)| held.acknowledged(line, seq));
+                    held.forgotten.extend(settled.forgotten);
+                }
+                for (line, seqs, answer) in written {
+                    // Some of it may be on disk.
+                    self.undo(line, seqs);
+                    tell(answer, Err(SpoolError::Failed { reason: reason.clone() }));
+                }
+            }
+        }
+    }
+
+    /// Nobody was told that these were written, so they were not.
+    fn undo(&self, line: LineKey, seqs: Vec<u64>) {
+        self.shared.settled.lock().forgotten.push((line, seqs));
+        self.shared.wake.notify_one();
+    }
+
+    fn sync(&mut self) {
+        if self.store.is_none() {
+            return;
+        }
+        let is_empty = self.index.is_empty();
+        let sync = |store: &mut Store| -> Result<(), StoreError> {
+            store.sync()?;
+            if is_empty { store.compact() } else { Ok(()) }
+        };
+        match self.attempt(sync) {
+            Ok(()) => self.show_depth(),
+            Err(error) => self.fail(&error.to_string()),
+        }
+    }
+
+    /// Does something with the disk; how long that takes shows.
+    fn attempt<T>(&mut self, act: impl FnOnce(&mut Store) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        let gave_up = || Err(StoreError::Corrupted("the database gave up on its file".to_owned()));
+        let Some(store) = &mut self.store else { return gave_up() };
+        self.shared.health.lock().busy_since = Some(Instant::now());
+        // The database may panic on a file that was damaged under it.
+        let done = catch_unwind(AssertUnwindSafe(|| act(store)));
+        self.shared.health.lock().busy_since = None;
+        done.unwrap_or_else(|_panic| gave_up())
+    }
+
+    /// The disk failed: it is tried anew after a while.
+    fn fail(&mut self, reason: &str) {
+        self.let_go();
+        self.failures += 1;
+        self.retry_at = Instant::now() + RETRY.wait(self.failures, chance::fraction());
+        self.shared.health.lock().fault = Some(reason.to_owned());
+        if let Some(untold) = self.of_failures.may_tell(Instant::now()) {
+            let refused = if self.options.is_required { "refused" } else { "kept in memory only" };
+            tracing::error!(
+                reason,
+                untold,
+                "the spool's disk fails: what would be accepted while Redis is away is {refused} until it works"
+            );
+        }
+    }
+
+    /// Closes the files.
+    fn let_go(&mut self) {
+        let store = self.store.take();
+        let _panic = catch_unwind(AssertUnwindSafe(|| drop(store)));
+    }
+
+    /// Tries whether the disk works again. What is on it counts; what was refused meanwhile goes.
+    fn reopen(&mut self) {
+        self.shared.health.lock().busy_since = Some(Instant::now());
+        let opened = catch_unwind(AssertUnwindSafe(|| try_again(&self.dir, self.options.fsync)));
+        self.shared.health.lock().busy_since = None;
+        match opened.unwrap_or_else(|_panic| Err("the database gave up on its file".to_owned())) {
+            Ok((store, index)) => {
+                (self.store, self.index) = (Some(store), index);
+                let tries = std::mem::take(&mut self.failures);
+                self.shared.health.lock().fault = None;
+                self.show_depth();
+                self.shared.wake.notify_one();
+                tracing::info!(tries, "the spool's disk works again");
+            }
+            Err(reason) => self.fail(&reason),
+        }
+    }
+
+    fn show_depth(&self) {
+        let Index { entries, bytes, .. } = self.index;
+        let file_bytes = self.store.as_ref().map_or(0, Store::file_bytes);
+        *self.shared.depth.lock() = Depth { entries, bytes, file_bytes };
+    }
+}
+
+/// Opens the files, and makes sure that there is room for more.
+fn try_again(dir: &Path, fsync: FsyncPolicy) -> Result<(Store, Index), String> {
+    let (store, index, _known) = Store::open(dir, fsync).map_err(|error| match error {
+        SpoolOpenError::Unusable { cause, .. } => cause.to_string(),
+        SpoolOpenError::Unreadable { problem, .. } => problem,
+        SpoolOpenError::InUse { .. } => "another process has its file".to_owned(),
+    })?;
+    store.probe().map_err(|error| error.to_string())?;
+    Ok((store, index))
+}
+
+/// Who does not wait any more needs no answer.
+fn tell(answer: Answer, result: Result<(), SpoolError>) {
+    let _gone = answer.send(result);
+}

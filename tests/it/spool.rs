@@ -1,0 +1,257 @@
+//! The journal's copy on disk as users meet it: what is answered with 200 while Redis is away survives a
+//! crash, whatever becomes of the disk; and how a gateway ends that has what Redis has not.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::process::Command as Spawned;
+use tokio::time;
+
+use crate::support::client::LIMIT;
+use crate::support::eventually::eventually;
+use crate::support::gateway::{Answer, JSON, Running, config, price, request};
+use crate::support::process::{Process, serve};
+use crate::support::redis_server::{RedisServer, free_port};
+
+/// A gateway whose Redis is at this port, or will be, and whose spool is here.
+fn settings(port: u16, dir: &Path) -> Vec<String> {
+    vec![
+        "storage.backend=redis".to_owned(),
+        "storage.redis.host=127.0.0.1".to_owned(),
+        format!("storage.redis.port={port}"),
+        format!("storage.journal.spool.data_dir={}", dir.display()),
+        // The machine may be busy with other tests.
+        "storage.journal.spool.deadline_ms=15000".to_owned(),
+        "channels.publish_patience_ms=500".to_owned(),
+        "http.drain_s=0".to_owned(),
+        "http.shards=1".to_owned(),
+    ]
+}
+
+async fn start(settings: &[String]) -> Process {
+    Process::start(&settings.iter().map(String::as_str).collect::<Vec<_>>()).await
+}
+
+/// Posts a price with this much besides.
+async fn post(gateway: &Process, value: u64, bytes: usize) -> Answer {
+    let mut price = price("HUB", value);
+    price["note"] = Value::String("x".repeat(bytes));
+    let path = "/api/zones/pjm/prices";
+    request(gateway.address, "POST", path, &[("content-type", JSON)], price.to_string().as_bytes()).await
+}
+
+async fn health(gateway: &Process) -> Value {
+    request(gateway.address, "GET", "/health/ready", &[], b"").await.json()
+}
+
+/// Posts until the disk takes no more; says how many it took.
+async fn fill(gateway: &Process) -> u64 {
+    for value in 1..=2_000 {
+        let answer = post(gateway, value, 20_000).await;
+        if answer.status != 200 {
+            let problem = answer.problem(503, "storage_unavailable");
+            let detail = problem["detail"].as_str().unwrap();
+            assert!(detail.contains("must be on disk first, and the spool's disk fails"), "{detail}");
+            return value - 1;
+        }
+    }
+    panic!("the disk takes anything");
+}
+
+/// What a gateway with this spool puts into a Redis that is there now.
+async fn accepted_before(server: &RedisServer, dir: &Path) -> Vec<u64> {
+    let next = start(&settings(server.port, dir)).await;
+    let prices = eventually("all that waited is in Redis", async || {
+        let stats = request(next.address, "GET", "/ws/stats", &[], b"").await.json();
+        if stats["state"] != "healthy" || stats["outage"]["spool_entries"] != 0 {
+            return None;
+        }
+        let path = "/api/zones/pjm/history?limit=1000";
+        let history = request(next.address, "GET", path, &[], b"").await.json();
+        let entries = history["entries"].as_array().unwrap();
+        Some(entries.iter().map(|entry| entry["price"].as_u64().unwrap()).collect())
+    })
+    .await;
+    drop(next);
+    prices
+}
+
+/// All that was answered with 200 and nothing that was refused is there in the next life.
+async fn crash_and_look(mut gateway: Process, dir: &Path, accepted: &[u64]) {
+    gateway.child.kill().await.unwrap();
+    let Some(server) = RedisServer::start(&[]) else { return };
+    let mut found = accepted_before(&server, dir).await;
+    found.sort_unstable();
+    assert_eq!(found, accepted);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_limit_of_the_size_of_files_is_a_full_disk_and_kills_nobody() {
+    let dir = TempDir::new().unwrap();
+    let args: Vec<String> =
+        settings(free_port(), &dir.path().join("spool")).iter().map(|set| format!("--set={set}")).collect();
+    let gateway = Process::start_command(limited(&args)).await;
+    let taken = fill(&gateway).await;
+    assert!(taken > 0);
+    let said = eventually("health says so", async || {
+        let health = health(&gateway).await;
+        (health["spool"] == "failed").then_some(health)
+    })
+    .await;
+    assert_eq!((&said["ready"], &said["status"]), (&json!(true), &json!("degraded")));
+    assert!(said["spool_reason"].as_str().unwrap().contains("File too large"), "{said}");
+    let metrics = request(gateway.address, "GET", "/metrics", &[], b"").await.body;
+    assert!(metrics.contains("zonewire_spool_state{state=\"failed\"} 1"), "{metrics}");
+    assert!(!metrics.contains("zonewire_spool_not_written_total{reason=\"failed\"} 0"), "{metrics}");
+    // The limit goes, and all by itself the disk is one again.
+    let pid = gateway.child.id().unwrap().to_string();
+    let raised =
+        Command::new("prlimit").args(["--fsize=unlimited", "--pid", &pid]).stdout(Stdio::null()).status();
+    if !raised.is_ok_and(|status| status.success()) {
+        return;
+    }
+    eventually("the spool works again", async || {
+        (health(&gateway).await["spool"] == "working").then_some(())
+    })
+    .await;
+    assert!(health(&gateway).await["spool_reason"].is_null());
+    assert_eq!(post(&gateway, 7_000, 20_000).await.status, 200);
+    let accepted: Vec<u64> = (1..=taken).chain([7_000]).collect();
+    crash_and_look(gateway, &dir.path().join("spool"), &accepted).await;
+}
+
+/// The program with a soft limit of 4 MiB (8 where the shell counts in KiB) for each file.
+fn limited(args: &[String]) -> Spawned {
+    let always = ["--listen=127.0.0.1:0".to_owned(), "--set=log.format=json".to_owned()];
+    let whole = serve(&[&always[..], args].concat());
+    let mut command = Spawned::new("sh");
+    command.env_clear().kill_on_drop(true).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+    command.args(["-c", "ulimit -S -f 8192 && exec \"$@\"", "sh"]).arg(whole.as_std().get_program());
+    command.args(whole.as_std().get_args());
+    command
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_is_told_and_comes_back_when_there_is_room() {
+    let dir = TempDir::new().unwrap();
+    // Only some users may mount.
+    let mounted = Command::new("mount")
+        .args(["-t", "tmpfs", "-o", "size=6m", "none"])
+        .arg(dir.path())
+        .stderr(Stdio::null())
+        .status();
+    if !mounted.is_ok_and(|status| status.success()) {
+        return;
+    }
+    let _unmount = Unmount(dir.path());
+    let ballast = dir.path().join("ballast");
+    std::fs::write(&ballast, vec![0; 2 << 20]).unwrap();
+    let spool = dir.path().join("spool");
+    let gateway = start(&settings(free_port(), &spool)).await;
+    let taken = fill(&gateway).await;
+    assert!(taken > 0);
+    assert!(health(&gateway).await["spool_reason"].as_str().unwrap().contains("No space left"));
+    std::fs::remove_file(&ballast).unwrap();
+    eventually("the spool works again", async || {
+        (health(&gateway).await["spool"] == "working").then_some(())
+    })
+    .await;
+    assert_eq!(post(&gateway, 7_000, 100).await.status, 200);
+    let accepted: Vec<u64> = (1..=taken).chain([7_000]).collect();
+    crash_and_look(gateway, &spool, &accepted).await;
+}
+
+struct Unmount<'a>(&'a Path);
+
+impl Drop for Unmount<'_> {
+    fn drop(&mut self) {
+        let _status = Command::new("umount").arg("-l").arg(self.0).status();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_spool_that_is_not_required_costs_no_price_and_says_what_is_at_risk() {
+    let dir = TempDir::new().unwrap();
+    let mut settings = settings(free_port(), dir.path());
+    settings.push("storage.journal.spool.required=false".to_owned());
+    let args: Vec<String> = settings.iter().map(|set| format!("--set={set}")).collect();
+    let mut gateway = Process::start_command(limited(&args)).await;
+    for value in 1..=800 {
+        assert_eq!(post(&gateway, value, 20_000).await.status, 200);
+    }
+    assert_eq!(health(&gateway).await["spool"], "failed");
+    let metrics = request(gateway.address, "GET", "/metrics", &[], b"").await.body;
+    let at_risk = metrics.lines().find_map(|line| line.strip_prefix("zonewire_journal_in_memory_only "));
+    assert!(at_risk.unwrap().parse::<u64>().unwrap() > 0, "{metrics}");
+    gateway.signal("-TERM").await;
+    assert_eq!(gateway.ended().await.code(), Some(74), "what was in memory only is lost");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_spool_that_is_full_refuses_what_is_new() {
+    let dir = TempDir::new().unwrap();
+    let mut settings = settings(free_port(), dir.path());
+    settings.push("storage.journal.spool.bytes=3000".to_owned());
+    let mut gateway = start(&settings).await;
+    assert_eq!(post(&gateway, 1, 2_000).await.status, 200);
+    let problem = post(&gateway, 2, 2_000).await.problem(503, "storage_unavailable");
+    assert!(problem["detail"].as_str().unwrap().ends_with("the spool is full"), "{problem}");
+    assert_eq!(post(&gateway, 3, 10).await.status, 200, "there is room for less");
+    let health = health(&gateway).await;
+    assert_eq!((&health["spool"], &health["spool_reason"]), (&json!("working"), &Value::Null));
+    gateway.signal("-TERM").await;
+    assert_eq!(gateway.ended().await.code(), Some(0), "both wait on disk");
+}
+
+// The end of a gateway that has what Redis has not
+
+/// A gateway without a spool that has accepted a price which Redis does not have.
+async fn with_one_in_memory(server: &mut RedisServer, drain_s: u64) -> Process {
+    let settings = [
+        "storage.backend=redis".to_owned(),
+        "storage.redis.host=127.0.0.1".to_owned(),
+        format!("storage.redis.port={}", server.port),
+        format!("http.drain_s={drain_s}"),
+    ];
+    let gateway = start(&settings).await;
+    eventually("Redis serves", async || (health(&gateway).await["status"] == "healthy").then_some(())).await;
+    server.kill();
+    eventually("it is noticed", async || (health(&gateway).await["status"] == "degraded").then_some(()))
+        .await;
+    assert_eq!(post(&gateway, 1, 10).await.status, 200);
+    gateway
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_end_waits_for_a_redis_that_comes_back_within_the_drain() {
+    let Some(mut server) = RedisServer::start(&[]) else { return };
+    let mut gateway = with_one_in_memory(&mut server, 15).await;
+    gateway.signal("-TERM").await;
+    // It is under way when nobody is let in any more.
+    eventually("it stops", async || {
+        tokio::net::TcpStream::connect(gateway.address).await.is_err().then_some(())
+    })
+    .await;
+    assert!(gateway.child.try_wait().unwrap().is_none(), "it waits");
+    server.restart();
+    let ended = time::timeout(2 * LIMIT, gateway.child.wait()).await.unwrap().unwrap();
+    assert_eq!(ended.code(), Some(0));
+    let mut config = config();
+    config.storage.backend = zonewire::storage::StorageChoice::Redis;
+    config.storage.required = true;
+    config.storage.redis = server.config();
+    let next = Running::start(config).await;
+    let history = next.get("/api/zones/pjm/history").await.json();
+    assert_eq!(history["entries"][0]["price"], 1, "{history}");
+    next.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_end_that_lost_what_was_accepted_says_so_with_its_code() {
+    let Some(mut server) = RedisServer::start(&[]) else { return };
+    let mut gateway = with_one_in_memory(&mut server, 0).await;
+    gateway.signal("-TERM").await;
+    assert_eq!(gateway.ended().await.code(), Some(74));
+}
