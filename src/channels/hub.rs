@@ -45,7 +45,7 @@ pub struct Channels(Arc<Hub>);
 struct Hub {
     common: Arc<Common>,
     actors: Mutex<Actors>,
-    zones: Mutex<HashMap<ChannelName, tokio::time::Instant>>,
+    zones: Zones,
     tracker: TaskTracker,
     runtime: Handle,
     vital: Vital,
@@ -330,7 +330,7 @@ impl Channels {
     async fn admit_zone(&self, channel: &ChannelName) -> Result<(), PublishError> {
         let now = tokio::time::Instant::now();
         let max = self.0.common.config.zones_max;
-        {
+        let place = {
             let mut zones = self.0.zones.lock();
             let recorded = zones.get(channel);
             if recorded.is_some_and(|recorded| now.duration_since(*recorded) < ZONE_RECORD_TTL / 4) {
@@ -342,13 +342,14 @@ impl Channels {
                     return Err(PublishError::TooManyZones { max });
                 }
             }
-        }
+            // A new one has its place from here on: others may come while it is recorded.
+            let before = zones.insert(channel.clone(), now);
+            ZonePlace { zones: &self.0.zones, channel, at: now, before, is_kept: false }
+        };
         let put =
             self.0.common.backend.put(RecordKind::Zone, channel.subject(), Bytes::new(), ZONE_RECORD_TTL);
         match put.await {
-            Ok(()) => {
-                self.0.zones.lock().insert(channel.clone(), now);
-            }
+            Ok(()) => place.keep(),
             // The append that follows will tell the publisher; the record is made up for next time.
             Err(error) => warn!(channel = %channel, error = %error, "could not record a zone"),
         }
@@ -470,3 +471,36 @@ impl Channels {
 /// The node stops; there are no more actors.
 #[derive(Debug)]
 struct Stopped;
+/// When zones were last recorded.
+type Zones = Mutex<HashMap<ChannelName, tokio::time::Instant>>;
+
+/// The place of a zone that is being recorded; as it was before, unless it is kept.
+struct ZonePlace<'a> {
+    zones: &'a Zones,
+    channel: &'a ChannelName,
+    at: tokio::time::Instant,
+    before: Option<tokio::time::Instant>,
+    is_kept: bool,
+}
+
+impl ZonePlace<'_> {
+    fn keep(mut self) {
+        self.is_kept = true;
+    }
+}
+
+impl Drop for ZonePlace<'_> {
+    fn drop(&mut self) {
+        if self.is_kept {
+            return;
+        }
+        let mut zones = self.zones.lock();
+        // Another publisher's record stands.
+        if zones.get(self.channel) == Some(&self.at) {
+            match self.before {
+                Some(before) => zones.insert(self.channel.clone(), before),
+                None => zones.remove(self.channel),
+            };
+        }
+    }
+}

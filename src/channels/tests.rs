@@ -12,7 +12,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::{Channels, ChannelsConfig, ChannelsParts, Delivery, JoinError, Live, PublishError};
-use crate::model::{ChannelName, DraftEntry, EntryKind, Marks, NodeId, OrderId};
+use crate::model::{ChannelName, DraftEntry, EntryKind, Lane, Marks, NodeId, OrderId};
+use crate::storage::model::{Faults, Laws, ModelServer, Setup, Trace, Which};
 use crate::storage::{MemoryBackend, MemoryConfig, RecordKind, Refusal, Retention, SharedBackend};
 use crate::support::panics::Vital;
 
@@ -237,4 +238,67 @@ async fn updates_that_left_the_log_unseen_are_told_of_though_nothing_follows() {
     let Some(Live::Skipped { offset, .. }) = watching.next().await else { panic!("not told") };
     assert_eq!(offset, 2);
     assert_eq!(channels.stats().missed.get(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn zones_that_come_at_the_same_time_are_counted() {
+    let server = ModelServer::new(7, Faults::default(), Laws::default(), Trace::Off);
+    let setup =
+        Setup { journal_entries: 100, starts_degraded: false, ordering_deadline: Duration::from_secs(10) };
+    let started = server.start(0, NodeId::random(), setup, Arc::new(|_| Lane::Every));
+    let mut driver = tokio::task::JoinSet::new();
+    driver.spawn(started.driver);
+    let node = Node::on(started.backend, ChannelsConfig { zones_max: 3, ..ChannelsConfig::default() });
+    let zones: Vec<ChannelName> = (0..10).map(|n| format!("zone:z{n}").parse().unwrap()).collect();
+    // Recording each takes a while.
+    let publishes = zones.iter().map(|zone| node.channels.publish(zone, updates(&[EntryKind::PriceUpdate])));
+    let results = futures_util::future::join_all(publishes).await;
+    let refused =
+        results.iter().filter(|result| matches!(result, Err(PublishError::TooManyZones { max: 3 })));
+    assert_eq!((refused.count(), results.iter().filter(|result| result.is_ok()).count()), (7, 3));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_channel_that_is_published_to_without_a_pause_comes_back_all_the_same() {
+    let server = ModelServer::new(7, Faults::default(), Laws::default(), Trace::Off);
+    let setup = Setup {
+        journal_entries: 100_000,
+        starts_degraded: false,
+        ordering_deadline: Duration::from_secs(10),
+    };
+    let id = NodeId::random();
+    let started = server.start(0, id, setup, Arc::new(|_| Lane::Every));
+    let (inside, mut driver) = (started.inside, tokio::task::JoinSet::new());
+    driver.spawn(started.driver);
+    let (shard, _live) = mpsc::channel(1_024);
+    let parts = ChannelsParts {
+        backend: started.backend,
+        node: id,
+        config: ChannelsConfig::default(),
+        shards: vec![shard],
+        runtime: Handle::current(),
+        vital: Vital::default(),
+    };
+    let channels = Channels::new(parts, TaskTracker::new(), CancellationToken::new());
+    let zone: ChannelName = "zone:busy".parse().unwrap();
+    channels.publish(&zone, updates(&[EntryKind::PriceUpdate])).await.unwrap();
+    server.disconnect(0, Which::Both, None);
+    let is_forked = || inside.stand(&zone).is_some_and(|stand| stand.is_forked);
+    let (mut accepted, mut has_forked, begun) = (1, false, time::Instant::now());
+    loop {
+        // Faster than a look at the log takes.
+        channels.publish(&zone, updates(&[EntryKind::PriceUpdate])).await.unwrap();
+        accepted += 1;
+        time::sleep(Duration::from_micros(300)).await;
+        has_forked |= is_forked();
+        if accepted == 50 {
+            server.connect(0);
+        }
+        if has_forked && !is_forked() {
+            break;
+        }
+        assert!(begun.elapsed() < Duration::from_secs(20), "it never comes back");
+    }
+    let page = server.content(&zone);
+    assert!(page.top >= accepted - 1 && inside.totals().rejoins == 1, "{} of {accepted}", page.top);
 }

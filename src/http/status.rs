@@ -24,7 +24,7 @@ use crate::connections::{ConnectionInfo, DURATION_BUCKETS_S, Manager};
 use crate::model::{BackendName, BackendState, NodeId};
 use crate::orders::{InteropStats, InteropTotals, OrderTotals, Orders};
 use crate::storage::{
-    JobCounts, MemoryBackend, MemoryUsage, OutageReader, OutageTotals, StatusReader, StorageStatus,
+    JobCounts, MemoryBackend, MemoryUsage, OutageReader, OutageTotals, SetAside, StatusReader, StorageStatus,
 };
 use crate::support::telemetry;
 
@@ -91,6 +91,9 @@ pub(crate) struct HealthView {
     pub(crate) spool: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) spool_reason: Option<String>,
+    /// Channels that cannot be put in order while Redis serves all others, and why: some of them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) channels_set_aside: Vec<SetAside>,
     pub(crate) node: String,
     pub(crate) version: &'static str,
     pub(crate) uptime_s: u64,
@@ -250,6 +253,7 @@ impl Sources {
             storage: storage.into(),
             spool: spool.as_ref().map(|spool| spool.state),
             spool_reason: spool.and_then(|spool| spool.reason),
+            channels_set_aside: self.outage.set_aside(),
             node: self.node.to_string(),
             version: env!("CARGO_PKG_VERSION"),
             uptime_s: self.started.elapsed().as_secs(),
@@ -443,6 +447,8 @@ impl OutageView {
         m.gauge("channels_alone", "Channels that go on without Redis", None, signed(totals.channels_alone))?;
         let waiting = signed(totals.channels_waiting);
         m.gauge("channels_waiting", "Channels to be put in order with Redis", None, waiting)?;
+        let set_aside = signed(totals.channels_set_aside);
+        m.gauge("channels_set_aside", "Channels that cannot be put in order with Redis", None, set_aside)?;
         let entries = signed(totals.journal_entries);
         m.gauge("journal_entries", "Accepted entries that wait for Redis", None, entries)?;
         m.gauge("journal_bytes", "What the journal costs, in bytes", None, signed(totals.journal_bytes))?;

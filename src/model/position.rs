@@ -10,7 +10,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use crate::support::chance;
 
 /// The longest epoch, in bytes. The log's own are short; those of forks say what was had.
-pub(crate) const EPOCH_LEN_MAX: usize = 1_024;
+const EPOCH_LEN_MAX: usize = 1_024;
 
 /// One life of a channel's log. Opaque: offsets of different epochs cannot be compared.
 #[derive(Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -18,8 +18,21 @@ pub(crate) const EPOCH_LEN_MAX: usize = 1_024;
 pub struct Epoch(Arc<str>);
 
 impl Epoch {
-    /// How long the text of [`random`](Self::random) is, in bytes.
-    pub(crate) const RANDOM_LEN: usize = 16;
+    /// The most characters of an epoch of a log; ours have 16.
+    const OF_LOG_LEN_MAX: usize = 32;
+
+    /// Reads the epoch of a log, which is short and has no dots: longer texts, and those with dots, say
+    /// more than which life of a log they are.
+    ///
+    /// # Errors
+    /// When it is none.
+    pub(crate) fn of_log(text: &str) -> Result<Self, InvalidPosition> {
+        if text.len() > Self::OF_LOG_LEN_MAX || text.contains('.') {
+            Err(InvalidPosition)
+        } else {
+            text.parse()
+        }
+    }
 
     /// A new epoch, never derived from anything (64 random bits as 16 hexadecimal digits).
     pub fn random() -> Self {

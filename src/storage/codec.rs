@@ -71,6 +71,12 @@ pub(in crate::storage) fn decode(offset: u64, stored: &[u8]) -> Entry {
     Entry { offset, id, draft }
 }
 
+/// The id of a stored entry, whatever else it is; `None` where it cannot be read.
+pub(in crate::storage) fn decode_id(stored: &[u8]) -> Option<EntryId> {
+    let id = stored.splitn(3, |byte| *byte == b' ').nth(1)?;
+    text(id).ok()?.parse().ok()
+}
+
 /// An entry of which nothing could be read.
 pub(in crate::storage) fn unreadable(offset: u64, what: &'static str) -> Entry {
     let draft = DraftEntry {

@@ -68,6 +68,17 @@ impl StorageError {
         )
     }
 
+    /// What happened, and what that came from, in one line.
+    pub(crate) fn with_causes(&self) -> String {
+        let mut text = self.to_string();
+        let mut cause = std::error::Error::source(self);
+        while let Some(next) = cause {
+            text = format!("{text}: {next}");
+            cause = next.source();
+        }
+        text
+    }
+
     /// Sorts the error for metrics.
     pub fn kind(&self) -> &'static str {
         match self {

@@ -145,6 +145,8 @@ pub(in crate::storage) struct Failover {
     dwell: Duration,
     /// When Redis last came to serve again.
     recovered: Option<Instant>,
+    /// When it was last left, or found to have lost data while it served, or found at all.
+    lost_at: Instant,
 }
 
 impl Failover {
@@ -155,7 +157,8 @@ impl Failover {
             First::Memory(lost) => Mode::Degraded { lost, run: Run::default() },
             First::Alone => Mode::Alone { run: Run::default() },
         };
-        Self { limits, mode, since: now, link_up, dwell: limits.dwell, recovered: None }
+        let dwell = limits.dwell;
+        Self { limits, mode, since: now, link_up, dwell, recovered: None, lost_at: now }
     }
 
     /// Takes what was seen at `now`, which never goes back.
@@ -165,7 +168,7 @@ impl Failover {
             Signal::LinkDown(_) => self.link_up = false,
             _ => {}
         }
-        let before = self.state();
+        let (before, was_alone) = (self.state(), self.is_alone());
         let mode = std::mem::replace(&mut self.mode, Mode::Healthy);
         let (mode, step) = self.arrow(mode, signal, now);
         self.mode = mode;
@@ -178,6 +181,15 @@ impl Failover {
         }
         if self.state() != before {
             self.since = now;
+        }
+        let is_new = match step {
+            Step::Degrade | Step::AbortRecovery => true,
+            Step::Reconcile => before == BackendState::Healthy,
+            Step::StartRecovery => was_alone,
+            Step::Recovered | Step::Stay => false,
+        };
+        if is_new {
+            self.lost_at = now;
         }
         step
     }
@@ -277,6 +289,12 @@ impl Failover {
             Mode::Alone { .. } | Mode::Healthy => None,
             Mode::Degraded { lost, .. } | Mode::Recovering { lost } => Some(lost),
         }
+    }
+
+    /// What the recovery that is going on, or the last one, is from: when Redis was left, was found to have
+    /// lost data while it served, or was found at all.
+    pub(in crate::storage) fn lost_at(&self) -> Instant {
+        self.lost_at
     }
 
     /// Since when the state is what it is.

@@ -5,22 +5,11 @@
 //! any node can read it, and so take up a reader that another node served.
 
 use super::{Had, Seam};
-use crate::model::{EPOCH_LEN_MAX, Epoch, NodeId, Position};
-
-/// The most producers that an epoch names. Where there are more, what was had cannot be said, and a
-/// reader that comes back is told that something may be missing.
-const PRODUCERS_MAX: usize = (EPOCH_LEN_MAX - FORK_LEN_MAX) / PRODUCER_LEN_MAX;
+use crate::model::{Epoch, NodeId, Position};
 
 /// In place of a log's epoch in the name of a fork: it had none; nothing was known of it.
 const UNBORN: &str = "u";
 const UNKNOWN: &str = "0";
-
-const NODE_LEN: usize = 36;
-const NUMBER_LEN_MAX: usize = 20;
-/// `f.`, the log's epoch, and base, node, sequence and offset, each behind a dot.
-const FORK_LEN_MAX: usize = 2 + Epoch::RANDOM_LEN + 3 * (1 + NUMBER_LEN_MAX) + 1 + NODE_LEN;
-/// A dot, the node, a hyphen and the sequence.
-const PRODUCER_LEN_MAX: usize = 1 + NODE_LEN + 1 + NUMBER_LEN_MAX;
 
 /// What an epoch's text says, where it is not simply that of a log.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -92,7 +81,7 @@ impl Life {
     pub(super) fn of(epoch: &Epoch) -> Option<Self> {
         let mut parts = epoch.as_str().split('.');
         let kind = parts.next()?;
-        let log: Epoch = parts.next()?.parse().ok()?;
+        let log = Epoch::of_log(parts.next()?).ok()?;
         match kind {
             "f" => {
                 let base = parts.next()?.parse().ok()?;
@@ -116,25 +105,20 @@ pub fn told_epoch(life: &Epoch, had: &Had) -> Epoch {
     if had.is_empty() {
         return life.clone();
     }
-    if had.iter().count() > PRODUCERS_MAX {
-        // No node knows it: a reader that comes back with it is given all that is kept, and told so.
-        return Epoch::random();
-    }
     let mut text = life.to_string();
     if !text.starts_with("f.") {
         text.insert_str(0, "v.");
     }
     had.iter().for_each(|(node, seq)| text.push_str(&format!(".{node}-{seq}")));
+    // Where there are more producers than can be named, one that no node knows: a reader that comes back
+    // with it is given all that is kept, and told so.
     text.parse().unwrap_or_else(|_| Epoch::random())
 }
 
 fn producers<'a>(parts: impl Iterator<Item = &'a str>) -> Option<Had> {
     let mut had = Had::default();
-    for (index, pair) in parts.enumerate() {
+    for pair in parts {
         let (node, seq) = pair.split_once('-')?;
-        if index >= PRODUCERS_MAX {
-            return None;
-        }
         had.add(node.parse().ok()?, seq.parse().ok()?);
     }
     Some(had)
@@ -161,7 +145,7 @@ mod tests {
         #[test]
         fn what_was_had_survives_its_text_form(
             known in any::<bool>(), unborn in any::<bool>(), base in any::<u64>(), seq in any::<u64>(), more in any::<u64>(),
-            producers in proptest::collection::btree_map(any::<u128>(), 1u64.., 0..=PRODUCERS_MAX),
+            producers in proptest::collection::btree_map(any::<u128>(), 1u64.., 0..=15),
         ) {
             let log = Epoch::random();
             let from = base.saturating_add(more);
@@ -203,8 +187,25 @@ mod tests {
     }
 
     #[test]
+    fn what_is_too_long_for_the_epoch_of_a_log_is_not_one() {
+        for text in ["x".repeat(33), "f.1".to_owned(), "é".to_owned(), String::new()] {
+            assert!(Epoch::of_log(&text).is_err(), "{text}");
+        }
+        let of_log = Epoch::of_log(&"x".repeat(32)).unwrap();
+        let fork = Fork {
+            log: Some(of_log),
+            unborn: false,
+            base: u64::MAX,
+            node: node(u128::MAX),
+            seq: u64::MAX,
+            from: u64::MAX,
+        };
+        assert_eq!(Life::of(&fork.epoch()), Some(Life::Fork(fork, Had::default())));
+    }
+
+    #[test]
     fn more_producers_than_can_be_named_are_no_lie() {
-        let many: Vec<(u128, u64)> = (0..=PRODUCERS_MAX as u128).map(|n| (n, 1)).collect();
+        let many: Vec<(u128, u64)> = (0..30).map(|n| (n, 1)).collect();
         assert_eq!(Life::of(&told_epoch(&Epoch::random(), &had(&many))), None);
     }
 

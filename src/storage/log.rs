@@ -9,8 +9,9 @@ use tokio::sync::mpsc;
 use super::{Had, Result};
 use crate::model::{ChannelName, DraftEntry, Entry, EntryId, Epoch, NodeId, Position};
 
-/// How long after its last append a log's epoch, top offset, producers and latest entries are kept,
-/// beyond the age of its entries: so that a market that publishes once a day keeps its positions.
+/// How long after its last append a log's epoch, top offset and latest entries are kept, beyond the age
+/// of its entries, so that a market that publishes once a day keeps its positions; and for how long a
+/// producer is remembered that is silent while others append.
 pub const EPOCH_KEPT_FOR: Duration = Duration::from_secs(24 * 3600);
 
 /// The same for a log that was begun, and not appended to yet: its producer may be gone.
@@ -34,10 +35,32 @@ pub struct OpenLog {
     pub epoch: Epoch,
     /// The newest offset ever given in this epoch; 0 when there was none.
     pub top: u64,
-    /// The newest sequence of the asking producer that was applied in this epoch; 0 when there was none.
+    /// The newest sequence of the asking producer that was applied in this epoch; 0 when there was none,
+    /// or when it was silent for longer than [`EPOCH_KEPT_FOR`] while others appended.
     pub last_seq: u64,
-    /// The same of every producer that the log remembers.
+    /// The same of every producer that the log remembers and of which entries may come again, should it
+    /// lose them: those that have not been silent for twice the age that entries get.
     pub producers: Vec<(NodeId, u64)>,
+    /// The newest entry; `None` where it is not kept.
+    pub anchor: Option<Anchor>,
+}
+
+/// An entry, and where it stands in a log. Entries keep their places, so two states of a log in one
+/// epoch that hold the same entry at an offset hold the same up to it. One that holds another entry
+/// there, or ends before it, was set back: restored from an older copy, or left to a replica that was
+/// behind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Anchor {
+    /// Where it stands.
+    pub offset: u64,
+    /// Which entry it is.
+    pub id: EntryId,
+}
+
+impl From<&Entry> for Anchor {
+    fn from(entry: &Entry) -> Self {
+        Self { offset: entry.offset, id: entry.id }
+    }
 }
 
 /// An entry to append, with its place in its producer's chain.

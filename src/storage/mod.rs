@@ -42,8 +42,8 @@ pub use jobs::{
 use jobs::{MovedJob, Recorded, Stand};
 pub use lives::told_epoch;
 pub use log::{
-    Append, AppendAnswer, AppendBatch, Appended, EPOCH_KEPT_FOR, Log, LogEvent, LogState, OpenLog, Page,
-    Refusal, Seam, UNUSED_EPOCH_KEPT_FOR,
+    Anchor, Append, AppendAnswer, AppendBatch, Appended, EPOCH_KEPT_FOR, Log, LogEvent, LogState, OpenLog,
+    Page, Refusal, Seam, UNUSED_EPOCH_KEPT_FOR,
 };
 pub use memory::MemoryBackend;
 pub(crate) use memory::MemoryUsage;
@@ -55,7 +55,7 @@ pub use redis::{Beat, LinkHealth, RedisBackend};
 pub use status::{Scope, StatusReader, StatusWriter, StorageStatus};
 #[cfg(test)]
 pub(crate) use switching::model;
-pub(crate) use switching::{OutageReader, OutageTotals};
+pub(crate) use switching::{OutageReader, OutageTotals, SetAside};
 
 use crate::model::{BackendName, ChannelName};
 

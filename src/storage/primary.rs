@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use tokio::sync::watch;
 
 pub(in crate::storage) use super::redis::{Beat, LinkHealth};
-use super::{MovedJob, RecordKind, Recorded, Result, StorageBackend};
+use super::{MovedJob, OpenLog, RecordKind, Recorded, Result, StorageBackend};
 use crate::model::{ChannelName, NodeId};
 
 /// A part of a storage that goes away and comes back as one: all of it, or one primary of a cluster.
@@ -80,6 +80,10 @@ pub(in crate::storage) trait Primary: StorageBackend {
     async fn beat_of(&self, _area: Area, node: NodeId) -> Result<Beat> {
         self.beat(node).await
     }
+
+    /// Where the log of a channel stands, as `producer` sees it; `None` where it has no epoch. Makes
+    /// nothing. The anchor is the entry at the offset `at` or, if that is not kept, the newest one.
+    async fn examine(&self, channel: &ChannelName, producer: NodeId, at: u64) -> Result<Option<OpenLog>>;
 
     /// Which channels belong to areas, as it is now.
     fn channels_of(&self, _areas: &[Area]) -> Concerned {

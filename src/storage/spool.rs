@@ -89,6 +89,8 @@ pub(in crate::storage) struct Former {
     pub producer: NodeId,
     /// The channel.
     pub channel: ChannelName,
+    /// Greater than that of each life before it; 0 where an older version did not number them.
+    pub start: u64,
     /// The life of the log that they were to continue, where it was known.
     pub log_epoch: Option<Epoch>,
     /// The entries in ascending `seq`; at least one.

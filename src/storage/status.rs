@@ -162,9 +162,11 @@ impl StatusWriter {
             }
             if changed {
                 (status.backend, status.state) = (backend, state);
-                (status.reason_code, status.reason, status.scope) = (reason_code, reason, scope);
+                (status.reason_code, status.scope) = (reason_code, scope);
                 (status.primaries, status.primaries_away) = counts;
             }
+            // The newest words are there for who looks; nobody is woken for them.
+            status.reason = reason;
             changed
         });
     }
@@ -179,5 +181,35 @@ impl StatusReader {
     /// Waits for the next change; false when there will be none.
     pub async fn changed(&mut self) -> bool {
         self.0.changed().await.is_ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_newest_reason_is_told_and_nobody_is_woken_for_words_alone() {
+        let first = StorageStatus::new(BackendName::Redis, BackendState::Healthy, "ok", String::new());
+        let (writer, reader) = StatusWriter::new(first);
+        let mut woken = reader.clone();
+        let say = |reason: &str| {
+            writer.set(Served {
+                backend: BackendName::InMemory,
+                state: BackendState::Degraded,
+                reason_code: "unreachable",
+                reason: reason.to_owned(),
+                scope: Scope::All,
+                primaries: 1,
+                primaries_away: 1,
+            });
+        };
+        say("connection refused");
+        assert!(woken.changed().await);
+        let since = reader.get().since;
+        say("no route to host");
+        let said = reader.get();
+        assert_eq!((said.reason.as_str(), said.since, said.switches), ("no route to host", since, 1));
+        assert!(!woken.0.has_changed().unwrap());
     }
 }

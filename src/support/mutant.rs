@@ -27,6 +27,8 @@ pub(crate) enum Mutant {
     /// that, each of which is enough: the journal passes `prev` on, and what is sent from it is chained
     /// anew. This leaves out both.
     ThinnedWithoutPrev,
+    /// Producers that have been silent for too long for anything of theirs to come again are told, too.
+    SilentAreNamed,
 }
 
 thread_local! {

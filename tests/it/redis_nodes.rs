@@ -156,6 +156,141 @@ async fn a_log_that_came_back_older_in_the_same_epoch_is_told_and_begun_anew() {
     b.stop().await;
 }
 
+/// A zone that many processes have published to, one after the other, none of which is left.
+fn has_served_for_days(server: &RedisServer) {
+    let meta = "nodes:{zone:pjm}:meta";
+    for (field, value) in [("e", "0123456789abcdef"), ("s", "16"), ("b", "0")] {
+        assert_eq!(server.admin(&["HSET", meta, field, value]), ":1");
+    }
+    for n in 1..=16 {
+        server.admin(&["HSET", meta, &format!("p:{n:032x}"), "1 1000"]);
+    }
+}
+
+/// The prices that come next, and nothing else but what is said of the storage.
+async fn only_prices(client: &mut Client, count: usize) -> Vec<u64> {
+    let mut offsets = Vec::new();
+    while offsets.len() < count {
+        let message = client.next().await;
+        match message["type"].as_str().unwrap() {
+            "price_update" => offsets.push(message["offset"].as_u64().unwrap()),
+            "backend_state" | "heartbeat" => {}
+            other => panic!("{other}: {message}"),
+        }
+    }
+    offsets
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_forgets_producers_long_silent_has_lost_nothing() {
+    let Some(server) = RedisServer::start(&[]) else { return };
+    has_served_for_days(&server);
+    let mut config = on(&server);
+    config.storage.retention.age_s = 2;
+    let (a, b) = (Running::start(config.clone()).await, Running::start(config).await);
+    let (mut client, subscribed) = a.market("pjm").await;
+    assert_eq!(position(&subscribed), "0123456789abcdef:16");
+    a.publish("pjm", [price("A", 1)]).await;
+    let meta = "nodes:{zone:pjm}:meta";
+    assert_eq!(server.admin(&["HLEN", meta]), ":4", "epoch, top, bytes and one producer");
+    assert_eq!(only_prices(&mut client, 1).await, [17]);
+
+    // Both look at the log anew.
+    server.admin(&["CLIENT", "KILL", "TYPE", "pubsub"]);
+    for state in ["degraded", "recovering", "healthy"] {
+        let said = client.next().await;
+        assert_eq!((&said["type"], &said["state"]), (&json!("backend_state"), &json!(state)), "{said}");
+    }
+    b.publish("pjm", [price("A", 2)]).await;
+    assert_eq!(only_prices(&mut client, 1).await, [18]);
+
+    // One that is silent for a day is forgotten too, while others publish; nothing of it is kept then.
+    eventually("all has grown too old", async || {
+        let history = a.get("/api/zones/pjm/history?limit=1000").await.json();
+        history["entries"].as_array().unwrap().is_empty().then_some(())
+    })
+    .await;
+    let published = server.admin_array(&["HKEYS", meta]);
+    let producers: Vec<&String> = published.iter().filter(|field| field.starts_with("p:")).collect();
+    assert_eq!(producers.len(), 2);
+    for producer in producers {
+        assert_eq!(server.admin(&["HDEL", meta, producer]), ":1");
+    }
+    a.publish("pjm", [price("A", 3)]).await;
+    b.publish("pjm", [price("A", 4)]).await;
+    assert_eq!(only_prices(&mut client, 2).await, [19, 20]);
+    assert_eq!(server.admin(&["HGET", meta, "e"]), "0123456789abcdef");
+    for gateway in [a, b] {
+        let metrics = gateway.get("/metrics").await.body;
+        assert!(metrics.contains("zonewire_logs_lost_total 0"), "{metrics}");
+        gateway.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_channel_that_cannot_be_put_in_order_is_named_and_keeps_nothing_else_from_being_well() {
+    let Some(server) = RedisServer::start(&[]) else { return };
+    let gateway = Running::start(on(&server)).await;
+    let (_bad, mut good) = (gateway.market("bad").await, gateway.market("good").await.0);
+    let meta = "nodes:{zone:bad}:meta";
+    server.admin(&["DEL", meta]);
+    assert_eq!(server.admin(&["SET", meta, "not a hash"]), "+OK");
+    server.admin(&["CLIENT", "KILL", "TYPE", "pubsub"]);
+    let health = eventually("all others are well", async || {
+        let health = gateway.get("/ws/health").await.json();
+        let is_so = health["state"] == "healthy" && health["channels_set_aside"].is_array();
+        is_so.then_some(health)
+    })
+    .await;
+    assert_eq!(health["channels_set_aside"][0]["channel"], "zone:bad", "{health}");
+    let reason = health["channels_set_aside"][0]["reason"].as_str().unwrap();
+    assert!(reason.contains("WRONGTYPE"), "{reason}");
+    let metrics = gateway.get("/metrics").await.body;
+    assert!(metrics.contains("zonewire_channels_set_aside 1"), "{metrics}");
+    gateway.publish("good", [price("A", 1)]).await;
+    assert_eq!(good.next_of_type("price_update").await["price"], 1);
+
+    assert_eq!(server.admin(&["DEL", meta]), ":1");
+    eventually("it is in order too", async || {
+        gateway.get("/ws/health").await.json()["channels_set_aside"].is_null().then_some(())
+    })
+    .await;
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_whose_subscriptions_are_refused_says_so_and_makes_up_for_them() {
+    let Some(server) = RedisServer::start(&[]) else { return };
+    let right = |right| server.admin(&["ACL", "SETUSER", "gate", "on", ">word", "~*", "&*", "+@all", right]);
+    assert_eq!(right("+subscribe"), "+OK");
+    let mut config = on(&server);
+    config.storage.redis.username = Some("gate".to_owned());
+    config.storage.redis.password = Some("word".to_owned());
+    let (a, b) = (Running::start(on(&server)).await, Running::start(config).await);
+    // Both are subscribed to the same channel, so the server always has a subscriber for it.
+    let (_other, mut client) = (a.market("pjm").await, b.market("pjm").await.0);
+    a.publish("pjm", [price("A", 1)]).await;
+    client.next_of_type("price_update").await;
+
+    assert_eq!(right("-subscribe"), "+OK");
+    server.admin(&["CLIENT", "KILL", "TYPE", "pubsub"]);
+    eventually("it says that it may not subscribe", async || {
+        let health = b.get("/ws/health").await.json();
+        (health["state"] == "degraded" && health["reason_code"] == "no_permission").then_some(())
+    })
+    .await;
+    a.publish("pjm", [price("A", 2)]).await;
+    assert_eq!(right("+subscribe"), "+OK");
+    let price = client.next_of_type("price_update").await;
+    assert_eq!(price["price"], 2, "it makes up for what it did not hear");
+    eventually("all is well", async || {
+        (b.get("/ws/health").await.json()["state"] == "healthy").then_some(())
+    })
+    .await;
+    a.stop().await;
+    b.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_flushed_log_begins_a_new_life_that_everyone_is_told_of() {
     let Some(server) = RedisServer::start(&[]) else { return };

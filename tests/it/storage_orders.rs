@@ -4,9 +4,9 @@
 use std::time::Duration;
 
 use tokio::time::{self, Instant};
-use zonewire::model::{ChannelName, DraftEntry, Entry, EntryKind, Epoch, NodeId, OrderId};
+use zonewire::model::{ChannelName, DraftEntry, Entry, EntryId, EntryKind, Epoch, NodeId, OrderId};
 use zonewire::storage::{
-    Append, Appended, LogEvent, OpenLog, OrderRetention, Refusal, Retention, SharedBackend,
+    Anchor, Append, Appended, LogEvent, OpenLog, OrderRetention, Refusal, Retention, SharedBackend,
 };
 
 use crate::support::eventually::eventually;
@@ -344,7 +344,8 @@ async fn opening_a_log_tells_where_it_stands(make: Make) {
     producer.append(vec![routing(1), Append { prev: 1, ..confirmed(40) }]).await;
     let log = |last_seq| {
         let producers = vec![(producer.id, 40)];
-        OpenLog { epoch: producer.epoch.clone(), top: 2, last_seq, producers }
+        let anchor = Some(Anchor { offset: 2, id: EntryId { producer: producer.id, seq: 40 } });
+        OpenLog { epoch: producer.epoch.clone(), top: 2, last_seq, producers, anchor }
     };
     let open = async |id| store.open(&producer.channel, id, &Epoch::random()).await.unwrap();
     assert_eq!(open(producer.id).await, log(40));

@@ -508,7 +508,7 @@ async fn databases_do_not_hear_each_other() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_refused_subscribe_is_told_and_the_rest_goes_on() {
     let Some(server) = RedisServer::start(&[]) else { return };
-    let allow = ["ACL", "SETUSER", "gate", "on", ">word", "~*", "+@all", "resetchannels", "&zw:{zone:pjm}"];
+    let allow = ["ACL", "SETUSER", "gate", "on", ">word", "~*", "+@all", "resetchannels", "&zw:{zone:pjm}*"];
     assert_eq!(server.admin(&allow), "+OK");
     let config =
         RedisConfig { username: Some("gate".into()), password: Some("word".into()), ..server.config() };
@@ -517,7 +517,12 @@ async fn a_refused_subscribe_is_told_and_the_rest_goes_on() {
     drivers.spawn(driver);
     let store: SharedBackend = std::sync::Arc::new(store);
     let mut incoming = store.take_incoming().unwrap();
-    let error = store.follow(&"zone:forbidden".parse().unwrap()).await.unwrap_err();
+    // Another node is subscribed to it, which must not be taken for ours.
+    let (other, driver) = connect(&server.config(), &Retention::default()).await;
+    drivers.spawn(driver);
+    let forbidden = "zone:forbidden".parse().unwrap();
+    zonewire::storage::Log::follow(&other, &forbidden).await.unwrap();
+    let error = store.follow(&forbidden).await.unwrap_err();
     assert!(error.is_outage(), "{error:?}");
     eventually("another can be followed", async || store.follow(&channel()).await.ok()).await;
     Producer::new(&store).await.fill(1..=1).await;

@@ -33,9 +33,9 @@ use uuid::Uuid;
 
 use super::{Channels, ChannelsConfig, ChannelsParts, Live, Start};
 use crate::model::{
-    BackendName, BackendState, ChannelKind, ChannelName, DraftEntry, EntryKind, Lane, Marks, NodeId,
+    BackendName, BackendState, ChannelKind, ChannelName, DraftEntry, EntryKind, Lane, Marks, NodeId, Position,
 };
-use crate::storage::model::{Data, Faults, Inside, ModelServer, Setup, Trace};
+use crate::storage::model::{Data, Faults, Inside, ModelServer, Setup, Trace, Which};
 use crate::storage::{Had, StatusReader};
 use crate::support::panics::Vital;
 use crate::support::{chance, mutant};
@@ -172,6 +172,8 @@ enum Kind {
     /// A node gave a log again what it had lost.
     PutBack,
     Crash,
+    /// One of a node's two connections was lost alone.
+    OneConnection,
     /// Prices gave way to newer ones of their key.
     Thinning,
     /// The journal was full.
@@ -216,6 +218,9 @@ fn run(plan: &Plan, trace: Trace) -> Outcome {
 
 async fn simulate(plan: Plan, trace: Trace) -> Outcome {
     let server = ModelServer::new(plan.seed ^ 0x5eed, plan.faults, plan.laws, trace);
+    if plan.producers_before > 0 {
+        server.has_served(&plan.channels, plan.producers_before).await;
+    }
     let latest: BTreeSet<ChannelName> =
         plan.channels.iter().filter(|c| c.as_str().contains("lat")).cloned().collect();
     let lanes = Arc::new(
@@ -493,8 +498,11 @@ impl World {
             self.is_it_said();
             self.server.say(|| format!("{act:?}"));
             match act {
-                Act::Disconnect { node, later_ms } => {
-                    self.server.disconnect(node, later_ms.map(Duration::from_millis));
+                Act::Disconnect { node, which, later_ms } => {
+                    if which != Which::Both {
+                        self.seen.lock().insert(Kind::OneConnection);
+                    }
+                    self.server.disconnect(node, which, later_ms.map(Duration::from_millis));
                 }
                 Act::Connect { node } => self.server.connect(node),
                 Act::Stop => self.server.set_running(false),
@@ -503,7 +511,7 @@ impl World {
                 Act::Save => saved = Some(self.server.save()),
                 Act::Kill { loses, later_ms } => {
                     for node in self.running() {
-                        self.server.disconnect(node, later_ms.map(Duration::from_millis));
+                        self.server.disconnect(node, Which::Both, later_ms.map(Duration::from_millis));
                     }
                     self.server.set_running(true);
                     if loses && saved.is_some() {
@@ -640,8 +648,10 @@ impl World {
                 }
             }
             for subscriber in node.subscribers.lock().iter() {
-                let end = self.server.end_of(subscriber.channel());
                 let live_at = subscriber.live_at();
+                // One that was begun by a publisher who then gave up is as good as none.
+                let is_blank = |end: &Position| end.offset == 0 && live_at == Some(None);
+                let end = self.server.end_of(subscriber.channel()).filter(|end| !is_blank(end));
                 if live_at.as_ref() != Some(&end) {
                     return Some(format!("on n{name}: {}; the log is {end:?}", subscriber.describe()));
                 }
@@ -690,6 +700,13 @@ impl World {
         }
         outcome.seen = self.seen.lock().clone();
         outcome.sum = self.server.sum();
+        if self.server.renewed() > 0 && !outcome.seen.contains(&Kind::Rollback) {
+            faults.push("a log was taken for older than it had been, and was not".to_owned());
+        }
+        let loses = [Kind::Flush, Kind::Rollback].iter().any(|kind| outcome.seen.contains(kind));
+        if outcome.seen.contains(&Kind::LostLog) && !loses {
+            faults.push("a log was taken for lost, and was not".to_owned());
+        }
         // Between a rollback and when it is found, an epoch may have two ends.
         if !outcome.seen.contains(&Kind::Rollback) {
             faults.append(&mut self.places.lock().doubles);

@@ -5,7 +5,7 @@ use rand::seq::SliceRandom as _;
 use rand::{RngExt as _, SeedableRng as _};
 
 use crate::model::ChannelName;
-use crate::storage::model::{Faults, Laws};
+use crate::storage::model::{Faults, Laws, Which};
 use crate::support::mutant::Mutant;
 
 /// What happens.
@@ -13,6 +13,7 @@ use crate::support::mutant::Mutant;
 pub(super) enum Act {
     Disconnect {
         node: usize,
+        which: Which,
         later_ms: Option<u64>,
     },
     Connect {
@@ -67,6 +68,8 @@ pub(super) struct Plan {
     pub(super) mutant: Option<Mutant>,
     pub(super) acts: Vec<(u64, Act)>,
     pub(super) ends_ms: u64,
+    /// So many producers have appended to each channel in the days before.
+    pub(super) producers_before: usize,
     /// The server loses data, or nodes crash.
     pub(super) loses: bool,
 }
@@ -114,7 +117,7 @@ impl Plan {
             let node = rng.random_range(0..nodes);
             match rng.random_range(0..11) {
                 0..=2 => {
-                    acts.push((at, Act::Disconnect { node, later_ms: Self::later(rng) }));
+                    acts.push((at, Act::Disconnect { node, which: Which::Both, later_ms: Self::later(rng) }));
                     acts.push((until, Act::Connect { node }));
                 }
                 3 => acts.extend([(at, Act::Stop), (until, Act::GoOn)]),
@@ -140,6 +143,16 @@ impl Plan {
                     acts.push((until, Act::ConnectAll));
                 }
             }
+        }
+        // Drawn apart, so that what is above stays what it is.
+        let mut more = StdRng::seed_from_u64(seed ^ 0x0f0f_f0f0);
+        let producers_before =
+            if more.random_bool(0.3) { [3, 13, 16, 30][more.random_range(0..4)] } else { 0 };
+        if more.random_bool(0.3) {
+            let which = if more.random_bool(0.5) { Which::Commands } else { Which::Subscriber };
+            let (at, node) = (more.random_range(50..ends_ms), more.random_range(0..nodes));
+            acts.push((at, Act::Disconnect { node, which, later_ms: Self::later(&mut more) }));
+            acts.push((at + more.random_range(20..700), Act::Connect { node }));
         }
         acts.sort_by_key(|(at, _)| *at);
         // Apart from all else that follows from the seed. Some logs never begin.
@@ -168,6 +181,7 @@ impl Plan {
             mutant: None,
             acts,
             ends_ms,
+            producers_before,
             loses,
         }
     }

@@ -65,7 +65,7 @@ const MISLED_MAX: u64 = 10;
 
 /// In so many of these schedules each of it must happen, at least; fewer, and they are no longer about
 /// what they are there for.
-const AT_LEAST: [(Kind, u64); 18] = [
+const AT_LEAST: [(Kind, u64); 19] = [
     (Kind::Degraded, 7_000),
     (Kind::Fork, 7_000),
     (Kind::LateFork, 100),
@@ -77,6 +77,7 @@ const AT_LEAST: [(Kind, u64); 18] = [
     (Kind::OlderLog, 450),
     (Kind::PutBack, 1_200),
     (Kind::Crash, 150),
+    (Kind::OneConnection, 2_000),
     (Kind::Thinning, 400),
     (Kind::Refusal, 600),
     (Kind::Resumed, 6_000),
@@ -195,6 +196,11 @@ fn with_a_position_before_the_birth_taken_for_none_something_is_lost() {
 #[test]
 fn without_a_whole_chain_behind_what_was_thinned_nothing_is_put_in_order() {
     is_noticed(|plan| plan.mutant = Some(Mutant::ThinnedWithoutPrev));
+}
+
+#[test]
+fn with_the_silent_named_too_readers_are_where_nobody_can_say() {
+    is_noticed(|plan| plan.mutant = Some(Mutant::SilentAreNamed));
 }
 
 #[test]

@@ -336,3 +336,22 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_recovery_counts_from_what_it_is_from() {
+    let mut driven = Driven::new(First::Redis);
+    // A loss of data is found hours later, while Redis serves.
+    assert_eq!(driven.after(18_000_000, Signal::DataLost(lost("data_lost"))), Step::Reconcile);
+    let found = driven.now;
+    assert_eq!(driven.failover.lost_at(), found);
+    assert_eq!(driven.after(100, Signal::DataLost(lost("data_older"))), Step::Reconcile);
+    assert_eq!(driven.failover.lost_at(), found, "the recovery goes on");
+    assert_eq!(driven.after(100, Signal::Rejoined), Step::Recovered);
+    assert_eq!(driven.after(5_000, Signal::LinkDown(lost("unreachable"))), Step::Degrade);
+    assert_eq!(driven.failover.lost_at(), driven.now);
+    let mut alone = Driven::new(First::Alone);
+    alone.now += ms(3_600_000);
+    assert_eq!(alone.on(Signal::LinkUp), Step::Stay);
+    alone.until_recovery();
+    assert_eq!(alone.failover.lost_at(), alone.now);
+}

@@ -80,7 +80,8 @@ impl MemoryBackend {
             return;
         };
         (fresh.top, fresh.latest) = (top, latest);
-        fresh.producers.extend(producers.iter().copied().filter(|(_, seq)| *seq > 0));
+        let now = Instant::now();
+        producers.iter().filter(|(_, seq)| *seq > 0).for_each(|(node, seq)| fresh.note_seq(*node, *seq, now));
         fresh.forget_offsets();
     }
 
@@ -144,8 +145,7 @@ impl MemoryBackend {
     pub(in crate::storage) fn note_seq(&self, name: &ChannelName, node: NodeId, seq: u64) {
         let mut state = self.shared.state.lock();
         if let Some(channel) = state.channels.get_mut(name).filter(|_| seq > 0) {
-            let last = channel.producers.entry(node).or_insert(0);
-            *last = (*last).max(seq);
+            channel.note_seq(node, seq, Instant::now());
         }
     }
 
@@ -153,7 +153,14 @@ impl MemoryBackend {
     pub(in crate::storage) fn producers(&self, name: &ChannelName) -> Vec<(NodeId, u64)> {
         let state = self.shared.state.lock();
         let producers = state.channels.get(name).map(|channel| &channel.producers);
-        producers.into_iter().flatten().map(|(node, seq)| (*node, *seq)).collect()
+        producers.into_iter().flatten().map(|(node, (seq, _))| (*node, *seq)).collect()
+    }
+
+    /// The same of those of which entries may come again, should the log lose them.
+    pub(in crate::storage) fn recent_producers(&self, name: &ChannelName) -> Vec<(NodeId, u64)> {
+        let bounds = Bounds::of(&self.shared.retention, name);
+        let state = self.shared.state.lock();
+        state.channels.get(name).map(|channel| channel.recent_producers(&bounds)).unwrap_or_default()
     }
 
     /// The ids of the entries that lead up to an offset, at most `max`, without holes; the last one is
@@ -172,7 +179,7 @@ impl MemoryBackend {
     /// The newest sequence of one producer that was seen.
     pub(in crate::storage) fn last_seq(&self, name: &ChannelName, node: NodeId) -> u64 {
         let state = self.shared.state.lock();
-        state.channels.get(name).and_then(|channel| channel.producers.get(&node).copied()).unwrap_or(0)
+        state.channels.get(name).map_or(0, |channel| channel.last_seq(node))
     }
 
     /// What an append of this batch would be answered, without doing it.
@@ -211,8 +218,7 @@ impl Channel {
 
     fn note(&mut self, entry: &Entry, by_offset: bool, now: Instant) {
         if entry.id.is_known() {
-            let last = self.producers.entry(entry.id.producer).or_insert(0);
-            *last = (*last).max(entry.id.seq);
+            self.note_seq(entry.id.producer, entry.id.seq, now);
         }
         self.note_latest(entry, by_offset, now);
     }

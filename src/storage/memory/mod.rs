@@ -19,12 +19,15 @@ use tokio::sync::mpsc;
 use tokio::time::{self, Instant};
 
 use super::{
-    AppendAnswer, AppendBatch, Appended, EPOCH_KEPT_FOR, Log, LogEvent, LogState, MemoryConfig, OpenLog,
-    Page, Record, RecordKind, Records, Refusal, Result, Retention, StorageBackend, UNUSED_EPOCH_KEPT_FOR,
+    Anchor, AppendAnswer, AppendBatch, Appended, EPOCH_KEPT_FOR, Log, LogEvent, LogState, MemoryConfig,
+    OpenLog, Page, Record, RecordKind, Records, Refusal, Result, Retention, StorageBackend,
+    UNUSED_EPOCH_KEPT_FOR,
 };
 use crate::model::{BackendName, ChannelKind, ChannelName, Entry, EntryId, Epoch, NodeId, Position};
 use crate::support::chance::Hashing;
 use crate::support::counter::Counter;
+#[cfg(test)]
+use crate::support::mutant::{self, Mutant};
 pub(in crate::storage) use job_table::{JobTable, Now};
 use latest::{Latest, level};
 
@@ -115,8 +118,8 @@ struct Channel {
     /// Cost of `entries`.
     bytes: usize,
     latest: Latest,
-    /// The newest applied sequence of each producer. Lives as long as the channel does.
-    producers: HashMap<NodeId, u64, Hashing>,
+    /// The newest applied sequence of each producer, and when it came. Lives as long as the channel does.
+    producers: HashMap<NodeId, (u64, Instant), Hashing>,
     touched: Instant,
     /// The newest fence of an applied entry.
     fence: u64,
@@ -199,6 +202,21 @@ impl MemoryBackend {
         }
     }
 
+    /// Forgets producers, as a log in Redis does after a day of their silence.
+    #[cfg(test)]
+    pub(super) fn forget_producers(&self, channel: &ChannelName, is_one: impl Fn(NodeId) -> bool) {
+        if let Some(held) = self.shared.state.lock().channels.get_mut(channel) {
+            held.producers.retain(|node, _| !is_one(*node));
+        }
+    }
+
+    /// [`Primary::examine`](super::primary::Primary::examine), which needs no waiting here.
+    #[cfg(test)]
+    pub(super) fn examine(&self, channel: &ChannelName, producer: NodeId, at: u64) -> Option<OpenLog> {
+        let bounds = Bounds::of(&self.shared.retention, channel);
+        self.shared.state.lock().channels.get(channel).map(|held| held.open(producer, at, &bounds))
+    }
+
     /// [`Log::append`], which needs no waiting here.
     pub(super) fn append_now(&self, batch: &AppendBatch) -> AppendAnswer {
         let now = Instant::now();
@@ -265,6 +283,14 @@ impl Bounds {
                 together: true,
             },
         }
+    }
+}
+
+impl Bounds {
+    /// Nobody puts back an entry of a producer that has been silent for so long: entries are put back for
+    /// as long as they are kept, which an outage in between may double.
+    fn producers_silent(&self) -> Duration {
+        self.age.saturating_mul(2)
     }
 }
 
@@ -465,7 +491,7 @@ impl Channel {
 
     /// What becomes of each entry of a batch, in order.
     fn judge(&self, batch: &AppendBatch) -> Vec<Appended> {
-        let mut last = self.producers.get(&batch.producer).copied().unwrap_or(0);
+        let mut last = self.last_seq(batch.producer);
         let (mut top, mut fence, mut closed) = (self.top, self.fence, self.closed);
         let judged = batch.entries.iter().map(|append| {
             if append.seq <= last {
@@ -498,7 +524,7 @@ impl Channel {
             let Appended::Applied { offset } = *result else { continue };
             self.fence = append.fence.unwrap_or(self.fence);
             self.closed = append.draft.kind.is_terminal();
-            self.producers.insert(batch.producer, append.seq);
+            self.producers.insert(batch.producer, (append.seq, now));
             (self.top, self.touched) = (offset, now);
             let id = EntryId { producer: batch.producer, seq: append.seq };
             let entry = Entry { offset, id, draft: append.draft.clone() };
@@ -513,14 +539,44 @@ impl Channel {
         self.latest.note(entry, by_offset, now);
     }
 
-    fn open_for(&self, producer: NodeId) -> OpenLog {
-        let last_seq = self.producers.get(&producer).copied().unwrap_or(0);
-        let producers = self.producers.iter().map(|(node, seq)| (*node, *seq)).collect();
-        OpenLog { epoch: self.epoch.clone(), top: self.top, last_seq, producers }
+    fn last_seq(&self, producer: NodeId) -> u64 {
+        self.producers.get(&producer).map_or(0, |(seq, _)| *seq)
+    }
+
+    /// By producer the newest sequence, of those of which entries may come again: see
+    /// [`OpenLog::producers`].
+    fn recent_producers(&self, bounds: &Bounds) -> Vec<(NodeId, u64)> {
+        let silence = bounds.producers_silent();
+        #[cfg(test)]
+        let silence = if mutant::is(Mutant::SilentAreNamed) { Duration::MAX } else { silence };
+        let recent = self.producers.iter().filter(|(_, (_, came))| came.elapsed() < silence);
+        recent.map(|(node, (seq, _))| (*node, *seq)).collect()
+    }
+
+    /// Takes note of a producer's sequence, if it is newer than what is known.
+    fn note_seq(&mut self, producer: NodeId, seq: u64, now: Instant) {
+        let last = self.producers.entry(producer).or_insert((0, now));
+        if last.0 < seq {
+            *last = (seq, now);
+        }
     }
 
     fn first(&self) -> u64 {
         self.entries.front().map_or(self.top + 1, |kept| kept.entry.offset)
+    }
+
+    /// How it stands, with the entry at this offset as anchor or, if that is not kept, the newest one.
+    fn open(&self, producer: NodeId, at: u64, bounds: &Bounds) -> OpenLog {
+        let index = at.checked_sub(self.first()).and_then(|index| usize::try_from(index).ok());
+        let kept = index.and_then(|index| self.entries.get(index)).or(self.entries.back());
+        let entry = kept.map(|kept| &kept.entry);
+        OpenLog {
+            epoch: self.epoch.clone(),
+            top: self.top,
+            last_seq: self.last_seq(producer),
+            producers: self.recent_producers(bounds),
+            anchor: entry.filter(|entry| entry.id.is_known()).map(Anchor::from),
+        }
     }
 }
 
@@ -530,26 +586,26 @@ impl Log for MemoryBackend {
         let state = self.shared.state.lock();
         Ok(match state.channels.get(channel) {
             None => LogState { epoch: None, top: 0, last_seq: 0 },
-            Some(held) => LogState {
-                epoch: Some(held.epoch.clone()),
-                top: held.top,
-                last_seq: held.producers.get(&producer).copied().unwrap_or(0),
-            },
+            Some(held) => {
+                LogState { epoch: Some(held.epoch.clone()), top: held.top, last_seq: held.last_seq(producer) }
+            }
         })
     }
 
     async fn find(&self, channel: &ChannelName, producer: NodeId) -> Result<Option<OpenLog>> {
         let state = self.shared.state.lock();
-        Ok(state.channels.get(channel).map(|held| held.open_for(producer)))
+        let bounds = Bounds::of(&self.shared.retention, channel);
+        Ok(state.channels.get(channel).map(|held| held.open(producer, u64::MAX, &bounds)))
     }
 
     async fn open(&self, channel: &ChannelName, producer: NodeId, minted: &Epoch) -> Result<OpenLog> {
         let mut state = self.shared.state.lock();
         if let Some(held) = state.channels.get(channel) {
-            return Ok(held.open_for(producer));
+            return Ok(held.open(producer, u64::MAX, &Bounds::of(&self.shared.retention, channel)));
         }
         state.begin(channel, minted, &self.shared);
-        Ok(OpenLog { epoch: minted.clone(), top: 0, last_seq: 0, producers: Vec::new() })
+        let (epoch, producers) = (minted.clone(), Vec::new());
+        Ok(OpenLog { epoch, top: 0, last_seq: 0, producers, anchor: None })
     }
 
     async fn renew_epoch(

@@ -15,6 +15,9 @@
 //! told exactly once: in the first beat that is answered after it (several together, if no beat
 //! between them was answered).
 //!
+//! A beat is also a message of the node to itself, in a pub/sub channel of its own: that it arrives proves
+//! that what is published does.
+//!
 //! Beats are 200 ms apart: what was acknowledged after the last one, and then lost without the
 //! connection being lost, is not seen here. Whoever appends sees it by the epoch and the chain.
 
@@ -157,9 +160,10 @@ impl RedisBackend {
             Some(known) if known.node == node && known.key == keys[0] => known,
             other => other.insert(unknown()),
         };
+        let to_itself = format!("{}{{{tag}}}:{node}", self.keys.publish_prefix);
         known.sent = known.sent.max(known.acknowledged).saturating_add(1).min(EXACT_MAX);
         let args = vec![
-            Value::from(format!("{}{{{tag}}}", self.keys.publish_prefix)),
+            Value::from(to_itself.as_str()),
             Value::from(known.life.as_str()),
             Value::from(known.acknowledged.to_string()),
             Value::from(known.sent.to_string()),
@@ -183,6 +187,7 @@ impl RedisBackend {
             return Err(corrupt(&known.key, "a beat was answered by something else"));
         };
         (known.life, known.acknowledged) = (life, held);
+        self.subscriber.expect(&to_itself);
         Ok(beat)
     }
     /// What the keys of an area's life have in their braces: the same on all nodes that see the same

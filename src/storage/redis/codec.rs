@@ -2,7 +2,7 @@
 //! each entry. The leading number is the version of the form.
 
 use crate::model::{Entry, Epoch};
-pub(super) use crate::storage::codec::{decode, encode};
+pub(super) use crate::storage::codec::{decode, decode_id, encode};
 use crate::storage::codec::{number, text, unreadable};
 
 const VERSION: &str = "1";
@@ -28,7 +28,7 @@ pub(super) fn decode_published(frame: &[u8]) -> Result<(Epoch, Vec<Entry>), Stri
     let [VERSION, epoch, first, count] = head.as_slice() else {
         return Err("batch has an unknown form; a newer version may have sent it".to_owned());
     };
-    let epoch: Epoch = epoch.parse().map_err(|_| "batch has no epoch")?;
+    let epoch = Epoch::of_log(epoch).map_err(|_| "batch has no epoch of a log")?;
     let (first, count): (u64, u64) = (number(first.as_bytes())?, number(count.as_bytes())?);
     let mut entries = Vec::new();
     for offset in first..first.saturating_add(count) {

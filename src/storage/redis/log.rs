@@ -5,13 +5,13 @@ use bytes::Bytes;
 use fred::types::Value;
 use tokio::sync::mpsc;
 
-use super::codec::{decode, decode_latest, encode};
+use super::codec::{decode, decode_id, decode_latest, encode};
 use super::errors::{corrupt, storage_error};
 use super::{EXACT_MAX, RedisBackend, scripts};
 use crate::model::{ChannelKind, ChannelName, Entry, EntryId, Epoch, NodeId, Position};
 use crate::storage::{
-    Append, AppendAnswer, AppendBatch, Appended, EPOCH_KEPT_FOR, Log, LogEvent, LogState, OpenLog, Page,
-    Refusal, Result, Retention, UNUSED_EPOCH_KEPT_FOR,
+    Anchor, Append, AppendAnswer, AppendBatch, Appended, EPOCH_KEPT_FOR, Log, LogEvent, LogState, OpenLog,
+    Page, Refusal, Result, Retention, UNUSED_EPOCH_KEPT_FOR,
 };
 
 /// How much of a channel is kept, as the scripts take it.
@@ -37,6 +37,12 @@ impl Bounds {
         }
     }
 
+    /// Nobody puts back an entry of a producer that has been silent for so long: entries are put back for
+    /// as long as they are kept, which an outage in between may double.
+    fn producers_silent_ms(&self) -> u64 {
+        self.age_ms.saturating_mul(2)
+    }
+
     fn kept_ms(&self) -> u64 {
         let beyond = u64::try_from(EPOCH_KEPT_FOR.as_millis()).unwrap_or(u64::MAX);
         self.age_ms.saturating_add(beyond)
@@ -44,18 +50,22 @@ impl Bounds {
 }
 
 impl RedisBackend {
-    /// Where a log stands; one that has no epoch begins its life where `minted` says as what.
-    async fn open_or_find(
+    /// Where a log stands, with the entry at an offset; one that has no epoch begins its life where
+    /// `minted` says as what.
+    pub(super) async fn open_or_find(
         &self,
         op: &'static str,
         channel: &ChannelName,
         producer: NodeId,
         minted: Option<&Epoch>,
+        at: u64,
     ) -> Result<Option<OpenLog>> {
         let keys = self.keys.channel(channel);
         let meta = keys.meta.clone();
-        let minted = Value::from(minted.map_or("", Epoch::as_str));
-        let args = vec![minted, unused_ms(), Value::from(producer.to_string())];
+        let (minted, producer) =
+            (Value::from(minted.map_or("", Epoch::as_str)), Value::from(producer.to_string()));
+        let silent_ms = Bounds::of(&self.retention, channel).producers_silent_ms();
+        let args = vec![minted, unused_ms(), producer, number(exact(at)), number(silent_ms)];
         let keys = vec![keys.log, keys.meta, keys.latest];
         let answer: Vec<Value> =
             scripts::OPEN.run(&self.commands, op, self.command_timeout, keys, args).await?;
@@ -80,11 +90,11 @@ impl Log for RedisBackend {
     }
 
     async fn find(&self, channel: &ChannelName, producer: NodeId) -> Result<Option<OpenLog>> {
-        self.open_or_find("find", channel, producer, None).await
+        self.open_or_find("find", channel, producer, None, EXACT_MAX).await
     }
 
     async fn open(&self, channel: &ChannelName, producer: NodeId, minted: &Epoch) -> Result<OpenLog> {
-        let opened = self.open_or_find("open", channel, producer, Some(minted)).await?;
+        let opened = self.open_or_find("open", channel, producer, Some(minted), EXACT_MAX).await?;
         opened.ok_or_else(|| corrupt(channel.as_str(), "a log was opened and has no epoch"))
     }
 
@@ -191,7 +201,7 @@ impl Log for RedisBackend {
 }
 
 fn read_open(key: &str, answer: &[Value]) -> Result<OpenLog> {
-    let [epoch, top, last, producers @ ..] = answer else {
+    let [epoch, top, last, at, newest, producers @ ..] = answer else {
         return Err(corrupt(key, "open was answered by too little"));
     };
     let text = |value: &Value| value.as_string().unwrap_or_default();
@@ -204,7 +214,23 @@ fn read_open(key: &str, answer: &[Value]) -> Result<OpenLog> {
         top: top.as_u64().ok_or_else(|| corrupt(key, "newest offset"))?,
         last_seq: parse_seq(key, &text(last))?,
         producers: producers.collect::<Result<_>>()?,
+        anchor: read_anchor(key, at, newest)?,
     })
+}
+
+/// The entry at an offset, of which only the id is wanted; `None` where it is not kept.
+fn read_anchor(key: &str, at: &Value, stored: &Value) -> Result<Option<Anchor>> {
+    let stored = match stored {
+        Value::Bytes(stored) => stored,
+        Value::String(stored) => stored.inner(),
+        _ => return Err(corrupt(key, "open was answered by something that is no entry")),
+    };
+    if stored.is_empty() {
+        return Ok(None);
+    }
+    let offset = at.as_u64().ok_or_else(|| corrupt(key, "offset"))?;
+    // One that cannot be read tells nothing.
+    Ok(decode_id(stored).map(|id| Anchor { offset, id }))
 }
 
 fn read_answer(key: &str, batch: &AppendBatch, answer: &[Value]) -> Result<AppendAnswer> {
@@ -261,7 +287,7 @@ fn read_page(key: &str, answer: &[Value]) -> Result<Page> {
 }
 
 fn parse_epoch(key: &str, text: &str) -> Result<Epoch> {
-    text.parse().map_err(|_| corrupt(key, "not an epoch"))
+    Epoch::of_log(text).map_err(|_| corrupt(key, "not an epoch of a log"))
 }
 
 /// What is kept of a producer: its newest sequence, and when that was. Nothing is kept of a new one.

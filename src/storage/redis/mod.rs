@@ -27,7 +27,8 @@
 //!
 //! Appends are published in the pub/sub channel `zw:{zone:pjm}` (`zw@2:{zone:pjm}` from database 2:
 //! pub/sub does not know databases). In a cluster they are published with SPUBLISH, so that only the
-//! nodes that have the channel's slot have to do with it.
+//! nodes that have the channel's slot have to do with it. Each beat of a node is published in
+//! `zw:{life}:<node>`, to which it alone is subscribed.
 
 mod beat;
 mod codec;
@@ -67,7 +68,7 @@ pub(super) use target::Target;
 use super::failover::Lost;
 use super::primary::{Area, AreaPart, Areas, Concerned, Place, Primary};
 use super::probe::ProbeFailure;
-use super::{LogEvent, MovedJob, Outside, Recorded, RedisConfig, Result, Retention, StorageBackend};
+use super::{LogEvent, MovedJob, OpenLog, Outside, Recorded, RedisConfig, Result, Retention, StorageBackend};
 use crate::model::{BackendName, ChannelName, NodeId};
 use beat::Lives;
 use codec::decode_published;
@@ -299,6 +300,10 @@ impl Primary for RedisBackend {
             Place::Jobs => primaries.area_of_slot(slot_of("jobs")),
             Place::Records(kind) => primaries.area_of_slot(slot_of(kind.as_str())),
         }
+    }
+
+    async fn examine(&self, channel: &ChannelName, producer: NodeId, at: u64) -> Result<Option<OpenLog>> {
+        self.open_or_find("examine", channel, producer, None, at).await
     }
 
     fn channels_of(&self, areas: &[Area]) -> Concerned {

@@ -453,8 +453,12 @@ impl Primaries {
                 map.begun.push(begun);
             }
         }
-        let primaries = map.held.iter().flatten().count();
-        tracing::info!(primaries, "slots of the cluster are as follows");
+        let primaries: Vec<String> = map.held.iter().flatten().map(|held| held.server.to_string()).collect();
+        tracing::info!(
+            count = primaries.len(),
+            primaries = primaries.join(" "),
+            "these servers have the slots of the cluster"
+        );
         map.routing = Some(routing);
         drop(map);
         self.begun.notify_one();

@@ -232,16 +232,28 @@ return ARGV[2]
 "])
 });
 
-/// KEYS log, meta, latest. ARGV the epoch for a log that has none (or nothing), how long it is kept in
-/// ms, producer. Answers the epoch in force, the newest offset, what is kept of the producer (or
-/// nothing), then each producer and what is kept of it; or nothing where there is no epoch.
+/// KEYS log, meta, latest. ARGV the epoch for a log that has none (or nothing, to make none), how long
+/// it is kept in ms, producer, an offset, ms. Answers the epoch in force, the newest offset, what is kept
+/// of the producer (or nothing), the offset and the stored form of the entry at the offset that was
+/// given or, if it is not kept, of the newest one (or nothing), then each producer that was not
+/// silent for so long, and what is kept of it. Answers nothing at all where there is no epoch and none
+/// is made.
 pub(super) static OPEN: LazyLock<Script> = LazyLock::new(|| {
-    Script::new(&["
+    Script::new(&[
+        NOW,
+        "
 local held = redis.call('HMGET', KEYS[2], 'e', 's', 'p:' .. ARGV[3])
 if held[1] then
-  local answer, all = {held[1], held[2], held[3] or ''}, redis.call('HGETALL', KEYS[2])
+  local at = whole(math.min(tonumber(held[2]), tonumber(ARGV[4]))) .. '-0'
+  local found = redis.call('XRANGE', KEYS[1], at, at)[1]
+  if not found then found = redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1)[1] end
+  local answer = {held[1], held[2], held[3] or '', '0', ''}
+  if found then answer[4], answer[5] = string.match(found[1], '^%d+'), found[2][2] end
+  local all = redis.call('HGETALL', KEYS[2])
+  local silent_ms, now = tonumber(ARGV[5]), clock()
   for i = 1, #all, 2 do
-    if string.sub(all[i], 1, 2) == 'p:' then
+    local seen = string.match(all[i + 1], '^%d+ (%d+)$')
+    if string.sub(all[i], 1, 2) == 'p:' and (not seen or now - tonumber(seen) < silent_ms) then
       answer[#answer + 1] = string.sub(all[i], 3)
       answer[#answer + 1] = all[i + 1]
     end
@@ -252,8 +264,9 @@ if ARGV[1] == '' then return {} end
 redis.call('DEL', KEYS[1], KEYS[2], KEYS[3])
 redis.call('HSET', KEYS[2], 'e', ARGV[1], 's', '0', 'b', '0')
 redis.call('PEXPIRE', KEYS[2], ARGV[2])
-return {ARGV[1], '0', ''}
-"])
+return {ARGV[1], '0', '', '0', ''}
+",
+    ])
 });
 
 /// KEYS log, meta. ARGV offset, limit, entries, bytes, age in ms, whether entries go together, the

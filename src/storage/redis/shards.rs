@@ -56,6 +56,17 @@ impl<P: Published> Following<P> {
         }
     }
 
+    /// A message of this node to itself was sent in this channel: see [`Subscriber::expect`].
+    pub(super) fn expect(&self, name: &str) {
+        match self {
+            Self::One(subscriber) => subscriber.expect(name),
+            Self::Shards(shards) => {
+                let owner = shards.map.lock().owner(name);
+                owner.into_iter().for_each(|owner| owner.expect(name));
+            }
+        }
+    }
+
     pub(super) async fn unfollow(&self, name: String) -> Result<(), StorageError> {
         match self {
             Self::One(subscriber) => subscriber.unfollow(name).await,

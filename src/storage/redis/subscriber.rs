@@ -2,9 +2,14 @@
 //!
 //! fred's own functions for this are not used: they end silently when a receiver lags, and they
 //! answer a subscribe before the server has. So: after each SUBSCRIBE goes a PING with a token of
-//! its own on the same connection; its answer proves that the server has subscribed us. On each
-//! further connection everything is subscribed anew, proven the same way, and then told as
-//! `Suspect`; only then the connection counts as up.
+//! its own on the same connection; its answer proves that the server has come to it. A SUBSCRIBE that
+//! the server refused is answered by an error that fred gives to nobody, so each names one channel more,
+//! which nobody else knows: the server takes all of a command or nothing, and says when asked whether
+//! that channel has a subscriber. On each further connection everything is subscribed anew, proven the
+//! same way, and then told as `Suspect`; only then the connection counts as up.
+//!
+//! That what is published goes on to arrive is proven by the beats: each is a message of this node to
+//! itself (see [`Subscriber::expect`]).
 //!
 //! Where channels are sharded, each is subscribed to by an SSUBSCRIBE of its own, whose answer fred
 //! does give: it is the proof, or it says that another node has the channel now.
@@ -23,14 +28,20 @@ use futures_util::future::{join_all, try_join_all};
 use parking_lot::Mutex;
 use tokio::sync::broadcast::{self, error::RecvError};
 use tokio::sync::{Notify, mpsc, watch};
+use tokio::time::Instant;
+use uuid::Uuid;
 
 use super::commands::Commands;
 use super::errors::storage_error;
-use super::link::{Link, LinkState, answers};
+use super::link::{Condition, Link, LinkState, answers};
 use crate::storage::{ProbeFailure, StorageError};
 
 /// Channels in one SUBSCRIBE.
 const SUBSCRIBE_CHUNK: usize = 500;
+
+/// A connection on which no message of this node to itself arrives for so long, while they are sent, is
+/// replaced; or for as long as a command may take, if that is longer.
+const DEAF_AFTER: Duration = Duration::from_millis(1_500);
 
 /// How a server is asked for channels.
 #[derive(Debug, Clone)]
@@ -76,6 +87,37 @@ impl Followed {
             self.0.remove(name);
         }
     }
+
+    /// What is followed in this life is subscribed to.
+    fn confirm(&mut self, name: &str, life: u64) {
+        if let Some(follow) = self.0.get_mut(name).filter(|follow| follow.life == life) {
+            follow.is_confirmed = true;
+        }
+    }
+
+    /// UNSUBSCRIBE was sent for channels that were let go of. Where somebody follows one again, that may
+    /// have been subscribed to before it: it counts as not subscribed to, in a life of its own. Says
+    /// whether there is one.
+    fn unsubscribed(&mut self, names: &[String], mut life: impl FnMut() -> u64) -> bool {
+        let mut is_due = false;
+        for name in names {
+            if let Some(follow) = self.0.get_mut(name) {
+                // Whoever asked for it is answered, and counts on it.
+                *follow = Follow { life: life(), asking: 1, is_confirmed: false };
+                is_due = true;
+            }
+        }
+        is_due
+    }
+}
+
+/// Messages of this node to itself.
+#[derive(Debug, Default)]
+struct Proof {
+    /// Where they come.
+    name: String,
+    /// When the last one came, or was first to come.
+    heard: Option<Instant>,
 }
 
 /// What messages are to those who follow.
@@ -112,10 +154,13 @@ pub(super) struct Subscriber<P> {
     subscribing: Subscribing,
     command_timeout: Duration,
     followed: Mutex<Followed>,
+    proof: Mutex<Proof>,
     tokens: AtomicU64,
     dropped: AtomicU64,
     /// Answers on the connection are out of step, or it refused a barrier: only a new one helps.
     broken: Notify,
+    /// What is published does not arrive.
+    deaf: Notify,
     /// Something may have been missed.
     suspect: Notify,
     /// What is followed is not all subscribed to.
@@ -137,9 +182,11 @@ impl<P: Published> Subscriber<P> {
             subscribing,
             command_timeout,
             followed: Mutex::default(),
+            proof: Mutex::default(),
             tokens: AtomicU64::new(0),
             dropped: AtomicU64::new(0),
             broken: Notify::new(),
+            deaf: Notify::new(),
             suspect: Notify::new(),
             due: Notify::new(),
         }
@@ -186,18 +233,57 @@ impl<P: Published> Subscriber<P> {
 
     pub(super) async fn unfollow(&self, name: String) -> Result<(), StorageError> {
         self.followed.lock().0.remove(&name);
-        let answer = async {
-            let client = self.link.client()?;
-            match self.subscribing {
-                Subscribing::Plain => client.unsubscribe(name).await,
-                Subscribing::Sharded { .. } => client.sunsubscribe(name).await,
-            }
-        }
-        .await;
+        let answer = self.unsubscribe(vec![name]).await;
         match answer.map_err(|error| storage_error("unfollow", self.command_timeout, &error)) {
             // A connection that is gone is subscribed to nothing.
             Err(StorageError::Unreachable { .. }) => Ok(()),
             answer => answer,
+        }
+    }
+
+    /// Unsubscribes from channels that nobody follows. Whoever follows one again meanwhile is subscribed
+    /// anew, should this fail, too, or be dropped.
+    async fn unsubscribe(&self, names: Vec<String>) -> Result<(), Error> {
+        /// Does its work when the command has been sent, or may have been.
+        struct Sent<'a, P: Published>(&'a Subscriber<P>, &'a [String]);
+        impl<P: Published> Drop for Sent<'_, P> {
+            fn drop(&mut self) {
+                if self.0.followed.lock().unsubscribed(self.1, || self.0.token()) {
+                    self.0.due.notify_one();
+                }
+            }
+        }
+        let client = self.link.client()?;
+        let _sent = Sent(self, &names);
+        match self.subscribing {
+            Subscribing::Plain => client.unsubscribe(names.clone()).await,
+            Subscribing::Sharded { .. } => {
+                let all = names.iter().map(|name| client.sunsubscribe(name.as_str()));
+                try_join_all(all).await.map(drop)
+            }
+        }
+    }
+
+    /// From here on, messages of this node to itself come in this channel, as long as the beats that bring
+    /// them do. To be called with each that was answered: it is noticed when none arrives.
+    pub(super) fn expect(&self, name: &str) {
+        let mut proof = self.proof.lock();
+        if proof.name != name || !self.is_following(name) {
+            let before = std::mem::replace(&mut *proof, Proof { name: name.to_owned(), heard: None });
+            drop(proof);
+            self.leave(&before.name);
+            return self.adopt(vec![name.to_owned()]);
+        }
+        let is_confirmed = self.followed.lock().0.get(name).is_some_and(|follow| follow.is_confirmed);
+        if !is_confirmed || self.link.state().borrow().condition != Condition::Up {
+            proof.heard = None;
+            return;
+        }
+        let heard = *proof.heard.get_or_insert_with(Instant::now);
+        if heard.elapsed() >= DEAF_AFTER.max(self.command_timeout) {
+            proof.heard = None;
+            tracing::warn!("what is published does not arrive, replacing the connection to redis");
+            self.deaf.notify_one();
         }
     }
 
@@ -241,23 +327,24 @@ impl<P: Published> Subscriber<P> {
     }
 
     async fn subscribe_plainly(&self, names: &[String]) -> Result<(), Error> {
+        let mut witnesses = Vec::new();
         for chunk in names.chunks(SUBSCRIBE_CHUNK) {
             // Never an empty set: its error would put all later answers out of step.
-            self.link.client()?.subscribe(chunk.to_vec()).await?;
+            let witness = format!("{}:{}", chunk[0], Uuid::new_v4().simple());
+            witnesses.push(witness.clone());
+            self.link.client()?.subscribe(chunk.iter().cloned().chain([witness]).collect::<Vec<_>>()).await?;
         }
         let proof = self.ping().await;
         if matches!(&proof, Err(error) if !matches!(error.kind(), ErrorKind::IO | ErrorKind::Canceled)) {
             self.broken.notify_one();
         }
         proof?;
-        for chunk in names.chunks(SUBSCRIBE_CHUNK) {
-            self.check_subscribed(chunk).await?;
-        }
-        Ok(())
+        self.check_subscribed(&witnesses).await?;
+        self.link.client()?.unsubscribe(witnesses).await
     }
 
-    /// A refused SUBSCRIBE is answered by an error that fred gives to nobody. What has no subscriber
-    /// was refused.
+    /// Whether these channels, to which nobody else subscribes, have a subscriber: what has none was
+    /// refused.
     async fn check_subscribed(&self, names: &[String]) -> Result<(), Error> {
         // In a cluster each node knows its own subscribers only.
         let ours = self.link.client()?.client_config().server.hosts();
@@ -302,14 +389,16 @@ impl<P: Published> Subscriber<P> {
     /// subscribed to.
     async fn resubscribe(&self, is_new: bool) -> Result<(), Error> {
         let is_sharded = matches!(self.subscribing, Subscribing::Sharded { .. });
-        let names: Vec<String> = {
+        let asked: Vec<(String, u64)> = {
             let mut followed = self.followed.lock();
             if is_new && is_sharded {
                 followed.0.values_mut().for_each(|follow| follow.is_confirmed = false);
             }
             let due = |follow: &Follow| is_new || !follow.is_confirmed;
-            followed.0.iter().filter(|(_, follow)| due(follow)).map(|(name, _)| name.clone()).collect()
+            let due = followed.0.iter().filter(|(_, follow)| due(follow));
+            due.map(|(name, follow)| (name.clone(), follow.life)).collect()
         };
+        let names: Vec<String> = asked.iter().map(|(name, _)| name.clone()).collect();
         if names.is_empty() {
             return Ok(());
         }
@@ -324,21 +413,21 @@ impl<P: Published> Subscriber<P> {
             answer => answer?,
         }
         let left: Vec<String> = {
-            let followed = self.followed.lock();
+            let mut followed = self.followed.lock();
+            if !is_sharded {
+                asked.iter().for_each(|(name, life)| followed.confirm(name, *life));
+            }
             names.into_iter().filter(|name| !followed.0.contains_key(name)).collect()
         };
         if !left.is_empty() {
             // Unfollowed while we subscribed.
-            let client = self.link.client()?;
-            match self.subscribing {
-                Subscribing::Plain => client.unsubscribe(left).await?,
-                Subscribing::Sharded { .. } => {
-                    try_join_all(left.into_iter().map(|name| client.sunsubscribe(name))).await?;
-                }
-            }
+            self.unsubscribe(left).await?;
         }
-        // What was appended meanwhile is in the log; what comes later, we are told.
-        self.suspect.notify_one();
+        // What was appended meanwhile is in the log; what comes later, we are told. Messages of this node to
+        // itself are no reason to look.
+        if asked.iter().any(|(name, _)| *name != self.proof.lock().name) {
+            self.suspect.notify_one();
+        }
         Ok(())
     }
 
@@ -358,12 +447,13 @@ impl<P: Published> Subscriber<P> {
             // From before the first follow on this connection, so that nothing is missed.
             let messages = self.link.open(|client| client.message_rx()).await;
             // What was said of the connection before this one.
-            let _stale = self.broken.notified().now_or_never();
+            let _stale = (self.broken.notified().now_or_never(), self.deaf.notified().now_or_never());
             let failure = tokio::select! {
                 () = self.receive(messages, &events) => ProbeFailure::Unreachable("the client ended".into()),
                 failure = self.serve() => failure,
                 failure = self.link.until_lost() => failure,
                 () = self.broken.notified() => ProbeFailure::Unexpected("a subscription was not confirmed in time".into()),
+                () = self.deaf.notified() => ProbeFailure::Unexpected("what is published does not arrive".into()),
             };
             self.link.lose(failure).await;
         }
@@ -419,6 +509,13 @@ impl<P: Published> Subscriber<P> {
     /// False when the message was lost.
     fn forward(&self, message: &Message, events: &mpsc::Sender<P::Event>) -> bool {
         let name: &str = &message.channel;
+        {
+            let mut proof = self.proof.lock();
+            if *name == *proof.name {
+                proof.heard = Some(Instant::now());
+                return true;
+            }
+        }
         if !self.followed.lock().0.contains_key(name) {
             return true;
         }
@@ -455,6 +552,21 @@ mod tests {
         assert!(!followed.0["a"].is_confirmed, "another one's answer");
         followed.answered("a", second, true);
         assert_eq!(followed.ask("a", 3), None);
+    }
+
+    #[test]
+    fn who_follows_again_while_a_channel_is_let_go_of_is_subscribed_anew() {
+        let mut followed = Followed::default();
+        let first = followed.ask("a", 1).unwrap();
+        followed.answered("a", first, true);
+        // It is let go of; before UNSUBSCRIBE is sent, another asks and is subscribed.
+        followed.0.remove("a");
+        let second = followed.ask("a", 2).unwrap();
+        assert!(followed.unsubscribed(&["a".to_owned(), "b".to_owned()], || 3));
+        followed.answered("a", second, true);
+        assert!(!followed.0["a"].is_confirmed, "what it was answered may have been before");
+        followed.0.remove("a");
+        assert!(!followed.unsubscribed(&["a".to_owned()], || 4));
     }
 
     #[test]

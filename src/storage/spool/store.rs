@@ -35,6 +35,9 @@ const ENTRIES: TableDefinition<(u128, &str, u64), &[u8]> = TableDefinition::new(
 const PREVS: TableDefinition<(u128, &str, u64), u64> = TableDefinition::new("prevs");
 /// Producer, channel -> the epoch of the log.
 const EPOCHS: TableDefinition<(u128, &str), &str> = TableDefinition::new("epochs");
+/// Producer -> its number among all that used the spool one after the other: a gateway is another
+/// producer after each start. An older version does not number them.
+const STARTS: TableDefinition<u128, u64> = TableDefinition::new("starts");
 
 /// Holds nothing: is written to and dropped to see whether there is room.
 const PROBE: TableDefinition<u8, &[u8]> = TableDefinition::new("probe");
@@ -67,6 +70,8 @@ pub(super) enum Change {
     PutPrev { line: LineKey, seq: u64, prev: u64 },
     PutEpoch { line: LineKey, epoch: Epoch },
     RemoveEpoch { line: LineKey },
+    PutStart { producer: NodeId, start: u64 },
+    RemoveStart { producer: NodeId },
 }
 
 /// A change asked for.
@@ -83,6 +88,7 @@ pub(super) enum Op {
 #[derive(Debug, Default)]
 pub(super) struct Index {
     lines: HashMap<LineKey, Line>,
+    starts: HashMap<NodeId, u64>,
     pub(super) entries: usize,
     pub(super) bytes: u64,
 }
@@ -138,6 +144,11 @@ impl Index {
         entries: Vec<Append>,
         changes: &mut Vec<Change>,
     ) {
+        if !self.starts.contains_key(&key.0) {
+            let start = self.starts.values().max().map_or(1, |newest| newest + 1);
+            self.starts.insert(key.0, start);
+            changes.push(Change::PutStart { producer: key.0, start });
+        }
         let line = self.lines.entry(key.clone()).or_default();
         if let Some(epoch) = epoch
             && line.epoch.as_ref() != Some(&epoch)
@@ -379,6 +390,7 @@ impl Store {
         let mut found: BTreeMap<LineKey, Former> = BTreeMap::new();
         let mut prevs: HashMap<(LineKey, u64), u64> = HashMap::new();
         let mut epochs: HashMap<LineKey, Epoch> = HashMap::new();
+        let mut starts: HashMap<NodeId, u64> = HashMap::new();
         for change in changes {
             match change {
                 Change::PutEntry { line, seq, value } => {
@@ -387,6 +399,7 @@ impl Store {
                     let former = found.entry(line).or_insert_with(|| Former {
                         producer,
                         channel,
+                        start: 0,
                         log_epoch: None,
                         entries: Vec::new(),
                     });
@@ -398,12 +411,17 @@ impl Store {
                 Change::PutEpoch { line, epoch } => {
                     epochs.insert(line, epoch);
                 }
-                Change::RemoveEntry { .. } | Change::RemoveEpoch { .. } => {}
+                Change::PutStart { producer, start } => {
+                    starts.insert(producer, start);
+                }
+                Change::RemoveEntry { .. } | Change::RemoveEpoch { .. } | Change::RemoveStart { .. } => {}
             }
         }
         let mut index = Index::default();
         for (line, former) in &mut found {
             former.log_epoch = epochs.remove(line);
+            former.start = starts.get(&line.0).copied().unwrap_or(0);
+            index.starts.insert(line.0, former.start);
             let held = index.lines.entry(line.clone()).or_default();
             held.epoch = former.log_epoch.clone();
             for append in &mut former.entries {
@@ -417,7 +435,10 @@ impl Store {
             }
         }
         // Of lines that had nothing left but their place in the chain, which nobody needs now.
-        let orphans: Vec<_> = epochs.into_keys().map(|line| Change::RemoveEpoch { line }).collect();
+        let epochs = epochs.into_keys().map(|line| Change::RemoveEpoch { line });
+        let is_over = |producer: &NodeId| !index.starts.contains_key(producer);
+        let starts = starts.into_keys().filter(is_over).map(|producer| Change::RemoveStart { producer });
+        let orphans: Vec<_> = epochs.chain(starts).collect();
         if !orphans.is_empty() {
             write(&self.main, &orphans).map_err(|error| unreadable(path, error))?;
         }
@@ -469,6 +490,7 @@ impl Store {
         transaction.delete_table(ENTRIES)?;
         transaction.delete_table(PREVS)?;
         transaction.delete_table(EPOCHS)?;
+        transaction.delete_table(STARTS)?;
         transaction.commit()?;
         Ok(())
     }
@@ -558,6 +580,7 @@ fn write_tables(transaction: &WriteTransaction, changes: &[Change]) -> Result<()
     let mut entries = transaction.open_table(ENTRIES)?;
     let mut prevs = transaction.open_table(PREVS)?;
     let mut epochs = transaction.open_table(EPOCHS)?;
+    let mut starts = transaction.open_table(STARTS)?;
     for change in changes {
         match change {
             Change::PutEntry { line: (producer, channel), seq, value } => {
@@ -576,6 +599,12 @@ fn write_tables(transaction: &WriteTransaction, changes: &[Change]) -> Result<()
             }
             Change::RemoveEpoch { line: (producer, channel) } => {
                 epochs.remove((producer.0.as_u128(), channel.as_str()))?;
+            }
+            Change::PutStart { producer, start } => {
+                starts.insert(producer.0.as_u128(), *start)?;
+            }
+            Change::RemoveStart { producer } => {
+                starts.remove(producer.0.as_u128())?;
             }
         }
     }
@@ -616,6 +645,11 @@ fn read_all(database: &Database) -> Result<Vec<Change>, StoreError> {
         let epoch =
             epoch.value().parse().map_err(|_| StoreError::Corrupted("a line has no epoch".to_owned()))?;
         changes.push(Change::PutEpoch { line: line(producer, channel)?, epoch });
+    }
+    for item in transaction.open_table(STARTS)?.iter()? {
+        let (producer, start) = item?;
+        let producer = NodeId(Uuid::from_u128(producer.value()));
+        changes.push(Change::PutStart { producer, start: start.value() });
     }
     Ok(changes)
 }

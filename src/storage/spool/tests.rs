@@ -116,8 +116,20 @@ async fn what_was_not_acknowledged_is_there_in_the_next_life() {
         assert_eq!(spool.status().failed, 1);
 
         let mut expected = vec![
-            Former { producer: one, channel: pjm.clone(), log_epoch: Some(epoch), entries: entries(4..=5) },
-            Former { producer: one, channel: spp.clone(), log_epoch: None, entries: entries(1..=2) },
+            Former {
+                producer: one,
+                channel: pjm.clone(),
+                start: 1,
+                log_epoch: Some(epoch),
+                entries: entries(4..=5),
+            },
+            Former {
+                producer: one,
+                channel: spp.clone(),
+                start: 1,
+                log_epoch: None,
+                entries: entries(1..=2),
+            },
         ];
         // The next life may have another policy, and acknowledges what the one before left.
         for next in POLICIES {
@@ -129,7 +141,13 @@ async fn what_was_not_acknowledged_is_there_in_the_next_life() {
         spool.append(other, &spp, None, &entries([9])).await.unwrap();
         spool.close().await;
         expected.truncate(1);
-        expected.push(Former { producer: other, channel: spp, log_epoch: None, entries: entries([9]) });
+        expected.push(Former {
+            producer: other,
+            channel: spp,
+            start: 2,
+            log_epoch: None,
+            entries: entries([9]),
+        });
         expected.sort_by_key(|former| former.producer);
         assert_eq!(formers(dir.path(), fsync).await, expected);
     }

@@ -2,21 +2,22 @@
 //! the start, and sent as theirs. What this life accepts for the same channels is sent after it: until
 //! then they go on alone.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use tokio::time;
 
 use super::Core;
 use super::send::Address;
-use crate::model::{ChannelKind, ChannelName, Epoch};
+use crate::model::{ChannelKind, ChannelName, Epoch, NodeId};
 use crate::storage::spool::Former;
-use crate::storage::{Append, Result, StorageError};
+use crate::storage::{Append, Result};
 
 /// After a try that failed.
 const RETRY_AFTER: Duration = Duration::from_millis(100);
 
-/// After so many failures in a row, that is worth a warning.
-const WARN_AT: u32 = 100;
+/// After so many failures in a row, the channel is set aside.
+const SET_ASIDE_AFTER: u32 = 100;
 
 /// How often a log that changes meanwhile is begun with anew.
 const ROUNDS_MAX: usize = 8;
@@ -25,7 +26,8 @@ impl Core {
     /// Sends what is left of former lives, once the primary serves. Ends when the log has it all.
     pub(super) async fn send_formers(&self) {
         let mut modes = self.modes.subscribe();
-        let mut failures = 0;
+        // Of those that are left, by producer and channel.
+        let mut failures: HashMap<(NodeId, ChannelName), u32> = HashMap::new();
         loop {
             modes.borrow_and_update();
             let next = {
@@ -48,18 +50,18 @@ impl Core {
                 sent = self.send_former(&former) => sent,
             };
             if let Err(error) = sent {
-                failures += 1;
                 let Former { channel, producer, .. } = &former;
-                if failures == WARN_AT {
-                    tracing::warn!(%channel, %producer, %error, failures, "entries of a former life cannot be sent");
-                } else {
-                    tracing::debug!(%channel, %producer, %error, failures, "entries of a former life cannot be sent yet");
+                let failures = failures.entry((*producer, channel.clone())).or_default();
+                *failures = failures.saturating_add(1);
+                tracing::debug!(%channel, %producer, %error, failures, "entries of a former life cannot be sent yet");
+                if *failures >= SET_ASIDE_AFTER {
+                    self.set_aside(channel, &error);
                 }
                 self.put_off(&former.channel);
                 time::sleep(RETRY_AFTER).await;
                 continue;
             }
-            failures = 0;
+            failures.remove(&(former.producer, former.channel.clone()));
             let last = former.entries.last().map_or(0, |last| last.seq);
             if let Some(spool) = &self.spool {
                 spool.acknowledged(former.producer, &former.channel, last);
@@ -93,6 +95,9 @@ impl Core {
             *left -= 1;
             if *left == 0 {
                 state.behind.remove(channel);
+                if !state.queue.contains(channel) {
+                    state.is_in_order(channel);
+                }
             }
         }
         drop(state);
@@ -109,7 +114,7 @@ impl Core {
                 return Ok(());
             }
         }
-        Err(StorageError::Unreachable { op: "append", cause: "the log keeps changing".into() })
+        Err(super::log::restless("append"))
     }
 }
 

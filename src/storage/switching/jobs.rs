@@ -193,7 +193,13 @@ impl State {
                 self.saw(waiting(job));
             }
             Enqueued::Repeated(id) => self.note_key(job, Some(id)),
-            Enqueued::Conflict => self.note_key(job, None),
+            // Under another fingerprint, what is known of the key is right yet.
+            Enqueued::Conflict => {
+                let is_other = |asked: &crate::storage::Idempotency| matches!(self.keys.get(&asked.key), Some(KeyUse::Job { fingerprint, .. }) if *fingerprint != asked.fingerprint);
+                if !job.idempotency.as_ref().is_some_and(is_other) {
+                    self.note_key(job, None);
+                }
+            }
             Enqueued::Full => {
                 if let Some(asked) = &job.idempotency
                     && matches!(self.keys.get(&asked.key), Some(KeyUse::Unsure))

@@ -7,7 +7,9 @@ use tokio::time::Instant;
 use super::tail::Tail;
 use crate::model::{ChannelKind, ChannelName, Entry, EntryId, Epoch, NodeId, Position};
 use crate::storage::lives::{Fork, Life};
-use crate::storage::{Append, AppendAnswer, AppendBatch, Appended, Had, MemoryBackend, OpenLog, Seam};
+use crate::storage::{
+    Anchor, Append, AppendAnswer, AppendBatch, Appended, Had, MemoryBackend, OpenLog, Seam,
+};
 #[cfg(test)]
 use crate::support::mutant::{self, Mutant};
 
@@ -35,6 +37,8 @@ pub(super) struct Line {
     pub(super) newest: u64,
     /// The newest offset that was seen of this life.
     pub(super) highest: u64,
+    /// The newest entry that was seen of this life, by which it is told whether the log was set back.
+    pub(super) anchor: Option<Anchor>,
     pub(super) fork: Option<Forked>,
     /// Entries that were accepted were refused by the log: readers had them all the same.
     pub(super) lost_some: bool,
@@ -192,6 +196,7 @@ impl Line {
             acked: 0,
             newest: 0,
             highest: 0,
+            anchor: None,
             fork: None,
             closing: false,
             lost_some: false,
@@ -262,12 +267,13 @@ impl Line {
 
     /// The log was opened: this is its life, which is new here or the one that was known.
     pub(super) fn opened(&mut self, name: &ChannelName, memory: &MemoryBackend, node: NodeId, log: &OpenLog) {
-        let OpenLog { epoch, top, last_seq, producers } = log;
+        let OpenLog { epoch, top, last_seq, producers, anchor } = log;
         let (top, last_seq) = (*top, *last_seq);
         if self.log.is_none() {
             self.log = Some(epoch.clone());
             (self.is_mirrored, self.unborn) = (false, false);
         }
+        anchor.iter().for_each(|anchor| keep_newest(&mut self.anchor, *anchor));
         self.acked = self.acked.max(last_seq);
         self.newest = self.newest.max(last_seq);
         self.highest = self.highest.max(top);
@@ -355,9 +361,30 @@ impl Line {
         self.mirror(name, memory, node, entries);
     }
 
+    /// What is known of the log now.
+    pub(super) fn known(&self) -> Known {
+        Known { log: self.log.clone(), highest: self.highest, acked: self.acked, anchor: self.anchor }
+    }
+
+    /// Whether the log, as it was found in the epoch that was known, has lost something of what was known
+    /// of it before it was asked.
+    pub(super) fn is_set_back(&self, found: &OpenLog, known: &Known) -> bool {
+        if self.is_contradicted || found.top < known.highest {
+            return true;
+        }
+        let is_other = match (known.anchor, found.anchor) {
+            (Some(known), Some(held)) => known.offset == held.offset && known.id != held.id,
+            _ => false,
+        };
+        // Where that entry is not kept any more, or own ones are behind it. A log forgets who was silent for
+        // a day, and nothing of theirs is young enough then to be put back.
+        is_other || self.tail.has_after(found.last_seq, known.acked)
+    }
+
     /// The log was emptied on purpose: nothing is known of its new life yet.
     pub(super) fn begin_anew(&mut self) {
         (self.log, self.acked, self.highest) = (None, 0, 0);
+        self.anchor = None;
         (self.is_mirrored, self.is_contradicted, self.unborn) = (false, false, false);
         self.tail.clear();
         self.stash.clear();
@@ -381,6 +408,8 @@ impl Line {
             return;
         };
         self.highest = self.highest.max(last.offset);
+        let known = entries.iter().rev().find(|entry| entry.id.is_known());
+        known.into_iter().for_each(|entry| keep_newest(&mut self.anchor, entry.into()));
         // The answer to an own append may be lost: a fork knows these as its own all the same, and
         // has them neither journaled nor acknowledged.
         for own in entries.iter().filter(|entry| entry.id.producer == node) {
@@ -584,10 +613,10 @@ impl Line {
 
     /// The log has everything of this node, and is this now: the fork, if there was one, has ended.
     pub(super) fn rejoin(&mut self, name: &ChannelName, memory: &MemoryBackend, node: NodeId, to: Rejoined) {
-        let Rejoined { epoch, base, top, acked, producers, read, kept, whole } = to;
+        let Rejoined { epoch, base, top, acked, producers, anchor, read, kept, whole } = to;
         let end = memory.mirrored(name).map_or(0, |mirrored| mirrored.top);
         let mut others = Had::default();
-        let seen = memory.producers(name).into_iter();
+        let seen = memory.recent_producers(name).into_iter();
         seen.filter(|(producer, _)| *producer != node).for_each(|(producer, seq)| others.add(producer, seq));
         let is_same = self.log.as_ref() == Some(&epoch);
         let fork = self.fork.take();
@@ -634,6 +663,7 @@ impl Line {
             ahead = self.take_heard(&epoch);
             (self.log, self.acked, self.highest, self.unborn) = (Some(epoch), acked, top, false);
             (self.knows_producers, self.is_contradicted) = (true, false);
+            self.anchor = anchor;
         }
         self.newest = self.newest.max(acked);
         self.is_mirrored = self.followed;
@@ -703,6 +733,29 @@ impl Line {
     }
 }
 
+/// What is known of a log before it is asked: what comes while it answers is not in its answer.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Known {
+    pub(super) log: Option<Epoch>,
+    pub(super) highest: u64,
+    pub(super) acked: u64,
+    pub(super) anchor: Option<Anchor>,
+}
+
+impl Known {
+    /// Where to look whether the log still has what is known of it.
+    pub(super) fn at(&self) -> u64 {
+        self.anchor.map_or(u64::MAX, |anchor| anchor.offset)
+    }
+}
+
+/// An entry was seen: it is the anchor, unless a newer one is.
+fn keep_newest(held: &mut Option<Anchor>, seen: Anchor) {
+    if held.is_none_or(|newest| newest.offset <= seen.offset) {
+        *held = Some(seen);
+    }
+}
+
 /// The log, as it is when a node is in step with it again.
 #[derive(Debug)]
 pub(super) struct Rejoined {
@@ -715,6 +768,8 @@ pub(super) struct Rejoined {
     pub(super) acked: u64,
     /// The newest sequence of each producer up to the base.
     pub(super) producers: Vec<(NodeId, u64)>,
+    /// An entry that it has.
+    pub(super) anchor: Option<Anchor>,
     /// The entries after the base, for the mirror.
     pub(super) read: Vec<Entry>,
     /// Own entries that it has by now.

@@ -6,13 +6,14 @@ use async_trait::async_trait;
 use tokio::sync::mpsc;
 use tokio::time::{self, Instant};
 
-use super::line::Line;
+use super::line::{Known, Line};
 use super::{Core, State, Switching};
 use crate::model::{ChannelName, Entry, Epoch, Lane, NodeId, Position};
 use crate::storage::journal::{Gone, Reserved};
 use crate::storage::spool::{Spool, SpoolError};
 use crate::storage::{
-    Append, AppendAnswer, AppendBatch, Appended, Log, LogEvent, LogState, OpenLog, Page, Result, StorageError,
+    Anchor, Append, AppendAnswer, AppendBatch, Appended, Log, LogEvent, LogState, OpenLog, Page, Result,
+    StorageError,
 };
 
 /// The part that a new measurement has in the smoothed time of an append.
@@ -110,8 +111,9 @@ impl Log for Switching {
                 let asked = core.primary.state(&batch.channel, core.node);
                 match core.ask(core.area_of(&batch.channel), asked).await {
                     Some(Ok(LogState { epoch: Some(epoch), top, last_seq })) => {
-                        let log = OpenLog { epoch, top, last_seq, producers: vec![(core.node, last_seq)] };
-                        if !core.take_up(&batch.channel, &log, (0, 0)) {
+                        let producers = vec![(core.node, last_seq)];
+                        let log = OpenLog { epoch, top, last_seq, producers, anchor: None };
+                        if !core.take_up(&batch.channel, &log, &Known::default()) {
                             return Ok(AppendAnswer::ForeignEpoch(None));
                         }
                         if let Some(line) = core.lock().lines.get_mut(&batch.channel) {
@@ -185,10 +187,7 @@ impl Log for Switching {
             Some(Err(error)) if !error.is_outage() => Err(error),
             // It is made up for, and the channel is told to look at the log then.
             Some(Err(_)) | None => {
-                if let Some(line) = state.lines.get_mut(channel) {
-                    line.suspect = true;
-                }
-                core.enqueue(&mut state, channel);
+                core.doubt(&mut state, channel);
                 Ok(())
             }
         }
@@ -229,25 +228,26 @@ impl Core {
         producer: NodeId,
         minted: Option<&Epoch>,
     ) -> Result<Option<OpenLog>> {
-        let asked = async || match minted {
-            Some(minted) => self.primary.open(channel, producer, minted).await.map(Some),
-            None => self.primary.find(channel, producer).await,
+        let asked = async |at: u64| match (self.primary.examine(channel, producer, at).await?, minted) {
+            (Some(log), _) => Ok(Some(log)),
+            (None, Some(minted)) => self.primary.open(channel, producer, minted).await.map(Some),
+            (None, None) => Ok(None),
         };
         if producer != self.node {
-            let answer = self.ask(self.area_of(channel), asked()).await;
+            let answer = self.ask(self.area_of(channel), asked(u64::MAX)).await;
             return answer.unwrap_or_else(|| Err(away("open")));
         }
         loop {
             if let Some(open) = self.open_here(channel, minted.is_some()) {
                 return Ok(open);
             }
-            let seen = self.lock().lines.get(channel).map_or((0, 0), |line| (line.highest, line.acked));
-            match self.ask(self.area_of(channel), asked()).await {
+            let known = self.lock().lines.get(channel).map(Line::known).unwrap_or_default();
+            match self.ask(self.area_of(channel), asked(known.at())).await {
                 None => {}
                 Some(Err(error)) => return Err(error),
                 Some(Ok(None)) if self.has_no_log(channel) => return Ok(None),
                 Some(Ok(log)) => {
-                    if log.as_ref().is_some_and(|log| self.take_up(channel, log, seen)) {
+                    if log.as_ref().is_some_and(|log| self.take_up(channel, log, &known)) {
                         return Ok(log);
                     }
                     self.until_in_order(channel).await;
@@ -270,8 +270,7 @@ impl Core {
             return true;
         }
         if line.fork.is_none() {
-            line.suspect = true;
-            self.enqueue(&mut state, channel);
+            self.doubt(&mut state, channel);
         }
         false
     }
@@ -298,26 +297,27 @@ impl Core {
         let line = state.lines.get_mut(channel)?;
         line.keep_mirror(channel, &self.memory, self.node);
         let top = self.memory.mirrored(channel).map_or(line.highest, |mirrored| mirrored.top);
-        let producers = self.memory.producers(channel);
-        Some(Some(OpenLog { epoch: line.epoch()?.clone(), top, last_seq: line.newest, producers }))
+        let producers = self.memory.recent_producers(channel);
+        let (epoch, last_seq) = (line.epoch()?.clone(), line.newest);
+        let anchor = self.memory.last_ids(channel, top, 1).pop().map(|id| Anchor { offset: top, id });
+        Some(Some(OpenLog { epoch, top, last_seq, producers, anchor }))
     }
 
     /// Takes up what the log was found to be; false when it is not what this node was in step with.
-    /// `seen` is how far that had gone before the log was asked.
-    fn take_up(&self, channel: &ChannelName, log: &OpenLog, seen: (u64, u64)) -> bool {
+    /// `known` is how that was before the log was asked.
+    fn take_up(&self, channel: &ChannelName, log: &OpenLog, known: &Known) -> bool {
         let mut state = self.lock();
         let line = state.lines.entry(channel.clone()).or_insert_with(|| Line::new(Instant::now()));
         if line.fork.is_some() {
             return false;
         }
-        let is_known = line.log.as_ref().is_none_or(|known| *known == log.epoch);
-        let (highest, acked) = seen;
-        if is_known && log.last_seq >= acked && log.top >= highest && !line.suspect {
+        line.expire_tail(channel, &self.memory);
+        let is_same = line.log.as_ref().is_none_or(|known| *known == log.epoch);
+        if is_same && !line.is_set_back(log, known) && !line.suspect {
             line.opened(channel, &self.memory, self.node, log);
             return true;
         }
-        line.suspect = true;
-        self.enqueue(&mut state, channel);
+        self.doubt(&mut state, channel);
         false
     }
 
@@ -356,12 +356,9 @@ impl Core {
     async fn append_to_log(&self, batch: &AppendBatch) -> Result<AppendAnswer> {
         let (lane, area) = ((self.lanes)(&batch.channel), self.area_of(&batch.channel));
         let begun = Instant::now();
-        let (highest, usual) = {
-            let state = self.lock();
-            (state.lines.get(&batch.channel).map_or(0, |line| line.highest), state.append_time)
-        };
+        let highest = self.lock().lines.get(&batch.channel).map_or(0, |line| line.highest);
         let deadline = match lane {
-            Lane::Latest => Some(begun + self.ordering_deadline.max(usual * LATE_FACTOR)),
+            Lane::Latest => Some(begun + self.late_after()),
             Lane::Every => None,
         };
         let late = async {
@@ -413,7 +410,12 @@ impl Core {
         AppendAnswer::ForeignEpoch(epoch_of(&state, &batch.channel))
     }
 
-    fn took_so_long(&self, time: Duration) {
+    /// How long an append is waited for before its channel goes on alone.
+    pub(super) fn late_after(&self) -> Duration {
+        self.ordering_deadline.max(self.lock().append_time * LATE_FACTOR)
+    }
+
+    pub(super) fn took_so_long(&self, time: Duration) {
         let mut state = self.lock();
         state.append_time = (state.append_time * (NEWEST_PART - 1) + time) / NEWEST_PART;
     }
@@ -435,17 +437,6 @@ impl Core {
         }
         match answer {
             AppendAnswer::Done(results) => {
-                let first_not_in = results
-                    .iter()
-                    .find(|result| !matches!(result, Appended::Applied { .. } | Appended::Duplicate));
-                // A gap behind what was never acknowledged is the caller's own.
-                if let Some(Appended::Gap { last }) = first_not_in
-                    && *last < line.acked
-                {
-                    let acked = line.acked;
-                    tracing::warn!(channel = %batch.channel, acked, last, "the log lost acknowledged entries");
-                    return self.lost_log(&mut state, batch);
-                }
                 let in_place_of_others =
                     |result: &Appended| matches!(*result, Appended::Applied { offset } if offset <= highest);
                 if results.iter().any(in_place_of_others) {
@@ -466,9 +457,7 @@ impl Core {
 
     fn lost_log(&self, state: &mut State, batch: &AppendBatch) -> AppendAnswer {
         let channel = &batch.channel;
-        if let Some(line) = state.lines.get_mut(channel) {
-            line.suspect = true;
-        }
+        self.doubt(state, channel);
         self.fork(state, channel, first_seq(batch), false);
         AppendAnswer::ForeignEpoch(epoch_of(state, channel))
     }
@@ -587,6 +576,11 @@ fn first_seq(batch: &AppendBatch) -> Option<u64> {
 
 fn epoch_of(state: &State, channel: &ChannelName) -> Option<Epoch> {
     state.lines.get(channel).and_then(|line| line.epoch().cloned())
+}
+
+/// The log changes each time that it is looked at.
+pub(super) fn restless(op: &'static str) -> StorageError {
+    StorageError::Unreachable { op, cause: "the log changed each time that it was looked at".into() }
 }
 
 /// What needs the log itself cannot be done now.

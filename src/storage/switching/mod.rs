@@ -5,6 +5,7 @@
 //! - `line`: what this node knows of each channel; opens forks and closes them.
 //! - `log`: the log role: appends, and which line goes which way.
 //! - `read`: what follows any position that a node ever told.
+//! - `queue`: channels to be put in order.
 //! - `rejoin`: brings a channel back in step with the log.
 //! - `tail`: what may have to be put back into a log that lost it.
 //! - `send`: sends the log what waited here.
@@ -25,6 +26,7 @@ mod log;
 #[cfg(test)]
 pub(crate) mod model;
 mod monitor;
+mod queue;
 mod read;
 mod records;
 mod rejoin;
@@ -33,7 +35,7 @@ mod stats;
 mod tail;
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -51,8 +53,9 @@ use super::spool::{Former, Spool};
 use super::{LogEvent, MemoryBackend, Outside, Result, StatusWriter, StorageBackend, StorageError};
 use crate::model::{BackendName, BackendState, ChannelName, Lane, NodeId};
 use line::Line;
+use queue::Queue;
 use stats::SwitchingStats;
-pub(crate) use stats::{OutageReader, OutageTotals};
+pub(crate) use stats::{OutageReader, OutageTotals, SetAside};
 
 /// Events on their way to whoever reads `incoming`.
 const INCOMING_LEN: usize = 1_024;
@@ -130,16 +133,16 @@ struct State {
     lines: HashMap<ChannelName, Line>,
     journal: Journal,
     /// Channels to be put in order.
-    queue: BTreeSet<ChannelName>,
+    queue: Queue,
     /// Channels of which an entry was missing here that others follow: when it is to be looked whether
     /// it still is, and the newest offset before it.
     holes: BTreeMap<ChannelName, (Instant, u64)>,
     /// Channels of which former lives of this gateway left something that the log is to have first,
     /// and of how many of them.
     behind: HashMap<ChannelName, usize>,
-    /// Of these, what a recovery that is going on waits for: not what goes on alone because of a late
-    /// append in the meantime. By area.
-    awaited: Vec<BTreeSet<ChannelName>>,
+    /// Channels that cannot be put in order, and why: no recovery waits for them, and they go on being
+    /// tried.
+    set_aside: BTreeMap<ChannelName, String>,
     /// Smoothed time that an append takes.
     append_time: Duration,
 }
@@ -217,7 +220,8 @@ impl Switching {
         let mode = Mode::at(&first);
         let mut formers = parts.formers;
         // The newest first: they are taken from the end.
-        formers.sort_by_key(|former| Reverse(former.entries.first().map(|entry| entry.draft.time)));
+        let order = |former: &Former| (former.start, former.entries.first().map(|entry| entry.draft.time));
+        formers.sort_by_key(|former| Reverse(order(former)));
         let mut behind = HashMap::new();
         for former in &formers {
             *behind.entry(former.channel.clone()).or_default() += 1;
@@ -231,9 +235,9 @@ impl Switching {
             state: Mutex::new(State {
                 lines: HashMap::new(),
                 journal: Journal::new(parts.journal),
-                queue: BTreeSet::new(),
+                queue: Queue::default(),
                 holes: BTreeMap::new(),
-                awaited: Vec::new(),
+                set_aside: BTreeMap::new(),
                 behind,
                 append_time: Duration::ZERO,
             }),
@@ -306,24 +310,16 @@ impl State {
         if self.lines.get(channel).is_some_and(is_blank) && self.journal.is_empty(channel) {
             self.lines.remove(channel);
             self.holes.remove(channel);
-            self.is_done_with(channel);
+            self.is_in_order(channel);
         }
     }
 
     /// A channel is in order.
-    fn is_done_with(&mut self, channel: &ChannelName) {
+    fn is_in_order(&mut self, channel: &ChannelName) {
         self.queue.remove(channel);
-        self.awaited.iter_mut().for_each(|awaited| {
-            awaited.remove(channel);
-        });
-    }
-
-    /// What the recovery of an area waits for.
-    fn awaited_in(&mut self, area: Area) -> &mut BTreeSet<ChannelName> {
-        if self.awaited.len() <= area.index() {
-            self.awaited.resize_with(area.index() + 1, BTreeSet::new);
+        if self.set_aside.remove(channel).is_some() {
+            tracing::info!(%channel, "the channel that was set aside is in order again");
         }
-        &mut self.awaited[area.index()]
     }
 }
 
@@ -407,8 +403,22 @@ impl Core {
             // There is nothing to be in step with; all are looked at when that changes.
             return;
         }
-        state.queue.insert(channel.clone());
-        self.work.notify_one();
+        // What waits already is tried when its time has come; an outage may have thousands wait.
+        if state.queue.add(channel, |channel| self.area_of(channel)) {
+            self.work.notify_one();
+        }
+    }
+
+    /// A channel was found to differ from its log: it is put in order, and what has been found in the log
+    /// so far does not count.
+    fn doubt(&self, state: &mut State, channel: &ChannelName) {
+        if let Some(line) = state.lines.get_mut(channel) {
+            line.suspect = true;
+        }
+        if !self.is_alone() {
+            state.queue.look_anew(channel, |channel| self.area_of(channel));
+            self.work.notify_one();
+        }
     }
 
     /// Sees to it that what is missing in the copy of a channel is read, should it not come by itself.

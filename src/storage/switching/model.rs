@@ -24,6 +24,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::AbortHandle;
 use tokio::time::{self, Instant};
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 use super::{OutageTotals, Parts, Switching};
 use crate::model::JobId;
@@ -32,11 +33,15 @@ use crate::storage::failover::{First, Limits, Lost};
 use crate::storage::journal::JournalBounds;
 use crate::storage::primary::{Beat, LinkHealth, Primary};
 use crate::storage::{
-    AppendAnswer, AppendBatch, Appended, Cancelling, ClaimedJob, Ending, Enqueued, Held, JobBounds,
-    JobCounts, JobState, JobView, Jobs, Log, LogEvent, LogState, MemoryBackend, MemoryConfig, MovedJob,
-    NewJob, OpenLog, OrderRetention, Page, Record, RecordKind, Recorded, Records, Result, Retention,
-    SharedBackend, StatusReader, StatusWriter, StorageBackend, StorageError, StorageStatus,
+    AppendAnswer, AppendBatch, Appended, Cancelling, ClaimedJob, EPOCH_KEPT_FOR, Ending, Enqueued, Held,
+    JobBounds, JobCounts, JobState, JobView, Jobs, Log, LogEvent, LogState, MemoryBackend, MemoryConfig,
+    MovedJob, NewJob, OpenLog, OrderRetention, Page, Record, RecordKind, Recorded, Records, Result,
+    Retention, SharedBackend, StatusReader, StatusWriter, StorageBackend, StorageError, StorageStatus,
 };
+
+/// A producer's first append has those forgotten that were silent for a day, where the log knows more than
+/// this.
+const PRODUCERS_KEPT: usize = 13;
 
 /// After this a call is given up.
 const CALL_LIMIT: Duration = Duration::from_millis(900);
@@ -122,6 +127,8 @@ pub(crate) struct Data {
     memory: MemoryBackend,
     life: u64,
     counters: BTreeMap<NodeId, u64>,
+    /// By channel the producers that have been silent for a day.
+    silent: BTreeMap<ChannelName, BTreeSet<NodeId>>,
 }
 
 impl Data {
@@ -129,11 +136,16 @@ impl Data {
         let retention =
             Retention { orders: OrderRetention { updates: 10_000, age_s: 3_600 }, ..Retention::default() };
         let (memory, _) = MemoryBackend::new(retention, MemoryConfig::default());
-        Self { memory, life: 0, counters: BTreeMap::new() }
+        Self { memory, life: 0, counters: BTreeMap::new(), silent: BTreeMap::new() }
     }
 
     fn copy(&self) -> Self {
-        Self { memory: self.memory.copy(), life: self.life, counters: self.counters.clone() }
+        Self {
+            memory: self.memory.copy(),
+            life: self.life,
+            counters: self.counters.clone(),
+            silent: self.silent.clone(),
+        }
     }
 }
 
@@ -159,21 +171,37 @@ struct Link {
 #[derive(Debug, Default)]
 struct LinkState {
     connection: Option<Connection>,
+    subscriber: Option<Subscriber>,
     /// What the node follows, on whichever connection.
     followed: BTreeSet<ChannelName>,
 }
 
+/// The connection for commands.
 struct Connection {
     commands: mpsc::UnboundedSender<InFlight>,
-    published: mpsc::UnboundedSender<(Instant, LogEvent)>,
     /// Commands are executed, and answered, in order.
     last_arrival: Instant,
-    last_event: Instant,
     /// How long what is under way is held up, in milliseconds.
     held_up: Arc<AtomicU64>,
     lost: CancellationToken,
+    task: AbortHandle,
+}
+
+/// The connection on which it is told what is published.
+#[derive(Debug)]
+struct Subscriber {
+    published: mpsc::UnboundedSender<(Instant, LogEvent)>,
+    last_event: Instant,
     subscribed: BTreeSet<ChannelName>,
-    tasks: [AbortHandle; 2],
+    task: AbortHandle,
+}
+
+/// Which of a node's connections.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Which {
+    Both,
+    Commands,
+    Subscriber,
 }
 
 impl fmt::Debug for Connection {
@@ -377,6 +405,22 @@ impl ModelServer {
         self.0.running.lock().is_cancelled()
     }
 
+    /// The logs of channels have been there for days: so many producers have each appended an entry to
+    /// them, none of which is kept any more, and are gone.
+    pub(crate) async fn has_served(&self, channels: &[ChannelName], producers: usize) {
+        {
+            let mut state = self.0.state.lock();
+            for channel in channels {
+                let mut node = || (NodeId(Uuid::from_u128(state.rng.random())), 1);
+                let all: Vec<(NodeId, u64)> = (0..producers).map(|_| node()).collect();
+                state.data.memory.mirror_from(channel, &Epoch::random(), producers as u64, &all);
+                state.data.silent.insert(channel.clone(), all.iter().map(|(node, _)| *node).collect());
+            }
+        }
+        time::advance(2 * EPOCH_KEPT_FOR).await;
+        self.0.state.lock().began = Instant::now();
+    }
+
     /// What it has now.
     pub(crate) fn save(&self) -> Data {
         self.0.state.lock().data.copy()
@@ -392,7 +436,7 @@ impl ModelServer {
     pub(crate) fn crash(&self, name: usize) {
         let link = self.link(name);
         link.crashed.store(true, Ordering::Release);
-        self.disconnect(name, Some(Duration::ZERO));
+        self.disconnect(name, Which::Both, Some(Duration::ZERO));
     }
 
     fn link(&self, name: usize) -> Arc<Link> {
@@ -402,35 +446,63 @@ impl ModelServer {
     }
 
     /// The node's connections break. What was under way is lost, or takes effect this much later.
-    pub(crate) fn disconnect(&self, name: usize, later: Option<Duration>) {
+    pub(crate) fn disconnect(&self, name: usize, which: Which, later: Option<Duration>) {
         let link = self.link(name);
-        let Some(connection) = link.state.lock().connection.take() else { return };
-        match later {
-            None => connection.tasks[0].abort(),
-            Some(later) => {
-                connection.held_up.store(u64::try_from(later.as_millis()).unwrap_or(0), Ordering::Release);
+        let (connection, subscriber) = {
+            let mut state = link.state.lock();
+            let connection = if which == Which::Subscriber { None } else { state.connection.take() };
+            let subscriber = if which == Which::Commands { None } else { state.subscriber.take() };
+            (connection, subscriber)
+        };
+        let losses = u64::from(connection.is_some()) + u64::from(subscriber.is_some());
+        if let Some(connection) = connection {
+            match later {
+                None => connection.task.abort(),
+                Some(later) => {
+                    let held_up = u64::try_from(later.as_millis()).unwrap_or(0);
+                    connection.held_up.store(held_up, Ordering::Release);
+                }
             }
+            connection.lost.cancel();
         }
-        connection.tasks[1].abort();
-        connection.lost.cancel();
-        link.health.send_modify(|health| {
-            health.lost = Some(lost());
-            health.losses += 1;
-        });
+        if let Some(subscriber) = subscriber {
+            subscriber.task.abort();
+        }
+        if losses > 0 {
+            link.health.send_modify(|health| {
+                health.lost = Some(lost());
+                health.losses += losses;
+            });
+        }
     }
 
-    /// New connections, with everything followed that was.
+    /// New connections in place of those that are lost, with everything followed that was.
     pub(crate) fn connect(&self, name: usize) {
         let link = self.link(name);
         if link.crashed.load(Ordering::Acquire) {
             return;
         }
         let mut state = link.state.lock();
-        if state.connection.is_some() {
+        if state.connection.is_some() && state.subscriber.is_some() {
             return;
         }
+        if state.connection.is_none() {
+            state.connection = Some(self.connection());
+        }
+        if state.subscriber.is_none() {
+            let subscriber = Self::subscriber(&link, state.followed.clone());
+            if !subscriber.subscribed.is_empty() {
+                // The receiver lives as long as the connection.
+                let _sent = subscriber.published.send((Instant::now(), LogEvent::Suspect));
+            }
+            state.subscriber = Some(subscriber);
+        }
+        drop(state);
+        link.health.send_modify(|health| health.lost = None);
+    }
+
+    fn connection(&self) -> Connection {
         let (commands, mut to_execute) = mpsc::unbounded_channel::<InFlight>();
-        let (published, mut to_tell) = mpsc::unbounded_channel::<(Instant, LogEvent)>();
         let held_up = Arc::new(AtomicU64::new(0));
         let (holds, server) = (Arc::clone(&held_up), Arc::downgrade(&self.0));
         let executing = tokio::spawn(async move {
@@ -448,6 +520,17 @@ impl ModelServer {
                 (command.execute)();
             }
         });
+        Connection {
+            commands,
+            last_arrival: Instant::now(),
+            held_up,
+            lost: CancellationToken::new(),
+            task: executing.abort_handle(),
+        }
+    }
+
+    fn subscriber(link: &Link, subscribed: BTreeSet<ChannelName>) -> Subscriber {
+        let (published, mut to_tell) = mpsc::unbounded_channel::<(Instant, LogEvent)>();
         let events = link.events.clone();
         let telling = tokio::spawn(async move {
             while let Some((at, event)) = to_tell.recv().await {
@@ -457,25 +540,7 @@ impl ModelServer {
                 }
             }
         });
-        let now = Instant::now();
-        let is_anew = !state.followed.is_empty();
-        let connection = Connection {
-            commands,
-            published,
-            last_arrival: now,
-            last_event: now,
-            held_up,
-            lost: CancellationToken::new(),
-            subscribed: state.followed.clone(),
-            tasks: [executing.abort_handle(), telling.abort_handle()],
-        };
-        if is_anew {
-            // The receiver lives as long as the connection.
-            let _sent = connection.published.send((now, LogEvent::Suspect));
-        }
-        state.connection = Some(connection);
-        drop(state);
-        link.health.send_modify(|health| health.lost = None);
+        Subscriber { published, last_event: Instant::now(), subscribed, task: telling.abort_handle() }
     }
 
     /// All that was said, summed up.
@@ -501,7 +566,7 @@ impl ModelServer {
     /// Whether a node can use it now.
     pub(crate) fn serves(&self, name: usize) -> bool {
         let link = self.link(name);
-        let is_connected = link.state.lock().connection.is_some();
+        let is_connected = link.health.borrow().is_up();
         is_connected && self.is_running() && !self.0.state.lock().refuses_writes
     }
 
@@ -558,8 +623,13 @@ impl ServerState {
             let first = batch.entries.first_mut();
             first.into_iter().for_each(|append| append.prev = 0);
         }
+        let is_new = memory.last_seq(&batch.channel, batch.producer) == 0;
         let answer = memory.append_now(&batch);
         if let AppendAnswer::Done(results) = &answer {
+            if is_new && memory.producers(&batch.channel).len() > PRODUCERS_KEPT {
+                let silent = self.data.silent.remove(&batch.channel).unwrap_or_default();
+                memory.forget_producers(&batch.channel, |producer| silent.contains(&producer));
+            }
             let applied = batch.entries.iter().zip(results).filter_map(|(append, result)| match result {
                 Appended::Applied { offset } => Some(append.at(batch.producer, *offset)),
                 _ => None,
@@ -581,13 +651,13 @@ impl ServerState {
     fn publish(&mut self, channel: &ChannelName, epoch: &Epoch, entries: &[Entry]) {
         for link in self.links.clone() {
             let mut state = link.state.lock();
-            let Some(connection) = &mut state.connection else { continue };
-            if !connection.subscribed.contains(channel) {
+            let Some(subscriber) = &mut state.subscriber else { continue };
+            if !subscriber.subscribed.contains(channel) {
                 continue;
             }
             let latency = self.fate().there;
-            let at = connection.last_event.max(Instant::now() + latency);
-            connection.last_event = at;
+            let at = subscriber.last_event.max(Instant::now() + latency);
+            subscriber.last_event = at;
             let event = if self.chance(self.faults.event_lost) {
                 LogEvent::Suspect
             } else {
@@ -598,7 +668,7 @@ impl ServerState {
                 }
             };
             // It is there as long as the connection is.
-            let _sent = connection.published.send((at, event));
+            let _sent = subscriber.published.send((at, event));
         }
     }
 }
@@ -743,6 +813,11 @@ impl Primary for ModelRedis {
         Ok(beat)
     }
 
+    async fn examine(&self, channel: &ChannelName, producer: NodeId, at: u64) -> Result<Option<OpenLog>> {
+        let channel = channel.clone();
+        self.call("examine", false, move |state, _| state.data.memory.examine(&channel, producer, at)).await
+    }
+
     async fn record_job(&self, _job: &MovedJob) -> Result<Recorded> {
         // No order is placed here.
         Ok(Recorded::Yes)
@@ -814,7 +889,8 @@ impl Log for ModelRedis {
         {
             let mut state = self.link.state.lock();
             // One that was asked for and not waited for may never have been executed.
-            if state.connection.as_ref().is_some_and(|connection| connection.subscribed.contains(channel)) {
+            let Some(subscriber) = &state.subscriber else { return Err(unreachable("follow")) };
+            if subscriber.subscribed.contains(channel) {
                 return Ok(());
             }
             // It is subscribed to by whichever connection is made, from here on.
@@ -823,11 +899,13 @@ impl Log for ModelRedis {
         let followed = channel.clone();
         let answer = self
             .call("follow", false, move |_, link| {
-                if let Some(connection) = &mut link.state.lock().connection {
-                    connection.subscribed.insert(followed);
-                }
+                let mut state = link.state.lock();
+                let Some(subscriber) = &mut state.subscriber else { return Err(unreachable("follow")) };
+                subscriber.subscribed.insert(followed);
+                Ok(())
             })
-            .await;
+            .await
+            .and_then(|followed| followed);
         if answer.is_err() {
             self.link.state.lock().followed.remove(channel);
         }
@@ -837,8 +915,8 @@ impl Log for ModelRedis {
     async fn unfollow(&self, channel: &ChannelName) -> Result<()> {
         let mut state = self.link.state.lock();
         state.followed.remove(channel);
-        if let Some(connection) = &mut state.connection {
-            connection.subscribed.remove(channel);
+        if let Some(subscriber) = &mut state.subscriber {
+            subscriber.subscribed.remove(channel);
         }
         Ok(())
     }

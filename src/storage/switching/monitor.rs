@@ -64,7 +64,6 @@ async fn watch_areas(core: &Arc<Core>, announcer: &Announcer, limits: Limits, fi
         is_new,
         core: Arc::clone(core),
         announcer,
-        lost_at: Instant::now(),
         lost_data: false,
     };
     let Some(mut areas) = core.primary.areas() else {
@@ -93,9 +92,12 @@ async fn watch_areas(core: &Arc<Core>, announcer: &Announcer, limits: Limits, fi
         // Before anybody has said who they are, one stands for all.
         is_begun |= now.parts.iter().flatten().any(|part| !part.name.is_empty());
         is_unwell |= !core.is_well();
-        if std::mem::replace(&mut moves, now.moves) != now.moves && std::mem::take(&mut is_unwell) {
-            // What went on alone in one area may be in another now.
-            core.look_at_all();
+        if std::mem::replace(&mut moves, now.moves) != now.moves {
+            core.lock().queue.rearrange(|channel| core.area_of(channel));
+            if std::mem::take(&mut is_unwell) {
+                // What went on alone in one area may be in another now.
+                core.look_at_all();
+            }
         }
         announcer.announce();
         tokio::select! {
@@ -104,7 +106,7 @@ async fn watch_areas(core: &Arc<Core>, announcer: &Announcer, limits: Limits, fi
                 judged.remove(&area);
                 is_unwell |= !core.is_well();
                 core.set_mode(area, None);
-                core.lock().awaited_in(area).clear();
+                core.lock().queue.await_none(area);
             }
             changed = areas.changed() => {
                 if changed.is_err() {
@@ -152,8 +154,6 @@ struct Judge<'a> {
     is_new: bool,
     core: Arc<Core>,
     announcer: &'a Announcer,
-    /// When the primary was last left.
-    lost_at: Instant,
     /// It was found to have lost data, and not all channels have been looked at since.
     lost_data: bool,
 }
@@ -242,9 +242,8 @@ impl Judge<'_> {
         let step = self.failover.on(signal, now);
         match step {
             Step::Stay => {}
-            Step::Degrade | Step::AbortRecovery => self.lost_at = now,
             Step::StartRecovery | Step::Reconcile => self.begin_recovery(),
-            Step::Recovered => {}
+            Step::Degrade | Step::AbortRecovery | Step::Recovered => {}
         }
         let state = self.failover.state();
         let lost = self.failover.reason().cloned();
@@ -264,7 +263,7 @@ impl Judge<'_> {
                 tracing::warn!(server, code, reason, "redis does not serve; going on in memory");
             }
             BackendState::Recovering => {
-                let channels = self.core.lock().awaited_in(self.area).len();
+                let channels = self.core.lock().queue.awaited(self.area);
                 tracing::info!(
                     server,
                     code,
@@ -274,7 +273,7 @@ impl Judge<'_> {
                 );
             }
             BackendState::Healthy => {
-                let took_ms = u64::try_from((now - self.lost_at).as_millis()).unwrap_or(u64::MAX);
+                let took_ms = u64::try_from((now - self.failover.lost_at()).as_millis()).unwrap_or(u64::MAX);
                 tracing::info!(server, took_ms, "redis serves again, and everything is in order");
             }
         }
@@ -288,7 +287,7 @@ impl Judge<'_> {
     /// lost data.
     fn begin_recovery(&mut self) {
         let lost_data = std::mem::take(&mut self.lost_data);
-        let since = self.lost_at.checked_sub(JUST_BEFORE);
+        let since = self.failover.lost_at().checked_sub(JUST_BEFORE);
         self.core.look_at(Some(self.area), |line| {
             let is_recent = || since.is_none_or(|since| line.used >= since);
             line.fork.is_some() || line.followed || (line.log.is_some() && (lost_data || is_recent()))
@@ -402,10 +401,9 @@ impl Core {
         let mut state = self.lock();
         let lines = state.lines.iter().filter(|(name, line)| is_due(line) && is_in(name));
         let due: Vec<ChannelName> = lines.map(|(name, _)| name.clone()).collect();
-        state.queue.extend(due);
+        due.iter().for_each(|name| state.queue.look_anew(name, |name| self.area_of(name)));
         if let Some(area) = area {
-            let awaited = state.queue.iter().filter(|name| is_in(name)).cloned().collect();
-            *state.awaited_in(area) = awaited;
+            state.queue.await_all(area);
         }
         drop(state);
         self.work.notify_one();
@@ -463,8 +461,7 @@ impl Core {
             line.hear(epoch, entries);
             return Some(event);
         }
-        line.suspect = true;
-        self.enqueue(&mut state, channel);
+        self.doubt(&mut state, channel);
         None
     }
 
@@ -479,7 +476,7 @@ impl Core {
             }
             let mut state = self.lock();
             let is_many = state.lines.len() > LINES_MAX;
-            let super::State { lines, journal, queue, awaited, holes, .. } = &mut *state;
+            let super::State { lines, journal, queue, set_aside, holes, .. } = &mut *state;
             lines.retain(|name, line| {
                 let kept = match name.kind() {
                     ChannelKind::Zone => ZONE_KEPT,
@@ -493,9 +490,7 @@ impl Core {
                 let is_empty = line.fork.is_some() && self.memory.mirrored(name).is_none();
                 if is_empty {
                     queue.remove(name);
-                    awaited.iter_mut().for_each(|awaited| {
-                        awaited.remove(name);
-                    });
+                    set_aside.remove(name);
                 }
                 !is_empty && (line.is_needed() || queue.contains(name))
             });
@@ -503,5 +498,39 @@ impl Core {
             lines.iter_mut().for_each(|(name, line)| line.expire_tail(name, &self.memory));
             bound_tails(lines, self.memory.put_back_bytes_max());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use chrono::DateTime;
+
+    use super::*;
+    use crate::model::{DraftEntry, EntryKind, Marks};
+    use crate::storage::Append;
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_kept_to_be_put_back_is_bounded_in_all() {
+        let data = Bytes::from(vec![b'x'; 1 << 20]);
+        let mut lines = HashMap::new();
+        let max: usize = 50 << 20;
+        let count = (max >> 20) + 20;
+        for n in 0..count {
+            let mut line = Line::new(Instant::now());
+            let time = DateTime::from_timestamp_millis(0).unwrap();
+            let (kind, key, marks) = (EntryKind::PriceUpdate, None, Marks::default());
+            let draft = DraftEntry { time, kind, key, data: data.clone(), marks };
+            line.tail.keep(Append { seq: 1, prev: 0, draft, fence: None });
+            lines.insert(format!("zone:{n:04}").parse::<ChannelName>().unwrap(), line);
+            time::advance(Duration::from_millis(1)).await;
+        }
+        bound_tails(&mut lines, max);
+        assert!(lines.values().map(|line| line.tail.bytes()).sum::<usize>() <= max);
+        let mut gone: Vec<&ChannelName> =
+            lines.iter().filter(|(_, line)| line.tail.bytes() == 0).map(|(name, _)| name).collect();
+        gone.sort_unstable();
+        assert!((20..25).contains(&gone.len()), "{}", gone.len());
+        assert_eq!(gone[gone.len() - 1].as_str(), format!("zone:{:04}", gone.len() - 1), "the oldest went");
     }
 }

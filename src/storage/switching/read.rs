@@ -2,7 +2,7 @@
 
 use super::Core;
 use super::line::Line;
-use super::log::away;
+use super::log::restless;
 use crate::model::{ChannelName, Epoch, Position};
 use crate::storage::{Page, Result, Seam};
 #[cfg(test)]
@@ -38,12 +38,23 @@ impl Core {
                 Source::Log => {}
             }
             let seen = self.lock().lines.get(channel).map(|line| (line.log.clone(), line.highest));
-            let read = self.primary.read_after(channel, after, limit);
+            // Where the entry at the position is known, it is read too: should the log have been set back, it
+            // may have another one there.
+            let known = after.filter(|after| self.knows_entry_at(channel, after));
+            let from = known.map(|after| Position { epoch: after.epoch.clone(), offset: after.offset - 1 });
+            let read = match &from {
+                Some(from) => self.primary.read_after(channel, Some(from), limit.saturating_add(1)),
+                None => self.primary.read_after(channel, after, limit),
+            };
             match self.ask(self.area_of(channel), read).await {
                 None => continue,
                 Some(Err(error)) => return Err(error),
-                Some(Ok(page)) if self.took(channel, seen, &page) => {
+                Some(Ok(mut page)) if self.took(channel, seen, &page) => {
                     if page.epoch.is_none() || !self.awaits_birth(channel) {
+                        if let Some(known) = known {
+                            page.entries.retain(|entry| entry.offset > known.offset);
+                            page.entries.truncate(limit);
+                        }
                         return Ok(page);
                     }
                     // Somebody has begun it: from here on it is copied, and read once more for that.
@@ -52,7 +63,7 @@ impl Core {
                 Some(Ok(_)) => self.until_in_order(channel).await,
             }
         }
-        Err(away("read_after"))
+        Err(restless("read_after"))
     }
 
     /// Whether a channel is followed whose log had no life when it was looked at last.
@@ -60,6 +71,16 @@ impl Core {
         let state = self.lock();
         let line = state.lines.get(channel);
         line.is_some_and(|line| line.followed && line.epoch().is_none())
+    }
+
+    /// Whether the entry at a position is kept here, where the channel is in step with the log.
+    fn knows_entry_at(&self, channel: &ChannelName, at: &Position) -> bool {
+        let is_in_step = self
+            .lock()
+            .lines
+            .get(channel)
+            .is_some_and(|line| line.fork.is_none() && line.log.as_ref() == Some(&at.epoch));
+        is_in_step && at.offset > 0 && !self.memory.last_ids(channel, at.offset, 1).is_empty()
     }
 
     /// Looks at a page of the log; false when it shows that this node is not in step with it.
@@ -83,8 +104,7 @@ impl Core {
             let (top, found) = (page.top, &page.epoch);
             tracing::warn!(channel = %channel, top, highest, ?found, "the log is not what it was");
         }
-        line.suspect = true;
-        self.enqueue(&mut state, channel);
+        self.doubt(&mut state, channel);
         false
     }
 

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -19,6 +20,9 @@ use crate::support::counter::Counter;
 /// Records that wait for the primary. Past it the one with the smallest key goes, counted.
 const WAITING_MAX: usize = 100_000;
 
+/// After so many writes that were refused, no recovery waits for records any more.
+const SET_ASIDE_AFTER: u32 = 100;
+
 /// After a write that failed.
 const RETRY_AFTER: Duration = Duration::from_millis(100);
 
@@ -27,10 +31,21 @@ type Key = (RecordKind, String);
 /// What was done to records while the primary was away: the newest change of each.
 #[derive(Debug, Default)]
 pub(super) struct LocalRecords {
-    waiting: Mutex<BTreeMap<Key, Change>>,
+    waiting: Mutex<BTreeMap<Key, Numbered>>,
+    /// The number of the newest change.
+    numbers: AtomicU64,
+    /// The primary serves, and does not take them.
+    are_set_aside: AtomicBool,
     changed: Notify,
     /// Those that went because too many waited.
     pub(super) let_go: Counter,
+}
+
+/// A change, and its place among all: what was begun later counts.
+#[derive(Debug, Clone)]
+struct Numbered {
+    number: u64,
+    change: Change,
 }
 
 #[derive(Debug, Clone)]
@@ -40,9 +55,18 @@ enum Change {
 }
 
 impl LocalRecords {
-    fn note(&self, kind: RecordKind, key: &str, change: Change) {
+    /// A change begins.
+    fn begin(&self, change: Change) -> Numbered {
+        Numbered { number: self.numbers.fetch_add(1, Ordering::Relaxed), change }
+    }
+
+    /// Has a change wait, unless one that was begun later does.
+    fn note(&self, kind: RecordKind, key: &str, change: Numbered) {
         let mut waiting = self.waiting.lock();
-        waiting.insert((kind, key.to_owned()), change);
+        let key = (kind, key.to_owned());
+        if waiting.get(&key).is_none_or(|held| held.number < change.number) {
+            waiting.insert(key, change);
+        }
         if waiting.len() > WAITING_MAX {
             waiting.pop_first();
             if self.let_go.get() == 0 {
@@ -56,14 +80,18 @@ impl LocalRecords {
 
     /// The same, where an older change of the record waits, which must not come after it. Says whether
     /// it does.
-    fn note_if_waiting(&self, kind: RecordKind, key: &str, change: &Change) -> bool {
+    fn note_if_waiting(&self, kind: RecordKind, key: &str, change: &Numbered) -> bool {
         let mut waiting = self.waiting.lock();
         let held = waiting.get_mut(&(kind, key.to_owned()));
-        held.map(|held| *held = change.clone()).is_some()
+        let Some(held) = held else { return false };
+        if held.number < change.number {
+            *held = change.clone();
+        }
+        true
     }
 
     /// The change after that of this record, in the order of their keys, of those kinds.
-    fn after(&self, key: Option<&Key>, is_of: impl Fn(RecordKind) -> bool) -> Option<(Key, Change)> {
+    fn after(&self, key: Option<&Key>, is_of: impl Fn(RecordKind) -> bool) -> Option<(Key, Numbered)> {
         let waiting = self.waiting.lock();
         let after = key.map_or(Bound::Unbounded, Bound::Excluded);
         let next = waiting.range((after, Bound::Unbounded)).find(|((kind, _), _)| is_of(*kind));
@@ -76,20 +104,10 @@ impl LocalRecords {
     }
 
     /// The primary has it, unless it was changed again meanwhile.
-    fn done(&self, key: &Key, change: &Change) {
+    fn done(&self, key: &Key, number: u64) {
         let mut waiting = self.waiting.lock();
-        if waiting.get(key).is_some_and(|held| held.is(change)) {
+        if waiting.get(key).is_some_and(|held| held.number == number) {
             waiting.remove(key);
-        }
-    }
-}
-
-impl Change {
-    fn is(&self, other: &Self) -> bool {
-        match (self, other) {
-            (Self::Put { value: a, until: x }, Self::Put { value: b, until: y }) => a == b && x == y,
-            (Self::Deleted, Self::Deleted) => true,
-            _ => false,
         }
     }
 }
@@ -98,6 +116,7 @@ impl Core {
     /// Writes what waits to the primary, whenever there is something and the primary serves. Never
     /// ends.
     pub(super) async fn keep_records(&self) {
+        let mut failures: u32 = 0;
         loop {
             if self.records.is_empty(|_| true) {
                 self.records.changed.notified().await;
@@ -114,9 +133,22 @@ impl Core {
                 written = self.write_records(area) => written,
             };
             match written {
-                Ok(()) => self.in_order.notify_waiters(),
+                Ok(()) => {
+                    failures = 0;
+                    self.records.are_set_aside.store(false, Ordering::Release);
+                    self.in_order.notify_waiters();
+                }
                 Err(error) => {
                     tracing::debug!(error = %error, "records cannot be written yet");
+                    failures += u32::from(!error.is_outage());
+                    if failures == SET_ASIDE_AFTER {
+                        tracing::error!(
+                            error = error.with_causes(),
+                            "redis does not take records; no recovery waits for them"
+                        );
+                        self.records.are_set_aside.store(true, Ordering::Release);
+                        self.in_order.notify_waiters();
+                    }
                     time::sleep(RETRY_AFTER).await;
                 }
             }
@@ -127,9 +159,10 @@ impl Core {
         self.primary.area_of(Place::Records(kind))
     }
 
-    /// Whether no record of an area waits.
+    /// Whether no record of an area waits that can be written.
     pub(super) fn has_written_records(&self, area: Area) -> bool {
-        self.records.is_empty(|kind| self.area_of_kind(kind) == area)
+        let is_here = |kind| self.area_of_kind(kind) == area;
+        self.records.are_set_aside.load(Ordering::Acquire) || self.records.is_empty(is_here)
     }
 
     /// The same once, for what is in an area. A record that the primary does not take holds up no others.
@@ -137,8 +170,8 @@ impl Core {
         let (mut last, mut failed) = (None, Ok(()));
         let is_here = |kind| self.area_of_kind(kind) == area;
         while let Some((key, change)) = self.records.after(last.as_ref(), is_here) {
-            match self.write_record(&key, &change).await {
-                Ok(()) => self.records.done(&key, &change),
+            match self.write_record(&key, &change.change).await {
+                Ok(()) => self.records.done(&key, change.number),
                 Err(error) if error.is_outage() => return Err(error),
                 Err(error) => failed = Err(error),
             }
@@ -167,7 +200,7 @@ impl Records for Switching {
     async fn put(&self, kind: RecordKind, key: &str, value: Bytes, ttl: Duration) -> Result<()> {
         let core = &self.core;
         core.memory.put(kind, key, value.clone(), ttl).await?;
-        let change = Change::Put { value: value.clone(), until: Instant::now() + ttl };
+        let change = core.records.begin(Change::Put { value: value.clone(), until: Instant::now() + ttl });
         if core.records.note_if_waiting(kind, key, &change) {
             return Ok(());
         }
@@ -191,13 +224,14 @@ impl Records for Switching {
     async fn delete(&self, kind: RecordKind, key: &str) -> Result<bool> {
         let core = &self.core;
         let was_here = core.memory.delete(kind, key).await?;
-        if core.records.note_if_waiting(kind, key, &Change::Deleted) {
+        let change = core.records.begin(Change::Deleted);
+        if core.records.note_if_waiting(kind, key, &change) {
             return Ok(was_here);
         }
         match core.ask(core.area_of_kind(kind), core.primary.delete(kind, key)).await {
             Some(answer) => answer,
             None => {
-                core.records.note(kind, key, Change::Deleted);
+                core.records.note(kind, key, change);
                 Ok(was_here)
             }
         }
@@ -210,5 +244,37 @@ impl Records for Switching {
             // What this node wrote or heard of; others may have more.
             None => core.memory.list(kind, after, limit).await,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_begun_earlier_does_not_replace_what_was_begun_later() {
+        let (records, kind) = (LocalRecords::default(), RecordKind::Zone);
+        let put = |value: &'static str| Change::Put { value: value.into(), until: Instant::now() };
+        let (older, newer) = (records.begin(put("older")), records.begin(put("newer")));
+        // The primary went while the calls of both were under way.
+        records.note(kind, "a", newer);
+        records.note(kind, "a", older.clone());
+        let held = || {
+            let (_, change) = records.after(None, |_| true).unwrap();
+            match change.change {
+                Change::Put { value, .. } => value,
+                Change::Deleted => Bytes::new(),
+            }
+        };
+        assert_eq!(held(), "newer");
+        assert!(records.note_if_waiting(kind, "a", &older));
+        assert_eq!(held(), "newer");
+        let newest = records.begin(put("newest"));
+        assert!(records.note_if_waiting(kind, "a", &newest));
+        assert_eq!(held(), "newest");
+        records.done(&(kind, "a".to_owned()), older.number);
+        assert_eq!(held(), "newest", "another change was written");
+        records.done(&(kind, "a".to_owned()), newest.number);
+        assert!(records.is_empty(|_| true));
     }
 }

@@ -8,13 +8,13 @@ use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use tokio::time::{self, Instant};
 
-use super::line::{Forked, Line, Rejoined};
+use super::line::{Forked, Known, Line, Rejoined};
 use super::send::{Address, BATCH};
 use super::tail::TAIL_MAX;
 use super::{Core, HOLE_WITHIN};
-use crate::model::{ChannelKind, ChannelName, Entry, EntryId, Epoch, NodeId, Position};
+use crate::model::{ChannelKind, ChannelName, Entry, Epoch, Position};
 use crate::storage::primary::{Area, Place};
-use crate::storage::{Append, LogEvent, OpenLog, Result, StorageError};
+use crate::storage::{Anchor, Append, LogEvent, OpenLog, Result, StorageError};
 use crate::support::backoff::Backoff;
 use crate::support::chance;
 #[cfg(test)]
@@ -39,8 +39,10 @@ const RETRY: Backoff = Backoff {
     jitter: Duration::from_millis(50),
 };
 
-/// After so many failures in a row, a channel that cannot be put in order is worth a warning.
-const WARN_AT: u32 = 20;
+/// After so many failures in a row, which take some 10 s, a channel that cannot be put in order is set
+/// aside; from then on it is tried so often.
+pub(super) const SET_ASIDE_AFTER: u32 = 20;
+const SET_ASIDE_RETRY: Duration = Duration::from_secs(10);
 
 /// After so many looks at the journal that found something new, appends wait for the fork to close.
 const CLOSING_AFTER: u32 = 8;
@@ -73,18 +75,14 @@ impl Core {
             let next_hole = self.look_at_holes(now);
             let modes = self.modes.borrow().clone();
             if modes.is_any_primary() {
-                let is_all = modes.is_all_primary();
                 let waiting: Vec<ChannelName> = {
                     let state = self.lock();
                     delays.retain(|name, _| state.queue.contains(name));
                     let is_due = |name: &ChannelName| delays.get(name).is_none_or(|delay| delay.until <= now);
                     let is_free = |name: &&ChannelName| {
-                        !working.contains(*name)
-                            && is_due(name)
-                            && !state.behind.contains_key(*name)
-                            && (is_all || modes.is_primary(self.area_of(name)))
+                        !working.contains(*name) && is_due(name) && !state.behind.contains_key(*name)
                     };
-                    let free = state.queue.iter().filter(is_free);
+                    let free = state.queue.within(|area| modes.is_primary(area)).filter(is_free);
                     free.take(AT_ONCE.saturating_sub(working.len())).cloned().collect()
                 };
                 for channel in waiting {
@@ -134,7 +132,7 @@ impl Core {
             }
         });
         let next = holes.values().map(|(at, _)| *at).min();
-        stuck.iter().for_each(|channel| self.enqueue(&mut state, channel));
+        stuck.iter().for_each(|channel| self.doubt(&mut state, channel));
         next
     }
 
@@ -147,14 +145,30 @@ impl Core {
                 let failures = failures + 1;
                 self.stats.rejoin_retries.add(1);
                 self.beat_now(self.area_of(channel)).notify_one();
-                if failures == WARN_AT {
-                    tracing::warn!(channel = %channel, error = %error, failures, "the channel cannot be put in order");
+                tracing::debug!(channel = %channel, error = %error, failures, "the channel cannot be put in order yet");
+                let wait = if failures < SET_ASIDE_AFTER {
+                    RETRY.wait(failures, chance::fraction())
                 } else {
-                    tracing::debug!(channel = %channel, error = %error, failures, "the channel cannot be put in order yet");
-                }
-                Some(Delay { until: Instant::now() + RETRY.wait(failures, chance::fraction()), failures })
+                    self.set_aside(channel, &error);
+                    SET_ASIDE_RETRY
+                };
+                Some(Delay { until: Instant::now() + wait, failures })
             }
         }
+    }
+
+    /// A channel cannot be put in order while its area serves: it goes on by itself, is tried again now and
+    /// then, and keeps nothing else from being well.
+    pub(super) fn set_aside(&self, channel: &ChannelName, error: &StorageError) {
+        let why = error.with_causes();
+        {
+            let mut state = self.lock();
+            state.queue.set_aside(channel);
+            if state.set_aside.insert(channel.clone(), why.clone()).is_none() {
+                tracing::error!(%channel, error = why, "the channel cannot be put in order, and is set aside");
+            }
+        }
+        self.in_order.notify_waiters();
     }
 
     /// Whether nothing is left to be put in order, where the primary is one.
@@ -167,9 +181,22 @@ impl Core {
     pub(super) fn is_area_in_order(&self, area: Area) -> bool {
         let is_recorded = self.primary.area_of(Place::Jobs) != area || self.jobs.are_recorded();
         is_recorded
-            && self.lock().awaited_in(area).is_empty()
+            && self.lock().queue.awaited(area) == 0
             && self.has_written_records(area)
-            && self.formers.lock().iter().all(|former| self.area_of(&former.channel) != area)
+            && self.has_sent_formers(area)
+    }
+
+    /// Whether the log has all that former lives left for an area, but for channels that were set aside.
+    fn has_sent_formers(&self, area: Area) -> bool {
+        let left: Vec<ChannelName> = {
+            let formers = self.formers.lock();
+            let channels = formers.iter().map(|former| &former.channel);
+            channels.filter(|channel| self.area_of(channel) == area).cloned().collect()
+        };
+        left.is_empty() || {
+            let state = self.lock();
+            left.iter().all(|channel| state.set_aside.contains_key(channel))
+        }
     }
 
     /// Tries once, unless the primary is away.
@@ -203,7 +230,7 @@ impl Core {
                 Err(error) => return Tried::Failed(error),
             }
         }
-        Tried::Failed(super::log::away("rejoin"))
+        Tried::Failed(super::log::restless("rejoin"))
     }
 
     /// One look at the log and what follows from it; false when it has to begin anew.
@@ -212,13 +239,13 @@ impl Core {
         if followed {
             self.primary.follow(channel).await?;
         }
-        let Some(seen) = self.seen(channel) else {
+        let Some((known, turn)) = self.known(channel) else {
             if followed {
                 self.unfollow_if_left(channel).await;
             }
             return Ok(self.let_go(channel));
         };
-        let found = match self.primary.find(channel, self.node).await? {
+        let found = match self.primary.examine(channel, self.node, known.at()).await? {
             Some(found) => found,
             None if self.stays_unborn(channel, followed) => {
                 if followed {
@@ -228,11 +255,11 @@ impl Core {
             }
             None => self.primary.open(channel, self.node, &Epoch::random()).await?,
         };
-        let Some(plan) = self.plan(channel, &seen, &found) else { return Ok(false) };
+        let Some(plan) = self.plan(channel, &known, &found) else { return Ok(false) };
         if plan.is_older {
             tracing::warn!(
-                channel = %channel, top = found.top, seen = seen.highest, last_seq = found.last_seq, acked = seen.acked,
-                "the log came back older than it was; beginning a new epoch"
+                channel = %channel, top = found.top, seen = known.highest, last_seq = found.last_seq, acked = known.acked,
+                "the log was set back; beginning a new epoch"
             );
             self.primary.renew_epoch(channel, &found.epoch, &Epoch::random()).await?;
             return Ok(false);
@@ -242,7 +269,7 @@ impl Core {
         let to = Address { channel, epoch: &found.epoch, producer: self.node };
         let put_back = self.send(to, &plan.tail, found.last_seq, &self.stats.put_back).await?;
         let Some(mut last) = put_back else { return Ok(false) };
-        let mut read = Read { top: plan.read_from, entries: Vec::new() };
+        let mut read = Read { top: plan.base - u64::from(plan.before.is_some()), entries: Vec::new() };
         let mut looks = 0;
         loop {
             looks += 1;
@@ -274,7 +301,11 @@ impl Core {
                 }
                 return Ok(false);
             }
-            if self.close(channel, &found, &plan, last, &mut read, followed) {
+            if self.lock().queue.turn(channel) > turn {
+                // What was found may be over.
+                return Ok(false);
+            }
+            if self.close(channel, &found, &plan, last, &mut read, (followed, turn)) {
                 if let Some(spool) = &self.spool {
                     spool.acknowledged(self.node, channel, last);
                 }
@@ -286,16 +317,10 @@ impl Core {
         }
     }
 
-    /// What is known of the log, before it is asked; `None` where the channel is not known any more.
-    fn seen(&self, channel: &ChannelName) -> Option<Seen> {
+    /// What is known of the log, before it is asked, and the channel's turn; `None` where the channel is not known any more.
+    fn known(&self, channel: &ChannelName) -> Option<(Known, u64)> {
         let state = self.lock();
-        let line = state.lines.get(channel)?;
-        Some(Seen {
-            log: line.log.clone(),
-            highest: line.highest,
-            acked: line.acked,
-            producers: self.memory.producers(channel),
-        })
+        Some((state.lines.get(channel)?.known(), state.queue.turn(channel)))
     }
 
     /// The log has no life: whether the channel is in order for that, because nothing is to be appended.
@@ -313,7 +338,7 @@ impl Core {
                 line.stays_unborn();
             }
             state.forget_if_blank(channel);
-            state.is_done_with(channel);
+            state.is_in_order(channel);
         }
         self.in_order.notify_waiters();
         self.tell(LogEvent::Changed(channel.clone()));
@@ -321,33 +346,33 @@ impl Core {
     }
 
     /// What is to be done about the log as it was found; `None` when the line changed meanwhile.
-    fn plan(&self, channel: &ChannelName, seen: &Seen, found: &OpenLog) -> Option<Plan> {
-        let Seen { log, highest, acked, producers } = seen;
+    fn plan(&self, channel: &ChannelName, known: &Known, found: &OpenLog) -> Option<Plan> {
+        let log = &known.log;
         let mut state = self.lock();
         let line = state.lines.get_mut(channel)?;
         if line.log != *log {
             return None;
         }
         line.expire_tail(channel, &self.memory);
-        let line = state.lines.get(channel)?;
         let is_same = log.as_ref() == Some(&found.epoch);
-        let is_behind = found.last_seq < *acked || found.top < *highest || self.lacks(found, producers);
-        if is_same && (line.is_contradicted || is_behind) {
-            return Some(Plan { is_older: true, ..Plan::default() });
-        }
         if is_same {
+            if line.is_set_back(found, known) {
+                return Some(Plan { is_older: true, ..Plan::default() });
+            }
             let base = line.fork.as_ref().map(|fork| fork.base());
             let mirrored = self.memory.mirrored(channel).map_or(found.top, |mirrored| mirrored.top);
             let base = base.unwrap_or(mirrored);
-            // The last entry that is known is read once more: others may be in its place.
-            let known = self.memory.last_ids(channel, base, 1).pop().map(|id| (base, id));
-            let read_from = if known.is_some() { base - 1 } else { base };
-            return Some(Plan { base, read_from, known, whole: true, ..Plan::default() });
+            // What follows is read with the entry before it: another one may be in its place, and what was
+            // seen since behind that.
+            let before = self.memory.last_ids(channel, base, 1).pop().map(|id| Anchor { offset: base, id });
+            return Some(Plan { base, before, whole: true, ..Plan::default() });
         }
+        let line = state.lines.get(channel)?;
         // A zone of which nothing was known is joined where it is now, unless nobody else has been there
         // (this node may have, in a try that broke off); of an order, and of a log that had no life, all
         // is wanted.
-        let others = found.producers.iter().any(|(producer, _)| *producer != self.node);
+        let others =
+            found.top > found.last_seq || found.producers.iter().any(|(producer, _)| *producer != self.node);
         let is_wanted_whole = channel.kind() == ChannelKind::Order || line.has_had_nothing();
         let joins = log.is_none() && !is_wanted_whole && others;
         let base = if joins { found.top } else { 0 };
@@ -358,15 +383,11 @@ impl Core {
         } else {
             line.tail.after(found.last_seq)
         };
-        let loses = log.is_some();
-        Some(Plan { is_older: false, base, read_from: base, known: None, whole, tail, loses })
-    }
-
-    /// Whether the log does not have all that was seen of other producers.
-    fn lacks(&self, found: &OpenLog, seen: &[(NodeId, u64)]) -> bool {
-        let has =
-            |node: &NodeId| found.producers.iter().find(|(held, _)| held == node).map_or(0, |(_, seq)| *seq);
-        seen.iter().any(|(node, seq)| *node != self.node && has(node) < *seq)
+        // Where nothing is young enough to be kept, it has merely expired.
+        let end = line.fork.as_ref().map_or(u64::MAX, Forked::base);
+        let end = end.min(self.memory.mirrored(channel).map_or(0, |mirrored| mirrored.top));
+        let loses = log.is_some() && !self.memory.last_ids(channel, end, 1).is_empty();
+        Some(Plan { is_older: false, base, before: None, whole, tail, loses })
     }
 
     /// What this node appended while it had no journal.
@@ -391,8 +412,8 @@ impl Core {
         let mut state = self.lock();
         if let Some(line) = state.lines.get_mut(channel).filter(|line| line.followed) {
             // Whoever came meanwhile may have been unfollowed too.
-            (line.confirmed, line.suspect) = (false, true);
-            self.enqueue(&mut state, channel);
+            line.confirmed = false;
+            self.doubt(&mut state, channel);
         }
     }
 
@@ -434,17 +455,18 @@ impl Core {
         plan: &Plan,
         last: u64,
         read: &mut Read,
-        followed: bool,
+        (followed, turn): (bool, u64),
     ) -> bool {
         {
             let mut state = self.lock();
-            if !state.journal.after(channel, last, 1).is_empty() {
+            let is_over = state.queue.turn(channel) > turn;
+            if is_over || !state.journal.after(channel, last, 1).is_empty() {
                 return false;
             }
             let mut kept = plan.tail.clone();
             kept.extend(state.journal.newest(channel, TAIL_MAX));
             let Some(line) = state.lines.get_mut(channel) else {
-                state.is_done_with(channel);
+                state.is_in_order(channel);
                 return true;
             };
             if line.followed && !followed {
@@ -465,6 +487,7 @@ impl Core {
                 top: read.top,
                 acked: last,
                 producers: if plan.base == 0 { vec![(self.node, last)] } else { found.producers.clone() },
+                anchor: found.anchor,
                 #[cfg(test)]
                 read: if mutant::is(Mutant::RejoinWithoutReading) {
                     Vec::new()
@@ -479,7 +502,7 @@ impl Core {
             line.rejoin(channel, &self.memory, self.node, to);
             line.confirmed = line.followed;
             state.journal.acknowledged(channel, last);
-            state.is_done_with(channel);
+            state.is_in_order(channel);
         }
         self.in_order.notify_waiters();
         self.tell(LogEvent::Changed(channel.clone()));
@@ -488,7 +511,7 @@ impl Core {
 
     /// A channel that nobody knows any more is in order.
     fn let_go(&self, channel: &ChannelName) -> bool {
-        self.lock().is_done_with(channel);
+        self.lock().is_in_order(channel);
         true
     }
 
@@ -500,38 +523,28 @@ impl Core {
     }
 }
 
-/// What was known of the log before it was asked: what comes while it answers is not in its answer.
-#[derive(Debug)]
-struct Seen {
-    log: Option<Epoch>,
-    highest: u64,
-    acked: u64,
-    producers: Vec<(NodeId, u64)>,
-}
-
 /// What is to be done about the log.
 #[derive(Debug, Default)]
 struct Plan {
-    /// It forgot what it had acknowledged, in the same epoch.
+    /// It was set back, and is in the same epoch.
     is_older: bool,
     /// Where readers go on.
     base: u64,
-    read_from: u64,
-    /// The entry that is known to have stood at an offset.
-    known: Option<(u64, EntryId)>,
+    /// The entry there, where it is known.
+    before: Option<Anchor>,
     /// Nothing is missing for readers that go on there.
     whole: bool,
     /// Own entries that it had, or never heard of.
     tail: Vec<Append>,
-    /// It is in place of one that this node knew.
+    /// It is in place of one that had entries which it should have yet.
     loses: bool,
 }
 
 impl Plan {
-    /// Whether the log has another entry where one is known.
+    /// Whether the log has another entry where readers go on than is known.
     fn is_contradicted_by(&self, entries: &[Entry]) -> bool {
         let at = |offset| entries.iter().find(|entry| entry.offset == offset);
-        self.known.is_some_and(|(offset, id)| at(offset).is_some_and(|entry| entry.id != id))
+        self.before.is_some_and(|before| at(before.offset).is_some_and(|entry| entry.id != before.id))
     }
 }
 

@@ -41,6 +41,8 @@ pub(crate) struct OutageTotals {
     pub(crate) channels_alone: usize,
     /// Channels that are to be put in order, those included.
     pub(crate) channels_waiting: usize,
+    /// Of these, those that cannot be put in order while Redis serves all others.
+    pub(crate) channels_set_aside: usize,
     /// Accepted entries that the log does not have yet.
     pub(crate) journal_entries: usize,
     /// What they cost, in bytes.
@@ -126,6 +128,16 @@ impl From<SpoolState> for SpoolHealth {
     }
 }
 
+/// A channel that cannot be put in order, and why.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(crate) struct SetAside {
+    pub(crate) channel: ChannelName,
+    pub(crate) reason: String,
+}
+
+/// Channels that were set aside are told one by one up to this many.
+const SET_ASIDE_TOLD: usize = 20;
+
 /// Reads them. Cheap to clone; says zeros where memory is configured.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct OutageReader(pub(super) Weak<Core>);
@@ -166,6 +178,14 @@ impl OutageReader {
         self.0.upgrade()?.spool.as_ref().map(|spool| spool.state().into())
     }
 
+    /// Channels that cannot be put in order while Redis serves all others, and why: some of them.
+    pub(crate) fn set_aside(&self) -> Vec<SetAside> {
+        let Some(core) = self.0.upgrade() else { return Vec::new() };
+        let state = core.lock();
+        let some = state.set_aside.iter().take(SET_ASIDE_TOLD);
+        some.map(|(channel, reason)| SetAside { channel: channel.clone(), reason: reason.clone() }).collect()
+    }
+
     /// How it stands now.
     pub(crate) fn totals(&self) -> OutageTotals {
         let Some(core) = self.0.upgrade() else {
@@ -187,6 +207,7 @@ impl OutageReader {
                 state.lines.values().filter(|line| line.fork.is_some()).count()
             },
             channels_waiting: state.queue.len(),
+            channels_set_aside: state.set_aside.len(),
             journal_entries: entries,
             journal_bytes: bytes,
             journal_oldest_ms: oldest.map(since),
@@ -253,11 +274,11 @@ impl Core {
         let is_sent = {
             let state = self.lock();
             // What the log lost may have to be put back.
-            let is_awaited = state.awaited.iter().flatten().any(|name| can_be_sent(Place::Channel(name)));
+            let is_awaited = state.queue.all_awaited().any(|name| can_be_sent(Place::Channel(name)));
             let is_due = |channel: &ChannelName| {
                 !state.journal.is_empty(channel) && can_be_sent(Place::Channel(channel))
             };
-            let is_stuck = || !self.modes.borrow().is_all_primary() && !state.queue.iter().any(is_due);
+            let is_stuck = || !self.modes.borrow().is_all_primary() && !state.queue.all().any(is_due);
             !is_awaited && (state.journal.depth().entries == 0 || is_stuck())
         };
         is_sent

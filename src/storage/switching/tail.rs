@@ -67,6 +67,11 @@ impl Tail {
         self.entries.last_key_value().map(|(seq, _)| *seq)
     }
 
+    /// Whether an entry is kept after a sequence and up to another one.
+    pub(super) fn has_after(&self, seq: u64, up_to: u64) -> bool {
+        seq < up_to && self.entries.range(seq + 1..=up_to).next().is_some()
+    }
+
     /// The entries after a sequence, as they are to be put back: the log took them under whatever lease
     /// they were written.
     pub(super) fn after(&self, seq: u64) -> Vec<Append> {

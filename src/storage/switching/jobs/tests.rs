@@ -1,4 +1,3 @@
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU16, AtomicUsize, Ordering};
 
@@ -101,6 +100,10 @@ impl Primary for Fake {
 
     async fn beat(&self, _node: NodeId) -> Result<Beat> {
         if self.health.borrow().is_up() { Ok(Beat::Same) } else { Err(away("beat")) }
+    }
+
+    async fn examine(&self, channel: &ChannelName, producer: NodeId, at: u64) -> Result<Option<OpenLog>> {
+        self.answer(async { Ok(self.kept.examine(channel, producer, at)) }).await
     }
 
     async fn record_job(&self, job: &MovedJob) -> Result<Recorded> {
@@ -419,6 +422,21 @@ async fn a_job_that_the_primary_may_have_is_not_kept_besides() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_conflict_does_not_make_the_right_repetition_unknown() {
+    let node = Node::new().await;
+    node.place(&job(1, Some("key"))).await.unwrap();
+    let other = |n| {
+        let mut other = job(n, Some("key"));
+        other.idempotency.as_mut().unwrap().fingerprint = "another order".into();
+        other
+    };
+    assert_eq!(node.place(&other(2)).await.unwrap(), Enqueued::Conflict);
+    node.go().await;
+    assert_eq!(node.place(&job(3, Some("key"))).await.unwrap(), Enqueued::Repeated(job(1, None).id));
+    assert_eq!(node.place(&other(4)).await.unwrap(), Enqueued::Conflict);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_full_queue_forgets_the_key_and_keys_end_with_their_time() {
     let node = Node::new().await;
     let none = JobBounds { unfinished: 0, ..BOUNDS };
@@ -524,7 +542,7 @@ async fn a_channel_that_went_on_alone_is_put_in_order_where_it_is_now() {
         areas.moves += 1;
     });
     node.until(false).await;
-    until(|| core.lock().queue.is_empty()).await;
+    until(|| core.lock().queue.len() == 0).await;
     assert_eq!(node.fake.kept.last_seq(&channel, core.node), 2, "what was accepted is there");
     assert!(core.lock().lines[&channel].fork.is_none());
     // One that comes anew serves at once.
@@ -554,12 +572,13 @@ fn append(seq: u64, at_ms: i64) -> Append {
 async fn what_former_lives_accepted_comes_before_what_this_one_accepts() {
     let name: ChannelName = "zone:a".parse().unwrap();
     let (oldest, older) = (NodeId::random(), NodeId::random());
-    let left = |producer, at_ms| {
+    let left = |producer, start, at_ms| {
         let entries = vec![append(1, at_ms), append(2, at_ms + 1)];
-        Former { producer, channel: name.clone(), log_epoch: None, entries }
+        Former { producer, channel: name.clone(), start, log_epoch: None, entries }
     };
     let lost = Lost { code: "unreachable", reason: "not there yet".to_owned() };
-    let node = Node::with(First::Memory(lost), vec![left(oldest, 10), left(older, 20)]).await;
+    // The clock of the one before was ahead.
+    let node = Node::with(First::Memory(lost), vec![left(oldest, 1, 50), left(older, 2, 20)]).await;
     let (store, own) = (&node.store, node.store.core.node);
     let opened = store.open(&name, own, &Epoch::random()).await.unwrap();
     let batch = AppendBatch {
@@ -638,6 +657,38 @@ async fn a_record_does_not_overtake_one_that_waits() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_append_is_late_by_what_is_usual() {
+    let node = Node::new().await;
+    let core = &node.store.core;
+    let deadline = core.ordering_deadline;
+    assert_eq!(core.late_after(), deadline);
+    (0..60).for_each(|_| core.took_so_long(2 * deadline));
+    assert!(core.late_after() > 7 * deadline && core.late_after() <= 8 * deadline, "{:?}", core.late_after());
+    (0..60).for_each(|_| core.took_so_long(deadline / 10));
+    assert_eq!(core.late_after(), deadline, "a storage that is fast again is waited for no longer");
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_too_many_channels_those_that_rest_are_forgotten_soon() {
+    let node = Node::new().await;
+    let core = &node.store.core;
+    let add = |count: usize| {
+        for n in 0..count {
+            let name: ChannelName = format!("zone:{n}").parse().unwrap();
+            core.lock().lines.insert(name, super::super::line::Line::new(Instant::now()));
+        }
+    };
+    add(100_000);
+    time::sleep(Duration::from_secs(25)).await;
+    assert_eq!(core.lock().lines.len(), 100_000, "as many as that are remembered for an hour");
+    add(100_001);
+    core.lock().lines.get_mut(&"zone:7".parse().unwrap()).unwrap().followed = true;
+    time::sleep(Duration::from_secs(25)).await;
+    let left: Vec<String> = core.lock().lines.keys().map(ToString::to_string).collect();
+    assert_eq!(left, ["zone:7"], "it is in use");
+}
+
+#[tokio::test(start_paused = true)]
 async fn following_what_nobody_publishes_to_leaves_nothing_behind() {
     let node = Node::new().await;
     let (store, own) = (&node.store, node.store.core.node);
@@ -659,8 +710,7 @@ async fn following_what_nobody_publishes_to_leaves_nothing_behind() {
         let kept = names.iter().filter(|name| core.memory.mirrored(name).is_some()).count();
         let made = names.iter().filter(|name| node.fake.kept.mirrored(name).is_some()).count();
         let state = core.lock();
-        let queued = state.queue.len() + state.awaited.iter().map(BTreeSet::len).sum::<usize>();
-        (state.lines.len(), queued, kept, made) == (0, 0, 0, 0)
+        (state.lines.len(), state.queue.len(), kept, made) == (0, 0, 0, 0)
     };
     follow_all().await;
     unfollow_all().await;

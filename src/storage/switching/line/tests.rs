@@ -25,7 +25,7 @@ impl Bench {
             &name,
             &memory,
             node,
-            &OpenLog { epoch: log.clone(), top, last_seq: 0, producers: Vec::new() },
+            &OpenLog { epoch: log.clone(), top, last_seq: 0, producers: Vec::new(), anchor: None },
         );
         Self { name, memory, node, other: NodeId::random(), log, line }
     }
@@ -53,6 +53,7 @@ impl Bench {
             top: 4,
             acked: self.line.newest,
             producers: Vec::new(),
+            anchor: None,
             read: Vec::new(),
             kept: Vec::new(),
             whole: true,
@@ -119,7 +120,8 @@ async fn what_comes_while_the_log_is_opened_is_kept() {
     line.hear(&bench.log, &[entry(10, other, 1), entry(11, other, 2)]);
     line.hear(&bench.log, &[entry(13, other, 4)]);
     let name: ChannelName = "zone:b".parse().unwrap();
-    let open = OpenLog { epoch: bench.log.clone(), top: 10, last_seq: 0, producers: vec![(other, 1)] };
+    let open =
+        OpenLog { epoch: bench.log.clone(), top: 10, last_seq: 0, producers: vec![(other, 1)], anchor: None };
     line.opened(&name, &bench.memory, bench.node, &open);
     assert_eq!(bench.memory.top(&name), Some(11));
     assert_eq!(line.hole(&name, &bench.memory), Some(11), "13 waits for 12");
@@ -144,6 +146,63 @@ async fn another_entry_at_an_offset_that_was_seen_is_noticed() {
     assert!(bench.line.is_contradicted);
     bench.replaced();
     assert!(!bench.line.is_contradicted, "the next life begins anew");
+}
+
+#[tokio::test]
+async fn entries_that_wait_for_one_before_them_are_bounded_and_read_instead() {
+    let mut bench = Bench::in_step(10);
+    let other = bench.other;
+    let many: Vec<Entry> = (1..=STASH_MAX as u64 + 2).map(|n| entry(10 + n, other, n)).collect();
+    let (missing, waiting) = many.split_at(1);
+    for entry in &waiting[..STASH_MAX] {
+        bench.told(std::slice::from_ref(entry));
+    }
+    assert_eq!(bench.line.stash.len(), STASH_MAX);
+    bench.told(&waiting[STASH_MAX..]);
+    assert_eq!(bench.line.stash.len(), 0, "one more, and none waits");
+    assert_eq!(bench.line.hole(&bench.name, &bench.memory), Some(10), "what is missing is to be read");
+    bench.told(missing);
+    bench.told(waiting);
+    assert_eq!(bench.memory.top(&bench.name), Some(10 + many.len() as u64));
+}
+
+#[tokio::test]
+async fn a_log_is_set_back_when_the_entry_that_was_seen_last_is_not_there() {
+    let mut bench = Bench::in_step(10);
+    let (own, other) = (bench.node, bench.other);
+    let found = |top, last_seq, anchor: Option<(u64, NodeId, u64)>| OpenLog {
+        epoch: bench.log.clone(),
+        top,
+        last_seq,
+        producers: Vec::new(),
+        anchor: anchor.map(|(offset, producer, seq)| Anchor { offset, id: EntryId { producer, seq } }),
+    };
+    bench.line.acked = 1;
+    let known = bench.line.known();
+    assert!(
+        !bench.line.is_set_back(&found(10, 0, None), &known),
+        "of this node nothing is kept that it lacks"
+    );
+    assert!(bench.line.is_set_back(&found(9, 1, None), &known));
+    bench.line.mirror(&bench.name, &bench.memory, own, &[entry(11, own, 1), entry(12, other, 7)]);
+    let known = bench.line.known();
+    assert_eq!(known.at(), 12);
+    let is_set_back = |found: &OpenLog| bench.line.is_set_back(found, &known);
+    assert!(!is_set_back(&found(12, 1, Some((12, other, 7)))));
+    assert!(is_set_back(&found(30, 1, Some((12, other, 8)))), "another entry is in its place");
+    assert!(is_set_back(&found(11, 1, Some((11, own, 1)))), "it ends before");
+    assert!(!is_set_back(&found(9_000, 1, Some((9_000, other, 900)))), "the entry is not kept any more");
+    for at in [9_000, 12] {
+        assert!(is_set_back(&found(9_000, 0, Some((at, other, 7)))), "an own one should be known yet");
+    }
+    bench.line.tail.clear();
+    for at in [9_000, 12] {
+        assert!(
+            !bench.line.is_set_back(&found(9_000, 0, Some((at, other, 7))), &known),
+            "it forgets the silent"
+        );
+    }
+    assert!(!bench.line.is_set_back(&found(10, 0, None), &Known::default()), "nothing is known of it");
 }
 
 #[tokio::test]
