@@ -16,6 +16,7 @@ use super::config::ChannelsConfig;
 use super::error::{JoinError, PublishError};
 use super::live::{self, Delivery, Live, LiveBatch, Moved};
 use super::merge::{Merge, Offered};
+use super::pages::Pages;
 use super::stats::ChannelStats;
 use super::unborn::{to_be_born, unborn};
 use super::watched::WatchedOrders;
@@ -97,6 +98,7 @@ pub(super) struct Common {
     pub(super) node: NodeId,
     pub(super) config: ChannelsConfig,
     pub(super) stats: Arc<ChannelStats>,
+    pub(super) pages: Pages,
     /// By shard: where its channels' entries go. Bounded, as each channel's credits are; where there
     /// is no room the actor waits, and so in the end the publisher.
     pub(super) shards: Vec<mpsc::Sender<Delivery>>,
@@ -609,6 +611,7 @@ impl Actor {
         let from = Position { epoch: merge.epoch().clone(), offset: merge.delivered() };
         debug!(channel = %self.channel, %from, %to, whole, "the log goes on in another life");
         self.common.stats.epoch_changes.add(1);
+        self.common.pages.forget(&self.channel);
         self.common.orders.set(&self.channel, self.joined.contains(&true));
         *merge = match to_be_born(&to.epoch) {
             Some(epoch) => Merge::unborn(epoch),

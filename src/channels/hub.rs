@@ -18,10 +18,14 @@ use super::config::ChannelsConfig;
 use super::error::{JoinError, PublishError};
 use super::keys::Keys;
 use super::live::Delivery;
+use super::pages::{EncodedPage, Pages};
+use super::reader::{Start, StartingPoint, Wanted};
 use super::stats::ChannelStats;
 use super::watched::WatchedOrders;
 use crate::model::{ChannelKind, ChannelName, DraftEntry, Entry, NodeId, Position, Zone};
-use crate::storage::{EPOCH_KEPT_FOR, LogEvent, Page, RecordKind, Result as StorageResult, SharedBackend};
+use crate::storage::{
+    EPOCH_KEPT_FOR, LogEvent, Page, RecordKind, Result as StorageResult, SharedBackend, StorageError,
+};
 use crate::support::chance::Hashing;
 use crate::support::panics::Vital;
 
@@ -141,11 +145,13 @@ impl Channels {
     /// No channel yet. `stop` makes the actors end once nothing waits; `tracker` knows them.
     pub(crate) fn new(parts: ChannelsParts, tracker: TaskTracker, stop: CancellationToken) -> Self {
         let ChannelsParts { backend, node, config, shards, runtime, vital } = parts;
+        let stats = Arc::<ChannelStats>::default();
         let common = Common {
+            pages: Pages::new(Arc::clone(&backend), Arc::clone(&stats)),
             backend,
             node,
             config,
-            stats: Arc::default(),
+            stats,
             shards,
             seq_floor: AtomicU64::new(0),
             unknown_told: Mutex::default(),
@@ -255,9 +261,43 @@ impl Channels {
 
     /// What was read from the log does not fit what came live: the channel looks at the log anew.
     pub(crate) fn doubt(&self, channel: &ChannelName) {
+        self.0.common.pages.forget(channel);
         if let Some(door) = self.0.actors.lock().doors.get(channel) {
             door.suspicion.raise();
         }
+    }
+
+    /// Where the entries begin for a client on a channel that was joined at this position.
+    pub(crate) async fn starting_point(
+        &self,
+        channel: &ChannelName,
+        joined: Position,
+        start: &Start,
+        page_entries: usize,
+    ) -> Result<StartingPoint, Arc<StorageError>> {
+        if !start.is_in_log() {
+            return Ok(StartingPoint::next(joined));
+        }
+        // Of what is read for that, the first page is sent.
+        let wanted = Wanted { after: start.had().cloned(), late_to: 0, seen: Some(joined.clone()) };
+        let page = self.page(channel, &wanted, page_entries).await?;
+        Ok(StartingPoint::in_log(joined, start.had(), &page.head))
+    }
+
+    /// What a reader wants to read, of at most so many entries. It may have been read for another one a
+    /// moment ago.
+    pub(crate) async fn page(
+        &self,
+        channel: &ChannelName,
+        wanted: &Wanted,
+        entries: usize,
+    ) -> Result<Arc<EncodedPage>, Arc<StorageError>> {
+        self.0.common.pages.get(channel, wanted, entries).await
+    }
+
+    /// Bytes of all pages that wait for readers, or are kept for others.
+    pub(crate) fn page_bytes(&self) -> usize {
+        self.0.common.pages.bytes()
     }
 
     /// Entries after a position, or from the oldest on, from the log.
@@ -436,6 +476,7 @@ impl Channels {
     /// An actor ended: what reached it too late goes to the next one, unless the node stops.
     async fn ended(self, channel: &ChannelName, mut left_over: mpsc::Receiver<Command>) {
         left_over.close();
+        self.0.common.pages.forget(channel);
         self.0.actors.lock().remove_closed(channel);
         while let Some(command) = left_over.recv().await {
             if self.0.common.stop.is_cancelled() {

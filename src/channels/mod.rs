@@ -10,6 +10,7 @@ mod hub;
 mod keys;
 mod live;
 mod merge;
+mod pages;
 mod reader;
 #[cfg(test)]
 mod simulation;
@@ -26,6 +27,7 @@ pub(crate) use hub::ChannelsParts;
 #[cfg(test)]
 pub(crate) use live::credits;
 pub(crate) use live::{CREDITS, Delivery, Live, LiveBatch, Moved};
+pub(crate) use pages::EncodedPage;
 pub(crate) use reader::{Reader, Room, Start, StartingPoint, Step, Steps, Then, Turn, Way};
 pub(crate) use unborn::in_log;
 pub(crate) use watched::WatchedOrders;

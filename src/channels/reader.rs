@@ -20,15 +20,16 @@ use std::mem;
 use std::sync::Arc;
 
 use super::live::{LiveBatch, Moved};
+use super::pages::EncodedPage;
 use super::unborn::{to_be_born, unborn};
-use crate::model::{ChannelName, Entry, Epoch, Lane, Position};
+use crate::model::{Epoch, Position};
 use crate::storage::{Had, Page, Seam, told_epoch};
 #[cfg(test)]
 use crate::support::mutant::{self, Mutant};
 use hold::Joining;
 pub(crate) use start::{Start, StartingPoint};
 use step::Runs;
-pub(crate) use step::{Room, Step, Steps, Then, Turn, Way};
+pub(crate) use step::{Room, Step, Steps, Then, Turn, Wanted, Way};
 
 #[derive(Debug)]
 enum Phase {
@@ -122,9 +123,14 @@ impl Reader {
         self.unborn && self.cursor == 0
     }
 
-    /// What is to be read comes after this.
+    /// What is to be read, from here on.
     fn read_from(&self, here: Position) -> Turn {
-        Turn::Read((!self.is_unborn()).then_some(here))
+        let seen = match &self.phase {
+            Phase::Joining(joining) => joining.seen().cloned(),
+            Phase::Live | Phase::Ended => None,
+        };
+        let after = (!self.is_unborn()).then_some(here);
+        Turn::Read(Wanted { after, late_to: self.late_to, seen })
     }
 
     fn is_in(&self, epoch: &Epoch) -> bool {
@@ -243,9 +249,10 @@ impl Reader {
         if cursor > here.offset { Turn::Send(steps) } else { self.read_from(here) }
     }
 
-    /// Takes what was read after the position of [`Turn::Read`], a piece at a time: it is called with
+    /// Takes what was read because of [`Turn::Read`], a piece at a time: it is called with
     /// the same page for as long as [`Then::Page`] is the answer.
-    pub(crate) fn on_page(&mut self, channel: &ChannelName, page: &Page, room: Room) -> (Steps, Then) {
+    pub(crate) fn on_page(&mut self, page: &EncodedPage) -> (Steps, Then) {
+        let EncodedPage { head: page, batches, .. } = page;
         let mut steps = Steps::new();
         if !matches!(self.phase, Phase::Joining(_)) {
             return (steps, Then::Turn);
@@ -267,15 +274,11 @@ impl Reader {
             return (steps, Then::Turn);
         }
         self.tell_gap(page, &mut steps);
-        let new = page.entries.partition_point(|entry| entry.offset <= self.cursor);
-        if let rest @ [_, ..] = &page.entries[new..] {
-            let (piece, late) = self.piece(rest, room);
-            // The lane does not matter: a replayed piece is sent whole.
-            let batch = LiveBatch::encode(channel, epoch, Lane::Every, late, piece);
-            self.take_part(&Arc::new(batch), Way::Piece, &mut steps);
+        if let Some(batch) = batches.iter().find(|batch| batch.last() > self.cursor) {
+            self.take_part(batch, Way::Piece, &mut steps);
             return (steps, Then::Page);
         }
-        let then = self.at_end_of(page, epoch, &mut steps);
+        let then = self.at_end_of(page, epoch, batches.is_empty(), &mut steps);
         (steps, then)
     }
 
@@ -304,11 +307,11 @@ impl Reader {
     }
 
     /// All of a page has been sent.
-    fn at_end_of(&mut self, page: &Page, epoch: &Epoch, steps: &mut Steps) -> Then {
+    fn at_end_of(&mut self, page: &Page, epoch: &Epoch, is_empty: bool, steps: &mut Steps) -> Then {
         let cursor = self.cursor;
         if cursor < page.top {
             // There is more to read, unless the page broke its promise.
-            if page.entries.is_empty() {
+            if is_empty {
                 self.on_no_page();
                 return Then::Pause;
             }
@@ -330,19 +333,6 @@ impl Reader {
             return Then::Pause;
         }
         Then::Turn
-    }
-
-    /// As many of these entries (one at the least) as fit in one piece, all of them late or none; and
-    /// which of these.
-    fn piece<'a>(&self, rest: &'a [Entry], room: Room) -> (&'a [Entry], bool) {
-        let is_late = |entry: &Entry| entry.offset <= self.late_to || entry.draft.marks.late;
-        let late = rest.first().is_some_and(is_late);
-        let mut bytes = 0;
-        let fits = rest.iter().take_while(|entry| {
-            bytes += entry.draft.cost();
-            bytes <= room.piece_bytes && is_late(entry) == late
-        });
-        (&rest[..fits.count().max(1)], late)
     }
 
     // Going on

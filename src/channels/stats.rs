@@ -29,6 +29,10 @@ pub(crate) struct ChannelStats {
     pub(crate) skipped_unreadable: Counter,
     /// Times that a log began a new life.
     pub(crate) epoch_changes: Counter,
+    /// Pages read from the storage for readers that catch up.
+    pub(crate) pages_read: Counter,
+    /// Times that a reader was given a page that was read for another one.
+    pub(crate) pages_shared: Counter,
     /// Echoes let go because a channel was busy; the log was read instead.
     pub(crate) echoes_dropped: Counter,
 }

@@ -15,11 +15,12 @@ use tracing::debug;
 use super::connection::Connection;
 use super::shard::Shard;
 use crate::channels::{
-    JoinError, LiveBatch, Moved, Reader, Room, Start, StartingPoint, Step, Steps, Then, Turn, Way,
+    EncodedPage, JoinError, LiveBatch, Moved, Reader, Room, Start, StartingPoint, Step, Steps, Then, Turn,
+    Way,
 };
 use crate::model::{BackendState, ChannelKind, ChannelName, Epoch, Position};
 use crate::protocol::{ErrorCode, ServerMessage};
-use crate::storage::{Page, StatusReader, StorageError};
+use crate::storage::{StatusReader, StorageError};
 use crate::support::backoff::Backoff;
 
 /// Between tries to join or to read while the storage does not answer.
@@ -186,7 +187,7 @@ impl Subscription {
             let joined = shard.channels.join(&self.channel, shard.index).await;
             let found = match joined {
                 Ok(position) => self.starting_point(shard, position, start).await,
-                Err(JoinError::Unavailable(error)) => Err(error),
+                Err(JoinError::Unavailable(error)) => Err(Arc::new(error)),
                 Err(JoinError::TooManyChannels(max)) => {
                     let (code, message) = self.too_many(max);
                     shard.send_error(&self.connection, id, code, &message, Some(self.channel.as_str()));
@@ -233,12 +234,9 @@ impl Subscription {
         shard: &Shard,
         joined: Position,
         start: &Start,
-    ) -> Result<StartingPoint, StorageError> {
-        if !start.is_in_log() {
-            return Ok(StartingPoint::next(joined));
-        }
-        let page = shard.channels.read_after(&self.channel, start.had(), 1).await?;
-        Ok(StartingPoint::in_log(joined, start.had(), &page))
+    ) -> Result<StartingPoint, Arc<StorageError>> {
+        let entries = shard.config.replay_page_entries;
+        shard.channels.starting_point(&self.channel, joined, start, entries).await
     }
 
     /// Says `subscribed`, and sets where the entries begin.
@@ -289,7 +287,7 @@ impl Subscription {
                 return;
             }
             let turn = self.reader.borrow_mut().turn();
-            let after = match turn {
+            let wanted = match turn {
                 Turn::Done(steps) => return self.act(shard, steps),
                 Turn::Send(steps) => {
                     merged += steps.iter().map(bytes).sum::<usize>();
@@ -301,14 +299,14 @@ impl Subscription {
                     }
                     continue;
                 }
-                Turn::Read(after) => after,
+                Turn::Read(wanted) => wanted,
             };
             let is_on = match shard
                 .channels
-                .read_after(&self.channel, after.as_ref(), shard.config.replay_page_entries)
+                .page(&self.channel, &wanted, shard.config.replay_page_entries)
                 .await
             {
-                Ok(page) => self.replay(shard, after.as_ref(), &page).await,
+                Ok(page) => self.replay(shard, wanted.after.as_ref(), &page).await,
                 Err(error) => {
                     debug!(conn.id = %self.connection.id, channel = %self.channel, error = %error, "cannot replay yet");
                     self.reader.borrow_mut().on_no_page();
@@ -326,8 +324,13 @@ impl Subscription {
 
     /// Sends a page of the log, each piece when the one before has been taken; false when that
     /// brought nothing on and should be tried again in a moment.
-    async fn replay(self: &Rc<Self>, shard: &Rc<Shard>, after: Option<&Position>, page: &Page) -> bool {
-        if after.is_none_or(|after| page.epoch.as_ref() == Some(&after.epoch)) {
+    async fn replay(
+        self: &Rc<Self>,
+        shard: &Rc<Shard>,
+        after: Option<&Position>,
+        page: &EncodedPage,
+    ) -> bool {
+        if after.is_none_or(|after| page.head.epoch.as_ref() == Some(&after.epoch)) {
             shard.stats.replays.add(1);
         }
         loop {
@@ -336,7 +339,7 @@ impl Subscription {
             if self.is_over() {
                 return false;
             }
-            let (steps, then) = self.reader.borrow_mut().on_page(&self.channel, page, self.room(shard));
+            let (steps, then) = self.reader.borrow_mut().on_page(page);
             shard.stats.replayed.add(steps.iter().map(entries).sum::<usize>() as u64);
             self.act(shard, steps);
             match then {

@@ -184,6 +184,8 @@ struct MessagesView {
     conflated: u64,
     dropped_by_reason: BTreeMap<&'static str, u64>,
     replays: u64,
+    replay_reads: u64,
+    replay_bytes: usize,
     replayed: u64,
     gaps_told: u64,
     paced: u64,
@@ -326,6 +328,8 @@ impl Sources {
                 conflated: totals.conflated,
                 dropped_by_reason: totals.dropped_by_reason,
                 replays: totals.replays,
+                replay_reads: channels.pages_read.get(),
+                replay_bytes: self.channels.page_bytes(),
                 replayed: totals.replayed,
                 gaps_told: totals.gaps_told,
                 paced: totals.paced,
@@ -541,7 +545,11 @@ impl Collector for StatsView {
         m.counter("messages_conflated", "Waiting messages replaced by a newer one", messages.conflated)?;
         let dropped = messages.dropped_by_reason.iter().map(|(reason, count)| (*reason, *count));
         m.counters("messages_dropped", "Messages that waited and were never sent", "reason", dropped)?;
-        m.counter("replays", "Pages of the log read for clients that resume", messages.replays)?;
+        m.counter("replays", "Pages of the log that clients who catch up were given", messages.replays)?;
+        let reads = messages.replay_reads;
+        m.counter("replay_reads", "Pages of the log read for them; many share one", reads)?;
+        let bytes = messages.replay_bytes as u64;
+        m.gauge("replay_bytes", "Bytes of these pages that wait for clients", None, signed(bytes))?;
         m.counter("replayed_entries", "Entries sent from the log", messages.replayed)?;
         m.counter("gaps_told", "Times that a client was told of missing entries", messages.gaps_told)?;
         m.counter("paced", "Times that a fan-out waited for readers", messages.paced)?;

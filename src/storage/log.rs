@@ -141,6 +141,15 @@ pub enum AppendAnswer {
     ForeignEpoch(Option<Epoch>),
 }
 
+/// How much of a log is read at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PageLimit {
+    /// The most entries.
+    pub entries: usize,
+    /// The most bytes of what the entries hold, roughly. One entry is read in any case.
+    pub bytes: usize,
+}
+
 /// A part of a log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Page {
@@ -272,8 +281,22 @@ pub trait Log: fmt::Debug + Send + Sync {
     /// The oldest entries after a position, or of all that are kept, `limit` of them at the most.
     /// Reading removes nothing. Where the position is of a life that the backend cannot follow up, the
     /// page is of the present life and has no entries: those are read from its own positions.
-    async fn read_after(&self, channel: &ChannelName, after: Option<&Position>, limit: usize)
-    -> Result<Page>;
+    async fn read_after(
+        &self,
+        channel: &ChannelName,
+        after: Option<&Position>,
+        limit: usize,
+    ) -> Result<Page> {
+        self.read_within(channel, after, PageLimit { entries: limit, bytes: usize::MAX }).await
+    }
+
+    /// The same, of no more bytes than that, but for an entry that alone is larger.
+    async fn read_within(
+        &self,
+        channel: &ChannelName,
+        after: Option<&Position>,
+        limit: PageLimit,
+    ) -> Result<Page>;
 
     /// The latest entry of each key, in ascending order of offset: the one that was appended last,
     /// whatever its own time says. In the channel of a zone one that is marked late replaces only what is

@@ -43,7 +43,7 @@ use jobs::{MovedJob, Recorded, Stand};
 pub use lives::told_epoch;
 pub use log::{
     Anchor, Append, AppendAnswer, AppendBatch, Appended, EPOCH_KEPT_FOR, Log, LogEvent, LogState, OpenLog,
-    Page, Refusal, Seam, UNUSED_EPOCH_KEPT_FOR,
+    Page, PageLimit, Refusal, Seam, UNUSED_EPOCH_KEPT_FOR,
 };
 pub use memory::MemoryBackend;
 pub(crate) use memory::MemoryUsage;

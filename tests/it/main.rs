@@ -24,6 +24,7 @@ mod redis_cluster_outage;
 mod redis_liveness;
 mod redis_nodes;
 mod redis_variants;
+mod replay;
 mod rolling_upgrade;
 mod shutdown;
 mod spool;

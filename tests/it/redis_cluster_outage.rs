@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use zonewire::config::Config;
 use zonewire::storage::StorageChoice;
 
-use crate::support::client::Client;
+use crate::support::client::{Client, is_birth};
 use crate::support::eventually::eventually;
 use crate::support::gateway::{LINES, Running, config, post, price};
 use crate::support::redis_cluster::RedisCluster;
@@ -60,6 +60,8 @@ impl Reader {
                 self.had.push(format!("{}-{}", message["key"].as_str().unwrap(), message["price"]));
             }
             Some("backend_state") => self.states.push(message),
+            // The gateway that publishes first begins the log.
+            _ if is_birth(&message) => {}
             _ => self.told.push(message),
         }
     }

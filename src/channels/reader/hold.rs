@@ -46,6 +46,11 @@ impl Joining {
         self.seen = Some(Position { epoch, offset: position.offset });
     }
 
+    /// The newest position that came live.
+    pub(super) fn seen(&self) -> Option<&Position> {
+        self.seen.as_ref()
+    }
+
     /// What the channel's log is called while it has no life; `None` where it has one.
     pub(super) fn to_be_born(&self) -> Option<Epoch> {
         let seen = self.seen.as_ref().filter(|seen| self.seen_unborn && seen.offset == 0)?;

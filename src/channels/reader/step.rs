@@ -71,9 +71,20 @@ pub(crate) enum Turn {
     Done(Steps),
     /// Another turn, when the client has taken these.
     Send(Steps),
-    /// What follows this position in the log, for [`on_page`](super::Reader::on_page); or
-    /// [`on_no_page`](super::Reader::on_no_page). `None`: the oldest entries, of which nothing was had.
-    Read(Option<Position>),
+    /// What is in the log, for [`on_page`](super::Reader::on_page); or
+    /// [`on_no_page`](super::Reader::on_no_page).
+    Read(Wanted),
+}
+
+/// What a reader wants to read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Wanted {
+    /// What follows this position; `None`: the oldest entries, of which nothing was had.
+    pub(crate) after: Option<Position>,
+    /// Entries up to this offset come late.
+    pub(crate) late_to: u64,
+    /// The log went so far at least, as what came live shows.
+    pub(crate) seen: Option<Position>,
 }
 
 /// What follows a page's steps.

@@ -9,7 +9,7 @@ use chrono::DateTime;
 use uuid::Uuid;
 
 use super::*;
-use crate::model::{DraftEntry, EntryId, EntryKind, Marks, NodeId};
+use crate::model::{ChannelName, DraftEntry, Entry, EntryId, EntryKind, Lane, Marks, NodeId};
 
 const ROOM: Room = Room { hold_entries_max: 8, piece_bytes: 4_000, is_behind: false };
 
@@ -55,6 +55,10 @@ fn batch(offsets: RangeInclusive<u64>) -> Arc<LiveBatch> {
 
 fn page(name: &str, top: u64, first: u64, entries: Vec<Entry>) -> Page {
     Page { epoch: Some(epoch(name)), top, first, closed: false, entries, next: None }
+}
+
+fn encoded(page: &Page) -> EncodedPage {
+    EncodedPage::encode(&channel(), page.clone(), 0)
 }
 
 fn seam(to: Position, had: &[(u128, u64)]) -> Seam {
@@ -150,12 +154,12 @@ fn a_gap_is_told_before_what_follows_it() {
     let mut reader = live_at(3);
     assert_eq!(short(&reader.on_batch(&batch(6..=7), ROOM)), ["catch up"]);
     assert_eq!(short(&reader.on_batch(&batch(8..=8), ROOM)), [""; 0], "held");
-    let Turn::Read(after) = reader.turn() else { panic!("the log is read first") };
-    assert_eq!(after, Some(at("e", 3)));
+    let Turn::Read(wanted) = reader.turn() else { panic!("the log is read first") };
+    assert_eq!(wanted.after, Some(at("e", 3)));
     let page = page("e", 7, 6, own(6..=7));
-    let (steps, then) = reader.on_page(&channel(), &page, ROOM);
+    let (steps, then) = reader.on_page(&encoded(&page));
     assert_eq!((short(&steps), then), (vec!["e:5 false Some(2)".into(), "Piece 6-7".into()], Then::Page));
-    let (steps, then) = reader.on_page(&channel(), &page, ROOM);
+    let (steps, then) = reader.on_page(&encoded(&page));
     assert_eq!((steps.len(), then), (0, Then::Turn));
     let Turn::Done(steps) = reader.turn() else { panic!("what was held is all") };
     assert_eq!(short(&steps), ["Piece 8-8"]);
@@ -170,7 +174,7 @@ fn what_went_unseen_is_told_though_nothing_follows() {
     assert!(reader.is_live());
     assert_eq!(short(&reader.on_skipped(&epoch("e"), 5)), ["catch up"]);
     assert!(matches!(reader.turn(), Turn::Read(_)));
-    let (steps, then) = reader.on_page(&channel(), &page("e", 5, 6, vec![]), ROOM);
+    let (steps, then) = reader.on_page(&encoded(&page("e", 5, 6, vec![])));
     assert_eq!((short(&steps), then), (vec!["e:5 false Some(2)".into()], Then::Turn));
     assert!(matches!(reader.turn(), Turn::Done(steps) if steps.is_empty()));
 }
@@ -197,10 +201,10 @@ fn a_seam_is_crossed_only_at_the_end_of_a_life() {
     assert_eq!(short(&reader.on_moved(&moved(at("other", 4), to.clone()))), [""; 0]);
     assert_eq!(short(&reader.on_moved(&moved(at("e", 6), to.clone()))), ["catch up"]);
     reader.on_batch(&batch_of("f", false, &own(7..=7)), ROOM);
-    assert!(matches!(reader.turn(), Turn::Read(after) if after == Some(at("e", 4))));
+    assert!(matches!(reader.turn(), Turn::Read(wanted) if wanted.after == Some(at("e", 4))));
     let page = Page { next: Some(to), ..page("e", 6, 1, own(5..=6)) };
-    assert_eq!(short(&reader.on_page(&channel(), &page, ROOM).0), ["Piece 5-6"]);
-    let (steps, then) = reader.on_page(&channel(), &page, ROOM);
+    assert_eq!(short(&reader.on_page(&encoded(&page)).0), ["Piece 5-6"]);
+    let (steps, then) = reader.on_page(&encoded(&page));
     assert_eq!((short(&steps), then), (vec!["f:6 true Some(0)".into()], Then::Turn));
     let Turn::Done(steps) = reader.turn() else { panic!("what was held is all") };
     assert_eq!(short(&steps), ["Piece 7-7"]);
@@ -212,12 +216,12 @@ fn a_log_that_nobody_knows_the_way_to_is_told_as_a_loss() {
     reader.on_skipped(&epoch("e"), 5);
     assert!(matches!(reader.turn(), Turn::Read(_)));
     let none = Page { epoch: None, ..page("f", 0, 1, vec![]) };
-    let (steps, then) = reader.on_page(&channel(), &none, ROOM);
+    let (steps, then) = reader.on_page(&encoded(&none));
     assert_eq!((short(&steps), then), (vec!["doubt".into()], Then::Pause));
     assert!(matches!(reader.turn(), Turn::Read(_)), "it has not looked yet");
-    let (steps, then) = reader.on_page(&channel(), &page("f", 9, 3, vec![]), ROOM);
+    let (steps, then) = reader.on_page(&encoded(&page("f", 9, 3, vec![])));
     assert_eq!((short(&steps), then), (vec!["f:2 false None".into(), "doubt".into()], Then::Turn));
-    assert!(matches!(reader.turn(), Turn::Read(after) if after == Some(at("f", 2))));
+    assert!(matches!(reader.turn(), Turn::Read(wanted) if wanted.after == Some(at("f", 2))));
 }
 
 #[test]
@@ -228,11 +232,11 @@ fn a_reader_ahead_of_the_log_waits_for_it() {
     (6..=20).for_each(|offset| assert!(reader.on_batch(&batch(offset..=offset), ROOM).is_empty()));
     assert!(matches!(reader.turn(), Turn::Read(_)));
     let behind = page("e", 5, 1, own(5..=5));
-    assert_eq!(short(&reader.on_page(&channel(), &behind, ROOM).0), ["Piece 5-5"]);
-    let (steps, then) = reader.on_page(&channel(), &behind, ROOM);
+    assert_eq!(short(&reader.on_page(&encoded(&behind)).0), ["Piece 5-5"]);
+    let (steps, then) = reader.on_page(&encoded(&behind));
     assert_eq!((short(&steps), then), (vec!["doubt".into()], Then::Pause));
-    assert!(matches!(reader.turn(), Turn::Read(after) if after == Some(at("e", 5))));
-    let (steps, _) = reader.on_page(&channel(), &page("e", 20, 1, own(6..=17)), ROOM);
+    assert!(matches!(reader.turn(), Turn::Read(wanted) if wanted.after == Some(at("e", 5))));
+    let (steps, _) = reader.on_page(&encoded(&page("e", 20, 1, own(6..=17))));
     assert_eq!(short(&steps), ["Piece 6-17"]);
     let Turn::Send(steps) = reader.turn() else { panic!("more is held") };
     assert_eq!(short(&steps), ["Piece 18-18"]);
@@ -247,30 +251,22 @@ fn a_reader_ahead_of_the_log_waits_for_it() {
 }
 
 #[test]
-fn pieces_are_bounded_and_late_as_a_whole() {
+fn pieces_are_late_as_a_whole() {
     let mut reader = live_at(4);
     let late = Seam { late_to: 7, ..seam(at("f", 4), &[]) };
     reader.on_moved(&moved(at("e", 4), late));
     let behind = Room { is_behind: true, ..ROOM };
     assert_eq!(short(&reader.on_batch(&batch_of("f", true, &own(5..=5)), ROOM)), ["Piece 5-5"]);
     assert_eq!(short(&reader.on_batch(&batch_of("f", true, &own(6..=7)), behind)), ["catch up"]);
-    assert!(matches!(reader.turn(), Turn::Read(_)));
-    let cost = entry(1, 1, 1).draft.cost();
-    let small = Room { piece_bytes: cost * 3, ..ROOM };
-    let page = page("f", 12, 1, own(6..=12));
+    assert!(matches!(reader.turn(), Turn::Read(wanted) if wanted.late_to == 7));
+    let page = EncodedPage::encode(&channel(), page("f", 12, 1, own(6..=12)), 7);
     let mut sent = Vec::new();
-    while let (steps, Then::Page) = reader.on_page(&channel(), &page, small) {
+    while let (steps, Then::Page) = reader.on_page(&page) {
         sent.extend(short(&steps));
         let Step::Send { batch, .. } = &steps[0] else { panic!("{steps:?}") };
         assert_eq!(batch.is_late, batch.last() <= 7);
     }
-    assert_eq!(sent, ["Piece 6-7", "Piece 8-10", "Piece 11-12"]);
-    let large = Room { piece_bytes: cost / 2, ..ROOM };
-    let mut reader = live_at(4);
-    reader.on_skipped(&epoch("e"), 5);
-    assert!(matches!(reader.turn(), Turn::Read(_)));
-    let page = self::page("e", 6, 1, own(5..=6));
-    assert_eq!(short(&reader.on_page(&channel(), &page, large).0), ["Piece 5-5"], "one at the least");
+    assert_eq!(sent, ["Piece 6-7", "Piece 8-12"]);
 }
 
 #[test]
@@ -279,8 +275,8 @@ fn a_closed_log_is_finished_once_it_was_sent() {
     reader.on_skipped(&epoch("e"), 6);
     assert!(matches!(reader.turn(), Turn::Read(_)));
     let page = Page { closed: true, ..page("e", 6, 1, own(5..=6)) };
-    assert_eq!(short(&reader.on_page(&channel(), &page, ROOM).0), ["Piece 5-6"]);
-    let (steps, then) = reader.on_page(&channel(), &page, ROOM);
+    assert_eq!(short(&reader.on_page(&encoded(&page)).0), ["Piece 5-6"]);
+    let (steps, then) = reader.on_page(&encoded(&page));
     assert_eq!((short(&steps), then), (vec!["finished".into()], Then::Turn));
 }
 
@@ -306,7 +302,7 @@ fn a_log_that_begins_here_is_gone_on_with_without_a_word() {
     assert_eq!(short(&reader.on_batch(&batch(3..=3), ROOM)), ["Live 3-3"]);
     // Read again from there, it is the log's own.
     assert_eq!(short(&reader.on_batch(&batch(6..=6), ROOM)), ["catch up"]);
-    assert!(matches!(reader.turn(), Turn::Read(after) if after == Some(at("e", 3))));
+    assert!(matches!(reader.turn(), Turn::Read(wanted) if wanted.after == Some(at("e", 3))));
 }
 
 #[test]
@@ -320,9 +316,9 @@ fn of_a_log_that_begins_elsewhere_nothing_was_had() {
     let mut reader = unborn_reader();
     assert_eq!(short(&reader.on_batch(&batch(2..=2), ROOM)), ["catch up"]);
     assert!(reader.on_moved(&moved(at("e", 0), seam(at("x", 0), &[]))).is_empty());
-    assert!(matches!(reader.turn(), Turn::Read(None)));
+    assert!(matches!(reader.turn(), Turn::Read(wanted) if wanted.after.is_none()));
     let page = page("x", 7, 5, own(5..=7));
-    let (steps, then) = reader.on_page(&channel(), &page, ROOM);
+    let (steps, then) = reader.on_page(&encoded(&page));
     assert_eq!(short(&steps), ["x:0 true Some(0)", "x:4 false Some(4)", "Piece 5-7"]);
     assert_eq!(then, Then::Page);
 }
@@ -333,12 +329,12 @@ fn a_log_that_is_gone_leaves_its_readers_before_the_next_one() {
         let mut reader = live_at(offset);
         assert_eq!(short(&reader.on_batch(&batch(9..=9), ROOM)), ["catch up"]);
         assert!(matches!(reader.turn(), Turn::Read(_)));
-        let (steps, then) = reader.on_page(&channel(), &no_log(), ROOM);
+        let (steps, then) = reader.on_page(&encoded(&no_log()));
         assert_eq!((short(&steps), then), (vec!["doubt".into()], Then::Pause));
         let next = Seam { whole, ..seam(at("u.f", 0), &[]) };
         assert!(reader.on_moved(&moved(at("e", offset), next)).is_empty());
         assert!(matches!(reader.turn(), Turn::Read(_)));
-        let (steps, then) = reader.on_page(&channel(), &no_log(), ROOM);
+        let (steps, then) = reader.on_page(&encoded(&no_log()));
         let gap = whole.then_some(0);
         assert_eq!((short(&steps), then), (vec![format!("u.f:0 {whole} {gap:?}")], Then::Turn));
         assert!(matches!(reader.turn(), Turn::Done(_)));

@@ -157,7 +157,7 @@ impl Plan {
         acts.sort_by_key(|(at, _)| *at);
         // Apart from all else that follows from the seed. Some logs never begin.
         let mut of_birth = StdRng::seed_from_u64(seed.rotate_left(32) ^ 0xb1);
-        let born_ms = if of_birth.random_bool(0.25) { of_birth.random_range(0..1_300) } else { 0 };
+        let born_ms = if of_birth.random_bool(0.15) { of_birth.random_range(0..1_300) } else { 0 };
         Self {
             seed,
             born_ms,

@@ -11,10 +11,13 @@ use tokio::task;
 use tokio::time::{self, Instant};
 
 use super::NodeRun;
+use crate::channels::reader::Wanted;
 use crate::channels::unborn::to_be_born;
-use crate::channels::{LiveBatch, Moved, Reader, Room, Start, StartingPoint, Step, Steps, Then, Turn};
+use crate::channels::{
+    EncodedPage, LiveBatch, Moved, Reader, Room, Start, StartingPoint, Step, Steps, Then, Turn,
+};
 use crate::model::{ChannelName, EntryId, EntryKind, Epoch, Position};
-use crate::storage::{Page, Seam};
+use crate::storage::Seam;
 use crate::support::mutant::{self, Mutant};
 
 /// Numbers of one producer have this many in common below them.
@@ -297,11 +300,7 @@ impl Subscriber {
     }
 
     async fn starting_point(&self, joined: Position, start: &Start) -> Option<StartingPoint> {
-        if !start.is_in_log() {
-            return Some(StartingPoint::next(joined));
-        }
-        let page = self.node.channels.read_after(self.channel(), start.had(), 1).await.ok()?;
-        Some(StartingPoint::in_log(joined, start.had(), &page))
+        self.node.channels.starting_point(self.channel(), joined, start, PAGE).await.ok()
     }
 
     fn begin(&self, start: &Start, at: &StartingPoint) -> bool {
@@ -342,7 +341,7 @@ impl Subscriber {
 
     async fn catch_up(self: &Arc<Self>) {
         loop {
-            let after = {
+            let wanted = {
                 let mut reader = self.reader.lock();
                 match reader.turn() {
                     Turn::Done(steps) => return self.act(steps),
@@ -350,29 +349,30 @@ impl Subscriber {
                         self.act(steps);
                         None
                     }
-                    Turn::Read(after) => Some(after),
+                    Turn::Read(wanted) => Some(wanted),
                 }
             };
-            let Some(after) = after else {
+            let Some(wanted) = wanted else {
                 task::yield_now().await;
                 continue;
             };
-            if !self.read_on(after.as_ref()).await {
+            if !self.read_on(&wanted).await {
                 time::sleep(Duration::from_millis(60)).await;
             }
         }
     }
 
-    async fn read_on(self: &Arc<Self>, after: Option<&Position>) -> bool {
-        let Ok(page) = self.node.channels.read_after(self.channel(), after, PAGE).await else {
+    async fn read_on(self: &Arc<Self>, wanted: &Wanted) -> bool {
+        let Ok(page) = self.node.channels.page(self.channel(), wanted, PAGE).await else {
             self.reader.lock().on_no_page();
             return false;
         };
-        let page = Page { next: page.next.as_ref().map(|seam| self.seam(seam)), ..page };
+        let mut page = EncodedPage::clone(&page);
+        page.head.next = page.head.next.as_ref().map(|seam| self.seam(seam));
         loop {
             let then = {
                 let mut reader = self.reader.lock();
-                let (steps, then) = reader.on_page(self.channel(), &page, room(false));
+                let (steps, then) = reader.on_page(&page);
                 self.act(steps);
                 then
             };

@@ -20,7 +20,7 @@ use tokio::time::{self, Instant};
 
 use super::{
     Anchor, AppendAnswer, AppendBatch, Appended, EPOCH_KEPT_FOR, Log, LogEvent, LogState, MemoryConfig,
-    OpenLog, Page, Record, RecordKind, Records, Refusal, Result, Retention, StorageBackend,
+    OpenLog, Page, PageLimit, Record, RecordKind, Records, Refusal, Result, Retention, StorageBackend,
     UNUSED_EPOCH_KEPT_FOR,
 };
 use crate::model::{BackendName, ChannelKind, ChannelName, Entry, EntryId, Epoch, NodeId, Position};
@@ -236,6 +236,16 @@ impl MemoryBackend {
 
     /// [`Log::read_after`], which needs no waiting here.
     pub(super) fn read_now(&self, channel: &ChannelName, after: Option<&Position>, limit: usize) -> Page {
+        self.read_now_within(channel, after, PageLimit { entries: limit, bytes: usize::MAX })
+    }
+
+    /// [`Log::read_within`], which needs no waiting here.
+    pub(super) fn read_now_within(
+        &self,
+        channel: &ChannelName,
+        after: Option<&Position>,
+        limit: PageLimit,
+    ) -> Page {
         let now = Instant::now();
         let mut state = self.shared.state.lock();
         let State { channels, total_bytes, .. } = &mut *state;
@@ -244,13 +254,19 @@ impl MemoryBackend {
         };
         *total_bytes -= held.trim(&Bounds::of(&self.shared.retention, channel), now);
         let first = held.first();
-        let limit = if after.is_none_or(|after| after.epoch == held.epoch) { limit } else { 0 };
+        let is_of_it = after.is_none_or(|after| after.epoch == held.epoch);
+        let most = if is_of_it { limit.entries } else { 0 };
         let offset = after.map_or(0, |after| after.offset);
         // Offsets are contiguous, so the place of an offset is known without a search.
         let skip = usize::try_from(offset.saturating_add(1).saturating_sub(first))
             .unwrap_or(usize::MAX)
             .min(held.entries.len());
-        let entries = held.entries.range(skip..).take(limit).map(|kept| kept.entry.clone()).collect();
+        let mut bytes = 0;
+        let fits = held.entries.range(skip..).take(most).enumerate().take_while(|(index, kept)| {
+            bytes += kept.entry.draft.cost();
+            *index == 0 || bytes <= limit.bytes
+        });
+        let entries = fits.map(|(_, kept)| kept.entry.clone()).collect();
         let (epoch, closed) = (Some(held.epoch.clone()), held.closed);
         Page { epoch, top: held.top, first, closed, entries, next: None }
     }
@@ -626,13 +642,13 @@ impl Log for MemoryBackend {
         Ok(self.append_now(batch))
     }
 
-    async fn read_after(
+    async fn read_within(
         &self,
         channel: &ChannelName,
         after: Option<&Position>,
-        limit: usize,
+        limit: PageLimit,
     ) -> Result<Page> {
-        Ok(self.read_now(channel, after, limit))
+        Ok(self.read_now_within(channel, after, limit))
     }
     async fn latest(&self, channel: &ChannelName) -> Result<Vec<Entry>> {
         let state = self.shared.state.lock();

@@ -11,7 +11,7 @@ use super::{EXACT_MAX, RedisBackend, scripts};
 use crate::model::{ChannelKind, ChannelName, Entry, EntryId, Epoch, NodeId, Position};
 use crate::storage::{
     Anchor, Append, AppendAnswer, AppendBatch, Appended, EPOCH_KEPT_FOR, Log, LogEvent, LogState, OpenLog,
-    Page, Refusal, Result, Retention, UNUSED_EPOCH_KEPT_FOR,
+    Page, PageLimit, Refusal, Result, Retention, UNUSED_EPOCH_KEPT_FOR,
 };
 
 /// How much of a channel is kept, as the scripts take it.
@@ -153,23 +153,24 @@ impl Log for RedisBackend {
         read_answer(&log, batch, &answer)
     }
 
-    async fn read_after(
+    async fn read_within(
         &self,
         channel: &ChannelName,
         after: Option<&Position>,
-        limit: usize,
+        limit: PageLimit,
     ) -> Result<Page> {
         let keys = self.keys.channel(channel);
         let log = keys.log.clone();
         let bounds = Bounds::of(&self.retention, channel);
         let args = vec![
             number(exact(after.map_or(0, |after| after.offset))),
-            number((limit as u64).min(u64::from(u32::MAX))),
+            number((limit.entries as u64).min(u64::from(u32::MAX))),
             number(bounds.entries),
             number(bounds.bytes),
             number(bounds.age_ms),
             flag(bounds.together),
             Value::from(after.map_or("", |after| after.epoch.as_str())),
+            number(exact(limit.bytes as u64)),
         ];
         let answer: Vec<Value> = scripts::READ
             .run(&self.commands, "read_after", self.command_timeout, vec![keys.log, keys.meta], args)

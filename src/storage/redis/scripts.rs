@@ -270,8 +270,9 @@ return {ARGV[1], '0', '', '0', ''}
 });
 
 /// KEYS log, meta. ARGV offset, limit, entries, bytes, age in ms, whether entries go together, the
-/// epoch that the offset is of (or nothing, for any). Answers epoch (or nothing), top, first, whether the log is closed,
-/// and where the epoch is that one, offset and stored form of each entry.
+/// epoch that the offset is of (or nothing, for any), bytes. Answers epoch (or nothing), top, first,
+/// whether the log is closed, and where the epoch is that one, offset and stored form of each entry.
+/// They are looked at some at a time, so that large ones beyond the bytes are not.
 ///
 /// Trims before it reads: of a log that nobody appends to, entries still go by their age.
 pub(super) static READ: LazyLock<Script> = LazyLock::new(|| {
@@ -288,12 +289,20 @@ local age_ms = age_of_each(KEYS[1], now, held[5], ARGV[6] == '1', tonumber(ARGV[
 local first = trim(KEYS[1], now, top, total, tonumber(ARGV[3]), tonumber(ARGV[4]), age_ms)
 local page = {held[1], top, first, held[4] == '1' and 1 or 0}
 local from, limit = tonumber(ARGV[1]) + 1, tonumber(ARGV[2])
-if limit > 0 and from <= top and (ARGV[7] == '' or held[1] == ARGV[7]) then
-  local found = redis.call('XRANGE', KEYS[1], whole(from) .. '-0', '+', 'COUNT', whole(limit))
+if ARGV[7] ~= '' and held[1] ~= ARGV[7] then return page end
+local left = tonumber(ARGV[8])
+while limit > 0 and from <= top do
+  local found = redis.call('XRANGE', KEYS[1], whole(from) .. '-0', '+', 'COUNT', whole(math.min(limit, 64)))
+  if #found == 0 then return page end
   for _, item in ipairs(found) do
-    page[#page + 1] = tonumber(string.match(item[1], '^%d+'))
-    page[#page + 1] = item[2][2]
+    local entry = item[2][2]
+    if #entry > left and #page > 4 then return page end
+    left = left - #entry
+    from = tonumber(string.match(item[1], '^%d+'))
+    page[#page + 1] = from
+    page[#page + 1] = entry
   end
+  from, limit = from + 1, limit - #found
 end
 return page
 ",

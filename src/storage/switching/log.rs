@@ -12,8 +12,8 @@ use crate::model::{ChannelName, Entry, Epoch, Lane, NodeId, Position};
 use crate::storage::journal::{Gone, Reserved};
 use crate::storage::spool::{Spool, SpoolError};
 use crate::storage::{
-    Anchor, Append, AppendAnswer, AppendBatch, Appended, Log, LogEvent, LogState, OpenLog, Page, Result,
-    StorageError,
+    Anchor, Append, AppendAnswer, AppendBatch, Appended, Log, LogEvent, LogState, OpenLog, Page, PageLimit,
+    Result, StorageError,
 };
 
 /// The part that a new measurement has in the smoothed time of an append.
@@ -139,13 +139,13 @@ impl Log for Switching {
         }
     }
 
-    async fn read_after(
+    async fn read_within(
         &self,
         channel: &ChannelName,
         after: Option<&Position>,
-        limit: usize,
+        limit: PageLimit,
     ) -> Result<Page> {
-        self.core.read_after(channel, after, limit).await
+        self.core.read_within(channel, after, limit).await
     }
 
     async fn latest(&self, channel: &ChannelName) -> Result<Vec<Entry>> {

@@ -35,8 +35,9 @@ use crate::storage::primary::{Beat, LinkHealth, Primary};
 use crate::storage::{
     AppendAnswer, AppendBatch, Appended, Cancelling, ClaimedJob, EPOCH_KEPT_FOR, Ending, Enqueued, Held,
     JobBounds, JobCounts, JobState, JobView, Jobs, Log, LogEvent, LogState, MemoryBackend, MemoryConfig,
-    MovedJob, NewJob, OpenLog, OrderRetention, Page, Record, RecordKind, Recorded, Records, Result,
-    Retention, SharedBackend, StatusReader, StatusWriter, StorageBackend, StorageError, StorageStatus,
+    MovedJob, NewJob, OpenLog, OrderRetention, Page, PageLimit, Record, RecordKind, Recorded, Records,
+    Result, Retention, SharedBackend, StatusReader, StatusWriter, StorageBackend, StorageError,
+    StorageStatus,
 };
 
 /// A producer's first append has those forgotten that were silent for a day, where the log knows more than
@@ -869,15 +870,17 @@ impl Log for ModelRedis {
         .await
     }
 
-    async fn read_after(
+    async fn read_within(
         &self,
         channel: &ChannelName,
         after: Option<&Position>,
-        limit: usize,
+        limit: PageLimit,
     ) -> Result<Page> {
         let (channel, after) = (channel.clone(), after.cloned());
-        self.call("read", false, move |state, _| state.data.memory.read_now(&channel, after.as_ref(), limit))
-            .await
+        self.call("read", false, move |state, _| {
+            state.data.memory.read_now_within(&channel, after.as_ref(), limit)
+        })
+        .await
     }
 
     async fn latest(&self, channel: &ChannelName) -> Result<Vec<Entry>> {

@@ -4,7 +4,7 @@ use super::Core;
 use super::line::Line;
 use super::log::restless;
 use crate::model::{ChannelName, Epoch, Position};
-use crate::storage::{Page, Result, Seam};
+use crate::storage::{Page, PageLimit, Result, Seam};
 #[cfg(test)]
 use crate::support::mutant::{self, Mutant};
 
@@ -21,12 +21,13 @@ enum Source {
 }
 
 impl Core {
-    pub(super) async fn read_after(
+    pub(super) async fn read_within(
         &self,
         channel: &ChannelName,
         after: Option<&Position>,
-        limit: usize,
+        limit: PageLimit,
     ) -> Result<Page> {
+        let mut looks_at_known = true;
         for _ in 0..ROUNDS_MAX {
             let source = self.source(channel, after, limit);
             match source {
@@ -40,11 +41,12 @@ impl Core {
             let seen = self.lock().lines.get(channel).map(|line| (line.log.clone(), line.highest));
             // Where the entry at the position is known, it is read too: should the log have been set back, it
             // may have another one there.
-            let known = after.filter(|after| self.knows_entry_at(channel, after));
+            let known = after.filter(|after| looks_at_known && self.knows_entry_at(channel, after));
             let from = known.map(|after| Position { epoch: after.epoch.clone(), offset: after.offset - 1 });
+            let one_more = PageLimit { entries: limit.entries.saturating_add(1), ..limit };
             let read = match &from {
-                Some(from) => self.primary.read_after(channel, Some(from), limit.saturating_add(1)),
-                None => self.primary.read_after(channel, after, limit),
+                Some(from) => self.primary.read_within(channel, Some(from), one_more),
+                None => self.primary.read_within(channel, after, limit),
             };
             match self.ask(self.area_of(channel), read).await {
                 None => continue,
@@ -53,7 +55,12 @@ impl Core {
                     if page.epoch.is_none() || !self.awaits_birth(channel) {
                         if let Some(known) = known {
                             page.entries.retain(|entry| entry.offset > known.offset);
-                            page.entries.truncate(limit);
+                            page.entries.truncate(limit.entries);
+                            if page.entries.is_empty() && page.top > known.offset && limit.entries > 0 {
+                                // The known one was as much as there is room for.
+                                looks_at_known = false;
+                                continue;
+                            }
                         }
                         return Ok(page);
                     }
@@ -108,7 +115,7 @@ impl Core {
         false
     }
 
-    fn source(&self, channel: &ChannelName, after: Option<&Position>, limit: usize) -> Source {
+    fn source(&self, channel: &ChannelName, after: Option<&Position>, limit: PageLimit) -> Source {
         let is_primary = self.has_log(channel);
         let mut state = self.lock();
         let Some(line) = state.lines.get_mut(channel).filter(|line| is_primary || line.epoch().is_some())
@@ -134,7 +141,13 @@ impl Core {
     }
 
     /// A page from what is kept on this node.
-    fn page_here(&self, line: &Line, channel: &ChannelName, after: Option<&Position>, limit: usize) -> Page {
+    fn page_here(
+        &self,
+        line: &Line,
+        channel: &ChannelName,
+        after: Option<&Position>,
+        limit: PageLimit,
+    ) -> Page {
         if self.memory.mirrored(channel).is_none() {
             // Nothing has been accepted in it yet.
             let here = Page { epoch: line.epoch().cloned(), ..Page::of_no_log() };
@@ -143,14 +156,14 @@ impl Core {
                 after.filter(is_elsewhere).and_then(|after| Some(ended(after, line.seam_after(after)?)));
             return seam.unwrap_or(here);
         }
-        let Some(after) = after else { return self.memory.read_now(channel, None, limit) };
+        let Some(after) = after else { return self.memory.read_now_within(channel, None, limit) };
         let Some(fork) = &line.fork else {
             if line.log.as_ref() != Some(&after.epoch)
                 && let Some(seam) = line.seam_after(after)
             {
                 return ended(after, seam);
             }
-            return self.memory.read_now(channel, Some(after), limit);
+            return self.memory.read_now_within(channel, Some(after), limit);
         };
         let is_before = |end: u64| after.offset <= end;
         #[cfg(test)]
@@ -158,7 +171,7 @@ impl Core {
         if let Some((end, next)) = fork.end_of(&after.epoch).filter(|(end, _)| is_before(*end)) {
             // What is kept of that life has been renamed.
             let renamed = Position { epoch: fork.epoch().clone(), offset: after.offset };
-            let mut page = self.memory.read_now(channel, Some(&renamed), limit);
+            let mut page = self.memory.read_now_within(channel, Some(&renamed), limit);
             page.entries.retain(|entry| entry.offset <= end);
             page.first = page.first.min(end + 1);
             let to = Position { epoch: next.clone(), offset: end };
@@ -172,7 +185,7 @@ impl Core {
         match is_elsewhere.then(|| line.seam_after(after)).flatten() {
             // Readers of another node that has gone further than this one's base are told so.
             Some(seam) if seam.to.offset <= fork.base() => ended(after, seam),
-            _ => self.memory.read_now(channel, Some(after), limit),
+            _ => self.memory.read_now_within(channel, Some(after), limit),
         }
     }
 }

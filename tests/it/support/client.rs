@@ -104,11 +104,15 @@ impl Client {
         }
     }
 
-    /// The next `count` messages, which must be prices.
+    /// The next `count` messages, which must be prices; before the first one it may be told that another
+    /// gateway began the log.
     pub(crate) async fn prices(&mut self, count: usize) -> Vec<Value> {
         let mut prices = Vec::with_capacity(count);
         while prices.len() < count {
             let message = self.next().await;
+            if prices.is_empty() && is_birth(&message) {
+                continue;
+            }
             assert_eq!(message["type"], "price_update", "{message}");
             prices.push(message);
         }
@@ -169,4 +173,11 @@ pub(crate) fn position(message: &Value) -> String {
 
 pub(crate) fn offset(message: &Value) -> u64 {
     message["offset"].as_u64().unwrap_or_else(|| panic!("no offset in {message}"))
+}
+
+/// Whether another gateway began the log of a channel that was followed before it had one: all follows.
+pub(crate) fn is_birth(message: &Value) -> bool {
+    let is_before = message["old_epoch"].as_str().is_some_and(|epoch| epoch.starts_with("u."));
+    let is_whole = message["recovered"] == true && message["gap"] == 0 && message["offset"] == 0;
+    message["type"] == "resync" && is_before && is_whole
 }

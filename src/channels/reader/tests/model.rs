@@ -182,7 +182,7 @@ impl Channel {
 struct Client {
     reader: Reader,
     works: bool,
-    page: Option<Page>,
+    page: Option<EncodedPage>,
     /// Since it was last told that something may be missing.
     got: BTreeSet<(NodeId, u64)>,
     ever: BTreeSet<(NodeId, u64)>,
@@ -260,11 +260,14 @@ impl Client {
                 }
                 Turn::Send(steps) => self.act(steps),
                 Turn::Read(_) if limit == 1 => self.reader.on_no_page(),
-                Turn::Read(after) => self.page = Some(log.read(&after.expect("it has a life"), limit)),
+                Turn::Read(Wanted { after, late_to, .. }) => {
+                    let page = log.read(&after.expect("it has a life"), limit);
+                    self.page = Some(EncodedPage::encode(&channel(), page, late_to));
+                }
             }
             return;
         };
-        let (steps, then) = self.reader.on_page(&channel(), page, Room { piece_bytes: 200 * limit, ..ROOM });
+        let (steps, then) = self.reader.on_page(page);
         if then != Then::Page {
             self.page = None;
         }

@@ -18,7 +18,7 @@ use crate::storage::primary::{Area, AreaPart, Areas, Beat, LinkHealth, Place, Pr
 use crate::storage::spool::Former;
 use crate::storage::{
     Append, AppendAnswer, AppendBatch, Idempotency, Log, LogEvent, LogState, MemoryBackend, MemoryConfig,
-    OpenLog, Page, Record, RecordKind, Recorded, Records, Retention, StatusWriter, StorageBackend,
+    OpenLog, Page, PageLimit, Record, RecordKind, Recorded, Records, Retention, StatusWriter, StorageBackend,
     StorageConfig, StorageStatus,
 };
 
@@ -157,8 +157,13 @@ impl Log for Fake {
         self.answer(self.kept.append(batch)).await
     }
 
-    async fn read_after(&self, name: &ChannelName, after: Option<&Position>, limit: usize) -> Result<Page> {
-        self.answer(self.kept.read_after(name, after, limit)).await
+    async fn read_within(
+        &self,
+        name: &ChannelName,
+        after: Option<&Position>,
+        limit: PageLimit,
+    ) -> Result<Page> {
+        self.answer(self.kept.read_within(name, after, limit)).await
     }
 
     async fn latest(&self, channel: &ChannelName) -> Result<Vec<Entry>> {

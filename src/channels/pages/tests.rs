@@ -1,0 +1,128 @@
+use chrono::DateTime;
+use tokio::time;
+
+use super::*;
+use crate::model::{DraftEntry, EntryKind, Epoch, Marks, NodeId};
+use crate::storage::{Append, AppendBatch, Log as _, MemoryBackend, MemoryConfig, Retention};
+
+struct Logs {
+    store: SharedBackend,
+    stats: Arc<ChannelStats>,
+    pages: Pages,
+    node: NodeId,
+    epoch: Epoch,
+}
+
+fn channel() -> ChannelName {
+    "zone:pjm".parse().unwrap()
+}
+
+impl Logs {
+    async fn new(bytes_max: usize) -> Self {
+        let (memory, _sweeping) = MemoryBackend::new(Retention::default(), MemoryConfig::default());
+        let (node, epoch) = (NodeId::random(), Epoch::random());
+        memory.open(&channel(), node, &epoch).await.unwrap();
+        let (store, stats): (SharedBackend, Arc<ChannelStats>) = (Arc::new(memory), Arc::default());
+        let pages = Pages::bounded(Arc::clone(&store), Arc::clone(&stats), bytes_max);
+        Self { store, stats, pages, node, epoch }
+    }
+
+    async fn append(&self, seqs: std::ops::RangeInclusive<u64>, bytes: usize) {
+        let entries = seqs.map(|seq| {
+            let draft = DraftEntry {
+                time: DateTime::from_timestamp_millis(0).unwrap(),
+                kind: EntryKind::PriceUpdate,
+                key: None,
+                data: format!("{{\"p\":\"{}\"}}", "x".repeat(bytes)).into(),
+                marks: Marks::default(),
+            };
+            Append { seq, prev: seq - 1, draft, fence: None }
+        });
+        let entries = entries.collect();
+        let (channel, epoch) = (channel(), self.epoch.clone());
+        self.store.append(&AppendBatch { channel, epoch, producer: self.node, entries }).await.unwrap();
+    }
+
+    fn at(&self, offset: u64) -> Position {
+        Position { epoch: self.epoch.clone(), offset }
+    }
+
+    /// What a reader after this offset gets who knows that the log went so far.
+    async fn get(&self, after: u64, seen: u64) -> Arc<EncodedPage> {
+        let wanted = Wanted { after: Some(self.at(after)), late_to: 0, seen: Some(self.at(seen)) };
+        self.pages.get(&channel(), &wanted, 300).await.unwrap()
+    }
+
+    fn counted(&self) -> (u64, u64) {
+        (self.stats.pages_read.get(), self.stats.pages_shared.get())
+    }
+}
+
+fn offsets(page: &Arc<EncodedPage>) -> (u64, u64) {
+    (page.batches.first().unwrap().first, page.last().unwrap())
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_many_want_is_read_once() {
+    let logs = Logs::new(BYTES_MAX).await;
+    logs.append(1..=700, 10).await;
+    let all = futures_util::future::join_all((0..200).map(|_| logs.get(0, 700))).await;
+    assert!(all.iter().all(|page| offsets(page) == (1, 300)));
+    assert_eq!(logs.counted(), (1, 199));
+    let all = futures_util::future::join_all((0..200).map(|_| logs.get(600, 700))).await;
+    assert!(all.iter().all(|page| Arc::ptr_eq(page, &all[0]) && offsets(page) == (601, 700)));
+    assert_eq!(logs.counted(), (2, 398));
+    // What is late to one is not late to another.
+    let wanted = Wanted { after: Some(logs.at(0)), late_to: 5, seen: Some(logs.at(700)) };
+    let page = logs.pages.get(&channel(), &wanted, 300).await.unwrap();
+    let late: Vec<_> = page.batches.iter().map(|batch| (batch.is_late, batch.last())).collect();
+    assert_eq!((late, logs.counted().0), (vec![(true, 5), (false, 300)], 3));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_page_that_was_read_before_is_given_for_as_long_as_it_is_an_answer() {
+    let logs = Logs::new(BYTES_MAX).await;
+    logs.append(1..=400, 10).await;
+    assert_eq!(offsets(&logs.get(350, 400).await), (351, 400));
+    logs.append(401..=401, 10).await;
+    assert_eq!(offsets(&logs.get(350, 400).await), (351, 400), "the rest comes live");
+    assert_eq!(logs.counted(), (1, 1));
+    assert_eq!(offsets(&logs.get(350, 401).await), (351, 401), "its reader knows of more");
+    assert_eq!(logs.counted(), (2, 1));
+    logs.get(0, 401).await;
+    logs.append(402..=402, 10).await;
+    logs.get(0, 402).await;
+    assert_eq!(logs.counted(), (3, 2), "a full page stays what it is");
+    logs.pages.forget(&channel());
+    logs.get(0, 402).await;
+    assert_eq!(logs.counted(), (4, 2), "the log may be another one");
+    time::advance(KEPT_FOR).await;
+    logs.get(0, 402).await;
+    assert_eq!(logs.counted(), (5, 2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn pages_are_bounded_in_bytes_and_small_where_too_many_live() {
+    let logs = Logs::new(1 << 20).await;
+    logs.append(1..=120, 60_000).await;
+    let first = logs.get(0, 120).await;
+    assert_eq!(offsets(&first), (1, 4));
+    assert!(first.bytes <= PAGE_BYTES && logs.pages.bytes() == first.bytes);
+    // Readers who take nothing, each at a place of its own.
+    let mut waiting: Vec<Bytes> = Vec::new();
+    for after in 0..100 {
+        let page = logs.get(after, 120).await;
+        waiting.push(page.batches[0].frames.slice(..1));
+    }
+    let most = (1 << 20) + PAGE_BYTES + 100 * 61_000;
+    assert!(logs.pages.bytes() > 1 << 20 && logs.pages.bytes() < most, "{}", logs.pages.bytes());
+    assert_eq!(offsets(&logs.get(100, 120).await), (101, 101), "one entry in any case");
+    drop((waiting, first));
+    // What is still kept for others goes in time.
+    time::advance(KEPT_FOR).await;
+    let page = logs.get(0, 120).await;
+    assert_eq!(offsets(&page), (1, 4), "there is room again");
+    drop(page);
+    logs.pages.forget(&channel());
+    assert_eq!(logs.pages.bytes(), 0);
+}
