@@ -158,6 +158,14 @@ impl Channels {
             orders: Arc::default(),
             stop,
         };
+        let (tidying, stopped) = (common.pages.tidying(), common.stop.clone());
+        let tidying = async move {
+            tokio::select! {
+                () = tidying => {}
+                () = stopped.cancelled() => {}
+            }
+        };
+        tracker.spawn_on(vital.guard("pages", tidying), &runtime);
         let hub = Hub {
             common: Arc::new(common),
             actors: Mutex::default(),

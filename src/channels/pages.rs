@@ -16,7 +16,7 @@ use bytes::Bytes;
 use futures_util::FutureExt as _;
 use futures_util::future::{BoxFuture, Shared, WeakShared};
 use parking_lot::Mutex;
-use tokio::time::Instant;
+use tokio::time::{self, Instant};
 
 use super::live::LiveBatch;
 use super::reader::Wanted;
@@ -248,6 +248,18 @@ impl Pages {
             inner.state.lock().keep(channel, which, &page);
         }
         Ok(page)
+    }
+
+    /// Lets go of what was kept long enough, also where nobody asks any more. Ends with the pages.
+    pub(super) fn tidying(&self) -> impl Future<Output = ()> + Send + use<> {
+        let pages = Arc::downgrade(&self.0);
+        async move {
+            loop {
+                time::sleep(KEPT_FOR / 2).await;
+                let Some(pages) = pages.upgrade() else { return };
+                pages.state.lock().expire(Instant::now(), KEPT_BYTES_MAX);
+            }
+        }
     }
 
     /// The log of a channel is another one, or may be: what was read before is not given to others.
