@@ -246,7 +246,7 @@ local held = redis.call('HMGET', KEYS[2], 'e', 's', 'p:' .. ARGV[3])
 if held[1] then
   local at = whole(math.min(tonumber(held[2]), tonumber(ARGV[4]))) .. '-0'
   local found = redis.call('XRANGE', KEYS[1], at, at)[1]
-  if not found then found = redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1)[1] end
+  if not found then found = redis.call('XRANGE', KEYS[1], held[2] .. '-0', '+', 'COUNT', 1)[1] end
   local answer = {held[1], held[2], held[3] or '', '0', ''}
   if found then answer[4], answer[5] = string.match(found[1], '^%d+'), found[2][2] end
   local all = redis.call('HGETALL', KEYS[2])
