@@ -83,6 +83,17 @@ pub enum StartError {
     /// The storage that is required cannot be used.
     #[error(transparent)]
     Storage(#[from] storage::StartError),
+    /// A worker alone cannot use the Redis that it needs.
+    #[error(
+        "a worker alone needs Redis, where others place orders (`node.roles` has no gateway), and Redis cannot \
+         be used: {reason} [{code}]. Start it, correct `storage.redis`, or add `gateway` to `node.roles`"
+    )]
+    WorkerNeedsRedis {
+        /// A stable word for the kind of failure.
+        code: &'static str,
+        /// For people. Holds no secrets.
+        reason: String,
+    },
     /// The address cannot be listened on.
     #[error("cannot listen on {address}")]
     Listen {
@@ -155,14 +166,22 @@ impl Gateway {
             shards => shards,
         };
         let mut config = config;
-        if !config.node.has(Role::Gateway) {
+        let is_worker_alone = !config.node.has(Role::Gateway);
+        let was_required = config.storage.required;
+        if is_worker_alone {
             // A worker alone finds orders only where others put them.
             config.storage.backend = StorageChoice::Redis;
             config.storage.required = true;
         }
         let lanes = config.channels.clone();
         let opened = storage::open(&config.storage, node, Arc::new(move |channel| lanes.lane(channel)));
-        let Opened { backend, memory, status_reader: status, outage, driver, .. } = opened.await?;
+        let opened = opened.await.map_err(|error| match error {
+            storage::StartError::RedisRequired { code, reason } if is_worker_alone && !was_required => {
+                StartError::WorkerNeedsRedis { code, reason }
+            }
+            error => StartError::Storage(error),
+        });
+        let Opened { backend, memory, status_reader: status, outage, driver, .. } = opened?;
         let address = config.http.listen;
         let (listeners, address) =
             http::listen(address, shards).map_err(|cause| StartError::Listen { address, cause })?;

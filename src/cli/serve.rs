@@ -1,5 +1,6 @@
 //! `serve` and `demo`: run a gateway until a signal comes.
 
+use std::collections::BTreeMap;
 use std::io;
 
 use anyhow::Context as _;
@@ -25,8 +26,12 @@ pub(crate) const DEMO_EXAMPLES: &str = "\
 Examples:
   zonewire demo
   zonewire demo --interval-ms 100 --seed 7
+  zonewire demo --redis-url redis://127.0.0.1
 Then, elsewhere:
-  zonewire tail pjm caiso --pretty";
+  zonewire tail pjm caiso --pretty
+
+It keeps to its own memory unless a setting of `storage` says otherwise, on the command line, in a \
+file or as ZONEWIRE_STORAGE__…; REDIS_URL and its like do not. Its prices say `simulated`.";
 
 /// Arguments of `serve`.
 #[derive(Debug, clap::Args)]
@@ -63,7 +68,28 @@ pub(crate) fn demo(args: DemoArgs) -> anyhow::Result<()> {
     let mut flags = vec![flag("demo", "enabled", "true".to_owned())];
     flags.extend(args.seed.map(|seed| flag("--seed", "seed", seed.to_string())));
     flags.extend(args.interval_ms.map(|interval| flag("--interval-ms", "interval_ms", interval.to_string())));
+    let loaded = args.config.load(flags.clone())?;
+    if names_a_storage(&loaded.origins) {
+        return start(loaded);
+    }
+    // Made-up prices, and orders that are carried out on paper, have no place among others' data.
+    flags.push(Flag {
+        name: "demo".to_owned(),
+        key: "storage.backend".to_owned(),
+        value: "memory".to_owned(),
+    });
     start(args.config.load(flags)?)
+}
+
+/// Whether somebody chose a storage for this program. `REDIS_*` are other programs' too.
+fn names_a_storage(origins: &BTreeMap<String, String>) -> bool {
+    let is_ours = |origin: &str| {
+        ["flag ", "file ", "environment variable ZONEWIRE_"].iter().any(|source| origin.starts_with(source))
+    };
+    let is_choice = |key: &str| {
+        key == "storage.backend" || key == "storage.required" || key.starts_with("storage.redis.")
+    };
+    origins.iter().any(|(key, origin)| is_choice(key) && is_ours(origin))
 }
 
 fn start(loaded: Loaded) -> anyhow::Result<()> {
@@ -162,6 +188,22 @@ mod tests {
         config.http.listen.set_port(0);
         config.storage.backend = StorageChoice::Memory;
         config
+    }
+
+    #[test]
+    fn only_what_was_said_to_this_program_takes_the_demo_to_a_redis() {
+        for (key, origin, chosen) in [
+            ("storage.redis.url", "environment variable REDIS_URL", false),
+            ("storage.redis.host", "since storage.redis.port is set", false),
+            ("storage.redis.url", "environment variable ZONEWIRE_STORAGE__REDIS__URL", true),
+            ("storage.redis.url", "flag --redis-url", true),
+            ("storage.backend", "flag --storage", true),
+            ("storage.backend", "file zonewire.toml", true),
+            ("storage.retention.age_s", "file zonewire.toml", false),
+        ] {
+            let origins = BTreeMap::from([(key.to_owned(), origin.to_owned())]);
+            assert_eq!(names_a_storage(&origins), chosen, "{key} {origin}");
+        }
     }
 
     #[tokio::test(flavor = "multi_thread")]

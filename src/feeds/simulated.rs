@@ -114,6 +114,8 @@ struct Payload<'a> {
     loss: f64,
     market: &'static str,
     location: &'a str,
+    /// Always true: nobody is to take these for a market's.
+    simulated: bool,
     timestamp: String,
 }
 
@@ -242,6 +244,7 @@ impl State {
             loss: dollars(loss),
             market,
             location: hub.name,
+            simulated: true,
             timestamp: timestamp.to_owned(),
         };
         let json = serde_json::to_string(&payload).expect("a struct of plain fields always serialises");
@@ -340,6 +343,7 @@ mod tests {
         let first = simulated(1).next_batch(at(0)).remove(0);
         let expected = r#"{"key":"WESTERN HUB","price":"#;
         assert!(first.json.starts_with(expected), "{}", first.json);
-        assert!(first.json.ends_with(r#""timestamp":"2023-11-14T22:13:20.000Z"}"#), "{}", first.json);
+        let end = r#""simulated":true,"timestamp":"2023-11-14T22:13:20.000Z"}"#;
+        assert!(first.json.ends_with(end), "{}", first.json);
     }
 }

@@ -16,6 +16,7 @@ function show(entry) {
   }
   if (row.dataset.time > entry.timestamp) return;
   row.dataset.time = entry.timestamp;
+  if (entry.simulated === true) $('simulated').hidden = false;
   row.cells[1].textContent = entry.price;
   row.cells[2].textContent = entry.timestamp;
 }
@@ -67,6 +68,7 @@ function open(zone) {
 function choose(zone) {
   rows.clear();
   $('prices').replaceChildren();
+  $('simulated').hidden = true;
   open(zone);
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
@@ -33,6 +33,9 @@ const SCAN_PAGE: usize = 100;
 
 /// Orders of which is remembered that outside updates were taken for want of a job.
 const JOBLESS_MAX: usize = 20_000;
+
+/// Lists that are made at once.
+const LISTS_AT_ONCE: usize = 2;
 
 /// Leases of workers outside that are remembered.
 const LEASES_MAX: usize = 20_000;
@@ -80,6 +83,8 @@ pub(super) struct Desk {
     pub(super) leases: Mutex<Recent<OrderId, (u64, Instant)>>,
     /// Orders of which a worker outside is telling; bounded by the requests under way.
     pub(super) settling: Mutex<HashSet<OrderId>>,
+    /// Places for lists that are being made.
+    pub(super) lists: Semaphore,
     /// Claims and reports that must not be broken off with the requests that they came in.
     pub(super) tasks: TaskTracker,
     /// Where they run: requests' own threads end before the storage does.
@@ -122,8 +127,8 @@ pub enum RetryError {
     Unknown,
     /// It may have been carried out.
     #[error(
-        "this order was submitted before it failed: find out what became of it, and place it again with \
-         ?force=true if it was not carried out"
+        "this order was submitted before it failed: find out what became of it, and if it was not carried \
+         out, place it again with force (`?force=true`, on the command line `--force`)"
     )]
     MayBeSubmitted,
     /// It could not be placed.
@@ -204,6 +209,7 @@ impl Orders {
             jobless: Mutex::new(Recent::new(JOBLESS_MAX, usize::MAX)),
             leases: Mutex::new(Recent::new(LEASES_MAX, usize::MAX)),
             settling: Mutex::default(),
+            lists: Semaphore::new(LISTS_AT_ONCE),
             tasks: TaskTracker::new(),
             runtime: Handle::current(),
         }))
@@ -333,8 +339,11 @@ impl Orders {
     ) -> StorageResult<Option<Listed<OrderView>>> {
         let was_degraded = self.0.backend.is_degraded();
         let degraded = || was_degraded || self.0.backend.is_degraded();
+        // A list may take hundreds of calls of the storage; others wait.
+        let _place = self.0.lists.acquire().await;
         let mut found = Vec::new();
         let mut cursor = before.map(JobId::from);
+        let mut cursor_before = cursor;
         if !self.knows(cursor).await? {
             return Ok(None);
         }
@@ -343,20 +352,28 @@ impl Orders {
             let page = self.0.backend.list_jobs(None, cursor, SCAN_PAGE).await?;
             let full = page.len() == SCAN_PAGE;
             scanned += page.len();
-            // One after the other on one connection: they go out together.
-            let newest = page.iter().map(|job| self.0.newest(job.id.into()));
+            // One after the other on one connection: they go out together. A job that cannot have the
+            // status is not looked into.
+            let newest = page.iter().map(async |job| match status {
+                Some(status) if !may_be(job, status) => Ok(None),
+                _ => self.0.newest(job.id.into()).await,
+            });
             let newest = futures_util::future::try_join_all(newest).await?;
             for (job, newest) in page.into_iter().zip(newest) {
                 let id = job.id;
+                cursor_before = cursor;
+                cursor = Some(id);
+                if status.is_some_and(|status| !may_be(&job, status)) {
+                    continue;
+                }
                 let summary = OrderView::summary(&job, newest.as_ref(), self.0.config.attempts_max);
                 if status.is_none_or(|status| summary.status == status) {
                     if found.len() == limit {
-                        let next = cursor.map(OrderId::from);
+                        let next = cursor_before.map(OrderId::from);
                         return Ok(Some(Listed { found, next, degraded: degraded() }));
                     }
                     found.push(summary);
                 }
-                cursor = Some(id);
             }
             if !full {
                 return Ok(Some(Listed { found, next: None, degraded: degraded() }));
@@ -475,6 +492,16 @@ impl Orders {
         let placed = self.place(&request, Some(&format!("dead-letter:{order}"))).await?;
         self.0.backend.settle_dead(order.into()).await.map_err(PlaceError::from)?;
         Ok(placed)
+    }
+}
+
+/// Whether an order may have a status, by its job alone. A job is behind its order's updates where a run
+/// was broken off.
+fn may_be(job: &JobView, status: &str) -> bool {
+    match (job.state, status) {
+        (JobState::Dead, status) => status == "failed",
+        (JobState::Done, status) => matches!(status, "confirmed" | "failed"),
+        (JobState::Waiting | JobState::Delayed | JobState::Claimed, _) => true,
     }
 }
 

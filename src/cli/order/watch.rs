@@ -63,7 +63,11 @@ pub(super) async fn watch(base: &BaseUrl, order: OrderId, is_json: bool) -> anyh
         }
     }
     match (ended?, screen.last) {
-        (Ended::Enough, Some(update)) => outcome(order, &update.stage(), update.0.get("error")),
+        (Ended::Enough, Some(update)) => {
+            // Why is on the screen, in words; not in what programs read.
+            let error = update.0.get("error").filter(|_| matches!(screen.mode, Mode::Json));
+            outcome(order, &update.stage(), error)
+        }
         (Ended::Enough, None) => bail!("order {order} ended with an update that is not an object"),
         // It ended, and the update that says how is gone; or an operator closed the stream.
         (Ended::Closed(why), _) => match look(base, order).await? {
@@ -146,8 +150,11 @@ impl Update {
             (attempt, most) if most.is_empty() => words.push(format!("attempt {attempt}")),
             (attempt, most) => words.push(format!("attempt {attempt} of {most}")),
         }
-        words.extend(Some(self.field("message")).filter(|message| !message.is_empty()));
-        words.extend(self.0.get("error").map(error_text));
+        // An error mostly repeats the message.
+        let (message, error) = (self.field("message"), self.0.get("error"));
+        let is_said = error.is_some_and(|error| print::plain(&error["message"]) == message);
+        words.extend(Some(message).filter(|message| !message.is_empty() && !is_said));
+        words.extend(error.map(error_text));
         for name in ["dex", "txHash"] {
             words.extend(self.0.get(name).map(|value| format!("{name}={}", print::plain(value))));
         }
@@ -243,7 +250,11 @@ mod tests {
             "type": "failed", "timestamp": "2026-11-21T05:00:00Z", "progress": 0,
             "error": {"code": "cancelled", "message": "it was cancelled"}
         });
-        assert_eq!(line(&update), "2026-11-21 05:00:00  failed       0 %  it was cancelled (cancelled)");
+        let expected = "2026-11-21 05:00:00  failed       0 %  it was cancelled (cancelled)";
+        assert_eq!(line(&update), expected);
+        let mut update = update;
+        update["message"] = json!("it was cancelled");
+        assert_eq!(line(&update), expected, "it is said once");
     }
 
     #[test]
