@@ -24,8 +24,8 @@ use crate::feeds::{run_replay, run_simulated};
 use crate::http::{self, AcceptParts, AcceptStats, App, IntakeStats, Sources};
 use crate::model::{BackendName, NodeId};
 use crate::orders::{
-    ExecutorChoice, Interop, InteropParts, InteropWork, OrderExecutor, Orders, OrdersParts, PaperExecutor,
-    Worker,
+    ExecutorChoice, Interop, InteropParts, InteropWork, OrderExecutor, OrderSchema, Orders, OrdersParts,
+    PaperExecutor, Worker,
 };
 use crate::storage::{self, Opened, OutageReader, OutageTotals, StatusReader, StorageChoice};
 use crate::support::machine;
@@ -83,6 +83,9 @@ pub enum StartError {
     /// The storage that is required cannot be used.
     #[error(transparent)]
     Storage(#[from] storage::StartError),
+    /// What orders look like cannot be read.
+    #[error("`orders.schema`: {0}")]
+    OrderSchema(String),
     /// A worker alone cannot use the Redis that it needs.
     #[error(
         "a worker alone needs Redis, where others place orders (`node.roles` has no gateway), and Redis cannot \
@@ -173,6 +176,7 @@ impl Gateway {
             config.storage.backend = StorageChoice::Redis;
             config.storage.required = true;
         }
+        let schema = OrderSchema::load(&config.orders.schema).map_err(StartError::OrderSchema)?;
         let lanes = config.channels.clone();
         let opened = storage::open(&config.storage, node, Arc::new(move |channel| lanes.lane(channel)));
         let opened = opened.await.map_err(|error| match error {
@@ -246,6 +250,7 @@ impl Gateway {
             config: config.orders.clone(),
             mirror: interop.mirror,
             kind: kind.into(),
+            schema,
         });
 
         let stopping = CancellationToken::new();

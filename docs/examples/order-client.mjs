@@ -139,7 +139,7 @@ try {
   let [orderId] = positionals;
   if (positionals.length === 3) {
     const [tokenIn, tokenOut, amount] = positionals;
-    orderId = await place(url, { tokenIn, tokenOut, amount: Number(amount), slippage: 0.01 });
+    orderId = await place(url, { tokenIn, tokenOut, amount: Number(amount), slippage: 1 });
     console.error(`order ${orderId}`);
   } else if (positionals.length !== 1) {
     throw new Error('usage: order-client.mjs [--url URL] (TOKEN_IN TOKEN_OUT AMOUNT | ORDER_ID)');

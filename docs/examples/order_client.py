@@ -64,7 +64,7 @@ class Follower:
     """What is known of an order, over all connections."""
 
     def __init__(self, url, order_id):
-        self.address = f"{url.replace('http', 'ws', 1)}/ws/orders/{order_id}"
+        self.address = f"{url.replace('http', 'ws', 1)}/api/orders/status/{order_id}"
         self.epoch, self.offset = None, 0
         self.ids = set()
         self.last = None
@@ -138,7 +138,7 @@ def main():
     url = args.url.rstrip("/")
     if len(args.order) == 3:
         token_in, token_out, amount = args.order
-        order = {"tokenIn": token_in, "tokenOut": token_out, "amount": float(amount), "slippage": 0.01}
+        order = {"tokenIn": token_in, "tokenOut": token_out, "amount": float(amount), "slippage": 1}  # per cent
         order_id = place(url, order)
         say(f"order {order_id}")
     elif len(args.order) == 1:

@@ -49,7 +49,7 @@ new_id() {
 }
 
 echo "# Place an order. The key makes the request safe to repeat."
-order='{"tokenIn":"SOL","tokenOut":"USDC","amount":1.5,"slippage":0.01}'
+order='{"tokenIn":"SOL","tokenOut":"USDC","amount":1.5,"slippage":1}'
 key=$(new_id)
 call 202 POST /api/orders/execute "$order" -H "idempotency-key: $key"
 has '"status":"pending"'
@@ -64,7 +64,7 @@ call 409 POST /api/orders/execute "${order/1.5/2.5}" -H "idempotency-key: $key"
 has '"code":"idempotency_conflict"'
 
 echo "# An order that cannot be: every fault is told."
-call 422 POST /api/orders/execute '{"tokenIn":"SOL","tokenOut":"SOL","amount":-1,"slippage":2}'
+call 422 POST /api/orders/execute '{"tokenIn":"SOL","tokenOut":"SOL","amount":-1,"slippage":200}'
 has '"code":"invalid_order"'
 has '"field":"amount"'
 has '"field":"slippage"'

@@ -18,7 +18,7 @@ use crate::channels::{
     EncodedPage, JoinError, LiveBatch, Moved, Reader, Room, Start, StartingPoint, Step, Steps, Then, Turn,
     Way,
 };
-use crate::model::{BackendState, ChannelKind, ChannelName, Epoch, Position};
+use crate::model::{BackendState, ChannelKind, ChannelName, Epoch, OrderId, Position};
 use crate::protocol::{ErrorCode, ServerMessage};
 use crate::storage::{StatusReader, StorageError};
 use crate::support::backoff::Backoff;
@@ -245,6 +245,7 @@ impl Subscription {
             shard.stats.gaps_told.add(1);
         }
         let order_id = self.channel.as_order();
+        let message = order_id.map(|order| told_of_order(order, at));
         let subscribed = ServerMessage::Subscribed {
             id,
             channel: &self.channel,
@@ -254,7 +255,7 @@ impl Subscription {
             recovered: at.is_recovered(),
             gap: at.gap,
             timestamp: Utc::now(),
-            message: order_id.map(|_| told_of_order(at)),
+            message: message.as_deref(),
         };
         self.connection.send_message(&subscribed, shard.limits);
         self.reader.borrow_mut().begin(at);
@@ -391,9 +392,10 @@ fn bytes(step: &Step) -> usize {
 }
 
 /// How an order stands and what follows, for people.
-fn told_of_order(at: &StartingPoint) -> &'static str {
+fn told_of_order(order: OrderId, at: &StartingPoint) -> String {
+    let subscribed = format!("Subscribed to real-time updates for order {order}");
     let follows = at.top > at.offset;
-    match (at.gap, at.closed, follows) {
+    let more = match (at.gap, at.closed, follows) {
         (None, _, true) => "The position is of another log of this order; what is kept follows",
         (None, true, false) => "The order has ended, and its updates are no longer kept",
         (None, false, false) => "The position is of another log of this order; new updates follow",
@@ -402,8 +404,9 @@ fn told_of_order(at: &StartingPoint) -> &'static str {
         (Some(1..), false, false) => "The updates so far are no longer kept; new ones follow",
         (Some(0), true, true) => "The order has ended; its updates follow",
         (Some(0), true, false) => "The order has ended; all its updates were sent before",
-        (Some(0), false, true) => "Updates follow",
+        (Some(0), false, true) => return subscribed,
         (Some(0), false, false) if at.top == 0 => "No update of this order has come yet; all will follow",
-        (Some(0), false, false) => "New updates follow",
-    }
+        (Some(0), false, false) => return subscribed,
+    };
+    format!("{subscribed}. {more}")
 }

@@ -23,8 +23,8 @@ use super::routes::{App, answer, json as reply_json, with};
 use super::upgrade::Arrival;
 use crate::model::{BackendName, BackendState, OrderId};
 use crate::orders::{
-    DeadLetter, ExecutorChoice, InvalidOrder, Listed, OrderRequest, OrderView, PlaceError, RetryError,
-    UpdateError, WhenDegraded,
+    DeadLetter, ExecutorChoice, InvalidOrder, Listed, OrderView, PlaceError, RetryError, UpdateError,
+    WhenDegraded,
 };
 use crate::protocol::OrderUpdate;
 use crate::storage::Cancelling;
@@ -140,7 +140,7 @@ fn execute(app: &Arc<App>) -> BoxedFilter<(Response,)> {
 async fn place(text: &str, asked: &Asked, app: &App) -> Result<Response, Problem> {
     let key = idempotency_key(&asked.headers)?;
     check_open(app)?;
-    let request = OrderRequest::parse(text).map_err(|error| match error {
+    let request = app.orders.read(text).map_err(|error| match error {
         InvalidOrder::Json(_) => Problem::new(StatusCode::BAD_REQUEST, "invalid_json", error.to_string()),
         InvalidOrder::Fields(ref faults) => {
             let faults = faults.clone();
@@ -167,7 +167,7 @@ fn accepted(order: OrderId, retry_of: Option<OrderId>, repeated: bool, asked: &A
         "orderId": order,
         "jobId": order,
         "status": "pending",
-        "wsUrl": format!("{base}/ws/orders/{order}"),
+        "wsUrl": format!("{base}/api/orders/status/{order}"),
     });
     if let Some(retry_of) = retry_of {
         body["retryOf"] = json!(retry_of);

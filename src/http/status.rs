@@ -98,6 +98,7 @@ pub(crate) struct HealthView {
     pub(crate) version: &'static str,
     pub(crate) uptime_s: u64,
     pub(crate) connections: u64,
+    pub(crate) websocket: WebSocketView,
     /// The kind of executor that carries out what is placed here.
     pub(crate) executor: String,
     /// The kinds that other nodes with the same storage have: orders that are placed there are not
@@ -105,6 +106,17 @@ pub(crate) struct HealthView {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) other_executors: Vec<String>,
     pub(crate) timestamp: DateTime<Utc>,
+}
+
+/// What WebSockets did since the start.
+#[derive(Debug, Serialize)]
+pub(crate) struct WebSocketView {
+    pub(crate) open: u64,
+    pub(crate) total: u64,
+    pub(crate) messages_sent: u64,
+    pub(crate) messages_received: u64,
+    pub(crate) errors: u64,
+    pub(crate) error_rate_percent: f64,
 }
 
 /// `/health/redis`.
@@ -244,7 +256,7 @@ struct HttpView {
 
 impl Sources {
     pub(crate) fn health(&self) -> HealthView {
-        let storage = self.storage.get();
+        let (storage, totals) = (self.storage.get(), self.manager.totals());
         let spool = self.outage.spool();
         let stopping = self.stopping.is_cancelled();
         HealthView {
@@ -259,7 +271,15 @@ impl Sources {
             node: self.node.to_string(),
             version: env!("CARGO_PKG_VERSION"),
             uptime_s: self.started.elapsed().as_secs(),
-            connections: self.manager.totals().open(),
+            connections: totals.open(),
+            websocket: WebSocketView {
+                open: totals.open(),
+                total: totals.opened,
+                messages_sent: totals.messages_sent,
+                messages_received: totals.messages_received,
+                errors: totals.errors,
+                error_rate_percent: totals.error_rate_percent(),
+            },
             executor: self.orders.executor().to_owned(),
             other_executors: self.orders.other_executors(),
             timestamp: Utc::now(),

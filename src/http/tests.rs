@@ -21,7 +21,7 @@ use super::status::Sources;
 use crate::channels::{Channels, ChannelsConfig, ChannelsParts};
 use crate::connections::{self, ConnectionsConfig};
 use crate::model::{Lane, NodeId};
-use crate::orders::{OrderMirror, Orders, OrdersConfig, OrdersParts};
+use crate::orders::{OrderMirror, OrderSchema, Orders, OrdersConfig, OrdersParts};
 use crate::storage::{self, StorageChoice, StorageConfig};
 use crate::support::panics::Vital;
 
@@ -57,6 +57,7 @@ impl Routes {
             config: OrdersConfig::default(),
             mirror: OrderMirror::off(),
             kind: "paper".into(),
+            schema: OrderSchema::load("swap").unwrap(),
         });
         let stopping = CancellationToken::new();
         let sources = Sources {

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::schema::{OrderSchema, SWAP};
 use crate::storage::JobBounds;
 use crate::support::backoff::Backoff;
 use crate::support::checks::{Checks, Finding};
@@ -36,6 +37,8 @@ pub enum WhenDegraded {
 pub struct OrdersConfig {
     /// Who carries orders out. Default `paper`.
     pub executor: ExecutorChoice,
+    /// What an order looks like: `swap`, or the path of a JSON Schema file. Default `swap`.
+    pub schema: String,
     /// What becomes of new orders while Redis is configured and memory serves. Default `reject`.
     pub when_degraded: WhenDegraded,
     /// Orders that this process works on at once. Default 8.
@@ -67,6 +70,7 @@ impl Default for OrdersConfig {
     fn default() -> Self {
         Self {
             executor: ExecutorChoice::Paper,
+            schema: SWAP.to_owned(),
             when_degraded: WhenDegraded::Reject,
             concurrency: 8,
             lease_s: 30,
@@ -129,6 +133,8 @@ impl OrdersConfig {
     /// What cannot be used.
     pub(crate) fn check(&self) -> Vec<Finding> {
         let mut checks = Checks::of("orders");
+        let schema = OrderSchema::load(&self.schema);
+        checks.require("schema", schema.is_ok(), || schema.err().unwrap_or_default());
         checks.at_least_1("concurrency", self.concurrency);
         checks.at_least_1("lease_s", self.lease_s);
         checks.at_least_1("run_timeout_s", self.run_timeout_s);
@@ -171,6 +177,7 @@ mod tests {
         assert_eq!(keys(|_| ()), [] as [String; 0]);
         assert_eq!(keys(|orders| orders.attempts_max = 0), ["orders.attempts_max"]);
         assert_eq!(keys(|orders| orders.lease_s = 3_601), ["orders.lease_s"]);
+        assert_eq!(keys(|orders| orders.schema = "none.json".to_owned()), ["orders.schema"]);
         assert_eq!(keys(|orders| orders.retry_max_ms = 1), ["orders.retry_max_ms"]);
         assert_eq!(keys(|orders| orders.kept_max = 1), ["orders.kept_max"]);
         for rate in [-0.1, 1.1, f64::NAN] {

@@ -37,14 +37,12 @@ pub trait OrderExecutor: fmt::Debug + Send + Sync + 'static {
 }
 
 /// An order that was carried out.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Confirmation {
-    /// The transaction.
-    pub tx_hash: String,
-    /// Where.
-    pub dex: String,
     /// For people.
     pub message: String,
+    /// What came of it: fields of the order's last update, such as `txHash` and `dex` of a swap.
+    pub fields: Vec<(&'static str, Value)>,
 }
 
 /// An order that was not carried out.

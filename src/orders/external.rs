@@ -538,7 +538,7 @@ mod tests {
     use super::*;
     use crate::channels::{Channels, ChannelsConfig, ChannelsParts};
     use crate::model::NodeId;
-    use crate::orders::{OrderMirror, OrderRequest, OrdersConfig, OrdersParts};
+    use crate::orders::{OrderMirror, OrderRequest, OrderSchema, OrdersConfig, OrdersParts};
     use crate::storage::{JobCounts, MemoryBackend, SharedBackend};
     use crate::support::panics::Vital;
 
@@ -554,8 +554,9 @@ mod tests {
             vital: Vital::default(),
         };
         let channels = Channels::new(parts, TaskTracker::new(), CancellationToken::new());
+        let schema = OrderSchema::load("swap").unwrap();
         let (config, mirror) = (OrdersConfig::default(), OrderMirror::off());
-        Orders::new(OrdersParts { backend, channels, config, mirror, kind: "external".into() })
+        Orders::new(OrdersParts { backend, channels, config, mirror, kind: "external".into(), schema })
     }
 
     async fn place(orders: &Orders) {

@@ -13,6 +13,7 @@ mod paper;
 mod peers;
 mod request;
 mod run;
+mod schema;
 mod service;
 mod stats;
 mod view;
@@ -25,6 +26,7 @@ pub(crate) use interop::{Interop, InteropParts, InteropStats, InteropTotals, Int
 pub use interop::{InteropConfig, OrderMirror};
 pub use paper::PaperExecutor;
 pub use request::{FieldFault, InvalidOrder, OrderRequest};
+pub use schema::OrderSchema;
 pub use service::{Orders, OrdersParts, PlaceError, Placed, RetryError, UpdateError};
 pub use stats::{OrderStats, OrderTotals};
 pub use view::{DeadLetter, Listed, OrderView};

@@ -1,12 +1,12 @@
-//! The built-in executor: a simulation of a router over two exchanges. Nothing is traded, and every
-//! update says `executor: paper`.
+//! The built-in executor: a simulation. A swap is routed over two exchanges, and any other order is filled
+//! by its side, quantity and limit. Nothing is traded, and every update says `executor: paper`.
 
 use std::time::Duration;
 
 use async_trait::async_trait;
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::time;
 use uuid::Uuid;
 
@@ -17,6 +17,18 @@ use crate::model::{EntryKind, OrderId};
 
 /// The exchanges, and the part of an amount that each takes as its fee.
 const EXCHANGES: [(&str, f64); 2] = [("raydium", 0.0025), ("meteora", 0.0020)];
+
+/// Fields that say what an order buys or sells; those that are there decide its price.
+const PRODUCT_FIELDS: [&str; 5] = ["hub", "symbol", "product", "zone", "location"];
+
+/// Fields that hold the worst price that an order accepts; the first one counts.
+const LIMIT_FIELDS: [&str; 3] = ["limit", "limitPrice", "price"];
+
+/// Prices of what is no swap, where the order names none.
+const PRICES: std::ops::Range<f64> = 20.0..60.0;
+
+/// The part by which a price that is found may be better than the limit.
+const BETTER_BY: f64 = 0.02;
 
 /// An [`OrderExecutor`] that trades on paper. The same seed, order and attempt give the same fate.
 #[derive(Debug)]
@@ -35,12 +47,29 @@ struct Quote {
     amount_out: f64,
 }
 
+/// What would come of an order.
+#[derive(Debug)]
+enum Deal {
+    Swap { amount: String, token_in: String, token_out: String, percent: f64, best: Quote },
+    Fill { side: Side, quantity: Option<Value>, price: f64, has_limit: bool },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Side {
+    Buy,
+    Sell,
+    Unnamed,
+}
+
+type Fields = Vec<(&'static str, Value)>;
+
 /// What goes wrong with an attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Mishap {
     NoLiquidity,
-    SlippageExceeded,
-    /// The transaction was sent, and nobody confirmed it.
+    /// The price moved too far.
+    Moved,
+    /// It was sent, and nobody confirmed it.
     Timeout,
 }
 
@@ -61,44 +90,81 @@ impl PaperExecutor {
         self.random("fate", &format!("{}:{}", handle.order(), handle.attempt()))
     }
 
-    fn quotes(&self, order: &OrderRequest, random: &mut StdRng) -> [Quote; 2] {
-        // A pair has one price for everybody, which the exchanges miss by a little.
-        let mut pair = self.random("pair", &format!("{}/{}", order.token_in, order.token_out));
-        let fair = 10_f64.powf(pair.random_range(-2.0..2.5));
-        EXCHANGES.map(|(dex, fee)| {
-            let price = fair * random.random_range(0.98..1.02);
-            // A large order moves the price against itself.
-            let depth = 1e6 * random.random_range(0.5..2.0);
-            let impact = order.amount() / (order.amount() + depth);
-            let amount_out = order.amount() * price * (1.0 - impact) * (1.0 - fee);
-            Quote { dex, fee, price, amount_out }
-        })
-    }
-
     fn mishap(&self, random: &mut StdRng) -> Option<Mishap> {
         random.random_bool(self.config.failure_rate).then(|| {
-            let kinds = [Mishap::NoLiquidity, Mishap::SlippageExceeded, Mishap::Timeout];
+            let kinds = [Mishap::NoLiquidity, Mishap::Moved, Mishap::Timeout];
             kinds[random.random_range(0..kinds.len())]
         })
     }
 
     /// The same for every attempt, so that a run that finds out names what the one before it chose.
-    fn best_quote(&self, order: &OrderRequest, id: OrderId) -> Quote {
-        let [one, other] = self.quotes(order, &mut self.random("quotes", &id.to_string()));
-        if one.amount_out >= other.amount_out { one } else { other }
+    fn deal(&self, order: &OrderRequest, id: OrderId) -> Deal {
+        let mut random = self.random("quotes", &id.to_string());
+        match (order.text("tokenIn"), order.text("tokenOut"), order.number("amount")) {
+            (Some(token_in), Some(token_out), Some(amount)) => {
+                let [one, other] = self.quotes(&token_in, &token_out, amount, &mut random);
+                let best = if one.amount_out >= other.amount_out { one } else { other };
+                let fraction = order.number("slippage").unwrap_or(0.0);
+                let percent = order.number("slippagePercent").unwrap_or(fraction * 100.0);
+                let amount = order.field("amount").map_or_else(String::new, |amount| amount.get().to_owned());
+                Deal::Swap { amount, token_in, token_out, percent, best }
+            }
+            _ => self.fill(order, &mut random),
+        }
     }
 
-    /// A run before this one submitted the order, and was gone. On paper the transaction always arrived.
+    fn quotes(&self, token_in: &str, token_out: &str, amount: f64, random: &mut StdRng) -> [Quote; 2] {
+        // A pair has one price for everybody, which the exchanges miss by a little.
+        let mut pair = self.random("pair", &format!("{token_in}/{token_out}"));
+        let fair = 10_f64.powf(pair.random_range(-2.0..2.5));
+        EXCHANGES.map(|(dex, fee)| {
+            let price = fair * random.random_range(0.98..1.02);
+            // A large order moves the price against itself.
+            let depth = 1e6 * random.random_range(0.5..2.0);
+            let impact = amount / (amount + depth);
+            let amount_out = amount * price * (1.0 - impact) * (1.0 - fee);
+            Quote { dex, fee, price, amount_out }
+        })
+    }
+
+    /// The market is where the order's limit is, or else where its product has its price.
+    fn fill(&self, order: &OrderRequest, random: &mut StdRng) -> Deal {
+        let side = match order.text("side").map(|side| side.to_lowercase()).as_deref() {
+            Some("buy" | "bid") => Side::Buy,
+            Some("sell" | "ask" | "offer") => Side::Sell,
+            _ => Side::Unnamed,
+        };
+        let limit = LIMIT_FIELDS.iter().find_map(|name| order.number(name));
+        let price = match limit {
+            Some(limit) => {
+                let better = limit.abs() * BETTER_BY * random.random::<f64>();
+                match side {
+                    Side::Buy => ((limit - better) * 100.0).floor() / 100.0,
+                    Side::Sell => ((limit + better) * 100.0).ceil() / 100.0,
+                    Side::Unnamed => limit,
+                }
+            }
+            None => {
+                let product: Vec<String> =
+                    PRODUCT_FIELDS.iter().filter_map(|name| order.text(name)).collect();
+                let price = self.random("product", &product.join("/")).random_range(PRICES);
+                (price * 100.0).round() / 100.0
+            }
+        };
+        let quantity = order.field("quantity").and_then(|quantity| serde_json::from_str(quantity.get()).ok());
+        Deal::Fill { side, quantity, price, has_limit: limit.is_some() }
+    }
+
+    /// A run before this one submitted the order, and was gone. On paper it always arrived.
     async fn find_out(
         &self,
-        order: &OrderRequest,
+        deal: &Deal,
         handle: &mut OrderHandle,
         random: &mut StdRng,
     ) -> Result<Confirmation, ExecutionError> {
-        let best = self.best_quote(order, handle.order());
-        handle.submitted(90, "Looking for the transaction", &[("dex", json!(best.dex))]).await?;
+        handle.submitted(90, "Looking for what was sent", &deal.sent()).await?;
         self.step(random).await;
-        Ok(confirmation(order, &best, random))
+        Ok(deal.confirmation(random))
     }
 
     async fn step(&self, random: &mut StdRng) {
@@ -111,11 +177,95 @@ impl PaperExecutor {
     }
 }
 
-fn confirmation(order: &OrderRequest, best: &Quote, random: &mut StdRng) -> Confirmation {
-    Confirmation {
-        tx_hash: format!("{:032x}{:032x}", random.random::<u128>(), random.random::<u128>()),
-        dex: best.dex.to_owned(),
-        message: format!("Swapped {} {} on paper", order.amount, order.token_in),
+impl Deal {
+    fn looking(&self) -> &'static str {
+        match self {
+            Self::Swap { .. } => "Comparing quotes of 2 exchanges",
+            Self::Fill { .. } => "Looking at the other side of the market",
+        }
+    }
+
+    /// What was found, in words and in fields.
+    fn found(&self) -> (String, Fields) {
+        match self {
+            Self::Swap { best, percent, .. } => {
+                let least = best.amount_out * (1.0 - percent / 100.0);
+                let quote = json!({
+                    "price": best.price, "fee": best.fee, "amountOut": best.amount_out, "minAmountOut": least,
+                });
+                let fields = vec![
+                    ("quotesFetched", json!(EXCHANGES.len())),
+                    ("chosenDex", json!(best.dex)),
+                    ("quote", quote),
+                ];
+                (format!("{} gives most", best.dex), fields)
+            }
+            Self::Fill { price, .. } => {
+                (format!("There is a price of {price}"), vec![("quote", json!({ "price": price }))])
+            }
+        }
+    }
+
+    /// What a transaction is made of.
+    fn built(&self) -> Fields {
+        match self {
+            Self::Swap { best, .. } => {
+                // As decimal text: not every reader's numbers have room for it.
+                let quote = json!({ "dex": best.dex, "amountOut": best.amount_out.to_string() });
+                vec![("chosenDex", json!(best.dex)), ("quote", quote)]
+            }
+            Self::Fill { price, .. } => vec![("quote", json!({ "price": price }))],
+        }
+    }
+
+    fn sent(&self) -> Fields {
+        match self {
+            Self::Swap { best, .. } => vec![("dex", json!(best.dex))],
+            Self::Fill { .. } => Vec::new(),
+        }
+    }
+
+    fn no_liquidity(&self) -> ExecutionError {
+        let message = match self {
+            Self::Swap { token_out, .. } => format!("no pool has enough {token_out} for this order"),
+            Self::Fill { .. } => "nobody is on the other side of this order".to_owned(),
+        };
+        ExecutionError::Failed { code: "no_liquidity", message, retry: true }
+    }
+
+    fn moved(&self) -> ExecutionError {
+        let (code, message) = match self {
+            Self::Swap { percent, .. } => {
+                ("slippage_exceeded", format!("the price moved by more than {percent} %"))
+            }
+            Self::Fill { has_limit: true, .. } => {
+                ("limit_not_reached", "the price moved past the limit of this order".to_owned())
+            }
+            Self::Fill { .. } => return self.no_liquidity(),
+        };
+        ExecutionError::Failed { code, message, retry: true }
+    }
+
+    fn confirmation(&self, random: &mut StdRng) -> Confirmation {
+        // Half of it is zeros: it is not to be taken for one of a chain's.
+        let id = format!("{:064x}", random.random::<u128>());
+        match self {
+            Self::Swap { amount, token_in, best, .. } => Confirmation {
+                message: format!("Swapped {amount} {token_in} on paper"),
+                fields: vec![("txHash", json!(id)), ("dex", json!(best.dex))],
+            },
+            Self::Fill { side, quantity, price, .. } => {
+                let verb = match side {
+                    Side::Buy => "Bought",
+                    Side::Sell => "Sold",
+                    Side::Unnamed => "Filled",
+                };
+                let what = quantity.as_ref().map_or_else(String::new, |quantity| format!(" {quantity}"));
+                let mut fields = vec![("tradeId", json!(id)), ("price", json!(price))];
+                fields.extend(quantity.clone().map(|quantity| ("quantity", quantity)));
+                Confirmation { message: format!("{verb}{what} at {price} on paper"), fields }
+            }
+        }
     }
 }
 
@@ -132,48 +282,34 @@ impl OrderExecutor for PaperExecutor {
     ) -> Result<Confirmation, ExecutionError> {
         let mut random = self.fate(handle);
         let mut mishap = self.mishap(&mut random);
+        let deal = self.deal(order, handle.order());
 
         if handle.previous().is_some_and(|previous| previous.kind == EntryKind::Submitted) {
-            return self.find_out(order, handle, &mut random).await;
+            return self.find_out(&deal, handle, &mut random).await;
         }
-        handle.routing(10, "Comparing quotes of 2 exchanges", &[]).await?;
+        handle.routing(10, deal.looking(), &[]).await?;
         self.step(&mut random).await;
         if mishap == Some(Mishap::NoLiquidity) {
-            return Err(ExecutionError::Failed {
-                code: "no_liquidity",
-                message: format!("no pool has enough {} for this order", order.token_out),
-                retry: true,
-            });
+            return Err(deal.no_liquidity());
         }
-        let best = self.best_quote(order, handle.order());
-        let shown = json!({
-            "price": best.price, "fee": best.fee, "amountOut": best.amount_out,
-            "minAmountOut": best.amount_out * (1.0 - order.slippage()),
-        });
-        let fields =
-            [("quotesFetched", json!(EXCHANGES.len())), ("chosenDex", json!(best.dex)), ("quote", shown)];
-        handle.routing(30, &format!("{} gives most", best.dex), &fields).await?;
+        let (found, fields) = deal.found();
+        handle.routing(30, &found, &fields).await?;
         self.step(&mut random).await;
 
-        handle.building(50, "Building the transaction", &[]).await?;
+        handle.building(50, "Building the transaction", &deal.built()).await?;
         self.step(&mut random).await;
-        if mishap == Some(Mishap::SlippageExceeded) {
-            return Err(ExecutionError::Failed {
-                code: "slippage_exceeded",
-                message: format!("the price moved by more than {} of it", order.slippage()),
-                retry: true,
-            });
+        if mishap == Some(Mishap::Moved) {
+            return Err(deal.moved());
         }
-        handle.building(70, "The transaction is signed", &[]).await?;
+        handle.building(70, "The transaction is signed", &deal.built()).await?;
 
         loop {
-            let dex = [("dex", json!(best.dex))];
-            handle.submitted(75, "Sending the transaction", &dex).await?;
+            handle.submitted(75, "Sending the transaction", &deal.sent()).await?;
             self.step(&mut random).await;
             if mishap != Some(Mishap::Timeout) {
-                handle.submitted(90, "Waiting for the confirmation", &dex).await?;
+                handle.submitted(90, "Waiting for the confirmation", &deal.sent()).await?;
                 self.step(&mut random).await;
-                return Ok(confirmation(order, &best, &mut random));
+                return Ok(deal.confirmation(&mut random));
             }
             if !handle.next_attempt() {
                 return Err(ExecutionError::Failed {
@@ -197,28 +333,25 @@ mod tests {
         PaperExecutor::new(PaperConfig { failure_rate, ..PaperConfig::default() })
     }
 
-    fn order(amount: &str) -> OrderRequest {
-        let text = format!(r#"{{"tokenIn":"SOL","tokenOut":"USDC","amount":{amount},"slippage":0.01}}"#);
-        OrderRequest::parse(&text).unwrap()
+    fn quotes(amount: f64, of: &str) -> [Quote; 2] {
+        let paper = executor(0.0);
+        paper.quotes("SOL", "USDC", amount, &mut paper.random("quotes", of))
     }
 
     #[test]
     fn the_same_seed_gives_the_same_quotes() {
-        let paper = executor(0.0);
-        let quotes = || paper.quotes(&order("10"), &mut paper.random("fate", "a"));
-        assert_eq!(quotes(), quotes());
-        assert_ne!(quotes(), paper.quotes(&order("10"), &mut paper.random("fate", "b")));
+        assert_eq!(quotes(10.0, "a"), quotes(10.0, "a"));
+        assert_ne!(quotes(10.0, "a"), quotes(10.0, "b"));
     }
 
     #[test]
     fn exchanges_take_a_fee_and_large_orders_pay_more() {
-        let paper = executor(0.0);
-        let per_unit = |amount: &str| {
-            let quote = paper.quotes(&order(amount), &mut paper.random("fate", "a"))[0];
-            quote.amount_out / order(amount).amount() / quote.price
+        let per_unit = |amount: f64| {
+            let quote = quotes(amount, "a")[0];
+            quote.amount_out / amount / quote.price
         };
-        assert!(per_unit("1") < 1.0 - EXCHANGES[0].1 + 1e-12);
-        assert!(per_unit("1000000") < 0.8 * per_unit("1"));
+        assert!(per_unit(1.0) < 1.0 - EXCHANGES[0].1 + 1e-12);
+        assert!(per_unit(1_000_000.0) < 0.8 * per_unit(1.0));
     }
 
     #[test]
@@ -230,5 +363,36 @@ mod tests {
         };
         assert_eq!((count(0.0), count(1.0)), (0, 2_000));
         assert!((300..500).contains(&count(0.2)), "{}", count(0.2));
+    }
+
+    #[test]
+    fn what_is_no_swap_is_filled_no_worse_than_its_limit() {
+        let filled = |order: &str| match executor(0.0)
+            .deal(&serde_json::from_str(order).unwrap(), OrderId::random())
+        {
+            Deal::Fill { side, quantity, price, .. } => (side, quantity, price),
+            swap => panic!("{swap:?}"),
+        };
+        for limit in [41.25, 0.0, -12.5] {
+            let (side, quantity, price) =
+                filled(&format!(r#"{{"side":"BUY","quantity":50,"limit":{limit}}}"#));
+            assert_eq!((side, quantity), (Side::Buy, Some(json!(50))));
+            assert!(price <= limit && price >= limit - limit.abs() * BETTER_BY - 0.01, "{price} {limit}");
+            let (side, _, price) = filled(&format!(r#"{{"side":"sell","limitPrice":{limit}}}"#));
+            assert_eq!(side, Side::Sell);
+            assert!(price >= limit && price <= limit + limit.abs() * BETTER_BY + 0.01, "{price} {limit}");
+        }
+        let (side, quantity, price) = filled(r#"{"hub":"WESTERN HUB"}"#);
+        assert_eq!((side, quantity), (Side::Unnamed, None));
+        assert!(PRICES.contains(&price) && price == filled(r#"{"hub":"WESTERN HUB"}"#).2);
+        let deal = executor(0.0).deal(
+            &serde_json::from_str(r#"{"side":"buy","quantity":50.0,"limit":41}"#).unwrap(),
+            OrderId::random(),
+        );
+        let done = deal.confirmation(&mut executor(0.0).random("x", "y"));
+        assert!(
+            done.message.starts_with("Bought 50.0 at ") && done.message.ends_with(" on paper"),
+            "{done:?}"
+        );
     }
 }

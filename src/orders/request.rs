@@ -1,10 +1,14 @@
 //! What a client orders.
 
-use serde::{Deserialize, Serialize};
+use std::collections::HashSet;
+
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
+use uuid::Uuid;
 
 use crate::model::OrderId;
-use crate::protocol::{OrderedFields, check_json};
+use crate::protocol::{OrderedFields, PayloadWriter, check_json, quoted};
 
 /// The longest name of a token, in bytes.
 const TOKEN_LEN_MAX: usize = 64;
@@ -16,28 +20,26 @@ const METADATA_BYTES_MAX: usize = 4_096;
 const NUMBER_LEN_MAX: usize = 64;
 
 /// Faults that are told at once, at the most.
-const FAULTS_MAX: usize = 20;
+pub(super) const FAULTS_MAX: usize = 20;
 
 const FIELDS: [&str; 5] = ["tokenIn", "tokenOut", "amount", "slippage", "metadata"];
 
-/// A swap of one token for another. Numbers keep the digits that they were written with.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct OrderRequest {
-    /// What is given.
-    pub token_in: String,
-    /// What is wanted.
-    pub token_out: String,
-    /// How much of `token_in`: a finite number greater than 0.
-    pub amount: Box<RawValue>,
-    /// How much worse than quoted the price may become, as a fraction: 0.01 is one percent.
-    pub slippage: Box<RawValue>,
-    /// Whatever the client wants to find again; an object.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub metadata: Option<Box<RawValue>>,
-    /// The dead letter that this order tries again.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub retry_of: Option<OrderId>,
+/// The field that says which dead letter an order tries again. It is the gateway's.
+pub(super) const RETRY_OF: &str = "retryOf";
+
+/// How much worse than quoted the price of a swap may become where it is not said, in per cent.
+const SLIPPAGE_PERCENT: &str = "0.5";
+
+/// An order as workers are handed it: one JSON object. Numbers keep the digits that they were written
+/// with.
+#[derive(Debug, Clone)]
+pub struct OrderRequest(Box<RawValue>);
+
+impl<'de> Deserialize<'de> for OrderRequest {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let order = Box::<RawValue>::deserialize(from)?;
+        if order.get().starts_with('{') { Ok(Self(order)) } else { Err(D::Error::custom("not an object")) }
+    }
 }
 
 /// A field of an order that is wrong.
@@ -61,26 +63,16 @@ pub enum InvalidOrder {
 }
 
 impl OrderRequest {
-    /// Reads an order as clients send it: `tokenIn`, `tokenOut`, `amount`, `slippage` and,
-    /// optionally, `metadata`.
+    /// Reads a swap of one token for another as clients send it: `tokenIn`, `tokenOut`, `amount` (a finite
+    /// number greater than 0) and, optionally, `slippage` (in per cent, 0 to 100) and `metadata`.
+    ///
+    /// Workers are handed `slippage` as a fraction, and beside it `slippagePercent`.
     ///
     /// # Errors
     /// Everything that is wrong with it.
     pub fn parse(text: &str) -> Result<Self, InvalidOrder> {
-        let not_an_object =
-            |detail: String| InvalidOrder::Fields(vec![FieldFault { field: String::new(), message: detail }]);
-        let OrderedFields(fields) =
-            serde_json::from_str(text).map_err(|error: serde_json::Error| {
-                if error.is_data() {
-                    not_an_object(
-                        r#"expected one object such as {"tokenIn":"SOL","tokenOut":"USDC","amount":1.5,"slippage":0.01}"#
-                            .to_owned(),
-                    )
-                } else {
-                    InvalidOrder::Json(error.to_string())
-                }
-            })?;
-        check_json(text).map_err(|unreadable| InvalidOrder::Json(unreadable.to_string()))?;
+        const EXAMPLE: &str = r#"{"tokenIn":"SOL","tokenOut":"USDC","amount":1.5}"#;
+        let fields = read_fields(text, EXAMPLE)?;
         let get = |name: &str| fields.iter().find(|(field, _)| field == name).map(|(_, value)| *value);
         let mut faults = Vec::new();
         let mut fault = |field: &str, message: String| {
@@ -126,53 +118,154 @@ impl OrderRequest {
             |amount| amount > 0.0,
             &mut fault,
         );
-        let slippage = number(
-            "slippage",
-            "a fraction from 0 to 1, such as 0.01 for one percent",
-            |slippage| (0.0..=1.0).contains(&slippage),
-            &mut fault,
-        );
-        let metadata = get("metadata").filter(|value| value.get() != "null").map(|value| {
+        let percent = match get("slippage") {
+            None => RawValue::from_string(SLIPPAGE_PERCENT.to_owned()).expect("a number"),
+            Some(_) => number(
+                "slippage",
+                "a percentage from 0 to 100, such as 0.5",
+                |percent| (0.0..=100.0).contains(&percent),
+                &mut fault,
+            ),
+        };
+        let metadata = get("metadata").filter(|value| value.get() != "null");
+        if let Some(value) = metadata {
             if !value.get().starts_with('{') {
                 fault("metadata", "must be an object".to_owned());
             } else if value.get().len() > METADATA_BYTES_MAX {
                 fault("metadata", format!("may have {METADATA_BYTES_MAX} bytes"));
             }
-            (*value).to_owned()
-        });
-        for (place, (name, _)) in fields.iter().enumerate() {
-            let shown: String = name.chars().filter(|c| !c.is_control()).take(40).collect();
+        }
+        for (name, _) in &fields {
             if !FIELDS.contains(&name.as_str()) {
                 let fields = FIELDS.join(", ");
                 fault(
-                    &shown,
+                    &shown_name(name),
                     format!("is no field of an order ({fields}); what is yours goes into `metadata`"),
                 );
-            } else if fields[..place].iter().any(|(before, _)| before == name) {
-                fault(&shown, "is there twice".to_owned());
             }
         }
+        faults.extend(twice(&fields));
         faults.truncate(FAULTS_MAX);
-        if faults.is_empty() {
-            Ok(Self { token_in, token_out, amount, slippage, metadata, retry_of: None })
-        } else {
-            Err(InvalidOrder::Fields(faults))
+        if !faults.is_empty() {
+            return Err(InvalidOrder::Fields(faults));
         }
+        let mut order = PayloadWriter::default();
+        order.push("tokenIn", &quoted(&token_in));
+        order.push("tokenOut", &quoted(&token_out));
+        order.push("amount", amount.get());
+        order.push("slippage", &shifted(percent.get(), -2));
+        order.push("slippagePercent", percent.get());
+        if let Some(metadata) = metadata {
+            order.push("metadata", metadata.get());
+        }
+        Ok(Self::written(order))
     }
 
-    /// How much is given.
-    pub fn amount(&self) -> f64 {
-        serde_json::from_str(self.amount.get()).unwrap_or(0.0)
+    /// An order that was read already.
+    pub(super) fn written(fields: PayloadWriter) -> Self {
+        let json = String::from_utf8(fields.finish().into()).expect("made of text");
+        Self(RawValue::from_string(json).expect("made of JSON"))
     }
 
-    /// How much worse than quoted the price may become, as a fraction.
-    pub fn slippage(&self) -> f64 {
-        serde_json::from_str(self.slippage.get()).unwrap_or(0.0)
+    /// All of it.
+    pub fn as_json(&self) -> &RawValue {
+        &self.0
     }
 
-    pub(super) fn to_json(&self) -> Vec<u8> {
-        serde_json::to_vec(self).expect("a struct of plain fields always serialises")
+    fn fields(&self) -> Vec<(String, &RawValue)> {
+        serde_json::from_str(self.0.get()).map(|OrderedFields(fields)| fields).unwrap_or_default()
     }
+
+    /// A field as it was written.
+    pub fn field(&self, name: &str) -> Option<&RawValue> {
+        self.fields().into_iter().find_map(|(field, value)| (field == name).then_some(value))
+    }
+
+    /// A field that is a number.
+    pub fn number(&self, name: &str) -> Option<f64> {
+        serde_json::from_str(self.field(name)?.get()).ok()
+    }
+
+    /// A field that is a text.
+    pub fn text(&self, name: &str) -> Option<String> {
+        serde_json::from_str(self.field(name)?.get()).ok()
+    }
+
+    /// The dead letter that this order tries again.
+    pub fn retry_of(&self) -> Option<OrderId> {
+        self.text(RETRY_OF)?.parse().ok()
+    }
+
+    /// The same order, in place of one that is a dead letter.
+    pub(super) fn as_retry_of(&self, order: OrderId) -> Self {
+        let mut fields = PayloadWriter::default();
+        for (name, value) in self.fields().iter().filter(|(name, _)| name != RETRY_OF) {
+            fields.push(name, value.get());
+        }
+        fields.push(RETRY_OF, &quoted(&order.to_string()));
+        Self::written(fields)
+    }
+
+    /// Equal for orders that say the same, in whatever order and with whatever white space.
+    pub(super) fn fingerprint(&self) -> String {
+        let mut fields = self.fields();
+        fields.sort_by(|(one, _), (other, _)| one.cmp(other));
+        let mut sorted = PayloadWriter::default();
+        fields.iter().for_each(|(name, value)| sorted.push(name, value.get()));
+        Uuid::new_v5(&Uuid::NAMESPACE_OID, &sorted.finish()).simple().to_string()
+    }
+
+    /// A swap as its client wrote it: with `slippage` in per cent. Those of builds that took a fraction
+    /// have no `slippagePercent`.
+    pub(super) fn shown_as_swap(&self) -> Self {
+        let percent = self.field("slippagePercent").map(|percent| percent.get().to_owned());
+        let mut fields = PayloadWriter::default();
+        for (name, value) in self.fields().iter().filter(|(name, _)| name != "slippagePercent") {
+            match (name.as_str(), &percent) {
+                ("slippage", Some(percent)) => fields.push(name, percent),
+                ("slippage", None) => fields.push(name, &shifted(value.get(), 2)),
+                _ => fields.push(name, value.get()),
+            }
+        }
+        Self::written(fields)
+    }
+}
+
+/// The fields of an object, or what is wrong with the text.
+pub(super) fn read_fields<'a>(
+    text: &'a str,
+    example: &str,
+) -> Result<Vec<(String, &'a RawValue)>, InvalidOrder> {
+    let OrderedFields(fields) = serde_json::from_str(text).map_err(|error: serde_json::Error| {
+        if error.is_data() {
+            let message = format!("expected one object such as {example}");
+            InvalidOrder::Fields(vec![FieldFault { field: String::new(), message }])
+        } else {
+            InvalidOrder::Json(error.to_string())
+        }
+    })?;
+    check_json(text).map_err(|unreadable| InvalidOrder::Json(unreadable.to_string()))?;
+    Ok(fields)
+}
+
+/// A fault for each field that was there before.
+pub(super) fn twice(fields: &[(String, &RawValue)]) -> Vec<FieldFault> {
+    let mut names = HashSet::new();
+    let repeated = fields.iter().filter(|(name, _)| !names.insert(name.as_str()));
+    let fault = |name: &String| FieldFault { field: shown_name(name), message: "is there twice".to_owned() };
+    repeated.map(|(name, _)| fault(name)).collect()
+}
+
+pub(super) fn shown_name(name: &str) -> String {
+    name.chars().filter(|c| !c.is_control()).take(40).collect()
+}
+
+/// A number with its decimal point moved: by text, since 0.7 / 100 is not 0.007 in binary.
+fn shifted(number: &str, places: i64) -> String {
+    let (digits, exponent) = number.split_once(['e', 'E']).unwrap_or((number, "0"));
+    let exponent = exponent.parse::<i64>().unwrap_or(0).saturating_add(places);
+    let moved: f64 = format!("{digits}e{exponent}").parse().unwrap_or(0.0);
+    serde_json::to_string(&moved).expect("a number always serialises")
 }
 
 fn is_token(token: &str) -> bool {
@@ -191,26 +284,51 @@ mod tests {
         }
     }
 
+    fn handed(text: &str) -> String {
+        OrderRequest::parse(text).unwrap().as_json().get().to_owned()
+    }
+
     #[test]
-    fn an_order_keeps_its_digits() {
-        let order = OrderRequest::parse(
-            r#"{"tokenIn":"SOL","tokenOut":"USDC","amount":1.50,"slippage":1e-2,"metadata":{"desk":7}}"#,
-        )
-        .unwrap();
-        assert_eq!((order.amount(), order.slippage()), (1.5, 0.01));
-        let json =
-            r#"{"tokenIn":"SOL","tokenOut":"USDC","amount":1.50,"slippage":1e-2,"metadata":{"desk":7}}"#;
-        assert_eq!(String::from_utf8(order.to_json()).unwrap(), json);
-        let read: OrderRequest = serde_json::from_str(json).unwrap();
-        assert_eq!(read.to_json(), order.to_json());
+    fn workers_are_handed_slippage_as_a_fraction_and_in_per_cent() {
+        let swap = |rest: &str| format!(r#"{{"tokenIn":"SOL","tokenOut":"USDC","amount":1.50{rest}}}"#);
+        for (given, handed_on) in [
+            ("", r#","slippage":0.005,"slippagePercent":0.5"#),
+            (r#","slippage":0.7"#, r#","slippage":0.007,"slippagePercent":0.7"#),
+            (r#","slippage":1e-1"#, r#","slippage":0.001,"slippagePercent":1e-1"#),
+            (r#","slippage":100"#, r#","slippage":1.0,"slippagePercent":100"#),
+            (r#","slippage":0"#, r#","slippage":0.0,"slippagePercent":0"#),
+        ] {
+            assert_eq!(handed(&swap(given)), swap(handed_on));
+            let order: OrderRequest = serde_json::from_str(&swap(handed_on)).unwrap();
+            let shown = if given.is_empty() { r#","slippage":0.5"# } else { given };
+            assert_eq!(order.shown_as_swap().as_json().get(), swap(shown));
+        }
+        // As a build wrote it that took fractions.
+        let order: OrderRequest = serde_json::from_str(&swap(r#","slippage":0.007"#)).unwrap();
+        assert_eq!(order.shown_as_swap().as_json().get(), swap(r#","slippage":0.7"#));
+        assert_eq!((order.number("amount"), order.text("tokenOut").as_deref()), (Some(1.5), Some("USDC")));
+    }
+
+    #[test]
+    fn an_order_says_what_it_retries_and_is_known_by_what_it_says() {
+        let text = r#"{"tokenIn":"SOL","tokenOut":"USDC","amount":1.50,"metadata":{"desk":7}}"#;
+        let order = OrderRequest::parse(text).unwrap();
+        let other = r#" {"metadata": {"desk" : 7}, "amount":1.50, "tokenOut":"USDC", "tokenIn":"SOL", "slippage":0.5}"#;
+        assert_eq!(order.fingerprint(), OrderRequest::parse(other).unwrap().fingerprint());
+        let id = OrderId::random();
+        let retry = order.as_retry_of(OrderId::random()).as_retry_of(id);
+        assert_eq!((order.retry_of(), retry.retry_of()), (None, Some(id)));
+        assert_ne!(order.fingerprint(), retry.fingerprint());
+        assert!(retry.as_json().get().starts_with(order.as_json().get().trim_end_matches('}')));
+        assert!(serde_json::from_str::<OrderRequest>("5").is_err());
     }
 
     #[test]
     fn every_wrong_field_is_named() {
-        assert_eq!(faulty_fields("{}"), ["tokenIn", "tokenOut", "amount", "slippage"]);
+        assert_eq!(faulty_fields("{}"), ["tokenIn", "tokenOut", "amount"]);
         assert_eq!(
             faulty_fields(
-                r#"{"tokenIn":"a b","tokenOut":7,"amount":0,"slippage":1.01,"metadata":[],"price":1}"#
+                r#"{"tokenIn":"a b","tokenOut":7,"amount":0,"slippage":100.1,"metadata":[],"price":1}"#
             ),
             ["tokenIn", "tokenOut", "amount", "slippage", "metadata", "price"]
         );

@@ -3,18 +3,19 @@
 use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
+use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
-use uuid::Uuid;
 
 use super::config::{OrdersConfig, WhenDegraded};
 use super::interop::OrderMirror;
-use super::request::OrderRequest;
+use super::request::{InvalidOrder, OrderRequest};
+use super::schema::OrderSchema;
 use super::stats::OrderStats;
-use super::view::{DeadLetter, Listed, OrderView, is_of_a_worker};
+use super::view::{DeadLetter, Listed, OrderView, Shows, is_of_a_worker};
 use crate::channels::{Channels, PublishError};
 use crate::model::{ChannelName, DraftEntry, Entry, JobId, OrderId};
 use crate::protocol::{OrderUpdate, Standing};
@@ -57,6 +58,8 @@ pub struct OrdersParts {
     pub mirror: OrderMirror,
     /// Which workers carry out what is placed here, and what workers here carry out.
     pub kind: JobKind,
+    /// What orders look like.
+    pub schema: OrderSchema,
 }
 
 /// What all parts of this room share.
@@ -69,6 +72,7 @@ pub(super) struct Desk {
     pub(super) mirror: OrderMirror,
     /// Of the orders that are placed and claimed here.
     pub(super) kind: JobKind,
+    pub(super) schema: OrderSchema,
     /// The kinds that other nodes have.
     pub(super) other_executors: Mutex<BTreeSet<String>>,
     /// Something was queued by this process.
@@ -194,7 +198,7 @@ impl Orders {
     /// No order yet, but for those in the storage. Must be called in a runtime; what must not be
     /// broken off runs there.
     pub fn new(parts: OrdersParts) -> Self {
-        let OrdersParts { backend, channels, config, mirror, kind } = parts;
+        let OrdersParts { backend, channels, config, mirror, kind, schema } = parts;
         let stats = OrderStats::default();
         Self(Arc::new(Desk {
             backend,
@@ -203,6 +207,7 @@ impl Orders {
             stats,
             mirror,
             kind,
+            schema,
             other_executors: Mutex::default(),
             queued: Notify::new(),
             cancels: watch::Sender::new(()),
@@ -243,24 +248,36 @@ impl Orders {
         self.0.backend.job_counts().await
     }
 
+    /// Reads an order as clients send it.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it.
+    pub fn read(&self, text: &str) -> Result<OrderRequest, InvalidOrder> {
+        self.0.schema.read(text)
+    }
+
+    fn shows(&self) -> Shows {
+        Shows { attempts_max: self.0.config.attempts_max, swaps: self.0.schema.is_swap() }
+    }
+
     /// Queues an order. With an idempotency key, the same key and the same request give the same
     /// order for as long as keys are kept.
     ///
     /// # Errors
     /// See [`PlaceError`].
     pub async fn place(&self, request: &OrderRequest, key: Option<&str>) -> Result<Placed, PlaceError> {
-        let payload = request.to_json();
+        let payload = Bytes::copy_from_slice(request.as_json().get().as_bytes());
         let order = OrderId::random();
         let idempotency = key.map(|key| Idempotency {
             // Names of our own must not meet a client's.
-            key: if request.retry_of.is_some() { key.to_owned() } else { format!("client:{key}") },
-            fingerprint: Uuid::new_v5(&Uuid::NAMESPACE_OID, &payload).simple().to_string(),
+            key: if request.retry_of().is_some() { key.to_owned() } else { format!("client:{key}") },
+            fingerprint: request.fingerprint(),
         });
         let kind = Some(JobKind::clone(&self.0.kind));
-        let job = NewJob { id: order.into(), payload: payload.into(), kind, idempotency };
+        let job = NewJob { id: order.into(), payload, kind, idempotency };
         let bounds = self.0.config.bounds();
         // A dead letter is everybody's: another node may be asked to place it again too.
-        let may_keep = self.0.config.when_degraded == WhenDegraded::Accept && request.retry_of.is_none();
+        let may_keep = self.0.config.when_degraded == WhenDegraded::Accept && request.retry_of().is_none();
         let queued = match may_keep {
             true => self.0.backend.enqueue_here(&job, &bounds).await,
             false => self.0.backend.enqueue(&job, &bounds).await,
@@ -307,7 +324,7 @@ impl Orders {
             let is_degraded = self.0.backend.is_degraded_for(&channel);
             return if is_degraded { Err(StorageError::Unknown { op: "order" }) } else { Ok(None) };
         }
-        Ok(Some(OrderView::whole(order, job, newest, page, self.0.config.attempts_max)))
+        Ok(Some(OrderView::whole(order, job, newest, page, self.shows())))
     }
 
     /// What this node knows of an order by itself.
@@ -320,7 +337,7 @@ impl Orders {
         // Asked for last: a channel that is read begins a life here, which is not for any name.
         let channel = ChannelName::order(order);
         let page = self.0.channels.read_after(&channel, None, usize::MAX).await?;
-        let view = OrderView::whole(order, job, newest, page, self.0.config.attempts_max);
+        let view = OrderView::whole(order, job, newest, page, self.shows());
         Ok(OrderView { degraded: self.0.backend.is_degraded_for(&channel), ..view })
     }
 
@@ -354,9 +371,9 @@ impl Orders {
             scanned += page.len();
             // One after the other on one connection: they go out together. A job that cannot have the
             // status is not looked into.
-            let newest = page.iter().map(async |job| match status {
-                Some(status) if !may_be(job, status) => Ok(None),
-                _ => self.0.newest(job.id.into()).await,
+            let newest = page.iter().map(|job| {
+                let is_out = status.is_some_and(|status| !may_be(job, status));
+                async move { if is_out { Ok(None) } else { self.0.newest(job.id.into()).await } }
             });
             let newest = futures_util::future::try_join_all(newest).await?;
             for (job, newest) in page.into_iter().zip(newest) {
@@ -366,7 +383,7 @@ impl Orders {
                 if status.is_some_and(|status| !may_be(&job, status)) {
                     continue;
                 }
-                let summary = OrderView::summary(&job, newest.as_ref(), self.0.config.attempts_max);
+                let summary = OrderView::summary(&job, newest.as_ref(), self.shows());
                 if status.is_none_or(|status| summary.status == status) {
                     if found.len() == limit {
                         let next = cursor_before.map(OrderId::from);
@@ -470,7 +487,7 @@ impl Orders {
         }
         let jobs = self.0.backend.list_jobs(Some(JobState::Dead), before.map(JobId::from), limit).await?;
         let next = if jobs.len() == limit { jobs.last().map(|job| job.id.into()) } else { None };
-        let found = jobs.iter().map(DeadLetter::new).collect();
+        let found = jobs.iter().map(|job| DeadLetter::new(job, self.shows())).collect();
         Ok(Some(Listed { found, next, degraded: was_degraded || self.0.backend.is_degraded() }))
     }
 
@@ -483,13 +500,12 @@ impl Orders {
     pub async fn retry_dead_letter(&self, order: OrderId, force: bool) -> Result<Placed, RetryError> {
         let job: Option<JobView> = self.0.backend.job(order.into()).await.map_err(PlaceError::from)?;
         let job = job.filter(|job| job.state == JobState::Dead).ok_or(RetryError::Unknown)?;
-        let mut request: OrderRequest =
+        let request: OrderRequest =
             serde_json::from_slice(&job.payload).map_err(|_error| RetryError::Unknown)?;
         if job.committed && !force {
             return Err(RetryError::MayBeSubmitted);
         }
-        request.retry_of = Some(order);
-        let placed = self.place(&request, Some(&format!("dead-letter:{order}"))).await?;
+        let placed = self.place(&request.as_retry_of(order), Some(&format!("dead-letter:{order}"))).await?;
         self.0.backend.settle_dead(order.into()).await.map_err(PlaceError::from)?;
         Ok(placed)
     }

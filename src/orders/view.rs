@@ -4,6 +4,7 @@ use chrono::{DateTime, SecondsFormat, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+use super::request::OrderRequest;
 use crate::model::{ChannelName, Entry, Epoch, OrderId};
 use crate::protocol::{Standing, entry_json};
 use crate::storage::{JobState, JobView, Page};
@@ -55,6 +56,14 @@ pub struct OrderView {
     pub updates: Option<Vec<Box<RawValue>>>,
 }
 
+/// How this node shows orders.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Shows {
+    pub(super) attempts_max: u32,
+    /// Orders are swaps.
+    pub(super) swaps: bool,
+}
+
 /// Part of a list.
 #[derive(Debug, Clone)]
 pub struct Listed<T> {
@@ -89,11 +98,11 @@ pub struct DeadLetter {
 
 impl OrderView {
     /// As lists show it.
-    pub(super) fn summary(job: &JobView, newest: Option<&Entry>, attempts_max: u32) -> Self {
-        Self::build(job.id.into(), Some(job), newest, attempts_max)
+    pub(super) fn summary(job: &JobView, newest: Option<&Entry>, shows: Shows) -> Self {
+        Self::build(job.id.into(), Some(job), newest, shows)
     }
 
-    fn build(order: OrderId, job: Option<&JobView>, newest: Option<&Entry>, attempts_max: u32) -> Self {
+    fn build(order: OrderId, job: Option<&JobView>, newest: Option<&Entry>, shows: Shows) -> Self {
         let standing = newest.map(Standing::of);
         let changed = job.map(|job| job.changed_at);
         let updated = newest.map(|entry| entry.draft.time).into_iter().chain(changed).max();
@@ -105,10 +114,10 @@ impl OrderView {
             status: standing.as_ref().map_or("pending", |standing| standing.kind.as_str()).to_owned(),
             progress: standing.as_ref().map_or(0, |standing| standing.progress),
             attempt: standing.as_ref().map_or(u32::from(!waits), |standing| standing.attempt),
-            max_attempts: attempts_max,
+            max_attempts: shows.attempts_max,
             run: job.map_or(0, |job| job.run),
             cancel_requested: job.is_some_and(|job| job.cancelled),
-            order: job.and_then(request),
+            order: job.and_then(|job| request(job, shows)),
             created_at: job.map(|job| text(job.enqueued_at)),
             updated_at: updated.map(text),
             last_update: None,
@@ -124,7 +133,7 @@ impl OrderView {
         job: Option<JobView>,
         newest: Option<Entry>,
         page: Page,
-        attempts_max: u32,
+        shows: Shows,
     ) -> Self {
         let channel = ChannelName::order(order);
         // They were read one after the other: what is newer counts.
@@ -135,19 +144,19 @@ impl OrderView {
             gap: Some(page.first.saturating_sub(1)),
             epoch: page.epoch,
             last_update: newest.as_ref().and_then(|entry| message(&channel, entry)),
-            ..Self::build(order, job.as_ref(), newest.as_ref(), attempts_max)
+            ..Self::build(order, job.as_ref(), newest.as_ref(), shows)
         }
     }
 }
 
 impl DeadLetter {
-    pub(super) fn new(job: &JobView) -> Self {
+    pub(super) fn new(job: &JobView, shows: Shows) -> Self {
         Self {
             order_id: job.id.into(),
             error: job.error.clone().unwrap_or_default(),
             submitted: job.committed,
             runs: job.run,
-            order: request(job),
+            order: request(job, shows),
             created_at: text(job.enqueued_at),
             failed_at: text(job.changed_at),
         }
@@ -168,8 +177,11 @@ pub(super) fn run_of(update: &Entry) -> Option<u32> {
     serde_json::from_slice::<Fields>(&update.draft.data).ok()?.run
 }
 
-fn request(job: &JobView) -> Option<Box<RawValue>> {
-    serde_json::from_slice(&job.payload).ok()
+/// What was ordered, as its client wrote it.
+fn request(job: &JobView, shows: Shows) -> Option<Box<RawValue>> {
+    let order: OrderRequest = serde_json::from_slice(&job.payload).ok()?;
+    let order = if shows.swaps { order.shown_as_swap() } else { order };
+    Some(order.as_json().to_owned())
 }
 
 fn message(channel: &ChannelName, entry: &Entry) -> Option<Box<RawValue>> {

@@ -14,7 +14,6 @@ use super::request::OrderRequest;
 use super::run::{Claim, Run, RunError};
 use super::service::{Desk, Orders};
 use crate::model::{Entry, OrderId};
-use crate::protocol::quoted;
 use crate::storage::{ClaimedJob, Ending};
 use crate::support::backoff::Backoff;
 
@@ -194,7 +193,7 @@ impl Worker {
     }
 
     async fn confirm(&self, run: &mut Run, confirmation: &Confirmation) {
-        let fields = vec![("txHash", quoted(&confirmation.tx_hash)), ("dex", quoted(&confirmation.dex))];
+        let fields = confirmation.fields.iter().map(|(name, value)| (*name, value.to_string())).collect();
         match run.confirm(fields, &confirmation.message).await {
             Ok(()) | Err(RunError::Ended) => self.desk.note(run.finish(&Ending::Done).await.map(drop)),
             Err(error) => self.stopped(run, error).await,

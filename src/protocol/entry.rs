@@ -4,7 +4,8 @@ use std::io::Write as _;
 
 use chrono::SecondsFormat;
 
-use crate::model::{ChannelName, Entry, UnknownKind};
+use super::OrderedFields;
+use crate::model::{ChannelKind, ChannelName, Entry, UnknownKind};
 
 /// Fields that the envelope owns; a publisher may not use them in a payload. (`timestamp` may be
 /// given: it becomes the entry's time.)
@@ -16,7 +17,11 @@ pub const SKIPPED: &str = "skipped";
 /// Says in an entry that updates before it are missing.
 pub const MISSED_BEFORE: &str = "missedBefore";
 
-/// Writes `{"type":…,"channel":…,"offset":…,"id":…,"timestamp":…,`, of an entry that comes late also
+/// Says in an entry of an order which one it is of.
+pub(super) const ORDER_ID: &str = "orderId";
+
+/// Writes `{"type":…,"channel":…,`, of an order `"orderId":…,`, `"offset":…,"id":…,"timestamp":…,`, of an
+/// entry that comes late also
 /// `"late":true,`, of one behind others that were let go `"missedBefore":true,`, and then the
 /// payload's own fields. `late` says that it comes late to whom it is written for, also where it was
 /// in the log in time.
@@ -30,7 +35,11 @@ pub fn entry_json(channel: &ChannelName, entry: &Entry, late: bool, out: &mut Ve
     let unknown = draft.kind.unknown();
     let kind = if unknown.is_some() { SKIPPED } else { draft.kind.as_str() };
     let offset = entry.offset;
-    let mut head = write!(out, r#"{{"type":"{kind}","channel":"{channel}","offset":{offset}"#);
+    let mut head = write!(out, r#"{{"type":"{kind}","channel":"{channel}""#);
+    if channel.kind() == ChannelKind::Order && (unknown.is_some() || !names_its_order(&draft.data)) {
+        head = head.and(write!(out, r#","{ORDER_ID}":"{}""#, channel.subject()));
+    }
+    head = head.and(write!(out, r#","offset":{offset}"#));
     if entry.id.is_known() {
         let time = draft.time.to_rfc3339_opts(SecondsFormat::Millis, true);
         head = head.and(write!(out, r#","id":"{}","timestamp":"{time}""#, entry.id));
@@ -63,6 +72,15 @@ fn write_unknown(unknown: &UnknownKind, out: &mut Vec<u8>) {
     out.extend_from_slice(end);
 }
 
+/// Whether the payload says so by itself: that of a producer outside may.
+fn names_its_order(data: &[u8]) -> bool {
+    if memchr::memmem::find(data, ORDER_ID.as_bytes()).is_none() {
+        return false;
+    }
+    let fields = serde_json::from_slice::<OrderedFields<'_>>(data);
+    fields.is_ok_and(|OrderedFields(fields)| fields.iter().any(|(name, _)| name == ORDER_ID))
+}
+
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
@@ -72,7 +90,7 @@ mod tests {
     use super::*;
     use crate::model::{DraftEntry, EntryId, EntryKind, Marks, NodeId};
 
-    fn check(data: &'static str, late: bool, expected: &str) {
+    fn check(channel: &str, data: &'static str, late: bool, expected: &str) {
         let entry = Entry {
             offset: 7,
             id: EntryId { producer: NodeId(Uuid::nil()), seq: 9 },
@@ -85,13 +103,30 @@ mod tests {
             },
         };
         let mut out = Vec::new();
-        entry_json(&"zone:pjm".parse().unwrap(), &entry, late, &mut out);
+        entry_json(&channel.parse().unwrap(), &entry, late, &mut out);
         assert_eq!(String::from_utf8(out).unwrap(), expected);
+    }
+
+    #[test]
+    fn an_update_names_its_order_once() {
+        let order = "order:6f1c1c1e-0b5e-4b1e-9d3e-0a6f4b6f2a11";
+        let head = r#"{"type":"price_update","channel":"order:6f1c1c1e-0b5e-4b1e-9d3e-0a6f4b6f2a11""#;
+        let rest = r#","offset":7,"id":"00000000000000000000000000000000-9","timestamp":"2021-01-08T00:00:00.278Z","#;
+        let own = r#","orderId":"6f1c1c1e-0b5e-4b1e-9d3e-0a6f4b6f2a11""#;
+        for (data, names) in [
+            (r#"{"progress":10}"#, true),
+            (r#"{"progress":10,"orderId":"theirs"}"#, false),
+            (r#"{"about":{"orderId":"theirs"}}"#, true),
+        ] {
+            let own = if names { own } else { "" };
+            check(order, data, false, &format!("{head}{own}{rest}{}", &data[1..]));
+        }
     }
 
     #[test]
     fn the_payload_follows_the_envelope_in_one_flat_object() {
         check(
+            "zone:pjm",
             r#"{"key":"HUB","price":39432.480}"#,
             false,
             concat!(
@@ -105,6 +140,7 @@ mod tests {
     #[test]
     fn an_empty_payload_leaves_the_envelope_and_what_is_late_says_so() {
         check(
+            "zone:pjm",
             "{}",
             true,
             concat!(

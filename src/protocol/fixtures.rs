@@ -54,7 +54,7 @@ fn updates() -> impl Iterator<Item = (String, String)> {
         ),
         (
             EntryKind::Building,
-            r#"{"progress":50,"message":"Building the transaction","attempt":1,"maxAttempts":3}"#,
+            r#"{"progress":50,"message":"Building the transaction","attempt":1,"maxAttempts":3,"chosenDex":"meteora","quote":{"dex":"meteora","amountOut":"0.7075"}}"#,
         ),
         (
             EntryKind::Submitted,
@@ -225,7 +225,9 @@ fn server_messages_are_as_in_their_fixtures() {
                 recovered: true,
                 gap: Some(0),
                 timestamp,
-                message: Some("Updates follow"),
+                message: Some(
+                    "Subscribed to real-time updates for order 6f1c1c1e-0b5e-4b1e-9d3e-0a6f4b6f2a11",
+                ),
             },
         ),
         ("subscribed", subscribed(Some(seven), first, 41, true, Some(0))),

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use serde_json::value::RawValue;
 
+use super::entry::ORDER_ID;
 use super::payload::{PayloadWriter, check_names, check_readable, fault, read_time, shown};
 use super::{InvalidPayload, MISSED_BEFORE, OrderedFields};
 use crate::model::{DraftEntry, Entry, EntryKind, Marks};
@@ -161,7 +162,8 @@ impl OrderUpdate {
         let mut payload = PayloadWriter::default();
         payload.push("progress", &progress.to_string());
         for (name, value) in fields {
-            if !["type", "progress", "timestamp"].contains(&name.as_str()) {
+            // Which order it is of is said already.
+            if !["type", "progress", "timestamp", ORDER_ID].contains(&name.as_str()) {
                 payload.push(name, value.get());
             }
         }
@@ -244,7 +246,7 @@ mod tests {
     #[test]
     fn an_update_keeps_its_fields_and_has_its_progress_first() {
         let update = parse(
-            r#"{ "type": "routing", "quotesFetched": 2, "progress": 20, "message": "a b", "timestamp": 1610064000.007 }"#,
+            r#"{ "type": "routing", "orderId": "x", "quotesFetched": 2, "progress": 20, "message": "a b", "timestamp": 1610064000.007 }"#,
         )
         .unwrap();
         assert_eq!(update.standing, Standing { kind: EntryKind::Routing, progress: 20, attempt: 1 });

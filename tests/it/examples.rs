@@ -265,3 +265,38 @@ async fn a_worker_waits_for_its_gateway_and_gives_up_where_it_is_not_wanted() {
     })
     .await;
 }
+
+// Orders that are no swaps
+
+const POWER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/examples/power/order.schema.json");
+
+const TRADE: [&str; 6] =
+    ["buy", "WESTERN HUB", "50", "2026-12-01T15:00:00-05:00", "2026-12-01T16:00:00-05:00", "41.25"];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_power_trade_is_placed_carried_out_and_followed() {
+    let Some(examples) = Examples::find() else { return };
+    let mut config = external();
+    config.orders.schema = POWER.to_owned();
+    let gateway = Running::start(config).await;
+    let worker = Program::start(&mut worker(&examples, "power_worker.py", &gateway, 1));
+    let end = run(examples.command("power_client.py", &base(&gateway)).args(TRADE)).await;
+    assert_eq!(end.code, Some(0), "{end:?}");
+    let seen = end.json_lines();
+    check_whole(&seen, "confirmed");
+    let last = seen.last().unwrap();
+    assert!(last["price"].as_f64().unwrap() <= 41.25 && last["tradeId"].is_string(), "{last}");
+    assert!(last["message"].as_str().unwrap().starts_with("bought 50.0 MW at WESTERN HUB for "), "{last}");
+    let view = until_ended(gateway.address, last["orderId"].as_str().unwrap()).await;
+    assert_eq!((&view["order"]["quantity"], &view["order"]["limit"]), (&json!(50.0), &json!(41.25)));
+
+    let mut wrong = TRADE;
+    (wrong[0], wrong[3]) = ("hold", "tomorrow");
+    let end = run(examples.command("power_client.py", &base(&gateway)).args(wrong)).await;
+    assert_eq!(end.code, Some(1), "{end:?}");
+    for part in ["invalid_order", "side", "period.start"] {
+        assert!(end.stderr.contains(part), "{part}: {end:?}");
+    }
+    stop(worker).await;
+    gateway.stop().await;
+}

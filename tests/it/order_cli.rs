@@ -47,15 +47,34 @@ async fn place_prints_the_id_and_the_same_key_places_once() {
     let view = until_status(gateway.address, id, "confirmed").await;
     assert_eq!(view["order"]["metadata"], json!({"desk": "east"}));
     let raw = request(gateway.address, "GET", &format!("/api/orders/{id}"), &[], b"").await.body;
-    assert!(raw.contains(r#""amount":1.50,"slippage":0.01"#), "{raw}");
+    assert!(raw.contains(r#""amount":1.50,"slippage":0.5"#), "{raw}");
 
     let conflict = order(&["place", "SOL", "USDC", "2", "--idempotency-key", "k"], &url).await;
     assert_eq!(conflict.code, Some(1));
     assert!(conflict.stderr.contains("idempotency_conflict"), "{conflict:?}");
-    let invalid = order(&["place", "SOL", "SOL", "-2", "--slippage", "3"], &url).await;
+    let invalid = order(&["place", "SOL", "SOL", "-2", "--slippage", "300"], &url).await;
     assert_eq!(invalid.code, Some(1));
     for part in ["amount: ", "slippage: ", "tokenOut: ", "(invalid_order)"] {
         assert!(invalid.stderr.contains(part), "{invalid:?}");
+    }
+
+    // Any JSON, from a file or from standard input.
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("order.json");
+    std::fs::write(&file, r#"{"tokenIn":"SOL","tokenOut":"USDC","amount":7.250}"#).unwrap();
+    let placed = order(&["place", "--order", file.to_str().unwrap()], &url).await;
+    assert_eq!(placed.code, Some(0), "{placed:?}");
+    let path = format!("/api/orders/{}", placed.stdout.trim_end());
+    let raw = request(gateway.address, "GET", &path, &[], b"").await.body;
+    assert!(raw.contains(r#""amount":7.250,"slippage":0.5"#), "{raw}");
+    std::fs::write(&file, "{").unwrap();
+    for wrong in [
+        vec!["place", "--order", file.to_str().unwrap()],
+        vec!["place", "SOL", "--order", "-"],
+        vec!["place"],
+    ] {
+        let refused = order(&wrong, &url).await;
+        assert_eq!(refused.code, Some(2), "{wrong:?}: {refused:?}");
     }
     gateway.stop().await;
 }

@@ -345,7 +345,11 @@ async fn an_order_that_has_ended_is_told_to_those_who_come_late(place: Place) {
     for at in [Some(&gateway), other.as_ref()].into_iter().flatten() {
         let (mut client, subscribed) = watch(at, &order, None).await;
         assert_whole(&subscribed, 0);
-        assert_eq!(subscribed["message"], "The order has ended; its updates follow");
+        let said = format!(
+            "Subscribed to real-time updates for order {}. The order has ended; its updates follow",
+            subscribed["orderId"].as_str().unwrap()
+        );
+        assert_eq!(subscribed["message"], said.as_str());
         updates(&mut client, 1..=5).await;
         until_end(&mut client).await;
         let epoch = subscribed["epoch"].as_str().unwrap();
@@ -415,7 +419,11 @@ async fn what_is_too_old_is_told(place: Place) {
         .await;
     }
     let (mut client, subscribed) = watch(&gateway, &ended, None).await;
-    assert_eq!(subscribed["message"], "The order has ended, and its updates are no longer kept");
+    let said = format!(
+        "Subscribed to real-time updates for order {}. The order has ended, and its updates are no longer kept",
+        subscribed["orderId"].as_str().unwrap()
+    );
+    assert_eq!(subscribed["message"], said.as_str());
     let epoch = subscribed["epoch"].as_str().unwrap();
     until_end(&mut client).await;
     let (mut client, subscribed) = watch(&gateway, &ended, Some(&format!("{epoch}:1"))).await;

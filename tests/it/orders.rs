@@ -110,7 +110,7 @@ async fn an_order_is_carried_out_and_told_step_by_step(config: Config) {
         placed,
         json!({
             "success": true, "orderId": id, "jobId": id, "status": "pending",
-            "wsUrl": format!("ws://{}/ws/orders/{id}", gateway.address),
+            "wsUrl": format!("ws://{}/api/orders/status/{id}", gateway.address),
         })
     );
     let order = until_status(gateway.address, id, "confirmed").await;
@@ -130,10 +130,17 @@ async fn an_order_is_carried_out_and_told_step_by_step(config: Config) {
     assert_eq!(order["order"], swap());
     let updates = order["updates"].as_array().unwrap();
     assert!(updates.iter().all(|update| update["executor"] == "paper" && update["message"].is_string()));
+    assert!(updates.iter().all(|update| update["orderId"] == id));
     let quote = &updates[1];
     assert_eq!(quote["quotesFetched"], 2);
     let dex = quote["chosenDex"].as_str().unwrap();
     assert!(["raydium", "meteora"].contains(&dex) && quote["quote"]["amountOut"].is_f64(), "{quote}");
+    for building in &updates[2..4] {
+        let told = &building["quote"];
+        assert_eq!((&building["chosenDex"], &told["dex"]), (&json!(dex), &json!(dex)));
+        let amount = told["amountOut"].as_str().unwrap();
+        assert_eq!(amount.parse::<f64>().unwrap(), quote["quote"]["amountOut"].as_f64().unwrap());
+    }
     let last = &updates[6];
     assert_eq!((&last["dex"], last["txHash"].as_str().unwrap().len()), (&json!(dex), 64));
     assert_eq!(&order["lastUpdate"], last);
@@ -331,6 +338,9 @@ async fn a_worker_outside_carries_an_order_out(config: Config) {
     let (jobs, id) = tokio::join!(asking, place(address));
     let job = &jobs[0];
     assert_eq!(jobs.len(), 1);
+    // Slippage was given in per cent, and goes to workers as the fraction that it always was, too.
+    let mut handed = swap();
+    (handed["slippage"], handed["slippagePercent"]) = (json!(0.01), json!(1));
     assert_eq!(
         (
             &job["orderId"],
@@ -341,7 +351,7 @@ async fn a_worker_outside_carries_an_order_out(config: Config) {
             &job["order"],
             &job["previous"]
         ),
-        (&json!(id), &json!(id), &json!(1), &json!(1), &json!(3), &swap(), &Value::Null)
+        (&json!(id), &json!(id), &json!(1), &json!(1), &json!(3), &handed, &Value::Null)
     );
     assert!((1..=20_000).contains(&job["leaseMs"].as_u64().unwrap()), "what is left of the lease: {job}");
     let token = &job["token"];
@@ -718,7 +728,7 @@ async fn a_wrong_order_is_told_field_by_field() {
     let post = async |kind: &str, body: &[u8]| {
         request(gateway.address, "POST", "/api/orders/execute", &[("content-type", kind)], body).await
     };
-    let wrong = post(JSON, br#"{"tokenIn":"S L","amount":-1,"slippage":2,"x":1}"#)
+    let wrong = post(JSON, br#"{"tokenIn":"S L","amount":-1,"slippage":200,"x":1}"#)
         .await
         .problem(422, "invalid_order");
     let fields: Vec<&str> =
@@ -735,6 +745,63 @@ async fn a_wrong_order_is_told_field_by_field() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn slippage_may_be_left_out() {
+    let gateway = Running::start(external(config())).await;
+    let swap = json!({ "tokenIn": "SOL", "tokenOut": "USDC", "amount": 1.5 });
+    let id = crate::support::orders::place_this(gateway.address, &swap).await;
+    assert_eq!(get_order(gateway.address, &id).await["order"]["slippage"], 0.5);
+    let job = claim(gateway.address, json!({ "worker": "w" })).await.remove(0);
+    assert_eq!((&job["order"]["slippage"], &job["order"]["slippagePercent"]), (&json!(0.005), &json!(0.5)));
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_order_is_whatever_fits_the_schema() {
+    let schema = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/examples/power/order.schema.json");
+    let with_schema = |mut config: Config| {
+        config.orders.schema = schema.to_owned();
+        config
+    };
+    let trade = json!({
+        "side": "sell", "hub": "WESTERN HUB", "quantity": 50, "limit": 41.25,
+        "period": { "start": "2026-12-01T15:00:00-05:00", "end": "2026-12-01T16:00:00-05:00" }
+    });
+    // All of it is handed to a worker.
+    let gateway = Running::start(with_schema(external(config()))).await;
+    let id = crate::support::orders::place_this(gateway.address, &trade).await;
+    let job = claim(gateway.address, json!({ "worker": "w" })).await.remove(0);
+    assert_eq!((&job["order"], &job["orderId"]), (&trade, &json!(id)));
+    assert_eq!(get_order(gateway.address, &id).await["order"], trade);
+    let mut wrong = trade.clone();
+    wrong["quantity"] = json!("much");
+    wrong["period"]["end"] = json!("later");
+    wrong["tokenIn"] = json!("SOL");
+    let wrong = post_json(gateway.address, "/api/orders/execute", &wrong).await;
+    let errors = wrong.problem(422, "invalid_order")["errors"].clone();
+    let mut fields: Vec<&str> =
+        errors.as_array().unwrap().iter().map(|fault| fault["field"].as_str().unwrap()).collect();
+    fields.sort_unstable();
+    assert_eq!(fields, ["period.end", "quantity", "tokenIn"]);
+    post_json(gateway.address, "/api/orders/execute", &swap()).await.problem(422, "invalid_order");
+    gateway.stop().await;
+
+    // On paper it is filled no worse than its limit.
+    let gateway = Running::start(with_schema(quick(config()))).await;
+    let id = crate::support::orders::place_this(gateway.address, &trade).await;
+    let order = until_status(gateway.address, &id, "confirmed").await;
+    assert_eq!(types(&order).len(), 7);
+    let last = &order["lastUpdate"];
+    assert!(last["price"].as_f64().unwrap() >= 41.25 && last["quantity"] == 50, "{last}");
+    assert!(last["message"].as_str().unwrap().starts_with("Sold 50 at "), "{last}");
+    gateway.stop().await;
+
+    let mut bad = config();
+    bad.orders.schema = "nowhere.json".to_owned();
+    let refused = Gateway::start(bad).await;
+    assert!(matches!(refused, Err(StartError::OrderSchema(_))), "{refused:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_address_of_the_socket_is_the_one_that_the_client_uses() {
     let mut config = external(config());
     config.http.trusted_proxies = vec!["127.0.0.1".to_owned()];
@@ -744,7 +811,7 @@ async fn the_address_of_the_socket_is_the_one_that_the_client_uses() {
     let body = swap().to_string();
     let answer = request(gateway.address, "POST", "/api/orders/execute", &headers, body.as_bytes()).await;
     let url = answer.json()["wsUrl"].as_str().unwrap().to_owned();
-    assert!(url.starts_with("wss://stream.example.com/ws/orders/"), "{url}");
+    assert!(url.starts_with("wss://stream.example.com/api/orders/status/"), "{url}");
     gateway.stop().await;
 }
 
@@ -780,8 +847,11 @@ async fn orders_that_nobody_could_carry_out_or_that_would_be_lost_are_refused() 
 
     // A worker alone would wait for ever for orders in its own memory.
     away.node.roles = vec![Role::Worker];
-    let refused = Gateway::start(away).await;
-    assert!(matches!(refused, Err(StartError::Storage(_))), "{refused:?}");
+    away.storage.backend = StorageChoice::Auto;
+    let refused = Gateway::start(away).await.unwrap_err();
+    let said = refused.to_string();
+    assert!(matches!(refused, StartError::WorkerNeedsRedis { .. }), "{refused:?}");
+    assert!(said.contains("`node.roles`") && !said.contains("storage.required"), "{said}");
 }
 
 // Several processes
@@ -1134,7 +1204,7 @@ impl OrderExecutor for Scripted {
         order: &OrderRequest,
         handle: &mut OrderHandle,
     ) -> Result<Confirmation, ExecutionError> {
-        let metadata = order.metadata.as_ref().map_or("", |metadata| metadata.get());
+        let metadata = order.field("metadata").map_or("", |metadata| metadata.get());
         handle.routing(10, "as every attempt begins", &[]).await?;
         handle.building(1, "as low as it goes", &[]).await?;
         if metadata.contains("hang") {
@@ -1145,7 +1215,8 @@ impl OrderExecutor for Scripted {
         }
         assert!(!metadata.contains("panic"), "as it was told");
         handle.submitted(80, "on its way", &[("dex", json!("own"))]).await?;
-        Ok(Confirmation { tx_hash: "0x1".to_owned(), dex: "own".to_owned(), message: "done".to_owned() })
+        let fields = vec![("txHash", json!("0x1")), ("dex", json!("own"))];
+        Ok(Confirmation { message: "done".to_owned(), fields })
     }
 }
 

@@ -7,8 +7,8 @@ use tokio::sync::mpsc::Receiver;
 use tokio::time;
 use zonewire::model::{ChannelName, EntryKind, Epoch, JobId, OrderId};
 use zonewire::storage::{
-    AppendAnswer, Appended, Ending, Enqueued, Held, Idempotency, JobBounds, JobState, JobView, LogEvent,
-    NewJob, RedisConfig, Retention, SharedBackend, StorageError,
+    AppendAnswer, Appended, Attempt, Ending, Enqueued, Held, Idempotency, JobBounds, JobState, JobView,
+    LogEvent, NewJob, RedisConfig, Retention, SharedBackend, StorageError,
 };
 
 use crate::support::eventually::eventually;
@@ -450,6 +450,39 @@ async fn jobs_of_which_a_part_was_evicted_stop_nobody() {
         }
         store.job_counts().await.unwrap();
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn jobs_are_shared_with_a_build_that_knows_neither_attempts_nor_kinds() {
+    let Some(stores) = stores() else { return };
+    let store = stores.open().await;
+    let server = stores.server.as_ref().unwrap();
+    let parts = job_keys().into_iter().find(|key| key.ends_with(":parts")).unwrap();
+    let bounds = JobBounds { unfinished: 10, kept: 20, kept_for: Duration::from_secs(3_600) };
+    let job = NewJob {
+        id: OrderId::random().into(),
+        payload: "x".into(),
+        kind: Some("one".into()),
+        idempotency: None,
+    };
+    assert_eq!(store.enqueue(&job, &bounds).await.unwrap(), Enqueued::Queued);
+    let id = job.id.to_string();
+    let kept = || server.admin(&["HGET", &parts, &id]);
+    // That build takes what stands behind the place for an error, and keeps it.
+    let written = kept();
+    let old = written.strip_suffix("@0 0 one").unwrap_or_else(|| panic!("{written}")).to_owned();
+    server.admin(&["HSET", &parts, &id, &old]);
+    let claimed = store.claim("another", 1, 3_600 * SECOND).await.unwrap().pop().expect("it is anybody's");
+    assert_eq!((claimed.attempt, claimed.kind), (Attempt::default(), None));
+    let again = Ending::Retry { after: Duration::ZERO, attempt: Some(2) };
+    assert_eq!(store.finish(job.id, claimed.token, &again).await.unwrap(), Held::Yes);
+    assert!(kept().ends_with(" @2 1 "), "{}", kept());
+    // What it reads of a dead letter is the error alone.
+    let claimed = store.claim("another", 1, 3_600 * SECOND).await.unwrap().pop().unwrap();
+    assert_eq!(claimed.attempt, Attempt { number: 2, said_by: 1 });
+    let dead = Ending::Dead { error: "in vain".to_owned() };
+    assert_eq!(store.finish(job.id, claimed.token, &dead).await.unwrap(), Held::Yes);
+    assert!(kept().ends_with(" in vain") && !kept().contains('@'), "{}", kept());
 }
 
 fn job_keys() -> Vec<String> {

@@ -33,7 +33,7 @@ use crate::cli::client::block_on;
 const ASK_EVERY: Duration = Duration::from_millis(10);
 
 /// Every order is this one.
-const ORDER: &str = r#"{"tokenIn":"SOL","tokenOut":"USDC","amount":1.5,"slippage":0.01}"#;
+const ORDER: &str = r#"{"tokenIn":"SOL","tokenOut":"USDC","amount":1.5,"slippage":1}"#;
 
 /// Arguments of `bench order-throughput`.
 #[derive(Debug, Args)]

@@ -153,10 +153,16 @@ async fn page(
     }
 }
 
-/// `1.5 SOL -> USDC`; nothing for an order that was not placed here.
+/// The most of an order that is no swap that a list shows, in characters.
+const WHAT_MAX: usize = 80;
+
+/// `1.5 SOL -> USDC`, or the order as JSON; nothing for one that was not placed here.
 fn what(order: &Value) -> String {
     if !order.is_object() {
         return String::new();
+    }
+    if order["tokenIn"].is_null() {
+        return print::plain(&Value::String(order.to_string().chars().take(WHAT_MAX).collect()));
     }
     let field = |name: &str| print::plain(&order[name]);
     format!("{} {} -> {}", field("amount"), field("tokenIn"), field("tokenOut"))

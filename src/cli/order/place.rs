@@ -1,10 +1,14 @@
 //! `order place`: place an order, once, however often the request has to be sent.
 
+use std::path::{Path, PathBuf};
 use std::time::Duration;
+use std::{fs, io};
 
+use anyhow::Context as _;
 use reqwest::StatusCode;
 use reqwest::header::{CONTENT_TYPE, HeaderValue};
 use serde::Serialize;
+use serde_json::value::RawValue;
 use tokio::time::{self, Instant};
 use uuid::Uuid;
 
@@ -18,8 +22,10 @@ use crate::support::backoff::Backoff;
 pub(super) const EXAMPLES: &str = "\
 Examples:
   zonewire order place SOL USDC 1.5
-  zonewire order place SOL USDC 1.5 --slippage 0.005 --metadata '{\"desk\":\"east\"}' --watch
+  zonewire order place SOL USDC 1.5 --slippage 0.3 --metadata '{\"desk\":\"east\"}' --watch
   zonewire order place SOL USDC 1.5 --idempotency-key invoice-4711
+  zonewire order place --order power.json --watch
+  echo '{\"side\":\"buy\",\"quantity\":50}' | zonewire order place --order -
 
 The request carries an Idempotency-Key, a random one if none is given, so that sending it again \
 places nothing twice. It is sent again for up to half a minute when an answer is lost or the \
@@ -29,18 +35,25 @@ gateway is busy.";
 #[derive(Debug, clap::Args)]
 pub(super) struct PlaceArgs {
     /// What is given, such as SOL
-    token_in: String,
+    #[arg(required_unless_present = "order")]
+    token_in: Option<String>,
     /// What is wanted for it, such as USDC
-    token_out: String,
+    #[arg(required_unless_present = "order")]
+    token_out: Option<String>,
     /// How much of TOKEN_IN
-    #[arg(allow_negative_numbers = true)]
-    amount: Number,
-    /// How much worse than quoted the price may be: 0.01 is one percent
-    #[arg(long, value_name = "PART", default_value = "0.01", allow_negative_numbers = true)]
-    slippage: Number,
+    #[arg(required_unless_present = "order", allow_negative_numbers = true)]
+    amount: Option<Number>,
+    /// How much worse than quoted the price may be, in per cent [default: the gateway's, 0.5]
+    #[arg(long, value_name = "PERCENT", allow_negative_numbers = true)]
+    slippage: Option<Number>,
     /// A JSON object that goes with the order
     #[arg(long, value_name = "JSON")]
     metadata: Option<Object>,
+    /// Instead of a swap: a file with the order as JSON, or - for standard input
+    ///
+    /// What it has to look like is the gateway's to say (orders.schema).
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["token_in", "token_out", "amount", "slippage", "metadata"])]
+    order: Option<PathBuf>,
     /// Names the order for you: the same key places it once
     #[arg(long, value_name = "KEY")]
     idempotency_key: Option<String>,
@@ -60,7 +73,8 @@ struct Body<'a> {
     token_in: &'a str,
     token_out: &'a str,
     amount: &'a Number,
-    slippage: &'a Number,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    slippage: Option<&'a Number>,
     #[serde(skip_serializing_if = "Option::is_none")]
     metadata: Option<&'a Object>,
 }
@@ -77,18 +91,29 @@ const BACKOFF: Backoff = Backoff {
 
 pub(super) async fn run(args: PlaceArgs) -> anyhow::Result<()> {
     let base = &args.target.url;
-    let body = Body {
-        token_in: &args.token_in,
-        token_out: &args.token_out,
-        amount: &args.amount,
-        slippage: &args.slippage,
-        metadata: args.metadata.as_ref(),
+    let body = match (&args.order, &args.token_in, &args.token_out, &args.amount) {
+        (Some(file), ..) => read(file)?,
+        (None, Some(token_in), Some(token_out), Some(amount)) => {
+            let (slippage, metadata) = (args.slippage.as_ref(), args.metadata.as_ref());
+            serde_json::to_string(&Body { token_in, token_out, amount, slippage, metadata })?
+        }
+        _ => return Err(UsageError("expected TOKEN_IN TOKEN_OUT AMOUNT, or --order FILE".to_owned()).into()),
     };
-    let body = serde_json::to_string(&body)?;
     let key = args.idempotency_key.unwrap_or_else(|| Uuid::new_v4().to_string());
     let text = place(base, &body, &key).await?;
     let order = print_placed(&text, args.json)?;
     if args.watch { watch::watch(base, order, args.json).await } else { Ok(()) }
+}
+
+/// The text of an order. What is wrong with it is the gateway's to say, unless it is not JSON.
+fn read(file: &Path) -> anyhow::Result<String> {
+    let text = match file.to_str() {
+        Some("-") => io::read_to_string(io::stdin()).context("standard input cannot be read")?,
+        _ => fs::read_to_string(file).with_context(|| format!("{} cannot be read", file.display()))?,
+    };
+    let json = serde_json::from_str::<&RawValue>(&text);
+    json.map_err(|error| UsageError(format!("{}: not JSON: {error}", file.display())))?;
+    Ok(text)
 }
 
 /// Sends the order until there is an answer that says what became of it.
@@ -186,9 +211,11 @@ mod tests {
         let (amount, slippage) = ("1.50".parse().unwrap(), "0.01".parse().unwrap());
         let metadata: Object = r#"{"desk":"east"}"#.parse().unwrap();
         let mut body =
-            Body { token_in: "SOL", token_out: "USDC", amount: &amount, slippage: &slippage, metadata: None };
-        let plain = r#"{"tokenIn":"SOL","tokenOut":"USDC","amount":1.50,"slippage":0.01}"#;
+            Body { token_in: "SOL", token_out: "USDC", amount: &amount, slippage: None, metadata: None };
+        let plain = r#"{"tokenIn":"SOL","tokenOut":"USDC","amount":1.50}"#;
         assert_eq!(serde_json::to_string(&body).unwrap(), plain);
+        body.slippage = Some(&slippage);
+        assert!(serde_json::to_string(&body).unwrap().ends_with(r#","slippage":0.01}"#));
         body.metadata = Some(&metadata);
         assert!(serde_json::to_string(&body).unwrap().ends_with(r#","metadata":{"desk":"east"}}"#));
     }

@@ -155,7 +155,7 @@ impl Update {
         let is_said = error.is_some_and(|error| print::plain(&error["message"]) == message);
         words.extend(Some(message).filter(|message| !message.is_empty() && !is_said));
         words.extend(error.map(error_text));
-        for name in ["dex", "txHash"] {
+        for name in ["dex", "txHash", "tradeId"] {
             words.extend(self.0.get(name).map(|value| format!("{name}={}", print::plain(value))));
         }
         words.join("  ")

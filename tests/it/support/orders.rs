@@ -37,7 +37,7 @@ pub(crate) fn new_order() -> String {
 
 /// What every test orders, unless it says otherwise.
 pub(crate) fn swap() -> Value {
-    json!({ "tokenIn": "SOL", "tokenOut": "USDC", "amount": 1.5, "slippage": 0.01 })
+    json!({ "tokenIn": "SOL", "tokenOut": "USDC", "amount": 1.5, "slippage": 1 })
 }
 
 /// Posts JSON.

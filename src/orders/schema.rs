@@ -1,0 +1,165 @@
+//! What an order must look like: a swap, or whatever a JSON Schema of the operator's says.
+
+use std::path::Path;
+
+use jsonschema::error::ValidationErrorKind;
+use jsonschema::{PatternOptions, ValidationError, Validator};
+use serde_json::Value;
+
+use super::request::{
+    FAULTS_MAX, FieldFault, InvalidOrder, OrderRequest, RETRY_OF, read_fields, shown_name, twice,
+};
+use crate::protocol::PayloadWriter;
+
+/// What stands for a swap in place of a file.
+pub(super) const SWAP: &str = "swap";
+
+/// The longest message about a field, in characters: it may repeat what the client sent.
+const MESSAGE_LEN_MAX: usize = 300;
+
+/// What an order must look like.
+#[derive(Debug)]
+pub struct OrderSchema(Rules);
+
+#[derive(Debug)]
+enum Rules {
+    Swap,
+    File(Box<Validator>),
+}
+
+impl OrderSchema {
+    /// The one that `orders.schema` names: `swap`, or the file of a JSON Schema. Nothing is fetched:
+    /// references must stay within the file.
+    ///
+    /// # Errors
+    /// Why the file is of no use, for people.
+    pub fn load(setting: &str) -> Result<Self, String> {
+        if setting == SWAP {
+            return Ok(Self(Rules::Swap));
+        }
+        let file = Path::new(setting);
+        let text = std::fs::read_to_string(file).map_err(|error| {
+            format!("expected `{SWAP}` or the file of a JSON Schema; {setting:?} cannot be read ({error})")
+        })?;
+        let schema: Value =
+            serde_json::from_str(&text).map_err(|error| format!("{setting:?} is not JSON: {error}"))?;
+        // Patterns that cannot take longer than their text is long; formats are checked, not noted.
+        let options = jsonschema::options().offline().should_validate_formats(true);
+        let validator = options.with_pattern_options(PatternOptions::regex()).build(&schema);
+        let validator = validator.map_err(|error| {
+            format!("{setting:?} is no JSON Schema: at {:?}: {error}", error.instance_path().as_str())
+        })?;
+        Ok(Self(Rules::File(Box::new(validator))))
+    }
+
+    pub(super) fn is_swap(&self) -> bool {
+        matches!(self.0, Rules::Swap)
+    }
+
+    /// Reads an order as clients send it.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it.
+    pub fn read(&self, text: &str) -> Result<OrderRequest, InvalidOrder> {
+        let Rules::File(validator) = &self.0 else { return OrderRequest::parse(text) };
+        let fields = read_fields(text, r#"{"side":"buy","quantity":50}"#)?;
+        let value: Value =
+            serde_json::from_str(text).map_err(|error| InvalidOrder::Json(error.to_string()))?;
+        let mut faults: Vec<FieldFault> =
+            validator.iter_errors(&value).take(FAULTS_MAX).flat_map(|error| told(&error)).collect();
+        faults.extend(twice(&fields));
+        if fields.iter().any(|(name, _)| name == RETRY_OF) {
+            let message = "belongs to the gateway; use another name for it".to_owned();
+            faults.push(FieldFault { field: RETRY_OF.to_owned(), message });
+        }
+        faults.truncate(FAULTS_MAX);
+        if !faults.is_empty() {
+            return Err(InvalidOrder::Fields(faults));
+        }
+        let mut order = PayloadWriter::default();
+        fields.iter().for_each(|(name, value)| order.push(name, value.get()));
+        Ok(OrderRequest::written(order))
+    }
+}
+
+/// The faults that an error is, each with the field's path, such as `period.start` or `legs.0.hub`.
+fn told(error: &ValidationError<'_>) -> Vec<FieldFault> {
+    let path = error.instance_path().as_str().trim_start_matches('/').replace('/', ".");
+    let of = |name: &str| match path.as_str() {
+        "" => shown_name(name),
+        path => format!("{path}.{}", shown_name(name)),
+    };
+    match error.kind() {
+        ValidationErrorKind::Required { property: Value::String(name) } => {
+            vec![FieldFault { field: of(name), message: "is missing".to_owned() }]
+        }
+        ValidationErrorKind::AdditionalProperties { unexpected }
+        | ValidationErrorKind::UnevaluatedProperties { unexpected } => {
+            let message = "is no field of an order".to_owned();
+            unexpected.iter().map(|name| FieldFault { field: of(name), message: message.clone() }).collect()
+        }
+        _ => {
+            let message: String = error.to_string().chars().take(MESSAGE_LEN_MAX).collect();
+            vec![FieldFault { field: path, message }]
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const POWER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/examples/power/order.schema.json");
+
+    fn fields(text: &str) -> Vec<String> {
+        match OrderSchema::load(POWER).unwrap().read(text) {
+            Err(InvalidOrder::Fields(faults)) => faults.into_iter().map(|fault| fault.field).collect(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn what_fits_is_an_order_with_its_digits() {
+        let text = r#"{"side":"buy","hub":"WESTERN HUB","quantity":50.0,"limit":41.250,
+            "period":{"start":"2026-12-01T15:00:00-05:00","end":"2026-12-01T16:00:00-05:00"}}"#;
+        let order = OrderSchema::load(POWER).unwrap().read(text).unwrap();
+        assert_eq!(order.field("limit").unwrap().get(), "41.250");
+        assert_eq!(order.text("side").as_deref(), Some("buy"));
+        assert!(
+            !order.as_json().get().contains(['\n', ' ']) || order.as_json().get().contains("WESTERN HUB")
+        );
+    }
+
+    #[test]
+    fn every_field_that_does_not_fit_is_named() {
+        let text = r#"{"side":"hold","quantity":-1,"period":{"start":"soon"},"colour":1,"retryOf":"x"}"#;
+        let mut found = fields(text);
+        found.sort();
+        found.dedup();
+        assert_eq!(
+            found,
+            ["colour", "hub", "limit", "period.end", "period.start", "quantity", "retryOf", "side"]
+        );
+        assert_eq!(fields("[]"), [""]);
+        let json = OrderSchema::load(POWER).unwrap().read("{");
+        assert!(matches!(json, Err(InvalidOrder::Json(_))), "{json:?}");
+    }
+
+    #[test]
+    fn a_schema_that_is_of_no_use_says_why() {
+        let dir = std::env::temp_dir().join(format!("zonewire-schema-{}", std::process::id()));
+        std::fs::create_dir_all(&dir).unwrap();
+        for (name, text, part) in [
+            ("text.json", "side: buy", "is not JSON"),
+            ("type.json", r#"{"type":"orders"}"#, "is no JSON Schema"),
+            ("remote.json", r#"{"$ref":"https://example.com/order.json"}"#, "is no JSON Schema"),
+        ] {
+            let path = dir.join(name);
+            std::fs::write(&path, text).unwrap();
+            let fault = OrderSchema::load(path.to_str().unwrap()).unwrap_err();
+            assert!(fault.contains(part) && fault.contains(name), "{fault}");
+        }
+        assert!(OrderSchema::load("none.json").unwrap_err().contains("cannot be read"));
+        std::fs::remove_dir_all(dir).unwrap();
+    }
+}
