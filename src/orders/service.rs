@@ -360,7 +360,6 @@ impl Orders {
         let _place = self.0.lists.acquire().await;
         let mut found = Vec::new();
         let mut cursor = before.map(JobId::from);
-        let mut cursor_before = cursor;
         if !self.knows(cursor).await? {
             return Ok(None);
         }
@@ -377,16 +376,14 @@ impl Orders {
             });
             let newest = futures_util::future::try_join_all(newest).await?;
             for (job, newest) in page.into_iter().zip(newest) {
-                let id = job.id;
-                cursor_before = cursor;
-                cursor = Some(id);
+                let before_this = cursor.replace(job.id);
                 if status.is_some_and(|status| !may_be(&job, status)) {
                     continue;
                 }
                 let summary = OrderView::summary(&job, newest.as_ref(), self.shows());
                 if status.is_none_or(|status| summary.status == status) {
                     if found.len() == limit {
-                        let next = cursor_before.map(OrderId::from);
+                        let next = before_this.map(OrderId::from);
                         return Ok(Some(Listed { found, next, degraded: degraded() }));
                     }
                     found.push(summary);
