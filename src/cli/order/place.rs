@@ -43,7 +43,7 @@ pub(super) struct PlaceArgs {
     /// How much of TOKEN_IN
     #[arg(required_unless_present = "order", allow_negative_numbers = true)]
     amount: Option<Number>,
-    /// How much worse than quoted the price may be, in per cent [default: the gateway's, 0.5]
+    /// Per cent by which the price may be worse than quoted [default: 0.5]
     #[arg(long, value_name = "PERCENT", allow_negative_numbers = true)]
     slippage: Option<Number>,
     /// A JSON object that goes with the order
