@@ -74,7 +74,7 @@ async fn place_prints_the_id_and_the_same_key_places_once() {
         vec!["place"],
     ] {
         let refused = order(&wrong, &url).await;
-        assert_eq!(refused.code, Some(2), "{wrong:?}: {refused:?}");
+        assert_eq!(refused.code, Some(64), "{wrong:?}: {refused:?}");
     }
     gateway.stop().await;
 }
