@@ -176,7 +176,7 @@ mod tests {
 
     #[test]
     fn a_level_is_a_word_or_directives() {
-        for level in ["info", "WARN", "off", "warn,zonewire::storage=debug", "info, hyper=error"] {
+        for level in ["info", "WARN", "off", "warn,zonewire::storage=debug"] {
             assert!(is_usable(level), "{level}");
         }
         for level in ["", " ", "warning", "verbose", "wran", "info,quiet", "5", "zonewire=5", "zonewire=loud"]
