@@ -35,6 +35,8 @@ pub(super) struct Line {
     pub(super) acked: u64,
     /// The newest own sequence that was accepted.
     pub(super) newest: u64,
+    /// The newest own sequence that was sent to the log, whether or not it answered.
+    pub(super) sent: u64,
     /// The newest offset that was seen of this life.
     pub(super) highest: u64,
     /// The newest entry that was seen of this life, by which it is told whether the log was set back.
@@ -79,6 +81,10 @@ pub(super) struct Forked {
     before: Vec<(Leg, u64)>,
     /// The newest offset.
     top: u64,
+    /// The copy that it goes on from does not reach back, and own entries that the log was sent and did not
+    /// answer may be among those that it lacks: readers of the log who come from elsewhere may have had
+    /// them, and are not taken up as if they had not.
+    is_unsure: bool,
     /// Not to be closed before: not right after it opened.
     pub(super) rejoin_at: Instant,
 }
@@ -177,6 +183,9 @@ impl Forked {
     pub(super) fn end_of(&self, epoch: &Epoch) -> Option<(u64, &Epoch)> {
         let legs = || self.before.iter().map(|(leg, _)| leg).chain([&self.leg]);
         if self.leg.life.log.as_ref() == Some(epoch) {
+            if self.is_unsure {
+                return None;
+            }
             return legs().next().map(|first| (self.base(), &first.epoch));
         }
         let at = self.before.iter().position(|(leg, _)| leg.epoch == *epoch)?;
@@ -195,6 +204,7 @@ impl Line {
             log: None,
             acked: 0,
             newest: 0,
+            sent: 0,
             highest: 0,
             anchor: None,
             fork: None,
@@ -533,7 +543,8 @@ impl Line {
         let life = Fork { log: self.log.clone(), unborn, base: top, node, seq, from: top };
         let leg = Leg::new(life);
         memory.rename(name, &leg.epoch);
-        self.fork = Some(Forked { leg, before: Vec::new(), top, rejoin_at });
+        let is_unsure = self.log.is_some() && !self.is_mirrored && self.sent > self.acked;
+        self.fork = Some(Forked { leg, before: Vec::new(), top, is_unsure, rejoin_at });
         self.stash.clear();
         for append in unseen {
             #[cfg(test)]

@@ -356,7 +356,10 @@ impl Core {
     async fn append_to_log(&self, batch: &AppendBatch) -> Result<AppendAnswer> {
         let (lane, area) = ((self.lanes)(&batch.channel), self.area_of(&batch.channel));
         let begun = Instant::now();
-        let highest = self.lock().lines.get(&batch.channel).map_or(0, |line| line.highest);
+        let highest = self.lock().lines.get_mut(&batch.channel).map_or(0, |line| {
+            line.sent = line.sent.max(batch.entries.last().map_or(0, |last| last.seq));
+            line.highest
+        });
         let deadline = match lane {
             Lane::Latest => Some(begun + self.late_after()),
             Lane::Every => None,
