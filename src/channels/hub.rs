@@ -1,5 +1,7 @@
 //! All channels of this node: finds or starts the actor of each, and passes echoes on to them.
 
+mod removal;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -22,9 +24,10 @@ use super::pages::{EncodedPage, Pages};
 use super::reader::{Start, StartingPoint, Wanted};
 use super::stats::ChannelStats;
 use super::watched::WatchedOrders;
-use crate::model::{ChannelKind, ChannelName, DraftEntry, Entry, NodeId, Position, Zone};
+use crate::model::{ChannelKind, ChannelName, DraftEntry, EntryKind, NodeId, Position, Zone};
 use crate::storage::{
-    EPOCH_KEPT_FOR, LogEvent, Page, RecordKind, Result as StorageResult, SharedBackend, StorageError,
+    EPOCH_KEPT_FOR, LatestPage, LogEvent, Page, RecordKind, Result as StorageResult, SharedBackend,
+    StorageError,
 };
 use crate::support::chance::Hashing;
 use crate::support::panics::Vital;
@@ -183,6 +186,10 @@ impl Channels {
             match event {
                 LogEvent::Appended { channel, epoch, entries } => {
                     let Some(door) = self.0.actors.lock().doors.get(&channel).cloned() else { continue };
+                    if entries.iter().any(|entry| entry.draft.kind == EntryKind::ZoneRemoved) {
+                        // Maybe by another node: its record is written anew with its next price.
+                        self.0.zones.lock().remove(&channel);
+                    }
                     if door.echoes.try_send(Echo { epoch, entries }).is_err() {
                         self.0.common.stats.echoes_dropped.add(1);
                         door.suspicion.raise();
@@ -226,13 +233,26 @@ impl Channels {
         }
         let is_zone = channel.kind() == ChannelKind::Zone;
         if is_zone {
-            self.admit_zone(channel).await?;
+            // Of a zone that nobody here follows, the record may have been removed elsewhere.
+            let is_followed = self.0.actors.lock().open(channel).is_some();
+            self.admit_zone(channel, is_followed).await?;
         }
         // Zones are counted by `admit_zone`; subscriptions to other names must not take their places.
         let door = self.door(channel, Need::Publisher);
         if is_zone {
             self.admit_keys(channel, &door, &drafts).await?;
         }
+        self.hand_over(channel, door, drafts, fence).await
+    }
+
+    /// Appends drafts that were admitted.
+    async fn hand_over(
+        &self,
+        channel: &ChannelName,
+        door: Door,
+        drafts: Vec<DraftEntry>,
+        fence: Option<u64>,
+    ) -> Result<(), PublishError> {
         let config = &self.0.common.config;
         let stopping = || PublishError::ShuttingDown { accepted: 0 };
         // A request larger than the whole queue takes all places, and so goes alone.
@@ -326,9 +346,14 @@ impl Channels {
         self.read_after(channel, after.as_ref(), limit).await
     }
 
-    /// The latest entry of each key.
-    pub(crate) async fn latest(&self, channel: &ChannelName) -> StorageResult<Vec<Entry>> {
-        self.0.common.backend.latest(channel).await
+    /// The latest entry of each key, page by page.
+    pub(crate) async fn latest(
+        &self,
+        channel: &ChannelName,
+        after: Option<&str>,
+        limit: usize,
+    ) -> StorageResult<LatestPage> {
+        self.0.common.backend.latest(channel, after, limit).await
     }
 
     /// Counts the zones that the storage remembers from before this start.
@@ -356,6 +381,11 @@ impl Channels {
         }
     }
 
+    /// Whether what is told of a channel comes from this node alone, while a shared storage is away.
+    pub(crate) fn is_degraded(&self, channel: &ChannelName) -> bool {
+        self.0.common.backend.is_degraded_for(channel)
+    }
+
     pub(crate) fn config(&self) -> &ChannelsConfig {
         &self.0.common.config
     }
@@ -374,14 +404,16 @@ impl Channels {
         self.0.actors.lock().doors.len()
     }
 
-    /// Remembers a zone that is published to, unless there are too many.
-    async fn admit_zone(&self, channel: &ChannelName) -> Result<(), PublishError> {
+    /// Remembers a zone that is published to, unless there are too many. Its record is written anew
+    /// where it may be gone, and from time to time.
+    async fn admit_zone(&self, channel: &ChannelName, is_followed: bool) -> Result<(), PublishError> {
         let now = tokio::time::Instant::now();
         let max = self.0.common.config.zones_max;
         let place = {
             let mut zones = self.0.zones.lock();
             let recorded = zones.get(channel);
-            if recorded.is_some_and(|recorded| now.duration_since(*recorded) < ZONE_RECORD_TTL / 4) {
+            let is_young = |at: &tokio::time::Instant| now.duration_since(*at) < ZONE_RECORD_TTL / 4;
+            if is_followed && recorded.is_some_and(is_young) {
                 return Ok(());
             }
             if recorded.is_none() && zones.len() >= max {
@@ -411,23 +443,32 @@ impl Channels {
         drafts: &[DraftEntry],
     ) -> Result<(), PublishError> {
         let max = self.0.common.config.keys_per_zone_max;
-        let unread = door.keys.lock().is_none();
-        if unread {
-            match self.latest(channel).await {
-                Ok(latest) => {
-                    let known = Keys::new(latest.into_iter().filter_map(|entry| entry.draft.key));
-                    door.keys.lock().get_or_insert(known);
+        loop {
+            let refused = match door.keys.lock().as_mut() {
+                None => None,
+                Some(keys) => match keys.admit(drafts, max) {
+                    Ok(()) => return Ok(()),
+                    Err(index) => Some((index, keys.is_fresh(tokio::time::Instant::now()))),
+                },
+            };
+            let too_many = |index| PublishError::TooManyKeys { max, index };
+            if let Some((index, true)) = refused {
+                return Err(too_many(index));
+            }
+            // They are not known yet, or some may have grown too old since, or been removed elsewhere.
+            match (self.0.common.backend.keys(channel).await, refused) {
+                (Ok(known), _) => {
+                    let known = known.into_iter().filter(|key| is_of_a_price(key));
+                    *door.keys.lock() = Some(Keys::new(known, tokio::time::Instant::now()));
                 }
+                (Err(_), Some((index, _))) => return Err(too_many(index)),
                 // As above: the append will tell, if the storage is still away by then.
-                Err(error) => {
+                (Err(error), None) => {
                     warn!(channel = %channel, error = %error, "could not read the keys of a zone");
                     return Ok(());
                 }
             }
         }
-        let mut keys = door.keys.lock();
-        let admitted = keys.as_mut().map_or(Ok(()), |keys| keys.admit(drafts, max));
-        admitted.map_err(|index| PublishError::TooManyKeys { max, index })
     }
 
     /// The way to a channel's actor, which is started if need be.
@@ -515,6 +556,11 @@ impl Channels {
             }
         }
     }
+}
+
+/// Whether a latest entry under this name is a price; those of other kinds have a kind behind the key.
+fn is_of_a_price(key: &str) -> bool {
+    !key.contains('\0')
 }
 
 /// The node stops; there are no more actors.

@@ -2,16 +2,30 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use crate::model::DraftEntry;
 
-/// The keys of a zone, to bound how many there are.
-#[derive(Debug, Default)]
-pub(super) struct Keys(HashSet<Arc<str>>);
+/// Before they are read once more from the storage, where some may have gone.
+const READ_AGAIN_AFTER: Duration = Duration::from_secs(1);
+
+/// The keys of a zone as they were in the storage, and those that were added since.
+#[derive(Debug)]
+pub(super) struct Keys {
+    known: HashSet<Arc<str>>,
+    read: Instant,
+}
 
 impl Keys {
-    pub(super) fn new(known: impl IntoIterator<Item = Arc<str>>) -> Self {
-        Self(known.into_iter().collect())
+    pub(super) fn new(known: impl IntoIterator<Item = Arc<str>>, read: Instant) -> Self {
+        Self { known: known.into_iter().collect(), read }
+    }
+
+    /// Whether the storage was asked a moment ago.
+    pub(super) fn is_fresh(&self, now: Instant) -> bool {
+        now.duration_since(self.read) < READ_AGAIN_AFTER
     }
 
     /// Adds the drafts' keys; or none of them, and says which draft has one too many.
@@ -19,16 +33,16 @@ impl Keys {
         let mut new = Vec::new();
         for (index, key) in drafts.iter().enumerate().filter_map(|(i, draft)| Some((i, draft.key.as_ref()?)))
         {
-            if self.0.contains(key) {
+            if self.known.contains(key) {
                 continue;
             }
-            if self.0.len() >= max {
+            if self.known.len() >= max {
                 for key in new {
-                    self.0.remove(&key);
+                    self.known.remove(&key);
                 }
                 return Err(index);
             }
-            self.0.insert(Arc::clone(key));
+            self.known.insert(Arc::clone(key));
             new.push(Arc::clone(key));
         }
         Ok(())
@@ -58,7 +72,7 @@ mod tests {
 
     #[test]
     fn one_key_too_many_is_named_and_nothing_of_its_request_is_kept() {
-        let mut keys = Keys::new(["a".into()]);
+        let mut keys = Keys::new(["a".into()], Instant::now());
         assert_eq!(keys.admit(&drafts(&["a", "b"]), 3), Ok(()));
         assert_eq!(keys.admit(&drafts(&["b", "c", "c", "d"]), 3), Err(3));
         assert_eq!(keys.admit(&drafts(&["e"]), 3), Ok(()), "`c` was not kept");

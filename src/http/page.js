@@ -2,11 +2,14 @@
 'use strict';
 const $ = (id) => document.getElementById(id);
 const WAIT_MAX_MS = 16000;
+const ALL = Symbol('all keys');
 const rows = new Map();
+// Keys that went while the latest prices were on their way.
+const removed = new Set();
 let socket = null;
 let wait = 1000;
 
-function show(entry) {
+function show(entry, isLatest) {
   let row = rows.get(entry.key);
   if (!row) {
     row = $('prices').insertRow();
@@ -14,7 +17,9 @@ function show(entry) {
     row.cells[0].textContent = entry.key;
     rows.set(entry.key, row);
   }
-  if (row.dataset.time > entry.timestamp) return;
+  // What came by the stream is newer than what was the latest before; a late price may be older.
+  if (isLatest && row.dataset.time) return;
+  if (entry.late && row.dataset.time > entry.timestamp) return;
   row.dataset.time = entry.timestamp;
   if (entry.simulated === true) $('simulated').hidden = false;
   row.cells[1].textContent = entry.price;
@@ -25,10 +30,27 @@ function showState(message) {
   $('storage').textContent = `${message.storage_backend}, ${message.state}`;
 }
 
+function remove(key, removal) {
+  const row = rows.get(key);
+  if (!row || (removal.late && row.dataset.time > removal.timestamp)) return;
+  row.remove();
+  rows.delete(key);
+}
+
 // What was the latest before the stream began; the stream goes on by itself if this fails.
 async function showLatest(zone) {
-  const latest = await fetch(`/api/zones/${encodeURIComponent(zone)}/latest`);
-  if (latest.ok) (await latest.json()).entries.forEach(show);
+  removed.clear();
+  // What was shown before the connection was lost may be old, or gone.
+  rows.forEach((row) => { row.dataset.time = ''; });
+  for (let after = ''; after !== undefined;) {
+    const query = after ? `?after=${encodeURIComponent(after)}` : '';
+    const latest = await fetch(`/api/zones/${encodeURIComponent(zone)}/latest${query}`);
+    if (!latest.ok || $('zones').value !== zone) return;
+    const { entries, next } = await latest.json();
+    entries.filter((entry) => !removed.has(entry.key) && !removed.has(ALL)).forEach((entry) => show(entry, true));
+    after = next;
+  }
+  rows.forEach((row, key) => { if (!row.dataset.time) remove(key, {}); });
 }
 
 function isFinal(code) {
@@ -47,7 +69,15 @@ function open(zone) {
   $('state').textContent = 'connecting';
   socket.onmessage = (event) => {
     const message = JSON.parse(event.data);
-    if (message.type === 'price_update') show(message);
+    if (message.type === 'price_update') show(message, false);
+    if (message.type === 'key_removed') {
+      removed.add(message.key);
+      remove(message.key, message);
+    }
+    if (message.type === 'zone_removed') {
+      removed.add(ALL);
+      [...rows.keys()].forEach((key) => remove(key, message));
+    }
     if (message.type === 'connection_established' || message.type === 'backend_state') showState(message);
     if (message.type === 'subscribed') {
       wait = 1000;

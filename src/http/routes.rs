@@ -24,12 +24,12 @@ use super::prices::{Format, Intake, answer_post};
 use super::problem::{Problem, from_rejection};
 use super::status::Sources;
 use super::upgrade::{WebSocketRequest, accept, web_socket};
-use crate::channels::{Channels, in_log};
+use crate::channels::{Channels, PublishError, in_log};
 use crate::connections::{Manager, Opening};
 use crate::model::{ChannelName, Entry, Position, Zone};
 use crate::orders::Orders;
 use crate::protocol::entry_json;
-use crate::storage::Page;
+use crate::storage::{LatestPage, Page, StorageError};
 use crate::support::fault;
 
 /// Connections listed by `/ws/stats` when not asked for more.
@@ -39,6 +39,9 @@ const LISTED_MAX: usize = 10_000;
 /// Entries given by `/history` when not asked for more.
 const HISTORY: usize = 100;
 const HISTORY_MAX: usize = 1_000;
+
+/// Keys given by `/latest` at the most, whose entries come to a MiB at the most.
+const LATEST_MAX: usize = 10_000;
 
 /// What the routes work with.
 #[derive(Debug)]
@@ -86,6 +89,8 @@ fn clients(app: &Arc<App>) -> BoxedFilter<(Response,)> {
         .or(zones(app))
         .unify()
         .or(latest(app))
+        .unify()
+        .or(removals(app))
         .unify()
         .or(history(app))
         .unify()
@@ -309,6 +314,9 @@ struct EntriesView {
     first_offset: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     last_offset: Option<u64>,
+    /// Where the next page begins, if there may be one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next: Option<String>,
     entries: Vec<Box<RawValue>>,
 }
 
@@ -324,51 +332,109 @@ fn messages(channel: &ChannelName, entries: &[Entry]) -> Result<Vec<Box<RawValue
     })
 }
 
-/// `GET /api/zones/{zone}/latest`
+/// `GET /api/zones/{zone}/latest?limit=&after=`
 fn latest(app: &Arc<App>) -> BoxedFilter<(Response,)> {
     warp::path!("api" / "zones" / String / "latest")
         .and(warp::get())
+        .and(warp::query::<PageQuery>())
         .and(with(app))
-        .and_then(|zone: String, app: Arc<App>| async move { answer(get_latest(&zone, &app).await) })
+        .and_then(|zone: String, query: PageQuery, app: Arc<App>| async move {
+            answer(get_latest(&zone, &query, &app).await)
+        })
         .boxed()
 }
 
-async fn get_latest(zone: &str, app: &App) -> Result<Response, Problem> {
+async fn get_latest(zone: &str, query: &PageQuery, app: &App) -> Result<Response, Problem> {
     let channel = ChannelName::zone(&named::<Zone>(zone)?);
-    let mut entries = app.channels.latest(&channel).await.map_err(|error| Problem::storage(&error))?;
+    let limit = query.limit(LATEST_MAX, LATEST_MAX)?;
+    let page = app.channels.latest(&channel, query.after.as_deref(), limit).await;
+    let LatestPage { mut entries, next } = page.map_err(|error| Problem::storage(&error))?;
     entries.retain(|entry| entry.draft.kind.unknown().is_none());
     let entries = messages(&channel, &entries)?;
-    Ok(json(
-        StatusCode::OK,
-        &EntriesView { channel, epoch: None, first_offset: None, last_offset: None, entries },
-    ))
+    let view = EntriesView { channel, epoch: None, first_offset: None, last_offset: None, next, entries };
+    Ok(json(StatusCode::OK, &view))
 }
 
+/// `DELETE /api/zones/{zone}/keys/{key}`, `DELETE /api/zones/{zone}`
+fn removals(app: &Arc<App>) -> BoxedFilter<(Response,)> {
+    let key = warp::path!("api" / "zones" / String / "keys" / String)
+        .and(warp::delete())
+        .and(with(app))
+        .and_then(|zone: String, key: String, app: Arc<App>| async move {
+            answer(delete_key(&zone, &key, &app).await)
+        });
+    let zone = warp::path!("api" / "zones" / String)
+        .and(warp::delete())
+        .and(with(app))
+        .and_then(|zone: String, app: Arc<App>| async move { answer(delete_zone(&zone, &app).await) });
+    key.or(zone).unify().boxed()
+}
+
+async fn delete_key(zone: &str, key: &str, app: &App) -> Result<Response, Problem> {
+    let zone = named::<Zone>(zone)?;
+    let key = named::<String>(key)?;
+    let detail = || format!("the zone {zone} has no price of this key");
+    removed(app.channels.remove_key(&zone, &key).await, &zone, "unknown_key", detail, app)
+}
+
+async fn delete_zone(zone: &str, app: &App) -> Result<Response, Problem> {
+    let zone = named::<Zone>(zone)?;
+    let detail = || format!("nobody has published to the zone {zone}, or it was removed");
+    removed(app.channels.remove_zone(&zone).await, &zone, "unknown_zone", detail, app)
+}
+
+fn removed(
+    found: Result<bool, PublishError>,
+    zone: &Zone,
+    code: &'static str,
+    detail: impl FnOnce() -> String,
+    app: &App,
+) -> Result<Response, Problem> {
+    match found {
+        Ok(true) => Ok(StatusCode::NO_CONTENT.into_response()),
+        // Others may know it.
+        Ok(false) if app.channels.is_degraded(&ChannelName::zone(zone)) => {
+            Err(Problem::storage(&StorageError::Unknown { op: "remove" }))
+        }
+        Ok(false) => Err(Problem::new(StatusCode::NOT_FOUND, code, detail())),
+        Err(error) => Err(Problem::publish(&error)),
+    }
+}
+
+/// Which part of a list is wanted.
 #[derive(Debug, Deserialize)]
-struct HistoryQuery {
+struct PageQuery {
     limit: Option<usize>,
     after: Option<String>,
+}
+
+impl PageQuery {
+    fn limit(&self, usual: usize, max: usize) -> Result<usize, Problem> {
+        let limit = self.limit.unwrap_or(usual);
+        if (1..=max).contains(&limit) {
+            return Ok(limit);
+        }
+        let detail = format!("`limit` must be 1 to {max}");
+        Err(Problem::new(StatusCode::BAD_REQUEST, "invalid_limit", detail))
+    }
 }
 
 /// `GET /api/zones/{zone}/history?limit=&after=`
 fn history(app: &Arc<App>) -> BoxedFilter<(Response,)> {
     warp::path!("api" / "zones" / String / "history")
         .and(warp::get())
-        .and(warp::query::<HistoryQuery>())
+        .and(warp::query::<PageQuery>())
         .and(with(app))
-        .and_then(|zone: String, query: HistoryQuery, app: Arc<App>| async move {
+        .and_then(|zone: String, query: PageQuery, app: Arc<App>| async move {
             answer(get_history(&zone, &query, &app).await)
         })
         .boxed()
 }
 
-async fn get_history(zone: &str, query: &HistoryQuery, app: &App) -> Result<Response, Problem> {
+async fn get_history(zone: &str, query: &PageQuery, app: &App) -> Result<Response, Problem> {
     let bad = |code, detail: String| Problem::new(StatusCode::BAD_REQUEST, code, detail);
     let channel = ChannelName::zone(&named::<Zone>(zone)?);
-    let limit = query.limit.unwrap_or(HISTORY);
-    if !(1..=HISTORY_MAX).contains(&limit) {
-        return Err(bad("invalid_limit", format!("`limit` must be 1 to {HISTORY_MAX}")));
-    }
+    let limit = query.limit(HISTORY, HISTORY_MAX)?;
     let after = query.after.as_deref().map(Position::from_str).transpose();
     let after = after.map_err(|error| bad("invalid_position", error.to_string()))?;
     let has_after = after.is_some();
@@ -388,6 +454,7 @@ async fn get_history(zone: &str, query: &HistoryQuery, app: &App) -> Result<Resp
         epoch: epoch.map(|epoch| epoch.to_string()),
         first_offset: (first <= top).then_some(first),
         last_offset: (first <= top).then_some(top),
+        next: None,
     };
     Ok(json(StatusCode::OK, &view))
 }

@@ -81,6 +81,10 @@ impl FromStr for EntryId {
 pub enum EntryKind {
     /// `price_update`: a price in a zone.
     PriceUpdate,
+    /// `key_removed`: a key of a zone has no price any more.
+    KeyRemoved,
+    /// `zone_removed`: no key of a zone has a price any more.
+    ZoneRemoved,
     /// `routing`: an order's venue is being chosen.
     Routing,
     /// `building`: an order's transaction is being made.
@@ -168,6 +172,8 @@ impl EntryKind {
         match self {
             Self::Unknown(unknown) => unknown.name.as_deref().unwrap_or("unreadable"),
             Self::PriceUpdate => "price_update",
+            Self::KeyRemoved => "key_removed",
+            Self::ZoneRemoved => "zone_removed",
             Self::Routing => "routing",
             Self::Building => "building",
             Self::Submitted => "submitted",
@@ -181,8 +187,18 @@ impl EntryKind {
         match self {
             Self::Confirmed | Self::Failed => true,
             Self::Unknown(unknown) => unknown.is_terminal,
-            Self::PriceUpdate | Self::Routing | Self::Building | Self::Submitted => false,
+            Self::PriceUpdate
+            | Self::KeyRemoved
+            | Self::ZoneRemoved
+            | Self::Routing
+            | Self::Building
+            | Self::Submitted => false,
         }
+    }
+
+    /// A stage of an order; other kinds are of zones.
+    pub fn is_stage(&self) -> bool {
+        matches!(self, Self::Routing | Self::Building | Self::Submitted | Self::Confirmed | Self::Failed)
     }
 }
 
@@ -193,6 +209,8 @@ impl FromStr for EntryKind {
     fn from_str(text: &str) -> Result<Self, String> {
         match text {
             "price_update" => Ok(Self::PriceUpdate),
+            "key_removed" => Ok(Self::KeyRemoved),
+            "zone_removed" => Ok(Self::ZoneRemoved),
             "routing" => Ok(Self::Routing),
             "building" => Ok(Self::Building),
             "submitted" => Ok(Self::Submitted),

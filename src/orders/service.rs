@@ -190,7 +190,7 @@ impl Desk {
 
     /// The newest update of an order, also where it is no longer kept in the log.
     pub(super) async fn newest(&self, order: OrderId) -> StorageResult<Option<Entry>> {
-        Ok(self.channels.latest(&ChannelName::order(order)).await?.pop())
+        Ok(self.channels.latest(&ChannelName::order(order), None, 1).await?.entries.pop())
     }
 }
 

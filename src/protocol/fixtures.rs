@@ -41,6 +41,10 @@ fn skipped() -> String {
     entry(&"zone:pjm".parse().unwrap(), 43, kind, "WESTERN HUB", r#"{"bid":19.5}"#, false)
 }
 
+fn removal(kind: EntryKind, data: &'static str) -> String {
+    entry(&"zone:pjm".parse().unwrap(), 43, kind, "WESTERN HUB", data, false)
+}
+
 fn order() -> OrderId {
     "6f1c1c1e-0b5e-4b1e-9d3e-0a6f4b6f2a11".parse().unwrap()
 }
@@ -263,6 +267,8 @@ fn server_messages_are_as_in_their_fixtures() {
         ("price_update".to_owned(), price(false)),
         ("price_update_late".to_owned(), price(true)),
         ("skipped".to_owned(), skipped()),
+        ("key_removed".to_owned(), removal(EntryKind::KeyRemoved, r#"{"key":"WESTERN HUB"}"#)),
+        ("zone_removed".to_owned(), removal(EntryKind::ZoneRemoved, "{}")),
     ]);
     written.extend(updates());
     for (name, message) in &messages {

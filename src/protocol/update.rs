@@ -104,7 +104,7 @@ fn range(kind: &EntryKind) -> (u8, u8) {
         EntryKind::Building => (50, 70),
         EntryKind::Submitted => (75, 90),
         EntryKind::Confirmed => (100, 100),
-        EntryKind::Failed | EntryKind::PriceUpdate => (0, 0),
+        EntryKind::Failed | EntryKind::PriceUpdate | EntryKind::KeyRemoved | EntryKind::ZoneRemoved => (0, 0),
         EntryKind::Unknown(_) => (0, 100),
     }
 }
@@ -196,7 +196,7 @@ fn read_kind(value: Option<&RawValue>) -> Result<EntryKind, InvalidPayload> {
     const EXPECTED: &str = "one of `routing`, `building`, `submitted`, `confirmed`, `failed`";
     let value = value.ok_or_else(|| fault("invalid_update", format!("`type` is missing: {EXPECTED}")))?;
     let kind: Option<String> = serde_json::from_str(value.get()).ok();
-    let kind = kind.and_then(|kind| kind.parse().ok()).filter(|kind| *kind != EntryKind::PriceUpdate);
+    let kind = kind.and_then(|kind| kind.parse().ok()).filter(EntryKind::is_stage);
     kind.ok_or_else(|| wrong("type", EXPECTED, value))
 }
 
@@ -272,6 +272,7 @@ mod tests {
             (r#"{"type":"routing","progress":10,"n":"\udfff"}"#, "invalid_json", "lone surrogate at byte 37"),
             ("{}", "invalid_update", "`type` is missing"),
             (r#"{"type":"price_update","progress":1}"#, "invalid_update", "one of `routing`"),
+            (r#"{"type":"key_removed","progress":1}"#, "invalid_update", "one of `routing`"),
             (r#"{"type":7}"#, "invalid_update", "one of `routing`"),
             (r#"{"type":"routing"}"#, "invalid_update", "from 10 to 30"),
             (r#"{"type":"routing","progress":31}"#, "invalid_update", "from 10 to 30"),

@@ -59,13 +59,22 @@ pub struct Retention {
     pub bytes: usize,
     /// Age of an entry since it was appended, in seconds. Default 3,600.
     pub age_s: u64,
+    /// How long the latest entry of a key is kept that nobody updates, in seconds. Default 604,800 (a
+    /// week).
+    pub key_age_s: u64,
     /// `[storage.retention.orders]`
     pub orders: OrderRetention,
 }
 
 impl Default for Retention {
     fn default() -> Self {
-        Self { entries: 10_000, bytes: 16 << 20, age_s: 3_600, orders: OrderRetention::default() }
+        Self {
+            entries: 10_000,
+            bytes: 16 << 20,
+            age_s: 3_600,
+            key_age_s: 604_800,
+            orders: OrderRetention::default(),
+        }
     }
 }
 

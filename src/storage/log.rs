@@ -1,6 +1,7 @@
 //! The log role: named, ordered, bounded logs of entries.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -169,6 +170,19 @@ pub struct Page {
     pub next: Option<Seam>,
 }
 
+/// What the entries of one page of [`Log::latest`] come to at the most, in bytes; one entry may be there
+/// in any case.
+pub const LATEST_BYTES_MAX: usize = 1 << 20;
+
+/// A part of the latest entries of a channel.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct LatestPage {
+    /// One entry for each key, in the order of the keys' bytes.
+    pub entries: Vec<Entry>,
+    /// The last key that was looked at, where more may come after it.
+    pub next: Option<String>,
+}
+
 impl Seam {
     /// One at which nothing is missing, and nothing comes again.
     pub fn whole(to: Position) -> Self {
@@ -298,12 +312,21 @@ pub trait Log: fmt::Debug + Send + Sync {
         limit: PageLimit,
     ) -> Result<Page>;
 
-    /// The latest entry of each key, in ascending order of offset: the one that was appended last,
-    /// whatever its own time says. In the channel of a zone one that is marked late replaces only what is
-    /// not newer by time, where a time ahead of the clock counts as now. Kept as long as the epoch is
-    /// (see [`EPOCH_KEPT_FOR`]), even when the entry itself has been pushed out of the log. Entries
-    /// without a key are not here.
-    async fn latest(&self, channel: &ChannelName) -> Result<Vec<Entry>>;
+    /// The latest entry of each key, in the order of the keys' bytes: the first `limit` after the key
+    /// `after`, or fewer where they come to [`LATEST_BYTES_MAX`].
+    ///
+    /// The latest is the one that was appended last, whatever its own time says. In the channel of a zone
+    /// one that is marked late replaces only what is not newer by time, where a time ahead of the clock
+    /// counts as now. A removal of the key, or of the zone, takes it away by the same rule. It is kept
+    /// as long as the epoch is (see [`EPOCH_KEPT_FOR`]), even when the entry itself has been pushed out of
+    /// the log, but in a zone no longer than [`key_age_s`](super::Retention::key_age_s) after its key was
+    /// appended to. Entries without a key are not here.
+    ///
+    /// Pages are no snapshot: each key is in one page at the most, as it was when that was read.
+    async fn latest(&self, channel: &ChannelName, after: Option<&str>, limit: usize) -> Result<LatestPage>;
+
+    /// The keys that have a latest entry, in the order of their bytes.
+    async fn keys(&self, channel: &ChannelName) -> Result<Vec<Arc<str>>>;
 
     /// Asks for the channel's appends in `incoming`. Answers when they are certain to come.
     /// Following twice is following once.

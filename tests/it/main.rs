@@ -34,3 +34,4 @@ mod storage_orders;
 mod storage_redis;
 mod stream;
 mod support;
+mod zones;

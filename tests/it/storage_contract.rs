@@ -10,8 +10,8 @@ use proptest::strategy::ValueTree;
 use tokio::time;
 use zonewire::model::{ChannelName, DraftEntry, Entry, EntryKind, Epoch, Marks, NodeId, OrderId, Position};
 use zonewire::storage::{
-    Append, AppendAnswer, Appended, LogEvent, LogState, Page, Record, RecordKind, Retention, SharedBackend,
-    StorageBackend,
+    Append, AppendAnswer, Appended, LATEST_BYTES_MAX, LatestPage, LogEvent, LogState, Page, Record,
+    RecordKind, Retention, SharedBackend, StorageBackend,
 };
 
 use crate::support::eventually::eventually;
@@ -44,6 +44,10 @@ for_every_backend!(
     the_latest_of_each_key_is_what_was_appended_last,
     a_kind_that_is_not_known_is_kept_as_it_is_and_replaces_no_price,
     the_latest_outlives_its_place_in_the_log,
+    the_latest_comes_in_pages_by_key,
+    a_page_of_the_latest_is_bounded_in_bytes,
+    a_removal_takes_keys_away_as_a_price_would_replace_them,
+    a_key_that_nobody_updates_goes,
     channels_do_not_see_each_other,
     what_is_followed_is_told,
     there_is_one_receiver,
@@ -75,6 +79,10 @@ also_while_redis_is_away!(
     the_oldest_go_when_they_have_too_many_bytes,
     the_latest_of_each_key_is_what_was_appended_last,
     the_latest_outlives_its_place_in_the_log,
+    the_latest_comes_in_pages_by_key,
+    a_page_of_the_latest_is_bounded_in_bytes,
+    a_removal_takes_keys_away_as_a_price_would_replace_them,
+    a_key_that_nobody_updates_goes,
     a_put_replaces_the_whole_value,
     a_record_expires,
     deleting_says_whether_there_was_one,
@@ -90,6 +98,13 @@ async fn with(make: Make, retention: Retention) -> Option<(Stores, SharedBackend
     let stores = make(retention)?;
     let store = stores.open().await;
     Some((stores, store))
+}
+
+/// The latest entry of each key, by key.
+async fn latest(store: &SharedBackend) -> Vec<Entry> {
+    let page = store.latest(&channel(), None, 1_000).await.unwrap();
+    assert_eq!(page.next, None);
+    page.entries
 }
 
 async fn offsets_count_from_1_without_holes_in_one_order_for_all(make: Make) {
@@ -184,7 +199,7 @@ async fn asking_for_the_state_makes_nothing(make: Make) {
         assert_eq!(state, LogState { epoch: None, top: 0, last_seq: 0 });
         let page = store.read_after(&channel(), None, 10).await.unwrap();
         assert_eq!(page, Page { epoch: None, top: 0, first: 1, closed: false, entries: vec![], next: None });
-        assert_eq!(store.latest(&channel()).await.unwrap(), []);
+        assert_eq!(latest(&store).await, []);
     }
 }
 
@@ -238,8 +253,7 @@ async fn an_entry_is_read_as_it_was_appended(make: Make) {
     producer.append(entries.collect()).await;
     let read: Vec<_> = producer.read(0, 10).await.entries.into_iter().map(|entry| entry.draft).collect();
     assert_eq!(read, drafts);
-    let latest: Vec<_> =
-        store.latest(&channel()).await.unwrap().into_iter().map(|entry| entry.draft).collect();
+    let latest: Vec<_> = latest(&store).await.into_iter().map(|entry| entry.draft).collect();
     assert_eq!(latest, drafts[1..]);
 }
 
@@ -372,7 +386,7 @@ async fn the_latest_of_each_key_is_what_was_appended_last(make: Make) {
     for (draft, seq) in drafts.into_iter().zip(1..) {
         producer.append(vec![Append { seq, prev: seq - 1, draft, fence: None }]).await;
     }
-    assert_eq!(offsets(&store.latest(&channel()).await.unwrap()), [3, 5, 6, 9, 10, 13]);
+    assert_eq!(offsets(&latest(&store).await), [3, 5, 6, 9, 10, 13]);
 }
 
 async fn a_kind_that_is_not_known_is_kept_as_it_is_and_replaces_no_price(make: Make) {
@@ -391,7 +405,7 @@ async fn a_kind_that_is_not_known_is_kept_as_it_is_and_replaces_no_price(make: M
     let read: Vec<DraftEntry> =
         producer.read(0, 10).await.entries.into_iter().map(|entry| entry.draft).collect();
     assert_eq!(read, drafts);
-    assert_eq!(offsets(&store.latest(&channel()).await.unwrap()), [1, 3, 4]);
+    assert_eq!(offsets(&latest(&store).await), [1, 4, 3], "by key, then by kind");
 }
 
 async fn the_latest_outlives_its_place_in_the_log(make: Make) {
@@ -401,9 +415,109 @@ async fn the_latest_outlives_its_place_in_the_log(make: Make) {
     producer.append(vec![Append { seq: 1, prev: 0, draft: price(1, Some("old"), "{}"), fence: None }]).await;
     producer.fill(2..=4).await;
     assert!(producer.read(0, 10).await.first >= 3);
-    assert_eq!(offsets(&store.latest(&channel()).await.unwrap()), [1, 4]);
+    assert_eq!(offsets(&latest(&store).await), [4, 1], "by key");
     eventually("the log empties", async || producer.read(0, 10).await.entries.is_empty().then_some(())).await;
-    assert_eq!(offsets(&store.latest(&channel()).await.unwrap()), [1, 4]);
+    assert_eq!(offsets(&latest(&store).await), [4, 1], "by key");
+}
+
+/// Prices of these keys, one after the other, from a sequence on.
+fn of_keys(from: u64, keys: &[&str]) -> Vec<Append> {
+    let appends = keys.iter().zip(from..);
+    appends
+        .map(|(key, seq)| Append { seq, prev: seq - 1, draft: price(5, Some(key), "{}"), fence: None })
+        .collect()
+}
+
+async fn names(store: &SharedBackend) -> Vec<String> {
+    store.keys(&channel()).await.unwrap().iter().map(ToString::to_string).collect()
+}
+
+async fn the_latest_comes_in_pages_by_key(make: Make) {
+    let Some((_stores, store)) = one(make).await else { return };
+    let producer = Producer::new(&store).await;
+    assert_eq!(store.keys(&channel()).await.unwrap(), []);
+    producer.append(of_keys(1, &["e", "d", "c", "b", "a", "\u{e9}"])).await;
+    assert_eq!(names(&store).await, ["a", "b", "c", "d", "e", "\u{e9}"]);
+    let page = async |after: Option<&str>, limit| {
+        let page = store.latest(&channel(), after, limit).await.unwrap();
+        (offsets(&page.entries), page.next)
+    };
+    assert_eq!(page(None, 2).await, (vec![5, 4], Some("b".to_owned())));
+    // What changes between two pages is in neither of them twice.
+    producer.append(of_keys(7, &["a", "d"])).await;
+    assert_eq!(page(Some("b"), 2).await, (vec![3, 8], Some("d".to_owned())));
+    assert_eq!(page(Some("d"), 2).await, (vec![1, 6], None));
+    assert_eq!(page(Some("bb"), 1).await, (vec![3], Some("c".to_owned())), "a key that is not there");
+    assert_eq!(page(Some("\u{e9}"), 1).await, (vec![], None));
+    assert_eq!(page(None, 6).await, (vec![7, 4, 3, 8, 1, 6], None));
+}
+
+async fn a_page_of_the_latest_is_bounded_in_bytes(make: Make) {
+    let Some((_stores, store)) = one(make).await else { return };
+    let producer = Producer::new(&store).await;
+    let data = format!("{{\"x\":\"{}\"}}", "y".repeat(60_000));
+    for seq in 1..=40 {
+        let draft = price(5, Some(&format!("{seq:02}")), &data);
+        producer.append(vec![Append { seq, prev: seq - 1, draft, fence: None }]).await;
+    }
+    let (mut after, mut seen, mut pages) = (None, Vec::new(), 0);
+    loop {
+        let page = store.latest(&channel(), after.as_deref(), 1_000).await.unwrap();
+        let bytes: usize = page.entries.iter().map(|entry| entry.draft.data.len()).sum();
+        assert!(bytes <= LATEST_BYTES_MAX && !page.entries.is_empty(), "{bytes}");
+        seen.extend(offsets(&page.entries));
+        pages += 1;
+        after = page.next;
+        if after.is_none() {
+            break;
+        }
+    }
+    assert_eq!((seen, pages), ((1..=40).collect(), 3));
+}
+
+async fn a_removal_takes_keys_away_as_a_price_would_replace_them(make: Make) {
+    let Some((_stores, store)) = one(make).await else { return };
+    let producer = Producer::new(&store).await;
+    let append = async |seq, kind, time_ms, key: Option<&str>, late| {
+        let marks = Marks { late, ..Marks::default() };
+        let draft = DraftEntry { kind, marks, ..price(time_ms, key, "{}") };
+        let appended = producer.append(vec![Append { seq, prev: seq - 1, draft, fence: None }]).await;
+        assert_eq!(appended, [Appended::Applied { offset: seq }]);
+    };
+    producer.append(of_keys(1, &["a", "b", "c"])).await;
+    append(4, EntryKind::KeyRemoved, 1, Some("b"), false).await;
+    assert_eq!(names(&store).await, ["a", "c"], "whatever its time");
+    append(5, EntryKind::KeyRemoved, 9, Some("none"), false).await;
+    append(6, EntryKind::KeyRemoved, 4, Some("a"), true).await;
+    assert_eq!(names(&store).await, ["a", "c"], "what waited is older than the price");
+    append(7, EntryKind::KeyRemoved, 5, Some("a"), true).await;
+    assert_eq!(names(&store).await, ["c"]);
+    append(8, EntryKind::PriceUpdate, 5, Some("b"), false).await;
+    append(9, EntryKind::PriceUpdate, 3, Some("d"), false).await;
+    append(10, EntryKind::ZoneRemoved, 4, None, true).await;
+    assert_eq!(names(&store).await, ["b", "c"], "only what is not newer");
+    append(11, EntryKind::ZoneRemoved, 1, None, false).await;
+    assert_eq!((names(&store).await.len(), latest(&store).await), (0, vec![]));
+    append(12, EntryKind::PriceUpdate, 1, Some("a"), false).await;
+    assert_eq!(offsets(&latest(&store).await), [12], "a price makes the key anew");
+    assert_eq!(producer.read(0, 20).await.entries.len(), 12, "the log keeps what it has");
+}
+
+async fn a_key_that_nobody_updates_goes(make: Make) {
+    let retention = Retention { key_age_s: 1, ..Retention::default() };
+    let Some((_stores, store)) = with(make, retention).await else { return };
+    let producer = Producer::new(&store).await;
+    producer.append(of_keys(1, &["old", "used"])).await;
+    let mut seq = 2;
+    eventually("the old key goes while the other is used", async || {
+        seq += 1;
+        producer.append(of_keys(seq, &["used"])).await;
+        (names(&store).await == ["used"] && offsets(&latest(&store).await) == [seq]).then_some(())
+    })
+    .await;
+    eventually("the other goes when nobody uses it", async || names(&store).await.is_empty().then_some(()))
+        .await;
+    assert_eq!(latest(&store).await, []);
 }
 
 async fn channels_do_not_see_each_other(make: Make) {
@@ -413,7 +527,7 @@ async fn channels_do_not_see_each_other(make: Make) {
     a.fill(1..=3).await;
     assert_ne!(a.epoch, b.epoch);
     assert_eq!((b.read(0, 10).await.top, a.read(0, 10).await.top), (0, 3));
-    assert_eq!(store.latest(&b.channel).await.unwrap(), []);
+    assert_eq!(store.latest(&b.channel, None, 10).await.unwrap(), LatestPage::default());
 }
 
 async fn what_is_followed_is_told(make: Make) {

@@ -285,7 +285,7 @@ async fn the_updates_of_an_order_go_together(make: Make) {
     assert!(newest.elapsed() >= 2 * SECOND - Duration::from_millis(100));
     assert_eq!((page.top, page.first, page.closed), (3, 4, true), "the end is still known");
     assert_eq!(page.epoch.as_ref(), Some(&producer.epoch));
-    assert_eq!(offsets(&store.latest(&producer.channel).await.unwrap()), [3]);
+    assert_eq!(offsets(&store.latest(&producer.channel, None, 10).await.unwrap().entries), [3]);
     assert_eq!(store.state(&producer.channel, producer.id).await.unwrap().last_seq, 3);
     assert_eq!(producer.append(vec![routing(4)]).await, [CLOSED]);
 }
@@ -307,7 +307,7 @@ async fn the_latest_update_of_an_order_is_the_one_with_the_highest_offset(make: 
     for (seq, time_ms) in [(1, 500), (2, 100), (3, -7)] {
         let draft = DraftEntry { kind: EntryKind::Routing, ..price(time_ms, Some("order"), "{}") };
         producer.append(vec![Append { draft, ..routing(seq) }]).await;
-        let latest = store.latest(&producer.channel).await.unwrap();
+        let latest = store.latest(&producer.channel, None, 10).await.unwrap().entries;
         assert_eq!((offsets(&latest), latest[0].draft.time.timestamp_millis()), (vec![seq], time_ms));
     }
 }

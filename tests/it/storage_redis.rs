@@ -250,7 +250,7 @@ async fn an_entry_that_cannot_be_read_keeps_its_place_and_spoils_no_other() {
     let unknown: Vec<u64> =
         page.entries.iter().filter_map(|entry| entry.draft.kind.unknown().map(|_| entry.offset)).collect();
     assert_eq!(unknown, [2]);
-    let latest = store.latest(&channel()).await.unwrap();
+    let latest = store.latest(&channel(), None, 10).await.unwrap().entries;
     let known: Vec<u64> = latest
         .iter()
         .filter(|entry| entry.draft.kind.unknown().is_none())
@@ -592,4 +592,39 @@ async fn the_connections_close_and_the_driver_ends_with_the_backend() {
         (clients.lines().count() == 1).then_some(())
     })
     .await;
+}
+
+/// A gateway of before writes the latest entry of a key, and not when that was.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn keys_of_gateways_of_before_grow_old_from_when_they_are_noticed() {
+    let Some(server) = RedisServer::start(&[]) else { return };
+    let retention = Retention { key_age_s: 1, ..Retention::default() };
+    let (store, driver) = connect(&server.config(), &retention).await;
+    let mut drivers = tokio::task::JoinSet::new();
+    drivers.spawn(driver);
+    let store: SharedBackend = std::sync::Arc::new(store);
+    let producer = Producer::new(&store).await;
+    producer.fill(1..=1).await;
+    let written = server.admin(&["HGET", "zw:{zone:pjm}:latest", "k"]);
+    let (times, rest) = written.split_once(' ').unwrap();
+    let (time, _appended) = times.split_once(':').unwrap();
+    let of_before = format!("{time} {rest}");
+    let keys = async || -> Vec<String> {
+        store.keys(&channel()).await.unwrap().iter().map(ToString::to_string).collect()
+    };
+    for key in ["k", "other"] {
+        server.admin(&["HSET", "zw:{zone:pjm}:latest", key, &of_before]);
+    }
+    assert_eq!(keys().await, ["k", "other"], "they count at once");
+    let page = store.latest(&channel(), None, 10).await.unwrap();
+    assert_eq!(offsets(&page.entries), [1, 1]);
+    let noticed = std::time::Instant::now();
+    let mut seq = 1;
+    eventually("the one that nobody updates goes", async || {
+        seq += 1;
+        producer.fill(seq..=seq).await;
+        (keys().await == ["k"]).then_some(())
+    })
+    .await;
+    assert!(noticed.elapsed() >= Duration::from_secs(1), "{:?}", noticed.elapsed());
 }

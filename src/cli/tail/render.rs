@@ -34,7 +34,12 @@ impl Columns {
         let time = timestamp.get(..19).map_or(timestamp.clone(), |time| time.replace('T', " "));
         let rest = fields.iter().filter(|(name, _)| !PLACED.contains(&name.as_str()));
         let rest: Vec<String> = rest.map(|(name, value)| format!("{name}={}", plain(value))).collect();
-        let (zone_width, key_width, price, rest) = (self.zone, self.key, field("price"), rest.join(" "));
+        let price = match field("type").as_str() {
+            "key_removed" => "removed".to_owned(),
+            "zone_removed" => "all removed".to_owned(),
+            _ => field("price"),
+        };
+        let (zone_width, key_width, rest) = (self.zone, self.key, rest.join(" "));
         let line = format!("{time:19}  {zone:zone_width$}  {key:key_width$}  {price:>10}  {rest}");
         line.trim_end().to_owned()
     }
@@ -52,5 +57,8 @@ mod tests {
             line,
             "2021-12-01 05:00:00  pjm     WESTERN HUB           -41.25  loss=0.4 note=a\u{fffd}[2Jb"
         );
+        let text = r#"{"type":"key_removed","channel":"zone:pjm","offset":2,"id":"x-2","timestamp":"2021-12-01T05:00:00.000Z","key":"WESTERN HUB"}"#;
+        let line = Columns::default().line(text);
+        assert_eq!(line, "2021-12-01 05:00:00  pjm     WESTERN HUB          removed");
     }
 }

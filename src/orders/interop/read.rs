@@ -134,7 +134,7 @@ fn is_own(order: OrderId, id: Option<&RawValue>, channel: Option<&RawValue>) -> 
 }
 
 fn stage(value: &RawValue) -> Option<EntryKind> {
-    text(value)?.parse().ok().filter(|kind| *kind != EntryKind::PriceUpdate)
+    text(value)?.parse().ok().filter(EntryKind::is_stage)
 }
 
 fn text(value: &RawValue) -> Option<String> {
@@ -244,6 +244,7 @@ mod tests {
             ("\"routing\"", Invalid::NotAnObject),
             ("{}", Invalid::NoStage),
             (r#"{"type":"price_update"}"#, Invalid::NoStage),
+            (r#"{"type":"zone_removed"}"#, Invalid::NoStage),
             (r#"{"type":["routing"]}"#, Invalid::NoStage),
             (r#"{"type":"Routing"}"#, Invalid::NoStage),
         ] {

@@ -1,21 +1,25 @@
 //! The latest entry of each key of a channel, and what these entries cost.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
+use std::ops::Bound;
 use std::sync::Arc;
+use std::time::Duration;
 
 use chrono::Utc;
 use tokio::time::Instant;
 
-use crate::model::{ChannelKind, Entry};
-use crate::support::chance::Hashing;
+use crate::model::{ChannelKind, Entry, EntryKind};
+use crate::storage::{LATEST_BYTES_MAX, LatestPage};
 
 /// The latest entry of each key. It outlives the log's own copy, so its cost is counted apart from
 /// that of the log.
 #[cfg_attr(test, derive(Clone))]
 #[derive(Debug, Default)]
 pub(super) struct Latest {
-    by_key: HashMap<Arc<str>, Held, Hashing>,
+    by_key: BTreeMap<Arc<str>, Held>,
     bytes: usize,
+    /// None of them came before this.
+    oldest: Option<Instant>,
 }
 
 #[cfg_attr(test, derive(Clone))]
@@ -28,12 +32,26 @@ struct Held {
     since: Instant,
 }
 
+impl Held {
+    /// Whether it is the latest no more once this entry is known.
+    fn gives_way_to(&self, entry: &Entry, by_offset: bool) -> bool {
+        // A time ahead of the clock counts as now.
+        let clock = Utc::now();
+        let time = |entry: &Entry| entry.draft.time.min(clock);
+        let replaces = |later: &Entry, before: &Entry| {
+            by_offset || !later.draft.marks.late || time(later) >= time(before)
+        };
+        if entry.offset >= self.rank { replaces(entry, &self.entry) } else { !replaces(&self.entry, entry) }
+    }
+}
+
 impl Latest {
     /// What they cost.
     pub(super) fn bytes(&self) -> usize {
         self.bytes
     }
 
+    #[cfg(test)]
     pub(super) fn entries(&self) -> impl Iterator<Item = &Entry> {
         self.by_key.values().map(|held| &held.entry)
     }
@@ -45,35 +63,91 @@ impl Latest {
 
     /// Takes an entry where it is the latest of its key: the one that was appended last, whatever its own
     /// time says. Only one that waited at its gateway is compared by time, since others may have been
-    /// appended elsewhere after it was accepted; `by_offset` tells that none is.
+    /// appended elsewhere after it was accepted; `by_offset` tells that none is. A removal of keys takes
+    /// them away by the same rule.
     pub(super) fn note(&mut self, entry: &Entry, by_offset: bool, now: Instant) {
-        let kind = if by_offset { ChannelKind::Order } else { ChannelKind::Zone };
-        let Some(key) = entry.draft.latest_key(kind) else { return };
-        // A time ahead of the clock counts as now.
-        let clock = Utc::now();
-        let time = |entry: &Entry| entry.draft.time.min(clock);
-        let replaces = |later: &Entry, before: &Entry| {
-            by_offset || !later.draft.marks.late || time(later) >= time(before)
-        };
-        let is_newer = self.by_key.get(&key).is_none_or(|held| {
-            if entry.offset >= held.rank {
-                replaces(entry, &held.entry)
-            } else {
-                !replaces(&held.entry, entry)
+        let channel = if by_offset { ChannelKind::Order } else { ChannelKind::Zone };
+        let draft = &entry.draft;
+        let gives_way = |held: &Held| held.gives_way_to(entry, by_offset);
+        match (&draft.kind, &draft.key, draft.latest_key(channel)) {
+            (EntryKind::ZoneRemoved, ..) => {
+                let gone = self.by_key.iter().filter(|(_, held)| gives_way(held));
+                let gone: Vec<Arc<str>> = gone.map(|(key, _)| Arc::clone(key)).collect();
+                gone.iter().for_each(|key| self.remove(key));
             }
-        });
-        if is_newer {
-            self.put(&key, entry.clone(), now);
+            (EntryKind::KeyRemoved, Some(key), _) => {
+                if self.by_key.get(key).is_some_and(gives_way) {
+                    self.remove(key);
+                }
+            }
+            (_, _, Some(key)) => {
+                let held = self.by_key.get(&key);
+                let is_held = held.is_some_and(|held| held.entry.id == entry.id && held.rank == entry.offset);
+                if !is_held && held.is_none_or(gives_way) {
+                    self.put(&key, entry.clone(), now);
+                }
+            }
+            (_, _, None) => {}
         }
     }
 
     /// Puts an entry in place of the one that the key has.
     fn put(&mut self, key: &Arc<str>, entry: Entry, now: Instant) {
+        self.oldest.get_or_insert(now);
         self.bytes += entry.draft.cost();
         let held = Held { rank: entry.offset, entry, since: now };
         if let Some(before) = self.by_key.insert(Arc::clone(key), held) {
             self.bytes -= before.entry.draft.cost();
         }
+    }
+
+    fn remove(&mut self, key: &str) {
+        if let Some(held) = self.by_key.remove(key) {
+            self.bytes -= held.entry.draft.cost();
+        }
+    }
+
+    /// Lets go of those that came so long ago.
+    pub(super) fn expire(&mut self, age: Duration, now: Instant) {
+        if self.due(age).is_none_or(|due| now < due) {
+            return;
+        }
+        let bytes = &mut self.bytes;
+        self.by_key.retain(|_, held| {
+            let stays = now.duration_since(held.since) < age;
+            if !stays {
+                *bytes -= held.entry.draft.cost();
+            }
+            stays
+        });
+        self.oldest = self.by_key.values().map(|held| held.since).min();
+    }
+
+    /// When the first of them may be so old.
+    pub(super) fn due(&self, age: Duration) -> Option<Instant> {
+        self.oldest.map(|oldest| oldest + age)
+    }
+
+    /// The first `limit` after a key, or fewer where they come to the bytes of a page.
+    pub(super) fn page(&self, after: Option<&str>, limit: usize) -> LatestPage {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let (mut page, mut bytes, mut last) = (LatestPage::default(), 0, None);
+        for (key, held) in self.by_key.range::<str, _>((from, Bound::Unbounded)) {
+            bytes += held.entry.draft.cost();
+            let is_full = page.entries.len() >= limit || bytes > LATEST_BYTES_MAX;
+            if is_full && (limit == 0 || !page.entries.is_empty()) {
+                page.next = last.map(str::to_owned);
+                break;
+            }
+            page.entries.push(held.entry.clone());
+            last = Some(&**key);
+        }
+        page
+    }
+
+    /// All keys, in order.
+    pub(super) fn keys(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.by_key.keys()
     }
 
     /// Lets go of those that came first until no more than `goal` bytes are left; says how many went.

@@ -1,12 +1,14 @@
 //! What is kept here of a log that is elsewhere, so that it can be gone on with when that cannot be
 //! reached.
 
+use std::collections::HashSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::{Bounds, Channel, Kept, MemoryBackend};
-use crate::model::{ChannelKind, ChannelName, Entry, EntryId, Epoch, NodeId};
+use crate::model::{ChannelKind, ChannelName, Entry, EntryId, EntryKind, Epoch, NodeId};
 use crate::storage::{AppendBatch, Appended};
 
 /// How a mirrored channel stands.
@@ -102,11 +104,15 @@ impl MemoryBackend {
 
     /// Takes the latest entries of keys, where they are not older than those that are known.
     pub(in crate::storage) fn mirror_latest(&self, name: &ChannelName, entries: &[Entry]) {
+        /// Others wait for the lock meanwhile.
+        const AT_ONCE: usize = 256;
         let (by_offset, now) = (name.kind() == ChannelKind::Order, Instant::now());
-        let mut state = self.shared.state.lock();
-        state.change(name, &self.shared, |channel| {
-            entries.iter().for_each(|entry| channel.note_latest(entry, by_offset, now));
-        });
+        for entries in entries.chunks(AT_ONCE) {
+            let mut state = self.shared.state.lock();
+            state.change(name, &self.shared, |channel| {
+                entries.iter().for_each(|entry| channel.note_latest(entry, by_offset, now));
+            });
+        }
     }
 
     /// What is kept goes on under another epoch, with offsets that count on.
@@ -197,8 +203,16 @@ impl Channel {
         let leads_up = entries.last().is_some_and(|last| last.offset + 1 >= first)
             && entries.first().is_some_and(|head| head.offset < first);
         if leads_up {
-            for entry in entries.iter().rev().filter(|entry| entry.offset < first) {
-                self.note(entry, by_offset, now);
+            let older = || entries.iter().filter(move |entry| entry.offset < first);
+            let (removed, is_whole_zone) = self.removed();
+            for entry in older() {
+                self.note_producer(entry, now);
+                let is_removed = entry.draft.key.as_ref().is_some_and(|key| removed.contains(key));
+                if !is_whole_zone && !is_removed {
+                    self.note_latest(entry, by_offset, now);
+                }
+            }
+            for entry in older().rev() {
                 self.bytes += entry.draft.cost();
                 self.entries.push_front(Kept { entry: entry.clone(), appended: now });
             }
@@ -217,10 +231,27 @@ impl Channel {
     }
 
     fn note(&mut self, entry: &Entry, by_offset: bool, now: Instant) {
+        self.note_producer(entry, now);
+        self.note_latest(entry, by_offset, now);
+    }
+
+    fn note_producer(&mut self, entry: &Entry, now: Instant) {
         if entry.id.is_known() {
             self.note_seq(entry.id.producer, entry.id.seq, now);
         }
-        self.note_latest(entry, by_offset, now);
+    }
+
+    /// The keys that entries here remove, and whether one of them removes all.
+    fn removed(&self) -> (HashSet<Arc<str>>, bool) {
+        let (mut keys, mut is_whole_zone) = (HashSet::new(), false);
+        for draft in self.entries.iter().map(|kept| &kept.entry.draft) {
+            match (&draft.kind, &draft.key) {
+                (EntryKind::KeyRemoved, Some(key)) => drop(keys.insert(Arc::clone(key))),
+                (EntryKind::ZoneRemoved, _) => is_whole_zone = true,
+                _ => {}
+            }
+        }
+        (keys, is_whole_zone)
     }
 
     /// Offsets begin anew: whatever comes is later than what is known.
@@ -238,7 +269,7 @@ impl Channel {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{DraftEntry, EntryKind, Marks, Position};
+    use crate::model::{DraftEntry, Marks, Position};
     use crate::storage::{MemoryConfig, Retention};
     use bytes::Bytes;
     use chrono::DateTime;

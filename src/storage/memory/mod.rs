@@ -19,9 +19,9 @@ use tokio::sync::mpsc;
 use tokio::time::{self, Instant};
 
 use super::{
-    Anchor, AppendAnswer, AppendBatch, Appended, EPOCH_KEPT_FOR, Log, LogEvent, LogState, MemoryConfig,
-    OpenLog, Page, PageLimit, Record, RecordKind, Records, Refusal, Result, Retention, StorageBackend,
-    UNUSED_EPOCH_KEPT_FOR,
+    Anchor, AppendAnswer, AppendBatch, Appended, EPOCH_KEPT_FOR, LatestPage, Log, LogEvent, LogState,
+    MemoryConfig, OpenLog, Page, PageLimit, Record, RecordKind, Records, Refusal, Result, Retention,
+    StorageBackend, UNUSED_EPOCH_KEPT_FOR,
 };
 use crate::model::{BackendName, ChannelKind, ChannelName, Entry, EntryId, Epoch, NodeId, Position};
 use crate::support::chance::Hashing;
@@ -280,6 +280,8 @@ struct Bounds {
     age: Duration,
     /// Ages count from the newest entry on, so that all go together.
     together: bool,
+    /// How long the latest entry of a key is kept that nobody updates.
+    key_age: Duration,
 }
 
 impl Bounds {
@@ -291,12 +293,14 @@ impl Bounds {
                 bytes,
                 age: Duration::from_secs(retention.age_s).min(AGE_MAX),
                 together: false,
+                key_age: Duration::from_secs(retention.key_age_s).min(AGE_MAX),
             },
             ChannelKind::Order => Self {
                 entries: retention.orders.updates,
                 bytes,
                 age: Duration::from_secs(retention.orders.age_s).min(AGE_MAX),
                 together: true,
+                key_age: AGE_MAX,
             },
         }
     }
@@ -328,6 +332,9 @@ impl State {
             let Some(channel) = self.channels.get_mut(&name) else { continue };
             let bounds = Bounds::of(retention, &name);
             self.total_bytes -= channel.trim(&bounds, now);
+            let latest_before = channel.latest.bytes();
+            channel.latest.expire(bounds.key_age, now);
+            self.latest_bytes = self.latest_bytes + channel.latest.bytes() - latest_before;
             if now.duration_since(channel.touched) >= channel.kept_for(&bounds) {
                 self.remove(&name);
             } else {
@@ -346,18 +353,28 @@ impl State {
     ) -> Option<R> {
         let channel = self.channels.get_mut(name)?;
         let bounds = Bounds::of(&shared.retention, name);
-        let (before, was_empty) = (channel.bytes, channel.entries.is_empty());
-        let latest_before = channel.latest.bytes();
+        let (before, latest_before) = (channel.bytes, channel.latest.bytes());
+        let now = Instant::now();
+        channel.latest.expire(bounds.key_age, now);
         let result = act(channel);
-        channel.trim(&bounds, Instant::now());
+        channel.trim(&bounds, now);
         let (after, due) = (channel.bytes, channel.next_due(&bounds));
+        let is_sooner = due < channel.due.0;
         self.latest_bytes = self.latest_bytes + channel.latest.bytes() - latest_before;
-        if was_empty {
+        if is_sooner {
             self.look_at(name.clone(), due);
         }
         self.total_bytes = self.total_bytes + after - before;
         self.evict(shared.total_bytes_max, &shared.evictions);
         Some(result)
+    }
+
+    /// Lets go of the latest entries of keys that nobody has updated for too long.
+    fn expire_latest(&mut self, name: &ChannelName, retention: &Retention) {
+        let Some(channel) = self.channels.get_mut(name) else { return };
+        let before = channel.latest.bytes();
+        channel.latest.expire(Bounds::of(retention, name).key_age, Instant::now());
+        self.latest_bytes = self.latest_bytes + channel.latest.bytes() - before;
     }
 
     /// Begins a channel's life, in place of the one it had.
@@ -478,10 +495,11 @@ impl Channel {
     /// When something in it will have grown too old, if nothing is done to it.
     fn next_due(&self, bounds: &Bounds) -> Instant {
         let first_to_go = if bounds.together { self.entries.back() } else { self.entries.front() };
-        match first_to_go {
+        let due = match first_to_go {
             Some(kept) => kept.appended + bounds.age,
             None => self.touched + self.kept_for(bounds),
-        }
+        };
+        self.latest.due(bounds.key_age).map_or(due, |keys| keys.min(due))
     }
 
     /// Removes the oldest entry; returns its cost.
@@ -650,16 +668,18 @@ impl Log for MemoryBackend {
     ) -> Result<Page> {
         Ok(self.read_now_within(channel, after, limit))
     }
-    async fn latest(&self, channel: &ChannelName) -> Result<Vec<Entry>> {
-        let state = self.shared.state.lock();
-        let mut entries: Vec<Entry> = state
-            .channels
-            .get(channel)
-            .map(|held| held.latest.entries().cloned().collect())
-            .unwrap_or_default();
-        drop(state);
-        entries.sort_unstable_by_key(|entry| entry.offset);
-        Ok(entries)
+
+    async fn latest(&self, channel: &ChannelName, after: Option<&str>, limit: usize) -> Result<LatestPage> {
+        let mut state = self.shared.state.lock();
+        state.expire_latest(channel, &self.shared.retention);
+        Ok(state.channels.get(channel).map(|held| held.latest.page(after, limit)).unwrap_or_default())
+    }
+
+    async fn keys(&self, channel: &ChannelName) -> Result<Vec<Arc<str>>> {
+        let mut state = self.shared.state.lock();
+        state.expire_latest(channel, &self.shared.retention);
+        let held = state.channels.get(channel);
+        Ok(held.map(|held| held.latest.keys().cloned().collect()).unwrap_or_default())
     }
 
     async fn follow(&self, _channel: &ChannelName) -> Result<()> {
@@ -791,7 +811,7 @@ mod tests {
     }
 
     async fn latest(store: &MemoryBackend, channel: &str) -> Vec<u64> {
-        let entries = store.latest(&channel.parse().unwrap()).await.unwrap();
+        let entries = store.latest(&channel.parse().unwrap(), None, 1_000).await.unwrap().entries;
         let mut keys: Vec<u64> =
             entries.iter().map(|e| e.draft.key.as_ref().unwrap().parse().unwrap()).collect();
         keys.sort_unstable();
@@ -825,7 +845,7 @@ mod tests {
         price(&store, "zone:wide", std::iter::repeat_n(7, 100), 100).await;
         assert_counted(&store);
         let name: ChannelName = "zone:small".parse().unwrap();
-        let entries = store.latest(&name).await.unwrap();
+        let entries = store.latest(&name, None, 1_000).await.unwrap().entries;
         store.mirror_from(&name, &Epoch::random(), 5, &[]);
         store.mirror_latest(&"zone:wide".parse().unwrap(), &entries);
         assert_counted(&store);

@@ -7,7 +7,8 @@ use crate::storage::codec::{number, text, unreadable};
 
 const VERSION: &str = "1";
 
-/// A value of the hash of latest entries: `<time> <offset> <stored>`.
+/// A value of the hash of latest entries: `<time>:<when it was appended> <offset> <stored>`;
+/// gateways of before leave the second time out.
 pub(super) fn decode_latest(value: &[u8]) -> Entry {
     let mut parts = value.splitn(3, |byte| *byte == b' ');
     let (_time, offset, stored) = (parts.next(), parts.next(), parts.next());

@@ -1,17 +1,18 @@
 //! The log role.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
-use bytes::Bytes;
 use fred::types::Value;
 use tokio::sync::mpsc;
 
 use super::codec::{decode, decode_id, decode_latest, encode};
 use super::errors::{corrupt, storage_error};
 use super::{EXACT_MAX, RedisBackend, scripts};
-use crate::model::{ChannelKind, ChannelName, Entry, EntryId, Epoch, NodeId, Position};
+use crate::model::{ChannelKind, ChannelName, DraftEntry, EntryId, EntryKind, Epoch, NodeId, Position};
 use crate::storage::{
-    Anchor, Append, AppendAnswer, AppendBatch, Appended, EPOCH_KEPT_FOR, Log, LogEvent, LogState, OpenLog,
-    Page, PageLimit, Refusal, Result, Retention, UNUSED_EPOCH_KEPT_FOR,
+    Anchor, Append, AppendAnswer, AppendBatch, Appended, EPOCH_KEPT_FOR, LATEST_BYTES_MAX, LatestPage, Log,
+    LogEvent, LogState, OpenLog, Page, PageLimit, Refusal, Result, Retention, UNUSED_EPOCH_KEPT_FOR,
 };
 
 /// How much of a channel is kept, as the scripts take it.
@@ -21,6 +22,8 @@ struct Bounds {
     age_ms: u64,
     /// Ages count from the newest entry on, so that all go together.
     together: bool,
+    /// How long the latest entry of a key is kept that nobody updates.
+    key_age_ms: u64,
 }
 
 impl Bounds {
@@ -34,6 +37,7 @@ impl Bounds {
             bytes: exact(retention.bytes as u64),
             age_ms: age_s.saturating_mul(1_000).min(EXACT_MAX / 4),
             together,
+            key_age_ms: retention.key_age_s.saturating_mul(1_000).min(EXACT_MAX / 4),
         }
     }
 
@@ -66,7 +70,7 @@ impl RedisBackend {
             (Value::from(minted.map_or("", Epoch::as_str)), Value::from(producer.to_string()));
         let silent_ms = Bounds::of(&self.retention, channel).producers_silent_ms();
         let args = vec![minted, unused_ms(), producer, number(exact(at)), number(silent_ms)];
-        let keys = vec![keys.log, keys.meta, keys.latest];
+        let keys = keys.of_latest();
         let answer: Vec<Value> =
             scripts::OPEN.run(&self.commands, op, self.command_timeout, keys, args).await?;
         if answer.is_empty() { Ok(None) } else { read_open(&meta, &answer).map(Some) }
@@ -116,7 +120,7 @@ impl Log for RedisBackend {
         let keys = self.keys.channel(&batch.channel);
         let log = keys.log.clone();
         let bounds = Bounds::of(&self.retention, &batch.channel);
-        let mut args = Vec::with_capacity(8 + 7 * batch.entries.len());
+        let mut args = Vec::with_capacity(9 + 7 * batch.entries.len());
         args.extend([
             Value::from(batch.epoch.as_str()),
             Value::from(batch.producer.to_string()),
@@ -124,8 +128,9 @@ impl Log for RedisBackend {
             number(bounds.bytes),
             number(bounds.age_ms),
             number(bounds.kept_ms()),
-            Value::from(keys.publish),
+            Value::from(keys.publish.as_str()),
             flag(bounds.together),
+            number(bounds.key_age_ms),
         ]);
         for append in &batch.entries {
             if append.seq > EXACT_MAX {
@@ -135,20 +140,18 @@ impl Log for RedisBackend {
                 return Err(corrupt(&log, "a fence beyond 2^53 cannot be kept"));
             }
             let id = EntryId { producer: batch.producer, seq: append.seq };
-            let mark = if append.draft.marks.late { "l" } else { "k" };
-            let key = append.draft.latest_key(batch.channel.kind()).map(|key| format!("{mark}{key}"));
             args.extend([
                 number(append.seq),
                 number(exact(append.prev)),
                 Value::from(append.draft.time.timestamp_millis().to_string()),
-                Value::from(key.unwrap_or_default()),
+                Value::from(on_latest(batch.channel.kind(), &append.draft)),
                 append.fence.map_or_else(|| Value::from(""), number),
                 flag(append.draft.kind.is_terminal()),
                 Value::Bytes(encode(id, &append.draft)),
             ]);
         }
         let answer: Vec<Value> = scripts::append(self.keys.sharded)
-            .run(&self.commands, "append", self.command_timeout, vec![keys.log, keys.meta, keys.latest], args)
+            .run(&self.commands, "append", self.command_timeout, keys.of_latest(), args)
             .await?;
         read_answer(&log, batch, &answer)
     }
@@ -178,14 +181,47 @@ impl Log for RedisBackend {
         read_page(&log, &answer)
     }
 
-    async fn latest(&self, channel: &ChannelName) -> Result<Vec<Entry>> {
+    async fn latest(&self, channel: &ChannelName, after: Option<&str>, limit: usize) -> Result<LatestPage> {
+        /// More than a page has of usual prices.
+        const KEYS_PER_CALL: usize = 1_000;
         let key = self.keys.channel(channel).latest;
-        let answer: std::result::Result<Vec<Bytes>, _> =
-            self.commands.call(&key, "HVALS", vec![Value::from(key.as_str())]).await;
-        let values = answer.map_err(|error| storage_error("latest", self.command_timeout, &error))?;
-        let mut entries: Vec<Entry> = values.iter().map(|value| decode_latest(value)).collect();
-        entries.sort_unstable_by_key(|entry| entry.offset);
-        Ok(entries)
+        let names = self.keys(channel).await?;
+        let from = after.map_or(0, |after| names.partition_point(|name| **name <= *after));
+        let (mut page, mut bytes, mut at) = (LatestPage::default(), 0, from);
+        while at < names.len() && page.entries.len() < limit {
+            let wanted = KEYS_PER_CALL.min(limit - page.entries.len());
+            let wanted = &names[at..names.len().min(at + wanted)];
+            let mut args = vec![number((LATEST_BYTES_MAX - bytes) as u64), flag(page.entries.is_empty())];
+            args.extend(wanted.iter().map(|name| Value::from(&**name)));
+            let answer: Vec<Value> = scripts::LATEST
+                .run(&self.commands, "latest", self.command_timeout, vec![key.clone()], args)
+                .await?;
+            let (seen, values) = answer.split_first().ok_or_else(|| corrupt(&key, "empty answer"))?;
+            let seen = seen.as_u64().and_then(|seen| usize::try_from(seen).ok()).unwrap_or(0);
+            for value in values {
+                let value = value.as_bytes().ok_or_else(|| corrupt(&key, "latest entry is no text"))?;
+                bytes = (bytes + value.len()).min(LATEST_BYTES_MAX);
+                page.entries.push(decode_latest(value));
+            }
+            at += seen;
+            if seen < wanted.len() {
+                break;
+            }
+        }
+        page.next = (from < at && at < names.len()).then(|| names[at - 1].to_string());
+        Ok(page)
+    }
+
+    async fn keys(&self, channel: &ChannelName) -> Result<Vec<Arc<str>>> {
+        let keys = self.keys.channel(channel);
+        let bounds = Bounds::of(&self.retention, channel);
+        let age = if bounds.together { Value::from("") } else { number(bounds.key_age_ms) };
+        let names: Vec<String> = scripts::KEYS
+            .run(&self.commands, "keys", self.command_timeout, vec![keys.latest, keys.ages], vec![age])
+            .await?;
+        let mut names: Vec<Arc<str>> = names.into_iter().map(Arc::from).collect();
+        names.sort_unstable();
+        Ok(names)
     }
 
     async fn follow(&self, channel: &ChannelName) -> Result<()> {
@@ -199,6 +235,18 @@ impl Log for RedisBackend {
     fn take_incoming(&self) -> Option<mpsc::Receiver<LogEvent>> {
         self.incoming.lock().take()
     }
+}
+
+/// What an entry does to the latest entries of keys, as the append script takes it.
+fn on_latest(channel: ChannelKind, draft: &DraftEntry) -> String {
+    let (act, key) = match (&draft.kind, &draft.key, draft.latest_key(channel)) {
+        (EntryKind::ZoneRemoved, ..) => ("z", Arc::from("")),
+        (EntryKind::KeyRemoved, Some(key), _) => ("r", Arc::clone(key)),
+        (_, _, Some(key)) => ("k", key),
+        (_, _, None) => return String::new(),
+    };
+    let act = if draft.marks.late { act.to_ascii_uppercase() } else { act.to_owned() };
+    act + &key
 }
 
 fn read_open(key: &str, answer: &[Value]) -> Result<OpenLog> {

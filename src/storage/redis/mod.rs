@@ -11,8 +11,9 @@
 //! | key | type | holds |
 //! | --- | --- | --- |
 //! | `zw:{zone:pjm}:log` | stream | ids `<offset>-0`; `e` entry, `t` when it was appended, `b` bytes appended before it |
-//! | `zw:{zone:pjm}:meta` | hash | `e` epoch, `s` top offset, `b` bytes ever appended, `p:<node>` = `<last seq> <when>`, `f` newest fence, `c` that it is closed; of an order also `t`, when its newest update came |
-//! | `zw:{zone:pjm}:latest` | hash | key -> `<time> <offset> <entry>` |
+//! | `zw:{zone:pjm}:meta` | hash | `e` epoch, `s` top offset, `b` bytes ever appended, `p:<node>` = `<last seq> <when>`, `f` newest fence, `c` that it is closed; of an order also `t`, when its newest update came; of a zone `a`, when all keys were last looked at for `:ages` |
+//! | `zw:{zone:pjm}:latest` | hash | key -> `<time>:<when it was appended> <offset> <entry>` |
+//! | `zw:{zone:pjm}:ages` | sorted set | the same keys by when they were appended to |
 //! | `zw:r:{zone}` | hash | record key -> `<expires> <value>` |
 //! | `zw:r:{zone}:keys`, `:due` | sorted sets | record keys by bytes, and by expiry |
 //! | `zw:{jobs}:fixed` | hash | job -> `<queued> <length of the idempotency key, or -> <key><payload>` |
@@ -498,8 +499,16 @@ struct ChannelKeys {
     log: String,
     meta: String,
     latest: String,
+    ages: String,
     /// The pub/sub channel.
     publish: String,
+}
+
+impl ChannelKeys {
+    /// As the scripts take them that have to do with the latest entries.
+    fn of_latest(self) -> Vec<String> {
+        vec![self.log, self.meta, self.latest, self.ages]
+    }
 }
 
 impl Keys {
@@ -522,6 +531,7 @@ impl Keys {
             log: format!("{prefix}:{{{channel}}}:log"),
             meta: format!("{prefix}:{{{channel}}}:meta"),
             latest: format!("{prefix}:{{{channel}}}:latest"),
+            ages: format!("{prefix}:{{{channel}}}:ages"),
             publish: format!("{}{{{channel}}}", self.publish_prefix),
         }
     }

@@ -127,10 +127,42 @@ local function age_of_each(log, now, newest, together, age_ms)
 end
 ";
 
-/// KEYS log, meta, latest.
+/// The latest entry of a key is `<its own time>:<when it was appended> <offset> <stored form>`, and `ages`
+/// has each key by when it was appended to. A gateway of before writes neither the second time nor
+/// `ages`: when that was is not known then, and counts from when it is noticed.
+///
+/// `give_way` tells whether what is held of a key gives way to an entry that waited at its gateway: it is
+/// compared by time, since others may have been appended elsewhere after it was accepted, and a time
+/// ahead of the clock counts as now.
+const LATEST_OF_KEYS: &str = "
+local function gives_way(held, time, now)
+  return not held or math.min(tonumber(string.match(held, '^%-?%d+') or 0), now) <= math.min(tonumber(time), now)
+end
+local function remove_key(latest, ages, key)
+  redis.call('HDEL', latest, key)
+  redis.call('ZREM', ages, key)
+end
+local function expire_keys(latest, ages, now, age_ms, may_write)
+  for _, key in ipairs(redis.call('ZRANGEBYSCORE', ages, '-inf', whole(now - age_ms), 'LIMIT', 0, 100)) do
+    local held = redis.call('HGET', latest, key)
+    local appended = held and string.match(held, '^%-?%d+:(%d+) ')
+    if not held or (appended and tonumber(appended) <= now - age_ms) then
+      remove_key(latest, ages, key)
+    elseif may_write then
+      local time, rest = string.match(held, '^(%-?%d+)( .*)$')
+      if time then redis.call('HSET', latest, key, time .. ':' .. whole(now) .. rest) end
+      redis.call('ZADD', ages, appended or whole(now), key)
+    end
+  end
+end
+";
+
+/// KEYS log, meta, latest, ages.
 /// ARGV epoch, producer, entries, bytes, age in ms, how long the epoch is kept in ms, pub/sub
-/// channel, whether entries go together; then for each entry seq, prev, time, `k` and the key, or `l`
-/// and the key of an entry that waited at its gateway (or nothing), fence (or nothing), whether it is terminal, stored form.
+/// channel, whether entries go together, the age of keys in ms; then for each entry seq, prev, time, what
+/// it does to the latest entries, fence (or nothing), whether it is terminal, stored form. What it does
+/// is `k` and a key for the latest entry of that key, `r` and a key for one that removes it, `z` for one
+/// that removes all, the same in capitals for an entry that waited at its gateway, or nothing.
 ///
 /// Answers `done` and for each entry its offset, 0 for a duplicate, -(last + 1) for a gap, `closed`,
 /// or `fence` and the newest fence; or `foreign` and the epoch. The first write is the XADD, which a
@@ -147,10 +179,11 @@ fn append_with(publish: &str) -> Script {
         NOW,
         TRIM,
         TOGETHER,
+        LATEST_OF_KEYS,
         "
-local log, meta, latest = KEYS[1], KEYS[2], KEYS[3]
+local log, meta, latest, ages = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local producer = 'p:' .. ARGV[2]
-local held = redis.call('HMGET', meta, 'e', 's', 'b', producer, 'f', 'c', 't')
+local held = redis.call('HMGET', meta, 'e', 's', 'b', producer, 'f', 'c', 't', 'a')
 if held[1] ~= ARGV[1] then return {'foreign', held[1] or ''} end
 local now = clock()
 local top, total = tonumber(held[2]), tonumber(held[3])
@@ -160,7 +193,8 @@ local age_ms, kept_ms = tonumber(ARGV[5]), tonumber(ARGV[6])
 local each_age_ms = age_of_each(log, now, held[7], together, age_ms)
 local first = top + 1
 local results, frame = {'done'}, {}
-for i = 9, #ARGV, 7 do
+local key_age_ms = tonumber(ARGV[9])
+for i = 10, #ARGV, 7 do
   local seq, prev, time, key = tonumber(ARGV[i]), tonumber(ARGV[i + 1]), ARGV[i + 2], ARGV[i + 3]
   local given, entry = tonumber(ARGV[i + 4]), ARGV[i + 6]
   if seq <= last then
@@ -177,14 +211,20 @@ for i = 9, #ARGV, 7 do
     local offset = whole(top)
     redis.call('XADD', log, offset .. '-0', 'e', entry, 't', whole(now), 'b', whole(total))
     total = total + #entry
-    if key ~= '' then
-      local late = string.sub(key, 1, 1) == 'l'
-      key = string.sub(key, 2)
-      -- The latest is what was accepted last; what waited is compared by time, since others may have been
-      -- accepted elsewhere after it. A time ahead of the clock counts as now.
-      local other = late and not together and redis.call('HGET', latest, key)
-      if not other or math.min(tonumber(string.match(other, '^%-?%d+')), now) <= math.min(tonumber(time), now) then
-        redis.call('HSET', latest, key, time .. ' ' .. offset .. ' ' .. entry)
+    local what, name = string.sub(key, 1, 1), string.sub(key, 2)
+    if what == 'z' then
+      redis.call('DEL', latest, ages)
+    elseif what == 'Z' then
+      local all = redis.call('HGETALL', latest)
+      for k = 1, #all, 2 do
+        if gives_way(all[k + 1], time, now) then remove_key(latest, ages, all[k]) end
+      end
+    elseif what == 'k' or what == 'r' or together or (what ~= '' and gives_way(redis.call('HGET', latest, name), time, now)) then
+      if what == 'r' or what == 'R' then
+        remove_key(latest, ages, name)
+      elseif what ~= '' then
+        redis.call('HSET', latest, name, time .. ':' .. whole(now) .. ' ' .. offset .. ' ' .. entry)
+        if not together then redis.call('ZADD', ages, whole(now), name) end
       end
     end
     frame[#frame + 1] = #entry .. ':'
@@ -210,6 +250,16 @@ if fields > 16 and (fields < 64 or fields % 64 == 0) then
   end
 end
 trim(log, now, top, total, tonumber(ARGV[3]), tonumber(ARGV[4]), each_age_ms)
+if not together then
+  -- Looking at all keys once a minute is often enough.
+  if redis.call('HLEN', latest) ~= redis.call('ZCARD', ages) and now - tonumber(held[8] or 0) >= 60000 then
+    redis.call('HSET', meta, 'a', whole(now))
+    local all = redis.call('HGETALL', latest)
+    for k = 1, #all, 2 do redis.call('ZADD', ages, 'NX', whole(now), all[k]) end
+  end
+  expire_keys(latest, ages, now, key_age_ms, true)
+  redis.call('PEXPIRE', ages, whole(kept_ms))
+end
 redis.call('PEXPIRE', log, whole(age_ms))
 redis.call('PEXPIRE', meta, whole(kept_ms))
 redis.call('PEXPIRE', latest, whole(kept_ms))
@@ -232,7 +282,7 @@ return ARGV[2]
 "])
 });
 
-/// KEYS log, meta, latest. ARGV the epoch for a log that has none (or nothing, to make none), how long
+/// KEYS log, meta, latest, ages. ARGV the epoch for a log that has none (or nothing, to make none), how long
 /// it is kept in ms, producer, an offset, ms. Answers the epoch in force, the newest offset, what is kept
 /// of the producer (or nothing), the offset and the stored form of the entry at the offset that was
 /// given or, if it is not kept, of the newest one (or nothing), then each producer that was not
@@ -261,7 +311,7 @@ if held[1] then
   return answer
 end
 if ARGV[1] == '' then return {} end
-redis.call('DEL', KEYS[1], KEYS[2], KEYS[3])
+redis.call('DEL', KEYS[1], KEYS[2], KEYS[3], KEYS[4])
 redis.call('HSET', KEYS[2], 'e', ARGV[1], 's', '0', 'b', '0')
 redis.call('PEXPIRE', KEYS[2], ARGV[2])
 return {ARGV[1], '0', '', '0', ''}
@@ -307,6 +357,42 @@ end
 return page
 ",
     ])
+});
+
+/// KEYS latest, ages. ARGV the age of keys in ms, or nothing where they have none. Answers the keys that
+/// have a latest entry, in no order.
+pub(super) static KEYS: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(&[
+        NOW,
+        LATEST_OF_KEYS,
+        "
+local latest, ages = KEYS[1], KEYS[2]
+if ARGV[1] ~= '' then expire_keys(latest, ages, clock(), tonumber(ARGV[1]), false) end
+-- A gateway of before may have written some that have no age yet.
+if redis.call('HLEN', latest) == redis.call('ZCARD', ages) then return redis.call('ZRANGE', ages, 0, -1) end
+local all, keys = redis.call('HGETALL', latest), {}
+for i = 1, #all, 2 do keys[#keys + 1] = all[i] end
+return keys
+",
+    ])
+});
+
+/// KEYS latest. ARGV how many bytes are wanted at the most, whether the first one is wanted in any case,
+/// then keys. Answers how many of the keys it has looked at, and the latest entries that these have.
+pub(super) static LATEST: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(&["
+local answer, bytes, max = {0}, 0, tonumber(ARGV[1])
+for i = 3, #ARGV do
+  local held = redis.call('HGET', KEYS[1], ARGV[i])
+  if held then
+    if bytes + #held > max and (#answer > 1 or ARGV[2] ~= '1') then break end
+    bytes = bytes + #held
+    answer[#answer + 1] = held
+  end
+  answer[1] = i - 2
+end
+return answer
+"])
 });
 
 /// Removes records whose time has run out, some at a time.

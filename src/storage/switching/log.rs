@@ -1,5 +1,6 @@
 //! The log role.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -8,12 +9,12 @@ use tokio::time::{self, Instant};
 
 use super::line::{Known, Line};
 use super::{Core, State, Switching};
-use crate::model::{ChannelName, Entry, Epoch, Lane, NodeId, Position};
+use crate::model::{ChannelName, Epoch, Lane, NodeId, Position};
 use crate::storage::journal::{Gone, Reserved};
 use crate::storage::spool::{Spool, SpoolError};
 use crate::storage::{
-    Anchor, Append, AppendAnswer, AppendBatch, Appended, Log, LogEvent, LogState, OpenLog, Page, PageLimit,
-    Result, StorageError,
+    Anchor, Append, AppendAnswer, AppendBatch, Appended, LatestPage, Log, LogEvent, LogState, OpenLog, Page,
+    PageLimit, Result, StorageError,
 };
 
 /// The part that a new measurement has in the smoothed time of an append.
@@ -148,21 +149,27 @@ impl Log for Switching {
         self.core.read_within(channel, after, limit).await
     }
 
-    async fn latest(&self, channel: &ChannelName) -> Result<Vec<Entry>> {
+    async fn latest(&self, channel: &ChannelName, after: Option<&str>, limit: usize) -> Result<LatestPage> {
         let core = &self.core;
-        let forked = || core.lock().lines.get(channel).is_some_and(|line| line.fork.is_some());
-        let area = core.area_of(channel);
-        if core.is_primary(area)
-            && !forked()
-            && let Some(answer) = core.ask(area, core.primary.latest(channel)).await
-        {
-            let entries = answer?;
-            if !forked() {
-                core.memory.mirror_latest(channel, &entries);
+        let asked = core.primary.latest(channel, after, limit);
+        match core.ask_about_log(channel, asked).await {
+            Some(page) => {
+                let page = page?;
+                if !core.is_forked(channel) {
+                    core.memory.mirror_latest(channel, &page.entries);
+                }
+                Ok(page)
             }
-            return Ok(entries);
+            None => core.memory.latest(channel, after, limit).await,
         }
-        core.memory.latest(channel).await
+    }
+
+    async fn keys(&self, channel: &ChannelName) -> Result<Vec<Arc<str>>> {
+        let core = &self.core;
+        match core.ask_about_log(channel, core.primary.keys(channel)).await {
+            Some(keys) => keys,
+            None => core.memory.keys(channel).await,
+        }
     }
 
     async fn follow(&self, channel: &ChannelName) -> Result<()> {
@@ -217,6 +224,23 @@ impl Log for Switching {
 }
 
 impl Core {
+    fn is_forked(&self, channel: &ChannelName) -> bool {
+        self.lock().lines.get(channel).is_some_and(|line| line.fork.is_some())
+    }
+
+    /// What the log answers, unless it is away or this node goes on without it.
+    async fn ask_about_log<T>(
+        &self,
+        channel: &ChannelName,
+        asked: impl Future<Output = Result<T>>,
+    ) -> Option<Result<T>> {
+        let area = self.area_of(channel);
+        if !self.is_primary(area) || self.is_forked(channel) {
+            return None;
+        }
+        self.ask(area, asked).await
+    }
+
     pub(super) async fn find(&self, channel: &ChannelName, producer: NodeId) -> Result<Option<OpenLog>> {
         self.open_or_find(channel, producer, None).await
     }

@@ -34,9 +34,9 @@ use crate::storage::journal::JournalBounds;
 use crate::storage::primary::{Beat, LinkHealth, Primary};
 use crate::storage::{
     AppendAnswer, AppendBatch, Appended, Cancelling, ClaimedJob, EPOCH_KEPT_FOR, Ending, Enqueued, Held,
-    JobBounds, JobCounts, JobState, JobView, Jobs, Log, LogEvent, LogState, MemoryBackend, MemoryConfig,
-    MovedJob, NewJob, OpenLog, OrderRetention, Page, PageLimit, Record, RecordKind, Recorded, Records,
-    Result, Retention, SharedBackend, StatusReader, StatusWriter, StorageBackend, StorageError,
+    JobBounds, JobCounts, JobState, JobView, Jobs, LatestPage, Log, LogEvent, LogState, MemoryBackend,
+    MemoryConfig, MovedJob, NewJob, OpenLog, OrderRetention, Page, PageLimit, Record, RecordKind, Recorded,
+    Records, Result, Retention, SharedBackend, StatusReader, StatusWriter, StorageBackend, StorageError,
     StorageStatus,
 };
 
@@ -883,9 +883,16 @@ impl Log for ModelRedis {
         .await
     }
 
-    async fn latest(&self, channel: &ChannelName) -> Result<Vec<Entry>> {
+    async fn latest(&self, channel: &ChannelName, after: Option<&str>, limit: usize) -> Result<LatestPage> {
+        let (channel, after) = (channel.clone(), after.map(str::to_owned));
+        let latest =
+            move |state: &mut ServerState| now(state.data.memory.latest(&channel, after.as_deref(), limit));
+        self.call("latest", false, move |state, _| latest(state)).await?
+    }
+
+    async fn keys(&self, channel: &ChannelName) -> Result<Vec<Arc<str>>> {
         let channel = channel.clone();
-        self.call("latest", false, move |state, _| now(state.data.memory.latest(&channel))).await?
+        self.call("keys", false, move |state, _| now(state.data.memory.keys(&channel))).await?
     }
 
     async fn follow(&self, channel: &ChannelName) -> Result<()> {

@@ -95,6 +95,10 @@ impl Running {
         request(self.address, "GET", path, &[], b"").await
     }
 
+    pub(crate) async fn delete(&self, path: &str) -> Answer {
+        request(self.address, "DELETE", path, &[], b"").await
+    }
+
     /// A `POST` without a body.
     pub(crate) async fn post_empty(&self, path: &str) -> Answer {
         request(self.address, "POST", path, &[], b"").await

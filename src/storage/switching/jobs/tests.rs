@@ -9,17 +9,15 @@ use uuid::Uuid;
 
 use super::super::Parts;
 use super::*;
-use crate::model::{
-    BackendName, BackendState, DraftEntry, Entry, EntryKind, Epoch, Lane, Marks, NodeId, Position,
-};
+use crate::model::{BackendName, BackendState, DraftEntry, EntryKind, Epoch, Lane, Marks, NodeId, Position};
 use crate::storage::failover::{First, Limits, Lost};
 use crate::storage::journal::JournalBounds;
 use crate::storage::primary::{Area, AreaPart, Areas, Beat, LinkHealth, Place, Primary};
 use crate::storage::spool::Former;
 use crate::storage::{
-    Append, AppendAnswer, AppendBatch, Idempotency, Log, LogEvent, LogState, MemoryBackend, MemoryConfig,
-    OpenLog, Page, PageLimit, Record, RecordKind, Recorded, Records, Retention, StatusWriter, StorageBackend,
-    StorageConfig, StorageStatus,
+    Append, AppendAnswer, AppendBatch, Idempotency, LatestPage, Log, LogEvent, LogState, MemoryBackend,
+    MemoryConfig, OpenLog, Page, PageLimit, Record, RecordKind, Recorded, Records, Retention, StatusWriter,
+    StorageBackend, StorageConfig, StorageStatus,
 };
 
 const BOUNDS: JobBounds = JobBounds { unfinished: 100, kept: 1_000, kept_for: Duration::from_secs(3_600) };
@@ -166,8 +164,12 @@ impl Log for Fake {
         self.answer(self.kept.read_within(name, after, limit)).await
     }
 
-    async fn latest(&self, channel: &ChannelName) -> Result<Vec<Entry>> {
-        self.answer(self.kept.latest(channel)).await
+    async fn latest(&self, channel: &ChannelName, after: Option<&str>, limit: usize) -> Result<LatestPage> {
+        self.answer(self.kept.latest(channel, after, limit)).await
+    }
+
+    async fn keys(&self, channel: &ChannelName) -> Result<Vec<Arc<str>>> {
+        self.answer(self.kept.keys(channel)).await
     }
 
     async fn follow(&self, _channel: &ChannelName) -> Result<()> {

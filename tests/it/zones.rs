@@ -1,0 +1,259 @@
+//! What a zone has besides its stream: the latest price of each key, page by page, and how keys and
+//! zones go.
+
+use serde_json::{Value, json};
+use zonewire::config::Config;
+use zonewire::storage::StorageChoice;
+
+use crate::support::client::Client;
+use crate::support::eventually::eventually;
+use crate::support::gateway::{JSON, Running, config, price};
+use crate::support::redis_server::RedisServer;
+
+/// The keys and offsets of a page of the latest prices, and where the next one begins.
+async fn latest(gateway: &Running, query: &str) -> (Vec<(String, u64)>, Option<String>) {
+    let page = gateway.get(&format!("/api/zones/pjm/latest{query}")).await.json();
+    let key = |entry: &Value| (entry["key"].as_str().unwrap().to_owned(), entry["offset"].as_u64().unwrap());
+    let entries = page["entries"].as_array().unwrap().iter().map(key).collect();
+    (entries, page["next"].as_str().map(str::to_owned))
+}
+
+async fn zones(gateway: &Running) -> Vec<Value> {
+    let listed = gateway.get("/api/zones").await.json();
+    listed["zones"].as_array().unwrap().iter().map(|zone| zone["zone"].clone()).collect()
+}
+
+/// The next message that is an entry.
+async fn next_entry(client: &mut Client) -> Value {
+    loop {
+        let message = client.next().await;
+        if message["offset"].is_u64() && message["id"].is_string() {
+            return message;
+        }
+    }
+}
+
+fn keyed(pairs: &[(&str, u64)]) -> Vec<(String, u64)> {
+    pairs.iter().map(|(key, offset)| ((*key).to_owned(), *offset)).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_latest_prices_come_in_pages_by_key() {
+    let gateway = Running::start(config()).await;
+    gateway.publish("pjm", ["C", "A/1 \u{e9}", "B"].map(|key| price(key, 1))).await;
+    assert_eq!(latest(&gateway, "").await, (keyed(&[("A/1 \u{e9}", 2), ("B", 3), ("C", 1)]), None));
+    let (first, next) = latest(&gateway, "?limit=1").await;
+    assert_eq!((first, next.as_deref()), (keyed(&[("A/1 \u{e9}", 2)]), Some("A/1 \u{e9}")));
+    assert_eq!(latest(&gateway, "?limit=2&after=A%2F1%20%C3%A9").await, (keyed(&[("B", 3), ("C", 1)]), None));
+    for bad in ["?limit=0", "?limit=10001"] {
+        gateway.get(&format!("/api/zones/pjm/latest{bad}")).await.problem(400, "invalid_limit");
+    }
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_with_the_latest_prices_is_bounded_in_bytes() {
+    let gateway = Running::start(config()).await;
+    let filler = "x".repeat(60_000);
+    for n in 0..40 {
+        let price = json!({ "key": format!("K{n:02}"), "price": n, "filler": filler });
+        assert_eq!(gateway.post("pjm", JSON, price.to_string().as_bytes()).await.status, 200);
+    }
+    let (mut after, mut seen) = (String::new(), Vec::new());
+    loop {
+        let page = gateway.get(&format!("/api/zones/pjm/latest{after}")).await;
+        assert!(page.body.len() < 1_200_000, "{}", page.body.len());
+        let page = page.json();
+        let keys = page["entries"].as_array().unwrap().iter().map(|entry| entry["key"].clone());
+        seen.extend(keys.map(|key| key.as_str().unwrap().to_owned()));
+        let Some(next) = page["next"].as_str() else { break };
+        after = format!("?after={next}");
+    }
+    assert_eq!(seen, (0..40).map(|n| format!("K{n:02}")).collect::<Vec<_>>());
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_removed_key_is_told_in_order_and_a_price_makes_it_anew() {
+    let gateway = Running::start(config()).await;
+    gateway.delete("/api/zones/pjm/keys/A").await.problem(404, "unknown_key");
+    gateway.publish("pjm", [price("A", 1), price("B 1", 1)]).await;
+    let (mut client, _) = gateway.market("pjm").await;
+    let answer = gateway.delete("/api/zones/pjm/keys/B%201").await;
+    assert_eq!((answer.status, answer.body.as_str()), (204, ""));
+    gateway.publish("pjm", [price("A", 2)]).await;
+    let removed = next_entry(&mut client).await;
+    assert_eq!(
+        (&removed["type"], &removed["key"], &removed["offset"]),
+        (&json!("key_removed"), &json!("B 1"), &json!(3))
+    );
+    assert_eq!(next_entry(&mut client).await["offset"], 4);
+    assert_eq!(latest(&gateway, "").await.0, keyed(&[("A", 4)]));
+    gateway.delete("/api/zones/pjm/keys/B%201").await.problem(404, "unknown_key");
+    gateway.publish("pjm", [price("B 1", 3)]).await;
+    assert_eq!(next_entry(&mut client).await["type"], "price_update");
+    assert_eq!(latest(&gateway, "").await.0, keyed(&[("A", 4), ("B 1", 5)]));
+    let history = gateway.get("/api/zones/pjm/history").await.json();
+    assert_eq!(history["entries"].as_array().unwrap().len(), 5, "{history}");
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_removed_zone_is_no_longer_listed_and_keeps_its_positions() {
+    let gateway = Running::start(config()).await;
+    gateway.delete("/api/zones/pjm").await.problem(404, "unknown_zone");
+    assert_eq!(zones(&gateway).await, Vec::<Value>::new(), "asking for it made nothing");
+    gateway.publish("pjm", [price("A", 1), price("B", 1)]).await;
+    let (mut client, _) = gateway.market("pjm").await;
+    assert_eq!(gateway.delete("/api/zones/pjm").await.status, 204);
+    let removed = next_entry(&mut client).await;
+    assert_eq!((&removed["type"], &removed["offset"]), (&json!("zone_removed"), &json!(3)));
+    assert_eq!((latest(&gateway, "").await, zones(&gateway).await), ((vec![], None), vec![]));
+    gateway.delete("/api/zones/pjm").await.problem(404, "unknown_zone");
+    gateway.publish("pjm", [price("A", 2)]).await;
+    assert_eq!(next_entry(&mut client).await["offset"], 4);
+    assert_eq!(
+        (latest(&gateway, "").await.0, zones(&gateway).await),
+        (keyed(&[("A", 4)]), vec![json!("pjm")])
+    );
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_zone_takes_new_keys_when_one_has_gone() {
+    let mut config: Config = config();
+    config.channels.keys_per_zone_max = 2;
+    let gateway = Running::start(config).await;
+    gateway.publish("pjm", [price("A", 1), price("B", 1)]).await;
+    let third = price("C", 1).to_string();
+    gateway.post("pjm", JSON, third.as_bytes()).await.problem(422, "too_many_keys");
+    assert_eq!(gateway.delete("/api/zones/pjm/keys/A").await.status, 204);
+    assert_eq!(gateway.post("pjm", JSON, third.as_bytes()).await.status, 200);
+    gateway.post("pjm", JSON, price("A", 1).to_string().as_bytes()).await.problem(422, "too_many_keys");
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_zone_takes_new_keys_when_old_ones_have_gone_by_themselves() {
+    let mut config: Config = config();
+    config.channels.keys_per_zone_max = 1;
+    config.storage.retention.key_age_s = 1;
+    let gateway = Running::start(config).await;
+    gateway.publish("pjm", [price("A", 1)]).await;
+    let other = price("B", 1).to_string();
+    gateway.post("pjm", JSON, other.as_bytes()).await.problem(422, "too_many_keys");
+    eventually("the old key makes room", async || {
+        (gateway.post("pjm", JSON, other.as_bytes()).await.status == 200).then_some(())
+    })
+    .await;
+    assert_eq!(latest(&gateway, "").await.0, keyed(&[("B", 2)]));
+    gateway.stop().await;
+}
+
+fn on(server: &RedisServer) -> Config {
+    let mut config = config();
+    config.storage.backend = StorageChoice::Redis;
+    config.storage.required = true;
+    config.storage.redis = server.config();
+    config
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_removal_at_one_gateway_is_told_at_the_others() {
+    let Some(server) = RedisServer::start(&[]) else { return };
+    let mut full = on(&server);
+    full.channels.keys_per_zone_max = 1;
+    let (a, b) = (Running::start(full.clone()).await, Running::start(full).await);
+    b.publish("pjm", [price("A", 1)]).await;
+    let (mut client, _) = b.market("pjm").await;
+    assert_eq!(a.delete("/api/zones/pjm/keys/A").await.status, 204);
+    assert_eq!(next_entry(&mut client).await["type"], "key_removed");
+    let other = price("B", 1).to_string();
+    eventually("the other gateway has room for a key", async || {
+        (b.post("pjm", JSON, other.as_bytes()).await.status == 200).then_some(())
+    })
+    .await;
+    assert_eq!(next_entry(&mut client).await["key"], "B");
+    assert_eq!(a.delete("/api/zones/pjm").await.status, 204);
+    assert_eq!(next_entry(&mut client).await["type"], "zone_removed");
+    assert_eq!((zones(&a).await, latest(&b, "").await.0), (vec![], vec![]));
+    eventually("a price makes key and zone anew", async || {
+        (b.post("pjm", JSON, other.as_bytes()).await.status == 200).then_some(())
+    })
+    .await;
+    assert_eq!(zones(&a).await, [json!("pjm")]);
+    assert_eq!(latest(&a, "").await.0, keyed(&[("B", 5)]));
+    a.stop().await;
+    b.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_removal_while_redis_is_away_holds_when_it_is_back() {
+    let Some(mut server) = RedisServer::start(&["--appendonly", "yes", "--appendfsync", "always"]) else {
+        return;
+    };
+    let (a, b) = (Running::start(on(&server)).await, Running::start(on(&server)).await);
+    a.publish("pjm", [price("A", 1), price("B", 1)]).await;
+    let (mut client, _) = b.market("pjm").await;
+    server.kill();
+    eventually("both notice", async || {
+        let (a, b) = (a.get("/health").await.json(), b.get("/health").await.json());
+        (a["state"] == "degraded" && b["state"] == "degraded").then_some(())
+    })
+    .await;
+    assert_eq!(a.delete("/api/zones/pjm/keys/A").await.status, 204);
+    assert_eq!(latest(&a, "").await.0, keyed(&[("B", 2)]));
+    a.delete("/api/zones/pjm/keys/A").await.problem(503, "unknown_while_degraded");
+    server.restart();
+    let removed = client.next_of_type("key_removed").await;
+    assert_eq!((&removed["key"], &removed["late"]), (&json!("A"), &json!(true)));
+    for gateway in [&a, &b] {
+        eventually("both have it so", async || {
+            (latest(gateway, "").await.0 == keyed(&[("B", 2)])).then_some(())
+        })
+        .await;
+    }
+    a.stop().await;
+    b.stop().await;
+}
+
+/// A gateway that replays these lines, with room for one key.
+async fn replaying(lines: &str, change: impl FnOnce(&mut Config)) -> (Running, tempfile::NamedTempFile) {
+    let file = tempfile::Builder::new().suffix(".csv").tempfile().unwrap();
+    std::fs::write(file.path(), lines).unwrap();
+    let mut config: Config = config();
+    config.channels.keys_per_zone_max = 1;
+    config.feeds.replay.file = Some(file.path().to_owned());
+    config.feeds.replay.flat_out = true;
+    change(&mut config);
+    (Running::start(config).await, file)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replayed_file_goes_on_past_prices_that_no_try_would_bring_in() {
+    let lines = "zone,key,price\npjm,A,1\npjm,B,2\npjm,C,3\nercot,D,4\npjm,A,5\n";
+    let (gateway, _file) = replaying(lines, |_| {}).await;
+    eventually("the last line is published", async || {
+        (latest(&gateway, "").await.0 == keyed(&[("A", 2)])).then_some(())
+    })
+    .await;
+    assert_eq!(zones(&gateway).await, [json!("ercot"), json!("pjm")]);
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn times_too_far_apart_for_the_speed_of_a_replay_end_it_and_nothing_else() {
+    let lines = "zone,key,price,time\npjm,A,1,2021-01-01\npjm,A,2,2021-01-02\n";
+    let slow = |config: &mut Config| {
+        config.feeds.replay.flat_out = false;
+        config.feeds.replay.speed = 1e-15;
+    };
+    let (gateway, _file) = replaying(lines, slow).await;
+    eventually("the first line is published", async || {
+        (latest(&gateway, "").await.0 == keyed(&[("A", 1)])).then_some(())
+    })
+    .await;
+    gateway.publish("pjm", [price("A", 3)]).await;
+    assert_eq!(latest(&gateway, "").await.0, keyed(&[("A", 2)]));
+    gateway.stop().await;
+}
