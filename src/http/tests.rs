@@ -256,10 +256,16 @@ async fn the_page_and_its_script_are_there() {
 #[tokio::test]
 async fn what_is_not_there_or_not_allowed_is_a_problem() {
     let routes = Routes::new().await;
-    for path in ["/nowhere", "/api", "/api/zones/pjm", "/health/x", "/ws/market", "/page.css", "//"] {
+    for path in ["/nowhere", "/api", "/api/zones/pjm/x", "/health/x", "/ws/market", "/page.css", "//"] {
         check_problem(&routes.get(path).await, 404, "not_found");
     }
-    for (method, path) in [("GET", "/api/zones/pjm/prices"), ("DELETE", "/health"), ("PUT", "/api/zones")] {
+    let refused = [
+        ("GET", "/api/zones/pjm"),
+        ("GET", "/api/zones/pjm/prices"),
+        ("DELETE", "/health"),
+        ("PUT", "/api/zones"),
+    ];
+    for (method, path) in refused {
         let answer = routes.send(warp::test::request().method(method).path(path)).await;
         check_problem(&answer, 405, "method_not_allowed");
     }
