@@ -178,7 +178,8 @@ mod tests {
     fn the_client_is_the_first_that_is_no_proxy_of_ours() {
         let trusted = ["10.0.0.0/8", "2001:db8:9::/48"].map(str::to_owned).to_vec();
         let proxies = Proxies::of(&HttpConfig { trusted_proxies: trusted, ..HttpConfig::default() });
-        let cases: [(&str, &[(&str, &str)], &str); 14] = [
+        type Headers<'a> = &'a [(&'a str, &'a str)];
+        let cases: [(&str, Headers<'_>, &str); 14] = [
             // Nobody else is believed.
             ("203.0.113.9", &[("x-forwarded-for", "198.51.100.1")], "203.0.113.9"),
             ("10.0.0.7", &[], "10.0.0.7"),

@@ -79,7 +79,7 @@ fn end_of_number(text: &str, at: usize) -> Result<usize, UnreadableJson> {
     /// So many digits without an exponent are certain to fit.
     const CERTAIN: usize = 300;
     let is_part = |byte: &u8| matches!(byte, b'0'..=b'9' | b'.' | b'e' | b'E' | b'+' | b'-');
-    let rest = text[at..].as_bytes();
+    let rest = &text.as_bytes()[at..];
     let end = rest.iter().position(|byte| !is_part(byte)).unwrap_or(rest.len());
     let number = &text[at..at + end];
     if (end > CERTAIN || number.contains(['e', 'E'])) && number.parse().is_ok_and(f64::is_infinite) {

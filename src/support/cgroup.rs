@@ -55,7 +55,8 @@ mod tests {
         const MACHINE: (&str, &str) = ("proc/meminfo", "MemTotal:        1024 kB\nMemFree:  1 kB\n");
         const V2: (&str, &str) = ("proc/self/cgroup", "0::/a/b\n");
         const V1: (&str, &str) = ("proc/self/cgroup", "5:cpu:/x\n4:hugetlb,memory:/docker/1f\n0::/\n");
-        let cases: [(&[(&str, &str)], Option<u64>); 8] = [
+        type Files<'a> = &'a [(&'a str, &'a str)];
+        let cases: [(Files<'_>, Option<u64>); 8] = [
             (&[], None),
             (&[MACHINE], Some(1 << 20)),
             (&[MACHINE, V2, ("sys/fs/cgroup/a/b/memory.max", "max\n")], Some(1 << 20)),

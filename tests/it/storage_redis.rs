@@ -618,7 +618,7 @@ async fn keys_of_gateways_of_before_grow_old_from_when_they_are_noticed() {
     assert_eq!(keys().await, ["k", "other"], "they count at once");
     let page = store.latest(&channel(), None, 10).await.unwrap();
     assert_eq!(offsets(&page.entries), [1, 1]);
-    let noticed = std::time::Instant::now();
+    let noticed = time::Instant::now();
     let mut seq = 1;
     eventually("the one that nobody updates goes", async || {
         seq += 1;

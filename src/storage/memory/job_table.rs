@@ -487,7 +487,7 @@ mod tests {
 
     fn new(n: u128) -> NewJob {
         let idempotency = Idempotency { key: n.to_string(), fingerprint: String::new() };
-        let kind = (n % 2 == 0).then(|| "even".into());
+        let kind = n.is_multiple_of(2).then(|| "even".into());
         NewJob { id: JobId(Uuid::from_u128(n)), payload: Bytes::new(), kind, idempotency: Some(idempotency) }
     }
 
