@@ -302,12 +302,13 @@ async fn every_key_expires_by_itself() {
     let server = stores.server.as_ref().unwrap();
     let forever = "local n = 0 for _, key in ipairs(redis.call('KEYS', '*')) do \
                    if redis.call('PTTL', key) < 0 then n = n + 1 end end return n";
-    assert_eq!(server.admin(&["DBSIZE"]), ":22");
+    assert_eq!(server.admin(&["DBSIZE"]), ":23");
     assert_eq!(server.admin(&["EVAL", forever, "0"]), ":0");
     let ttl = |key: &str| -> u64 { server.admin(&["TTL", key])[1..].parse().unwrap() };
     assert!((3_590..=3_600).contains(&ttl("zw:{zone:pjm}:log")), "the age of entries");
     assert!(ttl("zw:{zone:pjm}:meta") > 24 * 3_600, "longer than the log by a day");
     assert!(ttl("zw:{zone:pjm}:latest") > 24 * 3_600);
+    assert!(ttl("zw:{zone:pjm}:ages") > 24 * 3_600);
 
     let order = Producer::on(&store, ChannelName::order(OrderId::random())).await;
     order.fill(1..=1).await;
