@@ -371,6 +371,11 @@ impl Store {
                 write(&self.main, &changes).map_err(|error| unreadable(&self.path, error))?;
                 fs::remove_file(recent_path).map_err(unusable)?;
             }
+            // That says nothing of what is in it.
+            Ok(Err(StoreError::DatabaseAlreadyOpen)) => {
+                return Err(SpoolOpenError::InUse { file: recent_path.to_owned() });
+            }
+            Ok(Err(StoreError::Io(cause))) if !is_cut_short(&cause) => return Err(unusable(cause)),
             Ok(Err(_)) | Err(_) => {
                 let aside = free_name(dir).map_err(unusable)?;
                 fs::rename(recent_path, &aside).map_err(unusable)?;
@@ -554,6 +559,11 @@ fn open_recent(path: &Path) -> Result<Database, DatabaseError> {
         fault: super::tests::Fault::of(path.parent().unwrap_or(path)),
     };
     builder().create_with_backend(disk)
+}
+
+/// Whether a file ends before what is read of it.
+fn is_cut_short(cause: &io::Error) -> bool {
+    matches!(cause.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidData)
 }
 
 fn refused(path: &Path, error: DatabaseError) -> SpoolOpenError {

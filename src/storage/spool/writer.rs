@@ -117,21 +117,27 @@ impl Writer {
         let mut sync_at = None;
         loop {
             let due = if self.store.is_some() { sync_at } else { Some(self.retry_at) };
-            match self.next(due).await {
+            let close = match self.next(due).await {
                 Work::End => {
                     self.turn(None);
                     self.sync();
                     return None;
                 }
-                Work::Due if self.store.is_none() => self.reopen(),
-                Work::Due => self.sync(),
-                Work::Settled => drop(self.turn(None)),
-                Work::Request(request) => {
-                    if let Some(close) = self.turn(Some(request)) {
+                Work::Due => {
+                    if self.store.is_none() {
+                        self.reopen();
+                    } else {
                         self.sync();
-                        return Some(close);
                     }
+                    None
                 }
+                // It takes whatever else has come.
+                Work::Settled => self.turn(None),
+                Work::Request(request) => self.turn(Some(request)),
+            };
+            if close.is_some() {
+                self.sync();
+                return close;
             }
             sync_at = self.sync_due(sync_at);
         }
