@@ -24,7 +24,7 @@ use crate::model::{
     ChannelKind, ChannelName, DraftEntry, Entry, EntryId, Epoch, Lane, NodeId, Position, WhyUnknown,
 };
 use crate::storage::{
-    Append, AppendAnswer, AppendBatch, Appended, Had, OpenLog, Refusal, Seam, SharedBackend, StorageError,
+    Append, AppendAnswer, AppendBatch, Appended, OpenLog, Refusal, Seam, SharedBackend, StorageError,
 };
 use crate::support::backoff::Backoff;
 #[cfg(test)]
@@ -566,14 +566,14 @@ impl Actor {
                     #[cfg(test)]
                     let offset = if is_missed { page.top } else { offset };
                     let to = Position { epoch, offset };
-                    self.move_to(Seam { to, had: Had::default(), late_to: 0, whole: was_unborn }).await;
+                    self.move_to(if was_unborn { Seam::whole(to) } else { Seam::unknown(to) }).await;
                     continue;
                 }
                 None if was_unborn => return Ok(()),
                 None => {
                     let to = Position { epoch: unborn(&self.mint()), offset: 0 };
                     self.chain = None;
-                    self.move_to(Seam { to, had: Had::default(), late_to: 0, whole: had_nothing }).await;
+                    self.move_to(if had_nothing { Seam::whole(to) } else { Seam::unknown(to) }).await;
                     return Ok(());
                 }
             }

@@ -27,7 +27,7 @@ use super::watched::WatchedOrders;
 use crate::model::{ChannelKind, ChannelName, DraftEntry, EntryKind, NodeId, Position, Zone};
 use crate::storage::{
     EPOCH_KEPT_FOR, LatestPage, LogEvent, Page, RecordKind, Result as StorageResult, SharedBackend,
-    StorageError,
+    StorageError, is_fork, log_of_fork,
 };
 use crate::support::chance::Hashing;
 use crate::support::panics::Vital;
@@ -307,9 +307,18 @@ impl Channels {
             return Ok(StartingPoint::next(joined));
         }
         // Of what is read for that, the first page is sent.
-        let wanted = Wanted { after: start.had().cloned(), late_to: 0, seen: Some(joined.clone()) };
-        let page = self.page(channel, &wanted, page_entries).await?;
-        Ok(StartingPoint::in_log(joined, start.had(), &page.head))
+        let mut wanted =
+            Wanted { after: start.had().cloned(), late_to: 0, seen: Some(joined.clone()), is_owed: false };
+        let mut page = self.page(channel, &wanted, page_entries).await?;
+        // A fork has a part of its log only: what is wanted begins in that.
+        if wanted.after.is_none()
+            && page.head.out_of_reach > 0
+            && let Some(log) = page.head.epoch.as_ref().and_then(log_of_fork)
+        {
+            wanted.after = Some(Position { epoch: log, offset: 0 });
+            page = self.page(channel, &wanted, page_entries).await?;
+        }
+        Ok(StartingPoint::in_log(joined, wanted.after.as_ref(), &page.head))
     }
 
     /// What a reader wants to read, of at most so many entries. It may have been read for another one a
@@ -320,6 +329,16 @@ impl Channels {
         wanted: &Wanted,
         entries: usize,
     ) -> Result<Arc<EncodedPage>, Arc<StorageError>> {
+        let page = self.0.common.pages.get(channel, wanted, entries).await?;
+        let Page { epoch, first, out_of_reach, next, .. } = &page.head;
+        let after = wanted.after.as_ref().map_or(0, |after| after.offset);
+        let leaves_a_hole = after < *out_of_reach && after + 1 < *first;
+        let is_waited_for = *out_of_reach > 0 && (leaves_a_hole || wanted.is_owed);
+        if !is_waited_for || next.is_some() || epoch.as_ref().is_none_or(is_fork) {
+            return Ok(page);
+        }
+        // Whoever goes on behind it has to come back.
+        self.0.common.backend.set_apart(channel).await;
         self.0.common.pages.get(channel, wanted, entries).await
     }
 

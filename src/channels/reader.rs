@@ -7,8 +7,10 @@
 //!
 //! Promises, for what the steps of one reader send between two that say `resync`:
 //! - Offsets ascend, without holes but for entries that this reader has had before.
-//! - No entry comes twice, also where a log brings it again after a seam.
-//! - Where something may be missing, `resync` says so before anything that comes after it.
+//! - No entry comes twice, also where a log brings it again after a seam, unless `resync` says that it
+//!   cannot be said what was had.
+//! - Where something may be missing, `resync` says so before anything that comes after it. What is merely
+//!   out of reach comes after a later one.
 
 mod hold;
 mod start;
@@ -21,9 +23,9 @@ use std::sync::Arc;
 
 use super::live::{LiveBatch, Moved};
 use super::pages::EncodedPage;
-use super::unborn::{to_be_born, unborn};
-use crate::model::{Epoch, Position};
-use crate::storage::{Had, Page, Seam, told_epoch};
+use super::unborn::{to_be_born, told, unborn};
+use crate::model::{EntryId, Epoch, Position};
+use crate::storage::{Back, Had, Page, Seam, begin_elsewhere, begin_of_fork, had_at, is_fork, told_epoch};
 #[cfg(test)]
 use crate::support::mutant::{self, Mutant};
 use hold::Joining;
@@ -83,12 +85,13 @@ impl Reader {
         // Of producers that are gone nothing comes again, and they are waited for without end.
         let brings_what_was_had = || {
             let mut producers = batches.iter().flat_map(|batch| batch.producers());
-            producers.any(|producer| self.had.names(*producer))
+            self.had.back().is_some_and(|back| !back.is_away)
+                || producers.any(|producer| self.had.names(*producer))
         };
         self.cursor + 1 == first.first
             && matches!(self.phase, Phase::Live)
             && self.is_in(&first.epoch)
-            && (self.had.is_empty() || !brings_what_was_had())
+            && !(self.had.leaves_out() && brings_what_was_had())
     }
 
     /// Batches were sent, up to this offset, because [`is_next`](Self::is_next) said so.
@@ -130,7 +133,7 @@ impl Reader {
             Phase::Live | Phase::Ended => None,
         };
         let after = (!self.is_unborn()).then_some(here);
-        Turn::Read(Wanted { after, late_to: self.late_to, seen })
+        Turn::Read(Wanted { after, late_to: self.late_to, seen, is_owed: self.is_owed_here() })
     }
 
     fn is_in(&self, epoch: &Epoch) -> bool {
@@ -150,7 +153,8 @@ impl Reader {
         self.cursor = at.offset;
         self.joining(|joining| joining.see(&at.joined_at));
         self.told = Some(at.epoch.clone());
-        self.enter(&at.epoch);
+        self.had.clone_from(&at.had);
+        self.enter(&at.life);
     }
 
     fn enter(&mut self, epoch: &Epoch) {
@@ -220,6 +224,11 @@ impl Reader {
         }
         if self.cursor == moved.from.offset {
             self.cross(&moved.seam, &mut steps);
+            if self.cursor != moved.seam.to.offset {
+                // It goes back further than others for what it is owed.
+                steps.push(self.restart());
+                self.joining(|joining| joining.move_to(&moved.seam.to));
+            }
         } else {
             steps.push(self.restart());
             self.joining(|joining| joining.move_to(&moved.seam.to));
@@ -241,8 +250,10 @@ impl Reader {
         if let Some(batch) = joining.next_after(&here) {
             self.take(&batch, Way::Piece, &mut steps);
         }
-        let cursor = self.cursor;
-        if self.joining(|joining| joining.is_empty() && !joining.is_ahead_of(&here.epoch, cursor)) {
+        let (cursor, is_owed) = (self.cursor, self.is_owed_here());
+        let is_up_to_date =
+            self.joining(|joining| joining.is_empty() && !joining.is_ahead_of(&here.epoch, cursor));
+        if is_up_to_date && !is_owed {
             self.phase = Phase::Live;
             return Turn::Done(steps);
         }
@@ -268,9 +279,12 @@ impl Reader {
             self.cross(&Seam::beginning(epoch.clone()), &mut steps);
         } else {
             // Nothing is known of what followed; what is kept of the present life is sent.
-            let to = Position { epoch: epoch.clone(), offset: page.first.saturating_sub(1) };
-            self.cross(&Seam { to, had: Had::default(), late_to: 0, whole: false }, &mut steps);
+            self.go_elsewhere(epoch, page, &mut steps);
             steps.push(Step::Doubt);
+            return (steps, Then::Turn);
+        }
+        if self.is_owed_here() && page.out_of_reach == 0 && page.next.is_none() {
+            self.go_back(epoch, &mut steps);
             return (steps, Then::Turn);
         }
         self.tell_gap(page, &mut steps);
@@ -288,7 +302,8 @@ impl Reader {
         let is_over = !self.is_unborn();
         if let Some(to) = self.joining(|joining| joining.to_be_born()).filter(|_| is_over) {
             // The channel has found that too.
-            self.cross(&Seam { whole: cursor == 0, ..Seam::beginning(to) }, steps);
+            let seam = Seam::beginning(to);
+            self.cross(&if cursor == 0 { seam } else { Seam::unknown(seam.to) }, steps);
             return Then::Turn;
         }
         let is_seen = |joining: &mut Joining| here.is_some_and(|epoch| joining.is_ahead_of(&epoch, cursor));
@@ -324,6 +339,11 @@ impl Reader {
             self.cross(seam, steps);
             return Then::Turn;
         }
+        if self.is_owed_here() {
+            // In a moment it is served by a fork, or what it is owed can be reached.
+            self.on_no_page();
+            return Then::Pause;
+        }
         let is_behind =
             self.joining(|joining| joining.is_ahead_of(epoch, cursor) && !joining.can_merge(epoch, cursor));
         if is_behind {
@@ -355,10 +375,11 @@ impl Reader {
     fn take_part(&mut self, batch: &Arc<LiveBatch>, way: Way, steps: &mut Steps) {
         let before = (self.cursor + 1).saturating_sub(batch.first);
         let before = usize::try_from(before).unwrap_or(usize::MAX).min(batch.len());
-        let is_filtered = !self.had.is_empty();
+        let is_filtered = self.had.leaves_out();
         let (mut runs, mut from, mut index) = (Runs::new(), before, before);
-        while index < batch.len() && !self.had.is_empty() {
-            if batch.id(index).is_some_and(|id| self.had.came(id)) {
+        while index < batch.len() && self.had.leaves_out() {
+            let id = batch.id(index).unwrap_or(EntryId::UNREADABLE);
+            if self.had.came(batch.first + index as u64, id) {
                 runs.push(from..index);
                 from = index + 1;
             }
@@ -379,35 +400,121 @@ impl Reader {
 
     /// Goes over into another life of the log, and says so.
     fn cross(&mut self, seam: &Seam, steps: &mut Steps) {
-        let Seam { to, had, late_to, whole } = seam;
+        let Some(from) = self.epoch.clone() else { return };
+        let from_fork = is_fork(&from);
+        if !from_fork && is_fork(&seam.to.epoch) {
+            self.had.leave(self.cursor);
+        }
+        let (mut seam, back) = (seam.clone(), self.had.take_back());
+        let kept = match (from_fork, is_fork(&seam.to.epoch)) {
+            (_, true) => back,
+            (true, false) => {
+                if back.as_ref().is_some_and(|back| !back.is_of(&seam.to.epoch)) {
+                    self.had.name_nothing();
+                }
+                seam = seam.with_back(&from, back);
+                None
+            }
+            (false, false) => {
+                if back.as_ref().is_some_and(|back| back.is_away) {
+                    self.had.name_nothing();
+                }
+                seam = seam.of_another_log(back, self.cursor);
+                None
+            }
+        };
+        let Seam { to, had, late_to, whole, skips } = &seam;
         self.cursor = to.offset;
         self.late_to = *late_to;
         self.enter(&to.epoch);
+        if let (false, Some((node, seq)), Some(back)) = (from_fork, begin_of_fork(&to.epoch), &kept)
+            && back.to < back.after
+        {
+            // What it is owed may hold some of the node's own.
+            self.had.begin(node, seq);
+        }
+        self.had.set_back(kept);
         #[cfg(test)]
         let had = if mutant::is(Mutant::NothingWasHad) { &Had::default() } else { had };
         self.had.merge(had);
-        self.tell_epoch(*whole, whole.then_some(0), steps);
+        let whole = *whole && !skips;
+        self.tell_epoch(whole, whole.then_some(0), steps);
     }
 
-    /// Says where entries are no longer kept, and goes to where they go on.
+    /// Whether something before it in the log that it is in could not be reached.
+    fn is_owed_here(&self) -> bool {
+        self.had.back().is_some_and(|back| back.is_away) && !self.epoch.as_ref().is_some_and(is_fork)
+    }
+
+    /// Goes back for what can be reached again.
+    fn go_back(&mut self, log: &Epoch, steps: &mut Steps) {
+        self.had.leave(self.cursor);
+        let back = self.had.take_back();
+        let seam = Seam::whole(Position { epoch: log.clone(), offset: self.cursor }).with_back(log, back);
+        (self.cursor, self.late_to) = (seam.to.offset, seam.late_to);
+        self.had.merge(&seam.had);
+        self.tell_epoch(true, Some(0), steps);
+    }
+
+    /// Goes on in a life that does not follow on the one it was in.
+    fn go_elsewhere(&mut self, life: &Epoch, page: &Page, steps: &mut Steps) {
+        let Some(Position { epoch, offset }) = self.position() else { return };
+        let had = had_at(&Position { epoch: told_epoch(&epoch, &self.had), offset });
+        let (offset, had) = begin_elsewhere(had, life, page);
+        (self.cursor, self.late_to, self.had) = (offset, 0, had);
+        self.enter(life);
+        self.tell_epoch(false, None, steps);
+    }
+
+    /// Says where entries are no longer kept, or cannot be reached, and goes to where they go on.
     fn tell_gap(&mut self, page: &Page, steps: &mut Steps) {
         let last_gone = page.first.saturating_sub(1);
         let missing = last_gone.saturating_sub(self.cursor);
-        if missing > 0 {
+        if missing == 0 {
+            return;
+        }
+        if self.cursor < page.out_of_reach {
+            self.go_past(last_gone);
+            self.tell_epoch(false, None, steps);
+        } else {
             self.cursor = last_gone;
             self.tell_epoch(false, Some(missing), steps);
         }
     }
 
+    /// Leaves out what cannot be reached, up to an offset, and keeps in mind to come back for it.
+    fn go_past(&mut self, offset: u64) {
+        let (from, log) = (self.cursor, self.epoch.clone().filter(|epoch| !is_fork(epoch)));
+        self.cursor = offset;
+        let (Some(log), back) = (log, self.had.take_back()) else {
+            self.had.doubt();
+            return;
+        };
+        let past = Back { log: Some(log), to: from, after: offset, until: offset, is_away: true };
+        let past = match back {
+            None => past,
+            // What was had before reaches over what is left out.
+            Some(back) if !back.is_away && (back.after..=back.until).contains(&offset) => {
+                self.cursor = back.until;
+                Back { to: from, is_away: true, ..back }
+            }
+            // There are two parts besides: one is forgotten.
+            Some(back) => {
+                self.had.doubt();
+                Back { to: if back.is_away { back.to } else { from }, ..past }
+            }
+        };
+        self.had.set_back(Some(past));
+    }
+
     /// Says how the epoch is called from here on, unless the client knows it and has had everything.
     fn tell_epoch(&mut self, recovered: bool, gap: Option<u64>, steps: &mut Steps) {
         let Some(Position { epoch, offset }) = self.position() else { return };
-        let epoch = match self.is_unborn() {
-            false => told_epoch(&epoch, &self.had),
-            true if self.had.is_empty() => unborn(&epoch),
-            // What was had cannot be said: a reader that comes back with this is told so.
-            true => Epoch::random(),
-        };
+        let life = if self.is_unborn() { unborn(&epoch) } else { epoch };
+        let epoch = told(&life, &self.had);
+        // Where it cannot be said what was had, nothing more can be promised.
+        let recovered = recovered && !self.had.is_in_doubt();
+        let gap = gap.filter(|gap| recovered || *gap > 0);
         let old = self.told.replace(epoch.clone()).unwrap_or_else(|| epoch.clone());
         if old != epoch || !recovered {
             steps.push(Step::Resync { old, to: Position { epoch, offset }, recovered, gap });

@@ -243,8 +243,12 @@ async fn updates_that_left_the_log_unseen_are_told_of_though_nothing_follows() {
 #[tokio::test(start_paused = true)]
 async fn zones_that_come_at_the_same_time_are_counted() {
     let server = ModelServer::new(7, Faults::default(), Laws::default(), Trace::Off);
-    let setup =
-        Setup { journal_entries: 100, starts_degraded: false, ordering_deadline: Duration::from_secs(10) };
+    let setup = Setup {
+        journal_entries: 100,
+        order_updates: 10_000,
+        starts_degraded: false,
+        ordering_deadline: Duration::from_secs(10),
+    };
     let started = server.start(0, NodeId::random(), setup, Arc::new(|_| Lane::Every));
     let mut driver = tokio::task::JoinSet::new();
     driver.spawn(started.driver);
@@ -263,6 +267,7 @@ async fn a_channel_that_is_published_to_without_a_pause_comes_back_all_the_same(
     let server = ModelServer::new(7, Faults::default(), Laws::default(), Trace::Off);
     let setup = Setup {
         journal_entries: 100_000,
+        order_updates: 10_000,
         starts_degraded: false,
         ordering_deadline: Duration::from_secs(10),
     };

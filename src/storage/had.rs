@@ -1,54 +1,224 @@
 //! What a reader has had that a log may bring again.
 
-use crate::model::{EntryId, NodeId};
+use crate::model::{EntryId, Epoch, NodeId};
 
-/// By producer the newest sequence that a reader has had, of producers whose entries may come again:
-/// those of a fork, which the log has elsewhere, and those that nodes put back into a log that had
-/// lost them. Empty for most readers at most times.
+/// What a reader has had that a log may bring again; nothing for most readers at most times.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Had(Vec<(NodeId, u64)>);
+pub struct Had {
+    /// Producers whose entries may come again: those of a fork, which the log has elsewhere, and those that
+    /// nodes put back into a log that had lost them.
+    producers: Vec<(NodeId, Run)>,
+    /// Where it has to go on in a log that cannot be read here, or has not been read where it was had.
+    back: Option<Back>,
+    /// It cannot be said what was had: anything may come again.
+    in_doubt: bool,
+}
 
-impl Had {
-    /// Nothing can come again.
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+/// Which entries of a producer were had: those with a greater sequence than `after`, up to `newest`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Run {
+    /// Those up to here were not; 0 in most cases.
+    pub after: u64,
+    /// The newest one that was.
+    pub newest: u64,
+}
+
+/// What a reader has had of a log by offset: everything up to `to`, and what is after `after` up to
+/// `until`. What lies between is owed to it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Back {
+    /// The log; `None` for any, of which nothing was had.
+    pub log: Option<Epoch>,
+    /// Where it goes on.
+    pub to: u64,
+    /// What it has had besides: after this offset,
+    pub after: u64,
+    /// up to this one.
+    pub until: u64,
+    /// The reader is elsewhere: in a fork, or behind what it is owed. Else it is on its way through that.
+    pub is_away: bool,
+}
+
+impl Back {
+    /// Everything up to an offset of a log was had, and nothing after it.
+    pub fn at(log: Epoch, offset: u64) -> Self {
+        Self { log: Some(log), to: offset, after: offset, until: offset, is_away: true }
     }
 
-    /// Producers in order, with the newest sequence had of each.
-    pub fn iter(&self) -> impl Iterator<Item = (NodeId, u64)> {
-        self.0.iter().copied()
+    /// Nothing was had of whatever log there is.
+    pub fn to_the_beginning() -> Self {
+        Self { log: None, to: 0, after: 0, until: 0, is_away: true }
+    }
+
+    /// Whether it is about this log.
+    pub fn is_of(&self, log: &Epoch) -> bool {
+        self.log.as_ref().is_none_or(|own| own == log)
+    }
+
+    /// What a reader has had that stands at this offset of the log, for when it is elsewhere.
+    fn away_from(self, offset: u64) -> Self {
+        let back = match self.is_away {
+            true => Self { until: self.until.max(offset), ..self },
+            false => Self { to: self.to.max(offset), is_away: true, ..self },
+        };
+        back.joined()
+    }
+
+    /// Where the two parts meet, they are one.
+    fn joined(mut self) -> Self {
+        if self.after <= self.to {
+            let end = self.to.max(self.until);
+            (self.to, self.after, self.until) = (end, end, end);
+        }
+        self
+    }
+}
+
+impl Had {
+    /// Anything may come again.
+    pub fn unknown() -> Self {
+        Self { in_doubt: true, ..Self::default() }
+    }
+
+    /// Nothing can come again, and nothing is owed.
+    pub fn is_empty(&self) -> bool {
+        self.producers.is_empty() && self.back.is_none() && !self.in_doubt
+    }
+
+    /// Whether it cannot be said what was had.
+    pub fn is_in_doubt(&self) -> bool {
+        self.in_doubt
+    }
+
+    /// It cannot be said any more what was had; what is named is left out all the same.
+    pub fn doubt(&mut self) {
+        self.in_doubt = true;
+    }
+
+    /// Nothing that is named is left out.
+    pub fn name_nothing(&mut self) {
+        self.producers.clear();
+        self.back = None;
+    }
+
+    /// Producers in order, with what was had of each.
+    pub fn iter(&self) -> impl Iterator<Item = (NodeId, Run)> {
+        self.producers.iter().copied()
     }
 
     /// Whether entries of this producer may come again.
     pub fn names(&self, producer: NodeId) -> bool {
-        self.0.binary_search_by_key(&producer, |(node, _)| *node).is_ok()
+        self.producers.binary_search_by_key(&producer, |(node, _)| *node).is_ok()
     }
 
-    /// Everything of this producer up to `seq` was had.
+    /// Leaves out what is named of other producers.
+    pub fn keep_only(&mut self, producer: NodeId) {
+        self.producers.retain(|(node, _)| *node == producer);
+    }
+
+    /// Where it has to go on.
+    pub fn back(&self) -> Option<&Back> {
+        self.back.as_ref()
+    }
+
+    /// The same, from here on.
+    pub fn set_back(&mut self, back: Option<Back>) {
+        self.back = back.map(Back::joined);
+    }
+
+    /// Whether what comes may be left out.
+    pub fn leaves_out(&self) -> bool {
+        !self.producers.is_empty() || self.back.as_ref().is_some_and(|back| !back.is_away)
+    }
+
+    /// It is elsewhere from here on: in the log it stands at this offset.
+    pub fn leave(&mut self, offset: u64) {
+        let Some(back) = self.back.take() else { return };
+        let was_away = back.is_away;
+        let back = back.away_from(offset);
+        if !was_away && back.to >= back.after {
+            self.owe_nothing();
+        }
+        self.back = Some(back);
+    }
+
+    /// What was owed has come: nothing of any producer was left out before what is named.
+    fn owe_nothing(&mut self) {
+        self.producers.iter_mut().for_each(|(_, run)| run.after = 0);
+    }
+
+    /// Takes it out.
+    pub fn take_back(&mut self) -> Option<Back> {
+        self.back.take()
+    }
+
+    /// Everything of this producer up to `seq` was had, but for what is named as not.
     pub fn add(&mut self, producer: NodeId, seq: u64) {
-        if seq == 0 {
-            return;
-        }
-        match self.0.binary_search_by_key(&producer, |(node, _)| *node) {
-            Ok(at) => self.0[at].1 = self.0[at].1.max(seq),
-            Err(at) => self.0.insert(at, (producer, seq)),
+        if seq > 0 {
+            self.add_run(producer, Run { after: 0, newest: seq });
         }
     }
 
-    /// The same for all that another one holds.
+    /// Nothing of this producer up to `seq` was had, but for what is named; what is added from here on comes
+    /// after that.
+    pub fn begin(&mut self, producer: NodeId, seq: u64) {
+        let held = self.producers.iter().find(|(node, _)| *node == producer).map(|(_, run)| *run);
+        match held {
+            // What it has had reaches that far, or begins there.
+            Some(held) if held.after == seq || (held.after < seq && held.newest >= seq) => return,
+            // It has had some of it.
+            Some(_) => self.doubt(),
+            None => {}
+        }
+        if seq > 0 {
+            self.add_run(producer, Run { after: seq, newest: seq });
+        }
+    }
+
+    fn add_run(&mut self, producer: NodeId, run: Run) {
+        match self.producers.binary_search_by_key(&producer, |(node, _)| *node) {
+            Ok(at) => {
+                let held = &mut self.producers[at].1;
+                *held = Run { after: held.after.max(run.after), newest: held.newest.max(run.newest) };
+            }
+            Err(at) => self.producers.insert(at, (producer, run)),
+        }
+    }
+
+    /// The same for all that another one holds. Where both say where to go on, this one's is kept.
     pub fn merge(&mut self, other: &Self) {
-        other.iter().for_each(|(producer, seq)| self.add(producer, seq));
+        other.iter().for_each(|(producer, run)| self.add_run(producer, run));
+        if self.back.is_none() {
+            self.back.clone_from(&other.back);
+        }
+        self.in_doubt |= other.in_doubt;
     }
 
-    /// An entry came from the log: says whether it was had before. A producer's entries come in order,
-    /// so that after its newest one that was had, nothing of it comes again.
-    pub fn came(&mut self, id: EntryId) -> bool {
-        let Ok(at) = self.0.binary_search_by_key(&id.producer, |(node, _)| *node) else { return false };
-        let newest = self.0[at].1;
-        if id.seq >= newest {
-            self.0.remove(at);
+    /// An entry came at an offset: says whether it was had before. A producer's entries
+    /// come in order, so that after its newest one that was had, nothing of it comes again.
+    pub fn came(&mut self, offset: u64, id: EntryId) -> bool {
+        let back = self.back.as_ref().filter(|back| !back.is_away);
+        let stood = |back: &Back| (offset > back.after && offset <= back.until, offset >= back.until);
+        let (is_had, is_over) = back.map_or((false, false), stood);
+        let is_had = is_had || self.came_of(id);
+        if is_over {
+            self.back = None;
+            self.owe_nothing();
         }
-        id.seq <= newest
+        is_had
+    }
+
+    fn came_of(&mut self, id: EntryId) -> bool {
+        let Ok(at) = self.producers.binary_search_by_key(&id.producer, |(node, _)| *node) else {
+            return false;
+        };
+        let Run { after, newest } = self.producers[at].1;
+        // Where it goes back it is to be known yet.
+        let is_away = self.back.as_ref().is_some_and(|back| back.is_away);
+        if !is_away && (id.seq > newest || (id.seq == newest && newest > after)) {
+            self.producers.remove(at);
+        }
+        id.seq > after && id.seq <= newest
     }
 }
 
@@ -66,9 +236,31 @@ mod tests {
         had.add(a, 2);
         had.add(b, 3);
         had.add(a, 0);
-        let mut came = |producer, seq| had.came(EntryId { producer, seq });
+        let mut came = |producer, seq| had.came(1, EntryId { producer, seq });
         assert!(came(a, 1) && came(b, 3) && came(a, 2));
         assert!(!came(a, 3) && !came(b, 5), "what follows is new");
         assert!(had.is_empty());
+    }
+
+    #[test]
+    fn what_was_had_by_offset_is_left_out_and_what_lies_before_it_is_not() {
+        let node = NodeId(Uuid::from_u128(1));
+        let mut had = Had::default();
+        had.begin(node, 4);
+        had.add(node, 9);
+        had.set_back(Some(Back { log: Some(Epoch::random()), to: 2, after: 4, until: 6, is_away: false }));
+        let mut came = |offset, seq| had.came(offset, EntryId { producer: node, seq });
+        assert!(!came(3, 3) && !came(4, 4), "these are owed, whoever they are of");
+        assert!(came(5, 5) && came(6, 6));
+        assert!(came(7, 8) && came(8, 9) && !came(9, 10), "from there on sequences say what was had");
+        assert!(had.is_empty());
+    }
+
+    #[test]
+    fn parts_that_meet_are_one() {
+        let log = Epoch::random();
+        let mut had = Had::default();
+        had.set_back(Some(Back { log: Some(log.clone()), to: 5, after: 3, until: 8, is_away: true }));
+        assert_eq!(had.back(), Some(&Back::at(log, 8)));
     }
 }

@@ -178,6 +178,10 @@ struct Held {
     /// Its place in the order of all that was pushed.
     place: u64,
     is_obsolete: bool,
+    /// The newest entry before it that was let go, and that nothing newer stands for; 0 where none was.
+    missed_to: u64,
+    /// It was pushed as one that others before it are missing.
+    came_marked: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -190,7 +194,8 @@ struct Newest {
 #[derive(Debug, Clone, Copy)]
 struct Legacy {
     prev: u64,
-    missed: bool,
+    /// As of [`Held`].
+    missed_to: u64,
     since: Instant,
 }
 
@@ -310,6 +315,20 @@ impl Journal {
         let Some(line) = self.lines.get(channel) else { return Vec::new() };
         let later = line.entries.range((Bound::Excluded(seq), Bound::Unbounded));
         later.take(limit).map(|(_, held)| held.pending.append.clone()).collect()
+    }
+
+    /// The log turned out to have entries of a channel up to this sequence, whether or not they were let go
+    /// here: none of them is missing.
+    pub(in crate::storage) fn are_in_log(&mut self, channel: &ChannelName, seq: u64) {
+        let Some(line) = self.lines.get_mut(channel) else { return };
+        let behind = line.entries.values_mut().filter(|held| held.missed_to > 0 && held.missed_to <= seq);
+        for held in behind {
+            held.missed_to = 0;
+            held.pending.append.draft.marks.missed_before = held.came_marked;
+        }
+        if let Some(legacy) = line.legacy.as_mut().filter(|legacy| legacy.missed_to <= seq) {
+            legacy.missed_to = 0;
+        }
     }
 
     /// The newest entries of a channel, `limit` of them at the most, in ascending order.
@@ -513,10 +532,12 @@ impl Journal {
             self.obsolete.insert(held.place, (channel.clone(), replaced));
             self.obsolete_size.add(held.cost);
         }
-        append.draft.marks.missed_before |= legacy.is_some_and(|legacy| legacy.missed);
+        let came_marked = append.draft.marks.missed_before;
+        let missed_to = legacy.map_or(0, |legacy| legacy.missed_to);
+        append.draft.marks.missed_before |= missed_to > 0;
         let is_front = line.entries.is_empty();
         let pending = Pending { append, at: now };
-        line.entries.insert(seq, Held { pending, cost, place, is_obsolete: false });
+        line.entries.insert(seq, Held { pending, cost, place, is_obsolete: false, missed_to, came_marked });
         self.held.add(cost);
         if is_front {
             self.fronts(channel).insert((now, channel.clone()));
@@ -551,21 +572,24 @@ impl Journal {
 
     /// Removes an entry that the log does not have; the next one takes over its place in the chain.
     fn let_go(&mut self, channel: &ChannelName, seq: u64, going: Going, now: Instant) -> Option<Pending> {
+        let held = self.lines.get(channel).and_then(|line| line.entries.get(&seq));
+        let missed_to = held.map_or(0, |held| if held.came_marked { seq } else { held.missed_to });
+        let missed_to = if going == Going::Missed { seq } else { missed_to };
         let gone = self.take(channel, seq)?;
         #[cfg(test)]
         if mutant::is(Mutant::ThinnedWithoutPrev) {
             return Some(gone);
         }
-        let missed = gone.append.draft.marks.missed_before || going == Going::Missed;
         let line = self.lines.get_mut(channel)?;
         if let Some((_, heir)) = line.entries.range_mut(seq..).next() {
             heir.pending.append.prev = heir.pending.append.prev.min(gone.append.prev);
-            heir.pending.append.draft.marks.missed_before |= missed;
+            heir.missed_to = heir.missed_to.max(missed_to);
+            heir.pending.append.draft.marks.missed_before |= missed_to > 0;
         } else {
-            let known = line.legacy.unwrap_or(Legacy { prev: gone.append.prev, missed: false, since: now });
+            let known = line.legacy.unwrap_or(Legacy { prev: gone.append.prev, missed_to, since: now });
             let legacy = Legacy {
                 prev: known.prev.min(gone.append.prev),
-                missed: known.missed || missed,
+                missed_to: known.missed_to.max(missed_to),
                 since: known.since,
             };
             self.set_legacy(channel, Some(legacy));

@@ -4,12 +4,18 @@
 //! bring again, the epoch that clients are told says what was had. To clients it is an opaque text;
 //! any node can read it, and so take up a reader that another node served.
 
-use super::{Had, Seam};
+use super::{Back, Had, Page, Run};
 use crate::model::{Epoch, NodeId, Position};
 
 /// In place of a log's epoch in the name of a fork: it had none; nothing was known of it.
 const UNBORN: &str = "u";
 const UNKNOWN: &str = "0";
+
+/// What a name says besides producers: the reader is on its way through what it was owed of a log; it is
+/// elsewhere, and has to go back; it cannot be said what was had.
+const OWED: &str = "o";
+const PASSED: &str = "p";
+const DOUBT: &str = "d";
 
 /// What an epoch's text says, where it is not simply that of a log.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -68,11 +74,13 @@ impl Fork {
         Some(had)
     }
 
-    /// Where a reader at this offset goes on in the log; `None` where it cannot be said what it has had.
-    pub(super) fn seam_at(&self, offset: u64, besides: &Had) -> Option<Seam> {
-        let had = self.had(offset, besides)?;
-        let to = Position { epoch: self.log.clone()?, offset: self.base.min(offset) };
-        Some(Seam { had, late_to: 0, ..Seam::whole(to) })
+    /// Where a reader at this offset goes back to, unless its name says so itself.
+    fn back_at(&self, offset: u64) -> Option<Back> {
+        match &self.log {
+            Some(log) => Some(Back::at(log.clone(), self.base.min(offset))),
+            // Whatever life came of it, nothing of it was had.
+            None => self.unborn.then(Back::to_the_beginning),
+        }
     }
 }
 
@@ -91,35 +99,168 @@ impl Life {
                 let unborn = log.as_str() == UNBORN;
                 let log = (!unborn && log.as_str() != UNKNOWN).then_some(log);
                 let fork = Fork { log, unborn, base, node, seq, from };
-                (base <= from).then_some(Self::Fork(fork, producers(parts)?))
+                (base <= from).then_some(Self::Fork(fork, had_of(parts)?))
             }
-            "v" => Some(Self::View(log, producers(parts)?)),
+            "v" => Some(Self::View(log, had_of(parts)?)),
             _ => None,
         }
     }
 }
 
+/// Whether an epoch is that of a fork.
+pub fn is_fork(epoch: &Epoch) -> bool {
+    epoch.as_str().starts_with("f.")
+}
+
+/// The log that an epoch of a fork says it goes on from.
+pub fn log_of_fork(epoch: &Epoch) -> Option<Epoch> {
+    match Life::of(epoch)? {
+        Life::Fork(fork, _) => fork.log,
+        Life::View(..) => None,
+    }
+}
+
+/// What a reader has had that comes with a position, as is to be said where that cannot be gone on from:
+/// where it has to go back to, and what it has had besides.
+pub fn had_at(position: &Position) -> Had {
+    let Position { epoch, offset } = position;
+    match Life::of(epoch) {
+        None if epoch.as_str().contains('.') => Had::unknown(),
+        None => {
+            let mut had = Had::default();
+            had.set_back(Some(Back::at(epoch.clone(), *offset)));
+            had
+        }
+        Some(Life::View(log, mut had)) => {
+            had.leave(*offset);
+            if had.back().is_none() {
+                had.set_back(Some(Back::at(log, *offset)));
+            }
+            had
+        }
+        Some(Life::Fork(fork, besides)) => {
+            let Some(mut had) = fork.had(*offset, &besides) else { return Had::unknown() };
+            let back = had.take_back().or_else(|| fork.back_at(*offset));
+            had.set_back(back);
+            had
+        }
+    }
+}
+
+/// Where a reader begins in a life that does not follow on what it has had, and what it has had there;
+/// `page` is of that life.
+pub fn begin_elsewhere(mut had: Had, life: &Epoch, page: &Page) -> (u64, Had) {
+    let oldest = page.first.saturating_sub(1);
+    let Some(Life::Fork(fork, _)) = Life::of(life) else {
+        if page.is_final {
+            return (oldest, Had::default());
+        }
+        let mut had = Had::unknown();
+        if page.out_of_reach > 0 {
+            had.set_back(Some(Back { after: oldest, until: oldest, ..Back::at(life.clone(), 0) }));
+        }
+        return (oldest, had);
+    };
+    let in_log = had.back().filter(|back| fork.log.is_some() && back.log == fork.log).map(|back| back.to);
+    match in_log {
+        // It has had all that the fork goes on from.
+        Some(to) if to >= fork.base => (fork.base.max(oldest), had),
+        Some(_) => {
+            had.begin(fork.node, fork.seq);
+            had.doubt();
+            (oldest, had)
+        }
+        None => {
+            // What is sent of the log that it goes on from may come again.
+            if oldest < fork.base {
+                had.doubt();
+            }
+            had.begin(fork.node, fork.seq);
+            if let (None, Some(log)) = (had.back(), fork.log) {
+                // Whatever of it cannot be reached now is owed.
+                had.set_back(Some(Back { after: fork.base, until: fork.base, ..Back::at(log, 0) }));
+            }
+            (oldest, had)
+        }
+    }
+}
+
+/// The node that goes on by itself in a fork, and its newest sequence where that began; for the first of a
+/// node's forks after the same base.
+pub fn begin_of_fork(epoch: &Epoch) -> Option<(NodeId, u64)> {
+    match Life::of(epoch)? {
+        Life::Fork(fork, _) => Some((fork.node, fork.seq)),
+        Life::View(..) => None,
+    }
+}
+
 /// The epoch to tell a reader that is in this life and has had entries that may come again in it or
-/// in the one after it.
+/// in the one after it, or is owed some.
 pub fn told_epoch(life: &Epoch, had: &Had) -> Epoch {
+    #[cfg(test)]
+    let had = &without_a_rule(had);
     if had.is_empty() {
         return life.clone();
     }
     let mut text = life.to_string();
-    if !text.starts_with("f.") {
+    if !is_fork(life) && !text.starts_with("v.") {
         text.insert_str(0, "v.");
     }
-    had.iter().for_each(|(node, seq)| text.push_str(&format!(".{node}-{seq}")));
+    for (node, Run { after, newest }) in had.iter() {
+        text.push_str(&format!(".{node}-{newest}"));
+        if after > 0 {
+            text.push_str(&format!("-{after}"));
+        }
+    }
+    if let Some(Back { log, to, after, until, is_away }) = had.back() {
+        let (word, log) = (if *is_away { PASSED } else { OWED }, log.as_ref().map_or(UNKNOWN, Epoch::as_str));
+        text.push_str(&format!(".{word}.{log}.{to}-{after}-{until}"));
+    }
+    if had.is_in_doubt() {
+        text.push_str(&format!(".{DOUBT}"));
+    }
     // Where there are more producers than can be named, one that no node knows: a reader that comes back
     // with it is given all that is kept, and told so.
     text.parse().unwrap_or_else(|_| Epoch::random())
 }
 
-fn producers<'a>(parts: impl Iterator<Item = &'a str>) -> Option<Had> {
+#[cfg(test)]
+fn without_a_rule(had: &Had) -> Had {
+    use crate::support::mutant::{self, Mutant};
+    let mut told = Had::default();
+    if mutant::is(Mutant::WayBackNotTold) {
+        had.iter().for_each(|(node, run)| told.add(node, run.newest));
+    } else if mutant::is(Mutant::DoubtNotTold) {
+        had.iter().for_each(|(node, run)| told.add(node, run.newest));
+        told.set_back(had.back().cloned());
+    } else {
+        told = had.clone();
+    }
+    told
+}
+
+fn had_of<'a>(mut parts: impl Iterator<Item = &'a str>) -> Option<Had> {
     let mut had = Had::default();
-    for pair in parts {
-        let (node, seq) = pair.split_once('-')?;
-        had.add(node.parse().ok()?, seq.parse().ok()?);
+    while let Some(part) = parts.next() {
+        match part {
+            OWED | PASSED => {
+                let log = parts.next()?;
+                let log = if log == UNKNOWN { None } else { Some(Epoch::of_log(log).ok()?) };
+                let mut offsets = parts.next()?.split('-').map(str::parse);
+                let mut offset = || offsets.next()?.ok();
+                let (to, after, until) = (offset()?, offset()?, offset()?);
+                had.set_back(Some(Back { log, to, after, until, is_away: part == PASSED }));
+            }
+            DOUBT => had.doubt(),
+            pair => {
+                let mut numbers = pair.split('-');
+                let (node, newest) = (numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?);
+                if let Some(after) = numbers.next() {
+                    had.begin(node, after.parse().ok()?);
+                }
+                had.add(node, newest);
+            }
+        }
     }
     Some(had)
 }
@@ -145,13 +286,20 @@ mod tests {
         #[test]
         fn what_was_had_survives_its_text_form(
             known in any::<bool>(), unborn in any::<bool>(), base in any::<u64>(), seq in any::<u64>(), more in any::<u64>(),
-            producers in proptest::collection::btree_map(any::<u128>(), 1u64.., 0..=15),
+            producers in proptest::collection::btree_map(any::<u128>(), 1u64.., 0..=12),
+            to in any::<u64>(), owed in proptest::option::of((1u64.., any::<u64>())), is_away in any::<bool>(), doubt in any::<bool>(),
         ) {
             let log = Epoch::random();
             let from = base.saturating_add(more);
             let log_of_fork = known.then(|| log.clone());
             let fork = Fork { log: log_of_fork, unborn: unborn && !known, base, node: node(7), seq, from };
-            let had = had(&producers.into_iter().collect::<Vec<_>>());
+            let mut had = had(&producers.into_iter().collect::<Vec<_>>());
+            let back = owed.map(|(more, until)| (to.saturating_add(more), until));
+            let log_of_back = known.then(|| log.clone());
+            had.set_back(back.map(|(after, until)| Back { log: log_of_back, to, after, until, is_away }));
+            if doubt {
+                had.doubt();
+            }
             let told = told_epoch(&fork.epoch(), &had);
             prop_assert_eq!(Life::of(&told), Some(Life::Fork(fork, had.clone())));
             let told = told_epoch(&log, &had);
@@ -161,10 +309,8 @@ mod tests {
 
         #[test]
         fn any_text_is_read_without_harm(text in "[fv]?[.]?[0-9a-f.-]{0,80}") {
-            if let Ok(epoch) = text.parse::<Epoch>()
-                && let Some(Life::Fork(fork, had)) = Life::of(&epoch)
-            {
-                let _ = fork.seam_at(u64::MAX, &had);
+            if let Ok(epoch) = text.parse::<Epoch>() {
+                let _ = had_at(&Position { epoch, offset: u64::MAX });
             }
         }
     }
@@ -181,7 +327,8 @@ mod tests {
         let life = |fork: &Fork| Life::of(&fork.epoch());
         assert_eq!(life(&fork), Some(Life::Fork(fork.clone(), Had::default())));
         assert_eq!(fork.had(2, &had(&[(2, 9)])), Some(had(&[(1, 6), (2, 9)])));
-        assert_eq!(fork.seam_at(2, &Had::default()), None, "which log it is, it does not say");
+        let at = Position { epoch: told_epoch(&fork.epoch(), &Had::default()), offset: 2 };
+        assert_eq!(had_at(&at).back(), Some(&Back::to_the_beginning()), "which log it is, it does not say");
         let unknown = Fork { unborn: false, ..fork };
         assert_eq!(life(&unknown), Some(Life::Fork(unknown.clone(), Had::default())));
     }
@@ -213,15 +360,53 @@ mod tests {
     fn a_fork_says_what_was_had_at_each_offset() {
         let fork =
             Fork { log: Some(Epoch::random()), unborn: false, base: 10, node: node(1), seq: 4, from: 10 };
-        let at = |offset| {
-            let seam = fork.seam_at(offset, &Had::default()).unwrap();
-            (seam.to.offset, seam.had)
+        let log = fork.log.clone().unwrap();
+        let at = |fork: &Fork, offset| had_at(&Position { epoch: fork.epoch(), offset });
+        let goes_on = |to: u64, producers: &[(u128, u64)]| {
+            let mut had = had(producers);
+            had.set_back(Some(Back::at(log.clone(), to)));
+            had
         };
-        assert_eq!(at(7), (7, Had::default()));
-        assert_eq!(at(10), (10, Had::default()));
-        assert_eq!(at(13), (10, had(&[(1, 7)])));
+        assert_eq!(at(&fork, 7), goes_on(7, &[]));
+        assert_eq!(at(&fork, 10), goes_on(10, &[]));
+        assert_eq!(at(&fork, 13), goes_on(10, &[(1, 7)]));
         let later = Fork { seq: 9, from: 13, ..fork };
-        assert_eq!(later.seam_at(13, &Had::default()).unwrap().had, had(&[(1, 9)]));
-        assert_eq!(later.seam_at(12, &Had::default()), None, "not to be told");
+        assert_eq!(at(&later, 13), goes_on(10, &[(1, 9)]));
+        assert_eq!(at(&later, 12), Had::unknown(), "not to be told");
+    }
+
+    #[test]
+    fn what_is_owed_is_in_the_name() {
+        let log = Epoch::random();
+        let owed = |to, after, until, is_away| Back { log: Some(log.clone()), to, after, until, is_away };
+        let at = |back: Back, offset| {
+            let mut had = Had::default();
+            had.set_back(Some(back));
+            had_at(&Position { epoch: told_epoch(&log, &had), offset }).back().cloned().unwrap()
+        };
+        assert_eq!(at(owed(1, 5, 5, true), 8), owed(1, 5, 8, true), "it has gone on behind it");
+        assert_eq!(at(owed(1, 5, 8, false), 3), owed(3, 5, 8, true), "it is on its way through it");
+        assert_eq!(at(owed(1, 5, 8, false), 5), Back::at(log.clone(), 8), "it has come through");
+        assert_eq!(at(owed(1, 5, 8, false), 9), Back::at(log.clone(), 9));
+    }
+
+    #[test]
+    fn where_a_reader_begins_that_cannot_be_followed_up() {
+        let log = Epoch::random();
+        let fork = Fork { log: Some(log.clone()), unborn: false, base: 4, node: node(1), seq: 2, from: 4 };
+        let begins = |position: &str, life: &Epoch, first| {
+            let position: Position = position.parse().unwrap();
+            begin_elsewhere(had_at(&position), life, &Page { first, ..Page::of_no_log() })
+        };
+        let (offset, had) = begins(&format!("{log}:7"), &fork.epoch(), 1);
+        assert_eq!(
+            (offset, had.back()),
+            (4, Some(&Back::at(log.clone(), 7))),
+            "it goes back to where it was"
+        );
+        let (offset, had) = begins("e:7", &fork.epoch(), 3);
+        assert_eq!((offset, had.back()), (2, Some(&Back::at("e".parse().unwrap(), 7))));
+        assert!(had.is_in_doubt(), "what is sent of the log that the fork goes on from may come again");
+        assert_eq!(begins("e:7", &log, 3), (2, Had::unknown()));
     }
 }

@@ -7,7 +7,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::sync::mpsc;
 
-use super::{Had, Result};
+use super::lives::{begin_of_fork, log_of_fork};
+use super::{Back, Had, Result};
 use crate::model::{ChannelName, DraftEntry, Entry, EntryId, Epoch, NodeId, Position};
 
 /// How long after its last append a log's epoch, top offset and latest entries are kept, beyond the age
@@ -159,8 +160,13 @@ pub struct Page {
     pub epoch: Option<Epoch>,
     /// The newest offset given in this epoch, whether or not it is in this page.
     pub top: u64,
-    /// The oldest offset that is kept; `top + 1` when nothing is.
+    /// The oldest offset that can be read; `top + 1` when none can.
     pub first: u64,
+    /// What is before `first` is gone, but for what stands up to this offset: that may be kept where it
+    /// cannot be reached now. 0 where everything that is kept can be read.
+    pub out_of_reach: u64,
+    /// Nobody else has this log, and nothing comes into it that a reader has had in another life.
+    pub is_final: bool,
     /// A terminal entry was appended in this epoch: `top` stays what it is.
     pub closed: bool,
     /// Entries in ascending order of offset, without holes between them. None where the epoch is
@@ -186,7 +192,51 @@ pub struct LatestPage {
 impl Seam {
     /// One at which nothing is missing, and nothing comes again.
     pub fn whole(to: Position) -> Self {
-        Self { to, had: Had::default(), late_to: 0, whole: true }
+        Self { to, had: Had::default(), late_to: 0, whole: true, skips: false }
+    }
+
+    /// One of which nothing is known: it cannot be said what was had, nor what is missing.
+    pub fn unknown(to: Position) -> Self {
+        Self { had: Had::unknown(), whole: false, ..Self::whole(to) }
+    }
+
+    /// The same for a reader that comes from a fork, and has to go back for something.
+    pub(crate) fn with_back(mut self, from: &Epoch, back: Option<Back>) -> Self {
+        let Some(back) = back else { return self };
+        if back.log.is_some()
+            && back.log != log_of_fork(from)
+            && let Some((node, _)) = begin_of_fork(from)
+        {
+            // It came there from another log: of what the fork goes on from it has not had all.
+            self.had.keep_only(node);
+        }
+        if back.is_of(&self.to.epoch) {
+            self.to.offset = back.to;
+            self.skips = false;
+            if back.after > back.to {
+                // What it is owed comes after its time.
+                self.late_to = self.late_to.max(back.after);
+            }
+            let has_more = back.until > back.to;
+            let log = Some(self.to.epoch.clone());
+            self.had.set_back(has_more.then_some(Back { log, is_away: false, ..back }));
+            return self;
+        }
+        // That log is gone. What is owed was in it, so nothing is left out.
+        Self { late_to: self.late_to, ..Self::unknown(Position { offset: 0, ..self.to }) }
+    }
+
+    /// The same for a reader at an offset of a log that is over.
+    pub(crate) fn of_another_log(mut self, back: Option<Back>, offset: u64) -> Self {
+        let Some(back) = back else { return self };
+        if back.is_away {
+            // What is owed may be of any producer.
+            self.had.name_nothing();
+        }
+        if back.is_away || back.until > offset {
+            self.had.doubt();
+        }
+        self
     }
 
     /// The same before the first entry of a life.
@@ -198,7 +248,16 @@ impl Seam {
 impl Page {
     /// A page of a log that has no life.
     pub(super) fn of_no_log() -> Self {
-        Self { epoch: None, top: 0, first: 1, closed: false, entries: Vec::new(), next: None }
+        Self {
+            epoch: None,
+            top: 0,
+            first: 1,
+            out_of_reach: 0,
+            is_final: false,
+            closed: false,
+            entries: Vec::new(),
+            next: None,
+        }
     }
 }
 
@@ -211,8 +270,11 @@ pub struct Seam {
     pub had: Had,
     /// Entries up to this offset were appended while the reader could not get them.
     pub late_to: u64,
-    /// Nothing is missing in between.
+    /// Nothing is missing in between, but for what `skips` says.
     pub whole: bool,
+    /// The life after it had entries up to there that a reader of the life before has not had, unless it
+    /// knows better where to go on.
+    pub skips: bool,
 }
 
 /// What the backend tells without being asked.
@@ -311,6 +373,10 @@ pub trait Log: fmt::Debug + Send + Sync {
         after: Option<&Position>,
         limit: PageLimit,
     ) -> Result<Page>;
+
+    /// A reader wants what is kept and cannot be reached: from here on it is served by a life of its own,
+    /// from which it comes back for that. Does nothing where everything can be reached.
+    async fn set_apart(&self, _channel: &ChannelName) {}
 
     /// The latest entry of each key, in the order of the keys' bytes: the first `limit` after the key
     /// `after`, or fewer where they come to [`LATEST_BYTES_MAX`].

@@ -34,13 +34,13 @@ pub use config::{
 };
 pub use error::{Result, StorageError};
 pub use failover::Lost;
-pub use had::Had;
+pub use had::{Back, Had, Run};
 pub use jobs::{
     Attempt, Cancelling, ClaimedJob, Ending, Enqueued, Held, Idempotency, JOBS_PER_CALL_MAX, JobBounds,
     JobCounts, JobKind, JobState, JobView, Jobs, LEASE_MAX, LEASE_MIN, NewJob,
 };
 use jobs::{MovedJob, Recorded, Stand};
-pub use lives::told_epoch;
+pub use lives::{begin_elsewhere, begin_of_fork, had_at, is_fork, log_of_fork, told_epoch};
 pub use log::{
     Anchor, Append, AppendAnswer, AppendBatch, Appended, EPOCH_KEPT_FOR, LATEST_BYTES_MAX, LatestPage, Log,
     LogEvent, LogState, OpenLog, Page, PageLimit, Refusal, Seam, UNUSED_EPOCH_KEPT_FOR,

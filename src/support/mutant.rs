@@ -27,6 +27,14 @@ pub(crate) enum Mutant {
     /// that, each of which is enough: the journal passes `prev` on, and what is sent from it is chained
     /// anew. This leaves out both.
     ThinnedWithoutPrev,
+    /// What cannot be reached is taken for gone.
+    OutOfReachIsGone,
+    /// Where a reader has to go back to is not told.
+    WayBackNotTold,
+    /// That it cannot be said what was had is not told.
+    DoubtNotTold,
+    /// Nobody looks whether the entry that was seen last is still where it was.
+    AnchorNotCompared,
     /// Producers that have been silent for too long for anything of theirs to come again are told, too.
     SilentAreNamed,
 }

@@ -49,7 +49,8 @@ impl Logs {
 
     /// What a reader after this offset gets who knows that the log went so far.
     async fn get(&self, after: u64, seen: u64) -> Arc<EncodedPage> {
-        let wanted = Wanted { after: Some(self.at(after)), late_to: 0, seen: Some(self.at(seen)) };
+        let wanted =
+            Wanted { after: Some(self.at(after)), late_to: 0, seen: Some(self.at(seen)), is_owed: false };
         self.pages.get(&channel(), &wanted, 300).await.unwrap()
     }
 
@@ -73,7 +74,7 @@ async fn what_many_want_is_read_once() {
     assert!(all.iter().all(|page| Arc::ptr_eq(page, &all[0]) && offsets(page) == (601, 700)));
     assert_eq!(logs.counted(), (2, 398));
     // What is late to one is not late to another.
-    let wanted = Wanted { after: Some(logs.at(0)), late_to: 5, seen: Some(logs.at(700)) };
+    let wanted = Wanted { after: Some(logs.at(0)), late_to: 5, seen: Some(logs.at(700)), is_owed: false };
     let page = logs.pages.get(&channel(), &wanted, 300).await.unwrap();
     let late: Vec<_> = page.batches.iter().map(|batch| (batch.is_late, batch.last())).collect();
     assert_eq!((late, logs.counted().0), (vec![(true, 5), (false, 300)], 3));

@@ -1,8 +1,8 @@
 //! Where a reader begins.
 
-use crate::channels::unborn::in_log;
+use crate::channels::unborn::{in_log, told};
 use crate::model::{ChannelKind, ChannelName, Epoch, Position};
-use crate::storage::Page;
+use crate::storage::{Back, Had, Page, begin_elsewhere, had_at, is_fork, log_of_fork};
 #[cfg(test)]
 use crate::support::mutant::{self, Mutant};
 
@@ -50,7 +50,10 @@ impl Start {
 /// Where the entries begin for a client, and what it is told of that.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct StartingPoint {
-    /// The epoch of the first entry.
+    /// The life of the first entry, and what the client has had, or is owed, besides.
+    pub(crate) life: Epoch,
+    pub(crate) had: Had,
+    /// The epoch that says both.
     pub(crate) epoch: Epoch,
     /// Entries begin after this offset.
     pub(crate) offset: u64,
@@ -69,23 +72,52 @@ impl StartingPoint {
     /// Where a client begins that wants what comes next on a channel that was joined here.
     pub(crate) fn next(joined_at: Position) -> Self {
         let Position { epoch, offset } = joined_at.clone();
-        Self { epoch, offset, gap: Some(0), joined_at, top: offset, closed: false }
+        let life = epoch.clone();
+        let had = Had::default();
+        Self { life, had, epoch, offset, gap: Some(0), joined_at, top: offset, closed: false }
     }
 
     /// Where a client begins that has [`had`](Start::had) everything up to there; `page` is what was
     /// read after it, once the channel was joined at `joined_at`.
     pub(crate) fn in_log(joined_at: Position, had: Option<&Position>, page: &Page) -> Self {
+        let life = page.epoch.clone().unwrap_or_else(|| joined_at.epoch.clone());
+        let (offset, gap, had) = Self::found(&life, had, page);
+        let gap = gap.filter(|_| !had.is_in_doubt());
+        let epoch = told(&life, &had);
+        Self { life, had, epoch, offset, gap, joined_at, top: page.top, closed: page.closed }
+    }
+
+    /// Where the entries begin, how many are gone, and what was had.
+    fn found(life: &Epoch, position: Option<&Position>, page: &Page) -> (u64, Option<u64>, Had) {
         let oldest = page.first.saturating_sub(1);
         // Offsets past the top were never given in this life: the log was put back to before them.
         let is_known = |had: &Position| page.epoch.as_ref() == Some(&had.epoch) && had.offset <= page.top;
-        let after = had.map_or(0, |had| had.offset);
-        let (offset, gap) = if had.is_none_or(is_known) {
-            (after.max(oldest), Some(oldest.saturating_sub(after)))
-        } else {
-            (oldest, None)
-        };
-        let epoch = page.epoch.clone().unwrap_or_else(|| joined_at.epoch.clone());
-        Self { epoch, offset, gap, joined_at, top: page.top, closed: page.closed }
+        if let Some(position) = position.filter(|position| !is_known(position)) {
+            let (offset, had) = begin_elsewhere(had_at(position), life, page);
+            return (offset, None, had);
+        }
+        let after = position.map_or(0, |position| position.offset);
+        let (missing, mut had) = (oldest.saturating_sub(after), Had::default());
+        if missing > 0 && after < page.out_of_reach {
+            let log = Some(life.clone()).filter(|life| !is_fork(life));
+            match log {
+                Some(_) => {
+                    had.set_back(Some(Back { log, to: after, after: oldest, until: oldest, is_away: true }))
+                }
+                None => had.doubt(),
+            }
+            return (oldest, None, had);
+        }
+        match position {
+            // Its name is kept as it is, and says so.
+            Some(position) if had_at(position).is_in_doubt() => (after.max(oldest), None, had),
+            // Whatever the log turns out to hold is wanted.
+            None if is_fork(life) && log_of_fork(life).is_none() => {
+                had.set_back(Some(Back::to_the_beginning()));
+                (after.max(oldest), Some(missing), had)
+            }
+            _ => (after.max(oldest), Some(missing), had),
+        }
     }
 
     /// Nothing is missing between what the client has had and what it gets.
@@ -93,8 +125,13 @@ impl StartingPoint {
         self.gap == Some(0)
     }
 
+    /// There is something that cannot be reached now, and comes later.
+    pub(crate) fn is_owed(&self) -> bool {
+        self.gap.is_none() && self.had.back().is_some_and(|back| back.to < back.after)
+    }
+
     /// The client has had all that there will ever be.
     pub(crate) fn is_finished(&self) -> bool {
-        self.closed && self.offset >= self.top
+        self.closed && self.offset >= self.top && !self.is_owed()
     }
 }

@@ -85,6 +85,8 @@ pub(crate) struct Wanted {
     pub(crate) late_to: u64,
     /// The log went so far at least, as what came live shows.
     pub(crate) seen: Option<Position>,
+    /// Something before that could not be reached, and is waited for.
+    pub(crate) is_owed: bool,
 }
 
 /// What follows a page's steps.

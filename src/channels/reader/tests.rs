@@ -54,7 +54,16 @@ fn batch(offsets: RangeInclusive<u64>) -> Arc<LiveBatch> {
 }
 
 fn page(name: &str, top: u64, first: u64, entries: Vec<Entry>) -> Page {
-    Page { epoch: Some(epoch(name)), top, first, closed: false, entries, next: None }
+    Page {
+        epoch: Some(epoch(name)),
+        top,
+        first,
+        out_of_reach: 0,
+        is_final: false,
+        closed: false,
+        entries,
+        next: None,
+    }
 }
 
 fn encoded(page: &Page) -> EncodedPage {
@@ -64,7 +73,7 @@ fn encoded(page: &Page) -> EncodedPage {
 fn seam(to: Position, had: &[(u128, u64)]) -> Seam {
     let mut all = Had::default();
     had.iter().for_each(|(producer, seq)| all.add(node(*producer), *seq));
-    Seam { to, had: all, late_to: 0, whole: true }
+    Seam { had: all, ..Seam::whole(to) }
 }
 
 fn moved(from: Position, seam: Seam) -> Moved {
@@ -113,10 +122,14 @@ fn a_client_begins_where_it_was_or_where_something_is_kept() {
         (had(4), page("e", 9, 7, vec![]), ("e", 6, Some(2))),
         (had(9), page("e", 9, 10, vec![]), ("e", 9, Some(0))),
         // Never given in this life: the log was put back to before it.
-        (had(10), page("e", 9, 3, vec![]), ("e", 2, None)),
-        (had(4), page("f", 9, 3, vec![]), ("f", 2, None)),
-        (had(u64::MAX), page("f", 0, 1, vec![]), ("f", 0, None)),
-        (had(4), Page { epoch: None, ..page("f", 0, 1, vec![]) }, ("joined", 0, None)),
+        (had(10), page("e", 9, 3, vec![]), ("v.e.d", 2, None)),
+        (had(4), page("f", 9, 3, vec![]), ("v.f.d", 2, None)),
+        (had(4), Page { is_final: true, ..page("f", 9, 3, vec![]) }, ("f", 2, None)),
+        (had(u64::MAX), page("f", 0, 1, vec![]), ("v.f.d", 0, None)),
+        // Nobody knows that it is gone.
+        (had(4), Page { out_of_reach: 6, ..page("e", 9, 7, vec![]) }, ("v.e.p.e.4-6-6", 6, None)),
+        (None, Page { out_of_reach: 6, ..page("e", 9, 7, vec![]) }, ("v.e.p.e.0-6-6", 6, None)),
+        (had(4), Page { epoch: None, ..page("f", 0, 1, vec![]) }, ("v.joined.d", 0, None)),
         (None, page("e", 9, 1, vec![]), ("e", 0, Some(0))),
         (None, page("e", 9, 7, vec![]), ("e", 6, Some(6))),
         (None, Page { epoch: None, ..page("f", 0, 1, vec![]) }, ("joined", 0, Some(0))),
@@ -220,7 +233,7 @@ fn a_log_that_nobody_knows_the_way_to_is_told_as_a_loss() {
     assert_eq!((short(&steps), then), (vec!["doubt".into()], Then::Pause));
     assert!(matches!(reader.turn(), Turn::Read(_)), "it has not looked yet");
     let (steps, then) = reader.on_page(&encoded(&page("f", 9, 3, vec![])));
-    assert_eq!((short(&steps), then), (vec!["f:2 false None".into(), "doubt".into()], Then::Turn));
+    assert_eq!((short(&steps), then), (vec!["view:2 false None".into(), "doubt".into()], Then::Turn));
     assert!(matches!(reader.turn(), Turn::Read(wanted) if wanted.after == Some(at("f", 2))));
 }
 
@@ -331,13 +344,86 @@ fn a_log_that_is_gone_leaves_its_readers_before_the_next_one() {
         assert!(matches!(reader.turn(), Turn::Read(_)));
         let (steps, then) = reader.on_page(&encoded(&no_log()));
         assert_eq!((short(&steps), then), (vec!["doubt".into()], Then::Pause));
-        let next = Seam { whole, ..seam(at("u.f", 0), &[]) };
+        let next = if whole { Seam::whole(at("u.f", 0)) } else { Seam::unknown(at("u.f", 0)) };
         assert!(reader.on_moved(&moved(at("e", offset), next)).is_empty());
         assert!(matches!(reader.turn(), Turn::Read(_)));
         let (steps, then) = reader.on_page(&encoded(&no_log()));
         let gap = whole.then_some(0);
-        assert_eq!((short(&steps), then), (vec![format!("u.f:0 {whole} {gap:?}")], Then::Turn));
+        let told = if whole { "u.f:0" } else { "u.f.d:0" };
+        assert_eq!((short(&steps), then), (vec![format!("{told} {whole} {gap:?}")], Then::Turn));
         assert!(matches!(reader.turn(), Turn::Done(_)));
         assert!(reader.is_next(&[batch_of("f", false, &own(1..=1))]));
     }
+}
+
+/// The fork of node 1 after offset 6 of epoch `e`, before which it had appended up to sequence 2.
+fn fork_of_e() -> String {
+    format!("f.e.6.{}.2.6", node(1))
+}
+
+/// A reader that wanted all of `e` where only what follows offset 4 could be read; now in the fork.
+fn owed_reader() -> Reader {
+    let kept = vec![entry(5, 2, 5), entry(6, 1, 2)];
+    let next = Some(Seam::whole(at(&fork_of_e(), 6)));
+    let page = Page { out_of_reach: 4, next, ..page("e", 6, 5, kept) };
+    let mut reader = Reader::default();
+    let begun = StartingPoint::in_log(at(&fork_of_e(), 7), None, &page);
+    assert_eq!((begun.offset, begun.gap, begun.is_owed()), (4, None, true));
+    reader.begin(&begun);
+    assert!(matches!(reader.turn(), Turn::Read(_)));
+    let (steps, then) = reader.on_page(&encoded(&page));
+    assert_eq!((short(&steps), then), (vec!["Piece 5-6".into()], Then::Page));
+    let (steps, _) = reader.on_page(&encoded(&page));
+    let told = format!("{}.{}-2-2.p.e.0-4-6:6 true Some(0)", fork_of_e(), node(1));
+    assert_eq!(short(&steps), [told]);
+    reader
+}
+
+#[test]
+fn what_was_out_of_reach_comes_once_the_log_can_be_read_and_nothing_else_again() {
+    let mut reader = owed_reader();
+    let fork = fork_of_e();
+    let (steps, _) = reader.on_page(&encoded(&page(&fork, 8, 5, vec![entry(7, 1, 3), entry(8, 1, 4)])));
+    assert_eq!(short(&steps), ["Piece 7-8"]);
+    assert!(matches!(reader.turn(), Turn::Done(_)));
+    assert!(reader.is_next(&[batch_of(&fork, false, &[entry(9, 1, 5)])]), "it is live as any other");
+    reader.took(9);
+    let steps = reader.on_moved(&moved(at(&fork, 9), seam(at("e", 6), &[(1, 5)])));
+    assert_eq!(short(&steps), ["view:0 true Some(0)", "catch up"]);
+    assert!(matches!(reader.turn(), Turn::Read(wanted) if wanted.late_to == 4));
+    // Of what it is owed, some is of the node whose fork it was in.
+    let log = [(1, 1), (2, 3), (1, 2), (2, 4), (2, 5), (1, 2), (1, 3), (2, 6), (1, 4), (1, 5), (1, 6)];
+    let log = (1..).zip(log).map(|(offset, (producer, seq))| entry(offset, producer, seq)).collect();
+    let (steps, _) = reader.on_page(&encoded(&page("e", 11, 1, log)));
+    assert_eq!(short(&steps), ["Piece 1-4 8-8", "e:10 true Some(0)", "Piece 11-11"]);
+}
+
+#[test]
+fn what_is_owed_of_a_log_that_is_lost_is_told_as_a_loss() {
+    let mut reader = owed_reader();
+    let steps = reader.on_moved(&moved(at(&fork_of_e(), 6), seam(at("x", 0), &[(1, 5), (2, 9)])));
+    assert!(steps.is_empty(), "it was not live");
+    let page_of_fork =
+        Page { next: Some(seam(at("x", 0), &[(1, 5), (2, 9)])), ..page(&fork_of_e(), 6, 7, vec![]) };
+    let (steps, _) = reader.on_page(&encoded(&page_of_fork));
+    assert_eq!(short(&steps), ["view:0 false None"]);
+    let (steps, _) = reader.on_page(&encoded(&page("x", 2, 1, vec![entry(1, 1, 5), entry(2, 2, 9)])));
+    assert_eq!(short(&steps), ["Piece 1-2"], "nothing is left out that it may never have had");
+}
+
+#[test]
+fn what_can_be_reached_again_before_there_was_a_fork_is_gone_back_for() {
+    let page_of_mirror = Page { out_of_reach: 4, ..page("e", 6, 5, own(5..=6)) };
+    let mut reader = Reader::default();
+    reader.begin(&StartingPoint::in_log(at("e", 6), None, &page_of_mirror));
+    assert!(matches!(reader.turn(), Turn::Read(_)));
+    let (steps, _) = reader.on_page(&encoded(&page_of_mirror));
+    assert_eq!(short(&steps), ["Piece 5-6"]);
+    assert_eq!(reader.on_page(&encoded(&page_of_mirror)).1, Then::Pause, "it is not up to date");
+    assert!(matches!(reader.turn(), Turn::Read(_)));
+    let (steps, then) = reader.on_page(&encoded(&page("e", 6, 1, vec![])));
+    assert_eq!((short(&steps), then), (vec!["view:0 true Some(0)".into()], Then::Turn));
+    assert!(matches!(reader.turn(), Turn::Read(wanted) if wanted.after == Some(at("e", 0))));
+    let (steps, _) = reader.on_page(&encoded(&page("e", 6, 1, own(1..=6))));
+    assert_eq!(short(&steps), ["Piece 1-4", "e:6 true Some(0)"]);
 }

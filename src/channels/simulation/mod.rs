@@ -33,10 +33,11 @@ use uuid::Uuid;
 
 use super::{Channels, ChannelsConfig, ChannelsParts, Live, Start};
 use crate::model::{
-    BackendName, BackendState, ChannelKind, ChannelName, DraftEntry, EntryKind, Lane, Marks, NodeId, Position,
+    BackendName, BackendState, ChannelKind, ChannelName, DraftEntry, Entry, EntryKind, Lane, Marks, NodeId,
+    Position,
 };
 use crate::storage::model::{Data, Faults, Inside, ModelServer, Setup, Trace, Which};
-use crate::storage::{Had, StatusReader};
+use crate::storage::{Had, Page, StatusReader};
 use crate::support::panics::Vital;
 use crate::support::{chance, mutant};
 use plan::{Act, Plan};
@@ -186,8 +187,19 @@ enum Kind {
     ResumedUnborn,
     /// A reader was told that something may be missing.
     Gap,
+    /// Something was out of reach, and came when it could be reached.
+    Owed,
+    /// A reader got again what it had, after it was told that this may be.
+    Again,
+    /// An entry said that others before it are in no log.
+    Missed,
     /// An order got its last update.
     Ended,
+}
+
+/// Whether an entry says that others before it are in no log.
+fn says_missed(entry: &Entry) -> bool {
+    entry.draft.marks.missed_before
 }
 
 /// What one schedule came to.
@@ -268,6 +280,7 @@ impl World {
         let id = NodeId(Uuid::from_u128((self.plan.seed as u128) << 64 | (name as u128 + 1)));
         let setup = Setup {
             journal_entries: self.plan.journal_entries,
+            order_updates: self.plan.order_updates,
             starts_degraded: name < 3 && self.plan.starts_degraded,
             ordering_deadline: Duration::from_millis(self.plan.ordering_deadline_ms),
         };
@@ -439,8 +452,9 @@ impl World {
     /// A client: connected to some node, away for a while, on another one.
     async fn live_as(self: Arc<Self>, client: Arc<Client>) {
         let mut rng = StdRng::seed_from_u64(self.plan.seed.wrapping_mul(77) + client.name as u64);
-        time::sleep(Duration::from_millis(rng.random_range(0..300))).await;
         let stays = client.name < self.plan.steady_clients;
+        let comes_within = if stays { 300 } else { self.plan.comes_ms };
+        time::sleep(Duration::from_millis(rng.random_range(0..comes_within))).await;
         let mut start = if rng.random_range(0..3) == 0 { Start::Oldest } else { Start::Now };
         loop {
             let nodes: Vec<_> = self.nodes.lock().iter().filter(|n| !n.is_gone()).cloned().collect();
@@ -687,6 +701,49 @@ impl World {
         }
     }
 
+    /// What is not as the entries of an order say of updates that are in no log.
+    fn is_missing_said(
+        &self,
+        page: &Page,
+        published: &BTreeMap<u64, Published>,
+        superseded: bool,
+    ) -> Vec<String> {
+        let numbers: HashSet<u64> = page.entries.iter().map(|entry| number(&entry.draft.data)).collect();
+        let missing = |excused: bool| {
+            let accepted = published.iter().filter(move |(_, held)| {
+                held.channel.kind() == ChannelKind::Order
+                    && held.accepted == Some(true)
+                    && (excused || !held.excused)
+            });
+            accepted.filter(|(number, _)| !numbers.contains(number))
+        };
+        let kept: Vec<(u64, &Published, bool)> = page
+            .entries
+            .iter()
+            .filter_map(|entry| {
+                let number = number(&entry.draft.data);
+                Some((number, published.get(&number)?, says_missed(entry)))
+            })
+            .collect();
+        let mut faults = Vec::new();
+        for (number, held, _) in kept.iter().filter(|(_, _, says)| *says) {
+            if !missing(true).any(|(_, gone)| gone.node == held.node && gone.time < held.time) {
+                faults.push(format!("{number} says that others before it are missing, and none is"));
+            }
+        }
+        if superseded {
+            return faults;
+        }
+        for (number, gone) in missing(false) {
+            let later = kept.iter().filter(|(_, held, _)| held.node == gone.node && held.time > gone.time);
+            let mut says = later.map(|(_, _, says)| *says).peekable();
+            if says.peek().is_some() && !says.any(|says| says) {
+                faults.push(format!("{number} is in no log, and nothing behind it says so"));
+            }
+        }
+        faults
+    }
+
     fn judge(&self, settled: Result<Duration, String>) -> Outcome {
         let mut outcome = Outcome::default();
         let mut faults = Vec::new();
@@ -716,9 +773,12 @@ impl World {
         let published = self.published.lock();
         outcome.accepted = published.values().filter(|entry| entry.accepted == Some(true)).count();
         outcome.refused = published.values().filter(|entry| entry.accepted == Some(false)).count();
+        let in_log = self.in_log();
         // A newer price of the same key stands for one that was thinned.
         let is_due = |number: u64, entry: &Published, held: &dyn Fn(u64) -> bool| {
-            if entry.accepted != Some(true) || entry.excused || held(number) || aged {
+            let is_order = entry.channel.kind() == ChannelKind::Order;
+            let is_let_go = aged && is_order && !in_log.contains(&number);
+            if entry.accepted != Some(true) || entry.excused || held(number) || is_let_go {
                 return false;
             }
             let is_latest = (self.lanes)(&entry.channel) == Lane::Latest;
@@ -726,7 +786,6 @@ impl World {
                 newer.channel == entry.channel && newer.key == entry.key && newer.time > entry.time
             };
             let has_newer = || published.iter().any(|(n, newer)| is_newer(newer) && held(*n));
-            let is_order = entry.channel.kind() == ChannelKind::Order;
             !((thinned && is_latest && has_newer()) || (superseded && is_order))
         };
         for channel in &self.plan.channels {
@@ -763,6 +822,11 @@ impl World {
             if !missing.is_empty() {
                 faults.push(format!("accepted, and not in the log of {channel}: {missing:?}"));
             }
+            if channel.kind() == ChannelKind::Order {
+                let is_said = self.is_missing_said(&page, &published, superseded);
+                outcome.seen.extend(page.entries.iter().any(says_missed).then_some(Kind::Missed));
+                faults.extend(is_said);
+            }
         }
         for client in &self.clients {
             let told = client.told.lock();
@@ -775,6 +839,8 @@ impl World {
             outcome.resumed += told.resumed;
             outcome.seen.extend((told.resumed > 0).then_some(Kind::Resumed));
             outcome.seen.extend((!told.gaps.is_empty()).then_some(Kind::Gap));
+            outcome.seen.extend((told.late > 0).then_some(Kind::Owed));
+            outcome.seen.extend((told.again > 0).then_some(Kind::Again));
             outcome.seen.extend(told.was_unborn.then_some(Kind::Unborn));
             outcome.seen.extend((told.resumed_unborn > 0).then_some(Kind::ResumedUnborn));
             outcome.gaps.extend(told.gaps.iter().map(|gap| format!("c{}: {gap}", client.name)));
@@ -788,6 +854,17 @@ impl World {
                 .collect();
             if !missing.is_empty() {
                 wrong.push(format!("c{} did not get {missing:?}", client.name));
+            }
+            // Whatever it was told: what the log has in the end was never gone.
+            let owed = published.iter().filter(|(number, entry)| {
+                entry.channel == client.channel
+                    && told.first.is_some_and(|first| entry.begun > first)
+                    && in_log.contains(number)
+                    && is_due(**number, entry, &|n| told.ever.contains(&n))
+            });
+            let owed: Vec<u64> = owed.map(|(number, _)| *number).collect();
+            if !owed.is_empty() {
+                wrong.push(format!("c{} did not get {owed:?}, which the log has", client.name));
             }
             let is_misled = is_refilled && !wrong.is_empty();
             outcome.seen.extend(is_misled.then_some(Kind::Misled));

@@ -59,6 +59,10 @@ pub(super) struct Plan {
     /// Clients that come and go stay, and are away, up to so long.
     pub(super) stay_ms: u64,
     pub(super) away_ms: u64,
+    /// They come within so long.
+    pub(super) comes_ms: u64,
+    /// So many updates of an order are kept while the server is away.
+    pub(super) order_updates: usize,
     /// One node at a time writes an order, under a lease.
     pub(super) fences: bool,
     /// When the order gets its last update.
@@ -154,6 +158,23 @@ impl Plan {
             acts.push((at, Act::Disconnect { node, which, later_ms: Self::later(&mut more) }));
             acts.push((at + more.random_range(20..700), Act::Connect { node }));
         }
+        // What concerns readers that come late and move, and links that break again in a recovery.
+        let mut of_moving = StdRng::seed_from_u64(seed.rotate_left(17) ^ 0x30e5);
+        if of_moving.random_bool(0.25) {
+            let (mut at, node) = (of_moving.random_range(50..ends_ms), of_moving.random_range(0..nodes));
+            for _ in 0..of_moving.random_range(2..4) {
+                acts.push((
+                    at,
+                    Act::Disconnect { node, which: Which::Both, later_ms: Self::later(&mut of_moving) },
+                ));
+                at += of_moving.random_range(50..600);
+                acts.push((at, Act::Connect { node }));
+                // It begins to recover some 300 ms later.
+                at += of_moving.random_range(20..700);
+            }
+        }
+        let comes_ms = if of_moving.random_bool(0.3) { ends_ms } else { 300 };
+        let order_updates = if of_moving.random_bool(0.15) { of_moving.random_range(2..6) } else { 10_000 };
         acts.sort_by_key(|(at, _)| *at);
         // Apart from all else that follows from the seed. Some logs never begin.
         let mut of_birth = StdRng::seed_from_u64(seed.rotate_left(32) ^ 0xb1);
@@ -172,6 +193,8 @@ impl Plan {
             pause_ms: [200, 400, 600][rng.random_range(0..3)],
             stay_ms: if is_long { 2_500 } else { 700 },
             away_ms: if is_long { 1_500 } else { 300 },
+            comes_ms,
+            order_updates,
             fences,
             // Whoever takes the place of a node that crashed goes on with its order.
             order_ends_ms: (fences && !crashes && rng.random_bool(0.5))

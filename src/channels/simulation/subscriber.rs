@@ -52,6 +52,17 @@ pub(super) struct Told {
     /// From here on it must get everything, exactly once.
     pub(super) since: Option<Instant>,
     pub(super) numbers: HashSet<u64>,
+    /// The same, but that from `first` on it must get all that the log has in the end, whatever it was told.
+    pub(super) first: Option<Instant>,
+    pub(super) ever: HashSet<u64>,
+    had: HashSet<EntryId>,
+    /// What it was told last says that nothing that it has had comes again.
+    is_recovered: bool,
+    /// Something may come behind what came after it.
+    is_owed: bool,
+    /// How much came again, and was dropped; and how much came that was owed.
+    pub(super) again: u64,
+    pub(super) late: u64,
     ids: HashSet<EntryId>,
     newest: HashMap<u64, u64>,
     /// The newest offset, or where it was told that entries begin.
@@ -79,18 +90,36 @@ impl Client {
         self.told.lock().position.as_ref().is_some_and(|position| is_about(&position.epoch, life))
     }
 
-    /// It is told that the next entry comes after this position.
-    fn at(&self, position: Position) {
+    /// It is told that the next entry comes after this position, whether nothing is missing, and how much
+    /// is gone.
+    fn at(&self, position: Position, recovered: bool, gap: Option<u64>, run: &NodeRun) {
+        if let Some(gone @ 1..) = gap {
+            let log = run.server.content(&self.channel);
+            let kept_to = position.offset.min(log.top);
+            if log.epoch.as_ref().is_some_and(|epoch| is_about(&position.epoch, epoch))
+                && log.first <= kept_to
+            {
+                let (at, name, first) = (run.server.now_ms(), self.name, log.first);
+                let text =
+                    format!("{at} c{name}: {gone} up to {position} are not gone: kept from {first} on");
+                self.told.lock().faults.push(text);
+            }
+        }
         let mut told = self.told.lock();
         told.offset = position.offset;
         told.position = Some(position);
+        told.is_recovered = recovered;
+        told.is_owed |= !recovered && gap.is_none();
     }
 
     /// Told that something may be missing or come again.
-    fn gap(&self, why: String) {
+    fn gap(&self, why: String, is_left_out: bool) {
         let mut told = self.told.lock();
         told.gaps.push(why);
         told.since = Some(Instant::now());
+        if is_left_out {
+            told.first = told.since;
+        }
         told.numbers.clear();
         told.ids.clear();
         told.newest.clear();
@@ -134,8 +163,26 @@ impl Client {
             told.faults.push(text);
         }
         told.ended = is_last_update(frame);
+        let is_had = !told.had.insert(id);
+        if told.is_recovered && is_had {
+            let text =
+                format!("{at} c{name}: {number} came twice, behind `recovered` ({id} at {epoch}:{offset})");
+            told.faults.push(text);
+            return;
+        }
         if !told.ids.insert(id) || !told.numbers.insert(number) {
             told.faults.push(format!("{at} c{name}: {number} came twice ({id} at {epoch}:{offset})"));
+            return;
+        }
+        told.ever.insert(number);
+        if is_had {
+            // The client drops it.
+            told.again += 1;
+            return;
+        }
+        if told.is_owed && is_late(frame) {
+            // It may be behind what came while it was out of reach.
+            told.late += 1;
             return;
         }
         let newest = told.newest.entry(number / NUMBERS).or_insert(0);
@@ -168,6 +215,12 @@ pub(super) fn number(frame: &[u8]) -> u64 {
     let digits = text.iter().rev().take_while(|byte| byte.is_ascii_digit()).count();
     let digits = std::str::from_utf8(&text[text.len() - digits..]).expect("digits");
     digits.parse().expect("each entry has a number")
+}
+
+/// Whether an entry is said to come after its time.
+fn is_late(frame: &[u8]) -> bool {
+    let late = b"\"late\":true";
+    frame.windows(late.len()).any(|part| part == late)
 }
 
 /// Whether a frame is the last update of an order.
@@ -254,9 +307,11 @@ impl Subscriber {
                     let name = self.client.name;
                     self.node.server.say(|| format!("  c{name} resync {old} -> {to} {recovered} {gap:?}"));
                     if !recovered {
-                        self.client.gap(format!("{old} -> {to}: {gap:?} are gone"));
+                        // Of a zone that the node did not know it goes on where the log is.
+                        let is_left_out = old.as_str().starts_with("f.0.") && !old.as_str().contains(".p.");
+                        self.client.gap(format!("{old} -> {to}: {gap:?} are gone"), is_left_out);
                     }
-                    self.client.at(to);
+                    self.client.at(to, recovered, gap, &self.node);
                 }
                 Step::CatchUp => {
                     let subscriber = Arc::clone(self);
@@ -321,18 +376,24 @@ impl Subscriber {
                 // It is to get all that the log ever has.
                 told.since = Some(node.began);
             }
+            if told.first.is_none() {
+                let is_all = is_unborn || matches!(start, Start::Oldest);
+                told.first = Some(if is_all { node.began } else { Instant::now() });
+            }
         }
         match start {
             Start::Oldest if !at.is_recovered() => {
-                self.client.gap(format!("begun on n{node_name} as {position}"))
+                self.client.gap(format!("begun on n{node_name} as {position}"), false)
             }
             Start::After(_) if at.is_recovered() => self.client.told.lock().resumed += 1,
-            Start::After(had) => self.client.gap(format!("resumed {had} on n{node_name} as {position}")),
+            Start::After(had) => {
+                self.client.gap(format!("resumed {had} on n{node_name} as {position}"), false)
+            }
             Start::Now | Start::Oldest => {
                 self.client.told.lock().since.get_or_insert_with(Instant::now);
             }
         }
-        self.client.at(position);
+        self.client.at(position, at.is_recovered(), at.gap, node);
         reader.begin(at);
         true
     }

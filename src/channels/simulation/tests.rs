@@ -199,6 +199,35 @@ fn without_a_whole_chain_behind_what_was_thinned_nothing_is_put_in_order() {
 }
 
 #[test]
+fn with_what_is_out_of_reach_taken_for_gone_something_is_lost() {
+    is_noticed(|plan| {
+        plan.has_wanderers();
+        plan.mutant = Some(Mutant::OutOfReachIsGone);
+    });
+}
+
+#[test]
+fn without_the_way_back_told_something_is_lost_or_comes_twice() {
+    is_noticed(|plan| {
+        plan.has_wanderers();
+        plan.mutant = Some(Mutant::WayBackNotTold);
+    });
+}
+
+#[test]
+fn without_doubt_told_something_comes_twice() {
+    is_noticed(|plan| {
+        plan.has_wanderers();
+        plan.mutant = Some(Mutant::DoubtNotTold);
+    });
+}
+
+#[test]
+fn without_a_look_at_the_entry_seen_last_a_log_that_went_back_is_not_noticed() {
+    is_noticed(|plan| plan.mutant = Some(Mutant::AnchorNotCompared));
+}
+
+#[test]
 fn with_the_silent_named_too_readers_are_where_nobody_can_say() {
     is_noticed(|plan| plan.mutant = Some(Mutant::SilentAreNamed));
 }

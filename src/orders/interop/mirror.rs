@@ -299,7 +299,7 @@ async fn write(
 /// This node's entries that were not had before, and what may come again after them.
 fn not_had<'a>(entries: &'a [Entry], node: NodeId, had: &Had) -> (Vec<&'a Entry>, Had) {
     let mut had = had.clone();
-    let new = entries.iter().filter(|entry| !had.came(entry.id) && entry.id.producer == node);
+    let new = entries.iter().filter(|entry| !had.came(entry.offset, entry.id) && entry.id.producer == node);
     let new = new.collect();
     (new, had)
 }

@@ -250,7 +250,7 @@ impl MemoryBackend {
         let mut state = self.shared.state.lock();
         let State { channels, total_bytes, .. } = &mut *state;
         let Some(held) = channels.get_mut(channel) else {
-            return Page::of_no_log();
+            return Page { is_final: true, ..Page::of_no_log() };
         };
         *total_bytes -= held.trim(&Bounds::of(&self.shared.retention, channel), now);
         let first = held.first();
@@ -268,7 +268,7 @@ impl MemoryBackend {
         });
         let entries = fits.map(|(_, kept)| kept.entry.clone()).collect();
         let (epoch, closed) = (Some(held.epoch.clone()), held.closed);
-        Page { epoch, top: held.top, first, closed, entries, next: None }
+        Page { epoch, top: held.top, first, out_of_reach: 0, is_final: true, closed, entries, next: None }
     }
 }
 

@@ -329,6 +329,8 @@ fn read_page(key: &str, answer: &[Value]) -> Result<Page> {
         epoch,
         top,
         first,
+        out_of_reach: 0,
+        is_final: false,
         closed: closed.as_u64() == Some(1),
         entries: entries.collect::<Result<_>>()?,
         next: None,

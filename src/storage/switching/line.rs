@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 use super::tail::Tail;
 use crate::model::{ChannelKind, ChannelName, Entry, EntryId, Epoch, NodeId, Position};
-use crate::storage::lives::{Fork, Life};
+use crate::storage::lives::{Fork, Life, had_at};
 use crate::storage::{
     Anchor, Append, AppendAnswer, AppendBatch, Appended, Had, MemoryBackend, OpenLog, Seam,
 };
@@ -160,11 +160,11 @@ impl Ended {
     fn before(&self, at_end: &Had, offset: u64) -> Option<Had> {
         let behind = usize::try_from(self.end.checked_sub(offset)?).ok()?;
         let lacks = &self.last[self.last.len().checked_sub(behind)?..];
-        let mut had = Had::default();
-        for (producer, newest) in at_end.iter() {
+        let mut had = if at_end.is_in_doubt() { Had::unknown() } else { Had::default() };
+        for (producer, run) in at_end.iter() {
             let first = lacks.iter().find(|id| id.producer == producer);
             // A producer's entries come in order: of all before the first that it lacks, none is to come.
-            had.add(producer, first.map_or(newest, |first| first.seq.saturating_sub(1)));
+            had.add(producer, first.map_or(run.newest, |first| first.seq.saturating_sub(1)));
         }
         Some(had)
     }
@@ -386,6 +386,8 @@ impl Line {
             (Some(known), Some(held)) => known.offset == held.offset && known.id != held.id,
             _ => false,
         };
+        #[cfg(test)]
+        let is_other = is_other && !mutant::is(Mutant::AnchorNotCompared);
         // Where that entry is not kept any more, or own ones are behind it. A log forgets who was silent for
         // a day, and nothing of theirs is young enough then to be put back.
         is_other || self.tail.has_after(found.last_seq, known.acked)
@@ -624,7 +626,7 @@ impl Line {
 
     /// The log has everything of this node, and is this now: the fork, if there was one, has ended.
     pub(super) fn rejoin(&mut self, name: &ChannelName, memory: &MemoryBackend, node: NodeId, to: Rejoined) {
-        let Rejoined { epoch, base, top, acked, producers, anchor, read, kept, whole } = to;
+        let Rejoined { epoch, base, top, acked, producers, anchor, read, kept, whole, skips } = to;
         let end = memory.mirrored(name).map_or(0, |mirrored| mirrored.top);
         let mut others = Had::default();
         let seen = memory.recent_producers(name).into_iter();
@@ -657,9 +659,11 @@ impl Line {
         }
         if !lives.is_empty() {
             let to = Position { epoch: epoch.clone(), offset: base };
-            // Where what was had of others cannot be said, they may come again, and that is told.
-            let whole = whole && (is_same || self.log.is_none() || self.knows_producers);
-            let seam = Seam { to, had: Had::default(), late_to: top, whole };
+            if !is_same && self.log.is_some() && !self.knows_producers {
+                // What was had of others cannot be said: they may come again, and that is told.
+                others.doubt();
+            }
+            let seam = Seam { to, had: Had::default(), late_to: top, whole, skips };
             self.past.push_back(Past { lives, others, node, seam });
             if self.past.len() > PAST_MAX {
                 self.past.pop_front();
@@ -701,12 +705,11 @@ impl Line {
     }
 
     fn seam_from_past(&self, after: &Position) -> Option<Seam> {
-        let life = Life::of(&after.epoch);
         // What a reader had besides is in the name that it was told.
-        let (plain, besides) = match &life {
-            Some(Life::Fork(fork, had)) => (fork.epoch(), had.clone()),
-            Some(Life::View(log, had)) => (log.clone(), had.clone()),
-            None => (after.epoch.clone(), Had::default()),
+        let (plain, mut besides, in_fork) = match Life::of(&after.epoch) {
+            Some(Life::Fork(fork, had)) => (fork.epoch(), had, true),
+            Some(Life::View(log, had)) => (log, had, false),
+            None => (after.epoch.clone(), Had::default(), false),
         };
         if self.log.as_ref() == Some(&plain) {
             return None;
@@ -714,27 +717,38 @@ impl Line {
         for past in self.past.iter().rev() {
             let Some(ended) = past.lives.iter().find(|ended| ended.epoch == plain) else { continue };
             // What a reader had of each producer is not known anywhere.
-            let mut had = past.had_at(ended, after.offset)?;
-            had.merge(&besides);
-            return Some(Seam { had, ..past.seam.clone() });
+            let had = past.had_at(ended, after.offset)?;
+            let back = besides.take_back();
+            let seam = Seam { had, ..past.seam.clone() };
+            let mut seam = match in_fork {
+                true => seam.with_back(&plain, back),
+                false => seam.of_another_log(back, after.offset),
+            };
+            seam.had.merge(&besides);
+            return Some(seam);
         }
         None
     }
 
     /// The position's own name says what was had.
     fn seam_from_name(&self, after: &Position) -> Option<Seam> {
-        let seam = match Life::of(&after.epoch)? {
-            Life::Fork(fork, besides) if fork.unborn => {
-                // Whatever life came of it, nothing of it was had but what the name says.
-                let epoch = self.log.as_ref().or_else(|| self.unborn_fork())?;
-                let had = fork.had(after.offset, &besides)?;
-                return Some(Seam { had, ..Seam::whole(Position { epoch: epoch.clone(), offset: 0 }) });
-            }
-            Life::Fork(fork, besides) => fork.seam_at(after.offset, &besides)?,
-            Life::View(epoch, had) => Seam { had, ..Seam::whole(Position { epoch, offset: after.offset }) },
+        Life::of(&after.epoch)?;
+        let mut had = had_at(after);
+        let back = had.take_back()?;
+        let is_any = back.log.is_none();
+        // Whatever life came of a log that had none, nothing of it was had but what the name says.
+        let epoch = back.log.clone().or_else(|| self.log.clone()).or_else(|| self.unborn_fork().cloned())?;
+        let seam = Seam::beginning(epoch).with_back(&after.epoch, Some(back));
+        let seam = Seam {
+            had: {
+                had.merge(&seam.had);
+                had
+            },
+            ..seam
         };
         // A node that is behind that position cannot say what follows it.
-        (self.log.as_ref() == Some(&seam.to.epoch) && seam.to.offset <= self.highest).then_some(seam)
+        let is_known = self.log.as_ref() == Some(&seam.to.epoch) && seam.to.offset <= self.highest;
+        (is_any || is_known).then_some(seam)
     }
 
     /// The first life of a fork of a log that had none.
@@ -785,8 +799,10 @@ pub(super) struct Rejoined {
     pub(super) read: Vec<Entry>,
     /// Own entries that it has by now.
     pub(super) kept: Vec<Append>,
-    /// Nothing that readers should have had is missing.
+    /// Nothing that readers have had is missing in it.
     pub(super) whole: bool,
+    /// There was something before the base that readers have not had.
+    pub(super) skips: bool,
 }
 
 #[cfg(test)]

@@ -149,6 +149,20 @@ impl Log for Switching {
         self.core.read_within(channel, after, limit).await
     }
 
+    async fn set_apart(&self, channel: &ChannelName) {
+        let core = &self.core;
+        let is_primary = core.has_log(channel);
+        {
+            let mut state = core.lock();
+            let is_in_log = |line: &Line| line.log.is_some() && line.fork.is_none();
+            if is_primary || !state.lines.get(channel).is_some_and(is_in_log) {
+                return;
+            }
+            core.fork(&mut state, channel, None, false);
+        }
+        core.tell(LogEvent::Changed(channel.clone()));
+    }
+
     async fn latest(&self, channel: &ChannelName, after: Option<&str>, limit: usize) -> Result<LatestPage> {
         let core = &self.core;
         let asked = core.primary.latest(channel, after, limit);

@@ -281,6 +281,7 @@ impl Inside {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Setup {
     pub(crate) journal_entries: usize,
+    pub(crate) order_updates: usize,
     /// It begins while the server is away.
     pub(crate) starts_degraded: bool,
     pub(crate) ordering_deadline: Duration,
@@ -359,7 +360,7 @@ impl ModelServer {
                 bytes: 64 << 20,
                 entries: setup.journal_entries,
                 age: Duration::from_secs(3_600),
-                order_updates: 10_000,
+                order_updates: setup.order_updates,
             },
             ordering_deadline: setup.ordering_deadline,
             limits: Limits::default(),
@@ -878,7 +879,8 @@ impl Log for ModelRedis {
     ) -> Result<Page> {
         let (channel, after) = (channel.clone(), after.cloned());
         self.call("read", false, move |state, _| {
-            state.data.memory.read_now_within(&channel, after.as_ref(), limit)
+            let page = state.data.memory.read_now_within(&channel, after.as_ref(), limit);
+            Page { is_final: false, ..page }
         })
         .await
     }

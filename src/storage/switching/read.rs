@@ -1,7 +1,7 @@
 //! What follows any position that this node, or another one, ever told.
 
 use super::Core;
-use super::line::Line;
+use super::line::{Forked, Line};
 use super::log::restless;
 use crate::model::{ChannelName, Epoch, Position};
 use crate::storage::{Page, PageLimit, Result, Seam};
@@ -121,7 +121,11 @@ impl Core {
         let Some(line) = state.lines.get_mut(channel).filter(|line| is_primary || line.epoch().is_some())
         else {
             // Whoever publishes or subscribes begins a life of its own; nothing does that by looking.
-            return if is_primary { Source::Log } else { Source::Page(Page::of_no_log()) };
+            return if is_primary {
+                Source::Log
+            } else {
+                Source::Page(Page { is_final: self.is_alone(), ..Page::of_no_log() })
+            };
         };
         let is_forked = line.fork.is_some();
         if !is_forked && !is_primary && line.has_unseen(self.memory.last_seq(channel, self.node)) {
@@ -132,7 +136,8 @@ impl Core {
         }
         let of_log = after.is_none_or(|after| line.log.as_ref() == Some(&after.epoch));
         if is_forked || !is_primary {
-            return Source::Page(self.page_here(line, channel, after, limit));
+            let page = self.page_here(line, channel, after, limit);
+            return Source::Page(Page { is_final: self.is_alone(), ..page });
         }
         match after.filter(|_| !of_log).and_then(|after| Some((after, line.seam_after(after)?))) {
             Some((after, seam)) => Source::Page(ended(after, seam)),
@@ -140,8 +145,28 @@ impl Core {
         }
     }
 
-    /// A page from what is kept on this node.
+    /// A page from what is kept on this node, of what is kept of the log.
     fn page_here(
+        &self,
+        line: &Line,
+        channel: &ChannelName,
+        after: Option<&Position>,
+        limit: PageLimit,
+    ) -> Page {
+        let page = self.page_of_mirror(line, channel, after, limit);
+        let end_of_log = line.fork.as_ref().map_or(page.top, Forked::base);
+        #[cfg(test)]
+        if mutant::is(Mutant::OutOfReachIsGone) {
+            return page;
+        }
+        let out_of_reach = match line.log {
+            Some(_) if !self.is_alone() => page.first.saturating_sub(1).min(end_of_log),
+            _ => 0,
+        };
+        Page { out_of_reach, ..page }
+    }
+
+    fn page_of_mirror(
         &self,
         line: &Line,
         channel: &ChannelName,
@@ -197,6 +222,8 @@ fn ended(after: &Position, seam: Seam) -> Page {
         epoch: Some(epoch),
         top: offset,
         first: offset.saturating_add(1),
+        out_of_reach: 0,
+        is_final: false,
         closed: false,
         entries: Vec::new(),
         next: Some(seam),

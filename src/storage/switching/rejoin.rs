@@ -280,7 +280,11 @@ impl Core {
                 line.closing = true;
             }
             // It keeps what is sent until the channel is in order: the log may lose it before.
-            let fresh = self.lock().journal.after(channel, last, BATCH);
+            let fresh = {
+                let mut state = self.lock();
+                state.journal.are_in_log(channel, last);
+                state.journal.after(channel, last, BATCH)
+            };
             if !fresh.is_empty() {
                 let sent = self.send(to, &fresh, last, &self.stats.replayed).await?;
                 let Some(newest) = sent else { return Ok(false) };
@@ -365,7 +369,7 @@ impl Core {
             // What follows is read with the entry before it: another one may be in its place, and what was
             // seen since behind that.
             let before = self.memory.last_ids(channel, base, 1).pop().map(|id| Anchor { offset: base, id });
-            return Some(Plan { base, before, whole: true, ..Plan::default() });
+            return Some(Plan { base, before, ..Plan::default() });
         }
         let line = state.lines.get(channel)?;
         // A zone of which nothing was known is joined where it is now, unless nobody else has been there
@@ -376,7 +380,7 @@ impl Core {
         let is_wanted_whole = channel.kind() == ChannelKind::Order || line.has_had_nothing();
         let joins = log.is_none() && !is_wanted_whole && others;
         let base = if joins { found.top } else { 0 };
-        let whole = !(joins && found.top > 0);
+        let skips = joins && found.top > 0;
         let tail = if log.is_none() {
             let journaled = state.journal.front(channel, 1).first().map_or(u64::MAX, |append| append.seq);
             self.own_entries(channel, found.last_seq, journaled)
@@ -387,7 +391,7 @@ impl Core {
         let end = line.fork.as_ref().map_or(u64::MAX, Forked::base);
         let end = end.min(self.memory.mirrored(channel).map_or(0, |mirrored| mirrored.top));
         let loses = log.is_some() && !self.memory.last_ids(channel, end, 1).is_empty();
-        Some(Plan { is_older: false, base, before: None, whole, tail, loses })
+        Some(Plan { is_older: false, base, before: None, skips, tail, loses })
     }
 
     /// What this node appended while it had no journal.
@@ -497,7 +501,8 @@ impl Core {
                 #[cfg(not(test))]
                 read: std::mem::take(&mut read.entries),
                 kept,
-                whole: plan.whole && !line.lost_some,
+                whole: !line.lost_some,
+                skips: plan.skips,
             };
             line.rejoin(channel, &self.memory, self.node, to);
             line.confirmed = line.followed;
@@ -532,8 +537,8 @@ struct Plan {
     base: u64,
     /// The entry there, where it is known.
     before: Option<Anchor>,
-    /// Nothing is missing for readers that go on there.
-    whole: bool,
+    /// There is something before it that readers who go on there have not had.
+    skips: bool,
     /// Own entries that it had, or never heard of.
     tail: Vec<Append>,
     /// It is in place of one that had entries which it should have yet.

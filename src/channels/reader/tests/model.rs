@@ -149,14 +149,14 @@ impl Channel {
         }
         let late_to = if late { life.top() } else { 0 };
         let to = Position { epoch: name, offset: base };
-        self.move_on(life, Seam { to, had, late_to, whole: true });
+        self.move_on(life, Seam { late_to, had, ..Seam::whole(to) });
     }
 
     fn lose(&mut self, is_forgotten: bool) {
         let name = epoch(&format!("e{}", self.lives.len()));
         let life = Life { epoch: name.clone(), entries: vec![], first: 1, next: None, is_forgotten: false };
         let to = Position { epoch: name, offset: 0 };
-        self.move_on(life, Seam { to, had: Had::default(), late_to: 0, whole: false });
+        self.move_on(life, Seam::unknown(to));
         if is_forgotten {
             self.lives.iter_mut().rev().skip(1).for_each(|life| life.is_forgotten = true);
         }
@@ -170,6 +170,8 @@ impl Channel {
             epoch: Some(life.epoch.clone()),
             top: life.top(),
             first: life.first,
+            out_of_reach: 0,
+            is_final: false,
             closed: false,
             entries: entries.iter().take(limit).cloned().collect(),
             next: life.next.clone(),

@@ -57,6 +57,7 @@ impl Bench {
             read: Vec::new(),
             kept: Vec::new(),
             whole: true,
+            skips: false,
         };
         self.line.rejoin(&self.name, &self.memory, self.node, to);
     }
@@ -65,7 +66,8 @@ impl Bench {
     fn had_at(&self, offset: u64) -> Option<(u64, u64)> {
         let position = Position { epoch: self.log.clone(), offset };
         let seam = self.line.seam_after(&position)?;
-        let of = |node| seam.had.iter().find(|(producer, _)| *producer == node).map_or(0, |(_, seq)| seq);
+        let of =
+            |node| seam.had.iter().find(|(producer, _)| *producer == node).map_or(0, |(_, run)| run.newest);
         Some((of(self.node), of(self.other)))
     }
 }
