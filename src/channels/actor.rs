@@ -25,6 +25,7 @@ use crate::model::{
 };
 use crate::storage::{
     Append, AppendAnswer, AppendBatch, Appended, OpenLog, Refusal, Seam, SharedBackend, StorageError,
+    log_of_fork,
 };
 use crate::support::backoff::Backoff;
 #[cfg(test)]
@@ -559,6 +560,9 @@ impl Actor {
             match page.epoch {
                 Some(epoch) if epoch == after.epoch => merge.born(),
                 Some(epoch) => {
+                    // Where this node went on by itself, maybe without all of it, readers begin in the log.
+                    let log = log_of_fork(&epoch).filter(|_| was_unborn);
+                    let epoch = log.unwrap_or(epoch);
                     // All that is kept of it may be new here.
                     let offset = if was_unborn { 0 } else { page.first - 1 };
                     #[cfg(test)]

@@ -25,7 +25,9 @@ use super::live::{LiveBatch, Moved};
 use super::pages::EncodedPage;
 use super::unborn::{to_be_born, told, unborn};
 use crate::model::{EntryId, Epoch, Position};
-use crate::storage::{Back, Had, Page, Seam, begin_elsewhere, begin_of_fork, had_at, is_fork, told_epoch};
+use crate::storage::{
+    Back, Had, Page, Seam, begin_elsewhere, begin_of_fork, had_at, is_fork, log_of_fork, told_epoch,
+};
 #[cfg(test)]
 use crate::support::mutant::{self, Mutant};
 use hold::Joining;
@@ -276,7 +278,12 @@ impl Reader {
             self.unborn = false;
         } else if self.is_unborn() {
             // Another node began it. Nothing of it was had, and all of it is wanted.
-            self.cross(&Seam::beginning(epoch.clone()), &mut steps);
+            let log = log_of_fork(epoch);
+            self.cross(&Seam::beginning(log.clone().unwrap_or_else(|| epoch.clone())), &mut steps);
+            if log.is_some() {
+                // This node has gone on by itself, maybe without all of it.
+                return (steps, Then::Turn);
+            }
         } else {
             // Nothing is known of what followed; what is kept of the present life is sent.
             self.go_elsewhere(epoch, page, &mut steps);

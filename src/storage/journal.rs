@@ -321,8 +321,9 @@ impl Journal {
     /// here: none of them is missing.
     pub(in crate::storage) fn are_in_log(&mut self, channel: &ChannelName, seq: u64) {
         let Some(line) = self.lines.get_mut(channel) else { return };
-        let behind = line.entries.values_mut().filter(|held| held.missed_to > 0 && held.missed_to <= seq);
-        for held in behind {
+        // What it has of those that are still here was said when it was sent.
+        let behind = line.entries.range_mut((Bound::Excluded(seq), Bound::Unbounded)).map(|(_, held)| held);
+        for held in behind.filter(|held| held.missed_to > 0 && held.missed_to <= seq) {
             held.missed_to = 0;
             held.pending.append.draft.marks.missed_before = held.came_marked;
         }

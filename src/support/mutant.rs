@@ -33,8 +33,6 @@ pub(crate) enum Mutant {
     WayBackNotTold,
     /// That it cannot be said what was had is not told.
     DoubtNotTold,
-    /// Nobody looks whether the entry that was seen last is still where it was.
-    AnchorNotCompared,
     /// Producers that have been silent for too long for anything of theirs to come again are told, too.
     SilentAreNamed,
 }

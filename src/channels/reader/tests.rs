@@ -386,8 +386,7 @@ fn what_was_out_of_reach_comes_once_the_log_can_be_read_and_nothing_else_again()
     let (steps, _) = reader.on_page(&encoded(&page(&fork, 8, 5, vec![entry(7, 1, 3), entry(8, 1, 4)])));
     assert_eq!(short(&steps), ["Piece 7-8"]);
     assert!(matches!(reader.turn(), Turn::Done(_)));
-    assert!(reader.is_next(&[batch_of(&fork, false, &[entry(9, 1, 5)])]), "it is live as any other");
-    reader.took(9);
+    assert_eq!(short(&reader.on_batch(&batch_of(&fork, false, &[entry(9, 1, 5)]), ROOM)), ["Live 9-9"]);
     let steps = reader.on_moved(&moved(at(&fork, 9), seam(at("e", 6), &[(1, 5)])));
     assert_eq!(short(&steps), ["view:0 true Some(0)", "catch up"]);
     assert!(matches!(reader.turn(), Turn::Read(wanted) if wanted.late_to == 4));

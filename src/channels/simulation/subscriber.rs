@@ -180,7 +180,8 @@ impl Client {
             told.again += 1;
             return;
         }
-        if told.is_owed && is_late(frame) {
+        let is_going_back = told.position.as_ref().is_some_and(|at| at.epoch.as_str().contains(".o."));
+        if told.is_owed && (is_late(frame) || is_going_back) {
             // It may be behind what came while it was out of reach.
             told.late += 1;
             return;

@@ -386,8 +386,6 @@ impl Line {
             (Some(known), Some(held)) => known.offset == held.offset && known.id != held.id,
             _ => false,
         };
-        #[cfg(test)]
-        let is_other = is_other && !mutant::is(Mutant::AnchorNotCompared);
         // Where that entry is not kept any more, or own ones are behind it. A log forgets who was silent for
         // a day, and nothing of theirs is young enough then to be put back.
         is_other || self.tail.has_after(found.last_seq, known.acked)
