@@ -53,11 +53,15 @@ pub fn entry_json(channel: &ChannelName, entry: &Entry, late: bool, out: &mut Ve
     }
     if let Some(unknown) = unknown {
         write_unknown(unknown, out);
-    } else if draft.data.len() > 2 {
-        out.push(b',');
-        out.extend_from_slice(&draft.data[1..]);
-    } else {
-        out.push(b'}');
+        return;
+    }
+    // Gateways write no white space there, but others may have.
+    match draft.data.get(1..).unwrap_or_default().trim_ascii() {
+        b"" | b"}" => out.push(b'}'),
+        fields => {
+            out.push(b',');
+            out.extend_from_slice(fields);
+        }
     }
 }
 

@@ -7,7 +7,6 @@ mod fields;
 #[cfg(test)]
 mod fixtures;
 mod frame;
-mod json;
 mod payload;
 mod price;
 mod server;
@@ -19,13 +18,14 @@ pub use close::CloseCode;
 pub use entry::{MISSED_BEFORE, RESERVED_FIELDS, SKIPPED, entry_json};
 pub(crate) use fields::OrderedFields;
 pub use frame::{FRAME_HEADER_MAX, close_frame, ping_frame, text_frame};
-pub use json::{JSON_DEPTH_MAX, UnreadableJson, check_json};
 pub use payload::InvalidPayload;
 pub(crate) use payload::{PayloadWriter, quoted};
 pub use price::{KEY_LEN_MAX, parse_price};
 pub use server::{ErrorCode, ServerMessage};
 pub(crate) use time::{TIME_EXPECTED, time_of_number, time_of_text};
 pub use update::{ORDER_KEY, OrderUpdate, Standing};
+
+pub use crate::support::json::{JSON_DEPTH_MAX, UnreadableJson, check_json};
 
 /// The version of the wire protocol, said in `connection_established`.
 pub const PROTOCOL_VERSION: u32 = 1;

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use serde_json::value::RawValue;
 
-use super::json::check_json;
+use super::check_json;
 use super::time::{TIME_EXPECTED, time_of_number, time_of_text};
 
 /// A text that is not what it should be: what was wrong, and what would be right.

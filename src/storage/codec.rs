@@ -14,6 +14,7 @@ use bytes::Bytes;
 use chrono::DateTime;
 
 use crate::model::{DraftEntry, Entry, EntryId, EntryKind, Marks};
+use crate::support::json::is_readable_object;
 
 const VERSION: &str = "1";
 
@@ -58,8 +59,13 @@ pub(in crate::storage) fn decode(offset: u64, stored: &[u8]) -> Entry {
         Some("it is said to end its log, as no entry of its type does")
     } else if kind.is_none() {
         Some("its type cannot be read")
+    } else if content.is_none() {
+        Some("it is cut short")
     } else {
-        content.is_none().then_some("it is cut short")
+        // What is of a kind that is not known is shown to nobody, and may be anything.
+        let is_shown = kind.as_ref().is_some_and(|kind| kind.unknown().is_none());
+        let is_readable = || content.as_ref().is_some_and(|(_, data)| is_readable_object(data));
+        (is_shown && !is_readable()).then_some("its data is no JSON object")
     };
     let (key, data) = content.unwrap_or((None, &[]));
     let kind = match (kind, fault) {
@@ -148,12 +154,28 @@ mod tests {
         fn an_entry_survives_its_stored_form(
             time_ms in -1_000_000_000_000i64..10_000_000_000_000,
             key in proptest::option::of(".{0,12}"),
-            data in proptest::collection::vec(any::<u8>(), 0..64),
+            data in "[a-z {}ü]{0,64}",
             late: bool,
             missed_before: bool,
         ) {
+            let data = format!(r#"{{"data":"{data}"}}"#).into_bytes();
             let entry = entry(7, time_ms, key, data, Marks { late, missed_before });
             prop_assert_eq!(decode(7, &encode(entry.id, &entry.draft)), entry);
+        }
+
+        #[test]
+        fn an_entry_with_data_that_is_no_object_keeps_all_else_and_its_bytes(
+            key in proptest::option::of(".{0,12}"),
+            data in proptest::collection::vec(any::<u8>(), 0..64),
+        ) {
+            prop_assume!(data != b"{}");
+            let entry = entry(7, 5, key, data, Marks::default());
+            let stored = encode(entry.id, &entry.draft);
+            let read = decode(7, &stored);
+            let unknown = read.draft.kind.unknown().unwrap();
+            let why = WhyUnknown::Form("its data is no JSON object");
+            prop_assert_eq!((unknown.name.as_deref(), unknown.why), (Some("price_update"), why));
+            prop_assert_eq!(encode(read.id, &read.draft), stored);
         }
 
         #[test]
@@ -210,5 +232,13 @@ mod tests {
         }
         let cut = decode(7, format!("1 {ID} 5 routing 9 K").as_bytes());
         assert_eq!(cut.draft.kind.unknown().unwrap().why, WhyUnknown::Form("it is cut short"));
+        for kind in ["confirmed", "routing"] {
+            let torn = decode(7, format!("1 {ID} 5 {kind} - {{\"p\":").as_bytes());
+            assert_eq!(
+                torn.draft.kind.unknown().unwrap().why,
+                WhyUnknown::Form("its data is no JSON object")
+            );
+            assert_eq!(torn.draft.kind.is_terminal(), kind == "confirmed");
+        }
     }
 }

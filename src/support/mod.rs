@@ -6,6 +6,7 @@ pub(crate) mod chance;
 pub(crate) mod checks;
 pub(crate) mod counter;
 pub(crate) mod fault;
+pub(crate) mod json;
 pub(crate) mod machine;
 #[cfg(test)]
 pub(crate) mod mutant;

@@ -40,9 +40,13 @@ impl Newer {
 
     /// Appends an entry of a kind that ends the log or not.
     async fn append(&mut self, kind: &str, key: &str, is_terminal: bool) {
-        let kind = EntryKind::named(kind, is_terminal).unwrap();
+        self.append_data(EntryKind::named(kind, is_terminal).unwrap(), key, r#"{"bid":19.5,"ask":20}"#).await;
+    }
+
+    /// Appends an entry with this data, which nobody looks at.
+    async fn append_data(&mut self, kind: EntryKind, key: &str, data: &str) {
         let time = chrono::Utc::now().timestamp_millis();
-        let draft = DraftEntry { kind, ..stores::price(time, Some(key), r#"{"bid":19.5,"ask":20}"#) };
+        let draft = DraftEntry { kind, ..stores::price(time, Some(key), data) };
         self.seq += 1;
         let append = Append { seq: self.seq, prev: self.seq - 1, draft, fence: None };
         let batch = self.producer.batch(vec![append]);
@@ -101,6 +105,45 @@ async fn a_zone_goes_on_in_order_and_says_what_it_skips() {
     assert!(metrics.contains("zonewire_entries_skipped_total{reason=\"unreadable\"} 0"), "{metrics}");
     drop((client, again));
     old.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_price_whose_data_is_no_json_object_is_skipped_in_its_place() {
+    let Some(server) = RedisServer::start(&[]) else { return };
+    let gateway = old(&server).await;
+    let (mut client, subscribed) = gateway.market("pjm").await;
+    gateway.publish("pjm", [price("HUB", 1)]).await;
+    let mut foreign = Newer::on(&server, "zone:pjm").await;
+    let broken = ["", "price", r#"{"price":"#, r#""text""#, r#"{"price":1}]"#, r#"{"name":"\ud800"}"#];
+    for data in broken {
+        foreign.append_data(EntryKind::PriceUpdate, "BROKEN", data).await;
+    }
+    // White space does not break it.
+    foreign.append_data(EntryKind::PriceUpdate, "SPACED", "{ }").await;
+    gateway.publish("pjm", [price("HUB", 2)]).await;
+
+    // The client reads every frame as JSON.
+    let told = entries(&mut client, 9).await;
+    let skipped = (2..8).map(|offset| ("skipped", offset));
+    let expected: Vec<_> = [("price_update", 1)].into_iter().chain(skipped).collect();
+    let expected = [expected, vec![("price_update", 8), ("price_update", 9)]].concat();
+    assert_eq!(kinds(&told), expected);
+    for message in &told[1..7] {
+        assert_eq!((&message["reason"], &message["kind"]), (&json!("unreadable"), &json!("price_update")));
+        assert!(message["id"].is_string() && message["price"].is_null(), "{message}");
+    }
+    let url = gateway.url(&format!("/ws/market/pjm?since={}", position(&subscribed)));
+    let mut again = Client::connect(&url).await;
+    assert_eq!(kinds(&entries(&mut again, 9).await), expected);
+
+    let history = gateway.get("/api/zones/pjm/history").await;
+    assert_eq!(history.status, 200, "{}", history.body);
+    assert_eq!(kinds(history.json()["entries"].as_array().unwrap()), expected);
+    let latest = gateway.get("/api/zones/pjm/latest").await.json();
+    assert_eq!(kinds(latest["entries"].as_array().unwrap()), [("price_update", 9), ("price_update", 8)]);
+    assert_eq!(until_stat(&gateway, "/channels/entries_skipped_by_reason/unreadable", 6).await, 6);
+    drop((client, again));
+    gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -73,7 +73,8 @@ mod tests {
 
     #[test]
     fn a_published_batch_is_read_back() {
-        let sent = [entry(5, 1, Some("a b".into()), b"{\"p\":1}".to_vec()), entry(6, 2, None, vec![])];
+        let sent =
+            [entry(5, 1, Some("a b".into()), b"{\"p\":1}".to_vec()), entry(6, 2, None, b"{}".to_vec())];
         let mut frame = b"1 abc 5 2\n".to_vec();
         for entry in &sent {
             let stored = encode(entry.id, &entry.draft);

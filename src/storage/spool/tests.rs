@@ -365,7 +365,7 @@ fn any_entry() -> impl Strategy<Value = Append> {
         Just(EntryKind::Failed),
     ];
     let key = proptest::option::of(".{0,12}");
-    let data = proptest::collection::vec(any::<u8>(), 0..64);
+    let data = "[a-z {}ü]{0,64}".prop_map(|text| format!(r#"{{"data":"{text}"}}"#));
     let time_ms = -1_000_000_000_000i64..10_000_000_000_000;
     (any::<u64>(), any::<u64>(), time_ms, kind, key, data, any::<Option<u64>>()).prop_map(
         |(seq, prev, time_ms, kind, key, data, fence)| {

@@ -3,6 +3,8 @@
 //! Values are passed on as they were written, and other readers are stricter than a grammar: they stop
 //! at some depth of nesting, and refuse text that is no text or numbers that are none.
 
+use serde::de::IgnoredAny;
+
 /// Arrays and objects may be nested so deep, the outermost one included.
 pub const JSON_DEPTH_MAX: usize = 32;
 
@@ -49,6 +51,13 @@ pub fn check_json(text: &str) -> Result<(), UnreadableJson> {
         }
     }
     Ok(())
+}
+
+/// Whether the bytes are one whole JSON object, without anything before it, that every reader can read.
+pub(crate) fn is_readable_object(bytes: &[u8]) -> bool {
+    // An `IgnoredAny` looks at the grammar alone, and not at the characters of a text.
+    let Ok(text) = std::str::from_utf8(bytes) else { return false };
+    text.starts_with('{') && check_json(text).is_ok() && serde_json::from_str::<IgnoredAny>(text).is_ok()
 }
 
 /// Where the text that begins at `at` ends, the quotation mark included.
@@ -138,6 +147,40 @@ mod tests {
         }
         assert_eq!(check_json(&format!("[1{}]", "0".repeat(309))), Err(UnreadableJson::TooLarge(1)));
         assert_eq!(check_json("[1e308,-0.1e-999,12345678901234567890123]"), Ok(()));
+    }
+
+    #[test]
+    fn an_object_is_whole_and_readable_or_it_is_none() {
+        for good in ["{}", r#"{"a":1}"#, "{ }", "{\"a\": [1, {\"b\":null}]}\n", r#"{"ü":"\ud83d\ude00"}"#] {
+            assert!(is_readable_object(good.as_bytes()), "{good}");
+        }
+        let deep = format!(r#"{{"a":{}}}"#, nested(32));
+        for bad in [
+            "",
+            "{",
+            "}",
+            "null",
+            "1",
+            "[]",
+            "\"{}\"",
+            " {}",
+            "{}{}",
+            "{},",
+            r#"{"a":1"#,
+            r#"{"a"}"#,
+            r#"{"a":}"#,
+            r#"{"a":1,}"#,
+            r#"{a:1}"#,
+            r#"{"a":01}"#,
+            r#"{"a":"\x"}"#,
+            "{\"a\":\"\u{1}\"}",
+            r#"{"a":"\ud800"}"#,
+            r#"{"a":1e999}"#,
+            deep.as_str(),
+        ] {
+            assert!(!is_readable_object(bad.as_bytes()), "{bad}");
+        }
+        assert!(!is_readable_object(b"{\"a\":\"\xff\"}"));
     }
 
     proptest! {
