@@ -21,7 +21,7 @@ use crate::channels::{Channels, ChannelsParts};
 use crate::config::{Config, Role};
 use crate::connections::{self, Manager, ShardSeed};
 use crate::feeds::{run_replay, run_simulated};
-use crate::http::{self, AcceptParts, AcceptStats, App, IntakeStats, Sources};
+use crate::http::{self, AcceptParts, AcceptStats, App, BodyRoom, IntakeStats, Sources};
 use crate::model::{BackendName, NodeId};
 use crate::orders::{
     ExecutorChoice, Interop, InteropParts, InteropWork, OrderExecutor, OrderSchema, Orders, OrdersParts,
@@ -269,6 +269,7 @@ impl Gateway {
             redis_configured: config.storage.redis.is_configured(),
             accepts: Arc::clone(&accepts),
             intake: Arc::new(IntakeStats::default()),
+            bodies: BodyRoom::new(config.http.bodies_bytes_max),
             interop: interop.stats,
             stopping: stopping.clone(),
         };

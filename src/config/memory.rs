@@ -27,9 +27,9 @@ struct Share {
 const TOTAL: &str = "storage.memory.total_bytes";
 const RETENTION: &str = "storage.retention.bytes";
 
-/// The shares. Without the outboxes, which are as large as the readers are slow, they are three
-/// quarters; the rest is for the process itself and what is on its way.
-const SHARES: [Share; 7] = [
+/// The shares. Without the outboxes, which are as large as the readers are slow, they are four
+/// fifths; the rest is for the process itself and what is on its way.
+const SHARES: [Share; 8] = [
     Share {
         key: TOTAL,
         of: 4,
@@ -79,6 +79,13 @@ const SHARES: [Share; 7] = [
         // Every entry must fit.
         least: |config| config.http.line_bytes_max,
         value: |config| &mut config.connections.outbox_bytes_max,
+    },
+    Share {
+        key: "http.bodies_bytes_max",
+        of: 32,
+        unit: 1,
+        least: |config| config.http.bodies_bytes_least(),
+        value: |config| &mut config.http.bodies_bytes_max,
     },
 ];
 
@@ -172,6 +179,7 @@ mod tests {
         assert_eq!((storage.memory.total_bytes, storage.retention.bytes), (16 << 20, 16 << 20));
         assert_eq!((storage.journal.bytes, storage.memory.put_back_bytes), (8 << 20, 4 << 20));
         assert_eq!((connections.max, connections.outbox_bytes_max), (1_024, 256 << 10));
+        assert_eq!(loaded.config.http.bodies_bytes_max, 2 << 20);
         assert_eq!(loaded.warning, None);
         assert!(
             loaded.show().contains("total_bytes = 16777216  # a share of 64 MiB of memory"),
@@ -181,6 +189,7 @@ mod tests {
         let tiny = load(8 * MIB, &[]).config;
         assert_eq!((tiny.storage.memory.total_bytes, tiny.storage.retention.bytes), (2 << 20, 2 << 20));
         assert_eq!(tiny.connections.outbox_bytes_max, tiny.http.line_bytes_max);
+        assert_eq!(tiny.http.bodies_bytes_max, tiny.http.body_bytes_max);
     }
 
     #[test]

@@ -7,6 +7,7 @@ use tokio::time;
 use tokio_util::sync::CancellationToken;
 
 use super::problem::Problem;
+use super::room::{BodyRoom, Held};
 use crate::channels::PublishError;
 
 /// How long a JSON body may take to arrive; NDJSON may take for ever.
@@ -20,18 +21,26 @@ const DISCARD_FOR: time::Duration = time::Duration::from_secs(2);
 /// The same once the gateway stops; well within the time that connections are given then.
 const DISCARD_FOR_AT_STOP: time::Duration = time::Duration::from_millis(250);
 
+/// A body that was read, and the room that it takes for as long as this is there.
+#[derive(Debug)]
+pub(super) struct Whole<'a> {
+    pub(super) bytes: BytesMut,
+    pub(super) held: Held<'a>,
+}
+
 /// Reads a body of `max` bytes at the most; `more` says what to do with a larger one.
-pub(super) async fn read_whole<S, B>(
+pub(super) async fn read_whole<'a, S, B>(
     body: &mut S,
     max: usize,
     more: &str,
+    room: &'a BodyRoom,
     stopping: &CancellationToken,
-) -> Result<BytesMut, Problem>
+) -> Result<Whole<'a>, Problem>
 where
     S: Stream<Item = Result<B, warp::Error>> + Unpin,
     B: Buf,
 {
-    let mut bytes = BytesMut::new();
+    let (mut bytes, mut held) = (BytesMut::new(), room.enter());
     let deadline = time::Instant::now() + JSON_WITHIN;
     loop {
         let chunk = tokio::select! {
@@ -43,12 +52,13 @@ where
                 return Err(Problem::publish(&PublishError::ShuttingDown { accepted: 0 }));
             }
         };
-        let Some(chunk) = chunk else { return Ok(bytes) };
+        let Some(chunk) = chunk else { return Ok(Whole { bytes, held }) };
         let mut chunk = chunk.map_err(|_error| broken_body())?;
         if bytes.len() + chunk.remaining() > max {
             let detail = format!("a JSON body may have {max} bytes; {more}");
             return Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", detail));
         }
+        held.set(bytes.len() + chunk.remaining())?;
         while chunk.has_remaining() {
             let part = chunk.chunk();
             bytes.extend_from_slice(part);

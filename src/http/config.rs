@@ -21,6 +21,10 @@ pub struct HttpConfig {
     /// The largest JSON body, in bytes. A body of lines (NDJSON) is not bounded as a whole.
     /// Default 1 MiB (1,048,576).
     pub body_bytes_max: usize,
+    /// What the bodies of all requests that are being read may hold together, in bytes; of a body of lines
+    /// (NDJSON) what has not gone through yet. At least `body_bytes_max`, and 64 KiB more than
+    /// `line_bytes_max`. Default 256 MiB (268,435,456), or a share of the memory.
+    pub bodies_bytes_max: usize,
     /// The longest line of a body of lines (NDJSON), in bytes. Default 65,536.
     pub line_bytes_max: usize,
     /// How long a body that streams (NDJSON) may bring nothing, in seconds. Default 60.
@@ -53,6 +57,7 @@ impl Default for HttpConfig {
             allow_unauthenticated: false,
             head_timeout_ms: 10_000,
             body_bytes_max: 1 << 20,
+            bodies_bytes_max: 256 << 20,
             line_bytes_max: 64 << 10,
             body_idle_s: 60,
             handshake_gate: 256,
@@ -65,6 +70,9 @@ impl Default for HttpConfig {
         }
     }
 }
+
+/// More than what comes of a body at once.
+const CHUNK_BYTES: usize = 64 << 10;
 
 /// More shards than any machine has cores are a slip of the finger.
 const SHARDS_MAX: usize = 1_024;
@@ -84,6 +92,13 @@ impl HttpConfig {
         checks.at_least_1("head_timeout_ms", self.head_timeout_ms);
         checks.at_least_1("body_bytes_max", self.body_bytes_max);
         checks.at_least_1("line_bytes_max", self.line_bytes_max);
+        let least = self.bodies_bytes_least();
+        checks.require("bodies_bytes_max", self.bodies_bytes_max >= least, || {
+            format!(
+                "expected room for the largest body and line that may come, {least} or more; found {}",
+                self.bodies_bytes_max
+            )
+        });
         checks.at_least_1("body_idle_s", self.body_idle_s);
         checks.at_least_1("handshake_gate", self.handshake_gate);
         checks.require("shards", self.shards <= SHARDS_MAX, || {
@@ -105,6 +120,11 @@ impl HttpConfig {
             });
         }
         checks.finish()
+    }
+
+    /// The room that any body needs which nothing else is wrong with.
+    pub(crate) fn bodies_bytes_least(&self) -> usize {
+        self.body_bytes_max.max(self.line_bytes_max.saturating_add(CHUNK_BYTES))
     }
 
     /// Whether what this address says about a request's way is believed.
@@ -156,6 +176,18 @@ mod tests {
                 http.allow_unauthenticated = allowed;
             });
             assert_eq!(found.len(), expected, "{listen} {allowed}");
+        }
+    }
+
+    #[test]
+    fn all_bodies_have_room_for_the_largest_one() {
+        let found = |body, line, all| {
+            keys(|http| (http.body_bytes_max, http.line_bytes_max, http.bodies_bytes_max) = (body, line, all))
+        };
+        for (body, line, all) in [(1 << 20, 1 << 16, 1 << 20), (1, 1 << 20, 17 << 16), (1, 1, (1 << 16) + 1)]
+        {
+            assert_eq!(found(body, line, all), [""; 0], "{body} {line} {all}");
+            assert_eq!(found(body, line, all - 1), ["http.bodies_bytes_max"]);
         }
     }
 

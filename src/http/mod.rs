@@ -10,6 +10,7 @@ mod orders;
 mod prices;
 mod problem;
 mod reserve;
+mod room;
 mod routes;
 mod status;
 #[cfg(test)]
@@ -19,5 +20,6 @@ mod upgrade;
 pub(crate) use accept::{AcceptParts, AcceptStats, RESERVE_PLACES, listen, serve};
 pub use config::HttpConfig;
 pub(crate) use prices::IntakeStats;
+pub(crate) use room::BodyRoom;
 pub(crate) use routes::{App, routes};
 pub(crate) use status::Sources;

@@ -1,6 +1,7 @@
 //! `/api/orders`: placing orders, and looking at them.
 
 use std::net::IpAddr;
+use std::ops::Deref;
 use std::sync::Arc;
 
 use bytes::Buf;
@@ -15,10 +16,11 @@ use warp::Filter;
 use warp::filters::BoxedFilter;
 use warp::reply::Response;
 
-use super::body::{discard, not_utf8, read_whole};
+use super::body::{Whole, discard, not_utf8, read_whole};
 use super::forwarded::web_socket_base;
 use super::prices::Format;
 use super::problem::Problem;
+use super::room::Held;
 use super::routes::{App, answer, json as reply_json, with};
 use super::upgrade::Arrival;
 use crate::model::{BackendName, BackendState, OrderId};
@@ -69,14 +71,28 @@ pub(super) fn unknown_order(order: OrderId) -> Problem {
     Problem::new(StatusCode::NOT_FOUND, "unknown_order", detail)
 }
 
+/// A text that was posted, and the room that it takes for as long as this is there.
+pub(super) struct Posted<'a> {
+    text: String,
+    _held: Held<'a>,
+}
+
+impl Deref for Posted<'_> {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        &self.text
+    }
+}
+
 /// The text of a JSON body of `max` bytes at the most. Where it is refused, the rest is read and
 /// dropped first.
-pub(super) async fn read_json<S, B>(
+pub(super) async fn read_json<'a, S, B>(
     kind: Option<&str>,
     body: S,
     max: usize,
-    app: &App,
-) -> Result<String, Problem>
+    app: &'a App,
+) -> Result<Posted<'a>, Problem>
 where
     S: Stream<Item = Result<B, warp::Error>>,
     B: Buf,
@@ -87,8 +103,11 @@ where
             let detail = "expected `Content-Type: application/json`";
             return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", detail));
         }
-        let bytes = read_whole(&mut body, max, "send less at once", &app.stopping).await?;
-        String::from_utf8(bytes.into()).map_err(|_error| not_utf8())
+        let room = &app.sources.bodies;
+        let Whole { bytes, held } =
+            read_whole(&mut body, max, "send less at once", room, &app.stopping).await?;
+        let text = String::from_utf8(bytes.into()).map_err(|_error| not_utf8())?;
+        Ok(Posted { text, _held: held })
     };
     let read = reading.await;
     if read.is_err() {

@@ -12,9 +12,10 @@ use tokio_util::sync::CancellationToken;
 use warp::Reply;
 use warp::reply::Response;
 
-use super::body::{broken_body, discard, not_utf8, read_whole};
+use super::body::{Whole, broken_body, discard, not_utf8, read_whole};
 use super::config::HttpConfig;
 use super::problem::Problem;
+use super::room::BodyRoom;
 use crate::channels::{Channels, PublishError};
 use crate::model::{ChannelName, DraftEntry};
 use crate::protocol::parse_price;
@@ -61,6 +62,7 @@ pub(crate) struct Intake<'a> {
     pub(crate) channels: &'a Channels,
     pub(crate) config: &'a HttpConfig,
     pub(crate) stats: &'a IntakeStats,
+    pub(crate) room: &'a BodyRoom,
     pub(crate) channel: ChannelName,
     /// Streams that may never end are answered when the gateway stops.
     pub(crate) stopping: &'a CancellationToken,
@@ -102,7 +104,8 @@ impl Intake<'_> {
     {
         let max = self.config.body_bytes_max;
         let more = "send more as application/x-ndjson";
-        let bytes = read_whole(body, max, more, self.stopping).await?;
+        // The room is given back when all of this is done.
+        let Whole { bytes, held: _held } = read_whole(body, max, more, self.room, self.stopping).await?;
         let text = std::str::from_utf8(&bytes).map_err(|_error| not_utf8())?;
         let (now, ahead_max) = (Utc::now(), self.ahead_max());
         let drafts = if text.trim_start().starts_with('[') {
@@ -166,7 +169,7 @@ impl Intake<'_> {
         B: Buf,
     {
         let mut lines = Lines { accepted: 0, line: 0, first_line: 1, drafts: Vec::new() };
-        let mut rest = BytesMut::new();
+        let (mut rest, mut held) = (BytesMut::new(), self.room.enter());
         let idle_max = Duration::from_secs(self.config.body_idle_s);
         loop {
             let chunk = tokio::select! {
@@ -182,6 +185,8 @@ impl Intake<'_> {
             };
             let Some(chunk) = chunk else { break };
             let mut chunk = chunk.map_err(|_error| broken_body().accepted(lines.accepted))?;
+            held.set(rest.len() + chunk.remaining())
+                .map_err(|busy| busy.accepted(lines.accepted).at_line(lines.line + 1))?;
             while chunk.has_remaining() {
                 let part = chunk.chunk();
                 rest.extend_from_slice(part);
@@ -197,6 +202,8 @@ impl Intake<'_> {
                 return Err(self.too_long(&lines));
             }
             self.flush(&mut lines).await?;
+            // What has gone through takes no room.
+            held.set(rest.len())?;
         }
         self.take_line(&rest, &mut lines).await?;
         self.flush(&mut lines).await?;

@@ -267,6 +267,7 @@ where
             channels: &app.channels,
             config: &app.config,
             stats,
+            room: &app.sources.bodies,
             channel: ChannelName::zone(&named::<Zone>(zone)?),
             stopping: &app.stopping,
         };

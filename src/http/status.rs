@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::accept::AcceptStats;
 use super::prices::IntakeStats;
+use super::room::BodyRoom;
 use crate::channels::Channels;
 use crate::connections::{ConnectionInfo, DURATION_BUCKETS_S, Manager};
 use crate::model::{BackendName, BackendState, NodeId};
@@ -46,6 +47,7 @@ pub(crate) struct Sources {
     pub(crate) redis_configured: bool,
     pub(crate) accepts: Arc<AcceptStats>,
     pub(crate) intake: Arc<IntakeStats>,
+    pub(crate) bodies: BodyRoom,
     pub(crate) interop: Arc<InteropStats>,
     pub(crate) stopping: CancellationToken,
 }
@@ -249,6 +251,8 @@ struct HttpView {
     accept_failures: u64,
     bad_requests: u64,
     panics: u64,
+    body_bytes: usize,
+    requests_refused_by_reason: BTreeMap<&'static str, u64>,
     price_requests: u64,
     price_requests_refused: u64,
     prices_accepted: u64,
@@ -390,6 +394,8 @@ impl Sources {
                 accept_failures: self.accepts.failed.get(),
                 bad_requests: self.accepts.bad_requests.get(),
                 panics: self.accepts.panics.get(),
+                body_bytes: self.bodies.bytes(),
+                requests_refused_by_reason: BTreeMap::from([("busy", self.bodies.refused())]),
                 price_requests: self.intake.requests.get(),
                 price_requests_refused: self.intake.refused.get(),
                 prices_accepted: self.intake.accepted.get(),
@@ -688,6 +694,10 @@ impl Collector for StatsView {
         let panics = [("request", http.panics), ("connection", messages.panics)];
         m.counters("panics", "Panics that ended one request or connection", "where", panics)?;
         m.counter("log_lines_lost", "Lines of the log that stderr did not take", telemetry::lines_lost())?;
+        let bytes = "What the bodies of requests hold that are being read, in bytes";
+        m.gauge("body_bytes", bytes, None, signed(http.body_bytes as u64))?;
+        let refused = http.requests_refused_by_reason.iter().map(|(reason, count)| (*reason, *count));
+        m.counters("requests_refused", "Requests refused for want of room", "reason", refused)?;
         m.counter("price_requests", "Requests that post prices", http.price_requests)?;
         m.counter("price_requests_refused", "Requests with a fault", http.price_requests_refused)?;
         m.counter("prices_accepted", "Prices accepted over HTTP", http.prices_accepted)

@@ -16,6 +16,7 @@ use warp::test::RequestBuilder;
 use super::accept::AcceptStats;
 use super::config::HttpConfig;
 use super::prices::IntakeStats;
+use super::room::BodyRoom;
 use super::routes::{App, routes};
 use super::status::Sources;
 use crate::channels::{Channels, ChannelsConfig, ChannelsParts};
@@ -72,6 +73,7 @@ impl Routes {
             redis_configured: false,
             accepts: Arc::new(AcceptStats::default()),
             intake: Arc::new(IntakeStats::default()),
+            bodies: BodyRoom::new(2_000),
             interop: Arc::default(),
             stopping: stopping.clone(),
         };

@@ -3,12 +3,13 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use serde_json::json;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 use tokio::time;
 
 use crate::support::eventually::eventually;
-use crate::support::gateway::{Answer, Lines, Running, config, price, read_answer, request};
+use crate::support::gateway::{Answer, LINES, Lines, Running, config, price, read_answer, request};
 use crate::support::process::{Process, serve_within};
 use crate::support::raw::{RawSocket, upgrade};
 
@@ -52,6 +53,67 @@ async fn a_body_that_brings_nothing_ends_and_what_came_before_counts() {
     assert_eq!((&problem["accepted"], &problem["line"]), (&2.into(), &3.into()), "{problem}");
     let detail = problem["detail"].as_str().unwrap();
     assert!(detail.contains("every 1s"), "{detail}");
+    gateway.stop().await;
+}
+
+/// A request that posts prices to `pjm`, of whose body so much has been sent.
+async fn post_slowly(address: SocketAddr, len: usize, body: &str) -> TcpStream {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    let head = format!(
+        "POST /api/zones/pjm/prices HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\
+         content-type: application/json\r\ncontent-length: {len}\r\n\r\n"
+    );
+    // It may be refused before it was all sent.
+    let _refused = stream.write_all(format!("{head}{body}").as_bytes()).await;
+    stream
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bodies_that_are_being_read_have_a_bound_together_and_give_their_room_back() {
+    const MIB: usize = 1 << 20;
+    let mut config = config();
+    config.http.bodies_bytes_max = 2 * MIB;
+    let gateway = Running::start(config).await;
+    let address = gateway.address;
+    let held = async |bytes: usize| {
+        let what = format!("the bodies hold {bytes} bytes");
+        let bytes = u64::try_from(bytes).unwrap();
+        eventually(&what, async || (metric(address, "zonewire_body_bytes").await == bytes).then_some(()))
+            .await;
+    };
+    let begun = format!("[{}{}", price("A", 1), " ".repeat(900_000));
+    let rest = |of: &str| format!("{}]", " ".repeat(MIB - of.len() - 1));
+    let broken_off = post_slowly(address, MIB, &begun).await;
+    let mut good = post_slowly(address, MIB, &begun).await;
+    held(2 * begun.len()).await;
+
+    // There is no room for another one, but for small ones.
+    let refused = read_answer(&mut post_slowly(address, MIB, &begun).await).await.unwrap();
+    refused.problem(503, "busy");
+    assert!(refused.head.contains("retry-after: 1"), "{refused:?}");
+    assert_told(address).await;
+    gateway.publish("pjm", [price("B", 1)]).await;
+    held(2 * begun.len()).await;
+    assert_eq!(metric(address, "zonewire_requests_refused_total{reason=\"busy\"}").await, 1);
+
+    // Of those that break off and those that end, the room is there again.
+    drop(broken_off);
+    held(begun.len()).await;
+    let mut other = post_slowly(address, MIB, &begun).await;
+    held(2 * begun.len()).await;
+    for stream in [&mut good, &mut other] {
+        stream.write_all(rest(&begun).as_bytes()).await.unwrap();
+        assert_eq!(read_answer(stream).await.unwrap().status, 200);
+    }
+    held(0).await;
+
+    // Lines that have gone through take none.
+    let line = |n| json!({ "key": "B", "price": n, "note": "x".repeat(1_000) });
+    let lines: String = (1..=3_000).map(|n| format!("{}\n", line(n))).collect();
+    assert!(lines.len() > 2 * MIB);
+    let accepted = gateway.post("pjm", LINES, lines.as_bytes()).await;
+    assert_eq!((accepted.status, &accepted.json()["accepted"]), (200, &3_000.into()), "{accepted:?}");
+    held(0).await;
     gateway.stop().await;
 }
 
