@@ -691,8 +691,8 @@ impl Collector for StatsView {
         )?;
         m.counter("tcp_accept_failures", "Failed accepts", http.accept_failures)?;
         m.counter("http_bad_requests", "Connections that ended without a whole request", http.bad_requests)?;
-        let panics = [("request", http.panics), ("connection", messages.panics)];
-        m.counters("panics", "Panics that ended one request or connection", "where", panics)?;
+        let panics = [("request", http.panics), ("connection", messages.panics), ("order", orders.panics)];
+        m.counters("panics", "Panics that ended one request, connection or try", "where", panics)?;
         m.counter("log_lines_lost", "Lines of the log that stderr did not take", telemetry::lines_lost())?;
         let bytes = "What the bodies of requests hold that are being read, in bytes";
         m.gauge("body_bytes", bytes, None, signed(http.body_bytes as u64))?;

@@ -27,6 +27,8 @@ pub trait OrderExecutor: fmt::Debug + Send + Sync + 'static {
     /// Carries an order out, reporting through the handle. Between reports it must not do what
     /// cannot be undone, except after a report of `submitted` was accepted.
     ///
+    /// Where it panics, the attempt has failed, and there is another one if any is left.
+    ///
     /// # Errors
     /// Why it was not carried out, and whether another try makes sense.
     async fn execute(

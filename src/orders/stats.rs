@@ -23,6 +23,7 @@ pub struct OrderStats {
     pub(super) updates_refused: Counter,
     pub(super) updates_unchecked: Counter,
     pub(super) storage_failures: Counter,
+    pub(super) panics: Counter,
 }
 
 /// The counters at one moment.
@@ -58,6 +59,8 @@ pub struct OrderTotals {
     pub updates_unchecked: u64,
     /// Calls of the storage that failed; each was tried again, or told.
     pub storage_failures: u64,
+    /// Runs that ended because their executor panicked.
+    pub panics: u64,
 }
 
 impl OrderStats {
@@ -79,6 +82,7 @@ impl OrderStats {
             updates_refused: self.updates_refused.get(),
             updates_unchecked: self.updates_unchecked.get(),
             storage_failures: self.storage_failures.get(),
+            panics: self.panics.get(),
         }
     }
 }

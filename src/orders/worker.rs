@@ -16,6 +16,7 @@ use super::service::{Desk, Orders};
 use crate::model::{Entry, OrderId};
 use crate::storage::{ClaimedJob, Ending};
 use crate::support::backoff::Backoff;
+use crate::support::panics::contain;
 
 /// Between tries to claim while the storage does not answer.
 const RETRY: Backoff = Backoff {
@@ -166,23 +167,30 @@ impl Worker {
         let Watched { cancels, hurry } = watched;
         let cancelled = run.keep_lease(cancels);
         let mut handle = OrderHandle { run };
+        let executing = async { self.executor.execute(&request, &mut handle).await };
+        let executing = contain(time::timeout(limit, executing), &self.desk.stats.panics);
         let executed = tokio::select! {
             biased;
             () = hurry.cancelled() => {
                 return self.desk.note(self.desk.give_back(&mut handle.run).await);
             }
-            executed = time::timeout(limit, self.executor.execute(&request, &mut handle)) => executed,
-            () = cancelled => Ok(Err(ExecutionError::Stopped(StepError(RunError::Cancelled)))),
+            executed = executing => executed,
+            () = cancelled => Some(Ok(Err(ExecutionError::Stopped(StepError(RunError::Cancelled))))),
         };
         let run = &mut handle.run;
         let failed = match executed {
-            Ok(Ok(confirmation)) => return self.confirm(run, &confirmation).await,
-            Ok(Err(error)) => error,
-            Err(_elapsed) => ExecutionError::Failed {
+            Some(Ok(Ok(confirmation))) => return self.confirm(run, &confirmation).await,
+            Some(Ok(Err(error))) => error,
+            Some(Err(_elapsed)) => ExecutionError::Failed {
                 code: "timeout",
                 message: format!("the order was not carried out within {limit:?}"),
                 retry: true,
             },
+            None => {
+                error!(order = %run.order(), attempt = run.attempt(), "the executor panicked; this is a bug");
+                let message = "the executor broke off because of a bug".to_owned();
+                ExecutionError::Failed { code: "executor_error", message, retry: true }
+            }
         };
         match failed {
             ExecutionError::Failed { code, message, retry } => {
@@ -225,7 +233,8 @@ fn log_panic(ended: &Result<(), tokio::task::JoinError>) {
     if let Err(error) = ended
         && error.is_panic()
     {
-        // The lease runs out, and the order is tried again, as if the process had ended.
+        // Not one of the executor, which ends its try. The lease runs out, and the order is tried again, as
+        // if the process had ended.
         error!(error = %error, "a run of an order panicked; this is a bug");
     }
 }
