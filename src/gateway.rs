@@ -185,7 +185,7 @@ impl Gateway {
             }
             error => StartError::Storage(error),
         });
-        let Opened { backend, memory, status_reader: status, outage, driver, .. } = opened?;
+        let Opened { backend, memory, status_reader: status, outage, driver, spool_panicked, .. } = opened?;
         let address = config.http.listen;
         let (listeners, address) =
             http::listen(address, shards).map_err(|cause| StartError::Listen { address, cause })?;
@@ -204,6 +204,12 @@ impl Gateway {
             }
         };
         driving.spawn(vital.guard("storage", driver));
+        let (stopped, told) = (stop_storage.clone(), vital.clone());
+        driving.spawn(async move {
+            if stopped.run_until_cancelled_owned(spool_panicked).await.is_some() {
+                told.fail("spool");
+            }
+        });
 
         fit_open_files(&mut config, machine::open_files(), shards);
         let (manager, seeds, live) = connections::prepare(shards, &config.connections);

@@ -5,7 +5,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::BoxFuture;
+use futures_util::FutureExt as _;
+use futures_util::future::{self, BoxFuture};
 use tokio::time::{self, Instant};
 
 use super::failover::{First, Limits, Lost};
@@ -36,6 +37,8 @@ pub struct Opened {
     pub status_reader: StatusReader,
     /// Must run for as long as the backend is used; with Redis it ends when the backend is dropped.
     pub driver: BoxFuture<'static, ()>,
+    /// Ends when the spool's thread has panicked, and at no other time.
+    pub(crate) spool_panicked: BoxFuture<'static, ()>,
 }
 
 impl fmt::Debug for Opened {
@@ -179,6 +182,10 @@ fn switching(
     let in_process = memory.clone();
     let (status_writer, status_reader) = StatusWriter::new(status);
     let status_writer = Arc::new(status_writer);
+    let spool_panicked = match &spool {
+        Some(spool) => spool.panicked().boxed(),
+        None => future::pending().boxed(),
+    };
     let (backend, driver) = Switching::new(Parts {
         node,
         memory,
@@ -208,6 +215,7 @@ fn switching(
         status_writer,
         status_reader,
         driver: Box::pin(driver),
+        spool_panicked,
     }
 }
 
@@ -222,5 +230,6 @@ fn in_memory(config: &StorageConfig, state: BackendState, code: &'static str, re
         status_writer: Arc::new(status_writer),
         status_reader,
         driver: Box::pin(driver),
+        spool_panicked: future::pending().boxed(),
     }
 }

@@ -15,6 +15,7 @@ mod tests;
 mod writer;
 
 use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
@@ -23,6 +24,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::{self, Instant};
+use tokio_util::sync::CancellationToken;
 
 use super::{Append, Fsync, SpoolConfig};
 use crate::model::{ChannelName, Epoch, NodeId};
@@ -200,6 +202,8 @@ pub(in crate::storage) struct Spool {
     requests: mpsc::Sender<Request>,
     shared: Arc<Shared>,
     options: SpoolOptions,
+    /// Cancelled when the thread has panicked.
+    panicked: CancellationToken,
 }
 
 #[derive(Debug, Default)]
@@ -273,15 +277,27 @@ impl Spool {
         let (requests, inbox) = mpsc::channel(QUEUE_LEN);
         let (opened, answer) = oneshot::channel();
         let unusable = |cause| SpoolOpenError::Unusable { dir: dir.to_owned(), cause };
-        let path = dir.to_owned();
-        let run = move || writer::run(path, options, inbox, opened);
+        let panicked = CancellationToken::new();
+        let (path, told) = (dir.to_owned(), panicked.clone());
+        let run = move || {
+            // All that it had goes with it.
+            let run = AssertUnwindSafe(|| writer::run(path, options, inbox, opened));
+            if catch_unwind(run).is_err() {
+                told.cancel();
+            }
+        };
         thread::Builder::new().name("spool".to_owned()).spawn(run).map_err(unusable)?;
         let gave_up = |_gone| SpoolOpenError::Unreadable {
             file: dir.to_owned(),
             problem: "the database gave up on it".to_owned(),
         };
         let (shared, formers) = answer.await.map_err(gave_up)??;
-        Ok((Self { requests, shared, options }, formers))
+        Ok((Self { requests, shared, options, panicked }, formers))
+    }
+
+    /// Ends when the thread has panicked, and at no other time. It does not keep the spool open.
+    pub(in crate::storage) fn panicked(&self) -> impl Future<Output = ()> + Send + use<> {
+        self.panicked.clone().cancelled_owned()
     }
 
     /// What cannot be spooled is to be refused.
@@ -376,7 +392,7 @@ impl Spool {
         let stalled =
             health.busy_since.map(|since| since.elapsed()).filter(|so_far| *so_far >= self.options.deadline);
         match (&health.fault, stalled) {
-            _ if health.is_closed => SpoolState::Closed,
+            _ if health.is_closed || self.panicked.is_cancelled() => SpoolState::Closed,
             (Some(reason), _) => SpoolState::Failed { reason: reason.clone() },
             (None, Some(since)) => SpoolState::Stalled { since },
             (None, None) => SpoolState::Working,

@@ -7,7 +7,7 @@ use crate::support::client::{Came, Client, LIMIT};
 use crate::support::eventually::eventually;
 use crate::support::gateway::{JSON, post, price, publish, request};
 use crate::support::process::Process;
-use crate::support::redis_server::RedisServer;
+use crate::support::redis_server::{RedisServer, free_port};
 
 async fn metric(process: &Process, name: &str) -> u64 {
     let text = request(process.address, "GET", "/metrics", &[], b"").await.body;
@@ -138,4 +138,34 @@ async fn a_panic_anywhere_else_ends_the_gateway_and_says_so() {
         let last = log.last().unwrap();
         assert!(last.starts_with("error: ") && last.contains(&format!("`{part}`")), "{last}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_panic_in_the_spools_thread_ends_the_gateway_and_says_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let (data_dir, port) = (dir.path().display(), free_port());
+    let settings = [
+        "storage.backend=redis".to_owned(),
+        "storage.redis.host=127.0.0.1".to_owned(),
+        format!("storage.redis.port={port}"),
+        format!("storage.journal.spool.data_dir={data_dir}"),
+    ];
+    let settings = settings.each_ref().map(String::as_str);
+    let fault = [("ZONEWIRE_TEST_PANIC", "spool zone:boom")];
+    let mut process = Process::start_with(&settings, &fault).await;
+    let mut client = Client::connect(&process.url("/ws/market/pjm")).await;
+    client.next_of_type("subscribed").await;
+    publish(process.address, "pjm", [price("A", 1)]).await;
+    assert_eq!(client.next_of_type("price_update").await["price"], 1);
+
+    let body = price("A", 1).to_string();
+    let refused = post(process.address, "boom", JSON, body.as_bytes()).await;
+    assert_eq!(refused.status, 503, "what is not on disk is not accepted: {refused:?}");
+    let (_, code, _) = client.until_close().await;
+    assert_eq!(code, 4000, "clients are told to come back");
+    client.close().await;
+    assert_eq!(process.ended().await.code(), Some(70));
+    let log = process.log().await;
+    let last = log.last().unwrap();
+    assert!(last.starts_with("error: ") && last.contains("`spool`"), "{last}");
 }

@@ -14,6 +14,7 @@ use super::{
 };
 use crate::support::backoff::Backoff;
 use crate::support::chance;
+use crate::support::fault;
 use crate::support::seldom::Seldom;
 
 /// What one transaction takes, in bytes, apart from the request that passes it.
@@ -202,6 +203,7 @@ impl Writer {
                 return;
             }
         };
+        fault::point(|| format!("spool {}", line.1));
         if answer.is_closed() {
             return;
         }
