@@ -15,7 +15,7 @@ use tokio::time::{self, Duration, Instant};
 
 use super::client::{BaseUrl, TargetArgs, accepted, answer};
 use crate::feeds::replay::{FileFormat, Replay, ReplayOptions, ReplayPrice};
-use crate::feeds::{Pace, Pacer, is_speed};
+use crate::feeds::{Pace, Pacer, SPEED_EXPECTED, is_speed};
 use crate::model::Zone;
 
 pub(crate) const EXAMPLES: &str = "\
@@ -58,7 +58,7 @@ pub(crate) struct ReplayArgs {
     /// How the file is laid out [default: by its name and first byte]
     #[arg(long, value_enum, hide_possible_values = true, value_name = "csv|ndjson")]
     format: Option<FileFormat>,
-    /// So many times faster than in the file
+    /// So many times faster than in the file: 0.001 to 1000000
     #[arg(long, value_name = "TIMES", default_value_t = 1.0, value_parser = speed)]
     speed: f64,
     /// As fast as it goes, whatever the times say
@@ -241,5 +241,5 @@ fn rename(text: &str) -> Result<(String, String), String> {
 
 fn speed(text: &str) -> Result<f64, String> {
     let speed = text.trim_end_matches('x').parse().ok();
-    speed.filter(|speed| is_speed(*speed)).ok_or_else(|| "expected a number greater than 0".to_owned())
+    speed.filter(|speed| is_speed(*speed)).ok_or_else(|| format!("expected {SPEED_EXPECTED}"))
 }

@@ -68,6 +68,8 @@ fn flags_that_exclude_each_other_are_refused() {
         "publish pjm",
         "replay f --zone a --zone-column b",
         "replay f --speed 0",
+        "replay f --speed 1e-12",
+        "replay f --speed 1e7x",
         "replay f --speed 2 --flat-out",
         "tail",
         "order",

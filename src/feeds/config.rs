@@ -46,7 +46,7 @@ impl Default for SimulatedConfig {
 pub struct ReplayConfig {
     /// The file. Unset: this feed does not run.
     pub file: Option<PathBuf>,
-    /// How many times faster than in the file. Default 1.
+    /// How many times faster than in the file, from 0.001 to 1,000,000. Default 1.
     pub speed: f64,
     /// As fast as it goes, whatever the times say. Default false.
     pub flat_out: bool,
@@ -95,9 +95,7 @@ impl FeedsConfig {
         }
         let mut replay = Checks::of("feeds.replay");
         let ReplayConfig { speed, zone, zone_column, key, key_column, .. } = &self.replay;
-        replay.require("speed", is_speed(*speed), || {
-            format!("expected a number greater than 0 and at most {SPEED_MAX:e}, found {speed}")
-        });
+        replay.require("speed", is_speed(*speed), || format!("expected {SPEED_EXPECTED}, found {speed}"));
         replay.require("zone_column", zone.is_none() || zone_column.is_none(), || {
             "feeds.replay.zone names the zone of all prices: set one of the two".to_owned()
         });
@@ -110,9 +108,38 @@ impl FeedsConfig {
     }
 }
 
-const SPEED_MAX: f64 = 1e9;
+/// What a speed must be.
+pub(crate) const SPEED_EXPECTED: &str = "a number from 0.001 to 1,000,000";
 
-/// Whether time can run at this speed.
+/// Whether time can run at this speed: slower, a feed would seem to stand still; faster, it is flat out.
 pub(crate) fn is_speed(speed: f64) -> bool {
-    speed > 0.0 && speed <= SPEED_MAX
+    (0.001..=1_000_000.0).contains(&speed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_speed_at_which_nothing_would_ever_come_is_refused() {
+        for (speed, good) in [
+            (1.0, true),
+            (0.001, true),
+            (1e6, true),
+            (0.000_999, false),
+            (1e-12, false),
+            (0.0, false),
+            (-1.0, false),
+            (1_000_001.0, false),
+            (f64::INFINITY, false),
+            (f64::NAN, false),
+        ] {
+            let mut feeds = FeedsConfig::default();
+            feeds.replay.speed = speed;
+            let found: Vec<String> =
+                feeds.check().into_iter().map(|found| format!("{}: {}", found.key, found.problem)).collect();
+            let expected = format!("feeds.replay.speed: expected {SPEED_EXPECTED}, found {speed}");
+            assert_eq!(found, if good { vec![] } else { vec![expected] });
+        }
+    }
 }

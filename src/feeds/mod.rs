@@ -11,8 +11,8 @@ mod simulated;
 use crate::model::Zone;
 use crate::protocol::RESERVED_FIELDS as RESERVED;
 
-pub(crate) use config::is_speed;
 pub use config::{FeedsConfig, ReplayConfig, SimulatedConfig};
+pub(crate) use config::{SPEED_EXPECTED, is_speed};
 pub(crate) use pace::{Pace, Pacer};
 pub(crate) use run::{run_replay, run_simulated};
 pub(crate) use simulated::Simulated;
