@@ -2,5 +2,6 @@
 
 mod asking;
 mod house;
+mod leaving;
 mod pacing;
 mod turns;
