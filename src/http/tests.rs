@@ -37,6 +37,11 @@ struct Routes {
 
 impl Routes {
     async fn new() -> Self {
+        Self::with_room(2_000).await
+    }
+
+    /// With so much room for bodies.
+    async fn with_room(bodies_bytes_max: usize) -> Self {
         let storage = StorageConfig { backend: StorageChoice::Memory, ..StorageConfig::default() };
         let opened = storage::open(&storage, NodeId::random(), Arc::new(|_| Lane::Latest)).await.unwrap();
         // No shard runs, and so there is no connection.
@@ -73,7 +78,7 @@ impl Routes {
             redis_configured: false,
             accepts: Arc::new(AcceptStats::default()),
             intake: Arc::new(IntakeStats::default()),
-            bodies: BodyRoom::new(2_000),
+            bodies: BodyRoom::new(bodies_bytes_max),
             interop: Arc::default(),
             stopping: stopping.clone(),
         };
@@ -290,5 +295,32 @@ async fn web_sockets_need_a_right_request_and_a_real_connection() {
             .header("sec-websocket-version", "13")
             .header("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==");
         check_problem(&routes.send(right).await, 400, "not_upgradable");
+    }
+}
+
+#[tokio::test]
+async fn whatever_has_a_body_needs_room_for_it() {
+    let routes = Routes::with_room(40).await;
+    routes.publish(r#"{"key":"A","price":1}"#, 1).await;
+    let id = "6f1c1c1e-0b5e-4b1e-9d3e-0a6f4b6f2a11";
+    let long = format!(r#"{{"key":"A","price":1,"note":"{}"}}"#, "x".repeat(40));
+    for (path, content_type) in [
+        ("/api/zones/pjm/prices".to_owned(), "application/json"),
+        ("/api/zones/pjm/prices".to_owned(), "application/x-ndjson"),
+        ("/api/orders/execute".to_owned(), "application/json"),
+        (format!("/api/orders/{id}/updates"), "application/json"),
+        ("/api/jobs/claim".to_owned(), "application/json"),
+        (format!("/api/jobs/{id}/progress"), "application/json"),
+    ] {
+        let answer = routes.post(&path, content_type, &long).await;
+        check_problem(&answer, 503, "busy");
+        assert_eq!(answer.headers()["retry-after"], "1", "{path}");
+        // What was refused holds nothing.
+        routes.publish(r#"{"key":"A","price":2}"#, 1).await;
+    }
+    let metrics = routes.get("/metrics").await;
+    let metrics = std::str::from_utf8(metrics.body()).unwrap();
+    for line in ["zonewire_requests_refused_total{reason=\"busy\"} 6", "zonewire_body_bytes 0"] {
+        assert!(metrics.contains(line), "{metrics}");
     }
 }
