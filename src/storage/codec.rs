@@ -18,6 +18,9 @@ use crate::support::json::is_readable_object;
 
 const VERSION: &str = "1";
 
+/// What is wrong with an entry of which all else could be read.
+pub(in crate::storage) const NO_OBJECT: &str = "its data is no JSON object";
+
 /// The form in which an entry is stored; its offset is beside it.
 pub(in crate::storage) fn encode(id: EntryId, draft: &DraftEntry) -> Bytes {
     let key = draft.key.as_deref();
@@ -65,7 +68,7 @@ pub(in crate::storage) fn decode(offset: u64, stored: &[u8]) -> Entry {
         // What is of a kind that is not known is shown to nobody, and may be anything.
         let is_shown = kind.as_ref().is_some_and(|kind| kind.unknown().is_none());
         let is_readable = || content.as_ref().is_some_and(|(_, data)| is_readable_object(data));
-        (is_shown && !is_readable()).then_some("its data is no JSON object")
+        (is_shown && !is_readable()).then_some(NO_OBJECT)
     };
     let (key, data) = content.unwrap_or((None, &[]));
     let kind = match (kind, fault) {
@@ -173,7 +176,7 @@ mod tests {
             let stored = encode(entry.id, &entry.draft);
             let read = decode(7, &stored);
             let unknown = read.draft.kind.unknown().unwrap();
-            let why = WhyUnknown::Form("its data is no JSON object");
+            let why = WhyUnknown::Form(NO_OBJECT);
             prop_assert_eq!((unknown.name.as_deref(), unknown.why), (Some("price_update"), why));
             prop_assert_eq!(encode(read.id, &read.draft), stored);
         }
@@ -234,10 +237,7 @@ mod tests {
         assert_eq!(cut.draft.kind.unknown().unwrap().why, WhyUnknown::Form("it is cut short"));
         for kind in ["confirmed", "routing"] {
             let torn = decode(7, format!("1 {ID} 5 {kind} - {{\"p\":").as_bytes());
-            assert_eq!(
-                torn.draft.kind.unknown().unwrap().why,
-                WhyUnknown::Form("its data is no JSON object")
-            );
+            assert_eq!(torn.draft.kind.unknown().unwrap().why, WhyUnknown::Form(NO_OBJECT));
             assert_eq!(torn.draft.kind.is_terminal(), kind == "confirmed");
         }
     }

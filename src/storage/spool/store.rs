@@ -231,8 +231,11 @@ fn decode(producer: NodeId, seq: u64, value: &[u8]) -> Result<Append, String> {
         return Err("an entry has an unknown form; a newer version may have written it".to_owned());
     }
     let entry = codec::decode(0, stored);
-    // One of a kind that only a newer version knows is sent on as it is.
-    if let Some(WhyUnknown::Form(what)) = entry.draft.kind.unknown().map(|unknown| unknown.why) {
+    // One of a kind that only a newer version knows is sent on as it is, and so is one whose data nobody
+    // can be shown: neither keeps others back.
+    if let Some(WhyUnknown::Form(what)) = entry.draft.kind.unknown().map(|unknown| unknown.why)
+        && what != codec::NO_OBJECT
+    {
         return Err(format!("an entry cannot be read: {what}; a newer version may have written it"));
     }
     if entry.id != (EntryId { producer, seq }) {

@@ -404,6 +404,22 @@ proptest! {
     }
 }
 
+#[tokio::test]
+async fn an_entry_whose_data_is_no_object_keeps_no_other_one_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let (node, pjm) = (NodeId::random(), channel("zone:pjm"));
+    let (spool, _) = open(dir.path(), FsyncPolicy::Never, ROOM).await.unwrap();
+    let mut sent = entries(1..=3);
+    sent[1].draft.data = r#"{"n":"#.into();
+    spool.append(node, &pjm, None, &sent).await.unwrap();
+    spool.close().await;
+    let found = formers(dir.path(), FsyncPolicy::Never).await.remove(0).entries;
+    assert_eq!((&found[0], &found[2]), (&sent[0], &sent[2]));
+    // It is sent on with its bytes, as one that is shown to nobody.
+    assert_eq!((found[1].seq, &found[1].draft.data), (2, &sent[1].draft.data));
+    assert!(found[1].draft.kind.unknown().is_some_and(|kind| kind.name.as_deref() == Some("price_update")));
+}
+
 // A process that is killed
 
 /// Names the directory and the policy for [`a_process_that_spools_until_it_is_killed`].
