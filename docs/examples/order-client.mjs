@@ -14,6 +14,7 @@ import WebSocket from 'ws';
 const PLACE_FOR_MS = 30_000; // how long an order is sent again
 const ATTEMPTS_MAX = 5; // connections that fail in a row
 const STABLE_MS = 5_000; // a connection that held so long was no failure
+const IDS_MAX = 1_000; // ids remembered; a log keeps 50 updates, so what comes again is among the newest
 
 /** Whether to come back after a close code; see "Close codes" in the protocol. */
 const mayReconnect = (code) => ![1000, 1002, 1003, 1007, 1009].includes(code) && !(code >= 4500 && code <= 4999);
@@ -50,7 +51,7 @@ async function place(url, order) {
 }
 
 /** What is known of the order, over all connections. */
-const state = { position: null, ids: new Set(), last: null, retryAfterMs: 0 };
+const state = { position: null, ids: new Set(), mayComeAgain: false, last: null, retryAfterMs: 0 };
 
 /** Takes a message. */
 function take(message) {
@@ -58,7 +59,8 @@ function take(message) {
     case 'subscribed':
     case 'resync':
       state.position = { epoch: message.epoch, offset: message.offset };
-      if (!message.recovered) console.error(`${message.gap ?? 'an unknown number of'} updates are missing here`);
+      state.mayComeAgain = !message.recovered;
+      if (state.mayComeAgain) console.error(`${message.gap ?? 'an unknown number of'} updates are missing here`);
       break;
     case 'closing':
       state.retryAfterMs = message.retry_after_ms ?? 0;
@@ -72,8 +74,9 @@ function take(message) {
     case 'confirmed':
     case 'failed':
       state.position.offset = message.offset;
-      if (state.ids.has(message.id)) break; // seen already, in an earlier epoch
+      if (state.mayComeAgain && state.ids.has(message.id)) break;
       state.ids.add(message.id);
+      if (state.ids.size > IDS_MAX) state.ids.delete(state.ids.values().next().value); // the oldest
       state.last = message;
       console.log(JSON.stringify(message));
       break;

@@ -9,6 +9,7 @@ Prints each update as one line of JSON. Ends with 0 when the order was confirmed
 
 import argparse
 import asyncio
+import collections
 import http.client
 import json
 import os
@@ -24,6 +25,7 @@ import websockets
 PLACE_FOR = 30.0  # seconds for which an order is sent again
 ATTEMPTS_MAX = 5  # connections that fail in a row
 STABLE = 5.0  # seconds after which a connection was no failure
+IDS_MAX = 1_000  # ids remembered; a log keeps 50 updates, so what comes again is among the newest
 STAGES = ("routing", "building", "submitted", "confirmed", "failed")
 
 
@@ -66,7 +68,8 @@ class Follower:
     def __init__(self, url, order_id):
         self.address = f"{url.replace('http', 'ws', 1)}/api/orders/status/{order_id}"
         self.epoch, self.offset = None, 0
-        self.ids = set()
+        self.ids = collections.deque(maxlen=IDS_MAX)
+        self.may_come_again = False
         self.last = None
         self.retry_after = 0.0
 
@@ -77,7 +80,8 @@ class Follower:
         kind = message["type"]
         if kind in ("subscribed", "resync"):
             self.epoch, self.offset = message["epoch"], message["offset"]
-            if not message["recovered"]:
+            self.may_come_again = not message["recovered"]
+            if self.may_come_again:
                 say(f"{message.get('gap', 'an unknown number of')} updates are missing here")
         elif kind == "closing":
             self.retry_after = message.get("retry_after_ms", 0) / 1000
@@ -85,10 +89,11 @@ class Follower:
             self.offset = message["offset"]
         elif kind in STAGES:
             self.offset = message["offset"]
-            if message["id"] not in self.ids:  # else seen already, in an earlier epoch
-                self.ids.add(message["id"])
-                self.last = message
-                print(json.dumps(message), flush=True)
+            if self.may_come_again and message["id"] in self.ids:
+                return
+            self.ids.append(message["id"])
+            self.last = message
+            print(json.dumps(message), flush=True)
 
     async def connection(self):
         """One connection, to its end; gives the close code."""

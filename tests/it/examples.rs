@@ -1,8 +1,14 @@
 //! `docs/examples`: each of them, run for real.
 
+use futures_util::{SinkExt as _, StreamExt as _};
 use serde_json::{Value, json};
+use tokio::net::TcpListener;
 use tokio::process::Command;
+use tokio::time;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 
+use crate::support::client::LIMIT;
 use crate::support::gateway::Running;
 use crate::support::orders::{
     base, check_whole, external, new_order, paper, place, place_this, post_json, swap, until_ended,
@@ -66,6 +72,56 @@ async fn clients_come_back_after_a_lost_connection_and_miss_nothing() {
         );
     }
     gateway.stop().await;
+}
+
+/// One connection of a scripted gateway: what it says, and its close frame.
+async fn connection(listener: &TcpListener, order: &str, said: &[Value]) {
+    let (stream, _) = time::timeout(LIMIT, listener.accept()).await.unwrap().unwrap();
+    let mut socket = tokio_tungstenite::accept_async(stream).await.unwrap();
+    for message in said {
+        let mut message = message.clone();
+        (message["channel"], message["orderId"]) = (json!(format!("order:{order}")), json!(order));
+        socket.send(Message::text(message.to_string())).await.unwrap();
+    }
+    let frame = CloseFrame { code: 4000.into(), reason: "shutting_down".into() };
+    socket.close(Some(frame)).await.unwrap();
+    // To the client's own frame, or its end.
+    while let Some(Ok(_)) = socket.next().await {}
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn clients_drop_what_they_had_from_recovered_false_until_recovered_true() {
+    let Some(examples) = Examples::find() else { return };
+    let word = |kind: &str, recovered: bool| json!({"type": kind, "epoch": "e", "offset": 0, "recovered": recovered});
+    let step =
+        |kind: &str, n: u64| json!({"type": kind, "offset": n, "id": format!("a-{n}"), "progress": 10});
+    for client in CLIENTS {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let order = new_order();
+        let program = Program::start(examples.command(client, &url).arg(&order));
+        connection(&listener, &order, &[word("subscribed", true), step("routing", 1), step("routing", 2)])
+            .await;
+        connection(
+            &listener,
+            &order,
+            &[
+                word("subscribed", false),
+                step("routing", 1),
+                step("building", 3),
+                step("building", 3),
+                word("resync", true),
+                // No gateway sends it now; a client that hid it would hide a fault.
+                step("routing", 2),
+                step("confirmed", 4),
+            ],
+        )
+        .await;
+        let end = program.ended().await;
+        assert_eq!(end.code, Some(0), "{client}: {end:?}");
+        let ids: Vec<Value> = end.json_lines().iter().map(|update| update["id"].clone()).collect();
+        assert_eq!(ids, ["a-1", "a-2", "a-3", "a-2", "a-4"], "{client}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -29,7 +29,7 @@ pub(super) enum Door {
 
 /// Where entries go, and what the user should know.
 pub(super) trait Output {
-    /// An entry's message, each once and in order.
+    /// An entry's message, as it came; what was had before is left out where the protocol says so.
     fn entry(&mut self, text: &str) -> io::Result<()>;
     /// Something else, in words.
     fn say(&mut self, text: &str);

@@ -1,6 +1,7 @@
 //! What a follower knows and decides. No I/O: messages and ends of connections go in, steps come out.
 
 use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -24,8 +25,9 @@ const BACKOFF: Backoff =
 /// Until the gateway says its own.
 const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(30);
 
-/// How many entries' ids are remembered, per channel.
-const IDS_MAX: usize = 1_024;
+/// How many entries' ids are remembered, per channel: as many entries as a log keeps by default, so that
+/// what comes again is among them.
+const IDS_MAX: usize = 10_000;
 
 /// When enough entries have come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,23 +81,26 @@ pub(in crate::cli) struct Follow {
 struct Progress {
     position: Option<Position>,
     is_refused: bool,
+    /// What was had may come again: the newest word about the place was `"recovered":false`.
+    may_come_again: bool,
     ids: RecentIds,
 }
 
 /// Remembers the newest ids.
 #[derive(Debug, Default)]
 struct RecentIds {
-    order: VecDeque<String>,
-    known: HashSet<String>,
+    order: VecDeque<Arc<str>>,
+    known: HashSet<Arc<str>>,
 }
 
 impl RecentIds {
     /// Says whether the id is new.
     fn insert(&mut self, id: &str) -> bool {
-        if !self.known.insert(id.to_owned()) {
+        let id: Arc<str> = id.into();
+        if !self.known.insert(Arc::clone(&id)) {
             return false;
         }
-        self.order.push_back(id.to_owned());
+        self.order.push_back(id);
         if self.order.len() > IDS_MAX
             && let Some(oldest) = self.order.pop_front()
         {
@@ -245,6 +250,7 @@ impl Follow {
             return Vec::new();
         };
         progress.position = Some(Position { epoch, offset });
+        progress.may_come_again = incoming.recovered == Some(false);
         match (incoming.recovered, incoming.gap) {
             (Some(false), Some(gap)) => vec![Step::Say(format!("{name}: {gap} entries are missing here"))],
             (Some(false), None) => {
@@ -262,14 +268,11 @@ impl Follow {
         };
         // Holes between offsets are no loss: on the lane `latest`, newer entries replace older ones.
         if let Some(position) = &mut progress.position {
-            if offset <= position.offset {
-                return Vec::new();
-            }
             position.offset = offset;
         }
-        // In another epoch offsets do not tell what was had already; ids do.
         if let Some(Value::String(id)) = &incoming.id
             && !progress.ids.insert(id)
+            && progress.may_come_again
         {
             return Vec::new();
         }
@@ -347,15 +350,42 @@ mod tests {
     }
 
     #[test]
-    fn overlaps_are_dropped_by_offset_and_across_epochs_by_id() {
+    fn what_was_had_is_dropped_from_recovered_false_until_recovered_true() {
         let mut follow = follow(Until::Forever);
         follow.message(&subscribed("zone:a", "e", 5, true));
-        assert_eq!(follow.message(&entry("zone:a", 5, "x-5")), []);
         assert_eq!(follow.message(&entry("zone:a", 6, "x-6")), [Step::Print]);
-        assert_eq!(follow.message(&entry("zone:a", 6, "x-6")), []);
+        // On whichever connection it was had.
+        follow.lost(None, Instant::now(), 0.0);
+        follow.connected(Instant::now());
         assert!(matches!(follow.message(&subscribed("zone:a", "f", 0, false))[..], [Step::Say(_)]));
         assert_eq!(follow.message(&entry("zone:a", 1, "x-6")), []);
+        assert_eq!(follow.position(&"zone:a".parse().unwrap()), Some(&"f:1".parse().unwrap()));
         assert_eq!(follow.message(&entry("zone:a", 2, "x-7")), [Step::Print]);
+        assert_eq!(follow.message(&entry("zone:a", 3, "x-7")), []);
+        // Channels are apart.
+        assert_eq!(follow.message(&entry("zone:b", 1, "x-6")), [Step::Print]);
+        let resync = |recovered: bool| {
+            json!({"type": "resync", "channel": "zone:a", "old_epoch": "f", "epoch": "g", "offset": 0, "recovered": recovered})
+                .to_string()
+        };
+        follow.message(&resync(true));
+        assert_eq!(follow.message(&entry("zone:a", 1, "x-8")), [Step::Print]);
+        // By now nothing comes that was had; what does is shown, so that it is seen.
+        assert_eq!(follow.message(&entry("zone:a", 2, "x-7")), [Step::Print]);
+        follow.message(&resync(false));
+        assert_eq!(follow.message(&entry("zone:a", 1, "x-8")), []);
+    }
+
+    #[test]
+    fn as_many_ids_are_remembered_as_a_log_keeps_and_no_more() {
+        let mut follow = follow(Until::Forever);
+        follow.message(&subscribed("zone:a", "e", 0, false));
+        for n in 1..=IDS_MAX as u64 + 1 {
+            assert_eq!(follow.message(&entry("zone:a", n, &format!("x-{n}"))), [Step::Print]);
+        }
+        assert_eq!(follow.message(&entry("zone:a", 1, "x-2")), []);
+        let ids = &follow.channels[&"zone:a".parse().unwrap()].ids;
+        assert_eq!((ids.order.len(), ids.known.len()), (IDS_MAX, IDS_MAX));
     }
 
     #[test]
