@@ -78,7 +78,7 @@ fn flags_that_exclude_each_other_are_refused() {
         "order place SOL USDC 1 --metadata []",
         "order watch 17",
         "order dead-letters --limit 1 retry 6f1c1c1e-0b5e-4b1e-9d3e-0a6f4b6f2a11",
-        "outage-check --seed 1",
+        "outage-check --seed x",
         "outage-check --random 10",
         "outage-check --random 9h",
         "outage-check --nodes 0",

@@ -59,6 +59,13 @@ impl Channel {
         }
     }
 
+    pub(super) fn as_zone(&self) -> Option<&Zone> {
+        match &self.what {
+            What::Order(_) => None,
+            What::Zone(zone) => Some(zone),
+        }
+    }
+
     fn url(&self, base: &BaseUrl) -> String {
         match &self.what {
             What::Order(order) => base.endpoint(&format!("api/orders/{order}/updates")),

@@ -2,18 +2,21 @@
 //!
 //! For each fault, gateways and a Redis of their own come up as processes of this binary, with a proxy
 //! on each link. Producers post numbered entries at every gateway, and subscribers at every gateway
-//! watch them all (`load`, `watch`). The fault happens and ends (`faults`, `world`, `proxy`, `process`,
-//! `clock`), and what each subscriber saw is judged against what was accepted (`record`, `witness`,
+//! watch them all; some of them move from gateway to gateway (`load`, `watch`). The fault happens and
+//! ends (`faults`, `world`, `proxy`, `process`, `clock`), and what each subscriber saw and was told is
+//! judged against what was accepted and what the logs hold at last (`record`, `witness`, `read`, `kept`,
 //! `timeline`, `outcome`).
 
 mod clock;
 mod document;
 mod faults;
+mod kept;
 mod load;
 mod outcome;
 mod poll;
 mod process;
 mod proxy;
+mod read;
 mod record;
 mod report;
 mod resp;
@@ -78,8 +81,9 @@ pub(crate) struct OutageArgs {
     /// Run random faults for this long, one after the other in one deployment
     #[arg(long, value_name = "TIME", value_parser = parse_time)]
     random: Option<Duration>,
-    /// Decides which random faults come when [default: a new one, which is said]
-    #[arg(long, requires = "random")]
+    /// Decides which random faults come when, and where subscribers move [default: a new one, which is
+    /// said]
+    #[arg(long)]
     seed: Option<u64>,
     /// How long each fault is held, instead of its own time
     #[arg(long, value_name = "TIME", value_parser = parse_time, conflicts_with = "random")]
@@ -199,6 +203,7 @@ async fn run_or_interrupt(args: OutageArgs) -> anyhow::Result<()> {
         prefix: format!("outage-check-{}", Uuid::new_v4().simple()),
         logs: args.logs.clone(),
         settings: args.settings.clone(),
+        seed: args.seed.unwrap_or_else(|| rand::random_range(0..1_000_000)),
     };
     let ran: anyhow::Result<Report> = tokio::select! {
         report = run_all(&args, &setup, &faults) => Ok(report),
@@ -284,16 +289,14 @@ async fn run_all(args: &OutageArgs, setup: &Setup, faults: &[Fault]) -> Report {
         nodes: setup.nodes,
         orders: setup.orders,
         zones: setup.zones,
-        seed: None,
+        seed: setup.seed,
         outcomes: Vec::new(),
         too_late: BTreeMap::new(),
         failed: BTreeMap::new(),
     };
     if let Some(length) = args.random {
-        let seed = args.seed.unwrap_or_else(|| rand::random_range(0..1_000_000));
-        report.seed = Some(seed);
-        let plan = schedule::plan(seed, length, faults);
-        eprintln!("random faults from seed {seed}: {} in {length:?}", plan.len());
+        let plan = schedule::plan(setup.seed, length, faults);
+        eprintln!("random faults from seed {}: {} in {length:?}", setup.seed, plan.len());
         let outcome = session::random(setup, &plan).await;
         note(&mut report, "random", 1, outcome);
         return report;
@@ -325,6 +328,7 @@ fn note(report: &mut Report, name: &str, run: u32, outcome: anyhow::Result<Outco
             eprintln!("  {verdict}");
             outcome.lost_examples.iter().for_each(|example| eprintln!("    lost: {example}"));
             outcome.odd_examples.iter().for_each(|example| eprintln!("    doubled or reordered: {example}"));
+            outcome.false_examples.iter().for_each(|example| eprintln!("    not so: {example}"));
             report.outcomes.push(Outcome { run, ..outcome });
         }
         Err(error) => {

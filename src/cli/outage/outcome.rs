@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use super::kept::JudgedLog;
 use super::witness::Judged;
 
 /// What one run of a fault did. Times are in milliseconds.
@@ -38,7 +39,7 @@ pub(super) struct Outcome {
     pub(super) falsely_healthy_ms: f64,
     pub(super) falsely_degraded_ms: f64,
     pub(super) health_unanswered: u64,
-    pub(super) sockets: u64,
+    pub(super) subscribers: u64,
     /// Sockets that ended though nobody meant them to.
     pub(super) sockets_cut: u64,
     /// Sockets of a gateway that was killed.
@@ -56,6 +57,10 @@ pub(super) struct Outcome {
     pub(super) lost_examples: Vec<String>,
     /// Some of what came twice, or behind a later one of the same producer.
     pub(super) odd_examples: Vec<String>,
+    /// Some of what was said that is not so, or not said that is.
+    pub(super) false_examples: Vec<String>,
+    /// Channels whose logs could not be read at the end.
+    pub(super) logs_unread: u64,
     /// What new subscribers of all orders were told at the end, each at another gateway than the
     /// order's own.
     pub(super) read_anew: Judged,
@@ -74,11 +79,18 @@ pub(super) struct Tally {
     /// Deliveries, of all subscribers together.
     #[serde(flatten)]
     pub(super) judged: Judged,
+    /// What is wrong with what the logs hold at the end.
+    pub(super) log: JudgedLog,
 }
 
 impl Tally {
     pub(super) fn refused(&self) -> u64 {
         self.refused.values().sum()
+    }
+
+    /// What was said to be gone, or missed, and is not.
+    pub(super) fn false_words(&self) -> u64 {
+        self.judged.falsely_gone + self.log.falsely_missed
     }
 }
 
@@ -102,8 +114,19 @@ impl Outcome {
             ("prices (latest)", &self.latest),
         ];
         for (name, tally) in kinds {
-            let Judged { lost, doubled, reordered, .. } = tally.judged;
-            for (what, count) in [("lost", lost), ("doubled", doubled), ("reordered", reordered)] {
+            let Judged { lost, doubled, reordered, falsely_gone, .. } = tally.judged;
+            let log = &tally.log;
+            let wrong = [
+                ("lost", lost),
+                ("doubled", doubled),
+                ("reordered", reordered),
+                ("said to be gone that are not", falsely_gone),
+                ("that say missedBefore and missed nothing", log.falsely_missed),
+                ("in no log, and nobody said so", log.unsaid),
+                ("doubled in the log", log.doubled),
+                ("reordered in the log", log.reordered),
+            ];
+            for (what, count) in wrong {
                 if count > 0 {
                     broken.push(format!("{count} {name} {what}"));
                 }
@@ -118,6 +141,13 @@ impl Outcome {
             if count > 0 {
                 broken.push(format!("{count} order updates {what} for new subscribers"));
             }
+        }
+        let left_out: u64 = kinds.iter().map(|(_, tally)| tally.judged.left_out).sum();
+        if left_out > 0 {
+            broken.push(format!("{left_out} subscribers were never subscribed"));
+        }
+        if self.logs_unread > 0 {
+            broken.push(format!("the logs of {} channels could not be read", self.logs_unread));
         }
         if self.sockets_cut > 0 {
             broken.push(format!("{} sockets cut", self.sockets_cut));
@@ -232,10 +262,30 @@ pub(super) mod tests {
         assert_eq!(broken(|outcome| outcome.orders.judged.lost = 3), ["3 order updates lost"]);
         assert_eq!(broken(|outcome| outcome.every.judged.doubled = 1), ["1 prices (every) doubled"]);
         assert_eq!(broken(|outcome| outcome.latest.judged.reordered = 2), ["2 prices (latest) reordered"]);
+        let gone = broken(|outcome| outcome.orders.judged.falsely_gone = 3);
+        assert_eq!(gone, ["3 order updates said to be gone that are not"]);
+        let missed = broken(|outcome| outcome.every.log.falsely_missed = 1);
+        assert_eq!(missed, ["1 prices (every) that say missedBefore and missed nothing"]);
+        let unsaid = broken(|outcome| outcome.latest.log.unsaid = 2);
+        assert_eq!(unsaid, ["2 prices (latest) in no log, and nobody said so"]);
+        assert_eq!(broken(|outcome| outcome.orders.log.doubled = 1), ["1 order updates doubled in the log"]);
+        assert_eq!(
+            broken(|outcome| outcome.orders.log.reordered = 1),
+            ["1 order updates reordered in the log"]
+        );
+        let unread = broken(|outcome| outcome.logs_unread = 2);
+        assert_eq!(unread, ["the logs of 2 channels could not be read"]);
+        let left_out = broken(|outcome| outcome.every.judged.left_out = 1);
+        assert_eq!(left_out, ["1 subscribers were never subscribed"]);
         assert_eq!(broken(|outcome| outcome.sockets_cut = 1), ["1 sockets cut"]);
         assert_eq!(broken(|outcome| outcome.recovered = false), ["not healthy again"]);
         assert_eq!(broken(|outcome| outcome.orders.accepted = 0), ["no order updates accepted"]);
-        let told = broken(|outcome| outcome.orders.judged.told = 5);
+        let told = broken(|outcome| {
+            outcome.orders.judged.told = 5;
+            outcome.orders.judged.again = 5;
+            outcome.orders.log.missing = 5;
+            outcome.orders.log.outgrown = 5;
+        });
         assert_eq!(told, [""; 0], "what is told is no broken promise");
     }
 

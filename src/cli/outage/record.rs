@@ -1,6 +1,6 @@
 //! What was posted, seen and said in a session, and what comes of it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::faults::Fault;
+use super::kept::{JudgedLog, Kept};
 use super::load::{Channel, Posted};
 use super::outcome::{Outcome, Tally, ms};
 use super::timeline::{Down, Said};
@@ -17,6 +18,8 @@ use super::witness::{Judged, Lane, Post};
 
 /// How many of the entries that something was wrong with are named.
 const EXAMPLES_MAX: usize = 10;
+/// And how many of one subscriber.
+const EXAMPLES_EACH: usize = 2;
 
 /// What a session leaves for judging, while it is being written.
 #[derive(Debug)]
@@ -24,14 +27,34 @@ pub(super) struct Record {
     pub(super) channels: Vec<Channel>,
     /// By producer: the channel's place, the node, and the posts.
     pub(super) posted: Vec<(usize, usize, Arc<Mutex<Posted>>)>,
-    /// By subscriber: the channel's place, the node, and what it saw.
-    pub(super) seen: Vec<(usize, usize, Arc<Mutex<Seen>>)>,
+    pub(super) seen: Vec<Subscriber>,
+    /// By channel, what its log holds at the end; none until it is read, and where it cannot be.
+    pub(super) kept: Vec<Option<Kept>>,
     /// By node.
     pub(super) said: Vec<Arc<Mutex<Said>>>,
     /// How late the suite itself was at the most.
     pub(super) pace: Arc<Mutex<Duration>>,
     /// When all was there.
     pub(super) start: Instant,
+}
+
+/// Whose deliveries are judged.
+#[derive(Debug)]
+pub(super) struct Subscriber {
+    /// The channel's place.
+    pub(super) place: usize,
+    /// Where it stays; none for one that moves.
+    pub(super) stays_at: Option<usize>,
+    pub(super) seen: Arc<Mutex<Seen>>,
+}
+
+impl Subscriber {
+    fn name(&self) -> String {
+        match self.stays_at {
+            Some(node) => format!("a subscriber of gateway {node}"),
+            None => "a subscriber that moves".to_owned(),
+        }
+    }
 }
 
 /// When what happened.
@@ -66,19 +89,57 @@ impl Times {
 impl Record {
     /// What is wrong by now, by lane.
     pub(super) fn judge_lanes(&self, before: Option<Instant>) -> BTreeMap<&'static str, Judged> {
-        let mut posts: Vec<Vec<(usize, Vec<Post>)>> = vec![Vec::new(); self.channels.len()];
+        let mut lanes: BTreeMap<&str, Judged> =
+            ["orders", "every", "latest"].map(|name| (name, Judged::default())).into();
+        for (subscriber, judged) in self.judge_each(before) {
+            let lane = self.channels[subscriber.place].lane;
+            lanes.entry(lane.name()).or_default().add(&judged);
+        }
+        lanes
+    }
+
+    /// What was posted to each channel, by node.
+    fn posts(&self) -> Vec<Vec<(usize, Vec<Post>)>> {
+        let mut posts = vec![Vec::new(); self.channels.len()];
         for (place, node, posted) in &self.posted {
             posts[*place].push((*node, posted.lock().posts.clone()));
         }
-        let mut lanes: BTreeMap<&str, Judged> =
-            ["orders", "every", "latest"].map(|name| (name, Judged::default())).into();
-        for (place, _, seen) in &self.seen {
-            let posts: Vec<(usize, &[Post])> =
-                posts[*place].iter().map(|(by, posts)| (*by, &posts[..])).collect();
-            let lane = self.channels[*place].lane;
-            lanes.entry(lane.name()).or_default().add(&seen.lock().witness.judge(lane, &posts, before));
+        posts
+    }
+
+    /// What is wrong by now with what each subscriber saw.
+    fn judge_each(&self, before: Option<Instant>) -> Vec<(&Subscriber, Judged)> {
+        let posts = self.posts();
+        let judge = |subscriber: &Subscriber| {
+            let posts = as_slices(&posts[subscriber.place]);
+            let (lane, kept) = (self.channels[subscriber.place].lane, self.kept_of(subscriber.place));
+            // How soon one that moves gets what it missed is for it to say.
+            let before = before.filter(|_| subscriber.stays_at.is_some());
+            subscriber.seen.lock().witness.judge(lane, &posts, kept, before)
+        };
+        self.seen.iter().map(|subscriber| (subscriber, judge(subscriber))).collect()
+    }
+
+    pub(super) fn kept_of(&self, place: usize) -> Option<&Kept> {
+        self.kept.get(place)?.as_ref()
+    }
+
+    /// What is wrong with the logs of a lane; where one was not read, nothing is said of it here.
+    fn judge_logs(&self, lane: Lane) -> JudgedLog {
+        let (posts, mut judged) = (self.posts(), JudgedLog::default());
+        for (place, channel) in self.channels.iter().enumerate() {
+            let Some(kept) = self.kept_of(place).filter(|_| channel.lane == lane) else { continue };
+            let (mut told_at, mut said_missed) = (None, BTreeSet::new());
+            for subscriber in self.seen.iter().filter(|subscriber| subscriber.place == place) {
+                let seen = subscriber.seen.lock();
+                told_at = told_at.max(seen.witness.told_at());
+                said_missed.extend(seen.witness.said_missed());
+            }
+            let mut log = kept.judge(&as_slices(&posts[place]), told_at, &said_missed);
+            log.odd.iter_mut().for_each(|odd| *odd = format!("{}: {odd}", channel.name));
+            judged.add(&log);
         }
-        lanes
+        judged
     }
 
     /// All that the session showed of these faults. New subscribers and memory are for others to add.
@@ -89,8 +150,10 @@ impl Record {
         let after = |from: Instant, at: Instant| ms(at.saturating_duration_since(from));
         let noticed = reached.iter().map(|node| self.said[*node].lock().noticed_after(times.begun));
         let noticed = noticed.collect::<Option<Vec<_>>>().and_then(|noticed| noticed.into_iter().max());
-        let told = self.seen.iter().filter(|(_, node, _)| reached.contains(node)).filter_map(|(.., seen)| {
-            let seen = seen.lock();
+        let stayed =
+            |subscriber: &&Subscriber| subscriber.stays_at.is_some_and(|node| reached.contains(&node));
+        let told = self.seen.iter().filter(stayed).filter_map(|subscriber| {
+            let seen = subscriber.seen.lock();
             seen.states.iter().find(|(at, state)| *at >= times.begun && state != "healthy").map(|(at, _)| *at)
         });
         let healthy_at = self.said.iter().filter_map(|said| said.lock().recovered_after(times.begun)).max();
@@ -117,10 +180,12 @@ impl Record {
                 said.falsely_degraded(self.start, times.begun, times.back, times.end)
             }),
             health_unanswered: running.map(|node| self.said[node].lock().unanswered()).sum(),
-            sockets: self.seen.len() as u64,
+            subscribers: self.seen.len() as u64,
+            logs_unread: self.channels.len().saturating_sub(self.kept.iter().flatten().count()) as u64,
             suite_late_ms: ms(*self.pace.lock()),
             lost_examples: self.lost_examples(times),
             odd_examples: self.odd_examples(),
+            false_examples: self.false_examples(),
             ..Outcome::default()
         };
         self.count_cuts(faults, &mut outcome);
@@ -129,7 +194,7 @@ impl Record {
 
     fn tally(&self, lane: Lane, judged: &BTreeMap<&str, Judged>) -> Tally {
         let judged = judged.get(lane.name()).cloned().unwrap_or_default();
-        let mut tally = Tally { judged, ..Tally::default() };
+        let mut tally = Tally { judged, log: self.judge_logs(lane), ..Tally::default() };
         for (_, _, posted) in self.posted.iter().filter(|(place, ..)| self.channels[*place].lane == lane) {
             let posted = posted.lock();
             tally.posted += posted.posts.len() as u64;
@@ -146,8 +211,8 @@ impl Record {
     /// stand still are left out.
     fn later(&self, faults: &[Fault], times: &Times, lanes: &[Lane]) -> Option<f64> {
         let (mut usual, mut worst) = (Vec::new(), None);
-        for (place, node, seen) in &self.seen {
-            let lane = self.channels[*place].lane;
+        for Subscriber { place, stays_at, seen } in &self.seen {
+            let (lane, Some(node)) = (self.channels[*place].lane, stays_at) else { continue };
             if !lanes.contains(&lane) || faults.iter().any(|fault| fault.stops_node(*node)) {
                 continue;
             }
@@ -167,18 +232,17 @@ impl Record {
     }
 
     fn count_cuts(&self, faults: &[Fault], outcome: &mut Outcome) {
-        for (_, node, seen) in &self.seen {
-            let seen = seen.lock();
+        for subscriber in &self.seen {
+            let seen = subscriber.seen.lock();
             for (code, count) in &seen.errors {
                 *outcome.errors.entry(code.clone()).or_default() += count;
             }
-            let count: u64 = seen.cuts.values().sum();
-            if faults.iter().any(|fault| fault.cuts_sockets_of(*node)) {
-                outcome.cut_by_the_fault += count;
-                continue;
-            }
-            outcome.sockets_cut += count;
-            for (why, count) in &seen.cuts {
+            for ((node, why), count) in &seen.cuts {
+                if faults.iter().any(|fault| fault.cuts_sockets_of(*node)) {
+                    outcome.cut_by_the_fault += count;
+                    continue;
+                }
+                outcome.sockets_cut += count;
                 *outcome.cuts.entry(why.clone()).or_default() += count;
             }
         }
@@ -186,40 +250,65 @@ impl Record {
 
     /// Some of what was lost, for people who look for the reason.
     fn lost_examples(&self, times: &Times) -> Vec<String> {
-        let mut examples = Vec::new();
-        for (place, watched_at, seen) in &self.seen {
-            let channel = &self.channels[*place];
-            for (_, by, posted) in self.posted.iter().filter(|(posted_to, ..)| posted_to == place) {
-                let posts = posted.lock().posts.clone();
-                let lost = seen.lock().witness.judge(channel.lane, &[(*by, &posts)], None).examples;
-                for (_, n) in lost {
-                    let post = usize::try_from(n).ok().and_then(|n| posts.get(n - 1));
-                    let accepted = post.and_then(|post| post.accepted).map(|at| times.say(at));
-                    // Known where it came to another subscriber.
-                    let others = self.seen.iter().filter(|(watched, ..)| watched == place);
-                    let mut ids = others.filter_map(|(.., seen)| seen.lock().witness.id_of(*by, n));
-                    let id = ids.next().unwrap_or_else(|| "which came to nobody".to_owned());
-                    examples.push(format!(
-                        "{}: number {n} of gateway {by} ({id}), accepted {}, did not come to a subscriber of gateway {watched_at}",
-                        channel.name,
-                        accepted.unwrap_or_default()
-                    ));
+        let (posts, mut examples) = (self.posts(), Vec::new());
+        for (subscriber, judged) in self.judge_each(None) {
+            let place = subscriber.place;
+            for (by, n) in judged.examples.into_iter().take(EXAMPLES_EACH) {
+                if examples.len() == EXAMPLES_MAX {
+                    return examples;
                 }
+                let post = posts[place]
+                    .iter()
+                    .find(|(node, _)| *node == by)
+                    .and_then(|(_, posts)| posts.get(usize::try_from(n).ok()?.checked_sub(1)?));
+                let Some(Post { sent, accepted: Some(accepted) }) = post else { continue };
+                // Known where it came to another subscriber.
+                let others = self.seen.iter().filter(|other| other.place == place);
+                let mut ids = others.filter_map(|other| other.seen.lock().witness.id_of(by, n));
+                let id = ids.next().unwrap_or_else(|| "which came to nobody".to_owned());
+                let kept = match self.kept_of(place) {
+                    Some(kept) if kept.has(by, n) => "is in the log",
+                    Some(_) => "is in no log",
+                    None => "is in a log that could not be read",
+                };
+                examples.push(format!(
+                    "{}: number {n} of gateway {by} ({id}), accepted {}, {kept} and did not come to {} ({})",
+                    self.channels[place].name,
+                    times.say(*accepted),
+                    subscriber.name(),
+                    subscriber.seen.lock().witness.story(*sent)
+                ));
             }
         }
+        examples
+    }
+
+    /// Some of what gateways or logs say that is not so.
+    fn false_examples(&self) -> Vec<String> {
+        let mut examples = Vec::new();
+        for (subscriber, judged) in self.judge_each(None) {
+            let (name, whom) = (&self.channels[subscriber.place].name, subscriber.name());
+            examples.extend(judged.false_words.iter().map(|word| format!("{name}: {word}, to {whom}")));
+        }
+        examples
+            .extend([Lane::Order, Lane::Every, Lane::Latest].map(|lane| self.judge_logs(lane).odd).concat());
         examples.truncate(EXAMPLES_MAX);
         examples
     }
 
     /// Some of what came twice or behind a later one.
     pub(super) fn odd_examples(&self) -> Vec<String> {
-        let odd = self.seen.iter().flat_map(|(place, watched_at, seen)| {
-            let name = &self.channels[*place].name;
-            let say = |what: &String| format!("{name}: {what}, at a subscriber of gateway {watched_at}");
-            seen.lock().witness.odd().iter().map(say).collect::<Vec<_>>()
+        let odd = self.seen.iter().flat_map(|subscriber| {
+            let (name, whom) = (&self.channels[subscriber.place].name, subscriber.name());
+            let say = |what: &String| format!("{name}: {what}, at {whom}");
+            subscriber.seen.lock().witness.odd().iter().take(EXAMPLES_EACH).map(say).collect::<Vec<_>>()
         });
         odd.take(EXAMPLES_MAX).collect()
     }
+}
+
+fn as_slices(posts: &[(usize, Vec<Post>)]) -> Vec<(usize, &[Post])> {
+    posts.iter().map(|(by, posts)| (*by, &posts[..])).collect()
 }
 
 #[cfg(test)]
@@ -254,11 +343,18 @@ mod tests {
             posted.lock().posts.push(post);
             seen.lock().witness.entry(after(sent + took), &format!("a-{n}"), 0, n, false);
         }
+        let moving = Arc::<Mutex<Seen>>::default();
+        moving.lock().witness.entry(after(900), "a-4", 0, 4, false);
         let record = Record {
             channels: vec![channel],
             posted: vec![(0, 0, posted)],
-            // At the other gateway it does not matter.
-            seen: vec![(0, 0, seen), (0, 1, Arc::default())],
+            // At the other gateway it does not matter, nor what came to one that moves.
+            seen: vec![
+                Subscriber { place: 0, stays_at: Some(0), seen: Arc::clone(&seen) },
+                Subscriber { place: 0, stays_at: Some(1), seen: Arc::default() },
+                Subscriber { place: 0, stays_at: None, seen: moving },
+            ],
+            kept: Vec::new(),
             said: Vec::new(),
             pace: Arc::default(),
             start,

@@ -16,8 +16,8 @@ pub(super) struct Report {
     pub(super) nodes: usize,
     pub(super) orders: usize,
     pub(super) zones: usize,
-    /// Of a random run.
-    pub(super) seed: Option<u64>,
+    /// Of random faults, and of where subscribers move.
+    pub(super) seed: u64,
     /// Each run of each fault, those of one fault in a row.
     pub(super) outcomes: Vec<Outcome>,
     /// Promises of time that the runs of a fault did not keep; empty unless they are judged.
@@ -57,10 +57,10 @@ impl Report {
     /// For a document.
     pub(super) fn markdown(&self) -> String {
         let mut out = String::new();
-        let setup = format!("{} gateways, {} orders, {} zones", self.nodes, self.orders, self.zones);
-        let seed = self.seed.map(|seed| format!("; seed {seed}")).unwrap_or_default();
+        let Self { version, machine, nodes, orders, zones, seed, .. } = self;
+        let setup = format!("{nodes} gateways, {orders} orders, {zones} zones; seed {seed}");
         // Writing to a text cannot fail.
-        let _written = writeln!(out, "Version {}, {setup}{seed}. {}\n", self.version, self.machine);
+        let _written = writeln!(out, "Version {version}, {setup}. {machine}\n");
         for (number, row) in self.cells().iter().enumerate() {
             let _written = writeln!(out, "| {} |", row.join(" | "));
             if number == 0 {
@@ -88,7 +88,7 @@ impl Report {
     }
 
     fn cells(&self) -> Vec<Vec<String>> {
-        const HEAD: [&str; 17] = [
+        const HEAD: [&str; 22] = [
             "fault",
             "held, s",
             "accepted",
@@ -99,6 +99,11 @@ impl Report {
             "told",
             "doubled",
             "reordered",
+            "moved",
+            "resumed",
+            "gaps",
+            "again",
+            "false words",
             "later, ms",
             "noticed, ms",
             "recovered, ms",
@@ -151,6 +156,11 @@ fn row(runs: &[Outcome]) -> Vec<String> {
         three(runs, |tally| tally.judged.told),
         three(runs, |tally| tally.judged.doubled),
         three(runs, |tally| tally.judged.reordered),
+        three(runs, |tally| tally.judged.moved),
+        three(runs, |tally| tally.judged.resumed),
+        three(runs, |tally| tally.judged.gaps),
+        three(runs, |tally| tally.judged.again),
+        three(runs, Tally::false_words),
         format!("{} / {}", figure(&|run| run.later_latest_ms), figure(&|run| run.later_every_ms)),
         format!("{} / {}", figure(&|run| run.noticed_ms), figure(&|run| run.socket_told_ms)),
         recovered,
@@ -219,7 +229,7 @@ mod tests {
             nodes: 3,
             orders: 5,
             zones: 2,
-            seed: None,
+            seed: 7,
             outcomes: vec![good(), bad],
             too_late: BTreeMap::new(),
             failed: BTreeMap::new(),
@@ -237,7 +247,7 @@ mod tests {
             .filter(|line| line.starts_with('|'))
             .map(|line| line.matches('|').count())
             .collect();
-        assert_eq!(columns, [18; 4], "{markdown}");
+        assert_eq!(columns, [23; 4], "{markdown}");
         assert!(!report().is_good());
     }
 

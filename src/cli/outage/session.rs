@@ -1,31 +1,37 @@
 //! One deployment under load: brought up, harmed, watched until it has recovered, and judged.
 
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use chrono::Utc;
 use parking_lot::Mutex;
+use rand::SeedableRng as _;
+use rand::rngs::StdRng;
 use tokio::task::JoinSet;
 use tokio::time::{self, Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::clock::WallClock;
 use super::faults::{Fault, Kind, Truth};
+use super::kept::Kept;
 use super::load::{Channel, Producer};
 use super::outcome::Outcome;
 use super::poll;
 use super::process::{Node, Start, TempDir};
 use super::proxy::Proxy;
-use super::record::{Record, Times};
+use super::read::{self, Bounds};
+use super::record::{Record, Subscriber, Times};
 use super::resp::Target;
 use super::schedule::Planned;
 use super::timeline::{Down, Said};
-use super::watch::{Seen, Watcher};
-use super::witness::{Judged, Lane};
+use super::watch::{Moves, Seen, Watcher};
+use super::witness::{Judged, Lane, Witness};
 use super::world::{Redis, World};
 use crate::cli::bench::cpu::rss_bytes;
+use crate::cli::client::BaseUrl;
 use crate::config::Config;
 use crate::model::Zone;
 
@@ -49,7 +55,16 @@ const STARTS_MAX: u32 = 4;
 const NOTICEABLE: Duration = Duration::from_secs(2);
 /// The setting that decides how much later prices on `latest` may come.
 const ORDERING_DEADLINE: &str = "storage.redis.ordering_deadline_ms";
+/// Those that decide how much of a log is kept.
+const ENTRIES: &str = "storage.retention.entries";
+const UPDATES: &str = "storage.retention.orders.updates";
 const LOOK_EVERY: Duration = Duration::from_millis(50);
+/// Latecomers begin within so much of the beginning of a fault that lasts no longer.
+const LATE_WITHIN: Duration = Duration::from_secs(5);
+/// One order of so many is watched by a subscriber that moves from the start, and another one by one that
+/// comes late. More of them would have the suite take the time that is measured.
+const ORDERS_EACH: usize = 2;
+
 /// What a deployment is made of.
 #[derive(Debug, Clone)]
 pub(super) struct Setup {
@@ -67,15 +82,30 @@ pub(super) struct Setup {
     pub(super) logs: Option<PathBuf>,
     /// `KEY=VALUE`, over those of the suite.
     pub(super) settings: Vec<String>,
+    /// Decides when and where subscribers move.
+    pub(super) seed: u64,
 }
 
 impl Setup {
     /// How long the gateways wait for Redis to take a price on `latest`.
     pub(super) fn ordering_deadline(&self) -> Duration {
-        let set = self.settings.iter().filter_map(|setting| setting.strip_prefix(ORDERING_DEADLINE));
-        // One that cannot be read is refused by the gateways.
-        let set = set.filter_map(|value| value.trim_start_matches('=').parse().ok()).next_back();
+        let set = self.set(ORDERING_DEADLINE);
         Duration::from_millis(set.unwrap_or(Config::default().storage.redis.ordering_deadline_ms))
+    }
+
+    /// How much of a log the gateways keep.
+    fn bounds(&self) -> Bounds {
+        let kept = Config::default().storage.retention;
+        Bounds {
+            entries: self.set(ENTRIES).unwrap_or(kept.entries),
+            updates: self.set(UPDATES).unwrap_or(kept.orders.updates),
+        }
+    }
+
+    /// What a setting was set to; one that cannot be read is refused by the gateways.
+    fn set<T: FromStr>(&self, key: &str) -> Option<T> {
+        let set = self.settings.iter().filter_map(|setting| setting.strip_prefix(key)?.strip_prefix('='));
+        set.filter_map(|value| value.parse().ok()).next_back()
     }
 }
 
@@ -85,8 +115,13 @@ struct Session {
     record: Record,
     stop_load: CancellationToken,
     load: JoinSet<()>,
+    /// The fault has begun.
+    fault_begun: CancellationToken,
+    /// Subscribers move no more.
+    rest: CancellationToken,
     stop_watching: CancellationToken,
     watching: JoinSet<()>,
+    bounds: Bounds,
     /// Where gateways keep copies of their journals; goes after them.
     _spool: Option<TempDir>,
 }
@@ -104,6 +139,7 @@ pub(super) async fn one(setup: &Setup, fault: &Fault) -> anyhow::Result<Outcome>
     *session.record.pace.lock() = Duration::ZERO;
     let about_to = Instant::now();
     session.world.begin(fault).await?;
+    session.fault_begun.cancel();
     if fault.kind != Kind::Absent {
         // Some are noticed before they are done; and while one is being done, it is not yet untrue to
         // be healthy.
@@ -151,6 +187,7 @@ pub(super) async fn random(setup: &Setup, plan: &[Planned]) -> anyhow::Result<Ou
         eprintln!("  {what} at {} for {:.1} s", Utc::now().format("%T%.3f"), fault.hold.as_secs_f64());
         marks.push((Instant::now(), what));
         session.world.begin(fault).await?;
+        session.fault_begun.cancel();
         let from = Instant::now();
         session.world.hold(fault).await?;
         let to = Instant::now();
@@ -216,6 +253,7 @@ impl Session {
             channels,
             posted: Vec::new(),
             seen: Vec::new(),
+            kept: Vec::new(),
             said: world.nodes.iter().map(|_| Arc::default()).collect(),
             pace: Arc::default(),
             start: Instant::now(),
@@ -225,11 +263,15 @@ impl Session {
             record,
             stop_load: CancellationToken::new(),
             load: JoinSet::new(),
+            fault_begun: CancellationToken::new(),
+            rest: CancellationToken::new(),
             stop_watching: CancellationToken::new(),
             watching: JoinSet::new(),
+            bounds: setup.bounds(),
             _spool: spool,
         };
         session.watch()?;
+        session.watch_on_the_move(setup.seed, fault.map_or(LATE_WITHIN, |fault| fault.hold));
         session.until_subscribed().await?;
         session.record.start = Instant::now();
         session.start_load(setup)?;
@@ -238,14 +280,16 @@ impl Session {
 
     /// Subscribes each channel at each node, and begins to ask how they are.
     fn watch(&mut self) -> anyhow::Result<()> {
+        let bases = self.bases();
         for (node, process) in self.world.nodes.iter().enumerate() {
             let (base, stop) = (&process.base, &self.stop_watching);
             let said = Arc::clone(&self.record.said[node]);
             self.watching.spawn(poll::health(base.clone(), base.http()?, said, stop.clone()));
             for (place, channel) in self.record.channels.iter().enumerate() {
                 let seen = Arc::default();
-                self.record.seen.push((place, node, Arc::clone(&seen)));
-                let watcher = Watcher { channel: channel.clone(), base: base.clone(), seen };
+                self.record.seen.push(Subscriber { place, stays_at: Some(node), seen: Arc::clone(&seen) });
+                let (channel, bases) = (channel.clone(), bases.clone());
+                let watcher = Watcher { channel, bases, node, moves: None, seen };
                 self.watching.spawn(watcher.run(stop.clone()));
             }
         }
@@ -253,18 +297,55 @@ impl Session {
         Ok(())
     }
 
+    fn bases(&self) -> Vec<BaseUrl> {
+        self.world.nodes.iter().map(|node| node.base.clone()).collect()
+    }
+
+    /// Subscribers that move: of each zone one that is there from the start and one that comes in the
+    /// fault, of each order one of the two. They begin at another gateway than the order's own.
+    fn watch_on_the_move(&mut self, seed: u64, within: Duration) {
+        let bases = self.bases();
+        let within = within.min(LATE_WITHIN);
+        for (place, channel) in self.record.channels.iter().enumerate() {
+            let is_order = channel.lane == Lane::Order;
+            for is_late in [false, true] {
+                if is_order && (place % ORDERS_EACH == 0) == is_late {
+                    continue;
+                }
+                let seen = Arc::<Mutex<Seen>>::default();
+                if is_late && !is_order {
+                    seen.lock().witness = Witness::of_latecomer();
+                }
+                let own = channel.nodes.first().copied().unwrap_or(0);
+                let number = self.record.seen.len();
+                let moves = Moves {
+                    random: StdRng::seed_from_u64(seed.wrapping_add(number as u64)),
+                    begins: is_late.then(|| (self.fault_begun.clone(), within)),
+                    rest: self.rest.clone(),
+                };
+                let watcher = Watcher {
+                    channel: channel.clone(),
+                    bases: bases.clone(),
+                    node: (own + 1 + number % 2) % bases.len(),
+                    moves: Some(moves),
+                    seen: Arc::clone(&seen),
+                };
+                self.watching.spawn(watcher.run(self.stop_watching.clone()));
+                self.record.seen.push(Subscriber { place, stays_at: None, seen });
+            }
+        }
+    }
+
     async fn until_subscribed(&self) -> anyhow::Result<()> {
         let deadline = Instant::now() + READY_PATIENCE;
         loop {
-            let missing = self.record.seen.iter().filter(|(.., seen)| !seen.lock().is_subscribed).count();
+            let stays = self.record.seen.iter().filter(|subscriber| subscriber.stays_at.is_some());
+            let missing = stays.filter(|subscriber| !subscriber.seen.lock().was_subscribed).count();
             if missing == 0 {
                 return Ok(());
             }
             if Instant::now() > deadline {
-                bail!(
-                    "{missing} of {} sockets were not subscribed within {READY_PATIENCE:?}",
-                    self.record.seen.len()
-                );
+                bail!("{missing} sockets were not subscribed within {READY_PATIENCE:?}");
             }
             time::sleep(LOOK_EVERY).await;
         }
@@ -319,6 +400,9 @@ impl Session {
     async fn end_load(&mut self) {
         self.stop_load.cancel();
         while self.load.join_next().await.is_some() {}
+        self.rest.cancel();
+        // With it, what is to come is told from what need not.
+        self.record.kept = self.read_logs().await;
         settled(
             || self.record.judge_lanes(None),
             |judged| {
@@ -327,6 +411,24 @@ impl Session {
             },
         )
         .await;
+        self.record.kept = self.read_logs().await;
+    }
+
+    /// The logs of all channels, as a gateway tells them that says it is healthy.
+    async fn read_logs(&self) -> Vec<Option<Kept>> {
+        let is_healthy = |node: &usize| self.record.said[*node].lock().state() == Some("healthy");
+        let node = (0..self.world.nodes.len()).find(is_healthy).unwrap_or(0);
+        let base = &self.world.nodes[node].base;
+        let Ok(http) = base.http() else { return Vec::new() };
+        let mut logs = Vec::new();
+        for channel in &self.record.channels {
+            let log = read::log(channel, base, &http, self.bounds).await;
+            if let Err(error) = &log {
+                eprintln!("    the log of {} could not be read: {error:#}", channel.name);
+            }
+            logs.push(log.ok());
+        }
+        logs
     }
 
     /// Reads all orders with new subscribers, each at another node than the one that it was told of
@@ -339,17 +441,18 @@ impl Session {
             if channel.lane != Lane::Order {
                 continue;
             }
-            let node = (by + 1) % self.world.nodes.len();
-            let base = self.world.nodes[node].base.clone();
+            let bases = self.bases();
+            let node = (by + 1) % bases.len();
             let seen = Arc::<Mutex<Seen>>::default();
-            readers.push((Arc::clone(&seen), *by, posted));
-            reading.spawn(Watcher { channel: channel.clone(), base, seen }.run(stop.clone()));
+            readers.push((Arc::clone(&seen), *place, *by, posted));
+            let watcher = Watcher { channel: channel.clone(), bases, node, moves: None, seen };
+            reading.spawn(watcher.run(stop.clone()));
         }
         let judge = || {
             let mut judged = Judged::default();
-            for (seen, by, posted) in &readers {
-                let (seen, posted) = (seen.lock(), posted.lock());
-                judged.add(&seen.witness.judge(Lane::Order, &[(*by, &posted.posts)], None));
+            for (seen, place, by, posted) in &readers {
+                let (seen, posted, kept) = (seen.lock(), posted.lock(), self.record.kept_of(*place));
+                judged.add(&seen.witness.judge(Lane::Order, &[(*by, &posted.posts)], kept, None));
             }
             judged
         };

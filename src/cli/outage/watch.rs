@@ -1,4 +1,5 @@
-//! Subscribers: one socket per channel and node, opened again when it is cut.
+//! Subscribers: each of one channel, on one socket at a time. Some stay at a gateway, and open their
+//! socket again when it is cut; others move from gateway to gateway.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -6,18 +7,22 @@ use std::time::Duration;
 
 use futures_util::{SinkExt as _, StreamExt as _};
 use parking_lot::Mutex;
+use rand::RngExt as _;
+use rand::rngs::StdRng;
 use serde::Deserialize;
 use tokio::time::{self, Instant};
 use tokio_tungstenite::tungstenite::Message;
 use tokio_util::sync::CancellationToken;
 
 use super::load::Channel;
-use super::witness::Witness;
+use super::witness::{Witness, Word};
 use crate::cli::client::BaseUrl;
 use crate::cli::follow::{self, Door, Follow, Until};
 
 /// How soon a socket that was cut is opened again.
 const AGAIN_AFTER: Duration = Duration::from_millis(200);
+/// How long one that moves stays at a gateway, connecting included, in milliseconds.
+const STAY_MS: std::ops::RangeInclusive<u64> = 300..=2_000;
 
 /// What one subscriber saw.
 #[derive(Debug, Default)]
@@ -25,20 +30,45 @@ pub(super) struct Seen {
     pub(super) witness: Witness,
     /// `subscribed` came on the connection that is open.
     pub(super) is_subscribed: bool,
-    /// How connections ended that were not ended by the suite, and how many.
-    pub(super) cuts: BTreeMap<String, u64>,
+    /// It came on some connection.
+    pub(super) was_subscribed: bool,
+    /// How connections ended that were not ended by the suite, by gateway, and how many.
+    pub(super) cuts: BTreeMap<(usize, String), u64>,
     /// What `backend_state` said, and when.
     pub(super) states: Vec<(Instant, String)>,
     /// `error` messages, by code.
     pub(super) errors: BTreeMap<String, u64>,
 }
 
-/// One subscriber of one channel at one node.
+/// One subscriber of one channel.
 #[derive(Debug)]
 pub(super) struct Watcher {
     pub(super) channel: Channel,
-    pub(super) base: BaseUrl,
+    /// By node.
+    pub(super) bases: Vec<BaseUrl>,
+    /// The node that it begins at.
+    pub(super) node: usize,
+    pub(super) moves: Option<Moves>,
     pub(super) seen: Arc<Mutex<Seen>>,
+}
+
+/// How a subscriber moves: it closes its socket after a while, and goes on at a gateway that may be
+/// another one, with the position that it has.
+#[derive(Debug)]
+pub(super) struct Moves {
+    pub(super) random: StdRng,
+    /// It begins some time within that much after this; none where it is there from the start.
+    pub(super) begins: Option<(CancellationToken, Duration)>,
+    /// From here on it stays where it is.
+    pub(super) rest: CancellationToken,
+}
+
+/// How a connection ended.
+enum End {
+    /// The subscriber left.
+    Left,
+    /// Or it was cut, or none came about.
+    Cut(String),
 }
 
 /// The fields that matter here, of every message.
@@ -51,42 +81,78 @@ struct Told {
     n: Option<u64>,
     #[serde(default)]
     late: bool,
+    #[serde(default, rename = "missedBefore")]
+    missed_before: bool,
     recovered: Option<bool>,
     gap: Option<u64>,
+    epoch: Option<String>,
+    offset: Option<u64>,
     state: Option<String>,
     code: Option<serde_json::Value>,
 }
 
 impl Watcher {
     /// Watches until `stop`.
-    pub(super) async fn run(self, stop: CancellationToken) {
+    pub(super) async fn run(mut self, stop: CancellationToken) {
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = self.watch() => {}
+        }
+    }
+
+    async fn watch(&mut self) {
+        if let Some(moves) = &mut self.moves
+            && let Some((begun, within)) = moves.begins.take()
+        {
+            begun.cancelled().await;
+            time::sleep(within.mul_f64(moves.random.random_range(0.0..1.0))).await;
+        }
         let door = self.channel.as_order().map_or(Door::Open, Door::Order);
         let mut follow = Follow::new([(self.channel.name.clone(), None)], Until::Forever);
         loop {
-            let why = tokio::select! {
-                () = stop.cancelled() => return,
-                why = self.connection(door, &mut follow) => why,
+            let leave_at = self
+                .moves
+                .as_mut()
+                .map(|moves| Instant::now() + Duration::from_millis(moves.random.random_range(STAY_MS)));
+            let rest = self.moves.as_ref().map(|moves| &moves.rest);
+            let end = tokio::select! {
+                end = self.connection(door, &mut follow) => End::Cut(end),
+                () = until(leave_at, rest) => End::Left,
             };
-            {
-                let mut seen = self.seen.lock();
-                let had_one = std::mem::take(&mut seen.is_subscribed);
-                // One that never came about was not cut.
-                if had_one {
-                    *seen.cuts.entry(why).or_default() += 1;
+            let was_subscribed = std::mem::take(&mut self.seen.lock().is_subscribed);
+            match end {
+                End::Left => self.go_on(0),
+                End::Cut(why) => {
+                    // One that never came about was not cut.
+                    if was_subscribed {
+                        *self.seen.lock().cuts.entry((self.node, why)).or_default() += 1;
+                    }
+                    self.go_on(1);
+                    time::sleep(AGAIN_AFTER).await;
                 }
             }
-            time::sleep(AGAIN_AFTER).await;
+        }
+    }
+
+    /// Chooses where the next connection goes, at least so many gateways on, for one that moves.
+    fn go_on(&mut self, at_least: usize) {
+        let count = self.bases.len();
+        if let Some(moves) = &mut self.moves
+            && count > at_least
+        {
+            self.node = (self.node + moves.random.random_range(at_least..count)) % count;
         }
     }
 
     /// One connection, to its end: why it ended.
     async fn connection(&self, door: Door, follow: &mut Follow) -> String {
-        let mut socket = match follow::connect(&follow::address(&self.base, door, follow)).await {
+        let since = follow.position(&self.channel.name).map(ToString::to_string);
+        let mut socket = match follow::connect(&follow::address(&self.bases[self.node], door, follow)).await {
             Ok(socket) => socket,
             Err(lost) => return lost.why,
         };
         follow.connected(Instant::now());
-        self.seen.lock().witness.connected();
+        self.seen.lock().witness.connected(self.node, since);
         if let Door::Open = door
             && let Err(error) = socket.send(Message::text(follow.subscribe())).await
         {
@@ -126,7 +192,14 @@ impl Watcher {
             ("subscribed" | "resync", ..) => {
                 let is_subscribed = told.kind == "subscribed";
                 seen.is_subscribed |= is_subscribed;
-                seen.witness.placed(at, is_subscribed, told.recovered.unwrap_or(false), told.gap);
+                seen.was_subscribed |= is_subscribed;
+                seen.witness.placed(Word {
+                    at,
+                    is_subscribed,
+                    recovered: told.recovered.unwrap_or(false),
+                    gap: told.gap,
+                    position: format!("{}:{}", told.epoch.unwrap_or_default(), told.offset.unwrap_or(0)),
+                });
             }
             ("backend_state", ..) => {
                 if let Some(state) = told.state {
@@ -139,8 +212,22 @@ impl Watcher {
             }
             (_, Some(serde_json::Value::String(id)), Some(by), Some(n)) => {
                 seen.witness.entry(at, id, by, n, told.late);
+                if told.missed_before {
+                    seen.witness.missed_before(by, n);
+                }
             }
             _ => {}
         }
     }
+}
+
+/// Waits until it is time to leave; for ever where that is no time, or one stays from then on.
+async fn until(leave_at: Option<Instant>, rest: Option<&CancellationToken>) {
+    if let Some(leave_at) = leave_at {
+        time::sleep_until(leave_at).await;
+        if !rest.is_some_and(CancellationToken::is_cancelled) {
+            return;
+        }
+    }
+    std::future::pending().await
 }

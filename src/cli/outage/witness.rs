@@ -1,12 +1,14 @@
 //! What one subscriber saw, and what is wrong with it. No I/O, so that it can be tested with
-//! subscribers that lose, double and reorder.
+//! subscribers that lose, double and reorder, and with gateways that say what is not so.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use serde::Serialize;
 use tokio::time::Instant;
+
+use super::kept::Kept;
 
 /// So many prices in a row share a key; then it is never used again. So on the lane `latest` each key
 /// has a newest price that nothing later hides the loss of.
@@ -47,26 +49,126 @@ pub(super) struct Post {
     pub(super) accepted: Option<Instant>,
 }
 
-/// What one subscriber of one channel saw, over all of its connections.
+/// What one subscriber of one channel saw, over all of its connections. It does as the protocol says
+/// of clients: from a word that says `"recovered":false` until one that says `"recovered":true`, it drops
+/// each entry whose id it has had. Unlike a client it remembers all ids, to find what no client should
+/// have to.
 #[derive(Debug, Default)]
 pub(super) struct Witness {
+    /// It began with what comes next, while the load was on: it is owed what was sent after it was
+    /// first subscribed.
+    begins_late: bool,
+    subscribed_at: Option<Instant>,
     /// By the node that the entries were posted at.
     arrivals: BTreeMap<usize, Arrivals>,
     producers: Vec<Producer>,
-    /// Ids seen on any connection.
-    had: HashSet<Id>,
-    /// Ids seen on this one.
-    here: HashSet<Id>,
-    /// This connection was told that it cannot go on where the one before ended: it may get again
-    /// what that one had.
+    /// All ids that came, and when each came first.
+    had: HashMap<Id, Instant>,
+    /// The newest word was `"recovered":false`.
     may_come_again: bool,
+    /// The words that said so.
     gaps: Vec<Gap>,
-    connections: u64,
+    counted: Counted,
+    /// The newest words of all, for people.
+    words: VecDeque<Told>,
+    /// The node that it is connected to, and the position that it gave there.
+    node: usize,
+    since: Option<String>,
+    /// The node that said the newest `subscribed`.
+    subscribed_at_node: Option<usize>,
+    /// Entries that said `missedBefore`: the node that they were posted at, and their number.
+    missed_before: BTreeSet<(usize, u64)>,
+    moved: u64,
+    resumed: u64,
     doubled: u64,
     again: u64,
     late: u64,
     /// The first few that came twice or behind a later one, in words.
     odd: Vec<String>,
+}
+
+/// What `subscribed` or `resync` said.
+#[derive(Debug, Clone)]
+pub(super) struct Word {
+    pub(super) at: Instant,
+    /// It was `subscribed`.
+    pub(super) is_subscribed: bool,
+    pub(super) recovered: bool,
+    pub(super) gap: Option<u64>,
+    /// Entries follow from the one after this, `<epoch>:<offset>`.
+    pub(super) position: String,
+}
+
+/// A word, and whom it answers.
+#[derive(Debug)]
+struct Told {
+    word: Word,
+    node: usize,
+    /// What the client gave, of a `subscribed`.
+    since: Option<String>,
+}
+
+impl Told {
+    fn say(&self, from: Instant) -> String {
+        let Word { at, is_subscribed, recovered, gap, position } = &self.word;
+        let (sign, apart) = if *at < from { ('-', from - *at) } else { ('+', *at - from) };
+        let what = match (is_subscribed, &self.since) {
+            (true, Some(since)) => format!("subscribed since {since}"),
+            (true, None) => "subscribed".to_owned(),
+            (false, _) => "resync".to_owned(),
+        };
+        let gap = gap.filter(|_| !recovered).map(|gap| format!(", gap {gap}")).unwrap_or_default();
+        format!(
+            "{sign}{} ms at gateway {}: {what} to {position}, recovered {recovered}{gap}",
+            apart.as_millis(),
+            self.node
+        )
+    }
+}
+
+/// How many words are remembered for people.
+const WORDS_MAX: usize = 1_000;
+
+/// How many words there were: of all, of those that said `"recovered":false`, and of those of these that
+/// said no number.
+#[derive(Debug, Default, Clone, Copy)]
+struct Counted {
+    words: u64,
+    gaps: u64,
+    unnumbered: u64,
+}
+
+/// Whether numbers rise as they must.
+///
+/// They do under one word, and on after `"recovered":true`. After `"recovered":false` order begins anew.
+/// Once more it does so with some later word, where no number was told: what was out of reach then may
+/// come behind what could be reached.
+#[derive(Debug, Default)]
+struct Rising {
+    highest: u64,
+    at: Counted,
+    restarts: u64,
+}
+
+impl Rising {
+    /// Takes a number that comes after these words; says which higher one came before it, if that must
+    /// not be.
+    fn next(&mut self, number: u64, now: Counted) -> Option<u64> {
+        if now.gaps > self.at.gaps {
+            self.highest = 0;
+        }
+        let is_first_under_a_word = now.words > self.at.words;
+        if number < self.highest && is_first_under_a_word && self.restarts < now.unnumbered {
+            self.restarts = now.unnumbered;
+            self.highest = 0;
+        }
+        self.at = now;
+        if number < self.highest {
+            return Some(self.highest);
+        }
+        self.highest = number;
+        None
+    }
 }
 
 /// What came of one node's entries, in order of arrival.
@@ -83,13 +185,15 @@ struct Arrival {
     n: u64,
     /// A later entry of the same producer had come before.
     is_reordered: bool,
+    /// How many words there had been.
+    after: Counted,
 }
 
 /// Who wrote entries, as their ids say.
 #[derive(Debug)]
 struct Producer {
     name: String,
-    highest: u64,
+    order: Rising,
 }
 
 /// The producer's place in the list, and its sequence.
@@ -111,102 +215,142 @@ pub(super) struct Judged {
     pub(super) expected: u64,
     /// Of these, those that came.
     pub(super) delivered: u64,
-    /// Of these, those that did not, and nobody said so.
+    /// Of these, those that did not, though the log has them or nobody said so.
     pub(super) lost: u64,
     /// Of these, those that did not, and the subscriber was told that entries are missing.
     pub(super) told: u64,
-    /// How often it was told that.
+    /// How often a subscriber that had gone to another gateway was told where it goes on.
+    pub(super) moved: u64,
+    /// Of these, how often nothing was missing there.
+    pub(super) resumed: u64,
+    /// How often it was told that entries are missing, or may be.
     pub(super) gaps: u64,
+    /// Entries that were said to be gone for good, and are in the log or came later.
+    pub(super) falsely_gone: u64,
     pub(super) doubled: u64,
     pub(super) reordered: u64,
-    /// Had on an earlier connection, and sent again after being told that they may be.
+    /// Sent again after a word that they may be.
     pub(super) again: u64,
     /// Came though nobody said that they were accepted.
     pub(super) unaccepted: u64,
     /// Were marked as late.
     pub(super) late: u64,
+    /// Subscribers that never were subscribed.
+    pub(super) left_out: u64,
     /// The last arrival of what had been accepted before some moment.
     #[serde(skip)]
     pub(super) caught_up: Option<Instant>,
     /// The first few that were lost: where they were posted, and their number.
     #[serde(skip)]
     pub(super) examples: Vec<(usize, u64)>,
+    /// The first few words that were not so.
+    #[serde(skip)]
+    pub(super) false_words: Vec<String>,
 }
 
 /// How many lost entries are named.
 const EXAMPLES_MAX: usize = 5;
+/// How many words are told that came after something went wrong.
+const STORY_WORDS: usize = 6;
 
 impl Witness {
-    /// A connection came about.
-    pub(super) fn connected(&mut self) {
-        self.connections += 1;
-        self.here.clear();
-        self.may_come_again = false;
+    /// Of one that begins with what comes next while the load is on.
+    pub(super) fn of_latecomer() -> Self {
+        Self { begins_late: true, ..Self::default() }
     }
 
-    /// `subscribed` or `resync` came; `recovered` and `gap` are what it said.
-    pub(super) fn placed(&mut self, at: Instant, is_subscribed: bool, recovered: bool, gap: Option<u64>) {
-        if recovered {
-            return;
+    /// A connection came about, to this node; `since` is the position that is given there.
+    pub(super) fn connected(&mut self, node: usize, since: Option<String>) {
+        (self.node, self.since) = (node, since);
+    }
+
+    /// `subscribed` or `resync` came.
+    pub(super) fn placed(&mut self, word: Word) {
+        self.counted.words += 1;
+        self.may_come_again = !word.recovered;
+        if !word.recovered {
+            self.counted.gaps += 1;
+            self.counted.unnumbered += u64::from(word.gap.is_none());
+            self.gaps.push(Gap { at: word.at, missing: word.gap });
         }
-        self.gaps.push(Gap { at, missing: gap });
-        // The position was of another log: what is kept comes again, on a connection that has had
-        // nothing yet.
-        if is_subscribed && gap.is_none() && self.connections > 1 && self.here.is_empty() {
-            self.may_come_again = true;
-            for producer in &mut self.producers {
-                producer.highest = 0;
+        if word.is_subscribed {
+            self.subscribed_at.get_or_insert(word.at);
+            if self.subscribed_at_node.replace(self.node).is_some_and(|before| before != self.node) {
+                self.moved += 1;
+                self.resumed += u64::from(word.recovered);
             }
+        }
+        let since = if word.is_subscribed { self.since.clone() } else { None };
+        self.words.push_back(Told { word, node: self.node, since });
+        if self.words.len() > WORDS_MAX {
+            self.words.pop_front();
         }
     }
 
     /// An entry came: its id, the node that it was posted at, and its number there.
     pub(super) fn entry(&mut self, at: Instant, id: &str, by: usize, n: u64, is_late: bool) {
         let (producer, seq) = self.parse(id);
-        if !self.here.insert((producer, seq)) {
-            self.note_odd(|| format!("{id} twice"));
-            self.doubled += 1;
-            return;
-        }
-        if !self.had.insert((producer, seq)) {
+        if let Some(first) = self.had.get(&(producer, seq)).copied() {
             if self.may_come_again {
                 self.again += 1;
             } else {
-                self.note_odd(|| format!("{id} twice, on two connections"));
+                self.note_odd(first, at, || format!("{id} twice"));
                 self.doubled += 1;
             }
             return;
         }
-        let arrivals = self.arrivals.entry(by).or_default();
+        self.had.insert((producer, seq), at);
+        let after = self.counted;
         // Each number is posted once: two entries of it are one too many, whatever their ids.
-        if arrivals.first.contains_key(&n) {
-            self.note_odd(|| format!("{n} of gateway {by} a second time, as {id}"));
+        if let Some(first) = self.arrivals.entry(by).or_default().first.get(&n).copied() {
+            self.note_odd(first, at, || format!("{n} of gateway {by} a second time, as {id}"));
             self.doubled += 1;
             return;
         }
+        let behind = self.producers[producer].order.next(seq, after);
+        if let Some(highest) = behind {
+            self.note_odd(at, at, || format!("{id} behind {highest}"));
+        }
+        let arrivals = self.arrivals.entry(by).or_default();
         arrivals.first.insert(n, at);
         arrivals.ids.insert(n, (producer, seq));
-        let highest = &mut self.producers[producer].highest;
-        let is_reordered = seq < *highest;
-        arrivals.in_order.push(Arrival { n, is_reordered });
-        if is_reordered {
-            let highest = *highest;
-            self.note_odd(|| format!("{id} behind {highest}"));
-        } else {
-            *highest = seq;
-        }
+        arrivals.in_order.push(Arrival { n, is_reordered: behind.is_some(), after });
         self.late += u64::from(is_late);
     }
 
-    fn note_odd(&mut self, what: impl FnOnce() -> String) {
+    /// An entry said `missedBefore`.
+    pub(super) fn missed_before(&mut self, by: usize, n: u64) {
+        self.missed_before.insert((by, n));
+    }
+
+    /// The entries that did.
+    pub(super) fn said_missed(&self) -> &BTreeSet<(usize, u64)> {
+        &self.missed_before
+    }
+
+    /// When it was last told that entries are missing.
+    pub(super) fn told_at(&self) -> Option<Instant> {
+        self.gaps.last().map(|gap| gap.at)
+    }
+
+    /// Notes what came at some moment; `first` is when it had come before.
+    fn note_odd(&mut self, first: Instant, at: Instant, what: impl FnOnce() -> String) {
         if self.odd.len() < EXAMPLES_MAX {
-            self.odd.push(what());
+            let after = (at - first).as_millis();
+            self.odd.push(format!("{}, {after} ms after the first ({})", what(), self.story(first)));
         }
     }
 
     /// The first few that came twice or behind a later one.
     pub(super) fn odd(&self) -> &[String] {
         &self.odd
+    }
+
+    /// What it was told last before some moment, and then.
+    pub(super) fn story(&self, around: Instant) -> String {
+        let before = self.words.iter().rposition(|told| told.word.at <= around).unwrap_or(0);
+        let words = self.words.iter().skip(before).take(1 + STORY_WORDS);
+        words.map(|told| told.say(around)).collect::<Vec<_>>().join("; ")
     }
 
     /// The id of a node's `n`th entry, if it came.
@@ -232,14 +376,23 @@ impl Witness {
         })
     }
 
-    /// What is wrong by now: `posted` is what was posted by each node that did. `before` is the
-    /// moment that `caught_up` is about.
-    pub(super) fn judge(&self, lane: Lane, posted: &[(usize, &[Post])], before: Option<Instant>) -> Judged {
+    /// What is wrong by now: `posted` is what was posted by each node that did, `kept` what the log
+    /// holds at the end, where that is known. `before` is the moment that `caught_up` is about.
+    pub(super) fn judge(
+        &self,
+        lane: Lane,
+        posted: &[(usize, &[Post])],
+        kept: Option<&Kept>,
+        before: Option<Instant>,
+    ) -> Judged {
         let mut judged = Judged {
             doubled: self.doubled,
             again: self.again,
             late: self.late,
+            moved: self.moved,
+            resumed: self.resumed,
             gaps: self.gaps.len() as u64,
+            left_out: u64::from(self.subscribed_at.is_none()),
             ..Judged::default()
         };
         // When each was sent, where, its number.
@@ -248,20 +401,20 @@ impl Witness {
             let nothing = Arrivals::default();
             let arrivals = self.arrivals.get(by).unwrap_or(&nothing);
             let accepted = |n: u64| post(posts, n).and_then(|post| post.accepted);
-            let wanted = wanted(lane, posts);
-            judged.expected += wanted.len() as u64;
-            for n in wanted {
+            for n in wanted(lane, posts) {
+                let Some(post) = post(posts, n).filter(|post| self.is_owed(post)) else { continue };
+                judged.expected += 1;
                 match came(lane, arrivals, n) {
                     true => judged.delivered += 1,
-                    false => missing.extend(post(posts, n).map(|post| (post.sent, *by, n))),
+                    false => missing.push((post.sent, *by, n)),
                 }
             }
-            let mut highest = 0;
+            let mut order = Rising::default();
             for arrival in &arrivals.in_order {
                 match accepted(arrival.n) {
                     Some(at) => {
-                        judged.reordered += u64::from(arrival.is_reordered || arrival.n < highest);
-                        highest = highest.max(arrival.n);
+                        let is_behind = order.next(arrival.n, arrival.after).is_some();
+                        judged.reordered += u64::from(arrival.is_reordered || is_behind);
                         if before.is_some_and(|before| at <= before) {
                             judged.caught_up = judged.caught_up.max(arrivals.first.get(&arrival.n).copied());
                         }
@@ -275,16 +428,24 @@ impl Witness {
             }
         }
         missing.sort_unstable_by_key(|(sent, ..)| *sent);
-        self.excuse(missing, &mut judged);
+        self.excuse(missing, kept, &mut judged);
+        if let Some(kept) = kept {
+            self.find_falsely_gone(posted, kept, &mut judged);
+        }
         judged
     }
 
+    fn is_owed(&self, post: &Post) -> bool {
+        !self.begins_late || self.subscribed_at.is_some_and(|subscribed| post.sent >= subscribed)
+    }
+
     /// Tells what the subscriber was told is missing from what is lost: each gap excuses as many
-    /// entries as it says, of those that had been sent by then.
-    fn excuse(&self, missing: Vec<(Instant, usize, u64)>, judged: &mut Judged) {
+    /// entries as it says, of those that had been sent by then and that the log does not have.
+    fn excuse(&self, missing: Vec<(Instant, usize, u64)>, kept: Option<&Kept>, judged: &mut Judged) {
         let mut left: Vec<Gap> = self.gaps.clone();
         for (sent, by, n) in missing {
-            let gap = left.iter_mut().find(|gap| gap.at > sent && gap.missing != Some(0));
+            let is_kept = kept.is_some_and(|kept| kept.has(by, n));
+            let gap = left.iter_mut().find(|gap| gap.at > sent && gap.missing != Some(0) && !is_kept);
             match gap {
                 Some(gap) => {
                     gap.missing = gap.missing.map(|missing| missing - 1);
@@ -300,6 +461,38 @@ impl Witness {
         }
     }
 
+    /// What a number says is gone must have been sent by then, be in no log, and not come any more. An
+    /// entry is gone once, so that no two words count it.
+    fn find_falsely_gone(&self, posted: &[(usize, &[Post])], kept: &Kept, judged: &mut Judged) {
+        let mut gone: Vec<(Instant, Option<Instant>)> = Vec::new();
+        for (by, posts) in posted {
+            let first = self.arrivals.get(by).map(|arrivals| &arrivals.first);
+            let no_log_has = (1..).zip(*posts).filter(|(n, _)| !kept.has(*by, *n));
+            gone.extend(
+                no_log_has.map(|(n, post)| (post.sent, first.and_then(|first| first.get(&n).copied()))),
+            );
+        }
+        gone.sort_unstable_by_key(|(sent, _)| *sent);
+        for gap in &self.gaps {
+            let Some(said) = gap.missing else { continue };
+            let mut found = 0;
+            gone.retain(|(sent, came)| {
+                let is_it = found < said && *sent < gap.at && came.is_none_or(|came| came < gap.at);
+                found += u64::from(is_it);
+                !is_it
+            });
+            if found < said {
+                judged.falsely_gone += said - found;
+                if judged.false_words.len() < EXAMPLES_MAX {
+                    let story = self.story(gap.at);
+                    judged
+                        .false_words
+                        .push(format!("{said} said to be gone, of which {found} are ({story})"));
+                }
+            }
+        }
+    }
+
     /// `<producer>-<sequence>`; what has another form counts as a producer of its own.
     fn parse(&mut self, id: &str) -> Id {
         let (name, seq) = match id.rsplit_once('-').map(|(name, seq)| (name, seq.parse())) {
@@ -308,7 +501,7 @@ impl Witness {
         };
         let known = self.producers.iter().position(|producer| producer.name == name);
         let place = known.unwrap_or_else(|| {
-            self.producers.push(Producer { name: name.to_owned(), highest: 0 });
+            self.producers.push(Producer { name: name.to_owned(), order: Rising::default() });
             self.producers.len() - 1
         });
         (place, seq)
@@ -322,15 +515,21 @@ impl Judged {
         self.delivered += other.delivered;
         self.lost += other.lost;
         self.told += other.told;
+        self.moved += other.moved;
+        self.resumed += other.resumed;
         self.gaps += other.gaps;
+        self.falsely_gone += other.falsely_gone;
         self.doubled += other.doubled;
         self.reordered += other.reordered;
         self.again += other.again;
         self.unaccepted += other.unaccepted;
         self.late += other.late;
+        self.left_out += other.left_out;
         self.caught_up = self.caught_up.max(other.caught_up);
         let room = EXAMPLES_MAX.saturating_sub(self.examples.len());
         self.examples.extend(other.examples.iter().take(room));
+        let room = EXAMPLES_MAX.saturating_sub(self.false_words.len());
+        self.false_words.extend(other.false_words.iter().take(room).cloned());
     }
 
     /// Whether all has come that must, or was told to be missing.
@@ -391,17 +590,37 @@ mod tests {
     /// A subscriber that saw these numbers on one connection, each at 2 ms after its post.
     fn saw(start: Instant, numbers: impl IntoIterator<Item = u64>) -> Witness {
         let mut witness = Witness::default();
-        witness.connected();
-        witness.placed(start, true, true, Some(0));
+        witness.connected(0, None);
+        witness.placed(subscribed(start, true, Some(0)));
+        see(&mut witness, start, numbers);
+        witness
+    }
+
+    /// These come, each at 2 ms after its post.
+    fn see(witness: &mut Witness, start: Instant, numbers: impl IntoIterator<Item = u64>) {
         for n in numbers {
             witness.entry(ms(start, n * 10 + 2), &format!("a-{n}"), 0, n, false);
         }
-        witness
+    }
+
+    fn subscribed(at: Instant, recovered: bool, gap: Option<u64>) -> Word {
+        Word { at, is_subscribed: true, recovered, gap, position: "e:0".to_owned() }
+    }
+
+    fn resync(at: Instant, recovered: bool, gap: Option<u64>) -> Word {
+        Word { is_subscribed: false, ..subscribed(at, recovered, gap) }
+    }
+
+    /// A log that holds these of the first gateway.
+    fn log(numbers: impl IntoIterator<Item = u64>) -> Kept {
+        let mut kept = Kept::default();
+        numbers.into_iter().for_each(|n| kept.entry(&format!("a-{n}"), 0, n, false));
+        kept
     }
 
     /// What is wrong with it, as (lost, told, doubled, reordered).
     fn wrong(witness: &Witness, lane: Lane, posts: &[Post]) -> (u64, u64, u64, u64) {
-        let judged = witness.judge(lane, &[(0, posts)], None);
+        let judged = witness.judge(lane, &[(0, posts)], None, None);
         assert_eq!(judged.expected, judged.delivered + judged.lost + judged.told);
         (judged.lost, judged.told, judged.doubled, judged.reordered)
     }
@@ -412,7 +631,7 @@ mod tests {
         for lane in [Lane::Order, Lane::Every, Lane::Latest] {
             assert_eq!(wrong(&saw(start, 1..=COUNT), lane, &posts(start)), (0, 0, 0, 0));
         }
-        let judged = saw(start, 1..=COUNT).judge(Lane::Order, &[(0, &posts(start))], None);
+        let judged = saw(start, 1..=COUNT).judge(Lane::Order, &[(0, &posts(start))], None, None);
         assert_eq!((judged.expected, judged.delivered), (COUNT, COUNT));
     }
 
@@ -429,7 +648,7 @@ mod tests {
             let lost = losing.remove(at);
             let witness = saw(start, losing);
             assert_eq!(wrong(&witness, Lane::Order, &posts), (1, 0, 0, 0), "seed {seed}");
-            let examples = witness.judge(Lane::Every, &[(0, &posts)], None).examples;
+            let examples = witness.judge(Lane::Every, &[(0, &posts)], None, None).examples;
             assert_eq!(examples, [(0, lost)], "seed {seed}");
 
             let mut doubling = good.clone();
@@ -457,7 +676,7 @@ mod tests {
     fn a_later_sequence_with_an_earlier_number_is_reordered() {
         let start = Instant::now();
         let mut witness = Witness::default();
-        witness.connected();
+        witness.connected(0, None);
         for (seq, n) in [(1, 1), (2, 3), (3, 2), (4, 4)] {
             witness.entry(start, &format!("a-{seq}"), 0, n, false);
         }
@@ -485,12 +704,12 @@ mod tests {
         posts[4].accepted = None;
         posts[9].accepted = None;
         let mut witness = saw(start, (1..=COUNT).filter(|n| *n != 5));
-        let judged = witness.judge(Lane::Order, &[(0, &posts)], None);
+        let judged = witness.judge(Lane::Order, &[(0, &posts)], None, None);
         assert_eq!((judged.expected, judged.lost, judged.unaccepted), (COUNT - 2, 0, 1));
         // Behind later ones it is out of its producer's order only if its sequence says so.
         witness.entry(start, "a-41", 0, 5, true);
         assert_eq!(wrong(&witness, Lane::Order, &posts), (0, 0, 0, 0));
-        assert_eq!(witness.judge(Lane::Order, &[(0, &posts)], None).late, 1);
+        assert_eq!(witness.judge(Lane::Order, &[(0, &posts)], None, None).late, 1);
         witness.entry(start, "a-42", 0, 5, true);
         assert_eq!(wrong(&witness, Lane::Order, &posts), (0, 0, 1, 0));
     }
@@ -501,7 +720,7 @@ mod tests {
         let posts = posts(start);
         let told = |gap: Option<u64>, at: u64| {
             let mut witness = saw(start, (1..=COUNT).filter(|n| !(10..14).contains(n)));
-            witness.placed(ms(start, at), false, false, gap);
+            witness.placed(resync(ms(start, at), false, gap));
             wrong(&witness, Lane::Order, &posts)
         };
         assert_eq!(told(None, 145), (0, 4, 0, 0));
@@ -510,7 +729,7 @@ mod tests {
         assert_eq!(told(None, 115), (2, 2, 0, 0));
         assert_eq!(told(None, 5), (4, 0, 0, 0));
         let mut witness = saw(start, (1..=COUNT).filter(|n| *n != 10));
-        witness.placed(ms(start, 145), false, true, None);
+        witness.placed(resync(ms(start, 145), true, None));
         assert_eq!(wrong(&witness, Lane::Order, &posts), (1, 0, 0, 0), "recovered excuses nothing");
     }
 
@@ -534,27 +753,168 @@ mod tests {
     }
 
     #[test]
-    fn a_new_connection_may_get_again_what_it_had_only_if_it_is_told() {
+    fn what_was_had_may_come_again_from_recovered_false_until_recovered_true() {
         let start = Instant::now();
         let posts = posts(start);
-        let back = |recovered, gap| {
-            let mut witness = saw(start, 1..=20);
-            witness.connected();
-            witness.placed(ms(start, 205), true, recovered, gap);
-            for n in 15..=COUNT {
-                witness.entry(ms(start, n * 10 + 2), &format!("a-{n}"), 0, n, false);
+        // On a connection to another gateway, and on the same one.
+        for is_subscribed in [true, false] {
+            let back = |recovered, gap| {
+                let mut witness = saw(start, 1..=20);
+                if is_subscribed {
+                    witness.connected(1, Some("e:20".to_owned()));
+                }
+                witness.placed(Word { is_subscribed, ..resync(ms(start, 205), recovered, gap) });
+                see(&mut witness, start, 15..=COUNT);
+                witness.judge(Lane::Order, &[(0, &posts)], None, None)
+            };
+            for gap in [None, Some(3)] {
+                let judged = back(false, gap);
+                assert_eq!((judged.lost, judged.doubled, judged.reordered, judged.again), (0, 0, 0, 6));
             }
-            witness.judge(Lane::Order, &[(0, &posts)], None)
+            let judged = back(true, Some(0));
+            assert_eq!((judged.lost, judged.doubled, judged.again), (0, 6, 0));
+        }
+        // What ends it is the word, not that something new came.
+        let mut witness = saw(start, 1..=20);
+        witness.placed(resync(ms(start, 205), false, None));
+        see(&mut witness, start, 18..=21);
+        see(&mut witness, start, [21]);
+        witness.placed(resync(ms(start, 215), true, Some(0)));
+        see(&mut witness, start, [3].into_iter().chain(22..=COUNT));
+        let judged = witness.judge(Lane::Order, &[(0, &posts)], None, None);
+        assert_eq!((judged.again, judged.doubled, judged.reordered), (4, 1, 0));
+    }
+
+    #[test]
+    fn an_entry_is_doubled_whichever_connection_it_was_had_on() {
+        let start = Instant::now();
+        let posts = posts(start);
+        // From B, then A, and back to B with the position that A gave.
+        let mut witness = saw(start, 1..=3);
+        for (node, from) in [(1, 4), (0, 6)] {
+            witness.connected(node, Some(format!("e:{}", from - 1)));
+            witness.placed(subscribed(ms(start, from * 10), true, Some(0)));
+            see(&mut witness, start, from..from + 2);
+        }
+        assert_eq!(wrong(&witness, Lane::Order, &posts[..7]), (0, 0, 0, 0));
+        see(&mut witness, start, [3]);
+        assert_eq!(wrong(&witness, Lane::Order, &posts[..7]), (0, 0, 1, 0));
+        assert!(witness.odd()[0].ends_with("gateway 0: subscribed since e:5 to e:0, recovered true)"));
+        let judged = witness.judge(Lane::Order, &[(0, &posts[..7])], None, None);
+        assert_eq!((judged.moved, judged.resumed, judged.gaps), (2, 2, 0));
+    }
+
+    #[test]
+    fn order_begins_anew_after_recovered_false_and_after_nothing_else() {
+        let start = Instant::now();
+        let posts = posts(start);
+        // 4 to 6 came before 1 to 3, between them these words.
+        let back = |words: &[(bool, Option<u64>)], behind: &[u64]| {
+            let mut witness = saw(start, 4..=6);
+            for (recovered, gap) in words {
+                witness.placed(resync(ms(start, 65), *recovered, *gap));
+            }
+            see(&mut witness, start, behind.iter().copied());
+            wrong(&witness, Lane::Order, &posts[..6])
         };
-        let judged = back(false, None);
-        assert_eq!((judged.lost, judged.doubled, judged.reordered, judged.again), (0, 0, 0, 6));
-        let judged = back(true, Some(0));
-        assert_eq!((judged.lost, judged.doubled, judged.again), (0, 6, 0));
-        // On one connection nothing may come twice, whatever is said.
-        let mut witness = saw(start, 1..=COUNT);
-        witness.placed(ms(start, 500), false, false, None);
-        witness.entry(ms(start, 501), "a-40", 0, 40, false);
-        assert_eq!(wrong(&witness, Lane::Order, &posts), (0, 0, 1, 0));
+        assert_eq!(back(&[(false, None)], &[1, 2, 3]), (0, 0, 0, 0));
+        assert_eq!(back(&[(false, Some(0))], &[1, 2, 3]), (0, 0, 0, 0));
+        assert_eq!(back(&[(false, None)], &[1, 3, 2]), (0, 0, 0, 1));
+        assert_eq!(back(&[], &[1, 2, 3]), (0, 0, 0, 3));
+        assert_eq!(back(&[(true, Some(0))], &[1, 2, 3]), (0, 0, 0, 3));
+        assert_eq!(back(&[(false, None), (true, Some(0))], &[1, 2, 3]), (0, 0, 0, 0));
+    }
+
+    #[test]
+    fn what_was_out_of_reach_may_come_behind_once() {
+        let start = Instant::now();
+        let posts = posts(start);
+        let late = |gap: Option<u64>, first: &[u64], then: &[u64], more: &[u64]| {
+            let mut witness = Witness::default();
+            witness.connected(1, None);
+            witness.placed(subscribed(start, false, gap));
+            see(&mut witness, start, first.iter().copied());
+            witness.placed(resync(ms(start, 500), true, Some(0)));
+            see(&mut witness, start, then.iter().copied());
+            witness.placed(resync(ms(start, 600), true, Some(0)));
+            see(&mut witness, start, more.iter().copied());
+            wrong(&witness, Lane::Order, &posts[..7]).3
+        };
+        assert_eq!(late(None, &[4], &[1, 2, 3, 5], &[6, 7]), 0);
+        assert_eq!(late(None, &[4], &[5], &[1, 2, 3, 6, 7]), 0);
+        assert_eq!(late(None, &[4], &[2, 3, 5], &[1, 6, 7]), 1, "twice");
+        assert_eq!(late(None, &[4], &[5, 1, 2, 3], &[6, 7]), 3, "not with the word");
+        assert_eq!(late(Some(3), &[4], &[1, 2, 3, 5], &[6, 7]), 3, "a number says that they are gone");
+    }
+
+    #[test]
+    fn what_the_log_keeps_must_have_come_whatever_was_said() {
+        let start = Instant::now();
+        let posts = posts(start);
+        for gap in [None, Some(3)] {
+            // They were posted elsewhere, and were not within reach.
+            let mut witness = Witness::default();
+            witness.connected(1, None);
+            witness.placed(subscribed(ms(start, 35), false, gap));
+            see(&mut witness, start, 4..=COUNT);
+            let judge = |witness: &Witness, kept: &Kept| {
+                let judged = witness.judge(Lane::Order, &[(0, &posts)], Some(kept), None);
+                (judged.lost, judged.told, judged.falsely_gone)
+            };
+            let false_words = gap.unwrap_or(0);
+            assert_eq!(judge(&witness, &log(1..=COUNT)), (3, 0, false_words));
+            assert_eq!(judge(&witness, &log(4..=COUNT)), (0, 3, 0));
+            assert_eq!(judge(&witness, &log(3..=COUNT)), (1, 2, false_words.min(1)));
+            // They come in the end.
+            witness.placed(resync(ms(start, 600), true, Some(0)));
+            for n in 1..=3 {
+                witness.entry(ms(start, 601), &format!("a-{n}"), 0, n, true);
+            }
+            assert_eq!(judge(&witness, &log(1..=COUNT)), (0, 0, false_words));
+            assert_eq!(judge(&witness, &log(4..=COUNT)), (0, 0, false_words), "they came after the word");
+            assert_eq!(wrong(&witness, Lane::Order, &posts).3, if gap.is_none() { 0 } else { 3 });
+        }
+    }
+
+    #[test]
+    fn what_is_gone_is_gone_once() {
+        let start = Instant::now();
+        let posts = posts(start);
+        let told = |gaps: &[u64]| {
+            let mut witness = saw(start, 5..=COUNT);
+            gaps.iter().for_each(|gap| witness.placed(resync(ms(start, 500), false, Some(*gap))));
+            let judged = witness.judge(Lane::Order, &[(0, &posts)], Some(&log(5..=COUNT)), None);
+            (judged.lost, judged.told, judged.falsely_gone, judged.false_words.len())
+        };
+        assert_eq!(told(&[4]), (0, 4, 0, 0));
+        assert_eq!(told(&[3, 1]), (0, 4, 0, 0));
+        assert_eq!(told(&[3]), (1, 3, 0, 0));
+        assert_eq!(told(&[4, 4]), (0, 4, 4, 1));
+        assert_eq!(told(&[5]), (0, 4, 1, 1));
+        // Nothing that was sent after the word can be meant.
+        let mut witness = saw(start, 5..=COUNT);
+        witness.placed(resync(ms(start, 25), false, Some(4)));
+        let judged = witness.judge(Lane::Order, &[(0, &posts)], Some(&log(5..=COUNT)), None);
+        assert_eq!((judged.lost, judged.told, judged.falsely_gone), (2, 2, 2));
+    }
+
+    #[test]
+    fn a_latecomer_of_a_zone_is_owed_what_comes_next() {
+        let start = Instant::now();
+        let posts = posts(start);
+        let late = |numbers: std::ops::RangeInclusive<u64>| {
+            let mut witness = Witness::of_latecomer();
+            witness.connected(0, None);
+            witness.placed(subscribed(ms(start, 105), true, Some(0)));
+            see(&mut witness, start, numbers);
+            let judged = witness.judge(Lane::Every, &[(0, &posts)], None, None);
+            (judged.expected, judged.lost, judged.left_out)
+        };
+        assert_eq!(late(11..=COUNT), (COUNT - 10, 0, 0));
+        assert_eq!(late(10..=COUNT), (COUNT - 10, 0, 0), "it was on its way");
+        assert_eq!(late(12..=COUNT), (COUNT - 10, 1, 0));
+        let judged = Witness::of_latecomer().judge(Lane::Every, &[(0, &posts)], None, None);
+        assert_eq!((judged.expected, judged.left_out), (0, 1));
     }
 
     #[test]
@@ -562,12 +922,12 @@ mod tests {
         let start = Instant::now();
         let posts = posts(start);
         let mut witness = Witness::default();
-        witness.connected();
+        witness.connected(0, None);
         for n in 1..=COUNT {
             witness.entry(start, &format!("a-b-{}", n + 100), 0, n, false);
             witness.entry(start, &format!("b-{n}"), 1, n, false);
         }
-        let judged = witness.judge(Lane::Every, &[(0, &posts), (1, &posts)], None);
+        let judged = witness.judge(Lane::Every, &[(0, &posts), (1, &posts)], None, None);
         assert_eq!((judged.delivered, judged.doubled, judged.reordered), (2 * COUNT, 0, 0));
     }
 
@@ -575,7 +935,7 @@ mod tests {
     fn it_is_caught_up_with_the_last_of_what_was_accepted_before() {
         let start = Instant::now();
         let posts = posts(start);
-        let judged = saw(start, 1..=COUNT).judge(Lane::Order, &[(0, &posts)], Some(ms(start, 105)));
+        let judged = saw(start, 1..=COUNT).judge(Lane::Order, &[(0, &posts)], None, Some(ms(start, 105)));
         assert_eq!(judged.caught_up, Some(ms(start, 102)));
     }
 
@@ -585,7 +945,7 @@ mod tests {
         let posts = posts(start);
         let mut sum = Judged::default();
         for _ in 0..3 {
-            sum.add(&saw(start, 3..=COUNT).judge(Lane::Order, &[(0, &posts)], None));
+            sum.add(&saw(start, 3..=COUNT).judge(Lane::Order, &[(0, &posts)], None, None));
         }
         assert_eq!((sum.expected, sum.lost, sum.examples.len()), (3 * COUNT, 6, 5));
         assert!(!sum.is_complete());
