@@ -76,3 +76,8 @@ async fn a_redis_that_stands_still() {
 async fn replies_that_are_cut_off() {
     check("replies-cut", "2s").await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_link_that_is_cut_again_in_the_recovery() {
+    check("cut-returns", "1s").await;
+}

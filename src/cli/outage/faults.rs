@@ -37,6 +37,8 @@ pub(super) enum Kind {
     Flap {
         every: Duration,
     },
+    /// The link goes, comes back, and goes again while the gateway recovers.
+    CutReturns,
     ReadOnly,
     Loading,
     OutOfMemory,
@@ -110,6 +112,7 @@ impl Fault {
             Kind::Nothing
                 | Kind::Link(_)
                 | Kind::Flap { .. }
+                | Kind::CutReturns
                 | Kind::FreezeGateway
                 | Kind::KillGateway
                 | Kind::KillGatewayDegraded
@@ -242,6 +245,15 @@ pub(super) const FAULTS: &[Fault] = &[
         60_000,
     )
     .unsure(),
+    fault(
+        "cut-returns",
+        "the link of one gateway is cut, and cut again each time that it comes back, in the recovery",
+        Kind::CutReturns,
+        2_000,
+    )
+    .at_one()
+    .unsure()
+    .noticed(CLOSED),
     fault("read-only", "REPLICAOF a dead address, then NO ONE", Kind::ReadOnly, 5_000).noticed(HANG),
     fault("loading", "kill -9, and started again with much to read", Kind::Loading, 60_000).noticed(CLOSED),
     fault("out-of-memory", "maxmemory is reached, with noeviction", Kind::OutOfMemory, 5_000).noticed(HANG),

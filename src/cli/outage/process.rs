@@ -11,6 +11,7 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use chrono::DateTime;
 use parking_lot::Mutex;
+use reqwest::Client;
 use serde_json::Value;
 use tokio::fs::File;
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
@@ -316,6 +317,14 @@ impl Node {
         let health: Value = serde_json::from_slice(&health).context("a gateway did not say its time")?;
         let time = health["timestamp"].as_str().map(DateTime::parse_from_rfc3339);
         Ok(time.context("a gateway did not say its time")?.context("a gateway said an odd time")?.timestamp())
+    }
+
+    /// What its `/ws/health` says that it is: `healthy`, `degraded` or `recovering`.
+    pub(super) async fn state(&self, http: &Client) -> anyhow::Result<String> {
+        let health = http.get(self.base.endpoint("ws/health")).timeout(START_PATIENCE).send();
+        let health = health.await.context("a gateway did not say how it is")?.bytes().await?;
+        let health: Value = serde_json::from_slice(&health).context("a gateway did not say how it is")?;
+        Ok(health["state"].as_str().unwrap_or_default().to_owned())
     }
 
     /// Its process, while it runs.

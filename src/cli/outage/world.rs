@@ -19,6 +19,14 @@ const LOOK_EVERY: Duration = Duration::from_millis(20);
 const BACK_PATIENCE: Duration = Duration::from_secs(60);
 /// For [`Kind::Loading`]: so many keys are read, and each takes so long.
 const LOADING_KEYS: u32 = 10_000;
+/// For [`Kind::CutReturns`], each time that the link is back: how soon it is cut again; none is as soon
+/// as the gateway says that it recovers, or already has.
+const CUT_AGAIN_AFTER: [Option<Duration>; 5] =
+    [None, Some(Duration::from_millis(50)), None, Some(Duration::from_millis(800)), None];
+/// And how long it is away then.
+const CUT_AGAIN_FOR: Duration = Duration::from_millis(400);
+/// How often the gateway is asked meanwhile.
+const ASK_EVERY: Duration = Duration::from_millis(5);
 /// How far clocks are set off, in seconds.
 const AN_HOUR_S: i32 = 3_600;
 /// By how much the time may be off when it comes here.
@@ -178,7 +186,7 @@ impl World {
                 self.set_links(fault, mode);
                 Ok(())
             }
-            Kind::KillGatewayDegraded => {
+            Kind::KillGatewayDegraded | Kind::CutReturns => {
                 self.set_links(fault, Mode::Refuse);
                 Ok(())
             }
@@ -211,6 +219,18 @@ impl World {
                     time::sleep(every).await;
                     self.set_links(fault, Mode::Pass);
                     time::sleep(every).await;
+                }
+            }
+            Kind::CutReturns => {
+                time::sleep_until(until).await;
+                for after in CUT_AGAIN_AFTER {
+                    self.set_links(fault, Mode::Pass);
+                    match after {
+                        Some(after) => time::sleep(after).await,
+                        None => self.until_it_recovers().await?,
+                    }
+                    self.set_links(fault, Mode::Refuse);
+                    time::sleep(CUT_AGAIN_FOR).await;
                 }
             }
             Kind::KillGatewayDegraded => {
@@ -251,7 +271,9 @@ impl World {
             Kind::Absent => self.redis.own()?.start(Data::Empty)?,
             Kind::Kill(data) => self.redis.own()?.start(data)?,
             Kind::Freeze => self.redis.own()?.thaw().await?,
-            Kind::Link(_) | Kind::KillGatewayDegraded => self.set_links(fault, Mode::Pass),
+            Kind::Link(_) | Kind::KillGatewayDegraded | Kind::CutReturns => {
+                self.set_links(fault, Mode::Pass);
+            }
             Kind::ReadOnly => self.run(&["REPLICAOF", "NO", "ONE"]).await?,
             Kind::OutOfMemory => self.run(&["CONFIG", "SET", "maxmemory", "0"]).await?,
             Kind::FreezeGateway => self.node()?.thaw().await?,
@@ -271,6 +293,20 @@ impl World {
     /// Fails where a gateway has ended by itself.
     pub(super) fn check_nodes(&mut self) -> anyhow::Result<()> {
         self.nodes.iter_mut().try_for_each(Node::check)
+    }
+
+    /// Waits until the first gateway says that it recovers; it may have by the time that it is asked.
+    async fn until_it_recovers(&mut self) -> anyhow::Result<()> {
+        let node = self.node()?;
+        let http = node.base.http()?;
+        let deadline = Instant::now() + BACK_PATIENCE;
+        while !matches!(node.state(&http).await?.as_str(), "recovering" | "healthy") {
+            if Instant::now() > deadline {
+                bail!("the gateway did not begin to recover within {BACK_PATIENCE:?}");
+            }
+            time::sleep(ASK_EVERY).await;
+        }
+        Ok(())
     }
 
     fn set_links(&self, fault: &Fault, mode: Mode) {
@@ -330,7 +366,7 @@ mod tests {
             let error = format!("{:#}", world.begin(fault).await.unwrap_err());
             assert!(error.contains("started itself"), "{}: {error}", fault.name);
         }
-        for fault in FAULTS.iter().filter(|fault| matches!(fault.kind, Kind::Link(_))) {
+        for fault in FAULTS.iter().filter(|fault| matches!(fault.kind, Kind::Link(_) | Kind::CutReturns)) {
             assert!(world.begin(fault).await.is_ok(), "{}", fault.name);
         }
     }
