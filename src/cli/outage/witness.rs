@@ -126,6 +126,10 @@ impl Told {
     }
 }
 
+fn say<'a>(words: impl Iterator<Item = &'a Told>, from: Instant) -> String {
+    words.map(|told| told.say(from)).collect::<Vec<_>>().join("; ")
+}
+
 /// How many words are remembered for people.
 const WORDS_MAX: usize = 1_000;
 
@@ -250,7 +254,7 @@ pub(super) struct Judged {
 
 /// How many lost entries are named.
 const EXAMPLES_MAX: usize = 5;
-/// How many words are told that came after something went wrong.
+/// How many words are told with what went wrong, besides the one before it.
 const STORY_WORDS: usize = 6;
 
 impl Witness {
@@ -337,7 +341,7 @@ impl Witness {
     fn note_odd(&mut self, first: Instant, at: Instant, what: impl FnOnce() -> String) {
         if self.odd.len() < EXAMPLES_MAX {
             let after = (at - first).as_millis();
-            self.odd.push(format!("{}, {after} ms after the first ({})", what(), self.story(first)));
+            self.odd.push(format!("{}, {after} ms after the first ({})", what(), self.last_words(first)));
         }
     }
 
@@ -348,9 +352,19 @@ impl Witness {
 
     /// What it was told last before some moment, and then.
     pub(super) fn story(&self, around: Instant) -> String {
-        let before = self.words.iter().rposition(|told| told.word.at <= around).unwrap_or(0);
-        let words = self.words.iter().skip(before).take(1 + STORY_WORDS);
-        words.map(|told| told.say(around)).collect::<Vec<_>>().join("; ")
+        say(self.words.iter().skip(self.before(around)).take(1 + STORY_WORDS), around)
+    }
+
+    /// What it was told last before some moment, and what it was told last.
+    fn last_words(&self, around: Instant) -> String {
+        let before = self.before(around);
+        let last = (before + 1).max(self.words.len().saturating_sub(STORY_WORDS));
+        say(self.words.iter().skip(before).take(1).chain(self.words.iter().skip(last)), around)
+    }
+
+    /// The place of the last word before some moment.
+    fn before(&self, around: Instant) -> usize {
+        self.words.iter().rposition(|told| told.word.at <= around).unwrap_or(0)
     }
 
     /// The id of a node's `n`th entry, if it came.
