@@ -36,15 +36,10 @@ enum What {
 }
 
 impl Channel {
-    /// An order, told of at one node.
-    pub(super) fn order(node: usize) -> Self {
+    /// An order, told of at these nodes.
+    pub(super) fn order(nodes: Vec<usize>) -> Self {
         let order = OrderId::random();
-        Self {
-            name: ChannelName::order(order),
-            lane: Lane::Order,
-            nodes: vec![node],
-            what: What::Order(order),
-        }
+        Self { name: ChannelName::order(order), lane: Lane::Order, nodes, what: What::Order(order) }
     }
 
     /// A zone, published to at all nodes.
@@ -64,6 +59,13 @@ impl Channel {
             What::Order(_) => None,
             What::Zone(zone) => Some(zone),
         }
+    }
+
+    /// Whether it is followed at this node by a subscriber that stays. An order that is told of at two
+    /// is followed at the first alone: the other one knows of it what it was told itself, until somebody
+    /// comes to watch it there.
+    pub(super) fn is_followed_at(&self, node: usize) -> bool {
+        self.lane != Lane::Order || self.nodes.len() == 1 || self.nodes.first() == Some(&node)
     }
 
     fn url(&self, base: &BaseUrl) -> String {

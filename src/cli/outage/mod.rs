@@ -95,7 +95,7 @@ pub(crate) struct OutageArgs {
     /// Gateways
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=8))]
     nodes: u8,
-    /// Orders, each watched at every gateway
+    /// Orders, most of them watched at every gateway
     #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u16).range(1..=1000))]
     orders: u16,
     /// Zones, on the lanes `latest` and `every` in turn

@@ -14,7 +14,7 @@ use super::load::{Channel, Posted};
 use super::outcome::{Outcome, Tally, ms};
 use super::timeline::{Down, Said};
 use super::watch::Seen;
-use super::witness::{Judged, Lane, Post};
+use super::witness::{Judged, Lane, Post, Witness};
 
 /// How many of the entries that something was wrong with are named.
 const EXAMPLES_MAX: usize = 10;
@@ -99,7 +99,7 @@ impl Record {
     }
 
     /// What was posted to each channel, by node.
-    fn posts(&self) -> Vec<Vec<(usize, Vec<Post>)>> {
+    pub(super) fn posts(&self) -> Vec<Vec<(usize, Vec<Post>)>> {
         let mut posts = vec![Vec::new(); self.channels.len()];
         for (place, node, posted) in &self.posted {
             posts[*place].push((*node, posted.lock().posts.clone()));
@@ -111,16 +111,26 @@ impl Record {
     fn judge_each(&self, before: Option<Instant>) -> Vec<(&Subscriber, Judged)> {
         let posts = self.posts();
         let judge = |subscriber: &Subscriber| {
-            let posts = as_slices(&posts[subscriber.place]);
-            let (lane, kept) = (self.channels[subscriber.place].lane, self.kept_of(subscriber.place));
             // How soon one that moves gets what it missed is for it to say.
             let before = before.filter(|_| subscriber.stays_at.is_some());
-            subscriber.seen.lock().witness.judge(lane, &posts, kept, before)
+            self.judge_one(subscriber.place, &subscriber.seen.lock().witness, &posts, before)
         };
         self.seen.iter().map(|subscriber| (subscriber, judge(subscriber))).collect()
     }
 
-    pub(super) fn kept_of(&self, place: usize) -> Option<&Kept> {
+    /// What is wrong with what one subscriber of a channel saw.
+    pub(super) fn judge_one(
+        &self,
+        place: usize,
+        witness: &Witness,
+        posts: &[Vec<(usize, Vec<Post>)>],
+        before: Option<Instant>,
+    ) -> Judged {
+        let lane = self.channels[place].lane;
+        witness.judge(lane, &as_slices(&posts[place]), self.kept_of(place), before)
+    }
+
+    fn kept_of(&self, place: usize) -> Option<&Kept> {
         self.kept.get(place)?.as_ref()
     }
 

@@ -64,6 +64,11 @@ const LATE_WITHIN: Duration = Duration::from_secs(5);
 /// One order of so many is watched by a subscriber that moves from the start, and another one by one that
 /// comes late. More of them would have the suite take the time that is measured.
 const ORDERS_EACH: usize = 2;
+/// The last of so many orders is told of at two gateways. It is one of those that a latecomer watches.
+const ORDERS_AT_TWO: usize = 4;
+/// How often at each of the two, as a part of the others' rate: an order's log holds 50 updates, and a
+/// fault lasts up to a minute.
+const RATE_AT_TWO: f64 = 2.0 / 3.0;
 
 /// What a deployment is made of.
 #[derive(Debug, Clone)]
@@ -286,6 +291,9 @@ impl Session {
             let said = Arc::clone(&self.record.said[node]);
             self.watching.spawn(poll::health(base.clone(), base.http()?, said, stop.clone()));
             for (place, channel) in self.record.channels.iter().enumerate() {
+                if !channel.is_followed_at(node) {
+                    continue;
+                }
                 let seen = Arc::default();
                 self.record.seen.push(Subscriber { place, stays_at: Some(node), seen: Arc::clone(&seen) });
                 let (channel, bases) = (channel.clone(), bases.clone());
@@ -302,7 +310,8 @@ impl Session {
     }
 
     /// Subscribers that move: of each zone one that is there from the start and one that comes in the
-    /// fault, of each order one of the two. They begin at another gateway than the order's own.
+    /// fault, of each order one of the two. They begin at another gateway than the order's own, or at
+    /// the second of its two.
     fn watch_on_the_move(&mut self, seed: u64, within: Duration) {
         let bases = self.bases();
         let within = within.min(LATE_WITHIN);
@@ -316,8 +325,11 @@ impl Session {
                 if is_late && !is_order {
                     seen.lock().witness = Witness::of_latecomer();
                 }
-                let own = channel.nodes.first().copied().unwrap_or(0);
                 let number = self.record.seen.len();
+                let node = match channel.nodes[..] {
+                    [_, second] if is_order => second,
+                    _ => channel.nodes.first().copied().unwrap_or(0) + 1 + number % 2,
+                };
                 let moves = Moves {
                     random: StdRng::seed_from_u64(seed.wrapping_add(number as u64)),
                     begins: is_late.then(|| (self.fault_begun.clone(), within)),
@@ -326,7 +338,7 @@ impl Session {
                 let watcher = Watcher {
                     channel: channel.clone(),
                     bases: bases.clone(),
-                    node: (own + 1 + number % 2) % bases.len(),
+                    node: node % bases.len(),
                     moves: Some(moves),
                     seen: Arc::clone(&seen),
                 };
@@ -358,11 +370,21 @@ impl Session {
                 self.record.channels.iter().enumerate().filter(|(_, channel)| channel.nodes.contains(&node));
             let here: Vec<_> = here.collect();
             for (number, (place, channel)) in here.iter().enumerate() {
+                let is_at_two = channel.lane == Lane::Order && channel.nodes.len() > 1;
+                let is_second = is_at_two && channel.nodes.first() != Some(&node);
                 let per_s = match channel.lane {
+                    Lane::Order if is_at_two => setup.order_rate * RATE_AT_TWO,
                     Lane::Order => setup.order_rate,
                     Lane::Latest | Lane::Every => setup.rate / channel.nodes.len() as f64,
                 };
                 let every = Duration::from_secs_f64(1.0 / per_s);
+                let at = number as f64 / here.len() as f64;
+                // Both are to have told something before the fault, the first one first.
+                let delay = match (is_at_two, is_second) {
+                    (true, false) => (WARM / 2).mul_f64(at),
+                    (true, true) => (WARM / 2).mul_f64(1.0 + at),
+                    (false, _) => every.mul_f64(at),
+                };
                 let posted = Arc::default();
                 self.record.posted.push((*place, node, Arc::clone(&posted)));
                 let producer = Producer {
@@ -371,7 +393,7 @@ impl Session {
                     base: process.base.clone(),
                     http: http.clone(),
                     every,
-                    delay: every.mul_f64(number as f64 / here.len() as f64),
+                    delay,
                     posted,
                 };
                 self.load.spawn(producer.run(self.stop_load.clone()));
@@ -431,28 +453,28 @@ impl Session {
         logs
     }
 
-    /// Reads all orders with new subscribers, each at another node than the one that it was told of
+    /// Reads all orders with new subscribers, each at another node than the first that it was told of
     /// at: what they are not told, the log has lost.
     async fn read_anew(&self) -> Judged {
         let (stop, mut reading) = (CancellationToken::new(), JoinSet::new());
         let mut readers = Vec::new();
-        for (place, by, posted) in &self.record.posted {
-            let channel = &self.record.channels[*place];
+        for (place, channel) in self.record.channels.iter().enumerate() {
             if channel.lane != Lane::Order {
                 continue;
             }
             let bases = self.bases();
-            let node = (by + 1) % bases.len();
+            let node = (channel.nodes.first().copied().unwrap_or(0) + 1) % bases.len();
             let seen = Arc::<Mutex<Seen>>::default();
-            readers.push((Arc::clone(&seen), *place, *by, posted));
+            readers.push((place, Arc::clone(&seen)));
             let watcher = Watcher { channel: channel.clone(), bases, node, moves: None, seen };
             reading.spawn(watcher.run(stop.clone()));
         }
+        // The load has ended.
+        let posts = self.record.posts();
         let judge = || {
             let mut judged = Judged::default();
-            for (seen, place, by, posted) in &readers {
-                let (seen, posted, kept) = (seen.lock(), posted.lock(), self.record.kept_of(*place));
-                judged.add(&seen.witness.judge(Lane::Order, &[(*by, &posted.posts)], kept, None));
+            for (place, seen) in &readers {
+                judged.add(&self.record.judge_one(*place, &seen.lock().witness, &posts, None));
             }
             judged
         };
@@ -520,10 +542,14 @@ async fn settled<T>(judge: impl Fn() -> T, how_far: impl Fn(&T) -> (bool, u64)) 
     }
 }
 
-/// Orders, each at one of the nodes, and zones on either lane, at all of them.
+/// Orders, each at one of the nodes or at two, and zones on either lane, at all of them.
 fn channels(setup: &Setup) -> anyhow::Result<Vec<Channel>> {
-    let mut channels: Vec<Channel> =
-        (0..setup.orders).map(|order| Channel::order(order % setup.nodes)).collect();
+    let nodes = |order: usize| {
+        let first = order % setup.nodes;
+        let is_at_two = setup.nodes > 1 && order % ORDERS_AT_TWO == ORDERS_AT_TWO - 1;
+        if is_at_two { vec![first, (first + 1) % setup.nodes] } else { vec![first] }
+    };
+    let mut channels: Vec<Channel> = (0..setup.orders).map(|order| Channel::order(nodes(order))).collect();
     for zone in 0..setup.zones {
         let lane = if zone % 2 == 0 { Lane::Latest } else { Lane::Every };
         let zone: Zone = format!("outage-{}-{zone}", lane.name()).parse().context("a bad name of a zone")?;
@@ -578,4 +604,52 @@ async fn is_healthy_soon(node: &Node) -> anyhow::Result<bool> {
     stop.cancel();
     while asking.join_next().await.is_some() {}
     Ok(is_healthy)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn setup(settings: &[&str]) -> Setup {
+        Setup {
+            nodes: 3,
+            orders: 8,
+            zones: 2,
+            rate: 1.0,
+            order_rate: 1.0,
+            redis: None,
+            prefix: "test".to_owned(),
+            logs: None,
+            settings: settings.iter().map(|setting| (*setting).to_owned()).collect(),
+            seed: 7,
+        }
+    }
+
+    #[test]
+    fn what_gateways_are_told_of_their_logs_counts_for_the_suite_too() {
+        let bounds = setup(&[]).bounds();
+        assert_eq!((bounds.entries, bounds.updates), (10_000, 50));
+        let changed = setup(&[
+            "storage.retention.entries=1",
+            "storage.retention.orders.updates=7",
+            "storage.retention.entries=200",
+            "storage.redis.ordering_deadline_ms=3",
+        ]);
+        assert_eq!((changed.bounds().entries, changed.bounds().updates), (200, 7));
+        assert_eq!(changed.ordering_deadline(), Duration::from_millis(3));
+    }
+
+    #[test]
+    fn some_orders_are_told_of_at_two_gateways_and_a_latecomer_watches_each_of_these() {
+        let channels = channels(&setup(&[])).unwrap();
+        let at_two: Vec<usize> = (0..8).filter(|place| channels[*place].nodes.len() == 2).collect();
+        assert_eq!(at_two, [3, 7]);
+        assert!(at_two.iter().all(|place| place % ORDERS_EACH != 0));
+        assert_eq!(channels[3].nodes, [0, 1]);
+        let followed: Vec<bool> = (0..3).map(|node| channels[3].is_followed_at(node)).collect();
+        assert_eq!(followed, [true, false, false]);
+        assert!((0..3).all(|node| channels[2].is_followed_at(node) && channels[8].is_followed_at(node)));
+        let alone = Setup { nodes: 1, ..setup(&[]) };
+        assert!(super::channels(&alone).unwrap()[..8].iter().all(|channel| channel.nodes == [0]));
+    }
 }
