@@ -308,10 +308,11 @@ impl Record {
 
     /// Some of what came twice or behind a later one.
     pub(super) fn odd_examples(&self) -> Vec<String> {
-        let odd = self.seen.iter().flat_map(|subscriber| {
+        let odd = self.judge_each(None).into_iter().flat_map(|(subscriber, judged)| {
             let (name, whom) = (&self.channels[subscriber.place].name, subscriber.name());
             let say = |what: &String| format!("{name}: {what}, at {whom}");
-            subscriber.seen.lock().witness.odd().iter().take(EXAMPLES_EACH).map(say).collect::<Vec<_>>()
+            let seen = subscriber.seen.lock();
+            seen.witness.odd().iter().chain(&judged.odd).take(EXAMPLES_EACH).map(say).collect::<Vec<_>>()
         });
         odd.take(EXAMPLES_MAX).collect()
     }

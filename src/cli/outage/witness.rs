@@ -250,6 +250,9 @@ pub(super) struct Judged {
     /// The first few words that were not so.
     #[serde(skip)]
     pub(super) false_words: Vec<String>,
+    /// The first few that came behind a later one of their gateway, but of another producer.
+    #[serde(skip)]
+    pub(super) odd: Vec<String>,
 }
 
 /// How many lost entries are named.
@@ -355,6 +358,12 @@ impl Witness {
         say(self.words.iter().skip(self.before(around)).take(1 + STORY_WORDS), around)
     }
 
+    /// What it was told last up to some moment.
+    fn story_until(&self, at: Instant) -> String {
+        let end = self.before(at) + 1;
+        say(self.words.iter().take(end).skip(end.saturating_sub(1 + STORY_WORDS)), at)
+    }
+
     /// What it was told last before some moment, and what it was told last.
     fn last_words(&self, around: Instant) -> String {
         let before = self.before(around);
@@ -427,8 +436,15 @@ impl Witness {
             for arrival in &arrivals.in_order {
                 match accepted(arrival.n) {
                     Some(at) => {
-                        let is_behind = order.next(arrival.n, arrival.after).is_some();
-                        judged.reordered += u64::from(arrival.is_reordered || is_behind);
+                        let behind = order.next(arrival.n, arrival.after);
+                        judged.reordered += u64::from(arrival.is_reordered || behind.is_some());
+                        if let Some(highest) = behind.filter(|_| !arrival.is_reordered) {
+                            let came = arrivals.first.get(&arrival.n).copied();
+                            let words = came.map(|came| self.story_until(came)).unwrap_or_default();
+                            judged.note_odd(|| {
+                                format!("{} of gateway {by} behind {highest} ({words})", arrival.n)
+                            });
+                        }
                         if before.is_some_and(|before| at <= before) {
                             judged.caught_up = judged.caught_up.max(arrivals.first.get(&arrival.n).copied());
                         }
@@ -523,6 +539,12 @@ impl Witness {
 }
 
 impl Judged {
+    fn note_odd(&mut self, what: impl FnOnce() -> String) {
+        if self.odd.len() < EXAMPLES_MAX {
+            self.odd.push(what());
+        }
+    }
+
     /// Adds another subscriber's.
     pub(super) fn add(&mut self, other: &Self) {
         self.expected += other.expected;
@@ -544,6 +566,8 @@ impl Judged {
         self.examples.extend(other.examples.iter().take(room));
         let room = EXAMPLES_MAX.saturating_sub(self.false_words.len());
         self.false_words.extend(other.false_words.iter().take(room).cloned());
+        let room = EXAMPLES_MAX.saturating_sub(self.odd.len());
+        self.odd.extend(other.odd.iter().take(room).cloned());
     }
 
     /// Whether all has come that must, or was told to be missing.
