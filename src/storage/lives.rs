@@ -112,6 +112,11 @@ pub fn is_fork(epoch: &Epoch) -> bool {
     epoch.as_str().starts_with("f.")
 }
 
+/// Whether it is that of a fork of a log that was found to have no life.
+pub fn is_fork_of_none(epoch: &Epoch) -> bool {
+    matches!(Life::of(epoch), Some(Life::Fork(Fork { unborn: true, .. }, _)))
+}
+
 /// The log that an epoch of a fork says it goes on from.
 pub fn log_of_fork(epoch: &Epoch) -> Option<Epoch> {
     match Life::of(epoch)? {

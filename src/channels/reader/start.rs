@@ -2,7 +2,7 @@
 
 use crate::channels::unborn::{in_log, told};
 use crate::model::{ChannelKind, ChannelName, Epoch, Position};
-use crate::storage::{Back, Had, Page, begin_elsewhere, had_at, is_fork, log_of_fork};
+use crate::storage::{Back, Had, Page, begin_elsewhere, had_at, is_fork, is_fork_of_none, log_of_fork};
 #[cfg(test)]
 use crate::support::mutant::{self, Mutant};
 
@@ -114,7 +114,8 @@ impl StartingPoint {
             // Whatever the log turns out to hold is wanted.
             None if is_fork(life) && log_of_fork(life).is_none() => {
                 had.set_back(Some(Back::to_the_beginning()));
-                (after.max(oldest), Some(missing), had)
+                let is_known = is_fork_of_none(life);
+                (after.max(oldest), Some(missing).filter(|_| is_known), had)
             }
             _ => (after.max(oldest), Some(missing), had),
         }

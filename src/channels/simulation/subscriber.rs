@@ -113,13 +113,10 @@ impl Client {
     }
 
     /// Told that something may be missing or come again.
-    fn gap(&self, why: String, is_left_out: bool) {
+    fn gap(&self, why: String) {
         let mut told = self.told.lock();
         told.gaps.push(why);
         told.since = Some(Instant::now());
-        if is_left_out {
-            told.first = told.since;
-        }
         told.numbers.clear();
         told.ids.clear();
         told.newest.clear();
@@ -308,9 +305,7 @@ impl Subscriber {
                     let name = self.client.name;
                     self.node.server.say(|| format!("  c{name} resync {old} -> {to} {recovered} {gap:?}"));
                     if !recovered {
-                        // Of a zone that the node did not know it goes on where the log is.
-                        let is_left_out = old.as_str().starts_with("f.0.") && !old.as_str().contains(".p.");
-                        self.client.gap(format!("{old} -> {to}: {gap:?} are gone"), is_left_out);
+                        self.client.gap(format!("{old} -> {to}: {gap:?} are gone"));
                     }
                     self.client.at(to, recovered, gap, &self.node);
                 }
@@ -384,12 +379,10 @@ impl Subscriber {
         }
         match start {
             Start::Oldest if !at.is_recovered() => {
-                self.client.gap(format!("begun on n{node_name} as {position}"), false)
+                self.client.gap(format!("begun on n{node_name} as {position}"))
             }
             Start::After(_) if at.is_recovered() => self.client.told.lock().resumed += 1,
-            Start::After(had) => {
-                self.client.gap(format!("resumed {had} on n{node_name} as {position}"), false)
-            }
+            Start::After(had) => self.client.gap(format!("resumed {had} on n{node_name} as {position}")),
             Start::Now | Start::Oldest => {
                 self.client.told.lock().since.get_or_insert_with(Instant::now);
             }

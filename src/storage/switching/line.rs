@@ -505,9 +505,7 @@ impl Line {
             return;
         }
         let mirrored = memory.mirrored(name);
-        // Of an order all is wanted, whatever its log turns out to have.
-        let is_order = name.kind() == ChannelKind::Order;
-        let unborn = self.is_unborn() || (self.log.is_none() && is_order && mirrored.is_none());
+        let unborn = self.is_unborn();
         let top = match (mirrored, &self.log) {
             // What is kept is of a life that is over.
             (Some(_), None) if unborn => {
@@ -661,6 +659,8 @@ impl Line {
                 // What was had of others cannot be said: they may come again, and that is told.
                 others.doubt();
             }
+            // What was there before is for all who do not know better where to go on.
+            let to = if skips { Position { offset: 0, ..to } } else { to };
             let seam = Seam { to, had: Had::default(), late_to: top, whole, skips };
             self.past.push_back(Past { lives, others, node, seam });
             if self.past.len() > PAST_MAX {
