@@ -505,10 +505,11 @@ impl Reader {
                 self.cursor = back.until;
                 Back { to: from, is_away: true, ..back }
             }
-            // There are two parts besides: one is forgotten.
+            // There would be two parts besides: nothing is taken for had up to where the last one ends.
             Some(back) => {
                 self.had.doubt();
-                Back { to: if back.is_away { back.to } else { from }, ..past }
+                let end = offset.max(back.until);
+                Back { to: if back.is_away { back.to } else { from }, after: end, until: end, ..past }
             }
         };
         self.had.set_back(Some(past));

@@ -171,6 +171,12 @@ pub fn begin_elsewhere(mut had: Had, life: &Epoch, page: &Page) -> (u64, Had) {
         // It has had all that the fork goes on from.
         Some(to) if to >= fork.base => (fork.base.max(oldest), had),
         Some(_) => {
+            // Nothing is taken for had up to where the fork began.
+            let back = had.take_back().map(|back| {
+                let end = fork.base.max(back.until);
+                Back { after: end, until: end, ..back }
+            });
+            had.set_back(back);
             had.begin(fork.node, fork.seq);
             had.doubt();
             (oldest, had)

@@ -292,6 +292,37 @@ async fn a_node_whose_subscriptions_are_refused_says_so_and_makes_up_for_them() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_append_that_was_given_up_and_lands_later_is_marked_as_late() {
+    let Some(server) = RedisServer::start(&[]) else { return };
+    let (a, b) = (Running::start(on(&server)).await, Running::start(on(&server)).await);
+    let mut client = b.market("pjm").await.0;
+    a.publish("pjm", [price("A", 1)]).await;
+    let first = client.next_of_type("price_update").await;
+    assert!(first["late"].is_null(), "{first}");
+    for n in 2..=4 {
+        eventually("both are well", async || {
+            let are_well = [a.get("/ws/health").await.json(), b.get("/ws/health").await.json()];
+            are_well.iter().all(|health| health["state"] == "healthy").then_some(())
+        })
+        .await;
+        server.pause();
+        // It goes out, is given up, and waits in the server's socket for as long as that stands still.
+        a.publish("pjm", [price("A", n)]).await;
+        let since = tokio::time::Instant::now();
+        eventually("it has been given up for a while", async || {
+            let is_away = a.get("/ws/health").await.json()["state"] == "degraded";
+            (is_away && since.elapsed() > std::time::Duration::from_millis(1_500)).then_some(())
+        })
+        .await;
+        server.resume();
+        let late = client.next_of_type("price_update").await;
+        assert_eq!((&late["price"], &late["late"]), (&json!(n), &json!(true)), "{late}");
+    }
+    a.stop().await;
+    b.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_flushed_log_begins_a_new_life_that_everyone_is_told_of() {
     let Some(server) = RedisServer::start(&[]) else { return };
     let (a, b) = (Running::start(on(&server)).await, Running::start(on(&server)).await);

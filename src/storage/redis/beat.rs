@@ -26,6 +26,7 @@ use std::sync::{Arc, LazyLock};
 
 use fred::types::Value;
 use tokio::sync::Mutex;
+use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::commands::Priority;
@@ -33,8 +34,8 @@ use super::errors::corrupt;
 use super::primaries::slot_of;
 use super::scripts::Script;
 use super::{EXACT_MAX, RedisBackend};
-use crate::model::NodeId;
-use crate::storage::primary::Area;
+use crate::model::{ChannelName, NodeId};
+use crate::storage::primary::{Area, Place, Primary as _};
 use crate::storage::{Lost, Result};
 
 /// How long the life is kept after the last beat, and a node's counter after the node's last beat.
@@ -46,7 +47,8 @@ const PRUNE_EVERY: u64 = 512;
 /// acknowledged, number of this beat, life to begin where there is none, node, seconds the life is
 /// kept, whether to prune.
 ///
-/// Answers `first`, `same`, `older` or `other`, the life, and the number that it holds now.
+/// Answers `first`, `same`, `older` or `other`, the life, the number that it holds now, and the server's time
+/// in ms.
 fn beat(sharded: bool) -> &'static Script {
     static TO_ALL: LazyLock<Script> = LazyLock::new(|| beat_with("PUBLISH"));
     static TO_THE_SHARD: LazyLock<Script> = LazyLock::new(|| beat_with("SPUBLISH"));
@@ -64,7 +66,8 @@ redis.call('",
         "', ARGV[1], '1')
 local known, acknowledged, number = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
 local field, kept_for = 'n:' .. ARGV[6], tonumber(ARGV[7])
-local now = tonumber(redis.call('TIME')[1])
+local time = redis.call('TIME')
+local now = tonumber(time[1])
 redis.call('HSETNX', KEYS[1], 'id', ARGV[5])
 local life = redis.call('HGET', KEYS[1], 'id')
 local held = tonumber(string.match(redis.call('HGET', KEYS[1], field) or '', '^%d+')) or 0
@@ -86,7 +89,7 @@ if ARGV[8] == '1' then
     end
   end
 end
-return {word, life, string.format('%.0f', held)}
+return {word, life, string.format('%.0f', held), string.format('%.0f', now * 1000 + math.floor(tonumber(time[2]) / 1000))}
 ",
     ])
 }
@@ -120,6 +123,10 @@ impl Beat {
 /// a server go one by one.
 #[derive(Debug, Default)]
 pub(super) struct Lives(parking_lot::Mutex<HashMap<Area, Arc<Mutex<Option<Known>>>>>);
+
+/// What the clock of each server said, and when it was asked.
+#[derive(Debug, Default)]
+pub(super) struct Clocks(parking_lot::Mutex<HashMap<Area, (Instant, u64)>>);
 
 #[derive(Debug)]
 struct Known {
@@ -173,7 +180,8 @@ impl RedisBackend {
             Value::from(if known.sent % PRUNE_EVERY == 1 { "1" } else { "0" }),
         ];
         let keys = keys.to_vec();
-        let (word, life, held): (String, String, String) = beat(self.keys.sharded)
+        let sent = Instant::now();
+        let (word, life, held, time): (String, String, String, String) = beat(self.keys.sharded)
             .run_with(Priority::Beat, &self.commands, "beat", self.command_timeout, keys, args)
             .await?;
         let beat = match word.as_str() {
@@ -187,9 +195,21 @@ impl RedisBackend {
             return Err(corrupt(&known.key, "a beat was answered by something else"));
         };
         (known.life, known.acknowledged) = (life, held);
+        if let Ok(ms) = time.parse() {
+            self.clocks.0.lock().insert(area, (sent, ms));
+        }
         self.subscriber.expect(&to_itself);
         Ok(beat)
     }
+    /// What the clock of the server that has a channel says now, in ms, or a little more; `None` before it
+    /// has answered a beat.
+    pub(super) fn server_time(&self, channel: &ChannelName) -> Option<u64> {
+        let area = self.area_of(Place::Channel(channel));
+        let (asked, said) = *self.clocks.0.lock().get(&area)?;
+        // It was read after it was asked: nothing seems to have been sent earlier than it was.
+        said.checked_add(u64::try_from(asked.elapsed().as_millis()).ok()?)
+    }
+
     /// What the keys of an area's life have in their braces: the same on all nodes that see the same
     /// areas. In a cluster it is given such a slot that they land in the area; while they do, those that
     /// were used before stay.

@@ -120,7 +120,8 @@ impl Log for RedisBackend {
         let keys = self.keys.channel(&batch.channel);
         let log = keys.log.clone();
         let bounds = Bounds::of(&self.retention, &batch.channel);
-        let mut args = Vec::with_capacity(9 + 7 * batch.entries.len());
+        let sent_at = self.server_time(&batch.channel).map_or_else(String::new, |ms| ms.to_string());
+        let mut args = Vec::with_capacity(10 + 7 * batch.entries.len());
         args.extend([
             Value::from(batch.epoch.as_str()),
             Value::from(batch.producer.to_string()),
@@ -131,6 +132,7 @@ impl Log for RedisBackend {
             Value::from(keys.publish.as_str()),
             flag(bounds.together),
             number(bounds.key_age_ms),
+            Value::from(sent_at),
         ]);
         for append in &batch.entries {
             if append.seq > EXACT_MAX {

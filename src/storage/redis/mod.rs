@@ -71,7 +71,7 @@ use super::primary::{Area, AreaPart, Areas, Concerned, Place, Primary};
 use super::probe::ProbeFailure;
 use super::{LogEvent, MovedJob, OpenLog, Outside, Recorded, RedisConfig, Result, Retention, StorageBackend};
 use crate::model::{BackendName, ChannelName, NodeId};
-use beat::Lives;
+use beat::{Clocks, Lives};
 use codec::decode_published;
 use commands::Commands;
 use link::{Condition, Link, LinkState};
@@ -139,6 +139,8 @@ pub struct RedisBackend {
     areas: Option<watch::Receiver<Areas>>,
     /// What this node knows of the lives of the data.
     lives: Lives,
+    /// What the servers' clocks say.
+    clocks: Clocks,
     /// For further connections.
     target: (Target, RedisConfig),
     /// Dropped with the backend, which ends the driver.
@@ -205,6 +207,7 @@ impl RedisBackend {
             health,
             areas,
             lives: Lives::default(),
+            clocks: Clocks::default(),
             target: (target, config.clone()),
             _alive: alive,
         };

@@ -159,10 +159,13 @@ end
 
 /// KEYS log, meta, latest, ages.
 /// ARGV epoch, producer, entries, bytes, age in ms, how long the epoch is kept in ms, pub/sub
-/// channel, whether entries go together, the age of keys in ms; then for each entry seq, prev, time, what
-/// it does to the latest entries, fence (or nothing), whether it is terminal, stored form. What it does
-/// is `k` and a key for the latest entry of that key, `r` and a key for one that removes it, `z` for one
+/// channel, whether entries go together, the age of keys in ms, the server's time when this was sent in ms
+/// (or nothing, where that is not known); then for each entry seq, prev, time, what it does to the latest
+/// entries, fence (or nothing), whether it is terminal, stored form. What it does is `k` and a key for the latest entry of that key, `r` and a key for one that removes it, `z` for one
 /// that removes all, the same in capitals for an entry that waited at its gateway, or nothing.
+///
+/// What comes a second after it was sent, or later, is marked as late: it may have been given up long since,
+/// and its gateway has gone on without it.
 ///
 /// Answers `done` and for each entry its offset, 0 for a duplicate, -(last + 1) for a gap, `closed`,
 /// or `fence` and the newest fence; or `foreign` and the epoch. The first write is the XADD, which a
@@ -194,7 +197,8 @@ local each_age_ms = age_of_each(log, now, held[7], together, age_ms)
 local first = top + 1
 local results, frame = {'done'}, {}
 local key_age_ms = tonumber(ARGV[9])
-for i = 10, #ARGV, 7 do
+local is_late = ARGV[10] ~= '' and now - tonumber(ARGV[10]) >= 1000
+for i = 11, #ARGV, 7 do
   local seq, prev, time, key = tonumber(ARGV[i]), tonumber(ARGV[i + 1]), ARGV[i + 2], ARGV[i + 3]
   local given, entry = tonumber(ARGV[i + 4]), ARGV[i + 6]
   if seq <= last then
@@ -209,9 +213,13 @@ for i = 10, #ARGV, 7 do
     last, top = seq, top + 1
     fence, closed = given or fence, ARGV[i + 5] == '1'
     local offset = whole(top)
+    if is_late and not string.find(string.match(entry, '^%S*'), 'l', 1, true) then
+      entry = string.sub(entry, 1, 1) .. 'l' .. string.sub(entry, 2)
+    end
     redis.call('XADD', log, offset .. '-0', 'e', entry, 't', whole(now), 'b', whole(total))
     total = total + #entry
     local what, name = string.sub(key, 1, 1), string.sub(key, 2)
+    if is_late then what = string.upper(what) end
     if what == 'z' then
       redis.call('DEL', latest, ages)
     elseif what == 'Z' then

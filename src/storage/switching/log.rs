@@ -266,21 +266,28 @@ impl Core {
         producer: NodeId,
         minted: Option<&Epoch>,
     ) -> Result<Option<OpenLog>> {
-        let asked = async |at: u64| match (self.primary.examine(channel, producer, at).await?, minted) {
+        let asked = async |at: u64, minted: Option<&Epoch>| match (
+            self.primary.examine(channel, producer, at).await?,
+            minted,
+        ) {
             (Some(log), _) => Ok(Some(log)),
             (None, Some(minted)) => self.primary.open(channel, producer, minted).await.map(Some),
             (None, None) => Ok(None),
         };
         if producer != self.node {
-            let answer = self.ask(self.area_of(channel), asked(u64::MAX)).await;
+            let answer = self.ask(self.area_of(channel), asked(u64::MAX, minted)).await;
             return answer.unwrap_or_else(|| Err(away("open")));
         }
+        let mut minted = minted.cloned();
         loop {
             if let Some(open) = self.open_here(channel, minted.is_some()) {
                 return Ok(open);
             }
             let known = self.lock().lines.get(channel).map(Line::known).unwrap_or_default();
-            match self.ask(self.area_of(channel), asked(known.at())).await {
+            let answer = self.ask(self.area_of(channel), asked(known.at(), minted.as_ref())).await;
+            // A log that was begun with it may be lost by now: another one is not begun with the same.
+            minted = minted.map(|_| Epoch::random());
+            match answer {
                 None => {}
                 Some(Err(error)) => return Err(error),
                 Some(Ok(None)) if self.has_no_log(channel) => return Ok(None),
