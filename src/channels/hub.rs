@@ -309,14 +309,16 @@ impl Channels {
         // Of what is read for that, the first page is sent.
         let mut wanted =
             Wanted { after: start.had().cloned(), late_to: 0, seen: Some(joined.clone()), is_owed: false };
-        let mut page = self.page(channel, &wanted, page_entries).await?;
+        // A reader that is to come back for something sets the channel apart itself, once it has begun.
+        let pages = &self.0.common.pages;
+        let mut page = pages.get(channel, &wanted, page_entries).await?;
         // A fork has a part of its log only: what is wanted begins in that.
         if wanted.after.is_none()
             && page.head.out_of_reach > 0
             && let Some(log) = page.head.epoch.as_ref().and_then(log_of_fork)
         {
             wanted.after = Some(Position { epoch: log, offset: 0 });
-            page = self.page(channel, &wanted, page_entries).await?;
+            page = pages.get(channel, &wanted, page_entries).await?;
         }
         Ok(StartingPoint::in_log(joined, wanted.after.as_ref(), &page.head))
     }

@@ -26,7 +26,8 @@ use super::pages::EncodedPage;
 use super::unborn::{to_be_born, told, unborn};
 use crate::model::{EntryId, Epoch, Position};
 use crate::storage::{
-    Back, Had, Page, Seam, begin_elsewhere, begin_of_fork, had_at, is_fork, log_of_fork, told_epoch,
+    Back, Had, Page, Seam, begin_elsewhere, begin_of_fork, had_at, is_fork, log_of_fork, miss_in_fork,
+    told_epoch,
 };
 #[cfg(test)]
 use crate::support::mutant::{self, Mutant};
@@ -94,6 +95,7 @@ impl Reader {
             && matches!(self.phase, Phase::Live)
             && self.is_in(&first.epoch)
             && !(self.had.leaves_out() && brings_what_was_had())
+            && !(self.is_away() && batches.iter().any(|batch| batch.is_last_of_log))
     }
 
     /// Batches were sent, up to this offset, because [`is_next`](Self::is_next) said so.
@@ -135,7 +137,8 @@ impl Reader {
             Phase::Live | Phase::Ended => None,
         };
         let after = (!self.is_unborn()).then_some(here);
-        Turn::Read(Wanted { after, late_to: self.late_to, seen, is_owed: self.is_owed_here() })
+        let late_to = if self.late_to > self.cursor { self.late_to } else { 0 };
+        Turn::Read(Wanted { after, late_to, seen, is_owed: self.is_owed_here() })
     }
 
     fn is_in(&self, epoch: &Epoch) -> bool {
@@ -339,7 +342,7 @@ impl Reader {
             }
             return Then::Turn;
         }
-        if page.closed {
+        if page.closed && !self.is_away() {
             steps.push(Step::Finished);
         }
         if let Some(seam) = &page.next {
@@ -373,7 +376,7 @@ impl Reader {
     /// Takes a batch that overlaps with what comes next or begins there, and its end of the log.
     fn take(&mut self, batch: &Arc<LiveBatch>, way: Way, steps: &mut Steps) {
         self.take_part(batch, way, steps);
-        if batch.is_last_of_log {
+        if batch.is_last_of_log && !self.is_away() {
             steps.push(Step::Finished);
         }
     }
@@ -444,13 +447,21 @@ impl Reader {
         #[cfg(test)]
         let had = if mutant::is(Mutant::NothingWasHad) { &Had::default() } else { had };
         self.had.merge(had);
+        if !is_fork(&to.epoch) {
+            self.had.name_no_more_than_was_had();
+        }
         let whole = *whole && !skips;
         self.tell_epoch(whole, whole.then_some(0), steps);
     }
 
+    /// Whether it has to go back to a log for what that has, whatever ends here.
+    fn is_away(&self) -> bool {
+        self.had.back().is_some_and(|back| back.is_away)
+    }
+
     /// Whether something before it in the log that it is in could not be reached.
     fn is_owed_here(&self) -> bool {
-        self.had.back().is_some_and(|back| back.is_away) && !self.epoch.as_ref().is_some_and(is_fork)
+        self.is_away() && !self.epoch.as_ref().is_some_and(is_fork)
     }
 
     /// Goes back for what can be reached again.
@@ -480,23 +491,26 @@ impl Reader {
         if missing == 0 {
             return;
         }
-        if self.cursor < page.out_of_reach {
+        let in_fork = self.epoch.as_ref().is_some_and(is_fork) && !page.is_final;
+        let gap = if self.cursor < page.out_of_reach || in_fork {
             self.go_past(last_gone);
-            self.tell_epoch(false, None, steps);
+            None
         } else {
             self.cursor = last_gone;
-            self.tell_epoch(false, Some(missing), steps);
-        }
+            // How many of them it has had is not known.
+            Some(missing).filter(|_| !self.had.leaves_out())
+        };
+        self.tell_epoch(false, gap, steps);
     }
 
     /// Leaves out what cannot be reached, up to an offset, and keeps in mind to come back for it.
     fn go_past(&mut self, offset: u64) {
-        let (from, log) = (self.cursor, self.epoch.clone().filter(|epoch| !is_fork(epoch)));
-        self.cursor = offset;
-        let (Some(log), back) = (log, self.had.take_back()) else {
-            self.had.doubt();
-            return;
-        };
+        let Some(log) = self.epoch.clone() else { return };
+        let from = std::mem::replace(&mut self.cursor, offset);
+        if is_fork(&log) {
+            return miss_in_fork(&mut self.had, &log, from, offset);
+        }
+        let back = self.had.take_back();
         let past = Back { log: Some(log), to: from, after: offset, until: offset, is_away: true };
         let past = match back {
             None => past,
@@ -521,10 +535,10 @@ impl Reader {
         let life = if self.is_unborn() { unborn(&epoch) } else { epoch };
         let epoch = told(&life, &self.had);
         // Where it cannot be said what was had, nothing more can be promised.
-        let recovered = recovered && !self.had.is_in_doubt();
+        let (is_told, recovered) = (recovered, recovered && !self.had.is_in_doubt());
         let gap = gap.filter(|gap| recovered || *gap > 0);
         let old = self.told.replace(epoch.clone()).unwrap_or_else(|| epoch.clone());
-        if old != epoch || !recovered {
+        if old != epoch || !is_told {
             steps.push(Step::Resync { old, to: Position { epoch, offset }, recovered, gap });
         }
     }

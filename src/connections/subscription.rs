@@ -396,6 +396,7 @@ fn told_of_order(order: OrderId, at: &StartingPoint) -> String {
     let subscribed = format!("Subscribed to real-time updates for order {order}");
     let follows = at.top > at.offset;
     let more = match (at.gap, at.closed, follows) {
+        _ if at.is_owed() => "Older updates cannot be reached now; they follow when they can",
         (None, _, true) => "The position is of another log of this order; what is kept follows",
         (None, true, false) => "The order has ended, and its updates are no longer kept",
         (None, false, false) => "The position is of another log of this order; new updates follow",

@@ -14,4 +14,5 @@ pub use entry::{DraftEntry, Entry, EntryId, EntryKind, Marks, NodeId, UnknownKin
 pub use lane::Lane;
 pub use name::{InvalidName, NAME_LEN_MAX, Zone};
 pub use order::{InvalidOrderId, JobId, OrderId};
+pub(crate) use position::OFFSET_MAX;
 pub use position::{Epoch, InvalidPosition, Position};

@@ -82,7 +82,7 @@ impl fmt::Debug for Epoch {
 }
 
 /// The greatest offset: up to here whole numbers are exact in JavaScript and in Lua.
-const OFFSET_MAX: u64 = (1 << 53) - 1;
+pub(crate) const OFFSET_MAX: u64 = (1 << 53) - 1;
 
 /// A place in a channel: just after the entry with this offset. Offset 0 is before the first entry.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]

@@ -23,6 +23,12 @@ pub struct Run {
     pub newest: u64,
 }
 
+impl Run {
+    fn is_empty(self) -> bool {
+        self.newest <= self.after
+    }
+}
+
 /// What a reader has had of a log by offset: everything up to `to`, and what is after `after` up to
 /// `until`. What lies between is owed to it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -108,7 +114,8 @@ impl Had {
 
     /// Whether entries of this producer may come again.
     pub fn names(&self, producer: NodeId) -> bool {
-        self.producers.binary_search_by_key(&producer, |(node, _)| *node).is_ok()
+        let at = self.producers.binary_search_by_key(&producer, |(node, _)| *node);
+        at.is_ok_and(|at| !self.producers[at].1.is_empty())
     }
 
     /// Leaves out what is named of other producers.
@@ -128,7 +135,8 @@ impl Had {
 
     /// Whether what comes may be left out.
     pub fn leaves_out(&self) -> bool {
-        !self.producers.is_empty() || self.back.as_ref().is_some_and(|back| !back.is_away)
+        self.producers.iter().any(|(_, run)| !run.is_empty())
+            || self.back.as_ref().is_some_and(|back| !back.is_away)
     }
 
     /// It is elsewhere from here on: in the log it stands at this offset.
@@ -144,7 +152,15 @@ impl Had {
 
     /// What was owed has come: nothing of any producer was left out before what is named.
     fn owe_nothing(&mut self) {
+        self.name_no_more_than_was_had();
         self.producers.iter_mut().for_each(|(_, run)| run.after = 0);
+    }
+
+    /// Where nothing is owed, a producer of which nothing was had needs no name.
+    pub fn name_no_more_than_was_had(&mut self) {
+        if self.back.as_ref().is_none_or(|back| back.to >= back.after) {
+            self.producers.retain(|(_, run)| !run.is_empty());
+        }
     }
 
     /// Takes it out.
@@ -200,7 +216,7 @@ impl Had {
         let back = self.back.as_ref().filter(|back| !back.is_away);
         let stood = |back: &Back| (offset > back.after && offset <= back.until, offset >= back.until);
         let (is_had, is_over) = back.map_or((false, false), stood);
-        let is_had = is_had || self.came_of(id);
+        let is_had = self.came_of(id) || is_had;
         if is_over {
             self.back = None;
             self.owe_nothing();

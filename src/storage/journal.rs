@@ -321,9 +321,10 @@ impl Journal {
     /// here: none of them is missing.
     pub(in crate::storage) fn are_in_log(&mut self, channel: &ChannelName, seq: u64) {
         let Some(line) = self.lines.get_mut(channel) else { return };
-        // What it has of those that are still here was said when it was sent.
-        let behind = line.entries.range_mut((Bound::Excluded(seq), Bound::Unbounded)).map(|(_, held)| held);
-        for held in behind.filter(|held| held.missed_to > 0 && held.missed_to <= seq) {
+        // What it has of those that are still here was said when it was sent, and behind the next one nothing
+        // older is missing.
+        let next = line.entries.range_mut((Bound::Excluded(seq), Bound::Unbounded)).next();
+        if let Some((_, held)) = next.filter(|(_, held)| held.missed_to > 0 && held.missed_to <= seq) {
             held.missed_to = 0;
             held.pending.append.draft.marks.missed_before = held.came_marked;
         }

@@ -5,7 +5,7 @@
 //! any node can read it, and so take up a reader that another node served.
 
 use super::{Back, Had, Page, Run};
-use crate::model::{Epoch, NodeId, Position};
+use crate::model::{Epoch, NodeId, OFFSET_MAX, Position};
 
 /// In place of a log's epoch in the name of a fork: it had none; nothing was known of it.
 const UNBORN: &str = "u";
@@ -169,7 +169,12 @@ pub fn begin_elsewhere(mut had: Had, life: &Epoch, page: &Page) -> (u64, Had) {
     let in_log = had.back().filter(|back| fork.log.is_some() && back.log == fork.log).map(|back| back.to);
     match in_log {
         // It has had all that the fork goes on from.
-        Some(to) if to >= fork.base => (fork.base.max(oldest), had),
+        Some(to) if to >= fork.base => {
+            if oldest > fork.base {
+                miss_own(&mut had, &fork, oldest);
+            }
+            (fork.base.max(oldest), had)
+        }
         Some(_) => {
             // Nothing is taken for had up to where the fork began.
             let back = had.take_back().map(|back| {
@@ -183,7 +188,7 @@ pub fn begin_elsewhere(mut had: Had, life: &Epoch, page: &Page) -> (u64, Had) {
         }
         None => {
             // What is sent of the log that it goes on from may come again.
-            if oldest < fork.base {
+            if oldest < fork.from {
                 had.doubt();
             }
             had.begin(fork.node, fork.seq);
@@ -194,6 +199,25 @@ pub fn begin_elsewhere(mut had: Had, life: &Epoch, page: &Page) -> (u64, Had) {
             (oldest, had)
         }
     }
+}
+
+/// A reader in a fork goes on after an offset, without what lies between it and `from`, which is kept
+/// elsewhere.
+pub fn miss_in_fork(had: &mut Had, life: &Epoch, from: u64, offset: u64) {
+    let Some(Life::Fork(fork, _)) = Life::of(life) else { return };
+    if had.back().is_none()
+        && from < fork.base
+        && let Some(log) = fork.log.clone()
+    {
+        had.set_back(Some(Back { after: fork.base, until: fork.base, ..Back::at(log, from) }));
+    }
+    miss_own(had, &fork, offset);
+}
+
+/// Own entries of the node up to an offset may be missing; which, is not told.
+fn miss_own(had: &mut Had, fork: &Fork, offset: u64) {
+    had.begin(fork.node, fork.seq.saturating_add(offset.saturating_sub(fork.from)));
+    had.doubt();
 }
 
 /// The node that goes on by itself in a fork, and its newest sequence where that began; for the first of a
@@ -258,7 +282,7 @@ fn had_of<'a>(mut parts: impl Iterator<Item = &'a str>) -> Option<Had> {
                 let log = parts.next()?;
                 let log = if log == UNKNOWN { None } else { Some(Epoch::of_log(log).ok()?) };
                 let mut offsets = parts.next()?.split('-').map(str::parse);
-                let mut offset = || offsets.next()?.ok();
+                let mut offset = || offsets.next()?.ok().filter(|offset| *offset <= OFFSET_MAX);
                 let (to, after, until) = (offset()?, offset()?, offset()?);
                 had.set_back(Some(Back { log, to, after, until, is_away: part == PASSED }));
             }
@@ -298,7 +322,7 @@ mod tests {
         fn what_was_had_survives_its_text_form(
             known in any::<bool>(), unborn in any::<bool>(), base in any::<u64>(), seq in any::<u64>(), more in any::<u64>(),
             producers in proptest::collection::btree_map(any::<u128>(), 1u64.., 0..=12),
-            to in any::<u64>(), owed in proptest::option::of((1u64.., any::<u64>())), is_away in any::<bool>(), doubt in any::<bool>(),
+            to in 0..1u64 << 50, owed in proptest::option::of((1..1u64 << 50, 0..1u64 << 50)), is_away in any::<bool>(), doubt in any::<bool>(),
         ) {
             let log = Epoch::random();
             let from = base.saturating_add(more);

@@ -40,7 +40,9 @@ pub use jobs::{
     JobCounts, JobKind, JobState, JobView, Jobs, LEASE_MAX, LEASE_MIN, NewJob,
 };
 use jobs::{MovedJob, Recorded, Stand};
-pub use lives::{begin_elsewhere, begin_of_fork, had_at, is_fork, is_fork_of_none, log_of_fork, told_epoch};
+pub use lives::{
+    begin_elsewhere, begin_of_fork, had_at, is_fork, is_fork_of_none, log_of_fork, miss_in_fork, told_epoch,
+};
 pub use log::{
     Anchor, Append, AppendAnswer, AppendBatch, Appended, EPOCH_KEPT_FOR, LATEST_BYTES_MAX, LatestPage, Log,
     LogEvent, LogState, OpenLog, Page, PageLimit, Refusal, Seam, UNUSED_EPOCH_KEPT_FOR,

@@ -2,7 +2,9 @@
 
 use crate::channels::unborn::{in_log, told};
 use crate::model::{ChannelKind, ChannelName, Epoch, Position};
-use crate::storage::{Back, Had, Page, begin_elsewhere, had_at, is_fork, is_fork_of_none, log_of_fork};
+use crate::storage::{
+    Back, Had, Page, begin_elsewhere, had_at, is_fork, is_fork_of_none, log_of_fork, miss_in_fork,
+};
 #[cfg(test)]
 use crate::support::mutant::{self, Mutant};
 
@@ -104,7 +106,7 @@ impl StartingPoint {
                 Some(_) => {
                     had.set_back(Some(Back { log, to: after, after: oldest, until: oldest, is_away: true }))
                 }
-                None => had.doubt(),
+                None => miss_in_fork(&mut had, life, after, oldest),
             }
             return (oldest, None, had);
         }
@@ -112,10 +114,9 @@ impl StartingPoint {
             // Its name is kept as it is, and says so.
             Some(position) if had_at(position).is_in_doubt() => (after.max(oldest), None, had),
             // Whatever the log turns out to hold is wanted.
-            None if is_fork(life) && log_of_fork(life).is_none() => {
+            None if is_fork(life) && log_of_fork(life).is_none() && !is_fork_of_none(life) => {
                 had.set_back(Some(Back::to_the_beginning()));
-                let is_known = is_fork_of_none(life);
-                (after.max(oldest), Some(missing).filter(|_| is_known), had)
+                (after.max(oldest), None, had)
             }
             _ => (after.max(oldest), Some(missing), had),
         }
@@ -133,6 +134,7 @@ impl StartingPoint {
 
     /// The client has had all that there will ever be.
     pub(crate) fn is_finished(&self) -> bool {
-        self.closed && self.offset >= self.top && !self.is_owed()
+        let is_away = self.had.back().is_some_and(|back| back.is_away);
+        self.closed && self.offset >= self.top && !is_away
     }
 }

@@ -733,7 +733,7 @@ impl Line {
         Life::of(&after.epoch)?;
         let mut had = had_at(after);
         let back = had.take_back()?;
-        let is_any = back.log.is_none();
+        let is_any = back.log.is_none() && back.to == 0;
         // Whatever life came of a log that had none, nothing of it was had but what the name says.
         let epoch = back.log.clone().or_else(|| self.log.clone()).or_else(|| self.unborn_fork().cloned())?;
         let seam = Seam::beginning(epoch).with_back(&after.epoch, Some(back));
