@@ -169,6 +169,8 @@ struct Line {
     legacy: Option<Legacy>,
     /// A reservation counts on replacing entries of this line: a second one must not.
     is_promised: bool,
+    /// The log has the entries up to this one, though they are here still.
+    in_log: u64,
 }
 
 #[derive(Debug)]
@@ -321,6 +323,7 @@ impl Journal {
     /// here: none of them is missing.
     pub(in crate::storage) fn are_in_log(&mut self, channel: &ChannelName, seq: u64) {
         let Some(line) = self.lines.get_mut(channel) else { return };
+        line.in_log = seq;
         // What it has of those that are still here was said when it was sent, and behind the next one nothing
         // older is missing.
         let next = line.entries.range_mut((Bound::Excluded(seq), Bound::Unbounded)).next();
@@ -576,7 +579,8 @@ impl Journal {
     fn let_go(&mut self, channel: &ChannelName, seq: u64, going: Going, now: Instant) -> Option<Pending> {
         let held = self.lines.get(channel).and_then(|line| line.entries.get(&seq));
         let missed_to = held.map_or(0, |held| if held.came_marked { seq } else { held.missed_to });
-        let missed_to = if going == Going::Missed { seq } else { missed_to };
+        let is_in_log = self.lines.get(channel).is_some_and(|line| seq <= line.in_log);
+        let missed_to = if going == Going::Missed && !is_in_log { seq } else { missed_to };
         let gone = self.take(channel, seq)?;
         #[cfg(test)]
         if mutant::is(Mutant::ThinnedWithoutPrev) {

@@ -187,8 +187,9 @@ pub fn begin_elsewhere(mut had: Had, life: &Epoch, page: &Page) -> (u64, Had) {
             (oldest, had)
         }
         None => {
-            // What is sent of the log that it goes on from may come again.
-            if oldest < fork.from {
+            // What is sent of the log that it goes on from may come again; and which of the node's own it has
+            // had in another one is not known.
+            if oldest < fork.from || fork.seq > 0 {
                 had.doubt();
             }
             had.begin(fork.node, fork.seq);
