@@ -29,7 +29,7 @@ pub use request::{FieldFault, InvalidOrder, OrderRequest};
 pub use schema::OrderSchema;
 pub use service::{Orders, OrdersParts, PlaceError, Placed, RetryError, UpdateError};
 pub use stats::{OrderStats, OrderTotals};
-pub use view::{DeadLetter, Listed, OrderView};
+pub use view::{DeadLetter, Gap, Listed, OrderView};
 pub(crate) use worker::Worker;
 
 pub use self::run::RunError;

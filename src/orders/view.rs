@@ -7,7 +7,7 @@ use serde_json::value::RawValue;
 use super::request::OrderRequest;
 use crate::model::{ChannelName, Entry, Epoch, OrderId};
 use crate::protocol::{Standing, entry_json};
-use crate::storage::{JobState, JobView, Page};
+use crate::storage::{JobState, JobView, Page, is_fork, is_fork_of_none, log_of_fork};
 
 /// What is known of an order.
 #[derive(Debug, Clone, Serialize)]
@@ -50,10 +50,32 @@ pub struct OrderView {
     pub epoch: Option<Epoch>,
     /// How many updates came before those that are still kept; absent in lists.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub gap: Option<u64>,
+    pub gap: Option<Gap>,
     /// All that are kept, in order, as sockets get them; absent in lists.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub updates: Option<Vec<Box<RawValue>>>,
+}
+
+/// How many updates of an order are gone for good, before those that are shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(untagged)]
+pub enum Gap {
+    /// So many.
+    Known(u64),
+    /// Others may be kept where they cannot be reached now. JSON's null.
+    Unknown,
+}
+
+impl Gap {
+    /// Before the first update of a page that was read from the oldest on.
+    fn before(page: &Page) -> Self {
+        let is_of_none_known = |epoch: &Epoch| is_fork(epoch) && log_of_fork(epoch).is_none();
+        // Of a log that cannot be reached nothing may be known.
+        let is_of_unknown =
+            page.epoch.as_ref().is_some_and(|epoch| is_of_none_known(epoch) && !is_fork_of_none(epoch));
+        let may_be_elsewhere = !page.is_final && (page.out_of_reach > 0 || is_of_unknown);
+        if may_be_elsewhere { Self::Unknown } else { Self::Known(page.first.saturating_sub(1)) }
+    }
 }
 
 /// How this node shows orders.
@@ -141,7 +163,7 @@ impl OrderView {
         let updates = page.entries.iter().filter_map(|entry| message(&channel, entry));
         Self {
             updates: Some(updates.collect()),
-            gap: Some(page.first.saturating_sub(1)),
+            gap: Some(Gap::before(&page)),
             epoch: page.epoch,
             last_update: newest.as_ref().and_then(|entry| message(&channel, entry)),
             ..Self::build(order, job.as_ref(), newest.as_ref(), shows)

@@ -19,7 +19,7 @@ use super::stats::InteropStats;
 use crate::model::{ChannelName, Entry, Epoch, NodeId, OrderId, Position};
 use crate::protocol::entry_json;
 use crate::storage::{
-    Had, OUTSIDE_WINDOW, OutsideOrders, Result as StorageResult, SharedBackend, StorageError,
+    Had, OUTSIDE_WINDOW, OutsideOrders, Page, Result as StorageResult, SharedBackend, StorageError,
 };
 use crate::support::backoff::Backoff;
 use crate::support::seldom::Seldom;
@@ -262,11 +262,8 @@ async fn write(
             *cursor = Cursor { epoch: page.epoch, offset: 0, had, used_at: cursor.used_at };
             continue;
         }
+        stats.mirror_failures.add(left_unread(&page, cursor.offset)?);
         cursor.epoch = page.epoch;
-        // Of the entries that left the log unread, some may have been this node's.
-        if cursor.offset > 0 && page.first > cursor.offset + 1 {
-            stats.mirror_failures.add(page.first - cursor.offset - 1);
-        }
         // Kept when the write has been answered: until then, it may have to be tried again.
         let (own, had) = not_had(&page.entries, node, &cursor.had);
         let messages: Vec<Bytes> = own
@@ -296,6 +293,18 @@ async fn write(
     }
 }
 
+/// How many entries after an offset have left the log unread: some may have been this node's. An error where
+/// they are merely out of reach, and are to be read later.
+fn left_unread(page: &Page, offset: u64) -> StorageResult<u64> {
+    let unread = page.first.saturating_sub(offset + 1);
+    match offset {
+        // What was before the first one is not known.
+        0 => Ok(0),
+        _ if unread > 0 && offset < page.out_of_reach => Err(StorageError::Unknown { op: "read_after" }),
+        _ => Ok(unread),
+    }
+}
+
 /// This node's entries that were not had before, and what may come again after them.
 fn not_had<'a>(entries: &'a [Entry], node: NodeId, had: &Had) -> (Vec<&'a Entry>, Had) {
     let mut had = had.clone();
@@ -310,6 +319,24 @@ mod tests {
 
     use super::*;
     use crate::model::{DraftEntry, EntryId, EntryKind, Marks};
+
+    #[test]
+    fn what_is_out_of_reach_is_not_counted_as_gone() {
+        let page = |first, out_of_reach| Page {
+            epoch: Some(Epoch::random()),
+            top: 9,
+            first,
+            out_of_reach,
+            is_final: false,
+            closed: false,
+            entries: Vec::new(),
+            next: None,
+        };
+        let unread = |first, out_of_reach, offset| left_unread(&page(first, out_of_reach), offset).ok();
+        assert_eq!((unread(7, 0, 3), unread(4, 0, 3), unread(2, 0, 3)), (Some(3), Some(0), Some(0)));
+        assert_eq!(unread(7, 0, 0), Some(0), "it begins there");
+        assert_eq!((unread(7, 6, 3), unread(7, 3, 3), unread(4, 3, 3)), (None, Some(3), Some(0)));
+    }
 
     #[test]
     fn what_was_written_in_an_outage_is_not_written_again() {
