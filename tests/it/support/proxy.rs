@@ -46,6 +46,12 @@ impl Proxy {
         self.to.send_replace(Some(to));
     }
 
+    /// Cuts every connection, and leads new ones nowhere until it is told where to again.
+    pub(crate) fn lead_nowhere(&self) {
+        self.to.send_replace(None);
+        self.cut();
+    }
+
     /// Where it takes HTTP.
     pub(crate) fn url(&self) -> String {
         format!("http://{}", self.address)

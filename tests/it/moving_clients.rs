@@ -1,0 +1,540 @@
+//! Clients that move between gateways while one of these is cut off from Redis.
+
+use std::collections::HashSet;
+use std::net::SocketAddr;
+use std::thread;
+
+use serde_json::{Value, json};
+use zonewire::config::Config;
+use zonewire::model::Lane;
+use zonewire::storage::StorageChoice;
+
+use crate::support::client::{Client, position};
+use crate::support::eventually::eventually;
+use crate::support::gateway::{Running, config, price};
+use crate::support::orders::{get_order, new_order, update};
+use crate::support::proxy::Proxy;
+use crate::support::redis_server::RedisServer;
+
+/// A gateway whose link to Redis can be cut.
+struct Node {
+    gateway: Running,
+    link: Proxy,
+    redis: SocketAddr,
+}
+
+impl Node {
+    async fn start(server: &RedisServer) -> Self {
+        let redis = SocketAddr::from(([127, 0, 0, 1], server.port));
+        let link = Proxy::start(redis).await;
+        let gateway = Running::start(through(server, &link)).await;
+        Self { gateway, link, redis }
+    }
+
+    async fn state(&self) -> Value {
+        self.gateway.get("/ws/health").await.json()["state"].take()
+    }
+
+    async fn until_state(&self, state: &str) {
+        eventually(&format!("the storage is {state}"), async || (self.state().await == state).then_some(()))
+            .await;
+    }
+
+    /// Cuts it off; it has noticed that.
+    async fn cut(&self) {
+        self.link.lead_nowhere();
+        self.until_state("degraded").await;
+    }
+
+    fn mend(&self) {
+        self.link.lead_to(self.redis);
+    }
+
+    /// All that it accepted is in Redis.
+    async fn until_in_order(&self) {
+        self.until_state("healthy").await;
+        eventually("every channel is in order", async || {
+            let outage = &self.gateway.stats().await["outage"];
+            (outage["channels_waiting"] == 0 && outage["journal_entries"] == 0).then_some(())
+        })
+        .await;
+    }
+}
+
+fn through(server: &RedisServer, link: &Proxy) -> Config {
+    let mut config = config();
+    config.channels.default_lane = Lane::Every;
+    config.connections.order_linger_ms = 0;
+    config.storage.backend = StorageChoice::Redis;
+    config.storage.required = true;
+    config.storage.redis = server.config();
+    config.storage.redis.port = Some(link.address.port());
+    config.storage.redis.prefix = "moving".to_owned();
+    config
+}
+
+async fn two_nodes(server: &RedisServer) -> (Node, Node) {
+    let (a, b) = (Node::start(server).await, Node::start(server).await);
+    for node in [&a, &b] {
+        node.until_state("healthy").await;
+    }
+    (a, b)
+}
+
+async fn stop(nodes: [Node; 2]) {
+    for node in nodes {
+        node.gateway.stop().await;
+    }
+}
+
+/// The progress of an update is this and its number.
+const FIRST_PROGRESS: u64 = 10;
+
+/// What is followed.
+#[derive(Debug, Clone)]
+enum Channel {
+    Order(String),
+    Zone(&'static str),
+}
+
+impl Channel {
+    fn order() -> Self {
+        Self::Order(new_order())
+    }
+
+    fn path(&self) -> String {
+        match self {
+            Self::Order(id) => format!("/ws/orders/{id}"),
+            Self::Zone(zone) => format!("/ws/market/{zone}"),
+        }
+    }
+
+    /// Publishes these numbers at a node, one after the other.
+    async fn tell(&self, node: &Node, numbers: impl IntoIterator<Item = u64>) {
+        for number in numbers {
+            match self {
+                Self::Order(id) => {
+                    let routing = json!({ "type": "routing", "progress": FIRST_PROGRESS + number });
+                    update(node.gateway.address, id, routing).await;
+                }
+                Self::Zone(zone) => node.gateway.publish(zone, [price("A", number)]).await,
+            }
+        }
+    }
+}
+
+/// A client that keeps its position and drops what it may drop, as the protocol says. That nothing else
+/// comes twice, and that no gap has a number, is checked with each message.
+struct Traveller {
+    channel: Channel,
+    client: Option<Client>,
+    position: Option<String>,
+    /// `recovered` was false when it was said last.
+    in_doubt: bool,
+    ids: HashSet<String>,
+    /// What it has had, by number, in order.
+    had: Vec<u64>,
+    late: Vec<u64>,
+    /// What came again, as was said that it may.
+    again: Vec<u64>,
+    /// The state of the storage that was told last.
+    state: Option<String>,
+    /// All that was said to it, to be told when a test fails.
+    words: Vec<String>,
+}
+
+/// The number of an entry.
+fn number(entry: &Value) -> u64 {
+    match entry.get("price") {
+        Some(price) => price.as_u64().unwrap(),
+        None => entry["progress"].as_u64().unwrap() - FIRST_PROGRESS,
+    }
+}
+
+impl Drop for Traveller {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            println!("{} was told:", self.channel.path());
+            self.words.iter().for_each(|word| println!("  {word}"));
+        }
+    }
+}
+
+impl Traveller {
+    fn of(channel: &Channel) -> Self {
+        Self {
+            channel: channel.clone(),
+            client: None,
+            position: None,
+            in_doubt: false,
+            ids: HashSet::new(),
+            had: Vec::new(),
+            late: Vec::new(),
+            again: Vec::new(),
+            state: None,
+            words: Vec::new(),
+        }
+    }
+
+    /// Leaves the node where it is, if it is at one, and comes to another one with its position; gives
+    /// what `subscribed` says.
+    async fn go_to(&mut self, node: &Node) -> Value {
+        if let Some(client) = self.client.take() {
+            client.close().await;
+        }
+        let since = self.position.as_ref().map(|at| format!("?since={at}")).unwrap_or_default();
+        self.words.push(format!("-- at {}{since}", node.gateway.address));
+        let url = node.gateway.url(&format!("{}{since}", self.channel.path()));
+        self.client = Some(Client::connect(&url).await);
+        loop {
+            let message = self.take_next().await;
+            if message["type"] == "subscribed" {
+                return message;
+            }
+        }
+    }
+
+    async fn take_next(&mut self) -> Value {
+        let message = self.client.as_mut().expect("it is somewhere").next().await;
+        self.take(&message);
+        message
+    }
+
+    fn take(&mut self, message: &Value) {
+        self.words.push(message.to_string());
+        match message["type"].as_str().unwrap() {
+            "subscribed" | "resync" => {
+                self.in_doubt = message["recovered"] == false;
+                let gap = if self.in_doubt { Value::Null } else { json!(0) };
+                assert_eq!(message["gap"], gap, "nothing is gone for good: {message}");
+                self.position = Some(position(message));
+            }
+            "routing" | "price_update" => {
+                let number = number(message);
+                let (epoch, _) = self.position.as_ref().unwrap().rsplit_once(':').unwrap();
+                self.position = Some(format!("{epoch}:{}", message["offset"]));
+                assert_eq!(message.get("missedBefore"), None, "{message}");
+                if !self.ids.insert(message["id"].as_str().unwrap().to_owned()) {
+                    assert!(self.in_doubt, "{number} came twice: {message}");
+                    self.again.push(number);
+                    return;
+                }
+                self.had.push(number);
+                if message["late"] == true {
+                    self.late.push(number);
+                }
+            }
+            "backend_state" => self.state = message["state"].as_str().map(str::to_owned),
+            "connection" | "connection_established" => {}
+            // It is subscribed as soon as the storage answers.
+            "error" => assert_eq!(message["code"], "storage_unavailable", "{message}"),
+            _ => panic!("{message}"),
+        }
+    }
+
+    /// Reads until it has had all of these.
+    async fn until_had(&mut self, numbers: &[u64]) {
+        while !numbers.iter().all(|number| self.had.contains(number)) {
+            self.take_next().await;
+        }
+    }
+
+    async fn until_told(&mut self, state: &str) {
+        while self.state.as_deref() != Some(state) {
+            self.take_next().await;
+        }
+    }
+
+    /// Takes what has been written to it before now.
+    async fn take_rest(&mut self) {
+        for message in self.client.as_mut().expect("it is somewhere").until_pong().await {
+            self.take(&message);
+        }
+    }
+
+    /// Reads to the last of what was published, of which nothing may be missing in the end, and checks
+    /// that all is well then.
+    async fn until_whole(&mut self, last: u64) {
+        let all: Vec<u64> = (1..=last).collect();
+        self.until_had(&all).await;
+        self.take_rest().await;
+        assert!(!self.in_doubt, "it is told that it has had everything");
+    }
+}
+
+/// Whether a word says that nothing is missing; that its gap is as this says is checked when it is taken.
+fn is_recovered(word: &Value) -> bool {
+    word["recovered"] == true
+}
+
+/// An order of which one node has taken 1 to 3, and another one, which is cut off since, 4 and 5; and a
+/// client there that has had these two.
+async fn behind_a_cut(a: &Node, b: &Node) -> Traveller {
+    let order = Channel::order();
+    order.tell(a, 1..=3).await;
+    order.tell(b, [4]).await;
+    b.cut().await;
+    order.tell(b, [5]).await;
+    let mut client = Traveller::of(&order);
+    assert!(!is_recovered(&client.go_to(b).await));
+    client.until_had(&[4, 5]).await;
+    client.take_rest().await;
+    assert_eq!(client.had, [4, 5]);
+    client
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_cut_gateway_never_saw_of_an_order_is_no_gap_and_comes_late() {
+    let Some(server) = RedisServer::start(&[]) else { return };
+    let (a, b) = two_nodes(&server).await;
+    let mut client = behind_a_cut(&a, &b).await;
+    b.mend();
+    client.until_had(&[1, 2, 3]).await;
+    b.until_in_order().await;
+    client.channel.tell(&a, [6]).await;
+    client.channel.tell(&b, [7]).await;
+    client.until_whole(7).await;
+    assert_eq!(
+        (&client.had[..5], &client.late[..], &client.again[..]),
+        (&[4, 5, 1, 2, 3][..], &[1, 2, 3][..], &[][..])
+    );
+    drop(client);
+    stop([a, b]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_cut_gateway_never_saw_of_an_order_comes_where_the_client_goes_to() {
+    let Some(server) = RedisServer::start(&[]) else { return };
+    let (a, b) = two_nodes(&server).await;
+    let mut client = behind_a_cut(&a, &b).await;
+    assert!(is_recovered(&client.go_to(&a).await));
+    client.until_had(&[1, 2, 3]).await;
+    client.take_rest().await;
+    assert_eq!(client.had, [4, 5, 1, 2, 3]);
+    b.mend();
+    b.until_in_order().await;
+    client.channel.tell(&a, [6]).await;
+    client.channel.tell(&b, [7]).await;
+    client.until_whole(7).await;
+    assert_eq!(client.again, [0; 0]);
+    drop(client);
+    stop([a, b]).await;
+}
+
+/// When a gateway that is cut off is first told something that it goes on by itself with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum When {
+    /// Before the client comes.
+    Since,
+    /// When it is there.
+    Then,
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_order_that_ends_at_a_cut_gateway_is_not_closed_before_what_was_missing_has_come() {
+    let Some(server) = RedisServer::start(&[]) else { return };
+    let (a, b) = two_nodes(&server).await;
+    let ends = json!({ "type": "confirmed", "progress": 100 });
+    let other = Channel::order();
+    other.tell(&b, [1]).await;
+    let mut client = behind_a_cut(&a, &b).await;
+    let mut witness = Client::connect(&b.gateway.url(&other.path())).await;
+    for channel in [&client.channel, &other] {
+        let Channel::Order(id) = channel else { panic!("it is an order") };
+        update(b.gateway.address, id, ends.clone()).await;
+    }
+    // This one is owed nothing, and ended later.
+    assert_eq!(witness.until_close().await.1, 1000);
+    b.mend();
+    let (words, code, _) = client.client.take().unwrap().until_close().await;
+    let late = words.iter().filter(|word| word["late"] == true).map(number).collect::<Vec<_>>();
+    assert_eq!((late, code), (vec![1, 2, 3], 1000), "{words:?}");
+    drop(client);
+    stop([a, b]).await;
+}
+
+/// A client that is ahead of a gateway that is cut off goes there and back.
+async fn there_and_back(channel: Channel, when: When) {
+    let Some(server) = RedisServer::start(&[]) else { return };
+    let (a, b) = two_nodes(&server).await;
+    let (mut client, mut witness) = (Traveller::of(&channel), Traveller::of(&channel));
+    client.go_to(&b).await;
+    witness.go_to(&a).await;
+    channel.tell(&a, 1..=2).await;
+    client.until_had(&[1, 2]).await;
+    witness.until_had(&[1, 2]).await;
+    a.cut().await;
+    channel.tell(&b, [3]).await;
+    client.until_had(&[3]).await;
+
+    if when == When::Since {
+        // It goes on by itself.
+        channel.tell(&a, [4]).await;
+    }
+    assert!(!is_recovered(&client.go_to(&a).await));
+    if when == When::Then {
+        channel.tell(&a, [4]).await;
+    }
+    channel.tell(&a, [5]).await;
+    client.until_had(&[4, 5]).await;
+
+    assert!(is_recovered(&client.go_to(&b).await) || when == When::Then);
+    client.take_rest().await;
+    assert_eq!(client.had, [1, 2, 3, 4, 5]);
+    a.mend();
+    a.until_in_order().await;
+    channel.tell(&b, [6]).await;
+    channel.tell(&a, [7]).await;
+    client.until_had(&[6, 7]).await;
+    client.take_rest().await;
+    assert_eq!(client.had, [1, 2, 3, 4, 5, 6, 7]);
+    // Where it was told so, what it had may come again, to be dropped.
+    assert!((client.again.is_empty() && !client.in_doubt) || when == When::Then, "{:?}", client.again);
+    witness.until_whole(7).await;
+    assert_eq!(witness.again, [0; 0]);
+    drop((client, witness));
+    stop([a, b]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_goes_to_a_gateway_on_its_own_and_back_gets_nothing_of_a_zone_twice() {
+    there_and_back(Channel::Zone("pjm"), When::Since).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_goes_to_a_gateway_on_its_own_and_back_gets_nothing_of_an_order_twice() {
+    there_and_back(Channel::order(), When::Since).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_at_a_cut_gateway_before_anything_happens_misses_nothing_of_a_zone() {
+    there_and_back(Channel::Zone("pjm"), When::Then).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_at_a_cut_gateway_before_anything_happens_misses_nothing_of_an_order() {
+    there_and_back(Channel::order(), When::Then).await;
+}
+
+/// When the link breaks again.
+#[derive(Debug, Clone, Copy)]
+enum Again {
+    /// As soon as Redis was seen to answer.
+    Recovering,
+    /// The same, with the answers to what was asked then lost.
+    Unanswered,
+    /// As soon as Redis can be reached.
+    AtOnce,
+    /// When the first of what was missing has come.
+    Late,
+}
+
+async fn cut_again(again: Again) {
+    let Some(server) = RedisServer::start(&[]) else { return };
+    let (a, b) = two_nodes(&server).await;
+    let mut client = behind_a_cut(&a, &b).await;
+    let channel = client.channel.clone();
+    b.mend();
+    match again {
+        Again::Recovering => client.until_told("recovering").await,
+        Again::Unanswered => {
+            client.until_told("recovering").await;
+            b.link.hold_answers(true);
+        }
+        Again::AtOnce => {}
+        Again::Late => client.until_had(&[1]).await,
+    }
+    b.cut().await;
+    b.link.hold_answers(false);
+    channel.tell(&b, [6]).await;
+    channel.tell(&a, [7]).await;
+    client.until_had(&[6]).await;
+    b.mend();
+    client.until_had(&(1..=7).collect::<Vec<_>>()).await;
+    b.until_in_order().await;
+    channel.tell(&b, [8]).await;
+    client.until_whole(8).await;
+    assert_eq!(client.again, [0; 0]);
+    drop(client);
+    stop([a, b]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_link_that_breaks_again_in_the_recovery_loses_and_doubles_nothing() {
+    cut_again(Again::Recovering).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_link_that_breaks_again_before_anything_is_answered_loses_and_doubles_nothing() {
+    cut_again(Again::Unanswered).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_link_that_breaks_again_at_once_loses_and_doubles_nothing() {
+    cut_again(Again::AtOnce).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_link_that_breaks_again_while_what_was_missing_comes_loses_and_doubles_nothing() {
+    cut_again(Again::Late).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_comes_from_a_gateway_that_never_knew_the_zone_misses_nothing() {
+    let Some(server) = RedisServer::start(&[]) else { return };
+    let (a, b) = two_nodes(&server).await;
+    let zone = Channel::Zone("pjm");
+    let mut client = Traveller::of(&zone);
+    client.go_to(&a).await;
+    zone.tell(&a, 1..=3).await;
+    client.until_had(&[1, 2, 3]).await;
+    b.cut().await;
+
+    assert!(!is_recovered(&client.go_to(&b).await));
+    zone.tell(&a, [4]).await;
+    zone.tell(&b, [5]).await;
+    client.until_had(&[5]).await;
+    client.go_to(&a).await;
+    zone.tell(&a, [6]).await;
+    client.until_had(&[4, 6]).await;
+    client.take_rest().await;
+    b.mend();
+    b.until_in_order().await;
+    zone.tell(&b, [7]).await;
+    client.until_whole(7).await;
+    drop(client);
+    stop([a, b]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_order_that_is_known_in_part_is_shown_without_a_number_of_what_is_gone() {
+    let Some(server) = RedisServer::start(&[]) else { return };
+    let (a, b) = two_nodes(&server).await;
+    let client = behind_a_cut(&a, &b).await;
+    let Channel::Order(id) = &client.channel else { panic!("it follows an order") };
+    let order = get_order(b.gateway.address, id).await;
+    let numbers =
+        |order: &Value| -> Vec<u64> { order["updates"].as_array().unwrap().iter().map(number).collect() };
+    assert_eq!((numbers(&order), order.get("gap")), (vec![4, 5], Some(&Value::Null)), "{order}");
+    assert_eq!(
+        (&order["degraded"], &order["progress"]),
+        (&json!(true), &json!(FIRST_PROGRESS + 5)),
+        "{order}"
+    );
+    // Of this one it knows nothing but what it was told since.
+    let other = Channel::order();
+    other.tell(&a, [1]).await;
+    other.tell(&b, [2]).await;
+    let Channel::Order(other) = &other else { panic!("it is an order") };
+    let shown = get_order(b.gateway.address, other).await;
+    assert_eq!((numbers(&shown), shown.get("gap")), (vec![2], Some(&Value::Null)), "{shown}");
+
+    b.mend();
+    b.until_in_order().await;
+    for (id, expected) in [(id, vec![1, 2, 3, 4, 5]), (other, vec![1, 2])] {
+        let order = get_order(b.gateway.address, id).await;
+        assert_eq!((numbers(&order), &order["gap"]), (expected, &json!(0)), "{order}");
+    }
+    drop(client);
+    stop([a, b]).await;
+}
