@@ -332,15 +332,15 @@ impl Channels {
         entries: usize,
     ) -> Result<Arc<EncodedPage>, Arc<StorageError>> {
         let page = self.0.common.pages.get(channel, wanted, entries).await?;
-        let Page { epoch, first, out_of_reach, next, .. } = &page.head;
+        let Page { epoch, first, out_of_reach, is_copy, next, .. } = &page.head;
         let after = wanted.after.as_ref().map_or(0, |after| after.offset);
         let leaves_a_hole = after < *out_of_reach && after + 1 < *first;
-        let is_waited_for = *out_of_reach > 0 && (leaves_a_hole || wanted.is_owed);
+        let is_waited_for = leaves_a_hole || (wanted.is_owed && *is_copy);
         if !is_waited_for || next.is_some() || epoch.as_ref().is_none_or(is_fork) {
             return Ok(page);
         }
         // Whoever goes on behind it has to come back.
-        self.0.common.backend.set_apart(channel).await;
+        self.0.common.backend.fork_for_readers(channel).await;
         self.0.common.pages.get(channel, wanted, entries).await
     }
 

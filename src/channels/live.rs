@@ -13,8 +13,9 @@ use crate::protocol::{FRAME_HEADER_MAX, entry_json, text_frame};
 use crate::storage::Seam;
 
 /// How many messages of one channel may be on their way to one shard, or wait there. Less than the
-/// shard's queue holds, so that no channel fills it alone.
-pub(crate) const CREDITS: usize = 32;
+/// shard's queue holds, so that no channel fills it alone; and as many as a shard writes to a socket at
+/// once, where each is of one entry.
+pub(crate) const CREDITS: usize = 64;
 
 /// The credits that a channel has with one shard.
 pub(crate) fn credits() -> Arc<Semaphore> {

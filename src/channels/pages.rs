@@ -245,7 +245,7 @@ impl Pages {
         let page = inner.backend.read_within(&channel, after.as_ref(), limit).await.map_err(Arc::new)?;
         let page = Arc::new(EncodedPage::counted(&channel, page, *late_to, &inner.alive));
         // What is out of reach may be within it the next moment.
-        if !is_too_much && !page.batches.is_empty() && page.head.out_of_reach == 0 {
+        if !is_too_much && !page.batches.is_empty() && !page.head.is_copy {
             inner.state.lock().keep(channel, which, &page);
         }
         Ok(page)

@@ -293,7 +293,7 @@ impl Reader {
             steps.push(Step::Doubt);
             return (steps, Then::Turn);
         }
-        if self.is_owed_here() && page.out_of_reach == 0 && page.next.is_none() {
+        if self.is_owed_here() && !page.is_copy && page.next.is_none() {
             self.go_back(epoch, &mut steps);
             return (steps, Then::Turn);
         }
@@ -441,7 +441,7 @@ impl Reader {
             && back.to < back.after
         {
             // What it is owed may hold some of the node's own.
-            self.had.begin(node, seq);
+            self.had.lacks_up_to(node, seq);
         }
         self.had.set_back(kept);
         #[cfg(test)]

@@ -26,11 +26,10 @@ pub(crate) fn unborn_in_doubt(epoch: &Epoch) -> Epoch {
 /// How a life is told to a reader that has had, or is owed, something besides.
 pub(crate) fn told(life: &Epoch, had: &Had) -> Epoch {
     match to_be_born(life) {
-        None => told_epoch(life, had),
-        Some(_) if had.is_empty() => life.clone(),
         Some(minted) if *had == Had::unknown() => unborn_in_doubt(&minted),
-        // What was had cannot be said: a reader that comes back with this is told so.
-        Some(_) => Epoch::random(),
+        // With producers besides it is a name that no node can read: a reader that comes back with it is told
+        // that it cannot be said what it had.
+        _ => told_epoch(life, had),
     }
 }
 
@@ -67,7 +66,7 @@ mod tests {
         let doubtful = unborn_in_doubt(&epoch);
         assert_eq!(to_be_born(&doubtful), Some(epoch.clone()));
         assert_eq!(in_log(at(&doubtful, 0)), Some(at(&doubtful, 0)));
-        assert_eq!(in_log(at(&doubtful, 3)).unwrap().epoch.as_str(), format!("v.{epoch}.d"));
+        assert_eq!(in_log(at(&doubtful, 3)).unwrap().epoch.as_str(), format!("v.{epoch}.d0"));
         for other in ["u", "u.", "u.a.b", "f.u.0.0.0.0", "v.a", epoch.as_str()] {
             let Ok(other) = other.parse::<Epoch>() else { continue };
             assert_eq!(in_log(at(&other, 0)), Some(at(&other, 0)), "{other}");

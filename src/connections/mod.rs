@@ -38,7 +38,7 @@ use stats::ShardStats;
 
 /// Batches on their way to one shard; while there are more, publishers wait. No channel fills it
 /// alone.
-const LIVE_QUEUE: usize = 64;
+const LIVE_QUEUE: usize = 128;
 const _: () = assert!(CREDITS < LIVE_QUEUE);
 
 /// Commands that wait for one shard.

@@ -7,7 +7,7 @@ use serde_json::value::RawValue;
 use super::request::OrderRequest;
 use crate::model::{ChannelName, Entry, Epoch, OrderId};
 use crate::protocol::{Standing, entry_json};
-use crate::storage::{JobState, JobView, Page, is_fork, is_fork_of_none, log_of_fork};
+use crate::storage::{JobState, JobView, Page, is_fork_of_unknown};
 
 /// What is known of an order.
 #[derive(Debug, Clone, Serialize)]
@@ -69,12 +69,11 @@ pub enum Gap {
 impl Gap {
     /// Before the first update of a page that was read from the oldest on.
     fn before(page: &Page) -> Self {
-        let is_of_none_known = |epoch: &Epoch| is_fork(epoch) && log_of_fork(epoch).is_none();
-        // Of a log that cannot be reached nothing may be known.
-        let is_of_unknown =
-            page.epoch.as_ref().is_some_and(|epoch| is_of_none_known(epoch) && !is_fork_of_none(epoch));
-        let may_be_elsewhere = !page.is_final && (page.out_of_reach > 0 || is_of_unknown);
-        if may_be_elsewhere { Self::Unknown } else { Self::Known(page.first.saturating_sub(1)) }
+        let is_of_unknown = || page.epoch.as_ref().is_some_and(is_fork_of_unknown);
+        if page.out_of_reach > 0 || (!page.is_final && is_of_unknown()) {
+            return Self::Unknown;
+        }
+        Self::Known(page.first.saturating_sub(1))
     }
 }
 

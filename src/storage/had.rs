@@ -1,5 +1,7 @@
 //! What a reader has had that a log may bring again.
 
+use chrono::Utc;
+
 use crate::model::{EntryId, Epoch, NodeId};
 
 /// What a reader has had that a log may bring again; nothing for most readers at most times.
@@ -9,9 +11,9 @@ pub struct Had {
     /// nodes put back into a log that had lost them.
     producers: Vec<(NodeId, Run)>,
     /// Where it has to go on in a log that cannot be read here, or has not been read where it was had.
-    back: Option<Back>,
-    /// It cannot be said what was had: anything may come again.
-    in_doubt: bool,
+    back: Option<Box<Back>>,
+    /// Since which hour it cannot be said what was had before: anything of that may come again.
+    doubt_since: Option<u64>,
 }
 
 /// Which entries of a producer were had: those with a greater sequence than `after`, up to `newest`.
@@ -80,25 +82,40 @@ impl Back {
     }
 }
 
+/// This hour, since 1970; in tests always the same.
+pub(super) fn hour_now() -> u64 {
+    if cfg!(test) { 0 } else { u64::try_from(Utc::now().timestamp()).unwrap_or(0) / 3_600 }
+}
+
 impl Had {
     /// Anything may come again.
     pub fn unknown() -> Self {
-        Self { in_doubt: true, ..Self::default() }
+        Self { doubt_since: Some(hour_now()), ..Self::default() }
     }
 
     /// Nothing can come again, and nothing is owed.
     pub fn is_empty(&self) -> bool {
-        self.producers.is_empty() && self.back.is_none() && !self.in_doubt
+        self.producers.is_empty() && self.back.is_none() && !self.is_in_doubt()
     }
 
     /// Whether it cannot be said what was had.
     pub fn is_in_doubt(&self) -> bool {
-        self.in_doubt
+        self.doubt_since.is_some()
+    }
+
+    /// Since when it cannot, in hours since 1970.
+    pub fn doubt_since(&self) -> Option<u64> {
+        self.doubt_since
+    }
+
+    /// The same, from here on.
+    pub fn set_doubt(&mut self, since: Option<u64>) {
+        self.doubt_since = since;
     }
 
     /// It cannot be said any more what was had; what is named is left out all the same.
     pub fn doubt(&mut self) {
-        self.in_doubt = true;
+        self.doubt_since = Some(hour_now());
     }
 
     /// Nothing that is named is left out.
@@ -125,12 +142,12 @@ impl Had {
 
     /// Where it has to go on.
     pub fn back(&self) -> Option<&Back> {
-        self.back.as_ref()
+        self.back.as_deref()
     }
 
     /// The same, from here on.
     pub fn set_back(&mut self, back: Option<Back>) {
-        self.back = back.map(Back::joined);
+        self.back = back.map(|back| Box::new(back.joined()));
     }
 
     /// Whether what comes may be left out.
@@ -147,7 +164,7 @@ impl Had {
         if !was_away && back.to >= back.after {
             self.owe_nothing();
         }
-        self.back = Some(back);
+        self.back = Some(Box::new(back));
     }
 
     /// What was owed has come: nothing of any producer was left out before what is named.
@@ -165,7 +182,7 @@ impl Had {
 
     /// Takes it out.
     pub fn take_back(&mut self) -> Option<Back> {
-        self.back.take()
+        self.back.take().map(|back| *back)
     }
 
     /// Everything of this producer up to `seq` was had, but for what is named as not.
@@ -177,7 +194,7 @@ impl Had {
 
     /// Nothing of this producer up to `seq` was had, but for what is named; what is added from here on comes
     /// after that.
-    pub fn begin(&mut self, producer: NodeId, seq: u64) {
+    pub fn lacks_up_to(&mut self, producer: NodeId, seq: u64) {
         let held = self.producers.iter().find(|(node, _)| *node == producer).map(|(_, run)| *run);
         match held {
             // What it has had reaches that far, or begins there.
@@ -207,13 +224,13 @@ impl Had {
         if self.back.is_none() {
             self.back.clone_from(&other.back);
         }
-        self.in_doubt |= other.in_doubt;
+        self.doubt_since = self.doubt_since.max(other.doubt_since);
     }
 
     /// An entry came at an offset: says whether it was had before. A producer's entries
     /// come in order, so that after its newest one that was had, nothing of it comes again.
     pub fn came(&mut self, offset: u64, id: EntryId) -> bool {
-        let back = self.back.as_ref().filter(|back| !back.is_away);
+        let back = self.back.as_deref().filter(|back| !back.is_away);
         let stood = |back: &Back| (offset > back.after && offset <= back.until, offset >= back.until);
         let (is_had, is_over) = back.map_or((false, false), stood);
         let is_had = self.came_of(id) || is_had;
@@ -262,7 +279,7 @@ mod tests {
     fn what_was_had_by_offset_is_left_out_and_what_lies_before_it_is_not() {
         let node = NodeId(Uuid::from_u128(1));
         let mut had = Had::default();
-        had.begin(node, 4);
+        had.lacks_up_to(node, 4);
         had.add(node, 9);
         had.set_back(Some(Back { log: Some(Epoch::random()), to: 2, after: 4, until: 6, is_away: false }));
         let mut came = |offset, seq| had.came(offset, EntryId { producer: node, seq });

@@ -4,6 +4,7 @@
 //! bring again, the epoch that clients are told says what was had. To clients it is an opaque text;
 //! any node can read it, and so take up a reader that another node served.
 
+use super::had::hour_now;
 use super::{Back, Had, Page, Run};
 use crate::model::{Epoch, NodeId, OFFSET_MAX, Position};
 
@@ -112,9 +113,9 @@ pub fn is_fork(epoch: &Epoch) -> bool {
     epoch.as_str().starts_with("f.")
 }
 
-/// Whether it is that of a fork of a log that was found to have no life.
-pub fn is_fork_of_none(epoch: &Epoch) -> bool {
-    matches!(Life::of(epoch), Some(Life::Fork(Fork { unborn: true, .. }, _)))
+/// Whether it is that of a fork of a log of which nothing was known, not even that it had no life.
+pub fn is_fork_of_unknown(epoch: &Epoch) -> bool {
+    matches!(Life::of(epoch), Some(Life::Fork(Fork { log: None, unborn: false, .. }, _)))
 }
 
 /// The log that an epoch of a fork says it goes on from.
@@ -160,6 +161,10 @@ pub fn begin_elsewhere(mut had: Had, life: &Epoch, page: &Page) -> (u64, Had) {
         if page.is_final {
             return (oldest, Had::default());
         }
+        let is_ahead = |back: &Back| back.log.as_ref() == Some(life) && back.to >= page.top;
+        if page.is_copy && had.back().is_some_and(is_ahead) {
+            return (page.top, had);
+        }
         let mut had = Had::unknown();
         if page.out_of_reach > 0 {
             had.set_back(Some(Back { after: oldest, until: oldest, ..Back::at(life.clone(), 0) }));
@@ -182,7 +187,7 @@ pub fn begin_elsewhere(mut had: Had, life: &Epoch, page: &Page) -> (u64, Had) {
                 Back { after: end, until: end, ..back }
             });
             had.set_back(back);
-            had.begin(fork.node, fork.seq);
+            had.lacks_up_to(fork.node, fork.seq);
             had.doubt();
             (oldest, had)
         }
@@ -192,7 +197,7 @@ pub fn begin_elsewhere(mut had: Had, life: &Epoch, page: &Page) -> (u64, Had) {
             if oldest < fork.from || fork.seq > 0 {
                 had.doubt();
             }
-            had.begin(fork.node, fork.seq);
+            had.lacks_up_to(fork.node, fork.seq);
             if let (None, Some(log)) = (had.back(), fork.log) {
                 // Whatever of it cannot be reached now is owed.
                 had.set_back(Some(Back { after: fork.base, until: fork.base, ..Back::at(log, 0) }));
@@ -217,7 +222,7 @@ pub fn miss_in_fork(had: &mut Had, life: &Epoch, from: u64, offset: u64) {
 
 /// Own entries of the node up to an offset may be missing; which, is not told.
 fn miss_own(had: &mut Had, fork: &Fork, offset: u64) {
-    had.begin(fork.node, fork.seq.saturating_add(offset.saturating_sub(fork.from)));
+    had.lacks_up_to(fork.node, fork.seq.saturating_add(offset.saturating_sub(fork.from)));
     had.doubt();
 }
 
@@ -252,8 +257,8 @@ pub fn told_epoch(life: &Epoch, had: &Had) -> Epoch {
         let (word, log) = (if *is_away { PASSED } else { OWED }, log.as_ref().map_or(UNKNOWN, Epoch::as_str));
         text.push_str(&format!(".{word}.{log}.{to}-{after}-{until}"));
     }
-    if had.is_in_doubt() {
-        text.push_str(&format!(".{DOUBT}"));
+    if let Some(since) = had.doubt_since() {
+        text.push_str(&format!(".{DOUBT}{since}"));
     }
     // Where there are more producers than can be named, one that no node knows: a reader that comes back
     // with it is given all that is kept, and told so.
@@ -275,6 +280,13 @@ fn without_a_rule(had: &Had) -> Had {
     told
 }
 
+/// Whether entries may still come again that were had before this hour. Nodes put nothing back that is older
+/// than twice the age that entries get.
+fn is_young(hour: u64) -> bool {
+    const FOR_H: u64 = 48;
+    hour.saturating_add(FOR_H) >= hour_now()
+}
+
 fn had_of<'a>(mut parts: impl Iterator<Item = &'a str>) -> Option<Had> {
     let mut had = Had::default();
     while let Some(part) = parts.next() {
@@ -287,12 +299,14 @@ fn had_of<'a>(mut parts: impl Iterator<Item = &'a str>) -> Option<Had> {
                 let (to, after, until) = (offset()?, offset()?, offset()?);
                 had.set_back(Some(Back { log, to, after, until, is_away: part == PASSED }));
             }
-            DOUBT => had.doubt(),
+            doubt if doubt.starts_with(DOUBT) && !doubt.contains('-') => {
+                had.set_doubt(Some(doubt[DOUBT.len()..].parse().ok()?).filter(|since| is_young(*since)));
+            }
             pair => {
                 let mut numbers = pair.split('-');
                 let (node, newest) = (numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?);
                 if let Some(after) = numbers.next() {
-                    had.begin(node, after.parse().ok()?);
+                    had.lacks_up_to(node, after.parse().ok()?);
                 }
                 had.add(node, newest);
             }

@@ -167,6 +167,8 @@ pub struct Page {
     pub out_of_reach: u64,
     /// Nobody else has this log, and nothing comes into it that a reader has had in another life.
     pub is_final: bool,
+    /// It is what this node keeps of a log that cannot be reached, which may go on after `top`.
+    pub is_copy: bool,
     /// A terminal entry was appended in this epoch: `top` stays what it is.
     pub closed: bool,
     /// Entries in ascending order of offset, without holes between them. None where the epoch is
@@ -254,6 +256,7 @@ impl Page {
             first: 1,
             out_of_reach: 0,
             is_final: false,
+            is_copy: false,
             closed: false,
             entries: Vec::new(),
             next: None,
@@ -376,7 +379,7 @@ pub trait Log: fmt::Debug + Send + Sync {
 
     /// A reader wants what is kept and cannot be reached: from here on it is served by a life of its own,
     /// from which it comes back for that. Does nothing where everything can be reached.
-    async fn set_apart(&self, _channel: &ChannelName) {}
+    async fn fork_for_readers(&self, _channel: &ChannelName) {}
 
     /// The latest entry of each key, in the order of the keys' bytes: the first `limit` after the key
     /// `after`, or fewer where they come to [`LATEST_BYTES_MAX`].

@@ -41,7 +41,8 @@ pub use jobs::{
 };
 use jobs::{MovedJob, Recorded, Stand};
 pub use lives::{
-    begin_elsewhere, begin_of_fork, had_at, is_fork, is_fork_of_none, log_of_fork, miss_in_fork, told_epoch,
+    begin_elsewhere, begin_of_fork, had_at, is_fork, is_fork_of_unknown, log_of_fork, miss_in_fork,
+    told_epoch,
 };
 pub use log::{
     Anchor, Append, AppendAnswer, AppendBatch, Appended, EPOCH_KEPT_FOR, LATEST_BYTES_MAX, LatestPage, Log,

@@ -14,7 +14,7 @@ use crate::support::eventually::eventually;
 use crate::support::gateway::{Running, config, price};
 use crate::support::orders::{get_order, new_order, update};
 use crate::support::proxy::Proxy;
-use crate::support::redis_server::RedisServer;
+use crate::support::redis_server::{RedisServer, free_port};
 
 /// A gateway whose link to Redis can be cut.
 struct Node {
@@ -537,4 +537,19 @@ async fn an_order_that_is_known_in_part_is_shown_without_a_number_of_what_is_gon
     }
     drop(client);
     stop([a, b]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gateway_that_never_had_a_redis_knows_all_of_an_order() {
+    let mut config = config();
+    config.storage.backend = StorageChoice::Auto;
+    config.storage.redis.port = Some(free_port());
+    let gateway = Running::start(config).await;
+    let id = new_order();
+    update(gateway.address, &id, json!({ "type": "routing", "progress": 11 })).await;
+    let mut client = Client::connect(&gateway.url(&format!("/ws/orders/{id}"))).await;
+    let subscribed = client.next_of_type("subscribed").await;
+    assert_eq!((&subscribed["recovered"], &subscribed["gap"]), (&json!(true), &json!(0)), "{subscribed}");
+    drop(client);
+    gateway.stop().await;
 }

@@ -2,9 +2,7 @@
 
 use crate::channels::unborn::{in_log, told};
 use crate::model::{ChannelKind, ChannelName, Epoch, Position};
-use crate::storage::{
-    Back, Had, Page, begin_elsewhere, had_at, is_fork, is_fork_of_none, log_of_fork, miss_in_fork,
-};
+use crate::storage::{Back, Had, Page, begin_elsewhere, had_at, is_fork, is_fork_of_unknown, miss_in_fork};
 #[cfg(test)]
 use crate::support::mutant::{self, Mutant};
 
@@ -114,7 +112,7 @@ impl StartingPoint {
             // Its name is kept as it is, and says so.
             Some(position) if had_at(position).is_in_doubt() => (after.max(oldest), None, had),
             // Whatever the log turns out to hold is wanted.
-            None if is_fork(life) && log_of_fork(life).is_none() && !is_fork_of_none(life) => {
+            None if !page.is_final && is_fork_of_unknown(life) => {
                 had.set_back(Some(Back::to_the_beginning()));
                 (after.max(oldest), None, had)
             }

@@ -60,6 +60,7 @@ fn page(name: &str, top: u64, first: u64, entries: Vec<Entry>) -> Page {
         first,
         out_of_reach: 0,
         is_final: false,
+        is_copy: false,
         closed: false,
         entries,
         next: None,
@@ -122,14 +123,22 @@ fn a_client_begins_where_it_was_or_where_something_is_kept() {
         (had(4), page("e", 9, 7, vec![]), ("e", 6, Some(2))),
         (had(9), page("e", 9, 10, vec![]), ("e", 9, Some(0))),
         // Never given in this life: the log was put back to before it.
-        (had(10), page("e", 9, 3, vec![]), ("v.e.d", 2, None)),
-        (had(4), page("f", 9, 3, vec![]), ("v.f.d", 2, None)),
+        (had(10), page("e", 9, 3, vec![]), ("v.e.d0", 2, None)),
+        (had(4), page("f", 9, 3, vec![]), ("v.f.d0", 2, None)),
         (had(4), Page { is_final: true, ..page("f", 9, 3, vec![]) }, ("f", 2, None)),
-        (had(u64::MAX), page("f", 0, 1, vec![]), ("v.f.d", 0, None)),
+        (had(u64::MAX), page("f", 0, 1, vec![]), ("v.f.d0", 0, None)),
         // Nobody knows that it is gone.
-        (had(4), Page { out_of_reach: 6, ..page("e", 9, 7, vec![]) }, ("v.e.p.e.4-6-6", 6, None)),
-        (None, Page { out_of_reach: 6, ..page("e", 9, 7, vec![]) }, ("v.e.p.e.0-6-6", 6, None)),
-        (had(4), Page { epoch: None, ..page("f", 0, 1, vec![]) }, ("v.joined.d", 0, None)),
+        (
+            had(4),
+            Page { out_of_reach: 6, is_copy: true, ..page("e", 9, 7, vec![]) },
+            ("v.e.p.e.4-6-6", 6, None),
+        ),
+        (
+            None,
+            Page { out_of_reach: 6, is_copy: true, ..page("e", 9, 7, vec![]) },
+            ("v.e.p.e.0-6-6", 6, None),
+        ),
+        (had(4), Page { epoch: None, ..page("f", 0, 1, vec![]) }, ("v.joined.d0", 0, None)),
         (None, page("e", 9, 1, vec![]), ("e", 0, Some(0))),
         (None, page("e", 9, 7, vec![]), ("e", 6, Some(6))),
         (None, Page { epoch: None, ..page("f", 0, 1, vec![]) }, ("joined", 0, Some(0))),
@@ -412,7 +421,7 @@ fn what_is_owed_of_a_log_that_is_lost_is_told_as_a_loss() {
 
 #[test]
 fn what_can_be_reached_again_before_there_was_a_fork_is_gone_back_for() {
-    let page_of_mirror = Page { out_of_reach: 4, ..page("e", 6, 5, own(5..=6)) };
+    let page_of_mirror = Page { out_of_reach: 4, is_copy: true, ..page("e", 6, 5, own(5..=6)) };
     let mut reader = Reader::default();
     reader.begin(&StartingPoint::in_log(at("e", 6), None, &page_of_mirror));
     assert!(matches!(reader.turn(), Turn::Read(_)));
@@ -425,4 +434,56 @@ fn what_can_be_reached_again_before_there_was_a_fork_is_gone_back_for() {
     assert!(matches!(reader.turn(), Turn::Read(wanted) if wanted.after == Some(at("e", 0))));
     let (steps, _) = reader.on_page(&encoded(&page("e", 6, 1, own(1..=6))));
     assert_eq!(short(&steps), ["Piece 1-4", "e:6 true Some(0)"]);
+}
+
+#[test]
+fn an_order_has_not_ended_for_a_reader_that_is_owed_some_of_it() {
+    let mut reader = owed_reader();
+    let fork = fork_of_e();
+    let closed = Page { closed: true, ..page(&fork, 7, 5, vec![entry(7, 1, 3)]) };
+    assert_eq!(short(&reader.on_page(&encoded(&closed)).0), ["Piece 7-7"]);
+    assert_eq!((short(&reader.on_page(&encoded(&closed)).0), reader.is_live()), (vec![], false));
+    assert!(matches!(reader.turn(), Turn::Done(_)));
+    // What ends it may come the fast way, too.
+    let mut confirmed = entry(8, 1, 4);
+    confirmed.draft.kind = EntryKind::Confirmed;
+    let last = batch_of(&fork, false, &[confirmed]);
+    assert!(last.is_last_of_log);
+    assert!(!reader.is_next(&[Arc::clone(&last)]));
+    assert_eq!(short(&reader.on_batch(&last, ROOM)), ["Live 8-8"]);
+    let steps = reader.on_moved(&moved(at(&fork, 8), seam(at("e", 6), &[(1, 4)])));
+    assert_eq!(short(&steps), ["view:0 true Some(0)", "catch up"]);
+    assert!(matches!(reader.turn(), Turn::Read(_)));
+    let log = [(1, 1), (2, 3), (2, 4), (1, 2), (2, 5), (1, 2), (1, 3), (1, 4)];
+    let log = (1..).zip(log).map(|(offset, (producer, seq))| entry(offset, producer, seq)).collect();
+    let page = Page { closed: true, ..page("e", 8, 1, log) };
+    assert_eq!(short(&reader.on_page(&encoded(&page)).0), ["Piece 1-4", "e:8 true Some(0)"]);
+    assert_eq!(short(&reader.on_page(&encoded(&page)).0), ["finished"], "now it has");
+}
+
+#[test]
+fn what_a_fork_no_longer_has_is_not_taken_for_had() {
+    let mut reader = owed_reader();
+    let fork = fork_of_e();
+    // Two own entries have left the copy before they were read.
+    let (steps, _) = reader.on_page(&encoded(&page(&fork, 9, 9, vec![entry(9, 1, 5)])));
+    let told = format!("{fork}.{}-4-4.p.e.0-4-6.d0:8 false None", node(1));
+    assert_eq!(short(&steps), [told.as_str(), "Piece 9-9"]);
+}
+
+#[test]
+fn a_reader_that_is_ahead_of_a_copy_goes_back_to_where_it_was() {
+    let copy = Page { is_copy: true, ..page("e", 2, 1, vec![]) };
+    let begun = StartingPoint::in_log(at("e", 2), Some(&at("e", 3)), &copy);
+    assert_eq!((begun.epoch.as_str(), begun.offset, begun.gap), ("v.e.p.e.3-3-3", 2, None));
+    let mut reader = Reader::default();
+    reader.begin(&begun);
+    assert!(matches!(reader.turn(), Turn::Read(wanted) if wanted.is_owed));
+    assert_eq!(reader.on_page(&encoded(&copy)).1, Then::Pause);
+    assert!(matches!(reader.turn(), Turn::Read(_)));
+    // The log can be reached again.
+    let (steps, then) = reader.on_page(&encoded(&page("e", 4, 1, own(3..=4))));
+    assert_eq!((short(&steps), then), (vec!["e:3 true Some(0)".into()], Then::Turn));
+    assert!(matches!(reader.turn(), Turn::Done(_)));
+    assert_eq!(short(&reader.on_batch(&batch(3..=4), ROOM)), ["Live 4-4"]);
 }

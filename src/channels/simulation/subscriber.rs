@@ -196,7 +196,8 @@ impl Client {
 /// Whether an epoch that clients are told is that of this life, perhaps with what was had besides.
 fn is_about(told: &Epoch, life: &Epoch) -> bool {
     let (told, life) = (told.as_str(), life.as_str());
-    let rest = told.strip_prefix("v.").or(told.strip_prefix("u.")).unwrap_or(told).strip_prefix(life);
+    let rest = told.strip_prefix("v.").unwrap_or(told);
+    let rest = rest.strip_prefix("u.").unwrap_or(rest).strip_prefix(life);
     rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
 }
 

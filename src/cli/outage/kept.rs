@@ -16,7 +16,7 @@ pub(super) struct Kept {
     entries: BTreeMap<(usize, u64), bool>,
     ids: HashSet<String>,
     doubled: u64,
-    /// It holds as much as it may, so that what is older may be gone for that reason alone.
+    /// It holds as much as it may, or as old as it may: what is older may be gone for that reason alone.
     pub(super) is_full: bool,
 }
 

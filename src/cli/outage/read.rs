@@ -23,6 +23,8 @@ pub(super) struct Bounds {
     pub(super) entries: usize,
     /// The same, of an order.
     pub(super) updates: usize,
+    /// Old entries go by their age: the clock of Redis jumps.
+    pub(super) by_age: bool,
 }
 
 /// An entry, as far as it matters here.
@@ -75,7 +77,7 @@ pub(super) async fn log(
         }
         (None, None) => bail!("{} is neither an order nor a zone", channel.name),
     };
-    kept.is_full = kept.len() >= bound;
+    kept.is_full = kept.len() >= bound || bounds.by_age;
     Ok(kept)
 }
 

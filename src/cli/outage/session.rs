@@ -104,6 +104,7 @@ impl Setup {
         Bounds {
             entries: self.set(ENTRIES).unwrap_or(kept.entries),
             updates: self.set(UPDATES).unwrap_or(kept.orders.updates),
+            by_age: false,
         }
     }
 
@@ -272,7 +273,10 @@ impl Session {
             rest: CancellationToken::new(),
             stop_watching: CancellationToken::new(),
             watching: JoinSet::new(),
-            bounds: setup.bounds(),
+            bounds: Bounds {
+                by_age: fault.is_some_and(|fault| fault.kind == Kind::RedisClock),
+                ..setup.bounds()
+            },
             _spool: spool,
         };
         session.watch()?;

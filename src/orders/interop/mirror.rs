@@ -328,6 +328,7 @@ mod tests {
             first,
             out_of_reach,
             is_final: false,
+            is_copy: false,
             closed: false,
             entries: Vec::new(),
             next: None,

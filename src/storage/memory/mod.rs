@@ -268,7 +268,17 @@ impl MemoryBackend {
         });
         let entries = fits.map(|(_, kept)| kept.entry.clone()).collect();
         let (epoch, closed) = (Some(held.epoch.clone()), held.closed);
-        Page { epoch, top: held.top, first, out_of_reach: 0, is_final: true, closed, entries, next: None }
+        Page {
+            epoch,
+            top: held.top,
+            first,
+            out_of_reach: 0,
+            is_final: true,
+            is_copy: false,
+            closed,
+            entries,
+            next: None,
+        }
     }
 }
 

@@ -9,7 +9,9 @@ use tokio::sync::mpsc;
 use super::codec::{decode, decode_id, decode_latest, encode};
 use super::errors::{corrupt, storage_error};
 use super::{EXACT_MAX, RedisBackend, scripts};
-use crate::model::{ChannelKind, ChannelName, DraftEntry, EntryId, EntryKind, Epoch, NodeId, Position};
+use crate::model::{
+    ChannelKind, ChannelName, DraftEntry, Entry, EntryId, EntryKind, Epoch, NodeId, Position,
+};
 use crate::storage::{
     Anchor, Append, AppendAnswer, AppendBatch, Appended, EPOCH_KEPT_FOR, LATEST_BYTES_MAX, LatestPage, Log,
     LogEvent, LogState, OpenLog, Page, PageLimit, Refusal, Result, Retention, UNUSED_EPOCH_KEPT_FOR,
@@ -54,6 +56,23 @@ impl Bounds {
 }
 
 impl RedisBackend {
+    /// All latest entries under a key, as they are, but not more than `limit`.
+    async fn all_latest(&self, key: &str, limit: usize) -> Result<LatestPage> {
+        let answer: std::result::Result<Vec<Value>, _> =
+            self.commands.call(key, "HVALS", vec![Value::from(key)]).await;
+        let values = answer.map_err(|error| storage_error("latest", self.command_timeout, &error))?;
+        let entries = values.iter().map(|value| {
+            let value = value.as_bytes().ok_or_else(|| corrupt(key, "latest entry is no text"))?;
+            Ok(decode_latest(value))
+        });
+        let mut entries: Vec<Entry> = entries.collect::<Result<_>>()?;
+        entries.sort_by(|a, b| a.draft.key.cmp(&b.draft.key));
+        let next = entries.get(limit.saturating_sub(1)).filter(|_| entries.len() > limit);
+        let next = next.and_then(|last| last.draft.key.as_deref().map(str::to_owned));
+        entries.truncate(limit);
+        Ok(LatestPage { entries, next })
+    }
+
     /// Where a log stands, with the entry at an offset; one that has no epoch begins its life where
     /// `minted` says as what.
     pub(super) async fn open_or_find(
@@ -187,6 +206,10 @@ impl Log for RedisBackend {
         /// More than a page has of usual prices.
         const KEYS_PER_CALL: usize = 1_000;
         let key = self.keys.channel(channel).latest;
+        if channel.kind() == ChannelKind::Order && limit > 0 && after.is_none() {
+            // It has a few of them at the most, and is asked with each update: one call is enough.
+            return self.all_latest(&key, limit).await;
+        }
         let names = self.keys(channel).await?;
         let from = after.map_or(0, |after| names.partition_point(|name| **name <= *after));
         let (mut page, mut bytes, mut at) = (LatestPage::default(), 0, from);
@@ -333,6 +356,7 @@ fn read_page(key: &str, answer: &[Value]) -> Result<Page> {
         first,
         out_of_reach: 0,
         is_final: false,
+        is_copy: false,
         closed: closed.as_u64() == Some(1),
         entries: entries.collect::<Result<_>>()?,
         next: None,

@@ -732,8 +732,9 @@ impl Line {
     fn seam_from_name(&self, after: &Position) -> Option<Seam> {
         Life::of(&after.epoch)?;
         let mut had = had_at(after);
-        let back = had.take_back()?;
-        let is_any = back.log.is_none() && back.to == 0;
+        // Of any log whatever, no gateway says that something was had.
+        let back = had.take_back().filter(|back| back.log.is_some() || back.to == 0)?;
+        let is_any = back.log.is_none();
         // Whatever life came of a log that had none, nothing of it was had but what the name says.
         let epoch = back.log.clone().or_else(|| self.log.clone()).or_else(|| self.unborn_fork().cloned())?;
         let seam = Seam::beginning(epoch).with_back(&after.epoch, Some(back));

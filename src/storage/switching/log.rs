@@ -149,7 +149,7 @@ impl Log for Switching {
         self.core.read_within(channel, after, limit).await
     }
 
-    async fn set_apart(&self, channel: &ChannelName) {
+    async fn fork_for_readers(&self, channel: &ChannelName) {
         let core = &self.core;
         let is_primary = core.has_log(channel);
         {

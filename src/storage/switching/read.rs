@@ -159,11 +159,9 @@ impl Core {
         if mutant::is(Mutant::OutOfReachIsGone) {
             return page;
         }
-        let out_of_reach = match line.log {
-            Some(_) if !self.is_alone() => page.first.saturating_sub(1).min(end_of_log),
-            _ => 0,
-        };
-        Page { out_of_reach, ..page }
+        let is_copy = line.log.is_some() && !self.is_alone();
+        let out_of_reach = if is_copy { page.first.saturating_sub(1).min(end_of_log) } else { 0 };
+        Page { out_of_reach, is_copy, ..page }
     }
 
     fn page_of_mirror(
@@ -224,6 +222,7 @@ fn ended(after: &Position, seam: Seam) -> Page {
         first: offset.saturating_add(1),
         out_of_reach: 0,
         is_final: false,
+        is_copy: false,
         closed: false,
         entries: Vec::new(),
         next: Some(seam),

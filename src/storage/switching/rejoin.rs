@@ -372,9 +372,9 @@ impl Core {
             return Some(Plan { base, before, ..Plan::default() });
         }
         let line = state.lines.get(channel)?;
-        // A zone of which nothing was known is joined where it is now, unless nobody else has been there
-        // (this node may have, in a try that broke off); of an order, and of a log that had no life, all
-        // is wanted.
+        // Of a zone of which nothing was known the copy begins where the log is now, unless nobody else has
+        // been there (this node may have, in a try that broke off); of an order, and of a log that had no
+        // life, all is wanted.
         let others =
             found.top > found.last_seq || found.producers.iter().any(|(producer, _)| *producer != self.node);
         let is_wanted_whole = channel.kind() == ChannelKind::Order || line.has_had_nothing();

@@ -172,6 +172,7 @@ impl Channel {
             first: life.first,
             out_of_reach: 0,
             is_final: false,
+            is_copy: false,
             closed: false,
             entries: entries.iter().take(limit).cloned().collect(),
             next: life.next.clone(),

@@ -222,3 +222,26 @@ async fn of_a_fork_with_many_holes_the_beginning_and_the_newest_legs_are_kept() 
     bench.replaced();
     assert_eq!(bench.had_at(11), Some((1, 0)), "what was had where the fork began is known");
 }
+
+#[tokio::test]
+async fn positions_that_no_gateway_tells_lead_nowhere() {
+    let bench = Bench::in_step(10);
+    let log = &bench.log;
+    let after = |text: String, offset| {
+        let position = Position { epoch: text.parse().unwrap(), offset };
+        bench.line.seam_after(&position).map(|seam| seam.to.offset)
+    };
+    assert_eq!(after(format!("v.{log}.p.{log}.3-5-7"), 8), Some(3));
+    assert_eq!(after("v.x.p.0.0-0-0".to_owned(), 0), Some(0), "nothing of any log was had");
+    let far = u64::MAX;
+    for (text, offset) in [
+        (format!("v.x.p.0.{far}-{far}-{far}"), 0),
+        ("v.x.p.0.9-9-9".to_owned(), 0),
+        (format!("v.{log}.p.{log}.99-99-99"), 0),
+        (format!("v.{log}.o.{log}.1-2"), 4),
+        (format!("v.{log}.o.{log}"), 4),
+        (format!("f.{log}.{far}.{}.{far}.{far}", bench.node), 1 << 53),
+    ] {
+        assert_eq!(after(text.clone(), offset), None, "{text}");
+    }
+}
