@@ -8,7 +8,7 @@ use bytes::Bytes;
 use smallvec::SmallVec;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
-use crate::model::{ChannelName, Entry, EntryId, Epoch, Lane, NodeId, Position};
+use crate::model::{ChannelKind, ChannelName, Entry, EntryId, Epoch, Lane, NodeId, Position};
 use crate::protocol::{FRAME_HEADER_MAX, entry_json, text_frame};
 use crate::storage::Seam;
 
@@ -115,10 +115,14 @@ impl LiveBatch {
         late: bool,
         entries: &[Entry],
     ) -> Self {
-        let payloads: usize =
-            entries.iter().map(|entry| entry.draft.data.len() + 160 + FRAME_HEADER_MAX).sum();
-        let mut frames = Vec::with_capacity(payloads);
-        let mut json = Vec::new();
+        // What comes besides the data; an order's id is there twice.
+        let envelope = match channel.kind() {
+            ChannelKind::Zone => 160,
+            ChannelKind::Order => 256,
+        };
+        let length = |entry: &Entry| entry.draft.data.len() + envelope + FRAME_HEADER_MAX;
+        let mut frames = Vec::with_capacity(entries.iter().map(length).sum());
+        let mut json = Vec::with_capacity(entries.iter().map(length).max().unwrap_or(0));
         let mut ends = Vec::with_capacity(entries.len());
         for entry in entries {
             json.clear();

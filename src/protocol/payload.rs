@@ -68,6 +68,11 @@ pub(crate) struct PayloadWriter(String);
 impl PayloadWriter {
     /// Adds a field whose value is JSON; the name must not be there yet.
     pub(crate) fn push(&mut self, name: &str, json: &str) {
+        /// Most payloads are shorter.
+        const USUAL_BYTES: usize = 256;
+        if self.0.is_empty() {
+            self.0.reserve(USUAL_BYTES);
+        }
         self.0.push(if self.0.is_empty() { '{' } else { ',' });
         self.0.push_str(&quoted(name));
         self.0.push(':');
@@ -86,7 +91,8 @@ pub(crate) fn quoted(text: &str) -> String {
 
 /// Copies JSON without the white space between its tokens.
 fn push_compact(out: &mut String, json: &str) {
-    if !json.contains([' ', '\n', '\r', '\t']) {
+    // All of a text is within its quotes.
+    if json.starts_with('"') || !json.contains([' ', '\n', '\r', '\t']) {
         return out.push_str(json);
     }
     let (mut in_string, mut escaped) = (false, false);
