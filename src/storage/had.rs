@@ -4,14 +4,18 @@ use chrono::Utc;
 
 use crate::model::{EntryId, Epoch, NodeId};
 
-/// What a reader has had that a log may bring again; nothing for most readers at most times.
+/// What a reader has had that a log may bring again; nothing for most readers at most times, who keep no
+/// more than that.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Had {
+pub struct Had(Option<Box<Named>>);
+
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Named {
     /// Producers whose entries may come again: those of a fork, which the log has elsewhere, and those that
     /// nodes put back into a log that had lost them.
     producers: Vec<(NodeId, Run)>,
     /// Where it has to go on in a log that cannot be read here, or has not been read where it was had.
-    back: Option<Box<Back>>,
+    back: Option<Back>,
     /// Since which hour it cannot be said what was had before: anything of that may come again.
     doubt_since: Option<u64>,
 }
@@ -90,113 +94,124 @@ pub(super) fn hour_now() -> u64 {
 impl Had {
     /// Anything may come again.
     pub fn unknown() -> Self {
-        Self { doubt_since: Some(hour_now()), ..Self::default() }
+        let mut had = Self::default();
+        had.doubt();
+        had
     }
 
     /// Nothing can come again, and nothing is owed.
     pub fn is_empty(&self) -> bool {
-        self.producers.is_empty() && self.back.is_none() && !self.is_in_doubt()
+        self.0.is_none()
+    }
+
+    /// Changes what is named, and keeps nothing where that is nothing.
+    fn change<R>(&mut self, act: impl FnOnce(&mut Named) -> R) -> R {
+        let mut named = self.0.take().unwrap_or_default();
+        let result = act(&mut named);
+        if *named != Named::default() {
+            self.0 = Some(named);
+        }
+        result
+    }
+
+    fn producers(&self) -> &[(NodeId, Run)] {
+        self.0.as_deref().map_or(&[], |named| &named.producers)
     }
 
     /// Whether it cannot be said what was had.
     pub fn is_in_doubt(&self) -> bool {
-        self.doubt_since.is_some()
+        self.doubt_since().is_some()
     }
 
     /// Since when it cannot, in hours since 1970.
     pub fn doubt_since(&self) -> Option<u64> {
-        self.doubt_since
+        self.0.as_deref()?.doubt_since
     }
 
     /// The same, from here on.
     pub fn set_doubt(&mut self, since: Option<u64>) {
-        self.doubt_since = since;
+        self.change(|named| named.doubt_since = since);
     }
 
     /// It cannot be said any more what was had; what is named is left out all the same.
     pub fn doubt(&mut self) {
-        self.doubt_since = Some(hour_now());
+        self.set_doubt(Some(hour_now()));
     }
 
     /// Nothing that is named is left out.
     pub fn name_nothing(&mut self) {
-        self.producers.clear();
-        self.back = None;
+        self.change(|named| *named = Named { doubt_since: named.doubt_since, ..Named::default() });
     }
 
     /// Producers in order, with what was had of each.
     pub fn iter(&self) -> impl Iterator<Item = (NodeId, Run)> {
-        self.producers.iter().copied()
+        self.producers().iter().copied()
+    }
+
+    fn run_of(&self, producer: NodeId) -> Option<Run> {
+        let producers = self.producers();
+        let at = producers.binary_search_by_key(&producer, |(node, _)| *node).ok()?;
+        Some(producers[at].1)
     }
 
     /// Whether entries of this producer may come again.
     pub fn names(&self, producer: NodeId) -> bool {
-        let at = self.producers.binary_search_by_key(&producer, |(node, _)| *node);
-        at.is_ok_and(|at| !self.producers[at].1.is_empty())
+        self.run_of(producer).is_some_and(|run| !run.is_empty())
     }
 
     /// Leaves out what is named of other producers.
     pub fn keep_only(&mut self, producer: NodeId) {
-        self.producers.retain(|(node, _)| *node == producer);
+        self.change(|named| named.producers.retain(|(node, _)| *node == producer));
     }
 
     /// Where it has to go on.
     pub fn back(&self) -> Option<&Back> {
-        self.back.as_deref()
+        self.0.as_deref()?.back.as_ref()
     }
 
     /// The same, from here on.
     pub fn set_back(&mut self, back: Option<Back>) {
-        self.back = back.map(|back| Box::new(back.joined()));
-    }
-
-    /// Whether what comes may be left out.
-    pub fn leaves_out(&self) -> bool {
-        self.producers.iter().any(|(_, run)| !run.is_empty())
-            || self.back.as_ref().is_some_and(|back| !back.is_away)
-    }
-
-    /// It is elsewhere from here on: in the log it stands at this offset.
-    pub fn leave(&mut self, offset: u64) {
-        let Some(back) = self.back.take() else { return };
-        let was_away = back.is_away;
-        let back = back.away_from(offset);
-        if !was_away && back.to >= back.after {
-            self.owe_nothing();
-        }
-        self.back = Some(Box::new(back));
-    }
-
-    /// What was owed has come: nothing of any producer was left out before what is named.
-    fn owe_nothing(&mut self) {
-        self.name_no_more_than_was_had();
-        self.producers.iter_mut().for_each(|(_, run)| run.after = 0);
-    }
-
-    /// Where nothing is owed, a producer of which nothing was had needs no name.
-    pub fn name_no_more_than_was_had(&mut self) {
-        if self.back.as_ref().is_none_or(|back| back.to >= back.after) {
-            self.producers.retain(|(_, run)| !run.is_empty());
-        }
+        self.change(|named| named.back = back.map(Back::joined));
     }
 
     /// Takes it out.
     pub fn take_back(&mut self) -> Option<Back> {
-        self.back.take().map(|back| *back)
+        self.change(|named| named.back.take())
+    }
+
+    /// Whether what comes may be left out.
+    pub fn leaves_out(&self) -> bool {
+        self.producers().iter().any(|(_, run)| !run.is_empty())
+            || self.back().is_some_and(|back| !back.is_away)
+    }
+
+    /// It is elsewhere from here on: in the log it stands at this offset.
+    pub fn leave(&mut self, offset: u64) {
+        let Some(back) = self.take_back() else { return };
+        let was_away = back.is_away;
+        let back = back.away_from(offset);
+        if !was_away && back.to >= back.after {
+            self.change(Named::owe_nothing);
+        }
+        self.set_back(Some(back));
+    }
+
+    /// Where nothing is owed, a producer of which nothing was had needs no name.
+    pub fn name_no_more_than_was_had(&mut self) {
+        self.change(Named::name_no_more_than_was_had);
     }
 
     /// Everything of this producer up to `seq` was had, but for what is named as not.
     pub fn add(&mut self, producer: NodeId, seq: u64) {
         if seq > 0 {
-            self.add_run(producer, Run { after: 0, newest: seq });
+            self.change(|named| named.add_run(producer, Run { after: 0, newest: seq }));
         }
     }
 
     /// Nothing of this producer up to `seq` was had, but for what is named; what is added from here on comes
     /// after that.
     pub fn lacks_up_to(&mut self, producer: NodeId, seq: u64) {
-        let held = self.producers.iter().find(|(node, _)| *node == producer).map(|(_, run)| *run);
-        match held {
+        match self.run_of(producer) {
             // What it has had reaches that far, or begins there.
             Some(held) if held.after == seq || (held.after < seq && held.newest >= seq) => return,
             // It has had some of it.
@@ -204,10 +219,30 @@ impl Had {
             None => {}
         }
         if seq > 0 {
-            self.add_run(producer, Run { after: seq, newest: seq });
+            self.change(|named| named.add_run(producer, Run { after: seq, newest: seq }));
         }
     }
 
+    /// The same for all that another one holds. Where both say where to go on, this one's is kept.
+    pub fn merge(&mut self, other: &Self) {
+        let Some(other) = other.0.as_deref() else { return };
+        self.change(|named| {
+            other.producers.iter().for_each(|(producer, run)| named.add_run(*producer, *run));
+            if named.back.is_none() {
+                named.back.clone_from(&other.back);
+            }
+            named.doubt_since = named.doubt_since.max(other.doubt_since);
+        });
+    }
+
+    /// An entry came at an offset: says whether it was had before. A producer's entries come in order, so
+    /// that after its newest one that was had, nothing of it comes again.
+    pub fn came(&mut self, offset: u64, id: EntryId) -> bool {
+        !self.is_empty() && self.change(|named| named.came(offset, id))
+    }
+}
+
+impl Named {
     fn add_run(&mut self, producer: NodeId, run: Run) {
         match self.producers.binary_search_by_key(&producer, |(node, _)| *node) {
             Ok(at) => {
@@ -218,19 +253,20 @@ impl Had {
         }
     }
 
-    /// The same for all that another one holds. Where both say where to go on, this one's is kept.
-    pub fn merge(&mut self, other: &Self) {
-        other.iter().for_each(|(producer, run)| self.add_run(producer, run));
-        if self.back.is_none() {
-            self.back.clone_from(&other.back);
-        }
-        self.doubt_since = self.doubt_since.max(other.doubt_since);
+    /// What was owed has come: nothing of any producer was left out before what is named.
+    fn owe_nothing(&mut self) {
+        self.name_no_more_than_was_had();
+        self.producers.iter_mut().for_each(|(_, run)| run.after = 0);
     }
 
-    /// An entry came at an offset: says whether it was had before. A producer's entries
-    /// come in order, so that after its newest one that was had, nothing of it comes again.
-    pub fn came(&mut self, offset: u64, id: EntryId) -> bool {
-        let back = self.back.as_deref().filter(|back| !back.is_away);
+    fn name_no_more_than_was_had(&mut self) {
+        if self.back.as_ref().is_none_or(|back| back.to >= back.after) {
+            self.producers.retain(|(_, run)| !run.is_empty());
+        }
+    }
+
+    fn came(&mut self, offset: u64, id: EntryId) -> bool {
+        let back = self.back.as_ref().filter(|back| !back.is_away);
         let stood = |back: &Back| (offset > back.after && offset <= back.until, offset >= back.until);
         let (is_had, is_over) = back.map_or((false, false), stood);
         let is_had = self.came_of(id) || is_had;
