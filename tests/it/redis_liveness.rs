@@ -136,6 +136,36 @@ async fn a_killed_server_is_noticed_and_a_restarted_one_found() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_that_is_new_has_not_been_deaf_for_as_long_as_there_was_none() {
+    let Some(mut server) = RedisServer::start(&[]) else { return };
+    let mut node = Node::new(&server.config());
+    node.until_up().await;
+    // It is known where its messages to itself come, and they do.
+    let since = time::Instant::now();
+    eventually("it has heard itself for a while", async || {
+        node.answered_beat().await;
+        (since.elapsed() > Duration::from_millis(500)).then_some(())
+    })
+    .await;
+    server.kill();
+    node.until_down().await;
+    let gone = time::Instant::now();
+    eventually("nothing could be heard for longer than it may hear nothing", async || {
+        (gone.elapsed() > Duration::from_secs(3)).then_some(())
+    })
+    .await;
+    server.restart();
+    let losses = node.until_up().await.losses;
+    let since = time::Instant::now();
+    eventually("it beats for a while", async || {
+        node.answered_beat().await;
+        (since.elapsed() > Duration::from_millis(500)).then_some(())
+    })
+    .await;
+    assert_eq!(node.health.borrow().losses, losses, "the new connection was given up");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_cut_connection_is_noticed_whether_it_is_busy_or_idle() {
     let Some(server) = RedisServer::start(&[]) else { return };
     let proxy = Proxy::start(address(&server)).await;

@@ -448,6 +448,8 @@ impl<P: Published> Subscriber<P> {
             let messages = self.link.open(|client| client.message_rx()).await;
             // What was said of the connection before this one.
             let _stale = (self.broken.notified().now_or_never(), self.deaf.notified().now_or_never());
+            // Nothing was to be heard since then, so it is not deaf for that.
+            self.proof.lock().heard = None;
             let failure = tokio::select! {
                 () = self.receive(messages, &events) => ProbeFailure::Unreachable("the client ended".into()),
                 failure = self.serve() => failure,
