@@ -314,11 +314,15 @@ impl Orders {
             self.0.newest(order),
             self.0.channels.read_after(&channel, None, usize::MAX),
         );
-        let (job, newest, page) = match found {
+        let (job, newest, mut page) = match found {
             // It went while it was asked.
             Err(StorageError::Unknown { .. }) => return self.get_from_here(order).await.map(Some),
             found => found?,
         };
+        if newest.as_ref().is_some_and(|newest| newest.offset > page.top) {
+            // It came between the two answers, and what is said of the order is to be among its updates.
+            page = self.0.channels.read_after(&channel, None, usize::MAX).await?;
+        }
         if job.is_none() && newest.is_none() {
             // The storage may have gone meanwhile, and what answered is this node alone.
             let is_degraded = self.0.backend.is_degraded_for(&channel);
