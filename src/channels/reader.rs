@@ -443,6 +443,8 @@ impl Reader {
             // What it is owed may hold some of the node's own.
             self.had.lacks_up_to(node, seq);
         }
+        // Of what it has had beyond the fork's beginning, the fork may bring some again.
+        let is_ahead = !from_fork && kept.as_ref().is_some_and(|back| back.until > to.offset);
         self.had.set_back(kept);
         #[cfg(test)]
         let had = if mutant::is(Mutant::NothingWasHad) { &Had::default() } else { had };
@@ -450,7 +452,7 @@ impl Reader {
         if !is_fork(&to.epoch) {
             self.had.name_no_more_than_was_had();
         }
-        let whole = *whole && !skips;
+        let whole = *whole && !skips && !is_ahead;
         self.tell_epoch(whole, whole.then_some(0), steps);
     }
 
