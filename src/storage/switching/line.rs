@@ -675,6 +675,9 @@ impl Line {
         } else {
             ahead = self.take_heard(&epoch);
             (self.log, self.acked, self.highest, self.unborn) = (Some(epoch), acked, top, false);
+            // What the log before had of this node, and nobody here has seen, is not in this one: an append that
+            // was not answered yet is none that was applied.
+            self.newest = acked;
             (self.knows_producers, self.is_contradicted) = (true, false);
             self.anchor = anchor;
         }
