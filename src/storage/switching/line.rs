@@ -671,7 +671,8 @@ impl Line {
         let mut ahead = BTreeMap::new();
         if is_same {
             // Appends may have gone on while it was looked at.
-            (self.acked, self.highest) = (self.acked.max(acked), self.highest.max(top));
+            (self.acked, self.newest) = (self.acked.max(acked), self.newest.max(acked));
+            self.highest = self.highest.max(top);
         } else {
             ahead = self.take_heard(&epoch);
             (self.log, self.acked, self.highest, self.unborn) = (Some(epoch), acked, top, false);
@@ -681,7 +682,6 @@ impl Line {
             (self.knows_producers, self.is_contradicted) = (true, false);
             self.anchor = anchor;
         }
-        self.newest = self.newest.max(acked);
         self.is_mirrored = self.followed;
         kept.into_iter().for_each(|append| self.tail.keep(append));
         let first = read.first().map_or(0, |first| first.offset);
