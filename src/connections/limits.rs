@@ -127,14 +127,19 @@ impl Limits {
         limit
     }
 
-    /// Counts a TCP connection for as long as the place is held.
-    pub(super) fn admit_tcp(self: &Arc<Self>) -> Result<TcpPlace, Limit> {
+    /// Counts a TCP connection for as long as the place is held: in all, and of its source if that is
+    /// known yet.
+    pub(super) fn admit_tcp(self: &Arc<Self>, source: Option<Source>) -> Result<TcpPlace, Limit> {
+        if let Some(source) = source {
+            self.count(source)?;
+        }
         let max = self.config.tcp_max;
+        // Made first: it gives back what was counted where this is one too many.
+        let place = TcpPlace { limits: Arc::clone(self), source };
         if self.tcp.fetch_add(1, Ordering::AcqRel) >= max && max > 0 {
-            self.tcp.fetch_sub(1, Ordering::AcqRel);
             return Err(self.refuse(Limit::Tcp, None));
         }
-        Ok(TcpPlace { limits: Arc::clone(self) })
+        Ok(place)
     }
 
     /// Counts that a source connects.
@@ -149,6 +154,11 @@ impl Limits {
 
     /// Counts a connection of a source for as long as the permit is held.
     pub(super) fn admit_address(self: &Arc<Self>, source: Source) -> Result<AddressPermit, Limit> {
+        self.count(source)?;
+        Ok(AddressPermit { limits: Arc::clone(self), source })
+    }
+
+    fn count(&self, source: Source) -> Result<(), Limit> {
         let max = match source.is_loopback() {
             true => self.config.per_loopback_address_max,
             false => self.config.per_address_max,
@@ -157,40 +167,63 @@ impl Limits {
         let count = by_source.entry(source).or_insert(0);
         if *count < max {
             *count += 1;
-            return Ok(AddressPermit { limits: Arc::clone(self), source });
+            return Ok(());
         }
         drop(by_source);
         Err(self.refuse(Limit::Address, Some(source)))
     }
 
+    fn give_back(&self, source: Source) {
+        let mut by_source = self.by_source.lock();
+        if let Some(count) = by_source.get_mut(&source) {
+            *count -= 1;
+            if *count == 0 {
+                by_source.remove(&source);
+            }
+        }
+    }
+
     /// Counts a WebSocket for as long as the admission is held, and what it stands on with it.
     pub(super) fn admit(
-        self: &Arc<Self>,
-        address: Arc<AddressPermit>,
+        &self,
         tcp: Arc<TcpPlace>,
+        forwarded: Option<Arc<AddressPermit>>,
     ) -> Result<Admission, Limit> {
         if self.web_sockets.fetch_add(1, Ordering::AcqRel) >= self.config.max {
             self.web_sockets.fetch_sub(1, Ordering::AcqRel);
-            return Err(self.refuse(Limit::Full, Some(address.source)));
+            let source = forwarded.as_ref().map(|permit| permit.source).or(tcp.source);
+            return Err(self.refuse(Limit::Full, source));
         }
-        Ok(Admission { limits: Arc::clone(self), _address: address, _tcp: tcp })
+        Ok(Admission { tcp, _forwarded: forwarded })
     }
 }
 
-/// Counts a TCP connection for as long as it is held.
+/// Counts a TCP connection for as long as it is held. One allocation, since every idle connection has
+/// it.
 #[derive(Debug)]
 pub(crate) struct TcpPlace {
     limits: Arc<Limits>,
+    /// `None` of a trusted proxy: whom its requests are for they say themselves.
+    source: Option<Source>,
+}
+
+impl TcpPlace {
+    /// Whether its source is known, and counts it.
+    pub(crate) fn has_source(&self) -> bool {
+        self.source.is_some()
+    }
 }
 
 impl Drop for TcpPlace {
     fn drop(&mut self) {
         self.limits.tcp.fetch_sub(1, Ordering::AcqRel);
+        if let Some(source) = self.source {
+            self.limits.give_back(source);
+        }
     }
 }
 
-/// Counts a connection of a source, or a request that a proxy passes on for it, for as long as it is
-/// held.
+/// Counts a request that a proxy passes on for a source, for as long as it is held.
 #[derive(Debug)]
 pub(crate) struct AddressPermit {
     limits: Arc<Limits>,
@@ -199,27 +232,20 @@ pub(crate) struct AddressPermit {
 
 impl Drop for AddressPermit {
     fn drop(&mut self) {
-        let mut by_source = self.limits.by_source.lock();
-        if let Some(count) = by_source.get_mut(&self.source) {
-            *count -= 1;
-            if *count == 0 {
-                by_source.remove(&self.source);
-            }
-        }
+        self.limits.give_back(self.source);
     }
 }
 
 /// Counts a WebSocket connection for as long as it is held.
 #[derive(Debug)]
 pub(crate) struct Admission {
-    limits: Arc<Limits>,
-    _address: Arc<AddressPermit>,
-    _tcp: Arc<TcpPlace>,
+    tcp: Arc<TcpPlace>,
+    _forwarded: Option<Arc<AddressPermit>>,
 }
 
 impl Drop for Admission {
     fn drop(&mut self) {
-        self.limits.web_sockets.fetch_sub(1, Ordering::AcqRel);
+        self.tcp.limits.web_sockets.fetch_sub(1, Ordering::AcqRel);
     }
 }
 
@@ -286,15 +312,19 @@ mod tests {
     #[test]
     fn there_are_so_many_connections_in_all() {
         let limits = limits(|config| (config.max, config.tcp_max) = (1, 2));
-        let first = Arc::new(limits.admit_tcp().unwrap());
-        let second = Arc::new(limits.admit_tcp().unwrap());
-        assert_eq!(limits.admit_tcp().unwrap_err(), Limit::Tcp);
-        let address = Arc::new(limits.admit_address(source("10.0.0.1")).unwrap());
-        let admission = limits.admit(Arc::clone(&address), first).unwrap();
-        assert_eq!(limits.admit(Arc::clone(&address), Arc::clone(&second)).unwrap_err(), Limit::Full);
-        assert_eq!(limits.admit_tcp().unwrap_err(), Limit::Tcp, "a WebSocket keeps its place");
+        let peer = Some(source("10.0.0.1"));
+        let first = Arc::new(limits.admit_tcp(peer).unwrap());
+        let second = Arc::new(limits.admit_tcp(None).unwrap());
+        assert_eq!(limits.admit_tcp(peer).unwrap_err(), Limit::Tcp);
+        let forwarded = Some(Arc::new(limits.admit_address(source("10.0.0.2")).unwrap()));
+        let admission = limits.admit(first, None).unwrap();
+        assert_eq!(limits.admit(Arc::clone(&second), forwarded.clone()).unwrap_err(), Limit::Full);
+        assert_eq!(limits.admit_tcp(peer).unwrap_err(), Limit::Tcp, "a WebSocket keeps its place");
+        assert_eq!(limits.by_source.lock().len(), 2);
         drop(admission);
-        assert!(limits.admit_tcp().is_ok() && limits.admit(address, second).is_ok());
+        assert_eq!(limits.by_source.lock().len(), 1, "what was refused counts no longer");
+        assert!(limits.admit_tcp(peer).is_ok() && limits.admit(second, forwarded).is_ok());
         assert_eq!(limits.tcp.load(Ordering::Acquire), 0);
+        assert!(limits.by_source.lock().is_empty());
     }
 }

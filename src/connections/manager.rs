@@ -80,8 +80,8 @@ impl Manager {
     ///
     /// # Errors
     /// There are as many as may be.
-    pub(crate) fn admit_tcp(&self) -> Result<TcpPlace, Limit> {
-        self.0.limits.admit_tcp()
+    pub(crate) fn admit_tcp(&self, source: Option<Source>) -> Result<TcpPlace, Limit> {
+        self.0.limits.admit_tcp(source)
     }
 
     /// Counts that a source connects.
@@ -104,8 +104,12 @@ impl Manager {
     ///
     /// # Errors
     /// There are as many as may be.
-    pub(crate) fn admit(&self, address: Arc<AddressPermit>, tcp: Arc<TcpPlace>) -> Result<Admission, Limit> {
-        self.0.limits.admit(address, tcp)
+    pub(crate) fn admit(
+        &self,
+        tcp: Arc<TcpPlace>,
+        forwarded: Option<Arc<AddressPermit>>,
+    ) -> Result<Admission, Limit> {
+        self.0.limits.admit(tcp, forwarded)
     }
 
     /// Closes a connection with a code; says whether there is one of this id.

@@ -453,7 +453,7 @@ impl Shard {
             if stood_still {
                 connection.excuse(late);
             }
-            connection.end_if_overdue(now);
+            connection.end_if_overdue();
             self.close_if_finished(connection, now);
             if connection.silence(now) > silence_max {
                 self.close(connection, CloseCode::HeartbeatTimeout);

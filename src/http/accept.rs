@@ -33,7 +33,7 @@ use super::forwarded::Proxies;
 use super::problem::{Problem, internal};
 use super::reserve::{Reserve, ReservePlace};
 use super::upgrade::Arrival;
-use crate::connections::{AddressPermit, Limit, Manager, ShardHandle, Source, TcpPlace};
+use crate::connections::{Limit, Manager, ShardHandle, Source, TcpPlace};
 use crate::support::counter::Counter;
 use crate::support::panics::contain;
 use crate::support::rate::Rates;
@@ -128,15 +128,12 @@ impl AcceptParts {
     /// Lets a connection in, or says which limit refuses it. Those of a trusted proxy count in all
     /// only: whom they are for is known when a request comes.
     fn admit(&self, peer: SocketAddr, shard: usize) -> Result<Connected, Limit> {
-        let address = if self.proxies.trust(peer.ip()) {
-            None
-        } else {
-            let source = Source::of(peer.ip());
+        let source = Some(Source::of(peer.ip())).filter(|_| !self.proxies.trust(peer.ip()));
+        if let Some(source) = source {
             self.manager.admit_connect(source)?;
-            Some(Arc::new(self.manager.admit_address(source)?))
-        };
-        let tcp = Arc::new(self.manager.admit_tcp()?);
-        Ok(Connected { peer, shard: self.manager.shard(shard).clone(), tcp, address })
+        }
+        let tcp = Arc::new(self.manager.admit_tcp(source)?);
+        Ok(Connected { peer, shard: self.manager.shard(shard).clone(), tcp })
     }
 }
 
@@ -146,25 +143,22 @@ struct Connected {
     peer: SocketAddr,
     shard: ShardHandle,
     tcp: Arc<TcpPlace>,
-    /// `None` of a trusted proxy.
-    address: Option<Arc<AddressPermit>>,
 }
 
 impl Connected {
     /// What is known when a request comes; of one that a proxy passes on, whether its sender may send
     /// it: requests under way count as connections of theirs, and upgrades as connecting.
     fn arrival<B>(&self, request: &Request<B>, parts: &AcceptParts) -> Result<Arrival, Limit> {
-        let address = match &self.address {
-            Some(address) => Arc::clone(address),
-            None => {
-                let source = Source::of(parts.proxies.client(self.peer.ip(), request.headers()));
-                if request.headers().contains_key(UPGRADE) {
-                    parts.manager.admit_connect(source)?;
-                }
-                Arc::new(parts.manager.admit_address(source)?)
+        let forwarded = if self.tcp.has_source() {
+            None
+        } else {
+            let source = Source::of(parts.proxies.client(self.peer.ip(), request.headers()));
+            if request.headers().contains_key(UPGRADE) {
+                parts.manager.admit_connect(source)?;
             }
+            Some(Arc::new(parts.manager.admit_address(source)?))
         };
-        Ok(Arrival { peer: self.peer, shard: self.shard.clone(), address, tcp: Arc::clone(&self.tcp) })
+        Ok(Arrival { peer: self.peer, shard: self.shard.clone(), tcp: Arc::clone(&self.tcp), forwarded })
     }
 }
 

@@ -23,8 +23,9 @@ use crate::connections::{AddressPermit, Manager, Opening, ShardHandle, TcpPlace}
 pub(crate) struct Arrival {
     pub(crate) peer: SocketAddr,
     pub(crate) shard: ShardHandle,
-    pub(crate) address: Arc<AddressPermit>,
     pub(crate) tcp: Arc<TcpPlace>,
+    /// Of a request that a trusted proxy passes on.
+    pub(crate) forwarded: Option<Arc<AddressPermit>>,
 }
 
 /// A request that asks, rightly, to become a WebSocket.
@@ -110,7 +111,7 @@ pub(crate) async fn accept(
     opening: Opening,
 ) -> Result<Response, Problem> {
     let WebSocketRequest { accept, upgrade, arrival } = request;
-    let admission = manager.admit(arrival.address, arrival.tcp).map_err(Problem::limit)?;
+    let admission = manager.admit(arrival.tcp, arrival.forwarded).map_err(Problem::limit)?;
     if !arrival.shard.adopt(upgrade, opening, admission).await {
         let detail = "the gateway is shutting down";
         return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "shutting_down", detail));

@@ -91,9 +91,8 @@ impl House {
         if is_small {
             SockRef::from(&server).set_send_buffer_size(SOCKET_BYTES).unwrap();
         }
-        let address = self.manager.admit_address(Source::of([127, 0, 0, 1].into())).unwrap();
-        let tcp = self.manager.admit_tcp().unwrap();
-        let admission = self.manager.admit(Arc::new(address), Arc::new(tcp)).unwrap();
+        let tcp = self.manager.admit_tcp(Some(Source::of([127, 0, 0, 1].into()))).unwrap();
+        let admission = self.manager.admit(Arc::new(tcp), None).unwrap();
         self.shard.adopt(server, Bytes::new(), opening, admission);
         let config = WebSocketConfig::default().read_buffer_size(1_024);
         Guest(WebSocketStream::from_raw_socket(client, Role::Client, Some(config)).await)
