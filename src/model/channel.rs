@@ -5,6 +5,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+use uuid::fmt::Hyphenated;
 
 use super::OrderId;
 use super::name::{InvalidName, Zone, is_valid_name};
@@ -35,7 +36,12 @@ impl ChannelName {
 
     /// The channel that carries an order's updates.
     pub fn order(order: OrderId) -> Self {
-        Self(format!("{ORDER_PREFIX}{order}").into())
+        const PREFIX_LEN: usize = ORDER_PREFIX.len();
+        // Made for every update of every order: in place.
+        let mut name = [0; PREFIX_LEN + Hyphenated::LENGTH];
+        name[..PREFIX_LEN].copy_from_slice(ORDER_PREFIX.as_bytes());
+        order.0.as_hyphenated().encode_lower(&mut name[PREFIX_LEN..]);
+        Self(str::from_utf8(&name).expect("made of ASCII").into())
     }
 
     /// The order whose updates it carries, if it is such a channel.

@@ -23,7 +23,7 @@ impl NodeId {
 
 impl fmt::Display for NodeId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.0.simple())
+        fmt::Display::fmt(self.0.as_simple(), f)
     }
 }
 

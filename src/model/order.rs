@@ -20,7 +20,7 @@ impl OrderId {
 
 impl fmt::Display for OrderId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.0.hyphenated())
+        fmt::Display::fmt(self.0.as_hyphenated(), f)
     }
 }
 
@@ -60,7 +60,7 @@ impl From<JobId> for OrderId {
 
 impl fmt::Display for JobId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.0.hyphenated())
+        fmt::Display::fmt(self.0.as_hyphenated(), f)
     }
 }
 

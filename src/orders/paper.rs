@@ -6,6 +6,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
+use serde::Deserialize;
+use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use tokio::time;
 use uuid::Uuid;
@@ -47,6 +49,21 @@ struct Quote {
     amount_out: f64,
 }
 
+/// What it looks at of a swap.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Swap<'a> {
+    token_in: String,
+    token_out: String,
+    #[serde(borrow)]
+    amount: &'a RawValue,
+    /// A fraction.
+    #[serde(default)]
+    slippage: f64,
+    /// Missing from orders of builds that took a fraction.
+    slippage_percent: Option<f64>,
+}
+
 /// What would come of an order.
 #[derive(Debug)]
 enum Deal {
@@ -79,15 +96,19 @@ impl PaperExecutor {
         Self { config }
     }
 
+    /// What decides an attempt; `attempt` 0 is what all attempts have in common.
+    fn random_of(&self, order: OrderId, attempt: u32) -> StdRng {
+        let mut seed = [0; 32];
+        seed[..8].copy_from_slice(&self.config.seed.to_le_bytes());
+        seed[8..24].copy_from_slice(order.0.as_bytes());
+        seed[24..28].copy_from_slice(&attempt.to_le_bytes());
+        StdRng::from_seed(seed)
+    }
+
     fn random(&self, purpose: &str, of: &str) -> StdRng {
         let name = format!("{}:{purpose}:{of}", self.config.seed);
         let id = Uuid::new_v5(&Uuid::NAMESPACE_OID, name.as_bytes());
         StdRng::seed_from_u64(id.as_u64_pair().0)
-    }
-
-    /// What decides an attempt.
-    fn fate(&self, handle: &OrderHandle) -> StdRng {
-        self.random("fate", &format!("{}:{}", handle.order(), handle.attempt()))
     }
 
     fn mishap(&self, random: &mut StdRng) -> Option<Mishap> {
@@ -99,18 +120,17 @@ impl PaperExecutor {
 
     /// The same for every attempt, so that a run that finds out names what the one before it chose.
     fn deal(&self, order: &OrderRequest, id: OrderId) -> Deal {
-        let mut random = self.random("quotes", &id.to_string());
-        match (order.text("tokenIn"), order.text("tokenOut"), order.number("amount")) {
-            (Some(token_in), Some(token_out), Some(amount)) => {
-                let [one, other] = self.quotes(&token_in, &token_out, amount, &mut random);
-                let best = if one.amount_out >= other.amount_out { one } else { other };
-                let fraction = order.number("slippage").unwrap_or(0.0);
-                let percent = order.number("slippagePercent").unwrap_or(fraction * 100.0);
-                let amount = order.field("amount").map_or_else(String::new, |amount| amount.get().to_owned());
-                Deal::Swap { amount, token_in, token_out, percent, best }
-            }
-            _ => self.fill(order, &mut random),
-        }
+        let mut random = self.random_of(id, 0);
+        let swap: Option<Swap<'_>> = serde_json::from_str(order.as_json().get()).ok();
+        let Some((amount, swap)) = swap.and_then(|swap| Some((swap.amount.get().parse().ok()?, swap))) else {
+            return self.fill(order, &mut random);
+        };
+        let Swap { token_in, token_out, slippage, slippage_percent, .. } = swap;
+        let percent = slippage_percent.unwrap_or(slippage * 100.0);
+        let [one, other] = self.quotes(&token_in, &token_out, amount, &mut random);
+        let amount = swap.amount.get().to_owned();
+        let best = if one.amount_out >= other.amount_out { one } else { other };
+        Deal::Swap { amount, token_in, token_out, percent, best }
     }
 
     fn quotes(&self, token_in: &str, token_out: &str, amount: f64, random: &mut StdRng) -> [Quote; 2] {
@@ -280,7 +300,7 @@ impl OrderExecutor for PaperExecutor {
         order: &OrderRequest,
         handle: &mut OrderHandle,
     ) -> Result<Confirmation, ExecutionError> {
-        let mut random = self.fate(handle);
+        let mut random = self.random_of(handle.order(), handle.attempt());
         let mut mishap = self.mishap(&mut random);
         let deal = self.deal(order, handle.order());
 
@@ -318,7 +338,7 @@ impl OrderExecutor for PaperExecutor {
                     retry: true,
                 });
             }
-            random = self.fate(handle);
+            random = self.random_of(handle.order(), handle.attempt());
             // What is sent already can only be confirmed late, or not at all.
             mishap = self.mishap(&mut random).map(|_any| Mishap::Timeout);
         }

@@ -15,7 +15,7 @@ use super::service::Desk;
 use super::view::run_of;
 use crate::channels::PublishError;
 use crate::model::{Entry, EntryKind, JobId, OrderId};
-use crate::protocol::{OrderUpdate, Standing, quoted};
+use crate::protocol::{OrderUpdate, Standing, compact, quoted};
 use crate::storage::{Attempt, Ending, Held, JobState, Refusal, Result as StorageResult, StorageError};
 use crate::support::backoff::Backoff;
 
@@ -290,7 +290,7 @@ impl Run {
         fields: &[(&str, Value)],
     ) -> Result<(), RunError> {
         let mut own = self.own_fields(message);
-        own.extend(fields.iter().map(|(name, value)| (*name, value.to_string())));
+        own.extend(fields.iter().map(|(name, value)| (*name, compact(value))));
         let standing = Standing { kind, progress, attempt: self.attempt };
         self.tell(OrderUpdate::new(standing, Utc::now(), &own)).await
     }

@@ -267,17 +267,17 @@ impl Orders {
     /// See [`PlaceError`].
     pub async fn place(&self, request: &OrderRequest, key: Option<&str>) -> Result<Placed, PlaceError> {
         let payload = Bytes::copy_from_slice(request.as_json().get().as_bytes());
-        let order = OrderId::random();
+        let (order, is_retry) = (OrderId::random(), request.retry_of().is_some());
         let idempotency = key.map(|key| Idempotency {
             // Names of our own must not meet a client's.
-            key: if request.retry_of().is_some() { key.to_owned() } else { format!("client:{key}") },
+            key: if is_retry { key.to_owned() } else { format!("client:{key}") },
             fingerprint: request.fingerprint(),
         });
         let kind = Some(JobKind::clone(&self.0.kind));
         let job = NewJob { id: order.into(), payload, kind, idempotency };
         let bounds = self.0.config.bounds();
         // A dead letter is everybody's: another node may be asked to place it again too.
-        let may_keep = self.0.config.when_degraded == WhenDegraded::Accept && request.retry_of().is_none();
+        let may_keep = self.0.config.when_degraded == WhenDegraded::Accept && !is_retry;
         let queued = match may_keep {
             true => self.0.backend.enqueue_here(&job, &bounds).await,
             false => self.0.backend.enqueue(&job, &bounds).await,

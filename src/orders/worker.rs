@@ -14,6 +14,7 @@ use super::request::OrderRequest;
 use super::run::{Claim, Run, RunError};
 use super::service::{Desk, Orders};
 use crate::model::{Entry, OrderId};
+use crate::protocol::compact;
 use crate::storage::{ClaimedJob, Ending};
 use crate::support::backoff::Backoff;
 use crate::support::panics::contain;
@@ -201,7 +202,7 @@ impl Worker {
     }
 
     async fn confirm(&self, run: &mut Run, confirmation: &Confirmation) {
-        let fields = confirmation.fields.iter().map(|(name, value)| (*name, value.to_string())).collect();
+        let fields = confirmation.fields.iter().map(|(name, value)| (*name, compact(value))).collect();
         match run.confirm(fields, &confirmation.message).await {
             Ok(()) | Err(RunError::Ended) => self.desk.note(run.finish(&Ending::Done).await.map(drop)),
             Err(error) => self.stopped(run, error).await,

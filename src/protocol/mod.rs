@@ -19,7 +19,7 @@ pub use entry::{MISSED_BEFORE, RESERVED_FIELDS, SKIPPED, entry_json};
 pub(crate) use fields::OrderedFields;
 pub use frame::{FRAME_HEADER_MAX, close_frame, ping_frame, text_frame};
 pub use payload::InvalidPayload;
-pub(crate) use payload::{PayloadWriter, quoted};
+pub(crate) use payload::{PayloadWriter, compact, quoted};
 pub use price::{KEY_LEN_MAX, parse_price};
 pub use server::{ErrorCode, ServerMessage};
 pub(crate) use time::{TIME_EXPECTED, time_of_number, time_of_text};

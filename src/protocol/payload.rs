@@ -74,19 +74,37 @@ impl PayloadWriter {
             self.0.reserve(USUAL_BYTES);
         }
         self.0.push(if self.0.is_empty() { '{' } else { ',' });
-        self.0.push_str(&quoted(name));
+        push_quoted(&mut self.0, name);
         self.0.push(':');
         push_compact(&mut self.0, json);
     }
 
     pub(crate) fn finish(mut self) -> Bytes {
         self.0.push_str(if self.0.is_empty() { "{}" } else { "}" });
-        self.0.into()
+        // Without the room that is left: what is kept of an entry is counted by its length.
+        Bytes::copy_from_slice(self.0.as_bytes())
     }
 }
 
 pub(crate) fn quoted(text: &str) -> String {
-    serde_json::to_string(text).expect("a string always serialises")
+    let mut json = String::with_capacity(text.len() + 2);
+    push_quoted(&mut json, text);
+    json
+}
+
+/// Adds a text as JSON. Nearly all are plain, and need no writer of JSON.
+fn push_quoted(out: &mut String, text: &str) {
+    if text.bytes().any(|byte| matches!(byte, b'"' | b'\\' | ..b' ')) {
+        return out.push_str(&serde_json::to_string(text).expect("a string always serialises"));
+    }
+    out.push('"');
+    out.push_str(text);
+    out.push('"');
+}
+
+/// A value as compact JSON.
+pub(crate) fn compact(value: &serde_json::Value) -> String {
+    serde_json::to_string(value).expect("a value always serialises")
 }
 
 /// Copies JSON without the white space between its tokens.
@@ -105,5 +123,29 @@ fn push_compact(out: &mut String, json: &str) {
             _ => {}
         }
         escaped = in_string && c == '\\' && !escaped;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_payload_is_compact_and_holds_no_more_memory_than_it_has_bytes() {
+        let mut payload = PayloadWriter::default();
+        payload.push("price", " 1.50 ");
+        payload.push("a \"name\"\n", r#"{ "b" : "c d" }"#);
+        let bytes = payload.finish();
+        assert_eq!(bytes, r#"{"price":1.50,"a \"name\"\n":{"b":"c d"}}"#);
+        let length = bytes.len();
+        assert_eq!(Vec::from(bytes).capacity(), length);
+        assert_eq!(PayloadWriter::default().finish(), "{}");
+    }
+
+    #[test]
+    fn texts_are_written_as_a_writer_of_json_would() {
+        for text in ["", "plain text_1", "\"", "\\", "\u{1f}", "\u{7f}", "é\u{2028}", "a\tb"] {
+            assert_eq!(quoted(text), serde_json::to_string(text).unwrap());
+        }
     }
 }

@@ -16,7 +16,8 @@ use crate::storage::{LATEST_BYTES_MAX, LatestPage};
 #[cfg_attr(test, derive(Clone))]
 #[derive(Debug, Default)]
 pub(super) struct Latest {
-    by_key: BTreeMap<Arc<str>, Held>,
+    /// Boxed: a map of one key has room for eleven, and nearly all orders have one.
+    by_key: BTreeMap<Arc<str>, Box<Held>>,
     bytes: usize,
     /// None of them came before this.
     oldest: Option<Instant>,
@@ -35,12 +36,13 @@ struct Held {
 impl Held {
     /// Whether it is the latest no more once this entry is known.
     fn gives_way_to(&self, entry: &Entry, by_offset: bool) -> bool {
-        // A time ahead of the clock counts as now.
-        let clock = Utc::now();
-        let time = |entry: &Entry| entry.draft.time.min(clock);
-        let replaces = |later: &Entry, before: &Entry| {
-            by_offset || !later.draft.marks.late || time(later) >= time(before)
+        let is_newer = |one: &Entry, other: &Entry| {
+            // A time ahead of the clock counts as now.
+            let clock = Utc::now();
+            one.draft.time.min(clock) >= other.draft.time.min(clock)
         };
+        let replaces =
+            |later: &Entry, before: &Entry| by_offset || !later.draft.marks.late || is_newer(later, before);
         if entry.offset >= self.rank { replaces(entry, &self.entry) } else { !replaces(&self.entry, entry) }
     }
 }
@@ -76,14 +78,14 @@ impl Latest {
                 gone.iter().for_each(|key| self.remove(key));
             }
             (EntryKind::KeyRemoved, Some(key), _) => {
-                if self.by_key.get(key).is_some_and(gives_way) {
+                if self.by_key.get(key).is_some_and(|held| gives_way(held)) {
                     self.remove(key);
                 }
             }
             (_, _, Some(key)) => {
                 let held = self.by_key.get(&key);
                 let is_held = held.is_some_and(|held| held.entry.id == entry.id && held.rank == entry.offset);
-                if !is_held && held.is_none_or(gives_way) {
+                if !is_held && held.is_none_or(|held| gives_way(held)) {
                     self.put(&key, entry.clone(), now);
                 }
             }
@@ -95,7 +97,7 @@ impl Latest {
     fn put(&mut self, key: &Arc<str>, entry: Entry, now: Instant) {
         self.oldest.get_or_insert(now);
         self.bytes += entry.draft.cost();
-        let held = Held { rank: entry.offset, entry, since: now };
+        let held = Box::new(Held { rank: entry.offset, entry, since: now });
         if let Some(before) = self.by_key.insert(Arc::clone(key), held) {
             self.bytes -= before.entry.draft.cost();
         }
