@@ -22,7 +22,7 @@ use super::live::LiveBatch;
 use super::reader::Wanted;
 use super::stats::ChannelStats;
 use crate::model::{ChannelName, Entry, Lane, Position};
-use crate::storage::{Page, PageLimit, SharedBackend, StorageError};
+use crate::storage::{Page, PageLimit, SharedBackend, StorageError, is_fork};
 use crate::support::chance::Hashing;
 
 /// Bytes that one page is read for, and while there are too many of them.
@@ -77,6 +77,12 @@ impl EncodedPage {
         self.batches.last().map(|batch| batch.last())
     }
 
+    /// Whether it is an answer a moment later too. What is out of reach of a log may be within it the next
+    /// moment; a fork stays as it is.
+    fn may_be_kept(&self) -> bool {
+        self.head.out_of_reach == 0 || self.head.epoch.as_ref().is_some_and(is_fork)
+    }
+
     /// Whether it was read before something that the reader knows of was appended.
     fn is_behind(&self, wanted: &Wanted) -> bool {
         let Page { epoch, top, .. } = &self.head;
@@ -93,7 +99,9 @@ impl EncodedPage {
             .seen
             .as_ref()
             .is_some_and(|seen| epoch.as_ref() == Some(&seen.epoch) && seen.offset <= *top && next.is_none());
-        is_of_it && (is_full || is_fresh)
+        // Who waits for something of the log itself wants to know when that can be read.
+        let is_too_early = wanted.is_owed && self.head.is_copy && !epoch.as_ref().is_some_and(is_fork);
+        is_of_it && !is_too_early && (is_full || is_fresh)
     }
 }
 
@@ -244,8 +252,7 @@ impl Pages {
         let limit = PageLimit { entries, bytes };
         let page = inner.backend.read_within(&channel, after.as_ref(), limit).await.map_err(Arc::new)?;
         let page = Arc::new(EncodedPage::counted(&channel, page, *late_to, &inner.alive));
-        // What is out of reach may be within it the next moment.
-        if !is_too_much && !page.batches.is_empty() && !page.head.is_copy {
+        if !is_too_much && !page.batches.is_empty() && page.may_be_kept() {
             inner.state.lock().keep(channel, which, &page);
         }
         Ok(page)

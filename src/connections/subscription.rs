@@ -210,7 +210,7 @@ impl Subscription {
                     if found.gap.is_none() && may_know_soon(&mut status, give_up_at).await {
                         continue;
                     }
-                    self.begin(shard, &found, id);
+                    self.begin(shard, &found, start, id);
                     return true;
                 }
                 Err(error) => {
@@ -240,12 +240,12 @@ impl Subscription {
     }
 
     /// Says `subscribed`, and sets where the entries begin.
-    fn begin(&self, shard: &Shard, at: &StartingPoint, id: Option<&Value>) {
+    fn begin(&self, shard: &Shard, at: &StartingPoint, start: &Start, id: Option<&Value>) {
         if !at.is_recovered() {
             shard.stats.gaps_told.add(1);
         }
         let order_id = self.channel.as_order();
-        let message = order_id.map(|order| told_of_order(order, at));
+        let message = order_id.map(|order| told_of_order(order, at, start.had().is_some()));
         let subscribed = ServerMessage::Subscribed {
             id,
             channel: &self.channel,
@@ -392,11 +392,13 @@ fn bytes(step: &Step) -> usize {
 }
 
 /// How an order stands and what follows, for people.
-fn told_of_order(order: OrderId, at: &StartingPoint) -> String {
+fn told_of_order(order: OrderId, at: &StartingPoint, has_position: bool) -> String {
     let subscribed = format!("Subscribed to real-time updates for order {order}");
     let follows = at.top > at.offset;
     let more = match (at.gap, at.closed, follows) {
-        _ if at.is_owed() => "Older updates cannot be reached now; they follow when they can",
+        _ if at.is_owed() || (at.gap.is_none() && !has_position) => {
+            "Older updates cannot be reached now; they follow when they can"
+        }
         (None, _, true) => "The position is of another log of this order; what is kept follows",
         (None, true, false) => "The order has ended, and its updates are no longer kept",
         (None, false, false) => "The position is of another log of this order; new updates follow",

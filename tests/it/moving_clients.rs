@@ -553,3 +553,46 @@ async fn a_gateway_that_never_had_a_redis_knows_all_of_an_order() {
     drop(client);
     gateway.stop().await;
 }
+
+/// Readers that come back with the same position cost a read a page, whatever state the storage is in.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_many_come_back_for_is_read_once_in_an_outage_too() {
+    const READERS: usize = 100;
+    let Some(server) = RedisServer::start(&[]) else { return };
+    let node = Node::start(&server).await;
+    let zone = Channel::Zone("pjm");
+    zone.tell(&node, 1..=1_000).await;
+    let since = {
+        let mut client = Client::connect(&node.gateway.url("/ws/market/pjm")).await;
+        let subscribed = client.next_of_type("subscribed").await;
+        position(&subscribed).rsplit_once(':').map(|(epoch, _)| format!("{epoch}:0")).unwrap()
+    };
+    let url = node.gateway.url(&format!("/ws/market/pjm?since={since}"));
+    let reads = async || node.gateway.stats().await["messages"]["replay_reads"].as_u64().unwrap();
+    // Where a log is left for another one each is told so, by a page without entries.
+    let come_back = async |expected: u64, seams: usize| {
+        let before = reads().await;
+        let clients = (0..READERS).map(async |_| {
+            let mut client = Client::connect(&url).await;
+            for next in 1..=expected {
+                assert_eq!(number(&client.next_of_type("price_update").await), next);
+            }
+            client
+        });
+        let clients = futures_util::future::join_all(clients).await;
+        let more = reads().await - before;
+        let most = seams * READERS + 20;
+        assert!(more <= most as u64, "{READERS} readers cost {more} reads, and not {most}");
+        drop(clients);
+    };
+    come_back(1_000, 0).await;
+    node.cut().await;
+    come_back(1_000, 0).await;
+    // By now the zone goes on by itself.
+    zone.tell(&node, [1_001]).await;
+    come_back(1_001, 1).await;
+    node.mend();
+    node.until_in_order().await;
+    come_back(1_001, 0).await;
+    node.gateway.stop().await;
+}

@@ -22,6 +22,7 @@ use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 use tokio::time::{self, Instant};
 
+use super::line::Line;
 use super::log::away;
 use super::{Core, Switching};
 use crate::model::{ChannelName, JobId};
@@ -353,6 +354,9 @@ impl Core {
                 if answer == Enqueued::Queued {
                     state.note_key(job, Some(job.id));
                     drop(state);
+                    let now = Instant::now();
+                    let order = ChannelName::order(job.id.into());
+                    self.lock().lines.entry(order).or_insert_with(|| Line::new(now)).placed_here = true;
                     self.jobs.stats.taken.add(1);
                     // The primary may have come back meanwhile.
                     self.jobs.moved.notify_waiters();

@@ -54,6 +54,9 @@ pub(super) struct Line {
     /// Since the channel is followed, the log was found to have no life: all that it will ever have is
     /// new to readers here.
     unborn: bool,
+    /// It is an order that was placed here in this outage: nobody else knows of it yet, so its log has no
+    /// life.
+    pub(super) placed_here: bool,
     /// Somebody on this node wants what is appended.
     pub(super) followed: bool,
     /// The log has confirmed that it tells.
@@ -213,6 +216,7 @@ impl Line {
             is_contradicted: false,
             suspect: false,
             unborn: false,
+            placed_here: false,
             followed: false,
             confirmed: false,
             is_mirrored: false,
@@ -243,12 +247,13 @@ impl Line {
 
     /// Whether the log has no life, as far as is known here.
     pub(super) fn is_unborn(&self) -> bool {
-        self.log.is_none() && self.unborn
+        self.log.is_none() && (self.unborn || self.placed_here)
     }
 
     /// Whether readers here have had nothing of the log, whatever it turns out to have.
     pub(super) fn has_had_nothing(&self) -> bool {
-        self.log.is_none() && self.fork.as_ref().map_or(self.unborn, |fork| fork.leg.life.unborn)
+        let is_unborn = |fork: &Forked| fork.leg.life.unborn;
+        self.log.is_none() && self.fork.as_ref().map_or(self.is_unborn(), is_unborn)
     }
 
     /// The log was found to have no life.
@@ -281,7 +286,7 @@ impl Line {
         let (top, last_seq) = (*top, *last_seq);
         if self.log.is_none() {
             self.log = Some(epoch.clone());
-            (self.is_mirrored, self.unborn) = (false, false);
+            (self.is_mirrored, self.unborn, self.placed_here) = (false, false, false);
         }
         anchor.iter().for_each(|anchor| keep_newest(&mut self.anchor, *anchor));
         self.acked = self.acked.max(last_seq);
@@ -395,7 +400,8 @@ impl Line {
     pub(super) fn begin_anew(&mut self) {
         (self.log, self.acked, self.highest) = (None, 0, 0);
         self.anchor = None;
-        (self.is_mirrored, self.is_contradicted, self.unborn) = (false, false, false);
+        (self.is_mirrored, self.is_contradicted) = (false, false);
+        (self.unborn, self.placed_here) = (false, false);
         self.tail.clear();
         self.stash.clear();
     }
@@ -675,10 +681,11 @@ impl Line {
             self.highest = self.highest.max(top);
         } else {
             ahead = self.take_heard(&epoch);
-            (self.log, self.acked, self.highest, self.unborn) = (Some(epoch), acked, top, false);
+            (self.log, self.acked, self.highest) = (Some(epoch), acked, top);
+            (self.unborn, self.placed_here) = (false, false);
             // What the log before had of this node, and nobody here has seen, is not in this one: an append that
             // was not answered yet is none that was applied.
-            self.newest = acked;
+            (self.newest, self.sent) = (acked, acked);
             (self.knows_producers, self.is_contradicted) = (true, false);
             self.anchor = anchor;
         }

@@ -122,6 +122,10 @@ impl Core {
                 "an idempotency key was used during the outage for this job, and elsewhere for another one"
             );
         }
+        // Whoever claims it from now on may begin its log.
+        if let Some(line) = self.lock().lines.get_mut(&ChannelName::order(id.into())) {
+            line.placed_here = false;
+        }
         let mut state = self.jobs.lock();
         state.moving.remove(&id);
         state.saw(view);
