@@ -268,14 +268,15 @@ pub fn told_epoch(life: &Epoch, had: &Had) -> Epoch {
 #[cfg(test)]
 fn without_a_rule(had: &Had) -> Had {
     use crate::support::mutant::{self, Mutant};
-    let mut told = Had::default();
+    let mut told = had.clone();
     if mutant::is(Mutant::WayBackNotTold) {
-        had.iter().for_each(|(node, run)| told.add(node, run.newest));
+        told.set_back(None);
     } else if mutant::is(Mutant::DoubtNotTold) {
+        told.set_doubt(None);
+    } else if mutant::is(Mutant::WhatWasNotHadIsNotTold) {
+        told.name_nothing();
         had.iter().for_each(|(node, run)| told.add(node, run.newest));
         told.set_back(had.back().cloned());
-    } else {
-        told = had.clone();
     }
     told
 }

@@ -33,6 +33,8 @@ pub(crate) enum Mutant {
     WayBackNotTold,
     /// That it cannot be said what was had is not told.
     DoubtNotTold,
+    /// What a reader has not had of a producer before what it has had of it is not told.
+    WhatWasNotHadIsNotTold,
     /// Producers that have been silent for too long for anything of theirs to come again are told, too.
     SilentAreNamed,
 }

@@ -226,6 +226,14 @@ fn without_doubt_told_something_comes_twice() {
 }
 
 #[test]
+fn without_what_was_not_had_told_something_is_lost() {
+    is_noticed(|plan| {
+        plan.has_wanderers();
+        plan.mutant = Some(Mutant::WhatWasNotHadIsNotTold);
+    });
+}
+
+#[test]
 fn with_the_silent_named_too_readers_are_where_nobody_can_say() {
     is_noticed(|plan| plan.mutant = Some(Mutant::SilentAreNamed));
 }
