@@ -199,7 +199,9 @@ impl Gateway {
         let driving = TaskTracker::new();
         let (stopped, told) = (stop_storage.clone(), vital.clone());
         let driver = async move {
-            if stopped.run_until_cancelled_owned(driver).await.is_some() {
+            let ended = stopped.clone().run_until_cancelled_owned(driver).await;
+            // Told to stop, it may end before that is looked at here.
+            if ended.is_some() && !stopped.is_cancelled() {
                 told.fail("storage");
             }
         };
@@ -276,6 +278,7 @@ impl Gateway {
             accepts: Arc::clone(&accepts),
             intake: Arc::new(IntakeStats::default()),
             bodies: BodyRoom::new(config.http.bodies_bytes_max),
+            answers: Arc::new(BodyRoom::new(config.http.answers_bytes_max)),
             interop: interop.stats,
             stopping: stopping.clone(),
         };

@@ -15,8 +15,13 @@ pub struct ChannelsConfig {
     /// The lane of zones that are not in `lanes`: `latest` or `every`. Default `latest`.
     pub default_lane: Lane,
     /// Zones in all; a publish that would make one more is refused. Subscribers may ask for twice as
-    /// many, and for as many orders that nothing is published to. Default 10,000.
+    /// many, and for as many orders that nothing is published to. A share of the memory, at 20 KiB each and a
+    /// 32nd in all, where that is less. Default 10,000.
     pub zones_max: usize,
+    /// What pages of logs that wait for readers, or are kept a moment for others, may take together, in bytes.
+    /// Past it readers who come back get pages of 16 KiB. A 16th of the memory, where that is less.
+    /// Default 134,217,728 (128 MiB).
+    pub replay_bytes_max: usize,
     /// Keys per zone that the latest price is kept of. Default 10,000.
     pub keys_per_zone_max: usize,
     /// How far the time of a price may be ahead of the gateway's clock, in seconds; one further ahead is
@@ -48,6 +53,7 @@ impl Default for ChannelsConfig {
         Self {
             default_lane: Lane::Latest,
             zones_max: 10_000,
+            replay_bytes_max: 128 << 20,
             keys_per_zone_max: 10_000,
             ahead_max_s: 172_800,
             publish_queue_entries: 4_096,
@@ -84,6 +90,7 @@ impl ChannelsConfig {
     pub(crate) fn check(&self) -> Vec<Finding> {
         let mut checks = Checks::of("channels");
         checks.at_least_1("zones_max", self.zones_max);
+        checks.at_least_1("replay_bytes_max", self.replay_bytes_max);
         checks.at_least_1("keys_per_zone_max", self.keys_per_zone_max);
         checks.at_least_1("publish_queue_entries", self.publish_queue_entries);
         checks.at_least_1("append_batch_entries", self.append_batch_entries);

@@ -26,8 +26,8 @@ use super::stats::ChannelStats;
 use super::watched::WatchedOrders;
 use crate::model::{ChannelKind, ChannelName, DraftEntry, EntryKind, NodeId, Position, Zone};
 use crate::storage::{
-    EPOCH_KEPT_FOR, LatestPage, LogEvent, Page, RecordKind, Result as StorageResult, SharedBackend,
-    StorageError, is_fork, log_of_fork,
+    EPOCH_KEPT_FOR, LatestPage, LogEvent, Page, PageLimit, RecordKind, Result as StorageResult,
+    SharedBackend, StorageError, is_fork, log_of_fork,
 };
 use crate::support::chance::Hashing;
 use crate::support::panics::Vital;
@@ -43,6 +43,9 @@ const ZONE_RECORD_TTL: Duration = EPOCH_KEPT_FOR.saturating_mul(2);
 
 /// Zones read from the storage in one call.
 const ZONE_PAGE: usize = 1_000;
+
+/// What the entries of one answer of history may come to, roughly. One is in it in any case.
+const HISTORY_BYTES_MAX: usize = 1 << 20;
 
 /// All channels of this node. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -150,7 +153,7 @@ impl Channels {
         let ChannelsParts { backend, node, config, shards, runtime, vital } = parts;
         let stats = Arc::<ChannelStats>::default();
         let common = Common {
-            pages: Pages::new(Arc::clone(&backend), Arc::clone(&stats)),
+            pages: Pages::new(Arc::clone(&backend), Arc::clone(&stats), config.replay_bytes_max),
             backend,
             node,
             config,
@@ -349,22 +352,33 @@ impl Channels {
         self.0.common.pages.bytes()
     }
 
-    /// Entries after a position, or from the oldest on, from the log.
+    /// Entries after a position, or from the oldest on, from the log: `limit` at the most, or fewer where
+    /// they come to [`HISTORY_BYTES_MAX`].
     pub(crate) async fn read_after(
         &self,
         channel: &ChannelName,
         after: Option<&Position>,
         limit: usize,
     ) -> StorageResult<Page> {
-        self.0.common.backend.read_after(channel, after, limit).await
+        let limit = PageLimit { entries: limit, bytes: HISTORY_BYTES_MAX };
+        let _place = self.0.common.pages.place_to_read().await;
+        self.0.common.backend.read_within(channel, after, limit).await
     }
 
-    /// The newest `limit` entries of the log.
-    pub(crate) async fn newest(&self, channel: &ChannelName, limit: usize) -> StorageResult<Page> {
+    /// The newest `limit` entries of the log, or half as many, a quarter and so on where more would come to
+    /// more than [`HISTORY_BYTES_MAX`].
+    pub(crate) async fn newest(&self, channel: &ChannelName, mut limit: usize) -> StorageResult<Page> {
         let state = self.0.common.backend.state(channel, self.0.common.node).await?;
-        let offset = state.top.saturating_sub(limit as u64);
-        let after = state.epoch.map(|epoch| Position { epoch, offset });
-        self.read_after(channel, after.as_ref(), limit).await
+        loop {
+            let offset = state.top.saturating_sub(limit as u64);
+            let after = state.epoch.clone().map(|epoch| Position { epoch, offset });
+            let page = self.read_after(channel, after.as_ref(), limit).await?;
+            let last = page.entries.last().map_or(page.top, |last| last.offset);
+            if last >= state.top.min(page.top) || page.entries.len() >= limit {
+                return Ok(page);
+            }
+            limit = (limit / 2).min(page.entries.len()).max(1);
+        }
     }
 
     /// The latest entry of each key, page by page.
@@ -374,6 +388,7 @@ impl Channels {
         after: Option<&str>,
         limit: usize,
     ) -> StorageResult<LatestPage> {
+        let _place = self.0.common.pages.place_to_read().await;
         self.0.common.backend.latest(channel, after, limit).await
     }
 

@@ -16,6 +16,7 @@ use bytes::Bytes;
 use futures_util::FutureExt as _;
 use futures_util::future::{BoxFuture, Shared, WeakShared};
 use parking_lot::Mutex;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{self, Instant};
 
 use super::live::LiveBatch;
@@ -29,12 +30,12 @@ use crate::support::chance::Hashing;
 const PAGE_BYTES: usize = 256 << 10;
 const SMALL_PAGE_BYTES: usize = 16 << 10;
 
-/// Bytes of all pages that live, past which pages are small.
-const BYTES_MAX: usize = 128 << 20;
+/// So many read from logs at once, and the others wait: what the storage is asked for all at once keeps it
+/// from what must not wait, as the beats that tell whether it is there.
+const READS_AT_ONCE: usize = 32;
 
-/// How long a page is kept for others, and how many bytes of such.
+/// How long a page is kept for others. Of the bytes that all pages may take, those that are kept are half.
 const KEPT_FOR: Duration = Duration::from_secs(2);
-const KEPT_BYTES_MAX: usize = 64 << 20;
 
 /// A page of a log, encoded for whoever reads it.
 #[derive(Debug, Clone)]
@@ -141,6 +142,8 @@ type Which = (Option<Position>, u64);
 pub(super) struct Pages(Arc<Inner>);
 
 struct Inner {
+    /// Places for those that read a log.
+    reads: Semaphore,
     backend: SharedBackend,
     stats: Arc<ChannelStats>,
     state: Mutex<State>,
@@ -170,13 +173,16 @@ impl fmt::Debug for Pages {
 }
 
 impl Pages {
-    pub(super) fn new(backend: SharedBackend, stats: Arc<ChannelStats>) -> Self {
-        Self::bounded(backend, stats, BYTES_MAX)
+    /// Past so many bytes of pages that live, pages are small.
+    pub(super) fn new(backend: SharedBackend, stats: Arc<ChannelStats>, bytes_max: usize) -> Self {
+        let (state, alive) = (Mutex::default(), Arc::default());
+        let reads = Semaphore::new(READS_AT_ONCE);
+        Self(Arc::new(Inner { reads, backend, stats, state, alive, bytes_max }))
     }
 
-    fn bounded(backend: SharedBackend, stats: Arc<ChannelStats>, bytes_max: usize) -> Self {
-        let (state, alive) = (Mutex::default(), Arc::default());
-        Self(Arc::new(Inner { backend, stats, state, alive, bytes_max }))
+    /// Waits for a place to read from a log, or from what is kept beside it, for as long as it is held.
+    pub(super) async fn place_to_read(&self) -> Option<SemaphorePermit<'_>> {
+        self.0.reads.acquire().await.ok()
     }
 
     /// Bytes of all pages that live or are being read.
@@ -218,7 +224,7 @@ impl Pages {
     ) -> Result<Arc<EncodedPage>, (Shared<Reading>, bool)> {
         let now = Instant::now();
         let mut state = self.0.state.lock();
-        state.expire(now, KEPT_BYTES_MAX);
+        state.expire(now, self.0.bytes_max / 2);
         let which: Which = (wanted.after.clone(), wanted.late_to);
         let slots = state.channels.entry(channel.clone()).or_default();
         let slot = slots.entry(which.clone()).or_default();
@@ -240,6 +246,7 @@ impl Pages {
 
     async fn read(self, channel: ChannelName, which: Which, entries: usize) -> Answer {
         let inner = &self.0;
+        let _place = self.place_to_read().await;
         let is_too_much = inner.alive.load(Ordering::Relaxed) >= inner.bytes_max;
         if is_too_much {
             inner.state.lock().expire(Instant::now(), 0);
@@ -253,7 +260,7 @@ impl Pages {
         let page = inner.backend.read_within(&channel, after.as_ref(), limit).await.map_err(Arc::new)?;
         let page = Arc::new(EncodedPage::counted(&channel, page, *late_to, &inner.alive));
         if !is_too_much && !page.batches.is_empty() && page.may_be_kept() {
-            inner.state.lock().keep(channel, which, &page);
+            inner.state.lock().keep(channel, which, &page, inner.bytes_max / 2);
         }
         Ok(page)
     }
@@ -265,7 +272,7 @@ impl Pages {
             loop {
                 time::sleep(KEPT_FOR / 2).await;
                 let Some(pages) = pages.upgrade() else { return };
-                pages.state.lock().expire(Instant::now(), KEPT_BYTES_MAX);
+                pages.state.lock().expire(Instant::now(), pages.bytes_max / 2);
             }
         }
     }
@@ -280,7 +287,7 @@ impl Pages {
 }
 
 impl State {
-    fn keep(&mut self, channel: ChannelName, which: Which, page: &Arc<EncodedPage>) {
+    fn keep(&mut self, channel: ChannelName, which: Which, page: &Arc<EncodedPage>, kept_max: usize) {
         let now = Instant::now();
         // Where the channel was forgotten meanwhile, so was this.
         let Some(slot) = self.channels.get_mut(&channel).and_then(|slots| slots.get_mut(&which)) else {
@@ -290,7 +297,7 @@ impl State {
         self.kept_bytes += page.bytes;
         self.kept_bytes -= before.map_or(0, |(_, page)| page.bytes);
         self.kept.push_back((now, channel, which));
-        self.expire(now, KEPT_BYTES_MAX);
+        self.expire(now, kept_max);
     }
 
     /// Lets go of what was kept long enough, and of more where there are too many bytes of it.

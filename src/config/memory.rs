@@ -3,12 +3,17 @@
 use std::collections::BTreeMap;
 
 use super::Config;
+use crate::http::ANSWERS_BYTES_LEAST;
 
 /// What a WebSocket is reckoned to take: its task, its buffers, and what waits for it.
 const CONNECTION_BYTES: usize = 16 << 10;
 
 /// What an order is reckoned to take, with what is kept of its updates.
 const ORDER_BYTES: usize = 4 << 10;
+
+/// What a zone takes that is published to or followed, besides its entries: there may be twice as many that
+/// are followed.
+const ZONE_BYTES: usize = 20 << 10;
 
 /// The memory that a process without anything to do takes, and more than that.
 const BASE_BYTES: usize = 16 << 20;
@@ -27,9 +32,9 @@ struct Share {
 const TOTAL: &str = "storage.memory.total_bytes";
 const RETENTION: &str = "storage.retention.bytes";
 
-/// The shares. Without the outboxes, which are as large as the readers are slow, they are four
-/// fifths; the rest is for the process itself and what is on its way.
-const SHARES: [Share; 8] = [
+/// The shares. Without the outboxes, which are as large as the readers are slow, they are
+/// nine tenths; the rest is for the process itself and what is on its way.
+const SHARES: [Share; 11] = [
     Share {
         key: TOTAL,
         of: 4,
@@ -53,7 +58,7 @@ const SHARES: [Share; 8] = [
     },
     Share {
         key: "connections.max",
-        of: 4,
+        of: 12,
         unit: CONNECTION_BYTES,
         least: |_| 64,
         value: |config| &mut config.connections.max,
@@ -86,6 +91,27 @@ const SHARES: [Share; 8] = [
         unit: 1,
         least: |config| config.http.bodies_bytes_least(),
         value: |config| &mut config.http.bodies_bytes_max,
+    },
+    Share {
+        key: "http.answers_bytes_max",
+        of: 32,
+        unit: 1,
+        least: |_| ANSWERS_BYTES_LEAST,
+        value: |config| &mut config.http.answers_bytes_max,
+    },
+    Share {
+        key: "channels.replay_bytes_max",
+        of: 16,
+        unit: 1,
+        least: |_| 1 << 20,
+        value: |config| &mut config.channels.replay_bytes_max,
+    },
+    Share {
+        key: "channels.zones_max",
+        of: 32,
+        unit: ZONE_BYTES,
+        least: |_| 64,
+        value: |config| &mut config.channels.zones_max,
     },
 ];
 
@@ -131,6 +157,10 @@ pub(super) fn warning(config: &Config, memory: u64) -> Option<String> {
         ("storage.memory.put_back_bytes", storage.memory.put_back_bytes),
         ("connections.max", config.connections.max.saturating_mul(CONNECTION_BYTES)),
         ("orders.kept_max", config.orders.kept_max.saturating_mul(ORDER_BYTES)),
+        ("http.answers_bytes_max", config.http.answers_bytes_max),
+        ("http.bodies_bytes_max", config.http.bodies_bytes_max),
+        ("channels.replay_bytes_max", config.channels.replay_bytes_max),
+        ("channels.zones_max", config.channels.zones_max.saturating_mul(ZONE_BYTES)),
     ];
     let all = parts.iter().fold(BASE_BYTES, |all, (_, bytes)| all.saturating_add(*bytes));
     if u64::try_from(all).is_ok_and(|all| all <= memory) {
@@ -178,8 +208,10 @@ mod tests {
         assert_eq!((orders.kept_max, orders.queue_max), (1_024, 512));
         assert_eq!((storage.memory.total_bytes, storage.retention.bytes), (16 << 20, 16 << 20));
         assert_eq!((storage.journal.bytes, storage.memory.put_back_bytes), (8 << 20, 4 << 20));
-        assert_eq!((connections.max, connections.outbox_bytes_max), (1_024, 256 << 10));
-        assert_eq!(loaded.config.http.bodies_bytes_max, 2 << 20);
+        assert_eq!((connections.max, connections.outbox_bytes_max), (341, 256 << 10));
+        let Config { http, channels, .. } = &loaded.config;
+        assert_eq!((http.bodies_bytes_max, http.answers_bytes_max), (2 << 20, 2 << 20));
+        assert_eq!((channels.replay_bytes_max, channels.zones_max), (4 << 20, 102));
         assert_eq!(loaded.warning, None);
         assert!(
             loaded.show().contains("total_bytes = 16777216  # a share of 64 MiB of memory"),
@@ -197,7 +229,7 @@ mod tests {
         let loaded = load(64 * MIB, &[("storage.memory.total_bytes", "33554432")]);
         assert_eq!(loaded.config.storage.memory.total_bytes, 32 << 20);
         let warning = loaded.warning.unwrap();
-        assert!(warning.contains("add up to 80 MiB, and there are 64 MiB"), "{warning}");
+        assert!(warning.contains("add up to 79 MiB, and there are 64 MiB"), "{warning}");
         assert!(warning.contains("storage.memory.total_bytes 32 MiB"), "{warning}");
         let loaded = load(64 * MIB, &[("storage.memory.total_bytes", "4194304"), ("connections.max", "500")]);
         let Config { storage, connections, .. } = &loaded.config;

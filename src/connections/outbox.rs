@@ -25,7 +25,8 @@ pub(super) enum Replaces {
 pub(super) struct OutboxLimits {
     /// Frames, not counting those that a newer one may replace.
     pub(super) frames: usize,
-    /// Bytes in all.
+    /// Bytes in all, but for a piece that is replayed: there is one at the most, and its size is bounded
+    /// where it is read.
     pub(super) bytes: usize,
 }
 
@@ -39,6 +40,13 @@ struct Waiting {
     /// Messages in `bytes` (several, where entries are replayed in one piece).
     messages: usize,
     replaces: Option<Replaces>,
+    is_piece: bool,
+}
+
+impl Waiting {
+    fn piece_bytes(&self) -> usize {
+        if self.is_piece { self.bytes.len() } else { 0 }
+    }
 }
 
 /// A queue in two generations. What is written comes from the `sealed` one; what arrives goes to
@@ -54,6 +62,8 @@ pub(super) struct Outbox {
     /// How many of `open` are `None`.
     removed: usize,
     bytes: usize,
+    /// How many of them are of pieces.
+    piece_bytes: usize,
     unreplaceable: usize,
     /// The first of `sealed` is half on the wire.
     half_written: bool,
@@ -62,17 +72,20 @@ pub(super) struct Outbox {
 impl Outbox {
     /// Begins with the rest of a frame that the kernel took a part of.
     pub(super) fn with_rest(rest: Bytes) -> Self {
-        Self::with_rest_of(rest, 1)
+        Self::begun_with(Waiting { bytes: rest, messages: 1, replaces: None, is_piece: false })
     }
 
     /// Begins with the rest of a piece of several messages that the kernel took a part of.
     pub(super) fn with_rest_of(rest: Bytes, messages: usize) -> Self {
-        let bytes = rest.len();
-        let first = Waiting { bytes: rest, messages, replaces: None };
+        Self::begun_with(Waiting { bytes: rest, messages, replaces: None, is_piece: true })
+    }
+
+    fn begun_with(first: Waiting) -> Self {
         Self {
+            bytes: first.bytes.len(),
+            piece_bytes: first.piece_bytes(),
+            unreplaceable: usize::from(first.replaces.is_none()),
             sealed: VecDeque::from([first]),
-            bytes,
-            unreplaceable: 1,
             half_written: true,
             ..Self::default()
         }
@@ -102,8 +115,8 @@ impl Outbox {
         limits: OutboxLimits,
     ) -> Result<bool, Overflow> {
         let replaced = replaces.as_ref().is_some_and(|key| self.remove(key));
-        self.add(frame, 1, replaces);
-        if self.bytes > limits.bytes || self.unreplaceable > limits.frames {
+        self.add(Waiting { bytes: frame, messages: 1, replaces, is_piece: false });
+        if self.bytes - self.piece_bytes > limits.bytes || self.unreplaceable > limits.frames {
             Err(Overflow)
         } else {
             Ok(replaced)
@@ -112,18 +125,19 @@ impl Outbox {
 
     /// Adds several messages in one piece, whose size the caller bounds.
     pub(super) fn push_piece(&mut self, frames: Bytes, messages: usize) {
-        self.add(frames, messages, None);
+        self.add(Waiting { bytes: frames, messages, replaces: None, is_piece: true });
     }
 
-    fn add(&mut self, bytes: Bytes, messages: usize, replaces: Option<Replaces>) {
-        self.bytes += bytes.len();
-        match &replaces {
+    fn add(&mut self, waiting: Waiting) {
+        self.bytes += waiting.bytes.len();
+        self.piece_bytes += waiting.piece_bytes();
+        match &waiting.replaces {
             Some(key) => {
                 self.places.insert(key.clone(), self.open.len());
             }
             None => self.unreplaceable += 1,
         }
-        self.open.push_back(Some(Waiting { bytes, messages, replaces }));
+        self.open.push_back(Some(waiting));
     }
 
     fn remove(&mut self, key: &Replaces) -> bool {
@@ -153,10 +167,7 @@ impl Outbox {
         let dropped = self.messages();
         *self = Self::default();
         if let Some(kept) = kept {
-            self.bytes = kept.bytes.len();
-            self.unreplaceable = usize::from(kept.replaces.is_none());
-            self.half_written = true;
-            self.sealed.push_back(kept);
+            *self = Self::begun_with(kept);
         }
         dropped
     }
@@ -206,11 +217,13 @@ impl Outbox {
             && let Some(first) = self.sealed.front_mut()
         {
             if taken < first.bytes.len() {
+                self.piece_bytes -= if first.is_piece { taken } else { 0 };
                 first.bytes.advance(taken);
                 self.half_written = true;
                 return;
             }
             taken -= first.bytes.len();
+            self.piece_bytes -= first.piece_bytes();
             written.messages += first.messages;
             self.unreplaceable -= usize::from(first.replaces.is_none());
             self.sealed.pop_front();
@@ -303,6 +316,18 @@ mod tests {
         assert_eq!(outbox.push(frame.clone(), key("x"), LIMITS), Ok(false));
         assert_eq!(outbox.push(frame.clone(), key("x"), LIMITS), Ok(true));
         assert_eq!(outbox.push(frame, key("y"), LIMITS), Err(Overflow));
+    }
+
+    #[test]
+    fn a_piece_leaves_the_room_of_what_comes_live_as_it_is() {
+        let mut outbox = Outbox::with_rest_of(Bytes::from(vec![b'x'; 2 << 20]), 10);
+        let frame = Bytes::from(vec![b'x'; 600 << 10]);
+        assert_eq!(outbox.push(frame.clone(), None, LIMITS), Ok(false));
+        assert_eq!(drain(&mut outbox, 3 << 20).len(), (2 << 20) + (600 << 10));
+        outbox.push_piece(Bytes::from(vec![b'x'; 2 << 20]), 10);
+        assert_eq!((outbox.push(frame.clone(), None, LIMITS), outbox.messages()), (Ok(false), 11));
+        assert_eq!(outbox.push(frame, None, LIMITS), Err(Overflow));
+        assert_eq!((outbox.abandon(), outbox.bytes(), outbox.piece_bytes), (12, 0, 0));
     }
 
     #[test]

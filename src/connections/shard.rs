@@ -20,7 +20,7 @@ use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use slab::Slab;
 use tokio::net::TcpStream;
-use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::task;
 use tokio::time::{self, Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
@@ -109,6 +109,8 @@ pub(super) struct Shard {
     connections: RefCell<Slab<Rc<Connection>>>,
     followed: RefCell<HashMap<ChannelName, Rc<Followed>>>,
     tasks: TaskTracker,
+    /// Of connections that replay, the place for one subscription of each at a time.
+    replaying: RefCell<HashMap<Uuid, Arc<Semaphore>>>,
     /// How the storage serves, as the clients here were told.
     told: RefCell<StorageStatus>,
     /// Tells the channels that are held back that a reader is waited for no longer.
@@ -117,6 +119,24 @@ pub(super) struct Shard {
     /// Sockets that were handed over and whose HTTP response is not out yet.
     upgrading: Cell<usize>,
     gone: Notify,
+}
+
+/// The place of a subscription that replays, until it is dropped.
+pub(super) struct ReplayPlace {
+    shard: Rc<Shard>,
+    connection: Uuid,
+    permit: Option<OwnedSemaphorePermit>,
+}
+
+impl Drop for ReplayPlace {
+    fn drop(&mut self) {
+        self.permit = None;
+        let mut replaying = self.shard.replaying.borrow_mut();
+        // Who waits for the place holds it too.
+        if replaying.get(&self.connection).is_some_and(|places| Arc::strong_count(places) == 1) {
+            replaying.remove(&self.connection);
+        }
+    }
 }
 
 /// The queues that a shard's thread listens to.
@@ -144,6 +164,7 @@ impl Shard {
             connections: RefCell::default(),
             followed: RefCell::default(),
             tasks: TaskTracker::new(),
+            replaying: RefCell::default(),
             eased: Notify::new(),
             draining: Cell::new(None),
             upgrading: Cell::new(0),
@@ -218,6 +239,14 @@ impl Shard {
             }
         };
         task::spawn_local(self.tasks.track_future(contained));
+    }
+
+    /// Waits until no other subscription of the connection replays.
+    pub(super) async fn place_to_replay(self: &Rc<Self>, connection: &Connection) -> ReplayPlace {
+        let one = || Arc::new(Semaphore::new(1));
+        let places = Arc::clone(self.replaying.borrow_mut().entry(connection.id).or_insert_with(one));
+        let permit = places.acquire_owned().await.ok();
+        ReplayPlace { shard: Rc::clone(self), connection: connection.id, permit }
     }
 
     fn heartbeat_interval(&self) -> Duration {

@@ -283,6 +283,8 @@ impl Subscription {
     async fn catch_up(self: &Rc<Self>, shard: &Rc<Shard>) {
         let (mut failures, mut merged) = (0, 0);
         loop {
+            // One subscription of a connection at a time: a reader that takes nothing costs one page.
+            let place = shard.place_to_replay(&self.connection).await;
             self.connection.until_drained().await;
             if self.is_over() {
                 return;
@@ -314,6 +316,7 @@ impl Subscription {
                     false
                 }
             };
+            drop(place);
             if is_on {
                 failures = 0;
             } else if !self.is_over() {
@@ -335,7 +338,6 @@ impl Subscription {
             shard.stats.replays.add(1);
         }
         loop {
-            // Others of this connection may have sent a piece of theirs in the meantime.
             self.connection.until_drained().await;
             if self.is_over() {
                 return false;

@@ -7,6 +7,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::support::checks::{Checks, Finding};
 
+/// Room for a page of 1 MiB, as JSON. A longer answer has room where there is no other one.
+pub(crate) const ANSWERS_BYTES_LEAST: usize = 2 << 20;
+
 /// `[http]`
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -25,6 +28,10 @@ pub struct HttpConfig {
     /// (NDJSON) what has not gone through yet. At least `body_bytes_max`, and 64 KiB more than
     /// `line_bytes_max`. Default 256 MiB (268,435,456), or a share of the memory.
     pub bodies_bytes_max: usize,
+    /// What answers that their clients have not taken yet may hold together, in bytes: lists, `/latest` and
+    /// `/history`. Past it such a request is answered with 503 `busy`. A 32nd of the memory, where that is
+    /// less. At least 2 MiB. Default 67,108,864 (64 MiB).
+    pub answers_bytes_max: usize,
     /// The longest line of a body of lines (NDJSON), in bytes. Default 65,536.
     pub line_bytes_max: usize,
     /// How long a body that streams (NDJSON) may bring nothing, in seconds. Default 60.
@@ -58,6 +65,7 @@ impl Default for HttpConfig {
             head_timeout_ms: 10_000,
             body_bytes_max: 1 << 20,
             bodies_bytes_max: 256 << 20,
+            answers_bytes_max: 64 << 20,
             line_bytes_max: 64 << 10,
             body_idle_s: 60,
             handshake_gate: 256,
@@ -92,6 +100,9 @@ impl HttpConfig {
         checks.at_least_1("head_timeout_ms", self.head_timeout_ms);
         checks.at_least_1("body_bytes_max", self.body_bytes_max);
         checks.at_least_1("line_bytes_max", self.line_bytes_max);
+        checks.require("answers_bytes_max", self.answers_bytes_max >= ANSWERS_BYTES_LEAST, || {
+            format!("{} is less than one answer may have, {ANSWERS_BYTES_LEAST}", self.answers_bytes_max)
+        });
         let least = self.bodies_bytes_least();
         checks.require("bodies_bytes_max", self.bodies_bytes_max >= least, || {
             format!(

@@ -18,6 +18,7 @@ mod tests;
 mod upgrade;
 
 pub(crate) use accept::{AcceptParts, AcceptStats, RESERVE_PLACES, listen, serve};
+pub(crate) use config::ANSWERS_BYTES_LEAST;
 pub use config::HttpConfig;
 pub(crate) use prices::IntakeStats;
 pub(crate) use room::BodyRoom;

@@ -21,7 +21,7 @@ use super::forwarded::web_socket_base;
 use super::prices::Format;
 use super::problem::Problem;
 use super::room::Held;
-use super::routes::{App, answer, json as reply_json, with};
+use super::routes::{App, answer, json as reply_json, long_json, with};
 use super::upgrade::Arrival;
 use crate::model::{BackendName, BackendState, OrderId};
 use crate::orders::{
@@ -286,7 +286,7 @@ async fn list_orders(query: &ListQuery, app: &App) -> Result<Response, Problem> 
     let listed = app.orders.list(query.status.as_deref(), after, limit).await;
     let Listed { found: orders, next, degraded } =
         listed.map_err(|error| Problem::storage(&error))?.ok_or_else(|| unknown_cursor(after))?;
-    Ok(reply_json(StatusCode::OK, &OrderList { orders, next, degraded }))
+    long_json(app, &OrderList { orders, next, degraded })
 }
 
 /// `GET /api/orders/{id}`
@@ -302,7 +302,7 @@ async fn get_order(id: &str, app: &App) -> Result<Response, Problem> {
     let order = order_id(id)?;
     let found = app.orders.get(order).await.map_err(|error| Problem::storage(&error))?;
     let view = found.ok_or_else(|| unknown_order(order))?;
-    Ok(reply_json(StatusCode::OK, &view))
+    long_json(app, &view)
 }
 
 /// `POST /api/orders/{id}/cancel`
@@ -421,7 +421,7 @@ async fn list_dead_letters(query: &ListQuery, app: &App) -> Result<Response, Pro
     let listed = app.orders.dead_letters(after, limit).await;
     let Listed { found: dead_letters, next, degraded } =
         listed.map_err(|error| Problem::storage(&error))?.ok_or_else(|| unknown_cursor(after))?;
-    Ok(reply_json(StatusCode::OK, &DeadLetterList { dead_letters, next, degraded }))
+    long_json(app, &DeadLetterList { dead_letters, next, degraded })
 }
 
 #[derive(Debug, Deserialize)]

@@ -6,7 +6,6 @@ use bytes::{Buf, BytesMut};
 use chrono::Utc;
 use futures_util::{Stream, StreamExt};
 use hyper::StatusCode;
-use serde_json::value::RawValue;
 use tokio::time;
 use tokio_util::sync::CancellationToken;
 use warp::Reply;
@@ -18,7 +17,7 @@ use super::problem::Problem;
 use super::room::BodyRoom;
 use crate::channels::{Channels, PublishError};
 use crate::model::{ChannelName, DraftEntry};
-use crate::protocol::parse_price;
+use crate::protocol::{each_element, parse_price};
 use crate::support::counter::Counter;
 
 /// Lines of a stream that are published together, when so many are there at once.
@@ -105,21 +104,28 @@ impl Intake<'_> {
         let max = self.config.body_bytes_max;
         let more = "send more as application/x-ndjson";
         // The room is given back when all of this is done.
-        let Whole { bytes, held: _held } = read_whole(body, max, more, self.room, self.stopping).await?;
+        let Whole { bytes, mut held } = read_whole(body, max, more, self.room, self.stopping).await?;
         let text = std::str::from_utf8(&bytes).map_err(|_error| not_utf8())?;
         let (now, ahead_max) = (Utc::now(), self.ahead_max());
         let drafts = if text.trim_start().starts_with('[') {
-            let elements: Vec<&RawValue> = serde_json::from_str(text).map_err(|error| {
-                Problem::new(StatusCode::BAD_REQUEST, "invalid_json", format!("not a JSON array: {error}"))
-            })?;
-            let parsed = elements.iter().enumerate().map(|(index, element)| {
-                self.check_size(element.get()).map_err(|problem| problem.at_index(index))?;
-                parse_price(element.get(), now, ahead_max).map_err(|fault| {
-                    Problem::new(StatusCode::UNPROCESSABLE_ENTITY, fault.code, fault.detail).at_index(index)
-                })
+            // All are read before any is published: a fault leaves nothing half done. Small prices take many
+            // times what they take in the body.
+            let (mut drafts, mut taken) = (Vec::new(), bytes.len());
+            let read = each_element(text, |index, element| {
+                let draft = self.check_size(element.get()).and_then(|()| {
+                    parse_price(element.get(), now, ahead_max).map_err(|fault| {
+                        Problem::new(StatusCode::UNPROCESSABLE_ENTITY, fault.code, fault.detail)
+                    })
+                });
+                let draft = draft.map_err(|problem| problem.at_index(index))?;
+                taken += draft.cost();
+                drafts.push(draft);
+                held.set(taken)
             });
-            // All are read before any is published: a fault leaves nothing half done.
-            parsed.collect::<Result<Vec<_>, _>>()?
+            read.map_err(|error| {
+                Problem::new(StatusCode::BAD_REQUEST, "invalid_json", format!("not a JSON array: {error}"))
+            })??;
+            drafts
         } else {
             self.check_size(text)?;
             vec![parse_price(text, now, ahead_max).map_err(|fault| {

@@ -1,7 +1,10 @@
-//! Room for the bodies of requests: what all that are being read hold together is bounded.
+//! Room for bodies: what those of all requests that are being read hold together is bounded, and so is
+//! what answers hold that their clients have not taken yet.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use bytes::Bytes;
 use hyper::StatusCode;
 
 use super::problem::Problem;
@@ -34,6 +37,49 @@ impl BodyRoom {
     pub(super) fn enter(&self) -> Held<'_> {
         Held { room: self, bytes: 0 }
     }
+
+    /// The body of an answer, which counts for as long as any of it is there. Where there is no other one,
+    /// there is room for any.
+    ///
+    /// # Errors
+    /// There is no room for it.
+    pub(super) fn hold(self: &Arc<Self>, body: Vec<u8>) -> Result<Bytes, Problem> {
+        let is_alone =
+            self.bytes.compare_exchange(0, body.len(), Ordering::Relaxed, Ordering::Relaxed).is_ok();
+        if !is_alone {
+            self.change(0, body.len())?;
+        }
+        Ok(Bytes::from_owner(Answer { body, room: Arc::clone(self) }))
+    }
+
+    fn change(&self, before: usize, bytes: usize) -> Result<(), Problem> {
+        let fits =
+            |all: usize| Some(all - before + bytes).filter(|all| bytes <= before || *all <= self.bytes_max);
+        if self.bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits).is_ok() {
+            return Ok(());
+        }
+        self.refused.add(1);
+        let detail = "what other requests hold leaves no room for this one; try again in a moment";
+        Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "busy", detail))
+    }
+}
+
+/// The body of an answer, with its room.
+struct Answer {
+    body: Vec<u8>,
+    room: Arc<BodyRoom>,
+}
+
+impl AsRef<[u8]> for Answer {
+    fn as_ref(&self) -> &[u8] {
+        &self.body
+    }
+}
+
+impl Drop for Answer {
+    fn drop(&mut self) {
+        self.room.bytes.fetch_sub(self.body.len(), Ordering::Relaxed);
+    }
 }
 
 /// What one body holds; given back when this is dropped.
@@ -49,14 +95,7 @@ impl Held<'_> {
     /// # Errors
     /// There is no room for so many; it holds what it held before.
     pub(super) fn set(&mut self, bytes: usize) -> Result<(), Problem> {
-        let Self { room, bytes: before } = *self;
-        let fits =
-            |all: usize| Some(all - before + bytes).filter(|all| bytes <= before || *all <= room.bytes_max);
-        if room.bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits).is_err() {
-            room.refused.add(1);
-            let detail = "the bodies that are being read leave no room for more; try again in a moment";
-            return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "busy", detail));
-        }
+        self.room.change(self.bytes, bytes)?;
         self.bytes = bytes;
         Ok(())
     }
@@ -88,5 +127,19 @@ mod tests {
         assert_eq!(room.bytes(), 10);
         drop(one);
         assert_eq!((room.bytes(), room.refused()), (0, 1));
+    }
+
+    #[test]
+    fn an_answer_is_held_for_as_long_as_any_of_it_waits() {
+        let room = Arc::new(BodyRoom::new(100));
+        let mut body = room.hold(vec![b'x'; 80]).unwrap();
+        let rest = body.split_off(70);
+        assert_eq!(room.hold(vec![b'x'; 21]).unwrap_err().code, "busy");
+        drop(body);
+        assert_eq!(room.bytes(), 80, "its end has not been taken");
+        drop(rest);
+        assert_eq!((room.bytes(), room.hold(vec![b'x'; 21]).unwrap().len()), (0, 21));
+        let longer = room.hold(vec![b'x'; 200]).unwrap();
+        assert_eq!((longer.len(), room.hold(vec![b'x']).unwrap_err().code), (200, "busy"));
     }
 }

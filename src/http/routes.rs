@@ -134,6 +134,16 @@ pub(super) fn json(status: StatusCode, value: &impl Serialize) -> Response {
     response
 }
 
+/// The same with an answer that may be long. It counts until its client has taken it.
+pub(super) fn long_json(app: &App, value: &impl Serialize) -> Result<Response, Problem> {
+    let body = serde_json::to_vec(value).expect("an answer always serialises");
+    let body = app.sources.answers.hold(body)?;
+    let mut response = Response::new(body.into());
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    Ok(response)
+}
+
 // WebSockets
 
 #[derive(Debug, Deserialize)]
@@ -292,14 +302,14 @@ fn zones(app: &Arc<App>) -> BoxedFilter<(Response,)> {
         .and_then(|app: Arc<App>| async move {
             fault::point(|| "request".to_owned());
             let listed = app.channels.zones().await.map_err(|error| Problem::storage(&error));
-            answer(listed.map(|zones| {
+            answer(listed.and_then(|zones| {
                 let views = zones.iter().map(|zone| {
                     let channel = ChannelName::zone(zone);
                     let lane = app.channels.config().lane(&channel);
                     let stream = format!("/ws/market/{zone}");
                     ZoneView { zone: zone.as_str(), channel: channel.to_string(), lane, stream }
                 });
-                json(StatusCode::OK, &serde_json::json!({ "zones": views.collect::<Vec<_>>() }))
+                long_json(&app, &serde_json::json!({ "zones": views.collect::<Vec<_>>() }))
             }))
         })
         .boxed()
@@ -353,7 +363,7 @@ async fn get_latest(zone: &str, query: &PageQuery, app: &App) -> Result<Response
     entries.retain(|entry| entry.draft.kind.unknown().is_none());
     let entries = messages(&channel, &entries)?;
     let view = EntriesView { channel, epoch: None, first_offset: None, last_offset: None, next, entries };
-    Ok(json(StatusCode::OK, &view))
+    long_json(app, &view)
 }
 
 /// `DELETE /api/zones/{zone}/keys/{key}`, `DELETE /api/zones/{zone}`
@@ -457,7 +467,7 @@ async fn get_history(zone: &str, query: &PageQuery, app: &App) -> Result<Respons
         last_offset: (first <= top).then_some(top),
         next: None,
     };
-    Ok(json(StatusCode::OK, &view))
+    long_json(app, &view)
 }
 
 // The page

@@ -48,6 +48,8 @@ pub(crate) struct Sources {
     pub(crate) accepts: Arc<AcceptStats>,
     pub(crate) intake: Arc<IntakeStats>,
     pub(crate) bodies: BodyRoom,
+    /// The room of answers that their clients have not taken yet.
+    pub(crate) answers: Arc<BodyRoom>,
     pub(crate) interop: Arc<InteropStats>,
     pub(crate) stopping: CancellationToken,
 }
@@ -252,6 +254,7 @@ struct HttpView {
     bad_requests: u64,
     panics: u64,
     body_bytes: usize,
+    answer_bytes: usize,
     requests_refused_by_reason: BTreeMap<&'static str, u64>,
     price_requests: u64,
     price_requests_refused: u64,
@@ -395,7 +398,11 @@ impl Sources {
                 bad_requests: self.accepts.bad_requests.get(),
                 panics: self.accepts.panics.get(),
                 body_bytes: self.bodies.bytes(),
-                requests_refused_by_reason: BTreeMap::from([("busy", self.bodies.refused())]),
+                answer_bytes: self.answers.bytes(),
+                requests_refused_by_reason: BTreeMap::from([(
+                    "busy",
+                    self.bodies.refused() + self.answers.refused(),
+                )]),
                 price_requests: self.intake.requests.get(),
                 price_requests_refused: self.intake.refused.get(),
                 prices_accepted: self.intake.accepted.get(),
@@ -696,6 +703,8 @@ impl Collector for StatsView {
         m.counter("log_lines_lost", "Lines of the log that stderr did not take", telemetry::lines_lost())?;
         let bytes = "What the bodies of requests hold that are being read, in bytes";
         m.gauge("body_bytes", bytes, None, signed(http.body_bytes as u64))?;
+        let bytes = "What answers hold that their clients have not taken yet, in bytes";
+        m.gauge("answer_bytes", bytes, None, signed(http.answer_bytes as u64))?;
         let refused = http.requests_refused_by_reason.iter().map(|(reason, count)| (*reason, *count));
         m.counters("requests_refused", "Requests refused for want of room", "reason", refused)?;
         m.counter("price_requests", "Requests that post prices", http.price_requests)?;

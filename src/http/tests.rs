@@ -79,6 +79,7 @@ impl Routes {
             accepts: Arc::new(AcceptStats::default()),
             intake: Arc::new(IntakeStats::default()),
             bodies: BodyRoom::new(bodies_bytes_max),
+            answers: Arc::new(BodyRoom::new(64 << 20)),
             interop: Arc::default(),
             stopping: stopping.clone(),
         };
@@ -318,6 +319,14 @@ async fn whatever_has_a_body_needs_room_for_it() {
         // What was refused holds nothing.
         routes.publish(r#"{"key":"A","price":2}"#, 1).await;
     }
+    // Small prices take more room than the body that they come in.
+    let routes_of_more = Routes::with_room(1_000).await;
+    let prices = vec![r#"{"key":"A","price":1}"#; 10].join(",");
+    let answer =
+        routes_of_more.post("/api/zones/pjm/prices", "application/json", &format!("[{prices}]")).await;
+    check_problem(&answer, 503, "busy");
+    routes_of_more.publish(r#"[{"key":"A","price":1},{"key":"A","price":2}]"#, 2).await;
+
     let metrics = routes.get("/metrics").await;
     let metrics = std::str::from_utf8(metrics.body()).unwrap();
     for line in ["zonewire_requests_refused_total{reason=\"busy\"} 6", "zonewire_body_bytes 0"] {

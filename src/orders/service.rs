@@ -32,6 +32,9 @@ const SCANNED_MAX: usize = 1_000;
 /// Jobs read at once for a list.
 const SCAN_PAGE: usize = 100;
 
+/// A page of a list ends before its orders come to more bytes than this; one is in it in any case.
+const LIST_BYTES_MAX: usize = 1 << 20;
+
 /// Orders of which is remembered that outside updates were taken for want of a job.
 const JOBLESS_MAX: usize = 20_000;
 
@@ -367,7 +370,7 @@ impl Orders {
         if !self.knows(cursor).await? {
             return Ok(None);
         }
-        let mut scanned = 0;
+        let (mut scanned, mut bytes) = (0, 0);
         while scanned < SCANNED_MAX {
             let page = self.0.backend.list_jobs(None, cursor, SCAN_PAGE).await?;
             let full = page.len() == SCAN_PAGE;
@@ -386,7 +389,8 @@ impl Orders {
                 }
                 let summary = OrderView::summary(&job, newest.as_ref(), self.shows());
                 if status.is_none_or(|status| summary.status == status) {
-                    if found.len() == limit {
+                    bytes += job.payload.len();
+                    if found.len() == limit || (bytes > LIST_BYTES_MAX && !found.is_empty()) {
                         let next = before_this.map(OrderId::from);
                         return Ok(Some(Listed { found, next, degraded: degraded() }));
                     }
@@ -486,8 +490,17 @@ impl Orders {
         if !self.knows(before.map(JobId::from)).await? {
             return Ok(None);
         }
-        let jobs = self.0.backend.list_jobs(Some(JobState::Dead), before.map(JobId::from), limit).await?;
-        let next = if jobs.len() == limit { jobs.last().map(|job| job.id.into()) } else { None };
+        // Of a list there may be much that is read only to be left out.
+        let _place = self.0.lists.acquire().await;
+        let mut jobs = self.0.backend.list_jobs(Some(JobState::Dead), before.map(JobId::from), limit).await?;
+        let (count, mut bytes) = (jobs.len(), 0);
+        let fits = |job: &&JobView| {
+            bytes += job.payload.len();
+            bytes <= LIST_BYTES_MAX
+        };
+        jobs.truncate(jobs.iter().take_while(fits).count().max(1));
+        let is_last = count < limit && jobs.len() == count;
+        let next = jobs.last().filter(|_| !is_last).map(|job| job.id.into());
         let found = jobs.iter().map(|job| DeadLetter::new(job, self.shows())).collect();
         Ok(Some(Listed { found, next, degraded: was_degraded || self.0.backend.is_degraded() }))
     }

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use serde::Deserialize;
-use serde::de::{Deserializer, MapAccess, Visitor};
+use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
 /// The fields of an object in their order, with their values as they were written. A name that is
@@ -30,5 +30,52 @@ impl<'de: 'a, 'a> Deserialize<'de> for OrderedFields<'a> {
             }
         }
         deserializer.deserialize_map(InOrder)
+    }
+}
+
+/// Gives each element of an array to `take`, as it is read and with its place, until that finds a fault.
+///
+/// # Errors
+/// The text is not one JSON array. (The text behind an element with a fault is not looked at.)
+pub(crate) fn each_element<'a, E>(
+    text: &'a str,
+    take: impl FnMut(usize, &'a RawValue) -> Result<(), E>,
+) -> Result<Result<(), E>, serde_json::Error> {
+    struct Elements<'f, F, E> {
+        take: F,
+        fault: &'f mut Option<E>,
+    }
+    impl<'de, F: FnMut(usize, &'de RawValue) -> Result<(), E>, E> Visitor<'de> for Elements<'_, F, E> {
+        type Value = ();
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("an array")
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(mut self, mut elements: A) -> Result<(), A::Error> {
+            let mut index = 0;
+            while let Some(element) = elements.next_element()? {
+                if let Err(fault) = (self.take)(index, element) {
+                    *self.fault = Some(fault);
+                    return Err(A::Error::custom("an element has a fault"));
+                }
+                index += 1;
+            }
+            Ok(())
+        }
+    }
+    impl<'de, F: FnMut(usize, &'de RawValue) -> Result<(), E>, E> DeserializeSeed<'de> for Elements<'_, F, E> {
+        type Value = ();
+
+        fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+            deserializer.deserialize_seq(self)
+        }
+    }
+    let mut fault = None;
+    let mut deserializer = serde_json::Deserializer::from_str(text);
+    let read = Elements { take, fault: &mut fault }.deserialize(&mut deserializer);
+    match fault {
+        Some(fault) => Ok(Err(fault)),
+        None => read.and_then(|()| deserializer.end()).map(Ok),
     }
 }

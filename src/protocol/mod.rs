@@ -16,7 +16,7 @@ mod update;
 pub use client::{ClientMessage, InvalidMessage, Subscribe};
 pub use close::CloseCode;
 pub use entry::{MISSED_BEFORE, RESERVED_FIELDS, SKIPPED, entry_json};
-pub(crate) use fields::OrderedFields;
+pub(crate) use fields::{OrderedFields, each_element};
 pub use frame::{FRAME_HEADER_MAX, close_frame, ping_frame, text_frame};
 pub use payload::InvalidPayload;
 pub(crate) use payload::{PayloadWriter, compact, quoted};

@@ -58,7 +58,8 @@ pub struct Idempotency {
 /// How much is kept. Those of the newest [`enqueue`](Jobs::enqueue) hold, whoever called it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct JobBounds {
-    /// Jobs that wait, are delayed or run; one more is refused.
+    /// Jobs that wait, are delayed or run; one more is refused. In memory, here and below, one of more than
+    /// 4 KiB counts once for each 4 KiB begun.
     pub unfinished: usize,
     /// Jobs in all, finished ones included; the oldest finished ones go first. Unfinished jobs
     /// never go, so there may be as many jobs as `unfinished` says if that is more.

@@ -15,9 +15,11 @@ mod tests;
 mod writer;
 
 use std::collections::BTreeMap;
+use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -219,6 +221,8 @@ struct Shared {
     failed: Counter,
     commits: Counter,
     of_slow: Mutex<Seldom>,
+    /// It was said that the disk hangs, and not yet that it does no longer.
+    hangs: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -262,6 +266,9 @@ enum Request {
     Close(oneshot::Sender<()>),
 }
 
+/// A start does not wait longer for a disk that hangs.
+const OPEN_WITHIN: Duration = Duration::from_secs(30);
+
 /// What [`Spool::open`] answers.
 type Opened = Result<(Arc<Shared>, Vec<Former>), SpoolOpenError>;
 
@@ -291,7 +298,12 @@ impl Spool {
             file: dir.to_owned(),
             problem: "the database gave up on it".to_owned(),
         };
-        let (shared, formers) = answer.await.map_err(gave_up)??;
+        let late = |_elapsed| {
+            let cause = format!("the disk has not answered within {OPEN_WITHIN:?}");
+            unusable(io::Error::new(io::ErrorKind::TimedOut, cause))
+        };
+        let (shared, formers) =
+            time::timeout(OPEN_WITHIN, answer).await.map_err(late)?.map_err(gave_up)??;
         Ok((Self { requests, shared, options, panicked }, formers))
     }
 
@@ -331,7 +343,11 @@ impl Spool {
         if let Err(error @ SpoolError::Slow { .. }) = &result
             && let Some(untold) = self.shared.of_slow.lock().may_tell(Instant::now())
         {
+            self.shared.hangs.store(true, Ordering::Relaxed);
             tracing::error!(%error, untold, required = self.options.is_required, "the spool's disk hangs");
+        }
+        if result.is_ok() && self.shared.hangs.swap(false, Ordering::Relaxed) {
+            tracing::info!("the spool's disk answers again");
         }
         result
     }

@@ -12,6 +12,7 @@ mod faults;
 mod jobs_contract;
 mod limits_and_stats;
 mod loss_check;
+mod memory_bounds;
 mod moving_clients;
 mod newborn;
 mod order_cli;

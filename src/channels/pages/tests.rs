@@ -23,7 +23,7 @@ impl Logs {
         let (node, epoch) = (NodeId::random(), Epoch::random());
         memory.open(&channel(), node, &epoch).await.unwrap();
         let (store, stats): (SharedBackend, Arc<ChannelStats>) = (Arc::new(memory), Arc::default());
-        let pages = Pages::bounded(Arc::clone(&store), Arc::clone(&stats), bytes_max);
+        let pages = Pages::new(Arc::clone(&store), Arc::clone(&stats), bytes_max);
         Self { store, stats, pages, node, epoch }
     }
 
@@ -65,7 +65,7 @@ fn offsets(page: &Arc<EncodedPage>) -> (u64, u64) {
 
 #[tokio::test(start_paused = true)]
 async fn what_many_want_is_read_once() {
-    let logs = Logs::new(BYTES_MAX).await;
+    let logs = Logs::new(128 << 20).await;
     logs.append(1..=700, 10).await;
     let all = futures_util::future::join_all((0..200).map(|_| logs.get(0, 700))).await;
     assert!(all.iter().all(|page| offsets(page) == (1, 300)));
@@ -82,7 +82,7 @@ async fn what_many_want_is_read_once() {
 
 #[tokio::test(start_paused = true)]
 async fn a_page_that_was_read_before_is_given_for_as_long_as_it_is_an_answer() {
-    let logs = Logs::new(BYTES_MAX).await;
+    let logs = Logs::new(128 << 20).await;
     logs.append(1..=400, 10).await;
     assert_eq!(offsets(&logs.get(350, 400).await), (351, 400));
     logs.append(401..=401, 10).await;

@@ -37,10 +37,17 @@ impl Now {
     }
 }
 
+/// A job counts once for each part of its payload of this size that was begun, so that the bounds in
+/// number bound the memory too.
+const COUNTED_BYTES: usize = 4 << 10;
+
 /// Every job that is known. See [`Jobs`](crate::storage::Jobs) for what the methods promise.
 #[derive(Debug, Default)]
 pub(in crate::storage) struct JobTable {
     jobs: HashMap<JobId, Job>,
+    /// What they count for, and those of them that have ended.
+    weight: usize,
+    ended_weight: usize,
     /// Grows with each job that is queued.
     last_place: u64,
     /// Grows with each change of a state, so that what happens at one moment has an order too.
@@ -106,6 +113,10 @@ struct KeyUse {
 }
 
 impl Job {
+    fn weight(&self) -> usize {
+        self.payload.len().div_ceil(COUNTED_BYTES).max(1)
+    }
+
     fn turn(&self, since: Instant) -> Turn {
         Turn { is_not_cancelled: !self.cancelled, since, nth: self.nth }
     }
@@ -153,10 +164,10 @@ impl JobTable {
         if let Some(answer) = self.repeated(new, now) {
             return answer;
         }
-        if self.jobs.len() - self.ended.len() >= bounds.unfinished {
+        if self.weight - self.ended_weight >= bounds.unfinished {
             return Enqueued::Full;
         }
-        while self.jobs.len() >= bounds.kept
+        while self.weight >= bounds.kept
             && let Some((_, oldest)) = self.ended.first_key_value()
         {
             self.forget(*oldest);
@@ -236,6 +247,7 @@ impl JobTable {
             self.key_ages.insert((now.at, job.place), new.id);
         }
         self.by_age.insert(job.place, new.id);
+        self.weight += job.weight();
         self.jobs.insert(new.id, job);
         self.index(new.id);
     }
@@ -416,6 +428,7 @@ impl JobTable {
         self.unindex(id);
         if let Some(job) = self.jobs.remove(&id) {
             self.by_age.remove(&job.place);
+            self.weight -= job.weight();
             if let Some((key, queued)) = job.key {
                 self.keys.remove(&key);
                 self.key_ages.remove(&(queued, job.place));
@@ -451,7 +464,10 @@ impl JobTable {
             Stand::Claimed { lease_ends } => {
                 self.queues.entry(job.kind.clone()).or_default().claimed.insert((lease_ends, job.nth), id)
             }
-            Stand::Done { ended } | Stand::Dead { ended, .. } => self.ended.insert((ended, job.nth), id),
+            Stand::Done { ended } | Stand::Dead { ended, .. } => {
+                self.ended_weight += job.weight();
+                self.ended.insert((ended, job.nth), id)
+            }
         };
     }
 
@@ -465,7 +481,11 @@ impl JobTable {
             Stand::Claimed { lease_ends } => {
                 queue.and_then(|queue| queue.claimed.remove(&(lease_ends, job.nth)))
             }
-            Stand::Done { ended } | Stand::Dead { ended, .. } => self.ended.remove(&(ended, job.nth)),
+            Stand::Done { ended } | Stand::Dead { ended, .. } => {
+                let found = self.ended.remove(&(ended, job.nth));
+                self.ended_weight -= found.map_or(0, |_| job.weight());
+                found
+            }
         };
         if self.queues.get(&job.kind).is_some_and(Queue::is_empty) {
             self.queues.remove(&job.kind);
@@ -521,5 +541,31 @@ mod tests {
         table.tidy(Now { at: now.at + Duration::from_secs(60), ..now });
         assert_eq!(sizes(&table), (1, 1, 1, 1, (0, 0)), "only the one that runs is left");
         assert_eq!(table.queues.len(), 1);
+        assert_eq!((table.weight, table.ended_weight), (1, 0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_large_job_counts_as_several() {
+        let mut table = JobTable::default();
+        let bounds = JobBounds { unfinished: 20, kept: 40, kept_for: Duration::from_secs(60) };
+        let now = Now::read();
+        let large = |n| NewJob { payload: vec![b' '; 10 * COUNTED_BYTES].into(), ..new(n) };
+        let end_all = |table: &mut JobTable| {
+            for job in table.claim("even", 100, LEASE_MAX, now) {
+                assert_eq!(table.finish(job.id, job.token, &Ending::Done, now), Held::Yes);
+            }
+        };
+        for n in [2, 4] {
+            assert_eq!(table.enqueue(&large(n), &bounds, now), Enqueued::Queued);
+        }
+        assert_eq!(table.enqueue(&new(6), &bounds, now), Enqueued::Full);
+        end_all(&mut table);
+        for n in [8, 10] {
+            assert_eq!(table.enqueue(&large(n), &bounds, now), Enqueued::Queued);
+        }
+        end_all(&mut table);
+        assert_eq!((table.len(), table.weight), (4, 40));
+        assert_eq!(table.enqueue(&new(12), &bounds, now), Enqueued::Queued);
+        assert_eq!((table.len(), table.weight, table.has(JobId(Uuid::from_u128(2)))), (4, 31, false));
     }
 }
