@@ -1,0 +1,138 @@
+//! A node that uses the model in place of Redis, and a look into it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use tokio::sync::mpsc;
+
+use super::link::Link;
+use super::primary::ModelRedis;
+use super::{ModelServer, lost};
+use crate::model::{BackendName, BackendState, ChannelName, Epoch, Lane, NodeId};
+use crate::storage::failover::{First, Limits};
+use crate::storage::journal::JournalBounds;
+use crate::storage::switching::{OutageTotals, Parts, Switching};
+use crate::storage::{
+    MemoryBackend, MemoryConfig, OrderRetention, Retention, SharedBackend, StatusReader, StatusWriter,
+    StorageStatus,
+};
+
+/// A node's storage, as its channels hold it, and what is to be known of it besides.
+pub(crate) struct Started {
+    pub(crate) backend: SharedBackend,
+    pub(crate) driver: BoxFuture<'static, ()>,
+    pub(crate) status: StatusReader,
+    pub(crate) inside: Inside,
+}
+
+/// A look into a node's storage.
+#[derive(Debug, Clone)]
+pub(crate) struct Inside(Arc<Switching>);
+
+/// How a channel stands on a node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Stand {
+    pub(crate) log: Option<Epoch>,
+    pub(crate) highest: u64,
+    pub(crate) is_forked: bool,
+    pub(crate) is_suspect: bool,
+    pub(crate) is_followed: bool,
+}
+
+impl Inside {
+    /// Entries that wait for the log.
+    pub(crate) fn waiting(&self) -> usize {
+        self.0.core.lock().journal.depth().entries
+    }
+
+    /// What it counted so far.
+    pub(crate) fn totals(&self) -> OutageTotals {
+        self.0.reader().totals()
+    }
+
+    /// The state in which its calls are made, and by what they are answered.
+    pub(crate) fn mode(&self) -> (BackendState, BackendName) {
+        let state = self.0.core.modes.borrow().present().next().map(|mode| mode.state);
+        (state.expect("there is one server"), self.0.core.serving())
+    }
+
+    pub(crate) fn is_in_order(&self) -> bool {
+        self.0.core.is_in_order()
+    }
+
+    pub(crate) fn stand(&self, channel: &ChannelName) -> Option<Stand> {
+        let state = self.0.core.lock();
+        let line = state.lines.get(channel)?;
+        Some(Stand {
+            log: line.log.clone(),
+            highest: line.highest,
+            is_forked: line.fork.is_some(),
+            is_suspect: line.suspect,
+            is_followed: line.followed,
+        })
+    }
+}
+
+/// How a node is set up.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Setup {
+    pub(crate) journal_entries: usize,
+    pub(crate) order_updates: usize,
+    /// It begins while the server is away.
+    pub(crate) starts_degraded: bool,
+    pub(crate) ordering_deadline: Duration,
+}
+
+impl ModelServer {
+    /// A node that uses this server.
+    pub(crate) fn start(
+        &self,
+        name: usize,
+        node: NodeId,
+        setup: Setup,
+        lanes: Arc<dyn Fn(&ChannelName) -> Lane + Send + Sync>,
+    ) -> Started {
+        let (events, incoming) = mpsc::channel(256);
+        let first_lost = setup.starts_degraded.then(lost);
+        let link = Arc::new(Link::new(name, events));
+        self.0.state.lock().links.push(Arc::clone(&link));
+        if !setup.starts_degraded {
+            self.connect(name);
+        }
+        let primary = ModelRedis::new(self.clone(), link, incoming);
+        let retention =
+            Retention { orders: OrderRetention { updates: 10_000, age_s: 3_600 }, ..Retention::default() };
+        let (memory, sweeping) = MemoryBackend::new(retention.clone(), MemoryConfig::default());
+        let (backend, state) = match &first_lost {
+            None => (BackendName::Redis, BackendState::Healthy),
+            Some(_) => (BackendName::InMemory, BackendState::Degraded),
+        };
+        let (writer, status) = StatusWriter::new(StorageStatus::new(backend, state, "ok", String::new()));
+        let (switching, driver) = Switching::new(Parts {
+            node,
+            memory,
+            primary: Arc::new(primary),
+            lanes,
+            formers: Default::default(),
+            spool: None,
+            journal: JournalBounds {
+                bytes: 64 << 20,
+                entries: setup.journal_entries,
+                age: Duration::from_secs(3_600),
+                order_updates: setup.order_updates,
+            },
+            ordering_deadline: setup.ordering_deadline,
+            limits: Limits::default(),
+            first: first_lost.map_or(First::Redis, First::Memory),
+            status: Arc::new(writer),
+            well: "the model answers".to_owned(),
+        });
+        let switching = Arc::new(switching);
+        let driver = async move {
+            tokio::join!(driver, sweeping);
+        };
+        let inside = Inside(Arc::clone(&switching));
+        Started { backend: switching, driver: Box::pin(driver), status, inside }
+    }
+}

@@ -1,0 +1,377 @@
+//! What a node asks of the server, each call with its own fate on the way.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use parking_lot::Mutex;
+use rand::RngExt as _;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::{self, Instant};
+
+use super::link::{Execute, InFlight, Link};
+use super::{ModelServer, ServerState, Trace};
+use crate::model::{BackendName, ChannelName, Epoch, JobId, NodeId, Position};
+use crate::storage::primary::{Beat, LinkHealth, Primary};
+use crate::storage::{
+    AppendAnswer, AppendBatch, Cancelling, ClaimedJob, Ending, Enqueued, Held, JobBounds, JobCounts,
+    JobState, JobView, Jobs, LatestPage, Log, LogEvent, LogState, MemoryBackend, MovedJob, NewJob, OpenLog,
+    Page, PageLimit, Record, RecordKind, Recorded, Records, Result, StorageBackend, StorageError,
+};
+
+/// After this a call is given up.
+const CALL_LIMIT: Duration = Duration::from_millis(900);
+
+/// [`Primary`] of one node.
+#[derive(Debug)]
+pub(super) struct ModelRedis {
+    server: ModelServer,
+    link: Arc<Link>,
+    incoming: Mutex<Option<mpsc::Receiver<LogEvent>>>,
+    known: Mutex<Known>,
+}
+
+/// What a node knows of the life of the data.
+#[derive(Debug, Default)]
+struct Known {
+    life: u64,
+    acknowledged: u64,
+    sent: u64,
+}
+
+fn unreachable(op: &'static str) -> StorageError {
+    StorageError::Unreachable { op, cause: "the connection is down".into() }
+}
+
+impl ModelRedis {
+    pub(super) fn new(server: ModelServer, link: Arc<Link>, incoming: mpsc::Receiver<LogEvent>) -> Self {
+        Self { server, link, incoming: Mutex::new(Some(incoming)), known: Mutex::default() }
+    }
+
+    async fn call<R: fmt::Debug + Send + 'static>(
+        &self,
+        op: &'static str,
+        writes: bool,
+        act: impl FnOnce(&mut ServerState, &Link) -> R + Send + 'static,
+    ) -> Result<R> {
+        if self.link.crashed.load(Ordering::Acquire) {
+            return std::future::pending().await;
+        }
+        let (answer, answered) = oneshot::channel::<(Instant, Result<R>)>();
+        let fate = self.server.0.state.lock().fate();
+        let name = self.link.name;
+        let lost = {
+            let mut state = self.link.state.lock();
+            let Some(connection) = &mut state.connection else {
+                drop(state);
+                self.server.say(|| format!("n{name} {op}: no connection"));
+                return Err(unreachable(op));
+            };
+            let arrives = connection.last_arrival.max(Instant::now() + fate.there);
+            connection.last_arrival = arrives;
+            let (server, link) = (self.server.clone(), Arc::clone(&self.link));
+            let execute: Execute = Box::new(move || {
+                if !fate.is_executed {
+                    return;
+                }
+                let mut state = server.0.state.lock();
+                let result = if writes && state.refuses_writes {
+                    Err(StorageError::Refused { op, cause: "OOM".into() })
+                } else {
+                    Ok(act(&mut state, &link))
+                };
+                let is_usual = |result: &Result<R>| format!("{result:?}").contains("Same");
+                if state.trace != Trace::Off && (op != "beat" || !is_usual(&result)) {
+                    state.say(|| format!("n{name} {op} executed: {result:?} {:?}", fate.loses_answer));
+                }
+                match fate.loses_answer {
+                    None => {
+                        // A caller that does not wait any more is none of the server's business.
+                        let _waits = answer.send((Instant::now() + fate.back, result));
+                    }
+                    Some(false) => {}
+                    Some(true) => std::mem::forget(answer),
+                }
+            });
+            if connection.commands.send(InFlight { arrives, execute }).is_err() {
+                return Err(unreachable(op));
+            }
+            connection.lost.clone()
+        };
+        let answer = async {
+            match answered.await {
+                Ok((at, result)) => {
+                    time::sleep_until(at).await;
+                    result
+                }
+                Err(_) => Err(unreachable(op)),
+            }
+        };
+        tokio::select! {
+            biased;
+            answer = answer => answer,
+            () = lost.cancelled() => {
+                if self.link.crashed.load(Ordering::Acquire) {
+                    return std::future::pending().await;
+                }
+                Err(unreachable(op))
+            }
+            () = time::sleep(CALL_LIMIT) => Err(StorageError::Deadline { op, limit: CALL_LIMIT }),
+        }
+    }
+
+    fn memory(&self) -> MemoryBackend {
+        self.server.0.state.lock().data.memory.clone()
+    }
+}
+
+/// A future of the memory backend, which never waits.
+fn now<R>(future: impl Future<Output = Result<R>>) -> Result<R> {
+    use futures_util::FutureExt as _;
+    future.now_or_never().expect("memory answers at once")
+}
+
+#[async_trait]
+impl Primary for ModelRedis {
+    fn link_health(&self) -> watch::Receiver<LinkHealth> {
+        self.link.health.subscribe()
+    }
+
+    async fn beat(&self, node: NodeId) -> Result<Beat> {
+        let (known, acknowledged, number) = {
+            let mut known = self.known.lock();
+            known.sent = known.sent.max(known.acknowledged) + 1;
+            (known.life, known.acknowledged, known.sent)
+        };
+        let (beat, life, held) = self
+            .call("beat", true, move |state, link| {
+                *state.beats.entry(link.name).or_default() += 1;
+                if state.data.life == 0 {
+                    state.data.life = state.rng.random();
+                }
+                let held = state.data.counters.get(&node).copied().unwrap_or(0);
+                let beat = match known {
+                    0 => Beat::First,
+                    known if known != state.data.life => Beat::Other,
+                    _ if held < acknowledged => Beat::Older,
+                    _ => Beat::Same,
+                };
+                let held = if beat == Beat::Older { held } else { held.max(number) };
+                state.data.counters.insert(node, held);
+                (beat, state.data.life, held)
+            })
+            .await?;
+        let mut known = self.known.lock();
+        (known.life, known.acknowledged) = (life, held);
+        Ok(beat)
+    }
+
+    async fn examine(&self, channel: &ChannelName, producer: NodeId, at: u64) -> Result<Option<OpenLog>> {
+        let channel = channel.clone();
+        self.call("examine", false, move |state, _| state.data.memory.examine(&channel, producer, at)).await
+    }
+
+    async fn record_job(&self, _job: &MovedJob) -> Result<Recorded> {
+        // No order is placed here.
+        Ok(Recorded::Yes)
+    }
+}
+
+#[async_trait]
+impl Log for ModelRedis {
+    async fn state(&self, channel: &ChannelName, producer: NodeId) -> Result<LogState> {
+        let channel = channel.clone();
+        self.call("state", false, move |state, _| now(state.data.memory.state(&channel, producer))).await?
+    }
+
+    async fn find(&self, channel: &ChannelName, producer: NodeId) -> Result<Option<OpenLog>> {
+        let channel = channel.clone();
+        self.call("find", false, move |state, _| now(state.data.memory.find(&channel, producer))).await?
+    }
+
+    async fn open(&self, channel: &ChannelName, producer: NodeId, minted: &Epoch) -> Result<OpenLog> {
+        let (channel, minted) = (channel.clone(), minted.clone());
+        self.call("open", true, move |state, _| now(state.data.memory.open(&channel, producer, &minted)))
+            .await?
+    }
+
+    async fn renew_epoch(
+        &self,
+        channel: &ChannelName,
+        expected: &Epoch,
+        minted: &Epoch,
+    ) -> Result<Option<Epoch>> {
+        let (channel, expected, minted) = (channel.clone(), expected.clone(), minted.clone());
+        self.call("renew", true, move |state, _| {
+            let held = now(state.data.memory.renew_epoch(&channel, &expected, &minted));
+            state.renewed += u64::from(matches!(&held, Ok(Some(held)) if *held == minted));
+            held
+        })
+        .await?
+    }
+
+    async fn append(&self, batch: &AppendBatch) -> Result<AppendAnswer> {
+        let batch = batch.clone();
+        self.call("append", true, move |state, link| {
+            let answer = state.append(&batch);
+            let name = link.name;
+            let chain = || batch.entries.iter().map(|append| (append.prev, append.seq)).collect::<Vec<_>>();
+            state.say(|| format!("n{name} append {} {} {:?}", batch.channel, batch.epoch, chain()));
+            answer
+        })
+        .await
+    }
+
+    async fn read_within(
+        &self,
+        channel: &ChannelName,
+        after: Option<&Position>,
+        limit: PageLimit,
+    ) -> Result<Page> {
+        let (channel, after) = (channel.clone(), after.cloned());
+        self.call("read", false, move |state, _| {
+            let page = state.data.memory.read_now_within(&channel, after.as_ref(), limit);
+            Page { is_final: false, ..page }
+        })
+        .await
+    }
+
+    async fn latest(&self, channel: &ChannelName, after: Option<&str>, limit: usize) -> Result<LatestPage> {
+        let (channel, after) = (channel.clone(), after.map(str::to_owned));
+        let latest =
+            move |state: &mut ServerState| now(state.data.memory.latest(&channel, after.as_deref(), limit));
+        self.call("latest", false, move |state, _| latest(state)).await?
+    }
+
+    async fn keys(&self, channel: &ChannelName) -> Result<Vec<Arc<str>>> {
+        let channel = channel.clone();
+        self.call("keys", false, move |state, _| now(state.data.memory.keys(&channel))).await?
+    }
+
+    async fn follow(&self, channel: &ChannelName) -> Result<()> {
+        {
+            let mut state = self.link.state.lock();
+            // One that was asked for and not waited for may never have been executed.
+            let Some(subscriber) = &state.subscriber else { return Err(unreachable("follow")) };
+            if subscriber.subscribed.contains(channel) {
+                return Ok(());
+            }
+            // It is subscribed to by whichever connection is made, from here on.
+            state.followed.insert(channel.clone());
+        }
+        let followed = channel.clone();
+        let answer = self
+            .call("follow", false, move |_, link| {
+                let mut state = link.state.lock();
+                let Some(subscriber) = &mut state.subscriber else { return Err(unreachable("follow")) };
+                subscriber.subscribed.insert(followed);
+                Ok(())
+            })
+            .await
+            .and_then(|followed| followed);
+        if answer.is_err() {
+            self.link.state.lock().followed.remove(channel);
+        }
+        answer
+    }
+
+    async fn unfollow(&self, channel: &ChannelName) -> Result<()> {
+        let mut state = self.link.state.lock();
+        state.followed.remove(channel);
+        if let Some(subscriber) = &mut state.subscriber {
+            subscriber.subscribed.remove(channel);
+        }
+        Ok(())
+    }
+
+    fn take_incoming(&self) -> Option<mpsc::Receiver<LogEvent>> {
+        self.incoming.lock().take()
+    }
+}
+
+#[async_trait]
+impl Records for ModelRedis {
+    async fn put(&self, kind: RecordKind, key: &str, value: Bytes, ttl: Duration) -> Result<()> {
+        let key = key.to_owned();
+        self.call("put", true, move |state, _| now(state.data.memory.put(kind, &key, value, ttl))).await?
+    }
+
+    async fn get(&self, kind: RecordKind, key: &str) -> Result<Option<Bytes>> {
+        let key = key.to_owned();
+        self.call("get", false, move |state, _| now(state.data.memory.get(kind, &key))).await?
+    }
+
+    async fn delete(&self, kind: RecordKind, key: &str) -> Result<bool> {
+        let key = key.to_owned();
+        self.call("delete", true, move |state, _| now(state.data.memory.delete(kind, &key))).await?
+    }
+
+    async fn list(&self, kind: RecordKind, after: Option<&str>, limit: usize) -> Result<Vec<Record>> {
+        let after = after.map(str::to_owned);
+        self.call("list", false, move |state, _| now(state.data.memory.list(kind, after.as_deref(), limit)))
+            .await?
+    }
+}
+
+/// Jobs are not part of what is simulated.
+#[async_trait]
+impl Jobs for ModelRedis {
+    async fn enqueue(&self, job: &NewJob, bounds: &JobBounds) -> Result<Enqueued> {
+        self.memory().enqueue(job, bounds).await
+    }
+
+    async fn claim(&self, kind: &str, limit: usize, lease: Duration) -> Result<Vec<ClaimedJob>> {
+        self.memory().claim(kind, limit, lease).await
+    }
+
+    async fn extend(&self, id: JobId, token: u64, lease: Duration) -> Result<Held> {
+        self.memory().extend(id, token, lease).await
+    }
+
+    async fn commit(&self, id: JobId, token: u64, lease: Duration) -> Result<Held> {
+        self.memory().commit(id, token, lease).await
+    }
+
+    async fn finish(&self, id: JobId, token: u64, ending: &Ending) -> Result<Held> {
+        self.memory().finish(id, token, ending).await
+    }
+
+    async fn cancel(&self, id: JobId) -> Result<Cancelling> {
+        self.memory().cancel(id).await
+    }
+
+    async fn job(&self, id: JobId) -> Result<Option<JobView>> {
+        self.memory().job(id).await
+    }
+
+    async fn list_jobs(
+        &self,
+        state: Option<JobState>,
+        before: Option<JobId>,
+        limit: usize,
+    ) -> Result<Vec<JobView>> {
+        self.memory().list_jobs(state, before, limit).await
+    }
+
+    async fn settle_dead(&self, id: JobId) -> Result<bool> {
+        self.memory().settle_dead(id).await
+    }
+
+    async fn job_counts(&self) -> Result<JobCounts> {
+        self.memory().job_counts().await
+    }
+}
+
+#[async_trait]
+impl StorageBackend for ModelRedis {
+    fn name(&self) -> BackendName {
+        BackendName::Redis
+    }
+
+    async fn ping(&self) -> Result<()> {
+        self.call("ping", false, |_, _| ()).await
+    }
+}
