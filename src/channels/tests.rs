@@ -13,7 +13,7 @@ use tokio_util::task::TaskTracker;
 
 use super::{Channels, ChannelsConfig, ChannelsParts, Delivery, JoinError, Live, PublishError};
 use crate::model::{ChannelName, DraftEntry, EntryKind, Lane, Marks, NodeId, OrderId};
-use crate::storage::model::{Faults, Laws, ModelServer, Setup, Trace, Which};
+use crate::storage::model::{Ages, Faults, Laws, ModelServer, Setup, Trace, Which};
 use crate::storage::{MemoryBackend, MemoryConfig, RecordKind, Refusal, Retention, SharedBackend};
 use crate::support::panics::Vital;
 
@@ -242,7 +242,7 @@ async fn updates_that_left_the_log_unseen_are_told_of_though_nothing_follows() {
 
 #[tokio::test(start_paused = true)]
 async fn zones_that_come_at_the_same_time_are_counted() {
-    let server = ModelServer::new(7, Faults::default(), Laws::default(), Trace::Off);
+    let server = ModelServer::new(7, Faults::default(), Laws::default(), Ages::default(), Trace::Off);
     let setup = Setup {
         journal_entries: 100,
         order_updates: 10_000,
@@ -264,7 +264,7 @@ async fn zones_that_come_at_the_same_time_are_counted() {
 
 #[tokio::test(start_paused = true)]
 async fn a_channel_that_is_published_to_without_a_pause_comes_back_all_the_same() {
-    let server = ModelServer::new(7, Faults::default(), Laws::default(), Trace::Off);
+    let server = ModelServer::new(7, Faults::default(), Laws::default(), Ages::default(), Trace::Off);
     let setup = Setup {
         journal_entries: 100_000,
         order_updates: 10_000,

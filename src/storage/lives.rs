@@ -52,9 +52,14 @@ impl Fork {
         let mut had = Had::default();
         // Below `from` the offsets alone do not say which entries are the node's own.
         if offset >= self.from && offset > self.base {
-            had.add(self.node, self.seq.saturating_add(offset - self.from));
+            had.add(self.node, self.own_at(offset));
         }
         had
+    }
+
+    /// The node's newest sequence at an offset, which is not before `from`.
+    pub(super) fn own_at(&self, offset: u64) -> u64 {
+        self.seq.saturating_add(offset.saturating_sub(self.from))
     }
 
     pub(super) fn epoch(&self) -> Epoch {
@@ -187,7 +192,7 @@ pub fn begin_elsewhere(mut had: Had, life: &Epoch, page: &Page) -> (u64, Had) {
                 Back { after: end, until: end, ..back }
             });
             had.set_back(back);
-            had.lacks_up_to(fork.node, fork.seq);
+            had.lacks_up_to(fork.node, fork.own_at(oldest));
             had.doubt();
             (oldest, had)
         }
@@ -197,10 +202,15 @@ pub fn begin_elsewhere(mut had: Had, life: &Epoch, page: &Page) -> (u64, Had) {
             if oldest < fork.from || fork.seq > 0 {
                 had.doubt();
             }
-            had.lacks_up_to(fork.node, fork.seq);
-            if let (None, Some(log)) = (had.back(), fork.log) {
+            // What has grown too old here waits for the log all the same.
+            had.lacks_up_to(fork.node, fork.own_at(oldest));
+            let back = match fork.log {
                 // Whatever of it cannot be reached now is owed.
-                had.set_back(Some(Back { after: fork.base, until: fork.base, ..Back::at(log, 0) }));
+                Some(log) => Some(Back { after: fork.base, until: fork.base, ..Back::at(log, 0) }),
+                None => (oldest > fork.from).then(Back::to_the_beginning),
+            };
+            if had.back().is_none() {
+                had.set_back(back);
             }
             (oldest, had)
         }
@@ -222,7 +232,7 @@ pub fn miss_in_fork(had: &mut Had, life: &Epoch, from: u64, offset: u64) {
 
 /// Own entries of the node up to an offset may be missing; which, is not told.
 fn miss_own(had: &mut Had, fork: &Fork, offset: u64) {
-    had.lacks_up_to(fork.node, fork.seq.saturating_add(offset.saturating_sub(fork.from)));
+    had.lacks_up_to(fork.node, fork.own_at(offset));
     had.doubt();
 }
 
@@ -459,5 +469,12 @@ mod tests {
         assert_eq!((offset, had.back()), (2, Some(&Back::at("e".parse().unwrap(), 7))));
         assert!(had.is_in_doubt(), "what is sent of the log that the fork goes on from may come again");
         assert_eq!(begins("e:7", &log, 3), (2, Had::unknown()));
+        // Of a fork of which the oldest entries are too old by now: the log gets them from the journal.
+        let [own, other] =
+            [1, 2].map(|n| Fork { log: None, unborn: false, base: 0, node: node(n), seq: 3, from: 0 });
+        let (offset, had) = begins(&format!("{}:11", other.epoch()), &own.epoch(), 6);
+        let named: Vec<(NodeId, Run)> = had.iter().collect();
+        let runs = vec![(node(1), Run { after: 8, newest: 8 }), (node(2), Run { after: 0, newest: 14 })];
+        assert_eq!((offset, named), (5, runs));
     }
 }

@@ -37,6 +37,20 @@ pub(crate) enum Mutant {
     WhatWasNotHadIsNotTold,
     /// Producers that have been silent for too long for anything of theirs to come again are told, too.
     SilentAreNamed,
+    /// A producer that the log does not know any more is taken for one that it has lost.
+    ForgottenIsLost,
+    /// A log that went because nobody appended to it is taken for one that was lost.
+    ExpiredIsLost,
+    /// Own entries that have grown too old are put back.
+    ExpiredPutBack,
+    /// Which entry stands where the newest one was seen is not looked at.
+    AnchorNotCompared,
+    /// What follows a position is read without a look at the entry that stands there.
+    EntryBeforeNotRead,
+    /// The same when a channel is put in order.
+    RejoinWithoutEntryBefore,
+    /// What comes of a log that is yet to be looked at is taken for what follows.
+    DoubtDisregarded,
 }
 
 thread_local! {

@@ -173,6 +173,10 @@ enum Kind {
     /// A node gave a log again what it had lost.
     PutBack,
     Crash,
+    /// Entries went because of their age.
+    Expired,
+    /// So did a log, with all that is known of it.
+    ExpiredLog,
     /// One of a node's two connections was lost alone.
     OneConnection,
     /// Prices gave way to newer ones of their key.
@@ -229,7 +233,7 @@ fn run(plan: &Plan, trace: Trace) -> Outcome {
 }
 
 async fn simulate(plan: Plan, trace: Trace) -> Outcome {
-    let server = ModelServer::new(plan.seed ^ 0x5eed, plan.faults, plan.laws, trace);
+    let server = ModelServer::new(plan.seed ^ 0x5eed, plan.faults, plan.laws, plan.ages, trace);
     if plan.producers_before > 0 {
         server.has_served(&plan.channels, plan.producers_before).await;
     }
@@ -291,6 +295,7 @@ impl World {
             lanes: [("all".parse().unwrap(), Lane::Every)].into(),
             publish_patience_ms: 1_000,
             append_batch_entries: self.plan.batch,
+            idle_after_s: self.plan.idle_after_s,
             ..ChannelsConfig::default()
         };
         let parts = ChannelsParts {
@@ -345,6 +350,9 @@ impl World {
             {
                 continue;
             }
+            if self.plan.readers_on == Some(name) {
+                continue;
+            }
             let number = self.next_producer();
             let task = tokio::spawn(Arc::clone(self).produce(Arc::clone(&node), channel, number));
             node.keep(&task);
@@ -374,6 +382,15 @@ impl World {
         }
         while !self.stops.is_cancelled() && !has_ended {
             time::sleep(Duration::from_millis(rng.random_range(1..self.plan.pause_ms))).await;
+            if let Some((from, to)) = self.plan.quiet_ms
+                && self.began + Duration::from_millis(from) <= Instant::now()
+            {
+                tokio::select! {
+                    biased;
+                    () = self.stops.cancelled() => return,
+                    () = time::sleep_until(self.began + Duration::from_millis(to)) => {}
+                }
+            }
             has_ended = ends_at.is_some_and(|at| Instant::now() >= at);
             let count = match rng.random_range(0..20) {
                 _ if has_ended => 1,
@@ -453,11 +470,14 @@ impl World {
     async fn live_as(self: Arc<Self>, client: Arc<Client>) {
         let mut rng = StdRng::seed_from_u64(self.plan.seed.wrapping_mul(77) + client.name as u64);
         let stays = client.name < self.plan.steady_clients;
-        let comes_within = if stays { 300 } else { self.plan.comes_ms };
-        time::sleep(Duration::from_millis(rng.random_range(0..comes_within))).await;
+        let comes = if stays { 0..300 } else { self.plan.comes_ms.clone() };
+        time::sleep(Duration::from_millis(rng.random_range(comes))).await;
         let mut start = if rng.random_range(0..3) == 0 { Start::Oldest } else { Start::Now };
         loop {
-            let nodes: Vec<_> = self.nodes.lock().iter().filter(|n| !n.is_gone()).cloned().collect();
+            let serves = |node: &Arc<NodeRun>| {
+                !node.is_gone() && self.plan.readers_on.is_none_or(|name| node.name == name)
+            };
+            let nodes: Vec<_> = self.nodes.lock().iter().filter(|node| serves(node)).cloned().collect();
             if nodes.is_empty() {
                 time::sleep(Duration::from_millis(50)).await;
                 continue;
@@ -476,6 +496,9 @@ impl World {
             subscriber.end();
             task.abort();
             node.subscribers.lock().retain(|held| !Arc::ptr_eq(held, &subscriber));
+            if node.subscribers_of(&client.channel).is_empty() {
+                node.channels.leave(&client.channel, 0).await;
+            }
             {
                 let told = client.told.lock();
                 if let (Some(position), true) = (told.position.clone(), told.since.is_some()) {
@@ -484,7 +507,7 @@ impl World {
             }
             let name = client.name;
             self.server.say(|| format!("  c{name} leaves, at {start:?}"));
-            let away = rng.random_range(0..self.plan.away_ms);
+            let away = rng.random_range(self.plan.away_ms.clone());
             tokio::select! {
                 biased;
                 () = self.settles.cancelled() => {}
@@ -575,6 +598,11 @@ impl World {
         pages.flat_map(|page| page.entries).map(|entry| number(&entry.draft.data)).collect()
     }
 
+    /// The same of what went because of its age.
+    fn expired(&self) -> HashSet<u64> {
+        self.server.expired().iter().map(|entry| number(&entry.draft.data)).collect()
+    }
+
     fn lose(&self, data: Option<&Data>) {
         self.server.restore(data);
         self.seen.lock().insert(if data.is_some() { Kind::Rollback } else { Kind::Flush });
@@ -654,9 +682,12 @@ impl World {
             for channel in &self.plan.channels {
                 let Some(stand) = node.inside.stand(channel) else { continue };
                 let end = self.server.end_of(channel);
+                // That a log has expired is found when it is next used.
+                let has_expired = end.is_none() && self.server.has_expired(channel);
                 let epoch = end.map(|end| end.epoch);
                 // One that nobody here follows is told of a renewed log when it is next used.
-                let is_elsewhere = stand.is_followed && stand.log.is_some() && stand.log != epoch;
+                let is_elsewhere =
+                    stand.is_followed && stand.log.is_some() && stand.log != epoch && !has_expired;
                 if stand.is_forked || stand.is_suspect || is_elsewhere {
                     return Some(format!("{channel} on n{name}: {stand:?}, the log is {epoch:?}"));
                 }
@@ -666,6 +697,9 @@ impl World {
                 // One that was begun by a publisher who then gave up is as good as none.
                 let is_blank = |end: &Position| end.offset == 0 && live_at == Some(None);
                 let end = self.server.end_of(subscriber.channel()).filter(|end| !is_blank(end));
+                if live_at.is_some() && end.is_none() && self.server.has_expired(subscriber.channel()) {
+                    continue;
+                }
                 if live_at.as_ref() != Some(&end) {
                     return Some(format!("on n{name}: {}; the log is {end:?}", subscriber.describe()));
                 }
@@ -708,7 +742,10 @@ impl World {
         published: &BTreeMap<u64, Published>,
         superseded: bool,
     ) -> Vec<String> {
-        let numbers: HashSet<u64> = page.entries.iter().map(|entry| number(&entry.draft.data)).collect();
+        // Also what has expired was in the log.
+        let expired = self.server.expired();
+        let entries = || expired.iter().chain(&page.entries);
+        let numbers: HashSet<u64> = entries().map(|entry| number(&entry.draft.data)).collect();
         let missing = |excused: bool| {
             let accepted = published.iter().filter(move |(_, held)| {
                 held.channel.kind() == ChannelKind::Order
@@ -717,14 +754,12 @@ impl World {
             });
             accepted.filter(|(number, _)| !numbers.contains(number))
         };
-        let kept: Vec<(u64, &Published, bool)> = page
-            .entries
-            .iter()
-            .filter_map(|entry| {
-                let number = number(&entry.draft.data);
-                Some((number, published.get(&number)?, says_missed(entry)))
-            })
-            .collect();
+        let kept = entries().filter_map(|entry| {
+            let number = number(&entry.draft.data);
+            let held = published.get(&number).filter(|held| held.channel.kind() == ChannelKind::Order)?;
+            Some((number, held, says_missed(entry)))
+        });
+        let kept: Vec<(u64, &Published, bool)> = kept.collect();
         let mut faults = Vec::new();
         for (number, held, _) in kept.iter().filter(|(_, _, says)| *says) {
             if !missing(true).any(|(_, gone)| gone.node == held.node && gone.time < held.time) {
@@ -773,7 +808,13 @@ impl World {
         let published = self.published.lock();
         outcome.accepted = published.values().filter(|entry| entry.accepted == Some(true)).count();
         outcome.refused = published.values().filter(|entry| entry.accepted == Some(false)).count();
-        let in_log = self.in_log();
+        let (in_log, expired) = (self.in_log(), self.expired());
+        outcome.seen.extend((!expired.is_empty()).then_some(Kind::Expired));
+        let has_expired = |channel: &ChannelName| self.server.has_expired(channel);
+        outcome.seen.extend(self.plan.channels.iter().any(has_expired).then_some(Kind::ExpiredLog));
+        if !loses && let Some(number) = expired.intersection(&in_log).min() {
+            faults.push(format!("{number} had expired, and is in the log"));
+        }
         // A newer price of the same key stands for one that was thinned.
         let is_due = |number: u64, entry: &Published, held: &dyn Fn(u64) -> bool| {
             let is_order = entry.channel.kind() == ChannelKind::Order;
@@ -816,7 +857,9 @@ impl World {
             }
             let due = published.iter().filter(|(_, entry)| entry.channel == *channel);
             let missing: Vec<u64> = due
-                .filter(|(number, entry)| is_due(**number, entry, &|n| held.contains(&n)))
+                .filter(|(number, entry)| {
+                    is_due(**number, entry, &|n| held.contains(&n) || expired.contains(&n))
+                })
                 .map(|(number, _)| *number)
                 .collect();
             if !missing.is_empty() {
@@ -866,7 +909,8 @@ impl World {
             if !owed.is_empty() {
                 wrong.push(format!("c{} did not get {owed:?}, which the log has", client.name));
             }
-            let is_misled = is_refilled && !wrong.is_empty();
+            // Where readers have a node of their own, that one knew them all along.
+            let is_misled = is_refilled && !wrong.is_empty() && self.plan.readers_on.is_none();
             outcome.seen.extend(is_misled.then_some(Kind::Misled));
             if !is_misled {
                 faults.append(&mut wrong);

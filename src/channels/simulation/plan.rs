@@ -1,11 +1,13 @@
 //! What happens in a schedule, and when: drawn from its seed before it begins.
 
+use std::ops::Range;
+
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom as _;
 use rand::{RngExt as _, SeedableRng as _};
 
 use crate::model::ChannelName;
-use crate::storage::model::{Faults, Laws, Which};
+use crate::storage::model::{Ages, Faults, Laws, Which};
 use crate::support::mutant::Mutant;
 
 /// What happens.
@@ -58,9 +60,11 @@ pub(super) struct Plan {
     pub(super) born_ms: u64,
     /// Clients that come and go stay, and are away, up to so long.
     pub(super) stay_ms: u64,
-    pub(super) away_ms: u64,
+    pub(super) away_ms: Range<u64>,
+    /// A channel that nobody has used for so long is let go.
+    pub(super) idle_after_s: u64,
     /// They come within so long.
-    pub(super) comes_ms: u64,
+    pub(super) comes_ms: Range<u64>,
     /// So many updates of an order are kept while the server is away.
     pub(super) order_updates: usize,
     /// One node at a time writes an order, under a lease.
@@ -70,6 +74,11 @@ pub(super) struct Plan {
     pub(super) faults: Faults,
     pub(super) laws: Laws,
     pub(super) mutant: Option<Mutant>,
+    pub(super) ages: Ages,
+    /// From then until then nobody publishes.
+    pub(super) quiet_ms: Option<(u64, u64)>,
+    /// This node has all the readers, and publishes nothing.
+    pub(super) readers_on: Option<usize>,
     pub(super) acts: Vec<(u64, Act)>,
     pub(super) ends_ms: u64,
     /// So many producers have appended to each channel in the days before.
@@ -179,7 +188,7 @@ impl Plan {
         // Apart from all else that follows from the seed. Some logs never begin.
         let mut of_birth = StdRng::seed_from_u64(seed.rotate_left(32) ^ 0xb1);
         let born_ms = if of_birth.random_bool(0.15) { of_birth.random_range(0..1_300) } else { 0 };
-        Self {
+        let mut plan = Self {
             seed,
             born_ms,
             nodes,
@@ -192,8 +201,9 @@ impl Plan {
             batch: [2, 10, 50][rng.random_range(0..3)],
             pause_ms: [200, 400, 600][rng.random_range(0..3)],
             stay_ms: if is_long { 2_500 } else { 700 },
-            away_ms: if is_long { 1_500 } else { 300 },
-            comes_ms,
+            away_ms: 0..if is_long { 1_500 } else { 300 },
+            idle_after_s: 60,
+            comes_ms: 0..comes_ms,
             order_updates,
             fences,
             // Whoever takes the place of a node that crashed goes on with its order.
@@ -202,11 +212,108 @@ impl Plan {
             faults,
             laws: Laws::default(),
             mutant: None,
+            ages: Ages::default(),
+            quiet_ms: None,
+            readers_on: None,
             acts,
             ends_ms,
             producers_before,
             loses,
+        };
+        if StdRng::seed_from_u64(seed.rotate_left(41) ^ 0xa9e).random_bool(0.04) {
+            plan.grows_old();
         }
+        plan
+    }
+
+    /// Entries go because of their age, and logs where nobody publishes for long.
+    pub(super) fn grows_old(&mut self) {
+        let mut rng = StdRng::seed_from_u64(self.seed ^ 0x01d);
+        let from = rng.random_range(0..self.ends_ms);
+        let lasts =
+            if rng.random_bool(0.5) { rng.random_range(500..3_000) } else { rng.random_range(4_200..6_000) };
+        self.ages = Ages::SHORT;
+        // What is lost, and would have gone before it can be put back, is owed to nobody.
+        self.acts.retain(|(_, act)| !matches!(act, Act::Flush | Act::Rollback));
+        for (_, act) in &mut self.acts {
+            if let Act::Kill { loses, .. } = act {
+                *loses = false;
+            }
+        }
+        self.quiet_ms = Some((from, from + lasts));
+        self.ends_ms = self.ends_ms.max(from + lasts + rng.random_range(100..800));
+    }
+
+    /// One node is not told of the last that is published, because it has lost the connection for that alone.
+    pub(super) fn ends_deaf(&mut self) {
+        self.nodes = self.nodes.max(2);
+        self.faults = Faults::default();
+        let deaf = Act::Disconnect { node: 0, which: Which::Subscriber, later_ms: None };
+        self.acts = vec![(self.ends_ms - 400, deaf)];
+        (self.ages, self.pause_ms) = (Ages::default(), 200);
+        self.quiet_ms = Some((self.ends_ms - 100, self.ends_ms + 1_000));
+    }
+
+    /// The log goes back while the readers' node does not look, or looks slowly; the node that wrote what is
+    /// lost is gone, and another one writes other entries in its place. The readers' node alone can tell.
+    pub(super) fn goes_back_unseen(&mut self) {
+        self.goes_back(self.seed % 4);
+    }
+
+    pub(super) fn goes_back_while_readers_are_away(&mut self) {
+        self.goes_back(0);
+    }
+
+    pub(super) fn goes_back_while_put_in_order(&mut self) {
+        self.goes_back(3);
+    }
+
+    fn goes_back(&mut self, way: u64) {
+        let mut rng = StdRng::seed_from_u64(self.seed ^ 0x0bac);
+        self.has_wanderers();
+        self.channels = vec!["zone:all".parse().unwrap()];
+        (self.nodes, self.readers_on, self.pause_ms, self.born_ms) = (2, Some(0), 200, 0);
+        (self.faults, self.starts_degraded, self.ages) = (Faults::default(), false, Ages::default());
+        let slow = Act::Faults(Faults { slow: 300, ..Faults::default() });
+        let breaks = Act::Disconnect { node: 0, which: Which::Both, later_ms: None };
+        let is_late = rng.random_bool(0.5);
+        let lost_at = 500 + rng.random_range(0..200);
+        // Late readers have seen nothing yet of a log that they found.
+        self.comes_ms = if is_late { 430..lost_at } else { 0..300 };
+        self.quiet_ms = is_late.then_some((420, lost_at));
+        let (lost_at, connects_at) = match way {
+            0 => {
+                // They are away meanwhile, for longer than the channel is kept.
+                (self.idle_after_s, self.away_ms) = (1, 2_500..3_000);
+                (self.comes_ms, self.quiet_ms) = (0..300, Some((420, 1_800)));
+                self.acts = vec![(1_800, breaks), (2_400, Act::Connect { node: 0 })];
+                (1_800, 2_400)
+            }
+            1 => {
+                let connects_at = lost_at + rng.random_range(200..900);
+                self.acts = vec![(lost_at, breaks), (connects_at, Act::Connect { node: 0 })];
+                (lost_at, connects_at)
+            }
+            2 => {
+                self.acts = vec![(lost_at - 50, slow)];
+                (lost_at, lost_at + rng.random_range(200..900))
+            }
+            _ => {
+                // It is putting the channel in order.
+                let connects_at = lost_at + 20;
+                let lost_again_at = connects_at + rng.random_range(250..900);
+                self.acts = vec![(lost_at, breaks), (connects_at, Act::Connect { node: 0 })];
+                let slow = Faults { slow: 300, event_slow: 1_000, ..Faults::default() };
+                self.acts.push((connects_at + 250, Act::Faults(slow)));
+                self.quiet_ms = Some((lost_at, lost_again_at));
+                (lost_again_at, lost_again_at + 700)
+            }
+        };
+        self.acts.extend([(300, Act::Save), (lost_at, Act::Crash { node: 1 }), (lost_at, Act::Rollback)]);
+        self.acts.push((lost_at, Act::StartNode { node: 2 }));
+        self.acts.sort_by_key(|(at, _)| *at);
+        self.ends_ms = connects_at + 800;
+        self.loses = true;
     }
 
     /// All of it happens once more when it is over.
@@ -228,7 +335,7 @@ impl Plan {
     /// More clients, none of which stays, on two nodes at least.
     pub(super) fn has_wanderers(&mut self) {
         (self.nodes, self.clients, self.steady_clients) = (self.nodes.max(2), 5, 0);
-        (self.stay_ms, self.away_ms) = (300, 100);
+        (self.stay_ms, self.away_ms) = (300, 0..100);
         self.channels.truncate(1);
         self.acts.retain(|(_, act)| !matches!(act, Act::Crash { .. } | Act::StartNode { .. }));
     }
@@ -245,6 +352,7 @@ impl Plan {
             answer_lost: some(100),
             answer_hangs: some(40),
             event_lost: some(100),
+            event_slow: 0,
         }
     }
 }

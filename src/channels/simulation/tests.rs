@@ -65,7 +65,7 @@ const MISLED_MAX: u64 = 10;
 
 /// In so many of these schedules each of it must happen, at least; fewer, and they are no longer about
 /// what they are there for.
-const AT_LEAST: [(Kind, u64); 22] = [
+const AT_LEAST: [(Kind, u64); 24] = [
     (Kind::Degraded, 7_000),
     (Kind::Fork, 7_000),
     (Kind::LateFork, 100),
@@ -77,6 +77,8 @@ const AT_LEAST: [(Kind, u64); 22] = [
     (Kind::OlderLog, 450),
     (Kind::PutBack, 1_200),
     (Kind::Crash, 150),
+    (Kind::Expired, 200),
+    (Kind::ExpiredLog, 80),
     (Kind::OneConnection, 2_000),
     (Kind::Thinning, 400),
     (Kind::Refusal, 600),
@@ -90,16 +92,23 @@ const AT_LEAST: [(Kind, u64); 22] = [
     (Kind::Ended, 600),
 ];
 
+/// Runs the schedule alone that was asked for, and prints it; false where none was.
+fn runs_one_alone(change: impl Fn(&mut Plan)) -> bool {
+    let Some(seed) = env("ZONEWIRE_SIM_SEED") else { return false };
+    let mut plan = Plan::of(seed);
+    change(&mut plan);
+    let logs = tracing_subscriber::fmt().without_time().with_ansi(false).with_target(false);
+    let logs = logs.with_max_level(tracing::Level::DEBUG).with_writer(std::io::stdout).finish();
+    let _logs = tracing::subscriber::set_default(logs);
+    let outcome = run(&plan, Trace::Print);
+    println!("{plan:#?}\n{:#?}", outcome.gaps);
+    assert!(outcome.faults.is_empty(), "{:#?}", outcome.faults);
+    true
+}
+
 #[test]
 fn nothing_that_was_accepted_is_lost_doubled_or_out_of_order() {
-    if let Some(seed) = env("ZONEWIRE_SIM_SEED") {
-        let plan = Plan::of(seed);
-        let logs = tracing_subscriber::fmt().without_time().with_ansi(false).with_target(false);
-        let logs = logs.with_max_level(tracing::Level::DEBUG).with_writer(std::io::stdout).finish();
-        let _logs = tracing::subscriber::set_default(logs);
-        let outcome = run(&plan, Trace::Print);
-        println!("{plan:#?}\n{:#?}", outcome.gaps);
-        assert!(outcome.faults.is_empty(), "{:#?}", outcome.faults);
+    if runs_one_alone(|_| {}) {
         return;
     }
     let asked = env("ZONEWIRE_SIM_SEEDS");
@@ -129,9 +138,22 @@ fn the_same_seed_gives_the_same_schedule_to_the_last_word() {
 /// well with the rule.
 #[track_caller]
 fn is_noticed(change: impl Fn(&mut Plan) + Sync) {
+    is_noticed_by("", change);
+}
+
+/// The same by a fault that says this.
+#[track_caller]
+fn is_noticed_by(fault: &str, change: impl Fn(&mut Plan) + Sync) {
+    if runs_one_alone(|plan| {
+        change(plan);
+        (plan.mutant, plan.laws) = (None, Laws::default());
+    }) {
+        return;
+    }
     let failed = run_all(0..SEEDS, 1, &change).failed;
     println!("{:?}", failed.first_key_value());
-    let (seed, _) = failed.first_key_value().expect("a schedule that notices it");
+    let (seed, faults) = failed.first_key_value().expect("a schedule that notices it");
+    assert!(faults.iter().any(|text| text.contains(fault)), "{faults:?}");
     let mut plan = Plan::of(*seed);
     change(&mut plan);
     let well = run(&Plan { mutant: None, laws: Laws::default(), ..plan }, Trace::Off);
@@ -236,6 +258,84 @@ fn without_what_was_not_had_told_something_is_lost() {
 #[test]
 fn with_the_silent_named_too_readers_are_where_nobody_can_say() {
     is_noticed(|plan| plan.mutant = Some(Mutant::SilentAreNamed));
+}
+
+#[test]
+fn with_forgotten_producers_taken_for_lost_a_whole_log_begins_anew() {
+    is_noticed_by("taken for older", |plan| {
+        // More than are kept, and fewer than a position can name.
+        (plan.producers_before, plan.mutant) = (14, Some(Mutant::ForgottenIsLost));
+    });
+}
+
+#[test]
+fn with_an_expired_log_taken_for_lost_that_is_said() {
+    is_noticed_by("taken for lost", |plan| {
+        plan.grows_old();
+        plan.mutant = Some(Mutant::ExpiredIsLost);
+    });
+}
+
+#[test]
+fn without_letting_go_of_old_entries_some_come_again_after_their_time() {
+    is_noticed(|plan| {
+        plan.grows_old();
+        plan.mutant = Some(Mutant::ExpiredPutBack);
+    });
+}
+
+#[test]
+fn where_a_log_goes_back_under_readers_they_are_told() {
+    if runs_one_alone(Plan::goes_back_unseen) {
+        return;
+    }
+    let failed = run_all(0..800, 10, Plan::goes_back_unseen).failed;
+    assert!(failed.is_empty(), "{failed:#?}");
+}
+
+#[test]
+fn without_comparing_the_newest_entry_a_log_that_went_back_is_taken_for_whole() {
+    is_noticed(|plan| {
+        plan.goes_back_while_readers_are_away();
+        plan.mutant = Some(Mutant::AnchorNotCompared);
+    });
+}
+
+#[test]
+fn without_reading_the_entry_before_a_log_that_goes_back_meanwhile_is_taken_for_whole() {
+    is_noticed(|plan| {
+        plan.goes_back_unseen();
+        plan.mutant = Some(Mutant::EntryBeforeNotRead);
+    });
+}
+
+#[test]
+fn without_reading_the_entry_before_when_put_in_order_something_is_lost() {
+    is_noticed(|plan| {
+        plan.goes_back_while_put_in_order();
+        plan.mutant = Some(Mutant::RejoinWithoutEntryBefore);
+    });
+}
+
+#[test]
+fn with_what_comes_before_the_log_is_looked_at_taken_for_what_follows_something_is_lost() {
+    is_noticed(|plan| {
+        plan.goes_back_unseen();
+        plan.mutant = Some(Mutant::DoubtDisregarded);
+    });
+}
+
+#[test]
+fn without_minding_the_connection_for_what_is_published_something_is_lost() {
+    is_noticed(|plan| {
+        plan.ends_deaf();
+        plan.laws = Laws { subscriber_not_minded: true, ..Laws::default() };
+    });
+}
+
+#[test]
+fn with_a_subscription_proven_by_that_of_another_node_a_node_is_deaf() {
+    is_noticed(|plan| plan.laws = Laws { others_prove_following: true, ..Laws::default() });
 }
 
 #[test]

@@ -202,12 +202,31 @@ impl MemoryBackend {
         }
     }
 
-    /// Forgets producers, as a log in Redis does after a day of their silence.
+    /// Forgets producers that have been silent for longer than this, as a log in Redis does.
     #[cfg(test)]
-    pub(super) fn forget_producers(&self, channel: &ChannelName, is_one: impl Fn(NodeId) -> bool) {
+    pub(super) fn forget_silent(&self, channel: &ChannelName, after: Duration) {
         if let Some(held) = self.shared.state.lock().channels.get_mut(channel) {
-            held.producers.retain(|node, _| !is_one(*node));
+            held.producers.retain(|_, (_, came)| came.elapsed() <= after);
         }
+    }
+
+    /// Lets go of entries of a channel that are too old, or of all that is known of it; answers which went.
+    #[cfg(test)]
+    pub(super) fn expire(&self, name: &ChannelName, is_over: bool) -> Vec<Entry> {
+        let (now, bounds) = (Instant::now(), Bounds::of(&self.shared.retention, name));
+        let mut state = self.shared.state.lock();
+        let State { channels, total_bytes, .. } = &mut *state;
+        let Some(held) = channels.get_mut(name) else { return Vec::new() };
+        let is_due = |kept: &Kept| is_over || now.duration_since(kept.appended) >= bounds.age;
+        let due: Vec<Entry> =
+            held.entries.iter().take_while(|kept| is_due(kept)).map(|kept| kept.entry.clone()).collect();
+        if is_over {
+            state.remove(name);
+            return due;
+        }
+        *total_bytes -= held.trim(&bounds, now);
+        let first = held.first();
+        due.into_iter().filter(|entry| entry.offset < first).collect()
     }
 
     /// [`Primary::examine`](super::primary::Primary::examine), which needs no waiting here.
@@ -215,6 +234,17 @@ impl MemoryBackend {
     pub(super) fn examine(&self, channel: &ChannelName, producer: NodeId, at: u64) -> Option<OpenLog> {
         let bounds = Bounds::of(&self.shared.retention, channel);
         self.shared.state.lock().channels.get(channel).map(|held| held.open(producer, at, &bounds))
+    }
+
+    /// [`Log::open`], which needs no waiting here.
+    pub(super) fn open_now(&self, channel: &ChannelName, producer: NodeId, minted: &Epoch) -> OpenLog {
+        let mut state = self.shared.state.lock();
+        if let Some(held) = state.channels.get(channel) {
+            return held.open(producer, u64::MAX, &Bounds::of(&self.shared.retention, channel));
+        }
+        state.begin(channel, minted, &self.shared);
+        let (epoch, producers) = (minted.clone(), Vec::new());
+        OpenLog { epoch, top: 0, last_seq: 0, producers, anchor: None }
     }
 
     /// [`Log::append`], which needs no waiting here.
@@ -592,7 +622,9 @@ impl Channel {
     fn recent_producers(&self, bounds: &Bounds) -> Vec<(NodeId, u64)> {
         let silence = bounds.producers_silent();
         #[cfg(test)]
-        let silence = if mutant::is(Mutant::SilentAreNamed) { Duration::MAX } else { silence };
+        let names_all = mutant::is(Mutant::SilentAreNamed) || mutant::is(Mutant::ForgottenIsLost);
+        #[cfg(test)]
+        let silence = if names_all { Duration::MAX } else { silence };
         let recent = self.producers.iter().filter(|(_, (_, came))| came.elapsed() < silence);
         recent.map(|(node, (seq, _))| (*node, *seq)).collect()
     }
@@ -643,13 +675,7 @@ impl Log for MemoryBackend {
     }
 
     async fn open(&self, channel: &ChannelName, producer: NodeId, minted: &Epoch) -> Result<OpenLog> {
-        let mut state = self.shared.state.lock();
-        if let Some(held) = state.channels.get(channel) {
-            return Ok(held.open(producer, u64::MAX, &Bounds::of(&self.shared.retention, channel)));
-        }
-        state.begin(channel, minted, &self.shared);
-        let (epoch, producers) = (minted.clone(), Vec::new());
-        Ok(OpenLog { epoch, top: 0, last_seq: 0, producers, anchor: None })
+        Ok(self.open_now(channel, producer, minted))
     }
 
     async fn renew_epoch(

@@ -104,11 +104,6 @@ impl Leg {
     fn new(life: Fork) -> Self {
         Self { epoch: life.epoch(), life }
     }
-
-    /// The node's newest sequence at an offset.
-    fn own_at(&self, offset: u64) -> u64 {
-        self.life.seq.saturating_add(offset.saturating_sub(self.life.from))
-    }
 }
 
 /// Lives that have ended with the log that they belonged to.
@@ -146,7 +141,7 @@ impl Past {
         };
         let own = match offset {
             _ if offset == ended.end => ended.own,
-            _ if (fork.life.from..ended.end).contains(&offset) => fork.own_at(offset),
+            _ if (fork.life.from..ended.end).contains(&offset) => fork.life.own_at(offset),
             _ => return None,
         };
         had.add(self.node, own);
@@ -197,7 +192,7 @@ impl Forked {
 
     /// Whether an own entry with this sequence would follow on the one before it without a hole.
     pub(super) fn follows(&self, seq: u64) -> bool {
-        self.leg.own_at(self.top).checked_add(1) == Some(seq)
+        self.leg.life.own_at(self.top).checked_add(1) == Some(seq)
     }
 }
 
@@ -275,6 +270,10 @@ impl Line {
 
     /// Lets go of what need not be put back any more.
     pub(super) fn expire_tail(&mut self, name: &ChannelName, memory: &MemoryBackend) {
+        #[cfg(test)]
+        if mutant::is(Mutant::ExpiredPutBack) {
+            return;
+        }
         self.tail.expire(memory.entry_age(name), name.kind() == ChannelKind::Order);
     }
 
@@ -335,6 +334,12 @@ impl Line {
         if self.stash_of.take().as_ref() == Some(epoch) { heard } else { BTreeMap::new() }
     }
 
+    /// The entry at an offset of the log, where it is kept here, or is the newest that was seen.
+    pub(super) fn seen_at(&self, name: &ChannelName, memory: &MemoryBackend, offset: u64) -> Option<Anchor> {
+        let kept = memory.last_ids(name, offset, 1).pop().map(|id| Anchor { offset, id });
+        kept.or(self.anchor.filter(|anchor| anchor.offset == offset))
+    }
+
     /// Whether the log has other entries than were seen at the same offsets; that is noted.
     pub(super) fn contradicts(
         &mut self,
@@ -342,7 +347,10 @@ impl Line {
         memory: &MemoryBackend,
         entries: &[Entry],
     ) -> bool {
-        let differs = self.log.as_ref().is_some_and(|log| memory.contradicts(name, log, entries));
+        let Some(log) = &self.log else { return false };
+        let is_other = |seen: &Entry, anchor: Anchor| seen.offset == anchor.offset && seen.id != anchor.id;
+        let differs = memory.contradicts(name, log, entries)
+            || self.anchor.is_some_and(|anchor| entries.iter().any(|seen| is_other(seen, anchor)));
         self.is_contradicted |= differs;
         differs
     }
@@ -391,6 +399,8 @@ impl Line {
             (Some(known), Some(held)) => known.offset == held.offset && known.id != held.id,
             _ => false,
         };
+        #[cfg(test)]
+        let is_other = is_other && !mutant::is(Mutant::AnchorNotCompared);
         // Where that entry is not kept any more, or own ones are behind it. A log forgets who was silent for
         // a day, and nothing of theirs is young enough then to be put back.
         is_other || self.tail.has_after(found.last_seq, known.acked)
@@ -641,7 +651,7 @@ impl Line {
             let (end, own) = match &fork {
                 Some(fork) => {
                     let first = fork.before.first().map_or(&fork.leg, |(leg, _)| leg);
-                    (fork.base(), first.own_at(fork.base()))
+                    (fork.base(), first.life.own_at(fork.base()))
                 }
                 None => (end, self.seen(name, memory, node)),
             };
@@ -649,7 +659,7 @@ impl Line {
             lives.push(Ended { epoch: log, end, own, fork: None, last });
         }
         if let Some(Forked { leg, before, .. }) = fork {
-            lives.extend(before.into_iter().map(|(leg, end)| Ended::leg(leg.own_at(end), leg, end)));
+            lives.extend(before.into_iter().map(|(leg, end)| Ended::leg(leg.life.own_at(end), leg, end)));
             lives.push(Ended::leg(self.newest, leg, end));
         }
         if let (true, Some(base)) = (is_same, base_of_fork) {

@@ -379,7 +379,7 @@ impl Core {
     fn way(&self, batch: &AppendBatch) -> Way {
         let is_primary = self.has_log(&batch.channel);
         let mut state = self.lock();
-        let is_behind = state.behind.contains_key(&batch.channel);
+        let is_held = state.behind.contains_key(&batch.channel) || state.is_in_doubt(&batch.channel);
         let Some(line) = state.lines.get_mut(&batch.channel) else { return Way::Unknown };
         line.used = Instant::now();
         if line.epoch().is_none() {
@@ -391,7 +391,7 @@ impl Core {
         if line.fork.is_some() {
             return Way::Here { closing: line.closing };
         }
-        if is_primary && !line.suspect && !is_behind {
+        if is_primary && !line.suspect && !is_held {
             return Way::Log;
         }
         self.fork(&mut state, &batch.channel, first_seq(batch), false);
@@ -478,6 +478,7 @@ impl Core {
     ) -> AppendAnswer {
         self.took_so_long(took);
         let mut state = self.lock();
+        let is_in_doubt = state.is_in_doubt(&batch.channel);
         let Some(line) = state.lines.get_mut(&batch.channel) else { return answer };
         if line.epoch() != Some(&batch.epoch) {
             // It moved on meanwhile; there, the same entries are appended again or known.
@@ -491,6 +492,11 @@ impl Core {
                     tracing::warn!(channel = %batch.channel, highest, "the log lost entries, and has others in their place");
                     line.is_contradicted = true;
                     return self.lost_log(&mut state, batch);
+                }
+                if is_in_doubt {
+                    // Whether they stand behind what was seen is found first; there, they are duplicates.
+                    self.fork(&mut state, &batch.channel, first_seq(batch), false);
+                    return AppendAnswer::ForeignEpoch(epoch_of(&state, &batch.channel));
                 }
                 line.acknowledged(&batch.channel, &self.memory, batch, &results);
                 self.mind_hole(&mut state, &batch.channel);

@@ -52,6 +52,8 @@ use super::primary::{Area, Place, Primary};
 use super::spool::{Former, Spool};
 use super::{LogEvent, MemoryBackend, Outside, Result, StatusWriter, StorageBackend, StorageError};
 use crate::model::{BackendName, BackendState, ChannelName, Lane, NodeId};
+#[cfg(test)]
+use crate::support::mutant::{self, Mutant};
 use line::Line;
 use queue::Queue;
 use stats::SwitchingStats;
@@ -312,6 +314,16 @@ impl State {
             self.holes.remove(channel);
             self.is_in_order(channel);
         }
+    }
+
+    /// Whether the log of a channel is to be looked at: until then it is not known whether what comes of it
+    /// follows on what was seen.
+    fn is_in_doubt(&self, channel: &ChannelName) -> bool {
+        #[cfg(test)]
+        if mutant::is(Mutant::DoubtDisregarded) {
+            return false;
+        }
+        self.queue.contains(channel)
     }
 
     /// A channel is in order.

@@ -27,16 +27,45 @@ use uuid::Uuid;
 use crate::model::{ChannelName, Entry, EntryId, Epoch, NodeId, Position};
 use crate::storage::failover::Lost;
 use crate::storage::{
-    AppendAnswer, AppendBatch, Appended, EPOCH_KEPT_FOR, LogEvent, MemoryBackend, MemoryConfig,
+    AppendAnswer, AppendBatch, Appended, EPOCH_KEPT_FOR, LogEvent, MemoryBackend, MemoryConfig, OpenLog,
     OrderRetention, Page, Retention,
 };
-use link::Link;
 pub(crate) use link::Which;
+use link::{Link, LinkState};
 pub(crate) use node::{Inside, Setup};
 
-/// A producer's first append has those forgotten that were silent for a day, where the log knows more than
-/// this.
+/// A producer's first append has those forgotten that were silent for as long as an epoch is kept, where
+/// the log knows more than this.
 const PRODUCERS_KEPT: usize = 13;
+
+/// How long the server, and the nodes that use it, keep things.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Ages {
+    /// Entries, and the epoch of a log that was never appended to.
+    pub(crate) entries_s: u64,
+    /// The epoch, after the newest entry.
+    pub(crate) epoch: Duration,
+}
+
+impl Ages {
+    /// A day in a few seconds, so that logs expire within a schedule.
+    pub(crate) const SHORT: Self = Self { entries_s: 1, epoch: Duration::from_secs(4) };
+
+    fn entries(&self) -> Duration {
+        Duration::from_secs(self.entries_s)
+    }
+
+    fn retention(&self) -> Retention {
+        let orders = OrderRetention { updates: 10_000, age_s: self.entries_s };
+        Retention { age_s: self.entries_s, orders, ..Retention::default() }
+    }
+}
+
+impl Default for Ages {
+    fn default() -> Self {
+        Self { entries_s: 3_600, epoch: Duration::from_secs(3_600) + EPOCH_KEPT_FOR }
+    }
+}
 
 /// How often calls go wrong, of a thousand, and how slow the rest is.
 #[derive(Debug, Clone, Copy, Default)]
@@ -49,6 +78,8 @@ pub(crate) struct Faults {
     pub(crate) answer_lost: u32,
     /// Executed; never answered.
     pub(crate) answer_hangs: u32,
+    /// What is published comes slowly, by up to a second.
+    pub(crate) event_slow: u32,
     /// What is published does not come; the follower is told to suspect.
     pub(crate) event_lost: u32,
 }
@@ -72,6 +103,10 @@ pub(crate) enum Trace {
 pub(crate) struct Laws {
     pub(crate) no_chain_check: bool,
     pub(crate) append_mints: bool,
+    /// A connection for what is published that is lost alone is not told as lost, nor what was missed.
+    pub(crate) subscriber_not_minded: bool,
+    /// A node counts as told of a channel when any node is.
+    pub(crate) others_prove_following: bool,
 }
 
 /// The server.
@@ -90,6 +125,7 @@ struct ServerState {
     rng: StdRng,
     faults: Faults,
     laws: Laws,
+    ages: Ages,
     refuses_writes: bool,
     links: Vec<Arc<Link>>,
     trace: Trace,
@@ -105,6 +141,9 @@ struct ServerState {
     /// Logs that went back, and in which other entries took the places of those that were lost before
     /// the epoch was renewed.
     refilled: BTreeSet<ChannelName>,
+    /// Entries that went because of their age, and logs that went with all that is known of them.
+    expired: Vec<Entry>,
+    expired_logs: BTreeSet<ChannelName>,
 }
 
 impl fmt::Debug for ServerState {
@@ -119,16 +158,14 @@ pub(crate) struct Data {
     memory: MemoryBackend,
     life: u64,
     counters: BTreeMap<NodeId, u64>,
-    /// By channel the producers that have been silent for a day.
-    silent: BTreeMap<ChannelName, BTreeSet<NodeId>>,
+    /// When a log goes that nobody appends to, with all that is known of it.
+    expires: BTreeMap<ChannelName, Instant>,
 }
 
 impl Data {
-    fn empty() -> Self {
-        let retention =
-            Retention { orders: OrderRetention { updates: 10_000, age_s: 3_600 }, ..Retention::default() };
-        let (memory, _) = MemoryBackend::new(retention, MemoryConfig::default());
-        Self { memory, life: 0, counters: BTreeMap::new(), silent: BTreeMap::new() }
+    fn empty(ages: &Ages) -> Self {
+        let (memory, _) = MemoryBackend::new(ages.retention(), MemoryConfig::default());
+        Self { memory, life: 0, counters: BTreeMap::new(), expires: BTreeMap::new() }
     }
 
     fn copy(&self) -> Self {
@@ -136,7 +173,7 @@ impl Data {
             memory: self.memory.copy(),
             life: self.life,
             counters: self.counters.clone(),
-            silent: self.silent.clone(),
+            expires: self.expires.clone(),
         }
     }
 }
@@ -156,12 +193,13 @@ fn lost() -> Lost {
 }
 
 impl ModelServer {
-    pub(crate) fn new(seed: u64, faults: Faults, laws: Laws, trace: Trace) -> Self {
+    pub(crate) fn new(seed: u64, faults: Faults, laws: Laws, ages: Ages, trace: Trace) -> Self {
         let state = ServerState {
-            data: Data::empty(),
+            data: Data::empty(&ages),
             rng: StdRng::seed_from_u64(seed),
             faults,
             laws,
+            ages,
             refuses_writes: false,
             links: Vec::new(),
             trace,
@@ -172,6 +210,8 @@ impl ModelServer {
             beats: BTreeMap::new(),
             places: BTreeMap::new(),
             refilled: BTreeSet::new(),
+            expired: Vec::new(),
+            expired_logs: BTreeSet::new(),
         };
         let server = Self(Arc::new(Server { state: Mutex::new(state), running: Mutex::default() }));
         server.set_running(true);
@@ -212,17 +252,21 @@ impl ModelServer {
     /// The logs of channels have been there for days: so many producers have each appended an entry to
     /// them, none of which is kept any more, and are gone.
     pub(crate) async fn has_served(&self, channels: &[ChannelName], producers: usize) {
-        {
+        let ages = {
             let mut state = self.0.state.lock();
             for channel in channels {
                 let mut node = || (NodeId(Uuid::from_u128(state.rng.random())), 1);
                 let all: Vec<(NodeId, u64)> = (0..producers).map(|_| node()).collect();
                 state.data.memory.mirror_from(channel, &Epoch::random(), producers as u64, &all);
-                state.data.silent.insert(channel.clone(), all.iter().map(|(node, _)| *node).collect());
             }
-        }
-        time::advance(2 * EPOCH_KEPT_FOR).await;
-        self.0.state.lock().began = Instant::now();
+            state.ages
+        };
+        time::advance(2 * ages.epoch).await;
+        let mut state = self.0.state.lock();
+        state.began = Instant::now();
+        // Somebody has appended all the while.
+        let expires = state.began + ages.epoch;
+        state.data.expires.extend(channels.iter().map(|channel| (channel.clone(), expires)));
     }
 
     /// What it has now.
@@ -233,7 +277,8 @@ impl ModelServer {
     /// It has this from now on. `None`: nothing.
     pub(crate) fn restore(&self, data: Option<&Data>) {
         let mut state = self.0.state.lock();
-        state.data = data.map_or_else(Data::empty, Data::copy);
+        let ages = state.ages;
+        state.data = data.map_or_else(|| Data::empty(&ages), Data::copy);
     }
 
     /// All that was said, summed up.
@@ -258,13 +303,26 @@ impl ModelServer {
 
     /// Where the log of a channel ends.
     pub(crate) fn end_of(&self, channel: &ChannelName) -> Option<Position> {
-        let memory = self.0.state.lock().data.memory.clone();
-        memory.mirrored(channel).map(|held| Position { epoch: held.epoch, offset: held.top })
+        let mut state = self.0.state.lock();
+        state.expire(channel);
+        state.data.memory.mirrored(channel).map(|held| Position { epoch: held.epoch, offset: held.top })
     }
 
     /// All entries of a channel, and its epoch.
     pub(crate) fn content(&self, channel: &ChannelName) -> Page {
-        self.0.state.lock().data.memory.read_now(channel, None, usize::MAX)
+        let mut state = self.0.state.lock();
+        state.expire(channel);
+        state.data.memory.read_now(channel, None, usize::MAX)
+    }
+
+    /// All entries that went because of their age.
+    pub(crate) fn expired(&self) -> Vec<Entry> {
+        self.0.state.lock().expired.clone()
+    }
+
+    /// Whether a log has ever gone because nobody appended to it.
+    pub(crate) fn has_expired(&self, channel: &ChannelName) -> bool {
+        self.0.state.lock().expired_logs.contains(channel)
     }
 }
 
@@ -298,6 +356,24 @@ impl ServerState {
         Fate { there, back, is_executed, loses_answer }
     }
 
+    /// Lets go of what has grown too old of a channel.
+    fn expire(&mut self, channel: &ChannelName) {
+        let is_over = self.data.expires.get(channel).is_some_and(|at| *at <= Instant::now());
+        if is_over {
+            self.data.expires.remove(channel);
+            self.expired_logs.insert(channel.clone());
+            self.say(|| format!("{channel} has expired"));
+        }
+        let gone = self.data.memory.expire(channel, is_over);
+        self.expired.extend(gone);
+    }
+
+    fn open(&mut self, channel: &ChannelName, producer: NodeId, minted: &Epoch) -> OpenLog {
+        let expires = Instant::now() + self.ages.entries();
+        self.data.expires.entry(channel.clone()).or_insert(expires);
+        self.data.memory.open_now(channel, producer, minted)
+    }
+
     fn append(&mut self, batch: &AppendBatch) -> AppendAnswer {
         let mut batch = batch.clone();
         let memory = self.data.memory.clone();
@@ -313,8 +389,7 @@ impl ServerState {
         let answer = memory.append_now(&batch);
         if let AppendAnswer::Done(results) = &answer {
             if is_new && memory.producers(&batch.channel).len() > PRODUCERS_KEPT {
-                let silent = self.data.silent.remove(&batch.channel).unwrap_or_default();
-                memory.forget_producers(&batch.channel, |producer| silent.contains(&producer));
+                memory.forget_silent(&batch.channel, self.ages.epoch);
             }
             let applied = batch.entries.iter().zip(results).filter_map(|(append, result)| match result {
                 Appended::Applied { offset } => Some(append.at(batch.producer, *offset)),
@@ -328,10 +403,18 @@ impl ServerState {
                 }
             }
             if !applied.is_empty() {
+                self.data.expires.insert(batch.channel.clone(), Instant::now() + self.ages.epoch);
                 self.publish(&batch.channel, &batch.epoch, &applied);
             }
         }
         answer
+    }
+
+    /// Whether another node is told of what is appended to a channel.
+    fn is_heard_elsewhere(&self, link: &Link, channel: &ChannelName) -> bool {
+        let hears =
+            |state: &LinkState| state.subscriber.as_ref().is_some_and(|it| it.subscribed.contains(channel));
+        self.links.iter().any(|other| other.name != link.name && hears(&other.state.lock()))
     }
 
     fn publish(&mut self, channel: &ChannelName, epoch: &Epoch, entries: &[Entry]) {
@@ -341,7 +424,10 @@ impl ServerState {
             if !subscriber.subscribed.contains(channel) {
                 continue;
             }
-            let latency = self.fate().there;
+            let mut latency = self.fate().there;
+            if self.chance(self.faults.event_slow) {
+                latency = Duration::from_millis(self.rng.random_range(5..1_000));
+            }
             let at = subscriber.last_event.max(Instant::now() + latency);
             subscriber.last_event = at;
             let event = if self.chance(self.faults.event_lost) {

@@ -447,13 +447,23 @@ impl Core {
             return None;
         }
         let mut state = self.lock();
+        let is_in_doubt = state.is_in_doubt(channel);
         let Some(line) = state.lines.get_mut(channel) else { return Some(event) };
-        if line.fork.is_some() {
-            // Read when the fork is closed.
+        let is_of_log = line.log.as_ref() == Some(epoch);
+        if is_of_log && line.contradicts(channel, &self.memory, entries) {
+            self.doubt(&mut state, channel);
             return None;
         }
-        if line.log.as_ref() == Some(epoch) && !line.contradicts(channel, &self.memory, entries) {
-            line.mirror(channel, &self.memory, self.node, entries);
+        if line.fork.is_some() || (is_of_log && is_in_doubt) {
+            // Read when the fork is closed, or when the log has been looked at.
+            return None;
+        }
+        if is_of_log {
+            // What comes late of what is before the newest one seen cannot be told from what has taken its place
+            // in a log that was set back.
+            let top = self.memory.top(channel).unwrap_or(0);
+            let known = entries.iter().take_while(|entry| entry.offset <= top).count();
+            line.mirror(channel, &self.memory, self.node, &entries[known..]);
             self.mind_hole(&mut state, channel);
             return Some(event);
         }

@@ -360,6 +360,10 @@ impl Core {
         line.expire_tail(channel, &self.memory);
         let is_same = log.as_ref() == Some(&found.epoch);
         if is_same {
+            #[cfg(test)]
+            if mutant::is(Mutant::ForgottenIsLost) && self.has_forgotten(channel, found) {
+                return Some(Plan { is_older: true, ..Plan::default() });
+            }
             if line.is_set_back(found, known) {
                 return Some(Plan { is_older: true, ..Plan::default() });
             }
@@ -368,7 +372,9 @@ impl Core {
             let base = base.unwrap_or(mirrored);
             // What follows is read with the entry before it: another one may be in its place, and what was
             // seen since behind that.
-            let before = self.memory.last_ids(channel, base, 1).pop().map(|id| Anchor { offset: base, id });
+            let before = line.seen_at(channel, &self.memory, base);
+            #[cfg(test)]
+            let before = before.filter(|_| !mutant::is(Mutant::RejoinWithoutEntryBefore));
             return Some(Plan { base, before, ..Plan::default() });
         }
         let line = state.lines.get(channel)?;
@@ -390,8 +396,19 @@ impl Core {
         // Where nothing is young enough to be kept, it has merely expired.
         let end = line.fork.as_ref().map_or(u64::MAX, Forked::base);
         let end = end.min(self.memory.mirrored(channel).map_or(0, |mirrored| mirrored.top));
-        let loses = log.is_some() && !self.memory.last_ids(channel, end, 1).is_empty();
+        let is_young = !self.memory.last_ids(channel, end, 1).is_empty();
+        #[cfg(test)]
+        let is_young = is_young || mutant::is(Mutant::ExpiredIsLost);
+        let loses = log.is_some() && is_young;
         Some(Plan { is_older: false, base, before: None, skips, tail, loses })
+    }
+
+    /// Whether the log does not know what was seen of some producer.
+    #[cfg(test)]
+    fn has_forgotten(&self, channel: &ChannelName, found: &OpenLog) -> bool {
+        let knows =
+            |(node, seq): &(_, u64)| found.producers.iter().any(|(known, held)| known == node && held >= seq);
+        self.memory.producers(channel).iter().any(|producer| !knows(producer))
     }
 
     /// What this node appended while it had no journal.

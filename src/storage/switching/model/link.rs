@@ -109,6 +109,7 @@ impl ModelServer {
             let subscriber = if which == Which::Commands { None } else { state.subscriber.take() };
             (connection, subscriber)
         };
+        let is_minded = which != Which::Subscriber || !self.0.state.lock().laws.subscriber_not_minded;
         let losses = u64::from(connection.is_some()) + u64::from(subscriber.is_some());
         if let Some(connection) = connection {
             match later {
@@ -123,7 +124,7 @@ impl ModelServer {
         if let Some(subscriber) = subscriber {
             subscriber.task.abort();
         }
-        if losses > 0 {
+        if losses > 0 && is_minded {
             link.health.send_modify(|health| {
                 health.lost = Some(lost());
                 health.losses += losses;
@@ -137,6 +138,7 @@ impl ModelServer {
         if link.crashed.load(Ordering::Acquire) {
             return;
         }
+        let is_minded = !self.0.state.lock().laws.subscriber_not_minded;
         let mut state = link.state.lock();
         if state.connection.is_some() && state.subscriber.is_some() {
             return;
@@ -146,7 +148,7 @@ impl ModelServer {
         }
         if state.subscriber.is_none() {
             let subscriber = Self::subscriber(&link, state.followed.clone());
-            if !subscriber.subscribed.is_empty() {
+            if !subscriber.subscribed.is_empty() && is_minded {
                 // The receiver lives as long as the connection.
                 let _sent = subscriber.published.send((Instant::now(), LogEvent::Suspect));
             }

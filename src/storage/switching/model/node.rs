@@ -13,10 +13,7 @@ use crate::model::{BackendName, BackendState, ChannelName, Epoch, Lane, NodeId};
 use crate::storage::failover::{First, Limits};
 use crate::storage::journal::JournalBounds;
 use crate::storage::switching::{OutageTotals, Parts, Switching};
-use crate::storage::{
-    MemoryBackend, MemoryConfig, OrderRetention, Retention, SharedBackend, StatusReader, StatusWriter,
-    StorageStatus,
-};
+use crate::storage::{MemoryBackend, MemoryConfig, SharedBackend, StatusReader, StatusWriter, StorageStatus};
 
 /// A node's storage, as its channels hold it, and what is to be known of it besides.
 pub(crate) struct Started {
@@ -101,9 +98,8 @@ impl ModelServer {
             self.connect(name);
         }
         let primary = ModelRedis::new(self.clone(), link, incoming);
-        let retention =
-            Retention { orders: OrderRetention { updates: 10_000, age_s: 3_600 }, ..Retention::default() };
-        let (memory, sweeping) = MemoryBackend::new(retention.clone(), MemoryConfig::default());
+        let retention = self.0.state.lock().ages.retention();
+        let (memory, sweeping) = MemoryBackend::new(retention, MemoryConfig::default());
         let (backend, state) = match &first_lost {
             None => (BackendName::Redis, BackendState::Healthy),
             Some(_) => (BackendName::InMemory, BackendState::Degraded),

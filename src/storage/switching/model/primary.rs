@@ -123,6 +123,22 @@ impl ModelRedis {
         }
     }
 
+    /// A call about a log, of which what has grown too old goes first.
+    async fn call_about<R: fmt::Debug + Send + 'static>(
+        &self,
+        channel: &ChannelName,
+        op: &'static str,
+        writes: bool,
+        act: impl FnOnce(&mut ServerState, &ChannelName) -> R + Send + 'static,
+    ) -> Result<R> {
+        let channel = channel.clone();
+        self.call(op, writes, move |state, _| {
+            state.expire(&channel);
+            act(state, &channel)
+        })
+        .await
+    }
+
     fn memory(&self) -> MemoryBackend {
         self.server.0.state.lock().data.memory.clone()
     }
@@ -170,8 +186,10 @@ impl Primary for ModelRedis {
     }
 
     async fn examine(&self, channel: &ChannelName, producer: NodeId, at: u64) -> Result<Option<OpenLog>> {
-        let channel = channel.clone();
-        self.call("examine", false, move |state, _| state.data.memory.examine(&channel, producer, at)).await
+        self.call_about(channel, "examine", false, move |state, channel| {
+            state.data.memory.examine(channel, producer, at)
+        })
+        .await
     }
 
     async fn record_job(&self, _job: &MovedJob) -> Result<Recorded> {
@@ -183,19 +201,23 @@ impl Primary for ModelRedis {
 #[async_trait]
 impl Log for ModelRedis {
     async fn state(&self, channel: &ChannelName, producer: NodeId) -> Result<LogState> {
-        let channel = channel.clone();
-        self.call("state", false, move |state, _| now(state.data.memory.state(&channel, producer))).await?
+        self.call_about(channel, "state", false, move |state, channel| {
+            now(state.data.memory.state(channel, producer))
+        })
+        .await?
     }
 
     async fn find(&self, channel: &ChannelName, producer: NodeId) -> Result<Option<OpenLog>> {
-        let channel = channel.clone();
-        self.call("find", false, move |state, _| now(state.data.memory.find(&channel, producer))).await?
+        self.call_about(channel, "find", false, move |state, channel| {
+            now(state.data.memory.find(channel, producer))
+        })
+        .await?
     }
 
     async fn open(&self, channel: &ChannelName, producer: NodeId, minted: &Epoch) -> Result<OpenLog> {
-        let (channel, minted) = (channel.clone(), minted.clone());
-        self.call("open", true, move |state, _| now(state.data.memory.open(&channel, producer, &minted)))
-            .await?
+        let minted = minted.clone();
+        self.call_about(channel, "open", true, move |state, channel| state.open(channel, producer, &minted))
+            .await
     }
 
     async fn renew_epoch(
@@ -204,9 +226,9 @@ impl Log for ModelRedis {
         expected: &Epoch,
         minted: &Epoch,
     ) -> Result<Option<Epoch>> {
-        let (channel, expected, minted) = (channel.clone(), expected.clone(), minted.clone());
-        self.call("renew", true, move |state, _| {
-            let held = now(state.data.memory.renew_epoch(&channel, &expected, &minted));
+        let (expected, minted) = (expected.clone(), minted.clone());
+        self.call_about(channel, "renew", true, move |state, channel| {
+            let held = now(state.data.memory.renew_epoch(channel, &expected, &minted));
             state.renewed += u64::from(matches!(&held, Ok(Some(held)) if *held == minted));
             held
         })
@@ -214,10 +236,9 @@ impl Log for ModelRedis {
     }
 
     async fn append(&self, batch: &AppendBatch) -> Result<AppendAnswer> {
-        let batch = batch.clone();
-        self.call("append", true, move |state, link| {
+        let (batch, name) = (batch.clone(), self.link.name);
+        self.call_about(&batch.channel.clone(), "append", true, move |state, _| {
             let answer = state.append(&batch);
-            let name = link.name;
             let chain = || batch.entries.iter().map(|append| (append.prev, append.seq)).collect::<Vec<_>>();
             state.say(|| format!("n{name} append {} {} {:?}", batch.channel, batch.epoch, chain()));
             answer
@@ -231,24 +252,24 @@ impl Log for ModelRedis {
         after: Option<&Position>,
         limit: PageLimit,
     ) -> Result<Page> {
-        let (channel, after) = (channel.clone(), after.cloned());
-        self.call("read", false, move |state, _| {
-            let page = state.data.memory.read_now_within(&channel, after.as_ref(), limit);
+        let after = after.cloned();
+        self.call_about(channel, "read", false, move |state, channel| {
+            let page = state.data.memory.read_now_within(channel, after.as_ref(), limit);
             Page { is_final: false, ..page }
         })
         .await
     }
 
     async fn latest(&self, channel: &ChannelName, after: Option<&str>, limit: usize) -> Result<LatestPage> {
-        let (channel, after) = (channel.clone(), after.map(str::to_owned));
-        let latest =
-            move |state: &mut ServerState| now(state.data.memory.latest(&channel, after.as_deref(), limit));
-        self.call("latest", false, move |state, _| latest(state)).await?
+        let after = after.map(str::to_owned);
+        self.call_about(channel, "latest", false, move |state, channel| {
+            now(state.data.memory.latest(channel, after.as_deref(), limit))
+        })
+        .await?
     }
 
     async fn keys(&self, channel: &ChannelName) -> Result<Vec<Arc<str>>> {
-        let channel = channel.clone();
-        self.call("keys", false, move |state, _| now(state.data.memory.keys(&channel))).await?
+        self.call_about(channel, "keys", false, |state, channel| now(state.data.memory.keys(channel))).await?
     }
 
     async fn follow(&self, channel: &ChannelName) -> Result<()> {
@@ -264,7 +285,10 @@ impl Log for ModelRedis {
         }
         let followed = channel.clone();
         let answer = self
-            .call("follow", false, move |_, link| {
+            .call("follow", false, move |server, link| {
+                if server.laws.others_prove_following && server.is_heard_elsewhere(link, &followed) {
+                    return Ok(());
+                }
                 let mut state = link.state.lock();
                 let Some(subscriber) = &mut state.subscriber else { return Err(unreachable("follow")) };
                 subscriber.subscribed.insert(followed);
