@@ -62,6 +62,9 @@ function take(message) {
       state.mayComeAgain = !message.recovered;
       if (state.mayComeAgain) console.error(`${message.gap ?? 'an unknown number of'} updates are missing here`);
       break;
+    case 'error': // such as an address that is not right; what comes next is in the close code
+      console.error(message.message);
+      break;
     case 'closing':
       state.retryAfterMs = message.retry_after_ms ?? 0;
       break;

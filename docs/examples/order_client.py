@@ -83,6 +83,8 @@ class Follower:
             self.may_come_again = not message["recovered"]
             if self.may_come_again:
                 say(f"{message.get('gap', 'an unknown number of')} updates are missing here")
+        elif kind == "error":  # such as an address that is not right; what comes next is in the close code
+            say(message["message"])
         elif kind == "closing":
             self.retry_after = message.get("retry_after_ms", 0) / 1000
         elif kind == "skipped":  # only a newer gateway knows what it says; it counts all the same

@@ -31,7 +31,7 @@ pub struct ConnectionsConfig {
     /// After how long without a sign of life a connection is closed, in seconds; more than
     /// `heartbeat_interval_s`. Default 75.
     pub silence_timeout_s: u64,
-    /// Subscriptions per connection. Default 128.
+    /// Subscriptions per connection, and channels that one request names. Default 128.
     pub subscriptions_max: usize,
     /// The largest message that a client may send, in bytes. Default 65,536.
     pub message_bytes_max: usize,
@@ -45,8 +45,8 @@ pub struct ConnectionsConfig {
     /// Live entries that are held back while a connection resumes; when it overflows they are
     /// dropped, and read again. Default 1,024.
     pub hold_entries_max: usize,
-    /// Messages per second that a client may send, in the long run; each channel that it subscribes
-    /// to counts as one. One that unsubscribes from more channels than that is read more slowly.
+    /// Messages per second that a client may send, in the long run, before it is closed with 4004; each
+    /// channel that it subscribes to counts as one. One that unsubscribes from more channels than that is read more slowly.
     /// 0 = unlimited. Default 50.
     pub messages_per_s: u32,
     /// Messages that a client may send at once. Default 200.
@@ -54,8 +54,8 @@ pub struct ConnectionsConfig {
     /// How long a client may take to answer a close frame, in milliseconds. 0 closes without
     /// waiting. Default 5,000.
     pub close_grace_ms: u64,
-    /// How long a connection that was opened on an order stays after the order's last update has been
-    /// sent, in milliseconds, to within a second. 0 closes it at once. Default 5,000.
+    /// How long a connection that was opened on an order, or a subscription to it on another one, stays after
+    /// the order's last update has been sent, in milliseconds, to within a second. Default 5,000.
     pub order_linger_ms: u64,
 }
 

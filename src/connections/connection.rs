@@ -20,10 +20,11 @@ use tokio::task;
 use tokio::time::Instant;
 use uuid::Uuid;
 
+use super::config::ConnectionsConfig;
 use super::intake::Intake;
 use super::limits::Admission;
 use super::outbox::{Outbox, OutboxLimits, Overflow, Replaces};
-use super::shard::Shard;
+use super::shard::{RETRY_AFTER_MS, Shard};
 use super::stats::{ConnectionHealth, ConnectionInfo, ShardStats};
 use super::subscription::Subscription;
 use crate::channels::LiveBatch;
@@ -65,8 +66,8 @@ pub(super) struct Connection {
     state: Cell<State>,
     /// Whether channels that go too fast for this reader wait for it.
     pub(super) pacing: Cell<Pacing>,
-    /// Only where it was opened on an order. Boxed: most were not.
-    order: Option<Box<OpenedOn>>,
+    /// The order that it was opened on, and ends with. Boxed: most were opened on none.
+    order: Option<Box<ChannelName>>,
     /// Counts this connection in the limits until it is gone.
     _admission: Admission,
 }
@@ -95,14 +96,6 @@ impl Bucket {
         self.left.set(left);
         left
     }
-}
-
-/// The order that a connection was opened on; it ends with it.
-#[derive(Debug)]
-struct OpenedOn {
-    channel: ChannelName,
-    /// Since when the connection has been given everything there will ever be.
-    finished_at: Cell<Option<Instant>>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -140,9 +133,8 @@ impl Connection {
         burst: u32,
         order: Option<ChannelName>,
     ) -> Self {
-        let opened_on = |channel| Box::new(OpenedOn { channel, finished_at: Cell::default() });
         Self {
-            order: order.map(opened_on),
+            order: order.map(Box::new),
             id,
             stream,
             outbox: RefCell::default(),
@@ -166,18 +158,22 @@ impl Connection {
         self.state.get() == State::Open
     }
 
-    /// Notes whether it has been given everything that a channel will ever hold; means nothing for
-    /// channels other than the one that it was opened on.
-    pub(super) fn set_finished(&self, channel: &ChannelName, finished: bool) {
-        if let Some(order) = self.order.as_ref().filter(|order| order.channel == *channel) {
-            let since = order.finished_at.get().unwrap_or_else(Instant::now);
-            order.finished_at.set(finished.then_some(since));
-        }
+    /// Its subscription to a channel.
+    pub(super) fn subscription(&self, channel: &ChannelName) -> Option<Rc<Subscription>> {
+        self.subscriptions.borrow().iter().find(|subscription| subscription.channel == *channel).cloned()
     }
 
     /// Since when it has been given all of the order that it was opened on.
     pub(super) fn finished_at(&self) -> Option<Instant> {
-        self.order.as_ref().and_then(|order| order.finished_at.get())
+        self.subscription(self.order.as_deref()?)?.finished_at()
+    }
+
+    /// Its subscriptions that have been given everything that there will ever be, and since when; but for
+    /// the one that it was opened for.
+    pub(super) fn finished(&self) -> Vec<(Rc<Subscription>, Instant)> {
+        let subscriptions = self.subscriptions.borrow();
+        let others = subscriptions.iter().filter(|held| self.order.as_deref() != Some(&held.channel));
+        others.filter_map(|held| Some((Rc::clone(held), held.finished_at()?))).collect()
     }
 
     pub(super) fn silence(&self, now: Instant) -> Duration {
@@ -539,7 +535,10 @@ impl Connection {
     pub(super) fn allowed(&self, shard: &Shard) -> bool {
         let is_paid = self.messages.take(self.ticks(), shard) >= 0.0;
         if !is_paid {
-            shard.close(self, CloseCode::RateLimited);
+            // When it may send as much at once again as on a new connection.
+            let ConnectionsConfig { messages_per_s, messages_burst, .. } = shard.config;
+            let refill = u64::from(messages_burst) * 1_000 / u64::from(messages_per_s.max(1));
+            shard.close_for(self, CloseCode::RateLimited, refill.max(RETRY_AFTER_MS));
         }
         is_paid
     }

@@ -68,8 +68,8 @@ impl FrameReader {
                 }
                 None
             }
-            // Nothing else can fail there: see `Pipe`.
-            Err(Error::Io(_)) => Some(Inbound::Broken(CloseCode::RateLimited)),
+            // Too many fragments; nothing else can fail there: see `Pipe`.
+            Err(Error::Io(_)) => Some(Inbound::Broken(CloseCode::TooBig)),
             Err(Error::ConnectionClosed | Error::AlreadyClosed) => {
                 Some(Inbound::Closed { has_failed: false })
             }
@@ -215,9 +215,9 @@ mod tests {
         let most = [&begin[..], &more(100), &ping, &more(FRAGMENTS_MAX - 102), &end].concat();
         // Each message counts by itself.
         check(&most.repeat(2), &["alive", "text x", "alive", "text x"]);
-        check(&[&begin[..], &more(FRAGMENTS_MAX - 1), &end].concat(), &["broken 4501"]);
+        check(&[&begin[..], &more(FRAGMENTS_MAX - 1), &end].concat(), &["broken 1009"]);
         let small = frame(OpCode::Data(Data::Continue), false, b"a");
-        check(&[&begin[..], &small.repeat(usize::from(FRAGMENTS_MAX))].concat(), &["broken 4501"]);
+        check(&[&begin[..], &small.repeat(usize::from(FRAGMENTS_MAX))].concat(), &["broken 1009"]);
     }
 
     #[test]

@@ -61,7 +61,7 @@ const TURN_LOOKS: usize = 2_048;
 const STANDSTILL: Duration = Duration::from_secs(1);
 
 /// The retry hint of closes that concern one connection only.
-const RETRY_AFTER_MS: u64 = 1_000;
+pub(super) const RETRY_AFTER_MS: u64 = 1_000;
 
 /// Channels that one `backend_state` names.
 const CHANNELS_NAMED: usize = 100;
@@ -115,6 +115,8 @@ pub(super) struct Shard {
     told: RefCell<StorageStatus>,
     /// Tells the channels that are held back that a reader is waited for no longer.
     eased: Notify,
+    /// There may be subscriptions that have been given everything that there will ever be.
+    pub(super) has_finished: Cell<bool>,
     draining: Cell<Option<Duration>>,
     /// Sockets that were handed over and whose HTTP response is not out yet.
     upgrading: Cell<usize>,
@@ -166,6 +168,7 @@ impl Shard {
             tasks: TaskTracker::new(),
             replaying: RefCell::default(),
             eased: Notify::new(),
+            has_finished: Cell::new(false),
             draining: Cell::new(None),
             upgrading: Cell::new(0),
             gone: Notify::new(),
@@ -400,7 +403,12 @@ impl Shard {
 
     /// Says why, and closes.
     pub(super) fn close(&self, connection: &Connection, code: CloseCode) {
-        connection.close(code, RETRY_AFTER_MS, self.close_grace());
+        self.close_for(connection, code, RETRY_AFTER_MS);
+    }
+
+    /// The same, with when to come back.
+    pub(super) fn close_for(&self, connection: &Connection, code: CloseCode, retry_after_ms: u64) {
+        connection.close(code, retry_after_ms, self.close_grace());
     }
 
     /// Closes a connection whose order has ended, once it has had everything and the time to stay is
@@ -463,7 +471,7 @@ impl Shard {
 
     /// Pings the slots whose turn it is, and closes all that have been silent or closing for too long.
     /// `late` is by how much this sweep comes too late.
-    async fn sweep(&self, step: usize, sweeps: usize, late: Duration) {
+    async fn sweep(self: &Rc<Self>, step: usize, sweeps: usize, late: Duration) {
         let now = Instant::now();
         let silence_max = Duration::from_secs(self.config.silence_timeout_s);
         let stood_still = late >= STANDSTILL;
@@ -478,12 +486,16 @@ impl Shard {
         ping_frame(&mut frames);
         text_frame(&ServerMessage::Heartbeat { timestamp: Utc::now() }.to_json(), &mut frames);
         let frames = Bytes::from(frames);
+        let has_finished = self.has_finished.take();
         self.each_connection(|slot, connection| {
             if stood_still {
                 connection.excuse(late);
             }
             connection.end_if_overdue();
             self.close_if_finished(connection, now);
+            if has_finished {
+                self.end_finished(connection, now);
+            }
             if connection.silence(now) > silence_max {
                 self.close(connection, CloseCode::HeartbeatTimeout);
                 return true;

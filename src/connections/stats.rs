@@ -44,7 +44,7 @@ pub(crate) struct ShardStats {
 }
 
 /// Every error code, for tables and metrics.
-pub(crate) const ERROR_CODES: [ErrorCode; 9] = [
+pub(crate) const ERROR_CODES: [ErrorCode; 11] = [
     ErrorCode::InvalidJson,
     ErrorCode::InvalidMessage,
     ErrorCode::UnknownType,
@@ -53,6 +53,8 @@ pub(crate) const ERROR_CODES: [ErrorCode; 9] = [
     ErrorCode::TooManySubscriptions,
     ErrorCode::TooManyZones,
     ErrorCode::TooManyOrders,
+    ErrorCode::NotSubscribed,
+    ErrorCode::Superseded,
     ErrorCode::StorageUnavailable,
 ];
 

@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::Utc;
-use serde_json::Value;
 use tokio::task;
 use tokio::time::{self, Instant};
 use tracing::debug;
@@ -19,7 +18,7 @@ use crate::channels::{
     Way,
 };
 use crate::model::{BackendState, ChannelKind, ChannelName, Epoch, OrderId, Position};
-use crate::protocol::{ErrorCode, ServerMessage};
+use crate::protocol::{ErrorCode, RequestId, ServerMessage};
 use crate::storage::{StatusReader, StorageError};
 use crate::support::backoff::Backoff;
 
@@ -45,13 +44,37 @@ pub(super) struct Subscription {
     pub(super) connection: Rc<Connection>,
     /// Its place among the channel's subscriptions.
     pub(super) place: Cell<usize>,
+    /// The request that it was made for, until that has had its final answer. Boxed: few wait for one.
+    asked: Cell<Option<Box<Option<RequestId>>>>,
+    /// Since when it has been given everything that there will ever be.
+    finished_at: Cell<Option<Instant>>,
     /// Never borrowed while something is sent.
     reader: RefCell<Reader>,
 }
 
+// With the counts of its `Rc` it fills the allocator's class of 160 bytes.
+const _: () = assert!(size_of::<Subscription>() <= 144);
+
 impl Subscription {
-    pub(super) fn new(channel: ChannelName, connection: Rc<Connection>) -> Self {
-        Self { channel, connection, place: Cell::new(0), reader: RefCell::default() }
+    pub(super) fn new(channel: ChannelName, connection: Rc<Connection>, id: Option<RequestId>) -> Self {
+        Self {
+            channel,
+            connection,
+            place: Cell::new(0),
+            asked: Cell::new(Some(Box::new(id))),
+            finished_at: Cell::default(),
+            reader: RefCell::default(),
+        }
+    }
+
+    /// The `id` of the request that it was made for, to be given its final answer; `None` where that has
+    /// had one.
+    pub(super) fn take_asked(&self) -> Option<Option<RequestId>> {
+        self.asked.take().map(|id| *id)
+    }
+
+    pub(super) fn finished_at(&self) -> Option<Instant> {
+        self.finished_at.get()
     }
 
     /// Whether these batches are just what comes next, to be sent whole.
@@ -66,12 +89,13 @@ impl Subscription {
 
     pub(super) fn end(&self) {
         self.reader.borrow_mut().end();
-        self.connection.set_finished(&self.channel, false);
+        self.finished_at.set(None);
     }
 
     /// The log has come to its end, and the connection has been given all that is kept of it.
     pub(super) fn finish(&self, shard: &Shard) {
-        self.connection.set_finished(&self.channel, true);
+        self.finished_at.set(Some(self.finished_at.get().unwrap_or_else(Instant::now)));
+        shard.has_finished.set(true);
         shard.close_if_finished(&self.connection, Instant::now());
     }
 
@@ -125,7 +149,7 @@ impl Subscription {
                 }
                 Step::Finished => self.finish(shard),
                 Step::CatchUp => {
-                    self.connection.set_finished(&self.channel, false);
+                    self.finished_at.set(None);
                     let (subscription, on) = (Rc::clone(self), Rc::clone(shard));
                     shard.spawn_for(&self.connection, async move { subscription.catch_up(&on).await });
                 }
@@ -169,20 +193,23 @@ impl Subscription {
     // Joining
 
     /// Joins the channel, answers the client, and brings it up to date.
-    pub(super) async fn bring_up(self: Rc<Self>, shard: Rc<Shard>, start: Start, id: Option<Value>) {
-        if self.answer(&shard, &start, id.as_ref()).await {
-            self.catch_up(&shard).await;
+    pub(super) async fn bring_up(self: Rc<Self>, shard: Rc<Shard>, start: Start) {
+        let Some(found) = self.answer(&shard, &start).await else { return };
+        self.catch_up(&shard).await;
+        if found.top > found.offset && !self.is_over() {
+            let caught_up = ServerMessage::CaughtUp { channel: &self.channel, timestamp: Utc::now() };
+            self.connection.send_message(&caught_up, shard.limits);
         }
     }
 
-    /// Joins, says `subscribed`, and sets where the entries begin; false when it is over.
-    async fn answer(self: &Rc<Self>, shard: &Rc<Shard>, start: &Start, id: Option<&Value>) -> bool {
+    /// Joins, says `subscribed`, and sets where the entries begin, which is given; `None` when it is over.
+    async fn answer(self: &Rc<Self>, shard: &Rc<Shard>, start: &Start) -> Option<StartingPoint> {
         let mut failures = 0;
         let mut status = shard.status.clone();
         let mut give_up_at = None;
         loop {
             if self.is_over() {
-                return false;
+                return None;
             }
             let joined = shard.channels.join(&self.channel, shard.index).await;
             let found = match joined {
@@ -190,9 +217,9 @@ impl Subscription {
                 Err(JoinError::Unavailable(error)) => Err(Arc::new(error)),
                 Err(JoinError::TooManyChannels(max)) => {
                     let (code, message) = self.too_many(max);
-                    shard.send_error(&self.connection, id, code, &message, Some(self.channel.as_str()));
+                    self.refuse(shard, self.take_asked()?.as_ref(), code, &message);
                     shard.unsubscribe(self);
-                    return false;
+                    return None;
                 }
                 // Worth another look: where the node does stop, this connection is closed soon.
                 Err(JoinError::ShuttingDown) => {
@@ -202,7 +229,7 @@ impl Subscription {
                 }
             };
             if self.is_over() {
-                return false;
+                return None;
             }
             match found {
                 Ok(found) => {
@@ -210,22 +237,27 @@ impl Subscription {
                     if found.gap.is_none() && may_know_soon(&mut status, give_up_at).await {
                         continue;
                     }
-                    self.begin(shard, &found, start, id);
-                    return true;
+                    self.begin(shard, &found, start, self.take_asked()?.as_ref());
+                    return Some(found);
                 }
                 Err(error) => {
                     debug!(conn.id = %self.connection.id, channel = %self.channel, error = %error, "cannot subscribe yet");
                     if failures == 0 {
                         let message =
                             "the storage does not answer; the subscription is made as soon as it does";
-                        let (code, channel) = (ErrorCode::StorageUnavailable, Some(self.channel.as_str()));
-                        shard.send_error(&self.connection, id, code, message, channel);
+                        let asked = self.take_asked()?;
+                        self.refuse(shard, asked.as_ref(), ErrorCode::StorageUnavailable, message);
+                        self.asked.set(Some(Box::new(asked)));
                     }
                 }
             }
             failures += 1;
             self.pause(failures).await;
         }
+    }
+
+    fn refuse(&self, shard: &Shard, id: Option<&RequestId>, code: ErrorCode, message: &str) {
+        shard.send_error(&self.connection, id, code, message, Some(self.channel.as_str()));
     }
 
     /// Where the entries begin for a client that has had everything up to `start`.
@@ -240,7 +272,7 @@ impl Subscription {
     }
 
     /// Says `subscribed`, and sets where the entries begin.
-    fn begin(&self, shard: &Shard, at: &StartingPoint, start: &Start, id: Option<&Value>) {
+    fn begin(&self, shard: &Shard, at: &StartingPoint, start: &Start, id: Option<&RequestId>) {
         if !at.is_recovered() {
             shard.stats.gaps_told.add(1);
         }
@@ -252,6 +284,7 @@ impl Subscription {
             order_id,
             epoch: &at.epoch,
             offset: at.offset,
+            top: at.top.max(at.offset),
             recovered: at.is_recovered(),
             gap: at.gap,
             timestamp: Utc::now(),

@@ -8,6 +8,9 @@ const rows = new Map();
 const removed = new Set();
 let socket = null;
 let wait = 1000;
+// What the gateway said before it closed: why, and not to come back before so many milliseconds.
+let refusal = '';
+let retryAfterMs = 0;
 
 function show(entry, isLatest) {
   let row = rows.get(entry.key);
@@ -57,9 +60,12 @@ function isFinal(code) {
   return [1000, 1002, 1003, 1007, 1009].includes(code) || (code >= 4500 && code <= 4999);
 }
 
-function later(act) {
-  setTimeout(act, wait + Math.random() * 1000);
+// Says in how many milliseconds.
+function later(act, atLeast = 0) {
+  const ms = Math.max(wait + Math.random() * 1000, atLeast);
+  setTimeout(act, ms);
   wait = Math.min(wait * 2, WAIT_MAX_MS);
+  return ms;
 }
 
 function open(zone) {
@@ -67,6 +73,8 @@ function open(zone) {
   const scheme = location.protocol === 'https:' ? 'wss' : 'ws';
   socket = new WebSocket(`${scheme}://${location.host}/ws/market/${encodeURIComponent(zone)}`);
   $('state').textContent = 'connecting';
+  refusal = '';
+  retryAfterMs = 0;
   socket.onmessage = (event) => {
     const message = JSON.parse(event.data);
     if (message.type === 'price_update') show(message, false);
@@ -79,6 +87,8 @@ function open(zone) {
       [...rows.keys()].forEach((key) => remove(key, message));
     }
     if (message.type === 'connection_established' || message.type === 'backend_state') showState(message);
+    if (message.type === 'error' && !message.temporary) refusal = `: ${message.message}`;
+    if (message.type === 'closing') retryAfterMs = message.retry_after_ms || 0;
     if (message.type === 'subscribed') {
       wait = 1000;
       $('state').textContent = 'connected';
@@ -87,11 +97,11 @@ function open(zone) {
   };
   socket.onclose = (event) => {
     if (isFinal(event.code)) {
-      $('state').textContent = `closed (${event.code} ${event.reason})`;
+      $('state').textContent = `closed (${event.code} ${event.reason})${refusal}`;
       return;
     }
-    $('state').textContent = `closed (${event.code}), connecting again in ${Math.round(wait / 1000)} s`;
-    later(() => open(zone));
+    const seconds = Math.round(later(() => open(zone), retryAfterMs) / 1000);
+    $('state').textContent = `closed (${event.code}), connecting again in ${seconds} s`;
   };
 }
 

@@ -86,7 +86,6 @@ pub(crate) const OFFSET_MAX: u64 = (1 << 53) - 1;
 
 /// A place in a channel: just after the entry with this offset. Offset 0 is before the first entry.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Position {
     /// The life of the log that `offset` belongs to.
     pub epoch: Epoch,

@@ -15,7 +15,7 @@ pub enum CloseCode {
     Abnormal,
     /// 1007: a text message was not UTF-8.
     InvalidUtf8,
-    /// 1009: a message was larger than the limit.
+    /// 1009: a message was larger than the limit, or in more fragments than may be.
     TooBig,
     /// 4000: this node is shutting down; another one, or the same in a moment, will answer.
     ShuttingDown,
@@ -25,10 +25,10 @@ pub enum CloseCode {
     HeartbeatTimeout,
     /// 4003: an operator asked for this connection to be moved.
     Moved,
+    /// 4004: the client sent too many messages in too short a time.
+    RateLimited,
     /// 4500: an operator ended this connection.
     Disconnected,
-    /// 4501: too many messages in too short a time, or too many fragments of one.
-    RateLimited,
 }
 
 impl CloseCode {
@@ -44,8 +44,8 @@ impl CloseCode {
         Self::SlowConsumer,
         Self::HeartbeatTimeout,
         Self::Moved,
-        Self::Disconnected,
         Self::RateLimited,
+        Self::Disconnected,
     ];
 
     /// The number on the wire.
@@ -61,8 +61,8 @@ impl CloseCode {
             Self::SlowConsumer => 4001,
             Self::HeartbeatTimeout => 4002,
             Self::Moved => 4003,
+            Self::RateLimited => 4004,
             Self::Disconnected => 4500,
-            Self::RateLimited => 4501,
         }
     }
 
@@ -79,8 +79,8 @@ impl CloseCode {
             Self::SlowConsumer => "slow_consumer",
             Self::HeartbeatTimeout => "heartbeat_timeout",
             Self::Moved => "moved",
-            Self::Disconnected => "disconnected",
             Self::RateLimited => "rate_limited",
+            Self::Disconnected => "disconnected",
         }
     }
 
@@ -111,6 +111,7 @@ mod tests {
             (CloseCode::SlowConsumer, true),
             (CloseCode::ShuttingDown, true),
             (CloseCode::Abnormal, true),
+            (CloseCode::RateLimited, true),
             (CloseCode::Normal, false),
             (CloseCode::Disconnected, false),
             (CloseCode::TooBig, false),

@@ -9,7 +9,10 @@ use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::{ClientMessage, CloseCode, ErrorCode, PROTOCOL_VERSION, ServerMessage, Subscribe, entry_json};
+use super::{
+    ClientMessage, CloseCode, EndCode, ErrorCode, PROTOCOL_VERSION, RequestId, ServerMessage, Subscribe,
+    entry_json,
+};
 use crate::model::{
     BackendName, BackendState, ChannelName, DraftEntry, Entry, EntryId, EntryKind, Epoch, Marks, NodeId,
     OrderId, Position,
@@ -43,6 +46,12 @@ fn skipped() -> String {
 
 fn removal(kind: EntryKind, data: &'static str) -> String {
     entry(&"zone:pjm".parse().unwrap(), 43, kind, "WESTERN HUB", data, false)
+}
+
+fn id(json: &str) -> RequestId {
+    let ping = ClientMessage::parse(&format!(r#"{{"type":"ping","id":{json}}}"#));
+    let Ok(ClientMessage::Ping { id: Some(id) }) = ping else { panic!("{ping:?}") };
+    id
 }
 
 fn order() -> OrderId {
@@ -111,6 +120,7 @@ fn kind(message: &ServerMessage<'_>) -> &'static str {
         ServerMessage::ConnectionEstablished { .. } => "connection_established",
         ServerMessage::Connection { .. } => "connection",
         ServerMessage::Subscribed { .. } => "subscribed",
+        ServerMessage::CaughtUp { .. } => "caught_up",
         ServerMessage::Unsubscribed { .. } => "unsubscribed",
         ServerMessage::Resync { .. } => "resync",
         ServerMessage::Heartbeat { .. } => "heartbeat",
@@ -132,7 +142,8 @@ fn server_messages_are_as_in_their_fixtures() {
     let second: &Epoch = &"fedcba9876543210".parse().unwrap();
     let fork: &Epoch = &"f.0123456789abcdef.56.67e5504410b1426f9247bb680e5fe0c8.9.56".parse().unwrap();
     let view: &Epoch = &"v.0123456789abcdef.67e5504410b1426f9247bb680e5fe0c8-12".parse().unwrap();
-    let (one, three, seven, a) = (&json!(1), &json!(3), &json!(7), &json!("a"));
+    let ids = ["1", "3", "7", r#""a""#].map(id);
+    let [one, three, seven, a] = &ids;
     let established = |market_zone, storage_backend, state, message| ServerMessage::ConnectionEstablished {
         connection_id,
         market_zone,
@@ -143,12 +154,13 @@ fn server_messages_are_as_in_their_fixtures() {
         timestamp,
         message,
     };
-    let subscribed = |id, epoch, offset, recovered, gap| ServerMessage::Subscribed {
+    let subscribed = |id, epoch, offset, top, recovered, gap| ServerMessage::Subscribed {
         id,
         channel,
         order_id: None,
         epoch,
         offset,
+        top,
         recovered,
         gap,
         timestamp,
@@ -183,7 +195,10 @@ fn server_messages_are_as_in_their_fixtures() {
         reason: Some("Redis does not answer in time"),
         timestamp,
     };
-    let error = |id, code, message, channel| ServerMessage::Error { id, code, message, channel, timestamp };
+    let error = |id, code: ErrorCode, message, channel| {
+        let temporary = code.is_temporary();
+        ServerMessage::Error { id, code, temporary, message, channel, timestamp }
+    };
     let (memory, redis) = (BackendName::InMemory, BackendName::Redis);
     let concerned = [channel];
     let messages = [
@@ -226,6 +241,7 @@ fn server_messages_are_as_in_their_fixtures() {
                 order_id: Some(order()),
                 epoch: first,
                 offset: 0,
+                top: 3,
                 recovered: true,
                 gap: Some(0),
                 timestamp,
@@ -234,10 +250,20 @@ fn server_messages_are_as_in_their_fixtures() {
                 ),
             },
         ),
-        ("subscribed", subscribed(Some(seven), first, 41, true, Some(0))),
-        ("subscribed_with_gap", subscribed(None, first, 41, false, Some(12))),
-        ("subscribed_in_another_epoch", subscribed(Some(a), second, 0, false, None)),
-        ("unsubscribed", ServerMessage::Unsubscribed { id: Some(seven), channel, timestamp }),
+        ("subscribed", subscribed(Some(seven), first, 41, 41, true, Some(0))),
+        ("subscribed_with_gap", subscribed(None, first, 41, 97, false, Some(12))),
+        ("subscribed_in_another_epoch", subscribed(Some(a), second, 0, 5, false, None)),
+        ("caught_up", ServerMessage::CaughtUp { channel, timestamp }),
+        ("unsubscribed", ServerMessage::Unsubscribed { id: Some(seven), channel, code: None, timestamp }),
+        (
+            "unsubscribed_by_the_gateway",
+            ServerMessage::Unsubscribed {
+                id: None,
+                channel: &ChannelName::order(order()),
+                code: Some(EndCode::Finished),
+                timestamp,
+            },
+        ),
         ("resync", resync(second, 0, None)),
         ("resync_with_gap", resync(first, 99, Some(4))),
         ("resync_to_a_fork", resync(fork, 56, Some(0))),
@@ -257,6 +283,15 @@ fn server_messages_are_as_in_their_fixtures() {
         (
             "error",
             error(Some(three), ErrorCode::InvalidChannel, "`pjm` is not a valid channel name", Some("pjm")),
+        ),
+        (
+            "error_temporary",
+            error(
+                Some(seven),
+                ErrorCode::StorageUnavailable,
+                "the storage does not answer; the subscription is made as soon as it does",
+                Some("zone:pjm"),
+            ),
         ),
         ("error_without_id", error(None, ErrorCode::InvalidJson, "the message is not JSON", None)),
         ("closing", ServerMessage::closing(CloseCode::ShuttingDown, 1_500, timestamp)),
@@ -290,16 +325,17 @@ fn client_messages_are_read_from_their_fixtures() {
     };
     let object = serde_json::to_value(&position).unwrap();
     let expected = HashMap::from([
-        ("subscribe", subscribe(Some(json!(7)), &["zone:pjm", "zone:ercot"], &[("zone:pjm", object)])),
+        ("subscribe", subscribe(Some(id("7")), &["zone:pjm", "zone:ercot"], &[("zone:pjm", object)])),
         ("subscribe_from_now", subscribe(None, &["zone:pjm"], &[])),
         (
             "subscribe_with_text_position",
-            subscribe(Some(json!("a")), &["zone:pjm"], &[("zone:pjm", json!(position.to_string()))]),
+            subscribe(Some(id(r#""a""#)), &["zone:pjm"], &[("zone:pjm", json!(position.to_string()))]),
         ),
-        ("unsubscribe", ClientMessage::Unsubscribe { id: Some(json!(8)), channels: channels(&["zone:pjm"]) }),
-        ("heartbeat", ClientMessage::Heartbeat { id: Some(json!("h1")) }),
+        ("unsubscribe", ClientMessage::Unsubscribe { id: Some(id("8")), channels: channels(&["zone:pjm"]) }),
+        ("heartbeat", ClientMessage::Heartbeat { id: Some(id(r#""h1""#)) }),
         ("heartbeat_ack", ClientMessage::HeartbeatAck),
-        ("ping", ClientMessage::Ping { id: Some(json!(1)) }),
+        ("ping", ClientMessage::Ping { id: Some(id("1")) }),
+        ("ping_with_a_long_number", ClientMessage::Ping { id: Some(id("123456789012345678901234567890")) }),
     ]);
     let fixtures = fixtures("client_");
     assert_eq!(fixtures.len(), expected.len());

@@ -13,7 +13,7 @@ mod server;
 mod time;
 mod update;
 
-pub use client::{ClientMessage, InvalidMessage, Subscribe};
+pub use client::{ClientMessage, InvalidMessage, RequestId, Subscribe};
 pub use close::CloseCode;
 pub use entry::{MISSED_BEFORE, RESERVED_FIELDS, SKIPPED, entry_json};
 pub(crate) use fields::{OrderedFields, each_element};
@@ -21,7 +21,7 @@ pub use frame::{FRAME_HEADER_MAX, close_frame, ping_frame, text_frame};
 pub use payload::InvalidPayload;
 pub(crate) use payload::{PayloadWriter, compact, quoted};
 pub use price::{KEY_LEN_MAX, parse_price};
-pub use server::{ErrorCode, ServerMessage};
+pub use server::{EndCode, ErrorCode, ServerMessage};
 pub(crate) use time::{TIME_EXPECTED, time_of_number, time_of_text};
 pub use update::{ORDER_KEY, OrderUpdate, Standing};
 

@@ -4,7 +4,7 @@ use chrono::{DateTime, Utc};
 use serde::Serialize;
 use uuid::Uuid;
 
-use super::CloseCode;
+use super::{CloseCode, RequestId};
 use crate::model::{BackendName, BackendState, ChannelName, Epoch, OrderId};
 
 /// Why something that a client asked for was not done. Stable: clients may match on it.
@@ -28,6 +28,10 @@ pub enum ErrorCode {
     TooManyZones,
     /// One order more than the gateway follows for subscribers.
     TooManyOrders,
+    /// There is no such subscription.
+    NotSubscribed,
+    /// A later request for the same channel came before this one was answered.
+    Superseded,
     /// The storage does not answer; the gateway goes on trying.
     StorageUnavailable,
 }
@@ -44,9 +48,25 @@ impl ErrorCode {
             Self::TooManySubscriptions => "too_many_subscriptions",
             Self::TooManyZones => "too_many_zones",
             Self::TooManyOrders => "too_many_orders",
+            Self::NotSubscribed => "not_subscribed",
+            Self::Superseded => "superseded",
             Self::StorageUnavailable => "storage_unavailable",
         }
     }
+
+    /// Whether the request stands, and its final answer is yet to come.
+    pub fn is_temporary(self) -> bool {
+        matches!(self, Self::StorageUnavailable)
+    }
+}
+
+/// Why the gateway ended a subscription by itself. Stable: clients may match on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum EndCode {
+    /// The order has ended, and all that is kept of it was sent.
+    Finished,
 }
 
 /// A message from the gateway. Field order is part of the snapshot in `tests/fixtures/protocol`.
@@ -98,7 +118,7 @@ pub enum ServerMessage<'a> {
     Subscribed {
         /// The `id` of the request, when it had one.
         #[serde(skip_serializing_if = "Option::is_none")]
-        id: Option<&'a serde_json::Value>,
+        id: Option<&'a RequestId>,
         /// The channel.
         channel: &'a ChannelName,
         /// The order whose channel it is.
@@ -108,6 +128,9 @@ pub enum ServerMessage<'a> {
         epoch: &'a Epoch,
         /// Entries follow from the next offset on.
         offset: u64,
+        /// The newest offset of that epoch when the log was looked at. Where it is greater than `offset`,
+        /// what lies between comes first, and then `caught_up`.
+        top: u64,
         /// Whether nothing is missing between the position asked for and `offset`. Where none was
         /// asked for: true in a zone; in an order, whether all its updates are still kept.
         recovered: bool,
@@ -121,13 +144,23 @@ pub enum ServerMessage<'a> {
         #[serde(skip_serializing_if = "Option::is_none")]
         message: Option<&'a str>,
     },
+    /// All that the log had when the subscription was made has been sent. Comes where that was something.
+    CaughtUp {
+        /// The channel.
+        channel: &'a ChannelName,
+        /// When it was sent.
+        timestamp: DateTime<Utc>,
+    },
     /// No more entries of this channel follow.
     Unsubscribed {
         /// The `id` of the request, when it had one.
         #[serde(skip_serializing_if = "Option::is_none")]
-        id: Option<&'a serde_json::Value>,
+        id: Option<&'a RequestId>,
         /// The channel.
         channel: &'a ChannelName,
+        /// Why, where the gateway ended it by itself; absent in the answer to `unsubscribe`.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        code: Option<EndCode>,
         /// When it was sent.
         timestamp: DateTime<Utc>,
     },
@@ -160,7 +193,7 @@ pub enum ServerMessage<'a> {
     HeartbeatAck {
         /// The `id` of the request, when it had one.
         #[serde(skip_serializing_if = "Option::is_none")]
-        id: Option<&'a serde_json::Value>,
+        id: Option<&'a RequestId>,
         /// When it was sent.
         timestamp: DateTime<Utc>,
     },
@@ -168,7 +201,7 @@ pub enum ServerMessage<'a> {
     Pong {
         /// The `id` of the request, when it had one.
         #[serde(skip_serializing_if = "Option::is_none")]
-        id: Option<&'a serde_json::Value>,
+        id: Option<&'a RequestId>,
         /// When it was sent.
         timestamp: DateTime<Utc>,
     },
@@ -198,12 +231,14 @@ pub enum ServerMessage<'a> {
     Error {
         /// The `id` of the request, when it had one.
         #[serde(skip_serializing_if = "Option::is_none")]
-        id: Option<&'a serde_json::Value>,
+        id: Option<&'a RequestId>,
         /// Stable name of the error.
         code: ErrorCode,
+        /// Whether the request stands, and its final answer is yet to come.
+        temporary: bool,
         /// What was wrong and what would be right, for people.
         message: &'a str,
-        /// The channel concerned, as the client wrote it.
+        /// The channel concerned; where that is none, as the client wrote it.
         #[serde(skip_serializing_if = "Option::is_none")]
         channel: Option<&'a str>,
         /// When it was sent.

@@ -79,6 +79,7 @@ async fn each_bad_message_is_answered_and_the_connection_goes_on() {
     let mut client = Client::connect(&watched.gateway.url("/ws")).await;
     client.next_of_type("connection_established").await;
     let long_id = format!(r#"{{"type":"ping","id":"{}"}}"#, "x".repeat(200));
+    let too_many = json!({ "type": "subscribe", "id": 6, "channels": vec!["zone:a"; 129] }).to_string();
     let deep = "[".repeat(10_000);
     let closed = format!(r#"{{"type":"ping","n":{}{}}}"#, "[".repeat(40), "]".repeat(40));
     for (text, code, id, channel) in [
@@ -126,7 +127,11 @@ async fn each_bad_message_is_answered_and_the_connection_goes_on() {
             Value::Null,
             json!("zone:a"),
         ),
-        (r#"{"type":"unsubscribe","channels":["zone:a"]}"#, "invalid_channel", Value::Null, json!("zone:a")),
+        (r#"{"type":"unsubscribe","channels":["zone:a"]}"#, "not_subscribed", Value::Null, json!("zone:a")),
+        (r#"{"type":"unsubscribe","channels":["a"]}"#, "invalid_channel", Value::Null, json!("a")),
+        (r#"{"type":"subscribe","id":4,"channels":[]}"#, "invalid_message", json!(4), Value::Null),
+        (r#"{"type":"unsubscribe","id":5,"channels":[]}"#, "invalid_message", json!(5), Value::Null),
+        (&too_many, "invalid_message", json!(6), Value::Null),
     ] {
         let pointer = format!("/messages/errors_by_code/{code}");
         let before = watched.count(&pointer).await;
@@ -136,6 +141,7 @@ async fn each_bad_message_is_answered_and_the_connection_goes_on() {
         assert_eq!((&error["type"], &error["code"]), (&json!("error"), &json!(code)), "{shown}");
         assert_eq!((&error["id"], &error["channel"]), (&id, &channel), "{shown}");
         assert!(error["message"].as_str().is_some_and(|message| !message.is_empty()));
+        assert_eq!(error["temporary"], false, "{shown}");
         assert_eq!(watched.count(&pointer).await, before + 1, "{shown}");
     }
     // One bad name does not spoil the others.
@@ -209,18 +215,22 @@ async fn a_flood_of_messages_ends_its_sender_only() {
     config.connections.messages_burst = 20;
     let watched = Watched::start(config).await;
     // Messages, pings, and a message of empty fragments that never ends.
-    for (first, frame) in [
-        (vec![], masked(0x81, br#"{"type":"ping"}"#)),
-        (vec![], masked(0x89, b"ping")),
-        (masked(0x01, b""), masked(0x00, b"")),
+    for (first, frame, expected, retry_after_ms) in [
+        // 20 messages, one a second.
+        (vec![], masked(0x81, br#"{"type":"ping"}"#), 4004, json!(20_000)),
+        (vec![], masked(0x89, b"ping"), 4004, json!(20_000)),
+        (masked(0x01, b""), masked(0x00, b""), 1009, Value::Null),
     ] {
         let mut socket = RawSocket::open(watched.address(), "/ws").await;
         socket.send(&[first, frame.repeat(2_000)].concat()).await;
         let (texts, code) = socket.until_close().await;
-        assert_eq!(code, 4501);
+        assert_eq!(code, expected);
         assert!(texts.len() < 40, "{}", texts.len());
+        let closing: Value = serde_json::from_str(texts.last().unwrap()).unwrap();
+        assert_eq!((&closing["code"], &closing["retry_after_ms"]), (&json!(expected), &retry_after_ms));
     }
-    until_stat(&watched.gateway, "/connections/closed_by_reason/rate_limited", 3).await;
+    until_stat(&watched.gateway, "/connections/closed_by_reason/rate_limited", 2).await;
+    until_stat(&watched.gateway, "/connections/closed_by_reason/message_too_big", 1).await;
     watched.finish().await;
 }
 
@@ -230,7 +240,9 @@ async fn one_subscription_too_many_is_refused() {
     let mut client = Client::connect(&watched.gateway.url("/ws")).await;
     client.next_of_type("connection_established").await;
     let channels: Vec<String> = (1..=129).map(|n| format!("zone:z{n}")).collect();
-    client.send(&json!({ "type": "subscribe", "id": 1, "channels": channels })).await;
+    for some in channels.chunks(100) {
+        client.send(&json!({ "type": "subscribe", "id": 1, "channels": some })).await;
+    }
     let mut subscribed = 0;
     let mut errors = Vec::new();
     while subscribed + errors.len() < 129 {

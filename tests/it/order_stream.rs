@@ -234,7 +234,18 @@ async fn a_socket_may_be_there_before_the_order(place: Place) {
         let subscribed = client.next().await;
         assert_eq!(
             field_names(&subscribed),
-            ["channel", "epoch", "gap", "message", "offset", "orderId", "recovered", "timestamp", "type"]
+            [
+                "channel",
+                "epoch",
+                "gap",
+                "message",
+                "offset",
+                "orderId",
+                "recovered",
+                "timestamp",
+                "top",
+                "type"
+            ]
         );
         assert_whole(&subscribed, 0);
         client.came_until_heartbeats(1).await;
@@ -704,7 +715,9 @@ async fn an_order_that_is_carried_out_here_is_followed_to_its_end(place: Place) 
 }
 
 async fn one_connection_follows_many_orders(place: Place) {
-    let gateway = place.start().await;
+    let mut config = place.config();
+    config.connections.order_linger_ms = 3_600_000;
+    let gateway = Running::start(config).await;
     let orders: Vec<String> = std::iter::repeat_with(new_order).take(3).collect();
     publish(&gateway, &orders[0], &life(1, 1, &["building"])).await;
     publish(&gateway, &orders[1], &life(1, 1, &["failed"])).await;
@@ -757,6 +770,27 @@ async fn one_connection_follows_many_orders(place: Place) {
     client.send(&json!({ "type": "subscribe", "id": 7, "channels": ["order:1"] })).await;
     let error = client.next().await;
     assert_eq!((&error["code"], &error["id"]), (&json!("invalid_channel"), &json!(7)));
+    drop(client);
+    gateway.stop().await;
+
+    // Elsewhere each of these subscriptions ends with its order, and the connection stays.
+    let gateway = place.start().await;
+    let mut client = Client::connect(&gateway.url("/ws")).await;
+    client.next_of_type("connection_established").await;
+    let order = new_order();
+    publish(&gateway, &order, &life(1, 1, &["confirmed"])).await;
+    let (channel, other) = (format!("order:{order}"), format!("order:{}", new_order()));
+    client.send(&json!({ "type": "subscribe", "id": 1, "channels": [channel, other, "zone:pjm"] })).await;
+    let ended = client.next_of_type("unsubscribed").await;
+    assert_eq!(
+        (&ended["channel"], &ended["code"], ended.get("id")),
+        (&json!(channel), &json!("finished"), None)
+    );
+    client.send(&json!({ "type": "unsubscribe", "id": 2, "channels": [channel] })).await;
+    let error = client.next().await;
+    assert_eq!((&error["code"], &error["id"]), (&json!("not_subscribed"), &json!(2)));
+    gateway.publish("pjm", [price("A", 1)]).await;
+    assert_eq!(client.prices(1).await[0]["channel"], "zone:pjm");
     drop(client);
     gateway.stop().await;
 }

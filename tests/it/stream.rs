@@ -66,7 +66,7 @@ async fn the_first_two_messages_say_where_a_client_is() {
     let subscribed = client.next().await;
     assert_eq!(
         field_names(&subscribed),
-        ["channel", "epoch", "gap", "offset", "recovered", "timestamp", "type"]
+        ["channel", "epoch", "gap", "offset", "recovered", "timestamp", "top", "type"]
     );
     assert_eq!(subscribed["type"], "subscribed");
     assert_eq!(subscribed["channel"], "zone:pjm");
@@ -75,6 +75,7 @@ async fn the_first_two_messages_say_where_a_client_is() {
         (&subscribed["offset"], &subscribed["recovered"], &subscribed["gap"]),
         (&json!(2), &json!(true), &json!(0))
     );
+    assert_eq!(subscribed["top"], 2, "there is nothing to catch up with");
     assert!(is_time(&subscribed["timestamp"]));
 
     // On `/ws` there is no zone, and nothing follows until it is asked for.
@@ -189,7 +190,7 @@ async fn one_connection_subscribes_to_many_channels_and_leaves_them() {
     let error = client.next().await;
     assert_eq!(
         (&error["type"], &error["code"], &error["channel"], &error["id"]),
-        (&json!("error"), &json!("invalid_channel"), &json!("zone:nowhere"), &json!(7))
+        (&json!("error"), &json!("not_subscribed"), &json!("zone:nowhere"), &json!(7))
     );
     gateway.publish("z3", [price("x", 2)]).await;
     gateway.publish("z4", [price("x", 2)]).await;
@@ -231,6 +232,71 @@ async fn subscribing_twice_begins_anew_and_doubles_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_client_is_told_when_it_has_caught_up() {
+    for mut config in [config(), every()] {
+        config.connections.replay_page_entries = 7;
+        let gateway = Running::start(config).await;
+        gateway.publish("pjm", (1..=40).map(|n| price("A", n))).await;
+        let (_, subscribed) = gateway.market("pjm").await;
+        let epoch = subscribed["epoch"].as_str().unwrap();
+        let mut client = Client::connect(&gateway.url(&format!("/ws/market/pjm?since={epoch}:3"))).await;
+        let subscribed = client.next_of_type("subscribed").await;
+        assert_eq!((&subscribed["offset"], &subscribed["top"]), (&json!(3), &json!(40)));
+        let (before, channel) = client.until_caught_up().await;
+        assert_eq!(channel, "zone:pjm");
+        assert_eq!(before.iter().map(offset).collect::<Vec<_>>(), (4..=40).collect::<Vec<_>>());
+        // On the same connection, also where nothing is missing.
+        let since = json!({ "zone:pjm": format!("{epoch}:38") });
+        client.send(&json!({ "type": "subscribe", "channels": ["zone:pjm"], "since": since })).await;
+        let (before, _) = client.until_caught_up().await;
+        let prices = before.iter().filter(|message| message["type"] == "price_update").map(offset);
+        assert_eq!(prices.collect::<Vec<_>>(), [39, 40]);
+        let from = |offset: u64| {
+            let since = json!({ "zone:pjm": { "epoch": epoch, "offset": offset, "seen": "yesterday" } });
+            json!({ "type": "subscribe", "channels": ["zone:pjm"], "since": since })
+        };
+        client.send(&from(40)).await;
+        let subscribed = client.next_of_type("subscribed").await;
+        assert_eq!((&subscribed["offset"], &subscribed["top"]), (&json!(40), &json!(40)));
+        assert_eq!(client.until_pong().await, [] as [Value; 0]);
+        client.send(&from(39)).await;
+        let (before, _) = client.until_caught_up().await;
+        assert_eq!(before.iter().map(offset).collect::<Vec<_>>(), [39, 40], "{before:?}");
+        gateway.publish("pjm", [price("A", 41)]).await;
+        assert_eq!(offset(&client.prices(1).await[0]), 41);
+        drop(client);
+        gateway.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_message_is_longer_than_the_protocol_says() {
+    const MAX: usize = 67_000;
+    let gateway = Running::start(config()).await;
+    let zone = "z".repeat(64);
+    let (mut client, _) = gateway.market(&zone).await;
+    // A price of 64 KiB whose key is written twice, with all that is escaped.
+    let key = "\"".repeat(128);
+    let head = json!({ "hub": key, "price": 1, "n": "" }).to_string();
+    let price = head.replace(r#""n":"""#, &format!(r#""n":"{}""#, "x".repeat(65_536 - head.len())));
+    assert_eq!(gateway.post(&zone, LINES, price.as_bytes()).await.status, 200);
+    let text = client.next_text().await;
+    assert!((65_536..MAX).contains(&text.len()), "{}", text.len());
+    // A name of 64 KiB that is none.
+    let ask =
+        |name: &str| json!({ "type": "subscribe", "id": "x".repeat(126), "channels": [name] }).to_string();
+    let fill = "\u{10ffff}".repeat(16_000);
+    let name = format!("{fill}{}", "\u{1}".repeat((65_536 - ask(&fill).len()) / 6));
+    client.send_text(&ask(&name)).await;
+    let text = client.next_text().await;
+    assert!((65_000..MAX).contains(&text.len()), "{}", text.len());
+    let error: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!((&error["code"], &error["channel"]), (&json!("invalid_channel"), &json!(name)));
+    drop(client);
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn heartbeats_are_sent_and_answered() {
     let mut config = config();
     config.connections.heartbeat_interval_s = 1;
@@ -242,12 +308,17 @@ async fn heartbeats_are_sent_and_answered() {
         (json!({ "type": "heartbeat" }), json!({ "type": "heartbeat_ack" })),
         (json!({ "type": "ping", "id": "a" }), json!({ "type": "pong", "id": "a" })),
         (json!({ "type": "ping", "id": null }), json!({ "type": "pong" })),
+        (json!({ "type": "ping", "id": -1.5 }), json!({ "type": "pong", "id": -1.5 })),
     ] {
         client.send(&message).await;
         let mut answered = client.next().await;
         assert!(is_time(&answered.as_object_mut().unwrap().remove("timestamp").unwrap()));
         assert_eq!(answered, answer);
     }
+    let many_digits = r#""id":123456789012345678901234567890"#;
+    client.send_text(&format!(r#"{{"type":"ping",{many_digits}}}"#)).await;
+    let answered = client.next_text().await;
+    assert!(answered.contains(many_digits), "{answered}");
     client.send(&json!({ "type": "heartbeat_ack" })).await;
     let (mut pings, mut heartbeats) = (0, 0);
     while pings < 2 || heartbeats < 2 {

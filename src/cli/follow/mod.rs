@@ -156,12 +156,20 @@ async fn listen(
                 Step::Print => output.entry(&text)?,
                 Step::Say(text) => output.say(&text),
                 Step::Done => {
-                    // The gateway sees the end anyway; this only makes it a clean one.
-                    drop(time::timeout(CONNECT_TIMEOUT, socket.close(None)).await);
+                    part(&mut socket).await;
                     return Ok(None);
+                }
+                Step::Over(why) => {
+                    part(&mut socket).await;
+                    return Ok(Some(Lost { code: Some(CloseCode::Normal.number()), why }));
                 }
                 Step::Fail(why) => return Err(anyhow!(why)),
             }
         }
     }
+}
+
+/// The gateway sees the end anyway; this only makes it a clean one.
+async fn part(socket: &mut Socket) {
+    drop(time::timeout(CONNECT_TIMEOUT, socket.close(None)).await);
 }

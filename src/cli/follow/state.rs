@@ -49,6 +49,8 @@ pub(in crate::cli) enum Step {
     Say(String),
     /// Enough entries came.
     Done,
+    /// The gateway ended all that was followed, for the reason given.
+    Over(String),
     /// There is nothing left to wait for.
     Fail(String),
 }
@@ -80,7 +82,8 @@ pub(in crate::cli) struct Follow {
 #[derive(Debug, Default)]
 struct Progress {
     position: Option<Position>,
-    is_refused: bool,
+    /// It is not asked for again: it was refused, or has ended.
+    is_over: bool,
     /// What was had may come again: the newest word about the place was `"recovered":false`.
     may_come_again: bool,
     ids: RecentIds,
@@ -127,6 +130,7 @@ struct Incoming {
     state: Option<String>,
     reason: Option<String>,
     code: Option<Value>,
+    temporary: Option<bool>,
     terminal: Option<bool>,
     message: Option<String>,
 }
@@ -159,7 +163,7 @@ impl Follow {
 
     /// The message that asks for the channels, from where they are.
     pub(in crate::cli) fn subscribe(&self) -> String {
-        let wanted = || self.channels.iter().filter(|(_, progress)| !progress.is_refused);
+        let wanted = || self.channels.iter().filter(|(_, progress)| !progress.is_over);
         let mut names: Vec<&str> = wanted().map(|(name, _)| name.as_str()).collect();
         names.sort_unstable();
         let since: serde_json::Map<String, Value> = wanted()
@@ -203,7 +207,8 @@ impl Follow {
                 self.retry_after = Duration::from_millis(incoming.retry_after_ms.unwrap_or(0));
                 Vec::new()
             }
-            "unsubscribed" | "heartbeat" | "heartbeat_ack" | "pong" => Vec::new(),
+            "unsubscribed" => self.ended(incoming),
+            "caught_up" | "heartbeat" | "heartbeat_ack" | "pong" => Vec::new(),
             // Entries of any type, also of those that this version does not know.
             _ => self.entry(&incoming),
         }
@@ -294,17 +299,35 @@ impl Follow {
         let code = incoming.code.as_ref().and_then(Value::as_str).unwrap_or("error").to_owned();
         let about = incoming.channel.as_ref().map(|channel| format!("{channel}: ")).unwrap_or_default();
         let text = format!("{about}{} ({code})", incoming.message.unwrap_or_default());
-        let channel = incoming.channel.and_then(|name| name.parse::<ChannelName>().ok());
-        // The gateway goes on trying when its storage does not answer; all else is final.
-        if let Some(progress) = channel.and_then(|channel| self.channels.get_mut(&channel))
-            && code != "storage_unavailable"
-        {
-            progress.is_refused = true;
-            if self.channels.values().all(|progress| progress.is_refused) {
-                return vec![Step::Fail(text)];
-            }
+        if incoming.temporary == Some(true) {
+            return vec![Step::Say(text)];
         }
-        vec![Step::Say(text)]
+        match self.give_up_on(incoming.channel.as_deref()) {
+            true => vec![Step::Fail(text)],
+            false => vec![Step::Say(text)],
+        }
+    }
+
+    /// The gateway has ended a subscription by itself.
+    fn ended(&mut self, incoming: Incoming) -> Vec<Step> {
+        let (Some(channel), Some(Value::String(code))) = (incoming.channel, incoming.code) else {
+            return Vec::new();
+        };
+        let text = format!("{channel}: ended by the gateway ({code})");
+        match self.give_up_on(Some(&channel)) {
+            true => vec![Step::Over(text)],
+            false => vec![Step::Say(text)],
+        }
+    }
+
+    /// A channel is not asked for again; says whether that was the last one.
+    fn give_up_on(&mut self, channel: Option<&str>) -> bool {
+        let channel = channel.and_then(|name| name.parse::<ChannelName>().ok());
+        let Some(progress) = channel.and_then(|channel| self.channels.get_mut(&channel)) else {
+            return false;
+        };
+        progress.is_over = true;
+        self.channels.values().all(|progress| progress.is_over)
     }
 }
 
@@ -447,7 +470,9 @@ mod tests {
     #[test]
     fn the_close_code_says_whether_to_come_back_and_closing_when() {
         let now = Instant::now();
-        for (code, back) in [(4000, true), (4001, true), (1006, true), (1000, false), (4500, false)] {
+        for (code, back) in
+            [(4000, true), (4001, true), (4004, true), (1006, true), (1000, false), (4502, false)]
+        {
             assert_eq!(follow(Until::Forever).lost(Some(code), now, 0.0) != Next::GiveUp, back, "{code}");
         }
         let mut follow = follow(Until::Forever);
@@ -472,13 +497,30 @@ mod tests {
     fn it_fails_when_every_channel_is_refused() {
         let mut follow = follow(Until::Forever);
         let error = |channel: &str, code: &str| {
-            json!({"type": "error", "code": code, "message": "no", "channel": channel}).to_string()
+            let temporary = code == "storage_unavailable";
+            json!({"type": "error", "code": code, "temporary": temporary, "message": "no", "channel": channel})
+                .to_string()
         };
         assert!(matches!(follow.message(&error("zone:a", "storage_unavailable"))[..], [Step::Say(_)]));
         assert!(matches!(follow.message(&error("zone:a", "too_many_zones"))[..], [Step::Say(_)]));
         let wanted: Value = serde_json::from_str(&follow.subscribe()).unwrap();
         assert_eq!(wanted["channels"], json!(["zone:b"]));
         assert!(matches!(follow.message(&error("zone:b", "too_many_zones"))[..], [Step::Fail(_)]));
+    }
+
+    #[test]
+    fn what_the_gateway_ends_is_not_asked_for_again() {
+        let mut follow = follow(Until::Forever);
+        let unsubscribed = |channel: &str, code: Option<&str>| {
+            json!({"type": "unsubscribed", "channel": channel, "code": code}).to_string()
+        };
+        assert_eq!(follow.message(r#"{"type":"caught_up","channel":"zone:a"}"#), []);
+        assert_eq!(follow.message(&unsubscribed("zone:a", None)), []);
+        assert!(matches!(follow.message(&unsubscribed("zone:a", Some("finished")))[..], [Step::Say(_)]));
+        let wanted: Value = serde_json::from_str(&follow.subscribe()).unwrap();
+        assert_eq!(wanted["channels"], json!(["zone:b"]));
+        let over = Step::Over("zone:b: ended by the gateway (finished)".to_owned());
+        assert_eq!(follow.message(&unsubscribed("zone:b", Some("finished"))), [over]);
     }
 
     #[test]

@@ -1,26 +1,27 @@
 //! What clients ask for.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
+use std::time::Duration;
 use std::vec;
 
 use chrono::Utc;
 use serde_json::Value;
+use tokio::time::Instant;
 
 use super::Shard;
 use crate::channels::Start;
 use crate::connections::connection::Connection;
 use crate::connections::subscription::Subscription;
-use crate::model::{ChannelName, Position};
-use crate::protocol::{ClientMessage, ErrorCode, ServerMessage, Subscribe};
+use crate::model::{ChannelName, InvalidName, Position};
+use crate::protocol::{
+    ClientMessage, EndCode, ErrorCode, InvalidMessage, RequestId, ServerMessage, Subscribe,
+};
 use crate::support::fault;
 
 /// Names of one request that are done before others get their turn.
 const NAMES_PER_TURN: usize = 64;
-
-/// Errors that a request is answered with one by one; how many more there are is told in one.
-const ERRORS_TOLD: usize = 100;
 
 /// What became of a message.
 pub(in crate::connections) enum Heard {
@@ -32,19 +33,24 @@ pub(in crate::connections) enum Heard {
     Request(Request),
 }
 
-/// A request whose names are done one after the other.
+/// A request whose names are done one after the other, each of which gets one final answer.
 pub(in crate::connections) struct Request {
     wish: Wish,
-    id: Option<Value>,
-    names: vec::IntoIter<String>,
+    id: Option<RequestId>,
+    names: vec::IntoIter<Named>,
     /// The message has paid for its first name.
     has_begun: bool,
-    refused: usize,
 }
 
 enum Wish {
-    Subscribe { since: HashMap<String, Value> },
+    Subscribe { since: HashMap<ChannelName, Value> },
     Unsubscribe,
+}
+
+/// A name as a client wrote it, and the channel that it names.
+struct Named {
+    written: String,
+    channel: Result<ChannelName, InvalidName>,
 }
 
 /// Why a name was not done.
@@ -56,6 +62,41 @@ struct Refusal {
 impl Refusal {
     fn new(code: ErrorCode, message: impl Into<Cow<'static, str>>) -> Self {
         Self { code, message: message.into() }
+    }
+}
+
+impl Request {
+    /// # Errors
+    /// It names nothing, or more than `max` channels: then that is the answer to all of it.
+    fn new(
+        wish: Wish,
+        id: Option<RequestId>,
+        names: Vec<String>,
+        max: usize,
+    ) -> Result<Self, InvalidMessage> {
+        if names.is_empty() || names.len() > max {
+            let count = names.len();
+            let message = format!("`channels` must name 1 to {max} channels, and names {count}");
+            return Err(InvalidMessage { id, code: ErrorCode::InvalidMessage, message });
+        }
+        let mut names: Vec<Named> = names.into_iter().map(Named::new).collect();
+        let mut seen = HashSet::new();
+        // However often and in whatever way a channel is written, it is asked for once.
+        let is_new: Vec<bool> = names.iter().map(|named| seen.insert(named.shown())).collect();
+        let mut is_new = is_new.into_iter();
+        names.retain(|_| is_new.next().unwrap_or(true));
+        Ok(Self { wish, id, names: names.into_iter(), has_begun: false })
+    }
+}
+
+impl Named {
+    fn new(written: String) -> Self {
+        Self { channel: written.parse(), written }
+    }
+
+    /// As answers call it.
+    fn shown(&self) -> &str {
+        self.channel.as_ref().map_or(&self.written, ChannelName::as_str)
     }
 }
 
@@ -72,31 +113,44 @@ impl Shard {
         } else if !connection.allowed(self) {
             return Heard::TooMuch;
         }
-        let request = |wish, id, channels: Vec<String>| {
-            Heard::Request(Request { wish, id, names: channels.into_iter(), has_begun: false, refused: 0 })
-        };
-        match message {
-            Ok(ClientMessage::Subscribe(Subscribe { id, channels, since })) => {
-                return request(Wish::Subscribe { since }, id, channels);
+        match self.understand(connection, message) {
+            Ok(None) => Heard::All,
+            Ok(Some(request)) => Heard::Request(request),
+            Err(InvalidMessage { id, code, message }) => {
+                self.send_error(connection, id.as_ref(), code, &message, None);
+                Heard::All
             }
-            Ok(ClientMessage::Unsubscribe { id, channels }) => {
-                return request(Wish::Unsubscribe, id, channels);
+        }
+    }
+
+    /// Answers a message, but for what a request asks for.
+    fn understand(
+        &self,
+        connection: &Connection,
+        message: Result<ClientMessage, InvalidMessage>,
+    ) -> Result<Option<Request>, InvalidMessage> {
+        let names_max = self.config.subscriptions_max;
+        match message? {
+            ClientMessage::Subscribe(Subscribe { id, channels, since }) => {
+                let since = since.into_iter();
+                let since = since.filter_map(|(name, since)| Some((name.parse().ok()?, since))).collect();
+                return Request::new(Wish::Subscribe { since }, id, channels, names_max).map(Some);
             }
-            Ok(ClientMessage::Heartbeat { id }) => {
+            ClientMessage::Unsubscribe { id, channels } => {
+                return Request::new(Wish::Unsubscribe, id, channels, names_max).map(Some);
+            }
+            ClientMessage::Heartbeat { id } => {
                 let ack = ServerMessage::HeartbeatAck { id: id.as_ref(), timestamp: Utc::now() };
                 connection.send_message(&ack, self.limits);
             }
-            Ok(ClientMessage::Ping { id }) => {
+            ClientMessage::Ping { id } => {
                 fault::point(|| "connection".to_owned());
                 let pong = ServerMessage::Pong { id: id.as_ref(), timestamp: Utc::now() };
                 connection.send_message(&pong, self.limits);
             }
-            Ok(ClientMessage::HeartbeatAck) => {}
-            Err(invalid) => {
-                self.send_error(connection, invalid.id.as_ref(), invalid.code, &invalid.message, None)
-            }
+            ClientMessage::HeartbeatAck => {}
         }
-        Heard::All
+        Ok(None)
     }
 
     /// Does some of the names of a request; says whether there are more.
@@ -110,74 +164,49 @@ impl Shard {
             if !connection.is_open() {
                 return false;
             }
-            let Some(name) = request.names.next() else {
-                self.tell_untold(connection, request);
-                return false;
-            };
+            let Some(named) = request.names.next() else { return false };
             let pays = std::mem::replace(&mut request.has_begun, true);
+            let channel = || {
+                let channel = named.channel.as_ref();
+                channel.map_err(|error| Refusal::new(ErrorCode::InvalidChannel, error.to_string()))
+            };
+            let id = request.id.as_ref();
             let done = match &request.wish {
                 Wish::Subscribe { .. } if pays && !connection.allowed(self) => return false,
-                Wish::Subscribe { since } => {
-                    self.on_subscribe(connection, &name, since.get(&name), request.id.as_ref())
-                }
+                Wish::Subscribe { since } => channel()
+                    .and_then(|channel| self.on_subscribe(connection, channel, since.get(channel), id)),
                 Wish::Unsubscribe => {
                     if pays {
                         connection.charge_leaving(self);
                     }
-                    self.on_unsubscribe(connection, &name, request.id.as_ref())
+                    channel().and_then(|channel| self.on_unsubscribe(connection, channel, id))
                 }
             };
             if let Err(Refusal { code, message }) = done {
-                request.refused += 1;
-                if request.refused <= ERRORS_TOLD {
-                    let shown: String = name.chars().take(96).collect();
-                    self.send_error(connection, request.id.as_ref(), code, &message, Some(&shown));
-                } else {
-                    self.stats.count_error(code);
-                }
+                self.send_error(connection, id, code, &message, Some(named.shown()));
             }
         }
         true
     }
 
-    /// Says how many names were refused besides those that were told of. They are counted already.
-    fn tell_untold(&self, connection: &Connection, request: &Request) {
-        let untold = request.refused.saturating_sub(ERRORS_TOLD);
-        if untold == 0 {
-            return;
-        }
-        let message = format!("{untold} more names of this message were refused; {ERRORS_TOLD} are told of");
-        let error = ServerMessage::Error {
-            id: request.id.as_ref(),
-            code: ErrorCode::InvalidMessage,
-            message: &message,
-            channel: None,
-            timestamp: Utc::now(),
-        };
-        connection.send_message(&error, self.limits);
-    }
-
     fn on_subscribe(
         self: &Rc<Self>,
         connection: &Rc<Connection>,
-        name: &str,
+        channel: &ChannelName,
         since: Option<&Value>,
-        id: Option<&Value>,
+        id: Option<&RequestId>,
     ) -> Result<(), Refusal> {
-        let channel = name.parse::<ChannelName>();
-        let channel = channel.map_err(|error| Refusal::new(ErrorCode::InvalidChannel, error.to_string()))?;
         let start = match since.filter(|since| !since.is_null()).map(position) {
-            None => Start::of(&channel, None),
-            Some(Some(position)) => Start::of(&channel, Some(position)),
+            None => Start::of(channel, None),
+            Some(Some(position)) => Start::of(channel, Some(position)),
             Some(None) => {
                 let message = r#"`since` takes {"<channel>":{"epoch":"…","offset":0}}, as `subscribed` and the entries tell"#;
                 return Err(Refusal::new(ErrorCode::InvalidPosition, message));
             }
         };
-        let known = connection.subscriptions.borrow().iter().find(|s| s.channel == channel).cloned();
-        if let Some(known) = known {
+        if let Some(known) = connection.subscription(channel) {
             // Asking again begins anew, from where the request says.
-            self.unsubscribe(&known);
+            self.supersede(&known);
         } else if connection.subscriptions.borrow().len() >= self.config.subscriptions_max {
             let message = format!(
                 "a connection may have {} subscriptions; unsubscribe from one, or open another connection",
@@ -185,8 +214,19 @@ impl Shard {
             );
             return Err(Refusal::new(ErrorCode::TooManySubscriptions, message));
         }
-        self.subscribe(connection, channel, start, id.cloned());
+        self.subscribe(connection, channel.clone(), start, id.cloned());
         Ok(())
+    }
+
+    /// Ends a subscription for a later request. The one that it was made for is answered, if it was not.
+    fn supersede(self: &Rc<Self>, subscription: &Rc<Subscription>) {
+        if let Some(asked) = subscription.take_asked() {
+            let message = "a later request for this channel came before this one was answered";
+            let channel = Some(subscription.channel.as_str());
+            let (connection, code) = (&subscription.connection, ErrorCode::Superseded);
+            self.send_error(connection, asked.as_ref(), code, message, channel);
+        }
+        self.unsubscribe(subscription);
     }
 
     pub(super) fn subscribe(
@@ -194,34 +234,54 @@ impl Shard {
         connection: &Rc<Connection>,
         channel: ChannelName,
         start: Start,
-        id: Option<Value>,
+        id: Option<RequestId>,
     ) {
-        let subscription = Rc::new(Subscription::new(channel.clone(), Rc::clone(connection)));
+        let subscription = Rc::new(Subscription::new(channel.clone(), Rc::clone(connection), id));
         let followed = Rc::clone(self.followed.borrow_mut().entry(channel).or_default());
         subscription.place.set(followed.subscriptions.borrow_mut().insert(Rc::clone(&subscription)));
         connection.subscriptions.borrow_mut().push(Rc::clone(&subscription));
         let shard = Rc::clone(self);
-        self.spawn_for(connection, subscription.bring_up(shard, start, id));
+        self.spawn_for(connection, subscription.bring_up(shard, start));
     }
 
     fn on_unsubscribe(
         self: &Rc<Self>,
         connection: &Rc<Connection>,
-        name: &str,
-        id: Option<&Value>,
+        channel: &ChannelName,
+        id: Option<&RequestId>,
     ) -> Result<(), Refusal> {
-        // An order may be written in several ways.
-        let named =
-            |channel| connection.subscriptions.borrow().iter().find(|s| s.channel == channel).cloned();
-        let Some(subscription) = name.parse::<ChannelName>().ok().and_then(named) else {
-            let message = "this connection has no subscription of that name";
-            return Err(Refusal::new(ErrorCode::InvalidChannel, message));
+        let Some(subscription) = connection.subscription(channel) else {
+            let message = "this connection has no subscription to it";
+            return Err(Refusal::new(ErrorCode::NotSubscribed, message));
         };
-        self.unsubscribe(&subscription);
-        let unsubscribed =
-            ServerMessage::Unsubscribed { id, channel: &subscription.channel, timestamp: Utc::now() };
-        connection.send_message(&unsubscribed, self.limits);
+        self.supersede(&subscription);
+        self.say_unsubscribed(connection, channel, id, None);
         Ok(())
+    }
+
+    fn say_unsubscribed(
+        &self,
+        connection: &Connection,
+        channel: &ChannelName,
+        id: Option<&RequestId>,
+        code: Option<EndCode>,
+    ) {
+        let unsubscribed = ServerMessage::Unsubscribed { id, channel, code, timestamp: Utc::now() };
+        connection.send_message(&unsubscribed, self.limits);
+    }
+
+    /// Ends the subscriptions of a connection to orders that have ended, once each has been given all of
+    /// its order and the time to stay is over. The order that the connection was opened on ends that.
+    pub(super) fn end_finished(self: &Rc<Self>, connection: &Rc<Connection>, now: Instant) {
+        let linger = Duration::from_millis(self.config.order_linger_ms);
+        for (subscription, at) in connection.finished() {
+            if now.saturating_duration_since(at) < linger {
+                self.has_finished.set(true);
+                continue;
+            }
+            self.unsubscribe(&subscription);
+            self.say_unsubscribed(connection, &subscription.channel, None, Some(EndCode::Finished));
+        }
     }
 
     /// Ends a subscription; the last one of a channel lets this shard leave it.
@@ -256,13 +316,14 @@ impl Shard {
     pub(in crate::connections) fn send_error(
         &self,
         connection: &Connection,
-        id: Option<&Value>,
+        id: Option<&RequestId>,
         code: ErrorCode,
         message: &str,
         channel: Option<&str>,
     ) {
         self.stats.count_error(code);
-        let error = ServerMessage::Error { id, code, message, channel, timestamp: Utc::now() };
+        let temporary = code.is_temporary();
+        let error = ServerMessage::Error { id, code, temporary, message, channel, timestamp: Utc::now() };
         connection.send_message(&error, self.limits);
     }
 }

@@ -1,5 +1,6 @@
 //! One shard on real sockets, with the clock stopped: what waits for whom, and for how long.
 
+mod answers;
 mod asking;
 mod house;
 mod leaving;

@@ -17,7 +17,11 @@ pub(crate) const LIMIT: Duration = Duration::from_secs(20);
 /// A connected client.
 pub(crate) struct Client {
     socket: WebSocketStream<TcpStream>,
+    /// `caught_up` is passed over until somebody waits for it.
+    waits_to_catch_up: bool,
 }
+
+const CAUGHT_UP: &str = r#"{"type":"caught_up","#;
 
 /// What came.
 #[derive(Debug)]
@@ -51,7 +55,7 @@ impl Client {
         let request = url.into_client_request().unwrap();
         let upgrade = tokio_tungstenite::client_async_with_config(request, stream, Some(config));
         let (socket, _response) = time::timeout(LIMIT, upgrade).await.expect("an upgrade in time").unwrap();
-        Self { socket }
+        Self { socket, waits_to_catch_up: false }
     }
 
     pub(crate) async fn send(&mut self, message: &Value) {
@@ -66,6 +70,11 @@ impl Client {
     pub(crate) async fn came(&mut self) -> Came {
         loop {
             return match time::timeout(LIMIT, self.socket.next()).await.expect("something comes in time") {
+                Some(Ok(Message::Text(text)))
+                    if !self.waits_to_catch_up && text.as_str().starts_with(CAUGHT_UP) =>
+                {
+                    continue;
+                }
                 Some(Ok(Message::Text(text))) => Came::Text(text.as_str().to_owned()),
                 Some(Ok(Message::Ping(_))) => Came::Ping,
                 Some(Ok(Message::Close(frame))) => {
@@ -101,6 +110,19 @@ impl Client {
             if message["type"] == kind {
                 return message;
             }
+        }
+    }
+
+    /// Reads on until it has caught up: the messages before, and the channel that it is about.
+    pub(crate) async fn until_caught_up(&mut self) -> (Vec<Value>, String) {
+        self.waits_to_catch_up = true;
+        let mut before = Vec::new();
+        loop {
+            let message = self.next().await;
+            if message["type"] == "caught_up" {
+                return (before, message["channel"].as_str().unwrap().to_owned());
+            }
+            before.push(message);
         }
     }
 

@@ -30,7 +30,9 @@ use crate::connections::shard::{Opening, Shard};
 use crate::model::{
     BackendName, BackendState, ChannelName, DraftEntry, Entry, EntryId, EntryKind, Lane, Marks, NodeId,
 };
-use crate::storage::{MemoryBackend, MemoryConfig, Retention, StatusReader, StatusWriter, StorageStatus};
+use crate::storage::{
+    MemoryBackend, MemoryConfig, Retention, SharedBackend, StatusReader, StatusWriter, StorageStatus,
+};
 use crate::support::panics::Vital;
 
 /// What a socket's kernel buffers are set to; the kernel takes a few times as much.
@@ -51,13 +53,18 @@ pub(super) struct House {
 impl House {
     /// Its fan-out goes on for as long as the `LocalSet` of the test.
     pub(super) async fn new(config: ConnectionsConfig) -> Self {
+        let (store, _sweeping) = MemoryBackend::new(Retention::default(), MemoryConfig::default());
+        Self::on(Arc::new(store), NodeId::random(), config).await
+    }
+
+    /// The same on another storage.
+    pub(super) async fn on(backend: SharedBackend, node: NodeId, config: ConnectionsConfig) -> Self {
         let (clock, held) = std_mpsc::channel();
         task::spawn_blocking(move || held.recv());
-        let (store, _sweeping) = MemoryBackend::new(Retention::default(), MemoryConfig::default());
         let (live, mut incoming) = mpsc::channel(64);
         let parts = ChannelsParts {
-            backend: Arc::new(store),
-            node: NodeId::random(),
+            backend,
+            node,
             config: ChannelsConfig { default_lane: Lane::Every, ..ChannelsConfig::default() },
             shards: vec![live.clone()],
             runtime: Handle::current(),

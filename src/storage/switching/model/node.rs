@@ -82,6 +82,21 @@ pub(crate) struct Setup {
 }
 
 impl ModelServer {
+    /// The storage of a node that has nothing else to go on with.
+    pub(crate) fn start_bare(&self, name: usize) -> SharedBackend {
+        Arc::new(self.client(name, true))
+    }
+
+    fn client(&self, name: usize, is_connected: bool) -> ModelRedis {
+        let (events, incoming) = mpsc::channel(256);
+        let link = Arc::new(Link::new(name, events));
+        self.0.state.lock().links.push(Arc::clone(&link));
+        if is_connected {
+            self.connect(name);
+        }
+        ModelRedis::new(self.clone(), link, incoming)
+    }
+
     /// A node that uses this server.
     pub(crate) fn start(
         &self,
@@ -90,14 +105,8 @@ impl ModelServer {
         setup: Setup,
         lanes: Arc<dyn Fn(&ChannelName) -> Lane + Send + Sync>,
     ) -> Started {
-        let (events, incoming) = mpsc::channel(256);
         let first_lost = setup.starts_degraded.then(lost);
-        let link = Arc::new(Link::new(name, events));
-        self.0.state.lock().links.push(Arc::clone(&link));
-        if !setup.starts_degraded {
-            self.connect(name);
-        }
-        let primary = ModelRedis::new(self.clone(), link, incoming);
+        let primary = self.client(name, first_lost.is_none());
         let retention = self.0.state.lock().ages.retention();
         let (memory, sweeping) = MemoryBackend::new(retention, MemoryConfig::default());
         let (backend, state) = match &first_lost {
