@@ -8,7 +8,7 @@ use crate::support::checks::{Checks, Finding};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ConnectionsConfig {
-    /// Connections in all; one more is answered with 503. The limit of open files of the process
+    /// Connections in all; one more is closed with 4005, or answered with 503. The limit of open files of the process
     /// (`ulimit -n`) bounds them too. Default 20,000.
     pub max: usize,
     /// TCP connections in all, WebSockets among them; of more, only those are served that ask for

@@ -5,13 +5,14 @@ use std::collections::HashMap;
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 use tokio::time::Instant;
 use tracing::warn;
 
 use super::config::ConnectionsConfig;
+use crate::protocol::CloseCode;
 use crate::support::counter::Counter;
 use crate::support::rate::Rates;
 use crate::support::seldom::Seldom;
@@ -67,6 +68,14 @@ impl Limit {
         }
     }
 
+    /// What a WebSocket is closed with for it.
+    pub(crate) fn close_code(self) -> CloseCode {
+        match self {
+            Self::Full | Self::Tcp | Self::Address => CloseCode::TooManyConnections,
+            Self::Rate => CloseCode::RateLimited,
+        }
+    }
+
     /// What lets more in of those that come from loopback, or from elsewhere.
     fn setting(self, is_loopback: bool) -> &'static str {
         match (self, is_loopback) {
@@ -80,11 +89,15 @@ impl Limit {
     }
 }
 
+/// WebSockets beyond the limits at once, which are told so and closed.
+const TURNED_AWAY_MAX: usize = 64;
+
 /// The limits, and what counts against them now.
 #[derive(Debug)]
 pub(super) struct Limits {
     config: ConnectionsConfig,
     web_sockets: AtomicUsize,
+    turned_away: AtomicUsize,
     tcp: AtomicUsize,
     by_source: Mutex<HashMap<Source, usize>>,
     rates: Rates<Source>,
@@ -96,6 +109,7 @@ impl Limits {
     pub(super) fn new(config: ConnectionsConfig) -> Self {
         Self {
             web_sockets: AtomicUsize::new(0),
+            turned_away: AtomicUsize::new(0),
             tcp: AtomicUsize::new(0),
             by_source: Mutex::default(),
             rates: Rates::new(config.connects_per_s, config.connects_burst),
@@ -133,13 +147,17 @@ impl Limits {
         if let Some(source) = source {
             self.count(source)?;
         }
+        self.tcp_place(source).ok_or_else(|| self.refuse(Limit::Tcp, None))
+    }
+
+    fn tcp_place(self: &Arc<Self>, source: Option<Source>) -> Option<TcpPlace> {
         let max = self.config.tcp_max;
         // Made first: it gives back what was counted where this is one too many.
-        let place = TcpPlace { limits: Arc::clone(self), source };
+        let place = TcpPlace { limits: Arc::clone(self), source, is_turned_away: AtomicBool::new(false) };
         if self.tcp.fetch_add(1, Ordering::AcqRel) >= max && max > 0 {
-            return Err(self.refuse(Limit::Tcp, None));
+            return None;
         }
-        Ok(place)
+        Some(place)
     }
 
     /// Counts that a source connects.
@@ -194,7 +212,27 @@ impl Limits {
             let source = forwarded.as_ref().map(|permit| permit.source).or(tcp.source);
             return Err(self.refuse(Limit::Full, source));
         }
+        tcp.is_turned_away.store(false, Ordering::Relaxed);
         Ok(Admission { tcp, _forwarded: forwarded })
+    }
+
+    /// Has a WebSocket that was refused for a moment, so that it can be told; `None` where too many are
+    /// being told already, or there is no room for its TCP connection either.
+    pub(super) fn admit_beyond(
+        self: &Arc<Self>,
+        tcp: Option<Arc<TcpPlace>>,
+        forwarded: Option<Arc<AddressPermit>>,
+    ) -> Option<Admission> {
+        let tcp = match tcp {
+            Some(tcp) => tcp,
+            None => Arc::new(self.tcp_place(None)?),
+        };
+        if self.turned_away.fetch_add(1, Ordering::AcqRel) >= TURNED_AWAY_MAX {
+            self.turned_away.fetch_sub(1, Ordering::AcqRel);
+            return None;
+        }
+        tcp.is_turned_away.store(true, Ordering::Relaxed);
+        Some(Admission { tcp, _forwarded: forwarded })
     }
 }
 
@@ -205,6 +243,8 @@ pub(crate) struct TcpPlace {
     limits: Arc<Limits>,
     /// `None` of a trusted proxy: whom its requests are for they say themselves.
     source: Option<Source>,
+    /// Its WebSocket is one beyond the limits.
+    is_turned_away: AtomicBool,
 }
 
 impl TcpPlace {
@@ -245,7 +285,10 @@ pub(crate) struct Admission {
 
 impl Drop for Admission {
     fn drop(&mut self) {
-        self.tcp.limits.web_sockets.fetch_sub(1, Ordering::AcqRel);
+        let limits = &self.tcp.limits;
+        let is_turned_away = self.tcp.is_turned_away.load(Ordering::Relaxed);
+        let count = if is_turned_away { &limits.turned_away } else { &limits.web_sockets };
+        count.fetch_sub(1, Ordering::AcqRel);
     }
 }
 
@@ -326,5 +369,26 @@ mod tests {
         assert!(limits.admit_tcp(peer).is_ok() && limits.admit(second, forwarded).is_ok());
         assert_eq!(limits.tcp.load(Ordering::Acquire), 0);
         assert!(limits.by_source.lock().is_empty());
+    }
+
+    #[test]
+    fn so_many_that_were_refused_are_told_at_once() {
+        let limits = limits(|config| (config.max, config.tcp_max) = (1, 1_000));
+        let beyond = || limits.admit_beyond(None, None);
+        let mut told: Vec<_> = (0..TURNED_AWAY_MAX).map(|_| beyond().unwrap()).collect();
+        assert!(beyond().is_none());
+        assert_eq!(limits.tcp(), TURNED_AWAY_MAX, "they count as what they are");
+        told.pop();
+        assert!(beyond().is_some());
+        let tcp = Arc::new(limits.admit_tcp(None).unwrap());
+        assert!(limits.admit(tcp, None).is_ok(), "and take no place of those that are let in");
+        drop(told);
+        assert_eq!((limits.tcp(), limits.turned_away.load(Ordering::Acquire)), (0, 0));
+
+        let full = Arc::new(Limits::new(ConnectionsConfig { tcp_max: 1, ..ConnectionsConfig::default() }));
+        let tcp = full.admit_tcp(None).unwrap();
+        assert!(full.admit_beyond(None, None).is_none());
+        assert!(full.admit_beyond(Some(Arc::new(tcp)), None).is_some());
+        assert_eq!(full.refused(Limit::Tcp), 0);
     }
 }

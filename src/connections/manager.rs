@@ -112,6 +112,16 @@ impl Manager {
         self.0.limits.admit(tcp, forwarded)
     }
 
+    /// Has a WebSocket that was refused for a moment, so that it can be told; `None` where too many are
+    /// being told already, or there is no room for its TCP connection either.
+    pub(crate) fn admit_beyond(
+        &self,
+        tcp: Option<Arc<TcpPlace>>,
+        forwarded: Option<Arc<AddressPermit>>,
+    ) -> Option<Admission> {
+        self.0.limits.admit_beyond(tcp, forwarded)
+    }
+
     /// Closes a connection with a code; says whether there is one of this id.
     pub async fn disconnect(&self, id: Uuid, code: CloseCode) -> bool {
         for shard in &self.0.shards {

@@ -22,7 +22,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 pub use config::ConnectionsConfig;
-pub(crate) use limits::{AddressPermit, Limit, Source, TcpPlace};
+pub(crate) use limits::{AddressPermit, Admission, Limit, Source, TcpPlace};
 pub use manager::Manager;
 pub(crate) use manager::ShardHandle;
 pub(crate) use shard::Opening;

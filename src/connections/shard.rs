@@ -31,13 +31,13 @@ use uuid::Uuid;
 use super::config::ConnectionsConfig;
 use super::connection::{Connection, Pacing};
 use super::intake::Intake;
-use super::limits::Admission;
+use super::limits::{Admission, Limit};
 use super::outbox::{OutboxLimits, Replaces};
 use super::stats::{ConnectionInfo, ShardStats};
 use super::subscription::Subscription;
 use crate::channels::{Channels, Delivery, Start};
 use crate::model::{ChannelKind, ChannelName, OrderId, Position, Zone};
-use crate::protocol::{CloseCode, PROTOCOL_VERSION, ServerMessage, ping_frame, text_frame};
+use crate::protocol::{CloseCode, ErrorCode, PROTOCOL_VERSION, ServerMessage, ping_frame, text_frame};
 use crate::storage::{Scope, StatusReader, StorageStatus};
 use crate::support::panics::{Vital, contain, contain_now};
 use fan_out::Followed;
@@ -76,6 +76,10 @@ pub(crate) enum Opening {
     /// The order of `/ws/orders/{orderId}`, from its oldest update that is kept or after a position.
     /// The connection ends some time after the order.
     Order { order: OrderId, since: Option<Position> },
+    /// Its address is not of the right form: it is told so, and closed for good.
+    BadAddress { code: ErrorCode, message: String },
+    /// A limit refuses it: it is closed, and comes back later.
+    TurnedAway(Limit),
 }
 
 /// What a shard is asked for, besides sending entries.
@@ -306,7 +310,7 @@ impl Shard {
         let (stats, burst) = (Arc::clone(&self.stats), self.config.messages_burst);
         let order = match &opening {
             Opening::Order { order, .. } => Some(ChannelName::order(*order)),
-            Opening::Market { .. } | Opening::Nothing => None,
+            _ => None,
         };
         let connection = Rc::new(Connection::new(stream, Uuid::new_v4(), admission, stats, burst, order));
         let slot = self.connections.borrow_mut().insert(Rc::clone(&connection));
@@ -333,7 +337,7 @@ impl Shard {
         task::spawn_local(self.tasks.track_future(serving));
     }
 
-    /// Sends the first message, and makes the subscription that the connection was opened for.
+    /// Sends the first message, and makes the subscription that the connection was opened for; or closes it.
     fn greet(self: &Rc<Self>, connection: &Rc<Connection>, opening: Opening) {
         let (channel, since) = match opening {
             Opening::Nothing => {
@@ -348,6 +352,15 @@ impl Shard {
             Opening::Order { order, since } => {
                 self.say_connection(connection, order);
                 (ChannelName::order(order), since)
+            }
+            Opening::BadAddress { code, message } => {
+                self.send_error(connection, None, code, &message, None);
+                return self.close(connection, CloseCode::BadRequest);
+            }
+            Opening::TurnedAway(limit) => {
+                // Spread, so that not all come back at once.
+                let after = RETRY_AFTER_MS + rand::random_range(0..4 * RETRY_AFTER_MS);
+                return self.close_for(connection, limit.close_code(), after);
             }
         };
         let start = Start::of(&channel, since);

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::{Either, ready};
+use futures_util::future::Either;
 use futures_util::{FutureExt as _, TryFutureExt as _};
 use hyper::Request;
 use hyper::body::Incoming;
@@ -32,7 +32,7 @@ use super::config::HttpConfig;
 use super::forwarded::Proxies;
 use super::problem::{Problem, internal};
 use super::reserve::{Reserve, ReservePlace};
-use super::upgrade::Arrival;
+use super::upgrade::{Arrival, turn_away};
 use crate::connections::{Limit, Manager, ShardHandle, Source, TcpPlace};
 use crate::support::counter::Counter;
 use crate::support::panics::contain;
@@ -227,9 +227,10 @@ pub(crate) async fn serve(
             return;
         }
         let (place, routes, parts) = (parts.reserve.take(), routes.clone(), Arc::clone(&parts));
+        let on = parts.manager.shard(shard).clone();
         task::spawn_local(tasks.track_future(async move {
             let stats = Arc::clone(&parts.stats);
-            let serving = serve_refused(stream, limit, place, routes, parts);
+            let serving = serve_refused(stream, limit, place, routes, parts, on);
             let _panicked = contain(serving, &stats.panics).await;
         }));
     };
@@ -307,7 +308,12 @@ async fn serve_one(
     let service = service_fn(move |mut request: Request<Incoming>| {
         let arrival = match connected.arrival(&request, &asked) {
             Err(limit) if !asks_for_health(&request) => {
-                return Either::Left(ready(Ok(Problem::limit(limit).into_response())));
+                let (asked, shard) = (Arc::clone(&asked), connected.shard.clone());
+                let tcp = Some(Arc::clone(&connected.tcp));
+                return Either::Left(async move {
+                    let origins = &asked.config.origins;
+                    Ok(turn_away(request, limit, origins, &asked.manager, &shard, tcp).await)
+                });
             }
             arrival => arrival.ok(),
         };
@@ -356,6 +362,7 @@ async fn serve_refused(
     place: ReservePlace,
     routes: BoxedFilter<(Response,)>,
     parts: Arc<AcceptParts>,
+    shard: ShardHandle,
 ) {
     let service = TowerToHyperService::new(warp::service(routes));
     let asked = Arc::clone(&parts);
@@ -363,21 +370,30 @@ async fn serve_refused(
         if asks_for_health(&request) {
             return Either::Left(service.call(request).map_err(|never| match never {}));
         }
-        let is_told = limit != Limit::Tcp || asked.answers.allows((), Instant::now());
-        Either::Right(ready(if is_told {
-            Ok(Problem::limit(limit).into_response())
-        } else {
-            asked.stats.unanswered.add(1);
-            // hyper closes the connection without an answer.
-            Err(io::Error::other("more are refused than are told why"))
-        }))
+        let (asked, shard) = (Arc::clone(&asked), shard.clone());
+        Either::Right(async move {
+            match limit {
+                Limit::Tcp if !asked.answers.allows((), Instant::now()) => {
+                    asked.stats.unanswered.add(1);
+                    // hyper closes the connection without an answer.
+                    Err(io::Error::other("more are refused than are told why"))
+                }
+                // Health needs what room there is.
+                Limit::Tcp => Ok(Problem::limit(limit).into_response()),
+                Limit::Full | Limit::Address | Limit::Rate => {
+                    let origins = &asked.config.origins;
+                    Ok(turn_away(request, limit, origins, &asked.manager, &shard, None).await)
+                }
+            }
+        })
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .keep_alive(false)
         .header_read_timeout(RESERVE_HEAD)
         .max_buf_size(HEAD_BYTES_MAX)
-        .serve_connection(TokioIo::new(stream), service);
+        .serve_connection(TokioIo::new(stream), service)
+        .with_upgrades();
     // However it ends: it was one too many.
     tokio::select! {
         _ended = connection => {}

@@ -6,27 +6,27 @@ use warp::Filter;
 use warp::filters::BoxedFilter;
 use warp::reply::Response;
 
-use super::orders::order_id;
-use super::problem::Problem;
-use super::routes::{App, Since, answer, with};
-use super::upgrade::{WebSocketRequest, accept, web_socket};
+use super::routes::{App, BadAddress, Since, open, with};
+use super::upgrade::web_socket;
 use crate::connections::Opening;
+use crate::model::InvalidOrderId;
+use crate::protocol::ErrorCode;
 
 /// `GET /ws/orders/{orderId}?since=<epoch>:<offset>`, also as `/api/orders/status/{orderId}`.
 pub(super) fn order_sockets(app: &Arc<App>, origins: Arc<[String]>) -> BoxedFilter<(Response,)> {
     warp::path!("ws" / "orders" / String)
         .or(warp::path!("api" / "orders" / "status" / String))
         .unify()
-        .and(warp::query::<Since>())
+        .and(Since::filter())
         .and(web_socket(origins))
         .and(with(app))
-        .and_then(|order: String, query: Since, request, app: Arc<App>| async move {
-            answer(open(&order, &query, request, &app).await)
+        .and_then(|order: String, query, request, app: Arc<App>| async move {
+            open(request, &app, opening(&order, query)).await
         })
         .boxed()
 }
 
-async fn open(order: &str, query: &Since, request: WebSocketRequest, app: &App) -> Result<Response, Problem> {
-    let opening = Opening::Order { order: order_id(order)?, since: query.position()? };
-    accept(request, &app.manager, opening).await
+fn opening(order: &str, query: Option<Since>) -> Result<Opening, BadAddress> {
+    let invalid = |error: InvalidOrderId| BadAddress(ErrorCode::InvalidChannel, error.to_string());
+    Ok(Opening::Order { order: order.parse().map_err(invalid)?, since: Since::position(query)? })
 }

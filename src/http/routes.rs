@@ -28,7 +28,7 @@ use crate::channels::{Channels, PublishError, in_log};
 use crate::connections::{Manager, Opening};
 use crate::model::{ChannelName, Entry, Position, Zone};
 use crate::orders::Orders;
-use crate::protocol::entry_json;
+use crate::protocol::{ErrorCode, entry_json};
 use crate::storage::{LatestPage, Page, StorageError};
 use crate::support::fault;
 
@@ -116,11 +116,15 @@ pub(super) fn with(app: &Arc<App>) -> impl Filter<Extract = (Arc<App>,), Error =
 
 /// A path segment that names something.
 fn named<T: FromStr<Err: std::fmt::Display>>(segment: &str) -> Result<T, Problem> {
-    let invalid = |detail: String| Problem::new(StatusCode::BAD_REQUEST, "invalid_name", detail);
-    let decoded = percent_decode_str(segment)
-        .decode_utf8()
-        .map_err(|_error| invalid("the name in the address is not UTF-8".to_owned()))?;
-    decoded.parse().map_err(|error: T::Err| invalid(error.to_string()))
+    let invalid = |detail| Problem::new(StatusCode::BAD_REQUEST, "invalid_name", detail);
+    decoded(segment).map_err(invalid)
+}
+
+/// The same; what is wrong, in words.
+fn decoded<T: FromStr<Err: std::fmt::Display>>(segment: &str) -> Result<T, String> {
+    let text = percent_decode_str(segment).decode_utf8();
+    let text = text.map_err(|_error| "the name in the address is not UTF-8".to_owned())?;
+    text.parse().map_err(|error: T::Err| error.to_string())
 }
 
 pub(super) fn answer(result: Result<Response, Problem>) -> Result<Response, Rejection> {
@@ -151,34 +155,52 @@ pub(super) struct Since {
     since: Option<String>,
 }
 
+/// A part of the address of a WebSocket that is not of the right form. It is told over the WebSocket,
+/// since browsers hide the answers of HTTP from pages.
+pub(super) struct BadAddress(pub(super) ErrorCode, pub(super) String);
+
 impl Since {
-    /// Where to resume, if anywhere.
-    pub(super) fn position(&self) -> Result<Option<Position>, Problem> {
-        let since = self.since.as_deref().map(Position::from_str).transpose();
-        since.map_err(|error| Problem::new(StatusCode::BAD_REQUEST, "invalid_position", error.to_string()))
+    /// Reads the query; it is `None` where that has not the right form.
+    pub(super) fn filter() -> BoxedFilter<(Option<Self>,)> {
+        warp::query::<Self>().map(Some).or(warp::any().map(|| None)).unify().boxed()
     }
+
+    /// Where to resume, if anywhere.
+    pub(super) fn position(query: Option<Self>) -> Result<Option<Position>, BadAddress> {
+        let Some(Self { since }) = query else {
+            let message = "the query is not of the form ?since=<epoch>:<offset>";
+            return Err(BadAddress(ErrorCode::InvalidPosition, message.to_owned()));
+        };
+        let since = since.as_deref().map(Position::from_str).transpose();
+        since.map_err(|error| BadAddress(ErrorCode::InvalidPosition, error.to_string()))
+    }
+}
+
+/// Opens a WebSocket, if only to say that its address has not the right form.
+pub(super) async fn open(
+    request: WebSocketRequest,
+    app: &App,
+    opening: Result<Opening, BadAddress>,
+) -> Result<Response, Rejection> {
+    let opening = opening.unwrap_or_else(|BadAddress(code, message)| Opening::BadAddress { code, message });
+    answer(accept(request, &app.manager, opening).await)
 }
 
 /// `GET /ws/market/{zone}?since=<epoch>:<offset>`
 fn market(app: &Arc<App>, origins: Arc<[String]>) -> BoxedFilter<(Response,)> {
     warp::path!("ws" / "market" / String)
-        .and(warp::query::<Since>())
+        .and(Since::filter())
         .and(web_socket(origins))
         .and(with(app))
-        .and_then(|zone: String, query: Since, request, app: Arc<App>| async move {
-            answer(open_market(&zone, query, request, &app).await)
+        .and_then(|zone: String, query, request, app: Arc<App>| async move {
+            open(request, &app, market_of(&zone, query)).await
         })
         .boxed()
 }
 
-async fn open_market(
-    zone: &str,
-    query: Since,
-    request: WebSocketRequest,
-    app: &App,
-) -> Result<Response, Problem> {
-    let zone = named::<Zone>(zone)?;
-    accept(request, &app.manager, Opening::Market { zone, since: query.position()? }).await
+fn market_of(zone: &str, query: Option<Since>) -> Result<Opening, BadAddress> {
+    let zone = decoded::<Zone>(zone).map_err(|error| BadAddress(ErrorCode::InvalidChannel, error))?;
+    Ok(Opening::Market { zone, since: Since::position(query)? })
 }
 
 /// `GET /ws`
@@ -186,9 +208,7 @@ fn subscribe_any(app: &Arc<App>, origins: Arc<[String]>) -> BoxedFilter<(Respons
     warp::path!("ws")
         .and(web_socket(origins))
         .and(with(app))
-        .and_then(|request, app: Arc<App>| async move {
-            answer(accept(request, &app.manager, Opening::Nothing).await)
-        })
+        .and_then(|request, app: Arc<App>| async move { open(request, &app, Ok(Opening::Nothing)).await })
         .boxed()
 }
 

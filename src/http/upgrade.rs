@@ -4,11 +4,11 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use hyper::header::{
-    CONNECTION, HOST, HeaderMap, HeaderValue, ORIGIN, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY,
-    SEC_WEBSOCKET_VERSION, UPGRADE,
+    CONNECTION, HOST, HeaderMap, HeaderName, HeaderValue, ORIGIN, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY,
+    SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE,
 };
-use hyper::upgrade::OnUpgrade;
-use hyper::{Method, StatusCode};
+use hyper::upgrade::{self, OnUpgrade};
+use hyper::{Method, Request, StatusCode};
 use tungstenite::handshake::derive_accept_key;
 use warp::filters::BoxedFilter;
 use warp::reject::Rejection;
@@ -16,7 +16,8 @@ use warp::reply::Response;
 use warp::{Filter, Reply};
 
 use super::problem::Problem;
-use crate::connections::{AddressPermit, Manager, Opening, ShardHandle, TcpPlace};
+use crate::connections::{AddressPermit, Admission, Limit, Manager, Opening, ShardHandle, TcpPlace};
+use crate::protocol::SUBPROTOCOL;
 
 /// What the accept loop knows of a connection; travels in the request's extensions.
 #[derive(Debug, Clone)]
@@ -31,9 +32,19 @@ pub(crate) struct Arrival {
 /// A request that asks, rightly, to become a WebSocket.
 #[derive(Debug, Clone)]
 pub(crate) struct WebSocketRequest {
-    accept: String,
+    response: Accepted,
     upgrade: OnUpgrade,
     arrival: Arrival,
+}
+
+/// What the answer to a right request says.
+#[derive(Debug, Clone)]
+struct Accepted {
+    /// The value of `Sec-WebSocket-Accept`.
+    key: String,
+    /// The client asked for our subprotocol. Where it asked for others only, none is chosen (RFC 6455,
+    /// section 4.2.2), and it is for the client to go on or not.
+    names_protocol: bool,
 }
 
 /// Lets only valid WebSocket requests of allowed origins pass.
@@ -43,19 +54,19 @@ pub(crate) fn web_socket(origins: Arc<[String]>) -> BoxedFilter<(WebSocketReques
         .and(warp::ext::optional::<OnUpgrade>())
         .and(warp::ext::optional::<Arrival>())
         .and_then(move |method, headers, upgrade: Option<OnUpgrade>, arrival: Option<Arrival>| {
-            let checked = check(&method, &headers, &origins).and_then(|accept| {
+            let checked = check(&method, &headers, &origins).and_then(|response| {
                 let detail = "this connection cannot be upgraded";
                 let refuse = || Problem::new(StatusCode::BAD_REQUEST, "not_upgradable", detail);
                 let upgrade = upgrade.ok_or_else(refuse)?;
-                Ok(WebSocketRequest { accept, upgrade, arrival: arrival.ok_or_else(refuse)? })
+                Ok(WebSocketRequest { response, upgrade, arrival: arrival.ok_or_else(refuse)? })
             });
             async move { checked.map_err(Rejection::from) }
         })
         .boxed()
 }
 
-/// The value of `Sec-WebSocket-Accept`, if all that the RFC asks for is there.
-fn check(method: &Method, headers: &HeaderMap, origins: &[String]) -> Result<String, Problem> {
+/// What to answer, if all that the RFC asks for is there.
+fn check(method: &Method, headers: &HeaderMap, origins: &[String]) -> Result<Accepted, Problem> {
     let bad = |code, detail: &str| Problem::new(StatusCode::BAD_REQUEST, code, detail);
     if method != Method::GET {
         let detail = "a WebSocket begins with GET";
@@ -76,12 +87,17 @@ fn check(method: &Method, headers: &HeaderMap, origins: &[String]) -> Result<Str
         return Err(bad("invalid_websocket_key", "`Sec-WebSocket-Key` must be 16 bytes in base64"));
     }
     check_origin(headers, origins)?;
-    Ok(derive_accept_key(key.as_bytes()))
+    let names_protocol = tokens(headers, SEC_WEBSOCKET_PROTOCOL).any(|name| name == SUBPROTOCOL);
+    Ok(Accepted { key: derive_accept_key(key.as_bytes()), names_protocol })
 }
 
-fn has_token(headers: &HeaderMap, name: hyper::header::HeaderName, token: &str) -> bool {
+fn tokens(headers: &HeaderMap, name: HeaderName) -> impl Iterator<Item = &str> {
     let values = headers.get_all(name).into_iter().filter_map(|value| value.to_str().ok());
-    values.flat_map(|value| value.split(',')).any(|part| part.trim().eq_ignore_ascii_case(token))
+    values.flat_map(|value| value.split(',')).map(str::trim)
+}
+
+fn has_token(headers: &HeaderMap, name: HeaderName, token: &str) -> bool {
+    tokens(headers, name).any(|part| part.eq_ignore_ascii_case(token))
 }
 
 /// 16 bytes in base64 are 22 characters of it and two `=`.
@@ -104,15 +120,57 @@ fn check_origin(headers: &HeaderMap, origins: &[String]) -> Result<(), Problem> 
     Err(Problem::new(StatusCode::FORBIDDEN, "origin_not_allowed", detail))
 }
 
-/// Answers 101 and hands the socket to the shard of its thread.
+/// Answers 101 and hands the socket to the shard of its thread. Whoever finds no room is told over the
+/// WebSocket, since browsers hide the answers of HTTP from pages; or with the problem, where too many are
+/// being told already.
 pub(crate) async fn accept(
     request: WebSocketRequest,
     manager: &Manager,
     opening: Opening,
 ) -> Result<Response, Problem> {
-    let WebSocketRequest { accept, upgrade, arrival } = request;
-    let admission = manager.admit(arrival.tcp, arrival.forwarded).map_err(Problem::limit)?;
-    if !arrival.shard.adopt(upgrade, opening, admission).await {
+    let WebSocketRequest { response, upgrade, arrival } = request;
+    let Arrival { shard, tcp, forwarded, .. } = arrival;
+    let (admission, opening) = match manager.admit(Arc::clone(&tcp), forwarded.clone()) {
+        Ok(admission) => (admission, opening),
+        Err(limit) => {
+            let beyond = manager.admit_beyond(Some(tcp), forwarded);
+            (beyond.ok_or_else(|| Problem::limit(limit))?, Opening::TurnedAway(limit))
+        }
+    };
+    hand_over(response, upgrade, &shard, opening, admission).await
+}
+
+/// Answers a request for which a limit leaves no room, before any route: over a WebSocket, if that is what
+/// it rightly asks for and not too many are being told already.
+pub(crate) async fn turn_away<B>(
+    mut request: Request<B>,
+    limit: Limit,
+    origins: &[String],
+    manager: &Manager,
+    shard: &ShardHandle,
+    tcp: Option<Arc<TcpPlace>>,
+) -> Response {
+    let response = match check(request.method(), request.headers(), origins) {
+        Ok(response) => response,
+        Err(problem) if problem.status == StatusCode::FORBIDDEN => return problem.into_response(),
+        Err(_) => return Problem::limit(limit).into_response(),
+    };
+    let Some(admission) = manager.admit_beyond(tcp, None) else {
+        return Problem::limit(limit).into_response();
+    };
+    let upgrade = upgrade::on(&mut request);
+    let told = hand_over(response, upgrade, shard, Opening::TurnedAway(limit), admission).await;
+    told.unwrap_or_else(Reply::into_response)
+}
+
+async fn hand_over(
+    accepted: Accepted,
+    upgrade: OnUpgrade,
+    shard: &ShardHandle,
+    opening: Opening,
+    admission: Admission,
+) -> Result<Response, Problem> {
+    if !shard.adopt(upgrade, opening, admission).await {
         let detail = "the gateway is shutting down";
         return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "shutting_down", detail));
     }
@@ -120,8 +178,11 @@ pub(crate) async fn accept(
     let headers = response.headers_mut();
     headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
     headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
-    if let Ok(accept) = HeaderValue::from_str(&accept) {
-        headers.insert(SEC_WEBSOCKET_ACCEPT, accept);
+    if accepted.names_protocol {
+        headers.insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(SUBPROTOCOL));
+    }
+    if let Ok(key) = HeaderValue::from_str(&accepted.key) {
+        headers.insert(SEC_WEBSOCKET_ACCEPT, key);
     }
     Ok(response)
 }
@@ -152,8 +213,26 @@ mod tests {
 
     #[test]
     fn a_right_request_gets_the_accept_key_of_the_rfc() {
-        let accept = check(&Method::GET, &headers(&[]), &[]).unwrap();
-        assert_eq!(accept, "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
+        let accepted = check(&Method::GET, &headers(&[]), &[]).unwrap();
+        assert_eq!(accepted.key, "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
+    }
+
+    #[test]
+    fn the_subprotocol_is_chosen_where_it_is_asked_for() {
+        for (asked, expected) in [
+            (None, false),
+            (Some("zonewire.v1"), true),
+            (Some("graphql-ws,  zonewire.v1"), true),
+            (Some("zonewire.v2, Zonewire.V1"), false),
+            (Some(""), false),
+        ] {
+            let headers = headers(&[("sec-websocket-protocol", asked)]);
+            let accepted = check(&Method::GET, &headers, &[]).unwrap();
+            assert_eq!(accepted.names_protocol, expected, "{asked:?}");
+        }
+        let mut twice = headers(&[("sec-websocket-protocol", Some("a"))]);
+        twice.append("sec-websocket-protocol", HeaderValue::from_static("zonewire.v1"));
+        assert!(check(&Method::GET, &twice, &[]).unwrap().names_protocol);
     }
 
     #[test]

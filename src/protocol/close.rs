@@ -25,15 +25,19 @@ pub enum CloseCode {
     HeartbeatTimeout,
     /// 4003: an operator asked for this connection to be moved.
     Moved,
-    /// 4004: the client sent too many messages in too short a time.
+    /// 4004: the client sent too many messages in too short a time, or connects too often.
     RateLimited,
+    /// 4005: there are as many connections as there may be, in all or of the client's address.
+    TooManyConnections,
     /// 4500: an operator ended this connection.
     Disconnected,
+    /// 4502: what the address asks for is not of the right form; `error` says what.
+    BadRequest,
 }
 
 impl CloseCode {
     /// Every code, for tables and metrics.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 14] = [
         Self::Normal,
         Self::ProtocolError,
         Self::Unsupported,
@@ -45,7 +49,9 @@ impl CloseCode {
         Self::HeartbeatTimeout,
         Self::Moved,
         Self::RateLimited,
+        Self::TooManyConnections,
         Self::Disconnected,
+        Self::BadRequest,
     ];
 
     /// The number on the wire.
@@ -62,7 +68,9 @@ impl CloseCode {
             Self::HeartbeatTimeout => 4002,
             Self::Moved => 4003,
             Self::RateLimited => 4004,
+            Self::TooManyConnections => 4005,
             Self::Disconnected => 4500,
+            Self::BadRequest => 4502,
         }
     }
 
@@ -80,7 +88,9 @@ impl CloseCode {
             Self::HeartbeatTimeout => "heartbeat_timeout",
             Self::Moved => "moved",
             Self::RateLimited => "rate_limited",
+            Self::TooManyConnections => "too_many_connections",
             Self::Disconnected => "disconnected",
+            Self::BadRequest => "bad_request",
         }
     }
 
@@ -112,6 +122,8 @@ mod tests {
             (CloseCode::ShuttingDown, true),
             (CloseCode::Abnormal, true),
             (CloseCode::RateLimited, true),
+            (CloseCode::TooManyConnections, true),
+            (CloseCode::BadRequest, false),
             (CloseCode::Normal, false),
             (CloseCode::Disconnected, false),
             (CloseCode::TooBig, false),

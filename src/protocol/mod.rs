@@ -29,3 +29,6 @@ pub use crate::support::json::{JSON_DEPTH_MAX, UnreadableJson, check_json};
 
 /// The version of the wire protocol, said in `connection_established`.
 pub const PROTOCOL_VERSION: u32 = 1;
+
+/// The WebSocket subprotocol that a client may ask for.
+pub const SUBPROTOCOL: &str = "zonewire.v1";

@@ -340,12 +340,31 @@ async fn each_bad_post_gets_its_problem() {
     for zone in ["a%20b", "%2e%2e%2fx", "z%C3%BCrich", "a*", &"z".repeat(65), "%ff"] {
         let answer = watched.gateway.post(zone, JSON, good.as_bytes()).await;
         answer.problem(400, "invalid_name");
-        let open = upgrade(&format!("/ws/market/{zone}"));
-        send(watched.address(), open.as_bytes()).await.unwrap().problem(400, "invalid_name");
+        is_refused(&watched, &format!("/ws/market/{zone}"), "invalid_channel").await;
     }
-    let open = upgrade("/ws/market/pjm?since=nonsense");
-    send(watched.address(), open.as_bytes()).await.unwrap().problem(400, "invalid_position");
+    for query in ["since=nonsense", "since=", "since=a:1&since=a:2", "since=%ff"] {
+        is_refused(&watched, &format!("/ws/market/pjm?{query}"), "invalid_position").await;
+    }
     watched.finish().await;
+}
+
+/// A WebSocket whose address is not of the right form: told why, and not to come back, over the socket.
+async fn is_refused(watched: &Watched, path: &str, code: &str) {
+    let (errors, closes) =
+        (format!("/messages/errors_by_code/{code}"), "/connections/closed_by_reason/bad_request");
+    let before = (watched.count(&errors).await, watched.count(closes).await);
+    let mut socket = RawSocket::open(watched.address(), path).await;
+    let (texts, number) = socket.until_close().await;
+    let [error, closing] = &texts[..] else { panic!("{path}: {texts:?}") };
+    let (error, closing): (Value, Value) =
+        (serde_json::from_str(error).unwrap(), serde_json::from_str(closing).unwrap());
+    assert_eq!((&error["type"], &error["code"]), (&json!("error"), &json!(code)), "{path}: {error}");
+    assert_eq!((&error["temporary"], error.get("channel")), (&json!(false), None), "{path}: {error}");
+    assert_eq!((number, &closing["reason"]), (4502, &json!("bad_request")), "{path}");
+    assert_eq!(closing.get("retry_after_ms"), None, "{path}");
+    drop(socket);
+    until_stat(&watched.gateway, closes, before.1 + 1).await;
+    assert_eq!(watched.count(&errors).await, before.0 + 1, "{path}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -489,18 +508,31 @@ async fn what_is_no_request_is_closed_and_counted() {
 async fn more_connections_than_may_be_are_refused_and_places_come_back() {
     let mut config = config();
     config.connections.max = 3;
+    config.connections.close_grace_ms = 3_600_000;
     let watched = Watched::start(config).await;
     let (first, _) = watched.gateway.market("pjm").await;
-    let (_second, _) = watched.gateway.market("pjm").await;
+    let (second, _) = watched.gateway.market("pjm").await;
+    // So many of them at once are told over the socket, and past that, or on other addresses, over HTTP.
+    for path in ["/ws", "/ws/market/pjm", "/ws/market/a%20b"] {
+        RawSocket::open(watched.address(), path).await.assert_turned_away(4005, "too_many_connections").await;
+    }
+    until_stat(&watched.gateway, "/connections/total_disconnections", 3).await;
+    let mut told = Vec::new();
+    for _ in 0..64 {
+        told.push(RawSocket::open(watched.address(), "/ws").await);
+    }
     let answer = send(watched.address(), upgrade("/ws").as_bytes()).await.unwrap();
     answer.problem(503, "too_many_connections");
     assert!(answer.head.contains("retry-after: "), "{answer:?}");
-    assert_eq!(watched.count("/connections/refused_by_limit/full").await, 1);
+    assert_eq!(watched.count("/connections/refused_by_limit/full").await, 68);
+    assert_eq!(watched.count("/connections/closed_by_reason/too_many_connections").await, 3);
+    drop(told);
+    until_stat(&watched.gateway, "/connections/total_disconnections", 67).await;
     first.close().await;
-    until_stat(&watched.gateway, "/connections/total_disconnections", 1).await;
+    until_stat(&watched.gateway, "/connections/total_disconnections", 68).await;
     let (mut third, _) = watched.gateway.market("pjm").await;
     assert_eq!(third.until_pong().await, [] as [Value; 0]);
-    drop(third);
+    drop((second, third));
     watched.finish().await;
 }
 

@@ -29,6 +29,15 @@ async fn get(address: SocketAddr, path: &str) -> Option<Answer> {
     ask(address, &format!("GET {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n")).await
 }
 
+/// Whether a WebSocket is let in, or turned away.
+async fn is_let_in(address: SocketAddr, head: &str) -> bool {
+    match RawSocket::open_with(address, head).await.greeting().await["type"].as_str() {
+        Some("connection_established") => true,
+        Some("closing") => false,
+        other => panic!("{other:?}"),
+    }
+}
+
 async fn metric(address: SocketAddr, name: &str) -> u64 {
     let answer = get(address, "/metrics").await.expect("metrics answer");
     let line = answer.body.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
@@ -202,14 +211,19 @@ async fn an_address_has_so_many_connections_at_once() {
     config.connections.per_loopback_address_max = 2;
     let gateway = Running::start(config).await;
     let held = [RawSocket::open(gateway.address, "/ws").await, RawSocket::open(gateway.address, "/ws").await];
-    let refused = ask(gateway.address, &upgrade("/ws")).await.unwrap();
+    let refused = get(gateway.address, "/api/zones").await.unwrap();
     let problem = refused.problem(429, "too_many_connections_from_address");
     assert!(problem["detail"].as_str().unwrap().contains("at once"), "{problem}");
+    let socket = RawSocket::open(gateway.address, "/ws").await;
+    socket.assert_turned_away(4005, "too_many_connections").await;
+    // What is no right request is no WebSocket, and a page that may not connect is told nothing else.
+    let head = upgrade("/ws");
+    let foreign = head.replacen("Host:", "Origin: https://evil.example\r\nHost:", 1);
+    ask(gateway.address, &foreign).await.unwrap().problem(403, "origin_not_allowed");
+    let wrong = head.replacen("Sec-WebSocket-Version: 13", "Sec-WebSocket-Version: 8", 1);
+    ask(gateway.address, &wrong).await.unwrap().problem(429, "too_many_connections_from_address");
     drop(held);
-    eventually("they are given back", async || {
-        ask(gateway.address, &upgrade("/ws")).await.filter(|answer| answer.status == 101)
-    })
-    .await;
+    eventually("they are given back", async || is_let_in(gateway.address, &head).await.then_some(())).await;
     gateway.stop().await;
 }
 
@@ -224,22 +238,17 @@ async fn behind_trusted_proxies_the_forwarded_address_counts() {
     let head = |path: &str, from: &str| {
         upgrade(path).replace("\r\n\r\n", &format!("\r\nX-Forwarded-For: {from}\r\n\r\n"))
     };
-    let open = async |from: &str| {
-        let mut stream = TcpStream::connect(address).await.unwrap();
-        stream.write_all(head("/ws", from).as_bytes()).await.unwrap();
-        let answer = read_answer(&mut stream).await.unwrap();
-        (stream, answer)
-    };
+    let open = async |from: &str| RawSocket::open_with(address, &head("/ws", from)).await;
     let mut held = Vec::new();
     for from in
         ["198.51.100.1", "evil, 198.51.100.1, 10.0.0.8", "2001:db8::1", "2001:db8::ffff:1", "198.51.100.2"]
     {
-        let (stream, answer) = open(from).await;
-        assert_eq!(answer.status, 101, "{from}: {answer:?}");
-        held.push(stream);
+        let mut socket = open(from).await;
+        assert_eq!(socket.greeting().await["type"], "connection_established", "{from}");
+        held.push(socket);
     }
     for from in ["198.51.100.1", "198.51.100.1:443, 10.0.0.9", "198.51.100.2, 198.51.100.1", "2001:db8::2"] {
-        open(from).await.1.problem(429, "too_many_connections_from_address");
+        open(from).await.assert_turned_away(4005, "too_many_connections").await;
         let answer = request(address, "GET", "/api/zones", &[("x-forwarded-for", from)], b"").await;
         answer.problem(429, "too_many_connections_from_address");
         let health = request(address, "GET", "/health", &[("x-forwarded-for", from)], b"").await;
@@ -248,8 +257,8 @@ async fn behind_trusted_proxies_the_forwarded_address_counts() {
     let answer = request(address, "GET", "/api/zones", &[("x-forwarded-for", "198.51.100.3")], b"").await;
     assert_eq!(answer.status, 200);
     held.clear();
-    eventually("they are given back", async || (open("198.51.100.1").await.1.status == 101).then_some(()))
-        .await;
+    let again = head("/ws", "198.51.100.1");
+    eventually("they are given back", async || is_let_in(address, &again).await.then_some(())).await;
     gateway.stop().await;
 }
 
@@ -261,12 +270,14 @@ async fn behind_trusted_proxies_clients_connect_so_often() {
     let gateway = Running::start(config).await;
     let from =
         |from: &str| upgrade("/ws").replace("\r\n\r\n", &format!("\r\nX-Forwarded-For: {from}\r\n\r\n"));
-    let refused = eventually("one is refused", async || {
-        ask(gateway.address, &from("198.51.100.1")).await.filter(|answer| answer.status != 101)
+    let again = from("198.51.100.1");
+    let closing = eventually("one is refused", async || {
+        let greeting = RawSocket::open_with(gateway.address, &again).await.greeting().await;
+        (greeting["type"] == "closing").then_some(greeting)
     })
     .await;
-    refused.problem(429, "connecting_too_often");
-    assert_eq!(ask(gateway.address, &from("198.51.100.2")).await.unwrap().status, 101);
+    assert_eq!((&closing["code"], &closing["reason"]), (&json!(4004), &json!("rate_limited")));
+    assert!(is_let_in(gateway.address, &from("198.51.100.2")).await);
     // Requests that are no upgrades do not count as connecting: a proxy keeps its connections.
     for _ in 0..10 {
         let answer = request(gateway.address, "GET", "/", &[("x-forwarded-for", "198.51.100.3")], b"").await;

@@ -6,8 +6,6 @@ use std::collections::HashMap;
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 use serde_json::{Value, json};
-use tokio::io::AsyncWriteExt as _;
-use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use uuid::Uuid;
 use zonewire::config::Config;
@@ -15,7 +13,7 @@ use zonewire::storage::StorageChoice;
 
 use crate::support::client::{Came, Client, is_birth, offset};
 use crate::support::eventually::eventually;
-use crate::support::gateway::{Answer, JSON, Running, config, price, read_answer, request, until_stat};
+use crate::support::gateway::{Answer, JSON, Running, config, price, request, until_stat};
 use crate::support::redis_server::RedisServer;
 
 const STAGES: [&str; 5] = ["routing", "building", "submitted", "confirmed", "failed"];
@@ -864,34 +862,26 @@ async fn many_orders_and_readers_at_once(place: Place) {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_be_watched_is_refused_with_a_reason() {
     let gateway = Place::memory().unwrap().start().await;
-    let upgrade = [
-        ("upgrade", "websocket"),
-        ("sec-websocket-version", "13"),
-        ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="),
-    ];
     let order = new_order();
     for endpoint in ["/ws/orders", "/api/orders/status"] {
         let good = format!("{endpoint}/{order}");
         gateway.get(&good).await.problem(426, "upgrade_required");
         for bad in ["1", "not-a-uuid", &order.replace('-', ""), &format!("{order}0"), "%ff", "%7Bx%7D"] {
-            let answer = open(&gateway, &format!("{endpoint}/{bad}"), &upgrade).await;
-            let problem = answer.problem(400, "invalid_order_id");
-            assert!(problem["detail"].as_str().unwrap().contains("expected a UUID"), "{problem}");
+            let error = refused(&gateway, &format!("{endpoint}/{bad}")).await;
+            assert_eq!(error["code"], "invalid_channel");
+            assert!(error["message"].as_str().unwrap().contains("expected a UUID"), "{error}");
         }
-        open(&gateway, &format!("{good}?since=x"), &upgrade).await.problem(400, "invalid_position");
+        assert_eq!(refused(&gateway, &format!("{good}?since=x")).await["code"], "invalid_position");
     }
     gateway.stop().await;
 }
 
-/// An upgrade that is refused.
-async fn open(gateway: &Running, path: &str, headers: &[(&str, &str)]) -> Answer {
-    let mut stream = TcpStream::connect(gateway.address).await.unwrap();
-    let mut head = format!("GET {path} HTTP/1.1\r\nhost: {}\r\nconnection: upgrade\r\n", gateway.address);
-    for (name, value) in headers {
-        head += &format!("{name}: {value}\r\n");
-    }
-    stream.write_all(format!("{head}\r\n").as_bytes()).await.unwrap();
-    read_answer(&mut stream).await.expect("an answer")
+/// What a socket is told that is closed for good.
+async fn refused(gateway: &Running, path: &str) -> Value {
+    let mut client = Client::connect(&gateway.url(path)).await;
+    let (mut told, code, reason) = client.until_close().await;
+    assert_eq!((told.len(), code, reason.as_str()), (2, 4502, "bad_request"), "{told:?}");
+    told.remove(0)
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time;
@@ -24,8 +25,13 @@ pub(crate) struct RawSocket {
 
 impl RawSocket {
     pub(crate) async fn open(address: SocketAddr, path: &str) -> Self {
+        Self::open_with(address, &upgrade(path)).await
+    }
+
+    /// The same with the head of a request.
+    pub(crate) async fn open_with(address: SocketAddr, head: &str) -> Self {
         let mut stream = TcpStream::connect(address).await.unwrap();
-        stream.write_all(upgrade(path).as_bytes()).await.unwrap();
+        stream.write_all(head.as_bytes()).await.unwrap();
         let mut socket = Self { stream, unread: Vec::new() };
         let end = loop {
             if let Some(end) = socket.unread.windows(4).position(|four| four == b"\r\n\r\n") {
@@ -61,6 +67,25 @@ impl RawSocket {
                 return None;
             }
         }
+    }
+
+    /// The first message.
+    pub(crate) async fn greeting(&mut self) -> Value {
+        let (opcode, payload) = self.frame().await.expect("a first message");
+        assert_eq!(opcode, 1);
+        serde_json::from_slice(&payload).unwrap()
+    }
+
+    /// Answers the close frame of one that is turned away, whose code and `closing` say to come back.
+    pub(crate) async fn assert_turned_away(mut self, code: u16, reason: &str) {
+        let (texts, number) = self.until_close().await;
+        let [closing] = &texts[..] else { panic!("{texts:?}") };
+        let closing: Value = serde_json::from_str(closing).unwrap();
+        assert_eq!((&closing["type"], &closing["code"]), (&json!("closing"), &json!(code)), "{closing}");
+        assert_eq!((number, closing["reason"].as_str()), (code, Some(reason)), "{closing}");
+        assert!((1_000..5_000).contains(&closing["retry_after_ms"].as_u64().unwrap()), "{closing}");
+        self.send(&masked(0x88, &code.to_be_bytes())).await;
+        assert!(self.frame().await.is_none(), "the gateway ends it");
     }
 
     /// Reads to the close frame; gives the texts before it, and its code.
