@@ -487,6 +487,27 @@ async fn check_degraded(gateway: &Running, client: &mut Client) {
     assert_eq!(gateway.stats().await["outage"]["journal_entries"], 1);
 }
 
+/// Comes back to `pjm` until it has caught up: the prices on the way, and where it is then.
+async fn catch_up(gateway: &Running, since: &str) -> (Vec<u64>, String) {
+    let mut client = Client::connect(&gateway.url(&format!("/ws/market/pjm?since={since}"))).await;
+    let (messages, channel) = client.until_caught_up().await;
+    assert_eq!(channel, "zone:pjm");
+    let (mut numbers, mut epoch, mut offset) = (Vec::new(), Value::Null, 0);
+    for message in &messages {
+        offset = message["offset"].as_u64().unwrap_or(offset);
+        match message["type"].as_str() {
+            Some("price_update") => numbers.push(message["price"].as_u64().unwrap()),
+            Some("subscribed" | "resync") => {
+                assert_eq!(message["recovered"], true, "{message}");
+                epoch = message["epoch"].clone();
+            }
+            Some("connection_established" | "backend_state") => {}
+            _ => panic!("{message}"),
+        }
+    }
+    (numbers, format!("{}:{offset}", epoch.as_str().unwrap()))
+}
+
 async fn check_healthy(gateway: &Running) {
     eventually("health says so", async || {
         let health = gateway.get("/ws/health").await.json();
@@ -506,6 +527,8 @@ async fn a_redis_that_ends_and_comes_back_with_its_data_is_gone_on_with() {
     client.prices(2).await;
     server.kill();
     check_degraded(&gateway, &mut client).await;
+    let (numbers, reached) = catch_up(&gateway, &position(&subscribed)).await;
+    assert_eq!(numbers, [1, 2, 100]);
 
     // A subscription to what is not followed yet is made at once.
     let mut waiting = Client::connect(&gateway.url("/ws/market/other")).await;
@@ -520,6 +543,7 @@ async fn a_redis_that_ends_and_comes_back_with_its_data_is_gone_on_with() {
     gateway.publish("other", [price("B", 8)]).await;
     assert_eq!(prices_to(&mut client, &[3]).await.len(), 1);
     assert_eq!(prices_to(&mut waiting, &[8]).await.len(), 1);
+    assert_eq!(catch_up(&gateway, &reached).await.0, [3], "from the outage into what came after it");
     let history = gateway.get("/api/zones/pjm/history").await.json();
     let told = subscribed["epoch"].as_str().unwrap();
     assert_eq!(told.strip_prefix("u."), history["epoch"].as_str(), "it is the same life");
