@@ -17,6 +17,7 @@ use crate::model::Zone;
 pub(crate) const EXAMPLES: &str = "\
 Examples:
   zonewire publish pjm --key 'WESTERN HUB' --price 41.2
+  zonewire publish pjm --key 'WESTERN HUB' --bid 41.1 --ask 41.3
   zonewire publish pjm '{\"key\":\"WESTERN HUB\",\"price\":41.2,\"congestion\":0.4}'
   my-feed | zonewire publish pjm -
 
@@ -29,14 +30,20 @@ pub(crate) struct PublishArgs {
     zone: Zone,
     /// A price as a JSON object, or an array of them; `-` reads one object per line from standard
     /// input until it ends
-    #[arg(value_name = "JSON|-", required_unless_present = "price", conflicts_with_all = ["key", "price"])]
+    #[arg(value_name = "JSON|-", conflicts_with_all = ["key", "price", "bid", "ask"])]
     json: Option<String>,
     /// The hub, node or symbol
-    #[arg(long, requires = "price", required_unless_present = "json")]
+    #[arg(long, required_unless_present = "json")]
     key: Option<String>,
     /// The price
-    #[arg(long, allow_negative_numbers = true)]
+    #[arg(long, allow_negative_numbers = true, required_unless_present_any = ["json", "bid", "ask"])]
     price: Option<Number>,
+    /// What is bid; with an ask, and without a price, this is a quote
+    #[arg(long, allow_negative_numbers = true)]
+    bid: Option<Number>,
+    /// What is asked
+    #[arg(long, allow_negative_numbers = true)]
+    ask: Option<Number>,
     #[command(flatten)]
     target: TargetArgs,
 }
@@ -52,7 +59,8 @@ enum Content {
 pub(crate) async fn run(args: PublishArgs) -> anyhow::Result<()> {
     let base = &args.target.url;
     let request = base.http()?.post(base.prices(&args.zone));
-    let request = match content(args.json, args.key, args.price)? {
+    let PublishArgs { json, key, price, bid, ask, .. } = args;
+    let request = match content(json, key.map(|key| Price { key, price, bid, ask }))? {
         Content::Json(json) => {
             request.header(CONTENT_TYPE, "application/json").timeout(ANSWER_TIMEOUT).body(json)
         }
@@ -72,24 +80,34 @@ fn standard_input() -> io::Result<tokio::fs::File> {
     Ok(tokio::fs::File::from_std(std::fs::File::from(handle)))
 }
 
-fn content(json: Option<String>, key: Option<String>, price: Option<Number>) -> Result<Content, UsageError> {
-    #[derive(Serialize)]
-    struct Price {
-        key: String,
-        price: Number,
-    }
-    match (json, key.zip(price)) {
+/// A price that is made of flags.
+#[derive(Serialize)]
+struct Price {
+    key: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    price: Option<Number>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    bid: Option<Number>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ask: Option<Number>,
+}
+
+fn content(json: Option<String>, flags: Option<Price>) -> Result<Content, UsageError> {
+    match (json, flags) {
         (Some(dash), _) if dash == "-" => Ok(Content::StandardInput),
         (Some(json), _) => match serde_json::from_str::<Value>(&json) {
             Ok(Value::Object(_) | Value::Array(_)) => Ok(Content::Json(json)),
             Ok(_) => Err(UsageError(r#"expected an object such as {"key":"HUB","price":41.2}"#.to_owned())),
             Err(error) => Err(UsageError(format!("the price is not JSON: {error}"))),
         },
-        (None, Some((key, price))) => match serde_json::to_string(&Price { key, price }) {
+        (None, Some(Price { price: None, bid: None, .. } | Price { price: None, ask: None, .. })) => {
+            Err(UsageError("a quote has both --bid and --ask; or say --price".to_owned()))
+        }
+        (None, Some(price)) => match serde_json::to_string(&price) {
             Ok(json) => Ok(Content::Json(json)),
             Err(error) => Err(UsageError(format!("the price has no JSON form: {error}"))),
         },
-        _ => Err(UsageError("expected a price as JSON, or --key and --price".to_owned())),
+        (None, None) => Err(UsageError("expected a price as JSON, or --key and --price".to_owned())),
     }
 }
 
@@ -100,16 +118,22 @@ mod tests {
     #[test]
     fn a_price_is_json_or_two_flags_or_standard_input() {
         let sent = |text: &str| Ok::<_, String>(Content::Json(text.to_owned()));
-        let made = |text: Option<&str>, key: Option<&str>, price: Option<&str>| {
-            let price = price.map(|price| price.parse().unwrap());
-            content(text.map(str::to_owned), key.map(str::to_owned), price).map_err(|error| error.to_string())
+        let made = |text: &str| content(Some(text.to_owned()), None).map_err(|error| error.to_string());
+        let flags = |[price, bid, ask]: [&str; 3]| {
+            let [price, bid, ask] = [price, bid, ask].map(|number| number.parse().ok());
+            let flags = Price { key: "A \"B\"".to_owned(), price, bid, ask };
+            content(None, Some(flags)).map_err(|error| error.to_string())
         };
-        assert_eq!(made(None, Some("A \"B\""), Some("-41.20")), sent(r#"{"key":"A \"B\"","price":-41.20}"#));
-        assert_eq!(made(Some(r#"{"price": 1.50}"#), None, None), sent(r#"{"price": 1.50}"#));
-        assert_eq!(made(Some("-"), None, None), Ok(Content::StandardInput));
+        assert_eq!(flags(["-41.20", "", ""]), sent(r#"{"key":"A \"B\"","price":-41.20}"#));
+        assert_eq!(flags(["", "1.0", "2"]), sent(r#"{"key":"A \"B\"","bid":1.0,"ask":2}"#));
+        assert_eq!(flags(["3", "", "2"]), sent(r#"{"key":"A \"B\"","price":3,"ask":2}"#));
+        assert_eq!(made(r#"{"price": 1.50}"#), sent(r#"{"price": 1.50}"#));
+        assert_eq!(made("-"), Ok(Content::StandardInput));
         for bad in ["", "5", "{", "\"x\""] {
-            assert!(made(Some(bad), None, None).is_err(), "{bad:?}");
+            assert!(made(bad).is_err(), "{bad:?}");
         }
-        assert!(made(None, None, Some("1.0")).is_err());
+        for bad in [["", "", ""], ["", "1", ""], ["", "", "1"]] {
+            assert!(flags(bad).is_err(), "{bad:?}");
+        }
     }
 }

@@ -25,7 +25,7 @@ function show(entry, isLatest) {
   if (entry.late && row.dataset.time > entry.timestamp) return;
   row.dataset.time = entry.timestamp;
   if (entry.simulated === true) $('simulated').hidden = false;
-  row.cells[1].textContent = entry.price;
+  row.cells[1].textContent = entry.price ?? `${entry.bid} / ${entry.ask}`;
   row.cells[2].textContent = entry.timestamp;
 }
 

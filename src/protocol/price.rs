@@ -18,12 +18,12 @@ pub const KEY_LEN_MAX: usize = 128;
 const KEY_FIELDS: [&str; 5] = ["key", "node", "hub", "symbol", "location"];
 
 /// Fields that are numbers where they are there.
-const NUMBER_FIELDS: [&str; 6] = ["energy", "congestion", "loss", "quantity", "bid", "ask"];
+const NUMBER_FIELDS: [&str; 7] = ["price", "energy", "congestion", "loss", "quantity", "bid", "ask"];
 
 /// Reads a price. `now` is its time where it has none of its own, and a time more than `ahead_max` after
 /// it is refused.
 ///
-/// Required: `price`, a finite number, and a key: `key`, `node`, `hub`, `symbol` or `location`, a
+/// Required: `price`, a finite number, or else both `bid` and `ask`, which may be crossed; and a key: `key`, `node`, `hub`, `symbol` or `location`, a
 /// text of 1 to 128 bytes. Optional: `energy`, `congestion`, `loss`, `quantity`, `bid`, `ask`
 /// (finite numbers or null) and `timestamp` (RFC 3339, or a number since 1970). All other fields are
 /// kept as they are, and numbers with the digits that they were written with. The payload of the
@@ -40,15 +40,16 @@ pub fn parse_price(
     let get = |name: &str| fields.iter().find(|(field, _)| field == name).map(|(_, value)| *value);
     check_names(&fields, &RESERVED_FIELDS)?;
     let key = read_key(&fields)?;
-    let price = get("price").ok_or_else(|| fault("invalid_price", "`price` is missing: a finite number"))?;
-    check_number("price", price)?;
-    for name in NUMBER_FIELDS {
-        match get(name) {
-            Some(value) if value.get() != "null" => check_number(name, value)?,
-            _ => {}
-        }
+    let given = |name: &str| get(name).filter(|value| value.get() != "null");
+    let is_quote = given("price").is_none() && given("bid").is_some() && given("ask").is_some();
+    if !is_quote && given("price").is_none() {
+        let detail = "`price` is missing: a finite number; or else both `bid` and `ask`";
+        return Err(fault("invalid_price", detail));
     }
-    let time = get("timestamp").filter(|value| value.get() != "null").map_or(Ok(now), read_time)?;
+    for name in NUMBER_FIELDS {
+        given(name).map_or(Ok(()), |value| check_number(name, value))?;
+    }
+    let time = given("timestamp").map_or(Ok(now), read_time)?;
     check_ahead(time, now, ahead_max)?;
     check_readable(text)?;
     Ok(DraftEntry {
@@ -109,7 +110,10 @@ fn check_number(name: &str, value: &RawValue) -> Result<(), InvalidPayload> {
 }
 
 fn payload(key: &str, fields: &[(String, &RawValue)]) -> Bytes {
+    // A price is a number where it is there at all.
+    let is_no_price = |name: &str, value: &RawValue| name == "price" && value.get() == "null";
     let rest = fields.iter().filter(|(name, _)| name != "key" && name != "timestamp");
+    let rest = rest.filter(|(name, value)| !is_no_price(name, value));
     let mut payload = PayloadWriter::default();
     payload.push("key", &quoted(key));
     rest.for_each(|(name, value)| payload.push(name, value.get()));
@@ -141,6 +145,26 @@ mod tests {
             r#" { "symbol" : "BTC/USDT", "price" : 1e3 , "n": { "a b" : [ 1 , "x\" y" ] }, "bid":null } "#,
             r#"{"key":"BTC/USDT","symbol":"BTC/USDT","price":1e3,"n":{"a b":[1,"x\" y"]},"bid":null}"#,
         );
+    }
+
+    #[test]
+    fn a_quote_is_a_price_too() {
+        check(r#"{"key":"A","bid":19.50,"ask":19.7}"#, r#"{"key":"A","bid":19.50,"ask":19.7}"#);
+        // Crossed markets are there, and locked ones.
+        check(r#"{"key":"A","bid":2,"ask":-1}"#, r#"{"key":"A","bid":2,"ask":-1}"#);
+        check(r#"{"key":"A","price":null,"bid":1,"ask":1}"#, r#"{"key":"A","bid":1,"ask":1}"#);
+        check(r#"{"key":"A","price":1,"bid":null}"#, r#"{"key":"A","price":1,"bid":null}"#);
+        for text in [
+            r#"{"key":"A","bid":1}"#,
+            r#"{"key":"A","bid":1,"ask":null}"#,
+            r#"{"key":"A","price":null,"ask":1}"#,
+            r#"{"key":"A","bid":1,"ask":"2"}"#,
+            r#"{"key":"A","price":"x","bid":1,"ask":2}"#,
+        ] {
+            assert_eq!(parse(text).map_err(|error| error.code), Err("invalid_price"), "{text}");
+        }
+        let error = parse(r#"{"key":"A","bid":1}"#).unwrap_err();
+        assert!(error.detail.contains("both `bid` and `ask`"), "{}", error.detail);
     }
 
     #[test]

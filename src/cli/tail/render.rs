@@ -37,6 +37,10 @@ impl Columns {
         let price = match field("type").as_str() {
             "key_removed" => "removed".to_owned(),
             "zone_removed" => "all removed".to_owned(),
+            // A quote.
+            _ if !fields.contains_key("price") && fields.contains_key("bid") => {
+                format!("{}/{}", field("bid"), field("ask"))
+            }
             _ => field("price"),
         };
         let (zone_width, key_width, rest) = (self.zone, self.key, rest.join(" "));
@@ -57,6 +61,9 @@ mod tests {
             line,
             "2021-12-01 05:00:00  pjm     WESTERN HUB           -41.25  loss=0.4 note=a\u{fffd}[2Jb"
         );
+        let text = r#"{"type":"price_update","channel":"zone:pjm","offset":2,"id":"x-2","timestamp":"2021-12-01T05:00:00.000Z","key":"A","bid":1.5,"ask":2}"#;
+        let line = Columns::default().line(text);
+        assert_eq!(line, "2021-12-01 05:00:00  pjm     A                      1.5/2  ask=2 bid=1.5");
         let text = r#"{"type":"key_removed","channel":"zone:pjm","offset":2,"id":"x-2","timestamp":"2021-12-01T05:00:00.000Z","key":"WESTERN HUB"}"#;
         let line = Columns::default().line(text);
         assert_eq!(line, "2021-12-01 05:00:00  pjm     WESTERN HUB          removed");

@@ -69,8 +69,9 @@ impl Columns {
         if key.is_none() && options.key.is_none() {
             return Err(missing("hub, node or symbol", "--key NAME or --key-column COLUMN", names));
         }
-        if price.is_none() {
-            return Err(missing("price", "--price-column COLUMN", names));
+        let is_there = |part| first_of(&[part]).is_some();
+        if price.is_none() && !(is_there("bid") && is_there("ask")) {
+            return Err(missing("price, nor two like bid and ask", "--price-column COLUMN", names));
         }
         for (old, _) in &options.rename {
             if !names.contains(old) {

@@ -80,7 +80,8 @@ impl PayloadWriter {
         cells: impl Iterator<Item = Cell<'a>>,
     ) -> Result<(Option<chrono::DateTime<chrono::Utc>>, FeedPrice), String> {
         let mut object = Object::default();
-        let (mut has_zone, mut has_price, mut time) = (self.options.zone.is_some(), false, None);
+        let (mut has_zone, mut time) = (self.options.zone.is_some(), None);
+        let (mut has_price, mut has_bid, mut has_ask) = (false, false, false);
         if let Some(key) = &self.options.key {
             object.push("key", &quoted(key));
         }
@@ -96,13 +97,16 @@ impl PayloadWriter {
                     object.push("key", &quoted(&cell.text().ok_or("the key is empty")?));
                 }
                 Role::Price { also } => {
-                    let text = cell.text().ok_or("the price is empty")?;
+                    // It may be a quote.
+                    let Some(text) = cell.text() else { continue };
                     let number = number(&text).ok_or_else(|| not_a_number("price", &text))?;
                     object.push("price", &number);
                     if let Some(field) = also {
                         object.push(field, &number);
                     }
                     has_price = true;
+                    has_bid |= *also == Some("bid");
+                    has_ask |= *also == Some("ask");
                 }
                 Role::Time => {
                     if let Some(text) = cell.text() {
@@ -115,6 +119,8 @@ impl PayloadWriter {
                 Role::Part(field) => {
                     if let Some(text) = cell.text() {
                         object.push(field, &number(&text).ok_or_else(|| not_a_number(field, &text))?);
+                        has_bid |= field == "bid";
+                        has_ask |= field == "ask";
                     }
                 }
                 Role::Extra(field) => {
@@ -124,8 +130,8 @@ impl PayloadWriter {
                 }
             }
         }
-        if !has_price {
-            return Err("the price is missing".to_owned());
+        if !(has_price || has_bid && has_ask) {
+            return Err("the price is empty, and there are not both a bid and an ask".to_owned());
         }
         let zone = self.last_zone.clone().filter(|_| has_zone).ok_or("the zone is empty")?;
         Ok((time, FeedPrice { zone, json: object.finish() }))

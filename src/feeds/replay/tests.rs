@@ -106,6 +106,17 @@ fn what_the_columns_do_not_say_is_asked_for() {
 }
 
 #[test]
+fn a_price_may_be_a_quote() {
+    let quotes = [("z", r#"{"key":"k","bid":1.50,"ask":2}"#), ("z", r#"{"key":"k","bid":3,"ask":1}"#)];
+    check("zone,bid,ask\nz,1.50,2\nz,3,1\n", one_key(), &quotes);
+    let some = [quotes[0], ("z", r#"{"key":"k","price":5}"#)];
+    check("zone,price,bid,ask\nz,,1.50,2\nz,5,,\n", one_key(), &some);
+    let lines = "{\"zone\":\"z\",\"bid\":1.50,\"ask\":2}\n{\"zone\":\"z\",\"price\":5}\n";
+    check(lines, one_key(), &some);
+    check_fails("zone,bid,ask\nz,1,\n", one_key(), "line 2: the price is empty, and there are not both");
+}
+
+#[test]
 fn every_price_has_a_key() {
     check_fails("zone,hub,price\nz,A,1\nz,,1\n", ReplayOptions::default(), "line 3: the key is empty");
     check_fails("zone,key,price\nz,A,1\n", one_key(), "`--key` and `key` would both become");
