@@ -196,7 +196,7 @@ impl Subscription {
     pub(super) async fn bring_up(self: Rc<Self>, shard: Rc<Shard>, start: Start) {
         let Some(found) = self.answer(&shard, &start).await else { return };
         self.catch_up(&shard).await;
-        if found.top > found.offset && !self.is_over() {
+        if found.told_top() != Some(found.offset) && !self.is_over() {
             let caught_up = ServerMessage::CaughtUp { channel: &self.channel, timestamp: Utc::now() };
             self.connection.send_message(&caught_up, shard.limits);
         }
@@ -284,7 +284,7 @@ impl Subscription {
             order_id,
             epoch: &at.epoch,
             offset: at.offset,
-            top: at.top.max(at.offset),
+            top: at.told_top(),
             recovered: at.is_recovered(),
             gap: at.gap,
             timestamp: Utc::now(),

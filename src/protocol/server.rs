@@ -128,9 +128,11 @@ pub enum ServerMessage<'a> {
         epoch: &'a Epoch,
         /// Entries follow from the next offset on.
         offset: u64,
-        /// The newest offset of that epoch when the log was looked at. Where it is greater than `offset`,
-        /// what lies between comes first, and then `caught_up`.
-        top: u64,
+        /// The newest offset when the log was looked at; absent where the log goes on in another epoch,
+        /// which `resync` says. Where it is not `offset`, what lies between comes first, and then
+        /// `caught_up`.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        top: Option<u64>,
         /// Whether nothing is missing between the position asked for and `offset`. Where none was
         /// asked for: true in a zone; in an order, whether all its updates are still kept.
         recovered: bool,

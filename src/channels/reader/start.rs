@@ -66,6 +66,8 @@ pub(crate) struct StartingPoint {
     pub(crate) top: u64,
     /// Nothing will follow `top`.
     pub(crate) closed: bool,
+    /// The life is over: what follows `top` is in another one.
+    pub(crate) is_over: bool,
 }
 
 impl StartingPoint {
@@ -74,7 +76,7 @@ impl StartingPoint {
         let Position { epoch, offset } = joined_at.clone();
         let life = epoch.clone();
         let had = Had::default();
-        Self { life, had, epoch, offset, gap: Some(0), joined_at, top: offset, closed: false }
+        Self { life, had, epoch, offset, gap: Some(0), joined_at, top: offset, closed: false, is_over: false }
     }
 
     /// Where a client begins that has [`had`](Start::had) everything up to there; `page` is what was
@@ -84,7 +86,17 @@ impl StartingPoint {
         let (offset, gap, had) = Self::found(&life, had, page);
         let gap = gap.filter(|_| !had.is_in_doubt());
         let epoch = told(&life, &had);
-        Self { life, had, epoch, offset, gap, joined_at, top: page.top, closed: page.closed }
+        Self {
+            life,
+            had,
+            epoch,
+            offset,
+            gap,
+            joined_at,
+            top: page.top,
+            closed: page.closed,
+            is_over: page.next.is_some(),
+        }
     }
 
     /// Where the entries begin, how many are gone, and what was had.
@@ -123,6 +135,12 @@ impl StartingPoint {
     /// Nothing is missing between what the client has had and what it gets.
     pub(crate) fn is_recovered(&self) -> bool {
         self.gap == Some(0)
+    }
+
+    /// The newest offset of this life that the client is to know of; `None` where the log goes on in
+    /// another one.
+    pub(crate) fn told_top(&self) -> Option<u64> {
+        Some(self.top.max(self.offset)).filter(|_| !self.is_over)
     }
 
     /// There is something that cannot be reached now, and comes later.
