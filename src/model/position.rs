@@ -96,7 +96,9 @@ pub struct Position {
 
 /// A text that is not a position.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("not a position: expected `<epoch>:<offset>` as received in `subscribed` and in the entries")]
+#[error(
+    "not a position: expected `<epoch>:<offset>`, the epoch of the last `subscribed` or `resync` and the offset of the last entry"
+)]
 pub struct InvalidPosition;
 
 impl FromStr for Position {

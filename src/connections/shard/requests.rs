@@ -200,7 +200,7 @@ impl Shard {
             None => Start::of(channel, None),
             Some(Some(position)) => Start::of(channel, Some(position)),
             Some(None) => {
-                let message = r#"`since` takes {"<channel>":{"epoch":"…","offset":0}}, as `subscribed` and the entries tell"#;
+                let message = r#"`since` takes {"<channel>":{"epoch":"…","offset":0}}, the epoch of the last `subscribed` or `resync` and the offset of the last entry"#;
                 return Err(Refusal::new(ErrorCode::InvalidPosition, message));
             }
         };
