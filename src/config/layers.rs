@@ -14,14 +14,18 @@ use crate::support::fault::VARIABLE as TEST_FAULT_VARIABLE;
 
 const PREFIX: &str = "ZONEWIRE_";
 
-/// Variables that other software sets too; `ZONEWIRE_STORAGE__REDIS__*` comes before them.
-const REDIS_VARIABLES: [(&str, &str); 6] = [
-    ("REDIS_URL", "url"),
-    ("REDIS_HOST", "host"),
-    ("REDIS_PORT", "port"),
-    ("REDIS_USERNAME", "username"),
-    ("REDIS_PASSWORD", "password"),
-    ("REDIS_DB", "db"),
+/// Variables that other software reads too, with the keys that they mean here; `ZONEWIRE_*` come before
+/// them.
+const SHARED_VARIABLES: [(&str, &str); 9] = [
+    ("REDIS_URL", "storage.redis.url"),
+    ("REDIS_HOST", "storage.redis.host"),
+    ("REDIS_PORT", "storage.redis.port"),
+    ("REDIS_USERNAME", "storage.redis.username"),
+    ("REDIS_PASSWORD", "storage.redis.password"),
+    ("REDIS_DB", "storage.redis.db"),
+    ("LOG_LEVEL", "log.level"),
+    ("UPDATE_BUFFER_TTL", "storage.retention.orders.age_s"),
+    ("MAX_BUFFERED_UPDATES", "storage.retention.orders.updates"),
 ];
 
 /// Variables with our prefix that are not settings. The last two are for tests.
@@ -32,8 +36,8 @@ const OTHER_VARIABLES: [&str; 4] = [FILE_VARIABLE, URL_VARIABLE, "ZONEWIRE_UPDAT
 pub(super) enum Rank {
     /// The file.
     File,
-    /// `REDIS_*`.
-    RedisVariable,
+    /// `REDIS_*`, `LOG_LEVEL` and their like.
+    SharedVariable,
     /// `ZONEWIRE_*`.
     Variable,
     /// The command line.
@@ -112,7 +116,7 @@ pub(super) fn collect(sources: &Sources, faults: &mut Vec<Fault>) -> (Option<Pat
             Err(fault) => faults.push(fault),
         }
     }
-    settings.extend(redis_variables(&sources.environment));
+    settings.extend(shared_variables(&sources.environment));
     settings.extend(variables(&sources.environment));
     settings.extend(sources.flags.iter().map(|flag| Setting {
         rank: Rank::Flag,
@@ -157,16 +161,16 @@ fn flatten(path: &mut Vec<String>, table: &Dict, origin: &str, settings: &mut Ve
     }
 }
 
-fn redis_variables(environment: &BTreeMap<String, String>) -> impl Iterator<Item = Setting> {
-    REDIS_VARIABLES.into_iter().filter_map(|(variable, key)| {
+fn shared_variables(environment: &BTreeMap<String, String>) -> impl Iterator<Item = Setting> {
+    SHARED_VARIABLES.into_iter().filter_map(|(variable, key)| {
         let value = environment.get(variable).filter(|value| !value.is_empty())?;
         // Kubernetes sets REDIS_PORT=tcp://… in every pod beside a service called `redis`.
         if variable == "REDIS_PORT" && value.starts_with("tcp://") {
             return None;
         }
         Some(Setting {
-            rank: Rank::RedisVariable,
-            path: ["storage", "redis", key].map(str::to_owned).to_vec(),
+            rank: Rank::SharedVariable,
+            path: path_of(key, "."),
             value: value.clone().into(),
             origin: format!("environment variable {variable}"),
         })

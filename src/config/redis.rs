@@ -24,7 +24,7 @@ pub(super) fn settle(settings: &mut Vec<Setting>, faults: &mut Vec<Fault>) {
     let Some(url) = last(settings, "url") else { return };
     let (url_rank, parts) = (url.rank, Parts::of(url));
     if let Some(host) = last(settings, "host") {
-        if host.rank == url_rank && url_rank != Rank::RedisVariable {
+        if host.rank == url_rank && url_rank != Rank::SharedVariable {
             let problem = "storage.redis.url is set as well, and names a host: set one of the two".to_owned();
             let (key, origin) = (host.key(), host.origin.clone());
             faults.push(Fault { key, origin, problem, hint: None });

@@ -201,6 +201,45 @@ fn redis_variables_come_before_the_file_and_after_our_own() {
 }
 
 #[test]
+fn the_environment_of_other_gateways_is_read_and_checked() {
+    let file = "[log]\nlevel = 'error'\n[storage.retention.orders]\nage_s = 1\nupdates = 1\n";
+    let variables = [("LOG_LEVEL", "DEBUG"), ("UPDATE_BUFFER_TTL", "600"), ("MAX_BUFFERED_UPDATES", "75")];
+    let loaded = load(file, &variables, &[]).unwrap();
+    let orders = &loaded.config.storage.retention.orders;
+    assert_eq!((loaded.config.log.level.as_str(), orders.age_s, orders.updates), ("DEBUG", 600, 75));
+    let shown = loaded.show();
+    assert!(shown.contains("age_s = 600  # environment variable UPDATE_BUFFER_TTL"), "{shown}");
+
+    let ours = [("ZONEWIRE_STORAGE__RETENTION__ORDERS__AGE_S", "5"), ("ZONEWIRE_LOG__LEVEL", "warn")];
+    let both = [variables.as_slice(), ours.as_slice()].concat();
+    let config = good("", &both, &[flag("--set", "storage.retention.orders.updates", "9")]);
+    let orders = &config.storage.retention.orders;
+    assert_eq!((config.log.level.as_str(), orders.age_s, orders.updates), ("warn", 5, 9));
+
+    check_faults(
+        "",
+        &[("LOG_LEVEL", "verbose"), ("UPDATE_BUFFER_TTL", "5m"), ("MAX_BUFFERED_UPDATES", "0")],
+        &[
+            (
+                "storage.retention.orders.age_s",
+                "environment variable UPDATE_BUFFER_TTL",
+                "expected a whole number, 0 or more; found \"5m\"",
+            ),
+            (
+                "storage.retention.orders.updates",
+                "environment variable MAX_BUFFERED_UPDATES",
+                "expected 1 or more",
+            ),
+            (
+                "log.level",
+                "environment variable LOG_LEVEL",
+                "expected error, warn, info, debug, trace or off",
+            ),
+        ],
+    );
+}
+
+#[test]
 fn the_highest_way_to_name_redis_counts() {
     // A URL of higher rank replaces host and port, and the parts that it holds itself.
     let file = "[storage.redis]\nhost = 'old'\nport = 1\npassword = 'old'\nusername = 'old'\n";
