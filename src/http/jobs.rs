@@ -17,6 +17,7 @@ use super::problem::Problem;
 use super::routes::{App, answer, json as reply_json, with};
 use crate::orders::{ClaimRequest, ExecutorChoice, OfferedJob, Outcome, ReportError, RunError, Ticket};
 use crate::protocol::{OrderedFields, check_json};
+use crate::support::json::json_fault;
 
 /// The longest name of a worker, in bytes.
 const WORKER_LEN_MAX: usize = 64;
@@ -62,7 +63,8 @@ where
         Call::Claim => claim(&text, app).await,
         Call::About(job, what) => {
             let order = order_id(&job)?;
-            let OrderedFields(fields) = serde_json::from_str(&text).map_err(|error| bad_body(&error))?;
+            let OrderedFields(fields) =
+                serde_json::from_str(&text).map_err(|error| bad_body(&text, &error))?;
             let ticket = Ticket { order, token: token(&fields)? };
             match what.as_str() {
                 "extend" => extend(ticket, &text, app).await,
@@ -78,11 +80,12 @@ where
     }
 }
 
-fn bad_body(error: &serde_json::Error) -> Problem {
+fn bad_body(text: &str, error: &serde_json::Error) -> Problem {
+    let fault = json_fault(text, error);
     if error.is_data() {
-        Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_request", error.to_string())
+        Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_request", fault)
     } else {
-        Problem::new(StatusCode::BAD_REQUEST, "invalid_json", format!("not JSON: {error}"))
+        Problem::new(StatusCode::BAD_REQUEST, "invalid_json", format!("not JSON: {fault}"))
     }
 }
 
@@ -121,7 +124,7 @@ struct Offer {
 }
 
 async fn claim(text: &str, app: &App) -> Result<Response, Problem> {
-    let request: ClaimRequest = serde_json::from_str(text).map_err(|error| bad_body(&error))?;
+    let request: ClaimRequest = serde_json::from_str(text).map_err(|error| bad_body(text, &error))?;
     if !is_worker(&request.worker) {
         return Err(invalid(WORKER_EXPECTED));
     }
@@ -145,7 +148,7 @@ struct Extend {
 }
 
 async fn extend(ticket: Ticket, text: &str, app: &App) -> Result<Response, Problem> {
-    let request: Extend = serde_json::from_str(text).map_err(|error| bad_body(&error))?;
+    let request: Extend = serde_json::from_str(text).map_err(|error| bad_body(text, &error))?;
     app.orders.extend(ticket, request.lease_ms).await.map_err(|error| run_problem(&error))?;
     Ok(reply_json(StatusCode::OK, &json!({ "held": true })))
 }
@@ -179,7 +182,7 @@ struct Failure {
 }
 
 async fn fail(ticket: Ticket, text: &str, worker: Option<&str>, app: &App) -> Result<Response, Problem> {
-    let Fail { error, retry } = serde_json::from_str(text).map_err(|error| bad_body(&error))?;
+    let Fail { error, retry } = serde_json::from_str(text).map_err(|error| bad_body(text, &error))?;
     if !is_worker(&error.code) {
         return Err(invalid("`error.code` must be a word such as no_liquidity"));
     }

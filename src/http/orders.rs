@@ -30,6 +30,7 @@ use crate::orders::{
 };
 use crate::protocol::OrderUpdate;
 use crate::storage::Cancelling;
+use crate::support::json::json_fault;
 
 /// Orders in a list when not asked for more.
 const LISTED: usize = 50;
@@ -376,7 +377,11 @@ async fn post_updates(id: &str, text: &str, app: &App) -> Result<Response, Probl
     };
     let updates = if text.trim_start().starts_with('[') {
         let elements: Vec<&RawValue> = serde_json::from_str(text).map_err(|error| {
-            Problem::new(StatusCode::BAD_REQUEST, "invalid_json", format!("not a JSON array: {error}"))
+            Problem::new(
+                StatusCode::BAD_REQUEST,
+                "invalid_json",
+                format!("not a JSON array: {}", json_fault(text, &error)),
+            )
         })?;
         let parsed = elements.iter().enumerate().map(|(index, element)| {
             sized(element.get()).map_err(|problem| problem.at_index(index))?;

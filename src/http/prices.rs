@@ -19,6 +19,7 @@ use crate::channels::{Channels, PublishError};
 use crate::model::{ChannelName, DraftEntry};
 use crate::protocol::{each_element, parse_price};
 use crate::support::counter::Counter;
+use crate::support::json::json_fault;
 
 /// Lines of a stream that are published together, when so many are there at once.
 const LINES_PER_PUBLISH: usize = 256;
@@ -123,7 +124,8 @@ impl Intake<'_> {
                 held.set(taken)
             });
             read.map_err(|error| {
-                Problem::new(StatusCode::BAD_REQUEST, "invalid_json", format!("not a JSON array: {error}"))
+                let detail = format!("not a JSON array: {}", json_fault(text, &error));
+                Problem::new(StatusCode::BAD_REQUEST, "invalid_json", detail)
             })??;
             drafts
         } else {

@@ -9,6 +9,7 @@ use uuid::Uuid;
 
 use crate::model::OrderId;
 use crate::protocol::{OrderedFields, PayloadWriter, check_json, quoted};
+use crate::support::json::json_fault;
 
 /// The longest name of a token, in bytes.
 const TOKEN_LEN_MAX: usize = 64;
@@ -241,7 +242,7 @@ pub(super) fn read_fields<'a>(
             let message = format!("expected one object such as {example}");
             InvalidOrder::Fields(vec![FieldFault { field: String::new(), message }])
         } else {
-            InvalidOrder::Json(error.to_string())
+            InvalidOrder::Json(json_fault(text, &error))
         }
     })?;
     check_json(text).map_err(|unreadable| InvalidOrder::Json(unreadable.to_string()))?;

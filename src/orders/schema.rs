@@ -10,6 +10,7 @@ use super::request::{
     FAULTS_MAX, FieldFault, InvalidOrder, OrderRequest, RETRY_OF, read_fields, shown_name, twice,
 };
 use crate::protocol::PayloadWriter;
+use crate::support::json::json_fault;
 
 /// What stands for a swap in place of a file.
 pub(super) const SWAP: &str = "swap";
@@ -41,8 +42,8 @@ impl OrderSchema {
         let text = std::fs::read_to_string(file).map_err(|error| {
             format!("expected `{SWAP}` or the file of a JSON Schema; {setting:?} cannot be read ({error})")
         })?;
-        let schema: Value =
-            serde_json::from_str(&text).map_err(|error| format!("{setting:?} is not JSON: {error}"))?;
+        let schema: Value = serde_json::from_str(&text)
+            .map_err(|error| format!("{setting:?} is not JSON: {}", json_fault(&text, &error)))?;
         // Patterns that cannot take longer than their text is long; formats are checked, not noted.
         let options = jsonschema::options().offline().should_validate_formats(true);
         let validator = options.with_pattern_options(PatternOptions::regex()).build(&schema);

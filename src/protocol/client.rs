@@ -9,6 +9,7 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::{ErrorCode, OrderedFields, check_json};
+use crate::support::json::json_fault;
 
 /// What a client calls a request: a string or a number, which comes back with each digit and escape as it
 /// was written.
@@ -107,7 +108,7 @@ impl ClientMessage {
                 let message = r#"expected an object such as {"type":"ping"}"#.to_owned();
                 fail(ErrorCode::InvalidMessage, message)
             } else {
-                fail(ErrorCode::InvalidJson, format!("the message is not JSON: {error}"))
+                fail(ErrorCode::InvalidJson, format!("the message is not JSON: {}", json_fault(text, &error)))
             }
         })?;
         let fields = Fields(fields);

@@ -10,6 +10,7 @@ use serde_json::value::RawValue;
 use super::payload::{PayloadWriter, check_names, check_readable, fault, quoted, read_time, shown};
 use super::{InvalidPayload, OrderedFields, RESERVED_FIELDS};
 use crate::model::{DraftEntry, EntryKind, Marks};
+use crate::support::json::json_fault;
 
 /// The longest key, in bytes.
 pub const KEY_LEN_MAX: usize = 128;
@@ -81,7 +82,7 @@ fn not_json(text: &str, error: &serde_json::Error) -> InvalidPayload {
     }
     let hint = ["NaN", "Infinity"].into_iter().find(|word| text.contains(word));
     let hint = hint.map_or(String::new(), |word| format!("; {word} is not JSON, and a price must be finite"));
-    fault("invalid_json", format!("not JSON: {error}{hint}"))
+    fault("invalid_json", format!("not JSON: {}{hint}", json_fault(text, error)))
 }
 
 fn read_key(fields: &[(String, &RawValue)]) -> Result<Arc<str>, InvalidPayload> {

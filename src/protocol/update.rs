@@ -10,6 +10,7 @@ use super::entry::ORDER_ID;
 use super::payload::{PayloadWriter, check_names, check_readable, fault, read_time, shown};
 use super::{InvalidPayload, MISSED_BEFORE, OrderedFields};
 use crate::model::{DraftEntry, Entry, EntryKind, Marks};
+use crate::support::json::json_fault;
 
 /// The key of every update of an order, so that the newest one is its channel's latest entry.
 pub const ORDER_KEY: &str = "order";
@@ -124,7 +125,7 @@ impl OrderUpdate {
             if error.is_data() {
                 fault("invalid_update", r#"expected one object such as {"type":"routing","progress":10}"#)
             } else {
-                fault("invalid_json", format!("not JSON: {error}"))
+                fault("invalid_json", format!("not JSON: {}", json_fault(text, &error)))
             }
         })?;
         check_readable(text)?;

@@ -143,6 +143,9 @@ impl ProbeFailure {
 
 /// fred prints the operating system's error for programmers; people need its message.
 fn io_text(details: &str) -> String {
+    if details.contains("failed to lookup address") {
+        return "there is no host of that name".to_owned();
+    }
     let message = details.split_once("message: \"").and_then(|(_, rest)| rest.split('"').next());
     sanitize(message.unwrap_or(details)).to_lowercase()
 }
@@ -178,5 +181,27 @@ struct AbortOnDrop(fred::types::ConnectHandle);
 impl Drop for AbortOnDrop {
     fn drop(&mut self) {
         self.0.abort();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_operating_system_said_is_said_in_words() {
+        for (details, expected) in [
+            (
+                r#"Os { code: 111, kind: ConnectionRefused, message: "Connection refused" }"#,
+                "connection refused",
+            ),
+            (
+                r#"Custom { kind: Uncategorized, error: "failed to lookup address information: Name or service not known" }"#,
+                "there is no host of that name",
+            ),
+            ("Connection closed unexpectedly.", "connection closed unexpectedly."),
+        ] {
+            assert_eq!(io_text(details), expected);
+        }
     }
 }

@@ -4,6 +4,7 @@
 //! at some depth of nesting, and refuse text that is no text or numbers that are none.
 
 use serde::de::IgnoredAny;
+use serde_json::error::Category;
 
 /// Arrays and objects may be nested so deep, the outermost one included.
 pub const JSON_DEPTH_MAX: usize = 32;
@@ -51,6 +52,56 @@ pub fn check_json(text: &str) -> Result<(), UnreadableJson> {
         }
     }
     Ok(())
+}
+
+/// What keeps a text from being JSON, or the JSON that was expected, in plain words.
+pub(crate) fn json_fault(text: &str, error: &serde_json::Error) -> String {
+    let (line, column) = (error.line(), error.column());
+    let found = text.lines().nth(line.saturating_sub(1));
+    let found = found.and_then(|found| found.get(column.saturating_sub(1)..)?.chars().next());
+    let place = match (text.trim().contains('\n'), column) {
+        (true, _) => format!("in line {line}, at character {column}"),
+        (false, _) => format!("at character {column}"),
+    };
+    match (error.classify(), found) {
+        _ if text.trim().is_empty() => "it is empty".to_owned(),
+        (Category::Eof, _) => "it ends too early".to_owned(),
+        (Category::Syntax, Some(found)) => format!("{found:?} is unexpected {place}"),
+        (Category::Syntax | Category::Io, _) => format!("it stops making sense {place}"),
+        (Category::Data, _) => shape_fault(&error.to_string()),
+    }
+}
+
+/// What is wrong with JSON of another shape than was expected: the parser's words, without those of Rust.
+fn shape_fault(text: &str) -> String {
+    let text = text.rsplit_once(" at line ").map_or(text, |(text, _)| text);
+    if let Some(field) = text.strip_prefix("missing field ") {
+        return format!("{field} is missing");
+    }
+    if let Some(field) = text.strip_prefix("unknown field ") {
+        return format!("there is no field {}", field.replacen(", expected", "; expected", 1));
+    }
+    let mistaken = text.strip_prefix("invalid type: ").or_else(|| text.strip_prefix("invalid value: "));
+    let Some((found, expected)) = mistaken.and_then(|text| text.split_once(", expected ")) else {
+        return text.to_owned();
+    };
+    let expected = match expected {
+        "a string" => "text",
+        "a map" => "an object",
+        "a sequence" => "a list",
+        "a boolean" => "true or false",
+        "f32" | "f64" => "a number",
+        number if is_whole(number) => "a whole number",
+        table if table.starts_with("struct ") => "an object",
+        other => other,
+    };
+    format!("expected {expected}, found {}", found.replace("map", "an object").replace("sequence", "a list"))
+}
+
+/// Whether this is Rust's name of a whole number.
+fn is_whole(name: &str) -> bool {
+    let name = name.strip_prefix("a nonzero ").unwrap_or(name);
+    ["u8", "u16", "u32", "u64", "usize", "i8", "i16", "i32", "i64", "isize"].contains(&name)
 }
 
 /// Whether the bytes are one whole JSON object, without anything before it, that every reader can read.
@@ -181,6 +232,44 @@ mod tests {
             assert!(!is_readable_object(bad.as_bytes()), "{bad}");
         }
         assert!(!is_readable_object(b"{\"a\":\"\xff\"}"));
+    }
+
+    #[test]
+    fn what_is_no_json_is_said_in_plain_words() {
+        for (text, expected) in [
+            ("", "it is empty"),
+            (" \n", "it is empty"),
+            ("{\"a\":1", "it ends too early"),
+            ("nope", "'o' is unexpected at character 2"),
+            ("{a:1}", "'a' is unexpected at character 2"),
+            ("{\n  \"a\": 1,\n}", "'}' is unexpected in line 3, at character 1"),
+            ("{} x", "'x' is unexpected at character 4"),
+            ("[1]", "expected an object, found a list"),
+            ("{\"a\":\"x\"}", "expected a whole number, found string \"x\""),
+            ("{\"a\":-1}", "expected a whole number, found integer `-1`"),
+        ] {
+            let error = serde_json::from_str::<std::collections::BTreeMap<String, u8>>(text).unwrap_err();
+            assert_eq!(json_fault(text, &error), expected, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_field_that_is_missing_or_unknown_is_named() {
+        #[derive(Debug, serde::Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Claim {
+            #[expect(dead_code, reason = "it is only read")]
+            worker: String,
+        }
+        for (text, expected) in [
+            ("{}", "`worker` is missing"),
+            (r#"{"worker":"w","limt":1}"#, "there is no field `limt`; expected `worker`"),
+            (r#"{"worker":5}"#, "expected text, found integer `5`"),
+            ("5", "expected an object, found integer `5`"),
+        ] {
+            let error = serde_json::from_str::<Claim>(text).unwrap_err();
+            assert_eq!(json_fault(text, &error), expected, "{text:?}");
+        }
     }
 
     proptest! {
