@@ -1,7 +1,7 @@
 //! The composition root: from a [`Config`] to a gateway that runs. The only file that knows every room.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
@@ -186,6 +186,7 @@ impl Gateway {
             error => StartError::Storage(error),
         });
         let Opened { backend, memory, status_reader: status, outage, driver, spool_panicked, .. } = opened?;
+        let begun = status.get();
         let address = config.http.listen;
         let (listeners, address) =
             http::listen(address, shards).map_err(|cause| StartError::Listen { address, cause })?;
@@ -333,10 +334,16 @@ impl Gateway {
         }
 
         let storage = status.get();
+        // Meanwhile the reason may have become that a connection is being made.
+        let reason = if storage.state == begun.state { begun.reason } else { storage.reason };
         info!(
             address = %address, node = %node, shards, storage = storage.backend.as_str(),
-            state = storage.state.as_str(), reason = storage.reason, "ready"
+            state = storage.state.as_str(), reason, "ready"
         );
+        if config.node.has(Role::Gateway) {
+            let (page, stream) = addresses(address, config.http.public_url.as_deref());
+            info!("open {page} in a browser to see the prices; programs follow a zone at {stream}");
+        }
         Ok(Self {
             address,
             manager,
@@ -471,6 +478,20 @@ impl Gateway {
     }
 }
 
+/// Where a browser finds the page, and where the stream of a zone is.
+fn addresses(listening: SocketAddr, public_url: Option<&str>) -> (String, String) {
+    // To all addresses of this machine belongs the one by which it calls itself.
+    let host = match listening.ip() {
+        IpAddr::V4(any) if any.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(any) if any.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        other => other,
+    };
+    let own = format!("http://{}", SocketAddr::new(host, listening.port()));
+    let base = public_url.map_or(own.as_str(), |url| url.trim_end_matches('/'));
+    let stream = base.strip_prefix("http").map(|rest| format!("ws{rest}/ws/market/<zone>"));
+    (format!("{base}/"), stream.unwrap_or_default())
+}
+
 /// A task whose answer says nothing but that it has ended.
 async fn ended<T>(task: impl Future<Output = T>) {
     task.await;
@@ -530,5 +551,29 @@ impl Serving {
             runtime.block_on(serving);
         })?;
         Ok(Thread { handle, done })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_says_which_addresses_to_open() {
+        for (listening, public_url, page, stream) in [
+            ("127.0.0.1:8080", None, "http://127.0.0.1:8080/", "ws://127.0.0.1:8080/ws/market/<zone>"),
+            ("0.0.0.0:80", None, "http://127.0.0.1:80/", "ws://127.0.0.1:80/ws/market/<zone>"),
+            ("[::]:80", None, "http://[::1]:80/", "ws://[::1]:80/ws/market/<zone>"),
+            ("10.0.0.7:80", None, "http://10.0.0.7:80/", "ws://10.0.0.7:80/ws/market/<zone>"),
+            (
+                "127.0.0.1:8080",
+                Some("https://stream.example.com"),
+                "https://stream.example.com/",
+                "wss://stream.example.com/ws/market/<zone>",
+            ),
+        ] {
+            let said = addresses(listening.parse().unwrap(), public_url);
+            assert_eq!(said, (page.to_owned(), stream.to_owned()));
+        }
     }
 }

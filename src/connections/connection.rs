@@ -571,6 +571,11 @@ impl Connection {
         self.stats.messages_received.add(1);
     }
 
+    /// Messages that came.
+    pub(super) fn received(&self) -> u32 {
+        self.received.get()
+    }
+
     pub(super) fn info(&self, now: Instant, heartbeat: Duration) -> ConnectionInfo {
         let silence = self.silence(now);
         let outbox = self.outbox.borrow();

@@ -213,7 +213,7 @@ impl Limits {
             return Err(self.refuse(Limit::Full, source));
         }
         tcp.is_turned_away.store(false, Ordering::Relaxed);
-        Ok(Admission { tcp, _forwarded: forwarded })
+        Ok(Admission { tcp, forwarded })
     }
 
     /// Has a WebSocket that was refused for a moment, so that it can be told; `None` where too many are
@@ -232,7 +232,7 @@ impl Limits {
             return None;
         }
         tcp.is_turned_away.store(true, Ordering::Relaxed);
-        Some(Admission { tcp, _forwarded: forwarded })
+        Some(Admission { tcp, forwarded })
     }
 }
 
@@ -280,7 +280,14 @@ impl Drop for AddressPermit {
 #[derive(Debug)]
 pub(crate) struct Admission {
     tcp: Arc<TcpPlace>,
-    _forwarded: Option<Arc<AddressPermit>>,
+    forwarded: Option<Arc<AddressPermit>>,
+}
+
+impl Admission {
+    /// Where the connection comes from; `None` where a proxy does not say.
+    pub(crate) fn source(&self) -> Option<Source> {
+        self.forwarded.as_ref().map(|permit| permit.source).or(self.tcp.source)
+    }
 }
 
 impl Drop for Admission {

@@ -25,7 +25,7 @@ use tokio::task;
 use tokio::time::{self, Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::{debug, trace, warn};
+use tracing::{debug, warn};
 use uuid::Uuid;
 
 use super::config::ConnectionsConfig;
@@ -308,14 +308,18 @@ impl Shard {
 
     fn adopt(self: &Rc<Self>, stream: TcpStream, left_over: Bytes, opening: Opening, admission: Admission) {
         let (stats, burst) = (Arc::clone(&self.stats), self.config.messages_burst);
-        let order = match &opening {
-            Opening::Order { order, .. } => Some(ChannelName::order(*order)),
-            _ => None,
+        let (order, zone) = match &opening {
+            Opening::Order { order, .. } => (Some(ChannelName::order(*order)), None),
+            Opening::Market { zone, .. } => (None, Some(zone.as_str())),
+            _ => (None, None),
         };
-        let connection = Rc::new(Connection::new(stream, Uuid::new_v4(), admission, stats, burst, order));
+        let source = admission.source().map(tracing::field::display);
+        let opened_on = order.as_ref().map(ChannelName::subject).or(zone);
+        let id = Uuid::new_v4();
+        debug!(conn.id = %id, source, opened_on, shard = self.index, "connection opened");
+        let connection = Rc::new(Connection::new(stream, id, admission, stats, burst, order));
         let slot = self.connections.borrow_mut().insert(Rc::clone(&connection));
         self.stats.opened.add(1);
-        trace!(conn.id = %connection.id, "connection opened");
         let mut intake = Intake::new(self.config.message_bytes_max);
         let begin = || {
             self.greet(&connection, opening);
@@ -407,8 +411,12 @@ impl Shard {
         if connection.pacing.replace(Pacing::None) == Pacing::Pressed {
             self.eased.notify_waiters();
         }
-        self.stats.count_close(code, connection.opened.elapsed());
-        trace!(conn.id = %connection.id, code = code.number(), reason = code.reason(), "connection closed");
+        let lasted = connection.opened.elapsed();
+        self.stats.count_close(code, lasted);
+        debug!(
+            conn.id = %connection.id, code = code.number(), reason = code.reason(), lasted_s = lasted.as_secs_f64(),
+            received = connection.received(), subscriptions = subscriptions.len(), "connection closed"
+        );
         if self.draining.get().is_some() {
             self.gone.notify_one();
         }

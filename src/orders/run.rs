@@ -145,6 +145,7 @@ impl Run {
             None => 1,
             Some(standing) => standing.attempt + u32::from(!only_finds_out),
         };
+        debug!(%order, run, attempt, executor, "order claimed");
         Self {
             desk,
             order,

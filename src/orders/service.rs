@@ -9,6 +9,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
+use tracing::{debug, info};
 
 use super::config::{OrdersConfig, WhenDegraded};
 use super::interop::OrderMirror;
@@ -17,7 +18,7 @@ use super::schema::OrderSchema;
 use super::stats::OrderStats;
 use super::view::{DeadLetter, Listed, OrderView, Shows, is_of_a_worker};
 use crate::channels::{Channels, PublishError};
-use crate::model::{ChannelName, DraftEntry, Entry, JobId, OrderId};
+use crate::model::{ChannelName, DraftEntry, Entry, EntryKind, JobId, OrderId};
 use crate::protocol::{OrderUpdate, Standing};
 use crate::storage::{
     Cancelling, Enqueued, Idempotency, JobCounts, JobKind, JobState, JobView, NewJob,
@@ -177,9 +178,15 @@ impl Desk {
         drafts: Vec<DraftEntry>,
         fence: Option<u64>,
     ) -> Result<(), PublishError> {
-        let count = drafts.len();
+        let kinds: Vec<EntryKind> = drafts.iter().map(|draft| draft.kind.clone()).collect();
         let published = self.channels.publish_under(&ChannelName::order(order), drafts, fence).await;
-        let accepted = published.as_ref().map_or_else(PublishError::accepted, |()| count);
+        let accepted = published.as_ref().map_or_else(PublishError::accepted, |()| kinds.len());
+        for kind in kinds.iter().take(accepted) {
+            match kind.is_terminal() {
+                true => info!(%order, kind = kind.as_str(), "order ended"),
+                false => debug!(%order, kind = kind.as_str(), "order update published"),
+            }
+        }
         self.stats.updates.add(accepted as u64);
         // What could not be confirmed may have been appended all the same.
         if accepted > 0 || matches!(published, Err(PublishError::Unavailable { .. })) {
@@ -288,6 +295,7 @@ impl Orders {
         match queued? {
             Enqueued::Queued => {
                 self.0.stats.placed.add(1);
+                info!(%order, retry_of = request.retry_of().map(tracing::field::display), "order placed");
                 self.0.queued.notify_waiters();
                 Ok(Placed { order, repeated: false })
             }
@@ -426,6 +434,7 @@ impl Orders {
     pub async fn cancel(&self, order: OrderId) -> StorageResult<Cancelling> {
         let asked = self.0.backend.cancel(order.into()).await?;
         if asked == Cancelling::Asked {
+            info!(%order, "order asked to be cancelled");
             self.0.cancels.send_replace(());
             self.0.queued.notify_waiters();
         }

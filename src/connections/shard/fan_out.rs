@@ -13,12 +13,13 @@ use slab::Slab;
 use tokio::sync::{Notify, mpsc};
 use tokio::task;
 use tokio::time::{self, Instant};
+use tracing::debug;
 
 use super::{Shard, TURN_WRITES};
 use crate::channels::{Delivery, Live, LiveBatch, Moved};
 use crate::connections::connection::{Connection, Pacing, TICK};
 use crate::connections::subscription::Subscription;
-use crate::model::{ChannelName, Epoch};
+use crate::model::{ChannelKind, ChannelName, Epoch};
 use crate::support::fault;
 
 /// Live messages taken from the queue at a time.
@@ -216,6 +217,14 @@ impl Shard {
     /// these at a time is under way for a channel.
     async fn give(self: &Rc<Self>, followed: &Followed, next: Next) {
         followed.make_dense();
+        if let Next::Batches(batches, _) = &next
+            && let (Some(first), Some(last)) = (batches.first(), batches.last())
+            && first.channel.kind() == ChannelKind::Order
+        {
+            let (order, offsets) = (first.channel.subject(), (first.first, last.last()));
+            let subscribers = followed.subscriptions.borrow().len();
+            debug!(order, ?offsets, subscribers, shard = self.index, "order updates sent to subscribers");
+        }
         let mut place = 0;
         while self.give_some(followed, &mut place, &next) {
             task::yield_now().await;

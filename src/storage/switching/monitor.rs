@@ -264,17 +264,11 @@ impl Judge<'_> {
             }
             BackendState::Recovering => {
                 let channels = self.core.lock().queue.awaited(self.area);
-                tracing::info!(
-                    server,
-                    code,
-                    reason,
-                    channels,
-                    "redis answers again; putting channels in order"
-                );
+                tracing::info!(server, channels, "redis answers again; putting channels in order");
             }
             BackendState::Healthy => {
-                let took_ms = u64::try_from((now - self.failover.lost_at()).as_millis()).unwrap_or(u64::MAX);
-                tracing::info!(server, took_ms, "redis serves again, and everything is in order");
+                let away_ms = u64::try_from((now - self.failover.lost_at()).as_millis()).unwrap_or(u64::MAX);
+                tracing::info!(server, away_ms, "redis serves again, and everything is in order");
             }
         }
         if step != Step::Stay {
