@@ -4,12 +4,13 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, anyhow};
 use reqwest::header::RETRY_AFTER;
 use reqwest::{Client, Response, StatusCode};
 use serde::Deserialize;
 use url::{Host, Url};
 
+use super::words;
 use crate::config::URL_VARIABLE;
 use crate::model::Zone;
 
@@ -35,7 +36,14 @@ impl FromStr for BaseUrl {
 
     fn from_str(text: &str) -> Result<Self, String> {
         const FORM: &str = "expected an address such as http://127.0.0.1:8080";
-        let mut url = Url::parse(text).map_err(|error| format!("{FORM}: {error}"))?;
+        // `localhost:8080` is a URL too, of the scheme `localhost`.
+        let has_scheme = text.contains("://");
+        let with_scheme = || Url::parse(&format!("http://{text}")).is_ok();
+        let url = Url::parse(text).ok().filter(|_| has_scheme);
+        let url = url.ok_or_else(|| match !text.is_empty() && !has_scheme && with_scheme() {
+            true => format!("{FORM}; did you mean http://{text}?"),
+            false => FORM.to_owned(),
+        })?;
         let scheme = match url.scheme() {
             "http" | "ws" => "http",
             "https" | "wss" => "https",
@@ -43,7 +51,7 @@ impl FromStr for BaseUrl {
         };
         // `set_scheme` refuses ws to http; the text form has no such doubts.
         let plain = format!("{scheme}{}", &url[url::Position::AfterScheme..]);
-        url = Url::parse(&plain).map_err(|error| format!("{FORM}: {error}"))?;
+        let mut url = Url::parse(&plain).map_err(|_error| FORM.to_owned())?;
         url.set_query(None);
         url.set_fragment(None);
         let path = format!("{}/", url.path().trim_end_matches('/'));
@@ -173,20 +181,49 @@ impl fmt::Display for Refused {
 
 impl std::error::Error for Refused {}
 
-/// A sent request's answer, if the gateway did what it was asked for; [`Refused`] if it did not,
-/// and [`reqwest::Error`] if there was no answer.
-pub(crate) async fn answer(sent: reqwest::Result<Response>, base: &BaseUrl) -> anyhow::Result<Response> {
-    let response = sent.map_err(|error| {
-        let is_unreachable = error.is_connect();
-        let error = anyhow::Error::from(error.without_url());
-        if is_unreachable {
-            error.context(format!(
-                "no gateway answers at {base}; is one running? (`zonewire demo` starts one)"
-            ))
-        } else {
-            error.context(format!("the request to {base} failed"))
+/// There was no answer.
+#[derive(Debug)]
+pub(crate) struct NoAnswer {
+    base: BaseUrl,
+    /// Nothing was sent.
+    pub(crate) is_absent: bool,
+    why: String,
+}
+
+impl fmt::Display for NoAnswer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { base, is_absent, why } = self;
+        match is_absent {
+            true => write!(
+                f,
+                "no gateway answers at {base} ({why}); is one running? (`zonewire demo` starts one)"
+            ),
+            false => write!(f, "the request to {base} failed: {why}"),
         }
-    })?;
+    }
+}
+
+impl std::error::Error for NoAnswer {}
+
+impl NoAnswer {
+    /// Nobody is there: `why` as a fragment.
+    pub(crate) fn absent(base: &BaseUrl, why: String) -> Self {
+        Self { base: base.clone(), is_absent: true, why }
+    }
+
+    fn of(base: &BaseUrl, error: &reqwest::Error) -> Self {
+        Self {
+            base: base.clone(),
+            is_absent: error.is_connect() || error.is_builder(),
+            why: words::of_request(error),
+        }
+    }
+}
+
+/// A sent request's answer, if the gateway did what it was asked for; [`Refused`] if it did not,
+/// and [`NoAnswer`] if there was none.
+pub(crate) async fn answer(sent: reqwest::Result<Response>, base: &BaseUrl) -> anyhow::Result<Response> {
+    let response = sent.map_err(|error| NoAnswer::of(base, &error))?;
     let status = response.status();
     if status.is_success() {
         return Ok(response);
@@ -198,11 +235,50 @@ pub(crate) async fn answer(sent: reqwest::Result<Response>, base: &BaseUrl) -> a
     Err(Refused { base: base.clone(), status, retry_after, problem }.into())
 }
 
+/// Whether the gateway did what it was asked for, and the text of its answer, whatever it is.
+pub(crate) async fn whatever_came(
+    sent: reqwest::Result<Response>,
+    base: &BaseUrl,
+) -> anyhow::Result<(bool, String)> {
+    let no_answer = |error| NoAnswer::of(base, &error);
+    let response = sent.map_err(no_answer)?;
+    let is_good = response.status().is_success();
+    Ok((is_good, response.text().await.map_err(no_answer)?))
+}
+
+/// The text of an answer.
+pub(crate) async fn text_of(sent: reqwest::Result<Response>, base: &BaseUrl) -> anyhow::Result<String> {
+    answer(sent, base).await?.text().await.map_err(|error| NoAnswer::of(base, &error).into())
+}
+
+/// Asks for something small; `path` without a leading slash.
+pub(crate) async fn get(
+    http: &Client,
+    base: &BaseUrl,
+    path: &str,
+    query: &[(&str, Option<String>)],
+) -> anyhow::Result<String> {
+    let mut url = Url::parse(&base.endpoint(path)).context("not an address")?;
+    for (name, value) in query {
+        if let Some(value) = value {
+            url.query_pairs_mut().append_pair(name, value);
+        }
+    }
+    text_of(http.get(url).timeout(ANSWER_TIMEOUT).send().await, base).await
+}
+
+/// Reads an answer; `what` it should be, such as `an order`.
+pub(crate) fn read<'a, T: Deserialize<'a>>(text: &'a str, what: &str) -> anyhow::Result<T> {
+    // What the parser says of a gateway's answer helps nobody: mostly something else has answered.
+    serde_json::from_str(text).map_err(|_error| {
+        anyhow!("what answered is not {what}; is it a Zonewire gateway, of about this version?")
+    })
+}
+
 /// How many prices were accepted.
 pub(crate) async fn accepted(response: Response) -> anyhow::Result<u64> {
-    let body = response.bytes().await.context("the answer broke off")?;
-    let answer: Accepted = serde_json::from_slice(&body).context("the answer is not {\"accepted\": N}")?;
-    Ok(answer.accepted)
+    let text = response.text().await.map_err(|_error| anyhow!("the answer broke off"))?;
+    Ok(read::<Accepted>(&text, "the number of accepted prices")?.accepted)
 }
 
 #[cfg(test)]
@@ -223,8 +299,19 @@ mod tests {
 
     #[test]
     fn other_addresses_are_refused() {
-        for text in ["", "127.0.0.1:8080", "localhost:8080", "ftp://x", "redis://x"] {
-            assert!(text.parse::<BaseUrl>().is_err(), "{text:?}");
+        for (text, hint) in [
+            ("", ""),
+            ("127.0.0.1:8080", "; did you mean http://127.0.0.1:8080?"),
+            ("localhost:8080", "; did you mean http://localhost:8080?"),
+            ("[::1]:9/feed", "; did you mean http://[::1]:9/feed?"),
+            ("a b", ""),
+            ("ftp://x", ""),
+            ("redis://x", ""),
+            ("http://", ""),
+            ("http://x:port", ""),
+        ] {
+            let expected = format!("expected an address such as http://127.0.0.1:8080{hint}");
+            assert_eq!(text.parse::<BaseUrl>(), Err(expected), "{text:?}");
         }
     }
 

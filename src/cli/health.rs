@@ -1,15 +1,15 @@
 //! `health`: ask a gateway how it is.
 
-use std::io::{self, Write as _};
-
-use anyhow::{Context as _, bail};
+use anyhow::bail;
 use serde_json::Value;
 
-use super::client::{ANSWER_TIMEOUT, TargetArgs, answer};
+use super::client::{self, ANSWER_TIMEOUT, BaseUrl, TargetArgs};
+use super::print;
 
 pub(crate) const EXAMPLES: &str = "\
 Examples:
   zonewire health
+  zonewire health --json | jq -r .state
   zonewire health --strict --url http://10.0.0.7:8080
 
 Ends with 0 when the gateway may take traffic, which a degraded one may, and with 1 when it may \
@@ -21,6 +21,9 @@ pub(crate) struct HealthArgs {
     /// Degraded is not good enough
     #[arg(long)]
     strict: bool,
+    /// The gateway's answer as JSON
+    #[arg(long)]
+    json: bool,
     #[command(flatten)]
     target: TargetArgs,
 }
@@ -28,18 +31,64 @@ pub(crate) struct HealthArgs {
 /// Asks, prints the answer, and fails when it is not good.
 pub(crate) async fn run(args: HealthArgs) -> anyhow::Result<()> {
     let base = &args.target.url;
-    let http = base.http()?;
     let path = if args.strict { "health" } else { "health/ready" };
-    let sent = http.get(base.endpoint(path)).timeout(ANSWER_TIMEOUT).send().await;
-    let body = answer(sent, base).await?.bytes().await.context("the answer broke off")?;
-    let mut out = io::stdout().lock();
-    out.write_all(body.trim_ascii())?;
-    out.write_all(b"\n")?;
-    let health: Value = serde_json::from_slice(&body).unwrap_or(Value::Null);
+    let sent = base.http()?.get(base.endpoint(path)).timeout(ANSWER_TIMEOUT).send().await;
+    // One that is not ready says so in the same words, with another status.
+    let (is_good, text) = client::whatever_came(sent, base).await?;
+    let health = client::read::<Value>(&text, "a gateway's health");
+    let health = match health {
+        Ok(health) if health.is_object() => health,
+        _ => bail!("what answered at {base} does not tell of its health; is it a Zonewire gateway?"),
+    };
+    print::line(&if args.json { text.trim().to_owned() } else { sentence(base, &health) })?;
+    if !is_good {
+        bail!("the gateway at {base} takes no traffic");
+    }
     if args.strict && !is_healthy(&health) {
         bail!("the gateway at {base} answers and is not healthy");
     }
     Ok(())
+}
+
+/// `The gateway at http://127.0.0.1:8080 is healthy. It serves from Redis, …`
+fn sentence(base: &BaseUrl, health: &Value) -> String {
+    let text = |name: &str| health.get(name).map(print::plain).unwrap_or_default();
+    let status = if text("status").is_empty() { text("state") } else { text("status") };
+    let mut said = format!("The gateway at {base} is {status}");
+    if status != "healthy" && !text("since").is_empty() {
+        said += &format!(" since {} UTC: {}", print::seconds(&text("since")), text("reason"));
+    }
+    let serves = match text("storage_backend").as_str() {
+        "" => String::new(),
+        "in-memory" => "It serves from memory".to_owned(),
+        "redis" => "It serves from Redis".to_owned(),
+        other => format!("It serves from {other}"),
+    };
+    let connections = health.get("connections").and_then(Value::as_u64).map(|open| match open {
+        1 => "has 1 connection".to_owned(),
+        open => format!("has {open} connections"),
+    });
+    let uptime = health.get("uptime_s").and_then(Value::as_u64);
+    let uptime = uptime.map(|seconds| format!("has been up for {}", print::duration(seconds)));
+    let parts = [Some(serves).filter(|serves| !serves.is_empty()), connections, uptime];
+    let parts: Vec<String> = parts.into_iter().flatten().collect();
+    said += ".";
+    if !parts.is_empty() {
+        said += &format!(" {}.", parts.join(", "));
+    }
+    if let Some(reason) = health.get("spool_reason") {
+        said += &format!(" Its spool is {}: {}.", text("spool"), print::plain(reason));
+    }
+    if let Some(Value::Array(aside)) = health.get("channels_set_aside") {
+        let names: Vec<String> = aside.iter().map(|aside| print::plain(&aside["channel"])).collect();
+        said += &format!(" These channels cannot be put in order: {}.", names.join(", "));
+    }
+    if let Some(Value::Array(others)) = health.get("other_executors") {
+        let names: Vec<String> = others.iter().map(print::plain).collect();
+        let (own, others) = (text("executor"), names.join(", "));
+        said += &format!(" Orders are carried out by {own} here, and elsewhere by {others}.");
+    }
+    said
 }
 
 /// Whether an answer of `/health` says that all is as configured.
@@ -63,5 +112,33 @@ mod tests {
         assert!(!is_healthy(&json!({"state": "recovering"})));
         assert!(!is_healthy(&json!({})));
         assert!(!is_healthy(&Value::Null));
+    }
+
+    #[test]
+    fn health_is_a_sentence() {
+        let base = "http://127.0.0.1:8080".parse().unwrap();
+        let mut health = json!({
+            "status": "healthy", "state": "healthy", "since": "2026-11-21T03:40:47.024Z",
+            "reason": "Redis answers", "storage_backend": "redis", "connections": 1, "uptime_s": 61
+        });
+        assert_eq!(
+            sentence(&base, &health),
+            "The gateway at http://127.0.0.1:8080 is healthy. It serves from Redis, has 1 connection, \
+             has been up for 1 min 1 s."
+        );
+        health["status"] = json!("degraded");
+        health["reason"] = json!("Redis cannot be reached");
+        health["storage_backend"] = json!("in-memory");
+        health["channels_set_aside"] = json!([{"channel": "zone:pjm", "reason": "x"}]);
+        assert_eq!(
+            sentence(&base, &health),
+            "The gateway at http://127.0.0.1:8080 is degraded since 2026-11-21 03:40:47 UTC: Redis cannot \
+             be reached. It serves from memory, has 1 connection, has been up for 1 min 1 s. These \
+             channels cannot be put in order: zone:pjm."
+        );
+        assert_eq!(
+            sentence(&base, &json!({"status": "stopping"})),
+            "The gateway at http://127.0.0.1:8080 is stopping."
+        );
     }
 }

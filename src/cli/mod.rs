@@ -14,8 +14,13 @@ mod publish;
 mod raw_json;
 mod replay;
 mod serve;
+mod stats;
+mod table;
 mod tail;
+mod words;
+mod zones;
 
+use std::error::Error as _;
 use std::ffi::OsString;
 use std::io;
 use std::process::ExitCode;
@@ -41,6 +46,7 @@ const AFTER_LONG_HELP: &str = "\
 Examples:
   zonewire demo                                    a gateway with made-up prices, no Redis needed
   zonewire tail pjm ercot --pretty                 watch two zones
+  zonewire latest pjm                              the latest price of each key
   zonewire publish pjm --key 'WESTERN HUB' --price 41.2
   zonewire replay trades.csv --zone btc-usdt --speed 10
   zonewire order place SOL USDC 1.5 --watch
@@ -63,11 +69,20 @@ enum Command {
     /// Run the gateway with made-up prices of seven power markets
     #[command(after_help = serve::DEMO_EXAMPLES)]
     Demo(serve::DemoArgs),
-    /// Print a channel's entries as they come, one JSON object per line
+    /// Print entries as they come, one JSON object per line
     #[command(after_help = tail::EXAMPLES)]
     Tail(tail::TailArgs),
+    /// List the zones that have been published to
+    #[command(after_help = zones::LIST_EXAMPLES)]
+    Zones(zones::ZonesArgs),
+    /// Show the latest price of each key of a zone
+    #[command(after_help = zones::LATEST_EXAMPLES)]
+    Latest(zones::LatestArgs),
+    /// Show the newest entries of a zone's log
+    #[command(after_help = zones::HISTORY_EXAMPLES)]
+    History(zones::HistoryArgs),
     /// Publish prices to a zone
-    #[command(after_help = publish::EXAMPLES)]
+    #[command(after_help = publish::EXAMPLES, override_usage = publish::USAGE)]
     Publish(publish::PublishArgs),
     /// Publish the prices of a CSV or NDJSON file to a running gateway
     #[command(after_help = replay::EXAMPLES)]
@@ -78,6 +93,9 @@ enum Command {
     /// Ask a gateway how it is
     #[command(after_help = health::EXAMPLES)]
     Health(health::HealthArgs),
+    /// Show what a gateway has counted since its start
+    #[command(after_help = stats::EXAMPLES)]
+    Stats(stats::StatsArgs),
     /// Measure a WebSocket server
     Bench(bench::BenchArgs),
     /// Let Redis fail in every way, and see what becomes of updates, sockets and the truth
@@ -103,10 +121,20 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Err(error) => {
             let code = if error.use_stderr() { exit::USAGE } else { exit::CLEAN };
             // Nobody is there to be told when even this cannot be printed.
-            drop(error.print());
+            match in_words(&error) {
+                Some(text) => drop(io::Write::write_all(&mut io::stderr(), text.as_bytes())),
+                None => drop(error.print()),
+            }
             ExitCode::from(code)
         }
     }
+}
+
+/// What is wrong with an argument, where only Rust's own parsers said so.
+fn in_words(error: &clap::Error) -> Option<String> {
+    let source = error.source()?;
+    let words = words::of_argument(source)?;
+    Some(error.render().to_string().replace(&source.to_string(), &words))
 }
 
 fn run(command: Command) -> anyhow::Result<()> {
@@ -116,10 +144,14 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Serve(args) => serve::serve(args),
         Command::Demo(args) => serve::demo(args),
         Command::Tail(args) => client::block_on(tail::run(args)),
+        Command::Zones(args) => client::block_on(zones::list(args)),
+        Command::Latest(args) => client::block_on(zones::latest(args)),
+        Command::History(args) => client::block_on(zones::history(args)),
         Command::Publish(args) => client::block_on(publish::run(args)),
         Command::Replay(args) => client::block_on(replay::run(args)),
         Command::Order(args) => client::block_on(order::run(args)),
         Command::Health(args) => client::block_on(health::run(args)),
+        Command::Stats(args) => client::block_on(stats::run(args)),
         Command::Bench(args) => bench::run(args),
         Command::OutageCheck(args) => outage::run(*args),
         Command::Config(command) => config_cmd::run(command),

@@ -6,13 +6,14 @@ use std::os::fd::AsFd as _;
 use reqwest::Body;
 use reqwest::header::CONTENT_TYPE;
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::value::RawValue;
 use tokio_util::io::ReaderStream;
 
 use super::client::{ANSWER_TIMEOUT, TargetArgs, accepted, answer};
 use super::exit::UsageError;
 use super::raw_json::Number;
 use crate::model::Zone;
+use crate::support::json::json_fault;
 
 pub(crate) const EXAMPLES: &str = "\
 Examples:
@@ -22,6 +23,11 @@ Examples:
   my-feed | zonewire publish pjm -
 
 Prints {\"accepted\":N}.";
+
+/// One of two forms, which clap does not see.
+pub(crate) const USAGE: &str = "\
+zonewire publish [OPTIONS] <ZONE> --key <KEY> --price <PRICE>
+       zonewire publish [OPTIONS] <ZONE> <JSON|->";
 
 /// Arguments of `publish`.
 #[derive(Debug, clap::Args)]
@@ -95,17 +101,17 @@ struct Price {
 fn content(json: Option<String>, flags: Option<Price>) -> Result<Content, UsageError> {
     match (json, flags) {
         (Some(dash), _) if dash == "-" => Ok(Content::StandardInput),
-        (Some(json), _) => match serde_json::from_str::<Value>(&json) {
-            Ok(Value::Object(_) | Value::Array(_)) => Ok(Content::Json(json)),
+        (Some(json), _) => match serde_json::from_str::<&RawValue>(&json) {
+            Ok(value) if value.get().starts_with(['{', '[']) => Ok(Content::Json(json)),
             Ok(_) => Err(UsageError(r#"expected an object such as {"key":"HUB","price":41.2}"#.to_owned())),
-            Err(error) => Err(UsageError(format!("the price is not JSON: {error}"))),
+            Err(error) => Err(UsageError(format!("the price is not JSON: {}", json_fault(&json, &error)))),
         },
         (None, Some(Price { price: None, bid: None, .. } | Price { price: None, ask: None, .. })) => {
             Err(UsageError("a quote has both --bid and --ask; or say --price".to_owned()))
         }
         (None, Some(price)) => match serde_json::to_string(&price) {
             Ok(json) => Ok(Content::Json(json)),
-            Err(error) => Err(UsageError(format!("the price has no JSON form: {error}"))),
+            Err(_) => Err(UsageError("the price has no JSON form".to_owned())),
         },
         (None, None) => Err(UsageError("expected a price as JSON, or --key and --price".to_owned())),
     }

@@ -5,6 +5,8 @@ use std::str::FromStr;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
+use crate::support::json::json_fault;
+
 /// A number.
 #[derive(Debug, Clone, Serialize)]
 pub(super) struct Number(Box<RawValue>);
@@ -34,7 +36,7 @@ impl FromStr for Object {
         match RawValue::from_string(text.trim().to_owned()) {
             Ok(object) if object.get().starts_with('{') => Ok(Self(object)),
             Ok(_) => Err(FORM.to_owned()),
-            Err(error) => Err(format!("{FORM}: {error}")),
+            Err(error) => Err(format!("{FORM}: {}", json_fault(text, &error))),
         }
     }
 }

@@ -98,3 +98,88 @@ fn a_redis_url_on_the_command_line_is_not_printed() {
     let cli = Cli::try_parse_from(args).unwrap();
     assert!(!format!("{cli:?}").contains("hunter2"));
 }
+
+/// The words of Rust's own parsers, of its libraries, and of clap's ranges.
+const OF_LIBRARIES: [&str; 19] = [
+    "invalid digit",
+    "float literal",
+    "non-zero type",
+    "too large to fit",
+    "too small to fit",
+    "without a base",
+    "relative URL",
+    "empty host",
+    "port number",
+    "empty string",
+    "ident at line",
+    "EOF while",
+    "at line 1 column",
+    "missing field",
+    "invalid type",
+    "provided string was not",
+    " is not in ",
+    "premature end",
+    "NotEnough",
+];
+
+#[test]
+fn no_argument_is_refused_in_the_words_of_a_library() {
+    fn commands(command: &clap::Command, path: &[String], found: &mut Vec<(Vec<String>, clap::Command)>) {
+        found.push((path.to_vec(), command.clone()));
+        for sub in command.get_subcommands() {
+            let path: Vec<String> = path.iter().cloned().chain([sub.get_name().to_owned()]).collect();
+            commands(sub, &path, found);
+        }
+    }
+    let mut cli = Cli::command();
+    cli.build();
+    let (mut found, mut tried) = (Vec::new(), 0);
+    commands(&cli, &[], &mut found);
+    for (path, command) in found {
+        let options = command.get_arguments().filter_map(|arg| {
+            let takes_value = arg.get_action().takes_values();
+            takes_value.then(|| arg.get_long().map(|long| vec![format!("--{long}")])).flatten()
+        });
+        // One positional argument, and a second one.
+        let places = [vec![], vec!["pjm".to_owned()], vec!["SOL".to_owned(), "USDC".to_owned()]];
+        for before in options.chain(places) {
+            for bad in
+                ["", "x", "0", "-1", "1.5", "999999999999999999999999", "127.0.0.1:8080", "{", "a b", "é"]
+            {
+                let last = match before.first() {
+                    Some(option) if option.starts_with("--") => vec![format!("{option}={bad}")],
+                    _ => before.iter().cloned().chain([bad.to_owned()]).collect(),
+                };
+                let args = ["zonewire".to_owned()].into_iter().chain(path.iter().cloned()).chain(last);
+                let args: Vec<String> = args.collect();
+                let Err(error) = Cli::try_parse_from(&args) else { continue };
+                let text = in_words(&error).unwrap_or_else(|| error.render().to_string());
+                tried += 1;
+                for words in OF_LIBRARIES {
+                    assert!(!text.contains(words), "{args:?} says {words:?}: {text}");
+                }
+            }
+        }
+    }
+    assert!(tried > 300, "{tried}");
+    for (args, expected) in [
+        ("tail pjm --count 0", "invalid value '0' for '--count <N>': expected a whole number, 1 or more"),
+        ("tail pjm --count x", "invalid value 'x' for '--count <N>': expected a whole number"),
+        ("order list --limit=-1", "expected a whole number"),
+        (
+            "health --url 127.0.0.1:8080",
+            "expected an address such as http://127.0.0.1:8080; did you mean http://127.0.0.1:8080?",
+        ),
+        ("publish pjm --key A --price x", "expected a finite number such as 1.5"),
+        ("replay f --speed x", "expected a number from 0.001 to 1,000,000"),
+        (
+            "order place SOL USDC 1 --metadata {",
+            "expected a JSON object such as {\"desk\":\"east\"}: it ends too early",
+        ),
+        ("outage-check --nodes 0", "expected a whole number from 1 to 8"),
+    ] {
+        let error = Cli::try_parse_from(["zonewire"].into_iter().chain(args.split(' '))).unwrap_err();
+        let text = in_words(&error).unwrap_or_else(|| error.render().to_string());
+        assert!(text.contains(expected), "{args}: {text}");
+    }
+}

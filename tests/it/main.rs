@@ -15,6 +15,7 @@ mod loss_check;
 mod memory_bounds;
 mod moving_clients;
 mod newborn;
+mod operator;
 mod order_cli;
 mod order_interop;
 mod order_stream;

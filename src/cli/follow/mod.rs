@@ -12,10 +12,11 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode as FrameC
 use tokio_tungstenite::tungstenite::{Error as SocketError, Message};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
 
-pub(super) use self::state::{Follow, Until};
-use self::state::{Next, Step};
-use super::client::{BaseUrl, CONNECT_TIMEOUT};
-use crate::model::{ChannelName, OrderId};
+use self::state::Next;
+pub(super) use self::state::{Follow, Step, Until};
+use super::client::{BaseUrl, CONNECT_TIMEOUT, NoAnswer};
+use super::words;
+use crate::model::{ChannelName, OrderId, Position};
 use crate::protocol::CloseCode;
 
 /// How the gateway is asked for the channels.
@@ -33,6 +34,8 @@ pub(super) trait Output {
     fn entry(&mut self, text: &str) -> io::Result<()>;
     /// Something else, in words.
     fn say(&mut self, text: &str);
+    /// Entries of a channel follow from a position on.
+    async fn placed(&mut self, _channel: &ChannelName, _position: &Position) {}
 }
 
 /// How following came to an end that is not an error.
@@ -50,6 +53,8 @@ pub(super) type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 pub(super) struct Lost {
     /// The close code; none when there was no close frame.
     code: Option<u16>,
+    /// Nobody was there.
+    is_absent: bool,
     pub(super) why: String,
 }
 
@@ -70,15 +75,17 @@ pub(super) async fn run(
                     Some(lost) => lost,
                 }
             }
+            // More likely a wrong address than one that will be right in a moment.
+            Err(Lost { is_absent: true, why, .. }) if !follow.is_known() => {
+                return Err(NoAnswer::absent(base, why).into());
+            }
             Err(lost) => lost,
         };
         match follow.lost(lost.code, Instant::now(), rand::random()) {
             Next::Wait { attempt, wait } => {
                 let (why, seconds) = (lost.why, wait.as_secs_f64());
-                output.say(&format!(
-                    "{why}; trying again in {seconds:.1} s (attempt {attempt} of {})",
-                    state::ATTEMPTS_MAX
-                ));
+                let of = follow.tries().map(|tries| format!(" of {tries}")).unwrap_or_default();
+                output.say(&format!("{why}; trying again in {seconds:.1} s (attempt {attempt}{of})"));
                 time::sleep(wait).await;
             }
             Next::GiveUp if lost.code == Some(CloseCode::Normal.number()) => {
@@ -112,10 +119,12 @@ pub(super) async fn connect(url: &str) -> Result<Socket, Lost> {
             // A refusal that time does not change counts as one of the codes that are final.
             let is_final = status.is_client_error() && !matches!(status.as_u16(), 408 | 425 | 429);
             let code = is_final.then_some(CloseCode::Disconnected.number());
-            Err(Lost { code, why: format!("the gateway answered {status}") })
+            Err(Lost { code, is_absent: false, why: format!("the gateway answered {status}") })
         }
-        Ok(Err(error)) => Err(Lost { code: None, why: format!("cannot connect to {url}: {error}") }),
-        Err(_) => Err(Lost { code: None, why: format!("{url} did not answer within {CONNECT_TIMEOUT:?}") }),
+        Ok(Err(error)) => Err(Lost { code: None, is_absent: true, why: words::of_socket(&error) }),
+        Err(_) => {
+            Err(Lost { code: None, is_absent: true, why: format!("no answer within {CONNECT_TIMEOUT:?}") })
+        }
     }
 }
 
@@ -126,17 +135,17 @@ async fn listen(
     follow: &mut Follow,
     output: &mut impl Output,
 ) -> anyhow::Result<Option<Lost>> {
-    let lost = |why: String| Ok(Some(Lost { code: None, why }));
+    let lost = |why: String| Ok(Some(Lost { code: None, is_absent: false, why }));
     if let Door::Open = door
         && let Err(error) = socket.send(Message::text(follow.subscribe())).await
     {
-        return lost(format!("cannot subscribe: {error}"));
+        return lost(words::of_socket(&error));
     }
     loop {
         let message = match time::timeout_at(follow.silent_at(), socket.next()).await {
             Err(_) => return lost("nothing was heard for too long".to_owned()),
             Ok(None) => return lost("the connection was closed".to_owned()),
-            Ok(Some(Err(error))) => return lost(format!("the connection broke: {error}")),
+            Ok(Some(Err(error))) => return lost(words::of_socket(&error)),
             Ok(Some(Ok(message))) => message,
         };
         follow.heard(Instant::now());
@@ -146,7 +155,8 @@ async fn listen(
                 let code = frame.as_ref().map_or(FrameCode::Status, |frame| frame.code);
                 let reason = frame.map(|frame| frame.reason.to_string()).unwrap_or_default();
                 let code = u16::from(code);
-                return Ok(Some(Lost { code: Some(code), why: format!("closed with {code} {reason}") }));
+                let why = format!("closed with {code} {reason}");
+                return Ok(Some(Lost { code: Some(code), is_absent: false, why }));
             }
             // The library answers pings; binary messages are not part of the protocol.
             _ => continue,
@@ -155,6 +165,7 @@ async fn listen(
             match step {
                 Step::Print => output.entry(&text)?,
                 Step::Say(text) => output.say(&text),
+                Step::Placed(channel, position) => output.placed(&channel, &position).await,
                 Step::Done => {
                     part(&mut socket).await;
                     return Ok(None);

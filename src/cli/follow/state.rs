@@ -12,9 +12,6 @@ use crate::model::{ChannelName, EntryKind, Epoch, Position};
 use crate::protocol::CloseCode;
 use crate::support::backoff::Backoff;
 
-/// How often in a row a connection is tried again.
-pub(super) const ATTEMPTS_MAX: u32 = 5;
-
 /// Only a connection that held this long makes the attempts before it forgotten.
 const STABLE_AFTER: Duration = Duration::from_secs(5);
 
@@ -47,6 +44,8 @@ pub(in crate::cli) enum Step {
     Print,
     /// Something that the user should know.
     Say(String),
+    /// Entries of a channel follow from a position on.
+    Placed(ChannelName, Position),
     /// Enough entries came.
     Done,
     /// The gateway ended all that was followed, for the reason given.
@@ -69,7 +68,11 @@ pub(super) enum Next {
 pub(in crate::cli) struct Follow {
     channels: HashMap<ChannelName, Progress>,
     until: Until,
+    /// How often in a row a connection is tried again; none is for ever.
+    tries: Option<u32>,
     attempt: u32,
+    /// A gateway has answered at least once.
+    is_known: bool,
     connected_at: Option<Instant>,
     last_heard: Option<Instant>,
     heartbeat: Duration,
@@ -136,16 +139,20 @@ struct Incoming {
 }
 
 impl Follow {
-    /// Begins with where each channel is to be resumed.
+    /// Begins with where each channel is to be resumed. A lost connection is tried again so many times
+    /// in a row, or for ever.
     pub(in crate::cli) fn new(
         channels: impl IntoIterator<Item = (ChannelName, Option<Position>)>,
         until: Until,
+        tries: Option<u32>,
     ) -> Self {
         let progress = |position| Progress { position, ..Progress::default() };
         Self {
             channels: channels.into_iter().map(|(name, position)| (name, progress(position))).collect(),
             until,
+            tries,
             attempt: 0,
+            is_known: false,
             connected_at: None,
             last_heard: None,
             heartbeat: HEARTBEAT_INTERVAL,
@@ -154,8 +161,34 @@ impl Follow {
         }
     }
 
+    /// There is a gateway: one that is not there now will be again.
+    pub(in crate::cli) fn was_there(&mut self) {
+        self.is_known = true;
+    }
+
+    pub(super) fn is_known(&self) -> bool {
+        self.is_known
+    }
+
+    pub(super) fn tries(&self) -> Option<u32> {
+        self.tries
+    }
+
+    /// Each channel that is followed, and where it is.
+    pub(in crate::cli) fn positions(&self) -> impl Iterator<Item = (&ChannelName, &Position)> {
+        self.channels.iter().filter_map(|(name, progress)| Some((name, progress.position.as_ref()?)))
+    }
+
+    /// A channel begins behind a position, with entries before it that were read elsewhere.
+    pub(in crate::cli) fn begin_at(&mut self, channel: &ChannelName, position: Position) {
+        if let Some(progress) = self.channels.get_mut(channel) {
+            progress.position = Some(position);
+        }
+    }
+
     /// A connection came about.
     pub(in crate::cli) fn connected(&mut self, now: Instant) {
+        self.is_known = true;
         self.connected_at = Some(now);
         self.last_heard = Some(now);
         self.retry_after = Duration::ZERO;
@@ -222,7 +255,9 @@ impl Follow {
             self.attempt = 0;
         }
         self.attempt += 1;
-        if self.attempt > ATTEMPTS_MAX || code.is_some_and(|code| !CloseCode::may_reconnect(code)) {
+        if self.tries.is_some_and(|tries| self.attempt > tries)
+            || code.is_some_and(|code| !CloseCode::may_reconnect(code))
+        {
             return Next::GiveUp;
         }
         let wait = BACKOFF.wait(self.attempt, random).max(std::mem::take(&mut self.retry_after));
@@ -254,15 +289,18 @@ impl Follow {
         else {
             return Vec::new();
         };
-        progress.position = Some(Position { epoch, offset });
+        let position = Position { epoch, offset };
+        progress.position = Some(position.clone());
         progress.may_come_again = incoming.recovered == Some(false);
-        match (incoming.recovered, incoming.gap) {
-            (Some(false), Some(gap)) => vec![Step::Say(format!("{name}: {gap} entries are missing here"))],
+        let missing = match (incoming.recovered, incoming.gap) {
+            (Some(false), Some(gap)) => Some(format!("{name}: {gap} entries are missing here")),
             (Some(false), None) => {
-                vec![Step::Say(format!("{name}: entries may be missing here; how many cannot be known"))]
+                Some(format!("{name}: entries may be missing here; how many cannot be known"))
             }
-            _ => Vec::new(),
-        }
+            _ => None,
+        };
+        let placed = name.parse().ok().map(|channel| Step::Placed(channel, position));
+        missing.map(Step::Say).into_iter().chain(placed).collect()
     }
 
     fn entry(&mut self, incoming: &Incoming) -> Vec<Step> {
@@ -341,7 +379,11 @@ mod tests {
 
     fn follow(until: Until) -> Follow {
         let channels = ["zone:a", "zone:b"].map(|name| (name.parse().unwrap(), None));
-        Follow::new(channels, until)
+        Follow::new(channels, until, Some(5))
+    }
+
+    fn placed(channel: &str, position: &str) -> Step {
+        Step::Placed(channel.parse().unwrap(), position.parse().unwrap())
     }
 
     fn subscribed(channel: &str, epoch: &str, offset: u64, recovered: bool) -> String {
@@ -366,7 +408,7 @@ mod tests {
         let mut follow = follow(Until::Forever);
         let first: Value = serde_json::from_str(&follow.subscribe()).unwrap();
         assert_eq!(first, json!({"type": "subscribe", "channels": ["zone:a", "zone:b"], "since": {}}));
-        assert_eq!(follow.message(&subscribed("zone:a", "e", 5, true)), []);
+        assert_eq!(follow.message(&subscribed("zone:a", "e", 5, true)), [placed("zone:a", "e:5")]);
         assert_eq!(follow.message(&entry("zone:a", 6, "x-1")), [Step::Print]);
         let again: Value = serde_json::from_str(&follow.subscribe()).unwrap();
         assert_eq!(again["since"], json!({"zone:a": {"epoch": "e", "offset": 6}}));
@@ -380,7 +422,10 @@ mod tests {
         // On whichever connection it was had.
         follow.lost(None, Instant::now(), 0.0);
         follow.connected(Instant::now());
-        assert!(matches!(follow.message(&subscribed("zone:a", "f", 0, false))[..], [Step::Say(_)]));
+        assert!(matches!(
+            follow.message(&subscribed("zone:a", "f", 0, false))[..],
+            [Step::Say(_), Step::Placed(..)]
+        ));
         assert_eq!(follow.message(&entry("zone:a", 1, "x-6")), []);
         assert_eq!(follow.position(&"zone:a".parse().unwrap()), Some(&"f:1".parse().unwrap()));
         assert_eq!(follow.message(&entry("zone:a", 2, "x-7")), [Step::Print]);
@@ -422,7 +467,8 @@ mod tests {
     fn a_gap_is_said() {
         let mut follow = follow(Until::Forever);
         let resync = r#"{"type":"resync","channel":"zone:a","old_epoch":"e","epoch":"e","offset":9,"recovered":false,"gap":4}"#;
-        assert_eq!(follow.message(resync), [Step::Say("zone:a: 4 entries are missing here".to_owned())]);
+        let said = Step::Say("zone:a: 4 entries are missing here".to_owned());
+        assert_eq!(follow.message(resync), [said, placed("zone:a", "e:9")]);
     }
 
     #[test]
@@ -436,7 +482,7 @@ mod tests {
     fn an_order_is_followed_to_the_update_that_ends_it() {
         let name = "order:6f1c1c1e-0b5e-4b1e-9d3e-0a6f4b6f2a11";
         let channel: ChannelName = name.parse().unwrap();
-        let mut follow = Follow::new([(channel.clone(), None)], Until::Terminal);
+        let mut follow = Follow::new([(channel.clone(), None)], Until::Terminal, Some(5));
         let update = |kind: &str, offset: u64| {
             json!({"type": kind, "channel": name, "offset": offset, "id": format!("x-{offset}")}).to_string()
         };
@@ -453,6 +499,29 @@ mod tests {
         let waits: Vec<u128> = (0..5).map(|_| wait_ms(follow.lost(None, now, 0.5))).collect();
         assert_eq!(waits, [1_500, 2_500, 4_500, 8_500, 16_500]);
         assert_eq!(follow.lost(None, now, 0.5), Next::GiveUp);
+    }
+
+    #[test]
+    fn without_a_bound_it_is_tried_for_ever() {
+        let mut follow = Follow::new([("zone:a".parse().unwrap(), None)], Until::Forever, None);
+        let now = Instant::now();
+        for _ in 0..1_000 {
+            assert!(wait_ms(follow.lost(None, now, 0.0)) <= 16_000);
+        }
+        assert_eq!(follow.lost(Some(4500), now, 0.0), Next::GiveUp);
+    }
+
+    #[test]
+    fn entries_read_elsewhere_count_and_do_not_come_again() {
+        let mut follow = follow(Until::Count(3));
+        let channel: ChannelName = "zone:a".parse().unwrap();
+        follow.begin_at(&channel, "e:4".parse().unwrap());
+        assert_eq!(follow.message(&entry("zone:a", 5, "x-5")), [Step::Print]);
+        assert_eq!(follow.position(&channel), Some(&"e:5".parse().unwrap()));
+        follow.message(&subscribed("zone:a", "f", 0, false));
+        assert_eq!(follow.message(&entry("zone:a", 1, "x-5")), []);
+        assert_eq!(follow.message(&entry("zone:a", 2, "x-6")), [Step::Print]);
+        assert_eq!(follow.message(&entry("zone:a", 3, "x-7")), [Step::Print, Step::Done]);
     }
 
     #[test]

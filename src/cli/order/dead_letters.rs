@@ -1,10 +1,12 @@
 //! `order dead-letters`: orders that failed for good.
 
-use serde_json::Value;
+use serde::Deserialize;
+use serde_json::value::RawValue;
 
-use super::{page, print_placed, text_of, what};
-use crate::cli::client::{ANSWER_TIMEOUT, TargetArgs};
+use super::{page, print_placed, what};
+use crate::cli::client::{ANSWER_TIMEOUT, TargetArgs, text_of};
 use crate::cli::print;
+use crate::cli::table::Table;
 use crate::model::OrderId;
 
 pub(super) const EXAMPLES: &str = "\
@@ -83,9 +85,13 @@ async fn list(args: DeadLettersList) -> anyhow::Result<()> {
         ("limit", args.limit.map(|limit| limit.to_string())),
         ("after", args.after.map(|order| order.to_string())),
     ];
-    let (letters, next) = page(&base.http()?, base, "api/orders/dead-letters", &query, "deadLetters").await?;
-    for letter in letters {
-        print::line(&if args.json { letter.to_string() } else { line(&letter) })?;
+    let (letters, next) = page(&base.http()?, base, "api/orders/dead-letters", &query).await?;
+    if args.json {
+        letters.iter().try_for_each(|letter| print::line(letter.get()))?;
+    } else {
+        let mut table = Table::new(&["ORDER", "FAILED (UTC)", "WHAT", "WHY", ""]);
+        letters.iter().for_each(|letter| table.row(row(letter)));
+        table.print("no dead letters")?;
     }
     if let Some(next) = next {
         print::say(&format!("there are more: --after {next}"));
@@ -93,9 +99,25 @@ async fn list(args: DeadLettersList) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn line(letter: &Value) -> String {
-    let field = |name: &str| print::plain(&letter[name]);
-    let (order, time, what) = (field("orderId"), print::seconds(&field("failedAt")), what(&letter["order"]));
-    let submitted = if letter["submitted"] == true { "  (submitted)" } else { "" };
-    format!("{order:36}  {time:19}  {what}  {}{submitted}", field("error"))
+/// A dead letter as the gateway shows it. What is missing is not shown.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Letter {
+    order_id: String,
+    failed_at: String,
+    order: Option<Box<RawValue>>,
+    error: String,
+    submitted: bool,
+}
+
+fn row(letter: &RawValue) -> [String; 5] {
+    let letter: Letter = serde_json::from_str(letter.get()).unwrap_or_default();
+    let submitted = if letter.submitted { "(submitted)" } else { "" };
+    [
+        print::harmless(&letter.order_id),
+        print::seconds(&letter.failed_at),
+        what(letter.order.as_deref()),
+        print::harmless(&letter.error),
+        submitted.to_owned(),
+    ]
 }

@@ -1,17 +1,18 @@
 //! `order list`: orders as lines.
 
-use serde_json::Value;
+use serde_json::value::RawValue;
 
 use super::{View, page, what};
 use crate::cli::client::TargetArgs;
 use crate::cli::print;
+use crate::cli::table::Table;
 use crate::model::OrderId;
 
 /// Arguments of `order list`.
 #[derive(Debug, clap::Args)]
 pub(super) struct ListArgs {
     /// Only those that are pending, routing, building, submitted, confirmed or failed
-    #[arg(long, value_name = "STATUS")]
+    #[arg(long, value_name = "STATUS", value_parser = STATUSES, hide_possible_values = true)]
     status: Option<String>,
     /// How many at the most
     #[arg(long, value_name = "N")]
@@ -26,6 +27,9 @@ pub(super) struct ListArgs {
     target: TargetArgs,
 }
 
+/// What an order's status may be.
+const STATUSES: [&str; 6] = ["pending", "routing", "building", "submitted", "confirmed", "failed"];
+
 pub(super) async fn run(args: ListArgs) -> anyhow::Result<()> {
     let base = &args.target.url;
     let query = [
@@ -33,9 +37,13 @@ pub(super) async fn run(args: ListArgs) -> anyhow::Result<()> {
         ("limit", args.limit.map(|limit| limit.to_string())),
         ("after", args.after.map(|order| order.to_string())),
     ];
-    let (orders, next) = page(&base.http()?, base, "api/orders", &query, "orders").await?;
-    for order in orders {
-        print::line(&if args.json { order.to_string() } else { line(order) })?;
+    let (orders, next) = page(&base.http()?, base, "api/orders", &query).await?;
+    if args.json {
+        orders.iter().try_for_each(|order| print::line(order.get()))?;
+    } else {
+        let mut table = Table::new(&["ORDER", "UPDATED (UTC)", "STATUS", "PROGRESS", "WHAT"]);
+        orders.iter().for_each(|order| table.row(row(order)));
+        table.print(if next.is_some() { "none of this page" } else { "no orders" })?;
     }
     if let Some(next) = next {
         print::say(&format!("there are more: --after {next}"));
@@ -43,10 +51,16 @@ pub(super) async fn run(args: ListArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn line(order: Value) -> String {
-    let view: View = serde_json::from_value(order).unwrap_or_default();
-    let progress = view.progress.as_ref().map(print::plain).unwrap_or_default();
+fn row(order: &RawValue) -> [String; 5] {
+    let view: View = serde_json::from_str(order.get()).unwrap_or_default();
+    let progress = view.progress.as_ref().map(|progress| format!("{:>3} %", print::plain(progress)));
     let View { order_id, status, order, updated_at, .. } = view;
-    let (time, what) = (print::seconds(&updated_at), what(&order));
-    format!("{order_id:36}  {time:19}  {status:10}  {progress:>3} %  {what}")
+    let what = what(order.as_deref());
+    [
+        print::harmless(&order_id),
+        print::seconds(&updated_at),
+        print::harmless(&status),
+        progress.unwrap_or_default(),
+        what,
+    ]
 }

@@ -3,16 +3,17 @@
 mod dead_letters;
 mod list;
 mod place;
+mod show;
 mod watch;
 
-use anyhow::Context as _;
 use reqwest::Client;
 use serde::Deserialize;
 use serde_json::Value;
-use url::Url;
+use serde_json::value::RawValue;
 
-use super::client::{ANSWER_TIMEOUT, BaseUrl, TargetArgs, answer};
+use super::client::{self, ANSWER_TIMEOUT, BaseUrl, TargetArgs, text_of};
 use super::print;
+use super::table::Fields;
 use crate::model::OrderId;
 
 pub(crate) const EXAMPLES: &str = "\
@@ -41,6 +42,9 @@ enum OrderCommand {
     /// Show how an order gets on, until it ends
     #[command(after_help = watch::EXAMPLES)]
     Watch(watch::WatchArgs),
+    /// Show one order and the updates of it that are kept
+    #[command(after_help = show::EXAMPLES)]
+    Show(show::ShowArgs),
     /// List orders, the newest first
     List(list::ListArgs),
     /// Ask for an order not to be carried out
@@ -75,6 +79,7 @@ pub(crate) async fn run(args: OrderArgs) -> anyhow::Result<()> {
     match args.command {
         OrderCommand::Place(args) => place::run(args).await,
         OrderCommand::Watch(args) => watch::run(args).await,
+        OrderCommand::Show(args) => show::run(args).await,
         OrderCommand::List(args) => list::run(args).await,
         OrderCommand::Cancel(args) => cancel(args).await,
         OrderCommand::DeadLetters(args) => dead_letters::run(args).await,
@@ -88,7 +93,7 @@ async fn cancel(args: CancelArgs) -> anyhow::Result<()> {
     if args.json {
         print::line(text.trim())?;
     } else {
-        let status = serde_json::from_str::<Value>(&text).context("the answer is not JSON")?;
+        let status: Value = client::read(&text, "an order's cancellation")?;
         print::line(&print::plain(&status["status"]))?;
     }
     Ok(())
@@ -103,7 +108,7 @@ struct Placed {
 
 /// Prints the answer to a new order: all of it as one line of JSON, or the id alone.
 fn print_placed(text: &str, is_json: bool) -> anyhow::Result<OrderId> {
-    let placed: Placed = serde_json::from_str(text).context("the answer has no order id")?;
+    let placed: Placed = client::read(text, "an order that was placed")?;
     if is_json {
         print::line(text.trim())?;
     } else {
@@ -119,15 +124,10 @@ struct View {
     order_id: String,
     status: String,
     progress: Option<Value>,
-    order: Value,
+    order: Option<Box<RawValue>>,
     updated_at: String,
     updates: Vec<Value>,
     last_update: Value,
-}
-
-/// The text of an answer.
-async fn text_of(sent: reqwest::Result<reqwest::Response>, base: &BaseUrl) -> anyhow::Result<String> {
-    answer(sent, base).await?.text().await.context("the answer broke off")
 }
 
 /// Gets a page of a list: its items as they came, and where the next page begins.
@@ -136,34 +136,43 @@ async fn page(
     base: &BaseUrl,
     path: &str,
     query: &[(&str, Option<String>)],
-    items: &str,
-) -> anyhow::Result<(Vec<Value>, Option<String>)> {
-    let mut url = Url::parse(&base.endpoint(path)).context("not an address")?;
-    for (name, value) in query {
-        if let Some(value) = value {
-            url.query_pairs_mut().append_pair(name, value);
-        }
+) -> anyhow::Result<(Vec<Box<RawValue>>, Option<String>)> {
+    /// A page of any list.
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Page {
+        #[serde(alias = "deadLetters")]
+        orders: Vec<Box<RawValue>>,
+        next: Option<String>,
     }
-    let text = text_of(http.get(url).timeout(ANSWER_TIMEOUT).send().await, base).await?;
-    let mut answer: Value = serde_json::from_str(&text).context("the answer is not JSON")?;
-    let next = answer["next"].as_str().map(str::to_owned);
-    match answer[items].take() {
-        Value::Array(found) => Ok((found, next)),
-        _ => Err(anyhow::anyhow!("the answer has no `{items}`")),
-    }
+    let text = client::get(http, base, path, query).await?;
+    let Page { orders, next } = client::read(&text, "a list of orders")?;
+    Ok((orders, next))
 }
 
 /// The most of an order that is no swap that a list shows, in characters.
 const WHAT_MAX: usize = 80;
 
 /// `1.5 SOL -> USDC`, or the order as JSON; nothing for one that was not placed here.
-fn what(order: &Value) -> String {
-    if !order.is_object() {
+fn what(order: Option<&RawValue>) -> String {
+    let Some((order, fields)) = order.and_then(|order| Some((order, Fields::read(order.get())?))) else {
         return String::new();
+    };
+    if fields.get("tokenIn").is_empty() {
+        return print::harmless(&order.get().chars().take(WHAT_MAX).collect::<String>());
     }
-    if order["tokenIn"].is_null() {
-        return print::plain(&Value::String(order.to_string().chars().take(WHAT_MAX).collect()));
+    format!("{} {} -> {}", fields.get("amount"), fields.get("tokenIn"), fields.get("tokenOut"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_order_keeps_its_digits() {
+        let of = |text: &str| what(Some(&RawValue::from_string(text.to_owned()).unwrap()));
+        assert_eq!(of(r#"{"tokenIn":"SOL","tokenOut":"USDC","amount":1.50}"#), "1.50 SOL -> USDC");
+        assert_eq!(of(r#"{"side":"buy","quantity":50.0}"#), r#"{"side":"buy","quantity":50.0}"#);
+        assert_eq!((of("null").as_str(), what(None).as_str()), ("", ""));
     }
-    let field = |name: &str| print::plain(&order[name]);
-    format!("{} {} -> {}", field("amount"), field("tokenIn"), field("tokenOut"))
 }

@@ -12,12 +12,13 @@ use serde_json::value::RawValue;
 use tokio::time::{self, Instant};
 use uuid::Uuid;
 
-use super::{print_placed, text_of, watch};
-use crate::cli::client::{BaseUrl, Refused, TargetArgs};
+use super::{print_placed, watch};
+use crate::cli::client::{BaseUrl, NoAnswer, Refused, TargetArgs, text_of};
 use crate::cli::exit::UsageError;
 use crate::cli::print;
 use crate::cli::raw_json::{Number, Object};
 use crate::support::backoff::Backoff;
+use crate::support::json::json_fault;
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
@@ -102,7 +103,7 @@ pub(super) async fn run(args: PlaceArgs) -> anyhow::Result<()> {
     let key = args.idempotency_key.unwrap_or_else(|| Uuid::new_v4().to_string());
     let text = place(base, &body, &key).await?;
     let order = print_placed(&text, args.json)?;
-    if args.watch { watch::watch(base, order, args.json).await } else { Ok(()) }
+    if args.watch { watch::watch(base, order, args.json, true).await } else { Ok(()) }
 }
 
 /// The text of an order. What is wrong with it is the gateway's to say, unless it is not JSON.
@@ -112,7 +113,9 @@ fn read(file: &Path) -> anyhow::Result<String> {
         _ => fs::read_to_string(file).with_context(|| format!("{} cannot be read", file.display()))?,
     };
     let json = serde_json::from_str::<&RawValue>(&text);
-    json.map_err(|error| UsageError(format!("{}: not JSON: {error}", file.display())))?;
+    json.map_err(|error| {
+        UsageError(format!("{} is not JSON: {}", file.display(), json_fault(&text, &error)))
+    })?;
     Ok(text)
 }
 
@@ -181,9 +184,8 @@ impl Fault {
                 _ => Self::Final,
             };
         }
-        match error.downcast_ref::<reqwest::Error>() {
-            Some(error) if error.is_connect() => Self::Absent,
-            Some(error) if error.is_builder() => Self::Final,
+        match error.downcast_ref::<NoAnswer>() {
+            Some(NoAnswer { is_absent: true, .. }) => Self::Absent,
             _ => Self::Unsure { retry_after: None },
         }
     }

@@ -3,13 +3,13 @@
 use std::io::{self, IsTerminal as _};
 use std::time::Duration;
 
-use anyhow::{Context as _, anyhow, bail};
+use anyhow::{anyhow, bail};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::{View, text_of};
-use crate::cli::client::{BaseUrl, Refused, TargetArgs};
+use super::View;
+use crate::cli::client::{self, BaseUrl, Refused, TargetArgs, text_of};
 use crate::cli::follow::{self, Door, Ended, Follow, Output, Until};
 use crate::cli::print;
 use crate::model::{ChannelName, EntryKind, OrderId};
@@ -39,12 +39,21 @@ pub(super) struct WatchArgs {
 }
 
 pub(super) async fn run(args: WatchArgs) -> anyhow::Result<()> {
-    watch(&args.target.url, args.order, args.json).await
+    watch(&args.target.url, args.order, args.json, false).await
 }
 
 /// Shows an order's updates until it ends. An error when it failed.
-pub(super) async fn watch(base: &BaseUrl, order: OrderId, is_json: bool) -> anyhow::Result<()> {
-    match look(base, order).await {
+///
+/// `was_placed` says that the gateway has just taken it, so that it is there, or will be again.
+pub(super) async fn watch(
+    base: &BaseUrl,
+    order: OrderId,
+    is_json: bool,
+    was_placed: bool,
+) -> anyhow::Result<()> {
+    let looked = look(base, order).await;
+    let is_there = looked.as_ref().map_or_else(|error| error.is::<Refused>(), |_| true);
+    match looked {
         Ok(None) => print::say(&format!("order {order} is not known yet; waiting for it")),
         Ok(Some(view)) if view.is_ended() && !view.updates.iter().any(is_terminal) => {
             print::say("its updates are no longer kept");
@@ -53,7 +62,10 @@ pub(super) async fn watch(base: &BaseUrl, order: OrderId, is_json: bool) -> anyh
         // The stream tells, or says that there is no gateway.
         Ok(Some(_)) | Err(_) => {}
     }
-    let mut follow = Follow::new([(ChannelName::order(order), None)], Until::Terminal);
+    let mut follow = Follow::new([(ChannelName::order(order), None)], Until::Terminal, Some(TRIES));
+    if is_there || was_placed {
+        follow.was_there();
+    }
     let mut screen = Screen::new(is_json);
     let ended = follow::run(base, Door::Order(order), &mut follow, &mut screen).await;
     if let Mode::Bar(bar) = &screen.mode {
@@ -77,6 +89,9 @@ pub(super) async fn watch(base: &BaseUrl, order: OrderId, is_json: bool) -> anyh
     }
 }
 
+/// How often in a row a lost connection is tried again.
+const TRIES: u32 = 5;
+
 /// How long a look at the order may take; the stream is what counts.
 const LOOK_WITHIN: Duration = Duration::from_secs(5);
 
@@ -84,7 +99,7 @@ const LOOK_WITHIN: Duration = Duration::from_secs(5);
 async fn look(base: &BaseUrl, order: OrderId) -> anyhow::Result<Option<View>> {
     let request = base.http()?.get(base.endpoint(&format!("api/orders/{order}")));
     match text_of(request.timeout(LOOK_WITHIN).send().await, base).await {
-        Ok(text) => Ok(Some(serde_json::from_str(&text).context("the answer is not an order")?)),
+        Ok(text) => Ok(Some(client::read(&text, "an order")?)),
         Err(error) => match error.downcast_ref::<Refused>() {
             Some(refused) if refused.code() == "unknown_order" => Ok(None),
             _ => Err(error),
@@ -129,7 +144,7 @@ fn error_text(error: &Value) -> String {
 /// An update's fields.
 #[derive(Debug, Deserialize)]
 #[serde(transparent)]
-struct Update(Map<String, Value>);
+pub(super) struct Update(Map<String, Value>);
 
 impl Update {
     /// The stage that it tells of, also where the gateway could not show it.
@@ -161,7 +176,8 @@ impl Update {
         words.join("  ")
     }
 
-    fn line(&self) -> String {
+    /// All of it in one line.
+    pub(super) fn line(&self) -> String {
         let (time, stage) = (print::seconds(&self.field("timestamp")), self.field("type"));
         format!("{time:19}  {stage:9}  {:>3} %  {}", self.field("progress"), self.words())
     }

@@ -108,7 +108,7 @@ impl Watcher {
             time::sleep(within.mul_f64(moves.random.random_range(0.0..1.0))).await;
         }
         let door = self.channel.as_order().map_or(Door::Open, Door::Order);
-        let mut follow = Follow::new([(self.channel.name.clone(), None)], Until::Forever);
+        let mut follow = Follow::new([(self.channel.name.clone(), None)], Until::Forever, None);
         loop {
             let leave_at = self
                 .moves

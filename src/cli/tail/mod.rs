@@ -2,29 +2,33 @@
 
 mod render;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::num::NonZeroU64;
 use std::str::FromStr;
 
 use anyhow::bail;
+use reqwest::Client;
+use serde::Deserialize;
+use serde_json::value::RawValue;
 
 use self::render::Columns;
-use super::client::TargetArgs;
+use super::client::{self, BaseUrl, Refused, TargetArgs};
 use super::exit::UsageError;
-use super::follow::{self, Door, Ended, Follow, Output, Until};
-use super::print;
-use crate::model::{ChannelName, Position, Zone};
+use super::follow::{self, Door, Ended, Follow, Output, Step, Until};
+use super::{print, zones};
+use crate::model::{ChannelKind, ChannelName, Epoch, Position, Zone};
 
 pub(crate) const EXAMPLES: &str = "\
 Examples:
   zonewire tail pjm
-  zonewire tail pjm ercot --pretty
+  zonewire tail pjm ercot --pretty -n 20
   zonewire tail zone:pjm --count 1 | jq .price
   zonewire tail pjm --since 9f2c41d07a3be865:1200
 
-Entries go to stdout, all else to stderr. After a lost connection it comes back by itself, five \
-times at the most, and goes on where it was; what is missing is said.";
+Entries go to stdout, all else to stderr, also the position at which each channel is. It goes on \
+until Ctrl-C: after a lost connection it comes back by itself and goes on where it was; what is \
+missing is said.";
 
 /// Arguments of `tail`.
 #[derive(Debug, clap::Args)]
@@ -36,9 +40,15 @@ pub(crate) struct TailArgs {
     /// CHANNEL=EPOCH:OFFSET, once for each
     #[arg(long, value_name = "EPOCH:OFFSET")]
     since: Vec<Since>,
-    /// End after so many entries
+    /// Begin with so many of the newest entries that are kept
+    #[arg(short, long, value_name = "N", conflicts_with = "since")]
+    number: Option<u64>,
+    /// End after so many entries, those of -n included
     #[arg(long, value_name = "N")]
     count: Option<NonZeroU64>,
+    /// Give up when a lost connection was tried again so many times in a row [default: never]
+    #[arg(long, value_name = "N")]
+    tries: Option<u32>,
     /// Columns for people instead of JSON
     #[arg(long)]
     pretty: bool,
@@ -84,16 +94,104 @@ impl FromStr for Since {
 
 /// Follows the channels until enough entries came or there is no way on.
 pub(crate) async fn run(args: TailArgs) -> anyhow::Result<()> {
+    let base = &args.target.url;
     let mut follow = follow_of(&args)?;
-    let mut printer = Printer { columns: args.pretty.then(Columns::default) };
-    match follow::run(&args.target.url, Door::Open, &mut follow, &mut printer).await? {
-        Ended::Enough => Ok(()),
-        Ended::Closed(why) if args.count.is_none() => {
+    let mut printer = Printer {
+        base: base.clone(),
+        columns: args.pretty.then(Columns::default),
+        unseen: args.channels.iter().map(|channel| channel.0.clone()).collect(),
+    };
+    if let Some(number) = args.number.filter(|number| *number > 0)
+        && begin_with(number, &args, &mut follow, &mut printer).await?
+    {
+        return Ok(());
+    }
+    let ended = tokio::select! {
+        ended = follow::run(base, Door::Open, &mut follow, &mut printer) => Some(ended),
+        // Whoever follows for ever ends it so.
+        Ok(()) = tokio::signal::ctrl_c() => None,
+    };
+    // Of a log that nobody has begun there is no position to go on from.
+    for (channel, position) in follow.positions().filter(|(_, position)| position.offset > 0) {
+        print::say(&format!("{channel} was at {position}; `--since {position}` goes on from there"));
+    }
+    match ended.transpose()? {
+        None | Some(Ended::Enough) => Ok(()),
+        Some(Ended::Closed(why)) if args.count.is_none() => {
             print::say(&why);
             Ok(())
         }
-        Ended::Closed(why) => bail!("{why}; giving up"),
+        Some(Ended::Closed(why)) => bail!("{why}; giving up"),
     }
+}
+
+/// Prints the newest entries that are kept of each channel, and has the channel followed behind them.
+/// Says whether these were enough.
+async fn begin_with(
+    number: u64,
+    args: &TailArgs,
+    follow: &mut Follow,
+    printer: &mut Printer,
+) -> anyhow::Result<bool> {
+    let base = &args.target.url;
+    let http = base.http()?;
+    for Channel(channel) in &args.channels {
+        let read = match (channel.kind(), channel.subject().parse::<Zone>()) {
+            (ChannelKind::Zone, Ok(zone)) => {
+                let history = zones::read(&http, base, &zone, number, None).await;
+                history.map(|history| (history.end(), history.entries))
+            }
+            _ => newest_updates(&http, base, channel, number).await,
+        };
+        let (end, entries) = match read {
+            Ok(read) => read,
+            Err(error) => match error.downcast_ref::<Refused>() {
+                Some(refused) => {
+                    print::say(&format!("{channel}: what is kept cannot be read: {refused}"));
+                    continue;
+                }
+                None => return Err(error),
+            },
+        };
+        // Nobody has published there yet, which the subscription says.
+        let Some(end) = end else { continue };
+        printer.unseen.remove(channel);
+        follow.begin_at(channel, end);
+        for entry in entries {
+            for step in follow.message(entry.get()) {
+                match step {
+                    Step::Print => printer.entry(entry.get())?,
+                    Step::Done => return Ok(true),
+                    Step::Say(_) | Step::Placed(..) | Step::Fail(_) => {}
+                }
+            }
+        }
+    }
+    Ok(false)
+}
+
+/// The newest updates of an order, and the position behind them.
+async fn newest_updates(
+    http: &Client,
+    base: &BaseUrl,
+    channel: &ChannelName,
+    number: u64,
+) -> anyhow::Result<(Option<Position>, Vec<Box<RawValue>>)> {
+    #[derive(Deserialize)]
+    struct Order {
+        epoch: Option<Epoch>,
+        updates: Vec<Box<RawValue>>,
+    }
+    #[derive(Deserialize)]
+    struct Update {
+        offset: u64,
+    }
+    let text = client::get(http, base, &format!("api/orders/{}", channel.subject()), &[]).await?;
+    let Order { epoch, mut updates } = client::read(&text, "an order")?;
+    let last = updates.last().and_then(|last| serde_json::from_str::<Update>(last.get()).ok());
+    let end = epoch.zip(last).map(|(epoch, Update { offset })| Position { epoch, offset });
+    let too_many = updates.len().saturating_sub(usize::try_from(number).unwrap_or(usize::MAX));
+    Ok((end, updates.split_off(too_many)))
 }
 
 fn follow_of(args: &TailArgs) -> anyhow::Result<Follow> {
@@ -111,24 +209,42 @@ fn follow_of(args: &TailArgs) -> anyhow::Result<Follow> {
         let not_asked_for = || UsageError("--since names a channel that is not followed".to_owned());
         *since.ok_or_else(not_asked_for)? = Some(position.clone());
     }
-    Ok(Follow::new(channels, args.count.map_or(Until::Forever, |count| Until::Count(count.get()))))
+    let until = args.count.map_or(Until::Forever, |count| Until::Count(count.get()));
+    Ok(Follow::new(channels, until, args.tries))
 }
 
 /// Writes entries to stdout.
 struct Printer {
+    base: BaseUrl,
     columns: Option<Columns>,
+    /// Channels of which nothing has been heard yet.
+    unseen: HashSet<ChannelName>,
 }
 
 impl Output for Printer {
     fn entry(&mut self, text: &str) -> io::Result<()> {
         match &mut self.columns {
-            Some(columns) => print::line(&columns.line(text)),
+            Some(columns) => columns.lines(text).iter().try_for_each(|line| print::line(line)),
             None => print::line(text),
         }
     }
 
     fn say(&mut self, text: &str) {
         print::say(text);
+    }
+
+    async fn placed(&mut self, channel: &ChannelName, position: &Position) {
+        let is_first = self.unseen.remove(channel);
+        if is_first && position.offset == 0 && channel.kind() == ChannelKind::Zone {
+            // Where the list cannot be had, it is only not said which zone may have been meant.
+            let names = match self.base.http() {
+                Ok(http) => zones::names(&http, &self.base).await.unwrap_or_default(),
+                Err(_) => Vec::new(),
+            };
+            let nothing = zones::nothing_in(channel.subject(), &names);
+            return print::say(&format!("{nothing}; waiting"));
+        }
+        print::say(&format!("{channel} from {position} on"));
     }
 }
 

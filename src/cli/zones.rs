@@ -1,0 +1,290 @@
+//! `zones`, `latest` and `history`: what a gateway holds, read over HTTP.
+
+use anyhow::bail;
+use reqwest::Client;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::client::{self, BaseUrl, TargetArgs};
+use super::print;
+use super::table::{Fields, Table};
+use crate::model::{Epoch, Position, Zone};
+
+pub(crate) const LIST_EXAMPLES: &str = "\
+Examples:
+  zonewire zones
+  zonewire zones --json | jq -r .zone";
+
+pub(crate) const LATEST_EXAMPLES: &str = "\
+Examples:
+  zonewire latest pjm
+  zonewire latest pjm --json | jq .price";
+
+pub(crate) const HISTORY_EXAMPLES: &str = "\
+Examples:
+  zonewire history pjm
+  zonewire history pjm -n 500 --json > pjm.ndjson
+  zonewire history pjm --after 9f2c41d07a3be865:1200
+
+Entries go to stdout, the oldest first. Which ones are kept, and the position behind the last one, for \
+`tail --since`, go to stderr.";
+
+/// Arguments of `zones`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct ZonesArgs {
+    /// One JSON object per line
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    target: TargetArgs,
+}
+
+/// Arguments of `latest`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct LatestArgs {
+    /// The zone
+    zone: Zone,
+    /// One JSON object per line, as the gateway sent it
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    target: TargetArgs,
+}
+
+/// Arguments of `history`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct HistoryArgs {
+    /// The zone
+    zone: Zone,
+    /// How many of the newest entries; with --after how many behind that [default: 20]
+    #[arg(short, long, value_name = "N")]
+    number: Option<u64>,
+    /// The entries behind this position instead of the newest ones
+    #[arg(long, value_name = "EPOCH:OFFSET")]
+    after: Option<Position>,
+    /// One JSON object per line, as the gateway sent it
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    target: TargetArgs,
+}
+
+/// How many entries `history` shows.
+const SHOWN: u64 = 20;
+
+/// The most that a gateway gives at a time.
+const PAGE_MAX: u64 = 1_000;
+
+/// Numbers that have a column of their own.
+const NUMBERS: [&str; 7] = ["price", "bid", "ask", "energy", "congestion", "loss", "quantity"];
+
+const HEADER: [&str; 12] = [
+    "OFFSET",
+    "TIME (UTC)",
+    "KEY",
+    "WHAT",
+    "PRICE",
+    "BID",
+    "ASK",
+    "ENERGY",
+    "CONGESTION",
+    "LOSS",
+    "QUANTITY",
+    "MORE",
+];
+
+#[derive(Debug, Deserialize)]
+struct ZoneList {
+    zones: Vec<Box<RawValue>>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Latest {
+    entries: Vec<Box<RawValue>>,
+    next: Option<String>,
+}
+
+/// A part of a zone's log.
+#[derive(Debug, Deserialize)]
+pub(super) struct History {
+    /// None where nobody has published yet.
+    epoch: Option<Epoch>,
+    #[serde(default)]
+    first_offset: u64,
+    #[serde(default)]
+    last_offset: u64,
+    pub(super) entries: Vec<Box<RawValue>>,
+}
+
+impl History {
+    /// The position behind its last entry; of one without entries, that behind the whole log.
+    pub(super) fn end(&self) -> Option<Position> {
+        #[derive(Deserialize)]
+        struct Entry {
+            offset: u64,
+        }
+        let last = self.entries.last().and_then(|entry| serde_json::from_str::<Entry>(entry.get()).ok());
+        let offset = last.map_or(self.last_offset, |last| last.offset);
+        self.epoch.clone().map(|epoch| Position { epoch, offset })
+    }
+}
+
+/// The names of the zones that have been published to.
+pub(super) async fn names(http: &Client, base: &BaseUrl) -> anyhow::Result<Vec<String>> {
+    let text = client::get(http, base, "api/zones", &[]).await?;
+    let list: ZoneList = client::read(&text, "a list of zones")?;
+    Ok(list.zones.iter().filter_map(|zone| Some(Fields::read(zone.get())?.cell("zone"))).collect())
+}
+
+/// What to say of a zone that has nothing, and the zone that may have been meant.
+pub(super) fn nothing_in(zone: &str, names: &[String]) -> String {
+    let meant = names.iter().find(|name| name.eq_ignore_ascii_case(zone) && *name != zone);
+    let hint = meant.map(|name| format!("; there is one called {name}, and case matters"));
+    format!("nobody has published to zone {zone} yet{}", hint.unwrap_or_default())
+}
+
+/// The newest `number` entries of a zone, or the first so many behind a position.
+pub(super) async fn read(
+    http: &Client,
+    base: &BaseUrl,
+    zone: &Zone,
+    number: u64,
+    after: Option<Position>,
+) -> anyhow::Result<History> {
+    let path = format!("api/zones/{zone}/history");
+    let page = async |limit: u64, after: Option<&Position>| {
+        let limit = limit.clamp(1, PAGE_MAX).to_string();
+        let query = [("limit", Some(limit)), ("after", after.map(Position::to_string))];
+        client::read::<History>(&client::get(http, base, &path, &query).await?, "a zone's history")
+    };
+    let mut whole = page(number, after.as_ref()).await?;
+    if let (None, true, Some(epoch)) = (&after, number > PAGE_MAX, &whole.epoch) {
+        // More than come at a time are read from where they begin.
+        let begin = Position { epoch: epoch.clone(), offset: whole.last_offset.saturating_sub(number) };
+        whole = page(number, Some(&begin)).await?;
+    }
+    while (whole.entries.len() as u64) < number
+        && let Some(end) = whole.end().filter(|end| end.offset < whole.last_offset)
+        && (number > PAGE_MAX || after.is_some())
+    {
+        let more = page(number - whole.entries.len() as u64, Some(&end)).await?;
+        if more.entries.is_empty() {
+            break;
+        }
+        whole.entries.extend(more.entries);
+        whole.last_offset = more.last_offset;
+    }
+    Ok(whole)
+}
+
+/// Lists the zones.
+pub(crate) async fn list(args: ZonesArgs) -> anyhow::Result<()> {
+    let base = &args.target.url;
+    let text = client::get(&base.http()?, base, "api/zones", &[]).await?;
+    let list: ZoneList = client::read(&text, "a list of zones")?;
+    if args.json {
+        return print_json(&list.zones);
+    }
+    let mut table = Table::new(&["ZONE", "LANE", "STREAM"]);
+    for zone in list.zones.iter().filter_map(|zone| Fields::read(zone.get())) {
+        table.row(["zone", "lane", "stream"].map(|name| zone.cell(name)));
+    }
+    table.print("no zones: nobody has published anything yet")?;
+    Ok(())
+}
+
+/// Shows the latest prices of a zone: all pages.
+pub(crate) async fn latest(args: LatestArgs) -> anyhow::Result<()> {
+    let (base, path) = (&args.target.url, format!("api/zones/{}/latest", args.zone));
+    let http = base.http()?;
+    let (mut entries, mut after) = (Vec::new(), None);
+    loop {
+        let text = client::get(&http, base, &path, &[("after", after.clone())]).await?;
+        let page: Latest = client::read(&text, "a zone's latest prices")?;
+        entries.extend(page.entries);
+        if page.next.is_none() {
+            break;
+        }
+        if page.next == after {
+            bail!("the gateway at {base} gives the same page again and again");
+        }
+        after = page.next;
+    }
+    if args.json {
+        return print_json(&entries);
+    }
+    let nothing = match entries.is_empty() {
+        true => nothing_in(args.zone.as_str(), &names(&http, base).await?),
+        false => String::new(),
+    };
+    let mut table = Table::new(&HEADER);
+    entries.iter().filter_map(|entry| row(entry, false)).for_each(|row| table.row(row));
+    table.print(&nothing)?;
+    Ok(())
+}
+
+/// Shows entries of a zone's log.
+pub(crate) async fn history(args: HistoryArgs) -> anyhow::Result<()> {
+    let base = &args.target.url;
+    let http = base.http()?;
+    let number = args.number.unwrap_or(SHOWN);
+    let history = read(&http, base, &args.zone, number, args.after).await?;
+    let entries = if number == 0 { &[] } else { history.entries.as_slice() };
+    if args.json {
+        print_json(entries)?;
+    } else if history.epoch.is_some() {
+        let mut table = Table::new(&HEADER);
+        entries.iter().filter_map(|entry| row(entry, true)).for_each(|row| table.row(row));
+        table.print("no entries there")?;
+    }
+    match history.end() {
+        Some(end) => {
+            let History { first_offset, last_offset, .. } = history;
+            print::say(&format!(
+                "entries {first_offset} to {last_offset} are kept; `tail --since {end}` goes on behind these"
+            ));
+        }
+        None => print::say(&nothing_in(args.zone.as_str(), &names(&http, base).await?)),
+    }
+    Ok(())
+}
+
+fn print_json(values: &[Box<RawValue>]) -> anyhow::Result<()> {
+    values.iter().try_for_each(|value| print::line(value.get()))?;
+    Ok(())
+}
+
+fn row(entry: &RawValue, with_offset: bool) -> Option<Vec<String>> {
+    let fields = Fields::read(entry.get())?;
+    let offset = if with_offset { fields.cell("offset") } else { String::new() };
+    let mut row = vec![offset, fields.time(), fields.cell("key"), fields.happening()];
+    row.extend(NUMBERS.map(|name| fields.cell(name)));
+    row.push(fields.rest(&NUMBERS));
+    Some(row)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_zone_that_was_meant_is_named() {
+        let names = ["pjm".to_owned(), "ercot".to_owned()];
+        assert_eq!(
+            nothing_in("PJM", &names),
+            "nobody has published to zone PJM yet; there is one called pjm, and case matters"
+        );
+        assert_eq!(nothing_in("nosuch", &names), "nobody has published to zone nosuch yet");
+    }
+
+    #[test]
+    fn a_history_ends_behind_its_last_entry_or_its_log() {
+        let read = |text: &str| serde_json::from_str::<History>(text).unwrap().end();
+        let at = |text: &str| Some(text.parse().unwrap());
+        let entries =
+            r#"{"epoch":"e","first_offset":1,"last_offset":9,"entries":[{"offset":4},{"offset":5}]}"#;
+        assert_eq!(read(entries), at("e:5"));
+        assert_eq!(read(r#"{"epoch":"e","first_offset":10,"last_offset":9,"entries":[]}"#), at("e:9"));
+        assert_eq!(read(r#"{"channel":"zone:x","entries":[]}"#), None);
+    }
+}
