@@ -171,6 +171,16 @@ impl Refused {
     pub(crate) fn code(&self) -> &str {
         self.problem.code.as_deref().unwrap_or_default()
     }
+
+    /// How many prices it accepted before it came to what it refused; none where it does not say so.
+    pub(crate) fn accepted(&self) -> Option<u64> {
+        self.problem.accepted
+    }
+
+    /// What it did not like, in its words.
+    pub(crate) fn detail(&self) -> String {
+        format!("{} ({})", self.problem.detail.as_deref().unwrap_or("no reason given"), self.code())
+    }
 }
 
 impl fmt::Display for Refused {

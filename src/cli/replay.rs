@@ -1,33 +1,38 @@
-//! `replay`: publish the prices of a file to a running gateway, one stream of lines per zone.
+//! `replay`: publish the prices of a file to a running gateway, the lines of each zone in their order.
 
-use std::collections::BTreeMap;
-use std::io::{self, Write as _};
+mod zones;
+
+use std::io::{self, IsTerminal as _};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, anyhow, bail};
-use bytes::Bytes;
+use anyhow::{Context as _, bail};
 use indicatif::{ProgressBar, ProgressStyle};
-use reqwest::header::CONTENT_TYPE;
-use reqwest::{Body, Client};
 use tokio::sync::mpsc;
-use tokio::task::JoinSet;
 use tokio::time::{self, Duration, Instant};
 
-use super::client::{BaseUrl, TargetArgs, accepted, answer};
-use crate::feeds::replay::{FileFormat, Replay, ReplayOptions, ReplayPrice};
+use self::zones::{Skipped, Zones};
+use super::client::TargetArgs;
+use super::print;
+use crate::config::{Delimiter, TimeFormat, TimeZone};
+use crate::feeds::replay::{FileFormat, Replay, ReplayError, ReplayOptions, ReplayPrice};
 use crate::feeds::{Pace, Pacer, SPEED_EXPECTED, is_speed};
 use crate::model::Zone;
 
 pub(crate) const EXAMPLES: &str = "\
 Examples:
-  zonewire replay lmp.csv --flat-out
+  zonewire replay lmp.csv --flat-out --key-column location --key-column market
   zonewire replay trades.csv --zone btc-usdt --speed 10
-  zonewire replay ticks.ndjson --zone-column market --rename id=trade_id
+  zonewire replay rt.csv --zone pjm --time-format '%m/%d/%Y %H:%M' --time-zone America/New_York
+  zonewire replay ticks.ndjson --zone-column market --rename id=trade_id --now
   gunzip -c big.csv.gz | zonewire replay - --zone btc-usdt
 
 Columns are found by their names: zone; time or timestamp; key, location, hub, node or symbol; \
-price. energy, congestion, loss, quantity, bid and ask are numbers; every other column becomes a \
-free field.";
+price, or bid and ask. energy, congestion, loss, quantity, bid and ask are numbers; every other \
+column becomes a free field.
+
+The first bad line ends it, when all before it is published. While the gateway is away, or busy, it \
+waits up to a minute; prices whose answer was lost then may be there twice, which is said. What the \
+gateway refuses for good ends it with 1.";
 
 /// Arguments of `replay`.
 #[derive(Debug, clap::Args)]
@@ -43,21 +48,44 @@ pub(crate) struct ReplayArgs {
     /// The hub, node or symbol of all prices
     #[arg(long, value_name = "NAME", conflicts_with = "key_column")]
     key: Option<String>,
-    /// The column that names the hub, node or symbol
+    /// The column that names the hub, node or symbol; of several, in this order, joined with `/`
     #[arg(long, value_name = "COLUMN")]
-    key_column: Option<String>,
+    key_column: Vec<String>,
     /// The column that holds the price
     #[arg(long, value_name = "COLUMN")]
     price_column: Option<String>,
+    /// The column that holds the bid; a line with bid and ask needs no price
+    #[arg(long, value_name = "COLUMN")]
+    bid_column: Option<String>,
+    /// The column that holds the ask
+    #[arg(long, value_name = "COLUMN")]
+    ask_column: Option<String>,
     /// The column that holds the time
     #[arg(long, value_name = "COLUMN")]
     time_column: Option<String>,
+    /// The form of the times as strptime has it, such as '%m/%d/%Y %H:%M'
+    #[arg(long, value_name = "FORM")]
+    time_format: Option<TimeFormat>,
+    /// The time zone of times that do not say their own, such as America/New_York or -05:00
+    ///
+    /// An hour that clocks go through twice is taken as the first one until the times would go back.
+    #[arg(long, value_name = "ZONE", default_value_t, hide_default_value = true)]
+    time_zone: TimeZone,
     /// Give a column another name; `type`, `channel`, `offset` and `id` need one
     #[arg(long, value_name = "OLD=NEW", value_parser = rename)]
     rename: Vec<(String, String)>,
     /// How the file is laid out [default: by its name and first byte]
     #[arg(long, value_enum, hide_possible_values = true, value_name = "csv|ndjson")]
     format: Option<FileFormat>,
+    /// What stands between the columns of a CSV file, such as ';' or tab [default: a comma]
+    #[arg(long, value_name = "CHARACTER")]
+    delimiter: Option<Delimiter>,
+    /// Leave bad lines out; the first 20 are said, and all are counted
+    #[arg(long)]
+    skip_invalid: bool,
+    /// Publish with the times of now: the first price's is the present, the others' follow it
+    #[arg(long, conflicts_with = "flat_out")]
+    now: bool,
     /// So many times faster than in the file: 0.001 to 1000000
     #[arg(long, value_name = "TIMES", default_value_t = 1.0, value_parser = speed)]
     speed: f64,
@@ -68,14 +96,8 @@ pub(crate) struct ReplayArgs {
     target: TargetArgs,
 }
 
-/// Lines wait for the network up to so many chunks per zone; then the reading waits.
-const CHUNKS_MAX: usize = 8;
-/// Lines go out together up to this size.
-const CHUNK_BYTES: usize = 16 << 10;
-/// Each zone has a request of its own.
-const ZONES_MAX: usize = 256;
-/// A wait shorter than this is not worth a chunk of its own.
-const WAIT_MIN: Duration = Duration::from_millis(2);
+/// Lines read ahead.
+const READ_AHEAD: usize = 256;
 
 /// Publishes the file, and prints how many prices each zone accepted.
 pub(crate) async fn run(args: ReplayArgs) -> anyhow::Result<()> {
@@ -84,52 +106,113 @@ pub(crate) async fn run(args: ReplayArgs) -> anyhow::Result<()> {
         zone: args.zone,
         zone_column: args.zone_column,
         key: args.key,
-        key_column: args.key_column,
+        key_columns: args.key_column,
         price_column: args.price_column,
+        bid_column: args.bid_column,
+        ask_column: args.ask_column,
         time_column: args.time_column,
+        time_format: args.time_format,
+        time_zone: args.time_zone,
+        delimiter: args.delimiter,
+        now: args.now.then_some(args.speed),
         rename: args.rename,
     };
-    let (mut replay, length) = open(&args.file, options)?;
+    let (replay, length) = open(&args.file, options)?;
     let bar = progress(length);
-    let mut zones = Zones::new(args.target.url)?;
+    let skipped = Skipped::new(args.skip_invalid, bar.clone());
+    let mut zones = Zones::new(args.target.url, skipped.clone())?;
     let pace = if args.flat_out { Pace::FlatOut } else { Pace::Times(args.speed) };
-    // An error of the file or the gateway ends the sending; what is under way is still finished,
-    // so that the report holds.
-    let sent = send(&mut replay, pace, &mut zones, &bar).await;
+    let mut file = File { lines: read(replay), skipped: skipped.clone(), sent: 0 };
+    // An error of the file or the gateway ends the sending; what was read before it is still sent, so
+    // that the report holds.
+    let sent = file.send(pace, &mut zones, |sent, at, time| {
+        bar.set_position(at);
+        bar.set_message(time.map_or(format!("{sent} prices"), |time| format!("{sent} prices, at {time}")));
+    });
+    let sent = sent.await;
     let (accepted, answered) = zones.finish().await;
     bar.finish_and_clear();
-    let mut out = io::stdout().lock();
     for (zone, count) in &accepted {
-        writeln!(out, "{zone}: {count} accepted")?;
+        print::line(&format!("{zone}: {count} accepted"))?;
     }
-    // What the gateway said explains more than that a stream to it broke off.
-    answered.and(sent)
+    let left_out = skipped.report();
+    // What the gateway said explains more than what became of the sending.
+    answered.and(sent)?;
+    match (accepted.values().sum(), left_out) {
+        (0, 0) => print::say("no prices in it"),
+        (0, left_out) => bail!("all of its {left_out} lines are invalid"),
+        _ => {}
+    }
+    Ok(())
 }
 
-async fn send(replay: &mut Replay, pace: Pace, zones: &mut Zones, bar: &ProgressBar) -> anyhow::Result<()> {
-    let mut pacer = Pacer::new(pace);
-    let start = Instant::now();
-    let mut lines: u64 = 0;
-    while let Some(price) = replay.next() {
-        let ReplayPrice { time, price, .. } = price?;
-        let due = start.checked_add(pacer.due(time)).context("the file's times are too far apart")?;
-        if due > Instant::now() + WAIT_MIN {
-            zones.flush().await?;
-            bar.set_position(replay.bytes_read());
-            time::sleep_until(due).await;
-        }
-        zones.push(price.zone, &price.json).await?;
-        lines += 1;
-        if lines.is_multiple_of(256) {
-            bar.set_position(replay.bytes_read());
+/// A file on its way.
+struct File {
+    lines: mpsc::Receiver<Result<ReplayPrice, ReplayError>>,
+    skipped: Skipped,
+    sent: u64,
+}
+
+impl File {
+    /// Sends each price when it is due. `shows` gets how many were, how far into the file that is, and the
+    /// newest time.
+    async fn send(
+        &mut self,
+        pace: Pace,
+        zones: &mut Zones,
+        shows: impl Fn(u64, u64, Option<String>),
+    ) -> anyhow::Result<()> {
+        let mut pacer = Pacer::new(pace);
+        let start = Instant::now();
+        loop {
+            let price = tokio::select! {
+                // Nothing more can be brought in.
+                () = zones.failed() => return Ok(()),
+                line = self.lines.recv() => match line {
+                    None => return Ok(()),
+                    Some(Ok(price)) => price,
+                    Some(Err(ReplayError::Line { line, problem })) => {
+                        self.skipped.line(line, &problem)?;
+                        continue;
+                    }
+                    Some(Err(error)) => return Err(error.into()),
+                },
+            };
+            let ReplayPrice { line, at, time, price } = price;
+            let due = start.checked_add(pacer.due(time)).context("the file's times are too far apart")?;
+            if due > Instant::now() || self.sent.is_multiple_of(256) {
+                shows(self.sent, at, time.map(|time| time.format("%F %T UTC").to_string()));
+            }
+            if due > Instant::now() {
+                tokio::select! {
+                    () = zones.failed() => return Ok(()),
+                    () = time::sleep_until(due) => {}
+                }
+            }
+            zones.push(price.zone, line, price.json).await?;
+            self.sent += 1;
         }
     }
-    zones.flush().await
+}
+
+/// Reads on a thread that may wait: for a pipe, for one.
+fn read(replay: Replay) -> mpsc::Receiver<Result<ReplayPrice, ReplayError>> {
+    let (sender, lines) = mpsc::channel(READ_AHEAD);
+    // Not waited for: a read of standard input cannot be called off.
+    let _reader = tokio::task::spawn_blocking(move || {
+        for line in replay {
+            if sender.blocking_send(line).is_err() {
+                break;
+            }
+        }
+    });
+    lines
 }
 
 fn open(file: &Path, options: ReplayOptions) -> anyhow::Result<(Replay, Option<u64>)> {
     if file == Path::new("-") {
-        return Ok((Replay::read("standard input".to_owned(), Box::new(io::stdin()), options)?, None));
+        let replay = Replay::read("standard input".to_owned(), Box::new(io::stdin()), options);
+        return Ok((replay.context("cannot replay standard input")?, None));
     }
     let length = std::fs::metadata(file).ok().map(|metadata| metadata.len());
     let replay = Replay::open(file, options).with_context(|| format!("cannot replay {}", file.display()))?;
@@ -139,97 +222,15 @@ fn open(file: &Path, options: ReplayOptions) -> anyhow::Result<(Replay, Option<u
 /// On stderr, and only when that is a terminal.
 fn progress(length: Option<u64>) -> ProgressBar {
     let (bar, form) = match length {
-        Some(length) => (ProgressBar::new(length), "{bar:30} {percent:>3} % {bytes} {elapsed}, {eta} to go"),
-        None => (ProgressBar::new_spinner(), "{spinner} {bytes} {elapsed}"),
+        Some(length) => (ProgressBar::new(length), "{bar:30} {percent:>3} %  {msg}  {elapsed}, {eta} to go"),
+        None => (ProgressBar::new_spinner(), "{spinner} {bytes}  {msg}  {elapsed}"),
     };
+    if io::stderr().is_terminal() {
+        // Between two prices that are far apart, too.
+        bar.enable_steady_tick(Duration::from_millis(200));
+    }
     // The forms above are good; if not, the library's own will do.
     if let Ok(style) = ProgressStyle::with_template(form) { bar.with_style(style) } else { bar }
-}
-
-/// The requests under way: one for each zone.
-struct Zones {
-    base: BaseUrl,
-    http: Client,
-    open: BTreeMap<Zone, Lines>,
-    requests: JoinSet<(Zone, anyhow::Result<u64>)>,
-}
-
-struct Lines {
-    waiting: Vec<u8>,
-    sender: mpsc::Sender<io::Result<Bytes>>,
-}
-
-impl Zones {
-    fn new(base: BaseUrl) -> anyhow::Result<Self> {
-        let http = base.http()?;
-        Ok(Self { base, http, open: BTreeMap::new(), requests: JoinSet::new() })
-    }
-
-    async fn push(&mut self, zone: Zone, json: &str) -> anyhow::Result<()> {
-        if !self.open.contains_key(&zone) {
-            if self.open.len() == ZONES_MAX {
-                bail!("the file names more than {ZONES_MAX} zones: is that the zone's column?");
-            }
-            let lines = self.begin(&zone);
-            self.open.insert(zone.clone(), lines);
-        }
-        let Some(lines) = self.open.get_mut(&zone) else { return Ok(()) };
-        lines.waiting.extend_from_slice(json.as_bytes());
-        lines.waiting.push(b'\n');
-        if lines.waiting.len() >= CHUNK_BYTES { lines.flush(&zone).await } else { Ok(()) }
-    }
-
-    async fn flush(&mut self) -> anyhow::Result<()> {
-        for (zone, lines) in &mut self.open {
-            lines.flush(zone).await?;
-        }
-        Ok(())
-    }
-
-    fn begin(&mut self, zone: &Zone) -> Lines {
-        let (sender, receiver) = mpsc::channel(CHUNKS_MAX);
-        let chunks = futures_util::stream::unfold(receiver, |mut receiver| async {
-            receiver.recv().await.map(|chunk: io::Result<Bytes>| (chunk, receiver))
-        });
-        let request = self
-            .http
-            .post(self.base.prices(zone))
-            .header(CONTENT_TYPE, "application/x-ndjson")
-            .body(Body::wrap_stream(chunks));
-        let (zone, base) = (zone.clone(), self.base.clone());
-        self.requests.spawn(async move {
-            let count = async { accepted(answer(request.send().await, &base).await?).await };
-            let count = count.await.with_context(|| format!("zone {zone}"));
-            (zone, count)
-        });
-        Lines { waiting: Vec::new(), sender }
-    }
-
-    /// Ends all requests, and gathers what they were answered; the first error of them, if any.
-    async fn finish(mut self) -> (BTreeMap<Zone, u64>, anyhow::Result<()>) {
-        self.open.clear();
-        let (mut counts, mut result) = (BTreeMap::new(), Ok(()));
-        while let Some(joined) = self.requests.join_next().await {
-            match joined {
-                Ok((zone, Ok(count))) => {
-                    counts.insert(zone, count);
-                }
-                Ok((_, Err(error))) => result = result.and(Err(error)),
-                Err(error) => result = result.and(Err(anyhow!(error))),
-            }
-        }
-        (counts, result)
-    }
-}
-
-impl Lines {
-    async fn flush(&mut self, zone: &Zone) -> anyhow::Result<()> {
-        if self.waiting.is_empty() {
-            return Ok(());
-        }
-        let chunk = Bytes::from(std::mem::take(&mut self.waiting));
-        self.sender.send(Ok(chunk)).await.map_err(|_| anyhow!("the gateway ended the stream of zone {zone}"))
-    }
 }
 
 fn rename(text: &str) -> Result<(String, String), String> {

@@ -172,6 +172,7 @@ fn no_argument_is_refused_in_the_words_of_a_library() {
         ),
         ("publish pjm --key A --price x", "expected a finite number such as 1.5"),
         ("replay f --speed x", "expected a number from 0.001 to 1,000,000"),
+        ("replay f --time-zone Mars", "expected a time zone such as America/New_York, UTC or -05:00"),
         (
             "order place SOL USDC 1 --metadata {",
             "expected a JSON object such as {\"desk\":\"east\"}: it ends too early",

@@ -25,7 +25,7 @@ pub use self::layers::{Flag, Sources};
 pub use self::node::{NodeConfig, Role};
 pub use crate::channels::ChannelsConfig;
 pub use crate::connections::ConnectionsConfig;
-pub use crate::feeds::{FeedsConfig, ReplayConfig, SimulatedConfig};
+pub use crate::feeds::{Delimiter, FeedsConfig, ReplayConfig, SimulatedConfig, TimeFormat, TimeZone};
 pub use crate::http::HttpConfig;
 pub use crate::orders::{ExecutorChoice, InteropConfig, OrdersConfig, PaperConfig};
 pub use crate::storage::{StorageChoice, StorageConfig};

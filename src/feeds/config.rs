@@ -1,10 +1,14 @@
 //! What can be configured about feeds.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::replay::Delimiter;
+use super::replay::time::{TimeFormat, TimeZone};
 use super::simulated::ZONES;
 use crate::model::Zone;
 use crate::support::checks::{Checks, Finding};
@@ -56,12 +60,26 @@ pub struct ReplayConfig {
     pub zone_column: Option<String>,
     /// The hub, node or symbol of all prices, instead of a column.
     pub key: Option<String>,
-    /// The column that names the hub, node or symbol. Unset: found by its name.
-    pub key_column: Option<String>,
-    /// The column that holds the price. Unset: found by its name.
+    /// The columns that name the hub, node or symbol, joined with `/`. Empty: found by its name.
+    pub key_columns: Vec<String>,
+    /// The column that holds the price. Unset: found by its name; where there is none, bid and ask are.
     pub price_column: Option<String>,
+    /// The column that holds the bid. Unset: the one of that name.
+    pub bid_column: Option<String>,
+    /// The column that holds the ask. Unset: the one of that name.
+    pub ask_column: Option<String>,
     /// The column that holds the time. Unset: found by its name.
     pub time_column: Option<String>,
+    /// The form of the times, as `strptime` has it. Unset: RFC 3339, numbers since 1970, and the like.
+    pub time_format: Option<TimeFormat>,
+    /// The time zone of times that do not say their own. Default UTC.
+    pub time_zone: TimeZone,
+    /// What stands between the columns of a CSV file. Unset: a comma.
+    pub delimiter: Option<Delimiter>,
+    /// Prices get the times at which they are published, instead of the file's. Default false.
+    pub now: bool,
+    /// Invalid lines are counted and left out, instead of ending it. Default false.
+    pub skip_invalid: bool,
     /// `[feeds.replay.rename]`: columns that get another name, as `old = "new"`.
     pub rename: BTreeMap<String, String>,
 }
@@ -75,9 +93,16 @@ impl Default for ReplayConfig {
             zone: None,
             zone_column: None,
             key: None,
-            key_column: None,
+            key_columns: Vec::new(),
             price_column: None,
+            bid_column: None,
+            ask_column: None,
             time_column: None,
+            time_format: None,
+            time_zone: TimeZone::default(),
+            delimiter: None,
+            now: false,
+            skip_invalid: false,
             rename: BTreeMap::new(),
         }
     }
@@ -94,17 +119,37 @@ impl FeedsConfig {
             });
         }
         let mut replay = Checks::of("feeds.replay");
-        let ReplayConfig { speed, zone, zone_column, key, key_column, .. } = &self.replay;
+        let ReplayConfig { speed, flat_out, zone, zone_column, key, key_columns, now, file, .. } =
+            &self.replay;
         replay.require("speed", is_speed(*speed), || format!("expected {SPEED_EXPECTED}, found {speed}"));
         replay.require("zone_column", zone.is_none() || zone_column.is_none(), || {
             "feeds.replay.zone names the zone of all prices: set one of the two".to_owned()
         });
-        replay.require("key_column", key.is_none() || key_column.is_none(), || {
+        replay.require("key_columns", key.is_none() || key_columns.is_empty(), || {
             "feeds.replay.key names the key of all prices: set one of the two".to_owned()
+        });
+        replay.require("now", !(*now && *flat_out), || {
+            "the spacing of the file is lost with feeds.replay.flat_out: set one of the two".to_owned()
+        });
+        let opened = file.as_ref().map_or(Ok(()), |file| is_readable(file));
+        replay.require("file", opened.is_ok(), || {
+            let problem = opened.as_ref().err().map(ToString::to_string).unwrap_or_default();
+            format!("it cannot be read: {problem}")
         });
         let mut found = simulated.finish();
         found.extend(replay.finish());
         found
+    }
+}
+
+/// Whether there is a file there to read. What it holds only shows when it is.
+fn is_readable(file: &Path) -> io::Result<()> {
+    let metadata = std::fs::metadata(file)?;
+    match (metadata.is_dir(), metadata.is_file()) {
+        (true, _) => Err(io::ErrorKind::IsADirectory.into()),
+        (_, true) => File::open(file).map(drop),
+        // To open a pipe may wait for its writer.
+        _ => Ok(()),
     }
 }
 

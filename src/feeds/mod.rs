@@ -14,6 +14,8 @@ use crate::protocol::RESERVED_FIELDS as RESERVED;
 pub use config::{FeedsConfig, ReplayConfig, SimulatedConfig};
 pub(crate) use config::{SPEED_EXPECTED, is_speed};
 pub(crate) use pace::{Pace, Pacer};
+pub use replay::Delimiter;
+pub use replay::time::{TimeFormat, TimeZone};
 pub(crate) use run::{run_replay, run_simulated};
 pub(crate) use simulated::Simulated;
 

@@ -10,11 +10,11 @@ use tokio::task::spawn_blocking;
 use tokio::time::{self, Instant, MissedTickBehavior};
 use tracing::{info, warn};
 
-use super::replay::{Replay, ReplayOptions, ReplayPrice};
+use super::replay::{Replay, ReplayError, ReplayOptions, ReplayPrice};
 use super::{FeedPrice, Pace, Pacer, ReplayConfig, Simulated, SimulatedConfig};
 use crate::channels::{Channels, PublishError};
 use crate::model::{ChannelName, DraftEntry};
-use crate::protocol::parse_price;
+use crate::protocol::{InvalidPayload, parse_price};
 
 /// Prices read ahead from a file.
 const READ_AHEAD: usize = 256;
@@ -33,7 +33,13 @@ pub(crate) async fn run_simulated(config: SimulatedConfig, channels: Channels) {
         let mut batch: Vec<(ChannelName, Vec<DraftEntry>)> = Vec::new();
         for price in feed.next_batch(Utc::now()) {
             let channel = ChannelName::zone(&price.zone);
-            let Some(draft) = read(&price, &channels) else { continue };
+            let draft = match read(&price, &channels) {
+                Ok(draft) => draft,
+                Err(error) => {
+                    warn!(zone = %price.zone, error = %error, "the simulation gave what is not a price");
+                    continue;
+                }
+            };
             match batch.last_mut() {
                 Some((last, drafts)) if *last == channel => drafts.push(draft),
                 _ => batch.push((channel, vec![draft])),
@@ -56,22 +62,56 @@ pub(crate) async fn run_replay(config: ReplayConfig, channels: Channels) {
     let path = Arc::new(file);
     let reading = Arc::clone(&path);
     // Reading blocks; the bounded queue makes it wait for the publishing.
-    let reader = spawn_blocking(move || -> Result<(), String> {
+    let skips = config.skip_invalid;
+    let reader = spawn_blocking(move || -> Result<u64, String> {
+        let mut invalid = Invalid { skips, count: 0 };
         for price in Replay::open(&reading, options).map_err(|error| error.to_string())? {
-            if sender.blocking_send(price.map_err(|error| error.to_string())?).is_err() {
-                break;
+            match price {
+                // What came before a bad line is in the queue, and is published.
+                Err(error @ ReplayError::Line { .. }) => invalid.line(error.to_string())?,
+                Err(error) => return Err(error.to_string()),
+                Ok(price) => {
+                    if sender.blocking_send(price).is_err() {
+                        break;
+                    }
+                }
             }
         }
-        Ok(())
+        Ok(invalid.count)
     });
     let pace = if config.flat_out { Pace::FlatOut } else { Pace::Times(config.speed) };
-    let mut replaying = Replaying { channels, published: 0, left_out: 0, told: HashSet::new() };
+    let invalid = Invalid { skips, count: 0 };
+    let mut replaying = Replaying { channels, published: 0, left_out: 0, invalid, told: HashSet::new() };
     let sent = replaying.send(prices, pace).await;
     let read = reader.await.unwrap_or_else(|error| Err(error.to_string()));
-    let Replaying { published, left_out, .. } = replaying;
+    let Replaying { published, mut left_out, invalid, .. } = replaying;
+    left_out += invalid.count + read.as_ref().copied().unwrap_or_default();
     match sent.and(read) {
-        Ok(()) => info!(file = %path.display(), published, left_out, "replayed a file"),
+        Ok(_) => info!(file = %path.display(), published, left_out, "replayed a file"),
         Err(error) => warn!(file = %path.display(), published, left_out, error, "stopped replaying a file"),
+    }
+}
+
+/// Lines that are no prices.
+struct Invalid {
+    /// They are left out, instead of ending it.
+    skips: bool,
+    count: u64,
+}
+
+impl Invalid {
+    /// So many are said; the others are counted.
+    const SAID: u64 = 20;
+
+    fn line(&mut self, problem: String) -> Result<(), String> {
+        if !self.skips {
+            return Err(problem);
+        }
+        self.count += 1;
+        if self.count <= Self::SAID {
+            warn!(problem, "left out a line of a replayed file");
+        }
+        Ok(())
     }
 }
 
@@ -81,6 +121,8 @@ struct Replaying {
     published: u64,
     /// Prices that no other try would have brought in.
     left_out: u64,
+    /// Prices that no gateway would take.
+    invalid: Invalid,
     /// The zones of which that was said.
     told: HashSet<ChannelName>,
 }
@@ -96,8 +138,8 @@ impl Replaying {
             time::sleep_until(due).await;
             let channel = ChannelName::zone(&price.price.zone);
             match read(&price.price, &self.channels) {
-                Some(draft) => self.publish(&channel, draft, price.line).await?,
-                None => self.left_out += 1,
+                Ok(draft) => self.publish(&channel, draft, price.line).await?,
+                Err(error) => self.invalid.line(format!("line {}: {error}", price.line))?,
             }
         }
         Ok(())
@@ -131,9 +173,7 @@ impl Replaying {
     }
 }
 
-fn read(price: &FeedPrice, channels: &Channels) -> Option<DraftEntry> {
+fn read(price: &FeedPrice, channels: &Channels) -> Result<DraftEntry, InvalidPayload> {
     let ahead_max = channels.config().ahead_max(&ChannelName::zone(&price.zone));
     parse_price(&price.json, Utc::now(), ahead_max)
-        .inspect_err(|error| warn!(zone = %price.zone, error = %error, "a feed gave what is not a price"))
-        .ok()
 }

@@ -28,6 +28,7 @@ mod redis_liveness;
 mod redis_nodes;
 mod redis_variants;
 mod replay;
+mod replay_file;
 mod rolling_upgrade;
 mod shutdown;
 mod spool;

@@ -8,8 +8,13 @@ use crate::feeds::RESERVED;
 pub(super) enum Role {
     /// Names the zone.
     Zone,
-    /// Becomes `key`.
-    Key,
+    /// Becomes `key`, or the part of it at this place; then it is a free field too, if it has a name.
+    Key {
+        /// Its place among the parts.
+        place: usize,
+        /// The name, where the key has several parts.
+        also: Option<String>,
+    },
     /// Becomes `price`; under its own name as well when that means something else (`bid`).
     Price {
         /// That name.
@@ -27,6 +32,8 @@ pub(super) enum Role {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Columns {
     pub(super) roles: Vec<Role>,
+    /// How many columns make the key.
+    pub(super) key_parts: usize,
 }
 
 /// Fields whose values are numbers.
@@ -54,10 +61,16 @@ impl Columns {
             Some(_) => None,
             None => place(&options.zone_column, "--zone-column", &|| first_of(&ZONE_NAMES))?,
         };
-        let key = match &options.key {
-            Some(_) => None,
-            None => place(&options.key_column, "--key-column", &|| first_of(&KEY_NAMES))?,
-        };
+        let said_keys = options.key_columns.iter().map(|column| {
+            let index = place(&Some(column.clone()), "--key-column", &|| None)?;
+            Ok(index.unwrap_or_default())
+        });
+        let mut keys = said_keys.collect::<Result<Vec<usize>, String>>()?;
+        if keys.is_empty() && options.key.is_none() {
+            keys.extend(first_of(&KEY_NAMES));
+        }
+        let bid = place(&options.bid_column, "--bid-column", &|| first_of(&["bid"]))?;
+        let ask = place(&options.ask_column, "--ask-column", &|| first_of(&["ask"]))?;
         let time = place(&options.time_column, "--time-column", &|| first_of(&TIME_NAMES))?;
         let price = place(&options.price_column, "--price-column", &|| {
             first_of(&["price", "lmp"])
@@ -66,12 +79,12 @@ impl Columns {
         if zone.is_none() && options.zone.is_none() {
             return Err(missing("zone", "--zone NAME or --zone-column COLUMN", names));
         }
-        if key.is_none() && options.key.is_none() {
+        if keys.is_empty() && options.key.is_none() {
             return Err(missing("hub, node or symbol", "--key NAME or --key-column COLUMN", names));
         }
-        let is_there = |part| first_of(&[part]).is_some();
-        if price.is_none() && !(is_there("bid") && is_there("ask")) {
-            return Err(missing("price, nor two like bid and ask", "--price-column COLUMN", names));
+        if price.is_none() && (bid.is_none() || ask.is_none()) {
+            let flags = "--price-column COLUMN, or for quotes --bid-column COLUMN and --ask-column COLUMN";
+            return Err(missing("price", flags, names));
         }
         for (old, _) in &options.rename {
             if !names.contains(old) {
@@ -79,24 +92,34 @@ impl Columns {
             }
         }
         let role = |(index, name): (usize, &String)| {
+            let renamed = options.rename.iter().find(|(old, _)| old == name).map(|(_, new)| new);
+            let place = keys.iter().position(|key| *key == index);
             let index = Some(index);
             if index == zone {
                 Role::Zone
             } else if index == price {
-                Role::Price { also: PARTS.into_iter().find(|part| part.eq_ignore_ascii_case(name)) }
+                let also = PARTS.into_iter().find(|part| part.eq_ignore_ascii_case(name));
+                Role::Price {
+                    also: also.or((index == bid).then_some("bid")).or((index == ask).then_some("ask")),
+                }
             } else if index == time {
                 Role::Time
-            } else if index == key {
-                Role::Key
+            } else if let Some(place) = place {
+                // What several columns say together cannot be taken apart again.
+                let also = (keys.len() > 1).then(|| renamed.unwrap_or(name).clone());
+                Role::Key { place, also }
+            } else if index == bid {
+                Role::Part("bid".to_owned())
+            } else if index == ask {
+                Role::Part("ask".to_owned())
             } else {
-                let renamed = options.rename.iter().find(|(old, _)| old == name).map(|(_, new)| new);
                 match PARTS.into_iter().find(|part| part.eq_ignore_ascii_case(renamed.unwrap_or(name))) {
                     Some(part) => Role::Part(part.to_owned()),
                     None => Role::Extra(renamed.unwrap_or(name).clone()),
                 }
             }
         };
-        let columns = Self { roles: names.iter().enumerate().map(role).collect() };
+        let columns = Self { roles: names.iter().enumerate().map(role).collect(), key_parts: keys.len() };
         columns.check(names, options.key.is_some())?;
         Ok(columns)
     }
@@ -105,11 +128,14 @@ impl Columns {
         let mut taken: Vec<(&str, &str)> = Vec::new();
         if has_key {
             taken.push(("key", "--key"));
+        } else if self.key_parts > 1 {
+            taken.push(("key", "--key-column"));
         }
         for (role, name) in self.roles.iter().zip(names) {
             let fields = match role {
                 Role::Zone => [None, None],
-                Role::Key => [Some("key"), None],
+                Role::Key { also: None, .. } => [Some("key"), None],
+                Role::Key { also: Some(field), .. } => [Some(field.as_str()), None],
                 Role::Price { also } => [Some("price"), *also],
                 Role::Time => [Some("timestamp"), None],
                 Role::Part(field) | Role::Extra(field) => [Some(field.as_str()), None],

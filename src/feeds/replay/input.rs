@@ -32,7 +32,7 @@ impl<R: Read> Metered<R> {
 }
 
 impl ReadMeter {
-    pub(super) fn total(&self) -> u64 {
+    fn total(&self) -> u64 {
         self.0.total.load(Ordering::Relaxed)
     }
 

@@ -3,20 +3,25 @@
 mod columns;
 mod input;
 mod payload;
-mod time;
+pub(crate) mod time;
 
+use std::fmt;
 use std::fs::File;
 use std::io::{self, BufRead as _, BufReader, Read};
 use std::path::Path;
+use std::str::FromStr;
 
 use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
 
 use self::columns::Columns;
 use self::input::{Metered, ReadMeter};
 use self::payload::{Cell, PayloadWriter};
+use self::time::{TimeFormat, TimeZone};
 use super::{FeedPrice, ReplayConfig};
 use crate::model::Zone;
 use crate::protocol::OrderedFields;
+use crate::support::json::json_fault;
 
 /// How a file is laid out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -25,6 +30,51 @@ pub(crate) enum FileFormat {
     Csv,
     /// One JSON object per line.
     Ndjson,
+}
+
+/// What stands between the columns of a CSV file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Delimiter(u8);
+
+impl Delimiter {
+    const COMMA: Self = Self(b',');
+    const TAB: Self = Self(b'\t');
+}
+
+impl FromStr for Delimiter {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text.as_bytes() {
+            b"tab" | b"\\t" | b"\t" => Ok(Self::TAB),
+            [byte @ (b' '..=b'~')] if !byte.is_ascii_alphanumeric() && *byte != b'"' => Ok(Self(*byte)),
+            _ => Err("expected a character such as ; or | or the word tab"),
+        }
+    }
+}
+
+impl fmt::Display for Delimiter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self::TAB => f.write_str("tab"),
+            Self(byte) => write!(f, "{}", char::from(byte)),
+        }
+    }
+}
+
+impl TryFrom<String> for Delimiter {
+    type Error = &'static str;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        text.parse()
+    }
+}
+
+impl From<Delimiter> for String {
+    fn from(delimiter: Delimiter) -> Self {
+        delimiter.to_string()
+    }
 }
 
 /// Which columns mean what; what is not said is found by the columns' names.
@@ -38,12 +88,24 @@ pub(crate) struct ReplayOptions {
     pub(crate) zone_column: Option<String>,
     /// The hub, node or symbol of all prices, instead of a column.
     pub(crate) key: Option<String>,
-    /// The column that names the hub, node or symbol.
-    pub(crate) key_column: Option<String>,
+    /// The columns that name the hub, node or symbol together.
+    pub(crate) key_columns: Vec<String>,
     /// The column that holds the price.
     pub(crate) price_column: Option<String>,
+    /// The columns that hold a quote.
+    pub(crate) bid_column: Option<String>,
+    pub(crate) ask_column: Option<String>,
     /// The column that holds the time.
     pub(crate) time_column: Option<String>,
+    /// The form of the times; those that are understood by themselves when it is not said.
+    pub(crate) time_format: Option<TimeFormat>,
+    /// The zone of times that do not say their own.
+    pub(crate) time_zone: TimeZone,
+    /// What stands between the columns of a CSV file; a comma when it is not said.
+    pub(crate) delimiter: Option<Delimiter>,
+    /// Times are shifted so that the first one is the moment at which it is read, and the others follow
+    /// it so many times faster than in the file.
+    pub(crate) now: Option<f64>,
     /// Columns that get another name in the payload: old, new.
     pub(crate) rename: Vec<(String, String)>,
 }
@@ -55,9 +117,15 @@ impl From<&ReplayConfig> for ReplayOptions {
             zone: config.zone.clone(),
             zone_column: config.zone_column.clone(),
             key: config.key.clone(),
-            key_column: config.key_column.clone(),
+            key_columns: config.key_columns.clone(),
             price_column: config.price_column.clone(),
+            bid_column: config.bid_column.clone(),
+            ask_column: config.ask_column.clone(),
             time_column: config.time_column.clone(),
+            time_format: config.time_format.clone(),
+            time_zone: config.time_zone,
+            delimiter: config.delimiter,
+            now: config.now.then_some(config.speed),
             rename: config.rename.iter().map(|(old, new)| (old.clone(), new.clone())).collect(),
         }
     }
@@ -67,12 +135,11 @@ impl From<&ReplayConfig> for ReplayOptions {
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ReplayError {
     /// It cannot be opened or read.
-    #[error("cannot read {name}")]
+    #[error("cannot read {name}: {cause}")]
     Io {
         /// The file.
         name: String,
         /// What the system said.
-        #[source]
         cause: io::Error,
     },
     /// Its columns do not say what is needed.
@@ -93,6 +160,8 @@ pub(crate) enum ReplayError {
 pub(crate) struct ReplayPrice {
     /// The line that it stands on; counts from 1.
     pub(crate) line: u64,
+    /// How far into the file that is, in bytes; about.
+    pub(crate) at: u64,
     /// Its own time, if it has one.
     pub(crate) time: Option<DateTime<Utc>>,
     /// Where it goes, and what it says.
@@ -101,7 +170,7 @@ pub(crate) struct ReplayPrice {
 
 /// Reads the prices of a file in order. Blocking; drive it from a thread that may block.
 ///
-/// Ends after the first error: what follows a bad line cannot be trusted to be where it seems.
+/// Goes on after a bad line, if it is asked; any other error is the end.
 pub(crate) struct Replay {
     name: String,
     lines: Lines,
@@ -113,15 +182,15 @@ pub(crate) struct Replay {
 enum Lines {
     Csv { reader: csv::Reader<Input>, record: csv::StringRecord, columns: Columns },
     // Columns may differ from line to line; they are found once for each new list of names.
-    Ndjson { reader: BufReader<Input>, line: u64, known: Option<(Vec<String>, Columns)> },
+    Ndjson { reader: BufReader<Input>, line: u64, read: u64, known: Option<(Vec<String>, Columns)> },
 }
 
 type Input = io::Chain<io::Cursor<Vec<u8>>, Metered<Box<dyn Read + Send>>>;
 
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
-impl std::fmt::Debug for Replay {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Debug for Replay {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Replay").field("name", &self.name).finish_non_exhaustive()
     }
 }
@@ -136,10 +205,13 @@ impl Replay {
         let file = File::open(path).map_err(|cause| ReplayError::Io { name: name.clone(), cause })?;
         let extension = path.extension().and_then(|extension| extension.to_str()).map(str::to_lowercase);
         options.format = options.format.or(match extension.as_deref() {
-            Some("csv") => Some(FileFormat::Csv),
+            Some("csv" | "tsv") => Some(FileFormat::Csv),
             Some("ndjson" | "jsonl") => Some(FileFormat::Ndjson),
             _ => None,
         });
+        if extension.as_deref() == Some("tsv") {
+            options.delimiter = options.delimiter.or(Some(Delimiter::TAB));
+        }
         Self::read(name, Box::new(file), options)
     }
 
@@ -157,21 +229,19 @@ impl Replay {
         let length = input.read(&mut head).map_err(|cause| ReplayError::Io { name: name.clone(), cause })?;
         let head = head[..length].strip_prefix(BYTE_ORDER_MARK).unwrap_or(&head[..length]);
         let format = options.format.unwrap_or(match head.trim_ascii_start().first() {
-            Some(b'{') => FileFormat::Ndjson,
+            // An array is none, which its first line says.
+            Some(b'{' | b'[') => FileFormat::Ndjson,
             _ => FileFormat::Csv,
         });
         // What was looked at is read again.
         let input = io::Cursor::new(head.to_vec()).chain(input);
         let lines = match format {
             FileFormat::Csv => csv_lines(&name, input, &options)?,
-            FileFormat::Ndjson => Lines::Ndjson { reader: BufReader::new(input), line: 0, known: None },
+            FileFormat::Ndjson => {
+                Lines::Ndjson { reader: BufReader::new(input), line: 0, read: 0, known: None }
+            }
         };
         Ok(Self { name, lines, writer: PayloadWriter::new(options), meter, is_over: false })
-    }
-
-    /// Bytes read so far, for a progress bar.
-    pub(crate) fn bytes_read(&self) -> u64 {
-        self.meter.total()
     }
 
     fn read_next(&mut self) -> Result<Option<ReplayPrice>, ReplayError> {
@@ -182,18 +252,19 @@ impl Replay {
                 if !is_there {
                     return Ok(None);
                 }
-                let line = record.position().map_or(0, csv::Position::line);
+                let (line, at) =
+                    record.position().map_or((0, 0), |position| (position.line(), position.byte()));
                 let cells = record.iter().map(Cell::Text);
-                self.writer.write(line, columns, cells).map(Some)
+                self.writer.write(line, at, columns, cells).map(Some)
             }
-            Lines::Ndjson { reader, line, known } => {
+            Lines::Ndjson { reader, line, read, known } => {
                 let mut text = String::new();
                 loop {
                     text.clear();
                     *line += 1;
                     let length = reader.read_line(&mut text).map_err(|cause| {
                         if cause.kind() == io::ErrorKind::InvalidData {
-                            ReplayError::Line { line: *line, problem: cause.to_string() }
+                            ReplayError::Line { line: *line, problem: "not valid UTF-8".to_owned() }
                         } else {
                             ReplayError::Io { name: self.name.clone(), cause }
                         }
@@ -201,14 +272,14 @@ impl Replay {
                     if length == 0 {
                         return Ok(None);
                     }
+                    *read += length as u64;
                     if !text.trim().is_empty() {
                         break;
                     }
                 }
-                let fields: OrderedFields<'_> = serde_json::from_str(text.trim()).map_err(|error| {
-                    let problem = format!("expected one JSON object per line: {error}");
-                    ReplayError::Line { line: *line, problem }
-                })?;
+                let text = text.trim();
+                let fields: OrderedFields<'_> = serde_json::from_str(text)
+                    .map_err(|error| ReplayError::Line { line: *line, problem: no_object(text, &error) })?;
                 let names: Vec<String> = fields.0.iter().map(|(name, _)| name.clone()).collect();
                 let columns = match known.take() {
                     Some((known_names, columns)) if known_names == names => columns,
@@ -216,7 +287,7 @@ impl Replay {
                         .map_err(|problem| ReplayError::Line { line: *line, problem })?,
                 };
                 let cells = fields.0.iter().map(|(_, value)| Cell::Json(value));
-                let price = self.writer.write(*line, &columns, cells);
+                let price = self.writer.write(*line, *read, &columns, cells);
                 *known = Some((names, columns));
                 price.map(Some)
             }
@@ -232,17 +303,46 @@ impl Iterator for Replay {
             return None;
         }
         let next = self.read_next().transpose();
-        self.is_over = !matches!(next, Some(Ok(_)));
+        self.is_over = !matches!(next, Some(Ok(_) | Err(ReplayError::Line { .. })));
         next
     }
 }
 
 fn csv_lines(name: &str, input: Input, options: &ReplayOptions) -> Result<Lines, ReplayError> {
-    let mut reader = csv::ReaderBuilder::new().trim(csv::Trim::All).from_reader(input);
+    let Delimiter(delimiter) = options.delimiter.unwrap_or(Delimiter::COMMA);
+    let mut reader = csv::ReaderBuilder::new().delimiter(delimiter).trim(csv::Trim::All).from_reader(input);
     let headers = reader.headers().map_err(|error| csv_error(name, error))?;
     let names: Vec<String> = headers.iter().map(str::to_owned).collect();
-    let columns = Columns::find(&names, options).map_err(ReplayError::Columns)?;
+    if names.iter().all(String::is_empty) {
+        return Err(ReplayError::Columns("it is empty, or begins with an empty line".to_owned()));
+    }
+    let columns = Columns::find(&names, options)
+        .map_err(|problem| ReplayError::Columns(format!("{problem}{}", other_delimiter(&names))))?;
     Ok(Lines::Csv { reader, record: csv::StringRecord::new(), columns })
+}
+
+/// What seems to stand between the columns of a header that is a single one.
+fn other_delimiter(names: &[String]) -> String {
+    let [header] = names else { return String::new() };
+    let found = [';', '\t', '|', ','].into_iter().find(|delimiter| header.contains(*delimiter));
+    let shown = match found {
+        Some('\t') => "tab".to_owned(),
+        Some(delimiter) => format!("'{delimiter}'"),
+        None => return String::new(),
+    };
+    format!("; there seem to be several columns: say --delimiter {shown}")
+}
+
+/// Why a line is no object, and what makes it one.
+fn no_object(text: &str, error: &serde_json::Error) -> String {
+    let hint = match text.as_bytes().first() {
+        Some(b'[') => "this is an array; `jq -c '.[]' FILE` writes its elements so".to_owned(),
+        Some(b'{') if error.is_eof() => {
+            "this one does not end on its line; `jq -c . FILE` writes each on one".to_owned()
+        }
+        _ => json_fault(text, error),
+    };
+    format!("expected one JSON object per line: {hint}")
 }
 
 fn csv_error(name: &str, error: csv::Error) -> ReplayError {
@@ -252,7 +352,7 @@ fn csv_error(name: &str, error: csv::Error) -> ReplayError {
             format!("expected {expected_len} columns as in the header, found {len}")
         }
         csv::ErrorKind::Utf8 { .. } => "not valid UTF-8".to_owned(),
-        _ => error.to_string(),
+        _ => "it is not a line of a CSV file".to_owned(),
     };
     match error.into_kind() {
         csv::ErrorKind::Io(cause) => ReplayError::Io { name: name.to_owned(), cause },

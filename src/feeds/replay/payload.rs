@@ -2,14 +2,13 @@
 
 use std::borrow::Cow;
 
-use chrono::SecondsFormat;
+use chrono::{DateTime, SecondsFormat, Utc};
 use serde_json::value::RawValue;
 
 use super::columns::{Columns, Role};
-use super::time::parse_time;
+use super::time::Times;
 use super::{FeedPrice, ReplayError, ReplayOptions, ReplayPrice};
 use crate::model::Zone;
-use crate::protocol::TIME_EXPECTED;
 
 /// A value of a line.
 #[derive(Clone, Copy)]
@@ -49,13 +48,20 @@ impl<'a> Cell<'a> {
 /// Writes the lines of one file.
 pub(super) struct PayloadWriter {
     options: ReplayOptions,
+    times: Times,
+    /// The first time of the file, and the moment that it stands for.
+    shift: Option<(DateTime<Utc>, DateTime<Utc>)>,
     // Files name few zones, in runs.
     last_zone: Option<Zone>,
 }
 
+/// Between the parts of a key of several columns.
+const KEY_SEPARATOR: &str = "/";
+
 impl PayloadWriter {
     pub(super) fn new(options: ReplayOptions) -> Self {
-        Self { last_zone: options.zone.clone(), options }
+        let times = Times::new(options.time_format.clone(), options.time_zone);
+        Self { last_zone: options.zone.clone(), times, shift: None, options }
     }
 
     pub(super) fn options(&self) -> &ReplayOptions {
@@ -66,11 +72,12 @@ impl PayloadWriter {
     pub(super) fn write<'a>(
         &mut self,
         line: u64,
+        at: u64,
         columns: &Columns,
         cells: impl Iterator<Item = Cell<'a>>,
     ) -> Result<ReplayPrice, ReplayError> {
         self.object(columns, cells)
-            .map(|(time, price)| ReplayPrice { line, time, price })
+            .map(|(time, price)| ReplayPrice { line, at, time, price })
             .map_err(|problem| ReplayError::Line { line, problem })
     }
 
@@ -78,10 +85,11 @@ impl PayloadWriter {
         &mut self,
         columns: &Columns,
         cells: impl Iterator<Item = Cell<'a>>,
-    ) -> Result<(Option<chrono::DateTime<chrono::Utc>>, FeedPrice), String> {
+    ) -> Result<(Option<DateTime<Utc>>, FeedPrice), String> {
         let mut object = Object::default();
-        let (mut has_zone, mut time) = (self.options.zone.is_some(), None);
-        let (mut has_price, mut has_bid, mut has_ask) = (false, false, false);
+        let (mut has_zone, mut has_price, mut time) = (self.options.zone.is_some(), false, None);
+        let (mut has_bid, mut has_ask) = (false, false);
+        let mut key_parts = vec![Cow::Borrowed(""); columns.key_parts];
         if let Some(key) = &self.options.key {
             object.push("key", &quoted(key));
         }
@@ -93,26 +101,34 @@ impl PayloadWriter {
                         has_zone = true;
                     }
                 }
-                Role::Key => {
+                Role::Key { also: None, .. } => {
                     object.push("key", &quoted(&cell.text().ok_or("the key is empty")?));
                 }
+                Role::Key { place, also: Some(field) } => {
+                    if let Some(text) = cell.text() {
+                        key_parts[*place] = text;
+                    }
+                    if let Some(json) = cell.json() {
+                        object.push(field, &json);
+                    }
+                }
                 Role::Price { also } => {
-                    // It may be a quote.
+                    // What has no price may still be a quote.
                     let Some(text) = cell.text() else { continue };
                     let number = number(&text).ok_or_else(|| not_a_number("price", &text))?;
                     object.push("price", &number);
                     if let Some(field) = also {
                         object.push(field, &number);
+                        has_bid |= *field == "bid";
+                        has_ask |= *field == "ask";
                     }
                     has_price = true;
-                    has_bid |= *also == Some("bid");
-                    has_ask |= *also == Some("ask");
                 }
                 Role::Time => {
                     if let Some(text) = cell.text() {
-                        let parsed = parse_time(&text).ok_or_else(|| not_a_time(&text))?;
+                        let parsed = self.times.read(&text)?;
                         time = Some(parsed);
-                        let timestamp = parsed.to_rfc3339_opts(SecondsFormat::Millis, true);
+                        let timestamp = self.shifted(parsed).to_rfc3339_opts(SecondsFormat::Millis, true);
                         object.push("timestamp", &quoted(&timestamp));
                     }
                 }
@@ -131,10 +147,31 @@ impl PayloadWriter {
             }
         }
         if !(has_price || has_bid && has_ask) {
-            return Err("the price is empty, and there are not both a bid and an ask".to_owned());
+            let problem = if has_bid || has_ask {
+                "the price is empty, and so is bid or ask"
+            } else {
+                "the price is empty"
+            };
+            return Err(problem.to_owned());
+        }
+        if columns.key_parts > 1 {
+            if key_parts.iter().all(|part| part.is_empty()) {
+                return Err("the key is empty".to_owned());
+            }
+            object.push("key", &quoted(&key_parts.join(KEY_SEPARATOR)));
         }
         let zone = self.last_zone.clone().filter(|_| has_zone).ok_or("the zone is empty")?;
         Ok((time, FeedPrice { zone, json: object.finish() }))
+    }
+
+    /// The time that a price is published with.
+    fn shifted(&mut self, time: DateTime<Utc>) -> DateTime<Utc> {
+        let Some(speed) = self.options.now else { return time };
+        let (first, begin) = *self.shift.get_or_insert_with(|| (time, Utc::now()));
+        // A file of more years than a clock has is as good as one that stands still.
+        let since = (time - first).as_seconds_f64() / speed;
+        let since = chrono::TimeDelta::try_milliseconds((since * 1_000.0) as i64).unwrap_or_default();
+        begin.checked_add_signed(since).unwrap_or(begin)
     }
 
     fn set_zone(&mut self, text: &str) -> Result<(), String> {
@@ -178,22 +215,29 @@ fn is_number(text: &str) -> bool {
         && serde_json::from_str::<serde_json::Number>(text).is_ok()
 }
 
-/// A number in JSON's form: as written where it has that form, else (`.5`, `+1`) rewritten.
+/// A number in JSON's form with the digits that it was written with; `+1`, `.5`, `5.` and `007` get that
+/// form.
 fn number(text: &str) -> Option<Cow<'_, str>> {
-    if serde_json::from_str::<serde_json::Number>(text).is_ok() {
+    let is_json = |text: &str| serde_json::from_str::<serde_json::Number>(text).is_ok();
+    if is_json(text) {
         return Some(Cow::Borrowed(text));
     }
-    let number: f64 = text.parse().ok()?;
-    number
-        .is_finite()
-        .then(|| serde_json::Number::from_f64(number).map(|number| number.to_string().into()))?
-}
-
-fn not_a_time(text: &str) -> String {
-    format!(
-        "{} is not a time that can be read: expected {TIME_EXPECTED}; or, in UTC, 2021-01-08 00:00:00 or 2021-01-08",
-        shown(text)
-    )
+    let (sign, digits) = match text.strip_prefix('-') {
+        Some(digits) => ("-", digits),
+        None => ("", text.strip_prefix('+').unwrap_or(text)),
+    };
+    let (mantissa, exponent) = digits.split_at(digits.find(['e', 'E']).unwrap_or(digits.len()));
+    let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
+    if digits.starts_with(['+', '-']) || (whole.is_empty() && fraction.is_empty()) {
+        return None;
+    }
+    let whole = match whole.trim_start_matches('0') {
+        "" => "0",
+        whole => whole,
+    };
+    let point = if fraction.is_empty() { "" } else { "." };
+    let number = format!("{sign}{whole}{point}{fraction}{exponent}");
+    is_json(&number).then_some(Cow::Owned(number))
 }
 
 fn not_a_number(field: &str, text: &str) -> String {
@@ -201,7 +245,42 @@ fn not_a_number(field: &str, text: &str) -> String {
 }
 
 /// A value of a file may be long or hold control characters; an error should carry neither.
-fn shown(text: &str) -> String {
+pub(super) fn shown(text: &str) -> String {
     let short: String = text.chars().take(40).collect();
     format!("{short:?}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_keep_their_digits() {
+        for (text, expected) in [
+            ("41.20", Some("41.20")),
+            ("-0.50", Some("-0.50")),
+            ("1e3", Some("1e3")),
+            ("0.10000000000000000000001", Some("0.10000000000000000000001")),
+            ("+1.50", Some("1.50")),
+            (".50", Some("0.50")),
+            ("-.50", Some("-0.50")),
+            ("5.", Some("5")),
+            ("007.10", Some("7.10")),
+            ("000", Some("0")),
+            ("+1.50E-2", Some("1.50E-2")),
+            ("", None),
+            (".", None),
+            ("-", None),
+            ("+-1", None),
+            ("1 000", None),
+            ("1,5", None),
+            ("0x10", None),
+            ("NaN", None),
+            ("inf", None),
+            ("1e999", None),
+            ("e5", None),
+        ] {
+            assert_eq!(number(text).as_deref(), expected, "{text:?}");
+        }
+    }
 }
