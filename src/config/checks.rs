@@ -1,5 +1,7 @@
 //! Whether values hold up, alone and together. Rooms check their own; here is what is left.
 
+use std::path::Path;
+
 use serde_json::Value;
 
 use super::Config;
@@ -67,15 +69,25 @@ fn check_storage(storage: &StorageConfig) -> Vec<Finding> {
     checks.require("redis.prefix", !redis.prefix.is_empty() && redis.prefix.chars().all(is_plain), || {
         format!("expected at least one of A-Z a-z 0-9 . _ : -, found {:?}", redis.prefix)
     });
+    let taken = journal.spool.data_dir.as_ref().and_then(|dir| taken_by_a_file(dir));
+    checks.require("journal.spool.data_dir", taken.is_none(), || {
+        format!("expected a directory; {} is none", taken.unwrap_or_default())
+    });
     let mut found = checks.finish();
-    if found.is_empty() {
+    if found.iter().all(|found| !found.key.starts_with("storage.redis.")) {
         let mut together = Checks::of("storage");
         let problem = redis.check().err();
         let key = if redis.url.is_some() { "redis.url" } else { "redis" };
         together.require(key, problem.is_none(), || problem.unwrap_or_default());
-        found = together.finish();
+        found.extend(together.finish());
     }
     found
+}
+
+/// What is in the way of a directory that is made when it is needed.
+fn taken_by_a_file(dir: &Path) -> Option<String> {
+    let nearest = dir.ancestors().find(|ancestor| ancestor.exists())?;
+    (!nearest.is_dir()).then(|| nearest.display().to_string())
 }
 
 /// No time is longer than a year: what is added to a moment must not go past the end of the clock.

@@ -81,9 +81,9 @@ impl Config {
     /// All that is wrong, each with its key, its origin and what would be right.
     pub fn load(sources: &Sources) -> Result<Loaded, ConfigError> {
         let mut faults = Vec::new();
-        let (file, mut settings) = layers::collect(sources, &mut faults);
-        redis::settle(&mut settings, &mut faults);
-        let good = settings::accept(settings, &mut faults);
+        let (file, settings) = layers::collect(sources, &mut faults);
+        let mut good = settings::accept(settings, &mut faults);
+        redis::settle(&mut good, &mut faults);
         let mut origins: BTreeMap<String, String> =
             good.iter().map(|setting| (setting.key(), setting.origin.clone())).collect();
         let mut config = match settings::extract(good) {
@@ -98,8 +98,10 @@ impl Config {
         if let Some(memory) = sources.memory {
             memory::fit(&mut config, &mut origins, memory);
         }
+        // What is of the wrong type is the default here, and was told.
+        let mistyped = faults.len();
         for finding in checks::check(&config) {
-            if faults.iter().all(|fault: &Fault| fault.key != finding.key) {
+            if faults[..mistyped].iter().all(|fault: &Fault| fault.key != finding.key) {
                 let origin = origins.get(&finding.key).cloned().unwrap_or_else(|| "default".to_owned());
                 faults.push(Fault { key: finding.key, origin, problem: finding.problem, hint: None });
             }

@@ -159,6 +159,67 @@ fn values_are_checked_against_each_other() {
 }
 
 #[test]
+fn what_is_on_disk_is_looked_at_and_each_of_a_list_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("prices.csv");
+    std::fs::write(&file, "zone,key,price\n").unwrap();
+    let (file, missing) = (file.display(), dir.path().join("missing.csv").display().to_string());
+    let config = |replay: &str, spool: &str| {
+        format!(
+            "[feeds.replay]\nfile = '{replay}'\n[storage.journal.spool]\ndata_dir = '{spool}'\n\
+             [http]\norigins = ['one', 'https://good.example', 'two']\n[storage.redis]\nport = 99999\n"
+        )
+    };
+    check_faults(
+        &config(&missing, &format!("{file}/spool")),
+        &[("REDIS_URL", "ftp://x")],
+        &[
+            ("storage.redis.port", "file ", "from 0 to 65535; found 99999"),
+            ("http.origins", "file ", "found \"one\""),
+            ("http.origins", "file ", "found \"two\""),
+            ("storage.journal.spool.data_dir", "file ", &format!("expected a directory; {file} is none")),
+            ("storage.redis.url", "REDIS_URL", ""),
+            ("feeds.replay.file", "file ", "it cannot be read: "),
+        ],
+    );
+    check_faults(
+        &format!("[feeds.replay]\nfile = '{}'\n", dir.path().display()),
+        &[],
+        &[("feeds.replay.file", "file ", "it cannot be read: is a directory")],
+    );
+    // A directory that is not there yet is made, and a file that is there can be read.
+    let new = dir.path().join("a/b");
+    let both =
+        format!("[feeds.replay]\nfile = '{file}'\n[storage.journal.spool]\ndata_dir = '{}'\n", new.display());
+    good(&both, &[], &[]);
+}
+
+#[test]
+fn a_replay_says_what_its_settings_take() {
+    let config = good(
+        "[feeds.replay]\nkey_columns = ['location', 'market']\ntime_format = '%m/%d/%Y %H:%M'\n\
+         time_zone = 'America/New_York'\ndelimiter = 'tab'\nnow = true\n",
+        &[],
+        &[],
+    );
+    assert_eq!(config.feeds.replay.key_columns, ["location", "market"]);
+    assert_eq!(config.feeds.replay.time_zone.to_string(), "America/New_York");
+    check_faults(
+        "[feeds.replay]\nkey_column = 'x'\ntime_format = '%Q'\ntime_zone = 'Mars'\ndelimiter = ';;'\n\
+         now = true\nflat_out = true\nkey = 'k'\nkey_columns = ['a']\n",
+        &[],
+        &[
+            ("feeds.replay.delimiter", "file ", "expected a character such as ; or | or the word tab"),
+            ("feeds.replay.key_column", "file ", "did you mean feeds.replay.key_columns?"),
+            ("feeds.replay.time_format", "file ", "expected a form as strptime has it"),
+            ("feeds.replay.time_zone", "file ", "expected a time zone such as America/New_York"),
+            ("feeds.replay.key_columns", "file ", "set one of the two"),
+            ("feeds.replay.now", "file ", "set one of the two"),
+        ],
+    );
+}
+
+#[test]
 fn a_file_that_cannot_be_used_is_a_fault_like_others() {
     check_faults(
         "[http\npassword = 'hunter2'",
