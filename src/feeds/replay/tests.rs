@@ -113,7 +113,7 @@ fn a_price_may_be_a_quote() {
     check("zone,price,bid,ask\nz,,1.50,2\nz,5,,\n", one_key(), &some);
     let lines = "{\"zone\":\"z\",\"bid\":1.50,\"ask\":2}\n{\"zone\":\"z\",\"price\":5}\n";
     check(lines, one_key(), &some);
-    check_fails("zone,bid,ask\nz,1,\n", one_key(), "line 2: the price is empty, and there are not both");
+    check_fails("zone,bid,ask\nz,1,\n", one_key(), "line 2: the price is empty, and so is bid or ask");
 }
 
 #[test]

@@ -21,7 +21,7 @@ use super::house::{Guest, House, settle};
 use crate::connections::config::ConnectionsConfig;
 use crate::connections::shard::Opening;
 use crate::model::{ChannelName, DraftEntry, EntryKind, Marks, NodeId, OrderId};
-use crate::storage::model::{Faults, Laws, ModelServer, Trace};
+use crate::storage::model::{Ages, Faults, Laws, ModelServer, Trace};
 
 /// A client that collects what comes.
 struct Asker {
@@ -196,7 +196,7 @@ const NAMES_MAX: usize = 8;
 /// One run of random requests; says how often an answer was put off.
 async fn check(seed: u64) -> usize {
     let mut random = StdRng::seed_from_u64(seed);
-    let server = ModelServer::new(seed, Faults::default(), Laws::default(), Trace::Off);
+    let server = ModelServer::new(seed, Faults::default(), Laws::default(), Ages::default(), Trace::Off);
     let backend = server.start_bare(0);
     let config =
         ConnectionsConfig { messages_per_s: 0, subscriptions_max: NAMES_MAX, ..ConnectionsConfig::default() };
