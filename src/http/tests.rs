@@ -321,7 +321,7 @@ async fn whatever_has_a_body_needs_room_for_it() {
     }
     // Small prices take more room than the body that they come in.
     let routes_of_more = Routes::with_room(1_000).await;
-    let prices = vec![r#"{"key":"A","price":1}"#; 10].join(",");
+    let prices = [r#"{"key":"A","price":1}"#; 10].join(",");
     let answer =
         routes_of_more.post("/api/zones/pjm/prices", "application/json", &format!("[{prices}]")).await;
     check_problem(&answer, 503, "busy");

@@ -172,7 +172,7 @@ async fn listen(
                 }
                 Step::Over(why) => {
                     part(&mut socket).await;
-                    return Ok(Some(Lost { code: Some(CloseCode::Normal.number()), why }));
+                    return Ok(Some(Lost { code: Some(CloseCode::Normal.number()), is_absent: false, why }));
                 }
                 Step::Fail(why) => return Err(anyhow!(why)),
             }

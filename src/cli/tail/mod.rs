@@ -162,7 +162,7 @@ async fn begin_with(
                 match step {
                     Step::Print => printer.entry(entry.get())?,
                     Step::Done => return Ok(true),
-                    Step::Say(_) | Step::Placed(..) | Step::Fail(_) => {}
+                    Step::Say(_) | Step::Placed(..) | Step::Over(_) | Step::Fail(_) => {}
                 }
             }
         }
