@@ -38,6 +38,7 @@ pub fn parse_price(
     ahead_max: Duration,
 ) -> Result<DraftEntry, InvalidPayload> {
     let OrderedFields(fields) = serde_json::from_str(text).map_err(|error| not_json(text, &error))?;
+    check_readable(text)?;
     let get = |name: &str| fields.iter().find(|(field, _)| field == name).map(|(_, value)| *value);
     check_names(&fields, &RESERVED_FIELDS)?;
     let key = read_key(&fields)?;
@@ -52,7 +53,6 @@ pub fn parse_price(
     }
     let time = given("timestamp").map_or(Ok(now), read_time)?;
     check_ahead(time, now, ahead_max)?;
-    check_readable(text)?;
     Ok(DraftEntry {
         time,
         kind: EntryKind::PriceUpdate,
@@ -198,7 +198,9 @@ mod tests {
             (r#"{"key":"A"}"#, "invalid_price"),
             (r#"{"key":"A","price":"5"}"#, "invalid_price"),
             (r#"{"key":"A","price":null}"#, "invalid_price"),
-            (r#"{"key":"A","price":1e999}"#, "invalid_price"),
+            (r#"{"key":"A","price":1e999}"#, "invalid_json"),
+            (r#"{"key":"\ud800","price":1}"#, "invalid_json"),
+            (r#"{"key":"A","price":1,"timestamp":"\udc00"}"#, "invalid_json"),
             (r#"{"key":"A","price":1,"energy":"x"}"#, "invalid_price"),
             (r#"{"price":1}"#, "invalid_key"),
             (r#"{"key":"","price":1}"#, "invalid_key"),
