@@ -158,14 +158,15 @@ pub(super) async fn read(
         client::read::<History>(&client::get(http, base, &path, &query).await?, "a zone's history")
     };
     let mut whole = page(number, after.as_ref()).await?;
-    if let (None, true, Some(epoch)) = (&after, number > PAGE_MAX, &whole.epoch) {
-        // More than come at a time are read from where they begin.
+    let kept = (whole.last_offset + 1).saturating_sub(whole.first_offset.max(1));
+    let is_short = (whole.entries.len() as u64) < number.min(kept);
+    if let (None, true, Some(epoch)) = (&after, is_short, &whole.epoch) {
+        // More than come at a time, in number or in bytes, are read from where they begin.
         let begin = Position { epoch: epoch.clone(), offset: whole.last_offset.saturating_sub(number) };
         whole = page(number, Some(&begin)).await?;
     }
     while (whole.entries.len() as u64) < number
         && let Some(end) = whole.end().filter(|end| end.offset < whole.last_offset)
-        && (number > PAGE_MAX || after.is_some())
     {
         let more = page(number - whole.entries.len() as u64, Some(&end)).await?;
         if more.entries.is_empty() {

@@ -4,8 +4,9 @@ use serde_json::{Value, json};
 
 use crate::support::client::Client;
 use crate::support::eventually::eventually;
-use crate::support::gateway::{Running, config, until_stat};
-use crate::support::orders::{paper, place_this, swap};
+use crate::support::gateway::{Running, config, history, until_stat};
+use crate::support::orders::{base, paper, place_this, swap};
+use crate::support::program::{run, zonewire};
 
 /// A price of some 60 KB.
 fn large(key: &str, price: u64) -> Value {
@@ -28,16 +29,17 @@ async fn history_comes_in_pages_of_a_megabyte() {
     assert!(answer.body.len() < 1_200_000 && newest.len() >= 8, "{} bytes, {newest:?}", answer.body.len());
     assert_eq!(newest, ((COUNT + 1 - newest.len() as u64)..=COUNT).collect::<Vec<_>>());
 
+    let all = history(gateway.address, "pjm").await;
+    let all: Vec<_> = all.iter().map(|entry| entry["price"].as_u64().unwrap()).collect();
+    assert_eq!(all, (1..=COUNT).collect::<Vec<_>>());
     let epoch = answer.json()["epoch"].as_str().unwrap().to_owned();
-    let (mut all, mut pages) = (Vec::new(), 0);
-    while all.len() < COUNT as usize {
-        let path = format!("/api/zones/pjm/history?limit=1000&after={epoch}:{}", all.len());
-        let page = gateway.get(&path).await;
-        assert!(page.body.len() < 1_200_000, "{} bytes", page.body.len());
-        all.extend(prices(&page.json()));
-        pages += 1;
-    }
-    assert_eq!((all, pages), ((1..=COUNT).collect::<Vec<_>>(), 6));
+    let page = gateway.get(&format!("/api/zones/pjm/history?limit=1000&after={epoch}:10")).await;
+    assert!(page.body.len() < 1_200_000 && prices(&page.json())[0] == 11, "{} bytes", page.body.len());
+
+    // The command line shows as many as it is asked for all the same.
+    let url = base(&gateway);
+    let shown = run(&mut zonewire(&["history", "pjm", "-n", "50", "--json", "--url", &url])).await;
+    assert_eq!(shown.json_lines().len(), 50, "{}", shown.stderr);
     gateway.stop().await;
 }
 

@@ -11,7 +11,7 @@ use tokio::time;
 
 use crate::support::client::LIMIT;
 use crate::support::eventually::eventually;
-use crate::support::gateway::{Answer, JSON, Running, config, price, request};
+use crate::support::gateway::{Answer, JSON, Running, config, history, price, request};
 use crate::support::process::{Process, serve};
 use crate::support::redis_server::{RedisServer, free_port};
 
@@ -63,17 +63,16 @@ async fn fill(gateway: &Process) -> u64 {
 /// What a gateway with this spool puts into a Redis that is there now.
 async fn accepted_before(server: &RedisServer, dir: &Path) -> Vec<u64> {
     let next = start(&settings(server.port, dir)).await;
-    let prices = eventually("all that waited is in Redis", async || {
+    eventually("all that waited is in Redis", async || {
         let stats = request(next.address, "GET", "/ws/stats", &[], b"").await.json();
         if stats["state"] != "healthy" || stats["outage"]["spool_entries"] != 0 {
             return None;
         }
-        let path = "/api/zones/pjm/history?limit=1000";
-        let history = request(next.address, "GET", path, &[], b"").await.json();
-        let entries = history["entries"].as_array().unwrap();
-        Some(entries.iter().map(|entry| entry["price"].as_u64().unwrap()).collect())
+        Some(())
     })
     .await;
+    let prices = history(next.address, "pjm").await;
+    let prices = prices.iter().map(|entry| entry["price"].as_u64().unwrap()).collect();
     drop(next);
     prices
 }

@@ -245,6 +245,25 @@ impl Lines {
 }
 
 /// A price of `key`.
+/// All that the log of a zone keeps, page by page.
+pub(crate) async fn history(address: SocketAddr, zone: &str) -> Vec<Value> {
+    let get = async |query: &str| {
+        let path = format!("/api/zones/{zone}/history?{query}");
+        request(address, "GET", &path, &[], b"").await.json()
+    };
+    let newest = get("limit=1").await;
+    let Some(epoch) = newest["epoch"].as_str() else { return Vec::new() };
+    let (first, last) = (newest["first_offset"].as_u64().unwrap_or(1), newest["last_offset"].as_u64());
+    let (mut all, mut end) = (Vec::new(), first - 1);
+    while Some(end) < last {
+        let page = get(&format!("limit=1000&after={epoch}:{end}")).await;
+        let entries = page["entries"].as_array().unwrap();
+        all.extend(entries.iter().cloned());
+        end = entries.last().expect("the log keeps more")["offset"].as_u64().unwrap();
+    }
+    all
+}
+
 pub(crate) fn price(key: &str, value: u64) -> Value {
     serde_json::json!({ "key": key, "price": value })
 }
