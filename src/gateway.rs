@@ -14,14 +14,12 @@ use tokio::time::{self, Instant};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
-use warp::filters::BoxedFilter;
-use warp::reply::Response;
 
 use crate::channels::{Channels, ChannelsParts};
 use crate::config::{Config, Role};
 use crate::connections::{self, Manager, ShardSeed};
 use crate::feeds::{run_replay, run_simulated};
-use crate::http::{self, AcceptParts, AcceptStats, App, BodyRoom, IntakeStats, Sources};
+use crate::http::{self, AcceptParts, AcceptStats, App, BodyRoom, Door, IntakeStats, Sources};
 use crate::model::{BackendName, NodeId};
 use crate::orders::{
     ExecutorChoice, Interop, InteropParts, InteropWork, OrderExecutor, OrderSchema, Orders, OrdersParts,
@@ -295,7 +293,7 @@ impl Gateway {
         };
         let stop_accepting = CancellationToken::new();
         let serving = Serving {
-            routes: http::routes(Arc::new(app)),
+            door: http::door(Arc::new(app)),
             parts: Arc::new(AcceptParts::new(
                 config.http.clone(),
                 manager.clone(),
@@ -521,7 +519,7 @@ fn fit_open_files(config: &mut Config, open_files: Option<usize>, shards: usize)
 /// What each serving thread gets.
 #[derive(Clone)]
 struct Serving {
-    routes: BoxedFilter<(Response,)>,
+    door: Door,
     parts: Arc<AcceptParts>,
     channels: Channels,
     status: StatusReader,
@@ -544,7 +542,7 @@ impl Serving {
                     Err(error) => return error!(error = %error, "cannot listen on a thread"),
                 };
                 let shard = seed.run(self.channels, self.status, &self.vital, self.cut.clone());
-                let accepting = http::serve(listener, index, self.routes, self.parts);
+                let accepting = http::serve(listener, index, self.door, self.parts);
                 let accepting = self.cut.run_until_cancelled_owned(accepting);
                 tokio::join!(shard, accepting);
             });

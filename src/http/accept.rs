@@ -1,20 +1,19 @@
 //! The accept loop of one thread, under warp.
 
+use std::convert::Infallible;
 use std::fs::File;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::Either;
-use futures_util::{FutureExt as _, TryFutureExt as _};
+use futures_util::FutureExt as _;
 use hyper::Request;
 use hyper::body::Incoming;
 use hyper::header::UPGRADE;
 use hyper::server::conn::http1;
-use hyper::service::{Service, service_fn};
+use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::service::TowerToHyperService;
 use parking_lot::Mutex;
 use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
 use tokio::net::{TcpListener, TcpStream};
@@ -25,14 +24,13 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 use warp::Reply as _;
-use warp::filters::BoxedFilter;
-use warp::reply::Response;
 
 use super::config::HttpConfig;
+use super::door::Door;
 use super::forwarded::Proxies;
 use super::problem::{Problem, internal};
 use super::reserve::{Reserve, ReservePlace};
-use super::upgrade::{Arrival, turn_away};
+use super::upgrade::{Arrival, TooMany};
 use crate::connections::{Limit, Manager, ShardHandle, Source, TcpPlace};
 use crate::support::counter::Counter;
 use crate::support::panics::contain;
@@ -160,14 +158,12 @@ impl Connected {
         };
         Ok(Arrival { peer: self.peer, shard: self.shard.clone(), tcp: Arc::clone(&self.tcp), forwarded })
     }
-}
 
-/// Whether a request asks how the gateway does, which it must be able to say in whatever state it is.
-fn asks_for_health<B>(request: &Request<B>) -> bool {
-    let path = request.uri().path();
-    let path = path.strip_suffix('/').unwrap_or(path);
-    matches!(path, "/health" | "/ws/health" | "/api/ws/ws/health" | "/metrics")
-        || path.starts_with("/health/")
+    /// What is needed to say that a request is one too many.
+    fn too_many(&self, limit: Limit, parts: &AcceptParts) -> TooMany {
+        let (manager, origins) = (parts.manager.clone(), parts.config.origins.clone());
+        TooMany { limit, origins, manager, shard: self.shard.clone(), tcp: Some(Arc::clone(&self.tcp)) }
+    }
 }
 
 /// Listeners for `count` threads on one address, and the address.
@@ -210,12 +206,7 @@ fn listener(address: SocketAddr, shared: bool) -> io::Result<std::net::TcpListen
 
 /// Accepts and serves on this thread, which must be in a `LocalSet`, until stopped; then waits for
 /// the requests under way.
-pub(crate) async fn serve(
-    listener: TcpListener,
-    shard: usize,
-    routes: BoxedFilter<(Response,)>,
-    parts: Arc<AcceptParts>,
-) {
+pub(crate) async fn serve(listener: TcpListener, shard: usize, door: Door, parts: Arc<AcceptParts>) {
     let tasks = TaskTracker::new();
     let mut spare = None;
     let refuse = |stream, limit| {
@@ -226,11 +217,11 @@ pub(crate) async fn serve(
             parts.stats.unanswered.add(1);
             return;
         }
-        let (place, routes, parts) = (parts.reserve.take(), routes.clone(), Arc::clone(&parts));
+        let (place, door, parts) = (parts.reserve.take(), door.clone(), Arc::clone(&parts));
         let on = parts.manager.shard(shard).clone();
         task::spawn_local(tasks.track_future(async move {
             let stats = Arc::clone(&parts.stats);
-            let serving = serve_refused(stream, limit, place, routes, parts, on);
+            let serving = serve_refused(stream, limit, place, door, parts, on);
             let _panicked = contain(serving, &stats.panics).await;
         }));
     };
@@ -247,10 +238,10 @@ pub(crate) async fn serve(
                 parts.stats.accepted.add(1);
                 match parts.admit(peer, shard) {
                     Ok(connected) => {
-                        let (routes, parts) = (routes.clone(), Arc::clone(&parts));
+                        let (door, parts) = (door.clone(), Arc::clone(&parts));
                         task::spawn_local(tasks.track_future(async move {
                             let stats = Arc::clone(&parts.stats);
-                            let serving = serve_one(stream, connected, routes, parts);
+                            let serving = serve_one(stream, connected, door, parts);
                             let _panicked = contain(serving, &stats.panics).await;
                         }));
                     }
@@ -282,12 +273,7 @@ pub(crate) async fn serve(
     tasks.wait().await;
 }
 
-async fn serve_one(
-    stream: TcpStream,
-    connected: Connected,
-    routes: BoxedFilter<(Response,)>,
-    parts: Arc<AcceptParts>,
-) {
+async fn serve_one(stream: TcpStream, connected: Connected, door: Door, parts: Arc<AcceptParts>) {
     let head_timeout = Duration::from_millis(parts.config.head_timeout_ms);
     // A client that says nothing must not hold a place in the gate. A new socket may be told to be
     // readable before anything came, so it is looked at.
@@ -303,30 +289,22 @@ async fn serve_one(
     }
     let Ok(place) = Arc::clone(&parts.gate).acquire_owned().await else { return };
     let peer = connected.peer;
-    let service = TowerToHyperService::new(warp::service(routes));
     let asked = Arc::clone(&parts);
     let service = service_fn(move |mut request: Request<Incoming>| {
-        let arrival = match connected.arrival(&request, &asked) {
-            Err(limit) if !asks_for_health(&request) => {
-                let (asked, shard) = (Arc::clone(&asked), connected.shard.clone());
-                let tcp = Some(Arc::clone(&connected.tcp));
-                return Either::Left(async move {
-                    let origins = &asked.config.origins;
-                    Ok(turn_away(request, limit, origins, &asked.manager, &shard, tcp).await)
-                });
-            }
-            arrival => arrival.ok(),
+        let (arrival, too_many) = match connected.arrival(&request, &asked) {
+            Ok(arrival) => (Some(arrival), None),
+            Err(limit) => (None, (!door.is_probe(&request)).then(|| connected.too_many(limit, &asked))),
         };
         if let Some(arrival) = arrival.clone() {
             request.extensions_mut().insert(arrival);
         }
-        let (answer, asked) = (service.call(request), Arc::clone(&asked));
-        Either::Right(async move {
+        let (door, asked) = (door.clone(), Arc::clone(&asked));
+        async move {
             // It counts until it is answered.
             let _arrival = arrival;
-            let answered = contain(answer, &asked.stats.panics).await;
-            answered.unwrap_or_else(|| Ok(internal().into_response()))
-        })
+            let answered = contain(door.answer(request, too_many), &asked.stats.panics).await;
+            Ok::<_, Infallible>(answered.unwrap_or_else(|| internal().into_response()))
+        }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -360,32 +338,26 @@ async fn serve_refused(
     stream: TcpStream,
     limit: Limit,
     place: ReservePlace,
-    routes: BoxedFilter<(Response,)>,
+    door: Door,
     parts: Arc<AcceptParts>,
     shard: ShardHandle,
 ) {
-    let service = TowerToHyperService::new(warp::service(routes));
     let asked = Arc::clone(&parts);
     let service = service_fn(move |request: Request<Incoming>| {
-        if asks_for_health(&request) {
-            return Either::Left(service.call(request).map_err(|never| match never {}));
-        }
-        let (asked, shard) = (Arc::clone(&asked), shard.clone());
-        Either::Right(async move {
-            match limit {
-                Limit::Tcp if !asked.answers.allows((), Instant::now()) => {
-                    asked.stats.unanswered.add(1);
-                    // hyper closes the connection without an answer.
-                    Err(io::Error::other("more are refused than are told why"))
-                }
-                // Health needs what room there is.
-                Limit::Tcp => Ok(Problem::limit(limit).into_response()),
-                Limit::Full | Limit::Address | Limit::Rate => {
-                    let origins = &asked.config.origins;
-                    Ok(turn_away(request, limit, origins, &asked.manager, &shard, None).await)
-                }
+        let too_many = (!door.is_probe(&request)).then(|| {
+            let (manager, origins) = (asked.manager.clone(), asked.config.origins.clone());
+            TooMany { limit, origins, manager, shard: shard.clone(), tcp: None }
+        });
+        let is_told = too_many.is_none() || limit != Limit::Tcp || asked.answers.allows((), Instant::now());
+        let (door, asked) = (door.clone(), Arc::clone(&asked));
+        async move {
+            if is_told {
+                return Ok(door.answer(request, too_many).await);
             }
-        })
+            asked.stats.unanswered.add(1);
+            // hyper closes the connection without an answer.
+            Err(io::Error::other("more are refused than are told why"))
+        }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -430,10 +402,11 @@ mod tests {
         let (stats, stop) = (Arc::new(AcceptStats::default()), CancellationToken::new());
         let parts = Arc::new(AcceptParts::new(config, manager, Arc::clone(&stats), stop.clone()));
         let routes = warp::any().map(|| StatusCode::NO_CONTENT.into_response()).boxed();
+        let door = Door::new(routes, true, stop.clone());
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let tests = async {
-            let serving = task::spawn_local(serve(listener, 0, routes, Arc::clone(&parts)));
+            let serving = task::spawn_local(serve(listener, 0, door, Arc::clone(&parts)));
             let mut silent = Vec::new();
             for _ in 0..5 {
                 silent.push(TcpStream::connect(address).await.unwrap());
@@ -460,25 +433,5 @@ mod tests {
             serving.await.unwrap();
         };
         LocalSet::new().run_until(tests).await;
-    }
-
-    #[test]
-    fn health_is_asked_for_at_each_of_its_addresses() {
-        for (path, expected) in [
-            ("/health", true),
-            ("/health/", true),
-            ("/health/live?x=1", true),
-            ("/health/redis", true),
-            ("/ws/health", true),
-            ("/api/ws/ws/health", true),
-            ("/metrics", true),
-            ("/healthy", false),
-            ("/ws", false),
-            ("/", false),
-            ("/api/zones/health/prices", false),
-        ] {
-            let request = Request::builder().uri(path).body(()).unwrap();
-            assert_eq!(asks_for_health(&request), expected, "{path}");
-        }
     }
 }

@@ -76,9 +76,9 @@ pub(super) fn not_utf8() -> Problem {
     Problem::new(StatusCode::BAD_REQUEST, "invalid_utf8", "the text is not UTF-8")
 }
 
-pub(super) async fn discard<S, B>(body: &mut S, stopping: &CancellationToken)
+pub(super) async fn discard<S, B, E>(body: &mut S, stopping: &CancellationToken)
 where
-    S: Stream<Item = Result<B, warp::Error>> + Unpin,
+    S: Stream<Item = Result<B, E>> + Unpin,
     B: Buf,
 {
     let mut dropped = 0;

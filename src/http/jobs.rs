@@ -5,6 +5,7 @@ use std::sync::Arc;
 use bytes::Buf;
 use futures_util::Stream;
 use hyper::StatusCode;
+use hyper::header::HeaderMap;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use serde_json::value::RawValue;
@@ -30,11 +31,11 @@ pub(super) fn jobs(app: &Arc<App>) -> BoxedFilter<(Response,)> {
         .or(about)
         .unify()
         .and(warp::post())
-        .and(warp::header::optional::<String>("content-type"))
+        .and(warp::header::headers_cloned())
         .and(warp::body::stream())
         .and(with(app))
-        .and_then(|call: Call, kind: Option<String>, body, app: Arc<App>| async move {
-            answer(respond(call, kind.as_deref(), body, &app).await)
+        .and_then(|call: Call, headers: HeaderMap, body, app: Arc<App>| async move {
+            answer(respond(call, &headers, body, &app).await)
         })
         .boxed()
 }
@@ -45,12 +46,12 @@ enum Call {
     About(String, String),
 }
 
-async fn respond<S, B>(call: Call, kind: Option<&str>, body: S, app: &App) -> Result<Response, Problem>
+async fn respond<S, B>(call: Call, headers: &HeaderMap, body: S, app: &App) -> Result<Response, Problem>
 where
     S: Stream<Item = Result<B, warp::Error>>,
     B: Buf,
 {
-    let text = read_json(kind, body, app.config.line_bytes_max, app).await?;
+    let text = read_json(headers, body, app.config.line_bytes_max, app).await?;
     if app.orders.config().executor != ExecutorChoice::External {
         let detail =
             "orders are carried out by the gateway's own workers; set orders.executor = \"external\"";

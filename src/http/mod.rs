@@ -3,6 +3,7 @@
 mod accept;
 mod body;
 mod config;
+mod door;
 mod forwarded;
 mod jobs;
 mod order_sockets;
@@ -13,6 +14,7 @@ mod reserve;
 mod room;
 mod routes;
 mod status;
+mod table;
 #[cfg(test)]
 mod tests;
 mod upgrade;
@@ -20,7 +22,8 @@ mod upgrade;
 pub(crate) use accept::{AcceptParts, AcceptStats, RESERVE_PLACES, listen, serve};
 pub(crate) use config::ANSWERS_BYTES_LEAST;
 pub use config::HttpConfig;
+pub(crate) use door::Door;
 pub(crate) use prices::IntakeStats;
 pub(crate) use room::BodyRoom;
-pub(crate) use routes::{App, routes};
+pub(crate) use routes::{App, door};
 pub(crate) use status::Sources;

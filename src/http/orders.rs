@@ -18,7 +18,7 @@ use warp::reply::Response;
 
 use super::body::{Whole, discard, not_utf8, read_whole};
 use super::forwarded::web_socket_base;
-use super::prices::Format;
+use super::prices::{Format, holds_body_back};
 use super::problem::Problem;
 use super::room::Held;
 use super::routes::{App, answer, json as reply_json, long_json, with};
@@ -89,7 +89,7 @@ impl Deref for Posted<'_> {
 /// The text of a JSON body of `max` bytes at the most. Where it is refused, the rest is read and
 /// dropped first.
 pub(super) async fn read_json<'a, S, B>(
-    kind: Option<&str>,
+    headers: &HeaderMap,
     body: S,
     max: usize,
     app: &'a App,
@@ -99,11 +99,13 @@ where
     B: Buf,
 {
     tokio::pin!(body);
-    let reading = async {
-        if Format::from_content_type(kind).ok() != Some(Format::Json) {
-            let detail = "expected `Content-Type: application/json`";
-            return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", detail));
+    if let Err(problem) = check_json_is_sent(headers) {
+        if !holds_body_back(headers) {
+            discard(&mut body, &app.stopping).await;
         }
+        return Err(problem);
+    }
+    let reading = async {
         let room = &app.sources.bodies;
         let Whole { bytes, held } =
             read_whole(&mut body, max, "send less at once", room, &app.stopping).await?;
@@ -117,8 +119,15 @@ where
     read
 }
 
-fn content_type() -> impl Filter<Extract = (Option<String>,), Error = warp::Rejection> + Copy {
-    warp::header::optional::<String>("content-type")
+fn check_json_is_sent(headers: &HeaderMap) -> Result<(), Problem> {
+    match Format::of(headers) {
+        Ok(Format::Json) => Ok(()),
+        Err(problem) if problem.code == "unsupported_content_encoding" => Err(problem),
+        _ => {
+            let detail = "expected `Content-Type: application/json`, in UTF-8";
+            Err(Problem::unsupported_media_type(detail, "application/json"))
+        }
+    }
 }
 
 // Placing
@@ -143,12 +152,11 @@ fn asked() -> BoxedFilter<(Asked,)> {
 fn execute(app: &Arc<App>) -> BoxedFilter<(Response,)> {
     warp::path!("api" / "orders" / "execute")
         .and(warp::post())
-        .and(content_type())
         .and(asked())
         .and(warp::body::stream())
         .and(with(app))
-        .and_then(|kind: Option<String>, asked: Asked, body, app: Arc<App>| async move {
-            let read = read_json(kind.as_deref(), body, app.config.line_bytes_max, &app).await;
+        .and_then(|asked: Asked, body, app: Arc<App>| async move {
+            let read = read_json(&asked.headers, body, app.config.line_bytes_max, &app).await;
             answer(match read {
                 Ok(text) => place(&text, &asked, &app).await,
                 Err(problem) => Err(problem),
@@ -344,11 +352,11 @@ async fn told_of(order: OrderId, app: &App) -> Result<bool, Problem> {
 fn updates(app: &Arc<App>) -> BoxedFilter<(Response,)> {
     warp::path!("api" / "orders" / String / "updates")
         .and(warp::post())
-        .and(content_type())
+        .and(warp::header::headers_cloned())
         .and(warp::body::stream())
         .and(with(app))
-        .and_then(|id: String, kind: Option<String>, body, app: Arc<App>| async move {
-            let read = read_json(kind.as_deref(), body, app.config.body_bytes_max, &app).await;
+        .and_then(|id: String, headers: HeaderMap, body, app: Arc<App>| async move {
+            let read = read_json(&headers, body, app.config.body_bytes_max, &app).await;
             answer(match read {
                 Ok(text) => post_updates(&id, &text, &app).await,
                 Err(problem) => Err(problem),

@@ -6,6 +6,7 @@ use bytes::{Buf, BytesMut};
 use chrono::Utc;
 use futures_util::{Stream, StreamExt};
 use hyper::StatusCode;
+use hyper::header::{CONTENT_ENCODING, CONTENT_TYPE, EXPECT, HeaderMap};
 use tokio::time;
 use tokio_util::sync::CancellationToken;
 use warp::Reply;
@@ -40,21 +41,39 @@ pub(crate) enum Format {
 }
 
 impl Format {
-    /// From the value of `Content-Type`.
-    pub(crate) fn from_content_type(value: Option<&str>) -> Result<Self, Problem> {
-        let essence = value
-            .and_then(|value| value.split(';').next())
-            .map(|essence| essence.trim().to_ascii_lowercase());
-        match essence.as_deref() {
-            Some("application/json") => Ok(Self::Json),
-            Some("application/x-ndjson" | "application/ndjson" | "application/jsonl") => Ok(Self::Ndjson),
-            _ => {
-                let detail = "expected `Content-Type: application/json` (one price or an array) or \
-                              `application/x-ndjson` (one price per line)";
-                Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", detail))
-            }
+    /// From the headers of a request.
+    pub(super) fn of(headers: &HeaderMap) -> Result<Self, Problem> {
+        let codings = headers.get_all(CONTENT_ENCODING).into_iter();
+        if codings.into_iter().any(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"identity")) {
+            return Err(Problem::unsupported_coding());
+        }
+        let unsupported = || {
+            let detail = "expected `Content-Type: application/json` (one price or an array) or \
+                          `application/x-ndjson` (one price per line), in UTF-8";
+            Problem::unsupported_media_type(detail, "application/json, application/x-ndjson")
+        };
+        let mut kinds = headers.get_all(CONTENT_TYPE).into_iter();
+        let (Some(kind), None) = (kinds.next(), kinds.next()) else { return Err(unsupported()) };
+        let kind = kind.to_str().unwrap_or_default().to_ascii_lowercase();
+        let mut parts = kind.split(';').map(str::trim);
+        let format = match parts.next() {
+            Some("application/json") => Self::Json,
+            Some("application/x-ndjson" | "application/ndjson" | "application/jsonl") => Self::Ndjson,
+            _ => return Err(unsupported()),
+        };
+        let mut charsets = parts.filter_map(|parameter| parameter.strip_prefix("charset="));
+        if charsets.all(|charset| matches!(charset.trim_matches('"'), "utf-8" | "utf8" | "us-ascii")) {
+            Ok(format)
+        } else {
+            Err(unsupported())
         }
     }
+}
+
+/// Whether a client keeps its body back until it is asked for it. Who refuses before that need not read
+/// it, and must not: it would be asked for.
+pub(super) fn holds_body_back(headers: &HeaderMap) -> bool {
+    headers.get(EXPECT).is_some_and(|expected| expected.as_bytes().eq_ignore_ascii_case(b"100-continue"))
 }
 
 /// Publishes prices to one zone.
@@ -73,6 +92,7 @@ pub(crate) async fn answer_post<S, B>(
     intake: Result<(Intake<'_>, Format), Problem>,
     stats: &IntakeStats,
     stopping: &CancellationToken,
+    headers: &HeaderMap,
     body: S,
 ) -> Result<Response, Problem>
 where
@@ -81,6 +101,7 @@ where
 {
     stats.requests.add(1);
     tokio::pin!(body);
+    let is_unread = intake.is_err() && holds_body_back(headers);
     let taken = match intake {
         Ok((intake, Format::Json)) => intake.take_json(&mut body).await,
         Ok((intake, Format::Ndjson)) => intake.take_lines(&mut body).await,
@@ -90,7 +111,9 @@ where
         Ok(accepted) => Ok(warp::reply::json(&serde_json::json!({ "accepted": accepted })).into_response()),
         Err(problem) => {
             stats.refused.add(1);
-            discard(&mut body, stopping).await;
+            if !is_unread {
+                discard(&mut body, stopping).await;
+            }
             Err(problem)
         }
     }
@@ -307,16 +330,31 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_json_and_ndjson_are_taken() {
+    fn only_json_and_ndjson_in_utf_8_are_taken() {
         for (value, expected) in [
             (Some("application/json"), Some(Format::Json)),
             (Some("Application/JSON; charset=utf-8"), Some(Format::Json)),
+            (Some("application/json;charset=\"UTF-8\""), Some(Format::Json)),
+            (Some("application/json; charset=utf-16"), None),
             (Some("application/x-ndjson"), Some(Format::Ndjson)),
             (Some("application/x-www-form-urlencoded"), None),
             (Some("text/plain"), None),
             (None, None),
         ] {
-            assert_eq!(Format::from_content_type(value).ok(), expected, "{value:?}");
+            let mut headers = HeaderMap::new();
+            headers.extend(value.map(|value| (CONTENT_TYPE, value.parse().unwrap())));
+            assert_eq!(Format::of(&headers).ok(), expected, "{value:?}");
+            headers.append(CONTENT_ENCODING, "identity".parse().unwrap());
+            assert_eq!(Format::of(&headers).ok(), expected, "{value:?}");
+            headers.append(CONTENT_ENCODING, "gzip".parse().unwrap());
+            assert_eq!(Format::of(&headers).unwrap_err().code, "unsupported_content_encoding");
         }
+        let twice = [(CONTENT_TYPE, "application/json"), (CONTENT_TYPE, "text/plain")];
+        let twice = twice.map(|(name, value)| (name, value.parse().unwrap()));
+        let mut headers = HeaderMap::new();
+        twice.into_iter().for_each(|(name, value)| {
+            headers.append(name, value);
+        });
+        assert_eq!(Format::of(&headers).unwrap_err().code, "unsupported_media_type");
     }
 }

@@ -1,7 +1,10 @@
 //! Errors as `application/problem+json` (RFC 9457) with a stable `code`.
 
 use hyper::StatusCode;
-use hyper::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER, SEC_WEBSOCKET_VERSION};
+use hyper::header::{
+    ACCEPT, ACCEPT_ENCODING, ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue,
+    RETRY_AFTER, SEC_WEBSOCKET_VERSION, UPGRADE,
+};
 use serde::Serialize;
 use warp::Reply;
 use warp::http::Response;
@@ -39,6 +42,9 @@ pub(crate) struct Problem {
     /// Each wrong field.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     errors: Vec<FieldFault>,
+    /// A header that says what would be right.
+    #[serde(skip)]
+    header: Option<(HeaderName, HeaderValue)>,
 }
 
 fn status_number<S: serde::Serializer>(status: &StatusCode, serializer: S) -> Result<S::Ok, S::Error> {
@@ -58,7 +64,28 @@ impl Problem {
             line: None,
             index: None,
             errors: Vec::new(),
+            header: None,
         }
+    }
+
+    /// The method cannot be used at this address; these can.
+    pub(super) fn method_not_allowed(allow: HeaderValue) -> Self {
+        let detail = format!("this address takes {}", allow.to_str().unwrap_or("other methods"));
+        let problem = Self::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", detail);
+        Self { header: Some((ALLOW, allow)), ..problem }
+    }
+
+    /// The body is of a kind that cannot be read here; these can.
+    pub(super) fn unsupported_media_type(detail: &'static str, accepted: &'static str) -> Self {
+        let problem = Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", detail);
+        Self { header: Some((ACCEPT, HeaderValue::from_static(accepted))), ..problem }
+    }
+
+    /// The body is compressed, which is not read.
+    pub(super) fn unsupported_coding() -> Self {
+        let detail = "a body with a `Content-Encoding` is not read; send it as it is";
+        let problem = Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_content_encoding", detail);
+        Self { header: Some((ACCEPT_ENCODING, HeaderValue::from_static("identity"))), ..problem }
     }
 
     pub(crate) fn accepted(self, accepted: u64) -> Self {
@@ -140,11 +167,18 @@ impl Reply for Problem {
         *response.status_mut() = self.status;
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        // 404, 405, 410, 421 and 501 could be kept by caches otherwise.
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        if let Some((name, value)) = self.header {
+            headers.insert(name, value);
+        }
         if self.status == StatusCode::SERVICE_UNAVAILABLE || self.status == StatusCode::TOO_MANY_REQUESTS {
             headers.insert(RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER_S));
         }
         if self.status == StatusCode::UPGRADE_REQUIRED {
-            // RFC 6455, section 4.4: say which version would do.
+            // RFC 9110, section 15.5.22: say to what; RFC 6455, section 4.4: and which version would do.
+            headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+            headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
             headers.insert(SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
         }
         response

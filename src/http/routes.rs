@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use bytes::Buf;
 use hyper::StatusCode;
-use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
+use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderValue};
 use percent_encoding::percent_decode_str;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -17,6 +17,7 @@ use warp::reply::Response;
 use warp::{Filter, Reply};
 
 use super::config::HttpConfig;
+use super::door::Door;
 use super::jobs::jobs;
 use super::order_sockets::order_sockets;
 use super::orders::orders;
@@ -58,8 +59,14 @@ pub(crate) struct App {
     pub(crate) works: bool,
 }
 
+/// The way to all routes.
+pub(crate) fn door(app: Arc<App>) -> Door {
+    let (serves, stopping) = (app.serves, app.stopping.clone());
+    Door::new(routes(app), serves, stopping)
+}
+
 /// All routes; never rejects.
-pub(crate) fn routes(app: Arc<App>) -> BoxedFilter<(Response,)> {
+pub(super) fn routes(app: Arc<App>) -> BoxedFilter<(Response,)> {
     let told = health(&app).or(stats(&app)).unify();
     let routes = if app.serves {
         told.or(clients(&app)).unify().boxed()
@@ -277,16 +284,16 @@ fn stats(app: &Arc<App>) -> BoxedFilter<(Response,)> {
 fn prices(app: &Arc<App>) -> BoxedFilter<(Response,)> {
     warp::path!("api" / "zones" / String / "prices")
         .and(warp::post())
-        .and(warp::header::optional::<String>("content-type"))
+        .and(warp::header::headers_cloned())
         .and(warp::body::stream())
         .and(with(app))
-        .and_then(|zone: String, kind: Option<String>, body, app: Arc<App>| async move {
-            answer(post_prices(&zone, kind.as_deref(), body, &app).await)
+        .and_then(|zone: String, headers: HeaderMap, body, app: Arc<App>| async move {
+            answer(post_prices(&zone, &headers, body, &app).await)
         })
         .boxed()
 }
 
-async fn post_prices<S, B>(zone: &str, kind: Option<&str>, body: S, app: &App) -> Result<Response, Problem>
+async fn post_prices<S, B>(zone: &str, headers: &HeaderMap, body: S, app: &App) -> Result<Response, Problem>
 where
     S: futures_util::Stream<Item = Result<B, warp::Error>>,
     B: Buf,
@@ -301,9 +308,9 @@ where
             channel: ChannelName::zone(&named::<Zone>(zone)?),
             stopping: &app.stopping,
         };
-        Ok((intake, Format::from_content_type(kind)?))
+        Ok((intake, Format::of(headers)?))
     };
-    answer_post(intake(), stats, &app.stopping, body).await
+    answer_post(intake(), stats, &app.stopping, headers, body).await
 }
 
 #[derive(Debug, Serialize)]

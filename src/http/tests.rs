@@ -15,9 +15,10 @@ use warp::test::RequestBuilder;
 
 use super::accept::AcceptStats;
 use super::config::HttpConfig;
+use super::door::Door;
 use super::prices::IntakeStats;
 use super::room::BodyRoom;
-use super::routes::{App, routes};
+use super::routes::{App, door, routes};
 use super::status::Sources;
 use crate::channels::{Channels, ChannelsConfig, ChannelsParts};
 use crate::connections::{self, ConnectionsConfig};
@@ -26,10 +27,13 @@ use crate::orders::{OrderMirror, OrderSchema, Orders, OrdersConfig, OrdersParts}
 use crate::storage::{self, StorageChoice, StorageConfig};
 use crate::support::panics::Vital;
 
+mod standards;
+
 type Answer = HttpResponse<Bytes>;
 
 struct Routes {
     routes: BoxedFilter<(Response,)>,
+    door: Door,
     stopping: CancellationToken,
     /// The clock of the storage.
     _driver: tokio::task::JoinSet<()>,
@@ -42,6 +46,10 @@ impl Routes {
 
     /// With so much room for bodies.
     async fn with_room(bodies_bytes_max: usize) -> Self {
+        Self::with(bodies_bytes_max, HttpConfig { body_bytes_max: 1_000, ..HttpConfig::default() }).await
+    }
+
+    async fn with(bodies_bytes_max: usize, config: HttpConfig) -> Self {
         let storage = StorageConfig { backend: StorageChoice::Memory, ..StorageConfig::default() };
         let opened = storage::open(&storage, NodeId::random(), Arc::new(|_| Lane::Latest)).await.unwrap();
         // No shard runs, and so there is no connection.
@@ -83,7 +91,6 @@ impl Routes {
             interop: Arc::default(),
             stopping: stopping.clone(),
         };
-        let config = HttpConfig { body_bytes_max: 1_000, ..HttpConfig::default() };
         let app = App {
             config,
             manager,
@@ -96,7 +103,9 @@ impl Routes {
         };
         let mut driver = tokio::task::JoinSet::new();
         driver.spawn(opened.driver);
-        Self { routes: routes(Arc::new(app)), stopping, _driver: driver }
+        let app = Arc::new(app);
+        let (routes, door) = (routes(Arc::clone(&app)), door(app));
+        Self { routes, door, stopping, _driver: driver }
     }
 
     async fn send(&self, request: RequestBuilder) -> Answer {

@@ -140,26 +140,33 @@ pub(crate) async fn accept(
     hand_over(response, upgrade, &shard, opening, admission).await
 }
 
+/// A request that is one too many.
+#[derive(Debug)]
+pub(crate) struct TooMany {
+    pub(crate) limit: Limit,
+    pub(crate) origins: Vec<String>,
+    pub(crate) manager: Manager,
+    pub(crate) shard: ShardHandle,
+    /// The place of its connection, if that was let in.
+    pub(crate) tcp: Option<Arc<TcpPlace>>,
+}
+
 /// Answers a request for which a limit leaves no room, before any route: over a WebSocket, if that is what
 /// it rightly asks for and not too many are being told already.
-pub(crate) async fn turn_away<B>(
-    mut request: Request<B>,
-    limit: Limit,
-    origins: &[String],
-    manager: &Manager,
-    shard: &ShardHandle,
-    tcp: Option<Arc<TcpPlace>>,
-) -> Response {
-    let response = match check(request.method(), request.headers(), origins) {
+pub(crate) async fn turn_away<B>(mut request: Request<B>, too_many: TooMany) -> Response {
+    let TooMany { limit, origins, manager, shard, tcp } = too_many;
+    let response = match check(request.method(), request.headers(), &origins) {
         Ok(response) => response,
         Err(problem) if problem.status == StatusCode::FORBIDDEN => return problem.into_response(),
         Err(_) => return Problem::limit(limit).into_response(),
     };
-    let Some(admission) = manager.admit_beyond(tcp, None) else {
+    // Health needs what room there is.
+    let admission = if limit == Limit::Tcp { None } else { manager.admit_beyond(tcp, None) };
+    let Some(admission) = admission else {
         return Problem::limit(limit).into_response();
     };
     let upgrade = upgrade::on(&mut request);
-    let told = hand_over(response, upgrade, shard, Opening::TurnedAway(limit), admission).await;
+    let told = hand_over(response, upgrade, &shard, Opening::TurnedAway(limit), admission).await;
     told.unwrap_or_else(Reply::into_response)
 }
 

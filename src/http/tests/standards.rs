@@ -1,0 +1,352 @@
+//! What RFC 9110 and 9112 ask of a server, byte by byte: through hyper, without a port.
+
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+use super::super::table::{ADDRESSES, Address, Kind, METHODS};
+use super::*;
+
+const ORDER: &str = "6f1c1c1e-0b5e-4b1e-9d3e-0a6f4b6f2a11";
+
+/// An answer as it came.
+#[derive(Debug)]
+struct Raw {
+    status: u16,
+    headers: BTreeMap<String, String>,
+    body: String,
+}
+
+impl Raw {
+    fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name).map(String::as_str)
+    }
+
+    fn code(&self) -> String {
+        let body: Value = serde_json::from_str(&self.body).unwrap_or_default();
+        body["code"].as_str().unwrap_or_default().to_owned()
+    }
+}
+
+/// Sends a connection's bytes, closes the sending side, and reads all that comes.
+async fn exchange(routes: &Routes, sent: &str) -> String {
+    let (mut client, server) = tokio::io::duplex(1 << 20);
+    let door = routes.door.clone();
+    let service = service_fn(move |request| {
+        let door = door.clone();
+        async move { Ok::<_, Infallible>(door.answer(request, None).await) }
+    });
+    let serving = http1::Builder::new().half_close(true).serve_connection(TokioIo::new(server), service);
+    let asking = async {
+        client.write_all(sent.as_bytes()).await.unwrap();
+        client.shutdown().await.unwrap();
+        let mut answered = Vec::new();
+        client.read_to_end(&mut answered).await.unwrap();
+        String::from_utf8(answered).unwrap()
+    };
+    // A connection with a broken request ends with an error, after the answer.
+    let (_served, answered) = tokio::join!(serving, asking);
+    answered
+}
+
+fn parse(answered: &str) -> Raw {
+    let (head, body) = answered.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no answer: {answered:?}"));
+    let mut lines = head.split("\r\n");
+    let status = lines.next().unwrap().split(' ').nth(1).unwrap().parse().unwrap();
+    let headers = lines.map(|line| line.split_once(": ").unwrap());
+    let headers = headers.map(|(name, value)| (name.to_lowercase(), value.to_owned())).collect();
+    Raw { status, headers, body: body.to_owned() }
+}
+
+async fn ask(routes: &Routes, request: &str) -> Raw {
+    parse(&exchange(routes, request).await)
+}
+
+fn head(method: &str, path: &str) -> String {
+    format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\n")
+}
+
+/// A request with a body that the address can read.
+fn whole(method: &str, path: &str) -> String {
+    let body = if method == "POST" { r#"{"key":"A","price":1}"# } else { "" };
+    let len = body.len();
+    format!("{}Content-Type: application/json\r\nContent-Length: {len}\r\n\r\n{body}", head(method, path))
+}
+
+fn path_of(address: &Address) -> String {
+    let path = address.pattern.replace("{zone}", "pjm").replace("{key}", "nothing");
+    path.replace("{order}", ORDER).replace("{job}", ORDER)
+}
+
+/// What the method that an address is there for gets, with this test's body and names.
+fn expected(address: &Address) -> (u16, &'static str) {
+    match address.pattern {
+        _ if address.kind == Kind::WebSocket => (426, "upgrade_required"),
+        "/api/zones/{zone}" => (404, "unknown_zone"),
+        "/api/zones/{zone}/keys/{key}" => (404, "unknown_key"),
+        "/api/orders/execute" => (422, "invalid_order"),
+        "/api/orders/dead-letters/{order}/retry" => (404, "unknown_dead_letter"),
+        "/api/orders/{order}" | "/api/orders/{order}/cancel" => (404, "unknown_order"),
+        "/api/orders/{order}/updates" => (422, "invalid_update"),
+        pattern if pattern.starts_with("/api/jobs/") => (409, "not_external"),
+        _ => (200, ""),
+    }
+}
+
+#[tokio::test]
+async fn each_address_answers_each_method_as_it_should() {
+    let routes = Routes::new().await;
+    for address in ADDRESSES {
+        let path = path_of(address);
+        let allow = address.allow();
+        for method in METHODS {
+            let answer = ask(&routes, &whole(method, &path)).await;
+            let what = format!("{method} {path}: {answer:?}");
+            if method == "OPTIONS" {
+                assert_eq!((answer.status, answer.body.as_str()), (204, ""), "{what}");
+                assert_eq!(answer.header("allow").unwrap(), allow, "{what}");
+            } else if method == "HEAD" {
+                let mut get = ask(&routes, &whole("GET", &path)).await;
+                assert_eq!((answer.status, answer.body.as_str()), (get.status, ""), "{what}");
+                let mut headers = answer.headers.clone();
+                let lens = [&mut headers, &mut get.headers].map(|headers| headers.remove("content-length"));
+                // What tells how the gateway does says something else each time.
+                let is_steady = !matches!(address.kind, Kind::Probe | Kind::Told);
+                assert!(lens[0].is_some() && (lens[0] == lens[1] || !is_steady), "{what}: {lens:?}");
+                let dates = [&mut headers, &mut get.headers].map(|headers| headers.remove("date"));
+                assert!(dates.iter().all(Option::is_some), "{what}");
+                assert_eq!(headers, get.headers, "{what}");
+            } else if address.methods.contains(&method) {
+                let (status, code) = expected(address);
+                assert_eq!((answer.status, answer.code().as_str()), (status, code), "{what}");
+            } else {
+                assert_eq!((answer.status, answer.code().as_str()), (405, "method_not_allowed"), "{what}");
+                assert_eq!(answer.header("allow").unwrap(), allow, "{what}");
+                assert_eq!(answer.header("cache-control"), Some("no-store"), "{what}");
+            }
+            if answer.status == 426 {
+                assert_eq!(answer.header("upgrade"), Some("websocket"), "{what}");
+                assert_eq!(answer.header("connection"), Some("Upgrade"), "{what}");
+                assert_eq!(answer.header("sec-websocket-version"), Some("13"), "{what}");
+            }
+        }
+        let answer = ask(&routes, &whole("BREW", &path)).await;
+        assert_eq!((answer.status, answer.code().as_str()), (501, "not_implemented"), "BREW {path}");
+    }
+}
+
+#[tokio::test]
+async fn each_request_that_may_be_sent_gets_what_the_standards_say() {
+    let routes = Routes::new().await;
+    let post = |more: &str, body: &str| {
+        let head = head("POST", "/api/zones/pjm/prices");
+        format!("{head}{more}Content-Length: {}\r\n\r\n{body}", body.len())
+    };
+    const JSON: &str = "Content-Type: application/json\r\n";
+    const PRICE: &str = r#"{"key":"A","price":1}"#;
+    let cases: &[(&str, String, u16, &str)] = &[
+        // Whom it is for (RFC 9112, section 3.2).
+        ("no Host", "GET /health HTTP/1.1\r\n\r\n".into(), 400, "invalid_host"),
+        (
+            "two Hosts",
+            "GET /health HTTP/1.1\r\nHost: localhost\r\nHost: localhost\r\n\r\n".into(),
+            400,
+            "invalid_host",
+        ),
+        (
+            "two Hosts of 1.0",
+            "GET /health HTTP/1.0\r\nHost: a\r\nHost: b\r\n\r\n".into(),
+            400,
+            "invalid_host",
+        ),
+        ("an empty Host", "GET /health HTTP/1.1\r\nHost: \r\n\r\n".into(), 400, "invalid_host"),
+        (
+            "a Host that is a URL",
+            "GET /health HTTP/1.1\r\nHost: http://localhost/\r\n\r\n".into(),
+            400,
+            "invalid_host",
+        ),
+        (
+            "a Host with a user",
+            "GET /health HTTP/1.1\r\nHost: a@localhost\r\n\r\n".into(),
+            400,
+            "invalid_host",
+        ),
+        (
+            "a port that is none",
+            "GET /health HTTP/1.1\r\nHost: localhost:99999\r\n\r\n".into(),
+            400,
+            "invalid_host",
+        ),
+        ("an empty port", "GET /health HTTP/1.1\r\nHost: localhost:\r\n\r\n".into(), 200, ""),
+        ("an IPv6 address", "GET /api/zones HTTP/1.1\r\nHost: [::1]:8080\r\n\r\n".into(), 200, ""),
+        ("HTTP/1.0 without Host", "GET /api/zones HTTP/1.0\r\n\r\n".into(), 200, ""),
+        ("a proxy's form", "GET http://localhost/api/zones HTTP/1.1\r\nHost: other\r\n\r\n".into(), 200, ""),
+        (
+            "a proxy's form without Host",
+            "GET http://localhost/health HTTP/1.1\r\n\r\n".into(),
+            400,
+            "invalid_host",
+        ),
+        // Methods (RFC 9110, section 9).
+        ("OPTIONS for all", head("OPTIONS", "*") + "\r\n", 204, ""),
+        ("GET for all", head("GET", "*") + "\r\n", 400, "invalid_target"),
+        (
+            "CONNECT",
+            "CONNECT localhost:80 HTTP/1.1\r\nHost: localhost:80\r\n\r\n".into(),
+            501,
+            "not_implemented",
+        ),
+        ("TRACE", head("TRACE", "/health") + "\r\n", 501, "not_implemented"),
+        ("a method in small letters", head("get", "/health") + "\r\n", 501, "not_implemented"),
+        ("a path that is nowhere", head("PUT", "/nowhere") + "\r\n", 404, "not_found"),
+        ("OPTIONS of nothing", head("OPTIONS", "/nowhere") + "\r\n", 404, "not_found"),
+        // Bodies (RFC 9110, sections 8.3, 8.4 and 15.5.16).
+        ("JSON", post(JSON, PRICE), 200, ""),
+        ("no type", post("", PRICE), 415, "unsupported_media_type"),
+        (
+            "a form",
+            post("Content-Type: application/x-www-form-urlencoded\r\n", "a=1"),
+            415,
+            "unsupported_media_type",
+        ),
+        (
+            "UTF-16",
+            post("Content-Type: application/json; charset=utf-16\r\n", PRICE),
+            415,
+            "unsupported_media_type",
+        ),
+        (
+            "gzip",
+            post(&format!("{JSON}Content-Encoding: gzip\r\n"), PRICE),
+            415,
+            "unsupported_content_encoding",
+        ),
+        ("no coding", post(&format!("{JSON}Content-Encoding: identity\r\n"), PRICE), 200, ""),
+        ("a body where none is wanted", head("GET", "/api/zones") + "Content-Length: 3\r\n\r\nabc", 200, ""),
+        // What may be there and need not be heeded.
+        ("a range", head("GET", "/page.js") + "Range: bytes=0-9\r\n\r\n", 200, ""),
+        ("another type", head("GET", "/api/zones") + "Accept: image/png\r\n\r\n", 200, ""),
+        (
+            "another coding",
+            head("GET", "/api/zones") + "Accept-Encoding: zstd, identity;q=0\r\n\r\n",
+            200,
+            "",
+        ),
+        (
+            "a condition",
+            head("GET", "/") + "If-Modified-Since: Sat, 21 Nov 2026 00:00:00 GMT\r\n\r\n",
+            200,
+            "",
+        ),
+        (
+            "an upgrade to something else",
+            head("GET", "/api/zones") + "Connection: Upgrade\r\nUpgrade: h2c\r\n\r\n",
+            200,
+            "",
+        ),
+        (
+            "HEAD of a WebSocket",
+            head("HEAD", "/ws")
+                + "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
+            426,
+            "",
+        ),
+        // What hyper itself says of frames that cannot be told apart (RFC 9112, section 6.3).
+        (
+            "two lengths",
+            head("POST", "/api/zones/pjm/prices")
+                + JSON
+                + "Content-Length: 3\r\nContent-Length: 4\r\n\r\nabcd",
+            400,
+            "",
+        ),
+        (
+            "a length that is none",
+            head("POST", "/api/zones/pjm/prices") + JSON + "Content-Length: -1\r\n\r\n",
+            400,
+            "",
+        ),
+        (
+            "a coding that is not chunked",
+            head("POST", "/api/zones/pjm/prices") + JSON + "Transfer-Encoding: gzip\r\n\r\n",
+            400,
+            "",
+        ),
+    ];
+    for (what, request, status, code) in cases {
+        let answer = ask(&routes, request).await;
+        assert_eq!((answer.status, answer.code().as_str()), (*status, *code), "{what}: {answer:?}");
+    }
+
+    let answer = ask(&routes, &cases.iter().find(|case| case.0 == "OPTIONS for all").unwrap().1).await;
+    assert_eq!(answer.header("allow"), Some("GET, HEAD, POST, DELETE, OPTIONS"));
+    let answer = ask(&routes, &post("Content-Type: text/csv\r\n", "A,1")).await;
+    assert_eq!(answer.header("accept"), Some("application/json, application/x-ndjson"));
+    let answer = ask(&routes, &post(&format!("{JSON}Content-Encoding: br\r\n"), PRICE)).await;
+    assert_eq!(answer.header("accept-encoding"), Some("identity"));
+}
+
+#[tokio::test]
+async fn a_body_that_is_held_back_is_asked_for_only_where_it_is_wanted() {
+    let routes = Routes::new().await;
+    let send = async |path: &str, kind: &str| {
+        let (mut client, server) = tokio::io::duplex(1 << 20);
+        let door = routes.door.clone();
+        let service = service_fn(move |request| {
+            let door = door.clone();
+            async move { Ok::<_, Infallible>(door.answer(request, None).await) }
+        });
+        let serving = http1::Builder::new().serve_connection(TokioIo::new(server), service);
+        let asking = async move {
+            let head = head("POST", path);
+            let head = format!(
+                "{head}Content-Type: {kind}\r\nContent-Length: 21\r\nConnection: close\r\nExpect: 100-continue\r\n\r\n"
+            );
+            client.write_all(head.as_bytes()).await.unwrap();
+            let mut answered = vec![0; 25];
+            client.read_exact(&mut answered).await.unwrap();
+            if answered.starts_with(b"HTTP/1.1 100 Continue\r\n\r\n") {
+                client.write_all(br#"{"key":"A","price":1}"#).await.unwrap();
+                answered.clear();
+            }
+            client.read_to_end(&mut answered).await.unwrap();
+            String::from_utf8(answered).unwrap()
+        };
+        let (_served, answered) = tokio::join!(serving, asking);
+        parse(&answered).status
+    };
+    for (path, kind, status) in [
+        ("/api/zones/pjm/prices", "application/json", 200),
+        ("/api/zones/pjm/prices", "text/csv", 415),
+        ("/api/orders/execute", "text/csv", 415),
+        ("/api/jobs/claim", "text/csv", 415),
+        ("/api/zones", "application/json", 405),
+    ] {
+        assert_eq!(send(path, kind).await, status, "{path} {kind}");
+    }
+}
+
+#[tokio::test]
+async fn a_request_of_two_lengths_is_the_last_one_of_its_connection() {
+    let routes = Routes::new().await;
+    // Read by its chunks; what stands behind it is not taken for a request (RFC 9112, section 6.1).
+    let smuggled = head("POST", "/api/zones/pjm/prices")
+        + "Content-Type: application/json\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n"
+        + "15\r\n{\"key\":\"A\",\"price\":1}\r\n0\r\n\r\n"
+        + &head("GET", "/health/live")
+        + "\r\n";
+    let answered = exchange(&routes, &smuggled).await;
+    assert_eq!(answered.matches("HTTP/1.1 ").count(), 1, "{answered}");
+    assert!(
+        answered.starts_with("HTTP/1.1 200 OK\r\n") && answered.ends_with("{\"accepted\":1}"),
+        "{answered}"
+    );
+    // Without the length both are answered.
+    let answered = exchange(&routes, &smuggled.replace("Content-Length: 4\r\n", "")).await;
+    assert_eq!(answered.matches("HTTP/1.1 200 OK").count(), 2, "{answered}");
+}
