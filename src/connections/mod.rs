@@ -12,6 +12,7 @@ mod limits;
 mod manager;
 mod outbox;
 mod shard;
+mod socket;
 mod stats;
 mod subscription;
 
@@ -26,6 +27,7 @@ pub(crate) use limits::{AddressPermit, Admission, Limit, Source, TcpPlace};
 pub use manager::Manager;
 pub(crate) use manager::ShardHandle;
 pub(crate) use shard::Opening;
+pub(crate) use socket::{Kept, Look, Socket};
 pub(crate) use stats::DURATION_BUCKETS_S;
 pub use stats::{ConnectionHealth, ConnectionInfo};
 

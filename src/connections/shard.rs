@@ -33,6 +33,7 @@ use super::connection::{Connection, Pacing};
 use super::intake::Intake;
 use super::limits::{Admission, Limit};
 use super::outbox::{OutboxLimits, Replaces};
+use super::socket::Socket;
 use super::stats::{ConnectionInfo, ShardStats};
 use super::subscription::Subscription;
 use crate::channels::{Channels, Delivery, Start};
@@ -271,12 +272,11 @@ impl Shard {
                 self.spawn(async move {
                     // A task of its own for the connection: hyper's buffers go with this one.
                     let upgraded = upgraded.await;
-                    match upgraded
-                        .map(|ended| ended.map(|upgraded| upgraded.downcast::<TokioIo<TcpStream>>()))
-                    {
-                        Some(Ok(Ok(parts))) => {
-                            shard.adopt(parts.io.into_inner(), parts.read_buf, opening, admission)
-                        }
+                    match upgraded.map(|ended| ended.map(|upgraded| upgraded.downcast::<TokioIo<Socket>>())) {
+                        Some(Ok(Ok(parts))) => match parts.io.into_inner().into_inner() {
+                            Some(stream) => shard.adopt(stream, parts.read_buf, opening, admission),
+                            None => debug!("an upgraded connection is still looked at"),
+                        },
                         Some(Ok(Err(_))) => debug!("an upgraded connection is not a TCP socket"),
                         Some(Err(error)) => debug!(error = %error, "a client went away during its upgrade"),
                         None => debug!("the time to stop was up during an upgrade"),

@@ -15,7 +15,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use parking_lot::Mutex;
-use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
+use socket2::{Domain, Protocol, TcpKeepalive, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task;
@@ -28,10 +28,11 @@ use warp::Reply as _;
 use super::config::HttpConfig;
 use super::door::Door;
 use super::forwarded::Proxies;
+use super::handing_over::HandingOver;
 use super::problem::{Problem, internal};
 use super::reserve::{Reserve, ReservePlace};
 use super::upgrade::{Arrival, TooMany};
-use crate::connections::{Limit, Manager, ShardHandle, Source, TcpPlace};
+use crate::connections::{Limit, Look, Manager, ShardHandle, Socket, Source, TcpPlace};
 use crate::support::counter::Counter;
 use crate::support::panics::contain;
 use crate::support::rate::Rates;
@@ -146,7 +147,13 @@ struct Connected {
 impl Connected {
     /// What is known when a request comes; of one that a proxy passes on, whether its sender may send
     /// it: requests under way count as connections of theirs, and upgrades as connecting.
-    fn arrival<B>(&self, request: &Request<B>, parts: &AcceptParts) -> Result<Arrival, Limit> {
+    fn arrival<B>(
+        &self,
+        request: &Request<B>,
+        look: &Look,
+        handing_over: &HandingOver,
+        parts: &AcceptParts,
+    ) -> Result<Arrival, Limit> {
         let forwarded = if self.tcp.has_source() {
             None
         } else {
@@ -156,7 +163,14 @@ impl Connected {
             }
             Some(Arc::new(parts.manager.admit_address(source)?))
         };
-        Ok(Arrival { peer: self.peer, shard: self.shard.clone(), tcp: Arc::clone(&self.tcp), forwarded })
+        Ok(Arrival {
+            peer: self.peer,
+            shard: self.shard.clone(),
+            tcp: Arc::clone(&self.tcp),
+            forwarded,
+            look: look.clone(),
+            handing_over: handing_over.clone(),
+        })
     }
 
     /// What is needed to say that a request is one too many.
@@ -186,7 +200,7 @@ pub(crate) fn listen(
 }
 
 fn listener(address: SocketAddr, shared: bool) -> io::Result<std::net::TcpListener> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    let socket = socket2::Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(shared)?;
     socket.set_nonblocking(true)?;
@@ -289,9 +303,10 @@ async fn serve_one(stream: TcpStream, connected: Connected, door: Door, parts: A
     }
     let Ok(place) = Arc::clone(&parts.gate).acquire_owned().await else { return };
     let peer = connected.peer;
-    let asked = Arc::clone(&parts);
+    let (socket, handing_over) = (Socket::new(stream), HandingOver::default());
+    let (asked, look, handed) = (Arc::clone(&parts), socket.look(), handing_over.clone());
     let service = service_fn(move |mut request: Request<Incoming>| {
-        let (arrival, too_many) = match connected.arrival(&request, &asked) {
+        let (arrival, too_many) = match connected.arrival(&request, &look, &handed, &asked) {
             Ok(arrival) => (Some(arrival), None),
             Err(limit) => (None, (!door.is_probe(&request)).then(|| connected.too_many(limit, &asked))),
         };
@@ -310,7 +325,9 @@ async fn serve_one(stream: TcpStream, connected: Connected, door: Door, parts: A
         .timer(TokioTimer::new())
         .header_read_timeout(head_timeout)
         .max_buf_size(HEAD_BYTES_MAX)
-        .serve_connection(TokioIo::new(stream), service)
+        // Who has sent all and closes its side waits for the answer.
+        .half_close(true)
+        .serve_connection(TokioIo::new(socket), service)
         .with_upgrades();
     tokio::pin!(connection);
     let mut place = Some(place);
@@ -327,6 +344,7 @@ async fn serve_one(stream: TcpStream, connected: Connected, door: Door, parts: A
             }
         }
     };
+    handing_over.end(served.is_ok()).await;
     if let Err(error) = served {
         parts.stats.bad_requests.add(1);
         debug!(peer.addr = %peer, error = %error, "a connection ended badly");
@@ -364,7 +382,8 @@ async fn serve_refused(
         .keep_alive(false)
         .header_read_timeout(RESERVE_HEAD)
         .max_buf_size(HEAD_BYTES_MAX)
-        .serve_connection(TokioIo::new(stream), service)
+        .half_close(true)
+        .serve_connection(TokioIo::new(Socket::new(stream)), service)
         .with_upgrades();
     // However it ends: it was one too many.
     tokio::select! {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Buf;
-use futures_util::Stream;
+use futures_util::{FutureExt as _, Stream};
 use hyper::StatusCode;
 use hyper::header::HeaderMap;
 use serde::{Deserialize, Serialize};
@@ -16,8 +16,12 @@ use warp::reply::Response;
 use super::orders::{order_id, read_json};
 use super::problem::Problem;
 use super::routes::{App, answer, json as reply_json, with};
-use crate::orders::{ClaimRequest, ExecutorChoice, OfferedJob, Outcome, ReportError, RunError, Ticket};
+use super::upgrade::Arrival;
+use crate::orders::{
+    ClaimRequest, Claimed, ExecutorChoice, OfferedJob, Outcome, ReportError, RunError, Ticket,
+};
 use crate::protocol::{OrderedFields, check_json};
+use crate::storage::StorageError;
 use crate::support::json::json_fault;
 
 /// The longest name of a worker, in bytes.
@@ -32,10 +36,11 @@ pub(super) fn jobs(app: &Arc<App>) -> BoxedFilter<(Response,)> {
         .unify()
         .and(warp::post())
         .and(warp::header::headers_cloned())
+        .and(warp::ext::optional::<Arrival>())
         .and(warp::body::stream())
         .and(with(app))
-        .and_then(|call: Call, headers: HeaderMap, body, app: Arc<App>| async move {
-            answer(respond(call, &headers, body, &app).await)
+        .and_then(|call: Call, headers: HeaderMap, arrival, body, app: Arc<App>| async move {
+            answer(respond(call, &headers, arrival, body, &app).await)
         })
         .boxed()
 }
@@ -46,7 +51,13 @@ enum Call {
     About(String, String),
 }
 
-async fn respond<S, B>(call: Call, headers: &HeaderMap, body: S, app: &App) -> Result<Response, Problem>
+async fn respond<S, B>(
+    call: Call,
+    headers: &HeaderMap,
+    arrival: Option<Arrival>,
+    body: S,
+    app: &App,
+) -> Result<Response, Problem>
 where
     S: Stream<Item = Result<B, warp::Error>>,
     B: Buf,
@@ -61,7 +72,7 @@ where
         Problem::new(StatusCode::BAD_REQUEST, "invalid_json", unreadable.to_string())
     })?;
     match call {
-        Call::Claim => claim(&text, app).await,
+        Call::Claim => claim(&text, arrival, app).await,
         Call::About(job, what) => {
             let order = order_id(&job)?;
             let OrderedFields(fields) =
@@ -120,25 +131,57 @@ fn is_worker(name: &str) -> bool {
 }
 
 #[derive(Debug, Serialize)]
-struct Offer {
-    jobs: Vec<OfferedJob>,
+struct Offer<'a> {
+    jobs: Vec<&'a OfferedJob>,
 }
 
-async fn claim(text: &str, app: &App) -> Result<Response, Problem> {
+async fn claim(text: &str, arrival: Option<Arrival>, app: &App) -> Result<Response, Problem> {
     let request: ClaimRequest = serde_json::from_str(text).map_err(|error| bad_body(text, &error))?;
     if !is_worker(&request.worker) {
         return Err(invalid(WORKER_EXPECTED));
     }
-    tokio::select! {
+    let claimed = tokio::select! {
         biased;
         () = app.stopping.cancelled() => {
             let detail = "the gateway is shutting down";
-            Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "shutting_down", detail))
+            return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "shutting_down", detail));
         }
-        claimed = app.orders.claim(&request) => {
-            let jobs = claimed.map_err(|error| Problem::storage(&error))?.take();
-            Ok(reply_json(StatusCode::OK, &Offer { jobs }))
+        claimed = claim_while_it_waits(&request, arrival.as_ref(), app) => {
+            claimed.map_err(|error| Problem::storage(&error))?
         }
+    };
+    let response = reply_json(StatusCode::OK, &Offer { jobs: claimed.jobs() });
+    match arrival {
+        Some(Arrival { look, handing_over, .. }) if look.sends_no_more().now_or_never().is_some() => {
+            handing_over.begin(claimed, &look);
+        }
+        _ => claimed.take(),
+    }
+    Ok(response)
+}
+
+/// Claims what there is; where there is nothing, waits for as long as the request says, unless its worker
+/// sends no more. That one may be gone, and must not be given what comes later; if it is not, it is
+/// answered all the same.
+async fn claim_while_it_waits(
+    request: &ClaimRequest,
+    arrival: Option<&Arrival>,
+    app: &App,
+) -> Result<Claimed, StorageError> {
+    let at_once = ClaimRequest { wait_ms: None, ..request.clone() };
+    let claimed = app.orders.claim(&at_once).await?;
+    if !claimed.jobs().is_empty() || request.wait_ms.is_none_or(|wait| wait == 0) {
+        return Ok(claimed);
+    }
+    let sends_no_more = async {
+        match arrival {
+            Some(arrival) => arrival.look.sends_no_more().await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        claimed = app.orders.claim(request) => claimed,
+        () = sends_no_more => Ok(claimed),
     }
 }
 

@@ -5,6 +5,7 @@ mod body;
 mod config;
 mod door;
 mod forwarded;
+mod handing_over;
 mod jobs;
 mod order_sockets;
 mod orders;

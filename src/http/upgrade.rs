@@ -15,8 +15,9 @@ use warp::reject::Rejection;
 use warp::reply::Response;
 use warp::{Filter, Reply};
 
+use super::handing_over::HandingOver;
 use super::problem::Problem;
-use crate::connections::{AddressPermit, Admission, Limit, Manager, Opening, ShardHandle, TcpPlace};
+use crate::connections::{AddressPermit, Admission, Limit, Look, Manager, Opening, ShardHandle, TcpPlace};
 use crate::protocol::SUBPROTOCOL;
 
 /// What the accept loop knows of a connection; travels in the request's extensions.
@@ -27,6 +28,8 @@ pub(crate) struct Arrival {
     pub(crate) tcp: Arc<TcpPlace>,
     /// Of a request that a trusted proxy passes on.
     pub(crate) forwarded: Option<Arc<AddressPermit>>,
+    pub(crate) look: Look,
+    pub(crate) handing_over: HandingOver,
 }
 
 /// A request that asks, rightly, to become a WebSocket.

@@ -78,9 +78,14 @@ pub struct Claimed {
 }
 
 impl Claimed {
-    /// What is offered. From here on it is the worker's, until its lease ends.
-    pub fn take(mut self) -> Vec<OfferedJob> {
-        std::mem::take(&mut self.held).into_iter().map(|(offered, _)| offered).collect()
+    /// What is offered.
+    pub fn jobs(&self) -> Vec<&OfferedJob> {
+        self.held.iter().map(|(offered, _)| offered).collect()
+    }
+
+    /// From here on they are the worker's, until their leases end.
+    pub fn take(mut self) {
+        self.held.clear();
     }
 }
 
@@ -592,8 +597,9 @@ mod tests {
             assert_eq!((left.waiting, left.claimed), (5, 0), "after {steps} steps");
         }
         assert!(orders.stats().given_back.get() >= 10);
-        let jobs = orders.claim(&wish()).await.unwrap().take();
-        assert_eq!(jobs.len(), 5);
-        assert!(jobs.iter().all(|job| job.attempt == 1 && job.run >= 2));
+        let claimed = orders.claim(&wish()).await.unwrap();
+        assert_eq!(claimed.jobs().len(), 5);
+        assert!(claimed.jobs().iter().all(|job| job.attempt == 1 && job.run >= 2));
+        claimed.take();
     }
 }

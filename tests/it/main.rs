@@ -9,6 +9,7 @@ mod cli;
 mod door;
 mod examples;
 mod faults;
+mod half_close;
 mod jobs_contract;
 mod limits_and_stats;
 mod loss_check;

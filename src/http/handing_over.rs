@@ -1,0 +1,39 @@
+//! Answers with claimed jobs, on their way to workers that may be gone.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::time;
+
+use crate::connections::{Kept, Look};
+use crate::orders::Claimed;
+
+/// How long a machine may take to say that it has nobody any more for what was sent.
+const SAID_WITHIN: Duration = Duration::from_secs(1);
+
+/// Of one connection, the claims whose answers are on their way to a worker that sends no more: it waits
+/// for its answer, or is gone. It is gone if the answer cannot be sent, or is turned away; then what was
+/// claimed is given back.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct HandingOver(Arc<Mutex<Vec<(Claimed, Kept)>>>);
+
+impl HandingOver {
+    /// Keeps what was claimed until its answer has been sent.
+    pub(super) fn begin(&self, claimed: Claimed, look: &Look) {
+        // Without a socket the answer cannot be sent: what was claimed is given back here and now.
+        if let Some(kept) = look.keep() {
+            self.0.lock().push((claimed, kept));
+        }
+    }
+
+    /// The connection has ended.
+    pub(super) async fn end(self, is_all_sent: bool) {
+        let claims = std::mem::take(&mut *self.0.lock());
+        for (claimed, kept) in claims {
+            if is_all_sent && time::timeout(SAID_WITHIN, kept.is_gone()).await.is_err() {
+                claimed.take();
+            }
+        }
+    }
+}
