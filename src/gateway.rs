@@ -278,6 +278,7 @@ impl Gateway {
             intake: Arc::new(IntakeStats::default()),
             bodies: BodyRoom::new(config.http.bodies_bytes_max),
             answers: Arc::new(BodyRoom::new(config.http.answers_bytes_max)),
+            refusals: Arc::default(),
             interop: interop.stats,
             stopping: stopping.clone(),
         };

@@ -175,8 +175,8 @@ impl Connected {
 
     /// What is needed to say that a request is one too many.
     fn too_many(&self, limit: Limit, parts: &AcceptParts) -> TooMany {
-        let (manager, origins) = (parts.manager.clone(), parts.config.origins.clone());
-        TooMany { limit, origins, manager, shard: self.shard.clone(), tcp: Some(Arc::clone(&self.tcp)) }
+        let (manager, tcp) = (parts.manager.clone(), Some(Arc::clone(&self.tcp)));
+        TooMany { limit, manager, shard: self.shard.clone(), tcp }
     }
 }
 
@@ -306,6 +306,7 @@ async fn serve_one(stream: TcpStream, connected: Connected, door: Door, parts: A
     let (socket, handing_over) = (Socket::new(stream), HandingOver::default());
     let (asked, look, handed) = (Arc::clone(&parts), socket.look(), handing_over.clone());
     let service = service_fn(move |mut request: Request<Incoming>| {
+        door.enter(&mut request);
         let (arrival, too_many) = match connected.arrival(&request, &look, &handed, &asked) {
             Ok(arrival) => (Some(arrival), None),
             Err(limit) => (None, (!door.is_probe(&request)).then(|| connected.too_many(limit, &asked))),
@@ -317,7 +318,7 @@ async fn serve_one(stream: TcpStream, connected: Connected, door: Door, parts: A
         async move {
             // It counts until it is answered.
             let _arrival = arrival;
-            let answered = contain(door.answer(request, too_many), &asked.stats.panics).await;
+            let answered = contain(door.answer(request, Some(peer.ip()), too_many), &asked.stats.panics).await;
             Ok::<_, Infallible>(answered.unwrap_or_else(|| internal().into_response()))
         }
     });
@@ -361,16 +362,18 @@ async fn serve_refused(
     shard: ShardHandle,
 ) {
     let asked = Arc::clone(&parts);
-    let service = service_fn(move |request: Request<Incoming>| {
+    let peer = stream.peer_addr().ok().map(|peer| peer.ip());
+    let service = service_fn(move |mut request: Request<Incoming>| {
+        door.enter(&mut request);
         let too_many = (!door.is_probe(&request)).then(|| {
-            let (manager, origins) = (asked.manager.clone(), asked.config.origins.clone());
-            TooMany { limit, origins, manager, shard: shard.clone(), tcp: None }
+            let manager = asked.manager.clone();
+            TooMany { limit, manager, shard: shard.clone(), tcp: None }
         });
         let is_told = too_many.is_none() || limit != Limit::Tcp || asked.answers.allows((), Instant::now());
         let (door, asked) = (door.clone(), Arc::clone(&asked));
         async move {
             if is_told {
-                return Ok(door.answer(request, too_many).await);
+                return Ok(door.answer(request, peer, too_many).await);
             }
             asked.stats.unanswered.add(1);
             // hyper closes the connection without an answer.
@@ -419,9 +422,9 @@ mod tests {
         let config = HttpConfig { handshake_gate: 2, head_timeout_ms: 3_600_000, ..HttpConfig::default() };
         let (manager, _seeds, _live) = connections::prepare(1, &ConnectionsConfig::default());
         let (stats, stop) = (Arc::new(AcceptStats::default()), CancellationToken::new());
-        let parts = Arc::new(AcceptParts::new(config, manager, Arc::clone(&stats), stop.clone()));
         let routes = warp::any().map(|| StatusCode::NO_CONTENT.into_response()).boxed();
-        let door = Door::new(routes, true, stop.clone());
+        let door = Door::new(routes, &config, true, Arc::default(), stop.clone());
+        let parts = Arc::new(AcceptParts::new(config, manager, Arc::clone(&stats), stop.clone()));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let tests = async {

@@ -5,6 +5,8 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+use super::names::{is_host, is_origin, is_web_origin};
+use super::table;
 use crate::support::checks::{Checks, Finding};
 
 /// Room for a page of 1 MiB, as JSON. A longer answer has room where there is no other one.
@@ -41,9 +43,13 @@ pub struct HttpConfig {
     /// Refused connections that are told why, per second; more are closed without a word. 0 = all are
     /// told. Default 100.
     pub refusals_per_s: u32,
-    /// Browser origins that may connect, besides the gateway's own, such as
-    /// `https://desk.example.com`. `*` allows all. Default none.
+    /// Browser origins whose pages may use the gateway, besides its own, such as
+    /// `https://desk.example.com`, or `capacitor://localhost` of a packaged app. `*` allows all.
+    /// Default none.
     pub origins: Vec<String>,
+    /// Hosts that the gateway answers for (in `Host`), besides loopback names, addresses and that of
+    /// `public_url`, such as `stream.example.com`. `*` answers for all. Default none.
+    pub hosts: Vec<String>,
     /// Addresses of proxies whose `Forwarded` and `X-Forwarded-*` headers are believed, such as
     /// `10.0.0.7` or `10.0.0.0/8`; the address that these name counts in place of the proxy's against
     /// the limits of an address. Default none.
@@ -51,6 +57,9 @@ pub struct HttpConfig {
     /// The gateway's own address as clients see it, such as `https://stream.example.com`. Unset:
     /// taken from the request.
     pub public_url: Option<String>,
+    /// The path that a proxy serves the gateway below, such as `/prices`; requests with and without it
+    /// are answered. Default none.
+    pub base_path: String,
     /// Threads that serve connections. 0 = one per core. Default 0.
     pub shards: usize,
     /// Over how long connections are told to go at shutdown, in seconds. 0 = at once. Default 10.
@@ -71,8 +80,10 @@ impl Default for HttpConfig {
             handshake_gate: 256,
             refusals_per_s: 100,
             origins: Vec::new(),
+            hosts: Vec::new(),
             trusted_proxies: Vec::new(),
             public_url: None,
+            base_path: String::new(),
             shards: 0,
             drain_s: 10,
         }
@@ -115,33 +126,34 @@ impl HttpConfig {
         checks.require("shards", self.shards <= SHARDS_MAX, || {
             format!("expected at most {SHARDS_MAX}, found {}", self.shards)
         });
-        for origin in &self.origins {
-            checks.require("origins", is_origin(origin), || {
-                format!("expected origins such as https://desk.example.com, or *; found {origin:?}")
-            });
-        }
-        for proxy in &self.trusted_proxies {
-            checks.require("trusted_proxies", network(proxy).is_some(), || {
-                format!("expected addresses such as 10.0.0.7 or 10.0.0.0/8; found {proxy:?}")
-            });
-        }
+        let mut check_list = |key, list: &[String], is_good: fn(&str) -> bool, expected| {
+            for entry in list {
+                checks.require(key, is_good(entry), || format!("expected {expected}; found {entry:?}"));
+            }
+        };
+        check_list("origins", &self.origins, is_origin, "origins such as https://desk.example.com, or *");
+        check_list("hosts", &self.hosts, is_host, "names or addresses without a port, or *");
+        let is_network = |text: &str| network(text).is_some();
+        let expected = "addresses such as 10.0.0.7 or 10.0.0.0/8";
+        check_list("trusted_proxies", &self.trusted_proxies, is_network, expected);
         if let Some(url) = &self.public_url {
-            checks.require("public_url", is_origin(url) && url != "*", || {
+            checks.require("public_url", is_web_origin(url), || {
                 format!("expected scheme, host and port such as https://stream.example.com; found {url:?}")
             });
         }
+        checks.require("base_path", self.base_path.is_empty() || is_base_path(&self.base_path), || {
+            format!(
+                "expected a path such as /prices, without a slash at its end, of A-Z a-z 0-9 . _ ~ - and \
+                 slashes, that does not begin like an address of the gateway; found {:?}",
+                self.base_path
+            )
+        });
         checks.finish()
     }
 
     /// The room that any body needs which nothing else is wrong with.
     pub(crate) fn bodies_bytes_least(&self) -> usize {
         self.body_bytes_max.max(self.line_bytes_max.saturating_add(CHUNK_BYTES))
-    }
-
-    /// Whether what this address says about a request's way is believed.
-    pub(super) fn trusts(&self, peer: IpAddr) -> bool {
-        let peer = peer.to_canonical();
-        self.proxies().any(|proxy| proxy.contains(&peer))
     }
 
     /// `trusted_proxies`, read.
@@ -155,10 +167,14 @@ fn network(text: &str) -> Option<IpNet> {
     text.parse().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from))
 }
 
-/// What browsers send in `Origin`: scheme, host and port, nothing after it. Such text is its own
-/// serialised form, so comparing with the header needs no parsing.
-fn is_origin(text: &str) -> bool {
-    text == "*" || url::Url::parse(text).is_ok_and(|url| url.origin().ascii_serialization() == text)
+/// Whether nothing that begins so could be meant for the gateway itself.
+fn is_base_path(text: &str) -> bool {
+    let is_segment = |segment: &str| {
+        !matches!(segment, "" | "." | "..")
+            && segment.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '~' | '-'))
+    };
+    text.strip_prefix('/').is_some_and(|path| path.split('/').all(is_segment))
+        && !table::begins_like_one(text)
 }
 
 #[cfg(test)]
@@ -203,17 +219,53 @@ mod tests {
     }
 
     #[test]
-    fn an_origin_has_no_path_and_no_trailing_slash() {
-        for (origin, good) in [
-            ("*", true),
-            ("https://desk.example.com", true),
-            ("http://localhost:5173", true),
-            ("https://desk.example.com/", false),
-            ("https://desk.example.com:443", false),
-            ("desk.example.com", false),
-            ("", false),
-        ] {
-            assert_eq!(keys(|http| http.origins = vec![origin.to_owned()]).is_empty(), good, "{origin}");
+    fn all_that_is_bad_in_a_list_is_named_at_once() {
+        let list = |entries: [&str; 3]| entries.map(str::to_owned).to_vec();
+        let config = HttpConfig {
+            origins: list(["https://a.example", "a.example", "https://b.example/"]),
+            hosts: list(["a.example:80", "a.example", "http://b"]),
+            trusted_proxies: list(["10.0.0.0/8", "proxy", "10.0.0.0/99"]),
+            ..HttpConfig::default()
+        };
+        let found: Vec<_> =
+            config.check().into_iter().map(|finding| (finding.key, finding.problem)).collect();
+        let expected = [
+            ("http.origins", r#"found "a.example""#),
+            ("http.origins", r#"found "https://b.example/""#),
+            ("http.hosts", r#"found "a.example:80""#),
+            ("http.hosts", r#"found "http://b""#),
+            ("http.trusted_proxies", r#"found "proxy""#),
+            ("http.trusted_proxies", r#"found "10.0.0.0/99""#),
+        ];
+        assert_eq!(found.len(), expected.len(), "{found:?}");
+        for ((key, problem), (expected, end)) in found.iter().zip(expected) {
+            assert!(key == expected && problem.ends_with(end), "{key}: {problem}");
         }
+    }
+
+    #[test]
+    fn a_base_path_is_no_address_of_the_gateway() {
+        for (path, good) in [
+            ("", true),
+            ("/prices", true),
+            ("/a/b-c/api", true),
+            ("/apiary", true),
+            ("/", false),
+            ("prices", false),
+            ("/prices/", false),
+            ("//prices", false),
+            ("/a/../b", false),
+            ("/a b", false),
+            ("/a?b", false),
+            ("/api", false),
+            ("/ws/prices", false),
+            ("/health", false),
+        ] {
+            assert_eq!(keys(|http| http.base_path = path.to_owned()).is_empty(), good, "{path}");
+        }
+        assert_eq!(
+            keys(|http| http.public_url = Some("capacitor://localhost".to_owned())),
+            ["http.public_url"]
+        );
     }
 }

@@ -1,26 +1,47 @@
-//! What every request passes before it reaches a route, and every answer on its way out: what RFC 9110
-//! and 9112 ask of a server, whatever the address.
+//! What every request passes before it reaches a route, and every answer on its way out: whom it is for,
+//! whose page it comes from, and what RFC 9110 and 9112 ask of a server, whatever the address.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use http_body_util::BodyDataStream;
 use hyper::body::{Body as _, Incoming};
-use hyper::header::{ALLOW, HOST, UPGRADE};
-use hyper::http::uri::Authority;
+use hyper::header::{
+    ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
+    ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_HEADERS,
+    ACCESS_CONTROL_REQUEST_METHOD, ALLOW, CACHE_CONTROL, HOST, HeaderMap, HeaderName, HeaderValue, LOCATION,
+    ORIGIN, UPGRADE, VARY,
+};
+use hyper::http::uri::{Authority, PathAndQuery};
 use hyper::service::Service as _;
-use hyper::{Method, Request, StatusCode, Version};
+use hyper::{Method, Request, StatusCode, Uri, Version};
 use hyper_util::service::TowerToHyperService;
 use tokio_util::sync::CancellationToken;
+use tracing::debug;
 use warp::Reply as _;
 use warp::filters::BoxedFilter;
 use warp::reply::Response;
 
 use super::body::discard;
+use super::config::HttpConfig;
+use super::forwarded::{Proxies, Said};
+use super::names::{Known, Names, host_and_port};
 use super::prices::holds_body_back;
-use super::problem::Problem;
+use super::problem::{Problem, Refused};
+use super::refusals::Refusals;
 use super::table::{self, Address, Kind, METHODS};
 use super::upgrade::{TooMany, turn_away};
+
+/// Headers of answers that pages of other origins may read, besides those that they always may.
+const EXPOSED: &str = "allow, idempotency-replayed, location, retry-after";
+
+/// How long a browser may remember what it was told before a request, in seconds.
+const PREFLIGHT_AGE_S: &str = "600";
+
+// A page of the internet that asks for something in a network at home (Private Network Access).
+const REQUEST_PRIVATE_NETWORK: HeaderName = HeaderName::from_static("access-control-request-private-network");
+const ALLOW_PRIVATE_NETWORK: HeaderName = HeaderName::from_static("access-control-allow-private-network");
 
 /// The way to the routes.
 #[derive(Clone)]
@@ -28,15 +49,20 @@ pub(crate) struct Door(Arc<Parts>);
 
 struct Parts {
     routes: BoxedFilter<(Response,)>,
+    names: Names,
+    proxies: Proxies,
+    /// The path that a proxy serves the gateway below; empty for none.
+    base_path: String,
     /// Whether clients are served, or only told how the gateway does.
     serves: bool,
+    refusals: Arc<Refusals>,
     /// Bodies that nobody wants are read no longer when the gateway stops.
     stopping: CancellationToken,
 }
 
 impl fmt::Debug for Door {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Door").field("serves", &self.0.serves).finish_non_exhaustive()
+        f.debug_struct("Door").field("names", &self.0.names).finish_non_exhaustive()
     }
 }
 
@@ -47,9 +73,40 @@ enum Next {
     Answer(Response),
 }
 
+/// Where a request comes from.
+struct From {
+    peer: Option<IpAddr>,
+    /// The origin of the page that sends it, if one does.
+    origin: Option<HeaderValue>,
+    said: Said,
+    /// Whether the page may use the gateway, and is told so.
+    is_allowed: bool,
+}
+
 impl Door {
-    pub(super) fn new(routes: BoxedFilter<(Response,)>, serves: bool, stopping: CancellationToken) -> Self {
-        Self(Arc::new(Parts { routes, serves, stopping }))
+    pub(super) fn new(
+        routes: BoxedFilter<(Response,)>,
+        config: &HttpConfig,
+        serves: bool,
+        refusals: Arc<Refusals>,
+        stopping: CancellationToken,
+    ) -> Self {
+        let (names, proxies, base_path) = (Names::of(config), Proxies::of(config), config.base_path.clone());
+        Self(Arc::new(Parts { routes, names, proxies, base_path, serves, refusals, stopping }))
+    }
+
+    /// Takes the base path off a request, where it is there: a proxy may do so too.
+    pub(super) fn enter<B>(&self, request: &mut Request<B>) {
+        let base = &self.0.base_path;
+        let path = request.uri().path_and_query().map(PathAndQuery::as_str);
+        let path = path.and_then(|path| path.strip_prefix(base.as_str()));
+        if let Some(path) = path.filter(|path| !base.is_empty() && path.starts_with('/'))
+            && let Ok(path) = PathAndQuery::try_from(path)
+        {
+            let mut parts = request.uri().clone().into_parts();
+            parts.path_and_query = Some(path);
+            *request.uri_mut() = Uri::from_parts(parts).unwrap_or_default();
+        }
     }
 
     /// Whether a request asks how the gateway does, which it must be able to say in whatever state it is.
@@ -57,18 +114,22 @@ impl Door {
         table::find(request.uri().path()).is_some_and(|address| address.kind == Kind::Probe)
     }
 
-    /// Answers a request, which may be one too many.
+    /// Answers a request of a peer that has [entered](Self::enter), and may be one too many.
     pub(super) async fn answer(
         &self,
         mut request: Request<Incoming>,
+        peer: Option<IpAddr>,
         too_many: Option<TooMany>,
     ) -> Response {
-        if let Some(too_many) = too_many {
-            return turn_away(request, too_many).await;
-        }
-        match self.judge(&request) {
-            Ok(Next::Answer(response)) => response,
-            Ok(Next::Route) => {
+        let said = self.0.proxies.said(peer, request.headers());
+        let mut from = From { peer, origin: request.headers().get(ORIGIN).cloned(), said, is_allowed: false };
+        let judged = self.judge(&request, &mut from);
+        let mut response = match (judged, too_many) {
+            // Whoever may not use the gateway need not know that it is full.
+            (Err(problem), Some(_)) if may_not_ask(&problem) => problem.into_response(),
+            (_, Some(too_many)) => turn_away(request, too_many).await,
+            (Ok(Next::Answer(response)), None) => response,
+            (Ok(Next::Route), None) => {
                 if request.method() == Method::HEAD {
                     // The answer to GET, of which hyper sends no more than the head. Nothing is upgraded.
                     *request.method_mut() = Method::GET;
@@ -77,7 +138,11 @@ impl Door {
                 let routes = TowerToHyperService::new(warp::service(self.0.routes.clone()));
                 routes.call(request).await.unwrap_or_else(|never| match never {})
             }
-            Err(problem) => {
+            (Err(problem), None) => {
+                debug!(
+                    peer.addr = from.peer.map(|peer| peer.to_string()), method = %request.method(),
+                    path = request.uri().path(), code = problem.code, "refused a request"
+                );
                 // Who still sends gets to read the answer; who waits to be asked for more is not asked.
                 if !request.body().is_end_stream() && !holds_body_back(request.headers()) {
                     let mut body = BodyDataStream::new(request.into_body());
@@ -85,31 +150,56 @@ impl Door {
                 }
                 problem.into_response()
             }
+        };
+        if let Some(Refused(code)) = response.extensions().get() {
+            self.0.refusals.add(code);
         }
+        self.tell_pages(response.headers_mut(), &from);
+        response
     }
 
-    fn judge(&self, request: &Request<Incoming>) -> Result<Next, Problem> {
-        authority_of(request)?;
+    fn judge(&self, request: &Request<Incoming>, from: &mut From) -> Result<Next, Problem> {
+        let authority = authority_of(request)?;
+        let (path, address) = (request.uri().path(), self.find(request.uri().path()));
+        let is_probe = address.is_some_and(|address| address.kind == Kind::Probe);
+        let host = authority.as_ref().map(Authority::as_str);
+        if !is_probe {
+            self.check_host(host, from)?;
+        }
+        self.check_origin(host, from, is_probe)?;
+
         let method = request.method().as_str();
         if !METHODS.contains(&method) {
             let detail = "the gateway does not know this method";
             return Err(Problem::new(StatusCode::NOT_IMPLEMENTED, "not_implemented", detail));
         }
-        if request.uri().path() == "*" {
-            return match *request.method() {
-                Method::OPTIONS => Ok(Next::Answer(allowed(table::allowed_somewhere()))),
-                _ => Err(Problem::new(StatusCode::BAD_REQUEST, "invalid_target", "only OPTIONS asks for *")),
-            };
+        let is_options = request.method() == Method::OPTIONS;
+        if path == "*" {
+            if is_options {
+                return Ok(Next::Answer(allowed(table::allowed_somewhere())));
+            }
+            return Err(Problem::new(StatusCode::BAD_REQUEST, "invalid_target", "only OPTIONS asks for *"));
+        }
+        if path.is_empty() {
+            let detail = "the target must be a path, or a URL with one";
+            return Err(Problem::new(StatusCode::BAD_REQUEST, "invalid_target", detail));
+        }
+        if path == self.0.base_path && matches!(*request.method(), Method::GET | Method::HEAD) {
+            return Ok(Next::Answer(self.to_page(request.uri().query())));
         }
         // Where there is nothing, the routes say so.
-        let Some(address) = self.find(request.uri().path()) else { return Ok(Next::Route) };
+        let Some(address) = address else { return Ok(Next::Route) };
         if !address.takes(method) {
             return Err(Problem::method_not_allowed(address.allow()));
         }
-        Ok(match *request.method() {
-            Method::OPTIONS => Next::Answer(allowed(address.allow())),
-            _ => Next::Route,
-        })
+        if !is_options {
+            return Ok(Next::Route);
+        }
+        let mut response = allowed(address.allow());
+        if from.is_allowed {
+            tell_before(response.headers_mut(), request.headers(), address);
+        }
+        Ok(Next::Answer(response))
     }
 
     /// The address that this process has at a path.
@@ -117,13 +207,88 @@ impl Door {
         let is_here = |address: &&Address| self.0.serves || matches!(address.kind, Kind::Probe | Kind::Told);
         table::find(path).filter(is_here)
     }
+
+    /// Requests are answered that are for this gateway. On another machine a trusted proxy may have been
+    /// asked for any name; on this one its requests cannot be told from those of a browser.
+    fn check_host(&self, host: Option<&str>, from: &From) -> Result<(), Problem> {
+        let Some(host) = host else { return Ok(()) };
+        let is_named_by_proxy = || {
+            let peer = from.peer.map(|peer| peer.to_canonical());
+            from.said.host.is_some() && peer.is_some_and(|peer| !peer.is_loopback())
+        };
+        if self.0.names.host(host_and_port(host).0) != Known::No || is_named_by_proxy() {
+            return Ok(());
+        }
+        self.0.refusals.tell_host(host, from.peer);
+        let detail = "this gateway is not known by the name in `Host`, and answers only to names that it knows; \
+                      list the name in http.hosts, or set http.public_url";
+        Err(Problem::new(StatusCode::MISDIRECTED_REQUEST, "unknown_host", detail))
+    }
+
+    /// Browsers say which page asks; only this gateway's own pages and those of listed origins may.
+    fn check_origin(&self, host: Option<&str>, from: &mut From, is_probe: bool) -> Result<(), Problem> {
+        let Some(origin) = &from.origin else { return Ok(()) };
+        let origin = origin.to_str().unwrap_or_default();
+        from.is_allowed = self.0.names.allow(origin, host, &from.said);
+        if from.is_allowed || is_probe {
+            return Ok(());
+        }
+        self.0.refusals.tell_origin(origin, host, from.peer);
+        let detail = "pages of this origin may not use the gateway; list it in http.origins, or, where it is \
+                      the gateway's own behind a proxy, set http.public_url";
+        Err(Problem::new(StatusCode::FORBIDDEN, "origin_not_allowed", detail))
+    }
+
+    /// The page's links are relative to a path that ends in a slash.
+    fn to_page(&self, query: Option<&str>) -> Response {
+        let query = query.map(|query| format!("?{query}")).unwrap_or_default();
+        let mut response = StatusCode::TEMPORARY_REDIRECT.into_response();
+        if let Ok(page) = HeaderValue::try_from(format!("{}/{query}", self.0.base_path)) {
+            response.headers_mut().insert(LOCATION, page);
+        }
+        response
+    }
+
+    /// Lets pages of other origins that may use the gateway read its answers (the Fetch standard's CORS).
+    fn tell_pages(&self, headers: &mut HeaderMap, from: &From) {
+        if self.0.names.allow_all_origins() {
+            headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
+        } else {
+            headers.append(VARY, HeaderValue::from_static("origin"));
+            let Some(origin) = from.origin.as_ref().filter(|_| from.is_allowed) else { return };
+            headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
+        }
+        headers.insert(ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static(EXPOSED));
+    }
+}
+
+/// Whether a request is for another host, or of a page that may not use the gateway.
+fn may_not_ask(problem: &Problem) -> bool {
+    matches!(problem.code, "invalid_host" | "unknown_host" | "origin_not_allowed")
 }
 
 /// The answer to `OPTIONS`.
-fn allowed(allow: hyper::header::HeaderValue) -> Response {
+fn allowed(allow: HeaderValue) -> Response {
     let mut response = StatusCode::NO_CONTENT.into_response();
     response.headers_mut().insert(ALLOW, allow);
+    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
+}
+
+/// What a browser asks before a request of a page of another origin.
+fn tell_before(headers: &mut HeaderMap, asked: &HeaderMap, address: &Address) {
+    if !asked.contains_key(ACCESS_CONTROL_REQUEST_METHOD) {
+        return;
+    }
+    headers.insert(ACCESS_CONTROL_ALLOW_METHODS, address.allow());
+    headers.insert(ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static(PREFLIGHT_AGE_S));
+    // Headers that the gateway does not know do no harm.
+    if let Some(names) = asked.get(ACCESS_CONTROL_REQUEST_HEADERS) {
+        headers.insert(ACCESS_CONTROL_ALLOW_HEADERS, names.clone());
+    }
+    if asked.contains_key(REQUEST_PRIVATE_NETWORK) {
+        headers.insert(ALLOW_PRIVATE_NETWORK, HeaderValue::from_static("true"));
+    }
 }
 
 /// Whom a request is for: what its target says, or else `Host` (RFC 9112, section 3.2). A request of

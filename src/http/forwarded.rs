@@ -29,16 +29,14 @@ impl Proxies {
     /// the first that is not one of them is the client. It is in `X-Forwarded-For`, or, where that is
     /// not there, in `Forwarded` (RFC 7239). What cannot be read ends the way.
     pub(super) fn client(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
-        let before = if headers.contains_key(X_FORWARDED_FOR) {
-            hops(headers, &X_FORWARDED_FOR, Some)
+        let mut before: Vec<_> = if headers.contains_key(X_FORWARDED_FOR) {
+            let values = headers.get_all(X_FORWARDED_FOR).into_iter();
+            let values = values.map(|value| value.to_str().unwrap_or_default());
+            values.flat_map(|value| value.split(',')).map(address_of).collect()
         } else {
-            hops(headers, &FORWARDED, |hop| {
-                hop.split(';').find_map(|pair| {
-                    let (name, value) = pair.split_once('=')?;
-                    name.trim().eq_ignore_ascii_case("for").then_some(value)
-                })
-            })
+            hops(headers).iter().map(|hop| address_of(&parameter(hop, "for")?)).collect()
         };
+        before.reverse();
         let mut nearest = peer;
         for hop in before {
             match hop {
@@ -48,24 +46,95 @@ impl Proxies {
         }
         nearest
     }
+
+    /// What is believed of how clients reach the gateway.
+    pub(super) fn said(&self, peer: Option<IpAddr>, headers: &HeaderMap) -> Said {
+        if peer.is_some_and(|peer| self.trust(peer)) { Said::of(headers) } else { Said::default() }
+    }
 }
 
-/// The addresses in a header with a list of hops, the nearest first; `None` for what is none.
-fn hops<'h>(
-    headers: &'h HeaderMap,
-    name: &HeaderName,
-    address: impl Fn(&'h str) -> Option<&'h str>,
-) -> Vec<Option<IpAddr>> {
-    let values = headers.get_all(name).into_iter().map(|value| value.to_str().unwrap_or_default());
-    let hops = values.flat_map(|value| value.split(','));
-    let mut hops: Vec<_> = hops.map(|hop| address_of(address(hop)?)).collect();
-    hops.reverse();
-    hops
+/// How clients reach the gateway, as the nearest proxy says it: what stands before that may come from
+/// anyone.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Said {
+    /// In lower case, such as `https`.
+    pub(super) proto: Option<String>,
+    /// A host and perhaps a port.
+    pub(super) host: Option<String>,
 }
 
-/// An address, perhaps with a port, perhaps in quotes.
-fn address_of(text: &str) -> Option<IpAddr> {
-    let text = text.trim().trim_matches('"');
+impl Said {
+    /// From `X-Forwarded-Proto` and `X-Forwarded-Host`, or, where no `X-Forwarded-*` is there, from
+    /// `Forwarded`: a proxy that writes the ones may pass on what a client wrote into the other.
+    fn of(headers: &HeaderMap) -> Self {
+        let is_plain = [X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PROTO];
+        let (proto, host) = if is_plain.iter().any(|name| headers.contains_key(name)) {
+            let last = |name: &HeaderName| {
+                let value = headers.get_all(name).into_iter().next_back()?.to_str().ok()?;
+                value.rsplit(',').next().map(|value| value.trim().to_owned())
+            };
+            (last(&X_FORWARDED_PROTO), last(&X_FORWARDED_HOST))
+        } else {
+            let hops = hops(headers);
+            let last = |name| parameter(hops.last()?, name);
+            (last("proto"), last("host"))
+        };
+        let proto = proto.map(|proto| proto.to_ascii_lowercase());
+        // A proxy may say how the WebSocket itself is reached.
+        let proto = proto.map(|proto| match proto.as_str() {
+            "ws" => "http".to_owned(),
+            "wss" => "https".to_owned(),
+            _ => proto,
+        });
+        Self { proto, host: host.as_deref().and_then(host_of) }
+    }
+}
+
+/// The hops of all `Forwarded` headers, the nearest last.
+fn hops(headers: &HeaderMap) -> Vec<&str> {
+    let values = headers.get_all(FORWARDED).into_iter().map(|value| value.to_str().unwrap_or_default());
+    values.flat_map(|value| split(value, ',')).collect()
+}
+
+/// The value of a parameter of a hop.
+fn parameter(hop: &str, name: &str) -> Option<String> {
+    split(hop, ';').into_iter().find_map(|pair| {
+        let (its_name, value) = pair.split_once('=')?;
+        its_name.trim().eq_ignore_ascii_case(name).then(|| unquoted(value.trim()))?
+    })
+}
+
+/// The parts between separators that are not in quotes.
+fn split(text: &str, separator: char) -> Vec<&str> {
+    let (mut is_quoted, mut is_escaped) = (false, false);
+    let parts = text.split(|c| {
+        let is_plain = !std::mem::take(&mut is_escaped);
+        match c {
+            '"' if is_plain => is_quoted = !is_quoted,
+            '\\' if is_plain && is_quoted => is_escaped = true,
+            _ => {}
+        }
+        c == separator && !is_quoted
+    });
+    parts.collect()
+}
+
+/// The text of a token or of a quoted string (RFC 9110, section 5.6.4); `None` where quotes do not end.
+fn unquoted(value: &str) -> Option<String> {
+    let Some(quoted) = value.strip_prefix('"') else { return Some(value.to_owned()) };
+    let (mut text, mut chars) = (String::new(), quoted.chars());
+    loop {
+        match chars.next()? {
+            '"' => return chars.next().is_none().then_some(text),
+            '\\' => text.push(chars.next()?),
+            c => text.push(c),
+        }
+    }
+}
+
+/// An address, perhaps with a port.
+fn address_of(text: impl AsRef<str>) -> Option<IpAddr> {
+    let text = text.as_ref().trim();
     let bare = || text.parse::<IpAddr>().ok();
     let with_port = || text.parse::<SocketAddr>().ok().map(|address| address.ip());
     let in_brackets = || text.strip_prefix('[')?.strip_suffix(']')?.parse::<Ipv6Addr>().ok().map(IpAddr::V6);
@@ -73,41 +142,19 @@ fn address_of(text: &str) -> Option<IpAddr> {
 }
 
 /// The base of WebSocket addresses, such as `wss://stream.example.com`, for the client of a request:
-/// `http.public_url`, or else what a trusted proxy said in `Forwarded` (RFC 7239) or
-/// `X-Forwarded-Proto` and `X-Forwarded-Host`, or else the request's own `Host`. Of several proxies
-/// the nearest counts: what stands before it may come from anyone.
+/// `http.public_url`, or else what a trusted proxy said, or else the request's own `Host`; and behind it
+/// `http.base_path`.
 pub(super) fn web_socket_base(config: &HttpConfig, peer: Option<IpAddr>, headers: &HeaderMap) -> String {
+    let path = &config.base_path;
     if let Some(url) = &config.public_url {
         // `http` becomes `ws`, and `https` `wss`.
-        return url.replacen("http", "ws", 1);
+        return url.replacen("http", "ws", 1) + path;
     }
     let own_host = || headers.get(HOST).and_then(|host| host.to_str().ok()).and_then(host_of);
-    let (proto, host) =
-        if peer.is_some_and(|peer| config.trusts(peer)) { said(headers) } else { (None, None) };
-    let scheme = if proto.is_some_and(|proto| matches!(&*proto, "https" | "wss")) { "wss" } else { "ws" };
-    let host = host.as_deref().and_then(host_of).or_else(own_host);
-    let host = host.unwrap_or_else(|| config.listen.to_string());
-    format!("{scheme}://{host}")
-}
-
-/// What the nearest proxy says of scheme and host.
-fn said(headers: &HeaderMap) -> (Option<String>, Option<String>) {
-    let last = |name: &HeaderName| {
-        let values = headers.get_all(name).into_iter().filter_map(|value| value.to_str().ok());
-        values.flat_map(|value| value.split(',')).next_back().map(|value| value.trim().to_owned())
-    };
-    let (mut proto, mut host) = (None, None);
-    for pair in last(&FORWARDED).unwrap_or_default().split(';') {
-        let Some((name, value)) = pair.split_once('=') else { continue };
-        let value = value.trim().trim_matches('"').to_owned();
-        match name.trim().to_ascii_lowercase().as_str() {
-            "proto" => proto = Some(value),
-            "host" => host = Some(value),
-            _ => {}
-        }
-    }
-    let proto = proto.or_else(|| last(&X_FORWARDED_PROTO)).map(|proto| proto.to_ascii_lowercase());
-    (proto, host.or_else(|| last(&X_FORWARDED_HOST)))
+    let Said { proto, host } = Proxies::of(config).said(peer, headers);
+    let scheme = if proto.is_some_and(|proto| proto == "https") { "wss" } else { "ws" };
+    let host = host.or_else(own_host).unwrap_or_else(|| config.listen.to_string());
+    format!("{scheme}://{host}{path}")
 }
 
 /// A host and perhaps a port, if the text is nothing else.
@@ -155,7 +202,7 @@ mod tests {
     #[test]
     fn the_nearest_proxy_counts_and_nonsense_does_not() {
         let trusted = ["127.0.0.1"];
-        let cases: [(&[(&str, &str)], &str); 5] = [
+        let cases: [(&[(&str, &str)], &str); 9] = [
             (
                 &[
                     ("host", "a:1"),
@@ -164,6 +211,12 @@ mod tests {
                 "wss://b.example:8443",
             ),
             (&[("host", "a:1"), ("x-forwarded-proto", "http, HTTPS")], "wss://a:1"),
+            // Separators in quotes are none, and quotes in quotes are escaped (RFC 7239, section 4).
+            (&[("forwarded", r#"host="b.example";ext="a,b;host=evil";proto=https"#)], "wss://b.example"),
+            (&[("forwarded", r#"ext="\";host=evil, host=evil";host="b\.example""#)], "ws://b.example"),
+            (&[("host", "a:1"), ("forwarded", r#"proto=https;host="b.example"#)], "wss://a:1"),
+            // What a client wrote into the one is not read where the proxy writes the others.
+            (&[("host", "a:1"), ("x-forwarded-proto", "http"), ("forwarded", "host=evil")], "ws://a:1"),
             (&[("host", "a:1"), ("x-forwarded-host", "evil/path?x")], "ws://a:1"),
             (&[("host", "[::1]:8080")], "ws://[::1]:8080"),
             (&[], "ws://127.0.0.1:8080"),
@@ -179,7 +232,7 @@ mod tests {
         let trusted = ["10.0.0.0/8", "2001:db8:9::/48"].map(str::to_owned).to_vec();
         let proxies = Proxies::of(&HttpConfig { trusted_proxies: trusted, ..HttpConfig::default() });
         type Headers<'a> = &'a [(&'a str, &'a str)];
-        let cases: [(&str, Headers<'_>, &str); 14] = [
+        let cases: [(&str, Headers<'_>, &str); 16] = [
             // Nobody else is believed.
             ("203.0.113.9", &[("x-forwarded-for", "198.51.100.1")], "203.0.113.9"),
             ("10.0.0.7", &[], "10.0.0.7"),
@@ -208,6 +261,8 @@ mod tests {
                 &[("forwarded", "for=127.0.0.1"), ("x-forwarded-for", "198.51.100.1")],
                 "198.51.100.1",
             ),
+            ("10.0.0.7", &[("forwarded", r#"for=198.51.100.1;ext=", for=127.0.0.1""#)], "198.51.100.1"),
+            ("10.0.0.7", &[("forwarded", r#"for=198.51.100.1, for="127.0.0.1"#)], "10.0.0.7"),
         ];
         for (peer, headers, expected) in cases {
             let mut map = HeaderMap::new();
@@ -225,5 +280,7 @@ mod tests {
         let config =
             HttpConfig { public_url: Some("https://stream.example.com".to_owned()), ..HttpConfig::default() };
         assert_eq!(web_socket_base(&config, None, &HeaderMap::new()), "wss://stream.example.com");
+        let config = HttpConfig { base_path: "/prices".to_owned(), ..config };
+        assert_eq!(web_socket_base(&config, None, &HeaderMap::new()), "wss://stream.example.com/prices");
     }
 }

@@ -13,12 +13,12 @@ use crate::model::InvalidOrderId;
 use crate::protocol::ErrorCode;
 
 /// `GET /ws/orders/{orderId}?since=<epoch>:<offset>`, also as `/api/orders/status/{orderId}`.
-pub(super) fn order_sockets(app: &Arc<App>, origins: Arc<[String]>) -> BoxedFilter<(Response,)> {
+pub(super) fn order_sockets(app: &Arc<App>) -> BoxedFilter<(Response,)> {
     warp::path!("ws" / "orders" / String)
         .or(warp::path!("api" / "orders" / "status" / String))
         .unify()
         .and(Since::filter())
-        .and(web_socket(origins))
+        .and(web_socket())
         .and(with(app))
         .and_then(|order: String, query, request, app: Arc<App>| async move {
             open(request, &app, opening(&order, query)).await

@@ -47,7 +47,7 @@ async function showLatest(zone) {
   rows.forEach((row) => { row.dataset.time = ''; });
   for (let after = ''; after !== undefined;) {
     const query = after ? `?after=${encodeURIComponent(after)}` : '';
-    const latest = await fetch(`/api/zones/${encodeURIComponent(zone)}/latest${query}`);
+    const latest = await fetch(`api/zones/${encodeURIComponent(zone)}/latest${query}`);
     if (!latest.ok || $('zones').value !== zone) return;
     const { entries, next } = await latest.json();
     entries.filter((entry) => !removed.has(entry.key) && !removed.has(ALL)).forEach((entry) => show(entry, true));
@@ -70,8 +70,10 @@ function later(act, atLeast = 0) {
 
 function open(zone) {
   if (socket) { socket.onclose = null; socket.close(); }
-  const scheme = location.protocol === 'https:' ? 'wss' : 'ws';
-  socket = new WebSocket(`${scheme}://${location.host}/ws/market/${encodeURIComponent(zone)}`);
+  // Relative to the page, which a proxy may serve below a path of its own.
+  const url = new URL(`ws/market/${encodeURIComponent(zone)}`, document.baseURI);
+  url.protocol = url.protocol === 'https:' ? 'wss:' : 'ws:';
+  socket = new WebSocket(url);
   $('state').textContent = 'connecting';
   refusal = '';
   retryAfterMs = 0;
@@ -114,8 +116,8 @@ function choose(zone) {
 
 async function start() {
   try {
-    showState(await (await fetch('/ws/health')).json());
-    const { zones } = await (await fetch('/api/zones')).json();
+    showState(await (await fetch('ws/health')).json());
+    const { zones } = await (await fetch('api/zones')).json();
     if (!zones || zones.length === 0) throw new Error('no zone has prices yet');
     $('zones').replaceChildren(...zones.map(({ zone }) => new Option(zone, zone)));
     $('zones').onchange = () => choose($('zones').value);

@@ -22,8 +22,8 @@ const RETRY_AFTER_S: &str = "1";
 /// A refused request: what was wrong, and what would be right.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Problem {
-    #[serde(rename = "type")]
-    kind: &'static str,
+    #[serde(rename = "type", serialize_with = "about_blank")]
+    kind: (),
     title: &'static str,
     #[serde(serialize_with = "status_number")]
     pub(crate) status: StatusCode,
@@ -44,7 +44,16 @@ pub(crate) struct Problem {
     errors: Vec<FieldFault>,
     /// A header that says what would be right.
     #[serde(skip)]
-    header: Option<(HeaderName, HeaderValue)>,
+    header: Option<Box<(HeaderName, HeaderValue)>>,
+}
+
+/// Marks a response that is a problem with its code, for who counts them.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Refused(pub(super) &'static str);
+
+/// The code says which problem it is.
+fn about_blank<S: serde::Serializer>(_kind: &(), serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str("about:blank")
 }
 
 fn status_number<S: serde::Serializer>(status: &StatusCode, serializer: S) -> Result<S::Ok, S::Error> {
@@ -55,7 +64,7 @@ impl Problem {
     pub(crate) fn new(status: StatusCode, code: &'static str, detail: impl Into<String>) -> Self {
         let title = status.canonical_reason().unwrap_or("Error");
         Self {
-            kind: "about:blank",
+            kind: (),
             title,
             status,
             code,
@@ -72,20 +81,20 @@ impl Problem {
     pub(super) fn method_not_allowed(allow: HeaderValue) -> Self {
         let detail = format!("this address takes {}", allow.to_str().unwrap_or("other methods"));
         let problem = Self::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", detail);
-        Self { header: Some((ALLOW, allow)), ..problem }
+        Self { header: Some(Box::new((ALLOW, allow))), ..problem }
     }
 
     /// The body is of a kind that cannot be read here; these can.
     pub(super) fn unsupported_media_type(detail: &'static str, accepted: &'static str) -> Self {
         let problem = Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", detail);
-        Self { header: Some((ACCEPT, HeaderValue::from_static(accepted))), ..problem }
+        Self { header: Some(Box::new((ACCEPT, HeaderValue::from_static(accepted)))), ..problem }
     }
 
     /// The body is compressed, which is not read.
     pub(super) fn unsupported_coding() -> Self {
         let detail = "a body with a `Content-Encoding` is not read; send it as it is";
         let problem = Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_content_encoding", detail);
-        Self { header: Some((ACCEPT_ENCODING, HeaderValue::from_static("identity"))), ..problem }
+        Self { header: Some(Box::new((ACCEPT_ENCODING, HeaderValue::from_static("identity")))), ..problem }
     }
 
     pub(crate) fn accepted(self, accepted: u64) -> Self {
@@ -169,7 +178,8 @@ impl Reply for Problem {
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         // 404, 405, 410, 421 and 501 could be kept by caches otherwise.
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        if let Some((name, value)) = self.header {
+        if let Some(header) = self.header {
+            let (name, value) = *header;
             headers.insert(name, value);
         }
         if self.status == StatusCode::SERVICE_UNAVAILABLE || self.status == StatusCode::TOO_MANY_REQUESTS {
@@ -181,6 +191,7 @@ impl Reply for Problem {
             headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
             headers.insert(SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
         }
+        response.extensions_mut().insert(Refused(self.code));
         response
     }
 }

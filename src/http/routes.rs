@@ -62,7 +62,8 @@ pub(crate) struct App {
 /// The way to all routes.
 pub(crate) fn door(app: Arc<App>) -> Door {
     let (serves, stopping) = (app.serves, app.stopping.clone());
-    Door::new(routes(app), serves, stopping)
+    let (config, refusals) = (app.config.clone(), Arc::clone(&app.sources.refusals));
+    Door::new(routes(app), &config, serves, refusals, stopping)
 }
 
 /// All routes; never rejects.
@@ -91,7 +92,6 @@ fn no_gateway() -> BoxedFilter<(Response,)> {
 
 /// What clients and publishers use.
 fn clients(app: &Arc<App>) -> BoxedFilter<(Response,)> {
-    let origins: Arc<[String]> = app.config.origins.clone().into();
     prices(app)
         .or(zones(app))
         .unify()
@@ -101,15 +101,15 @@ fn clients(app: &Arc<App>) -> BoxedFilter<(Response,)> {
         .unify()
         .or(history(app))
         .unify()
-        .or(market(app, Arc::clone(&origins)))
+        .or(market(app))
         .unify()
         .or(orders(app))
         .unify()
         .or(jobs(app))
         .unify()
-        .or(subscribe_any(app, Arc::clone(&origins)))
+        .or(subscribe_any(app))
         .unify()
-        .or(order_sockets(app, origins))
+        .or(order_sockets(app))
         .unify()
         .or(page())
         .unify()
@@ -194,10 +194,10 @@ pub(super) async fn open(
 }
 
 /// `GET /ws/market/{zone}?since=<epoch>:<offset>`
-fn market(app: &Arc<App>, origins: Arc<[String]>) -> BoxedFilter<(Response,)> {
+fn market(app: &Arc<App>) -> BoxedFilter<(Response,)> {
     warp::path!("ws" / "market" / String)
         .and(Since::filter())
-        .and(web_socket(origins))
+        .and(web_socket())
         .and(with(app))
         .and_then(|zone: String, query, request, app: Arc<App>| async move {
             open(request, &app, market_of(&zone, query)).await
@@ -211,9 +211,9 @@ fn market_of(zone: &str, query: Option<Since>) -> Result<Opening, BadAddress> {
 }
 
 /// `GET /ws`
-fn subscribe_any(app: &Arc<App>, origins: Arc<[String]>) -> BoxedFilter<(Response,)> {
+fn subscribe_any(app: &Arc<App>) -> BoxedFilter<(Response,)> {
     warp::path!("ws")
-        .and(web_socket(origins))
+        .and(web_socket())
         .and(with(app))
         .and_then(|request, app: Arc<App>| async move { open(request, &app, Ok(Opening::Nothing)).await })
         .boxed()
@@ -333,7 +333,7 @@ fn zones(app: &Arc<App>) -> BoxedFilter<(Response,)> {
                 let views = zones.iter().map(|zone| {
                     let channel = ChannelName::zone(zone);
                     let lane = app.channels.config().lane(&channel);
-                    let stream = format!("/ws/market/{zone}");
+                    let stream = format!("{}/ws/market/{zone}", app.config.base_path);
                     ZoneView { zone: zone.as_str(), channel: channel.to_string(), lane, stream }
                 });
                 long_json(&app, &serde_json::json!({ "zones": views.collect::<Vec<_>>() }))

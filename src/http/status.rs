@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::accept::AcceptStats;
 use super::prices::IntakeStats;
+use super::refusals::Refusals;
 use super::room::BodyRoom;
 use crate::channels::Channels;
 use crate::connections::{ConnectionInfo, DURATION_BUCKETS_S, Manager};
@@ -50,6 +51,7 @@ pub(crate) struct Sources {
     pub(crate) bodies: BodyRoom,
     /// The room of answers that their clients have not taken yet.
     pub(crate) answers: Arc<BodyRoom>,
+    pub(crate) refusals: Arc<Refusals>,
     pub(crate) interop: Arc<InteropStats>,
     pub(crate) stopping: CancellationToken,
 }
@@ -399,10 +401,12 @@ impl Sources {
                 panics: self.accepts.panics.get(),
                 body_bytes: self.bodies.bytes(),
                 answer_bytes: self.answers.bytes(),
-                requests_refused_by_reason: BTreeMap::from([(
-                    "busy",
-                    self.bodies.refused() + self.answers.refused(),
-                )]),
+                requests_refused_by_reason: {
+                    let mut refused = self.refusals.counts();
+                    // Counted where it is said, so that what is said in the middle of a body counts too.
+                    refused.insert("busy", self.bodies.refused() + self.answers.refused());
+                    refused
+                },
                 price_requests: self.intake.requests.get(),
                 price_requests_refused: self.intake.refused.get(),
                 prices_accepted: self.intake.accepted.get(),
@@ -706,7 +710,7 @@ impl Collector for StatsView {
         let bytes = "What answers hold that their clients have not taken yet, in bytes";
         m.gauge("answer_bytes", bytes, None, signed(http.answer_bytes as u64))?;
         let refused = http.requests_refused_by_reason.iter().map(|(reason, count)| (*reason, *count));
-        m.counters("requests_refused", "Requests refused for want of room", "reason", refused)?;
+        m.counters("requests_refused", "Requests answered with a problem, by its code", "reason", refused)?;
         m.counter("price_requests", "Requests that post prices", http.price_requests)?;
         m.counter("price_requests_refused", "Requests with a fault", http.price_requests_refused)?;
         m.counter("prices_accepted", "Prices accepted over HTTP", http.prices_accepted)

@@ -81,6 +81,12 @@ pub(super) fn find(path: &str) -> Option<&'static Address> {
     ADDRESSES.iter().find(|address| address.fits(path))
 }
 
+/// Whether a path begins as one of the addresses does.
+pub(super) fn begins_like_one(path: &str) -> bool {
+    let first = |path: &'_ str| path.split('/').nth(1).map(str::to_owned);
+    ADDRESSES.iter().any(|address| first(address.pattern) == first(path))
+}
+
 /// What can be asked of some address or other, as `OPTIONS *` wants to know.
 pub(super) fn allowed_somewhere() -> HeaderValue {
     let is_used = |method: &&str| ADDRESSES.iter().any(|address| address.takes(method));

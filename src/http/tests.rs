@@ -1,5 +1,6 @@
 //! Every route, without a port.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde_json::{Value, json};
@@ -17,6 +18,7 @@ use super::accept::AcceptStats;
 use super::config::HttpConfig;
 use super::door::Door;
 use super::prices::IntakeStats;
+use super::refusals::Refusals;
 use super::room::BodyRoom;
 use super::routes::{App, door, routes};
 use super::status::Sources;
@@ -34,6 +36,7 @@ type Answer = HttpResponse<Bytes>;
 struct Routes {
     routes: BoxedFilter<(Response,)>,
     door: Door,
+    refusals: Arc<Refusals>,
     stopping: CancellationToken,
     /// The clock of the storage.
     _driver: tokio::task::JoinSet<()>,
@@ -74,6 +77,7 @@ impl Routes {
             schema: OrderSchema::load("swap").unwrap(),
         });
         let stopping = CancellationToken::new();
+        let refusals = Arc::<Refusals>::default();
         let sources = Sources {
             node,
             started: Instant::now(),
@@ -88,6 +92,7 @@ impl Routes {
             intake: Arc::new(IntakeStats::default()),
             bodies: BodyRoom::new(bodies_bytes_max),
             answers: Arc::new(BodyRoom::new(64 << 20)),
+            refusals: Arc::clone(&refusals),
             interop: Arc::default(),
             stopping: stopping.clone(),
         };
@@ -105,7 +110,12 @@ impl Routes {
         driver.spawn(opened.driver);
         let app = Arc::new(app);
         let (routes, door) = (routes(Arc::clone(&app)), door(app));
-        Self { routes, door, stopping, _driver: driver }
+        Self { routes, door, refusals, stopping, _driver: driver }
+    }
+
+    /// How many requests were refused, by code.
+    fn door_refusals(&self) -> BTreeMap<&'static str, u64> {
+        self.refusals.counts()
     }
 
     async fn send(&self, request: RequestBuilder) -> Answer {

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use hyper::header::{
-    CONNECTION, HOST, HeaderMap, HeaderName, HeaderValue, ORIGIN, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY,
+    CONNECTION, HeaderMap, HeaderName, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY,
     SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE,
 };
 use hyper::upgrade::{self, OnUpgrade};
@@ -50,14 +50,14 @@ struct Accepted {
     names_protocol: bool,
 }
 
-/// Lets only valid WebSocket requests of allowed origins pass.
-pub(crate) fn web_socket(origins: Arc<[String]>) -> BoxedFilter<(WebSocketRequest,)> {
+/// Lets only valid WebSocket requests pass.
+pub(crate) fn web_socket() -> BoxedFilter<(WebSocketRequest,)> {
     warp::method()
         .and(warp::header::headers_cloned())
         .and(warp::ext::optional::<OnUpgrade>())
         .and(warp::ext::optional::<Arrival>())
-        .and_then(move |method, headers, upgrade: Option<OnUpgrade>, arrival: Option<Arrival>| {
-            let checked = check(&method, &headers, &origins).and_then(|response| {
+        .and_then(|method, headers, upgrade: Option<OnUpgrade>, arrival: Option<Arrival>| {
+            let checked = check(&method, &headers).and_then(|response| {
                 let detail = "this connection cannot be upgraded";
                 let refuse = || Problem::new(StatusCode::BAD_REQUEST, "not_upgradable", detail);
                 let upgrade = upgrade.ok_or_else(refuse)?;
@@ -69,7 +69,7 @@ pub(crate) fn web_socket(origins: Arc<[String]>) -> BoxedFilter<(WebSocketReques
 }
 
 /// What to answer, if all that the RFC asks for is there.
-fn check(method: &Method, headers: &HeaderMap, origins: &[String]) -> Result<Accepted, Problem> {
+fn check(method: &Method, headers: &HeaderMap) -> Result<Accepted, Problem> {
     let bad = |code, detail: &str| Problem::new(StatusCode::BAD_REQUEST, code, detail);
     if method != Method::GET {
         let detail = "a WebSocket begins with GET";
@@ -89,7 +89,6 @@ fn check(method: &Method, headers: &HeaderMap, origins: &[String]) -> Result<Acc
     if !is_key(key.as_bytes()) {
         return Err(bad("invalid_websocket_key", "`Sec-WebSocket-Key` must be 16 bytes in base64"));
     }
-    check_origin(headers, origins)?;
     let names_protocol = tokens(headers, SEC_WEBSOCKET_PROTOCOL).any(|name| name == SUBPROTOCOL);
     Ok(Accepted { key: derive_accept_key(key.as_bytes()), names_protocol })
 }
@@ -108,19 +107,6 @@ fn is_key(key: &[u8]) -> bool {
     key.len() == 24
         && key.ends_with(b"==")
         && key[..22].iter().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'/'))
-}
-
-/// Browsers say which page connects; only this gateway's own pages and listed origins may.
-fn check_origin(headers: &HeaderMap, origins: &[String]) -> Result<(), Problem> {
-    let Some(origin) = headers.get(ORIGIN) else { return Ok(()) };
-    let origin = origin.to_str().unwrap_or_default();
-    let host = headers.get(HOST).and_then(|host| host.to_str().ok());
-    let same = origin.split_once("://").is_some_and(|(_, authority)| host == Some(authority));
-    if same || origins.iter().any(|allowed| allowed == "*" || allowed.eq_ignore_ascii_case(origin)) {
-        return Ok(());
-    }
-    let detail = "pages of this origin may not connect; list it in http.origins";
-    Err(Problem::new(StatusCode::FORBIDDEN, "origin_not_allowed", detail))
 }
 
 /// Answers 101 and hands the socket to the shard of its thread. Whoever finds no room is told over the
@@ -147,7 +133,6 @@ pub(crate) async fn accept(
 #[derive(Debug)]
 pub(crate) struct TooMany {
     pub(crate) limit: Limit,
-    pub(crate) origins: Vec<String>,
     pub(crate) manager: Manager,
     pub(crate) shard: ShardHandle,
     /// The place of its connection, if that was let in.
@@ -157,11 +142,9 @@ pub(crate) struct TooMany {
 /// Answers a request for which a limit leaves no room, before any route: over a WebSocket, if that is what
 /// it rightly asks for and not too many are being told already.
 pub(crate) async fn turn_away<B>(mut request: Request<B>, too_many: TooMany) -> Response {
-    let TooMany { limit, origins, manager, shard, tcp } = too_many;
-    let response = match check(request.method(), request.headers(), &origins) {
-        Ok(response) => response,
-        Err(problem) if problem.status == StatusCode::FORBIDDEN => return problem.into_response(),
-        Err(_) => return Problem::limit(limit).into_response(),
+    let TooMany { limit, manager, shard, tcp } = too_many;
+    let Ok(response) = check(request.method(), request.headers()) else {
+        return Problem::limit(limit).into_response();
     };
     // Health needs what room there is.
     let admission = if limit == Limit::Tcp { None } else { manager.admit_beyond(tcp, None) };
@@ -223,7 +206,7 @@ mod tests {
 
     #[test]
     fn a_right_request_gets_the_accept_key_of_the_rfc() {
-        let accepted = check(&Method::GET, &headers(&[]), &[]).unwrap();
+        let accepted = check(&Method::GET, &headers(&[])).unwrap();
         assert_eq!(accepted.key, "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
     }
 
@@ -237,12 +220,12 @@ mod tests {
             (Some(""), false),
         ] {
             let headers = headers(&[("sec-websocket-protocol", asked)]);
-            let accepted = check(&Method::GET, &headers, &[]).unwrap();
+            let accepted = check(&Method::GET, &headers).unwrap();
             assert_eq!(accepted.names_protocol, expected, "{asked:?}");
         }
         let mut twice = headers(&[("sec-websocket-protocol", Some("a"))]);
         twice.append("sec-websocket-protocol", HeaderValue::from_static("zonewire.v1"));
-        assert!(check(&Method::GET, &twice, &[]).unwrap().names_protocol);
+        assert!(check(&Method::GET, &twice).unwrap().names_protocol);
     }
 
     #[test]
@@ -255,21 +238,10 @@ mod tests {
             ([("sec-websocket-key", None)], 400, "invalid_websocket_key"),
             ([("sec-websocket-key", Some("short"))], 400, "invalid_websocket_key"),
             ([("sec-websocket-key", Some("dGhlIHNhbXBsZSBub25jZQ=*"))], 400, "invalid_websocket_key"),
-            ([("origin", Some("https://evil.example"))], 403, "origin_not_allowed"),
-            ([("origin", Some("null"))], 403, "origin_not_allowed"),
         ] {
-            let problem = check(&Method::GET, &headers(&changes), &[]).unwrap_err();
+            let problem = check(&Method::GET, &headers(&changes)).unwrap_err();
             assert_eq!((problem.status.as_u16(), problem.code), (status, code), "{changes:?}");
         }
-        assert_eq!(check(&Method::POST, &headers(&[]), &[]).unwrap_err().code, "method_not_allowed");
-    }
-
-    #[test]
-    fn pages_of_the_gateway_and_listed_origins_may_connect() {
-        let own = headers(&[("origin", Some("http://localhost:8080"))]);
-        assert!(check(&Method::GET, &own, &[]).is_ok());
-        let other = headers(&[("origin", Some("https://app.example"))]);
-        assert!(check(&Method::GET, &other, &["https://app.example".to_owned()]).is_ok());
-        assert!(check(&Method::GET, &other, &["*".to_owned()]).is_ok());
+        assert_eq!(check(&Method::POST, &headers(&[])).unwrap_err().code, "method_not_allowed");
     }
 }

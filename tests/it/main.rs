@@ -24,6 +24,7 @@ mod orders;
 mod orders_outage;
 mod outage_resume;
 mod outages;
+mod pages;
 mod redis_cluster_outage;
 mod redis_liveness;
 mod redis_nodes;

@@ -1,6 +1,5 @@
 //! What RFC 9110 and 9112 ask of a server, byte by byte: through hyper, without a port.
 
-use std::collections::BTreeMap;
 use std::convert::Infallible;
 
 use hyper::server::conn::http1;
@@ -36,9 +35,12 @@ impl Raw {
 async fn exchange(routes: &Routes, sent: &str) -> String {
     let (mut client, server) = tokio::io::duplex(1 << 20);
     let door = routes.door.clone();
-    let service = service_fn(move |request| {
+    let service = service_fn(move |mut request| {
         let door = door.clone();
-        async move { Ok::<_, Infallible>(door.answer(request, None).await) }
+        async move {
+            door.enter(&mut request);
+            Ok::<_, Infallible>(door.answer(request, None, None).await)
+        }
     });
     let serving = http1::Builder::new().half_close(true).serve_connection(TokioIo::new(server), service);
     let asking = async {
@@ -185,12 +187,23 @@ async fn each_request_that_may_be_sent_gets_what_the_standards_say() {
         ("an empty port", "GET /health HTTP/1.1\r\nHost: localhost:\r\n\r\n".into(), 200, ""),
         ("an IPv6 address", "GET /api/zones HTTP/1.1\r\nHost: [::1]:8080\r\n\r\n".into(), 200, ""),
         ("HTTP/1.0 without Host", "GET /api/zones HTTP/1.0\r\n\r\n".into(), 200, ""),
-        ("a proxy's form", "GET http://localhost/api/zones HTTP/1.1\r\nHost: other\r\n\r\n".into(), 200, ""),
+        (
+            "a proxy's form",
+            "GET http://localhost/api/zones HTTP/1.1\r\nHost: other.example\r\n\r\n".into(),
+            200,
+            "",
+        ),
         (
             "a proxy's form without Host",
             "GET http://localhost/health HTTP/1.1\r\n\r\n".into(),
             400,
             "invalid_host",
+        ),
+        (
+            "a host instead of a path",
+            "GET localhost:80 HTTP/1.1\r\nHost: localhost\r\n\r\n".into(),
+            400,
+            "invalid_target",
         ),
         // Methods (RFC 9110, section 9).
         ("OPTIONS for all", head("OPTIONS", "*") + "\r\n", 204, ""),
@@ -299,7 +312,7 @@ async fn a_body_that_is_held_back_is_asked_for_only_where_it_is_wanted() {
         let door = routes.door.clone();
         let service = service_fn(move |request| {
             let door = door.clone();
-            async move { Ok::<_, Infallible>(door.answer(request, None).await) }
+            async move { Ok::<_, Infallible>(door.answer(request, None, None).await) }
         });
         let serving = http1::Builder::new().serve_connection(TokioIo::new(server), service);
         let asking = async move {
@@ -349,4 +362,144 @@ async fn a_request_of_two_lengths_is_the_last_one_of_its_connection() {
     // Without the length both are answered.
     let answered = exchange(&routes, &smuggled.replace("Content-Length: 4\r\n", "")).await;
     assert_eq!(answered.matches("HTTP/1.1 200 OK").count(), 2, "{answered}");
+}
+
+#[tokio::test]
+async fn only_probes_are_answered_by_any_name_and_to_any_page() {
+    let routes = Routes::new().await;
+    for address in ADDRESSES {
+        let path = path_of(address);
+        let upgrade = match address.kind {
+            Kind::WebSocket => {
+                "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+                 Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+            }
+            _ => "",
+        };
+        for method in METHODS {
+            let request = whole(method, &path).replacen("Host: localhost\r\n", "{}", 1);
+            let send = async |more: &str| {
+                ask(&routes, &request.replacen("{}", &format!("{more}{upgrade}"), 1)).await
+            };
+            let usual = send("Host: localhost\r\n").await.status;
+            let is_probe = address.kind == Kind::Probe;
+            for (more, status, code) in [
+                ("Host: evil.example:8080\r\n", 421, "unknown_host"),
+                ("Host: evil.example:8080\r\nOrigin: http://evil.example:8080\r\n", 421, "unknown_host"),
+                ("Host: zonewire\r\nOrigin: http://zonewire\r\n", 403, "origin_not_allowed"),
+                ("Host: localhost\r\nOrigin: https://evil.example\r\n", 403, "origin_not_allowed"),
+                ("Host: localhost\r\nOrigin: null\r\n", 403, "origin_not_allowed"),
+            ] {
+                let answer = send(more).await;
+                let what = format!("{method} {path} {more:?}: {answer:?}");
+                assert_eq!(answer.status, if is_probe { usual } else { status }, "{what}");
+                if !is_probe && method != "HEAD" {
+                    assert_eq!(answer.code(), code, "{what}");
+                }
+                assert_eq!(answer.header("access-control-allow-origin"), None, "{what}");
+                assert_eq!(answer.header("vary"), Some("origin"), "{what}");
+            }
+            for more in ["Host: zonewire\r\n", "Host: localhost\r\nOrigin: http://localhost\r\n"] {
+                assert_eq!(send(more).await.status, usual, "{method} {path} {more:?}");
+            }
+        }
+    }
+    let refused = routes.door_refusals();
+    assert!(refused["unknown_host"] > 300 && refused["origin_not_allowed"] > 400, "{refused:?}");
+}
+
+#[tokio::test]
+async fn pages_of_listed_origins_may_use_all_of_it() {
+    let listed = ["https://desk.example".to_owned(), "capacitor://localhost".to_owned()].to_vec();
+    let some = Routes::with(2_000, HttpConfig { origins: listed, ..HttpConfig::default() }).await;
+    let all =
+        Routes::with(2_000, HttpConfig { origins: vec!["*".to_owned()], ..HttpConfig::default() }).await;
+    let cases = [
+        (&some, "https://desk.example", "https://desk.example", Some("origin")),
+        (&some, "capacitor://localhost", "capacitor://localhost", Some("origin")),
+        (&some, "http://localhost", "http://localhost", Some("origin")),
+        (&all, "https://any.example", "*", None),
+        (&all, "null", "*", None),
+    ];
+    for (routes, origin, allowed, vary) in cases {
+        for address in ADDRESSES {
+            let path = path_of(address);
+            let method = address.methods[0];
+            let from = format!("Host: localhost\r\nOrigin: {origin}\r\n");
+            let asked = "Access-Control-Request-Method: POST\r\nAccess-Control-Request-Headers: content-type,x-a\r\n\
+                         Access-Control-Request-Private-Network: true\r\n";
+            let before =
+                whole("OPTIONS", &path).replacen("Host: localhost\r\n", &format!("{from}{asked}"), 1);
+            let before = ask(routes, &before).await;
+            assert_eq!(before.status, 204, "{path}");
+            for (name, value) in [
+                ("access-control-allow-origin", allowed),
+                ("access-control-allow-methods", address.allow().to_str().unwrap()),
+                ("access-control-allow-headers", "content-type,x-a"),
+                ("access-control-allow-private-network", "true"),
+                ("access-control-max-age", "600"),
+            ] {
+                assert_eq!(before.header(name), Some(value), "OPTIONS {path}");
+            }
+            // Problems too: a page is told what is wrong.
+            for method in [method, "PATCH"] {
+                let request = whole(method, &path).replacen("Host: localhost\r\n", &from, 1);
+                let answer = ask(routes, &request).await;
+                for (name, value) in [
+                    ("access-control-allow-origin", Some(allowed)),
+                    (
+                        "access-control-expose-headers",
+                        Some("allow, idempotency-replayed, location, retry-after"),
+                    ),
+                    ("vary", vary),
+                ] {
+                    assert_eq!(answer.header(name), value, "{method} {path}: {answer:?}");
+                }
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn it_can_be_served_below_a_path() {
+    let config = HttpConfig {
+        base_path: "/market/prices".to_owned(),
+        public_url: Some("https://stream.example.com".to_owned()),
+        body_bytes_max: 1_000,
+        ..HttpConfig::default()
+    };
+    let routes = Routes::with(2_000, config).await;
+    for address in ADDRESSES {
+        let path = path_of(address);
+        let plain = ask(&routes, &whole(address.methods[0], &path)).await;
+        let below = ask(&routes, &whole(address.methods[0], &format!("/market/prices{path}"))).await;
+        assert_eq!((plain.status, plain.code()), (below.status, below.code()), "{path}");
+    }
+    let page = ask(&routes, &whole("GET", "/market/prices?a=b")).await;
+    assert_eq!((page.status, page.header("location")), (307, Some("/market/prices/?a=b")));
+    for path in [
+        "/market",
+        "/market/",
+        "/market/pricess",
+        "/market/prices/market/prices/api/zones",
+        "/prices/api/zones",
+    ] {
+        assert_eq!(ask(&routes, &whole("GET", path)).await.code(), "not_found", "{path}");
+    }
+    // What it says of its own addresses is below the path, and what the page asks for relative to itself.
+    let zones = ask(&routes, &whole("GET", "/market/prices/api/zones")).await;
+    assert!(zones.body.contains(r#""stream":"/market/prices/ws/market/pjm""#), "{zones:?}");
+    let order = r#"{"tokenIn":"A","tokenOut":"B","amount":1}"#;
+    let request = whole("POST", "/api/orders/execute").replace(r#"{"key":"A","price":1}"#, order);
+    let placed =
+        ask(&routes, &request.replace("Content-Length: 21", &format!("Content-Length: {}", order.len())))
+            .await;
+    let socket = r#""wsUrl":"wss://stream.example.com/market/prices/api/orders/status/"#;
+    assert!(placed.status == 202 && placed.body.contains(socket), "{placed:?}");
+    let page = ask(&routes, &whole("GET", "/market/prices/")).await.body;
+    assert!(page.contains("src=\"page.js\"") && !page.contains("=\"/"), "{page}");
+    let script = ask(&routes, &whole("GET", "/market/prices/page.js")).await.body;
+    assert!(
+        !script.contains("fetch('/") && !script.contains("fetch(`/") && !script.contains("location.host")
+    );
 }

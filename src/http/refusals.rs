@@ -1,0 +1,65 @@
+//! What is refused, and what would let it in.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use parking_lot::Mutex;
+use tokio::time::Instant;
+use tracing::warn;
+
+use crate::support::seldom::Seldom;
+
+/// Texts that a client chose are cut to this in the log, in characters.
+const SAID_MAX: usize = 128;
+
+/// Counts requests that are answered with a problem, and says of some of them which setting matters.
+#[derive(Debug, Default)]
+pub(crate) struct Refusals {
+    /// By the code of the problem; there are no more of them than the code names.
+    by_code: Mutex<BTreeMap<&'static str, u64>>,
+    hosts: Mutex<Seldom>,
+    origins: Mutex<Seldom>,
+}
+
+impl Refusals {
+    pub(super) fn add(&self, code: &'static str) {
+        *self.by_code.lock().entry(code).or_default() += 1;
+    }
+
+    /// How many there were of each code.
+    pub(super) fn counts(&self) -> BTreeMap<&'static str, u64> {
+        let mut counts = BTreeMap::from(["origin_not_allowed", "unknown_host"].map(|code| (code, 0)));
+        counts.extend(self.by_code.lock().iter());
+        counts
+    }
+
+    /// A request for a host that the gateway does not know.
+    pub(super) fn tell_host(&self, host: &str, peer: Option<IpAddr>) {
+        if let Some(untold) = self.hosts.lock().may_tell(Instant::now()) {
+            let (refused, host, peer) = (untold + 1, cut(host), peer.map(|peer| peer.to_string()));
+            let setting = "http.hosts, or http.public_url";
+            warn!(refused, host, peer.addr = peer, setting, "refused requests for a host that is not known");
+        }
+    }
+
+    /// A request of a page that may not use the gateway.
+    pub(super) fn tell_origin(&self, origin: &str, host: Option<&str>, peer: Option<IpAddr>) {
+        if let Some(untold) = self.origins.lock().may_tell(Instant::now()) {
+            let (refused, origin, host) = (untold + 1, cut(origin), host.map(cut));
+            let peer = peer.map(|peer| peer.to_string());
+            let setting = "http.origins; where it is the gateway's own page, behind a proxy: http.public_url";
+            warn!(
+                refused,
+                origin,
+                host,
+                peer.addr = peer,
+                setting,
+                "refused requests of pages of another origin"
+            );
+        }
+    }
+}
+
+fn cut(said: &str) -> String {
+    said.chars().take(SAID_MAX).collect()
+}
