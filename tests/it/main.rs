@@ -25,6 +25,7 @@ mod orders_outage;
 mod outage_resume;
 mod outages;
 mod pages;
+mod proxies;
 mod redis_cluster_outage;
 mod redis_liveness;
 mod redis_nodes;

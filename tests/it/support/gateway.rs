@@ -216,9 +216,14 @@ pub(crate) struct Lines(TcpStream);
 
 impl Lines {
     pub(crate) async fn open(address: SocketAddr, zone: &str) -> Self {
+        Self::open_at(address, &address.to_string(), &format!("/api/zones/{zone}/prices")).await
+    }
+
+    /// The same for a host and a path.
+    pub(crate) async fn open_at(address: SocketAddr, host: &str, path: &str) -> Self {
         let mut stream = TcpStream::connect(address).await.unwrap();
         let head = format!(
-            "POST /api/zones/{zone}/prices HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\
+            "POST {path} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\
              content-type: application/x-ndjson\r\ntransfer-encoding: chunked\r\n\r\n"
         );
         stream.write_all(head.as_bytes()).await.unwrap();

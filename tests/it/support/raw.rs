@@ -30,6 +30,12 @@ impl RawSocket {
 
     /// The same with the head of a request.
     pub(crate) async fn open_with(address: SocketAddr, head: &str) -> Self {
+        let opened = Self::upgraded(address, head).await;
+        opened.unwrap_or_else(|answer| panic!("no upgrade: {answer}"))
+    }
+
+    /// The same; what was answered where that is no upgrade.
+    pub(crate) async fn upgraded(address: SocketAddr, head: &str) -> Result<Self, String> {
         let mut stream = TcpStream::connect(address).await.unwrap();
         stream.write_all(head.as_bytes()).await.unwrap();
         let mut socket = Self { stream, unread: Vec::new() };
@@ -40,8 +46,17 @@ impl RawSocket {
             assert!(socket.read_more().await, "no answer to an upgrade");
         };
         let head = String::from_utf8(socket.unread.drain(..end).collect()).unwrap();
-        assert!(head.starts_with("HTTP/1.1 101"), "{head}");
-        socket
+        if head.starts_with("HTTP/1.1 101") { Ok(socket) } else { Err(head) }
+    }
+
+    /// The next text.
+    pub(crate) async fn text(&mut self) -> String {
+        loop {
+            let (opcode, payload) = self.frame().await.expect("the socket stays open");
+            if opcode == 1 {
+                return String::from_utf8(payload).unwrap();
+            }
+        }
     }
 
     pub(crate) async fn send(&mut self, bytes: &[u8]) {

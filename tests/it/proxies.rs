@@ -1,0 +1,172 @@
+//! The proxies' configurations of `docs/examples/proxies`, run as they are but for their ports.
+
+use std::fs;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
+use std::process::Stdio;
+
+use serde_json::json;
+use tempfile::TempDir;
+use tokio::net::TcpStream;
+use tokio::process::{Child, Command};
+
+use crate::support::eventually::eventually;
+use crate::support::gateway::{Answer, LINES, Lines, Running, config, price, read_answer};
+use crate::support::program::command;
+use crate::support::raw::RawSocket;
+use crate::support::redis_server::free_port;
+
+/// Set in continuous integration, so that a missing program fails instead of skipping.
+const REQUIRE: &str = "ZONEWIRE_TEST_REQUIRE_PROXIES";
+
+/// A proxy in front of a gateway.
+struct Proxy {
+    address: SocketAddr,
+    gateway: Running,
+    _child: Child,
+    _dir: TempDir,
+}
+
+impl Proxy {
+    /// `None`, said on stdout, where the program is not installed.
+    async fn start(program: &str, file: &str) -> Option<Self> {
+        let mut version = command(program);
+        version.arg("-v").stdout(Stdio::null()).stderr(Stdio::null());
+        if !version.status().await.is_ok_and(|status| status.success()) {
+            assert!(std::env::var_os(REQUIRE).is_none(), "{REQUIRE} is set, and there is no {program}");
+            println!("skipped: there is no {program}");
+            return None;
+        }
+        let mut config = config();
+        // As the examples' comments say.
+        config.http.trusted_proxies = vec!["127.0.0.1".to_owned()];
+        config.http.hosts = ["stream.example.com", "www.example.com"].map(str::to_owned).to_vec();
+        config.http.base_path = "/prices".to_owned();
+        let gateway = Running::start(config).await;
+
+        let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/examples/proxies").join(file);
+        let example = fs::read_to_string(example).unwrap();
+        assert!(example.contains("127.0.0.1:8080") && example.contains("8081"));
+        let dir = tempfile::tempdir().unwrap();
+        // Another process may take the free port before the proxy does; then we ask for another.
+        for _ in 0..10 {
+            let address = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
+            let written = example.replace("127.0.0.1:8080", &gateway.address.to_string());
+            let written = written.replace("listen 8081", &format!("listen {address}"));
+            let written = written.replace("bind :8081", &format!("bind {address}"));
+            fs::write(dir.path().join(file), written).unwrap();
+            let mut child = run(program, file, dir.path()).spawn().unwrap();
+            let ready = eventually("the proxy answers, or ends", async || {
+                if child.try_wait().unwrap().is_some() {
+                    return Some(false);
+                }
+                TcpStream::connect(address).await.is_ok().then_some(true)
+            });
+            if ready.await {
+                return Some(Self { address, gateway, _child: child, _dir: dir });
+            }
+        }
+        panic!("{program} does not start");
+    }
+
+    /// A request for a name, through the proxy.
+    async fn ask(&self, host: &str, method: &str, path: &str, more: &[(&str, &str)], body: &str) -> Answer {
+        let port = self.address.port();
+        let mut head = format!("{method} {path} HTTP/1.1\r\nHost: {host}:{port}\r\nConnection: close\r\n");
+        for (name, value) in more {
+            head += &format!("{name}: {value}\r\n");
+        }
+        let mut stream = TcpStream::connect(self.address).await.unwrap();
+        let request = format!("{head}Content-Length: {}\r\n\r\n{body}", body.len());
+        tokio::io::AsyncWriteExt::write_all(&mut stream, request.as_bytes()).await.unwrap();
+        read_answer(&mut stream).await.expect("an answer")
+    }
+
+    fn upgrade(&self, host: &str, path: &str, origin: &str) -> String {
+        format!(
+            "GET {path} HTTP/1.1\r\nHost: {host}:{}\r\nOrigin: {origin}\r\nConnection: Upgrade\r\n\
+             Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
+            self.address.port()
+        )
+    }
+}
+
+/// The program in the foreground, with all that it writes in a directory of its own.
+fn run(program: &str, file: &str, dir: &Path) -> Command {
+    let mut command = command(program);
+    command.current_dir(dir).stdout(Stdio::null()).stderr(Stdio::null());
+    if program == "haproxy" {
+        command.args(["-db", "-q", "-f", file]);
+        return command;
+    }
+    let temporary = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"];
+    let temporary = temporary.map(|kind| format!("{kind}_temp_path {kind};\n")).concat();
+    let config = fs::read_to_string(dir.join(file)).unwrap();
+    let config = config.replace("http {\n", &format!("http {{\naccess_log off;\n{temporary}"));
+    fs::write(dir.join(file), config).unwrap();
+    // One process, which ends with this child.
+    let globals = "daemon off; master_process off; pid nginx.pid; error_log stderr warn;";
+    command.arg("-p").arg(dir).args(["-e", "stderr", "-c", file, "-g", globals]);
+    command
+}
+
+async fn check(proxy: Proxy) {
+    let port = proxy.address.port();
+    for (host, base) in [("stream.example.com", ""), ("www.example.com", "/prices")] {
+        let own = format!("http://{host}:{port}");
+        let at = |path: &str| format!("{base}{path}");
+        let page = proxy.ask(host, "GET", &at("/"), &[], "").await;
+        assert!(page.status == 200 && page.body.contains("src=\"page.js\""), "{page:?}");
+        assert_eq!(proxy.ask(host, "GET", &at("/page.js"), &[], "").await.status, 200);
+
+        // The page's own requests, and those of other pages.
+        let kind = ("Content-Type", LINES);
+        let line = price("A", 1).to_string();
+        for (origin, status) in [(own.as_str(), 200), ("https://evil.example", 403)] {
+            let answer = proxy
+                .ask(host, "POST", &at("/api/zones/pjm/prices"), &[kind, ("Origin", origin)], &line)
+                .await;
+            assert_eq!(answer.status, status, "{origin}: {answer:?}");
+            let head = proxy.upgrade(host, &at("/ws/market/pjm"), origin);
+            assert_eq!(RawSocket::upgraded(proxy.address, &head).await.is_ok(), status == 200, "{origin}");
+        }
+        let zones = proxy.ask(host, "GET", &at("/api/zones"), &[], "").await;
+        assert_eq!(zones.json()["zones"][0]["stream"], "/prices/ws/market/pjm");
+        let order = json!({ "tokenIn": "A", "tokenOut": "B", "amount": 1 }).to_string();
+        let kind = ("Content-Type", "application/json");
+        let forged =
+            [kind, ("X-Forwarded-Host", "evil.example"), ("Forwarded", "host=evil.example;proto=https")];
+        let placed = proxy.ask(host, "POST", &at("/api/orders/execute"), &forged, &order).await;
+        let socket = placed.json()["wsUrl"].as_str().unwrap().to_owned();
+        assert!(socket.starts_with(&format!("ws://{host}:{port}/prices/api/orders/status/")), "{socket}");
+
+        // A stream of lines is published as it comes, and comes as it is published.
+        let head = proxy.upgrade(host, &at("/ws/market/pjm"), &own);
+        let mut reader = RawSocket::upgraded(proxy.address, &head).await.unwrap();
+        while !reader.text().await.contains("\"subscribed\"") {}
+        let mut lines = Lines::open_at(proxy.address, host, &at("/api/zones/pjm/prices")).await;
+        for n in 1..=3 {
+            lines.send(&format!("{}\n", price("B", n))).await;
+            assert!(reader.text().await.contains(&format!("\"price\":{n}")));
+        }
+        assert_eq!(lines.finish().await.json(), json!({ "accepted": 3 }));
+    }
+    let slash = proxy.ask("www.example.com", "GET", "/prices", &[], "").await;
+    let to_page = slash.head.lines().any(|line| line == "location: /prices/");
+    assert!(slash.status == 307 && to_page, "{slash:?}");
+    proxy.gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_is_served_behind_nginx_at_a_name_and_below_a_path() {
+    if let Some(proxy) = Proxy::start("nginx", "nginx.conf").await {
+        check(proxy).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_is_served_behind_haproxy_at_a_name_and_below_a_path() {
+    if let Some(proxy) = Proxy::start("haproxy", "haproxy.cfg").await {
+        check(proxy).await;
+    }
+}
