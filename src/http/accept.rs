@@ -29,7 +29,7 @@ use super::config::HttpConfig;
 use super::door::Door;
 use super::forwarded::Proxies;
 use super::handing_over::HandingOver;
-use super::problem::{Problem, internal};
+use super::problem::internal;
 use super::reserve::{Reserve, ReservePlace};
 use super::upgrade::{Arrival, TooMany};
 use crate::connections::{Limit, Look, Manager, ShardHandle, Socket, Source, TcpPlace};
@@ -318,7 +318,8 @@ async fn serve_one(stream: TcpStream, connected: Connected, door: Door, parts: A
         async move {
             // It counts until it is answered.
             let _arrival = arrival;
-            let answered = contain(door.answer(request, Some(peer.ip()), too_many), &asked.stats.panics).await;
+            let answered =
+                contain(door.answer(request, Some(peer.ip()), too_many), &asked.stats.panics).await;
             Ok::<_, Infallible>(answered.unwrap_or_else(|| internal().into_response()))
         }
     });
@@ -404,6 +405,7 @@ mod tests {
     use tokio::task::LocalSet;
     use warp::Filter as _;
 
+    use super::super::room::BodyRoom;
     use super::*;
     use crate::connections::{self, ConnectionsConfig};
 
@@ -423,7 +425,7 @@ mod tests {
         let (manager, _seeds, _live) = connections::prepare(1, &ConnectionsConfig::default());
         let (stats, stop) = (Arc::new(AcceptStats::default()), CancellationToken::new());
         let routes = warp::any().map(|| StatusCode::NO_CONTENT.into_response()).boxed();
-        let door = Door::new(routes, &config, true, Arc::default(), stop.clone());
+        let door = Door::new(routes, &config, true, Arc::default(), Arc::new(BodyRoom::new(1)), stop.clone());
         let parts = Arc::new(AcceptParts::new(config, manager, Arc::clone(&stats), stop.clone()));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();

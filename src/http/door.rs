@@ -24,12 +24,14 @@ use warp::filters::BoxedFilter;
 use warp::reply::Response;
 
 use super::body::discard;
+use super::compress::{self, Compressor};
 use super::config::HttpConfig;
 use super::forwarded::{Proxies, Said};
 use super::names::{Known, Names, host_and_port};
 use super::prices::holds_body_back;
 use super::problem::{Problem, Refused};
 use super::refusals::Refusals;
+use super::room::BodyRoom;
 use super::table::{self, Address, Kind, METHODS};
 use super::upgrade::{TooMany, turn_away};
 
@@ -56,6 +58,7 @@ struct Parts {
     /// Whether clients are served, or only told how the gateway does.
     serves: bool,
     refusals: Arc<Refusals>,
+    compressor: Compressor,
     /// Bodies that nobody wants are read no longer when the gateway stops.
     stopping: CancellationToken,
 }
@@ -89,10 +92,12 @@ impl Door {
         config: &HttpConfig,
         serves: bool,
         refusals: Arc<Refusals>,
+        answers: Arc<BodyRoom>,
         stopping: CancellationToken,
     ) -> Self {
         let (names, proxies, base_path) = (Names::of(config), Proxies::of(config), config.base_path.clone());
-        Self(Arc::new(Parts { routes, names, proxies, base_path, serves, refusals, stopping }))
+        let compressor = Compressor::new(answers);
+        Self(Arc::new(Parts { routes, names, proxies, base_path, serves, refusals, compressor, stopping }))
     }
 
     /// Takes the base path off a request, where it is there: a proxy may do so too.
@@ -123,6 +128,7 @@ impl Door {
     ) -> Response {
         let said = self.0.proxies.said(peer, request.headers());
         let mut from = From { peer, origin: request.headers().get(ORIGIN).cloned(), said, is_allowed: false };
+        let takes_gzip = compress::is_asked_for(request.headers());
         let judged = self.judge(&request, &mut from);
         let mut response = match (judged, too_many) {
             // Whoever may not use the gateway need not know that it is full.
@@ -155,7 +161,7 @@ impl Door {
             self.0.refusals.add(code);
         }
         self.tell_pages(response.headers_mut(), &from);
-        response
+        self.0.compressor.compress(response, takes_gzip).await
     }
 
     fn judge(&self, request: &Request<Incoming>, from: &mut From) -> Result<Next, Problem> {

@@ -1,9 +1,12 @@
 //! HTTP: the accept loop, the routes, the upgrade to WebSocket, health and stats.
 
 mod accept;
+mod accepts;
 mod body;
+mod compress;
 mod config;
 mod door;
+mod exposition;
 mod forwarded;
 mod handing_over;
 mod jobs;

@@ -52,6 +52,12 @@ impl BodyRoom {
         Ok(Bytes::from_owner(Answer { body, room: Arc::clone(self) }))
     }
 
+    /// What an answer is compressed to, in place of the answer, which is larger: there is room for it.
+    pub(super) fn hold_smaller(self: &Arc<Self>, body: Vec<u8>) -> Bytes {
+        self.bytes.fetch_add(body.len(), Ordering::Relaxed);
+        Bytes::from_owner(Answer { body, room: Arc::clone(self) })
+    }
+
     fn change(&self, before: usize, bytes: usize) -> Result<(), Problem> {
         let fits =
             |all: usize| Some(all - before + bytes).filter(|all| bytes <= before || *all <= self.bytes_max);

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use bytes::Buf;
 use hyper::StatusCode;
-use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderValue};
+use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderValue, VARY};
 use percent_encoding::percent_decode_str;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -18,6 +18,7 @@ use warp::{Filter, Reply};
 
 use super::config::HttpConfig;
 use super::door::Door;
+use super::exposition::Exposition;
 use super::jobs::jobs;
 use super::order_sockets::order_sockets;
 use super::orders::orders;
@@ -63,7 +64,8 @@ pub(crate) struct App {
 pub(crate) fn door(app: Arc<App>) -> Door {
     let (serves, stopping) = (app.serves, app.stopping.clone());
     let (config, refusals) = (app.config.clone(), Arc::clone(&app.sources.refusals));
-    Door::new(routes(app), &config, serves, refusals, stopping)
+    let answers = Arc::clone(&app.sources.answers);
+    Door::new(routes(app), &config, serves, refusals, answers, stopping)
 }
 
 /// All routes; never rejects.
@@ -261,20 +263,25 @@ fn stats(app: &Arc<App>) -> BoxedFilter<(Response,)> {
             let list = listing.connections.unwrap_or(LISTED).min(LISTED_MAX);
             json(StatusCode::OK, &app.sources.stats(Some(list)).await)
         });
-    let metrics = warp::path!("metrics").and(warp::get()).and(with(app)).then(|app: Arc<App>| async move {
-        match app.sources.metrics().await {
-            Ok(text) => {
-                let mut response = text.into_response();
-                let kind =
-                    HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
-                response.headers_mut().insert(CONTENT_TYPE, kind);
-                response
+    let metrics = warp::path!("metrics")
+        .and(warp::get())
+        .and(warp::header::headers_cloned())
+        .and(with(app))
+        .then(|headers: HeaderMap, app: Arc<App>| async move {
+            let format = Exposition::asked_for(&headers);
+            match app.sources.metrics().await {
+                Ok(text) => {
+                    let mut response = format.of(text).into_response();
+                    let headers = response.headers_mut();
+                    headers.insert(CONTENT_TYPE, format.content_type());
+                    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+                    headers.insert(VARY, HeaderValue::from_static("accept"));
+                    response
+                }
+                Err(error) => Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", error.to_string())
+                    .into_response(),
             }
-            Err(error) => {
-                Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", error.to_string()).into_response()
-            }
-        }
-    });
+        });
     stats.or(metrics).unify().boxed()
 }
 
@@ -511,12 +518,14 @@ fn page() -> BoxedFilter<(Response,)> {
              form-action 'none'; frame-ancestors 'none'",
         );
         response.headers_mut().insert("content-security-policy", policy);
+        response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
         response
     });
     let script = warp::path!("page.js").and(warp::get().or(warp::head()).unify()).map(|| {
         let mut response = PAGE_SCRIPT.into_response();
         let kind = HeaderValue::from_static("text/javascript; charset=utf-8");
         response.headers_mut().insert(CONTENT_TYPE, kind);
+        response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
         response
     });
     html.or(script).unify().boxed()

@@ -422,7 +422,7 @@ impl Sources {
         Some(JobsView { waiting, delayed, claimed, done, dead })
     }
 
-    /// What [`stats`](Self::stats) says, in the Prometheus text format.
+    /// What [`stats`](Self::stats) says, in the text format of OpenMetrics.
     ///
     /// # Errors
     /// Writing to a string does not fail; the encoder's type says it could.
@@ -444,9 +444,14 @@ impl Metrics<'_, '_> {
         metric.encode(self.0.encode_descriptor(name, help, None, metric.metric_type())?)
     }
 
-    fn gauge(&mut self, name: &str, help: &str, unit: Option<&Unit>, value: i64) -> fmt::Result {
+    fn gauge(&mut self, name: &str, help: &str, value: i64) -> fmt::Result {
         let metric = ConstGauge::new(value);
-        metric.encode(self.0.encode_descriptor(name, help, unit, metric.metric_type())?)
+        metric.encode(self.0.encode_descriptor(name, help, None, metric.metric_type())?)
+    }
+
+    fn seconds(&mut self, name: &str, help: &str, value: f64) -> fmt::Result {
+        let metric = ConstGauge::new(value);
+        metric.encode(self.0.encode_descriptor(name, help, Some(&Unit::Seconds), metric.metric_type())?)
     }
 
     fn counters<'v>(
@@ -485,16 +490,16 @@ impl OutageView {
         m.counters("storage_state_seconds", "Time spent in each state of the storage", "state", spent)?;
         m.counter("storage_switches", "Changes of the storage's state", self.switches)?;
         let totals = &self.totals;
-        m.gauge("channels_alone", "Channels that go on without Redis", None, signed(totals.channels_alone))?;
+        m.gauge("channels_alone", "Channels that go on without Redis", signed(totals.channels_alone))?;
         let waiting = signed(totals.channels_waiting);
-        m.gauge("channels_waiting", "Channels to be put in order with Redis", None, waiting)?;
+        m.gauge("channels_waiting", "Channels to be put in order with Redis", waiting)?;
         let set_aside = signed(totals.channels_set_aside);
-        m.gauge("channels_set_aside", "Channels that cannot be put in order with Redis", None, set_aside)?;
+        m.gauge("channels_set_aside", "Channels that cannot be put in order with Redis", set_aside)?;
         let entries = signed(totals.journal_entries);
-        m.gauge("journal_entries", "Accepted entries that wait for Redis", None, entries)?;
-        m.gauge("journal_bytes", "What the journal costs, in bytes", None, signed(totals.journal_bytes))?;
-        let oldest = i64::try_from(totals.journal_oldest_ms.unwrap_or(0)).unwrap_or(i64::MAX);
-        m.gauge("journal_oldest_ms", "How long the oldest entry has waited for Redis", None, oldest)?;
+        m.gauge("journal_entries", "Accepted entries that wait for Redis", entries)?;
+        m.gauge("journal_bytes", "What the journal costs, in bytes", signed(totals.journal_bytes))?;
+        let oldest = totals.journal_oldest_ms.unwrap_or(0) as f64 / 1_000.0;
+        m.seconds("journal_oldest", "How long the oldest entry has waited for Redis", oldest)?;
         let let_go = [
             ("thinned", totals.journal_thinned),
             ("aged", totals.journal_aged),
@@ -504,18 +509,13 @@ impl OutageView {
         m.counters("journal_let_go", "Accepted entries that the log will not have", "reason", let_go)?;
         m.counter("journal_refused", "Entries refused for want of room", totals.journal_refused_full)?;
         let in_memory_only = signed(totals.journal_in_memory_only);
-        m.gauge("journal_in_memory_only", "Of these, entries that are not on disk", None, in_memory_only)?;
+        m.gauge("journal_in_memory_only", "Of these, entries that are not on disk", in_memory_only)?;
         let states = ["off", "working", "failed", "stalled", "closed"];
         let states = states.map(|state| (state, i64::from(totals.spool == state)));
         m.gauges("spool_state", "1 for how the journal's copy on disk does", "state", states)?;
-        m.gauge(
-            "spool_entries",
-            "Entries in the journal's copy on disk",
-            None,
-            signed(totals.spool_entries),
-        )?;
+        m.gauge("spool_entries", "Entries in the journal's copy on disk", signed(totals.spool_entries))?;
         let spool_bytes = i64::try_from(totals.spool_bytes).unwrap_or(i64::MAX);
-        m.gauge("spool_bytes", "What they cost, in bytes", None, spool_bytes)?;
+        m.gauge("spool_bytes", "What they cost, in bytes", spool_bytes)?;
         let not_written =
             [("full", totals.spool_full), ("slow", totals.spool_slow), ("failed", totals.spool_failed)];
         m.counters("spool_not_written", "Entries that the disk did not take in time", "reason", not_written)?;
@@ -527,7 +527,7 @@ impl OutageView {
         m.counter("journal_put_back", "Entries put back into logs that had lost them", totals.put_back)?;
         m.counter("logs_lost", "Logs that had lost what they acknowledged", totals.lost_logs)?;
         let jobs = signed(totals.jobs_waiting);
-        m.gauge("jobs_not_recorded", "Jobs of this node that Redis does not have yet", None, jobs)?;
+        m.gauge("jobs_not_recorded", "Jobs of this node that Redis does not have yet", jobs)?;
         m.counter("jobs_taken_alone", "Jobs that this node took on without Redis", totals.jobs_taken)?;
         m.counter("jobs_recorded", "Of these, those that Redis has had since", totals.jobs_recorded)?;
         m.counter("records_let_go", "Records that Redis will not have", totals.records_let_go)?;
@@ -547,7 +547,7 @@ impl Collector for StatsView {
             (&self.connections, &self.messages, &self.channels, &self.http);
         let signed = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
 
-        m.gauge("uptime", "Time since the start", Some(&Unit::Seconds), signed(self.uptime_s))?;
+        m.seconds("uptime", "Time since the start", self.uptime_s as f64)?;
         let states = BackendState::ALL.map(|state| (state.as_str(), i64::from(self.storage.state == state)));
         m.gauges("storage_state", "1 for the state that the storage is in", "state", states)?;
         let backends = [BackendName::Redis, BackendName::InMemory]
@@ -555,19 +555,19 @@ impl Collector for StatsView {
         m.gauges("storage_backend", "1 for the backend that serves", "backend", backends)?;
         let counts = [self.storage.primaries, self.storage.primaries_away];
         let [all, away] = counts.map(|count| signed(count as u64));
-        m.gauge("storage_primaries", "Servers that share the channels among them", None, all)?;
-        m.gauge("storage_primaries_away", "Of these, those that do not serve", None, away)?;
+        m.gauge("storage_primaries", "Servers that share the channels among them", all)?;
+        m.gauge("storage_primaries_away", "Of these, those that do not serve", away)?;
 
         let MemoryUsage { bytes, bytes_max, evicted_entries, evicted_latest, .. } = self.memory;
         let held = "Entries in this process, the latest ones of keys included, in bytes";
-        m.gauge("memory_bytes", held, None, signed(bytes as u64))?;
-        m.gauge("memory_bytes_max", "The bound of that", None, signed(bytes_max as u64))?;
+        m.gauge("memory_bytes", held, signed(bytes as u64))?;
+        m.gauge("memory_bytes_max", "The bound of that", signed(bytes_max as u64))?;
         let evicted = [("entries", evicted_entries), ("latest", evicted_latest)];
         m.counters("memory_evicted", "Entries that went because the bound was passed", "what", evicted)?;
 
         self.outage.encode(&mut m)?;
 
-        m.gauge("connections", "Open WebSocket connections", None, signed(connections.open))?;
+        m.gauge("connections", "Open WebSocket connections", signed(connections.open))?;
         m.counter("connections_opened", "WebSocket connections opened", connections.total)?;
         let closed = connections.closed_by_reason.iter().map(|(reason, count)| (*reason, *count));
         m.counters("connections_closed", "WebSocket connections closed", "reason", closed)?;
@@ -586,12 +586,12 @@ impl Collector for StatsView {
         let reads = messages.replay_reads;
         m.counter("replay_reads", "Pages of the log read for them; many share one", reads)?;
         let bytes = messages.replay_bytes as u64;
-        m.gauge("replay_bytes", "Bytes of these pages that wait for clients", None, signed(bytes))?;
+        m.gauge("replay_bytes", "Bytes of these pages that wait for clients", signed(bytes))?;
         m.counter("replayed_entries", "Entries sent from the log", messages.replayed)?;
         m.counter("gaps_told", "Times that a client was told of missing entries", messages.gaps_told)?;
         m.counter("paced", "Times that a fan-out waited for readers", messages.paced)?;
 
-        m.gauge("channels_active", "Channels in use", None, signed(channels.active as u64))?;
+        m.gauge("channels_active", "Channels in use", signed(channels.active as u64))?;
         m.counter("entries_accepted", "Entries acknowledged by the log", channels.entries_accepted)?;
         m.counter(
             "entries_unavailable",
@@ -639,7 +639,7 @@ impl Collector for StatsView {
         let given_back = "Runs that ended by giving their order back";
         m.counter("orders_given_back", given_back, orders.given_back)?;
         let others = i64::try_from(self.orders.other_executors.len()).unwrap_or(i64::MAX);
-        m.gauge("other_executors", "Kinds of executors that other nodes have", None, others)?;
+        m.gauge("other_executors", "Kinds of executors that other nodes have", others)?;
         m.counter("orders_retried", "Runs that ended with another try to come", orders.retried)?;
         m.counter("orders_dead", "Orders that became dead letters", orders.dead)?;
         m.counter("order_leases_lost", "Runs that stopped because their lease was lost", orders.leases_lost)?;
@@ -656,12 +656,7 @@ impl Collector for StatsView {
         }
 
         let outside = &self.interop;
-        m.gauge(
-            "outside_orders",
-            "Orders whose outside updates are followed",
-            None,
-            signed(outside.followed),
-        )?;
+        m.gauge("outside_orders", "Orders whose outside updates are followed", signed(outside.followed))?;
         m.counter("outside_updates", "Outside updates put into the log", outside.accepted)?;
         m.counter("outside_duplicates", "Outside updates that the log had already", outside.duplicates)?;
         let invalid = [
@@ -692,7 +687,7 @@ impl Collector for StatsView {
             outside.mirror_failures,
         )?;
 
-        m.gauge("tcp_connections", "Open TCP connections, WebSockets among them", None, signed(http.open))?;
+        m.gauge("tcp_connections", "Open TCP connections, WebSockets among them", signed(http.open))?;
         m.counter("tcp_accepted", "TCP connections accepted", http.accepted)?;
         m.counter("tcp_refused", "TCP connections refused by a limit", http.refused)?;
         m.counter(
@@ -706,9 +701,9 @@ impl Collector for StatsView {
         m.counters("panics", "Panics that ended one request, connection or try", "where", panics)?;
         m.counter("log_lines_lost", "Lines of the log that stderr did not take", telemetry::lines_lost())?;
         let bytes = "What the bodies of requests hold that are being read, in bytes";
-        m.gauge("body_bytes", bytes, None, signed(http.body_bytes as u64))?;
+        m.gauge("body_bytes", bytes, signed(http.body_bytes as u64))?;
         let bytes = "What answers hold that their clients have not taken yet, in bytes";
-        m.gauge("answer_bytes", bytes, None, signed(http.answer_bytes as u64))?;
+        m.gauge("answer_bytes", bytes, signed(http.answer_bytes as u64))?;
         let refused = http.requests_refused_by_reason.iter().map(|(reason, count)| (*reason, *count));
         m.counters("requests_refused", "Requests answered with a problem, by its code", "reason", refused)?;
         m.counter("price_requests", "Requests that post prices", http.price_requests)?;

@@ -204,12 +204,60 @@ async fn stats_and_metrics_count_what_was_posted() {
     }
     let metrics = routes.get("/metrics").await;
     let text = std::str::from_utf8(metrics.body()).unwrap();
+    assert!(text.contains("zonewire_prices_accepted_total 2\n"), "{text}");
+    check_classic(text);
+    assert_eq!(metrics.headers()["content-type"], "text/plain; version=0.0.4; charset=utf-8");
+    let open =
+        warp::test::request().path("/metrics").header("accept", "application/openmetrics-text;version=1.0.0");
+    let metrics = routes.send(open).await;
+    let text = std::str::from_utf8(metrics.body()).unwrap();
     assert!(text.contains("zonewire_prices_accepted_total 2\n") && text.ends_with("# EOF\n"), "{text}");
     assert_eq!(
         metrics.headers()["content-type"],
         "application/openmetrics-text; version=1.0.0; charset=utf-8"
     );
     check_problem(&routes.get("/ws/stats?connections=x").await, 400, "invalid_query");
+}
+
+/// Reads the classic text format (0.0.4) by the letter, and what `promtool check metrics` says of names.
+fn check_classic(text: &str) {
+    let is_name = |name: &str| {
+        name.starts_with("zonewire_")
+            && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
+    };
+    let (mut families, mut lines) = (BTreeMap::new(), text.lines().peekable());
+    assert!(text.ends_with('\n'));
+    while let Some(line) = lines.next() {
+        // Each family says what it is, then which type it has, then its samples.
+        let (name, help) = line.strip_prefix("# HELP ").and_then(|rest| rest.split_once(' ')).expect(line);
+        assert!(is_name(name) && !help.is_empty() && !help.contains('\\'), "{line}");
+        let kind = lines.next().unwrap();
+        let kind = kind.strip_prefix("# TYPE ").and_then(|rest| rest.strip_prefix(name)).expect(kind).trim();
+        assert!(matches!(kind, "counter" | "gauge"), "{line}: {kind}");
+        assert_eq!(name.ends_with("_total"), kind == "counter", "{line}");
+        let units = ["_ms", "_milliseconds", "_minutes", "_hours", "_kb", "_mb"];
+        assert!(!units.iter().any(|unit| name.trim_end_matches("_total").ends_with(unit)), "{line}");
+        let mut samples = Vec::new();
+        while let Some(sample) = lines.next_if(|line| !line.starts_with('#')) {
+            let (series, value) = sample.rsplit_once(' ').expect(sample);
+            let labels = series.strip_prefix(name).expect(sample);
+            let is_label = |label: &str| {
+                label
+                    .strip_suffix("\"}")
+                    .and_then(|label| label.strip_prefix('{')?.split_once("=\""))
+                    .is_some_and(|(label, value)| !label.is_empty() && !value.contains(['"', '\\', ',']))
+            };
+            assert!(labels.is_empty() || is_label(labels), "{sample}");
+            assert!(value.parse::<f64>().is_ok_and(f64::is_finite), "{sample}");
+            samples.push(series.to_owned());
+        }
+        samples.sort_unstable();
+        let all = samples.len();
+        samples.dedup();
+        assert_eq!(samples.len(), all, "{name} has a series twice");
+        assert!(families.insert(name, all).is_none(), "{name} is there twice");
+    }
+    assert!(families.len() > 90 && families.values().all(|samples| *samples > 0), "{families:?}");
 }
 
 #[tokio::test]

@@ -8,7 +8,7 @@ use zonewire::protocol::CloseCode;
 
 use crate::support::client::Client;
 use crate::support::eventually::eventually;
-use crate::support::gateway::{Running, config, price, until_stat};
+use crate::support::gateway::{Running, config, price, request, until_stat};
 
 /// The values of a text in the OpenMetrics format, by name with labels.
 fn parse_metrics(text: &str) -> BTreeMap<String, f64> {
@@ -134,7 +134,8 @@ async fn stats_health_and_metrics_say_the_same() {
     refused.problem(415, "unsupported_media_type");
 
     let stats = gateway.stats().await;
-    let answer = gateway.get("/metrics").await;
+    let open = [("accept", "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5")];
+    let answer = request(gateway.address, "GET", "/metrics", &open, b"").await;
     assert_eq!(answer.status, 200);
     assert!(answer.head.contains("content-type: application/openmetrics-text"), "{answer:?}");
     let metrics = parse_metrics(&answer.body);
