@@ -114,9 +114,12 @@ pub enum StartError {
 pub struct Gateway {
     address: SocketAddr,
     manager: Manager,
+    drain_lead: Duration,
     drain_window: Duration,
     close_grace: Duration,
-    /// Stops feeds and endless requests, and makes `/health/ready` say no.
+    /// Makes `/health/ready` say no.
+    leaving: CancellationToken,
+    /// Stops feeds and endless requests.
     stopping: CancellationToken,
     /// Stops accepting.
     stop_accepting: CancellationToken,
@@ -260,7 +263,7 @@ impl Gateway {
             schema,
         });
 
-        let stopping = CancellationToken::new();
+        let (leaving, stopping) = (CancellationToken::new(), CancellationToken::new());
         let comparing = orders.clone().compare_executors(node, stopping.clone());
         tracker.spawn(vital.guard("comparison of executors", comparing));
         let accepts = Arc::new(AcceptStats::default());
@@ -280,7 +283,7 @@ impl Gateway {
             answers: Arc::new(BodyRoom::new(config.http.answers_bytes_max)),
             refusals: Arc::default(),
             interop: interop.stats,
-            stopping: stopping.clone(),
+            leaving: leaving.clone(),
         };
         let app = App {
             config: config.http.clone(),
@@ -346,8 +349,10 @@ impl Gateway {
         Ok(Self {
             address,
             manager,
+            drain_lead: Duration::from_secs(config.http.drain_lead_s),
             drain_window: Duration::from_secs(config.http.drain_s),
             close_grace: Duration::from_millis(config.connections.close_grace_ms),
+            leaving,
             stopping,
             stop_accepting,
             cut,
@@ -374,22 +379,19 @@ impl Gateway {
         &self.manager
     }
 
-    /// Runs until `shutdown` is ready; then stops accepting, tells each client `closing`, closes
-    /// over the drain window, and flushes what was accepted.
+    /// Runs until `shutdown` is ready; then says that it is not ready any more, stops accepting, tells each
+    /// client `closing`, closes over the drain window, and flushes what was accepted.
     ///
     /// # Errors
     /// See [`RunError`]: a gateway without one of its parts ends by itself, in the same way but sooner;
     /// and what was accepted may be lost with it.
     pub async fn run(mut self, shutdown: impl Future<Output = ()>) -> Result<(), RunError> {
-        let failed = {
-            let threads = self.threads.iter_mut().map(|thread| Box::pin(&mut thread.done));
-            let any_ended = futures_util::future::select_all(threads);
-            tokio::select! {
-                () = shutdown => None,
-                part = self.vital.failed() => Some(part),
-                _ = any_ended => Some("thread of connections"),
-            }
-        };
+        let mut failed = self.failed_before(shutdown).await;
+        self.leaving.cancel();
+        if failed.is_none() && !self.drain_lead.is_zero() {
+            info!(drain_lead_s = self.drain_lead.as_secs(), "not ready any more, and still accepting");
+            failed = self.failed_before(time::sleep(self.drain_lead)).await;
+        }
         let died = failed.is_some();
         let drain_window = if died { self.drain_window.min(FAILED_DRAIN) } else { self.drain_window };
         match failed {
@@ -452,6 +454,17 @@ impl Gateway {
 }
 
 impl Gateway {
+    /// Waits until something happens, or a part of the gateway fails; says which one did.
+    async fn failed_before(&mut self, happens: impl Future<Output = ()>) -> Option<&'static str> {
+        let threads = self.threads.iter_mut().map(|thread| Box::pin(&mut thread.done));
+        let any_ended = futures_util::future::select_all(threads);
+        tokio::select! {
+            () = happens => None,
+            part = self.vital.failed() => Some(part),
+            _ = any_ended => Some("thread of connections"),
+        }
+    }
+
     /// Says what was accepted and the log does not have, at the end; and what of it is lost.
     fn say_what_is_left(&self) -> Option<RunError> {
         let OutageTotals { journal_entries, journal_in_memory_only: entries, jobs_waiting, .. } =

@@ -62,6 +62,9 @@ pub struct HttpConfig {
     pub base_path: String,
     /// Threads that serve connections. 0 = one per core. Default 0.
     pub shards: usize,
+    /// How long the gateway says that it is not ready, and goes on as before, until it stops accepting, in
+    /// seconds; for load balancers, which ask now and then. Default 0.
+    pub drain_lead_s: u64,
     /// Over how long connections are told to go at shutdown, in seconds. 0 = at once. Default 10.
     pub drain_s: u64,
 }
@@ -85,6 +88,7 @@ impl Default for HttpConfig {
             public_url: None,
             base_path: String::new(),
             shards: 0,
+            drain_lead_s: 0,
             drain_s: 10,
         }
     }

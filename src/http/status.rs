@@ -53,7 +53,8 @@ pub(crate) struct Sources {
     pub(crate) answers: Arc<BodyRoom>,
     pub(crate) refusals: Arc<Refusals>,
     pub(crate) interop: Arc<InteropStats>,
-    pub(crate) stopping: CancellationToken,
+    /// It is about to stop, or stops: who asks whether it is ready is told no.
+    pub(crate) leaving: CancellationToken,
 }
 
 /// Where the storage stands, as every endpoint says it.
@@ -267,7 +268,7 @@ impl Sources {
     pub(crate) fn health(&self) -> HealthView {
         let (storage, totals) = (self.storage.get(), self.manager.totals());
         let spool = self.outage.spool();
-        let stopping = self.stopping.is_cancelled();
+        let stopping = self.leaving.is_cancelled();
         HealthView {
             status: if stopping { "stopping" } else { storage.state.as_str() },
             live: true,

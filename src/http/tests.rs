@@ -94,7 +94,7 @@ impl Routes {
             answers: Arc::new(BodyRoom::new(64 << 20)),
             refusals: Arc::clone(&refusals),
             interop: Arc::default(),
-            stopping: stopping.clone(),
+            leaving: stopping.clone(),
         };
         let app = App {
             config,

@@ -205,6 +205,34 @@ async fn a_stopping_gateway_says_that_it_is_not_ready() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_gateway_that_is_about_to_stop_says_so_while_all_goes_on() {
+    let mut config = config();
+    config.http.drain_lead_s = 4;
+    let mut gateway = Running::start(config).await;
+    let (mut reader, _) = gateway.market("pjm").await;
+    gateway.begin_stop();
+    // Each on a connection of its own: it still accepts.
+    eventually("it is not ready", async || {
+        let answer = gateway.get("/health/ready").await;
+        (answer.status == 503).then(|| assert_eq!(answer.json()["status"], "stopping"))
+    })
+    .await;
+    assert_eq!(gateway.get("/health/live").await.status, 200);
+    publish(gateway.address, "pjm", [price("A", 1)]).await;
+    assert_eq!(reader.prices(1).await[0]["price"], 1);
+    drop(gateway.market("pjm").await);
+    // Then it stops as ever.
+    let (_, code, _) = reader.until_close().await;
+    assert_eq!(code, 4000);
+    eventually("nobody listens any more", async || {
+        TcpStream::connect(gateway.address).await.is_err().then_some(())
+    })
+    .await;
+    reader.close().await;
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_port_that_is_taken_is_told() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let gateway = Running::start(config()).await;
