@@ -393,7 +393,7 @@ async fn get_latest(zone: &str, query: &PageQuery, app: &App) -> Result<Response
     let channel = ChannelName::zone(&named::<Zone>(zone)?);
     let limit = query.limit(LATEST_MAX, LATEST_MAX)?;
     let page = app.channels.latest(&channel, query.after.as_deref(), limit).await;
-    let LatestPage { mut entries, next } = page.map_err(|error| Problem::storage(&error))?;
+    let LatestPage { mut entries, next, .. } = page.map_err(|error| Problem::storage(&error))?;
     entries.retain(|entry| entry.draft.kind.unknown().is_none());
     let entries = messages(&channel, &entries)?;
     let view = EntriesView { channel, epoch: None, first_offset: None, last_offset: None, next, entries };

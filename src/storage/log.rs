@@ -179,7 +179,7 @@ pub struct Page {
 }
 
 /// What the entries of one page of [`Log::latest`] come to at the most, in bytes; one entry may be there
-/// in any case.
+/// in any case. The same is true of smaller pages, for those who ask for them.
 pub const LATEST_BYTES_MAX: usize = 1 << 20;
 
 /// A part of the latest entries of a channel.
@@ -187,8 +187,17 @@ pub const LATEST_BYTES_MAX: usize = 1 << 20;
 pub struct LatestPage {
     /// One entry for each key, in the order of the keys' bytes.
     pub entries: Vec<Entry>,
+    /// By entry, its offset in this life of the log; 0 where it is of one before.
+    pub places: Vec<u64>,
     /// The last key that was looked at, where more may come after it.
     pub next: Option<String>,
+    /// The life of the log when this was read; `None` where it had none. Of an order it is not told.
+    pub epoch: Option<Epoch>,
+    /// The newest offset in it then: no entry up to there is newer than one of its key that is here.
+    pub top: u64,
+    /// It is what this node keeps of a log that cannot be reached, which may have more keys, and newer
+    /// entries.
+    pub is_copy: bool,
 }
 
 impl Seam {
@@ -383,6 +392,12 @@ pub trait Log: fmt::Debug + Send + Sync {
 
     /// The latest entry of each key, in the order of the keys' bytes: the first `limit` after the key
     /// `after`, or fewer where they come to [`LATEST_BYTES_MAX`].
+    async fn latest(&self, channel: &ChannelName, after: Option<&str>, limit: usize) -> Result<LatestPage> {
+        self.latest_within(channel, after, PageLimit { entries: limit, bytes: LATEST_BYTES_MAX }).await
+    }
+
+    /// The same, of no more bytes than that (at most [`LATEST_BYTES_MAX`]), but for an entry that alone is
+    /// larger.
     ///
     /// The latest is the one that was appended last, whatever its own time says. In the channel of a zone
     /// one that is marked late replaces only what is not newer by time, where a time ahead of the clock
@@ -391,8 +406,16 @@ pub trait Log: fmt::Debug + Send + Sync {
     /// the log, but in a zone no longer than [`key_age_s`](super::Retention::key_age_s) after its key was
     /// appended to. Entries without a key are not here.
     ///
-    /// Pages are no snapshot: each key is in one page at the most, as it was when that was read.
-    async fn latest(&self, channel: &ChannelName, after: Option<&str>, limit: usize) -> Result<LatestPage>;
+    /// Each key is in one page at the most, as it was when that was read. All pages, those of their entries
+    /// left out that are newer than what was `top` in the first one, are together what was latest there,
+    /// for as long as `epoch` is the same in all, and `top` no smaller in a later one; but for keys that
+    /// were changed after that.
+    async fn latest_within(
+        &self,
+        channel: &ChannelName,
+        after: Option<&str>,
+        limit: PageLimit,
+    ) -> Result<LatestPage>;
 
     /// The keys that have a latest entry, in the order of their bytes.
     async fn keys(&self, channel: &ChannelName) -> Result<Vec<Arc<str>>>;

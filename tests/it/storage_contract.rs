@@ -10,8 +10,8 @@ use proptest::strategy::ValueTree;
 use tokio::time;
 use zonewire::model::{ChannelName, DraftEntry, Entry, EntryKind, Epoch, Marks, NodeId, OrderId, Position};
 use zonewire::storage::{
-    Append, AppendAnswer, Appended, LATEST_BYTES_MAX, LatestPage, LogEvent, LogState, Page, Record,
-    RecordKind, Retention, SharedBackend, StorageBackend,
+    Append, AppendAnswer, Appended, LATEST_BYTES_MAX, LatestPage, LogEvent, LogState, Page, PageLimit,
+    Record, RecordKind, Retention, SharedBackend, StorageBackend,
 };
 
 use crate::support::eventually::eventually;
@@ -45,6 +45,7 @@ for_every_backend!(
     a_kind_that_is_not_known_is_kept_as_it_is_and_replaces_no_price,
     the_latest_outlives_its_place_in_the_log,
     the_latest_comes_in_pages_by_key,
+    pages_of_the_latest_say_where_the_log_was_and_where_their_entries_are,
     a_page_of_the_latest_is_bounded_in_bytes,
     a_removal_takes_keys_away_as_a_price_would_replace_them,
     a_key_that_nobody_updates_goes,
@@ -453,6 +454,31 @@ async fn the_latest_comes_in_pages_by_key(make: Make) {
     assert_eq!(page(None, 6).await, (vec![7, 4, 3, 8, 1, 6], None));
 }
 
+async fn pages_of_the_latest_say_where_the_log_was_and_where_their_entries_are(make: Make) {
+    let Some((_stores, store)) = one(make).await else { return };
+    let channel = channel();
+    let page = async |after: Option<&str>, entries, bytes| {
+        store.latest_within(&channel, after, PageLimit { entries, bytes }).await.unwrap()
+    };
+    assert_eq!(page(None, 5, 1 << 20).await, LatestPage::default(), "there is no log");
+    let producer = Producer::new(&store).await;
+    assert_eq!(
+        (page(None, 5, 1 << 20).await.epoch, page(None, 5, 1 << 20).await.top),
+        (Some(producer.epoch.clone()), 0)
+    );
+    producer.append(of_keys(1, &["c", "b", "a", "b"])).await;
+    let first = page(None, 2, 1 << 20).await;
+    assert_eq!((first.epoch.as_ref(), first.top, first.is_copy), (Some(&producer.epoch), 4, false));
+    assert_eq!((first.places, first.next.as_deref()), (vec![3, 4], Some("b")));
+    producer.append(of_keys(5, &["d"])).await;
+    let second = page(Some("b"), 2, 1 << 20).await;
+    assert_eq!((second.top, second.places, second.next), (5, vec![1, 5], None));
+    let small = page(None, 5, 1).await;
+    assert_eq!((small.places, small.next.as_deref()), (vec![3], Some("a")), "one entry in any case");
+    let past = page(Some("x"), 5, 1 << 20).await;
+    assert_eq!((past.epoch.as_ref(), past.top, past.entries.len()), (Some(&producer.epoch), 5, 0));
+}
+
 async fn a_page_of_the_latest_is_bounded_in_bytes(make: Make) {
     let Some((_stores, store)) = one(make).await else { return };
     let producer = Producer::new(&store).await;
@@ -528,7 +554,8 @@ async fn channels_do_not_see_each_other(make: Make) {
     a.fill(1..=3).await;
     assert_ne!(a.epoch, b.epoch);
     assert_eq!((b.read(0, 10).await.top, a.read(0, 10).await.top), (0, 3));
-    assert_eq!(store.latest(&b.channel, None, 10).await.unwrap(), LatestPage::default());
+    let latest = store.latest(&b.channel, None, 10).await.unwrap();
+    assert_eq!(latest, LatestPage { epoch: Some(b.epoch.clone()), ..LatestPage::default() });
 }
 
 async fn what_is_followed_is_told(make: Make) {

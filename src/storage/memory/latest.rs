@@ -9,7 +9,7 @@ use chrono::Utc;
 use tokio::time::Instant;
 
 use crate::model::{ChannelKind, Entry, EntryKind};
-use crate::storage::{LATEST_BYTES_MAX, LatestPage};
+use crate::storage::{LatestPage, PageLimit};
 
 /// The latest entry of each key. It outlives the log's own copy, so its cost is counted apart from
 /// that of the log.
@@ -61,6 +61,12 @@ impl Latest {
     /// Offsets begin anew: whatever comes is later than what is known.
     pub(super) fn forget_offsets(&mut self) {
         self.by_key.values_mut().for_each(|held| held.rank = 0);
+    }
+
+    /// The log goes on from this offset in a life that has not what came after it: whatever comes there is
+    /// later.
+    pub(super) fn forget_offsets_after(&mut self, top: u64) {
+        self.by_key.values_mut().filter(|held| held.rank > top).for_each(|held| held.rank = 0);
     }
 
     /// Takes an entry where it is the latest of its key: the one that was appended last, whatever its own
@@ -130,18 +136,19 @@ impl Latest {
         self.oldest.map(|oldest| oldest + age)
     }
 
-    /// The first `limit` after a key, or fewer where they come to the bytes of a page.
-    pub(super) fn page(&self, after: Option<&str>, limit: usize) -> LatestPage {
+    /// The first ones after a key, within the limit.
+    pub(super) fn page(&self, after: Option<&str>, limit: PageLimit) -> LatestPage {
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);
         let (mut page, mut bytes, mut last) = (LatestPage::default(), 0, None);
         for (key, held) in self.by_key.range::<str, _>((from, Bound::Unbounded)) {
             bytes += held.entry.draft.cost();
-            let is_full = page.entries.len() >= limit || bytes > LATEST_BYTES_MAX;
-            if is_full && (limit == 0 || !page.entries.is_empty()) {
+            let is_full = page.entries.len() >= limit.entries || bytes > limit.bytes;
+            if is_full && (limit.entries == 0 || !page.entries.is_empty()) {
                 page.next = last.map(str::to_owned);
                 break;
             }
             page.entries.push(held.entry.clone());
+            page.places.push(held.rank);
             last = Some(&**key);
         }
         page

@@ -104,21 +104,19 @@ impl MemoryBackend {
 
     /// Takes the latest entries of keys, where they are not older than those that are known.
     pub(in crate::storage) fn mirror_latest(&self, name: &ChannelName, entries: &[Entry]) {
-        /// Others wait for the lock meanwhile.
-        const AT_ONCE: usize = 256;
         let (by_offset, now) = (name.kind() == ChannelKind::Order, Instant::now());
-        for entries in entries.chunks(AT_ONCE) {
-            let mut state = self.shared.state.lock();
-            state.change(name, &self.shared, |channel| {
-                entries.iter().for_each(|entry| channel.note_latest(entry, by_offset, now));
-            });
-        }
+        let mut state = self.shared.state.lock();
+        state.change(name, &self.shared, |channel| {
+            entries.iter().for_each(|entry| channel.note_latest(entry, by_offset, now));
+        });
     }
 
-    /// What is kept goes on under another epoch, with offsets that count on.
+    /// What is kept goes on under another epoch, with offsets that count on. Latest entries of keys that
+    /// were known ahead of the rest are of the life before.
     pub(in crate::storage) fn rename(&self, name: &ChannelName, epoch: &Epoch) {
         if let Some(channel) = self.shared.state.lock().channels.get_mut(name) {
             channel.epoch = epoch.clone();
+            channel.latest.forget_offsets_after(channel.top);
         }
     }
 

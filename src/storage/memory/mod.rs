@@ -264,6 +264,19 @@ impl MemoryBackend {
         AppendAnswer::Done(results.unwrap_or_default())
     }
 
+    /// [`Log::latest_within`], which needs no waiting here.
+    pub(super) fn latest_now(
+        &self,
+        channel: &ChannelName,
+        after: Option<&str>,
+        limit: PageLimit,
+    ) -> LatestPage {
+        let mut state = self.shared.state.lock();
+        state.expire_latest(channel, &self.shared.retention);
+        let Some(held) = state.channels.get(channel) else { return LatestPage::default() };
+        LatestPage { epoch: Some(held.epoch.clone()), top: held.top, ..held.latest.page(after, limit) }
+    }
+
     /// [`Log::read_after`], which needs no waiting here.
     pub(super) fn read_now(&self, channel: &ChannelName, after: Option<&Position>, limit: usize) -> Page {
         self.read_now_within(channel, after, PageLimit { entries: limit, bytes: usize::MAX })
@@ -705,10 +718,13 @@ impl Log for MemoryBackend {
         Ok(self.read_now_within(channel, after, limit))
     }
 
-    async fn latest(&self, channel: &ChannelName, after: Option<&str>, limit: usize) -> Result<LatestPage> {
-        let mut state = self.shared.state.lock();
-        state.expire_latest(channel, &self.shared.retention);
-        Ok(state.channels.get(channel).map(|held| held.latest.page(after, limit)).unwrap_or_default())
+    async fn latest_within(
+        &self,
+        channel: &ChannelName,
+        after: Option<&str>,
+        limit: PageLimit,
+    ) -> Result<LatestPage> {
+        Ok(self.latest_now(channel, after, limit))
     }
 
     async fn keys(&self, channel: &ChannelName) -> Result<Vec<Arc<str>>> {

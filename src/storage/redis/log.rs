@@ -13,8 +13,8 @@ use crate::model::{
     ChannelKind, ChannelName, DraftEntry, Entry, EntryId, EntryKind, Epoch, NodeId, Position,
 };
 use crate::storage::{
-    Anchor, Append, AppendAnswer, AppendBatch, Appended, EPOCH_KEPT_FOR, LATEST_BYTES_MAX, LatestPage, Log,
-    LogEvent, LogState, OpenLog, Page, PageLimit, Refusal, Result, Retention, UNUSED_EPOCH_KEPT_FOR,
+    Anchor, Append, AppendAnswer, AppendBatch, Appended, EPOCH_KEPT_FOR, LatestPage, Log, LogEvent, LogState,
+    OpenLog, Page, PageLimit, Refusal, Result, Retention, StorageError, UNUSED_EPOCH_KEPT_FOR,
 };
 
 /// How much of a channel is kept, as the scripts take it.
@@ -55,6 +55,13 @@ impl Bounds {
     }
 }
 
+/// The keys of a channel that have a latest entry, in order, and where its log was when they were read.
+struct Names {
+    epoch: Option<Epoch>,
+    top: u64,
+    names: Vec<Arc<str>>,
+}
+
 impl RedisBackend {
     /// All latest entries under a key, as they are, but not more than `limit`.
     async fn all_latest(&self, key: &str, limit: usize) -> Result<LatestPage> {
@@ -70,7 +77,76 @@ impl RedisBackend {
         let next = entries.get(limit.saturating_sub(1)).filter(|_| entries.len() > limit);
         let next = next.and_then(|last| last.draft.key.as_deref().map(str::to_owned));
         entries.truncate(limit);
-        Ok(LatestPage { entries, next })
+        let places = entries.iter().map(|entry| entry.offset).collect();
+        Ok(LatestPage { entries, places, next, ..LatestPage::default() })
+    }
+
+    /// The keys that have a latest entry, in order, and where the log was then.
+    async fn names(&self, channel: &ChannelName) -> Result<Names> {
+        let keys = self.keys.channel(channel);
+        let bounds = Bounds::of(&self.retention, channel);
+        let age = if bounds.together { Value::from("") } else { number(bounds.key_age_ms) };
+        let (meta, keys) = (keys.meta.clone(), vec![keys.latest, keys.ages, keys.meta]);
+        let answer: Vec<String> =
+            scripts::KEYS.run(&self.commands, "keys", self.command_timeout, keys, vec![age]).await?;
+        let mut answer = answer.into_iter();
+        let (epoch, top) = (answer.next().unwrap_or_default(), answer.next().unwrap_or_default());
+        let epoch = if epoch.is_empty() { None } else { Some(parse_epoch(&meta, &epoch)?) };
+        let top = top.parse().map_err(|_| corrupt(&meta, "newest offset"))?;
+        let mut names: Vec<Arc<str>> = answer.map(Arc::from).collect();
+        names.sort_unstable();
+        Ok(Names { epoch, top, names })
+    }
+
+    /// The latest entries of the first names after one; `None` where the log is another one by now.
+    async fn latest_of(
+        &self,
+        key: &str,
+        keys: &[String],
+        Names { epoch, top, names }: Names,
+        after: Option<&str>,
+        limit: PageLimit,
+    ) -> Result<Option<LatestPage>> {
+        /// More than a page has of usual prices.
+        const KEYS_PER_CALL: usize = 1_000;
+        let from = after.map_or(0, |after| names.partition_point(|name| **name <= *after));
+        let mut page = LatestPage { epoch, top, ..LatestPage::default() };
+        let (mut bytes, mut at) = (0, from);
+        while at < names.len() && page.entries.len() < limit.entries {
+            let wanted = KEYS_PER_CALL.min(limit.entries - page.entries.len());
+            let wanted = &names[at..names.len().min(at + wanted)];
+            let mut args = vec![number((limit.bytes - bytes) as u64), flag(page.entries.is_empty())];
+            args.extend(wanted.iter().map(|name| Value::from(&**name)));
+            let answer: Vec<Value> = scripts::LATEST
+                .run(&self.commands, "latest", self.command_timeout, keys.to_vec(), args)
+                .await?;
+            let [seen, epoch, top, values @ ..] = answer.as_slice() else {
+                return Err(corrupt(key, "latest was answered by too little"));
+            };
+            let epoch = epoch.as_string().unwrap_or_default();
+            let is_same = page.epoch.as_ref().map_or("", Epoch::as_str) == epoch;
+            if !is_same || top.as_u64().is_none_or(|top| top < page.top) {
+                if at == from {
+                    return Ok(None);
+                }
+                // What was read before it stands for itself.
+                break;
+            }
+            for value in values {
+                let value = value.as_bytes().ok_or_else(|| corrupt(key, "latest entry is no text"))?;
+                bytes = (bytes + value.len()).min(limit.bytes);
+                let entry = decode_latest(value);
+                page.places.push(entry.offset);
+                page.entries.push(entry);
+            }
+            let seen = seen.as_u64().and_then(|seen| usize::try_from(seen).ok()).unwrap_or(0);
+            at += seen;
+            if seen < wanted.len() {
+                break;
+            }
+        }
+        page.next = (from < at && at < names.len()).then(|| names[at - 1].to_string());
+        Ok(Some(page))
     }
 
     /// Where a log stands, with the entry at an offset; one that has no epoch begins its life where
@@ -202,51 +278,32 @@ impl Log for RedisBackend {
         read_page(&log, &answer)
     }
 
-    async fn latest(&self, channel: &ChannelName, after: Option<&str>, limit: usize) -> Result<LatestPage> {
-        /// More than a page has of usual prices.
-        const KEYS_PER_CALL: usize = 1_000;
-        let key = self.keys.channel(channel).latest;
-        if channel.kind() == ChannelKind::Order && limit > 0 && after.is_none() {
+    async fn latest_within(
+        &self,
+        channel: &ChannelName,
+        after: Option<&str>,
+        limit: PageLimit,
+    ) -> Result<LatestPage> {
+        /// How often it is begun anew because the log is another one by then.
+        const LOOKS_MAX: usize = 4;
+        let keys = self.keys.channel(channel);
+        let (key, keys) = (keys.latest.clone(), vec![keys.latest, keys.meta]);
+        if channel.kind() == ChannelKind::Order && limit.entries > 0 && after.is_none() {
             // It has a few of them at the most, and is asked with each update: one call is enough.
-            return self.all_latest(&key, limit).await;
+            return self.all_latest(&key, limit.entries).await;
         }
-        let names = self.keys(channel).await?;
-        let from = after.map_or(0, |after| names.partition_point(|name| **name <= *after));
-        let (mut page, mut bytes, mut at) = (LatestPage::default(), 0, from);
-        while at < names.len() && page.entries.len() < limit {
-            let wanted = KEYS_PER_CALL.min(limit - page.entries.len());
-            let wanted = &names[at..names.len().min(at + wanted)];
-            let mut args = vec![number((LATEST_BYTES_MAX - bytes) as u64), flag(page.entries.is_empty())];
-            args.extend(wanted.iter().map(|name| Value::from(&**name)));
-            let answer: Vec<Value> = scripts::LATEST
-                .run(&self.commands, "latest", self.command_timeout, vec![key.clone()], args)
-                .await?;
-            let (seen, values) = answer.split_first().ok_or_else(|| corrupt(&key, "empty answer"))?;
-            let seen = seen.as_u64().and_then(|seen| usize::try_from(seen).ok()).unwrap_or(0);
-            for value in values {
-                let value = value.as_bytes().ok_or_else(|| corrupt(&key, "latest entry is no text"))?;
-                bytes = (bytes + value.len()).min(LATEST_BYTES_MAX);
-                page.entries.push(decode_latest(value));
-            }
-            at += seen;
-            if seen < wanted.len() {
-                break;
+        for _ in 0..LOOKS_MAX {
+            let found = self.names(channel).await?;
+            if let Some(page) = self.latest_of(&key, &keys, found, after, limit).await? {
+                return Ok(page);
             }
         }
-        page.next = (from < at && at < names.len()).then(|| names[at - 1].to_string());
-        Ok(page)
+        let cause = "the log changed each time that it was looked at".into();
+        Err(StorageError::Unreachable { op: "latest", cause })
     }
 
     async fn keys(&self, channel: &ChannelName) -> Result<Vec<Arc<str>>> {
-        let keys = self.keys.channel(channel);
-        let bounds = Bounds::of(&self.retention, channel);
-        let age = if bounds.together { Value::from("") } else { number(bounds.key_age_ms) };
-        let names: Vec<String> = scripts::KEYS
-            .run(&self.commands, "keys", self.command_timeout, vec![keys.latest, keys.ages], vec![age])
-            .await?;
-        let mut names: Vec<Arc<str>> = names.into_iter().map(Arc::from).collect();
-        names.sort_unstable();
-        Ok(names)
+        Ok(self.names(channel).await?.names)
     }
 
     async fn follow(&self, channel: &ChannelName) -> Result<()> {

@@ -367,8 +367,8 @@ return page
     ])
 });
 
-/// KEYS latest, ages. ARGV the age of keys in ms, or nothing where they have none. Answers the keys that
-/// have a latest entry, in no order.
+/// KEYS latest, ages, meta. ARGV the age of keys in ms, or nothing where they have none. Answers the epoch (or
+/// nothing), the newest offset, and the keys that have a latest entry then, in no order.
 pub(super) static KEYS: LazyLock<Script> = LazyLock::new(|| {
     Script::new(&[
         NOW,
@@ -376,24 +376,31 @@ pub(super) static KEYS: LazyLock<Script> = LazyLock::new(|| {
         "
 local latest, ages = KEYS[1], KEYS[2]
 if ARGV[1] ~= '' then expire_keys(latest, ages, clock(), tonumber(ARGV[1]), false) end
+local log = redis.call('HMGET', KEYS[3], 'e', 's')
+local answer, keys = {log[1] or '', log[2] or '0'}, nil
 -- A gateway of before may have written some that have no age yet.
-if redis.call('HLEN', latest) == redis.call('ZCARD', ages) then return redis.call('ZRANGE', ages, 0, -1) end
-local all, keys = redis.call('HGETALL', latest), {}
-for i = 1, #all, 2 do keys[#keys + 1] = all[i] end
-return keys
+if redis.call('HLEN', latest) == redis.call('ZCARD', ages) then
+  keys = redis.call('ZRANGE', ages, 0, -1)
+else
+  keys = redis.call('HKEYS', latest)
+end
+for _, key in ipairs(keys) do answer[#answer + 1] = key end
+return answer
 ",
     ])
 });
 
-/// KEYS latest. ARGV how many bytes are wanted at the most, whether the first one is wanted in any case,
-/// then keys. Answers how many of the keys it has looked at, and the latest entries that these have.
+/// KEYS latest, meta. ARGV how many bytes are wanted at the most, whether the first one is wanted in any
+/// case, then keys. Answers how many of the keys it has looked at, the epoch (or nothing), the newest offset,
+/// and the latest entries that these have.
 pub(super) static LATEST: LazyLock<Script> = LazyLock::new(|| {
     Script::new(&["
-local answer, bytes, max = {0}, 0, tonumber(ARGV[1])
+local log = redis.call('HMGET', KEYS[2], 'e', 's')
+local answer, bytes, max = {0, log[1] or '', tonumber(log[2] or 0)}, 0, tonumber(ARGV[1])
 for i = 3, #ARGV do
   local held = redis.call('HGET', KEYS[1], ARGV[i])
   if held then
-    if bytes + #held > max and (#answer > 1 or ARGV[2] ~= '1') then break end
+    if bytes + #held > max and (#answer > 3 or ARGV[2] ~= '1') then break end
     bytes = bytes + #held
     answer[#answer + 1] = held
   end

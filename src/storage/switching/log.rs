@@ -163,18 +163,21 @@ impl Log for Switching {
         core.tell(LogEvent::Changed(channel.clone()));
     }
 
-    async fn latest(&self, channel: &ChannelName, after: Option<&str>, limit: usize) -> Result<LatestPage> {
+    async fn latest_within(
+        &self,
+        channel: &ChannelName,
+        after: Option<&str>,
+        limit: PageLimit,
+    ) -> Result<LatestPage> {
         let core = &self.core;
-        let asked = core.primary.latest(channel, after, limit);
+        let asked = core.primary.latest_within(channel, after, limit);
         match core.ask_about_log(channel, asked).await {
             Some(page) => {
                 let page = page?;
-                if !core.is_forked(channel) {
-                    core.memory.mirror_latest(channel, &page.entries);
-                }
+                core.mirror_latest(channel, &page);
                 Ok(page)
             }
-            None => core.memory.latest(channel, after, limit).await,
+            None => Ok(core.latest_here(channel, after, limit)),
         }
     }
 
@@ -240,6 +243,35 @@ impl Log for Switching {
 impl Core {
     fn is_forked(&self, channel: &ChannelName) -> bool {
         self.lock().lines.get(channel).is_some_and(|line| line.fork.is_some())
+    }
+
+    /// Takes what was latest in the log, for when it cannot be reached; others wait for the lock meanwhile.
+    fn mirror_latest(&self, channel: &ChannelName, page: &LatestPage) {
+        const AT_ONCE: usize = 256;
+        for entries in page.entries.chunks(AT_ONCE) {
+            let state = self.lock();
+            let line = state.lines.get(channel);
+            // In another life these offsets mean something else.
+            let is_another =
+                |line: &Line| line.fork.is_some() || (page.epoch.is_some() && line.log != page.epoch);
+            if line.is_some_and(is_another) {
+                return;
+            }
+            self.memory.mirror_latest(channel, entries);
+        }
+    }
+
+    /// What is latest of what is kept on this node.
+    fn latest_here(&self, channel: &ChannelName, after: Option<&str>, limit: PageLimit) -> LatestPage {
+        let mut state = self.lock();
+        let line = state.lines.get_mut(channel);
+        let has_all = self.is_alone() || line.as_ref().is_some_and(|line| line.has_had_nothing());
+        let epoch = line.and_then(|line| {
+            line.keep_mirror(channel, &self.memory, self.node);
+            line.epoch().cloned()
+        });
+        let page = self.memory.latest_now(channel, after, limit);
+        LatestPage { epoch, is_copy: !has_all, ..page }
     }
 
     /// What the log answers, unless it is away or this node goes on without it.

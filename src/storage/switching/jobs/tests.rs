@@ -164,8 +164,13 @@ impl Log for Fake {
         self.answer(self.kept.read_within(name, after, limit)).await
     }
 
-    async fn latest(&self, channel: &ChannelName, after: Option<&str>, limit: usize) -> Result<LatestPage> {
-        self.answer(self.kept.latest(channel, after, limit)).await
+    async fn latest_within(
+        &self,
+        channel: &ChannelName,
+        after: Option<&str>,
+        limit: PageLimit,
+    ) -> Result<LatestPage> {
+        self.answer(self.kept.latest_within(channel, after, limit)).await
     }
 
     async fn keys(&self, channel: &ChannelName) -> Result<Vec<Arc<str>>> {

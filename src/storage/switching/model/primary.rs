@@ -260,10 +260,15 @@ impl Log for ModelRedis {
         .await
     }
 
-    async fn latest(&self, channel: &ChannelName, after: Option<&str>, limit: usize) -> Result<LatestPage> {
+    async fn latest_within(
+        &self,
+        channel: &ChannelName,
+        after: Option<&str>,
+        limit: PageLimit,
+    ) -> Result<LatestPage> {
         let after = after.map(str::to_owned);
         self.call_about(channel, "latest", false, move |state, channel| {
-            now(state.data.memory.latest(channel, after.as_deref(), limit))
+            now(state.data.memory.latest_within(channel, after.as_deref(), limit))
         })
         .await?
     }
