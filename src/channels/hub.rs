@@ -20,8 +20,8 @@ use super::config::ChannelsConfig;
 use super::error::{JoinError, PublishError};
 use super::keys::Keys;
 use super::live::Delivery;
-use super::pages::{EncodedPage, Pages};
-use super::reader::{Start, StartingPoint, Wanted};
+use super::pages::{EncodedLatest, EncodedPage, Pages};
+use super::reader::{Asked, Start, StartingPoint, Wanted, WantedLatest};
 use super::stats::ChannelStats;
 use super::watched::WatchedOrders;
 use crate::model::{ChannelKind, ChannelName, DraftEntry, EntryKind, NodeId, Position, Zone};
@@ -41,11 +41,23 @@ const COMMANDS_MAX: usize = 1_024;
 /// A zone's record is renewed when it is this old, so that it outlives its log.
 const ZONE_RECORD_TTL: Duration = EPOCH_KEPT_FOR.saturating_mul(2);
 
+/// How often it is looked at what is latest where Redis comes and goes meanwhile.
+const LOOKS_MAX: usize = 4;
+
 /// Zones read from the storage in one call.
 const ZONE_PAGE: usize = 1_000;
 
 /// What the entries of one answer of history may come to, roughly. One is in it in any case.
 const HISTORY_BYTES_MAX: usize = 1 << 20;
+
+/// How much a page that a reader wants has at the most.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct PageSizes {
+    /// Of a log.
+    pub(crate) entries: usize,
+    /// Of latest entries.
+    pub(crate) keys: usize,
+}
 
 /// All channels of this node. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -303,12 +315,31 @@ impl Channels {
         &self,
         channel: &ChannelName,
         joined: Position,
+        Asked { start, snapshot }: &Asked,
+        sizes: PageSizes,
+    ) -> Result<StartingPoint, Arc<StorageError>> {
+        let is_new = !start.is_in_log();
+        if is_new && !snapshot {
+            return Ok(StartingPoint::next(joined));
+        }
+        if !is_new {
+            let found = self.in_log(channel, joined.clone(), start, sizes.entries).await?;
+            if found.is_resumed || !snapshot {
+                return Ok(StartingPoint { wants_snapshot: *snapshot, ..found });
+            }
+        }
+        let page = self.latest_page(channel, &WantedLatest::default(), sizes.keys).await?;
+        Ok(StartingPoint::of_snapshot(joined, &page, is_new))
+    }
+
+    /// The same for one whose start depends on what the log holds.
+    async fn in_log(
+        &self,
+        channel: &ChannelName,
+        joined: Position,
         start: &Start,
         page_entries: usize,
     ) -> Result<StartingPoint, Arc<StorageError>> {
-        if !start.is_in_log() {
-            return Ok(StartingPoint::next(joined));
-        }
         // Of what is read for that, the first page is sent.
         let mut wanted =
             Wanted { after: start.had().cloned(), late_to: 0, seen: Some(joined.clone()), is_owed: false };
@@ -345,6 +376,27 @@ impl Channels {
         // Whoever goes on behind it has to come back.
         self.0.common.backend.fork_for_readers(channel).await;
         self.0.common.pages.get(channel, wanted, entries).await
+    }
+
+    /// Latest entries that a reader wants, of at most so many keys. They may have been read for another one a
+    /// moment ago.
+    pub(crate) async fn latest_page(
+        &self,
+        channel: &ChannelName,
+        wanted: &WantedLatest,
+        entries: usize,
+    ) -> Result<Arc<EncodedLatest>, Arc<StorageError>> {
+        for _ in 0..LOOKS_MAX {
+            let page = self.0.common.pages.get_latest(channel, wanted, entries).await?;
+            if !page.is_copy || page.epoch.as_ref().is_none_or(is_fork) {
+                return Ok(page);
+            }
+            // Whoever is given a part has to come back for the rest, and what brings readers back is the end
+            // of a fork.
+            self.0.common.backend.fork_for_readers(channel).await;
+        }
+        let cause = "the log comes and goes each time that it is looked at".into();
+        Err(Arc::new(StorageError::Unreachable { op: "latest", cause }))
     }
 
     /// Bytes of all pages that wait for readers, or are kept for others.

@@ -9,7 +9,7 @@ use smallvec::SmallVec;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use crate::model::{ChannelKind, ChannelName, Entry, EntryId, Epoch, Lane, NodeId, Position};
-use crate::protocol::{FRAME_HEADER_MAX, entry_json, text_frame};
+use crate::protocol::{FRAME_HEADER_MAX, entry_json, latest_json, text_frame};
 use crate::storage::Seam;
 
 /// How many messages of one channel may be on their way to one shard, or wait there. Less than the
@@ -115,43 +115,65 @@ impl LiveBatch {
         late: bool,
         entries: &[Entry],
     ) -> Self {
+        let mut batch = Self::write(channel, epoch, entries.iter(), |entry, out| {
+            entry_json(channel, entry, late, out);
+        });
+        batch.is_late = late;
+        batch.is_last_of_log = entries.last().is_some_and(|entry| entry.draft.kind.is_terminal());
+        batch.keys = match lane {
+            // What comes late may be older than what waits, and must not replace it.
+            Lane::Latest if !late => entries.iter().map(|entry| lane_key(channel, entry)).collect(),
+            _ => Box::default(),
+        };
+        batch
+    }
+
+    /// Encodes the latest entries of keys, from wherever in the log, as such: offsets in it mean nothing.
+    pub(super) fn encode_latest(channel: &ChannelName, epoch: &Epoch, entries: &[&Entry]) -> Self {
+        Self::write(channel, epoch, entries.iter().copied(), |entry, out| {
+            latest_json(channel, entry, out);
+        })
+    }
+
+    /// Entries as frames, with what `write` makes of each.
+    fn write<'a>(
+        channel: &ChannelName,
+        epoch: &Epoch,
+        entries: impl ExactSizeIterator<Item = &'a Entry> + Clone,
+        write: impl Fn(&Entry, &mut Vec<u8>),
+    ) -> Self {
         // What comes besides the data; an order's id is there twice.
         let envelope = match channel.kind() {
             ChannelKind::Zone => 160,
             ChannelKind::Order => 256,
         };
         let length = |entry: &Entry| entry.draft.data.len() + envelope + FRAME_HEADER_MAX;
-        let mut frames = Vec::with_capacity(entries.iter().map(length).sum());
-        let mut json = Vec::with_capacity(entries.iter().map(length).max().unwrap_or(0));
+        let mut frames = Vec::with_capacity(entries.clone().map(length).sum());
+        let mut json = Vec::with_capacity(entries.clone().map(length).max().unwrap_or(0));
         let mut ends = Vec::with_capacity(entries.len());
-        for entry in entries {
+        for entry in entries.clone() {
             json.clear();
-            entry_json(channel, entry, late, &mut json);
+            write(entry, &mut json);
             text_frame(&json, &mut frames);
             ends.push(frames.len());
         }
         let mut producers = SmallVec::new();
-        for producer in entries.iter().map(|entry| entry.id.producer) {
+        for producer in entries.clone().map(|entry| entry.id.producer) {
             if !producers.contains(&producer) {
                 producers.push(producer);
             }
         }
-        let keys = match lane {
-            // What comes late may be older than what waits, and must not replace it.
-            Lane::Latest if !late => entries.iter().map(|entry| lane_key(channel, entry)).collect(),
-            _ => Box::default(),
-        };
         Self {
             channel: channel.clone(),
             epoch: epoch.clone(),
-            first: entries.first().map_or(0, |entry| entry.offset),
+            first: entries.clone().next().map_or(0, |entry| entry.offset),
             frames: frames.into(),
             ends: ends.into(),
-            keys,
-            is_late: late,
-            ids: entries.iter().map(|entry| entry.id).collect(),
+            keys: Box::default(),
+            is_late: false,
+            ids: entries.map(|entry| entry.id).collect(),
             producers,
-            is_last_of_log: entries.last().is_some_and(|entry| entry.draft.kind.is_terminal()),
+            is_last_of_log: false,
         }
     }
 

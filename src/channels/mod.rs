@@ -23,11 +23,13 @@ mod watched;
 pub use config::ChannelsConfig;
 pub use error::{JoinError, PublishError};
 pub use hub::Channels;
-pub(crate) use hub::ChannelsParts;
+pub(crate) use hub::{ChannelsParts, PageSizes};
 #[cfg(test)]
 pub(crate) use live::credits;
 pub(crate) use live::{CREDITS, Delivery, Live, LiveBatch, Moved};
-pub(crate) use pages::EncodedPage;
-pub(crate) use reader::{Reader, Room, Start, StartingPoint, Step, Steps, Then, Turn, Way};
+pub(crate) use pages::{EncodedLatest, EncodedPage};
+#[cfg(test)]
+pub(crate) use reader::Start;
+pub(crate) use reader::{Asked, Reader, Room, StartingPoint, Step, Steps, Then, Turn, Way};
 pub(crate) use unborn::in_log;
 pub(crate) use watched::WatchedOrders;

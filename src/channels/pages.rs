@@ -1,5 +1,5 @@
-//! Pages of logs for readers that catch up: read once for all that want the same at about the same
-//! time, encoded once, and bounded in all.
+//! Pages of logs for readers that catch up, and of the latest entries of keys for those that begin with
+//! these: read once for all that want the same at about the same time, encoded once, and bounded in all.
 //!
 //! After a restart thousands of readers come back to the same position. Whoever asks first reads; the
 //! others wait for that, or are given what was read a moment ago. A page lives as long as something of
@@ -8,6 +8,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
+use std::hash::Hash;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -20,10 +21,10 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{self, Instant};
 
 use super::live::LiveBatch;
-use super::reader::Wanted;
+use super::reader::{Wanted, WantedLatest};
 use super::stats::ChannelStats;
-use crate::model::{ChannelName, Entry, Lane, Position};
-use crate::storage::{Page, PageLimit, SharedBackend, StorageError, is_fork};
+use crate::model::{ChannelName, Entry, Epoch, Lane, Position};
+use crate::storage::{LatestPage, Page, PageLimit, SharedBackend, StorageError, is_fork};
 use crate::support::chance::Hashing;
 
 /// Bytes that one page is read for, and while there are too many of them.
@@ -34,8 +35,10 @@ const SMALL_PAGE_BYTES: usize = 16 << 10;
 /// from what must not wait, as the beats that tell whether it is there.
 const READS_AT_ONCE: usize = 32;
 
-/// How long a page is kept for others. Of the bytes that all pages may take, those that are kept are half.
+/// How long a page is kept for others. Of the bytes that all pages may take, those of logs that are kept are
+/// a quarter, and those of latest entries another.
 const KEPT_FOR: Duration = Duration::from_secs(2);
+const KEPT_PARTS: usize = 4;
 
 /// A page of a log, encoded for whoever reads it.
 #[derive(Debug, Clone)]
@@ -106,6 +109,64 @@ impl EncodedPage {
     }
 }
 
+/// Latest entries of the keys of a channel, encoded for whoever begins with them.
+#[derive(Debug, Clone)]
+pub(crate) struct EncodedLatest {
+    /// The life of the log when they were read, and the newest offset in it.
+    pub(crate) epoch: Option<Epoch>,
+    pub(crate) top: u64,
+    /// The last key that was looked at, where more may come after it.
+    pub(crate) next: Option<String>,
+    /// There may be more of them, and newer ones, where that cannot be reached now.
+    pub(crate) is_copy: bool,
+    /// By entry, its offset in this life of the log; 0 where it is of one before.
+    pub(crate) places: Box<[u64]>,
+    /// The entries, where there are some. What the batch says of their offsets means nothing.
+    pub(crate) batch: Option<Arc<LiveBatch>>,
+    bytes: usize,
+}
+
+impl EncodedLatest {
+    /// Encodes a page; it is not counted.
+    #[cfg(test)]
+    pub(crate) fn encode(channel: &ChannelName, page: LatestPage) -> Self {
+        Self::counted(channel, page, &Arc::default())
+    }
+
+    fn counted(channel: &ChannelName, page: LatestPage, alive: &Arc<AtomicUsize>) -> Self {
+        let LatestPage { entries, places, next, epoch, top, is_copy } = page;
+        // One that cannot be shown is no answer to what the latest one is.
+        let shown = entries.iter().zip(places).filter(|(entry, _)| entry.draft.kind.unknown().is_none());
+        let (entries, places): (Vec<&Entry>, Vec<u64>) = shown.unzip();
+        let batch = epoch.as_ref().filter(|_| !entries.is_empty()).map(|epoch| {
+            let mut batch = LiveBatch::encode_latest(channel, epoch, &entries);
+            batch.frames = Bytes::from_owner(Alive::new(batch.frames, alive));
+            Arc::new(batch)
+        });
+        let bytes = batch.as_ref().map_or(0, |batch| batch.frames.len());
+        Self { epoch, top, next, is_copy, places: places.into(), batch, bytes }
+    }
+
+    /// Whether it is an answer a moment later too, as of a log.
+    fn may_be_kept(&self) -> bool {
+        self.epoch.as_ref().is_some_and(|epoch| !self.is_copy || is_fork(epoch))
+    }
+
+    /// Whether it was read before something that the reader has to have.
+    fn is_behind(&self, wanted: &WantedLatest) -> bool {
+        wanted
+            .at_least
+            .as_ref()
+            .is_some_and(|at| self.epoch.as_ref() == Some(&at.epoch) && self.top < at.offset)
+    }
+
+    /// Whether it answers a reader also when it was read before the reader asked.
+    fn answers(&self, wanted: &WantedLatest) -> bool {
+        let is_of = |at: &Position| self.epoch.as_ref() == Some(&at.epoch);
+        wanted.at_least.as_ref().is_none_or(|at| is_of(at) && self.top >= at.offset)
+    }
+}
+
 /// Bytes that count for as long as any part of them lives.
 struct Alive {
     bytes: Bytes,
@@ -131,11 +192,32 @@ impl Drop for Alive {
     }
 }
 
-type Answer = Result<Arc<EncodedPage>, Arc<StorageError>>;
-type Reading = BoxFuture<'static, Answer>;
+/// Something that is kept for others.
+trait Kept: Send + Sync + 'static {
+    /// What it takes.
+    fn bytes(&self) -> usize;
+}
 
-/// Which page of a channel: what follows a position, and up to which offset that is late.
+impl Kept for EncodedPage {
+    fn bytes(&self) -> usize {
+        self.bytes
+    }
+}
+
+impl Kept for EncodedLatest {
+    fn bytes(&self) -> usize {
+        self.bytes
+    }
+}
+
+type Answer<P> = Result<Arc<P>, Arc<StorageError>>;
+type Reading<P> = BoxFuture<'static, Answer<P>>;
+
+/// Which page of a log: what follows a position, and up to which offset that is late.
 type Which = (Option<Position>, u64);
+
+/// Which page of the latest entries: those after a key.
+type WhichLatest = Option<String>;
 
 /// The pages of all channels of a node. Cheap to clone.
 #[derive(Clone)]
@@ -146,24 +228,37 @@ struct Inner {
     reads: Semaphore,
     backend: SharedBackend,
     stats: Arc<ChannelStats>,
-    state: Mutex<State>,
+    logs: Mutex<Shelf<Which, EncodedPage>>,
+    latest: Mutex<Shelf<WhichLatest, EncodedLatest>>,
     /// Bytes of pages that live, or are being read.
     alive: Arc<AtomicUsize>,
     bytes_max: usize,
 }
 
-#[derive(Default)]
-struct State {
-    channels: HashMap<ChannelName, HashMap<Which, Slot, Hashing>, Hashing>,
+impl Inner {
+    /// How many bytes of pages are kept for others, of either kind.
+    fn kept_max(&self) -> usize {
+        self.bytes_max / KEPT_PARTS
+    }
+}
+
+/// Pages that are being read, or kept for others.
+struct Shelf<K, P> {
+    channels: HashMap<ChannelName, HashMap<K, Slot<P>, Hashing>, Hashing>,
     /// What is kept, the oldest first, and its bytes. What was replaced or forgotten since is in it too.
-    kept: VecDeque<(Instant, ChannelName, Which)>,
+    kept: VecDeque<(Instant, ChannelName, K)>,
     kept_bytes: usize,
 }
 
-#[derive(Default)]
-struct Slot {
-    reading: Option<WeakShared<Reading>>,
-    kept: Option<(Instant, Arc<EncodedPage>)>,
+struct Slot<P> {
+    reading: Option<WeakShared<Reading<P>>>,
+    kept: Option<(Instant, Arc<P>)>,
+}
+
+impl<K, P> Default for Shelf<K, P> {
+    fn default() -> Self {
+        Self { channels: HashMap::default(), kept: VecDeque::new(), kept_bytes: 0 }
+    }
 }
 
 impl fmt::Debug for Pages {
@@ -175,9 +270,9 @@ impl fmt::Debug for Pages {
 impl Pages {
     /// Past so many bytes of pages that live, pages are small.
     pub(super) fn new(backend: SharedBackend, stats: Arc<ChannelStats>, bytes_max: usize) -> Self {
-        let (state, alive) = (Mutex::default(), Arc::default());
+        let (logs, latest, alive) = (Mutex::default(), Mutex::default(), Arc::default());
         let reads = Semaphore::new(READS_AT_ONCE);
-        Self(Arc::new(Inner { reads, backend, stats, state, alive, bytes_max }))
+        Self(Arc::new(Inner { reads, backend, stats, logs, latest, alive, bytes_max }))
     }
 
     /// Waits for a place to read from a log, or from what is kept beside it, for as long as it is held.
@@ -191,9 +286,57 @@ impl Pages {
     }
 
     /// What a reader wants, of at most so many entries.
-    pub(super) async fn get(&self, channel: &ChannelName, wanted: &Wanted, entries: usize) -> Answer {
+    pub(super) async fn get(
+        &self,
+        channel: &ChannelName,
+        wanted: &Wanted,
+        entries: usize,
+    ) -> Answer<EncodedPage> {
+        let which: Which = (wanted.after.clone(), wanted.late_to);
+        let read = || self.clone().read(channel.clone(), which.clone(), entries).boxed();
+        let begin = |now| {
+            self.0.logs.lock().find_or_begin(
+                now,
+                self.0.kept_max(),
+                channel,
+                &which,
+                |page| page.answers(wanted),
+                read,
+            )
+        };
+        self.share(begin, |page| page.is_behind(wanted)).await
+    }
+
+    /// The same of the latest entries of keys.
+    pub(super) async fn get_latest(
+        &self,
+        channel: &ChannelName,
+        wanted: &WantedLatest,
+        entries: usize,
+    ) -> Answer<EncodedLatest> {
+        let which = wanted.after.clone();
+        let read = || self.clone().read_latest(channel.clone(), which.clone(), entries).boxed();
+        let begin = |now| {
+            self.0.latest.lock().find_or_begin(
+                now,
+                self.0.kept_max(),
+                channel,
+                &which,
+                |page| page.answers(wanted),
+                read,
+            )
+        };
+        self.share(begin, |page| page.is_behind(wanted)).await
+    }
+
+    /// Gives what was read a moment ago; or waits for a read that is under way, or that begins here.
+    async fn share<P: Kept>(
+        &self,
+        begin: impl Fn(Instant) -> Result<Arc<P>, (Shared<Reading<P>>, bool)>,
+        is_behind: impl Fn(&P) -> bool,
+    ) -> Answer<P> {
         loop {
-            let (reading, is_mine) = match self.find_or_begin(channel, wanted, entries) {
+            let (reading, is_mine) = match begin(Instant::now()) {
                 Ok(page) => {
                     self.0.stats.pages_shared.add(1);
                     return Ok(page);
@@ -206,7 +349,7 @@ impl Pages {
             }
             // Another one began to read before this one asked: what was appended in between is missing.
             match answer {
-                Ok(page) if page.is_behind(wanted) => {}
+                Ok(page) if is_behind(&page) => {}
                 answer => {
                     self.0.stats.pages_shared.add(1);
                     return answer;
@@ -215,54 +358,55 @@ impl Pages {
         }
     }
 
-    /// What was read a moment ago; or a read that is under way, and whether that begins here.
-    fn find_or_begin(
-        &self,
-        channel: &ChannelName,
-        wanted: &Wanted,
-        entries: usize,
-    ) -> Result<Arc<EncodedPage>, (Shared<Reading>, bool)> {
-        let now = Instant::now();
-        let mut state = self.0.state.lock();
-        state.expire(now, self.0.bytes_max / 2);
-        let which: Which = (wanted.after.clone(), wanted.late_to);
-        let slots = state.channels.entry(channel.clone()).or_default();
-        let slot = slots.entry(which.clone()).or_default();
-        let kept = slot.kept.as_ref().filter(|(_, page)| page.answers(wanted));
-        if let Some((_, page)) = kept {
-            return Ok(Arc::clone(page));
-        }
-        if let Some(reading) = slot.reading.as_ref().and_then(WeakShared::upgrade)
-            && reading.peek().is_none()
-        {
-            return Err((reading, false));
-        }
-        let reading = self.clone().read(channel.clone(), which.clone(), entries).boxed().shared();
-        slot.reading = reading.downgrade();
-        // Should it be given up by all, it is forgotten in time.
-        state.kept.push_back((now, channel.clone(), which));
-        Err((reading, true))
-    }
-
-    async fn read(self, channel: ChannelName, which: Which, entries: usize) -> Answer {
+    /// How many bytes a page is read for, which count as long as it is on its way; and whether there are
+    /// too many of them.
+    fn reserve(&self) -> (Reserved, bool) {
         let inner = &self.0;
-        let _place = self.place_to_read().await;
         let is_too_much = inner.alive.load(Ordering::Relaxed) >= inner.bytes_max;
         if is_too_much {
-            inner.state.lock().expire(Instant::now(), 0);
+            self.expire(0);
         }
         let bytes = if is_too_much { SMALL_PAGE_BYTES } else { PAGE_BYTES };
-        // What is on its way counts already.
-        let _reserved = Reserved::new(bytes, &inner.alive);
         inner.stats.pages_read.add(1);
+        (Reserved::new(bytes, &inner.alive), is_too_much)
+    }
+
+    async fn read(self, channel: ChannelName, which: Which, entries: usize) -> Answer<EncodedPage> {
+        let inner = &self.0;
+        let _place = self.place_to_read().await;
+        let (reserved, is_too_much) = self.reserve();
         let (after, late_to) = &which;
-        let limit = PageLimit { entries, bytes };
+        let limit = PageLimit { entries, bytes: reserved.bytes };
         let page = inner.backend.read_within(&channel, after.as_ref(), limit).await.map_err(Arc::new)?;
         let page = Arc::new(EncodedPage::counted(&channel, page, *late_to, &inner.alive));
         if !is_too_much && !page.batches.is_empty() && page.may_be_kept() {
-            inner.state.lock().keep(channel, which, &page, inner.bytes_max / 2);
+            inner.logs.lock().keep(channel, which, &page, inner.kept_max());
         }
         Ok(page)
+    }
+
+    async fn read_latest(
+        self,
+        channel: ChannelName,
+        which: WhichLatest,
+        entries: usize,
+    ) -> Answer<EncodedLatest> {
+        let inner = &self.0;
+        let _place = self.place_to_read().await;
+        let (reserved, is_too_much) = self.reserve();
+        let limit = PageLimit { entries, bytes: reserved.bytes };
+        let page = inner.backend.latest_within(&channel, which.as_deref(), limit).await.map_err(Arc::new)?;
+        let page = Arc::new(EncodedLatest::counted(&channel, page, &inner.alive));
+        if !is_too_much && page.may_be_kept() {
+            inner.latest.lock().keep(channel, which, &page, inner.kept_max());
+        }
+        Ok(page)
+    }
+
+    fn expire(&self, bytes_max: usize) {
+        let now = Instant::now();
+        self.0.logs.lock().expire(now, bytes_max);
+        self.0.latest.lock().expire(now, bytes_max);
     }
 
     /// Lets go of what was kept long enough, also where nobody asks any more. Ends with the pages.
@@ -272,32 +416,66 @@ impl Pages {
             loop {
                 time::sleep(KEPT_FOR / 2).await;
                 let Some(pages) = pages.upgrade() else { return };
-                pages.state.lock().expire(Instant::now(), pages.bytes_max / 2);
+                let kept_max = pages.kept_max();
+                Self(pages).expire(kept_max);
             }
         }
     }
 
     /// The log of a channel is another one, or may be: what was read before is not given to others.
     pub(super) fn forget(&self, channel: &ChannelName) {
-        let mut state = self.0.state.lock();
-        let slots = state.channels.remove(channel);
-        let kept = slots.iter().flat_map(HashMap::values).filter_map(|slot| slot.kept.as_ref());
-        state.kept_bytes -= kept.map(|(_, page)| page.bytes).sum::<usize>();
+        self.0.logs.lock().forget(channel);
+        self.0.latest.lock().forget(channel);
     }
 }
 
-impl State {
-    fn keep(&mut self, channel: ChannelName, which: Which, page: &Arc<EncodedPage>, kept_max: usize) {
+impl<K: Clone + Eq + Hash, P: Kept> Shelf<K, P> {
+    /// What was read a moment ago; or a read that is under way, and whether that begins here.
+    fn find_or_begin(
+        &mut self,
+        now: Instant,
+        kept_max: usize,
+        channel: &ChannelName,
+        which: &K,
+        answers: impl Fn(&P) -> bool,
+        read: impl FnOnce() -> Reading<P>,
+    ) -> Result<Arc<P>, (Shared<Reading<P>>, bool)> {
+        self.expire(now, kept_max);
+        let slots = self.channels.entry(channel.clone()).or_default();
+        let slot = slots.entry(which.clone()).or_insert(Slot { reading: None, kept: None });
+        let kept = slot.kept.as_ref().filter(|(_, page)| answers(page));
+        if let Some((_, page)) = kept {
+            return Ok(Arc::clone(page));
+        }
+        if let Some(reading) = slot.reading.as_ref().and_then(WeakShared::upgrade)
+            && reading.peek().is_none()
+        {
+            return Err((reading, false));
+        }
+        let reading = read().shared();
+        slot.reading = reading.downgrade();
+        // Should it be given up by all, it is forgotten in time.
+        self.kept.push_back((now, channel.clone(), which.clone()));
+        Err((reading, true))
+    }
+
+    fn keep(&mut self, channel: ChannelName, which: K, page: &Arc<P>, kept_max: usize) {
         let now = Instant::now();
         // Where the channel was forgotten meanwhile, so was this.
         let Some(slot) = self.channels.get_mut(&channel).and_then(|slots| slots.get_mut(&which)) else {
             return;
         };
         let before = slot.kept.replace((now, Arc::clone(page)));
-        self.kept_bytes += page.bytes;
-        self.kept_bytes -= before.map_or(0, |(_, page)| page.bytes);
+        self.kept_bytes += page.bytes();
+        self.kept_bytes -= before.map_or(0, |(_, page)| page.bytes());
         self.kept.push_back((now, channel, which));
         self.expire(now, kept_max);
+    }
+
+    fn forget(&mut self, channel: &ChannelName) {
+        let slots = self.channels.remove(channel);
+        let kept = slots.iter().flat_map(HashMap::values).filter_map(|slot| slot.kept.as_ref());
+        self.kept_bytes -= kept.map(|(_, page)| page.bytes()).sum::<usize>();
     }
 
     /// Lets go of what was kept long enough, and of more where there are too many bytes of it.
@@ -311,7 +489,7 @@ impl State {
                     if slot.kept.as_ref().is_some_and(|(kept_at, _)| kept_at == at)
                         && let Some((_, page)) = slot.kept.take()
                     {
-                        self.kept_bytes -= page.bytes;
+                        self.kept_bytes -= page.bytes();
                     }
                     is_read = slot.reading.as_ref().is_some_and(|reading| reading.upgrade().is_some());
                     if slot.kept.is_none() && !is_read {

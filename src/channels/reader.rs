@@ -11,6 +11,10 @@
 //!   cannot be said what was had.
 //! - Where something may be missing, `resync` says so before anything that comes after it. What is merely
 //!   out of reach comes after a later one.
+//!
+//! A reader that wants a snapshot is sent, where it would miss something for good, the latest entry of each
+//! key instead, and goes on from where that was read. There it begins anew: nothing that it has had before
+//! counts, so what it was sent of one life of the log is let go when the next page is of another.
 
 mod hold;
 mod start;
@@ -22,7 +26,7 @@ use std::mem;
 use std::sync::Arc;
 
 use super::live::{LiveBatch, Moved};
-use super::pages::EncodedPage;
+use super::pages::{EncodedLatest, EncodedPage};
 use super::unborn::{to_be_born, told, unborn};
 use crate::model::{EntryId, Epoch, Position};
 use crate::storage::{
@@ -31,10 +35,10 @@ use crate::storage::{
 };
 #[cfg(test)]
 use crate::support::mutant::{self, Mutant};
-use hold::Joining;
-pub(crate) use start::{Start, StartingPoint};
+use hold::{Joining, Taking};
+pub(crate) use start::{Asked, Start, StartingPoint};
 use step::Runs;
-pub(crate) use step::{Room, Step, Steps, Then, Turn, Wanted, Way};
+pub(crate) use step::{Room, Step, Steps, Then, Turn, Wanted, WantedLatest, Way};
 
 #[derive(Debug)]
 enum Phase {
@@ -57,6 +61,8 @@ pub(crate) struct Reader {
     /// The log had no life when it was looked at last, and `epoch` is what it may begin one as. Means
     /// something at offset 0 only.
     unborn: bool,
+    /// Where it would miss something for good, it gets the latest entry of each key instead.
+    wants_snapshot: bool,
     /// What it has had that may come again in this life of the log.
     had: Had,
     /// The epoch that the client knows: `epoch`, and `had` as it was when that was told.
@@ -72,6 +78,7 @@ impl Default for Reader {
             cursor: 0,
             epoch: None,
             unborn: false,
+            wants_snapshot: false,
             had: Had::default(),
             told: None,
             late_to: 0,
@@ -156,7 +163,11 @@ impl Reader {
     /// Sets where it begins, which is then told to the client. Its turns come next.
     pub(crate) fn begin(&mut self, at: &StartingPoint) {
         self.cursor = at.offset;
-        self.joining(|joining| joining.see(&at.joined_at));
+        self.wants_snapshot = at.wants_snapshot;
+        self.joining(|joining| {
+            joining.see(&at.joined_at);
+            joining.taking = at.snapshot.then(|| Taking { is_told: true, ..Taking::default() });
+        });
         self.told = Some(at.epoch.clone());
         self.had.clone_from(&at.had);
         self.enter(&at.life);
@@ -193,7 +204,7 @@ impl Reader {
         // fast as it reads.
         let is_too_much = batch.is_late && (room.is_behind || batch.frames.len() > room.piece_bytes);
         if leaves_a_gap || is_too_much {
-            steps.push(self.restart());
+            self.restart(&mut steps);
             self.joining(|joining| joining.hold(batch, room.hold_entries_max));
             return steps;
         }
@@ -206,7 +217,7 @@ impl Reader {
         let mut steps = Steps::new();
         let is_missing = self.is_in(epoch) && self.cursor < offset;
         if is_missing && matches!(self.phase, Phase::Live) {
-            steps.push(self.restart());
+            self.restart(&mut steps);
         }
         self.joining(|joining| joining.skip_to(&Position { epoch: epoch.clone(), offset }));
         steps
@@ -227,15 +238,13 @@ impl Reader {
         if !is_live || !self.is_in(&moved.from.epoch) {
             return steps;
         }
-        if self.cursor == moved.from.offset {
+        let follows = self.cursor == moved.from.offset;
+        if follows {
             self.cross(&moved.seam, &mut steps);
-            if self.cursor != moved.seam.to.offset {
-                // It goes back further than others for what it is owed.
-                steps.push(self.restart());
-                self.joining(|joining| joining.move_to(&moved.seam.to));
-            }
-        } else {
-            steps.push(self.restart());
+        }
+        // It may go back further than others for what it is owed, or begin anew.
+        if !follows || self.cursor != moved.seam.to.offset || !matches!(self.phase, Phase::Live) {
+            self.restart(&mut steps);
             self.joining(|joining| joining.move_to(&moved.seam.to));
         }
         steps
@@ -247,7 +256,12 @@ impl Reader {
     /// what was sent before.
     pub(crate) fn turn(&mut self) -> Turn {
         let Some(here) = self.position() else { return Turn::Done(Steps::new()) };
+        let is_unborn = self.is_unborn();
         let Phase::Joining(joining) = &mut self.phase else { return Turn::Done(Steps::new()) };
+        if let Some(taking) = &joining.taking {
+            let at_least = (!is_unborn).then_some(here);
+            return Turn::ReadLatest(WantedLatest { after: taking.after.clone(), at_least });
+        }
         if joining.begins_to_look() || joining.leaves_a_gap_after(&here) {
             return self.read_from(here);
         }
@@ -298,6 +312,9 @@ impl Reader {
             return (steps, Then::Turn);
         }
         self.tell_gap(page, &mut steps);
+        if self.joining(|joining| joining.taking.is_some()) {
+            return (steps, Then::Turn);
+        }
         if let Some(batch) = batches.iter().find(|batch| batch.last() > self.cursor) {
             self.take_part(batch, Way::Piece, &mut steps);
             return (steps, Then::Page);
@@ -324,6 +341,79 @@ impl Reader {
             return Then::Pause;
         }
         Then::Turn
+    }
+
+    /// Takes what was read because of [`Turn::ReadLatest`].
+    pub(crate) fn on_latest(&mut self, page: &EncodedLatest) -> (Steps, Then) {
+        let mut steps = Steps::new();
+        let Some(mut taking) = self.joining(|joining| joining.taking.take()) else {
+            return (steps, Then::Turn);
+        };
+        let is_first = taking.after.is_none();
+        let is_here = match &page.epoch {
+            Some(epoch) => self.is_in(epoch),
+            None => self.is_unborn(),
+        };
+        if is_here && self.cursor > page.top {
+            // The log is older than it was: the channel is to look at it.
+            steps.push(Step::Doubt);
+            self.joining(|joining| joining.taking = Some(taking));
+            return (steps, Then::Pause);
+        }
+        if !is_here && !is_first {
+            // What was sent is of a life that is over.
+            self.joining(|joining| joining.taking = Some(Taking::default()));
+            return (steps, Then::Turn);
+        }
+        if !is_here {
+            let life = page.epoch.clone().or_else(|| self.joining(|joining| joining.to_be_born()));
+            let Some(life) = life else {
+                // The channel is to look at it.
+                steps.push(Step::Doubt);
+                self.joining(|joining| joining.taking = Some(Taking::default()));
+                return (steps, Then::Pause);
+            };
+            self.enter(&life);
+            taking.is_told = false;
+        }
+        if !taking.is_told {
+            self.cursor = page.top;
+            self.tell_snapshot(&mut steps);
+            taking.is_told = true;
+        }
+        #[cfg(test)]
+        if mutant::is(Mutant::SnapshotAsAtItsEnd) {
+            self.cursor = page.top;
+        }
+        if let Some(batch) = &page.batch {
+            let runs = self.runs_of_latest(&page.places);
+            #[cfg(test)]
+            let runs = if !is_first && mutant::is(Mutant::SnapshotOfOnePage) { Runs::new() } else { runs };
+            send(batch, runs, Way::Latest, &mut steps);
+        }
+        taking.is_part |= page.is_copy;
+        #[cfg(test)]
+        let _whole = mutant::is(Mutant::PartIsWhole).then(|| taking.is_part = false);
+        if page.next.is_some() {
+            taking.after.clone_from(&page.next);
+            self.joining(|joining| joining.taking = Some(taking));
+        } else {
+            self.end_snapshot(!taking.is_part, &mut steps);
+        }
+        (steps, Then::Turn)
+    }
+
+    /// Latest entries up to the cursor; those behind it come as what follows.
+    fn runs_of_latest(&self, places: &[u64]) -> Runs {
+        let is_before = |place: &u64| *place <= self.cursor;
+        #[cfg(test)]
+        let is_before = |place: &u64| is_before(place) || mutant::is(Mutant::SnapshotBehindPosition);
+        let mut from = 0;
+        let runs = places.chunk_by(|a, b| is_before(a) == is_before(b)).map(|run| {
+            from += run.len();
+            (from - run.len()..from, run.first().is_some_and(is_before))
+        });
+        runs.filter_map(|(run, is_before)| is_before.then_some(run)).collect()
     }
 
     /// Nothing could be read: the next turn is to look for the same.
@@ -367,10 +457,37 @@ impl Reader {
 
     // Going on
 
-    /// It has to go through the log again.
-    fn restart(&mut self) -> Step {
-        self.phase = Phase::Joining(Box::new(Joining::to_look()));
-        Step::CatchUp
+    /// It has to go through the log again, if it was live.
+    fn restart(&mut self, steps: &mut Steps) {
+        if matches!(self.phase, Phase::Live) {
+            self.phase = Phase::Joining(Box::new(Joining::to_look()));
+            steps.push(Step::CatchUp);
+        }
+    }
+
+    /// It begins anew, with the latest entry of each key. Where that is, the first of them tells.
+    fn take_snapshot(&mut self, steps: &mut Steps) {
+        self.restart(steps);
+        self.joining(|joining| joining.taking = Some(Taking::default()));
+    }
+
+    /// Says where it begins anew.
+    fn tell_snapshot(&mut self, steps: &mut Steps) {
+        self.had = Had::of_part();
+        self.late_to = 0;
+        let Some(to) = self.place() else { return };
+        let old = self.told.replace(to.epoch.clone()).unwrap_or_else(|| to.epoch.clone());
+        steps.push(Step::Resync { old, to, recovered: false, gap: None, snapshot: true });
+    }
+
+    /// All latest entries have been sent that could be reached.
+    fn end_snapshot(&mut self, is_whole: bool, steps: &mut Steps) {
+        if is_whole {
+            self.had = Had::default();
+        }
+        let Some(at) = self.place() else { return };
+        self.told = Some(at.epoch.clone());
+        steps.push(Step::SnapshotEnd { at, is_whole });
     }
 
     /// Takes a batch that overlaps with what comes next or begins there, and its end of the log.
@@ -412,6 +529,12 @@ impl Reader {
     fn cross(&mut self, seam: &Seam, steps: &mut Steps) {
         let Some(from) = self.epoch.clone() else { return };
         let from_fork = is_fork(&from);
+        if self.wants_snapshot && self.had.is_part() && !is_fork(&seam.to.epoch) {
+            // What it lacks may be within reach there.
+            self.cursor = seam.to.offset;
+            self.enter(&seam.to.epoch);
+            return self.take_snapshot(steps);
+        }
         if !from_fork && is_fork(&seam.to.epoch) {
             self.had.leave(self.cursor);
         }
@@ -452,6 +575,9 @@ impl Reader {
         if !is_fork(&to.epoch) {
             self.had.name_no_more_than_was_had();
         }
+        if self.wants_snapshot && (!whole || *skips) && !is_fork(&to.epoch) {
+            return self.take_snapshot(steps);
+        }
         let whole = *whole && !skips && !is_ahead;
         self.tell_epoch(whole, whole.then_some(0), steps);
     }
@@ -481,6 +607,9 @@ impl Reader {
         let Some(Position { epoch, offset }) = self.position() else { return };
         let had = had_at(&Position { epoch: told_epoch(&epoch, &self.had), offset });
         let (offset, had) = begin_elsewhere(had, life, page);
+        if self.wants_snapshot && !had.is_merely_owed() {
+            return self.take_snapshot(steps);
+        }
         (self.cursor, self.late_to, self.had) = (offset, 0, had);
         self.enter(life);
         self.tell_epoch(false, None, steps);
@@ -494,6 +623,11 @@ impl Reader {
             return;
         }
         let in_fork = self.epoch.as_ref().is_some_and(is_fork) && !page.is_final;
+        if self.wants_snapshot && (in_fork || self.cursor >= page.out_of_reach) {
+            // What was read before that would lead here again.
+            self.cursor = page.top;
+            return self.take_snapshot(steps);
+        }
         let gap = if self.cursor < page.out_of_reach || in_fork {
             self.go_past(last_gone);
             None
@@ -531,17 +665,22 @@ impl Reader {
         self.had.set_back(Some(past));
     }
 
+    /// Where it stands, as the client is told.
+    fn place(&self) -> Option<Position> {
+        let Position { epoch, offset } = self.position()?;
+        let life = if self.is_unborn() { unborn(&epoch) } else { epoch };
+        Some(Position { epoch: told(&life, &self.had), offset })
+    }
+
     /// Says how the epoch is called from here on, unless the client knows it and has had everything.
     fn tell_epoch(&mut self, recovered: bool, gap: Option<u64>, steps: &mut Steps) {
-        let Some(Position { epoch, offset }) = self.position() else { return };
-        let life = if self.is_unborn() { unborn(&epoch) } else { epoch };
-        let epoch = told(&life, &self.had);
+        let Some(to) = self.place() else { return };
         // Where it cannot be said what was had, nothing more can be promised.
-        let (is_told, recovered) = (recovered, recovered && !self.had.is_in_doubt());
+        let (is_told, recovered) = (recovered, recovered && self.had.is_whole());
         let gap = gap.filter(|gap| recovered || *gap > 0);
-        let old = self.told.replace(epoch.clone()).unwrap_or_else(|| epoch.clone());
-        if old != epoch || !is_told {
-            steps.push(Step::Resync { old, to: Position { epoch, offset }, recovered, gap });
+        let old = self.told.replace(to.epoch.clone()).unwrap_or_else(|| to.epoch.clone());
+        if old != to.epoch || !is_told {
+            steps.push(Step::Resync { old, to, recovered, gap, snapshot: false });
         }
     }
 }

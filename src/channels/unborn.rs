@@ -12,6 +12,8 @@ use crate::storage::{Had, told_epoch};
 const PREFIX: &str = "u.";
 /// Behind the epoch where it cannot be said what a reader had of logs before.
 const DOUBT: &str = ".d";
+/// Where its reader was to begin with a snapshot, and was not told yet that there is nothing in it.
+const PART: &str = ".s";
 
 /// How a log is called that has no life, and is to begin one as this.
 pub(crate) fn unborn(epoch: &Epoch) -> Epoch {
@@ -27,6 +29,7 @@ pub(crate) fn unborn_in_doubt(epoch: &Epoch) -> Epoch {
 pub(crate) fn told(life: &Epoch, had: &Had) -> Epoch {
     match to_be_born(life) {
         Some(minted) if *had == Had::unknown() => unborn_in_doubt(&minted),
+        Some(minted) if *had == Had::of_part() => format!("{PREFIX}{minted}{PART}").parse().unwrap_or(minted),
         // With producers besides it is a name that no node can read: a reader that comes back with it is told
         // that it cannot be said what it had.
         _ => told_epoch(life, had),
@@ -36,7 +39,7 @@ pub(crate) fn told(life: &Epoch, had: &Had) -> Epoch {
 /// What it is to begin its life as; `None` where the epoch says nothing of that kind.
 pub(crate) fn to_be_born(epoch: &Epoch) -> Option<Epoch> {
     let rest = epoch.as_str().strip_prefix(PREFIX)?;
-    let rest = rest.strip_suffix(DOUBT).unwrap_or(rest);
+    let rest = rest.strip_suffix(DOUBT).or(rest.strip_suffix(PART)).unwrap_or(rest);
     rest.parse().ok().filter(|_| !rest.contains('.'))
 }
 
@@ -45,6 +48,8 @@ pub(crate) fn in_log(position: Position) -> Option<Position> {
     let in_doubt = position.epoch.as_str().ends_with(DOUBT);
     match to_be_born(&position.epoch) {
         None => Some(position),
+        // What it says is known nowhere else.
+        Some(_) if position.epoch.as_str().ends_with(PART) => Some(position),
         Some(_) if position.offset == 0 => Some(position).filter(|_| in_doubt),
         Some(epoch) if in_doubt => Some(Position { epoch: told_epoch(&epoch, &Had::unknown()), ..position }),
         Some(epoch) => Some(Position { epoch, ..position }),
@@ -67,6 +72,12 @@ mod tests {
         assert_eq!(to_be_born(&doubtful), Some(epoch.clone()));
         assert_eq!(in_log(at(&doubtful, 0)), Some(at(&doubtful, 0)));
         assert_eq!(in_log(at(&doubtful, 3)).unwrap().epoch.as_str(), format!("v.{epoch}.d0"));
+        let part = super::told(&told, &Had::of_part());
+        assert_eq!(
+            (part.as_str(), to_be_born(&part)),
+            (format!("u.{epoch}.s").as_str(), Some(epoch.clone()))
+        );
+        assert_eq!(in_log(at(&part, 0)), Some(at(&part, 0)));
         for other in ["u", "u.", "u.a.b", "f.u.0.0.0.0", "v.a", epoch.as_str()] {
             let Ok(other) = other.parse::<Epoch>() else { continue };
             assert_eq!(in_log(at(&other, 0)), Some(at(&other, 0)), "{other}");

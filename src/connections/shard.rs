@@ -36,7 +36,7 @@ use super::outbox::{OutboxLimits, Replaces};
 use super::socket::Socket;
 use super::stats::{ConnectionInfo, ShardStats};
 use super::subscription::Subscription;
-use crate::channels::{Channels, Delivery, Start};
+use crate::channels::{Asked, Channels, Delivery};
 use crate::model::{ChannelKind, ChannelName, OrderId, Position, Zone};
 use crate::protocol::{CloseCode, ErrorCode, PROTOCOL_VERSION, ServerMessage, ping_frame, text_frame};
 use crate::storage::{Scope, StatusReader, StorageStatus};
@@ -72,8 +72,9 @@ const CHANNELS_NAMED: usize = 100;
 pub(crate) enum Opening {
     /// Nothing: `subscribe` chooses.
     Nothing,
-    /// The zone of `/ws/market/{zone}`, from what comes next or after a position.
-    Market { zone: Zone, since: Option<Position> },
+    /// The zone of `/ws/market/{zone}`, from what comes next or after a position; with a `snapshot`, where
+    /// it would miss something, from the latest entry of each key on.
+    Market { zone: Zone, since: Option<Position>, snapshot: bool },
     /// The order of `/ws/orders/{orderId}`, from its oldest update that is kept or after a position.
     /// The connection ends some time after the order.
     Order { order: OrderId, since: Option<Position> },
@@ -343,19 +344,19 @@ impl Shard {
 
     /// Sends the first message, and makes the subscription that the connection was opened for; or closes it.
     fn greet(self: &Rc<Self>, connection: &Rc<Connection>, opening: Opening) {
-        let (channel, since) = match opening {
+        let (channel, since, snapshot) = match opening {
             Opening::Nothing => {
                 let message = "Connected; subscribe to channels such as zone:pjm";
                 return self.say_established(connection, None, message);
             }
-            Opening::Market { zone, since } => {
+            Opening::Market { zone, since, snapshot } => {
                 let message = format!("Connected to {zone} market updates");
                 self.say_established(connection, Some(zone.as_str()), &message);
-                (ChannelName::zone(&zone), since)
+                (ChannelName::zone(&zone), since, snapshot)
             }
             Opening::Order { order, since } => {
                 self.say_connection(connection, order);
-                (ChannelName::order(order), since)
+                (ChannelName::order(order), since, false)
             }
             Opening::BadAddress { code, message } => {
                 self.send_error(connection, None, code, &message, None);
@@ -367,8 +368,8 @@ impl Shard {
                 return self.close_for(connection, limit.close_code(), after);
             }
         };
-        let start = Start::of(&channel, since);
-        self.subscribe(connection, channel, start, None);
+        let asked = Asked::of(&channel, since, snapshot);
+        self.subscribe(connection, channel, asked, None);
     }
 
     fn say_established(&self, connection: &Connection, market_zone: Option<&str>, message: &str) {

@@ -33,6 +33,10 @@ pub(crate) struct ShardStats {
     pub(crate) replays: Counter,
     /// Entries sent from the log.
     pub(crate) replayed: Counter,
+    /// Times that a client was sent the latest entry of each key, or began to be.
+    pub(crate) snapshots: Counter,
+    /// Entries sent so.
+    pub(crate) snapshot_entries: Counter,
     /// Gaps that clients were told of.
     pub(crate) gaps_told: Counter,
     /// Times that a shard waited for readers that fell behind.
@@ -104,6 +108,8 @@ pub(crate) struct ConnectionTotals {
     pub(crate) dropped_by_reason: BTreeMap<&'static str, u64>,
     pub(crate) replays: u64,
     pub(crate) replayed: u64,
+    pub(crate) snapshots: u64,
+    pub(crate) snapshot_entries: u64,
     pub(crate) gaps_told: u64,
     pub(crate) paced: u64,
     pub(crate) panics: u64,
@@ -133,6 +139,8 @@ impl ConnectionTotals {
             *total.dropped_by_reason.entry("connection_ended").or_default() += shard.dropped_closed.get();
             total.replays += shard.replays.get();
             total.replayed += shard.replayed.get();
+            total.snapshots += shard.snapshots.get();
+            total.snapshot_entries += shard.snapshot_entries.get();
             total.gaps_told += shard.gaps_told.get();
             total.paced += shard.paced.get();
             total.panics += shard.panics.get();

@@ -14,8 +14,8 @@ use tracing::debug;
 use super::connection::Connection;
 use super::shard::Shard;
 use crate::channels::{
-    EncodedPage, JoinError, LiveBatch, Moved, Reader, Room, Start, StartingPoint, Step, Steps, Then, Turn,
-    Way,
+    Asked, EncodedLatest, EncodedPage, JoinError, LiveBatch, Moved, PageSizes, Reader, Room, StartingPoint,
+    Step, Steps, Then, Turn, Way,
 };
 use crate::model::{BackendState, ChannelKind, ChannelName, Epoch, OrderId, Position};
 use crate::protocol::{ErrorCode, RequestId, ServerMessage};
@@ -37,6 +37,9 @@ const KNOWN_WITHIN: Duration = Duration::from_secs(3);
 
 /// Bytes sent in one piece while replaying; the next waits until the reader has taken them.
 const PIECE_BYTES: usize = 256 << 10;
+
+/// Keys in one page of a snapshot, at the most: with what is told of each they come to about as much.
+const SNAPSHOT_PAGE_KEYS: usize = 1_000;
 
 /// A connection's interest in a channel. Lives on its shard's thread.
 pub(super) struct Subscription {
@@ -140,13 +143,25 @@ impl Subscription {
         for step in steps {
             match step {
                 Step::Send { batch, runs, way: Way::Live } => self.send_live(shard, &batch, &runs),
-                Step::Send { batch, runs, way: Way::Piece } => self.send_piece(&batch, &runs),
-                Step::Resync { old, to, recovered, gap } => {
+                Step::Send { batch, runs, way: Way::Piece | Way::Latest } => self.send_piece(&batch, &runs),
+                Step::Resync { old, to, recovered, gap, snapshot } => {
                     if !recovered {
                         shard.stats.gaps_told.add(1);
                     }
-                    self.say_resync(shard, &old, &to, recovered, gap);
+                    shard.stats.snapshots.add(u64::from(snapshot));
+                    let resync = ServerMessage::Resync {
+                        channel: &self.channel,
+                        old_epoch: &old,
+                        epoch: &to.epoch,
+                        offset: to.offset,
+                        recovered,
+                        gap,
+                        snapshot,
+                        timestamp: Utc::now(),
+                    };
+                    self.connection.send_message(&resync, shard.limits);
                 }
+                Step::SnapshotEnd { at, is_whole } => self.say_snapshot_end(shard, &at, is_whole),
                 Step::Finished => self.finish(shard),
                 Step::CatchUp => {
                     self.finished_at.set(None);
@@ -177,24 +192,22 @@ impl Subscription {
         self.connection.send_piece(frames, messages(runs));
     }
 
-    fn say_resync(&self, shard: &Shard, old: &Epoch, to: &Position, recovered: bool, gap: Option<u64>) {
-        let resync = ServerMessage::Resync {
+    fn say_snapshot_end(&self, shard: &Shard, at: &Position, is_whole: bool) {
+        let end = ServerMessage::SnapshotEnd {
             channel: &self.channel,
-            old_epoch: old,
-            epoch: &to.epoch,
-            offset: to.offset,
-            recovered,
-            gap,
+            epoch: &at.epoch,
+            offset: at.offset,
+            recovered: is_whole,
             timestamp: Utc::now(),
         };
-        self.connection.send_message(&resync, shard.limits);
+        self.connection.send_message(&end, shard.limits);
     }
 
     // Joining
 
     /// Joins the channel, answers the client, and brings it up to date.
-    pub(super) async fn bring_up(self: Rc<Self>, shard: Rc<Shard>, start: Start) {
-        let Some(found) = self.answer(&shard, &start).await else { return };
+    pub(super) async fn bring_up(self: Rc<Self>, shard: Rc<Shard>, asked: Asked) {
+        let Some(found) = self.answer(&shard, &asked).await else { return };
         self.catch_up(&shard).await;
         if found.told_top() != Some(found.offset) && !self.is_over() {
             let caught_up = ServerMessage::CaughtUp { channel: &self.channel, timestamp: Utc::now() };
@@ -203,7 +216,7 @@ impl Subscription {
     }
 
     /// Joins, says `subscribed`, and sets where the entries begin, which is given; `None` when it is over.
-    async fn answer(self: &Rc<Self>, shard: &Rc<Shard>, start: &Start) -> Option<StartingPoint> {
+    async fn answer(self: &Rc<Self>, shard: &Rc<Shard>, asked: &Asked) -> Option<StartingPoint> {
         let mut failures = 0;
         let mut status = shard.status.clone();
         let mut give_up_at = None;
@@ -213,7 +226,7 @@ impl Subscription {
             }
             let joined = shard.channels.join(&self.channel, shard.index).await;
             let found = match joined {
-                Ok(position) => self.starting_point(shard, position, start).await,
+                Ok(position) => self.starting_point(shard, position, asked).await,
                 Err(JoinError::Unavailable(error)) => Err(Arc::new(error)),
                 Err(JoinError::TooManyChannels(max)) => {
                     let (code, message) = self.too_many(max);
@@ -237,7 +250,7 @@ impl Subscription {
                     if found.gap.is_none() && may_know_soon(&mut status, give_up_at).await {
                         continue;
                     }
-                    self.begin(shard, &found, start, self.take_asked()?.as_ref());
+                    self.begin(shard, &found, asked, self.take_asked()?.as_ref());
                     return Some(found);
                 }
                 Err(error) => {
@@ -260,24 +273,25 @@ impl Subscription {
         shard.send_error(&self.connection, id, code, message, Some(self.channel.as_str()));
     }
 
-    /// Where the entries begin for a client that has had everything up to `start`.
+    /// Where the entries begin for a client that asks for this.
     async fn starting_point(
         &self,
         shard: &Shard,
         joined: Position,
-        start: &Start,
+        asked: &Asked,
     ) -> Result<StartingPoint, Arc<StorageError>> {
-        let entries = shard.config.replay_page_entries;
-        shard.channels.starting_point(&self.channel, joined, start, entries).await
+        let sizes = PageSizes { entries: shard.config.replay_page_entries, keys: SNAPSHOT_PAGE_KEYS };
+        shard.channels.starting_point(&self.channel, joined, asked, sizes).await
     }
 
     /// Says `subscribed`, and sets where the entries begin.
-    fn begin(&self, shard: &Shard, at: &StartingPoint, start: &Start, id: Option<&RequestId>) {
+    fn begin(&self, shard: &Shard, at: &StartingPoint, asked: &Asked, id: Option<&RequestId>) {
         if !at.is_recovered() {
             shard.stats.gaps_told.add(1);
         }
+        shard.stats.snapshots.add(u64::from(at.snapshot));
         let order_id = self.channel.as_order();
-        let message = order_id.map(|order| told_of_order(order, at, start.had().is_some()));
+        let message = order_id.map(|order| told_of_order(order, at, asked.start.had().is_some()));
         let subscribed = ServerMessage::Subscribed {
             id,
             channel: &self.channel,
@@ -287,6 +301,7 @@ impl Subscription {
             top: at.told_top(),
             recovered: at.is_recovered(),
             gap: at.gap,
+            snapshot: at.snapshot,
             timestamp: Utc::now(),
             message: message.as_deref(),
         };
@@ -323,7 +338,7 @@ impl Subscription {
                 return;
             }
             let turn = self.reader.borrow_mut().turn();
-            let wanted = match turn {
+            let is_on = match turn {
                 Turn::Done(steps) => return self.act(shard, steps),
                 Turn::Send(steps) => {
                     merged += steps.iter().map(bytes).sum::<usize>();
@@ -335,18 +350,18 @@ impl Subscription {
                     }
                     continue;
                 }
-                Turn::Read(wanted) => wanted,
-            };
-            let is_on = match shard
-                .channels
-                .page(&self.channel, &wanted, shard.config.replay_page_entries)
-                .await
-            {
-                Ok(page) => self.replay(shard, wanted.after.as_ref(), &page).await,
-                Err(error) => {
-                    debug!(conn.id = %self.connection.id, channel = %self.channel, error = %error, "cannot replay yet");
-                    self.reader.borrow_mut().on_no_page();
-                    false
+                Turn::Read(wanted) => {
+                    let page = shard.channels.page(&self.channel, &wanted, shard.config.replay_page_entries);
+                    match page.await {
+                        Ok(page) => self.replay(shard, wanted.after.as_ref(), &page).await,
+                        Err(error) => self.cannot_read(&error),
+                    }
+                }
+                Turn::ReadLatest(wanted) => {
+                    match shard.channels.latest_page(&self.channel, &wanted, SNAPSHOT_PAGE_KEYS).await {
+                        Ok(page) => self.send_latest(shard, &page).await,
+                        Err(error) => self.cannot_read(&error),
+                    }
                 }
             };
             drop(place);
@@ -357,6 +372,26 @@ impl Subscription {
                 self.pause(failures).await;
             }
         }
+    }
+
+    /// What is to be sent next could not be read; false, for it is to be tried again in a moment.
+    fn cannot_read(&self, error: &StorageError) -> bool {
+        debug!(conn.id = %self.connection.id, channel = %self.channel, error = %error, "cannot replay yet");
+        self.reader.borrow_mut().on_no_page();
+        false
+    }
+
+    /// Sends a page of what is latest; false when that brought nothing on and should be tried again in a
+    /// moment.
+    async fn send_latest(self: &Rc<Self>, shard: &Rc<Shard>, page: &EncodedLatest) -> bool {
+        self.connection.until_drained().await;
+        if self.is_over() {
+            return false;
+        }
+        let (steps, then) = self.reader.borrow_mut().on_latest(page);
+        shard.stats.snapshot_entries.add(steps.iter().map(entries).sum::<usize>() as u64);
+        self.act(shard, steps);
+        then != Then::Pause
     }
 
     /// Sends a page of the log, each piece when the one before has been taken; false when that

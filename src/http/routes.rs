@@ -162,6 +162,7 @@ pub(super) fn long_json(app: &App, value: &impl Serialize) -> Result<Response, P
 #[derive(Debug, Deserialize)]
 pub(super) struct Since {
     since: Option<String>,
+    snapshot: Option<String>,
 }
 
 /// A part of the address of a WebSocket that is not of the right form. It is told over the WebSocket,
@@ -176,12 +177,22 @@ impl Since {
 
     /// Where to resume, if anywhere.
     pub(super) fn position(query: Option<Self>) -> Result<Option<Position>, BadAddress> {
-        let Some(Self { since }) = query else {
+        Ok(Self::asked(query)?.0)
+    }
+
+    /// The same, and whether the latest entry of each key is wanted.
+    fn asked(query: Option<Self>) -> Result<(Option<Position>, bool), BadAddress> {
+        let Some(Self { since, snapshot }) = query else {
             let message = "the query is not of the form ?since=<epoch>:<offset>";
             return Err(BadAddress(ErrorCode::InvalidPosition, message.to_owned()));
         };
         let since = since.as_deref().map(Position::from_str).transpose();
-        since.map_err(|error| BadAddress(ErrorCode::InvalidPosition, error.to_string()))
+        let since = since.map_err(|error| BadAddress(ErrorCode::InvalidPosition, error.to_string()))?;
+        match snapshot.as_deref() {
+            None | Some("0" | "false") => Ok((since, false)),
+            Some("1" | "true") => Ok((since, true)),
+            Some(_) => Err(BadAddress(ErrorCode::InvalidMessage, "`snapshot` is 1 or 0".to_owned())),
+        }
     }
 }
 
@@ -195,7 +206,7 @@ pub(super) async fn open(
     answer(accept(request, &app.manager, opening).await)
 }
 
-/// `GET /ws/market/{zone}?since=<epoch>:<offset>`
+/// `GET /ws/market/{zone}?since=<epoch>:<offset>&snapshot=1`
 fn market(app: &Arc<App>) -> BoxedFilter<(Response,)> {
     warp::path!("ws" / "market" / String)
         .and(Since::filter())
@@ -209,7 +220,8 @@ fn market(app: &Arc<App>) -> BoxedFilter<(Response,)> {
 
 fn market_of(zone: &str, query: Option<Since>) -> Result<Opening, BadAddress> {
     let zone = decoded::<Zone>(zone).map_err(|error| BadAddress(ErrorCode::InvalidChannel, error))?;
-    Ok(Opening::Market { zone, since: Since::position(query)? })
+    let (since, snapshot) = Since::asked(query)?;
+    Ok(Opening::Market { zone, since, snapshot })
 }
 
 /// `GET /ws`

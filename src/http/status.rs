@@ -206,6 +206,8 @@ struct MessagesView {
     replay_reads: u64,
     replay_bytes: usize,
     replayed: u64,
+    snapshots: u64,
+    snapshot_entries: u64,
     gaps_told: u64,
     paced: u64,
     panics: u64,
@@ -361,6 +363,8 @@ impl Sources {
                 replay_reads: channels.pages_read.get(),
                 replay_bytes: self.channels.page_bytes(),
                 replayed: totals.replayed,
+                snapshots: totals.snapshots,
+                snapshot_entries: totals.snapshot_entries,
                 gaps_told: totals.gaps_told,
                 paced: totals.paced,
                 panics: totals.panics,
@@ -585,10 +589,17 @@ impl Collector for StatsView {
         m.counters("messages_dropped", "Messages that waited and were never sent", "reason", dropped)?;
         m.counter("replays", "Pages of the log that clients who catch up were given", messages.replays)?;
         let reads = messages.replay_reads;
-        m.counter("replay_reads", "Pages of the log read for them; many share one", reads)?;
+        m.counter(
+            "replay_reads",
+            "Pages of logs and of latest entries read for clients; many share one",
+            reads,
+        )?;
         let bytes = messages.replay_bytes as u64;
         m.gauge("replay_bytes", "Bytes of these pages that wait for clients", signed(bytes))?;
         m.counter("replayed_entries", "Entries sent from the log", messages.replayed)?;
+        let snapshots = messages.snapshots;
+        m.counter("snapshots", "Times that a client began with the latest entry of each key", snapshots)?;
+        m.counter("snapshot_entries", "Entries sent so", messages.snapshot_entries)?;
         m.counter("gaps_told", "Times that a client was told of missing entries", messages.gaps_told)?;
         m.counter("paced", "Times that a fan-out waited for readers", messages.paced)?;
 

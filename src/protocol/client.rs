@@ -53,13 +53,15 @@ pub struct Subscribe {
     pub channels: Vec<String>,
     /// Where to resume, by channel name; channels without an entry start with what comes next.
     pub since: HashMap<String, Value>,
+    /// The latest entry of each key is wanted first, of zones that are not resumed.
+    pub snapshot: bool,
 }
 
 /// A message from a client. Unknown fields are ignored.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub enum ClientMessage {
-    /// `subscribe` {id?, channels, since?}
+    /// `subscribe` {id?, channels, since?, snapshot?}
     Subscribe(Subscribe),
     /// `unsubscribe` {id?, channels}
     Unsubscribe {
@@ -130,7 +132,11 @@ impl ClientMessage {
                     }
                     None => HashMap::new(),
                 };
-                Ok(Self::Subscribe(Subscribe { id, channels, since }))
+                let snapshot = match fields.get("snapshot") {
+                    Some(_) => fields.read("snapshot", "true or false")?,
+                    None => false,
+                };
+                Ok(Self::Subscribe(Subscribe { id, channels, since, snapshot }))
             }
             "unsubscribe" => Ok(Self::Unsubscribe { id, channels: channels()? }),
             "heartbeat" => Ok(Self::Heartbeat { id }),
@@ -210,6 +216,7 @@ mod tests {
             id: Some(id("1")),
             channels: vec!["zone:pjm".to_owned()],
             since: HashMap::from([("zone:pjm".to_owned(), json!({"epoch": "a", "offset": 4}))]),
+            snapshot: false,
         };
         assert_eq!(ClientMessage::parse(text), Ok(ClientMessage::Subscribe(expected)));
     }
@@ -224,6 +231,7 @@ mod tests {
             (r#"{"type":5,"id":"a"}"#, ErrorCode::InvalidMessage, Some(id(r#""a""#))),
             (r#"{"type":"subscribe","id":7}"#, ErrorCode::InvalidMessage, Some(id("7"))),
             (r#"{"type":"subscribe","channels":[1]}"#, ErrorCode::InvalidMessage, None),
+            (r#"{"type":"subscribe","channels":[],"snapshot":1}"#, ErrorCode::InvalidMessage, None),
             (r#"{"type":"ping","id":{}}"#, ErrorCode::InvalidMessage, None),
             (r#"{"type":"dance","id":2}"#, ErrorCode::UnknownType, Some(id("2"))),
             (r#"{"type":"subscribe","channels":null}"#, ErrorCode::InvalidMessage, None),

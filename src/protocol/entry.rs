@@ -9,13 +9,16 @@ use crate::model::{ChannelKind, ChannelName, Entry, UnknownKind};
 
 /// Fields that the envelope owns; a publisher may not use them in a payload. (`timestamp` may be
 /// given: it becomes the entry's time.)
-pub const RESERVED_FIELDS: [&str; 6] = ["type", "channel", "offset", "id", "late", MISSED_BEFORE];
+pub const RESERVED_FIELDS: [&str; 7] = ["type", "channel", "offset", "id", "late", MISSED_BEFORE, SNAPSHOT];
 
 /// The type of the message that stands for an entry which this build cannot show.
 pub const SKIPPED: &str = "skipped";
 
 /// Says in an entry that updates before it are missing.
 pub const MISSED_BEFORE: &str = "missedBefore";
+
+/// Says of an entry that it is the latest one of its key, sent because a client begins.
+pub const SNAPSHOT: &str = "snapshot";
 
 /// Says in an entry of an order which one it is of.
 pub(super) const ORDER_ID: &str = "orderId";
@@ -30,6 +33,16 @@ pub(super) const ORDER_ID: &str = "orderId";
 /// timestamp where these could not be read), `reason`, and where they are known `kind` and
 /// `"terminal":true`.
 pub fn entry_json(channel: &ChannelName, entry: &Entry, late: bool, out: &mut Vec<u8>) {
+    write(channel, entry, late, false, out);
+}
+
+/// The same of the latest entry of a key, sent because a client begins: with `"snapshot":true`, before
+/// `"late":true` where it has that.
+pub fn latest_json(channel: &ChannelName, entry: &Entry, out: &mut Vec<u8>) {
+    write(channel, entry, false, true, out);
+}
+
+fn write(channel: &ChannelName, entry: &Entry, late: bool, is_latest: bool, out: &mut Vec<u8>) {
     let draft = &entry.draft;
     // Names, ids and times need no JSON escapes by construction; writing to a Vec cannot fail.
     let unknown = draft.kind.unknown();
@@ -45,6 +58,9 @@ pub fn entry_json(channel: &ChannelName, entry: &Entry, late: bool, out: &mut Ve
         head = head.and(write!(out, r#","id":"{}","timestamp":"{time}""#, entry.id));
     }
     debug_assert!(head.is_ok());
+    if is_latest {
+        out.extend_from_slice(br#","snapshot":true"#);
+    }
     if late || draft.marks.late {
         out.extend_from_slice(br#","late":true"#);
     }
@@ -150,6 +166,31 @@ mod tests {
             concat!(
                 r#"{"type":"price_update","channel":"zone:pjm","offset":7,"#,
                 r#""id":"00000000000000000000000000000000-9","timestamp":"2021-01-08T00:00:00.278Z","late":true}"#
+            ),
+        );
+    }
+
+    #[test]
+    fn the_latest_of_a_key_says_that_it_is() {
+        let entry = Entry {
+            offset: 7,
+            id: EntryId { producer: NodeId(Uuid::nil()), seq: 9 },
+            draft: DraftEntry {
+                time: DateTime::from_timestamp_millis(1_610_064_000_278).unwrap(),
+                kind: EntryKind::PriceUpdate,
+                key: None,
+                data: Bytes::from_static(br#"{"key":"HUB","price":1}"#),
+                marks: Marks { late: true, ..Marks::default() },
+            },
+        };
+        let mut out = Vec::new();
+        latest_json(&"zone:pjm".parse().unwrap(), &entry, &mut out);
+        assert_eq!(
+            String::from_utf8(out).unwrap(),
+            concat!(
+                r#"{"type":"price_update","channel":"zone:pjm","offset":7,"#,
+                r#""id":"00000000000000000000000000000000-9","timestamp":"2021-01-08T00:00:00.278Z","#,
+                r#""snapshot":true,"late":true,"key":"HUB","price":1}"#
             ),
         );
     }

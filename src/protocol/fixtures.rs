@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use super::{
     ClientMessage, CloseCode, EndCode, ErrorCode, PROTOCOL_VERSION, RequestId, ServerMessage, Subscribe,
-    entry_json,
+    entry_json, latest_json,
 };
 use crate::model::{
     BackendName, BackendState, ChannelName, DraftEntry, Entry, EntryId, EntryKind, Epoch, Marks, NodeId,
@@ -34,14 +34,27 @@ fn time(text: &str) -> DateTime<Utc> {
     text.parse().unwrap()
 }
 
+const PRICE: &str =
+    r#"{"key":"WESTERN HUB","hub":"WESTERN HUB","price":39432.480,"n":1.10e2,"bid":null,"note":"x \" é"}"#;
+
 fn price(late: bool) -> String {
-    let data = r#"{"key":"WESTERN HUB","hub":"WESTERN HUB","price":39432.480,"n":1.10e2,"bid":null,"note":"x \" é"}"#;
-    entry(&"zone:pjm".parse().unwrap(), 42, EntryKind::PriceUpdate, "WESTERN HUB", data, late)
+    entry(&"zone:pjm".parse().unwrap(), 42, EntryKind::PriceUpdate, "WESTERN HUB", PRICE, late)
 }
 
 fn skipped() -> String {
     let kind = EntryKind::named("ticker", false).unwrap();
     entry(&"zone:pjm".parse().unwrap(), 43, kind, "WESTERN HUB", r#"{"bid":19.5}"#, false)
+}
+
+/// The latest price of a key, for a client that begins with it.
+fn latest() -> String {
+    let mut out = Vec::new();
+    latest_json(
+        &"zone:pjm".parse().unwrap(),
+        &stored(42, EntryKind::PriceUpdate, "WESTERN HUB", PRICE),
+        &mut out,
+    );
+    String::from_utf8(out).unwrap()
 }
 
 fn removal(kind: EntryKind, data: &'static str) -> String {
@@ -96,8 +109,14 @@ fn entry(
     data: &'static str,
     late: bool,
 ) -> String {
+    let mut out = Vec::new();
+    entry_json(channel, &stored(offset, kind, key, data), late, &mut out);
+    String::from_utf8(out).unwrap()
+}
+
+fn stored(offset: u64, kind: EntryKind, key: &str, data: &'static str) -> Entry {
     let producer = NodeId(Uuid::from_u128(0x67e5_5044_10b1_426f_9247_bb68_0e5f_e0c8));
-    let entry = Entry {
+    Entry {
         offset,
         id: EntryId { producer, seq: 9 },
         draft: DraftEntry {
@@ -107,10 +126,7 @@ fn entry(
             data: Bytes::from_static(data.as_bytes()),
             marks: Marks::default(),
         },
-    };
-    let mut out = Vec::new();
-    entry_json(channel, &entry, late, &mut out);
-    String::from_utf8(out).unwrap()
+    }
 }
 
 /// The name of the fixture of a message, without what is special about it. Names every variant, so
@@ -123,6 +139,7 @@ fn kind(message: &ServerMessage<'_>) -> &'static str {
         ServerMessage::CaughtUp { .. } => "caught_up",
         ServerMessage::Unsubscribed { .. } => "unsubscribed",
         ServerMessage::Resync { .. } => "resync",
+        ServerMessage::SnapshotEnd { .. } => "snapshot_end",
         ServerMessage::Heartbeat { .. } => "heartbeat",
         ServerMessage::HeartbeatAck { .. } => "heartbeat_ack",
         ServerMessage::Pong { .. } => "pong",
@@ -142,6 +159,7 @@ fn server_messages_are_as_in_their_fixtures() {
     let second: &Epoch = &"fedcba9876543210".parse().unwrap();
     let fork: &Epoch = &"f.0123456789abcdef.56.67e5504410b1426f9247bb680e5fe0c8.9.56".parse().unwrap();
     let view: &Epoch = &"v.0123456789abcdef.67e5504410b1426f9247bb680e5fe0c8-12".parse().unwrap();
+    let part: &Epoch = &"v.0123456789abcdef.s".parse().unwrap();
     let ids = ["1", "3", "7", r#""a""#].map(id);
     let [one, three, seven, a] = &ids;
     let established = |market_zone, storage_backend, state, message| ServerMessage::ConnectionEstablished {
@@ -163,6 +181,7 @@ fn server_messages_are_as_in_their_fixtures() {
         top,
         recovered,
         gap,
+        snapshot: false,
         timestamp,
         message: None,
     };
@@ -173,8 +192,19 @@ fn server_messages_are_as_in_their_fixtures() {
         offset,
         recovered: gap == Some(0),
         gap,
+        snapshot: false,
         timestamp,
     };
+    let with_snapshot = |mut message| {
+        if let ServerMessage::Subscribed { snapshot, .. } | ServerMessage::Resync { snapshot, .. } =
+            &mut message
+        {
+            *snapshot = true;
+        }
+        message
+    };
+    let snapshot_end =
+        |epoch, recovered| ServerMessage::SnapshotEnd { channel, epoch, offset: 41, recovered, timestamp };
     let backend_state = |storage_backend, state, reason| ServerMessage::BackendState {
         storage_backend,
         state,
@@ -244,6 +274,7 @@ fn server_messages_are_as_in_their_fixtures() {
                 top: Some(3),
                 recovered: true,
                 gap: Some(0),
+                snapshot: false,
                 timestamp,
                 message: Some(
                     "Subscribed to real-time updates for order 6f1c1c1e-0b5e-4b1e-9d3e-0a6f4b6f2a11",
@@ -269,6 +300,13 @@ fn server_messages_are_as_in_their_fixtures() {
         ("resync_with_gap", resync(first, 99, Some(4))),
         ("resync_to_a_fork", resync(fork, 56, Some(0))),
         ("resync_to_a_view", resync(view, 56, Some(0))),
+        (
+            "subscribed_with_snapshot",
+            with_snapshot(subscribed(Some(seven), part, 41, Some(41), true, Some(0))),
+        ),
+        ("resync_with_snapshot", with_snapshot(resync(part, 41, None))),
+        ("snapshot_end", snapshot_end(first, true)),
+        ("snapshot_end_of_part", snapshot_end(part, false)),
         ("heartbeat", ServerMessage::Heartbeat { timestamp }),
         ("heartbeat_ack", ServerMessage::HeartbeatAck { id: Some(a), timestamp }),
         ("pong", ServerMessage::Pong { id: Some(one), timestamp }),
@@ -302,6 +340,7 @@ fn server_messages_are_as_in_their_fixtures() {
     let mut written = BTreeMap::from([
         ("price_update".to_owned(), price(false)),
         ("price_update_late".to_owned(), price(true)),
+        ("price_update_snapshot".to_owned(), latest()),
         ("skipped".to_owned(), skipped()),
         ("key_removed".to_owned(), removal(EntryKind::KeyRemoved, r#"{"key":"WESTERN HUB"}"#)),
         ("zone_removed".to_owned(), removal(EntryKind::ZoneRemoved, "{}")),
@@ -322,12 +361,20 @@ fn client_messages_are_read_from_their_fixtures() {
     let channels = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
     let subscribe = |id, names: &[&str], since: &[(&str, Value)]| {
         let since = since.iter().map(|(name, since)| ((*name).to_owned(), since.clone()));
-        ClientMessage::Subscribe(Subscribe { id, channels: channels(names), since: since.collect() })
+        let (channels, since) = (channels(names), since.collect());
+        ClientMessage::Subscribe(Subscribe { id, channels, since, snapshot: false })
+    };
+    let with_snapshot = |mut message| {
+        if let ClientMessage::Subscribe(Subscribe { snapshot, .. }) = &mut message {
+            *snapshot = true;
+        }
+        message
     };
     let object = serde_json::to_value(&position).unwrap();
     let expected = HashMap::from([
         ("subscribe", subscribe(Some(id("7")), &["zone:pjm", "zone:ercot"], &[("zone:pjm", object)])),
         ("subscribe_from_now", subscribe(None, &["zone:pjm"], &[])),
+        ("subscribe_with_snapshot", with_snapshot(subscribe(None, &["zone:pjm"], &[]))),
         (
             "subscribe_with_text_position",
             subscribe(Some(id(r#""a""#)), &["zone:pjm"], &[("zone:pjm", json!(position.to_string()))]),

@@ -15,7 +15,7 @@ mod update;
 
 pub use client::{ClientMessage, InvalidMessage, RequestId, Subscribe};
 pub use close::CloseCode;
-pub use entry::{MISSED_BEFORE, RESERVED_FIELDS, SKIPPED, entry_json};
+pub use entry::{MISSED_BEFORE, RESERVED_FIELDS, SKIPPED, SNAPSHOT, entry_json, latest_json};
 pub(crate) use fields::{OrderedFields, each_element};
 pub use frame::{FRAME_HEADER_MAX, close_frame, ping_frame, text_frame};
 pub use payload::InvalidPayload;

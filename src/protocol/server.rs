@@ -140,6 +140,9 @@ pub enum ServerMessage<'a> {
         /// cannot be known, because the epoch is another.
         #[serde(skip_serializing_if = "Option::is_none")]
         gap: Option<u64>,
+        /// The latest entry of each key comes first.
+        #[serde(skip_serializing_if = "is_false")]
+        snapshot: bool,
         /// When it was sent.
         timestamp: DateTime<Utc>,
         /// How the order stands, for people; only in the channel of an order.
@@ -182,6 +185,23 @@ pub enum ServerMessage<'a> {
         /// How many entries are missing; absent when that cannot be known.
         #[serde(skip_serializing_if = "Option::is_none")]
         gap: Option<u64>,
+        /// The latest entry of each key comes first, in place of what is missing.
+        #[serde(skip_serializing_if = "is_false")]
+        snapshot: bool,
+        /// When it was sent.
+        timestamp: DateTime<Utc>,
+    },
+    /// The latest entry of each key has come, as they were at `offset` of `epoch`. Entries follow from just
+    /// after that.
+    SnapshotEnd {
+        /// The channel.
+        channel: &'a ChannelName,
+        /// The epoch from here on.
+        epoch: &'a Epoch,
+        /// Entries follow from the next offset on.
+        offset: u64,
+        /// Whether they are all: else some could not be reached, and another snapshot comes when they can.
+        recovered: bool,
         /// When it was sent.
         timestamp: DateTime<Utc>,
     },
@@ -258,6 +278,11 @@ pub enum ServerMessage<'a> {
         /// When it was sent.
         timestamp: DateTime<Utc>,
     },
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde gives it so")]
+fn is_false(word: &bool) -> bool {
+    !*word
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde gives it so")]

@@ -18,6 +18,8 @@ struct Named {
     back: Option<Back>,
     /// Since which hour it cannot be said what was had before: anything of that may come again.
     doubt_since: Option<u64>,
+    /// Of what was latest when it began it does not have all: see [`Had::of_part`].
+    is_part: bool,
 }
 
 /// Which entries of a producer were had: those with a greater sequence than `after`, up to `newest`.
@@ -99,6 +101,30 @@ impl Had {
         had
     }
 
+    /// Of a reader that begins with the latest entry of each key, and does not have all of them: either they
+    /// are being sent, or some could not be reached. Nothing that it has had counts.
+    pub fn of_part() -> Self {
+        let mut had = Self::default();
+        had.set_part();
+        had
+    }
+
+    /// Whether that is so.
+    pub fn is_part(&self) -> bool {
+        self.0.as_deref().is_some_and(|named| named.is_part)
+    }
+
+    /// It is, from here on.
+    pub(super) fn set_part(&mut self) {
+        self.change(|named| named.is_part = true);
+    }
+
+    /// It is not, as far as a test is concerned.
+    #[cfg(test)]
+    pub(super) fn not_part(&mut self) {
+        self.change(|named| named.is_part = false);
+    }
+
     /// Nothing can come again, and nothing is owed.
     pub fn is_empty(&self) -> bool {
         self.0.is_none()
@@ -116,6 +142,16 @@ impl Had {
 
     fn producers(&self) -> &[(NodeId, Run)] {
         self.0.as_deref().map_or(&[], |named| &named.producers)
+    }
+
+    /// Whether all that is missing comes by itself when it can be reached.
+    pub fn is_merely_owed(&self) -> bool {
+        self.back().is_some() && self.is_whole()
+    }
+
+    /// Whether it can be said that nothing is missing where nothing is.
+    pub fn is_whole(&self) -> bool {
+        !self.is_in_doubt() && !self.is_part()
     }
 
     /// Whether it cannot be said what was had.
@@ -140,7 +176,10 @@ impl Had {
 
     /// Nothing that is named is left out.
     pub fn name_nothing(&mut self) {
-        self.change(|named| *named = Named { doubt_since: named.doubt_since, ..Named::default() });
+        self.change(|named| {
+            let Named { doubt_since, is_part, .. } = *named;
+            *named = Named { doubt_since, is_part, ..Named::default() };
+        });
     }
 
     /// Producers in order, with what was had of each.
@@ -232,6 +271,7 @@ impl Had {
                 named.back.clone_from(&other.back);
             }
             named.doubt_since = named.doubt_since.max(other.doubt_since);
+            named.is_part |= other.is_part;
         });
     }
 

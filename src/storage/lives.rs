@@ -13,10 +13,12 @@ const UNBORN: &str = "u";
 const UNKNOWN: &str = "0";
 
 /// What a name says besides producers: the reader is on its way through what it was owed of a log; it is
-/// elsewhere, and has to go back; it cannot be said what was had.
+/// elsewhere, and has to go back; it cannot be said what was had; a snapshot is not whole.
 const OWED: &str = "o";
 const PASSED: &str = "p";
 const DOUBT: &str = "d";
+/// It does not have all that was latest when it began.
+const PART: &str = "s";
 
 /// What an epoch's text says, where it is not simply that of a log.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -270,6 +272,9 @@ pub fn told_epoch(life: &Epoch, had: &Had) -> Epoch {
     if let Some(since) = had.doubt_since() {
         text.push_str(&format!(".{DOUBT}{since}"));
     }
+    if had.is_part() {
+        text.push_str(&format!(".{PART}"));
+    }
     // Where there are more producers than can be named, one that no node knows: a reader that comes back
     // with it is given all that is kept, and told so.
     text.parse().unwrap_or_else(|_| Epoch::random())
@@ -287,6 +292,8 @@ fn without_a_rule(had: &Had) -> Had {
         told.name_nothing();
         had.iter().for_each(|(node, run)| told.add(node, run.newest));
         told.set_back(had.back().cloned());
+    } else if mutant::is(Mutant::PartNotTold) {
+        told.not_part();
     }
     told
 }
@@ -310,6 +317,7 @@ fn had_of<'a>(mut parts: impl Iterator<Item = &'a str>) -> Option<Had> {
                 let (to, after, until) = (offset()?, offset()?, offset()?);
                 had.set_back(Some(Back { log, to, after, until, is_away: part == PASSED }));
             }
+            PART => had.set_part(),
             doubt if doubt.starts_with(DOUBT) && !doubt.contains('-') => {
                 had.set_doubt(Some(doubt[DOUBT.len()..].parse().ok()?).filter(|since| is_young(*since)));
             }
@@ -347,7 +355,7 @@ mod tests {
         #[test]
         fn what_was_had_survives_its_text_form(
             known in any::<bool>(), unborn in any::<bool>(), base in any::<u64>(), seq in any::<u64>(), more in any::<u64>(),
-            producers in proptest::collection::btree_map(any::<u128>(), 1u64.., 0..=12),
+            producers in proptest::collection::btree_map(any::<u128>(), 1u64.., 0..=12), is_part in any::<bool>(),
             to in 0..1u64 << 50, owed in proptest::option::of((1..1u64 << 50, 0..1u64 << 50)), is_away in any::<bool>(), doubt in any::<bool>(),
         ) {
             let log = Epoch::random();
@@ -360,6 +368,9 @@ mod tests {
             had.set_back(back.map(|(after, until)| Back { log: log_of_back, to, after, until, is_away }));
             if doubt {
                 had.doubt();
+            }
+            if is_part {
+                had.set_part();
             }
             let told = told_epoch(&fork.epoch(), &had);
             prop_assert_eq!(Life::of(&told), Some(Life::Fork(fork, had.clone())));
@@ -434,6 +445,17 @@ mod tests {
         let later = Fork { seq: 9, from: 13, ..fork };
         assert_eq!(at(&later, 13), goes_on(10, &[(1, 9)]));
         assert_eq!(at(&later, 12), Had::unknown(), "not to be told");
+    }
+
+    #[test]
+    fn of_what_nobody_had_all_the_name_says_so_until_it_is_had() {
+        let log = Epoch::random();
+        let at = Position { epoch: told_epoch(&log, &Had::of_part()), offset: 8 };
+        assert_eq!(at.epoch.as_str(), format!("v.{log}.s"));
+        assert!(had_at(&at).is_part() && !had_at(&at).is_whole() && !had_at(&at).is_in_doubt());
+        let mut had = had_at(&at);
+        had.name_nothing();
+        assert!(had.is_part(), "what is named is another matter");
     }
 
     #[test]

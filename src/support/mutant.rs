@@ -51,6 +51,16 @@ pub(crate) enum Mutant {
     RejoinWithoutEntryBefore,
     /// What comes of a log that is yet to be looked at is taken for what follows.
     DoubtDisregarded,
+    /// A snapshot is taken for what the log was at its end, not at its beginning.
+    SnapshotAsAtItsEnd,
+    /// Of a snapshot only the first page is sent.
+    SnapshotOfOnePage,
+    /// Of latest entries also those are sent that come in what follows.
+    SnapshotBehindPosition,
+    /// What could be reached of a snapshot is taken for all.
+    PartIsWhole,
+    /// That a snapshot is not whole is not told.
+    PartNotTold,
 }
 
 thread_local! {

@@ -34,6 +34,7 @@ mod replay;
 mod replay_file;
 mod rolling_upgrade;
 mod shutdown;
+mod snapshots;
 mod spool;
 mod storage_choice;
 mod storage_contract;

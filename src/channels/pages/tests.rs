@@ -32,7 +32,7 @@ impl Logs {
             let draft = DraftEntry {
                 time: DateTime::from_timestamp_millis(0).unwrap(),
                 kind: EntryKind::PriceUpdate,
-                key: None,
+                key: Some(format!("k{seq:04}").into()),
                 data: format!("{{\"p\":\"{}\"}}", "x".repeat(bytes)).into(),
                 marks: Marks::default(),
             };
@@ -126,6 +126,37 @@ async fn pages_are_bounded_in_bytes_and_small_where_too_many_live() {
     // That goes in time.
     let tidied = time::timeout(KEPT_FOR * 2, logs.pages.tidying()).await;
     assert!(tidied.is_err() && logs.pages.bytes() == 0);
-    let state = logs.pages.0.state.lock();
-    assert_eq!((state.channels.len(), state.kept.len(), state.kept_bytes), (0, 0, 0));
+    let shelf = logs.pages.0.logs.lock();
+    assert_eq!((shelf.channels.len(), shelf.kept.len(), shelf.kept_bytes), (0, 0, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn latest_entries_are_read_once_for_all_that_begin_with_them() {
+    let logs = Logs::new(128 << 20).await;
+    logs.append(1..=2_500, 10).await;
+    let get = async |after: Option<&str>, at_least: Option<u64>| {
+        let wanted =
+            WantedLatest { after: after.map(str::to_owned), at_least: at_least.map(|at| logs.at(at)) };
+        logs.pages.get_latest(&channel(), &wanted, 1_000).await.unwrap()
+    };
+    let all = futures_util::future::join_all((0..200).map(|_| get(None, None))).await;
+    let first = &all[0];
+    assert!(all.iter().all(|page| Arc::ptr_eq(page, first)) && first.bytes <= 2 * PAGE_BYTES);
+    assert_eq!(
+        (first.epoch.as_ref(), first.top, first.next.as_deref()),
+        (Some(&logs.epoch), 2_500, Some("k1000"))
+    );
+    assert_eq!((first.places.len(), first.places[999], logs.counted()), (1_000, 1_000, (1, 199)));
+    assert!(first.batch.as_ref().unwrap().frame(0).ends_with(br#"xxx"}"#));
+    // Whoever knows of more is not given what was read before.
+    logs.append(2_501..=2_501, 10).await;
+    assert_eq!((get(None, Some(2_500)).await.top, get(None, Some(2_501)).await.top), (2_500, 2_501));
+    assert_eq!((get(Some("k1000"), Some(2_501)).await.places[0], logs.counted().0), (1_001, 3));
+    assert_eq!(get(Some("k2000"), None).await.next, None);
+    logs.pages.forget(&channel());
+    get(None, None).await;
+    assert_eq!(logs.counted().0, 5);
+    drop(all);
+    let tidied = time::timeout(KEPT_FOR * 2, logs.pages.tidying()).await;
+    assert!(tidied.is_err() && logs.pages.bytes() == 0);
 }

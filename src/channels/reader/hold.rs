@@ -21,6 +21,19 @@ pub(super) struct Joining {
     look_again: bool,
     /// It is being read for that reason.
     looks: bool,
+    /// The latest entries of keys are sent first.
+    pub(super) taking: Option<Taking>,
+}
+
+/// How far a reader has come that is sent the latest entry of each key.
+#[derive(Debug, Default)]
+pub(super) struct Taking {
+    /// The last key that was looked at.
+    pub(super) after: Option<String>,
+    /// The client was told where it begins.
+    pub(super) is_told: bool,
+    /// Some of them may not be within reach.
+    pub(super) is_part: bool,
 }
 
 impl Joining {

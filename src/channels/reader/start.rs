@@ -1,5 +1,6 @@
 //! Where a reader begins.
 
+use crate::channels::pages::EncodedLatest;
 use crate::channels::unborn::{in_log, told};
 use crate::model::{ChannelKind, ChannelName, Epoch, Position};
 use crate::storage::{Back, Had, Page, begin_elsewhere, had_at, is_fork, is_fork_of_unknown, miss_in_fork};
@@ -47,6 +48,24 @@ impl Start {
     }
 }
 
+/// What a client asks for.
+#[derive(Debug, Clone)]
+pub(crate) struct Asked {
+    /// Where it wants to start.
+    pub(crate) start: Start,
+    /// Where it would miss something there, and where it comes for the first time, the latest entry of each
+    /// key first.
+    pub(crate) snapshot: bool,
+}
+
+impl Asked {
+    /// The same as of [`Start::of`]. The stream of an order begins with all of it in any case.
+    pub(crate) fn of(channel: &ChannelName, since: Option<Position>, snapshot: bool) -> Self {
+        let snapshot = snapshot && channel.kind() == ChannelKind::Zone;
+        Self { start: Start::of(channel, since), snapshot }
+    }
+}
+
 /// Where the entries begin for a client, and what it is told of that.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct StartingPoint {
@@ -68,6 +87,12 @@ pub(crate) struct StartingPoint {
     pub(crate) closed: bool,
     /// The life is over: what follows `top` is in another one.
     pub(crate) is_over: bool,
+    /// What it would miss comes by itself, or is nothing.
+    pub(crate) is_resumed: bool,
+    /// The client wants the latest entry of each key in place of what it would miss.
+    pub(crate) wants_snapshot: bool,
+    /// It gets them now.
+    pub(crate) snapshot: bool,
 }
 
 impl StartingPoint {
@@ -76,16 +101,66 @@ impl StartingPoint {
         let Position { epoch, offset } = joined_at.clone();
         let life = epoch.clone();
         let had = Had::default();
-        Self { life, had, epoch, offset, gap: Some(0), joined_at, top: offset, closed: false, is_over: false }
+        Self {
+            life,
+            had,
+            epoch,
+            offset,
+            gap: Some(0),
+            joined_at,
+            top: offset,
+            closed: false,
+            is_over: false,
+            is_resumed: true,
+            wants_snapshot: false,
+            snapshot: false,
+        }
     }
 
-    /// Where a client begins that has [`had`](Start::had) everything up to there; `page` is what was
-    /// read after it, once the channel was joined at `joined_at`.
-    pub(crate) fn in_log(joined_at: Position, had: Option<&Position>, page: &Page) -> Self {
-        let life = page.epoch.clone().unwrap_or_else(|| joined_at.epoch.clone());
-        let (offset, gap, had) = Self::found(&life, had, page);
-        let gap = gap.filter(|_| !had.is_in_doubt());
+    /// Where a client begins that gets the latest entry of each key first, of which `page` is the first
+    /// one; `is_new`: it has had nothing that it would miss.
+    pub(crate) fn of_snapshot(joined_at: Position, page: &EncodedLatest, is_new: bool) -> Self {
+        let Position { epoch: life, offset } = match &page.epoch {
+            Some(epoch) => Position { epoch: epoch.clone(), offset: page.top },
+            None => joined_at.clone(),
+        };
+        // It may have been read a moment ago.
+        let top = if joined_at.epoch == life { offset.max(joined_at.offset) } else { offset };
+        let had = Had::of_part();
         let epoch = told(&life, &had);
+        let gap = Some(0).filter(|_| is_new && !page.is_copy);
+        Self {
+            life,
+            had,
+            epoch,
+            offset,
+            gap,
+            joined_at,
+            top,
+            closed: false,
+            is_over: false,
+            is_resumed: false,
+            wants_snapshot: true,
+            snapshot: true,
+        }
+    }
+
+    /// Where a client begins that has [`had`](Start::had) everything up to a position; `page` is what was
+    /// read after it, once the channel was joined at `joined_at`.
+    pub(crate) fn in_log(joined_at: Position, position: Option<&Position>, page: &Page) -> Self {
+        let life = page.epoch.clone().unwrap_or_else(|| joined_at.epoch.clone());
+        let (is_part, after) =
+            (position.is_some_and(|at| had_at(at).is_part()), position.map_or(0, |at| at.offset));
+        let is_known = position.is_none_or(|at| is_known(at, page));
+        let (offset, gap, had) = Self::found(&life, position, page);
+        let gap = gap.filter(|_| had.is_whole());
+        let epoch = told(&life, &had);
+        let is_resumed = match gap {
+            _ if is_part => false,
+            Some(gap) => gap == 0,
+            // In doubt nothing need be missing.
+            None => had.is_merely_owed() || (is_known && offset == after),
+        };
         Self {
             life,
             had,
@@ -96,15 +171,16 @@ impl StartingPoint {
             top: page.top,
             closed: page.closed,
             is_over: page.next.is_some(),
+            is_resumed,
+            wants_snapshot: false,
+            snapshot: false,
         }
     }
 
     /// Where the entries begin, how many are gone, and what was had.
     fn found(life: &Epoch, position: Option<&Position>, page: &Page) -> (u64, Option<u64>, Had) {
         let oldest = page.first.saturating_sub(1);
-        // Offsets past the top were never given in this life: the log was put back to before them.
-        let is_known = |had: &Position| page.epoch.as_ref() == Some(&had.epoch) && had.offset <= page.top;
-        if let Some(position) = position.filter(|position| !is_known(position)) {
+        if let Some(position) = position.filter(|position| !is_known(position, page)) {
             let (offset, had) = begin_elsewhere(had_at(position), life, page);
             return (offset, None, had);
         }
@@ -122,7 +198,7 @@ impl StartingPoint {
         }
         match position {
             // Its name is kept as it is, and says so.
-            Some(position) if had_at(position).is_in_doubt() => (after.max(oldest), None, had),
+            Some(position) if !had_at(position).is_whole() => (after.max(oldest), None, had),
             // Whatever the log turns out to hold is wanted.
             None if !page.is_final && is_fork_of_unknown(life) => {
                 had.set_back(Some(Back::to_the_beginning()));
@@ -153,4 +229,10 @@ impl StartingPoint {
         let is_away = self.had.back().is_some_and(|back| back.is_away);
         self.closed && self.offset >= self.top && !is_away
     }
+}
+
+/// Whether a page is what follows a position. Offsets past the top were never given in this life: the log was
+/// put back to before them.
+fn is_known(position: &Position, page: &Page) -> bool {
+    page.epoch.as_ref() == Some(&position.epoch) && position.offset <= page.top
 }

@@ -35,6 +35,15 @@ pub(crate) enum Step {
         recovered: bool,
         /// How many entries are; `None` when that cannot be known.
         gap: Option<u64>,
+        /// In place of them comes the latest entry of each key.
+        snapshot: bool,
+    },
+    /// Say `snapshot_end`: the latest entries of keys have been sent, as they were at this position.
+    SnapshotEnd {
+        /// Where the client stands.
+        at: Position,
+        /// They are all.
+        is_whole: bool,
     },
     /// The log has come to its end, and all that is kept of it has been sent.
     Finished,
@@ -51,6 +60,8 @@ pub(crate) enum Way {
     Live,
     /// In one piece, whose size is bounded; the next one waits until the client has taken it.
     Piece,
+    /// The same of the latest entries of keys, whose offsets mean nothing.
+    Latest,
 }
 
 /// How much a reader takes.
@@ -74,6 +85,18 @@ pub(crate) enum Turn {
     /// What is in the log, for [`on_page`](super::Reader::on_page); or
     /// [`on_no_page`](super::Reader::on_no_page).
     Read(Wanted),
+    /// What is latest of the keys, for [`on_latest`](super::Reader::on_latest); or
+    /// [`on_no_page`](super::Reader::on_no_page).
+    ReadLatest(WantedLatest),
+}
+
+/// Which latest entries a reader wants.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct WantedLatest {
+    /// Those after this key; `None`: from the first one on.
+    pub(crate) after: Option<String>,
+    /// As they are no earlier than here; `None`: as they were lately.
+    pub(crate) at_least: Option<Position>,
 }
 
 /// What a reader wants to read.

@@ -10,6 +10,7 @@ use uuid::Uuid;
 
 use super::*;
 use crate::model::{ChannelName, DraftEntry, Entry, EntryId, EntryKind, Lane, Marks, NodeId};
+use crate::storage::LatestPage;
 
 const ROOM: Room = Room { hold_entries_max: 8, piece_bytes: 4_000, is_behind: false };
 
@@ -102,10 +103,12 @@ fn short(steps: &[Step]) -> Vec<String> {
                 let runs: Vec<_> = runs.iter().map(|run| offsets(batch, run)).collect();
                 format!("{way:?} {}", runs.join(" "))
             }
+            Step::Resync { to, snapshot: true, .. } => format!("{to} snapshot"),
             Step::Resync { to, recovered, gap, .. } => {
                 let kind = if to.epoch.as_str().starts_with("v.") { "view" } else { to.epoch.as_str() };
                 format!("{kind}:{} {recovered} {gap:?}", to.offset)
             }
+            Step::SnapshotEnd { at, is_whole } => format!("{at} end {is_whole}"),
             Step::Finished => "finished".to_owned(),
             Step::CatchUp => "catch up".to_owned(),
             Step::Doubt => "doubt".to_owned(),
@@ -486,4 +489,159 @@ fn a_reader_that_is_ahead_of_a_copy_goes_back_to_where_it_was() {
     assert_eq!((short(&steps), then), (vec!["e:3 true Some(0)".into()], Then::Turn));
     assert!(matches!(reader.turn(), Turn::Done(_)));
     assert_eq!(short(&reader.on_batch(&batch(3..=4), ROOM)), ["Live 4-4"]);
+}
+
+/// Latest entries of producer 1, by offset, each of a key of its own; `next` is the key that more follow.
+fn latest(name: &str, top: u64, offsets: &[u64], next: Option<&str>) -> EncodedLatest {
+    let entries = offsets.iter().map(|offset| entry(*offset, 1, *offset)).collect();
+    let page = LatestPage {
+        entries,
+        places: offsets.to_vec(),
+        next: next.map(str::to_owned),
+        epoch: Some(epoch(name)),
+        top,
+        is_copy: false,
+    };
+    EncodedLatest::encode(&channel(), page)
+}
+
+fn copy_of(mut page: EncodedLatest) -> EncodedLatest {
+    page.is_copy = true;
+    page
+}
+
+/// A reader that begins with a snapshot of `e`, whose log ends at offset 9.
+fn taking_reader() -> Reader {
+    let mut reader = Reader::default();
+    let first = latest("e", 9, &[4, 8], Some("b"));
+    let begun = StartingPoint::of_snapshot(at("e", 9), &first, true);
+    assert_eq!((begun.epoch.as_str(), begun.offset, begun.gap), ("v.e.s", 9, Some(0)));
+    reader.begin(&begun);
+    assert_eq!(wanted_latest(&mut reader), (None, Some(at("e", 9))));
+    assert_eq!(short(&reader.on_latest(&first).0), ["Latest 4-5"], "the offsets of a snapshot mean nothing");
+    reader
+}
+
+fn wanted_latest(reader: &mut Reader) -> (Option<String>, Option<Position>) {
+    match reader.turn() {
+        Turn::ReadLatest(WantedLatest { after, at_least }) => (after, at_least),
+        turn => panic!("{turn:?}"),
+    }
+}
+
+#[test]
+fn a_snapshot_comes_page_by_page_and_what_is_newer_comes_behind_it() {
+    let mut reader = taking_reader();
+    assert_eq!(short(&reader.on_batch(&batch(10..=11), ROOM)), [""; 0], "held");
+    assert_eq!(wanted_latest(&mut reader).0.as_deref(), Some("b"));
+    // 11 has come live, and 12 will.
+    let (steps, then) = reader.on_latest(&latest("e", 12, &[2, 11, 3, 12, 9], None));
+    let Step::Send { runs, way: Way::Latest, .. } = &steps[0] else { panic!("{steps:?}") };
+    assert_eq!(runs.as_slice(), [0..1, 2..3, 4..5]);
+    assert_eq!((short(&steps[1..]), then), (vec!["e:9 end true".into()], Then::Turn));
+    assert!(matches!(reader.turn(), Turn::Done(steps) if short(&steps) == ["Piece 10-11"]));
+    assert!(reader.is_next(&[batch(12..=12)]));
+}
+
+#[test]
+fn a_snapshot_begins_anew_where_the_log_is_another_one() {
+    let mut reader = taking_reader();
+    let (steps, then) = reader.on_latest(&latest("f", 3, &[1], None));
+    assert_eq!((short(&steps), then), (vec![], Then::Turn), "from its first key on");
+    assert_eq!(wanted_latest(&mut reader).0, None);
+    let (steps, _) = reader.on_latest(&latest("f", 4, &[1, 2], None));
+    assert_eq!(short(&steps), ["v.f.s:4 snapshot", "Latest 1-2", "f:4 end true"]);
+    // What came live is of the life before, until the channel is there too.
+    assert!(matches!(reader.turn(), Turn::Read(wanted) if wanted.after == Some(at("f", 4))));
+}
+
+#[test]
+fn a_log_that_is_older_than_a_snapshot_is_not_believed() {
+    let mut reader = taking_reader();
+    let (steps, then) = reader.on_latest(&latest("e", 8, &[2], None));
+    assert_eq!((short(&steps), then), (vec!["doubt".into()], Then::Pause));
+    assert_eq!(wanted_latest(&mut reader).0.as_deref(), Some("b"), "it goes on where it was");
+}
+
+#[test]
+fn of_a_log_that_has_no_life_a_snapshot_is_empty() {
+    let none = || EncodedLatest::encode(&channel(), LatestPage::default());
+    let mut reader = Reader::default();
+    let begun = StartingPoint::of_snapshot(at("u.e", 0), &none(), true);
+    assert_eq!((begun.epoch.as_str(), begun.offset, begun.gap), ("u.e.s", 0, Some(0)));
+    reader.begin(&begun);
+    assert_eq!(wanted_latest(&mut reader), (None, None));
+    assert_eq!(short(&reader.on_latest(&none()).0), ["u.e:0 end true"]);
+    assert!(matches!(reader.turn(), Turn::Done(_)) && reader.is_unborn());
+    // Where there was one, the channel has to find that first.
+    let mut reader = taking_reader();
+    assert_eq!(reader.on_latest(&none()).1, Then::Turn);
+    assert_eq!(
+        (short(&reader.on_latest(&none()).0), reader.on_latest(&none()).1),
+        (vec!["doubt".into()], Then::Pause)
+    );
+    reader.on_moved(&moved(at("e", 9), Seam::unknown(at("u.f", 0))));
+    assert_eq!(short(&reader.on_latest(&none()).0), ["u.f.s:0 snapshot", "u.f:0 end true"]);
+}
+
+#[test]
+fn what_could_be_reached_of_a_snapshot_is_followed_by_a_whole_one() {
+    let fork = fork_of_e();
+    let mut reader = Reader::default();
+    let part = copy_of(latest(&fork, 7, &[5, 7], None));
+    let begun = StartingPoint::of_snapshot(at(&fork, 7), &part, true);
+    assert_eq!((begun.epoch.as_str(), begun.gap), (format!("{fork}.s").as_str(), None));
+    reader.begin(&begun);
+    assert!(matches!(reader.turn(), Turn::ReadLatest(_)));
+    assert_eq!(short(&reader.on_latest(&part).0), ["Latest 5-6".to_owned(), format!("{fork}.s:7 end false")]);
+    assert!(matches!(reader.turn(), Turn::Done(_)));
+    assert_eq!(short(&reader.on_batch(&batch_of(&fork, false, &own(8..=8)), ROOM)), ["Live 8-8"]);
+    let steps = reader.on_moved(&moved(at(&fork, 8), seam(at("e", 6), &[(1, 8)])));
+    assert_eq!(short(&steps), ["catch up"], "where it begins is to be found");
+    assert_eq!(wanted_latest(&mut reader), (None, Some(at("e", 6))));
+    let (steps, _) = reader.on_latest(&latest("e", 12, &[3, 12], None));
+    assert_eq!(short(&steps), ["v.e.s:12 snapshot", "Latest 3-4", "e:12 end true"]);
+}
+
+#[test]
+fn what_is_gone_is_made_up_for_by_a_snapshot_where_one_is_wanted() {
+    let mut reader = taking_reader();
+    reader.on_latest(&latest("e", 9, &[9], None));
+    assert!(matches!(reader.turn(), Turn::Done(_)));
+    assert_eq!(short(&reader.on_batch(&batch(14..=14), ROOM)), ["catch up"]);
+    assert!(matches!(reader.turn(), Turn::Read(_)));
+    let (steps, then) = reader.on_page(&encoded(&page("e", 14, 13, own(13..=14))));
+    assert_eq!((short(&steps), then), (vec![], Then::Turn));
+    assert_eq!(wanted_latest(&mut reader), (None, Some(at("e", 14))), "what was read before is of no use");
+    let (steps, _) = reader.on_latest(&latest("e", 15, &[9, 15], None));
+    assert_eq!(short(&steps), ["v.e.s:15 snapshot", "Latest 9-10", "e:15 end true"]);
+    // The same where nobody knows the way.
+    assert_eq!(short(&reader.on_skipped(&epoch("e"), 16)), [""; 0]);
+    assert!(matches!(reader.turn(), Turn::Read(_)));
+    let (steps, then) = reader.on_page(&encoded(&page("f", 9, 3, vec![])));
+    assert_eq!((short(&steps), then), (vec!["doubt".into()], Then::Turn));
+    assert_eq!(short(&reader.on_latest(&latest("f", 9, &[9], None)).0)[0], "v.f.s:9 snapshot");
+}
+
+#[test]
+fn a_position_is_resumed_where_nothing_is_missing_or_it_comes_by_itself() {
+    let copy = Page { out_of_reach: 6, is_copy: true, ..page("e", 9, 7, vec![]) };
+    for (had, page, is_resumed) in [
+        ("e:4", page("e", 9, 5, vec![]), true),
+        ("e:4", page("e", 9, 7, vec![]), false),
+        ("e:4", page("f", 9, 3, vec![]), false),
+        ("e:4", Page { is_final: true, ..page("f", 9, 1, vec![]) }, false),
+        ("e:4", copy.clone(), true),
+        // It is ahead of the copy.
+        ("e:12", copy, true),
+        // In doubt nothing need be missing.
+        ("v.e.d0:4", page("v.e.d0", 4, 5, vec![]), true),
+        // It has a part of a snapshot.
+        ("v.e.s:4", page("v.e.s", 4, 5, vec![]), false),
+    ] {
+        let had: Position = had.parse().unwrap();
+        let found = StartingPoint::in_log(at("e", 9), Some(&had), &page);
+        assert_eq!(found.is_resumed, is_resumed, "{had} {page:?}");
+        assert!(!found.snapshot);
+    }
 }

@@ -31,7 +31,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
-use super::{Channels, ChannelsConfig, ChannelsParts, Live, Start};
+use super::{Asked, Channels, ChannelsConfig, ChannelsParts, Live, Start};
 use crate::model::{
     BackendName, BackendState, ChannelKind, ChannelName, DraftEntry, Entry, EntryKind, Lane, Marks, NodeId,
     Position,
@@ -41,7 +41,7 @@ use crate::storage::{Had, Page, StatusReader};
 use crate::support::panics::Vital;
 use crate::support::{chance, mutant};
 use plan::{Act, Plan};
-use subscriber::{Client, NUMBERS, Places, Subscriber, number};
+use subscriber::{Client, NUMBERS, Places, State, Subscriber, number};
 
 /// Everything must have settled so long after the last fault.
 const SETTLES_WITHIN: Duration = Duration::from_secs(15);
@@ -195,6 +195,14 @@ enum Kind {
     Owed,
     /// A reader got again what it had, after it was told that this may be.
     Again,
+    /// A reader was sent all that was latest.
+    Snapshot,
+    /// It was sent what could be reached of it.
+    SnapshotInPart,
+    /// It was sent it anew, on the same connection.
+    SnapshotAnew,
+    /// It left in the middle of one.
+    SnapshotLeft,
     /// An entry said that others before it are in no log.
     Missed,
     /// An order got its last update.
@@ -245,9 +253,14 @@ async fn simulate(plan: Plan, trace: Trace) -> Outcome {
         },
     );
     let places = Arc::default();
-    let clients = (0..plan.clients)
-        .map(|name| Client::new(name, plan.channels[name % plan.channels.len()].clone(), &places))
-        .collect();
+    let client = |name: usize, of: &[&ChannelName], takes_snapshots| {
+        Client::new(name, of[name % of.len()].clone(), takes_snapshots, &places)
+    };
+    let all: Vec<&ChannelName> = plan.channels.iter().collect();
+    let zones: Vec<&ChannelName> = all.iter().copied().filter(|c| c.kind() == ChannelKind::Zone).collect();
+    let mut clients: Vec<_> = (0..plan.clients).map(|name| client(name, &all, false)).collect();
+    let more = if zones.is_empty() { 0 } else { plan.snapshot_clients };
+    clients.extend((plan.clients..plan.clients + more).map(|name| client(name, &zones, true)));
     let world = Arc::new(World {
         server,
         lanes,
@@ -409,7 +422,8 @@ impl World {
             };
             for _ in 0..count {
                 last += 1;
-                let key = rng.random_range(0..3);
+                // Each key is of one node, whose order is its own.
+                let key = 10 * node.name + rng.random_range(0..3);
                 let time = {
                     let mut clock = self.clock.lock();
                     *clock += 1;
@@ -469,10 +483,13 @@ impl World {
     /// A client: connected to some node, away for a while, on another one.
     async fn live_as(self: Arc<Self>, client: Arc<Client>) {
         let mut rng = StdRng::seed_from_u64(self.plan.seed.wrapping_mul(77) + client.name as u64);
-        let stays = client.name < self.plan.steady_clients;
+        let stays = client.name < self.plan.steady_clients && !client.takes_snapshots;
         let comes = if stays { 0..300 } else { self.plan.comes_ms.clone() };
         time::sleep(Duration::from_millis(rng.random_range(comes))).await;
         let mut start = if rng.random_range(0..3) == 0 { Start::Oldest } else { Start::Now };
+        if client.takes_snapshots {
+            start = Start::Now;
+        }
         loop {
             let serves = |node: &Arc<NodeRun>| {
                 !node.is_gone() && self.plan.readers_on.is_none_or(|name| node.name == name)
@@ -485,7 +502,8 @@ impl World {
             let node = Arc::clone(&nodes[rng.random_range(0..nodes.len())]);
             let subscriber = Subscriber::new(Arc::clone(&client), Arc::clone(&node));
             node.subscribers.lock().push(Arc::clone(&subscriber));
-            let task = tokio::spawn(Arc::clone(&subscriber).bring_up(start.clone()));
+            let asked = Asked { start: start.clone(), snapshot: client.takes_snapshots };
+            let task = tokio::spawn(Arc::clone(&subscriber).bring_up(asked));
             let stay = if stays { 3_600_000 } else { rng.random_range(50..self.plan.stay_ms) };
             let leaves_at = Instant::now() + Duration::from_millis(stay);
             tokio::select! {
@@ -501,6 +519,9 @@ impl World {
             }
             {
                 let told = client.told.lock();
+                if told.is_in_snapshot() {
+                    self.seen.lock().insert(Kind::SnapshotLeft);
+                }
                 if let (Some(position), true) = (told.position.clone(), told.since.is_some()) {
                     start = Start::of(&client.channel, Some(position));
                 }
@@ -779,6 +800,44 @@ impl World {
         faults
     }
 
+    /// What is not as it must be of the newest value of each key that a client knows, who begins with
+    /// snapshots: it must be the one that the log has.
+    fn is_up_to_date(&self, client: &Client, published: &BTreeMap<u64, Published>) -> Vec<String> {
+        let told = client.told.lock();
+        let State { values, is_part, seen } = told.state(|number| {
+            let Published { key, time, .. } = published[&number];
+            (key, time)
+        });
+        self.seen.lock().extend(seen);
+        if told.since.is_none() {
+            return Vec::new();
+        }
+        let mut faults = Vec::new();
+        if is_part {
+            faults.push(format!("c{} has a part of a snapshot in the end", client.name));
+        }
+        // What waited at its node is compared by time: where a node's order was another, so is what comes of it.
+        let mut newest: HashMap<usize, i64> = HashMap::new();
+        let mut disordered = HashSet::new();
+        for entry in &self.server.content(&client.channel).entries {
+            let Published { key, time, .. } = published[&number(&entry.draft.data)];
+            let before = newest.insert(key, time);
+            disordered.extend(before.is_some_and(|before| before > time).then_some(key));
+        }
+        let in_log = self.in_log();
+        for entry in self.server.latest(&client.channel) {
+            let number = number(&entry.draft.data);
+            let Published { key, time, .. } = published[&number];
+            let held = values.get(&key);
+            // Its node is gone with a newer one that it told of.
+            let is_lost = held.is_some_and(|held| published[held].time > time && !in_log.contains(held));
+            if held != Some(&number) && !is_lost && !disordered.contains(&key) {
+                faults.push(format!("c{} has {held:?} of key {key}, and the log {number}", client.name));
+            }
+        }
+        faults
+    }
+
     fn judge(&self, settled: Result<Duration, String>) -> Outcome {
         let mut outcome = Outcome::default();
         let mut faults = Vec::new();
@@ -872,6 +931,8 @@ impl World {
             }
         }
         for client in &self.clients {
+            let mut outdated =
+                if client.takes_snapshots { self.is_up_to_date(client, &published) } else { Vec::new() };
             let told = client.told.lock();
             // Where a log goes back, and others append before those who knew more of it have looked, a
             // position stands for two entries. A node that never knew the first ones cannot tell which
@@ -879,6 +940,7 @@ impl World {
             let is_refilled = self.server.is_refilled(&client.channel);
             outcome.seen.extend(is_refilled.then_some(Kind::Refilled));
             let mut wrong: Vec<String> = told.faults.iter().take(4).cloned().collect();
+            wrong.append(&mut outdated);
             outcome.resumed += told.resumed;
             outcome.seen.extend((told.resumed > 0).then_some(Kind::Resumed));
             outcome.seen.extend((!told.gaps.is_empty()).then_some(Kind::Gap));
@@ -916,6 +978,7 @@ impl World {
                 faults.append(&mut wrong);
             }
         }
+        outcome.seen.extend(self.seen.lock().iter().copied());
         outcome.seen.extend((self.server.renewed() > 0).then_some(Kind::OlderLog));
         outcome.faults = faults;
         outcome

@@ -6,7 +6,7 @@ use rand::rngs::StdRng;
 use rand::seq::SliceRandom as _;
 use rand::{RngExt as _, SeedableRng as _};
 
-use crate::model::ChannelName;
+use crate::model::{ChannelKind, ChannelName};
 use crate::storage::model::{Ages, Faults, Laws, Which};
 use crate::support::mutant::Mutant;
 
@@ -49,7 +49,9 @@ pub(super) struct Plan {
     pub(super) nodes: usize,
     pub(super) channels: Vec<ChannelName>,
     pub(super) clients: usize,
-    /// Of these, so many stay where they are.
+    /// Besides these, so many that begin with a snapshot, of zones only.
+    pub(super) snapshot_clients: usize,
+    /// Of the others, so many stay where they are.
     pub(super) steady_clients: usize,
     pub(super) journal_entries: usize,
     pub(super) starts_degraded: bool,
@@ -194,6 +196,7 @@ impl Plan {
             nodes,
             channels,
             clients: rng.random_range(2..4),
+            snapshot_clients: 0,
             steady_clients: 1,
             journal_entries: if rng.random_bool(0.25) { rng.random_range(3..20) } else { 100_000 },
             starts_degraded: rng.random_bool(0.1),
@@ -337,6 +340,19 @@ impl Plan {
         (self.nodes, self.clients, self.steady_clients) = (self.nodes.max(2), 5, 0);
         (self.stay_ms, self.away_ms) = (300, 0..100);
         self.channels.truncate(1);
+        self.without_crashes();
+    }
+
+    /// Zones alone, and clients that begin with snapshots besides one that stays.
+    pub(super) fn has_snapshots(&mut self) {
+        (self.clients, self.snapshot_clients) = (1, 3);
+        self.channels.retain(|channel| channel.kind() == ChannelKind::Zone);
+        if self.channels.is_empty() {
+            self.channels.push("zone:all".parse().unwrap());
+        }
+    }
+
+    fn without_crashes(&mut self) {
         self.acts.retain(|(_, act)| !matches!(act, Act::Crash { .. } | Act::StartNode { .. }));
     }
 

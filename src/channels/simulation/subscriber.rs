@@ -1,7 +1,7 @@
 //! A subscriber as `connections` has them, without the wire: the same reader, and what it was told,
 //! checked as it comes.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,11 +10,12 @@ use parking_lot::Mutex;
 use tokio::task;
 use tokio::time::{self, Instant};
 
-use super::NodeRun;
-use crate::channels::reader::Wanted;
+use super::{Kind, NodeRun};
+use crate::channels::reader::{Wanted, WantedLatest};
 use crate::channels::unborn::to_be_born;
 use crate::channels::{
-    EncodedPage, LiveBatch, Moved, Reader, Room, Start, StartingPoint, Step, Steps, Then, Turn,
+    Asked, EncodedPage, LiveBatch, Moved, PageSizes, Reader, Room, Start, StartingPoint, Step, Steps, Then,
+    Turn, Way,
 };
 use crate::model::{ChannelName, EntryId, EntryKind, Epoch, Position};
 use crate::storage::Seam;
@@ -26,6 +27,10 @@ pub(super) const NUMBERS: u64 = 1_000_000;
 /// Entries in one read.
 const PAGE: usize = 7;
 
+/// Keys in one page of a snapshot, and how long a client takes for one.
+const PAGE_KEYS: usize = 2;
+const TAKES_MS: u64 = 15;
+
 /// Live entries that are held, and bytes in a piece: few, so that more is often too much.
 const HELD_MAX: usize = 12;
 const PIECE_BYTES: usize = 200;
@@ -35,6 +40,7 @@ const PIECE_BYTES: usize = 200;
 pub(super) struct Client {
     pub(super) name: usize,
     pub(super) channel: ChannelName,
+    pub(super) takes_snapshots: bool,
     pub(super) told: Mutex<Told>,
     places: Arc<Mutex<Places>>,
 }
@@ -78,11 +84,19 @@ pub(super) struct Told {
     pub(super) was_unborn: bool,
     pub(super) resumed_unborn: u64,
     pub(super) faults: Vec<String>,
+    /// Of one that takes snapshots.
+    heard: Vec<Heard>,
 }
 
 impl Client {
-    pub(super) fn new(name: usize, channel: ChannelName, places: &Arc<Mutex<Places>>) -> Arc<Self> {
-        Arc::new(Self { name, channel, told: Mutex::default(), places: Arc::clone(places) })
+    pub(super) fn new(
+        name: usize,
+        channel: ChannelName,
+        takes_snapshots: bool,
+        places: &Arc<Mutex<Places>>,
+    ) -> Arc<Self> {
+        let (told, places) = (Mutex::default(), Arc::clone(places));
+        Arc::new(Self { name, channel, takes_snapshots, told, places })
     }
 
     /// Whether what it was told last is about this life.
@@ -121,6 +135,40 @@ impl Client {
         told.ids.clear();
         told.newest.clear();
         told.ended = false;
+    }
+
+    /// Told that the latest entry of each key comes: what it has had before counts no more.
+    fn begins_anew(&self, is_subscribed: bool) {
+        let now = Instant::now();
+        let mut told = self.told.lock();
+        told.heard.push(Heard::Begins { is_subscribed });
+        told.since = Some(now);
+        told.first = Some(now);
+        told.numbers.clear();
+        told.ids.clear();
+        told.had.clear();
+        told.newest.clear();
+        told.is_owed = false;
+    }
+
+    fn got_latest(&self, id: EntryId, frame: &[u8], run: &NodeRun) {
+        let (name, number, at) = (self.name, number(frame), run.server.now_ms());
+        run.server.say(|| format!("  c{name} gets {number} as the latest"));
+        let mut told = self.told.lock();
+        if !told.is_in_snapshot() {
+            told.faults.push(format!("{at} c{name}: {number} is the latest, and no snapshot was told of"));
+        }
+        told.had.insert(id);
+        if !told.ids.insert(id) || !told.numbers.insert(number) {
+            told.faults.push(format!("{at} c{name}: {number} came twice ({id}, as the latest)"));
+        }
+        told.heard.push(Heard::Latest(number));
+    }
+
+    /// Told that it has all latest entries that could be reached.
+    fn has_snapshot(&self, at: Position, is_whole: bool, run: &NodeRun) {
+        self.told.lock().heard.push(Heard::Ends { is_whole });
+        self.at(at, is_whole, None, run);
     }
 
     fn got(&self, epoch: &Epoch, offset: u64, id: EntryId, frame: &[u8], run: &NodeRun) {
@@ -172,8 +220,14 @@ impl Client {
             return;
         }
         told.ever.insert(number);
+        if self.takes_snapshots {
+            if told.is_in_snapshot() {
+                told.faults.push(format!("{at} c{name}: {number} came in the middle of a snapshot"));
+            }
+            told.heard.push(Heard::Got { number, is_late: is_late(frame) });
+        }
         if is_had {
-            // The client drops it.
+            // The client drops it, unless it shows the latest.
             told.again += 1;
             return;
         }
@@ -190,6 +244,72 @@ impl Client {
         } else {
             *newest = number;
         }
+    }
+}
+
+/// What changed the newest values that a client knows.
+#[derive(Debug, Clone, Copy)]
+enum Heard {
+    /// All of them follow.
+    Begins { is_subscribed: bool },
+    /// One of these.
+    Latest(u64),
+    /// They have come, or what could be reached of them.
+    Ends { is_whole: bool },
+    /// One that came by itself.
+    Got { number: u64, is_late: bool },
+}
+
+/// The newest values that a client knows.
+#[derive(Debug, Default)]
+pub(super) struct State {
+    /// By key, its number.
+    pub(super) values: HashMap<usize, u64>,
+    /// There may be more.
+    pub(super) is_part: bool,
+    pub(super) seen: BTreeSet<Kind>,
+}
+
+impl Told {
+    /// Whether it was told that latest entries come, and not yet that all have.
+    pub(super) fn is_in_snapshot(&self) -> bool {
+        let last = self.heard.iter().rev().find(|heard| !matches!(heard, Heard::Latest(_)));
+        matches!(last, Some(Heard::Begins { .. }))
+    }
+
+    /// What it makes of what it heard, as the protocol says; of each number the key and the time.
+    pub(super) fn state(&self, about: impl Fn(u64) -> (usize, i64)) -> State {
+        let mut state = State::default();
+        let mut came = HashSet::new();
+        for heard in &self.heard {
+            match *heard {
+                Heard::Begins { is_subscribed } => {
+                    came.clear();
+                    state.is_part = true;
+                    state.seen.extend((!is_subscribed).then_some(Kind::SnapshotAnew));
+                }
+                Heard::Latest(number) => {
+                    let (key, _) = about(number);
+                    came.insert(key);
+                    state.values.insert(key, number);
+                }
+                Heard::Ends { is_whole } => {
+                    state.is_part = !is_whole;
+                    if is_whole {
+                        state.values.retain(|key, _| came.contains(key));
+                    }
+                    state.seen.insert(if is_whole { Kind::Snapshot } else { Kind::SnapshotInPart });
+                }
+                Heard::Got { number, is_late } => {
+                    let (key, time) = about(number);
+                    let is_older = |held: &u64| is_late && about(*held).1 > time;
+                    if !state.values.get(&key).is_some_and(is_older) {
+                        state.values.insert(key, number);
+                    }
+                }
+            }
+        }
+        state
     }
 }
 
@@ -299,16 +419,31 @@ impl Subscriber {
     fn act(self: &Arc<Self>, steps: Steps) {
         for step in steps {
             match step {
+                Step::Send { batch, runs, way: Way::Latest } => {
+                    for index in runs.into_iter().flatten() {
+                        let id = batch.id(index).expect("each entry has an id");
+                        self.client.got_latest(id, &batch.frame(index), &self.node);
+                    }
+                }
                 Step::Send { batch, runs, .. } => runs.into_iter().for_each(|run| self.get(&batch, run)),
                 Step::Resync { to, .. }
                     if mutant::is(Mutant::ForksNotTold) && to.epoch.as_str().starts_with("f.") => {}
-                Step::Resync { old, to, recovered, gap } => {
+                Step::Resync { old, to, recovered, gap, snapshot } => {
                     let name = self.client.name;
-                    self.node.server.say(|| format!("  c{name} resync {old} -> {to} {recovered} {gap:?}"));
-                    if !recovered {
+                    self.node.server.say(|| {
+                        format!("  c{name} resync {old} -> {to} {recovered} {gap:?} snapshot {snapshot}")
+                    });
+                    if snapshot {
+                        self.client.begins_anew(false);
+                    } else if !recovered {
                         self.client.gap(format!("{old} -> {to}: {gap:?} are gone"));
                     }
                     self.client.at(to, recovered, gap, &self.node);
+                }
+                Step::SnapshotEnd { at, is_whole } => {
+                    let name = self.client.name;
+                    self.node.server.say(|| format!("  c{name} has a snapshot at {at}, whole {is_whole}"));
+                    self.client.has_snapshot(at, is_whole, &self.node);
                 }
                 Step::CatchUp => {
                     let subscriber = Arc::clone(self);
@@ -331,28 +466,29 @@ impl Subscriber {
 
     // Joining
 
-    pub(super) async fn bring_up(self: Arc<Self>, start: Start) {
-        if self.answer(&start).await {
+    pub(super) async fn bring_up(self: Arc<Self>, asked: Asked) {
+        if self.answer(&asked).await {
             self.catch_up().await;
         }
     }
 
-    async fn answer(&self, start: &Start) -> bool {
+    async fn answer(&self, asked: &Asked) -> bool {
         loop {
             if self.is_over() {
                 return false;
             }
             if let Ok(joined) = self.node.channels.join(self.channel(), 0).await
-                && let Some(found) = self.starting_point(joined, start).await
+                && let Some(found) = self.starting_point(joined, asked).await
             {
-                return self.begin(start, &found);
+                return self.begin(&asked.start, &found);
             }
             time::sleep(Duration::from_millis(60)).await;
         }
     }
 
-    async fn starting_point(&self, joined: Position, start: &Start) -> Option<StartingPoint> {
-        self.node.channels.starting_point(self.channel(), joined, start, PAGE).await.ok()
+    async fn starting_point(&self, joined: Position, asked: &Asked) -> Option<StartingPoint> {
+        let sizes = PageSizes { entries: PAGE, keys: PAGE_KEYS };
+        self.node.channels.starting_point(self.channel(), joined, asked, sizes).await.ok()
     }
 
     fn begin(&self, start: &Start, at: &StartingPoint) -> bool {
@@ -379,6 +515,7 @@ impl Subscriber {
             }
         }
         match start {
+            _ if at.snapshot => self.client.begins_anew(true),
             Start::Oldest if !at.is_recovered() => {
                 self.client.gap(format!("begun on n{node_name} as {position}"))
             }
@@ -405,17 +542,38 @@ impl Subscriber {
                         self.act(steps);
                         None
                     }
-                    Turn::Read(wanted) => Some(wanted),
+                    Turn::Read(wanted) => Some(Ok(wanted)),
+                    Turn::ReadLatest(wanted) => Some(Err(wanted)),
                 }
             };
-            let Some(wanted) = wanted else {
-                task::yield_now().await;
-                continue;
+            let is_on = match wanted {
+                None => {
+                    task::yield_now().await;
+                    continue;
+                }
+                Some(Ok(wanted)) => self.read_on(&wanted).await,
+                Some(Err(wanted)) => self.read_latest(&wanted).await,
             };
-            if !self.read_on(&wanted).await {
+            if !is_on {
                 time::sleep(Duration::from_millis(60)).await;
             }
         }
+    }
+
+    async fn read_latest(self: &Arc<Self>, wanted: &WantedLatest) -> bool {
+        let Ok(page) = self.node.channels.latest_page(self.channel(), wanted, PAGE_KEYS).await else {
+            self.reader.lock().on_no_page();
+            return false;
+        };
+        let then = {
+            let mut reader = self.reader.lock();
+            let (steps, then) = reader.on_latest(&page);
+            self.act(steps);
+            then
+        };
+        // It reads slowly.
+        time::sleep(Duration::from_millis(wanted.after.as_ref().map_or(0, |_| TAKES_MS))).await;
+        then != Then::Pause
     }
 
     async fn read_on(self: &Arc<Self>, wanted: &Wanted) -> bool {

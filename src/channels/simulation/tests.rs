@@ -106,25 +106,49 @@ fn runs_one_alone(change: impl Fn(&mut Plan)) -> bool {
     true
 }
 
-#[test]
-fn nothing_that_was_accepted_is_lost_doubled_or_out_of_order() {
-    if runs_one_alone(|_| {}) {
+/// The same of schedules with clients that begin with snapshots.
+const SEEDS_OF_SNAPSHOTS: u64 = 5_000;
+const AT_LEAST_OF_SNAPSHOTS: [(Kind, u64); 8] = [
+    (Kind::Degraded, 3_000),
+    (Kind::Rejoin, 3_000),
+    (Kind::Crash, 70),
+    (Kind::Resumed, 3_000),
+    (Kind::Snapshot, 4_500),
+    (Kind::SnapshotInPart, 2_000),
+    (Kind::SnapshotAnew, 1_500),
+    (Kind::SnapshotLeft, 100),
+];
+
+/// Runs schedules, and asserts that all is well in each, and that enough of them are about what they are
+/// there for.
+fn all_is_well(seeds: u64, at_least: &[(Kind, u64)], change: impl Fn(&mut Plan) + Sync) {
+    if runs_one_alone(&change) {
         return;
     }
     let asked = env("ZONEWIRE_SIM_SEEDS");
     let from = env("ZONEWIRE_SIM_FROM").unwrap_or(0);
-    let sum = run_all(from..from + asked.unwrap_or(SEEDS), 10, |_| {});
+    let sum = run_all(from..from + asked.unwrap_or(seeds), 10, change);
     let Sum { seen, accepted, refused, gaps, settled_ms, failed } = sum;
     println!("accepted {accepted}, refused {refused}, gaps told without a loss {gaps}");
     println!("slowest to settle {settled_ms} ms; {seen:?}");
-    let how = "ZONEWIRE_SIM_SEED=<seed> cargo test --lib simulation -- --nocapture";
+    let how = "ZONEWIRE_SIM_SEED=<seed> cargo test --lib <this test> -- --nocapture";
     assert!(failed.is_empty(), "{failed:#?}\nto see one alone: {how}");
     if asked.is_none() {
         let misled = seen.get(&Kind::Misled).copied().unwrap_or(0);
         assert!(misled <= MISLED_MAX, "readers are misled in {misled}");
-        let rare = AT_LEAST.iter().filter(|(kind, least)| seen.get(kind).is_none_or(|times| times < least));
+        let rare = at_least.iter().filter(|(kind, least)| seen.get(kind).is_none_or(|times| times < least));
         assert_eq!(rare.collect::<Vec<_>>(), Vec::<&(Kind, u64)>::new(), "happened too rarely: {seen:?}");
     }
+}
+
+#[test]
+fn nothing_that_was_accepted_is_lost_doubled_or_out_of_order() {
+    all_is_well(SEEDS, &AT_LEAST, |_| {});
+}
+
+#[test]
+fn whoever_begins_with_snapshots_knows_the_last_value_of_each_key() {
+    all_is_well(SEEDS_OF_SNAPSHOTS, &AT_LEAST_OF_SNAPSHOTS, Plan::has_snapshots);
 }
 
 #[test]
@@ -346,4 +370,44 @@ fn without_a_look_at_the_chain_something_is_lost() {
 #[test]
 fn with_appends_that_make_an_epoch_something_is_lost() {
     is_noticed(|plan| plan.laws = Laws { append_mints: true, ..Laws::default() });
+}
+
+#[test]
+fn with_a_snapshot_taken_for_newer_than_it_is_a_key_is_not_up_to_date() {
+    is_noticed(|plan| {
+        plan.has_snapshots();
+        plan.mutant = Some(Mutant::SnapshotAsAtItsEnd);
+    });
+}
+
+#[test]
+fn with_one_page_of_a_snapshot_a_key_is_not_up_to_date() {
+    is_noticed_by("of key", |plan| {
+        plan.has_snapshots();
+        plan.mutant = Some(Mutant::SnapshotOfOnePage);
+    });
+}
+
+#[test]
+fn with_latest_entries_behind_the_position_something_comes_twice() {
+    is_noticed_by("twice", |plan| {
+        plan.has_snapshots();
+        plan.mutant = Some(Mutant::SnapshotBehindPosition);
+    });
+}
+
+#[test]
+fn with_a_part_of_a_snapshot_taken_for_all_of_it_something_is_lost_or_comes_twice() {
+    is_noticed(|plan| {
+        plan.has_snapshots();
+        plan.mutant = Some(Mutant::PartIsWhole);
+    });
+}
+
+#[test]
+fn without_a_part_of_a_snapshot_told_it_stays_one() {
+    is_noticed_by("a part of a snapshot", |plan| {
+        plan.has_snapshots();
+        plan.mutant = Some(Mutant::PartNotTold);
+    });
 }

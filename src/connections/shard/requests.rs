@@ -11,7 +11,7 @@ use serde_json::Value;
 use tokio::time::Instant;
 
 use super::Shard;
-use crate::channels::Start;
+use crate::channels::Asked;
 use crate::connections::connection::Connection;
 use crate::connections::subscription::Subscription;
 use crate::model::{ChannelName, InvalidName, Position};
@@ -43,7 +43,7 @@ pub(in crate::connections) struct Request {
 }
 
 enum Wish {
-    Subscribe { since: HashMap<ChannelName, Value> },
+    Subscribe { since: HashMap<ChannelName, Value>, snapshot: bool },
     Unsubscribe,
 }
 
@@ -131,10 +131,11 @@ impl Shard {
     ) -> Result<Option<Request>, InvalidMessage> {
         let names_max = self.config.subscriptions_max;
         match message? {
-            ClientMessage::Subscribe(Subscribe { id, channels, since }) => {
+            ClientMessage::Subscribe(Subscribe { id, channels, since, snapshot }) => {
                 let since = since.into_iter();
                 let since = since.filter_map(|(name, since)| Some((name.parse().ok()?, since))).collect();
-                return Request::new(Wish::Subscribe { since }, id, channels, names_max).map(Some);
+                let wish = Wish::Subscribe { since, snapshot };
+                return Request::new(wish, id, channels, names_max).map(Some);
             }
             ClientMessage::Unsubscribe { id, channels } => {
                 return Request::new(Wish::Unsubscribe, id, channels, names_max).map(Some);
@@ -173,8 +174,9 @@ impl Shard {
             let id = request.id.as_ref();
             let done = match &request.wish {
                 Wish::Subscribe { .. } if pays && !connection.allowed(self) => return false,
-                Wish::Subscribe { since } => channel()
-                    .and_then(|channel| self.on_subscribe(connection, channel, since.get(channel), id)),
+                Wish::Subscribe { since, snapshot } => channel().and_then(|channel| {
+                    self.on_subscribe(connection, channel, since.get(channel), *snapshot, id)
+                }),
                 Wish::Unsubscribe => {
                     if pays {
                         connection.charge_leaving(self);
@@ -194,11 +196,12 @@ impl Shard {
         connection: &Rc<Connection>,
         channel: &ChannelName,
         since: Option<&Value>,
+        snapshot: bool,
         id: Option<&RequestId>,
     ) -> Result<(), Refusal> {
-        let start = match since.filter(|since| !since.is_null()).map(position) {
-            None => Start::of(channel, None),
-            Some(Some(position)) => Start::of(channel, Some(position)),
+        let asked = match since.filter(|since| !since.is_null()).map(position) {
+            None => Asked::of(channel, None, snapshot),
+            Some(Some(position)) => Asked::of(channel, Some(position), snapshot),
             Some(None) => {
                 let message = r#"`since` takes {"<channel>":{"epoch":"…","offset":0}}, the epoch of the last `subscribed` or `resync` and the offset of the last entry"#;
                 return Err(Refusal::new(ErrorCode::InvalidPosition, message));
@@ -214,7 +217,7 @@ impl Shard {
             );
             return Err(Refusal::new(ErrorCode::TooManySubscriptions, message));
         }
-        self.subscribe(connection, channel.clone(), start, id.cloned());
+        self.subscribe(connection, channel.clone(), asked, id.cloned());
         Ok(())
     }
 
@@ -233,7 +236,7 @@ impl Shard {
         self: &Rc<Self>,
         connection: &Rc<Connection>,
         channel: ChannelName,
-        start: Start,
+        asked: Asked,
         id: Option<RequestId>,
     ) {
         let subscription = Rc::new(Subscription::new(channel.clone(), Rc::clone(connection), id));
@@ -241,7 +244,7 @@ impl Shard {
         subscription.place.set(followed.subscriptions.borrow_mut().insert(Rc::clone(&subscription)));
         connection.subscriptions.borrow_mut().push(Rc::clone(&subscription));
         let shard = Rc::clone(self);
-        self.spawn_for(connection, subscription.bring_up(shard, start));
+        self.spawn_for(connection, subscription.bring_up(shard, asked));
     }
 
     fn on_unsubscribe(

@@ -12,8 +12,8 @@ use uuid::Uuid;
 
 use crate::model::{ChannelName, DraftEntry, EntryId, EntryKind, Marks, NodeId, OrderId};
 use crate::protocol::{
-    ORDER_KEY, OrderedFields, PayloadWriter, RESERVED_FIELDS, UnreadableJson, check_json, time_of_number,
-    time_of_text,
+    ORDER_KEY, OrderedFields, PayloadWriter, RESERVED_FIELDS, SNAPSHOT, UnreadableJson, check_json,
+    time_of_number, time_of_text,
 };
 
 /// What an outside update is.
@@ -95,7 +95,8 @@ pub(super) fn read(order: OrderId, update: &[u8], bytes_max: usize, now: DateTim
             "type" if stage_field == "type" => {}
             "timestamp" if time.is_some() => {}
             "timestamp" => payload.push(&renamed(name, &fields), value.get()),
-            name if RESERVED_FIELDS.contains(&name) => {
+            // An order has no snapshots.
+            name if name != SNAPSHOT && RESERVED_FIELDS.contains(&name) => {
                 payload.push(&renamed(name, &fields), value.get());
             }
             name => payload.push(name, value.get()),

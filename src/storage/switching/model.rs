@@ -28,7 +28,7 @@ use crate::model::{ChannelName, Entry, EntryId, Epoch, NodeId, Position};
 use crate::storage::failover::Lost;
 use crate::storage::{
     AppendAnswer, AppendBatch, Appended, EPOCH_KEPT_FOR, LogEvent, MemoryBackend, MemoryConfig, OpenLog,
-    OrderRetention, Page, Retention,
+    OrderRetention, Page, PageLimit, Retention,
 };
 pub(crate) use link::Which;
 use link::{Link, LinkState};
@@ -306,6 +306,12 @@ impl ModelServer {
         let mut state = self.0.state.lock();
         state.expire(channel);
         state.data.memory.mirrored(channel).map(|held| Position { epoch: held.epoch, offset: held.top })
+    }
+
+    /// The latest entry of each key of a channel.
+    pub(crate) fn latest(&self, channel: &ChannelName) -> Vec<Entry> {
+        let limit = PageLimit { entries: usize::MAX, bytes: usize::MAX };
+        self.0.state.lock().data.memory.latest_now(channel, None, limit).entries
     }
 
     /// All entries of a channel, and its epoch.

@@ -204,7 +204,7 @@ impl Client {
                         self.get(&batch.epoch, batch.first + index as u64, batch.id(index).unwrap());
                     }
                 }
-                Step::Resync { old, to, recovered, gap } => {
+                Step::Resync { old, to, recovered, gap, .. } => {
                     assert!(old != to.epoch || !recovered, "says nothing");
                     assert_eq!(recovered, gap == Some(0));
                     if !recovered {
@@ -219,7 +219,7 @@ impl Client {
                     self.page = None;
                 }
                 Step::Doubt => {}
-                Step::Finished => panic!("nothing ends here"),
+                Step::Finished | Step::SnapshotEnd { .. } => panic!("nothing ends here"),
             }
         }
     }
@@ -263,6 +263,7 @@ impl Client {
                 }
                 Turn::Send(steps) => self.act(steps),
                 Turn::Read(_) if limit == 1 => self.reader.on_no_page(),
+                Turn::ReadLatest(_) => panic!("nobody asked for it"),
                 Turn::Read(Wanted { after, late_to, .. }) => {
                     let page = log.read(&after.expect("it has a life"), limit);
                     self.page = Some(EncodedPage::encode(&channel(), page, late_to));

@@ -117,7 +117,8 @@ impl House {
 
     async fn subscriber_with(&self, zone: &str, is_small: bool) -> (Guest, Value) {
         let zone = zone.parse().unwrap();
-        let mut guest = self.connect_with(Opening::Market { zone, since: None }, is_small).await;
+        let mut guest =
+            self.connect_with(Opening::Market { zone, since: None, snapshot: false }, is_small).await;
         assert_eq!(guest.next().await["type"], "connection_established");
         let subscribed = guest.next().await;
         assert_eq!(subscribed["type"], "subscribed");
