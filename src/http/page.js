@@ -2,17 +2,16 @@
 'use strict';
 const $ = (id) => document.getElementById(id);
 const WAIT_MAX_MS = 16000;
-const ALL = Symbol('all keys');
 const rows = new Map();
-// Keys that went while the latest prices were on their way.
-const removed = new Set();
+// The keys that came in the snapshot that is under way.
+let came = new Set();
 let socket = null;
 let wait = 1000;
 // What the gateway said before it closed: why, and not to come back before so many milliseconds.
 let refusal = '';
 let retryAfterMs = 0;
 
-function show(entry, isLatest) {
+function show(entry) {
   let row = rows.get(entry.key);
   if (!row) {
     row = $('prices').insertRow();
@@ -20,9 +19,9 @@ function show(entry, isLatest) {
     row.cells[0].textContent = entry.key;
     rows.set(entry.key, row);
   }
-  // What came by the stream is newer than what was the latest before; a late price may be older.
-  if (isLatest && row.dataset.time) return;
-  if (entry.late && row.dataset.time > entry.timestamp) return;
+  // What comes late may be older than what is shown. A snapshot says what is the latest.
+  if (entry.snapshot) came.add(entry.key);
+  else if (entry.late && row.dataset.time > entry.timestamp) return;
   row.dataset.time = entry.timestamp;
   if (entry.simulated === true) $('simulated').hidden = false;
   row.cells[1].textContent = entry.price ?? `${entry.bid} / ${entry.ask}`;
@@ -40,22 +39,6 @@ function remove(key, removal) {
   rows.delete(key);
 }
 
-// What was the latest before the stream began; the stream goes on by itself if this fails.
-async function showLatest(zone) {
-  removed.clear();
-  // What was shown before the connection was lost may be old, or gone.
-  rows.forEach((row) => { row.dataset.time = ''; });
-  for (let after = ''; after !== undefined;) {
-    const query = after ? `?after=${encodeURIComponent(after)}` : '';
-    const latest = await fetch(`api/zones/${encodeURIComponent(zone)}/latest${query}`);
-    if (!latest.ok || $('zones').value !== zone) return;
-    const { entries, next } = await latest.json();
-    entries.filter((entry) => !removed.has(entry.key) && !removed.has(ALL)).forEach((entry) => show(entry, true));
-    after = next;
-  }
-  rows.forEach((row, key) => { if (!row.dataset.time) remove(key, {}); });
-}
-
 function isFinal(code) {
   return [1000, 1002, 1003, 1007, 1009].includes(code) || (code >= 4500 && code <= 4999);
 }
@@ -71,7 +54,7 @@ function later(act, atLeast = 0) {
 function open(zone) {
   if (socket) { socket.onclose = null; socket.close(); }
   // Relative to the page, which a proxy may serve below a path of its own.
-  const url = new URL(`ws/market/${encodeURIComponent(zone)}`, document.baseURI);
+  const url = new URL(`ws/market/${encodeURIComponent(zone)}?snapshot=1`, document.baseURI);
   url.protocol = url.protocol === 'https:' ? 'wss:' : 'ws:';
   socket = new WebSocket(url);
   $('state').textContent = 'connecting';
@@ -79,22 +62,20 @@ function open(zone) {
   retryAfterMs = 0;
   socket.onmessage = (event) => {
     const message = JSON.parse(event.data);
-    if (message.type === 'price_update') show(message, false);
-    if (message.type === 'key_removed') {
-      removed.add(message.key);
-      remove(message.key, message);
-    }
-    if (message.type === 'zone_removed') {
-      removed.add(ALL);
-      [...rows.keys()].forEach((key) => remove(key, message));
-    }
+    if (message.type === 'price_update') show(message);
+    if (message.type === 'key_removed') remove(message.key, message);
+    if (message.type === 'zone_removed') [...rows.keys()].forEach((key) => remove(key, message));
     if (message.type === 'connection_established' || message.type === 'backend_state') showState(message);
     if (message.type === 'error' && !message.temporary) refusal = `: ${message.message}`;
     if (message.type === 'closing') retryAfterMs = message.retry_after_ms || 0;
     if (message.type === 'subscribed') {
       wait = 1000;
       $('state').textContent = 'connected';
-      showLatest(zone).catch(() => {});
+    }
+    // What was shown before a snapshot may be old, or gone: keys that do not come in it are.
+    if (message.snapshot && message.type !== 'price_update') came = new Set();
+    if (message.type === 'snapshot_end' && message.recovered) {
+      [...rows.keys()].filter((key) => !came.has(key)).forEach((key) => remove(key, {}));
     }
   };
   socket.onclose = (event) => {

@@ -67,6 +67,8 @@ pub(super) enum Next {
 #[derive(Debug)]
 pub(in crate::cli) struct Follow {
     channels: HashMap<ChannelName, Progress>,
+    /// The latest entry of each key is wanted first.
+    takes_snapshots: bool,
     until: Until,
     /// How often in a row a connection is tried again; none is for ever.
     tries: Option<u32>,
@@ -127,6 +129,8 @@ struct Incoming {
     id: Option<Value>,
     recovered: Option<bool>,
     gap: Option<u64>,
+    #[serde(default)]
+    snapshot: bool,
     heartbeat_interval_ms: Option<u64>,
     retry_after_ms: Option<u64>,
     storage_backend: Option<String>,
@@ -149,6 +153,7 @@ impl Follow {
         let progress = |position| Progress { position, ..Progress::default() };
         Self {
             channels: channels.into_iter().map(|(name, position)| (name, progress(position))).collect(),
+            takes_snapshots: false,
             until,
             tries,
             attempt: 0,
@@ -186,6 +191,13 @@ impl Follow {
         }
     }
 
+    /// The same, but where something would be missing, and where nothing was had, it asks for the latest
+    /// entry of each key first.
+    pub(in crate::cli) fn with_snapshots(mut self) -> Self {
+        self.takes_snapshots = true;
+        self
+    }
+
     /// A connection came about.
     pub(in crate::cli) fn connected(&mut self, now: Instant) {
         self.is_known = true;
@@ -202,7 +214,11 @@ impl Follow {
         let since: serde_json::Map<String, Value> = wanted()
             .filter_map(|(name, progress)| Some((name.to_string(), json!(progress.position.as_ref()?))))
             .collect();
-        json!({"type": "subscribe", "channels": names, "since": since}).to_string()
+        let mut subscribe = json!({"type": "subscribe", "channels": names, "since": since});
+        if self.takes_snapshots {
+            subscribe["snapshot"] = json!(true);
+        }
+        subscribe.to_string()
     }
 
     /// Where a channel is to be resumed; none before anything was heard of it.
@@ -234,7 +250,7 @@ impl Follow {
                 self.backend(incoming)
             }
             "backend_state" => self.backend(incoming),
-            "subscribed" | "resync" => self.placed(incoming),
+            "subscribed" | "resync" | "snapshot_end" => self.placed(incoming),
             "error" => self.error(incoming),
             "closing" => {
                 self.retry_after = Duration::from_millis(incoming.retry_after_ms.unwrap_or(0));
@@ -292,6 +308,19 @@ impl Follow {
         let position = Position { epoch, offset };
         progress.position = Some(position.clone());
         progress.may_come_again = incoming.recovered == Some(false);
+        if incoming.snapshot {
+            // It begins anew.
+            progress.ids = RecentIds::default();
+            let is_new = incoming.recovered == Some(true);
+            let missed =
+                || Step::Say(format!("{name}: entries are missing here; the latest of each key follow"));
+            return if is_new { Vec::new() } else { vec![missed()] };
+        }
+        if incoming.kind == "snapshot_end" {
+            let part =
+                || Step::Say(format!("{name}: some keys cannot be reached; they follow when they can"));
+            return if progress.may_come_again { vec![part()] } else { Vec::new() };
+        }
         let missing = match (incoming.recovered, incoming.gap) {
             (Some(false), Some(gap)) => Some(format!("{name}: {gap} entries are missing here")),
             (Some(false), None) => {
@@ -310,7 +339,7 @@ impl Follow {
             return Vec::new();
         };
         // Holes between offsets are no loss: on the lane `latest`, newer entries replace older ones.
-        if let Some(position) = &mut progress.position {
+        if let (Some(position), false) = (&mut progress.position, incoming.snapshot) {
             position.offset = offset;
         }
         if let Some(Value::String(id)) = &incoming.id
@@ -442,6 +471,33 @@ mod tests {
         assert_eq!(follow.message(&entry("zone:a", 2, "x-7")), [Step::Print]);
         follow.message(&resync(false));
         assert_eq!(follow.message(&entry("zone:a", 1, "x-8")), []);
+    }
+
+    #[test]
+    fn a_snapshot_begins_anew_and_its_entries_are_no_positions() {
+        let mut follow = follow(Until::Forever).with_snapshots();
+        let asked: Value = serde_json::from_str(&follow.subscribe()).unwrap();
+        assert_eq!(asked["snapshot"], true);
+        let told = |kind: &str, epoch: &str, offset: u64, recovered: bool, snapshot: bool| {
+            json!({"type": kind, "channel": "zone:a", "old_epoch": "e", "epoch": epoch, "offset": offset, "recovered": recovered, "snapshot": snapshot})
+                .to_string()
+        };
+        let latest = |offset: u64, id: &str| entry("zone:a", offset, id).replace('}', ",\"snapshot\":true}");
+        let at = |follow: &Follow| follow.position(&"zone:a".parse().unwrap()).unwrap().to_string();
+        assert_eq!(follow.message(&told("subscribed", "v.e.s", 9, true, true)), []);
+        assert_eq!(follow.message(&latest(4, "x-4")), [Step::Print]);
+        assert_eq!(at(&follow), "v.e.s:9");
+        assert_eq!(follow.message(&told("snapshot_end", "e", 9, true, false)), []);
+        assert_eq!(follow.message(&entry("zone:a", 10, "x-10")), [Step::Print]);
+        assert_eq!(at(&follow), "e:10");
+        // What was had before it is shown again.
+        assert!(matches!(follow.message(&told("resync", "v.f.s", 12, false, true))[..], [Step::Say(_)]));
+        assert_eq!(follow.message(&latest(10, "x-10")), [Step::Print]);
+        assert!(matches!(
+            follow.message(&told("snapshot_end", "v.f.s", 12, false, false))[..],
+            [Step::Say(_)]
+        ));
+        assert_eq!(at(&follow), "v.f.s:12");
     }
 
     #[test]

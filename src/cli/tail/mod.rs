@@ -25,6 +25,7 @@ Examples:
   zonewire tail pjm ercot --pretty -n 20
   zonewire tail zone:pjm --count 1 | jq .price
   zonewire tail pjm --since 9f2c41d07a3be865:1200
+  zonewire tail pjm --snapshot
 
 Entries go to stdout, all else to stderr, also the position at which each channel is. It goes on \
 until Ctrl-C: after a lost connection it comes back by itself and goes on where it was; what is \
@@ -40,6 +41,9 @@ pub(crate) struct TailArgs {
     /// CHANNEL=EPOCH:OFFSET, once for each
     #[arg(long, value_name = "EPOCH:OFFSET")]
     since: Vec<Since>,
+    /// Begin with the latest price of each key; the same wherever something would be missing
+    #[arg(long, conflicts_with = "number")]
+    snapshot: bool,
     /// Begin with so many of the newest entries that are kept
     #[arg(short, long, value_name = "N", conflicts_with = "since")]
     number: Option<u64>,
@@ -210,7 +214,8 @@ fn follow_of(args: &TailArgs) -> anyhow::Result<Follow> {
         *since.ok_or_else(not_asked_for)? = Some(position.clone());
     }
     let until = args.count.map_or(Until::Forever, |count| Until::Count(count.get()));
-    Ok(Follow::new(channels, until, args.tries))
+    let follow = Follow::new(channels, until, args.tries);
+    Ok(if args.snapshot { follow.with_snapshots() } else { follow })
 }
 
 /// Writes entries to stdout.
