@@ -52,6 +52,10 @@ async fn check(fault: &str, hold: &str) {
             assert!(tally[some].as_u64() > Some(0), "{kind} {some}: {outcome:#}");
         }
     }
+    for wrong in ["stale", "odd", "left_in_part"] {
+        assert_eq!(outcome["snapshots"][wrong], 0, "{wrong}: {outcome:#}");
+    }
+    assert!(outcome["snapshots"]["whole"].as_u64() > Some(4), "{outcome:#}");
     assert_eq!(outcome["logs_unread"], 0, "{outcome:#}");
     assert_eq!(outcome["read_anew"]["lost"], 0, "{outcome:#}");
     assert_eq!((&outcome["sockets_cut"], &outcome["recovered"]), (&json!(0), &json!(true)), "{outcome:#}");

@@ -12,6 +12,7 @@ mod document;
 mod faults;
 mod kept;
 mod load;
+mod mirror;
 mod outcome;
 mod poll;
 mod process;

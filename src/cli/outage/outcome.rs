@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::kept::JudgedLog;
+use super::mirror::Mirrored;
 use super::witness::Judged;
 
 /// What one run of a fault did. Times are in milliseconds.
@@ -64,6 +65,8 @@ pub(super) struct Outcome {
     /// What new subscribers of all orders were told at the end, each at another gateway than the
     /// order's own.
     pub(super) read_anew: Judged,
+    /// What subscribers that begin with snapshots knew at the end.
+    pub(super) snapshots: Mirrored,
     /// Promises that did not hold, but for those of time.
     pub(super) broken: Vec<String>,
 }
@@ -141,6 +144,18 @@ impl Outcome {
             if count > 0 {
                 broken.push(format!("{count} order updates {what} for new subscribers"));
             }
+        }
+        let Mirrored { stale, left_in_part, counted, subscribers, .. } = &self.snapshots;
+        let wrong = [
+            ("keys not up to date behind a snapshot", *stale),
+            ("subscribers left in the middle of a snapshot", *left_in_part),
+            ("messages that must not be with snapshots", counted.odd),
+        ];
+        for (what, count) in wrong.into_iter().filter(|(_, count)| *count > 0) {
+            broken.push(format!("{count} {what}"));
+        }
+        if *subscribers > 0 && counted.whole == 0 {
+            broken.push("no whole snapshot".to_owned());
         }
         let left_out: u64 = kinds.iter().map(|(_, tally)| tally.judged.left_out).sum();
         if left_out > 0 {
@@ -273,6 +288,18 @@ pub(super) mod tests {
             broken(|outcome| outcome.orders.log.reordered = 1),
             ["1 order updates reordered in the log"]
         );
+        let stale = broken(|outcome| {
+            outcome.snapshots.subscribers = 2;
+            (outcome.snapshots.stale, outcome.snapshots.left_in_part) = (3, 1);
+            outcome.snapshots.counted.odd = 4;
+        });
+        let [keys, left, odd] =
+            ["3 keys not up to date", "1 subscribers left in", "4 messages that must not"];
+        assert!(
+            stale[0].starts_with(keys) && stale[1].starts_with(left) && stale[2].starts_with(odd),
+            "{stale:?}"
+        );
+        assert_eq!(stale[3], "no whole snapshot");
         let unread = broken(|outcome| outcome.logs_unread = 2);
         assert_eq!(unread, ["the logs of 2 channels could not be read"]);
         let left_out = broken(|outcome| outcome.every.judged.left_out = 1);

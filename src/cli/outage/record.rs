@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use super::faults::Fault;
 use super::kept::{JudgedLog, Kept};
 use super::load::{Channel, Posted};
+use super::mirror::Mirrored;
 use super::outcome::{Outcome, Tally, ms};
 use super::timeline::{Down, Said};
 use super::watch::Seen;
@@ -28,6 +29,8 @@ pub(super) struct Record {
     /// By producer: the channel's place, the node, and the posts.
     pub(super) posted: Vec<(usize, usize, Arc<Mutex<Posted>>)>,
     pub(super) seen: Vec<Subscriber>,
+    /// Those that begin with snapshots.
+    pub(super) mirrors: Vec<Subscriber>,
     /// By channel, what its log holds at the end; none until it is read, and where it cannot be.
     pub(super) kept: Vec<Option<Kept>>,
     /// By node.
@@ -96,6 +99,18 @@ impl Record {
             lanes.entry(lane.name()).or_default().add(&judged);
         }
         lanes
+    }
+
+    /// What those that begin with snapshots know by now.
+    pub(super) fn judge_mirrors(&self) -> Mirrored {
+        let (posts, mut judged) = (self.posts(), Mirrored::default());
+        for Subscriber { place, seen, .. } in &self.mirrors {
+            let name = self.channels[*place].name.as_str();
+            if let Some(mirror) = &seen.lock().mirror {
+                judged.add(name, &mirror.judge(&as_slices(&posts[*place])));
+            }
+        }
+        judged
     }
 
     /// What was posted to each channel, by node.
@@ -190,7 +205,8 @@ impl Record {
                 said.falsely_degraded(self.start, times.begun, times.back, times.end)
             }),
             health_unanswered: running.map(|node| self.said[node].lock().unanswered()).sum(),
-            subscribers: self.seen.len() as u64,
+            subscribers: (self.seen.len() + self.mirrors.len()) as u64,
+            snapshots: self.judge_mirrors(),
             logs_unread: self.channels.len().saturating_sub(self.kept.iter().flatten().count()) as u64,
             suite_late_ms: ms(*self.pace.lock()),
             lost_examples: self.lost_examples(times),
@@ -242,7 +258,7 @@ impl Record {
     }
 
     fn count_cuts(&self, faults: &[Fault], outcome: &mut Outcome) {
-        for subscriber in &self.seen {
+        for subscriber in self.seen.iter().chain(&self.mirrors) {
             let seen = subscriber.seen.lock();
             for (code, count) in &seen.errors {
                 *outcome.errors.entry(code.clone()).or_default() += count;
@@ -365,6 +381,7 @@ mod tests {
                 Subscriber { place: 0, stays_at: Some(1), seen: Arc::default() },
                 Subscriber { place: 0, stays_at: None, seen: moving },
             ],
+            mirrors: Vec::new(),
             kept: Vec::new(),
             said: Vec::new(),
             pace: Arc::default(),

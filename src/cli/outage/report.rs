@@ -88,7 +88,7 @@ impl Report {
     }
 
     fn cells(&self) -> Vec<Vec<String>> {
-        const HEAD: [&str; 22] = [
+        const HEAD: [&str; 24] = [
             "fault",
             "held, s",
             "accepted",
@@ -104,6 +104,8 @@ impl Report {
             "gaps",
             "again",
             "false words",
+            "snapshots",
+            "stale",
             "later, ms",
             "noticed, ms",
             "recovered, ms",
@@ -161,6 +163,12 @@ fn row(runs: &[Outcome]) -> Vec<String> {
         three(runs, |tally| tally.judged.gaps),
         three(runs, |tally| tally.judged.again),
         three(runs, Tally::false_words),
+        format!(
+            "{} / {}",
+            count(|run| run.snapshots.counted.whole),
+            count(|run| run.snapshots.counted.in_part)
+        ),
+        count(|run| run.snapshots.stale + run.snapshots.counted.odd),
         format!("{} / {}", figure(&|run| run.later_latest_ms), figure(&|run| run.later_every_ms)),
         format!("{} / {}", figure(&|run| run.noticed_ms), figure(&|run| run.socket_told_ms)),
         recovered,
@@ -247,7 +255,7 @@ mod tests {
             .filter(|line| line.starts_with('|'))
             .map(|line| line.matches('|').count())
             .collect();
-        assert_eq!(columns, [23; 4], "{markdown}");
+        assert_eq!(columns, [25; 4], "{markdown}");
         assert!(!report().is_good());
     }
 

@@ -18,6 +18,7 @@ use super::clock::WallClock;
 use super::faults::{Fault, Kind, Truth};
 use super::kept::Kept;
 use super::load::{Channel, Producer};
+use super::mirror::Mirror;
 use super::outcome::Outcome;
 use super::poll;
 use super::process::{Node, Start, TempDir};
@@ -61,6 +62,8 @@ const UPDATES: &str = "storage.retention.orders.updates";
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// Latecomers begin within so much of the beginning of a fault that lasts no longer.
 const LATE_WITHIN: Duration = Duration::from_secs(5);
+/// Subscribers of each zone that begin with snapshots in the fault.
+const LATE_SNAPSHOTS: usize = 2;
 /// One order of so many is watched by a subscriber that moves from the start, and another one by one that
 /// comes late. More of them would have the suite take the time that is measured.
 const ORDERS_EACH: usize = 2;
@@ -259,6 +262,7 @@ impl Session {
             channels,
             posted: Vec::new(),
             seen: Vec::new(),
+            mirrors: Vec::new(),
             kept: Vec::new(),
             said: world.nodes.iter().map(|_| Arc::default()).collect(),
             pace: Arc::default(),
@@ -280,6 +284,7 @@ impl Session {
             _spool: spool,
         };
         session.watch()?;
+        session.watch_snapshots(setup.seed, fault.map_or(LATE_WITHIN, |fault| fault.hold));
         session.watch_on_the_move(setup.seed, fault.map_or(LATE_WITHIN, |fault| fault.hold));
         session.until_subscribed().await?;
         session.record.start = Instant::now();
@@ -348,6 +353,29 @@ impl Session {
                 };
                 self.watching.spawn(watcher.run(self.stop_watching.clone()));
                 self.record.seen.push(Subscriber { place, stays_at: None, seen });
+            }
+        }
+    }
+
+    /// Subscribers of zones that begin with snapshots, and move: of each one that is there from the start,
+    /// and some that come in the fault.
+    fn watch_snapshots(&mut self, seed: u64, within: Duration) {
+        let bases = self.bases();
+        let zones =
+            self.record.channels.iter().enumerate().filter(|(_, channel)| channel.as_zone().is_some());
+        for (place, channel) in zones {
+            for late in 0..=LATE_SNAPSHOTS {
+                let number = self.record.mirrors.len();
+                let seen = Seen { mirror: Some(Mirror::default()), ..Seen::default() };
+                let seen = Arc::new(Mutex::new(seen));
+                let begins = (late > 0).then(|| (self.fault_begun.clone(), within.min(LATE_WITHIN)));
+                // Apart from all others, whose moves stay what they are.
+                let random = StdRng::seed_from_u64(seed.wrapping_add(1_000_000 + number as u64));
+                let moves = Some(Moves { random, begins, rest: self.rest.clone() });
+                let (channel, bases, node) = (channel.clone(), bases.clone(), number % bases.len());
+                let watcher = Watcher { channel, bases, node, moves, seen: Arc::clone(&seen) };
+                self.watching.spawn(watcher.run(self.stop_watching.clone()));
+                self.record.mirrors.push(Subscriber { place, stays_at: None, seen });
             }
         }
     }
@@ -430,10 +458,11 @@ impl Session {
         // With it, what is to come is told from what need not.
         self.record.kept = self.read_logs().await;
         settled(
-            || self.record.judge_lanes(None),
-            |judged| {
-                let delivered = judged.values().map(|judged| judged.delivered).sum();
-                (judged.values().all(Judged::is_complete), delivered)
+            || (self.record.judge_lanes(None), self.record.judge_mirrors()),
+            |(judged, mirrored)| {
+                let delivered: u64 = judged.values().map(|judged| judged.delivered).sum();
+                let is_complete = judged.values().all(Judged::is_complete) && mirrored.is_complete();
+                (is_complete, delivered + mirrored.keys - mirrored.stale)
             },
         )
         .await;

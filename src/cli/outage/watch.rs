@@ -15,6 +15,7 @@ use tokio_tungstenite::tungstenite::Message;
 use tokio_util::sync::CancellationToken;
 
 use super::load::Channel;
+use super::mirror::{Came, Mirror};
 use super::witness::{Witness, Word};
 use crate::cli::client::BaseUrl;
 use crate::cli::follow::{self, Door, Follow, Until};
@@ -28,6 +29,8 @@ const STAY_MS: std::ops::RangeInclusive<u64> = 300..=2_000;
 #[derive(Debug, Default)]
 pub(super) struct Seen {
     pub(super) witness: Witness,
+    /// Of one that begins with snapshots, in place of `witness`.
+    pub(super) mirror: Option<Mirror>,
     /// `subscribed` came on the connection that is open.
     pub(super) is_subscribed: bool,
     /// It came on some connection.
@@ -81,6 +84,9 @@ struct Told {
     n: Option<u64>,
     #[serde(default)]
     late: bool,
+    #[serde(default)]
+    snapshot: bool,
+    timestamp: Option<String>,
     #[serde(default, rename = "missedBefore")]
     missed_before: bool,
     recovered: Option<bool>,
@@ -108,7 +114,7 @@ impl Watcher {
             time::sleep(within.mul_f64(moves.random.random_range(0.0..1.0))).await;
         }
         let door = self.channel.as_order().map_or(Door::Open, Door::Order);
-        let mut follow = Follow::new([(self.channel.name.clone(), None)], Until::Forever, None);
+        let mut follow = self.follow();
         loop {
             let leave_at = self
                 .moves
@@ -121,7 +127,12 @@ impl Watcher {
             };
             let was_subscribed = std::mem::take(&mut self.seen.lock().is_subscribed);
             match end {
-                End::Left => self.go_on(0),
+                End::Left => {
+                    self.go_on(0);
+                    if self.begins_anew() {
+                        follow = self.follow();
+                    }
+                }
                 End::Cut(why) => {
                     // One that never came about was not cut.
                     if was_subscribed {
@@ -132,6 +143,17 @@ impl Watcher {
                 }
             }
         }
+    }
+
+    fn follow(&self) -> Follow {
+        let follow = Follow::new([(self.channel.name.clone(), None)], Until::Forever, None);
+        if self.seen.lock().mirror.is_some() { follow.with_snapshots() } else { follow }
+    }
+
+    /// One that begins with snapshots forgets where it was, every other time.
+    fn begins_anew(&mut self) -> bool {
+        let takes_snapshots = self.seen.lock().mirror.is_some();
+        takes_snapshots && self.moves.as_mut().is_some_and(|moves| moves.random.random_bool(0.5))
     }
 
     /// Chooses where the next connection goes, at least so many gateways on, for one that moves.
@@ -188,6 +210,9 @@ impl Watcher {
             *seen.errors.entry("not_a_message".to_owned()).or_default() += 1;
             return;
         };
+        if let Some(mirror) = &mut seen.mirror {
+            mirror.tell(at, &told);
+        }
         match (told.kind.as_str(), &told.id, told.by, told.n) {
             ("subscribed" | "resync", ..) => {
                 let is_subscribed = told.kind == "subscribed";
@@ -210,11 +235,27 @@ impl Watcher {
                 let code = told.code.as_ref().and_then(serde_json::Value::as_str);
                 *seen.errors.entry(code.unwrap_or("error").to_owned()).or_default() += 1;
             }
-            (_, Some(serde_json::Value::String(id)), Some(by), Some(n)) => {
+            (_, Some(serde_json::Value::String(id)), Some(by), Some(n)) if seen.mirror.is_none() => {
                 seen.witness.entry(at, id, by, n, told.late);
                 if told.missed_before {
                     seen.witness.missed_before(by, n);
                 }
+            }
+            _ => {}
+        }
+    }
+}
+
+impl Mirror {
+    fn tell(&mut self, at: Instant, told: &Told) {
+        let recovered = told.recovered == Some(true);
+        match (told.kind.as_str(), &told.id, told.by, told.n) {
+            ("subscribed" | "resync", ..) => self.placed(recovered, told.snapshot),
+            ("snapshot_end", ..) => self.ended(recovered),
+            (_, Some(serde_json::Value::String(id)), Some(by), Some(n)) => {
+                let time = told.timestamp.as_deref().unwrap_or_default();
+                let (is_late, is_latest) = (told.late, told.snapshot);
+                self.entry(Came { at, id, by, n, time, is_late, is_latest });
             }
             _ => {}
         }

@@ -582,7 +582,7 @@ fn post(posts: &[Post], n: u64) -> Option<&Post> {
 }
 
 /// The numbers that must come.
-fn wanted(lane: Lane, posts: &[Post]) -> Vec<u64> {
+pub(super) fn wanted(lane: Lane, posts: &[Post]) -> Vec<u64> {
     let accepted = (1..).zip(posts).filter(|(_, post)| post.accepted.is_some()).map(|(n, _)| n);
     match lane {
         Lane::Order | Lane::Every => accepted.collect(),
