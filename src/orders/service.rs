@@ -182,9 +182,11 @@ impl Desk {
         let published = self.channels.publish_under(&ChannelName::order(order), drafts, fence).await;
         let accepted = published.as_ref().map_or_else(PublishError::accepted, |()| kinds.len());
         for kind in kinds.iter().take(accepted) {
-            match kind.is_terminal() {
-                true => info!(%order, kind = kind.as_str(), "order ended"),
-                false => debug!(%order, kind = kind.as_str(), "order update published"),
+            // A line for each order would cost as much as half of all else that is done for it.
+            match kind {
+                EntryKind::Failed => info!(%order, kind = kind.as_str(), "order ended"),
+                kind if kind.is_terminal() => debug!(%order, kind = kind.as_str(), "order ended"),
+                kind => debug!(%order, kind = kind.as_str(), "order update published"),
             }
         }
         self.stats.updates.add(accepted as u64);
@@ -295,7 +297,7 @@ impl Orders {
         match queued? {
             Enqueued::Queued => {
                 self.0.stats.placed.add(1);
-                info!(%order, retry_of = request.retry_of().map(tracing::field::display), "order placed");
+                debug!(%order, retry_of = request.retry_of().map(tracing::field::display), "order placed");
                 self.0.queued.notify_waiters();
                 Ok(Placed { order, repeated: false })
             }
