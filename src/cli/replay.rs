@@ -71,7 +71,7 @@ pub(crate) struct ReplayArgs {
     /// An hour that clocks go through twice is taken as the first one until the times would go back.
     #[arg(long, value_name = "ZONE", default_value_t, hide_default_value = true)]
     time_zone: TimeZone,
-    /// Give a column another name; `type`, `channel`, `offset` and `id` need one
+    /// Give a column another name; `type`, `channel`, `offset`, `id`, `late`, `missedBefore` and `snapshot` need one
     #[arg(long, value_name = "OLD=NEW", value_parser = rename)]
     rename: Vec<(String, String)>,
     /// How the file is laid out [default: by its name and first byte]

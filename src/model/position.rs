@@ -97,7 +97,7 @@ pub struct Position {
 /// A text that is not a position.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "not a position: expected `<epoch>:<offset>`, the epoch of the last `subscribed` or `resync` and the offset of the last entry"
+    "not a position: expected `<epoch>:<offset>`, the epoch of the last `subscribed`, `resync` or `snapshot_end` and the offset of the last entry"
 )]
 pub struct InvalidPosition;
 

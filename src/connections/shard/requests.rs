@@ -203,7 +203,7 @@ impl Shard {
             None => Asked::of(channel, None, snapshot),
             Some(Some(position)) => Asked::of(channel, Some(position), snapshot),
             Some(None) => {
-                let message = r#"`since` takes {"<channel>":{"epoch":"…","offset":0}}, the epoch of the last `subscribed` or `resync` and the offset of the last entry"#;
+                let message = r#"`since` takes {"<channel>":{"epoch":"…","offset":0}}, the epoch of the last `subscribed`, `resync` or `snapshot_end` and the offset of the last entry"#;
                 return Err(Refusal::new(ErrorCode::InvalidPosition, message));
             }
         };
