@@ -298,13 +298,16 @@ impl Core {
         producer: NodeId,
         minted: Option<&Epoch>,
     ) -> Result<Option<OpenLog>> {
-        let asked = async |at: u64, minted: Option<&Epoch>| match (
-            self.primary.examine(channel, producer, at).await?,
-            minted,
-        ) {
-            (Some(log), _) => Ok(Some(log)),
-            (None, Some(minted)) => self.primary.open(channel, producer, minted).await.map(Some),
-            (None, None) => Ok(None),
+        let asked = async |at: u64, minted: Option<&Epoch>| {
+            // Where no entry of it is known that is to be looked at, one call does both.
+            if let Some(minted) = minted.filter(|_| at == u64::MAX) {
+                return self.primary.open(channel, producer, minted).await.map(Some);
+            }
+            match (self.primary.examine(channel, producer, at).await?, minted) {
+                (Some(log), _) => Ok(Some(log)),
+                (None, Some(minted)) => self.primary.open(channel, producer, minted).await.map(Some),
+                (None, None) => Ok(None),
+            }
         };
         if producer != self.node {
             let answer = self.ask(self.area_of(channel), asked(u64::MAX, minted)).await;
