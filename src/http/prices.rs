@@ -144,6 +144,11 @@ impl Intake<'_> {
                 let draft = draft.map_err(|problem| problem.at_index(index))?;
                 taken += draft.cost();
                 drafts.push(draft);
+                if !self.room.is_large_enough_for(taken) {
+                    // Coming back with the same would be in vain.
+                    let detail = format!("these prices take more room than all bodies have; {more}");
+                    return Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", detail));
+                }
                 held.set(taken)
             });
             read.map_err(|error| {

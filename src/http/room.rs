@@ -33,6 +33,11 @@ impl BodyRoom {
         self.refused.get()
     }
 
+    /// Whether there could be room for so much, if there were no other body.
+    pub(super) fn is_large_enough_for(&self, bytes: usize) -> bool {
+        bytes <= self.bytes_max
+    }
+
     /// A body that begins: it holds nothing yet.
     pub(super) fn enter(&self) -> Held<'_> {
         Held { room: self, bytes: 0 }

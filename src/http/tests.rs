@@ -391,7 +391,8 @@ async fn whatever_has_a_body_needs_room_for_it() {
     let prices = [r#"{"key":"A","price":1}"#; 10].join(",");
     let answer =
         routes_of_more.post("/api/zones/pjm/prices", "application/json", &format!("[{prices}]")).await;
-    check_problem(&answer, 503, "busy");
+    // There will never be room for them, so it is not said that there may be in a moment.
+    check_problem(&answer, 413, "body_too_large");
     routes_of_more.publish(r#"[{"key":"A","price":1},{"key":"A","price":2}]"#, 2).await;
 
     let metrics = routes.get("/metrics").await;
