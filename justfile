@@ -5,8 +5,8 @@ default:
 # Format, lints and docs: the quick part of `just test`
 check:
     cargo fmt --all --check
-    cargo clippy --locked --all-targets -- -D warnings
-    RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps
+    cargo clippy --locked --workspace --all-targets -- -D warnings
+    RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps
 
 # Everything that must hold before a change goes in
 test:
@@ -26,7 +26,8 @@ loss-check orders="1000":
 
 # Let Redis fail in every way: what becomes of updates, sockets and the truth?
 outages *arguments:
-    cargo run --release -- outage-check {{ arguments }}
+    cargo build --release
+    cargo run --release -p zonewire-lab --bin zonewire-outages -- {{ arguments }}
 
 # Two gateways under faults, every frame and message read by the letter, for so many seconds
 wire-check seconds="120" *arguments:

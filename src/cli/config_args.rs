@@ -46,13 +46,13 @@ pub(crate) struct ConfigArgs {
     pub(crate) set: Vec<Assignment>,
 }
 
-/// Text that is not printed.
+/// An argument that is not printed: it may hold a password.
 #[derive(Clone)]
-pub(crate) struct Hidden(String);
+pub struct Hidden(String);
 
 impl Hidden {
     /// The text; not to be printed.
-    pub(crate) fn text(&self) -> &str {
+    pub fn text(&self) -> &str {
         &self.0
     }
 }

@@ -3,8 +3,9 @@
 use anyhow::bail;
 use serde_json::Value;
 
-use super::client::{self, ANSWER_TIMEOUT, BaseUrl, TargetArgs};
 use super::print;
+use crate::cli::target::TargetArgs;
+use crate::client::{self, ANSWER_TIMEOUT, BaseUrl};
 
 pub(crate) const EXAMPLES: &str = "\
 Examples:

@@ -1,14 +1,10 @@
 //! The command line: arguments to commands to an exit code.
 
-mod bench;
-mod client;
 mod config_args;
 mod config_cmd;
 pub mod exit;
-mod follow;
 mod health;
 mod order;
-mod outage;
 mod print;
 mod publish;
 mod raw_json;
@@ -17,6 +13,7 @@ mod serve;
 mod stats;
 mod table;
 mod tail;
+mod target;
 mod words;
 mod zones;
 
@@ -26,6 +23,9 @@ use std::io;
 use std::process::ExitCode;
 
 use clap::{CommandFactory as _, Parser, Subcommand};
+
+pub use self::config_args::Hidden;
+use crate::client;
 
 /// Keeps market data flowing to browsers: with Redis, without it, and when that changes.
 #[derive(Debug, Parser)]
@@ -96,11 +96,6 @@ enum Command {
     /// Show what a gateway has counted since its start
     #[command(after_help = stats::EXAMPLES)]
     Stats(stats::StatsArgs),
-    /// Measure a WebSocket server
-    Bench(bench::BenchArgs),
-    /// Let Redis fail in every way, and see what becomes of updates, sockets and the truth
-    #[command(after_help = outage::EXAMPLES)]
-    OutageCheck(Box<outage::OutageArgs>),
     /// Check, show and explain the configuration
     #[command(subcommand)]
     Config(config_cmd::ConfigCommand),
@@ -116,8 +111,19 @@ enum Command {
 
 /// Runs the command line of the program; `args` begins with the program's name.
 pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
-    match Cli::try_parse_from(args) {
-        Ok(cli) => exit::report(&run(cli.command)),
+    program(args, run)
+}
+
+/// Runs a program of this family: its arguments in, its exit code out, and on stderr what was wrong
+/// with either, in words for people. `args` begins with the program's name.
+pub fn program<T: Parser>(
+    args: impl IntoIterator<Item = OsString>,
+    run: impl FnOnce(T) -> anyhow::Result<()>,
+) -> ExitCode {
+    // Two libraries bring TLS; both use this. Somebody may have installed it before: also good.
+    drop(rustls::crypto::ring::default_provider().install_default());
+    match T::try_parse_from(args) {
+        Ok(arguments) => exit::report(&run(arguments)),
         Err(error) => {
             let code = if error.use_stderr() { exit::USAGE } else { exit::CLEAN };
             // Nobody is there to be told when even this cannot be printed.
@@ -137,9 +143,7 @@ fn in_words(error: &clap::Error) -> Option<String> {
     Some(error.render().to_string().replace(&source.to_string(), &words))
 }
 
-fn run(command: Command) -> anyhow::Result<()> {
-    // Two libraries bring TLS; both use this. Somebody may have installed it before: also good.
-    drop(rustls::crypto::ring::default_provider().install_default());
+fn run(Cli { command }: Cli) -> anyhow::Result<()> {
     match command {
         Command::Serve(args) => serve::serve(args),
         Command::Demo(args) => serve::demo(args),
@@ -152,8 +156,6 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Order(args) => client::block_on(order::run(args)),
         Command::Health(args) => client::block_on(health::run(args)),
         Command::Stats(args) => client::block_on(stats::run(args)),
-        Command::Bench(args) => bench::run(args),
-        Command::OutageCheck(args) => outage::run(*args),
         Command::Config(command) => config_cmd::run(command),
         Command::Completions { shell } => {
             let mut script = Vec::new();

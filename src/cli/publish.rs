@@ -9,9 +9,10 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 use tokio_util::io::ReaderStream;
 
-use super::client::{ANSWER_TIMEOUT, TargetArgs, accepted, answer};
 use super::exit::UsageError;
 use super::raw_json::Number;
+use crate::cli::target::TargetArgs;
+use crate::client::{ANSWER_TIMEOUT, accepted, answer};
 use crate::model::Zone;
 use crate::support::json::json_fault;
 

@@ -11,8 +11,8 @@ use tokio::sync::mpsc;
 use tokio::time::{self, Duration, Instant};
 
 use self::zones::{Skipped, Zones};
-use super::client::TargetArgs;
 use super::print;
+use crate::cli::target::TargetArgs;
 use crate::config::{Delimiter, TimeFormat, TimeZone};
 use crate::feeds::replay::{FileFormat, Replay, ReplayError, ReplayOptions, ReplayPrice};
 use crate::feeds::{Pace, Pacer, SPEED_EXPECTED, is_speed};

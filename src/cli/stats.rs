@@ -2,8 +2,9 @@
 
 use serde_json::Value;
 
-use super::client::{self, TargetArgs};
 use super::print;
+use crate::cli::target::TargetArgs;
+use crate::client;
 
 pub(crate) const EXAMPLES: &str = "\
 Examples:

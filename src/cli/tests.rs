@@ -41,7 +41,7 @@ fn help_says_the_exit_codes_and_gives_examples() {
     for code in [exit::CLEAN, exit::FAILED, exit::USAGE, exit::INTERRUPTED] {
         assert!(text.contains(&format!("\n  {code} ")), "{code} is not in {text}");
     }
-    for name in ["serve", "demo", "tail", "publish", "replay", "order", "health", "outage-check"] {
+    for name in ["serve", "demo", "tail", "publish", "replay", "order", "health"] {
         assert!(help(&[name], true).contains("Example"), "{name}");
     }
 }
@@ -78,11 +78,6 @@ fn flags_that_exclude_each_other_are_refused() {
         "order place SOL USDC 1 --metadata []",
         "order watch 17",
         "order dead-letters --limit 1 retry 6f1c1c1e-0b5e-4b1e-9d3e-0a6f4b6f2a11",
-        "outage-check --seed x",
-        "outage-check --random 10",
-        "outage-check --random 9h",
-        "outage-check --nodes 0",
-        "outage-check --rate 0",
         "serve --storage disk",
         "serve --set nothing",
     ] {
@@ -177,7 +172,6 @@ fn no_argument_is_refused_in_the_words_of_a_library() {
             "order place SOL USDC 1 --metadata {",
             "expected a JSON object such as {\"desk\":\"east\"}: it ends too early",
         ),
-        ("outage-check --nodes 0", "expected a whole number from 1 to 8"),
     ] {
         let error = Cli::try_parse_from(["zonewire"].into_iter().chain(args.split(' '))).unwrap_err();
         let text = in_words(&error).unwrap_or_else(|| error.render().to_string());

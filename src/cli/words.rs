@@ -1,11 +1,8 @@
-//! What libraries say, in words for people who did not choose them.
+//! What libraries say of arguments, in words for people who did not choose them.
 
 use std::error::Error;
-use std::io;
 use std::num::{IntErrorKind, ParseFloatError, ParseIntError};
 use std::str::ParseBoolError;
-
-use tokio_tungstenite::tungstenite::Error as SocketError;
 
 /// What is wrong with an argument that is a plain number or so; `None` where the error says it itself.
 pub(super) fn of_argument(error: &(dyn Error + 'static)) -> Option<String> {
@@ -35,87 +32,6 @@ pub(super) fn of_argument(error: &(dyn Error + 'static)) -> Option<String> {
     })
 }
 
-/// Why a request got no answer.
-pub(super) fn of_request(error: &reqwest::Error) -> String {
-    if error.is_timeout() {
-        return "no answer in time".to_owned();
-    }
-    if let Some(words) = of_causes(error) {
-        return words;
-    }
-    if error.is_connect() { "it cannot be reached".to_owned() } else { "the connection broke off".to_owned() }
-}
-
-/// Why a WebSocket did not come about, or ended.
-pub(super) fn of_socket(error: &SocketError) -> String {
-    if let Some(words) = of_causes(error) {
-        return words;
-    }
-    let words = match error {
-        SocketError::Protocol(protocol) if protocol.to_string().contains("closing handshake") => {
-            "the connection broke off"
-        }
-        SocketError::ConnectionClosed | SocketError::AlreadyClosed => "the connection was closed",
-        SocketError::Protocol(_) | SocketError::HttpFormat(_) => "what answers does not speak WebSocket",
-        SocketError::Capacity(_) => "a message is too large",
-        SocketError::Utf8(_) => "a message is not UTF-8",
-        SocketError::Tls(_) => NO_TLS,
-        _ => "it cannot be reached",
-    };
-    words.to_owned()
-}
-
-const NO_TLS: &str = "what answers does not speak TLS; is it http:// there?";
-
-/// The first cause, from the outermost one, that says something to people.
-fn of_causes(error: &(dyn Error + 'static)) -> Option<String> {
-    let mut next = Some(error);
-    while let Some(error) = next {
-        if let Some(io) = error.downcast_ref::<io::Error>() {
-            // What it wraps is not its source.
-            let wrapped = io.get_ref().and_then(|wrapped| of_causes(wrapped));
-            if let Some(words) = wrapped.or_else(|| of_io(io)) {
-                return Some(words);
-            }
-        }
-        if let Some(words) = error.downcast_ref::<rustls::Error>().map(of_tls) {
-            return Some(words);
-        }
-        // Parsing a TLS alert as HTTP, for one.
-        if error.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_parse) {
-            return Some("what answers does not speak HTTP; is it https:// there?".to_owned());
-        }
-        next = error.source();
-    }
-    None
-}
-
-fn of_io(error: &io::Error) -> Option<String> {
-    let words = match error.kind() {
-        io::ErrorKind::ConnectionRefused => "the connection was refused",
-        io::ErrorKind::ConnectionReset
-        | io::ErrorKind::ConnectionAborted
-        | io::ErrorKind::BrokenPipe
-        | io::ErrorKind::UnexpectedEof => "the connection broke off",
-        io::ErrorKind::TimedOut => "no answer in time",
-        io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => "no way leads to that address",
-        // The resolver's errors have no kind of their own.
-        _ if error.to_string().contains("lookup address") => "there is no host of that name",
-        _ => return None,
-    };
-    Some(words.to_owned())
-}
-
-fn of_tls(error: &rustls::Error) -> String {
-    match error {
-        rustls::Error::InvalidCertificate(_) => {
-            "its certificate is not one that this machine trusts".to_owned()
-        }
-        rustls::Error::InvalidMessage(_) => NO_TLS.to_owned(),
-        _ => "no TLS connection came about".to_owned(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -140,19 +56,5 @@ mod tests {
         {
             assert_eq!(of(error).as_deref(), expected);
         }
-    }
-
-    #[test]
-    fn a_broken_connection_is_said_in_plain_words() {
-        for (kind, expected) in [
-            (io::ErrorKind::ConnectionRefused, "the connection was refused"),
-            (io::ErrorKind::UnexpectedEof, "the connection broke off"),
-            (io::ErrorKind::Unsupported, "it cannot be reached"),
-        ] {
-            assert_eq!(of_socket(&SocketError::Io(kind.into())), expected);
-        }
-        let tls = rustls::Error::InvalidMessage(rustls::InvalidMessage::InvalidContentType);
-        let error = SocketError::Io(io::Error::new(io::ErrorKind::InvalidData, tls));
-        assert_eq!(of_socket(&error), NO_TLS);
     }
 }

@@ -5,9 +5,10 @@ use reqwest::Client;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::client::{self, BaseUrl, TargetArgs};
 use super::print;
 use super::table::{Fields, Table};
+use crate::cli::target::TargetArgs;
+use crate::client::{self, BaseUrl};
 use crate::model::{Epoch, Position, Zone};
 
 pub(crate) const LIST_EXAMPLES: &str = "\

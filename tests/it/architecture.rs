@@ -1,4 +1,4 @@
-//! Which room may import which: imports go down only.
+//! Which room and which crate may import which: imports go down only.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -32,9 +32,13 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "support",
         ],
     ),
+    ("client", &["protocol", "model", "support"]),
     // It replays files with the readers of `feeds`.
-    ("cli", &["gateway", "config", "feeds", "protocol", "model", "support"]),
+    ("cli", &["gateway", "config", "client", "feeds", "protocol", "model", "support"]),
 ];
+
+/// What the laboratory may use of the gateway: it is a stranger to all that serves.
+const LAB_MAY_IMPORT: &[&str] = &["cli", "client", "config", "model"];
 
 /// A room and what it imports, with a file that shows each.
 type Imports = BTreeMap<String, BTreeMap<String, String>>;
@@ -57,21 +61,31 @@ fn faults(imports: &Imports) -> Vec<String> {
     faults
 }
 
+fn code_of(source: &str) -> String {
+    source.lines().filter(|line| !line.trim_start().starts_with("//")).flat_map(|l| [l, "\n"]).collect()
+}
+
 /// Names that follow `crate::`, or `super::super::` (which may reach up to the crate), in code.
 fn imported(source: &str) -> BTreeSet<String> {
-    let code: String =
-        source.lines().filter(|line| !line.trim_start().starts_with("//")).flat_map(|l| [l, "\n"]).collect();
+    let code = code_of(source);
     let mut names = BTreeSet::new();
     for (prefix, is_certain) in [("crate::", true), ("super::super::", false)] {
-        for (at, _) in code.match_indices(prefix) {
-            if code[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_' || c == '$') {
-                continue;
-            }
-            let rest = &code[at + prefix.len()..];
-            let found = if rest.starts_with('{') { first_names(rest) } else { vec![first_name(rest)] };
-            let is_room = |name: &str| MAY_IMPORT.iter().any(|(room, _)| *room == name);
-            names.extend(found.into_iter().filter(|name| is_certain || is_room(name)).map(str::to_owned));
+        let is_room = |name: &str| MAY_IMPORT.iter().any(|(room, _)| *room == name);
+        names.extend(named_after(&code, prefix).into_iter().filter(|name| is_certain || is_room(name)));
+    }
+    names
+}
+
+/// The first names that follow a prefix in code.
+fn named_after(code: &str, prefix: &str) -> BTreeSet<String> {
+    let mut names = BTreeSet::new();
+    for (at, _) in code.match_indices(prefix) {
+        if code[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_' || c == '$') {
+            continue;
         }
+        let rest = &code[at + prefix.len()..];
+        let found = if rest.starts_with('{') { first_names(rest) } else { vec![first_name(rest)] };
+        names.extend(found.into_iter().map(str::to_owned));
     }
     names.remove("");
     names
@@ -145,6 +159,27 @@ fn imports() -> Imports {
 fn rooms_import_only_what_the_map_allows() {
     let faults = faults(&imports());
     assert!(faults.is_empty(), "{faults:#?}");
+}
+
+#[test]
+fn the_laboratory_uses_of_the_gateway_only_what_clients_have() {
+    let mut files = Vec::new();
+    source_files(&Path::new(env!("CARGO_MANIFEST_DIR")).join("crates/lab/src"), &mut files);
+    assert!(files.len() > 30, "the sources were not found");
+    for path in files {
+        for name in named_after(&code_of(&fs::read_to_string(&path).unwrap()), "zonewire::") {
+            assert!(LAB_MAY_IMPORT.contains(&name.as_str()), "{} uses zonewire::{name}", path.display());
+        }
+    }
+}
+
+#[test]
+fn the_gateway_is_built_without_the_laboratory() {
+    let manifest = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml")).unwrap();
+    let manifest: toml::Table = manifest.parse().unwrap();
+    for of_the_lab in ["zonewire-lab", "mio", "hdrhistogram"] {
+        assert!(manifest["dependencies"].get(of_the_lab).is_none(), "{of_the_lab}");
+    }
 }
 
 #[test]

@@ -4,7 +4,6 @@
 
 mod architecture;
 mod bad_input;
-mod bench_orders;
 mod cli;
 mod door;
 mod examples;
@@ -23,7 +22,6 @@ mod order_stream;
 mod orders;
 mod orders_outage;
 mod outage_resume;
-mod outages;
 mod pages;
 mod proxies;
 mod redis_cluster_outage;

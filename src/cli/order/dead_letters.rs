@@ -4,9 +4,10 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::{page, print_placed, what};
-use crate::cli::client::{ANSWER_TIMEOUT, TargetArgs, text_of};
 use crate::cli::print;
 use crate::cli::table::Table;
+use crate::cli::target::TargetArgs;
+use crate::client::{ANSWER_TIMEOUT, text_of};
 use crate::model::OrderId;
 
 pub(super) const EXAMPLES: &str = "\

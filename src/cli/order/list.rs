@@ -3,9 +3,9 @@
 use serde_json::value::RawValue;
 
 use super::{View, page, what};
-use crate::cli::client::TargetArgs;
 use crate::cli::print;
 use crate::cli::table::Table;
+use crate::cli::target::TargetArgs;
 use crate::model::OrderId;
 
 /// Arguments of `order list`.

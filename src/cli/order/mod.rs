@@ -11,9 +11,10 @@ use serde::Deserialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use super::client::{self, ANSWER_TIMEOUT, BaseUrl, TargetArgs, text_of};
 use super::print;
 use super::table::Fields;
+use crate::cli::target::TargetArgs;
+use crate::client::{self, ANSWER_TIMEOUT, BaseUrl, text_of};
 use crate::model::OrderId;
 
 pub(crate) const EXAMPLES: &str = "\

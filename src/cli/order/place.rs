@@ -13,10 +13,11 @@ use tokio::time::{self, Instant};
 use uuid::Uuid;
 
 use super::{print_placed, watch};
-use crate::cli::client::{BaseUrl, NoAnswer, Refused, TargetArgs, text_of};
 use crate::cli::exit::UsageError;
 use crate::cli::print;
 use crate::cli::raw_json::{Number, Object};
+use crate::cli::target::TargetArgs;
+use crate::client::{BaseUrl, NoAnswer, Refused, text_of};
 use crate::support::backoff::Backoff;
 use crate::support::json::json_fault;
 

@@ -4,8 +4,9 @@ use serde::Deserialize;
 
 use super::watch::Update;
 use super::{View, what};
-use crate::cli::client::{self, TargetArgs};
 use crate::cli::print;
+use crate::cli::target::TargetArgs;
+use crate::client;
 use crate::model::OrderId;
 
 pub(super) const EXAMPLES: &str = "\

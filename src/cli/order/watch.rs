@@ -9,9 +9,10 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::View;
-use crate::cli::client::{self, BaseUrl, Refused, TargetArgs, text_of};
-use crate::cli::follow::{self, Door, Ended, Follow, Output, Until};
 use crate::cli::print;
+use crate::cli::target::TargetArgs;
+use crate::client::follow::{self, Door, Ended, Follow, Output, Until};
+use crate::client::{self, BaseUrl, Refused, text_of};
 use crate::model::{ChannelName, EntryKind, OrderId};
 use crate::protocol::SKIPPED;
 

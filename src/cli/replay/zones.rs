@@ -13,8 +13,8 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{self, Instant};
 
-use crate::cli::client::{ANSWER_TIMEOUT, BaseUrl, NoAnswer, Refused, accepted, answer};
 use crate::cli::print;
+use crate::client::{ANSWER_TIMEOUT, BaseUrl, NoAnswer, Refused, accepted, answer};
 use crate::model::Zone;
 use crate::support::backoff::Backoff;
 

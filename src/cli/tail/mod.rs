@@ -13,10 +13,11 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use self::render::Columns;
-use super::client::{self, BaseUrl, Refused, TargetArgs};
 use super::exit::UsageError;
-use super::follow::{self, Door, Ended, Follow, Output, Step, Until};
 use super::{print, zones};
+use crate::cli::target::TargetArgs;
+use crate::client::follow::{self, Door, Ended, Follow, Output, Step, Until};
+use crate::client::{self, BaseUrl, Refused};
 use crate::model::{ChannelKind, ChannelName, Epoch, Position, Zone};
 
 pub(crate) const EXAMPLES: &str = "\

@@ -1,0 +1,98 @@
+//! `zonewire-bench`: a load generator for any WebSocket server.
+//!
+//! One epoll loop holds all the connections (`event_loop`), a second thread
+//! publishes (`publisher`), and the main thread only watches counters and
+//! decides when a phase is over. Nothing of this knows the gateway: the
+//! subscribers look for `"seq":` and `"sent_ns":` in whatever envelope the
+//! server puts around a published line, so that other servers, and the bare
+//! `limit-server`, are measured by the same code.
+//!
+//! Two subcommands do know it, `order-updates` and `order-throughput`: they
+//! place orders and tell of them over its HTTP interface (`keep_alive`).
+//!
+//! Every run ends by itself. Only loopback addresses are accepted, unless
+//! `--allow-remote` says that the machine at the other end is fair game.
+
+use clap::{Parser, Subcommand};
+
+mod client;
+mod clock;
+mod common;
+mod connect;
+mod connection;
+pub(crate) mod cpu;
+mod event_loop;
+mod fanout;
+mod frame;
+mod handshake;
+mod idle;
+mod keep_alive;
+mod order_reports;
+mod order_throughput;
+mod order_updates;
+mod payload;
+mod publisher;
+mod report;
+mod sequence;
+mod target;
+mod watch;
+
+/// Measure a WebSocket server.
+#[derive(Debug, Parser)]
+#[command(name = "zonewire-bench", version, max_term_width = 100)]
+pub struct BenchArgs {
+    #[command(subcommand)]
+    command: BenchCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum BenchCommand {
+    /// Publish to many subscribers; check order and loss, measure latency and the server's CPU.
+    Fanout(fanout::FanoutArgs),
+    /// Hold many silent connections and measure what each costs the server in memory.
+    Idle(idle::IdleArgs),
+    /// Open and close connections over and over.
+    Connect(connect::ConnectArgs),
+    /// Post updates of orders to a gateway; check order and loss, and measure how soon each is on its
+    /// order's socket.
+    OrderUpdates(order_updates::OrderUpdatesArgs),
+    /// Place orders with a gateway as fast as it takes them, and measure how soon all have ended.
+    OrderThroughput(order_throughput::OrderThroughputArgs),
+}
+
+/// Runs one measurement to its end and prints its report.
+pub fn run(args: BenchArgs) -> anyhow::Result<()> {
+    match args.command {
+        BenchCommand::Fanout(args) => {
+            let report = fanout::run(&args)?;
+            report::emit(&report, args.common.json.as_deref())
+        }
+        BenchCommand::Idle(args) => {
+            let report = idle::run(&args)?;
+            report::emit(&report, args.common.json.as_deref())
+        }
+        BenchCommand::Connect(args) => {
+            let report = connect::run(&args)?;
+            report::emit(&report, args.common.json.as_deref())
+        }
+        BenchCommand::OrderUpdates(args) => {
+            let report = order_updates::run(&args)?;
+            report::emit(&report, args.common.json.as_deref())
+        }
+        BenchCommand::OrderThroughput(args) => {
+            let report = order_throughput::run(&args)?;
+            report::emit(&report, args.common.json.as_deref())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_argument_tree_is_consistent() {
+        use clap::CommandFactory;
+        BenchArgs::command().debug_assert();
+    }
+}

@@ -1,0 +1,207 @@
+//! `bench order-throughput`: orders placed as fast as they are taken, until the last has ended.
+//!
+//! Nothing follows an order: the gateway's own counters say how many have
+//! ended, since a socket or a request for each order would be most of the load.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use anyhow::Context;
+use clap::Args;
+use hdrhistogram::Histogram;
+use hyper::StatusCode;
+use serde::Deserialize;
+use tokio::{task::JoinSet, time};
+
+use super::{
+    client::histogram,
+    clock::{self, Clock},
+    common::{GatewayArgs, at_least_one, seconds},
+    cpu::{self, CpuTime},
+    keep_alive::{KeepAlive, connect_all},
+    order_reports::{OrderThroughputReport, Stage},
+    report::Percentiles,
+};
+use zonewire::client::block_on;
+
+/// How often the gateways are asked how many orders have ended.
+const ASK_EVERY: Duration = Duration::from_millis(10);
+
+/// Every order is this one.
+const ORDER: &str = r#"{"tokenIn":"SOL","tokenOut":"USDC","amount":1.5,"slippage":1}"#;
+
+/// Arguments of `bench order-throughput`.
+#[derive(Debug, Args)]
+pub(super) struct OrderThroughputArgs {
+    #[command(flatten)]
+    pub(super) common: GatewayArgs,
+    /// Orders to place. The gateway's `orders.queue_max` must have room for them.
+    #[arg(long, default_value_t = 5000, value_parser = clap::value_parser!(u64).range(1..=10_000_000))]
+    orders: u64,
+    /// HTTP connections that place them, one request at a time on each.
+    #[arg(long, default_value_t = 64, value_parser = at_least_one)]
+    connections: usize,
+    /// Give up when not all orders have ended so many seconds after the first was placed.
+    #[arg(long, default_value_t = 120.0, value_parser = seconds)]
+    timeout: f64,
+}
+
+/// What `/ws/stats` says about orders, summed over the gateways.
+#[derive(Debug, Clone, Copy, Default, Deserialize)]
+struct Totals {
+    runs: u64,
+    updates: u64,
+    confirmed: u64,
+    failed: u64,
+    retried: u64,
+}
+
+#[derive(Debug, Deserialize)]
+struct Stats {
+    orders: Totals,
+}
+
+/// What was seen at the end.
+#[derive(Debug)]
+struct Seen {
+    totals: Totals,
+    at_ns: u64,
+    /// Requests for `/ws/stats` in between.
+    asked: u64,
+}
+
+/// Runs the measurement. Orders that did not end are a result, one that was refused is an error.
+pub(super) fn run(args: &OrderThroughputArgs) -> anyhow::Result<OrderThroughputReport> {
+    let common = &args.common;
+    let width = args.connections.min(usize::try_from(args.orders).unwrap_or(usize::MAX));
+    cpu::ensure_open_files(width, common.server_pid)?;
+    let bases = common.gateways()?;
+    let clock = Clock::start();
+    block_on(async {
+        let mut desks = connect_all(&bases, bases.len(), clock).await?;
+        let lanes = connect_all(&bases, width, clock).await?;
+        let before = totals(&mut desks).await?;
+        let server_before = common.server_pid.map(CpuTime::of).transpose()?;
+        let own_before = CpuTime::own()?;
+
+        let started_ns = clock.now_ns();
+        let limit = Duration::from_secs_f64(args.timeout);
+        let answer_ns = time::timeout(limit, place(lanes, args.orders, clock))
+            .await
+            .with_context(|| format!("not all orders were taken within {} s", args.timeout))??;
+        let placed_s = clock.seconds_since(started_ns);
+        let ended_by = |totals: &Totals| totals.since(before).ended() >= args.orders;
+        let seen = until(&mut desks, ended_by, started_ns, args.timeout, clock).await?;
+        let whole_s = clock::seconds(seen.at_ns - started_ns);
+
+        let server = common.server_pid.map(CpuTime::of).transpose()?;
+        let server_s = server_before.zip(server).map(|(before, after)| after.since(before).total_s());
+        // The readings enclose the window, so that CPU time spent on it is all in.
+        let read_s = clock.seconds_since(started_ns);
+        let own_s = CpuTime::own()?.since(own_before).total_s();
+        let totals = seen.totals.since(before);
+        let stage = |count: u64, window_s: f64| Stage { count, per_s: count as f64 / window_s.max(1e-9) };
+        Ok(OrderThroughputReport {
+            kind: "order-throughput",
+            urls: common.urls.clone(),
+            orders: args.orders,
+            connections: width,
+            placed_s,
+            window_s: whole_s,
+            orders_per_s: totals.ended() as f64 / whole_s.max(1e-9),
+            placed: stage(args.orders, placed_s),
+            runs: stage(totals.runs, whole_s),
+            updates: stage(totals.updates, whole_s),
+            ended: stage(totals.ended(), whole_s),
+            confirmed: totals.confirmed,
+            failed: totals.failed,
+            retried: totals.retried,
+            unfinished: args.orders.saturating_sub(totals.ended()),
+            answer_us: Percentiles::of(&answer_ns),
+            stats_asked: seen.asked,
+            server_cpu_s: server_s,
+            server_cpu_us_per_order: server_s.map(|server_s| server_s * 1e6 / args.orders as f64),
+            server_busy_ratio: server_s.map(|server_s| server_s / read_s.max(1e-9)),
+            client_busy_ratio: own_s / read_s.max(1e-9),
+        })
+    })
+}
+
+/// Places `orders` on all connections at once; how long each answer took.
+async fn place(lanes: Vec<KeepAlive>, orders: u64, clock: Clock) -> anyhow::Result<Histogram<u64>> {
+    let begun = Arc::new(AtomicU64::new(0));
+    let mut placing = JoinSet::new();
+    for mut lane in lanes {
+        let begun = Arc::clone(&begun);
+        placing.spawn(async move {
+            let mut answer_ns = histogram();
+            while begun.fetch_add(1, Relaxed) < orders {
+                let sent_ns = clock.now_ns();
+                let answered = lane.post("/api/orders/execute", ORDER, StatusCode::ACCEPTED).await?;
+                answer_ns.saturating_record(answered.at_ns.saturating_sub(sent_ns));
+            }
+            anyhow::Ok(answer_ns)
+        });
+    }
+    let mut all = histogram();
+    while let Some(placed) = placing.join_next().await {
+        all.add(placed.context("a connection that places orders panicked")??)?;
+    }
+    Ok(all)
+}
+
+/// Asks until `enough`, or for `limit_s` since the start.
+async fn until(
+    desks: &mut [KeepAlive],
+    enough: impl Fn(&Totals) -> bool,
+    started_ns: u64,
+    limit_s: f64,
+    clock: Clock,
+) -> anyhow::Result<Seen> {
+    let mut asked = 0;
+    loop {
+        asked += 1;
+        let totals = totals(desks).await?;
+        let at_ns = clock.now_ns();
+        if enough(&totals) || clock.seconds_since(started_ns) >= limit_s {
+            return Ok(Seen { totals, at_ns, asked });
+        }
+        time::sleep(ASK_EVERY).await;
+    }
+}
+
+async fn totals(desks: &mut [KeepAlive]) -> anyhow::Result<Totals> {
+    let mut sum = Totals::default();
+    for desk in desks {
+        let answered = desk.get("/ws/stats").await?;
+        let Stats { orders } =
+            serde_json::from_slice(&answered.body).context("/ws/stats says nothing of orders")?;
+        sum = sum.with(orders, |one, other| one + other);
+    }
+    Ok(sum)
+}
+
+impl Totals {
+    fn with(self, other: Self, each: impl Fn(u64, u64) -> u64) -> Self {
+        Self {
+            runs: each(self.runs, other.runs),
+            updates: each(self.updates, other.updates),
+            confirmed: each(self.confirmed, other.confirmed),
+            failed: each(self.failed, other.failed),
+            retried: each(self.retried, other.retried),
+        }
+    }
+
+    fn since(self, before: Self) -> Self {
+        self.with(before, u64::saturating_sub)
+    }
+
+    fn ended(&self) -> u64 {
+        self.confirmed + self.failed
+    }
+}

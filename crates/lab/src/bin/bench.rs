@@ -1,0 +1,7 @@
+//! `zonewire-bench`: from arguments to an exit code.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    zonewire::cli::program(std::env::args_os(), zonewire_lab::bench::run)
+}

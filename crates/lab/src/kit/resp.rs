@@ -1,0 +1,305 @@
+//! The few commands that are given to Redis beside the gateways, each on a connection of its own.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufStream};
+use tokio::net::{self, TcpStream};
+use tokio::time;
+use url::Url;
+
+/// How long one command may take.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// The longest part of a reply that is read.
+const BULK_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// Where Redis is, and who we are there.
+#[derive(Clone)]
+pub struct Target {
+    /// The server, or the proxy before it.
+    pub address: SocketAddr,
+    username: Option<String>,
+    password: Option<String>,
+    db: u8,
+}
+
+impl fmt::Debug for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Target").field("address", &self.address).field("db", &self.db).finish_non_exhaustive()
+    }
+}
+
+/// An answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reply {
+    /// Status, number or bulk.
+    Text(String),
+    /// It was refused, in the words of Redis.
+    Error(String),
+    /// Nil.
+    Nothing,
+    /// An array.
+    List(Vec<Reply>),
+}
+
+impl Target {
+    /// A server of this machine, without a password.
+    pub fn local(port: u16) -> Self {
+        Self { address: SocketAddr::from(([127, 0, 0, 1], port)), username: None, password: None, db: 0 }
+    }
+
+    /// Reads `redis://[user:password@]host[:port][/db]`. No error repeats the text, which may hold a
+    /// password.
+    pub async fn parse(text: &str) -> anyhow::Result<Self> {
+        const FORM: &str = "expected redis://[user:password@]host[:port][/db]";
+        let Ok(url) = Url::parse(text) else { bail!("the address of Redis is not a URL; {FORM}") };
+        match url.scheme() {
+            "redis" => {}
+            "rediss" => bail!("TLS cannot pass through the suite's proxy; {FORM}"),
+            _ => bail!("the address of Redis has a scheme that cannot be checked yet; {FORM}"),
+        }
+        let host = url.host_str().filter(|host| !host.is_empty()).unwrap_or("127.0.0.1");
+        let host = host.trim_start_matches('[').trim_end_matches(']');
+        let port = url.port().unwrap_or(6379);
+        let mut addresses =
+            net::lookup_host((host, port)).await.with_context(|| format!("cannot resolve `{host}`"))?;
+        let address = addresses.next().with_context(|| format!("`{host}` has no address"))?;
+        let path = url.path().trim_start_matches('/');
+        let db = if path.is_empty() { 0 } else { path.parse().ok().context(FORM)? };
+        let decoded =
+            |text: &str| percent_encoding::percent_decode_str(text).decode_utf8_lossy().into_owned();
+        let username = Some(url.username()).filter(|name| !name.is_empty()).map(decoded);
+        Ok(Self { address, username, password: url.password().map(decoded), db })
+    }
+
+    /// The URL that leads to the same Redis through `proxy`.
+    pub fn through(&self, proxy: SocketAddr) -> String {
+        let encoded = |text: &str| {
+            percent_encoding::utf8_percent_encode(text, percent_encoding::NON_ALPHANUMERIC).to_string()
+        };
+        let user = self.username.as_deref().map(encoded).unwrap_or_default();
+        let login = match &self.password {
+            Some(password) => format!("{user}:{}@", encoded(password)),
+            None => String::new(),
+        };
+        format!("redis://{login}{proxy}/{}", self.db)
+    }
+
+    /// Runs one command.
+    pub async fn ask(&self, command: &[&str]) -> anyhow::Result<Reply> {
+        let asked = async { self.open().await?.ask(command).await };
+        let name = command.first().copied().unwrap_or_default();
+        let reply = time::timeout(PATIENCE, asked).await;
+        reply
+            .with_context(|| format!("Redis did not answer {name} in time"))?
+            .with_context(|| format!("{name} failed"))
+    }
+
+    /// Runs one command that must succeed.
+    pub async fn run(&self, command: &[&str]) -> anyhow::Result<Reply> {
+        match self.ask(command).await? {
+            Reply::Error(error) => bail!("Redis refused {}: {error}", command.join(" ")),
+            reply => Ok(reply),
+        }
+    }
+
+    /// Whether it answers and takes writes; `key` is written.
+    pub async fn serves(&self, key: &str) -> bool {
+        self.ask(&["SET", key, "1", "PX", "60000"])
+            .await
+            .is_ok_and(|reply| reply == Reply::Text("OK".to_owned()))
+    }
+
+    /// Removes every key that begins with `prefix`, and says how many there were.
+    pub async fn remove_all(&self, prefix: &str) -> anyhow::Result<u64> {
+        let (pattern, mut removed) = (format!("{prefix}*"), 0);
+        let mut connection = time::timeout(PATIENCE, self.open()).await??;
+        let mut cursor = "0".to_owned();
+        loop {
+            let scan = ["SCAN", &cursor, "MATCH", &pattern, "COUNT", "1000"];
+            let Reply::List(parts) = time::timeout(PATIENCE, connection.ask(&scan)).await?? else {
+                bail!("SCAN was not answered by a list");
+            };
+            let [Reply::Text(next), Reply::List(keys)] = &parts[..] else {
+                bail!("SCAN was not answered by a cursor and keys");
+            };
+            let keys = keys.iter().filter_map(|key| match key {
+                Reply::Text(key) if key.starts_with(prefix) => Some(key.as_str()),
+                _ => None,
+            });
+            let keys: Vec<&str> = keys.collect();
+            if !keys.is_empty() {
+                removed += keys.len() as u64;
+                let unlink: Vec<&str> = std::iter::once("UNLINK").chain(keys).collect();
+                if let Reply::Error(error) = time::timeout(PATIENCE, connection.ask(&unlink)).await?? {
+                    bail!("Redis refused UNLINK: {error}");
+                }
+            }
+            if next == "0" {
+                return Ok(removed);
+            }
+            cursor.clone_from(next);
+        }
+    }
+
+    async fn open(&self) -> anyhow::Result<Connection> {
+        let stream = TcpStream::connect(self.address).await.context("cannot connect to Redis")?;
+        let mut connection = Connection(BufStream::new(stream));
+        if let Some(password) = &self.password {
+            let reply = match &self.username {
+                Some(username) => connection.ask(&["AUTH", username, password]).await?,
+                None => connection.ask(&["AUTH", password]).await?,
+            };
+            if let Reply::Error(error) = reply {
+                bail!("Redis refused the login: {error}");
+            }
+        }
+        if self.db != 0
+            && let Reply::Error(error) = connection.ask(&["SELECT", &self.db.to_string()]).await?
+        {
+            bail!("Redis refused the database: {error}");
+        }
+        Ok(connection)
+    }
+}
+
+/// An open connection.
+struct Connection(BufStream<TcpStream>);
+
+impl Connection {
+    async fn ask(&mut self, command: &[&str]) -> anyhow::Result<Reply> {
+        let mut request = format!("*{}\r\n", command.len());
+        for part in command {
+            request += &format!("${}\r\n{part}\r\n", part.len());
+        }
+        self.0.write_all(request.as_bytes()).await?;
+        self.0.flush().await?;
+        self.reply().await
+    }
+
+    /// Lists are read without recursion: what is asked here answers with lists in lists at most.
+    async fn reply(&mut self) -> anyhow::Result<Reply> {
+        // Lists that are being read, each with how many parts it still lacks.
+        let mut open: Vec<(Vec<Reply>, usize)> = Vec::new();
+        loop {
+            let mut reply = match self.part().await? {
+                Part::List(len @ 1..) => {
+                    open.push((Vec::new(), len));
+                    continue;
+                }
+                Part::List(0) => Reply::List(Vec::new()),
+                Part::Whole(reply) => reply,
+            };
+            loop {
+                let Some((mut parts, missing)) = open.pop() else { return Ok(reply) };
+                parts.push(reply);
+                if missing > 1 {
+                    open.push((parts, missing - 1));
+                    break;
+                }
+                reply = Reply::List(parts);
+            }
+        }
+    }
+
+    async fn part(&mut self) -> anyhow::Result<Part> {
+        let mut line = String::new();
+        if self.0.read_line(&mut line).await? == 0 {
+            bail!("the connection was closed");
+        }
+        let line = line.trim_end();
+        let (kind, rest) = line.split_at_checked(1).context("an empty reply")?;
+        Ok(match kind {
+            "+" | ":" => Part::Whole(Reply::Text(rest.to_owned())),
+            "-" => Part::Whole(Reply::Error(rest.to_owned())),
+            "$" | "*" if rest == "-1" => Part::Whole(Reply::Nothing),
+            "$" => {
+                let len: usize = rest.parse().context("a length that is not a number")?;
+                if len > BULK_BYTES_MAX {
+                    bail!("a reply of {len} bytes");
+                }
+                let mut bytes = vec![0; len + 2];
+                self.0.read_exact(&mut bytes).await?;
+                bytes.truncate(len);
+                Part::Whole(Reply::Text(String::from_utf8_lossy(&bytes).into_owned()))
+            }
+            "*" => Part::List(rest.parse().context("a length that is not a number")?),
+            _ => bail!("a reply of an unknown kind"),
+        })
+    }
+}
+
+enum Part {
+    Whole(Reply),
+    /// So many parts follow.
+    List(usize),
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_url_is_read_and_led_through_a_proxy() {
+        let target = Target::parse("redis://us%40er:p%3Aw@127.0.0.1:7000/3").await.unwrap();
+        assert_eq!((target.address.port(), target.db), (7000, 3));
+        assert_eq!((target.username.as_deref(), target.password.as_deref()), (Some("us@er"), Some("p:w")));
+        let proxy = "127.0.0.1:9".parse().unwrap();
+        assert_eq!(target.through(proxy), "redis://us%40er:p%3Aw@127.0.0.1:9/3");
+        let plain = Target::parse("redis://127.0.0.1").await.unwrap();
+        assert_eq!((plain.address.port(), plain.through(proxy).as_str()), (6379, "redis://127.0.0.1:9/0"));
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_checked_is_refused_without_repeating_it() {
+        for text in [
+            "rediss://:secret@127.0.0.1",
+            "redis-sentinel://:secret@127.0.0.1",
+            "secret",
+            "redis://:secret@127.0.0.1/x",
+        ] {
+            let error = format!("{:#}", Target::parse(text).await.unwrap_err());
+            assert!(!error.contains("secret"), "{error}");
+        }
+    }
+
+    #[tokio::test]
+    async fn replies_of_every_kind_are_read() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let mut serving = tokio::task::JoinSet::new();
+        serving.spawn(async move {
+            loop {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                let mut request = [0; 512];
+                let read = stream.read(&mut request).await.unwrap();
+                let request = String::from_utf8_lossy(&request[..read]).into_owned();
+                let reply = request.split("\r\n").nth(2).unwrap().replace('~', "\r\n");
+                stream.write_all(reply.as_bytes()).await.unwrap();
+            }
+        });
+        let text = |text: &str| Reply::Text(text.to_owned());
+        for (sent, expected) in [
+            ("+OK~", text("OK")),
+            (":7~", text("7")),
+            ("$3~abc~", text("abc")),
+            ("$-1~", Reply::Nothing),
+            ("-ERR no~", Reply::Error("ERR no".to_owned())),
+            ("*0~", Reply::List(Vec::new())),
+            (
+                "*2~$1~0~*2~+a~*0~",
+                Reply::List(vec![text("0"), Reply::List(vec![text("a"), Reply::List(Vec::new())])]),
+            ),
+        ] {
+            assert_eq!(Target::local(port).ask(&[sent]).await.unwrap(), expected, "{sent}");
+        }
+        assert!(Target::local(port).run(&["-ERR no~"]).await.is_err());
+        for broken in ["?~", "", "$x~", "$99999999999~", "*2~+a~"] {
+            assert!(Target::local(port).ask(&[broken]).await.is_err(), "{broken}");
+        }
+    }
+}

@@ -1,0 +1,325 @@
+//! What goes wrong: each fault, and what is promised meanwhile. How it is done is in `world`.
+
+use std::time::Duration;
+
+use super::outcome::Limits;
+use crate::kit::process::Data;
+use crate::kit::proxy::Mode;
+use zonewire::config::DEFAULT_TOML;
+
+/// One way to go wrong.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Fault {
+    pub(super) name: &'static str,
+    /// What is done, for people.
+    pub(super) about: &'static str,
+    pub(super) kind: Kind,
+    /// Which nodes have no Redis meanwhile.
+    pub(super) reach: Reach,
+    pub(super) hold: Duration,
+    /// What `/ws/health` must say meanwhile.
+    pub(super) truth: Truth,
+    /// How soon it must be noticed; none where nothing is promised.
+    pub(super) notice: Option<Duration>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// Nothing, to see that nothing is found then.
+    Nothing,
+    /// Redis is started after the gateways.
+    Absent,
+    Kill(Data),
+    Freeze,
+    Flush,
+    Link(Mode),
+    /// The link goes and comes.
+    Flap {
+        every: Duration,
+    },
+    /// The link goes, comes back, and goes again while the gateway recovers.
+    CutReturns,
+    ReadOnly,
+    Loading,
+    OutOfMemory,
+    /// `CLIENT KILL TYPE` of this type.
+    ClientKill(&'static str),
+    ClientPause,
+    FreezeGateway,
+    KillGateway,
+    /// While it has no Redis; it comes up again without one.
+    KillGatewayDegraded,
+    /// The primary behind sentinels is killed, and comes back when another has its place.
+    Failover,
+    /// A primary of a cluster is killed, and nobody takes its place.
+    LoseClusterNode,
+    /// The wall clock of a gateway is set.
+    GatewayClock,
+    /// The wall clock of Redis is set.
+    RedisClock,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Reach {
+    All,
+    /// Node 0.
+    One,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Truth {
+    /// Redis does not serve: healthy is untrue.
+    Down,
+    /// Redis may or may not serve at a given moment.
+    Either,
+}
+
+/// How soon a closed connection must be noticed.
+const CLOSED: Option<Duration> = Some(Duration::from_millis(50));
+/// How soon it must be noticed that nothing answers, or that nothing is written.
+const HANG: Option<Duration> = Some(Duration::from_millis(1_200));
+/// By how much later prices on `latest` may come than the ordering deadline, which is waited for first.
+const LATER: Duration = Duration::from_millis(50);
+/// By how much later prices on `every` and order updates may come.
+const LATER_EVERY: Duration = Duration::from_millis(1_300);
+/// Within what time all must have come everywhere once Redis serves again.
+const CATCH_UP: Duration = Duration::from_secs(2);
+/// How long a gateway may say that it is healthy though it has no Redis.
+const UNTRUE: Duration = Duration::from_millis(1_500);
+
+const fn fault(name: &'static str, about: &'static str, kind: Kind, hold_ms: u64) -> Fault {
+    let hold = Duration::from_millis(hold_ms);
+    Fault { name, about, kind, reach: Reach::All, hold, truth: Truth::Down, notice: None }
+}
+
+impl Fault {
+    const fn noticed(self, notice: Option<Duration>) -> Self {
+        Self { notice, ..self }
+    }
+
+    const fn at_one(self) -> Self {
+        Self { reach: Reach::One, ..self }
+    }
+
+    const fn unsure(self) -> Self {
+        Self { truth: Truth::Either, ..self }
+    }
+
+    /// It needs a Redis that may be harmed.
+    pub(super) fn is_of_redis(&self) -> bool {
+        !matches!(
+            self.kind,
+            Kind::Nothing
+                | Kind::Link(_)
+                | Kind::Flap { .. }
+                | Kind::CutReturns
+                | Kind::FreezeGateway
+                | Kind::KillGateway
+                | Kind::KillGatewayDegraded
+                | Kind::GatewayClock
+        )
+    }
+
+    /// It can follow, and be followed by, any other in one deployment.
+    pub(super) fn is_for_random(&self) -> bool {
+        !matches!(
+            self.kind,
+            Kind::Nothing
+                | Kind::Absent
+                | Kind::Loading
+                | Kind::KillGateway
+                | Kind::KillGatewayDegraded
+                | Kind::Failover
+                | Kind::LoseClusterNode
+                | Kind::GatewayClock
+                | Kind::RedisClock
+        )
+    }
+
+    /// It lasts as long as it lasts.
+    pub(super) fn ends_by_itself(&self) -> bool {
+        matches!(self.kind, Kind::Loading | Kind::Failover)
+    }
+
+    /// What may take how long; `ordering_deadline` is that of the gateways.
+    pub(super) fn limits(&self, ordering_deadline: Duration) -> Limits {
+        // Of the sockets of a gateway that stands still or begins anew nothing is promised by time.
+        let is_gateway_there = !self.stops_node(0);
+        Limits {
+            notice: self.notice,
+            later_latest: Some(ordering_deadline + LATER),
+            later_every: Some(LATER_EVERY),
+            catch_up: is_gateway_there.then_some(CATCH_UP),
+            untrue: Some(UNTRUE),
+        }
+    }
+
+    /// Whether a node has no Redis, or stands still, because of it.
+    pub(super) fn reaches(&self, node: usize) -> bool {
+        self.reach == Reach::All || node == 0
+    }
+
+    /// Whether a node itself does not run meanwhile.
+    pub(super) fn stops_node(&self, node: usize) -> bool {
+        node == 0 && matches!(self.kind, Kind::FreezeGateway | Kind::KillGateway | Kind::KillGatewayDegraded)
+    }
+
+    /// Whether sockets of a node are cut by the fault itself.
+    pub(super) fn cuts_sockets_of(&self, node: usize) -> bool {
+        node == 0 && matches!(self.kind, Kind::KillGateway | Kind::KillGatewayDegraded)
+    }
+
+    /// Whether gateways need a copy of their journal on disk.
+    pub(super) fn needs_spool(&self) -> bool {
+        self.kind == Kind::KillGatewayDegraded
+    }
+
+    /// Whether the gateways of this build have what it needs.
+    pub(super) fn is_known(&self) -> bool {
+        !self.needs_spool() || DEFAULT_TOML.contains("[storage.journal.spool]")
+    }
+}
+
+/// The link to Redis is held in one or both directions.
+const fn hole(requests: bool, replies: bool) -> Kind {
+    Kind::Link(Mode::Hole { requests, replies })
+}
+
+/// A connection lives so long before it is cut in the middle: long enough to be set up and used.
+const MIDWAY: Duration = Duration::from_millis(150);
+/// One that is cut at the first byte.
+const AT_ONCE: Duration = Duration::ZERO;
+
+/// All faults, in the order in which they run.
+pub(super) const FAULTS: &[Fault] = &[
+    fault("none", "nothing: what the suite finds then is its own fault", Kind::Nothing, 3_000).unsure(),
+    fault("absent", "Redis starts after the gateways", Kind::Absent, 5_000),
+    fault(
+        "killed-aof",
+        "kill -9, and started again with its append-only file",
+        Kind::Kill(Data::AsItWas),
+        5_000,
+    )
+    .noticed(CLOSED),
+    fault("killed-empty", "kill -9, and started again with nothing", Kind::Kill(Data::Empty), 5_000)
+        .noticed(CLOSED),
+    fault("snapshot", "kill -9, and started again with an older snapshot", Kind::Kill(Data::Snapshot), 5_000)
+        .noticed(CLOSED),
+    fault("flushed", "FLUSHALL", Kind::Flush, 2_000).unsure(),
+    fault("frozen", "SIGSTOP", Kind::Freeze, 5_000).noticed(HANG),
+    fault("frozen-long", "SIGSTOP for a minute", Kind::Freeze, 60_000).noticed(HANG),
+    fault("cut", "the links are reset and refused", Kind::Link(Mode::Refuse), 5_000).noticed(CLOSED),
+    fault("cut-one", "the link of one gateway is reset and refused", Kind::Link(Mode::Refuse), 5_000)
+        .at_one()
+        .noticed(CLOSED),
+    fault("black-hole", "the links carry nothing, either way", hole(true, true), 5_000).noticed(HANG),
+    fault("black-hole-one", "the link of one gateway carries nothing", hole(true, true), 5_000)
+        .at_one()
+        .noticed(HANG),
+    fault("requests-held", "the links carry no requests", hole(true, false), 5_000).noticed(HANG),
+    fault("replies-held", "the links carry no replies", hole(false, true), 5_000).noticed(HANG),
+    fault(
+        "reset-midway",
+        "each connection is reset in the middle of a request",
+        Kind::Link(Mode::CutRequests { after: MIDWAY }),
+        5_000,
+    )
+    .unsure(),
+    fault(
+        "replies-cut",
+        "requests pass, and the connection is reset instead of the reply",
+        Kind::Link(Mode::CutReplies { after: AT_ONCE }),
+        5_000,
+    ),
+    fault(
+        "replies-cut-midway",
+        "the same, once a connection is 150 ms old",
+        Kind::Link(Mode::CutReplies { after: MIDWAY }),
+        5_000,
+    )
+    .unsure(),
+    fault(
+        "flapping",
+        "the links go and come every half second, for a minute",
+        Kind::Flap { every: Duration::from_millis(500) },
+        60_000,
+    )
+    .unsure(),
+    fault(
+        "cut-returns",
+        "the link of one gateway is cut, and cut again each time that it comes back, in the recovery",
+        Kind::CutReturns,
+        2_000,
+    )
+    .at_one()
+    .unsure()
+    .noticed(CLOSED),
+    fault("read-only", "REPLICAOF a dead address, then NO ONE", Kind::ReadOnly, 5_000).noticed(HANG),
+    fault("loading", "kill -9, and started again with much to read", Kind::Loading, 60_000).noticed(CLOSED),
+    fault("out-of-memory", "maxmemory is reached, with noeviction", Kind::OutOfMemory, 5_000).noticed(HANG),
+    fault("client-kill", "CLIENT KILL TYPE normal", Kind::ClientKill("normal"), 2_000).unsure(),
+    fault("client-kill-pubsub", "CLIENT KILL TYPE pubsub", Kind::ClientKill("pubsub"), 2_000).unsure(),
+    fault("client-pause", "CLIENT PAUSE for 5 s", Kind::ClientPause, 5_000).noticed(HANG),
+    fault("gateway-frozen", "SIGSTOP of one gateway for 40 s", Kind::FreezeGateway, 40_000).at_one().unsure(),
+    fault("gateway-killed", "kill -9 of one gateway, and started again", Kind::KillGateway, 3_000)
+        .at_one()
+        .unsure(),
+    fault(
+        "gateway-killed-degraded",
+        "kill -9 of one gateway that has no Redis, and started again, with its journal on disk",
+        Kind::KillGatewayDegraded,
+        8_000,
+    )
+    .at_one()
+    .unsure(),
+    fault(
+        "sentinel-failover",
+        "kill -9 of the primary behind sentinels; it comes back when a replica has its place",
+        Kind::Failover,
+        60_000,
+    )
+    .unsure()
+    .noticed(CLOSED),
+    fault(
+        "cluster-node-lost",
+        "kill -9 of one of three primaries of a cluster, and started again",
+        Kind::LoseClusterNode,
+        5_000,
+    )
+    .noticed(CLOSED),
+    fault(
+        "gateway-clock",
+        "the wall clock of one gateway is set an hour ahead, right, an hour back, and right",
+        Kind::GatewayClock,
+        9_000,
+    )
+    .at_one()
+    .unsure(),
+    fault(
+        "redis-clock",
+        "the wall clock of Redis is set an hour ahead, right, an hour back, and right",
+        Kind::RedisClock,
+        9_000,
+    )
+    .unsure(),
+];
+
+/// The fault of a name.
+pub(super) fn find(name: &str) -> Option<&'static Fault> {
+    FAULTS.iter().find(|fault| fault.name == name)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn names_are_unique_and_can_be_found() {
+        let names: HashSet<&str> = FAULTS.iter().map(|fault| fault.name).collect();
+        assert_eq!(names.len(), FAULTS.len());
+        assert!(FAULTS.iter().all(|fault| find(fault.name).is_some()));
+        assert!(find("flood").is_none());
+    }
+}

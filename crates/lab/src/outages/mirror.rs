@@ -1,0 +1,308 @@
+//! What a subscriber that begins with snapshots knows of each key, and what is wrong with that. No I/O, so
+//! that it can be tested with gateways that say what is not so.
+
+use std::collections::{BTreeMap, HashSet};
+
+use serde::Serialize;
+use tokio::time::Instant;
+
+use super::witness::{Lane, Post, key_run, wanted};
+
+/// How many of what was odd are named, and of keys that are not up to date.
+const EXAMPLES_MAX: usize = 5;
+
+/// The node that posts to a key, and the key's number there.
+type Key = (usize, u64);
+
+/// What one subscriber of a zone knows, over all of its connections. It does as the protocol says of
+/// clients that show the latest: a snapshot begins anew, and takes away the keys that do not come in it, if
+/// it is whole; what is late gives way to what is newer; all else counts, also what comes again.
+#[derive(Debug, Default)]
+pub(super) struct Mirror {
+    values: BTreeMap<Key, Value>,
+    /// The keys that came in the snapshot that is under way.
+    came: Option<HashSet<Key>>,
+    /// What came since the newest snapshot began.
+    ids: HashSet<String>,
+    /// The newest word was `"recovered":false`.
+    may_come_again: bool,
+    was_placed: bool,
+    counted: Counted,
+    /// The first few messages that must not be.
+    odd: Vec<String>,
+}
+
+#[derive(Debug, Clone)]
+struct Value {
+    n: u64,
+    time: String,
+    at: Instant,
+}
+
+/// An entry, as it came.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Came<'a> {
+    pub(super) at: Instant,
+    pub(super) id: &'a str,
+    /// The node that it was posted at, and its number there.
+    pub(super) by: usize,
+    pub(super) n: u64,
+    pub(super) time: &'a str,
+    pub(super) is_late: bool,
+    pub(super) is_latest: bool,
+}
+
+/// How many snapshots there were.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Serialize)]
+pub(super) struct Counted {
+    /// They began.
+    pub(super) begun: u64,
+    /// All of them came.
+    pub(super) whole: u64,
+    /// What could be reached of them came.
+    pub(super) in_part: u64,
+    /// Messages that must not be: twice, out of order, or in the middle of a snapshot.
+    pub(super) odd: u64,
+}
+
+/// What became of all subscribers that begin with snapshots.
+#[derive(Debug, Default, Clone, PartialEq, Eq, Serialize)]
+pub(super) struct Mirrored {
+    pub(super) subscribers: u64,
+    #[serde(flatten)]
+    pub(super) counted: Counted,
+    /// Keys that something was accepted of, times subscribers.
+    pub(super) keys: u64,
+    /// Of these, those whose last value is not known.
+    pub(super) stale: u64,
+    /// Subscribers that do not have a whole snapshot.
+    pub(super) left_in_part: u64,
+    /// The first few that were stale, or odd, in words.
+    pub(super) examples: Vec<String>,
+}
+
+impl Mirror {
+    /// `subscribed` or `resync` came; with `snapshot` all that was had before counts no more.
+    pub(super) fn placed(&mut self, recovered: bool, snapshot: bool) {
+        self.may_come_again = !recovered;
+        self.was_placed = true;
+        // One that was cut off goes on with another one, or has all in another way.
+        self.came = None;
+        if snapshot {
+            self.counted.begun += 1;
+            self.ids.clear();
+            self.came = Some(HashSet::new());
+        }
+    }
+
+    /// `snapshot_end` came.
+    pub(super) fn ended(&mut self, is_whole: bool) {
+        self.may_come_again = !is_whole;
+        let Some(came) = self.came.take() else {
+            return self.note("a snapshot ended that had not begun".to_owned());
+        };
+        if is_whole {
+            self.counted.whole += 1;
+            self.values.retain(|key, _| came.contains(key));
+        } else {
+            self.counted.in_part += 1;
+        }
+    }
+
+    /// An entry came.
+    pub(super) fn entry(&mut self, entry: Came<'_>) {
+        let Came { at, id, by, n, time, is_late, is_latest } = entry;
+        let key = (by, key_run(n));
+        let is_new = self.ids.insert(id.to_owned());
+        if !is_new && (is_latest || !self.may_come_again) {
+            self.note(format!("{id} twice"));
+        }
+        if is_latest {
+            match &mut self.came {
+                Some(came) => drop(came.insert(key)),
+                None => self.note(format!("{id} as the latest without a snapshot")),
+            }
+        } else if self.came.is_some() {
+            self.note(format!("{id} in the middle of a snapshot"));
+        }
+        let held = self.values.get(&key);
+        if !is_latest && is_late && held.is_some_and(|held| *held.time > *time) {
+            return;
+        }
+        if !is_latest && !is_late && !self.may_come_again && held.is_some_and(|held| held.n > n) {
+            let held = held.map_or(0, |held| held.n);
+            self.note(format!("{n} of gateway {by} behind {held}"));
+        }
+        self.values.insert(key, Value { n, time: time.to_owned(), at });
+    }
+
+    fn note(&mut self, what: String) {
+        self.counted.odd += 1;
+        if self.odd.len() < EXAMPLES_MAX {
+            self.odd.push(what);
+        }
+    }
+
+    /// What it knows by now, compared with what was posted by each node that did.
+    pub(super) fn judge(&self, posted: &[(usize, &[Post])]) -> Mirrored {
+        let mut judged = Mirrored {
+            subscribers: 1,
+            counted: self.counted,
+            left_in_part: u64::from(!self.was_placed || self.came.is_some()),
+            examples: self.odd.clone(),
+            ..Mirrored::default()
+        };
+        for (by, posts) in posted {
+            // On either lane the newest of each key is its value.
+            for n in wanted(Lane::Latest, posts) {
+                let held = self.values.get(&(*by, key_run(n)));
+                judged.keys += 1;
+                // A newer one that was not answered may have been accepted.
+                if held.is_some_and(|held| held.n >= n) {
+                    continue;
+                }
+                judged.stale += 1;
+                if judged.examples.len() < EXAMPLES_MAX {
+                    let held = match held {
+                        Some(held) => format!("{} since {} ms", held.n, held.at.elapsed().as_millis()),
+                        None => "nothing".to_owned(),
+                    };
+                    judged.examples.push(format!(
+                        "of key {by}.{} it knows {held}, and {n} was accepted last",
+                        key_run(n)
+                    ));
+                }
+            }
+        }
+        judged
+    }
+}
+
+impl Mirrored {
+    /// Adds another subscriber's, whose channel has this name.
+    pub(super) fn add(&mut self, name: &str, other: &Self) {
+        self.subscribers += other.subscribers;
+        self.counted.begun += other.counted.begun;
+        self.counted.whole += other.counted.whole;
+        self.counted.in_part += other.counted.in_part;
+        self.counted.odd += other.counted.odd;
+        self.keys += other.keys;
+        self.stale += other.stale;
+        self.left_in_part += other.left_in_part;
+        let room = EXAMPLES_MAX.saturating_sub(self.examples.len());
+        self.examples.extend(other.examples.iter().take(room).map(|example| format!("{name}: {example}")));
+    }
+
+    /// Every key is up to date.
+    pub(super) fn is_complete(&self) -> bool {
+        self.stale == 0 && self.left_in_part == 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::outages::witness::KEY_RUN;
+
+    /// Three keys of gateway 0, of which the last price of the last one was not accepted.
+    fn posts(start: Instant) -> Vec<Post> {
+        let count = 3 * KEY_RUN;
+        let accepted = |n: u64| (n < count).then_some(start + Duration::from_millis(n));
+        (1..=count).map(|n| Post { sent: start, accepted: accepted(n) }).collect()
+    }
+
+    fn entry(n: u64, time: &str) -> (String, u64, String) {
+        (format!("a-{n}"), n, time.to_owned())
+    }
+
+    struct Seen(Mirror, Instant);
+
+    impl Seen {
+        fn new() -> Self {
+            let mut mirror = Mirror::default();
+            mirror.placed(true, true);
+            Self(mirror, Instant::now())
+        }
+
+        fn get(&mut self, (id, n, time): (String, u64, String), is_late: bool, is_latest: bool) {
+            let (id, time) = (id.as_str(), time.as_str());
+            self.0.entry(Came { at: self.1, id, by: 0, n, time, is_late, is_latest });
+        }
+
+        /// A snapshot of the three keys.
+        fn whole() -> Self {
+            let mut seen = Self::new();
+            [5, 10, 12].into_iter().for_each(|n| seen.get(entry(n, "2"), false, true));
+            seen.0.ended(true);
+            seen
+        }
+
+        fn judge(&self) -> Mirrored {
+            self.0.judge(&[(0, &posts(self.1))])
+        }
+    }
+
+    #[test]
+    fn a_snapshot_and_what_follows_are_the_last_values() {
+        let mut seen = Seen::whole();
+        assert_eq!((seen.judge().keys, seen.judge().stale), (3, 1), "14 was accepted");
+        seen.get(entry(14, "3"), false, false);
+        assert!(seen.judge().is_complete() && seen.judge().counted.odd == 0);
+        // One that was not answered stands for it.
+        seen.get(entry(15, "3"), false, false);
+        assert!(seen.judge().is_complete());
+    }
+
+    #[test]
+    fn what_is_lost_from_a_snapshot_or_behind_it_is_found() {
+        let mut seen = Seen::new();
+        [5, 14].into_iter().for_each(|n| seen.get(entry(n, "2"), false, true));
+        assert_eq!(seen.judge().left_in_part, 1, "it has not ended");
+        seen.0.ended(true);
+        let judged = seen.judge();
+        assert_eq!((judged.stale, judged.left_in_part), (1, 0));
+        assert!(judged.examples[0].contains("of key 0.1 it knows nothing, and 10 was accepted last"));
+        // A key of before that does not come in it is gone.
+        let mut seen = Seen::whole();
+        seen.0.placed(false, true);
+        seen.get(entry(14, "3"), false, true);
+        seen.0.ended(true);
+        assert_eq!(seen.judge().stale, 2);
+        // Of a part nothing follows.
+        let mut seen = Seen::whole();
+        seen.0.placed(false, true);
+        seen.get(entry(14, "3"), false, true);
+        seen.0.ended(false);
+        assert_eq!((seen.judge().stale, seen.judge().counted.in_part), (0, 1));
+    }
+
+    #[test]
+    fn what_is_late_gives_way_to_what_is_newer() {
+        let mut seen = Seen::whole();
+        seen.get(entry(14, "3"), false, false);
+        seen.get(entry(13, "2"), true, false);
+        assert!(seen.judge().is_complete());
+        seen.get(entry(13, "4"), true, false);
+        assert_eq!(seen.judge().stale, 1);
+    }
+
+    #[test]
+    fn what_must_not_come_is_counted() {
+        let mut seen = Seen::whole();
+        seen.get(entry(12, "2"), false, false);
+        assert_eq!(seen.judge().counted.odd, 1, "twice");
+        seen.get(entry(14, "3"), false, false);
+        seen.get(entry(13, "3"), false, false);
+        assert_eq!(seen.judge().counted.odd, 2, "out of order");
+        seen.get(entry(11, "3"), false, true);
+        assert_eq!(seen.judge().counted.odd, 3, "no snapshot is under way");
+        seen.0.placed(false, true);
+        seen.get(entry(15, "3"), false, false);
+        assert_eq!(seen.judge().counted.odd, 4, "in the middle of one");
+        seen.0.ended(true);
+        seen.0.ended(true);
+        assert_eq!((seen.judge().counted.odd, seen.judge().examples.len()), (5, 5));
+    }
+}

@@ -1,0 +1,375 @@
+//! What one fault did, and which promises it shows to be broken.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::kept::JudgedLog;
+use super::mirror::Mirrored;
+use super::witness::Judged;
+
+/// What one run of a fault did. Times are in milliseconds.
+#[derive(Debug, Default, Clone, Serialize)]
+pub(super) struct Outcome {
+    pub(super) fault: String,
+    pub(super) about: String,
+    /// Which run of the fault this is, counting from 1.
+    pub(super) run: u32,
+    /// More than one in a random run.
+    pub(super) faults: u64,
+    pub(super) held_s: f64,
+    pub(super) orders: Tally,
+    pub(super) every: Tally,
+    pub(super) latest: Tally,
+    /// How much later than before the fault an entry came to a subscriber of the gateway that took it,
+    /// at the most.
+    pub(super) later_latest_ms: Option<f64>,
+    pub(super) later_every_ms: Option<f64>,
+    /// From the fault until the last gateway that it reached said so.
+    pub(super) noticed_ms: Option<f64>,
+    /// From the fault until the last socket that was told by `backend_state` was.
+    pub(super) socket_told_ms: Option<f64>,
+    /// All gateways were healthy at last.
+    pub(super) recovered: bool,
+    /// From when Redis served again until they were; none where they never were anything else.
+    pub(super) recovered_ms: Option<f64>,
+    /// From the same moment until all that had been accepted by then had come to all subscribers.
+    pub(super) caught_up_ms: Option<f64>,
+    /// The longest time that a gateway said so wrongly.
+    pub(super) falsely_healthy_ms: f64,
+    pub(super) falsely_degraded_ms: f64,
+    pub(super) health_unanswered: u64,
+    pub(super) subscribers: u64,
+    /// Sockets that ended though nobody meant them to.
+    pub(super) sockets_cut: u64,
+    /// Sockets of a gateway that was killed.
+    pub(super) cut_by_the_fault: u64,
+    /// Why those of `sockets_cut` ended.
+    pub(super) cuts: BTreeMap<String, u64>,
+    /// `error` messages to subscribers.
+    pub(super) errors: BTreeMap<String, u64>,
+    /// Of the gateway that grew most.
+    pub(super) memory_before_bytes: Option<u64>,
+    pub(super) memory_after_bytes: Option<u64>,
+    /// How late the suite itself was at the most: times are this much too long at the most.
+    pub(super) suite_late_ms: f64,
+    /// Some of what was lost, in words.
+    pub(super) lost_examples: Vec<String>,
+    /// Some of what came twice, or behind a later one of the same producer.
+    pub(super) odd_examples: Vec<String>,
+    /// Some of what was said that is not so, or not said that is.
+    pub(super) false_examples: Vec<String>,
+    /// Channels whose logs could not be read at the end.
+    pub(super) logs_unread: u64,
+    /// What new subscribers of all orders were told at the end, each at another gateway than the
+    /// order's own.
+    pub(super) read_anew: Judged,
+    /// What subscribers that begin with snapshots knew at the end.
+    pub(super) snapshots: Mirrored,
+    /// Promises that did not hold, but for those of time.
+    pub(super) broken: Vec<String>,
+}
+
+/// What became of one kind of entry.
+#[derive(Debug, Default, Clone, Serialize)]
+pub(super) struct Tally {
+    pub(super) posted: u64,
+    /// Answered with 2xx.
+    pub(super) accepted: u64,
+    /// By code; `no_answer` is a request that was not answered.
+    pub(super) refused: BTreeMap<String, u64>,
+    /// Deliveries, of all subscribers together.
+    #[serde(flatten)]
+    pub(super) judged: Judged,
+    /// What is wrong with what the logs hold at the end.
+    pub(super) log: JudgedLog,
+}
+
+impl Tally {
+    pub(super) fn refused(&self) -> u64 {
+        self.refused.values().sum()
+    }
+
+    /// What was said to be gone, or missed, and is not.
+    pub(super) fn false_words(&self) -> u64 {
+        self.judged.falsely_gone + self.log.falsely_missed
+    }
+}
+
+/// Milliseconds, to a tenth.
+pub(super) fn ms(duration: Duration) -> f64 {
+    (duration.as_secs_f64() * 10_000.0).round() / 10.0
+}
+
+/// How much a gateway may have grown when all is well again, besides what the entries take that it keeps.
+const GROWTH_BYTES: u64 = 16 * 1024 * 1024;
+/// What an accepted entry may take for as long as it is kept.
+const ENTRY_BYTES: u64 = 1024;
+
+impl Outcome {
+    /// Fills in which promises did not hold; those of time are asked of [`Limits`].
+    pub(super) fn find_broken(&mut self) {
+        let mut broken = Vec::new();
+        let kinds = [
+            ("order updates", &self.orders),
+            ("prices (every)", &self.every),
+            ("prices (latest)", &self.latest),
+        ];
+        for (name, tally) in kinds {
+            let Judged { lost, doubled, reordered, falsely_gone, .. } = tally.judged;
+            let log = &tally.log;
+            let wrong = [
+                ("lost", lost),
+                ("doubled", doubled),
+                ("reordered", reordered),
+                ("said to be gone that are not", falsely_gone),
+                ("that say missedBefore and missed nothing", log.falsely_missed),
+                ("in no log, and nobody said so", log.unsaid),
+                ("doubled in the log", log.doubled),
+                ("reordered in the log", log.reordered),
+            ];
+            for (what, count) in wrong {
+                if count > 0 {
+                    broken.push(format!("{count} {name} {what}"));
+                }
+            }
+            // A run that measured nothing proves nothing.
+            if tally.posted > 0 && tally.accepted == 0 {
+                broken.push(format!("no {name} accepted"));
+            }
+        }
+        let Judged { lost, doubled, reordered, .. } = self.read_anew;
+        for (what, count) in [("missing", lost), ("doubled", doubled), ("reordered", reordered)] {
+            if count > 0 {
+                broken.push(format!("{count} order updates {what} for new subscribers"));
+            }
+        }
+        let Mirrored { stale, left_in_part, counted, subscribers, .. } = &self.snapshots;
+        let wrong = [
+            ("keys not up to date behind a snapshot", *stale),
+            ("subscribers left in the middle of a snapshot", *left_in_part),
+            ("messages that must not be with snapshots", counted.odd),
+        ];
+        for (what, count) in wrong.into_iter().filter(|(_, count)| *count > 0) {
+            broken.push(format!("{count} {what}"));
+        }
+        if *subscribers > 0 && counted.whole == 0 {
+            broken.push("no whole snapshot".to_owned());
+        }
+        let left_out: u64 = kinds.iter().map(|(_, tally)| tally.judged.left_out).sum();
+        if left_out > 0 {
+            broken.push(format!("{left_out} subscribers were never subscribed"));
+        }
+        if self.logs_unread > 0 {
+            broken.push(format!("the logs of {} channels could not be read", self.logs_unread));
+        }
+        if self.sockets_cut > 0 {
+            broken.push(format!("{} sockets cut", self.sockets_cut));
+        }
+        if !self.recovered {
+            broken.push("not healthy again".to_owned());
+        }
+        if let (Some(before), Some(after)) = (self.memory_before_bytes, self.memory_after_bytes) {
+            let accepted: u64 = kinds.iter().map(|(_, tally)| tally.accepted).sum();
+            let grown = after.saturating_sub(before);
+            if grown > GROWTH_BYTES + accepted * ENTRY_BYTES {
+                broken.push(format!("a gateway has grown by {} MiB", grown / (1024 * 1024)));
+            }
+        }
+        self.broken = broken;
+    }
+}
+
+/// How long things may take, in the median of the runs of a fault; none where nothing is promised.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Limits {
+    /// Until the fault is noticed.
+    pub(super) notice: Option<Duration>,
+    /// Added to a price on `latest` on its way to this gateway's own subscribers.
+    pub(super) later_latest: Option<Duration>,
+    /// The same on `every`, and for orders.
+    pub(super) later_every: Option<Duration>,
+    /// Until all that was accepted has come to the subscribers of the other gateways, or these were told.
+    pub(super) catch_up: Option<Duration>,
+    /// For which a gateway may say that it is healthy though it has no Redis.
+    pub(super) untrue: Option<Duration>,
+}
+
+/// Two polls of the health lie this far apart, with their answer.
+const POLL_MS: f64 = 100.0;
+
+impl Limits {
+    /// Which were not kept. What the suite cannot tell from its own slowness, it does not blame on the
+    /// gateways.
+    pub(super) fn exceeded(&self, runs: &[&Outcome]) -> Vec<String> {
+        type Figure = (&'static str, Option<Duration>, f64, fn(&Outcome) -> Option<f64>);
+        let figures: [Figure; 5] = [
+            ("noticed after", self.notice, POLL_MS, |run| run.noticed_ms),
+            ("prices (latest) later by", self.later_latest, 0.0, |run| run.later_latest_ms),
+            ("prices (every) and orders later by", self.later_every, 0.0, |run| run.later_every_ms),
+            ("caught up after", self.catch_up, 0.0, |run| run.caught_up_ms),
+            ("untruly healthy for", self.untrue, POLL_MS, |run| Some(run.falsely_healthy_ms)),
+        ];
+        let mut exceeded = Vec::new();
+        for (what, limit, slack, of) in figures {
+            let Some(limit) = limit.map(ms) else { continue };
+            let own = |run: &Outcome| of(run).map(|figure| figure - slack - 2.0 * run.suite_late_ms);
+            let taken = Spread::of(runs.iter().filter_map(|run| of(run)));
+            if let (Some(own), Some(taken)) = (Spread::of(runs.iter().filter_map(|run| own(run))), taken)
+                && own.median > limit
+            {
+                exceeded.push(format!("{what} {:.0} ms instead of {limit:.0}", taken.median));
+            }
+        }
+        exceeded
+    }
+}
+
+/// The same figure of several runs.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Spread {
+    /// Of an even number, the mean of the two in the middle.
+    pub(super) median: f64,
+    pub(super) worst: f64,
+}
+
+impl Spread {
+    /// None where there are no figures.
+    pub(super) fn of(figures: impl Iterator<Item = f64>) -> Option<Self> {
+        let mut figures: Vec<f64> = figures.collect();
+        figures.sort_by(f64::total_cmp);
+        let worst = *figures.last()?;
+        let (low, high) = (figures[(figures.len() - 1) / 2], figures[figures.len() / 2]);
+        Some(Self { median: f64::midpoint(low, high), worst })
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    pub(in crate::outages) fn good() -> Outcome {
+        let judged = Judged { expected: 27, delivered: 27, ..Judged::default() };
+        let tally = Tally { posted: 10, accepted: 9, judged, ..Tally::default() };
+        Outcome {
+            fault: "cut".to_owned(),
+            run: 1,
+            orders: tally.clone(),
+            every: tally.clone(),
+            latest: tally,
+            recovered: true,
+            noticed_ms: Some(40.0),
+            ..Outcome::default()
+        }
+    }
+
+    fn broken(change: impl FnOnce(&mut Outcome)) -> Vec<String> {
+        let mut outcome = good();
+        change(&mut outcome);
+        outcome.find_broken();
+        outcome.broken
+    }
+
+    #[test]
+    fn promises_that_do_not_hold_are_named() {
+        assert_eq!(broken(|_| {}), [""; 0]);
+        assert_eq!(broken(|outcome| outcome.orders.judged.lost = 3), ["3 order updates lost"]);
+        assert_eq!(broken(|outcome| outcome.every.judged.doubled = 1), ["1 prices (every) doubled"]);
+        assert_eq!(broken(|outcome| outcome.latest.judged.reordered = 2), ["2 prices (latest) reordered"]);
+        let gone = broken(|outcome| outcome.orders.judged.falsely_gone = 3);
+        assert_eq!(gone, ["3 order updates said to be gone that are not"]);
+        let missed = broken(|outcome| outcome.every.log.falsely_missed = 1);
+        assert_eq!(missed, ["1 prices (every) that say missedBefore and missed nothing"]);
+        let unsaid = broken(|outcome| outcome.latest.log.unsaid = 2);
+        assert_eq!(unsaid, ["2 prices (latest) in no log, and nobody said so"]);
+        assert_eq!(broken(|outcome| outcome.orders.log.doubled = 1), ["1 order updates doubled in the log"]);
+        assert_eq!(
+            broken(|outcome| outcome.orders.log.reordered = 1),
+            ["1 order updates reordered in the log"]
+        );
+        let stale = broken(|outcome| {
+            outcome.snapshots.subscribers = 2;
+            (outcome.snapshots.stale, outcome.snapshots.left_in_part) = (3, 1);
+            outcome.snapshots.counted.odd = 4;
+        });
+        let [keys, left, odd] =
+            ["3 keys not up to date", "1 subscribers left in", "4 messages that must not"];
+        assert!(
+            stale[0].starts_with(keys) && stale[1].starts_with(left) && stale[2].starts_with(odd),
+            "{stale:?}"
+        );
+        assert_eq!(stale[3], "no whole snapshot");
+        let unread = broken(|outcome| outcome.logs_unread = 2);
+        assert_eq!(unread, ["the logs of 2 channels could not be read"]);
+        let left_out = broken(|outcome| outcome.every.judged.left_out = 1);
+        assert_eq!(left_out, ["1 subscribers were never subscribed"]);
+        assert_eq!(broken(|outcome| outcome.sockets_cut = 1), ["1 sockets cut"]);
+        assert_eq!(broken(|outcome| outcome.recovered = false), ["not healthy again"]);
+        assert_eq!(broken(|outcome| outcome.orders.accepted = 0), ["no order updates accepted"]);
+        let told = broken(|outcome| {
+            outcome.orders.judged.told = 5;
+            outcome.orders.judged.again = 5;
+            outcome.orders.log.missing = 5;
+            outcome.orders.log.outgrown = 5;
+        });
+        assert_eq!(told, [""; 0], "what is told is no broken promise");
+    }
+
+    #[test]
+    fn a_gateway_may_grow_by_what_it_keeps() {
+        let grown = |mib: u64| {
+            broken(|outcome| {
+                outcome.latest.accepted = 10 * 1024;
+                outcome.memory_before_bytes = Some(1 << 20);
+                outcome.memory_after_bytes = Some((1 + mib) << 20);
+            })
+        };
+        assert_eq!(grown(26), [""; 0]);
+        assert_eq!(grown(28), ["a gateway has grown by 28 MiB"]);
+    }
+
+    fn exceeded(limits: Limits, noticed: &[f64], suite_late_ms: f64) -> Vec<String> {
+        let run = |noticed_ms: &f64| Outcome { noticed_ms: Some(*noticed_ms), suite_late_ms, ..good() };
+        let runs: Vec<Outcome> = noticed.iter().map(run).collect();
+        limits.exceeded(&runs.iter().collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn the_median_of_the_runs_is_what_counts() {
+        let limits = Limits { notice: Some(Duration::from_millis(50)), ..Limits::default() };
+        assert_eq!(exceeded(limits, &[20.0, 900.0, 30.0], 0.0), [""; 0]);
+        let late = ["noticed after 400 ms instead of 50"];
+        assert_eq!(exceeded(limits, &[400.0], 0.0), late);
+        assert_eq!(exceeded(limits, &[20.0, 400.0, 500.0], 0.0), late);
+        assert_eq!(exceeded(Limits::default(), &[400.0], 0.0), [""; 0]);
+        let slow_itself = exceeded(limits, &[400.0], 130.0);
+        assert_eq!(slow_itself, [""; 0], "the suite does not blame its own slowness on the gateways");
+    }
+
+    #[test]
+    fn each_figure_has_its_limit() {
+        let limit = Some(Duration::from_millis(10));
+        let limits =
+            Limits { notice: limit, later_latest: limit, later_every: limit, catch_up: limit, untrue: limit };
+        let slow = Outcome {
+            noticed_ms: Some(200.0),
+            later_latest_ms: Some(20.0),
+            later_every_ms: Some(20.0),
+            caught_up_ms: Some(20.0),
+            falsely_healthy_ms: 200.0,
+            ..good()
+        };
+        assert_eq!(limits.exceeded(&[&slow]).len(), 5);
+        assert_eq!(Limits::default().exceeded(&[&slow]), [""; 0]);
+    }
+
+    #[test]
+    fn figures_of_several_runs_have_a_median_and_a_worst() {
+        let spread = |figures: &[f64]| Spread::of(figures.iter().copied());
+        assert_eq!(spread(&[]), None);
+        assert_eq!(spread(&[3.0]), Some(Spread { median: 3.0, worst: 3.0 }));
+        assert_eq!(spread(&[9.0, 1.0, 2.0]), Some(Spread { median: 2.0, worst: 9.0 }));
+        assert_eq!(spread(&[9.0, 1.0, 2.0, 4.0]), Some(Spread { median: 3.0, worst: 9.0 }));
+    }
+}

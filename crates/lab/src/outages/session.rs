@@ -1,0 +1,692 @@
+//! One deployment under load: brought up, harmed, watched until it has recovered, and judged.
+
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use chrono::Utc;
+use parking_lot::Mutex;
+use rand::SeedableRng as _;
+use rand::rngs::StdRng;
+use tokio::task::JoinSet;
+use tokio::time::{self, Instant};
+use tokio_util::sync::CancellationToken;
+
+use super::faults::{Fault, Kind, Truth};
+use super::kept::Kept;
+use super::load::{Channel, Producer};
+use super::mirror::Mirror;
+use super::outcome::Outcome;
+use super::poll;
+use super::read::{self, Bounds};
+use super::record::{Record, Subscriber, Times};
+use super::schedule::Planned;
+use super::timeline::{Down, Said};
+use super::watch::{Moves, Seen, Watcher};
+use super::witness::{Judged, Lane, Witness};
+use super::world::{Redis, World};
+use crate::bench::cpu::rss_bytes;
+use crate::kit::clock::WallClock;
+use crate::kit::process::{Node, Start, TempDir};
+use crate::kit::proxy::Proxy;
+use crate::kit::resp::Target;
+use zonewire::client::BaseUrl;
+use zonewire::config::Config;
+use zonewire::model::Zone;
+
+/// How long all goes well before the fault.
+const WARM: Duration = Duration::from_secs(3);
+/// How long it goes on, at the least, once Redis serves again.
+const AFTER: Duration = Duration::from_secs(3);
+/// For how long a gateway must have said that it is healthy, to have recovered.
+const STEADY: Duration = Duration::from_secs(1);
+/// How long that may take.
+const RECOVERY_PATIENCE: Duration = Duration::from_secs(40);
+/// After the load has ended: how long nothing may come while something is missing, before it counts as lost.
+const SETTLE: Duration = Duration::from_secs(10);
+/// And how long it may take in all.
+const SETTLE_MAX: Duration = Duration::from_secs(60);
+/// How long gateways may take to be healthy at first, and subscribers to be subscribed.
+const READY_PATIENCE: Duration = Duration::from_secs(20);
+/// How often a gateway is started that does not find Redis, as may happen on a busy machine.
+const STARTS_MAX: u32 = 4;
+/// A fault that lasts this long must be noticed.
+const NOTICEABLE: Duration = Duration::from_secs(2);
+/// The setting that decides how much later prices on `latest` may come.
+const ORDERING_DEADLINE: &str = "storage.redis.ordering_deadline_ms";
+/// Those that decide how much of a log is kept.
+const ENTRIES: &str = "storage.retention.entries";
+const UPDATES: &str = "storage.retention.orders.updates";
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+/// Latecomers begin within so much of the beginning of a fault that lasts no longer.
+const LATE_WITHIN: Duration = Duration::from_secs(5);
+/// Subscribers of each zone that begin with snapshots in the fault.
+const LATE_SNAPSHOTS: usize = 2;
+/// One order of so many is watched by a subscriber that moves from the start, and another one by one that
+/// comes late. More of them would have the suite take the time that is measured.
+const ORDERS_EACH: usize = 2;
+/// The last of so many orders is told of at two gateways. It is one of those that a latecomer watches.
+const ORDERS_AT_TWO: usize = 4;
+/// How often at each of the two, as a part of the others' rate: an order's log holds 50 updates, and a
+/// fault lasts up to a minute.
+const RATE_AT_TWO: f64 = 2.0 / 3.0;
+
+/// What a deployment is made of.
+#[derive(Debug, Clone)]
+pub(super) struct Setup {
+    /// The gateway to check.
+    pub(super) gateway: PathBuf,
+    pub(super) nodes: usize,
+    pub(super) orders: usize,
+    pub(super) zones: usize,
+    /// Prices per second and zone, of all nodes together.
+    pub(super) rate: f64,
+    /// Updates per second and order.
+    pub(super) order_rate: f64,
+    /// Somebody's Redis, instead of one of the suite's own.
+    pub(super) redis: Option<Target>,
+    /// What the keys begin with.
+    pub(super) prefix: String,
+    pub(super) logs: Option<PathBuf>,
+    /// `KEY=VALUE`, over those of the suite.
+    pub(super) settings: Vec<String>,
+    /// Decides when and where subscribers move.
+    pub(super) seed: u64,
+}
+
+impl Setup {
+    /// How long the gateways wait for Redis to take a price on `latest`.
+    pub(super) fn ordering_deadline(&self) -> Duration {
+        let set = self.set(ORDERING_DEADLINE);
+        Duration::from_millis(set.unwrap_or(Config::default().storage.redis.ordering_deadline_ms))
+    }
+
+    /// How much of a log the gateways keep.
+    fn bounds(&self) -> Bounds {
+        let kept = Config::default().storage.retention;
+        Bounds {
+            entries: self.set(ENTRIES).unwrap_or(kept.entries),
+            updates: self.set(UPDATES).unwrap_or(kept.orders.updates),
+            by_age: false,
+        }
+    }
+
+    /// What a setting was set to; one that cannot be read is refused by the gateways.
+    fn set<T: FromStr>(&self, key: &str) -> Option<T> {
+        let set = self.settings.iter().filter_map(|setting| setting.strip_prefix(key)?.strip_prefix('='));
+        set.filter_map(|value| value.parse().ok()).next_back()
+    }
+}
+
+/// A deployment under load.
+struct Session {
+    world: World,
+    record: Record,
+    stop_load: CancellationToken,
+    load: JoinSet<()>,
+    /// The fault has begun.
+    fault_begun: CancellationToken,
+    /// Subscribers move no more.
+    rest: CancellationToken,
+    stop_watching: CancellationToken,
+    watching: JoinSet<()>,
+    bounds: Bounds,
+    /// Where gateways keep copies of their journals; goes after them.
+    _spool: Option<TempDir>,
+}
+
+/// Runs one fault in a deployment of its own.
+pub(super) async fn one(setup: &Setup, fault: &Fault) -> anyhow::Result<Outcome> {
+    let mut session = Session::open(setup, Some(fault)).await?;
+    let (mut begun, mut down_from) = (session.record.start, session.record.start);
+    if fault.kind != Kind::Absent {
+        time::sleep(WARM / 2).await;
+        session.world.prepare(fault).await?;
+        time::sleep(WARM / 2).await;
+    }
+    let before = session.memory();
+    *session.record.pace.lock() = Duration::ZERO;
+    let about_to = Instant::now();
+    session.world.begin(fault).await?;
+    session.fault_begun.cancel();
+    if fault.kind != Kind::Absent {
+        // Some are noticed before they are done; and while one is being done, it is not yet untrue to
+        // be healthy.
+        (begun, down_from) = (about_to, Instant::now());
+    }
+    session.world.hold(fault).await?;
+    let ending = Instant::now();
+    session.world.end(fault).await?;
+    let back = Instant::now();
+    let down = |node| {
+        (fault.truth == Truth::Down && fault.reaches(node)).then_some(Down { from: down_from, to: ending })
+    };
+    let downs = (0..setup.nodes).map(|node| down(node).into_iter().collect()).collect();
+    let (recovered, end) = session.recover(back).await?;
+    let marks = vec![(begun, "the fault".to_owned()), (ending, "its end".to_owned())];
+    let times = Times { begun, back, end, downs, marks };
+    let mut outcome = session.conclude(&[*fault], &times, recovered, before).await?;
+    outcome.fault = fault.name.to_owned();
+    outcome.about = fault.about.to_owned();
+    // Some end by themselves.
+    outcome.held_s = (ending - down_from).as_secs_f64();
+    if fault.kind == Kind::Absent {
+        // They were told when they connected; what they are told later is that it appears.
+        outcome.socket_told_ms = None;
+    }
+    if fault.truth == Truth::Down && fault.hold >= NOTICEABLE && outcome.noticed_ms.is_none() {
+        outcome.broken.push("not every gateway said that Redis does not serve".to_owned());
+    }
+    Ok(outcome)
+}
+
+/// Runs one fault after the other in one deployment, as planned.
+pub(super) async fn random(setup: &Setup, plan: &[Planned]) -> anyhow::Result<Outcome> {
+    let mut session = Session::open(setup, None).await?;
+    time::sleep(WARM).await;
+    let before = session.memory();
+    *session.record.pace.lock() = Duration::ZERO;
+    let begun = Instant::now();
+    let (mut downs, mut marks) = (vec![Vec::new(); setup.nodes], Vec::new());
+    let mut odd = 0;
+    for (number, Planned { pause, fault }) in plan.iter().enumerate() {
+        session.world.prepare(fault).await?;
+        time::sleep(*pause).await;
+        let what = format!("{}/{} {}", number + 1, plan.len(), fault.name);
+        eprintln!("  {what} at {} for {:.1} s", Utc::now().format("%T%.3f"), fault.hold.as_secs_f64());
+        marks.push((Instant::now(), what));
+        session.world.begin(fault).await?;
+        session.fault_begun.cancel();
+        let from = Instant::now();
+        session.world.hold(fault).await?;
+        let to = Instant::now();
+        session.world.end(fault).await?;
+        session.world.check_nodes()?;
+        for (node, downs) in downs.iter_mut().enumerate() {
+            if fault.truth == Truth::Down && fault.reaches(node) {
+                downs.push(Down { from, to });
+            }
+        }
+        // What came twice or out of order stays so; what is missing may still come.
+        let examples = session.record.odd_examples();
+        examples.iter().skip(odd).for_each(|example| eprintln!("    by now: {example}"));
+        odd = examples.len();
+    }
+    let back = Instant::now();
+    let (recovered, end) = session.recover(back).await?;
+    let faults: Vec<Fault> = plan.iter().map(|planned| planned.fault).collect();
+    let times = Times { begun, back, end, downs, marks };
+    let mut outcome = session.conclude(&faults, &times, recovered, before).await?;
+    outcome.fault = "random".to_owned();
+    outcome.about = "faults from a seed".to_owned();
+    outcome.held_s = faults.iter().map(|fault| fault.hold).sum::<Duration>().as_secs_f64();
+    // Of many faults the first one's notice says nothing.
+    (outcome.noticed_ms, outcome.socket_told_ms) = (None, None);
+    Ok(outcome)
+}
+
+impl Session {
+    /// Brings up all that is needed for a fault, or for those of a random run.
+    async fn open(setup: &Setup, fault: Option<&Fault>) -> anyhow::Result<Self> {
+        let is_absent = fault.is_some_and(|fault| fault.kind == Kind::Absent);
+        let is_of_clock = fault.is_some_and(|fault| fault.kind == Kind::GatewayClock);
+        let spools = fault.is_some_and(Fault::needs_spool);
+        let name = fault.map_or("random", |fault| fault.name);
+        let redis = Redis::start(fault, setup.redis.as_ref()).await?;
+        let probe = format!("{}-probe", setup.prefix);
+        let mut world = World { nodes: Vec::new(), proxies: Vec::new(), redis, probe };
+        let channels = channels(setup)?;
+        let spool = if spools { Some(TempDir::new()?) } else { None };
+        for index in 0..setup.nodes {
+            let proxy = match world.redis.target() {
+                Some(target) => Some(Proxy::start(target.address).await?),
+                None => None,
+            };
+            let mut settings = settings(setup, &channels);
+            if let Some(spool) = &spool {
+                let dir = spool.path().join(index.to_string());
+                std::fs::create_dir(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
+                settings.push(format!("storage.journal.spool.data_dir={}", dir.display()));
+            }
+            let start = Start {
+                program: setup.gateway.clone(),
+                index,
+                redis_url: world.redis.url(proxy.as_ref())?,
+                settings,
+                log: setup.logs.as_ref().map(|dir| dir.join(format!("{name}-{index}.log"))),
+                clock: if is_of_clock { Some(WallClock::right()?) } else { None },
+            };
+            world.proxies.extend(proxy);
+            world.nodes.push(start_healthy(start, is_absent).await?);
+        }
+        let record = Record {
+            channels,
+            posted: Vec::new(),
+            seen: Vec::new(),
+            mirrors: Vec::new(),
+            kept: Vec::new(),
+            said: world.nodes.iter().map(|_| Arc::default()).collect(),
+            pace: Arc::default(),
+            start: Instant::now(),
+        };
+        let mut session = Self {
+            world,
+            record,
+            stop_load: CancellationToken::new(),
+            load: JoinSet::new(),
+            fault_begun: CancellationToken::new(),
+            rest: CancellationToken::new(),
+            stop_watching: CancellationToken::new(),
+            watching: JoinSet::new(),
+            bounds: Bounds {
+                by_age: fault.is_some_and(|fault| fault.kind == Kind::RedisClock),
+                ..setup.bounds()
+            },
+            _spool: spool,
+        };
+        session.watch()?;
+        session.watch_snapshots(setup.seed, fault.map_or(LATE_WITHIN, |fault| fault.hold));
+        session.watch_on_the_move(setup.seed, fault.map_or(LATE_WITHIN, |fault| fault.hold));
+        session.until_subscribed().await?;
+        session.record.start = Instant::now();
+        session.start_load(setup)?;
+        Ok(session)
+    }
+
+    /// Subscribes each channel at each node, and begins to ask how they are.
+    fn watch(&mut self) -> anyhow::Result<()> {
+        let bases = self.bases();
+        for (node, process) in self.world.nodes.iter().enumerate() {
+            let (base, stop) = (&process.base, &self.stop_watching);
+            let said = Arc::clone(&self.record.said[node]);
+            self.watching.spawn(poll::health(base.clone(), base.http()?, said, stop.clone()));
+            for (place, channel) in self.record.channels.iter().enumerate() {
+                if !channel.is_followed_at(node) {
+                    continue;
+                }
+                let seen = Arc::default();
+                self.record.seen.push(Subscriber { place, stays_at: Some(node), seen: Arc::clone(&seen) });
+                let (channel, bases) = (channel.clone(), bases.clone());
+                let watcher = Watcher { channel, bases, node, moves: None, seen };
+                self.watching.spawn(watcher.run(stop.clone()));
+            }
+        }
+        self.watching.spawn(poll::pace(Arc::clone(&self.record.pace), self.stop_watching.clone()));
+        Ok(())
+    }
+
+    fn bases(&self) -> Vec<BaseUrl> {
+        self.world.nodes.iter().map(|node| node.base.clone()).collect()
+    }
+
+    /// Subscribers that move: of each zone one that is there from the start and one that comes in the
+    /// fault, of each order one of the two. They begin at another gateway than the order's own, or at
+    /// the second of its two.
+    fn watch_on_the_move(&mut self, seed: u64, within: Duration) {
+        let bases = self.bases();
+        let within = within.min(LATE_WITHIN);
+        for (place, channel) in self.record.channels.iter().enumerate() {
+            let is_order = channel.lane == Lane::Order;
+            for is_late in [false, true] {
+                if is_order && (place % ORDERS_EACH == 0) == is_late {
+                    continue;
+                }
+                let seen = Arc::<Mutex<Seen>>::default();
+                if is_late && !is_order {
+                    seen.lock().witness = Witness::of_latecomer();
+                }
+                let number = self.record.seen.len();
+                let node = match channel.nodes[..] {
+                    [_, second] if is_order => second,
+                    _ => channel.nodes.first().copied().unwrap_or(0) + 1 + number % 2,
+                };
+                let moves = Moves {
+                    random: StdRng::seed_from_u64(seed.wrapping_add(number as u64)),
+                    begins: is_late.then(|| (self.fault_begun.clone(), within)),
+                    rest: self.rest.clone(),
+                };
+                let watcher = Watcher {
+                    channel: channel.clone(),
+                    bases: bases.clone(),
+                    node: node % bases.len(),
+                    moves: Some(moves),
+                    seen: Arc::clone(&seen),
+                };
+                self.watching.spawn(watcher.run(self.stop_watching.clone()));
+                self.record.seen.push(Subscriber { place, stays_at: None, seen });
+            }
+        }
+    }
+
+    /// Subscribers of zones that begin with snapshots, and move: of each one that is there from the start,
+    /// and some that come in the fault.
+    fn watch_snapshots(&mut self, seed: u64, within: Duration) {
+        let bases = self.bases();
+        let zones =
+            self.record.channels.iter().enumerate().filter(|(_, channel)| channel.as_zone().is_some());
+        for (place, channel) in zones {
+            for late in 0..=LATE_SNAPSHOTS {
+                let number = self.record.mirrors.len();
+                let seen = Seen { mirror: Some(Mirror::default()), ..Seen::default() };
+                let seen = Arc::new(Mutex::new(seen));
+                let begins = (late > 0).then(|| (self.fault_begun.clone(), within.min(LATE_WITHIN)));
+                // Apart from all others, whose moves stay what they are.
+                let random = StdRng::seed_from_u64(seed.wrapping_add(1_000_000 + number as u64));
+                let moves = Some(Moves { random, begins, rest: self.rest.clone() });
+                let (channel, bases, node) = (channel.clone(), bases.clone(), number % bases.len());
+                let watcher = Watcher { channel, bases, node, moves, seen: Arc::clone(&seen) };
+                self.watching.spawn(watcher.run(self.stop_watching.clone()));
+                self.record.mirrors.push(Subscriber { place, stays_at: None, seen });
+            }
+        }
+    }
+
+    async fn until_subscribed(&self) -> anyhow::Result<()> {
+        let deadline = Instant::now() + READY_PATIENCE;
+        loop {
+            let stays = self.record.seen.iter().filter(|subscriber| subscriber.stays_at.is_some());
+            let missing = stays.filter(|subscriber| !subscriber.seen.lock().was_subscribed).count();
+            if missing == 0 {
+                return Ok(());
+            }
+            if Instant::now() > deadline {
+                bail!("{missing} sockets were not subscribed within {READY_PATIENCE:?}");
+            }
+            time::sleep(LOOK_EVERY).await;
+        }
+    }
+
+    fn start_load(&mut self, setup: &Setup) -> anyhow::Result<()> {
+        for (node, process) in self.world.nodes.iter().enumerate() {
+            let http = process.base.http()?;
+            let here =
+                self.record.channels.iter().enumerate().filter(|(_, channel)| channel.nodes.contains(&node));
+            let here: Vec<_> = here.collect();
+            for (number, (place, channel)) in here.iter().enumerate() {
+                let is_at_two = channel.lane == Lane::Order && channel.nodes.len() > 1;
+                let is_second = is_at_two && channel.nodes.first() != Some(&node);
+                let per_s = match channel.lane {
+                    Lane::Order if is_at_two => setup.order_rate * RATE_AT_TWO,
+                    Lane::Order => setup.order_rate,
+                    Lane::Latest | Lane::Every => setup.rate / channel.nodes.len() as f64,
+                };
+                let every = Duration::from_secs_f64(1.0 / per_s);
+                let at = number as f64 / here.len() as f64;
+                // Both are to have told something before the fault, the first one first.
+                let delay = match (is_at_two, is_second) {
+                    (true, false) => (WARM / 2).mul_f64(at),
+                    (true, true) => (WARM / 2).mul_f64(1.0 + at),
+                    (false, _) => every.mul_f64(at),
+                };
+                let posted = Arc::default();
+                self.record.posted.push((*place, node, Arc::clone(&posted)));
+                let producer = Producer {
+                    channel: (*channel).clone(),
+                    node,
+                    base: process.base.clone(),
+                    http: http.clone(),
+                    every,
+                    delay,
+                    posted,
+                };
+                self.load.spawn(producer.run(self.stop_load.clone()));
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits until all gateways are healthy again; says whether they are, and when the waiting ended.
+    async fn recover(&mut self, back: Instant) -> anyhow::Result<(bool, Instant)> {
+        let deadline = back + RECOVERY_PATIENCE;
+        loop {
+            time::sleep(LOOK_EVERY).await;
+            self.world.check_nodes()?;
+            let now = Instant::now();
+            let is_healthy =
+                |said: &Arc<Mutex<Said>>| now - back > STEADY && said.lock().is_healthy_since(now - STEADY);
+            let recovered = self.record.said.iter().all(is_healthy);
+            if (recovered && now > back + AFTER) || now > deadline {
+                return Ok((recovered, now));
+            }
+        }
+    }
+
+    /// Ends the load, and waits until all has come, or nothing has for long.
+    async fn end_load(&mut self) {
+        self.stop_load.cancel();
+        while self.load.join_next().await.is_some() {}
+        self.rest.cancel();
+        // With it, what is to come is told from what need not.
+        self.record.kept = self.read_logs().await;
+        settled(
+            || (self.record.judge_lanes(None), self.record.judge_mirrors()),
+            |(judged, mirrored)| {
+                let delivered: u64 = judged.values().map(|judged| judged.delivered).sum();
+                let is_complete = judged.values().all(Judged::is_complete) && mirrored.is_complete();
+                (is_complete, delivered + mirrored.keys - mirrored.stale)
+            },
+        )
+        .await;
+        self.record.kept = self.read_logs().await;
+    }
+
+    /// The logs of all channels, as a gateway tells them that says it is healthy.
+    async fn read_logs(&self) -> Vec<Option<Kept>> {
+        let is_healthy = |node: &usize| self.record.said[*node].lock().state() == Some("healthy");
+        let node = (0..self.world.nodes.len()).find(is_healthy).unwrap_or(0);
+        let base = &self.world.nodes[node].base;
+        let Ok(http) = base.http() else { return Vec::new() };
+        let mut logs = Vec::new();
+        for channel in &self.record.channels {
+            let log = read::log(channel, base, &http, self.bounds).await;
+            if let Err(error) = &log {
+                eprintln!("    the log of {} could not be read: {error:#}", channel.name);
+            }
+            logs.push(log.ok());
+        }
+        logs
+    }
+
+    /// Reads all orders with new subscribers, each at another node than the first that it was told of
+    /// at: what they are not told, the log has lost.
+    async fn read_anew(&self) -> Judged {
+        let (stop, mut reading) = (CancellationToken::new(), JoinSet::new());
+        let mut readers = Vec::new();
+        for (place, channel) in self.record.channels.iter().enumerate() {
+            if channel.lane != Lane::Order {
+                continue;
+            }
+            let bases = self.bases();
+            let node = (channel.nodes.first().copied().unwrap_or(0) + 1) % bases.len();
+            let seen = Arc::<Mutex<Seen>>::default();
+            readers.push((place, Arc::clone(&seen)));
+            let watcher = Watcher { channel: channel.clone(), bases, node, moves: None, seen };
+            reading.spawn(watcher.run(stop.clone()));
+        }
+        // The load has ended.
+        let posts = self.record.posts();
+        let judge = || {
+            let mut judged = Judged::default();
+            for (place, seen) in &readers {
+                judged.add(&self.record.judge_one(*place, &seen.lock().witness, &posts, None));
+            }
+            judged
+        };
+        let judged = settled(judge, |judged| (judged.is_complete(), judged.delivered)).await;
+        stop.cancel();
+        while reading.join_next().await.is_some() {}
+        judged
+    }
+
+    /// Resident memory by node, of those that run.
+    fn memory(&self) -> Vec<Option<u64>> {
+        self.world.nodes.iter().map(|node| rss_bytes(node.pid()?).ok()).collect()
+    }
+
+    /// Ends the load and the deployment, and says what came of these faults; `before` is the memory
+    /// before them.
+    async fn conclude(
+        mut self,
+        faults: &[Fault],
+        times: &Times,
+        recovered: bool,
+        before: Vec<Option<u64>>,
+    ) -> anyhow::Result<Outcome> {
+        self.end_load().await;
+        let read_anew = self.read_anew().await;
+        let mut outcome = Outcome { read_anew, ..self.record.judge(faults, times, recovered) };
+        let memory = before.into_iter().zip(self.memory());
+        let grown = memory.filter_map(|(before, after)| Some((before?, after?)));
+        if let Some((before, after)) = grown.max_by_key(|(before, after)| after.saturating_sub(*before)) {
+            (outcome.memory_before_bytes, outcome.memory_after_bytes) = (Some(before), Some(after));
+        }
+        outcome.find_broken();
+        self.close().await?;
+        Ok(outcome)
+    }
+
+    /// Ends all of it, gateways before Redis.
+    async fn close(mut self) -> anyhow::Result<()> {
+        self.world.check_nodes()?;
+        self.stop_watching.cancel();
+        while self.watching.join_next().await.is_some() {}
+        for node in &mut self.world.nodes {
+            node.kill().await?;
+        }
+        self.world.redis.kill().await
+    }
+}
+
+/// Judges until all is there, or nothing more has come for long; `how_far` says whether it is, and how
+/// much has come.
+async fn settled<T>(judge: impl Fn() -> T, how_far: impl Fn(&T) -> (bool, u64)) -> T {
+    let deadline = Instant::now() + SETTLE_MAX;
+    let (mut delivered, mut since) = (0, Instant::now());
+    loop {
+        let judged = judge();
+        let (is_complete, now_delivered) = how_far(&judged);
+        let now = Instant::now();
+        if now_delivered > delivered {
+            (delivered, since) = (now_delivered, now);
+        }
+        if is_complete || now - since > SETTLE || now > deadline {
+            return judged;
+        }
+        time::sleep(LOOK_EVERY * 4).await;
+    }
+}
+
+/// Orders, each at one of the nodes or at two, and zones on either lane, at all of them.
+fn channels(setup: &Setup) -> anyhow::Result<Vec<Channel>> {
+    let nodes = |order: usize| {
+        let first = order % setup.nodes;
+        let is_at_two = setup.nodes > 1 && order % ORDERS_AT_TWO == ORDERS_AT_TWO - 1;
+        if is_at_two { vec![first, (first + 1) % setup.nodes] } else { vec![first] }
+    };
+    let mut channels: Vec<Channel> = (0..setup.orders).map(|order| Channel::order(nodes(order))).collect();
+    for zone in 0..setup.zones {
+        let lane = if zone % 2 == 0 { Lane::Latest } else { Lane::Every };
+        let zone: Zone = format!("outage-{}-{zone}", lane.name()).parse().context("a bad name of a zone")?;
+        channels.push(Channel::zone(zone, lane, setup.nodes));
+    }
+    Ok(channels)
+}
+
+fn settings(setup: &Setup, channels: &[Channel]) -> Vec<String> {
+    let mut settings = vec![
+        format!("storage.redis.prefix={}", setup.prefix),
+        "http.shards=2".to_owned(),
+        "http.drain_s=0".to_owned(),
+    ];
+    if setup.logs.is_some() {
+        // What became of an entry is told at this level.
+        settings.push("log.level=info,zonewire::storage=debug,zonewire::channels=debug".to_owned());
+    }
+    let every = channels.iter().filter(|channel| channel.lane == Lane::Every);
+    settings.extend(every.map(|channel| format!("channels.lanes.{}=every", channel.name.subject())));
+    settings.extend(setup.settings.iter().cloned());
+    settings
+}
+
+/// Starts a gateway until it has found Redis; where there is none, once.
+async fn start_healthy(start: Start, is_absent: bool) -> anyhow::Result<Node> {
+    for _ in 0..STARTS_MAX {
+        let mut node = Node::start(start.clone()).await?;
+        if is_absent || is_healthy_soon(&node).await? {
+            return Ok(node);
+        }
+        node.kill().await?;
+    }
+    bail!("gateway {} did not find Redis", start.index)
+}
+
+async fn is_healthy_soon(node: &Node) -> anyhow::Result<bool> {
+    let (http, said, stop) =
+        (node.base.http()?, Arc::new(Mutex::new(Said::default())), CancellationToken::new());
+    let mut asking = JoinSet::new();
+    asking.spawn(poll::health(node.base.clone(), http, Arc::clone(&said), stop.clone()));
+    let deadline = Instant::now() + READY_PATIENCE / STARTS_MAX;
+    let is_healthy = loop {
+        if said.lock().state() == Some("healthy") {
+            break true;
+        }
+        if Instant::now() > deadline {
+            break false;
+        }
+        time::sleep(LOOK_EVERY).await;
+    };
+    stop.cancel();
+    while asking.join_next().await.is_some() {}
+    Ok(is_healthy)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn setup(settings: &[&str]) -> Setup {
+        Setup {
+            gateway: PathBuf::new(),
+            nodes: 3,
+            orders: 8,
+            zones: 2,
+            rate: 1.0,
+            order_rate: 1.0,
+            redis: None,
+            prefix: "test".to_owned(),
+            logs: None,
+            settings: settings.iter().map(|setting| (*setting).to_owned()).collect(),
+            seed: 7,
+        }
+    }
+
+    #[test]
+    fn what_gateways_are_told_of_their_logs_counts_for_the_suite_too() {
+        let bounds = setup(&[]).bounds();
+        assert_eq!((bounds.entries, bounds.updates), (10_000, 50));
+        let changed = setup(&[
+            "storage.retention.entries=1",
+            "storage.retention.orders.updates=7",
+            "storage.retention.entries=200",
+            "storage.redis.ordering_deadline_ms=3",
+        ]);
+        assert_eq!((changed.bounds().entries, changed.bounds().updates), (200, 7));
+        assert_eq!(changed.ordering_deadline(), Duration::from_millis(3));
+    }
+
+    #[test]
+    fn some_orders_are_told_of_at_two_gateways_and_a_latecomer_watches_each_of_these() {
+        let channels = channels(&setup(&[])).unwrap();
+        let at_two: Vec<usize> = (0..8).filter(|place| channels[*place].nodes.len() == 2).collect();
+        assert_eq!(at_two, [3, 7]);
+        assert!(at_two.iter().all(|place| place % ORDERS_EACH != 0));
+        assert_eq!(channels[3].nodes, [0, 1]);
+        let followed: Vec<bool> = (0..3).map(|node| channels[3].is_followed_at(node)).collect();
+        assert_eq!(followed, [true, false, false]);
+        assert!((0..3).all(|node| channels[2].is_followed_at(node) && channels[8].is_followed_at(node)));
+        let alone = Setup { nodes: 1, ..setup(&[]) };
+        assert!(super::channels(&alone).unwrap()[..8].iter().all(|channel| channel.nodes == [0]));
+    }
+}

@@ -1,0 +1,274 @@
+//! Subscribers: each of one channel, on one socket at a time. Some stay at a gateway, and open their
+//! socket again when it is cut; others move from gateway to gateway.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::{SinkExt as _, StreamExt as _};
+use parking_lot::Mutex;
+use rand::RngExt as _;
+use rand::rngs::StdRng;
+use serde::Deserialize;
+use tokio::time::{self, Instant};
+use tokio_tungstenite::tungstenite::Message;
+use tokio_util::sync::CancellationToken;
+
+use super::load::Channel;
+use super::mirror::{Came, Mirror};
+use super::witness::{Witness, Word};
+use zonewire::client::BaseUrl;
+use zonewire::client::follow::{self, Door, Follow, Until};
+
+/// How soon a socket that was cut is opened again.
+const AGAIN_AFTER: Duration = Duration::from_millis(200);
+/// How long one that moves stays at a gateway, connecting included, in milliseconds.
+const STAY_MS: std::ops::RangeInclusive<u64> = 300..=2_000;
+
+/// What one subscriber saw.
+#[derive(Debug, Default)]
+pub(super) struct Seen {
+    pub(super) witness: Witness,
+    /// Of one that begins with snapshots, in place of `witness`.
+    pub(super) mirror: Option<Mirror>,
+    /// `subscribed` came on the connection that is open.
+    pub(super) is_subscribed: bool,
+    /// It came on some connection.
+    pub(super) was_subscribed: bool,
+    /// How connections ended that were not ended by the suite, by gateway, and how many.
+    pub(super) cuts: BTreeMap<(usize, String), u64>,
+    /// What `backend_state` said, and when.
+    pub(super) states: Vec<(Instant, String)>,
+    /// `error` messages, by code.
+    pub(super) errors: BTreeMap<String, u64>,
+}
+
+/// One subscriber of one channel.
+#[derive(Debug)]
+pub(super) struct Watcher {
+    pub(super) channel: Channel,
+    /// By node.
+    pub(super) bases: Vec<BaseUrl>,
+    /// The node that it begins at.
+    pub(super) node: usize,
+    pub(super) moves: Option<Moves>,
+    pub(super) seen: Arc<Mutex<Seen>>,
+}
+
+/// How a subscriber moves: it closes its socket after a while, and goes on at a gateway that may be
+/// another one, with the position that it has.
+#[derive(Debug)]
+pub(super) struct Moves {
+    pub(super) random: StdRng,
+    /// It begins some time within that much after this; none where it is there from the start.
+    pub(super) begins: Option<(CancellationToken, Duration)>,
+    /// From here on it stays where it is.
+    pub(super) rest: CancellationToken,
+}
+
+/// How a connection ended.
+enum End {
+    /// The subscriber left.
+    Left,
+    /// Or it was cut, or none came about.
+    Cut(String),
+}
+
+/// The fields that matter here, of every message.
+#[derive(Debug, Deserialize)]
+struct Told {
+    #[serde(rename = "type")]
+    kind: String,
+    id: Option<serde_json::Value>,
+    by: Option<usize>,
+    n: Option<u64>,
+    #[serde(default)]
+    late: bool,
+    #[serde(default)]
+    snapshot: bool,
+    timestamp: Option<String>,
+    #[serde(default, rename = "missedBefore")]
+    missed_before: bool,
+    recovered: Option<bool>,
+    gap: Option<u64>,
+    epoch: Option<String>,
+    offset: Option<u64>,
+    state: Option<String>,
+    code: Option<serde_json::Value>,
+}
+
+impl Watcher {
+    /// Watches until `stop`.
+    pub(super) async fn run(mut self, stop: CancellationToken) {
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = self.watch() => {}
+        }
+    }
+
+    async fn watch(&mut self) {
+        if let Some(moves) = &mut self.moves
+            && let Some((begun, within)) = moves.begins.take()
+        {
+            begun.cancelled().await;
+            time::sleep(within.mul_f64(moves.random.random_range(0.0..1.0))).await;
+        }
+        let door = self.channel.as_order().map_or(Door::Open, Door::Order);
+        let mut follow = self.follow();
+        loop {
+            let leave_at = self
+                .moves
+                .as_mut()
+                .map(|moves| Instant::now() + Duration::from_millis(moves.random.random_range(STAY_MS)));
+            let rest = self.moves.as_ref().map(|moves| &moves.rest);
+            let end = tokio::select! {
+                end = self.connection(door, &mut follow) => End::Cut(end),
+                () = until(leave_at, rest) => End::Left,
+            };
+            let was_subscribed = std::mem::take(&mut self.seen.lock().is_subscribed);
+            match end {
+                End::Left => {
+                    self.go_on(0);
+                    if self.begins_anew() {
+                        follow = self.follow();
+                    }
+                }
+                End::Cut(why) => {
+                    // One that never came about was not cut.
+                    if was_subscribed {
+                        *self.seen.lock().cuts.entry((self.node, why)).or_default() += 1;
+                    }
+                    self.go_on(1);
+                    time::sleep(AGAIN_AFTER).await;
+                }
+            }
+        }
+    }
+
+    fn follow(&self) -> Follow {
+        let follow = Follow::new([(self.channel.name.clone(), None)], Until::Forever, None);
+        if self.seen.lock().mirror.is_some() { follow.with_snapshots() } else { follow }
+    }
+
+    /// One that begins with snapshots forgets where it was, every other time.
+    fn begins_anew(&mut self) -> bool {
+        let takes_snapshots = self.seen.lock().mirror.is_some();
+        takes_snapshots && self.moves.as_mut().is_some_and(|moves| moves.random.random_bool(0.5))
+    }
+
+    /// Chooses where the next connection goes, at least so many gateways on, for one that moves.
+    fn go_on(&mut self, at_least: usize) {
+        let count = self.bases.len();
+        if let Some(moves) = &mut self.moves
+            && count > at_least
+        {
+            self.node = (self.node + moves.random.random_range(at_least..count)) % count;
+        }
+    }
+
+    /// One connection, to its end: why it ended.
+    async fn connection(&self, door: Door, follow: &mut Follow) -> String {
+        let since = follow.position(&self.channel.name).map(ToString::to_string);
+        let mut socket = match follow::connect(&follow::address(&self.bases[self.node], door, follow)).await {
+            Ok(socket) => socket,
+            Err(lost) => return lost.why,
+        };
+        follow.connected(Instant::now());
+        self.seen.lock().witness.connected(self.node, since);
+        if let Door::Open = door
+            && let Err(error) = socket.send(Message::text(follow.subscribe())).await
+        {
+            return format!("cannot subscribe: {error}");
+        }
+        loop {
+            let message = match time::timeout_at(follow.silent_at(), socket.next()).await {
+                Err(_) => return "nothing was heard for too long".to_owned(),
+                Ok(None) => return "the connection was closed".to_owned(),
+                Ok(Some(Err(error))) => return format!("the connection broke: {error}"),
+                Ok(Some(Ok(message))) => message,
+            };
+            let at = Instant::now();
+            follow.heard(at);
+            match message {
+                Message::Text(text) => {
+                    // What it makes of entries does not matter: it knows where to resume.
+                    follow.message(&text);
+                    self.message(at, &text);
+                }
+                Message::Close(frame) => {
+                    let code = frame.map_or(1005, |frame| u16::from(frame.code));
+                    return format!("closed with {code}");
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn message(&self, at: Instant, text: &str) {
+        let mut seen = self.seen.lock();
+        let Ok(told) = serde_json::from_str::<Told>(text) else {
+            *seen.errors.entry("not_a_message".to_owned()).or_default() += 1;
+            return;
+        };
+        if let Some(mirror) = &mut seen.mirror {
+            mirror.tell(at, &told);
+        }
+        match (told.kind.as_str(), &told.id, told.by, told.n) {
+            ("subscribed" | "resync", ..) => {
+                let is_subscribed = told.kind == "subscribed";
+                seen.is_subscribed |= is_subscribed;
+                seen.was_subscribed |= is_subscribed;
+                seen.witness.placed(Word {
+                    at,
+                    is_subscribed,
+                    recovered: told.recovered.unwrap_or(false),
+                    gap: told.gap,
+                    position: format!("{}:{}", told.epoch.unwrap_or_default(), told.offset.unwrap_or(0)),
+                });
+            }
+            ("backend_state", ..) => {
+                if let Some(state) = told.state {
+                    seen.states.push((at, state));
+                }
+            }
+            ("error", ..) => {
+                let code = told.code.as_ref().and_then(serde_json::Value::as_str);
+                *seen.errors.entry(code.unwrap_or("error").to_owned()).or_default() += 1;
+            }
+            (_, Some(serde_json::Value::String(id)), Some(by), Some(n)) if seen.mirror.is_none() => {
+                seen.witness.entry(at, id, by, n, told.late);
+                if told.missed_before {
+                    seen.witness.missed_before(by, n);
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+impl Mirror {
+    fn tell(&mut self, at: Instant, told: &Told) {
+        let recovered = told.recovered == Some(true);
+        match (told.kind.as_str(), &told.id, told.by, told.n) {
+            ("subscribed" | "resync", ..) => self.placed(recovered, told.snapshot),
+            ("snapshot_end", ..) => self.ended(recovered),
+            (_, Some(serde_json::Value::String(id)), Some(by), Some(n)) => {
+                let time = told.timestamp.as_deref().unwrap_or_default();
+                let (is_late, is_latest) = (told.late, told.snapshot);
+                self.entry(Came { at, id, by, n, time, is_late, is_latest });
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Waits until it is time to leave; for ever where that is no time, or one stays from then on.
+async fn until(leave_at: Option<Instant>, rest: Option<&CancellationToken>) {
+    if let Some(leave_at) = leave_at {
+        time::sleep_until(leave_at).await;
+        if !rest.is_some_and(CancellationToken::is_cancelled) {
+            return;
+        }
+    }
+    std::future::pending().await
+}

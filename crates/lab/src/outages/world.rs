@@ -1,0 +1,373 @@
+//! The deployment that is harmed, and how each fault is done and undone.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use chrono::Utc;
+use tokio::time::{self, Instant};
+
+use super::faults::{Fault, Kind};
+use crate::kit::clock::WallClock;
+use crate::kit::process::{Data, Node, RedisServer};
+use crate::kit::proxy::{Mode, Proxy};
+use crate::kit::resp::{Reply, Target};
+use crate::kit::servers::{Cluster, Sentinels};
+
+/// How often a thing is looked at that takes a while.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+/// How long Redis may take to serve again.
+const BACK_PATIENCE: Duration = Duration::from_secs(60);
+/// For [`Kind::Loading`]: so many keys are read, and each takes so long.
+const LOADING_KEYS: u32 = 10_000;
+/// For [`Kind::CutReturns`], each time that the link is back: how soon it is cut again; none is as soon
+/// as the gateway says that it recovers, or already has.
+const CUT_AGAIN_AFTER: [Option<Duration>; 5] =
+    [None, Some(Duration::from_millis(50)), None, Some(Duration::from_millis(800)), None];
+/// And how long it is away then.
+const CUT_AGAIN_FOR: Duration = Duration::from_millis(400);
+/// How often the gateway is asked meanwhile.
+const ASK_EVERY: Duration = Duration::from_millis(5);
+/// How far clocks are set off, in seconds.
+const AN_HOUR_S: i32 = 3_600;
+/// By how much the time may be off when it comes here.
+const CLOCK_SLACK_S: i64 = 60;
+
+/// What is there to be harmed.
+#[derive(Debug)]
+pub(super) struct World {
+    pub(super) nodes: Vec<Node>,
+    /// One per node.
+    pub(super) proxies: Vec<Proxy>,
+    pub(super) redis: Redis,
+    /// A key that may be written to see whether Redis serves.
+    pub(super) probe: String,
+}
+
+#[derive(Debug)]
+pub(super) enum Redis {
+    Own(Box<RedisServer>),
+    Theirs(Target),
+    Sentinels(Sentinels),
+    Cluster(Cluster),
+}
+
+impl Redis {
+    /// What a fault needs, `theirs` if there is one; it runs, unless that is the fault.
+    pub(super) async fn start(fault: Option<&Fault>, theirs: Option<&Target>) -> anyhow::Result<Self> {
+        match (fault.map(|fault| fault.kind), theirs) {
+            (_, Some(theirs)) => Ok(Self::Theirs(theirs.clone())),
+            (Some(Kind::Failover), None) => Ok(Self::Sentinels(Sentinels::start().await?)),
+            (Some(Kind::LoseClusterNode), None) => Ok(Self::Cluster(Cluster::start().await?)),
+            (kind, None) => {
+                let mut server = RedisServer::prepare()?;
+                if kind == Some(Kind::RedisClock) {
+                    server.clock = Some(WallClock::right()?);
+                }
+                if kind != Some(Kind::Absent) {
+                    server.start(Data::Empty)?;
+                    server.wait_until_it_serves().await?;
+                }
+                Ok(Self::Own(Box::new(server)))
+            }
+        }
+    }
+
+    /// The one server, where there are not several: only then a proxy can be put before it.
+    pub(super) fn target(&self) -> Option<&Target> {
+        match self {
+            Self::Own(server) => Some(&server.target),
+            Self::Theirs(target) => Some(target),
+            Self::Sentinels(_) | Self::Cluster(_) => None,
+        }
+    }
+
+    /// How gateways are told of it, through a proxy where there is one.
+    pub(super) fn url(&self, proxy: Option<&Proxy>) -> anyhow::Result<String> {
+        match (self, self.target(), proxy) {
+            (Self::Sentinels(sentinels), ..) => Ok(sentinels.url()),
+            (Self::Cluster(cluster), ..) => Ok(cluster.url()),
+            (_, Some(target), Some(proxy)) => Ok(target.through(proxy.address)),
+            _ => bail!("there is no proxy before Redis"),
+        }
+    }
+
+    /// Whether it takes writes, all of them.
+    async fn serves(&self, probe: &str) -> bool {
+        match self {
+            Self::Own(server) => server.target.serves(probe).await,
+            Self::Theirs(target) => target.serves(probe).await,
+            Self::Sentinels(sentinels) => sentinels.serves(probe).await,
+            Self::Cluster(cluster) => cluster.serves().await,
+        }
+    }
+
+    async fn wait_until_it_serves(&self, probe: &str, patience: Duration) -> anyhow::Result<()> {
+        let wait = wait_until("Redis serves again", async || Ok(self.serves(probe).await));
+        time::timeout(patience, wait)
+            .await
+            .with_context(|| format!("Redis did not serve within {patience:?}"))?
+    }
+
+    /// Ends it, if it is the suite's own.
+    pub(super) async fn kill(&mut self) -> anyhow::Result<()> {
+        match self {
+            Self::Own(server) => server.kill().await,
+            Self::Theirs(_) => Ok(()),
+            Self::Sentinels(sentinels) => sentinels.kill().await,
+            Self::Cluster(cluster) => cluster.kill().await,
+        }
+    }
+
+    /// Never a Redis that the suite did not start.
+    fn own(&mut self) -> anyhow::Result<&mut RedisServer> {
+        match self {
+            Self::Own(server) => Ok(server),
+            _ => bail!("{NOT_OURS}"),
+        }
+    }
+
+    fn sentinels(&mut self) -> anyhow::Result<&mut Sentinels> {
+        match self {
+            Self::Sentinels(sentinels) => Ok(sentinels),
+            _ => bail!("{NOT_OURS}"),
+        }
+    }
+
+    fn cluster(&mut self) -> anyhow::Result<&mut Cluster> {
+        match self {
+            Self::Cluster(cluster) => Ok(cluster),
+            _ => bail!("{NOT_OURS}"),
+        }
+    }
+}
+
+const NOT_OURS: &str = "this fault is only for a Redis that the suite started itself";
+
+impl World {
+    /// What must be there before the fault: done while all is well.
+    pub(super) async fn prepare(&mut self, fault: &Fault) -> anyhow::Result<()> {
+        match fault.kind {
+            Kind::Kill(Data::Snapshot) => self.redis.own()?.take_snapshot().await,
+            Kind::Loading => {
+                let server = self.redis.own()?;
+                let target = server.target.clone();
+                target
+                    .run(&["DEBUG", "POPULATE", &LOADING_KEYS.to_string(), "zonewire-outage-ballast"])
+                    .await?;
+                // It may be at it already, for it just came up.
+                while let Reply::Error(_) = target.ask(&["BGREWRITEAOF"]).await? {
+                    time::sleep(LOOK_EVERY).await;
+                }
+                wait_until("the append-only file is written", async || {
+                    let info = target.run(&["INFO", "persistence"]).await?;
+                    let Reply::Text(info) = info else { return Ok(false) };
+                    Ok(info.contains("aof_rewrite_in_progress:0") && info.contains("aof_rewrite_scheduled:0"))
+                })
+                .await
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Does it.
+    pub(super) async fn begin(&mut self, fault: &Fault) -> anyhow::Result<()> {
+        match fault.kind {
+            // Absent: so it is already.
+            Kind::Nothing | Kind::Absent | Kind::Flap { .. } => Ok(()),
+            Kind::Kill(_) => self.redis.own()?.kill().await,
+            Kind::Loading => {
+                let server = self.redis.own()?;
+                server.kill().await?;
+                server.start(Data::Slowly(400))
+            }
+            Kind::Freeze => self.redis.own()?.freeze().await,
+            Kind::Flush => self.run(&["FLUSHALL"]).await,
+            Kind::Link(mode) => {
+                self.set_links(fault, mode);
+                Ok(())
+            }
+            Kind::KillGatewayDegraded | Kind::CutReturns => {
+                self.set_links(fault, Mode::Refuse);
+                Ok(())
+            }
+            // Port 1 refuses.
+            Kind::ReadOnly => self.run(&["REPLICAOF", "127.0.0.1", "1"]).await,
+            Kind::OutOfMemory => {
+                self.run(&["CONFIG", "SET", "maxmemory-policy", "noeviction"]).await?;
+                self.run(&["CONFIG", "SET", "maxmemory", "1"]).await
+            }
+            Kind::ClientKill(kind) => self.run(&["CLIENT", "KILL", "TYPE", kind, "SKIPME", "yes"]).await,
+            Kind::ClientPause => {
+                let ms = fault.hold.as_millis().to_string();
+                self.run(&["CLIENT", "PAUSE", &ms, "ALL"]).await
+            }
+            Kind::FreezeGateway => self.node()?.freeze().await,
+            Kind::KillGateway => self.node()?.kill().await,
+            Kind::GatewayClock | Kind::RedisClock => self.set_clock(fault, AN_HOUR_S).await,
+            Kind::Failover => self.redis.sentinels()?.lose_primary().await,
+            Kind::LoseClusterNode => self.redis.cluster()?.lose_node().await,
+        }
+    }
+
+    /// Keeps it up for as long as it is held.
+    pub(super) async fn hold(&mut self, fault: &Fault) -> anyhow::Result<()> {
+        let until = Instant::now() + fault.hold;
+        match fault.kind {
+            Kind::Flap { every } => {
+                while Instant::now() < until {
+                    self.set_links(fault, Mode::Refuse);
+                    time::sleep(every).await;
+                    self.set_links(fault, Mode::Pass);
+                    time::sleep(every).await;
+                }
+            }
+            Kind::CutReturns => {
+                time::sleep_until(until).await;
+                for after in CUT_AGAIN_AFTER {
+                    self.set_links(fault, Mode::Pass);
+                    match after {
+                        Some(after) => time::sleep(after).await,
+                        None => self.until_it_recovers().await?,
+                    }
+                    self.set_links(fault, Mode::Refuse);
+                    time::sleep(CUT_AGAIN_FOR).await;
+                }
+            }
+            Kind::KillGatewayDegraded => {
+                time::sleep(fault.hold / 2).await;
+                self.node()?.kill().await?;
+                self.node()?.restart().await?;
+                time::sleep_until(until).await;
+            }
+            Kind::GatewayClock | Kind::RedisClock => {
+                for ahead_s in [0, -AN_HOUR_S] {
+                    time::sleep(fault.hold / 3).await;
+                    self.set_clock(fault, ahead_s).await?;
+                }
+                time::sleep_until(until).await;
+            }
+            // It ends by itself.
+            Kind::Loading => {
+                self.redis.wait_until_it_serves(&self.probe, fault.hold).await?;
+            }
+            Kind::Failover => {
+                let (sentinels, probe) = (self.redis.sentinels()?, &self.probe);
+                wait_until("a replica serves", async || Ok(sentinels.has_failed_over(probe).await)).await?;
+            }
+            _ => time::sleep_until(until).await,
+        }
+        Ok(())
+    }
+
+    /// Undoes it, and waits until Redis serves.
+    pub(super) async fn end(&mut self, fault: &Fault) -> anyhow::Result<()> {
+        match fault.kind {
+            Kind::Nothing
+            | Kind::Flush
+            | Kind::Flap { .. }
+            | Kind::ClientKill(_)
+            | Kind::ClientPause
+            | Kind::Loading => {}
+            Kind::Absent => self.redis.own()?.start(Data::Empty)?,
+            Kind::Kill(data) => self.redis.own()?.start(data)?,
+            Kind::Freeze => self.redis.own()?.thaw().await?,
+            Kind::Link(_) | Kind::KillGatewayDegraded | Kind::CutReturns => {
+                self.set_links(fault, Mode::Pass);
+            }
+            Kind::ReadOnly => self.run(&["REPLICAOF", "NO", "ONE"]).await?,
+            Kind::OutOfMemory => self.run(&["CONFIG", "SET", "maxmemory", "0"]).await?,
+            Kind::FreezeGateway => self.node()?.thaw().await?,
+            Kind::KillGateway => self.node()?.restart().await?,
+            Kind::GatewayClock | Kind::RedisClock => self.set_clock(fault, 0).await?,
+            Kind::Failover => self.redis.sentinels()?.bring_back()?,
+            Kind::LoseClusterNode => self.redis.cluster()?.bring_back()?,
+        }
+        self.redis.wait_until_it_serves(&self.probe, BACK_PATIENCE).await?;
+        if fault.kind == Kind::Kill(Data::Snapshot) {
+            // What follows may kill it again, and want what it holds by then.
+            self.run(&["CONFIG", "SET", "appendonly", "yes"]).await?;
+        }
+        Ok(())
+    }
+
+    /// Fails where a gateway has ended by itself.
+    pub(super) fn check_nodes(&mut self) -> anyhow::Result<()> {
+        self.nodes.iter_mut().try_for_each(Node::check)
+    }
+
+    /// Waits until the first gateway says that it recovers; it may have by the time that it is asked.
+    async fn until_it_recovers(&mut self) -> anyhow::Result<()> {
+        let node = self.node()?;
+        let http = node.base.http()?;
+        let deadline = Instant::now() + BACK_PATIENCE;
+        while !matches!(node.state(&http).await?.as_str(), "recovering" | "healthy") {
+            if Instant::now() > deadline {
+                bail!("the gateway did not begin to recover within {BACK_PATIENCE:?}");
+            }
+            time::sleep(ASK_EVERY).await;
+        }
+        Ok(())
+    }
+
+    fn set_links(&self, fault: &Fault, mode: Mode) {
+        let reached = self.proxies.iter().enumerate().filter(|(node, _)| fault.reaches(*node));
+        reached.for_each(|(_, proxy)| proxy.set(mode));
+    }
+
+    /// Sets the clock that the fault is of to so many seconds after the time, and sees that it goes.
+    async fn set_clock(&mut self, fault: &Fault, ahead_s: i32) -> anyhow::Result<()> {
+        let is_of_redis = fault.kind == Kind::RedisClock;
+        let clock = if is_of_redis { self.redis.own()?.clock.as_ref() } else { self.node()?.clock() };
+        clock.context("it has no clock of its own")?.set(ahead_s)?;
+        wait_until("the clock goes as it was set", async || {
+            let now_s = match is_of_redis {
+                true => self.redis.own()?.now_s().await?,
+                false => self.node()?.now_s().await?,
+            };
+            let ahead_now_s = now_s - Utc::now().timestamp();
+            Ok((ahead_now_s - i64::from(ahead_s)).abs() <= CLOCK_SLACK_S)
+        })
+        .await
+    }
+
+    /// Runs a command at a Redis of our own, without its proxy.
+    async fn run(&mut self, command: &[&str]) -> anyhow::Result<()> {
+        self.redis.own()?.target.run(command).await.map(drop)
+    }
+
+    fn node(&mut self) -> anyhow::Result<&mut Node> {
+        self.nodes.first_mut().context("there is no gateway")
+    }
+}
+
+/// Looks until something is so; bounded by what it asks.
+async fn wait_until(what: &str, mut is_so: impl AsyncFnMut() -> anyhow::Result<bool>) -> anyhow::Result<()> {
+    let deadline = Instant::now() + BACK_PATIENCE;
+    while !is_so().await? {
+        if Instant::now() > deadline {
+            bail!("not within {BACK_PATIENCE:?}: {what}");
+        }
+        time::sleep(LOOK_EVERY).await;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::outages::faults::FAULTS;
+
+    #[tokio::test]
+    async fn a_redis_of_somebody_else_is_never_harmed() {
+        // Nothing listens there: a command that went out would fail in another way.
+        let redis = Redis::Theirs(Target::local(1));
+        let mut world = World { nodes: Vec::new(), proxies: Vec::new(), redis, probe: "probe".to_owned() };
+        for fault in FAULTS.iter().filter(|fault| fault.is_of_redis() && fault.kind != Kind::Absent) {
+            let error = format!("{:#}", world.begin(fault).await.unwrap_err());
+            assert!(error.contains("started itself"), "{}: {error}", fault.name);
+        }
+        for fault in FAULTS.iter().filter(|fault| matches!(fault.kind, Kind::Link(_) | Kind::CutReturns)) {
+            assert!(world.begin(fault).await.is_ok(), "{}", fault.name);
+        }
+    }
+}

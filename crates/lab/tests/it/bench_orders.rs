@@ -1,0 +1,125 @@
+//! The measurements of orders, small: they must come to an end, and find nothing wrong.
+
+use std::process::Stdio;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tokio::process::Command;
+use tokio::time;
+use zonewire::config::{Config, ExecutorChoice};
+use zonewire::storage::{RedisConfig, StorageChoice};
+use zonewire_lab::kit::process::RedisServer;
+
+use crate::support::{Running, config, redis};
+
+/// No measurement here takes longer.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Runs a measurement and reads its report.
+async fn bench(arguments: &str) -> Result<Value, String> {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_zonewire-bench"));
+    command.args(arguments.split_whitespace()).args(["--json", "-"]);
+    command.env_clear().kill_on_drop(true).stdin(Stdio::null());
+    let output = time::timeout(PATIENCE, command.output()).await.expect("the run ends").unwrap();
+    match output.status.success() {
+        true => Ok(serde_json::from_slice(&output.stdout).unwrap()),
+        false => Err(String::from_utf8(output.stderr).unwrap()),
+    }
+}
+
+fn on(server: &RedisServer) -> Config {
+    let mut config = config();
+    config.storage.backend = StorageChoice::Redis;
+    config.storage.required = true;
+    // A machine that stands still for a second is no outage here.
+    config.storage.redis = RedisConfig {
+        host: Some("127.0.0.1".to_owned()),
+        port: Some(server.port),
+        ordering_deadline_ms: 30_000,
+        connect_timeout_ms: 10_000,
+        command_timeout_ms: 15_000,
+        ..RedisConfig::default()
+    };
+    config
+}
+
+fn quick(mut config: Config) -> Config {
+    config.orders.paper.failure_rate = 0.0;
+    config.orders.paper.step_ms = 0;
+    config.orders.poll_ms = 5;
+    config
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn updates_posted_to_one_gateway_arrive_on_sockets_of_another() {
+    let Some(server) = redis().await else { return };
+    let (here, there) = (Running::start(on(&server)).await, Running::start(on(&server)).await);
+    let arguments = format!(
+        "order-updates --url http://{} --post-url http://{} --orders 5 --connections 3 --rate 100 \
+         --duration 1 --warmup 0.2 --settle 0",
+        here.address, there.address
+    );
+    check_updates(&bench(&arguments).await.unwrap());
+    here.stop().await;
+    there.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn updates_in_memory_arrive_once_each() {
+    let gateway = Running::start(config()).await;
+    let arguments = format!(
+        "order-updates --url http://{} --orders 5 --rate 100 --duration 1 --warmup 0 --settle 0",
+        gateway.address
+    );
+    check_updates(&bench(&arguments).await.unwrap());
+    gateway.stop().await;
+}
+
+#[track_caller]
+fn check_updates(report: &Value) {
+    for fault in ["lost", "doubled", "reordered", "stale", "broken_frames"] {
+        assert_eq!(report[fault], 0, "{fault} in {report}");
+    }
+    let number = |name: &str| report[name].as_u64().unwrap();
+    // How many there are is up to the machine.
+    assert!(number("received") > 0 && number("received") == number("expected"), "{report}");
+    for measured in ["latency_us", "after_answer_us", "answer_us"] {
+        assert_eq!(report[measured]["count"], report["updates"], "{measured} in {report}");
+    }
+    assert_eq!(report["closed_by_code"], json!({}), "{report}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn orders_placed_all_end_and_are_counted() {
+    let gateway = Running::start(quick(config())).await;
+    // Another's order before it is not counted.
+    let first = format!("order-throughput --url http://{} --orders 1 --connections 1", gateway.address);
+    assert_eq!(bench(&first).await.unwrap()["confirmed"], 1);
+    let arguments = format!("order-throughput --url http://{} --orders 40 --connections 4", gateway.address);
+    let report = bench(&arguments).await.unwrap();
+    for (name, expected) in [("confirmed", 40), ("failed", 0), ("retried", 0), ("unfinished", 0)] {
+        assert_eq!(report[name], expected, "{name} in {report}");
+    }
+    for (stage, expected) in [("placed", 40), ("runs", 40), ("updates", 7 * 40), ("ended", 40)] {
+        assert_eq!(report[stage]["count"], expected, "{stage} in {report}");
+    }
+    assert_eq!(report["answer_us"]["count"], 40);
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn orders_that_nobody_carries_out_are_unfinished() {
+    let mut config = config();
+    config.orders.executor = ExecutorChoice::External;
+    config.orders.queue_max = 3;
+    let gateway = Running::start(config).await;
+    let run = async |orders: u64| {
+        let url = format!("http://{}", gateway.address);
+        bench(&format!("order-throughput --url {url} --orders {orders} --timeout 3")).await
+    };
+    let report = run(2).await.unwrap();
+    assert_eq!((&report["unfinished"], &report["orders_per_s"]), (&json!(2), &json!(0.0)), "{report}");
+    let refused = run(2).await.unwrap_err();
+    assert!(refused.contains("503") && refused.contains("queue_full"), "{refused}");
+    gateway.stop().await;
+}

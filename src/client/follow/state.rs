@@ -1,0 +1,664 @@
+//! What a follower knows and decides. No I/O: messages and ends of connections go in, steps come out.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tokio::time::Instant;
+
+use crate::model::{ChannelName, EntryKind, Epoch, Position};
+use crate::protocol::CloseCode;
+use crate::support::backoff::Backoff;
+
+/// Only a connection that held this long makes the attempts before it forgotten.
+const STABLE_AFTER: Duration = Duration::from_secs(5);
+
+/// 1, 2, 4, 8, 16 s, each plus up to 1 s.
+const BACKOFF: Backoff =
+    Backoff { first: Duration::from_secs(1), max: Duration::from_secs(16), jitter: Duration::from_secs(1) };
+
+/// Until the gateway says its own.
+const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(30);
+
+/// How many entries' ids are remembered, per channel: as many entries as a log keeps by default, so that
+/// what comes again is among them.
+const IDS_MAX: usize = 10_000;
+
+/// When enough entries have come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Until {
+    /// Never: all that come are wanted.
+    Forever,
+    /// After so many; 0 stands for 1.
+    Count(u64),
+    /// With the update that ends an order.
+    Terminal,
+}
+
+/// What to do about a message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Step {
+    /// The message is an entry to be printed.
+    Print,
+    /// Something that the user should know.
+    Say(String),
+    /// Entries of a channel follow from a position on.
+    Placed(ChannelName, Position),
+    /// Enough entries came.
+    Done,
+    /// The gateway ended all that was followed, for the reason given.
+    Over(String),
+    /// There is nothing left to wait for.
+    Fail(String),
+}
+
+/// What to do about a lost connection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Next {
+    /// Connect again after a while.
+    Wait { attempt: u32, wait: Duration },
+    /// The attempts are used up, or the gateway said not to come back.
+    GiveUp,
+}
+
+/// The state of following some channels, over all connections.
+#[derive(Debug)]
+pub struct Follow {
+    channels: HashMap<ChannelName, Progress>,
+    /// The latest entry of each key is wanted first.
+    takes_snapshots: bool,
+    until: Until,
+    /// How often in a row a connection is tried again; none is for ever.
+    tries: Option<u32>,
+    attempt: u32,
+    /// A gateway has answered at least once.
+    is_known: bool,
+    connected_at: Option<Instant>,
+    last_heard: Option<Instant>,
+    heartbeat: Duration,
+    /// From `closing`: not to come back earlier.
+    retry_after: Duration,
+    state: Option<String>,
+}
+
+/// How far one channel is.
+#[derive(Debug, Default)]
+struct Progress {
+    position: Option<Position>,
+    /// It is not asked for again: it was refused, or has ended.
+    is_over: bool,
+    /// What was had may come again: the newest word about the place was `"recovered":false`.
+    may_come_again: bool,
+    ids: RecentIds,
+}
+
+/// Remembers the newest ids.
+#[derive(Debug, Default)]
+struct RecentIds {
+    order: VecDeque<Arc<str>>,
+    known: HashSet<Arc<str>>,
+}
+
+impl RecentIds {
+    /// Says whether the id is new.
+    fn insert(&mut self, id: &str) -> bool {
+        let id: Arc<str> = id.into();
+        if !self.known.insert(Arc::clone(&id)) {
+            return false;
+        }
+        self.order.push_back(id);
+        if self.order.len() > IDS_MAX
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.known.remove(&oldest);
+        }
+        true
+    }
+}
+
+/// The fields that matter here, of every message.
+#[derive(Debug, Deserialize)]
+struct Incoming {
+    #[serde(rename = "type")]
+    kind: String,
+    channel: Option<String>,
+    epoch: Option<Epoch>,
+    offset: Option<u64>,
+    id: Option<Value>,
+    recovered: Option<bool>,
+    gap: Option<u64>,
+    #[serde(default)]
+    snapshot: bool,
+    heartbeat_interval_ms: Option<u64>,
+    retry_after_ms: Option<u64>,
+    storage_backend: Option<String>,
+    state: Option<String>,
+    reason: Option<String>,
+    code: Option<Value>,
+    temporary: Option<bool>,
+    terminal: Option<bool>,
+    message: Option<String>,
+}
+
+impl Follow {
+    /// Begins with where each channel is to be resumed. A lost connection is tried again so many times
+    /// in a row, or for ever.
+    pub fn new(
+        channels: impl IntoIterator<Item = (ChannelName, Option<Position>)>,
+        until: Until,
+        tries: Option<u32>,
+    ) -> Self {
+        let progress = |position| Progress { position, ..Progress::default() };
+        Self {
+            channels: channels.into_iter().map(|(name, position)| (name, progress(position))).collect(),
+            takes_snapshots: false,
+            until,
+            tries,
+            attempt: 0,
+            is_known: false,
+            connected_at: None,
+            last_heard: None,
+            heartbeat: HEARTBEAT_INTERVAL,
+            retry_after: Duration::ZERO,
+            state: None,
+        }
+    }
+
+    /// There is a gateway: one that is not there now will be again.
+    pub fn was_there(&mut self) {
+        self.is_known = true;
+    }
+
+    pub(super) fn is_known(&self) -> bool {
+        self.is_known
+    }
+
+    pub(super) fn tries(&self) -> Option<u32> {
+        self.tries
+    }
+
+    /// Each channel that is followed, and where it is.
+    pub fn positions(&self) -> impl Iterator<Item = (&ChannelName, &Position)> {
+        self.channels.iter().filter_map(|(name, progress)| Some((name, progress.position.as_ref()?)))
+    }
+
+    /// A channel begins behind a position, with entries before it that were read elsewhere.
+    pub fn begin_at(&mut self, channel: &ChannelName, position: Position) {
+        if let Some(progress) = self.channels.get_mut(channel) {
+            progress.position = Some(position);
+        }
+    }
+
+    /// The same, but where something would be missing, and where nothing was had, it asks for the latest
+    /// entry of each key first.
+    pub fn with_snapshots(mut self) -> Self {
+        self.takes_snapshots = true;
+        self
+    }
+
+    /// A connection came about.
+    pub fn connected(&mut self, now: Instant) {
+        self.is_known = true;
+        self.connected_at = Some(now);
+        self.last_heard = Some(now);
+        self.retry_after = Duration::ZERO;
+    }
+
+    /// The message that asks for the channels, from where they are.
+    pub fn subscribe(&self) -> String {
+        let wanted = || self.channels.iter().filter(|(_, progress)| !progress.is_over);
+        let mut names: Vec<&str> = wanted().map(|(name, _)| name.as_str()).collect();
+        names.sort_unstable();
+        let since: serde_json::Map<String, Value> = wanted()
+            .filter_map(|(name, progress)| Some((name.to_string(), json!(progress.position.as_ref()?))))
+            .collect();
+        let mut subscribe = json!({"type": "subscribe", "channels": names, "since": since});
+        if self.takes_snapshots {
+            subscribe["snapshot"] = json!(true);
+        }
+        subscribe.to_string()
+    }
+
+    /// Where a channel is to be resumed; none before anything was heard of it.
+    pub fn position(&self, channel: &ChannelName) -> Option<&Position> {
+        self.channels.get(channel)?.position.as_ref()
+    }
+
+    /// Anything at all came, even a ping.
+    pub fn heard(&mut self, now: Instant) {
+        self.last_heard = Some(now);
+    }
+
+    /// When the connection counts as dead, if nothing comes before.
+    pub fn silent_at(&self) -> Instant {
+        self.last_heard.unwrap_or_else(Instant::now) + self.heartbeat.mul_f64(2.5)
+    }
+
+    /// What to do about a text message.
+    pub fn message(&mut self, text: &str) -> Vec<Step> {
+        let Ok(incoming) = serde_json::from_str::<Incoming>(text) else {
+            return vec![Step::Say(format!("not a message of this protocol: {}", head(text)))];
+        };
+        match incoming.kind.as_str() {
+            // The first message of an order's stream has another name and the same fields.
+            "connection_established" | "connection" => {
+                if let Some(interval) = incoming.heartbeat_interval_ms.filter(|interval| *interval > 0) {
+                    self.heartbeat = Duration::from_millis(interval);
+                }
+                self.backend(incoming)
+            }
+            "backend_state" => self.backend(incoming),
+            "subscribed" | "resync" | "snapshot_end" => self.placed(incoming),
+            "error" => self.error(incoming),
+            "closing" => {
+                self.retry_after = Duration::from_millis(incoming.retry_after_ms.unwrap_or(0));
+                Vec::new()
+            }
+            "unsubscribed" => self.ended(incoming),
+            "caught_up" | "heartbeat" | "heartbeat_ack" | "pong" => Vec::new(),
+            // Entries of any type, also of those that this version does not know.
+            _ => self.entry(&incoming),
+        }
+    }
+
+    /// A connection was lost, or none came about. `random` is in `0.0..1.0`.
+    pub(super) fn lost(&mut self, code: Option<u16>, now: Instant, random: f64) -> Next {
+        if let Some(since) = self.connected_at.take()
+            && now - since >= STABLE_AFTER
+        {
+            self.attempt = 0;
+        }
+        self.attempt += 1;
+        if self.tries.is_some_and(|tries| self.attempt > tries)
+            || code.is_some_and(|code| !CloseCode::may_reconnect(code))
+        {
+            return Next::GiveUp;
+        }
+        let wait = BACKOFF.wait(self.attempt, random).max(std::mem::take(&mut self.retry_after));
+        Next::Wait { attempt: self.attempt, wait }
+    }
+
+    /// How the storage serves; said when it changes.
+    fn backend(&mut self, incoming: Incoming) -> Vec<Step> {
+        let (Some(backend), Some(state)) = (incoming.storage_backend, incoming.state) else {
+            return Vec::new();
+        };
+        let said = format!("storage {backend} is {state}");
+        if self.state.as_ref() == Some(&said) {
+            return Vec::new();
+        }
+        let reason = incoming.reason.map(|reason| format!(": {reason}")).unwrap_or_default();
+        let step = Step::Say(format!("{said}{reason}"));
+        self.state = Some(said);
+        vec![step]
+    }
+
+    /// Entries follow from another place on.
+    fn placed(&mut self, incoming: Incoming) -> Vec<Step> {
+        let (Some(name), Some(epoch), Some(offset)) = (incoming.channel, incoming.epoch, incoming.offset)
+        else {
+            return Vec::new();
+        };
+        let Some(progress) = name.parse().ok().and_then(|name: ChannelName| self.channels.get_mut(&name))
+        else {
+            return Vec::new();
+        };
+        let position = Position { epoch, offset };
+        progress.position = Some(position.clone());
+        progress.may_come_again = incoming.recovered == Some(false);
+        if incoming.snapshot {
+            // It begins anew.
+            progress.ids = RecentIds::default();
+            let is_new = incoming.recovered == Some(true);
+            let missed =
+                || Step::Say(format!("{name}: entries are missing here; the latest of each key follow"));
+            return if is_new { Vec::new() } else { vec![missed()] };
+        }
+        if incoming.kind == "snapshot_end" {
+            let part =
+                || Step::Say(format!("{name}: some keys cannot be reached; they follow when they can"));
+            return if progress.may_come_again { vec![part()] } else { Vec::new() };
+        }
+        let missing = match (incoming.recovered, incoming.gap) {
+            (Some(false), Some(gap)) => Some(format!("{name}: {gap} entries are missing here")),
+            (Some(false), None) => {
+                Some(format!("{name}: entries may be missing here; how many cannot be known"))
+            }
+            _ => None,
+        };
+        let placed = name.parse().ok().map(|channel| Step::Placed(channel, position));
+        missing.map(Step::Say).into_iter().chain(placed).collect()
+    }
+
+    fn entry(&mut self, incoming: &Incoming) -> Vec<Step> {
+        let (Some(name), Some(offset)) = (&incoming.channel, incoming.offset) else { return Vec::new() };
+        let Some(progress) = name.parse().ok().and_then(|name: ChannelName| self.channels.get_mut(&name))
+        else {
+            return Vec::new();
+        };
+        // Holes between offsets are no loss: on the lane `latest`, newer entries replace older ones.
+        if let (Some(position), false) = (&mut progress.position, incoming.snapshot) {
+            position.offset = offset;
+        }
+        if let Some(Value::String(id)) = &incoming.id
+            && !progress.ids.insert(id)
+            && progress.may_come_again
+        {
+            return Vec::new();
+        }
+        let is_enough = match &mut self.until {
+            Until::Forever => false,
+            Until::Count(remaining) => {
+                *remaining = remaining.saturating_sub(1);
+                *remaining == 0
+            }
+            Until::Terminal => {
+                let kind: Option<EntryKind> = incoming.kind.parse().ok();
+                kind.is_some_and(|kind| kind.is_terminal()) || incoming.terminal == Some(true)
+            }
+        };
+        if is_enough { vec![Step::Print, Step::Done] } else { vec![Step::Print] }
+    }
+
+    fn error(&mut self, incoming: Incoming) -> Vec<Step> {
+        let code = incoming.code.as_ref().and_then(Value::as_str).unwrap_or("error").to_owned();
+        let about = incoming.channel.as_ref().map(|channel| format!("{channel}: ")).unwrap_or_default();
+        let text = format!("{about}{} ({code})", incoming.message.unwrap_or_default());
+        if incoming.temporary == Some(true) {
+            return vec![Step::Say(text)];
+        }
+        match self.give_up_on(incoming.channel.as_deref()) {
+            true => vec![Step::Fail(text)],
+            false => vec![Step::Say(text)],
+        }
+    }
+
+    /// The gateway has ended a subscription by itself.
+    fn ended(&mut self, incoming: Incoming) -> Vec<Step> {
+        let (Some(channel), Some(Value::String(code))) = (incoming.channel, incoming.code) else {
+            return Vec::new();
+        };
+        let text = format!("{channel}: ended by the gateway ({code})");
+        match self.give_up_on(Some(&channel)) {
+            true => vec![Step::Over(text)],
+            false => vec![Step::Say(text)],
+        }
+    }
+
+    /// A channel is not asked for again; says whether that was the last one.
+    fn give_up_on(&mut self, channel: Option<&str>) -> bool {
+        let channel = channel.and_then(|name| name.parse::<ChannelName>().ok());
+        let Some(progress) = channel.and_then(|channel| self.channels.get_mut(&channel)) else {
+            return false;
+        };
+        progress.is_over = true;
+        self.channels.values().all(|progress| progress.is_over)
+    }
+}
+
+fn head(text: &str) -> String {
+    text.chars().take(80).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn follow(until: Until) -> Follow {
+        let channels = ["zone:a", "zone:b"].map(|name| (name.parse().unwrap(), None));
+        Follow::new(channels, until, Some(5))
+    }
+
+    fn placed(channel: &str, position: &str) -> Step {
+        Step::Placed(channel.parse().unwrap(), position.parse().unwrap())
+    }
+
+    fn subscribed(channel: &str, epoch: &str, offset: u64, recovered: bool) -> String {
+        json!({"type": "subscribed", "channel": channel, "epoch": epoch, "offset": offset, "recovered": recovered})
+            .to_string()
+    }
+
+    fn entry(channel: &str, offset: u64, id: &str) -> String {
+        json!({"type": "price_update", "channel": channel, "offset": offset, "id": id, "price": 1})
+            .to_string()
+    }
+
+    fn wait_ms(next: Next) -> u128 {
+        match next {
+            Next::Wait { wait, .. } => wait.as_millis(),
+            Next::GiveUp => panic!("gave up"),
+        }
+    }
+
+    #[test]
+    fn it_resumes_each_channel_after_the_last_entry_it_had() {
+        let mut follow = follow(Until::Forever);
+        let first: Value = serde_json::from_str(&follow.subscribe()).unwrap();
+        assert_eq!(first, json!({"type": "subscribe", "channels": ["zone:a", "zone:b"], "since": {}}));
+        assert_eq!(follow.message(&subscribed("zone:a", "e", 5, true)), [placed("zone:a", "e:5")]);
+        assert_eq!(follow.message(&entry("zone:a", 6, "x-1")), [Step::Print]);
+        let again: Value = serde_json::from_str(&follow.subscribe()).unwrap();
+        assert_eq!(again["since"], json!({"zone:a": {"epoch": "e", "offset": 6}}));
+    }
+
+    #[test]
+    fn what_was_had_is_dropped_from_recovered_false_until_recovered_true() {
+        let mut follow = follow(Until::Forever);
+        follow.message(&subscribed("zone:a", "e", 5, true));
+        assert_eq!(follow.message(&entry("zone:a", 6, "x-6")), [Step::Print]);
+        // On whichever connection it was had.
+        follow.lost(None, Instant::now(), 0.0);
+        follow.connected(Instant::now());
+        assert!(matches!(
+            follow.message(&subscribed("zone:a", "f", 0, false))[..],
+            [Step::Say(_), Step::Placed(..)]
+        ));
+        assert_eq!(follow.message(&entry("zone:a", 1, "x-6")), []);
+        assert_eq!(follow.position(&"zone:a".parse().unwrap()), Some(&"f:1".parse().unwrap()));
+        assert_eq!(follow.message(&entry("zone:a", 2, "x-7")), [Step::Print]);
+        assert_eq!(follow.message(&entry("zone:a", 3, "x-7")), []);
+        // Channels are apart.
+        assert_eq!(follow.message(&entry("zone:b", 1, "x-6")), [Step::Print]);
+        let resync = |recovered: bool| {
+            json!({"type": "resync", "channel": "zone:a", "old_epoch": "f", "epoch": "g", "offset": 0, "recovered": recovered})
+                .to_string()
+        };
+        follow.message(&resync(true));
+        assert_eq!(follow.message(&entry("zone:a", 1, "x-8")), [Step::Print]);
+        // By now nothing comes that was had; what does is shown, so that it is seen.
+        assert_eq!(follow.message(&entry("zone:a", 2, "x-7")), [Step::Print]);
+        follow.message(&resync(false));
+        assert_eq!(follow.message(&entry("zone:a", 1, "x-8")), []);
+    }
+
+    #[test]
+    fn a_snapshot_begins_anew_and_its_entries_are_no_positions() {
+        let mut follow = follow(Until::Forever).with_snapshots();
+        let asked: Value = serde_json::from_str(&follow.subscribe()).unwrap();
+        assert_eq!(asked["snapshot"], true);
+        let told = |kind: &str, epoch: &str, offset: u64, recovered: bool, snapshot: bool| {
+            json!({"type": kind, "channel": "zone:a", "old_epoch": "e", "epoch": epoch, "offset": offset, "recovered": recovered, "snapshot": snapshot})
+                .to_string()
+        };
+        let latest = |offset: u64, id: &str| entry("zone:a", offset, id).replace('}', ",\"snapshot\":true}");
+        let at = |follow: &Follow| follow.position(&"zone:a".parse().unwrap()).unwrap().to_string();
+        assert_eq!(follow.message(&told("subscribed", "v.e.s", 9, true, true)), []);
+        assert_eq!(follow.message(&latest(4, "x-4")), [Step::Print]);
+        assert_eq!(at(&follow), "v.e.s:9");
+        assert_eq!(follow.message(&told("snapshot_end", "e", 9, true, false)), []);
+        assert_eq!(follow.message(&entry("zone:a", 10, "x-10")), [Step::Print]);
+        assert_eq!(at(&follow), "e:10");
+        // What was had before it is shown again.
+        assert!(matches!(follow.message(&told("resync", "v.f.s", 12, false, true))[..], [Step::Say(_)]));
+        assert_eq!(follow.message(&latest(10, "x-10")), [Step::Print]);
+        assert!(matches!(
+            follow.message(&told("snapshot_end", "v.f.s", 12, false, false))[..],
+            [Step::Say(_)]
+        ));
+        assert_eq!(at(&follow), "v.f.s:12");
+    }
+
+    #[test]
+    fn as_many_ids_are_remembered_as_a_log_keeps_and_no_more() {
+        let mut follow = follow(Until::Forever);
+        follow.message(&subscribed("zone:a", "e", 0, false));
+        for n in 1..=IDS_MAX as u64 + 1 {
+            assert_eq!(follow.message(&entry("zone:a", n, &format!("x-{n}"))), [Step::Print]);
+        }
+        assert_eq!(follow.message(&entry("zone:a", 1, "x-2")), []);
+        let ids = &follow.channels[&"zone:a".parse().unwrap()].ids;
+        assert_eq!((ids.order.len(), ids.known.len()), (IDS_MAX, IDS_MAX));
+    }
+
+    #[test]
+    fn offsets_that_are_skipped_are_not_a_gap() {
+        let mut follow = follow(Until::Forever);
+        follow.message(&subscribed("zone:a", "e", 5, true));
+        assert_eq!(follow.message(&entry("zone:a", 9, "x-9")), [Step::Print]);
+    }
+
+    #[test]
+    fn a_gap_is_said() {
+        let mut follow = follow(Until::Forever);
+        let resync = r#"{"type":"resync","channel":"zone:a","old_epoch":"e","epoch":"e","offset":9,"recovered":false,"gap":4}"#;
+        let said = Step::Say("zone:a: 4 entries are missing here".to_owned());
+        assert_eq!(follow.message(resync), [said, placed("zone:a", "e:9")]);
+    }
+
+    #[test]
+    fn it_ends_after_the_entries_asked_for() {
+        let mut follow = follow(Until::Count(2));
+        assert_eq!(follow.message(&entry("zone:a", 1, "x-1")), [Step::Print]);
+        assert_eq!(follow.message(&entry("zone:b", 1, "x-1")), [Step::Print, Step::Done]);
+    }
+
+    #[test]
+    fn an_order_is_followed_to_the_update_that_ends_it() {
+        let name = "order:6f1c1c1e-0b5e-4b1e-9d3e-0a6f4b6f2a11";
+        let channel: ChannelName = name.parse().unwrap();
+        let mut follow = Follow::new([(channel.clone(), None)], Until::Terminal, Some(5));
+        let update = |kind: &str, offset: u64| {
+            json!({"type": kind, "channel": name, "offset": offset, "id": format!("x-{offset}")}).to_string()
+        };
+        assert_eq!(follow.position(&channel), None);
+        follow.message(&subscribed(name, "e", 0, true));
+        assert_eq!(follow.message(&update("routing", 1)), [Step::Print]);
+        assert_eq!(follow.position(&channel), Some(&"e:1".parse().unwrap()));
+        assert_eq!(follow.message(&update("failed", 2)), [Step::Print, Step::Done]);
+    }
+
+    #[test]
+    fn waits_double_and_the_sixth_loss_in_a_row_ends_it() {
+        let (mut follow, now) = (follow(Until::Forever), Instant::now());
+        let waits: Vec<u128> = (0..5).map(|_| wait_ms(follow.lost(None, now, 0.5))).collect();
+        assert_eq!(waits, [1_500, 2_500, 4_500, 8_500, 16_500]);
+        assert_eq!(follow.lost(None, now, 0.5), Next::GiveUp);
+    }
+
+    #[test]
+    fn without_a_bound_it_is_tried_for_ever() {
+        let mut follow = Follow::new([("zone:a".parse().unwrap(), None)], Until::Forever, None);
+        let now = Instant::now();
+        for _ in 0..1_000 {
+            assert!(wait_ms(follow.lost(None, now, 0.0)) <= 16_000);
+        }
+        assert_eq!(follow.lost(Some(4500), now, 0.0), Next::GiveUp);
+    }
+
+    #[test]
+    fn entries_read_elsewhere_count_and_do_not_come_again() {
+        let mut follow = follow(Until::Count(3));
+        let channel: ChannelName = "zone:a".parse().unwrap();
+        follow.begin_at(&channel, "e:4".parse().unwrap());
+        assert_eq!(follow.message(&entry("zone:a", 5, "x-5")), [Step::Print]);
+        assert_eq!(follow.position(&channel), Some(&"e:5".parse().unwrap()));
+        follow.message(&subscribed("zone:a", "f", 0, false));
+        assert_eq!(follow.message(&entry("zone:a", 1, "x-5")), []);
+        assert_eq!(follow.message(&entry("zone:a", 2, "x-6")), [Step::Print]);
+        assert_eq!(follow.message(&entry("zone:a", 3, "x-7")), [Step::Print, Step::Done]);
+    }
+
+    #[test]
+    fn only_a_stable_connection_refills_the_attempts() {
+        let (mut follow, now) = (follow(Until::Forever), Instant::now());
+        for _ in 0..4 {
+            follow.lost(None, now, 0.0);
+        }
+        follow.connected(now);
+        assert_eq!(wait_ms(follow.lost(None, now + Duration::from_millis(4_999), 0.0)), 16_000);
+        follow.connected(now);
+        assert_eq!(wait_ms(follow.lost(None, now + STABLE_AFTER, 0.0)), 1_000);
+    }
+
+    #[test]
+    fn the_close_code_says_whether_to_come_back_and_closing_when() {
+        let now = Instant::now();
+        for (code, back) in
+            [(4000, true), (4001, true), (4004, true), (1006, true), (1000, false), (4502, false)]
+        {
+            assert_eq!(follow(Until::Forever).lost(Some(code), now, 0.0) != Next::GiveUp, back, "{code}");
+        }
+        let mut follow = follow(Until::Forever);
+        follow.connected(now);
+        follow.message(r#"{"type":"closing","code":4000,"reason":"shutting_down","retry_after_ms":7000}"#);
+        assert_eq!(wait_ms(follow.lost(Some(4000), now, 0.0)), 7_000);
+        assert_eq!(wait_ms(follow.lost(None, now, 0.0)), 2_000);
+    }
+
+    #[test]
+    fn silence_is_two_and_a_half_heartbeats() {
+        let (mut follow, now) = (follow(Until::Forever), Instant::now());
+        follow.connected(now);
+        assert_eq!(follow.silent_at(), now + Duration::from_secs(75));
+        follow.message(r#"{"type":"connection_established","heartbeat_interval_ms":2000}"#);
+        let later = now + Duration::from_secs(1);
+        follow.heard(later);
+        assert_eq!(follow.silent_at(), later + Duration::from_secs(5));
+    }
+
+    #[test]
+    fn it_fails_when_every_channel_is_refused() {
+        let mut follow = follow(Until::Forever);
+        let error = |channel: &str, code: &str| {
+            let temporary = code == "storage_unavailable";
+            json!({"type": "error", "code": code, "temporary": temporary, "message": "no", "channel": channel})
+                .to_string()
+        };
+        assert!(matches!(follow.message(&error("zone:a", "storage_unavailable"))[..], [Step::Say(_)]));
+        assert!(matches!(follow.message(&error("zone:a", "too_many_zones"))[..], [Step::Say(_)]));
+        let wanted: Value = serde_json::from_str(&follow.subscribe()).unwrap();
+        assert_eq!(wanted["channels"], json!(["zone:b"]));
+        assert!(matches!(follow.message(&error("zone:b", "too_many_zones"))[..], [Step::Fail(_)]));
+    }
+
+    #[test]
+    fn what_the_gateway_ends_is_not_asked_for_again() {
+        let mut follow = follow(Until::Forever);
+        let unsubscribed = |channel: &str, code: Option<&str>| {
+            json!({"type": "unsubscribed", "channel": channel, "code": code}).to_string()
+        };
+        assert_eq!(follow.message(r#"{"type":"caught_up","channel":"zone:a"}"#), []);
+        assert_eq!(follow.message(&unsubscribed("zone:a", None)), []);
+        assert!(matches!(follow.message(&unsubscribed("zone:a", Some("finished")))[..], [Step::Say(_)]));
+        let wanted: Value = serde_json::from_str(&follow.subscribe()).unwrap();
+        assert_eq!(wanted["channels"], json!(["zone:b"]));
+        let over = Step::Over("zone:b: ended by the gateway (finished)".to_owned());
+        assert_eq!(follow.message(&unsubscribed("zone:b", Some("finished"))), [over]);
+    }
+
+    #[test]
+    fn a_change_of_the_storage_is_said_once() {
+        let mut follow = follow(Until::Forever);
+        let state = |state: &str| {
+            json!({"type": "backend_state", "storage_backend": "redis", "state": state, "reason": "gone"})
+                .to_string()
+        };
+        assert_eq!(
+            follow.message(&state("degraded")),
+            [Step::Say("storage redis is degraded: gone".to_owned())]
+        );
+        assert_eq!(follow.message(&state("degraded")), []);
+    }
+}

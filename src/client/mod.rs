@@ -1,0 +1,338 @@
+//! What programs that talk to a gateway share: its address, requests and what became of them, and
+//! channels that are followed through reconnects.
+
+pub mod follow;
+mod words;
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use anyhow::{Context as _, anyhow};
+use reqwest::header::RETRY_AFTER;
+use reqwest::{Client, Response, StatusCode};
+use serde::Deserialize;
+use url::{Host, Url};
+
+use crate::model::Zone;
+
+/// How long a gateway may take to accept a connection.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long it may take to answer a small request.
+pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Address of a gateway; may hold a path, when a proxy puts it under one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BaseUrl(Url);
+
+impl FromStr for BaseUrl {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        const FORM: &str = "expected an address such as http://127.0.0.1:8080";
+        // `localhost:8080` is a URL too, of the scheme `localhost`.
+        let has_scheme = text.contains("://");
+        let with_scheme = || Url::parse(&format!("http://{text}")).is_ok();
+        let url = Url::parse(text).ok().filter(|_| has_scheme);
+        let url = url.ok_or_else(|| match !text.is_empty() && !has_scheme && with_scheme() {
+            true => format!("{FORM}; did you mean http://{text}?"),
+            false => FORM.to_owned(),
+        })?;
+        let scheme = match url.scheme() {
+            "http" | "ws" => "http",
+            "https" | "wss" => "https",
+            _ => return Err(FORM.to_owned()),
+        };
+        // `set_scheme` refuses ws to http; the text form has no such doubts.
+        let plain = format!("{scheme}{}", &url[url::Position::AfterScheme..]);
+        let mut url = Url::parse(&plain).map_err(|_error| FORM.to_owned())?;
+        url.set_query(None);
+        url.set_fragment(None);
+        let path = format!("{}/", url.path().trim_end_matches('/'));
+        url.set_path(&path);
+        Ok(Self(url))
+    }
+}
+
+impl fmt::Display for BaseUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Without user and password, which may be for a proxy.
+        write!(f, "{}{}", self.0.origin().ascii_serialization(), self.0.path().trim_end_matches('/'))
+    }
+}
+
+impl BaseUrl {
+    /// An endpoint; `path` without a leading slash.
+    pub fn endpoint(&self, path: &str) -> String {
+        format!("{}{path}", self.0)
+    }
+
+    /// Where to publish to a zone.
+    pub fn prices(&self, zone: &Zone) -> String {
+        self.endpoint(&format!("api/zones/{zone}/prices"))
+    }
+
+    /// A WebSocket endpoint; `path` without a leading slash.
+    pub fn socket(&self, path: &str) -> String {
+        let scheme = if self.0.scheme() == "https" { "wss" } else { "ws" };
+        format!("{scheme}{}{path}", &self.0[url::Position::AfterScheme..])
+    }
+
+    /// An HTTP client for this gateway. Proxies from the environment are honoured, except for this
+    /// machine, where they are never meant.
+    pub fn http(&self) -> anyhow::Result<Client> {
+        let is_here = match self.0.host() {
+            Some(Host::Domain(name)) => name == "localhost",
+            Some(Host::Ipv4(address)) => address.is_loopback(),
+            Some(Host::Ipv6(address)) => address.is_loopback(),
+            None => false,
+        };
+        let builder = Client::builder()
+            .connect_timeout(CONNECT_TIMEOUT)
+            .user_agent(concat!("zonewire/", env!("CARGO_PKG_VERSION")));
+        let builder = if is_here { builder.no_proxy() } else { builder };
+        builder.build().context("cannot set up the HTTP client")
+    }
+}
+
+/// Runs a client command on this thread.
+pub fn block_on<T>(command: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.context("cannot start the runtime")?;
+    let result = runtime.block_on(command);
+    // A read of standard input cannot be called off.
+    runtime.shutdown_background();
+    result
+}
+
+/// The answer to a publish.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+pub struct Accepted {
+    /// So many prices.
+    pub accepted: u64,
+}
+
+/// `application/problem+json`, as far as it helps people.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Problem {
+    title: Option<String>,
+    code: Option<String>,
+    detail: Option<String>,
+    accepted: Option<u64>,
+    line: Option<u64>,
+    errors: Vec<FieldError>,
+}
+
+/// What is wrong with one field of what was sent.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct FieldError {
+    field: String,
+    message: String,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.detail.as_deref().or(self.title.as_deref()).unwrap_or("no reason given"))?;
+        for FieldError { field, message } in &self.errors {
+            write!(f, "; {field}: {message}")?;
+        }
+        if let Some(code) = &self.code {
+            write!(f, " ({code})")?;
+        }
+        if let Some(line) = self.line {
+            write!(f, ", at line {line} of what was sent")?;
+        }
+        match self.accepted {
+            Some(accepted) => write!(f, "; {accepted} accepted before that"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// The gateway answered, and did not do what it was asked for.
+#[derive(Debug)]
+pub struct Refused {
+    base: BaseUrl,
+    /// Of the answer.
+    pub status: StatusCode,
+    /// How long it asked us to wait before another try; whole seconds.
+    pub retry_after: Option<Duration>,
+    problem: Problem,
+}
+
+impl Refused {
+    /// The stable name of what went wrong; empty when there is none.
+    pub fn code(&self) -> &str {
+        self.problem.code.as_deref().unwrap_or_default()
+    }
+
+    /// How many prices it accepted before it came to what it refused; none where it does not say so.
+    pub fn accepted(&self) -> Option<u64> {
+        self.problem.accepted
+    }
+
+    /// What it did not like, in its words.
+    pub fn detail(&self) -> String {
+        format!("{} ({})", self.problem.detail.as_deref().unwrap_or("no reason given"), self.code())
+    }
+}
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} answered {}: {}", self.base, self.status, self.problem)
+    }
+}
+
+impl std::error::Error for Refused {}
+
+/// There was no answer.
+#[derive(Debug)]
+pub struct NoAnswer {
+    base: BaseUrl,
+    /// Nothing was sent.
+    pub is_absent: bool,
+    why: String,
+}
+
+impl fmt::Display for NoAnswer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { base, is_absent, why } = self;
+        match is_absent {
+            true => write!(
+                f,
+                "no gateway answers at {base} ({why}); is one running? (`zonewire demo` starts one)"
+            ),
+            false => write!(f, "the request to {base} failed: {why}"),
+        }
+    }
+}
+
+impl std::error::Error for NoAnswer {}
+
+impl NoAnswer {
+    /// Nobody is there: `why` as a fragment.
+    pub fn absent(base: &BaseUrl, why: String) -> Self {
+        Self { base: base.clone(), is_absent: true, why }
+    }
+
+    fn of(base: &BaseUrl, error: &reqwest::Error) -> Self {
+        Self {
+            base: base.clone(),
+            is_absent: error.is_connect() || error.is_builder(),
+            why: words::of_request(error),
+        }
+    }
+}
+
+/// A sent request's answer, if the gateway did what it was asked for; [`Refused`] if it did not,
+/// and [`NoAnswer`] if there was none.
+pub async fn answer(sent: reqwest::Result<Response>, base: &BaseUrl) -> anyhow::Result<Response> {
+    let response = sent.map_err(|error| NoAnswer::of(base, &error))?;
+    let status = response.status();
+    if status.is_success() {
+        return Ok(response);
+    }
+    let retry_after = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
+    let retry_after = retry_after.map(Duration::from_secs);
+    let body = response.bytes().await.unwrap_or_default();
+    let problem = serde_json::from_slice(&body).unwrap_or_default();
+    Err(Refused { base: base.clone(), status, retry_after, problem }.into())
+}
+
+/// Whether the gateway did what it was asked for, and the text of its answer, whatever it is.
+pub async fn whatever_came(
+    sent: reqwest::Result<Response>,
+    base: &BaseUrl,
+) -> anyhow::Result<(bool, String)> {
+    let no_answer = |error| NoAnswer::of(base, &error);
+    let response = sent.map_err(no_answer)?;
+    let is_good = response.status().is_success();
+    Ok((is_good, response.text().await.map_err(no_answer)?))
+}
+
+/// The text of an answer.
+pub async fn text_of(sent: reqwest::Result<Response>, base: &BaseUrl) -> anyhow::Result<String> {
+    answer(sent, base).await?.text().await.map_err(|error| NoAnswer::of(base, &error).into())
+}
+
+/// Asks for something small; `path` without a leading slash.
+pub async fn get(
+    http: &Client,
+    base: &BaseUrl,
+    path: &str,
+    query: &[(&str, Option<String>)],
+) -> anyhow::Result<String> {
+    let mut url = Url::parse(&base.endpoint(path)).context("not an address")?;
+    for (name, value) in query {
+        if let Some(value) = value {
+            url.query_pairs_mut().append_pair(name, value);
+        }
+    }
+    text_of(http.get(url).timeout(ANSWER_TIMEOUT).send().await, base).await
+}
+
+/// Reads an answer; `what` it should be, such as `an order`.
+pub fn read<'a, T: Deserialize<'a>>(text: &'a str, what: &str) -> anyhow::Result<T> {
+    // What the parser says of a gateway's answer helps nobody: mostly something else has answered.
+    serde_json::from_str(text).map_err(|_error| {
+        anyhow!("what answered is not {what}; is it a Zonewire gateway, of about this version?")
+    })
+}
+
+/// How many prices were accepted.
+pub async fn accepted(response: Response) -> anyhow::Result<u64> {
+    let text = response.text().await.map_err(|_error| anyhow!("the answer broke off"))?;
+    Ok(read::<Accepted>(&text, "the number of accepted prices")?.accepted)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(text: &str, endpoint: &str, socket: &str) {
+        let base: BaseUrl = text.parse().unwrap();
+        assert_eq!((base.endpoint("health").as_str(), base.socket("ws").as_str()), (endpoint, socket));
+    }
+
+    #[test]
+    fn an_address_gives_both_endpoints() {
+        check("http://127.0.0.1:8080", "http://127.0.0.1:8080/health", "ws://127.0.0.1:8080/ws");
+        check("wss://gw.example/feed/", "https://gw.example/feed/health", "wss://gw.example/feed/ws");
+        check("ws://[::1]:9", "http://[::1]:9/health", "ws://[::1]:9/ws");
+    }
+
+    #[test]
+    fn other_addresses_are_refused() {
+        for (text, hint) in [
+            ("", ""),
+            ("127.0.0.1:8080", "; did you mean http://127.0.0.1:8080?"),
+            ("localhost:8080", "; did you mean http://localhost:8080?"),
+            ("[::1]:9/feed", "; did you mean http://[::1]:9/feed?"),
+            ("a b", ""),
+            ("ftp://x", ""),
+            ("redis://x", ""),
+            ("http://", ""),
+            ("http://x:port", ""),
+        ] {
+            let expected = format!("expected an address such as http://127.0.0.1:8080{hint}");
+            assert_eq!(text.parse::<BaseUrl>(), Err(expected), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_problem_says_what_was_wrong_and_where() {
+        let text =
+            r#"{"type":"x","title":"Bad line","code":"invalid_json","detail":"no","line":3,"accepted":2}"#;
+        let problem: Problem = serde_json::from_str(text).unwrap();
+        assert_eq!(
+            problem.to_string(),
+            "no (invalid_json), at line 3 of what was sent; 2 accepted before that"
+        );
+        let text = r#"{"code":"invalid_order","detail":"bad","errors":[{"field":"amount","message":"must be above 0"},{"field":"slippage","message":"no"}]}"#;
+        let problem: Problem = serde_json::from_str(text).unwrap();
+        assert_eq!(problem.to_string(), "bad; amount: must be above 0; slippage: no (invalid_order)");
+        assert_eq!(Problem::default().to_string(), "no reason given");
+    }
+}
