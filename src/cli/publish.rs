@@ -3,8 +3,6 @@
 use std::io::{self, Write as _};
 use std::os::fd::AsFd as _;
 
-use reqwest::Body;
-use reqwest::header::CONTENT_TYPE;
 use serde::Serialize;
 use serde_json::value::RawValue;
 use tokio_util::io::ReaderStream;
@@ -12,6 +10,7 @@ use tokio_util::io::ReaderStream;
 use super::exit::UsageError;
 use super::raw_json::Number;
 use crate::cli::target::TargetArgs;
+use crate::client::header::CONTENT_TYPE;
 use crate::client::{ANSWER_TIMEOUT, accepted, answer};
 use crate::model::Zone;
 use crate::support::json::json_fault;
@@ -74,7 +73,7 @@ pub(crate) async fn run(args: PublishArgs) -> anyhow::Result<()> {
         // No deadline: the lines may come over hours.
         Content::StandardInput => request
             .header(CONTENT_TYPE, "application/x-ndjson")
-            .body(Body::wrap_stream(ReaderStream::new(standard_input()?))),
+            .stream(ReaderStream::new(standard_input()?)),
     };
     let count = accepted(answer(request.send().await, base).await?).await?;
     writeln!(io::stdout().lock(), "{{\"accepted\":{count}}}")?;

@@ -1,7 +1,7 @@
 //! `zones`, `latest` and `history`: what a gateway holds, read over HTTP.
 
 use anyhow::bail;
-use reqwest::Client;
+use crate::client::Http;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -131,7 +131,7 @@ impl History {
 }
 
 /// The names of the zones that have been published to.
-pub(super) async fn names(http: &Client, base: &BaseUrl) -> anyhow::Result<Vec<String>> {
+pub(super) async fn names(http: &Http, base: &BaseUrl) -> anyhow::Result<Vec<String>> {
     let text = client::get(http, base, "api/zones", &[]).await?;
     let list: ZoneList = client::read(&text, "a list of zones")?;
     Ok(list.zones.iter().filter_map(|zone| Some(Fields::read(zone.get())?.cell("zone"))).collect())
@@ -146,7 +146,7 @@ pub(super) fn nothing_in(zone: &str, names: &[String]) -> String {
 
 /// The newest `number` entries of a zone, or the first so many behind a position.
 pub(super) async fn read(
-    http: &Client,
+    http: &Http,
     base: &BaseUrl,
     zone: &Zone,
     number: u64,

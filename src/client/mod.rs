@@ -2,6 +2,7 @@
 //! channels that are followed through reconnects.
 
 pub mod follow;
+mod http;
 mod words;
 
 use std::fmt;
@@ -9,10 +10,12 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
-use reqwest::header::RETRY_AFTER;
-use reqwest::{Client, Response, StatusCode};
+use hyper::header::RETRY_AFTER;
+pub use hyper::{StatusCode, header};
 use serde::Deserialize;
 use url::{Host, Url};
+
+pub use self::http::{Http, Request, Response, SendError};
 
 use crate::model::Zone;
 
@@ -80,18 +83,15 @@ impl BaseUrl {
 
     /// An HTTP client for this gateway. Proxies from the environment are honoured, except for this
     /// machine, where they are never meant.
-    pub fn http(&self) -> anyhow::Result<Client> {
+    pub fn http(&self) -> anyhow::Result<Http> {
         let is_here = match self.0.host() {
             Some(Host::Domain(name)) => name == "localhost",
             Some(Host::Ipv4(address)) => address.is_loopback(),
             Some(Host::Ipv6(address)) => address.is_loopback(),
             None => false,
         };
-        let builder = Client::builder()
-            .connect_timeout(CONNECT_TIMEOUT)
-            .user_agent(concat!("zonewire/", env!("CARGO_PKG_VERSION")));
-        let builder = if is_here { builder.no_proxy() } else { builder };
-        builder.build().context("cannot set up the HTTP client")
+        let speaks_tls = self.0.scheme() == "https";
+        Http::new(!is_here, speaks_tls).context("cannot read the certificates that this machine trusts")
     }
 }
 
@@ -217,24 +217,20 @@ impl NoAnswer {
         Self { base: base.clone(), is_absent: true, why }
     }
 
-    fn of(base: &BaseUrl, error: &reqwest::Error) -> Self {
-        Self {
-            base: base.clone(),
-            is_absent: error.is_connect() || error.is_builder(),
-            why: words::of_request(error),
-        }
+    fn of(base: &BaseUrl, error: &SendError) -> Self {
+        Self { base: base.clone(), is_absent: error.is_absent(), why: words::of_request(error) }
     }
 }
 
 /// A sent request's answer, if the gateway did what it was asked for; [`Refused`] if it did not,
 /// and [`NoAnswer`] if there was none.
-pub async fn answer(sent: reqwest::Result<Response>, base: &BaseUrl) -> anyhow::Result<Response> {
+pub async fn answer(sent: Result<Response, SendError>, base: &BaseUrl) -> anyhow::Result<Response> {
     let response = sent.map_err(|error| NoAnswer::of(base, &error))?;
-    let status = response.status();
+    let status = response.status;
     if status.is_success() {
         return Ok(response);
     }
-    let retry_after = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
+    let retry_after = response.headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
     let retry_after = retry_after.map(Duration::from_secs);
     let body = response.bytes().await.unwrap_or_default();
     let problem = serde_json::from_slice(&body).unwrap_or_default();
@@ -243,23 +239,23 @@ pub async fn answer(sent: reqwest::Result<Response>, base: &BaseUrl) -> anyhow::
 
 /// Whether the gateway did what it was asked for, and the text of its answer, whatever it is.
 pub async fn whatever_came(
-    sent: reqwest::Result<Response>,
+    sent: Result<Response, SendError>,
     base: &BaseUrl,
 ) -> anyhow::Result<(bool, String)> {
     let no_answer = |error| NoAnswer::of(base, &error);
     let response = sent.map_err(no_answer)?;
-    let is_good = response.status().is_success();
+    let is_good = response.status.is_success();
     Ok((is_good, response.text().await.map_err(no_answer)?))
 }
 
 /// The text of an answer.
-pub async fn text_of(sent: reqwest::Result<Response>, base: &BaseUrl) -> anyhow::Result<String> {
+pub async fn text_of(sent: Result<Response, SendError>, base: &BaseUrl) -> anyhow::Result<String> {
     answer(sent, base).await?.text().await.map_err(|error| NoAnswer::of(base, &error).into())
 }
 
 /// Asks for something small; `path` without a leading slash.
 pub async fn get(
-    http: &Client,
+    http: &Http,
     base: &BaseUrl,
     path: &str,
     query: &[(&str, Option<String>)],

@@ -5,15 +5,17 @@ use std::io;
 
 use tokio_tungstenite::tungstenite::Error as SocketError;
 
+use super::SendError;
+
 /// Why a request got no answer.
-pub(super) fn of_request(error: &reqwest::Error) -> String {
-    if error.is_timeout() {
+pub(super) fn of_request(error: &SendError) -> String {
+    if matches!(error, SendError::Timeout) {
         return "no answer in time".to_owned();
     }
     if let Some(words) = of_causes(error) {
         return words;
     }
-    if error.is_connect() { "it cannot be reached".to_owned() } else { "the connection broke off".to_owned() }
+    if error.is_absent() { "it cannot be reached".to_owned() } else { "the connection broke off".to_owned() }
 }
 
 /// Why a WebSocket did not come about, or ended.

@@ -76,11 +76,11 @@ fn imported(source: &str) -> BTreeSet<String> {
     names
 }
 
-/// The first names that follow a prefix in code.
+/// The first names that follow a prefix in code, outside of text.
 fn named_after(code: &str, prefix: &str) -> BTreeSet<String> {
     let mut names = BTreeSet::new();
     for (at, _) in code.match_indices(prefix) {
-        if code[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_' || c == '$') {
+        if code[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_' || "$\",".contains(c)) {
             continue;
         }
         let rest = &code[at + prefix.len()..];

@@ -6,7 +6,7 @@ mod place;
 mod show;
 mod watch;
 
-use reqwest::Client;
+use crate::client::Http;
 use serde::Deserialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
@@ -133,7 +133,7 @@ struct View {
 
 /// Gets a page of a list: its items as they came, and where the next page begins.
 async fn page(
-    http: &Client,
+    http: &Http,
     base: &BaseUrl,
     path: &str,
     query: &[(&str, Option<String>)],

@@ -5,8 +5,8 @@ use std::time::Duration;
 use std::{fs, io};
 
 use anyhow::Context as _;
-use reqwest::StatusCode;
-use reqwest::header::{CONTENT_TYPE, HeaderValue};
+use crate::client::StatusCode;
+use crate::client::header::{CONTENT_TYPE, HeaderValue};
 use serde::Serialize;
 use serde_json::value::RawValue;
 use tokio::time::{self, Instant};

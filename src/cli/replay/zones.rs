@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use indicatif::ProgressBar;
-use reqwest::header::CONTENT_TYPE;
-use reqwest::{Client, StatusCode};
+use crate::client::header::CONTENT_TYPE;
+use crate::client::{Http, StatusCode};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{self, Instant};
@@ -86,7 +86,7 @@ struct Line {
 /// The zones of a file.
 pub(super) struct Zones {
     base: BaseUrl,
-    http: Client,
+    http: Http,
     skipped: Skipped,
     queues: BTreeMap<Zone, mpsc::Sender<Line>>,
     carriers: JoinSet<(Zone, u64, anyhow::Result<()>)>,
@@ -177,7 +177,7 @@ impl Zones {
 struct Carrier {
     url: String,
     base: BaseUrl,
-    http: Client,
+    http: Http,
     skipped: Skipped,
     accepted: u64,
     /// The gateway has answered: one that is not there now will be again.

@@ -8,7 +8,7 @@ use std::num::NonZeroU64;
 use std::str::FromStr;
 
 use anyhow::bail;
-use reqwest::Client;
+use crate::client::Http;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -177,7 +177,7 @@ async fn begin_with(
 
 /// The newest updates of an order, and the position behind them.
 async fn newest_updates(
-    http: &Client,
+    http: &Http,
     base: &BaseUrl,
     channel: &ChannelName,
     number: u64,

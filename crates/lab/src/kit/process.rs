@@ -11,7 +11,7 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use chrono::DateTime;
 use parking_lot::Mutex;
-use reqwest::Client;
+use zonewire::client::Http;
 use serde_json::Value;
 use tokio::fs::File;
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
@@ -351,7 +351,7 @@ impl Node {
     }
 
     /// What its `/ws/health` says that it is: `healthy`, `degraded` or `recovering`.
-    pub async fn state(&self, http: &Client) -> anyhow::Result<String> {
+    pub async fn state(&self, http: &Http) -> anyhow::Result<String> {
         let health = http.get(self.base.endpoint("ws/health")).timeout(START_PATIENCE).send();
         let health = health.await.context("a gateway did not say how it is")?.bytes().await?;
         let health: Value = serde_json::from_slice(&health).context("a gateway did not say how it is")?;

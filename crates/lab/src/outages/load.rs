@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use reqwest::Client;
+use zonewire::client::Http;
+use zonewire::client::header::CONTENT_TYPE;
 use serde_json::{Value, json};
 use tokio::time::{self, Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
@@ -98,7 +99,7 @@ pub(super) struct Producer {
     pub(super) channel: Channel,
     pub(super) node: usize,
     pub(super) base: BaseUrl,
-    pub(super) http: Client,
+    pub(super) http: Http,
     pub(super) every: Duration,
     /// When it begins, so that all do not post at once.
     pub(super) delay: Duration,
@@ -118,7 +119,7 @@ impl Producer {
                 _ = ticks.tick() => {}
             }
             let body = self.channel.body(self.node, n).to_string();
-            let request = self.http.post(&url).header("content-type", "application/json").body(body);
+            let request = self.http.post(&url).header(CONTENT_TYPE, "application/json").body(body);
             let sent = Instant::now();
             self.posted.lock().posts.push(Post { sent, accepted: None });
             let answered = answer(request.timeout(ANSWER_TIMEOUT).send().await, &self.base).await;

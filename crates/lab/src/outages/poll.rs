@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use reqwest::Client;
+use zonewire::client::Http;
 use serde_json::Value;
 use tokio::time::{self, Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
@@ -20,7 +20,7 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
 const BEAT: Duration = Duration::from_millis(20);
 
 /// Asks a gateway how it is until `stop`.
-pub(super) async fn health(base: BaseUrl, http: Client, said: Arc<Mutex<Said>>, stop: CancellationToken) {
+pub(super) async fn health(base: BaseUrl, http: Http, said: Arc<Mutex<Said>>, stop: CancellationToken) {
     let mut ticks = time::interval(ASK_EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let url = base.endpoint("ws/health");
@@ -39,7 +39,7 @@ pub(super) async fn health(base: BaseUrl, http: Client, said: Arc<Mutex<Said>>, 
     }
 }
 
-async fn state(http: &Client, url: &str) -> Option<String> {
+async fn state(http: &Http, url: &str) -> Option<String> {
     let response = http.get(url).timeout(ANSWER_TIMEOUT).send().await.ok()?;
     let health: Value = serde_json::from_slice(&response.bytes().await.ok()?).ok()?;
     Some(health.get("state")?.as_str()?.to_owned())

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use reqwest::{Client, StatusCode};
+use zonewire::client::{Http, StatusCode};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
@@ -58,7 +58,7 @@ struct History {
 pub(super) async fn log(
     channel: &Channel,
     base: &BaseUrl,
-    http: &Client,
+    http: &Http,
     bounds: Bounds,
 ) -> anyhow::Result<Kept> {
     let mut kept = Kept::default();
@@ -82,7 +82,7 @@ pub(super) async fn log(
 }
 
 /// Page by page, from the oldest entry on.
-async fn read_history(kept: &mut Kept, zone: &Zone, base: &BaseUrl, http: &Client) -> anyhow::Result<()> {
+async fn read_history(kept: &mut Kept, zone: &Zone, base: &BaseUrl, http: &Http) -> anyhow::Result<()> {
     let url = base.endpoint(&format!("api/zones/{zone}/history"));
     let newest: Option<History> = get(http, &format!("{url}?limit=1")).await?;
     let Some(History { epoch: Some(epoch), first_offset: Some(first), last_offset: Some(last), .. }) = newest
@@ -109,12 +109,14 @@ fn take(kept: &mut Kept, entries: Vec<Entry>) {
 }
 
 /// What is there; none where nothing is.
-async fn get<T: DeserializeOwned>(http: &Client, url: &str) -> anyhow::Result<Option<T>> {
+async fn get<T: DeserializeOwned>(http: &Http, url: &str) -> anyhow::Result<Option<T>> {
     let response = http.get(url).timeout(PAGE_TIMEOUT).send().await?;
-    if response.status() == StatusCode::NOT_FOUND {
+    if response.status == StatusCode::NOT_FOUND {
         return Ok(None);
     }
-    let response = response.error_for_status()?;
+    if !response.status.is_success() {
+        bail!("{url} answered {}", response.status);
+    }
     let read = serde_json::from_slice(&response.bytes().await?);
     read.map(Some).with_context(|| format!("{url} is not as expected"))
 }

@@ -1,0 +1,370 @@
+//! Requests over HTTP/1.1, through the proxies that the environment names.
+
+use std::fmt;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::{Stream, StreamExt as _};
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt as _, Empty, Full, StreamBody};
+use hyper::body::{Frame, Incoming};
+use hyper::http::request::Builder;
+use hyper::rt::{Read, ReadBufCursor, Write};
+use hyper::{HeaderMap, Method, StatusCode, Uri, header};
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::client::legacy;
+use hyper_util::client::legacy::connect::proxy::Tunnel;
+use hyper_util::client::legacy::connect::{Connected, Connection, HttpConnector};
+use hyper_util::client::proxy::matcher::Matcher;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::net::TcpStream;
+use tokio::time::{self, Instant};
+use tower_service::Service;
+
+use super::CONNECT_TIMEOUT;
+
+type Fault = Box<dyn std::error::Error + Send + Sync>;
+type Body = UnsyncBoxBody<Bytes, io::Error>;
+
+/// An HTTP client, cheap to clone; connections are kept open for later requests.
+#[derive(Debug, Clone)]
+pub struct Http {
+    client: legacy::Client<HttpsConnector<Way>, Body>,
+    proxies: Option<Arc<Matcher>>,
+}
+
+impl Http {
+    /// `honours_proxies` tells whether HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY hold, and
+    /// `speaks_tls` whether any request will need TLS.
+    ///
+    /// # Errors
+    ///
+    /// When the certificates that this machine trusts cannot be read.
+    pub(super) fn new(honours_proxies: bool, speaks_tls: bool) -> io::Result<Self> {
+        Self::through(honours_proxies.then(Matcher::from_env), speaks_tls)
+    }
+
+    fn through(proxies: Option<Matcher>, speaks_tls: bool) -> io::Result<Self> {
+        let proxies = proxies.map(Arc::new);
+        let mut tcp = HttpConnector::new();
+        tcp.enforce_http(false);
+        tcp.set_nodelay(true);
+        tcp.set_connect_timeout(Some(CONNECT_TIMEOUT));
+        let way = Way { tcp, proxies: proxies.clone() };
+        let tls = match speaks_tls {
+            true => HttpsConnectorBuilder::new().with_native_roots()?,
+            // Reading them takes a while.
+            false => HttpsConnectorBuilder::new().with_tls_config(
+                rustls::ClientConfig::builder()
+                    .with_root_certificates(rustls::RootCertStore::empty())
+                    .with_no_client_auth(),
+            ),
+        };
+        let connector = tls.https_or_http().enable_http1().wrap_connector(way);
+        Ok(Self { client: legacy::Client::builder(TokioExecutor::new()).build(connector), proxies })
+    }
+
+    /// Begins a GET.
+    pub fn get(&self, url: impl AsRef<str>) -> Request {
+        self.request(Method::GET, url.as_ref())
+    }
+
+    /// Begins a POST.
+    pub fn post(&self, url: impl AsRef<str>) -> Request {
+        self.request(Method::POST, url.as_ref())
+    }
+
+    fn request(&self, method: Method, url: &str) -> Request {
+        let agent = concat!("zonewire/", env!("CARGO_PKG_VERSION"));
+        let head = hyper::Request::builder().method(method).uri(url).header(header::USER_AGENT, agent);
+        let body = Empty::new().map_err(|never| match never {}).boxed_unsync();
+        Request { http: self.clone(), head, body, timeout: None }
+    }
+}
+
+/// A request that is being made.
+#[derive(Debug)]
+#[must_use = "it is not sent before `send`"]
+pub struct Request {
+    http: Http,
+    head: Builder,
+    body: Body,
+    timeout: Option<Duration>,
+}
+
+impl Request {
+    /// Adds a header.
+    pub fn header<N, V>(mut self, name: N, value: V) -> Self
+    where
+        N: TryInto<header::HeaderName, Error: Into<hyper::http::Error>>,
+        V: TryInto<header::HeaderValue, Error: Into<hyper::http::Error>>,
+    {
+        self.head = self.head.header(name, value);
+        self
+    }
+
+    /// How long all of it may take, from sending to the last byte of the answer; for ever unless said.
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = Some(timeout);
+        self
+    }
+
+    /// Sends this with it.
+    pub fn body(mut self, body: impl Into<Bytes>) -> Self {
+        self.body = Full::new(body.into()).map_err(|never| match never {}).boxed_unsync();
+        self
+    }
+
+    /// Sends what comes, as it comes.
+    pub fn stream(mut self, stream: impl Stream<Item = io::Result<Bytes>> + Send + 'static) -> Self {
+        self.body = StreamBody::new(stream.map(|part| part.map(Frame::data))).boxed_unsync();
+        self
+    }
+
+    /// Sends it, and waits for the head of the answer. A redirect is an answer like any other.
+    ///
+    /// # Errors
+    ///
+    /// When there is no answer; see [`SendError`].
+    pub async fn send(self) -> Result<Response, SendError> {
+        let deadline = self.timeout.map(|timeout| Instant::now() + timeout);
+        let mut request = self.head.body(self.body).map_err(|error| SendError::Address(error.into()))?;
+        let proxy = self.http.proxies.as_ref().and_then(|proxies| proxies.intercept(request.uri()));
+        if let Some(login) = proxy.as_ref().and_then(|proxy| proxy.basic_auth())
+            && request.uri().scheme_str() == Some("http")
+        {
+            request.headers_mut().insert(header::PROXY_AUTHORIZATION, login.clone());
+        }
+        let answer = within(deadline, self.http.client.request(request)).await?.map_err(SendError::of)?;
+        let (head, body) = answer.into_parts();
+        Ok(Response { status: head.status, headers: head.headers, body, deadline })
+    }
+}
+
+/// The head of an answer, and its body, which is still to be read.
+#[derive(Debug)]
+pub struct Response {
+    /// What it says.
+    pub status: StatusCode,
+    /// And by what.
+    pub headers: HeaderMap,
+    body: Incoming,
+    deadline: Option<Instant>,
+}
+
+impl Response {
+    /// The whole body.
+    ///
+    /// # Errors
+    ///
+    /// When it breaks off, or does not end in the time that the request had.
+    pub async fn bytes(self) -> Result<Bytes, SendError> {
+        let body = within(self.deadline, self.body.collect()).await?;
+        Ok(body.map_err(|error| SendError::Broken(error.into()))?.to_bytes())
+    }
+
+    /// The whole body as text; what is not UTF-8 in it is replaced.
+    ///
+    /// # Errors
+    ///
+    /// As for [`bytes`](Self::bytes).
+    pub async fn text(self) -> Result<String, SendError> {
+        Ok(String::from_utf8_lossy(&self.bytes().await?).into_owned())
+    }
+}
+
+async fn within<T>(deadline: Option<Instant>, done: impl Future<Output = T>) -> Result<T, SendError> {
+    match deadline {
+        Some(deadline) => time::timeout_at(deadline, done).await.map_err(|_late| SendError::Timeout),
+        None => Ok(done.await),
+    }
+}
+
+/// Why there was no answer.
+#[derive(Debug)]
+pub enum SendError {
+    /// No request can be made of what was to be sent.
+    Address(Fault),
+    /// No connection came about: nothing was sent.
+    Connect(Fault),
+    /// The connection ended before the answer did.
+    Broken(Fault),
+    /// The answer took too long.
+    Timeout,
+}
+
+impl SendError {
+    fn of(error: legacy::Error) -> Self {
+        if error.is_connect() { Self::Connect(error.into()) } else { Self::Broken(error.into()) }
+    }
+
+    /// Whether nothing was sent.
+    pub fn is_absent(&self) -> bool {
+        matches!(self, Self::Address(_) | Self::Connect(_))
+    }
+}
+
+impl fmt::Display for SendError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&super::words::of_request(self))
+    }
+}
+
+impl std::error::Error for SendError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Address(error) | Self::Connect(error) | Self::Broken(error) => Some(&**error),
+            Self::Timeout => None,
+        }
+    }
+}
+
+/// The way to a server: straight, or through a proxy.
+#[derive(Debug, Clone)]
+struct Way {
+    tcp: HttpConnector,
+    proxies: Option<Arc<Matcher>>,
+}
+
+impl Service<Uri> for Way {
+    type Response = Stretch;
+    type Error = Fault;
+    type Future = Pin<Box<dyn Future<Output = Result<Stretch, Fault>> + Send>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Fault>> {
+        self.tcp.poll_ready(context).map_err(Into::into)
+    }
+
+    fn call(&mut self, to: Uri) -> Self::Future {
+        let proxy = self.proxies.as_ref().and_then(|proxies| proxies.intercept(&to));
+        let mut tcp = self.tcp.clone();
+        Box::pin(async move {
+            let Some(proxy) = proxy else {
+                return Ok(Stretch { stream: tcp.call(to).await?, asks_a_proxy: false });
+            };
+            // What is not secret a proxy carries itself; else it has to be a tunnel.
+            if to.scheme_str() == Some("http") {
+                return Ok(Stretch { stream: tcp.call(proxy.uri().clone()).await?, asks_a_proxy: true });
+            }
+            let tunnel = Tunnel::new(proxy.uri().clone(), tcp);
+            let mut tunnel = match proxy.basic_auth() {
+                Some(login) => tunnel.with_auth(login.clone()),
+                None => tunnel,
+            };
+            Ok(Stretch { stream: tunnel.call(to).await?, asks_a_proxy: false })
+        })
+    }
+}
+
+/// A connection to a server or to the proxy before it.
+#[derive(Debug)]
+struct Stretch {
+    stream: TokioIo<TcpStream>,
+    /// A proxy is asked with the whole address.
+    asks_a_proxy: bool,
+}
+
+impl Connection for Stretch {
+    fn connected(&self) -> Connected {
+        self.stream.connected().proxy(self.asks_a_proxy)
+    }
+}
+
+impl Read for Stretch {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        into: ReadBufCursor<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(context, into)
+    }
+}
+
+impl Write for Stretch {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    /// Sends a GET through a proxy that answers with `answer`: what the proxy was told, and what came
+    /// of it.
+    async fn asked(url: &str, answer: &str) -> (String, Result<String, SendError>) {
+        let proxy = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = format!("http://user:word@{}", proxy.local_addr().unwrap());
+        let proxies = Matcher::builder().http(address.clone()).https(address).no("10.0.0.0/8").build();
+        let http = Http::through(Some(proxies), false).unwrap();
+        let told = async {
+            let (mut stream, _) = proxy.accept().await.unwrap();
+            let (reading, mut writing) = stream.split();
+            let (mut lines, mut told) = (BufReader::new(reading).lines(), String::new());
+            while let Some(line) = lines.next_line().await.unwrap().filter(|line| !line.is_empty()) {
+                told += &line.to_lowercase();
+                told.push('\n');
+            }
+            writing.write_all(answer.as_bytes()).await.unwrap();
+            told
+        };
+        let sent = async { http.get(url).timeout(Duration::from_secs(10)).send().await?.text().await };
+        tokio::join!(told, sent)
+    }
+
+    #[tokio::test]
+    async fn a_proxy_carries_what_is_not_secret() {
+        let answer = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nhi";
+        let (told, came) = asked("http://gateway.example/health?x=1", answer).await;
+        assert!(told.starts_with("get http://gateway.example/health?x=1 http/1.1\n"), "{told}");
+        assert!(told.contains("\nproxy-authorization: basic dxnlcjp3b3jk\n"), "{told}");
+        assert_eq!(came.unwrap(), "hi");
+    }
+
+    #[tokio::test]
+    async fn a_proxy_is_a_tunnel_for_what_is() {
+        drop(rustls::crypto::ring::default_provider().install_default());
+        let (told, came) = asked("https://gateway.example/health", "HTTP/1.1 403 Forbidden\r\n\r\n").await;
+        assert!(told.starts_with("connect gateway.example:443 http/1.1\n"), "{told}");
+        assert!(told.contains("\nproxy-authorization: basic dxnlcjp3b3jk\n"), "{told}");
+        assert!(came.unwrap_err().is_absent(), "nothing was sent to the gateway itself");
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_does_not_come_is_no_absence() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/", listener.local_addr().unwrap());
+        let http = Http::through(None, false).unwrap();
+        let sent = http.get(&url).timeout(Duration::from_millis(1)).send().await.unwrap_err();
+        assert!(matches!(sent, SendError::Timeout), "{sent:?}");
+        drop(listener);
+        let sent = http.get(&url).send().await.unwrap_err();
+        assert!(sent.is_absent(), "{sent:?}");
+        assert_eq!(sent.to_string(), "the connection was refused");
+    }
+
+    #[tokio::test]
+    async fn what_is_no_address_is_said() {
+        let sent = Http::through(None, false).unwrap().get("no address at all").send().await.unwrap_err();
+        assert!(matches!(sent, SendError::Address(_)), "{sent:?}");
+    }
+}
