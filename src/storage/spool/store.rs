@@ -12,6 +12,7 @@ use std::io;
 use std::ops::Bound;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use redb::{
     BackendError, Builder, Database, DatabaseError, ReadableDatabase as _, ReadableTable as _,
@@ -49,6 +50,10 @@ const VERSION: &str = "1";
 
 /// Pages that the database may keep in memory.
 const CACHE_BYTES: usize = 16 << 20;
+
+/// A file of redb begins with so many bytes by which redb knows it, in a page without data.
+const MAGIC_BYTES: usize = 9;
+const HEADER_BYTES: usize = 4096;
 
 /// A file that is larger than this is made small again once it is empty.
 const COMPACT_ABOVE: u64 = 16 << 20;
@@ -252,11 +257,44 @@ fn decode(producer: NodeId, seq: u64, value: &[u8]) -> Result<Append, String> {
 struct Disk {
     file: FileBackend,
     is_synced: bool,
+    /// It was looked at whether there is something in the file.
+    is_looked_at: AtomicBool,
     #[cfg(test)]
     fault: super::tests::Fault,
 }
 
 impl Disk {
+    fn new(file: File, is_synced: bool, path: &Path) -> Result<Self, DatabaseError> {
+        #[cfg(not(test))]
+        let _ = path;
+        Ok(Self {
+            file: FileBackend::new(file)?,
+            is_synced,
+            is_looked_at: AtomicBool::new(false),
+            #[cfg(test)]
+            fault: super::tests::Fault::of(path.parent().unwrap_or(path)),
+        })
+    }
+
+    /// Whether the making of the file was cut short, as on a full disk: redb writes what makes it one of
+    /// its own last of all, and then takes it for a stranger's.
+    fn is_half_made(&self, len: u64) -> io::Result<bool> {
+        let mut part = vec![0; HEADER_BYTES];
+        let mut at = 0;
+        while at < len {
+            let wanted = part.len().min(usize::try_from(len - at).unwrap_or(usize::MAX));
+            let read = &mut part[..wanted];
+            self.file.read(at, read)?;
+            // Of the head, which has no data, the beginning says it.
+            let telling = if at == 0 { wanted.min(MAGIC_BYTES) } else { wanted };
+            if read[..telling].iter().any(|byte| *byte != 0) {
+                return Ok(false);
+            }
+            at += wanted as u64;
+        }
+        Ok(true)
+    }
+
     fn fault(&self) -> io::Result<()> {
         #[cfg(test)]
         self.fault.check()?;
@@ -265,8 +303,14 @@ impl Disk {
 }
 
 impl StorageBackend for Disk {
+    /// Redb asks for it first of all once it has locked the file; one that was half made is made anew.
     fn len(&self) -> io::Result<u64> {
-        self.file.len()
+        let len = self.file.len()?;
+        if !self.is_looked_at.swap(true, Ordering::Relaxed) && len > 0 && self.is_half_made(len)? {
+            self.set_len(0)?;
+            return Ok(0);
+        }
+        Ok(len)
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
@@ -336,13 +380,8 @@ impl Store {
         let path = dir.join(MAIN_FILE);
         let recent_path = dir.join(RECENT_FILE);
         let file = open_file(&path).map_err(unusable)?;
-        let main = builder()
-            .create_with_backend(Disk {
-                file: FileBackend::new(file).map_err(|error| refused(&path, error))?,
-                is_synced: fsync != FsyncPolicy::Never,
-                #[cfg(test)]
-                fault: super::tests::Fault::of(dir),
-            })
+        let main = Disk::new(file, fsync != FsyncPolicy::Never, &path)
+            .and_then(|disk| builder().create_with_backend(disk))
             .map_err(|error| refused(&path, error))?;
         let mut store =
             Self { path: path.clone(), main, recent: None, unsynced: Vec::new(), unsynced_bytes: 0 };
@@ -555,13 +594,7 @@ fn builder() -> Builder {
 
 fn open_recent(path: &Path) -> Result<Database, DatabaseError> {
     let file = open_file(path).map_err(|cause| DatabaseError::Storage(cause.into()))?;
-    let disk = Disk {
-        file: FileBackend::new(file)?,
-        is_synced: false,
-        #[cfg(test)]
-        fault: super::tests::Fault::of(path.parent().unwrap_or(path)),
-    };
-    builder().create_with_backend(disk)
+    builder().create_with_backend(Disk::new(file, false, path)?)
 }
 
 /// Whether a file ends before what is read of it.
@@ -579,7 +612,13 @@ fn refused(path: &Path, error: DatabaseError) -> SpoolOpenError {
 }
 
 fn unreadable(path: &Path, error: StoreError) -> SpoolOpenError {
-    SpoolOpenError::Unreadable { file: path.to_owned(), problem: error.to_string() }
+    match error {
+        // That is the disk's, and says nothing of what is in the file.
+        StoreError::Io(cause) if !is_cut_short(&cause) => {
+            SpoolOpenError::Unusable { dir: path.parent().unwrap_or(path).to_owned(), cause }
+        }
+        error => SpoolOpenError::Unreadable { file: path.to_owned(), problem: error.to_string() },
+    }
 }
 
 fn write(database: &Database, changes: &[Change]) -> Result<(), StoreError> {

@@ -277,6 +277,34 @@ async fn a_directory_serves_one_process_and_a_damaged_file_is_left_alone() {
 }
 
 #[tokio::test]
+async fn a_file_that_was_half_made_is_made_anew() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("spool.redb");
+    let fault = Fault::of(dir.path());
+    fault.begin(FULL);
+    let error = open(dir.path(), FsyncPolicy::Always, ROOM).await.unwrap_err();
+    assert!(matches!(error, SpoolOpenError::Unusable { .. }), "nobody is told to move it away: {error}");
+    fault.end(FULL);
+    assert_eq!(formers(dir.path(), FsyncPolicy::Always).await, []);
+
+    // What a full disk leaves: the length alone, or besides that the head without its beginning.
+    let mut begun = vec![0; 1 << 20];
+    for at in [None, Some(20)] {
+        if let Some(at) = at {
+            begun[at] = 1;
+        }
+        std::fs::write(&file, &begun).unwrap();
+        assert_eq!(formers(dir.path(), FsyncPolicy::Always).await, []);
+    }
+    // One with something in it is nobody's to throw away.
+    *begun.last_mut().unwrap() = 1;
+    std::fs::write(&file, &begun).unwrap();
+    let error = open(dir.path(), FsyncPolicy::Always, ROOM).await.unwrap_err();
+    assert!(matches!(error, SpoolOpenError::Unreadable { .. }), "{error}");
+    assert_eq!(std::fs::read(&file).unwrap(), begun);
+}
+
+#[tokio::test]
 async fn an_unreadable_newest_part_costs_no_more_than_itself() {
     let dir = tempfile::tempdir().unwrap();
     let policy = FsyncPolicy::Interval(Duration::from_millis(1));
