@@ -179,6 +179,35 @@ async fn watch_says_what_is_missing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_order_that_no_worker_takes_is_said_to_wait_and_once() {
+    let gateway = Running::start(external()).await;
+    let url = base(&gateway);
+    place(gateway.address).await;
+    let watch = ["order", "place", "SOL", "USDC", "1.5", "--watch", "--json", "--url", &url];
+    let mut both = command("sh");
+    let words = "exec \"$0\" \"$@\" 2>&1";
+    both.args(["-c", words, env!("CARGO_BIN_EXE_zonewire")]).args(watch);
+    let mut watch = Program::start(&mut both);
+    let said = watch.until("has waited").await;
+    for part in ["; on all gateways 1 other waits, and 0 are under way; no worker asks", "`zonewire stats`"] {
+        assert!(said.contains(part), "{said}");
+    }
+    let claim = json!({"worker": "w", "limit": 2});
+    let jobs = post_json(gateway.address, "/api/jobs/claim", &claim).await.json()["jobs"].clone();
+    for job in jobs.as_array().unwrap() {
+        let path = |what: &str| format!("/api/jobs/{}/{what}", job["jobId"].as_str().unwrap());
+        let submitted = json!({"token": job["token"], "type": "submitted", "progress": 80});
+        assert_eq!(post_json(gateway.address, &path("progress"), &submitted).await.status, 200);
+        let done = json!({"token": job["token"], "txHash": "5g"});
+        assert_eq!(post_json(gateway.address, &path("complete"), &done).await.status, 200);
+    }
+    let end = watch.ended().await;
+    assert_eq!((jobs.as_array().unwrap().len(), end.code), (2, Some(0)), "{end:?}");
+    assert!(end.stdout.contains("confirmed") && !end.stdout.contains("has waited"), "{end:?}");
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_order_whose_updates_are_no_longer_kept_still_has_its_outcome() {
     let mut config = paper();
     config.storage.retention.orders.age_s = 1;

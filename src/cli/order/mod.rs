@@ -4,6 +4,7 @@ mod dead_letters;
 mod list;
 mod place;
 mod show;
+mod waiting;
 mod watch;
 
 use crate::client::Http;
@@ -126,6 +127,7 @@ struct View {
     status: String,
     progress: Option<Value>,
     order: Option<Box<RawValue>>,
+    created_at: String,
     updated_at: String,
     updates: Vec<Value>,
     last_update: Value,

@@ -8,7 +8,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::View;
+use super::{View, waiting};
 use crate::cli::print;
 use crate::cli::target::TargetArgs;
 use crate::client::follow::{self, Door, Ended, Follow, Output, Until};
@@ -23,7 +23,8 @@ Examples:
 
 A bar on a terminal, else one line per update, from the first that is kept. All else goes to \
 stderr. After a lost connection it comes back by itself, five times at the most, and goes on \
-where it was; what is missing is said. Ends with 0 when the order was confirmed, and with 1 when it \
+where it was; what is missing is said. Of an order that no worker takes for 3 s it is said what the \
+gateway knows of that. Ends with 0 when the order was confirmed, and with 1 when it \
 failed or could not be followed to its end. The order need not exist yet.";
 
 /// Arguments of `order watch`.
@@ -68,7 +69,11 @@ pub(super) async fn watch(
         follow.was_there();
     }
     let mut screen = Screen::new(is_json);
-    let ended = follow::run(base, Door::Order(order), &mut follow, &mut screen).await;
+    let say = screen.voice();
+    let ended = tokio::select! {
+        ended = follow::run(base, Door::Order(order), &mut follow, &mut screen) => ended,
+        never = waiting::tell(base, order, say) => match never {},
+    };
     if let Mode::Bar(bar) = &screen.mode {
         bar.finish_and_clear();
         if let (Ok(Ended::Enough), Some(update)) = (&ended, &screen.last) {
@@ -94,10 +99,10 @@ pub(super) async fn watch(
 const TRIES: u32 = 5;
 
 /// How long a look at the order may take; the stream is what counts.
-const LOOK_WITHIN: Duration = Duration::from_secs(5);
+pub(super) const LOOK_WITHIN: Duration = Duration::from_secs(5);
 
 /// The order as it stands; `None` when the gateway knows none of this id.
-async fn look(base: &BaseUrl, order: OrderId) -> anyhow::Result<Option<View>> {
+pub(super) async fn look(base: &BaseUrl, order: OrderId) -> anyhow::Result<Option<View>> {
     let request = base.http()?.get(base.endpoint(&format!("api/orders/{order}")));
     match text_of(request.timeout(LOOK_WITHIN).send().await, base).await {
         Ok(text) => Ok(Some(client::read(&text, "an order")?)),
@@ -208,6 +213,15 @@ impl Screen {
         };
         Self { mode, last: None }
     }
+
+    /// Says something beside the updates.
+    fn voice(&self) -> impl Fn(&str) + use<> {
+        let bar = if let Mode::Bar(bar) = &self.mode { Some(bar.clone()) } else { None };
+        move |text| match &bar {
+            Some(bar) => bar.suspend(|| print::say(text)),
+            None => print::say(text),
+        }
+    }
 }
 
 fn bar() -> ProgressBar {
@@ -236,10 +250,7 @@ impl Output for Screen {
     }
 
     fn say(&mut self, text: &str) {
-        match &self.mode {
-            Mode::Bar(bar) => bar.suspend(|| print::say(text)),
-            Mode::Json | Mode::Lines => print::say(text),
-        }
+        self.voice()(text);
     }
 }
 

@@ -1,0 +1,143 @@
+//! What `order watch` says of an order that no worker takes.
+
+use std::convert::Infallible;
+use std::future;
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use serde::Deserialize;
+use tokio::time;
+
+use super::View;
+use super::watch::{LOOK_WITHIN, look};
+use crate::cli::print;
+use crate::client::{self, BaseUrl, text_of};
+use crate::model::OrderId;
+
+/// After how long. A worker that has a hand free takes an order within a second.
+const SAY_AFTER: Duration = Duration::from_secs(3);
+
+/// Says once how an order stands that has waited for a worker for a while; does nothing from then on.
+pub(super) async fn tell(base: &BaseUrl, order: OrderId, say: impl Fn(&str)) -> Infallible {
+    loop {
+        time::sleep(SAY_AFTER).await;
+        // That there is no gateway, or no such order yet, is said elsewhere.
+        let Ok(Some(view)) = look(base, order).await else { continue };
+        if view.status != PENDING {
+            break;
+        }
+        let stats = stats(base).await.unwrap_or_default();
+        let waited = waited(&view, stats.timestamp.unwrap_or_else(Utc::now));
+        if waited.is_none_or(|waited| waited >= SAY_AFTER) {
+            say(&words(order, waited, &stats));
+            break;
+        }
+    }
+    future::pending().await
+}
+
+/// The status of an order of which no worker has told anything.
+const PENDING: &str = "pending";
+
+async fn stats(base: &BaseUrl) -> anyhow::Result<Stats> {
+    let request = base.http()?.get(base.endpoint("ws/stats?connections=0"));
+    let text = text_of(request.timeout(LOOK_WITHIN).send().await, base).await?;
+    client::read(&text, "a gateway's statistics")
+}
+
+/// What a gateway counts, as far as it matters here. What is missing is not said.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Stats {
+    timestamp: Option<DateTime<Utc>>,
+    orders: Orders,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Orders {
+    executor: String,
+    other_executors: Vec<String>,
+    claims_under_way: Option<u64>,
+    jobs: Option<Jobs>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Jobs {
+    waiting: u64,
+    claimed: u64,
+}
+
+/// For how long it has waited, by the gateways' clocks.
+fn waited(view: &View, now: DateTime<Utc>) -> Option<Duration> {
+    let placed: DateTime<Utc> = view.created_at.parse().ok()?;
+    Some((now - placed).to_std().unwrap_or_default())
+}
+
+fn words(order: OrderId, waited: Option<Duration>, stats: &Stats) -> String {
+    let Orders { executor, other_executors, claims_under_way, jobs } = &stats.orders;
+    let long = waited.map(|waited| format!(" for {}", print::duration(waited.as_secs()))).unwrap_or_default();
+    let mut words = vec![format!("order {order} has waited{long}, and no worker has taken it")];
+    if let Some(Jobs { waiting, claimed }) = jobs {
+        // The order itself is one of those that wait.
+        let others = waiting.saturating_sub(1);
+        let wait = if others == 1 { "other waits" } else { "others wait" };
+        words.push(format!("on all gateways {others} {wait}, and {claimed} are under way"));
+    }
+    let kind = print::harmless(executor);
+    let is_idle = jobs.as_ref().is_some_and(|jobs| jobs.claimed == 0);
+    match claims_under_way {
+        // They ask each gateway for themselves, so that much is known of this one.
+        Some(0) if executor == "external" => {
+            words.push(format!(
+                "no worker asks this gateway for orders, which are for workers of the kind {kind}"
+            ));
+        }
+        _ if is_idle && !executor.is_empty() => {
+            words.push(format!("no worker of the kind {kind} seems to be there"));
+        }
+        _ => {}
+    }
+    if !other_executors.is_empty() {
+        let kinds = other_executors.iter().map(|kind| print::harmless(kind)).collect::<Vec<_>>().join(", ");
+        words.push(format!("other gateways have workers of another kind ({kinds}), who do not take it"));
+    }
+    words.push("`zonewire stats` shows how orders get on".to_owned());
+    words.join("; ")
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn said(orders: &Value) -> String {
+        let stats: Stats = serde_json::from_value(json!({"orders": orders})).unwrap();
+        let words = words(OrderId::random(), Some(Duration::from_millis(4_700)), &stats);
+        words.split_once("; ").unwrap().1.replace("; `zonewire stats` shows how orders get on", "")
+    }
+
+    #[test]
+    fn it_says_what_the_gateway_knows_and_no_more() {
+        let external = json!({"executor": "external", "claims_under_way": 0, "other_executors": ["paper"],
+            "jobs": {"waiting": 3, "claimed": 0}});
+        assert_eq!(
+            said(&external),
+            "on all gateways 2 others wait, and 0 are under way; no worker asks this gateway for orders, \
+             which are for workers of the kind external; other gateways have workers of another kind \
+             (paper), who do not take it"
+        );
+        let busy = json!({"executor": "paper", "claims_under_way": 0, "jobs": {"waiting": 2, "claimed": 8}});
+        assert_eq!(said(&busy), "on all gateways 1 other waits, and 8 are under way");
+        let idle = json!({"executor": "paper", "jobs": {"waiting": 1, "claimed": 0}});
+        assert!(said(&idle).ends_with("; no worker of the kind paper seems to be there"), "{}", said(&idle));
+        let nothing = words(OrderId::random(), None, &Stats::default());
+        assert!(
+            nothing.ends_with(
+                " has waited, and no worker has taken it; `zonewire stats` shows how orders get on"
+            )
+        );
+    }
+}
