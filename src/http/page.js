@@ -1,12 +1,28 @@
 // Shows one zone's prices as they come. A plain look at the stream, not the client library.
 'use strict';
 const $ = (id) => document.getElementById(id);
-const WAIT_MAX_MS = 16000;
+// A lost connection is tried again after 1, 2, 4, 8 and 16 s, each and up to 1 s more; then the user says when.
+const TRIES_MAX = 5;
+const ZONES_AFTER_MS = 5000;
+// A connection may be dead without a word, as after a change of networks. Where the gateway, which says
+// something every 30 s, has been quiet for 65 s, the page asks it, and takes the connection for dead if
+// nothing comes until the second tick after that. It goes by ticks there, because while a tab sleeps it hears
+// nothing and asks nothing.
+const TICK_MS = 5000;
+const ANSWER_TICKS = 2;
 const rows = new Map();
 // The keys that came in the snapshot that is under way.
 let came = new Set();
 let socket = null;
-let wait = 1000;
+let shown = '';
+let tries = 0;
+let timer = 0;
+let quietMs = 65000;
+// When something last came, and the last tick; whether that came late; ticks since the gateway was asked.
+let heard = 0;
+let ticked = Date.now();
+let wasLate = false;
+let asked = 0;
 // What the gateway said before it closed: why, and not to come back before so many milliseconds.
 let refusal = '';
 let retryAfterMs = 0;
@@ -43,16 +59,37 @@ function isFinal(code) {
   return [1000, 1002, 1003, 1007, 1009].includes(code) || (code >= 4500 && code <= 4999);
 }
 
-// Says in how many milliseconds.
-function later(act, atLeast = 0) {
-  const ms = Math.max(wait + Math.random() * 1000, atLeast);
-  setTimeout(act, ms);
-  wait = Math.min(wait * 2, WAIT_MAX_MS);
-  return ms;
+// Says when. How the gateway is cannot be said meanwhile.
+function again(act, atLeast = 0) {
+  $('storage').textContent = '…';
+  if (tries >= TRIES_MAX) {
+    $('again').hidden = false;
+    $('again').onclick = () => { tries = 0; act(); };
+    return 'not connecting again by itself';
+  }
+  const ms = Math.max(1000 * 2 ** tries + Math.random() * 1000, atLeast);
+  tries += 1;
+  timer = setTimeout(act, ms);
+  return `connecting again in ${Math.round(ms / 1000)} s`;
+}
+
+// The connection that there is, and one that is to come, are no longer wanted.
+function leave() {
+  clearTimeout(timer);
+  $('again').hidden = true;
+  if (!socket) return;
+  socket.onmessage = socket.onclose = null;
+  socket.close();
+  socket = null;
+}
+
+function reopen() {
+  open(shown);
 }
 
 function open(zone) {
-  if (socket) { socket.onclose = null; socket.close(); }
+  leave();
+  shown = zone;
   // Relative to the page, which a proxy may serve below a path of its own.
   const url = new URL(`ws/market/${encodeURIComponent(zone)}?snapshot=1`, document.baseURI);
   url.protocol = url.protocol === 'https:' ? 'wss:' : 'ws:';
@@ -60,16 +97,23 @@ function open(zone) {
   $('state').textContent = 'connecting';
   refusal = '';
   retryAfterMs = 0;
+  heard = Date.now();
+  asked = 0;
   socket.onmessage = (event) => {
+    heard = Date.now();
+    asked = 0;
     const message = JSON.parse(event.data);
     if (message.type === 'price_update') show(message);
     if (message.type === 'key_removed') remove(message.key, message);
     if (message.type === 'zone_removed') [...rows.keys()].forEach((key) => remove(key, message));
     if (message.type === 'connection_established' || message.type === 'backend_state') showState(message);
+    if (message.heartbeat_interval_ms) {
+      quietMs = Math.max(2.5 * message.heartbeat_interval_ms - ANSWER_TICKS * TICK_MS, message.heartbeat_interval_ms);
+    }
     if (message.type === 'error' && !message.temporary) refusal = `: ${message.message}`;
     if (message.type === 'closing') retryAfterMs = message.retry_after_ms || 0;
     if (message.type === 'subscribed') {
-      wait = 1000;
+      tries = 0;
       $('state').textContent = 'connected';
     }
     // What was shown before a snapshot may be old, or gone: keys that do not come in it are.
@@ -79,13 +123,33 @@ function open(zone) {
     }
   };
   socket.onclose = (event) => {
+    socket = null;
     if (isFinal(event.code)) {
       $('state').textContent = `closed (${event.code} ${event.reason})${refusal}`;
       return;
     }
-    const seconds = Math.round(later(() => open(zone), retryAfterMs) / 1000);
-    $('state').textContent = `closed (${event.code}), connecting again in ${seconds} s`;
+    $('state').textContent = `closed (${event.code}), ${again(reopen, retryAfterMs)}`;
   };
+}
+
+function tick() {
+  const now = Date.now();
+  const isLate = now - ticked > 2 * TICK_MS;
+  // After a sleep what came meanwhile may still be on its way to here. Where each tick is late, as in a tab
+  // that is not looked at, they count.
+  const woke = isLate && !wasLate;
+  ticked = now;
+  wasLate = isLate;
+  if (woke) asked = 0;
+  // A clock that was set counts as silence too: asking does no harm.
+  if (!socket || Math.abs(now - heard) < quietMs) return;
+  if (asked >= ANSWER_TICKS) {
+    leave();
+    $('state').textContent = `nothing was heard for too long, ${again(reopen)}`;
+    return;
+  }
+  if (asked === 0 && socket.readyState === WebSocket.OPEN) socket.send('{"type":"ping"}');
+  asked += 1;
 }
 
 function choose(zone) {
@@ -95,18 +159,31 @@ function choose(zone) {
   open(zone);
 }
 
+async function get(path) {
+  const answer = await fetch(path);
+  if (!answer.ok) throw new Error(`the gateway answered ${answer.status}`);
+  return answer.json();
+}
+
 async function start() {
+  $('again').hidden = true;
   try {
-    showState(await (await fetch('ws/health')).json());
-    const { zones } = await (await fetch('api/zones')).json();
-    if (!zones || zones.length === 0) throw new Error('no zone has prices yet');
+    showState(await get('ws/health'));
+    const { zones } = await get('api/zones');
+    tries = 0;
+    if (zones.length === 0) {
+      $('state').textContent = 'no zone has prices yet';
+      setTimeout(start, ZONES_AFTER_MS);
+      return;
+    }
     $('zones').replaceChildren(...zones.map(({ zone }) => new Option(zone, zone)));
     $('zones').onchange = () => choose($('zones').value);
     choose(zones[0].zone);
   } catch (error) {
-    $('state').textContent = error.message;
-    later(start);
+    $('state').textContent = `${error.message}, ${again(start)}`;
   }
 }
+
+setInterval(tick, TICK_MS);
 
 start();
