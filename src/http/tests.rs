@@ -322,6 +322,9 @@ async fn the_page_and_its_script_are_there() {
     assert_eq!(page.status(), 200);
     assert!(page.headers()["content-type"].to_str().unwrap().starts_with("text/html"));
     assert!(page.headers()["content-security-policy"].to_str().unwrap().contains("default-src 'none'"));
+    // As a module it has no names that are in the way of what is pasted into the console.
+    let html = std::str::from_utf8(page.body()).unwrap();
+    assert!(html.contains("<script type=\"module\" src=\"page.js\">"), "{html}");
     let script = routes.get("/page.js").await;
     assert_eq!(script.headers()["content-type"], "text/javascript; charset=utf-8");
     let head = routes.send(warp::test::request().method("HEAD").path("/")).await;
