@@ -47,10 +47,15 @@ local function set(key, field, value)
   redis.call('HSET', key, field, value)
   added[key] = true
 end
+-- The same for a key that is there, and so expires already.
+local function set_meta(field, value)
+  if not held[1] then added[meta] = true end
+  redis.call('HSET', meta, field, value)
+end
 local function answer(value)
   if expires < now + WEEK - HOUR and redis.call('EXISTS', parts) == 1 then
     expires = now + WEEK
-    set(meta, 'expires', whole(expires))
+    set_meta('expires', whole(expires))
     for _, key in ipairs(KEYS) do added[key] = true end
   end
   for key in pairs(added) do redis.call('PEXPIREAT', key, whole(math.floor(expires / 1000))) end
@@ -71,11 +76,18 @@ local function parse(text)
   return job
 end
 local function read(id) return parse(redis.call('HGET', parts, id)) end
-local function write(id, job)
+local function stored(job)
   local more = job.error
   if job.state ~= 'x' then more = '@' .. job.attempt .. ' ' .. job.said_by .. ' ' .. job.kind end
   local text = {job.state, job.run, job.token, job.cancelled, job.committed, job.changed, job.place, more}
-  set(parts, id, table.concat(text, ' '))
+  return table.concat(text, ' ')
+end
+-- Of a job that is there.
+local function write(id, job) redis.call('HSET', parts, id, stored(job)) end
+-- Of a new one.
+local function write_first(id, job, jobs)
+  write(id, job)
+  if jobs == 0 then added[fixed], added[parts], added[ages] = true, true, true end
 end
 local function stand(id, job, state, score)
   redis.call('ZREM', sorted_in[job.state], id)
@@ -87,14 +99,14 @@ local function stand(id, job, state, score)
 end
 local function holds(job, token) return job and job.state == 'c' and job.token == token end
 
-local function read_fixed(id)
-  local text = redis.call('HGET', fixed, id)
+local function parse_fixed(text)
   if not text then return nil end
   local queued, key_len, at = string.match(text, '^(%d+) (%S+) ()')
   if key_len == '-' then return queued, nil, string.sub(text, at) end
   local payload_at = at + tonumber(key_len)
   return queued, string.sub(text, at, payload_at - 1), string.sub(text, payload_at)
 end
+local function read_fixed(id) return parse_fixed(redis.call('HGET', fixed, id)) end
 local function view(id, page)
   local job = read(id)
   local queued, _, payload = read_fixed(id)
@@ -130,16 +142,22 @@ local function forget(id)
     if used and string.sub(used, 1, #id) == id then forget_key(key) end
   end
 end
-local function tidy()
+local function release_due()
   local due = redis.call('ZRANGEBYSCORE', delayed, '-inf', whole(now), 'WITHSCORES', 'LIMIT', 0, AT_ONCE)
   for i = 1, #due, 2 do
     local job = read(due[i])
     if job then stand(due[i], job, 'w', tonumber(due[i + 1])) else forget(due[i]) end
   end
+end
+local function forget_over()
   if not kept_for then return end
   local over = whole(now - kept_for)
   for _, id in ipairs(redis.call('ZRANGEBYSCORE', ended, '-inf', over, 'LIMIT', 0, AT_ONCE)) do forget(id) end
   for _, key in ipairs(redis.call('ZRANGEBYSCORE', key_ages, '-inf', over, 'LIMIT', 0, AT_ONCE)) do forget_key(key) end
+end
+local function tidy()
+  release_due()
+  forget_over()
 end
 ";
 
@@ -159,7 +177,7 @@ local id, payload, key, fingerprint = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local unfinished_max, kept_max = tonumber(ARGV[5]), tonumber(ARGV[6])
 local is_news = kept_for ~= tonumber(ARGV[7])
 kept_for = tonumber(ARGV[7])
-tidy()
+forget_over()
 if key ~= '' then
   key = string.sub(key, 2)
   local used = redis.call('HGET', keys, key)
@@ -171,19 +189,19 @@ else
   key = nil
 end
 if redis.call('HEXISTS', parts, id) == 1 then return answer({'repeated', id}) end
-local unfinished = redis.call('ZCARD', by_state.w) + redis.call('ZCARD', by_state.d) + redis.call('ZCARD', by_state.c)
+local waiting = redis.call('ZCARD', by_state.w)
+local unfinished = waiting + redis.call('ZCARD', by_state.d) + redis.call('ZCARD', by_state.c)
 if unfinished >= unfinished_max then return answer({'full'}) end
 local jobs = redis.call('HLEN', parts)
 
 local place = math.max(last_place + 1, now)
-set(fixed, id, whole(now) .. ' ' .. (key and #key or '-') .. ' ' .. (key or '') .. payload)
-write(id, {state = 'w', run = '0', token = '0', cancelled = '0', committed = '0', changed = whole(now),
-  place = whole(place), attempt = '0', said_by = '0', kind = ARGV[8]})
-add(ready, place, id)
-add(by_state.w, place, id)
-add(ages, place, id)
-set(meta, 'place', whole(place))
-if is_news then set(meta, 'kept_for', whole(kept_for)) end
+redis.call('HSET', fixed, id, whole(now) .. ' ' .. (key and #key or '-') .. ' ' .. (key or '') .. payload)
+write_first(id, {state = 'w', run = '0', token = '0', cancelled = '0', committed = '0', changed = whole(now),
+  place = whole(place), attempt = '0', said_by = '0', kind = ARGV[8]}, jobs)
+for _, key in ipairs({ready, by_state.w, ages}) do redis.call('ZADD', key, whole(place), id) end
+if waiting == 0 then added[ready], added[by_state.w] = true, true end
+set_meta('place', whole(place))
+if is_news then set_meta('kept_for', whole(kept_for)) end
 if key then
   set(keys, key, id .. ' ' .. fingerprint)
   add(key_ages, now, key)
@@ -243,14 +261,14 @@ local jobs = redis.call('HLEN', parts)
 
 local place = math.max(last_place + 1, now)
 job.place = whole(place)
-set(fixed, id, whole(queued) .. ' ' .. (key and #key or '-') .. ' ' .. (key or '') .. payload)
-write(id, job)
+redis.call('HSET', fixed, id, whole(queued) .. ' ' .. (key and #key or '-') .. ' ' .. (key or '') .. payload)
+write_first(id, job, jobs)
 add(sorted_in[job.state], score, id)
 add(by_state[job.state], place, id)
 add(ages, place, id)
-set(meta, 'place', whole(place))
-if tonumber(job.token) > last_token then set(meta, 'token', job.token) end
-if is_news then set(meta, 'kept_for', whole(kept_for)) end
+set_meta('place', whole(place))
+if tonumber(job.token) > last_token then set_meta('token', job.token) end
+if is_news then set_meta('kept_for', whole(kept_for)) end
 if key then
   set(keys, key, id .. ' ' .. fingerprint)
   add(key_ages, queued, key)
@@ -296,14 +314,24 @@ end
 gather(ready, '-inf', '(0')
 gather(leases, '-inf', whole(now))
 gather(ready, '0', '+inf')
-local page = {}
-for _, id in ipairs(ids) do
+local function append(list, one, other)
+  list[#list + 1] = one
+  list[#list + 1] = other
+end
+local page, left, texts, leased, claimed = {}, {}, {}, {}, {}
+local fixed_of = #ids > 0 and redis.call('HMGET', fixed, unpack(ids)) or {}
+for i, id in ipairs(ids) do
   local job = jobs[id]
-  local queued, _, payload = read_fixed(id)
+  local queued, _, payload = parse_fixed(fixed_of[i])
   if job and queued then
     last_token = math.max(last_token + 1, now)
-    job.run, job.token = whole(tonumber(job.run) + 1), whole(last_token)
-    stand(id, job, 'c', lease_ends)
+    job.run, job.token, job.changed = whole(tonumber(job.run) + 1), whole(last_token), whole(now)
+    left[job.state] = left[job.state] or {}
+    table.insert(left[job.state], id)
+    job.state = 'c'
+    append(texts, id, stored(job))
+    append(leased, whole(lease_ends), id)
+    append(claimed, job.place, id)
     for _, value in ipairs({id, job.token, job.run, job.cancelled, job.committed, queued,
         job.attempt, job.said_by, job.kind, payload}) do
       page[#page + 1] = value
@@ -312,7 +340,17 @@ for _, id in ipairs(ids) do
     forget(id)
   end
 end
-if #page > 0 then set(meta, 'token', whole(last_token)) end
+if #page > 0 then
+  for state, gone in pairs(left) do
+    redis.call('ZREM', sorted_in[state], unpack(gone))
+    redis.call('ZREM', by_state[state], unpack(gone))
+  end
+  redis.call('HSET', parts, unpack(texts))
+  redis.call('ZADD', leases, unpack(leased))
+  redis.call('ZADD', by_state.c, unpack(claimed))
+  added[leases], added[by_state.c] = true, true
+  set_meta('token', whole(last_token))
+end
 return answer(page)
 ",
     ])
@@ -325,8 +363,10 @@ local id = ARGV[1]
 local job = read(id)
 if not holds(job, ARGV[2]) then return 'lost' end
 local lease_ends = math.max(now + tonumber(ARGV[3]), tonumber(redis.call('ZSCORE', leases, id) or 0))
-redis.call('ZREM', leases, id)
-add(leases, lease_ends, id)
+-- The first write adds nothing, and so is not refused. What it says is said again where it is news.
+local expires_at = whole(math.floor(math.max(expires, now + WEEK - HOUR) / 1000))
+if redis.call('PEXPIREAT', leases, expires_at) == 0 then added[leases] = true end
+redis.call('ZADD', leases, whole(lease_ends), id)
 if job.cancelled == '1' then return answer('cancelled') end
 if ARGV[4] == '1' and job.committed == '0' then
   job.committed = '1'

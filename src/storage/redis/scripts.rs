@@ -94,14 +94,17 @@ local function trim(log, now, top, total, entries_max, bytes_max, age_ms)
     if not found then return nil end
     return tonumber(string.match(found[1], '^%d+')), tonumber(found[2][4]), tonumber(found[2][6])
   end
+  local function keeps(offset, appended, before)
+    return top - offset < entries_max and now - appended < age_ms and total - before <= bytes_max
+  end
   local function stays(offset)
     if top - offset >= entries_max then return false end
     local _, appended, before = at(offset)
-    return appended ~= nil and now - appended < age_ms and total - before <= bytes_max
+    return appended ~= nil and keeps(offset, appended, before)
   end
-  local oldest = at(0)
+  local oldest, appended, before = at(0)
   if not oldest then return top + 1 end
-  if stays(oldest) then return oldest end
+  if keeps(oldest, appended, before) then return oldest end
   local gone, step = oldest, 1
   while gone + step <= top and not stays(gone + step) do
     gone = gone + step
@@ -196,8 +199,9 @@ local age_ms, kept_ms = tonumber(ARGV[5]), tonumber(ARGV[6])
 local each_age_ms = age_of_each(log, now, held[7], together, age_ms)
 local first = top + 1
 local results, frame = {'done'}, {}
-local key_age_ms = tonumber(ARGV[9])
+local key_age_ms, now_text = tonumber(ARGV[9]), whole(now)
 local is_late = ARGV[10] ~= '' and now - tonumber(ARGV[10]) >= 1000
+local is_first = false
 for i = 11, #ARGV, 7 do
   local seq, prev, time, key = tonumber(ARGV[i]), tonumber(ARGV[i + 1]), ARGV[i + 2], ARGV[i + 3]
   local given, entry = tonumber(ARGV[i + 4]), ARGV[i + 6]
@@ -216,7 +220,7 @@ for i = 11, #ARGV, 7 do
     if is_late and not string.find(string.match(entry, '^%S*'), 'l', 1, true) then
       entry = string.sub(entry, 1, 1) .. 'l' .. string.sub(entry, 2)
     end
-    redis.call('XADD', log, offset .. '-0', 'e', entry, 't', whole(now), 'b', whole(total))
+    redis.call('XADD', log, offset .. '-0', 'e', entry, 't', now_text, 'b', whole(total))
     total = total + #entry
     local what, name = string.sub(key, 1, 1), string.sub(key, 2)
     if is_late then what = string.upper(what) end
@@ -231,8 +235,9 @@ for i = 11, #ARGV, 7 do
       if what == 'r' or what == 'R' then
         remove_key(latest, ages, name)
       elseif what ~= '' then
-        redis.call('HSET', latest, name, time .. ':' .. whole(now) .. ' ' .. offset .. ' ' .. entry)
-        if not together then redis.call('ZADD', ages, whole(now), name) end
+        local value = time .. ':' .. now_text .. ' ' .. offset .. ' ' .. entry
+        is_first = redis.call('HSET', latest, name, value) == 1 or is_first
+        if not together then redis.call('ZADD', ages, now_text, name) end
       end
     end
     frame[#frame + 1] = #entry .. ':'
@@ -242,10 +247,15 @@ for i = 11, #ARGV, 7 do
 end
 if top < first then return results end
 
-redis.call('HSET', meta, 's', whole(top), 'b', whole(total), producer, whole(last) .. ' ' .. whole(now))
-if fence > 0 then redis.call('HSET', meta, 'f', whole(fence)) end
-if closed then redis.call('HSET', meta, 'c', '1') end
-if together then redis.call('HSET', meta, 't', whole(now)) end
+local changed = {'s', whole(top), 'b', whole(total), producer, whole(last) .. ' ' .. now_text}
+local function change(field, value)
+  changed[#changed + 1] = field
+  changed[#changed + 1] = value
+end
+if fence > tonumber(held[5] or 0) then change('f', whole(fence)) end
+if closed then change('c', '1') end
+if together then change('t', now_text) end
+redis.call('HSET', meta, unpack(changed))
 -- Outside updates of an order have a producer each: looking at all of them each time would add up.
 local fields = held[4] and 0 or redis.call('HLEN', meta)
 if fields > 16 and (fields < 64 or fields % 64 == 0) then
@@ -257,7 +267,11 @@ if fields > 16 and (fields < 64 or fields % 64 == 0) then
     end
   end
 end
-trim(log, now, top, total, tonumber(ARGV[3]), tonumber(ARGV[4]), each_age_ms)
+local entries_max, bytes_max = tonumber(ARGV[3]), tonumber(ARGV[4])
+-- Where entries go together, one need not look at them to know that none is too many.
+if not together or top > entries_max or total > bytes_max then
+  trim(log, now, top, total, entries_max, bytes_max, each_age_ms)
+end
 if not together then
   -- Looking at all keys once a minute is often enough.
   if redis.call('HLEN', latest) ~= redis.call('ZCARD', ages) and now - tonumber(held[8] or 0) >= 60000 then
@@ -266,11 +280,16 @@ if not together then
     for k = 1, #all, 2 do redis.call('ZADD', ages, 'NX', whole(now), all[k]) end
   end
   expire_keys(latest, ages, now, key_age_ms, true)
-  redis.call('PEXPIRE', ages, whole(kept_ms))
+  redis.call('PEXPIRE', ages, ARGV[6])
 end
-redis.call('PEXPIRE', log, whole(age_ms))
-redis.call('PEXPIRE', meta, whole(kept_ms))
-redis.call('PEXPIRE', latest, whole(kept_ms))
+redis.call('PEXPIRE', log, ARGV[5])
+-- An order is told of several times in a moment: what is kept for a day is told so once a minute, and for a
+-- minute more.
+local MINUTE = 60000
+local is_told = together and held[7] and math.floor(now / MINUTE) == math.floor(tonumber(held[7]) / MINUTE)
+local kept = together and whole(kept_ms + MINUTE) or ARGV[6]
+if not is_told then redis.call('PEXPIRE', meta, kept) end
+if not is_told or is_first then redis.call('PEXPIRE', latest, kept) end
 local head = '1 ' .. held[1] .. ' ' .. whole(first) .. ' ' .. whole(top - first + 1) .. '\\n'
 redis.call('",
         publish,
