@@ -105,6 +105,8 @@ pub(super) struct Run {
     previous: Option<Entry>,
     standing: Option<Standing>,
     committed: bool,
+    /// The attempt that this run has submitted, under a lease that the storage said holds.
+    submitted: Option<u32>,
     lease: Arc<Lease>,
 }
 
@@ -158,6 +160,7 @@ impl Run {
             previous: newest,
             standing,
             committed,
+            submitted: None,
             lease: Arc::new(lease),
         }
     }
@@ -306,7 +309,9 @@ impl Run {
             None => Err(format!("the first `attempt` is {}; {} was given", self.anew, next.attempt)),
         };
         allowed.map_err(RunError::Invalid)?;
-        let submits = next.kind == EntryKind::Submitted;
+        // What is told of an attempt after it was submitted allows nothing that was not allowed before.
+        let attempt = next.attempt;
+        let submits = next.kind == EntryKind::Submitted && self.submitted != Some(attempt);
         // From `submitted` on, and once it is confirmed, an order can no longer be cancelled.
         if submits || (next.kind == EntryKind::Confirmed && !self.committed) {
             self.commit().await?;
@@ -316,6 +321,7 @@ impl Run {
             // Whoever claimed the job while this was on its way knows nothing of it, or takes it for
             // the run before: what is sent from here on must be sent under a lease that holds.
             self.renew().await?;
+            self.submitted = Some(attempt);
         }
         Ok(())
     }
