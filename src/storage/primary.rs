@@ -94,6 +94,12 @@ pub(in crate::storage) trait Primary: StorageBackend {
     /// other. Repeating it does nothing. Never refused for want of a place in the queue, since the job
     /// was accepted.
     async fn record_job(&self, job: &MovedJob) -> Result<Recorded>;
+
+    /// Lets others have the jobs of this process' claims whose answers were lost, where there may be some.
+    /// The next claim of this process does so too.
+    async fn settle_claims(&self) -> Result<()> {
+        Ok(())
+    }
 }
 
 /// Some of all channels: those in certain slots.

@@ -10,7 +10,7 @@ use zonewire::config::{Config, Role};
 use zonewire::model::{Lane, NodeId, OrderId};
 use zonewire::orders::WhenDegraded;
 use zonewire::storage::{
-    Cancelling, Ending, Enqueued, Held, Idempotency, JobBounds, JobState, NewJob, SharedBackend,
+    Cancelling, Ending, Enqueued, Held, Idempotency, JobBounds, JobState, NewJob, Retention, SharedBackend,
     StorageChoice, StorageConfig, StorageError, open,
 };
 
@@ -20,7 +20,9 @@ use crate::support::gateway::{Answer, Running, request};
 use crate::support::orders::{
     check_whole, get_order, new_order, paper, place, post_json, swap, types, until_status, update,
 };
+use crate::support::proxy::Proxy;
 use crate::support::redis_server::RedisServer;
+use crate::support::stores::connect;
 
 /// A Redis that has after its death all that it had acknowledged.
 fn durable() -> Option<RedisServer> {
@@ -415,4 +417,79 @@ async fn a_key_that_was_used_twice_is_told_and_a_repetition_not_begun() {
     let claimed = claim_all(&[&a, &b], 5).await;
     let cancelled: Vec<_> = claimed.iter().filter(|job| job.cancelled).map(|job| job.id).collect();
     assert_eq!(cancelled, [twice.id]);
+}
+
+/// A store beside the gateways, and a job that it can queue.
+async fn store_and_job(server: &RedisServer, runs: &mut JoinSet<()>) -> (SharedBackend, NewJob) {
+    let (store, driver) = connect(&server.patient_config(), &Retention::default()).await;
+    runs.spawn(driver);
+    let id = OrderId::random().into();
+    (Arc::new(store), NewJob { id, payload: swap().to_string().into(), kind: None, idempotency: None })
+}
+
+fn some_jobs() -> JobBounds {
+    JobBounds { unfinished: 10, kept: 20, kept_for: Duration::from_secs(3_600) }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_order_whose_claim_was_not_answered_does_not_wait_for_its_lease() {
+    let Some(server) = RedisServer::start(&[]) else { return };
+    let proxy = Proxy::start(([127, 0, 0, 1], server.port).into()).await;
+    let mut config = on(&server, WhenDegraded::Reject);
+    config.storage.redis.port = Some(proxy.address.port());
+    // Nobody waits for so long here.
+    config.orders.lease_s = 3_600;
+    let gateway = Running::start(config).await;
+    until_state(&gateway, "healthy").await;
+    let mut runs = JoinSet::new();
+    let (store, job) = store_and_job(&server, &mut runs).await;
+
+    proxy.lose_answer(job.id.to_string().as_bytes());
+    assert_eq!(store.enqueue(&job, &some_jobs()).await.unwrap(), Enqueued::Queued);
+    let order = until_shown(&gateway, &job.id.to_string(), "confirmed").await;
+    assert!(proxy.has_lost_answer(), "it was claimed before");
+    let updates = order["updates"].as_array().unwrap();
+    check_whole(updates, "confirmed");
+    assert!(updates.iter().all(|update| update["attempt"] == 1), "no attempt was used up: {order}");
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_claimed_without_an_answer_is_there_for_others_when_the_claimant_is_back() {
+    let Some(server) = RedisServer::start(&[]) else { return };
+    let proxy = Proxy::start(([127, 0, 0, 1], server.port).into()).await;
+    let mut config = server.patient_config();
+    config.port = Some(proxy.address.port());
+    let (claimant, driver) = connect(&config, &Retention::default()).await;
+    let (claimant, mut runs): (SharedBackend, _) = (Arc::new(claimant), JoinSet::new());
+    runs.spawn(driver);
+    let (store, job) = store_and_job(&server, &mut runs).await;
+    let lease = Duration::from_secs(3_600);
+    assert_eq!(store.enqueue(&job, &some_jobs()).await.unwrap(), Enqueued::Queued);
+
+    proxy.lose_answer(job.id.to_string().as_bytes());
+    claimant.claim("paper", 1, lease).await.unwrap_err();
+    let held = store.job(job.id).await.unwrap().unwrap();
+    assert_eq!((held.state, held.run), (JobState::Claimed, 1));
+    assert_eq!(store.claim("paper", 1, lease).await.unwrap(), [], "nobody else knows that it is nobody's");
+    // For workers of another kind, but it is this process.
+    let other = NewJob { id: OrderId::random().into(), kind: Some("other".into()), ..job.clone() };
+    assert_eq!(store.enqueue(&other, &some_jobs()).await.unwrap(), Enqueued::Queued);
+    let claimed = eventually("redis lets it in again", async || {
+        claimant.claim("nobody's", 1, lease).await.ok().filter(|claimed| !claimed.is_empty())
+    })
+    .await;
+    let [again] = claimed.as_slice() else { panic!("{claimed:?}") };
+    assert_eq!(
+        (again.id, again.run, again.cancelled),
+        (job.id, 1, false),
+        "as if it had not been claimed before"
+    );
+    assert!(again.token > held.token, "under a token of its own");
+    assert_eq!(store.extend(job.id, held.token, lease).await.unwrap(), Held::Lost);
+    assert_eq!(store.finish(job.id, again.token, &Ending::Done).await.unwrap(), Held::Yes);
+    // What is known to be claimed stays claimed.
+    let known = claimant.claim("other", 1, lease).await.unwrap().remove(0);
+    assert_eq!(claimant.claim("other", 1, lease).await.unwrap(), []);
+    assert_eq!(store.extend(known.id, known.token, lease).await.unwrap(), Held::Yes);
 }

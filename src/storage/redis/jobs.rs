@@ -8,6 +8,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use fred::types::{FromValue, Value};
+use tokio::sync::{Mutex, MutexGuard};
 use tokio::time::Instant;
 use uuid::Uuid;
 
@@ -19,6 +20,28 @@ use crate::storage::{
     Attempt, Cancelling, ClaimedJob, Ending, Enqueued, Held, JOBS_PER_CALL_MAX, JobBounds, JobCounts,
     JobKind, JobState, JobView, Jobs, LEASE_MAX, LEASE_MIN, MovedJob, NewJob, Recorded, Result, Stand,
 };
+
+/// What this process has claimed. One claim is made after the other, so that the server can tell of which
+/// one the answer was lost.
+#[derive(Debug)]
+pub(super) struct Claims {
+    by: Uuid,
+    made: Mutex<ClaimsMade>,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct ClaimsMade {
+    /// How many there were.
+    last: u64,
+    /// Up to which one it is known what became of them.
+    known: u64,
+}
+
+impl Default for Claims {
+    fn default() -> Self {
+        Self { by: Uuid::new_v4(), made: Mutex::default() }
+    }
+}
 
 const CLAIMED_FIELDS: usize = 10;
 const VIEW_FIELDS: usize = 13;
@@ -47,6 +70,39 @@ impl RedisBackend {
         let args = vec![text(id), text(token), lease, text(u8::from(commits))];
         let answer: String = self.run_on_jobs(&job_scripts::HOLD, op, args).await?;
         held(op, &answer)
+    }
+
+    /// Claims up to `limit` jobs, and gives back those of claims whose answers were lost.
+    async fn next_claim(
+        &self,
+        mut made: MutexGuard<'_, ClaimsMade>,
+        kind: &str,
+        limit: usize,
+        lease: Duration,
+    ) -> Result<Vec<ClaimedJob>> {
+        made.last += 1;
+        let args = vec![
+            text(limit.min(JOBS_PER_CALL_MAX)),
+            micros(lease.clamp(LEASE_MIN, LEASE_MAX)),
+            Value::from(kind),
+            text(self.claims.by.simple()),
+            text(made.last),
+            text(made.known),
+        ];
+        let answer: Vec<Bytes> = self.run_on_jobs(&job_scripts::CLAIM, "claim", args).await?;
+        let jobs = answer.chunks(CLAIMED_FIELDS).map(|fields| claimed(Fields { op: "claim", fields }));
+        let jobs = jobs.collect::<Result<_>>()?;
+        made.known = made.last;
+        Ok(jobs)
+    }
+
+    /// See [`Primary::settle_claims`](crate::storage::primary::Primary::settle_claims).
+    pub(super) async fn settle_claims(&self) -> Result<()> {
+        let made = self.claims.made.lock().await;
+        if made.known < made.last {
+            self.next_claim(made, "", 0, LEASE_MIN).await?;
+        }
+        Ok(())
     }
 
     /// See [`Primary::record_job`](crate::storage::primary::Primary::record_job).
@@ -132,10 +188,7 @@ impl Jobs for RedisBackend {
         if limit == 0 {
             return Ok(Vec::new());
         }
-        let lease = micros(lease.clamp(LEASE_MIN, LEASE_MAX));
-        let args = vec![text(limit.min(JOBS_PER_CALL_MAX)), lease, Value::from(kind)];
-        let answer: Vec<Bytes> = self.run_on_jobs(&job_scripts::CLAIM, "claim", args).await?;
-        answer.chunks(CLAIMED_FIELDS).map(|fields| claimed(Fields { op: "claim", fields })).collect()
+        self.next_claim(self.claims.made.lock().await, kind, limit, lease).await
     }
 
     async fn extend(&self, id: JobId, token: u64, lease: Duration) -> Result<Held> {

@@ -74,6 +74,7 @@ use crate::model::{BackendName, ChannelName, NodeId};
 use beat::{Clocks, Lives};
 use codec::decode_published;
 use commands::Commands;
+use jobs::Claims;
 use link::{Condition, Link, LinkState};
 use primaries::{AreaState, Primaries, slot_of};
 use shards::{Following, Shards};
@@ -141,6 +142,7 @@ pub struct RedisBackend {
     lives: Lives,
     /// What the servers' clocks say.
     clocks: Clocks,
+    claims: Claims,
     /// For further connections.
     target: (Target, RedisConfig),
     /// Dropped with the backend, which ends the driver.
@@ -208,6 +210,7 @@ impl RedisBackend {
             areas,
             lives: Lives::default(),
             clocks: Clocks::default(),
+            claims: Claims::default(),
             target: (target, config.clone()),
             _alive: alive,
         };
@@ -326,6 +329,10 @@ impl Primary for RedisBackend {
 
     async fn record_job(&self, job: &MovedJob) -> Result<Recorded> {
         Self::record_job(self, job).await
+    }
+
+    async fn settle_claims(&self) -> Result<()> {
+        Self::settle_claims(self).await
     }
 }
 

@@ -395,7 +395,7 @@ impl Jobs for Switching {
         }
         let claimed = match core.ask(core.area_of_jobs(), core.primary.claim(kind, limit, lease)).await {
             Some(answer) => answer?,
-            // What was claimed by a call whose answer was lost is somebody's when its lease runs out.
+            // What was claimed by a call whose answer was lost is given back when the primary is back.
             None => Vec::new(),
         };
         let mut state = core.jobs.lock();

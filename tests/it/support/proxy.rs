@@ -1,11 +1,15 @@
-//! A TCP proxy whose connections a test can cut, or keep the answers of.
+//! A TCP proxy whose connections a test can cut, or keep or lose the answers of.
 
 use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
 
 use tokio::io::{self, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+
+/// What the answer has in it that is lost next.
+type Lost = Arc<Mutex<Option<Vec<u8>>>>;
 
 /// Hands connections on until it is dropped.
 pub(crate) struct Proxy {
@@ -13,6 +17,7 @@ pub(crate) struct Proxy {
     to: watch::Sender<Option<SocketAddr>>,
     cuts: watch::Sender<u64>,
     held: watch::Sender<bool>,
+    lost: Lost,
     _running: JoinSet<()>,
 }
 
@@ -29,17 +34,23 @@ impl Proxy {
         let address = listener.local_addr().unwrap();
         let ((cuts, cut), (to, target)) = (watch::channel(0), watch::channel(None));
         let (held, is_held) = watch::channel(false);
-        let mut running = JoinSet::new();
+        let (mut running, lost) = (JoinSet::new(), Lost::default());
+        let (is_lost, cutting) = (Arc::clone(&lost), cuts.clone());
         running.spawn(async move {
             let mut connections = JoinSet::new();
             loop {
                 let (client, _) = listener.accept().await.unwrap();
                 let mut cut = cut.clone();
                 cut.mark_unchanged();
-                connections.spawn(hand_on(client, *target.borrow(), cut, is_held.clone()));
+                connections.spawn(hand_on(
+                    client,
+                    *target.borrow(),
+                    cut,
+                    Answers { held: is_held.clone(), lost: Arc::clone(&is_lost), cuts: cutting.clone() },
+                ));
             }
         });
-        Self { address, to, cuts, held, _running: running }
+        Self { address, to, cuts, held, lost, _running: running }
     }
 
     pub(crate) fn lead_to(&self, to: SocketAddr) {
@@ -66,13 +77,43 @@ impl Proxy {
     pub(crate) fn hold_answers(&self, held: bool) {
         self.held.send_replace(held);
     }
+
+    /// Cuts every connection when the server answers with these bytes, which nobody gets; once.
+    pub(crate) fn lose_answer(&self, with: &[u8]) {
+        *self.lost.lock().unwrap() = Some(with.to_vec());
+    }
+
+    /// Whether there was such an answer.
+    pub(crate) fn has_lost_answer(&self) -> bool {
+        self.lost.lock().unwrap().is_none()
+    }
+}
+
+/// What becomes of answers.
+struct Answers {
+    held: watch::Receiver<bool>,
+    lost: Lost,
+    cuts: watch::Sender<u64>,
+}
+
+impl Answers {
+    /// Whether an answer is the one to be lost; then all connections are cut.
+    fn lose(&self, answer: &[u8]) -> bool {
+        let mut lost = self.lost.lock().unwrap();
+        let is_it = |with: &Vec<u8>| answer.windows(with.len()).any(|part| part == with);
+        if lost.take_if(|with| is_it(with)).is_none() {
+            return false;
+        }
+        self.cuts.send_modify(|cuts| *cuts += 1);
+        true
+    }
 }
 
 async fn hand_on(
     mut client: TcpStream,
     to: Option<SocketAddr>,
     mut cut: watch::Receiver<u64>,
-    held: watch::Receiver<bool>,
+    answering: Answers,
 ) {
     let Some(to) = to else {
         let _said = client.read(&mut [0; 1024]).await;
@@ -87,7 +128,7 @@ async fn hand_on(
                 let _told = to_server.shutdown().await;
             },
             async {
-                let _ended = answers(from_server, &mut to_client, held).await;
+                let _ended = answers(from_server, &mut to_client, answering).await;
                 let _told = to_client.shutdown().await;
             },
         )
@@ -101,12 +142,13 @@ async fn hand_on(
 async fn answers(
     mut from: impl io::AsyncRead + Unpin,
     to: &mut (impl io::AsyncWrite + Unpin),
-    mut held: watch::Receiver<bool>,
+    mut answering: Answers,
 ) -> io::Result<()> {
     let mut bytes = [0; 16 * 1024];
     loop {
         let len = from.read(&mut bytes).await?;
-        if len == 0 || held.wait_for(|held| !held).await.is_err() {
+        let is_over = len == 0 || answering.held.wait_for(|held| !held).await.is_err();
+        if is_over || answering.lose(&bytes[..len]) {
             return Ok(());
         }
         to.write_all(&bytes[..len]).await?;

@@ -36,6 +36,7 @@ impl Core {
         let (mut place, mut failures) = (0, 0);
         loop {
             self.until_primary(self.area_of_jobs()).await;
+            self.settle_claims().await;
             let changed = self.jobs.moved.notified();
             let mut changed = std::pin::pin!(changed);
             changed.as_mut().enable();
@@ -65,6 +66,16 @@ impl Core {
             if self.is_primary(self.area_of_jobs()) {
                 tracing::warn!(error = %error, failures, "jobs that this node took on cannot be recorded yet");
             }
+            time::sleep(RETRY.wait(failures, rand::random())).await;
+        }
+    }
+
+    /// What was claimed by calls whose answers were lost need not wait for its leases to run out.
+    async fn settle_claims(&self) {
+        let mut failures = 0;
+        while let Some(Err(error)) = self.ask(self.area_of_jobs(), self.primary.settle_claims()).await {
+            failures += 1;
+            tracing::debug!(error = %error, failures, "what was claimed without an answer is not given back yet");
             time::sleep(RETRY.wait(failures, rand::random())).await;
         }
     }
