@@ -25,6 +25,7 @@ use super::intake::Intake;
 use super::limits::Admission;
 use super::outbox::{Outbox, OutboxLimits, Overflow, Replaces};
 use super::shard::{RETRY_AFTER_MS, Shard};
+use super::socket::read_now;
 use super::stats::{ConnectionHealth, ConnectionInfo, ShardStats};
 use super::subscription::Subscription;
 use crate::channels::LiveBatch;
@@ -464,7 +465,7 @@ impl Connection {
                 Poll::Ready(Err(_)) => return Poll::Ready(self.code_or(CloseCode::Abnormal)),
                 Poll::Ready(Ok(())) => {}
             }
-            let ended = READ_BUFFER.with_borrow_mut(|buffer| match self.stream.try_read(buffer) {
+            let ended = READ_BUFFER.with_borrow_mut(|buffer| match read_now(&self.stream, buffer) {
                 Ok(0) => Some(self.code_or(CloseCode::Abnormal)),
                 Ok(read) => {
                     self.stats.bytes_received.add(read as u64);

@@ -27,7 +27,7 @@ pub(crate) use limits::{AddressPermit, Admission, Limit, Source, TcpPlace};
 pub use manager::Manager;
 pub(crate) use manager::ShardHandle;
 pub(crate) use shard::Opening;
-pub(crate) use socket::{Kept, Look, Socket};
+pub(crate) use socket::{Kept, Look, Socket, read_first};
 pub(crate) use stats::DURATION_BUCKETS_S;
 pub use stats::{ConnectionHealth, ConnectionInfo};
 

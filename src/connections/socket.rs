@@ -1,18 +1,23 @@
 //! A TCP socket that others can look at while hyper has it.
 
-use std::io;
+use std::io::{self, Read as _};
 use std::net::Shutdown;
 use std::pin::Pin;
 use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, ready};
 
+use bytes::Bytes;
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 
 /// A socket that is read and written by one, and looked at by others.
 #[derive(Debug)]
-pub(crate) struct Socket(Arc<TcpStream>);
+pub(crate) struct Socket {
+    stream: Arc<TcpStream>,
+    /// What was read of it before, and comes first.
+    first: Bytes,
+}
 
 /// The look of others at a socket; it does not keep it open.
 #[derive(Debug, Clone)]
@@ -20,16 +25,22 @@ pub(crate) struct Look(Weak<TcpStream>);
 
 impl Socket {
     pub(crate) fn new(stream: TcpStream) -> Self {
-        Self(Arc::new(stream))
+        Self::begun(stream, Bytes::new())
+    }
+
+    /// One of which something was read already: less than hyper reads at once, so that nothing of it is left
+    /// when the stream is taken out.
+    pub(crate) fn begun(stream: TcpStream, first: Bytes) -> Self {
+        Self { stream: Arc::new(stream), first }
     }
 
     pub(crate) fn look(&self) -> Look {
-        Look(Arc::downgrade(&self.0))
+        Look(Arc::downgrade(&self.stream))
     }
 
     /// The stream by itself; `None` while somebody looks.
     pub(crate) fn into_inner(self) -> Option<TcpStream> {
-        Arc::into_inner(self.0)
+        Arc::into_inner(self.stream)
     }
 }
 
@@ -50,6 +61,40 @@ impl Look {
     }
 }
 
+/// Reads what has come. A buffer that is not full then shows that nothing is left, so nobody needs to ask for
+/// more in vain before more is told to be there; tokio's own reader does the same.
+pub(crate) fn read_now(stream: &TcpStream, buffer: &mut [u8]) -> io::Result<usize> {
+    let mut read = 0;
+    let tried = stream.try_io(Interest::READABLE, || {
+        read = (&*SockRef::from(stream)).read(buffer)?;
+        let is_drained =
+            0 < read && read < buffer.len() && cfg!(any(target_os = "linux", target_os = "macos"));
+        // Has tokio wait for more; what was read is not lost.
+        if is_drained { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
+    });
+    match tried {
+        Err(error) if read == 0 => Err(error),
+        _ => Ok(read),
+    }
+}
+
+/// The first that comes; nothing at the end of the stream.
+pub(crate) async fn read_first(stream: &TcpStream) -> io::Result<Bytes> {
+    /// Most heads are smaller, and hyper reads more at once.
+    const LEN: usize = 1 << 10;
+    let now = || {
+        let mut first = [0; LEN];
+        read_now(stream, &mut first).map(|read| Bytes::copy_from_slice(&first[..read]))
+    };
+    loop {
+        stream.readable().await?;
+        match now() {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            read => return read,
+        }
+    }
+}
+
 /// A socket that is kept open.
 #[derive(Debug)]
 pub(crate) struct Kept(Arc<TcpStream>);
@@ -63,12 +108,21 @@ impl Kept {
 }
 
 impl AsyncRead for Socket {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if !self.first.is_empty() {
+            let len = self.first.len().min(buf.remaining());
+            buf.put_slice(&self.first.split_to(len));
+            return Poll::Ready(Ok(()));
+        }
         loop {
-            ready!(self.0.poll_read_ready(cx))?;
-            match self.0.try_read_buf(buf) {
+            ready!(self.stream.poll_read_ready(cx))?;
+            match read_now(&self.stream, buf.initialize_unfilled()) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                read => return Poll::Ready(read.map(drop)),
+                read => return Poll::Ready(read.map(|read| buf.advance(read))),
             }
         }
     }
@@ -77,8 +131,8 @@ impl AsyncRead for Socket {
 impl AsyncWrite for Socket {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         loop {
-            ready!(self.0.poll_write_ready(cx))?;
-            match self.0.try_write(bytes) {
+            ready!(self.stream.poll_write_ready(cx))?;
+            match self.stream.try_write(bytes) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 written => return Poll::Ready(written),
             }
@@ -91,8 +145,8 @@ impl AsyncWrite for Socket {
         bytes: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         loop {
-            ready!(self.0.poll_write_ready(cx))?;
-            match self.0.try_write_vectored(bytes) {
+            ready!(self.stream.poll_write_ready(cx))?;
+            match self.stream.try_write_vectored(bytes) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 written => return Poll::Ready(written),
             }
@@ -108,6 +162,6 @@ impl AsyncWrite for Socket {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(SockRef::from(&*self.0).shutdown(Shutdown::Write))
+        Poll::Ready(SockRef::from(&*self.stream).shutdown(Shutdown::Write))
     }
 }

@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures_util::FutureExt as _;
 use hyper::Request;
 use hyper::body::Incoming;
@@ -32,7 +33,7 @@ use super::handing_over::HandingOver;
 use super::problem::internal;
 use super::reserve::{Reserve, ReservePlace};
 use super::upgrade::{Arrival, TooMany};
-use crate::connections::{Limit, Look, Manager, ShardHandle, Socket, Source, TcpPlace};
+use crate::connections::{Limit, Look, Manager, ShardHandle, Socket, Source, TcpPlace, read_first};
 use crate::support::counter::Counter;
 use crate::support::panics::contain;
 use crate::support::rate::Rates;
@@ -289,21 +290,18 @@ pub(crate) async fn serve(listener: TcpListener, shard: usize, door: Door, parts
 
 async fn serve_one(stream: TcpStream, connected: Connected, door: Door, parts: Arc<AcceptParts>) {
     let head_timeout = Duration::from_millis(parts.config.head_timeout_ms);
-    // A client that says nothing must not hold a place in the gate. A new socket may be told to be
-    // readable before anything came, so it is looked at.
-    let mut first = [0];
-    let first_byte = time::timeout(head_timeout, stream.peek(&mut first));
-    let spoke = tokio::select! {
-        peeked = first_byte => matches!(peeked, Ok(Ok(1))),
-        () = parts.stop.cancelled() => false,
+    // A client that says nothing must not hold a place in the gate.
+    let first = tokio::select! {
+        first = time::timeout(head_timeout, read_first(&stream)) => first,
+        () = parts.stop.cancelled() => Ok(Ok(Bytes::new())),
     };
-    if !spoke {
+    let Some(first) = first.ok().and_then(Result::ok).filter(|first| !first.is_empty()) else {
         parts.stats.bad_requests.add(1);
         return;
-    }
+    };
     let Ok(place) = Arc::clone(&parts.gate).acquire_owned().await else { return };
     let peer = connected.peer;
-    let (socket, handing_over) = (Socket::new(stream), HandingOver::default());
+    let (socket, handing_over) = (Socket::begun(stream, first), HandingOver::default());
     let (asked, look, handed) = (Arc::clone(&parts), socket.look(), handing_over.clone());
     let service = service_fn(move |mut request: Request<Incoming>| {
         door.enter(&mut request);
@@ -425,7 +423,15 @@ mod tests {
         let (manager, _seeds, _live) = connections::prepare(1, &ConnectionsConfig::default());
         let (stats, stop) = (Arc::new(AcceptStats::default()), CancellationToken::new());
         let routes = warp::any().map(|| StatusCode::NO_CONTENT.into_response()).boxed();
-        let door = Door::new(routes, &config, true, Arc::default(), Arc::new(BodyRoom::new(1)), stop.clone());
+        let door = Door::new(
+            routes.clone(),
+            routes,
+            &config,
+            true,
+            Arc::default(),
+            Arc::new(BodyRoom::new(1)),
+            stop.clone(),
+        );
         let parts = Arc::new(AcceptParts::new(config, manager, Arc::clone(&stats), stop.clone()));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();

@@ -51,6 +51,8 @@ pub(crate) struct Door(Arc<Parts>);
 
 struct Parts {
     routes: BoxedFilter<(Response,)>,
+    /// Those that upgrade to WebSocket.
+    web_sockets: BoxedFilter<(Response,)>,
     names: Names,
     proxies: Proxies,
     /// The path that a proxy serves the gateway below; empty for none.
@@ -73,6 +75,8 @@ impl fmt::Debug for Door {
 enum Next {
     /// It goes to the routes.
     Route,
+    /// It goes to those that upgrade.
+    WebSocket,
     Answer(Response),
 }
 
@@ -89,6 +93,7 @@ struct From {
 impl Door {
     pub(super) fn new(
         routes: BoxedFilter<(Response,)>,
+        web_sockets: BoxedFilter<(Response,)>,
         config: &HttpConfig,
         serves: bool,
         refusals: Arc<Refusals>,
@@ -97,7 +102,17 @@ impl Door {
     ) -> Self {
         let (names, proxies, base_path) = (Names::of(config), Proxies::of(config), config.base_path.clone());
         let compressor = Compressor::new(answers);
-        Self(Arc::new(Parts { routes, names, proxies, base_path, serves, refusals, compressor, stopping }))
+        Self(Arc::new(Parts {
+            routes,
+            web_sockets,
+            names,
+            proxies,
+            base_path,
+            serves,
+            refusals,
+            compressor,
+            stopping,
+        }))
     }
 
     /// Takes the base path off a request, where it is there: a proxy may do so too.
@@ -135,13 +150,15 @@ impl Door {
             (Err(problem), Some(_)) if may_not_ask(&problem) => problem.into_response(),
             (_, Some(too_many)) => turn_away(request, too_many).await,
             (Ok(Next::Answer(response)), None) => response,
-            (Ok(Next::Route), None) => {
+            (Ok(next), None) => {
+                let is_upgrade = matches!(next, Next::WebSocket);
+                let routes = if is_upgrade { &self.0.web_sockets } else { &self.0.routes };
                 if request.method() == Method::HEAD {
                     // The answer to GET, of which hyper sends no more than the head. Nothing is upgraded.
                     *request.method_mut() = Method::GET;
                     request.headers_mut().remove(UPGRADE);
                 }
-                let routes = TowerToHyperService::new(warp::service(self.0.routes.clone()));
+                let routes = TowerToHyperService::new(warp::service(routes.clone()));
                 routes.call(request).await.unwrap_or_else(|never| match never {})
             }
             (Err(problem), None) => {
@@ -160,7 +177,10 @@ impl Door {
         if let Some(Refused(code)) = response.extensions().get() {
             self.0.refusals.add(code);
         }
-        self.tell_pages(response.headers_mut(), &from);
+        // No page reads the answer that begins a WebSocket.
+        if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+            self.tell_pages(response.headers_mut(), &from);
+        }
         self.0.compressor.compress(response, takes_gzip).await
     }
 
@@ -199,7 +219,8 @@ impl Door {
             return Err(Problem::method_not_allowed(address.allow()));
         }
         if !is_options {
-            return Ok(Next::Route);
+            let is_upgrade = address.kind == Kind::WebSocket;
+            return Ok(if is_upgrade { Next::WebSocket } else { Next::Route });
         }
         let mut response = allowed(address.allow());
         if from.is_allowed {

@@ -65,17 +65,35 @@ pub(crate) fn door(app: Arc<App>) -> Door {
     let (serves, stopping) = (app.serves, app.stopping.clone());
     let (config, refusals) = (app.config.clone(), Arc::clone(&app.sources.refusals));
     let answers = Arc::clone(&app.sources.answers);
-    Door::new(routes(app), &config, serves, refusals, answers, stopping)
+    Door::new(
+        routes(Arc::clone(&app)),
+        whole(web_sockets(&app)),
+        &config,
+        serves,
+        refusals,
+        answers,
+        stopping,
+    )
 }
 
 /// All routes; never rejects.
 pub(super) fn routes(app: Arc<App>) -> BoxedFilter<(Response,)> {
     let told = health(&app).or(stats(&app)).unify();
-    let routes = if app.serves {
+    whole(if app.serves {
         told.or(clients(&app)).unify().boxed()
     } else {
         told.or(no_gateway()).unify().boxed()
-    };
+    })
+}
+
+/// The routes that upgrade. A request for one of them passes no others: each that is passed takes memory
+/// for all that it could do.
+fn web_sockets(app: &Arc<App>) -> BoxedFilter<(Response,)> {
+    market(app).or(subscribe_any(app)).unify().or(order_sockets(app)).unify().boxed()
+}
+
+/// The same, with an answer where none of them fits.
+fn whole(routes: BoxedFilter<(Response,)>) -> BoxedFilter<(Response,)> {
     routes
         .or(warp::any().and_then(|| async { Err::<Response, _>(warp::reject::not_found()) }))
         .unify()
@@ -103,15 +121,11 @@ fn clients(app: &Arc<App>) -> BoxedFilter<(Response,)> {
         .unify()
         .or(history(app))
         .unify()
-        .or(market(app))
-        .unify()
         .or(orders(app))
         .unify()
         .or(jobs(app))
         .unify()
-        .or(subscribe_any(app))
-        .unify()
-        .or(order_sockets(app))
+        .or(web_sockets(app))
         .unify()
         .or(page())
         .unify()
