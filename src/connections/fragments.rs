@@ -4,9 +4,6 @@
 /// Fragments of one message. Clients cut long messages into pieces of kilobytes, if at all.
 pub(super) const FRAGMENTS_MAX: u16 = 256;
 
-/// Frames longer than this make the buffer grow that they are read into.
-const LARGE: u64 = 4_096;
-
 /// Where in a frame (RFC 6455, section 5.2) the next byte belongs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 enum Part {
@@ -27,7 +24,6 @@ pub(super) struct Fragments {
     length: u64,
     part: Part,
     is_masked: bool,
-    has_grown: bool,
     /// Of the message that has begun and not ended.
     count: u16,
 }
@@ -91,7 +87,6 @@ impl Fragments {
     }
 
     fn after_length(&mut self) {
-        self.has_grown |= self.length > LARGE;
         if self.is_masked { self.part = Part::Mask(4) } else { self.after_mask() }
     }
 
@@ -99,10 +94,8 @@ impl Fragments {
         self.part = if self.length == 0 { Part::Opcode } else { Part::Payload };
     }
 
-    /// Whether a buffer has grown that nothing is in, since all messages are complete. Asked once for
-    /// each time.
-    pub(super) fn leaves_a_large_buffer(&mut self) -> bool {
-        let is_between = self.part == Part::Opcode && self.count == 0;
-        is_between && std::mem::take(&mut self.has_grown)
+    /// Whether nothing has begun that has not ended.
+    pub(super) fn is_between(&self) -> bool {
+        self.part == Part::Opcode && self.count == 0
     }
 }

@@ -13,7 +13,8 @@ use crate::protocol::CloseCode;
 
 /// Takes in what one client sends.
 pub(super) struct Intake {
-    reader: FrameReader,
+    /// Where something was read of a message that is not whole yet.
+    reader: Option<Box<FrameReader>>,
     /// Nothing more of it is to be heard: what it sends is read, and not looked at.
     is_deaf: bool,
     backlog: Option<Box<Backlog>>,
@@ -30,8 +31,8 @@ struct Backlog {
 }
 
 impl Intake {
-    pub(super) fn new(message_bytes_max: usize) -> Self {
-        Self { reader: FrameReader::new(message_bytes_max), is_deaf: false, backlog: None }
+    pub(super) fn new() -> Self {
+        Self { reader: None, is_deaf: false, backlog: None }
     }
 
     pub(super) fn is_deaf(&self) -> bool {
@@ -40,14 +41,25 @@ impl Intake {
 
     /// Takes what was read from the socket. Must not be called while something is kept back.
     pub(super) fn take(&mut self, connection: &Rc<Connection>, shard: &Rc<Shard>, mut input: &[u8]) {
+        if input.is_empty() && self.reader.is_none() {
+            return;
+        }
         let mut output = Vec::new();
         while !self.is_deaf {
-            let inbound = self.reader.next(&mut input, &mut output);
+            let new = || Box::new(FrameReader::new(shard.config.message_bytes_max));
+            let reader = self.reader.get_or_insert_with(new);
+            let inbound = reader.next(&mut input, &mut output);
+            let is_all = inbound.is_none() && reader.is_between();
             if !output.is_empty() {
                 connection.answer(std::mem::take(&mut output), shard.limits);
             }
             match inbound {
-                None => return,
+                None => {
+                    if is_all {
+                        self.reader = None;
+                    }
+                    return;
+                }
                 Some(Inbound::Closed { has_failed }) => {
                     self.is_deaf = true;
                     let code = if has_failed { CloseCode::Abnormal } else { CloseCode::Normal };

@@ -321,7 +321,7 @@ impl Shard {
         let connection = Rc::new(Connection::new(stream, id, admission, stats, burst, order));
         let slot = self.connections.borrow_mut().insert(Rc::clone(&connection));
         self.stats.opened.add(1);
-        let mut intake = Intake::new(self.config.message_bytes_max);
+        let mut intake = Intake::new();
         let begin = || {
             self.greet(&connection, opening);
             if let Some(window) = self.draining.get() {
