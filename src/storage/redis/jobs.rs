@@ -12,6 +12,7 @@ use tokio::sync::{Mutex, MutexGuard};
 use tokio::time::Instant;
 use uuid::Uuid;
 
+use super::commands::Priority;
 use super::errors::corrupt;
 use super::scripts::Script;
 use super::{EXACT_MAX, RedisBackend, job_scripts};
@@ -53,9 +54,10 @@ impl RedisBackend {
         op: &'static str,
         args: Vec<Value>,
     ) -> Result<R> {
-        let prefix = &self.keys.prefix;
-        let keys = job_scripts::KEYS.iter().map(|name| format!("{prefix}:{{jobs}}:{name}")).collect();
-        script.run(&self.commands, op, self.command_timeout, keys, args).await
+        let mut words = self.keys.jobs.clone();
+        words.push_values(&args);
+        let (priority, keys) = (Priority::Usual, job_scripts::KEYS.len());
+        script.send(priority, &self.commands, op, self.command_timeout, keys, words).await
     }
 
     async fn hold(

@@ -7,7 +7,9 @@ use fred::types::Value;
 use tokio::sync::mpsc;
 
 use super::codec::{decode, decode_id, decode_latest, encode};
+use super::commands::Priority;
 use super::errors::{corrupt, storage_error};
+use super::scripts::Words;
 use super::{EXACT_MAX, RedisBackend, scripts};
 use crate::model::{
     ChannelKind, ChannelName, DraftEntry, Entry, EntryId, EntryKind, Epoch, NodeId, Position,
@@ -213,44 +215,47 @@ impl Log for RedisBackend {
 
     async fn append(&self, batch: &AppendBatch) -> Result<AppendAnswer> {
         let keys = self.keys.channel(&batch.channel);
-        let log = keys.log.clone();
+        let log = &keys.log;
         let bounds = Bounds::of(&self.retention, &batch.channel);
         let sent_at = self.server_time(&batch.channel).map_or_else(String::new, |ms| ms.to_string());
-        let mut args = Vec::with_capacity(10 + 7 * batch.entries.len());
-        args.extend([
-            Value::from(batch.epoch.as_str()),
-            Value::from(batch.producer.to_string()),
-            number(bounds.entries),
-            number(bounds.bytes),
-            number(bounds.age_ms),
-            number(bounds.kept_ms()),
-            Value::from(keys.publish.as_str()),
-            flag(bounds.together),
-            number(bounds.key_age_ms),
-            Value::from(sent_at),
-        ]);
+        /// What an entry has besides its data, and a call besides entries, is less than this.
+        const USUAL_LEN: usize = 512;
+        let data: usize = batch.entries.iter().map(|append| append.draft.data.len() + USUAL_LEN).sum();
+        let mut words = Words::with_capacity(14 + 7 * batch.entries.len(), USUAL_LEN + data);
+        for word in [log, &keys.meta, &keys.latest, &keys.ages, batch.epoch.as_str()] {
+            words.push(word);
+        }
+        words.push(batch.producer);
+        for bound in [bounds.entries, bounds.bytes, bounds.age_ms, bounds.kept_ms()] {
+            words.push(bound);
+        }
+        words.push(&keys.publish);
+        words.push(u8::from(bounds.together));
+        words.push(bounds.key_age_ms);
+        words.push(sent_at);
         for append in &batch.entries {
             if append.seq > EXACT_MAX {
-                return Err(corrupt(&log, "a producer's sequence beyond 2^53 cannot be kept"));
+                return Err(corrupt(log, "a producer's sequence beyond 2^53 cannot be kept"));
             }
             if append.fence.is_some_and(|fence| fence > EXACT_MAX) {
-                return Err(corrupt(&log, "a fence beyond 2^53 cannot be kept"));
+                return Err(corrupt(log, "a fence beyond 2^53 cannot be kept"));
             }
             let id = EntryId { producer: batch.producer, seq: append.seq };
-            args.extend([
-                number(append.seq),
-                number(exact(append.prev)),
-                Value::from(append.draft.time.timestamp_millis().to_string()),
-                Value::from(on_latest(batch.channel.kind(), &append.draft)),
-                append.fence.map_or_else(|| Value::from(""), number),
-                flag(append.draft.kind.is_terminal()),
-                Value::Bytes(encode(id, &append.draft)),
-            ]);
+            words.push(append.seq);
+            words.push(exact(append.prev));
+            words.push(append.draft.time.timestamp_millis());
+            words.push(on_latest(batch.channel.kind(), &append.draft));
+            match append.fence {
+                Some(fence) => words.push(fence),
+                None => words.push(""),
+            }
+            words.push(u8::from(append.draft.kind.is_terminal()));
+            words.push_bytes(&encode(id, &append.draft));
         }
-        let answer: Vec<Value> = scripts::append(self.keys.sharded)
-            .run(&self.commands, "append", self.command_timeout, keys.of_latest(), args)
-            .await?;
-        read_answer(&log, batch, &answer)
+        let (script, limit) = (scripts::append(self.keys.sharded), self.command_timeout);
+        let answer: Vec<Value> =
+            script.send(Priority::Usual, &self.commands, "append", limit, 4, words).await?;
+        read_answer(log, batch, &answer)
     }
 
     async fn read_within(

@@ -77,6 +77,7 @@ use commands::Commands;
 use jobs::Claims;
 use link::{Condition, Link, LinkState};
 use primaries::{AreaState, Primaries, slot_of};
+use scripts::Words;
 use shards::{Following, Shards};
 use slots::SLOTS;
 use subscriber::{Published, Subscriber, Subscribing};
@@ -502,6 +503,8 @@ struct Keys {
     publish_prefix: String,
     /// Whether appends are published to the nodes that have their slots only.
     sharded: bool,
+    /// Those of the jobs role, in the order in which its scripts take them.
+    jobs: Words,
 }
 
 /// The keys of one channel.
@@ -527,7 +530,11 @@ impl Keys {
             0 => format!("{prefix}:"),
             db => format!("{prefix}@{db}:"),
         };
-        Self { prefix: prefix.to_owned(), sharded: target.is_cluster(), publish_prefix }
+        let mut jobs = Words::default();
+        for name in job_scripts::KEYS {
+            jobs.push(format_args!("{prefix}:{{jobs}}:{name}"));
+        }
+        Self { prefix: prefix.to_owned(), sharded: target.is_cluster(), publish_prefix, jobs }
     }
 
     /// What a beat writes: the hash that holds the life, and two trials.

@@ -4,9 +4,12 @@
 //! Lua's numbers are doubles: offsets, sequences and byte counts are exact up to 2^53, and are
 //! written with `%.0f`, because Lua's own way of writing numbers is not.
 
+use std::fmt;
+use std::io::Write as _;
 use std::sync::LazyLock;
 use std::time::Duration;
 
+use bytes::Bytes;
 use fred::error::Error;
 use fred::types::{FromValue, Value};
 
@@ -58,20 +61,93 @@ impl Script {
         keys: Vec<String>,
         args: Vec<Value>,
     ) -> Result<R> {
-        let key = keys.first().cloned().unwrap_or_default();
-        let mut words = Vec::with_capacity(2 + keys.len() + args.len());
-        words.extend([Value::from(self.hash.as_str()), Value::from(keys.len().to_string())]);
-        words.extend(keys.into_iter().map(Value::from));
-        words.extend(args);
-        let answer = commands.call_with(priority, &key, "EVALSHA", words.clone()).await;
+        let mut words = Words::default();
+        for key in &keys {
+            words.push(key);
+        }
+        words.push_values(&args);
+        self.send(priority, commands, op, limit, keys.len(), words).await
+    }
+
+    /// The same with words, of which the first ones are keys.
+    pub(super) async fn send<R: FromValue>(
+        &self,
+        priority: Priority,
+        commands: &Commands,
+        op: &'static str,
+        limit: Duration,
+        keys: usize,
+        words: Words,
+    ) -> Result<R> {
+        let words = words.whole();
+        let of = |script: &str| {
+            let begin = [Value::from(script), Value::from(keys.to_string())];
+            begin.into_iter().chain(words.values()).collect::<Vec<_>>()
+        };
+        let answer = commands.call_with(priority, words.first(), "EVALSHA", of(&self.hash)).await;
         let answer: std::result::Result<R, Error> = match answer {
             Err(error) if error.details().starts_with("NOSCRIPT") => {
-                words[0] = Value::from(self.text.as_str());
-                commands.call_with(priority, &key, "EVAL", words).await
+                commands.call_with(priority, words.first(), "EVAL", of(&self.text)).await
             }
             answer => answer,
         };
         answer.map_err(|error| storage_error(op, limit, &error))
+    }
+}
+
+/// The words of a call, in one piece of memory: a call has dozens of them, most of them short.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Words {
+    bytes: Vec<u8>,
+    /// Where each of them ends.
+    ends: Vec<usize>,
+}
+
+impl Words {
+    pub(super) fn with_capacity(words: usize, bytes: usize) -> Self {
+        Self { bytes: Vec::with_capacity(bytes), ends: Vec::with_capacity(words) }
+    }
+
+    pub(super) fn push(&mut self, word: impl fmt::Display) {
+        write!(self.bytes, "{word}").expect("memory takes what is written");
+        self.ends.push(self.bytes.len());
+    }
+
+    pub(super) fn push_bytes(&mut self, word: &[u8]) {
+        self.bytes.extend_from_slice(word);
+        self.ends.push(self.bytes.len());
+    }
+
+    pub(super) fn push_values(&mut self, values: &[Value]) {
+        for value in values {
+            match value.as_bytes() {
+                Some(bytes) => self.push_bytes(bytes),
+                None => self.push(value.as_string().unwrap_or_default()),
+            }
+        }
+    }
+
+    fn whole(self) -> WholeWords {
+        WholeWords { bytes: self.bytes.into(), ends: self.ends }
+    }
+}
+
+/// Words that can be sent, more than once.
+struct WholeWords {
+    bytes: Bytes,
+    ends: Vec<usize>,
+}
+
+impl WholeWords {
+    fn values(&self) -> impl Iterator<Item = Value> {
+        let begins = std::iter::once(0).chain(self.ends.iter().copied());
+        begins.zip(&self.ends).map(|(begin, end)| Value::Bytes(self.bytes.slice(begin..*end)))
+    }
+
+    /// The first key, which says where all of them are.
+    fn first(&self) -> &str {
+        let end = self.ends.first().copied().unwrap_or_default();
+        std::str::from_utf8(&self.bytes[..end]).unwrap_or_default()
     }
 }
 
