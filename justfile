@@ -26,8 +26,8 @@ loss-check orders="1000":
 
 # Let Redis fail in every way: what becomes of updates, sockets and the truth?
 outages *arguments:
-    cargo build --release
-    cargo run --release -p zonewire-lab --bin zonewire-outages -- {{ arguments }}
+    cargo build --release --workspace --bins
+    ./target/release/zonewire-outages {{ arguments }}
 
 # Two gateways under faults, every frame and message read by the letter, for so many seconds
 wire-check seconds="120" *arguments:
