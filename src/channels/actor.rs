@@ -22,6 +22,7 @@ use super::unborn::{to_be_born, unborn};
 use super::watched::WatchedOrders;
 use crate::model::{
     ChannelKind, ChannelName, DraftEntry, Entry, EntryId, Epoch, Lane, NodeId, Position, WhyUnknown,
+    new_epoch,
 };
 use crate::storage::{
     Append, AppendAnswer, AppendBatch, Appended, OpenLog, Refusal, Seam, SharedBackend, StorageError,
@@ -311,14 +312,14 @@ impl Actor {
 
     /// What the log is to begin its life as, should that be here.
     fn mint(&mut self) -> Epoch {
-        let minted = Epoch::random();
+        let minted = new_epoch();
         self.minted = Some(minted.clone());
         minted
     }
 
     /// Takes up the log's life as it is now, or begins one. Answers with its epoch.
     async fn open(&mut self) -> Result<Epoch, StorageError> {
-        let minted = self.minted.take().unwrap_or_else(Epoch::random);
+        let minted = self.minted.take().unwrap_or_else(new_epoch);
         let log = self.common.backend.open(&self.channel, self.common.node, &minted).await?;
         Ok(self.take_up(log))
     }

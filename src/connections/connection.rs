@@ -291,7 +291,7 @@ impl Connection {
     }
 
     /// Sends a message, or queues it.
-    pub(super) fn send_message(&self, message: &ServerMessage<'_>, limits: OutboxLimits) {
+    pub(super) fn send_message(&self, message: &ServerMessage, limits: OutboxLimits) {
         let mut frame = Vec::new();
         text_frame(&message.to_json(), &mut frame);
         self.send(frame.into(), None, limits);

@@ -38,7 +38,10 @@ use super::stats::{ConnectionInfo, ShardStats};
 use super::subscription::Subscription;
 use crate::channels::{Asked, Channels, Delivery};
 use crate::model::{ChannelKind, ChannelName, OrderId, Position, Zone};
-use crate::protocol::{CloseCode, ErrorCode, PROTOCOL_VERSION, ServerMessage, ping_frame, text_frame};
+use crate::protocol::{
+    self, BackendStateMessage, CloseCode, Connection as ConnectionMessage, ConnectionEstablished, ErrorCode,
+    Heartbeat, PROTOCOL_VERSION, ServerMessage, ping_frame, text_frame,
+};
 use crate::storage::{Scope, StatusReader, StorageStatus};
 use crate::support::panics::{Vital, contain, contain_now};
 use fan_out::Followed;
@@ -374,31 +377,31 @@ impl Shard {
 
     fn say_established(&self, connection: &Connection, market_zone: Option<&str>, message: &str) {
         let status = self.told.borrow();
-        let established = ServerMessage::ConnectionEstablished {
+        let established = ServerMessage::ConnectionEstablished(ConnectionEstablished {
             connection_id: connection.id,
-            market_zone,
-            storage_backend: status.backend,
-            state: status.state,
+            market_zone: market_zone.map(str::to_owned),
+            storage_backend: status.backend.into(),
+            state: status.state.into(),
             heartbeat_interval_ms: self.config.heartbeat_interval_s * 1_000,
             protocol: PROTOCOL_VERSION,
             timestamp: Utc::now(),
-            message,
-        };
+            message: message.to_owned(),
+        });
         connection.send_message(&established, self.limits);
     }
 
     fn say_connection(&self, connection: &Connection, order_id: OrderId) {
         let status = self.told.borrow();
-        let established = ServerMessage::Connection {
+        let established = ServerMessage::Connection(ConnectionMessage {
             connection_id: connection.id,
             order_id,
-            storage_backend: status.backend,
-            state: status.state,
+            storage_backend: status.backend.into(),
+            state: status.state.into(),
             heartbeat_interval_ms: self.config.heartbeat_interval_s * 1_000,
             protocol: PROTOCOL_VERSION,
             timestamp: Utc::now(),
-            message: "Connected to order status stream",
-        };
+            message: "Connected to order status stream".to_owned(),
+        });
         connection.send_message(&established, self.limits);
     }
 
@@ -506,7 +509,7 @@ impl Shard {
         }
         let mut frames = Vec::new();
         ping_frame(&mut frames);
-        text_frame(&ServerMessage::Heartbeat { timestamp: Utc::now() }.to_json(), &mut frames);
+        text_frame(&ServerMessage::Heartbeat(Heartbeat { timestamp: Utc::now() }).to_json(), &mut frames);
         let frames = Bytes::from(frames);
         let has_finished = self.has_finished.take();
         self.each_connection(|slot, connection| {
@@ -613,17 +616,21 @@ fn backend_state(status: &StorageStatus, subscriptions: Option<&[Rc<Subscription
         }
         _ => None,
     };
-    let named = concerned.as_deref().map(|channels| &channels[..channels.len().min(CHANNELS_NAMED)]);
-    let message = ServerMessage::BackendState {
-        storage_backend: status.backend,
-        state: status.state,
+    let named =
+        |channels: &Vec<&ChannelName>| channels.iter().take(CHANNELS_NAMED).copied().cloned().collect();
+    let message = ServerMessage::BackendState(BackendStateMessage {
+        storage_backend: status.backend.into(),
+        state: status.state.into(),
         since: status.since,
-        scope: status.scope.as_str(),
-        channels: named,
+        scope: match status.scope {
+            Scope::All => protocol::Scope::All.into(),
+            Scope::Some(_) => protocol::Scope::Some.into(),
+        },
+        channels: concerned.as_ref().map(named),
         more_channels: concerned.as_ref().map_or(0, |channels| channels.len().saturating_sub(CHANNELS_NAMED)),
-        reason: Some(status.reason_for_clients()),
+        reason: Some(status.reason_for_clients().to_owned()),
         timestamp: Utc::now(),
-    };
+    });
     let mut frame = Vec::new();
     text_frame(&message.to_json(), &mut frame);
     frame.into()

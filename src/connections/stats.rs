@@ -21,8 +21,8 @@ pub(crate) struct ShardStats {
     pub(crate) messages_sent: Counter,
     pub(crate) messages_received: Counter,
     pub(crate) bytes_received: Counter,
-    /// By place in [`ERROR_CODES`].
-    errors: [Counter; ERROR_CODES.len()],
+    /// By place in [`ErrorCode::ALL`].
+    errors: [Counter; ErrorCode::ALL.len()],
     /// Frames that a newer one replaced while they waited.
     pub(crate) conflated: Counter,
     /// Messages that waited for a reader which was closed as too slow.
@@ -47,24 +47,9 @@ pub(crate) struct ShardStats {
     duration_ms_sum: Counter,
 }
 
-/// Every error code, for tables and metrics.
-pub(crate) const ERROR_CODES: [ErrorCode; 11] = [
-    ErrorCode::InvalidJson,
-    ErrorCode::InvalidMessage,
-    ErrorCode::UnknownType,
-    ErrorCode::InvalidChannel,
-    ErrorCode::InvalidPosition,
-    ErrorCode::TooManySubscriptions,
-    ErrorCode::TooManyZones,
-    ErrorCode::TooManyOrders,
-    ErrorCode::NotSubscribed,
-    ErrorCode::Superseded,
-    ErrorCode::StorageUnavailable,
-];
-
 impl ShardStats {
     pub(super) fn count_error(&self, code: ErrorCode) {
-        if let Some(place) = ERROR_CODES.iter().position(|known| *known == code) {
+        if let Some(place) = ErrorCode::ALL.iter().position(|known| *known == code) {
             self.errors[place].add(1);
         }
     }
@@ -127,7 +112,7 @@ impl ConnectionTotals {
                 total.closed += count.get();
                 *total.closed_by_reason.entry(code.reason()).or_default() += count.get();
             }
-            for (code, count) in ERROR_CODES.iter().zip(&shard.errors) {
+            for (code, count) in ErrorCode::ALL.iter().zip(&shard.errors) {
                 total.errors += count.get();
                 *total.errors_by_code.entry(code.as_str()).or_default() += count.get();
             }

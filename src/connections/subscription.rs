@@ -18,7 +18,7 @@ use crate::channels::{
     Step, Steps, Then, Turn, Way,
 };
 use crate::model::{BackendState, ChannelKind, ChannelName, Epoch, OrderId, Position};
-use crate::protocol::{ErrorCode, RequestId, ServerMessage};
+use crate::protocol::{CaughtUp, ErrorCode, RequestId, Resync, ServerMessage, SnapshotEnd, Subscribed};
 use crate::storage::{StatusReader, StorageError};
 use crate::support::backoff::Backoff;
 
@@ -149,16 +149,16 @@ impl Subscription {
                         shard.stats.gaps_told.add(1);
                     }
                     shard.stats.snapshots.add(u64::from(snapshot));
-                    let resync = ServerMessage::Resync {
-                        channel: &self.channel,
-                        old_epoch: &old,
-                        epoch: &to.epoch,
+                    let resync = ServerMessage::Resync(Resync {
+                        channel: self.channel.clone(),
+                        old_epoch: old,
+                        epoch: to.epoch,
                         offset: to.offset,
                         recovered,
                         gap,
                         snapshot,
                         timestamp: Utc::now(),
-                    };
+                    });
                     self.connection.send_message(&resync, shard.limits);
                 }
                 Step::SnapshotEnd { at, is_whole } => self.say_snapshot_end(shard, &at, is_whole),
@@ -193,13 +193,13 @@ impl Subscription {
     }
 
     fn say_snapshot_end(&self, shard: &Shard, at: &Position, is_whole: bool) {
-        let end = ServerMessage::SnapshotEnd {
-            channel: &self.channel,
-            epoch: &at.epoch,
+        let end = ServerMessage::SnapshotEnd(SnapshotEnd {
+            channel: self.channel.clone(),
+            epoch: at.epoch.clone(),
             offset: at.offset,
             recovered: is_whole,
             timestamp: Utc::now(),
-        };
+        });
         self.connection.send_message(&end, shard.limits);
     }
 
@@ -210,7 +210,8 @@ impl Subscription {
         let Some(found) = self.answer(&shard, &asked).await else { return };
         self.catch_up(&shard).await;
         if found.told_top() != Some(found.offset) && !self.is_over() {
-            let caught_up = ServerMessage::CaughtUp { channel: &self.channel, timestamp: Utc::now() };
+            let (channel, timestamp) = (self.channel.clone(), Utc::now());
+            let caught_up = ServerMessage::CaughtUp(CaughtUp { channel, timestamp });
             self.connection.send_message(&caught_up, shard.limits);
         }
     }
@@ -292,19 +293,19 @@ impl Subscription {
         shard.stats.snapshots.add(u64::from(at.snapshot));
         let order_id = self.channel.as_order();
         let message = order_id.map(|order| told_of_order(order, at, asked.start.had().is_some()));
-        let subscribed = ServerMessage::Subscribed {
-            id,
-            channel: &self.channel,
+        let subscribed = ServerMessage::Subscribed(Subscribed {
+            id: id.cloned(),
+            channel: self.channel.clone(),
             order_id,
-            epoch: &at.epoch,
+            epoch: at.epoch.clone(),
             offset: at.offset,
             top: at.told_top(),
             recovered: at.is_recovered(),
             gap: at.gap,
             snapshot: at.snapshot,
             timestamp: Utc::now(),
-            message: message.as_deref(),
-        };
+            message,
+        });
         self.connection.send_message(&subscribed, shard.limits);
         self.reader.borrow_mut().begin(at);
         if at.is_finished() {

@@ -1,18 +1,19 @@
-//! Plain values that every room speaks: names, positions, entries. No I/O, no clocks of its own.
+//! Plain values that every room speaks: names, positions, entries. No I/O, no clocks of its own. What of
+//! it is said to clients is in the crate `zonewire-protocol`, and comes from there.
 
-mod backend;
-mod channel;
 mod entry;
-mod lane;
-mod name;
-mod order;
-mod position;
 
-pub use backend::{BackendName, BackendState};
-pub use channel::{ChannelKind, ChannelName};
-pub use entry::{DraftEntry, Entry, EntryId, EntryKind, Marks, NodeId, UnknownKind, WhyUnknown};
-pub use lane::Lane;
-pub use name::{InvalidName, NAME_LEN_MAX, Zone};
-pub use order::{InvalidOrderId, JobId, OrderId};
-pub(crate) use position::OFFSET_MAX;
-pub use position::{Epoch, InvalidPosition, Position};
+pub use entry::{DraftEntry, Entry, Marks};
+pub(crate) use zonewire_protocol::OFFSET_MAX;
+pub use zonewire_protocol::{
+    BackendName, BackendState, ChannelKind, ChannelName, EntryId, EntryKind, Epoch, InvalidName,
+    InvalidOrderId, InvalidPosition, JobId, Lane, NAME_LEN_MAX, NodeId, OrderId, Position, UnknownKind,
+    WhyUnknown, Zone,
+};
+
+use crate::support::chance;
+
+/// A new epoch for a log, never derived from anything but chance.
+pub(crate) fn new_epoch() -> Epoch {
+    Epoch::of_bits(chance::number())
+}

@@ -4,24 +4,12 @@ use std::io::Write as _;
 
 use chrono::SecondsFormat;
 
-use super::OrderedFields;
+use super::{MISSED_BEFORE, ORDER_ID, OrderedFields, SKIPPED, SNAPSHOT};
 use crate::model::{ChannelKind, ChannelName, Entry, UnknownKind};
 
 /// Fields that the envelope owns; a publisher may not use them in a payload. (`timestamp` may be
 /// given: it becomes the entry's time.)
 pub const RESERVED_FIELDS: [&str; 7] = ["type", "channel", "offset", "id", "late", MISSED_BEFORE, SNAPSHOT];
-
-/// The type of the message that stands for an entry which this build cannot show.
-pub const SKIPPED: &str = "skipped";
-
-/// Says in an entry that updates before it are missing.
-pub const MISSED_BEFORE: &str = "missedBefore";
-
-/// Says of an entry that it is the latest one of its key, sent because a client begins.
-pub const SNAPSHOT: &str = "snapshot";
-
-/// Says in an entry of an order which one it is of.
-pub(super) const ORDER_ID: &str = "orderId";
 
 /// Writes `{"type":…,"channel":…,`, of an order `"orderId":…,`, `"offset":…,"id":…,"timestamp":…,`, of an
 /// entry that comes late also
@@ -105,10 +93,12 @@ fn names_its_order(data: &[u8]) -> bool {
 mod tests {
     use bytes::Bytes;
     use chrono::DateTime;
+    use proptest::prelude::*;
     use uuid::Uuid;
 
     use super::*;
-    use crate::model::{DraftEntry, EntryId, EntryKind, Marks, NodeId};
+    use crate::model::{DraftEntry, EntryId, EntryKind, Marks, NodeId, OFFSET_MAX};
+    use crate::protocol::ServerMessage;
 
     fn check(channel: &str, data: &'static str, late: bool, expected: &str) {
         let entry = Entry {
@@ -125,6 +115,50 @@ mod tests {
         let mut out = Vec::new();
         entry_json(&channel.parse().unwrap(), &entry, late, &mut out);
         assert_eq!(String::from_utf8(out).unwrap(), expected);
+    }
+
+    proptest! {
+        /// What is written here for all readers at once, the type of the message reads, and writes alike.
+        #[test]
+        fn an_entry_is_as_its_type_would_write_it(
+            channel in prop_oneof![
+                Just("zone:pjm".to_owned()),
+                Just("order:6f1c1c1e-0b5e-4b1e-9d3e-0a6f4b6f2a11".to_owned()),
+            ],
+            kind in prop_oneof![
+                Just("price_update"), Just("key_removed"), Just("confirmed"), Just("failed"), Just("ticker"),
+            ],
+            data in prop_oneof![
+                Just("{}"),
+                Just("{ }"),
+                Just(r#"{"key":"A \" é","price":39432.480,"n":[1.10e2,{"a":null}],"late":false}"#),
+                Just(r#"{"orderId":"theirs","snapshot":true,"progress":10}"#),
+                Just(r#"{"orderId":"6f1c1c1e-0b5e-4b1e-9d3e-0a6f4b6f2a11","terminal":true}"#),
+                Just(r#"{"snapshot":true}"#),
+            ],
+            (offset, seq, ms) in (1..OFFSET_MAX, any::<u64>(), 0..253_402_300_799_999_i64),
+            (late, missed_before, comes_late, is_latest, is_known) in any::<(bool, bool, bool, bool, bool)>(),
+        ) {
+            let id = EntryId { producer: NodeId(Uuid::from_u128(u128::from(seq) << 40)), seq };
+            let entry = Entry {
+                offset,
+                id: if is_known { id } else { EntryId::UNREADABLE },
+                draft: DraftEntry {
+                    time: DateTime::from_timestamp_millis(ms).unwrap(),
+                    kind: EntryKind::named(kind, seq % 2 == 0).unwrap(),
+                    key: None,
+                    data: Bytes::from_static(data.as_bytes()),
+                    marks: Marks { late, missed_before },
+                },
+            };
+            let mut out = Vec::new();
+            write(&channel.parse().unwrap(), &entry, comes_late, is_latest, &mut out);
+            let text = String::from_utf8(out).unwrap();
+            let ServerMessage::Entry(read) = ServerMessage::read(&text).unwrap() else { panic!("{text}") };
+            prop_assert_eq!((read.offset, read.late), (offset, late || comes_late));
+            prop_assert_eq!(read.is_terminal(), entry.draft.kind.is_terminal());
+            prop_assert_eq!(serde_json::to_string(&read).unwrap(), text);
+        }
     }
 
     #[test]

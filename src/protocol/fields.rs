@@ -1,37 +1,9 @@
-//! JSON objects whose fields keep their order and their digits.
+//! JSON arrays, element by element.
 
 use std::fmt;
 
-use serde::Deserialize;
-use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
+use serde::de::{DeserializeSeed, Deserializer, Error as _, SeqAccess, Visitor};
 use serde_json::value::RawValue;
-
-/// The fields of an object in their order, with their values as they were written. A name that is
-/// there twice is here twice.
-#[derive(Debug)]
-pub(crate) struct OrderedFields<'a>(pub(crate) Vec<(String, &'a RawValue)>);
-
-impl<'de: 'a, 'a> Deserialize<'de> for OrderedFields<'a> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct InOrder;
-        impl<'de> Visitor<'de> for InOrder {
-            type Value = OrderedFields<'de>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-                let mut fields = Vec::new();
-                while let Some(field) = map.next_entry()? {
-                    fields.push(field);
-                }
-                Ok(OrderedFields(fields))
-            }
-        }
-        deserializer.deserialize_map(InOrder)
-    }
-}
 
 /// Gives each element of an array to `take`, as it is read and with its place, until that finds a fault.
 ///

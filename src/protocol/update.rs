@@ -6,9 +6,8 @@ use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use serde_json::value::RawValue;
 
-use super::entry::ORDER_ID;
 use super::payload::{PayloadWriter, check_names, check_readable, fault, read_time, shown};
-use super::{InvalidPayload, MISSED_BEFORE, OrderedFields};
+use super::{InvalidPayload, MISSED_BEFORE, ORDER_ID, OrderedFields};
 use crate::model::{DraftEntry, Entry, EntryKind, Marks};
 use crate::support::json::json_fault;
 

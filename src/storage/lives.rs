@@ -6,7 +6,7 @@
 
 use super::had::hour_now;
 use super::{Back, Had, Page, Run};
-use crate::model::{Epoch, NodeId, OFFSET_MAX, Position};
+use crate::model::{Epoch, NodeId, OFFSET_MAX, Position, new_epoch};
 
 /// In place of a log's epoch in the name of a fork: it had none; nothing was known of it.
 const UNBORN: &str = "u";
@@ -277,7 +277,7 @@ pub fn told_epoch(life: &Epoch, had: &Had) -> Epoch {
     }
     // Where there are more producers than can be named, one that no node knows: a reader that comes back
     // with it is given all that is kept, and told so.
-    text.parse().unwrap_or_else(|_| Epoch::random())
+    text.parse().unwrap_or_else(|_| new_epoch())
 }
 
 #[cfg(test)]

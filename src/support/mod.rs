@@ -6,7 +6,6 @@ pub(crate) mod chance;
 pub(crate) mod checks;
 pub(crate) mod counter;
 pub(crate) mod fault;
-pub(crate) mod json;
 pub(crate) mod machine;
 #[cfg(test)]
 pub(crate) mod mutant;
@@ -15,3 +14,5 @@ pub(crate) mod rate;
 pub(crate) mod recent;
 pub(crate) mod seldom;
 pub(crate) mod telemetry;
+
+pub(crate) use zonewire_protocol::json;

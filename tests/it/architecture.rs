@@ -182,6 +182,27 @@ fn the_gateway_is_built_without_the_laboratory() {
     }
 }
 
+/// Somebody else's client may use the crate of the protocol, whatever it runs on.
+#[test]
+fn the_protocol_needs_no_runtime_and_no_server() {
+    /// What it may need; with its features, what describes types.
+    const MAY_NEED: [&str; 8] =
+        ["chrono", "memchr", "schemars", "serde", "serde_json", "thiserror", "ts-rs", "uuid"];
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("crates/protocol");
+    let manifest: toml::Table = fs::read_to_string(folder.join("Cargo.toml")).unwrap().parse().unwrap();
+    for needed in manifest["dependencies"].as_table().unwrap().keys() {
+        assert!(MAY_NEED.contains(&needed.as_str()), "{needed}");
+    }
+    let mut files = Vec::new();
+    source_files(&folder.join("src"), &mut files);
+    for path in files {
+        let code = code_of(&fs::read_to_string(&path).unwrap());
+        for does_io in ["std::fs", "std::net", "std::thread", "std::env", "std::process"] {
+            assert!(!code.contains(does_io), "{} uses {does_io}", path.display());
+        }
+    }
+}
+
 #[test]
 fn every_room_of_the_map_is_there() {
     let imports = imports();

@@ -7,16 +7,16 @@ use std::time::Duration;
 use std::vec;
 
 use chrono::Utc;
-use serde_json::Value;
 use tokio::time::Instant;
 
 use super::Shard;
 use crate::channels::Asked;
 use crate::connections::connection::Connection;
 use crate::connections::subscription::Subscription;
-use crate::model::{ChannelName, InvalidName, Position};
+use crate::model::{ChannelName, InvalidName};
 use crate::protocol::{
-    ClientMessage, EndCode, ErrorCode, InvalidMessage, RequestId, ServerMessage, Subscribe,
+    Answer, Bare, ClientMessage, EndCode, ErrorCode, ErrorMessage, InvalidMessage, Open, RequestId,
+    ServerMessage, Since, Subscribe, Unsubscribe, Unsubscribed,
 };
 use crate::support::fault;
 
@@ -43,7 +43,7 @@ pub(in crate::connections) struct Request {
 }
 
 enum Wish {
-    Subscribe { since: HashMap<ChannelName, Value>, snapshot: bool },
+    Subscribe { since: HashMap<ChannelName, Since>, snapshot: bool },
     Unsubscribe,
 }
 
@@ -108,7 +108,7 @@ impl Shard {
     ) -> Heard {
         let message = ClientMessage::parse(text);
         // To unsubscribe is never too much: that is charged by reading its client more slowly.
-        if matches!(message, Ok(ClientMessage::Unsubscribe { .. })) {
+        if matches!(message, Ok(ClientMessage::Unsubscribe(_))) {
             connection.charge_leaving(self);
         } else if !connection.allowed(self) {
             return Heard::TooMuch;
@@ -133,23 +133,23 @@ impl Shard {
         match message? {
             ClientMessage::Subscribe(Subscribe { id, channels, since, snapshot }) => {
                 let since = since.into_iter();
-                let since = since.filter_map(|(name, since)| Some((name.parse().ok()?, since))).collect();
+                let since = since.filter_map(|(name, since)| Some((name.parse().ok()?, since?))).collect();
                 let wish = Wish::Subscribe { since, snapshot };
                 return Request::new(wish, id, channels, names_max).map(Some);
             }
-            ClientMessage::Unsubscribe { id, channels } => {
+            ClientMessage::Unsubscribe(Unsubscribe { id, channels }) => {
                 return Request::new(Wish::Unsubscribe, id, channels, names_max).map(Some);
             }
-            ClientMessage::Heartbeat { id } => {
-                let ack = ServerMessage::HeartbeatAck { id: id.as_ref(), timestamp: Utc::now() };
+            ClientMessage::Heartbeat(Bare { id }) => {
+                let ack = ServerMessage::HeartbeatAck(Answer { id, timestamp: Utc::now() });
                 connection.send_message(&ack, self.limits);
             }
-            ClientMessage::Ping { id } => {
+            ClientMessage::Ping(Bare { id }) => {
                 fault::point(|| "connection".to_owned());
-                let pong = ServerMessage::Pong { id: id.as_ref(), timestamp: Utc::now() };
+                let pong = ServerMessage::Pong(Answer { id, timestamp: Utc::now() });
                 connection.send_message(&pong, self.limits);
             }
-            ClientMessage::HeartbeatAck => {}
+            ClientMessage::HeartbeatAck(_) => {}
         }
         Ok(None)
     }
@@ -195,14 +195,14 @@ impl Shard {
         self: &Rc<Self>,
         connection: &Rc<Connection>,
         channel: &ChannelName,
-        since: Option<&Value>,
+        since: Option<&Since>,
         snapshot: bool,
         id: Option<&RequestId>,
     ) -> Result<(), Refusal> {
-        let asked = match since.filter(|since| !since.is_null()).map(position) {
+        let asked = match since {
             None => Asked::of(channel, None, snapshot),
-            Some(Some(position)) => Asked::of(channel, Some(position), snapshot),
-            Some(None) => {
+            Some(Since::At(position)) => Asked::of(channel, Some(position.clone()), snapshot),
+            Some(Since::Unreadable(_)) => {
                 let message = r#"`since` takes {"<channel>":{"epoch":"…","offset":0}}, the epoch of the last `subscribed`, `resync` or `snapshot_end` and the offset of the last entry"#;
                 return Err(Refusal::new(ErrorCode::InvalidPosition, message));
             }
@@ -269,7 +269,9 @@ impl Shard {
         id: Option<&RequestId>,
         code: Option<EndCode>,
     ) {
-        let unsubscribed = ServerMessage::Unsubscribed { id, channel, code, timestamp: Utc::now() };
+        let (id, channel, code) = (id.cloned(), channel.clone(), code.map(Open::from));
+        let unsubscribed =
+            ServerMessage::Unsubscribed(Unsubscribed { id, channel, code, timestamp: Utc::now() });
         connection.send_message(&unsubscribed, self.limits);
     }
 
@@ -325,15 +327,14 @@ impl Shard {
         channel: Option<&str>,
     ) {
         self.stats.count_error(code);
-        let temporary = code.is_temporary();
-        let error = ServerMessage::Error { id, code, temporary, message, channel, timestamp: Utc::now() };
+        let error = ServerMessage::Error(ErrorMessage {
+            id: id.cloned(),
+            code: code.into(),
+            temporary: code.is_temporary(),
+            message: message.to_owned(),
+            channel: channel.map(str::to_owned),
+            timestamp: Utc::now(),
+        });
         connection.send_message(&error, self.limits);
-    }
-}
-
-fn position(value: &Value) -> Option<Position> {
-    match value {
-        Value::String(text) => text.parse().ok(),
-        other => serde_json::from_value(other.clone()).ok(),
     }
 }

@@ -9,7 +9,7 @@ use tokio::time;
 
 use super::Core;
 use super::send::Address;
-use crate::model::{ChannelKind, ChannelName, Epoch, NodeId};
+use crate::model::{ChannelKind, ChannelName, NodeId, new_epoch};
 use crate::storage::spool::Former;
 use crate::storage::{Append, Result};
 
@@ -107,7 +107,7 @@ impl Core {
     async fn send_former(&self, former: &Former) -> Result<()> {
         let Former { producer, channel, entries, .. } = former;
         for _ in 0..ROUNDS_MAX {
-            let log = self.primary.open(channel, *producer, &Epoch::random()).await?;
+            let log = self.primary.open(channel, *producer, &new_epoch()).await?;
             let to = Address { channel, epoch: &log.epoch, producer: *producer };
             let waiting = as_missed(channel, entries, log.last_seq);
             if self.send(to, &waiting, log.last_seq, &self.stats.replayed).await?.is_some() {

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use tokio::time::Instant;
 
 use super::tail::Tail;
-use crate::model::{ChannelKind, ChannelName, Entry, EntryId, Epoch, NodeId, Position};
+use crate::model::{ChannelKind, ChannelName, Entry, EntryId, Epoch, NodeId, Position, new_epoch};
 use crate::storage::lives::{Fork, Life, had_at};
 use crate::storage::{
     Anchor, Append, AppendAnswer, AppendBatch, Appended, Had, MemoryBackend, OpenLog, Seam,
@@ -525,7 +525,7 @@ impl Line {
         let top = match (mirrored, &self.log) {
             // What is kept is of a life that is over.
             (Some(_), None) if unborn => {
-                memory.mirror_from(name, &Epoch::random(), 0, &[]);
+                memory.mirror_from(name, &new_epoch(), 0, &[]);
                 0
             }
             (Some(mirrored), None) => mirrored.top,

@@ -9,7 +9,7 @@ use tokio::time::{self, Instant};
 
 use super::line::{Known, Line};
 use super::{Core, State, Switching};
-use crate::model::{ChannelName, Epoch, Lane, NodeId, Position};
+use crate::model::{ChannelName, Epoch, Lane, NodeId, Position, new_epoch};
 use crate::storage::journal::{Gone, Reserved};
 use crate::storage::spool::{Spool, SpoolError};
 use crate::storage::{
@@ -321,7 +321,7 @@ impl Core {
             let known = self.lock().lines.get(channel).map(Line::known).unwrap_or_default();
             let answer = self.ask(self.area_of(channel), asked(known.at(), minted.as_ref())).await;
             // A log that was begun with it may be lost by now: another one is not begun with the same.
-            minted = minted.map(|_| Epoch::random());
+            minted = minted.map(|_| new_epoch());
             match answer {
                 None => {}
                 Some(Err(error)) => return Err(error),

@@ -24,7 +24,7 @@ use tokio::time::{self, Instant};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::model::{ChannelName, Entry, EntryId, Epoch, NodeId, Position};
+use crate::model::{ChannelName, Entry, EntryId, Epoch, NodeId, Position, new_epoch};
 use crate::storage::failover::Lost;
 use crate::storage::{
     AppendAnswer, AppendBatch, Appended, EPOCH_KEPT_FOR, LogEvent, MemoryBackend, MemoryConfig, OpenLog,
@@ -257,7 +257,7 @@ impl ModelServer {
             for channel in channels {
                 let mut node = || (NodeId(Uuid::from_u128(state.rng.random())), 1);
                 let all: Vec<(NodeId, u64)> = (0..producers).map(|_| node()).collect();
-                state.data.memory.mirror_from(channel, &Epoch::random(), producers as u64, &all);
+                state.data.memory.mirror_from(channel, &new_epoch(), producers as u64, &all);
             }
             state.ages
         };

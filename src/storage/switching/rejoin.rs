@@ -12,7 +12,7 @@ use super::line::{Forked, Known, Line, Rejoined};
 use super::send::{Address, BATCH};
 use super::tail::TAIL_MAX;
 use super::{Core, HOLE_WITHIN};
-use crate::model::{ChannelKind, ChannelName, Entry, Epoch, Position};
+use crate::model::{ChannelKind, ChannelName, Entry, Epoch, Position, new_epoch};
 use crate::storage::primary::{Area, Place};
 use crate::storage::{Anchor, Append, LogEvent, OpenLog, Result, StorageError};
 use crate::support::backoff::Backoff;
@@ -253,7 +253,7 @@ impl Core {
                 }
                 return Ok(true);
             }
-            None => self.primary.open(channel, self.node, &Epoch::random()).await?,
+            None => self.primary.open(channel, self.node, &new_epoch()).await?,
         };
         let Some(plan) = self.plan(channel, &known, &found) else { return Ok(false) };
         if plan.is_older {
@@ -261,7 +261,7 @@ impl Core {
                 channel = %channel, top = found.top, seen = known.highest, last_seq = found.last_seq, acked = known.acked,
                 "the log was set back; beginning a new epoch"
             );
-            self.primary.renew_epoch(channel, &found.epoch, &Epoch::random()).await?;
+            self.primary.renew_epoch(channel, &found.epoch, &new_epoch()).await?;
             return Ok(false);
         }
         #[cfg(test)]

@@ -5,6 +5,8 @@ use serde::{Deserialize, Serialize};
 /// How a reader that falls behind is treated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "ts", derive(ts_rs::TS))]
 pub enum Lane {
     /// A newer entry replaces the waiting one with the same key. For prices, tickers, book snapshots.
     #[default]

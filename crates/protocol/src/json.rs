@@ -55,7 +55,7 @@ pub fn check_json(text: &str) -> Result<(), UnreadableJson> {
 }
 
 /// What keeps a text from being JSON, or the JSON that was expected, in plain words.
-pub(crate) fn json_fault(text: &str, error: &serde_json::Error) -> String {
+pub fn json_fault(text: &str, error: &serde_json::Error) -> String {
     let (line, column) = (error.line(), error.column());
     let found = text.lines().nth(line.saturating_sub(1));
     let found = found.and_then(|found| found.get(column.saturating_sub(1)..)?.chars().next());
@@ -105,7 +105,7 @@ fn is_whole(name: &str) -> bool {
 }
 
 /// Whether the bytes are one whole JSON object, without anything before it, that every reader can read.
-pub(crate) fn is_readable_object(bytes: &[u8]) -> bool {
+pub fn is_readable_object(bytes: &[u8]) -> bool {
     // An `IgnoredAny` looks at the grammar alone, and not at the characters of a text.
     let Ok(text) = std::str::from_utf8(bytes) else { return false };
     text.starts_with('{') && check_json(text).is_ok() && serde_json::from_str::<IgnoredAny>(text).is_ok()

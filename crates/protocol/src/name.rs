@@ -36,6 +36,7 @@ pub(crate) fn is_valid_name(name: &str) -> bool {
 /// A market area whose prices are streamed, such as `pjm`, `ercot` or `btc-usdt`.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
+#[cfg_attr(feature = "ts", derive(ts_rs::TS), ts(type = "string"))]
 pub struct Zone(Arc<str>);
 
 impl Zone {
@@ -76,6 +77,21 @@ impl fmt::Display for Zone {
 impl fmt::Debug for Zone {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Zone({})", self.0)
+    }
+}
+
+#[cfg(feature = "schema")]
+impl schemars::JsonSchema for Zone {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Zone".into()
+    }
+
+    fn json_schema(_generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({
+            "type": "string",
+            "description": "The name of a zone.",
+            "pattern": "^[A-Za-z0-9._:-]{1,64}$",
+        })
     }
 }
 

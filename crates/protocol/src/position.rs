@@ -6,8 +6,7 @@ use std::sync::Arc;
 
 use serde::de::{Error as _, Unexpected};
 use serde::{Deserialize, Deserializer, Serialize};
-
-use crate::support::chance;
+use uuid::Uuid;
 
 /// The longest epoch, in bytes. The log's own are short; those of forks say what was had.
 const EPOCH_LEN_MAX: usize = 1_024;
@@ -15,6 +14,7 @@ const EPOCH_LEN_MAX: usize = 1_024;
 /// One life of a channel's log. Opaque: offsets of different epochs cannot be compared.
 #[derive(Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
+#[cfg_attr(feature = "ts", derive(ts_rs::TS), ts(type = "string"))]
 pub struct Epoch(Arc<str>);
 
 impl Epoch {
@@ -26,7 +26,7 @@ impl Epoch {
     ///
     /// # Errors
     /// When it is none.
-    pub(crate) fn of_log(text: &str) -> Result<Self, InvalidPosition> {
+    pub fn of_log(text: &str) -> Result<Self, InvalidPosition> {
         if text.len() > Self::OF_LOG_LEN_MAX || text.contains('.') {
             Err(InvalidPosition)
         } else {
@@ -36,7 +36,14 @@ impl Epoch {
 
     /// A new epoch, never derived from anything (64 random bits as 16 hexadecimal digits).
     pub fn random() -> Self {
-        Self(format!("{:016x}", chance::number()).into())
+        let (high, low) = Uuid::new_v4().as_u64_pair();
+        // Some of the bits of either half are the same in all.
+        Self::of_bits(high.rotate_left(32) ^ low)
+    }
+
+    /// The epoch of these bits, which are random.
+    pub fn of_bits(bits: u64) -> Self {
+        Self(format!("{bits:016x}").into())
     }
 
     /// The epoch as text.
@@ -82,15 +89,18 @@ impl fmt::Debug for Epoch {
 }
 
 /// The greatest offset: up to here whole numbers are exact in JavaScript and in Lua.
-pub(crate) const OFFSET_MAX: u64 = (1 << 53) - 1;
+pub const OFFSET_MAX: u64 = (1 << 53) - 1;
 
 /// A place in a channel: just after the entry with this offset. Offset 0 is before the first entry.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "ts", derive(ts_rs::TS))]
 pub struct Position {
     /// The life of the log that `offset` belongs to.
     pub epoch: Epoch,
     /// The offset of the last entry had; entries count from 1. Below 2^53.
     #[serde(deserialize_with = "offset")]
+    #[cfg_attr(feature = "schema", schemars(range(max = 9_007_199_254_740_991_u64)))]
     pub offset: u64,
 }
 
@@ -121,6 +131,21 @@ fn offset<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
 impl fmt::Display for Position {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:{}", self.epoch, self.offset)
+    }
+}
+
+#[cfg(feature = "schema")]
+impl schemars::JsonSchema for Epoch {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Epoch".into()
+    }
+
+    fn json_schema(_generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({
+            "type": "string",
+            "description": "One life of the log of a channel. Opaque.",
+            "pattern": "^[A-Za-z0-9._-]{1,1024}$",
+        })
     }
 }
 

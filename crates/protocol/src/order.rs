@@ -9,6 +9,8 @@ use uuid::Uuid;
 /// An order, named by a UUID (RFC 9562). Written in its hyphenated lower-case form.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "ts", derive(ts_rs::TS), ts(type = "string"))]
 pub struct OrderId(pub Uuid);
 
 impl OrderId {
@@ -44,6 +46,8 @@ impl FromStr for OrderId {
 /// A job in the queue. The job that carries out an order has the order's UUID: an order has one job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "ts", derive(ts_rs::TS), ts(type = "string"))]
 pub struct JobId(pub Uuid);
 
 impl From<OrderId> for JobId {

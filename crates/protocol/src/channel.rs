@@ -7,15 +7,14 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use uuid::fmt::Hyphenated;
 
-use super::OrderId;
-use super::name::{InvalidName, Zone, is_valid_name};
+use crate::OrderId;
+use crate::name::{InvalidName, Zone, is_valid_name};
 
 const ZONE_PREFIX: &str = "zone:";
 const ORDER_PREFIX: &str = "order:";
 
 /// What a channel carries; decided by the part of its name before the first colon.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[non_exhaustive]
 pub enum ChannelKind {
     /// `zone:<zone>`: the prices of a market area.
     Zone,
@@ -26,6 +25,7 @@ pub enum ChannelKind {
 /// A named, ordered log of entries, such as `zone:pjm`. Cheap to clone.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
+#[cfg_attr(feature = "ts", derive(ts_rs::TS), ts(type = "string"))]
 pub struct ChannelName(Arc<str>);
 
 impl ChannelName {
@@ -104,6 +104,21 @@ impl fmt::Display for ChannelName {
 impl fmt::Debug for ChannelName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "ChannelName({})", self.0)
+    }
+}
+
+#[cfg(feature = "schema")]
+impl schemars::JsonSchema for ChannelName {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "ChannelName".into()
+    }
+
+    fn json_schema(_generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({
+            "type": "string",
+            "description": "The name of a channel: `zone:<zone>` or `order:<uuid>`.",
+            "pattern": "^(zone:[A-Za-z0-9._:-]{1,64}|order:[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12})$",
+        })
     }
 }
 

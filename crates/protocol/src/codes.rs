@@ -1,0 +1,48 @@
+//! Codes in messages over the WebSocket. Stable: clients may match on them.
+
+use crate::open::words;
+
+words! {
+    /// Why something that a client asked for was not done.
+    pub enum ErrorCode {
+        /// the message is not JSON, or beyond the limits of JSON
+        InvalidJson = "invalid_json",
+        /// a field is missing or of the wrong type
+        InvalidMessage = "invalid_message",
+        /// `type` names no message of this protocol
+        UnknownType = "unknown_type",
+        /// the name has not the form `zone:<zone>` or `order:<uuid>`
+        InvalidChannel = "invalid_channel",
+        /// `unsubscribe`: the connection has no such subscription
+        NotSubscribed = "not_subscribed",
+        /// a later request for the channel came before this one was answered
+        Superseded = "superseded",
+        /// a position in `since` is not of the right form; nothing was subscribed to, and a subscription
+        /// that there was goes on
+        InvalidPosition = "invalid_position",
+        /// one more than a connection may have
+        TooManySubscriptions = "too_many_subscriptions",
+        /// one zone more than the gateway keeps; there may be room later
+        TooManyZones = "too_many_zones",
+        /// one order more than the gateway watches before anything is published to it; there may be room
+        /// later
+        TooManyOrders = "too_many_orders",
+        /// temporary: the storage does not answer; the subscription is made as soon as it does
+        StorageUnavailable = "storage_unavailable",
+    }
+}
+
+impl ErrorCode {
+    /// Whether the request stands, and its final answer is yet to come.
+    pub fn is_temporary(self) -> bool {
+        matches!(self, Self::StorageUnavailable)
+    }
+}
+
+words! {
+    /// Why the gateway ended a subscription by itself.
+    pub enum EndCode {
+        /// the order has ended, and all that is kept of it was sent
+        Finished = "finished",
+    }
+}

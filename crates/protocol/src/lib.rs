@@ -1,0 +1,62 @@
+//! The wire of a Zonewire gateway, for both of its ends: names and positions, every message over the
+//! WebSocket, every body over HTTP, and the codes of errors and of closed connections.
+//!
+//! `docs/PROTOCOL.md` says what they mean. Nothing here does I/O, and nothing needs a runtime. What is read
+//! may come from a gateway that is newer: fields that are not known are passed over, and so a message of an
+//! unknown type ([`ServerMessage::Unknown`], or [`ServerMessage::Entry`] where it has a place in a channel)
+//! and a code of an unknown name ([`Open::Other`]). The enums are closed all the same, so that the gateway
+//! handles each of their variants: a new variant is a new version of this crate.
+//!
+//! ```
+//! use zonewire_protocol::{ClientMessage, ServerMessage, Subscribe};
+//!
+//! let wish = ClientMessage::Subscribe(Subscribe::to(["zone:pjm"]));
+//! assert_eq!(wish.to_json(), r#"{"type":"subscribe","channels":["zone:pjm"]}"#);
+//!
+//! let text = r#"{"type":"price_update","channel":"zone:pjm","offset":482,
+//!     "id":"640319ea8b914cb1b37a17ac4742b0ad-482","timestamp":"2026-11-21T03:40:47.388Z",
+//!     "key":"WESTERN HUB","price":19.72}"#;
+//! let Ok(ServerMessage::Entry(entry)) = ServerMessage::read(text) else { panic!() };
+//! assert_eq!((entry.offset, entry.fields.get("price")), (482, Some(19.72)));
+//! ```
+
+mod backend;
+mod channel;
+mod client;
+mod close;
+mod codes;
+mod entry;
+mod fields;
+mod http;
+pub mod json;
+mod kind;
+mod lane;
+mod name;
+mod open;
+mod order;
+mod position;
+mod server;
+
+pub use backend::{BackendName, BackendState};
+pub use channel::{ChannelKind, ChannelName};
+pub use client::{Bare, ClientMessage, InvalidMessage, RequestId, Since, Subscribe, Unsubscribe};
+pub use close::CloseCode;
+pub use codes::{EndCode, ErrorCode};
+pub use entry::{EntryMessage, MISSED_BEFORE, ORDER_ID, SKIPPED, SNAPSHOT};
+pub use fields::{Fields, OrderedFields};
+pub use kind::{EntryId, EntryKind, NodeId, UnknownKind, WhyUnknown};
+pub use lane::Lane;
+pub use name::{InvalidName, NAME_LEN_MAX, Zone};
+pub use open::{Known, Open};
+pub use order::{InvalidOrderId, JobId, OrderId};
+pub use position::{Epoch, InvalidPosition, OFFSET_MAX, Position};
+pub use server::{
+    Answer, BackendStateMessage, CaughtUp, Closing, Connection, ConnectionEstablished, ErrorMessage,
+    Heartbeat, Resync, Scope, ServerMessage, SnapshotEnd, Subscribed, Unknown, Unsubscribed,
+};
+
+/// The version of the wire protocol, said in `connection_established`.
+pub const PROTOCOL_VERSION: u32 = 1;
+
+/// The WebSocket subprotocol that a client may ask for.
+pub const SUBPROTOCOL: &str = "zonewire.v1";
