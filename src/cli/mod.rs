@@ -9,6 +9,7 @@ mod print;
 mod publish;
 mod raw_json;
 mod replay;
+mod schema;
 mod serve;
 mod stats;
 mod table;
@@ -99,6 +100,9 @@ enum Command {
     /// Check, show and explain the configuration
     #[command(subcommand)]
     Config(config_cmd::ConfigCommand),
+    /// Print what describes the protocol to programs
+    #[command(after_help = schema::EXAMPLES)]
+    Schema(schema::SchemaArgs),
     /// Write a completion script for a shell
     #[command(
         after_help = "Example:\n  zonewire completions bash > ~/.local/share/bash-completion/completions/zonewire"
@@ -157,6 +161,7 @@ fn run(Cli { command }: Cli) -> anyhow::Result<()> {
         Command::Health(args) => client::block_on(health::run(args)),
         Command::Stats(args) => client::block_on(stats::run(args)),
         Command::Config(command) => config_cmd::run(command),
+        Command::Schema(args) => schema::run(&args),
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "zonewire", &mut script);

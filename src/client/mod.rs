@@ -18,6 +18,7 @@ use url::{Host, Url};
 pub use self::http::{Http, Request, Response, SendError};
 
 use crate::model::Zone;
+use crate::protocol::{Accepted, Open, Problem};
 
 /// How long a gateway may take to accept a connection.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -105,52 +106,6 @@ pub fn block_on<T>(command: impl Future<Output = anyhow::Result<T>>) -> anyhow::
     result
 }
 
-/// The answer to a publish.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-pub struct Accepted {
-    /// So many prices.
-    pub accepted: u64,
-}
-
-/// `application/problem+json`, as far as it helps people.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct Problem {
-    title: Option<String>,
-    code: Option<String>,
-    detail: Option<String>,
-    accepted: Option<u64>,
-    line: Option<u64>,
-    errors: Vec<FieldError>,
-}
-
-/// What is wrong with one field of what was sent.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct FieldError {
-    field: String,
-    message: String,
-}
-
-impl fmt::Display for Problem {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.detail.as_deref().or(self.title.as_deref()).unwrap_or("no reason given"))?;
-        for FieldError { field, message } in &self.errors {
-            write!(f, "; {field}: {message}")?;
-        }
-        if let Some(code) = &self.code {
-            write!(f, " ({code})")?;
-        }
-        if let Some(line) = self.line {
-            write!(f, ", at line {line} of what was sent")?;
-        }
-        match self.accepted {
-            Some(accepted) => write!(f, "; {accepted} accepted before that"),
-            None => Ok(()),
-        }
-    }
-}
-
 /// The gateway answered, and did not do what it was asked for.
 #[derive(Debug)]
 pub struct Refused {
@@ -165,7 +120,7 @@ pub struct Refused {
 impl Refused {
     /// The stable name of what went wrong; empty when there is none.
     pub fn code(&self) -> &str {
-        self.problem.code.as_deref().unwrap_or_default()
+        self.problem.code.as_ref().map_or("", Open::as_str)
     }
 
     /// How many prices it accepted before it came to what it refused; none where it does not say so.
@@ -315,20 +270,5 @@ mod tests {
             let expected = format!("expected an address such as http://127.0.0.1:8080{hint}");
             assert_eq!(text.parse::<BaseUrl>(), Err(expected), "{text:?}");
         }
-    }
-
-    #[test]
-    fn a_problem_says_what_was_wrong_and_where() {
-        let text =
-            r#"{"type":"x","title":"Bad line","code":"invalid_json","detail":"no","line":3,"accepted":2}"#;
-        let problem: Problem = serde_json::from_str(text).unwrap();
-        assert_eq!(
-            problem.to_string(),
-            "no (invalid_json), at line 3 of what was sent; 2 accepted before that"
-        );
-        let text = r#"{"code":"invalid_order","detail":"bad","errors":[{"field":"amount","message":"must be above 0"},{"field":"slippage","message":"no"}]}"#;
-        let problem: Problem = serde_json::from_str(text).unwrap();
-        assert_eq!(problem.to_string(), "bad; amount: must be above 0; slippage: no (invalid_order)");
-        assert_eq!(Problem::default().to_string(), "no reason given");
     }
 }

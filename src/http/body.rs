@@ -2,13 +2,13 @@
 
 use bytes::{Buf, BytesMut};
 use futures_util::{Stream, StreamExt};
-use hyper::StatusCode;
 use tokio::time;
 use tokio_util::sync::CancellationToken;
 
 use super::problem::Problem;
 use super::room::{BodyRoom, Held};
 use crate::channels::PublishError;
+use crate::protocol::ProblemCode;
 
 /// How long a JSON body may take to arrive; NDJSON may take for ever.
 const JSON_WITHIN: time::Duration = time::Duration::from_secs(30);
@@ -46,7 +46,7 @@ where
         let chunk = tokio::select! {
             chunk = time::timeout_at(deadline, body.next()) => chunk.map_err(|_elapsed| {
                 let detail = format!("a JSON body must be complete within {JSON_WITHIN:?}");
-                Problem::new(StatusCode::REQUEST_TIMEOUT, "body_timeout", detail)
+                Problem::new(ProblemCode::BodyTimeout, detail)
             })?,
             () = stopping.cancelled() => {
                 return Err(Problem::publish(&PublishError::ShuttingDown { accepted: 0 }));
@@ -56,7 +56,7 @@ where
         let mut chunk = chunk.map_err(|_error| broken_body())?;
         if bytes.len() + chunk.remaining() > max {
             let detail = format!("a JSON body may have {max} bytes; {more}");
-            return Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", detail));
+            return Err(Problem::new(ProblemCode::BodyTooLarge, detail));
         }
         held.set(bytes.len() + chunk.remaining())?;
         while chunk.has_remaining() {
@@ -69,11 +69,11 @@ where
 }
 
 pub(super) fn broken_body() -> Problem {
-    Problem::new(StatusCode::BAD_REQUEST, "broken_body", "the body ended before it was complete")
+    Problem::new(ProblemCode::BrokenBody, "the body ended before it was complete")
 }
 
 pub(super) fn not_utf8() -> Problem {
-    Problem::new(StatusCode::BAD_REQUEST, "invalid_utf8", "the text is not UTF-8")
+    Problem::new(ProblemCode::InvalidUtf8, "the text is not UTF-8")
 }
 
 pub(super) async fn discard<S, B, E>(body: &mut S, stopping: &CancellationToken)

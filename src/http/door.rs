@@ -34,6 +34,7 @@ use super::refusals::Refusals;
 use super::room::BodyRoom;
 use super::table::{self, Address, Kind, METHODS};
 use super::upgrade::{TooMany, turn_away};
+use crate::protocol::ProblemCode;
 
 /// Headers of answers that pages of other origins may read, besides those that they always may.
 const EXPOSED: &str = "allow, idempotency-replayed, location, retry-after";
@@ -164,7 +165,7 @@ impl Door {
             (Err(problem), None) => {
                 debug!(
                     peer.addr = from.peer.map(|peer| peer.to_string()), method = %request.method(),
-                    path = request.uri().path(), code = problem.code, "refused a request"
+                    path = request.uri().path(), code = problem.code.as_str(), "refused a request"
                 );
                 // Who still sends gets to read the answer; who waits to be asked for more is not asked.
                 if !request.body().is_end_stream() && !holds_body_back(request.headers()) {
@@ -175,7 +176,7 @@ impl Door {
             }
         };
         if let Some(Refused(code)) = response.extensions().get() {
-            self.0.refusals.add(code);
+            self.0.refusals.add(*code);
         }
         // No page reads the answer that begins a WebSocket.
         if response.status() != StatusCode::SWITCHING_PROTOCOLS {
@@ -197,18 +198,18 @@ impl Door {
         let method = request.method().as_str();
         if !METHODS.contains(&method) {
             let detail = "the gateway does not know this method";
-            return Err(Problem::new(StatusCode::NOT_IMPLEMENTED, "not_implemented", detail));
+            return Err(Problem::new(ProblemCode::NotImplemented, detail));
         }
         let is_options = request.method() == Method::OPTIONS;
         if path == "*" {
             if is_options {
                 return Ok(Next::Answer(allowed(table::allowed_somewhere())));
             }
-            return Err(Problem::new(StatusCode::BAD_REQUEST, "invalid_target", "only OPTIONS asks for *"));
+            return Err(Problem::new(ProblemCode::InvalidTarget, "only OPTIONS asks for *"));
         }
         if path.is_empty() {
             let detail = "the target must be a path, or a URL with one";
-            return Err(Problem::new(StatusCode::BAD_REQUEST, "invalid_target", detail));
+            return Err(Problem::new(ProblemCode::InvalidTarget, detail));
         }
         if path == self.0.base_path && matches!(*request.method(), Method::GET | Method::HEAD) {
             return Ok(Next::Answer(self.to_page(request.uri().query())));
@@ -249,7 +250,7 @@ impl Door {
         self.0.refusals.tell_host(host, from.peer);
         let detail = "this gateway is not known by the name in `Host`, and answers only to names that it knows; \
                       list the name in http.hosts, or set http.public_url";
-        Err(Problem::new(StatusCode::MISDIRECTED_REQUEST, "unknown_host", detail))
+        Err(Problem::new(ProblemCode::UnknownHost, detail))
     }
 
     /// Browsers say which page asks; only this gateway's own pages and those of listed origins may.
@@ -263,7 +264,7 @@ impl Door {
         self.0.refusals.tell_origin(origin, host, from.peer);
         let detail = "pages of this origin may not use the gateway; list it in http.origins, or, where it is \
                       the gateway's own behind a proxy, set http.public_url";
-        Err(Problem::new(StatusCode::FORBIDDEN, "origin_not_allowed", detail))
+        Err(Problem::new(ProblemCode::OriginNotAllowed, detail))
     }
 
     /// The page's links are relative to a path that ends in a slash.
@@ -291,7 +292,10 @@ impl Door {
 
 /// Whether a request is for another host, or of a page that may not use the gateway.
 fn may_not_ask(problem: &Problem) -> bool {
-    matches!(problem.code, "invalid_host" | "unknown_host" | "origin_not_allowed")
+    matches!(
+        problem.code,
+        ProblemCode::InvalidHost | ProblemCode::UnknownHost | ProblemCode::OriginNotAllowed
+    )
 }
 
 /// The answer to `OPTIONS`.
@@ -321,7 +325,7 @@ fn tell_before(headers: &mut HeaderMap, asked: &HeaderMap, address: &Address) {
 /// Whom a request is for: what its target says, or else `Host` (RFC 9112, section 3.2). A request of
 /// HTTP/1.0 need not say it.
 fn authority_of<B>(request: &Request<B>) -> Result<Option<Authority>, Problem> {
-    let bad = |detail: &str| Err(Problem::new(StatusCode::BAD_REQUEST, "invalid_host", detail));
+    let bad = |detail: &str| Err(Problem::new(ProblemCode::InvalidHost, detail));
     let mut hosts = request.headers().get_all(HOST).into_iter();
     let host = match (hosts.next(), hosts.next()) {
         (Some(_), Some(_)) => return bad("`Host` must be there once"),

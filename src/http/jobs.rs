@@ -6,8 +6,6 @@ use bytes::Buf;
 use futures_util::{FutureExt as _, Stream};
 use hyper::StatusCode;
 use hyper::header::HeaderMap;
-use serde::{Deserialize, Serialize};
-use serde_json::json;
 use serde_json::value::RawValue;
 use warp::Filter;
 use warp::filters::BoxedFilter;
@@ -17,10 +15,11 @@ use super::orders::{order_id, read_json};
 use super::problem::Problem;
 use super::routes::{App, answer, json as reply_json, with};
 use super::upgrade::Arrival;
-use crate::orders::{
-    ClaimRequest, Claimed, ExecutorChoice, OfferedJob, Outcome, ReportError, RunError, Ticket,
+use crate::orders::{Claimed, ExecutorChoice, Outcome, ReportError, RunError, Ticket};
+use crate::protocol::{
+    ClaimRequest, ExtendRequest, FailRequest, JobOutcome, LeaseHeld, Offer, OrderedFields, ProblemCode,
+    ReportAccepted, check_json,
 };
-use crate::protocol::{OrderedFields, check_json};
 use crate::storage::StorageError;
 use crate::support::json::json_fault;
 
@@ -66,11 +65,9 @@ where
     if app.orders.config().executor != ExecutorChoice::External {
         let detail =
             "orders are carried out by the gateway's own workers; set orders.executor = \"external\"";
-        return Err(Problem::new(StatusCode::CONFLICT, "not_external", detail));
+        return Err(Problem::new(ProblemCode::NotExternal, detail));
     }
-    check_json(&text).map_err(|unreadable| {
-        Problem::new(StatusCode::BAD_REQUEST, "invalid_json", unreadable.to_string())
-    })?;
+    check_json(&text).map_err(|unreadable| Problem::new(ProblemCode::InvalidJson, unreadable.to_string()))?;
     match call {
         Call::Claim => claim(&text, arrival, app).await,
         Call::About(job, what) => {
@@ -84,9 +81,7 @@ where
                 "complete" => report(app.orders.complete(ticket, &fields, worker(&fields)?.as_deref()).await),
                 "release" => release(ticket, app).await,
                 "fail" => fail(ticket, &text, worker(&fields)?.as_deref(), app).await,
-                _ => {
-                    Err(Problem::new(StatusCode::NOT_FOUND, "not_found", "there is nothing at this address"))
-                }
+                _ => Err(Problem::new(ProblemCode::NotFound, "there is nothing at this address")),
             }
         }
     }
@@ -95,14 +90,14 @@ where
 fn bad_body(text: &str, error: &serde_json::Error) -> Problem {
     let fault = json_fault(text, error);
     if error.is_data() {
-        Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_request", fault)
+        Problem::new(ProblemCode::InvalidRequest, fault)
     } else {
-        Problem::new(StatusCode::BAD_REQUEST, "invalid_json", format!("not JSON: {fault}"))
+        Problem::new(ProblemCode::InvalidJson, format!("not JSON: {fault}"))
     }
 }
 
 fn invalid(detail: impl Into<String>) -> Problem {
-    Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_request", detail)
+    Problem::new(ProblemCode::InvalidRequest, detail)
 }
 
 fn field<T: serde::de::DeserializeOwned>(fields: &[(String, &RawValue)], name: &str) -> Option<Option<T>> {
@@ -130,11 +125,6 @@ fn is_worker(name: &str) -> bool {
     (1..=WORKER_LEN_MAX).contains(&name.len()) && !name.chars().any(char::is_control)
 }
 
-#[derive(Debug, Serialize)]
-struct Offer<'a> {
-    jobs: Vec<&'a OfferedJob>,
-}
-
 async fn claim(text: &str, arrival: Option<Arrival>, app: &App) -> Result<Response, Problem> {
     let request: ClaimRequest = serde_json::from_str(text).map_err(|error| bad_body(text, &error))?;
     if !is_worker(&request.worker) {
@@ -144,7 +134,7 @@ async fn claim(text: &str, arrival: Option<Arrival>, app: &App) -> Result<Respon
         biased;
         () = app.stopping.cancelled() => {
             let detail = "the gateway is shutting down";
-            return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "shutting_down", detail));
+            return Err(Problem::new(ProblemCode::ShuttingDown, detail));
         }
         claimed = claim_while_it_waits(&request, arrival.as_ref(), app) => {
             claimed.map_err(|error| Problem::storage(&error))?
@@ -185,48 +175,28 @@ async fn claim_while_it_waits(
     }
 }
 
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Extend {
-    lease_ms: Option<u64>,
-}
-
 async fn extend(ticket: Ticket, text: &str, app: &App) -> Result<Response, Problem> {
-    let request: Extend = serde_json::from_str(text).map_err(|error| bad_body(text, &error))?;
+    let request: ExtendRequest = serde_json::from_str(text).map_err(|error| bad_body(text, &error))?;
     app.orders.extend(ticket, request.lease_ms).await.map_err(|error| run_problem(&error))?;
-    Ok(reply_json(StatusCode::OK, &json!({ "held": true })))
+    Ok(reply_json(StatusCode::OK, &LeaseHeld { held: true }))
 }
 
 async fn release(ticket: Ticket, app: &App) -> Result<Response, Problem> {
     app.orders.release(ticket).await.map_err(|error| run_problem(&error))?;
-    Ok(reply_json(StatusCode::OK, &json!({ "outcome": "released" })))
+    Ok(reply_json(StatusCode::OK, &JobOutcome::Released))
 }
 
 fn report(reported: Result<(), ReportError>) -> Result<Response, Problem> {
     match reported {
-        Ok(()) => Ok(reply_json(StatusCode::OK, &json!({ "accepted": true }))),
-        Err(ReportError::Payload(fault)) => {
-            Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, fault.code, fault.detail))
-        }
+        Ok(()) => Ok(reply_json(StatusCode::OK, &ReportAccepted { accepted: true })),
+        Err(ReportError::Payload(fault)) => Err(Problem::new(fault.code, fault.detail)),
         Err(ReportError::Run(error)) => Err(run_problem(&error)),
     }
 }
 
-#[derive(Debug, Deserialize)]
-struct Fail {
-    error: Failure,
-    #[serde(default)]
-    retry: bool,
-}
-
-#[derive(Debug, Deserialize)]
-struct Failure {
-    code: String,
-    message: String,
-}
-
 async fn fail(ticket: Ticket, text: &str, worker: Option<&str>, app: &App) -> Result<Response, Problem> {
-    let Fail { error, retry } = serde_json::from_str(text).map_err(|error| bad_body(text, &error))?;
+    let FailRequest { error, retry, .. } =
+        serde_json::from_str(text).map_err(|error| bad_body(text, &error))?;
     if !is_worker(&error.code) {
         return Err(invalid("`error.code` must be a word such as no_liquidity"));
     }
@@ -234,19 +204,19 @@ async fn fail(ticket: Ticket, text: &str, worker: Option<&str>, app: &App) -> Re
     Ok(match ended.map_err(|error| run_problem(&error))? {
         Outcome::Retry(after) => {
             let after = u64::try_from(after.as_millis()).unwrap_or(u64::MAX);
-            reply_json(StatusCode::OK, &json!({ "outcome": "retry", "retryInMs": after }))
+            reply_json(StatusCode::OK, &JobOutcome::Retry { retry_in_ms: after })
         }
-        Outcome::Failed => reply_json(StatusCode::OK, &json!({ "outcome": "failed" })),
+        Outcome::Failed => reply_json(StatusCode::OK, &JobOutcome::Failed),
     })
 }
 
 fn run_problem(error: &RunError) -> Problem {
-    let (status, code) = match error {
-        RunError::LeaseLost => (StatusCode::CONFLICT, "lease_lost"),
-        RunError::Cancelled => (StatusCode::CONFLICT, "cancelled"),
-        RunError::Ended => (StatusCode::CONFLICT, "already_ended"),
-        RunError::Invalid(_) => (StatusCode::UNPROCESSABLE_ENTITY, "invalid_update"),
-        RunError::Unavailable(_) => (StatusCode::SERVICE_UNAVAILABLE, "storage_unavailable"),
+    let code = match error {
+        RunError::LeaseLost => ProblemCode::LeaseLost,
+        RunError::Cancelled => ProblemCode::Cancelled,
+        RunError::Ended => ProblemCode::AlreadyEnded,
+        RunError::Invalid(_) => ProblemCode::InvalidUpdate,
+        RunError::Unavailable(_) => ProblemCode::StorageUnavailable,
     };
-    Problem::new(status, code, error.to_string())
+    Problem::new(code, error.to_string())
 }

@@ -5,6 +5,8 @@ mod accepts;
 mod body;
 mod compress;
 mod config;
+#[cfg(test)]
+mod described;
 mod door;
 mod exposition;
 mod forwarded;

@@ -9,8 +9,7 @@ use chrono::Utc;
 use futures_util::Stream;
 use hyper::StatusCode;
 use hyper::header::{HeaderMap, HeaderValue};
-use serde::{Deserialize, Serialize};
-use serde_json::json;
+use serde::Deserialize;
 use serde_json::value::RawValue;
 use warp::Filter;
 use warp::filters::BoxedFilter;
@@ -25,10 +24,12 @@ use super::routes::{App, answer, json as reply_json, long_json, with};
 use super::upgrade::Arrival;
 use crate::model::{BackendName, BackendState, OrderId};
 use crate::orders::{
-    DeadLetter, ExecutorChoice, InvalidOrder, Listed, OrderView, PlaceError, RetryError, UpdateError,
-    WhenDegraded,
+    ExecutorChoice, InvalidOrder, Listed, PlaceError, RetryError, UpdateError, WhenDegraded,
 };
-use crate::protocol::OrderUpdate;
+use crate::protocol::{
+    Accepted, DeadLetterList, InvalidPayload, OrderCancelling, OrderList, OrderPlaced, OrderStatus,
+    OrderUpdate, ProblemCode,
+};
 use crate::storage::Cancelling;
 use crate::support::json::json_fault;
 
@@ -38,9 +39,6 @@ const LISTED_MAX: usize = 500;
 
 /// The longest `Idempotency-Key`, in bytes.
 const KEY_LEN_MAX: usize = 255;
-
-/// What an order's status can be.
-const STATUSES: [&str; 6] = ["pending", "routing", "building", "submitted", "confirmed", "failed"];
 
 /// All routes of orders.
 pub(super) fn orders(app: &Arc<App>) -> BoxedFilter<(Response,)> {
@@ -63,13 +61,13 @@ pub(super) fn orders(app: &Arc<App>) -> BoxedFilter<(Response,)> {
 /// A path segment that names an order.
 pub(super) fn order_id(segment: &str) -> Result<OrderId, Problem> {
     segment.parse().map_err(|error: crate::model::InvalidOrderId| {
-        Problem::new(StatusCode::BAD_REQUEST, "invalid_order_id", error.to_string())
+        Problem::new(ProblemCode::InvalidOrderId, error.to_string())
     })
 }
 
 pub(super) fn unknown_order(order: OrderId) -> Problem {
     let detail = format!("there is no order {order}, or it is no longer kept");
-    Problem::new(StatusCode::NOT_FOUND, "unknown_order", detail)
+    Problem::new(ProblemCode::UnknownOrder, detail)
 }
 
 /// A text that was posted, and the room that it takes for as long as this is there.
@@ -122,7 +120,7 @@ where
 fn check_json_is_sent(headers: &HeaderMap) -> Result<(), Problem> {
     match Format::of(headers) {
         Ok(Format::Json) => Ok(()),
-        Err(problem) if problem.code == "unsupported_content_encoding" => Err(problem),
+        Err(problem) if problem.code == ProblemCode::UnsupportedContentEncoding => Err(problem),
         _ => {
             let detail = "expected `Content-Type: application/json`, in UTF-8";
             Err(Problem::unsupported_media_type(detail, "application/json"))
@@ -169,10 +167,10 @@ async fn place(text: &str, asked: &Asked, app: &App) -> Result<Response, Problem
     let key = idempotency_key(&asked.headers)?;
     check_open(app)?;
     let request = app.orders.read(text).map_err(|error| match error {
-        InvalidOrder::Json(_) => Problem::new(StatusCode::BAD_REQUEST, "invalid_json", error.to_string()),
+        InvalidOrder::Json(_) => Problem::new(ProblemCode::InvalidJson, error.to_string()),
         InvalidOrder::Fields(ref faults) => {
             let faults = faults.clone();
-            Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_order", error.to_string()).fields(faults)
+            Problem::new(ProblemCode::InvalidOrder, error.to_string()).fields(faults)
         }
     })?;
     let placed = app.orders.place(&request, key.as_deref()).await.map_err(|error| place_problem(&error))?;
@@ -182,24 +180,22 @@ async fn place(text: &str, asked: &Asked, app: &App) -> Result<Response, Problem
 fn place_problem(error: &PlaceError) -> Problem {
     let detail = error.to_string();
     match error {
-        PlaceError::Conflict => Problem::new(StatusCode::CONFLICT, "idempotency_conflict", detail),
-        PlaceError::Full { .. } => Problem::new(StatusCode::SERVICE_UNAVAILABLE, "queue_full", detail),
+        PlaceError::Conflict => Problem::new(ProblemCode::IdempotencyConflict, detail),
+        PlaceError::Full { .. } => Problem::new(ProblemCode::QueueFull, detail),
         PlaceError::Unavailable(error) => Problem::storage(error),
     }
 }
 
 fn accepted(order: OrderId, retry_of: Option<OrderId>, repeated: bool, asked: &Asked, app: &App) -> Response {
     let base = web_socket_base(&app.config, asked.peer, &asked.headers);
-    let mut body = json!({
-        "success": true,
-        "orderId": order,
-        "jobId": order,
-        "status": "pending",
-        "wsUrl": format!("{base}/api/orders/status/{order}"),
-    });
-    if let Some(retry_of) = retry_of {
-        body["retryOf"] = json!(retry_of);
-    }
+    let body = OrderPlaced {
+        job_id: order,
+        order_id: order,
+        retry_of,
+        status: OrderStatus::Pending.as_str().to_owned(),
+        success: true,
+        ws_url: format!("{base}/api/orders/status/{order}"),
+    };
     let mut response = reply_json(StatusCode::ACCEPTED, &body);
     if repeated {
         response.headers_mut().insert("idempotency-replayed", HeaderValue::from_static("true"));
@@ -214,7 +210,7 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
         Some(key) => Ok(Some(key.to_owned())),
         None => {
             let detail = format!("`Idempotency-Key` must be 1 to {KEY_LEN_MAX} visible ASCII characters");
-            Err(Problem::new(StatusCode::BAD_REQUEST, "invalid_idempotency_key", detail))
+            Err(Problem::new(ProblemCode::InvalidIdempotencyKey, detail))
         }
     }
 }
@@ -235,7 +231,7 @@ impl ListQuery {
             Some(limit) if (1..=LISTED_MAX).contains(&limit) => Ok(limit),
             Some(_) => {
                 let detail = format!("`limit` must be 1 to {LISTED_MAX}");
-                Err(Problem::new(StatusCode::BAD_REQUEST, "invalid_limit", detail))
+                Err(Problem::new(ProblemCode::InvalidLimit, detail))
             }
         }
     }
@@ -250,28 +246,7 @@ fn unknown_cursor(after: Option<OrderId>) -> Problem {
     let after = after.map(|after| after.to_string()).unwrap_or_default();
     let detail =
         format!("`after` names order {after}, which is not known any more; begin at the newest again");
-    Problem::new(StatusCode::NOT_FOUND, "unknown_order", detail)
-}
-
-// Lists as types of their own: `json!` would write the orders' numbers anew.
-
-#[derive(Debug, Serialize)]
-struct OrderList {
-    orders: Vec<OrderView>,
-    /// Where the next page begins; null when this is the last one.
-    next: Option<OrderId>,
-    /// Redis is away, and these are the ones that this node knows by itself.
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
-    degraded: bool,
-}
-
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-struct DeadLetterList {
-    dead_letters: Vec<DeadLetter>,
-    next: Option<OrderId>,
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
-    degraded: bool,
+    Problem::new(ProblemCode::UnknownOrder, detail)
 }
 
 /// `GET /api/orders?status=&limit=&after=`: the newest first.
@@ -286,10 +261,11 @@ fn list(app: &Arc<App>) -> BoxedFilter<(Response,)> {
 
 async fn list_orders(query: &ListQuery, app: &App) -> Result<Response, Problem> {
     if let Some(status) = &query.status
-        && !STATUSES.contains(&status.as_str())
+        && !OrderStatus::ALL.iter().any(|known| known.as_str() == status)
     {
-        let detail = format!("`status` must be one of {}", STATUSES.join(", "));
-        return Err(Problem::new(StatusCode::BAD_REQUEST, "invalid_status", detail));
+        let known = OrderStatus::ALL.map(OrderStatus::as_str).join(", ");
+        let detail = format!("`status` must be one of {known}");
+        return Err(Problem::new(ProblemCode::InvalidStatus, detail));
     }
     let (limit, after) = (query.limit()?, query.after()?);
     let listed = app.orders.list(query.status.as_deref(), after, limit).await;
@@ -325,18 +301,19 @@ fn cancel(app: &Arc<App>) -> BoxedFilter<(Response,)> {
 
 async fn cancel_order(id: &str, app: &App) -> Result<Response, Problem> {
     let order = order_id(id)?;
-    let conflict = |code, detail: &str| Err(Problem::new(StatusCode::CONFLICT, code, detail));
+    let conflict = |code, detail: &str| Err(Problem::new(code, detail));
     match app.orders.cancel(order).await.map_err(|error| Problem::storage(&error))? {
         Cancelling::Asked => {
-            let body = json!({ "success": true, "orderId": order, "status": "cancelling" });
+            let status = "cancelling".to_owned();
+            let body = OrderCancelling { order_id: order, status, success: true };
             Ok(reply_json(StatusCode::ACCEPTED, &body))
         }
         Cancelling::TooLate => {
-            conflict("too_late", "the order has been submitted, and can no longer be cancelled")
+            conflict(ProblemCode::TooLate, "the order has been submitted, and can no longer be cancelled")
         }
-        Cancelling::Ended => conflict("already_ended", "the order has ended"),
+        Cancelling::Ended => conflict(ProblemCode::AlreadyEnded, "the order has ended"),
         Cancelling::Unknown if told_of(order, app).await? => {
-            conflict("no_job", "this order is carried out elsewhere, and must be cancelled there")
+            conflict(ProblemCode::NoJob, "this order is carried out elsewhere, and must be cancelled there")
         }
         Cancelling::Unknown => Err(unknown_order(order)),
     }
@@ -368,28 +345,18 @@ fn updates(app: &Arc<App>) -> BoxedFilter<(Response,)> {
 async fn post_updates(id: &str, text: &str, app: &App) -> Result<Response, Problem> {
     let order = order_id(id)?;
     let now = Utc::now();
-    let problem = |fault: crate::protocol::InvalidPayload| {
-        let status = match fault.code {
-            "invalid_json" => StatusCode::BAD_REQUEST,
-            _ => StatusCode::UNPROCESSABLE_ENTITY,
-        };
-        Problem::new(status, fault.code, fault.detail)
-    };
+    let problem = |fault: InvalidPayload| Problem::new(fault.code, fault.detail);
     let sized = |update: &str| {
         let max = app.config.line_bytes_max;
         if update.len() <= max {
             return Ok(());
         }
         let detail = format!("an update may have {max} bytes");
-        Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "update_too_large", detail))
+        Err(Problem::new(ProblemCode::UpdateTooLarge, detail))
     };
     let updates = if text.trim_start().starts_with('[') {
         let elements: Vec<&RawValue> = serde_json::from_str(text).map_err(|error| {
-            Problem::new(
-                StatusCode::BAD_REQUEST,
-                "invalid_json",
-                format!("not a JSON array: {}", json_fault(text, &error)),
-            )
+            Problem::new(ProblemCode::InvalidJson, format!("not a JSON array: {}", json_fault(text, &error)))
         })?;
         let parsed = elements.iter().enumerate().map(|(index, element)| {
             sized(element.get()).map_err(|problem| problem.at_index(index))?;
@@ -401,18 +368,16 @@ async fn post_updates(id: &str, text: &str, app: &App) -> Result<Response, Probl
         vec![OrderUpdate::parse(text, now).map_err(problem)?]
     };
     let accepted = app.orders.add_updates(order, updates).await.map_err(|error| match &error {
-        UpdateError::HasJob => Problem::new(StatusCode::CONFLICT, "has_job", error.to_string()),
-        UpdateError::Ended => Problem::new(StatusCode::CONFLICT, "already_ended", error.to_string()),
+        UpdateError::HasJob => Problem::new(ProblemCode::HasJob, error.to_string()),
+        UpdateError::Ended => Problem::new(ProblemCode::AlreadyEnded, error.to_string()),
         UpdateError::Invalid { index, .. } => {
             let detail = error.to_string();
-            Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_update", detail)
-                .accepted(0)
-                .at_index(*index)
+            Problem::new(ProblemCode::InvalidUpdate, detail).accepted(0).at_index(*index)
         }
         UpdateError::Publish(error) => Problem::publish(error).accepted(error.accepted() as u64),
         UpdateError::Unavailable(error) => Problem::storage(error),
     })?;
-    Ok(reply_json(StatusCode::OK, &json!({ "accepted": accepted })))
+    Ok(reply_json(StatusCode::OK, &Accepted { accepted: accepted as u64 }))
 }
 
 // Dead letters
@@ -460,10 +425,8 @@ async fn retry_dead_letter(id: &str, force: bool, asked: &Asked, app: &App) -> R
     let order = order_id(id)?;
     check_open(app)?;
     let placed = app.orders.retry_dead_letter(order, force).await.map_err(|error| match error {
-        RetryError::Unknown => Problem::new(StatusCode::NOT_FOUND, "unknown_dead_letter", error.to_string()),
-        RetryError::MayBeSubmitted => {
-            Problem::new(StatusCode::CONFLICT, "may_be_submitted", error.to_string())
-        }
+        RetryError::Unknown => Problem::new(ProblemCode::UnknownDeadLetter, error.to_string()),
+        RetryError::MayBeSubmitted => Problem::new(ProblemCode::MayBeSubmitted, error.to_string()),
         RetryError::Place(ref error) => place_problem(error),
     })?;
     Ok(accepted(placed.order, Some(order), placed.repeated, asked, app))
@@ -472,20 +435,20 @@ async fn retry_dead_letter(id: &str, force: bool, asked: &Asked, app: &App) -> R
 /// Whether an order that is accepted now would be carried out, and outlive this process as long as
 /// was configured.
 fn check_open(app: &App) -> Result<(), Problem> {
-    let refuse = |code, detail: &str| Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, code, detail));
+    let refuse = |code, detail: &str| Err(Problem::new(code, detail));
     let storage = app.sources.storage.get();
     if storage.backend != BackendName::InMemory {
         return Ok(());
     }
     if storage.state != BackendState::Healthy && app.orders.config().when_degraded == WhenDegraded::Reject {
         let detail = "Redis is configured and does not serve: an order would be in this process' memory only";
-        return refuse("storage_degraded", detail);
+        return refuse(ProblemCode::StorageDegraded, detail);
     }
     // One that is accepted in an outage goes to Redis when that is back, and to a worker from there.
     let is_own = storage.state == BackendState::Healthy;
     if is_own && !app.works && app.orders.config().executor == ExecutorChoice::Paper {
         let detail = "nobody could carry the order out: this process is no worker, and its queue is its own";
-        return refuse("no_worker", detail);
+        return refuse(ProblemCode::NoWorker, detail);
     }
     Ok(())
 }

@@ -5,7 +5,6 @@ use std::time::Duration;
 use bytes::{Buf, BytesMut};
 use chrono::Utc;
 use futures_util::{Stream, StreamExt};
-use hyper::StatusCode;
 use hyper::header::{CONTENT_ENCODING, CONTENT_TYPE, EXPECT, HeaderMap};
 use tokio::time;
 use tokio_util::sync::CancellationToken;
@@ -18,7 +17,7 @@ use super::problem::Problem;
 use super::room::BodyRoom;
 use crate::channels::{Channels, PublishError};
 use crate::model::{ChannelName, DraftEntry};
-use crate::protocol::{each_element, parse_price};
+use crate::protocol::{Accepted, ProblemCode, each_element, parse_price};
 use crate::support::counter::Counter;
 use crate::support::json::json_fault;
 
@@ -108,7 +107,7 @@ where
         Err(problem) => Err(problem),
     };
     match taken {
-        Ok(accepted) => Ok(warp::reply::json(&serde_json::json!({ "accepted": accepted })).into_response()),
+        Ok(accepted) => Ok(warp::reply::json(&Accepted { accepted }).into_response()),
         Err(problem) => {
             stats.refused.add(1);
             if !is_unread {
@@ -137,9 +136,8 @@ impl Intake<'_> {
             let (mut drafts, mut taken) = (Vec::new(), bytes.len());
             let read = each_element(text, |index, element| {
                 let draft = self.check_size(element.get()).and_then(|()| {
-                    parse_price(element.get(), now, ahead_max).map_err(|fault| {
-                        Problem::new(StatusCode::UNPROCESSABLE_ENTITY, fault.code, fault.detail)
-                    })
+                    parse_price(element.get(), now, ahead_max)
+                        .map_err(|fault| Problem::new(fault.code, fault.detail).of_a_part())
                 });
                 let draft = draft.map_err(|problem| problem.at_index(index))?;
                 taken += draft.cost();
@@ -147,24 +145,18 @@ impl Intake<'_> {
                 if !self.room.is_large_enough_for(taken) {
                     // Coming back with the same would be in vain.
                     let detail = format!("these prices take more room than all bodies have; {more}");
-                    return Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", detail));
+                    return Err(Problem::new(ProblemCode::BodyTooLarge, detail));
                 }
                 held.set(taken)
             });
             read.map_err(|error| {
                 let detail = format!("not a JSON array: {}", json_fault(text, &error));
-                Problem::new(StatusCode::BAD_REQUEST, "invalid_json", detail)
+                Problem::new(ProblemCode::InvalidJson, detail)
             })??;
             drafts
         } else {
             self.check_size(text)?;
-            vec![parse_price(text, now, ahead_max).map_err(|fault| {
-                let status = match fault.code {
-                    "invalid_json" => StatusCode::BAD_REQUEST,
-                    _ => StatusCode::UNPROCESSABLE_ENTITY,
-                };
-                Problem::new(status, fault.code, fault.detail)
-            })?]
+            vec![parse_price(text, now, ahead_max).map_err(|fault| Problem::new(fault.code, fault.detail))?]
         };
         let count = drafts.len() as u64;
         match self.publish(drafts).await {
@@ -188,7 +180,7 @@ impl Intake<'_> {
             return Ok(());
         }
         let detail = format!("a price may have {max} bytes");
-        Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "price_too_large", detail))
+        Err(Problem::new(ProblemCode::PriceTooLarge, detail))
     }
 
     async fn publish(&self, drafts: Vec<DraftEntry>) -> Result<(), PublishError> {
@@ -211,7 +203,7 @@ impl Intake<'_> {
             let chunk = tokio::select! {
                 chunk = time::timeout(idle_max, body.next()) => chunk.map_err(|_elapsed| {
                     let detail = format!("a body that streams must bring something every {idle_max:?}");
-                    let problem = Problem::new(StatusCode::REQUEST_TIMEOUT, "body_timeout", detail);
+                    let problem = Problem::new(ProblemCode::BodyTimeout, detail);
                     problem.accepted(lines.accepted).at_line(lines.line + 1)
                 })?,
                 () = self.stopping.cancelled() => {
@@ -261,7 +253,7 @@ impl Intake<'_> {
             match std::str::from_utf8(line) {
                 Err(_) => not_utf8(),
                 Ok(text) => match parse_price(text, Utc::now(), self.ahead_max()) {
-                    Err(fault) => Problem::new(StatusCode::UNPROCESSABLE_ENTITY, fault.code, fault.detail),
+                    Err(fault) => Problem::new(fault.code, fault.detail).of_a_part(),
                     Ok(draft) => {
                         lines.drafts.push(draft);
                         if lines.drafts.len() >= LINES_PER_PUBLISH {
@@ -280,7 +272,7 @@ impl Intake<'_> {
 
     fn too_long(&self, lines: &Lines) -> Problem {
         let detail = format!("a line may have {} bytes", self.config.line_bytes_max);
-        let problem = Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "line_too_large", detail);
+        let problem = Problem::new(ProblemCode::LineTooLarge, detail);
         problem.accepted(lines.accepted).at_line(lines.line + 1)
     }
 
@@ -352,7 +344,7 @@ mod tests {
             headers.append(CONTENT_ENCODING, "identity".parse().unwrap());
             assert_eq!(Format::of(&headers).ok(), expected, "{value:?}");
             headers.append(CONTENT_ENCODING, "gzip".parse().unwrap());
-            assert_eq!(Format::of(&headers).unwrap_err().code, "unsupported_content_encoding");
+            assert_eq!(Format::of(&headers).unwrap_err().code, ProblemCode::UnsupportedContentEncoding);
         }
         let twice = [(CONTENT_TYPE, "application/json"), (CONTENT_TYPE, "text/plain")];
         let twice = twice.map(|(name, value)| (name, value.parse().unwrap()));
@@ -360,6 +352,6 @@ mod tests {
         twice.into_iter().for_each(|(name, value)| {
             headers.append(name, value);
         });
-        assert_eq!(Format::of(&headers).unwrap_err().code, "unsupported_media_type");
+        assert_eq!(Format::of(&headers).unwrap_err().code, ProblemCode::UnsupportedMediaType);
     }
 }

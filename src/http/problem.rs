@@ -5,7 +5,6 @@ use hyper::header::{
     ACCEPT, ACCEPT_ENCODING, ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue,
     RETRY_AFTER, SEC_WEBSOCKET_VERSION, UPGRADE,
 };
-use serde::Serialize;
 use warp::Reply;
 use warp::http::Response;
 use warp::hyper::body::Bytes;
@@ -13,148 +12,116 @@ use warp::reject::{Reject, Rejection};
 
 use crate::channels::PublishError;
 use crate::connections::Limit;
-use crate::orders::FieldFault;
+use crate::protocol::{self, FieldFault, ProblemCode};
 use crate::storage::{Refusal, StorageError};
 
 /// Seconds after which it is worth trying again when the storage or a place was missing.
 const RETRY_AFTER_S: &str = "1";
 
 /// A refused request: what was wrong, and what would be right.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone)]
 pub(crate) struct Problem {
-    #[serde(rename = "type", serialize_with = "about_blank")]
-    kind: (),
-    title: &'static str,
-    #[serde(serialize_with = "status_number")]
     pub(crate) status: StatusCode,
-    /// Stable: programs may match on it.
-    pub(crate) code: &'static str,
-    detail: String,
-    /// How many prices were accepted all the same.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    accepted: Option<u64>,
-    /// The line of the first fault, counting from 1.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    line: Option<u64>,
-    /// The element of the array with the first fault, counting from 0.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    index: Option<usize>,
-    /// Each wrong field.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    errors: Vec<FieldFault>,
+    pub(crate) code: ProblemCode,
+    /// The rest of the body.
+    told: Box<protocol::Problem>,
     /// A header that says what would be right.
-    #[serde(skip)]
     header: Option<Box<(HeaderName, HeaderValue)>>,
 }
 
 /// Marks a response that is a problem with its code, for who counts them.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Refused(pub(super) &'static str);
-
-/// The code says which problem it is.
-fn about_blank<S: serde::Serializer>(_kind: &(), serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_str("about:blank")
-}
-
-fn status_number<S: serde::Serializer>(status: &StatusCode, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_u16(status.as_u16())
-}
+pub(super) struct Refused(pub(super) ProblemCode);
 
 impl Problem {
-    pub(crate) fn new(status: StatusCode, code: &'static str, detail: impl Into<String>) -> Self {
-        let title = status.canonical_reason().unwrap_or("Error");
-        Self {
-            kind: (),
-            title,
-            status,
-            code,
-            detail: detail.into(),
-            accepted: None,
-            line: None,
-            index: None,
-            errors: Vec::new(),
-            header: None,
-        }
+    pub(crate) fn new(code: ProblemCode, detail: impl Into<String>) -> Self {
+        let status = StatusCode::from_u16(code.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let told = protocol::Problem { detail: Some(detail.into()), ..protocol::Problem::default() };
+        Self { status, code, told: Box::new(told), header: None }
+    }
+
+    /// It is about a part of the body, which as a whole could be read.
+    pub(crate) fn of_a_part(self) -> Self {
+        Self { status: StatusCode::UNPROCESSABLE_ENTITY, ..self }
     }
 
     /// The method cannot be used at this address; these can.
     pub(super) fn method_not_allowed(allow: HeaderValue) -> Self {
         let detail = format!("this address takes {}", allow.to_str().unwrap_or("other methods"));
-        let problem = Self::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", detail);
+        let problem = Self::new(ProblemCode::MethodNotAllowed, detail);
         Self { header: Some(Box::new((ALLOW, allow))), ..problem }
     }
 
     /// The body is of a kind that cannot be read here; these can.
     pub(super) fn unsupported_media_type(detail: &'static str, accepted: &'static str) -> Self {
-        let problem = Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", detail);
+        let problem = Self::new(ProblemCode::UnsupportedMediaType, detail);
         Self { header: Some(Box::new((ACCEPT, HeaderValue::from_static(accepted)))), ..problem }
     }
 
     /// The body is compressed, which is not read.
     pub(super) fn unsupported_coding() -> Self {
         let detail = "a body with a `Content-Encoding` is not read; send it as it is";
-        let problem = Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_content_encoding", detail);
+        let problem = Self::new(ProblemCode::UnsupportedContentEncoding, detail);
         Self { header: Some(Box::new((ACCEPT_ENCODING, HeaderValue::from_static("identity")))), ..problem }
     }
 
-    pub(crate) fn accepted(self, accepted: u64) -> Self {
-        Self { accepted: Some(accepted), ..self }
+    pub(crate) fn accepted(mut self, accepted: u64) -> Self {
+        self.told.accepted = Some(accepted);
+        self
     }
 
-    pub(crate) fn at_line(self, line: u64) -> Self {
-        Self { line: Some(line), ..self }
+    pub(crate) fn at_line(mut self, line: u64) -> Self {
+        self.told.line = Some(line);
+        self
     }
 
-    pub(crate) fn at_index(self, index: usize) -> Self {
-        Self { index: Some(index), ..self }
+    pub(crate) fn at_index(mut self, index: usize) -> Self {
+        self.told.index = Some(index);
+        self
     }
 
-    pub(crate) fn fields(self, errors: Vec<FieldFault>) -> Self {
-        Self { errors, ..self }
+    pub(crate) fn fields(mut self, errors: Vec<FieldFault>) -> Self {
+        self.told.errors = errors;
+        self
     }
 
     pub(crate) fn storage(error: &StorageError) -> Self {
         if let StorageError::Unknown { .. } = error {
             let detail =
                 "Redis is away, and this node by itself knows nothing of it; it may be known elsewhere";
-            return Self::new(StatusCode::SERVICE_UNAVAILABLE, "unknown_while_degraded", detail);
+            return Self::new(ProblemCode::UnknownWhileDegraded, detail);
         }
         // The cause stays in the log: it may name what is none of the client's business.
-        Self::new(StatusCode::SERVICE_UNAVAILABLE, "storage_unavailable", error.to_string())
+        Self::new(ProblemCode::StorageUnavailable, error.to_string())
     }
 
     /// Why a connection, or a request on one, is refused.
     pub(crate) fn limit(limit: Limit) -> Self {
-        let (status, code, detail) = match limit {
+        let (code, detail) = match limit {
             Limit::Full | Limit::Tcp => (
-                StatusCode::SERVICE_UNAVAILABLE,
-                "too_many_connections",
+                ProblemCode::TooManyConnections,
                 "this node has as many connections as it may have; try another one, or later",
             ),
             Limit::Address => (
-                StatusCode::TOO_MANY_REQUESTS,
-                "too_many_connections_from_address",
+                ProblemCode::TooManyConnectionsFromAddress,
                 "this address has as many connections as it may have at once; close one first",
             ),
             Limit::Rate => (
-                StatusCode::TOO_MANY_REQUESTS,
-                "connecting_too_often",
+                ProblemCode::ConnectingTooOften,
                 "this address connects more often than it may; keep connections, and try again later",
             ),
         };
-        Self::new(status, code, detail)
+        Self::new(code, detail)
     }
 
     pub(crate) fn publish(error: &PublishError) -> Self {
-        let (status, code) = match error {
-            PublishError::Unavailable { .. } => (StatusCode::SERVICE_UNAVAILABLE, "storage_unavailable"),
-            PublishError::ShuttingDown { .. } => (StatusCode::SERVICE_UNAVAILABLE, "shutting_down"),
-            PublishError::Refused { refusal: Refusal::Closed, .. } => (StatusCode::CONFLICT, "already_ended"),
-            PublishError::Refused { refusal: Refusal::StaleFence { .. }, .. } => {
-                (StatusCode::CONFLICT, "lease_lost")
-            }
-            PublishError::TooManyZones { .. } => (StatusCode::UNPROCESSABLE_ENTITY, "too_many_zones"),
-            PublishError::TooManyKeys { .. } => (StatusCode::UNPROCESSABLE_ENTITY, "too_many_keys"),
+        let code = match error {
+            PublishError::Unavailable { .. } => ProblemCode::StorageUnavailable,
+            PublishError::ShuttingDown { .. } => ProblemCode::ShuttingDown,
+            PublishError::Refused { refusal: Refusal::Closed, .. } => ProblemCode::AlreadyEnded,
+            PublishError::Refused { refusal: Refusal::StaleFence { .. }, .. } => ProblemCode::LeaseLost,
+            PublishError::TooManyZones { .. } => ProblemCode::TooManyZones,
+            PublishError::TooManyKeys { .. } => ProblemCode::TooManyKeys,
         };
         let detail = match error {
             // What is wrong with this node's disk is no secret, and no other storage's words.
@@ -163,7 +130,7 @@ impl Problem {
             }
             _ => error.to_string(),
         };
-        Self::new(status, code, detail)
+        Self::new(code, detail)
     }
 }
 
@@ -171,7 +138,14 @@ impl Reject for Problem {}
 
 impl Reply for Problem {
     fn into_response(self) -> warp::reply::Response {
-        let body = serde_json::to_vec(&self).expect("a struct of plain fields always serialises");
+        let told = protocol::Problem {
+            kind: Some("about:blank".to_owned()),
+            title: Some(self.status.canonical_reason().unwrap_or("Error").to_owned()),
+            status: Some(self.status.as_u16()),
+            code: Some(self.code.into()),
+            ..*self.told
+        };
+        let body = serde_json::to_vec(&told).expect("a struct of plain fields always serialises");
         let mut response = Response::new(Bytes::from(body)).into_response();
         *response.status_mut() = self.status;
         let headers = response.headers_mut();
@@ -204,17 +178,17 @@ pub(crate) fn from_rejection(rejection: &Rejection) -> Problem {
     }
     if rejection.find::<MethodNotAllowed>().is_some() {
         let detail = "this address does not take this method";
-        return Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", detail);
+        return Problem::new(ProblemCode::MethodNotAllowed, detail);
     }
     if rejection.is_not_found() {
-        return Problem::new(StatusCode::NOT_FOUND, "not_found", "there is nothing at this address");
+        return Problem::new(ProblemCode::NotFound, "there is nothing at this address");
     }
     if rejection.find::<InvalidQuery>().is_some() {
         let detail = "the query is not of the form that this address takes";
-        return Problem::new(StatusCode::BAD_REQUEST, "invalid_query", detail);
+        return Problem::new(ProblemCode::InvalidQuery, detail);
     }
     if rejection.find::<MissingHeader>().is_some() || rejection.find::<InvalidHeader>().is_some() {
-        return Problem::new(StatusCode::BAD_REQUEST, "invalid_header", "a header is missing or not valid");
+        return Problem::new(ProblemCode::InvalidHeader, "a header is missing or not valid");
     }
     tracing::error!(rejection = ?rejection, "a rejection without an answer");
     internal()
@@ -222,5 +196,5 @@ pub(crate) fn from_rejection(rejection: &Rejection) -> Problem {
 
 /// The answer to a request that met a bug.
 pub(super) fn internal() -> Problem {
-    Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "the gateway could not answer; this is a bug")
+    Problem::new(ProblemCode::Internal, "the gateway could not answer; this is a bug")
 }

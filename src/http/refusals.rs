@@ -7,6 +7,7 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 use tracing::warn;
 
+use crate::protocol::ProblemCode;
 use crate::support::seldom::Seldom;
 
 /// Texts that a client chose are cut to this in the log, in characters.
@@ -15,21 +16,22 @@ const SAID_MAX: usize = 128;
 /// Counts requests that are answered with a problem, and says of some of them which setting matters.
 #[derive(Debug, Default)]
 pub(crate) struct Refusals {
-    /// By the code of the problem; there are no more of them than the code names.
-    by_code: Mutex<BTreeMap<&'static str, u64>>,
+    /// By the code of the problem.
+    by_code: Mutex<BTreeMap<ProblemCode, u64>>,
     hosts: Mutex<Seldom>,
     origins: Mutex<Seldom>,
 }
 
 impl Refusals {
-    pub(super) fn add(&self, code: &'static str) {
+    pub(super) fn add(&self, code: ProblemCode) {
         *self.by_code.lock().entry(code).or_default() += 1;
     }
 
     /// How many there were of each code.
     pub(super) fn counts(&self) -> BTreeMap<&'static str, u64> {
-        let mut counts = BTreeMap::from(["origin_not_allowed", "unknown_host"].map(|code| (code, 0)));
-        counts.extend(self.by_code.lock().iter());
+        let always = [ProblemCode::OriginNotAllowed, ProblemCode::UnknownHost].map(|code| (code.as_str(), 0));
+        let mut counts = BTreeMap::from(always);
+        counts.extend(self.by_code.lock().iter().map(|(code, count)| (code.as_str(), *count)));
         counts
     }
 

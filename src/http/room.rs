@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
-use hyper::StatusCode;
 
 use super::problem::Problem;
+use crate::protocol::ProblemCode;
 use crate::support::counter::Counter;
 
 /// The room that all bodies share.
@@ -71,7 +71,7 @@ impl BodyRoom {
         }
         self.refused.add(1);
         let detail = "what other requests hold leaves no room for this one; try again in a moment";
-        Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "busy", detail))
+        Err(Problem::new(ProblemCode::Busy, detail))
     }
 }
 
@@ -129,7 +129,7 @@ mod tests {
         one.set(60).unwrap();
         other.set(40).unwrap();
         let problem = other.set(41).unwrap_err();
-        assert_eq!((problem.status.as_u16(), problem.code, room.refused()), (503, "busy", 1));
+        assert_eq!((problem.status.as_u16(), problem.code, room.refused()), (503, ProblemCode::Busy, 1));
         assert_eq!(room.bytes(), 100, "what was held is still held");
         one.set(10).unwrap();
         other.set(90).unwrap();
@@ -145,12 +145,12 @@ mod tests {
         let room = Arc::new(BodyRoom::new(100));
         let mut body = room.hold(vec![b'x'; 80]).unwrap();
         let rest = body.split_off(70);
-        assert_eq!(room.hold(vec![b'x'; 21]).unwrap_err().code, "busy");
+        assert_eq!(room.hold(vec![b'x'; 21]).unwrap_err().code, ProblemCode::Busy);
         drop(body);
         assert_eq!(room.bytes(), 80, "its end has not been taken");
         drop(rest);
         assert_eq!((room.bytes(), room.hold(vec![b'x'; 21]).unwrap().len()), (0, 21));
         let longer = room.hold(vec![b'x'; 200]).unwrap();
-        assert_eq!((longer.len(), room.hold(vec![b'x']).unwrap_err().code), (200, "busy"));
+        assert_eq!((longer.len(), room.hold(vec![b'x']).unwrap_err().code), (200, ProblemCode::Busy));
     }
 }

@@ -4,11 +4,12 @@ use std::convert::Infallible;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use bytes::Buf;
+use bytes::{Buf, Bytes};
 use hyper::StatusCode;
 use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderValue, VARY};
 use percent_encoding::percent_decode_str;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use serde_json::value::RawValue;
 use tokio_util::sync::CancellationToken;
 use warp::filters::BoxedFilter;
@@ -30,7 +31,8 @@ use crate::channels::{Channels, PublishError, in_log};
 use crate::connections::{Manager, Opening};
 use crate::model::{ChannelName, Entry, Position, Zone};
 use crate::orders::Orders;
-use crate::protocol::{ErrorCode, entry_json};
+use crate::protocol::documents::{ASYNCAPI, OPENAPI};
+use crate::protocol::{Entries, ErrorCode, Live, ProblemCode, ZoneList, ZoneView, entry_json};
 use crate::storage::{LatestPage, Page, StorageError};
 use crate::support::fault;
 
@@ -107,7 +109,7 @@ fn whole(routes: BoxedFilter<(Response,)>) -> BoxedFilter<(Response,)> {
 /// Where clients are sent that come to a process that only works on orders.
 fn no_gateway() -> BoxedFilter<(Response,)> {
     let detail = "this process only works on orders (node.roles); ask one with the role gateway";
-    warp::any().map(move || Problem::new(StatusCode::NOT_FOUND, "no_gateway", detail).into_response()).boxed()
+    warp::any().map(move || Problem::new(ProblemCode::NoGateway, detail).into_response()).boxed()
 }
 
 /// What clients and publishers use.
@@ -129,6 +131,8 @@ fn clients(app: &Arc<App>) -> BoxedFilter<(Response,)> {
         .unify()
         .or(page())
         .unify()
+        .or(documents(&app.config.base_path))
+        .unify()
         .boxed()
 }
 
@@ -139,7 +143,7 @@ pub(super) fn with(app: &Arc<App>) -> impl Filter<Extract = (Arc<App>,), Error =
 
 /// A path segment that names something.
 fn named<T: FromStr<Err: std::fmt::Display>>(segment: &str) -> Result<T, Problem> {
-    let invalid = |detail| Problem::new(StatusCode::BAD_REQUEST, "invalid_name", detail);
+    let invalid = |detail| Problem::new(ProblemCode::InvalidName, detail);
     decoded(segment).map_err(invalid)
 }
 
@@ -260,14 +264,14 @@ fn health(app: &Arc<App>) -> BoxedFilter<(Response,)> {
         .map(|app: Arc<App>| json(StatusCode::OK, &app.sources.health()));
     let live = warp::path!("health" / "live")
         .and(warp::get())
-        .map(|| json(StatusCode::OK, &serde_json::json!({ "status": "live" })));
+        .map(|| json(StatusCode::OK, &Live { status: "live".to_owned() }));
     let ready = warp::path!("health" / "ready").and(warp::get()).and(with(app)).map(|app: Arc<App>| {
         let health = app.sources.health();
         json(if health.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, &health)
     });
     let redis = warp::path!("health" / "redis").and(warp::get()).and(with(app)).map(|app: Arc<App>| {
         let redis = app.sources.redis();
-        let is_whole = !matches!(redis.status, "down" | "partial");
+        let is_whole = !matches!(redis.status.as_str(), "down" | "partial");
         json(if is_whole { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, &redis)
     });
     whole.or(live).unify().or(ready).unify().or(redis).unify().boxed()
@@ -289,25 +293,23 @@ fn stats(app: &Arc<App>) -> BoxedFilter<(Response,)> {
             let list = listing.connections.unwrap_or(LISTED).min(LISTED_MAX);
             json(StatusCode::OK, &app.sources.stats(Some(list)).await)
         });
-    let metrics = warp::path!("metrics")
-        .and(warp::get())
-        .and(warp::header::headers_cloned())
-        .and(with(app))
-        .then(|headers: HeaderMap, app: Arc<App>| async move {
-            let format = Exposition::asked_for(&headers);
-            match app.sources.metrics().await {
-                Ok(text) => {
-                    let mut response = format.of(text).into_response();
-                    let headers = response.headers_mut();
-                    headers.insert(CONTENT_TYPE, format.content_type());
-                    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-                    headers.insert(VARY, HeaderValue::from_static("accept"));
-                    response
+    let metrics =
+        warp::path!("metrics").and(warp::get()).and(warp::header::headers_cloned()).and(with(app)).then(
+            |headers: HeaderMap, app: Arc<App>| async move {
+                let format = Exposition::asked_for(&headers);
+                match app.sources.metrics().await {
+                    Ok(text) => {
+                        let mut response = format.of(text).into_response();
+                        let headers = response.headers_mut();
+                        headers.insert(CONTENT_TYPE, format.content_type());
+                        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+                        headers.insert(VARY, HeaderValue::from_static("accept"));
+                        response
+                    }
+                    Err(error) => Problem::new(ProblemCode::Internal, error.to_string()).into_response(),
                 }
-                Err(error) => Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", error.to_string())
-                    .into_response(),
-            }
-        });
+            },
+        );
     stats.or(metrics).unify().boxed()
 }
 
@@ -346,14 +348,6 @@ where
     answer_post(intake(), stats, &app.stopping, headers, body).await
 }
 
-#[derive(Debug, Serialize)]
-struct ZoneView<'a> {
-    zone: &'a str,
-    channel: String,
-    lane: crate::model::Lane,
-    stream: String,
-}
-
 /// `GET /api/zones`
 fn zones(app: &Arc<App>) -> BoxedFilter<(Response,)> {
     warp::path!("api" / "zones")
@@ -363,32 +357,16 @@ fn zones(app: &Arc<App>) -> BoxedFilter<(Response,)> {
             fault::point(|| "request".to_owned());
             let listed = app.channels.zones().await.map_err(|error| Problem::storage(&error));
             answer(listed.and_then(|zones| {
-                let views = zones.iter().map(|zone| {
-                    let channel = ChannelName::zone(zone);
+                let views = zones.into_iter().map(|zone| {
+                    let channel = ChannelName::zone(&zone);
                     let lane = app.channels.config().lane(&channel);
                     let stream = format!("{}/ws/market/{zone}", app.config.base_path);
-                    ZoneView { zone: zone.as_str(), channel: channel.to_string(), lane, stream }
+                    ZoneView { zone: zone.to_string(), channel, lane, stream }
                 });
-                long_json(&app, &serde_json::json!({ "zones": views.collect::<Vec<_>>() }))
+                long_json(&app, &ZoneList { zones: views.collect() })
             }))
         })
         .boxed()
-}
-
-/// Entries as their messages, with the position that they belong to.
-#[derive(Debug, Serialize)]
-struct EntriesView {
-    channel: ChannelName,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    epoch: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    first_offset: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    last_offset: Option<u64>,
-    /// Where the next page begins, if there may be one.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    next: Option<String>,
-    entries: Vec<Box<RawValue>>,
 }
 
 fn messages(channel: &ChannelName, entries: &[Entry]) -> Result<Vec<Box<RawValue>>, Problem> {
@@ -399,7 +377,7 @@ fn messages(channel: &ChannelName, entries: &[Entry]) -> Result<Vec<Box<RawValue
     });
     messages.collect::<Result<_, _>>().map_err(|error| {
         tracing::error!(channel = %channel, error = %error, "a stored entry is not readable");
-        Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "corrupt", "a stored entry is not readable")
+        Problem::new(ProblemCode::Corrupt, "a stored entry is not readable")
     })
 }
 
@@ -422,7 +400,7 @@ async fn get_latest(zone: &str, query: &PageQuery, app: &App) -> Result<Response
     let LatestPage { mut entries, next, .. } = page.map_err(|error| Problem::storage(&error))?;
     entries.retain(|entry| entry.draft.kind.unknown().is_none());
     let entries = messages(&channel, &entries)?;
-    let view = EntriesView { channel, epoch: None, first_offset: None, last_offset: None, next, entries };
+    let view = Entries { channel, epoch: None, first_offset: None, last_offset: None, next, entries };
     long_json(app, &view)
 }
 
@@ -445,19 +423,19 @@ async fn delete_key(zone: &str, key: &str, app: &App) -> Result<Response, Proble
     let zone = named::<Zone>(zone)?;
     let key = named::<String>(key)?;
     let detail = || format!("the zone {zone} has no price of this key");
-    removed(app.channels.remove_key(&zone, &key).await, &zone, "unknown_key", detail, app)
+    removed(app.channels.remove_key(&zone, &key).await, &zone, ProblemCode::UnknownKey, detail, app)
 }
 
 async fn delete_zone(zone: &str, app: &App) -> Result<Response, Problem> {
     let zone = named::<Zone>(zone)?;
     let detail = || format!("nobody has published to the zone {zone}, or it was removed");
-    removed(app.channels.remove_zone(&zone).await, &zone, "unknown_zone", detail, app)
+    removed(app.channels.remove_zone(&zone).await, &zone, ProblemCode::UnknownZone, detail, app)
 }
 
 fn removed(
     found: Result<bool, PublishError>,
     zone: &Zone,
-    code: &'static str,
+    code: ProblemCode,
     detail: impl FnOnce() -> String,
     app: &App,
 ) -> Result<Response, Problem> {
@@ -467,7 +445,7 @@ fn removed(
         Ok(false) if app.channels.is_degraded(&ChannelName::zone(zone)) => {
             Err(Problem::storage(&StorageError::Unknown { op: "remove" }))
         }
-        Ok(false) => Err(Problem::new(StatusCode::NOT_FOUND, code, detail())),
+        Ok(false) => Err(Problem::new(code, detail())),
         Err(error) => Err(Problem::publish(&error)),
     }
 }
@@ -486,7 +464,7 @@ impl PageQuery {
             return Ok(limit);
         }
         let detail = format!("`limit` must be 1 to {max}");
-        Err(Problem::new(StatusCode::BAD_REQUEST, "invalid_limit", detail))
+        Err(Problem::new(ProblemCode::InvalidLimit, detail))
     }
 }
 
@@ -503,11 +481,10 @@ fn history(app: &Arc<App>) -> BoxedFilter<(Response,)> {
 }
 
 async fn get_history(zone: &str, query: &PageQuery, app: &App) -> Result<Response, Problem> {
-    let bad = |code, detail: String| Problem::new(StatusCode::BAD_REQUEST, code, detail);
     let channel = ChannelName::zone(&named::<Zone>(zone)?);
     let limit = query.limit(HISTORY, HISTORY_MAX)?;
     let after = query.after.as_deref().map(Position::from_str).transpose();
-    let after = after.map_err(|error| bad("invalid_position", error.to_string()))?;
+    let after = after.map_err(|error| Problem::new(ProblemCode::InvalidPosition, error.to_string()))?;
     let has_after = after.is_some();
     let after = after.and_then(in_log);
     let page = match &after {
@@ -517,12 +494,12 @@ async fn get_history(zone: &str, query: &PageQuery, app: &App) -> Result<Respons
     let Page { epoch, top, first, entries, .. } = page.map_err(|error| Problem::storage(&error))?;
     if after.is_some_and(|position| epoch.as_ref() != Some(&position.epoch)) {
         let detail = "the log has begun a new life since that position; read again without `after`";
-        return Err(Problem::new(StatusCode::GONE, "foreign_epoch", detail));
+        return Err(Problem::new(ProblemCode::ForeignEpoch, detail));
     }
-    let view = EntriesView {
+    let view = Entries {
         entries: messages(&channel, &entries)?,
         channel,
-        epoch: epoch.map(|epoch| epoch.to_string()),
+        epoch,
         first_offset: (first <= top).then_some(first),
         last_offset: (first <= top).then_some(top),
         next: None,
@@ -555,4 +532,26 @@ fn page() -> BoxedFilter<(Response,)> {
         response
     });
     html.or(script).unify().boxed()
+}
+
+/// `/openapi.json`, `/asyncapi.json`: what there is, for programs. They say where they are served.
+fn documents(base_path: &str) -> BoxedFilter<(Response,)> {
+    let served = |text: &'static str, place: &str, path: &str| -> Bytes {
+        let mut document: Value = serde_json::from_str(text).expect("a test has read it");
+        if let Some(found) = document.pointer_mut(place) {
+            *found = Value::from(if path.is_empty() { "/" } else { path });
+        }
+        document.to_string().into()
+    };
+    let openapi = served(OPENAPI, "/servers/0/url", base_path);
+    let asyncapi = served(ASYNCAPI, "/servers/gateway/pathname", base_path);
+    let answer = |document: &Bytes| {
+        let mut response = warp::http::Response::new(document.clone()).into_response();
+        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("public, max-age=300"));
+        response
+    };
+    let openapi = warp::path!("openapi.json").and(warp::get()).map(move || answer(&openapi));
+    let asyncapi = warp::path!("asyncapi.json").and(warp::get()).map(move || answer(&asyncapi));
+    openapi.or(asyncapi).unify().boxed()
 }

@@ -25,8 +25,10 @@ use crate::channels::Channels;
 use crate::connections::{ConnectionInfo, DURATION_BUCKETS_S, Manager};
 use crate::model::{BackendName, BackendState, NodeId};
 use crate::orders::{InteropStats, InteropTotals, OrderTotals, Orders};
+use crate::protocol::{ChannelSetAside, HealthView, RedisView, Scope, StorageView, WebSocketView};
 use crate::storage::{
-    JobCounts, MemoryBackend, MemoryUsage, OutageReader, OutageTotals, SetAside, StatusReader, StorageStatus,
+    self, JobCounts, MemoryBackend, MemoryUsage, OutageReader, OutageTotals, SetAside, StatusReader,
+    StorageStatus,
 };
 use crate::support::telemetry;
 
@@ -57,84 +59,25 @@ pub(crate) struct Sources {
     pub(crate) leaving: CancellationToken,
 }
 
-/// Where the storage stands, as every endpoint says it.
-#[derive(Debug, Clone, Serialize)]
-pub(crate) struct StorageView {
-    pub(crate) storage_backend: BackendName,
-    pub(crate) state: BackendState,
-    pub(crate) since: DateTime<Utc>,
-    /// Which channels it is about: `all` or `some`.
-    pub(crate) scope: &'static str,
-    pub(crate) reason_code: &'static str,
-    pub(crate) reason: String,
-    /// Servers that share the channels among them, and those of them that do not serve.
-    pub(crate) primaries: usize,
-    pub(crate) primaries_away: usize,
-}
-
 impl From<StorageStatus> for StorageView {
     fn from(status: StorageStatus) -> Self {
         let StorageStatus { backend, state, since, reason_code, reason, primaries, primaries_away, .. } =
             status;
-        let scope = status.scope.as_str();
-        Self { storage_backend: backend, state, since, scope, reason_code, reason, primaries, primaries_away }
+        let scope = match status.scope {
+            storage::Scope::All => Scope::All,
+            storage::Scope::Some(_) => Scope::Some,
+        };
+        Self {
+            storage_backend: backend.into(),
+            state: state.into(),
+            since,
+            scope: scope.into(),
+            reason_code: reason_code.to_owned(),
+            reason,
+            primaries,
+            primaries_away,
+        }
     }
-}
-
-/// `/ws/health` and `/health`.
-#[derive(Debug, Serialize)]
-pub(crate) struct HealthView {
-    /// `healthy`, `degraded`, `recovering` or `stopping`.
-    pub(crate) status: &'static str,
-    /// The process works.
-    pub(crate) live: bool,
-    /// It may be sent traffic; degraded is ready.
-    pub(crate) ready: bool,
-    pub(crate) degraded: bool,
-    #[serde(flatten)]
-    pub(crate) storage: StorageView,
-    /// How the journal's copy on disk does, where there is one.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) spool: Option<&'static str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) spool_reason: Option<String>,
-    /// Channels that cannot be put in order while Redis serves all others, and why: some of them.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub(crate) channels_set_aside: Vec<SetAside>,
-    pub(crate) node: String,
-    pub(crate) version: &'static str,
-    pub(crate) uptime_s: u64,
-    pub(crate) connections: u64,
-    pub(crate) websocket: WebSocketView,
-    /// The kind of executor that carries out what is placed here.
-    pub(crate) executor: String,
-    /// The kinds that other nodes with the same storage have: orders that are placed there are not
-    /// carried out by workers of this kind. Absent where there are none.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub(crate) other_executors: Vec<String>,
-    pub(crate) timestamp: DateTime<Utc>,
-}
-
-/// What WebSockets did since the start.
-#[derive(Debug, Serialize)]
-pub(crate) struct WebSocketView {
-    pub(crate) open: u64,
-    pub(crate) total: u64,
-    pub(crate) messages_sent: u64,
-    pub(crate) messages_received: u64,
-    pub(crate) errors: u64,
-    pub(crate) error_rate_percent: f64,
-}
-
-/// `/health/redis`.
-#[derive(Debug, Serialize)]
-pub(crate) struct RedisView {
-    /// `up` (also while channels are put in order), `partial` (some primaries of a cluster are away),
-    /// `down` or `not_configured`.
-    pub(crate) status: &'static str,
-    pub(crate) serving: bool,
-    #[serde(flatten)]
-    pub(crate) storage: StorageView,
 }
 
 /// `/ws/stats`.
@@ -266,22 +209,26 @@ struct HttpView {
     prices_accepted: u64,
 }
 
+fn aside(SetAside { channel, reason }: SetAside) -> ChannelSetAside {
+    ChannelSetAside { channel, reason }
+}
+
 impl Sources {
     pub(crate) fn health(&self) -> HealthView {
         let (storage, totals) = (self.storage.get(), self.manager.totals());
         let spool = self.outage.spool();
         let stopping = self.leaving.is_cancelled();
         HealthView {
-            status: if stopping { "stopping" } else { storage.state.as_str() },
+            status: if stopping { "stopping" } else { storage.state.as_str() }.to_owned(),
             live: true,
             ready: !stopping,
             degraded: storage.state != BackendState::Healthy,
             storage: storage.into(),
-            spool: spool.as_ref().map(|spool| spool.state),
+            spool: spool.as_ref().map(|spool| spool.state.to_owned()),
             spool_reason: spool.and_then(|spool| spool.reason),
-            channels_set_aside: self.outage.set_aside(),
+            channels_set_aside: self.outage.set_aside().into_iter().map(aside).collect(),
             node: self.node.to_string(),
-            version: env!("CARGO_PKG_VERSION"),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
             uptime_s: self.started.elapsed().as_secs(),
             connections: totals.open(),
             websocket: WebSocketView {
@@ -307,7 +254,7 @@ impl Sources {
             (false, BackendState::Healthy) if !self.redis_configured => "not_configured",
             _ => "down",
         };
-        RedisView { status, serving, storage: storage.into() }
+        RedisView { status: status.to_owned(), serving, storage: storage.into() }
     }
 
     /// Counts everything; with `list`, also what the shards have to be asked for, and up to so many
@@ -553,10 +500,10 @@ impl Collector for StatsView {
         let signed = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
 
         m.seconds("uptime", "Time since the start", self.uptime_s as f64)?;
-        let states = BackendState::ALL.map(|state| (state.as_str(), i64::from(self.storage.state == state)));
+        let states = BackendState::ALL.map(|state| (state.as_str(), i64::from(self.storage.state.is(state))));
         m.gauges("storage_state", "1 for the state that the storage is in", "state", states)?;
         let backends = [BackendName::Redis, BackendName::InMemory]
-            .map(|name| (name.as_str(), i64::from(self.storage.storage_backend == name)));
+            .map(|name| (name.as_str(), i64::from(self.storage.storage_backend.is(name))));
         m.gauges("storage_backend", "1 for the backend that serves", "backend", backends)?;
         let counts = [self.storage.primaries, self.storage.primaries_away];
         let [all, away] = counts.map(|count| signed(count as u64));

@@ -48,6 +48,8 @@ const DELETE: &[&str] = &["DELETE"];
 pub(super) const ADDRESSES: &[Address] = &[
     address("/", Client, GET),
     address("/page.js", Client, GET),
+    address("/openapi.json", Client, GET),
+    address("/asyncapi.json", Client, GET),
     address("/health", Probe, GET),
     address("/health/live", Probe, GET),
     address("/health/ready", Probe, GET),

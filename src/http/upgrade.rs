@@ -18,7 +18,7 @@ use warp::{Filter, Reply};
 use super::handing_over::HandingOver;
 use super::problem::Problem;
 use crate::connections::{AddressPermit, Admission, Limit, Look, Manager, Opening, ShardHandle, TcpPlace};
-use crate::protocol::SUBPROTOCOL;
+use crate::protocol::{ProblemCode, SUBPROTOCOL};
 
 /// What the accept loop knows of a connection; travels in the request's extensions.
 #[derive(Debug, Clone)]
@@ -59,7 +59,7 @@ pub(crate) fn web_socket() -> BoxedFilter<(WebSocketRequest,)> {
         .and_then(|method, headers, upgrade: Option<OnUpgrade>, arrival: Option<Arrival>| {
             let checked = check(&method, &headers).and_then(|response| {
                 let detail = "this connection cannot be upgraded";
-                let refuse = || Problem::new(StatusCode::BAD_REQUEST, "not_upgradable", detail);
+                let refuse = || Problem::new(ProblemCode::NotUpgradable, detail);
                 let upgrade = upgrade.ok_or_else(refuse)?;
                 Ok(WebSocketRequest { response, upgrade, arrival: arrival.ok_or_else(refuse)? })
             });
@@ -70,24 +70,22 @@ pub(crate) fn web_socket() -> BoxedFilter<(WebSocketRequest,)> {
 
 /// What to answer, if all that the RFC asks for is there.
 fn check(method: &Method, headers: &HeaderMap) -> Result<Accepted, Problem> {
-    let bad = |code, detail: &str| Problem::new(StatusCode::BAD_REQUEST, code, detail);
+    let bad = |detail: &str| Problem::new(ProblemCode::InvalidWebSocketKey, detail);
     if method != Method::GET {
         let detail = "a WebSocket begins with GET";
-        return Err(Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", detail));
+        return Err(Problem::new(ProblemCode::MethodNotAllowed, detail));
     }
     if !has_token(headers, UPGRADE, "websocket") || !has_token(headers, CONNECTION, "upgrade") {
         let detail = "this address speaks WebSocket: send `Connection: Upgrade` and `Upgrade: websocket`";
-        return Err(Problem::new(StatusCode::UPGRADE_REQUIRED, "upgrade_required", detail));
+        return Err(Problem::new(ProblemCode::UpgradeRequired, detail));
     }
     if headers.get(SEC_WEBSOCKET_VERSION).is_none_or(|version| version != "13") {
         let detail = "this gateway speaks version 13 of the WebSocket protocol (`Sec-WebSocket-Version: 13`)";
-        return Err(Problem::new(StatusCode::UPGRADE_REQUIRED, "unsupported_version", detail));
+        return Err(Problem::new(ProblemCode::UnsupportedVersion, detail));
     }
-    let key = headers
-        .get(SEC_WEBSOCKET_KEY)
-        .ok_or_else(|| bad("invalid_websocket_key", "`Sec-WebSocket-Key` is missing"))?;
+    let key = headers.get(SEC_WEBSOCKET_KEY).ok_or_else(|| bad("`Sec-WebSocket-Key` is missing"))?;
     if !is_key(key.as_bytes()) {
-        return Err(bad("invalid_websocket_key", "`Sec-WebSocket-Key` must be 16 bytes in base64"));
+        return Err(bad("`Sec-WebSocket-Key` must be 16 bytes in base64"));
     }
     let names_protocol = tokens(headers, SEC_WEBSOCKET_PROTOCOL).any(|name| name == SUBPROTOCOL);
     Ok(Accepted { key: derive_accept_key(key.as_bytes()), names_protocol })
@@ -165,7 +163,7 @@ async fn hand_over(
 ) -> Result<Response, Problem> {
     if !shard.adopt(upgrade, opening, admission).await {
         let detail = "the gateway is shutting down";
-        return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "shutting_down", detail));
+        return Err(Problem::new(ProblemCode::ShuttingDown, detail));
     }
     let mut response = StatusCode::SWITCHING_PROTOCOLS.into_response();
     let headers = response.headers_mut();
@@ -240,8 +238,8 @@ mod tests {
             ([("sec-websocket-key", Some("dGhlIHNhbXBsZSBub25jZQ=*"))], 400, "invalid_websocket_key"),
         ] {
             let problem = check(&Method::GET, &headers(&changes)).unwrap_err();
-            assert_eq!((problem.status.as_u16(), problem.code), (status, code), "{changes:?}");
+            assert_eq!((problem.status.as_u16(), problem.code.as_str()), (status, code), "{changes:?}");
         }
-        assert_eq!(check(&Method::POST, &headers(&[])).unwrap_err().code, "method_not_allowed");
+        assert_eq!(check(&Method::POST, &headers(&[])).unwrap_err().code, ProblemCode::MethodNotAllowed);
     }
 }

@@ -5,7 +5,6 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use chrono::Utc;
-use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use tokio::sync::oneshot;
 use tokio::time::{self, Instant};
@@ -16,7 +15,7 @@ use super::run::{Claim, Run, RunError};
 use super::service::{Desk, Orders};
 use super::view::run_of;
 use crate::model::{ChannelName, Entry, EntryKind, OrderId};
-use crate::protocol::{InvalidPayload, OrderUpdate, Standing, quoted};
+use crate::protocol::{ClaimRequest, InvalidPayload, OfferedJob, OrderUpdate, Previous, Standing, quoted};
 use crate::storage::{ClaimedJob, Ending, Held, JobState, LEASE_MIN, Result as StorageResult, StorageError};
 
 /// Jobs that a worker may claim at once.
@@ -31,44 +30,6 @@ const OFFER_WITHIN: Duration = Duration::from_secs(5);
 /// How long a report may wait for a storage that is away; then the worker is told to repeat it. A
 /// lease lasts at least as long from `submitted` on.
 const REPORT_WITHIN: Duration = Duration::from_secs(10);
-
-/// What a worker asks for.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct ClaimRequest {
-    /// Its name; stands in the `executor` field of the updates.
-    pub worker: String,
-    /// How many jobs at the most. Default 1.
-    pub limit: Option<usize>,
-    /// For how long it holds them without a sign of life. Default `orders.lease_s`.
-    pub lease_ms: Option<u64>,
-    /// How long it waits where there is nothing to do. Default 0.
-    pub wait_ms: Option<u64>,
-}
-
-/// A job that a worker may carry out.
-#[derive(Debug, Clone, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct OfferedJob {
-    /// Its name.
-    pub job_id: OrderId,
-    /// The order's; the same.
-    pub order_id: OrderId,
-    /// Must come with each call about this job.
-    pub token: u64,
-    /// How many times it has been claimed, this time included.
-    pub run: u32,
-    /// Which try this is.
-    pub attempt: u32,
-    /// How many there are.
-    pub max_attempts: u32,
-    /// How long it is the worker's without a sign of life.
-    pub lease_ms: u64,
-    /// What was ordered.
-    pub order: Box<RawValue>,
-    /// How far the run before came; null when nothing was told yet.
-    pub previous: Option<Previous>,
-}
 
 /// Jobs that were claimed, and are given back when this is dropped before they were [taken](Self::take).
 #[derive(Debug)]
@@ -129,14 +90,6 @@ struct TakenUp {
     /// The order was cancelled in time.
     cancelled: bool,
     newest: Option<Entry>,
-}
-
-/// How far a run came.
-#[derive(Debug, Clone, Serialize)]
-pub struct Previous {
-    status: String,
-    progress: u8,
-    attempt: u32,
 }
 
 /// What every call about a job begins with.

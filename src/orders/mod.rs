@@ -21,15 +21,15 @@ mod worker;
 
 pub use config::{ExecutorChoice, OrdersConfig, PaperConfig, WhenDegraded};
 pub use executor::{Confirmation, ExecutionError, OrderExecutor, OrderHandle, StepError};
-pub use external::{ClaimRequest, Claimed, OfferedJob, Outcome, ReportError, Ticket};
+pub use external::{Claimed, Outcome, ReportError, Ticket};
 pub(crate) use interop::{Interop, InteropParts, InteropStats, InteropTotals, InteropWork};
 pub use interop::{InteropConfig, OrderMirror};
 pub use paper::PaperExecutor;
-pub use request::{FieldFault, InvalidOrder, OrderRequest};
+pub use request::{InvalidOrder, OrderRequest};
 pub use schema::OrderSchema;
 pub use service::{Orders, OrdersParts, PlaceError, Placed, RetryError, UpdateError};
 pub use stats::{OrderStats, OrderTotals};
-pub use view::{DeadLetter, Gap, Listed, OrderView};
+pub use view::{Listed, OrderView};
 pub(crate) use worker::Worker;
 
 pub use self::run::RunError;

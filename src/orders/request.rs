@@ -3,12 +3,12 @@
 use std::collections::HashSet;
 
 use serde::de::Error as _;
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
 use crate::model::OrderId;
-use crate::protocol::{OrderedFields, PayloadWriter, check_json, quoted};
+use crate::protocol::{FieldFault, OrderedFields, PayloadWriter, check_json, quoted};
 use crate::support::json::json_fault;
 
 /// The longest name of a token, in bytes.
@@ -41,15 +41,6 @@ impl<'de> Deserialize<'de> for OrderRequest {
         let order = Box::<RawValue>::deserialize(from)?;
         if order.get().starts_with('{') { Ok(Self(order)) } else { Err(D::Error::custom("not an object")) }
     }
-}
-
-/// A field of an order that is wrong.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct FieldFault {
-    /// Its name.
-    pub field: String,
-    /// What was wrong and what would be right.
-    pub message: String,
 }
 
 /// A text that is no order.

@@ -6,10 +6,8 @@ use jsonschema::error::ValidationErrorKind;
 use jsonschema::{PatternOptions, ValidationError, Validator};
 use serde_json::Value;
 
-use super::request::{
-    FAULTS_MAX, FieldFault, InvalidOrder, OrderRequest, RETRY_OF, read_fields, shown_name, twice,
-};
-use crate::protocol::PayloadWriter;
+use super::request::{FAULTS_MAX, InvalidOrder, OrderRequest, RETRY_OF, read_fields, shown_name, twice};
+use crate::protocol::{FieldFault, PayloadWriter};
 use crate::support::json::json_fault;
 
 /// What stands for a swap in place of a file.

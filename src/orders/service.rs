@@ -16,10 +16,10 @@ use super::interop::OrderMirror;
 use super::request::{InvalidOrder, OrderRequest};
 use super::schema::OrderSchema;
 use super::stats::OrderStats;
-use super::view::{DeadLetter, Listed, OrderView, Shows, is_of_a_worker};
+use super::view::{self, Listed, OrderView, Shows, is_of_a_worker};
 use crate::channels::{Channels, PublishError};
 use crate::model::{ChannelName, DraftEntry, Entry, EntryKind, JobId, OrderId};
-use crate::protocol::{OrderUpdate, Standing};
+use crate::protocol::{DeadLetter, OrderUpdate, Standing};
 use crate::storage::{
     Cancelling, Enqueued, Idempotency, JobCounts, JobKind, JobState, JobView, NewJob,
     Result as StorageResult, SharedBackend, StorageError,
@@ -341,7 +341,7 @@ impl Orders {
             let is_degraded = self.0.backend.is_degraded_for(&channel);
             return if is_degraded { Err(StorageError::Unknown { op: "order" }) } else { Ok(None) };
         }
-        Ok(Some(OrderView::whole(order, job, newest, page, self.shows())))
+        Ok(Some(view::whole(order, job, newest, page, self.shows())))
     }
 
     /// What this node knows of an order by itself.
@@ -354,7 +354,7 @@ impl Orders {
         // Asked for last: a channel that is read begins a life here, which is not for any name.
         let channel = ChannelName::order(order);
         let page = self.0.channels.read_after(&channel, None, usize::MAX).await?;
-        let view = OrderView::whole(order, job, newest, page, self.shows());
+        let view = view::whole(order, job, newest, page, self.shows());
         Ok(OrderView { degraded: self.0.backend.is_degraded_for(&channel), ..view })
     }
 
@@ -397,7 +397,7 @@ impl Orders {
                 if status.is_some_and(|status| !may_be(&job, status)) {
                     continue;
                 }
-                let summary = OrderView::summary(&job, newest.as_ref(), self.shows());
+                let summary = view::summary(&job, newest.as_ref(), self.shows());
                 if status.is_none_or(|status| summary.status == status) {
                     bytes += job.payload.len();
                     if found.len() == limit || (bytes > LIST_BYTES_MAX && !found.is_empty()) {
@@ -512,7 +512,7 @@ impl Orders {
         jobs.truncate(jobs.iter().take_while(fits).count().max(1));
         let is_last = count < limit && jobs.len() == count;
         let next = jobs.last().filter(|_| !is_last).map(|job| job.id.into());
-        let found = jobs.iter().map(|job| DeadLetter::new(job, self.shows())).collect();
+        let found = jobs.iter().map(|job| view::dead_letter(job, self.shows())).collect();
         Ok(Some(Listed { found, next, degraded: was_degraded || self.0.backend.is_degraded() }))
     }
 

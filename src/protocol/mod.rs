@@ -1,6 +1,9 @@
 //! What crosses the wire to clients, as the gateway writes it: frames, entries encoded once for all, and how
 //! a price and an update are read. The messages themselves are types of the crate `zonewire-protocol`.
 
+#[cfg(test)]
+mod documented;
+pub(crate) mod documents;
 mod entry;
 mod fields;
 #[cfg(test)]
@@ -23,8 +26,12 @@ pub use update::{ORDER_KEY, OrderUpdate, Standing};
 pub(crate) use zonewire_protocol::OrderedFields;
 pub use zonewire_protocol::json::{JSON_DEPTH_MAX, UnreadableJson, check_json};
 pub use zonewire_protocol::{
-    Answer, BackendStateMessage, Bare, CaughtUp, ClientMessage, CloseCode, Connection, ConnectionEstablished,
-    EndCode, EntryMessage, ErrorCode, ErrorMessage, Heartbeat, InvalidMessage, MISSED_BEFORE, ORDER_ID, Open,
-    PROTOCOL_VERSION, RequestId, Resync, SKIPPED, SNAPSHOT, SUBPROTOCOL, Scope, ServerMessage, Since,
-    SnapshotEnd, Subscribe, Subscribed, Unsubscribe, Unsubscribed,
+    Accepted, Answer, BackendStateMessage, Bare, CaughtUp, ChannelSetAside, ClaimRequest, ClientMessage,
+    CloseCode, Connection, ConnectionEstablished, DeadLetter, DeadLetterList, EndCode, Entries, EntryMessage,
+    ErrorCode, ErrorMessage, ExtendRequest, FailRequest, FieldFault, Gap, HealthView, Heartbeat,
+    InvalidMessage, JobOutcome, LeaseHeld, Live, MISSED_BEFORE, ORDER_ID, Offer, OfferedJob, Open,
+    OrderCancelling, OrderList, OrderPlaced, OrderStatus, OrderView, PROTOCOL_VERSION, Previous, Problem,
+    ProblemCode, RedisView, ReportAccepted, RequestId, Resync, SKIPPED, SNAPSHOT, SUBPROTOCOL, Scope,
+    ServerMessage, Since, SnapshotEnd, StorageView, Subscribe, Subscribed, Unsubscribe, Unsubscribed,
+    WebSocketView, ZoneList, ZoneView,
 };

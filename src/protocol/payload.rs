@@ -6,26 +6,26 @@ use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use serde_json::value::RawValue;
 
-use super::check_json;
 use super::time::{TIME_EXPECTED, time_of_number, time_of_text};
+use super::{ProblemCode, check_json};
 
 /// A text that is not what it should be: what was wrong, and what would be right.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{detail}")]
 pub struct InvalidPayload {
-    /// Stable word for the kind of fault.
-    pub code: &'static str,
+    /// The kind of fault.
+    pub code: ProblemCode,
     /// For people.
     pub detail: String,
 }
 
-pub(super) fn fault(code: &'static str, detail: impl Into<String>) -> InvalidPayload {
+pub(super) fn fault(code: ProblemCode, detail: impl Into<String>) -> InvalidPayload {
     InvalidPayload { code, detail: detail.into() }
 }
 
 /// Refuses JSON that some readers cannot read.
 pub(super) fn check_readable(text: &str) -> Result<(), InvalidPayload> {
-    check_json(text).map_err(|unreadable| fault("invalid_json", unreadable.to_string()))
+    check_json(text).map_err(|unreadable| fault(ProblemCode::InvalidJson, unreadable.to_string()))
 }
 
 /// Refuses names that belong to the gateway, and names that are there twice.
@@ -34,10 +34,13 @@ pub(super) fn check_names(fields: &[(String, &RawValue)], reserved: &[&str]) -> 
     for (name, _) in fields {
         if reserved.contains(&name.as_str()) {
             let detail = format!("the field `{name}` belongs to the gateway; use another name for it");
-            return Err(fault("reserved_field", detail));
+            return Err(fault(ProblemCode::ReservedField, detail));
         }
         if !names.insert(name.as_str()) {
-            return Err(fault("duplicate_field", format!("the field {} is there twice", shown(name))));
+            return Err(fault(
+                ProblemCode::DuplicateField,
+                format!("the field {} is there twice", shown(name)),
+            ));
         }
     }
     Ok(())
@@ -49,7 +52,7 @@ pub(super) fn read_time(value: &RawValue) -> Result<DateTime<Utc>, InvalidPayloa
     let time = text.map_or_else(|| time_of_number(value.get()), |text| time_of_text(&text));
     time.ok_or_else(|| {
         let detail = format!("`timestamp` must be {TIME_EXPECTED}, not {}", shown(value.get()));
-        fault("invalid_timestamp", detail)
+        fault(ProblemCode::InvalidTimestamp, detail)
     })
 }
 

@@ -8,7 +8,7 @@ use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 use serde_json::value::RawValue;
 
 use super::payload::{PayloadWriter, check_names, check_readable, fault, quoted, read_time, shown};
-use super::{InvalidPayload, OrderedFields, RESERVED_FIELDS};
+use super::{InvalidPayload, OrderedFields, ProblemCode, RESERVED_FIELDS};
 use crate::model::{DraftEntry, EntryKind, Marks};
 use crate::support::json::json_fault;
 
@@ -46,7 +46,7 @@ pub fn parse_price(
     let is_quote = given("price").is_none() && given("bid").is_some() && given("ask").is_some();
     if !is_quote && given("price").is_none() {
         let detail = "`price` is missing: a finite number; or else both `bid` and `ask`";
-        return Err(fault("invalid_price", detail));
+        return Err(fault(ProblemCode::InvalidPrice, detail));
     }
     for name in NUMBER_FIELDS {
         given(name).map_or(Ok(()), |value| check_number(name, value))?;
@@ -73,29 +73,32 @@ fn check_ahead(time: DateTime<Utc>, now: DateTime<Utc>, max: Duration) -> Result
         shown(last),
         max.as_secs()
     );
-    Err(fault("invalid_timestamp", detail))
+    Err(fault(ProblemCode::InvalidTimestamp, detail))
 }
 
 fn not_json(text: &str, error: &serde_json::Error) -> InvalidPayload {
     if error.is_data() {
-        return fault("invalid_price", r#"expected one object such as {"key":"WESTERN HUB","price":31.5}"#);
+        return fault(
+            ProblemCode::InvalidPrice,
+            r#"expected one object such as {"key":"WESTERN HUB","price":31.5}"#,
+        );
     }
     let hint = ["NaN", "Infinity"].into_iter().find(|word| text.contains(word));
     let hint = hint.map_or(String::new(), |word| format!("; {word} is not JSON, and a price must be finite"));
-    fault("invalid_json", format!("not JSON: {}{hint}", json_fault(text, error)))
+    fault(ProblemCode::InvalidJson, format!("not JSON: {}{hint}", json_fault(text, error)))
 }
 
 fn read_key(fields: &[(String, &RawValue)]) -> Result<Arc<str>, InvalidPayload> {
     let found = KEY_FIELDS.iter().find_map(|name| fields.iter().find(|(field, _)| field == name));
     let (name, value) = found.ok_or_else(|| {
-        fault("invalid_key", "a key is missing: one of `key`, `node`, `hub`, `symbol`, `location`")
+        fault(ProblemCode::InvalidKey, "a key is missing: one of `key`, `node`, `hub`, `symbol`, `location`")
     })?;
     let key: Option<String> = serde_json::from_str(value.get()).ok();
     let key = key.filter(|key| (1..=KEY_LEN_MAX).contains(&key.len()) && !key.chars().any(char::is_control));
     key.map(Into::into).ok_or_else(|| {
         let detail =
             format!("`{name}` must be a text of 1 to {KEY_LEN_MAX} bytes without control characters");
-        fault("invalid_key", detail)
+        fault(ProblemCode::InvalidKey, detail)
     })
 }
 
@@ -104,7 +107,7 @@ fn check_number(name: &str, value: &RawValue) -> Result<(), InvalidPayload> {
     match number {
         Some(number) if number.is_finite() => Ok(()),
         _ => Err(fault(
-            "invalid_price",
+            ProblemCode::InvalidPrice,
             format!("`{name}` must be a finite number, not {}", shown(value.get())),
         )),
     }
@@ -162,7 +165,7 @@ mod tests {
             r#"{"key":"A","bid":1,"ask":"2"}"#,
             r#"{"key":"A","price":"x","bid":1,"ask":2}"#,
         ] {
-            assert_eq!(parse(text).map_err(|error| error.code), Err("invalid_price"), "{text}");
+            assert_eq!(parse(text).map_err(|error| error.code.as_str()), Err("invalid_price"), "{text}");
         }
         let error = parse(r#"{"key":"A","bid":1}"#).unwrap_err();
         assert!(error.detail.contains("both `bid` and `ask`"), "{}", error.detail);
@@ -218,12 +221,12 @@ mod tests {
             (r#"{"key":"A","price":1,"n":"\ud800"}"#, "invalid_json"),
             (r#"{"key":"A","price":1,"n":{"m":[1e999]}}"#, "invalid_json"),
         ] {
-            assert_eq!(parse(text).map_err(|error| error.code), Err(code), "{text}");
+            assert_eq!(parse(text).map_err(|error| error.code.as_str()), Err(code), "{text}");
         }
         let long = format!(r#"{{"key":"{}","price":1}}"#, "x".repeat(129));
-        assert_eq!(parse(&long).unwrap_err().code, "invalid_key");
+        assert_eq!(parse(&long).unwrap_err().code.as_str(), "invalid_key");
         let nested = format!(r#"{{"key":"A","price":1,"n":{}}}"#, "[".repeat(10_000));
-        assert_eq!(parse(&nested).unwrap_err().code, "invalid_json");
+        assert_eq!(parse(&nested).unwrap_err().code.as_str(), "invalid_json");
         for depth in [31, 3_000] {
             let nested = format!(r#"{{"key":"A","price":1,"n":{}{}}}"#, "[".repeat(depth), "]".repeat(depth));
             let judged = parse(&nested).map_err(|error| error.detail);

@@ -7,7 +7,7 @@ use chrono::{DateTime, Utc};
 use serde_json::value::RawValue;
 
 use super::payload::{PayloadWriter, check_names, check_readable, fault, read_time, shown};
-use super::{InvalidPayload, MISSED_BEFORE, ORDER_ID, OrderedFields};
+use super::{InvalidPayload, MISSED_BEFORE, ORDER_ID, OrderedFields, ProblemCode};
 use crate::model::{DraftEntry, Entry, EntryKind, Marks};
 use crate::support::json::json_fault;
 
@@ -122,9 +122,12 @@ impl OrderUpdate {
     pub fn parse(text: &str, now: DateTime<Utc>) -> Result<Self, InvalidPayload> {
         let OrderedFields(fields) = serde_json::from_str(text).map_err(|error: serde_json::Error| {
             if error.is_data() {
-                fault("invalid_update", r#"expected one object such as {"type":"routing","progress":10}"#)
+                fault(
+                    ProblemCode::InvalidUpdate,
+                    r#"expected one object such as {"type":"routing","progress":10}"#,
+                )
             } else {
-                fault("invalid_json", format!("not JSON: {}", json_fault(text, &error)))
+                fault(ProblemCode::InvalidJson, format!("not JSON: {}", json_fault(text, &error)))
             }
         })?;
         check_readable(text)?;
@@ -189,12 +192,13 @@ fn draft(kind: EntryKind, time: DateTime<Utc>, data: Bytes) -> DraftEntry {
 }
 
 fn wrong(name: &str, expected: &str, found: &RawValue) -> InvalidPayload {
-    fault("invalid_update", format!("`{name}` must be {expected}, not {}", shown(found.get())))
+    fault(ProblemCode::InvalidUpdate, format!("`{name}` must be {expected}, not {}", shown(found.get())))
 }
 
 fn read_kind(value: Option<&RawValue>) -> Result<EntryKind, InvalidPayload> {
     const EXPECTED: &str = "one of `routing`, `building`, `submitted`, `confirmed`, `failed`";
-    let value = value.ok_or_else(|| fault("invalid_update", format!("`type` is missing: {EXPECTED}")))?;
+    let value =
+        value.ok_or_else(|| fault(ProblemCode::InvalidUpdate, format!("`type` is missing: {EXPECTED}")))?;
     let kind: Option<String> = serde_json::from_str(value.get()).ok();
     let kind = kind.and_then(|kind| kind.parse().ok()).filter(EntryKind::is_stage);
     kind.ok_or_else(|| wrong("type", EXPECTED, value))
@@ -210,7 +214,7 @@ fn read_progress(kind: &EntryKind, value: Option<&RawValue>) -> Result<u8, Inval
             return Ok(least);
         }
         let detail = format!("`progress` is missing: in `{}` it is {}", kind.as_str(), expected());
-        return Err(fault("invalid_update", detail));
+        return Err(fault(ProblemCode::InvalidUpdate, detail));
     };
     let progress: Option<u8> = serde_json::from_str(value.get()).ok();
     progress
@@ -227,7 +231,8 @@ fn check_error(value: Option<&RawValue>) -> Result<(), InvalidPayload> {
         #[serde(rename = "message")]
         _message: String,
     }
-    let value = value.ok_or_else(|| fault("invalid_update", format!("`error` is missing: {EXPECTED}")))?;
+    let value =
+        value.ok_or_else(|| fault(ProblemCode::InvalidUpdate, format!("`error` is missing: {EXPECTED}")))?;
     let error: Option<Error> = serde_json::from_str(value.get()).ok();
     match error {
         Some(error) if !error.code.is_empty() => Ok(()),
@@ -288,7 +293,7 @@ mod tests {
             (r#"{"type":"routing","progress":10,"timestamp":"soon"}"#, "invalid_timestamp", "RFC 3339"),
         ] {
             let fault = parse(text).unwrap_err();
-            assert_eq!(fault.code, code, "{text}");
+            assert_eq!(fault.code.as_str(), code, "{text}");
             assert!(fault.detail.contains(part), "{text}: {}", fault.detail);
         }
     }

@@ -5,6 +5,7 @@
 mod architecture;
 mod bad_input;
 mod cli;
+mod described;
 mod door;
 mod examples;
 mod faults;

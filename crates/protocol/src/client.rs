@@ -110,9 +110,11 @@ pub struct Subscribe {
     pub channels: Vec<String>,
     /// Where to resume, by channel name; channels without an entry start with what comes next.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty", deserialize_with = "since")]
+    #[cfg_attr(feature = "ts", ts(as = "Option<BTreeMap<String, Option<Since>>>", optional))]
     pub since: BTreeMap<String, Option<Since>>,
     /// The latest entry of each key is wanted first, of zones that are not resumed.
     #[serde(default, skip_serializing_if = "std::ops::Not::not", deserialize_with = "snapshot")]
+    #[cfg_attr(feature = "ts", ts(as = "Option<bool>", optional))]
     pub snapshot: bool,
 }
 

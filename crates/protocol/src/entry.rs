@@ -53,7 +53,7 @@ impl EntryMessage {
     pub fn is_terminal(&self) -> bool {
         match self.kind.parse::<EntryKind>() {
             Ok(kind) => kind.is_terminal(),
-            Err(_) => &*self.kind == SKIPPED && self.fields.get("terminal") == Some(true),
+            Err(_) => self.fields.get("terminal") == Some(true),
         }
     }
 
@@ -81,7 +81,7 @@ impl EntryMessage {
                 "timestamp" => timestamp = read(&value)?,
                 // Behind the offset it is the publisher's own word.
                 ORDER_ID if offset.is_none() => order_id = Some(read(&value)?),
-                SNAPSHOT if is_plain_mark && !late && !missed_before => snapshot = true,
+                SNAPSHOT if is_plain_mark && !snapshot && !late && !missed_before => snapshot = true,
                 LATE if is_plain_mark && !missed_before => late = true,
                 MISSED_BEFORE if is_plain_mark => missed_before = true,
                 _ => fields.push((name, value)),

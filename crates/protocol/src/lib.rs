@@ -35,7 +35,14 @@ mod name;
 mod open;
 mod order;
 mod position;
+mod problem;
+#[cfg(feature = "schema")]
+pub mod schema;
 mod server;
+#[cfg(any(feature = "schema", feature = "ts"))]
+mod shape;
+#[cfg(feature = "ts")]
+pub mod ts;
 
 pub use backend::{BackendName, BackendState};
 pub use channel::{ChannelKind, ChannelName};
@@ -44,12 +51,19 @@ pub use close::CloseCode;
 pub use codes::{EndCode, ErrorCode};
 pub use entry::{EntryMessage, MISSED_BEFORE, ORDER_ID, SKIPPED, SNAPSHOT};
 pub use fields::{Fields, OrderedFields};
+pub use http::{
+    Accepted, ChannelSetAside, ClaimRequest, DeadLetter, DeadLetterList, Entries, ExtendRequest, FailRequest,
+    Failure, Gap, HealthView, JobOutcome, LeaseHeld, Live, Offer, OfferedJob, OrderCancelling, OrderList,
+    OrderPlaced, OrderStatus, OrderView, Previous, RedisView, ReleaseRequest, ReportAccepted, StorageView,
+    WebSocketView, ZoneList, ZoneView,
+};
 pub use kind::{EntryId, EntryKind, NodeId, UnknownKind, WhyUnknown};
 pub use lane::Lane;
 pub use name::{InvalidName, NAME_LEN_MAX, Zone};
 pub use open::{Known, Open};
 pub use order::{InvalidOrderId, JobId, OrderId};
 pub use position::{Epoch, InvalidPosition, OFFSET_MAX, Position};
+pub use problem::{FieldFault, Problem, ProblemCode};
 pub use server::{
     Answer, BackendStateMessage, CaughtUp, Closing, Connection, ConnectionEstablished, ErrorMessage,
     Heartbeat, Resync, Scope, ServerMessage, SnapshotEnd, Subscribed, Unknown, Unsubscribed,

@@ -134,6 +134,20 @@ impl<T: schemars::JsonSchema> schemars::JsonSchema for Open<T> {
     }
 }
 
+#[cfg(feature = "ts")]
+impl<T: ts_rs::TS + 'static> ts_rs::TS for Open<T> {
+    type WithoutGenerics = Self;
+    type OptionInnerType = Self;
+
+    fn name(config: &ts_rs::Config) -> String {
+        format!("{} | (string & {{}})", T::name(config))
+    }
+
+    fn inline(config: &ts_rs::Config) -> String {
+        Self::name(config)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -132,6 +132,7 @@ pub struct Subscribed {
     pub gap: Option<u64>,
     /// The latest entry of each key comes first.
     #[serde(default, skip_serializing_if = "is_false")]
+    #[cfg_attr(feature = "ts", ts(as = "Option<bool>", optional))]
     pub snapshot: bool,
     /// When it was sent.
     pub timestamp: DateTime<Utc>,
@@ -189,6 +190,7 @@ pub struct Resync {
     pub gap: Option<u64>,
     /// The latest entry of each key comes first, in place of what is missing.
     #[serde(default, skip_serializing_if = "is_false")]
+    #[cfg_attr(feature = "ts", ts(as = "Option<bool>", optional))]
     pub snapshot: bool,
     /// When it was sent.
     pub timestamp: DateTime<Utc>,
@@ -240,6 +242,7 @@ pub struct BackendStateMessage {
     pub channels: Option<Vec<ChannelName>>,
     /// How many more there are.
     #[serde(default, skip_serializing_if = "is_zero")]
+    #[cfg_attr(feature = "ts", ts(as = "Option<usize>", optional))]
     pub more_channels: usize,
     /// Why, for people; absent when healthy.
     #[serde(skip_serializing_if = "Option::is_none")]

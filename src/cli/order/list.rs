@@ -7,12 +7,13 @@ use crate::cli::print;
 use crate::cli::table::Table;
 use crate::cli::target::TargetArgs;
 use crate::model::OrderId;
+use crate::protocol::OrderStatus;
 
 /// Arguments of `order list`.
 #[derive(Debug, clap::Args)]
 pub(super) struct ListArgs {
     /// Only those that are pending, routing, building, submitted, confirmed or failed
-    #[arg(long, value_name = "STATUS", value_parser = STATUSES, hide_possible_values = true)]
+    #[arg(long, value_name = "STATUS", value_parser = OrderStatus::ALL.map(OrderStatus::as_str), hide_possible_values = true)]
     status: Option<String>,
     /// How many at the most
     #[arg(long, value_name = "N")]
@@ -26,9 +27,6 @@ pub(super) struct ListArgs {
     #[command(flatten)]
     target: TargetArgs,
 }
-
-/// What an order's status may be.
-const STATUSES: [&str; 6] = ["pending", "routing", "building", "submitted", "confirmed", "failed"];
 
 pub(super) async fn run(args: ListArgs) -> anyhow::Result<()> {
     let base = &args.target.url;

@@ -17,6 +17,7 @@ use super::table::Fields;
 use crate::cli::target::TargetArgs;
 use crate::client::{self, ANSWER_TIMEOUT, BaseUrl, text_of};
 use crate::model::OrderId;
+use crate::protocol::{OrderCancelling, OrderPlaced};
 
 pub(crate) const EXAMPLES: &str = "\
 Examples:
@@ -95,22 +96,15 @@ async fn cancel(args: CancelArgs) -> anyhow::Result<()> {
     if args.json {
         print::line(text.trim())?;
     } else {
-        let status: Value = client::read(&text, "an order's cancellation")?;
-        print::line(&print::plain(&status["status"]))?;
+        let asked: OrderCancelling = client::read(&text, "an order's cancellation")?;
+        print::line(&print::harmless(&asked.status))?;
     }
     Ok(())
 }
 
-/// The answer to a new order, as far as it matters here.
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Placed {
-    order_id: OrderId,
-}
-
 /// Prints the answer to a new order: all of it as one line of JSON, or the id alone.
 fn print_placed(text: &str, is_json: bool) -> anyhow::Result<OrderId> {
-    let placed: Placed = client::read(text, "an order that was placed")?;
+    let placed: OrderPlaced = client::read(text, "an order that was placed")?;
     if is_json {
         print::line(text.trim())?;
     } else {

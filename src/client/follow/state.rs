@@ -4,12 +4,13 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::Deserialize;
-use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use crate::model::{ChannelName, EntryKind, Epoch, Position};
-use crate::protocol::CloseCode;
+use crate::model::{BackendName, BackendState, ChannelName, Position};
+use crate::protocol::{
+    ClientMessage, CloseCode, EntryMessage, ErrorMessage, Open, Resync, ServerMessage, Since, Subscribe,
+    Subscribed, Unsubscribed,
+};
 use crate::support::backoff::Backoff;
 
 /// Only a connection that held this long makes the attempts before it forgotten.
@@ -118,30 +119,6 @@ impl RecentIds {
     }
 }
 
-/// The fields that matter here, of every message.
-#[derive(Debug, Deserialize)]
-struct Incoming {
-    #[serde(rename = "type")]
-    kind: String,
-    channel: Option<String>,
-    epoch: Option<Epoch>,
-    offset: Option<u64>,
-    id: Option<Value>,
-    recovered: Option<bool>,
-    gap: Option<u64>,
-    #[serde(default)]
-    snapshot: bool,
-    heartbeat_interval_ms: Option<u64>,
-    retry_after_ms: Option<u64>,
-    storage_backend: Option<String>,
-    state: Option<String>,
-    reason: Option<String>,
-    code: Option<Value>,
-    temporary: Option<bool>,
-    terminal: Option<bool>,
-    message: Option<String>,
-}
-
 impl Follow {
     /// Begins with where each channel is to be resumed. A lost connection is tried again so many times
     /// in a row, or for ever.
@@ -211,14 +188,12 @@ impl Follow {
         let wanted = || self.channels.iter().filter(|(_, progress)| !progress.is_over);
         let mut names: Vec<&str> = wanted().map(|(name, _)| name.as_str()).collect();
         names.sort_unstable();
-        let since: serde_json::Map<String, Value> = wanted()
-            .filter_map(|(name, progress)| Some((name.to_string(), json!(progress.position.as_ref()?))))
-            .collect();
-        let mut subscribe = json!({"type": "subscribe", "channels": names, "since": since});
-        if self.takes_snapshots {
-            subscribe["snapshot"] = json!(true);
-        }
-        subscribe.to_string()
+        let since = wanted().filter_map(|(name, progress)| {
+            Some((name.to_string(), Some(Since::At(progress.position.clone()?))))
+        });
+        let since = since.collect();
+        let subscribe = Subscribe { since, snapshot: self.takes_snapshots, ..Subscribe::to(names) };
+        ClientMessage::Subscribe(subscribe).to_json()
     }
 
     /// Where a channel is to be resumed; none before anything was heard of it.
@@ -238,28 +213,60 @@ impl Follow {
 
     /// What to do about a text message.
     pub fn message(&mut self, text: &str) -> Vec<Step> {
-        let Ok(incoming) = serde_json::from_str::<Incoming>(text) else {
+        let Ok(message) = ServerMessage::read(text) else {
             return vec![Step::Say(format!("not a message of this protocol: {}", head(text)))];
         };
-        match incoming.kind.as_str() {
-            // The first message of an order's stream has another name and the same fields.
-            "connection_established" | "connection" => {
-                if let Some(interval) = incoming.heartbeat_interval_ms.filter(|interval| *interval > 0) {
-                    self.heartbeat = Duration::from_millis(interval);
-                }
-                self.backend(incoming)
+        match message {
+            ServerMessage::ConnectionEstablished(established) => {
+                self.beats_every(established.heartbeat_interval_ms);
+                self.backend(&established.storage_backend, &established.state, None)
             }
-            "backend_state" => self.backend(incoming),
-            "subscribed" | "resync" | "snapshot_end" => self.placed(incoming),
-            "error" => self.error(incoming),
-            "closing" => {
-                self.retry_after = Duration::from_millis(incoming.retry_after_ms.unwrap_or(0));
+            ServerMessage::Connection(established) => {
+                self.beats_every(established.heartbeat_interval_ms);
+                self.backend(&established.storage_backend, &established.state, None)
+            }
+            ServerMessage::BackendState(told) => {
+                self.backend(&told.storage_backend, &told.state, told.reason.as_deref())
+            }
+            ServerMessage::Subscribed(Subscribed {
+                channel,
+                epoch,
+                offset,
+                recovered,
+                gap,
+                snapshot,
+                ..
+            })
+            | ServerMessage::Resync(Resync { channel, epoch, offset, recovered, gap, snapshot, .. }) => {
+                let position = Position { epoch, offset };
+                match snapshot {
+                    true => self.begins_with_snapshot(&channel, position, recovered),
+                    false => self.placed(channel, position, recovered, gap),
+                }
+            }
+            ServerMessage::SnapshotEnd(end) => {
+                let position = Position { epoch: end.epoch, offset: end.offset };
+                self.had_snapshot(&end.channel, position, end.recovered)
+            }
+            ServerMessage::Error(error) => self.error(&error),
+            ServerMessage::Closing(closing) => {
+                self.retry_after = Duration::from_millis(closing.retry_after_ms.unwrap_or(0));
                 Vec::new()
             }
-            "unsubscribed" => self.ended(incoming),
-            "caught_up" | "heartbeat" | "heartbeat_ack" | "pong" => Vec::new(),
+            ServerMessage::Unsubscribed(end) => self.ended(&end),
             // Entries of any type, also of those that this version does not know.
-            _ => self.entry(&incoming),
+            ServerMessage::Entry(entry) => self.entry(&entry),
+            ServerMessage::CaughtUp(_)
+            | ServerMessage::Heartbeat(_)
+            | ServerMessage::HeartbeatAck(_)
+            | ServerMessage::Pong(_)
+            | ServerMessage::Unknown(_) => Vec::new(),
+        }
+    }
+
+    fn beats_every(&mut self, interval_ms: u64) {
+        if interval_ms > 0 {
+            self.heartbeat = Duration::from_millis(interval_ms);
         }
     }
 
@@ -281,68 +288,76 @@ impl Follow {
     }
 
     /// How the storage serves; said when it changes.
-    fn backend(&mut self, incoming: Incoming) -> Vec<Step> {
-        let (Some(backend), Some(state)) = (incoming.storage_backend, incoming.state) else {
-            return Vec::new();
-        };
+    fn backend(
+        &mut self,
+        backend: &Open<BackendName>,
+        state: &Open<BackendState>,
+        reason: Option<&str>,
+    ) -> Vec<Step> {
         let said = format!("storage {backend} is {state}");
         if self.state.as_ref() == Some(&said) {
             return Vec::new();
         }
-        let reason = incoming.reason.map(|reason| format!(": {reason}")).unwrap_or_default();
+        let reason = reason.map(|reason| format!(": {reason}")).unwrap_or_default();
         let step = Step::Say(format!("{said}{reason}"));
         self.state = Some(said);
         vec![step]
     }
 
-    /// Entries follow from another place on.
-    fn placed(&mut self, incoming: Incoming) -> Vec<Step> {
-        let (Some(name), Some(epoch), Some(offset)) = (incoming.channel, incoming.epoch, incoming.offset)
-        else {
-            return Vec::new();
-        };
-        let Some(progress) = name.parse().ok().and_then(|name: ChannelName| self.channels.get_mut(&name))
-        else {
-            return Vec::new();
-        };
-        let position = Position { epoch, offset };
-        progress.position = Some(position.clone());
-        progress.may_come_again = incoming.recovered == Some(false);
-        if incoming.snapshot {
-            // It begins anew.
-            progress.ids = RecentIds::default();
-            let is_new = incoming.recovered == Some(true);
-            let missed =
-                || Step::Say(format!("{name}: entries are missing here; the latest of each key follow"));
-            return if is_new { Vec::new() } else { vec![missed()] };
-        }
-        if incoming.kind == "snapshot_end" {
-            let part =
-                || Step::Say(format!("{name}: some keys cannot be reached; they follow when they can"));
-            return if progress.may_come_again { vec![part()] } else { Vec::new() };
-        }
-        let missing = match (incoming.recovered, incoming.gap) {
-            (Some(false), Some(gap)) => Some(format!("{name}: {gap} entries are missing here")),
-            (Some(false), None) => {
-                Some(format!("{name}: entries may be missing here; how many cannot be known"))
-            }
-            _ => None,
-        };
-        let placed = name.parse().ok().map(|channel| Step::Placed(channel, position));
-        missing.map(Step::Say).into_iter().chain(placed).collect()
+    /// Entries follow from another place on; of a channel that is not followed there is nothing to note.
+    fn at(&mut self, channel: &ChannelName, position: Position, recovered: bool) -> Option<&mut Progress> {
+        let progress = self.channels.get_mut(channel)?;
+        progress.position = Some(position);
+        progress.may_come_again = !recovered;
+        Some(progress)
     }
 
-    fn entry(&mut self, incoming: &Incoming) -> Vec<Step> {
-        let (Some(name), Some(offset)) = (&incoming.channel, incoming.offset) else { return Vec::new() };
-        let Some(progress) = name.parse().ok().and_then(|name: ChannelName| self.channels.get_mut(&name))
-        else {
+    fn placed(
+        &mut self,
+        channel: ChannelName,
+        position: Position,
+        recovered: bool,
+        gap: Option<u64>,
+    ) -> Vec<Step> {
+        if self.at(&channel, position.clone(), recovered).is_none() {
             return Vec::new();
-        };
-        // Holes between offsets are no loss: on the lane `latest`, newer entries replace older ones.
-        if let (Some(position), false) = (&mut progress.position, incoming.snapshot) {
-            position.offset = offset;
         }
-        if let Some(Value::String(id)) = &incoming.id
+        let missing = match (recovered, gap) {
+            (true, _) => None,
+            (false, Some(gap)) => Some(format!("{channel}: {gap} entries are missing here")),
+            (false, None) => {
+                Some(format!("{channel}: entries may be missing here; how many cannot be known"))
+            }
+        };
+        missing.map(Step::Say).into_iter().chain([Step::Placed(channel, position)]).collect()
+    }
+
+    /// The channel begins anew, with the latest entry of each key.
+    fn begins_with_snapshot(
+        &mut self,
+        channel: &ChannelName,
+        position: Position,
+        recovered: bool,
+    ) -> Vec<Step> {
+        let Some(progress) = self.at(channel, position, recovered) else { return Vec::new() };
+        progress.ids = RecentIds::default();
+        let missed = format!("{channel}: entries are missing here; the latest of each key follow");
+        if recovered { Vec::new() } else { vec![Step::Say(missed)] }
+    }
+
+    fn had_snapshot(&mut self, channel: &ChannelName, position: Position, recovered: bool) -> Vec<Step> {
+        let is_part = self.at(channel, position, recovered).is_some() && !recovered;
+        let part = format!("{channel}: some keys cannot be reached; they follow when they can");
+        if is_part { vec![Step::Say(part)] } else { Vec::new() }
+    }
+
+    fn entry(&mut self, entry: &EntryMessage) -> Vec<Step> {
+        let Some(progress) = self.channels.get_mut(&entry.channel) else { return Vec::new() };
+        // Holes between offsets are no loss: on the lane `latest`, newer entries replace older ones.
+        if let (Some(position), false) = (&mut progress.position, entry.snapshot) {
+            position.offset = entry.offset;
+        }
+        if let Some(id) = &entry.id
             && !progress.ids.insert(id)
             && progress.may_come_again
         {
@@ -354,34 +369,28 @@ impl Follow {
                 *remaining = remaining.saturating_sub(1);
                 *remaining == 0
             }
-            Until::Terminal => {
-                let kind: Option<EntryKind> = incoming.kind.parse().ok();
-                kind.is_some_and(|kind| kind.is_terminal()) || incoming.terminal == Some(true)
-            }
+            Until::Terminal => entry.is_terminal(),
         };
         if is_enough { vec![Step::Print, Step::Done] } else { vec![Step::Print] }
     }
 
-    fn error(&mut self, incoming: Incoming) -> Vec<Step> {
-        let code = incoming.code.as_ref().and_then(Value::as_str).unwrap_or("error").to_owned();
-        let about = incoming.channel.as_ref().map(|channel| format!("{channel}: ")).unwrap_or_default();
-        let text = format!("{about}{} ({code})", incoming.message.unwrap_or_default());
-        if incoming.temporary == Some(true) {
+    fn error(&mut self, error: &ErrorMessage) -> Vec<Step> {
+        let about = error.channel.as_ref().map(|channel| format!("{channel}: ")).unwrap_or_default();
+        let text = format!("{about}{} ({})", error.message, error.code);
+        if error.temporary {
             return vec![Step::Say(text)];
         }
-        match self.give_up_on(incoming.channel.as_deref()) {
+        match self.give_up_on(error.channel.as_deref()) {
             true => vec![Step::Fail(text)],
             false => vec![Step::Say(text)],
         }
     }
 
-    /// The gateway has ended a subscription by itself.
-    fn ended(&mut self, incoming: Incoming) -> Vec<Step> {
-        let (Some(channel), Some(Value::String(code))) = (incoming.channel, incoming.code) else {
-            return Vec::new();
-        };
-        let text = format!("{channel}: ended by the gateway ({code})");
-        match self.give_up_on(Some(&channel)) {
+    /// The gateway has ended a subscription, where it says why by itself.
+    fn ended(&mut self, end: &Unsubscribed) -> Vec<Step> {
+        let Some(code) = &end.code else { return Vec::new() };
+        let text = format!("{}: ended by the gateway ({code})", end.channel);
+        match self.give_up_on(Some(end.channel.as_str())) {
             true => vec![Step::Over(text)],
             false => vec![Step::Say(text)],
         }
@@ -404,7 +413,27 @@ fn head(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::{Value, json};
+
     use super::*;
+
+    /// A message with what all messages of its type have besides.
+    fn sent(mut message: Value) -> String {
+        let more = match message["type"].as_str().unwrap() {
+            "connection_established" => json!({
+                "connection_id": uuid::Uuid::nil(), "storage_backend": "redis", "state": "healthy", "protocol": 1,
+                "message": "Connected",
+            }),
+            "backend_state" => {
+                json!({"storage_backend": "redis", "since": "2021-01-08T00:00:00Z", "scope": "all"})
+            }
+            _ => json!({}),
+        };
+        let fields = message.as_object_mut().unwrap();
+        fields.insert("timestamp".to_owned(), json!("2021-01-08T00:00:00.278Z"));
+        fields.extend(more.as_object().unwrap().clone());
+        message.to_string()
+    }
 
     fn follow(until: Until) -> Follow {
         let channels = ["zone:a", "zone:b"].map(|name| (name.parse().unwrap(), None));
@@ -416,13 +445,13 @@ mod tests {
     }
 
     fn subscribed(channel: &str, epoch: &str, offset: u64, recovered: bool) -> String {
-        json!({"type": "subscribed", "channel": channel, "epoch": epoch, "offset": offset, "recovered": recovered})
-            .to_string()
+        sent(
+            json!({"type": "subscribed", "channel": channel, "epoch": epoch, "offset": offset, "recovered": recovered}),
+        )
     }
 
     fn entry(channel: &str, offset: u64, id: &str) -> String {
-        json!({"type": "price_update", "channel": channel, "offset": offset, "id": id, "price": 1})
-            .to_string()
+        format!(r#"{{"type":"price_update","channel":"{channel}","offset":{offset},"id":"{id}"}}"#)
     }
 
     fn wait_ms(next: Next) -> u128 {
@@ -436,7 +465,7 @@ mod tests {
     fn it_resumes_each_channel_after_the_last_entry_it_had() {
         let mut follow = follow(Until::Forever);
         let first: Value = serde_json::from_str(&follow.subscribe()).unwrap();
-        assert_eq!(first, json!({"type": "subscribe", "channels": ["zone:a", "zone:b"], "since": {}}));
+        assert_eq!(first, json!({"type": "subscribe", "channels": ["zone:a", "zone:b"]}));
         assert_eq!(follow.message(&subscribed("zone:a", "e", 5, true)), [placed("zone:a", "e:5")]);
         assert_eq!(follow.message(&entry("zone:a", 6, "x-1")), [Step::Print]);
         let again: Value = serde_json::from_str(&follow.subscribe()).unwrap();
@@ -462,8 +491,9 @@ mod tests {
         // Channels are apart.
         assert_eq!(follow.message(&entry("zone:b", 1, "x-6")), [Step::Print]);
         let resync = |recovered: bool| {
-            json!({"type": "resync", "channel": "zone:a", "old_epoch": "f", "epoch": "g", "offset": 0, "recovered": recovered})
-                .to_string()
+            sent(
+                json!({"type": "resync", "channel": "zone:a", "old_epoch": "f", "epoch": "g", "offset": 0, "recovered": recovered}),
+            )
         };
         follow.message(&resync(true));
         assert_eq!(follow.message(&entry("zone:a", 1, "x-8")), [Step::Print]);
@@ -479,8 +509,9 @@ mod tests {
         let asked: Value = serde_json::from_str(&follow.subscribe()).unwrap();
         assert_eq!(asked["snapshot"], true);
         let told = |kind: &str, epoch: &str, offset: u64, recovered: bool, snapshot: bool| {
-            json!({"type": kind, "channel": "zone:a", "old_epoch": "e", "epoch": epoch, "offset": offset, "recovered": recovered, "snapshot": snapshot})
-                .to_string()
+            sent(
+                json!({"type": kind, "channel": "zone:a", "old_epoch": "e", "epoch": epoch, "offset": offset, "recovered": recovered, "snapshot": snapshot}),
+            )
         };
         let latest = |offset: u64, id: &str| entry("zone:a", offset, id).replace('}', ",\"snapshot\":true}");
         let at = |follow: &Follow| follow.position(&"zone:a".parse().unwrap()).unwrap().to_string();
@@ -522,9 +553,9 @@ mod tests {
     #[test]
     fn a_gap_is_said() {
         let mut follow = follow(Until::Forever);
-        let resync = r#"{"type":"resync","channel":"zone:a","old_epoch":"e","epoch":"e","offset":9,"recovered":false,"gap":4}"#;
+        let resync = json!({"type": "resync", "channel": "zone:a", "old_epoch": "e", "epoch": "e", "offset": 9, "recovered": false, "gap": 4});
         let said = Step::Say("zone:a: 4 entries are missing here".to_owned());
-        assert_eq!(follow.message(resync), [said, placed("zone:a", "e:9")]);
+        assert_eq!(follow.message(&sent(resync)), [said, placed("zone:a", "e:9")]);
     }
 
     #[test]
@@ -540,7 +571,7 @@ mod tests {
         let channel: ChannelName = name.parse().unwrap();
         let mut follow = Follow::new([(channel.clone(), None)], Until::Terminal, Some(5));
         let update = |kind: &str, offset: u64| {
-            json!({"type": kind, "channel": name, "offset": offset, "id": format!("x-{offset}")}).to_string()
+            sent(json!({"type": kind, "channel": name, "offset": offset, "id": format!("x-{offset}")}))
         };
         assert_eq!(follow.position(&channel), None);
         follow.message(&subscribed(name, "e", 0, true));
@@ -602,7 +633,9 @@ mod tests {
         }
         let mut follow = follow(Until::Forever);
         follow.connected(now);
-        follow.message(r#"{"type":"closing","code":4000,"reason":"shutting_down","retry_after_ms":7000}"#);
+        follow.message(&sent(
+            json!({"type": "closing", "code": 4000, "reason": "shutting_down", "retry_after_ms": 7000}),
+        ));
         assert_eq!(wait_ms(follow.lost(Some(4000), now, 0.0)), 7_000);
         assert_eq!(wait_ms(follow.lost(None, now, 0.0)), 2_000);
     }
@@ -612,7 +645,7 @@ mod tests {
         let (mut follow, now) = (follow(Until::Forever), Instant::now());
         follow.connected(now);
         assert_eq!(follow.silent_at(), now + Duration::from_secs(75));
-        follow.message(r#"{"type":"connection_established","heartbeat_interval_ms":2000}"#);
+        follow.message(&sent(json!({"type": "connection_established", "heartbeat_interval_ms": 2000})));
         let later = now + Duration::from_secs(1);
         follow.heard(later);
         assert_eq!(follow.silent_at(), later + Duration::from_secs(5));
@@ -623,8 +656,9 @@ mod tests {
         let mut follow = follow(Until::Forever);
         let error = |channel: &str, code: &str| {
             let temporary = code == "storage_unavailable";
-            json!({"type": "error", "code": code, "temporary": temporary, "message": "no", "channel": channel})
-                .to_string()
+            sent(
+                json!({"type": "error", "code": code, "temporary": temporary, "message": "no", "channel": channel}),
+            )
         };
         assert!(matches!(follow.message(&error("zone:a", "storage_unavailable"))[..], [Step::Say(_)]));
         assert!(matches!(follow.message(&error("zone:a", "too_many_zones"))[..], [Step::Say(_)]));
@@ -637,9 +671,9 @@ mod tests {
     fn what_the_gateway_ends_is_not_asked_for_again() {
         let mut follow = follow(Until::Forever);
         let unsubscribed = |channel: &str, code: Option<&str>| {
-            json!({"type": "unsubscribed", "channel": channel, "code": code}).to_string()
+            sent(json!({"type": "unsubscribed", "channel": channel, "code": code}))
         };
-        assert_eq!(follow.message(r#"{"type":"caught_up","channel":"zone:a"}"#), []);
+        assert_eq!(follow.message(&sent(json!({"type": "caught_up", "channel": "zone:a"}))), []);
         assert_eq!(follow.message(&unsubscribed("zone:a", None)), []);
         assert!(matches!(follow.message(&unsubscribed("zone:a", Some("finished")))[..], [Step::Say(_)]));
         let wanted: Value = serde_json::from_str(&follow.subscribe()).unwrap();
@@ -652,13 +686,25 @@ mod tests {
     fn a_change_of_the_storage_is_said_once() {
         let mut follow = follow(Until::Forever);
         let state = |state: &str| {
-            json!({"type": "backend_state", "storage_backend": "redis", "state": state, "reason": "gone"})
-                .to_string()
+            sent(
+                json!({"type": "backend_state", "storage_backend": "redis", "state": state, "reason": "gone"}),
+            )
         };
         assert_eq!(
             follow.message(&state("degraded")),
             [Step::Say("storage redis is degraded: gone".to_owned())]
         );
         assert_eq!(follow.message(&state("degraded")), []);
+    }
+
+    #[test]
+    fn what_newer_gateways_say_does_no_harm() {
+        let mut follow = follow(Until::Forever);
+        assert_eq!(follow.message(&sent(json!({"type": "weather", "sun": true}))), []);
+        let entry = r#"{"type":"ticker","channel":"zone:a","offset":7,"id":"x-7","bid":1}"#;
+        assert_eq!(follow.message(entry), [Step::Print]);
+        let tired = sent(json!({"type": "backend_state", "state": "tired", "mood": "low"}));
+        assert_eq!(follow.message(&tired), [Step::Say("storage redis is tired".to_owned())]);
+        assert!(matches!(follow.message("{}")[..], [Step::Say(_)]));
     }
 }

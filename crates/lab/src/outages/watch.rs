@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use chrono::SecondsFormat;
 use futures_util::{SinkExt as _, StreamExt as _};
 use parking_lot::Mutex;
 use rand::RngExt as _;
@@ -19,6 +20,7 @@ use super::mirror::{Came, Mirror};
 use super::witness::{Witness, Word};
 use zonewire::client::BaseUrl;
 use zonewire::client::follow::{self, Door, Follow, Until};
+use zonewire_protocol::{Epoch, ServerMessage};
 
 /// How soon a socket that was cut is opened again.
 const AGAIN_AFTER: Duration = Duration::from_millis(200);
@@ -74,27 +76,11 @@ enum End {
     Cut(String),
 }
 
-/// The fields that matter here, of every message.
+/// What the load publishes, of every entry.
 #[derive(Debug, Deserialize)]
 struct Told {
-    #[serde(rename = "type")]
-    kind: String,
-    id: Option<serde_json::Value>,
-    by: Option<usize>,
-    n: Option<u64>,
-    #[serde(default)]
-    late: bool,
-    #[serde(default)]
-    snapshot: bool,
-    timestamp: Option<String>,
-    #[serde(default, rename = "missedBefore")]
-    missed_before: bool,
-    recovered: Option<bool>,
-    gap: Option<u64>,
-    epoch: Option<String>,
-    offset: Option<u64>,
-    state: Option<String>,
-    code: Option<serde_json::Value>,
+    by: usize,
+    n: u64,
 }
 
 impl Watcher {
@@ -206,39 +192,37 @@ impl Watcher {
 
     fn message(&self, at: Instant, text: &str) {
         let mut seen = self.seen.lock();
-        let Ok(told) = serde_json::from_str::<Told>(text) else {
+        let Ok(message) = ServerMessage::read(text) else {
             *seen.errors.entry("not_a_message".to_owned()).or_default() += 1;
             return;
         };
         if let Some(mirror) = &mut seen.mirror {
-            mirror.tell(at, &told);
+            mirror.tell(at, &message);
         }
-        match (told.kind.as_str(), &told.id, told.by, told.n) {
-            ("subscribed" | "resync", ..) => {
-                let is_subscribed = told.kind == "subscribed";
-                seen.is_subscribed |= is_subscribed;
-                seen.was_subscribed |= is_subscribed;
-                seen.witness.placed(Word {
-                    at,
-                    is_subscribed,
-                    recovered: told.recovered.unwrap_or(false),
-                    gap: told.gap,
-                    position: format!("{}:{}", told.epoch.unwrap_or_default(), told.offset.unwrap_or(0)),
-                });
+        let placed = |is_subscribed, recovered, gap, epoch: &Epoch, offset| Word {
+            at,
+            is_subscribed,
+            recovered,
+            gap,
+            position: format!("{epoch}:{offset}"),
+        };
+        match message {
+            ServerMessage::Subscribed(said) => {
+                seen.is_subscribed = true;
+                seen.was_subscribed = true;
+                seen.witness.placed(placed(true, said.recovered, said.gap, &said.epoch, said.offset));
             }
-            ("backend_state", ..) => {
-                if let Some(state) = told.state {
-                    seen.states.push((at, state));
-                }
+            ServerMessage::Resync(said) => {
+                seen.witness.placed(placed(false, said.recovered, said.gap, &said.epoch, said.offset));
             }
-            ("error", ..) => {
-                let code = told.code.as_ref().and_then(serde_json::Value::as_str);
-                *seen.errors.entry(code.unwrap_or("error").to_owned()).or_default() += 1;
-            }
-            (_, Some(serde_json::Value::String(id)), Some(by), Some(n)) if seen.mirror.is_none() => {
-                seen.witness.entry(at, id, by, n, told.late);
-                if told.missed_before {
-                    seen.witness.missed_before(by, n);
+            ServerMessage::BackendState(said) => seen.states.push((at, said.state.to_string())),
+            ServerMessage::Error(error) => *seen.errors.entry(error.code.to_string()).or_default() += 1,
+            ServerMessage::Entry(entry) if seen.mirror.is_none() => {
+                if let (Some(id), Ok(Told { by, n })) = (&entry.id, entry.fields.read()) {
+                    seen.witness.entry(at, id, by, n, entry.late);
+                    if entry.missed_before {
+                        seen.witness.missed_before(by, n);
+                    }
                 }
             }
             _ => {}
@@ -247,15 +231,18 @@ impl Watcher {
 }
 
 impl Mirror {
-    fn tell(&mut self, at: Instant, told: &Told) {
-        let recovered = told.recovered == Some(true);
-        match (told.kind.as_str(), &told.id, told.by, told.n) {
-            ("subscribed" | "resync", ..) => self.placed(recovered, told.snapshot),
-            ("snapshot_end", ..) => self.ended(recovered),
-            (_, Some(serde_json::Value::String(id)), Some(by), Some(n)) => {
-                let time = told.timestamp.as_deref().unwrap_or_default();
-                let (is_late, is_latest) = (told.late, told.snapshot);
-                self.entry(Came { at, id, by, n, time, is_late, is_latest });
+    fn tell(&mut self, at: Instant, message: &ServerMessage) {
+        match message {
+            ServerMessage::Subscribed(said) => self.placed(said.recovered, said.snapshot),
+            ServerMessage::Resync(said) => self.placed(said.recovered, said.snapshot),
+            ServerMessage::SnapshotEnd(said) => self.ended(said.recovered),
+            ServerMessage::Entry(entry) => {
+                if let (Some(id), Ok(Told { by, n })) = (&entry.id, entry.fields.read()) {
+                    let time = entry.timestamp.map(|time| time.to_rfc3339_opts(SecondsFormat::Millis, true));
+                    let time = time.as_deref().unwrap_or_default();
+                    let (is_late, is_latest) = (entry.late, entry.snapshot);
+                    self.entry(Came { at, id, by, n, time, is_late, is_latest });
+                }
             }
             _ => {}
         }

@@ -1,0 +1,218 @@
+//! All messages and bodies as JSON Schemas, and the WebSockets as AsyncAPI 3.
+
+use schemars::generate::SchemaSettings;
+use schemars::transform::{Transform, transform_subschemas};
+use schemars::{Schema, SchemaGenerator};
+use serde_json::{Map, Value, json};
+
+use crate::{
+    Accepted, ClaimRequest, ClientMessage, CloseCode, DeadLetterList, Entries, ErrorCode, ExtendRequest,
+    FailRequest, HealthView, JobOutcome, LeaseHeld, Live, Offer, OrderCancelling, OrderId, OrderList,
+    OrderPlaced, OrderStatus, OrderView, Problem, ProblemCode, RedisView, ReleaseRequest, ReportAccepted,
+    ServerMessage, Zone, ZoneList,
+};
+
+/// What may be left out is left out, and never null.
+#[derive(Debug, Clone)]
+struct AbsentNotNull;
+
+impl Transform for AbsentNotNull {
+    fn transform(&mut self, schema: &mut Schema) {
+        transform_subschemas(self, schema);
+        let required = schema.get("required").and_then(Value::as_array).cloned().unwrap_or_default();
+        let Some(properties) = schema.get_mut("properties").and_then(Value::as_object_mut) else { return };
+        for (name, property) in properties {
+            if required.iter().all(|required| required != name) {
+                without_null(property);
+            }
+        }
+    }
+}
+
+fn without_null(property: &mut Value) {
+    let is_null = |value: &Value| value == "null" || *value == json!({ "type": "null" });
+    if let Some(types) = property.get_mut("type").and_then(Value::as_array_mut)
+        && types.iter().any(is_null)
+    {
+        types.retain(|name| !is_null(name));
+        if let [only] = &types[..] {
+            property["type"] = only.clone();
+        }
+    }
+    // A null that means something stands in `oneOf`.
+    if let Some(any) = property.get_mut("anyOf").and_then(Value::as_array_mut) {
+        any.retain(|schema| !is_null(schema));
+        if let [only] = &any[..]
+            && let Some(fields) = only.as_object().cloned()
+            && let Some(property) = property.as_object_mut()
+        {
+            property.remove("anyOf");
+            property.extend(fields);
+        }
+    }
+}
+
+/// The schemas of all messages and bodies by name, which refer to each other below `path`, such as
+/// `/components/schemas`.
+fn definitions(settings: SchemaSettings, path: &'static str) -> Map<String, Value> {
+    let settings = settings.for_serialize().with_transform(AbsentNotNull).with(|settings| {
+        settings.definitions_path = path.into();
+        settings.meta_schema = None;
+    });
+    let mut generator: SchemaGenerator = settings.into_generator();
+    macro_rules! each {
+        ($($type:ty),* $(,)?) => {
+            $(generator.subschema_for::<$type>();)*
+        };
+    }
+    each![
+        ServerMessage,
+        ClientMessage,
+        ErrorCode,
+        CloseCode,
+        ProblemCode,
+        Problem,
+        Accepted,
+        Zone,
+        ZoneList,
+        Entries,
+        OrderPlaced,
+        OrderCancelling,
+        OrderId,
+        OrderStatus,
+        OrderView,
+        OrderList,
+        DeadLetterList,
+        ClaimRequest,
+        Offer,
+        ExtendRequest,
+        LeaseHeld,
+        ReleaseRequest,
+        FailRequest,
+        ReportAccepted,
+        JobOutcome,
+        Live,
+        HealthView,
+        RedisView,
+    ];
+    generator.take_definitions(true)
+}
+
+/// One document of draft 2020-12 with all of them under `$defs`. What is valid as a whole is a message
+/// from the gateway.
+pub fn json_schema() -> Value {
+    json!({
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "Zonewire",
+        "description": "What a Zonewire gateway and its clients exchange. The whole is a message from the gateway over the WebSocket; `#/$defs/ClientMessage` is one to it, and the others are bodies over HTTP and parts of these. Receivers ignore fields, types of messages and codes that they do not know.",
+        "$ref": "#/$defs/ServerMessage",
+        "$defs": definitions(SchemaSettings::draft2020_12(), "/$defs"),
+    })
+}
+
+/// The same as components of OpenAPI 3.1.
+pub fn components() -> Map<String, Value> {
+    definitions(SchemaSettings::draft2020_12(), "/components/schemas")
+}
+
+/// The alternatives of messages by their type, in the definitions of these.
+fn alternatives<'a>(schemas: &'a Map<String, Value>, name: &str) -> Vec<(&'a str, &'a Value)> {
+    let schema = &schemas[name];
+    let among = ["oneOf", "anyOf"].into_iter().filter_map(|word| schema.get(word)?.as_array()).flatten();
+    let mut found = Vec::new();
+    for alternative in among {
+        let kind = alternative.pointer("/properties/type/const").and_then(Value::as_str);
+        match (kind, alternative.get("$ref").and_then(Value::as_str)) {
+            (Some(kind), _) => found.push((kind, alternative)),
+            (None, Some(path)) => {
+                found.extend(alternatives(schemas, path.rsplit('/').next().unwrap_or_default()));
+            }
+            (None, None) => found.extend(alternatives_within(alternative)),
+        }
+    }
+    found
+}
+
+fn alternatives_within(schema: &Value) -> Vec<(&str, &Value)> {
+    let among = ["oneOf", "anyOf"].into_iter().filter_map(|word| schema.get(word)?.as_array()).flatten();
+    among.filter_map(|one| Some((one.pointer("/properties/type/const")?.as_str()?, one))).collect()
+}
+
+/// The WebSockets of a gateway. `version` is the program's.
+pub fn asyncapi(version: &str) -> Value {
+    let schemas = definitions(SchemaSettings::draft07(), "/components/schemas");
+    let mut messages = Map::new();
+    let (mut told, mut asked) = (Map::new(), Map::new());
+    for (side, name, names) in
+        [("server", "ServerMessage", &mut told), ("client", "ClientMessage", &mut asked)]
+    {
+        for (kind, payload) in alternatives(&schemas, name) {
+            let id = format!("{side}.{kind}");
+            names.insert(id.clone(), json!({ "$ref": format!("#/components/messages/{id}") }));
+            let message = json!({
+                "name": kind,
+                "summary": payload.get("description"),
+                "contentType": "application/json",
+                "payload": payload,
+            });
+            messages.insert(id, message);
+        }
+    }
+    let every: Map<String, Value> = told.clone().into_iter().chain(asked.clone()).collect();
+    let since =
+        json!({ "type": "string", "description": "The position to resume from, `<epoch>:<offset>`." });
+    let snapshot = json!({ "type": "string", "enum": ["0", "1", "false", "true"], "description": "Begin with the latest entry of each key." });
+    let (mut channels, mut operations) = (Map::new(), Map::new());
+    for (name, address, summary, parameter, query) in [
+        ("any", "/ws", "Without subscriptions at first; `subscribe` chooses.", None, json!({})),
+        (
+            "market",
+            "/ws/market/{zone}",
+            "Subscribed to a zone from the start.",
+            Some(("zone", "The name of a zone: 1 to 64 of A-Z a-z 0-9 . _ : -")),
+            json!({ "since": since, "snapshot": snapshot }),
+        ),
+        (
+            "order",
+            "/ws/orders/{order}",
+            "Subscribed to an order from the start, and ends with it.",
+            Some(("order", "The id of an order, a UUID in its hyphenated form.")),
+            json!({ "since": since }),
+        ),
+    ] {
+        let mut channel = json!({ "address": address, "summary": summary, "messages": every });
+        if let Some((name, description)) = parameter {
+            channel["parameters"] = json!({ name: { "description": description } });
+            let query = json!({ "type": "object", "properties": query });
+            channel["bindings"] = json!({ "ws": { "method": "GET", "query": query } });
+        }
+        channels.insert(name.to_owned(), channel);
+        for (action, ids, summary) in [
+            ("send", &told, "What the gateway says."),
+            ("receive", &asked, "What clients say to the gateway."),
+        ] {
+            let ids = ids.keys().map(|id| json!({ "$ref": format!("#/channels/{name}/messages/{id}") }));
+            let operation = json!({
+                "action": action,
+                "channel": { "$ref": format!("#/channels/{name}") },
+                "summary": summary,
+                "messages": ids.collect::<Vec<_>>(),
+            });
+            operations.insert(format!("{name}.{action}"), operation);
+        }
+    }
+    json!({
+        "asyncapi": "3.0.0",
+        "info": {
+            "title": "Zonewire",
+            "version": version,
+            "description": "The WebSockets of a Zonewire gateway: prices by zone, and how orders get on. Each message is one text frame. Receivers ignore fields, types of messages and codes that they do not know.",
+            "license": { "name": "MIT OR Apache-2.0" },
+        },
+        "defaultContentType": "application/json",
+        "servers": { "gateway": { "host": "127.0.0.1:8080", "protocol": "ws", "pathname": "/" } },
+        "channels": channels,
+        "operations": operations,
+        "components": { "messages": messages, "schemas": schemas },
+    })
+}

@@ -1,0 +1,105 @@
+//! All messages and bodies as types of TypeScript.
+
+use ts_rs::{Config, TS};
+
+use crate::{
+    Accepted, Answer, BackendName, BackendState, BackendStateMessage, Bare, CaughtUp, ChannelName,
+    ChannelSetAside, ClaimRequest, ClientMessage, CloseCode, Closing, Connection, ConnectionEstablished,
+    DeadLetter, DeadLetterList, EndCode, Entries, EntryMessage, Epoch, ErrorCode, ErrorMessage,
+    ExtendRequest, FailRequest, Failure, FieldFault, HealthView, Heartbeat, JobOutcome, Lane, LeaseHeld,
+    Live, Offer, OfferedJob, OrderCancelling, OrderId, OrderList, OrderPlaced, OrderStatus, OrderView,
+    Position, Previous, Problem, ProblemCode, RedisView, ReleaseRequest, ReportAccepted, RequestId, Resync,
+    Scope, ServerMessage, Since, SnapshotEnd, StorageView, Subscribe, Subscribed, Unsubscribe, Unsubscribed,
+    WebSocketView, Zone, ZoneList, ZoneView,
+};
+
+/// What the file begins with.
+const HEAD: &str = "\
+// What a Zonewire gateway and its clients exchange; docs/PROTOCOL.md says what it means.
+// Made by `zonewire schema ts`. Receivers ignore fields, types of messages and codes that they do not know.
+";
+
+/// A module with all types.
+pub fn declarations() -> String {
+    let config = Config::new().with_large_int("number");
+    let mut out = HEAD.to_owned();
+    let mut add = |docs: Option<String>, declaration: String| {
+        out.push('\n');
+        out.push_str(&docs.unwrap_or_default());
+        out.push_str("export ");
+        out.push_str(&declaration);
+        out.push('\n');
+    };
+    macro_rules! each {
+        ($($type:ty),* $(,)?) => {
+            $(add(<$type>::docs(), <$type>::decl(&config));)*
+        };
+    }
+    each![
+        ServerMessage,
+        ClientMessage,
+        ConnectionEstablished,
+        Connection,
+        Subscribed,
+        CaughtUp,
+        Unsubscribed,
+        Resync,
+        SnapshotEnd,
+        Heartbeat,
+        Answer,
+        BackendStateMessage,
+        ErrorMessage,
+        Closing,
+        EntryMessage,
+        Subscribe,
+        Since,
+        Unsubscribe,
+        Bare,
+        Zone,
+        ChannelName,
+        OrderId,
+        Epoch,
+        Position,
+        RequestId,
+        Lane,
+        BackendName,
+        BackendState,
+        Scope,
+        ErrorCode,
+        EndCode,
+        CloseCode,
+        ProblemCode,
+        Problem,
+        FieldFault,
+        Accepted,
+        ZoneList,
+        ZoneView,
+        Entries,
+        OrderStatus,
+        OrderPlaced,
+        OrderCancelling,
+        OrderView,
+        OrderList,
+        DeadLetterList,
+        DeadLetter,
+        ClaimRequest,
+        Offer,
+        OfferedJob,
+        Previous,
+        ExtendRequest,
+        LeaseHeld,
+        ReleaseRequest,
+        FailRequest,
+        Failure,
+        ReportAccepted,
+        JobOutcome,
+        Live,
+        StorageView,
+        HealthView,
+        ChannelSetAside,
+        WebSocketView,
+        RedisView,
+    ];
+    crate::shape::declarations(&mut add, &config);
+    out
+}

@@ -1,0 +1,1496 @@
+// What a Zonewire gateway and its clients exchange; docs/PROTOCOL.md says what it means.
+// Made by `zonewire schema ts`. Receivers ignore fields, types of messages and codes that they do not know.
+
+/**
+ * A message from the gateway. Field order is part of the snapshot in `tests/fixtures/protocol`.
+ */
+export type ServerMessage = { "type": "connection_established" } & ConnectionEstablished | { "type": "connection" } & Connection | { "type": "subscribed" } & Subscribed | { "type": "caught_up" } & CaughtUp | { "type": "unsubscribed" } & Unsubscribed | { "type": "resync" } & Resync | { "type": "snapshot_end" } & SnapshotEnd | { "type": "heartbeat" } & Heartbeat | { "type": "heartbeat_ack" } & Answer | { "type": "pong" } & Answer | { "type": "backend_state" } & BackendStateMessage | { "type": "error" } & ErrorMessage | { "type": "closing" } & Closing | Entry;
+
+/**
+ * A message from a client. Unknown fields are ignored.
+ */
+export type ClientMessage = { "type": "subscribe" } & Subscribe | { "type": "unsubscribe" } & Unsubscribe | { "type": "heartbeat" } & Bare | { "type": "heartbeat_ack" } & Bare | { "type": "ping" } & Bare;
+
+/**
+ * First message of every connection that was not opened on an order.
+ */
+export type ConnectionEstablished = { 
+/**
+ * Names this connection in `/ws/stats` and in logs.
+ */
+connection_id: string, 
+/**
+ * The zone of `/ws/market/{zone}`; absent on `/ws`.
+ */
+market_zone?: string, 
+/**
+ * Which storage serves.
+ */
+storage_backend: BackendName | (string & {}), 
+/**
+ * How well it serves.
+ */
+state: BackendState | (string & {}), 
+/**
+ * How often `heartbeat` comes, in milliseconds.
+ */
+heartbeat_interval_ms: number, 
+/**
+ * Version of this protocol.
+ */
+protocol: number, 
+/**
+ * When it was sent.
+ */
+timestamp: string, 
+/**
+ * For people.
+ */
+message: string, };
+
+/**
+ * First message of a connection that was opened on an order.
+ */
+export type Connection = { 
+/**
+ * Names this connection in `/ws/stats` and in logs.
+ */
+connection_id: string, 
+/**
+ * The order of `/ws/orders/{orderId}`.
+ */
+orderId: OrderId, 
+/**
+ * Which storage serves.
+ */
+storage_backend: BackendName | (string & {}), 
+/**
+ * How well it serves.
+ */
+state: BackendState | (string & {}), 
+/**
+ * How often `heartbeat` comes, in milliseconds.
+ */
+heartbeat_interval_ms: number, 
+/**
+ * Version of this protocol.
+ */
+protocol: number, 
+/**
+ * When it was sent.
+ */
+timestamp: string, 
+/**
+ * For people.
+ */
+message: string, };
+
+/**
+ * A channel's entries follow, from just after `offset`.
+ */
+export type Subscribed = { 
+/**
+ * The `id` of the request, when it had one.
+ */
+id?: RequestId, 
+/**
+ * The channel.
+ */
+channel: ChannelName, 
+/**
+ * The order whose channel it is.
+ */
+orderId?: OrderId, 
+/**
+ * The life of the log that offsets belong to from here on.
+ */
+epoch: Epoch, 
+/**
+ * Entries follow from the next offset on.
+ */
+offset: number, 
+/**
+ * The newest offset when the log was looked at; absent where the log goes on in another epoch,
+ * which `resync` says. Where it is not `offset`, what lies between comes first, and then
+ * `caught_up`.
+ */
+top?: number, 
+/**
+ * Whether nothing is missing between the position asked for and `offset`. Where none was
+ * asked for: true in a zone; in an order, whether all its updates are still kept.
+ */
+recovered: boolean, 
+/**
+ * How many entries after the position asked for are no longer kept; absent when that
+ * cannot be known, because the epoch is another.
+ */
+gap?: number, 
+/**
+ * The latest entry of each key comes first.
+ */
+snapshot?: boolean, 
+/**
+ * When it was sent.
+ */
+timestamp: string, 
+/**
+ * How the order stands, for people; only in the channel of an order.
+ */
+message?: string, };
+
+/**
+ * All that the log had when the subscription was made has been sent. Comes where that was something.
+ */
+export type CaughtUp = { 
+/**
+ * The channel.
+ */
+channel: ChannelName, 
+/**
+ * When it was sent.
+ */
+timestamp: string, };
+
+/**
+ * No more entries of this channel follow.
+ */
+export type Unsubscribed = { 
+/**
+ * The `id` of the request, when it had one.
+ */
+id?: RequestId, 
+/**
+ * The channel.
+ */
+channel: ChannelName, 
+/**
+ * Why, where the gateway ended it by itself; absent in the answer to `unsubscribe`.
+ */
+code?: EndCode | (string & {}), 
+/**
+ * When it was sent.
+ */
+timestamp: string, };
+
+/**
+ * The log behind a subscription changed its epoch, or entries are missing from it. Entries
+ * follow from just after `offset` of `epoch`.
+ */
+export type Resync = { 
+/**
+ * The channel.
+ */
+channel: ChannelName, 
+/**
+ * The epoch up to here.
+ */
+old_epoch: Epoch, 
+/**
+ * The epoch from here on; the same as before when only a gap is said.
+ */
+epoch: Epoch, 
+/**
+ * Entries follow from the next offset on.
+ */
+offset: number, 
+/**
+ * Whether nothing is missing.
+ */
+recovered: boolean, 
+/**
+ * How many entries are missing; absent when that cannot be known.
+ */
+gap?: number, 
+/**
+ * The latest entry of each key comes first, in place of what is missing.
+ */
+snapshot?: boolean, 
+/**
+ * When it was sent.
+ */
+timestamp: string, };
+
+/**
+ * The latest entry of each key has come, as they were at `offset` of `epoch`. Entries follow from just
+ * after that.
+ */
+export type SnapshotEnd = { 
+/**
+ * The channel.
+ */
+channel: ChannelName, 
+/**
+ * The epoch from here on.
+ */
+epoch: Epoch, 
+/**
+ * Entries follow from the next offset on.
+ */
+offset: number, 
+/**
+ * Whether they are all: else some could not be reached, and another snapshot comes when they can.
+ */
+recovered: boolean, 
+/**
+ * When it was sent.
+ */
+timestamp: string, };
+
+/**
+ * Sent at the announced interval, so that a browser, which hides protocol pings, can tell a
+ * quiet connection from a dead one.
+ */
+export type Heartbeat = { 
+/**
+ * When it was sent.
+ */
+timestamp: string, };
+
+/**
+ * The answer to a request that asked for nothing else.
+ */
+export type Answer = { 
+/**
+ * The `id` of the request, when it had one.
+ */
+id?: RequestId, 
+/**
+ * When it was sent.
+ */
+timestamp: string, };
+
+/**
+ * The storage changed how it serves.
+ */
+export type BackendStateMessage = { 
+/**
+ * Which storage serves.
+ */
+storage_backend: BackendName | (string & {}), 
+/**
+ * How well it serves.
+ */
+state: BackendState | (string & {}), 
+/**
+ * Since when.
+ */
+since: string, 
+/**
+ * Which channels are concerned: `all`, or `some`.
+ */
+scope: Scope | (string & {}), 
+/**
+ * With `some`: those of this connection's subscriptions that are, as far as they find room.
+ */
+channels?: Array<ChannelName>, 
+/**
+ * How many more there are.
+ */
+more_channels?: number, 
+/**
+ * Why, for people; absent when healthy.
+ */
+reason?: string, 
+/**
+ * When it was sent.
+ */
+timestamp: string, };
+
+/**
+ * Something that the client asked for was not done. The connection goes on.
+ */
+export type ErrorMessage = { 
+/**
+ * The `id` of the request, when it had one.
+ */
+id?: RequestId, 
+/**
+ * Stable name of the error.
+ */
+code: ErrorCode | (string & {}), 
+/**
+ * Whether the request stands, and its final answer is yet to come.
+ */
+temporary: boolean, 
+/**
+ * What was wrong and what would be right, for people.
+ */
+message: string, 
+/**
+ * The channel concerned; where that is none, as the client wrote it.
+ */
+channel?: string, 
+/**
+ * When it was sent.
+ */
+timestamp: string, };
+
+/**
+ * The gateway is about to close this connection.
+ */
+export type Closing = { 
+/**
+ * The close code that follows.
+ */
+code: number, 
+/**
+ * Its reason.
+ */
+reason: CloseCode | (string & {}), 
+/**
+ * When to come back, in milliseconds from now; absent when one should not.
+ */
+retry_after_ms?: number, 
+/**
+ * When it was sent.
+ */
+timestamp: string, };
+
+/**
+ * An entry of a channel. Others may be added: receivers count the offset of those that they do not know.
+ */
+export type Entry = { "type": "price_update" } & PriceUpdate | { "type": "key_removed" } & KeyRemoved | { "type": "zone_removed" } & ZoneRemoved | { "type": "routing" } & OrderUpdate | { "type": "building" } & OrderUpdate | { "type": "submitted" } & OrderUpdate | { "type": "confirmed" } & OrderUpdate | { "type": "failed" } & OrderFailed | { "type": "skipped" } & Skipped;
+
+/**
+ * A request for the entries of channels. Names are as the client wrote them: each is judged on its own.
+ */
+export type Subscribe = { 
+/**
+ * Comes back in the answers.
+ */
+id?: RequestId, 
+/**
+ * Names of channels.
+ */
+channels: Array<string>, 
+/**
+ * Where to resume, by channel name; channels without an entry start with what comes next.
+ */
+since?: { [key in string]: Since | null }, 
+/**
+ * The latest entry of each key is wanted first, of zones that are not resumed.
+ */
+snapshot?: boolean, };
+
+/**
+ * Where to resume a channel, as a client wrote it: each is judged on its own, so that one that is wrong does
+ * not spoil the others.
+ */
+export type Since = Position | string;
+
+/**
+ * A request for no more entries of channels.
+ */
+export type Unsubscribe = { 
+/**
+ * Comes back in the answers.
+ */
+id?: RequestId, 
+/**
+ * Names of channels.
+ */
+channels: Array<string>, };
+
+/**
+ * A request for nothing but an answer.
+ */
+export type Bare = { 
+/**
+ * Comes back in the answer.
+ */
+id?: RequestId, };
+
+/**
+ * A market area whose prices are streamed, such as `pjm`, `ercot` or `btc-usdt`.
+ */
+export type Zone = string;
+
+/**
+ * A named, ordered log of entries, such as `zone:pjm`. Cheap to clone.
+ */
+export type ChannelName = string;
+
+/**
+ * An order, named by a UUID (RFC 9562). Written in its hyphenated lower-case form.
+ */
+export type OrderId = string;
+
+/**
+ * One life of a channel's log. Opaque: offsets of different epochs cannot be compared.
+ */
+export type Epoch = string;
+
+/**
+ * A place in a channel: just after the entry with this offset. Offset 0 is before the first entry.
+ */
+export type Position = { 
+/**
+ * The life of the log that `offset` belongs to.
+ */
+epoch: Epoch, 
+/**
+ * The offset of the last entry had; entries count from 1. Below 2^53.
+ */
+offset: number, };
+
+/**
+ * What a client calls a request: a string or a number, which comes back with each digit and escape as it
+ * was written.
+ */
+export type RequestId = string | number;
+
+/**
+ * How a reader that falls behind is treated.
+ */
+export type Lane = "latest" | "every";
+
+/**
+ * Which storage serves, as clients see it.
+ */
+export type BackendName = "redis" | "in-memory";
+
+/**
+ * How well it serves.
+ */
+export type BackendState = "healthy" | "degraded" | "recovering";
+
+/**
+ * Which channels a state of the storage is about.
+ */
+export type Scope = "all" | "some";
+
+/**
+ * Why something that a client asked for was not done.
+ */
+export type ErrorCode = "invalid_json" | "invalid_message" | "unknown_type" | "invalid_channel" | "not_subscribed" | "superseded" | "invalid_position" | "too_many_subscriptions" | "too_many_zones" | "too_many_orders" | "storage_unavailable";
+
+/**
+ * Why the gateway ended a subscription by itself.
+ */
+export type EndCode = "finished";
+
+/**
+ * Close codes (RFC 6455, section 7.4). 1000 to 1015 mean what the RFC says; 4000 to 4499 say
+ * "reconnect and resume"; 4500 to 4999 say "do not reconnect".
+ */
+export type CloseCode = "normal" | "protocol_error" | "unsupported_data" | "abnormal" | "invalid_utf8" | "message_too_big" | "shutting_down" | "slow_consumer" | "heartbeat_timeout" | "moved" | "rate_limited" | "too_many_connections" | "disconnected" | "bad_request";
+
+/**
+ * What was wrong with a request. Stable: clients may match on it.
+ */
+export type ProblemCode = "invalid_json" | "invalid_utf8" | "broken_body" | "invalid_name" | "invalid_position" | "invalid_order_id" | "invalid_idempotency_key" | "invalid_status" | "invalid_limit" | "invalid_query" | "invalid_header" | "invalid_host" | "invalid_target" | "invalid_websocket_key" | "not_upgradable" | "origin_not_allowed" | "not_found" | "unknown_order" | "unknown_dead_letter" | "unknown_key" | "unknown_zone" | "no_gateway" | "method_not_allowed" | "body_timeout" | "idempotency_conflict" | "too_late" | "already_ended" | "has_job" | "no_job" | "may_be_submitted" | "lease_lost" | "cancelled" | "not_external" | "foreign_epoch" | "body_too_large" | "line_too_large" | "price_too_large" | "update_too_large" | "unsupported_media_type" | "unsupported_content_encoding" | "unknown_host" | "invalid_order" | "invalid_update" | "invalid_request" | "invalid_price" | "invalid_key" | "reserved_field" | "duplicate_field" | "invalid_timestamp" | "too_many_zones" | "too_many_keys" | "upgrade_required" | "unsupported_version" | "too_many_connections_from_address" | "connecting_too_often" | "internal" | "corrupt" | "not_implemented" | "storage_unavailable" | "busy" | "shutting_down" | "too_many_connections" | "queue_full" | "storage_degraded" | "unknown_while_degraded" | "no_worker";
+
+/**
+ * A refused request: what was wrong, and what would be right. Where something else than a gateway has
+ * answered, most of it may be missing.
+ */
+export type Problem = { 
+/**
+ * `about:blank`: the code says which problem it is.
+ */
+type?: string, 
+/**
+ * The status in words.
+ */
+title?: string, 
+/**
+ * The status.
+ */
+status?: number, 
+/**
+ * Programs may match on it.
+ */
+code?: ProblemCode | (string & {}), 
+/**
+ * For people.
+ */
+detail?: string, 
+/**
+ * How many prices or updates were accepted all the same.
+ */
+accepted?: number, 
+/**
+ * The line of the first fault, counting from 1.
+ */
+line?: number, 
+/**
+ * The element of the array with the first fault, counting from 0.
+ */
+index?: number, 
+/**
+ * Each wrong field.
+ */
+errors?: Array<FieldFault>, };
+
+/**
+ * A field that is wrong.
+ */
+export type FieldFault = { 
+/**
+ * Its name.
+ */
+field: string, 
+/**
+ * What was wrong and what would be right.
+ */
+message: string, };
+
+/**
+ * The answer to what was published, and to updates: how many were accepted.
+ */
+export type Accepted = { 
+/**
+ * So many.
+ */
+accepted: number, };
+
+/**
+ * `GET /api/zones`.
+ */
+export type ZoneList = { 
+/**
+ * In order of name.
+ */
+zones: Array<ZoneView>, };
+
+/**
+ * A zone that has been published to.
+ */
+export type ZoneView = { 
+/**
+ * Its channel.
+ */
+channel: ChannelName, 
+/**
+ * How it treats readers that fall behind.
+ */
+lane: Lane, 
+/**
+ * The path of its WebSocket.
+ */
+stream: string, 
+/**
+ * Its name.
+ */
+zone: string, };
+
+/**
+ * `GET /api/zones/{zone}/latest` and `/history`: entries as their messages, with what they belong to.
+ */
+export type Entries = { 
+/**
+ * The channel.
+ */
+channel: ChannelName, 
+/**
+ * The life of the log that the offsets belong to; of `/history`.
+ */
+epoch?: Epoch, 
+/**
+ * The oldest offset that the log keeps; of `/history`.
+ */
+first_offset?: number, 
+/**
+ * The newest one; of `/history`.
+ */
+last_offset?: number, 
+/**
+ * Where the next page begins, if there may be one; of `/latest`.
+ */
+next?: string, 
+/**
+ * In their order.
+ */
+entries: Array<Entry>, };
+
+/**
+ * How an order stands, and the type of its updates but for `pending`.
+ */
+export type OrderStatus = "pending" | "routing" | "building" | "submitted" | "confirmed" | "failed";
+
+/**
+ * The answer to an order: it is in the queue.
+ */
+export type OrderPlaced = { 
+/**
+ * The job that carries it out.
+ */
+jobId: OrderId, 
+/**
+ * Its name.
+ */
+orderId: OrderId, 
+/**
+ * The order that was tried in vain, and that this one is in place of.
+ */
+retryOf?: OrderId, 
+/**
+ * How it stands.
+ */
+status: string, 
+/**
+ * Always true.
+ */
+success: boolean, 
+/**
+ * Where its stream is.
+ */
+wsUrl: string, };
+
+/**
+ * The answer to `POST /api/orders/{orderId}/cancel`: it is asked for.
+ */
+export type OrderCancelling = { 
+/**
+ * The order.
+ */
+orderId: OrderId, 
+/**
+ * `cancelling`.
+ */
+status: string, 
+/**
+ * Always true.
+ */
+success: boolean, };
+
+/**
+ * What is known of an order.
+ */
+export type OrderView = { 
+/**
+ * Its name.
+ */
+orderId: OrderId, 
+/**
+ * The name of the job that carries it out; absent when there is none here.
+ */
+jobId?: OrderId, 
+/**
+ * While Redis is away: what this node knows by itself, which may be behind. Absent otherwise.
+ */
+degraded?: boolean, 
+/**
+ * `pending`, or the type of the newest update.
+ */
+status: string, 
+/**
+ * 0 to 100.
+ */
+progress: number, 
+/**
+ * Which try it is at.
+ */
+attempt: number, 
+/**
+ * How many there are.
+ */
+maxAttempts: number, 
+/**
+ * How many times a worker took it up.
+ */
+run: number, 
+/**
+ * Somebody asked for it to be cancelled.
+ */
+cancelRequested: boolean, 
+/**
+ * What was ordered; absent when it was not placed here.
+ */
+order: Record<string, unknown>, 
+/**
+ * When it was placed.
+ */
+createdAt?: string, 
+/**
+ * When something last happened to it.
+ */
+updatedAt?: string, 
+/**
+ * The newest update, also where it is no longer among `updates`; absent in lists.
+ */
+lastUpdate?: Entry, 
+/**
+ * The life of the log that the updates' offsets belong to; absent in lists.
+ */
+epoch?: Epoch, 
+/**
+ * How many updates came before those that are still kept; absent in lists.
+ */
+gap?: number | null, 
+/**
+ * All that are kept, in order, as sockets get them; absent in lists.
+ */
+updates?: Array<Entry>, };
+
+/**
+ * `GET /api/orders`: the newest first.
+ */
+export type OrderList = { 
+/**
+ * The orders.
+ */
+orders: Array<OrderView>, 
+/**
+ * Where the next page begins; null when this is the last one.
+ */
+next: OrderId | null, 
+/**
+ * Redis is away, and these are the ones that this node knows by itself.
+ */
+degraded?: boolean, };
+
+/**
+ * `GET /api/orders/dead-letters`.
+ */
+export type DeadLetterList = { 
+/**
+ * The orders that were tried in vain, the newest first.
+ */
+deadLetters: Array<DeadLetter>, 
+/**
+ * Where the next page begins; null when this is the last one.
+ */
+next: OrderId | null, 
+/**
+ * Redis is away, and these are the ones that this node knows by itself.
+ */
+degraded?: boolean, };
+
+/**
+ * An order that was tried in vain.
+ */
+export type DeadLetter = { 
+/**
+ * Its name.
+ */
+orderId: OrderId, 
+/**
+ * What went wrong last.
+ */
+error: string, 
+/**
+ * It may have been carried out all the same.
+ */
+submitted: boolean, 
+/**
+ * How many times a worker took it up.
+ */
+runs: number, 
+/**
+ * What was ordered.
+ */
+order: Record<string, unknown>, 
+/**
+ * When it was placed.
+ */
+createdAt: string, 
+/**
+ * When it was given up.
+ */
+failedAt: string, };
+
+/**
+ * What a worker asks for.
+ */
+export type ClaimRequest = { 
+/**
+ * Its name; stands in the `executor` field of the updates.
+ */
+worker: string, 
+/**
+ * How many jobs at the most. Default 1.
+ */
+limit?: number, 
+/**
+ * For how long it holds them without a sign of life. Default `orders.lease_s`.
+ */
+leaseMs?: number, 
+/**
+ * How long it waits where there is nothing to do. Default 0.
+ */
+waitMs?: number, };
+
+/**
+ * The answer to a claim.
+ */
+export type Offer = { 
+/**
+ * Empty when there was nothing to do.
+ */
+jobs: Array<OfferedJob>, };
+
+/**
+ * A job that a worker may carry out.
+ */
+export type OfferedJob = { 
+/**
+ * Its name.
+ */
+jobId: OrderId, 
+/**
+ * The order's; the same.
+ */
+orderId: OrderId, 
+/**
+ * Must come with each call about this job.
+ */
+token: number, 
+/**
+ * How many times it has been claimed, this time included.
+ */
+run: number, 
+/**
+ * Which try this is.
+ */
+attempt: number, 
+/**
+ * How many there are.
+ */
+maxAttempts: number, 
+/**
+ * How long it is the worker's without a sign of life.
+ */
+leaseMs: number, 
+/**
+ * What was ordered.
+ */
+order: Record<string, unknown>, 
+/**
+ * How far the run before came; null when nothing was told yet.
+ */
+previous: Previous | null, };
+
+/**
+ * How far a run came.
+ */
+export type Previous = { 
+/**
+ * The type of its newest update.
+ */
+status: string, 
+/**
+ * 0 to 100.
+ */
+progress: number, 
+/**
+ * Which try it was.
+ */
+attempt: number, };
+
+/**
+ * `POST /api/jobs/{jobId}/extend`.
+ */
+export type ExtendRequest = { 
+/**
+ * From the claim.
+ */
+token: number, 
+/**
+ * How long the lease lasts from now on. Default `orders.lease_s`.
+ */
+leaseMs?: number, };
+
+/**
+ * The job is the worker's still.
+ */
+export type LeaseHeld = { 
+/**
+ * Always true.
+ */
+held: boolean, };
+
+/**
+ * `POST /api/jobs/{jobId}/release`.
+ */
+export type ReleaseRequest = { 
+/**
+ * From the claim.
+ */
+token: number, };
+
+/**
+ * `POST /api/jobs/{jobId}/fail`.
+ */
+export type FailRequest = { 
+/**
+ * From the claim.
+ */
+token: number, 
+/**
+ * What went wrong.
+ */
+error: Failure, 
+/**
+ * Another try may succeed.
+ */
+retry?: boolean, };
+
+/**
+ * Why an order failed.
+ */
+export type Failure = { 
+/**
+ * A word such as `no_liquidity`.
+ */
+code: string, 
+/**
+ * For people.
+ */
+message: string, };
+
+/**
+ * A report was taken.
+ */
+export type ReportAccepted = { 
+/**
+ * Always true.
+ */
+accepted: boolean, };
+
+/**
+ * What became of a job that its worker did not carry out.
+ */
+export type JobOutcome = { "outcome": "released" } | { "outcome": "retry", 
+/**
+ * After so many milliseconds.
+ */
+retryInMs: number, } | { "outcome": "failed" };
+
+/**
+ * `GET /health/live`.
+ */
+export type Live = { 
+/**
+ * `live`.
+ */
+status: string, };
+
+/**
+ * Where the storage stands, as every endpoint says it.
+ */
+export type StorageView = { 
+/**
+ * Which storage serves.
+ */
+storage_backend: BackendName | (string & {}), 
+/**
+ * How well.
+ */
+state: BackendState | (string & {}), 
+/**
+ * Since when.
+ */
+since: string, 
+/**
+ * Which channels it is about.
+ */
+scope: Scope | (string & {}), 
+/**
+ * Why, as a word.
+ */
+reason_code: string, 
+/**
+ * Why, for people; may name what the server said.
+ */
+reason: string, 
+/**
+ * Servers that share the channels among them.
+ */
+primaries: number, 
+/**
+ * Those of them that do not serve.
+ */
+primaries_away: number, };
+
+/**
+ * `GET /health`, `/ws/health` and `/health/ready`.
+ */
+export type HealthView = { 
+/**
+ * `healthy`, `degraded`, `recovering` or `stopping`.
+ */
+status: string, 
+/**
+ * The process works.
+ */
+live: boolean, 
+/**
+ * It may be sent traffic; degraded is ready.
+ */
+ready: boolean, 
+/**
+ * Redis is configured or required, and does not serve as it should.
+ */
+degraded: boolean, 
+/**
+ * How the journal's copy on disk does, where there is one.
+ */
+spool?: string, 
+/**
+ * What is wrong with it.
+ */
+spool_reason?: string, 
+/**
+ * Channels that cannot be put in order while Redis serves all others, and why: some of them.
+ */
+channels_set_aside?: Array<ChannelSetAside>, 
+/**
+ * Which process it is; another one after each start.
+ */
+node: string, 
+/**
+ * Of the program.
+ */
+version: string, 
+/**
+ * Seconds since its start.
+ */
+uptime_s: number, 
+/**
+ * WebSockets that are open.
+ */
+connections: number, 
+/**
+ * What WebSockets did since the start.
+ */
+websocket: WebSocketView, 
+/**
+ * The kind of executor that carries out what is placed here.
+ */
+executor: string, 
+/**
+ * The kinds that other nodes with the same storage have: orders that are placed there are not
+ * carried out by workers of this kind. Absent where there are none.
+ */
+other_executors?: Array<string>, 
+/**
+ * When this was said.
+ */
+timestamp: string, 
+/**
+ * Which storage serves.
+ */
+storage_backend: BackendName | (string & {}), 
+/**
+ * How well.
+ */
+state: BackendState | (string & {}), 
+/**
+ * Since when.
+ */
+since: string, 
+/**
+ * Which channels it is about.
+ */
+scope: Scope | (string & {}), 
+/**
+ * Why, as a word.
+ */
+reason_code: string, 
+/**
+ * Why, for people; may name what the server said.
+ */
+reason: string, 
+/**
+ * Servers that share the channels among them.
+ */
+primaries: number, 
+/**
+ * Those of them that do not serve.
+ */
+primaries_away: number, };
+
+/**
+ * A channel that cannot be put in order.
+ */
+export type ChannelSetAside = { 
+/**
+ * The channel.
+ */
+channel: ChannelName, 
+/**
+ * Why.
+ */
+reason: string, };
+
+/**
+ * What WebSockets did since the start.
+ */
+export type WebSocketView = { 
+/**
+ * Open now.
+ */
+open: number, 
+/**
+ * Opened.
+ */
+total: number, 
+/**
+ * Messages to clients.
+ */
+messages_sent: number, 
+/**
+ * Messages from clients.
+ */
+messages_received: number, 
+/**
+ * Messages that were answered with an error.
+ */
+errors: number, 
+/**
+ * As a part of those received.
+ */
+error_rate_percent: number, };
+
+/**
+ * `GET /health/redis`.
+ */
+export type RedisView = { 
+/**
+ * `up` (also while channels are put in order), `partial` (some primaries of a cluster are away),
+ * `down` or `not_configured`.
+ */
+status: string, 
+/**
+ * Redis serves.
+ */
+serving: boolean, 
+/**
+ * Which storage serves.
+ */
+storage_backend: BackendName | (string & {}), 
+/**
+ * How well.
+ */
+state: BackendState | (string & {}), 
+/**
+ * Since when.
+ */
+since: string, 
+/**
+ * Which channels it is about.
+ */
+scope: Scope | (string & {}), 
+/**
+ * Why, as a word.
+ */
+reason_code: string, 
+/**
+ * Why, for people; may name what the server said.
+ */
+reason: string, 
+/**
+ * Servers that share the channels among them.
+ */
+primaries: number, 
+/**
+ * Those of them that do not serve.
+ */
+primaries_away: number, };
+
+/**
+ * A price. The publisher's own fields follow those of the envelope.
+ */
+export type PriceUpdate = { 
+/**
+ * The channel.
+ */
+channel: ChannelName, 
+/**
+ * Its place in the log; counts from 1 in each epoch.
+ */
+offset: number, 
+/**
+ * Names it for good, in every epoch and on every gateway.
+ */
+id: string, 
+/**
+ * Its own time, to the millisecond.
+ */
+timestamp: string, 
+/**
+ * It comes after its time.
+ */
+late?: boolean, 
+/**
+ * Entries of its gateway before it are gone.
+ */
+missedBefore?: boolean, 
+/**
+ * It is the latest one of its key, sent because a client begins.
+ */
+snapshot?: boolean, 
+/**
+ * What within the zone it is of.
+ */
+key: string, 
+/**
+ * The price; absent of a quote, which has `bid` and `ask`.
+ */
+price?: number | null, 
+/**
+ * What buyers offer.
+ */
+bid?: number | null, 
+/**
+ * What sellers ask for.
+ */
+ask?: number | null, 
+/**
+ * A part of the price.
+ */
+energy?: number | null, 
+/**
+ * A part of the price.
+ */
+congestion?: number | null, 
+/**
+ * A part of the price.
+ */
+loss?: number | null, 
+/**
+ * How much.
+ */
+quantity?: number | null, };
+
+/**
+ * A key that was removed.
+ */
+export type KeyRemoved = { 
+/**
+ * The channel.
+ */
+channel: ChannelName, 
+/**
+ * Its place in the log; counts from 1 in each epoch.
+ */
+offset: number, 
+/**
+ * Names it for good, in every epoch and on every gateway.
+ */
+id: string, 
+/**
+ * Its own time, to the millisecond.
+ */
+timestamp: string, 
+/**
+ * It comes after its time.
+ */
+late?: boolean, 
+/**
+ * Entries of its gateway before it are gone.
+ */
+missedBefore?: boolean, 
+/**
+ * The key.
+ */
+key: string, };
+
+/**
+ * A zone that was removed.
+ */
+export type ZoneRemoved = { 
+/**
+ * The channel.
+ */
+channel: ChannelName, 
+/**
+ * Its place in the log; counts from 1 in each epoch.
+ */
+offset: number, 
+/**
+ * Names it for good, in every epoch and on every gateway.
+ */
+id: string, 
+/**
+ * Its own time, to the millisecond.
+ */
+timestamp: string, 
+/**
+ * It comes after its time.
+ */
+late?: boolean, 
+/**
+ * Entries of its gateway before it are gone.
+ */
+missedBefore?: boolean, };
+
+/**
+ * An update of an order. What its worker told besides follows.
+ */
+export type OrderUpdate = { 
+/**
+ * The order whose channel it is.
+ */
+orderId: OrderId, 
+/**
+ * The channel.
+ */
+channel: ChannelName, 
+/**
+ * Its place in the log; counts from 1 in each epoch.
+ */
+offset: number, 
+/**
+ * Names it for good, in every epoch and on every gateway.
+ */
+id: string, 
+/**
+ * Its own time, to the millisecond.
+ */
+timestamp: string, 
+/**
+ * It comes after its time.
+ */
+late?: boolean, 
+/**
+ * Entries of its gateway before it are gone.
+ */
+missedBefore?: boolean, 
+/**
+ * How far it is, 0 to 100.
+ */
+progress: number, 
+/**
+ * Which try it is, counting from 1.
+ */
+attempt?: number, 
+/**
+ * How many there are.
+ */
+maxAttempts?: number, 
+/**
+ * How many times a worker took the order up.
+ */
+run?: number, 
+/**
+ * Who carries it out.
+ */
+executor?: string, 
+/**
+ * For people.
+ */
+message?: string, 
+/**
+ * Where it was, or is to be, carried out.
+ */
+dex?: string, 
+/**
+ * The transaction.
+ */
+txHash?: string, };
+
+/**
+ * The end of an order that was not carried out.
+ */
+export type OrderFailed = { 
+/**
+ * The order whose channel it is.
+ */
+orderId: OrderId, 
+/**
+ * The channel.
+ */
+channel: ChannelName, 
+/**
+ * Its place in the log; counts from 1 in each epoch.
+ */
+offset: number, 
+/**
+ * Names it for good, in every epoch and on every gateway.
+ */
+id: string, 
+/**
+ * Its own time, to the millisecond.
+ */
+timestamp: string, 
+/**
+ * It comes after its time.
+ */
+late?: boolean, 
+/**
+ * Entries of its gateway before it are gone.
+ */
+missedBefore?: boolean, 
+/**
+ * How far it is, 0 to 100.
+ */
+progress: number, 
+/**
+ * Which try it is, counting from 1.
+ */
+attempt?: number, 
+/**
+ * How many there are.
+ */
+maxAttempts?: number, 
+/**
+ * How many times a worker took the order up.
+ */
+run?: number, 
+/**
+ * Who carries it out.
+ */
+executor?: string, 
+/**
+ * For people.
+ */
+message?: string, 
+/**
+ * Where it was, or is to be, carried out.
+ */
+dex?: string, 
+/**
+ * The transaction.
+ */
+txHash?: string, 
+/**
+ * Why.
+ */
+error: Failure, };
+
+/**
+ * What is known of an entry that the gateway cannot show.
+ */
+export type Skipped = { 
+/**
+ * The channel.
+ */
+channel: ChannelName, 
+/**
+ * The order whose channel it is.
+ */
+orderId?: OrderId, 
+/**
+ * Its place in the log.
+ */
+offset: number, 
+/**
+ * Absent where it could not be read.
+ */
+id?: string, 
+/**
+ * Absent where it could not be read.
+ */
+timestamp?: string, 
+/**
+ * It comes after its time.
+ */
+late?: boolean, 
+/**
+ * Entries of its gateway before it are gone.
+ */
+missedBefore?: boolean, 
+/**
+ * `unknown_kind` or `unreadable`.
+ */
+reason: string, 
+/**
+ * Its own type, where that is known.
+ */
+kind?: string, 
+/**
+ * Nothing follows it.
+ */
+terminal?: boolean, };

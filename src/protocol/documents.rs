@@ -1,0 +1,46 @@
+//! What describes the protocol to programs. It is derived from the types, and checked in; a test compares.
+//! So the gateway is built without what derives it.
+
+/// JSON Schemas of all messages and bodies.
+pub(crate) const JSON_SCHEMA: &str = include_str!("../../docs/schema/zonewire.schema.json");
+
+/// The same as types of TypeScript.
+pub(crate) const TYPESCRIPT: &str = include_str!("../../docs/schema/zonewire.ts");
+
+/// The HTTP API, as OpenAPI 3.1.
+pub(crate) const OPENAPI: &str = include_str!("../../docs/schema/openapi.json");
+
+/// The WebSockets, as AsyncAPI 3.
+pub(crate) const ASYNCAPI: &str = include_str!("../../docs/schema/asyncapi.json");
+
+/// Compares a document with what is checked in under `docs/schema`, or writes it anew.
+#[cfg(test)]
+pub(crate) fn check(file: &str, expected: &str) {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/schema").join(file);
+    if std::env::var_os("ZONEWIRE_UPDATE_DOCS").is_some() {
+        std::fs::write(&path, expected).unwrap();
+        return;
+    }
+    let found = std::fs::read_to_string(&path).unwrap();
+    assert!(found == expected, "run with ZONEWIRE_UPDATE_DOCS=1 to write docs/schema/{file} anew");
+}
+
+/// JSON as it is checked in.
+#[cfg(test)]
+pub(crate) fn pretty(value: &serde_json::Value) -> String {
+    format!("{value:#}\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use zonewire_protocol::{schema, ts};
+
+    use super::*;
+
+    #[test]
+    fn the_documents_are_what_the_types_say() {
+        check("zonewire.schema.json", &pretty(&schema::json_schema()));
+        check("zonewire.ts", &ts::declarations());
+        check("asyncapi.json", &pretty(&schema::asyncapi(env!("CARGO_PKG_VERSION"))));
+    }
+}
