@@ -23,9 +23,11 @@ use tokio::time::{self, Instant};
 use super::live::LiveBatch;
 use super::reader::{Wanted, WantedLatest};
 use super::stats::ChannelStats;
-use crate::model::{ChannelName, Entry, Epoch, Lane, Position};
-use crate::storage::{LatestPage, Page, PageLimit, SharedBackend, StorageError, is_fork};
+use crate::model::{ChannelName, Entry, EntryKind, Epoch, Lane, Position};
+use crate::storage::{LatestOf, LatestPage, Page, PageLimit, SharedBackend, StorageError, is_fork};
 use crate::support::chance::Hashing;
+#[cfg(test)]
+use crate::support::mutant::{self, Mutant};
 
 /// Bytes that one page is read for, and while there are too many of them.
 const PAGE_BYTES: usize = 256 << 10;
@@ -135,8 +137,14 @@ impl EncodedLatest {
 
     fn counted(channel: &ChannelName, page: LatestPage, alive: &Arc<AtomicUsize>) -> Self {
         let LatestPage { entries, places, next, epoch, top, is_copy } = page;
-        // One that cannot be shown is no answer to what the latest one is.
-        let shown = entries.iter().zip(places).filter(|(entry, _)| entry.draft.kind.unknown().is_none());
+        // One that cannot be shown is no answer to what the latest one is. Whoever gets a part gets another
+        // snapshot before anything comes late that would have to be compared with a removal.
+        let is_removal = |kind: &EntryKind| matches!(kind, EntryKind::KeyRemoved | EntryKind::ZoneRemoved);
+        let tells_removals = !is_copy;
+        #[cfg(test)]
+        let tells_removals = tells_removals && !mutant::is(Mutant::RemovalsNotTold);
+        let is_shown = |kind: &EntryKind| kind.unknown().is_none() && (tells_removals || !is_removal(kind));
+        let shown = entries.iter().zip(places).filter(|(entry, _)| is_shown(&entry.draft.kind));
         let (entries, places): (Vec<&Entry>, Vec<u64>) = shown.unzip();
         let batch = epoch.as_ref().filter(|_| !entries.is_empty()).map(|epoch| {
             let mut batch = LiveBatch::encode_latest(channel, epoch, &entries);
@@ -395,7 +403,8 @@ impl Pages {
         let _place = self.place_to_read().await;
         let (reserved, is_too_much) = self.reserve();
         let limit = PageLimit { entries, bytes: reserved.bytes };
-        let page = inner.backend.latest_within(&channel, which.as_deref(), limit).await.map_err(Arc::new)?;
+        let page = inner.backend.latest_within(&channel, which.as_deref(), limit, LatestOf::RemovedToo).await;
+        let page = page.map_err(Arc::new)?;
         let page = Arc::new(EncodedLatest::counted(&channel, page, &inner.alive));
         if !is_too_much && page.may_be_kept() {
             inner.latest.lock().keep(channel, which, &page, inner.kept_max());

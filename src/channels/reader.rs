@@ -145,6 +145,11 @@ impl Reader {
         };
         let after = (!self.is_unborn()).then_some(here);
         let late_to = if self.late_to > self.cursor { self.late_to } else { 0 };
+        // Who has had something in another order than is kept here catches up with what came before that.
+        let is_out_of_order = self.had.is_out_of_order();
+        #[cfg(test)]
+        let is_out_of_order = is_out_of_order && !mutant::is(Mutant::CatchesUpInTime);
+        let late_to = if is_out_of_order { u64::MAX } else { late_to };
         Turn::Read(Wanted { after, late_to, seen, is_owed: self.is_owed_here() })
     }
 

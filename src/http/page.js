@@ -10,6 +10,9 @@ const ZONES_AFTER_MS = 5000;
 // nothing and asks nothing.
 const TICK_MS = 5000;
 const ANSWER_TICKS = 2;
+const DAY_MS = 86400000;
+// The last entry of each key, a price or its removal. The removal of all keys has the key ''.
+const last = new Map();
 const rows = new Map();
 // The keys that came in the snapshot that is under way.
 let came = new Set();
@@ -27,32 +30,58 @@ let asked = 0;
 let refusal = '';
 let retryAfterMs = 0;
 
-function show(entry) {
-  let row = rows.get(entry.key);
+// Whether an entry takes the place of the last one of its key: what comes late may be older.
+function isNewer(entry, held) {
+  if (!held || !entry.late) return true;
+  // Who accepted it, and as which of its own.
+  const [by, number] = entry.id.split('-');
+  const [heldBy, heldNumber] = held.id.split('-');
+  if (by === heldBy) return Number(number) >= Number(heldNumber);
+  return entry.timestamp > held.timestamp || (entry.timestamp === held.timestamp && by > heldBy);
+}
+
+function take(entry) {
+  const key = entry.type === 'zone_removed' ? '' : entry.key;
+  // A snapshot says what is the latest.
+  if (entry.snapshot) {
+    came.add(key);
+  } else {
+    if (key === '') [...last].filter(([, held]) => isNewer(entry, held)).forEach(([other]) => forget(other));
+    if (!isNewer(entry, last.get(key) ?? last.get(''))) return;
+  }
+  if (entry.type !== 'price_update') forget(key);
+  last.set(key, entry);
+  if (entry.type === 'price_update') show(key, entry);
+}
+
+function forget(key) {
+  last.delete(key);
+  rows.get(key)?.remove();
+  rows.delete(key);
+}
+
+function show(key, entry) {
+  let row = rows.get(key);
   if (!row) {
     row = $('prices').insertRow();
     row.insertCell(); row.insertCell(); row.insertCell();
-    row.cells[0].textContent = entry.key;
-    rows.set(entry.key, row);
+    row.cells[0].textContent = key;
+    rows.set(key, row);
   }
-  // What comes late may be older than what is shown. A snapshot says what is the latest.
-  if (entry.snapshot) came.add(entry.key);
-  else if (entry.late && row.dataset.time > entry.timestamp) return;
-  row.dataset.time = entry.timestamp;
   if (entry.simulated === true) $('simulated').hidden = false;
   row.cells[1].textContent = entry.price ?? `${entry.bid} / ${entry.ask}`;
   row.cells[2].textContent = entry.timestamp;
 }
 
-function showState(message) {
-  $('storage').textContent = `${message.storage_backend}, ${message.state}`;
+// What is older than a removal of so long ago comes no more.
+function forgetOldRemovals() {
+  for (const [key, { type, timestamp }] of last) {
+    if (type !== 'price_update' && Date.parse(timestamp) < Date.now() - DAY_MS) last.delete(key);
+  }
 }
 
-function remove(key, removal) {
-  const row = rows.get(key);
-  if (!row || (removal.late && row.dataset.time > removal.timestamp)) return;
-  row.remove();
-  rows.delete(key);
+function showState(message) {
+  $('storage').textContent = `${message.storage_backend}, ${message.state}`;
 }
 
 function isFinal(code) {
@@ -103,9 +132,7 @@ function open(zone) {
     heard = Date.now();
     asked = 0;
     const message = JSON.parse(event.data);
-    if (message.type === 'price_update') show(message);
-    if (message.type === 'key_removed') remove(message.key, message);
-    if (message.type === 'zone_removed') [...rows.keys()].forEach((key) => remove(key, message));
+    if (['price_update', 'key_removed', 'zone_removed'].includes(message.type)) take(message);
     if (message.type === 'connection_established' || message.type === 'backend_state') showState(message);
     if (message.heartbeat_interval_ms) {
       quietMs = Math.max(2.5 * message.heartbeat_interval_ms - ANSWER_TICKS * TICK_MS, message.heartbeat_interval_ms);
@@ -117,9 +144,9 @@ function open(zone) {
       $('state').textContent = 'connected';
     }
     // What was shown before a snapshot may be old, or gone: keys that do not come in it are.
-    if (message.snapshot && message.type !== 'price_update') came = new Set();
+    if (message.snapshot && ['subscribed', 'resync'].includes(message.type)) came = new Set();
     if (message.type === 'snapshot_end' && message.recovered) {
-      [...rows.keys()].filter((key) => !came.has(key)).forEach((key) => remove(key, {}));
+      [...last.keys()].filter((key) => !came.has(key)).forEach(forget);
     }
   };
   socket.onclose = (event) => {
@@ -153,6 +180,7 @@ function tick() {
 }
 
 function choose(zone) {
+  last.clear();
   rows.clear();
   $('prices').replaceChildren();
   $('simulated').hidden = true;
@@ -187,3 +215,4 @@ async function start() {
 setInterval(tick, TICK_MS);
 
 start();
+setInterval(forgetOldRemovals, DAY_MS / 24);

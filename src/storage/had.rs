@@ -125,6 +125,11 @@ impl Had {
         self.change(|named| named.is_part = false);
     }
 
+    /// Something was had that the log has elsewhere, or may have: what is read of it may be older.
+    pub fn is_out_of_order(&self) -> bool {
+        !self.producers().is_empty() || self.back().is_some() || self.is_in_doubt()
+    }
+
     /// Nothing can come again, and nothing is owed.
     pub fn is_empty(&self) -> bool {
         self.0.is_none()

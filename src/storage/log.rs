@@ -19,6 +19,14 @@ pub const EPOCH_KEPT_FOR: Duration = Duration::from_secs(24 * 3600);
 /// The same for a log that was begun, and not appended to yet: its producer may be gone.
 pub const UNUSED_EPOCH_KEPT_FOR: Duration = Duration::from_secs(3600);
 
+/// How long the removal of a key, or of all keys of a channel, is remembered, so that an entry that waited at
+/// its gateway and is older does not bring a key back: for longer than entries wait with the usual settings, also
+/// where a gateway is started anew with what it left on disk.
+pub const REMOVED_KEPT_FOR: Duration = Duration::from_secs(24 * 3600);
+
+/// The most removals of a channel that are remembered; the oldest go.
+pub const REMOVED_MAX: usize = 10_000;
+
 /// Where a log stands, as one producer sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LogState {
@@ -181,6 +189,16 @@ pub struct Page {
 /// What the entries of one page of [`Log::latest`] come to at the most, in bytes; one entry may be there
 /// in any case. The same is true of smaller pages, for those who ask for them.
 pub const LATEST_BYTES_MAX: usize = 1 << 20;
+
+/// Which latest entries are read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum LatestOf {
+    /// Those of keys that have one.
+    Keys,
+    /// These, and the removals that are remembered: of a key in its place, of all keys before all others. For
+    /// who is to compare with them what comes late.
+    RemovedToo,
+}
 
 /// A part of the latest entries of a channel.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -393,15 +411,17 @@ pub trait Log: fmt::Debug + Send + Sync {
     /// The latest entry of each key, in the order of the keys' bytes: the first `limit` after the key
     /// `after`, or fewer where they come to [`LATEST_BYTES_MAX`].
     async fn latest(&self, channel: &ChannelName, after: Option<&str>, limit: usize) -> Result<LatestPage> {
-        self.latest_within(channel, after, PageLimit { entries: limit, bytes: LATEST_BYTES_MAX }).await
+        let limit = PageLimit { entries: limit, bytes: LATEST_BYTES_MAX };
+        self.latest_within(channel, after, limit, LatestOf::Keys).await
     }
 
     /// The same, of no more bytes than that (at most [`LATEST_BYTES_MAX`]), but for an entry that alone is
     /// larger.
     ///
     /// The latest is the one that was appended last, whatever its own time says. In the channel of a zone
-    /// one that is marked late replaces only what is not newer by time, where a time ahead of the clock
-    /// counts as now. A removal of the key, or of the zone, takes it away by the same rule. It is kept
+    /// one that is marked late replaces only what is older: by sequence where both have the same producer, else
+    /// by time, and of the same time by producer. A removal of the key, or of the zone, takes it away by the
+    /// same rule, and is what a late one is compared with from then on, for [`REMOVED_KEPT_FOR`]. It is kept
     /// as long as the epoch is (see [`EPOCH_KEPT_FOR`]), even when the entry itself has been pushed out of
     /// the log, but in a zone no longer than [`key_age_s`](super::Retention::key_age_s) after its key was
     /// appended to. Entries without a key are not here.
@@ -415,6 +435,7 @@ pub trait Log: fmt::Debug + Send + Sync {
         channel: &ChannelName,
         after: Option<&str>,
         limit: PageLimit,
+        of: LatestOf,
     ) -> Result<LatestPage>;
 
     /// The keys that have a latest entry, in the order of their bytes.

@@ -45,8 +45,9 @@ pub use lives::{
     told_epoch,
 };
 pub use log::{
-    Anchor, Append, AppendAnswer, AppendBatch, Appended, EPOCH_KEPT_FOR, LATEST_BYTES_MAX, LatestPage, Log,
-    LogEvent, LogState, OpenLog, Page, PageLimit, Refusal, Seam, UNUSED_EPOCH_KEPT_FOR,
+    Anchor, Append, AppendAnswer, AppendBatch, Appended, EPOCH_KEPT_FOR, LATEST_BYTES_MAX, LatestOf,
+    LatestPage, Log, LogEvent, LogState, OpenLog, Page, PageLimit, REMOVED_KEPT_FOR, REMOVED_MAX, Refusal,
+    Seam, UNUSED_EPOCH_KEPT_FOR,
 };
 pub use memory::MemoryBackend;
 pub(crate) use memory::MemoryUsage;

@@ -61,6 +61,12 @@ pub(crate) enum Mutant {
     PartIsWhole,
     /// That a snapshot is not whole is not told.
     PartNotTold,
+    /// A removal takes keys away, and is not remembered.
+    RemovalsForgotten,
+    /// A snapshot does not tell which keys were removed.
+    RemovalsNotTold,
+    /// Who has had something elsewhere is not told that what it catches up with comes late.
+    CatchesUpInTime,
 }
 
 thread_local! {

@@ -15,11 +15,12 @@ use crate::support::gateway::{JSON, Running, config, price, publish};
 use crate::support::proxy::Proxy;
 use crate::support::redis_server::RedisServer;
 
-/// The newest price of each key, as a client of the protocol keeps it, and where it stands. That nothing
+/// The last entry of each key, as a client of the protocol keeps it, and where it stands. That nothing
 /// comes twice but what may is checked with each message.
 #[derive(Debug, Default)]
 struct Mirror {
-    prices: BTreeMap<String, (String, Value)>,
+    /// Prices, and removals.
+    last: BTreeMap<String, Value>,
     position: Option<String>,
     /// The keys that came in the snapshot that is under way.
     came: Option<HashSet<String>>,
@@ -35,7 +36,6 @@ struct Mirror {
 
 impl Mirror {
     fn take(&mut self, message: &Value) {
-        let text = |name: &str| message[name].as_str().unwrap_or_default().to_owned();
         match message["type"].as_str().unwrap() {
             "subscribed" | "resync" => {
                 self.position = Some(position(message));
@@ -53,30 +53,44 @@ impl Mirror {
                 self.in_doubt = !self.is_whole;
                 let came = self.came.take().expect("one that began");
                 if self.is_whole {
-                    self.prices.retain(|key, _| came.contains(key));
+                    self.last.retain(|key, _| came.contains(key));
                 }
             }
-            "price_update" if message["snapshot"] == true => {
-                assert!(self.ids.insert(text("id")), "twice: {message}");
-                self.came.as_mut().expect("a snapshot that began").insert(text("key"));
-                self.prices.insert(text("key"), (text("timestamp"), message["price"].clone()));
-                self.latest += 1;
-            }
-            "price_update" => {
-                assert!(self.came.is_none(), "in the middle of a snapshot: {message}");
-                let epoch = self.position.as_deref().unwrap().rsplit_once(':').unwrap().0;
-                self.position = Some(format!("{epoch}:{}", offset(message)));
-                // Who shows the latest need not drop it.
-                assert!(self.ids.insert(text("id")) || self.in_doubt, "twice: {message}");
-                let is_older =
-                    |(held, _): &(String, Value)| message["late"] == true && *held > text("timestamp");
-                if !self.prices.get(&text("key")).is_some_and(is_older) {
-                    self.prices.insert(text("key"), (text("timestamp"), message["price"].clone()));
-                }
-            }
-            "key_removed" => drop(self.prices.remove(&text("key"))),
+            "price_update" | "key_removed" | "zone_removed" => self.take_entry(message),
             _ => {}
         }
+    }
+
+    fn take_entry(&mut self, message: &Value) {
+        let text = |field: &str| message[field].as_str().unwrap_or_default().to_owned();
+        let is_latest = message["snapshot"] == true;
+        // Who shows the latest need not drop what comes again.
+        let is_new = self.ids.insert(text("id"));
+        assert!(is_new || (self.in_doubt && !is_latest), "twice: {message}");
+        // The removal of all keys has the key of none.
+        let key = text("key");
+        if is_latest {
+            self.came.as_mut().expect("a snapshot that began").insert(key.clone());
+            self.latest += 1;
+        } else {
+            assert!(self.came.is_none(), "in the middle of a snapshot: {message}");
+            let epoch = self.position.as_deref().unwrap().rsplit_once(':').unwrap().0;
+            self.position = Some(format!("{epoch}:{}", offset(message)));
+            if message["type"] == "zone_removed" {
+                self.last.retain(|_, held| !is_newer(message, held));
+            }
+            let held = self.last.get(&key).or_else(|| self.last.get(""));
+            if held.is_some_and(|held| !is_newer(message, held)) {
+                return;
+            }
+        }
+        self.last.insert(key, message.clone());
+    }
+
+    /// The price of each key that has one.
+    fn prices(&self) -> impl Iterator<Item = (&str, u64)> {
+        let prices = self.last.iter().filter(|(_, last)| last["type"] == "price_update");
+        prices.map(|(key, last)| (key.as_str(), last["price"].as_u64().unwrap()))
     }
 
     async fn until(&mut self, client: &mut Client, what: &str, is_so: impl Fn(&Self) -> bool) {
@@ -95,11 +109,23 @@ impl Mirror {
     /// Reads until it knows what was published last.
     async fn until_equal(&mut self, client: &mut Client, expected: &BTreeMap<String, u64>) {
         let is_equal = |mirror: &Self| {
-            let prices =
-                || mirror.prices.iter().map(|(key, (_, price))| (key.as_str(), price.as_u64().unwrap()));
-            mirror.is_whole && prices().eq(expected.iter().map(|(key, price)| (key.as_str(), *price)))
+            mirror.is_whole && mirror.prices().eq(expected.iter().map(|(key, price)| (key.as_str(), *price)))
         };
         self.until(client, "all prices", is_equal).await;
+    }
+}
+
+/// Whether an entry takes the place of the last one of its key: what is late may be older.
+fn is_newer(entry: &Value, held: &Value) -> bool {
+    let id = |of: &Value| {
+        let (by, number) = of["id"].as_str().unwrap().rsplit_once('-').unwrap();
+        (by.to_owned(), number.parse::<u64>().unwrap())
+    };
+    let ((by, number), (held_by, held_number)) = (id(entry), id(held));
+    match entry["late"] == true {
+        false => true,
+        true if by == held_by => number >= held_number,
+        true => (entry["timestamp"].as_str().unwrap(), by) > (held["timestamp"].as_str().unwrap(), held_by),
     }
 }
 
@@ -157,6 +183,13 @@ async fn a_snapshot_brings_the_latest_of_each_key_and_then_what_follows() {
         );
         assert_eq!((&latest["key"], &latest["price"], offset(&latest)), (&json!(key), &json!(value), at));
     }
+    // What comes late is to be compared with that.
+    let removed = client.next().await;
+    assert_eq!(
+        (&removed["type"], &removed["snapshot"], &removed["key"], offset(&removed)),
+        (&json!("key_removed"), &json!(true), &json!("C"), 5),
+        "{removed}"
+    );
     let end = client.next().await;
     assert_eq!((&end["type"], &end["recovered"], offset(&end)), (&json!("snapshot_end"), &json!(true), 5));
     assert_ne!(end["epoch"], subscribed["epoch"], "what it has had is said by its position");
@@ -189,7 +222,7 @@ async fn a_snapshot_brings_the_latest_of_each_key_and_then_what_follows() {
     assert_eq!(client.next_of_type("subscribed").await["snapshot"], true);
 
     let stats = gateway.stats().await["messages"].take();
-    assert_eq!((&stats["snapshots"], &stats["snapshot_entries"]), (&json!(3), &json!(6)), "{stats}");
+    assert_eq!((&stats["snapshots"], &stats["snapshot_entries"]), (&json!(3), &json!(9)), "{stats}");
     gateway.stop().await;
 }
 
@@ -309,8 +342,8 @@ async fn an_outage_in_the_middle_of_a_snapshot_leaves_no_hole() {
     mirror
         .until(&mut client, "what can be reached", |mirror| mirror.begun > 1 && mirror.came.is_none())
         .await;
-    assert!(!mirror.is_whole && mirror.in_doubt && !mirror.prices.contains_key("ofA"));
-    assert_eq!(mirror.prices["ofB"].1, 21, "its own prices are told at once");
+    assert!(!mirror.is_whole && mirror.in_doubt && !mirror.last.contains_key("ofA"));
+    assert_eq!(mirror.last["ofB"]["price"], 21, "its own prices are told at once");
     let (from_b, position) = (mirror.begun, mirror.position.clone().unwrap());
     link.lead_to(redis);
     mirror.until_equal(&mut client, &expected).await;
@@ -355,4 +388,75 @@ async fn a_reader_so_slow_that_the_log_lets_go_of_what_follows_gets_another_snap
     mirror.until_equal(&mut client, &expected).await;
     assert_eq!(mirror.begun, 2);
     gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_removed_does_not_come_back_with_a_late_price_that_is_older() {
+    let Some(server) = RedisServer::start(&[]) else { return };
+    let redis = SocketAddr::from(([127, 0, 0, 1], server.port));
+    let link = Proxy::start(redis).await;
+    let mut cut_off = on(&server, "gone");
+    cut_off.storage.redis.port = Some(link.address.port());
+    let (a, b) = (Running::start(on(&server, "gone")).await, Running::start(cut_off).await);
+    until_state(&a, "healthy").await;
+    until_state(&b, "healthy").await;
+    let keys = ["K", "L", "M", "N"];
+    a.publish("pjm", keys.iter().map(|key| price(key, 1))).await;
+    let (url_a, url_b) = (a.url("/ws/market/pjm?snapshot=1"), b.url("/ws/market/pjm?snapshot=1"));
+    let (mut at_a, mut of_a) = (Client::connect(&url_a).await, Mirror::default());
+    let (mut at_b, mut of_b) = (Client::connect(&url_b).await, Mirror::default());
+    let mut expected: BTreeMap<String, u64> = keys.iter().map(|key| ((*key).to_owned(), 1)).collect();
+    of_a.until_equal(&mut at_a, &expected).await;
+    of_b.until_equal(&mut at_b, &expected).await;
+
+    link.lead_nowhere();
+    until_state(&b, "degraded").await;
+    // B has prices of before what A removes, and one of after.
+    b.publish("pjm", ["K", "M"].map(|key| price(key, 2))).await;
+    assert_eq!(a.delete("/api/zones/pjm/keys/K").await.status, 204);
+    assert_eq!(a.delete("/api/zones/pjm/keys/L").await.status, 204);
+    b.publish("pjm", [price("L", 3)]).await;
+    // And B removes what A has had a price of before, and then another one.
+    a.publish("pjm", [price("N", 4)]).await;
+    assert_eq!(b.delete("/api/zones/pjm/keys/N").await.status, 204);
+    // One that comes meanwhile, and is told of the removals.
+    let (mut late, mut of_late) = (Client::connect(&url_a).await, Mirror::default());
+    of_late.until_whole(&mut late).await;
+    link.lead_to(redis);
+    until_state(&b, "healthy").await;
+    expected = BTreeMap::from([("L".to_owned(), 3), ("M".to_owned(), 2)]);
+    for (client, mirror) in [(&mut at_a, &mut of_a), (&mut at_b, &mut of_b), (&mut late, &mut of_late)] {
+        mirror.until_equal(client, &expected).await;
+    }
+    // That was all that came: what comes after it changes nothing else.
+    a.publish("pjm", [price("end", 5)]).await;
+    expected.insert("end".to_owned(), 5);
+    for (client, mirror) in [(&mut at_a, &mut of_a), (&mut at_b, &mut of_b), (&mut late, &mut of_late)] {
+        mirror.until(client, "the end", |mirror| mirror.last.contains_key("end")).await;
+        assert!(mirror.prices().eq(expected.iter().map(|(key, price)| (key.as_str(), *price))));
+    }
+    for gateway in [&a, &b] {
+        let latest = gateway.get("/api/zones/pjm/latest").await.json()["entries"].take();
+        let latest = latest.as_array().unwrap().iter();
+        let latest = latest.map(|entry| (entry["key"].as_str().unwrap(), entry["price"].as_u64().unwrap()));
+        assert!(latest.eq(expected.iter().map(|(key, price)| (key.as_str(), *price))));
+    }
+
+    // All of a zone, of which a cut-off gateway has one price of before and one of after.
+    link.lead_nowhere();
+    until_state(&b, "degraded").await;
+    b.publish("pjm", [price("M", 6)]).await;
+    assert_eq!(a.delete("/api/zones/pjm").await.status, 204);
+    b.publish("pjm", [price("new", 7)]).await;
+    link.lead_to(redis);
+    until_state(&b, "healthy").await;
+    let expected = BTreeMap::from([("new".to_owned(), 7)]);
+    for (client, mirror) in [(&mut at_a, &mut of_a), (&mut at_b, &mut of_b), (&mut late, &mut of_late)] {
+        mirror.until_equal(client, &expected).await;
+    }
+    let (mut anew, mut of_anew) = (Client::connect(&url_b).await, Mirror::default());
+    of_anew.until_equal(&mut anew, &expected).await;
+    assert_eq!(of_anew.last[""]["type"], "zone_removed");
+    a.stop().await;
+    b.stop().await;
 }

@@ -5,15 +5,16 @@ use std::time::Duration;
 
 use tokio::sync::mpsc::Receiver;
 use tokio::time;
-use zonewire::model::{ChannelName, EntryKind, Epoch, JobId, OrderId};
+use zonewire::model::{ChannelName, DraftEntry, EntryKind, Epoch, JobId, OrderId};
 use zonewire::storage::{
-    AppendAnswer, Appended, Attempt, Ending, Enqueued, Held, Idempotency, JobBounds, JobState, JobView,
-    LogEvent, NewJob, RedisConfig, Retention, SharedBackend, StorageError,
+    Append, AppendAnswer, Appended, Attempt, Ending, Enqueued, Held, Idempotency, JobBounds, JobState,
+    JobView, LATEST_BYTES_MAX, LatestOf, LogEvent, NewJob, PageLimit, RedisConfig, Retention, SharedBackend,
+    StorageError,
 };
 
 use crate::support::eventually::eventually;
 use crate::support::redis_server::RedisServer;
-use crate::support::stores::{Producer, SECOND, Stores, channel, connect, done, offsets};
+use crate::support::stores::{Producer, SECOND, Stores, channel, connect, done, offsets, price};
 
 fn stores() -> Option<Stores> {
     Stores::redis(Retention::default())
@@ -628,4 +629,46 @@ async fn keys_of_gateways_of_before_grow_old_from_when_they_are_noticed() {
     })
     .await;
     assert!(noticed.elapsed() >= Duration::from_secs(1), "{:?}", noticed.elapsed());
+}
+
+/// Gateways of before know nothing of removals that are remembered: what they read has none, and what they write
+/// leaves one where it was.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn removals_are_where_gateways_of_before_do_not_look() {
+    let Some(stores) = stores() else { return };
+    let server = stores.server.as_ref().unwrap();
+    let store = stores.open().await;
+    let producer = Producer::new(&store).await;
+    let append = async |seq, kind, key| {
+        let draft = DraftEntry { kind, ..price(seq as i64, key, "{}") };
+        producer.append(vec![Append { seq, prev: seq - 1, draft, fence: None }]).await;
+    };
+    append(1, EntryKind::PriceUpdate, Some("k")).await;
+    let of_before = server.admin(&["HGET", "zw:{zone:pjm}:latest", "k"]);
+    append(2, EntryKind::ZoneRemoved, None).await;
+    append(3, EntryKind::KeyRemoved, Some("k")).await;
+    for what in ["latest", "ages"] {
+        let key = format!("zw:{{zone:pjm}}:{what}");
+        assert_eq!(server.admin(&["EXISTS", &key]), ":0", "{what}");
+    }
+    assert_eq!(server.admin(&["HLEN", "zw:{zone:pjm}:removed"]), ":2");
+    assert_eq!(server.admin(&["ZCARD", "zw:{zone:pjm}:removed-ages"]), ":2");
+    let all = async || {
+        let limit = PageLimit { entries: 10, bytes: LATEST_BYTES_MAX };
+        let page = store.latest_within(&channel(), None, limit, LatestOf::RemovedToo).await.unwrap();
+        offsets(&page.entries)
+    };
+    assert_eq!(all().await, [2, 3]);
+    // A gateway of before publishes the key.
+    server.admin(&["HSET", "zw:{zone:pjm}:latest", "k", &of_before]);
+    assert_eq!((all().await, store.keys(&channel()).await.unwrap().len()), (vec![2, 1], 1), "each key once");
+    append(4, EntryKind::PriceUpdate, Some("k")).await;
+    assert_eq!(
+        (all().await, server.admin(&["HLEN", "zw:{zone:pjm}:removed"])),
+        (vec![2, 4], ":1".to_owned())
+    );
+    // They go with the log.
+    server.admin(&["DEL", "zw:{zone:pjm}:meta"]);
+    Producer::new(&store).await;
+    assert_eq!(server.admin(&["EXISTS", "zw:{zone:pjm}:removed", "zw:{zone:pjm}:removed-ages"]), ":0");
 }

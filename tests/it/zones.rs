@@ -99,6 +99,33 @@ async fn a_removed_key_is_told_in_order_and_a_price_makes_it_anew() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_removal_is_newer_than_what_it_removes() {
+    let gateway = Running::start(config()).await;
+    let in_an_hour = chrono::Utc::now().timestamp() + 3_600;
+    let ahead = chrono::DateTime::from_timestamp(in_an_hour, 0).unwrap();
+    let at = |key: &str, ms: i64| {
+        let time = ahead + chrono::TimeDelta::milliseconds(ms);
+        json!({ "key": key, "price": 1, "timestamp": time.to_rfc3339() })
+    };
+    gateway.publish("pjm", [price("A", 1), at("B", 7), price("C", 1), at("D", 9)]).await;
+    let (mut client, _) = gateway.market("pjm").await;
+    let before = chrono::Utc::now();
+    for path in ["/keys/B", "/keys/C", ""] {
+        assert_eq!(gateway.delete(&format!("/api/zones/pjm{path}")).await.status, 204);
+    }
+    let mut times = Vec::new();
+    for _ in 0..3 {
+        let removed = next_entry(&mut client).await;
+        times.push(removed["timestamp"].as_str().unwrap().parse::<chrono::DateTime<chrono::Utc>>().unwrap());
+    }
+    let after = |ms: i64| ahead + chrono::TimeDelta::milliseconds(ms);
+    assert_eq!((times[0], times[2]), (after(8), after(10)));
+    let until = chrono::Utc::now();
+    assert!(times[1] > before - chrono::TimeDelta::milliseconds(1) && times[1] <= until, "{}", times[1]);
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_removed_zone_is_no_longer_listed_and_keeps_its_positions() {
     let gateway = Running::start(config()).await;
     gateway.delete("/api/zones/pjm").await.problem(404, "unknown_zone");

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use chrono::Utc;
+use chrono::{DateTime, SubsecRound as _, TimeDelta, Utc};
 
 use super::{Channels, Need, PublishError, is_of_a_price};
 use crate::model::{ChannelName, DraftEntry, EntryKind, Marks, Zone};
@@ -18,13 +18,14 @@ impl Channels {
     /// See [`PublishError`].
     pub(crate) async fn remove_key(&self, zone: &Zone, key: &str) -> Result<bool, PublishError> {
         let channel = ChannelName::zone(zone);
-        if !self.keys_of(&channel).await?.iter().any(|known| **known == *key) {
-            return Ok(false);
-        }
+        let keys = self.keys_of(&channel).await?;
+        let Ok(at) = keys.binary_search_by(|known| (**known).cmp(key)) else { return Ok(false) };
+        let before = at.checked_sub(1).map(|before| &*keys[before]);
+        let time = self.time_after(&channel, before, Some(key)).await?;
         let door = self.door(&channel, Need::Publisher);
         let mut payload = PayloadWriter::default();
         payload.push("key", &quoted(key));
-        let removal = draft(EntryKind::KeyRemoved, Some(key.into()), payload);
+        let removal = draft(time, EntryKind::KeyRemoved, Some(key.into()), payload);
         self.hand_over(&channel, door.clone(), vec![removal], None).await?;
         // They are read again where they are needed next.
         *door.keys.lock() = None;
@@ -42,8 +43,9 @@ impl Channels {
         if recorded.is_none() && self.keys_of(&channel).await?.is_empty() {
             return Ok(false);
         }
+        let time = self.time_after(&channel, None, None).await?;
         let door = self.door(&channel, Need::Publisher);
-        let removal = draft(EntryKind::ZoneRemoved, None, PayloadWriter::default());
+        let removal = draft(time, EntryKind::ZoneRemoved, None, PayloadWriter::default());
         self.hand_over(&channel, door.clone(), vec![removal], None).await?;
         *door.keys.lock() = None;
         backend.delete(RecordKind::Zone, zone.as_str()).await.map_err(unavailable)?;
@@ -53,6 +55,32 @@ impl Channels {
             self.admit_zone(&channel, false).await?;
         }
         Ok(true)
+    }
+
+    /// When a key is removed, or all are where none is named: now, or right after what it removes where that is of
+    /// later, so that it is the newer one wherever the two are compared by time. `before`: where to look for it.
+    async fn time_after(
+        &self,
+        channel: &ChannelName,
+        before: Option<&str>,
+        key: Option<&str>,
+    ) -> Result<DateTime<Utc>, PublishError> {
+        /// Behind a key there may be entries of other kinds before the next one.
+        const FEW: usize = 16;
+        let limit = if key.is_some() { FEW } else { usize::MAX };
+        let (mut after, mut newest) = (before.map(str::to_owned), Utc::now());
+        loop {
+            let page = self.0.common.backend.latest(channel, after.as_deref(), limit).await;
+            let page = page.map_err(unavailable)?;
+            let drafts = page.entries.iter().map(|entry| &entry.draft);
+            let removed = drafts.filter(|draft| key.is_none_or(|key| draft.key.as_deref() == Some(key)));
+            let after_each = removed.map(|draft| draft.time + TimeDelta::milliseconds(1));
+            newest = after_each.chain([newest]).max().unwrap_or(newest);
+            after = page.next.filter(|_| key.is_none());
+            if after.is_none() {
+                return Ok(newest.trunc_subsecs(3));
+            }
+        }
     }
 
     async fn keys_of(&self, channel: &ChannelName) -> Result<Vec<Arc<str>>, PublishError> {
@@ -67,6 +95,6 @@ fn unavailable(error: StorageError) -> PublishError {
 }
 
 /// An entry that the gateway itself makes.
-fn draft(kind: EntryKind, key: Option<Arc<str>>, payload: PayloadWriter) -> DraftEntry {
-    DraftEntry { time: Utc::now(), kind, key, data: payload.finish(), marks: Marks::default() }
+fn draft(time: DateTime<Utc>, kind: EntryKind, key: Option<Arc<str>>, payload: PayloadWriter) -> DraftEntry {
+    DraftEntry { time, kind, key, data: payload.finish(), marks: Marks::default() }
 }

@@ -40,7 +40,7 @@ use crate::storage::model::{Data, Faults, Inside, ModelServer, Setup, Trace, Whi
 use crate::storage::{Had, Page, StatusReader};
 use crate::support::panics::Vital;
 use crate::support::{chance, mutant};
-use plan::{Act, Plan};
+use plan::{Act, Anywhere, Plan};
 use subscriber::{Client, NUMBERS, Places, State, Subscriber, number};
 
 /// Everything must have settled so long after the last fault.
@@ -113,9 +113,21 @@ impl NodeRun {
     }
 }
 
+/// Stands for all keys of a zone.
+const ALL_KEYS: usize = usize::MAX;
+
+/// What was published.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum What {
+    Price,
+    Removal,
+    ZoneRemoval,
+}
+
 /// Something that was published.
 #[derive(Debug, Clone)]
 struct Published {
+    what: What,
     channel: ChannelName,
     node: usize,
     key: usize,
@@ -203,6 +215,13 @@ enum Kind {
     SnapshotAnew,
     /// It left in the middle of one.
     SnapshotLeft,
+    /// For an entry that was under way for long, and came into the log behind what was accepted after it, a key is
+    /// not what it was last, here or there.
+    Overtaken,
+    /// It was told of a removal that way.
+    SnapshotOfRemoval,
+    /// A price came to it that was older than the removal of its key.
+    LateBehindRemoval,
     /// An entry said that others before it are in no log.
     Missed,
     /// An order got its last update.
@@ -283,6 +302,11 @@ async fn simulate(plan: Plan, trace: Trace) -> Outcome {
     for name in 0..world.plan.nodes {
         world.start_node(name);
     }
+    if world.plan.publishes_anywhere.is_some() {
+        for channel in zones_of(&world.plan) {
+            tokio::spawn(Arc::clone(&world).produce_anywhere(channel));
+        }
+    }
     for client in &world.clients {
         tokio::spawn(Arc::clone(&world).live_as(Arc::clone(client)));
     }
@@ -290,6 +314,10 @@ async fn simulate(plan: Plan, trace: Trace) -> Outcome {
     world.heal();
     let settled = world.until_settled().await;
     world.judge(settled)
+}
+
+fn zones_of(plan: &Plan) -> Vec<ChannelName> {
+    plan.channels.iter().filter(|channel| channel.kind() == ChannelKind::Zone).cloned().collect()
 }
 
 impl World {
@@ -363,7 +391,7 @@ impl World {
             {
                 continue;
             }
-            if self.plan.readers_on == Some(name) {
+            if self.plan.readers_on == Some(name) || self.plan.publishes_anywhere == Some(Anywhere::Alone) {
                 continue;
             }
             let number = self.next_producer();
@@ -438,8 +466,9 @@ impl World {
                 });
                 let begun = Instant::now();
                 let (channel, name) = (channel.clone(), node.name);
+                let (what, accepted) = (What::Price, None);
                 let entry =
-                    Published { channel, node: name, key, time, begun, accepted: None, excused: false };
+                    Published { what, channel, node: name, key, time, begun, accepted, excused: false };
                 self.published.lock().insert(last, entry);
                 numbers.push(last);
             }
@@ -453,6 +482,67 @@ impl World {
             } else {
                 let task = tokio::spawn(publish);
                 node.keep(&task);
+            }
+        }
+    }
+
+    /// A publisher behind a load balancer: it publishes and removes the same keys at whichever node, one after
+    /// the other.
+    async fn produce_anywhere(self: Arc<Self>, channel: ChannelName) {
+        let mut rng = StdRng::seed_from_u64(self.plan.seed.wrapping_mul(53) + 1);
+        let mut numbers: HashMap<usize, u64> = HashMap::new();
+        let removes_all = self.plan.publishes_anywhere == Some(Anywhere::Alone);
+        while !self.stops.is_cancelled() {
+            time::sleep(Duration::from_millis(rng.random_range(1..self.plan.pause_ms / 2))).await;
+            let nodes = self.nodes.lock().clone();
+            let nodes: Vec<_> = nodes.into_iter().filter(|node| !node.is_gone()).collect();
+            if nodes.is_empty() {
+                continue;
+            }
+            let node = Arc::clone(&nodes[rng.random_range(0..nodes.len())]);
+            let (what, kind, key) = match rng.random_range(0..20) {
+                0 if removes_all => (What::ZoneRemoval, EntryKind::ZoneRemoved, ALL_KEYS),
+                0..=6 => (What::Removal, EntryKind::KeyRemoved, 900 + rng.random_range(0..2)),
+                _ => (What::Price, EntryKind::PriceUpdate, 900 + rng.random_range(0..2)),
+            };
+            let number = numbers.entry(node.name).or_insert_with(|| self.next_producer() * NUMBERS);
+            *number += 1;
+            let number = *number;
+            let time = {
+                let mut clock = self.clock.lock();
+                *clock += 1;
+                *clock
+            };
+            let draft = DraftEntry {
+                time: DateTime::from_timestamp_millis(time).unwrap(),
+                kind,
+                key: (what != What::ZoneRemoval).then(|| format!("k{key}").into()),
+                data: Bytes::from(format!("{{\"n\":{number}}}")),
+                marks: Marks::default(),
+            };
+            let entry = Published {
+                what,
+                channel: channel.clone(),
+                node: node.name,
+                key,
+                time,
+                begun: Instant::now(),
+                accepted: None,
+                excused: false,
+            };
+            self.published.lock().insert(number, entry);
+            *self.under_way.lock().entry(node.name).or_insert(0) += 1;
+            let publish = Arc::clone(&self).publish(
+                Arc::clone(&node),
+                channel.clone(),
+                vec![draft],
+                vec![number],
+                None,
+            );
+            tokio::select! {
+                biased;
+                () = node.gone.cancelled() => {}
+                () = publish => {}
             }
         }
     }
@@ -805,8 +895,8 @@ impl World {
     fn is_up_to_date(&self, client: &Client, published: &BTreeMap<u64, Published>) -> Vec<String> {
         let told = client.told.lock();
         let State { values, is_part, seen } = told.state(|number| {
-            let Published { key, time, .. } = published[&number];
-            (key, time)
+            let Published { key, time, what, .. } = published[&number];
+            (key, time, what)
         });
         self.seen.lock().extend(seen);
         if told.since.is_none() {
@@ -816,23 +906,71 @@ impl World {
         if is_part {
             faults.push(format!("c{} has a part of a snapshot in the end", client.name));
         }
-        // What waited at its node is compared by time: where a node's order was another, so is what comes of it.
-        let mut newest: HashMap<usize, i64> = HashMap::new();
-        let mut disordered = HashSet::new();
-        for entry in &self.server.content(&client.channel).entries {
-            let Published { key, time, .. } = published[&number(&entry.draft.data)];
-            let before = newest.insert(key, time);
-            disordered.extend(before.is_some_and(|before| before > time).then_some(key));
-        }
         let in_log = self.in_log();
-        for entry in self.server.latest(&client.channel) {
-            let number = number(&entry.draft.data);
-            let Published { key, time, .. } = published[&number];
-            let held = values.get(&key);
+        let overtaken = self.overtaken(&client.channel, published);
+        let latest = self.server.latest(&client.channel);
+        let numbers = latest.iter().map(|entry| number(&entry.draft.data));
+        let latest: HashMap<usize, u64> = numbers.map(|number| (published[&number].key, number)).collect();
+        let keys: BTreeSet<usize> = latest.keys().chain(values.keys()).copied().collect();
+        for key in keys {
+            let (held, expected) = (values.get(&key), latest.get(&key));
             // Its node is gone with a newer one that it told of.
-            let is_lost = held.is_some_and(|held| published[held].time > time && !in_log.contains(held));
-            if held != Some(&number) && !is_lost && !disordered.contains(&key) {
-                faults.push(format!("c{} has {held:?} of key {key}, and the log {number}", client.name));
+            let is_lost = held.is_some_and(|held| !in_log.contains(held) && published[held].excused);
+            // What grows old goes without a word.
+            let is_old = expected.is_none() && held.is_some_and(|held| !in_log.contains(held));
+            if held != expected && !is_lost && !is_old && !self.is_overtaken(&overtaken, key) {
+                faults.push(format!("c{} has {held:?} of key {key}, and the log {expected:?}", client.name));
+            }
+        }
+        faults
+    }
+
+    /// The keys of which an entry was under way for so long that another node's, which was accepted after it,
+    /// came into the log before it, and which does not say that it is late.
+    fn overtaken(&self, channel: &ChannelName, published: &BTreeMap<u64, Published>) -> HashSet<usize> {
+        let entries = self.server.content(channel).entries;
+        let of = |entry: &Entry| &published[&number(&entry.draft.data)];
+        let mut overtaken = HashSet::new();
+        for (index, entry) in entries.iter().enumerate().filter(|(_, entry)| !entry.draft.marks.late) {
+            let is_of_it = |other: &&Entry| {
+                let is_one = |key: usize| of(entry).key == key || of(entry).key == ALL_KEYS;
+                other.id.producer != entry.id.producer && (is_one(of(other).key) || of(other).key == ALL_KEYS)
+            };
+            let before = entries[..index].iter().filter(is_of_it);
+            overtaken.extend(before.filter(|other| of(other).time > of(entry).time).map(|_| of(entry).key));
+        }
+        overtaken
+    }
+
+    fn is_overtaken(&self, overtaken: &HashSet<usize>, key: usize) -> bool {
+        let is_overtaken = overtaken.contains(&key) || overtaken.contains(&ALL_KEYS);
+        self.seen.lock().extend(is_overtaken.then_some(Kind::Overtaken));
+        is_overtaken
+    }
+
+    /// What is not as it must be of the latest entries of keys that were published and removed anywhere: what
+    /// was done last is what there is.
+    fn is_last_of_each(&self, channel: &ChannelName, published: &BTreeMap<u64, Published>) -> Vec<String> {
+        let latest = self.server.latest(channel);
+        let latest: BTreeSet<u64> = latest.iter().map(|entry| number(&entry.draft.data)).collect();
+        let overtaken = self.overtaken(channel, published);
+        let mut faults = Vec::new();
+        for key in [900, 901] {
+            let of_key = published
+                .iter()
+                .filter(|(_, held)| held.channel == *channel && (held.key == key || held.key == ALL_KEYS));
+            let Some((number, last)) = of_key.max_by_key(|(_, held)| held.time) else { continue };
+            if last.accepted != Some(true) || last.excused {
+                continue;
+            }
+            let shown: Vec<u64> =
+                latest.iter().copied().filter(|number| published[number].key == key).collect();
+            let expected: Vec<u64> = (last.what == What::Price).then_some(*number).into_iter().collect();
+            if shown != expected && !self.is_overtaken(&overtaken, key) {
+                faults.push(format!(
+                    "of key {key} the log has {shown:?}, and {number} ({:?}) was last",
+                    last.what
+                ));
             }
         }
         faults
@@ -929,6 +1067,9 @@ impl World {
                 outcome.seen.extend(page.entries.iter().any(says_missed).then_some(Kind::Missed));
                 faults.extend(is_said);
             }
+        }
+        for channel in zones_of(&self.plan).iter().filter(|_| self.plan.publishes_anywhere.is_some()) {
+            faults.extend(self.is_last_of_each(channel, &published));
         }
         for client in &self.clients {
             let mut outdated =

@@ -42,6 +42,15 @@ pub(super) enum Act {
     },
 }
 
+/// Somebody publishes and removes keys at whichever node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Anywhere {
+    /// Besides those that publish at one node each.
+    BesidesOthers,
+    /// And nobody else, so that it may remove all keys.
+    Alone,
+}
+
 /// A schedule.
 #[derive(Debug, Clone)]
 pub(super) struct Plan {
@@ -51,6 +60,7 @@ pub(super) struct Plan {
     pub(super) clients: usize,
     /// Besides these, so many that begin with a snapshot, of zones only.
     pub(super) snapshot_clients: usize,
+    pub(super) publishes_anywhere: Option<Anywhere>,
     /// Of the others, so many stay where they are.
     pub(super) steady_clients: usize,
     pub(super) journal_entries: usize,
@@ -197,6 +207,7 @@ impl Plan {
             channels,
             clients: rng.random_range(2..4),
             snapshot_clients: 0,
+            publishes_anywhere: None,
             steady_clients: 1,
             journal_entries: if rng.random_bool(0.25) { rng.random_range(3..20) } else { 100_000 },
             starts_degraded: rng.random_bool(0.1),
@@ -350,6 +361,13 @@ impl Plan {
         if self.channels.is_empty() {
             self.channels.push("zone:all".parse().unwrap());
         }
+    }
+
+    /// The same, where somebody publishes and removes keys at whichever node.
+    pub(super) fn has_removals(&mut self) {
+        self.has_snapshots();
+        let is_alone = self.seed.is_multiple_of(2);
+        self.publishes_anywhere = Some(if is_alone { Anywhere::Alone } else { Anywhere::BesidesOthers });
     }
 
     fn without_crashes(&mut self) {

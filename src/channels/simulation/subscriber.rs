@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use tokio::task;
 use tokio::time::{self, Instant};
 
-use super::{Kind, NodeRun};
+use super::{ALL_KEYS, Kind, NodeRun, What};
 use crate::channels::reader::{Wanted, WantedLatest};
 use crate::channels::unborn::to_be_born;
 use crate::channels::{
@@ -162,7 +162,7 @@ impl Client {
         if !told.ids.insert(id) || !told.numbers.insert(number) {
             told.faults.push(format!("{at} c{name}: {number} came twice ({id}, as the latest)"));
         }
-        told.heard.push(Heard::Latest(number));
+        told.heard.push(Heard::Latest { number, id });
     }
 
     /// Told that it has all latest entries that could be reached.
@@ -224,7 +224,7 @@ impl Client {
             if told.is_in_snapshot() {
                 told.faults.push(format!("{at} c{name}: {number} came in the middle of a snapshot"));
             }
-            told.heard.push(Heard::Got { number, is_late: is_late(frame) });
+            told.heard.push(Heard::Got { number, id, is_late: is_late(frame) });
         }
         if is_had {
             // The client drops it, unless it shows the latest.
@@ -253,17 +253,37 @@ enum Heard {
     /// All of them follow.
     Begins { is_subscribed: bool },
     /// One of these.
-    Latest(u64),
+    Latest { number: u64, id: EntryId },
     /// They have come, or what could be reached of them.
     Ends { is_whole: bool },
     /// One that came by itself.
-    Got { number: u64, is_late: bool },
+    Got { number: u64, id: EntryId, is_late: bool },
+}
+
+/// The last entry of a key that a client knows of.
+#[derive(Debug, Clone, Copy)]
+struct Last {
+    number: u64,
+    id: EntryId,
+    time: i64,
+    what: What,
+}
+
+impl Last {
+    /// As the protocol has it of what is late.
+    fn is_newer_than(&self, other: &Self) -> bool {
+        if self.id.producer == other.id.producer {
+            return self.id.seq > other.id.seq;
+        }
+        let rank = |last: &Self| (last.time, last.id.producer.to_string());
+        rank(self) > rank(other)
+    }
 }
 
 /// The newest values that a client knows.
 #[derive(Debug, Default)]
 pub(super) struct State {
-    /// By key, its number.
+    /// By key, the number of its price.
     pub(super) values: HashMap<usize, u64>,
     /// There may be more.
     pub(super) is_part: bool,
@@ -273,14 +293,16 @@ pub(super) struct State {
 impl Told {
     /// Whether it was told that latest entries come, and not yet that all have.
     pub(super) fn is_in_snapshot(&self) -> bool {
-        let last = self.heard.iter().rev().find(|heard| !matches!(heard, Heard::Latest(_)));
+        let last = self.heard.iter().rev().find(|heard| !matches!(heard, Heard::Latest { .. }));
         matches!(last, Some(Heard::Begins { .. }))
     }
 
-    /// What it makes of what it heard, as the protocol says; of each number the key and the time.
-    pub(super) fn state(&self, about: impl Fn(u64) -> (usize, i64)) -> State {
+    /// What it makes of what it heard, as the protocol says; of each number the key, the time, and what it is.
+    pub(super) fn state(&self, about: impl Fn(u64) -> (usize, i64, What)) -> State {
         let mut state = State::default();
         let mut came = HashSet::new();
+        // Prices and removals; those of all keys have a key of their own.
+        let mut table: HashMap<usize, Last> = HashMap::new();
         for heard in &self.heard {
             match *heard {
                 Heard::Begins { is_subscribed } => {
@@ -288,27 +310,37 @@ impl Told {
                     state.is_part = true;
                     state.seen.extend((!is_subscribed).then_some(Kind::SnapshotAnew));
                 }
-                Heard::Latest(number) => {
-                    let (key, _) = about(number);
+                Heard::Latest { number, id } => {
+                    let (key, time, what) = about(number);
                     came.insert(key);
-                    state.values.insert(key, number);
+                    table.insert(key, Last { number, id, time, what });
+                    state.seen.extend((what != What::Price).then_some(Kind::SnapshotOfRemoval));
                 }
                 Heard::Ends { is_whole } => {
                     state.is_part = !is_whole;
                     if is_whole {
-                        state.values.retain(|key, _| came.contains(key));
+                        table.retain(|key, _| came.contains(key));
                     }
                     state.seen.insert(if is_whole { Kind::Snapshot } else { Kind::SnapshotInPart });
                 }
-                Heard::Got { number, is_late } => {
-                    let (key, time) = about(number);
-                    let is_older = |held: &u64| is_late && about(*held).1 > time;
-                    if !state.values.get(&key).is_some_and(is_older) {
-                        state.values.insert(key, number);
+                Heard::Got { number, id, is_late } => {
+                    let (key, time, what) = about(number);
+                    let last = Last { number, id, time, what };
+                    let stays = |held: &Last| is_late && !last.is_newer_than(held);
+                    if what == What::ZoneRemoval {
+                        table.retain(|_, held| stays(held));
+                    }
+                    let held = table.get(&key).or_else(|| table.get(&ALL_KEYS)).copied();
+                    if !held.is_some_and(|held| stays(&held)) {
+                        table.insert(key, last);
+                    } else if held.is_some_and(|held| held.what != What::Price) && what == What::Price {
+                        state.seen.insert(Kind::LateBehindRemoval);
                     }
                 }
             }
         }
+        let prices = table.iter().filter(|(_, last)| last.what == What::Price);
+        state.values = prices.map(|(key, last)| (*key, last.number)).collect();
         state
     }
 }

@@ -63,6 +63,9 @@ const SEEDS: u64 = 10_000;
 /// Readers are misled in no more of them than this: see [`Kind::Misled`].
 const MISLED_MAX: u64 = 10;
 
+/// A key is overtaken in no more of them than this: see [`Kind::Overtaken`].
+const OVERTAKEN_MAX: u64 = 30;
+
 /// In so many of these schedules each of it must happen, at least; fewer, and they are no longer about
 /// what they are there for.
 const AT_LEAST: [(Kind, u64); 24] = [
@@ -119,6 +122,15 @@ const AT_LEAST_OF_SNAPSHOTS: [(Kind, u64); 8] = [
     (Kind::SnapshotLeft, 100),
 ];
 
+/// The same where keys are published and removed at whichever node.
+const AT_LEAST_OF_REMOVALS: [(Kind, u64); 5] = [
+    (Kind::Rejoin, 3_000),
+    (Kind::PutBack, 100),
+    (Kind::Snapshot, 4_500),
+    (Kind::SnapshotOfRemoval, 1_000),
+    (Kind::LateBehindRemoval, 500),
+];
+
 /// Runs schedules, and asserts that all is well in each, and that enough of them are about what they are
 /// there for.
 fn all_is_well(seeds: u64, at_least: &[(Kind, u64)], change: impl Fn(&mut Plan) + Sync) {
@@ -136,6 +148,8 @@ fn all_is_well(seeds: u64, at_least: &[(Kind, u64)], change: impl Fn(&mut Plan) 
     if asked.is_none() {
         let misled = seen.get(&Kind::Misled).copied().unwrap_or(0);
         assert!(misled <= MISLED_MAX, "readers are misled in {misled}");
+        let overtaken = seen.get(&Kind::Overtaken).copied().unwrap_or(0);
+        assert!(overtaken <= OVERTAKEN_MAX, "keys are overtaken in {overtaken}");
         let rare = at_least.iter().filter(|(kind, least)| seen.get(kind).is_none_or(|times| times < least));
         assert_eq!(rare.collect::<Vec<_>>(), Vec::<&(Kind, u64)>::new(), "happened too rarely: {seen:?}");
     }
@@ -149,6 +163,11 @@ fn nothing_that_was_accepted_is_lost_doubled_or_out_of_order() {
 #[test]
 fn whoever_begins_with_snapshots_knows_the_last_value_of_each_key() {
     all_is_well(SEEDS_OF_SNAPSHOTS, &AT_LEAST_OF_SNAPSHOTS, Plan::has_snapshots);
+}
+
+#[test]
+fn whoever_begins_with_snapshots_knows_which_keys_were_removed_last() {
+    all_is_well(SEEDS_OF_SNAPSHOTS, &AT_LEAST_OF_REMOVALS, Plan::has_removals);
 }
 
 #[test]
@@ -409,5 +428,29 @@ fn without_a_part_of_a_snapshot_told_it_stays_one() {
     is_noticed_by("a part of a snapshot", |plan| {
         plan.has_snapshots();
         plan.mutant = Some(Mutant::PartNotTold);
+    });
+}
+
+#[test]
+fn without_removals_remembered_what_comes_late_brings_keys_back() {
+    is_noticed_by("of key 90", |plan| {
+        plan.has_removals();
+        plan.mutant = Some(Mutant::RemovalsForgotten);
+    });
+}
+
+#[test]
+fn without_removals_told_in_a_snapshot_what_comes_late_brings_keys_back() {
+    is_noticed_by("of key 90", |plan| {
+        plan.has_removals();
+        plan.mutant = Some(Mutant::RemovalsNotTold);
+    });
+}
+
+#[test]
+fn with_what_comes_out_of_order_taken_for_new_a_key_is_not_up_to_date() {
+    is_noticed_by("of key 90", |plan| {
+        plan.has_removals();
+        plan.mutant = Some(Mutant::CatchesUpInTime);
     });
 }

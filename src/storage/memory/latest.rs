@@ -5,11 +5,15 @@ use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Duration;
 
-use chrono::Utc;
 use tokio::time::Instant;
 
 use crate::model::{ChannelKind, Entry, EntryKind};
-use crate::storage::{LatestPage, PageLimit};
+use crate::storage::{LatestOf, LatestPage, PageLimit, REMOVED_KEPT_FOR, REMOVED_MAX};
+#[cfg(test)]
+use crate::support::mutant::{self, Mutant};
+
+/// Stands for all keys in [`Latest::removed`]; no entry has it as its own.
+const ALL_KEYS: &str = "";
 
 /// The latest entry of each key. It outlives the log's own copy, so its cost is counted apart from
 /// that of the log.
@@ -18,9 +22,13 @@ use crate::storage::{LatestPage, PageLimit};
 pub(super) struct Latest {
     /// Boxed: a map of one key has room for eleven, and nearly all orders have one.
     by_key: BTreeMap<Arc<str>, Box<Held>>,
+    /// Removals of keys that have had no entry since, and under [`ALL_KEYS`] the one of all keys: what comes
+    /// late, and is older, must not bring them back.
+    removed: BTreeMap<Arc<str>, Box<Held>>,
     bytes: usize,
-    /// None of them came before this.
+    /// None of `by_key` came before this, and none of `removed` before the other.
     oldest: Option<Instant>,
+    oldest_removed: Option<Instant>,
 }
 
 #[cfg_attr(test, derive(Clone))]
@@ -34,17 +42,33 @@ struct Held {
 }
 
 impl Held {
-    /// Whether it is the latest no more once this entry is known.
+    /// Whether it is the last one no more once this entry is known. The one that was appended last is, whatever
+    /// its own time says. Only one that waited at its gateway is compared, since others may have been appended
+    /// elsewhere after it was accepted; `by_offset` tells that none is.
     fn gives_way_to(&self, entry: &Entry, by_offset: bool) -> bool {
-        let is_newer = |one: &Entry, other: &Entry| {
-            // A time ahead of the clock counts as now.
-            let clock = Utc::now();
-            one.draft.time.min(clock) >= other.draft.time.min(clock)
-        };
         let replaces =
             |later: &Entry, before: &Entry| by_offset || !later.draft.marks.late || is_newer(later, before);
         if entry.offset >= self.rank { replaces(entry, &self.entry) } else { !replaces(&self.entry, entry) }
     }
+
+    fn is(&self, entry: &Entry) -> bool {
+        self.entry.id == entry.id && self.rank == entry.offset
+    }
+
+    fn cost(&self) -> usize {
+        self.entry.draft.cost()
+    }
+}
+
+/// Of two entries of a key, prices or removals, that were accepted at one gateway its own order tells which is
+/// the newer one; of others their time, and where that is the same their gateways' names, so that everybody
+/// says the same.
+fn is_newer(one: &Entry, other: &Entry) -> bool {
+    if one.id.producer == other.id.producer {
+        return one.id.seq >= other.id.seq;
+    }
+    let rank = |entry: &Entry| (entry.draft.time.timestamp_millis(), entry.id.producer);
+    rank(one) > rank(other)
 }
 
 impl Latest {
@@ -55,93 +79,133 @@ impl Latest {
 
     #[cfg(test)]
     pub(super) fn entries(&self) -> impl Iterator<Item = &Entry> {
-        self.by_key.values().map(|held| &held.entry)
+        self.by_key.values().chain(self.removed.values()).map(|held| &held.entry)
+    }
+
+    fn all_mut(&mut self) -> impl Iterator<Item = &mut Box<Held>> {
+        self.by_key.values_mut().chain(self.removed.values_mut())
     }
 
     /// Offsets begin anew: whatever comes is later than what is known.
     pub(super) fn forget_offsets(&mut self) {
-        self.by_key.values_mut().for_each(|held| held.rank = 0);
+        self.all_mut().for_each(|held| held.rank = 0);
     }
 
     /// The log goes on from this offset in a life that has not what came after it: whatever comes there is
     /// later.
     pub(super) fn forget_offsets_after(&mut self, top: u64) {
-        self.by_key.values_mut().filter(|held| held.rank > top).for_each(|held| held.rank = 0);
+        self.all_mut().filter(|held| held.rank > top).for_each(|held| held.rank = 0);
     }
 
-    /// Takes an entry where it is the latest of its key: the one that was appended last, whatever its own
-    /// time says. Only one that waited at its gateway is compared by time, since others may have been
-    /// appended elsewhere after it was accepted; `by_offset` tells that none is. A removal of keys takes
-    /// them away by the same rule.
+    /// The last entry of a key: its latest one, or the removal of it, or of all keys.
+    fn last(&self, key: &str) -> Option<&Held> {
+        let removed = || self.removed.get(key).or_else(|| self.removed.get(ALL_KEYS));
+        self.by_key.get(key).or_else(removed).map(|held| &**held)
+    }
+
+    /// Takes an entry where it is the last one of its key. A removal is the last one of its key, or of all, by
+    /// the same rule, and is remembered as that.
     pub(super) fn note(&mut self, entry: &Entry, by_offset: bool, now: Instant) {
         let channel = if by_offset { ChannelKind::Order } else { ChannelKind::Zone };
         let draft = &entry.draft;
-        let gives_way = |held: &Held| held.gives_way_to(entry, by_offset);
-        match (&draft.kind, &draft.key, draft.latest_key(channel)) {
-            (EntryKind::ZoneRemoved, ..) => {
-                let gone = self.by_key.iter().filter(|(_, held)| gives_way(held));
-                let gone: Vec<Arc<str>> = gone.map(|(key, _)| Arc::clone(key)).collect();
-                gone.iter().for_each(|key| self.remove(key));
+        let (key, is_removal) = match (&draft.kind, &draft.key) {
+            (EntryKind::ZoneRemoved, _) => (Arc::from(ALL_KEYS), true),
+            (EntryKind::KeyRemoved, Some(key)) => (Arc::clone(key), true),
+            (EntryKind::KeyRemoved, None) => return,
+            _ => match draft.latest_key(channel) {
+                Some(key) => (key, false),
+                None => return,
+            },
+        };
+        let last = self.last(&key);
+        if last.is_some_and(|last| last.is(entry)) {
+            return;
+        }
+        let is_last = last.is_none_or(|last| last.gives_way_to(entry, by_offset));
+        if &*key == ALL_KEYS {
+            self.retain(|held| !held.gives_way_to(entry, by_offset));
+        }
+        #[cfg(test)]
+        if is_removal && mutant::is(Mutant::RemovalsForgotten) {
+            if is_last {
+                self.take_away(&key);
             }
-            (EntryKind::KeyRemoved, Some(key), _) => {
-                if self.by_key.get(key).is_some_and(|held| gives_way(held)) {
-                    self.remove(key);
-                }
-            }
-            (_, _, Some(key)) => {
-                let held = self.by_key.get(&key);
-                let is_held = held.is_some_and(|held| held.entry.id == entry.id && held.rank == entry.offset);
-                if !is_held && held.is_none_or(|held| gives_way(held)) {
-                    self.put(&key, entry.clone(), now);
-                }
-            }
-            (_, _, None) => {}
+            return;
+        }
+        if is_last {
+            self.put(&key, is_removal, entry.clone(), now);
         }
     }
 
     /// Puts an entry in place of the one that the key has.
-    fn put(&mut self, key: &Arc<str>, entry: Entry, now: Instant) {
-        self.oldest.get_or_insert(now);
+    fn put(&mut self, key: &Arc<str>, is_removal: bool, entry: Entry, now: Instant) {
+        self.take_away(key);
         self.bytes += entry.draft.cost();
         let held = Box::new(Held { rank: entry.offset, entry, since: now });
-        if let Some(before) = self.by_key.insert(Arc::clone(key), held) {
-            self.bytes -= before.entry.draft.cost();
-        }
-    }
-
-    fn remove(&mut self, key: &str) {
-        if let Some(held) = self.by_key.remove(key) {
-            self.bytes -= held.entry.draft.cost();
-        }
-    }
-
-    /// Lets go of those that came so long ago.
-    pub(super) fn expire(&mut self, age: Duration, now: Instant) {
-        if self.due(age).is_none_or(|due| now < due) {
-            return;
-        }
-        let bytes = &mut self.bytes;
-        self.by_key.retain(|_, held| {
-            let stays = now.duration_since(held.since) < age;
-            if !stays {
-                *bytes -= held.entry.draft.cost();
+        if is_removal {
+            self.oldest_removed.get_or_insert(now);
+            self.removed.insert(Arc::clone(key), held);
+            if self.removed.len() > REMOVED_MAX {
+                self.let_go_of_removal();
             }
-            stays
-        });
-        self.oldest = self.by_key.values().map(|held| held.since).min();
+        } else {
+            self.oldest.get_or_insert(now);
+            self.by_key.insert(Arc::clone(key), held);
+        }
+    }
+
+    fn take_away(&mut self, key: &str) {
+        let gone = self.by_key.remove(key).into_iter().chain(self.removed.remove(key));
+        self.bytes -= gone.map(|held| held.cost()).sum::<usize>();
+    }
+
+    /// Lets go of the removal that came first.
+    fn let_go_of_removal(&mut self) {
+        let first = self.removed.iter().min_by_key(|(_, held)| held.since);
+        if let Some(key) = first.map(|(key, _)| Arc::clone(key)) {
+            self.take_away(&key);
+        }
+    }
+
+    fn retain(&mut self, stays: impl Fn(&Held) -> bool) {
+        for held in [&mut self.by_key, &mut self.removed] {
+            retain(held, &mut self.bytes, &stays);
+        }
+    }
+
+    /// Lets go of those that came so long ago, and of removals whose time is over.
+    pub(super) fn expire(&mut self, age: Duration, now: Instant) {
+        let Self { by_key, removed, bytes, oldest, oldest_removed } = self;
+        for (held, oldest, age) in [(by_key, oldest, age), (removed, oldest_removed, REMOVED_KEPT_FOR)] {
+            if oldest.is_some_and(|oldest| oldest + age <= now) {
+                retain(held, bytes, |held| now.duration_since(held.since) < age);
+                *oldest = held.values().map(|held| held.since).min();
+            }
+        }
     }
 
     /// When the first of them may be so old.
     pub(super) fn due(&self, age: Duration) -> Option<Instant> {
-        self.oldest.map(|oldest| oldest + age)
+        let latest = self.oldest.map(|oldest| oldest + age);
+        let removed = self.oldest_removed.map(|oldest| oldest + REMOVED_KEPT_FOR);
+        latest.into_iter().chain(removed).min()
     }
 
     /// The first ones after a key, within the limit.
-    pub(super) fn page(&self, after: Option<&str>, limit: PageLimit) -> LatestPage {
+    pub(super) fn page(&self, after: Option<&str>, limit: PageLimit, of: LatestOf) -> LatestPage {
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);
         let (mut page, mut bytes, mut last) = (LatestPage::default(), 0, None);
-        for (key, held) in self.by_key.range::<str, _>((from, Bound::Unbounded)) {
-            bytes += held.entry.draft.cost();
+        let mut latest = self.by_key.range::<str, _>((from, Bound::Unbounded)).peekable();
+        let removed = self.removed.range::<str, _>((from, Bound::Unbounded));
+        let mut removed = removed.filter(|_| of == LatestOf::RemovedToo).peekable();
+        // No key is in both.
+        let in_order = std::iter::from_fn(|| match (latest.peek(), removed.peek()) {
+            (Some((key, _)), Some((other, _))) if other < key => removed.next(),
+            (Some(_), _) => latest.next(),
+            (None, _) => removed.next(),
+        });
+        for (key, held) in in_order {
+            bytes += held.cost();
             let is_full = page.entries.len() >= limit.entries || bytes > limit.bytes;
             if is_full && (limit.entries == 0 || !page.entries.is_empty()) {
                 page.next = last.map(str::to_owned);
@@ -154,7 +218,7 @@ impl Latest {
         page
     }
 
-    /// All keys, in order.
+    /// All keys that have a latest entry, in order.
     pub(super) fn keys(&self) -> impl Iterator<Item = &Arc<str>> {
         self.by_key.keys()
     }
@@ -164,21 +228,29 @@ impl Latest {
         if self.bytes <= goal {
             return 0;
         }
+        let all = self.by_key.iter().chain(&self.removed);
         let mut oldest_first: Vec<(Instant, u64, Arc<str>)> =
-            self.by_key.iter().map(|(key, held)| (held.since, held.entry.offset, Arc::clone(key))).collect();
+            all.map(|(key, held)| (held.since, held.entry.offset, Arc::clone(key))).collect();
         oldest_first.sort_unstable();
         let mut gone = 0;
         for (_, _, key) in oldest_first {
             if self.bytes <= goal {
                 break;
             }
-            if let Some(held) = self.by_key.remove(&key) {
-                self.bytes -= held.entry.draft.cost();
-                gone += 1;
-            }
+            self.take_away(&key);
+            gone += 1;
         }
         gone
     }
+}
+
+/// Keeps those of which `stays` is true; what the others cost is taken off.
+fn retain(held: &mut BTreeMap<Arc<str>, Box<Held>>, bytes: &mut usize, stays: impl Fn(&Held) -> bool) {
+    held.retain(|_, held| {
+        let stays = stays(held);
+        *bytes -= if stays { 0 } else { held.cost() };
+        stays
+    });
 }
 
 /// The bound to which each of these sizes must be cut so that all together are within `goal`: those
@@ -198,7 +270,64 @@ pub(super) fn level(mut sizes: Vec<usize>, goal: usize) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+    use chrono::DateTime;
+
     use super::*;
+    use crate::model::{DraftEntry, EntryId, Marks, NodeId};
+
+    /// An entry of a key, or of all, that waited at its gateway.
+    fn late(kind: EntryKind, key: &str, by: u128, seq: u64, time_ms: i64, offset: u64) -> Entry {
+        let draft = DraftEntry {
+            time: DateTime::from_timestamp_millis(time_ms).unwrap(),
+            kind,
+            key: (key != ALL_KEYS).then(|| key.into()),
+            data: Bytes::from_static(b"{}"),
+            marks: Marks { late: true, ..Marks::default() },
+        };
+        Entry { offset, id: EntryId { producer: NodeId(uuid::Uuid::from_u128(by)), seq }, draft }
+    }
+
+    fn shown(latest: &Latest) -> Vec<&str> {
+        latest.keys().map(|key| &**key).collect()
+    }
+
+    /// Whatever order gateways come in, the last of each key is the same, where a publisher's times go on.
+    #[test]
+    fn in_whatever_order_gateways_come_the_last_of_a_key_is_the_same() {
+        use EntryKind::{KeyRemoved, PriceUpdate, ZoneRemoved};
+        let a = [late(PriceUpdate, "k", 1, 1, 10, 0), late(KeyRemoved, "k", 1, 2, 50, 0)];
+        let b = [late(PriceUpdate, "k", 2, 1, 30, 0), late(PriceUpdate, "l", 2, 2, 60, 0)];
+        let c = [late(ZoneRemoved, "", 3, 1, 40, 0), late(PriceUpdate, "m", 3, 2, 40, 0)];
+        for order in [[&a, &b, &c], [&a, &c, &b], [&b, &a, &c], [&b, &c, &a], [&c, &a, &b], [&c, &b, &a]] {
+            let mut latest = Latest::default();
+            let now = Instant::now();
+            order.into_iter().flatten().for_each(|entry| latest.note(entry, false, now));
+            assert_eq!(shown(&latest), ["l", "m"], "{order:?}");
+            let removed: Vec<&str> = latest.removed.keys().map(|key| &**key).collect();
+            assert_eq!(removed, ["", "k"], "{order:?}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn removals_are_remembered_for_a_day_and_no_more_of_them_than_may_be() {
+        let (mut latest, start) = (Latest::default(), Instant::now());
+        let removal = |n: usize| late(EntryKind::KeyRemoved, &format!("{n:05}"), 1, n as u64, 0, n as u64);
+        for n in 1..=REMOVED_MAX + 1 {
+            latest.note(&removal(n), false, start + Duration::from_millis(n as u64));
+        }
+        assert_eq!((latest.removed.len(), latest.removed.contains_key("00001")), (REMOVED_MAX, false));
+        assert!(shown(&latest).is_empty() && latest.bytes() > REMOVED_MAX * 100);
+        let limit = PageLimit { entries: 3, bytes: usize::MAX };
+        assert_eq!(latest.page(None, limit, LatestOf::Keys).entries.len(), 0);
+        let page = latest.page(None, limit, LatestOf::RemovedToo);
+        assert_eq!((page.places, page.next.as_deref()), (vec![2, 3, 4], Some("00004")));
+        assert_eq!(latest.due(Duration::ZERO), Some(start + Duration::from_millis(1) + REMOVED_KEPT_FOR));
+        latest.expire(Duration::MAX, start + REMOVED_KEPT_FOR + Duration::from_millis(10));
+        assert_eq!(latest.removed.len(), REMOVED_MAX - 9);
+        latest.expire(Duration::MAX, start + 2 * REMOVED_KEPT_FOR);
+        assert_eq!((latest.removed.len(), latest.bytes()), (0, 0));
+    }
 
     #[test]
     fn those_that_hold_most_give_most() {

@@ -1,14 +1,12 @@
 //! What is kept here of a log that is elsewhere, so that it can be gone on with when that cannot be
 //! reached.
 
-use std::collections::HashSet;
-use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::{Bounds, Channel, Kept, MemoryBackend};
-use crate::model::{ChannelKind, ChannelName, Entry, EntryId, EntryKind, Epoch, NodeId};
+use crate::model::{ChannelKind, ChannelName, Entry, EntryId, Epoch, NodeId};
 use crate::storage::{AppendBatch, Appended};
 
 /// How a mirrored channel stands.
@@ -202,14 +200,7 @@ impl Channel {
             && entries.first().is_some_and(|head| head.offset < first);
         if leads_up {
             let older = || entries.iter().filter(move |entry| entry.offset < first);
-            let (removed, is_whole_zone) = self.removed();
-            for entry in older() {
-                self.note_producer(entry, now);
-                let is_removed = entry.draft.key.as_ref().is_some_and(|key| removed.contains(key));
-                if !is_whole_zone && !is_removed {
-                    self.note_latest(entry, by_offset, now);
-                }
-            }
+            older().for_each(|entry| self.note(entry, by_offset, now));
             for entry in older().rev() {
                 self.bytes += entry.draft.cost();
                 self.entries.push_front(Kept { entry: entry.clone(), appended: now });
@@ -239,19 +230,6 @@ impl Channel {
         }
     }
 
-    /// The keys that entries here remove, and whether one of them removes all.
-    fn removed(&self) -> (HashSet<Arc<str>>, bool) {
-        let (mut keys, mut is_whole_zone) = (HashSet::new(), false);
-        for draft in self.entries.iter().map(|kept| &kept.entry.draft) {
-            match (&draft.kind, &draft.key) {
-                (EntryKind::KeyRemoved, Some(key)) => drop(keys.insert(Arc::clone(key))),
-                (EntryKind::ZoneRemoved, _) => is_whole_zone = true,
-                _ => {}
-            }
-        }
-        (keys, is_whole_zone)
-    }
-
     /// Offsets begin anew: whatever comes is later than what is known.
     fn forget_offsets(&mut self) {
         self.latest.forget_offsets();
@@ -267,7 +245,7 @@ impl Channel {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{DraftEntry, Marks, Position};
+    use crate::model::{DraftEntry, EntryKind, Marks, Position};
     use crate::storage::{MemoryConfig, Retention};
     use bytes::Bytes;
     use chrono::DateTime;

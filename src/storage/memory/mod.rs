@@ -19,9 +19,9 @@ use tokio::sync::mpsc;
 use tokio::time::{self, Instant};
 
 use super::{
-    Anchor, AppendAnswer, AppendBatch, Appended, EPOCH_KEPT_FOR, LatestPage, Log, LogEvent, LogState,
-    MemoryConfig, OpenLog, Page, PageLimit, Record, RecordKind, Records, Refusal, Result, Retention,
-    StorageBackend, UNUSED_EPOCH_KEPT_FOR,
+    Anchor, AppendAnswer, AppendBatch, Appended, EPOCH_KEPT_FOR, LatestOf, LatestPage, Log, LogEvent,
+    LogState, MemoryConfig, OpenLog, Page, PageLimit, Record, RecordKind, Records, Refusal, Result,
+    Retention, StorageBackend, UNUSED_EPOCH_KEPT_FOR,
 };
 use crate::model::{BackendName, ChannelKind, ChannelName, Entry, EntryId, Epoch, NodeId, Position};
 use crate::support::chance::Hashing;
@@ -270,11 +270,12 @@ impl MemoryBackend {
         channel: &ChannelName,
         after: Option<&str>,
         limit: PageLimit,
+        of: LatestOf,
     ) -> LatestPage {
         let mut state = self.shared.state.lock();
         state.expire_latest(channel, &self.shared.retention);
         let Some(held) = state.channels.get(channel) else { return LatestPage::default() };
-        LatestPage { epoch: Some(held.epoch.clone()), top: held.top, ..held.latest.page(after, limit) }
+        LatestPage { epoch: Some(held.epoch.clone()), top: held.top, ..held.latest.page(after, limit, of) }
     }
 
     /// [`Log::read_after`], which needs no waiting here.
@@ -723,8 +724,9 @@ impl Log for MemoryBackend {
         channel: &ChannelName,
         after: Option<&str>,
         limit: PageLimit,
+        of: LatestOf,
     ) -> Result<LatestPage> {
-        Ok(self.latest_now(channel, after, limit))
+        Ok(self.latest_now(channel, after, limit, of))
     }
 
     async fn keys(&self, channel: &ChannelName) -> Result<Vec<Arc<str>>> {

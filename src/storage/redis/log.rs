@@ -15,8 +15,9 @@ use crate::model::{
     ChannelKind, ChannelName, DraftEntry, Entry, EntryId, EntryKind, Epoch, NodeId, Position,
 };
 use crate::storage::{
-    Anchor, Append, AppendAnswer, AppendBatch, Appended, EPOCH_KEPT_FOR, LatestPage, Log, LogEvent, LogState,
-    OpenLog, Page, PageLimit, Refusal, Result, Retention, StorageError, UNUSED_EPOCH_KEPT_FOR,
+    Anchor, Append, AppendAnswer, AppendBatch, Appended, EPOCH_KEPT_FOR, LatestOf, LatestPage, Log, LogEvent,
+    LogState, OpenLog, Page, PageLimit, REMOVED_KEPT_FOR, REMOVED_MAX, Refusal, Result, Retention,
+    StorageError, UNUSED_EPOCH_KEPT_FOR,
 };
 
 /// How much of a channel is kept, as the scripts take it.
@@ -83,20 +84,25 @@ impl RedisBackend {
         Ok(LatestPage { entries, places, next, ..LatestPage::default() })
     }
 
-    /// The keys that have a latest entry, in order, and where the log was then.
-    async fn names(&self, channel: &ChannelName) -> Result<Names> {
+    /// The keys that have a latest entry, or of which the removal is wanted too, in order, and where the log was
+    /// then.
+    async fn names(&self, channel: &ChannelName, of: LatestOf) -> Result<Names> {
         let keys = self.keys.channel(channel);
         let bounds = Bounds::of(&self.retention, channel);
         let age = if bounds.together { Value::from("") } else { number(bounds.key_age_ms) };
-        let (meta, keys) = (keys.meta.clone(), vec![keys.latest, keys.ages, keys.meta]);
-        let answer: Vec<String> =
-            scripts::KEYS.run(&self.commands, "keys", self.command_timeout, keys, vec![age]).await?;
+        let removed_age = if of == LatestOf::Keys { Value::from("") } else { number(removed_ms()) };
+        let (meta, keys) =
+            (keys.meta.clone(), vec![keys.latest, keys.ages, keys.meta, keys.removed, keys.removed_ages]);
+        let answer: Vec<String> = scripts::KEYS
+            .run(&self.commands, "keys", self.command_timeout, keys, vec![age, removed_age])
+            .await?;
         let mut answer = answer.into_iter();
         let (epoch, top) = (answer.next().unwrap_or_default(), answer.next().unwrap_or_default());
         let epoch = if epoch.is_empty() { None } else { Some(parse_epoch(&meta, &epoch)?) };
         let top = top.parse().map_err(|_| corrupt(&meta, "newest offset"))?;
         let mut names: Vec<Arc<str>> = answer.map(Arc::from).collect();
         names.sort_unstable();
+        names.dedup();
         Ok(Names { epoch, top, names })
     }
 
@@ -108,6 +114,7 @@ impl RedisBackend {
         Names { epoch, top, names }: Names,
         after: Option<&str>,
         limit: PageLimit,
+        of: LatestOf,
     ) -> Result<Option<LatestPage>> {
         /// More than a page has of usual prices.
         const KEYS_PER_CALL: usize = 1_000;
@@ -118,6 +125,7 @@ impl RedisBackend {
             let wanted = KEYS_PER_CALL.min(limit.entries - page.entries.len());
             let wanted = &names[at..names.len().min(at + wanted)];
             let mut args = vec![number((limit.bytes - bytes) as u64), flag(page.entries.is_empty())];
+            args.push(flag(of == LatestOf::RemovedToo));
             args.extend(wanted.iter().map(|name| Value::from(&**name)));
             let answer: Vec<Value> = scripts::LATEST
                 .run(&self.commands, "latest", self.command_timeout, keys.to_vec(), args)
@@ -221,10 +229,11 @@ impl Log for RedisBackend {
         /// What an entry has besides its data, and a call besides entries, is less than this.
         const USUAL_LEN: usize = 512;
         let data: usize = batch.entries.iter().map(|append| append.draft.data.len() + USUAL_LEN).sum();
-        let mut words = Words::with_capacity(14 + 7 * batch.entries.len(), USUAL_LEN + data);
-        for word in [log, &keys.meta, &keys.latest, &keys.ages, batch.epoch.as_str()] {
-            words.push(word);
+        let mut words = Words::with_capacity(18 + 7 * batch.entries.len(), USUAL_LEN + data);
+        for key in [log, &keys.meta, &keys.latest, &keys.ages, &keys.removed, &keys.removed_ages] {
+            words.push(key);
         }
+        words.push(batch.epoch.as_str());
         words.push(batch.producer);
         for bound in [bounds.entries, bounds.bytes, bounds.age_ms, bounds.kept_ms()] {
             words.push(bound);
@@ -233,6 +242,8 @@ impl Log for RedisBackend {
         words.push(u8::from(bounds.together));
         words.push(bounds.key_age_ms);
         words.push(sent_at);
+        words.push(removed_ms());
+        words.push(REMOVED_MAX);
         for append in &batch.entries {
             if append.seq > EXACT_MAX {
                 return Err(corrupt(log, "a producer's sequence beyond 2^53 cannot be kept"));
@@ -254,7 +265,7 @@ impl Log for RedisBackend {
         }
         let (script, limit) = (scripts::append(self.keys.sharded), self.command_timeout);
         let answer: Vec<Value> =
-            script.send(Priority::Usual, &self.commands, "append", limit, 4, words).await?;
+            script.send(Priority::Usual, &self.commands, "append", limit, 6, words).await?;
         read_answer(log, batch, &answer)
     }
 
@@ -288,18 +299,19 @@ impl Log for RedisBackend {
         channel: &ChannelName,
         after: Option<&str>,
         limit: PageLimit,
+        of: LatestOf,
     ) -> Result<LatestPage> {
         /// How often it is begun anew because the log is another one by then.
         const LOOKS_MAX: usize = 4;
         let keys = self.keys.channel(channel);
-        let (key, keys) = (keys.latest.clone(), vec![keys.latest, keys.meta]);
+        let (key, keys) = (keys.latest.clone(), vec![keys.latest, keys.meta, keys.removed]);
         if channel.kind() == ChannelKind::Order && limit.entries > 0 && after.is_none() {
             // It has a few of them at the most, and is asked with each update: one call is enough.
             return self.all_latest(&key, limit.entries).await;
         }
         for _ in 0..LOOKS_MAX {
-            let found = self.names(channel).await?;
-            if let Some(page) = self.latest_of(&key, &keys, found, after, limit).await? {
+            let found = self.names(channel, of).await?;
+            if let Some(page) = self.latest_of(&key, &keys, found, after, limit, of).await? {
                 return Ok(page);
             }
         }
@@ -308,7 +320,7 @@ impl Log for RedisBackend {
     }
 
     async fn keys(&self, channel: &ChannelName) -> Result<Vec<Arc<str>>> {
-        Ok(self.names(channel).await?.names)
+        Ok(self.names(channel, LatestOf::Keys).await?.names)
     }
 
     async fn follow(&self, channel: &ChannelName) -> Result<()> {
@@ -433,6 +445,10 @@ fn parse_epoch(key: &str, text: &str) -> Result<Epoch> {
 fn parse_seq(key: &str, text: &str) -> Result<u64> {
     let seq = text.split(' ').next().unwrap_or_default();
     if seq.is_empty() { Ok(0) } else { seq.parse().map_err(|_| corrupt(key, "producer's sequence")) }
+}
+
+fn removed_ms() -> u64 {
+    u64::try_from(REMOVED_KEPT_FOR.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn unused_ms() -> Value {

@@ -14,6 +14,7 @@
 //! | `zw:{zone:pjm}:meta` | hash | `e` epoch, `s` top offset, `b` bytes ever appended, `p:<node>` = `<last seq> <when>`, `f` newest fence, `c` that it is closed; of an order also `t`, when its newest update came; of a zone `a`, when all keys were last looked at for `:ages` |
 //! | `zw:{zone:pjm}:latest` | hash | key -> `<time>:<when it was appended> <offset> <entry>` |
 //! | `zw:{zone:pjm}:ages` | sorted set | the same keys by when they were appended to |
+//! | `zw:{zone:pjm}:removed`, `:removed-ages` | hash, sorted set | the same of removals that are remembered; that of all keys is there as the key `` |
 //! | `zw:r:{zone}` | hash | record key -> `<expires> <value>` |
 //! | `zw:r:{zone}:keys`, `:due` | sorted sets | record keys by bytes, and by expiry |
 //! | `zw:{jobs}:fixed` | hash | job -> `<queued> <length of the idempotency key, or -> <key><payload>` |
@@ -513,6 +514,8 @@ struct ChannelKeys {
     meta: String,
     latest: String,
     ages: String,
+    removed: String,
+    removed_ages: String,
     /// The pub/sub channel.
     publish: String,
 }
@@ -520,7 +523,7 @@ struct ChannelKeys {
 impl ChannelKeys {
     /// As the scripts take them that have to do with the latest entries.
     fn of_latest(self) -> Vec<String> {
-        vec![self.log, self.meta, self.latest, self.ages]
+        vec![self.log, self.meta, self.latest, self.ages, self.removed, self.removed_ages]
     }
 }
 
@@ -549,6 +552,8 @@ impl Keys {
             meta: format!("{prefix}:{{{channel}}}:meta"),
             latest: format!("{prefix}:{{{channel}}}:latest"),
             ages: format!("{prefix}:{{{channel}}}:ages"),
+            removed: format!("{prefix}:{{{channel}}}:removed"),
+            removed_ages: format!("{prefix}:{{{channel}}}:removed-ages"),
             publish: format!("{}{{{channel}}}", self.publish_prefix),
         }
     }

@@ -208,18 +208,37 @@ end
 
 /// The latest entry of a key is `<its own time>:<when it was appended> <offset> <stored form>`, and `ages`
 /// has each key by when it was appended to. A gateway of before writes neither the second time nor
-/// `ages`: when that was is not known then, and counts from when it is noticed.
+/// `ages`: when that was is not known then, and counts from when it is noticed. Removals that are remembered are
+/// kept in the same way, in keys of their own, which a gateway of before does not know: that of a key until the
+/// key has an entry again, that of all keys under the empty one. Where a gateway of before gave a key an entry,
+/// both are there, and the entry counts.
 ///
-/// `give_way` tells whether what is held of a key gives way to an entry that waited at its gateway: it is
-/// compared by time, since others may have been appended elsewhere after it was accepted, and a time
-/// ahead of the clock counts as now.
+/// `gives_way` tells whether what is held of a key is older than an entry that waited at its gateway, since
+/// others may have been appended elsewhere after it was accepted. Of one gateway its sequences tell which is
+/// newer; of others their time, and where that is the same their gateways' names.
 const LATEST_OF_KEYS: &str = "
-local function gives_way(held, time, now)
-  return not held or math.min(tonumber(string.match(held, '^%-?%d+') or 0), now) <= math.min(tonumber(time), now)
+local function gives_way(held, time, producer, seq)
+  local at, by, number = string.match(held or '', '^(%-?%d+):?%d* %d+ %S+ (%x+)%-(%d+) ')
+  if not at then return true end
+  if by == producer then return tonumber(number) <= seq end
+  at, time = tonumber(at), tonumber(time)
+  return at < time or (at == time and by < producer)
+end
+local function last_of(latest, removed, key)
+  return redis.call('HGET', latest, key) or redis.call('HGET', removed, key) or redis.call('HGET', removed, '')
 end
 local function remove_key(latest, ages, key)
   redis.call('HDEL', latest, key)
   redis.call('ZREM', ages, key)
+end
+local function remember(removed, removed_ages, key, held, now, max)
+  redis.call('HSET', removed, key, held)
+  redis.call('ZADD', removed_ages, whole(now), key)
+  local over = redis.call('ZCARD', removed_ages) - max
+  if over < 1 then return end
+  for _, first in ipairs(redis.call('ZRANGE', removed_ages, 0, whole(over - 1))) do
+    remove_key(removed, removed_ages, first)
+  end
 end
 local function expire_keys(latest, ages, now, age_ms, may_write)
   for _, key in ipairs(redis.call('ZRANGEBYSCORE', ages, '-inf', whole(now - age_ms), 'LIMIT', 0, 100)) do
@@ -236,10 +255,10 @@ local function expire_keys(latest, ages, now, age_ms, may_write)
 end
 ";
 
-/// KEYS log, meta, latest, ages.
+/// KEYS log, meta, latest, ages, removed, their ages.
 /// ARGV epoch, producer, entries, bytes, age in ms, how long the epoch is kept in ms, pub/sub
 /// channel, whether entries go together, the age of keys in ms, the server's time when this was sent in ms
-/// (or nothing, where that is not known); then for each entry seq, prev, time, what it does to the latest
+/// (or nothing, where that is not known), how long removals are remembered in ms, and how many; then for each entry seq, prev, time, what it does to the latest
 /// entries, fence (or nothing), whether it is terminal, stored form. What it does is `k` and a key for the latest entry of that key, `r` and a key for one that removes it, `z` for one
 /// that removes all, the same in capitals for an entry that waited at its gateway, or nothing.
 ///
@@ -263,7 +282,7 @@ fn append_with(publish: &str) -> Script {
         TOGETHER,
         LATEST_OF_KEYS,
         "
-local log, meta, latest, ages = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local log, meta, latest, ages, removed, removed_ages = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local producer = 'p:' .. ARGV[2]
 local held = redis.call('HMGET', meta, 'e', 's', 'b', producer, 'f', 'c', 't', 'a')
 if held[1] ~= ARGV[1] then return {'foreign', held[1] or ''} end
@@ -277,8 +296,11 @@ local first = top + 1
 local results, frame = {'done'}, {}
 local key_age_ms, now_text = tonumber(ARGV[9]), whole(now)
 local is_late = ARGV[10] ~= '' and now - tonumber(ARGV[10]) >= 1000
+local removed_ms, removed_max = tonumber(ARGV[11]), tonumber(ARGV[12])
+-- Most zones remember none.
+local has_removed = not together and redis.call('EXISTS', removed) == 1
 local is_first = false
-for i = 11, #ARGV, 7 do
+for i = 13, #ARGV, 7 do
   local seq, prev, time, key = tonumber(ARGV[i]), tonumber(ARGV[i + 1]), ARGV[i + 2], ARGV[i + 3]
   local given, entry = tonumber(ARGV[i + 4]), ARGV[i + 6]
   if seq <= last then
@@ -299,21 +321,31 @@ for i = 11, #ARGV, 7 do
     redis.call('XADD', log, offset .. '-0', 'e', entry, 't', now_text, 'b', whole(total))
     total = total + #entry
     local what, name = string.sub(key, 1, 1), string.sub(key, 2)
-    if is_late then what = string.upper(what) end
+    local is_compared = not together and (is_late or string.find(what, '%u'))
+    what = string.lower(what)
+    local function is_newer(held) return not is_compared or gives_way(held, time, ARGV[2], seq) end
     if what == 'z' then
-      redis.call('DEL', latest, ages)
-    elseif what == 'Z' then
-      local all = redis.call('HGETALL', latest)
-      for k = 1, #all, 2 do
-        if gives_way(all[k + 1], time, now) then remove_key(latest, ages, all[k]) end
+      if is_compared then
+        for _, of in ipairs({{latest, ages}, {removed, removed_ages}}) do
+          local all = redis.call('HGETALL', of[1])
+          for k = 1, #all, 2 do
+            if is_newer(all[k + 1]) then remove_key(of[1], of[2], all[k]) end
+          end
+        end
+      else
+        redis.call('DEL', latest, ages, removed, removed_ages)
       end
-    elseif what == 'k' or what == 'r' or together or (what ~= '' and gives_way(redis.call('HGET', latest, name), time, now)) then
-      if what == 'r' or what == 'R' then
+    end
+    if what ~= '' and is_newer(is_compared and last_of(latest, removed, name)) then
+      local held = time .. ':' .. now_text .. ' ' .. offset .. ' ' .. entry
+      if what ~= 'k' then
         remove_key(latest, ages, name)
-      elseif what ~= '' then
-        local value = time .. ':' .. now_text .. ' ' .. offset .. ' ' .. entry
-        is_first = redis.call('HSET', latest, name, value) == 1 or is_first
+        remember(removed, removed_ages, name, held, now, removed_max)
+        has_removed = true
+      else
+        is_first = redis.call('HSET', latest, name, held) == 1 or is_first
         if not together then redis.call('ZADD', ages, now_text, name) end
+        if has_removed then remove_key(removed, removed_ages, name) end
       end
     end
     frame[#frame + 1] = #entry .. ':'
@@ -357,6 +389,11 @@ if not together then
   end
   expire_keys(latest, ages, now, key_age_ms, true)
   redis.call('PEXPIRE', ages, ARGV[6])
+  if has_removed then
+    expire_keys(removed, removed_ages, now, removed_ms, true)
+    redis.call('PEXPIRE', removed, ARGV[6])
+    redis.call('PEXPIRE', removed_ages, ARGV[6])
+  end
 end
 redis.call('PEXPIRE', log, ARGV[5])
 -- An order is told of several times in a moment: what is kept for a day is told so once a minute, and for a
@@ -385,7 +422,7 @@ return ARGV[2]
 "])
 });
 
-/// KEYS log, meta, latest, ages. ARGV the epoch for a log that has none (or nothing, to make none), how long
+/// KEYS log, meta, latest, ages, removed, their ages. ARGV the epoch for a log that has none (or nothing, to make none), how long
 /// it is kept in ms, producer, an offset, ms. Answers the epoch in force, the newest offset, what is kept
 /// of the producer (or nothing), the offset and the stored form of the entry at the offset that was
 /// given or, if it is not kept, of the newest one (or nothing), then each producer that was not
@@ -414,7 +451,7 @@ if held[1] then
   return answer
 end
 if ARGV[1] == '' then return {} end
-redis.call('DEL', KEYS[1], KEYS[2], KEYS[3], KEYS[4])
+redis.call('DEL', unpack(KEYS))
 redis.call('HSET', KEYS[2], 'e', ARGV[1], 's', '0', 'b', '0')
 redis.call('PEXPIRE', KEYS[2], ARGV[2])
 return {ARGV[1], '0', '', '0', ''}
@@ -462,8 +499,10 @@ return page
     ])
 });
 
-/// KEYS latest, ages, meta. ARGV the age of keys in ms, or nothing where they have none. Answers the epoch (or
-/// nothing), the newest offset, and the keys that have a latest entry then, in no order.
+/// KEYS latest, ages, meta, removed, their ages. ARGV the age of keys in ms, or nothing where they have none, and
+/// how long removals are remembered in ms, or nothing where these are not wanted. Answers the epoch (or
+/// nothing), the newest offset, and the keys that have a latest entry then, or a removal that is remembered, in no
+/// order; some may be there twice.
 pub(super) static KEYS: LazyLock<Script> = LazyLock::new(|| {
     Script::new(&[
         NOW,
@@ -480,26 +519,31 @@ else
   keys = redis.call('HKEYS', latest)
 end
 for _, key in ipairs(keys) do answer[#answer + 1] = key end
+if ARGV[2] ~= '' then
+  expire_keys(KEYS[4], KEYS[5], clock(), tonumber(ARGV[2]), false)
+  for _, key in ipairs(redis.call('HKEYS', KEYS[4])) do answer[#answer + 1] = key end
+end
 return answer
 ",
     ])
 });
 
-/// KEYS latest, meta. ARGV how many bytes are wanted at the most, whether the first one is wanted in any
-/// case, then keys. Answers how many of the keys it has looked at, the epoch (or nothing), the newest offset,
-/// and the latest entries that these have.
+/// KEYS latest, meta, removed. ARGV how many bytes are wanted at the most, whether the first one is wanted in any
+/// case, whether removals are wanted too, then keys. Answers how many of the keys it has looked at, the epoch (or
+/// nothing), the newest offset, and the latest entries that these have, or their removals.
 pub(super) static LATEST: LazyLock<Script> = LazyLock::new(|| {
     Script::new(&["
 local log = redis.call('HMGET', KEYS[2], 'e', 's')
 local answer, bytes, max = {0, log[1] or '', tonumber(log[2] or 0)}, 0, tonumber(ARGV[1])
-for i = 3, #ARGV do
+for i = 4, #ARGV do
   local held = redis.call('HGET', KEYS[1], ARGV[i])
+  if not held and ARGV[3] == '1' then held = redis.call('HGET', KEYS[3], ARGV[i]) end
   if held then
     if bytes + #held > max and (#answer > 3 or ARGV[2] ~= '1') then break end
     bytes = bytes + #held
     answer[#answer + 1] = held
   end
-  answer[1] = i - 2
+  answer[1] = i - 3
 end
 return answer
 "])

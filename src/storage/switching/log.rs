@@ -13,8 +13,8 @@ use crate::model::{ChannelName, Epoch, Lane, NodeId, Position, new_epoch};
 use crate::storage::journal::{Gone, Reserved};
 use crate::storage::spool::{Spool, SpoolError};
 use crate::storage::{
-    Anchor, Append, AppendAnswer, AppendBatch, Appended, LatestPage, Log, LogEvent, LogState, OpenLog, Page,
-    PageLimit, Result, StorageError,
+    Anchor, Append, AppendAnswer, AppendBatch, Appended, LatestOf, LatestPage, Log, LogEvent, LogState,
+    OpenLog, Page, PageLimit, Result, StorageError,
 };
 
 /// The part that a new measurement has in the smoothed time of an append.
@@ -168,16 +168,17 @@ impl Log for Switching {
         channel: &ChannelName,
         after: Option<&str>,
         limit: PageLimit,
+        of: LatestOf,
     ) -> Result<LatestPage> {
         let core = &self.core;
-        let asked = core.primary.latest_within(channel, after, limit);
+        let asked = core.primary.latest_within(channel, after, limit, of);
         match core.ask_about_log(channel, asked).await {
             Some(page) => {
                 let page = page?;
                 core.mirror_latest(channel, &page);
                 Ok(page)
             }
-            None => Ok(core.latest_here(channel, after, limit)),
+            None => Ok(core.latest_here(channel, after, limit, of)),
         }
     }
 
@@ -262,7 +263,13 @@ impl Core {
     }
 
     /// What is latest of what is kept on this node.
-    fn latest_here(&self, channel: &ChannelName, after: Option<&str>, limit: PageLimit) -> LatestPage {
+    fn latest_here(
+        &self,
+        channel: &ChannelName,
+        after: Option<&str>,
+        limit: PageLimit,
+        of: LatestOf,
+    ) -> LatestPage {
         let mut state = self.lock();
         let line = state.lines.get_mut(channel);
         let has_all = self.is_alone() || line.as_ref().is_some_and(|line| line.has_had_nothing());
@@ -270,7 +277,7 @@ impl Core {
             line.keep_mirror(channel, &self.memory, self.node);
             line.epoch().cloned()
         });
-        let page = self.memory.latest_now(channel, after, limit);
+        let page = self.memory.latest_now(channel, after, limit, of);
         LatestPage { epoch, is_copy: !has_all, ..page }
     }
 

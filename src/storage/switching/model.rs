@@ -311,7 +311,13 @@ impl ModelServer {
     /// The latest entry of each key of a channel.
     pub(crate) fn latest(&self, channel: &ChannelName) -> Vec<Entry> {
         let limit = PageLimit { entries: usize::MAX, bytes: usize::MAX };
-        self.0.state.lock().data.memory.latest_now(channel, None, limit).entries
+        self.0
+            .state
+            .lock()
+            .data
+            .memory
+            .latest_now(channel, None, limit, crate::storage::LatestOf::Keys)
+            .entries
     }
 
     /// All entries of a channel, and its epoch.

@@ -15,9 +15,9 @@ use crate::storage::journal::JournalBounds;
 use crate::storage::primary::{Area, AreaPart, Areas, Beat, LinkHealth, Place, Primary};
 use crate::storage::spool::Former;
 use crate::storage::{
-    Append, AppendAnswer, AppendBatch, Idempotency, LatestPage, Log, LogEvent, LogState, MemoryBackend,
-    MemoryConfig, OpenLog, Page, PageLimit, Record, RecordKind, Recorded, Records, Retention, StatusWriter,
-    StorageBackend, StorageConfig, StorageStatus,
+    Append, AppendAnswer, AppendBatch, Idempotency, LatestOf, LatestPage, Log, LogEvent, LogState,
+    MemoryBackend, MemoryConfig, OpenLog, Page, PageLimit, Record, RecordKind, Recorded, Records, Retention,
+    StatusWriter, StorageBackend, StorageConfig, StorageStatus,
 };
 
 const BOUNDS: JobBounds = JobBounds { unfinished: 100, kept: 1_000, kept_for: Duration::from_secs(3_600) };
@@ -169,8 +169,9 @@ impl Log for Fake {
         channel: &ChannelName,
         after: Option<&str>,
         limit: PageLimit,
+        of: LatestOf,
     ) -> Result<LatestPage> {
-        self.answer(self.kept.latest_within(channel, after, limit)).await
+        self.answer(self.kept.latest_within(channel, after, limit, of)).await
     }
 
     async fn keys(&self, channel: &ChannelName) -> Result<Vec<Arc<str>>> {

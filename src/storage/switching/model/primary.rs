@@ -18,8 +18,8 @@ use crate::model::{BackendName, ChannelName, Epoch, JobId, NodeId, Position};
 use crate::storage::primary::{Beat, LinkHealth, Primary};
 use crate::storage::{
     AppendAnswer, AppendBatch, Cancelling, ClaimedJob, Ending, Enqueued, Held, JobBounds, JobCounts,
-    JobState, JobView, Jobs, LatestPage, Log, LogEvent, LogState, MemoryBackend, MovedJob, NewJob, OpenLog,
-    Page, PageLimit, Record, RecordKind, Recorded, Records, Result, StorageBackend, StorageError,
+    JobState, JobView, Jobs, LatestOf, LatestPage, Log, LogEvent, LogState, MemoryBackend, MovedJob, NewJob,
+    OpenLog, Page, PageLimit, Record, RecordKind, Recorded, Records, Result, StorageBackend, StorageError,
 };
 
 /// After this a call is given up.
@@ -265,10 +265,11 @@ impl Log for ModelRedis {
         channel: &ChannelName,
         after: Option<&str>,
         limit: PageLimit,
+        of: LatestOf,
     ) -> Result<LatestPage> {
         let after = after.map(str::to_owned);
         self.call_about(channel, "latest", false, move |state, channel| {
-            now(state.data.memory.latest_within(channel, after.as_deref(), limit))
+            now(state.data.memory.latest_within(channel, after.as_deref(), limit, of))
         })
         .await?
     }
