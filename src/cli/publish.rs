@@ -71,9 +71,9 @@ pub(crate) async fn run(args: PublishArgs) -> anyhow::Result<()> {
             request.header(CONTENT_TYPE, "application/json").timeout(ANSWER_TIMEOUT).body(json)
         }
         // No deadline: the lines may come over hours.
-        Content::StandardInput => request
-            .header(CONTENT_TYPE, "application/x-ndjson")
-            .stream(ReaderStream::new(standard_input()?)),
+        Content::StandardInput => {
+            request.header(CONTENT_TYPE, "application/x-ndjson").stream(ReaderStream::new(standard_input()?))
+        }
     };
     let count = accepted(answer(request.send().await, base).await?).await?;
     writeln!(io::stdout().lock(), "{{\"accepted\":{count}}}")?;

@@ -1,7 +1,7 @@
 //! `zones`, `latest` and `history`: what a gateway holds, read over HTTP.
 
-use anyhow::bail;
 use crate::client::Http;
+use anyhow::bail;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 

@@ -78,6 +78,11 @@ impl Http {
         self.request(Method::POST, url.as_ref())
     }
 
+    /// Begins a DELETE.
+    pub fn delete(&self, url: impl AsRef<str>) -> Request {
+        self.request(Method::DELETE, url.as_ref())
+    }
+
     fn request(&self, method: Method, url: &str) -> Request {
         let agent = concat!("zonewire/", env!("CARGO_PKG_VERSION"));
         let head = hyper::Request::builder().method(method).uri(url).header(header::USER_AGENT, agent);

@@ -4,9 +4,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 use std::{fs, io};
 
-use anyhow::Context as _;
 use crate::client::StatusCode;
 use crate::client::header::{CONTENT_TYPE, HeaderValue};
+use anyhow::Context as _;
 use serde::Serialize;
 use serde_json::value::RawValue;
 use tokio::time::{self, Instant};

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use anyhow::{Context as _, bail};
-use indicatif::ProgressBar;
 use crate::client::header::CONTENT_TYPE;
 use crate::client::{Http, StatusCode};
+use anyhow::{Context as _, bail};
+use indicatif::ProgressBar;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{self, Instant};

@@ -7,8 +7,8 @@ use std::io;
 use std::num::NonZeroU64;
 use std::str::FromStr;
 
-use anyhow::bail;
 use crate::client::Http;
+use anyhow::bail;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 

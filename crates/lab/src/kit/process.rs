@@ -11,7 +11,6 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use chrono::DateTime;
 use parking_lot::Mutex;
-use zonewire::client::Http;
 use serde_json::Value;
 use tokio::fs::File;
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
@@ -20,6 +19,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{self, Instant};
 use uuid::Uuid;
+use zonewire::client::Http;
 
 use super::clock::{self, WallClock};
 use super::resp::{Reply, Target};

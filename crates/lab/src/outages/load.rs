@@ -5,13 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use zonewire::client::Http;
-use zonewire::client::header::CONTENT_TYPE;
 use serde_json::{Value, json};
 use tokio::time::{self, Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
+use zonewire::client::header::CONTENT_TYPE;
+use zonewire::client::{Http, StatusCode};
 
-use super::witness::{Lane, Post, key_run};
+use super::witness::{KEY_RUN, Lane, Post, key_run};
 use zonewire::client::{BaseUrl, Refused, accepted, answer};
 use zonewire::model::{ChannelName, OrderId, Zone};
 
@@ -91,6 +91,8 @@ pub(super) struct Posted {
     pub(super) posts: Vec<Post>,
     /// By their code: refusals, and requests without an answer.
     pub(super) refused: BTreeMap<String, u64>,
+    /// By [`key_run`]: the keys that were removed after their last price, and whether that is certain.
+    pub(super) removed: BTreeMap<u64, bool>,
 }
 
 /// One producer: one channel at one node.
@@ -99,6 +101,8 @@ pub(super) struct Producer {
     pub(super) channel: Channel,
     pub(super) node: usize,
     pub(super) base: BaseUrl,
+    /// Where every other removal is asked for: another gateway, where there is one.
+    pub(super) elsewhere: BaseUrl,
     pub(super) http: Http,
     pub(super) every: Duration,
     /// When it begins, so that all do not post at once.
@@ -133,6 +137,7 @@ impl Producer {
                     if let Some(post) = self.posted.lock().posts.last_mut() {
                         post.accepted = Some(at);
                     }
+                    self.remove_one(n).await;
                     continue;
                 }
                 Ok(false) => "odd_answer".to_owned(),
@@ -145,5 +150,22 @@ impl Producer {
             *self.posted.lock().refused.entry(code).or_default() += 1;
             time::sleep(AFTER_REFUSAL).await;
         }
+    }
+
+    /// Removes every third key of a zone, a while after its last price.
+    async fn remove_one(&self, n: u64) {
+        let Some(zone) = self.channel.as_zone().filter(|_| n.is_multiple_of(3 * KEY_RUN)) else { return };
+        let run = key_run(n) - 1;
+        let is_elsewhere = (n / (3 * KEY_RUN)).is_multiple_of(2);
+        let base = if is_elsewhere { &self.elsewhere } else { &self.base };
+        let url = base.endpoint(&format!("api/zones/{zone}/keys/{}.{run}", self.node));
+        let sent = self.http.delete(url).timeout(ANSWER_TIMEOUT).send().await;
+        let is_certain = match &sent {
+            Ok(response) if response.status.is_success() => true,
+            // A gateway that does not know the key removes nothing.
+            Ok(response) if response.status == StatusCode::NOT_FOUND => return,
+            _ => false,
+        };
+        self.posted.lock().removed.insert(run, is_certain);
     }
 }

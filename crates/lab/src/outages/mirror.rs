@@ -12,11 +12,12 @@ use super::witness::{Lane, Post, key_run, wanted};
 const EXAMPLES_MAX: usize = 5;
 
 /// The node that posts to a key, and the key's number there.
-type Key = (usize, u64);
+pub(super) type Key = (usize, u64);
 
 /// What one subscriber of a zone knows, over all of its connections. It does as the protocol says of
 /// clients that show the latest: a snapshot begins anew, and takes away the keys that do not come in it, if
-/// it is whole; what is late gives way to what is newer; all else counts, also what comes again.
+/// it is whole; what is late gives way to what is newer, be that a price or a removal; all else counts, also
+/// what comes again.
 #[derive(Debug, Default)]
 pub(super) struct Mirror {
     values: BTreeMap<Key, Value>,
@@ -32,11 +33,26 @@ pub(super) struct Mirror {
     odd: Vec<String>,
 }
 
+/// The last entry of a key.
 #[derive(Debug, Clone)]
 struct Value {
-    n: u64,
+    /// `None`: the key was removed.
+    n: Option<u64>,
+    id: String,
     time: String,
     at: Instant,
+}
+
+impl Value {
+    /// Whether what comes late gives way to it.
+    fn is_newer_than(&self, late: Came<'_>) -> bool {
+        let parts =
+            |id: &str| id.rsplit_once('-').map(|(by, number)| (by.to_owned(), number.parse::<u64>().ok()));
+        match (parts(&self.id), parts(late.id)) {
+            (Some((by, number)), Some((late_by, late_number))) if by == late_by => number > late_number,
+            (by, late_by) => (self.time.as_str(), by) > (late.time, late_by),
+        }
+    }
 }
 
 /// An entry, as it came.
@@ -44,9 +60,9 @@ struct Value {
 pub(super) struct Came<'a> {
     pub(super) at: Instant,
     pub(super) id: &'a str,
-    /// The node that it was posted at, and its number there.
-    pub(super) by: usize,
-    pub(super) n: u64,
+    pub(super) key: Key,
+    /// Its number at the node that it was posted at; `None`: it removes the key.
+    pub(super) n: Option<u64>,
     pub(super) time: &'a str,
     pub(super) is_late: bool,
     pub(super) is_latest: bool,
@@ -111,8 +127,7 @@ impl Mirror {
 
     /// An entry came.
     pub(super) fn entry(&mut self, entry: Came<'_>) {
-        let Came { at, id, by, n, time, is_late, is_latest } = entry;
-        let key = (by, key_run(n));
+        let Came { at, id, key, n, time, is_late, is_latest } = entry;
         let is_new = self.ids.insert(id.to_owned());
         if !is_new && (is_latest || !self.may_come_again) {
             self.note(format!("{id} twice"));
@@ -126,14 +141,18 @@ impl Mirror {
             self.note(format!("{id} in the middle of a snapshot"));
         }
         let held = self.values.get(&key);
-        if !is_latest && is_late && held.is_some_and(|held| *held.time > *time) {
+        if !is_latest && is_late && held.is_some_and(|held| held.is_newer_than(entry)) {
             return;
         }
-        if !is_latest && !is_late && !self.may_come_again && held.is_some_and(|held| held.n > n) {
-            let held = held.map_or(0, |held| held.n);
-            self.note(format!("{n} of gateway {by} behind {held}"));
+        if let (Some(n), Some(held)) = (n, held.and_then(|held| held.n))
+            && !is_latest
+            && !is_late
+            && !self.may_come_again
+            && held > n
+        {
+            self.note(format!("{n} of gateway {} behind {held}", key.0));
         }
-        self.values.insert(key, Value { n, time: time.to_owned(), at });
+        self.values.insert(key, Value { n, id: id.to_owned(), time: time.to_owned(), at });
     }
 
     fn note(&mut self, what: String) {
@@ -143,8 +162,9 @@ impl Mirror {
         }
     }
 
-    /// What it knows by now, compared with what was posted by each node that did.
-    pub(super) fn judge(&self, posted: &[(usize, &[Post])]) -> Mirrored {
+    /// What it knows by now, compared with what was posted by each node that did, and with what was removed,
+    /// which may not be certain.
+    pub(super) fn judge(&self, posted: &[(usize, &[Post])], removed: &BTreeMap<Key, bool>) -> Mirrored {
         let mut judged = Mirrored {
             subscribers: 1,
             counted: self.counted,
@@ -155,27 +175,42 @@ impl Mirror {
         for (by, posts) in posted {
             // On either lane the newest of each key is its value.
             for n in wanted(Lane::Latest, posts) {
-                let held = self.values.get(&(*by, key_run(n)));
+                let key = (*by, key_run(n));
+                let held = self.values.get(&key);
+                let price = held.and_then(|held| held.n);
+                let expected = match removed.get(&key) {
+                    // A price of it that was not answered may have been accepted after it was removed.
+                    Some(is_certain) if !is_certain || !is_all_accepted(posts, key.1) => continue,
+                    Some(_) => None,
+                    None => Some(n),
+                };
                 judged.keys += 1;
                 // A newer one that was not answered may have been accepted.
-                if held.is_some_and(|held| held.n >= n) {
+                if price == expected || (expected.is_some() && price > expected) {
                     continue;
                 }
                 judged.stale += 1;
                 if judged.examples.len() < EXAMPLES_MAX {
-                    let held = match held {
-                        Some(held) => format!("{} since {} ms", held.n, held.at.elapsed().as_millis()),
+                    let name = |n: Option<u64>| n.map_or("its removal".to_owned(), |n| n.to_string());
+                    let known = match held {
+                        Some(held) => format!("{} since {} ms", name(held.n), held.at.elapsed().as_millis()),
                         None => "nothing".to_owned(),
                     };
                     judged.examples.push(format!(
-                        "of key {by}.{} it knows {held}, and {n} was accepted last",
-                        key_run(n)
+                        "of key {by}.{} it knows {known}, and {} was accepted last",
+                        key.1,
+                        name(expected)
                     ));
                 }
             }
         }
         judged
     }
+}
+
+/// Whether all that was posted of a key was accepted.
+fn is_all_accepted(posts: &[Post], run: u64) -> bool {
+    (1..).zip(posts).filter(|(n, _)| key_run(*n) == run).all(|(_, post)| post.accepted.is_some())
 }
 
 impl Mirrored {
@@ -228,7 +263,11 @@ mod tests {
 
         fn get(&mut self, (id, n, time): (String, u64, String), is_late: bool, is_latest: bool) {
             let (id, time) = (id.as_str(), time.as_str());
-            self.0.entry(Came { at: self.1, id, by: 0, n, time, is_late, is_latest });
+            self.0.entry(Came { at: self.1, id, key: (0, key_run(n)), n: Some(n), time, is_late, is_latest });
+        }
+
+        fn get_removal(&mut self, id: &str, run: u64, time: &str, is_late: bool) {
+            self.0.entry(Came { at: self.1, id, key: (0, run), n: None, time, is_late, is_latest: false });
         }
 
         /// A snapshot of the three keys.
@@ -240,7 +279,7 @@ mod tests {
         }
 
         fn judge(&self) -> Mirrored {
-            self.0.judge(&[(0, &posts(self.1))])
+            self.0.judge(&[(0, &posts(self.1))], &BTreeMap::new())
         }
     }
 
@@ -284,8 +323,24 @@ mod tests {
         seen.get(entry(14, "3"), false, false);
         seen.get(entry(13, "2"), true, false);
         assert!(seen.judge().is_complete());
-        seen.get(entry(13, "4"), true, false);
+        let (_, n, time) = entry(13, "4");
+        seen.get(("b-1".to_owned(), n, time), true, false);
         assert_eq!(seen.judge().stale, 1);
+    }
+
+    #[test]
+    fn a_removal_is_the_last_of_its_key_until_something_newer_comes() {
+        let removed = [((0, 1), true), ((0, 2), false)].into();
+        let judge = |seen: &Seen| seen.0.judge(&[(0, &posts(seen.1))], &removed);
+        let mut seen = Seen::whole();
+        assert_eq!((judge(&seen).keys, judge(&seen).stale), (2, 1), "one of them is not certain");
+        seen.get_removal("b-1", 1, "4", false);
+        assert_eq!(judge(&seen).stale, 0);
+        let late = |n: u64, id: &str, time: &str| (id.to_owned(), n, time.to_owned());
+        seen.get(late(10, "a-11", "3"), true, false);
+        assert_eq!(judge(&seen).stale, 0, "what is older does not bring it back");
+        seen.get(late(10, "c-2", "5"), true, false);
+        assert_eq!(judge(&seen).stale, 1);
     }
 
     #[test]

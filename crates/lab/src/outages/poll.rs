@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use zonewire::client::Http;
 use serde_json::Value;
 use tokio::time::{self, Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
+use zonewire::client::Http;
 
 use super::timeline::Said;
 use zonewire::client::BaseUrl;

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use zonewire::client::{Http, StatusCode};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use zonewire::client::{Http, StatusCode};
 
 use super::kept::Kept;
 use super::load::Channel;

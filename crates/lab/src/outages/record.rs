@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use super::faults::Fault;
 use super::kept::{JudgedLog, Kept};
 use super::load::{Channel, Posted};
-use super::mirror::Mirrored;
+use super::mirror::{Key, Mirrored};
 use super::outcome::{Outcome, Tally, ms};
 use super::timeline::{Down, Said};
 use super::watch::Seen;
@@ -107,10 +107,20 @@ impl Record {
         for Subscriber { place, seen, .. } in &self.mirrors {
             let name = self.channels[*place].name.as_str();
             if let Some(mirror) = &seen.lock().mirror {
-                judged.add(name, &mirror.judge(&as_slices(&posts[*place])));
+                judged.add(name, &mirror.judge(&as_slices(&posts[*place]), &self.removed(*place)));
             }
         }
         judged
+    }
+
+    /// The keys of a channel that were removed, and whether that is certain.
+    fn removed(&self, place: usize) -> BTreeMap<Key, bool> {
+        let of_it = self.posted.iter().filter(|(of, ..)| *of == place);
+        let each = of_it.flat_map(|(_, node, posted)| {
+            let removed = posted.lock().removed.clone();
+            removed.into_iter().map(|(run, is_certain)| ((*node, run), is_certain))
+        });
+        each.collect()
     }
 
     /// What was posted to each channel, by node.

@@ -426,6 +426,7 @@ impl Session {
                     channel: (*channel).clone(),
                     node,
                     base: process.base.clone(),
+                    elsewhere: self.world.nodes[(node + 1) % self.world.nodes.len()].base.clone(),
                     http: http.clone(),
                     every,
                     delay,

@@ -237,11 +237,17 @@ impl Mirror {
             ServerMessage::Resync(said) => self.placed(said.recovered, said.snapshot),
             ServerMessage::SnapshotEnd(said) => self.ended(said.recovered),
             ServerMessage::Entry(entry) => {
-                if let (Some(id), Ok(Told { by, n })) = (&entry.id, entry.fields.read()) {
+                let key = entry.fields.get::<String>("key").and_then(|key| {
+                    let (by, run) = key.split_once('.')?;
+                    Some((by.parse().ok()?, run.parse().ok()?))
+                });
+                let n = entry.fields.get::<u64>("n");
+                let is_known = n.is_some() || &*entry.kind == "key_removed";
+                if let (Some(id), Some(key), true) = (&entry.id, key, is_known) {
                     let time = entry.timestamp.map(|time| time.to_rfc3339_opts(SecondsFormat::Millis, true));
                     let time = time.as_deref().unwrap_or_default();
                     let (is_late, is_latest) = (entry.late, entry.snapshot);
-                    self.entry(Came { at, id, by, n, time, is_late, is_latest });
+                    self.entry(Came { at, id, key, n, time, is_late, is_latest });
                 }
             }
             _ => {}
