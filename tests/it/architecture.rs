@@ -167,7 +167,10 @@ fn the_laboratory_uses_of_the_gateway_only_what_clients_have() {
     source_files(&Path::new(env!("CARGO_MANIFEST_DIR")).join("crates/lab/src"), &mut files);
     assert!(files.len() > 30, "the sources were not found");
     for path in files {
-        for name in named_after(&code_of(&fs::read_to_string(&path).unwrap()), "zonewire::") {
+        // Targets of the log are no imports.
+        let code = code_of(&fs::read_to_string(&path).unwrap());
+        let code: String = code.lines().filter(|line| !line.contains("log.level=")).collect();
+        for name in named_after(&code, "zonewire::") {
             assert!(LAB_MAY_IMPORT.contains(&name.as_str()), "{} uses zonewire::{name}", path.display());
         }
     }

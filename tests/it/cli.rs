@@ -13,6 +13,7 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_util::task::TaskTracker;
+use uuid::Uuid;
 
 /// No test takes longer.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -223,10 +224,15 @@ async fn health_is_strict_when_asked() {
 async fn next_socket(listener: &TcpListener) -> (WebSocketStream<TcpStream>, Value) {
     let (stream, _) = tokio::time::timeout(PATIENCE, listener.accept()).await.unwrap().unwrap();
     let mut socket = tokio_tungstenite::accept_async(stream).await.unwrap();
-    say(&mut socket, json!({"type": "connection_established", "heartbeat_interval_ms": 30_000})).await;
+    say(&mut socket, json!({
+        "type": "connection_established", "connection_id": Uuid::nil(), "storage_backend": "in-memory",
+        "state": "healthy", "heartbeat_interval_ms": 30_000, "protocol": 1, "timestamp": NOW, "message": "Connected",
+    })).await;
     let subscribe = socket.next().await.unwrap().unwrap().into_text().unwrap();
     (socket, serde_json::from_str(&subscribe).unwrap())
 }
+
+const NOW: &str = "2026-11-21T03:40:47.024Z";
 
 async fn say(socket: &mut WebSocketStream<TcpStream>, message: Value) {
     socket.send(Message::text(message.to_string())).await.unwrap();
@@ -247,8 +253,8 @@ async fn tail_resumes_after_a_lost_connection_and_prints_nothing_twice() {
 
     let (mut socket, subscribe) = next_socket(&listener).await;
     assert_eq!(subscribe["channels"], json!(["zone:pjm"]));
-    assert_eq!(subscribe["since"], json!({}));
-    let subscribed = |recovered: bool| json!({"type": "subscribed", "channel": "zone:pjm", "epoch": "e1", "offset": 7, "recovered": recovered});
+    assert_eq!(subscribe["since"], Value::Null);
+    let subscribed = |recovered: bool| json!({"type": "subscribed", "channel": "zone:pjm", "epoch": "e1", "offset": 7, "recovered": recovered, "timestamp": NOW});
     say(&mut socket, subscribed(true)).await;
     entries(&mut socket, 8..=10).await;
     let frame = CloseFrame { code: 4000.into(), reason: "shutting_down".into() };

@@ -109,7 +109,9 @@ async fn messages_of_a_gateway_are_as_their_schemas_say() {
 #[tokio::test]
 async fn bodies_of_a_gateway_are_as_their_schemas_say() {
     let schemas = Schemas::load();
-    let gateway = Running::start(external()).await;
+    let mut config = external();
+    config.orders.attempts_max = 1;
+    let gateway = Running::start(config).await;
     let published = gateway.post("pjm", JSON, br#"[{"key":"A","price":1.5},{"key":"B","price":2}]"#).await;
     schemas.check_body::<protocol::Accepted>("Accepted", 200, &published);
     schemas.check_body::<protocol::ZoneList>("ZoneList", 200, &gateway.get("/api/zones").await);
@@ -153,7 +155,7 @@ async fn bodies_of_a_gateway_are_as_their_schemas_say() {
     );
     schemas.check_body::<protocol::OrderList>("OrderList", 200, &gateway.get("/api/orders").await);
     let error = json!({"code": "no_liquidity", "message": "none"});
-    let failed = ask(&job("fail"), json!({"token": token, "error": error})).await;
+    let failed = ask(&job("fail"), json!({"token": token, "error": error, "retry": true})).await;
     schemas.check_body::<protocol::JobOutcome>("JobOutcome", 200, &failed);
     let letters = gateway.get("/api/orders/dead-letters").await;
     schemas.check_body::<protocol::DeadLetterList>("DeadLetterList", 200, &letters);

@@ -387,8 +387,11 @@ async fn answer(stream: TcpStream, reply: Reply) -> Sent {
 
 const FULL: Reply =
     Some(("503 Service Unavailable", "retry-after: 1\r\n", r#"{"code":"queue_full","detail":"full"}"#));
-const ACCEPTED: Reply =
-    Some(("202 Accepted", "", r#"{"success":true,"orderId":"6f1c1c1e-0b5e-4b1e-9d3e-0a6f4b6f2a11"}"#));
+const ACCEPTED: Reply = Some((
+    "202 Accepted",
+    "",
+    r#"{"success":true,"orderId":"6f1c1c1e-0b5e-4b1e-9d3e-0a6f4b6f2a11","jobId":"6f1c1c1e-0b5e-4b1e-9d3e-0a6f4b6f2a11","status":"pending","wsUrl":"ws://localhost/x"}"#,
+));
 
 #[tokio::test]
 async fn an_order_is_sent_again_under_the_same_key_until_it_is_answered() {
