@@ -336,6 +336,10 @@ impl Reader {
             // The channel has found that too.
             let seam = Seam::beginning(to);
             self.cross(&if cursor == 0 { seam } else { Seam::unknown(seam.to) }, steps);
+            if self.wants_snapshot && cursor > 0 {
+                // What was read of that log a moment ago would lead back to it.
+                steps.push(Step::Doubt);
+            }
             return Then::Turn;
         }
         let is_seen = |joining: &mut Joining| here.is_some_and(|epoch| joining.is_ahead_of(&epoch, cursor));

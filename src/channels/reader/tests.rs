@@ -585,6 +585,19 @@ fn of_a_log_that_has_no_life_a_snapshot_is_empty() {
 }
 
 #[test]
+fn a_snapshot_of_a_log_that_the_channel_knows_nothing_of_is_not_taken_again_from_what_was_kept() {
+    let mut reader = Reader::default();
+    let page_of_e = latest("e", 1, &[1], None);
+    reader.begin(&StartingPoint::of_snapshot(at("u.f", 0), &page_of_e, true));
+    assert!(matches!(reader.turn(), Turn::ReadLatest(_)));
+    assert_eq!(short(&reader.on_latest(&page_of_e).0), ["Latest 1-1", "e:1 end true"]);
+    assert!(matches!(reader.turn(), Turn::Read(_)));
+    let (steps, then) = reader.on_page(&encoded(&Page { epoch: None, ..page("e", 0, 1, vec![]) }));
+    assert_eq!((short(&steps), then), (vec!["doubt".into()], Then::Turn));
+    assert_eq!(wanted_latest(&mut reader).0, None);
+}
+
+#[test]
 fn what_could_be_reached_of_a_snapshot_is_followed_by_a_whole_one() {
     let fork = fork_of_e();
     let mut reader = Reader::default();

@@ -41,7 +41,7 @@ use crate::storage::{Had, Page, StatusReader};
 use crate::support::panics::Vital;
 use crate::support::{chance, mutant};
 use plan::{Act, Anywhere, Plan};
-use subscriber::{Client, NUMBERS, Places, State, Subscriber, number};
+use subscriber::{Client, NUMBERS, Places, Subscriber, number};
 
 /// Everything must have settled so long after the last fault.
 const SETTLES_WITHIN: Duration = Duration::from_secs(15);
@@ -894,16 +894,16 @@ impl World {
     /// snapshots: it must be the one that the log has.
     fn is_up_to_date(&self, client: &Client, published: &BTreeMap<u64, Published>) -> Vec<String> {
         let told = client.told.lock();
-        let State { values, is_part, seen } = told.state(|number| {
+        let state = told.state(|number| {
             let Published { key, time, what, .. } = published[&number];
             (key, time, what)
         });
-        self.seen.lock().extend(seen);
+        self.seen.lock().extend(&state.seen);
         if told.since.is_none() {
             return Vec::new();
         }
         let mut faults = Vec::new();
-        if is_part {
+        if state.is_part {
             faults.push(format!("c{} has a part of a snapshot in the end", client.name));
         }
         let in_log = self.in_log();
@@ -911,11 +911,12 @@ impl World {
         let latest = self.server.latest(&client.channel);
         let numbers = latest.iter().map(|entry| number(&entry.draft.data));
         let latest: HashMap<usize, u64> = numbers.map(|number| (published[&number].key, number)).collect();
-        let keys: BTreeSet<usize> = latest.keys().chain(values.keys()).copied().collect();
+        let keys: BTreeSet<usize> = latest.keys().chain(state.values.keys()).copied().collect();
         for key in keys {
-            let (held, expected) = (values.get(&key), latest.get(&key));
-            // Its node is gone with a newer one that it told of.
-            let is_lost = held.is_some_and(|held| !in_log.contains(held) && published[held].excused);
+            let (held, expected) = (state.values.get(&key), latest.get(&key));
+            // Its node is gone with a newer one that it told of, be that a price or a removal.
+            let last = state.last_of(key);
+            let is_lost = last.is_some_and(|last| !in_log.contains(&last) && published[&last].excused);
             // What grows old goes without a word.
             let is_old = expected.is_none() && held.is_some_and(|held| !in_log.contains(held));
             if held != expected && !is_lost && !is_old && !self.is_overtaken(&overtaken, key) {

@@ -285,9 +285,18 @@ impl Last {
 pub(super) struct State {
     /// By key, the number of its price.
     pub(super) values: HashMap<usize, u64>,
+    /// By key, the number of its last entry, price or removal.
+    last: HashMap<usize, u64>,
     /// There may be more.
     pub(super) is_part: bool,
     pub(super) seen: BTreeSet<Kind>,
+}
+
+impl State {
+    /// The number of the last entry of a key.
+    pub(super) fn last_of(&self, key: usize) -> Option<u64> {
+        self.last.get(&key).or_else(|| self.last.get(&ALL_KEYS)).copied()
+    }
 }
 
 impl Told {
@@ -341,6 +350,7 @@ impl Told {
         }
         let prices = table.iter().filter(|(_, last)| last.what == What::Price);
         state.values = prices.map(|(key, last)| (*key, last.number)).collect();
+        state.last = table.iter().map(|(key, last)| (*key, last.number)).collect();
         state
     }
 }
