@@ -1,5 +1,6 @@
 //! Errors as `application/problem+json` (RFC 9457) with a stable `code`.
 
+use bytes::Bytes;
 use hyper::StatusCode;
 use hyper::header::{
     ACCEPT, ACCEPT_ENCODING, ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue,
@@ -7,7 +8,6 @@ use hyper::header::{
 };
 use warp::Reply;
 use warp::http::Response;
-use warp::hyper::body::Bytes;
 use warp::reject::{Reject, Rejection};
 
 use crate::channels::PublishError;

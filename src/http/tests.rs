@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use hyper::body::Bytes;
 use serde_json::{Value, json};
 use tokio::runtime::Handle;
 use tokio::time::Instant;
@@ -10,7 +11,6 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use warp::filters::BoxedFilter;
 use warp::http::Response as HttpResponse;
-use warp::hyper::body::Bytes;
 use warp::reply::Response;
 use warp::test::RequestBuilder;
 

@@ -294,10 +294,9 @@ async fn what_a_cut_gateway_never_saw_of_an_order_is_no_gap_and_comes_late() {
     client.channel.tell(&a, [6]).await;
     client.channel.tell(&b, [7]).await;
     client.until_whole(7).await;
-    assert_eq!(
-        (&client.had[..5], &client.late[..], &client.again[..]),
-        (&[4, 5, 1, 2, 3][..], &[1, 2, 3][..], &[][..])
-    );
+    assert_eq!((&client.had[..5], &client.again[..]), (&[4, 5, 1, 2, 3][..], &[][..]));
+    // Of what it began with its gateway cannot say whether it came in time; of these it can.
+    assert!(client.late.ends_with(&[1, 2, 3]), "{:?}", client.late);
     drop(client);
     stop([a, b]).await;
 }

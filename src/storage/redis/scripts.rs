@@ -521,7 +521,7 @@ end
 for _, key in ipairs(keys) do answer[#answer + 1] = key end
 if ARGV[2] ~= '' then
   expire_keys(KEYS[4], KEYS[5], clock(), tonumber(ARGV[2]), false)
-  for _, key in ipairs(redis.call('HKEYS', KEYS[4])) do answer[#answer + 1] = key end
+  for _, key in ipairs(redis.call('ZRANGE', KEYS[5], 0, -1)) do answer[#answer + 1] = key end
 end
 return answer
 ",
