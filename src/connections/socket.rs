@@ -1,6 +1,7 @@
 //! A TCP socket that others can look at while hyper has it.
 
 use std::io::{self, Read as _};
+use std::mem::MaybeUninit;
 use std::net::Shutdown;
 use std::pin::Pin;
 use std::sync::{Arc, Weak};
@@ -58,6 +59,17 @@ impl Look {
     /// Keeps the socket, to see what becomes of what was written.
     pub(crate) fn keep(&self) -> Option<Kept> {
         self.0.upgrade().map(Kept)
+    }
+
+    /// Whether the client sends no more as of now, as far as this machine knows: what the kernel has is asked
+    /// for, since nobody may have been told of it yet.
+    pub(crate) fn has_sent_all(&self) -> bool {
+        let ended = |stream: Arc<TcpStream>| match SockRef::from(&*stream).peek(&mut [MaybeUninit::uninit()])
+        {
+            Ok(peeked) => peeked == 0,
+            Err(error) => error.kind() != io::ErrorKind::WouldBlock,
+        };
+        self.0.upgrade().is_none_or(ended)
     }
 }
 

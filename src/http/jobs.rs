@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Buf;
-use futures_util::{FutureExt as _, Stream};
+use futures_util::Stream;
 use hyper::StatusCode;
 use hyper::header::HeaderMap;
 use serde_json::value::RawValue;
@@ -142,7 +142,7 @@ async fn claim(text: &str, arrival: Option<Arrival>, app: &App) -> Result<Respon
     };
     let response = reply_json(StatusCode::OK, &Offer { jobs: claimed.jobs() });
     match arrival {
-        Some(Arrival { look, handing_over, .. }) if look.sends_no_more().now_or_never().is_some() => {
+        Some(Arrival { look, handing_over, .. }) if look.has_sent_all() => {
             handing_over.begin(claimed, &look);
         }
         _ => claimed.take(),
