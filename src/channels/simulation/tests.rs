@@ -64,7 +64,7 @@ const SEEDS: u64 = 10_000;
 const MISLED_MAX: u64 = 10;
 
 /// A key is overtaken in no more of them than this: see [`Kind::Overtaken`].
-const OVERTAKEN_MAX: u64 = 30;
+const OVERTAKEN_MAX: u64 = 10;
 
 /// In so many of these schedules each of it must happen, at least; fewer, and they are no longer about
 /// what they are there for.
