@@ -21,7 +21,7 @@ use super::stats::ChannelStats;
 use super::unborn::{to_be_born, unborn};
 use super::watched::WatchedOrders;
 use crate::model::{
-    ChannelKind, ChannelName, DraftEntry, Entry, EntryId, Epoch, Lane, NodeId, Position, WhyUnknown,
+    ChannelName, ChannelPolicy, DraftEntry, Entry, EntryId, Epoch, Lane, NodeId, Position, WhyUnknown,
     new_epoch,
 };
 use crate::storage::{
@@ -44,7 +44,7 @@ const RETRY: Backoff = Backoff {
 /// Entries in one read of the log.
 const REPAIR_PAGE: usize = 300;
 
-/// How long a channel that nobody published to, or that of an order, is held after its last use.
+/// How long a channel that nobody published to, or that does not linger, is held after its last use.
 const SHORT_LINGER: Duration = Duration::from_secs(1);
 
 /// Commands taken in one turn before the storage is used.
@@ -123,6 +123,7 @@ struct Chain {
 pub(super) struct Actor {
     common: Arc<Common>,
     channel: ChannelName,
+    policy: &'static ChannelPolicy,
     lane: Lane,
     commands: mpsc::Receiver<Command>,
     echoes: mpsc::Receiver<Echo>,
@@ -170,6 +171,7 @@ impl Actor {
     ) -> Self {
         let now = Instant::now();
         Self {
+            policy: ChannelPolicy::of(&channel),
             lane: common.config.lane(&channel),
             joined: vec![false; common.shards.len()],
             credits: vec![None; common.shards.len()],
@@ -240,9 +242,8 @@ impl Actor {
 
     fn idle_at(&self) -> Option<Instant> {
         let nobody = !self.joined.contains(&true) && self.waiting.is_empty();
-        // A name that was only asked for is let go soon, so that asking for many costs little; and an
-        // order, because there are many and each is short.
-        let is_lasting = self.published && self.channel.kind() == ChannelKind::Zone;
+        // A name that was only asked for is let go soon, so that asking for many costs little.
+        let is_lasting = self.published && self.policy.lingers;
         let linger =
             if is_lasting { Duration::from_secs(self.common.config.idle_after_s) } else { SHORT_LINGER };
         nobody.then(|| self.used_at + linger)
@@ -384,12 +385,7 @@ impl Actor {
 
     fn next_batch(&mut self) -> AppendBatch {
         let chain = self.chain.as_ref().expect("opened before");
-        // A log of an order may refuse a request; that must not be a link in another's chain.
-        let requests_max = match self.channel.kind() {
-            ChannelKind::Zone => usize::MAX,
-            ChannelKind::Order => 1,
-        };
-        let drafts = self.waiting.iter().take(requests_max).flat_map(|request| {
+        let drafts = self.waiting.iter().take(self.policy.requests_per_append).flat_map(|request| {
             request.drafts[request.accepted..].iter().map(|draft| (draft, request.fence))
         });
         let mut prev = chain.acked;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::{ChannelKind, ChannelName, Lane, Zone};
+use crate::model::{ChannelName, ChannelPolicy, Lane, Zone};
 use crate::support::checks::{Checks, Finding};
 
 /// `[channels]`
@@ -70,13 +70,11 @@ impl Default for ChannelsConfig {
 impl ChannelsConfig {
     /// The lane of a channel.
     pub fn lane(&self, channel: &ChannelName) -> Lane {
-        match channel.kind() {
-            ChannelKind::Zone => {
-                let zone: Option<Zone> = channel.subject().parse().ok();
-                zone.and_then(|zone| self.lanes.get(&zone).copied()).unwrap_or(self.default_lane)
-            }
-            ChannelKind::Order => Lane::Every,
-        }
+        let configured = || {
+            let zone: Option<Zone> = channel.subject().parse().ok();
+            zone.and_then(|zone| self.lanes.get(&zone).copied()).unwrap_or(self.default_lane)
+        };
+        ChannelPolicy::of(channel).lane.unwrap_or_else(configured)
     }
 
     /// How far the time of a price in a channel may be ahead of the clock.

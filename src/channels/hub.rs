@@ -24,7 +24,7 @@ use super::pages::{EncodedLatest, EncodedPage, Pages};
 use super::reader::{Asked, Start, StartingPoint, Wanted, WantedLatest};
 use super::stats::ChannelStats;
 use super::watched::WatchedOrders;
-use crate::model::{ChannelKind, ChannelName, DraftEntry, EntryKind, NodeId, Position, Zone};
+use crate::model::{ChannelKind, ChannelName, ChannelPolicy, DraftEntry, EntryKind, NodeId, Position, Zone};
 use crate::storage::{
     EPOCH_KEPT_FOR, LatestPage, LogEvent, Page, PageLimit, RecordKind, Result as StorageResult,
     SharedBackend, StorageError, is_fork, log_of_fork,
@@ -77,19 +77,14 @@ struct Hub {
 #[derive(Debug, Default)]
 struct Actors {
     doors: HashMap<ChannelName, Door, Hashing>,
-    /// How many of them count against the bound of zones.
-    zones: usize,
-    /// The same for orders.
-    orders: usize,
+    /// How many of them, of each kind, count against the bound of those that subscribers may begin.
+    counted: HashMap<ChannelKind, usize>,
 }
 
 impl Actors {
     /// How many channels of this one's kind count.
     fn counted(&mut self, channel: &ChannelName) -> &mut usize {
-        match channel.kind() {
-            ChannelKind::Zone => &mut self.zones,
-            ChannelKind::Order => &mut self.orders,
-        }
+        self.counted.entry(channel.kind()).or_default()
     }
 
     /// The way to an actor that takes commands.
@@ -140,8 +135,8 @@ struct Door {
     places: Arc<Semaphore>,
     /// `None` until they have been read from the storage.
     keys: Arc<Mutex<Option<Keys>>>,
-    /// It counts against the bound of channels that subscribers may begin: any zone, and an order
-    /// that a subscriber asked for before anything was published to it here.
+    /// It counts against the bound of channels that subscribers may begin: a subscriber asked for it before
+    /// anything was published to it here, or it does in any case.
     counts: bool,
 }
 
@@ -246,15 +241,15 @@ impl Channels {
         if drafts.is_empty() {
             return Ok(());
         }
-        let is_zone = channel.kind() == ChannelKind::Zone;
-        if is_zone {
+        let policy = ChannelPolicy::of(channel);
+        if policy.is_listed {
             // Of a zone that nobody here follows, the record may have been removed elsewhere.
             let is_followed = self.0.actors.lock().open(channel).is_some();
             self.admit_zone(channel, is_followed).await?;
         }
         // Zones are counted by `admit_zone`; subscriptions to other names must not take their places.
         let door = self.door(channel, Need::Publisher);
-        if is_zone {
+        if policy.is_listed {
             self.admit_keys(channel, &door, &drafts).await?;
         }
         self.hand_over(channel, door, drafts, fence).await
@@ -604,7 +599,7 @@ impl Channels {
         };
         hub.tracker.spawn_on(hub.vital.guard("channel", acting), &hub.runtime);
         let places = Arc::new(Semaphore::new(hub.common.config.publish_queue_entries));
-        let counts = channel.kind() == ChannelKind::Zone || need == Need::Subscriber;
+        let counts = ChannelPolicy::of(channel).counts_when_published || need == Need::Subscriber;
         let door = Door { commands, echoes, suspicion, places, keys: Arc::default(), counts };
         actors.insert(channel, door.clone());
         door

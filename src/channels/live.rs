@@ -8,7 +8,7 @@ use bytes::Bytes;
 use smallvec::SmallVec;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
-use crate::model::{ChannelKind, ChannelName, Entry, EntryId, Epoch, Lane, NodeId, Position};
+use crate::model::{ChannelName, ChannelPolicy, Entry, EntryId, Epoch, Lane, NodeId, Position};
 use crate::protocol::{FRAME_HEADER_MAX, entry_json, latest_json, text_frame};
 use crate::storage::Seam;
 
@@ -122,7 +122,10 @@ impl LiveBatch {
         batch.is_last_of_log = entries.last().is_some_and(|entry| entry.draft.kind.is_terminal());
         batch.keys = match lane {
             // What comes late may be older than what waits, and must not replace it.
-            Lane::Latest if !late => entries.iter().map(|entry| lane_key(channel, entry)).collect(),
+            Lane::Latest if !late => {
+                let policy = ChannelPolicy::of(channel);
+                entries.iter().map(|entry| lane_key(policy, entry)).collect()
+            }
             _ => Box::default(),
         };
         batch
@@ -142,11 +145,7 @@ impl LiveBatch {
         entries: impl ExactSizeIterator<Item = &'a Entry> + Clone,
         write: impl Fn(&Entry, &mut Vec<u8>),
     ) -> Self {
-        // What comes besides the data; an order's id is there twice.
-        let envelope = match channel.kind() {
-            ChannelKind::Zone => 160,
-            ChannelKind::Order => 256,
-        };
+        let envelope = ChannelPolicy::of(channel).envelope_bytes;
         let length = |entry: &Entry| entry.draft.data.len() + envelope + FRAME_HEADER_MAX;
         let mut frames = Vec::with_capacity(entries.clone().map(length).sum());
         let mut json = Vec::with_capacity(entries.clone().map(length).max().unwrap_or(0));
@@ -231,11 +230,11 @@ impl LiveBatch {
 }
 
 /// What an entry replaces on the *latest* lane. That entries were skipped, the newest such message says.
-fn lane_key(channel: &ChannelName, entry: &Entry) -> Option<Arc<str>> {
+fn lane_key(policy: &ChannelPolicy, entry: &Entry) -> Option<Arc<str>> {
     match entry.draft.kind.unknown() {
         // No key has a control character.
         Some(_) => Some(Arc::from("\0skipped")),
-        None => entry.draft.latest_key(channel.kind()),
+        None => entry.draft.latest_key(policy),
     }
 }
 

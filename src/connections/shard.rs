@@ -37,7 +37,7 @@ use super::socket::Socket;
 use super::stats::{ConnectionInfo, ShardStats};
 use super::subscription::Subscription;
 use crate::channels::{Asked, Channels, Delivery};
-use crate::model::{ChannelKind, ChannelName, OrderId, Position, Zone};
+use crate::model::{ChannelName, OrderId, Position, Zone};
 use crate::protocol::{
     self, BackendStateMessage, CloseCode, Connection as ConnectionMessage, ConnectionEstablished, ErrorCode,
     Heartbeat, PROTOCOL_VERSION, ServerMessage, ping_frame, text_frame,
@@ -485,10 +485,10 @@ impl Shard {
             is_listed
         })
         .await;
-        // Orders are many, and nobody asks for them.
         let followed = self.followed.borrow();
-        let zones = followed.iter().filter(|(channel, _)| channel.kind() == ChannelKind::Zone);
-        found.by_zone = zones.map(|(channel, f)| (channel.clone(), f.subscriptions.borrow().len())).collect();
+        let listed = followed.iter().filter(|(_, followed)| followed.policy.is_listed);
+        found.by_zone =
+            listed.map(|(channel, f)| (channel.clone(), f.subscriptions.borrow().len())).collect();
         found
     }
 

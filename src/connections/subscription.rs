@@ -17,7 +17,7 @@ use crate::channels::{
     Asked, EncodedLatest, EncodedPage, JoinError, LiveBatch, Moved, PageSizes, Reader, Room, StartingPoint,
     Step, Steps, Then, Turn, Way,
 };
-use crate::model::{BackendState, ChannelKind, ChannelName, Epoch, OrderId, Position};
+use crate::model::{BackendState, ChannelName, ChannelPolicy, Epoch, OrderId, Position};
 use crate::protocol::{CaughtUp, ErrorCode, RequestId, Resync, ServerMessage, SnapshotEnd, Subscribed};
 use crate::storage::{StatusReader, StorageError};
 use crate::support::backoff::Backoff;
@@ -230,7 +230,7 @@ impl Subscription {
                 Ok(position) => self.starting_point(shard, position, asked).await,
                 Err(JoinError::Unavailable(error)) => Err(Arc::new(error)),
                 Err(JoinError::TooManyChannels(max)) => {
-                    let (code, message) = self.too_many(max);
+                    let (code, message) = (ChannelPolicy::of(&self.channel).no_room)(max);
                     self.refuse(shard, self.take_asked()?.as_ref(), code, &message);
                     shard.unsubscribe(self);
                     return None;
@@ -310,19 +310,6 @@ impl Subscription {
         self.reader.borrow_mut().begin(at);
         if at.is_finished() {
             self.finish(shard);
-        }
-    }
-
-    fn too_many(&self, max: usize) -> (ErrorCode, String) {
-        match self.channel.kind() {
-            ChannelKind::Order => {
-                let message = format!("{max} orders are watched already; ask for this one again later");
-                (ErrorCode::TooManyOrders, message)
-            }
-            ChannelKind::Zone => {
-                let message = format!("there are {max} channels already; try one of GET /api/zones");
-                (ErrorCode::TooManyZones, message)
-            }
         }
     }
 

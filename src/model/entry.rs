@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 
-use super::{ChannelKind, EntryId, EntryKind};
+use super::{ChannelPolicy, EntryId, EntryKind};
 
 /// What became of an entry on its way into the log; readers are told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -38,15 +38,15 @@ impl DraftEntry {
         self.data.len() + self.key.as_ref().map_or(0, |key| key.len()) + size_of::<Entry>()
     }
 
-    /// Of entries with the same text here the latest one counts: their key, and in a zone their kind
-    /// too, since a trade is no newer price. `None` for an entry that replaces nothing.
-    pub(crate) fn latest_key(&self, channel: ChannelKind) -> Option<Arc<str>> {
+    /// Of entries with the same text here the latest one counts: their key, and their kind too where kinds
+    /// do not share keys. `None` for an entry that replaces nothing.
+    pub(crate) fn latest_key(&self, policy: &ChannelPolicy) -> Option<Arc<str>> {
         let key = self.key.as_ref()?;
-        match (channel, &self.kind) {
-            (ChannelKind::Order, _) | (_, EntryKind::PriceUpdate) => Some(Arc::clone(key)),
-            // No key has a control character.
-            (ChannelKind::Zone, kind) => Some(format!("{key}\0{}", kind.as_str()).into()),
+        if policy.kinds_share_keys || self.kind == EntryKind::PriceUpdate {
+            return Some(Arc::clone(key));
         }
+        // No key has a control character.
+        Some(format!("{key}\0{}", self.kind.as_str()).into())
     }
 }
 
@@ -64,6 +64,7 @@ pub struct Entry {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::{ChannelName, OrderId};
 
     #[test]
     fn in_a_zone_only_the_same_kind_replaces_and_of_an_order_any() {
@@ -76,8 +77,10 @@ mod tests {
         };
         let (price, ticker) =
             (draft(EntryKind::PriceUpdate), draft(EntryKind::named("ticker", false).unwrap()));
-        assert_eq!(price.latest_key(ChannelKind::Zone).as_deref(), Some("HUB"));
-        assert_eq!(ticker.latest_key(ChannelKind::Zone).as_deref(), Some("HUB\0ticker"));
-        assert_eq!(ticker.latest_key(ChannelKind::Order).as_deref(), Some("HUB"));
+        let zone = ChannelPolicy::of(&"zone:pjm".parse().unwrap());
+        let order = ChannelPolicy::of(&ChannelName::order(OrderId::random()));
+        assert_eq!(price.latest_key(zone).as_deref(), Some("HUB"));
+        assert_eq!(ticker.latest_key(zone).as_deref(), Some("HUB\0ticker"));
+        assert_eq!(ticker.latest_key(order).as_deref(), Some("HUB"));
     }
 }

@@ -2,8 +2,10 @@
 //! it is said to clients is in the crate `zonewire-protocol`, and comes from there.
 
 mod entry;
+mod policy;
 
 pub use entry::{DraftEntry, Entry, Marks};
+pub(crate) use policy::{ChannelPolicy, RetentionOf, Waiting};
 pub(crate) use zonewire_protocol::OFFSET_MAX;
 pub use zonewire_protocol::{
     BackendName, BackendState, ChannelKind, ChannelName, EntryId, EntryKind, Epoch, InvalidName,

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::model::{ChannelPolicy, RetentionOf};
+
 /// Which backend serves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -74,6 +76,16 @@ impl Default for Retention {
             age_s: 3_600,
             key_age_s: 604_800,
             orders: OrderRetention::default(),
+        }
+    }
+}
+
+impl Retention {
+    /// Entries, and their age in seconds, that are kept of each channel of a kind.
+    pub(in crate::storage) fn bounds_of(&self, policy: &ChannelPolicy) -> (usize, u64) {
+        match policy.retention {
+            RetentionOf::Channels => (self.entries, self.age_s),
+            RetentionOf::Orders => (self.orders.updates, self.orders.age_s),
         }
     }
 }

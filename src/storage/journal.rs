@@ -21,7 +21,7 @@ use chrono::{DateTime, Utc};
 use tokio::time::Instant;
 
 use super::{Append, EPOCH_KEPT_FOR, JournalConfig, OrderRetention};
-use crate::model::{ChannelKind, ChannelName, Lane};
+use crate::model::{ChannelName, ChannelPolicy, Lane, Waiting};
 #[cfg(test)]
 use crate::support::mutant::{self, Mutant};
 
@@ -35,9 +35,10 @@ pub(in crate::storage) struct JournalBounds {
     pub bytes: usize,
     /// Entries of all channels.
     pub entries: usize,
-    /// Entries of zones older than this are let go by [`Journal::expire`]; zero: none are.
+    /// Entries older than this are let go by [`Journal::expire`], of channels that are bounded by age; zero:
+    /// none are.
     pub age: Duration,
-    /// Updates of each order; at least 1.
+    /// Entries of each channel that is bounded by count, as those of orders are; at least 1.
     pub order_updates: usize,
 }
 
@@ -131,10 +132,10 @@ pub(in crate::storage) struct Journal {
     reserved: Size,
     /// Obsolete entries of all channels, the first pushed first.
     obsolete: BTreeMap<u64, (ChannelName, u64)>,
-    /// The oldest entry of each zone that has one, by age.
-    zone_fronts: BTreeSet<(Instant, ChannelName)>,
-    /// The same of orders, which do not expire.
-    order_fronts: BTreeSet<(Instant, ChannelName)>,
+    /// The oldest entry of each channel that has one and is bounded by age, by that.
+    aged_fronts: BTreeSet<(Instant, ChannelName)>,
+    /// The same of those that are bounded by count, which do not expire.
+    counted_fronts: BTreeSet<(Instant, ChannelName)>,
     /// Lines without entries that still have something to pass on, by when they became empty.
     emptied: BTreeSet<(Instant, ChannelName)>,
     pushed: u64,
@@ -218,8 +219,8 @@ impl Journal {
             obsolete_size: Size::default(),
             reserved: Size::default(),
             obsolete: BTreeMap::new(),
-            zone_fronts: BTreeSet::new(),
-            order_fronts: BTreeSet::new(),
+            aged_fronts: BTreeSet::new(),
+            counted_fronts: BTreeSet::new(),
             emptied: BTreeSet::new(),
             pushed: 0,
             counts: JournalCounts::default(),
@@ -271,8 +272,8 @@ impl Journal {
     }
 
     /// Takes the entries for which room was reserved, with the same arguments. Ascending in `seq`,
-    /// also with what the channel has. Answers what went for them: obsolete entries, and updates of
-    /// the order beyond its bound.
+    /// also with what the channel has. Answers what went for them: obsolete entries, and those beyond the
+    /// channel's bound.
     pub(in crate::storage) fn commit(
         &mut self,
         room: Reserved,
@@ -286,7 +287,7 @@ impl Journal {
             self.push_one(channel, lane, append.clone(), now);
         }
         let mut gone = Vec::new();
-        self.trim_order(channel, &mut gone);
+        self.trim(channel, &mut gone);
         self.thin(&mut gone);
         gone
     }
@@ -380,13 +381,13 @@ impl Journal {
         self.let_go(channel, seq, Going::Replaced, now)
     }
 
-    /// Lets go entries of zones that are older than the bound, and answers which; forgets empty lines
+    /// Lets go entries that are older than the bound, and answers which; forgets empty lines
     /// whose producer no log remembers any more.
     pub(in crate::storage) fn expire(&mut self, now: Instant) -> Vec<Gone> {
         let mut gone = Vec::new();
         let age = self.bounds.age;
         while !age.is_zero()
-            && let Some((at, channel)) = self.zone_fronts.first()
+            && let Some((at, channel)) = self.aged_fronts.first()
             && now.duration_since(*at) >= age
         {
             let channel = channel.clone();
@@ -418,7 +419,7 @@ impl Journal {
 
     /// How full it is.
     pub(in crate::storage) fn depth(&self) -> JournalDepth {
-        let fronts = [self.zone_fronts.first(), self.order_fronts.first()];
+        let fronts = [self.aged_fronts.first(), self.counted_fronts.first()];
         let oldest = fronts.into_iter().flatten().map(|(at, _)| *at).min();
         JournalDepth { entries: self.held.entries, bytes: self.held.bytes, oldest }
     }
@@ -443,8 +444,8 @@ impl Journal {
     fn replaced_by(&self, channel: &ChannelName, lane: Lane, appends: &[Append]) -> Size {
         let mut replaced = Size::default();
         let Some(line) = self.lines.get(channel).filter(|line| !line.is_promised) else { return replaced };
-        match channel.kind() {
-            ChannelKind::Zone if lane == Lane::Latest => {
+        match ChannelPolicy::of(channel).waiting {
+            Waiting::Aged if lane == Lane::Latest => {
                 let mut newest: HashMap<&Arc<str>, Newest> = HashMap::new();
                 for append in appends {
                     let Some(key) = &append.draft.key else { continue };
@@ -460,8 +461,8 @@ impl Journal {
                     }
                 }
             }
-            ChannelKind::Zone => {}
-            ChannelKind::Order => {
+            Waiting::Aged => {}
+            Waiting::Counted => {
                 let over = (line.entries.len() + appends.len()).saturating_sub(self.bounds.order_updates);
                 line.entries.values().take(over).for_each(|held| replaced.add(held.cost));
             }
@@ -469,8 +470,9 @@ impl Journal {
         replaced
     }
 
-    fn trim_order(&mut self, channel: &ChannelName, gone: &mut Vec<Gone>) {
-        if channel.kind() != ChannelKind::Order {
+    /// Lets go what is beyond the bound of a channel that is bounded by count.
+    fn trim(&mut self, channel: &ChannelName, gone: &mut Vec<Gone>) {
+        if ChannelPolicy::of(channel).waiting != Waiting::Counted {
             return;
         }
         while let Some(line) = self.lines.get(channel)
@@ -517,7 +519,7 @@ impl Journal {
         let line = self.lines.entry(channel.clone()).or_default();
         let mut replaced = None;
         if lane == Lane::Latest
-            && channel.kind() == ChannelKind::Zone
+            && ChannelPolicy::of(channel).waiting == Waiting::Aged
             && let Some(key) = &append.draft.key
         {
             let newest = Newest { seq, time: append.draft.time, cost };
@@ -625,9 +627,9 @@ impl Journal {
     }
 
     fn fronts(&mut self, channel: &ChannelName) -> &mut BTreeSet<(Instant, ChannelName)> {
-        match channel.kind() {
-            ChannelKind::Zone => &mut self.zone_fronts,
-            ChannelKind::Order => &mut self.order_fronts,
+        match ChannelPolicy::of(channel).waiting {
+            Waiting::Aged => &mut self.aged_fronts,
+            Waiting::Counted => &mut self.counted_fronts,
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::channels::pages::EncodedLatest;
 use crate::channels::unborn::{in_log, told};
-use crate::model::{ChannelKind, ChannelName, Epoch, Position};
+use crate::model::{ChannelName, ChannelPolicy, Epoch, Position};
 use crate::storage::{Back, Had, Page, begin_elsewhere, had_at, is_fork, is_fork_of_unknown, miss_in_fork};
 #[cfg(test)]
 use crate::support::mutant::{self, Mutant};
@@ -19,17 +19,17 @@ pub(crate) enum Start {
 }
 
 impl Start {
-    /// After a position, if the client gave one; else as the channel's kind suggests: prices from now
-    /// on, but all of an order.
+    /// After a position, if the client gave one; else with all of the channel, where its policy says that
+    /// all is wanted, or from now on.
     pub(crate) fn of(channel: &ChannelName, since: Option<Position>) -> Self {
-        match (since.map(in_log), channel.kind()) {
-            (Some(Some(position)), _) => Self::After(position),
+        match since.map(in_log) {
+            Some(Some(position)) => Self::After(position),
             #[cfg(test)]
-            (Some(None), _) if mutant::is(Mutant::UnbornIsNow) => Self::Now,
+            Some(None) if mutant::is(Mutant::UnbornIsNow) => Self::Now,
             // Of a log that had no life then, nothing was had.
-            (Some(None), _) => Self::Oldest,
-            (None, ChannelKind::Order) => Self::Oldest,
-            (None, ChannelKind::Zone) => Self::Now,
+            Some(None) => Self::Oldest,
+            None if ChannelPolicy::of(channel).is_wanted_whole => Self::Oldest,
+            None => Self::Now,
         }
     }
 
@@ -59,9 +59,9 @@ pub(crate) struct Asked {
 }
 
 impl Asked {
-    /// The same as of [`Start::of`]. The stream of an order begins with all of it in any case.
+    /// The same as of [`Start::of`]; with a snapshot only where the channel has them.
     pub(crate) fn of(channel: &ChannelName, since: Option<Position>, snapshot: bool) -> Self {
-        let snapshot = snapshot && channel.kind() == ChannelKind::Zone;
+        let snapshot = snapshot && ChannelPolicy::of(channel).has_snapshots;
         Self { start: Start::of(channel, since), snapshot }
     }
 }

@@ -19,7 +19,7 @@ use super::{Shard, TURN_WRITES};
 use crate::channels::{Delivery, Live, LiveBatch, Moved};
 use crate::connections::connection::{Connection, Pacing, TICK};
 use crate::connections::subscription::Subscription;
-use crate::model::{ChannelKind, ChannelName, Epoch};
+use crate::model::{ChannelName, ChannelPolicy, Epoch};
 use crate::support::fault;
 
 /// Live messages taken from the queue at a time.
@@ -36,8 +36,8 @@ const GIVEN_UP_FOR: Duration = Duration::from_secs(30);
 const SPARSE_FROM: usize = 256;
 
 /// The subscriptions to one channel.
-#[derive(Default)]
 pub(super) struct Followed {
+    pub(super) policy: &'static ChannelPolicy,
     pub(super) subscriptions: RefCell<Slab<Rc<Subscription>>>,
     /// Exists while the channel is held back.
     paced: RefCell<Option<Box<Paced>>>,
@@ -53,6 +53,11 @@ struct Paced {
 }
 
 impl Followed {
+    pub(super) fn new(channel: &ChannelName) -> Rc<Self> {
+        let policy = ChannelPolicy::of(channel);
+        Rc::new(Self { policy, subscriptions: RefCell::default(), paced: RefCell::default() })
+    }
+
     /// Keeps a message if the channel is held back; gives it back if not.
     fn hold(&self, delivery: Delivery) -> Option<Delivery> {
         match &mut *self.paced.borrow_mut() {
@@ -217,9 +222,9 @@ impl Shard {
     /// these at a time is under way for a channel.
     async fn give(self: &Rc<Self>, followed: &Followed, next: Next) {
         followed.make_dense();
-        if let Next::Batches(batches, _) = &next
+        if followed.policy.logs_deliveries
+            && let Next::Batches(batches, _) = &next
             && let (Some(first), Some(last)) = (batches.first(), batches.last())
-            && first.channel.kind() == ChannelKind::Order
         {
             let (order, offsets) = (first.channel.subject(), (first.first, last.last()));
             let subscribers = followed.subscriptions.borrow().len();

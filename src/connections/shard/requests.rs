@@ -9,7 +9,7 @@ use std::vec;
 use chrono::Utc;
 use tokio::time::Instant;
 
-use super::Shard;
+use super::{Followed, Shard};
 use crate::channels::Asked;
 use crate::connections::connection::Connection;
 use crate::connections::subscription::Subscription;
@@ -240,7 +240,10 @@ impl Shard {
         id: Option<RequestId>,
     ) {
         let subscription = Rc::new(Subscription::new(channel.clone(), Rc::clone(connection), id));
-        let followed = Rc::clone(self.followed.borrow_mut().entry(channel).or_default());
+        let followed = {
+            let mut all = self.followed.borrow_mut();
+            Rc::clone(all.entry(channel).or_insert_with_key(Followed::new))
+        };
         subscription.place.set(followed.subscriptions.borrow_mut().insert(Rc::clone(&subscription)));
         connection.subscriptions.borrow_mut().push(Rc::clone(&subscription));
         let shard = Rc::clone(self);

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::model::{ChannelKind, Entry, EntryKind};
+use crate::model::{ChannelPolicy, Entry, EntryKind};
 use crate::storage::{LatestOf, LatestPage, PageLimit, REMOVED_KEPT_FOR, REMOVED_MAX};
 #[cfg(test)]
 use crate::support::mutant::{self, Mutant};
@@ -105,19 +105,18 @@ impl Latest {
 
     /// Takes an entry where it is the last one of its key. A removal is the last one of its key, or of all, by
     /// the same rule, and is remembered as that.
-    pub(super) fn note(&mut self, entry: &Entry, by_offset: bool, now: Instant) {
-        let channel = if by_offset { ChannelKind::Order } else { ChannelKind::Zone };
+    pub(super) fn note(&mut self, entry: &Entry, policy: &ChannelPolicy, now: Instant) {
         let draft = &entry.draft;
         let (key, is_removal) = match (&draft.kind, &draft.key) {
             (EntryKind::ZoneRemoved, _) => (Arc::from(ALL_KEYS), true),
             (EntryKind::KeyRemoved, Some(key)) => (Arc::clone(key), true),
             (EntryKind::KeyRemoved, None) => return,
-            _ => match draft.latest_key(channel) {
+            _ => match draft.latest_key(policy) {
                 Some(key) => (key, false),
                 None => return,
             },
         };
-        let last = self.last(&key);
+        let (last, by_offset) = (self.last(&key), policy.latest_by_offset);
         if last.is_some_and(|last| last.is(entry)) {
             return;
         }
@@ -276,6 +275,10 @@ mod tests {
     use super::*;
     use crate::model::{DraftEntry, EntryId, Marks, NodeId};
 
+    fn zone() -> &'static ChannelPolicy {
+        ChannelPolicy::of(&"zone:pjm".parse().unwrap())
+    }
+
     /// An entry of a key, or of all, that waited at its gateway.
     fn late(kind: EntryKind, key: &str, by: u128, seq: u64, time_ms: i64, offset: u64) -> Entry {
         let draft = DraftEntry {
@@ -302,7 +305,7 @@ mod tests {
         for order in [[&a, &b, &c], [&a, &c, &b], [&b, &a, &c], [&b, &c, &a], [&c, &a, &b], [&c, &b, &a]] {
             let mut latest = Latest::default();
             let now = Instant::now();
-            order.into_iter().flatten().for_each(|entry| latest.note(entry, false, now));
+            order.into_iter().flatten().for_each(|entry| latest.note(entry, zone(), now));
             assert_eq!(shown(&latest), ["l", "m"], "{order:?}");
             let removed: Vec<&str> = latest.removed.keys().map(|key| &**key).collect();
             assert_eq!(removed, ["", "k"], "{order:?}");
@@ -314,7 +317,7 @@ mod tests {
         let (mut latest, start) = (Latest::default(), Instant::now());
         let removal = |n: usize| late(EntryKind::KeyRemoved, &format!("{n:05}"), 1, n as u64, 0, n as u64);
         for n in 1..=REMOVED_MAX + 1 {
-            latest.note(&removal(n), false, start + Duration::from_millis(n as u64));
+            latest.note(&removal(n), zone(), start + Duration::from_millis(n as u64));
         }
         assert_eq!((latest.removed.len(), latest.removed.contains_key("00001")), (REMOVED_MAX, false));
         assert!(shown(&latest).is_empty() && latest.bytes() > REMOVED_MAX * 100);

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::{Bounds, Channel, Kept, MemoryBackend};
-use crate::model::{ChannelKind, ChannelName, Entry, EntryId, Epoch, NodeId};
+use crate::model::{ChannelName, ChannelPolicy, Entry, EntryId, Epoch, NodeId};
 use crate::storage::{AppendBatch, Appended};
 
 /// How a mirrored channel stands.
@@ -90,10 +90,10 @@ impl MemoryBackend {
     /// which nothing is missing.
     pub(in crate::storage) fn mirror(&self, name: &ChannelName, epoch: &Epoch, entries: &[Entry]) -> u64 {
         let mut state = self.shared.state.lock();
-        let by_offset = name.kind() == ChannelKind::Order;
+        let policy = ChannelPolicy::of(name);
         let taken = state.change(name, &self.shared, |channel| {
             if channel.epoch == *epoch {
-                channel.mirror(entries, by_offset);
+                channel.mirror(entries, policy);
             }
             channel.top
         });
@@ -102,10 +102,10 @@ impl MemoryBackend {
 
     /// Takes the latest entries of keys, where they are not older than those that are known.
     pub(in crate::storage) fn mirror_latest(&self, name: &ChannelName, entries: &[Entry]) {
-        let (by_offset, now) = (name.kind() == ChannelKind::Order, Instant::now());
+        let (policy, now) = (ChannelPolicy::of(name), Instant::now());
         let mut state = self.shared.state.lock();
         state.change(name, &self.shared, |channel| {
-            entries.iter().for_each(|entry| channel.note_latest(entry, by_offset, now));
+            entries.iter().for_each(|entry| channel.note_latest(entry, policy, now));
         });
     }
 
@@ -193,14 +193,14 @@ impl MemoryBackend {
 }
 
 impl Channel {
-    fn mirror(&mut self, entries: &[Entry], by_offset: bool) {
+    fn mirror(&mut self, entries: &[Entry], policy: &ChannelPolicy) {
         let now = Instant::now();
         let first = self.first();
         let leads_up = entries.last().is_some_and(|last| last.offset + 1 >= first)
             && entries.first().is_some_and(|head| head.offset < first);
         if leads_up {
             let older = || entries.iter().filter(move |entry| entry.offset < first);
-            older().for_each(|entry| self.note(entry, by_offset, now));
+            older().for_each(|entry| self.note(entry, policy, now));
             for entry in older().rev() {
                 self.bytes += entry.draft.cost();
                 self.entries.push_front(Kept { entry: entry.clone(), appended: now });
@@ -210,7 +210,7 @@ impl Channel {
             if entry.offset != self.top + 1 {
                 continue;
             }
-            self.note(entry, by_offset, now);
+            self.note(entry, policy, now);
             self.top += 1;
             self.touched = now;
             self.closed = entry.draft.kind.is_terminal();
@@ -219,9 +219,9 @@ impl Channel {
         }
     }
 
-    fn note(&mut self, entry: &Entry, by_offset: bool, now: Instant) {
+    fn note(&mut self, entry: &Entry, policy: &ChannelPolicy, now: Instant) {
         self.note_producer(entry, now);
-        self.note_latest(entry, by_offset, now);
+        self.note_latest(entry, policy, now);
     }
 
     fn note_producer(&mut self, entry: &Entry, now: Instant) {

@@ -23,7 +23,7 @@ use super::{
     LogState, MemoryConfig, OpenLog, Page, PageLimit, Record, RecordKind, Records, Refusal, Result,
     Retention, StorageBackend, UNUSED_EPOCH_KEPT_FOR,
 };
-use crate::model::{BackendName, ChannelKind, ChannelName, Entry, EntryId, Epoch, NodeId, Position};
+use crate::model::{BackendName, ChannelName, ChannelPolicy, Entry, EntryId, Epoch, NodeId, Position};
 use crate::support::chance::Hashing;
 use crate::support::counter::Counter;
 #[cfg(test)]
@@ -332,7 +332,7 @@ struct Bounds {
     entries: usize,
     bytes: usize,
     age: Duration,
-    /// Ages count from the newest entry on, so that all go together.
+    /// See [`ChannelPolicy::goes_together`].
     together: bool,
     /// How long the latest entry of a key is kept that nobody updates.
     key_age: Duration,
@@ -340,22 +340,15 @@ struct Bounds {
 
 impl Bounds {
     fn of(retention: &Retention, channel: &ChannelName) -> Self {
-        let bytes = retention.bytes;
-        match channel.kind() {
-            ChannelKind::Zone => Self {
-                entries: retention.entries,
-                bytes,
-                age: Duration::from_secs(retention.age_s).min(AGE_MAX),
-                together: false,
-                key_age: Duration::from_secs(retention.key_age_s).min(AGE_MAX),
-            },
-            ChannelKind::Order => Self {
-                entries: retention.orders.updates,
-                bytes,
-                age: Duration::from_secs(retention.orders.age_s).min(AGE_MAX),
-                together: true,
-                key_age: AGE_MAX,
-            },
+        let policy = ChannelPolicy::of(channel);
+        let (entries, age_s) = retention.bounds_of(policy);
+        let key_age = Duration::from_secs(retention.key_age_s).min(AGE_MAX);
+        Self {
+            entries,
+            bytes: retention.bytes,
+            age: Duration::from_secs(age_s).min(AGE_MAX),
+            together: policy.goes_together,
+            key_age: if policy.goes_together { AGE_MAX } else { key_age },
         }
     }
 }
@@ -438,7 +431,7 @@ impl State {
         let fresh = Channel::new(epoch.clone(), now);
         let due = fresh.next_due(&Bounds::of(&shared.retention, name));
         self.channels.insert(name.clone(), fresh);
-        self.orders += usize::from(name.kind() == ChannelKind::Order);
+        self.orders += usize::from(ChannelPolicy::of(name).is_bounded_in_memory);
         self.look_at(name.clone(), due);
         if self.orders > shared.orders_max {
             self.forget_orders(shared.orders_max);
@@ -458,13 +451,14 @@ impl State {
         self.due.remove(&removed.due);
         self.total_bytes -= removed.bytes;
         self.latest_bytes -= removed.latest.bytes();
-        self.orders -= usize::from(name.kind() == ChannelKind::Order);
+        self.orders -= usize::from(ChannelPolicy::of(name).is_bounded_in_memory);
     }
 
     /// Removes channels of orders until they are within their bound with headroom: first those that
     /// are closed, of these and of the others first those that were not appended to for longest.
     fn forget_orders(&mut self, max: usize) {
-        let orders = self.channels.iter().filter(|(name, _)| name.kind() == ChannelKind::Order);
+        let orders = self.channels.iter();
+        let orders = orders.filter(|(name, _)| ChannelPolicy::of(name).is_bounded_in_memory);
         let mut orders: Vec<_> =
             orders.map(|(name, held)| ((!held.closed, held.touched, held.due.1), name.clone())).collect();
         let count = orders.len().saturating_sub(max - max / HEADROOM_DIVISOR);
@@ -606,7 +600,7 @@ impl Channel {
     }
 
     fn append(&mut self, batch: &AppendBatch, now: Instant) -> Vec<Appended> {
-        let by_offset = batch.channel.kind() == ChannelKind::Order;
+        let policy = ChannelPolicy::of(&batch.channel);
         let results = self.judge(batch);
         for (append, result) in batch.entries.iter().zip(&results) {
             let Appended::Applied { offset } = *result else { continue };
@@ -616,15 +610,15 @@ impl Channel {
             (self.top, self.touched) = (offset, now);
             let id = EntryId { producer: batch.producer, seq: append.seq };
             let entry = Entry { offset, id, draft: append.draft.clone() };
-            self.note_latest(&entry, by_offset, now);
+            self.note_latest(&entry, policy, now);
             self.bytes += entry.draft.cost();
             self.entries.push_back(Kept { entry, appended: now });
         }
         results
     }
 
-    fn note_latest(&mut self, entry: &Entry, by_offset: bool, now: Instant) {
-        self.latest.note(entry, by_offset, now);
+    fn note_latest(&mut self, entry: &Entry, policy: &ChannelPolicy, now: Instant) {
+        self.latest.note(entry, policy, now);
     }
 
     fn last_seq(&self, producer: NodeId) -> u64 {

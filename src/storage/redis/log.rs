@@ -12,7 +12,7 @@ use super::errors::{corrupt, storage_error};
 use super::scripts::Words;
 use super::{EXACT_MAX, RedisBackend, scripts};
 use crate::model::{
-    ChannelKind, ChannelName, DraftEntry, Entry, EntryId, EntryKind, Epoch, NodeId, Position,
+    ChannelName, ChannelPolicy, DraftEntry, Entry, EntryId, EntryKind, Epoch, NodeId, Position,
 };
 use crate::storage::{
     Anchor, Append, AppendAnswer, AppendBatch, Appended, EPOCH_KEPT_FOR, LatestOf, LatestPage, Log, LogEvent,
@@ -25,7 +25,7 @@ struct Bounds {
     entries: u64,
     bytes: u64,
     age_ms: u64,
-    /// Ages count from the newest entry on, so that all go together.
+    /// See [`ChannelPolicy::goes_together`].
     together: bool,
     /// How long the latest entry of a key is kept that nobody updates.
     key_age_ms: u64,
@@ -33,15 +33,13 @@ struct Bounds {
 
 impl Bounds {
     fn of(retention: &Retention, channel: &ChannelName) -> Self {
-        let (entries, age_s, together) = match channel.kind() {
-            ChannelKind::Zone => (retention.entries, retention.age_s, false),
-            ChannelKind::Order => (retention.orders.updates, retention.orders.age_s, true),
-        };
+        let policy = ChannelPolicy::of(channel);
+        let (entries, age_s) = retention.bounds_of(policy);
         Self {
             entries: exact(entries as u64),
             bytes: exact(retention.bytes as u64),
             age_ms: age_s.saturating_mul(1_000).min(EXACT_MAX / 4),
-            together,
+            together: policy.goes_together,
             key_age_ms: retention.key_age_s.saturating_mul(1_000).min(EXACT_MAX / 4),
         }
     }
@@ -244,6 +242,7 @@ impl Log for RedisBackend {
         words.push(sent_at);
         words.push(removed_ms());
         words.push(REMOVED_MAX);
+        let policy = ChannelPolicy::of(&batch.channel);
         for append in &batch.entries {
             if append.seq > EXACT_MAX {
                 return Err(corrupt(log, "a producer's sequence beyond 2^53 cannot be kept"));
@@ -255,7 +254,7 @@ impl Log for RedisBackend {
             words.push(append.seq);
             words.push(exact(append.prev));
             words.push(append.draft.time.timestamp_millis());
-            words.push(on_latest(batch.channel.kind(), &append.draft));
+            words.push(on_latest(policy, &append.draft));
             match append.fence {
                 Some(fence) => words.push(fence),
                 None => words.push(""),
@@ -305,8 +304,8 @@ impl Log for RedisBackend {
         const LOOKS_MAX: usize = 4;
         let keys = self.keys.channel(channel);
         let (key, keys) = (keys.latest.clone(), vec![keys.latest, keys.meta, keys.removed]);
-        if channel.kind() == ChannelKind::Order && limit.entries > 0 && after.is_none() {
-            // It has a few of them at the most, and is asked with each update: one call is enough.
+        if ChannelPolicy::of(channel).has_few_keys && limit.entries > 0 && after.is_none() {
+            // Asked with each update: one call is enough.
             return self.all_latest(&key, limit.entries).await;
         }
         for _ in 0..LOOKS_MAX {
@@ -337,8 +336,8 @@ impl Log for RedisBackend {
 }
 
 /// What an entry does to the latest entries of keys, as the append script takes it.
-fn on_latest(channel: ChannelKind, draft: &DraftEntry) -> String {
-    let (act, key) = match (&draft.kind, &draft.key, draft.latest_key(channel)) {
+fn on_latest(policy: &ChannelPolicy, draft: &DraftEntry) -> String {
+    let (act, key) = match (&draft.kind, &draft.key, draft.latest_key(policy)) {
         (EntryKind::ZoneRemoved, ..) => ("z", Arc::from("")),
         (EntryKind::KeyRemoved, Some(key), _) => ("r", Arc::clone(key)),
         (_, _, Some(key)) => ("k", key),

@@ -9,7 +9,7 @@ use tokio::time;
 
 use super::Core;
 use super::send::Address;
-use crate::model::{ChannelKind, ChannelName, NodeId, new_epoch};
+use crate::model::{ChannelName, ChannelPolicy, NodeId, Waiting, new_epoch};
 use crate::storage::spool::Former;
 use crate::storage::{Append, Result};
 
@@ -118,13 +118,14 @@ impl Core {
     }
 }
 
-/// The entries after a sequence. Updates of an order of which the one before is not here were behind
-/// more than are kept of an order, and are marked so; prices may be behind one that was replaced.
+/// The entries after a sequence. Those of a channel that is bounded by count, and of which the one before is
+/// not here, were behind more than are kept, and are marked so; others may be behind one that was replaced.
 fn as_missed(channel: &ChannelName, entries: &[Append], after: u64) -> Vec<Append> {
+    let is_counted = ChannelPolicy::of(channel).waiting == Waiting::Counted;
     let mut last = after;
     let mut waiting: Vec<Append> = entries.iter().filter(|append| append.seq > after).cloned().collect();
     for append in &mut waiting {
-        append.draft.marks.missed_before |= channel.kind() == ChannelKind::Order && append.prev > last;
+        append.draft.marks.missed_before |= is_counted && append.prev > last;
         last = append.seq;
     }
     waiting

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use tokio::time::Instant;
 
 use super::tail::Tail;
-use crate::model::{ChannelKind, ChannelName, Entry, EntryId, Epoch, NodeId, Position, new_epoch};
+use crate::model::{ChannelName, ChannelPolicy, Entry, EntryId, Epoch, NodeId, Position, new_epoch};
 use crate::storage::lives::{Fork, Life, had_at};
 use crate::storage::{
     Anchor, Append, AppendAnswer, AppendBatch, Appended, Had, MemoryBackend, OpenLog, Seam,
@@ -274,7 +274,7 @@ impl Line {
         if mutant::is(Mutant::ExpiredPutBack) {
             return;
         }
-        self.tail.expire(memory.entry_age(name), name.kind() == ChannelKind::Order);
+        self.tail.expire(memory.entry_age(name), ChannelPolicy::of(name).goes_together);
     }
 
     // In step with the log

@@ -13,7 +13,7 @@ use tokio::time::{self, Instant};
 
 use super::line::Line;
 use super::{Core, Mode, Modes};
-use crate::model::{BackendState, ChannelKind, ChannelName};
+use crate::model::{BackendState, ChannelName, ChannelPolicy};
 use crate::storage::failover::{Failover, First, Limits, Lost, Signal, Step};
 use crate::storage::primary::{Area, Areas, Beat, LinkHealth};
 use crate::storage::status::{Scope, Served};
@@ -28,11 +28,6 @@ const TIDY_EVERY: Duration = Duration::from_secs(10);
 /// Channels that were appended to so shortly before a loss are looked at even where nothing seems to
 /// be missing: a server may lose what it had just acknowledged.
 const JUST_BEFORE: Duration = Duration::from_secs(5);
-
-/// How long a line that nobody needs is remembered after its last use: what it holds may have to be
-/// put back.
-const ORDER_KEPT: Duration = Duration::from_secs(300);
-const ZONE_KEPT: Duration = Duration::from_secs(3_600);
 
 /// Lines that are remembered; past it, those that nobody needs go at once.
 const LINES_MAX: usize = 100_000;
@@ -482,11 +477,8 @@ impl Core {
             let is_many = state.lines.len() > LINES_MAX;
             let super::State { lines, journal, queue, set_aside, holes, .. } = &mut *state;
             lines.retain(|name, line| {
-                let kept = match name.kind() {
-                    ChannelKind::Zone => ZONE_KEPT,
-                    ChannelKind::Order => ORDER_KEPT,
-                };
-                let is_fresh = now.duration_since(line.used) < if is_many { TIDY_EVERY } else { kept };
+                let kept = if is_many { TIDY_EVERY } else { ChannelPolicy::of(name).remembered_for };
+                let is_fresh = now.duration_since(line.used) < kept;
                 if is_fresh || line.followed || !journal.is_empty(name) {
                     return true;
                 }

@@ -12,7 +12,7 @@ use super::line::{Forked, Known, Line, Rejoined};
 use super::send::{Address, BATCH};
 use super::tail::TAIL_MAX;
 use super::{Core, HOLE_WITHIN};
-use crate::model::{ChannelKind, ChannelName, Entry, Epoch, Position, new_epoch};
+use crate::model::{ChannelName, ChannelPolicy, Entry, Epoch, Position, new_epoch};
 use crate::storage::primary::{Area, Place};
 use crate::storage::{Anchor, Append, LogEvent, OpenLog, Result, StorageError};
 use crate::support::backoff::Backoff;
@@ -378,12 +378,12 @@ impl Core {
             return Some(Plan { base, before, ..Plan::default() });
         }
         let line = state.lines.get(channel)?;
-        // Of a zone of which nothing was known the copy begins where the log is now, unless nobody else has
-        // been there (this node may have, in a try that broke off); of an order, and of a log that had no
-        // life, all is wanted.
+        // Of a channel of which nothing was known the copy begins where the log is now, unless nobody else has
+        // been there (this node may have, in a try that broke off); or with all of it, where that is wanted,
+        // and of a log that had no life.
         let others =
             found.top > found.last_seq || found.producers.iter().any(|(producer, _)| *producer != self.node);
-        let is_wanted_whole = channel.kind() == ChannelKind::Order || line.has_had_nothing();
+        let is_wanted_whole = ChannelPolicy::of(channel).is_wanted_whole || line.has_had_nothing();
         let joins = log.is_none() && !is_wanted_whole && others;
         let base = if joins { found.top } else { 0 };
         let skips = joins && found.top > 0;
