@@ -345,22 +345,12 @@ impl Shard {
         task::spawn_local(self.tasks.track_future(serving));
     }
 
-    /// Sends the first message, and makes the subscription that the connection was opened for; or closes it.
+    /// Says the first thing, and makes the subscription that the connection was opened for; or closes it.
     fn greet(self: &Rc<Self>, connection: &Rc<Connection>, opening: Opening) {
         let (channel, since, snapshot) = match opening {
-            Opening::Nothing => {
-                let message = "Connected; subscribe to channels such as zone:pjm";
-                return self.say_established(connection, None, message);
-            }
-            Opening::Market { zone, since, snapshot } => {
-                let message = format!("Connected to {zone} market updates");
-                self.say_established(connection, Some(zone.as_str()), &message);
-                (ChannelName::zone(&zone), since, snapshot)
-            }
-            Opening::Order { order, since } => {
-                self.say_connection(connection, order);
-                (ChannelName::order(order), since, false)
-            }
+            Opening::Nothing => (None, None, false),
+            Opening::Market { zone, since, snapshot } => (Some(ChannelName::zone(&zone)), since, snapshot),
+            Opening::Order { order, since } => (Some(ChannelName::order(order)), since, false),
             Opening::BadAddress { code, message } => {
                 self.send_error(connection, None, code, &message, None);
                 return self.close(connection, CloseCode::BadRequest);
@@ -371,38 +361,46 @@ impl Shard {
                 return self.close_for(connection, limit.close_code(), after);
             }
         };
-        let asked = Asked::of(&channel, since, snapshot);
-        self.subscribe(connection, channel, asked, None);
+        connection.send_message(&self.greeting(connection.id, channel.as_ref()), self.limits);
+        if let Some(channel) = channel {
+            let asked = Asked::of(&channel, since, snapshot);
+            self.subscribe(connection, channel, asked, None);
+        }
     }
 
-    fn say_established(&self, connection: &Connection, market_zone: Option<&str>, message: &str) {
+    /// The first message of a connection, which was opened on a channel or on none.
+    fn greeting(&self, connection_id: Uuid, channel: Option<&ChannelName>) -> ServerMessage {
         let status = self.told.borrow();
-        let established = ServerMessage::ConnectionEstablished(ConnectionEstablished {
-            connection_id: connection.id,
-            market_zone: market_zone.map(str::to_owned),
-            storage_backend: status.backend.into(),
-            state: status.state.into(),
-            heartbeat_interval_ms: self.config.heartbeat_interval_s * 1_000,
-            protocol: PROTOCOL_VERSION,
-            timestamp: Utc::now(),
-            message: message.to_owned(),
-        });
-        connection.send_message(&established, self.limits);
-    }
-
-    fn say_connection(&self, connection: &Connection, order_id: OrderId) {
-        let status = self.told.borrow();
-        let established = ServerMessage::Connection(ConnectionMessage {
-            connection_id: connection.id,
-            order_id,
-            storage_backend: status.backend.into(),
-            state: status.state.into(),
-            heartbeat_interval_ms: self.config.heartbeat_interval_s * 1_000,
-            protocol: PROTOCOL_VERSION,
-            timestamp: Utc::now(),
-            message: "Connected to order status stream".to_owned(),
-        });
-        connection.send_message(&established, self.limits);
+        let (storage_backend, state) = (status.backend.into(), status.state.into());
+        let heartbeat_interval_ms = self.config.heartbeat_interval_s * 1_000;
+        let (protocol, timestamp) = (PROTOCOL_VERSION, Utc::now());
+        if let Some(order_id) = channel.and_then(ChannelName::as_order) {
+            return ServerMessage::Connection(ConnectionMessage {
+                connection_id,
+                order_id,
+                storage_backend,
+                state,
+                heartbeat_interval_ms,
+                protocol,
+                timestamp,
+                message: "Connected to order status stream".to_owned(),
+            });
+        }
+        let market_zone = channel.map(|channel| channel.subject().to_owned());
+        let message = match &market_zone {
+            Some(zone) => format!("Connected to {zone} market updates"),
+            None => "Connected; subscribe to channels such as zone:pjm".to_owned(),
+        };
+        ServerMessage::ConnectionEstablished(ConnectionEstablished {
+            connection_id,
+            market_zone,
+            storage_backend,
+            state,
+            heartbeat_interval_ms,
+            protocol,
+            timestamp,
+            message,
+        })
     }
 
     fn remove(self: &Rc<Self>, slot: usize, connection: &Rc<Connection>, code: CloseCode) {
