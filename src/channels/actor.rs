@@ -28,18 +28,11 @@ use crate::storage::{
     Append, AppendAnswer, AppendBatch, Appended, OpenLog, Refusal, Seam, SharedBackend, StorageError,
     log_of_fork,
 };
-use crate::support::backoff::Backoff;
+use crate::support::backoff::STORAGE_RETRY;
+use crate::support::fault;
 #[cfg(test)]
 use crate::support::mutant::{self, Mutant};
 use crate::support::seldom::Seldom;
-use crate::support::{chance, fault};
-
-/// Between tries of a storage call that failed.
-const RETRY: Backoff = Backoff {
-    first: Duration::from_millis(50),
-    max: Duration::from_millis(800),
-    jitter: Duration::from_millis(50),
-};
 
 /// Entries in one read of the log.
 const REPAIR_PAGE: usize = 300;
@@ -477,7 +470,7 @@ impl Actor {
         let now = Instant::now();
         let since = *self.failing_since.get_or_insert(now);
         self.failures += 1;
-        self.retry_at = now + RETRY.wait(self.failures, chance::fraction());
+        self.retry_at = now + STORAGE_RETRY.wait(self.failures);
         let patience = Duration::from_millis(self.common.config.publish_patience_ms);
         if now.duration_since(since) < patience {
             return;
@@ -534,13 +527,13 @@ impl Actor {
                 let is_filled = self.hole_at().is_none_or(|at| at > now);
                 self.repair_failures = if is_filled { 0 } else { self.repair_failures + 1 };
                 if !is_filled {
-                    self.repair_at = now + RETRY.wait(self.repair_failures, chance::fraction());
+                    self.repair_at = now + STORAGE_RETRY.wait(self.repair_failures);
                 }
             }
             Err(error) => {
                 self.common.stats.retries.add(1);
                 self.repair_failures += 1;
-                self.repair_at = now + RETRY.wait(self.repair_failures, chance::fraction());
+                self.repair_at = now + STORAGE_RETRY.wait(self.repair_failures);
                 debug!(channel = %self.channel, error = %error, "could not read the log; trying again");
             }
         }

@@ -20,14 +20,7 @@ use crate::channels::{
 use crate::model::{BackendState, ChannelName, ChannelPolicy, Epoch, OrderId, Position};
 use crate::protocol::{CaughtUp, ErrorCode, RequestId, Resync, ServerMessage, SnapshotEnd, Subscribed};
 use crate::storage::{StatusReader, StorageError};
-use crate::support::backoff::Backoff;
-
-/// Between tries to join or to read while the storage does not answer.
-const RETRY: Backoff = Backoff {
-    first: Duration::from_millis(50),
-    max: Duration::from_secs(1),
-    jitter: Duration::from_millis(100),
-};
+use crate::support::backoff::STORAGE_RETRY;
 
 /// An outage that is younger than this may be over in a moment.
 const YOUNG: Duration = Duration::from_millis(1_500);
@@ -411,7 +404,7 @@ impl Subscription {
 
     /// Waits before another try.
     async fn pause(&self, failures: u32) {
-        time::sleep(RETRY.wait(failures, rand::random())).await;
+        STORAGE_RETRY.pause(failures).await;
     }
 }
 

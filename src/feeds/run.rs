@@ -15,12 +15,10 @@ use super::{FeedPrice, Pace, Pacer, ReplayConfig, Simulated, SimulatedConfig};
 use crate::channels::{Channels, PublishError};
 use crate::model::{ChannelName, DraftEntry};
 use crate::protocol::{InvalidPayload, parse_price};
+use crate::support::backoff::STORAGE_RETRY;
 
 /// Prices read ahead from a file.
 const READ_AHEAD: usize = 256;
-
-/// Between tries while the storage takes nothing.
-const RETRY_EVERY: Duration = Duration::from_secs(1);
 
 /// Publishes the simulated prices until it is dropped. Prices that the storage does not take are
 /// let go and logged: the next ones are on their way.
@@ -147,14 +145,15 @@ impl Replaying {
 
     /// Publishes one price; tries again while the storage takes nothing.
     async fn publish(&mut self, channel: &ChannelName, draft: DraftEntry, line: u64) -> Result<(), String> {
-        let mut is_told = false;
+        let mut failures = 0;
         while let Err(error) = self.channels.publish(channel, vec![draft.clone()]).await {
             match &error {
                 PublishError::Unavailable { .. } => {
-                    if !std::mem::replace(&mut is_told, true) {
+                    if failures == 0 {
                         warn!(%channel, line, %error, "a replayed price is not taken yet; trying again");
                     }
-                    time::sleep(RETRY_EVERY).await;
+                    failures += 1;
+                    STORAGE_RETRY.pause(failures).await;
                 }
                 PublishError::TooManyKeys { .. } | PublishError::TooManyZones { .. } => {
                     self.left_out += 1;

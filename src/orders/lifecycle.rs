@@ -89,7 +89,7 @@ impl Desk {
             self.end(run, code, message, retry).await?;
             return Ok(None);
         }
-        let after = self.config.retry().wait(attempt, rand::random());
+        let after = self.config.retry().wait(attempt);
         debug!(order = %run.order(), code, message, ?after, "an order is tried again");
         match run.finish(&Ending::Retry { after, attempt: Some(attempt + 1) }).await? {
             Held::Yes => {

@@ -17,14 +17,7 @@ use crate::channels::PublishError;
 use crate::model::{Entry, EntryKind, JobId, OrderId};
 use crate::protocol::{OrderUpdate, Standing, compact, quoted};
 use crate::storage::{Attempt, Ending, Held, JobState, Refusal, Result as StorageResult, StorageError};
-use crate::support::backoff::Backoff;
-
-/// Between tries of a storage call that failed, while a run goes on.
-const RETRY: Backoff = Backoff {
-    first: Duration::from_millis(50),
-    max: Duration::from_millis(800),
-    jitter: Duration::from_millis(50),
-};
+use crate::support::backoff::STORAGE_RETRY;
 
 /// How often ending a run is tried; after that its lease runs out instead.
 const FINISH_TRIES: u32 = 20;
@@ -242,7 +235,7 @@ impl Run {
             loop {
                 let wait = match failures {
                     0 => lease.lasts / 3,
-                    failures => RETRY.wait(failures, rand::random()),
+                    failures => STORAGE_RETRY.wait(failures),
                 };
                 tokio::select! {
                     () = time::sleep(wait) => {}
@@ -280,7 +273,7 @@ impl Run {
                 failures += 1;
                 self.desk.stats.storage_failures.add(1);
                 debug!(order = %self.order, error = %error, "whose an order is cannot be found out yet");
-                time::sleep(RETRY.wait(failures, rand::random())).await;
+                STORAGE_RETRY.pause(failures).await;
             }
         }
     }
@@ -333,7 +326,7 @@ impl Run {
             failures += 1;
             self.desk.stats.storage_failures.add(1);
             debug!(order = %self.order, error = %error, "whose an order is cannot be found out yet");
-            time::sleep(RETRY.wait(failures, rand::random())).await;
+            STORAGE_RETRY.pause(failures).await;
         }
         self.check().await
     }
@@ -353,7 +346,7 @@ impl Run {
                     failures += 1;
                     self.desk.stats.storage_failures.add(1);
                     debug!(order = %self.order, error = %error, "an order cannot be submitted yet");
-                    time::sleep(RETRY.wait(failures, rand::random())).await;
+                    STORAGE_RETRY.pause(failures).await;
                     self.check().await?;
                 }
             }
@@ -436,7 +429,7 @@ impl Run {
                         warn!(order = %self.order, error = %error, "could not end a run; its lease runs out instead");
                         return Err(error.into());
                     }
-                    time::sleep(RETRY.wait(failures, rand::random())).await;
+                    STORAGE_RETRY.pause(failures).await;
                 }
             }
         }

@@ -16,15 +16,8 @@ use super::service::{Desk, Orders};
 use crate::model::{Entry, OrderId};
 use crate::protocol::compact;
 use crate::storage::{ClaimedJob, Ending};
-use crate::support::backoff::Backoff;
+use crate::support::backoff::STORAGE_RETRY;
 use crate::support::panics::contain;
-
-/// Between tries to claim while the storage does not answer.
-const RETRY: Backoff = Backoff {
-    first: Duration::from_millis(100),
-    max: Duration::from_secs(1),
-    jitter: Duration::from_millis(100),
-};
 
 /// How long orders under way may go on once the process stops; then they are given back.
 const FINISH_WITHIN: Duration = Duration::from_secs(5);
@@ -97,7 +90,7 @@ impl Worker {
                         warn!(error = %error, "orders cannot be claimed; trying again");
                     }
                     failures += 1;
-                    Some(RETRY.wait(failures, rand::random()))
+                    Some(STORAGE_RETRY.wait(failures))
                 }
             };
             if let Some(idle) = idle {
@@ -151,7 +144,7 @@ impl Worker {
                     failures += 1;
                     self.desk.stats.storage_failures.add(1);
                     debug!(order = %order, error = %error, "how far an order is cannot be read yet");
-                    time::sleep(RETRY.wait(failures, rand::random())).await;
+                    STORAGE_RETRY.pause(failures).await;
                 }
             }
         }

@@ -18,7 +18,7 @@ use crate::cli::print;
 use crate::cli::raw_json::{Number, Object};
 use crate::cli::target::TargetArgs;
 use crate::client::{BaseUrl, NoAnswer, Refused, text_of};
-use crate::support::backoff::Backoff;
+use crate::support::backoff::RESEND;
 use crate::support::json::json_fault;
 
 pub(super) const EXAMPLES: &str = "\
@@ -85,11 +85,6 @@ struct Body<'a> {
 const TRY_FOR: Duration = Duration::from_secs(30);
 /// How long one answer may take.
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
-const BACKOFF: Backoff = Backoff {
-    first: Duration::from_millis(250),
-    max: Duration::from_secs(4),
-    jitter: Duration::from_millis(250),
-};
 
 pub(super) async fn run(args: PlaceArgs) -> anyhow::Result<()> {
     let base = &args.target.url;
@@ -194,7 +189,7 @@ impl Fault {
     /// How long to wait before the request is sent again; `None` when that cannot help. A gateway
     /// that was there (`is_there`) may come back; one that never was is more likely a wrong address.
     fn wait(self, attempt: u32, is_there: bool, random: f64) -> Option<Duration> {
-        let backoff = BACKOFF.wait(attempt, random);
+        let backoff = RESEND.wait_with(attempt, random);
         match self {
             Self::Final => None,
             Self::Absent => is_there.then_some(backoff),
@@ -227,12 +222,12 @@ mod tests {
     fn only_what_may_yet_succeed_is_sent_again() {
         let second = Duration::from_secs(1);
         let (busy, asked) = (Fault::Busy { retry_after: None }, Fault::Busy { retry_after: Some(second) });
-        assert_eq!(busy.wait(1, true, 0.0), Some(BACKOFF.first));
+        assert_eq!(busy.wait(1, true, 0.0), Some(RESEND.first));
         assert_eq!(asked.wait(1, true, 0.0), Some(second));
         assert_eq!(asked.wait(4, true, 0.0), Some(2 * second));
-        assert_eq!(Fault::Unsure { retry_after: None }.wait(1, true, 0.0), Some(BACKOFF.first));
+        assert_eq!(Fault::Unsure { retry_after: None }.wait(1, true, 0.0), Some(RESEND.first));
         assert_eq!(Fault::Absent.wait(1, false, 0.0), None);
-        assert_eq!(Fault::Absent.wait(1, true, 0.0), Some(BACKOFF.first));
+        assert_eq!(Fault::Absent.wait(1, true, 0.0), Some(RESEND.first));
         assert_eq!(Fault::Final.wait(1, true, 0.0), None);
     }
 }

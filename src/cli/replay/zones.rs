@@ -16,7 +16,7 @@ use tokio::time::{self, Instant};
 use crate::cli::print;
 use crate::client::{ANSWER_TIMEOUT, BaseUrl, NoAnswer, Refused, accepted, answer};
 use crate::model::Zone;
-use crate::support::backoff::Backoff;
+use crate::support::backoff::RESEND;
 
 /// Each zone has requests of its own.
 const ZONES_MAX: usize = 256;
@@ -26,12 +26,6 @@ const LINES_MAX: usize = 256;
 
 /// How long a gateway that is away or busy is waited for.
 const TRY_FOR: Duration = Duration::from_secs(60);
-
-const BACKOFF: Backoff = Backoff {
-    first: Duration::from_millis(250),
-    max: Duration::from_secs(8),
-    jitter: Duration::from_millis(250),
-};
 
 /// Bad lines: each is told, up to a bound, or the first one is an error.
 #[derive(Debug, Clone)]
@@ -238,7 +232,7 @@ impl Carrier {
                 }
             };
             attempt += 1;
-            let wait = BACKOFF.wait(attempt, rand::random()).max(wait.unwrap_or_default());
+            let wait = RESEND.wait(attempt).max(wait.unwrap_or_default());
             if Instant::now() + wait > deadline {
                 return Err(error.context(format!("line {number}: giving up after a minute")));
             }

@@ -11,14 +11,10 @@ use crate::protocol::{
     ClientMessage, CloseCode, EntryMessage, ErrorMessage, Open, Resync, ServerMessage, Since, Subscribe,
     Subscribed, Unsubscribed,
 };
-use crate::support::backoff::Backoff;
+use crate::support::backoff::RECONNECT;
 
 /// Only a connection that held this long makes the attempts before it forgotten.
 const STABLE_AFTER: Duration = Duration::from_secs(5);
-
-/// 1, 2, 4, 8, 16 s, each plus up to 1 s.
-const BACKOFF: Backoff =
-    Backoff { first: Duration::from_secs(1), max: Duration::from_secs(16), jitter: Duration::from_secs(1) };
 
 /// Until the gateway says its own.
 const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(30);
@@ -283,7 +279,7 @@ impl Follow {
         {
             return Next::GiveUp;
         }
-        let wait = BACKOFF.wait(self.attempt, random).max(std::mem::take(&mut self.retry_after));
+        let wait = RECONNECT.wait_with(self.attempt, random).max(std::mem::take(&mut self.retry_after));
         Next::Wait { attempt: self.attempt, wait }
     }
 

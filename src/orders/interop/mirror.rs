@@ -21,7 +21,7 @@ use crate::protocol::entry_json;
 use crate::storage::{
     Had, OUTSIDE_WINDOW, OutsideOrders, Page, Result as StorageResult, SharedBackend, StorageError,
 };
-use crate::support::backoff::Backoff;
+use crate::support::backoff::STORAGE_RETRY;
 use crate::support::seldom::Seldom;
 
 /// Orders that wait to be written; past it they are counted and let go.
@@ -40,11 +40,6 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const LAST_PATIENCE: Duration = Duration::from_secs(2);
 /// When the node stops, appends that are under way are waited for this long.
 const LAST_WAIT: Duration = Duration::from_millis(100);
-const RETRY: Backoff = Backoff {
-    first: Duration::from_millis(50),
-    max: Duration::from_millis(1_000),
-    jitter: Duration::from_millis(50),
-};
 
 /// Where is said that this node appended updates. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -181,7 +176,7 @@ impl MirrorWriter {
         if self.backend.is_degraded() && !self.pending.is_empty() {
             // Outside consumers are as far away as the log; their patience begins when both are back.
             self.pending.values_mut().for_each(|since| *since = now);
-            self.retry_at = Some(now + RETRY.max);
+            self.retry_at = Some(now + STORAGE_RETRY.max);
             return;
         }
         let start = Cursor { epoch: None, offset: 0, had: Had::default(), used_at: now };
@@ -208,7 +203,7 @@ impl MirrorWriter {
             failed |= !self.is_settled(order, result, patience);
         }
         self.failures = if failed { self.failures + 1 } else { 0 };
-        self.retry_at = failed.then(|| Instant::now() + RETRY.wait(self.failures, rand::random()));
+        self.retry_at = failed.then(|| Instant::now() + STORAGE_RETRY.wait(self.failures));
         self.bound_cursors();
     }
 

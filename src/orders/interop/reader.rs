@@ -27,7 +27,7 @@ use crate::storage::{
     Append, AppendAnswer, AppendBatch, Appended, OutsideEvent, OutsideOrders, Refusal,
     Result as StorageResult, SharedBackend, StorageError,
 };
-use crate::support::backoff::Backoff;
+use crate::support::backoff::STORAGE_RETRY;
 use crate::support::seldom::Seldom;
 
 /// Orders with a step under way.
@@ -39,12 +39,6 @@ const LOG_PAGE: usize = 300;
 /// Bytes of all updates that wait to be appended. Past it, what is heard is dropped; what is in a
 /// list is found there again.
 const WAITING_BYTES_MAX: usize = 64 << 20;
-/// Between tries of a call that failed.
-const RETRY: Backoff = Backoff {
-    first: Duration::from_millis(50),
-    max: Duration::from_millis(1_000),
-    jitter: Duration::from_millis(50),
-};
 /// How long what waits is still appended when the node stops.
 const LAST_PATIENCE: Duration = Duration::from_secs(3);
 
@@ -478,7 +472,7 @@ impl Reader {
         let now = Instant::now();
         if let Some(watched) = self.orders.get_mut(&order) {
             watched.failures += 1;
-            watched.retry_at = now + RETRY.wait(watched.failures, rand::random());
+            watched.retry_at = now + STORAGE_RETRY.wait(watched.failures);
         }
         if let Some(untold) = self.of_failures.may_tell(now) {
             warn!(order = %order, op, error = %error, kind = error.kind(), untold, "outside updates wait for the storage");

@@ -23,7 +23,7 @@ use tokio::time::{self, Instant};
 
 use super::connect::{COMMANDS_LEN, once};
 use crate::storage::ProbeFailure;
-use crate::support::backoff::Backoff;
+use crate::support::backoff::STORAGE_RETRY;
 
 /// How often a connection is asked whether it lives.
 const BEAT_EVERY: Duration = Duration::from_millis(200);
@@ -32,12 +32,6 @@ const BEAT_EVERY: Duration = Duration::from_millis(200);
 const BEAT_LIMIT_PART: (u32, u32) = (7, 8);
 /// A client that has neither connected nor failed by then is given up. Longer than its own timeouts.
 const INIT_LIMIT: Duration = Duration::from_secs(2);
-/// Between attempts to connect. The longest wait bounds how late we are back.
-const BACKOFF: Backoff = Backoff {
-    first: Duration::from_millis(50),
-    max: Duration::from_secs(1),
-    jitter: Duration::from_millis(50),
-};
 /// A connection that is lost sooner counts as a failed attempt.
 const STEADY_AFTER: Duration = Duration::from_secs(1);
 /// Calls that are under way on a connection at the same time; more wait. fred refuses what is beyond its
@@ -176,7 +170,7 @@ impl<C: EventInterface + Clone + Send + 'static> Link<C> {
         loop {
             let failures = self.failures.load(Ordering::Relaxed);
             if failures > 0 {
-                time::sleep(BACKOFF.wait(failures, rand::random())).await;
+                STORAGE_RETRY.pause(failures).await;
             }
             match self.connect().await {
                 Ok(live) => {

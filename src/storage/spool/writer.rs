@@ -13,7 +13,6 @@ use super::{
     Answer, Depth, FsyncPolicy, Opened, Request, Settled, Shared, SpoolError, SpoolOpenError, SpoolOptions,
 };
 use crate::support::backoff::Backoff;
-use crate::support::chance;
 use crate::support::fault;
 use crate::support::seldom::Seldom;
 
@@ -316,7 +315,7 @@ impl Writer {
     fn fail(&mut self, reason: &str) {
         self.let_go();
         self.failures += 1;
-        self.retry_at = Instant::now() + RETRY.wait(self.failures, chance::fraction());
+        self.retry_at = Instant::now() + RETRY.wait(self.failures);
         self.shared.health.lock().fault = Some(reason.to_owned());
         if let Some(untold) = self.of_failures.may_tell(Instant::now()) {
             let refused = if self.options.is_required { "refused" } else { "kept in memory only" };

@@ -3,21 +3,14 @@
 //! then they go on alone.
 
 use std::collections::HashMap;
-use std::time::Duration;
-
-use tokio::time;
 
 use super::Core;
+use super::rejoin::SET_ASIDE_AFTER;
 use super::send::Address;
 use crate::model::{ChannelName, ChannelPolicy, NodeId, Waiting, new_epoch};
 use crate::storage::spool::Former;
 use crate::storage::{Append, Result};
-
-/// After a try that failed.
-const RETRY_AFTER: Duration = Duration::from_millis(100);
-
-/// After so many failures in a row, the channel is set aside.
-const SET_ASIDE_AFTER: u32 = 100;
+use crate::support::backoff::STORAGE_RETRY;
 
 /// How often a log that changes meanwhile is begun with anew.
 const ROUNDS_MAX: usize = 8;
@@ -58,7 +51,7 @@ impl Core {
                     self.set_aside(channel, &error);
                 }
                 self.put_off(&former.channel);
-                time::sleep(RETRY_AFTER).await;
+                STORAGE_RETRY.pause(*failures).await;
                 continue;
             }
             failures.remove(&(former.producer, former.channel.clone()));

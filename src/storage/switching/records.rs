@@ -10,21 +10,17 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
-use tokio::time::{self, Instant};
+use tokio::time::Instant;
 
+use super::rejoin::SET_ASIDE_AFTER;
 use super::{Core, Switching};
 use crate::storage::primary::{Area, Place};
 use crate::storage::{Record, RecordKind, Records, Result};
+use crate::support::backoff::STORAGE_RETRY;
 use crate::support::counter::Counter;
 
 /// Records that wait for the primary. Past it the one with the smallest key goes, counted.
 const WAITING_MAX: usize = 100_000;
-
-/// After so many writes that were refused, no recovery waits for records any more.
-const SET_ASIDE_AFTER: u32 = 100;
-
-/// After a write that failed.
-const RETRY_AFTER: Duration = Duration::from_millis(100);
 
 type Key = (RecordKind, String);
 
@@ -149,7 +145,7 @@ impl Core {
                         self.records.are_set_aside.store(true, Ordering::Release);
                         self.in_order.notify_waiters();
                     }
-                    time::sleep(RETRY_AFTER).await;
+                    STORAGE_RETRY.pause(failures).await;
                 }
             }
         }

@@ -15,8 +15,7 @@ use super::{Core, HOLE_WITHIN};
 use crate::model::{ChannelName, ChannelPolicy, Entry, Epoch, Position, new_epoch};
 use crate::storage::primary::{Area, Place};
 use crate::storage::{Anchor, Append, LogEvent, OpenLog, Result, StorageError};
-use crate::support::backoff::Backoff;
-use crate::support::chance;
+use crate::support::backoff::STORAGE_RETRY;
 #[cfg(test)]
 use crate::support::mutant::{self, Mutant};
 
@@ -33,15 +32,11 @@ const PAGE: usize = 1_000;
 /// How often a channel that keeps changing is begun anew before it is left for a while.
 const ROUNDS_MAX: usize = 16;
 
-const RETRY: Backoff = Backoff {
-    first: Duration::from_millis(50),
-    max: Duration::from_millis(500),
-    jitter: Duration::from_millis(50),
-};
+/// After so many failures in a row, which take some 10 s, what cannot be brought to the primary is set
+/// aside: no recovery waits for it any more.
+pub(super) const SET_ASIDE_AFTER: u32 = 15;
 
-/// After so many failures in a row, which take some 10 s, a channel that cannot be put in order is set
-/// aside; from then on it is tried so often.
-pub(super) const SET_ASIDE_AFTER: u32 = 20;
+/// How often a channel that is set aside is tried again.
 const SET_ASIDE_RETRY: Duration = Duration::from_secs(10);
 
 /// After so many looks at the journal that found something new, appends wait for the fork to close.
@@ -147,7 +142,7 @@ impl Core {
                 self.beat_now(self.area_of(channel)).notify_one();
                 tracing::debug!(channel = %channel, error = %error, failures, "the channel cannot be put in order yet");
                 let wait = if failures < SET_ASIDE_AFTER {
-                    RETRY.wait(failures, chance::fraction())
+                    STORAGE_RETRY.wait(failures)
                 } else {
                     self.set_aside(channel, &error);
                     SET_ASIDE_RETRY

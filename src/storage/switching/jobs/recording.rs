@@ -8,7 +8,7 @@ use tokio::time;
 use super::{Core, State};
 use crate::model::{ChannelName, JobId};
 use crate::storage::{JobView, MovedJob, Recorded, Result};
-use crate::support::backoff::Backoff;
+use crate::support::backoff::STORAGE_RETRY;
 
 /// Jobs that are on their way at the same time.
 const AT_ONCE: usize = 16;
@@ -18,12 +18,6 @@ const LOOKED_AT: usize = 1_000;
 
 /// Between looks while none can go: what they told is being put in order.
 const LOOK_EVERY: Duration = Duration::from_millis(25);
-
-const RETRY: Backoff = Backoff {
-    first: Duration::from_millis(50),
-    max: Duration::from_secs(1),
-    jitter: Duration::from_millis(50),
-};
 
 impl Core {
     /// Brings jobs to the primary whenever it serves and there are some. Never ends.
@@ -66,7 +60,7 @@ impl Core {
             if self.is_primary(self.area_of_jobs()) {
                 tracing::warn!(error = %error, failures, "jobs that this node took on cannot be recorded yet");
             }
-            time::sleep(RETRY.wait(failures, rand::random())).await;
+            STORAGE_RETRY.pause(failures).await;
         }
     }
 
@@ -76,7 +70,7 @@ impl Core {
         while let Some(Err(error)) = self.ask(self.area_of_jobs(), self.primary.settle_claims()).await {
             failures += 1;
             tracing::debug!(error = %error, failures, "what was claimed without an answer is not given back yet");
-            time::sleep(RETRY.wait(failures, rand::random())).await;
+            STORAGE_RETRY.pause(failures).await;
         }
     }
 
