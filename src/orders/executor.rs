@@ -141,7 +141,7 @@ impl OrderHandle {
     /// Begins another try within this run, if there is one left; its first report is `routing` or
     /// `submitted`.
     pub fn next_attempt(&mut self) -> bool {
-        self.run.next_attempt()
+        self.run.attempts.begin_next()
     }
 
     async fn report(

@@ -3,32 +3,52 @@
 //! An order is a job of the same id and a channel of updates. What is true of it is in the storage:
 //! the job says whether somebody works on it, the channel says how far it is. Nothing here keeps
 //! state that a crash could lose.
+//!
+//! What happens to an order, and where that is:
+//!
+//! - it is placed, or a dead letter is placed again: `placing`, with `request` and `schema` for what it says;
+//! - it is read, alone or in a list: `reading`, with `view` for how it is shown;
+//! - it is cancelled: `cancelling`;
+//! - it is claimed and carried out: `worker` with an `executor`, or `external` (`claiming`, `reporting`) by
+//!   workers over HTTP. Either way a claim is a `run`, with its `lease` and its `attempts`;
+//! - it is told of: `updates`; `interop` exchanges updates with workers that use Redis lists;
+//! - it ends, or is left to another run: `ending`.
+//!
+//! `desk` is what all of these share.
 
+mod attempts;
+mod cancelling;
 mod config;
+mod desk;
+mod ending;
 mod executor;
 mod external;
 mod interop;
-mod lifecycle;
+mod lease;
 mod paper;
 mod peers;
+mod placing;
+mod reading;
 mod request;
 mod run;
 mod schema;
-mod service;
 mod stats;
+mod updates;
 mod view;
 mod worker;
 
 pub use config::{ExecutorChoice, OrdersConfig, PaperConfig, WhenDegraded};
+pub use desk::{Orders, OrdersParts};
 pub use executor::{Confirmation, ExecutionError, OrderExecutor, OrderHandle, StepError};
 pub use external::{Claimed, Outcome, ReportError, Ticket};
 pub(crate) use interop::{Interop, InteropParts, InteropStats, InteropTotals, InteropWork};
 pub use interop::{InteropConfig, OrderMirror};
 pub use paper::PaperExecutor;
+pub use placing::{PlaceError, Placed, RetryError};
 pub use request::{InvalidOrder, OrderRequest};
 pub use schema::OrderSchema;
-pub use service::{Orders, OrdersParts, PlaceError, Placed, RetryError, UpdateError};
 pub use stats::{OrderStats, OrderTotals};
+pub use updates::UpdateError;
 pub use view::{Listed, OrderView};
 pub(crate) use worker::Worker;
 

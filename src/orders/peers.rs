@@ -9,7 +9,7 @@ use tokio::time;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use super::service::Orders;
+use super::desk::Orders;
 use crate::model::NodeId;
 use crate::storage::{RecordKind, Result as StorageResult};
 

@@ -1,26 +1,22 @@
-//! One run of an order's job: its lease, its attempt, and the updates that it may make.
+//! One run of an order's job: what it may tell, and under which lease and attempt.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::Utc;
-use parking_lot::Mutex;
 use serde::Deserialize;
 use serde_json::Value;
 use tokio::sync::watch;
-use tokio::time::{self, Instant};
-use tracing::{debug, warn};
+use tokio::time::Instant;
+use tracing::debug;
 
-use super::service::Desk;
-use super::view::run_of;
+use super::attempts::Attempts;
+use super::desk::Desk;
+use super::lease::{Lease, LeaseState};
 use crate::channels::PublishError;
-use crate::model::{Entry, EntryKind, JobId, OrderId};
+use crate::model::{Entry, EntryKind, OrderId};
 use crate::protocol::{OrderUpdate, Standing, compact, quoted};
-use crate::storage::{Attempt, Ending, Held, JobState, Refusal, Result as StorageResult, StorageError};
-use crate::support::backoff::STORAGE_RETRY;
-
-/// How often ending a run is tried; after that its lease runs out instead.
-const FINISH_TRIES: u32 = 20;
+use crate::storage::{Attempt, ClaimedJob, Ending, Held, Refusal, StorageError};
 
 /// Why a run cannot go on, or a report was not taken.
 #[derive(Debug, thiserror::Error)]
@@ -43,60 +39,18 @@ pub enum RunError {
     Unavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
-/// A lease as this process may rely on it.
-#[derive(Debug)]
-struct Lease {
-    job: JobId,
-    token: u64,
-    lasts: Duration,
-    state: Mutex<LeaseState>,
-}
-
-#[derive(Debug, Clone, Copy)]
-struct LeaseState {
-    /// By the monotonic clock, counted from before the call that asked for it.
-    until: Instant,
-    held: Held,
-}
-
-impl Lease {
-    fn state(&self) -> LeaseState {
-        *self.state.lock()
-    }
-
-    async fn extend(&self, desk: &Desk) -> StorageResult<Held> {
-        let asked = Instant::now();
-        let held = desk.backend.extend(self.job, self.token, self.lasts).await?;
-        self.renewed(asked, held);
-        Ok(held)
-    }
-
-    fn renewed(&self, asked: Instant, held: Held) {
-        let mut state = self.state.lock();
-        state.held = held;
-        if held != Held::Lost {
-            state.until = state.until.max(asked + self.lasts);
-        }
-    }
-}
-
 /// One run of an order's job.
 #[derive(Debug)]
 pub(super) struct Run {
     desk: Arc<Desk>,
     order: OrderId,
     run: u32,
-    attempt: u32,
-    /// The attempt that the next report may begin anew.
-    anew: u32,
-    /// How many runs there were since one ended by saying what comes next.
-    runs_broken_off: u32,
-    /// The last attempt there is was submitted, and then broken off: all that is left is to find out what
-    /// became of it.
-    only_finds_out: bool,
+    pub(super) attempts: Attempts,
     executor: String,
     previous: Option<Entry>,
     standing: Option<Standing>,
+    /// The order was cancelled when it was claimed, and in time.
+    cancelled: bool,
     committed: bool,
     /// The attempt that this run has submitted, under a lease that the storage said holds.
     submitted: Option<u32>,
@@ -109,6 +63,8 @@ pub(super) struct Claim {
     pub(super) order: OrderId,
     pub(super) token: u64,
     pub(super) run: u32,
+    /// The job was asked to be cancelled.
+    pub(super) cancelled: bool,
     pub(super) committed: bool,
     /// What the job says of its attempts.
     pub(super) attempt: Attempt,
@@ -119,42 +75,33 @@ pub(super) struct Claim {
     pub(super) newest: Option<Entry>,
 }
 
+impl Claim {
+    /// Of a job that was claimed just now.
+    pub(super) fn of(job: &ClaimedJob, asked: Instant, lasts: Duration, newest: Option<Entry>) -> Self {
+        let ClaimedJob { id, token, run, cancelled, committed, attempt, .. } = *job;
+        Self { order: id.into(), token, run, cancelled, committed, attempt, asked, lasts, newest }
+    }
+}
+
 impl Run {
     pub(super) fn new(desk: Arc<Desk>, claim: Claim, executor: &str) -> Self {
-        let Claim { order, token, run, committed, attempt: said, asked, lasts, newest } = claim;
+        let Claim { order, token, run, cancelled, committed, attempt: said, asked, lasts, newest } = claim;
         let standing = newest.as_ref().map(|newest| standing(newest, committed));
-        let attempts_max = desk.config.attempts_max;
-        let state = LeaseState { until: asked + lasts, held: Held::Yes };
-        let lease = Lease { job: order.into(), token, lasts, state: Mutex::new(state) };
-        // Whoever told the newest update may have been broken off later than anybody said what comes next.
-        let is_said =
-            said.number > 0 && newest.as_ref().and_then(run_of).is_none_or(|run| run <= said.said_by);
-        // What was submitted may have been carried out: whoever takes it up finds out, and ends it.
-        let only_finds_out = !is_said
-            && standing.as_ref().is_some_and(|standing| {
-                standing.kind == EntryKind::Submitted && standing.attempt >= attempts_max
-            });
-        let attempt = match &standing {
-            _ if is_said => said.number,
-            // A run that told nothing has not used its attempt up.
-            None => 1,
-            Some(standing) => standing.attempt + u32::from(!only_finds_out),
-        };
-        debug!(%order, run, attempt, executor, "order claimed");
+        let attempts =
+            Attempts::of(run, said, newest.as_ref().zip(standing.as_ref()), desk.config.attempts_max);
+        debug!(%order, run, attempt = attempts.current(), executor, "order claimed");
         Self {
+            lease: Lease::new(Arc::clone(&desk), order, token, asked, lasts),
             desk,
             order,
             run,
-            attempt,
-            anew: attempt + u32::from(only_finds_out),
-            runs_broken_off: run.saturating_sub(said.said_by).saturating_sub(1),
-            only_finds_out,
+            attempts,
             executor: executor.to_owned(),
             previous: newest,
             standing,
+            cancelled: cancelled && !committed,
             committed,
             submitted: None,
-            lease: Arc::new(lease),
         }
     }
 
@@ -163,30 +110,24 @@ impl Run {
     }
 
     pub(super) fn attempt(&self) -> u32 {
-        self.attempt
+        self.attempts.current()
     }
 
     pub(super) fn attempts_max(&self) -> u32 {
-        self.desk.config.attempts_max
+        self.attempts.max()
     }
 
     pub(super) fn run(&self) -> u32 {
         self.run
     }
 
-    /// How many runs before this one were broken off one after the other, whether or not they told
-    /// anything.
-    pub(super) fn runs_broken_off(&self) -> u32 {
-        self.runs_broken_off
-    }
-
-    /// The attempt that the next run is at if this one is given back; `None` where the job knows.
-    pub(super) fn attempt_given_back(&self) -> Option<u32> {
-        (!self.only_finds_out).then_some(self.attempt)
-    }
-
     pub(super) fn executor(&self) -> &str {
         &self.executor
+    }
+
+    /// Whether the order was cancelled in time, so that nothing is left but to end it.
+    pub(super) fn is_cancelled(&self) -> bool {
+        self.cancelled
     }
 
     /// How far the run before came.
@@ -207,54 +148,17 @@ impl Run {
         Some(if dead_letter { Ending::Dead { error: message } } else { Ending::Done })
     }
 
-    pub(super) fn next_attempt(&mut self) -> bool {
-        let left = self.attempt < self.attempts_max();
-        self.attempt += u32::from(left);
-        self.anew = self.anew.max(self.attempt);
-        left
-    }
-
     /// This is another call of a run that has told something already: its attempt goes on.
     pub(super) fn go_on(&mut self) {
         if let Some(standing) = &self.standing {
-            (self.attempt, self.anew) = (standing.attempt, standing.attempt + 1);
+            self.attempts.go_on(standing.attempt);
         }
         self.previous = None;
     }
 
-    /// Extends the lease well before its end, for as long as this is polled. Ends when the order was
-    /// cancelled, which is always before it passed its point of no return. `cancels` changes whenever
-    /// somebody asks this process to cancel an order; a change that was not seen yet is looked into.
-    pub(super) fn keep_lease(
-        &self,
-        mut cancels: watch::Receiver<()>,
-    ) -> impl Future<Output = ()> + Send + use<> {
-        let (lease, desk) = (Arc::clone(&self.lease), Arc::clone(&self.desk));
-        async move {
-            let mut failures = 0;
-            loop {
-                let wait = match failures {
-                    0 => lease.lasts / 3,
-                    failures => STORAGE_RETRY.wait(failures),
-                };
-                tokio::select! {
-                    () = time::sleep(wait) => {}
-                    // The sender lives as long as the desk.
-                    _ = cancels.changed() => {}
-                }
-                match lease.extend(&desk).await {
-                    Ok(Held::Yes) => failures = 0,
-                    Ok(Held::Cancelled) => return,
-                    // The next report is told.
-                    Ok(Held::Lost) => std::future::pending().await,
-                    Err(error) => {
-                        failures += 1;
-                        desk.stats.storage_failures.add(1);
-                        debug!(job = %lease.job, error = %error, "could not extend a lease yet");
-                    }
-                }
-            }
-        }
+    /// See [`Lease::keep`].
+    pub(super) fn keep_lease(&self, cancels: watch::Receiver<()>) -> impl Future<Output = ()> + Send + use<> {
+        Arc::clone(&self.lease).keep(cancels)
     }
 
     /// Whether the run may go on. Where the lease has run out by this process' own clock, it waits
@@ -269,13 +173,16 @@ impl Run {
                 Held::Yes | Held::Cancelled if Instant::now() < until => return Ok(()),
                 Held::Yes | Held::Cancelled => {}
             }
-            if let Err(error) = self.lease.extend(&self.desk).await {
-                failures += 1;
-                self.desk.stats.storage_failures.add(1);
-                debug!(order = %self.order, error = %error, "whose an order is cannot be found out yet");
-                STORAGE_RETRY.pause(failures).await;
-            }
+            self.try_to_extend(&mut failures).await;
         }
+    }
+
+    /// Asks the storage whose the order is; false, after a while, where it did not say.
+    async fn try_to_extend(&self, failures: &mut u32) -> bool {
+        let Err(error) = self.lease.extend().await else { return true };
+        let what = "whose an order is cannot be found out yet";
+        self.desk.pause_after(self.order, failures, &error, what).await;
+        false
     }
 
     /// Tells a step that the executor has come to.
@@ -288,18 +195,18 @@ impl Run {
     ) -> Result<(), RunError> {
         let mut own = self.own_fields(message);
         own.extend(fields.iter().map(|(name, value)| (*name, compact(value))));
-        let standing = Standing { kind, progress, attempt: self.attempt };
+        let standing = Standing { kind, progress, attempt: self.attempt() };
         self.tell(OrderUpdate::new(standing, Utc::now(), &own)).await
     }
 
     /// Publishes an update that may follow on the newest one. Waits while the storage is away.
     pub(super) async fn tell(&mut self, update: OrderUpdate) -> Result<(), RunError> {
         self.check().await?;
-        let next = &update.standing;
+        let (next, anew) = (&update.standing, self.attempts.anew());
         let allowed = match &self.standing {
-            Some(standing) => standing.allows(next, self.anew),
-            None if next.attempt == self.anew => Ok(()),
-            None => Err(format!("the first `attempt` is {}; {} was given", self.anew, next.attempt)),
+            Some(standing) => standing.allows(next, anew),
+            None if next.attempt == anew => Ok(()),
+            None => Err(format!("the first `attempt` is {anew}; {} was given", next.attempt)),
         };
         allowed.map_err(RunError::Invalid)?;
         // What is told of an attempt after it was submitted allows nothing that was not allowed before.
@@ -322,12 +229,7 @@ impl Run {
     /// Lets the storage say that the lease holds.
     pub(super) async fn renew(&self) -> Result<(), RunError> {
         let mut failures = 0;
-        while let Err(error) = self.lease.extend(&self.desk).await {
-            failures += 1;
-            self.desk.stats.storage_failures.add(1);
-            debug!(order = %self.order, error = %error, "whose an order is cannot be found out yet");
-            STORAGE_RETRY.pause(failures).await;
-        }
+        while !self.try_to_extend(&mut failures).await {}
         self.check().await
     }
 
@@ -335,18 +237,14 @@ impl Run {
     async fn commit(&mut self) -> Result<(), RunError> {
         let mut failures = 0;
         loop {
-            let asked = Instant::now();
-            match self.desk.backend.commit(self.lease.job, self.lease.token, self.lease.lasts).await {
+            match self.lease.commit().await {
                 Ok(held) => {
-                    self.lease.renewed(asked, held);
                     self.committed |= held == Held::Yes;
                     return self.check().await;
                 }
                 Err(error) => {
-                    failures += 1;
-                    self.desk.stats.storage_failures.add(1);
-                    debug!(order = %self.order, error = %error, "an order cannot be submitted yet");
-                    STORAGE_RETRY.pause(failures).await;
+                    let what = "an order cannot be submitted yet";
+                    self.desk.pause_after(self.order, &mut failures, &error, what).await;
                     self.check().await?;
                 }
             }
@@ -355,9 +253,9 @@ impl Run {
 
     async fn append(&mut self, update: OrderUpdate) -> Result<(), RunError> {
         let OrderUpdate { standing, draft } = update;
-        match self.desk.append(self.order, vec![draft], Some(self.lease.token)).await {
+        match self.desk.append(self.order, vec![draft], Some(self.lease.token())).await {
             Ok(()) => {
-                self.anew = standing.attempt + 1;
+                self.attempts.told(standing.attempt);
                 self.standing = Some(standing);
                 Ok(())
             }
@@ -381,7 +279,7 @@ impl Run {
         let mut own = self.own_fields(message);
         own.extend(fields);
         // It belongs to the attempt that was told of last.
-        let attempt = self.standing.as_ref().map_or(self.attempt, |standing| standing.attempt);
+        let attempt = self.standing.as_ref().map_or(self.attempt(), |standing| standing.attempt);
         let standing = Standing { kind: EntryKind::Confirmed, progress: 100, attempt };
         self.tell(OrderUpdate::new(standing, Utc::now(), &own)).await?;
         self.desk.stats.confirmed.add(1);
@@ -390,8 +288,7 @@ impl Run {
 
     /// The order will not be carried out: its last update.
     pub(super) async fn fail(&mut self, code: &str, message: &str, is_dead: bool) -> Result<(), RunError> {
-        let attempts = self.attempt.min(self.attempts_max());
-        self.attempt = attempts;
+        let attempts = self.attempts.end();
         let mut own = self.own_fields(message);
         own.push(("error", format!(r#"{{"code":{},"message":{}}}"#, quoted(code), quoted(message))));
         own.push(("attempts", attempts.to_string()));
@@ -413,34 +310,9 @@ impl Run {
         ]
     }
 
-    /// Ends the run in the queue. Tried again while the storage is away, for some seconds: the
-    /// order's updates are where they belong already, and whoever claims the job after all sees that.
+    /// Ends the run in the queue. See [`Lease::finish`].
     pub(super) async fn finish(&self, ending: &Ending) -> Result<Held, RunError> {
-        let mut failures = 0;
-        loop {
-            match self.desk.backend.finish(self.lease.job, self.lease.token, ending).await {
-                // A call whose answer was lost may be what ended it.
-                Ok(Held::Lost) if failures > 0 => return Ok(self.ended_as_ours().await),
-                Ok(held) => return Ok(held),
-                Err(error) => {
-                    failures += 1;
-                    self.desk.stats.storage_failures.add(1);
-                    if failures > FINISH_TRIES {
-                        warn!(order = %self.order, error = %error, "could not end a run; its lease runs out instead");
-                        return Err(error.into());
-                    }
-                    STORAGE_RETRY.pause(failures).await;
-                }
-            }
-        }
-    }
-
-    async fn ended_as_ours(&self) -> Held {
-        let job = self.desk.backend.job(self.lease.job).await;
-        match job {
-            Ok(Some(job)) if job.token == self.lease.token && job.state != JobState::Claimed => Held::Yes,
-            _ => Held::Lost,
-        }
+        Ok(self.lease.finish(ending).await?)
     }
 }
 

@@ -7,12 +7,12 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{self, Instant};
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, error, info, warn};
+use tracing::{error, info, warn};
 
+use super::desk::{Desk, Orders};
 use super::executor::{Confirmation, ExecutionError, OrderExecutor, OrderHandle, StepError};
 use super::request::OrderRequest;
 use super::run::{Claim, Run, RunError};
-use super::service::{Desk, Orders};
 use crate::model::{Entry, OrderId};
 use crate::protocol::compact;
 use crate::storage::{ClaimedJob, Ending};
@@ -118,19 +118,9 @@ impl Worker {
     async fn work(self: Arc<Self>, job: ClaimedJob, asked: Instant, watched: Watched) {
         let order = OrderId::from(job.id);
         let Some(newest) = self.newest(order, asked).await else { return };
-        let (cancelled, payload) = (job.cancelled, job.payload);
-        let claim = Claim {
-            order,
-            token: job.token,
-            run: job.run,
-            committed: job.committed,
-            attempt: job.attempt,
-            asked,
-            lasts: self.desk.config.lease(),
-            newest,
-        };
+        let claim = Claim::of(&job, asked, self.desk.config.lease(), newest);
         let run = Run::new(Arc::clone(&self.desk), claim, self.executor.name());
-        self.carry_out(run, &payload, cancelled && !job.committed, watched).await;
+        self.carry_out(run, &job.payload, watched).await;
     }
 
     /// The order's newest update; `None` when the storage did not say for as long as the lease is
@@ -141,18 +131,16 @@ impl Worker {
             match self.desk.newest(order).await {
                 Ok(newest) => return Some(newest),
                 Err(error) => {
-                    failures += 1;
-                    self.desk.stats.storage_failures.add(1);
-                    debug!(order = %order, error = %error, "how far an order is cannot be read yet");
-                    STORAGE_RETRY.pause(failures).await;
+                    let what = "how far an order is cannot be read yet";
+                    self.desk.pause_after(order, &mut failures, &error, what).await;
                 }
             }
         }
         None
     }
 
-    async fn carry_out(&self, mut run: Run, payload: &[u8], cancelled: bool, watched: Watched) {
-        let request: OrderRequest = match self.desk.to_be_done(&mut run, payload, cancelled).await {
+    async fn carry_out(&self, mut run: Run, payload: &[u8], watched: Watched) {
+        let request: OrderRequest = match self.desk.to_be_done(&mut run, payload).await {
             Ok(Some(request)) => request,
             Ok(None) => return,
             Err(error) => return self.desk.note(Err(error)),

@@ -1,23 +1,14 @@
-//! How a claimed order ends, or is left to another run.
-//!
-//! The rule of attempts: an attempt is used up when it fails, when its run ends by itself after it has
-//! told something (its process died, or its lease ran out), and when the run says that it tries again.
-//! A run that is given back uses up none, nor does one that ends by itself before it has told anything.
-//! The job keeps what the end of a run said; what a run told that could not say anything more is in the
-//! order's log.
+//! How a run of an order ends: the order with it, or left to another run. Which attempt that one is at, says
+//! `attempts`.
 
 use std::time::Duration;
 
 use serde::de::DeserializeOwned;
 use tracing::{debug, error, info};
 
+use super::desk::Desk;
 use super::run::{Run, RunError};
-use super::service::Desk;
 use crate::storage::{Ending, Held};
-
-/// How many runs in a row may be broken off, for each attempt: those that tell nothing use up no attempt,
-/// but must not go on for ever.
-const RUNS_PER_ATTEMPT: u32 = 10;
 
 impl Desk {
     /// What a claimed job asks for; `None` where nothing is left to do but to end it, which is done.
@@ -28,18 +19,16 @@ impl Desk {
         &self,
         run: &mut Run,
         payload: &[u8],
-        cancelled: bool,
     ) -> Result<Option<T>, RunError> {
         if let Some(ending) = run.left_over() {
             run.finish(&ending).await?;
             return Ok(None);
         }
-        if cancelled {
+        if run.is_cancelled() {
             self.end_cancelled(run).await?;
             return Ok(None);
         }
-        let runs_max = run.attempts_max().saturating_mul(RUNS_PER_ATTEMPT);
-        if run.attempt() > run.attempts_max() || run.runs_broken_off() >= runs_max {
+        if run.attempts.are_used_up() {
             let message = "every try was broken off before its end";
             self.end(run, "worker_lost", message, true).await?;
             return Ok(None);
@@ -54,13 +43,14 @@ impl Desk {
         }
     }
 
-    /// Ends an order that was cancelled in time.
-    pub(super) async fn end_cancelled(&self, run: &mut Run) -> Result<(), RunError> {
-        self.end(run, "cancelled", "the order was cancelled", false).await
-    }
-
     /// Writes an order's last update, `failed`, and ends its job: as a dead letter, or not.
-    async fn end(&self, run: &mut Run, code: &str, message: &str, is_dead: bool) -> Result<(), RunError> {
+    pub(super) async fn end(
+        &self,
+        run: &mut Run,
+        code: &str,
+        message: &str,
+        is_dead: bool,
+    ) -> Result<(), RunError> {
         let told = run.fail(code, message, is_dead).await;
         if !matches!(told, Ok(()) | Err(RunError::Ended)) {
             return told;
@@ -85,7 +75,7 @@ impl Desk {
         retry: bool,
     ) -> Result<Option<Duration>, RunError> {
         let attempt = run.attempt();
-        if !retry || attempt >= run.attempts_max() {
+        if !retry || run.attempts.is_last() {
             self.end(run, code, message, retry).await?;
             return Ok(None);
         }
@@ -109,7 +99,7 @@ impl Desk {
     /// # Errors
     /// It could not be given back, or is somebody else's: the lease runs out instead.
     pub(super) async fn give_back(&self, run: &mut Run) -> Result<(), RunError> {
-        let ending = Ending::Retry { after: Duration::ZERO, attempt: run.attempt_given_back() };
+        let ending = Ending::Retry { after: Duration::ZERO, attempt: run.attempts.given_back() };
         match run.finish(&ending).await? {
             Held::Yes => {
                 debug!(order = %run.order(), attempt = run.attempt(), "gave an order back");

@@ -1,0 +1,141 @@
+//! The lease of a claim, as this process may rely on it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::sync::watch;
+use tokio::time::{self, Instant};
+use tracing::{debug, warn};
+
+use super::desk::Desk;
+use crate::model::{JobId, OrderId};
+use crate::storage::{Ending, Held, JobState, Result as StorageResult};
+use crate::support::backoff::STORAGE_RETRY;
+
+/// How often ending a claim is tried; after that its lease runs out instead.
+const FINISH_TRIES: u32 = 20;
+
+/// A claim's lease.
+#[derive(Debug)]
+pub(super) struct Lease {
+    desk: Arc<Desk>,
+    job: JobId,
+    token: u64,
+    lasts: Duration,
+    state: Mutex<LeaseState>,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(super) struct LeaseState {
+    /// By the monotonic clock, counted from before the call that asked for it.
+    pub(super) until: Instant,
+    /// What the storage said last.
+    pub(super) held: Held,
+}
+
+impl Lease {
+    /// Of a claim that was asked for then.
+    pub(super) fn new(
+        desk: Arc<Desk>,
+        order: OrderId,
+        token: u64,
+        asked: Instant,
+        lasts: Duration,
+    ) -> Arc<Self> {
+        let state = Mutex::new(LeaseState { until: asked + lasts, held: Held::Yes });
+        Arc::new(Self { desk, job: order.into(), token, lasts, state })
+    }
+
+    /// The token of the claim, which is the fence of what is told under it.
+    pub(super) fn token(&self) -> u64 {
+        self.token
+    }
+
+    pub(super) fn state(&self) -> LeaseState {
+        *self.state.lock()
+    }
+
+    /// Lets it last from now on.
+    pub(super) async fn extend(&self) -> StorageResult<Held> {
+        let asked = Instant::now();
+        let held = self.desk.backend.extend(self.job, self.token, self.lasts).await?;
+        self.renewed(asked, held);
+        Ok(held)
+    }
+
+    /// The same, as the job passes its point of no return.
+    pub(super) async fn commit(&self) -> StorageResult<Held> {
+        let asked = Instant::now();
+        let held = self.desk.backend.commit(self.job, self.token, self.lasts).await?;
+        self.renewed(asked, held);
+        Ok(held)
+    }
+
+    fn renewed(&self, asked: Instant, held: Held) {
+        let mut state = self.state.lock();
+        state.held = held;
+        if held != Held::Lost {
+            state.until = state.until.max(asked + self.lasts);
+        }
+    }
+
+    /// Extends it well before its end, for as long as this is polled. Ends when the order was cancelled,
+    /// which is always before it passed its point of no return. `cancels` changes whenever somebody asks
+    /// this process to cancel an order; a change that was not seen yet is looked into.
+    pub(super) async fn keep(self: Arc<Self>, mut cancels: watch::Receiver<()>) {
+        let mut failures = 0;
+        loop {
+            let wait = match failures {
+                0 => self.lasts / 3,
+                failures => STORAGE_RETRY.wait(failures),
+            };
+            tokio::select! {
+                () = time::sleep(wait) => {}
+                // The sender lives as long as the desk.
+                _ = cancels.changed() => {}
+            }
+            match self.extend().await {
+                Ok(Held::Yes) => failures = 0,
+                Ok(Held::Cancelled) => return,
+                // The next report is told.
+                Ok(Held::Lost) => std::future::pending().await,
+                Err(error) => {
+                    failures += 1;
+                    self.desk.stats.storage_failures.add(1);
+                    debug!(job = %self.job, error = %error, "could not extend a lease yet");
+                }
+            }
+        }
+    }
+
+    /// Ends the claim in the queue. Tried again while the storage is away, for some seconds: the order's
+    /// updates are where they belong already, and whoever claims the job after all sees that.
+    pub(super) async fn finish(&self, ending: &Ending) -> StorageResult<Held> {
+        let mut failures = 0;
+        loop {
+            match self.desk.backend.finish(self.job, self.token, ending).await {
+                // A call whose answer was lost may be what ended it.
+                Ok(Held::Lost) if failures > 0 => return Ok(self.ended_as_ours().await),
+                Ok(held) => return Ok(held),
+                Err(error) if failures == FINISH_TRIES => {
+                    self.desk.stats.storage_failures.add(1);
+                    warn!(order = %self.job, error = %error, "could not end a run; its lease runs out instead");
+                    return Err(error);
+                }
+                Err(error) => {
+                    let what = "a run cannot be ended yet";
+                    self.desk.pause_after(self.job.into(), &mut failures, &error, what).await;
+                }
+            }
+        }
+    }
+
+    async fn ended_as_ours(&self) -> Held {
+        let job = self.desk.backend.job(self.job).await;
+        match job {
+            Ok(Some(job)) if job.token == self.token && job.state != JobState::Claimed => Held::Yes,
+            _ => Held::Lost,
+        }
+    }
+}

@@ -1,0 +1,120 @@
+//! Updates of orders: how each is appended and the newest one read, and those of orders that nobody here
+//! carries out.
+
+use tracing::{debug, info};
+
+use super::desk::{Desk, Orders};
+use super::view::is_of_a_worker;
+use crate::channels::PublishError;
+use crate::model::{ChannelName, DraftEntry, Entry, EntryKind, OrderId};
+use crate::protocol::{OrderUpdate, Standing};
+use crate::storage::{Result as StorageResult, StorageError};
+
+/// Why outside updates were not taken.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum UpdateError {
+    /// The order has a job: its worker tells of it.
+    #[error("this order is carried out by a worker, who alone may tell of it")]
+    HasJob,
+    /// The order has had its last update.
+    #[error("the order has ended")]
+    Ended,
+    /// An update may not follow on the one before it. Nothing was accepted.
+    #[error("{problem}")]
+    Invalid {
+        /// Which one, counting from 0.
+        index: usize,
+        /// What is wrong.
+        problem: String,
+    },
+    /// The channel did not take them.
+    #[error(transparent)]
+    Publish(#[from] PublishError),
+    /// The storage did not answer.
+    #[error("the storage does not answer at the moment")]
+    Unavailable(#[from] StorageError),
+}
+
+impl Desk {
+    /// Appends updates of an order, under a lease or without one.
+    pub(super) async fn append(
+        &self,
+        order: OrderId,
+        drafts: Vec<DraftEntry>,
+        fence: Option<u64>,
+    ) -> Result<(), PublishError> {
+        let kinds: Vec<EntryKind> = drafts.iter().map(|draft| draft.kind.clone()).collect();
+        let published = self.channels.publish_under(&ChannelName::order(order), drafts, fence).await;
+        let accepted = published.as_ref().map_or_else(PublishError::accepted, |()| kinds.len());
+        for kind in kinds.iter().take(accepted) {
+            // A line for each order would cost as much as half of all else that is done for it.
+            match kind {
+                EntryKind::Failed => info!(%order, kind = kind.as_str(), "order ended"),
+                kind if kind.is_terminal() => debug!(%order, kind = kind.as_str(), "order ended"),
+                kind => debug!(%order, kind = kind.as_str(), "order update published"),
+            }
+        }
+        self.stats.updates.add(accepted as u64);
+        // What could not be confirmed may have been appended all the same.
+        if accepted > 0 || matches!(published, Err(PublishError::Unavailable { .. })) {
+            self.mirror.appended(order);
+        }
+        if matches!(published, Err(PublishError::Refused { .. })) {
+            self.stats.updates_refused.add(1);
+        }
+        published
+    }
+
+    /// The newest update of an order, also where it is no longer kept in the log.
+    pub(super) async fn newest(&self, order: OrderId) -> StorageResult<Option<Entry>> {
+        Ok(self.channels.latest(&ChannelName::order(order), None, 1).await?.entries.pop())
+    }
+}
+
+impl Orders {
+    /// Appends updates of an order that is carried out by nobody here.
+    ///
+    /// While the storage is away, so are those of an order of which no job is known here: what nobody
+    /// can claim meanwhile is not told of by a worker, except by one that had it before, whose updates
+    /// say so.
+    ///
+    /// # Errors
+    /// See [`UpdateError`].
+    pub async fn add_updates(&self, order: OrderId, updates: Vec<OrderUpdate>) -> Result<usize, UpdateError> {
+        let (job, newest) = tokio::join!(self.desk().backend.job(order.into()), self.desk().newest(order));
+        let newest = newest?;
+        match job {
+            Ok(Some(_)) => return Err(UpdateError::HasJob),
+            Ok(None) => self.desk().jobless.lock().insert(order, (), 0),
+            Err(StorageError::Unknown { .. }) if self.desk().jobless.lock().get(&order).is_some() => {}
+            Err(StorageError::Unknown { .. }) if !newest.as_ref().is_some_and(is_of_a_worker) => {
+                self.desk().stats.updates_unchecked.add(updates.len() as u64);
+            }
+            Err(error) => return Err(error.into()),
+        }
+        let mut standing = newest.as_ref().map(Standing::of);
+        if standing.as_ref().is_some_and(|standing| standing.kind.is_terminal()) {
+            return Err(UpdateError::Ended);
+        }
+        let count = updates.len();
+        let mut drafts = Vec::with_capacity(count);
+        if standing.is_none()
+            && let Some(first) = updates.first()
+            && first.standing.attempt != 1
+        {
+            let problem = format!("the first `attempt` is 1; {} was given", first.standing.attempt);
+            return Err(UpdateError::Invalid { index: 0, problem });
+        }
+        // All are looked at before any is appended: a fault leaves nothing half done.
+        for (index, OrderUpdate { standing: next, draft }) in updates.into_iter().enumerate() {
+            let allowed =
+                standing.as_ref().map_or(Ok(()), |standing| standing.allows(&next, standing.attempt + 1));
+            allowed.map_err(|problem| UpdateError::Invalid { index, problem })?;
+            standing = Some(next);
+            drafts.push(draft);
+        }
+        self.desk().append(order, drafts, None).await?;
+        Ok(count)
+    }
+}
