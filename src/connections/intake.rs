@@ -51,7 +51,7 @@ impl Intake {
             let inbound = reader.next(&mut input, &mut output);
             let is_all = inbound.is_none() && reader.is_between();
             if !output.is_empty() {
-                connection.answer(std::mem::take(&mut output), shard.limits);
+                connection.send(std::mem::take(&mut output).into(), None, shard.limits);
             }
             match inbound {
                 None => {

@@ -1,0 +1,68 @@
+//! What a client may send, by token buckets.
+
+use std::cell::Cell;
+use std::time::Duration;
+
+use super::{Connection, TICK};
+use crate::connections::config::ConnectionsConfig;
+use crate::connections::shard::{RETRY_AFTER_MS, Shard};
+use crate::protocol::CloseCode;
+
+/// A token bucket, of as many tokens a second and at once as messages may be.
+#[derive(Debug)]
+pub(super) struct Bucket {
+    left: Cell<f32>,
+    /// When that was so, in ticks since the connection opened.
+    at: Cell<u32>,
+}
+
+impl Bucket {
+    pub(super) fn full(burst: u32) -> Self {
+        Self { left: Cell::new(burst as f32), at: Cell::new(0) }
+    }
+
+    /// Takes one; what is left, which may be less than nothing.
+    fn take(&self, now: u32, shard: &Shard) -> f32 {
+        let (rate, burst) = (shard.config.messages_per_s as f32, shard.config.messages_burst as f32);
+        if rate == 0.0 {
+            return burst;
+        }
+        let passed = TICK * (now - self.at.replace(now));
+        let left = (self.left.get() + passed.as_secs_f32() * rate).min(burst) - 1.0;
+        self.left.set(left);
+        left
+    }
+}
+
+impl Connection {
+    /// Charges a message, or a further channel that one subscribes to. When that is too much the
+    /// connection is closed, and this is false.
+    pub(in crate::connections) fn allowed(&self, shard: &Shard) -> bool {
+        let is_paid = self.messages.take(self.ticks(), shard) >= 0.0;
+        if !is_paid {
+            // When it may send as much at once again as on a new connection.
+            let ConnectionsConfig { messages_per_s, messages_burst, .. } = shard.config;
+            let refill = u64::from(messages_burst) * 1_000 / u64::from(messages_per_s.max(1));
+            shard.close_for(self, CloseCode::RateLimited, refill.max(RETRY_AFTER_MS));
+        }
+        is_paid
+    }
+
+    /// Charges a channel that is unsubscribed from, which is never too much: see [`rest`](Self::rest).
+    pub(in crate::connections) fn charge_leaving(&self, shard: &Shard) {
+        self.leaves.take(self.ticks(), shard);
+    }
+
+    /// How long its client is not to be listened to, having unsubscribed from too much in too short a
+    /// time. That it is not heard meanwhile does not count against it.
+    pub(in crate::connections) fn rest(&self, shard: &Shard) -> Option<Duration> {
+        let owed = -self.leaves.left.get();
+        if owed <= 0.0 {
+            return None;
+        }
+        let rest = Duration::from_secs_f32(owed / shard.config.messages_per_s.max(1) as f32);
+        let ticks = u32::try_from(rest.as_millis() / TICK.as_millis()).unwrap_or(u32::MAX);
+        self.last_heard.set(self.ticks().saturating_add(ticks));
+        Some(rest)
+    }
+}

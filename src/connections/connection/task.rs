@@ -1,0 +1,130 @@
+//! The task of a connection: reads, and writes what was left over, until it ends.
+
+use std::cell::RefCell;
+use std::future::poll_fn;
+use std::io;
+use std::net::Shutdown;
+use std::pin::pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+use socket2::SockRef;
+use tokio::task;
+
+use super::{Connection, State};
+use crate::connections::intake::Intake;
+use crate::connections::shard::Shard;
+use crate::connections::socket::read_now;
+use crate::protocol::CloseCode;
+
+/// Read from a socket at a time, into a buffer that the thread shares.
+const READ_CHUNK: usize = 16 << 10;
+
+/// Chunks read from one socket before others get their turn.
+const READS_PER_TURN: usize = 8;
+
+thread_local! {
+    static READ_BUFFER: RefCell<Vec<u8>> = RefCell::new(vec![0; READ_CHUNK]);
+}
+
+impl Connection {
+    /// Reads, and writes what was left over, until the connection ends; says why it did.
+    pub(in crate::connections) async fn run(
+        self: &Rc<Self>,
+        shard: &Rc<Shard>,
+        intake: &mut Intake,
+    ) -> CloseCode {
+        let code = poll_fn(|cx| self.poll(cx, shard, intake)).await;
+        let unsent = self.outbox.borrow_mut().take().map_or(0, |outbox| outbox.messages());
+        self.stats.dropped_closed.add(unsent as u64);
+        self.state.set(State::Ended(code));
+        self.drained.notify_waiters();
+        code
+    }
+
+    fn poll(
+        self: &Rc<Self>,
+        cx: &mut Context<'_>,
+        shard: &Rc<Shard>,
+        intake: &mut Intake,
+    ) -> Poll<CloseCode> {
+        let held = self.waker.take().filter(|held| held.will_wake(cx.waker()));
+        self.waker.set(held.or_else(|| Some(cx.waker().clone())));
+        if self.poll_write(cx, shard).is_err() {
+            return Poll::Ready(self.code_or(CloseCode::Abnormal));
+        }
+        if intake.is_deaf() && !self.is_behind() && !self.is_open() {
+            // Its close frame cannot be read any more: it learns from the end of the stream that all
+            // is said, and ends it in turn. Where it has gone already there is nothing to do.
+            let _gone = SockRef::from(&self.stream).shutdown(Shutdown::Write);
+        }
+        if matches!(self.state.get(), State::Closing { peer_closed: true, .. }) && !self.is_behind() {
+            return Poll::Ready(self.code_or(CloseCode::Normal));
+        }
+        if let State::Ended(code) = self.state.get() {
+            return Poll::Ready(code);
+        }
+        for _ in 0..READS_PER_TURN {
+            // Not read while it is kept waiting: what it sends stays in its socket.
+            if intake.poll_backlog(cx, self, shard).is_pending() {
+                return Poll::Pending;
+            }
+            if let State::Ended(code) = self.state.get() {
+                return Poll::Ready(code);
+            }
+            match self.stream.poll_read_ready(cx) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Err(_)) => return Poll::Ready(self.code_or(CloseCode::Abnormal)),
+                Poll::Ready(Ok(())) => {}
+            }
+            let ended = READ_BUFFER.with_borrow_mut(|buffer| match read_now(&self.stream, buffer) {
+                Ok(0) => Some(self.code_or(CloseCode::Abnormal)),
+                Ok(read) => {
+                    self.stats.bytes_received.add(read as u64);
+                    self.last_heard.set(self.ticks());
+                    intake.take(self, shard, &buffer[..read]);
+                    None
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => None,
+                Err(_) => Some(self.code_or(CloseCode::Abnormal)),
+            });
+            if let Some(code) = ended {
+                return Poll::Ready(code);
+            }
+            if let State::Ended(code) = self.state.get() {
+                return Poll::Ready(code);
+            }
+        }
+        // It sends more than its share.
+        leave_turn_to_others(cx);
+        Poll::Pending
+    }
+
+    fn poll_write(&self, cx: &mut Context<'_>, shard: &Shard) -> io::Result<()> {
+        loop {
+            let mut slot = self.outbox.borrow_mut();
+            let Some(outbox) = &mut *slot else { return Ok(()) };
+            match self.stream.poll_write_ready(cx) {
+                Poll::Pending => return Ok(()),
+                Poll::Ready(ready) => ready?,
+            }
+            let written = outbox.write_to(|slices| self.stream.try_write_vectored(slices))?;
+            self.stats.messages_sent.add(written.messages as u64);
+            let (all, waiting) = (written.all, outbox.unreplaceable());
+            if all {
+                *slot = None;
+            }
+            drop(slot);
+            if waiting == 0 {
+                self.drained.notify_waiters();
+            }
+            shard.eased(self, waiting, all);
+        }
+    }
+}
+
+/// Has a task polled again after the others, and after their sockets were looked at: waking it at once
+/// would come before that.
+pub(in crate::connections) fn leave_turn_to_others(cx: &mut Context<'_>) {
+    let _comes_again = pin!(task::yield_now()).poll(cx);
+}
