@@ -1,0 +1,376 @@
+//! Makes the parts of a gateway and connects them: each after those that it needs.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use tokio::runtime::Handle;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{info, warn};
+
+use super::threads::{Serving, Thread};
+use super::{Gateway, StartError, Stops};
+use crate::channels::{Channels, ChannelsParts, Delivery};
+use crate::config::{Config, Role};
+use crate::connections::{self, Manager, ShardSeed};
+use crate::feeds::{run_replay, run_simulated};
+use crate::http::{self, AcceptParts, AcceptStats, App, BodyRoom, IntakeStats, Sources};
+use crate::model::NodeId;
+use crate::orders::{
+    ExecutorChoice, Interop, InteropParts, InteropStats, InteropWork, OrderExecutor, OrderMirror,
+    OrderSchema, Orders, OrdersParts, Worker,
+};
+use crate::storage::{
+    self, MemoryBackend, Opened, OutageReader, SharedBackend, StatusReader, StorageChoice, StorageStatus,
+};
+use crate::support::machine;
+use crate::support::panics::Vital;
+
+/// Files that are open besides connections: storage, the log, what the runtime needs; and of each shard
+/// its listener, its runtime's, and its spare one.
+const OTHER_FILES: usize = 64;
+const FILES_PER_SHARD: usize = 8;
+
+/// What all parts are run with.
+#[derive(Default)]
+struct Running {
+    stops: Stops,
+    vital: Vital,
+    /// Knows the channels and feeds.
+    tracker: TaskTracker,
+    /// Knows the storage's own, so that what the channels flush at the end still gets there.
+    driving: TaskTracker,
+}
+
+impl Running {
+    /// Runs a part until it ends, or is told to stop.
+    fn part(
+        &self,
+        tracker: &TaskTracker,
+        stop: &CancellationToken,
+        name: &'static str,
+        work: impl Future<Output: Send> + Send + 'static,
+    ) {
+        let stop = stop.clone();
+        let part = async move {
+            stop.run_until_cancelled_owned(work).await;
+        };
+        tracker.spawn(self.vital.guard(name, part));
+    }
+}
+
+pub(super) async fn assemble(
+    mut config: Config,
+    executor: Arc<dyn OrderExecutor>,
+) -> Result<Gateway, StartError> {
+    let node = NodeId::random();
+    let shards = match config.http.shards {
+        0 => thread::available_parallelism().map_or(1, usize::from),
+        shards => shards,
+    };
+    let schema = OrderSchema::load(&config.orders.schema).map_err(StartError::OrderSchema)?;
+    let opened = open_storage(&mut config, node).await?;
+    let Opened { backend, memory, status_reader: status, outage, driver, spool_panicked, .. } = opened;
+    let begun = status.get();
+    let address = config.http.listen;
+    let (listeners, address) =
+        http::listen(address, shards).map_err(|cause| StartError::Listen { address, cause })?;
+
+    let running = Running::default();
+    drive_storage(&running, driver, spool_panicked);
+    fit_open_files(&mut config, machine::open_files(), shards);
+    let (manager, seeds, live) = connections::prepare(shards, &config.connections);
+    let channels = begin_channels(&running, &config, node, &backend, live);
+    let (mirror, interop) = begin_interop(&running, &config, node, &backend, &channels);
+    if let Err(error) = channels.recall_zones().await {
+        warn!(error = %error, "could not read which zones there are");
+    }
+    let kind = match config.orders.executor {
+        ExecutorChoice::Paper => executor.name(),
+        ExecutorChoice::External => "external",
+    };
+    let (settings, kind) = (config.orders.clone(), kind.into());
+    let parts = OrdersParts { backend, channels: channels.clone(), config: settings, mirror, kind, schema };
+    let orders = Orders::new(parts);
+    let comparing = orders.clone().compare_executors(node, running.stops.stopping.clone());
+    running.tracker.spawn(running.vital.guard("comparison of executors", comparing));
+
+    let served = Served { node, manager: &manager, channels: &channels, orders: &orders, status: &status };
+    let threads = serve(&running, &config, served, (memory, outage.clone(), interop), seeds, listeners)
+        .map_err(StartError::Thread)?;
+    let work = TaskTracker::new();
+    if config.node.has(Role::Worker) && config.orders.executor == ExecutorChoice::Paper {
+        let working = Worker::new(&orders, executor).run(running.stops.stopping.clone());
+        work.spawn(running.vital.guard("worker", working));
+    }
+    if config.node.has(Role::Gateway) {
+        begin_feeds(&running, &config, &channels);
+    }
+    say_ready(&config, node, address, shards, &begun, &status.get());
+    let Running { stops, vital, tracker, .. } = running;
+    Ok(Gateway {
+        address,
+        manager,
+        drain_lead: Duration::from_secs(config.http.drain_lead_s),
+        drain_window: Duration::from_secs(config.http.drain_s),
+        close_grace: Duration::from_millis(config.connections.close_grace_ms),
+        storage: stops.storage.clone().drop_guard(),
+        stops,
+        tracker,
+        work,
+        orders,
+        outage,
+        status,
+        redis_configured: config.storage.redis.is_configured(),
+        vital,
+        threads,
+    })
+}
+
+/// Opens the storage. A worker alone finds orders only where others put them: it needs Redis.
+async fn open_storage(config: &mut Config, node: NodeId) -> Result<Opened, StartError> {
+    let is_worker_alone = !config.node.has(Role::Gateway);
+    let was_required = config.storage.required;
+    if is_worker_alone {
+        config.storage.backend = StorageChoice::Redis;
+        config.storage.required = true;
+    }
+    let lanes = config.channels.clone();
+    let opened = storage::open(&config.storage, node, Arc::new(move |channel| lanes.lane(channel)));
+    opened.await.map_err(|error| match error {
+        storage::StartError::RedisRequired { code, reason } if is_worker_alone && !was_required => {
+            StartError::WorkerNeedsRedis { code, reason }
+        }
+        error => StartError::Storage(error),
+    })
+}
+
+fn drive_storage(running: &Running, driver: BoxFuture<'static, ()>, spool_panicked: BoxFuture<'static, ()>) {
+    let Running { stops, vital, driving, .. } = running;
+    let (stopped, told) = (stops.storage.clone(), vital.clone());
+    let driver = async move {
+        let ended = stopped.clone().run_until_cancelled_owned(driver).await;
+        // Told to stop, it may end before that is looked at here.
+        if ended.is_some() && !stopped.is_cancelled() {
+            told.fail("storage");
+        }
+    };
+    driving.spawn(vital.guard("storage", driver));
+    let (stopped, told) = (stops.storage.clone(), vital.clone());
+    driving.spawn(async move {
+        if stopped.run_until_cancelled_owned(spool_panicked).await.is_some() {
+            told.fail("spool");
+        }
+    });
+}
+
+fn begin_channels(
+    running: &Running,
+    config: &Config,
+    node: NodeId,
+    backend: &SharedBackend,
+    shards: Vec<mpsc::Sender<Delivery>>,
+) -> Channels {
+    let Running { stops, vital, tracker, .. } = running;
+    let incoming = backend.take_incoming();
+    let parts = ChannelsParts {
+        backend: Arc::clone(backend),
+        node,
+        config: config.channels.clone(),
+        shards,
+        runtime: Handle::current(),
+        vital: vital.clone(),
+    };
+    let channels = Channels::new(parts, tracker.clone(), stops.channels.clone());
+    if let Some(incoming) = incoming {
+        let passing = channels.clone().pass_on(incoming);
+        running.part(tracker, &stops.channels, "entries from the storage", passing);
+    }
+    channels
+}
+
+/// The exchange of updates with workers that use Redis lists, where it is configured.
+fn begin_interop(
+    running: &Running,
+    config: &Config,
+    node: NodeId,
+    backend: &SharedBackend,
+    channels: &Channels,
+) -> (OrderMirror, Arc<InteropStats>) {
+    let Running { stops, vital, tracker, driving } = running;
+    let Interop { mirror, stats, work } = Interop::new(InteropParts {
+        config: config.interop.clone(),
+        backend: Arc::clone(backend),
+        node,
+        watched: Arc::clone(channels.watched_orders()),
+        update_bytes_max: config.http.line_bytes_max,
+        stop: stops.channels.clone(),
+    });
+    if let Some(InteropWork { driver, exchange }) = work {
+        running.part(driving, &stops.storage, "connections of outside orders", driver);
+        tracker.spawn(vital.guard("outside orders", exchange));
+    }
+    (mirror, stats)
+}
+
+/// What requests are about.
+struct Served<'a> {
+    node: NodeId,
+    manager: &'a Manager,
+    channels: &'a Channels,
+    orders: &'a Orders,
+    status: &'a StatusReader,
+}
+
+/// Starts the threads that serve. Where not all start, those that did end.
+fn serve(
+    running: &Running,
+    config: &Config,
+    served: Served<'_>,
+    (memory, outage, interop): (MemoryBackend, OutageReader, Arc<InteropStats>),
+    seeds: Vec<ShardSeed>,
+    listeners: Vec<std::net::TcpListener>,
+) -> io::Result<Vec<Thread>> {
+    let Running { stops, vital, .. } = running;
+    let Served { node, manager, channels, orders, status } = served;
+    let accepts = Arc::new(AcceptStats::default());
+    let sources = Sources {
+        node,
+        started: Instant::now(),
+        manager: manager.clone(),
+        channels: channels.clone(),
+        orders: orders.clone(),
+        storage: status.clone(),
+        memory,
+        outage,
+        redis_configured: config.storage.redis.is_configured(),
+        accepts: Arc::clone(&accepts),
+        intake: Arc::new(IntakeStats::default()),
+        bodies: BodyRoom::new(config.http.bodies_bytes_max),
+        answers: Arc::new(BodyRoom::new(config.http.answers_bytes_max)),
+        refusals: Arc::default(),
+        interop,
+        leaving: stops.leaving.clone(),
+    };
+    let app = App {
+        config: config.http.clone(),
+        manager: manager.clone(),
+        channels: channels.clone(),
+        orders: orders.clone(),
+        serves: config.node.has(Role::Gateway),
+        works: config.node.has(Role::Worker),
+        sources,
+        stopping: stops.stopping.clone(),
+    };
+    let parts = AcceptParts::new(config.http.clone(), manager.clone(), accepts, stops.accepting.clone());
+    let serving = Serving {
+        door: http::door(Arc::new(app)),
+        parts: Arc::new(parts),
+        channels: channels.clone(),
+        status: status.clone(),
+        vital: vital.clone(),
+        cut: stops.cut.clone(),
+    };
+    let cut_unless_started = stops.cut.clone().drop_guard();
+    let threads = seeds.into_iter().zip(listeners).enumerate();
+    let threads = threads.map(|(index, (seed, listener))| serving.clone().start(index, seed, listener));
+    let threads = threads.collect::<io::Result<_>>()?;
+    cut_unless_started.disarm();
+    Ok(threads)
+}
+
+fn begin_feeds(running: &Running, config: &Config, channels: &Channels) {
+    let Running { stops, tracker, .. } = running;
+    if config.feeds.simulated.enabled {
+        let feed = run_simulated(config.feeds.simulated.clone(), channels.clone());
+        running.part(tracker, &stops.stopping, "simulated prices", feed);
+    }
+    let feed = run_replay(config.feeds.replay.clone(), channels.clone());
+    running.part(tracker, &stops.stopping, "replayed prices", feed);
+}
+
+/// Says that it is ready, and where; `begun` is how the storage served at first.
+fn say_ready(
+    config: &Config,
+    node: NodeId,
+    address: SocketAddr,
+    shards: usize,
+    begun: &StorageStatus,
+    storage: &StorageStatus,
+) {
+    // Meanwhile the reason may have become that a connection is being made.
+    let reason = if storage.state == begun.state { &begun.reason } else { &storage.reason };
+    info!(
+        address = %address, node = %node, shards, storage = storage.backend.as_str(),
+        state = storage.state.as_str(), reason, "ready"
+    );
+    if config.node.has(Role::Gateway) {
+        let (page, stream) = addresses(address, config.http.public_url.as_deref());
+        info!("open {page} in a browser to see the prices; programs follow a zone at {stream}");
+    }
+}
+
+/// Where a browser finds the page, and where the stream of a zone is.
+fn addresses(listening: SocketAddr, public_url: Option<&str>) -> (String, String) {
+    // To all addresses of this machine belongs the one by which it calls itself.
+    let host = match listening.ip() {
+        IpAddr::V4(any) if any.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(any) if any.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        other => other,
+    };
+    let own = format!("http://{}", SocketAddr::new(host, listening.port()));
+    let base = public_url.map_or(own.as_str(), |url| url.trim_end_matches('/'));
+    let stream = base.strip_prefix("http").map(|rest| format!("ws{rest}/ws/market/<zone>"));
+    (format!("{base}/"), stream.unwrap_or_default())
+}
+
+/// Bounds the TCP connections by the files that may be open, less those that are needed otherwise, and
+/// says so.
+fn fit_open_files(config: &mut Config, open_files: Option<usize>, shards: usize) {
+    let others = OTHER_FILES + shards * FILES_PER_SHARD + http::RESERVE_PLACES;
+    // With very few of them at least some connections can be tried.
+    let for_tcp = open_files.map(|files| files.saturating_sub(others).max(files / 4));
+    let connections = &mut config.connections;
+    let (wanted, tcp_max) = (connections.tcp_max_within(None), connections.tcp_max_within(for_tcp));
+    if tcp_max < wanted {
+        warn!(
+            tcp_max,
+            wanted,
+            open_files,
+            "the limit of open files (ulimit -n) leaves room for fewer connections than are configured"
+        );
+    } else {
+        info!(tcp_max, open_files, "bounded the TCP connections");
+    }
+    connections.tcp_max = tcp_max;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_says_which_addresses_to_open() {
+        for (listening, public_url, page, stream) in [
+            ("127.0.0.1:8080", None, "http://127.0.0.1:8080/", "ws://127.0.0.1:8080/ws/market/<zone>"),
+            ("0.0.0.0:80", None, "http://127.0.0.1:80/", "ws://127.0.0.1:80/ws/market/<zone>"),
+            ("[::]:80", None, "http://[::1]:80/", "ws://[::1]:80/ws/market/<zone>"),
+            ("10.0.0.7:80", None, "http://10.0.0.7:80/", "ws://10.0.0.7:80/ws/market/<zone>"),
+            (
+                "127.0.0.1:8080",
+                Some("https://stream.example.com"),
+                "https://stream.example.com/",
+                "wss://stream.example.com/ws/market/<zone>",
+            ),
+        ] {
+            let said = addresses(listening.parse().unwrap(), public_url);
+            assert_eq!(said, (page.to_owned(), stream.to_owned()));
+        }
+    }
+}
