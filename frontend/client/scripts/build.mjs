@@ -1,0 +1,40 @@
+// Makes dist: of each entry one ESM and one CommonJS file, with their types beside them.
+
+import { cpSync, mkdirSync, readFileSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
+import { execFileSync } from 'node:child_process';
+import { createRequire } from 'node:module';
+import path from 'node:path';
+
+import { build } from 'esbuild';
+
+process.chdir(path.dirname(import.meta.dirname ?? new URL('.', import.meta.url).pathname));
+
+const entryPoints = ['index', 'orders', 'react', 'vue'].map((name) => `src/${name}.ts`);
+
+rmSync('dist', { recursive: true, force: true });
+for (const [format, extension] of [['esm', '.js'], ['cjs', '.cjs']])
+  await build({
+    entryPoints,
+    format,
+    outdir: 'dist',
+    outExtension: { '.js': extension },
+    bundle: true,
+    minify: true,
+    sourcemap: true,
+    sourcesContent: true,
+    target: 'es2022',
+    platform: 'neutral',
+    external: ['react', 'vue'],
+    logLevel: 'warning',
+  });
+
+// The compiler lays types out as the sources lie; both folders become one. Node resolves those of CommonJS apart.
+const bin = path.join(path.dirname(createRequire(import.meta.url).resolve('typescript/package.json')), 'bin/tsc');
+execFileSync(process.execPath, [bin, '-p', '.'], { stdio: 'inherit' });
+for (const folder of ['dist/types/frontend/client/src', 'dist/types/docs/schema']) cpSync(folder, 'dist', { recursive: true });
+rmSync('dist/types', { recursive: true });
+mkdirSync('dist', { recursive: true });
+for (const name of readdirSync('dist').filter((name) => name.endsWith('.d.ts'))) {
+  const types = readFileSync(`dist/${name}`, 'utf8');
+  writeFileSync(`dist/${name.replace('.d.ts', '.d.cts')}`, types.replace(/(from |import\()(['"])(\.[^'"]*)\.js\2/g, '$1$2$3.cjs$2'));
+}

@@ -1,0 +1,31 @@
+// Runs the tests, of what users run: dist. Names of files select some of them.
+
+import { readdirSync, rmSync } from 'node:fs';
+import { spawnSync } from 'node:child_process';
+import path from 'node:path';
+
+import { build } from 'esbuild';
+
+process.chdir(path.dirname(new URL('.', import.meta.url).pathname));
+
+const wanted = process.argv.slice(2);
+const tests = readdirSync('test').filter((name) => name.endsWith('.test.ts') && (!wanted.length || wanted.some((word) => name.includes(word))));
+rmSync('build', { recursive: true, force: true });
+await build({
+  entryPoints: tests.map((name) => `test/${name}`),
+  outdir: 'build',
+  outExtension: { '.js': '.mjs' },
+  bundle: true,
+  packages: 'external',
+  format: 'esm',
+  platform: 'node',
+  target: 'node20',
+  sourcemap: 'inline',
+  logLevel: 'warning',
+});
+const { status } = spawnSync(
+  process.execPath,
+  ['--enable-source-maps', '--test', ...tests.map((name) => `build/${name.replace('.ts', '.mjs')}`)],
+  { stdio: 'inherit' },
+);
+process.exit(status ?? 1);

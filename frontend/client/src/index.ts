@@ -1,0 +1,33 @@
+/**
+ * Prices and orders of a Zonewire gateway, kept up through lost connections.
+ *
+ * @packageDocumentation
+ */
+export { connect, delayMs, describe, isFinal } from './client.js';
+export type {
+  Backend,
+  Client,
+  ClientError,
+  ClientEvents,
+  ClientOptions,
+  Clock,
+  Page,
+  SocketLike,
+  State,
+  Status,
+} from './client.js';
+export type { Emitter } from './emitter.js';
+export { SubscriptionError } from './subscription.js';
+export type {
+  Channels,
+  End,
+  EntryOf,
+  Gap,
+  OrderEntry,
+  SubscribeOptions,
+  Subscription,
+  SubscriptionEvents,
+  SubscriptionStatus,
+  ZoneEntry,
+} from './subscription.js';
+export type * from './zonewire.js';

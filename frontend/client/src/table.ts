@@ -1,0 +1,51 @@
+import type { KeyRemoved, PriceUpdate, ZoneRemoved } from './zonewire.js';
+
+/** What a table is made of: a price, or a removal, which for all keys has no key. */
+export type Keyed = { type: string; key?: string; snapshot?: boolean } & (PriceUpdate | KeyRemoved | ZoneRemoved);
+
+const DAY_MS = 86_400_000;
+
+const isNewer = (entry: Keyed, held: Keyed | undefined): boolean => {
+  if (!held || !entry.late) return true;
+  const [by, number] = entry.id.split('-') as [string, string];
+  const [heldBy, heldNumber] = held.id.split('-') as [string, string];
+  if (by === heldBy) return +number >= +heldNumber;
+  return entry.timestamp > held.timestamp || (entry.timestamp === held.timestamp && by > heldBy);
+};
+
+/** The last entry of each key, by the protocol's rule; removals are kept, so that what is late brings nothing back. */
+export const table = () => {
+  const last = new Map<string, Keyed>(); // that of all keys, `zone_removed`, is at ''
+  let prices: Map<string, PriceUpdate> | undefined; // made when it is asked for
+  return {
+    take(entry: Keyed): void {
+      const key = entry.key ?? '';
+      prices = undefined;
+      if (!entry.snapshot) {
+        if (!key) for (const [other, held] of last) if (isNewer(entry, held)) last.delete(other);
+        if (!isNewer(entry, last.get(key) ?? last.get(''))) return;
+      }
+      last.set(key, entry);
+    },
+
+    /** Takes out what is not among these keys. */
+    keep(keys: Set<string>): void {
+      for (const key of last.keys()) if (!keys.has(key)) last.delete(key);
+      prices = undefined;
+    },
+
+    /** Removals are remembered for a day, as gateways do. */
+    forget(now: number): void {
+      for (const [key, { type, timestamp }] of last)
+        if (type !== 'price_update' && now - Date.parse(timestamp) > DAY_MS) last.delete(key);
+    },
+
+    prices(): ReadonlyMap<string, PriceUpdate> {
+      if (!prices) {
+        prices = new Map();
+        for (const [key, entry] of last) if (entry.type === 'price_update') prices.set(key, entry as PriceUpdate);
+      }
+      return prices;
+    },
+  };
+};
