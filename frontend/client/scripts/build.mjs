@@ -6,6 +6,7 @@ import { createRequire } from 'node:module';
 import path from 'node:path';
 
 import { build } from 'esbuild';
+import { minify } from 'terser';
 
 process.chdir(path.dirname(import.meta.dirname ?? new URL('.', import.meta.url).pathname));
 
@@ -19,14 +20,24 @@ for (const [format, extension] of [['esm', '.js'], ['cjs', '.cjs']])
     outdir: 'dist',
     outExtension: { '.js': extension },
     bundle: true,
-    minify: true,
-    sourcemap: true,
-    sourcesContent: true,
+    sourcemap: 'external',
     target: 'es2022',
     platform: 'neutral',
     external: ['react', 'vue'],
     logLevel: 'warning',
   });
+
+// Terser makes less of it than esbuild does, by some 150 bytes of the core.
+for (const name of readdirSync('dist').filter((name) => /\.c?js$/.test(name))) {
+  const { code, map } = await minify(readFileSync(`dist/${name}`, 'utf8'), {
+    module: name.endsWith('.js'),
+    toplevel: true,
+    compress: { ecma: 2020, passes: 3, unsafe_arrows: true, hoist_props: true },
+    sourceMap: { content: readFileSync(`dist/${name}.map`, 'utf8'), filename: name, url: `${name}.map` },
+  });
+  writeFileSync(`dist/${name}`, code);
+  writeFileSync(`dist/${name}.map`, map);
+}
 
 // The compiler lays types out as the sources lie; both folders become one. Node resolves those of CommonJS apart.
 const bin = path.join(path.dirname(createRequire(import.meta.url).resolve('typescript/package.json')), 'bin/tsc');

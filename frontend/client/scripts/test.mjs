@@ -10,10 +10,10 @@ process.chdir(path.dirname(new URL('.', import.meta.url).pathname));
 
 const wanted = process.argv.slice(2);
 const tests = readdirSync('test').filter((name) => name.endsWith('.test.ts') && (!wanted.length || wanted.some((word) => name.includes(word))));
-rmSync('build', { recursive: true, force: true });
+const outdir = `build/${process.pid}`;
 await build({
   entryPoints: tests.map((name) => `test/${name}`),
-  outdir: 'build',
+  outdir,
   outExtension: { '.js': '.mjs' },
   bundle: true,
   packages: 'external',
@@ -25,7 +25,8 @@ await build({
 });
 const { status } = spawnSync(
   process.execPath,
-  ['--enable-source-maps', '--test', ...tests.map((name) => `build/${name.replace('.ts', '.mjs')}`)],
+  ['--enable-source-maps', '--test', ...tests.map((name) => `${outdir}/${name.replace('.ts', '.mjs')}`)],
   { stdio: 'inherit' },
 );
+rmSync(outdir, { recursive: true });
 process.exit(status ?? 1);

@@ -64,17 +64,17 @@ export interface SocketLike {
   close(code?: number): void;
 }
 
-/** Time; in milliseconds. */
+/** Time, in milliseconds. Its functions are called on their own, as the global ones are. */
 export interface Clock {
-  now(): number;
-  setTimeout(then: () => void, ms: number): unknown;
-  clearTimeout(timer: never): void;
+  readonly now: () => number;
+  readonly setTimeout: (then: () => void, ms: number) => unknown;
+  readonly clearTimeout: (timer: never) => void;
 }
 
 /** The page: where its events are heard, as of a browser's `window`. */
 export interface Page {
-  addEventListener(type: string, listener: (event: never) => void, capture: boolean): void;
-  removeEventListener(type: string, listener: (event: never) => void, capture: boolean): void;
+  addEventListener?(type: string, listener: (event: never) => void, capture: boolean): void;
+  removeEventListener?(type: string, listener: (event: never) => void, capture: boolean): void;
   readonly navigator?: { readonly onLine?: boolean };
   readonly document?: { readonly visibilityState?: string };
 }
@@ -102,7 +102,7 @@ export interface ClientOptions {
 export interface Client extends Emitter<ClientEvents> {
   readonly status: Status;
   readonly backend: Backend | undefined;
-  /** What is subscribed to, by channel. */
+  /** What is subscribed to now, by channel. */
   readonly subscriptions: ReadonlyMap<string, Subscription<never>>;
   /** Follows a zone; `Own` are the fields that its publisher adds to each price. */
   zone<Own = unknown>(zone: string, options?: SubscribeOptions): Subscription<ZoneEntry<Own>>;
@@ -134,7 +134,9 @@ const ATTEMPTS_MAX = 5;
 const STABLE_MS = 5_000; // a connection that held so long gives back all attempts
 const OFFLINE_MS = 60_000; // `offline` is a hint: so often it is tried all the same
 const PROBE_MS = 5_000;
-const EVENTS = ['online', 'offline', 'pagehide', 'pageshow', 'freeze', 'resume', 'visibilitychange'];
+const EVENTS = 'online offline pagehide pageshow freeze resume visibilitychange'.split(' ');
+
+const why = (error: unknown) => String((error as Error)?.message ?? error);
 
 /** How long to wait before an attempt, counting from 1: 1, 2, 4, 8, 16 s, and up to 1 s at random. */
 export const delayMs = (attempt: number, random: () => number): number =>
@@ -151,9 +153,9 @@ export const describe = ({ state, attempt, attemptsMax, retryInMs = 0, code }: O
     open: 'Connected.',
     waiting: attempt
       ? `Connection lost. Next try in ${Math.ceil(retryInMs / 1_000)} s (${attempt} of ${attemptsMax}).`
-      : 'Paused while the page sleeps.',
-    offline: 'You are offline. The connection comes back with the network.',
-    failed: code === 4501 ? 'Your sign-in is no longer valid.' : 'The connection is lost. Reconnect to try again.',
+      : 'Paused.',
+    offline: 'You are offline.',
+    failed: code === 4501 ? 'Sign in again to reconnect.' : 'Connection lost. Reconnect to try again.',
     closed: 'Disconnected.',
   })[state];
 
@@ -167,22 +169,17 @@ export const describe = ({ state, attempt, attemptsMax, retryInMs = 0, code }: O
 export const connect = (url: string | (() => string | Promise<string>) = '/', options: ClientOptions = {}): Client => {
   const {
     WebSocket = (globalThis as { WebSocket?: ClientOptions['WebSocket'] }).WebSocket,
-    clock = {
-      now: () => Date.now(),
-      setTimeout: (then, ms) => setTimeout(then, ms),
-      clearTimeout: (timer) => clearTimeout(timer),
-    } as Clock,
+    clock: { now, setTimeout, clearTimeout } = { now: Date.now, setTimeout: globalThis.setTimeout, clearTimeout: globalThis.clearTimeout },
     random = Math.random,
-    page = 'addEventListener' in globalThis ? (globalThis as unknown as Page) : null,
+    page = globalThis as unknown as Page,
     connectTimeoutMs = 10_000,
     slowRetryMs,
     text = describe,
   } = options;
-  if (!WebSocket) throw new Error('there is no WebSocket here: give one as options.WebSocket');
+  if (!WebSocket) throw new Error('no WebSocket here: give one as options.WebSocket');
 
   const { on, emit } = emitter<ClientEvents>();
   const held = new Map<string, Held>();
-  const subscriptions = new Map<string, Subscription<never>>();
   let status: Status = { state: 'closed', attempt: 0, attemptsMax: ATTEMPTS_MAX, message: '' };
   let backend: Backend | undefined;
   let socket: SocketLike | undefined;
@@ -192,7 +189,7 @@ export const connect = (url: string | (() => string | Promise<string>) = '/', op
   let isCounted = false; // the attempt may be given back
   let isTold = false; // the gateway said how long to wait
   let openedAt = 0;
-  let heardAt = clock.now();
+  let heardAt = now();
   let isQuiet = false; // nothing was heard since it was asked
   let intervalMs = 0;
   let skewMs = 0; // how far this clock is ahead of the gateway's
@@ -203,7 +200,7 @@ export const connect = (url: string | (() => string | Promise<string>) = '/', op
 
   const full = (base: string) => {
     const { href } = new URL(base, (globalThis as { location?: { href: string } }).location?.href);
-    if (!/^(ws|http)s?:/.test(href)) throw new Error(`no address of a gateway: ${base}`);
+    if (!/^(ws|http)s?:/.test(href)) throw new Error(`not an address: ${base}`);
     return href.replace(/\/*([?#].*)?$/, '');
   };
   const address = async () => full(typeof url === 'function' ? await url() : url).replace(/^ws/, 'http');
@@ -217,9 +214,9 @@ export const connect = (url: string | (() => string | Promise<string>) = '/', op
 
   /** One timer is enough. One that is overdue, as after sleep, gives a second to what has come meanwhile. */
   const arm = (ms: number, then: () => void, isLate = false) => {
-    clock.clearTimeout(timer as never);
-    const due = clock.now() + ms;
-    timer = clock.setTimeout(() => (!isLate && clock.now() - due >= 1_000 ? arm(1_000, then, true) : then()), ms);
+    clearTimeout(timer as never);
+    const due = now() + ms;
+    timer = setTimeout(() => (!isLate && now() - due >= 1_000 ? arm(1_000, then, true) : then()), ms);
   };
 
   const send = (message: object) => {
@@ -234,7 +231,7 @@ export const connect = (url: string | (() => string | Promise<string>) = '/', op
     const mine = ++run;
     socket = closing = undefined;
     isOpen = false;
-    clock.clearTimeout(timer as never);
+    clearTimeout(timer as never);
     old?.close(1000);
     for (const one of held.values()) one.lost();
     return mine === run;
@@ -250,28 +247,30 @@ export const connect = (url: string | (() => string | Promise<string>) = '/', op
 
   const waitForNetwork = (code?: number, reason?: string) => {
     uncount();
+    isTold = false;
     arm(OFFLINE_MS, open);
     say('offline', { code, reason });
   };
 
   const lose = (code: number, reason: string) => {
     const told = closing;
+    const retryMs = told?.retry_after_ms;
     if (told && (code === 1005 || code === 1006)) ({ code, reason } = told);
-    if (isOpen && clock.now() - openedAt >= STABLE_MS) attempt = 0;
+    if (isOpen && now() - openedAt >= STABLE_MS) attempt = 0;
     if (!leave()) return;
     isTold = false;
     if (isFinal(code) && !(code === 4501 && typeof options.token === 'function')) say('failed', { code, reason });
-    else if (isOffline()) waitForNetwork(code, reason);
+    else if (isOffline() && !retryMs) waitForNetwork(code, reason);
     else if (attempt < ATTEMPTS_MAX) {
       attempt++;
       isCounted = true;
-      isTold = !!told?.retry_after_ms;
-      const retryInMs = told?.retry_after_ms || delayMs(attempt, random);
+      isTold = !!retryMs;
+      const retryInMs = retryMs || delayMs(attempt, random);
       arm(retryInMs, () => (isOffline() ? waitForNetwork(code, reason) : open()));
       say('waiting', { code, reason, retryInMs });
     } else {
       isCounted = false;
-      if (slowRetryMs) arm(Math.max(slowRetryMs + Math.round(random() * 1_000), told?.retry_after_ms ?? 0), open);
+      if (slowRetryMs) arm(retryMs || slowRetryMs + random() * 1_000, open);
       say('failed', { code, reason });
     }
   };
@@ -279,7 +278,7 @@ export const connect = (url: string | (() => string | Promise<string>) = '/', op
   const open = async () => {
     if (!leave()) return;
     const mine = run;
-    arm(connectTimeoutMs, () => lose(1006, 'no answer in time'));
+    arm(connectTimeoutMs, () => lose(1006, 'timed out'));
     say('connecting');
     try {
       const base = await address();
@@ -295,18 +294,18 @@ export const connect = (url: string | (() => string | Promise<string>) = '/', op
       };
       next.onmessage = ({ data }: { data: string }) => {
         if (mine !== run) return;
-        heardAt = clock.now();
+        heardAt = now();
         isQuiet = false;
         let message;
         try {
           message = JSON.parse(data);
         } catch {
-          return lose(1006, 'a message is not JSON');
+          return lose(1006, 'not JSON');
         }
         take(message);
       };
     } catch (error) {
-      if (mine === run) lose(1006, String((error as Error)?.message ?? error));
+      if (mine === run) lose(1006, why(error));
     }
   };
 
@@ -329,7 +328,7 @@ export const connect = (url: string | (() => string | Promise<string>) = '/', op
       const secret = await token();
       if (mine === run && secret) send({ type: 'auth', id: (renewal = ++requests), token: secret });
     } catch (error) {
-      if (mine === run) emit('error', { code: 'token_unavailable', message: String((error as Error)?.message ?? error) });
+      if (mine === run) emit('error', { code: 'token_unavailable', message: why(error) });
     }
   };
 
@@ -363,7 +362,7 @@ export const connect = (url: string | (() => string | Promise<string>) = '/', op
     } else if (channel) held.get(channel)?.take(message);
   };
 
-  const silentMs = () => clock.now() - heardAt;
+  const silentMs = () => now() - heardAt;
 
   const heed = ({ type, persisted }: { type: string; persisted?: boolean }) => {
     const { state } = status;
@@ -378,14 +377,15 @@ export const connect = (url: string | (() => string | Promise<string>) = '/', op
         say('waiting', { reason: 'asleep', retryInMs: 1_000 });
       }
     } else if (isOpen) probe(PROBE_MS);
-    else if (type === 'offline') {
-      if (state === 'waiting') waitForNetwork(status.code, status.reason);
-    } else if (state === 'offline' || (state === 'waiting' && !isTold)) {
-      uncount();
-      open();
+    else if (!isTold && (state === 'waiting' || (state === 'offline' && type !== 'offline'))) {
+      if (type === 'offline') waitForNetwork(status.code, status.reason);
+      else {
+        uncount();
+        open();
+      }
     }
   };
-  for (const type of EVENTS) page?.addEventListener(type, heed, true);
+  for (const type of EVENTS) page?.addEventListener?.(type, heed, true);
 
   const subscribe = (name: string, wanted: SubscribeOptions = {}) => {
     const channel = name.startsWith('order:') ? name.toLowerCase() : name;
@@ -397,20 +397,16 @@ export const connect = (url: string | (() => string | Promise<string>) = '/', op
         return send({ type, id, channels: [of], ...more }) ? id : undefined;
       },
       later(ms, then) {
-        const timer = clock.setTimeout(then, ms);
-        return () => clock.clearTimeout(timer as never);
+        const timer = setTimeout(then, ms);
+        return () => clearTimeout(timer as never);
       },
       isDegraded: (of) =>
         !!backend &&
         backend.state !== 'healthy' &&
         (backend.scope !== 'some' || !!backend.more_channels || !!backend.channels?.includes(of)),
-      gone() {
-        held.delete(channel);
-        subscriptions.delete(channel);
-      },
+      gone: () => held.delete(channel),
     });
     held.set(channel, one);
-    subscriptions.set(channel, one.api);
     one.begin();
     return one.api as never;
   };
@@ -419,17 +415,19 @@ export const connect = (url: string | (() => string | Promise<string>) = '/', op
 
   return {
     on,
-    subscriptions,
     subscribe,
     zone: (zone, wanted) => subscribe(`zone:${zone}`, wanted),
     order: (orderId, wanted) => subscribe(`order:${orderId}`, wanted),
     send,
     silentMs,
-    ageMs: ({ timestamp }) => clock.now() - skewMs - Date.parse(timestamp!),
+    ageMs: ({ timestamp }) => now() - skewMs - Date.parse(timestamp!),
     address,
     token,
     get status() {
       return status;
+    },
+    get subscriptions() {
+      return new Map([...held].map(([channel, { api }]) => [channel, api]));
     },
     get backend() {
       return backend;
@@ -442,7 +440,7 @@ export const connect = (url: string | (() => string | Promise<string>) = '/', op
     },
     close() {
       if (status.state === 'closed') return;
-      for (const type of EVENTS) page?.removeEventListener(type, heed, true);
+      for (const type of EVENTS) page?.removeEventListener?.(type, heed, true);
       for (const one of [...held.values()]) one.end({});
       leave();
       attempt = 0;

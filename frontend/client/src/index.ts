@@ -17,7 +17,6 @@ export type {
   Status,
 } from './client.js';
 export type { Emitter } from './emitter.js';
-export { SubscriptionError } from './subscription.js';
 export type {
   Channels,
   End,
@@ -26,6 +25,7 @@ export type {
   OrderEntry,
   SubscribeOptions,
   Subscription,
+  SubscriptionError,
   SubscriptionEvents,
   SubscriptionStatus,
   ZoneEntry,

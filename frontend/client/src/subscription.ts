@@ -49,15 +49,10 @@ export interface End {
   message?: string;
 }
 
-/** A subscription that the gateway refused or took away; thrown by loops. */
-export class SubscriptionError extends Error {
-  constructor(
-    /** As in the protocol, such as `invalid_channel` or `forbidden`. */
-    readonly code: string,
-    message: string,
-  ) {
-    super(message);
-  }
+/** A subscription that the gateway refused or took away, as loops throw it. */
+export interface SubscriptionError extends Error {
+  /** As in the protocol, such as `invalid_channel` or `forbidden`. */
+  readonly code: string;
 }
 
 /** What a subscription tells of. */
@@ -118,7 +113,7 @@ export interface Link {
   later(ms: number, then: () => void): () => void;
   isDegraded(channel: string): boolean;
   /** It has ended. */
-  gone(): void;
+  gone(): unknown;
 }
 
 /** A subscription, and what its connection does with it. */
@@ -171,10 +166,7 @@ export const hold = (channel: string, options: SubscribeOptions, link: Link): He
     const after = snapshot ? (position as wire.Position) : { epoch: (position as wire.Position).epoch, offset };
     if (!mayRepeat || !ids.has(id)) {
       if (id) ids.add(id);
-      if (ids.size > idsMax) for (const oldest of ids) {
-        ids.delete(oldest);
-        break;
-      }
+      if (ids.size > idsMax) ids.delete(ids.values().next().value!);
       if (entry.missedBefore && !snapshot) gap();
       if (KEYED.includes(entry.type)) {
         last.take(entry);
@@ -237,7 +229,7 @@ export const hold = (channel: string, options: SubscribeOptions, link: Link): He
         if (message.id !== request) return;
         isHere = true;
         isBehind = message.top !== message.offset;
-        begun = undefined;
+        if (!message.snapshot) begun = undefined;
       } else if (!isHere) return; // of a subscription of before
       if (type === 'unsubscribed') {
         if (message.code) end(message);
@@ -249,11 +241,12 @@ export const hold = (channel: string, options: SubscribeOptions, link: Link): He
           if (recovered && begun) last.keep(begun);
           begun = undefined;
         } else {
+          // Where a snapshot is cut short, another one takes its place, and no more is missing than before.
+          if (!recovered && !(begun && message.snapshot)) gap(message.gap, message.snapshot);
           if (message.snapshot) {
             begun = new Set();
             ids.clear();
           }
-          if (!recovered) gap(message.gap, message.snapshot);
         }
         emit(type as 'resync', message as wire.Resync);
       } else if (type === 'caught_up') isBehind = false;
@@ -295,7 +288,7 @@ export const hold = (channel: string, options: SubscribeOptions, link: Link): He
             } else if (queue[0]) yield queue.shift() as never;
             else if (ended) {
               const { code, message } = ended;
-              if (code && code !== 'finished') throw new SubscriptionError(code, message ?? code);
+              if (code && code !== 'finished') throw Object.assign(new Error(message ?? code), { code });
               return;
             } else await new Promise<void>((resolve) => (wake = resolve));
           }

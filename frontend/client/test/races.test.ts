@@ -283,7 +283,7 @@ test('10: an address or a token that cannot be had once does not end the attempt
   // One that never answers is not waited for for ever.
   const never = setUp({ token: () => new Promise<string>(() => {}) });
   await never.clock.advance(10_000);
-  assert.deepEqual([never.client.status.state, never.client.status.reason], ['waiting', 'no answer in time']);
+  assert.deepEqual([never.client.status.state, never.client.status.reason], ['waiting', 'timed out']);
 });
 
 test('11: what is subscribed to while the token is fetched is subscribed to once', async () => {

@@ -27,7 +27,7 @@ test('waits 1, 2, 4, 8 and 16 s and up to 1 s at random, drawn anew, and then fa
   assert.equal(set.gateway.sockets.length, 6);
   assert.deepEqual(set.client.status, {
     state: 'failed', code: 1006, reason: '', attempt: 5, attemptsMax: 5,
-    message: 'The connection is lost. Reconnect to try again.',
+    message: 'Connection lost. Reconnect to try again.',
   });
   await set.clock.advance(3_600_000);
   assert.equal(set.gateway.sockets.length, 6);
@@ -59,10 +59,10 @@ test('each state has a sentence for the user, which may be another one', async (
   assert.deepEqual(states.map(({ state, message }) => [state, message]), [
     ['connecting', 'Connecting…'], ['open', 'Connected.'],
     ['waiting', 'Connection lost. Next try in 2 s (1 of 5).'],
-    ['offline', 'You are offline. The connection comes back with the network.'],
-    ['connecting', 'Connecting…'], ['failed', 'The connection is lost. Reconnect to try again.'], ['closed', 'Disconnected.'],
+    ['offline', 'You are offline.'],
+    ['connecting', 'Connecting…'], ['failed', 'Connection lost. Reconnect to try again.'], ['closed', 'Disconnected.'],
   ]);
-  assert.equal(describe({ state: 'failed', code: 4501, attempt: 0, attemptsMax: 5 }), 'Your sign-in is no longer valid.');
+  assert.equal(describe({ state: 'failed', code: 4501, attempt: 0, attemptsMax: 5 }), 'Sign in again to reconnect.');
   assert.equal(clock.pending, 0);
 
   const other = setUp({ text: ({ state, attempt }) => `${state} ${attempt}` });
@@ -170,15 +170,20 @@ test('an awakening ends the wait, but not one that the gateway asked for', async
   gateway.socket.drop(4000, 'shutting_down');
   assert.deepEqual([client.status.state, client.status.retryInMs], ['waiting', 4_768]);
   page.fire('visibilitychange');
-  page.fire('online');
+  page.goOffline();
+  page.goOnline();
   await clock.advance(4_767);
   assert.equal(client.status.state, 'waiting');
   await clock.advance(1);
   assert.equal(client.status.state, 'connecting');
 
+  page.navigator.onLine = false; // nor does a network that is away for less
   gateway.socket.greet();
   gateway.socket.say({ type: 'closing', code: 4000, reason: 'shutting_down', retry_after_ms: 4_768 });
   gateway.socket.drop(4000, 'shutting_down');
+  assert.equal(client.status.state, 'waiting');
+  page.goOnline();
+  assert.equal(client.status.state, 'waiting');
   client.reconnect();
   assert.equal(client.status.state, 'connecting', 'the user may');
 });
@@ -231,7 +236,7 @@ test('a socket that never opens, and a gateway that never greets, are given up',
   gateway.socket.readyState = 1;
   await clock.advance(10_000);
   assert.deepEqual(states.map(({ state, reason }) => [state, reason]), [
-    ['connecting', undefined], ['waiting', 'no answer in time'], ['connecting', undefined], ['waiting', 'no answer in time'],
+    ['connecting', undefined], ['waiting', 'timed out'], ['connecting', undefined], ['waiting', 'no answer in time'],
   ]);
   gateway.sockets[0]!.greet(); // what comes late is not heard
   assert.equal(states.at(-1)!.state, 'waiting');
@@ -293,12 +298,12 @@ test('what is not JSON ends the connection, and nothing is lost by it', async ()
   await settle();
   gateway.socket.greet();
   gateway.socket.onmessage!({ data: '{"type":"price_up' });
-  assert.deepEqual([client.status.state, client.status.reason], ['waiting', 'a message is not JSON']);
+  assert.deepEqual([client.status.state, client.status.reason], ['waiting', 'not JSON']);
 });
 
 test('an address that is none is refused at once', () => {
   const { WebSocket } = setUp().gateway;
-  assert.throws(() => connect('localhost:8080', { WebSocket }), /no address of a gateway: localhost:8080/);
+  assert.throws(() => connect('localhost:8080', { WebSocket }), /not an address: localhost:8080/);
   assert.throws(() => connect('/relative', { WebSocket }), /Invalid URL/);
   if (!('WebSocket' in globalThis)) assert.throws(() => connect('http://gateway.test'), /options\.WebSocket/);
 });

@@ -12,16 +12,12 @@ export class FakeClock implements Clock {
   #timers = new Map<number, { due: number; then: () => void }>();
   #last = 0;
 
-  now() {
-    return this.#now;
-  }
-  setTimeout(then: () => void, ms: number) {
+  now = () => this.#now;
+  setTimeout = (then: () => void, ms: number) => {
     this.#timers.set(++this.#last, { due: this.#now + ms, then });
     return this.#last;
-  }
-  clearTimeout(timer: number) {
-    this.#timers.delete(timer);
-  }
+  };
+  clearTimeout = (timer: number) => void this.#timers.delete(timer);
   get pending() {
     return this.#timers.size;
   }
