@@ -43,7 +43,7 @@ export interface Gap {
  */
 export type SubscriptionStatus = 'waiting' | 'catching_up' | 'live' | 'ended';
 
-/** Why a subscription ended: without a code because it was closed here, else by the gateway. */
+/** Why a subscription ended: without a code because it was closed here, else as the gateway's message says. */
 export interface End {
   code?: wire.ErrorCode | wire.EndCode | (string & {});
   message?: string;
@@ -187,6 +187,7 @@ export const hold = (channel: string, options: SubscribeOptions, link: Link): He
   const end = (end: End) => {
     if (ended) return;
     ended = end;
+    request = undefined;
     isHere = false;
     stopWaiting();
     signal?.removeEventListener('abort', close);

@@ -1,1 +1,51 @@
-export {};
+/**
+ * Composables for Vue.
+ *
+ * @packageDocumentation
+ */
+import { shallowRef, toValue, watch, type MaybeRefOrGetter, type ShallowRef } from 'vue';
+
+import type { Client, Status } from './client.js';
+import { channelOf, nothing, statusOf, type OrderView, type Store, type ZoneView } from './share.js';
+
+export type { OrderView, ZoneView } from './share.js';
+
+const useStore = <V>(storeOf: () => Store<V>): Readonly<ShallowRef<V>> => {
+  const view = shallowRef<V>(storeOf().get());
+  watch(
+    storeOf,
+    (store, _, onCleanup) => {
+      const look = () => void (view.value = store.get());
+      onCleanup(store.subscribe(look));
+      look();
+    },
+    { immediate: true },
+  );
+  return view;
+};
+
+/** How the connection is. */
+export const useStatus = (client: Client): Readonly<ShallowRef<Status>> => {
+  const store = statusOf(client);
+  return useStore(() => store);
+};
+
+/** A zone, as long as the scope is there; null for none. It changes at most once a frame. */
+export const useZone = <Own = unknown>(
+  client: Client,
+  zone: MaybeRefOrGetter<string | null | undefined>,
+): Readonly<ShallowRef<ZoneView<Own>>> =>
+  useStore<ZoneView<Own>>(() => {
+    const name = toValue(zone);
+    return name ? channelOf(client, `zone:${name}`) : nothing;
+  });
+
+/** An order with its updates, as long as the scope is there; null for none. */
+export const useOrder = (
+  client: Client,
+  orderId: MaybeRefOrGetter<string | null | undefined>,
+): Readonly<ShallowRef<OrderView>> =>
+  useStore<OrderView>(() => {
+    const id = toValue(orderId);
+    return id ? channelOf(client, `order:${id.toLowerCase()}`) : nothing;
+  });

@@ -236,7 +236,7 @@ test('a socket that never opens, and a gateway that never greets, are given up',
   gateway.socket.readyState = 1;
   await clock.advance(10_000);
   assert.deepEqual(states.map(({ state, reason }) => [state, reason]), [
-    ['connecting', undefined], ['waiting', 'timed out'], ['connecting', undefined], ['waiting', 'no answer in time'],
+    ['connecting', undefined], ['waiting', 'timed out'], ['connecting', undefined], ['waiting', 'timed out'],
   ]);
   gateway.sockets[0]!.greet(); // what comes late is not heard
   assert.equal(states.at(-1)!.state, 'waiting');

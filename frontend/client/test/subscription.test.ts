@@ -277,6 +277,18 @@ test('what comes of a subscription of before is not taken for the new one', asyn
   assert.deepEqual(gateway.socket.sent.map(({ type, id }) => [type, id]), [['subscribe', 1], ['unsubscribe', 2], ['subscribe', 3]]);
 });
 
+test('what has ended and is closed all the same takes nothing from who came after it', async () => {
+  const { gateway, client } = await greeted();
+  const first = client.zone('pjm');
+  subscribed(gateway.socket);
+  gateway.socket.say({ type: 'unsubscribed', channel: 'zone:pjm', code: 'forbidden' });
+  const second = client.zone('pjm');
+  subscribed(gateway.socket);
+  first.close();
+  assert.equal(second.status, 'live');
+  assert.deepEqual(gateway.socket.of('unsubscribe'), []);
+});
+
 test('a channel is subscribed to once at a time', async () => {
   const { client } = await greeted();
   const sub = client.zone('pjm');
