@@ -25,7 +25,7 @@ await build({
 });
 const { status } = spawnSync(
   process.execPath,
-  ['--enable-source-maps', '--test', ...tests.map((name) => `${outdir}/${name.replace('.ts', '.mjs')}`)],
+  ['--enable-source-maps', '--test', '--test-reporter=spec', '--test-concurrency=2', ...tests.map((name) => `${outdir}/${name.replace('.ts', '.mjs')}`)],
   { stdio: 'inherit' },
 );
 rmSync(outdir, { recursive: true });

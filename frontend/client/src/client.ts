@@ -319,7 +319,7 @@ export const connect = (url: string | (() => string | Promise<string>) = '/', op
   const probe = (ms: number) => {
     isQuiet = true;
     send({ type: 'heartbeat' });
-    arm(ms, () => (isQuiet ? lose(1006, 'nothing was heard') : watch()));
+    arm(ms, () => (isQuiet ? lose(1006, 'silence') : watch()));
   };
 
   const renew = async () => {
@@ -390,7 +390,7 @@ export const connect = (url: string | (() => string | Promise<string>) = '/', op
   const subscribe = (name: string, wanted: SubscribeOptions = {}) => {
     const channel = name.startsWith('order:') ? name.toLowerCase() : name;
     if (status.state === 'closed') throw new Error('the client is closed');
-    if (held.has(channel)) throw new Error(`${channel} is subscribed to already: use client.subscriptions`);
+    if (held.has(channel)) throw new Error(`${channel} is subscribed to already`);
     const one = hold(channel, wanted, {
       request(type, of, more) {
         const id = ++requests;

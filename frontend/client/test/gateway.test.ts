@@ -81,7 +81,7 @@ describe('a gateway in memory', { skip: noGateway }, () => {
     for (const n of numbers(1, 5)) await gateway.publish('pjm', price(n));
     await until(() => had.length === 5, 'five');
     gateway.signal('SIGSTOP');
-    await until(() => client.status.reason === 'nothing was heard', () => JSON.stringify(client.status));
+    await until(() => client.status.reason === 'silence', () => JSON.stringify(client.status));
     gateway.signal('SIGCONT');
     for (const n of numbers(6, 9)) await gateway.publish('pjm', price(n));
     client.reconnect();

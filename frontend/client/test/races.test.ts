@@ -188,7 +188,7 @@ test('7: a connection that is dead is found all the same', async () => {
   assert.deepEqual(gateway.socket.of('heartbeat'), [{ type: 'heartbeat' }]);
   await clock.advance(1);
   assert.equal(client.status.state, 'waiting');
-  assert.deepEqual([states.at(-1)!.code, states.at(-1)!.reason], [1006, 'nothing was heard']);
+  assert.deepEqual([states.at(-1)!.code, states.at(-1)!.reason], [1006, 'silence']);
   assert.equal(gateway.sockets[0]!.closedWith, 1000);
 
   // In a hidden page timers run once a minute, which is late each time.

@@ -4,7 +4,6 @@
 //   ZONEWIRE_CLIENT_SEED=17         that one alone
 
 import assert from 'node:assert/strict';
-import { writeFileSync } from 'node:fs';
 import { test } from 'node:test';
 
 import type { Gap } from 'zonewire';
@@ -29,14 +28,15 @@ const schedule = async (seed: number, worker: number, gateways: Gateway[]) => {
   const page = new FakePage();
   const client = follow(() => oneOf(proxies).url, { clock, random, page, connectTimeoutMs: 100_000 });
   client.on('state', ({ state }) => state === 'failed' && client.reconnect()); // as a user would
+  const trace: string[] = [];
+  client.on('message', (message) => trace.push(JSON.stringify(message)));
+  client.on('state', ({ state, reason }) => trace.push(`${Date.now()} ${state} ${reason}`));
   try {
-    const sub = client.zone<Own>(zone, { snapshot: below(2) === 0 });
-      let last = 0;
+    const snapshot = below(2) === 0;
+    const sub = client.zone<Own>(zone, { snapshot });
+    let last = 0;
     const had: number[] = [];
     const others: string[] = []; // of the schedule before, which a snapshot may be as old as
-    const trace: string[] = [];
-    client.on('message', (message) => trace.push(JSON.stringify(message)));
-    client.on('state', ({ state, reason }) => trace.push(`${Date.now()} ${state} ${reason}`));
     const offsets: string[] = [];
     const gaps: Gap[] = [];
     const looped: number[] = [];
@@ -88,14 +88,13 @@ const schedule = async (seed: number, worker: number, gateways: Gateway[]) => {
 
     const all = Array.from({ length: last }, (_, index) => index + 1);
     const what = `seed ${seed}, zone ${zone}`;
-    if (gaps.length) writeFileSync(`/tmp/cl-trace-${seed}.txt`, trace.join('\n'));
     assert.deepEqual(others, [], what);
     assert.deepEqual([...had].sort((a, b) => a - b), all, what);
     if (!isLate) assert.deepEqual(had, all, `${what}: in order`);
     assert.deepEqual(gaps, [], what);
     assert.equal(new Set(offsets).size, offsets.length, `${what}: no position twice`);
     const latest = (await gateways[0]!.get(`/api/zones/${zone}/latest`)).entries as { key: string; n: number }[];
-    const keys = new Set(sub.latest().keys());
+    const keys = new Set(snapshot ? latest.map(({ key }) => key) : sub.latest().keys());
     assert.deepEqual(
       Object.fromEntries([...sub.latest()].map(([key, { n }]) => [key, n])),
       Object.fromEntries(latest.filter(({ key }) => keys.has(key)).map(({ key, n }) => [key, n])),
@@ -105,7 +104,7 @@ const schedule = async (seed: number, worker: number, gateways: Gateway[]) => {
     await loop;
     assert.deepEqual(looped, had, `${what}: a loop has the same`);
   } catch (error) {
-    writeFileSync(`/tmp/cl-trace-${seed}.txt`, trace.join('\n') + `\n${sub.status} ${JSON.stringify(sub.position)} ${error}`);
+    console.error([`seed ${seed}, zone ${zone}: the last that was heard`, ...trace.slice(-100)].join('\n'));
     throw error;
   } finally {
     client.close();
@@ -115,11 +114,13 @@ const schedule = async (seed: number, worker: number, gateways: Gateway[]) => {
 
 test(`${only ? `the schedule of seed ${only}` : `${schedules} schedules of losses`}`, { skip: noGateway }, async () => {
   const args = Array.from({ length: AT_ONCE }, (_, worker) => ['--set', `channels.lanes.every${worker}=every`]).flat();
+  // Where the machine is busy, a slow append is no outage: gateways would say what they cannot know meanwhile.
+  args.push('--set', 'storage.redis.ordering_deadline_ms=5000');
   const gateways: Gateway[] = [];
   if (noRedis) gateways.push(await Gateway.start('serve', '--storage', 'memory', ...args));
   else {
     const redis = await Redis.start();
-    for (let n = 0; n < 2; n++) gateways.push(await Gateway.start('serve', '--storage', 'redis', '--redis-url', redis.url, '--set', 'storage.redis.ordering_deadline_ms=5000', ...args));
+    for (let n = 0; n < 2; n++) gateways.push(await Gateway.start('serve', '--storage', 'redis', '--redis-url', redis.url, ...args));
   }
   let next = only ? Number(only) : 1;
   const end = only ? next : schedules;

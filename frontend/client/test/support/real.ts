@@ -21,6 +21,8 @@ export const noGateway = (() => {
 
 const hasRedis = process.env.PATH!.split(':').some((folder) => existsSync(`${folder}/redis-server`));
 
+if (!hasRedis && process.env.ZONEWIRE_TEST_REQUIRE_REDIS) throw new Error('there is no redis-server');
+
 /** Why tests with Redis cannot run; false where they can. */
 export const noRedis = noGateway || (hasRedis ? false : 'there is no redis-server');
 
