@@ -212,11 +212,11 @@ export const connect = (url: string | (() => string | Promise<string>) = '/', op
     emit('state', (status = { ...next, message: text(next) }));
   };
 
-  /** One timer is enough. One that is overdue, as after sleep, gives a second to what has come meanwhile. */
-  const arm = (ms: number, then: () => void, isLate = false) => {
+  /** One timer is enough. A deadline that is overdue, as after sleep, gives a second to what has come meanwhile. */
+  const arm = (ms: number, then: () => void, isDeadline?: boolean) => {
     clearTimeout(timer as never);
     const due = now() + ms;
-    timer = setTimeout(() => (!isLate && now() - due >= 1_000 ? arm(1_000, then, true) : then()), ms);
+    timer = setTimeout(() => (isDeadline && now() - due >= 1_000 ? arm(1_000, then) : then()), ms);
   };
 
   const send = (message: object) => {
@@ -278,7 +278,7 @@ export const connect = (url: string | (() => string | Promise<string>) = '/', op
   const open = async () => {
     if (!leave()) return;
     const mine = run;
-    arm(connectTimeoutMs, () => lose(1006, 'timed out'));
+    arm(connectTimeoutMs, () => lose(1006, 'timed out'), true);
     say('connecting');
     try {
       const base = await address();
@@ -319,7 +319,7 @@ export const connect = (url: string | (() => string | Promise<string>) = '/', op
   const probe = (ms: number) => {
     isQuiet = true;
     send({ type: 'heartbeat' });
-    arm(ms, () => (isQuiet ? lose(1006, 'silence') : watch()));
+    arm(ms, () => (isQuiet ? lose(1006, 'silence') : watch()), true);
   };
 
   const renew = async () => {
