@@ -179,8 +179,6 @@ export const hold = (channel: string, options: SubscribeOptions, link: Link): He
   };
 
   const begin = () => {
-    stopWaiting();
-    if (ended) return;
     request = link.request('subscribe', channel, { since: position && { [channel]: position }, snapshot });
   };
 

@@ -186,6 +186,77 @@ test('an awakening ends the wait, but not one that the gateway asked for', async
   assert.equal(client.status.state, 'waiting');
   client.reconnect();
   assert.equal(client.status.state, 'connecting', 'the user may');
+
+  // When its time has come and there is no network, that is all that is waited for.
+  await settle();
+  gateway.socket.greet();
+  gateway.socket.say({ type: 'closing', code: 4000, reason: 'shutting_down', retry_after_ms: 4_768 });
+  gateway.socket.drop(4000, 'shutting_down');
+  page.navigator.onLine = false;
+  await clock.advance(4_768);
+  assert.equal(client.status.state, 'offline');
+  page.goOnline();
+  assert.equal(client.status.state, 'connecting');
+});
+
+test('what a gateway said of its end is not taken for that of the next one', async () => {
+  const { gateway, clock, client } = setUp();
+  await settle();
+  gateway.socket.greet();
+  gateway.socket.say({ type: 'closing', code: 4000, reason: 'shutting_down', retry_after_ms: 4_768 });
+  gateway.socket.drop();
+  await clock.advance(4_768);
+  gateway.socket.greet();
+  gateway.socket.drop();
+  assert.deepEqual([client.status.code, client.status.retryInMs], [1006, 2_500]);
+  await clock.advance(2_500);
+  gateway.socket.greet();
+  gateway.socket.say({ type: 'closing', code: 4000, reason: 'shutting_down', retry_after_ms: 4_768 });
+  gateway.socket.drop(4500, 'disconnected');
+  assert.deepEqual([client.status.state, client.status.code], ['failed', 4500], 'the close frame has the last word');
+});
+
+test('an attempt that succeeded is not given back by what comes after it', async () => {
+  const { gateway, clock, page, client } = setUp();
+  await settle();
+  gateway.socket.greet();
+  gateway.socket.drop();
+  await clock.advance(1_500);
+  gateway.socket.greet();
+  page.navigator.onLine = false;
+  gateway.socket.drop();
+  assert.deepEqual([client.status.state, client.status.attempt], ['offline', 1]);
+});
+
+test('a page that freezes while it connects gives the attempt back', async () => {
+  const { gateway, clock, page, client } = setUp();
+  await settle();
+  gateway.socket.drop();
+  await clock.advance(1_500);
+  assert.deepEqual([client.status.state, client.status.attempt], ['connecting', 1]);
+  page.fire('freeze');
+  page.fire('resume');
+  await settle();
+  assert.deepEqual([client.status.state, client.status.attempt], ['connecting', 0]);
+});
+
+test('silence is found though the clock was set back', async () => {
+  const { gateway, clock, client } = setUp();
+  await settle();
+  gateway.socket.greet();
+  clock.sleep(-3_600_000);
+  await clock.advance(3_600_000 - 1); // until its timer is due
+  await clock.advance(60_000 + 60_000 + 15_000);
+  assert.equal(client.status.state, 'waiting');
+});
+
+test('a handler of messages may end it all', async () => {
+  const { gateway, clock, client } = setUp();
+  client.on('message', () => client.close());
+  await settle();
+  gateway.socket.greet();
+  assert.equal(client.status.state, 'closed');
+  assert.equal(clock.pending, 0);
 });
 
 test('the close code decides whether to come back', async () => {
@@ -225,6 +296,13 @@ test('tries once a minute after giving up, where it is asked to', async () => {
   }
   await set.clock.advance(60_500);
   set.gateway.socket.greet();
+  set.gateway.socket.say({ type: 'closing', code: 4004, reason: 'rate_limited', retry_after_ms: 90_000 });
+  set.gateway.socket.drop(4004);
+  await set.clock.advance(89_999);
+  assert.equal(set.client.status.state, 'failed');
+  await set.clock.advance(1);
+  assert.equal(set.client.status.state, 'connecting');
+  set.gateway.socket.greet();
   await set.clock.advance(6_000);
   set.gateway.socket.drop();
   assert.equal(set.client.status.attempt, 1);
@@ -249,7 +327,9 @@ test('there is one socket at a time', async () => {
     await settle();
     if (n % 2) gateway.socket.greet();
     client.reconnect();
+    for (const { closedWith, onclose } of gateway.sockets) if (closedWith) onclose!({ code: 1000, reason: '' });
     await clock.advance(n * 1_000);
+    assert.notEqual(client.status.state, 'failed', 'that an old one has closed is of no concern');
   }
   client.close();
   await clock.advance(60_000);

@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { getEventListeners } from 'node:events';
 import { test } from 'node:test';
 
 import type { Subscription, ZoneEntry } from 'zonewire';
@@ -145,7 +146,13 @@ test('begins with a snapshot, which what follows is merged with, and shows what 
   snapshot(3, 'D', { id: 'h-3', price: 43 });
   gateway.socket.say({ type: 'snapshot_end', channel: 'zone:pjm', epoch: 'e4', offset: 3, recovered: true });
   assert.deepEqual(shown(sub), { D: 43 });
-  assert.deepEqual(ends, [true, false, true]);
+  // What was had before a snapshot began does not count.
+  const heard = listen(sub);
+  gateway.socket.say({ type: 'resync', channel: 'zone:pjm', old_epoch: 'e4', epoch: 'e5.s', offset: 3, recovered: false, snapshot: true });
+  snapshot(3, 'D', { id: 'h-3', price: 43, missedBefore: true });
+  assert.deepEqual(heard.map((one) => one.type ?? one), ['gap', 3], 'nor is a gap told that is long past');
+  gateway.socket.say({ type: 'snapshot_end', channel: 'zone:pjm', epoch: 'e5', offset: 3, recovered: true });
+  assert.deepEqual(ends, [true, false, true, true]);
   assert.equal(sub.latest(), sub.latest(), 'the same map until something changes');
 });
 
@@ -164,6 +171,25 @@ test('a snapshot that is cut short is followed by another one, and no gap is tol
   gateway.socket.say({ type: 'snapshot_end', channel: 'zone:pjm', epoch: 'e1', offset: 12, recovered: true });
   assert.deepEqual(shown(sub), { B: 11 });
   assert.deepEqual(heard, [3, 11]);
+
+  // Nor does one that was cut short go on where none follows.
+  gateway.socket.say({ type: 'resync', channel: 'zone:pjm', old_epoch: 'e1', epoch: 'e2.s', offset: 12, recovered: false, snapshot: true });
+  gateway.socket.drop();
+  await clock.advance(2_500);
+  gateway.socket.greet();
+  subscribed(gateway.socket, { epoch: 'e1', offset: 12, top: 12 });
+  assert.equal(sub.status, 'live');
+});
+
+test('a removal of all keys stands in the table by itself, also one of a snapshot', async () => {
+  const { gateway, client } = await greeted();
+  const sub = client.zone('pjm');
+  subscribed(gateway.socket, { epoch: 'e1.s', offset: 9, top: 9, snapshot: true });
+  gateway.socket.say(price(8, { type: 'zone_removed', key: undefined, price: undefined, id: 'g1-8', snapshot: true }));
+  gateway.socket.say(price(9, { key: 'B', snapshot: true }));
+  gateway.socket.say({ type: 'snapshot_end', channel: 'zone:pjm', epoch: 'e1', offset: 9, recovered: true });
+  gateway.socket.say(price(10, { key: 'A', id: 'g1-7', late: true }));
+  assert.deepEqual(shown(sub), { B: 9 });
 });
 
 test('catches up before it is live', async () => {
@@ -244,6 +270,10 @@ test('a removal is forgotten after a day', async () => {
   gateway.socket.say({ type: 'heartbeat', timestamp });
   late(3);
   assert.deepEqual(shown(sub), { 'WESTERN HUB': 3 });
+  clock.sleep(86_400_001);
+  gateway.socket.say({ type: 'heartbeat', timestamp });
+  gateway.socket.say(price(4, { key: 'other' }));
+  assert.deepEqual(shown(sub), { 'WESTERN HUB': 3, other: 4 }, 'a price is not');
 });
 
 test('entries of a kind that only a newer gateway knows count', async () => {
@@ -270,6 +300,7 @@ test('what comes of a subscription of before is not taken for the new one', asyn
   gateway.socket.say({ type: 'unsubscribed', channel: 'zone:pjm', code: 'finished' });
   gateway.socket.say({ type: 'subscribed', id: 1, channel: 'zone:pjm', epoch: 'e0', offset: 5, top: 5, recovered: true, gap: 0 });
   gateway.socket.say({ type: 'unsubscribed', id: 2, channel: 'zone:pjm' });
+  gateway.socket.say(price(6));
   assert.deepEqual(heard, []);
   subscribed(gateway.socket, { offset: 1 });
   gateway.socket.say(price(2));
@@ -303,6 +334,9 @@ test('a channel is subscribed to once at a time', async () => {
 test('ends as the gateway says, and is not subscribed to again', async () => {
   const { gateway, clock, client } = await greeted();
   const order = client.order('fe1c3314-8fc0-4c94-b141-dad534ca416e');
+  const loop = (async () => {
+    for await (const _ of order);
+  })();
   const refused = client.zone('with space');
   const taken = client.zone('secret');
   const ends: unknown[] = [];
@@ -317,6 +351,7 @@ test('ends as the gateway says, and is not subscribed to again', async () => {
     ['zone:with space', 'invalid_channel', 'no such'], ['zone:secret', 'forbidden', undefined], [order.channel, 'finished', undefined],
   ]);
   assert.deepEqual([order.status, refused.status, taken.status], ['ended', 'ended', 'ended']);
+  await loop; // which is no error
   gateway.socket.drop();
   await clock.advance(1_500);
   gateway.socket.greet();
@@ -495,6 +530,11 @@ test('a signal ends the subscription, and nothing holds on to it', async () => {
   assert.equal(sub.status, 'ended');
   assert.equal(gateway.socket.of('unsubscribe').length, 1);
   assert.throws(() => client.zone('pjm', { signal: abort.signal }), { name: 'AbortError' });
+  const { signal } = new AbortController();
+  const other = client.zone('pjm', { signal });
+  assert.equal(getEventListeners(signal, 'abort').length, 1);
+  other.close();
+  assert.equal(getEventListeners(signal, 'abort').length, 0);
   assert.equal(client.subscriptions.size, 0);
 });
 
