@@ -312,7 +312,8 @@ export const connect = (url: string | (() => string | Promise<string>) = '/', op
   /** Silence is measured by the clock, since timers of hidden pages come when they come. */
   const watch = () => {
     const leftMs = 2 * intervalMs - silentMs();
-    if (leftMs > 0) arm(Math.min(leftMs, 2 * intervalMs), watch);
+    // More than all is left where somebody has set the clock back.
+    if (leftMs > 0 && leftMs <= 2 * intervalMs) arm(leftMs, watch);
     else probe(intervalMs / 2);
   };
 

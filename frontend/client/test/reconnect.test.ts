@@ -235,18 +235,15 @@ test('a page that freezes while it connects gives the attempt back', async () =>
   await clock.advance(1_500);
   assert.deepEqual([client.status.state, client.status.attempt], ['connecting', 1]);
   page.fire('freeze');
-  page.fire('resume');
-  await settle();
-  assert.deepEqual([client.status.state, client.status.attempt], ['connecting', 0]);
+  assert.deepEqual([client.status.state, client.status.attempt], ['waiting', 0]);
 });
 
 test('silence is found though the clock was set back', async () => {
   const { gateway, clock, client } = setUp();
   await settle();
   gateway.socket.greet();
-  clock.sleep(-3_600_000);
-  await clock.advance(3_600_000 - 1); // until its timer is due
-  await clock.advance(60_000 + 60_000 + 15_000);
+  clock.set(-3_600_000);
+  await clock.advance(60_000 + 15_000);
   assert.equal(client.status.state, 'waiting');
 });
 

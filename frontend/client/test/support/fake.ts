@@ -11,8 +11,9 @@ export class FakeClock implements Clock {
   #now = Date.parse('2026-11-21T03:40:47.000Z');
   #timers = new Map<number, { due: number; then: () => void }>();
   #last = 0;
+  #aheadMs = 0;
 
-  now = () => this.#now;
+  now = () => this.#now + this.#aheadMs;
   setTimeout = (then: () => void, ms: number) => {
     this.#timers.set(++this.#last, { due: this.#now + ms, then });
     return this.#last;
@@ -35,6 +36,11 @@ export class FakeClock implements Clock {
       await settle();
     }
     this.#now = end;
+  }
+
+  /** Somebody sets the clock, which timers do not go by. */
+  set(ms: number) {
+    this.#aheadMs += ms;
   }
 
   /** Time goes on and nothing runs, as while a machine sleeps; timers are overdue then. */
