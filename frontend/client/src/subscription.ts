@@ -82,7 +82,7 @@ export interface SubscribeOptions {
   queueMax?: number;
   /**
    * How many ids of entries are remembered, by which what was had before is known again when the gateway cannot say.
-   * Default 10,000, which is what a log keeps.
+   * Default 10,000, which is what a log keeps, and about a megabyte; 0 where only `latest()` matters.
    */
   idsMax?: number;
 }
@@ -138,6 +138,7 @@ export const hold = (channel: string, options: SubscribeOptions, link: Link): He
   const { on, emit } = emitter<SubscriptionEvents<wire.Entry>>();
   const last = table();
   const ids = new Set<string>();
+  const oldest = ids.values(); // one for all times: a new one would have to pass what was deleted
   const readers = new Set<(item?: wire.Entry | Gap) => void>();
   let position = since;
   let request: number | undefined;
@@ -166,7 +167,7 @@ export const hold = (channel: string, options: SubscribeOptions, link: Link): He
     const after = snapshot ? (position as wire.Position) : { epoch: (position as wire.Position).epoch, offset };
     if (!mayRepeat || !ids.has(id)) {
       if (id) ids.add(id);
-      if (ids.size > idsMax) ids.delete(ids.values().next().value!);
+      if (ids.size > idsMax) ids.delete(oldest.next().value!);
       if (entry.missedBefore && !snapshot) gap();
       if (KEYED.includes(entry.type)) {
         last.take(entry);
@@ -272,8 +273,8 @@ export const hold = (channel: string, options: SubscribeOptions, link: Link): He
         let wake = () => {};
         const reader = (item?: wire.Entry | Gap) => {
           if (item && queue.push(item) > queueMax) {
-            const oldest = queue.shift()!;
-            missed += oldest.type === 'gap' ? (oldest.missed ?? 1) : 1;
+            const first = queue.shift()!;
+            missed += first.type === 'gap' ? (first.missed ?? 1) : 1;
           }
           wake();
         };

@@ -103,6 +103,13 @@ test('remembers as many ids as it is told to', async () => {
   gateway.socket.say({ type: 'resync', channel: 'zone:pjm', old_epoch: 'e1', epoch: 'e2', offset: 0, recovered: false });
   for (const offset of [3, 2, 1]) gateway.socket.say(price(offset));
   assert.deepEqual(heard.map((one) => one.type ?? one), [1, 2, 3, 'gap', 1]);
+
+  // Also behind a snapshot, with which they begin anew.
+  gateway.socket.say({ type: 'resync', channel: 'zone:pjm', old_epoch: 'e2', epoch: 'e3.s', offset: 0, recovered: false, snapshot: true });
+  gateway.socket.say({ type: 'snapshot_end', channel: 'zone:pjm', epoch: 'e3', offset: 0, recovered: false });
+  heard.length = 0;
+  for (const offset of [1, 2, 3, 3, 2, 1, 4]) gateway.socket.say(price(offset));
+  assert.deepEqual(heard, [1, 2, 3, 1, 4]);
 });
 
 test('begins with a snapshot, which what follows is merged with, and shows what there was meanwhile', async () => {
