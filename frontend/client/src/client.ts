@@ -169,7 +169,11 @@ export const describe = ({ state, attempt, attemptsMax, retryInMs = 0, code }: O
 export const connect = (url: string | (() => string | Promise<string>) = '/', options: ClientOptions = {}): Client => {
   const {
     WebSocket = (globalThis as { WebSocket?: ClientOptions['WebSocket'] }).WebSocket,
-    clock: { now, setTimeout, clearTimeout } = { now: Date.now, setTimeout: globalThis.setTimeout, clearTimeout: globalThis.clearTimeout },
+    clock: { now, setTimeout, clearTimeout } = {
+      now: Date.now,
+      setTimeout: globalThis.setTimeout,
+      clearTimeout: globalThis.clearTimeout,
+    },
     random = Math.random,
     page = globalThis as unknown as Page,
     connectTimeoutMs = 10_000,
@@ -284,7 +288,8 @@ export const connect = (url: string | (() => string | Promise<string>) = '/', op
       const base = await address();
       const secret = mine === run && (await token());
       if (mine !== run) return;
-      if (secret && !/^[\w!#$%&'*+.^`|~-]+$/.test(secret)) throw new Error('the token has characters that no header takes');
+      if (secret && !/^[\w!#$%&'*+.^`|~-]+$/.test(secret))
+        throw new Error('the token has characters that no header takes');
       const next = new WebSocket(`ws${base.slice(4)}/ws`, ['zonewire.v1', ...(secret ? [`bearer.${secret}`] : [])]);
       let problem = '';
       socket = next;

@@ -73,7 +73,13 @@ const pause = (ms: number, signal: AbortSignal | undefined) =>
   });
 
 /** One request with what it needs; rejects where no answer came in time. */
-const ask = async (client: Client, path: string, { fetch = globalThis.fetch, signal }: WatchOptions, ms: number, init: RequestInit = {}) => {
+const ask = async (
+  client: Client,
+  path: string,
+  { fetch = globalThis.fetch, signal }: WatchOptions,
+  ms: number,
+  init: RequestInit = {},
+) => {
   signal?.throwIfAborted();
   const [address, token] = await Promise.all([client.address(), client.token()]);
   const patience = new AbortController();
@@ -153,6 +159,8 @@ export const placeOrder = async (client: Client, order: object, options: PlaceOp
     headers: { 'content-type': 'application/json', 'idempotency-key': idempotencyKey },
     body: JSON.stringify(order),
   };
+  const refused = (problem: Problem, text = '') =>
+    new OrderError(problem.code ?? `status_${problem.status}`, problem.detail ?? text, { problem, idempotencyKey });
   let mayBePlaced = false;
   let orderId: string | undefined;
   for (let waitMs = 250; ; waitMs = Math.min(2 * waitMs, 4_000)) {
@@ -167,14 +175,14 @@ export const placeOrder = async (client: Client, order: object, options: PlaceOp
       problem = { status: answer.status, ...(body as Problem) };
       waitMs = Math.max(waitMs, 1_000 * (Number(answer.headers.get('retry-after')) || 0));
       if (answer.status !== 429 && answer.status < 500)
-        throw new OrderError(problem.code ?? `status_${answer.status}`, problem.detail ?? answer.statusText, { problem, idempotencyKey });
+        throw refused(problem, answer.statusText);
     } catch (error) {
       if (error instanceof OrderError || signal?.aborted) throw error;
       mayBePlaced = true;
-      problem = { code: 'no_answer' as never, detail: String((error as Error)?.message ?? error) };
+      problem = { code: 'no_answer', detail: String((error as Error)?.message ?? error) };
     }
     if (Date.now() + waitMs > deadline)
-      throw new OrderError(mayBePlaced ? 'no_answer' : (problem.code ?? `status_${problem.status}`), problem.detail ?? '', { problem, idempotencyKey });
+      throw mayBePlaced ? refused({ ...problem, code: 'no_answer' }) : refused(problem);
     await pause(waitMs, signal);
   }
   try {
