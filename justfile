@@ -29,6 +29,10 @@ outages *arguments:
     cargo build --release --workspace --bins
     ./target/release/zonewire-outages {{ arguments }}
 
+# More schedules of outages than `just test` runs, in virtual time
+simulation seeds="20000":
+    ZONEWIRE_SIM_SEEDS={{ seeds }} cargo test --lib simulation
+
 # Two gateways under faults, every frame and message read by the letter, for so many seconds
 wire-check seconds="120" *arguments:
     cargo build

@@ -5,7 +5,6 @@ use std::time::Duration;
 use super::outcome::Limits;
 use crate::kit::process::Data;
 use crate::kit::proxy::Mode;
-use zonewire::config::DEFAULT_TOML;
 
 /// One way to go wrong.
 #[derive(Debug, Clone, Copy)]
@@ -172,11 +171,6 @@ impl Fault {
     /// Whether gateways need a copy of their journal on disk.
     pub(super) fn needs_spool(&self) -> bool {
         self.kind == Kind::KillGatewayDegraded
-    }
-
-    /// Whether the gateways of this build have what it needs.
-    pub(super) fn is_known(&self) -> bool {
-        !self.needs_spool() || DEFAULT_TOML.contains("[storage.journal.spool]")
     }
 }
 
