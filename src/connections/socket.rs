@@ -130,12 +130,25 @@ impl AsyncRead for Socket {
             buf.put_slice(&self.first.split_to(len));
             return Poll::Ready(Ok(()));
         }
+        // What is handed over has to be zeroed first, and may be hundreds of KiB: most of what comes needs little
+        // of it, and a body the more.
+        const AT_FIRST: usize = 4 << 10;
+        const THEN: usize = 64 << 10;
+        let at_first = AT_FIRST.min(buf.remaining());
         loop {
             ready!(self.stream.poll_read_ready(cx))?;
-            match read_now(&self.stream, buf.initialize_unfilled()) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                read => return Poll::Ready(read.map(|read| buf.advance(read))),
+            let read = match read_now(&self.stream, buf.initialize_unfilled_to(at_first)) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
+                read => read?,
+            };
+            buf.advance(read);
+            if read == AT_FIRST && buf.remaining() > 0 {
+                let then = THEN.min(buf.remaining());
+                // After an error comes an end, which the next read finds; what was read comes before it.
+                let read = read_now(&self.stream, buf.initialize_unfilled_to(then)).unwrap_or(0);
+                buf.advance(read);
             }
+            return Poll::Ready(Ok(()));
         }
     }
 }

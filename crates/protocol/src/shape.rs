@@ -129,6 +129,9 @@ pub(crate) struct KeyRemoved {
     #[cfg_attr(feature = "ts", ts(rename = "missedBefore"))]
     #[cfg_attr(feature = "schema", schemars(skip_serializing_if = "Option::is_none"))]
     pub(crate) missed_before: Option<bool>,
+    /// It is the latest one of its key, sent because a client begins.
+    #[cfg_attr(feature = "schema", schemars(skip_serializing_if = "Option::is_none"))]
+    pub(crate) snapshot: Option<bool>,
     /// The key.
     pub(crate) key: String,
 }
@@ -153,6 +156,9 @@ pub(crate) struct ZoneRemoved {
     #[cfg_attr(feature = "ts", ts(rename = "missedBefore"))]
     #[cfg_attr(feature = "schema", schemars(skip_serializing_if = "Option::is_none"))]
     pub(crate) missed_before: Option<bool>,
+    /// It is the latest one of its key, sent because a client begins.
+    #[cfg_attr(feature = "schema", schemars(skip_serializing_if = "Option::is_none"))]
+    pub(crate) snapshot: Option<bool>,
 }
 
 /// An update of an order. What its worker told besides follows.
