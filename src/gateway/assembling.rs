@@ -20,7 +20,7 @@ use crate::channels::{Channels, ChannelsParts, Delivery};
 use crate::config::{Config, Role};
 use crate::connections::{self, Manager, ShardSeed};
 use crate::feeds::{run_replay, run_simulated};
-use crate::http::{self, AcceptParts, AcceptStats, App, BodyRoom, IntakeStats, Sources};
+use crate::http::{self, AcceptParts, AcceptStats, App, BodyRoom, Door, IntakeStats, Sources};
 use crate::model::NodeId;
 use crate::orders::{
     ExecutorChoice, Interop, InteropParts, InteropStats, InteropWork, OrderExecutor, OrderMirror,
@@ -270,7 +270,7 @@ fn serve(
     };
     let parts = AcceptParts::new(config.http.clone(), manager.clone(), accepts, stops.accepting.clone());
     let serving = Serving {
-        door: http::door(Arc::new(app)),
+        door: Door::to(&Arc::new(app)),
         parts: Arc::new(parts),
         channels: channels.clone(),
         status: status.clone(),

@@ -404,6 +404,7 @@ mod tests {
     use warp::Filter as _;
 
     use super::super::room::BodyRoom;
+    use super::super::table::ROUTES;
     use super::*;
     use crate::connections::{self, ConnectionsConfig};
 
@@ -424,8 +425,7 @@ mod tests {
         let (stats, stop) = (Arc::new(AcceptStats::default()), CancellationToken::new());
         let routes = warp::any().map(|| StatusCode::NO_CONTENT.into_response()).boxed();
         let door = Door::new(
-            routes.clone(),
-            routes,
+            vec![routes; ROUTES.len()],
             &config,
             true,
             Arc::default(),

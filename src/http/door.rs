@@ -1,12 +1,13 @@
 //! What every request passes before it reaches a route, and every answer on its way out: whom it is for,
 //! whose page it comes from, and what RFC 9110 and 9112 ask of a server, whatever the address.
 
+use std::convert::Infallible;
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use http_body_util::BodyDataStream;
-use hyper::body::{Body as _, Incoming};
+use hyper::body::{Body, Bytes};
 use hyper::header::{
     ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
     ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_HEADERS,
@@ -19,9 +20,9 @@ use hyper::{Method, Request, StatusCode, Uri, Version};
 use hyper_util::service::TowerToHyperService;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
-use warp::Reply as _;
-use warp::filters::BoxedFilter;
+use warp::reject::Rejection;
 use warp::reply::Response;
+use warp::{Filter as _, Reply as _};
 
 use super::body::discard;
 use super::compress::{self, Compressor};
@@ -29,9 +30,10 @@ use super::config::HttpConfig;
 use super::forwarded::{Proxies, Said};
 use super::names::{Known, Names, host_and_port};
 use super::prices::holds_body_back;
-use super::problem::{Problem, Refused};
+use super::problem::{Problem, Refused, from_rejection};
 use super::refusals::Refusals;
 use super::room::BodyRoom;
+use super::routes::{App, Handler, Segments};
 use super::table::{self, Address, Kind, METHODS};
 use super::upgrade::{TooMany, turn_away};
 use crate::protocol::ProblemCode;
@@ -51,9 +53,8 @@ const ALLOW_PRIVATE_NETWORK: HeaderName = HeaderName::from_static("access-contro
 pub(crate) struct Door(Arc<Parts>);
 
 struct Parts {
-    routes: BoxedFilter<(Response,)>,
-    /// Those that upgrade to WebSocket.
-    web_sockets: BoxedFilter<(Response,)>,
+    /// What answers, by place in [`table::ROUTES`].
+    handlers: Vec<Handler>,
     names: Names,
     proxies: Proxies,
     /// The path that a proxy serves the gateway below; empty for none.
@@ -74,10 +75,8 @@ impl fmt::Debug for Door {
 
 /// What becomes of a request.
 enum Next {
-    /// It goes to the routes.
-    Route,
-    /// It goes to those that upgrade.
-    WebSocket,
+    /// It goes to the handler of this place, which is given the segments of its path.
+    Handler(usize, Segments),
     Answer(Response),
 }
 
@@ -92,9 +91,20 @@ struct From {
 }
 
 impl Door {
+    /// The way to the gateway's routes.
+    pub(crate) fn to(app: &Arc<App>) -> Self {
+        Self::new(
+            table::ROUTES.iter().map(|route| (route.handler)(app)).collect(),
+            &app.config,
+            app.serves,
+            Arc::clone(&app.sources.refusals),
+            Arc::clone(&app.sources.answers),
+            app.stopping.clone(),
+        )
+    }
+
     pub(super) fn new(
-        routes: BoxedFilter<(Response,)>,
-        web_sockets: BoxedFilter<(Response,)>,
+        handlers: Vec<Handler>,
         config: &HttpConfig,
         serves: bool,
         refusals: Arc<Refusals>,
@@ -103,17 +113,7 @@ impl Door {
     ) -> Self {
         let (names, proxies, base_path) = (Names::of(config), Proxies::of(config), config.base_path.clone());
         let compressor = Compressor::new(answers);
-        Self(Arc::new(Parts {
-            routes,
-            web_sockets,
-            names,
-            proxies,
-            base_path,
-            serves,
-            refusals,
-            compressor,
-            stopping,
-        }))
+        Self(Arc::new(Parts { handlers, names, proxies, base_path, serves, refusals, compressor, stopping }))
     }
 
     /// Takes the base path off a request, where it is there: a proxy may do so too.
@@ -132,16 +132,19 @@ impl Door {
 
     /// Whether a request asks how the gateway does, which it must be able to say in whatever state it is.
     pub(super) fn is_probe<B>(&self, request: &Request<B>) -> bool {
-        table::find(request.uri().path()).is_some_and(|address| address.kind == Kind::Probe)
+        table::find(request.uri().path()).is_some_and(|address| address.kind() == Kind::Probe)
     }
 
     /// Answers a request of a peer that has [entered](Self::enter), and may be one too many.
-    pub(super) async fn answer(
+    pub(super) async fn answer<B>(
         &self,
-        mut request: Request<Incoming>,
+        request: Request<B>,
         peer: Option<IpAddr>,
         too_many: Option<TooMany>,
-    ) -> Response {
+    ) -> Response
+    where
+        B: Body<Data = Bytes, Error: std::error::Error + Send + Sync> + Send + Sync + Unpin + 'static,
+    {
         let said = self.0.proxies.said(peer, request.headers());
         let mut from = From { peer, origin: request.headers().get(ORIGIN).cloned(), said, is_allowed: false };
         let takes_gzip = compress::is_asked_for(request.headers());
@@ -151,17 +154,7 @@ impl Door {
             (Err(problem), Some(_)) if may_not_ask(&problem) => problem.into_response(),
             (_, Some(too_many)) => turn_away(request, too_many).await,
             (Ok(Next::Answer(response)), None) => response,
-            (Ok(next), None) => {
-                let is_upgrade = matches!(next, Next::WebSocket);
-                let routes = if is_upgrade { &self.0.web_sockets } else { &self.0.routes };
-                if request.method() == Method::HEAD {
-                    // The answer to GET, of which hyper sends no more than the head. Nothing is upgraded.
-                    *request.method_mut() = Method::GET;
-                    request.headers_mut().remove(UPGRADE);
-                }
-                let routes = TowerToHyperService::new(warp::service(routes.clone()));
-                routes.call(request).await.unwrap_or_else(|never| match never {})
-            }
+            (Ok(Next::Handler(place, segments)), None) => self.hand_on(request, place, segments).await,
             (Err(problem), None) => {
                 debug!(
                     peer.addr = from.peer.map(|peer| peer.to_string()), method = %request.method(),
@@ -185,10 +178,25 @@ impl Door {
         self.0.compressor.compress(response, takes_gzip).await
     }
 
-    fn judge(&self, request: &Request<Incoming>, from: &mut From) -> Result<Next, Problem> {
+    async fn hand_on<B>(&self, mut request: Request<B>, place: usize, segments: Segments) -> Response
+    where
+        B: Body<Data = Bytes, Error: std::error::Error + Send + Sync> + Send + Sync + 'static,
+    {
+        if request.method() == Method::HEAD {
+            // The answer to GET, of which hyper sends no more than the head. Nothing is upgraded.
+            *request.method_mut() = Method::GET;
+            request.headers_mut().remove(UPGRADE);
+        }
+        request.extensions_mut().insert(segments);
+        let handler = self.0.handlers[place].clone().recover(or_problem).unify();
+        let answered = TowerToHyperService::new(warp::service(handler)).call(request).await;
+        answered.unwrap_or_else(|never| match never {})
+    }
+
+    fn judge<B>(&self, request: &Request<B>, from: &mut From) -> Result<Next, Problem> {
         let authority = authority_of(request)?;
         let (path, address) = (request.uri().path(), self.find(request.uri().path()));
-        let is_probe = address.is_some_and(|address| address.kind == Kind::Probe);
+        let is_probe = address.is_some_and(|address| address.kind() == Kind::Probe);
         let host = authority.as_ref().map(Authority::as_str);
         if !is_probe {
             self.check_host(host, from)?;
@@ -214,25 +222,31 @@ impl Door {
         if path == self.0.base_path && matches!(*request.method(), Method::GET | Method::HEAD) {
             return Ok(Next::Answer(self.to_page(request.uri().query())));
         }
-        // Where there is nothing, the routes say so.
-        let Some(address) = address else { return Ok(Next::Route) };
-        if !address.takes(method) {
-            return Err(Problem::method_not_allowed(address.allow()));
+        let Some(address) = address else { return Err(self.nothing_here()) };
+        if is_options {
+            let mut response = allowed(address.allow());
+            if from.is_allowed {
+                tell_before(response.headers_mut(), request.headers(), &address);
+            }
+            return Ok(Next::Answer(response));
         }
-        if !is_options {
-            let is_upgrade = address.kind == Kind::WebSocket;
-            return Ok(if is_upgrade { Next::WebSocket } else { Next::Route });
+        match address.route(method) {
+            Some(place) => Ok(Next::Handler(place, Segments(address.segments(path)))),
+            None => Err(Problem::method_not_allowed(address.allow())),
         }
-        let mut response = allowed(address.allow());
-        if from.is_allowed {
-            tell_before(response.headers_mut(), request.headers(), address);
+    }
+
+    fn nothing_here(&self) -> Problem {
+        if self.0.serves {
+            return Problem::new(ProblemCode::NotFound, "there is nothing at this address");
         }
-        Ok(Next::Answer(response))
+        let detail = "this process only works on orders (node.roles); ask one with the role gateway";
+        Problem::new(ProblemCode::NoGateway, detail)
     }
 
     /// The address that this process has at a path.
-    fn find(&self, path: &str) -> Option<&'static Address> {
-        let is_here = |address: &&Address| self.0.serves || matches!(address.kind, Kind::Probe | Kind::Told);
+    fn find(&self, path: &str) -> Option<Address> {
+        let is_here = |address: &Address| self.0.serves || matches!(address.kind(), Kind::Probe | Kind::Told);
         table::find(path).filter(is_here)
     }
 
@@ -288,6 +302,11 @@ impl Door {
         }
         headers.insert(ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static(EXPOSED));
     }
+}
+
+/// What is said where a handler could not take what it takes.
+async fn or_problem(rejection: Rejection) -> Result<Response, Infallible> {
+    Ok(from_rejection(&rejection).into_response())
 }
 
 /// Whether a request is for another host, or of a page that may not use the gateway.

@@ -170,18 +170,11 @@ impl Reply for Problem {
     }
 }
 
-/// Turns what no route took into a problem.
+/// What is wrong with a request of which a handler could not take what it takes.
 pub(crate) fn from_rejection(rejection: &Rejection) -> Problem {
-    use warp::reject::{InvalidHeader, InvalidQuery, MethodNotAllowed, MissingHeader};
+    use warp::reject::{InvalidHeader, InvalidQuery, MissingHeader};
     if let Some(problem) = rejection.find::<Problem>() {
         return problem.clone();
-    }
-    if rejection.find::<MethodNotAllowed>().is_some() {
-        let detail = "this address does not take this method";
-        return Problem::new(ProblemCode::MethodNotAllowed, detail);
-    }
-    if rejection.is_not_found() {
-        return Problem::new(ProblemCode::NotFound, "there is nothing at this address");
     }
     if rejection.find::<InvalidQuery>().is_some() {
         let detail = "the query is not of the form that this address takes";

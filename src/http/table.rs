@@ -1,9 +1,14 @@
-//! Every address of the gateway, and what may be asked of it. 405, `Allow`, `OPTIONS` and CORS are
-//! answered from here, and a path that is not here reaches no route.
+//! Every address of the gateway: who uses it, which methods it takes, and what answers each. `Allow`,
+//! `HEAD`, `OPTIONS`, CORS, 404 and 405 come of it (the `door`), and so does the document for programs.
+
+use std::sync::Arc;
 
 use hyper::header::HeaderValue;
 
 use self::Kind::{Client, Probe, Told, WebSocket};
+use super::described::Answer::{Json, Object, Text, Upgrade};
+use super::described::{Answer, Body, Description, JOB, LISTED, PAGE, SINCE, SNAPSHOT};
+use super::routes::{App, Handler, health, jobs, orders, page, sockets, zones};
 
 /// The methods that the gateway knows; any other is answered with 501.
 pub(super) const METHODS: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
@@ -21,100 +26,262 @@ pub(super) enum Kind {
     WebSocket,
 }
 
-/// An address, or many that differ in the segments in braces.
+/// A method of an address, or of many that differ in the segments in braces.
 #[derive(Debug)]
-pub(super) struct Address {
+pub(super) struct Route {
+    /// Not `HEAD`, which goes wherever `GET` does, nor `OPTIONS`, which goes everywhere.
+    pub(super) method: &'static str,
     pub(super) pattern: &'static str,
     pub(super) kind: Kind,
-    /// Without `HEAD`, which goes wherever `GET` does, and `OPTIONS`, which goes everywhere.
-    pub(super) methods: &'static [&'static str],
+    /// Makes what answers.
+    pub(super) handler: fn(&Arc<App>) -> Handler,
+    /// For programs.
+    pub(super) description: Description,
     /// How much of the pattern stands before the first brace: nearly all addresses differ in that.
     plain: usize,
 }
 
-const fn address(pattern: &'static str, kind: Kind, methods: &'static [&'static str]) -> Address {
+type Make = fn(&Arc<App>) -> Handler;
+
+const fn get(pattern: &'static str, kind: Kind, handler: Make, summary: &'static str) -> Route {
+    route("GET", pattern, kind, handler, summary)
+}
+
+const fn post(pattern: &'static str, kind: Kind, handler: Make, summary: &'static str) -> Route {
+    route("POST", pattern, kind, handler, summary)
+}
+
+const fn delete(pattern: &'static str, kind: Kind, handler: Make, summary: &'static str) -> Route {
+    route("DELETE", pattern, kind, handler, summary)
+}
+
+const fn route(
+    method: &'static str,
+    pattern: &'static str,
+    kind: Kind,
+    handler: Make,
+    summary: &'static str,
+) -> Route {
     let (bytes, mut plain) = (pattern.as_bytes(), 0);
     while plain < bytes.len() && bytes[plain] != b'{' {
         plain += 1;
     }
-    Address { pattern, kind, methods, plain }
+    Route { method, pattern, kind, handler, description: Description::of(summary), plain }
 }
 
-const GET: &[&str] = &["GET"];
-const POST: &[&str] = &["POST"];
-const DELETE: &[&str] = &["DELETE"];
+impl Route {
+    /// Its parameters in the query.
+    const fn query(mut self, query: &'static [(&'static str, &'static str)]) -> Self {
+        self.description.query = query;
+        self
+    }
 
-/// The first one that fits counts, so words stand before braces.
-pub(super) const ADDRESSES: &[Address] = &[
-    address("/", Client, GET),
-    address("/page.js", Client, GET),
-    address("/openapi.json", Client, GET),
-    address("/asyncapi.json", Client, GET),
-    address("/health", Probe, GET),
-    address("/health/live", Probe, GET),
-    address("/health/ready", Probe, GET),
-    address("/health/redis", Probe, GET),
-    address("/ws/health", Probe, GET),
-    address("/api/ws/ws/health", Probe, GET),
-    address("/metrics", Probe, GET),
-    address("/ws/stats", Told, GET),
-    address("/api/ws/ws/stats", Told, GET),
-    address("/ws", WebSocket, GET),
-    address("/ws/market/{zone}", WebSocket, GET),
-    address("/ws/orders/{order}", WebSocket, GET),
-    address("/api/zones", Client, GET),
-    address("/api/zones/{zone}", Client, DELETE),
-    address("/api/zones/{zone}/prices", Client, POST),
-    address("/api/zones/{zone}/latest", Client, GET),
-    address("/api/zones/{zone}/history", Client, GET),
-    address("/api/zones/{zone}/keys/{key}", Client, DELETE),
-    address("/api/orders", Client, GET),
-    address("/api/orders/execute", Client, POST),
-    address("/api/orders/dead-letters", Client, GET),
-    address("/api/orders/dead-letters/{order}/retry", Client, POST),
-    address("/api/orders/status/{order}", WebSocket, GET),
-    address("/api/orders/{order}", Client, GET),
-    address("/api/orders/{order}/cancel", Client, POST),
-    address("/api/orders/{order}/updates", Client, POST),
-    address("/api/jobs/claim", Client, POST),
-    address("/api/jobs/{job}/extend", Client, POST),
-    address("/api/jobs/{job}/progress", Client, POST),
-    address("/api/jobs/{job}/complete", Client, POST),
-    address("/api/jobs/{job}/release", Client, POST),
-    address("/api/jobs/{job}/fail", Client, POST),
+    const fn takes(mut self, body: Body) -> Self {
+        self.description.body = body;
+        self
+    }
+
+    /// What is answered when all went well.
+    const fn gives(mut self, answer: Answer) -> Self {
+        self.description.answer = answer;
+        self
+    }
+
+    /// The statuses of its own problems, besides those of all addresses of the kind.
+    const fn or(mut self, problems: &'static [u16]) -> Self {
+        self.description.problems = problems;
+        self
+    }
+}
+
+/// The first one that fits counts, so words stand before braces. The methods of an address stand together.
+pub(super) const ROUTES: &[Route] = &[
+    get("/", Client, page::html, "A page that shows the prices").gives(Text("text/html")),
+    get("/page.js", Client, page::script, "The script of that page").gives(Text("text/javascript")),
+    get("/openapi.json", Client, page::openapi, "This document").gives(Object(200)),
+    get("/asyncapi.json", Client, page::asyncapi, "The WebSockets, as AsyncAPI 3").gives(Object(200)),
+    get("/health", Probe, health::whole, "How the gateway does").gives(Json(200, "HealthView")),
+    get("/health/live", Probe, health::live, "Whether the process works").gives(Json(200, "Live")),
+    get(
+        "/health/ready",
+        Probe,
+        health::ready,
+        "Whether it may be sent traffic; 503 with the same body where it may not",
+    )
+    .gives(Json(200, "HealthView")),
+    get("/health/redis", Probe, health::redis, "How Redis does; 503 with the same body where it is away")
+        .gives(Json(200, "RedisView")),
+    get("/ws/health", Probe, health::whole, "How the gateway does").gives(Json(200, "HealthView")),
+    get("/api/ws/ws/health", Probe, health::whole, "How the gateway does").gives(Json(200, "HealthView")),
+    get("/metrics", Probe, health::metrics, "Counters for Prometheus").gives(Text("text/plain")).or(&[500]),
+    get("/ws/stats", Told, health::stats, "Counters, and open connections")
+        .query(LISTED)
+        .gives(Object(200))
+        .or(&[400]),
+    get("/api/ws/ws/stats", Told, health::stats, "Counters, and open connections")
+        .query(LISTED)
+        .gives(Object(200))
+        .or(&[400]),
+    get("/ws", WebSocket, sockets::any, "WebSocket without subscriptions").gives(Upgrade).or(&[400]),
+    get("/ws/market/{zone}", WebSocket, sockets::market, "WebSocket of a zone")
+        .query(&[SINCE, SNAPSHOT])
+        .gives(Upgrade)
+        .or(&[400]),
+    get("/ws/orders/{order}", WebSocket, sockets::order, "WebSocket of an order")
+        .query(&[SINCE])
+        .gives(Upgrade)
+        .or(&[400]),
+    get("/api/orders/status/{order}", WebSocket, sockets::order, "WebSocket of an order")
+        .query(&[SINCE])
+        .gives(Upgrade)
+        .or(&[400]),
+    get("/api/zones", Client, zones::list, "The zones that were published to").gives(Json(200, "ZoneList")),
+    delete("/api/zones/{zone}", Client, zones::remove, "Take all prices of a zone away").or(&[400, 404]),
+    post("/api/zones/{zone}/prices", Client, zones::publish, "Publish one price, an array, or lines")
+        .takes(Body::Prices)
+        .gives(Json(200, "Accepted"))
+        .or(&[400, 408, 413, 415, 422]),
+    get("/api/zones/{zone}/latest", Client, zones::latest, "The latest price of each key")
+        .query(PAGE)
+        .gives(Json(200, "Entries"))
+        .or(&[400, 500]),
+    get("/api/zones/{zone}/history", Client, zones::history, "Entries from the log")
+        .query(PAGE)
+        .gives(Json(200, "Entries"))
+        .or(&[400, 410, 500]),
+    delete("/api/zones/{zone}/keys/{key}", Client, zones::remove_key, "Take the price of a key away")
+        .or(&[400, 404]),
+    get("/api/orders", Client, orders::list, "Orders, the newest first")
+        .query(&[
+            ("status", "Only those that stand so."),
+            ("limit", "How many at the most."),
+            ("after", "Only those placed before this one."),
+        ])
+        .gives(Json(200, "OrderList"))
+        .or(&[400, 404]),
+    post("/api/orders/execute", Client, orders::execute, "Place an order")
+        .takes(Body::Order)
+        .gives(Json(202, "OrderPlaced"))
+        .or(&[400, 408, 409, 413, 415, 422]),
+    get("/api/orders/dead-letters", Client, orders::dead_letters, "Orders that were tried in vain")
+        .query(PAGE)
+        .gives(Json(200, "DeadLetterList"))
+        .or(&[400, 404]),
+    post("/api/orders/dead-letters/{order}/retry", Client, orders::retry, "Place one of them again")
+        .query(&[("force", "Also where it may have been carried out all the same.")])
+        .gives(Json(202, "OrderPlaced"))
+        .or(&[400, 404, 409]),
+    get("/api/orders/{order}", Client, orders::get, "An order with its updates")
+        .gives(Json(200, "OrderView"))
+        .or(&[400, 404]),
+    post("/api/orders/{order}/cancel", Client, orders::cancel, "End an order before it is submitted")
+        .gives(Json(202, "OrderCancelling"))
+        .or(&[400, 404, 409]),
+    post(
+        "/api/orders/{order}/updates",
+        Client,
+        orders::update,
+        "Tell of an order that is carried out elsewhere",
+    )
+    .takes(Body::Updates)
+    .gives(Json(200, "Accepted"))
+    .or(&[400, 408, 409, 413, 415, 422]),
+    post("/api/jobs/claim", Client, jobs::claim, "Claim orders to carry out")
+        .takes(Body::Json("ClaimRequest"))
+        .gives(Json(200, "Offer"))
+        .or(JOB),
+    post("/api/jobs/{job}/extend", Client, jobs::extend, "Hold a job for longer")
+        .takes(Body::Json("ExtendRequest"))
+        .gives(Json(200, "LeaseHeld"))
+        .or(JOB),
+    post("/api/jobs/{job}/progress", Client, jobs::progress, "Tell how an order gets on")
+        .takes(Body::Report)
+        .gives(Json(200, "ReportAccepted"))
+        .or(JOB),
+    post("/api/jobs/{job}/complete", Client, jobs::complete, "Tell that an order was carried out")
+        .takes(Body::Report)
+        .gives(Json(200, "ReportAccepted"))
+        .or(JOB),
+    post("/api/jobs/{job}/release", Client, jobs::release, "Give a job back")
+        .takes(Body::Json("ReleaseRequest"))
+        .gives(Json(200, "JobOutcome"))
+        .or(JOB),
+    post("/api/jobs/{job}/fail", Client, jobs::fail, "Tell that an order could not be carried out")
+        .takes(Body::Json("FailRequest"))
+        .gives(Json(200, "JobOutcome"))
+        .or(JOB),
 ];
 
+/// An address: its routes, one for each method.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Address {
+    routes: &'static [Route],
+    /// The place of the first one in [`ROUTES`].
+    place: usize,
+}
+
 /// The address that a path is of. One slash at the end does not matter.
-pub(super) fn find(path: &str) -> Option<&'static Address> {
-    ADDRESSES.iter().find(|address| address.fits(path))
+pub(super) fn find(path: &str) -> Option<Address> {
+    let place = ROUTES.iter().position(|route| route.fits(path))?;
+    Some(Address::at(place))
 }
 
 /// Whether a path begins as one of the addresses does.
 pub(super) fn begins_like_one(path: &str) -> bool {
     let first = |path: &'_ str| path.split('/').nth(1).map(str::to_owned);
-    ADDRESSES.iter().any(|address| first(address.pattern) == first(path))
+    ROUTES.iter().any(|route| first(route.pattern) == first(path))
 }
 
 /// What can be asked of some address or other, as `OPTIONS *` wants to know.
 pub(super) fn allowed_somewhere() -> HeaderValue {
-    let is_used = |method: &&str| ADDRESSES.iter().any(|address| address.takes(method));
-    listed(METHODS.into_iter().filter(is_used))
+    allowed(ROUTES)
 }
 
 impl Address {
-    pub(super) fn takes(&self, method: &str) -> bool {
-        match method {
-            "OPTIONS" => true,
-            "HEAD" => self.methods.contains(&"GET"),
-            method => self.methods.contains(&method),
-        }
+    fn at(place: usize) -> Self {
+        let same = ROUTES[place..].iter().take_while(|route| route.pattern == ROUTES[place].pattern);
+        Self { routes: &ROUTES[place..place + same.count()], place }
+    }
+
+    #[cfg(test)]
+    pub(super) fn all() -> impl Iterator<Item = Self> {
+        let first = |place: &usize| *place == 0 || ROUTES[place - 1].pattern != ROUTES[*place].pattern;
+        (0..ROUTES.len()).filter(first).map(Self::at)
+    }
+
+    pub(super) fn pattern(&self) -> &'static str {
+        self.routes[0].pattern
+    }
+
+    pub(super) fn kind(&self) -> Kind {
+        self.routes[0].kind
+    }
+
+    /// The methods that it is there for.
+    #[cfg(test)]
+    pub(super) fn methods(&self) -> impl Iterator<Item = &'static str> {
+        self.routes.iter().map(|route| route.method)
+    }
+
+    /// The place in [`ROUTES`] of the one for a method. `HEAD` is answered as `GET` is.
+    pub(super) fn route(&self, method: &str) -> Option<usize> {
+        let method = if method == "HEAD" { "GET" } else { method };
+        self.routes.iter().position(|route| route.method == method).map(|place| self.place + place)
     }
 
     /// The value of `Allow`.
     pub(super) fn allow(&self) -> HeaderValue {
-        listed(METHODS.into_iter().filter(|method| self.takes(method)))
+        allowed(self.routes)
     }
 
+    /// The segments of a path of this address that stand where the pattern has braces, as they were sent.
+    pub(super) fn segments(&self, path: &str) -> Vec<String> {
+        let named = self.pattern().split('/').zip(path.split('/')).filter(|(name, _)| name.starts_with('{'));
+        named.map(|(_, segment)| segment.to_owned()).collect()
+    }
+}
+
+impl Route {
     fn fits(&self, path: &str) -> bool {
         if self.pattern == "/" || path == "/" {
             return self.pattern == path;
@@ -139,8 +306,13 @@ impl Address {
     }
 }
 
-fn listed<'m>(methods: impl Iterator<Item = &'m str>) -> HeaderValue {
-    let text = methods.collect::<Vec<_>>().join(", ");
+/// The methods that one of the routes takes, `HEAD` and `OPTIONS` among them.
+fn allowed(routes: &[Route]) -> HeaderValue {
+    let is_taken = |method: &&str| {
+        let asked = if *method == "HEAD" { "GET" } else { method };
+        *method == "OPTIONS" || routes.iter().any(|route| route.method == asked)
+    };
+    let text = METHODS.into_iter().filter(is_taken).collect::<Vec<_>>().join(", ");
     HeaderValue::from_str(&text).expect("names of methods are visible characters")
 }
 
@@ -168,7 +340,18 @@ mod tests {
             ("/api/jobs/claim", Some("/api/jobs/claim")),
             ("/api/jobs/x/dance", None),
         ] {
-            assert_eq!(find(path).map(|address| address.pattern), expected, "{path}");
+            assert_eq!(find(path).map(|address| address.pattern()), expected, "{path}");
+        }
+    }
+
+    #[test]
+    fn segments_are_what_stands_in_place_of_braces() {
+        for (path, expected) in [
+            ("/api/zones/a%2Fb/keys/c/", &["a%2Fb", "c"][..]),
+            ("/ws/market/pjm", &["pjm"]),
+            ("/api/zones", &[]),
+        ] {
+            assert_eq!(find(path).unwrap().segments(path), expected, "{path}");
         }
     }
 
@@ -183,10 +366,11 @@ mod tests {
 
     #[test]
     fn an_address_does_not_stand_behind_one_that_takes_its_place() {
-        for address in ADDRESSES {
-            let path = address.pattern.replace(['{', '}'], "");
-            assert_eq!(find(&path).unwrap().pattern, address.pattern);
-            assert!(address.methods.iter().all(|method| METHODS.contains(method)), "{address:?}");
+        for (place, route) in ROUTES.iter().enumerate() {
+            let found = find(&route.pattern.replace(['{', '}'], "")).unwrap();
+            assert_eq!((found.pattern(), found.kind()), (route.pattern, route.kind));
+            assert_eq!(found.route(route.method), Some(place), "{route:?}");
+            assert!(METHODS.contains(&route.method), "{route:?}");
         }
     }
 }

@@ -3,16 +3,16 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use http_body_util::{BodyExt as _, Full};
+use hyper::Request;
 use hyper::body::Bytes;
+use hyper::http::request::Builder;
 use serde_json::{Value, json};
 use tokio::runtime::Handle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use warp::filters::BoxedFilter;
 use warp::http::Response as HttpResponse;
-use warp::reply::Response;
-use warp::test::RequestBuilder;
 
 use super::accept::AcceptStats;
 use super::config::HttpConfig;
@@ -20,7 +20,7 @@ use super::door::Door;
 use super::prices::IntakeStats;
 use super::refusals::Refusals;
 use super::room::BodyRoom;
-use super::routes::{App, door, routes};
+use super::routes::App;
 use super::status::Sources;
 use crate::channels::{Channels, ChannelsConfig, ChannelsParts};
 use crate::connections::{self, ConnectionsConfig};
@@ -34,7 +34,6 @@ mod standards;
 type Answer = HttpResponse<Bytes>;
 
 struct Routes {
-    routes: BoxedFilter<(Response,)>,
     door: Door,
     refusals: Arc<Refusals>,
     stopping: CancellationToken,
@@ -108,9 +107,8 @@ impl Routes {
         };
         let mut driver = tokio::task::JoinSet::new();
         driver.spawn(opened.driver);
-        let app = Arc::new(app);
-        let (routes, door) = (routes(Arc::clone(&app)), door(app));
-        Self { routes, door, refusals, stopping, _driver: driver }
+        let door = Door::to(&Arc::new(app));
+        Self { door, refusals, stopping, _driver: driver }
     }
 
     /// How many requests were refused, by code.
@@ -118,17 +116,18 @@ impl Routes {
         self.refusals.counts()
     }
 
-    async fn send(&self, request: RequestBuilder) -> Answer {
-        request.reply(&self.routes).await
+    async fn send(&self, request: Builder, body: &str) -> Answer {
+        let request = request.header("host", "localhost").body(Full::from(body.to_owned())).unwrap();
+        let (head, body) = self.door.answer(request, None, None).await.into_parts();
+        HttpResponse::from_parts(head, body.collect().await.unwrap().to_bytes())
     }
 
     async fn get(&self, path: &str) -> Answer {
-        self.send(warp::test::request().path(path)).await
+        self.send(Request::get(path), "").await
     }
 
     async fn post(&self, path: &str, content_type: &str, body: &str) -> Answer {
-        let request = warp::test::request().method("POST").path(path);
-        self.send(request.header("content-type", content_type).body(body)).await
+        self.send(Request::post(path).header("content-type", content_type), body).await
     }
 
     /// Posts prices to `pjm`, which must be accepted.
@@ -207,9 +206,8 @@ async fn stats_and_metrics_count_what_was_posted() {
     assert!(text.contains("zonewire_prices_accepted_total 2\n"), "{text}");
     check_classic(text);
     assert_eq!(metrics.headers()["content-type"], "text/plain; version=0.0.4; charset=utf-8");
-    let open =
-        warp::test::request().path("/metrics").header("accept", "application/openmetrics-text;version=1.0.0");
-    let metrics = routes.send(open).await;
+    let open = Request::get("/metrics").header("accept", "application/openmetrics-text;version=1.0.0");
+    let metrics = routes.send(open, "").await;
     let text = std::str::from_utf8(metrics.body()).unwrap();
     assert!(text.contains("zonewire_prices_accepted_total 2\n") && text.ends_with("# EOF\n"), "{text}");
     assert_eq!(
@@ -327,7 +325,7 @@ async fn the_page_and_its_script_are_there() {
     assert!(html.contains("<script type=\"module\" src=\"page.js\">"), "{html}");
     let script = routes.get("/page.js").await;
     assert_eq!(script.headers()["content-type"], "text/javascript; charset=utf-8");
-    let head = routes.send(warp::test::request().method("HEAD").path("/")).await;
+    let head = routes.send(Request::head("/"), "").await;
     assert_eq!(head.status(), 200);
 }
 
@@ -344,7 +342,7 @@ async fn what_is_not_there_or_not_allowed_is_a_problem() {
         ("PUT", "/api/zones"),
     ];
     for (method, path) in refused {
-        let answer = routes.send(warp::test::request().method(method).path(path)).await;
+        let answer = routes.send(Request::builder().method(method).uri(path), "").await;
         check_problem(&answer, 405, "method_not_allowed");
     }
     let large = format!("[{}]", vec![r#"{"key":"A","price":1}"#; 100].join(","));
@@ -359,13 +357,12 @@ async fn web_sockets_need_a_right_request_and_a_real_connection() {
         let plain = routes.get(path).await;
         check_problem(&plain, 426, "upgrade_required");
         assert_eq!(plain.headers()["sec-websocket-version"], "13");
-        let right = warp::test::request()
-            .path(path)
+        let right = Request::get(path)
             .header("connection", "Upgrade")
             .header("upgrade", "websocket")
             .header("sec-websocket-version", "13")
             .header("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==");
-        check_problem(&routes.send(right).await, 400, "not_upgradable");
+        check_problem(&routes.send(right, "").await, 400, "not_upgradable");
     }
 }
 

@@ -7,7 +7,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-use super::super::table::{ADDRESSES, Address, Kind, METHODS};
+use super::super::table::{Address, Kind, METHODS};
 use super::*;
 
 const ORDER: &str = "6f1c1c1e-0b5e-4b1e-9d3e-0a6f4b6f2a11";
@@ -91,14 +91,14 @@ fn whole(method: &str, path: &str) -> String {
 }
 
 fn path_of(address: &Address) -> String {
-    let path = address.pattern.replace("{zone}", "pjm").replace("{key}", "nothing");
+    let path = address.pattern().replace("{zone}", "pjm").replace("{key}", "nothing");
     path.replace("{order}", ORDER).replace("{job}", ORDER)
 }
 
 /// What the method that an address is there for gets, with this test's body and names.
 fn expected(address: &Address) -> (u16, &'static str) {
-    match address.pattern {
-        _ if address.kind == Kind::WebSocket => (426, "upgrade_required"),
+    match address.pattern() {
+        _ if address.kind() == Kind::WebSocket => (426, "upgrade_required"),
         "/api/zones/{zone}" => (404, "unknown_zone"),
         "/api/zones/{zone}/keys/{key}" => (404, "unknown_key"),
         "/api/orders/execute" => (422, "invalid_order"),
@@ -113,8 +113,8 @@ fn expected(address: &Address) -> (u16, &'static str) {
 #[tokio::test]
 async fn each_address_answers_each_method_as_it_should() {
     let routes = Routes::new().await;
-    for address in ADDRESSES {
-        let path = path_of(address);
+    for address in Address::all() {
+        let path = path_of(&address);
         let allow = address.allow();
         for method in METHODS {
             let answer = ask(&routes, &whole(method, &path)).await;
@@ -128,13 +128,13 @@ async fn each_address_answers_each_method_as_it_should() {
                 let mut headers = answer.headers.clone();
                 let lens = [&mut headers, &mut get.headers].map(|headers| headers.remove("content-length"));
                 // What tells how the gateway does says something else each time.
-                let is_steady = !matches!(address.kind, Kind::Probe | Kind::Told);
+                let is_steady = !matches!(address.kind(), Kind::Probe | Kind::Told);
                 assert!(lens[0].is_some() && (lens[0] == lens[1] || !is_steady), "{what}: {lens:?}");
                 let dates = [&mut headers, &mut get.headers].map(|headers| headers.remove("date"));
                 assert!(dates.iter().all(Option::is_some), "{what}");
                 assert_eq!(headers, get.headers, "{what}");
-            } else if address.methods.contains(&method) {
-                let (status, code) = expected(address);
+            } else if address.methods().any(|taken| taken == method) {
+                let (status, code) = expected(&address);
                 assert_eq!((answer.status, answer.code().as_str()), (status, code), "{what}");
             } else {
                 assert_eq!((answer.status, answer.code().as_str()), (405, "method_not_allowed"), "{what}");
@@ -378,9 +378,9 @@ async fn a_request_of_two_lengths_is_the_last_one_of_its_connection() {
 #[tokio::test]
 async fn only_probes_are_answered_by_any_name_and_to_any_page() {
     let routes = Routes::new().await;
-    for address in ADDRESSES {
-        let path = path_of(address);
-        let upgrade = match address.kind {
+    for address in Address::all() {
+        let path = path_of(&address);
+        let upgrade = match address.kind() {
             Kind::WebSocket => {
                 "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
                  Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
@@ -393,7 +393,7 @@ async fn only_probes_are_answered_by_any_name_and_to_any_page() {
                 ask(&routes, &request.replacen("{}", &format!("{more}{upgrade}"), 1)).await
             };
             let usual = send("Host: localhost\r\n").await.status;
-            let is_probe = address.kind == Kind::Probe;
+            let is_probe = address.kind() == Kind::Probe;
             for (more, status, code) in [
                 ("Host: evil.example:8080\r\n", 421, "unknown_host"),
                 ("Host: evil.example:8080\r\nOrigin: http://evil.example:8080\r\n", 421, "unknown_host"),
@@ -433,9 +433,9 @@ async fn pages_of_listed_origins_may_use_all_of_it() {
         (&all, "null", "*", false),
     ];
     for (routes, origin, allowed, depends) in cases {
-        for address in ADDRESSES {
-            let path = path_of(address);
-            let method = address.methods[0];
+        for address in Address::all() {
+            let path = path_of(&address);
+            let method = address.methods().next().unwrap();
             let from = format!("Host: localhost\r\nOrigin: {origin}\r\n");
             let asked = "Access-Control-Request-Method: POST\r\nAccess-Control-Request-Headers: content-type,x-a\r\n\
                          Access-Control-Request-Private-Network: true\r\n";
@@ -481,10 +481,11 @@ async fn it_can_be_served_below_a_path() {
         ..HttpConfig::default()
     };
     let routes = Routes::with(2_000, config).await;
-    for address in ADDRESSES {
-        let path = path_of(address);
-        let plain = ask(&routes, &whole(address.methods[0], &path)).await;
-        let below = ask(&routes, &whole(address.methods[0], &format!("/market/prices{path}"))).await;
+    for address in Address::all() {
+        let path = path_of(&address);
+        let plain = ask(&routes, &whole(address.methods().next().unwrap(), &path)).await;
+        let below =
+            ask(&routes, &whole(address.methods().next().unwrap(), &format!("/market/prices{path}"))).await;
         assert_eq!((plain.status, plain.code()), (below.status, below.code()), "{path}");
     }
     let page = ask(&routes, &whole("GET", "/market/prices?a=b")).await;

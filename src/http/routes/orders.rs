@@ -15,13 +15,13 @@ use warp::Filter;
 use warp::filters::BoxedFilter;
 use warp::reply::Response;
 
-use super::body::{Whole, discard, not_utf8, read_whole};
-use super::forwarded::web_socket_base;
-use super::prices::{Format, holds_body_back};
-use super::problem::Problem;
-use super::room::Held;
-use super::routes::{App, answer, json as reply_json, long_json, with};
-use super::upgrade::Arrival;
+use super::{App, Handler, handler, json as reply_json, long_json, segments, with};
+use crate::http::body::{Whole, discard, not_utf8, read_whole};
+use crate::http::forwarded::web_socket_base;
+use crate::http::prices::{Format, holds_body_back};
+use crate::http::problem::Problem;
+use crate::http::room::Held;
+use crate::http::upgrade::Arrival;
 use crate::model::{BackendName, BackendState, OrderId};
 use crate::orders::{
     ExecutorChoice, InvalidOrder, Listed, PlaceError, RetryError, UpdateError, WhenDegraded,
@@ -40,24 +40,6 @@ const LISTED_MAX: usize = 500;
 /// The longest `Idempotency-Key`, in bytes.
 const KEY_LEN_MAX: usize = 255;
 
-/// All routes of orders.
-pub(super) fn orders(app: &Arc<App>) -> BoxedFilter<(Response,)> {
-    execute(app)
-        .or(list(app))
-        .unify()
-        .or(dead_letters(app))
-        .unify()
-        .or(retry(app))
-        .unify()
-        .or(get(app))
-        .unify()
-        .or(cancel(app))
-        .unify()
-        .or(updates(app))
-        .unify()
-        .boxed()
-}
-
 /// A path segment that names an order.
 pub(super) fn order_id(segment: &str) -> Result<OrderId, Problem> {
     segment.parse().map_err(|error: crate::model::InvalidOrderId| {
@@ -65,7 +47,7 @@ pub(super) fn order_id(segment: &str) -> Result<OrderId, Problem> {
     })
 }
 
-pub(super) fn unknown_order(order: OrderId) -> Problem {
+fn unknown_order(order: OrderId) -> Problem {
     let detail = format!("there is no order {order}, or it is no longer kept");
     Problem::new(ProblemCode::UnknownOrder, detail)
 }
@@ -147,26 +129,19 @@ fn asked() -> BoxedFilter<(Asked,)> {
 }
 
 /// `POST /api/orders/execute`
-fn execute(app: &Arc<App>) -> BoxedFilter<(Response,)> {
-    warp::path!("api" / "orders" / "execute")
-        .and(warp::post())
-        .and(asked())
-        .and(warp::body::stream())
-        .and(with(app))
-        .and_then(|asked: Asked, body, app: Arc<App>| async move {
-            let read = read_json(&asked.headers, body, app.config.line_bytes_max, &app).await;
-            answer(match read {
-                Ok(text) => place(&text, &asked, &app).await,
-                Err(problem) => Err(problem),
-            })
-        })
-        .boxed()
+pub(in crate::http) fn execute(app: &Arc<App>) -> Handler {
+    handler(with(app).and(asked()).and(warp::body::stream()).then(place))
 }
 
-async fn place(text: &str, asked: &Asked, app: &App) -> Result<Response, Problem> {
+async fn place<S, B>(app: Arc<App>, asked: Asked, body: S) -> Result<Response, Problem>
+where
+    S: Stream<Item = Result<B, warp::Error>>,
+    B: Buf,
+{
+    let text = read_json(&asked.headers, body, app.config.line_bytes_max, &app).await?;
     let key = idempotency_key(&asked.headers)?;
-    check_open(app)?;
-    let request = app.orders.read(text).map_err(|error| match error {
+    check_open(&app)?;
+    let request = app.orders.read(&text).map_err(|error| match error {
         InvalidOrder::Json(_) => Problem::new(ProblemCode::InvalidJson, error.to_string()),
         InvalidOrder::Fields(ref faults) => {
             let faults = faults.clone();
@@ -174,7 +149,7 @@ async fn place(text: &str, asked: &Asked, app: &App) -> Result<Response, Problem
         }
     })?;
     let placed = app.orders.place(&request, key.as_deref()).await.map_err(|error| place_problem(&error))?;
-    Ok(accepted(placed.order, None, placed.repeated, asked, app))
+    Ok(accepted(placed.order, None, placed.repeated, &asked, &app))
 }
 
 fn place_problem(error: &PlaceError) -> Problem {
@@ -250,16 +225,11 @@ fn unknown_cursor(after: Option<OrderId>) -> Problem {
 }
 
 /// `GET /api/orders?status=&limit=&after=`: the newest first.
-fn list(app: &Arc<App>) -> BoxedFilter<(Response,)> {
-    warp::path!("api" / "orders")
-        .and(warp::get())
-        .and(warp::query::<ListQuery>())
-        .and(with(app))
-        .and_then(|query: ListQuery, app: Arc<App>| async move { answer(list_orders(&query, &app).await) })
-        .boxed()
+pub(in crate::http) fn list(app: &Arc<App>) -> Handler {
+    handler(with(app).and(warp::query()).then(list_orders))
 }
 
-async fn list_orders(query: &ListQuery, app: &App) -> Result<Response, Problem> {
+async fn list_orders(app: Arc<App>, query: ListQuery) -> Result<Response, Problem> {
     if let Some(status) = &query.status
         && !OrderStatus::ALL.iter().any(|known| known.as_str() == status)
     {
@@ -271,36 +241,28 @@ async fn list_orders(query: &ListQuery, app: &App) -> Result<Response, Problem> 
     let listed = app.orders.list(query.status.as_deref(), after, limit).await;
     let Listed { found: orders, next, degraded } =
         listed.map_err(|error| Problem::storage(&error))?.ok_or_else(|| unknown_cursor(after))?;
-    long_json(app, &OrderList { orders, next, degraded })
+    long_json(&app, &OrderList { orders, next, degraded })
 }
 
 /// `GET /api/orders/{id}`
-fn get(app: &Arc<App>) -> BoxedFilter<(Response,)> {
-    warp::path!("api" / "orders" / String)
-        .and(warp::get())
-        .and(with(app))
-        .and_then(|id: String, app: Arc<App>| async move { answer(get_order(&id, &app).await) })
-        .boxed()
+pub(in crate::http) fn get(app: &Arc<App>) -> Handler {
+    handler(with(app).and(segments()).then(get_order))
 }
 
-async fn get_order(id: &str, app: &App) -> Result<Response, Problem> {
-    let order = order_id(id)?;
+async fn get_order(app: Arc<App>, [id]: [String; 1]) -> Result<Response, Problem> {
+    let order = order_id(&id)?;
     let found = app.orders.get(order).await.map_err(|error| Problem::storage(&error))?;
     let view = found.ok_or_else(|| unknown_order(order))?;
-    long_json(app, &view)
+    long_json(&app, &view)
 }
 
 /// `POST /api/orders/{id}/cancel`
-fn cancel(app: &Arc<App>) -> BoxedFilter<(Response,)> {
-    warp::path!("api" / "orders" / String / "cancel")
-        .and(warp::post())
-        .and(with(app))
-        .and_then(|id: String, app: Arc<App>| async move { answer(cancel_order(&id, &app).await) })
-        .boxed()
+pub(in crate::http) fn cancel(app: &Arc<App>) -> Handler {
+    handler(with(app).and(segments()).then(cancel_order))
 }
 
-async fn cancel_order(id: &str, app: &App) -> Result<Response, Problem> {
-    let order = order_id(id)?;
+async fn cancel_order(app: Arc<App>, [id]: [String; 1]) -> Result<Response, Problem> {
+    let order = order_id(&id)?;
     let conflict = |code, detail: &str| Err(Problem::new(code, detail));
     match app.orders.cancel(order).await.map_err(|error| Problem::storage(&error))? {
         Cancelling::Asked => {
@@ -312,7 +274,7 @@ async fn cancel_order(id: &str, app: &App) -> Result<Response, Problem> {
             conflict(ProblemCode::TooLate, "the order has been submitted, and can no longer be cancelled")
         }
         Cancelling::Ended => conflict(ProblemCode::AlreadyEnded, "the order has ended"),
-        Cancelling::Unknown if told_of(order, app).await? => {
+        Cancelling::Unknown if told_of(order, &app).await? => {
             conflict(ProblemCode::NoJob, "this order is carried out elsewhere, and must be cancelled there")
         }
         Cancelling::Unknown => Err(unknown_order(order)),
@@ -326,24 +288,24 @@ async fn told_of(order: OrderId, app: &App) -> Result<bool, Problem> {
 // Outside updates
 
 /// `POST /api/orders/{id}/updates`
-fn updates(app: &Arc<App>) -> BoxedFilter<(Response,)> {
-    warp::path!("api" / "orders" / String / "updates")
-        .and(warp::post())
-        .and(warp::header::headers_cloned())
-        .and(warp::body::stream())
-        .and(with(app))
-        .and_then(|id: String, headers: HeaderMap, body, app: Arc<App>| async move {
-            let read = read_json(&headers, body, app.config.body_bytes_max, &app).await;
-            answer(match read {
-                Ok(text) => post_updates(&id, &text, &app).await,
-                Err(problem) => Err(problem),
-            })
-        })
-        .boxed()
+pub(in crate::http) fn update(app: &Arc<App>) -> Handler {
+    let sent = warp::header::headers_cloned().and(warp::body::stream());
+    handler(with(app).and(segments()).and(sent).then(post_updates))
 }
 
-async fn post_updates(id: &str, text: &str, app: &App) -> Result<Response, Problem> {
-    let order = order_id(id)?;
+async fn post_updates<S, B>(
+    app: Arc<App>,
+    [id]: [String; 1],
+    headers: HeaderMap,
+    body: S,
+) -> Result<Response, Problem>
+where
+    S: Stream<Item = Result<B, warp::Error>>,
+    B: Buf,
+{
+    let text = read_json(&headers, body, app.config.body_bytes_max, &app).await?;
+    let text: &str = &text;
+    let order = order_id(&id)?;
     let now = Utc::now();
     let problem = |fault: InvalidPayload| Problem::new(fault.code, fault.detail);
     let sized = |update: &str| {
@@ -383,23 +345,16 @@ async fn post_updates(id: &str, text: &str, app: &App) -> Result<Response, Probl
 // Dead letters
 
 /// `GET /api/orders/dead-letters?limit=&after=`
-fn dead_letters(app: &Arc<App>) -> BoxedFilter<(Response,)> {
-    warp::path!("api" / "orders" / "dead-letters")
-        .and(warp::get())
-        .and(warp::query::<ListQuery>())
-        .and(with(app))
-        .and_then(
-            |query: ListQuery, app: Arc<App>| async move { answer(list_dead_letters(&query, &app).await) },
-        )
-        .boxed()
+pub(in crate::http) fn dead_letters(app: &Arc<App>) -> Handler {
+    handler(with(app).and(warp::query()).then(list_dead_letters))
 }
 
-async fn list_dead_letters(query: &ListQuery, app: &App) -> Result<Response, Problem> {
+async fn list_dead_letters(app: Arc<App>, query: ListQuery) -> Result<Response, Problem> {
     let (limit, after) = (query.limit()?, query.after()?);
     let listed = app.orders.dead_letters(after, limit).await;
     let Listed { found: dead_letters, next, degraded } =
         listed.map_err(|error| Problem::storage(&error))?.ok_or_else(|| unknown_cursor(after))?;
-    long_json(app, &DeadLetterList { dead_letters, next, degraded })
+    long_json(&app, &DeadLetterList { dead_letters, next, degraded })
 }
 
 #[derive(Debug, Deserialize)]
@@ -409,27 +364,24 @@ struct RetryQuery {
 }
 
 /// `POST /api/orders/dead-letters/{id}/retry?force=`
-fn retry(app: &Arc<App>) -> BoxedFilter<(Response,)> {
-    warp::path!("api" / "orders" / "dead-letters" / String / "retry")
-        .and(warp::post())
-        .and(warp::query::<RetryQuery>())
-        .and(asked())
-        .and(with(app))
-        .and_then(|id: String, query: RetryQuery, asked: Asked, app: Arc<App>| async move {
-            answer(retry_dead_letter(&id, query.force, &asked, &app).await)
-        })
-        .boxed()
+pub(in crate::http) fn retry(app: &Arc<App>) -> Handler {
+    handler(with(app).and(segments()).and(warp::query()).and(asked()).then(retry_dead_letter))
 }
 
-async fn retry_dead_letter(id: &str, force: bool, asked: &Asked, app: &App) -> Result<Response, Problem> {
-    let order = order_id(id)?;
-    check_open(app)?;
-    let placed = app.orders.retry_dead_letter(order, force).await.map_err(|error| match error {
+async fn retry_dead_letter(
+    app: Arc<App>,
+    [id]: [String; 1],
+    query: RetryQuery,
+    asked: Asked,
+) -> Result<Response, Problem> {
+    let order = order_id(&id)?;
+    check_open(&app)?;
+    let placed = app.orders.retry_dead_letter(order, query.force).await.map_err(|error| match error {
         RetryError::Unknown => Problem::new(ProblemCode::UnknownDeadLetter, error.to_string()),
         RetryError::MayBeSubmitted => Problem::new(ProblemCode::MayBeSubmitted, error.to_string()),
         RetryError::Place(ref error) => place_problem(error),
     })?;
-    Ok(accepted(placed.order, Some(order), placed.repeated, asked, app))
+    Ok(accepted(placed.order, Some(order), placed.repeated, &asked, &app))
 }
 
 /// Whether an order that is accepted now would be carried out, and outlive this process as long as

@@ -8,13 +8,12 @@ use hyper::StatusCode;
 use hyper::header::HeaderMap;
 use serde_json::value::RawValue;
 use warp::Filter;
-use warp::filters::BoxedFilter;
 use warp::reply::Response;
 
-use super::orders::{order_id, read_json};
-use super::problem::Problem;
-use super::routes::{App, answer, json as reply_json, with};
-use super::upgrade::Arrival;
+use super::orders::{Posted, order_id, read_json};
+use super::{App, Handler, handler, json as reply_json, segments, with};
+use crate::http::problem::Problem;
+use crate::http::upgrade::Arrival;
 use crate::orders::{Claimed, ExecutorChoice, Outcome, ReportError, RunError, Ticket};
 use crate::protocol::{
     ClaimRequest, ExtendRequest, FailRequest, JobOutcome, LeaseHeld, Offer, OrderedFields, ProblemCode,
@@ -26,37 +25,79 @@ use crate::support::json::json_fault;
 /// The longest name of a worker, in bytes.
 const WORKER_LEN_MAX: usize = 64;
 
-/// All routes of outside workers.
-pub(super) fn jobs(app: &Arc<App>) -> BoxedFilter<(Response,)> {
-    let claim = warp::path!("api" / "jobs" / "claim").map(|| Call::Claim);
-    let about = warp::path!("api" / "jobs" / String / String).map(Call::About);
-    claim
-        .or(about)
-        .unify()
-        .and(warp::post())
-        .and(warp::header::headers_cloned())
-        .and(warp::ext::optional::<Arrival>())
-        .and(warp::body::stream())
-        .and(with(app))
-        .and_then(|call: Call, headers: HeaderMap, arrival, body, app: Arc<App>| async move {
-            answer(respond(call, &headers, arrival, body, &app).await)
-        })
-        .boxed()
+/// `POST /api/jobs/claim`
+pub(in crate::http) fn claim(app: &Arc<App>) -> Handler {
+    let sent = warp::header::headers_cloned().and(warp::body::stream());
+    handler(with(app).and(sent).and(warp::ext::optional()).then(offer))
 }
 
+/// `POST /api/jobs/{job}/extend`
+pub(in crate::http) fn extend(app: &Arc<App>) -> Handler {
+    about(app, Call::Extend)
+}
+
+/// `POST /api/jobs/{job}/progress`
+pub(in crate::http) fn progress(app: &Arc<App>) -> Handler {
+    about(app, Call::Progress)
+}
+
+/// `POST /api/jobs/{job}/complete`
+pub(in crate::http) fn complete(app: &Arc<App>) -> Handler {
+    about(app, Call::Complete)
+}
+
+/// `POST /api/jobs/{job}/release`
+pub(in crate::http) fn release(app: &Arc<App>) -> Handler {
+    about(app, Call::Release)
+}
+
+/// `POST /api/jobs/{job}/fail`
+pub(in crate::http) fn fail(app: &Arc<App>) -> Handler {
+    about(app, Call::Fail)
+}
+
+/// What is to be done with a job.
+#[derive(Debug, Clone, Copy)]
 enum Call {
-    Claim,
-    /// A job, and what is to be done with it.
-    About(String, String),
+    Extend,
+    Progress,
+    Complete,
+    Release,
+    Fail,
+}
+
+fn about(app: &Arc<App>, call: Call) -> Handler {
+    let sent = warp::header::headers_cloned().and(warp::body::stream());
+    let call = warp::any().map(move || call);
+    handler(with(app).and(call).and(segments()).and(sent).then(respond))
 }
 
 async fn respond<S, B>(
+    app: Arc<App>,
     call: Call,
-    headers: &HeaderMap,
-    arrival: Option<Arrival>,
+    [job]: [String; 1],
+    headers: HeaderMap,
     body: S,
-    app: &App,
 ) -> Result<Response, Problem>
+where
+    S: Stream<Item = Result<B, warp::Error>>,
+    B: Buf,
+{
+    let text = read(&headers, body, &app).await?;
+    let order = order_id(&job)?;
+    let OrderedFields(fields) = serde_json::from_str(&text).map_err(|error| bad_body(&text, &error))?;
+    let ticket = Ticket { order, token: token(&fields)? };
+    match call {
+        Call::Extend => hold(ticket, &text, &app).await,
+        Call::Progress => report(app.orders.progress(ticket, &fields, worker(&fields)?.as_deref()).await),
+        Call::Complete => report(app.orders.complete(ticket, &fields, worker(&fields)?.as_deref()).await),
+        Call::Release => give_back(ticket, &app).await,
+        Call::Fail => give_up(ticket, &text, worker(&fields)?.as_deref(), &app).await,
+    }
+}
+
+/// The JSON that a worker sends, where there is work for those outside.
+async fn read<'a, S, B>(headers: &HeaderMap, body: S, app: &'a App) -> Result<Posted<'a>, Problem>
 where
     S: Stream<Item = Result<B, warp::Error>>,
     B: Buf,
@@ -68,23 +109,7 @@ where
         return Err(Problem::new(ProblemCode::NotExternal, detail));
     }
     check_json(&text).map_err(|unreadable| Problem::new(ProblemCode::InvalidJson, unreadable.to_string()))?;
-    match call {
-        Call::Claim => claim(&text, arrival, app).await,
-        Call::About(job, what) => {
-            let order = order_id(&job)?;
-            let OrderedFields(fields) =
-                serde_json::from_str(&text).map_err(|error| bad_body(&text, &error))?;
-            let ticket = Ticket { order, token: token(&fields)? };
-            match what.as_str() {
-                "extend" => extend(ticket, &text, app).await,
-                "progress" => report(app.orders.progress(ticket, &fields, worker(&fields)?.as_deref()).await),
-                "complete" => report(app.orders.complete(ticket, &fields, worker(&fields)?.as_deref()).await),
-                "release" => release(ticket, app).await,
-                "fail" => fail(ticket, &text, worker(&fields)?.as_deref(), app).await,
-                _ => Err(Problem::new(ProblemCode::NotFound, "there is nothing at this address")),
-            }
-        }
-    }
+    Ok(text)
 }
 
 fn bad_body(text: &str, error: &serde_json::Error) -> Problem {
@@ -125,8 +150,18 @@ fn is_worker(name: &str) -> bool {
     (1..=WORKER_LEN_MAX).contains(&name.len()) && !name.chars().any(char::is_control)
 }
 
-async fn claim(text: &str, arrival: Option<Arrival>, app: &App) -> Result<Response, Problem> {
-    let request: ClaimRequest = serde_json::from_str(text).map_err(|error| bad_body(text, &error))?;
+async fn offer<S, B>(
+    app: Arc<App>,
+    headers: HeaderMap,
+    body: S,
+    arrival: Option<Arrival>,
+) -> Result<Response, Problem>
+where
+    S: Stream<Item = Result<B, warp::Error>>,
+    B: Buf,
+{
+    let text = read(&headers, body, &app).await?;
+    let request: ClaimRequest = serde_json::from_str(&text).map_err(|error| bad_body(&text, &error))?;
     if !is_worker(&request.worker) {
         return Err(invalid(WORKER_EXPECTED));
     }
@@ -136,7 +171,7 @@ async fn claim(text: &str, arrival: Option<Arrival>, app: &App) -> Result<Respon
             let detail = "the gateway is shutting down";
             return Err(Problem::new(ProblemCode::ShuttingDown, detail));
         }
-        claimed = claim_while_it_waits(&request, arrival.as_ref(), app) => {
+        claimed = claim_while_it_waits(&request, arrival.as_ref(), &app) => {
             claimed.map_err(|error| Problem::storage(&error))?
         }
     };
@@ -175,13 +210,13 @@ async fn claim_while_it_waits(
     }
 }
 
-async fn extend(ticket: Ticket, text: &str, app: &App) -> Result<Response, Problem> {
+async fn hold(ticket: Ticket, text: &str, app: &App) -> Result<Response, Problem> {
     let request: ExtendRequest = serde_json::from_str(text).map_err(|error| bad_body(text, &error))?;
     app.orders.extend(ticket, request.lease_ms).await.map_err(|error| run_problem(&error))?;
     Ok(reply_json(StatusCode::OK, &LeaseHeld { held: true }))
 }
 
-async fn release(ticket: Ticket, app: &App) -> Result<Response, Problem> {
+async fn give_back(ticket: Ticket, app: &App) -> Result<Response, Problem> {
     app.orders.release(ticket).await.map_err(|error| run_problem(&error))?;
     Ok(reply_json(StatusCode::OK, &JobOutcome::Released))
 }
@@ -194,7 +229,7 @@ fn report(reported: Result<(), ReportError>) -> Result<Response, Problem> {
     }
 }
 
-async fn fail(ticket: Ticket, text: &str, worker: Option<&str>, app: &App) -> Result<Response, Problem> {
+async fn give_up(ticket: Ticket, text: &str, worker: Option<&str>, app: &App) -> Result<Response, Problem> {
     let FailRequest { error, retry, .. } =
         serde_json::from_str(text).map_err(|error| bad_body(text, &error))?;
     if !is_worker(&error.code) {

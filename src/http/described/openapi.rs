@@ -1,0 +1,223 @@
+//! What the gateway serves, as OpenAPI 3.1: the table of addresses with what each takes and answers.
+
+use serde_json::{Map, Value, json};
+use zonewire_protocol::schema;
+
+use super::{Answer, Body, Description};
+use crate::http::table::{Kind, ROUTES};
+use crate::protocol::documents::{check, pretty};
+
+fn of_schema(name: &str) -> Value {
+    json!({ "$ref": format!("#/components/schemas/{name}") })
+}
+
+fn body(body: Body) -> Option<Value> {
+    let json = |schema: Value| json!({ "application/json": { "schema": schema } });
+    let one_or_many = |schema: Value| json!({ "oneOf": [schema, { "type": "array", "items": schema }] });
+    let content = match body {
+        Body::None => return None,
+        Body::Json(name) => json(of_schema(name)),
+        Body::Prices => json!({
+            "application/json": { "schema": one_or_many(of_schema("Price")) },
+            "application/x-ndjson": { "schema": { "type": "string", "description": "A price in each line." } },
+        }),
+        Body::Order => json!({ "application/json": {
+            "schema": { "type": "object", "description": "A swap, or what `orders.schema` says." },
+            "example": { "tokenIn": "SOL", "tokenOut": "USDC", "amount": 1.5, "slippage": 0.5 },
+        } }),
+        Body::Updates => json(one_or_many(of_schema("UpdateRequest"))),
+        Body::Report => json(of_schema("Report")),
+    };
+    Some(json!({ "required": true, "content": content }))
+}
+
+/// Bodies of which the gateway reads every field by hand, so that it can say what is wrong with it.
+fn read_by_hand() -> [(&'static str, Value); 3] {
+    let number = json!({ "type": ["number", "null"] });
+    [
+        (
+            "Price",
+            json!({
+                "type": "object",
+                "description": "A price to be published, with other fields as one likes. It has a `price`, or a `bid` and an `ask`, and one of the fields that name its key.",
+                "properties": {
+                    "price": { "type": "number" }, "bid": number, "ask": number, "energy": number,
+                    "congestion": number, "loss": number, "quantity": number,
+                    "key": { "type": "string" }, "node": { "type": "string" }, "hub": { "type": "string" },
+                    "symbol": { "type": "string" }, "location": { "type": "string" },
+                    "timestamp": {
+                        "type": ["string", "number", "null"],
+                        "description": "RFC 3339, or seconds, milliseconds, microseconds or nanoseconds since 1970.",
+                    },
+                },
+                "anyOf": [{ "required": ["price"] }, { "required": ["bid", "ask"] }],
+            }),
+        ),
+        (
+            "UpdateRequest",
+            json!({
+                "type": "object",
+                "description": "An update of an order, with other fields as one likes.",
+                "properties": {
+                    "type": { "enum": ["routing", "building", "submitted", "confirmed", "failed"] },
+                    "progress": { "type": "integer", "minimum": 0, "maximum": 100 },
+                    "attempt": { "type": "integer", "minimum": 1 },
+                    "message": { "type": "string" },
+                    "error": of_schema("Failure"),
+                    "timestamp": { "type": ["string", "number", "null"] },
+                },
+                "required": ["type"],
+            }),
+        ),
+        (
+            "Report",
+            json!({
+                "type": "object",
+                "description": "An update of an order by the worker that has claimed it, with other fields as one likes. `complete` needs no `type`.",
+                "properties": {
+                    "token": { "type": "integer", "minimum": 0 },
+                    "type": { "enum": ["routing", "building", "submitted"] },
+                    "progress": { "type": "integer", "minimum": 0, "maximum": 100 },
+                    "attempt": { "type": "integer", "minimum": 1 },
+                    "message": { "type": "string" },
+                    "txHash": { "type": "string" },
+                },
+                "required": ["token"],
+            }),
+        ),
+    ]
+}
+
+fn answers(answer: Answer, problems: &[u16], kind: Kind) -> Value {
+    let json = |schema: Value| json!({ "application/json": { "schema": schema } });
+    let (status, good) = match answer {
+        Answer::Json(status, name) => {
+            (status, json!({ "description": "Done.", "content": json(of_schema(name)) }))
+        }
+        Answer::Object(status) => {
+            (status, json!({ "description": "Done.", "content": json(json!({ "type": "object" })) }))
+        }
+        Answer::Text(kind) => {
+            (200, json!({ "description": "Done.", "content": { kind: { "schema": { "type": "string" } } } }))
+        }
+        Answer::Nothing => (204, json!({ "description": "Done." })),
+        Answer::Upgrade => {
+            (101, json!({ "description": "The connection is a WebSocket: see /asyncapi.json." }))
+        }
+    };
+    let mut answers = Map::from_iter([(status.to_string(), good)]);
+    let problem = json!({ "$ref": "#/components/responses/Problem" });
+    let of_all: &[u16] = match kind {
+        Kind::Probe => &[],
+        Kind::Told => &[403, 421],
+        Kind::Client => &[403, 421, 503],
+        Kind::WebSocket => &[403, 421, 426, 429, 503],
+    };
+    for status in problems.iter().chain(of_all) {
+        answers.insert(status.to_string(), problem.clone());
+    }
+    if let (Answer::Json(_, name), Kind::Probe) = (answer, kind)
+        && name != "Live"
+    {
+        answers
+            .insert("503".to_owned(), json!({ "description": "Not so.", "content": json(of_schema(name)) }));
+    }
+    Value::Object(answers)
+}
+
+fn parameters(pattern: &str, query: &[(&str, &str)]) -> Vec<Value> {
+    let named = pattern.split('/').filter_map(|part| part.strip_prefix('{')?.strip_suffix('}'));
+    let path = named.map(|name| {
+        let schema = match name {
+            "zone" => of_schema("Zone"),
+            "order" | "job" => of_schema("OrderId"),
+            _ => json!({ "type": "string" }),
+        };
+        json!({ "name": name, "in": "path", "required": true, "schema": schema })
+    });
+    let query = query.iter().map(|(name, description)| {
+        let schema = match *name {
+            "limit" | "connections" => json!({ "type": "integer", "minimum": 0 }),
+            "force" => json!({ "type": "boolean" }),
+            "status" => of_schema("OrderStatus"),
+            _ => json!({ "type": "string" }),
+        };
+        json!({ "name": name, "in": "query", "description": description, "schema": schema })
+    });
+    path.chain(query).collect()
+}
+
+fn openapi() -> Value {
+    let mut paths = Map::new();
+    for route in ROUTES {
+        let (method, pattern) = (route.method, route.pattern);
+        let Description { summary, query, body: asked, answer: answered, problems } = &route.description;
+        let words = pattern.split(['/', '.', '-']).map(|word| word.trim_matches(['{', '}']));
+        let words: Vec<&str> = words.filter(|word| !word.is_empty()).collect();
+        let mut parameters = parameters(pattern, query);
+        if pattern == "/api/orders/execute" {
+            parameters.push(json!({
+                "name": "Idempotency-Key", "in": "header", "schema": { "type": "string", "maxLength": 255 },
+                "description": "The same key places the order once.",
+            }));
+        }
+        let mut operation = json!({
+            "operationId": format!("{}_{}", method.to_lowercase(), words.join("_")).trim_end_matches('_'),
+            "summary": summary,
+            "parameters": parameters,
+            "responses": answers(*answered, problems, route.kind),
+        });
+        if let Some(body) = body(*asked) {
+            operation["requestBody"] = body;
+        }
+        let path = paths.entry(pattern).or_insert_with(|| json!({}));
+        path[method.to_lowercase()] = operation;
+    }
+    let mut schemas = schema::components();
+    schemas.extend(read_by_hand().map(|(name, schema)| (name.to_owned(), schema)));
+    json!({
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Zonewire",
+            "version": env!("CARGO_PKG_VERSION"),
+            "description": "The HTTP API of a Zonewire gateway. Receivers ignore fields and codes that they do not know. There is no authentication yet.",
+            "license": { "name": "MIT OR Apache-2.0", "identifier": "MIT OR Apache-2.0" },
+        },
+        "servers": [{ "url": "/" }],
+        "security": [],
+        "paths": paths,
+        "components": {
+            "schemas": schemas,
+            "responses": {
+                "Problem": {
+                    "description": "What was wrong, and what would be right.",
+                    "content": { "application/problem+json": { "schema": of_schema("Problem") } },
+                },
+            },
+        },
+    })
+}
+
+#[test]
+fn openapi_is_as_checked_in_and_whole() {
+    let (document, mut paths) = (openapi(), Vec::new());
+    references(&document, &mut paths);
+    for path in paths {
+        assert!(document.pointer(path.trim_start_matches('#')).is_some(), "{path}");
+    }
+    check("openapi.json", &pretty(&document));
+}
+
+/// Every `$ref` of a document.
+fn references(value: &Value, found: &mut Vec<String>) {
+    match value {
+        Value::Object(fields) => {
+            if let Some(Value::String(path)) = fields.get("$ref") {
+                found.push(path.clone());
+            }
+            fields.values().for_each(|value| references(value, found));
+        }
+        Value::Array(values) => values.iter().for_each(|value| references(value, found)),
+        _ => {}
+    }
+}

@@ -1,0 +1,77 @@
+//! `/health`, `/ws/stats` and `/metrics`: how the gateway does.
+
+use std::sync::Arc;
+
+use hyper::StatusCode;
+use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderValue, VARY};
+use serde::Deserialize;
+use warp::reply::Response;
+use warp::{Filter, Reply};
+
+use super::{App, Handler, handler, json, with};
+use crate::http::exposition::Exposition;
+use crate::http::problem::Problem;
+use crate::protocol::{Live, ProblemCode};
+
+/// Connections listed by `/ws/stats` when not asked for more.
+const LISTED: usize = 100;
+const LISTED_MAX: usize = 10_000;
+
+/// `GET /health`
+pub(in crate::http) fn whole(app: &Arc<App>) -> Handler {
+    handler(with(app).map(|app: Arc<App>| json(StatusCode::OK, &app.sources.health())))
+}
+
+/// `GET /health/live`
+pub(in crate::http) fn live(_app: &Arc<App>) -> Handler {
+    handler(warp::any().map(|| json(StatusCode::OK, &Live { status: "live".to_owned() })))
+}
+
+/// `GET /health/ready`
+pub(in crate::http) fn ready(app: &Arc<App>) -> Handler {
+    handler(with(app).map(|app: Arc<App>| {
+        let health = app.sources.health();
+        json(if health.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, &health)
+    }))
+}
+
+/// `GET /health/redis`
+pub(in crate::http) fn redis(app: &Arc<App>) -> Handler {
+    handler(with(app).map(|app: Arc<App>| {
+        let redis = app.sources.redis();
+        let is_whole = !matches!(redis.status.as_str(), "down" | "partial");
+        json(if is_whole { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, &redis)
+    }))
+}
+
+#[derive(Debug, Deserialize)]
+struct Listing {
+    connections: Option<usize>,
+}
+
+/// `GET /ws/stats?connections=`
+pub(in crate::http) fn stats(app: &Arc<App>) -> Handler {
+    handler(with(app).and(warp::query()).then(tell_stats))
+}
+
+async fn tell_stats(app: Arc<App>, listing: Listing) -> Response {
+    let list = listing.connections.unwrap_or(LISTED).min(LISTED_MAX);
+    json(StatusCode::OK, &app.sources.stats(Some(list)).await)
+}
+
+/// `GET /metrics`
+pub(in crate::http) fn metrics(app: &Arc<App>) -> Handler {
+    handler(with(app).and(warp::header::headers_cloned()).then(tell_metrics))
+}
+
+async fn tell_metrics(app: Arc<App>, headers: HeaderMap) -> Result<Response, Problem> {
+    let format = Exposition::asked_for(&headers);
+    let text = app.sources.metrics().await;
+    let text = text.map_err(|error| Problem::new(ProblemCode::Internal, error.to_string()))?;
+    let mut response = format.of(text).into_response();
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, format.content_type());
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(VARY, HeaderValue::from_static("accept"));
+    Ok(response)
+}

@@ -1,0 +1,88 @@
+//! What answers at each address of the `table`: functions that make a warp filter of what the gateway
+//! works with. A filter says what it takes of a request; address and method are found already.
+
+pub(super) mod health;
+pub(super) mod jobs;
+pub(super) mod orders;
+pub(super) mod page;
+pub(super) mod sockets;
+pub(super) mod zones;
+
+use std::convert::Infallible;
+use std::future;
+use std::sync::Arc;
+
+use hyper::StatusCode;
+use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
+use serde::Serialize;
+use tokio_util::sync::CancellationToken;
+use warp::filters::BoxedFilter;
+use warp::reject::Rejection;
+use warp::reply::Response;
+use warp::{Filter, Reply};
+
+use super::config::HttpConfig;
+use super::problem::{Problem, internal};
+use super::status::Sources;
+use crate::channels::Channels;
+use crate::connections::Manager;
+use crate::orders::Orders;
+
+/// What the routes work with.
+#[derive(Debug)]
+pub(crate) struct App {
+    pub(crate) config: HttpConfig,
+    pub(crate) manager: Manager,
+    pub(crate) channels: Channels,
+    pub(crate) orders: Orders,
+    pub(crate) sources: Sources,
+    pub(crate) stopping: CancellationToken,
+    /// Whether this process serves clients, or only tells how it does.
+    pub(crate) serves: bool,
+    /// Whether it carries orders out.
+    pub(crate) works: bool,
+}
+
+/// What answers requests of one method at one address.
+pub(super) type Handler = BoxedFilter<(Response,)>;
+
+fn handler<F, R>(filter: F) -> Handler
+where
+    F: Filter<Extract = (R,), Error: Into<Rejection>> + Send + Sync + 'static,
+    R: Reply + 'static,
+{
+    filter.map(Reply::into_response).boxed()
+}
+
+fn with(app: &Arc<App>) -> impl Filter<Extract = (Arc<App>,), Error = Infallible> + Clone + use<> {
+    let app = Arc::clone(app);
+    warp::any().map(move || Arc::clone(&app))
+}
+
+/// The segments of a path that stand where its pattern has braces; travel in the request's extensions.
+#[derive(Debug, Clone)]
+pub(super) struct Segments(pub(super) Vec<String>);
+
+/// All of them, as they were sent.
+fn segments<const N: usize>() -> impl Filter<Extract = ([String; N],), Error = Rejection> + Clone {
+    warp::ext::get::<Segments>().and_then(|Segments(segments)| {
+        let segments = <[String; N]>::try_from(segments);
+        future::ready(segments.map_err(|_more_or_fewer| Rejection::from(internal())))
+    })
+}
+
+fn json(status: StatusCode, value: &impl Serialize) -> Response {
+    let mut response = warp::reply::with_status(warp::reply::json(value), status).into_response();
+    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+/// The same with an answer that may be long. It counts until its client has taken it.
+fn long_json(app: &App, value: &impl Serialize) -> Result<Response, Problem> {
+    let body = serde_json::to_vec(value).expect("an answer always serialises");
+    let body = app.sources.answers.hold(body)?;
+    let mut response = Response::new(body.into());
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    Ok(response)
+}
