@@ -1,0 +1,616 @@
+//! Everything together: from what somebody shows to who it is.
+
+use std::collections::{BTreeMap, HashSet};
+use std::fmt;
+use std::sync::Arc;
+
+use jsonwebtoken::errors::ErrorKind;
+use jsonwebtoken::{Algorithm, Validation};
+use parking_lot::{Mutex, RwLock};
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::api_key::{ApiKeyFile, ApiKeys, KEY_PREFIX, is_subject};
+use crate::crypto::install;
+use crate::keys::{Key, read_public, read_secret};
+use crate::principal::{Kind, Principal, Shown};
+use crate::revoked::{Revocation, Revocations};
+use crate::rights::{RIGHTS_MAX, Right, Rights};
+use crate::settings::{AuthConfig, Place, ROLES, Wrong};
+use crate::source::{Gives, Source};
+
+/// The longest token, in bytes.
+pub const TOKEN_LEN_MAX: usize = 8 << 10;
+
+/// Sets of rights that are remembered, so that they are in memory once.
+const KNOWN_RIGHTS_MAX: usize = 4_096;
+
+/// The longest `jti`, in bytes.
+const TOKEN_ID_LEN_MAX: usize = 256;
+
+/// Who may come in, and as whom. Everything here is in memory, and answered at once.
+pub struct Access {
+    config: AuthConfig,
+    issuers: Vec<Issuer>,
+    roles: BTreeMap<String, Vec<Right>>,
+    api_keys: RwLock<ApiKeys>,
+    anonymous: Arc<Principal>,
+    sources: Mutex<Vec<Source>>,
+    revocations: RwLock<Revocations>,
+    known_rights: Mutex<HashSet<Arc<Rights>>>,
+}
+
+impl fmt::Debug for Access {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Access").field("is_on", &self.config.is_on()).finish_non_exhaustive()
+    }
+}
+
+/// An issuer of tokens.
+struct Issuer {
+    name: String,
+    roles_claim: String,
+    rights_claim: String,
+    tenant_claim: String,
+    tenant: Option<String>,
+    /// One for each algorithm.
+    validations: Vec<Validation>,
+    keys: RwLock<Arc<[Key]>>,
+}
+
+/// Why what was shown does not hold. Holds nothing of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
+#[non_exhaustive]
+pub enum Refused {
+    /// It is neither a token nor a key.
+    #[error("this is neither a JSON Web Token (RFC 7519) nor an API key of this gateway")]
+    Malformed,
+    /// It is too long.
+    #[error("the token is longer than {TOKEN_LEN_MAX} bytes")]
+    TooLong,
+    /// Nobody known has issued it.
+    #[error("the gateway does not know who issued the token (`iss`)")]
+    UnknownIssuer,
+    /// It is signed in a way that none of its issuer's keys can verify.
+    #[error("the token is not signed in the way of its issuer (`alg`)")]
+    Algorithm,
+    /// It names a key that is not known (yet).
+    #[error("the gateway does not know the key that the token is signed with (`kid`)")]
+    UnknownKey,
+    /// The keys of its issuer could not be fetched yet.
+    #[error("the gateway has no keys of the token's issuer at the moment")]
+    NoKeys,
+    /// It is not its issuer's.
+    #[error("the signature of the token is not right")]
+    Signature,
+    /// Its time is over.
+    #[error("the token has expired")]
+    Expired,
+    /// Its time is yet to come.
+    #[error("the token is not valid yet (`nbf`, `iat`)")]
+    NotYet,
+    /// It is valid for longer than may be.
+    #[error("the token is valid for longer than this gateway takes (`exp`, auth.lifetime_max_s)")]
+    Lifetime,
+    /// It is for somebody else.
+    #[error("the token is not for this gateway (`aud`)")]
+    Audience,
+    /// A claim is missing, or of the wrong form.
+    #[error("the token must have `iss`, `aud`, `exp` and `sub`, of the form that RFC 7519 gives them")]
+    Claims,
+    /// It was revoked.
+    #[error("the token was revoked")]
+    Revoked,
+    /// There is no such API key.
+    #[error("there is no such API key, or it is no longer valid")]
+    UnknownApiKey,
+}
+
+impl Refused {
+    /// All there are.
+    pub const ALL: [Self; 14] = [
+        Self::Malformed,
+        Self::TooLong,
+        Self::UnknownIssuer,
+        Self::Algorithm,
+        Self::UnknownKey,
+        Self::NoKeys,
+        Self::Signature,
+        Self::Expired,
+        Self::NotYet,
+        Self::Lifetime,
+        Self::Audience,
+        Self::Claims,
+        Self::Revoked,
+        Self::UnknownApiKey,
+    ];
+
+    /// A word for counters.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Malformed => "malformed",
+            Self::TooLong => "too_long",
+            Self::UnknownIssuer => "unknown_issuer",
+            Self::Algorithm => "algorithm",
+            Self::UnknownKey => "unknown_key",
+            Self::NoKeys => "no_keys",
+            Self::Signature => "signature",
+            Self::Expired => "expired",
+            Self::NotYet => "not_yet",
+            Self::Lifetime => "lifetime",
+            Self::Audience => "audience",
+            Self::Claims => "claims",
+            Self::Revoked => "revoked",
+            Self::UnknownApiKey => "unknown_api_key",
+        }
+    }
+
+    /// Whether the same may hold in a moment, when keys have been fetched.
+    pub const fn is_temporary(self) -> bool {
+        matches!(self, Self::UnknownKey | Self::NoKeys)
+    }
+}
+
+/// What has become of somebody who was let in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Standing {
+    /// Nothing.
+    Holds,
+    /// It has other rights now.
+    Changed(Arc<Principal>),
+    /// It is no longer valid.
+    Revoked,
+}
+
+/// A place that is to be asked now.
+#[derive(Debug, Clone)]
+pub struct Due {
+    index: usize,
+    /// Which one.
+    pub place: Place,
+}
+
+/// What came of asking a place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Given {
+    /// It gave the same as before.
+    Same,
+    /// It gave something else, which holds from now on. Whoever was let in is to be looked at again.
+    News,
+    /// It did not give what can be used; what it gave before goes on. `is_news` where it did so before
+    /// that, or in another way.
+    Problem {
+        /// What is wrong; in words, and without anything of what was given.
+        problem: String,
+        /// Whether it is not the same as the last time.
+        is_news: bool,
+    },
+}
+
+/// How a place does.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SourceHealth {
+    /// Which one.
+    pub place: String,
+    /// When it last gave what can be used, in seconds since 1970.
+    pub confirmed_at: Option<i64>,
+    /// What is wrong with it.
+    pub problem: Option<String>,
+}
+
+impl Access {
+    /// From settings that hold up. No place has been asked yet: see [`due`](Self::due).
+    ///
+    /// # Errors
+    /// What does not hold up.
+    pub fn new(config: AuthConfig) -> Result<Self, Vec<Wrong>> {
+        install();
+        let wrong = config.check();
+        if !wrong.is_empty() {
+            return Err(wrong);
+        }
+        let parsed =
+            |rights: &[String]| -> Vec<Right> { rights.iter().filter_map(|r| r.parse().ok()).collect() };
+        let mut roles: BTreeMap<String, Vec<Right>> = BTreeMap::new();
+        for (name, rights) in ROLES {
+            roles.insert(name.to_owned(), rights.iter().filter_map(|right| right.parse().ok()).collect());
+        }
+        for (name, rights) in &config.roles {
+            roles.insert(name.clone(), parsed(rights));
+        }
+        let mut sources = Vec::new();
+        for (index, issuer) in config.issuers.iter().enumerate() {
+            for place in &issuer.keys {
+                let place = Place::of(place).map_err(|problem| vec![("issuers".to_owned(), problem)])?;
+                sources.push(Source::new(Gives::Public(index), place));
+            }
+            let secrets = issuer.secret_files.iter().cloned().map(Place::File);
+            sources.extend(secrets.map(|place| Source::new(Gives::Secret(index), place)));
+        }
+        sources.extend(config.keys_file.clone().map(|file| Source::new(Gives::ApiKeys, Place::File(file))));
+        let issuers = config.issuers.iter().map(|issuer| Issuer {
+            name: issuer.issuer.clone(),
+            roles_claim: issuer.roles_claim.clone(),
+            rights_claim: issuer.rights_claim.clone(),
+            tenant_claim: issuer.tenant_claim.clone(),
+            tenant: issuer.tenant.clone(),
+            validations: ALGORITHMS
+                .map(|algorithm| validation(algorithm, &issuer.issuer, &issuer.audience, config.leeway_s))
+                .into(),
+            keys: RwLock::new(Arc::from([])),
+        });
+        Ok(Self {
+            issuers: issuers.collect(),
+            roles,
+            api_keys: RwLock::default(),
+            anonymous: Arc::new(Principal::anonymous(Rights::new(parsed(&config.anonymous)))),
+            sources: Mutex::new(sources),
+            revocations: RwLock::default(),
+            known_rights: Mutex::default(),
+            config,
+        })
+    }
+
+    /// The settings.
+    pub fn config(&self) -> &AuthConfig {
+        &self.config
+    }
+
+    /// Whether anybody is asked who they are.
+    pub fn is_on(&self) -> bool {
+        self.config.is_on()
+    }
+
+    /// Whether there is something that may be done without showing anything.
+    pub fn is_optional(&self) -> bool {
+        !self.config.anonymous.is_empty()
+    }
+
+    /// Who has shown nothing; or everybody, where nobody is asked.
+    pub fn nobody(&self) -> Arc<Principal> {
+        if self.is_on() { Arc::clone(&self.anonymous) } else { Principal::unchecked() }
+    }
+
+    /// What a role stands for; `None` where there is none of this name.
+    pub fn role(&self, name: &str) -> Option<&[Right]> {
+        self.roles.get(name).map(Vec::as_slice)
+    }
+
+    // Who it is
+
+    /// Who shows a token or a key.
+    ///
+    /// # Errors
+    /// It does not hold; see [`Refused`].
+    pub fn authenticate(&self, shown: &str) -> Result<Arc<Principal>, Refused> {
+        let now = now();
+        let principal = if shown.starts_with(KEY_PREFIX) {
+            let found = self.api_keys.read().find(shown);
+            found.filter(|principal| !principal.has_expired(now)).ok_or(Refused::UnknownApiKey)?
+        } else {
+            Arc::new(self.verify(shown, now)?)
+        };
+        if self.revocations.read().hold(&principal) { Err(Refused::Revoked) } else { Ok(principal) }
+    }
+
+    fn verify(&self, token: &str, now: i64) -> Result<Principal, Refused> {
+        if token.len() > TOKEN_LEN_MAX {
+            return Err(Refused::TooLong);
+        }
+        let header = jsonwebtoken::decode_header(token).map_err(|_error| Refused::Malformed)?;
+        // Whose keys are to be used. Whether it is true shows when they are.
+        let Said { iss } =
+            jsonwebtoken::dangerous::insecure_decode_claims(token).map_err(|_error| Refused::Claims)?;
+        let issuer =
+            self.issuers.iter().position(|issuer| issuer.name == iss).ok_or(Refused::UnknownIssuer)?;
+        let of_issuer = &self.issuers[issuer];
+        let keys = Arc::clone(&of_issuer.keys.read());
+        if keys.is_empty() {
+            self.want_keys(issuer, now);
+            return Err(Refused::NoKeys);
+        }
+        let of_algorithm = || keys.iter().filter(|key| key.algorithm == header.alg);
+        if of_algorithm().next().is_none() {
+            return Err(Refused::Algorithm);
+        }
+        // A key without a name may be any; one with another name is another one.
+        let is_named = |key: &&Key| match (&key.id, &header.kid) {
+            (Some(of_key), Some(said)) => of_key == said,
+            _ => true,
+        };
+        let mut refused = Refused::UnknownKey;
+        for key in of_algorithm().filter(is_named) {
+            match of_issuer.verify(token, key) {
+                Ok(claims) => return self.principal(of_issuer, &claims, now),
+                // Another key may fit.
+                Err(Refused::Signature) => refused = Refused::Signature,
+                Err(other) => return Err(other),
+            }
+        }
+        // A key may have been added without a name, or under one that is not known yet.
+        if refused == Refused::UnknownKey {
+            self.want_keys(issuer, now);
+        }
+        Err(refused)
+    }
+
+    fn principal(&self, issuer: &Issuer, claims: &Value, now: i64) -> Result<Principal, Refused> {
+        let text = |name: &str| claims.get(name).and_then(Value::as_str);
+        let subject = text("sub").filter(|subject| is_subject(subject)).ok_or(Refused::Claims)?;
+        let leeway = i64::try_from(self.config.leeway_s).unwrap_or(i64::MAX);
+        let lifetime = i64::try_from(self.config.lifetime_max_s).unwrap_or(i64::MAX);
+        let expires_at = seconds(claims, "exp")?.ok_or(Refused::Claims)?;
+        if expires_at > now.saturating_add(lifetime).saturating_add(leeway) {
+            return Err(Refused::Lifetime);
+        }
+        let issued_at = seconds(claims, "iat")?;
+        if issued_at.is_some_and(|at| at > now.saturating_add(leeway)) {
+            return Err(Refused::NotYet);
+        }
+        let token_id = match claims.get("jti") {
+            None | Some(Value::Null) => None,
+            Some(Value::String(id)) if (1..=TOKEN_ID_LEN_MAX).contains(&id.len()) => Some(id.as_str()),
+            Some(_) => return Err(Refused::Claims),
+        };
+        let tenant = match &issuer.tenant {
+            Some(tenant) => Some(tenant.as_str()),
+            None => match claim(claims, &issuer.tenant_claim) {
+                None | Some(Value::Null) => None,
+                Some(Value::String(tenant)) if is_subject(tenant) => Some(tenant.as_str()),
+                // One that cannot be read is not the same as none, which would reach further.
+                Some(_) => return Err(Refused::Claims),
+            },
+        };
+        let roles = words(claim(claims, &issuer.roles_claim));
+        let of_roles = roles.into_iter().filter_map(|role| self.roles.get(role)).flatten();
+        let own = words(claim(claims, &issuer.rights_claim));
+        let own: Vec<Right> = own.into_iter().filter_map(|right| right.parse().ok()).collect();
+        let principal = Principal::new(
+            &Shown {
+                kind: Kind::Token,
+                issuer: &issuer.name,
+                tenant,
+                subject,
+                credential: token_id,
+                issued_at,
+                expires_at: Some(expires_at),
+            },
+            of_roles.chain(&own),
+        );
+        Ok(principal.with_rights(|rights| self.shared(rights)))
+    }
+
+    /// The same rights in memory once: many principals have those of a role.
+    fn shared(&self, rights: Arc<Rights>) -> Arc<Rights> {
+        let mut known = self.known_rights.lock();
+        if let Some(known) = known.get(&rights) {
+            return Arc::clone(known);
+        }
+        if known.len() >= KNOWN_RIGHTS_MAX {
+            known.clear();
+        }
+        known.insert(Arc::clone(&rights));
+        rights
+    }
+
+    /// What has become of somebody who was let in.
+    pub fn standing(&self, principal: &Principal) -> Standing {
+        if self.revocations.read().hold(principal) {
+            return Standing::Revoked;
+        }
+        if principal.kind() != Kind::Key {
+            return Standing::Holds;
+        }
+        match self.api_keys.read().of_credential(principal.credential()) {
+            None => Standing::Revoked,
+            Some(now) if **now == *principal => Standing::Holds,
+            // The name went to somebody else.
+            Some(now) if !now.is_same_as(principal) => Standing::Revoked,
+            Some(now) => Standing::Changed(Arc::clone(now)),
+        }
+    }
+
+    // Where keys come from
+
+    /// The places that are to be asked now. Each counts as asked then, and what came of it is
+    /// [`given`](Self::given) back.
+    pub fn due(&self, now: i64) -> Vec<Due> {
+        let mut sources = self.sources.lock();
+        let due = sources.iter_mut().enumerate().filter_map(|(index, source)| {
+            source.begin_if_due(now).then(|| Due { index, place: source.place.clone() })
+        });
+        due.collect()
+    }
+
+    fn want_keys(&self, issuer: usize, now: i64) {
+        for source in self.sources.lock().iter_mut().filter(|source| source.gives == Gives::Public(issuer)) {
+            source.want(now);
+        }
+    }
+
+    /// Takes what a place gave: its text, and for how many seconds it may be kept, if it says so; or why it
+    /// gave none.
+    pub fn given(&self, due: &Due, gave: Result<(String, Option<i64>), String>, now: i64) -> Given {
+        let mut sources = self.sources.lock();
+        let (gives, held) = match sources.get(due.index) {
+            Some(source) => (source.gives, source.text.clone()),
+            None => return Given::Same,
+        };
+        let taken = gave.and_then(|(text, max_age)| {
+            let is_news = held.as_deref() != Some(text.as_str());
+            if is_news {
+                // All keys of the issuer are made anew below; here it only has to be readable.
+                self.check_text(gives, &text)?;
+            }
+            Ok((text, max_age, is_news))
+        });
+        let source = &mut sources[due.index];
+        match taken {
+            Ok((text, max_age, is_news)) => {
+                source.succeeded(text.into(), max_age, now);
+                if !is_news {
+                    return Given::Same;
+                }
+                self.take_over(gives, &sources);
+                Given::News
+            }
+            Err(problem) => {
+                let is_news = source.failed(problem.clone(), now);
+                Given::Problem { problem, is_news }
+            }
+        }
+    }
+
+    fn check_text(&self, gives: Gives, text: &str) -> Result<(), String> {
+        match gives {
+            Gives::Public(_) => read_public(text).map(drop).map_err(|error| error.to_string()),
+            Gives::Secret(_) => read_secret(text).map(drop).map_err(|error| error.to_string()),
+            Gives::ApiKeys => {
+                let file = ApiKeyFile::read(text)?;
+                let unknown =
+                    file.keys.iter().flat_map(|key| &key.roles).find(|role| self.role(role).is_none());
+                match unknown {
+                    Some(role) => Err(format!("there is no role {role:?}: see auth.roles")),
+                    None => Ok(()),
+                }
+            }
+        }
+    }
+
+    /// Has what the sources gave hold from now on.
+    fn take_over(&self, gives: Gives, sources: &[Source]) {
+        match gives {
+            Gives::ApiKeys => {
+                let text =
+                    sources.iter().find(|source| source.gives == gives).and_then(|s| s.text.as_deref());
+                if let Some(Ok(file)) = text.map(ApiKeyFile::read) {
+                    *self.api_keys.write() = ApiKeys::of(&file, &self.roles);
+                }
+            }
+            Gives::Public(issuer) | Gives::Secret(issuer) => {
+                let mut keys = Vec::new();
+                for source in sources {
+                    let text = source.text.as_deref();
+                    match (source.gives, text) {
+                        (Gives::Public(of), Some(text)) if of == issuer => {
+                            keys.extend(read_public(text).into_iter().flatten());
+                        }
+                        (Gives::Secret(of), Some(text)) if of == issuer => keys.extend(read_secret(text)),
+                        _ => {}
+                    }
+                }
+                *self.issuers[issuer].keys.write() = keys.into();
+            }
+        }
+    }
+
+    /// How all places do.
+    pub fn sources(&self) -> Vec<SourceHealth> {
+        let sources = self.sources.lock();
+        let health = sources.iter().map(|source| SourceHealth {
+            place: source.place.to_string(),
+            confirmed_at: source.confirmed_at,
+            problem: source.problem.clone(),
+        });
+        health.collect()
+    }
+
+    // What is no longer valid
+
+    /// Remembers a revocation; says whether it was news.
+    ///
+    /// # Errors
+    /// There are as many as may be.
+    pub fn revoke(&self, revocation: &Revocation) -> Result<bool, TooManyRevocations> {
+        self.revocations.write().add(revocation).ok_or(TooManyRevocations)
+    }
+
+    /// Forgets those of what has expired by itself.
+    pub fn forget_revocations(&self, now: i64) {
+        self.revocations.write().forget(now);
+    }
+
+    /// How many are known.
+    pub fn revocations(&self) -> usize {
+        self.revocations.read().len()
+    }
+}
+
+/// There are [as many revocations as may be](crate::REVOCATIONS_MAX).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("there are {} revocations already, and no more are remembered", crate::REVOCATIONS_MAX)]
+pub struct TooManyRevocations;
+
+const ALGORITHMS: [Algorithm; 4] = [Algorithm::HS256, Algorithm::RS256, Algorithm::ES256, Algorithm::EdDSA];
+
+fn validation(algorithm: Algorithm, issuer: &str, audience: &[String], leeway: u64) -> Validation {
+    let mut validation = Validation::new(algorithm);
+    validation.set_issuer(&[issuer]);
+    validation.set_audience(audience);
+    validation.set_required_spec_claims(&["exp", "iss", "aud", "sub"]);
+    validation.validate_nbf = true;
+    validation.leeway = leeway;
+    validation
+}
+
+impl Issuer {
+    /// The claims, if the token is signed with a key, and valid.
+    fn verify(&self, token: &str, key: &Key) -> Result<Value, Refused> {
+        let validation = self.validations.iter().find(|validation| validation.algorithms == [key.algorithm]);
+        let validation = validation.ok_or(Refused::Algorithm)?;
+        let verified = jsonwebtoken::decode::<Value>(token, &key.key, validation);
+        verified.map(|token| token.claims).map_err(|error| match error.kind() {
+            ErrorKind::InvalidSignature => Refused::Signature,
+            ErrorKind::ExpiredSignature => Refused::Expired,
+            ErrorKind::ImmatureSignature => Refused::NotYet,
+            ErrorKind::InvalidAudience => Refused::Audience,
+            ErrorKind::InvalidIssuer => Refused::UnknownIssuer,
+            ErrorKind::InvalidAlgorithm => Refused::Algorithm,
+            // The header has been read before.
+            ErrorKind::MissingRequiredClaim(_) | ErrorKind::InvalidClaimFormat(_) | ErrorKind::Json(_) => {
+                Refused::Claims
+            }
+            _ => Refused::Malformed,
+        })
+    }
+}
+
+/// What a token says of its issuer, before anything is verified.
+#[derive(Deserialize)]
+struct Said {
+    iss: String,
+}
+
+/// A claim, by its name or by a way with dots.
+fn claim<'c>(claims: &'c Value, way: &str) -> Option<&'c Value> {
+    claims.get(way).or_else(|| way.split('.').try_fold(claims, |value, name| value.get(name)))
+}
+
+/// A list of texts, or a text with spaces. Anything else is none.
+fn words(value: Option<&Value>) -> Vec<&str> {
+    match value {
+        Some(Value::String(text)) => {
+            text.split(' ').filter(|word| !word.is_empty()).take(RIGHTS_MAX).collect()
+        }
+        Some(Value::Array(list)) => list.iter().filter_map(Value::as_str).take(RIGHTS_MAX).collect(),
+        _ => Vec::new(),
+    }
+}
+
+/// A time in seconds since 1970 (`NumericDate`, RFC 7519, section 2), rounded down.
+fn seconds(claims: &Value, name: &str) -> Result<Option<i64>, Refused> {
+    match claims.get(name) {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::Number(number)) => {
+            let exact = number.as_i64().or_else(|| number.is_u64().then_some(i64::MAX));
+            let rough =
+                number.as_f64().filter(|number| number.is_finite()).map(|number| number.floor() as i64);
+            exact.or(rough).map(Some).ok_or(Refused::Claims)
+        }
+        Some(_) => Err(Refused::Claims),
+    }
+}
+
+fn now() -> i64 {
+    i64::try_from(jsonwebtoken::get_current_timestamp()).unwrap_or(i64::MAX)
+}

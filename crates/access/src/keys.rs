@@ -1,0 +1,211 @@
+//! Keys that verify tokens: secrets, public keys in PEM, and JWK Sets (RFC 7517). What a key is decides
+//! with which algorithm it verifies; what a token says of itself never does.
+
+use std::fmt;
+
+use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, KeyOperations, PublicKeyUse};
+use jsonwebtoken::{Algorithm, DecodingKey};
+use rustls_pki_types::SubjectPublicKeyInfoDer;
+use rustls_pki_types::pem::PemObject as _;
+use serde_json::Value;
+use spki::ObjectIdentifier;
+use spki::der::asn1::{AnyRef, BitStringRef, UintRef};
+use spki::der::{Decode as _, Reader as _, SliceReader};
+
+/// The shortest secret, in bytes: as long as what HMAC-SHA-256 gives (RFC 7518, section 3.2).
+pub const SECRET_LEN_MIN: usize = 32;
+
+/// The most keys of one source. Each that could have signed a token is tried.
+pub const KEYS_MAX: usize = 32;
+
+/// The longest text of keys, in bytes.
+pub const KEYS_BYTES_MAX: usize = 256 << 10;
+
+/// The shortest modulus of RSA, in bytes (RFC 7518, section 3.3).
+const RSA_LEN_MIN: usize = 256;
+
+const RSA: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.1");
+const EC: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.2.1");
+const P256: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.3.1.7");
+const ED25519: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.101.112");
+
+/// A key, and the one algorithm that it verifies.
+#[derive(Clone)]
+pub(crate) struct Key {
+    /// Its name in a JWK Set. Compared, and nothing else.
+    pub(crate) id: Option<String>,
+    pub(crate) algorithm: Algorithm,
+    pub(crate) key: DecodingKey,
+}
+
+impl fmt::Debug for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { id, algorithm, key: _ } = self;
+        f.debug_struct("Key").field("id", id).field("algorithm", algorithm).finish_non_exhaustive()
+    }
+}
+
+/// What is wrong with a text of keys. Holds nothing of them.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum KeysError {
+    /// It is longer than may be.
+    #[error("is longer than {KEYS_BYTES_MAX} bytes")]
+    TooLong,
+    /// A secret is too short, or empty.
+    #[error("expected a secret of at least {SECRET_LEN_MIN} bytes, such as `openssl rand -base64 32` gives")]
+    WeakSecret,
+    /// A key or a set of keys stands where a secret should.
+    #[error(
+        "expected a secret that only the gateway and the issuer know; this is a key, so name it in `keys`"
+    )]
+    NotASecret,
+    /// A secret or a private key is where public keys should be.
+    #[error("holds {0}; the gateway wants public keys alone here")]
+    Private(&'static str),
+    /// It is neither PEM nor a JWK Set.
+    #[error("expected public keys in PEM (`-----BEGIN PUBLIC KEY-----`), or a JWK Set (`{{\"keys\":[…]}}`)")]
+    Unreadable,
+    /// None of its keys can be used.
+    #[error("has no key for RS256 (2048 bits or more), ES256 or EdDSA (Ed25519){0}")]
+    None(String),
+    /// There are more keys than may be.
+    #[error("has more than {KEYS_MAX} keys")]
+    TooMany,
+}
+
+/// A secret that an issuer signs with by HS256: the whole text but for white space around it.
+///
+/// # Errors
+/// It is too short, or no secret.
+pub(crate) fn read_secret(text: &str) -> Result<Key, KeysError> {
+    let secret = secret_bytes(text)?;
+    let key = DecodingKey::from_secret(secret).map_err(|_empty| KeysError::WeakSecret)?;
+    Ok(Key { id: None, algorithm: Algorithm::HS256, key })
+}
+
+/// The same as bytes.
+pub(crate) fn secret_bytes(text: &str) -> Result<&[u8], KeysError> {
+    let secret = text.trim();
+    // The public key of RSA as a secret is how tokens are forged.
+    if secret.starts_with("-----BEGIN") || secret.starts_with('{') {
+        return Err(KeysError::NotASecret);
+    }
+    let is_one_character = secret.bytes().all(|b| Some(b) == secret.bytes().next());
+    if secret.len() < SECRET_LEN_MIN || is_one_character {
+        return Err(KeysError::WeakSecret);
+    }
+    Ok(secret.as_bytes())
+}
+
+/// Public keys, in PEM or as a JWK Set.
+///
+/// # Errors
+/// There are none, or there is something else.
+pub(crate) fn read_public(text: &str) -> Result<Vec<Key>, KeysError> {
+    if text.len() > KEYS_BYTES_MAX {
+        return Err(KeysError::TooLong);
+    }
+    let text = text.trim_start_matches('\u{feff}').trim();
+    let keys = if text.starts_with('{') { read_jwks(text)? } else { read_pem(text)? };
+    if keys.len() > KEYS_MAX {
+        return Err(KeysError::TooMany);
+    }
+    Ok(keys)
+}
+
+fn read_pem(text: &str) -> Result<Vec<Key>, KeysError> {
+    if text.contains("PRIVATE KEY-----") {
+        return Err(KeysError::Private("a private key"));
+    }
+    let mut keys = Vec::new();
+    for found in SubjectPublicKeyInfoDer::pem_slice_iter(text.as_bytes()) {
+        let found = found.map_err(|_error| KeysError::Unreadable)?;
+        keys.push(of_spki(&found).ok_or_else(|| KeysError::None(String::new()))?);
+    }
+    if keys.is_empty() { Err(KeysError::Unreadable) } else { Ok(keys) }
+}
+
+/// A public key as X.509 wraps it (RFC 5280, section 4.1.2.7).
+fn of_spki(der: &[u8]) -> Option<Key> {
+    let info = spki::SubjectPublicKeyInfo::<AnyRef<'_>, BitStringRef<'_>>::from_der(der).ok()?;
+    let bytes = info.subject_public_key.as_bytes()?;
+    let (algorithm, key) = match info.algorithm.oid {
+        RSA if rsa_len(bytes)? >= RSA_LEN_MIN => (Algorithm::RS256, DecodingKey::from_rsa_der(bytes)),
+        EC if info.algorithm.parameters_oid().ok()? == P256 && is_p256(bytes) => {
+            (Algorithm::ES256, DecodingKey::from_ec_der(bytes))
+        }
+        ED25519 if bytes.len() == 32 => (Algorithm::EdDSA, DecodingKey::from_ed_der(bytes)),
+        _ => return None,
+    };
+    Some(Key { id: None, algorithm, key })
+}
+
+/// The length of the modulus of a key in PKCS #1 (RFC 8017, appendix A.1.1).
+fn rsa_len(der: &[u8]) -> Option<usize> {
+    let mut reader = SliceReader::new(der).ok()?;
+    let modulus_len = reader.sequence(|numbers| {
+        let modulus = UintRef::decode(numbers)?;
+        let _exponent = UintRef::decode(numbers)?;
+        Ok::<_, spki::der::Error>(modulus.as_bytes().len())
+    });
+    modulus_len.ok()
+}
+
+fn is_p256(point: &[u8]) -> bool {
+    point.len() == 65 && point[0] == 4
+}
+
+fn read_jwks(text: &str) -> Result<Vec<Key>, KeysError> {
+    let document: Value = serde_json::from_str(text).map_err(|_error| KeysError::Unreadable)?;
+    let listed = document.get("keys").and_then(Value::as_array).ok_or(KeysError::Unreadable)?;
+    if listed.len() > KEYS_MAX {
+        return Err(KeysError::TooMany);
+    }
+    let (mut keys, mut left_out) = (Vec::new(), 0);
+    for value in listed {
+        if value.get("kty").and_then(Value::as_str) == Some("oct") {
+            return Err(KeysError::Private("a secret (`\"kty\":\"oct\"`)"));
+        }
+        if value.get("d").is_some() {
+            return Err(KeysError::Private("a private key (`\"d\"`)"));
+        }
+        // Sets hold keys for other purposes, and of kinds that are not known here: RFC 7517, section 5.
+        match serde_json::from_value::<Jwk>(value.clone()).ok().and_then(|jwk| of_jwk(&jwk)) {
+            Some(key) => keys.push(key),
+            None => left_out += 1,
+        }
+    }
+    if keys.is_empty() {
+        let others = if left_out > 0 { format!("; {left_out} of other kinds") } else { String::new() };
+        return Err(KeysError::None(others));
+    }
+    Ok(keys)
+}
+
+fn of_jwk(jwk: &Jwk) -> Option<Key> {
+    let common = &jwk.common;
+    let may_verify = common.public_key_use.as_ref().is_none_or(|of| *of == PublicKeyUse::Signature)
+        && common.key_operations.as_ref().is_none_or(|list| list.contains(&KeyOperations::Verify));
+    let key = DecodingKey::from_jwk(jwk).ok()?;
+    let algorithm = match (&jwk.algorithm, key.kind()) {
+        (AlgorithmParameters::RSA(_), jsonwebtoken::DecodingKeyKind::RsaModulusExponent { n, .. })
+            if n.iter().skip_while(|byte| **byte == 0).count() >= RSA_LEN_MIN =>
+        {
+            Algorithm::RS256
+        }
+        (AlgorithmParameters::EllipticCurve(of), _)
+            if of.curve == EllipticCurve::P256 && key.try_get_as_bytes().is_ok_and(is_p256) =>
+        {
+            Algorithm::ES256
+        }
+        (AlgorithmParameters::OctetKeyPair(of), _)
+            if of.curve == EllipticCurve::Ed25519 && key.try_get_as_bytes().is_ok_and(|x| x.len() == 32) =>
+        {
+            Algorithm::EdDSA
+        }
+        _ => return None,
+    };
+    let says_so = common.key_algorithm.is_none_or(|said| Algorithm::try_from(said).ok() == Some(algorithm));
+    (may_verify && says_so).then(|| Key { id: common.key_id.clone(), algorithm, key })
+}

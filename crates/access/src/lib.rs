@@ -1,0 +1,39 @@
+//! Who a client of a Zonewire gateway is, and what it may do.
+//!
+//! [`Access`] knows the settings, the keys and what was revoked. [`Access::authenticate`] turns a token
+//! (a JSON Web Token, RFC 7519) or an API key into a [`Principal`], and [`may`] is asked at every door with
+//! it. All of that is in memory and takes microseconds: nothing here waits, opens a connection or reads a
+//! file. Which places have to be asked for keys is said by [`Access::due`], and what they gave is told to
+//! [`Access::given`].
+//!
+//! ```
+//! use zonewire_access::{Access, Action, AuthConfig, Denied, Resource, may};
+//!
+//! let config = AuthConfig { anonymous: vec!["subscribe:zone:public.*".to_owned()], ..Default::default() };
+//! let access = Access::new(AuthConfig { mode: Some(zonewire_access::Mode::On), ..config }).unwrap();
+//! let nobody = access.nobody();
+//! assert_eq!(may(&nobody, Action::Subscribe, Resource::Channel("zone:public.pjm")), Ok(()));
+//! let publish = may(&nobody, Action::Publish, Resource::Channel("zone:public.pjm"));
+//! assert_eq!(publish, Err(Denied::Unauthenticated));
+//! ```
+
+mod access;
+mod api_key;
+mod crypto;
+mod keys;
+mod mint;
+mod principal;
+mod revoked;
+mod rights;
+mod settings;
+mod source;
+
+pub use access::{Access, Due, Given, Refused, SourceHealth, Standing, TOKEN_LEN_MAX, TooManyRevocations};
+pub use api_key::{API_KEYS_MAX, ApiKey, ApiKeyFile, KEY_PREFIX, make_api_key};
+pub use crypto::install;
+pub use keys::{KEYS_BYTES_MAX, KEYS_MAX, KeysError, SECRET_LEN_MIN};
+pub use mint::{Claims, SigningKey, make_secret, make_token_id, unverified};
+pub use principal::{Denied, Kind, Owner, Principal, Resource, may};
+pub use revoked::{REVOCATIONS_MAX, Revocation, Revoked};
+pub use rights::{Action, InvalidRight, RIGHT_LEN_MAX, RIGHTS_MAX, Right, Rights};
+pub use settings::{AuthConfig, IssuerConfig, Mode, Place, Wrong};

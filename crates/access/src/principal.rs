@@ -1,0 +1,364 @@
+//! Who somebody is, and the one question that is asked at every door.
+
+use std::sync::{Arc, OnceLock};
+
+use uuid::{Uuid, Variant};
+
+use crate::crypto::short_hash;
+use crate::rights::{Action, ORDER, Right, Rights};
+
+/// Who somebody is, as far as the gateway knows. Small, since each connection has one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Principal {
+    kind: Kind,
+    subject: Box<str>,
+    owner: Owner,
+    rights: Arc<Rights>,
+    /// Of what was shown: the `jti` of a token, or the name of a key. 0 where it has none.
+    credential: u64,
+    /// Of the subject alone.
+    subject_hash: u64,
+    /// In seconds since 1970; the beginning of time where it is not said.
+    issued_at: i64,
+    /// The first second in which it is no longer valid; the end of time where it does not expire.
+    expires_at: i64,
+}
+
+/// What somebody has shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Nobody is asked: authentication is off.
+    Unchecked,
+    /// Nothing.
+    Anonymous,
+    /// A token.
+    Token,
+    /// An API key.
+    Key,
+}
+
+/// What a principal is made of.
+#[derive(Debug)]
+pub(crate) struct Shown<'a> {
+    pub(crate) kind: Kind,
+    /// Whose word it is that this is the subject.
+    pub(crate) issuer: &'a str,
+    pub(crate) tenant: Option<&'a str>,
+    pub(crate) subject: &'a str,
+    /// The `jti`, or the name of the key.
+    pub(crate) credential: Option<&'a str>,
+    pub(crate) issued_at: Option<i64>,
+    pub(crate) expires_at: Option<i64>,
+}
+
+impl Principal {
+    /// Everybody, where nobody is asked. May do everything, and owns nothing.
+    pub fn unchecked() -> Arc<Self> {
+        static UNCHECKED: OnceLock<Arc<Principal>> = OnceLock::new();
+        Arc::clone(UNCHECKED.get_or_init(|| Arc::new(Self::nobody(Kind::Unchecked, Rights::default()))))
+    }
+
+    /// Who has shown nothing.
+    pub(crate) fn anonymous(rights: Rights) -> Self {
+        Self::nobody(Kind::Anonymous, rights)
+    }
+
+    fn nobody(kind: Kind, rights: Rights) -> Self {
+        Self {
+            kind,
+            subject: Box::from(""),
+            owner: Owner(0),
+            rights: Arc::new(rights),
+            credential: 0,
+            subject_hash: 0,
+            issued_at: i64::MIN,
+            expires_at: i64::MAX,
+        }
+    }
+
+    pub(crate) fn new<'r>(shown: &Shown<'_>, rights: impl IntoIterator<Item = &'r Right>) -> Self {
+        let rights = rights.into_iter().filter_map(|right| right.of(shown.subject, shown.tenant));
+        Self {
+            kind: shown.kind,
+            subject: shown.subject.into(),
+            owner: Owner::of(shown.issuer, shown.tenant, shown.subject),
+            rights: Arc::new(Rights::new(rights)),
+            credential: shown.credential.map_or(0, credential_hash),
+            subject_hash: subject_hash(shown.subject),
+            issued_at: shown.issued_at.unwrap_or(i64::MIN),
+            expires_at: shown.expires_at.unwrap_or(i64::MAX),
+        }
+    }
+
+    pub(crate) fn with_rights(mut self, change: impl FnOnce(Arc<Rights>) -> Arc<Rights>) -> Self {
+        self.rights = change(self.rights);
+        self
+    }
+
+    /// What it has shown.
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// Whether it has shown something that holds.
+    pub fn is_authenticated(&self) -> bool {
+        matches!(self.kind, Kind::Token | Kind::Key)
+    }
+
+    /// Its name, as its issuer has it; `None` where it has shown nothing.
+    pub fn subject(&self) -> Option<&str> {
+        self.is_authenticated().then_some(&*self.subject)
+    }
+
+    /// Whose orders are its own; `None` where they are nobody's.
+    pub fn owner(&self) -> Option<Owner> {
+        self.is_authenticated().then_some(self.owner)
+    }
+
+    /// Its rights.
+    pub fn rights(&self) -> &Rights {
+        &self.rights
+    }
+
+    /// When it ceases to be valid, in seconds since 1970; `None` where it does not.
+    pub fn expires_at(&self) -> Option<i64> {
+        (self.expires_at < i64::MAX).then_some(self.expires_at)
+    }
+
+    /// Whether that is so at a time, in seconds since 1970.
+    pub fn has_expired(&self, now: i64) -> bool {
+        now >= self.expires_at
+    }
+
+    /// Whether both are the same one: of the same issuer, tenant and subject.
+    pub fn is_same_as(&self, other: &Self) -> bool {
+        self.is_authenticated() && self.kind == other.kind && self.owner == other.owner
+    }
+
+    pub(crate) fn credential(&self) -> u64 {
+        self.credential
+    }
+
+    pub(crate) fn subject_hash(&self) -> u64 {
+        self.subject_hash
+    }
+
+    pub(crate) fn issued_at(&self) -> i64 {
+        self.issued_at
+    }
+}
+
+pub(crate) fn credential_hash(name: &str) -> u64 {
+    short_hash(&[b"credential", name.as_bytes()])
+}
+
+pub(crate) fn subject_hash(subject: &str) -> u64 {
+    short_hash(&[b"subject", subject.as_bytes()])
+}
+
+/// To what something is done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Resource<'a> {
+    /// A channel, by its name, such as `zone:pjm`.
+    Channel(&'a str),
+    /// An order, by its name.
+    Order(Uuid),
+    /// The gateway itself: what concerns everybody, or is not there yet.
+    Gateway,
+}
+
+/// Why something may not be done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Denied {
+    /// Nothing was shown, and something must be.
+    #[error("this takes a token, and there is none")]
+    Unauthenticated,
+    /// The right to it is missing.
+    #[error("the token gives no right to this")]
+    Forbidden,
+    /// It is somebody else's, and must look as if it were not there.
+    #[error("there is no such thing")]
+    Unknown,
+}
+
+/// Whether a principal may do something. Asks nobody and waits for nothing.
+///
+/// # Errors
+/// It may not; the error says what its client may know of that.
+pub fn may(principal: &Principal, action: Action, resource: Resource<'_>) -> Result<(), Denied> {
+    let rights = &*principal.rights;
+    if principal.kind == Kind::Unchecked || rights.has(Action::Admin) {
+        return Ok(());
+    }
+    let is_own = |order| principal.is_authenticated() && principal.owner.owns(order);
+    let allowed = match (action, resource) {
+        (Action::Subscribe | Action::Publish | Action::Registry, Resource::Channel(channel)) => {
+            rights.allow(action, channel)
+                || (action == Action::Subscribe
+                    && rights.has(Action::Order)
+                    && order_of(channel).is_some_and(is_own))
+        }
+        (Action::Order, Resource::Gateway) => principal.is_authenticated() && rights.has(Action::Order),
+        (Action::Order, Resource::Order(order)) => rights.has(Action::Order) && is_own(order),
+        (Action::Work, Resource::Gateway) => rights.has(Action::Work),
+        _ => false,
+    };
+    if allowed {
+        return Ok(());
+    }
+    let is_of_an_order = match resource {
+        Resource::Channel(channel) => channel.starts_with(ORDER),
+        Resource::Order(_) => true,
+        Resource::Gateway => false,
+    };
+    Err(match principal.kind {
+        Kind::Anonymous => Denied::Unauthenticated,
+        // Whoever may have orders may not learn which others there are.
+        _ if is_of_an_order && rights.has(Action::Order) => Denied::Unknown,
+        _ => Denied::Forbidden,
+    })
+}
+
+fn order_of(channel: &str) -> Option<Uuid> {
+    Uuid::try_parse(channel.strip_prefix(ORDER)?).ok()
+}
+
+/// Whose orders are whose. An order's name says it: 62 bits of it are a digest of its owner (issuer,
+/// tenant and subject), so that whether an order is one's own is known wherever its name is, at once,
+/// without asking the storage.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Owner(u64);
+
+/// The bits that an owner has in a name: all of its second half but for the variant (RFC 9562).
+const OWNER_BITS: u64 = (1 << 62) - 1;
+
+impl Owner {
+    fn of(issuer: &str, tenant: Option<&str>, subject: &str) -> Self {
+        let has_tenant: &[u8] = if tenant.is_some() { b"1" } else { b"0" };
+        let tenant = tenant.unwrap_or_default().as_bytes();
+        Self(short_hash(&[b"owner", issuer.as_bytes(), has_tenant, tenant, subject.as_bytes()]) & OWNER_BITS)
+    }
+
+    /// A new name for an order of this owner, out of a random one: a UUID of version 8 (RFC 9562, section
+    /// 5.8), with 60 random bits.
+    #[must_use]
+    pub fn name(self, random: Uuid) -> Uuid {
+        let (high, _) = random.as_u64_pair();
+        let high = (high & !0xf000) | 0x8000;
+        Uuid::from_u64_pair(high, (0b10 << 62) | self.0)
+    }
+
+    /// Whether an order of this name is this owner's.
+    pub fn owns(self, order: Uuid) -> bool {
+        Self::of_order(order) == Some(self)
+    }
+
+    /// Whose an order is; `None` for one that was placed while nobody was asked, or elsewhere.
+    pub fn of_order(order: Uuid) -> Option<Self> {
+        let is_ours = order.get_version_num() == 8 && order.get_variant() == Variant::RFC4122;
+        is_ours.then(|| Self(order.as_u64_pair().1 & OWNER_BITS))
+    }
+}
+
+/// In sixteen hexadecimal digits; fit to be a part of a key.
+impl std::fmt::Display for Owner {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn principal(issuer: &str, tenant: Option<&str>, subject: &str, rights: &[&str]) -> Principal {
+        let shown = Shown {
+            kind: Kind::Token,
+            issuer,
+            tenant,
+            subject,
+            credential: None,
+            issued_at: None,
+            expires_at: None,
+        };
+        let rights: Vec<Right> = rights.iter().map(|right| right.parse().unwrap()).collect();
+        Principal::new(&shown, &rights)
+    }
+
+    #[test]
+    fn a_principal_is_small() {
+        assert!(size_of::<Principal>() <= 72);
+    }
+
+    #[test]
+    fn an_order_is_its_owners_alone() {
+        let alice = principal("i", None, "alice", &["order"]);
+        let order = alice.owner().unwrap().name(Uuid::new_v4());
+        assert_eq!((order.get_version_num(), order.get_variant()), (8, Variant::RFC4122));
+        assert_eq!(may(&alice, Action::Order, Resource::Order(order)), Ok(()));
+        let channel = format!("order:{order}");
+        assert_eq!(may(&alice, Action::Subscribe, Resource::Channel(&channel)), Ok(()));
+        for other in [
+            principal("i", None, "bob", &["order"]),
+            principal("j", None, "alice", &["order"]),
+            principal("i", Some(""), "alice", &["order"]),
+            principal("i", Some("acme"), "alice", &["order"]),
+            principal("i", None, "alice2", &["order"]),
+        ] {
+            assert_eq!(may(&other, Action::Order, Resource::Order(order)), Err(Denied::Unknown));
+            let to = Resource::Channel(&channel);
+            assert_eq!(may(&other, Action::Subscribe, to), Err(Denied::Unknown));
+        }
+        // The same answer whether or not it exists.
+        let none = Resource::Order(Uuid::new_v4());
+        assert_eq!(may(&alice, Action::Order, none), Err(Denied::Unknown));
+        let viewer = principal("i", None, "alice", &["subscribe:zone:*"]);
+        assert_eq!(may(&viewer, Action::Order, Resource::Order(order)), Err(Denied::Forbidden));
+        let names: std::collections::HashSet<Uuid> =
+            (0..1_000).map(|_| alice.owner().unwrap().name(Uuid::new_v4())).collect();
+        assert_eq!(names.len(), 1_000);
+    }
+
+    #[test]
+    fn parts_of_an_owner_do_not_run_into_each_other() {
+        let owner = |issuer, tenant, subject| principal(issuer, tenant, subject, &[]).owner();
+        assert_ne!(owner("a", Some("b"), "c"), owner("ab", Some(""), "c"));
+        assert_ne!(owner("a", Some("b"), "c"), owner("a", Some("bc"), ""));
+        assert_ne!(owner("a", None, "c"), owner("a", Some(""), "c"));
+    }
+
+    #[test]
+    fn each_action_takes_its_own_right() {
+        let order = Uuid::new_v4();
+        let doors = [
+            (Action::Subscribe, Resource::Channel("zone:pjm"), "subscribe:zone:pjm"),
+            (Action::Publish, Resource::Channel("zone:pjm"), "publish:zone:p*"),
+            (Action::Registry, Resource::Channel("zone:pjm"), "registry:zone:*"),
+            (Action::Order, Resource::Gateway, "order"),
+            (Action::Work, Resource::Gateway, "work"),
+            (Action::Admin, Resource::Gateway, "admin"),
+            (Action::Order, Resource::Order(order), "admin"),
+        ];
+        for (action, resource, right) in doors {
+            let holder = principal("i", None, "a", &[right]);
+            assert_eq!(may(&holder, action, resource), Ok(()), "{right}");
+            let without = doors.iter().map(|(_, _, right)| *right);
+            let without: Vec<&str> = without.filter(|other| *other != right && *other != "admin").collect();
+            let other = principal("i", None, "a", &without);
+            assert!(may(&other, action, resource).is_err(), "{action:?} {resource:?} without {right}");
+            let anonymous = Principal::anonymous(Rights::default());
+            assert_eq!(may(&anonymous, action, resource), Err(Denied::Unauthenticated));
+            assert_eq!(may(&Principal::unchecked(), action, resource), Ok(()));
+        }
+    }
+
+    #[test]
+    fn nobody_who_has_shown_nothing_has_orders() {
+        let order: Right = "order".parse().unwrap();
+        let anonymous = Principal::anonymous(Rights::new([order]));
+        assert_eq!(may(&anonymous, Action::Order, Resource::Gateway), Err(Denied::Unauthenticated));
+        let named = Owner(0).name(Uuid::new_v4());
+        assert_eq!(may(&anonymous, Action::Order, Resource::Order(named)), Err(Denied::Unauthenticated));
+        assert_eq!(anonymous.owner(), None);
+    }
+}

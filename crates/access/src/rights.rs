@@ -1,0 +1,299 @@
+//! What may be done, as roles and claims say it: `subscribe:zone:pjm.*`, `order`, `admin`.
+
+use std::fmt;
+use std::str::FromStr;
+
+/// Something that a client does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Action {
+    /// Read a channel: over a WebSocket, and its latest entries and its history.
+    Subscribe,
+    /// Publish to a channel, and remove its keys.
+    Publish,
+    /// Remove a zone, with all its keys, from those that there are.
+    Registry,
+    /// Place orders; and see, follow and cancel one's own.
+    Order,
+    /// Claim orders of everybody, and carry them out.
+    Work,
+    /// See what concerns others, revoke, and everything else.
+    Admin,
+}
+
+impl Action {
+    /// All there are.
+    pub const ALL: [Self; 6] =
+        [Self::Subscribe, Self::Publish, Self::Registry, Self::Order, Self::Work, Self::Admin];
+
+    /// As rights name it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Subscribe => "subscribe",
+            Self::Publish => "publish",
+            Self::Registry => "registry",
+            Self::Order => "order",
+            Self::Work => "work",
+            Self::Admin => "admin",
+        }
+    }
+
+    /// Whether it is done to channels, which a right for it names.
+    pub const fn is_of_channels(self) -> bool {
+        matches!(self, Self::Subscribe | Self::Publish | Self::Registry)
+    }
+}
+
+/// The longest right, in bytes.
+pub const RIGHT_LEN_MAX: usize = 160;
+
+/// The most rights of one principal; more are left out, the last ones first.
+pub const RIGHTS_MAX: usize = 64;
+
+/// One right: an action, and of those that are done to channels, to which ones.
+///
+/// A pattern is the name of a channel in which `*` stands for any characters, also none, and `{tenant}`
+/// and `{subject}` for those of the token.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Right {
+    action: Action,
+    /// Empty where the action is not done to channels.
+    pattern: Box<str>,
+}
+
+/// A text that is no right.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{found:?} is no right: expected {expected}")]
+pub struct InvalidRight {
+    found: String,
+    expected: &'static str,
+}
+
+const EXPECTED: &str =
+    "one of subscribe:<channel>, publish:<channel>, registry:<channel>, order, work, admin";
+const EXPECTED_CHANNEL: &str = "a channel such as zone:pjm.* after the action: zone: or order:, and then A-Z a-z 0-9 . _ : - * {tenant} {subject}";
+
+impl FromStr for Right {
+    type Err = InvalidRight;
+
+    fn from_str(text: &str) -> Result<Self, InvalidRight> {
+        let fault = |expected| {
+            let found = text.chars().take(RIGHT_LEN_MAX).collect();
+            InvalidRight { found, expected }
+        };
+        let (word, pattern) = text.split_once(':').map_or((text, None), |(word, rest)| (word, Some(rest)));
+        let action = Action::ALL.into_iter().find(|action| action.as_str() == word);
+        let action = action.filter(|_| text.len() <= RIGHT_LEN_MAX).ok_or_else(|| fault(EXPECTED))?;
+        match pattern {
+            None if !action.is_of_channels() => Ok(Self { action, pattern: Box::from("") }),
+            Some(pattern) if action.is_of_channels() && is_pattern(pattern) => {
+                // The channel of an order is in lower case.
+                let is_order = pattern.starts_with(ORDER);
+                let pattern = if is_order { pattern.to_ascii_lowercase() } else { pattern.to_owned() };
+                Ok(Self { action, pattern: pattern.into() })
+            }
+            _ if action.is_of_channels() => Err(fault(EXPECTED_CHANNEL)),
+            _ => Err(fault(EXPECTED)),
+        }
+    }
+}
+
+impl fmt::Display for Right {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.action.as_str())?;
+        if self.action.is_of_channels() { write!(f, ":{}", self.pattern) } else { Ok(()) }
+    }
+}
+
+const ZONE: &str = "zone:";
+/// How the channels of orders begin.
+pub(crate) const ORDER: &str = "order:";
+const TENANT: &str = "{tenant}";
+const SUBJECT: &str = "{subject}";
+
+fn is_pattern(pattern: &str) -> bool {
+    let filled = pattern.replace(TENANT, "x").replace(SUBJECT, "x");
+    let name = filled.strip_prefix(ZONE).or_else(|| filled.strip_prefix(ORDER));
+    let is_known = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | ':' | '-' | '*');
+    name.is_some_and(|name| !name.is_empty() && name.chars().all(is_known))
+}
+
+/// Whether something can stand in a pattern for `{tenant}` or `{subject}`. What separates the parts of
+/// names cannot: with it the tenant `a` would have what is of the tenant `a.b`.
+fn is_fit_for_patterns(text: &str) -> bool {
+    !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-'))
+}
+
+impl Right {
+    /// What it allows.
+    pub fn action(&self) -> Action {
+        self.action
+    }
+
+    /// The right of a principal: placeholders are filled in. `None` where it is void: there is nothing
+    /// fit to fill in; or it goes beyond the principal's tenant.
+    pub(crate) fn of(&self, subject: &str, tenant: Option<&str>) -> Option<Self> {
+        let reaches_all =
+            matches!(self.action, Action::Work | Action::Admin) || self.pattern.starts_with(ORDER);
+        // Orders are in one queue, and bear no tenant's name: these rights are for all of them.
+        if tenant.is_some() && reaches_all {
+            return None;
+        }
+        let mut pattern = self.pattern.to_string();
+        for (placeholder, value) in [(TENANT, tenant), (SUBJECT, Some(subject))] {
+            if pattern.contains(placeholder) {
+                let value = value.filter(|value| is_fit_for_patterns(value))?;
+                pattern = pattern.replace(placeholder, value);
+            }
+        }
+        Some(Self { action: self.action, pattern: pattern.into() })
+    }
+
+    fn allows(&self, action: Action, channel: &str) -> bool {
+        self.action == action && matches(&self.pattern, channel)
+    }
+}
+
+/// All rights of a principal.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+pub struct Rights(Box<[Right]>);
+
+impl Rights {
+    pub(crate) fn new(rights: impl IntoIterator<Item = Right>) -> Self {
+        let mut kept: Vec<Right> = Vec::new();
+        for right in rights {
+            if kept.len() < RIGHTS_MAX && !kept.contains(&right) {
+                kept.push(right);
+            }
+        }
+        Self(kept.into())
+    }
+
+    /// Whether an action is among them, whatever it is done to.
+    pub(crate) fn has(&self, action: Action) -> bool {
+        self.0.iter().any(|right| right.action == action)
+    }
+
+    /// Whether it may be done to a channel.
+    pub(crate) fn allow(&self, action: Action, channel: &str) -> bool {
+        self.0.iter().any(|right| right.allows(action, channel))
+    }
+
+    /// One after the other.
+    pub fn iter(&self) -> impl Iterator<Item = &Right> {
+        self.0.iter()
+    }
+}
+
+/// Whether a text is of a pattern. Goes back to the last `*` only, so it takes at most as many steps as
+/// the product of their lengths.
+fn matches(pattern: &str, text: &str) -> bool {
+    let (pattern, text) = (pattern.as_bytes(), text.as_bytes());
+    let (mut p, mut t) = (0, 0);
+    let mut star: Option<(usize, usize)> = None;
+    while t < text.len() {
+        if p < pattern.len() && pattern[p] == b'*' {
+            star = Some((p, t));
+            p += 1;
+        } else if p < pattern.len() && pattern[p] == text[t] {
+            p += 1;
+            t += 1;
+        } else if let Some((star_p, star_t)) = star {
+            p = star_p + 1;
+            t = star_t + 1;
+            star = Some((star_p, t));
+        } else {
+            return false;
+        }
+    }
+    pattern[p..].iter().all(|byte| *byte == b'*')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_star_stands_for_any_characters() {
+        for (pattern, text, expected) in [
+            ("zone:pjm", "zone:pjm", true),
+            ("zone:pjm", "zone:pjm2", false),
+            ("zone:pjm", "zone:pj", false),
+            ("zone:*", "zone:pjm.hub", true),
+            ("zone:*", "order:x", false),
+            ("zone:a.*", "zone:a.", true),
+            ("zone:a.*", "zone:ab", false),
+            ("zone:*.rt", "zone:x.rt.rt", true),
+            ("zone:*.rt", "zone:x.rta", false),
+            ("zone:a*b*c", "zone:aXbYbZc", true),
+            ("zone:a*b*c", "zone:aXc", false),
+            ("zone:**", "zone:", true),
+        ] {
+            assert_eq!(matches(pattern, text), expected, "{pattern} {text}");
+        }
+        let (many, long) = (format!("zone:{}b", "*a".repeat(70)), format!("zone:{}", "a".repeat(64)));
+        assert!(!matches(&many, &long));
+    }
+
+    #[test]
+    fn only_rights_are_read() {
+        for text in [
+            "subscribe:zone:pjm.*",
+            "publish:zone:*",
+            "registry:zone:x",
+            "order",
+            "work",
+            "admin",
+            "subscribe:zone:{tenant}.*",
+            "subscribe:order:*",
+            "publish:zone:{subject}",
+        ] {
+            assert_eq!(text.parse::<Right>().unwrap().to_string(), text);
+        }
+        for text in [
+            "",
+            "subscribe",
+            "subscribe:",
+            "subscribe:*",
+            "subscribe:pjm",
+            "order:zone:x",
+            "admin:*",
+            "dance",
+            "Admin",
+            " admin",
+            "subscribe:zone:a b",
+            "subscribe:zone:{sub}",
+            "subscribe:zone:",
+            "subscribe:zone:ä",
+            "openid",
+            "*",
+        ] {
+            assert!(text.parse::<Right>().is_err(), "{text}");
+        }
+        let long = format!("subscribe:zone:{}", "x".repeat(RIGHT_LEN_MAX));
+        assert!(long.parse::<Right>().is_err());
+        let order = "subscribe:order:6F1C1C1E-0B5E-4B1E-9D3E-0A6F4B6F2A11".parse::<Right>().unwrap();
+        assert!(order.allows(Action::Subscribe, "order:6f1c1c1e-0b5e-4b1e-9d3e-0a6f4b6f2a11"));
+    }
+
+    #[test]
+    fn a_placeholder_takes_no_more_than_a_name() {
+        let right: Right = "subscribe:zone:{tenant}.*".parse().unwrap();
+        let of = |tenant| right.of("alice", tenant).map(|right| right.to_string());
+        assert_eq!(of(Some("acme")).as_deref(), Some("subscribe:zone:acme.*"));
+        for tenant in [None, Some(""), Some("*"), Some("a.b"), Some("a:b"), Some("{subject}"), Some("a b")] {
+            assert_eq!(of(tenant), None, "{tenant:?}");
+        }
+        let mine: Right = "publish:zone:u.{subject}".parse().unwrap();
+        assert_eq!(mine.of("alice", None).unwrap().to_string(), "publish:zone:u.alice");
+        assert_eq!(mine.of("*", None), None);
+    }
+
+    #[test]
+    fn what_reaches_all_tenants_is_no_right_within_one() {
+        for text in ["admin", "work", "subscribe:order:*", "publish:order:*"] {
+            let right: Right = text.parse().unwrap();
+            assert_eq!(right.of("alice", Some("acme")), None, "{text}");
+            assert!(right.of("alice", None).is_some(), "{text}");
+        }
+    }
+}

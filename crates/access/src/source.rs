@@ -1,0 +1,167 @@
+//! Where keys come from, and when each place is looked at again. Decides, and fetches nothing.
+
+use std::sync::Arc;
+
+use crate::settings::Place;
+
+/// How soon a file is read again, in seconds: within it a key that was taken out is gone.
+const FILE_EVERY_S: i64 = 1;
+
+/// For how long keys from an address are fresh where its answer does not say, and the bounds of what it
+/// may say, in seconds.
+const FRESH_S: i64 = 300;
+const FRESH_LEAST_S: i64 = 60;
+const FRESH_MOST_S: i64 = 3_600;
+
+/// After a failure it is asked again so much later, and twice as much after each one more, in seconds.
+const AGAIN_LEAST_S: i64 = 1;
+const AGAIN_MOST_S: i64 = 60;
+
+/// A token names a key that is not known: the address is asked at once, but not sooner after it was asked
+/// before than this, in seconds. Anybody can name keys.
+const WANTED_EVERY_S: i64 = 10;
+
+/// What a place gives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Gives {
+    /// Public keys of an issuer.
+    Public(usize),
+    /// A secret of an issuer.
+    Secret(usize),
+    /// API keys.
+    ApiKeys,
+}
+
+/// A place that gives keys, and how it did.
+#[derive(Debug)]
+pub(crate) struct Source {
+    pub(crate) gives: Gives,
+    pub(crate) place: Place,
+    due: i64,
+    asked: i64,
+    failures: u32,
+    /// What was read last, if it could be used.
+    pub(crate) text: Option<Arc<str>>,
+    /// When that was confirmed last.
+    pub(crate) confirmed_at: Option<i64>,
+    /// What was wrong the last time.
+    pub(crate) problem: Option<String>,
+}
+
+impl Source {
+    pub(crate) fn new(gives: Gives, place: Place) -> Self {
+        Self {
+            gives,
+            place,
+            due: i64::MIN,
+            asked: i64::MIN,
+            failures: 0,
+            text: None,
+            confirmed_at: None,
+            problem: None,
+        }
+    }
+
+    fn is_file(&self) -> bool {
+        matches!(self.place, Place::File(_))
+    }
+
+    /// Whether it is time to ask. Then that counts as asked.
+    pub(crate) fn begin_if_due(&mut self, now: i64) -> bool {
+        let is_due = now >= self.due;
+        if is_due {
+            self.asked = now;
+            // Whoever asks says what came of it; if not, then so much later.
+            self.due = now.saturating_add(AGAIN_MOST_S);
+        }
+        is_due
+    }
+
+    /// Somebody needs a key that is not here. Says whether it is asked for one soon, or was just now.
+    pub(crate) fn want(&mut self, now: i64) -> bool {
+        if self.is_file() {
+            return false;
+        }
+        self.due = self.due.min(now.max(self.asked.saturating_add(WANTED_EVERY_S)));
+        self.due <= now || self.text.is_none()
+    }
+
+    /// It answered, and what it gave can be used. `max_age` is for how long it says that it may be kept,
+    /// in seconds.
+    pub(crate) fn succeeded(&mut self, text: Arc<str>, max_age: Option<i64>, now: i64) {
+        let fresh = max_age.unwrap_or(FRESH_S).clamp(FRESH_LEAST_S, FRESH_MOST_S);
+        // Ahead of the end, so that there is time for it to fail.
+        let again = if self.is_file() { FILE_EVERY_S } else { fresh * 4 / 5 };
+        self.due = now.saturating_add(again);
+        self.failures = 0;
+        self.text = Some(text);
+        self.confirmed_at = Some(now);
+        self.problem = None;
+    }
+
+    /// It did not, or gave something else: what it gave before goes on being used. Says whether that is
+    /// news.
+    pub(crate) fn failed(&mut self, problem: String, now: i64) -> bool {
+        let again = (AGAIN_LEAST_S << self.failures.min(6)).min(AGAIN_MOST_S);
+        let again = if self.is_file() { FILE_EVERY_S } else { again };
+        self.due = now.saturating_add(again);
+        self.failures = self.failures.saturating_add(1);
+        self.problem.replace(problem.clone()) != Some(problem)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of_url() -> Source {
+        Source::new(Gives::Public(0), Place::of("https://id.example/keys").unwrap())
+    }
+
+    #[test]
+    fn keys_are_fetched_ahead_of_their_end() {
+        let mut source = of_url();
+        assert!(source.begin_if_due(1_000));
+        assert!(!source.begin_if_due(1_000), "it is being asked");
+        source.succeeded("a".into(), Some(100), 1_000);
+        assert!(!source.begin_if_due(1_079));
+        assert!(source.begin_if_due(1_080));
+        for (said, after) in [(None, 240), (Some(0), 48), (Some(-5), 48), (Some(i64::MAX), 2_880)] {
+            source.succeeded("a".into(), said, 2_000);
+            assert!(!source.begin_if_due(2_000 + after - 1), "{said:?}");
+            assert!(source.begin_if_due(2_000 + after), "{said:?}");
+        }
+    }
+
+    #[test]
+    fn what_fails_is_asked_less_and_less_and_its_keys_stay() {
+        let mut source = of_url();
+        source.succeeded("a".into(), None, 0);
+        let mut now = 1_000;
+        for wait in [1, 2, 4, 8, 16, 32, 60, 60] {
+            assert!(source.begin_if_due(now), "{wait}");
+            source.failed("away".to_owned(), now);
+            assert!(!source.begin_if_due(now + wait - 1), "{wait}");
+            now += wait;
+        }
+        assert_eq!(source.text.as_deref(), Some("a"));
+        assert_eq!(source.confirmed_at, Some(0));
+        source.succeeded("b".into(), None, now);
+        assert!(source.failed("away".to_owned(), now) && !source.failed("away".to_owned(), now));
+    }
+
+    #[test]
+    fn an_unknown_key_is_asked_for_at_once_and_no_oftener_than_that() {
+        let mut source = of_url();
+        assert!(source.begin_if_due(0));
+        source.succeeded("a".into(), None, 0);
+        assert!(!source.want(5), "it was asked just now");
+        assert!(!source.begin_if_due(9));
+        assert!(source.begin_if_due(10));
+        source.succeeded("b".into(), None, 10);
+        assert!(source.want(100));
+        assert!(source.begin_if_due(100));
+        let mut file = Source::new(Gives::Public(0), Place::of("keys.pem").unwrap());
+        assert!(!file.want(100));
+    }
+}
