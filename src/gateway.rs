@@ -52,6 +52,9 @@ pub enum StartError {
     /// The storage that is required cannot be used.
     #[error(transparent)]
     Storage(#[from] storage::StartError),
+    /// It cannot be told who may come in: keys cannot be read.
+    #[error("`auth`: {0}")]
+    Auth(String),
     /// What orders look like cannot be read.
     #[error("`orders.schema`: {0}")]
     OrderSchema(String),

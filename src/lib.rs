@@ -2,6 +2,7 @@
 //!
 //! `docs/ARCHITECTURE.md` maps the rooms; `tests/it/architecture.rs` keeps their walls.
 
+mod access;
 pub mod channels;
 pub mod cli;
 pub mod client;

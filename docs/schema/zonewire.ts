@@ -4,12 +4,12 @@
 /**
  * A message from the gateway. Field order is part of the snapshot in `tests/fixtures/protocol`.
  */
-export type ServerMessage = { "type": "connection_established" } & ConnectionEstablished | { "type": "connection" } & Connection | { "type": "subscribed" } & Subscribed | { "type": "caught_up" } & CaughtUp | { "type": "unsubscribed" } & Unsubscribed | { "type": "resync" } & Resync | { "type": "snapshot_end" } & SnapshotEnd | { "type": "heartbeat" } & Heartbeat | { "type": "heartbeat_ack" } & Answer | { "type": "pong" } & Answer | { "type": "backend_state" } & BackendStateMessage | { "type": "error" } & ErrorMessage | { "type": "closing" } & Closing | Entry;
+export type ServerMessage = { "type": "connection_established" } & ConnectionEstablished | { "type": "connection" } & Connection | { "type": "subscribed" } & Subscribed | { "type": "caught_up" } & CaughtUp | { "type": "unsubscribed" } & Unsubscribed | { "type": "resync" } & Resync | { "type": "snapshot_end" } & SnapshotEnd | { "type": "heartbeat" } & Heartbeat | { "type": "heartbeat_ack" } & Answer | { "type": "pong" } & Answer | { "type": "backend_state" } & BackendStateMessage | { "type": "error" } & ErrorMessage | { "type": "closing" } & Closing | { "type": "authenticated" } & Authenticated | { "type": "token_expiring" } & TokenExpiring | Entry;
 
 /**
  * A message from a client. Unknown fields are ignored.
  */
-export type ClientMessage = { "type": "subscribe" } & Subscribe | { "type": "unsubscribe" } & Unsubscribe | { "type": "heartbeat" } & Bare | { "type": "heartbeat_ack" } & Bare | { "type": "ping" } & Bare;
+export type ClientMessage = { "type": "subscribe" } & Subscribe | { "type": "unsubscribe" } & Unsubscribe | { "type": "heartbeat" } & Bare | { "type": "heartbeat_ack" } & Bare | { "type": "ping" } & Bare | { "type": "auth" } & Auth;
 
 /**
  * First message of every connection that was not opened on an order.
@@ -39,6 +39,18 @@ heartbeat_interval_ms: number,
  * Version of this protocol.
  */
 protocol: number, 
+/**
+ * Whether the gateway asks who one is; absent where it does not.
+ */
+authentication?: Authentication | (string & {}), 
+/**
+ * The subject of the token that came with the request.
+ */
+subject?: string, 
+/**
+ * When that token expires.
+ */
+token_expires_at?: string, 
 /**
  * When it was sent.
  */
@@ -76,6 +88,18 @@ heartbeat_interval_ms: number,
  * Version of this protocol.
  */
 protocol: number, 
+/**
+ * Whether the gateway asks who one is; absent where it does not.
+ */
+authentication?: Authentication | (string & {}), 
+/**
+ * The subject of the token that came with the request.
+ */
+subject?: string, 
+/**
+ * When that token expires.
+ */
+token_expires_at?: string, 
 /**
  * When it was sent.
  */
@@ -347,6 +371,45 @@ retry_after_ms?: number,
 timestamp: string, };
 
 /**
+ * Who one is, to the gateway.
+ */
+export type Authenticated = { 
+/**
+ * The `id` of the request, when it had one.
+ */
+id?: RequestId, 
+/**
+ * The subject of the token, or of the key.
+ */
+subject: string, 
+/**
+ * When it expires; absent where it does not.
+ */
+expires_at?: string, 
+/**
+ * When it was sent.
+ */
+timestamp: string, };
+
+/**
+ * The token that was shown expires soon.
+ */
+export type TokenExpiring = { 
+/**
+ * When. The connection is closed then, unless another token was shown.
+ */
+expires_at: string, 
+/**
+ * When it was sent.
+ */
+timestamp: string, };
+
+/**
+ * Whether the gateway asks who one is.
+ */
+export type Authentication = "required" | "optional";
+
+/**
  * An entry of a channel. Others may be added: receivers count the offset of those that they do not know.
  */
 export type Entry = { "type": "price_update" } & PriceUpdate | { "type": "key_removed" } & KeyRemoved | { "type": "zone_removed" } & ZoneRemoved | { "type": "routing" } & OrderUpdate | { "type": "building" } & OrderUpdate | { "type": "submitted" } & OrderUpdate | { "type": "confirmed" } & OrderUpdate | { "type": "failed" } & OrderFailed | { "type": "skipped" } & Skipped;
@@ -399,6 +462,24 @@ export type Bare = {
  * Comes back in the answer.
  */
 id?: RequestId, };
+
+/**
+ * Shows who one is, or shows it anew before the token that was shown expires.
+ */
+export type Auth = { 
+/**
+ * Comes back in the answer.
+ */
+id?: RequestId, 
+/**
+ * The token.
+ */
+token: Token, };
+
+/**
+ * Who one is: a token, or an API key. It is never printed.
+ */
+export type Token = string;
 
 /**
  * A market area whose prices are streamed, such as `pjm`, `ercot` or `btc-usdt`.
@@ -462,23 +543,23 @@ export type Scope = "all" | "some";
 /**
  * Why something that a client asked for was not done.
  */
-export type ErrorCode = "invalid_json" | "invalid_message" | "unknown_type" | "invalid_channel" | "not_subscribed" | "superseded" | "invalid_position" | "too_many_subscriptions" | "too_many_zones" | "too_many_orders" | "storage_unavailable";
+export type ErrorCode = "invalid_json" | "invalid_message" | "unknown_type" | "invalid_channel" | "not_subscribed" | "superseded" | "invalid_position" | "too_many_subscriptions" | "too_many_zones" | "too_many_orders" | "storage_unavailable" | "invalid_token" | "forbidden";
 
 /**
  * Why the gateway ended a subscription by itself.
  */
-export type EndCode = "finished";
+export type EndCode = "finished" | "forbidden";
 
 /**
  * Close codes (RFC 6455, section 7.4). 1000 to 1015 mean what the RFC says; 4000 to 4499 say
  * "reconnect and resume"; 4500 to 4999 say "do not reconnect".
  */
-export type CloseCode = "normal" | "protocol_error" | "unsupported_data" | "abnormal" | "invalid_utf8" | "message_too_big" | "shutting_down" | "slow_consumer" | "heartbeat_timeout" | "moved" | "rate_limited" | "too_many_connections" | "disconnected" | "bad_request";
+export type CloseCode = "normal" | "protocol_error" | "unsupported_data" | "abnormal" | "invalid_utf8" | "message_too_big" | "shutting_down" | "slow_consumer" | "heartbeat_timeout" | "moved" | "rate_limited" | "too_many_connections" | "token_expired" | "disconnected" | "unauthorized" | "bad_request";
 
 /**
  * What was wrong with a request. Stable: clients may match on it.
  */
-export type ProblemCode = "invalid_json" | "invalid_utf8" | "broken_body" | "invalid_name" | "invalid_position" | "invalid_order_id" | "invalid_idempotency_key" | "invalid_status" | "invalid_limit" | "invalid_query" | "invalid_header" | "invalid_host" | "invalid_target" | "invalid_websocket_key" | "not_upgradable" | "origin_not_allowed" | "not_found" | "unknown_order" | "unknown_dead_letter" | "unknown_key" | "unknown_zone" | "no_gateway" | "method_not_allowed" | "body_timeout" | "idempotency_conflict" | "too_late" | "already_ended" | "has_job" | "no_job" | "may_be_submitted" | "lease_lost" | "cancelled" | "not_external" | "foreign_epoch" | "body_too_large" | "line_too_large" | "price_too_large" | "update_too_large" | "unsupported_media_type" | "unsupported_content_encoding" | "unknown_host" | "invalid_order" | "invalid_update" | "invalid_request" | "invalid_price" | "invalid_key" | "reserved_field" | "duplicate_field" | "invalid_timestamp" | "too_many_zones" | "too_many_keys" | "upgrade_required" | "unsupported_version" | "too_many_connections_from_address" | "connecting_too_often" | "internal" | "corrupt" | "not_implemented" | "storage_unavailable" | "busy" | "shutting_down" | "too_many_connections" | "queue_full" | "storage_degraded" | "unknown_while_degraded" | "no_worker";
+export type ProblemCode = "invalid_json" | "invalid_utf8" | "broken_body" | "invalid_name" | "invalid_position" | "invalid_order_id" | "invalid_idempotency_key" | "invalid_status" | "invalid_limit" | "invalid_query" | "invalid_header" | "invalid_host" | "invalid_target" | "invalid_websocket_key" | "not_upgradable" | "unauthorized" | "origin_not_allowed" | "forbidden" | "not_found" | "unknown_order" | "unknown_dead_letter" | "unknown_key" | "unknown_zone" | "no_gateway" | "method_not_allowed" | "body_timeout" | "idempotency_conflict" | "too_late" | "already_ended" | "has_job" | "no_job" | "may_be_submitted" | "lease_lost" | "cancelled" | "not_external" | "foreign_epoch" | "body_too_large" | "line_too_large" | "price_too_large" | "update_too_large" | "unsupported_media_type" | "unsupported_content_encoding" | "unknown_host" | "invalid_order" | "invalid_update" | "invalid_request" | "invalid_price" | "invalid_key" | "reserved_field" | "duplicate_field" | "invalid_timestamp" | "too_many_zones" | "too_many_keys" | "upgrade_required" | "unsupported_version" | "too_many_connections_from_address" | "connecting_too_often" | "internal" | "corrupt" | "not_implemented" | "storage_unavailable" | "busy" | "shutting_down" | "too_many_connections" | "queue_full" | "storage_degraded" | "unknown_while_degraded" | "no_worker";
 
 /**
  * A refused request: what was wrong, and what would be right. Where something else than a gateway has
@@ -901,6 +982,41 @@ export type LeaseHeld = {
 held: boolean, };
 
 /**
+ * What is to be no longer valid: one of these.
+ */
+export type Revoke = { 
+/**
+ * A token, by its `jti`.
+ */
+jti?: string, 
+/**
+ * An API key, by its name.
+ */
+key?: string, 
+/**
+ * All that was issued to a subject until now.
+ */
+subject?: string, };
+
+/**
+ * Where a revocation holds, as far as that is known.
+ */
+export type RevokedOn = { 
+/**
+ * The nodes that have confirmed it, the one that was asked first.
+ */
+holds_on: Array<string>, 
+/**
+ * Nodes that are there and have not confirmed it in time.
+ */
+unconfirmed_on: Array<string>, 
+/**
+ * The storage that nodes share is away: what other nodes there are is not known, and they hear of it
+ * when it is back.
+ */
+degraded: boolean, };
+
+/**
  * `POST /api/jobs/{jobId}/release`.
  */
 export type ReleaseRequest = { 
@@ -1065,6 +1181,10 @@ executor: string,
  */
 other_executors?: Array<string>, 
 /**
+ * How the gateway's knowledge of tokens does, where it asks who one is.
+ */
+authentication?: AuthenticationView, 
+/**
  * When this was said.
  */
 timestamp: string, 
@@ -1100,6 +1220,19 @@ primaries: number,
  * Those of them that do not serve.
  */
 primaries_away: number, };
+
+/**
+ * How a gateway's knowledge of tokens does.
+ */
+export type AuthenticationView = { 
+/**
+ * `known`, or `unknown` where there may be revocations that this node has not heard of.
+ */
+revocations: string, 
+/**
+ * `fresh`, or `stale` where a place of keys fails; the log says which.
+ */
+keys: string, };
 
 /**
  * A channel that cannot be put in order.

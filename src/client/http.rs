@@ -10,8 +10,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt as _};
 use http_body_util::combinators::UnsyncBoxBody;
-use http_body_util::{BodyExt as _, Empty, Full, StreamBody};
+use http_body_util::{BodyExt as _, Empty, Full, LengthLimitError, Limited, StreamBody};
 use hyper::body::{Frame, Incoming};
+use hyper::header::HeaderValue;
 use hyper::http::request::Builder;
 use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper::{HeaderMap, Method, StatusCode, Uri, header};
@@ -35,6 +36,8 @@ type Body = UnsyncBoxBody<Bytes, io::Error>;
 pub struct Http {
     client: legacy::Client<HttpsConnector<Way>, Body>,
     proxies: Option<Arc<Matcher>>,
+    /// The value of `Authorization` of each request.
+    authorization: Option<HeaderValue>,
 }
 
 impl Http {
@@ -65,7 +68,13 @@ impl Http {
             ),
         };
         let connector = tls.https_or_http().enable_http1().wrap_connector(way);
-        Ok(Self { client: legacy::Client::builder(TokioExecutor::new()).build(connector), proxies })
+        let client = legacy::Client::builder(TokioExecutor::new()).build(connector);
+        Ok(Self { client, proxies, authorization: None })
+    }
+
+    /// The same for somebody.
+    pub(super) fn authorized(self, authorization: Option<HeaderValue>) -> Self {
+        Self { authorization, ..self }
     }
 
     /// Begins a GET.
@@ -85,7 +94,10 @@ impl Http {
 
     fn request(&self, method: Method, url: &str) -> Request {
         let agent = concat!("zonewire/", env!("CARGO_PKG_VERSION"));
-        let head = hyper::Request::builder().method(method).uri(url).header(header::USER_AGENT, agent);
+        let mut head = hyper::Request::builder().method(method).uri(url).header(header::USER_AGENT, agent);
+        if let Some(authorization) = &self.authorization {
+            head = head.header(header::AUTHORIZATION, authorization);
+        }
         let body = Empty::new().map_err(|never| match never {}).boxed_unsync();
         Request { http: self.clone(), head, body, timeout: None }
     }
@@ -172,6 +184,16 @@ impl Response {
         Ok(body.map_err(|error| SendError::Broken(error.into()))?.to_bytes())
     }
 
+    /// The whole body, of `max` bytes at the most.
+    ///
+    /// # Errors
+    ///
+    /// As for [`bytes`](Self::bytes); or it is longer, of which no more is read.
+    pub async fn bytes_within(self, max: usize) -> Result<Bytes, SendError> {
+        let body = within(self.deadline, Limited::new(self.body, max).collect()).await?;
+        Ok(body.map_err(SendError::of_body)?.to_bytes())
+    }
+
     /// The whole body as text; what is not UTF-8 in it is replaced.
     ///
     /// # Errors
@@ -200,11 +222,17 @@ pub enum SendError {
     Broken(Fault),
     /// The answer took too long.
     Timeout,
+    /// The answer is longer than it may be.
+    TooLong,
 }
 
 impl SendError {
     fn of(error: legacy::Error) -> Self {
         if error.is_connect() { Self::Connect(error.into()) } else { Self::Broken(error.into()) }
+    }
+
+    fn of_body(error: Fault) -> Self {
+        if error.is::<LengthLimitError>() { Self::TooLong } else { Self::Broken(error) }
     }
 
     /// Whether nothing was sent.
@@ -223,7 +251,7 @@ impl std::error::Error for SendError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Self::Address(error) | Self::Connect(error) | Self::Broken(error) => Some(&**error),
-            Self::Timeout => None,
+            Self::Timeout | Self::TooLong => None,
         }
     }
 }

@@ -10,7 +10,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
-use hyper::header::RETRY_AFTER;
+use hyper::header::{HeaderValue, RETRY_AFTER};
 pub use hyper::{StatusCode, header};
 use serde::Deserialize;
 use url::{Host, Url};
@@ -25,9 +25,20 @@ pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long it may take to answer a small request.
 pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Address of a gateway; may hold a path, when a proxy puts it under one.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct BaseUrl(Url);
+/// Address of a gateway; may hold a path, when a proxy puts it under one. And who one is there, where that
+/// is asked; that is never printed.
+#[derive(Clone, PartialEq, Eq)]
+pub struct BaseUrl {
+    url: Url,
+    /// The value of `Authorization`.
+    authorization: Option<HeaderValue>,
+}
+
+impl fmt::Debug for BaseUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BaseUrl").field("url", &self.to_string()).finish_non_exhaustive()
+    }
+}
 
 impl FromStr for BaseUrl {
     type Err = String;
@@ -54,21 +65,33 @@ impl FromStr for BaseUrl {
         url.set_fragment(None);
         let path = format!("{}/", url.path().trim_end_matches('/'));
         url.set_path(&path);
-        Ok(Self(url))
+        Ok(Self { url, authorization: None })
     }
 }
 
 impl fmt::Display for BaseUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // Without user and password, which may be for a proxy.
-        write!(f, "{}{}", self.0.origin().ascii_serialization(), self.0.path().trim_end_matches('/'))
+        write!(f, "{}{}", self.url.origin().ascii_serialization(), self.url.path().trim_end_matches('/'))
     }
 }
 
 impl BaseUrl {
+    /// The same for somebody with a token or an API key.
+    ///
+    /// # Errors
+    /// It is none: it has characters that no token has.
+    pub fn with_token(mut self, token: &str) -> Result<Self, String> {
+        let value = HeaderValue::try_from(format!("Bearer {}", token.trim()));
+        let mut value = value.map_err(|_error| "a token has visible ASCII characters only".to_owned())?;
+        value.set_sensitive(true);
+        self.authorization = Some(value);
+        Ok(self)
+    }
+
     /// An endpoint; `path` without a leading slash.
     pub fn endpoint(&self, path: &str) -> String {
-        format!("{}{path}", self.0)
+        format!("{}{path}", self.url)
     }
 
     /// Where to publish to a zone.
@@ -78,21 +101,23 @@ impl BaseUrl {
 
     /// A WebSocket endpoint; `path` without a leading slash.
     pub fn socket(&self, path: &str) -> String {
-        let scheme = if self.0.scheme() == "https" { "wss" } else { "ws" };
-        format!("{scheme}{}{path}", &self.0[url::Position::AfterScheme..])
+        let scheme = if self.url.scheme() == "https" { "wss" } else { "ws" };
+        format!("{scheme}{}{path}", &self.url[url::Position::AfterScheme..])
     }
 
     /// An HTTP client for this gateway. Proxies from the environment are honoured, except for this
     /// machine, where they are never meant.
     pub fn http(&self) -> anyhow::Result<Http> {
-        let is_here = match self.0.host() {
+        let is_here = match self.url.host() {
             Some(Host::Domain(name)) => name == "localhost",
             Some(Host::Ipv4(address)) => address.is_loopback(),
             Some(Host::Ipv6(address)) => address.is_loopback(),
             None => false,
         };
-        let speaks_tls = self.0.scheme() == "https";
-        Http::new(!is_here, speaks_tls).context("cannot read the certificates that this machine trusts")
+        let speaks_tls = self.url.scheme() == "https";
+        let http = Http::new(!is_here, speaks_tls);
+        let http = http.context("cannot read the certificates that this machine trusts")?;
+        Ok(http.authorized(self.authorization.clone()))
     }
 }
 

@@ -9,8 +9,10 @@ use super::SendError;
 
 /// Why a request got no answer.
 pub(super) fn of_request(error: &SendError) -> String {
-    if matches!(error, SendError::Timeout) {
-        return "no answer in time".to_owned();
+    match error {
+        SendError::Timeout => return "no answer in time".to_owned(),
+        SendError::TooLong => return "the answer is longer than it may be".to_owned(),
+        _ => {}
     }
     if let Some(words) = of_causes(error) {
         return words;

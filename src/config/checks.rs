@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use super::Config;
+use super::{AuthConfig, AuthMode, Config};
 use crate::storage::{StorageChoice, StorageConfig};
 use crate::support::checks::{Checks, Finding};
 
@@ -12,6 +12,7 @@ use crate::support::checks::{Checks, Finding};
 pub(super) fn check(config: &Config) -> Vec<Finding> {
     let rooms = [
         config.node.check(config.storage.backend),
+        check_listen(config),
         config.http.check(),
         config.connections.check(),
         config.channels.check(),
@@ -19,6 +20,7 @@ pub(super) fn check(config: &Config) -> Vec<Finding> {
         config.orders.check(),
         config.feeds.check(),
         config.log.check(),
+        check_auth(&config.auth),
     ];
     let mut found = rooms.concat();
     if let Ok(values) = serde_json::to_value(config) {
@@ -82,6 +84,28 @@ fn check_storage(storage: &StorageConfig) -> Vec<Finding> {
         found.extend(together.finish());
     }
     found
+}
+
+fn check_auth(auth: &AuthConfig) -> Vec<Finding> {
+    let wrong = auth.check().into_iter();
+    wrong.map(|(key, problem)| Finding { key: format!("auth.{key}"), problem }).collect()
+}
+
+/// Other machines must not reach a gateway that asks nobody who they are, unless somebody says so.
+fn check_listen(config: &Config) -> Vec<Finding> {
+    let mut checks = Checks::of("http");
+    let listen = config.http.listen;
+    let is_guarded = listen.ip().to_canonical().is_loopback()
+        || config.auth.is_on()
+        || config.auth.mode == Some(AuthMode::Off);
+    checks.require("listen", is_guarded, || {
+        format!(
+            "{listen} can be reached from other machines, and nobody is asked who they are: set up \
+             authentication (`zonewire config init` writes a configuration that works), listen on a loopback \
+             address such as 127.0.0.1, or set auth.mode = \"off\""
+        )
+    });
+    checks.finish()
 }
 
 /// What is in the way of a directory that is made when it is needed.

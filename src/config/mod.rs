@@ -23,6 +23,7 @@ pub use self::default::DEFAULT_TOML;
 pub use self::fault::{ConfigError, Fault};
 pub use self::layers::{Flag, Sources};
 pub use self::node::{NodeConfig, Role};
+pub use crate::access::{AuthConfig, IssuerConfig, Mode as AuthMode};
 pub use crate::channels::ChannelsConfig;
 pub use crate::connections::ConnectionsConfig;
 pub use crate::feeds::{Delimiter, FeedsConfig, ReplayConfig, SimulatedConfig, TimeFormat, TimeZone};
@@ -37,6 +38,9 @@ pub const FILE_VARIABLE: &str = "ZONEWIRE_CONFIG";
 /// The environment variable with the gateway's address for commands that talk to one. Not a setting.
 pub const URL_VARIABLE: &str = "ZONEWIRE_URL";
 
+/// The environment variable with the token for such commands. Not a setting either.
+pub const TOKEN_VARIABLE: &str = "ZONEWIRE_TOKEN";
+
 /// All settings of a gateway.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -45,6 +49,8 @@ pub struct Config {
     pub node: NodeConfig,
     /// `[http]`
     pub http: HttpConfig,
+    /// `[auth]`
+    pub auth: AuthConfig,
     /// `[connections]`
     pub connections: ConnectionsConfig,
     /// `[channels]`

@@ -13,8 +13,15 @@ use super::layers::Rank;
 type BoxedError = Box<figment::Error>;
 
 /// Tables whose keys are names that users choose.
-pub(super) const OPEN_TABLES: [&[&str]; 3] =
-    [&["channels", "lanes"], &["channels", "zone_ahead_max_s"], &["feeds", "replay", "rename"]];
+pub(super) const OPEN_TABLES: [&[&str]; 4] = [
+    &["channels", "lanes"],
+    &["channels", "zone_ahead_max_s"],
+    &["feeds", "replay", "rename"],
+    &["auth", "roles"],
+];
+
+/// Keys that there were, and what to set instead.
+const GONE: [(&str, &str); 1] = [("http.allow_unauthenticated", "set auth.mode = \"off\" instead")];
 
 /// Keys whose values appear nowhere.
 pub(super) const SECRETS: [&str; 3] =
@@ -78,8 +85,11 @@ impl Setting {
                 let depth =
                     self.path.iter().position(|part| *part == name).map_or(self.path.len(), |at| at + 1);
                 let key = self.path[..depth].join(".");
-                let hint = nearest(&self.path, depth, siblings);
-                (key, "there is no such key".to_owned(), hint.map(|near| format!("did you mean {near}?")))
+                let gone = GONE.iter().find(|(gone, _)| *gone == key);
+                let hint = gone.map(|(_, instead)| (*instead).to_owned()).or_else(|| {
+                    nearest(&self.path, depth, siblings).map(|near| format!("did you mean {near}?"))
+                });
+                (key, "there is no such key".to_owned(), hint)
             }
             Kind::UnknownVariant(found, variants) => {
                 (key, format!("expected one of {}; found {found:?}", variants.join(", ")), None)

@@ -141,7 +141,7 @@ fn values_are_checked_against_each_other() {
         "[http]\nlisten = '0.0.0.0:80'\n[connections]\nsilence_timeout_s = 30\n[storage]\nrequired = true\n",
         &[("ZONEWIRE_CONNECTIONS__OUTBOX_BYTES_MAX", "1")],
         &[
-            ("http.listen", "file ", "set http.allow_unauthenticated = true"),
+            ("http.listen", "file ", "set auth.mode = \"off\""),
             (
                 "connections.silence_timeout_s",
                 "file ",
@@ -374,4 +374,46 @@ fn what_is_shown_is_a_config_again() {
     let variables = [("ZONEWIRE_CHANNELS__LANES__A.B", "every"), ("ZONEWIRE_HTTP__ORIGINS", "*")];
     let loaded = load("", &variables, &[]).unwrap();
     assert_eq!(toml::from_str::<Config>(&loaded.show()).unwrap(), loaded.config);
+}
+
+#[test]
+fn other_addresses_than_loopback_need_authentication_or_a_word() {
+    for (listen, auth, good) in [
+        ("127.0.0.1:1", "", true),
+        ("[::1]:1", "", true),
+        ("[::ffff:127.0.0.1]:1", "", true),
+        ("0.0.0.0:1", "", false),
+        ("[::]:1", "", false),
+        ("10.0.0.5:1", "", false),
+        ("0.0.0.0:1", "mode = 'off'", true),
+        ("0.0.0.0:1", "keys_file = 'keys.toml'", true),
+        ("0.0.0.0:1", "mode = 'on'\nanonymous = ['subscribe:zone:*']", true),
+        ("0.0.0.0:1", "anonymous = ['subscribe:zone:*']", false),
+        ("0.0.0.0:1", "[[auth.issuers]]\nissuer = 'i'\nsecret_files = ['s']", true),
+        ("127.0.0.1:1", "mode = 'on'", false),
+    ] {
+        let loaded = load(&format!("[http]\nlisten = '{listen}'\n[auth]\n{auth}\n"), &[], &[]);
+        assert_eq!(loaded.is_ok(), good, "{listen} {auth}: {:?}", loaded.err());
+    }
+}
+
+#[test]
+fn what_allowed_everybody_before_names_its_successor() {
+    let file = "[http]\nallow_unauthenticated = true\n";
+    let expected = ("http.allow_unauthenticated", "file ", "set auth.mode = \"off\" instead");
+    check_faults(file, &[], &[expected]);
+}
+
+#[test]
+fn all_that_is_wrong_with_who_may_come_in_is_told() {
+    let file = "[auth]\nwithin_s = 0\n[auth.roles]\ndesk = ['dance']\n[[auth.issuers]]\nissuer = 'i'\nkeys = \
+                ['http://id.example/keys']\n";
+    let expected = [
+        ("auth.within_s", "file ", "expected 1 or more"),
+        ("auth.roles", "", "\"dance\" is no right"),
+        ("auth.issuers", "file ", "must begin with https://"),
+    ];
+    check_faults(file, &[], &expected);
+    let roles = good("", &[("ZONEWIRE_AUTH__ROLES__DESK", "order,subscribe:zone:a.b")], &[]).auth.roles;
+    assert_eq!(roles["desk"], ["order", "subscribe:zone:a.b"]);
 }

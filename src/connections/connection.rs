@@ -3,6 +3,7 @@
 //! is, and how it is closed.
 
 mod allowance;
+mod guest;
 mod sending;
 mod task;
 
@@ -25,6 +26,7 @@ use super::subscription::Subscription;
 use crate::model::ChannelName;
 use crate::protocol::{CloseCode, ServerMessage, close_frame, text_frame};
 use allowance::Bucket;
+pub(super) use guest::Guest;
 pub(super) use task::leave_turn_to_others;
 
 /// The precision in which a connection remembers when it was heard; 13 years fit.
@@ -55,10 +57,18 @@ pub(super) struct Connection {
     state: Cell<State>,
     /// Whether channels that go too fast for this reader wait for it.
     pub(super) pacing: Cell<Pacing>,
-    /// The order that it was opened on, and ends with. Boxed: most were opened on none.
-    order: Option<Box<ChannelName>>,
+    /// What not every connection has. Boxed: where nobody is asked who they are, most have nothing of it.
+    particulars: Option<Box<Particulars>>,
     /// Counts this connection in the limits until it is gone.
     _admission: Admission,
+}
+
+/// See [`Connection::particulars`].
+struct Particulars {
+    /// The order that it was opened on, and ends with.
+    order: Option<ChannelName>,
+    /// Who is at the other end, where that is asked.
+    guest: Option<Guest>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -95,9 +105,11 @@ impl Connection {
         stats: Arc<ShardStats>,
         burst: u32,
         order: Option<ChannelName>,
+        guest: Option<Guest>,
     ) -> Self {
+        let has_some = order.is_some() || guest.is_some();
         Self {
-            order: order.map(Box::new),
+            particulars: has_some.then(|| Box::new(Particulars { order, guest })),
             id,
             stream,
             outbox: RefCell::default(),
@@ -126,16 +138,26 @@ impl Connection {
         self.subscriptions.borrow().iter().find(|subscription| subscription.channel == *channel).cloned()
     }
 
+    /// The order that it was opened on, and ends with.
+    pub(super) fn order(&self) -> Option<&ChannelName> {
+        self.particulars.as_ref()?.order.as_ref()
+    }
+
+    /// Who is at the other end, where that is asked.
+    pub(super) fn guest(&self) -> Option<&Guest> {
+        self.particulars.as_ref()?.guest.as_ref()
+    }
+
     /// Since when it has been given all of the order that it was opened on.
     pub(super) fn finished_at(&self) -> Option<Instant> {
-        self.subscription(self.order.as_deref()?)?.finished_at()
+        self.subscription(self.order()?)?.finished_at()
     }
 
     /// Its subscriptions that have been given everything that there will ever be, and since when; but for
     /// the one that it was opened for.
     pub(super) fn finished(&self) -> Vec<(Rc<Subscription>, Instant)> {
         let subscriptions = self.subscriptions.borrow();
-        let others = subscriptions.iter().filter(|held| self.order.as_deref() != Some(&held.channel));
+        let others = subscriptions.iter().filter(|held| self.order() != Some(&held.channel));
         others.filter_map(|held| Some((Rc::clone(held), held.finished_at()?))).collect()
     }
 
@@ -157,7 +179,7 @@ impl Connection {
     }
 
     /// The first tick that is not before so much time from now has passed.
-    fn tick_after(&self, time: Duration) -> u32 {
+    pub(super) fn tick_after(&self, time: Duration) -> u32 {
         let until = self.opened.elapsed().saturating_add(time).as_millis().div_ceil(TICK.as_millis());
         u32::try_from(until).unwrap_or(u32::MAX)
     }
@@ -281,6 +303,7 @@ impl Connection {
             messages_received: u64::from(self.received.get()),
             waiting_messages: outbox.as_ref().map_or(0, |outbox| outbox.messages()),
             waiting_bytes: outbox.as_ref().map_or(0, |outbox| outbox.bytes()),
+            subject: self.guest().and_then(|guest| guest.principal().subject().map(str::to_owned)),
         }
     }
 }

@@ -16,6 +16,7 @@ use super::config::ConnectionsConfig;
 use super::limits::{AddressPermit, Admission, Limit, Limits, Source, TcpPlace};
 use super::shard::{Command, Opening};
 use super::stats::{ConnectionInfo, ConnectionTotals, ShardStats};
+use crate::access::Principal;
 use crate::model::ChannelName;
 use crate::protocol::CloseCode;
 
@@ -199,9 +200,16 @@ impl Manager {
 }
 
 impl ShardHandle {
-    /// Hands over a socket, once the response that upgrades it has been sent.
-    pub(crate) async fn adopt(&self, upgrade: OnUpgrade, opening: Opening, admission: Admission) -> bool {
-        self.commands.send(Command::Adopt { upgrade, opening, admission }).await.is_ok()
+    /// Hands over a socket, once the response that upgrades it has been sent. Who is at its other end is
+    /// `None` where nobody is asked.
+    pub(crate) async fn adopt(
+        &self,
+        upgrade: OnUpgrade,
+        opening: Opening,
+        principal: Option<Arc<Principal>>,
+        admission: Admission,
+    ) -> bool {
+        self.commands.send(Command::Adopt { upgrade, opening, principal, admission }).await.is_ok()
     }
 }
 

@@ -31,6 +31,7 @@ pub(crate) use socket::{Kept, Look, Socket, read_first};
 pub(crate) use stats::DURATION_BUCKETS_S;
 pub use stats::{ConnectionHealth, ConnectionInfo};
 
+use crate::access::Gate;
 use crate::channels::{CREDITS, Channels, Delivery};
 use crate::storage::StatusReader;
 use crate::support::panics::Vital;
@@ -66,11 +67,12 @@ impl ShardSeed {
         self,
         channels: Channels,
         status: StatusReader,
+        gate: Arc<Gate>,
         vital: &Vital,
         stop: CancellationToken,
     ) {
         let Self { index, config, queues, stats } = self;
-        Shard::new(index, config, channels, stats, status).run(queues, vital, stop).await;
+        Shard::new(index, config, channels, stats, status, gate).run(queues, vital, stop).await;
     }
 }
 

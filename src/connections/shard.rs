@@ -1,6 +1,7 @@
 //! One thread's connections: fans entries out, answers clients, keeps hearts beating.
 
 mod fan_out;
+mod guests;
 mod requests;
 #[cfg(test)]
 mod tests;
@@ -29,13 +30,14 @@ use tracing::{debug, warn};
 use uuid::Uuid;
 
 use super::config::ConnectionsConfig;
-use super::connection::{Connection, Pacing};
+use super::connection::{Connection, Guest, Pacing};
 use super::intake::Intake;
 use super::limits::{Admission, Limit};
 use super::outbox::{OutboxLimits, Replaces};
 use super::socket::Socket;
 use super::stats::{ConnectionInfo, ShardStats};
 use super::subscription::Subscription;
+use crate::access::{Gate, Principal, now_s};
 use crate::channels::{Asked, Channels, Delivery};
 use crate::model::{ChannelName, OrderId, Position, Zone};
 use crate::protocol::{
@@ -45,6 +47,7 @@ use crate::protocol::{
 use crate::storage::{Scope, StatusReader, StorageStatus};
 use crate::support::panics::{Vital, contain, contain_now};
 use fan_out::Followed;
+use guests::Introduction;
 pub(super) use requests::{Heard, Request};
 
 /// The longest time between two looks at who is silent or has not answered a close. Each look also
@@ -83,6 +86,8 @@ pub(crate) enum Opening {
     Order { order: OrderId, since: Option<Position> },
     /// Its address is not of the right form: it is told so, and closed for good.
     BadAddress { code: ErrorCode, message: String },
+    /// It brought a token that does not hold: it is told so, and closed.
+    Unauthorized { message: String },
     /// A limit refuses it: it is closed, and comes back later.
     TurnedAway(Limit),
 }
@@ -90,7 +95,7 @@ pub(crate) enum Opening {
 /// What a shard is asked for, besides sending entries.
 pub(super) enum Command {
     /// Take over a socket once its HTTP response is out.
-    Adopt { upgrade: OnUpgrade, opening: Opening, admission: Admission },
+    Adopt { upgrade: OnUpgrade, opening: Opening, principal: Option<Arc<Principal>>, admission: Admission },
     /// Close one connection; answers whether it is here.
     Disconnect { id: Uuid, code: CloseCode, answer: oneshot::Sender<bool> },
     /// Tell of connections (`list` of them at most) and of how many there are by zone.
@@ -115,6 +120,7 @@ pub(super) struct Shard {
     pub(super) channels: Channels,
     pub(super) stats: Arc<ShardStats>,
     pub(super) status: StatusReader,
+    gate: Arc<Gate>,
     connections: RefCell<Slab<Rc<Connection>>>,
     followed: RefCell<HashMap<ChannelName, Rc<Followed>>>,
     tasks: TaskTracker,
@@ -163,6 +169,7 @@ impl Shard {
         channels: Channels,
         stats: Arc<ShardStats>,
         status: StatusReader,
+        gate: Arc<Gate>,
     ) -> Rc<Self> {
         Rc::new(Self {
             index,
@@ -172,6 +179,7 @@ impl Shard {
             stats,
             told: RefCell::new(status.get()),
             status,
+            gate,
             connections: RefCell::default(),
             followed: RefCell::default(),
             tasks: TaskTracker::new(),
@@ -196,6 +204,7 @@ impl Shard {
         let mut sweep = time::interval(period);
         sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut telling = pin!(self.tell_changes());
+        let mut looking = pin!(self.look_at_guests());
         let mut swept_at = Instant::now();
         // The first slots' turn comes half an interval after the start, not amid their greetings.
         let mut step = sweeps / 2;
@@ -220,6 +229,7 @@ impl Shard {
                     step = (step + 1) % sweeps;
                 }
                 () = &mut telling => {}
+                () = &mut looking => {}
                 () = self.gone.notified() => {}
                 () = stop.cancelled() => break,
             }
@@ -269,7 +279,7 @@ impl Shard {
 
     fn on_command(self: &Rc<Self>, command: Command, stop: &CancellationToken) {
         match command {
-            Command::Adopt { upgrade, opening, admission } => {
+            Command::Adopt { upgrade, opening, principal, admission } => {
                 let shard = Rc::clone(self);
                 let upgraded = stop.clone().run_until_cancelled_owned(upgrade);
                 let upgrading = Upgrading::begin(&shard);
@@ -278,7 +288,9 @@ impl Shard {
                     let upgraded = upgraded.await;
                     match upgraded.map(|ended| ended.map(|upgraded| upgraded.downcast::<TokioIo<Socket>>())) {
                         Some(Ok(Ok(parts))) => match parts.io.into_inner().into_inner() {
-                            Some(stream) => shard.adopt(stream, parts.read_buf, opening, admission),
+                            Some(stream) => {
+                                shard.adopt(stream, parts.read_buf, opening, principal, admission);
+                            }
                             None => debug!("an upgraded connection is still looked at"),
                         },
                         Some(Ok(Err(_))) => debug!("an upgraded connection is not a TCP socket"),
@@ -310,7 +322,15 @@ impl Shard {
         }
     }
 
-    fn adopt(self: &Rc<Self>, stream: TcpStream, left_over: Bytes, opening: Opening, admission: Admission) {
+    /// Takes over a socket. Who is at its other end is `None` where nobody is asked.
+    fn adopt(
+        self: &Rc<Self>,
+        stream: TcpStream,
+        left_over: Bytes,
+        opening: Opening,
+        principal: Option<Arc<Principal>>,
+        admission: Admission,
+    ) {
         let (stats, burst) = (Arc::clone(&self.stats), self.config.messages_burst);
         let (order, zone) = match &opening {
             Opening::Order { order, .. } => (Some(ChannelName::order(*order)), None),
@@ -321,7 +341,8 @@ impl Shard {
         let opened_on = order.as_ref().map(ChannelName::subject).or(zone);
         let id = Uuid::new_v4();
         debug!(conn.id = %id, source, opened_on, shard = self.index, "connection opened");
-        let connection = Rc::new(Connection::new(stream, id, admission, stats, burst, order));
+        let guest = principal.map(|principal| Guest::new(principal, now_s()));
+        let connection = Rc::new(Connection::new(stream, id, admission, stats, burst, order, guest));
         let slot = self.connections.borrow_mut().insert(Rc::clone(&connection));
         self.stats.opened.add(1);
         let mut intake = Intake::new();
@@ -347,12 +368,16 @@ impl Shard {
 
     /// Says the first thing, and makes the subscription that the connection was opened for; or closes it.
     fn greet(self: &Rc<Self>, connection: &Rc<Connection>, opening: Opening) {
-        let (channel, since, snapshot) = match opening {
-            Opening::Nothing => (None, None, false),
-            Opening::Market { zone, since, snapshot } => (Some(ChannelName::zone(&zone)), since, snapshot),
-            Opening::Order { order, since } => (Some(ChannelName::order(order)), since, false),
+        let channel = match &opening {
+            Opening::Nothing => None,
+            Opening::Market { zone, .. } => Some(ChannelName::zone(zone)),
+            Opening::Order { order, .. } => Some(ChannelName::order(*order)),
+            Opening::Unauthorized { message } => {
+                self.send_error(connection, None, ErrorCode::InvalidToken, message, None);
+                return self.close(connection, CloseCode::Unauthorized);
+            }
             Opening::BadAddress { code, message } => {
-                self.send_error(connection, None, code, &message, None);
+                self.send_error(connection, None, *code, message, None);
                 return self.close(connection, CloseCode::BadRequest);
             }
             Opening::TurnedAway(limit) => {
@@ -361,16 +386,27 @@ impl Shard {
                 return self.close_for(connection, limit.close_code(), after);
             }
         };
-        connection.send_message(&self.greeting(connection.id, channel.as_ref()), self.limits);
-        if let Some(channel) = channel {
-            let asked = Asked::of(&channel, since, snapshot);
-            self.subscribe(connection, channel, asked, None);
-        }
+        connection.send_message(&self.greeting(connection, channel.as_ref()), self.limits);
+        self.begin(connection, opening);
+    }
+
+    /// Makes the subscription that a connection was opened for, if its client may have it.
+    fn begin(self: &Rc<Self>, connection: &Rc<Connection>, opening: Opening) {
+        let Some(opening) = self.let_in(connection, opening) else { return };
+        let (channel, since, snapshot) = match opening {
+            Opening::Market { zone, since, snapshot } => (ChannelName::zone(&zone), since, snapshot),
+            Opening::Order { order, since } => (ChannelName::order(order), since, false),
+            _ => return,
+        };
+        let asked = Asked::of(&channel, since, snapshot);
+        self.subscribe(connection, channel, asked, None);
     }
 
     /// The first message of a connection, which was opened on a channel or on none.
-    fn greeting(&self, connection_id: Uuid, channel: Option<&ChannelName>) -> ServerMessage {
+    fn greeting(&self, connection: &Connection, channel: Option<&ChannelName>) -> ServerMessage {
         let status = self.told.borrow();
+        let connection_id = connection.id;
+        let Introduction { authentication, subject, token_expires_at } = self.introduction(connection);
         let (storage_backend, state) = (status.backend.into(), status.state.into());
         let heartbeat_interval_ms = self.config.heartbeat_interval_s * 1_000;
         let (protocol, timestamp) = (PROTOCOL_VERSION, Utc::now());
@@ -382,6 +418,9 @@ impl Shard {
                 state,
                 heartbeat_interval_ms,
                 protocol,
+                authentication,
+                subject,
+                token_expires_at,
                 timestamp,
                 message: "Connected to order status stream".to_owned(),
             });
@@ -398,6 +437,9 @@ impl Shard {
             state,
             heartbeat_interval_ms,
             protocol,
+            authentication,
+            subject,
+            token_expires_at,
             timestamp,
             message,
         })
@@ -509,13 +551,14 @@ impl Shard {
         ping_frame(&mut frames);
         text_frame(&ServerMessage::Heartbeat(Heartbeat { timestamp: Utc::now() }).to_json(), &mut frames);
         let frames = Bytes::from(frames);
-        let has_finished = self.has_finished.take();
+        let (has_finished, now_s) = (self.has_finished.take(), now_s());
         self.each_connection(|slot, connection| {
             if stood_still {
                 connection.excuse(late);
             }
             connection.end_if_overdue();
             self.close_if_finished(connection, now);
+            self.look_at_guest(connection, now_s);
             if has_finished {
                 self.end_finished(connection, now);
             }

@@ -185,4 +185,7 @@ pub struct ConnectionInfo {
     pub waiting_messages: usize,
     /// Their bytes.
     pub waiting_bytes: usize,
+    /// Who its client is, where that was shown.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub subject: Option<String>,
 }

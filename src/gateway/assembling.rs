@@ -16,6 +16,7 @@ use tracing::{info, warn};
 
 use super::threads::{Serving, Thread};
 use super::{Gateway, StartError, Stops};
+use crate::access::Gate;
 use crate::channels::{Channels, ChannelsParts, Delivery};
 use crate::config::{Config, Role};
 use crate::connections::{self, Manager, ShardSeed};
@@ -84,6 +85,11 @@ pub(super) async fn assemble(
 
     let running = Running::default();
     drive_storage(&running, driver, spool_panicked);
+    // Boxed: it holds what asking for keys over TLS takes.
+    let gate = Box::pin(Gate::open(&config.auth, node, Arc::clone(&backend)));
+    let gate = gate.await.map_err(StartError::Auth)?;
+    let keeping = Arc::clone(&gate).run(running.stops.channels.clone());
+    running.tracker.spawn(running.vital.guard("keys and revocations", keeping));
     fit_open_files(&mut config, machine::open_files(), shards);
     let (manager, seeds, live) = connections::prepare(shards, &config.connections);
     let channels = begin_channels(&running, &config, node, &backend, live);
@@ -101,7 +107,14 @@ pub(super) async fn assemble(
     let comparing = orders.clone().compare_executors(node, running.stops.stopping.clone());
     running.tracker.spawn(running.vital.guard("comparison of executors", comparing));
 
-    let served = Served { node, manager: &manager, channels: &channels, orders: &orders, status: &status };
+    let served = Served {
+        node,
+        manager: &manager,
+        channels: &channels,
+        orders: &orders,
+        status: &status,
+        gate: &gate,
+    };
     let threads = serve(&running, &config, served, (memory, outage.clone(), interop), seeds, listeners)
         .map_err(StartError::Thread)?;
     let work = TaskTracker::new();
@@ -226,6 +239,7 @@ struct Served<'a> {
     channels: &'a Channels,
     orders: &'a Orders,
     status: &'a StatusReader,
+    gate: &'a Arc<Gate>,
 }
 
 /// Starts the threads that serve. Where not all start, those that did end.
@@ -238,7 +252,7 @@ fn serve(
     listeners: Vec<std::net::TcpListener>,
 ) -> io::Result<Vec<Thread>> {
     let Running { stops, vital, .. } = running;
-    let Served { node, manager, channels, orders, status } = served;
+    let Served { node, manager, channels, orders, status, gate } = served;
     let accepts = Arc::new(AcceptStats::default());
     let sources = Sources {
         node,
@@ -256,6 +270,7 @@ fn serve(
         answers: Arc::new(BodyRoom::new(config.http.answers_bytes_max)),
         refusals: Arc::default(),
         interop,
+        gate: Arc::clone(gate),
         leaving: stops.leaving.clone(),
     };
     let app = App {
@@ -263,6 +278,7 @@ fn serve(
         manager: manager.clone(),
         channels: channels.clone(),
         orders: orders.clone(),
+        gate: Arc::clone(gate),
         serves: config.node.has(Role::Gateway),
         works: config.node.has(Role::Worker),
         sources,
@@ -274,6 +290,7 @@ fn serve(
         parts: Arc::new(parts),
         channels: channels.clone(),
         status: status.clone(),
+        gate: Arc::clone(gate),
         vital: vital.clone(),
         cut: stops.cut.clone(),
     };

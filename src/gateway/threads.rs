@@ -11,6 +11,7 @@ use tokio::task::LocalSet;
 use tokio_util::sync::CancellationToken;
 use tracing::error;
 
+use crate::access::Gate;
 use crate::channels::Channels;
 use crate::connections::ShardSeed;
 use crate::http::{self, AcceptParts, Door};
@@ -32,6 +33,7 @@ pub(super) struct Serving {
     pub(super) parts: Arc<AcceptParts>,
     pub(super) channels: Channels,
     pub(super) status: StatusReader,
+    pub(super) gate: Arc<Gate>,
     pub(super) vital: Vital,
     pub(super) cut: CancellationToken,
 }
@@ -55,7 +57,7 @@ impl Serving {
                     Ok(listener) => listener,
                     Err(error) => return error!(error = %error, "cannot listen on a thread"),
                 };
-                let shard = seed.run(self.channels, self.status, &self.vital, self.cut.clone());
+                let shard = seed.run(self.channels, self.status, self.gate, &self.vital, self.cut.clone());
                 let accepting = http::serve(listener, index, self.door, self.parts);
                 let accepting = self.cut.run_until_cancelled_owned(accepting);
                 tokio::join!(shard, accepting);

@@ -406,6 +406,7 @@ mod tests {
     use super::super::room::BodyRoom;
     use super::super::table::ROUTES;
     use super::*;
+    use crate::access::Gate;
     use crate::connections::{self, ConnectionsConfig};
 
     /// Waits, a turn at a time, until something holds.
@@ -426,6 +427,7 @@ mod tests {
         let routes = warp::any().map(|| StatusCode::NO_CONTENT.into_response()).boxed();
         let door = Door::new(
             vec![routes; ROUTES.len()],
+            Gate::off().await,
             &config,
             true,
             Arc::default(),

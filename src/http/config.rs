@@ -17,10 +17,8 @@ pub(crate) const ANSWERS_BYTES_LEAST: usize = 2 << 20;
 #[serde(deny_unknown_fields, default)]
 pub struct HttpConfig {
     /// Address and port to listen on; port 0 takes any free one. Anything but loopback needs
-    /// `allow_unauthenticated`. Default `127.0.0.1:8080`.
+    /// authentication, or `auth.mode = "off"`. Default `127.0.0.1:8080`.
     pub listen: SocketAddr,
-    /// Says outright that anyone who can reach `listen` may read and publish. Default false.
-    pub allow_unauthenticated: bool,
     /// How long a client may take to send the head of a request, in milliseconds. Default 10,000.
     pub head_timeout_ms: u64,
     /// The largest JSON body, in bytes. A body of lines (NDJSON) is not bounded as a whole.
@@ -73,7 +71,6 @@ impl Default for HttpConfig {
     fn default() -> Self {
         Self {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)),
-            allow_unauthenticated: false,
             head_timeout_ms: 10_000,
             body_bytes_max: 1 << 20,
             bodies_bytes_max: 256 << 20,
@@ -104,14 +101,6 @@ impl HttpConfig {
     /// What cannot be used.
     pub(crate) fn check(&self) -> Vec<Finding> {
         let mut checks = Checks::of("http");
-        let is_guarded = self.listen.ip().to_canonical().is_loopback() || self.allow_unauthenticated;
-        checks.require("listen", is_guarded, || {
-            format!(
-                "{} can be reached from other machines, and there is no authentication: listen on a \
-                 loopback address such as 127.0.0.1, or set http.allow_unauthenticated = true",
-                self.listen
-            )
-        });
         checks.at_least_1("head_timeout_ms", self.head_timeout_ms);
         checks.at_least_1("body_bytes_max", self.body_bytes_max);
         checks.at_least_1("line_bytes_max", self.line_bytes_max);
@@ -189,25 +178,6 @@ mod tests {
         let mut config = HttpConfig::default();
         change(&mut config);
         config.check().into_iter().map(|finding| finding.key).collect()
-    }
-
-    #[test]
-    fn other_addresses_than_loopback_need_a_word() {
-        for (listen, allowed, expected) in [
-            ("127.0.0.1:1", false, 0),
-            ("[::1]:1", false, 0),
-            ("[::ffff:127.0.0.1]:1", false, 0),
-            ("0.0.0.0:1", false, 1),
-            ("[::]:1", false, 1),
-            ("10.0.0.5:1", false, 1),
-            ("0.0.0.0:1", true, 0),
-        ] {
-            let found = keys(|http| {
-                http.listen = listen.parse().unwrap();
-                http.allow_unauthenticated = allowed;
-            });
-            assert_eq!(found.len(), expected, "{listen} {allowed}");
-        }
     }
 
     #[test]

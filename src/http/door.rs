@@ -25,6 +25,7 @@ use warp::reply::Response;
 use warp::{Filter as _, Reply as _};
 
 use super::body::discard;
+use super::caller::{self, Caller};
 use super::compress::{self, Compressor};
 use super::config::HttpConfig;
 use super::forwarded::{Proxies, Said};
@@ -36,10 +37,11 @@ use super::room::BodyRoom;
 use super::routes::{App, Handler, Segments};
 use super::table::{self, Address, Kind, METHODS};
 use super::upgrade::{TooMany, turn_away};
+use crate::access::Gate;
 use crate::protocol::ProblemCode;
 
 /// Headers of answers that pages of other origins may read, besides those that they always may.
-const EXPOSED: &str = "allow, idempotency-replayed, location, retry-after";
+const EXPOSED: &str = "allow, idempotency-replayed, location, retry-after, www-authenticate";
 
 /// How long a browser may remember what it was told before a request, in seconds.
 const PREFLIGHT_AGE_S: &str = "600";
@@ -55,6 +57,7 @@ pub(crate) struct Door(Arc<Parts>);
 struct Parts {
     /// What answers, by place in [`table::ROUTES`].
     handlers: Vec<Handler>,
+    gate: Arc<Gate>,
     names: Names,
     proxies: Proxies,
     /// The path that a proxy serves the gateway below; empty for none.
@@ -75,8 +78,8 @@ impl fmt::Debug for Door {
 
 /// What becomes of a request.
 enum Next {
-    /// It goes to the handler of this place, which is given the segments of its path.
-    Handler(usize, Segments),
+    /// It goes to the handler of this place, which is given the segments of its path, and who asks.
+    Handler(usize, Segments, Caller),
     Answer(Response),
 }
 
@@ -95,6 +98,7 @@ impl Door {
     pub(crate) fn to(app: &Arc<App>) -> Self {
         Self::new(
             table::ROUTES.iter().map(|route| (route.handler)(app)).collect(),
+            Arc::clone(&app.gate),
             &app.config,
             app.serves,
             Arc::clone(&app.sources.refusals),
@@ -105,6 +109,7 @@ impl Door {
 
     pub(super) fn new(
         handlers: Vec<Handler>,
+        gate: Arc<Gate>,
         config: &HttpConfig,
         serves: bool,
         refusals: Arc<Refusals>,
@@ -113,7 +118,17 @@ impl Door {
     ) -> Self {
         let (names, proxies, base_path) = (Names::of(config), Proxies::of(config), config.base_path.clone());
         let compressor = Compressor::new(answers);
-        Self(Arc::new(Parts { handlers, names, proxies, base_path, serves, refusals, compressor, stopping }))
+        Self(Arc::new(Parts {
+            handlers,
+            gate,
+            names,
+            proxies,
+            base_path,
+            serves,
+            refusals,
+            compressor,
+            stopping,
+        }))
     }
 
     /// Takes the base path off a request, where it is there: a proxy may do so too.
@@ -154,7 +169,9 @@ impl Door {
             (Err(problem), Some(_)) if may_not_ask(&problem) => problem.into_response(),
             (_, Some(too_many)) => turn_away(request, too_many).await,
             (Ok(Next::Answer(response)), None) => response,
-            (Ok(Next::Handler(place, segments)), None) => self.hand_on(request, place, segments).await,
+            (Ok(Next::Handler(place, segments, caller)), None) => {
+                self.hand_on(request, place, segments, caller).await
+            }
             (Err(problem), None) => {
                 debug!(
                     peer.addr = from.peer.map(|peer| peer.to_string()), method = %request.method(),
@@ -178,7 +195,13 @@ impl Door {
         self.0.compressor.compress(response, takes_gzip).await
     }
 
-    async fn hand_on<B>(&self, mut request: Request<B>, place: usize, segments: Segments) -> Response
+    async fn hand_on<B>(
+        &self,
+        mut request: Request<B>,
+        place: usize,
+        segments: Segments,
+        caller: Caller,
+    ) -> Response
     where
         B: Body<Data = Bytes, Error: std::error::Error + Send + Sync> + Send + Sync + 'static,
     {
@@ -188,6 +211,7 @@ impl Door {
             request.headers_mut().remove(UPGRADE);
         }
         request.extensions_mut().insert(segments);
+        request.extensions_mut().insert(caller);
         let handler = self.0.handlers[place].clone().recover(or_problem).unify();
         let answered = TowerToHyperService::new(warp::service(handler)).call(request).await;
         answered.unwrap_or_else(|never| match never {})
@@ -231,7 +255,11 @@ impl Door {
             return Ok(Next::Answer(response));
         }
         match address.route(method) {
-            Some(place) => Ok(Next::Handler(place, Segments(address.segments(path)))),
+            Some(place) => {
+                let segments = address.segments(path);
+                let caller = caller::admit(&self.0.gate, &table::ROUTES[place], &segments, request)?;
+                Ok(Next::Handler(place, Segments(segments), caller))
+            }
             None => Err(Problem::method_not_allowed(address.allow())),
         }
     }

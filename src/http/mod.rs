@@ -3,6 +3,7 @@
 mod accept;
 mod accepts;
 mod body;
+mod caller;
 mod compress;
 mod config;
 mod described;

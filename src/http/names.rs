@@ -1,6 +1,6 @@
 //! The names by which the gateway is known, and the origins whose pages may use it.
 //!
-//! Nobody is authenticated, so it matters which pages a browser lets speak to the gateway. A page may
+//! Where nobody is asked who they are, it matters which pages a browser lets speak to the gateway. A page may
 //! have its own name led to the gateway's address (DNS rebinding); to the browser it is of the gateway's
 //! own origin then. So only names are answered that nobody else can have.
 

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use hyper::StatusCode;
 use hyper::header::{
     ACCEPT, ACCEPT_ENCODING, ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue,
-    RETRY_AFTER, SEC_WEBSOCKET_VERSION, UPGRADE,
+    RETRY_AFTER, SEC_WEBSOCKET_VERSION, UPGRADE, WWW_AUTHENTICATE,
 };
 use warp::Reply;
 use warp::http::Response;
@@ -12,6 +12,8 @@ use warp::reject::{Reject, Rejection};
 
 use crate::channels::PublishError;
 use crate::connections::Limit;
+use crate::model::OrderId;
+use crate::orders::RetryError;
 use crate::protocol::{self, FieldFault, ProblemCode};
 use crate::storage::{Refusal, StorageError};
 
@@ -65,6 +67,17 @@ impl Problem {
         Self { header: Some(Box::new((ACCEPT_ENCODING, HeaderValue::from_static("identity")))), ..problem }
     }
 
+    /// A token is missing; or one does not hold, and `error` says so to programs (RFC 6750, section 3).
+    pub(super) fn unauthorized(detail: impl Into<String>, has_token: bool) -> Self {
+        let asked = if has_token {
+            r#"Bearer realm="zonewire", error="invalid_token""#
+        } else {
+            r#"Bearer realm="zonewire""#
+        };
+        let problem = Self::new(ProblemCode::Unauthorized, detail);
+        Self { header: Some(Box::new((WWW_AUTHENTICATE, HeaderValue::from_static(asked)))), ..problem }
+    }
+
     pub(crate) fn accepted(mut self, accepted: u64) -> Self {
         self.told.accepted = Some(accepted);
         self
@@ -93,6 +106,18 @@ impl Problem {
         }
         // The cause stays in the log: it may name what is none of the client's business.
         Self::new(ProblemCode::StorageUnavailable, error.to_string())
+    }
+
+    /// There is no such order; or it is somebody else's, which must look the same.
+    pub(super) fn unknown_order(order: Option<OrderId>) -> Self {
+        let order = order.map(|order| format!(" {order}")).unwrap_or_default();
+        let detail = format!("there is no order{order}, or it is no longer kept");
+        Self::new(ProblemCode::UnknownOrder, detail)
+    }
+
+    /// The same of a dead letter.
+    pub(super) fn unknown_dead_letter() -> Self {
+        Self::new(ProblemCode::UnknownDeadLetter, RetryError::Unknown.to_string())
     }
 
     /// Why a connection, or a request on one, is refused.

@@ -21,11 +21,14 @@ use super::accept::AcceptStats;
 use super::prices::IntakeStats;
 use super::refusals::Refusals;
 use super::room::BodyRoom;
+use crate::access::Gate;
 use crate::channels::Channels;
 use crate::connections::{ConnectionInfo, DURATION_BUCKETS_S, Manager};
 use crate::model::{BackendName, BackendState, NodeId};
 use crate::orders::{InteropStats, InteropTotals, OrderTotals, Orders};
-use crate::protocol::{ChannelSetAside, HealthView, RedisView, Scope, StorageView, WebSocketView};
+use crate::protocol::{
+    AuthenticationView, ChannelSetAside, HealthView, RedisView, Scope, StorageView, WebSocketView,
+};
 use crate::storage::{
     self, JobCounts, MemoryBackend, MemoryUsage, OutageReader, OutageTotals, SetAside, StatusReader,
     StorageStatus,
@@ -55,6 +58,7 @@ pub(crate) struct Sources {
     pub(crate) answers: Arc<BodyRoom>,
     pub(crate) refusals: Arc<Refusals>,
     pub(crate) interop: Arc<InteropStats>,
+    pub(crate) gate: Arc<Gate>,
     /// It is about to stop, or stops: who asks whether it is ready is told no.
     pub(crate) leaving: CancellationToken,
 }
@@ -207,6 +211,9 @@ struct HttpView {
     price_requests: u64,
     price_requests_refused: u64,
     prices_accepted: u64,
+    tokens_accepted: u64,
+    tokens_refused_by_reason: BTreeMap<&'static str, u64>,
+    revocations: usize,
 }
 
 fn aside(SetAside { channel, reason }: SetAside) -> ChannelSetAside {
@@ -241,6 +248,13 @@ impl Sources {
             },
             executor: self.orders.executor().to_owned(),
             other_executors: self.orders.other_executors(),
+            authentication: self.gate.is_on().then(|| {
+                let health = self.gate.health();
+                AuthenticationView {
+                    revocations: if health.knows_revocations { "known" } else { "unknown" }.to_owned(),
+                    keys: if health.problems.is_empty() { "fresh" } else { "stale" }.to_owned(),
+                }
+            }),
             timestamp: Utc::now(),
         }
     }
@@ -362,6 +376,9 @@ impl Sources {
                 price_requests: self.intake.requests.get(),
                 price_requests_refused: self.intake.refused.get(),
                 prices_accepted: self.intake.accepted.get(),
+                tokens_accepted: self.gate.counts().0,
+                tokens_refused_by_reason: self.gate.counts().1.into_iter().collect(),
+                revocations: self.gate.revocations(),
             },
             connection_list: overview.connections,
             silent_shards: overview.silent_shards,
@@ -667,6 +684,10 @@ impl Collector for StatsView {
         m.counters("requests_refused", "Requests answered with a problem, by its code", "reason", refused)?;
         m.counter("price_requests", "Requests that post prices", http.price_requests)?;
         m.counter("price_requests_refused", "Requests with a fault", http.price_requests_refused)?;
-        m.counter("prices_accepted", "Prices accepted over HTTP", http.prices_accepted)
+        m.counter("prices_accepted", "Prices accepted over HTTP", http.prices_accepted)?;
+        m.counter("tokens_accepted", "Tokens and API keys that held", http.tokens_accepted)?;
+        let refused = http.tokens_refused_by_reason.iter().map(|(reason, count)| (*reason, *count));
+        m.counters("tokens_refused", "Tokens and API keys that did not hold, by reason", "reason", refused)?;
+        m.gauge("revocations", "Revocations that are remembered", signed(http.revocations as u64))
     }
 }

@@ -6,9 +6,12 @@ use std::sync::Arc;
 use hyper::header::HeaderValue;
 
 use self::Kind::{Client, Probe, Told, WebSocket};
+use self::Needs::{Anything, EachChannel, Gateway, Nothing as NoRight, Order, Zone};
 use super::described::Answer::{Json, Object, Text, Upgrade};
 use super::described::{Answer, Body, Description, JOB, LISTED, PAGE, SINCE, SNAPSHOT};
-use super::routes::{App, Handler, health, jobs, orders, page, sockets, zones};
+use super::routes::{App, Handler, auth, health, jobs, orders, page, sockets, zones};
+use crate::access::Action;
+use crate::protocol::ProblemCode;
 
 /// The methods that the gateway knows; any other is answered with 501.
 pub(super) const METHODS: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
@@ -26,6 +29,23 @@ pub(super) enum Kind {
     WebSocket,
 }
 
+/// What somebody who asks for something must be allowed to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Needs {
+    /// Nothing: it names nobody.
+    Nothing,
+    /// This, to the gateway as a whole.
+    Gateway(Action),
+    /// This, to the zone in the first segment.
+    Zone(Action),
+    /// This, to the order in the first segment; or to its channel, where it is done to channels.
+    Order(Action),
+    /// Something or other: what may not be seen is left out.
+    Anything,
+    /// What it follows: the shard asks for each channel.
+    EachChannel,
+}
+
 /// A method of an address, or of many that differ in the segments in braces.
 #[derive(Debug)]
 pub(super) struct Route {
@@ -33,6 +53,9 @@ pub(super) struct Route {
     pub(super) method: &'static str,
     pub(super) pattern: &'static str,
     pub(super) kind: Kind,
+    pub(super) needs: Needs,
+    /// What is said of somebody else's: the same as of what is not there.
+    pub(super) unknown: ProblemCode,
     /// Makes what answers.
     pub(super) handler: fn(&Arc<App>) -> Handler,
     /// For programs.
@@ -66,10 +89,25 @@ const fn route(
     while plain < bytes.len() && bytes[plain] != b'{' {
         plain += 1;
     }
-    Route { method, pattern, kind, handler, description: Description::of(summary), plain }
+    // Closed, unless it is said who may come.
+    let needs = Needs::Gateway(Action::Admin);
+    let (description, unknown) = (Description::of(summary), ProblemCode::UnknownOrder);
+    Route { method, pattern, kind, needs, unknown, handler, description, plain }
 }
 
 impl Route {
+    /// Who may ask for it.
+    const fn needs(mut self, needs: Needs) -> Self {
+        self.needs = needs;
+        self
+    }
+
+    /// What is said of somebody else's.
+    const fn hides_as(mut self, unknown: ProblemCode) -> Self {
+        self.unknown = unknown;
+        self
+    }
+
     /// Its parameters in the query.
     const fn query(mut self, query: &'static [(&'static str, &'static str)]) -> Self {
         self.description.query = query;
@@ -96,62 +134,96 @@ impl Route {
 
 /// The first one that fits counts, so words stand before braces. The methods of an address stand together.
 pub(super) const ROUTES: &[Route] = &[
-    get("/", Client, page::html, "A page that shows the prices").gives(Text("text/html")),
-    get("/page.js", Client, page::script, "The script of that page").gives(Text("text/javascript")),
-    get("/openapi.json", Client, page::openapi, "This document").gives(Object(200)),
-    get("/asyncapi.json", Client, page::asyncapi, "The WebSockets, as AsyncAPI 3").gives(Object(200)),
-    get("/health", Probe, health::whole, "How the gateway does").gives(Json(200, "HealthView")),
-    get("/health/live", Probe, health::live, "Whether the process works").gives(Json(200, "Live")),
+    get("/", Client, page::html, "A page that shows the prices").needs(NoRight).gives(Text("text/html")),
+    get("/page.js", Client, page::script, "The script of that page")
+        .needs(NoRight)
+        .gives(Text("text/javascript")),
+    get("/openapi.json", Client, page::openapi, "This document").needs(NoRight).gives(Object(200)),
+    get("/asyncapi.json", Client, page::asyncapi, "The WebSockets, as AsyncAPI 3")
+        .needs(NoRight)
+        .gives(Object(200)),
+    get("/health", Probe, health::whole, "How the gateway does")
+        .needs(NoRight)
+        .gives(Json(200, "HealthView")),
+    get("/health/live", Probe, health::live, "Whether the process works")
+        .needs(NoRight)
+        .gives(Json(200, "Live")),
     get(
         "/health/ready",
         Probe,
         health::ready,
         "Whether it may be sent traffic; 503 with the same body where it may not",
     )
+    .needs(NoRight)
     .gives(Json(200, "HealthView")),
     get("/health/redis", Probe, health::redis, "How Redis does; 503 with the same body where it is away")
+        .needs(NoRight)
         .gives(Json(200, "RedisView")),
-    get("/ws/health", Probe, health::whole, "How the gateway does").gives(Json(200, "HealthView")),
-    get("/api/ws/ws/health", Probe, health::whole, "How the gateway does").gives(Json(200, "HealthView")),
-    get("/metrics", Probe, health::metrics, "Counters for Prometheus").gives(Text("text/plain")).or(&[500]),
+    get("/ws/health", Probe, health::whole, "How the gateway does")
+        .needs(NoRight)
+        .gives(Json(200, "HealthView")),
+    get("/api/ws/ws/health", Probe, health::whole, "How the gateway does")
+        .needs(NoRight)
+        .gives(Json(200, "HealthView")),
+    get("/metrics", Probe, health::metrics, "Counters for Prometheus")
+        .needs(NoRight)
+        .gives(Text("text/plain"))
+        .or(&[500]),
     get("/ws/stats", Told, health::stats, "Counters, and open connections")
+        .needs(Gateway(Action::Admin))
         .query(LISTED)
         .gives(Object(200))
         .or(&[400]),
     get("/api/ws/ws/stats", Told, health::stats, "Counters, and open connections")
+        .needs(Gateway(Action::Admin))
         .query(LISTED)
         .gives(Object(200))
         .or(&[400]),
-    get("/ws", WebSocket, sockets::any, "WebSocket without subscriptions").gives(Upgrade).or(&[400]),
+    get("/ws", WebSocket, sockets::any, "WebSocket without subscriptions")
+        .needs(EachChannel)
+        .gives(Upgrade)
+        .or(&[400]),
     get("/ws/market/{zone}", WebSocket, sockets::market, "WebSocket of a zone")
+        .needs(EachChannel)
         .query(&[SINCE, SNAPSHOT])
         .gives(Upgrade)
         .or(&[400]),
     get("/ws/orders/{order}", WebSocket, sockets::order, "WebSocket of an order")
+        .needs(EachChannel)
         .query(&[SINCE])
         .gives(Upgrade)
         .or(&[400]),
     get("/api/orders/status/{order}", WebSocket, sockets::order, "WebSocket of an order")
+        .needs(EachChannel)
         .query(&[SINCE])
         .gives(Upgrade)
         .or(&[400]),
-    get("/api/zones", Client, zones::list, "The zones that were published to").gives(Json(200, "ZoneList")),
-    delete("/api/zones/{zone}", Client, zones::remove, "Take all prices of a zone away").or(&[400, 404]),
+    get("/api/zones", Client, zones::list, "The zones that were published to")
+        .needs(Anything)
+        .gives(Json(200, "ZoneList")),
+    delete("/api/zones/{zone}", Client, zones::remove, "Take all prices of a zone away")
+        .needs(Zone(Action::Registry))
+        .or(&[400, 404]),
     post("/api/zones/{zone}/prices", Client, zones::publish, "Publish one price, an array, or lines")
+        .needs(Zone(Action::Publish))
         .takes(Body::Prices)
         .gives(Json(200, "Accepted"))
         .or(&[400, 408, 413, 415, 422]),
     get("/api/zones/{zone}/latest", Client, zones::latest, "The latest price of each key")
+        .needs(Zone(Action::Subscribe))
         .query(PAGE)
         .gives(Json(200, "Entries"))
         .or(&[400, 500]),
     get("/api/zones/{zone}/history", Client, zones::history, "Entries from the log")
+        .needs(Zone(Action::Subscribe))
         .query(PAGE)
         .gives(Json(200, "Entries"))
         .or(&[400, 410, 500]),
     delete("/api/zones/{zone}/keys/{key}", Client, zones::remove_key, "Take the price of a key away")
+        .needs(Zone(Action::Publish))
         .or(&[400, 404]),
     get("/api/orders", Client, orders::list, "Orders, the newest first")
+        .needs(Gateway(Action::Order))
         .query(&[
             ("status", "Only those that stand so."),
             ("limit", "How many at the most."),
@@ -160,21 +232,27 @@ pub(super) const ROUTES: &[Route] = &[
         .gives(Json(200, "OrderList"))
         .or(&[400, 404]),
     post("/api/orders/execute", Client, orders::execute, "Place an order")
+        .needs(Gateway(Action::Order))
         .takes(Body::Order)
         .gives(Json(202, "OrderPlaced"))
         .or(&[400, 408, 409, 413, 415, 422]),
     get("/api/orders/dead-letters", Client, orders::dead_letters, "Orders that were tried in vain")
+        .needs(Gateway(Action::Order))
         .query(PAGE)
         .gives(Json(200, "DeadLetterList"))
         .or(&[400, 404]),
     post("/api/orders/dead-letters/{order}/retry", Client, orders::retry, "Place one of them again")
+        .needs(Order(Action::Order))
+        .hides_as(ProblemCode::UnknownDeadLetter)
         .query(&[("force", "Also where it may have been carried out all the same.")])
         .gives(Json(202, "OrderPlaced"))
         .or(&[400, 404, 409]),
     get("/api/orders/{order}", Client, orders::get, "An order with its updates")
+        .needs(Order(Action::Subscribe))
         .gives(Json(200, "OrderView"))
         .or(&[400, 404]),
     post("/api/orders/{order}/cancel", Client, orders::cancel, "End an order before it is submitted")
+        .needs(Order(Action::Order))
         .gives(Json(202, "OrderCancelling"))
         .or(&[400, 404, 409]),
     post(
@@ -183,33 +261,50 @@ pub(super) const ROUTES: &[Route] = &[
         orders::update,
         "Tell of an order that is carried out elsewhere",
     )
+    .needs(Order(Action::Publish))
     .takes(Body::Updates)
     .gives(Json(200, "Accepted"))
     .or(&[400, 408, 409, 413, 415, 422]),
     post("/api/jobs/claim", Client, jobs::claim, "Claim orders to carry out")
+        .needs(Gateway(Action::Work))
         .takes(Body::Json("ClaimRequest"))
         .gives(Json(200, "Offer"))
         .or(JOB),
     post("/api/jobs/{job}/extend", Client, jobs::extend, "Hold a job for longer")
+        .needs(Gateway(Action::Work))
         .takes(Body::Json("ExtendRequest"))
         .gives(Json(200, "LeaseHeld"))
         .or(JOB),
     post("/api/jobs/{job}/progress", Client, jobs::progress, "Tell how an order gets on")
+        .needs(Gateway(Action::Work))
         .takes(Body::Report)
         .gives(Json(200, "ReportAccepted"))
         .or(JOB),
     post("/api/jobs/{job}/complete", Client, jobs::complete, "Tell that an order was carried out")
+        .needs(Gateway(Action::Work))
         .takes(Body::Report)
         .gives(Json(200, "ReportAccepted"))
         .or(JOB),
     post("/api/jobs/{job}/release", Client, jobs::release, "Give a job back")
+        .needs(Gateway(Action::Work))
         .takes(Body::Json("ReleaseRequest"))
         .gives(Json(200, "JobOutcome"))
         .or(JOB),
     post("/api/jobs/{job}/fail", Client, jobs::fail, "Tell that an order could not be carried out")
+        .needs(Gateway(Action::Work))
         .takes(Body::Json("FailRequest"))
         .gives(Json(200, "JobOutcome"))
         .or(JOB),
+    post(
+        "/api/auth/revoke",
+        Client,
+        auth::revoke,
+        "Have a token, a key, or all that a subject has be no longer valid",
+    )
+    .needs(Gateway(Action::Admin))
+    .takes(Body::Json("Revoke"))
+    .gives(Json(200, "RevokedOn"))
+    .or(&[400, 404, 408, 413, 415, 422]),
 ];
 
 /// An address: its routes, one for each method.

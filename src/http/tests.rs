@@ -22,6 +22,7 @@ use super::refusals::Refusals;
 use super::room::BodyRoom;
 use super::routes::App;
 use super::status::Sources;
+use crate::access::Gate;
 use crate::channels::{Channels, ChannelsConfig, ChannelsParts};
 use crate::connections::{self, ConnectionsConfig};
 use crate::model::{Lane, NodeId};
@@ -29,6 +30,7 @@ use crate::orders::{OrderMirror, OrderSchema, Orders, OrdersConfig, OrdersParts}
 use crate::storage::{self, StorageChoice, StorageConfig};
 use crate::support::panics::Vital;
 
+mod rights;
 mod standards;
 
 type Answer = HttpResponse<Bytes>;
@@ -77,6 +79,7 @@ impl Routes {
         });
         let stopping = CancellationToken::new();
         let refusals = Arc::<Refusals>::default();
+        let gate = Gate::off().await;
         let sources = Sources {
             node,
             started: Instant::now(),
@@ -93,6 +96,7 @@ impl Routes {
             answers: Arc::new(BodyRoom::new(64 << 20)),
             refusals: Arc::clone(&refusals),
             interop: Arc::default(),
+            gate: Arc::clone(&gate),
             leaving: stopping.clone(),
         };
         let app = App {
@@ -100,6 +104,7 @@ impl Routes {
             manager,
             channels,
             orders,
+            gate,
             sources,
             serves: true,
             works: true,

@@ -17,6 +17,7 @@ use warp::{Filter, Reply};
 
 use super::handing_over::HandingOver;
 use super::problem::Problem;
+use crate::access::Principal;
 use crate::connections::{AddressPermit, Admission, Limit, Look, Manager, Opening, ShardHandle, TcpPlace};
 use crate::protocol::{ProblemCode, SUBPROTOCOL};
 
@@ -114,6 +115,7 @@ pub(crate) async fn accept(
     request: WebSocketRequest,
     manager: &Manager,
     opening: Opening,
+    principal: Option<Arc<Principal>>,
 ) -> Result<Response, Problem> {
     let WebSocketRequest { response, upgrade, arrival } = request;
     let Arrival { shard, tcp, forwarded, .. } = arrival;
@@ -124,7 +126,7 @@ pub(crate) async fn accept(
             (beyond.ok_or_else(|| Problem::limit(limit))?, Opening::TurnedAway(limit))
         }
     };
-    hand_over(response, upgrade, &shard, opening, admission).await
+    hand_over(response, upgrade, &shard, (opening, principal), admission).await
 }
 
 /// A request that is one too many.
@@ -150,7 +152,7 @@ pub(crate) async fn turn_away<B>(mut request: Request<B>, too_many: TooMany) -> 
         return Problem::limit(limit).into_response();
     };
     let upgrade = upgrade::on(&mut request);
-    let told = hand_over(response, upgrade, &shard, Opening::TurnedAway(limit), admission).await;
+    let told = hand_over(response, upgrade, &shard, (Opening::TurnedAway(limit), None), admission).await;
     told.unwrap_or_else(Reply::into_response)
 }
 
@@ -158,10 +160,10 @@ async fn hand_over(
     accepted: Accepted,
     upgrade: OnUpgrade,
     shard: &ShardHandle,
-    opening: Opening,
+    (opening, principal): (Opening, Option<Arc<Principal>>),
     admission: Admission,
 ) -> Result<Response, Problem> {
-    if !shard.adopt(upgrade, opening, admission).await {
+    if !shard.adopt(upgrade, opening, principal, admission).await {
         let detail = "the gateway is shutting down";
         return Err(Problem::new(ProblemCode::ShuttingDown, detail));
     }

@@ -6,6 +6,7 @@ use tracing::debug;
 use super::config::WhenDegraded;
 use super::desk::Orders;
 use super::request::{InvalidOrder, OrderRequest};
+use crate::access::Owner;
 use crate::model::OrderId;
 use crate::storage::{Enqueued, Idempotency, JobKind, JobState, JobView, NewJob, StorageError};
 
@@ -63,17 +64,28 @@ impl Orders {
         self.desk().schema.read(text)
     }
 
-    /// Queues an order. With an idempotency key, the same key and the same request give the same
-    /// order for as long as keys are kept.
+    /// Queues an order, which is its owner's from then on; nobody's where there is none. With an
+    /// idempotency key, the same key of the same owner and the same request give the same order for as long
+    /// as keys are kept.
     ///
     /// # Errors
     /// See [`PlaceError`].
-    pub async fn place(&self, request: &OrderRequest, key: Option<&str>) -> Result<Placed, PlaceError> {
+    pub async fn place(
+        &self,
+        request: &OrderRequest,
+        key: Option<&str>,
+        owner: Option<Owner>,
+    ) -> Result<Placed, PlaceError> {
         let payload = Bytes::copy_from_slice(request.as_json().get().as_bytes());
-        let (order, is_retry) = (OrderId::random(), request.retry_of().is_some());
+        let (random, is_retry) = (OrderId::random(), request.retry_of().is_some());
+        let order = owner.map_or(random, |owner| OrderId(owner.name(random.0)));
         let idempotency = key.map(|key| Idempotency {
-            // Names of our own must not meet a client's.
-            key: if is_retry { key.to_owned() } else { format!("client:{key}") },
+            // Names of our own must not meet a client's, nor those of two clients each other.
+            key: match owner {
+                _ if is_retry => key.to_owned(),
+                Some(owner) => format!("of:{owner}:{key}"),
+                None => format!("client:{key}"),
+            },
             fingerprint: request.fingerprint(),
         });
         let kind = Some(JobKind::clone(&self.desk().kind));
@@ -104,7 +116,7 @@ impl Orders {
         }
     }
 
-    /// Places a dead letter's order again, as a new order: the old one has ended, and stays so. Asking
+    /// Places a dead letter's order again, as a new order of the same owner: the old one has ended, and stays so. Asking
     /// twice at once gives one new order. One that may have been submitted is placed again only with
     /// `force`: somebody has to find out first what became of it.
     ///
@@ -118,7 +130,8 @@ impl Orders {
         if job.committed && !force {
             return Err(RetryError::MayBeSubmitted);
         }
-        let placed = self.place(&request.as_retry_of(order), Some(&format!("dead-letter:{order}"))).await?;
+        let (key, owner) = (format!("dead-letter:{order}"), Owner::of_order(order.0));
+        let placed = self.place(&request.as_retry_of(order), Some(&key), owner).await?;
         self.desk().backend.settle_dead(order.into()).await.map_err(PlaceError::from)?;
         Ok(placed)
     }

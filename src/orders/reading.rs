@@ -2,6 +2,7 @@
 
 use super::desk::Orders;
 use super::view::{self, Listed, OrderView, Shows};
+use crate::access::Owner;
 use crate::model::{ChannelName, JobId, OrderId};
 use crate::protocol::DeadLetter;
 use crate::storage::{JobCounts, JobState, JobView, Result as StorageResult, StorageError};
@@ -9,6 +10,10 @@ use crate::storage::{JobCounts, JobState, JobView, Result as StorageResult, Stor
 /// Orders of which one page of a list is made up, at the most: with a filter that few match, a page
 /// may be short and still have a next one.
 const SCANNED_MAX: usize = 1_000;
+
+/// The same of orders of all owners that are passed over for one's own: more than are kept, so that a list
+/// of few among many ends where they do.
+const LOOKED_AT_MAX: usize = 200_000;
 
 /// Jobs read at once for a list.
 const SCAN_PAGE: usize = 100;
@@ -79,6 +84,8 @@ impl Orders {
     /// there may be more. `None` when `before` is not known (any more). While the storage is away, the
     /// orders that this node knows by itself.
     ///
+    /// With an `owner` those of that one alone: nothing tells of others, not even where a page ends.
+    ///
     /// # Errors
     /// The storage did not answer.
     pub async fn list(
@@ -86,6 +93,7 @@ impl Orders {
         status: Option<&str>,
         before: Option<OrderId>,
         limit: usize,
+        owner: Option<Owner>,
     ) -> StorageResult<Option<Listed<OrderView>>> {
         let was_degraded = self.desk().backend.is_degraded();
         let degraded = || was_degraded || self.desk().backend.is_degraded();
@@ -93,13 +101,21 @@ impl Orders {
         let _place = self.desk().lists.acquire().await;
         let mut found = Vec::new();
         let mut cursor = before.map(JobId::from);
-        if !self.knows(cursor).await? {
+        if !self.knows(cursor, owner).await? {
             return Ok(None);
         }
+        let is_listed = |job: &JobView| is_of(job, owner);
         let (mut scanned, mut bytes) = (0, 0);
-        while scanned < SCANNED_MAX {
-            let page = self.desk().backend.list_jobs(None, cursor, SCAN_PAGE).await?;
+        // The last one that may be named, from where the next page goes on.
+        let mut last = cursor;
+        let mut looked_at = 0;
+        while scanned < SCANNED_MAX && looked_at < LOOKED_AT_MAX {
+            let mut page = self.desk().backend.list_jobs(None, cursor, SCAN_PAGE).await?;
             let full = page.len() == SCAN_PAGE;
+            cursor = page.last().map(|job| job.id);
+            looked_at += page.len();
+            page.retain(is_listed);
+            // Others' are not looked into, and do not count: an owner's list ends where its orders do.
             scanned += page.len();
             // One after the other on one connection: they go out together. A job that cannot have the
             // status is not looked into.
@@ -109,7 +125,7 @@ impl Orders {
             });
             let newest = futures_util::future::try_join_all(newest).await?;
             for (job, newest) in page.into_iter().zip(newest) {
-                let before_this = cursor.replace(job.id);
+                let before_this = last.replace(job.id);
                 if status.is_some_and(|status| !may_be(&job, status)) {
                     continue;
                 }
@@ -127,12 +143,12 @@ impl Orders {
                 return Ok(Some(Listed { found, next: None, degraded: degraded() }));
             }
         }
-        Ok(Some(Listed { found, next: cursor.map(OrderId::from), degraded: degraded() }))
+        Ok(Some(Listed { found, next: last.map(OrderId::from), degraded: degraded() }))
     }
 
-    async fn knows(&self, job: Option<JobId>) -> StorageResult<bool> {
+    async fn knows(&self, job: Option<JobId>, owner: Option<Owner>) -> StorageResult<bool> {
         match job {
-            Some(job) => Ok(self.desk().backend.job(job).await?.is_some()),
+            Some(job) => Ok(self.desk().backend.job(job).await?.is_some_and(|job| is_of(&job, owner))),
             None => Ok(true),
         }
     }
@@ -145,7 +161,8 @@ impl Orders {
         Ok(self.desk().newest(order).await?.is_some())
     }
 
-    /// Orders that were tried in vain, the newest first; `None` when `before` is not known.
+    /// Orders that were tried in vain, the newest first, with an `owner` those of that one alone; `None`
+    /// when `before` is not known.
     ///
     /// # Errors
     /// The storage did not answer.
@@ -153,26 +170,44 @@ impl Orders {
         &self,
         before: Option<OrderId>,
         limit: usize,
+        owner: Option<Owner>,
     ) -> StorageResult<Option<Listed<DeadLetter>>> {
         let was_degraded = self.desk().backend.is_degraded();
-        if !self.knows(before.map(JobId::from)).await? {
+        let degraded = || was_degraded || self.desk().backend.is_degraded();
+        let mut cursor = before.map(JobId::from);
+        if !self.knows(cursor, owner).await? {
             return Ok(None);
         }
         // Of a list there may be much that is read only to be left out.
         let _place = self.desk().lists.acquire().await;
-        let mut jobs =
-            self.desk().backend.list_jobs(Some(JobState::Dead), before.map(JobId::from), limit).await?;
-        let (count, mut bytes) = (jobs.len(), 0);
-        let fits = |job: &&JobView| {
-            bytes += job.payload.len();
-            bytes <= LIST_BYTES_MAX
-        };
-        jobs.truncate(jobs.iter().take_while(fits).count().max(1));
-        let is_last = count < limit && jobs.len() == count;
-        let next = jobs.last().filter(|_| !is_last).map(|job| job.id.into());
-        let found = jobs.iter().map(|job| view::dead_letter(job, self.shows())).collect();
-        Ok(Some(Listed { found, next, degraded: was_degraded || self.desk().backend.is_degraded() }))
+        let (mut found, mut bytes, mut last, mut looked_at) = (Vec::new(), 0, before, 0);
+        while looked_at < LOOKED_AT_MAX {
+            let page = self.desk().backend.list_jobs(Some(JobState::Dead), cursor, limit).await?;
+            let is_last = page.len() < limit;
+            looked_at += page.len();
+            cursor = page.last().map(|job| job.id);
+            for job in page.iter().filter(|job| is_of(job, owner)) {
+                bytes += job.payload.len();
+                if found.len() == limit || (bytes > LIST_BYTES_MAX && !found.is_empty()) {
+                    return Ok(Some(Listed { found, next: last, degraded: degraded() }));
+                }
+                last = Some(job.id.into());
+                found.push(view::dead_letter(job, self.shows()));
+            }
+            if is_last {
+                return Ok(Some(Listed { found, next: None, degraded: degraded() }));
+            }
+            if found.len() == limit {
+                break;
+            }
+        }
+        Ok(Some(Listed { found, next: last, degraded: degraded() }))
     }
+}
+
+/// Whether an order is an owner's; each is where none is given.
+fn is_of(job: &JobView, owner: Option<Owner>) -> bool {
+    owner.is_none_or(|owner| owner.owns(job.id.0))
 }
 
 /// Whether an order may have a status, by its job alone. A job is behind its order's updates where a run

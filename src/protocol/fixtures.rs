@@ -9,8 +9,8 @@ use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
 use super::{
-    Bare, ClientMessage, CloseCode, RequestId, ServerMessage, Since, Subscribe, Unsubscribe, entry_json,
-    latest_json,
+    Auth, Bare, ClientMessage, CloseCode, RequestId, ServerMessage, Since, Subscribe, Token, Unsubscribe,
+    entry_json, latest_json,
 };
 use crate::model::{ChannelName, DraftEntry, Entry, EntryId, EntryKind, Marks, NodeId, OrderId, Position};
 
@@ -189,6 +189,7 @@ fn client_messages_are_read_from_their_fixtures() {
             "unsubscribe",
             ClientMessage::Unsubscribe(Unsubscribe { id: Some(id("8")), channels: channels(&["zone:pjm"]) }),
         ),
+        ("auth", ClientMessage::Auth(Auth { id: Some(id("9")), token: Token("zwk_0a1b_secret".to_owned()) })),
         ("heartbeat", ClientMessage::Heartbeat(Bare { id: Some(id(r#""h1""#)) })),
         ("heartbeat_ack", ClientMessage::HeartbeatAck(Bare::default())),
         ("ping", ClientMessage::Ping(Bare { id: Some(id("1")) })),

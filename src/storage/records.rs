@@ -16,6 +16,11 @@ pub enum RecordKind {
     Zone,
     /// The executor of a node; the key is the node's name.
     Executor,
+    /// A token, a key or a subject that is no longer valid.
+    Revocation,
+    /// A number that grows with each revocation, and how far each node has come; the key is the node's
+    /// name. After revocations in the order of kinds, so that what waits for Redis is written in it.
+    RevokedUpTo,
 }
 
 impl RecordKind {
@@ -24,6 +29,8 @@ impl RecordKind {
         match self {
             Self::Zone => "zone",
             Self::Executor => "executor",
+            Self::Revocation => "revocation",
+            Self::RevokedUpTo => "revoked_up_to",
         }
     }
 }

@@ -10,17 +10,24 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("model", &["support"]),
     ("protocol", &["model", "support"]),
     ("storage", &["model", "support"]),
+    ("client", &["protocol", "model", "support"]),
+    // It asks addresses for keys.
+    ("access", &["client", "storage", "protocol", "model", "support"]),
     ("channels", &["storage", "protocol", "model", "support"]),
-    ("connections", &["channels", "storage", "protocol", "model", "support"]),
+    ("connections", &["access", "channels", "storage", "protocol", "model", "support"]),
     ("feeds", &["channels", "storage", "protocol", "model", "support"]),
-    ("orders", &["channels", "storage", "protocol", "model", "support"]),
-    ("http", &["connections", "orders", "channels", "storage", "protocol", "model", "support"]),
+    ("orders", &["access", "channels", "storage", "protocol", "model", "support"]),
+    ("http", &["access", "connections", "orders", "channels", "storage", "protocol", "model", "support"]),
     // Each room owns its part of the config; the zones of a feed are names.
-    ("config", &["http", "connections", "orders", "feeds", "channels", "storage", "model", "support"]),
+    (
+        "config",
+        &["access", "http", "connections", "orders", "feeds", "channels", "storage", "model", "support"],
+    ),
     (
         "gateway",
         &[
             "config",
+            "access",
             "http",
             "connections",
             "orders",
@@ -32,7 +39,6 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "support",
         ],
     ),
-    ("client", &["protocol", "model", "support"]),
     // It replays files with the readers of `feeds`.
     ("cli", &["gateway", "config", "client", "feeds", "protocol", "model", "support"]),
 ];

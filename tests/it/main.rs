@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests fail by panicking too")]
 
+mod access;
 mod architecture;
 mod bad_input;
 mod cli;

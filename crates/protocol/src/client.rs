@@ -148,6 +148,32 @@ pub struct Bare {
     pub id: Option<RequestId>,
 }
 
+/// Who one is: a token, or an API key. It is never printed.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "ts", derive(ts_rs::TS), ts(type = "string"))]
+pub struct Token(pub String);
+
+impl std::fmt::Debug for Token {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Token(***)")
+    }
+}
+
+/// Shows who one is, or shows it anew before the token that was shown expires.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "ts", derive(ts_rs::TS), ts(optional_fields))]
+pub struct Auth {
+    /// Comes back in the answer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub id: Option<RequestId>,
+    /// The token.
+    #[serde(deserialize_with = "token")]
+    pub token: Token,
+}
+
 /// A message from a client. Unknown fields are ignored.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
@@ -164,6 +190,8 @@ pub enum ClientMessage {
     HeartbeatAck(Bare),
     /// Answered with `pong`.
     Ping(Bare),
+    /// Answered with `authenticated` or `error`.
+    Auth(Auth),
 }
 
 /// A message that cannot be understood: which error to answer, and with what text.
@@ -210,10 +238,11 @@ impl ClientMessage {
             "heartbeat" => fields.read().map(Self::Heartbeat),
             "heartbeat_ack" | "pong" => fields.read().map(Self::HeartbeatAck),
             "ping" => fields.read().map(Self::Ping),
+            "auth" => fields.read().map(Self::Auth),
             other => {
                 let shown: String = other.chars().take(32).collect();
                 let message = format!(
-                    "unknown type {shown:?}: expected subscribe, unsubscribe, heartbeat, heartbeat_ack or ping"
+                    "unknown type {shown:?}: expected subscribe, unsubscribe, heartbeat, heartbeat_ack, ping or auth"
                 );
                 return Err((ErrorCode::UnknownType, message));
             }
@@ -246,7 +275,7 @@ impl LastOfEach<'_> {
 
     /// What has these fields, or what is wrong with one of them.
     fn read<T: DeserializeOwned>(&self) -> Result<T, String> {
-        let known = ["id", "channels", "since", "snapshot"];
+        let known = ["id", "channels", "since", "snapshot", "token"];
         read_fields(known.into_iter().filter_map(|name| Some((name, self.get(name)?)))).map_err(|error| {
             let text = error.to_string();
             let missing = text.strip_prefix("missing field `").and_then(|rest| rest.split('`').next());
@@ -262,6 +291,7 @@ fn must_be(field: &str) -> String {
         "channels" => r#"a list such as ["zone:pjm"]"#,
         "since" => r#"an object such as {"zone:pjm":"<epoch>:<offset>"}"#,
         "snapshot" => "true or false",
+        "token" => "a text, as in {\"type\":\"auth\",\"token\":\"…\"}",
         _ => "there",
     };
     format!("`{field}` must be {expected}")
@@ -277,6 +307,10 @@ fn channels<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<String>, D::Error>
 
 fn since<'de, D: Deserializer<'de>>(from: D) -> Result<BTreeMap<String, Option<Since>>, D::Error> {
     field("since", from)
+}
+
+fn token<'de, D: Deserializer<'de>>(from: D) -> Result<Token, D::Error> {
+    field("token", from)
 }
 
 fn snapshot<'de, D: Deserializer<'de>>(from: D) -> Result<bool, D::Error> {

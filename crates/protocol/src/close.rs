@@ -31,8 +31,13 @@ words! {
         RateLimited = "rate_limited",
         /// there is no room for the connection, in all or of its address; `retry_after_ms` is spread
         TooManyConnections = "too_many_connections",
+        /// the token has expired: come back with a new one
+        TokenExpired = "token_expired",
         /// an operator ended the connection (not used yet)
         Disconnected = "disconnected",
+        /// no token came in time, it does not hold, it gives no right to the address, or it was revoked;
+        /// only another token can help
+        Unauthorized = "unauthorized",
         /// the address has not the right form; the `error` before it says what
         BadRequest = "bad_request",
     }
@@ -54,7 +59,9 @@ impl CloseCode {
             Self::Moved => 4003,
             Self::RateLimited => 4004,
             Self::TooManyConnections => 4005,
+            Self::TokenExpired => 4006,
             Self::Disconnected => 4500,
+            Self::Unauthorized => 4501,
             Self::BadRequest => 4502,
         }
     }
@@ -93,6 +100,8 @@ mod tests {
             (CloseCode::Abnormal, true),
             (CloseCode::RateLimited, true),
             (CloseCode::TooManyConnections, true),
+            (CloseCode::TokenExpired, true),
+            (CloseCode::Unauthorized, false),
             (CloseCode::BadRequest, false),
             (CloseCode::Normal, false),
             (CloseCode::Disconnected, false),

@@ -29,6 +29,10 @@ words! {
         TooManyOrders = "too_many_orders",
         /// temporary: the storage does not answer; the subscription is made as soon as it does
         StorageUnavailable = "storage_unavailable",
+        /// the token of `auth` does not hold, or is another subject's; the connection is as it was
+        InvalidToken = "invalid_token",
+        /// the right to it is missing, or there is no token yet
+        Forbidden = "forbidden",
     }
 }
 
@@ -44,5 +48,7 @@ words! {
     pub enum EndCode {
         /// the order has ended, and all that is kept of it was sent
         Finished = "finished",
+        /// the right to it has ended
+        Forbidden = "forbidden",
     }
 }

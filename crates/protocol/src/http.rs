@@ -495,8 +495,22 @@ pub struct HealthView {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[cfg_attr(feature = "ts", ts(as = "Option<Vec<String>>"))]
     pub other_executors: Vec<String>,
+    /// How the gateway's knowledge of tokens does, where it asks who one is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub authentication: Option<AuthenticationView>,
     /// When this was said.
     pub timestamp: DateTime<Utc>,
+}
+
+/// How a gateway's knowledge of tokens does.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "ts", derive(ts_rs::TS))]
+pub struct AuthenticationView {
+    /// `known`, or `unknown` where there may be revocations that this node has not heard of.
+    pub revocations: String,
+    /// `fresh`, or `stale` where a place of keys fails; the log says which.
+    pub keys: String,
 }
 
 /// A channel that cannot be put in order.
@@ -542,4 +556,35 @@ pub struct RedisView {
     /// Where the storage stands.
     #[serde(flatten)]
     pub storage: StorageView,
+}
+
+/// What is to be no longer valid: one of these.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "ts", derive(ts_rs::TS), ts(optional_fields))]
+pub struct Revoke {
+    /// A token, by its `jti`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub jti: Option<String>,
+    /// An API key, by its name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
+    /// All that was issued to a subject until now.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub subject: Option<String>,
+}
+
+/// Where a revocation holds, as far as that is known.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "ts", derive(ts_rs::TS))]
+pub struct RevokedOn {
+    /// The nodes that have confirmed it, the one that was asked first.
+    pub holds_on: Vec<String>,
+    /// Nodes that are there and have not confirmed it in time.
+    pub unconfirmed_on: Vec<String>,
+    /// The storage that nodes share is away: what other nodes there are is not known, and they hear of it
+    /// when it is back.
+    pub degraded: bool,
 }

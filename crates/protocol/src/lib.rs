@@ -46,16 +46,18 @@ pub mod ts;
 
 pub use backend::{BackendName, BackendState};
 pub use channel::{ChannelKind, ChannelName};
-pub use client::{Bare, ClientMessage, InvalidMessage, RequestId, Since, Subscribe, Unsubscribe};
+pub use client::{
+    Auth, Bare, ClientMessage, InvalidMessage, RequestId, Since, Subscribe, Token, Unsubscribe,
+};
 pub use close::CloseCode;
 pub use codes::{EndCode, ErrorCode};
 pub use entry::{EntryMessage, MISSED_BEFORE, ORDER_ID, SKIPPED, SNAPSHOT};
 pub use fields::{Fields, OrderedFields};
 pub use http::{
-    Accepted, ChannelSetAside, ClaimRequest, DeadLetter, DeadLetterList, Entries, ExtendRequest, FailRequest,
-    Failure, Gap, HealthView, JobOutcome, LeaseHeld, Live, Offer, OfferedJob, OrderCancelling, OrderList,
-    OrderPlaced, OrderStatus, OrderView, Previous, RedisView, ReleaseRequest, ReportAccepted, StorageView,
-    WebSocketView, ZoneList, ZoneView,
+    Accepted, AuthenticationView, ChannelSetAside, ClaimRequest, DeadLetter, DeadLetterList, Entries,
+    ExtendRequest, FailRequest, Failure, Gap, HealthView, JobOutcome, LeaseHeld, Live, Offer, OfferedJob,
+    OrderCancelling, OrderList, OrderPlaced, OrderStatus, OrderView, Previous, RedisView, ReleaseRequest,
+    ReportAccepted, Revoke, RevokedOn, StorageView, WebSocketView, ZoneList, ZoneView,
 };
 pub use kind::{EntryId, EntryKind, NodeId, UnknownKind, WhyUnknown};
 pub use lane::Lane;
@@ -65,8 +67,9 @@ pub use order::{InvalidOrderId, JobId, OrderId};
 pub use position::{Epoch, InvalidPosition, OFFSET_MAX, Position};
 pub use problem::{FieldFault, Problem, ProblemCode};
 pub use server::{
-    Answer, BackendStateMessage, CaughtUp, Closing, Connection, ConnectionEstablished, ErrorMessage,
-    Heartbeat, Resync, Scope, ServerMessage, SnapshotEnd, Subscribed, Unknown, Unsubscribed,
+    Answer, Authenticated, Authentication, BackendStateMessage, CaughtUp, Closing, Connection,
+    ConnectionEstablished, ErrorMessage, Heartbeat, Resync, Scope, ServerMessage, SnapshotEnd, Subscribed,
+    TokenExpiring, Unknown, Unsubscribed,
 };
 
 /// The version of the wire protocol, said in `connection_established`.

@@ -41,8 +41,12 @@ words! {
         InvalidWebSocketKey = "invalid_websocket_key",
         /// the connection cannot become a WebSocket
         NotUpgradable = "not_upgradable",
+        /// a token is missing, or does not hold
+        Unauthorized = "unauthorized",
         /// the page may not use the gateway
         OriginNotAllowed = "origin_not_allowed",
+        /// the token gives no right to this
+        Forbidden = "forbidden",
         /// there is nothing at this address
         NotFound = "not_found",
         /// there is no such order, or it is no longer kept
@@ -166,7 +170,8 @@ impl ProblemCode {
             | Self::InvalidTarget
             | Self::InvalidWebSocketKey
             | Self::NotUpgradable => 400,
-            Self::OriginNotAllowed => 403,
+            Self::Unauthorized => 401,
+            Self::OriginNotAllowed | Self::Forbidden => 403,
             Self::NotFound
             | Self::UnknownOrder
             | Self::UnknownDeadLetter

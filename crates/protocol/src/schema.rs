@@ -9,7 +9,7 @@ use crate::{
     Accepted, ClaimRequest, ClientMessage, CloseCode, DeadLetterList, Entries, ErrorCode, ExtendRequest,
     FailRequest, HealthView, JobOutcome, LeaseHeld, Live, Offer, OrderCancelling, OrderId, OrderList,
     OrderPlaced, OrderStatus, OrderView, Problem, ProblemCode, RedisView, ReleaseRequest, ReportAccepted,
-    ServerMessage, Zone, ZoneList,
+    Revoke, RevokedOn, ServerMessage, Zone, ZoneList,
 };
 
 /// What may be left out is left out, and never null.
@@ -91,6 +91,8 @@ fn definitions(settings: SchemaSettings, path: &'static str) -> Map<String, Valu
         FailRequest,
         ReportAccepted,
         JobOutcome,
+        Revoke,
+        RevokedOn,
         Live,
         HealthView,
         RedisView,

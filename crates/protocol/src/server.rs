@@ -43,6 +43,10 @@ pub enum ServerMessage {
     Error(ErrorMessage),
     /// The gateway is about to close this connection.
     Closing(Closing),
+    /// Answers `auth`.
+    Authenticated(Authenticated),
+    /// The token that was shown expires soon: show a new one with `auth`.
+    TokenExpiring(TokenExpiring),
     /// A price, a removal, an update of an order: what has a place in a channel.
     #[serde(untagged)]
     Entry(EntryMessage),
@@ -51,6 +55,44 @@ pub enum ServerMessage {
     #[cfg_attr(feature = "schema", schemars(skip))]
     #[cfg_attr(feature = "ts", ts(skip))]
     Unknown(Unknown),
+}
+
+words! {
+    /// Whether the gateway asks who one is.
+    pub enum Authentication {
+        /// A token must be shown.
+        Required = "required",
+        /// Some channels are there without one.
+        Optional = "optional",
+    }
+}
+
+/// Who one is, to the gateway.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "ts", derive(ts_rs::TS), ts(optional_fields))]
+pub struct Authenticated {
+    /// The `id` of the request, when it had one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub id: Option<RequestId>,
+    /// The subject of the token, or of the key.
+    pub subject: String,
+    /// When it expires; absent where it does not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<DateTime<Utc>>,
+    /// When it was sent.
+    pub timestamp: DateTime<Utc>,
+}
+
+/// The token that was shown expires soon.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "ts", derive(ts_rs::TS), ts(optional_fields))]
+pub struct TokenExpiring {
+    /// When. The connection is closed then, unless another token was shown.
+    pub expires_at: DateTime<Utc>,
+    /// When it was sent.
+    pub timestamp: DateTime<Utc>,
 }
 
 /// First message of every connection that was not opened on an order.
@@ -71,6 +113,15 @@ pub struct ConnectionEstablished {
     pub heartbeat_interval_ms: u64,
     /// Version of this protocol.
     pub protocol: u32,
+    /// Whether the gateway asks who one is; absent where it does not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub authentication: Option<Open<Authentication>>,
+    /// The subject of the token that came with the request.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub subject: Option<String>,
+    /// When that token expires.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub token_expires_at: Option<DateTime<Utc>>,
     /// When it was sent.
     pub timestamp: DateTime<Utc>,
     /// For people.
@@ -95,6 +146,15 @@ pub struct Connection {
     pub heartbeat_interval_ms: u64,
     /// Version of this protocol.
     pub protocol: u32,
+    /// Whether the gateway asks who one is; absent where it does not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub authentication: Option<Open<Authentication>>,
+    /// The subject of the token that came with the request.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub subject: Option<String>,
+    /// When that token expires.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub token_expires_at: Option<DateTime<Utc>>,
     /// When it was sent.
     pub timestamp: DateTime<Utc>,
     /// For people.
@@ -345,7 +405,7 @@ impl ServerMessage {
     }
 
     /// The types that are known here, but for those of entries.
-    pub const KINDS: [&'static str; 13] = [
+    pub const KINDS: [&'static str; 15] = [
         "connection_established",
         "connection",
         "subscribed",
@@ -359,6 +419,8 @@ impl ServerMessage {
         "backend_state",
         "error",
         "closing",
+        "authenticated",
+        "token_expiring",
     ];
 
     /// Its `type`.
@@ -377,6 +439,8 @@ impl ServerMessage {
             Self::BackendState(_) => "backend_state",
             Self::Error(_) => "error",
             Self::Closing(_) => "closing",
+            Self::Authenticated(_) => "authenticated",
+            Self::TokenExpiring(_) => "token_expiring",
             Self::Entry(entry) => &entry.kind,
             Self::Unknown(unknown) => &unknown.kind,
         }
@@ -412,6 +476,8 @@ impl ServerMessage {
             "backend_state" => Self::BackendState(fields.read()?),
             "error" => Self::Error(fields.read()?),
             "closing" => Self::Closing(fields.read()?),
+            "authenticated" => Self::Authenticated(fields.read()?),
+            "token_expiring" => Self::TokenExpiring(fields.read()?),
             known if known == crate::SKIPPED || known.parse::<EntryKind>().is_ok() => {
                 Self::Entry(EntryMessage::of_fields(fields)?)
             }

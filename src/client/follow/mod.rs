@@ -8,13 +8,14 @@ use anyhow::{anyhow, bail};
 use futures_util::{SinkExt as _, StreamExt as _};
 use tokio::net::TcpStream;
 use tokio::time::{self, Instant};
+use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode as FrameCode;
 use tokio_tungstenite::tungstenite::{Error as SocketError, Message};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
 
 use self::state::Next;
 pub use self::state::{Follow, Step, Until};
-use super::{BaseUrl, CONNECT_TIMEOUT, NoAnswer, words};
+use super::{BaseUrl, CONNECT_TIMEOUT, NoAnswer, header, words};
 use crate::model::{ChannelName, OrderId, Position};
 use crate::protocol::CloseCode;
 
@@ -68,7 +69,7 @@ pub(crate) async fn run(
     output: &mut impl Output,
 ) -> anyhow::Result<Ended> {
     loop {
-        let lost = match connect(&address(base, door, follow)).await {
+        let lost = match connect(base, &address(base, door, follow)).await {
             Ok(socket) => {
                 output.say(&format!("connected to {base}"));
                 follow.connected(Instant::now());
@@ -112,9 +113,14 @@ pub fn address(base: &BaseUrl, door: Door, follow: &Follow) -> String {
     }
 }
 
-/// Opens a connection.
-pub async fn connect(url: &str) -> Result<Socket, Lost> {
-    match time::timeout(CONNECT_TIMEOUT, connect_async(url)).await {
+/// Opens a connection to an address of a gateway.
+pub async fn connect(base: &BaseUrl, url: &str) -> Result<Socket, Lost> {
+    let absent = |error: SocketError| Lost { code: None, is_absent: true, why: words::of_socket(&error) };
+    let mut request = url.into_client_request().map_err(absent)?;
+    if let Some(authorization) = &base.authorization {
+        request.headers_mut().insert(header::AUTHORIZATION, authorization.clone());
+    }
+    match time::timeout(CONNECT_TIMEOUT, connect_async(request)).await {
         Ok(Ok((socket, _))) => Ok(socket),
         Ok(Err(SocketError::Http(response))) => {
             let status = response.status();
@@ -123,7 +129,7 @@ pub async fn connect(url: &str) -> Result<Socket, Lost> {
             let code = is_final.then_some(CloseCode::Disconnected.number());
             Err(Lost { code, is_absent: false, why: format!("the gateway answered {status}") })
         }
-        Ok(Err(error)) => Err(Lost { code: None, is_absent: true, why: words::of_socket(&error) }),
+        Ok(Err(error)) => Err(absent(error)),
         Err(_) => {
             Err(Lost { code: None, is_absent: true, why: format!("no answer within {CONNECT_TIMEOUT:?}") })
         }

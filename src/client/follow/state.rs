@@ -256,6 +256,8 @@ impl Follow {
             | ServerMessage::Heartbeat(_)
             | ServerMessage::HeartbeatAck(_)
             | ServerMessage::Pong(_)
+            | ServerMessage::Authenticated(_)
+            | ServerMessage::TokenExpiring(_)
             | ServerMessage::Unknown(_) => Vec::new(),
         }
     }

@@ -125,8 +125,8 @@ impl Shard {
 
     /// Answers a message, but for what a request asks for.
     fn understand(
-        &self,
-        connection: &Connection,
+        self: &Rc<Self>,
+        connection: &Rc<Connection>,
         message: Result<ClientMessage, InvalidMessage>,
     ) -> Result<Option<Request>, InvalidMessage> {
         let names_max = self.config.subscriptions_max;
@@ -150,6 +150,7 @@ impl Shard {
                 connection.send_message(&pong, self.limits);
             }
             ClientMessage::HeartbeatAck(_) => {}
+            ClientMessage::Auth(auth) => self.on_auth(connection, &auth),
         }
         Ok(None)
     }
@@ -207,6 +208,9 @@ impl Shard {
                 return Err(Refusal::new(ErrorCode::InvalidPosition, message));
             }
         };
+        connection
+            .may_read(channel)
+            .map_err(|denied| Refusal::new(ErrorCode::Forbidden, denied.to_string()))?;
         if let Some(known) = connection.subscription(channel) {
             // Asking again begins anew, from where the request says.
             self.supersede(&known);
@@ -265,7 +269,7 @@ impl Shard {
         Ok(())
     }
 
-    fn say_unsubscribed(
+    pub(super) fn say_unsubscribed(
         &self,
         connection: &Connection,
         channel: &ChannelName,

@@ -4,7 +4,7 @@ use serde_json::{Map, Value, json};
 use zonewire_protocol::schema;
 
 use super::{Answer, Body, Description};
-use crate::http::table::{Kind, ROUTES};
+use crate::http::table::{Kind, Needs, ROUTES};
 use crate::protocol::documents::{check, pretty};
 
 fn of_schema(name: &str) -> Value {
@@ -167,6 +167,11 @@ fn openapi() -> Value {
             "parameters": parameters,
             "responses": answers(*answered, problems, route.kind),
         });
+        if route.needs == Needs::Nothing {
+            operation["security"] = json!([]);
+        } else if route.needs != Needs::EachChannel {
+            operation["responses"]["401"] = json!({ "$ref": "#/components/responses/Problem" });
+        }
         if let Some(body) = body(*asked) {
             operation["requestBody"] = body;
         }
@@ -180,14 +185,20 @@ fn openapi() -> Value {
         "info": {
             "title": "Zonewire",
             "version": env!("CARGO_PKG_VERSION"),
-            "description": "The HTTP API of a Zonewire gateway. Receivers ignore fields and codes that they do not know. There is no authentication yet.",
+            "description": "The HTTP API of a Zonewire gateway. Receivers ignore fields and codes that they do not know. Where the gateway asks who one is, a token comes in `Authorization`.",
             "license": { "name": "MIT OR Apache-2.0", "identifier": "MIT OR Apache-2.0" },
         },
         "servers": [{ "url": "/" }],
-        "security": [],
+        "security": [{}, { "token": [] }],
         "paths": paths,
         "components": {
             "schemas": schemas,
+            "securitySchemes": {
+                "token": {
+                    "type": "http", "scheme": "bearer", "bearerFormat": "JWT",
+                    "description": "A JSON Web Token, or an API key of the gateway.",
+                },
+            },
             "responses": {
                 "Problem": {
                     "description": "What was wrong, and what would be right.",

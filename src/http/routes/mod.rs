@@ -1,6 +1,7 @@
 //! What answers at each address of the `table`: functions that make a warp filter of what the gateway
 //! works with. A filter says what it takes of a request; address and method are found already.
 
+pub(super) mod auth;
 pub(super) mod health;
 pub(super) mod jobs;
 pub(super) mod orders;
@@ -21,9 +22,11 @@ use warp::reject::Rejection;
 use warp::reply::Response;
 use warp::{Filter, Reply};
 
+use super::caller::Caller;
 use super::config::HttpConfig;
 use super::problem::{Problem, internal};
 use super::status::Sources;
+use crate::access::Gate;
 use crate::channels::Channels;
 use crate::connections::Manager;
 use crate::orders::Orders;
@@ -35,6 +38,7 @@ pub(crate) struct App {
     pub(crate) manager: Manager,
     pub(crate) channels: Channels,
     pub(crate) orders: Orders,
+    pub(crate) gate: Arc<Gate>,
     pub(crate) sources: Sources,
     pub(crate) stopping: CancellationToken,
     /// Whether this process serves clients, or only tells how it does.
@@ -62,6 +66,11 @@ fn with(app: &Arc<App>) -> impl Filter<Extract = (Arc<App>,), Error = Infallible
 /// The segments of a path that stand where its pattern has braces; travel in the request's extensions.
 #[derive(Debug, Clone)]
 pub(super) struct Segments(pub(super) Vec<String>);
+
+/// Who asks.
+fn caller() -> impl Filter<Extract = (Caller,), Error = Rejection> + Clone {
+    warp::ext::get::<Caller>()
+}
 
 /// All of them, as they were sent.
 fn segments<const N: usize>() -> impl Filter<Extract = ([String; N],), Error = Rejection> + Clone {

@@ -15,7 +15,7 @@ use warp::Filter;
 use warp::filters::BoxedFilter;
 use warp::reply::Response;
 
-use super::{App, Handler, handler, json as reply_json, long_json, segments, with};
+use super::{App, Caller, Handler, caller, handler, json as reply_json, long_json, segments, with};
 use crate::http::body::{Whole, discard, not_utf8, read_whole};
 use crate::http::forwarded::web_socket_base;
 use crate::http::prices::{Format, holds_body_back};
@@ -45,11 +45,6 @@ pub(super) fn order_id(segment: &str) -> Result<OrderId, Problem> {
     segment.parse().map_err(|error: crate::model::InvalidOrderId| {
         Problem::new(ProblemCode::InvalidOrderId, error.to_string())
     })
-}
-
-fn unknown_order(order: OrderId) -> Problem {
-    let detail = format!("there is no order {order}, or it is no longer kept");
-    Problem::new(ProblemCode::UnknownOrder, detail)
 }
 
 /// A text that was posted, and the room that it takes for as long as this is there.
@@ -130,10 +125,10 @@ fn asked() -> BoxedFilter<(Asked,)> {
 
 /// `POST /api/orders/execute`
 pub(in crate::http) fn execute(app: &Arc<App>) -> Handler {
-    handler(with(app).and(asked()).and(warp::body::stream()).then(place))
+    handler(with(app).and(caller()).and(asked()).and(warp::body::stream()).then(place))
 }
 
-async fn place<S, B>(app: Arc<App>, asked: Asked, body: S) -> Result<Response, Problem>
+async fn place<S, B>(app: Arc<App>, caller: Caller, asked: Asked, body: S) -> Result<Response, Problem>
 where
     S: Stream<Item = Result<B, warp::Error>>,
     B: Buf,
@@ -148,7 +143,9 @@ where
             Problem::new(ProblemCode::InvalidOrder, error.to_string()).fields(faults)
         }
     })?;
-    let placed = app.orders.place(&request, key.as_deref()).await.map_err(|error| place_problem(&error))?;
+    let owner = caller.principal()?.owner();
+    let placed = app.orders.place(&request, key.as_deref(), owner).await;
+    let placed = placed.map_err(|error| place_problem(&error))?;
     Ok(accepted(placed.order, None, placed.repeated, &asked, &app))
 }
 
@@ -226,10 +223,10 @@ fn unknown_cursor(after: Option<OrderId>) -> Problem {
 
 /// `GET /api/orders?status=&limit=&after=`: the newest first.
 pub(in crate::http) fn list(app: &Arc<App>) -> Handler {
-    handler(with(app).and(warp::query()).then(list_orders))
+    handler(with(app).and(caller()).and(warp::query()).then(list_orders))
 }
 
-async fn list_orders(app: Arc<App>, query: ListQuery) -> Result<Response, Problem> {
+async fn list_orders(app: Arc<App>, caller: Caller, query: ListQuery) -> Result<Response, Problem> {
     if let Some(status) = &query.status
         && !OrderStatus::ALL.iter().any(|known| known.as_str() == status)
     {
@@ -238,7 +235,7 @@ async fn list_orders(app: Arc<App>, query: ListQuery) -> Result<Response, Proble
         return Err(Problem::new(ProblemCode::InvalidStatus, detail));
     }
     let (limit, after) = (query.limit()?, query.after()?);
-    let listed = app.orders.list(query.status.as_deref(), after, limit).await;
+    let listed = app.orders.list(query.status.as_deref(), after, limit, caller.sees_orders_of()?).await;
     let Listed { found: orders, next, degraded } =
         listed.map_err(|error| Problem::storage(&error))?.ok_or_else(|| unknown_cursor(after))?;
     long_json(&app, &OrderList { orders, next, degraded })
@@ -252,7 +249,7 @@ pub(in crate::http) fn get(app: &Arc<App>) -> Handler {
 async fn get_order(app: Arc<App>, [id]: [String; 1]) -> Result<Response, Problem> {
     let order = order_id(&id)?;
     let found = app.orders.get(order).await.map_err(|error| Problem::storage(&error))?;
-    let view = found.ok_or_else(|| unknown_order(order))?;
+    let view = found.ok_or_else(|| Problem::unknown_order(Some(order)))?;
     long_json(&app, &view)
 }
 
@@ -277,7 +274,7 @@ async fn cancel_order(app: Arc<App>, [id]: [String; 1]) -> Result<Response, Prob
         Cancelling::Unknown if told_of(order, &app).await? => {
             conflict(ProblemCode::NoJob, "this order is carried out elsewhere, and must be cancelled there")
         }
-        Cancelling::Unknown => Err(unknown_order(order)),
+        Cancelling::Unknown => Err(Problem::unknown_order(Some(order))),
     }
 }
 
@@ -346,12 +343,12 @@ where
 
 /// `GET /api/orders/dead-letters?limit=&after=`
 pub(in crate::http) fn dead_letters(app: &Arc<App>) -> Handler {
-    handler(with(app).and(warp::query()).then(list_dead_letters))
+    handler(with(app).and(caller()).and(warp::query()).then(list_dead_letters))
 }
 
-async fn list_dead_letters(app: Arc<App>, query: ListQuery) -> Result<Response, Problem> {
+async fn list_dead_letters(app: Arc<App>, caller: Caller, query: ListQuery) -> Result<Response, Problem> {
     let (limit, after) = (query.limit()?, query.after()?);
-    let listed = app.orders.dead_letters(after, limit).await;
+    let listed = app.orders.dead_letters(after, limit, caller.sees_orders_of()?).await;
     let Listed { found: dead_letters, next, degraded } =
         listed.map_err(|error| Problem::storage(&error))?.ok_or_else(|| unknown_cursor(after))?;
     long_json(&app, &DeadLetterList { dead_letters, next, degraded })
@@ -377,7 +374,7 @@ async fn retry_dead_letter(
     let order = order_id(&id)?;
     check_open(&app)?;
     let placed = app.orders.retry_dead_letter(order, query.force).await.map_err(|error| match error {
-        RetryError::Unknown => Problem::new(ProblemCode::UnknownDeadLetter, error.to_string()),
+        RetryError::Unknown => Problem::unknown_dead_letter(),
         RetryError::MayBeSubmitted => Problem::new(ProblemCode::MayBeSubmitted, error.to_string()),
         RetryError::Place(ref error) => place_problem(error),
     })?;

@@ -9,7 +9,7 @@ use warp::filters::BoxedFilter;
 use warp::reply::Response;
 
 use super::zones::decoded;
-use super::{App, Handler, handler, segments, with};
+use super::{App, Caller, Handler, caller, handler, segments, with};
 use crate::connections::Opening;
 use crate::http::problem::Problem;
 use crate::http::upgrade::{WebSocketRequest, accept, web_socket};
@@ -50,28 +50,35 @@ fn asked(query: Option<Since>) -> Result<(Option<Position>, bool), BadAddress> {
 async fn open(
     request: WebSocketRequest,
     app: &App,
+    caller: Caller,
     opening: Result<Opening, BadAddress>,
 ) -> Result<Response, Problem> {
     let opening = opening.unwrap_or_else(|BadAddress(code, message)| Opening::BadAddress { code, message });
-    accept(request, &app.manager, opening).await
+    // Where nobody is asked, a connection need not know who its client is.
+    let (opening, principal) = match caller.0 {
+        Ok(principal) => (opening, app.gate.is_on().then_some(principal)),
+        Err(refused) => (Opening::Unauthorized { message: refused.to_string() }, None),
+    };
+    accept(request, &app.manager, opening, principal).await
 }
 
 /// `GET /ws`
 pub(in crate::http) fn any(app: &Arc<App>) -> Handler {
-    handler(with(app).and(web_socket()).then(open_any))
+    handler(with(app).and(caller()).and(web_socket()).then(open_any))
 }
 
-async fn open_any(app: Arc<App>, request: WebSocketRequest) -> Result<Response, Problem> {
-    open(request, &app, Ok(Opening::Nothing)).await
+async fn open_any(app: Arc<App>, caller: Caller, request: WebSocketRequest) -> Result<Response, Problem> {
+    open(request, &app, caller, Ok(Opening::Nothing)).await
 }
 
 /// `GET /ws/market/{zone}?since=<epoch>:<offset>&snapshot=1`
 pub(in crate::http) fn market(app: &Arc<App>) -> Handler {
-    handler(with(app).and(segments()).and(since()).and(web_socket()).then(open_market))
+    handler(with(app).and(caller()).and(segments()).and(since()).and(web_socket()).then(open_market))
 }
 
 async fn open_market(
     app: Arc<App>,
+    caller: Caller,
     [zone]: [String; 1],
     query: Option<Since>,
     request: WebSocketRequest,
@@ -79,17 +86,18 @@ async fn open_market(
     let opening = decoded::<Zone>(&zone)
         .map_err(|error| BadAddress(ErrorCode::InvalidChannel, error))
         .and_then(|zone| asked(query).map(|(since, snapshot)| Opening::Market { zone, since, snapshot }));
-    open(request, &app, opening).await
+    open(request, &app, caller, opening).await
 }
 
 /// `GET /ws/orders/{orderId}?since=<epoch>:<offset>`, also as `/api/orders/status/{orderId}`: subscribed to
 /// one order from the start.
 pub(in crate::http) fn order(app: &Arc<App>) -> Handler {
-    handler(with(app).and(segments()).and(since()).and(web_socket()).then(open_order))
+    handler(with(app).and(caller()).and(segments()).and(since()).and(web_socket()).then(open_order))
 }
 
 async fn open_order(
     app: Arc<App>,
+    caller: Caller,
     [order]: [String; 1],
     query: Option<Since>,
     request: WebSocketRequest,
@@ -98,5 +106,5 @@ async fn open_order(
         .parse()
         .map_err(|error: InvalidOrderId| BadAddress(ErrorCode::InvalidChannel, error.to_string()))
         .and_then(|order| asked(query).map(|(since, _)| Opening::Order { order, since }));
-    open(request, &app, opening).await
+    open(request, &app, caller, opening).await
 }

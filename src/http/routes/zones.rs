@@ -13,7 +13,7 @@ use serde_json::value::RawValue;
 use warp::reply::Response;
 use warp::{Filter, Reply};
 
-use super::{App, Handler, handler, long_json, segments, with};
+use super::{App, Caller, Handler, caller, handler, long_json, segments, with};
 use crate::channels::{PublishError, in_log};
 use crate::http::prices::{Format, Intake, answer_post};
 use crate::http::problem::Problem;
@@ -75,13 +75,13 @@ where
 
 /// `GET /api/zones`
 pub(in crate::http) fn list(app: &Arc<App>) -> Handler {
-    handler(with(app).then(list_zones))
+    handler(with(app).and(caller()).then(list_zones))
 }
 
-async fn list_zones(app: Arc<App>) -> Result<Response, Problem> {
+async fn list_zones(app: Arc<App>, caller: Caller) -> Result<Response, Problem> {
     fault::point(|| "request".to_owned());
     let zones = app.channels.zones().await.map_err(|error| Problem::storage(&error))?;
-    let views = zones.into_iter().map(|zone| {
+    let views = zones.into_iter().filter(|zone| caller.may_know(zone)).map(|zone| {
         let channel = ChannelName::zone(&zone);
         let lane = app.channels.config().lane(&channel);
         let stream = format!("{}/ws/market/{zone}", app.config.base_path);

@@ -220,7 +220,7 @@ mod tests {
 
     async fn place(orders: &Orders) {
         let text = r#"{"tokenIn":"SOL","tokenOut":"USDC","amount":1,"slippage":0.5}"#;
-        orders.place(&OrderRequest::parse(text).unwrap(), None).await.unwrap();
+        orders.place(&OrderRequest::parse(text).unwrap(), None, None).await.unwrap();
     }
 
     fn wish() -> ClaimRequest {

@@ -9,6 +9,7 @@ use tokio::time;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
+use tokio_tungstenite::tungstenite::handshake::client::Request;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 
 /// The longest that anything may take on a busy machine; a test that waits so long has failed.
@@ -51,8 +52,19 @@ impl Client {
     }
 
     async fn over(stream: TcpStream, url: &str) -> Self {
+        Self::asking(stream, url.into_client_request().unwrap()).await
+    }
+
+    /// The same with a header besides.
+    pub(crate) async fn connect_with(url: &str, name: &'static str, value: &str) -> Self {
+        let host = url.strip_prefix("ws://").unwrap().split('/').next().unwrap();
+        let mut request = url.into_client_request().unwrap();
+        request.headers_mut().insert(name, value.parse().unwrap());
+        Self::asking(TcpStream::connect(host).await.unwrap(), request).await
+    }
+
+    async fn asking(stream: TcpStream, request: Request) -> Self {
         let config = WebSocketConfig::default().read_buffer_size(4_096);
-        let request = url.into_client_request().unwrap();
         let upgrade = tokio_tungstenite::client_async_with_config(request, stream, Some(config));
         let (socket, _response) = time::timeout(LIMIT, upgrade).await.expect("an upgrade in time").unwrap();
         Self { socket, waits_to_catch_up: false }

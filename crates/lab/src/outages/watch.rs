@@ -155,7 +155,8 @@ impl Watcher {
     /// One connection, to its end: why it ended.
     async fn connection(&self, door: Door, follow: &mut Follow) -> String {
         let since = follow.position(&self.channel.name).map(ToString::to_string);
-        let mut socket = match follow::connect(&follow::address(&self.bases[self.node], door, follow)).await {
+        let base = &self.bases[self.node];
+        let mut socket = match follow::connect(base, &follow::address(base, door, follow)).await {
             Ok(socket) => socket,
             Err(lost) => return lost.why,
         };

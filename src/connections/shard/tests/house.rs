@@ -22,6 +22,7 @@ use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::access::Gate;
 use crate::channels::{Channels, ChannelsConfig, ChannelsParts, Delivery};
 use crate::connections::config::ConnectionsConfig;
 use crate::connections::limits::Source;
@@ -73,7 +74,7 @@ impl House {
         let channels = Channels::new(parts, TaskTracker::new(), CancellationToken::new());
         let (status, reader): (StatusWriter, StatusReader) = StatusWriter::new(healthy());
         let manager = Manager::new(Vec::new(), config.clone());
-        let shard = Shard::new(0, config, channels.clone(), Arc::default(), reader);
+        let shard = Shard::new(0, config, channels.clone(), Arc::default(), reader, Gate::off().await);
         let on = Rc::clone(&shard);
         task::spawn_local(async move { on.fan_out_all(&mut incoming).await });
         let socket = TcpSocket::new_v4().unwrap();
@@ -100,7 +101,7 @@ impl House {
         }
         let tcp = self.manager.admit_tcp(Some(Source::of([127, 0, 0, 1].into()))).unwrap();
         let admission = self.manager.admit(Arc::new(tcp), None).unwrap();
-        self.shard.adopt(server, Bytes::new(), opening, admission);
+        self.shard.adopt(server, Bytes::new(), opening, None, admission);
         let config = WebSocketConfig::default().read_buffer_size(1_024);
         Guest(WebSocketStream::from_raw_socket(client, Role::Client, Some(config)).await)
     }

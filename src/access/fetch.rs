@@ -1,0 +1,130 @@
+//! Asking a place for keys.
+
+use std::path::Path;
+use std::time::Duration;
+
+use hyper::header::{ACCEPT, CACHE_CONTROL, HeaderMap};
+use url::Url;
+use zonewire_access::{Due, KEYS_BYTES_MAX, Place};
+
+use crate::client::BaseUrl;
+
+/// How long an address may take to answer.
+const ANSWER_WITHIN: Duration = Duration::from_secs(10);
+
+/// The longest file; API keys take more room than others.
+const FILE_BYTES_MAX: u64 = 8 << 20;
+
+/// What a place gave: its text, and for how many seconds it may be kept, where it says so.
+pub(super) type Gave = Result<(String, Option<i64>), String>;
+
+pub(super) async fn ask(due: &Due) -> Gave {
+    match &due.place {
+        Place::File(path) => Ok((read(path).await?, None)),
+        Place::Url(url) => fetch(url).await,
+    }
+}
+
+async fn read(path: &Path) -> Result<String, String> {
+    let cannot = |error: std::io::Error| format!("cannot be read: {error}");
+    let length = tokio::fs::metadata(path).await.map_err(cannot)?.len();
+    if length > FILE_BYTES_MAX {
+        return Err(format!("is longer than {FILE_BYTES_MAX} bytes"));
+    }
+    tokio::fs::read_to_string(path).await.map_err(cannot)
+}
+
+/// Redirects are answers like any other here: where keys come from is said by the settings alone.
+async fn fetch(url: &Url) -> Gave {
+    let base: BaseUrl = url.as_str().parse()?;
+    let http = base.http().map_err(|error| format!("{error:#}"))?;
+    let request = http.get(url.as_str()).header(ACCEPT, "application/jwk-set+json, application/json");
+    let answer = request.timeout(ANSWER_WITHIN).send().await.map_err(|error| error.to_string())?;
+    if answer.status.is_redirection() {
+        return Err(
+            "answers with a redirect, which is not followed; name the address that it leads to".to_owned()
+        );
+    }
+    if answer.status.as_u16() != 200 {
+        return Err(format!("answers with {}", answer.status));
+    }
+    let max_age = max_age(&answer.headers);
+    let body = answer.bytes_within(KEYS_BYTES_MAX).await.map_err(|error| error.to_string())?;
+    let text = String::from_utf8(body.into()).map_err(|_error| "is not UTF-8".to_owned())?;
+    Ok((text, max_age))
+}
+
+/// For how long an answer may be kept (RFC 9111, section 5.2.2).
+fn max_age(headers: &HeaderMap) -> Option<i64> {
+    let values = headers.get_all(CACHE_CONTROL).into_iter().filter_map(|value| value.to_str().ok());
+    let mut directives = values.flat_map(|value| value.split(',')).map(str::trim);
+    directives.find_map(|directive| match directive.split_once('=') {
+        Some((name, age)) if name.eq_ignore_ascii_case("max-age") => age.trim_matches('"').parse().ok(),
+        None if directive.eq_ignore_ascii_case("no-store") || directive.eq_ignore_ascii_case("no-cache") => {
+            Some(0)
+        }
+        _ => None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    /// What is given by a server that answers so.
+    async fn given(answer: String) -> Gave {
+        let server = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = Url::parse(&format!("http://{}/keys", server.local_addr().unwrap())).unwrap();
+        let answering = async {
+            let (mut stream, _) = server.accept().await.unwrap();
+            let mut asked = [0; 1_024];
+            let length = stream.read(&mut asked).await.unwrap();
+            // The client may have heard enough.
+            let _broken = stream.write_all(answer.as_bytes()).await;
+            let _broken = stream.shutdown().await;
+            String::from_utf8_lossy(&asked[..length]).into_owned()
+        };
+        let (gave, asked) = tokio::join!(fetch(&url), answering);
+        assert!(asked.starts_with("GET /keys HTTP/1.1\r\n"), "{asked}");
+        gave
+    }
+
+    fn whole(head: &str, body: &str) -> String {
+        format!("HTTP/1.1 {head}\r\ncontent-length: {}\r\n\r\n{body}", body.len())
+    }
+
+    #[tokio::test]
+    async fn what_an_address_gives_is_taken_with_its_age() {
+        assert_eq!(given(whole("200 OK", "{}")).await, Ok(("{}".to_owned(), None)));
+        let aged = whole("200 OK\r\ncache-control: public, max-age=600", "{}");
+        assert_eq!(given(aged).await, Ok(("{}".to_owned(), Some(600))));
+        let fresh = whole("200 OK\r\ncache-control: no-store", "{}");
+        assert_eq!(given(fresh).await, Ok(("{}".to_owned(), Some(0))));
+    }
+
+    #[tokio::test]
+    async fn a_redirect_is_not_followed() {
+        for to in ["http://169.254.169.254/latest/meta-data", "http://127.0.0.1:1/", "/elsewhere"] {
+            let gave = given(whole(&format!("302 Found\r\nlocation: {to}"), "")).await;
+            assert!(gave.as_ref().is_err_and(|problem| problem.contains("redirect")), "{gave:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_wrong_is_said() {
+        let long = "x".repeat(KEYS_BYTES_MAX + 1);
+        let unbounded = format!("HTTP/1.1 200 OK\r\n\r\n{long}");
+        for (answer, expected) in [
+            (whole("500 Internal Server Error", "secret"), "answers with 500"),
+            (whole("200 OK", &long), "longer"),
+            (unbounded, "longer"),
+            ("HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n{".to_owned(), "broke"),
+        ] {
+            let problem = given(answer).await.unwrap_err();
+            assert!(problem.contains(expected) && !problem.contains("secret"), "{expected}: {problem}");
+        }
+    }
+}

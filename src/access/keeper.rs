@@ -1,0 +1,80 @@
+//! Keeps keys fresh.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::{BoxFuture, join_all};
+use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt as _, StreamExt as _};
+use tokio::time::{self, MissedTickBehavior};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+use zonewire_access::{Due, Given, Place};
+
+use super::fetch::{self, Gave};
+use super::{Gate, now_s};
+
+/// How often it is looked which places are due.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+
+impl Gate {
+    /// Keeps keys and revocations up to date, until `stop`.
+    pub(crate) async fn run(self: Arc<Self>, stop: CancellationToken) {
+        if !self.is_on() {
+            return stop.cancelled().await;
+        }
+        tokio::join!(self.keep_keys(&stop), self.keep_revocations(&stop));
+    }
+
+    async fn keep_keys(&self, stop: &CancellationToken) {
+        let mut tick = time::interval(LOOK_EVERY);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        // There are as many places as may be configured, each once.
+        let mut asking = FuturesUnordered::new();
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                _ = tick.tick() => asking.extend(self.access.due(now_s()).into_iter().map(ask)),
+                Some((due, gave)) = asking.next(), if !asking.is_empty() => self.take(&due, gave),
+            }
+        }
+    }
+
+    fn take(&self, due: &Due, gave: Gave) {
+        match self.access.given(due, gave, now_s()) {
+            Given::Same => {}
+            Given::News => {
+                info!(place = %due.place, "keys have changed");
+                self.has_news();
+            }
+            Given::Problem { problem, is_news: true } => {
+                warn!(place = %due.place, problem, "no keys from there; those that there were go on");
+            }
+            Given::Problem { .. } => {}
+        }
+    }
+
+    /// Reads all files once; what cannot be read at the start is a mistake.
+    pub(super) async fn read_files(&self) -> Result<(), String> {
+        let due = self.access.due(now_s()).into_iter();
+        let (files, others): (Vec<Due>, Vec<Due>) = due.partition(|due| matches!(due.place, Place::File(_)));
+        for (due, gave) in join_all(files.into_iter().map(ask)).await {
+            if let Given::Problem { problem, .. } = self.access.given(&due, gave, now_s()) {
+                return Err(format!("{}: {problem}", due.place));
+            }
+        }
+        // Ones that are away must not keep the gateway from starting, and most are not.
+        for (due, gave) in join_all(others.into_iter().map(ask)).await {
+            self.take(&due, gave);
+        }
+        Ok(())
+    }
+}
+
+fn ask(due: Due) -> BoxFuture<'static, (Due, Gave)> {
+    let asking = async move {
+        let gave = fetch::ask(&due).await;
+        (due, gave)
+    };
+    asking.boxed()
+}

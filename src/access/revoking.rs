@@ -1,0 +1,212 @@
+//! Revocations, from node to node. They are records, and beside them is a number that grows with each;
+//! every node looks at the number, reads the records when it has changed, and says how far it has come.
+
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::time::{self, Instant, MissedTickBehavior};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, error, info};
+use zonewire_access::{Revocation, Revoked, TooManyRevocations};
+
+use super::{Gate, now_s};
+use crate::protocol::RevokedOn;
+use crate::storage::{RecordKind, Result as StorageResult, StorageError};
+
+/// How often a node looks for revocations.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+
+/// How long whoever revokes waits for others to confirm it.
+const CONFIRMED_WITHIN: Duration = Duration::from_secs(2);
+
+/// Between looks whether they have.
+const CONFIRMED_POLL: Duration = Duration::from_millis(100);
+
+/// How often a node says how far it has come although nothing has changed, and after how long without a
+/// word it is taken for gone.
+const SAY_EVERY: Duration = Duration::from_secs(5);
+const GONE_AFTER: Duration = Duration::from_secs(20);
+
+/// For how long a key stays revoked, in seconds: ten years.
+const KEY_REVOKED_S: i64 = 10 * 366 * 24 * 3600;
+
+/// Records read at once.
+const PAGE: usize = 1_000;
+
+/// The number of the newest revocation, among the numbers of nodes.
+const NEWEST: &str = "newest";
+
+/// What this node knows of revocations elsewhere.
+#[derive(Debug, Default)]
+pub(super) struct Revocations {
+    /// The number up to which they have been read here.
+    reached: AtomicI64,
+    /// They were read from the storage that nodes share, since it was away last.
+    are_known: AtomicBool,
+}
+
+/// Why something was not revoked.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum RevokeError {
+    #[error(transparent)]
+    TooMany(#[from] TooManyRevocations),
+    /// It holds here all the same.
+    #[error("it holds on this node, and may not reach others: the storage does not answer")]
+    Storage(#[from] StorageError),
+}
+
+impl Gate {
+    /// Whether all revocations of all nodes are known here.
+    pub(super) fn knows_revocations(&self) -> bool {
+        self.revocations.are_known.load(Ordering::Acquire) && !self.backend.is_degraded()
+    }
+
+    /// Revokes here at once, and elsewhere as soon as may be; waits a bounded time for others to confirm
+    /// it.
+    ///
+    /// # Errors
+    /// See [`RevokeError`].
+    pub(crate) async fn revoke(&self, what: Revoked, name: &str, by: &str) -> Result<RevokedOn, RevokeError> {
+        let at = now_s();
+        let lifetime = self.config().lifetime_max_s.saturating_add(self.config().leeway_s);
+        let lifetime = i64::try_from(lifetime).unwrap_or(i64::MAX);
+        // A key has no end by itself, and may bear the name that a token has.
+        let keep = if what == Revoked::Credential { KEY_REVOKED_S.max(lifetime) } else { lifetime };
+        let until = at.saturating_add(keep);
+        let revocation = Revocation { what, name: name.to_owned(), at, until };
+        self.access.revoke(&revocation)?;
+        self.has_news();
+        info!(what = ?what, name, by, "revoked");
+        let number = self.write(&revocation).await?;
+        Ok(self.confirmed(number).await?)
+    }
+
+    /// The record first, and then the number that has others read it.
+    async fn write(&self, revocation: &Revocation) -> StorageResult<i64> {
+        let value = serde_json::to_vec(revocation).expect("texts and numbers are JSON");
+        let left = u64::try_from(revocation.until - now_s()).unwrap_or(0).max(1);
+        let (key, ttl) = (revocation.key(), Duration::from_secs(left));
+        self.backend.put(RecordKind::Revocation, &key, value.into(), ttl).await?;
+        let before = number_of(self.backend.get(RecordKind::RevokedUpTo, NEWEST).await?);
+        let number = chrono::Utc::now().timestamp_micros().max(before.saturating_add(1));
+        self.say(NEWEST, number, Duration::from_secs(KEY_REVOKED_S.unsigned_abs())).await?;
+        Ok(number)
+    }
+
+    async fn say(&self, whose: &str, number: i64, ttl: Duration) -> StorageResult<()> {
+        let number = Bytes::from(number.to_string());
+        self.backend.put(RecordKind::RevokedUpTo, whose, number, ttl).await
+    }
+
+    /// Which nodes have come so far, as soon as all have; or when the time is up.
+    async fn confirmed(&self, number: i64) -> StorageResult<RevokedOn> {
+        let (own, deadline) = (self.node.to_string(), Instant::now() + CONFIRMED_WITHIN);
+        loop {
+            if self.backend.is_degraded() {
+                return Ok(RevokedOn { holds_on: vec![own], unconfirmed_on: Vec::new(), degraded: true });
+            }
+            let mut on = RevokedOn { holds_on: vec![own.clone()], ..RevokedOn::default() };
+            for record in self.backend.list(RecordKind::RevokedUpTo, None, PAGE).await? {
+                if record.key == NEWEST || record.key == own {
+                    continue;
+                }
+                let has_it = number_of(Some(record.value)) >= number;
+                if has_it { &mut on.holds_on } else { &mut on.unconfirmed_on }.push(record.key);
+            }
+            if on.unconfirmed_on.is_empty() || Instant::now() >= deadline {
+                // It may have gone since it was asked.
+                return Ok(RevokedOn { degraded: self.backend.is_degraded(), ..on });
+            }
+            time::sleep(CONFIRMED_POLL).await;
+        }
+    }
+
+    pub(super) async fn keep_revocations(&self, stop: &CancellationToken) {
+        let own = self.node.to_string();
+        let mut tick = time::interval(LOOK_EVERY);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut said_at: Option<Instant> = None;
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => break,
+                _ = tick.tick() => {}
+            }
+            self.access.forget_revocations(now_s());
+            let is_new = self.look_for_revocations().await;
+            if is_new || said_at.is_none_or(|at| at.elapsed() >= SAY_EVERY) {
+                let reached = self.revocations.reached.load(Ordering::Acquire);
+                match self.say(&own, reached, GONE_AFTER).await {
+                    Ok(()) => said_at = Some(Instant::now()),
+                    Err(error) => debug!(error = %error, "cannot say which revocations are known"),
+                }
+            }
+        }
+        // Nobody need wait for a node that is gone.
+        let _gone_by_itself = self.backend.delete(RecordKind::RevokedUpTo, &own).await;
+    }
+
+    /// Reads revocations, where there are new ones; says whether there were.
+    pub(super) async fn look_for_revocations(&self) -> bool {
+        let was_degraded = self.backend.is_degraded();
+        match self.read_revocations().await {
+            Ok(is_new) => {
+                let is_shared = !was_degraded && !self.backend.is_degraded();
+                self.revocations.are_known.store(is_shared, Ordering::Release);
+                is_new
+            }
+            Err(error) => {
+                debug!(error = %error, "revocations cannot be read at the moment");
+                self.revocations.are_known.store(false, Ordering::Release);
+                false
+            }
+        }
+    }
+
+    async fn read_revocations(&self) -> StorageResult<bool> {
+        let newest = number_of(self.backend.get(RecordKind::RevokedUpTo, NEWEST).await?);
+        let is_known = self.revocations.are_known.load(Ordering::Acquire);
+        if is_known && newest == self.revocations.reached.load(Ordering::Acquire) {
+            return Ok(false);
+        }
+        let (mut after, mut is_news): (Option<String>, bool) = (None, false);
+        loop {
+            let page = self.backend.list(RecordKind::Revocation, after.as_deref(), PAGE).await?;
+            for record in &page {
+                is_news |= self.learn(&record.key, &record.value);
+            }
+            if page.len() < PAGE {
+                break;
+            }
+            after = page.into_iter().last().map(|record| record.key);
+        }
+        self.revocations.reached.store(newest, Ordering::Release);
+        if is_news {
+            self.has_news();
+        }
+        Ok(true)
+    }
+
+    /// Learns of one; says whether it was news.
+    fn learn(&self, key: &str, value: &[u8]) -> bool {
+        let revocation = match serde_json::from_slice::<Revocation>(value) {
+            Ok(revocation) => revocation,
+            Err(error) => {
+                error!(key, error = %error, "a revocation is not readable, and does not hold here");
+                return false;
+            }
+        };
+        match self.access.revoke(&revocation) {
+            Ok(is_news) => is_news,
+            Err(error) => {
+                error!(key, error = %error, "a revocation does not hold here");
+                false
+            }
+        }
+    }
+}
+
+fn number_of(value: Option<Bytes>) -> i64 {
+    let text = value.as_deref().and_then(|value| std::str::from_utf8(value).ok());
+    text.and_then(|text| text.parse().ok()).unwrap_or(0)
+}

@@ -1,0 +1,175 @@
+//! Who clients are: they are let in, looked at again and again, and shown out. Nothing here waits.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use tracing::debug;
+
+use super::{Opening, Shard};
+use crate::access::{Denied, Principal, Refused, Standing, now_s};
+use crate::connections::connection::{Connection, Guest};
+use crate::model::ChannelName;
+use crate::protocol::{
+    Auth, Authenticated, Authentication, CloseCode, EndCode, ErrorCode, Open, ServerMessage, TokenExpiring,
+};
+
+/// What the first message of a connection says of who its client is.
+#[derive(Default)]
+pub(super) struct Introduction {
+    pub(super) authentication: Option<Open<Authentication>>,
+    pub(super) subject: Option<String>,
+    pub(super) token_expires_at: Option<DateTime<Utc>>,
+}
+
+impl Shard {
+    pub(super) fn introduction(&self, connection: &Connection) -> Introduction {
+        let Some(guest) = connection.guest() else { return Introduction::default() };
+        let principal = guest.principal();
+        let is_optional = self.gate.is_optional();
+        let authentication = if is_optional { Authentication::Optional } else { Authentication::Required };
+        Introduction {
+            authentication: Some(authentication.into()),
+            subject: principal.subject().map(str::to_owned),
+            token_expires_at: principal.expires_at().and_then(time),
+        }
+    }
+
+    /// What a connection was opened for, if its client may have that now. One that has shown nothing yet has
+    /// some time to do so; any other is told that it may not, and closed.
+    pub(super) fn let_in(&self, connection: &Connection, opening: Opening) -> Option<Opening> {
+        let Some(guest) = connection.guest() else { return Some(opening) };
+        let channel = match &opening {
+            Opening::Market { zone, .. } => ChannelName::zone(zone),
+            Opening::Order { order, .. } => ChannelName::order(*order),
+            _ => {
+                if !guest.principal().is_authenticated() && !self.gate.is_optional() {
+                    guest.wait(self.must_show_by(connection), None);
+                }
+                return Some(opening);
+            }
+        };
+        match connection.may_read(&channel) {
+            Ok(()) => Some(opening),
+            Err(Denied::Unauthenticated) => {
+                guest.wait(self.must_show_by(connection), Some(opening));
+                None
+            }
+            Err(denied) => {
+                let (code, message) = (ErrorCode::Forbidden, denied.to_string());
+                self.send_error(connection, None, code, &message, Some(channel.as_str()));
+                self.close(connection, CloseCode::Unauthorized);
+                None
+            }
+        }
+    }
+
+    fn must_show_by(&self, connection: &Connection) -> u32 {
+        connection.tick_after(Duration::from_secs(self.gate.config().within_s))
+    }
+
+    /// A client shows who it is, for the first time or anew. One that fails to do so anew stays who it was.
+    pub(super) fn on_auth(self: &Rc<Self>, connection: &Rc<Connection>, auth: &Auth) {
+        let refuse = |message: &str| {
+            self.send_error(connection, auth.id.as_ref(), ErrorCode::InvalidToken, message, None);
+        };
+        let Some(guest) = connection.guest() else {
+            return refuse("this gateway asks nobody who they are");
+        };
+        let before = guest.principal();
+        match self.gate.authenticate(&auth.token.0) {
+            Err(refused) => {
+                self.say_refused(connection, refused);
+                refuse(&refused.to_string());
+                if guest.is_waited_for() {
+                    self.close(connection, CloseCode::Unauthorized);
+                }
+            }
+            Ok(principal) if before.is_authenticated() && !principal.is_same_as(&before) => {
+                refuse("this is another subject's token; open another connection for it");
+            }
+            Ok(principal) => {
+                let authenticated = ServerMessage::Authenticated(Authenticated {
+                    id: auth.id.clone(),
+                    subject: principal.subject().unwrap_or_default().to_owned(),
+                    expires_at: principal.expires_at().and_then(time),
+                    timestamp: Utc::now(),
+                });
+                connection.send_message(&authenticated, self.limits);
+                let waiting = guest.take_waiting();
+                self.change(connection, guest, principal);
+                if let Some(opening) = waiting {
+                    self.begin(connection, opening);
+                }
+            }
+        }
+    }
+
+    fn say_refused(&self, connection: &Connection, refused: Refused) {
+        debug!(conn.id = %connection.id, reason = refused.as_str(), "a token does not hold");
+    }
+
+    /// A client has other rights from now on: what it may not have any more ends.
+    fn change(self: &Rc<Self>, connection: &Rc<Connection>, guest: &Guest, principal: Arc<Principal>) {
+        guest.become_one(principal, now_s());
+        let subscriptions: Vec<_> = connection.subscriptions.borrow().iter().cloned().collect();
+        for subscription in subscriptions {
+            let channel = &subscription.channel;
+            let Err(denied) = connection.may_read(channel) else { continue };
+            let unanswered = subscription.take_asked();
+            self.unsubscribe(&subscription);
+            match unanswered {
+                Some(id) => {
+                    let (code, message) = (ErrorCode::Forbidden, denied.to_string());
+                    self.send_error(connection, id.as_ref(), code, &message, Some(channel.as_str()));
+                }
+                None => self.say_unsubscribed(connection, channel, None, Some(EndCode::Forbidden)),
+            }
+            // It ends with its order.
+            if connection.order() == Some(channel) {
+                self.close(connection, CloseCode::Unauthorized);
+            }
+        }
+    }
+
+    /// Looks at one client: whether it has shown who it is in time, and whether that holds still.
+    pub(super) fn look_at_guest(&self, connection: &Connection, now_s: i64) {
+        let Some(guest) = connection.guest().filter(|_| connection.is_open()) else { return };
+        if guest.is_too_late(connection.ticks()) {
+            self.close(connection, CloseCode::Unauthorized);
+        } else if guest.has_expired(now_s) {
+            self.close(connection, CloseCode::TokenExpired);
+        } else if let Some(expires_at) = guest.expires_soon(now_s).and_then(time) {
+            let expiring = ServerMessage::TokenExpiring(TokenExpiring { expires_at, timestamp: Utc::now() });
+            connection.send_message(&expiring, self.limits);
+        }
+    }
+
+    /// Looks at all clients whenever keys have changed or something was revoked. Goes on without end.
+    pub(super) async fn look_at_guests(self: &Rc<Self>) {
+        let mut news = self.gate.news();
+        while news.changed().await.is_ok() {
+            self.each_connection(|_, connection| {
+                let Some(guest) = connection.guest() else { return false };
+                match self.gate.standing(&guest.principal()) {
+                    Standing::Holds => false,
+                    Standing::Changed(principal) => {
+                        self.change(connection, guest, principal);
+                        true
+                    }
+                    Standing::Revoked => {
+                        self.close(connection, CloseCode::Unauthorized);
+                        true
+                    }
+                }
+            })
+            .await;
+        }
+        std::future::pending().await
+    }
+}
+
+fn time(seconds: i64) -> Option<DateTime<Utc>> {
+    DateTime::from_timestamp(seconds, 0)
+}

@@ -1,0 +1,152 @@
+//! Who asks, and whether that one may have what it asks for.
+
+use std::sync::Arc;
+
+use hyper::Request;
+use hyper::header::{AUTHORIZATION, SEC_WEBSOCKET_PROTOCOL};
+use percent_encoding::percent_decode_str;
+
+use super::problem::{Problem, internal};
+use super::table::{Kind, Needs, Route};
+use crate::access::{Action, Denied, Gate, Owner, Principal, Refused, Resource, may};
+use crate::model::{ChannelName, OrderId, Zone};
+use crate::protocol::ProblemCode;
+
+/// How a token is named among subprotocols.
+const AS_PROTOCOL: &str = "bearer.";
+
+/// How it is named in an address.
+const IN_ADDRESS: &str = "access_token";
+
+/// Who asks; travels in the request's extensions. Of a WebSocket a token may not hold: that is told over it.
+#[derive(Debug, Clone)]
+pub(super) struct Caller(pub(super) Result<Arc<Principal>, Refused>);
+
+impl Caller {
+    /// Whose orders it sees: its own, or everybody's (`None`).
+    pub(super) fn sees_orders_of(&self) -> Result<Option<Owner>, Problem> {
+        let principal = self.principal()?;
+        let sees_all = may(&principal, Action::Admin, Resource::Gateway).is_ok();
+        Ok(if sees_all { None } else { Some(principal.owner().ok_or_else(internal)?) })
+    }
+
+    /// Whether it may know of a zone.
+    pub(super) fn may_know(&self, zone: &Zone) -> bool {
+        let channel = ChannelName::zone(zone);
+        let channel = Resource::Channel(channel.as_str());
+        let may_do = |action| self.0.as_ref().is_ok_and(|principal| may(principal, action, channel).is_ok());
+        may_do(Action::Subscribe) || may_do(Action::Publish)
+    }
+
+    /// Who it is. The door has let it in, unless it asks for a WebSocket.
+    pub(super) fn principal(&self) -> Result<&Arc<Principal>, Problem> {
+        self.0.as_ref().map_err(|_refused| internal())
+    }
+}
+
+/// Lets a request in, or says why not.
+pub(super) fn admit<B>(
+    gate: &Gate,
+    route: &Route,
+    segments: &[String],
+    request: &Request<B>,
+) -> Result<Caller, Problem> {
+    if !gate.is_on() || route.needs == Needs::Nothing {
+        return Ok(Caller(Ok(gate.nobody())));
+    }
+    let shown = token(request, route.kind == Kind::WebSocket, gate.config().token_in_url)?;
+    let caller = match &shown {
+        None => Ok(gate.nobody()),
+        Some(shown) => gate.authenticate(shown),
+    };
+    if route.needs == Needs::EachChannel {
+        return Ok(Caller(caller));
+    }
+    let caller = caller.map_err(|refused| Problem::unauthorized(refused.to_string(), true))?;
+    check(&caller, route, segments).map_err(|denied| problem(denied, route, segments))?;
+    Ok(Caller(Ok(caller)))
+}
+
+/// Whether somebody may have what a route gives. A name that is none is the handler's to refuse.
+fn check(caller: &Principal, route: &Route, segments: &[String]) -> Result<(), Denied> {
+    let named = || percent_decode_str(segments.first().map_or("", String::as_str)).decode_utf8();
+    match route.needs {
+        Needs::Nothing | Needs::EachChannel => Ok(()),
+        Needs::Gateway(action) => may(caller, action, Resource::Gateway),
+        Needs::Anything => has_some_right(caller),
+        Needs::Zone(action) => match named().ok().and_then(|name| name.parse::<Zone>().ok()) {
+            Some(zone) => may(caller, action, Resource::Channel(ChannelName::zone(&zone).as_str())),
+            None => has_some_right(caller),
+        },
+        // As handlers read it: without decoding.
+        Needs::Order(action) => match segments.first().and_then(|name| name.parse::<OrderId>().ok()) {
+            Some(order) if action.is_of_channels() => {
+                may(caller, action, Resource::Channel(ChannelName::order(order).as_str()))
+            }
+            Some(order) => may(caller, action, Resource::Order(order.0)),
+            None => has_some_right(caller),
+        },
+    }
+}
+
+fn has_some_right(caller: &Principal) -> Result<(), Denied> {
+    let has_any = caller.rights().iter().next().is_some();
+    // Who has none is told in which way; who is not asked may do this too.
+    if has_any { Ok(()) } else { may(caller, Action::Admin, Resource::Gateway) }
+}
+
+fn problem(denied: Denied, route: &Route, segments: &[String]) -> Problem {
+    match denied {
+        Denied::Unauthenticated => Problem::unauthorized(denied.to_string(), false),
+        Denied::Forbidden => Problem::new(ProblemCode::Forbidden, denied.to_string()),
+        // In the words of the handlers.
+        Denied::Unknown if route.unknown == ProblemCode::UnknownOrder => {
+            let order = segments.first().and_then(|name| name.parse::<OrderId>().ok());
+            Problem::unknown_order(order)
+        }
+        Denied::Unknown => Problem::unknown_dead_letter(),
+    }
+}
+
+/// What a request shows: a token or a key, in one of the places where it may be.
+fn token<B>(
+    request: &Request<B>,
+    is_web_socket: bool,
+    may_be_in_url: bool,
+) -> Result<Option<String>, Problem> {
+    let headers = request.headers();
+    let mut authorizations = headers.get_all(AUTHORIZATION).into_iter();
+    if let Some(value) = authorizations.next() {
+        if authorizations.next().is_some() {
+            return Err(Problem::unauthorized("`Authorization` must be there once", true));
+        }
+        // What is of another scheme may be for a proxy.
+        let value = value.to_str().unwrap_or_default().trim();
+        if let Some((scheme, token)) = value.split_once(' ')
+            && scheme.eq_ignore_ascii_case("bearer")
+        {
+            return Ok(Some(token.trim().to_owned()));
+        }
+    }
+    if is_web_socket {
+        let values =
+            headers.get_all(SEC_WEBSOCKET_PROTOCOL).into_iter().filter_map(|value| value.to_str().ok());
+        let mut named = values
+            .flat_map(|value| value.split(','))
+            .filter_map(|name| name.trim().strip_prefix(AS_PROTOCOL));
+        if let Some(token) = named.next() {
+            return Ok(Some(token.to_owned()));
+        }
+    }
+    let query = request.uri().query().unwrap_or_default().as_bytes();
+    let mut pairs = url::form_urlencoded::parse(query).filter(|(name, _)| name == IN_ADDRESS);
+    match pairs.next() {
+        None => Ok(None),
+        Some((_, token)) if may_be_in_url => Ok(Some(token.into_owned())),
+        Some(_) => {
+            let detail = "a token in the address is not taken here, since addresses are written into logs \
+                          (auth.token_in_url); send `Authorization: Bearer <token>`, or the message `auth`";
+            Err(Problem::unauthorized(detail, true))
+        }
+    }
+}

@@ -1,0 +1,149 @@
+//! Every route, with every role. A route that is new is to be thought of here first.
+
+use std::sync::Arc;
+
+use hyper::Request;
+use serde_json::json;
+use zonewire_access::SigningKey;
+
+use crate::access::{AuthConfig, Gate, IssuerConfig};
+use crate::http::caller::admit;
+use crate::http::table::{Needs, ROUTES, Route};
+use crate::model::NodeId;
+use crate::storage::{MemoryBackend, MemoryConfig, Retention};
+
+const SECRET: &str = "a secret of this test, long enough to be one";
+
+/// Who asks: nobody; somebody with a token without rights; somebody in a role; a tenant's trader.
+const CALLERS: [&str; 8] =
+    ["anonymous", "nothing", "viewer", "trader", "publisher", "worker", "operator", "tenant"];
+
+/// What each caller is told, in their order: `+` is let in, `1` is 401, `3` is 403, `4` is 404 as if it were
+/// not there. The order in an address is nobody's.
+const DOORS: &[(&str, &str, &str)] = &[
+    ("GET", "/", "++++++++"),
+    ("GET", "/page.js", "++++++++"),
+    ("GET", "/openapi.json", "++++++++"),
+    ("GET", "/asyncapi.json", "++++++++"),
+    ("GET", "/health", "++++++++"),
+    ("GET", "/health/live", "++++++++"),
+    ("GET", "/health/ready", "++++++++"),
+    ("GET", "/health/redis", "++++++++"),
+    ("GET", "/ws/health", "++++++++"),
+    ("GET", "/api/ws/ws/health", "++++++++"),
+    ("GET", "/metrics", "++++++++"),
+    ("GET", "/ws/stats", "133333+3"),
+    ("GET", "/api/ws/ws/stats", "133333+3"),
+    // The shard asks for each channel: see `tests/it/access.rs`.
+    ("GET", "/ws", "++++++++"),
+    ("GET", "/ws/market/{zone}", "++++++++"),
+    ("GET", "/ws/orders/{order}", "++++++++"),
+    ("GET", "/api/orders/status/{order}", "++++++++"),
+    // With what one may see.
+    ("GET", "/api/zones", "13++++++"),
+    ("DELETE", "/api/zones/{zone}", "133333+3"),
+    ("POST", "/api/zones/{zone}/prices", "1333+3+3"),
+    ("GET", "/api/zones/{zone}/latest", "13++33+3"),
+    ("GET", "/api/zones/{zone}/history", "13++33+3"),
+    ("DELETE", "/api/zones/{zone}/keys/{key}", "1333+3+3"),
+    ("GET", "/api/orders", "133+33++"),
+    ("POST", "/api/orders/execute", "133+33++"),
+    ("GET", "/api/orders/dead-letters", "133+33++"),
+    ("POST", "/api/orders/dead-letters/{order}/retry", "133433+4"),
+    ("GET", "/api/orders/{order}", "133433+4"),
+    ("POST", "/api/orders/{order}/cancel", "133433+4"),
+    ("POST", "/api/orders/{order}/updates", "13343++4"),
+    ("POST", "/api/jobs/claim", "13333++3"),
+    ("POST", "/api/jobs/{job}/extend", "13333++3"),
+    ("POST", "/api/jobs/{job}/progress", "13333++3"),
+    ("POST", "/api/jobs/{job}/complete", "13333++3"),
+    ("POST", "/api/jobs/{job}/release", "13333++3"),
+    ("POST", "/api/jobs/{job}/fail", "13333++3"),
+    ("POST", "/api/auth/revoke", "133333+3"),
+];
+
+async fn guarded() -> (Arc<Gate>, tempfile::TempDir) {
+    let directory = tempfile::tempdir().unwrap();
+    let secret = directory.path().join("secret");
+    std::fs::write(&secret, SECRET).unwrap();
+    let issuer =
+        IssuerConfig { issuer: "tests".to_owned(), secret_files: vec![secret], ..IssuerConfig::default() };
+    let mut config = AuthConfig { issuers: vec![issuer], ..AuthConfig::default() };
+    config.roles.insert("desk".to_owned(), vec!["order".to_owned(), "subscribe:zone:{tenant}.*".to_owned()]);
+    let (store, _sweeping) = MemoryBackend::new(Retention::default(), MemoryConfig::default());
+    (Gate::open(&config, NodeId::random(), Arc::new(store)).await.unwrap(), directory)
+}
+
+/// The token of a caller.
+fn token(caller: &str) -> Option<String> {
+    let now = crate::access::now_s();
+    let mut claims = json!({
+        "iss": "tests", "aud": "zonewire", "sub": "somebody", "exp": now + 600, "iat": now, "roles": [caller],
+    });
+    match caller {
+        "anonymous" => return None,
+        // Rights for all tenants are void for one of them.
+        "tenant" => {
+            claims["roles"] = json!(["desk", "operator", "worker"]);
+            claims["rights"] = json!(["subscribe:order:*", "publish:order:*"]);
+            claims["tenant"] = json!("acme");
+        }
+        _ => {}
+    }
+    Some(SigningKey::of_secret(SECRET).unwrap().sign(&claims, None).unwrap())
+}
+
+fn told(gate: &Gate, route: &Route, caller: &str) -> char {
+    let order = "6f1c1c1e-0b5e-4b1e-9d3e-0a6f4b6f2a11";
+    let path = route.pattern.replace("{order}", order).replace("{job}", order).replace("{zone}", "pjm");
+    let mut request = Request::builder().method(route.method).uri(&path);
+    if let Some(token) = token(caller) {
+        request = request.header("authorization", format!("bearer {token}"));
+    }
+    let named = route.pattern.split('/').zip(path.split('/')).filter(|(name, _)| name.starts_with('{'));
+    let segments: Vec<String> = named.map(|(_, segment)| segment.to_owned()).collect();
+    match admit(gate, route, &segments, &request.body(()).unwrap()) {
+        Ok(caller) => {
+            assert!(caller.principal().is_ok());
+            '+'
+        }
+        Err(problem) => match problem.status.as_u16() {
+            401 => '1',
+            403 => '3',
+            404 => '4',
+            other => panic!("{other}"),
+        },
+    }
+}
+
+#[tokio::test]
+async fn each_route_lets_in_whom_it_should() {
+    let (gate, _directory) = guarded().await;
+    for route in ROUTES {
+        let known =
+            DOORS.iter().find(|(method, pattern, _)| (*method, *pattern) == (route.method, route.pattern));
+        let Some((_, _, expected)) = known else {
+            panic!("who may {} {}? Say so in `DOORS`", route.method, route.pattern)
+        };
+        let found: String = CALLERS.iter().map(|caller| told(&gate, route, caller)).collect();
+        assert_eq!(found, *expected, "{} {} for {CALLERS:?}", route.method, route.pattern);
+        let is_open = route.needs == Needs::Nothing;
+        assert_eq!(
+            is_open,
+            *expected == "++++++++" && route.needs != Needs::EachChannel,
+            "{}",
+            route.pattern
+        );
+    }
+    assert_eq!(DOORS.len(), ROUTES.len());
+}
+
+#[tokio::test]
+async fn where_nobody_is_asked_every_route_lets_in_everybody() {
+    let gate = Gate::off().await;
+    for route in ROUTES {
+        for caller in CALLERS {
+            assert_eq!(told(&gate, route, caller), '+', "{} {}", route.method, route.pattern);
+        }
+    }
+}
