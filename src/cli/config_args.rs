@@ -17,7 +17,7 @@ pub(crate) struct ConfigArgs {
     pub(crate) config: Option<PathBuf>,
     /// Address and port to listen on [default: 127.0.0.1:8080]
     ///
-    /// Anything but loopback needs http.allow_unauthenticated = true.
+    /// Anything but loopback needs authentication, or auth.mode = "off".
     #[arg(long, value_name = "ADDRESS")]
     pub(crate) listen: Option<String>,
     /// Where entries are kept [default: auto]

@@ -3,6 +3,7 @@
 use std::io::{self, Write as _};
 
 use super::config_args::ConfigArgs;
+use super::init::{self, InitArgs};
 use crate::config::DEFAULT_TOML;
 
 /// Commands about the configuration.
@@ -14,6 +15,8 @@ pub(crate) enum ConfigCommand {
     Show(ConfigArgs),
     /// Print a file with every setting, explained, at its default
     Default,
+    /// Write a configuration with authentication that works, with a secret for tokens and a key for you
+    Init(InitArgs),
 }
 
 /// Runs one of them.
@@ -29,6 +32,11 @@ pub(crate) fn run(command: ConfigCommand) -> anyhow::Result<()> {
             }
         }
         ConfigCommand::Show(args) => out.write_all(args.load(Vec::new())?.show().as_bytes())?,
+        ConfigCommand::Init(args) => {
+            // It prints by itself.
+            drop(out);
+            return init::run(&args);
+        }
         ConfigCommand::Default => out.write_all(DEFAULT_TOML.as_bytes())?,
     }
     Ok(())

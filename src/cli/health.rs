@@ -31,7 +31,7 @@ pub(crate) struct HealthArgs {
 
 /// Asks, prints the answer, and fails when it is not good.
 pub(crate) async fn run(args: HealthArgs) -> anyhow::Result<()> {
-    let base = &args.target.url;
+    let base = &args.target.base()?;
     let path = if args.strict { "health" } else { "health/ready" };
     let sent = base.http()?.get(base.endpoint(path)).timeout(ANSWER_TIMEOUT).send().await;
     // One that is not ready says so in the same words, with another status.

@@ -4,6 +4,8 @@ mod config_args;
 mod config_cmd;
 pub mod exit;
 mod health;
+mod init;
+mod key;
 mod order;
 mod print;
 mod publish;
@@ -15,6 +17,7 @@ mod stats;
 mod table;
 mod tail;
 mod target;
+mod token;
 mod words;
 mod zones;
 
@@ -52,6 +55,7 @@ Examples:
   zonewire replay trades.csv --zone btc-usdt --speed 10
   zonewire order place SOL USDC 1.5 --watch
   zonewire serve --config zonewire.toml            for real
+  zonewire config init /etc/zonewire               with authentication
   zonewire config default > zonewire.toml          every setting, explained
 
 Exit codes:
@@ -100,6 +104,12 @@ enum Command {
     /// Check, show and explain the configuration
     #[command(subcommand)]
     Config(config_cmd::ConfigCommand),
+    /// Make and list API keys
+    #[command(subcommand, after_help = key::EXAMPLES)]
+    Key(key::KeyCommand),
+    /// Make, show and revoke tokens
+    #[command(subcommand, after_help = token::EXAMPLES)]
+    Token(token::TokenCommand),
     /// Print what describes the protocol to programs
     #[command(after_help = schema::EXAMPLES)]
     Schema(schema::SchemaArgs),
@@ -161,6 +171,8 @@ fn run(Cli { command }: Cli) -> anyhow::Result<()> {
         Command::Health(args) => client::block_on(health::run(args)),
         Command::Stats(args) => client::block_on(stats::run(args)),
         Command::Config(command) => config_cmd::run(command),
+        Command::Key(command) => key::run(command),
+        Command::Token(command) => token::run(command),
         Command::Schema(args) => schema::run(&args),
         Command::Completions { shell } => {
             let mut script = Vec::new();

@@ -63,7 +63,7 @@ enum Content {
 
 /// Publishes, and prints how many were accepted.
 pub(crate) async fn run(args: PublishArgs) -> anyhow::Result<()> {
-    let base = &args.target.url;
+    let base = &args.target.base()?;
     let request = base.http()?.post(base.prices(&args.zone));
     let PublishArgs { json, key, price, bid, ask, .. } = args;
     let request = match content(json, key.map(|key| Price { key, price, bid, ask }))? {

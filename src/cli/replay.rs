@@ -120,7 +120,7 @@ pub(crate) async fn run(args: ReplayArgs) -> anyhow::Result<()> {
     let (replay, length) = open(&args.file, options)?;
     let bar = progress(length);
     let skipped = Skipped::new(args.skip_invalid, bar.clone());
-    let mut zones = Zones::new(args.target.url, skipped.clone())?;
+    let mut zones = Zones::new(args.target.base()?, skipped.clone())?;
     let pace = if args.flat_out { Pace::FlatOut } else { Pace::Times(args.speed) };
     let mut file = File { lines: read(replay), skipped: skipped.clone(), sent: 0 };
     // An error of the file or the gateway ends the sending; what was read before it is still sent, so

@@ -25,7 +25,7 @@ pub(crate) struct StatsArgs {
 
 /// Asks, and prints the answer.
 pub(crate) async fn run(args: StatsArgs) -> anyhow::Result<()> {
-    let base = &args.target.url;
+    let base = &args.target.base()?;
     let text = client::get(&base.http()?, base, "ws/stats", &[]).await?;
     if args.json {
         print::line(text.trim())?;

@@ -181,7 +181,7 @@ pub(super) async fn read(
 
 /// Lists the zones.
 pub(crate) async fn list(args: ZonesArgs) -> anyhow::Result<()> {
-    let base = &args.target.url;
+    let base = &args.target.base()?;
     let text = client::get(&base.http()?, base, "api/zones", &[]).await?;
     let list: ZoneList = client::read(&text, "a list of zones")?;
     if args.json {
@@ -197,7 +197,7 @@ pub(crate) async fn list(args: ZonesArgs) -> anyhow::Result<()> {
 
 /// Shows the latest prices of a zone: all pages.
 pub(crate) async fn latest(args: LatestArgs) -> anyhow::Result<()> {
-    let (base, path) = (&args.target.url, format!("api/zones/{}/latest", args.zone));
+    let (base, path) = (&args.target.base()?, format!("api/zones/{}/latest", args.zone));
     let http = base.http()?;
     let (mut entries, mut after) = (Vec::new(), None);
     loop {
@@ -227,7 +227,7 @@ pub(crate) async fn latest(args: LatestArgs) -> anyhow::Result<()> {
 
 /// Shows entries of a zone's log.
 pub(crate) async fn history(args: HistoryArgs) -> anyhow::Result<()> {
-    let base = &args.target.url;
+    let base = &args.target.base()?;
     let http = base.http()?;
     let number = args.number.unwrap_or(SHOWN);
     let history = read(&http, base, &args.zone, number, args.after).await?;

@@ -72,7 +72,7 @@ pub(super) async fn run(args: DeadLettersArgs) -> anyhow::Result<()> {
 
 /// Sent once: after a lost answer a repetition would hear that this is no dead letter any more.
 async fn retry(args: RetryArgs) -> anyhow::Result<()> {
-    let base = &args.target.url;
+    let base = &args.target.base()?;
     let path = format!("api/orders/dead-letters/{}/retry?force={}", args.order, args.force);
     let request = base.http()?.post(base.endpoint(&path));
     let text = text_of(request.timeout(ANSWER_TIMEOUT).send().await, base).await?;
@@ -81,7 +81,7 @@ async fn retry(args: RetryArgs) -> anyhow::Result<()> {
 }
 
 async fn list(args: DeadLettersList) -> anyhow::Result<()> {
-    let base = &args.target.url;
+    let base = &args.target.base()?;
     let query = [
         ("limit", args.limit.map(|limit| limit.to_string())),
         ("after", args.after.map(|order| order.to_string())),

@@ -29,7 +29,7 @@ pub(super) struct ListArgs {
 }
 
 pub(super) async fn run(args: ListArgs) -> anyhow::Result<()> {
-    let base = &args.target.url;
+    let base = &args.target.base()?;
     let query = [
         ("status", args.status),
         ("limit", args.limit.map(|limit| limit.to_string())),

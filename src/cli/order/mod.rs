@@ -90,7 +90,7 @@ pub(crate) async fn run(args: OrderArgs) -> anyhow::Result<()> {
 }
 
 async fn cancel(args: CancelArgs) -> anyhow::Result<()> {
-    let base = &args.target.url;
+    let base = &args.target.base()?;
     let sent = base.http()?.post(base.endpoint(&format!("api/orders/{}/cancel", args.order)));
     let text = text_of(sent.timeout(ANSWER_TIMEOUT).send().await, base).await?;
     if args.json {

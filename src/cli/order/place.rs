@@ -87,7 +87,7 @@ const TRY_FOR: Duration = Duration::from_secs(30);
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 
 pub(super) async fn run(args: PlaceArgs) -> anyhow::Result<()> {
-    let base = &args.target.url;
+    let base = &args.target.base()?;
     let body = match (&args.order, &args.token_in, &args.token_out, &args.amount) {
         (Some(file), ..) => read(file)?,
         (None, Some(token_in), Some(token_out), Some(amount)) => {

@@ -38,7 +38,7 @@ struct More {
 }
 
 pub(super) async fn run(args: ShowArgs) -> anyhow::Result<()> {
-    let base = &args.target.url;
+    let base = &args.target.base()?;
     let text = client::get(&base.http()?, base, &format!("api/orders/{}", args.order), &[]).await?;
     if args.json {
         print::line(text.trim())?;

@@ -41,7 +41,7 @@ pub(super) struct WatchArgs {
 }
 
 pub(super) async fn run(args: WatchArgs) -> anyhow::Result<()> {
-    watch(&args.target.url, args.order, args.json, false).await
+    watch(&args.target.base()?, args.order, args.json, false).await
 }
 
 /// Shows an order's updates until it ends. An error when it failed.

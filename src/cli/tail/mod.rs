@@ -99,7 +99,7 @@ impl FromStr for Since {
 
 /// Follows the channels until enough entries came or there is no way on.
 pub(crate) async fn run(args: TailArgs) -> anyhow::Result<()> {
-    let base = &args.target.url;
+    let base = &args.target.base()?;
     let mut follow = follow_of(&args)?;
     let mut printer = Printer {
         base: base.clone(),
@@ -138,7 +138,7 @@ async fn begin_with(
     follow: &mut Follow,
     printer: &mut Printer,
 ) -> anyhow::Result<bool> {
-    let base = &args.target.url;
+    let base = &args.target.base()?;
     let http = base.http()?;
     for Channel(channel) in &args.channels {
         let read = match (channel.kind(), channel.subject().parse::<Zone>()) {

@@ -1,0 +1,166 @@
+//! `key`: API keys, made and listed.
+
+use std::fs::OpenOptions;
+use std::io::{ErrorKind, Write as _};
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, bail};
+use chrono::{DateTime, Utc};
+use zonewire_access::{ApiKey, ApiKeyFile, Right, make_api_key};
+
+use super::config_args::ConfigArgs;
+use super::exit::UsageError;
+use super::print;
+use super::table::Table;
+
+pub(crate) const EXAMPLES: &str = "\
+Examples:
+  zonewire key make --config zonewire.toml --subject feed-1 --role publisher
+  zonewire key make --file keys.toml --subject desk --right subscribe:zone:pjm.* --days 90
+  zonewire key list --config zonewire.toml
+
+A key is printed once, and only its digest is kept. To take one away, take it out of the file: within a \
+second it holds no more. `zonewire token revoke --key NAME` does so on all nodes.";
+
+/// Arguments of `key`.
+#[derive(Debug, clap::Subcommand)]
+pub(crate) enum KeyCommand {
+    /// Make a key, add it to the file, and print it, this once
+    Make(MakeArgs),
+    /// List the keys of a file
+    List(FileArgs),
+}
+
+/// Which file.
+#[derive(Debug, clap::Args)]
+pub(crate) struct FileArgs {
+    /// The file of keys [default: auth.keys_file of the configuration]
+    #[arg(long, value_name = "FILE")]
+    file: Option<PathBuf>,
+    /// The configuration that names the file
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+/// Arguments of `key make`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct MakeArgs {
+    #[command(flatten)]
+    file: FileArgs,
+    /// Whose the key is; orders that it places are this one's
+    #[arg(long, value_name = "NAME")]
+    subject: String,
+    /// A role, such as publisher, worker or operator; may be repeated
+    #[arg(long = "role", value_name = "ROLE")]
+    roles: Vec<String>,
+    /// A right, such as subscribe:zone:pjm.*; may be repeated
+    #[arg(long = "right", value_name = "RIGHT")]
+    rights: Vec<Right>,
+    /// Its tenant
+    #[arg(long, value_name = "NAME")]
+    tenant: Option<String>,
+    /// After how many days it ends [default: never]
+    #[arg(long, value_name = "DAYS", value_parser = clap::value_parser!(u32).range(1..=36_500))]
+    days: Option<u32>,
+}
+
+/// Runs one of them.
+pub(crate) fn run(command: KeyCommand) -> anyhow::Result<()> {
+    match command {
+        KeyCommand::Make(args) => make(args),
+        KeyCommand::List(args) => list(&args),
+    }
+}
+
+impl FileArgs {
+    fn path(&self) -> anyhow::Result<PathBuf> {
+        if let Some(file) = &self.file {
+            return Ok(file.clone());
+        }
+        let config = ConfigArgs { config: self.config.clone(), ..ConfigArgs::default() };
+        let configured = config.load(Vec::new())?.config.auth.keys_file;
+        configured.ok_or_else(|| {
+            UsageError("name the file: --file, or auth.keys_file in --config".to_owned()).into()
+        })
+    }
+}
+
+fn make(args: MakeArgs) -> anyhow::Result<()> {
+    if args.roles.is_empty() && args.rights.is_empty() {
+        return Err(UsageError("a key without a --role or a --right could do nothing".to_owned()).into());
+    }
+    let path = args.file.path()?;
+    let now = Utc::now().timestamp();
+    let (key, kept) = make_api_key(ApiKey {
+        name: String::new(),
+        sha256: String::new(),
+        subject: args.subject,
+        roles: args.roles,
+        rights: args.rights.iter().map(ToString::to_string).collect(),
+        tenant: args.tenant,
+        created_at: now,
+        expires_at: args.days.map(|days| now + i64::from(days) * 86_400),
+    });
+    add(&path, &kept)?;
+    print::line(&key)?;
+    print::say(&format!(
+        "key {} of {} is in {}; the key itself is kept nowhere: this is the only time that it is shown",
+        kept.name,
+        print::harmless(&kept.subject),
+        path.display()
+    ));
+    Ok(())
+}
+
+/// Adds a key to a file, which is made where it is not there. In one write, so that a gateway that reads
+/// meanwhile finds it with the key or without it.
+pub(super) fn add(path: &Path, kept: &ApiKey) -> anyhow::Result<()> {
+    let before = read(path)?;
+    let begin =
+        if before.is_empty() { "# API keys of a gateway; `zonewire key make` adds to it.\n" } else { "" };
+    let text = format!("{begin}\n{}", ApiKeyFile { keys: vec![kept.clone()] }.to_toml());
+    ApiKeyFile::read(&format!("{before}{text}"))
+        .map_err(|problem| UsageError(format!("{}: {problem}", path.display())))?;
+    let file = OpenOptions::new().create(true).append(true).mode(0o600).open(path);
+    let mut file = file.with_context(|| format!("cannot write {}", path.display()))?;
+    file.write_all(text.as_bytes()).with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// The text of a file; nothing where there is none.
+fn read(path: &Path) -> anyhow::Result<String> {
+    match std::fs::read_to_string(path) {
+        Ok(text) => Ok(text),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(String::new()),
+        Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display())),
+    }
+}
+
+fn list(args: &FileArgs) -> anyhow::Result<()> {
+    let path = args.path()?;
+    let file = ApiKeyFile::read(
+        &std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?,
+    );
+    let file = match file {
+        Ok(file) => file,
+        Err(problem) => bail!("{}: {problem}", path.display()),
+    };
+    let mut table = Table::new(&["name", "subject", "tenant", "roles", "rights", "made", "ends"]);
+    for key in file.keys {
+        let texts = [key.name, key.subject, key.tenant.unwrap_or_default()];
+        let rights = [key.roles.join(" "), key.rights.join(" ")];
+        let times = [time(key.created_at), key.expires_at.map(time).unwrap_or_default()];
+        table.row(texts.into_iter().chain(rights).chain(times).map(|text| print::harmless(&text)));
+    }
+    table.print("there are no keys yet; `zonewire key make` makes one")?;
+    // What is kept of a key is of little use to others; who has it and for what is theirs alone all the same.
+    if std::fs::metadata(&path).is_ok_and(|metadata| metadata.permissions().mode() & 0o022 != 0) {
+        print::say(&format!("warning: others can write {}: chmod 600", path.display()));
+    }
+    Ok(())
+}
+
+fn time(seconds: i64) -> String {
+    let time = DateTime::from_timestamp(seconds, 0);
+    time.map(|time| print::seconds(&time.to_rfc3339())).unwrap_or_default()
+}
