@@ -26,7 +26,7 @@ impl Caller {
     /// Whose orders it sees: its own, or everybody's (`None`).
     pub(super) fn sees_orders_of(&self) -> Result<Option<Owner>, Problem> {
         let principal = self.principal()?;
-        let sees_all = may(&principal, Action::Admin, Resource::Gateway).is_ok();
+        let sees_all = may(principal, Action::Admin, Resource::Gateway).is_ok();
         Ok(if sees_all { None } else { Some(principal.owner().ok_or_else(internal)?) })
     }
 

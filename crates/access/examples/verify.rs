@@ -60,7 +60,8 @@ fn main() {
         if is_secret {
             let alice = access.authenticate(&token).unwrap();
             say("may", || {
-                drop(black_box(may(&alice, Action::Subscribe, Resource::Channel(black_box("zone:pjm")))))
+                let _answer =
+                    black_box(may(&alice, Action::Subscribe, Resource::Channel(black_box("zone:pjm"))));
             });
         }
     }

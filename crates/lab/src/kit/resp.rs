@@ -177,7 +177,8 @@ struct Connection {
 
 impl Connection {
     async fn ask(&mut self, command: &[&str]) -> anyhow::Result<Reply> {
-        let words = command.iter().map(|word| BytesFrame::BulkString(Bytes::copy_from_slice(word.as_bytes())));
+        let words =
+            command.iter().map(|word| BytesFrame::BulkString(Bytes::copy_from_slice(word.as_bytes())));
         let mut request = BytesMut::new();
         extend_encode(&mut request, &BytesFrame::Array(words.collect()), false)?;
         self.stream.write_all(&request).await?;
