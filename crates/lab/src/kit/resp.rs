@@ -212,8 +212,6 @@ impl From<BytesFrame> for Reply {
 
 #[cfg(test)]
 mod tests {
-    use tokio::net::TcpListener;
-
     use super::*;
 
     #[tokio::test]
