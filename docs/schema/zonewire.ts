@@ -690,6 +690,32 @@ entries: Array<Entry>, };
 export type OrderStatus = "pending" | "routing" | "building" | "submitted" | "confirmed" | "failed";
 
 /**
+ * `POST /api/orders/execute` where `orders.schema` is `swap`: one token for another. Numbers keep the digits
+ * that they are written with.
+ */
+export type Swap = { 
+/**
+ * What is given, such as `SOL`.
+ */
+tokenIn: string, 
+/**
+ * What is wanted for it, such as `USDC`.
+ */
+tokenOut: string, 
+/**
+ * How much of `tokenIn`; greater than 0.
+ */
+amount: number, 
+/**
+ * Per cent by which the price may be worse than quoted, 0 to 100. Default 0.5.
+ */
+slippage: number, 
+/**
+ * Goes with the order.
+ */
+metadata: Record<string, unknown>, };
+
+/**
  * The answer to an order: it is in the queue.
  */
 export type OrderPlaced = { 
@@ -1321,6 +1347,799 @@ primaries: number,
  * Those of them that do not serve.
  */
 primaries_away: number, };
+
+/**
+ * `GET /ws/stats`: what was counted since the start, and how much there is of what. Fields of the
+ * parts come and go with what is counted; who reads takes those that are missing for nothing.
+ */
+export type StatsView = { 
+/**
+ * Which process it is; another one after each start.
+ */
+node: string, 
+/**
+ * Of the program.
+ */
+version: string, 
+/**
+ * Seconds since its start.
+ */
+uptime_s: number, 
+/**
+ * When this was said.
+ */
+timestamp: string, 
+/**
+ * How full this process' own logs are.
+ */
+memory: MemoryUsage, 
+/**
+ * What waits for Redis, and what became of channels that went on without it.
+ */
+outage: OutageView, 
+/**
+ * WebSockets.
+ */
+connections: ConnectionsView, 
+/**
+ * What crossed them.
+ */
+messages: MessagesView, 
+/**
+ * Channels, and their entries.
+ */
+channels: ChannelsView, 
+/**
+ * What this node did with orders, and how many there are on all nodes.
+ */
+orders: OrdersView, 
+/**
+ * The exchange with workers outside that use Redis lists.
+ */
+interop: InteropCounts, 
+/**
+ * Requests, and the TCP connections that bring them.
+ */
+http: HttpView, 
+/**
+ * Some of the open connections.
+ */
+connection_list: Array<ConnectionInfo>, 
+/**
+ * Shards too busy to say how many connections each zone has.
+ */
+silent_shards: number, 
+/**
+ * Which storage serves.
+ */
+storage_backend: BackendName | (string & {}), 
+/**
+ * How well.
+ */
+state: BackendState | (string & {}), 
+/**
+ * Since when.
+ */
+since: string, 
+/**
+ * Which channels it is about.
+ */
+scope: Scope | (string & {}), 
+/**
+ * Why, as a word.
+ */
+reason_code: string, 
+/**
+ * Why, for people; may name what the server said.
+ */
+reason: string, 
+/**
+ * Servers that share the channels among them.
+ */
+primaries: number, 
+/**
+ * Those of them that do not serve.
+ */
+primaries_away: number, };
+
+/**
+ * How full this process' own logs are.
+ */
+export type MemoryUsage = { 
+/**
+ * What the entries in this process cost, the latest ones of keys included, in bytes.
+ */
+bytes: number, 
+/**
+ * The bound of that.
+ */
+bytes_max: number, 
+/**
+ * Of these bytes, what the latest entries of keys cost.
+ */
+latest_bytes: number, 
+/**
+ * Entries of logs that went because the bound was passed; readers who ask for them are told of the
+ * gap.
+ */
+evicted_entries: number, 
+/**
+ * Latest entries of keys that did.
+ */
+evicted_latest: number, };
+
+/**
+ * How long the storage was in each state, what waits for Redis, and what became of channels that went
+ * on without it.
+ */
+export type OutageView = { 
+/**
+ * Changes of the storage's state.
+ */
+switches: number, 
+/**
+ * Time spent in each state of the storage, in seconds.
+ */
+seconds_in_state: { [key in string]: number }, 
+/**
+ * Channels that go on without Redis now.
+ */
+channels_alone: number, 
+/**
+ * Channels to be put in order with Redis, those included.
+ */
+channels_waiting: number, 
+/**
+ * Of these, those that cannot be put in order while Redis serves all others (a key of theirs holds
+ * something else, say): health names them and why, they go on without Redis, and are tried again
+ * every 10 s.
+ */
+channels_set_aside: number, 
+/**
+ * Accepted entries that wait for Redis.
+ */
+journal_entries: number, 
+/**
+ * What they cost, in bytes.
+ */
+journal_bytes: number, 
+/**
+ * How long the oldest of them has waited, in milliseconds; absent when none waits.
+ */
+journal_oldest_ms: number | null, 
+/**
+ * Accepted entries that the log will not have, since a newer price of the key took their place for
+ * want of room.
+ */
+journal_thinned: number, 
+/**
+ * Entries of zones that waited too long.
+ */
+journal_aged: number, 
+/**
+ * Updates of orders beyond those that are kept of each.
+ */
+journal_order_overflow: number, 
+/**
+ * Entries refused, because the journal was full.
+ */
+journal_refused_full: number, 
+/**
+ * Of the entries in the journal, those that would be lost with the process: there is no spool, or
+ * they are not in it.
+ */
+journal_in_memory_only: number, 
+/**
+ * The journal's copy on disk: `off`, `working`, `failed`, `stalled` or `closed`.
+ */
+spool: string, 
+/**
+ * What is wrong with it; absent while nothing is.
+ */
+spool_reason: string | null, 
+/**
+ * Entries in the journal's copy on disk, also those of former lives of this gateway.
+ */
+spool_entries: number, 
+/**
+ * What they cost, in bytes.
+ */
+spool_bytes: number, 
+/**
+ * Entries that the spool had no room for, each try counted.
+ */
+spool_full: number, 
+/**
+ * Entries that it did not take in time: the disk hangs.
+ */
+spool_slow: number, 
+/**
+ * Entries that it could not write: the disk is full or fails.
+ */
+spool_failed: number, 
+/**
+ * Jobs of this node that Redis does not have yet.
+ */
+jobs_waiting: number, 
+/**
+ * Small records (that a zone exists, say) that waited for Redis and were one too many.
+ */
+records_let_go: number, 
+/**
+ * Times that a channel went on alone.
+ */
+forks: number, 
+/**
+ * Of these, because an append was late while Redis served.
+ */
+forks_late: number, 
+/**
+ * Times that a channel came back in step with Redis.
+ */
+rejoins: number, 
+/**
+ * Times that this was tried again.
+ */
+rejoin_retries: number, 
+/**
+ * Entries sent to the log when Redis was back.
+ */
+replayed: number, 
+/**
+ * Entries put back into logs that had lost them.
+ */
+put_back: number, 
+/**
+ * Accepted entries that the log refused when it was back: the order had ended, or was somebody
+ * else's.
+ */
+superseded: number, 
+/**
+ * Logs that had lost what they acknowledged.
+ */
+lost_logs: number, 
+/**
+ * Jobs that this node took on without Redis.
+ */
+jobs_taken: number, 
+/**
+ * Of these, those that Redis has had since.
+ */
+jobs_recorded: number, 
+/**
+ * Times that recording one failed, and was tried again.
+ */
+job_retries: number, 
+/**
+ * Of these jobs, those whose idempotency key led to another job in Redis.
+ */
+key_conflicts: number, };
+
+/**
+ * WebSockets.
+ */
+export type ConnectionsView = { 
+/**
+ * Open WebSockets.
+ */
+open: number, 
+/**
+ * WebSockets opened.
+ */
+total: number, 
+/**
+ * WebSockets that have ended.
+ */
+total_disconnections: number, 
+/**
+ * Open ones by zone.
+ */
+by_zone: { [key in string]: number }, 
+/**
+ * WebSockets that have ended, by the reason of the close code.
+ */
+closed_by_reason: { [key in string]: number }, 
+/**
+ * Connections refused by a limit: `full` (`connections.max`), `tcp` (`connections.tcp_max`),
+ * `address` (`connections.per_address_max`), `rate` (`connections.connects_per_s`).
+ */
+refused_by_limit: { [key in string]: number }, 
+/**
+ * How long ended ones lasted, in seconds.
+ */
+average_duration_s: number, 
+/**
+ * For how long the one that is open longest has been so, in seconds.
+ */
+longest_open_s: number, 
+/**
+ * Ended ones by how long they lasted.
+ */
+durations: Array<DurationBucket>, };
+
+/**
+ * Ended connections that lasted longer than the bucket before, and at the most this.
+ */
+export type DurationBucket = { 
+/**
+ * In seconds.
+ */
+up_to_s: number, 
+/**
+ * So many.
+ */
+connections: number, };
+
+/**
+ * What crossed WebSockets.
+ */
+export type MessagesView = { 
+/**
+ * Messages answered with `error`.
+ */
+errors: number, 
+/**
+ * In percent of those received.
+ */
+error_rate_percent: number, 
+/**
+ * Messages answered with `error`, by its code.
+ */
+errors_by_code: { [key in string]: number }, 
+/**
+ * Bytes of these pages that wait for clients, or are kept for 2 s for others; past
+ * `channels.replay_bytes_max` pages are small.
+ */
+replay_bytes: number, 
+/**
+ * Messages whose last byte was handed to the kernel.
+ */
+sent: number, 
+/**
+ * Text messages from clients.
+ */
+received: number, 
+/**
+ * Bytes from clients.
+ */
+bytes_received: number, 
+/**
+ * Waiting messages that a newer one replaced.
+ */
+conflated: number, 
+/**
+ * Waiting messages that were never sent, by reason.
+ */
+dropped_by_reason: DroppedMessages, 
+/**
+ * Pages of the log that clients who catch up were given.
+ */
+replays: number, 
+/**
+ * Entries sent from the log.
+ */
+replayed: number, 
+/**
+ * Times that a client was sent the latest entry of each key, or began to be.
+ */
+snapshots: number, 
+/**
+ * Entries sent so.
+ */
+snapshot_entries: number, 
+/**
+ * Times that a client was told of missing entries.
+ */
+gaps_told: number, 
+/**
+ * Times that a channel waited for readers far behind.
+ */
+paced: number, 
+/**
+ * Panics (bugs) that ended one connection; everything else goes on.
+ */
+panics: number, 
+/**
+ * Pages of logs, and of latest entries for snapshots, read for clients: what many want at about
+ * the same time is read once.
+ */
+replay_reads: number, 
+/**
+ * Times that a reader was given a page that was read for another one.
+ */
+replay_reads_shared: number, };
+
+/**
+ * Waiting messages that were never sent.
+ */
+export type DroppedMessages = { 
+/**
+ * Messages that waited for a reader which was closed as too slow.
+ */
+slow_consumer: number, 
+/**
+ * Messages that waited when a connection ended for another reason.
+ */
+connection_ended: number, };
+
+/**
+ * Channels, and their entries.
+ */
+export type ChannelsView = { 
+/**
+ * Channels in use.
+ */
+active: number, 
+/**
+ * Entries that the log took.
+ */
+entries_accepted: number, 
+/**
+ * Entries refused for want of storage.
+ */
+entries_unavailable: number, 
+/**
+ * Updates of orders that the log refused for good.
+ */
+entries_refused_by_reason: RefusedEntries, 
+/**
+ * Entries handed to shards, in order.
+ */
+entries_delivered: number, 
+/**
+ * Entries that left the log before this node saw them.
+ */
+entries_missed: number, 
+/**
+ * Entries of followed channels that this build cannot show.
+ */
+entries_skipped_by_reason: SkippedEntries, 
+/**
+ * Appends sent to the storage.
+ */
+appends: number, 
+/**
+ * Storage calls (appends and reads) that failed and were repeated.
+ */
+storage_retries: number, 
+/**
+ * Times that the log was read for missing entries.
+ */
+holes_repaired: number, 
+/**
+ * Times that a log began a new life.
+ */
+epoch_changes: number, 
+/**
+ * Storage events let go because a channel was busy; the log was read instead.
+ */
+echoes_dropped: number, };
+
+/**
+ * Updates of orders that the log takes neither now nor later.
+ */
+export type RefusedEntries = { 
+/**
+ * Updates of orders that were written under a lease that was lost.
+ */
+stale_lease: number, 
+/**
+ * Updates that came after the end of their order.
+ */
+order_ended: number, };
+
+/**
+ * Entries that this build cannot show.
+ */
+export type SkippedEntries = { 
+/**
+ * Entries of followed channels whose kind a newer build knows, and this one does not.
+ */
+unknown_kind: number, 
+/**
+ * Entries whose stored form is another one, or damaged: also data that is no JSON object, as
+ * somebody else may write it to the same Redis.
+ */
+unreadable: number, };
+
+/**
+ * What this node did with orders, and how many there are on all nodes.
+ */
+export type OrdersView = { 
+/**
+ * The kind of executor that carries out what is placed here.
+ */
+executor: string, 
+/**
+ * The kinds that other nodes with the same storage have.
+ */
+other_executors: Array<string>, 
+/**
+ * Jobs on all nodes; while the storage is degraded those that this node knows. Null when the
+ * storage did not say in time.
+ */
+jobs: JobsView | null, 
+/**
+ * Orders queued by this node.
+ */
+placed: number, 
+/**
+ * Requests that repeated an idempotency key.
+ */
+repeated: number, 
+/**
+ * Orders refused because the queue was full.
+ */
+refused_full: number, 
+/**
+ * Updates of orders accepted.
+ */
+updates: number, 
+/**
+ * Updates that came too late: of a stale worker, or after the end.
+ */
+updates_refused: number, 
+/**
+ * Outside updates taken in an outage, while nobody could say whether their order has a job.
+ */
+updates_unchecked: number, 
+/**
+ * Jobs claimed through this node.
+ */
+runs: number, 
+/**
+ * Requests of workers outside that ask for orders, or wait for some, at the moment.
+ */
+claims_under_way: number, 
+/**
+ * Orders that were carried out here.
+ */
+confirmed: number, 
+/**
+ * Orders that failed here.
+ */
+failed: number, 
+/**
+ * Runs that ended with another try to come.
+ */
+retried: number, 
+/**
+ * Runs that were given back, which uses up no attempt: at a stop, by a worker's `release`, or
+ * because nobody took what was claimed.
+ */
+given_back: number, 
+/**
+ * Orders that became dead letters.
+ */
+dead: number, 
+/**
+ * Runs that stopped because their order had become somebody else's.
+ */
+leases_lost: number, 
+/**
+ * Storage calls about jobs that failed; each was repeated, or told.
+ */
+storage_failures: number, 
+/**
+ * Panics (bugs) that ended one try of an order; everything else goes on.
+ */
+panics: number, };
+
+/**
+ * Jobs by state.
+ */
+export type JobsView = { 
+/**
+ * They wait for a worker.
+ */
+waiting: number, 
+/**
+ * They are tried again after a while.
+ */
+delayed: number, 
+/**
+ * A worker has them.
+ */
+claimed: number, 
+/**
+ * Their orders have ended.
+ */
+done: number, 
+/**
+ * Dead letters.
+ */
+dead: number, };
+
+/**
+ * What the exchange with workers outside did since the start.
+ */
+export type InteropCounts = { 
+/**
+ * Orders whose outside updates are followed.
+ */
+followed: number, 
+/**
+ * Outside updates that this node put into the log.
+ */
+accepted: number, 
+/**
+ * Outside updates that the log had already: other nodes watch the same order.
+ */
+duplicates: number, 
+/**
+ * Outside updates that cannot be told, by reason.
+ */
+invalid: OutsideInvalid, 
+/**
+ * Outside updates that the log did not take, by reason.
+ */
+refused: OutsideRefused, 
+/**
+ * Outside updates heard and let go, for want of memory or a log that takes them. The next one of
+ * the order is marked.
+ */
+lost: number, 
+/**
+ * Times that outside updates may have been missed.
+ */
+gaps: number, 
+/**
+ * Times that the list of an order was something else than a list.
+ */
+unreadable: number, 
+/**
+ * Storage calls for outside workers that failed and were repeated.
+ */
+retries: number, 
+/**
+ * Own updates written for outside consumers.
+ */
+mirrored: number, 
+/**
+ * Own updates, or orders with some, that could not be written for them and were given up.
+ */
+mirror_failures: number, };
+
+/**
+ * Outside updates that cannot be told.
+ */
+export type OutsideInvalid = { 
+/**
+ * Outside updates that are no JSON.
+ */
+not_json: number, 
+/**
+ * They are no object.
+ */
+not_an_object: number, 
+/**
+ * They name no stage of an order.
+ */
+no_stage: number, 
+/**
+ * They are too large.
+ */
+too_large: number, };
+
+/**
+ * Outside updates that the log did not take.
+ */
+export type OutsideRefused = { 
+/**
+ * Outside updates that came after the last one of their order.
+ */
+closed: number, 
+/**
+ * Somebody held a lease.
+ */
+stale_fence: number, 
+/**
+ * The order is carried out by the gateway's workers.
+ */
+has_job: number, };
+
+/**
+ * Requests, and the TCP connections that bring them.
+ */
+export type HttpView = { 
+/**
+ * Open TCP connections, WebSockets among them.
+ */
+open: number, 
+/**
+ * What the bodies of requests hold that are being read, of all requests together, in bytes
+ * (`http.bodies_bytes_max`).
+ */
+body_bytes: number, 
+/**
+ * What lists, `/latest`, `/history`, orders with their updates, and all compressed answers hold
+ * that their clients have not taken yet, in bytes (`http.answers_bytes_max`).
+ */
+answer_bytes: number, 
+/**
+ * Requests answered with a problem, by its code, such as `unknown_host` and `origin_not_allowed`,
+ * or `busy`: one of the bounds of bytes leaves no room for what they brought.
+ */
+requests_refused_by_reason: { [key in string]: number }, 
+/**
+ * TCP connections accepted.
+ */
+accepted: number, 
+/**
+ * Of these, those that a limit refused.
+ */
+refused: number, 
+/**
+ * Of the refused ones, those closed without a word, since more came than `http.refusals_per_s`
+ * are told why.
+ */
+refused_unanswered: number, 
+/**
+ * Failed accepts, such as no open files left.
+ */
+accept_failures: number, 
+/**
+ * Connections that ended without a whole request.
+ */
+bad_requests: number, 
+/**
+ * Panics (bugs) that ended one request; everything else goes on.
+ */
+panics: number, 
+/**
+ * Requests that post prices.
+ */
+price_requests: number, 
+/**
+ * Those with a fault.
+ */
+price_requests_refused: number, 
+/**
+ * Prices accepted over HTTP.
+ */
+prices_accepted: number, };
+
+/**
+ * An open connection.
+ */
+export type ConnectionInfo = { 
+/**
+ * As said in `connection_established`.
+ */
+connection_id: string, 
+/**
+ * How well it does.
+ */
+health: ConnectionHealth | (string & {}), 
+/**
+ * What it is subscribed to.
+ */
+channels: Array<string>, 
+/**
+ * How long it has been open, in seconds.
+ */
+connected_s: number, 
+/**
+ * When anything was last heard from it, in seconds before now.
+ */
+last_heard_s_ago: number, 
+/**
+ * Text messages that it sent.
+ */
+messages_received: number, 
+/**
+ * Messages that wait for it.
+ */
+waiting_messages: number, 
+/**
+ * Their bytes.
+ */
+waiting_bytes: number, };
+
+/**
+ * How well a connection does.
+ */
+export type ConnectionHealth = "healthy" | "behind" | "silent" | "closing";
 
 /**
  * A price. The publisher's own fields follow those of the envelope.

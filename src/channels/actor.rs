@@ -12,12 +12,12 @@ use tokio::time::{self, Instant};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
+use super::ChannelStats;
 use super::config::ChannelsConfig;
 use super::error::{JoinError, PublishError};
 use super::live::{self, Delivery, Live, LiveBatch, Moved};
 use super::merge::{Merge, Offered};
 use super::pages::Pages;
-use super::stats::ChannelStats;
 use super::unborn::{to_be_born, unborn};
 use super::watched::WatchedOrders;
 use crate::model::{
@@ -92,7 +92,7 @@ pub(super) struct Common {
     pub(super) backend: SharedBackend,
     pub(super) node: NodeId,
     pub(super) config: ChannelsConfig,
-    pub(super) stats: Arc<ChannelStats>,
+    pub(super) stats: ChannelStats,
     pub(super) pages: Pages,
     /// By shard: where its channels' entries go. Bounded, as each channel's credits are; where there
     /// is no room the actor waits, and so in the end the publisher.
@@ -438,7 +438,7 @@ impl Actor {
 
     /// The first `count` waiting drafts are in the log.
     fn acknowledge(&mut self, mut count: usize) {
-        self.common.stats.accepted.add(count as u64);
+        self.common.stats.entries_accepted.add(count as u64);
         while count > 0
             && let Some(request) = self.waiting.front_mut()
         {
@@ -457,8 +457,8 @@ impl Actor {
     fn refuse(&mut self, refusal: Refusal) {
         let Some(refused) = self.waiting.pop_front() else { return };
         let counter = match refusal {
-            Refusal::StaleFence { .. } => &self.common.stats.refused_stale,
-            Refusal::Closed => &self.common.stats.refused_closed,
+            Refusal::StaleFence { .. } => &self.common.stats.entries_refused_by_reason.stale_lease,
+            Refusal::Closed => &self.common.stats.entries_refused_by_reason.order_ended,
         };
         counter.add((refused.drafts.len() - refused.accepted) as u64);
         debug!(channel = %self.channel, accepted = refused.accepted, %refusal, "the log refused entries");
@@ -466,7 +466,7 @@ impl Actor {
     }
 
     fn on_append_failure(&mut self, error: StorageError) {
-        self.common.stats.retries.add(1);
+        self.common.stats.storage_retries.add(1);
         let now = Instant::now();
         let since = *self.failing_since.get_or_insert(now);
         self.failures += 1;
@@ -493,7 +493,7 @@ impl Actor {
         self.failing_since = None;
         let cause = Arc::new(error);
         for request in given_up {
-            self.common.stats.unavailable.add((request.drafts.len() - request.accepted) as u64);
+            self.common.stats.entries_unavailable.add((request.drafts.len() - request.accepted) as u64);
             let failed = PublishError::Unavailable { accepted: request.accepted, cause: Arc::clone(&cause) };
             answer(request.answer, Err(failed));
         }
@@ -519,7 +519,7 @@ impl Actor {
         if !due || now < self.repair_at {
             return;
         }
-        self.common.stats.holes.add(1);
+        self.common.stats.holes_repaired.add(1);
         match self.repair().await {
             Ok(()) => {
                 self.suspect = false;
@@ -531,7 +531,7 @@ impl Actor {
                 }
             }
             Err(error) => {
-                self.common.stats.retries.add(1);
+                self.common.stats.storage_retries.add(1);
                 self.repair_failures += 1;
                 self.repair_at = now + STORAGE_RETRY.wait(self.repair_failures);
                 debug!(channel = %self.channel, error = %error, "could not read the log; trying again");
@@ -573,7 +573,7 @@ impl Actor {
             }
             let mut ready = Vec::new();
             if page.first > after.offset + 1 {
-                self.common.stats.missed.add(page.first - after.offset - 1);
+                self.common.stats.entries_missed.add(page.first - after.offset - 1);
                 ready = merge.skip_to(page.first);
             }
             let read_to_end = page.entries.last().map_or(page.top, |last| last.offset) >= page.top;
@@ -621,8 +621,10 @@ impl Actor {
         for (entry, unknown) in entries.iter().filter_map(|entry| Some((entry, entry.draft.kind.unknown()?)))
         {
             let (counter, what) = match unknown.why {
-                WhyUnknown::Kind => (&self.common.stats.skipped_unknown, "its kind is not known"),
-                WhyUnknown::Form(what) => (&self.common.stats.skipped_unreadable, what),
+                WhyUnknown::Kind => {
+                    (&self.common.stats.entries_skipped_by_reason.unknown_kind, "its kind is not known")
+                }
+                WhyUnknown::Form(what) => (&self.common.stats.entries_skipped_by_reason.unreadable, what),
             };
             counter.add(1);
             if std::mem::replace(&mut self.told_unknown, true) {
@@ -644,7 +646,7 @@ impl Actor {
         if !self.joined.contains(&true) {
             return;
         }
-        self.common.stats.delivered.add(entries.len() as u64);
+        self.common.stats.entries_delivered.add(entries.len() as u64);
         // Skipped entries leave a hole between two runs; each batch is contiguous.
         let is_late = |entry: &Entry| entry.offset <= self.late_to || entry.draft.marks.late;
         let runs = entries.chunk_by(|a, b| a.offset + 1 == b.offset && is_late(a) == is_late(b));

@@ -22,8 +22,8 @@ use super::keys::Keys;
 use super::live::Delivery;
 use super::pages::{EncodedLatest, EncodedPage, Pages};
 use super::reader::{Asked, Start, StartingPoint, Wanted, WantedLatest};
-use super::stats::ChannelStats;
 use super::watched::WatchedOrders;
+use super::{ChannelStats, PageStats};
 use crate::model::{ChannelKind, ChannelName, ChannelPolicy, DraftEntry, EntryKind, NodeId, Position, Zone};
 use crate::storage::{
     EPOCH_KEPT_FOR, LatestPage, LogEvent, Page, PageLimit, RecordKind, Result as StorageResult,
@@ -158,13 +158,12 @@ impl Channels {
     /// No channel yet. `stop` makes the actors end once nothing waits; `tracker` knows them.
     pub(crate) fn new(parts: ChannelsParts, tracker: TaskTracker, stop: CancellationToken) -> Self {
         let ChannelsParts { backend, node, config, shards, runtime, vital } = parts;
-        let stats = Arc::<ChannelStats>::default();
         let common = Common {
-            pages: Pages::new(Arc::clone(&backend), Arc::clone(&stats), config.replay_bytes_max),
+            pages: Pages::new(Arc::clone(&backend), config.replay_bytes_max),
             backend,
             node,
             config,
-            stats,
+            stats: ChannelStats::default(),
             shards,
             seq_floor: AtomicU64::new(0),
             unknown_told: Mutex::default(),
@@ -475,6 +474,10 @@ impl Channels {
 
     pub(crate) fn stats(&self) -> &ChannelStats {
         &self.0.common.stats
+    }
+
+    pub(crate) fn page_stats(&self) -> &PageStats {
+        self.0.common.pages.stats()
     }
 
     /// The orders that somebody on this node is subscribed to.

@@ -14,11 +14,14 @@ mod pages;
 mod reader;
 #[cfg(test)]
 mod simulation;
-mod stats;
 #[cfg(test)]
 mod tests;
 mod unborn;
 mod watched;
+
+use zonewire_protocol::stats::{ChannelCounts, PageCounts};
+
+use crate::support::counter::Counter;
 
 pub use config::ChannelsConfig;
 pub use error::{JoinError, PublishError};
@@ -33,3 +36,9 @@ pub(crate) use reader::Start;
 pub(crate) use reader::{Asked, Reader, Room, StartingPoint, Step, Steps, Then, Turn, Way};
 pub(crate) use unborn::in_log;
 pub(crate) use watched::WatchedOrders;
+
+/// What the channels count.
+pub(crate) type ChannelStats = ChannelCounts<Counter>;
+
+/// What is counted of pages that are read for clients.
+pub(crate) type PageStats = PageCounts<Counter>;

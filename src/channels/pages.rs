@@ -20,9 +20,9 @@ use parking_lot::Mutex;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{self, Instant};
 
+use super::PageStats;
 use super::live::LiveBatch;
 use super::reader::{Wanted, WantedLatest};
-use super::stats::ChannelStats;
 use crate::model::{ChannelName, Entry, EntryKind, Epoch, Lane, Position};
 use crate::storage::{LatestOf, LatestPage, Page, PageLimit, SharedBackend, StorageError, is_fork};
 use crate::support::chance::Hashing;
@@ -235,7 +235,7 @@ struct Inner {
     /// Places for those that read a log.
     reads: Semaphore,
     backend: SharedBackend,
-    stats: Arc<ChannelStats>,
+    stats: PageStats,
     logs: Mutex<Shelf<Which, EncodedPage>>,
     latest: Mutex<Shelf<WhichLatest, EncodedLatest>>,
     /// Bytes of pages that live, or are being read.
@@ -277,10 +277,14 @@ impl fmt::Debug for Pages {
 
 impl Pages {
     /// Past so many bytes of pages that live, pages are small.
-    pub(super) fn new(backend: SharedBackend, stats: Arc<ChannelStats>, bytes_max: usize) -> Self {
+    pub(super) fn new(backend: SharedBackend, bytes_max: usize) -> Self {
         let (logs, latest, alive) = (Mutex::default(), Mutex::default(), Arc::default());
         let reads = Semaphore::new(READS_AT_ONCE);
-        Self(Arc::new(Inner { reads, backend, stats, logs, latest, alive, bytes_max }))
+        Self(Arc::new(Inner { reads, backend, stats: PageStats::default(), logs, latest, alive, bytes_max }))
+    }
+
+    pub(super) fn stats(&self) -> &PageStats {
+        &self.0.stats
     }
 
     /// Waits for a place to read from a log, or from what is kept beside it, for as long as it is held.
@@ -346,7 +350,7 @@ impl Pages {
         loop {
             let (reading, is_mine) = match begin(Instant::now()) {
                 Ok(page) => {
-                    self.0.stats.pages_shared.add(1);
+                    self.0.stats.replay_reads_shared.add(1);
                     return Ok(page);
                 }
                 Err(reading) => reading,
@@ -359,7 +363,7 @@ impl Pages {
             match answer {
                 Ok(page) if is_behind(&page) => {}
                 answer => {
-                    self.0.stats.pages_shared.add(1);
+                    self.0.stats.replay_reads_shared.add(1);
                     return answer;
                 }
             }
@@ -375,7 +379,7 @@ impl Pages {
             self.expire(0);
         }
         let bytes = if is_too_much { SMALL_PAGE_BYTES } else { PAGE_BYTES };
-        inner.stats.pages_read.add(1);
+        inner.stats.replay_reads.add(1);
         (Reserved::new(bytes, &inner.alive), is_too_much)
     }
 

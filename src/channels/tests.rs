@@ -110,7 +110,14 @@ async fn nothing_follows_a_terminal_update_and_its_publisher_is_told() {
     assert_eq!(node.batch().await, (1, 2, false));
     assert_eq!(node.batch().await, (3, 1, true));
     let stats = channels.stats();
-    assert_eq!((stats.accepted.get(), stats.refused_closed.get(), stats.retries.get()), (3, 3, 0));
+    assert_eq!(
+        (
+            stats.entries_accepted.get(),
+            stats.entries_refused_by_reason.order_ended.get(),
+            stats.storage_retries.get()
+        ),
+        (3, 3, 0)
+    );
     assert_eq!(stats.epoch_changes.get(), 0, "a gap behind a refused update is not a log put back");
 }
 
@@ -127,7 +134,7 @@ async fn a_lost_lease_is_refused_and_the_chain_goes_on_behind_it() {
     channels.publish(&channel, updates(&[Confirmed])).await.unwrap();
     assert_eq!(node.log(&channel).await, ["routing", "building", "confirmed"]);
     assert_eq!(node.store.state(&channel, NodeId::random()).await.unwrap().epoch, state.epoch);
-    assert_eq!(channels.stats().refused_stale.get(), 2);
+    assert_eq!(channels.stats().entries_refused_by_reason.stale_lease.get(), 2);
 }
 
 #[tokio::test(start_paused = true)]
@@ -152,7 +159,7 @@ async fn a_long_request_is_appended_in_batches_up_to_what_is_refused() {
     let refused = node.channels.publish(&channel, updates(&kinds)).await.unwrap_err();
     assert_eq!(refused.accepted(), 5);
     assert_eq!(node.log(&channel).await.len(), 5);
-    assert_eq!(node.channels.stats().accepted.get(), 5);
+    assert_eq!(node.channels.stats().entries_accepted.get(), 5);
 }
 
 #[tokio::test(start_paused = true)]
@@ -237,7 +244,7 @@ async fn updates_that_left_the_log_unseen_are_told_of_though_nothing_follows() {
     assert_eq!((moved.seam.to.offset, moved.seam.whole), (0, true));
     let Some(Live::Skipped { offset, .. }) = watching.next().await else { panic!("not told") };
     assert_eq!(offset, 2);
-    assert_eq!(channels.stats().missed.get(), 2);
+    assert_eq!(channels.stats().entries_missed.get(), 2);
 }
 
 #[tokio::test(start_paused = true)]
@@ -305,5 +312,5 @@ async fn a_channel_that_is_published_to_without_a_pause_comes_back_all_the_same(
         assert!(begun.elapsed() < Duration::from_secs(20), "it never comes back");
     }
     let page = server.content(&zone);
-    assert!(page.top >= accepted - 1 && inside.totals().rejoins == 1, "{} of {accepted}", page.top);
+    assert!(page.top >= accepted - 1 && inside.totals().lines.rejoins == 1, "{} of {accepted}", page.top);
 }

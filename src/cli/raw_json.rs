@@ -9,7 +9,7 @@ use crate::support::json::json_fault;
 
 /// A number.
 #[derive(Debug, Clone, Serialize)]
-pub(super) struct Number(Box<RawValue>);
+pub(super) struct Number(pub(super) Box<RawValue>);
 
 impl FromStr for Number {
     type Err = &'static str;
@@ -26,7 +26,7 @@ impl FromStr for Number {
 
 /// An object.
 #[derive(Debug, Clone, Serialize)]
-pub(super) struct Object(Box<RawValue>);
+pub(super) struct Object(pub(super) Box<RawValue>);
 
 impl FromStr for Object {
     type Err = String;

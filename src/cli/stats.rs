@@ -1,6 +1,8 @@
 //! `stats`: what a gateway has counted since its start.
 
-use serde_json::Value;
+use std::collections::BTreeMap;
+
+use zonewire_protocol::stats::StatsView;
 
 use super::print;
 use crate::cli::target::TargetArgs;
@@ -31,115 +33,99 @@ pub(crate) async fn run(args: StatsArgs) -> anyhow::Result<()> {
         print::line(text.trim())?;
         return Ok(());
     }
-    let stats: Value = client::read(&text, "a gateway's statistics")?;
+    let stats: StatsView = client::read(&text, "a gateway's statistics")?;
     lines(&stats).iter().try_for_each(|line| print::line(line))?;
     Ok(())
 }
 
 /// What an operator looks at first, a line for each part.
-fn lines(stats: &Value) -> Vec<String> {
-    let number = |path: &str| stats.pointer(path).and_then(Value::as_u64).unwrap_or_default();
-    let text = |path: &str| stats.pointer(path).map(print::plain).unwrap_or_default();
-    let sum = |path: &str| -> u64 {
-        let table = stats.pointer(path).and_then(Value::as_object);
-        table.into_iter().flat_map(|table| table.values()).filter_map(Value::as_u64).sum()
-    };
-    let some_of = |path: &str| {
-        let table = stats.pointer(path).and_then(Value::as_object);
-        let counts = table.into_iter().flatten().filter(|(_, count)| count.as_u64() != Some(0));
-        counts
-            .map(|(name, count)| format!("{} {count}", print::harmless(name)))
-            .collect::<Vec<_>>()
-            .join(", ")
-    };
+fn lines(stats: &StatsView) -> Vec<String> {
+    let StatsView { storage, memory, outage, connections, messages, channels, orders, .. } = stats;
+    let (refused, dropped) = (&channels.counts.entries_refused_by_reason, &messages.counts.dropped_by_reason);
+    let jobs = orders.jobs.as_ref().map(|jobs| {
+        format!(
+            "on all gateways {} waiting, {} delayed, {} under way, {} done, {} dead letters",
+            jobs.waiting, jobs.delayed, jobs.claimed, jobs.done, jobs.dead
+        )
+    });
     let mut lines = vec![
         line(
             "gateway",
             &format!(
                 "version {}, up {}, node {}",
-                text("/version"),
-                print::duration(number("/uptime_s")),
-                text("/node")
+                print::harmless(&stats.version),
+                print::duration(stats.uptime_s),
+                print::harmless(&stats.node)
             ),
         ),
         line(
             "storage",
             &format!(
                 "{}, {} since {} UTC: {}",
-                text("/storage_backend"),
-                text("/state"),
-                print::seconds(&text("/since")),
-                text("/reason")
+                print::harmless(storage.storage_backend.as_str()),
+                print::harmless(storage.state.as_str()),
+                storage.since.format("%Y-%m-%d %H:%M:%S"),
+                print::harmless(&storage.reason)
             ),
         ),
         line(
             "connections",
             &format!(
                 "{} open, {} since the start, {} refused",
-                number("/connections/open"),
-                number("/connections/total"),
-                sum("/connections/refused_by_limit")
+                connections.open,
+                connections.total,
+                connections.refused_by_limit.values().sum::<u64>()
             ),
         ),
-        line("  by zone", &some_of("/connections/by_zone")),
-        line("  closed", &some_of("/connections/closed_by_reason")),
+        line("  by zone", &some_of(&connections.by_zone)),
+        line("  closed", &some_of(&connections.closed_by_reason)),
         line(
             "messages",
             &format!(
                 "{} sent, {} received, {} replaced by newer ones, {} dropped, {} errors",
-                number("/messages/sent"),
-                number("/messages/received"),
-                number("/messages/conflated"),
-                sum("/messages/dropped_by_reason"),
-                number("/messages/errors")
+                messages.counts.sent,
+                messages.counts.received,
+                messages.counts.conflated,
+                dropped.slow_consumer + dropped.connection_ended,
+                messages.errors
             ),
         ),
         line(
             "entries",
             &format!(
                 "{} accepted, {} refused, {} delivered, {} missed",
-                number("/channels/entries_accepted"),
-                sum("/channels/entries_refused_by_reason"),
-                number("/channels/entries_delivered"),
-                number("/channels/entries_missed")
+                channels.counts.entries_accepted,
+                refused.stale_lease + refused.order_ended,
+                channels.counts.entries_delivered,
+                channels.counts.entries_missed
             ),
         ),
         line(
             "journal",
-            &format!(
-                "{} entries wait for Redis ({} bytes)",
-                number("/outage/journal_entries"),
-                number("/outage/journal_bytes")
-            ),
+            &format!("{} entries wait for Redis ({} bytes)", outage.journal_entries, outage.journal_bytes),
         ),
         line(
             "orders",
             &format!(
                 "{} placed here, {} confirmed, {} failed; carried out by {}",
-                number("/orders/placed"),
-                number("/orders/confirmed"),
-                number("/orders/failed"),
-                text("/orders/executor")
+                orders.counts.placed,
+                orders.counts.confirmed,
+                orders.counts.failed,
+                print::harmless(&orders.executor)
             ),
         ),
+        line("  jobs", jobs.as_deref().unwrap_or("how many there are could not be found out")),
+        line("memory", &format!("{} of {} bytes for logs", memory.bytes, memory.bytes_max)),
     ];
-    let jobs = match stats.pointer("/orders/jobs") {
-        Some(Value::Object(_)) => format!(
-            "on all gateways {} waiting, {} delayed, {} under way, {} done, {} dead letters",
-            number("/orders/jobs/waiting"),
-            number("/orders/jobs/delayed"),
-            number("/orders/jobs/claimed"),
-            number("/orders/jobs/done"),
-            number("/orders/jobs/dead")
-        ),
-        _ => "how many there are could not be found out".to_owned(),
-    };
-    lines.push(line("  jobs", &jobs));
-    let (held, most) = (number("/memory/bytes"), number("/memory/bytes_max"));
-    lines.push(line("memory", &format!("{held} of {most} bytes for logs")));
     // A part of which there is nothing to say.
     lines.retain(|line| line.len() > NAME_WIDTH);
     lines
+}
+
+/// Those of which there are some.
+fn some_of<N: PartialEq + Default + std::fmt::Display>(counts: &BTreeMap<String, N>) -> String {
+    let counts = counts.iter().filter(|(_, count)| **count != N::default());
+    counts.map(|(name, count)| format!("{} {count}", print::harmless(name))).collect::<Vec<_>>().join(", ")
 }
 
 const NAME_WIDTH: usize = 13;
@@ -157,13 +143,15 @@ mod tests {
     #[test]
     fn each_part_is_a_line_and_what_is_nothing_is_left_out() {
         let stats = json!({
-            "version": "0.1.0", "node": "abc", "uptime_s": 7_384, "storage_backend": "redis",
-            "state": "healthy", "since": "2026-11-21T03:40:47.024Z", "reason": "Redis answers",
+            "version": "0.1.0", "node": "abc", "uptime_s": 7_384, "timestamp": "2026-11-21T05:43:51.024Z",
+            "storage_backend": "redis", "state": "healthy", "since": "2026-11-21T03:40:47.024Z", "scope": "all",
+            "reason_code": "connected", "reason": "Redis answers", "primaries": 1, "primaries_away": 0,
             "connections": {"open": 2, "total": 5, "by_zone": {"pjm": 2}, "closed_by_reason": {"normal": 0},
                 "refused_by_limit": {"rate": 1, "full": 2}},
-            "messages": {"sent": 9}, "orders": {"jobs": null}
+            "messages": {"sent": 9}, "orders": {"jobs": null}, "memory": {}, "outage": {}, "channels": {},
+            "interop": {}, "http": {}, "connection_list": [], "silent_shards": 0
         });
-        let lines = lines(&stats);
+        let lines = lines(&serde_json::from_value(stats).unwrap());
         assert_eq!(lines[0], "gateway      version 0.1.0, up 2 h 3 min, node abc");
         assert_eq!(lines[1], "storage      redis, healthy since 2026-11-21 03:40:47 UTC: Redis answers");
         assert_eq!(lines[2], "connections  2 open, 5 since the start, 3 refused");

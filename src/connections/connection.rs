@@ -21,8 +21,9 @@ use uuid::Uuid;
 
 use super::limits::Admission;
 use super::outbox::{Outbox, OutboxLimits};
-use super::stats::{ConnectionHealth, ConnectionInfo, ShardStats};
+use super::stats::ShardStats;
 use super::subscription::Subscription;
+use super::{ConnectionHealth, ConnectionInfo};
 use crate::model::ChannelName;
 use crate::protocol::{CloseCode, ServerMessage, close_frame, text_frame};
 use allowance::Bucket;
@@ -212,7 +213,7 @@ impl Connection {
         if code == CloseCode::SlowConsumer {
             // What it has not read would only delay the news; it resumes from its last position.
             let dropped = self.outbox.borrow_mut().as_mut().map_or(0, |outbox| outbox.abandon());
-            self.stats.dropped_slow.add(dropped as u64);
+            self.stats.messages.dropped_by_reason.slow_consumer.add(dropped as u64);
         }
         let mut frames = Vec::new();
         text_frame(&ServerMessage::closing(code, retry_after_ms, chrono::Utc::now()).to_json(), &mut frames);
@@ -276,7 +277,7 @@ impl Connection {
 
     pub(super) fn count_message(&self) {
         self.received.set(self.received.get().saturating_add(1));
-        self.stats.messages_received.add(1);
+        self.stats.messages.received.add(1);
     }
 
     /// Messages that came.
@@ -296,7 +297,7 @@ impl Connection {
         let subscriptions = self.subscriptions.borrow();
         ConnectionInfo {
             connection_id: self.id,
-            health,
+            health: health.into(),
             channels: subscriptions.iter().map(|subscription| subscription.channel.to_string()).collect(),
             connected_s: now.duration_since(self.opened).as_secs(),
             last_heard_s_ago: silence.as_secs(),

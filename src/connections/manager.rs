@@ -1,6 +1,5 @@
 //! The handle to all shards: admits, adopts, lists, disconnects, counts.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,12 +11,12 @@ use tokio::time;
 use tracing::warn;
 use uuid::Uuid;
 
+use super::ConnectionInfo;
 use super::config::ConnectionsConfig;
 use super::limits::{AddressPermit, Admission, Limit, Limits, Source, TcpPlace};
 use super::shard::{Command, Opening};
-use super::stats::{ConnectionInfo, ConnectionTotals, ShardStats};
+use super::stats::{ShardStats, Totals};
 use crate::access::Principal;
-use crate::model::ChannelName;
 use crate::protocol::CloseCode;
 
 /// How long a shard is waited for when it is asked about its connections.
@@ -54,12 +53,8 @@ impl fmt::Debug for ShardHandle {
 /// What `/ws/stats` tells of connections.
 #[derive(Debug)]
 pub(crate) struct Overview {
-    pub(crate) totals: ConnectionTotals,
-    pub(crate) by_zone: BTreeMap<ChannelName, usize>,
-    pub(crate) longest_open: Duration,
+    pub(crate) totals: Totals,
     pub(crate) connections: Vec<ConnectionInfo>,
-    /// By limit, how many it refused.
-    pub(crate) refused: [(&'static str, u64); 4],
     /// Open TCP connections, WebSockets among them.
     pub(crate) tcp: usize,
     /// Shards that did not answer in time; their connections are only in the totals.
@@ -145,13 +140,12 @@ impl Manager {
     pub(crate) async fn stats(&self, list: Option<usize>) -> Overview {
         let mut overview = Overview {
             totals: self.totals(),
-            by_zone: BTreeMap::new(),
-            longest_open: Duration::ZERO,
             connections: Vec::new(),
             tcp: self.0.limits.tcp(),
-            refused: Limit::ALL.map(|limit| (limit.as_str(), self.0.limits.refused(limit))),
             silent_shards: 0,
         };
+        let refused = Limit::ALL.map(|limit| (limit.as_str().to_owned(), self.0.limits.refused(limit)));
+        overview.totals.connections.refused_by_limit = refused.into();
         let Some(list) = list else { return overview };
         let deadline = time::Instant::now() + ANSWER_WITHIN;
         let mut answers = Vec::new();
@@ -170,9 +164,10 @@ impl Manager {
                 overview.silent_shards += 1;
                 continue;
             };
-            overview.longest_open = overview.longest_open.max(inspection.longest_open);
+            let told = &mut overview.totals.connections;
+            told.longest_open_s = told.longest_open_s.max(inspection.longest_open.as_secs());
             for (channel, count) in inspection.by_zone {
-                *overview.by_zone.entry(channel).or_default() += count;
+                *told.by_zone.entry(channel.subject().to_owned()).or_default() += count;
             }
             let room = list - overview.connections.len();
             overview.connections.extend(inspection.connections.into_iter().take(room));
@@ -181,8 +176,8 @@ impl Manager {
     }
 
     /// Counters of all shards together.
-    pub(crate) fn totals(&self) -> ConnectionTotals {
-        ConnectionTotals::sum(self.0.shards.iter().map(|shard| shard.stats.as_ref()))
+    pub(crate) fn totals(&self) -> Totals {
+        Totals::sum(self.0.shards.iter().map(|shard| shard.stats.as_ref()))
     }
 
     /// Tells every shard to close its connections over a time, and then to end. A shard that takes no
@@ -229,7 +224,7 @@ mod tests {
         let begun = time::Instant::now();
         let overview = manager.stats(Some(10)).await;
         assert_eq!((overview.silent_shards, begun.elapsed()), (2, ANSWER_WITHIN));
-        assert!(overview.connections.is_empty() && overview.by_zone.is_empty());
+        assert!(overview.connections.is_empty() && overview.totals.connections.by_zone.is_empty());
         // Nobody is asked where nobody's answer is needed.
         assert_eq!(manager.stats(None).await.silent_shards, 0);
 

@@ -29,13 +29,14 @@ use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 use uuid::Uuid;
 
+use super::ConnectionInfo;
 use super::config::ConnectionsConfig;
 use super::connection::{Connection, Guest, Pacing};
 use super::intake::Intake;
 use super::limits::{Admission, Limit};
 use super::outbox::{OutboxLimits, Replaces};
 use super::socket::Socket;
-use super::stats::{ConnectionInfo, ShardStats};
+use super::stats::ShardStats;
 use super::subscription::Subscription;
 use crate::access::{Gate, Principal, now_s};
 use crate::channels::{Asked, Channels, Delivery};
@@ -247,7 +248,7 @@ impl Shard {
     pub(super) fn spawn(&self, task: impl Future<Output = ()> + 'static) {
         let stats = Arc::clone(&self.stats);
         let contained = async move {
-            let _panicked = contain(task, &stats.panics).await;
+            let _panicked = contain(task, &stats.messages.panics).await;
         };
         task::spawn_local(self.tasks.track_future(contained));
     }
@@ -256,7 +257,7 @@ impl Shard {
     pub(super) fn spawn_for(&self, connection: &Rc<Connection>, task: impl Future<Output = ()> + 'static) {
         let (connection, stats) = (Rc::clone(connection), Arc::clone(&self.stats));
         let contained = async move {
-            if contain(task, &stats.panics).await.is_none() {
+            if contain(task, &stats.messages.panics).await.is_none() {
                 connection.end(CloseCode::Abnormal);
             }
         };
@@ -354,13 +355,13 @@ impl Shard {
             // What came in one packet with the request.
             intake.take(&connection, self, &left_over);
         };
-        if contain_now(begin, &self.stats.panics).is_none() {
+        if contain_now(begin, &self.stats.messages.panics).is_none() {
             connection.end(CloseCode::Abnormal);
         }
         let shard = Rc::clone(self);
         let serving = async move {
             // By reference: one that is moved into a future takes its place twice.
-            let code = contain(connection.run(&shard, &mut intake), &shard.stats.panics).await;
+            let code = contain(connection.run(&shard, &mut intake), &shard.stats.messages.panics).await;
             shard.remove(slot, &connection, code.unwrap_or(CloseCode::Abnormal));
         };
         task::spawn_local(self.tasks.track_future(serving));

@@ -139,9 +139,9 @@ impl Subscription {
                 Step::Send { batch, runs, way: Way::Piece | Way::Latest } => self.send_piece(&batch, &runs),
                 Step::Resync { old, to, recovered, gap, snapshot } => {
                     if !recovered {
-                        shard.stats.gaps_told.add(1);
+                        shard.stats.messages.gaps_told.add(1);
                     }
-                    shard.stats.snapshots.add(u64::from(snapshot));
+                    shard.stats.messages.snapshots.add(u64::from(snapshot));
                     let resync = ServerMessage::Resync(Resync {
                         channel: self.channel.clone(),
                         old_epoch: old,
@@ -281,9 +281,9 @@ impl Subscription {
     /// Says `subscribed`, and sets where the entries begin.
     fn begin(&self, shard: &Shard, at: &StartingPoint, asked: &Asked, id: Option<&RequestId>) {
         if !at.is_recovered() {
-            shard.stats.gaps_told.add(1);
+            shard.stats.messages.gaps_told.add(1);
         }
-        shard.stats.snapshots.add(u64::from(at.snapshot));
+        shard.stats.messages.snapshots.add(u64::from(at.snapshot));
         let order_id = self.channel.as_order();
         let message = order_id.map(|order| told_of_order(order, at, asked.start.had().is_some()));
         let subscribed = ServerMessage::Subscribed(Subscribed {
@@ -370,7 +370,7 @@ impl Subscription {
             return false;
         }
         let (steps, then) = self.reader.borrow_mut().on_latest(page);
-        shard.stats.snapshot_entries.add(steps.iter().map(entries).sum::<usize>() as u64);
+        shard.stats.messages.snapshot_entries.add(steps.iter().map(entries).sum::<usize>() as u64);
         self.act(shard, steps);
         then != Then::Pause
     }
@@ -384,7 +384,7 @@ impl Subscription {
         page: &EncodedPage,
     ) -> bool {
         if after.is_none_or(|after| page.head.epoch.as_ref() == Some(&after.epoch)) {
-            shard.stats.replays.add(1);
+            shard.stats.messages.replays.add(1);
         }
         loop {
             self.connection.until_drained().await;
@@ -392,7 +392,7 @@ impl Subscription {
                 return false;
             }
             let (steps, then) = self.reader.borrow_mut().on_page(page);
-            shard.stats.replayed.add(steps.iter().map(entries).sum::<usize>() as u64);
+            shard.stats.messages.replayed.add(steps.iter().map(entries).sum::<usize>() as u64);
             self.act(shard, steps);
             match then {
                 Then::Page => {}

@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use tokio::time::{self, Instant};
 use tracing::{error, info, warn};
+use zonewire_protocol::stats::OutageView;
 
 use super::threads::Thread;
 use super::{Gateway, RunError};
 use crate::model::BackendName;
-use crate::storage::OutageTotals;
 
 /// After the drain window and the clients' time to answer, what is left is cut after this.
 const DRAIN_GRACE: Duration = Duration::from_secs(2);
@@ -46,7 +46,7 @@ impl Gateway {
                 self.drain_window.min(FAILED_DRAIN)
             }
             None => {
-                info!(connections = self.manager.totals().open(), "stopping");
+                info!(connections = self.manager.totals().connections.open, "stopping");
                 self.drain_window
             }
         };
@@ -80,7 +80,7 @@ impl Gateway {
         }
         if cut {
             warn!(
-                connections = self.manager.totals().open(),
+                connections = self.manager.totals().connections.open,
                 "cutting connections that did not close in time"
             );
         }
@@ -122,8 +122,8 @@ impl Gateway {
 
     /// Says what was accepted and the log does not have, at the end; and what of it is lost.
     fn say_what_is_left(&self) -> Option<RunError> {
-        let OutageTotals { journal_entries, journal_in_memory_only: entries, jobs_waiting, .. } =
-            self.outage.totals();
+        let OutageView { journal_entries, journal_in_memory_only: entries, jobs_waiting, .. } =
+            self.outage.view();
         let is_served = self.status.get().backend == BackendName::Redis;
         let why = if is_served { "Redis did not take them in time" } else { "Redis is away" };
         let on_disk = journal_entries - entries;

@@ -25,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 use warp::Reply as _;
+use zonewire_protocol::stats::AcceptCounts;
 
 use super::config::HttpConfig;
 use super::door::Door;
@@ -75,19 +76,8 @@ const RESERVE_HOLD: Duration = Duration::from_secs(3);
 /// Some device that can be opened, to hold a file descriptor in reserve.
 const SPARE: &str = "/dev/null";
 
-/// What the accept loops count, since the start.
-#[derive(Debug, Default)]
-pub(crate) struct AcceptStats {
-    pub(crate) accepted: Counter,
-    pub(crate) refused: Counter,
-    /// Of these, those that were closed without a word, since more came than are answered.
-    pub(crate) unanswered: Counter,
-    pub(crate) failed: Counter,
-    /// Connections that ended without a complete request: garbage, timeouts.
-    pub(crate) bad_requests: Counter,
-    /// Panics that ended a request.
-    pub(crate) panics: Counter,
-}
+/// What the accept loops count.
+pub(crate) type AcceptStats = AcceptCounts<Counter>;
 
 /// What the accept loops of all threads share.
 #[derive(Debug)]
@@ -229,7 +219,7 @@ pub(crate) async fn serve(listener: TcpListener, shard: usize, door: Door, parts
         // Of all that are one too many some may ask for health. Of one source that comes too often, as
         // few as are told why.
         if limit != Limit::Tcp && !parts.answers.allows((), Instant::now()) {
-            parts.stats.unanswered.add(1);
+            parts.stats.refused_unanswered.add(1);
             return;
         }
         let (place, door, parts) = (parts.reserve.take(), door.clone(), Arc::clone(&parts));
@@ -264,7 +254,7 @@ pub(crate) async fn serve(listener: TcpListener, shard: usize, door: Door, parts
                 }
             }
             Err(error) => {
-                parts.stats.failed.add(1);
+                parts.stats.accept_failures.add(1);
                 let told = parts.failures.lock().may_tell(Instant::now());
                 if let Some(untold) = told {
                     warn!(failures = untold + 1, error = %error, "cannot accept connections");
@@ -374,7 +364,7 @@ async fn serve_refused(
             if is_told {
                 return Ok(door.answer(request, peer, too_many).await);
             }
-            asked.stats.unanswered.add(1);
+            asked.stats.refused_unanswered.add(1);
             // hyper closes the connection without an answer.
             Err(io::Error::other("more are refused than are told why"))
         }

@@ -10,6 +10,7 @@ use tokio::time;
 use tokio_util::sync::CancellationToken;
 use warp::Reply;
 use warp::reply::Response;
+use zonewire_protocol::stats::IntakeCounts;
 
 use super::body::{Whole, broken_body, discard, not_utf8, read_whole};
 use super::config::HttpConfig;
@@ -24,13 +25,8 @@ use crate::support::json::json_fault;
 /// Lines of a stream that are published together, when so many are there at once.
 const LINES_PER_PUBLISH: usize = 256;
 
-/// What the intake counts, since the start.
-#[derive(Debug, Default)]
-pub(crate) struct IntakeStats {
-    pub(crate) requests: Counter,
-    pub(crate) accepted: Counter,
-    pub(crate) refused: Counter,
-}
+/// What the intake counts.
+pub(crate) type IntakeStats = IntakeCounts<Counter>;
 
 /// What a publisher may send.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -98,7 +94,7 @@ where
     S: Stream<Item = Result<B, warp::Error>>,
     B: Buf,
 {
-    stats.requests.add(1);
+    stats.price_requests.add(1);
     tokio::pin!(body);
     let is_unread = intake.is_err() && holds_body_back(headers);
     let taken = match intake {
@@ -109,7 +105,7 @@ where
     match taken {
         Ok(accepted) => Ok(warp::reply::json(&Accepted { accepted }).into_response()),
         Err(problem) => {
-            stats.refused.add(1);
+            stats.price_requests_refused.add(1);
             if !is_unread {
                 discard(&mut body, stopping).await;
             }
@@ -187,7 +183,7 @@ impl Intake<'_> {
         let count = drafts.len();
         let published = self.channels.publish(&self.channel, drafts).await;
         let accepted = published.as_ref().map_or_else(PublishError::accepted, |()| count);
-        self.stats.accepted.add(accepted as u64);
+        self.stats.prices_accepted.add(accepted as u64);
         published
     }
 

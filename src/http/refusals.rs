@@ -28,10 +28,10 @@ impl Refusals {
     }
 
     /// How many there were of each code.
-    pub(super) fn counts(&self) -> BTreeMap<&'static str, u64> {
-        let always = [ProblemCode::OriginNotAllowed, ProblemCode::UnknownHost].map(|code| (code.as_str(), 0));
-        let mut counts = BTreeMap::from(always);
-        counts.extend(self.by_code.lock().iter().map(|(code, count)| (code.as_str(), *count)));
+    pub(super) fn counts(&self) -> BTreeMap<String, u64> {
+        let always = [ProblemCode::OriginNotAllowed, ProblemCode::UnknownHost];
+        let mut counts = BTreeMap::from(always.map(|code| (code.as_str().to_owned(), 0)));
+        counts.extend(self.by_code.lock().iter().map(|(code, count)| (code.as_str().to_owned(), *count)));
         counts
     }
 

@@ -172,12 +172,12 @@ pub(super) const ROUTES: &[Route] = &[
     get("/ws/stats", Told, health::stats, "Counters, and open connections")
         .needs(Gateway(Action::Admin))
         .query(LISTED)
-        .gives(Object(200))
+        .gives(Json(200, "StatsView"))
         .or(&[400]),
     get("/api/ws/ws/stats", Told, health::stats, "Counters, and open connections")
         .needs(Gateway(Action::Admin))
         .query(LISTED)
-        .gives(Object(200))
+        .gives(Json(200, "StatsView"))
         .or(&[400]),
     get("/ws", WebSocket, sockets::any, "WebSocket without subscriptions")
         .needs(EachChannel)

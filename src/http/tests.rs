@@ -117,7 +117,7 @@ impl Routes {
     }
 
     /// How many requests were refused, by code.
-    fn door_refusals(&self) -> BTreeMap<&'static str, u64> {
+    fn door_refusals(&self) -> BTreeMap<String, u64> {
         self.refusals.counts()
     }
 
@@ -261,6 +261,33 @@ fn check_classic(text: &str) {
         assert!(families.insert(name, all).is_none(), "{name} is there twice");
     }
     assert!(families.len() > 90 && families.values().all(|samples| *samples > 0), "{families:?}");
+}
+
+#[tokio::test]
+async fn operations_lists_each_metric() {
+    const HEAD: &str = "| metric | type | what |\n| --- | --- | --- |\n";
+    let metrics = Routes::new().await.get("/metrics").await;
+    let text = std::str::from_utf8(metrics.body()).unwrap();
+    let (mut rows, mut lines) = (String::new(), text.lines().peekable());
+    while let Some(line) = lines.next() {
+        let (name, help) = line.strip_prefix("# HELP ").and_then(|rest| rest.split_once(' ')).expect(line);
+        let kind = lines.next().and_then(|line| line.rsplit_once(' ')).unwrap().1;
+        let samples: Vec<&str> =
+            std::iter::from_fn(|| lines.next_if(|line| !line.starts_with('#'))).collect();
+        let label = samples[0].split_once('{').and_then(|(_, label)| label.split_once('='));
+        let label = label.map(|(label, _)| format!("{{{label}}}"));
+        rows += &format!("| `{name}{}` | {kind} | {help} |\n", label.unwrap_or_default());
+    }
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/OPERATIONS.md");
+    let found = std::fs::read_to_string(&path).unwrap();
+    let (before, table) = found.split_once(HEAD).unwrap();
+    let (_, after) = table.split_once("\n\n").unwrap();
+    let expected = format!("{before}{HEAD}{rows}\n{after}");
+    if std::env::var_os("ZONEWIRE_UPDATE_DOCS").is_some() {
+        std::fs::write(&path, expected).unwrap();
+    } else {
+        assert!(found == expected, "run with ZONEWIRE_UPDATE_DOCS=1 to write docs/OPERATIONS.md anew");
+    }
 }
 
 #[tokio::test]

@@ -11,10 +11,10 @@ use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 use tracing::debug;
 
+use super::OrderStats;
 use super::config::OrdersConfig;
 use super::interop::OrderMirror;
 use super::schema::OrderSchema;
-use super::stats::OrderStats;
 use crate::channels::Channels;
 use crate::model::OrderId;
 use crate::storage::{JobKind, SharedBackend, StorageError};
@@ -142,7 +142,7 @@ impl Orders {
     }
 
     /// The counters of this node.
-    pub fn stats(&self) -> &OrderStats {
+    pub(crate) fn stats(&self) -> &OrderStats {
         &self.0.stats
     }
 }

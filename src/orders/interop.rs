@@ -12,7 +12,6 @@ mod merge;
 mod mirror;
 mod read;
 mod reader;
-mod stats;
 
 use std::fmt;
 use std::sync::Arc;
@@ -23,13 +22,18 @@ use tracing::{info, warn};
 
 pub use config::InteropConfig;
 pub use mirror::OrderMirror;
-pub(crate) use stats::{InteropStats, InteropTotals};
+
+use zonewire_protocol::stats::InteropCounts;
 
 use crate::channels::WatchedOrders;
 use crate::model::NodeId;
 use crate::storage::{Outside, SharedBackend};
+use crate::support::counter::Counter;
 use mirror::MirrorWriter;
 use reader::Reader;
+
+/// What is counted of it.
+pub(crate) type InteropStats = InteropCounts<Counter>;
 
 /// What the exchange with outside workers needs to start.
 #[derive(Debug)]

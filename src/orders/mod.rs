@@ -32,7 +32,6 @@ mod reading;
 mod request;
 mod run;
 mod schema;
-mod stats;
 mod updates;
 mod view;
 mod worker;
@@ -41,15 +40,21 @@ pub use config::{ExecutorChoice, OrdersConfig, PaperConfig, WhenDegraded};
 pub use desk::{Orders, OrdersParts};
 pub use executor::{Confirmation, ExecutionError, OrderExecutor, OrderHandle, StepError};
 pub use external::{Claimed, Outcome, ReportError, Ticket};
-pub(crate) use interop::{Interop, InteropParts, InteropStats, InteropTotals, InteropWork};
+pub(crate) use interop::{Interop, InteropParts, InteropStats, InteropWork};
 pub use interop::{InteropConfig, OrderMirror};
 pub use paper::PaperExecutor;
 pub use placing::{PlaceError, Placed, RetryError};
 pub use request::{InvalidOrder, OrderRequest};
 pub use schema::OrderSchema;
-pub use stats::{OrderStats, OrderTotals};
 pub use updates::UpdateError;
 pub use view::{Listed, OrderView};
 pub(crate) use worker::Worker;
 
 pub use self::run::RunError;
+
+use zonewire_protocol::stats::OrderCounts;
+
+use crate::support::counter::Counter;
+
+/// What this node does with orders, counted.
+pub(crate) type OrderStats = OrderCounts<Counter>;

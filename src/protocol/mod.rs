@@ -33,6 +33,6 @@ pub use zonewire_protocol::{
     MISSED_BEFORE, ORDER_ID, Offer, OfferedJob, Open, OrderCancelling, OrderList, OrderPlaced, OrderStatus,
     OrderView, PROTOCOL_VERSION, Previous, Problem, ProblemCode, RedisView, ReportAccepted, RequestId,
     Resync, Revoke, RevokedOn, SKIPPED, SNAPSHOT, SUBPROTOCOL, Scope, ServerMessage, Since, SnapshotEnd,
-    StorageView, Subscribe, Subscribed, Token, TokenExpiring, Unsubscribe, Unsubscribed, WebSocketView,
+    StorageView, Subscribe, Subscribed, Swap, Token, TokenExpiring, Unsubscribe, Unsubscribed, WebSocketView,
     ZoneList, ZoneView,
 };

@@ -50,7 +50,6 @@ pub use log::{
     Seam, UNUSED_EPOCH_KEPT_FOR,
 };
 pub use memory::MemoryBackend;
-pub(crate) use memory::MemoryUsage;
 pub use outside::{OUTSIDE_WINDOW, Outside, OutsideEvent, OutsideOrders};
 pub use primary::Concerned;
 pub use probe::ProbeFailure;
@@ -59,7 +58,7 @@ pub use redis::{Beat, LinkHealth, RedisBackend};
 pub use status::{Scope, StatusReader, StatusWriter, StorageStatus};
 #[cfg(test)]
 pub(crate) use switching::model;
-pub(crate) use switching::{OutageReader, OutageTotals, SetAside};
+pub(crate) use switching::{OutageReader, SetAside};
 
 use crate::model::{BackendName, ChannelName};
 

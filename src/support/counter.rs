@@ -2,7 +2,9 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// A counter that many threads add to.
+use zonewire_protocol::stats::Live;
+
+/// A number that many threads add to, or set.
 #[derive(Debug, Default)]
 pub(crate) struct Counter(AtomicU64);
 
@@ -11,7 +13,24 @@ impl Counter {
         self.0.fetch_add(n, Ordering::Relaxed);
     }
 
+    /// For what goes down as well.
+    pub(crate) fn subtract(&self, n: u64) {
+        self.0.fetch_sub(n, Ordering::Relaxed);
+    }
+
+    pub(crate) fn set(&self, n: u64) {
+        self.0.store(n, Ordering::Relaxed);
+    }
+
     pub(crate) fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
+    }
+}
+
+impl Live for Counter {
+    type Read = u64;
+
+    fn read(&self) -> u64 {
+        self.get()
     }
 }

@@ -86,6 +86,33 @@ words! {
     }
 }
 
+/// `POST /api/orders/execute` where `orders.schema` is `swap`: one token for another. Numbers keep the digits
+/// that they are written with.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "ts", derive(ts_rs::TS), ts(optional_fields))]
+pub struct Swap {
+    /// What is given, such as `SOL`.
+    pub token_in: String,
+    /// What is wanted for it, such as `USDC`.
+    pub token_out: String,
+    /// How much of `tokenIn`; greater than 0.
+    #[cfg_attr(feature = "schema", schemars(with = "f64"))]
+    #[cfg_attr(feature = "ts", ts(type = "number"))]
+    pub amount: Box<RawValue>,
+    /// Per cent by which the price may be worse than quoted, 0 to 100. Default 0.5.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schemars(with = "Option<f64>"))]
+    #[cfg_attr(feature = "ts", ts(type = "number"))]
+    pub slippage: Option<Box<RawValue>>,
+    /// Goes with the order.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schemars(with = "Option<serde_json::Map<String, serde_json::Value>>"))]
+    #[cfg_attr(feature = "ts", ts(type = "Record<string, unknown>"))]
+    pub metadata: Option<Box<RawValue>>,
+}
+
 /// The answer to an order: it is in the queue.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

@@ -41,6 +41,7 @@ pub mod schema;
 mod server;
 #[cfg(any(feature = "schema", feature = "ts"))]
 mod shape;
+pub mod stats;
 #[cfg(feature = "ts")]
 pub mod ts;
 
@@ -57,7 +58,7 @@ pub use http::{
     Accepted, AuthenticationView, ChannelSetAside, ClaimRequest, DeadLetter, DeadLetterList, Entries,
     ExtendRequest, FailRequest, Failure, Gap, HealthView, JobOutcome, LeaseHeld, Live, Offer, OfferedJob,
     OrderCancelling, OrderList, OrderPlaced, OrderStatus, OrderView, Previous, RedisView, ReleaseRequest,
-    ReportAccepted, Revoke, RevokedOn, StorageView, WebSocketView, ZoneList, ZoneView,
+    ReportAccepted, Revoke, RevokedOn, StorageView, Swap, WebSocketView, ZoneList, ZoneView,
 };
 pub use kind::{EntryId, EntryKind, NodeId, UnknownKind, WhyUnknown};
 pub use lane::Lane;

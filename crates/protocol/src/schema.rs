@@ -9,7 +9,7 @@ use crate::{
     Accepted, ClaimRequest, ClientMessage, CloseCode, DeadLetterList, Entries, ErrorCode, ExtendRequest,
     FailRequest, HealthView, JobOutcome, LeaseHeld, Live, Offer, OrderCancelling, OrderId, OrderList,
     OrderPlaced, OrderStatus, OrderView, Problem, ProblemCode, RedisView, ReleaseRequest, ReportAccepted,
-    Revoke, RevokedOn, ServerMessage, Zone, ZoneList,
+    Revoke, RevokedOn, ServerMessage, Swap, Zone, ZoneList, stats::StatsView,
 };
 
 /// What may be left out is left out, and never null.
@@ -76,6 +76,7 @@ fn definitions(settings: SchemaSettings, path: &'static str) -> Map<String, Valu
         Zone,
         ZoneList,
         Entries,
+        Swap,
         OrderPlaced,
         OrderCancelling,
         OrderId,
@@ -96,6 +97,7 @@ fn definitions(settings: SchemaSettings, path: &'static str) -> Map<String, Valu
         Live,
         HealthView,
         RedisView,
+        StatsView,
     ];
     generator.take_definitions(true)
 }

@@ -2,6 +2,11 @@
 
 use ts_rs::{Config, TS};
 
+use crate::stats::{
+    ChannelsView, ConnectionHealth, ConnectionInfo, ConnectionsView, DroppedMessages, DurationBucket,
+    HttpView, InteropCounts, JobsView, MemoryUsage, MessagesView, OrdersView, OutageView, OutsideInvalid,
+    OutsideRefused, RefusedEntries, SkippedEntries, StatsView,
+};
 use crate::{
     Accepted, Answer, Auth, Authenticated, Authentication, AuthenticationView, BackendName, BackendState,
     BackendStateMessage, Bare, CaughtUp, ChannelName, ChannelSetAside, ClaimRequest, ClientMessage,
@@ -10,7 +15,7 @@ use crate::{
     HealthView, Heartbeat, JobOutcome, Lane, LeaseHeld, Live, Offer, OfferedJob, OrderCancelling, OrderId,
     OrderList, OrderPlaced, OrderStatus, OrderView, Position, Previous, Problem, ProblemCode, RedisView,
     ReleaseRequest, ReportAccepted, RequestId, Resync, Revoke, RevokedOn, Scope, ServerMessage, Since,
-    SnapshotEnd, StorageView, Subscribe, Subscribed, Token, TokenExpiring, Unsubscribe, Unsubscribed,
+    SnapshotEnd, StorageView, Subscribe, Subscribed, Swap, Token, TokenExpiring, Unsubscribe, Unsubscribed,
     WebSocketView, Zone, ZoneList, ZoneView,
 };
 
@@ -82,6 +87,7 @@ pub fn declarations() -> String {
         ZoneView,
         Entries,
         OrderStatus,
+        Swap,
         OrderPlaced,
         OrderCancelling,
         OrderView,
@@ -108,6 +114,24 @@ pub fn declarations() -> String {
         ChannelSetAside,
         WebSocketView,
         RedisView,
+        StatsView,
+        MemoryUsage,
+        OutageView,
+        ConnectionsView,
+        DurationBucket,
+        MessagesView,
+        DroppedMessages,
+        ChannelsView,
+        RefusedEntries,
+        SkippedEntries,
+        OrdersView,
+        JobsView,
+        InteropCounts,
+        OutsideInvalid,
+        OutsideRefused,
+        HttpView,
+        ConnectionInfo,
+        ConnectionHealth,
     ];
     crate::shape::declarations(&mut add, &config);
     out

@@ -1,5 +1,6 @@
 use chrono::DateTime;
 use tokio::time;
+use zonewire_protocol::stats::{Live as _, PageCounts};
 
 use super::*;
 use crate::model::{DraftEntry, EntryKind, Epoch, Marks, NodeId};
@@ -7,7 +8,6 @@ use crate::storage::{Append, AppendBatch, Log as _, MemoryBackend, MemoryConfig,
 
 struct Logs {
     store: SharedBackend,
-    stats: Arc<ChannelStats>,
     pages: Pages,
     node: NodeId,
     epoch: Epoch,
@@ -22,9 +22,9 @@ impl Logs {
         let (memory, _sweeping) = MemoryBackend::new(Retention::default(), MemoryConfig::default());
         let (node, epoch) = (NodeId::random(), Epoch::random());
         memory.open(&channel(), node, &epoch).await.unwrap();
-        let (store, stats): (SharedBackend, Arc<ChannelStats>) = (Arc::new(memory), Arc::default());
-        let pages = Pages::new(Arc::clone(&store), Arc::clone(&stats), bytes_max);
-        Self { store, stats, pages, node, epoch }
+        let store: SharedBackend = Arc::new(memory);
+        let pages = Pages::new(Arc::clone(&store), bytes_max);
+        Self { store, pages, node, epoch }
     }
 
     async fn append(&self, seqs: std::ops::RangeInclusive<u64>, bytes: usize) {
@@ -55,7 +55,8 @@ impl Logs {
     }
 
     fn counted(&self) -> (u64, u64) {
-        (self.stats.pages_read.get(), self.stats.pages_shared.get())
+        let PageCounts { replay_reads, replay_reads_shared } = self.pages.stats().read();
+        (replay_reads, replay_reads_shared)
     }
 }
 

@@ -748,15 +748,15 @@ impl World {
         let totals = node.inside.totals();
         self.thinned.fetch_or(totals.journal_thinned > 0, Ordering::AcqRel);
         self.aged.fetch_or(totals.journal_aged + totals.journal_order_overflow > 0, Ordering::AcqRel);
-        self.superseded.fetch_or(totals.superseded > 0, Ordering::AcqRel);
+        self.superseded.fetch_or(totals.lines.superseded > 0, Ordering::AcqRel);
         let degraded = node.status.get().spent_in(BackendState::Degraded);
         let kinds = [
             (Kind::Degraded, !degraded.is_zero()),
-            (Kind::Fork, totals.forks > 0),
-            (Kind::LateFork, totals.forks_late > 0),
-            (Kind::Rejoin, totals.rejoins > 0),
-            (Kind::LostLog, totals.lost_logs > 0),
-            (Kind::PutBack, totals.put_back > 0),
+            (Kind::Fork, totals.lines.forks > 0),
+            (Kind::LateFork, totals.lines.forks_late > 0),
+            (Kind::Rejoin, totals.lines.rejoins > 0),
+            (Kind::LostLog, totals.lines.lost_logs > 0),
+            (Kind::PutBack, totals.lines.put_back > 0),
             (Kind::Thinning, totals.journal_thinned > 0),
             (Kind::Refusal, totals.journal_refused_full > 0),
         ];

@@ -1,14 +1,12 @@
 //! `order dead-letters`: orders that failed for good.
 
-use serde::Deserialize;
-use serde_json::value::RawValue;
-
 use super::{page, print_placed, what};
 use crate::cli::print;
 use crate::cli::table::Table;
 use crate::cli::target::TargetArgs;
-use crate::client::{ANSWER_TIMEOUT, text_of};
+use crate::client::{self, ANSWER_TIMEOUT, text_of};
 use crate::model::OrderId;
+use crate::protocol::DeadLetter;
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
@@ -91,7 +89,9 @@ async fn list(args: DeadLettersList) -> anyhow::Result<()> {
         letters.iter().try_for_each(|letter| print::line(letter.get()))?;
     } else {
         let mut table = Table::new(&["ORDER", "FAILED (UTC)", "WHAT", "WHY", ""]);
-        letters.iter().for_each(|letter| table.row(row(letter)));
+        for letter in &letters {
+            table.row(row(&client::read(letter.get(), "a dead letter")?));
+        }
         table.print("no dead letters")?;
     }
     if let Some(next) = next {
@@ -100,22 +100,10 @@ async fn list(args: DeadLettersList) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A dead letter as the gateway shows it. What is missing is not shown.
-#[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-struct Letter {
-    order_id: String,
-    failed_at: String,
-    order: Option<Box<RawValue>>,
-    error: String,
-    submitted: bool,
-}
-
-fn row(letter: &RawValue) -> [String; 5] {
-    let letter: Letter = serde_json::from_str(letter.get()).unwrap_or_default();
+fn row(letter: &DeadLetter) -> [String; 5] {
     let submitted = if letter.submitted { "(submitted)" } else { "" };
     [
-        print::harmless(&letter.order_id),
+        letter.order_id.to_string(),
         print::seconds(&letter.failed_at),
         what(letter.order.as_deref()),
         print::harmless(&letter.error),

@@ -1,11 +1,10 @@
 //! `order list`: orders as lines.
 
-use serde_json::value::RawValue;
-
 use super::{View, page, what};
 use crate::cli::print;
 use crate::cli::table::Table;
 use crate::cli::target::TargetArgs;
+use crate::client;
 use crate::model::OrderId;
 use crate::protocol::OrderStatus;
 
@@ -40,7 +39,9 @@ pub(super) async fn run(args: ListArgs) -> anyhow::Result<()> {
         orders.iter().try_for_each(|order| print::line(order.get()))?;
     } else {
         let mut table = Table::new(&["ORDER", "UPDATED (UTC)", "STATUS", "PROGRESS", "WHAT"]);
-        orders.iter().for_each(|order| table.row(row(order)));
+        for order in &orders {
+            table.row(row(client::read(order.get(), "an order")?));
+        }
         table.print(if next.is_some() { "none of this page" } else { "no orders" })?;
     }
     if let Some(next) = next {
@@ -49,16 +50,13 @@ pub(super) async fn run(args: ListArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn row(order: &RawValue) -> [String; 5] {
-    let view: View = serde_json::from_str(order.get()).unwrap_or_default();
-    let progress = view.progress.as_ref().map(|progress| format!("{:>3} %", print::plain(progress)));
-    let View { order_id, status, order, updated_at, .. } = view;
-    let what = what(order.as_deref());
+fn row(view: View) -> [String; 5] {
+    let View { order_id, status, progress, order, updated_at, .. } = view;
     [
-        print::harmless(&order_id),
-        print::seconds(&updated_at),
+        order_id.to_string(),
+        updated_at.as_deref().map(print::seconds).unwrap_or_default(),
         print::harmless(&status),
-        progress.unwrap_or_default(),
-        what,
+        format!("{progress:>3} %"),
+        what(order.as_deref()),
     ]
 }

@@ -17,7 +17,7 @@ use super::table::Fields;
 use crate::cli::target::TargetArgs;
 use crate::client::{self, ANSWER_TIMEOUT, BaseUrl, text_of};
 use crate::model::OrderId;
-use crate::protocol::{OrderCancelling, OrderPlaced};
+use crate::protocol::{OrderCancelling, OrderPlaced, OrderView};
 
 pub(crate) const EXAMPLES: &str = "\
 Examples:
@@ -113,19 +113,8 @@ fn print_placed(text: &str, is_json: bool) -> anyhow::Result<OrderId> {
     Ok(placed.order_id)
 }
 
-/// An order as the gateway shows it. What is missing is not shown.
-#[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-struct View {
-    order_id: String,
-    status: String,
-    progress: Option<Value>,
-    order: Option<Box<RawValue>>,
-    created_at: String,
-    updated_at: String,
-    updates: Vec<Value>,
-    last_update: Value,
-}
+/// An order as the gateway shows it.
+type View = OrderView<Value>;
 
 /// Gets a page of a list: its items as they came, and where the next page begins.
 async fn page(

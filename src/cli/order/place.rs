@@ -7,7 +7,6 @@ use std::{fs, io};
 use crate::client::StatusCode;
 use crate::client::header::{CONTENT_TYPE, HeaderValue};
 use anyhow::Context as _;
-use serde::Serialize;
 use serde_json::value::RawValue;
 use tokio::time::{self, Instant};
 use uuid::Uuid;
@@ -18,6 +17,7 @@ use crate::cli::print;
 use crate::cli::raw_json::{Number, Object};
 use crate::cli::target::TargetArgs;
 use crate::client::{BaseUrl, NoAnswer, Refused, text_of};
+use crate::protocol::Swap;
 use crate::support::backoff::RESEND;
 use crate::support::json::json_fault;
 
@@ -69,18 +69,6 @@ pub(super) struct PlaceArgs {
     target: TargetArgs,
 }
 
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Body<'a> {
-    token_in: &'a str,
-    token_out: &'a str,
-    amount: &'a Number,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    slippage: Option<&'a Number>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    metadata: Option<&'a Object>,
-}
-
 /// How long the request is sent again.
 const TRY_FOR: Duration = Duration::from_secs(30);
 /// How long one answer may take.
@@ -88,11 +76,12 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 
 pub(super) async fn run(args: PlaceArgs) -> anyhow::Result<()> {
     let base = &args.target.base()?;
-    let body = match (&args.order, &args.token_in, &args.token_out, &args.amount) {
+    let body = match (&args.order, args.token_in, args.token_out, args.amount) {
         (Some(file), ..) => read(file)?,
-        (None, Some(token_in), Some(token_out), Some(amount)) => {
-            let (slippage, metadata) = (args.slippage.as_ref(), args.metadata.as_ref());
-            serde_json::to_string(&Body { token_in, token_out, amount, slippage, metadata })?
+        (None, Some(token_in), Some(token_out), Some(Number(amount))) => {
+            let slippage = args.slippage.map(|Number(slippage)| slippage);
+            let metadata = args.metadata.map(|Object(metadata)| metadata);
+            serde_json::to_string(&Swap { token_in, token_out, amount, slippage, metadata })?
         }
         _ => return Err(UsageError("expected TOKEN_IN TOKEN_OUT AMOUNT, or --order FILE".to_owned()).into()),
     };
@@ -206,15 +195,15 @@ mod tests {
 
     #[test]
     fn the_body_is_what_was_asked_for() {
-        let (amount, slippage) = ("1.50".parse().unwrap(), "0.01".parse().unwrap());
-        let metadata: Object = r#"{"desk":"east"}"#.parse().unwrap();
-        let mut body =
-            Body { token_in: "SOL", token_out: "USDC", amount: &amount, slippage: None, metadata: None };
+        let (Number(amount), Number(slippage)) = ("1.50".parse().unwrap(), "0.01".parse().unwrap());
+        let Object(metadata) = r#"{"desk":"east"}"#.parse().unwrap();
+        let (token_in, token_out) = ("SOL".to_owned(), "USDC".to_owned());
+        let mut body = Swap { token_in, token_out, amount, slippage: None, metadata: None };
         let plain = r#"{"tokenIn":"SOL","tokenOut":"USDC","amount":1.50}"#;
         assert_eq!(serde_json::to_string(&body).unwrap(), plain);
-        body.slippage = Some(&slippage);
+        body.slippage = Some(slippage);
         assert!(serde_json::to_string(&body).unwrap().ends_with(r#","slippage":0.01}"#));
-        body.metadata = Some(&metadata);
+        body.metadata = Some(metadata);
         assert!(serde_json::to_string(&body).unwrap().ends_with(r#","metadata":{"desk":"east"}}"#));
     }
 

@@ -5,8 +5,8 @@ use std::future;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use serde::Deserialize;
 use tokio::time;
+use zonewire_protocol::stats::{JobsView, OrdersView, StatsView};
 
 use super::View;
 use super::watch::{LOOK_WITHIN, look};
@@ -26,10 +26,11 @@ pub(super) async fn tell(base: &BaseUrl, order: OrderId, say: impl Fn(&str)) -> 
         if view.status != PENDING {
             break;
         }
-        let stats = stats(base).await.unwrap_or_default();
-        let waited = waited(&view, stats.timestamp.unwrap_or_else(Utc::now));
+        let stats = stats(base).await;
+        let waited = waited(&view, stats.as_ref().map_or_else(|_| Utc::now(), |stats| stats.timestamp));
         if waited.is_none_or(|waited| waited >= SAY_AFTER) {
-            say(&words(order, waited, &stats));
+            let orders = stats.map(|stats| stats.orders).unwrap_or_default();
+            say(&words(order, waited, &orders));
             break;
         }
     }
@@ -39,47 +40,23 @@ pub(super) async fn tell(base: &BaseUrl, order: OrderId, say: impl Fn(&str)) -> 
 /// The status of an order of which no worker has told anything.
 const PENDING: &str = "pending";
 
-async fn stats(base: &BaseUrl) -> anyhow::Result<Stats> {
+async fn stats(base: &BaseUrl) -> anyhow::Result<StatsView> {
     let request = base.http()?.get(base.endpoint("ws/stats?connections=0"));
     let text = text_of(request.timeout(LOOK_WITHIN).send().await, base).await?;
     client::read(&text, "a gateway's statistics")
 }
 
-/// What a gateway counts, as far as it matters here. What is missing is not said.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct Stats {
-    timestamp: Option<DateTime<Utc>>,
-    orders: Orders,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct Orders {
-    executor: String,
-    other_executors: Vec<String>,
-    claims_under_way: Option<u64>,
-    jobs: Option<Jobs>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct Jobs {
-    waiting: u64,
-    claimed: u64,
-}
-
 /// For how long it has waited, by the gateways' clocks.
 fn waited(view: &View, now: DateTime<Utc>) -> Option<Duration> {
-    let placed: DateTime<Utc> = view.created_at.parse().ok()?;
+    let placed: DateTime<Utc> = view.created_at.as_ref()?.parse().ok()?;
     Some((now - placed).to_std().unwrap_or_default())
 }
 
-fn words(order: OrderId, waited: Option<Duration>, stats: &Stats) -> String {
-    let Orders { executor, other_executors, claims_under_way, jobs } = &stats.orders;
+fn words(order: OrderId, waited: Option<Duration>, orders: &OrdersView) -> String {
+    let OrdersView { counts, executor, other_executors, jobs } = orders;
     let long = waited.map(|waited| format!(" for {}", print::duration(waited.as_secs()))).unwrap_or_default();
     let mut words = vec![format!("order {order} has waited{long}, and no worker has taken it")];
-    if let Some(Jobs { waiting, claimed }) = jobs {
+    if let Some(JobsView { waiting, claimed, .. }) = jobs {
         // The order itself is one of those that wait.
         let others = waiting.saturating_sub(1);
         let wait = if others == 1 { "other waits" } else { "others wait" };
@@ -87,9 +64,9 @@ fn words(order: OrderId, waited: Option<Duration>, stats: &Stats) -> String {
     }
     let kind = print::harmless(executor);
     let is_idle = jobs.as_ref().is_some_and(|jobs| jobs.claimed == 0);
-    match claims_under_way {
+    match counts.claims_under_way {
         // They ask each gateway for themselves, so that much is known of this one.
-        Some(0) if executor == "external" => {
+        0 if executor == "external" => {
             words.push(format!(
                 "no worker asks this gateway for orders, which are for workers of the kind {kind}"
             ));
@@ -109,13 +86,14 @@ fn words(order: OrderId, waited: Option<Duration>, stats: &Stats) -> String {
 
 #[cfg(test)]
 mod tests {
+    use serde::Deserialize as _;
     use serde_json::{Value, json};
 
     use super::*;
 
     fn said(orders: &Value) -> String {
-        let stats: Stats = serde_json::from_value(json!({"orders": orders})).unwrap();
-        let words = words(OrderId::random(), Some(Duration::from_millis(4_700)), &stats);
+        let orders = OrdersView::deserialize(orders).unwrap();
+        let words = words(OrderId::random(), Some(Duration::from_millis(4_700)), &orders);
         words.split_once("; ").unwrap().1.replace("; `zonewire stats` shows how orders get on", "")
     }
 
@@ -133,7 +111,7 @@ mod tests {
         assert_eq!(said(&busy), "on all gateways 1 other waits, and 8 are under way");
         let idle = json!({"executor": "paper", "jobs": {"waiting": 1, "claimed": 0}});
         assert!(said(&idle).ends_with("; no worker of the kind paper seems to be there"), "{}", said(&idle));
-        let nothing = words(OrderId::random(), None, &Stats::default());
+        let nothing = words(OrderId::random(), None, &OrdersView::default());
         assert!(
             nothing.ends_with(
                 " has waited, and no worker has taken it; `zonewire stats` shows how orders get on"

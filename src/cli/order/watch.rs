@@ -57,9 +57,9 @@ pub(super) async fn watch(
     let is_there = looked.as_ref().map_or_else(|error| error.is::<Refused>(), |_| true);
     match looked {
         Ok(None) => print::say(&format!("order {order} is not known yet; waiting for it")),
-        Ok(Some(view)) if view.is_ended() && !view.updates.iter().any(is_terminal) => {
+        Ok(Some(view)) if is_end(&view.status) && !view.updates.iter().flatten().any(is_terminal) => {
             print::say("its updates are no longer kept");
-            return outcome(order, &view.status, view.last_update.get("error"));
+            return outcome(order, &view.status, error_of(&view));
         }
         // The stream tells, or says that there is no gateway.
         Ok(Some(_)) | Err(_) => {}
@@ -89,7 +89,7 @@ pub(super) async fn watch(
         (Ended::Enough, None) => bail!("order {order} ended with an update that is not an object"),
         // It ended, and the update that says how is gone; or an operator closed the stream.
         (Ended::Closed(why), _) => match look(base, order).await? {
-            Some(view) if view.is_ended() => outcome(order, &view.status, view.last_update.get("error")),
+            Some(view) if is_end(&view.status) => outcome(order, &view.status, error_of(&view)),
             _ => bail!("{why}, and order {order} has not ended"),
         },
     }
@@ -113,10 +113,9 @@ pub(super) async fn look(base: &BaseUrl, order: OrderId) -> anyhow::Result<Optio
     }
 }
 
-impl View {
-    fn is_ended(&self) -> bool {
-        is_end(&self.status)
-    }
+/// Why an order failed, if its newest update says so.
+fn error_of(view: &View) -> Option<&Value> {
+    view.last_update.as_ref()?.get("error")
 }
 
 fn is_end(stage: &str) -> bool {

@@ -52,14 +52,18 @@ impl Connection {
                 if !self.enqueue(frame, replaces, limits) {
                     // Those behind it were dropped too, with what waited before them.
                     let behind: usize = batches[place + 1..].iter().map(|batch| batch.len()).sum();
-                    self.stats.dropped_slow.add((batch.len() - index - 1 + behind) as u64);
-                    self.stats.messages_sent.add(sent as u64);
+                    self.stats
+                        .messages
+                        .dropped_by_reason
+                        .slow_consumer
+                        .add((batch.len() - index - 1 + behind) as u64);
+                    self.stats.messages.sent.add(sent as u64);
                     return;
                 }
             }
             skip = 0;
         }
-        self.stats.messages_sent.add(sent as u64);
+        self.stats.messages.sent.add(sent as u64);
     }
 
     /// How much the socket takes at once: nothing, while it is behind. `None` where it is broken, which ends the
@@ -105,7 +109,7 @@ impl Connection {
         }
         let Some(taken) = self.write_now(|stream| stream.try_write(&frames)) else { return };
         if taken == frames.len() {
-            self.stats.messages_sent.add(messages as u64);
+            self.stats.messages.sent.add(messages as u64);
             return;
         }
         // Where the kernel took a part, that part's end may be within a frame: the rest stays in one
@@ -126,7 +130,7 @@ impl Connection {
             Some(0) => {
                 self.enqueue(frame, replaces, limits);
             }
-            Some(taken) if taken == frame.len() => self.stats.messages_sent.add(1),
+            Some(taken) if taken == frame.len() => self.stats.messages.sent.add(1),
             Some(taken) => self.begin_outbox(frame.slice(taken..)),
         }
     }
@@ -147,7 +151,7 @@ impl Connection {
         };
         match pushed {
             Ok(replaced) => {
-                self.stats.conflated.add(u64::from(replaced));
+                self.stats.messages.conflated.add(u64::from(replaced));
                 true
             }
             Err(Overflow) => {

@@ -36,7 +36,7 @@ impl Connection {
     ) -> CloseCode {
         let code = poll_fn(|cx| self.poll(cx, shard, intake)).await;
         let unsent = self.outbox.borrow_mut().take().map_or(0, |outbox| outbox.messages());
-        self.stats.dropped_closed.add(unsent as u64);
+        self.stats.messages.dropped_by_reason.connection_ended.add(unsent as u64);
         self.state.set(State::Ended(code));
         self.drained.notify_waiters();
         code
@@ -80,7 +80,7 @@ impl Connection {
             let ended = READ_BUFFER.with_borrow_mut(|buffer| match read_now(&self.stream, buffer) {
                 Ok(0) => Some(self.code_or(CloseCode::Abnormal)),
                 Ok(read) => {
-                    self.stats.bytes_received.add(read as u64);
+                    self.stats.messages.bytes_received.add(read as u64);
                     self.last_heard.set(self.ticks());
                     intake.take(self, shard, &buffer[..read]);
                     None
@@ -109,7 +109,7 @@ impl Connection {
                 Poll::Ready(ready) => ready?,
             }
             let written = outbox.write_to(|slices| self.stream.try_write_vectored(slices))?;
-            self.stats.messages_sent.add(written.messages as u64);
+            self.stats.messages.sent.add(written.messages as u64);
             let (all, waiting) = (written.all, outbox.unreplaceable());
             if all {
                 *slot = None;

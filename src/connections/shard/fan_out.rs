@@ -308,7 +308,7 @@ impl Shard {
         if pressed.is_empty() {
             return;
         }
-        self.stats.paced.add(1);
+        self.stats.messages.paced.add(1);
         let readers = followed.subscriptions.borrow().len();
         let part = pressed.len() as f64 / readers.max(pressed.len()) as f64;
         let deadline = Instant::now() + PACE_MAX.mul_f64(part);

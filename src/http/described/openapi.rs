@@ -22,7 +22,7 @@ fn body(body: Body) -> Option<Value> {
             "application/x-ndjson": { "schema": { "type": "string", "description": "A price in each line." } },
         }),
         Body::Order => json!({ "application/json": {
-            "schema": { "type": "object", "description": "A swap, or what `orders.schema` says." },
+            "schema": { "anyOf": [of_schema("Swap"), { "type": "object", "description": "What `orders.schema` says." }] },
             "example": { "tokenIn": "SOL", "tokenOut": "USDC", "amount": 1.5, "slippage": 0.5 },
         } }),
         Body::Updates => json(one_or_many(of_schema("UpdateRequest"))),

@@ -1,7 +1,6 @@
 //! Claims of workers outside: what is claimed is handed over, or given back.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
@@ -65,14 +64,14 @@ struct UnderWay(Arc<Desk>);
 
 impl UnderWay {
     fn new(desk: Arc<Desk>) -> Self {
-        desk.stats.claims_under_way.fetch_add(1, Ordering::Relaxed);
+        desk.stats.claims_under_way.add(1);
         Self(desk)
     }
 }
 
 impl Drop for UnderWay {
     fn drop(&mut self) {
-        self.0.stats.claims_under_way.fetch_sub(1, Ordering::Relaxed);
+        self.0.stats.claims_under_way.subtract(1);
     }
 }
 

@@ -15,7 +15,7 @@ use tokio::time::{self, Instant};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-use super::stats::InteropStats;
+use super::InteropStats;
 use crate::model::{ChannelName, Entry, Epoch, NodeId, OrderId, Position};
 use crate::protocol::entry_json;
 use crate::storage::{

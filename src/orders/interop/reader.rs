@@ -18,9 +18,9 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 use uuid::Uuid;
 
+use super::InteropStats;
 use super::merge::{Heard, Merge};
 use super::read::{Invalid, Read, after_gap, identity, identity_of, producer, read};
-use super::stats::InteropStats;
 use crate::channels::WatchedOrders;
 use crate::model::{ChannelName, DraftEntry, Epoch, NodeId, OrderId, Position};
 use crate::storage::{
@@ -238,7 +238,7 @@ impl Reader {
             None if !is_watched => return,
             None => {
                 self.orders.insert(order, Watched::new(now));
-                self.stats.set_followed(self.orders.len());
+                self.stats.followed.set(self.orders.len() as u64);
             }
             Some(watched) if is_watched && watched.wanted => {
                 // Its log began a new life.
@@ -294,10 +294,10 @@ impl Reader {
             Read::Invalid(reason) => reason,
         };
         let counter = match reason {
-            Invalid::NotJson | Invalid::Unreadable(_) => &self.stats.not_json,
-            Invalid::NotAnObject => &self.stats.not_an_object,
-            Invalid::NoStage => &self.stats.no_stage,
-            Invalid::TooLarge => &self.stats.too_large,
+            Invalid::NotJson | Invalid::Unreadable(_) => &self.stats.invalid.not_json,
+            Invalid::NotAnObject => &self.stats.invalid.not_an_object,
+            Invalid::NoStage => &self.stats.invalid.no_stage,
+            Invalid::TooLarge => &self.stats.invalid.too_large,
         };
         counter.add(1);
         if let Some(untold) = self.of_invalid.may_tell(Instant::now()) {
@@ -348,7 +348,7 @@ impl Reader {
             }
             Next::Forget => {
                 self.orders.remove(&order);
-                self.stats.set_followed(self.orders.len());
+                self.stats.followed.set(self.orders.len() as u64);
             }
             Next::At(_) | Next::Nothing => {}
         }
@@ -420,7 +420,7 @@ impl Reader {
                 watched.merge.suspect(now);
             }
             Done::HasJob => {
-                self.stats.refused_has_job.add(1);
+                self.stats.refused.has_job.add(1);
                 self.change(order, |merge| merge.done(false));
             }
             Done::Appended(Err(error @ StorageError::Corrupt { .. })) => {
@@ -455,8 +455,8 @@ impl Reader {
         match result {
             Some(Appended::Applied { .. }) => self.stats.accepted.add(1),
             Some(Appended::Duplicate) => self.stats.duplicates.add(1),
-            Some(Appended::Refused(Refusal::Closed)) => self.stats.refused_closed.add(1),
-            Some(Appended::Refused(Refusal::StaleFence { .. })) => self.stats.refused_stale.add(1),
+            Some(Appended::Refused(Refusal::Closed)) => self.stats.refused.closed.add(1),
+            Some(Appended::Refused(Refusal::StaleFence { .. })) => self.stats.refused.stale_fence.add(1),
             // The first of its producer has none before it.
             Some(Appended::Gap { .. }) | None => {
                 lost = true;

@@ -14,9 +14,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use parking_lot::Mutex;
-use serde::Serialize;
 use tokio::sync::mpsc;
 use tokio::time::{self, Instant};
+use zonewire_protocol::stats::MemoryUsage;
 
 use super::{
     Anchor, AppendAnswer, AppendBatch, Appended, EPOCH_KEPT_FOR, LatestOf, LatestPage, Log, LogEvent,
@@ -72,20 +72,6 @@ struct Shared {
 struct Evictions {
     entries: Counter,
     latest: Counter,
-}
-
-/// How full a [`MemoryBackend`] is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
-pub(crate) struct MemoryUsage {
-    /// What all channels cost, the latest entries of keys included.
-    pub(crate) bytes: usize,
-    pub(crate) bytes_max: usize,
-    /// Of `bytes`, what the latest entries of keys cost.
-    pub(crate) latest_bytes: usize,
-    /// Entries of logs that went because the bound was passed.
-    pub(crate) evicted_entries: u64,
-    /// Latest entries of keys that did.
-    pub(crate) evicted_latest: u64,
 }
 
 #[cfg_attr(test, derive(Clone))]

@@ -21,6 +21,7 @@ use chrono::Utc;
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 use tokio::time::{self, Instant};
+use zonewire_protocol::stats::JobsAloneCounts;
 
 use super::line::Line;
 use super::log::away;
@@ -59,18 +60,8 @@ pub(super) struct LocalJobs {
     pub(super) stats: JobStats,
 }
 
-/// What became of jobs that this node took on by itself.
-#[derive(Debug, Default)]
-pub(super) struct JobStats {
-    /// Jobs that were taken on while the primary was away.
-    pub(super) taken: Counter,
-    /// Of these, those that the primary has by now.
-    pub(super) recorded: Counter,
-    /// Times that recording one failed, and was tried again.
-    pub(super) record_retries: Counter,
-    /// Jobs whose idempotency key led to another job in the primary.
-    pub(super) key_conflicts: Counter,
-}
+/// What became of jobs that this node took on by itself, counted.
+pub(super) type JobStats = JobsAloneCounts<Counter>;
 
 #[derive(Debug)]
 struct State {
@@ -357,7 +348,7 @@ impl Core {
                     let now = Instant::now();
                     let order = ChannelName::order(job.id.into());
                     self.lock().lines.entry(order).or_insert_with(|| Line::new(now)).placed_here = true;
-                    self.jobs.stats.taken.add(1);
+                    self.jobs.stats.jobs_taken.add(1);
                     // The primary may have come back meanwhile.
                     self.jobs.moved.notify_waiters();
                 }

@@ -57,7 +57,7 @@ use crate::support::mutant::{self, Mutant};
 use line::Line;
 use queue::Queue;
 use stats::SwitchingStats;
-pub(crate) use stats::{OutageReader, OutageTotals, SetAside};
+pub(crate) use stats::{OutageReader, SetAside};
 
 /// Events on their way to whoever reads `incoming`.
 const INCOMING_LEN: usize = 1_024;

@@ -2,8 +2,8 @@
 
 use std::sync::Weak;
 
-use serde::Serialize;
 use tokio::time::Instant;
+use zonewire_protocol::stats::{LineCounts, Live as _, OutageView};
 
 use super::Core;
 use crate::model::ChannelName;
@@ -12,98 +12,8 @@ use crate::storage::primary::{Area, Place};
 use crate::storage::spool::{Spool, SpoolState};
 use crate::support::counter::Counter;
 
-/// Counters.
-#[derive(Debug, Default)]
-pub(super) struct SwitchingStats {
-    /// Channels that went on alone.
-    pub(super) forks: Counter,
-    /// Of these, because an append was late while Redis served.
-    pub(super) forks_late: Counter,
-    /// Channels that came back in step.
-    pub(super) rejoins: Counter,
-    /// Times that one was tried again.
-    pub(super) rejoin_retries: Counter,
-    /// Entries that were sent again, or for the first time, when the log was back.
-    pub(super) replayed: Counter,
-    /// Entries that were put back into a log that had lost them.
-    pub(super) put_back: Counter,
-    /// Accepted entries that the log refused when it was back, because the order had ended or was
-    /// somebody else's.
-    pub(super) superseded: Counter,
-    /// Logs that had lost what they had acknowledged.
-    pub(super) lost_logs: Counter,
-}
-
-/// What waits for Redis, and what became of channels that went on without it.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
-pub(crate) struct OutageTotals {
-    /// Channels that go on alone now.
-    pub(crate) channels_alone: usize,
-    /// Channels that are to be put in order, those included.
-    pub(crate) channels_waiting: usize,
-    /// Of these, those that cannot be put in order while Redis serves all others.
-    pub(crate) channels_set_aside: usize,
-    /// Accepted entries that the log does not have yet.
-    pub(crate) journal_entries: usize,
-    /// What they cost, in bytes.
-    pub(crate) journal_bytes: usize,
-    /// How long the oldest of them has waited, in milliseconds; absent when none waits.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) journal_oldest_ms: Option<u64>,
-    /// Prices that a newer one of their key replaced while they waited, for want of room.
-    pub(crate) journal_thinned: u64,
-    /// Entries that were refused, because the journal was full.
-    pub(crate) journal_refused_full: u64,
-    /// Entries of zones that waited too long.
-    pub(crate) journal_aged: u64,
-    /// Updates of orders beyond those that are kept of each.
-    pub(crate) journal_order_overflow: u64,
-    /// Times that a channel went on alone.
-    pub(crate) forks: u64,
-    /// Of these, because an append was late while Redis served.
-    pub(crate) forks_late: u64,
-    /// Times that one came back in step.
-    pub(crate) rejoins: u64,
-    /// Times that putting one in order was tried again.
-    pub(crate) rejoin_retries: u64,
-    /// Entries sent to the log when it was back.
-    pub(crate) replayed: u64,
-    /// Entries put back into logs that had lost them.
-    pub(crate) put_back: u64,
-    /// Accepted entries that the log refused when it was back.
-    pub(crate) superseded: u64,
-    /// Logs that had lost what they had acknowledged.
-    pub(crate) lost_logs: u64,
-    /// Jobs of this node that Redis does not have yet.
-    pub(crate) jobs_waiting: usize,
-    /// Jobs that this node took on by itself.
-    pub(crate) jobs_taken: u64,
-    /// Of these, those that Redis has had since.
-    pub(crate) jobs_recorded: u64,
-    /// Times that recording one was tried again.
-    pub(crate) job_retries: u64,
-    /// Of these jobs, those whose idempotency key led to another job in Redis.
-    pub(crate) key_conflicts: u64,
-    /// Records that Redis will not have, because too many waited.
-    pub(crate) records_let_go: u64,
-    /// Of the accepted entries that the log does not have yet, those that would be gone with this
-    /// process: they are not on disk.
-    pub(crate) journal_in_memory_only: usize,
-    /// The journal's copy on disk: `off`, `working`, `failed`, `stalled` or `closed`.
-    pub(crate) spool: &'static str,
-    /// What is wrong with it; absent while nothing is.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) spool_reason: Option<String>,
-    /// Entries in it, also those of former lives of this gateway.
-    pub(crate) spool_entries: usize,
-    /// What they cost, in bytes.
-    pub(crate) spool_bytes: u64,
-    /// Entries that were not put into it, by why; each try counts. They were refused, or are in memory
-    /// only where the spool is not required.
-    pub(crate) spool_full: u64,
-    pub(crate) spool_slow: u64,
-    pub(crate) spool_failed: u64,
-}
+/// What becomes of channels that go on without Redis, counted.
+pub(super) type SwitchingStats = LineCounts<Counter>;
 
 /// How the journal's copy on disk does.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -129,7 +39,7 @@ impl From<SpoolState> for SpoolHealth {
 }
 
 /// A channel that cannot be put in order, and why.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct SetAside {
     pub(crate) channel: ChannelName,
     pub(crate) reason: String,
@@ -186,21 +96,20 @@ impl OutageReader {
         some.map(|(channel, reason)| SetAside { channel: channel.clone(), reason: reason.clone() }).collect()
     }
 
-    /// How it stands now.
-    pub(crate) fn totals(&self) -> OutageTotals {
+    /// How it stands now; how long the storage was in each state is not known here.
+    pub(crate) fn view(&self) -> OutageView {
         let Some(core) = self.0.upgrade() else {
-            return OutageTotals { spool: "off", ..OutageTotals::default() };
+            return OutageView { spool: "off".to_owned(), ..OutageView::default() };
         };
-        let (jobs, jobs_waiting) = (&core.jobs.stats, core.jobs.waiting());
+        let jobs_waiting = core.jobs.waiting();
         let on_disk = core.on_disk();
         let state = core.lock();
         let JournalDepth { entries, bytes, oldest } = state.journal.depth();
         let JournalCounts { thinned, refused_full, aged, order_overflow } = state.journal.counts();
         let since = |at: Instant| u64::try_from(at.elapsed().as_millis()).unwrap_or(u64::MAX);
-        let stats = &core.stats;
         let spool = core.spool.as_ref().map(Spool::status);
         let health = spool.as_ref().map(|spool| SpoolHealth::from(spool.state.clone()));
-        OutageTotals {
+        OutageView {
             channels_alone: if core.is_alone() {
                 0
             } else {
@@ -212,31 +121,22 @@ impl OutageReader {
             journal_bytes: bytes,
             journal_oldest_ms: oldest.map(since),
             journal_thinned: thinned,
-            journal_refused_full: refused_full,
             journal_aged: aged,
             journal_order_overflow: order_overflow,
-            forks: stats.forks.get(),
-            forks_late: stats.forks_late.get(),
-            rejoins: stats.rejoins.get(),
-            rejoin_retries: stats.rejoin_retries.get(),
-            replayed: stats.replayed.get(),
-            put_back: stats.put_back.get(),
-            superseded: stats.superseded.get(),
-            lost_logs: stats.lost_logs.get(),
-            jobs_waiting,
-            jobs_taken: jobs.taken.get(),
-            jobs_recorded: jobs.recorded.get(),
-            job_retries: jobs.record_retries.get(),
-            key_conflicts: jobs.key_conflicts.get(),
-            records_let_go: core.records.let_go.get(),
+            journal_refused_full: refused_full,
             journal_in_memory_only: entries.saturating_sub(on_disk),
-            spool: health.as_ref().map_or("off", |health| health.state),
+            spool: health.as_ref().map_or("off", |health| health.state).to_owned(),
             spool_reason: health.and_then(|health| health.reason),
             spool_entries: spool.as_ref().map_or(0, |spool| spool.entries),
             spool_bytes: spool.as_ref().map_or(0, |spool| spool.bytes),
             spool_full: spool.as_ref().map_or(0, |spool| spool.full),
             spool_slow: spool.as_ref().map_or(0, |spool| spool.slow),
             spool_failed: spool.as_ref().map_or(0, |spool| spool.failed),
+            lines: core.stats.read(),
+            jobs_waiting,
+            jobs: core.jobs.stats.read(),
+            records_let_go: core.records.let_go.get(),
+            ..OutageView::default()
         }
     }
 }

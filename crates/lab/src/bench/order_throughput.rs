@@ -15,8 +15,8 @@ use anyhow::Context;
 use clap::Args;
 use hdrhistogram::Histogram;
 use hyper::StatusCode;
-use serde::Deserialize;
 use tokio::{task::JoinSet, time};
+use zonewire_protocol::stats::{OrderCounts, StatsView};
 
 use super::{
     client::histogram,
@@ -51,25 +51,11 @@ pub(super) struct OrderThroughputArgs {
     timeout: f64,
 }
 
-/// What `/ws/stats` says about orders, summed over the gateways.
-#[derive(Debug, Clone, Copy, Default, Deserialize)]
-struct Totals {
-    runs: u64,
-    updates: u64,
-    confirmed: u64,
-    failed: u64,
-    retried: u64,
-}
-
-#[derive(Debug, Deserialize)]
-struct Stats {
-    orders: Totals,
-}
-
 /// What was seen at the end.
 #[derive(Debug)]
 struct Seen {
-    totals: Totals,
+    /// Summed over the gateways.
+    counts: OrderCounts,
     at_ns: u64,
     /// Requests for `/ws/stats` in between.
     asked: u64,
@@ -85,7 +71,7 @@ pub(super) fn run(args: &OrderThroughputArgs) -> anyhow::Result<OrderThroughputR
     block_on(async {
         let mut desks = connect_all(&bases, bases.len(), clock).await?;
         let lanes = connect_all(&bases, width, clock).await?;
-        let before = totals(&mut desks).await?;
+        let before = counts(&mut desks).await?;
         let server_before = common.server_pid.map(CpuTime::of).transpose()?;
         let own_before = CpuTime::own()?;
 
@@ -95,7 +81,7 @@ pub(super) fn run(args: &OrderThroughputArgs) -> anyhow::Result<OrderThroughputR
             .await
             .with_context(|| format!("not all orders were taken within {} s", args.timeout))??;
         let placed_s = clock.seconds_since(started_ns);
-        let ended_by = |totals: &Totals| totals.since(before).ended() >= args.orders;
+        let ended_by = |counts: &OrderCounts| ended(counts).saturating_sub(ended(&before)) >= args.orders;
         let seen = until(&mut desks, ended_by, started_ns, args.timeout, clock).await?;
         let whole_s = clock::seconds(seen.at_ns - started_ns);
 
@@ -104,7 +90,7 @@ pub(super) fn run(args: &OrderThroughputArgs) -> anyhow::Result<OrderThroughputR
         // The readings enclose the window, so that CPU time spent on it is all in.
         let read_s = clock.seconds_since(started_ns);
         let own_s = CpuTime::own()?.since(own_before).total_s();
-        let totals = seen.totals.since(before);
+        let since = |of: fn(&OrderCounts) -> u64| of(&seen.counts).saturating_sub(of(&before));
         let stage = |count: u64, window_s: f64| Stage { count, per_s: count as f64 / window_s.max(1e-9) };
         Ok(OrderThroughputReport {
             kind: "order-throughput",
@@ -113,15 +99,15 @@ pub(super) fn run(args: &OrderThroughputArgs) -> anyhow::Result<OrderThroughputR
             connections: width,
             placed_s,
             window_s: whole_s,
-            orders_per_s: totals.ended() as f64 / whole_s.max(1e-9),
+            orders_per_s: since(ended) as f64 / whole_s.max(1e-9),
             placed: stage(args.orders, placed_s),
-            runs: stage(totals.runs, whole_s),
-            updates: stage(totals.updates, whole_s),
-            ended: stage(totals.ended(), whole_s),
-            confirmed: totals.confirmed,
-            failed: totals.failed,
-            retried: totals.retried,
-            unfinished: args.orders.saturating_sub(totals.ended()),
+            runs: stage(since(|counts| counts.runs), whole_s),
+            updates: stage(since(|counts| counts.updates), whole_s),
+            ended: stage(since(ended), whole_s),
+            confirmed: since(|counts| counts.confirmed),
+            failed: since(|counts| counts.failed),
+            retried: since(|counts| counts.retried),
+            unfinished: args.orders.saturating_sub(since(ended)),
             answer_us: Percentiles::of(&answer_ns),
             stats_asked: seen.asked,
             server_cpu_s: server_s,
@@ -158,7 +144,7 @@ async fn place(lanes: Vec<KeepAlive>, orders: u64, clock: Clock) -> anyhow::Resu
 /// Asks until `enough`, or for `limit_s` since the start.
 async fn until(
     desks: &mut [KeepAlive],
-    enough: impl Fn(&Totals) -> bool,
+    enough: impl Fn(&OrderCounts) -> bool,
     started_ns: u64,
     limit_s: f64,
     clock: Clock,
@@ -166,42 +152,25 @@ async fn until(
     let mut asked = 0;
     loop {
         asked += 1;
-        let totals = totals(desks).await?;
+        let counts = counts(desks).await?;
         let at_ns = clock.now_ns();
-        if enough(&totals) || clock.seconds_since(started_ns) >= limit_s {
-            return Ok(Seen { totals, at_ns, asked });
+        if enough(&counts) || clock.seconds_since(started_ns) >= limit_s {
+            return Ok(Seen { counts, at_ns, asked });
         }
         time::sleep(ASK_EVERY).await;
     }
 }
 
-async fn totals(desks: &mut [KeepAlive]) -> anyhow::Result<Totals> {
-    let mut sum = Totals::default();
+async fn counts(desks: &mut [KeepAlive]) -> anyhow::Result<OrderCounts> {
+    let mut sum = OrderCounts::default();
     for desk in desks {
         let answered = desk.get("/ws/stats").await?;
-        let Stats { orders } =
-            serde_json::from_slice(&answered.body).context("/ws/stats says nothing of orders")?;
-        sum = sum.with(orders, |one, other| one + other);
+        let stats: StatsView = serde_json::from_slice(&answered.body).context("/ws/stats is not readable")?;
+        sum += stats.orders.counts;
     }
     Ok(sum)
 }
 
-impl Totals {
-    fn with(self, other: Self, each: impl Fn(u64, u64) -> u64) -> Self {
-        Self {
-            runs: each(self.runs, other.runs),
-            updates: each(self.updates, other.updates),
-            confirmed: each(self.confirmed, other.confirmed),
-            failed: each(self.failed, other.failed),
-            retried: each(self.retried, other.retried),
-        }
-    }
-
-    fn since(self, before: Self) -> Self {
-        self.with(before, u64::saturating_sub)
-    }
-
-    fn ended(&self) -> u64 {
-        self.confirmed + self.failed
-    }
+fn ended(counts: &OrderCounts) -> u64 {
+    counts.confirmed + counts.failed
 }

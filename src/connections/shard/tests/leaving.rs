@@ -79,17 +79,21 @@ async fn what_a_reader_is_cut_from_is_counted_to_the_message() {
             // Should the channel wait for it: no longer than this.
             time::advance(Duration::from_secs(2)).await;
             let stats = &house.shard.stats;
-            until("it is cut", || stats.dropped_slow.get() > 0).await;
+            until("it is cut", || stats.messages.dropped_by_reason.slow_consumer.get() > 0).await;
 
             let (told, code) = reader.until_close().await;
             let (closing, prices) = told.split_last().unwrap();
             assert_eq!((code, &closing["type"]), (4001, &"closing".into()));
             assert!(prices.iter().zip(2..).all(|(price, offset)| price["offset"] == offset), "{prices:?}");
             let sent: u64 = pieces.iter().sum();
-            assert_eq!(prices.len() as u64 + stats.dropped_slow.get(), sent, "{pieces:?}");
+            assert_eq!(
+                prices.len() as u64 + stats.messages.dropped_by_reason.slow_consumer.get(),
+                sent,
+                "{pieces:?}"
+            );
             drop(reader);
             until("it is gone", || house.shard.followed_by(&channel).is_none()).await;
-            assert_eq!(stats.dropped_closed.get(), 0);
+            assert_eq!(stats.messages.dropped_by_reason.connection_ended.get(), 0);
         };
         LocalSet::new().run_until(test).await;
     }
@@ -122,7 +126,7 @@ async fn of_batches_that_are_sent_in_one_go_all_are_sent_or_counted() {
             assert_eq!(code, 4001);
             let sent = sizes.iter().sum::<u64>() - skip as u64;
             let came = told.len() as u64 - 1;
-            assert_eq!(came + stats.dropped_slow.get(), sent, "{sizes:?} {skip}");
+            assert_eq!(came + stats.messages.dropped_by_reason.slow_consumer.get(), sent, "{sizes:?} {skip}");
             assert!(came < sent - 200, "the bound was passed: {came} of {sent}");
         };
         LocalSet::new().run_until(test).await;

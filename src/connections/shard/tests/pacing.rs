@@ -20,7 +20,7 @@ fn config() -> ConnectionsConfig {
 
 /// Goes on until the shard waits for readers.
 async fn until_paced(house: &House, times: u64) {
-    until("readers are waited for", || house.shard.stats.paced.get() >= times).await;
+    until("readers are waited for", || house.shard.stats.messages.paced.get() >= times).await;
     settle().await;
 }
 
@@ -50,12 +50,12 @@ async fn a_silent_reader_holds_up_its_own_zone_for_its_share_of_a_second_and_no_
         reading.await.unwrap();
         until("all is accepted", || *accepted.borrow() == COUNT).await;
         let (prices, code) = silent.until_close().await;
-        assert_eq!((code, house.shard.stats.paced.get()), (4001, 1));
+        assert_eq!((code, house.shard.stats.messages.paced.get()), (4001, 1));
         let (closing, prices) = prices.split_last().unwrap();
         assert_eq!(closing["reason"], "slow_consumer");
         assert!(prices.iter().zip(1..).all(|(price, n)| price["offset"] == n), "in order, none left out");
         // All that was for it was sent or counted: none is missing from the books.
-        let cut = house.shard.stats.dropped_slow.get();
+        let cut = house.shard.stats.messages.dropped_by_reason.slow_consumer.get();
         assert!(cut > 100 && prices.len() as u64 + cut <= COUNT, "{} and {cut}", prices.len());
     };
     LocalSet::new().run_until(test).await;
@@ -77,7 +77,7 @@ async fn a_reader_of_two_zones_is_waited_for_by_both() {
         settle().await;
         assert_eq!((*a.borrow(), *b.borrow()), held);
         time::advance(Duration::from_millis(3)).await;
-        until("it is cut", || house.shard.stats.dropped_slow.get() > 0).await;
+        until("it is cut", || house.shard.stats.messages.dropped_by_reason.slow_consumer.get() > 0).await;
         assert_eq!(silent.until_close().await.1, 4001);
     };
     LocalSet::new().run_until(test).await;

@@ -60,9 +60,9 @@ async fn a_change_of_the_storage_is_told_to_each_once_with_turns_for_others() {
         }
         // Nothing is said when nothing has changed.
         house.shard.tell_state().await;
-        let sent = house.shard.stats.messages_sent.get();
+        let sent = house.shard.stats.messages.sent.get();
         settle().await;
-        assert_eq!(house.shard.stats.messages_sent.get(), sent);
+        assert_eq!(house.shard.stats.messages.sent.get(), sent);
     };
     LocalSet::new().run_until(test).await;
 }

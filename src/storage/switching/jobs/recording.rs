@@ -49,7 +49,10 @@ impl Core {
             let recorded = join_all(going.iter().map(|job| self.record(job))).await;
             self.jobs.moved.notify_waiters();
             if self.jobs.are_recorded() {
-                tracing::info!(recorded = self.jobs.stats.recorded.get(), "redis has all jobs of this node");
+                tracing::info!(
+                    recorded = self.jobs.stats.jobs_recorded.get(),
+                    "redis has all jobs of this node"
+                );
                 self.in_order.notify_waiters();
             }
             let Some(error) = recorded.into_iter().find_map(Result::err) else {
@@ -112,12 +115,12 @@ impl Core {
         let recorded = match answer {
             Ok(recorded) => recorded,
             Err(error) => {
-                stats.record_retries.add(1);
+                stats.job_retries.add(1);
                 self.beat_now(self.area_of_jobs()).notify_one();
                 return Err(error);
             }
         };
-        stats.recorded.add(1);
+        stats.jobs_recorded.add(1);
         let mut view = job.view.clone();
         if let Recorded::KeyTaken { by, cancelled } = recorded {
             stats.key_conflicts.add(1);

@@ -618,12 +618,12 @@ async fn the_end_waits_until_the_primary_has_what_would_be_lost() {
     node.go().await;
     node.place(&job(1, None)).await.unwrap();
     time::timeout(Duration::from_secs(60), reader.until_sent()).await.unwrap_err();
-    assert_eq!(reader.totals().jobs_waiting, 1, "it is away");
+    assert_eq!(reader.view().jobs_waiting, 1, "it is away");
     // Its connection stands again, and it does not serve yet.
     node.fake.come_back();
     assert!(node.store.is_degraded());
     time::timeout(Duration::from_secs(5), reader.until_sent()).await.unwrap();
-    assert_eq!(reader.totals().jobs_waiting, 0);
+    assert_eq!(reader.view().jobs_waiting, 0);
     assert_eq!(node.recorded(), [job(1, None).id]);
 }
 
@@ -640,12 +640,12 @@ async fn the_end_waits_also_for_a_primary_that_goes_once_more() {
     let goes = async {
         time::sleep(Duration::from_millis(10)).await;
         node.go().await;
-        assert_eq!(reader.totals().jobs_waiting, 1);
+        assert_eq!(reader.view().jobs_waiting, 1);
         node.fake.keeps_silent.store(false, Ordering::Relaxed);
         node.fake.come_back();
     };
     tokio::join!(ended, goes);
-    assert_eq!(reader.totals().jobs_waiting, 0);
+    assert_eq!(reader.view().jobs_waiting, 0);
 }
 
 #[tokio::test(start_paused = true)]

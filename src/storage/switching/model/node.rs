@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use tokio::sync::mpsc;
+use zonewire_protocol::stats::OutageView;
 
 use super::link::Link;
 use super::primary::ModelRedis;
@@ -12,7 +13,7 @@ use super::{ModelServer, lost};
 use crate::model::{BackendName, BackendState, ChannelName, Epoch, Lane, NodeId};
 use crate::storage::failover::{First, Limits};
 use crate::storage::journal::JournalBounds;
-use crate::storage::switching::{OutageTotals, Parts, Switching};
+use crate::storage::switching::{Parts, Switching};
 use crate::storage::{MemoryBackend, MemoryConfig, SharedBackend, StatusReader, StatusWriter, StorageStatus};
 
 /// A node's storage, as its channels hold it, and what is to be known of it besides.
@@ -44,8 +45,8 @@ impl Inside {
     }
 
     /// What it counted so far.
-    pub(crate) fn totals(&self) -> OutageTotals {
-        self.0.reader().totals()
+    pub(crate) fn totals(&self) -> OutageView {
+        self.0.reader().view()
     }
 
     /// The state in which its calls are made, and by what they are answered.

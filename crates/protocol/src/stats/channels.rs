@@ -1,0 +1,66 @@
+//! What is counted of channels and their entries.
+
+use super::table::counts;
+
+counts! {
+    /// Channels, and their entries.
+    pub struct ChannelsView {
+        /// Channels in use.
+        active: usize = gauge("channels_active"),
+        /// What they did.
+        #[serde(flatten)]
+        counts: ChannelCounts = of,
+    }
+
+    /// What the channels of a node did since its start.
+    pub struct ChannelCounts<N> {
+        /// Entries that the log took.
+        entries_accepted: N = counter("entries_accepted"),
+        /// Entries refused for want of storage.
+        entries_unavailable: N = counter("entries_unavailable"),
+        /// Updates of orders that the log refused for good.
+        entries_refused_by_reason: RefusedEntries<N> = of,
+        /// Entries handed to shards, in order.
+        entries_delivered: N = counter("entries_delivered"),
+        /// Entries that left the log before this node saw them.
+        entries_missed: N = counter("entries_missed"),
+        /// Entries of followed channels that this build cannot show.
+        entries_skipped_by_reason: SkippedEntries<N> = of,
+        /// Appends sent to the storage.
+        appends: N = counter("storage_appends"),
+        /// Storage calls (appends and reads) that failed and were repeated.
+        storage_retries: N = counter("storage_retries"),
+        /// Times that the log was read for missing entries.
+        holes_repaired: N = counter("holes_repaired"),
+        /// Times that a log began a new life.
+        epoch_changes: N = counter("epoch_changes"),
+        /// Storage events let go because a channel was busy; the log was read instead.
+        echoes_dropped: N = counter("echoes_dropped"),
+    }
+
+    /// Updates of orders that the log takes neither now nor later.
+    pub struct RefusedEntries<N> {
+        /// Updates of orders that were written under a lease that was lost.
+        stale_lease: N = counter("entries_refused", reason = "stale_lease"),
+        /// Updates that came after the end of their order.
+        order_ended: N = counter("entries_refused", reason = "order_ended"),
+    }
+
+    /// Entries that this build cannot show.
+    pub struct SkippedEntries<N> {
+        /// Entries of followed channels whose kind a newer build knows, and this one does not.
+        unknown_kind: N = counter("entries_skipped", reason = "unknown_kind"),
+        /// Entries whose stored form is another one, or damaged: also data that is no JSON object, as
+        /// somebody else may write it to the same Redis.
+        unreadable: N = counter("entries_skipped", reason = "unreadable"),
+    }
+
+    /// Pages that clients who catch up, or begin with a snapshot, are given.
+    pub struct PageCounts<N> {
+        /// Pages of logs, and of latest entries for snapshots, read for clients: what many want at about
+        /// the same time is read once.
+        replay_reads: N = counter("replay_reads"),
+        /// Times that a reader was given a page that was read for another one.
+        replay_reads_shared: N = counter("replay_reads_shared"),
+    }
+}

@@ -1,0 +1,142 @@
+//! What is counted of WebSockets and what crosses them.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::PageCounts;
+use super::table::counts;
+use crate::Open;
+use crate::open::words;
+
+counts! {
+    /// WebSockets.
+    pub struct ConnectionsView {
+        /// Open WebSockets.
+        open: u64 = gauge("connections"),
+        /// WebSockets opened.
+        total: u64 = counter("connections_opened"),
+        /// WebSockets that have ended.
+        total_disconnections: u64,
+        /// Open ones by zone.
+        by_zone: BTreeMap<String, usize>,
+        /// WebSockets that have ended, by the reason of the close code.
+        closed_by_reason: BTreeMap<String, u64> = counter("connections_closed", by reason),
+        /// Connections refused by a limit: `full` (`connections.max`), `tcp` (`connections.tcp_max`),
+        /// `address` (`connections.per_address_max`), `rate` (`connections.connects_per_s`).
+        refused_by_limit: BTreeMap<String, u64> = counter("connections_refused", by limit),
+        /// How long ended ones lasted, in seconds.
+        average_duration_s: f64,
+        /// For how long the one that is open longest has been so, in seconds.
+        longest_open_s: u64,
+        /// Ended ones by how long they lasted.
+        durations: Vec<DurationBucket>,
+    }
+
+    /// What crossed WebSockets.
+    pub struct MessagesView {
+        /// Each by itself.
+        #[serde(flatten)]
+        counts: MessageCounts = of,
+        /// Messages answered with `error`.
+        errors: u64,
+        /// In percent of those received.
+        error_rate_percent: f64,
+        /// Messages answered with `error`, by its code.
+        errors_by_code: BTreeMap<String, u64> = counter("message_errors", by code),
+        /// Pages that clients who catch up are given.
+        #[serde(flatten)]
+        pages: PageCounts = of,
+        /// Bytes of these pages that wait for clients, or are kept for 2 s for others; past
+        /// `channels.replay_bytes_max` pages are small.
+        replay_bytes: usize = gauge("replay_bytes"),
+    }
+
+    /// What crossed WebSockets since the start.
+    pub struct MessageCounts<N> {
+        /// Messages whose last byte was handed to the kernel.
+        sent: N = counter("messages_sent"),
+        /// Text messages from clients.
+        received: N = counter("messages_received"),
+        /// Bytes from clients.
+        bytes_received: N = counter("received_bytes"),
+        /// Waiting messages that a newer one replaced.
+        conflated: N = counter("messages_conflated"),
+        /// Waiting messages that were never sent, by reason.
+        dropped_by_reason: DroppedMessages<N> = of,
+        /// Pages of the log that clients who catch up were given.
+        replays: N = counter("replays"),
+        /// Entries sent from the log.
+        replayed: N = counter("replayed_entries"),
+        /// Times that a client was sent the latest entry of each key, or began to be.
+        snapshots: N = counter("snapshots"),
+        /// Entries sent so.
+        snapshot_entries: N = counter("snapshot_entries"),
+        /// Times that a client was told of missing entries.
+        gaps_told: N = counter("gaps_told"),
+        /// Times that a channel waited for readers far behind.
+        paced: N = counter("paced"),
+        /// Panics (bugs) that ended one connection; everything else goes on.
+        panics: N = counter("panics", where = "connection"),
+    }
+
+    /// Waiting messages that were never sent.
+    pub struct DroppedMessages<N> {
+        /// Messages that waited for a reader which was closed as too slow.
+        slow_consumer: N = counter("messages_dropped", reason = "slow_consumer"),
+        /// Messages that waited when a connection ended for another reason.
+        connection_ended: N = counter("messages_dropped", reason = "connection_ended"),
+    }
+}
+
+/// Ended connections that lasted longer than the bucket before, and at the most this.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "ts", derive(ts_rs::TS))]
+pub struct DurationBucket {
+    /// In seconds.
+    pub up_to_s: u64,
+    /// So many.
+    pub connections: u64,
+}
+
+words! {
+    /// How well a connection does.
+    pub enum ConnectionHealth {
+        /// It reads as fast as is written, and was heard from.
+        Healthy = "healthy",
+        /// Messages wait for it.
+        Behind = "behind",
+        /// Nothing was heard from it for more than a heartbeat interval and a half.
+        Silent = "silent",
+        /// Its close is under way.
+        Closing = "closing",
+    }
+}
+
+/// An open connection.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "ts", derive(ts_rs::TS), ts(optional_fields))]
+pub struct ConnectionInfo {
+    /// As said in `connection_established`.
+    pub connection_id: Uuid,
+    /// How well it does.
+    pub health: Open<ConnectionHealth>,
+    /// What it is subscribed to.
+    pub channels: Vec<String>,
+    /// How long it has been open, in seconds.
+    pub connected_s: u64,
+    /// When anything was last heard from it, in seconds before now.
+    pub last_heard_s_ago: u64,
+    /// Text messages that it sent.
+    pub messages_received: u64,
+    /// Messages that wait for it.
+    pub waiting_messages: usize,
+    /// Their bytes.
+    pub waiting_bytes: usize,
+    /// Who its client is, where that was shown.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub subject: Option<String>,
+}

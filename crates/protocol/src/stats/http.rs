@@ -1,0 +1,61 @@
+//! What is counted of requests, and of the TCP connections that bring them.
+
+use std::collections::BTreeMap;
+
+use super::table::counts;
+
+counts! {
+    /// Requests, and the TCP connections that bring them.
+    pub struct HttpView {
+        /// Open TCP connections, WebSockets among them.
+        open: usize = gauge("tcp_connections"),
+        /// TCP connections.
+        #[serde(flatten)]
+        accepts: AcceptCounts = of,
+        /// What the bodies of requests hold that are being read, of all requests together, in bytes
+        /// (`http.bodies_bytes_max`).
+        body_bytes: usize = gauge("body_bytes"),
+        /// What lists, `/latest`, `/history`, orders with their updates, and all compressed answers hold
+        /// that their clients have not taken yet, in bytes (`http.answers_bytes_max`).
+        answer_bytes: usize = gauge("answer_bytes"),
+        /// Requests answered with a problem, by its code, such as `unknown_host` and `origin_not_allowed`,
+        /// or `busy`: one of the bounds of bytes leaves no room for what they brought.
+        requests_refused_by_reason: BTreeMap<String, u64> = counter("requests_refused", by reason),
+        /// Requests that post prices.
+        #[serde(flatten)]
+        intake: IntakeCounts = of,
+        /// Tokens and API keys that held.
+        tokens_accepted: u64 = counter("tokens_accepted"),
+        /// Tokens and API keys that did not hold, by reason.
+        tokens_refused_by_reason: BTreeMap<String, u64> = counter("tokens_refused", by reason),
+        /// Revocations that are remembered.
+        revocations: usize = gauge("revocations"),
+    }
+
+    /// TCP connections since the start.
+    pub struct AcceptCounts<N> {
+        /// TCP connections accepted.
+        accepted: N = counter("tcp_accepted"),
+        /// Of these, those that a limit refused.
+        refused: N = counter("tcp_refused"),
+        /// Of the refused ones, those closed without a word, since more came than `http.refusals_per_s`
+        /// are told why.
+        refused_unanswered: N = counter("tcp_refused_unanswered"),
+        /// Failed accepts, such as no open files left.
+        accept_failures: N = counter("tcp_accept_failures"),
+        /// Connections that ended without a whole request.
+        bad_requests: N = counter("http_bad_requests"),
+        /// Panics (bugs) that ended one request; everything else goes on.
+        panics: N = counter("panics", where = "request"),
+    }
+
+    /// Requests that post prices, since the start.
+    pub struct IntakeCounts<N> {
+        /// Requests that post prices.
+        price_requests: N = counter("price_requests"),
+        /// Those with a fault.
+        price_requests_refused: N = counter("price_requests_refused"),
+        /// Prices accepted over HTTP.
+        prices_accepted: N = counter("prices_accepted"),
+    }
+}

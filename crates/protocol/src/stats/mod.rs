@@ -1,0 +1,78 @@
+//! `/ws/stats`: what a gateway counts. `/metrics` tells the same numbers, by the names that stand beside the
+//! fields here.
+
+mod channels;
+mod connections;
+mod http;
+mod orders;
+mod storage;
+mod table;
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+
+pub use self::channels::{ChannelCounts, ChannelsView, PageCounts, RefusedEntries, SkippedEntries};
+pub use self::connections::{
+    ConnectionHealth, ConnectionInfo, ConnectionsView, DroppedMessages, DurationBucket, MessageCounts,
+    MessagesView,
+};
+pub use self::http::{AcceptCounts, HttpView, IntakeCounts};
+pub use self::orders::{InteropCounts, JobsView, OrderCounts, OrdersView, OutsideInvalid, OutsideRefused};
+pub use self::storage::{JobsAloneCounts, LineCounts, MemoryUsage, OutageView};
+pub use self::table::{Live, Metric, MetricKind, Metrics, Number};
+use crate::StorageView;
+
+/// `GET /ws/stats`: what was counted since the start, and how much there is of what. Fields of the
+/// parts come and go with what is counted; who reads takes those that are missing for nothing.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "ts", derive(ts_rs::TS))]
+pub struct StatsView {
+    /// Which process it is; another one after each start.
+    pub node: String,
+    /// Of the program.
+    pub version: String,
+    /// Seconds since its start.
+    pub uptime_s: u64,
+    /// When this was said.
+    pub timestamp: DateTime<Utc>,
+    /// Where the storage stands.
+    #[serde(flatten)]
+    pub storage: StorageView,
+    /// How full this process' own logs are.
+    pub memory: MemoryUsage,
+    /// What waits for Redis, and what became of channels that went on without it.
+    pub outage: OutageView,
+    /// WebSockets.
+    pub connections: ConnectionsView,
+    /// What crossed them.
+    pub messages: MessagesView,
+    /// Channels, and their entries.
+    pub channels: ChannelsView,
+    /// What this node did with orders, and how many there are on all nodes.
+    pub orders: OrdersView,
+    /// The exchange with workers outside that use Redis lists.
+    pub interop: InteropCounts,
+    /// Requests, and the TCP connections that bring them.
+    pub http: HttpView,
+    /// Some of the open connections.
+    pub connection_list: Vec<ConnectionInfo>,
+    /// Shards too busy to say how many connections each zone has.
+    pub silent_shards: usize,
+}
+
+impl Metrics for StatsView {
+    fn tell(&self, to: &mut dyn FnMut(Metric<'_>)) {
+        let parts: [&dyn Metrics; 8] = [
+            &self.memory,
+            &self.outage,
+            &self.connections,
+            &self.messages,
+            &self.channels,
+            &self.orders,
+            &self.interop,
+            &self.http,
+        ];
+        parts.iter().for_each(|part| part.tell(to));
+    }
+}

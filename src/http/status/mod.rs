@@ -1,0 +1,47 @@
+//! What the gateway tells of itself: health, stats, metrics. All of it is asked of the same sources, so that
+//! they never say different things.
+
+mod health;
+mod metrics;
+mod stats;
+
+use std::sync::Arc;
+
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::accept::AcceptStats;
+use super::prices::IntakeStats;
+use super::refusals::Refusals;
+use super::room::BodyRoom;
+use crate::access::Gate;
+use crate::channels::Channels;
+use crate::connections::Manager;
+use crate::model::NodeId;
+use crate::orders::{InteropStats, Orders};
+use crate::storage::{MemoryBackend, OutageReader, StatusReader};
+
+/// What is asked.
+#[derive(Debug)]
+pub(crate) struct Sources {
+    pub(crate) node: NodeId,
+    pub(crate) started: Instant,
+    pub(crate) manager: Manager,
+    pub(crate) channels: Channels,
+    pub(crate) orders: Orders,
+    pub(crate) storage: StatusReader,
+    pub(crate) memory: MemoryBackend,
+    pub(crate) outage: OutageReader,
+    /// Whether a Redis is named in the configuration.
+    pub(crate) redis_configured: bool,
+    pub(crate) accepts: Arc<AcceptStats>,
+    pub(crate) intake: Arc<IntakeStats>,
+    pub(crate) bodies: BodyRoom,
+    /// The room of answers that their clients have not taken yet.
+    pub(crate) answers: Arc<BodyRoom>,
+    pub(crate) refusals: Arc<Refusals>,
+    pub(crate) interop: Arc<InteropStats>,
+    pub(crate) gate: Arc<Gate>,
+    /// It is about to stop, or stops: who asks whether it is ready is told no.
+    pub(crate) leaving: CancellationToken,
+}

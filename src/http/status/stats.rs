@@ -1,0 +1,83 @@
+//! `/ws/stats`: all that is counted.
+
+use std::time::Duration;
+
+use chrono::Utc;
+use tokio::time;
+use zonewire_protocol::stats::{
+    ChannelsView, HttpView, JobsView, Live as _, OrdersView, OutageView, StatsView,
+};
+
+use super::Sources;
+use crate::connections::{Overview, Totals};
+use crate::model::BackendState;
+use crate::storage::JobCounts;
+
+/// How long the storage may take to count jobs; a snapshot does not wait for an outage to end.
+const JOBS_WITHIN: Duration = Duration::from_millis(250);
+
+impl Sources {
+    /// Counts everything; with `list`, also what the shards have to be asked for, and up to so many
+    /// connections.
+    pub(crate) async fn stats(&self, list: Option<usize>) -> StatsView {
+        let (overview, jobs) = tokio::join!(self.manager.stats(list), self.jobs());
+        let Overview { totals, connections: connection_list, tcp, silent_shards } = overview;
+        let Totals { connections, mut messages } = totals;
+        messages.pages = self.channels.page_stats().read();
+        messages.replay_bytes = self.channels.page_bytes();
+        let storage = self.storage.get();
+        let mut requests_refused_by_reason = self.refusals.counts();
+        // Counted where it is said, so that what is said in the middle of a body counts too.
+        let (tokens_accepted, tokens_refused) = self.gate.counts();
+        requests_refused_by_reason.insert("busy".to_owned(), self.bodies.refused() + self.answers.refused());
+        StatsView {
+            node: self.node.to_string(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            uptime_s: self.started.elapsed().as_secs(),
+            timestamp: Utc::now(),
+            memory: self.memory.usage(),
+            outage: OutageView {
+                switches: storage.switches,
+                seconds_in_state: BackendState::ALL
+                    .map(|state| {
+                        (state.as_str().to_owned(), storage.spent_in(state).as_millis() as f64 / 1_000.0)
+                    })
+                    .into(),
+                ..self.outage.view()
+            },
+            storage: storage.into(),
+            connections,
+            messages,
+            channels: ChannelsView { active: self.channels.active(), counts: self.channels.stats().read() },
+            orders: OrdersView {
+                counts: self.orders.stats().read(),
+                executor: self.orders.executor().to_owned(),
+                other_executors: self.orders.other_executors(),
+                jobs,
+            },
+            interop: self.interop.read(),
+            http: HttpView {
+                open: tcp,
+                accepts: self.accepts.read(),
+                body_bytes: self.bodies.bytes(),
+                answer_bytes: self.answers.bytes(),
+                requests_refused_by_reason,
+                intake: self.intake.read(),
+                tokens_accepted,
+                tokens_refused_by_reason: tokens_refused
+                    .into_iter()
+                    .map(|(reason, count)| (reason.to_owned(), count))
+                    .collect(),
+                revocations: self.gate.revocations(),
+            },
+            connection_list,
+            silent_shards,
+        }
+    }
+
+    async fn jobs(&self) -> Option<JobsView> {
+        let counts = time::timeout(JOBS_WITHIN, self.orders.counts()).await.ok()?.ok()?;
+        let JobCounts { waiting, delayed, claimed, done, dead } = counts;
+        Some(JobsView { waiting, delayed, claimed, done, dead })
+    }
+}
