@@ -1443,6 +1443,20 @@ primaries: number,
 primaries_away: number, };
 
 /**
+ * How long something took, each time since the start.
+ */
+export type Timing = { 
+/**
+ * How many times it took longer than the bucket before says, and at the most as long as this one says:
+ * 50, 100, 250 and 500 µs, 1, 2.5, 5, 10, 25, 50, 100 and 250 ms, 1 and 5 s, or longer.
+ */
+buckets: Array<number>, 
+/**
+ * All of them together, in microseconds.
+ */
+sum_us: number, };
+
+/**
  * How full this process' own logs are.
  */
 export type MemoryUsage = { 
@@ -1565,6 +1579,10 @@ jobs_waiting: number,
  * Small records (that a zone exists, say) that waited for Redis and were one too many.
  */
 records_let_go: number, 
+/**
+ * How long Redis took to answer a beat: a script that writes, five times a second, to each primary.
+ */
+redis_round_trip: Timing, 
 /**
  * Times that a channel went on alone.
  */
@@ -1736,6 +1754,21 @@ gaps_told: number,
  */
 paced: number, 
 /**
+ * How long entries waited in a shard's mailbox; one observation for each batch of a channel and each
+ * shard. Those in the first bucket were taken as good as at once.
+ */
+mailbox_wait: Timing, 
+/**
+ * From when the log had taken entries of this node, or they were heard from another one, until a
+ * shard had handed them to the kernel for all its subscribers; one observation for each batch of a
+ * channel and each shard. What waits for a reader that is behind is not in it.
+ */
+delivery_duration: Timing, 
+/**
+ * From when a client began to be brought up to date until it was.
+ */
+replay_duration: Timing, 
+/**
  * Panics (bugs) that ended one connection; everything else goes on.
  */
 panics: number, 
@@ -1798,6 +1831,10 @@ entries_skipped_by_reason: SkippedEntries,
  * Appends sent to the storage.
  */
 appends: number, 
+/**
+ * How long appends took that the storage answered; of up to 50 entries each.
+ */
+append_duration: Timing, 
 /**
  * Storage calls (appends and reads) that failed and were repeated.
  */

@@ -29,6 +29,7 @@ use crate::storage::{
     log_of_fork,
 };
 use crate::support::backoff::STORAGE_RETRY;
+use crate::support::counter::observe;
 use crate::support::fault;
 #[cfg(test)]
 use crate::support::mutant::{self, Mutant};
@@ -352,7 +353,12 @@ impl Actor {
             None => self.next_batch(),
         };
         self.common.stats.appends.add(1);
-        match self.common.backend.append(&batch).await {
+        let sent = Instant::now();
+        let answer = self.common.backend.append(&batch).await;
+        if answer.is_ok() {
+            observe(&self.common.stats.append_duration, sent.elapsed());
+        }
+        match answer {
             Err(error) => {
                 // It may have taken effect; only the very same batch is safe to send again.
                 self.unanswered = Some(batch);
@@ -587,7 +593,7 @@ impl Actor {
                 // Where nothing follows, no later entry would show subscribers that these are missing.
                 let offset = merge.delivered();
                 let skipped = Live::Skipped { channel: self.channel.clone(), epoch: after.epoch, offset };
-                self.tell_shards(&skipped).await;
+                self.tell_shards(&skipped, Instant::now()).await;
             }
             self.deliver(&ready).await;
             match page.next {
@@ -613,7 +619,7 @@ impl Actor {
         };
         self.late_to = seam.late_to;
         let moved = Live::Moved(Arc::new(Moved { channel: self.channel.clone(), from, seam }));
-        self.tell_shards(&moved).await;
+        self.tell_shards(&moved, Instant::now()).await;
     }
 
     /// Counts entries that this build cannot show, each once, and says so once for the channel.
@@ -647,6 +653,7 @@ impl Actor {
             return;
         }
         self.common.stats.entries_delivered.add(entries.len() as u64);
+        let since = Instant::now();
         // Skipped entries leave a hole between two runs; each batch is contiguous.
         let is_late = |entry: &Entry| entry.offset <= self.late_to || entry.draft.marks.late;
         let runs = entries.chunk_by(|a, b| a.offset + 1 == b.offset && is_late(a) == is_late(b));
@@ -664,15 +671,15 @@ impl Actor {
             })
             .collect();
         for batch in &batches {
-            self.tell_shards(batch).await;
+            self.tell_shards(batch, since).await;
         }
     }
 
-    async fn tell_shards(&mut self, message: &Live) {
+    async fn tell_shards(&mut self, message: &Live, since: Instant) {
         for (shard, joined) in self.joined.iter_mut().enumerate() {
             if *joined {
                 let credits = self.credits[shard].get_or_insert_with(live::credits);
-                *joined = Delivery::send(&self.common.shards[shard], credits, message.clone()).await;
+                *joined = Delivery::send(&self.common.shards[shard], credits, message.clone(), since).await;
             }
         }
     }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use smallvec::SmallVec;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::time::Instant;
 
 use crate::model::{ChannelName, ChannelPolicy, Entry, EntryId, Epoch, Lane, NodeId, Position};
 use crate::protocol::{FRAME_HEADER_MAX, entry_json, latest_json, text_frame};
@@ -27,13 +28,20 @@ pub(crate) fn credits() -> Arc<Semaphore> {
 #[derive(Debug)]
 pub(crate) struct Delivery {
     pub(crate) live: Live,
+    /// When this node had it.
+    pub(crate) since: Instant,
     _credit: OwnedSemaphorePermit,
 }
 
 impl Delivery {
     /// Waits for a credit, and for a place in the shard's queue; false when the shard has ended.
     /// Dropped while it waits, it has sent nothing.
-    pub(crate) async fn send(shard: &mpsc::Sender<Self>, credits: &Arc<Semaphore>, live: Live) -> bool {
+    pub(crate) async fn send(
+        shard: &mpsc::Sender<Self>,
+        credits: &Arc<Semaphore>,
+        live: Live,
+        since: Instant,
+    ) -> bool {
         // A shard that ends may leave credits behind that nobody gives back.
         let credit = tokio::select! {
             biased;
@@ -41,7 +49,7 @@ impl Delivery {
             () = shard.closed() => return false,
         };
         let Ok(credit) = credit else { return false };
-        shard.send(Self { live, _credit: credit }).await.is_ok()
+        shard.send(Self { live, since, _credit: credit }).await.is_ok()
     }
 }
 

@@ -21,6 +21,7 @@ use crate::model::{BackendState, ChannelName, ChannelPolicy, Epoch, OrderId, Pos
 use crate::protocol::{CaughtUp, ErrorCode, RequestId, Resync, ServerMessage, SnapshotEnd, Subscribed};
 use crate::storage::{StatusReader, StorageError};
 use crate::support::backoff::STORAGE_RETRY;
+use crate::support::counter::observe;
 
 /// An outage that is younger than this may be over in a moment.
 const YOUNG: Duration = Duration::from_millis(1_500);
@@ -310,7 +311,7 @@ impl Subscription {
 
     /// Replays from the log and merges what was held, until nothing lies between them; then it is live.
     async fn catch_up(self: &Rc<Self>, shard: &Rc<Shard>) {
-        let (mut failures, mut merged) = (0, 0);
+        let (mut failures, mut merged, begun) = (0, 0, Instant::now());
         loop {
             // One subscription of a connection at a time: a reader that takes nothing costs one page.
             let place = shard.place_to_replay(&self.connection).await;
@@ -320,7 +321,10 @@ impl Subscription {
             }
             let turn = self.reader.borrow_mut().turn();
             let is_on = match turn {
-                Turn::Done(steps) => return self.act(shard, steps),
+                Turn::Done(steps) => {
+                    observe(&shard.stats.messages.replay_duration, begun.elapsed());
+                    return self.act(shard, steps);
+                }
                 Turn::Send(steps) => {
                     merged += steps.iter().map(bytes).sum::<usize>();
                     self.act(shard, steps);

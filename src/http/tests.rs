@@ -225,7 +225,7 @@ async fn stats_and_metrics_count_what_was_posted() {
 /// Reads the classic text format (0.0.4) by the letter, and what `promtool check metrics` says of names.
 fn check_classic(text: &str) {
     let is_name = |name: &str| {
-        name.starts_with("zonewire_")
+        (name.starts_with("zonewire_") || name.starts_with("process_"))
             && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
     };
     let (mut families, mut lines) = (BTreeMap::new(), text.lines().peekable());
@@ -236,14 +236,18 @@ fn check_classic(text: &str) {
         assert!(is_name(name) && !help.is_empty() && !help.contains('\\'), "{line}");
         let kind = lines.next().unwrap();
         let kind = kind.strip_prefix("# TYPE ").and_then(|rest| rest.strip_prefix(name)).expect(kind).trim();
-        assert!(matches!(kind, "counter" | "gauge"), "{line}: {kind}");
+        assert!(matches!(kind, "counter" | "gauge" | "histogram"), "{line}: {kind}");
         assert_eq!(name.ends_with("_total"), kind == "counter", "{line}");
         let units = ["_ms", "_milliseconds", "_minutes", "_hours", "_kb", "_mb"];
         assert!(!units.iter().any(|unit| name.trim_end_matches("_total").ends_with(unit)), "{line}");
         let mut samples = Vec::new();
         while let Some(sample) = lines.next_if(|line| !line.starts_with('#')) {
             let (series, value) = sample.rsplit_once(' ').expect(sample);
-            let labels = series.strip_prefix(name).expect(sample);
+            let mut labels = series.strip_prefix(name).expect(sample);
+            if kind == "histogram" {
+                let parts = ["_bucket", "_sum", "_count"];
+                labels = parts.iter().find_map(|part| labels.strip_prefix(part)).expect(sample);
+            }
             let is_label = |label: &str| {
                 label
                     .strip_suffix("\"}")
@@ -275,7 +279,7 @@ async fn operations_lists_each_metric() {
         let samples: Vec<&str> =
             std::iter::from_fn(|| lines.next_if(|line| !line.starts_with('#'))).collect();
         let label = samples[0].split_once('{').and_then(|(_, label)| label.split_once('='));
-        let label = label.map(|(label, _)| format!("{{{label}}}"));
+        let label = label.filter(|_| kind != "histogram").map(|(label, _)| format!("{{{label}}}"));
         rows += &format!("| `{name}{}` | {kind} | {help} |\n", label.unwrap_or_default());
     }
     let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/OPERATIONS.md");

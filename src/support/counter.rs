@@ -1,8 +1,9 @@
 //! Counting across threads.
 
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
-use zonewire_protocol::stats::Live;
+use zonewire_protocol::stats::{Live, Timing};
 
 /// A number that many threads add to, or set.
 #[derive(Debug, Default)]
@@ -25,6 +26,12 @@ impl Counter {
     pub(crate) fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
+}
+
+/// Counts how long something took.
+pub(crate) fn observe(timing: &Timing<Counter>, took: Duration) {
+    timing.bucket(took).add(1);
+    timing.sum_us.add(u64::try_from(took.as_micros()).unwrap_or(u64::MAX));
 }
 
 impl Live for Counter {

@@ -23,7 +23,7 @@ fn parse_metrics(text: &str) -> BTreeMap<String, f64> {
         if let Some(comment) = line.strip_prefix("# ") {
             let mut words = comment.splitn(3, ' ');
             match (words.next(), words.next(), words.next()) {
-                (Some("TYPE"), Some(name), Some(kind @ ("counter" | "gauge"))) => {
+                (Some("TYPE"), Some(name), Some(kind @ ("counter" | "gauge" | "histogram"))) => {
                     assert_eq!(types.insert(name.to_owned(), kind.to_owned()), None, "{line}");
                 }
                 (Some("HELP"), Some(_), Some(help)) => assert!(!help.is_empty()),
@@ -36,7 +36,7 @@ fn parse_metrics(text: &str) -> BTreeMap<String, f64> {
         let family = name.split('{').next().unwrap();
         let kind = types.get(family.strip_suffix("_total").unwrap_or(family));
         assert_eq!(family.ends_with("_total"), kind.is_some_and(|kind| kind == "counter"), "{line}");
-        assert!(family.starts_with("zonewire_"), "{line}");
+        assert!(family.starts_with("zonewire_") || family.starts_with("process_"), "{line}");
         assert_eq!(values.insert(name.to_owned(), value.parse().unwrap()), None, "{line} twice");
     }
     panic!("the end is not marked");

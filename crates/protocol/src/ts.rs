@@ -5,7 +5,7 @@ use ts_rs::{Config, TS};
 use crate::stats::{
     ChannelsView, ConnectionHealth, ConnectionInfo, ConnectionsView, DroppedMessages, DurationBucket,
     HttpView, InteropCounts, JobsView, MemoryUsage, MessagesView, OrdersView, OutageView, OutsideInvalid,
-    OutsideRefused, RefusedEntries, SkippedEntries, StatsView,
+    OutsideRefused, RefusedEntries, SkippedEntries, StatsView, Timing,
 };
 use crate::{
     Accepted, Answer, Auth, Authenticated, Authentication, AuthenticationView, BackendName, BackendState,
@@ -115,6 +115,7 @@ pub fn declarations() -> String {
         WebSocketView,
         RedisView,
         StatsView,
+        Timing,
         MemoryUsage,
         OutageView,
         ConnectionsView,

@@ -20,6 +20,7 @@ use crate::channels::{Delivery, Live, LiveBatch, Moved};
 use crate::connections::connection::{Connection, Pacing, TICK};
 use crate::connections::subscription::Subscription;
 use crate::model::{ChannelName, ChannelPolicy, Epoch};
+use crate::support::counter::observe;
 use crate::support::fault;
 
 /// Live messages taken from the queue at a time.
@@ -105,8 +106,13 @@ struct NewlyPaced {
 
 /// What a channel's subscribers are given in one go.
 enum Next {
-    /// Batches that follow on each other; whether any of them comes late.
-    Batches(Vec<Arc<LiveBatch>>, bool),
+    /// Batches that follow on each other; whether any of them comes late; and since when this node has had
+    /// the first one.
+    Batches {
+        batches: Vec<Arc<LiveBatch>>,
+        any_late: bool,
+        since: Instant,
+    },
     Moved(Arc<Moved>),
     Skipped(Epoch, u64),
 }
@@ -115,7 +121,8 @@ impl Next {
     /// Takes it from the front of a queue: as many batches of one channel as follow on each other, up
     /// to `frames_max` frames unless the first one has more. Their credits are free from here on.
     fn of(queue: &mut VecDeque<Delivery>, frames_max: usize) -> Option<Self> {
-        let first = match queue.pop_front()?.live {
+        let Delivery { live, since, .. } = queue.pop_front()?;
+        let first = match live {
             Live::Batch(first) => first,
             Live::Moved(moved) => return Some(Self::Moved(moved)),
             Live::Skipped { epoch, offset, .. } => return Some(Self::Skipped(epoch, offset)),
@@ -137,7 +144,7 @@ impl Next {
             queue.pop_front();
         }
         let any_late = batches.iter().any(|batch| batch.is_late);
-        Some(Self::Batches(batches, any_late))
+        Some(Self::Batches { batches, any_late, since })
     }
 }
 
@@ -154,9 +161,13 @@ impl Shard {
     }
 
     async fn fan_out_taken(self: &Rc<Self>, live: &mut mpsc::Receiver<Delivery>, paced: &NewlyPaced) {
-        let mut taken = Vec::with_capacity(LIVE_PER_TURN);
+        let mut taken = Vec::<Delivery>::with_capacity(LIVE_PER_TURN);
         let mut queue = VecDeque::with_capacity(LIVE_PER_TURN);
         while live.recv_many(&mut taken, LIVE_PER_TURN).await > 0 {
+            let now = Instant::now();
+            for delivery in &taken {
+                observe(&self.stats.messages.mailbox_wait, now.duration_since(delivery.since));
+            }
             queue.extend(taken.drain(..));
             while let Some(channel) = self.fan_out(&mut queue).await {
                 paced.channels.borrow_mut().push(channel);
@@ -223,7 +234,7 @@ impl Shard {
     async fn give(self: &Rc<Self>, followed: &Followed, next: Next) {
         followed.make_dense();
         if followed.policy.logs_deliveries
-            && let Next::Batches(batches, _) = &next
+            && let Next::Batches { batches, .. } = &next
             && let (Some(first), Some(last)) = (batches.first(), batches.last())
         {
             let (order, offsets) = (first.channel.subject(), (first.first, last.last()));
@@ -233,6 +244,9 @@ impl Shard {
         let mut place = 0;
         while self.give_some(followed, &mut place, &next) {
             task::yield_now().await;
+        }
+        if let Next::Batches { since, .. } = next {
+            observe(&self.stats.messages.delivery_duration, since.elapsed());
         }
     }
 
@@ -244,7 +258,7 @@ impl Shard {
             if let Some(subscription) = subscriptions.get(*place) {
                 given += 1;
                 match next {
-                    Next::Batches(batches, any_late) => {
+                    Next::Batches { batches, any_late, .. } => {
                         self.write(followed, subscription, batches, *any_late);
                     }
                     Next::Moved(moved) => subscription.on_moved(self, moved),

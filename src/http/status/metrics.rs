@@ -3,16 +3,16 @@
 use std::fmt;
 
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, MetricEncoder, text};
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, MetricEncoder, NoLabelSet, text};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
-use zonewire_protocol::stats::{Metric, MetricKind, Metrics as _, Number, StatsView};
+use zonewire_protocol::stats::{Metric, MetricKind, Metrics as _, Number, StatsView, TIMING_BOUNDS_US};
 
 use super::Sources;
 use crate::model::{BackendName, BackendState};
-use crate::support::telemetry;
+use crate::support::{machine, telemetry};
 
 impl Sources {
     /// What [`stats`](Self::stats) says, in the text format of OpenMetrics.
@@ -24,7 +24,8 @@ impl Sources {
         let stats = self.stats(None).await;
         stats.tell(&mut |metric| families.add(metric));
         tell_more(&stats, &mut |metric| families.add(metric));
-        let mut registry = Registry::with_prefix("zonewire");
+        tell_process(&mut |metric| families.add(metric));
+        let mut registry = Registry::default();
         registry.register_collector(Box::new(families));
         let mut out = String::new();
         text::encode(&mut out, &registry)?;
@@ -70,6 +71,35 @@ fn tell_more(stats: &StatsView, to: &mut dyn FnMut(Metric<'_>)) {
     let (name, help) = ("log_lines_lost", "Lines of the log that stderr did not take");
     let number = Number::Count(telemetry::lines_lost());
     to(Metric { name, kind: MetricKind::Counter, help, label: None, number });
+}
+
+/// What Prometheus' own client libraries say of a process, by the same names; nothing where the system does
+/// not say it as Linux does.
+fn tell_process(to: &mut dyn FnMut(Metric<'_>)) {
+    let Some(process) = machine::process() else { return };
+    let (counter, gauge) = (MetricKind::Counter, MetricKind::Gauge);
+    for (name, kind, help, number) in [
+        ("process_cpu_seconds", counter, "CPU time of this process", Number::Real(process.cpu_s)),
+        (
+            "process_resident_memory_bytes",
+            gauge,
+            "Memory that it takes",
+            Number::Count(process.resident_bytes),
+        ),
+        (
+            "process_open_fds",
+            gauge,
+            "Files that it has open, sockets among them",
+            Number::Count(process.open_files),
+        ),
+        ("process_start_time_seconds", gauge, "When it began, since 1970", Number::Real(process.started_s)),
+    ] {
+        to(Metric { name, kind, help, label: None, number });
+    }
+    if let Some(files) = machine::open_files() {
+        let (name, help) = ("process_max_fds", "Files that it may have open");
+        to(Metric { name, kind: gauge, help, label: None, number: Number::Count(files as u64) });
+    }
 }
 
 /// Metrics by name: those of one name follow each other in the text.
@@ -122,8 +152,11 @@ impl Collector for Families {
             let kind = match family.kind {
                 MetricKind::Counter => MetricType::Counter,
                 MetricKind::Gauge => MetricType::Gauge,
+                MetricKind::Histogram => MetricType::Histogram,
             };
-            let mut told = encoder.encode_descriptor(family.name, &family.help(), None, kind)?;
+            let prefix = if family.name.starts_with("process_") { "" } else { "zonewire_" };
+            let name = format!("{prefix}{}", family.name);
+            let mut told = encoder.encode_descriptor(&name, &family.help(), None, kind)?;
             for (label, number) in &family.samples {
                 match label {
                     Some((name, value)) => {
@@ -141,7 +174,7 @@ impl Collector for Families {
     }
 }
 
-fn encode(kind: MetricKind, number: Number, encoder: MetricEncoder<'_>) -> fmt::Result {
+fn encode(kind: MetricKind, number: Number, mut encoder: MetricEncoder<'_>) -> fmt::Result {
     match (kind, number) {
         (MetricKind::Counter, Number::Count(count)) => ConstCounter::new(count).encode(encoder),
         (MetricKind::Counter, Number::Real(number)) => ConstCounter::new(number).encode(encoder),
@@ -149,5 +182,11 @@ fn encode(kind: MetricKind, number: Number, encoder: MetricEncoder<'_>) -> fmt::
             ConstGauge::new(i64::try_from(count).unwrap_or(i64::MAX)).encode(encoder)
         }
         (_, Number::Real(number)) => ConstGauge::new(number).encode(encoder),
+        (_, Number::Timing(timing)) => {
+            let bounds = TIMING_BOUNDS_US.iter().map(|us| *us as f64 / 1e6).chain([f64::INFINITY]);
+            let buckets: Vec<_> = bounds.zip(timing.buckets).collect();
+            let (count, sum_s) = (timing.buckets.iter().sum(), timing.sum_us as f64 / 1e6);
+            encoder.encode_histogram::<NoLabelSet>(sum_s, count, &buckets, None)
+        }
     }
 }

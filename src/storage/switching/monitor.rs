@@ -18,6 +18,7 @@ use crate::storage::failover::{Failover, First, Limits, Lost, Signal, Step};
 use crate::storage::primary::{Area, Areas, Beat, LinkHealth};
 use crate::storage::status::{Scope, Served};
 use crate::storage::{LogEvent, Result, StatusWriter};
+use crate::support::counter::observe;
 
 /// Between beats.
 const BEAT_EVERY: Duration = Duration::from_millis(200);
@@ -220,7 +221,13 @@ impl Judge<'_> {
                 }
                 () = time::sleep_until(beat_at), if beat.is_none() && known.is_up() => {
                     beat_at = Instant::now() + BEAT_EVERY;
-                    beat = Some(core.primary.beat_of(self.area, core.node).boxed());
+                    let (core, area, sent) = (&core, self.area, Instant::now());
+                    let beating = async move {
+                        let answer = core.primary.beat_of(area, core.node).await?;
+                        observe(&core.stats.redis_round_trip, sent.elapsed());
+                        Ok(answer)
+                    };
+                    beat = Some(beating.boxed());
                 }
                 () = beat_now.notified(), if beat.is_none() => beat_at = Instant::now(),
                 () = time::sleep_until(tick) => self.take(Signal::Tick),

@@ -1,5 +1,6 @@
 //! What is counted of channels and their entries.
 
+use super::Timing;
 use super::table::counts;
 
 counts! {
@@ -28,6 +29,8 @@ counts! {
         entries_skipped_by_reason: SkippedEntries<N> = of,
         /// Appends sent to the storage.
         appends: N = counter("storage_appends"),
+        /// How long appends took that the storage answered; of up to 50 entries each.
+        append_duration: Timing<N> = histogram("append_seconds"),
         /// Storage calls (appends and reads) that failed and were repeated.
         storage_retries: N = counter("storage_retries"),
         /// Times that the log was read for missing entries.

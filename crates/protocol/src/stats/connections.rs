@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::PageCounts;
 use super::table::counts;
+use super::{PageCounts, Timing};
 use crate::Open;
 use crate::open::words;
 
@@ -77,6 +77,15 @@ counts! {
         gaps_told: N = counter("gaps_told"),
         /// Times that a channel waited for readers far behind.
         paced: N = counter("paced"),
+        /// How long entries waited in a shard's mailbox; one observation for each batch of a channel and each
+        /// shard. Those in the first bucket were taken as good as at once.
+        mailbox_wait: Timing<N> = histogram("mailbox_wait_seconds"),
+        /// From when the log had taken entries of this node, or they were heard from another one, until a
+        /// shard had handed them to the kernel for all its subscribers; one observation for each batch of a
+        /// channel and each shard. What waits for a reader that is behind is not in it.
+        delivery_duration: Timing<N> = histogram("delivery_seconds"),
+        /// From when a client began to be brought up to date until it was.
+        replay_duration: Timing<N> = histogram("replay_seconds"),
         /// Panics (bugs) that ended one connection; everything else goes on.
         panics: N = counter("panics", where = "connection"),
     }

@@ -7,6 +7,7 @@ mod http;
 mod orders;
 mod storage;
 mod table;
+mod timing;
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -20,6 +21,7 @@ pub use self::http::{AcceptCounts, HttpView, IntakeCounts};
 pub use self::orders::{InteropCounts, JobsView, OrderCounts, OrdersView, OutsideInvalid, OutsideRefused};
 pub use self::storage::{JobsAloneCounts, LineCounts, MemoryUsage, OutageView};
 pub use self::table::{Live, Metric, MetricKind, Metrics, Number};
+pub use self::timing::{TIMING_BOUNDS_US, Timing};
 use crate::StorageView;
 
 /// `GET /ws/stats`: what was counted since the start, and how much there is of what. Fields of the

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::Timing;
 use super::table::counts;
 
 counts! {
@@ -83,6 +84,8 @@ counts! {
 
     /// Channels that left Redis and came back.
     pub struct LineCounts<N> {
+        /// How long Redis took to answer a beat: a script that writes, five times a second, to each primary.
+        redis_round_trip: Timing<N> = histogram("redis_round_trip_seconds"),
         /// Times that a channel went on alone.
         forks: N = counter("forks"),
         /// Of these, because an append was late while Redis served.

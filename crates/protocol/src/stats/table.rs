@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use super::Timing;
+
 /// A number of a gateway.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Number {
@@ -9,6 +11,8 @@ pub enum Number {
     Count(u64),
     /// Anything else.
     Real(f64),
+    /// How long something took.
+    Timing(Timing),
 }
 
 /// What a metric is to Prometheus.
@@ -18,6 +22,8 @@ pub enum MetricKind {
     Counter,
     /// It goes up and down.
     Gauge,
+    /// It counts how long something took.
+    Histogram,
 }
 
 /// One value of `/metrics`.
@@ -88,7 +94,7 @@ impl<M: Metrics> Metrics for Option<M> {
 }
 
 /// Declares what is counted. Each field has its documentation, which is the help of its metric too, and
-/// says how it is told: as a `counter` or a `gauge` of a name, perhaps with a label whose value is given
+/// says how it is told: as a `counter`, a `gauge` or a `histogram` of a name, perhaps with a label whose value is given
 /// (`reason = "aged"`) or is the word that it is counted by (`by reason`); as the metrics `of` its own
 /// fields; or, without any of these, not at all. A struct with a parameter can also hold what goes on being
 /// counted, which [`Live::read`] reads, and what was read can be added up.
@@ -157,6 +163,7 @@ macro_rules! told {
     };
     (counter) => { $crate::stats::MetricKind::Counter };
     (gauge) => { $crate::stats::MetricKind::Gauge };
+    (histogram) => { $crate::stats::MetricKind::Histogram };
 }
 
 macro_rules! live {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::task::LocalSet;
-use tokio::time;
+use tokio::time::{self, Instant};
 
 use super::house::{Guest, House, entry, settle, until, zone_channel};
 use crate::channels::{Delivery, Live, LiveBatch, credits};
@@ -73,7 +73,8 @@ async fn what_a_reader_is_cut_from_is_counted_to_the_message() {
                 let entries: Vec<_> = (last + 1..=last + piece).map(entry).collect();
                 last += piece;
                 let batch = LiveBatch::encode(&channel, &epoch, Lane::Every, false, &entries);
-                assert!(Delivery::send(&house.live, &credits, Live::Batch(Arc::new(batch))).await);
+                let live = Live::Batch(Arc::new(batch));
+                assert!(Delivery::send(&house.live, &credits, live, Instant::now()).await);
                 settle().await;
             }
             // Should the channel wait for it: no longer than this.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde_json::json;
 use tokio::task::{self, LocalSet};
-use tokio::time;
+use tokio::time::{self, Instant};
 
 use super::house::{House, entry, settle, until, zone_channel};
 use crate::channels::{CREDITS, Delivery, Live, LiveBatch, Moved, credits};
@@ -108,7 +108,7 @@ async fn what_a_zone_is_told_while_it_is_held_back_keeps_its_order() {
         told.push(Live::Skipped { channel: zone_channel("other"), epoch: new, offset: 3 });
         let credits = credits();
         for live in told {
-            assert!(Delivery::send(&house.live, &credits, live).await);
+            assert!(Delivery::send(&house.live, &credits, live, Instant::now()).await);
         }
         until_paced(&house, 1).await;
         let held = CREDITS - credits.available_permits();
