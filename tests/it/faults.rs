@@ -50,14 +50,13 @@ async fn a_log_whose_reader_is_gone_stops_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_log_that_nobody_reads_holds_up_nothing_and_tells_what_was_lost() {
-    // So many lines that what may wait for the reader is soon full.
-    let settings = ["storage.backend=memory", "log.level=trace", "http.drain_s=0"];
+    // Such long lines that what may wait for the reader is soon full.
+    let settings = ["storage.backend=memory", "log.level=debug", "http.drain_s=0"];
     let (mut process, mut log) = Process::start_unread(&settings, &[]).await;
-    let mut n = 0;
+    let nowhere = format!("/{}", "x".repeat(4_000));
     eventually("lines are lost", async || {
         for _ in 0..50 {
-            n += 1;
-            publish(process.address, "pjm", [price("A", n)]).await;
+            request(process.address, "GET", &nowhere, &[], b"").await.problem(404, "not_found");
         }
         (metric(&process, "zonewire_log_lines_lost_total").await > 0).then_some(())
     })
