@@ -12,7 +12,7 @@ use flate2::write::GzEncoder;
 use http_body_util::BodyExt as _;
 use hyper::body::Body as _;
 use hyper::header::{
-    ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue, VARY,
+    ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, ETAG, HeaderMap, HeaderValue, VARY,
 };
 use tokio::sync::Semaphore;
 use tokio::task;
@@ -94,6 +94,8 @@ fn is_worth_it(response: &Response) -> bool {
     response.body().size_hint().exact().is_some_and(|bytes| bytes >= WORTH_BYTES)
         && TEXTS.iter().any(|text| kind.starts_with(text))
         && !response.headers().contains_key(CONTENT_ENCODING)
+        // It names these bytes, and what has one is compressed ahead.
+        && !response.headers().contains_key(ETAG)
 }
 
 async fn gzip(bytes: &[u8]) -> io::Result<Vec<u8>> {

@@ -12,6 +12,7 @@ mod exposition;
 mod forwarded;
 mod handing_over;
 mod names;
+mod page;
 mod prices;
 mod problem;
 mod refusals;

@@ -134,10 +134,12 @@ impl Route {
 
 /// The first one that fits counts, so words stand before braces. The methods of an address stand together.
 pub(super) const ROUTES: &[Route] = &[
-    get("/", Client, page::html, "A page that shows the prices").needs(NoRight).gives(Text("text/html")),
-    get("/page.js", Client, page::script, "The script of that page")
+    get("/", Client, page::index, "A page for traders and operators").needs(NoRight).gives(Text("text/html")),
+    get("/mark.svg", Client, page::mark, "The mark of that page").needs(NoRight).gives(Text("image/svg+xml")),
+    get("/assets/{file}", Client, page::asset, "Its scripts and styles")
         .needs(NoRight)
-        .gives(Text("text/javascript")),
+        .gives(Text("text/javascript"))
+        .or(&[404]),
     get("/openapi.json", Client, page::openapi, "This document").needs(NoRight).gives(Object(200)),
     get("/asyncapi.json", Client, page::asyncapi, "The WebSockets, as AsyncAPI 3")
         .needs(NoRight)
@@ -236,6 +238,9 @@ pub(super) const ROUTES: &[Route] = &[
         .takes(Body::Order)
         .gives(Json(202, "OrderPlaced"))
         .or(&[400, 408, 409, 413, 415, 422]),
+    get("/api/orders/schema", Client, orders::schema, "What an order must look like, as a JSON Schema")
+        .needs(Gateway(Action::Order))
+        .gives(Object(200)),
     get("/api/orders/dead-letters", Client, orders::dead_letters, "Orders that were tried in vain")
         .needs(Gateway(Action::Order))
         .query(PAGE)

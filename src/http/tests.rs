@@ -350,19 +350,20 @@ async fn zones_latest_and_history_show_what_was_posted() {
 }
 
 #[tokio::test]
-async fn the_page_and_its_script_are_there() {
+async fn the_page_and_what_it_names_are_there() {
     let routes = Routes::new().await;
     let page = routes.get("/").await;
     assert_eq!(page.status(), 200);
     assert!(page.headers()["content-type"].to_str().unwrap().starts_with("text/html"));
     assert!(page.headers()["content-security-policy"].to_str().unwrap().contains("default-src 'none'"));
-    // As a module it has no names that are in the way of what is pasted into the console.
     let html = std::str::from_utf8(page.body()).unwrap();
-    assert!(html.contains("<script type=\"module\" src=\"page.js\">"), "{html}");
-    let script = routes.get("/page.js").await;
+    let script = html.split("src=\".").nth(1).and_then(|rest| rest.split('"').next()).unwrap();
+    let script = routes.get(script).await;
     assert_eq!(script.headers()["content-type"], "text/javascript; charset=utf-8");
+    assert!(script.headers()["cache-control"].to_str().unwrap().contains("immutable"));
     let head = routes.send(Request::head("/"), "").await;
-    assert_eq!(head.status(), 200);
+    assert_eq!((head.status(), &head.headers()["etag"]), (page.status(), &page.headers()["etag"]));
+    check_problem(&routes.get("/assets/nowhere.js").await, 404, "not_found");
 }
 
 #[tokio::test]

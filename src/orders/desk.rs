@@ -4,6 +4,7 @@
 use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
+use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, Semaphore, watch};
@@ -134,6 +135,11 @@ impl Orders {
 
     pub(super) fn desk(&self) -> &Arc<Desk> {
         &self.0
+    }
+
+    /// What an order must look like, as a JSON Schema.
+    pub fn schema(&self) -> Bytes {
+        self.0.schema.document()
     }
 
     /// The settings.

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use bytes::Bytes;
 use jsonschema::error::ValidationErrorKind;
 use jsonschema::{PatternOptions, ValidationError, Validator};
 use serde_json::Value;
@@ -16,9 +17,30 @@ pub(super) const SWAP: &str = "swap";
 /// The longest message about a field, in characters: it may repeat what the client sent.
 const MESSAGE_LEN_MAX: usize = 300;
 
+/// A swap, as a JSON Schema: what [`OrderRequest::parse`] takes, for programs that ask.
+const SWAP_DOCUMENT: &str = r#"{
+  "$schema": "https://json-schema.org/draft/2020-12/schema",
+  "title": "A swap",
+  "description": "So much of one token for another.",
+  "type": "object",
+  "required": ["tokenIn", "tokenOut", "amount"],
+  "additionalProperties": false,
+  "properties": {
+    "tokenIn": { "description": "What is given", "type": "string", "pattern": "^[A-Za-z0-9._:-]{1,64}$" },
+    "tokenOut": { "description": "What is wanted; another one", "type": "string", "pattern": "^[A-Za-z0-9._:-]{1,64}$" },
+    "amount": { "description": "How much of tokenIn", "type": "number", "exclusiveMinimum": 0 },
+    "slippage": { "description": "How much worse than quoted, in per cent", "type": "number", "minimum": 0, "maximum": 100, "default": 0.5 },
+    "metadata": { "description": "Kept as it is, up to 4 KiB", "type": "object" }
+  }
+}
+"#;
+
 /// What an order must look like.
 #[derive(Debug)]
-pub struct OrderSchema(Rules);
+pub struct OrderSchema {
+    rules: Rules,
+    document: Bytes,
+}
 
 #[derive(Debug)]
 enum Rules {
@@ -34,7 +56,7 @@ impl OrderSchema {
     /// Why the file is of no use, for people.
     pub fn load(setting: &str) -> Result<Self, String> {
         if setting == SWAP {
-            return Ok(Self(Rules::Swap));
+            return Ok(Self { rules: Rules::Swap, document: Bytes::from_static(SWAP_DOCUMENT.as_bytes()) });
         }
         let file = Path::new(setting);
         let text = std::fs::read_to_string(file).map_err(|error| {
@@ -48,11 +70,16 @@ impl OrderSchema {
         let validator = validator.map_err(|error| {
             format!("{setting:?} is no JSON Schema: at {:?}: {error}", error.instance_path().as_str())
         })?;
-        Ok(Self(Rules::File(Box::new(validator))))
+        Ok(Self { rules: Rules::File(Box::new(validator)), document: text.into() })
     }
 
     pub(super) fn is_swap(&self) -> bool {
-        matches!(self.0, Rules::Swap)
+        matches!(self.rules, Rules::Swap)
+    }
+
+    /// The JSON Schema, as the operator wrote it.
+    pub(super) fn document(&self) -> Bytes {
+        self.document.clone()
     }
 
     /// Reads an order as clients send it.
@@ -60,7 +87,7 @@ impl OrderSchema {
     /// # Errors
     /// Everything that is wrong with it.
     pub fn read(&self, text: &str) -> Result<OrderRequest, InvalidOrder> {
-        let Rules::File(validator) = &self.0 else { return OrderRequest::parse(text) };
+        let Rules::File(validator) = &self.rules else { return OrderRequest::parse(text) };
         let fields = read_fields(text, r#"{"side":"buy","quantity":50}"#)?;
         let value: Value =
             serde_json::from_str(text).map_err(|error| InvalidOrder::Json(error.to_string()))?;
@@ -127,6 +154,33 @@ mod tests {
         assert!(
             !order.as_json().get().contains(['\n', ' ']) || order.as_json().get().contains("WESTERN HUB")
         );
+    }
+
+    #[test]
+    fn the_document_of_a_swap_takes_what_is_read_as_one() {
+        let document: Value = serde_json::from_str(SWAP_DOCUMENT).unwrap();
+        let validator = jsonschema::options().build(&document).unwrap();
+        let schema = OrderSchema::load(SWAP).unwrap();
+        assert_eq!(schema.document(), SWAP_DOCUMENT);
+        for (text, is_order) in [
+            (r#"{"tokenIn":"SOL","tokenOut":"USDC","amount":1.50}"#, true),
+            (
+                r#"{"tokenIn":"a.b:c_d-1","tokenOut":"B","amount":1e-9,"slippage":0,"metadata":{"a":[1]}}"#,
+                true,
+            ),
+            (r#"{"tokenIn":"A","tokenOut":"B","amount":1,"slippage":100}"#, true),
+            (r#"{"tokenIn":"A","tokenOut":"B","amount":1,"slippage":100.1}"#, false),
+            (r#"{"tokenIn":"A","tokenOut":"B","amount":0}"#, false),
+            (r#"{"tokenIn":"A","tokenOut":"B","amount":"1"}"#, false),
+            (r#"{"tokenIn":"A B","tokenOut":"B","amount":1}"#, false),
+            (r#"{"tokenIn":"","tokenOut":"B","amount":1}"#, false),
+            (r#"{"tokenIn":"A","amount":1}"#, false),
+            (r#"{"tokenIn":"A","tokenOut":"B","amount":1,"metadata":[]}"#, false),
+            (r#"{"tokenIn":"A","tokenOut":"B","amount":1,"colour":1}"#, false),
+        ] {
+            assert_eq!(schema.read(text).is_ok(), is_order, "{text}");
+            assert_eq!(validator.is_valid(&serde_json::from_str(text).unwrap()), is_order, "{text}");
+        }
     }
 
     #[test]

@@ -162,7 +162,7 @@ async fn without_a_token_nobody_comes_in() {
         assert!(asks, "{answer:?}");
     }
     gateway.post("a", JSON, b"{}").await.problem(401, "unauthorized");
-    for path in ["/", "/page.js", "/openapi.json", "/health", "/health/ready", "/metrics"] {
+    for path in ["/", "/mark.svg", "/openapi.json", "/health", "/health/ready", "/metrics"] {
         assert_eq!(gateway.get(path).await.status, 200, "{path}");
     }
     let health = gateway.get("/health").await.json();

@@ -24,7 +24,6 @@ mod order_stream;
 mod orders;
 mod orders_outage;
 mod outage_resume;
-mod page;
 mod pages;
 mod proxies;
 mod redis_cluster_outage;

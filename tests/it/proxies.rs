@@ -116,8 +116,8 @@ async fn check(proxy: Proxy) {
         let own = format!("http://{host}:{port}");
         let at = |path: &str| format!("{base}{path}");
         let page = proxy.ask(host, "GET", &at("/"), &[], "").await;
-        assert!(page.status == 200 && page.body.contains("src=\"page.js\""), "{page:?}");
-        assert_eq!(proxy.ask(host, "GET", &at("/page.js"), &[], "").await.status, 200);
+        assert!(page.status == 200 && page.body.contains("src=\"./assets/"), "{page:?}");
+        assert_eq!(proxy.ask(host, "GET", &at("/mark.svg"), &[], "").await.status, 200);
 
         // The page's own requests, and those of other pages.
         let kind = ("Content-Type", LINES);

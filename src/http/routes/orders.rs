@@ -8,7 +8,7 @@ use bytes::Buf;
 use chrono::Utc;
 use futures_util::Stream;
 use hyper::StatusCode;
-use hyper::header::{HeaderMap, HeaderValue};
+use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderValue};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use warp::Filter;
@@ -219,6 +219,17 @@ fn unknown_cursor(after: Option<OrderId>) -> Problem {
     let detail =
         format!("`after` names order {after}, which is not known any more; begin at the newest again");
     Problem::new(ProblemCode::UnknownOrder, detail)
+}
+
+/// `GET /api/orders/schema`: what an order must look like here. It stays the same while the process runs.
+pub(in crate::http) fn schema(app: &Arc<App>) -> Handler {
+    handler(with(app).map(|app: Arc<App>| {
+        let mut response = Response::new(app.orders.schema().into());
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+        response
+    }))
 }
 
 /// `GET /api/orders?status=&limit=&after=`: the newest first.

@@ -3,33 +3,36 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
+use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderValue};
 use serde_json::Value;
 use warp::reply::Response;
 use warp::{Filter, Reply};
 
-use super::{App, Handler, handler};
+use super::{App, Handler, handler, segments};
+use crate::http::page;
+use crate::http::problem::Problem;
+use crate::protocol::ProblemCode;
 use crate::protocol::documents::{ASYNCAPI, OPENAPI};
 
-const PAGE: &str = include_str!("../page.html");
-const PAGE_SCRIPT: &str = include_str!("../page.js");
-
-/// `/`: shows that it works, and how to go on.
-pub(in crate::http) fn html(_app: &Arc<App>) -> Handler {
-    handler(warp::any().map(|| {
-        let mut response = of(PAGE.into(), "text/html; charset=utf-8", "no-cache");
-        let policy = HeaderValue::from_static(
-            "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; base-uri 'none'; \
-             form-action 'none'; frame-ancestors 'none'",
-        );
-        response.headers_mut().insert("content-security-policy", policy);
-        response
-    }))
+/// `/`
+pub(in crate::http) fn index(_app: &Arc<App>) -> Handler {
+    handler(warp::header::headers_cloned().map(|headers| file(page::INDEX, &headers)))
 }
 
-/// `/page.js`
-pub(in crate::http) fn script(_app: &Arc<App>) -> Handler {
-    handler(warp::any().map(|| of(PAGE_SCRIPT.into(), "text/javascript; charset=utf-8", "no-cache")))
+/// `/mark.svg`
+pub(in crate::http) fn mark(_app: &Arc<App>) -> Handler {
+    handler(warp::header::headers_cloned().map(|headers| file("mark.svg", &headers)))
+}
+
+/// `/assets/{file}`
+pub(in crate::http) fn asset(_app: &Arc<App>) -> Handler {
+    let asked = segments().and(warp::header::headers_cloned());
+    handler(asked.map(|[name]: [String; 1], headers| file(&format!("{}{name}", page::ASSETS), &headers)))
+}
+
+fn file(path: &str, headers: &HeaderMap) -> Result<Response, Problem> {
+    let problem = || Problem::new(ProblemCode::NotFound, "there is nothing at this address");
+    page::file(path, headers).ok_or_else(problem)
 }
 
 /// `/openapi.json`

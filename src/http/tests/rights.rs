@@ -22,7 +22,8 @@ const CALLERS: [&str; 8] =
 /// not there. The order in an address is nobody's.
 const DOORS: &[(&str, &str, &str)] = &[
     ("GET", "/", "++++++++"),
-    ("GET", "/page.js", "++++++++"),
+    ("GET", "/mark.svg", "++++++++"),
+    ("GET", "/assets/{file}", "++++++++"),
     ("GET", "/openapi.json", "++++++++"),
     ("GET", "/asyncapi.json", "++++++++"),
     ("GET", "/health", "++++++++"),
@@ -48,6 +49,7 @@ const DOORS: &[(&str, &str, &str)] = &[
     ("DELETE", "/api/zones/{zone}/keys/{key}", "1333+3+3"),
     ("GET", "/api/orders", "133+33++"),
     ("POST", "/api/orders/execute", "133+33++"),
+    ("GET", "/api/orders/schema", "133+33++"),
     ("GET", "/api/orders/dead-letters", "133+33++"),
     ("POST", "/api/orders/dead-letters/{order}/retry", "133433+4"),
     ("GET", "/api/orders/{order}", "133433+4"),

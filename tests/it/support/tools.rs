@@ -75,12 +75,6 @@ impl Examples {
     }
 }
 
-/// Whether there is Node; said on stdout where there is none.
-pub(crate) fn has_node() -> bool {
-    let found = std::process::Command::new("node").arg("--version").output();
-    found.is_ok_and(|version| version.status.success()) || missing::<()>("there is no node").is_some()
-}
-
 fn missing<T>(what: &str) -> Option<T> {
     assert!(std::env::var_os(REQUIRE).is_none(), "{REQUIRE} is set, and {what}");
     println!("skipped: {what}");

@@ -1,0 +1,24 @@
+// The one loop: whatever changes on the screen with the prices is drawn in the next animation frame, once,
+// however much came since. A hidden tab draws nothing. Once a second everything is due, because ages count up.
+
+const drawers = new Set<(now: number) => void>();
+let isAsked = false;
+export function onFrame(draw: (now: number) => void): () => void {
+  drawers.add(draw);
+  ask();
+  return () => drawers.delete(draw);
+}
+
+/** Something has changed. */
+export function ask(): void {
+  if (isAsked || document.hidden) return;
+  isAsked = true;
+  requestAnimationFrame(() => {
+    isAsked = false;
+    const now = Date.now();
+    for (const draw of drawers) draw(now);
+  });
+}
+
+setInterval(ask, 1000);
+document.addEventListener('visibilitychange', ask);

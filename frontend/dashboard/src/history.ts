@@ -1,0 +1,115 @@
+// What the log keeps of one key, read in pages from the newest back, as far as a chart asks for.
+import { levelOf, type Price } from './board';
+import type { Entries, Entry } from '../../../docs/schema/zonewire';
+import { get, Problem } from './gateway';
+import { Series } from './series';
+
+type Page = Entries & { entries: (Entry & { offset: number; key?: string; timestamp: string })[] };
+
+const PAGE = 1000;
+/** So many pages are read for one chart at the most: the log keeps 10,000 entries by default. */
+const PAGES_MAX = 12;
+/** And so many for the small lines of a board. */
+const SPARK_PAGES_MAX = 4;
+/** Pages that were read lately serve the other keys of their zone too. */
+const FRESH_MS = 60_000;
+const CACHE_MAX = 48;
+const cache = new Map<string, { at: number; page: Promise<Page> }>();
+
+function read(zone: string, query: string, isKept: boolean): Promise<Page> {
+  const path = `api/zones/${encodeURIComponent(zone)}/history?${query}`;
+  const held = cache.get(path);
+  if (isKept && held && Date.now() - held.at < FRESH_MS) return held.page;
+  const page = get<Page>(path);
+  if (isKept) {
+    cache.set(path, { at: Date.now(), page });
+    page.catch(() => cache.delete(path));
+    while (cache.size > CACHE_MAX) cache.delete(cache.keys().next().value!);
+  }
+  return page;
+}
+
+/** The newest entries of a zone, oldest first: back to a time, but no more than some pages. */
+export async function newest(zone: string, since: number): Promise<Page['entries']> {
+  let { entries, epoch, first_offset: kept = 0 } = await read(zone, `limit=${PAGE}`, false);
+  for (let pages = 1; pages < SPARK_PAGES_MAX; pages += 1) {
+    const oldest = entries[0];
+    if (!oldest || epoch === undefined || Date.parse(oldest.timestamp) <= since || oldest.offset <= kept) break;
+    const after = Math.max(kept - 1, oldest.offset - 1 - PAGE);
+    const page = await read(zone, `limit=${oldest.offset - 1 - after}&after=${encodeURIComponent(`${epoch}:${after}`)}`, true);
+    if (page.entries.length === 0) break;
+    entries = [...page.entries, ...entries];
+  }
+  return entries;
+}
+
+/** The history of a key, which grows as pages come. */
+export class History {
+  readonly series = new Series(20_000);
+  /** Since when it is whole. */
+  from = Infinity;
+  /** The log has no more. */
+  isAll = false;
+  isReading = false;
+  problem = '';
+  private epoch = '';
+  private next = 0;
+  private first = 0;
+  private pages = 0;
+  private isOver = false;
+
+  constructor(readonly zone: string, readonly key: string, private readonly changed: () => void) {}
+
+  stop(): void { this.isOver = true; }
+
+  /** Reads on until it reaches back to a time. */
+  async reach(since: number): Promise<void> {
+    if (this.isReading || this.isAll || this.isOver || this.from <= since) return;
+    this.isReading = true;
+    this.problem = '';
+    try {
+      while (!this.isOver && !this.isAll && this.from > since && this.pages < PAGES_MAX) await this.page();
+      if (this.pages >= PAGES_MAX) this.isAll = true;
+    } catch (error) {
+      this.problem = error instanceof Problem ? error.message : String(error);
+      this.isAll = true;
+    }
+    this.isReading = false;
+    this.changed();
+  }
+
+  private async page(): Promise<void> {
+    const after = Math.max(this.first - 1, this.next - 1 - PAGE);
+    const query = this.epoch === '' ? `limit=${PAGE}` : `limit=${Math.max(1, this.next - 1 - after)}&after=${encodeURIComponent(`${this.epoch}:${after}`)}`;
+    const page = await read(this.zone, query, this.epoch !== '');
+    this.pages += 1;
+    // A page is cut where its entries come to a MiB. After a position that leaves out what is newest of it.
+    let last = page.entries.at(-1)?.offset ?? 0;
+    while (this.epoch !== '' && last > 0 && last < this.next - 1 && this.pages < PAGES_MAX) {
+      const rest = await read(this.zone, `limit=${this.next - 1 - last}&after=${encodeURIComponent(`${this.epoch}:${last}`)}`, true);
+      this.pages += 1;
+      if (rest.entries.length === 0) break;
+      this.put(rest.entries);
+      last = rest.entries.at(-1)!.offset;
+    }
+    const oldest = page.entries[0];
+    if (!oldest || page.epoch === undefined) {
+      this.isAll = true;
+      return;
+    }
+    this.epoch = page.epoch;
+    this.first = page.first_offset ?? oldest.offset;
+    this.next = oldest.offset;
+    this.put(page.entries);
+    this.from = Math.min(this.from, Date.parse(oldest.timestamp));
+    this.isAll = this.next <= this.first;
+    this.changed();
+  }
+
+  private put(entries: Page['entries']): void {
+    for (const entry of entries) {
+      const level = entry.key === this.key && entry.type === 'price_update' ? levelOf(entry as Price) : null;
+      if (level !== null) this.series.push(Date.parse(entry.timestamp), level);
+    }
+  }
+}

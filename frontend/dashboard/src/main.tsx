@@ -1,0 +1,16 @@
+import { effect } from '@preact/signals';
+import { render } from 'preact';
+import { App } from './app';
+import { start } from './gateway';
+import { link, storage, tellState } from './state';
+import './style.css';
+
+effect(() => {
+  void link.value;
+  void storage.value;
+  tellState();
+});
+start();
+const page = document.getElementById('page')!;
+page.replaceChildren();
+render(<App />, page);

@@ -1,0 +1,53 @@
+// The address of what is shown: `#/prices/pjm,ercot?key=pjm/WESTERN%20HUB`. All of it is behind the hash, so
+// the gateway serves one page, below whatever path, and a link leads back to the same view.
+import { computed, signal } from '@preact/signals';
+
+export interface Route {
+  /** `prices`, `orders` or `gateway`. */
+  view: string;
+  /** What of the view: zones, an order, a part of the gateway's page. */
+  rest: string;
+  query: URLSearchParams;
+}
+
+const hash = signal(location.hash);
+addEventListener('hashchange', () => { hash.value = location.hash; });
+
+export const route = computed<Route>(() => {
+  const [path = '', query = ''] = split(hash.value.replace(/^#\/?/, ''), '?');
+  const [view = '', rest = ''] = split(path, '/');
+  return { view: view || 'prices', rest: decode(rest), query: new URLSearchParams(query) };
+});
+
+function split(text: string, by: string): [string, string] {
+  const at = text.indexOf(by);
+  return at < 0 ? [text, ''] : [text.slice(0, at), text.slice(at + by.length)];
+}
+
+// A link that somebody cut in two is no reason to show nothing.
+function decode(text: string): string {
+  try {
+    return decodeURIComponent(text);
+  } catch {
+    return text;
+  }
+}
+
+/** A link to a view. */
+export function href(view: string, rest = '', query: Record<string, string | undefined> = {}): string {
+  const path = rest === '' ? '' : `/${encodeURIComponent(rest).replaceAll('%2C', ',')}`;
+  const parts = Object.entries(query).filter(([, value]) => value !== undefined && value !== '');
+  const text = new URLSearchParams(parts as [string, string][]).toString().replaceAll('+', '%20');
+  return `#/${view}${path}${text === '' ? '' : `?${text}`}`;
+}
+
+/** Goes there, and leaves the way back. */
+export function go(to: string): void {
+  location.hash = to;
+}
+
+/** Says the same view in another way: no way back to before. */
+export function replace(to: string): void {
+  history.replaceState(null, '', to);
+  hash.value = location.hash;
+}

@@ -1,0 +1,369 @@
+// The page in a real browser, on real gateways: what it shows, says and does while all is well and while it is not.
+//   node test/browser.mjs [words of names of tests]
+// ZONEWIRE_BIN is the gateway; ZONEWIRE_TEST_SHOTS a folder for pictures of the states.
+import assert from 'node:assert/strict';
+import { createServer } from 'node:http';
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { freePort, Gateway, has, nginx, over, publishing, Redis, tab, until, violations } from './support.mjs';
+
+const shots = process.env.ZONEWIRE_TEST_SHOTS;
+const shot = (page, name, more = {}) => (shots ? page.screenshot({ path: join(shots, `${name}.png`), ...more }) : undefined);
+
+const state = (page) => page.locator('.state').innerText();
+const isLive = (page) => until(async () => (await state(page)).startsWith('Live'), async () => `Live; it says ${await state(page)}`);
+const banner = (page) => page.locator('.banner').innerText({ timeout: 500 }).catch(() => '');
+const says = (page, words, withinMs) => until(async () => words.test(await banner(page)), async () => `a banner with ${words}; it says ${JSON.stringify(await banner(page))}, ${await state(page)}`, withinMs);
+const rows = (page) => page.locator('table.board tbody tr[aria-rowindex]');
+const price = (page, key) => page.locator('table.board tr[aria-rowindex]', { hasText: key }).first().locator('td.price').innerText();
+const toPrices = (page, url, zones = 'pjm') => page.goto(`${url}#/prices/${zones}`);
+async function isClean(page, what) {
+  assert.deepEqual(await violations(page), [], what);
+  assert.deepEqual(page.faults, [], what);
+}
+
+const tests = {
+  async 'first paint, live prices, all views, both themes, large and small'() {
+    const gateway = await Gateway.start('demo', '--storage', 'memory', '--interval-ms', '250', '--set', 'orders.paper.failure_rate=0');
+    const page = await tab();
+    await page.goto(gateway.url);
+    await isLive(page);
+    await until(() => /#\/prices\/\w+$/.test(page.url()), 'the first zone');
+    await toPrices(page, gateway.url);
+    await until(async () => (await rows(page).count()) >= 8, 'the hubs of pjm');
+    const first = await price(page, 'WESTERN HUB');
+    await until(async () => (await price(page, 'WESTERN HUB')) !== first, 'a price that changes');
+    await page.getByText('Simulated').first().waitFor();
+    // What is on the board is what the gateway has.
+    await until(async () => {
+      const { entries } = await gateway.get('api/zones/pjm/latest');
+      const entry = entries.find((it) => it.key === 'OHIO HUB');
+      return (await price(page, 'OHIO HUB')).replace('−', '-') === entry.price.toFixed(2);
+    }, 'the latest price on the board');
+    // The chart says in words what it shows.
+    await until(async () => /now −?[\d.,]+, lowest/.test(await page.locator('#chart').getAttribute('aria-label')), 'a chart with prices');
+    await shot(page, 'prices');
+    await isClean(page, 'prices');
+    await page.keyboard.press('?');
+    await page.getByRole('heading', { name: 'Keys and appearance' }).waitFor();
+    await isClean(page, 'help');
+    await page.keyboard.press('Escape');
+    await page.getByRole('button', { name: 'Several…' }).click();
+    await page.getByRole('checkbox', { name: 'ercot' }).check();
+    await isClean(page, 'zones to choose from');
+    await page.keyboard.press('Escape');
+    await until(async () => (await page.locator('table.board td.zone').allInnerTexts()).includes('ercot'), 'two zones on the board');
+    // With the keys alone: to the board, down, pinned, to the chart.
+    await page.keyboard.press('b');
+    await page.keyboard.press('ArrowDown');
+    await page.keyboard.press('Space');
+    const pinned = await page.locator('table.board tr.pinned .key').innerText();
+    assert.equal(await rows(page).first().locator('.key').innerText(), pinned, 'a pinned row is the first one');
+    assert.match(decodeURIComponent(page.url()), new RegExp(`key=\\w+/${pinned}`), 'the address leads to it');
+    await page.keyboard.press('Enter');
+    assert.equal(await page.evaluate(() => document.activeElement.id), 'chart');
+    // A filter.
+    await page.keyboard.press('/');
+    await page.keyboard.type('western');
+    await until(async () => (await rows(page).count()) <= 2, 'filtered rows');
+    await page.keyboard.press('Escape');
+    // Reloaded, it is there at once, whole.
+    await page.reload();
+    await until(async () => (await rows(page).count()) >= 15, 'a snapshot after a reload');
+    for (const [view, heading] of [['gateway', 'Nothing accepted is lost'], ['gateway/connections?show=all', 'Connections by zone'], ['gateway/dead-letters', 'Dead letters'], ['orders', 'Orders'], ['nowhere', 'There is nothing here']]) {
+      await page.goto(`${gateway.url}#/${view}`);
+      await page.getByRole('heading', { name: heading, exact: true }).waitFor();
+      if (view === 'gateway') await until(async () => /\/s/.test(await page.locator('.kpi b').nth(1).innerText()), 'rates');
+      await shot(page, view.replace(/\W+/g, '-'));
+      await isClean(page, view);
+    }
+    await page.context().close();
+    for (const [name, look] of [['dark', { dark: true }], ['small', { width: 375, height: 812 }], ['small-dark', { width: 375, height: 812, dark: true, reducedMotion: 'reduce' }], ['large', { width: 3840, height: 2160 }]]) {
+      const other = await tab(look);
+      for (const view of ['prices/pjm', 'gateway', 'orders']) {
+        await other.goto(`${gateway.url}#/${view}`);
+        await isLive(other);
+        if (view === 'prices/pjm') await until(async () => (await rows(other).count()) >= 8, 'rows');
+        else await other.locator('h1').first().waitFor();
+        const wider = await other.evaluate(() => document.documentElement.scrollWidth - innerWidth);
+        assert.ok(wider <= 0, `${name} ${view} is ${wider} px too wide`);
+        await shot(other, `${name}-${view.replace(/\W+/g, '-')}`);
+        await isClean(other, `${name} ${view}`);
+      }
+      await other.context().close();
+    }
+    await gateway.end('SIGTERM');
+  },
+
+  async 'sorted by price, a thousand keys, two hundred prices a second'() {
+    const gateway = await Gateway.start('serve', '--storage', 'memory');
+    const feed = await publishing(gateway, 'nodes', 1000, 200);
+    const page = await tab();
+    await page.goto(`${gateway.url}#/prices/nodes?sort=-price`);
+    await until(async () => (await page.locator('.foot').first().innerText()).includes('1,000 keys'), 'a thousand keys');
+    const drawn = await rows(page).count();
+    assert.ok(drawn < 60, `only what is seen is drawn: ${drawn} rows`);
+    const isSorted = () => page.evaluate(() => {
+      const prices = [...document.querySelectorAll('table.board td.price')].map((it) => Number(it.textContent.replace('−', '-')));
+      return prices.length > 10 && prices.every((it, i) => i === 0 || it <= prices[i - 1]);
+    });
+    // Once a second rows change places; a price may have moved since.
+    for (let i = 0; i < 3; i += 1) {
+      await until(isSorted, 'rows in the order of their prices');
+      const was = await page.locator('table.board td.price').allInnerTexts();
+      await until(async () => `${await page.locator('table.board td.price').allInnerTexts()}` !== `${was}`, 'other prices');
+    }
+    await page.getByRole('button', { name: 'Key', exact: true }).click();
+    await until(async () => (await rows(page).first().locator('.key').innerText()) === 'NODE 00000', 'sorted by key');
+    // To the end, by keys: the last rows are there.
+    await page.locator('table.board').focus();
+    await page.keyboard.press('End');
+    await until(async () => (await page.locator('table.board tr[aria-selected="true"] .key').innerText()) === 'NODE 00999', 'the last key');
+    const rate = await feed.stop();
+    assert.ok(rate > 150, `${rate} prices a second`);
+    await isClean(page, 'a thousand keys');
+    // Removed apart, with a question.
+    await page.getByRole('button', { name: 'Remove…' }).click();
+    await page.getByRole('heading', { name: 'Remove NODE 00999?' }).waitFor();
+    await isClean(page, 'the question before a removal');
+    await page.getByRole('button', { name: 'Remove the key' }).click();
+    await until(async () => (await page.locator('.foot').first().innerText()).includes('999 keys'), 'a key less');
+    await page.context().close();
+    await gateway.end('SIGTERM');
+  },
+
+  async 'an order to confirmed, one to failed, and its dead letter again'() {
+    const gateway = await Gateway.start('demo', '--storage', 'memory', '--set', 'orders.paper.failure_rate=0');
+    const page = await tab();
+    await toPrices(page, gateway.url);
+    await isLive(page);
+    await page.getByRole('button', { name: 'Place order' }).click();
+    await page.locator('.story.confirmed').waitFor();
+    await page.getByText('Paper, nothing is traded').waitFor();
+    assert.equal(await page.locator('.story [role=progressbar]').getAttribute('aria-valuenow'), '100');
+    await shot(page, 'order-confirmed');
+    await isClean(page, 'a confirmed order');
+    // What is wrong is said where it is wrong.
+    await page.locator('[name=amount]').fill('-1');
+    await page.getByRole('button', { name: 'Place order' }).click();
+    await page.locator('#fault-amount').waitFor();
+    assert.equal(await page.evaluate(() => document.activeElement.name), 'amount');
+    await isClean(page, 'an order with a fault');
+    await page.goto(`${gateway.url}#/orders`);
+    await page.locator('.listpanel tbody a').first().click();
+    await until(async () => (await page.locator('.story tbody tr').count()) >= 6, 'the story of an order');
+    await shot(page, 'order-story');
+    await isClean(page, 'the story of an order');
+    await gateway.end('SIGTERM');
+    const other = await Gateway.start('demo', '--storage', 'memory', '--set', 'orders.paper.failure_rate=1', '--set', 'orders.attempts_max=1');
+    await toPrices(page, other.url);
+    await isLive(page);
+    await page.getByRole('button', { name: 'Place order' }).click();
+    await page.locator('.story.failed').waitFor();
+    await shot(page, 'order-failed');
+    await isClean(page, 'a failed order');
+    await page.goto(`${other.url}#/gateway/dead-letters`);
+    await page.getByRole('button', { name: /^Place again/ }).first().click();
+    await Promise.race([page.waitForURL(/#\/orders\/[0-9a-f-]{36}/), page.getByRole('button', { name: 'Place it all the same' }).click()]);
+    await page.waitForURL(/#\/orders\/[0-9a-f-]{36}/);
+    await other.end('SIGTERM');
+    // An order of another form: the ticket is made of its schema.
+    const power = await Gateway.start('demo', '--storage', 'memory', '--set', `orders.schema=${join(import.meta.dirname, '../../../docs/examples/power/order.schema.json')}`, '--set', 'orders.paper.failure_rate=0');
+    await page.goto(`${power.url}#/prices/pjm?key=pjm/OHIO%20HUB`);
+    await page.getByRole('heading', { name: 'A power trade' }).waitFor();
+    await page.locator('[name=side]').selectOption('buy');
+    await page.locator('[name=quantity]').fill('50');
+    await page.locator('[name=limit]').fill('95.5');
+    await page.locator('[name="period.start"]').fill('2026-12-01T15:00:00');
+    await page.getByRole('button', { name: 'Place order' }).click();
+    await page.locator('[id="fault-period.end"]').waitFor();
+    await shot(page, 'power');
+    await isClean(page, 'an order of another form, with a fault');
+    await page.locator('[name="period.end"]').fill('2026-12-01T16:00:00');
+    await page.getByRole('button', { name: 'Place order' }).click();
+    await page.locator('.story').waitFor();
+    const { orders } = await power.get('api/orders?limit=1');
+    assert.deepEqual([orders[0].order.hub, orders[0].order.quantity, orders[0].order.limit], ['OHIO HUB', 50, 95.5]);
+    await page.context().close();
+    await power.end('SIGTERM');
+  },
+
+  async 'the gateway is killed, and back; it hangs, and goes on'() {
+    const gateway = await Gateway.start('demo', '--storage', 'memory', '--interval-ms', '250', '--set', 'connections.heartbeat_interval_s=1');
+    const page = await tab();
+    await toPrices(page, gateway.url);
+    await until(async () => (await rows(page).count()) >= 8, 'rows');
+    await gateway.end('SIGKILL');
+    await says(page, /The connection was lost at .* What you see is as of .* Try 1 of 5 begins in \d s/s);
+    await page.getByText('Not live').waitFor();
+    await until(async () => (await page.locator('table.board td.age').first().innerText()).startsWith('stale '), 'what is stale says so');
+    await until(async () => /The connection was lost/.test(await page.locator('p[role=status][aria-live]').innerText()), 'a sentence for screen readers');
+    await shot(page, 'lost');
+    await isClean(page, 'while the gateway is away');
+    await gateway.start();
+    await page.getByRole('button', { name: 'Reconnect now' }).click();
+    await isLive(page);
+    assert.equal(await banner(page), '');
+    const before = await price(page, 'WESTERN HUB');
+    await until(async () => (await price(page, 'WESTERN HUB')) !== before, 'prices go on');
+    gateway.signal('SIGSTOP');
+    await says(page, /The gateway went silent/);
+    gateway.signal('SIGCONT');
+    await isLive(page);
+    await page.goto(`${gateway.url}#/gateway`);
+    await page.getByText('The gateway went silent.').waitFor();
+    await page.context().close();
+    await gateway.end('SIGTERM');
+  },
+
+  async 'Redis goes, and comes back'() {
+    if (!has('redis-server')) return 'there is no redis-server';
+    const redis = await Redis.start();
+    const gateway = await Gateway.start('demo', '--redis-url', redis.url, '--interval-ms', '250');
+    const page = await tab();
+    await toPrices(page, gateway.url);
+    await until(async () => (await rows(page).count()) >= 8, 'rows');
+    assert.match(await state(page), /Redis/);
+    await redis.end();
+    await says(page, /Redis has been away since \d\d:\d\d:\d\d\. Prices of this gateway go on .* Nothing accepted is lost/s);
+    assert.match(await state(page), /Degraded\s*in memory/);
+    const before = await price(page, 'WESTERN HUB');
+    await until(async () => (await price(page, 'WESTERN HUB')) !== before, 'prices go on from memory');
+    await isClean(page, 'degraded');
+    await page.getByRole('link', { name: 'Details' }).click();
+    await page.locator('.verdict b.degraded').waitFor();
+    await until(async () => Number((await page.locator('.facts dd').first().innerText()).replaceAll(',', '')) > 0, 'entries that wait for Redis');
+    await shot(page, 'outage');
+    await isClean(page, 'the promise while degraded');
+    await redis.start();
+    await until(async () => (await banner(page)) === '', 'no banner', 30_000);
+    await page.locator('.verdict b.healthy').waitFor();
+    await until(async () => (await page.locator('.happenings b').allInnerTexts()).includes('degraded'), 'the outage among what happened');
+    await until(async () => (await page.locator('.facts dd').first().innerText()) === '0', 'nothing waits');
+    await shot(page, 'after-outage');
+    assert.match(await page.locator('.promise').innerText(), /0 lost/);
+    await isClean(page, 'healthy again');
+    await page.context().close();
+    await gateway.end('SIGTERM');
+    await redis.end();
+    return undefined;
+  },
+
+  async 'five tries, and then a button'() {
+    const gateway = await Gateway.start('demo', '--storage', 'memory');
+    const page = await tab();
+    await toPrices(page, gateway.url);
+    await isLive(page);
+    const tries = [];
+    const until5 = until(async () => {
+      const found = /Try (\d) of 5/.exec(await banner(page));
+      if (found && tries.at(-1) !== found[1]) tries.push(found[1]);
+      return /5 tries to connect again failed/.test(await banner(page));
+    }, async () => `given up; ${await banner(page)}`, 60_000);
+    await gateway.end('SIGKILL');
+    await until5;
+    assert.deepEqual(tries, ['1', '2', '3', '4', '5']);
+    assert.match(await state(page), /Not connected\s*stopped trying/);
+    await shot(page, 'stopped');
+    await isClean(page, 'given up');
+    await gateway.start();
+    await page.getByRole('button', { name: 'Reconnect now' }).click();
+    await isLive(page);
+    await page.context().close();
+    await gateway.end('SIGTERM');
+  },
+
+  async 'offline, and a tab that is frozen'() {
+    const gateway = await Gateway.start('demo', '--storage', 'memory', '--interval-ms', '250');
+    const page = await tab();
+    await toPrices(page, gateway.url);
+    await until(async () => (await rows(page).count()) >= 8, 'rows');
+    await page.context().setOffline(true);
+    await says(page, /This device has been offline since/);
+    assert.match(await state(page), /^Offline/);
+    await shot(page, 'offline');
+    await isClean(page, 'offline');
+    await page.context().setOffline(false);
+    await isLive(page);
+    // A tab that sleeps gives its connection up, and has all when it wakes.
+    const cdp = await page.context().newCDPSession(page);
+    await cdp.send('Page.setWebLifecycleState', { state: 'frozen' });
+    await cdp.send('Page.setWebLifecycleState', { state: 'active' });
+    await isLive(page);
+    const before = await price(page, 'WESTERN HUB');
+    await until(async () => (await price(page, 'WESTERN HUB')) !== before, 'prices go on');
+    // A tab that nobody sees draws nothing, and is up to date when it is seen.
+    const hide = (isHidden) => page.evaluate((hidden) => {
+      Object.defineProperty(document, 'hidden', { configurable: true, get: () => hidden });
+      document.dispatchEvent(new Event('visibilitychange'));
+    }, isHidden);
+    await hide(true);
+    const drawn = await page.locator('table.board td.price').allInnerTexts();
+    const { messages } = await gateway.get('ws/stats?connections=0');
+    await until(async () => (await gateway.get('ws/stats?connections=0')).messages.sent > messages.sent + 50, 'prices that come meanwhile');
+    assert.deepEqual(await page.locator('table.board td.price').allInnerTexts(), drawn, 'a hidden tab draws nothing');
+    await hide(false);
+    await until(async () => `${await page.locator('table.board td.price').allInnerTexts()}` !== `${drawn}`, 'prices of now');
+    await isLive(page);
+    assert.deepEqual(page.faults, []);
+    await page.context().close();
+    await gateway.end('SIGTERM');
+  },
+
+  async 'below a path behind nginx, and on a page of another origin that is listed'() {
+    const port = await freePort();
+    const gateway = await Gateway.start('demo', '--storage', 'memory', '--interval-ms', '250', '--set', 'http.base_path=/desk/prices', '--set', `http.origins=["http://127.0.0.1:${port}"]`, '--set', 'http.trusted_proxies=["127.0.0.1"]');
+    const page = await tab();
+    if (has('nginx')) {
+      await toPrices(page, await nginx(gateway, '/desk/prices'));
+      await until(async () => (await rows(page).count()) >= 8, 'rows behind nginx');
+      await page.getByRole('button', { name: 'Place order' }).click();
+      await page.locator('.story').waitFor();
+      await page.getByRole('link', { name: 'Gateway' }).click();
+      await page.getByRole('heading', { name: 'Nothing accepted is lost' }).waitFor();
+      assert.deepEqual(page.faults, []);
+    }
+    const dist = join(import.meta.dirname, '../../dist');
+    const kinds = { js: 'text/javascript', css: 'text/css', svg: 'image/svg+xml', html: 'text/html' };
+    const server = createServer((request, response) => {
+      const path = request.url === '/' ? 'index.html' : request.url.slice(1);
+      let body = readFileSync(join(dist, path));
+      if (path === 'index.html') body = String(body).replace('<head>', `<head><meta name="zonewire-gateway" content="${gateway.url}">`);
+      response.writeHead(200, { 'content-type': kinds[path.split('.').at(-1)] }).end(body);
+    }).listen(port, '127.0.0.1');
+    await toPrices(page, `http://127.0.0.1:${port}/`);
+    await until(async () => (await rows(page).count()) >= 8, 'rows on a page of another origin');
+    await page.getByRole('button', { name: 'Place order' }).click();
+    await page.locator('.story').waitFor();
+    assert.deepEqual(page.faults, []);
+    await page.context().close();
+    server.closeAllConnections();
+    server.close();
+    await gateway.end('SIGTERM');
+    return has('nginx') ? undefined : 'there is no nginx';
+  },
+};
+
+/** It waits most of its time, so it runs beside the others. */
+const ASIDE = 'five tries, and then a button';
+const wanted = process.argv.slice(2);
+const names = Object.keys(tests).filter((name) => wanted.length === 0 || wanted.some((word) => name.includes(word)));
+let failed = 0;
+async function run(name) {
+  const began = Date.now();
+  try {
+    const skipped = await tests[name]();
+    console.log(`${skipped ? `skipped in part: ${skipped}:` : 'ok'} ${name} (${((Date.now() - began) / 1000).toFixed(1)} s)`);
+  } catch (error) {
+    failed += 1;
+    console.log(`not ok ${name}\n${error.stack}`);
+  }
+}
+try {
+  const aside = names.includes(ASIDE) ? run(ASIDE) : undefined;
+  for (const name of names.filter((it) => it !== ASIDE)) await run(name);
+  await aside;
+} finally {
+  await over();
+}
+process.exit(failed === 0 ? 0 : 1);

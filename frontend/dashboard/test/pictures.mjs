@@ -1,0 +1,40 @@
+// Takes the pictures of docs/images anew: node test/pictures.mjs [seconds of prices to draw, 90]
+import { join } from 'node:path';
+import { Gateway, over, Redis, tab, until } from './support.mjs';
+
+const seconds = Number(process.argv[2] ?? 90);
+const images = process.env.ZONEWIRE_TEST_SHOTS ?? join(import.meta.dirname, '../../../docs/images');
+const shot = (page, name) => page.screenshot({ path: join(images, `${name}.png`) });
+
+/** The chart and the small lines have what the log keeps. */
+const drawn = (page) => until(async () => /^The log keeps/.test(await page.locator('.ranges > .dim').innerText()) && (await page.locator('td.change').allInnerTexts()).every((text) => text !== '–'), 'prices of the log');
+
+try {
+  const redis = await Redis.start();
+  const gateway = await Gateway.start('demo', '--redis-url', redis.url, '--interval-ms', '250', '--set', 'orders.paper.failure_rate=0');
+  const watching = await tab({ width: 1440, height: 1000 });
+  await watching.goto(`${gateway.url}#/gateway`);
+  await new Promise((later) => setTimeout(later, seconds * 1000));
+  const page = await tab();
+  await page.goto(`${gateway.url}#/prices/pjm,ercot?key=pjm/WESTERN%20HUB&range=5m`);
+  await page.getByRole('button', { name: 'Place order' }).click();
+  await page.locator('.story.submitted, .story.confirmed').waitFor();
+  await page.locator('.notice button').click();
+  await shot(page, 'prices');
+  await shot(watching, 'gateway');
+  const dark = await tab({ dark: true });
+  await dark.goto(`${gateway.url}#/prices/caiso?sort=-price&range=5m`);
+  await drawn(dark);
+  await shot(dark, 'dark');
+  const small = await tab({ width: 375, height: 812 });
+  await small.goto(`${gateway.url}#/prices/pjm?key=pjm/WESTERN%20HUB&range=5m`);
+  await drawn(small);
+  await shot(small, 'small');
+  await redis.end();
+  await watching.locator('.verdict b.degraded').waitFor();
+  await until(async () => Number((await watching.locator('.facts dd').first().innerText()).replaceAll(',', '')) > 500, 'entries that wait');
+  await shot(watching, 'outage');
+} finally {
+  await over();
+}
+process.exit(0);
