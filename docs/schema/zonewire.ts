@@ -2099,6 +2099,18 @@ answer_bytes: number,
  */
 requests_refused_by_reason: { [key in string]: number }, 
 /**
+ * Tokens and API keys that held.
+ */
+tokens_accepted: number, 
+/**
+ * Tokens and API keys that did not hold, by reason.
+ */
+tokens_refused_by_reason: { [key in string]: number }, 
+/**
+ * Revocations that are remembered.
+ */
+revocations: number, 
+/**
  * TCP connections accepted.
  */
 accepted: number, 
@@ -2171,7 +2183,11 @@ waiting_messages: number,
 /**
  * Their bytes.
  */
-waiting_bytes: number, };
+waiting_bytes: number, 
+/**
+ * Who its client is, where that was shown.
+ */
+subject?: string, };
 
 /**
  * How well a connection does.
@@ -2272,6 +2288,10 @@ late?: boolean,
  */
 missedBefore?: boolean, 
 /**
+ * It is the latest one of its key, sent because a client begins.
+ */
+snapshot?: boolean, 
+/**
  * The key.
  */
 key: string, };
@@ -2303,7 +2323,11 @@ late?: boolean,
 /**
  * Entries of its gateway before it are gone.
  */
-missedBefore?: boolean, };
+missedBefore?: boolean, 
+/**
+ * It is the latest one of its key, sent because a client begins.
+ */
+snapshot?: boolean, };
 
 /**
  * An update of an order. What its worker told besides follows.
