@@ -1,5 +1,5 @@
 //! Issuers, and what they sign.
-#![allow(dead_code, missing_docs, unreachable_pub, reason = "shared by several tests")]
+#![allow(clippy::unwrap_used, dead_code, missing_docs, unreachable_pub, reason = "shared by several tests")]
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
