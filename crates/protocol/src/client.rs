@@ -410,7 +410,7 @@ mod tests {
             (r#"{"type":"subscribe","channels":[],"snapshot":0}"#, "`snapshot` must be true or false"),
             (
                 r#"{"type":"dance"}"#,
-                r#"unknown type "dance": expected subscribe, unsubscribe, heartbeat, heartbeat_ack or ping"#,
+                r#"unknown type "dance": expected subscribe, unsubscribe, heartbeat, heartbeat_ack, ping or auth"#,
             ),
         ] {
             assert_eq!(ClientMessage::parse(text).unwrap_err().message, expected, "{text}");
