@@ -308,6 +308,24 @@ async fn public_zones_need_no_token() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn who_guesses_tokens_on_an_open_connection_is_cut_off() {
+    let realm = Realm::new();
+    let mut config = realm.config();
+    config.auth.anonymous = vec!["subscribe:zone:*".to_owned()];
+    (config.connections.messages_per_s, config.connections.messages_burst) = (1, 35);
+    let gateway = Running::start(config).await;
+    let mut client = Client::connect(&gateway.url("/ws")).await;
+    // Each counts as ten messages.
+    for id in 1..=4 {
+        client.send(&json!({ "type": "auth", "id": id, "token": "nonsense" })).await;
+    }
+    let (before, code, _) = client.until_close().await;
+    let refused = before.iter().filter(|message| message["code"] == "invalid_token");
+    assert_eq!((refused.count(), code), (3, 4004), "{before:?}");
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_token_is_renewed_without_a_gap_or_the_connection_ends() {
     let realm = Realm::new();
     let gateway = realm.start().await;

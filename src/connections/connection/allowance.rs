@@ -21,14 +21,14 @@ impl Bucket {
         Self { left: Cell::new(burst as f32), at: Cell::new(0) }
     }
 
-    /// Takes one; what is left, which may be less than nothing.
-    fn take(&self, now: u32, shard: &Shard) -> f32 {
+    /// Takes some, but no more than there may be at once; what is left, which may be less than nothing.
+    fn take(&self, some: f32, now: u32, shard: &Shard) -> f32 {
         let (rate, burst) = (shard.config.messages_per_s as f32, shard.config.messages_burst as f32);
         if rate == 0.0 {
             return burst;
         }
         let passed = TICK * (now - self.at.replace(now));
-        let left = (self.left.get() + passed.as_secs_f32() * rate).min(burst) - 1.0;
+        let left = (self.left.get() + passed.as_secs_f32() * rate).min(burst) - some.min(burst);
         self.left.set(left);
         left
     }
@@ -38,7 +38,12 @@ impl Connection {
     /// Charges a message, or a further channel that one subscribes to. When that is too much the
     /// connection is closed, and this is false.
     pub(in crate::connections) fn allowed(&self, shard: &Shard) -> bool {
-        let is_paid = self.messages.take(self.ticks(), shard) >= 0.0;
+        self.allowed_as(1.0, shard)
+    }
+
+    /// The same of something that costs as much as so many messages.
+    pub(in crate::connections) fn allowed_as(&self, messages: f32, shard: &Shard) -> bool {
+        let is_paid = self.messages.take(messages, self.ticks(), shard) >= 0.0;
         if !is_paid {
             // When it may send as much at once again as on a new connection.
             let ConnectionsConfig { messages_per_s, messages_burst, .. } = shard.config;
@@ -50,7 +55,7 @@ impl Connection {
 
     /// Charges a channel that is unsubscribed from, which is never too much: see [`rest`](Self::rest).
     pub(in crate::connections) fn charge_leaving(&self, shard: &Shard) {
-        self.leaves.take(self.ticks(), shard);
+        self.leaves.take(1.0, self.ticks(), shard);
     }
 
     /// How long its client is not to be listened to, having unsubscribed from too much in too short a
