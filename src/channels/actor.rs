@@ -218,8 +218,13 @@ impl Actor {
                 self.on_command(command).await;
             }
             self.suspect |= suspicion.raised.swap(false, Ordering::AcqRel);
-            self.repair_if_due().await;
-            self.append_if_due().await;
+            // The future of either is large, and is made only where there is something to do.
+            if self.is_repair_due() {
+                self.repair_or_retry().await;
+            }
+            if self.is_append_due() {
+                self.append_or_retry().await;
+            }
         }
         self.common.seq_floor.fetch_max(self.next_seq, Ordering::AcqRel);
         if self.followed
@@ -331,10 +336,11 @@ impl Actor {
 
     // Publishing
 
-    async fn append_if_due(&mut self) {
-        if self.waiting.is_empty() || Instant::now() < self.retry_at {
-            return;
-        }
+    fn is_append_due(&self) -> bool {
+        !self.waiting.is_empty() && Instant::now() >= self.retry_at
+    }
+
+    async fn append_or_retry(&mut self) {
         self.used_at = Instant::now();
         match self.append_next().await {
             Ok(()) => (self.failures, self.failing_since) = (0, None),
@@ -376,7 +382,8 @@ impl Actor {
                     warn!(channel = %self.channel, prev, last, "the log does not know this node's chain; taking it up anew");
                     return self.rechain(batch).await;
                 }
-                self.on_appended(batch, &results, taken).await;
+                let ready = self.on_appended(batch, &results, taken);
+                self.deliver(&ready).await;
                 Ok(())
             }
         }
@@ -421,7 +428,8 @@ impl Actor {
     }
 
     /// The log has the first `taken` entries of the batch; it refused the next one, if there is one.
-    async fn on_appended(&mut self, batch: AppendBatch, results: &[Appended], taken: usize) {
+    /// Gives back what can be delivered now.
+    fn on_appended(&mut self, batch: AppendBatch, results: &[Appended], taken: usize) -> Vec<Entry> {
         let AppendBatch { epoch, producer, entries, .. } = batch;
         if let (Some(chain), Some(last)) = (&mut self.chain, entries[..taken].last()) {
             chain.acked = last.seq;
@@ -439,7 +447,7 @@ impl Actor {
         let applied: Vec<Entry> = applied.collect();
         // A repeated batch was in the log already; where, only the log or an echo can tell.
         self.suspect |= self.merge.is_some() && applied.len() < taken;
-        self.offer(&epoch, applied).await;
+        self.offer(&epoch, applied)
     }
 
     /// The first `count` waiting drafts are in the log.
@@ -508,23 +516,30 @@ impl Actor {
     // Following
 
     async fn on_echo(&mut self, echo: Echo) {
-        self.offer(&echo.epoch, echo.entries).await;
+        let ready = self.offer(&echo.epoch, echo.entries);
+        self.deliver(&ready).await;
     }
 
-    async fn offer(&mut self, epoch: &Epoch, entries: Vec<Entry>) {
-        let Some(merge) = &mut self.merge else { return };
-        match merge.offer(epoch, entries, Instant::now()) {
-            Offered::Ready(ready) => self.deliver(&ready).await,
-            Offered::ForeignEpoch => self.suspect = true,
+    /// Puts entries in order; gives back those whose turn it is.
+    fn offer(&mut self, epoch: &Epoch, entries: Vec<Entry>) -> Vec<Entry> {
+        let offered = self.merge.as_mut().map(|merge| merge.offer(epoch, entries, Instant::now()));
+        match offered {
+            None => Vec::new(),
+            Some(Offered::Ready(ready)) => ready,
+            Some(Offered::ForeignEpoch) => {
+                self.suspect = true;
+                Vec::new()
+            }
         }
     }
 
-    async fn repair_if_due(&mut self) {
+    fn is_repair_due(&self) -> bool {
         let now = Instant::now();
-        let due = self.suspect || self.hole_at().is_some_and(|at| now >= at);
-        if !due || now < self.repair_at {
-            return;
-        }
+        (self.suspect || self.hole_at().is_some_and(|at| now >= at)) && now >= self.repair_at
+    }
+
+    async fn repair_or_retry(&mut self) {
+        let now = Instant::now();
         self.common.stats.holes_repaired.add(1);
         match self.repair().await {
             Ok(()) => {
@@ -647,18 +662,24 @@ impl Actor {
     }
 
     async fn deliver(&mut self, entries: &[Entry]) {
+        let since = Instant::now();
+        for batch in &self.encode(entries) {
+            self.tell_shards(batch, since).await;
+        }
+    }
+
+    /// What the shards are told of entries; nothing where none of them has joined.
+    fn encode(&mut self, entries: &[Entry]) -> Vec<Live> {
         self.note_unknown(entries);
-        let (Some(merge), false) = (&self.merge, entries.is_empty()) else { return };
+        let (Some(merge), false) = (&self.merge, entries.is_empty()) else { return Vec::new() };
         if !self.joined.contains(&true) {
-            return;
+            return Vec::new();
         }
         self.common.stats.entries_delivered.add(entries.len() as u64);
-        let since = Instant::now();
         // Skipped entries leave a hole between two runs; each batch is contiguous.
         let is_late = |entry: &Entry| entry.offset <= self.late_to || entry.draft.marks.late;
         let runs = entries.chunk_by(|a, b| a.offset + 1 == b.offset && is_late(a) == is_late(b));
-        let batches: Vec<Live> = runs
-            .flat_map(|run| run.chunks(self.common.config.append_batch_entries))
+        runs.flat_map(|run| run.chunks(self.common.config.append_batch_entries))
             .map(|run| {
                 let is_late = run.first().is_some_and(is_late);
                 Live::Batch(Arc::new(LiveBatch::encode(
@@ -669,10 +690,7 @@ impl Actor {
                     run,
                 )))
             })
-            .collect();
-        for batch in &batches {
-            self.tell_shards(batch, since).await;
-        }
+            .collect()
     }
 
     async fn tell_shards(&mut self, message: &Live, since: Instant) {

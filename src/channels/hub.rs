@@ -628,18 +628,16 @@ impl Channels {
     }
 
     /// Hands a command to the channel's actor, or to its successor if it has just ended.
-    async fn send(&self, channel: &ChannelName, mut door: Door, mut command: Command) -> Result<(), Stopped> {
+    async fn send(&self, channel: &ChannelName, mut door: Door, command: Command) -> Result<(), Stopped> {
         loop {
             if self.0.common.stop.is_cancelled() {
                 return Err(Stopped);
             }
-            match door.commands.send(command).await {
-                Ok(()) => return Ok(()),
-                Err(mpsc::error::SendError(returned)) => {
-                    command = returned;
-                    door = self.door(channel, command.need());
-                }
+            if let Ok(place) = door.commands.reserve().await {
+                place.send(command);
+                return Ok(());
             }
+            door = self.door(channel, command.need());
         }
     }
 }

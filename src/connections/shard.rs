@@ -46,6 +46,7 @@ use crate::protocol::{
     Heartbeat, PROTOCOL_VERSION, ServerMessage, ping_frame, text_frame,
 };
 use crate::storage::{Scope, StatusReader, StorageStatus};
+use crate::support::chance::Hashing;
 use crate::support::panics::{Vital, contain, contain_now};
 use fan_out::Followed;
 use guests::Introduction;
@@ -123,7 +124,7 @@ pub(super) struct Shard {
     pub(super) status: StatusReader,
     gate: Arc<Gate>,
     connections: RefCell<Slab<Rc<Connection>>>,
-    followed: RefCell<HashMap<ChannelName, Rc<Followed>>>,
+    followed: RefCell<HashMap<ChannelName, Rc<Followed>, Hashing>>,
     tasks: TaskTracker,
     /// Of connections that replay, the place for one subscription of each at a time.
     replaying: RefCell<HashMap<Uuid, Arc<Semaphore>>>,

@@ -108,7 +108,7 @@ impl OrderHandle {
         message: &str,
         fields: &[(&str, Value)],
     ) -> Result<(), StepError> {
-        self.report(EntryKind::Routing, progress, message, fields).await
+        Ok(self.run.report(EntryKind::Routing, progress, message, fields).await?)
     }
 
     /// The transaction is being made; `progress` from 50 to 70.
@@ -121,7 +121,7 @@ impl OrderHandle {
         message: &str,
         fields: &[(&str, Value)],
     ) -> Result<(), StepError> {
-        self.report(EntryKind::Building, progress, message, fields).await
+        Ok(self.run.report(EntryKind::Building, progress, message, fields).await?)
     }
 
     /// The transaction may be sent once this has answered, and not before: from here on the order
@@ -135,22 +135,12 @@ impl OrderHandle {
         message: &str,
         fields: &[(&str, Value)],
     ) -> Result<(), StepError> {
-        self.report(EntryKind::Submitted, progress, message, fields).await
+        Ok(self.run.report(EntryKind::Submitted, progress, message, fields).await?)
     }
 
     /// Begins another try within this run, if there is one left; its first report is `routing` or
     /// `submitted`.
     pub fn next_attempt(&mut self) -> bool {
         self.run.attempts.begin_next()
-    }
-
-    async fn report(
-        &mut self,
-        kind: EntryKind,
-        progress: u8,
-        message: &str,
-        fields: &[(&str, Value)],
-    ) -> Result<(), StepError> {
-        Ok(self.run.report(kind, progress, message, fields).await?)
     }
 }

@@ -8,7 +8,7 @@ use serde_json::value::RawValue;
 use uuid::Uuid;
 
 use crate::model::OrderId;
-use crate::protocol::{FieldFault, OrderedFields, PayloadWriter, check_json, quoted};
+use crate::protocol::{FieldFault, OrderedFields, PayloadWriter, check_json};
 use crate::support::json::json_fault;
 
 /// The longest name of a token, in bytes.
@@ -142,8 +142,8 @@ impl OrderRequest {
             return Err(InvalidOrder::Fields(faults));
         }
         let mut order = PayloadWriter::default();
-        order.push("tokenIn", &quoted(&token_in));
-        order.push("tokenOut", &quoted(&token_out));
+        order.push_text("tokenIn", &token_in);
+        order.push_text("tokenOut", &token_out);
         order.push("amount", amount.get());
         order.push("slippage", &shifted(percent.get(), -2));
         order.push("slippagePercent", percent.get());
@@ -194,7 +194,7 @@ impl OrderRequest {
         for (name, value) in self.fields().iter().filter(|(name, _)| name != RETRY_OF) {
             fields.push(name, value.get());
         }
-        fields.push(RETRY_OF, &quoted(&order.to_string()));
+        fields.push_text(RETRY_OF, &order.to_string());
         Self::written(fields)
     }
 

@@ -15,7 +15,7 @@ use super::desk::Desk;
 use super::lease::{Lease, LeaseState};
 use crate::channels::PublishError;
 use crate::model::{Entry, EntryKind, OrderId};
-use crate::protocol::{OrderUpdate, Standing, compact, quoted};
+use crate::protocol::{OrderUpdate, PayloadWriter, Standing, quoted};
 use crate::storage::{Attempt, ClaimedJob, Ending, Held, Refusal, StorageError};
 
 /// Why a run cannot go on, or a report was not taken.
@@ -193,10 +193,9 @@ impl Run {
         message: &str,
         fields: &[(&str, Value)],
     ) -> Result<(), RunError> {
-        let mut own = self.own_fields(message);
-        own.extend(fields.iter().map(|(name, value)| (*name, compact(value))));
-        let standing = Standing { kind, progress, attempt: self.attempt() };
-        self.tell(OrderUpdate::new(standing, Utc::now(), &own)).await
+        let update =
+            self.update(kind, progress, self.attempt(), message, |payload| push_all(payload, fields));
+        self.tell(update).await
     }
 
     /// Publishes an update that may follow on the newest one. Waits while the storage is away.
@@ -273,15 +272,13 @@ impl Run {
     /// The order was carried out: its last update.
     pub(super) async fn confirm(
         &mut self,
-        fields: Vec<(&str, String)>,
+        fields: impl FnOnce(&mut PayloadWriter),
         message: &str,
     ) -> Result<(), RunError> {
-        let mut own = self.own_fields(message);
-        own.extend(fields);
         // It belongs to the attempt that was told of last.
         let attempt = self.standing.as_ref().map_or(self.attempt(), |standing| standing.attempt);
-        let standing = Standing { kind: EntryKind::Confirmed, progress: 100, attempt };
-        self.tell(OrderUpdate::new(standing, Utc::now(), &own)).await?;
+        let update = self.update(EntryKind::Confirmed, 100, attempt, message, fields);
+        self.tell(update).await?;
         self.desk.stats.confirmed.add(1);
         Ok(())
     }
@@ -289,25 +286,35 @@ impl Run {
     /// The order will not be carried out: its last update.
     pub(super) async fn fail(&mut self, code: &str, message: &str, is_dead: bool) -> Result<(), RunError> {
         let attempts = self.attempts.end();
-        let mut own = self.own_fields(message);
-        own.push(("error", format!(r#"{{"code":{},"message":{}}}"#, quoted(code), quoted(message))));
-        own.push(("attempts", attempts.to_string()));
-        if is_dead {
-            own.push(("deadLetter", "true".to_owned()));
-        }
-        let standing = Standing { kind: EntryKind::Failed, progress: 0, attempt: attempts };
-        self.append(OrderUpdate::new(standing, Utc::now(), &own)).await?;
+        let update = self.update(EntryKind::Failed, 0, attempts, message, |payload| {
+            let error = format!(r#"{{"code":{},"message":{}}}"#, quoted(code), quoted(message));
+            payload.push("error", &error);
+            payload.push_number("attempts", attempts);
+            if is_dead {
+                payload.push("deadLetter", "true");
+            }
+        });
+        self.append(update).await?;
         self.desk.stats.failed.add(1);
         Ok(())
     }
 
-    fn own_fields(&self, message: &str) -> Vec<(&'static str, String)> {
-        vec![
-            ("message", quoted(message)),
-            ("maxAttempts", self.attempts_max().to_string()),
-            ("run", self.run.to_string()),
-            ("executor", quoted(&self.executor)),
-        ]
+    /// An update of this run: what all of them say, and then what `write` adds.
+    fn update(
+        &self,
+        kind: EntryKind,
+        progress: u8,
+        attempt: u32,
+        message: &str,
+        write: impl FnOnce(&mut PayloadWriter),
+    ) -> OrderUpdate {
+        OrderUpdate::new(Standing { kind, progress, attempt }, Utc::now(), |payload| {
+            payload.push_text("message", message);
+            payload.push_number("maxAttempts", self.attempts_max());
+            payload.push_number("run", self.run);
+            payload.push_text("executor", &self.executor);
+            write(payload);
+        })
     }
 
     /// Ends the run in the queue. See [`Lease::finish`].
@@ -320,6 +327,11 @@ impl From<StorageError> for RunError {
     fn from(error: StorageError) -> Self {
         Self::Unavailable(Box::new(error))
     }
+}
+
+/// Adds fields of an executor's.
+pub(super) fn push_all(payload: &mut PayloadWriter, fields: &[(&str, Value)]) {
+    fields.iter().for_each(|(name, value)| payload.push_value(name, value));
 }
 
 /// Where an order stands with its newest update. One of a stage that only a newer version knows counts

@@ -45,7 +45,9 @@ impl Desk {
         fence: Option<u64>,
     ) -> Result<(), PublishError> {
         let kinds: Vec<EntryKind> = drafts.iter().map(|draft| draft.kind.clone()).collect();
-        let published = self.channels.publish_under(&ChannelName::order(order), drafts, fence).await;
+        let channel = ChannelName::order(order);
+        // In a box, since each `async fn` between here and an executor would copy all of it.
+        let published = Box::pin(self.channels.publish_under(&channel, drafts, fence)).await;
         let accepted = published.as_ref().map_or_else(PublishError::accepted, |()| kinds.len());
         for kind in kinds.iter().take(accepted) {
             // A line for each order would cost as much as half of all else that is done for it.

@@ -12,9 +12,8 @@ use tracing::{error, info, warn};
 use super::desk::{Desk, Orders};
 use super::executor::{Confirmation, ExecutionError, OrderExecutor, OrderHandle, StepError};
 use super::request::OrderRequest;
-use super::run::{Claim, Run, RunError};
+use super::run::{Claim, Run, RunError, push_all};
 use crate::model::{Entry, OrderId};
-use crate::protocol::compact;
 use crate::storage::{ClaimedJob, Ending};
 use crate::support::backoff::STORAGE_RETRY;
 use crate::support::panics::contain;
@@ -183,8 +182,8 @@ impl Worker {
     }
 
     async fn confirm(&self, run: &mut Run, confirmation: &Confirmation) {
-        let fields = confirmation.fields.iter().map(|(name, value)| (*name, compact(value))).collect();
-        match run.confirm(fields, &confirmation.message).await {
+        let Confirmation { message, fields } = confirmation;
+        match run.confirm(|payload| push_all(payload, fields), message).await {
             Ok(()) | Err(RunError::Ended) => self.desk.note(run.finish(&Ending::Done).await.map(drop)),
             Err(error) => self.stopped(run, error).await,
         }

@@ -18,7 +18,7 @@ pub use entry::{RESERVED_FIELDS, entry_json, latest_json};
 pub(crate) use fields::each_element;
 pub use frame::{FRAME_HEADER_MAX, close_frame, ping_frame, text_frame};
 pub use payload::InvalidPayload;
-pub(crate) use payload::{PayloadWriter, compact, quoted};
+pub(crate) use payload::{PayloadWriter, quoted};
 pub use price::{KEY_LEN_MAX, parse_price};
 pub(crate) use time::{TIME_EXPECTED, time_of_number, time_of_text};
 pub use update::{ORDER_KEY, OrderUpdate, Standing};

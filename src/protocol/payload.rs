@@ -64,73 +64,97 @@ pub(super) fn shown(text: &str) -> String {
     format!("`{plain}{dots}`")
 }
 
-/// Writes a compact object, field by field, with values as they are given.
+/// Writes a compact object, field by field. A name must not be there yet.
 #[derive(Debug, Default)]
-pub(crate) struct PayloadWriter(String);
+pub(crate) struct PayloadWriter(Vec<u8>);
 
 impl PayloadWriter {
-    /// Adds a field whose value is JSON; the name must not be there yet.
+    /// Adds a field whose value is JSON.
     pub(crate) fn push(&mut self, name: &str, json: &str) {
+        self.push_name(name);
+        push_compact(&mut self.0, json);
+    }
+
+    /// Adds a field whose value is a text.
+    pub(crate) fn push_text(&mut self, name: &str, text: &str) {
+        self.push_name(name);
+        push_quoted(&mut self.0, text);
+    }
+
+    /// Adds a field whose value is a number.
+    pub(crate) fn push_number(&mut self, name: &str, number: u32) {
+        self.push_name(name);
+        write_json(&mut self.0, &number);
+    }
+
+    pub(crate) fn push_value(&mut self, name: &str, value: &serde_json::Value) {
+        self.push_name(name);
+        write_json(&mut self.0, value);
+    }
+
+    fn push_name(&mut self, name: &str) {
         /// Most payloads are shorter.
         const USUAL_BYTES: usize = 256;
         if self.0.is_empty() {
             self.0.reserve(USUAL_BYTES);
         }
-        self.0.push(if self.0.is_empty() { '{' } else { ',' });
+        self.0.push(if self.0.is_empty() { b'{' } else { b',' });
         push_quoted(&mut self.0, name);
-        self.0.push(':');
-        push_compact(&mut self.0, json);
+        self.0.push(b':');
     }
 
     pub(crate) fn finish(mut self) -> Bytes {
-        self.0.push_str(if self.0.is_empty() { "{}" } else { "}" });
+        self.0.extend_from_slice(if self.0.is_empty() { b"{}" } else { b"}" });
         // Without the room that is left: what is kept of an entry is counted by its length.
-        Bytes::copy_from_slice(self.0.as_bytes())
+        Bytes::copy_from_slice(&self.0)
     }
 }
 
 pub(crate) fn quoted(text: &str) -> String {
-    let mut json = String::with_capacity(text.len() + 2);
-    push_quoted(&mut json, text);
-    json
+    serde_json::to_string(text).expect("a text always serialises")
+}
+
+fn write_json(out: &mut Vec<u8>, value: &impl serde::Serialize) {
+    serde_json::to_writer(out, value)
+        .expect("texts, numbers and values always serialise, and a vector takes all");
 }
 
 /// Adds a text as JSON. Nearly all are plain, and need no writer of JSON.
-fn push_quoted(out: &mut String, text: &str) {
-    if text.bytes().any(|byte| matches!(byte, b'"' | b'\\' | ..b' ')) {
-        return out.push_str(&serde_json::to_string(text).expect("a string always serialises"));
+fn push_quoted(out: &mut Vec<u8>, text: &str) {
+    // All bytes are looked at, which the compiler makes many at a time of.
+    let is_odd = text.bytes().fold(false, |odd, byte| odd | matches!(byte, b'"' | b'\\' | ..b' '));
+    if is_odd {
+        return write_json(out, &text);
     }
-    out.push('"');
-    out.push_str(text);
-    out.push('"');
-}
-
-/// A value as compact JSON.
-pub(crate) fn compact(value: &serde_json::Value) -> String {
-    serde_json::to_string(value).expect("a value always serialises")
+    out.push(b'"');
+    out.extend_from_slice(text.as_bytes());
+    out.push(b'"');
 }
 
 /// Copies JSON without the white space between its tokens.
-fn push_compact(out: &mut String, json: &str) {
+fn push_compact(out: &mut Vec<u8>, json: &str) {
+    let is_space = |byte: u8| matches!(byte, b' ' | b'\n' | b'\r' | b'\t');
     // All of a text is within its quotes.
-    if json.starts_with('"') || !json.contains([' ', '\n', '\r', '\t']) {
-        return out.push_str(json);
+    if json.starts_with('"') || !json.bytes().fold(false, |found, byte| found | is_space(byte)) {
+        return out.extend_from_slice(json.as_bytes());
     }
     let (mut in_string, mut escaped) = (false, false);
-    for c in json.chars() {
-        if in_string || !matches!(c, ' ' | '\n' | '\r' | '\t') {
-            out.push(c);
+    for byte in json.bytes() {
+        if in_string || !is_space(byte) {
+            out.push(byte);
         }
-        match c {
-            '"' if !escaped => in_string = !in_string,
+        match byte {
+            b'"' if !escaped => in_string = !in_string,
             _ => {}
         }
-        escaped = in_string && c == '\\' && !escaped;
+        escaped = in_string && byte == b'\\' && !escaped;
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashMap;
+
     use super::*;
 
     #[test]
@@ -146,9 +170,11 @@ mod tests {
     }
 
     #[test]
-    fn texts_are_written_as_a_writer_of_json_would() {
+    fn names_and_texts_are_written_as_a_writer_of_json_would() {
         for text in ["", "plain text_1", "\"", "\\", "\u{1f}", "\u{7f}", "é\u{2028}", "a\tb"] {
-            assert_eq!(quoted(text), serde_json::to_string(text).unwrap());
+            let mut payload = PayloadWriter::default();
+            payload.push_text(text, text);
+            assert_eq!(payload.finish(), serde_json::to_string(&HashMap::from([(text, text)])).unwrap());
         }
     }
 }

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 use serde_json::value::RawValue;
 
-use super::payload::{PayloadWriter, check_names, check_readable, fault, quoted, read_time, shown};
+use super::payload::{PayloadWriter, check_names, check_readable, fault, read_time, shown};
 use super::{InvalidPayload, OrderedFields, ProblemCode, RESERVED_FIELDS};
 use crate::model::{DraftEntry, EntryKind, Marks};
 use crate::support::json::json_fault;
@@ -119,7 +119,7 @@ fn payload(key: &str, fields: &[(String, &RawValue)]) -> Bytes {
     let rest = fields.iter().filter(|(name, _)| name != "key" && name != "timestamp");
     let rest = rest.filter(|(name, value)| !is_no_price(name, value));
     let mut payload = PayloadWriter::default();
-    payload.push("key", &quoted(key));
+    payload.push_text("key", key);
     rest.for_each(|(name, value)| payload.push(name, value.get()));
     payload.finish()
 }

@@ -163,7 +163,7 @@ impl OrderUpdate {
         }
         let time = get("timestamp").filter(|value| value.get() != "null").map_or(Ok(now), read_time)?;
         let mut payload = PayloadWriter::default();
-        payload.push("progress", &progress.to_string());
+        payload.push_number("progress", progress.into());
         for (name, value) in fields {
             // Which order it is of is said already.
             if !["type", "progress", "timestamp", ORDER_ID].contains(&name.as_str()) {
@@ -174,14 +174,19 @@ impl OrderUpdate {
         Ok(Self { standing: Standing { kind, progress, attempt }, draft })
     }
 
-    /// An update that the gateway itself makes, of a progress within its stage's range.
-    pub(crate) fn new(standing: Standing, now: DateTime<Utc>, fields: &[(&str, String)]) -> Self {
+    /// An update that the gateway itself makes, of a progress within its stage's range; `write` adds its
+    /// own fields.
+    pub(crate) fn new(
+        standing: Standing,
+        now: DateTime<Utc>,
+        write: impl FnOnce(&mut PayloadWriter),
+    ) -> Self {
         let (least, most) = range(&standing.kind);
         let standing = Standing { progress: standing.progress.clamp(least, most), ..standing };
         let mut payload = PayloadWriter::default();
-        payload.push("progress", &standing.progress.to_string());
-        payload.push("attempt", &standing.attempt.to_string());
-        fields.iter().for_each(|(name, json)| payload.push(name, json));
+        payload.push_number("progress", standing.progress.into());
+        payload.push_number("attempt", standing.attempt);
+        write(&mut payload);
         let draft = draft(standing.kind.clone(), now, payload.finish());
         Self { standing, draft }
     }

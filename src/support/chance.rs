@@ -1,9 +1,10 @@
 //! What is drawn at random, and matters to when and in which order things happen: one place, so that
 //! tests can repeat it.
 
-/// The hasher of maps whose order decides what happens next.
+/// The hasher of maps that are looked into for every entry, and of those whose order decides what happens
+/// next. Strangers choose some of the keys: its key is random, so that they cannot choose ones that collide.
 #[cfg(not(test))]
-pub(crate) type Hashing = std::hash::RandomState;
+pub(crate) type Hashing = ahash::RandomState;
 /// The same order each time.
 #[cfg(test)]
 pub(crate) type Hashing = std::hash::BuildHasherDefault<std::hash::DefaultHasher>;

@@ -7,7 +7,7 @@ use chrono::{DateTime, SubsecRound as _, TimeDelta, Utc};
 
 use super::{Channels, Need, PublishError, is_of_a_price};
 use crate::model::{ChannelName, DraftEntry, EntryKind, Marks, Zone};
-use crate::protocol::{PayloadWriter, quoted};
+use crate::protocol::PayloadWriter;
 use crate::storage::{RecordKind, StorageError};
 
 impl Channels {
@@ -24,7 +24,7 @@ impl Channels {
         let time = self.time_after(&channel, before, Some(key)).await?;
         let door = self.door(&channel, Need::Publisher);
         let mut payload = PayloadWriter::default();
-        payload.push("key", &quoted(key));
+        payload.push_text("key", key);
         let removal = draft(time, EntryKind::KeyRemoved, Some(key.into()), payload);
         self.hand_over(&channel, door.clone(), vec![removal], None).await?;
         // They are read again where they are needed next.

@@ -15,6 +15,7 @@ use crate::storage::{
     Attempt, Cancelling, ClaimedJob, Ending, Enqueued, Held, Idempotency, JOBS_PER_CALL_MAX, JobBounds,
     JobCounts, JobKind, JobState, JobView, LEASE_MAX, LEASE_MIN, MovedJob, NewJob, Stand,
 };
+use crate::support::chance::Hashing;
 
 /// One moment, on both clocks: the monotonic one that decides, and the one that people read.
 #[derive(Debug, Clone, Copy)]
@@ -44,7 +45,7 @@ const COUNTED_BYTES: usize = 4 << 10;
 /// Every job that is known. See [`Jobs`](crate::storage::Jobs) for what the methods promise.
 #[derive(Debug, Default)]
 pub(in crate::storage) struct JobTable {
-    jobs: HashMap<JobId, Job>,
+    jobs: HashMap<JobId, Job, Hashing>,
     /// What they count for, and those of them that have ended.
     weight: usize,
     ended_weight: usize,
@@ -54,14 +55,14 @@ pub(in crate::storage) struct JobTable {
     last_change: u64,
     last_token: u64,
     /// What can be claimed, by kind; `None` by all kinds of workers. None is empty.
-    queues: HashMap<Option<JobKind>, Queue>,
+    queues: HashMap<Option<JobKind>, Queue, Hashing>,
     /// By when they are due.
     delayed: BTreeMap<(Instant, u64), JobId>,
     /// By when they ended.
     ended: BTreeMap<(Instant, u64), JobId>,
     by_age: BTreeMap<u64, JobId>,
     by_state: [BTreeMap<u64, JobId>; JobState::ALL.len()],
-    keys: HashMap<String, KeyUse>,
+    keys: HashMap<String, KeyUse, Hashing>,
     /// By when their jobs were queued.
     key_ages: BTreeMap<(Instant, u64), JobId>,
     /// As last heard of.
@@ -494,7 +495,7 @@ impl JobTable {
 }
 
 /// The job, if this claim of it still holds.
-fn held_under(jobs: &mut HashMap<JobId, Job>, id: JobId, token: u64) -> Option<&mut Job> {
+fn held_under(jobs: &mut HashMap<JobId, Job, Hashing>, id: JobId, token: u64) -> Option<&mut Job> {
     jobs.get_mut(&id).filter(|job| job.token == token && matches!(job.stand, Stand::Claimed { .. }))
 }
 

@@ -77,7 +77,7 @@ struct Evictions {
 #[cfg_attr(test, derive(Clone))]
 #[derive(Debug, Default)]
 struct State {
-    channels: HashMap<ChannelName, Channel>,
+    channels: HashMap<ChannelName, Channel, Hashing>,
     /// Sum of `Channel::bytes`.
     total_bytes: usize,
     /// Sum of the cost of each `Channel::latest`.

@@ -52,6 +52,7 @@ use super::primary::{Area, Place, Primary};
 use super::spool::{Former, Spool};
 use super::{LogEvent, MemoryBackend, Outside, Result, StatusWriter, StorageBackend, StorageError};
 use crate::model::{BackendName, BackendState, ChannelName, Lane, NodeId};
+use crate::support::chance::Hashing;
 #[cfg(test)]
 use crate::support::mutant::{self, Mutant};
 use line::Line;
@@ -132,7 +133,7 @@ struct Core {
 
 #[derive(Debug)]
 struct State {
-    lines: HashMap<ChannelName, Line>,
+    lines: HashMap<ChannelName, Line, Hashing>,
     journal: Journal,
     /// Channels to be put in order.
     queue: Queue,
@@ -235,7 +236,7 @@ impl Switching {
             lanes: parts.lanes,
             ordering_deadline: parts.ordering_deadline,
             state: Mutex::new(State {
-                lines: HashMap::new(),
+                lines: HashMap::default(),
                 journal: Journal::new(parts.journal),
                 queue: Queue::default(),
                 holes: BTreeMap::new(),

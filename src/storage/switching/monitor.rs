@@ -18,6 +18,7 @@ use crate::storage::failover::{Failover, First, Limits, Lost, Signal, Step};
 use crate::storage::primary::{Area, Areas, Beat, LinkHealth};
 use crate::storage::status::{Scope, Served};
 use crate::storage::{LogEvent, Result, StatusWriter};
+use crate::support::chance::Hashing;
 use crate::support::counter::observe;
 
 /// Between beats.
@@ -345,7 +346,7 @@ impl Announcer {
 }
 
 /// What is kept to be put back is bounded in all: that of the channels that rest longest goes first.
-fn bound_tails(lines: &mut HashMap<ChannelName, Line>, bytes_max: usize) {
+fn bound_tails(lines: &mut HashMap<ChannelName, Line, Hashing>, bytes_max: usize) {
     let mut total: usize = lines.values().map(|line| line.tail.bytes()).sum();
     if total <= bytes_max {
         return;
@@ -516,7 +517,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn what_is_kept_to_be_put_back_is_bounded_in_all() {
         let data = Bytes::from(vec![b'x'; 1 << 20]);
-        let mut lines = HashMap::new();
+        let mut lines = HashMap::default();
         let max: usize = 50 << 20;
         let count = (max >> 20) + 20;
         for n in 0..count {
