@@ -1,0 +1,73 @@
+"""What README.md shows works, word for word but for the gateway's port."""
+
+import asyncio
+import os
+import re
+import sys
+from pathlib import Path
+
+import pytest
+from real import Gateway, needs_gateway
+
+README = Path(__file__).parent.parent / "README.md"
+BLOCKS = re.findall(r"^```python\n(.*?)^```$", README.read_text(), re.M | re.S)
+
+# What each of them prints, in their order.
+EXPECTED = [
+    r"^WESTERN HUB \d",
+    r"^latest: WESTERN HUB [\d.]+ 2(.*\n)+.*(late|s old)$",
+    r"^\d\d entries or more; resume from {'epoch': '\w+', 'offset': \d+}$",
+    r"^WESTERN HUB \d+\.\d+$",
+    r"^Verbunden\.\nConnecting…\nVerbunden\.$",
+    r"^open$",
+    r"^placed [0-9a-f-]{36}\nrouting 10\n(.*\n)*confirmed 100\ndone: \w+$",
+    r"^WESTERN HUB RT5M$",
+]
+
+
+def test_shows_nothing_that_is_not_run() -> None:
+    assert len(BLOCKS) == len(EXPECTED)
+
+
+def test_what_it_shows_is_typed(tmp_path: Path) -> None:
+    api = pytest.importorskip("mypy.api")
+    for number, block in enumerate(BLOCKS):
+        (tmp_path / f"snippet_{number}.py").write_text(block)
+    config = ["--config-file=", "--strict", f"--cache-dir={os.devnull}"]
+    output, error, code = api.run([*config, *map(str, tmp_path.glob("*.py"))])
+    assert code == 0, output + error
+
+
+@needs_gateway
+@pytest.mark.parametrize("number", range(len(EXPECTED)))
+async def test_a_snippet_does_what_it_says(number: int, tmp_path: Path) -> None:
+    sets = ("--interval-ms", "100", "--set", "orders.paper.failure_rate=0")
+    gateway = await Gateway.started("demo", "--storage", "memory", *sets)
+    program = tmp_path / "snippet.py"
+    program.write_text(BLOCKS[number].replace(":8080", f":{gateway.port}"))
+    # That of an installed package, where there is one.
+    python = os.environ.get("ZONEWIRE_TEST_PYTHON", sys.executable)
+    process = await asyncio.create_subprocess_exec(
+        python,
+        "-u",
+        "-W",
+        "error",
+        str(program),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    assert process.stdout
+    output = ""
+    try:
+        async with asyncio.timeout(30):
+            while not re.search(EXPECTED[number], output, re.M):
+                piece = await process.stdout.read(65_536)
+                assert piece, f"it ended: {output}"
+                output += piece.decode()
+    except TimeoutError:
+        pytest.fail(f"instead of {EXPECTED[number]}: {output}")
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.wait()
+    assert "Traceback" not in output and "Error" not in output, output
