@@ -46,6 +46,7 @@ async def test_places_an_order_and_follows_it_through_a_connection_that_is_cut()
     with pytest.raises(OrderError) as wrong:
         await place_order(client, {**SWAP, "amount": -1})
     assert wrong.value.code == "invalid_order"
+    assert str(wrong.value).startswith("invalid_order: the order has 1 wrong field: amount must be ")
     assert wrong.value.problem and [one["field"] for one in wrong.value.problem["errors"]] == ["amount"]
 
 

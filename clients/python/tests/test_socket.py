@@ -123,7 +123,7 @@ async def test_the_code_and_the_reason_of_a_close_frame_arrive() -> None:
 
     assert await ends(lambda it: it.close(4001, "slow_consumer")) == ("waiting", 4001, "slow_consumer")
     assert await ends(lambda it: it.close(4502, "bad_request")) == ("failed", 4502, "bad_request")
-    assert await ends(lambda it: it.transport.abort()) == ("waiting", 1006, "")
+    assert await ends(lambda it: it.transport.abort()) == ("waiting", 1006, "the connection broke")
     assert await ends(lambda it: it.transport.write(b"\x88\x00")) == ("waiting", 1005, "")
 
 

@@ -43,3 +43,6 @@ __all__ = [
     "submit_order",
     "watch_order",
 ]
+
+for _one in (ConnectionFailed, SubscriptionError, OrderError):
+    _one.__module__ = "zonewire"  # as users call them, also in a traceback

@@ -3,6 +3,7 @@
 import asyncio
 import inspect
 import json
+import logging
 import random as _random
 import re
 import time
@@ -397,7 +398,8 @@ class Client(Generic[P]):
             logger.exception("the text of a status failed")
             message = describe(status)
         self._status = Status(state, attempt, ATTEMPTS_MAX, code, reason, retry_in_s, message)
-        logger.log(30 if state == "failed" else 20, "%s", f"{message} ({code} {reason})" if code else message)
+        level = logging.WARNING if state in ("waiting", "failed") else logging.INFO
+        logger.log(level, "%s", self._status.in_full())
         self._changed.tell(self._status)
 
     def _tell_error(self, code: str, message: str) -> None:

@@ -33,7 +33,7 @@ class _WebSocket:
         except ConnectionClosed as error:
             # Where this side ended it, as it does with a message that is too large, its own code counts.
             frame = error.rcvd if error.rcvd_then_sent or error.sent is None else error.sent
-            raise Closed(frame.code if frame else 1006, frame.reason if frame else "") from None
+            raise (Closed(frame.code, frame.reason) if frame else Closed(1006, "the connection broke")) from None
 
     async def send(self, text: str) -> None:
         await self._connection.send(text)

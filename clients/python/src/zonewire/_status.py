@@ -28,12 +28,17 @@ class Status:
     message: str = ""
     """A sentence for the user."""
 
+    def in_full(self) -> str:
+        """The message, with code and reason where there are some, as for a log."""
+        why = " ".join(str(part) for part in (self.code, self.reason) if part)
+        return f"{self.message} ({why})" if why else self.message
+
 
 class ConnectionFailed(Exception):
     """The client has given up, until `client.reconnect()`."""
 
     def __init__(self, status: Status) -> None:
-        super().__init__(f"{status.message} ({status.code} {status.reason})")
+        super().__init__(status.in_full())
         self.status = status
 
 

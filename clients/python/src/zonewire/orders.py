@@ -44,7 +44,7 @@ class OrderError(Exception):
         placed, so place it again with the same key. `not_watched`: it was placed, and goes on.
         """
         self.message = message
-        """For people."""
+        """For people; names each wrong field."""
         self.order_id = order_id
         """Absent where it is not known to be placed."""
         self.idempotency_key = idempotency_key
@@ -142,6 +142,8 @@ async def submit_order(
                 return str(told["orderId"])
             problem = cast(wire.Problem, {"status": answer.status, **told})
             code, message = told.get("code", f"status_{answer.status}"), told.get("detail", answer.reason)
+            if wrong := told.get("errors"):
+                message += ": " + "; ".join(f"{one.get('field')} {one.get('message')}" for one in wrong)
             if answer.status < 500 and answer.status != 429:
                 raise OrderError(code, message, idempotency_key=key, problem=problem)
             may_be_placed |= answer.status != 503 and answer.status != 429  # of what stands between, too
