@@ -224,7 +224,6 @@ async def test_is_sent_again_to_the_gateway_that_may_have_it_and_else_to_the_nex
     addresses = [await one.listen(), "http://127.0.0.1:9", await other.listen()]
     client = connect(addresses, dial=gateway.dial)
     clients.append(client)
-    client._next_url = 0
     await submit_order(client, SWAP)
     assert (len(one.requests), len(other.requests)) == (2, 0), "the answer was lost, so it goes there once more"
     await submit_order(client, SWAP)

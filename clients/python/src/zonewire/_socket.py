@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import logging
 from ssl import SSLContext
 from typing import Any
 
@@ -15,6 +16,10 @@ from ._types import Closed, Dial, Refused, Socket
 # More than any gateway can send; PROTOCOL says how large a message is with the settings that there are by default.
 MESSAGE_BYTES_MAX = 16 * 1024 * 1024
 CLOSE_S = 2.0
+
+# At DEBUG it would write down headers, and the token with them, wherever a program logs everything.
+logger = logging.getLogger("zonewire.socket")
+logger.setLevel(logging.INFO)
 
 
 class _Connect(connect):
@@ -61,6 +66,7 @@ def websocket(ssl: SSLContext | None) -> Dial:
                 ping_interval=None,  # and looks itself whether the gateway is there
                 close_timeout=CLOSE_S,
                 max_size=MESSAGE_BYTES_MAX,
+                logger=logger,
                 **more,
             )
         except InvalidStatus as error:
