@@ -48,35 +48,37 @@ def test_what_it_shows_is_typed(tmp_path: Path) -> None:
 
 
 @needs_gateway
-@pytest.mark.parametrize("number", range(len(EXPECTED)))
-async def test_a_snippet_does_what_it_says(number: int, tmp_path: Path) -> None:
+async def test_each_snippet_does_what_it_says(tmp_path: Path) -> None:
     sets = ("--interval-ms", "100", "--set", "orders.paper.failure_rate=0")
     gateway = await Gateway.started("demo", "--storage", "memory", *sets)
-    program = tmp_path / "snippet.py"
-    program.write_text(BLOCKS[number].replace(":8080", f":{gateway.port}"))
-    # That of an installed package, where there is one.
+    some = asyncio.Semaphore(3)
+
+    async def run(number: int, block: str, expected: str) -> None:
+        program = tmp_path / f"snippet_{number}.py"
+        program.write_text(block.replace(":8080", f":{gateway.port}"))
+        async with some:
+            await prints(program, expected)
+
+    await asyncio.gather(*map(run, range(len(BLOCKS)), BLOCKS, EXPECTED))
+
+
+async def prints(program: Path, expected: str) -> None:
+    """Runs it until it has printed what it should, with an installed package where there is one."""
     python = os.environ.get("ZONEWIRE_TEST_PYTHON", sys.executable)
-    process = await asyncio.create_subprocess_exec(
-        python,
-        "-u",
-        "-W",
-        "error",
-        str(program),
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
-    )
+    pipe, out = asyncio.subprocess.PIPE, asyncio.subprocess.STDOUT
+    process = await asyncio.create_subprocess_exec(python, "-uWerror", str(program), stdout=pipe, stderr=out)
     assert process.stdout
     output = ""
     try:
-        async with asyncio.timeout(30):
-            while not re.search(EXPECTED[number], output, re.M):
+        async with asyncio.timeout(60):
+            while not re.search(expected, output, re.M):
                 piece = await process.stdout.read(65_536)
-                assert piece, f"it ended: {output}"
+                assert piece, f"{program.name} ended: {output}"
                 output += piece.decode()
     except TimeoutError:
-        pytest.fail(f"instead of {EXPECTED[number]}: {output}")
+        pytest.fail(f"{program.name}, instead of {expected}: {output}")
     finally:
         if process.returncode is None:
             process.kill()
         await process.wait()
-    assert "Traceback" not in output and "Error" not in output, output
+    assert "Traceback" not in output and "Error" not in output, f"{program.name}: {output}"
