@@ -13,7 +13,7 @@ import asyncio
 import os
 import sys
 
-from order_client import Follower, place, say
+from order_client import run
 
 
 def main():
@@ -33,9 +33,7 @@ def main():
         "period": {"start": args.start, "end": args.end},
         "limit": args.limit,
     }
-    order_id = place(args.url.rstrip("/"), order)
-    say(f"order {order_id}")
-    return 0 if asyncio.run(Follower(args.url.rstrip("/"), order_id).follow()) else 1
+    return asyncio.run(run(args.url, order=order))
 
 
 if __name__ == "__main__":

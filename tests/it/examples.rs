@@ -6,6 +6,7 @@ use tokio::net::TcpListener;
 use tokio::process::Command;
 use tokio::time;
 use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::handshake::server::{Request, Response};
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 
 use crate::support::client::LIMIT;
@@ -42,7 +43,8 @@ async fn clients_see_an_order_through() {
 async fn clients_come_back_after_a_lost_connection_and_miss_nothing() {
     let Some(examples) = Examples::find() else { return };
     let gateway = Running::start(paper()).await;
-    for (client, last) in CLIENTS.into_iter().zip(["confirmed", "failed"]) {
+    let cases = [("confirmed", "trying again in"), ("failed", "Next try in")];
+    for (client, (last, said)) in CLIENTS.into_iter().zip(cases) {
         let proxy = Proxy::start(gateway.address).await;
         let order = new_order();
         let step = async |kind: &str, progress: u8| {
@@ -63,7 +65,7 @@ async fn clients_come_back_after_a_lost_connection_and_miss_nothing() {
         update(gateway.address, &order, json!({"type": last, "attempt": 1, "error": error})).await;
         let end = program.ended().await;
         assert_eq!(end.code, Some(i32::from(last == "failed")), "{client}: {end:?}");
-        assert!(end.stderr.contains("trying again"), "{client}: {end:?}");
+        assert!(end.stderr.contains(said), "{client}: {end:?}");
         seen.extend(end.json_lines());
         assert_eq!(
             check_whole(&seen, last),
@@ -74,13 +76,31 @@ async fn clients_come_back_after_a_lost_connection_and_miss_nothing() {
     gateway.stop().await;
 }
 
-/// One connection of a scripted gateway: what it says, and its close frame.
+/// One connection of a scripted gateway: what it says, and its close frame. It is opened on the order, or subscribes.
 async fn connection(listener: &TcpListener, order: &str, said: &[Value]) {
     let (stream, _) = time::timeout(LIMIT, listener.accept()).await.unwrap().unwrap();
-    let mut socket = tokio_tungstenite::accept_async(stream).await.unwrap();
+    let mut path = String::new();
+    let look = |request: &Request, response: Response| {
+        request.uri().path().clone_into(&mut path);
+        Ok(response)
+    };
+    let mut socket = tokio_tungstenite::accept_hdr_async(stream, look).await.unwrap();
+    let mut request = json!({});
+    if path == "/ws" {
+        let hello = json!({
+            "type": "connection_established", "connection_id": "c", "storage_backend": "in-memory", "state": "healthy",
+            "heartbeat_interval_ms": 30_000, "protocol": 1, "timestamp": "2026-11-21T10:11:17Z", "message": "",
+        });
+        socket.send(Message::text(hello.to_string())).await.unwrap();
+        let asked = time::timeout(LIMIT, socket.next()).await.unwrap().unwrap().unwrap();
+        request = serde_json::from_str(asked.to_text().unwrap()).unwrap();
+    }
     for message in said {
         let mut message = message.clone();
         (message["channel"], message["orderId"]) = (json!(format!("order:{order}")), json!(order));
+        if message["type"] == "subscribed" {
+            message["id"] = request["id"].clone();
+        }
         socket.send(Message::text(message.to_string())).await.unwrap();
     }
     let frame = CloseFrame { code: 4000.into(), reason: "shutting_down".into() };
@@ -128,13 +148,13 @@ async fn clients_drop_what_they_had_from_recovered_false_until_recovered_true() 
 async fn clients_say_what_is_wrong_with_an_order() {
     let Some(examples) = Examples::find() else { return };
     let gateway = Running::start(paper()).await;
-    for client in CLIENTS {
+    for (client, said) in CLIENTS.into_iter().zip(["not an order id", "not a valid channel name"]) {
         let end = run(examples.command(client, &base(&gateway)).args(["SOL", "USDC", "0"])).await;
         assert_eq!((end.code, end.stdout.as_str()), (Some(1), ""), "{client}: {end:?}");
         assert!(end.stderr.contains("invalid_order") && end.stderr.contains("amount"), "{client}: {end:?}");
         let end = run(examples.command(client, &base(&gateway)).arg("17")).await;
         assert_eq!(end.code, Some(1), "{client}: {end:?}");
-        assert!(end.stderr.contains("not an order id"), "{client}: {end:?}");
+        assert!(end.stderr.contains(said), "{client}: {end:?}");
     }
     gateway.stop().await;
 }

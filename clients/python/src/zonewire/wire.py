@@ -1,0 +1,1814 @@
+"""What a Zonewire gateway and its clients exchange; the protocol says what it means.
+
+Made by ``scripts/make_wire.py`` of the gateway's own schema: do not change it by hand. At run time all of
+these are dictionaries, just as they were sent; fields, types of messages and codes that are not here may come
+from a newer gateway, and fields that a publisher or a worker has added are there too.
+"""
+
+from decimal import Decimal
+from typing import Any, Literal, NotRequired, TypeAlias, TypedDict
+
+__all__ = [
+    "Accepted",
+    "Answer",
+    "Auth",
+    "Authenticated",
+    "Authentication",
+    "AuthenticationView",
+    "BackendName",
+    "BackendState",
+    "BackendStateMessage",
+    "Bare",
+    "CaughtUp",
+    "ChannelName",
+    "ChannelSetAside",
+    "ChannelsView",
+    "ClaimRequest",
+    "ClientMessage",
+    "CloseCode",
+    "Closing",
+    "Connection",
+    "ConnectionEstablished",
+    "ConnectionHealth",
+    "ConnectionInfo",
+    "ConnectionsView",
+    "DeadLetter",
+    "DeadLetterList",
+    "DecimalPriceUpdate",
+    "DroppedMessages",
+    "DurationBucket",
+    "EndCode",
+    "Entries",
+    "Entry",
+    "Epoch",
+    "ErrorCode",
+    "ErrorMessage",
+    "ExtendRequest",
+    "FailRequest",
+    "Failure",
+    "FieldFault",
+    "HealthView",
+    "Heartbeat",
+    "HttpView",
+    "InteropCounts",
+    "JobOutcome",
+    "JobOutcomeFailed",
+    "JobOutcomeReleased",
+    "JobOutcomeRetry",
+    "JobsView",
+    "KeyRemoved",
+    "Lane",
+    "LeaseHeld",
+    "Live",
+    "MemoryUsage",
+    "MessagesView",
+    "Offer",
+    "OfferedJob",
+    "OrderCancelling",
+    "OrderFailed",
+    "OrderId",
+    "OrderList",
+    "OrderPlaced",
+    "OrderStatus",
+    "OrderUpdate",
+    "OrderView",
+    "OrdersView",
+    "OutageView",
+    "OutsideInvalid",
+    "OutsideRefused",
+    "PRICEUPDATE_DECIMALS",
+    "Position",
+    "Previous",
+    "PriceUpdate",
+    "Problem",
+    "ProblemCode",
+    "RedisView",
+    "RefusedEntries",
+    "ReleaseRequest",
+    "ReportAccepted",
+    "RequestId",
+    "Resync",
+    "Revoke",
+    "RevokedOn",
+    "Scope",
+    "ServerMessage",
+    "Since",
+    "Skipped",
+    "SkippedEntries",
+    "SnapshotEnd",
+    "StatsView",
+    "Subscribe",
+    "Subscribed",
+    "Swap",
+    "Timing",
+    "Token",
+    "TokenExpiring",
+    "Unsubscribe",
+    "Unsubscribed",
+    "WebSocketView",
+    "Zone",
+    "ZoneList",
+    "ZoneRemoved",
+    "ZoneView",
+]
+
+
+class Accepted(TypedDict):
+    """The answer to what was published, and to updates: how many were accepted."""
+
+    accepted: int
+    """So many."""
+
+
+RequestId: TypeAlias = str | float
+"""What a client calls a request, of at most 128 bytes as JSON; it comes back as it was written."""
+
+
+class Answer(TypedDict):
+    """The answer to a request that asked for nothing else."""
+
+    type: Literal["heartbeat_ack", "pong"]
+    id: NotRequired[RequestId]
+    """The `id` of the request, when it had one."""
+    timestamp: str
+    """When it was sent."""
+
+
+Token: TypeAlias = str
+"""Who one is: a token, or an API key. It is never printed."""
+
+
+class Auth(TypedDict):
+    """Shows who one is, or shows it anew before the token that was shown expires."""
+
+    type: Literal["auth"]
+    id: NotRequired[RequestId]
+    """Comes back in the answer."""
+    token: Token
+    """The token."""
+
+
+class Authenticated(TypedDict):
+    """Who one is, to the gateway."""
+
+    type: Literal["authenticated"]
+    expires_at: NotRequired[str]
+    """When it expires; absent where it does not."""
+    id: NotRequired[RequestId]
+    """The `id` of the request, when it had one."""
+    subject: str
+    """The subject of the token, or of the key."""
+    timestamp: str
+    """When it was sent."""
+
+
+Authentication: TypeAlias = Literal["required", "optional"]
+"""Whether the gateway asks who one is."""
+
+
+class AuthenticationView(TypedDict):
+    """How a gateway's knowledge of tokens does."""
+
+    keys: str
+    """`fresh`, or `stale` where a place of keys fails; the log says which."""
+    revocations: str
+    """`known`, or `unknown` where there may be revocations that this node has not heard of."""
+
+
+BackendName: TypeAlias = Literal["redis", "in-memory"]
+"""Which storage serves, as clients see it."""
+
+
+BackendState: TypeAlias = Literal["healthy", "degraded", "recovering"]
+"""How well it serves."""
+
+
+ChannelName: TypeAlias = str
+"""The name of a channel: `zone:<zone>` or `order:<uuid>`."""
+
+
+Scope: TypeAlias = Literal["all", "some"]
+"""Which channels a state of the storage is about."""
+
+
+class BackendStateMessage(TypedDict):
+    """The storage changed how it serves."""
+
+    type: Literal["backend_state"]
+    channels: NotRequired[list[ChannelName]]
+    """With `some`: those of this connection's subscriptions that are, as far as they find room."""
+    more_channels: NotRequired[int]
+    """How many more there are."""
+    reason: NotRequired[str]
+    """Why, for people; absent when healthy."""
+    scope: Scope | str
+    """Which channels are concerned: `all`, or `some`."""
+    since: str
+    """Since when."""
+    state: BackendState | str
+    """How well it serves."""
+    storage_backend: BackendName | str
+    """Which storage serves."""
+    timestamp: str
+    """When it was sent."""
+
+
+class Bare(TypedDict):
+    """A request for nothing but an answer."""
+
+    type: Literal["heartbeat", "heartbeat_ack", "ping"]
+    id: NotRequired[RequestId]
+    """Comes back in the answer."""
+
+
+class CaughtUp(TypedDict):
+    """All that the log had when the subscription was made has been sent. Comes where that was something."""
+
+    type: Literal["caught_up"]
+    channel: ChannelName
+    """The channel."""
+    timestamp: str
+    """When it was sent."""
+
+
+class ChannelSetAside(TypedDict):
+    """A channel that cannot be put in order."""
+
+    channel: ChannelName
+    """The channel."""
+    reason: str
+    """Why."""
+
+
+class Timing(TypedDict):
+    """How long something took, each time since the start."""
+
+    buckets: list[int]
+    """How many times it took longer than the bucket before says, and at the most as long as this one says:
+    50, 100, 250 and 500 µs, 1, 2.5, 5, 10, 25, 50, 100 and 250 ms, 1 and 5 s, or longer.
+    """
+    sum_us: int
+    """All of them together, in microseconds."""
+
+
+class RefusedEntries(TypedDict):
+    """Updates of orders that the log takes neither now nor later."""
+
+    order_ended: int
+    """Updates that came after the end of their order."""
+    stale_lease: int
+    """Updates of orders that were written under a lease that was lost."""
+
+
+class SkippedEntries(TypedDict):
+    """Entries that this build cannot show."""
+
+    unknown_kind: int
+    """Entries of followed channels whose kind a newer build knows, and this one does not."""
+    unreadable: int
+    """Entries whose stored form is another one, or damaged: also data that is no JSON object, as somebody
+    else may write it to the same Redis.
+    """
+
+
+class ChannelsView(TypedDict):
+    """Channels, and their entries."""
+
+    active: int
+    """Channels in use."""
+    append_duration: Timing
+    """How long appends took that the storage answered; of up to 50 entries each."""
+    appends: int
+    """Appends sent to the storage."""
+    echoes_dropped: int
+    """Storage events let go because a channel was busy; the log was read instead."""
+    entries_accepted: int
+    """Entries that the log took."""
+    entries_delivered: int
+    """Entries handed to shards, in order."""
+    entries_missed: int
+    """Entries that left the log before this node saw them."""
+    entries_refused_by_reason: RefusedEntries
+    """Updates of orders that the log refused for good."""
+    entries_skipped_by_reason: SkippedEntries
+    """Entries of followed channels that this build cannot show."""
+    entries_unavailable: int
+    """Entries refused for want of storage."""
+    epoch_changes: int
+    """Times that a log began a new life."""
+    holes_repaired: int
+    """Times that the log was read for missing entries."""
+    storage_retries: int
+    """Storage calls (appends and reads) that failed and were repeated."""
+
+
+class ClaimRequest(TypedDict):
+    """What a worker asks for."""
+
+    leaseMs: NotRequired[int]
+    """For how long it holds them without a sign of life. Default `orders.lease_s`."""
+    limit: NotRequired[int]
+    """How many jobs at the most. Default 1."""
+    waitMs: NotRequired[int]
+    """How long it waits where there is nothing to do. Default 0."""
+    worker: str
+    """Its name; stands in the `executor` field of the updates."""
+
+
+Epoch: TypeAlias = str
+"""One life of the log of a channel. Opaque."""
+
+
+class Position(TypedDict):
+    """A place in a channel: just after the entry with this offset. Offset 0 is before the first entry."""
+
+    epoch: Epoch
+    """The life of the log that `offset` belongs to."""
+    offset: int
+    """The offset of the last entry had; entries count from 1. Below 2^53."""
+
+
+Since: TypeAlias = Position | str
+"""Where to resume a channel, as a client wrote it: each is judged on its own, so that one that is wrong
+does not spoil the others.
+"""
+
+
+class Subscribe(TypedDict):
+    """A request for the entries of channels. Names are as the client wrote them: each is judged on its
+    own.
+    """
+
+    type: Literal["subscribe"]
+    channels: list[str]
+    """Names of channels."""
+    id: NotRequired[RequestId]
+    """Comes back in the answers."""
+    since: NotRequired[dict[str, Since | None]]
+    """Where to resume, by channel name; channels without an entry start with what comes next."""
+    snapshot: NotRequired[bool]
+    """The latest entry of each key is wanted first, of zones that are not resumed."""
+
+
+class Unsubscribe(TypedDict):
+    """A request for no more entries of channels."""
+
+    type: Literal["unsubscribe"]
+    channels: list[str]
+    """Names of channels."""
+    id: NotRequired[RequestId]
+    """Comes back in the answers."""
+
+
+ClientMessage: TypeAlias = Subscribe | Unsubscribe | Bare | Auth
+"""A message from a client. Unknown fields are ignored."""
+
+
+CloseCode: TypeAlias = Literal[
+    "normal",
+    "protocol_error",
+    "unsupported_data",
+    "abnormal",
+    "invalid_utf8",
+    "message_too_big",
+    "shutting_down",
+    "slow_consumer",
+    "heartbeat_timeout",
+    "moved",
+    "rate_limited",
+    "too_many_connections",
+    "token_expired",
+    "disconnected",
+    "unauthorized",
+    "bad_request",
+]
+"""Close codes (RFC 6455, section 7.4). 1000 to 1015 mean what the RFC says; 4000 to 4499 say "reconnect
+and resume"; 4500 to 4999 say "do not reconnect".
+"""
+
+
+class Closing(TypedDict):
+    """The gateway is about to close this connection."""
+
+    type: Literal["closing"]
+    code: int
+    """The close code that follows."""
+    reason: CloseCode | str
+    """Its reason."""
+    retry_after_ms: NotRequired[int]
+    """When to come back, in milliseconds from now; absent when one should not."""
+    timestamp: str
+    """When it was sent."""
+
+
+OrderId: TypeAlias = str
+"""An order, named by a UUID (RFC 9562). Written in its hyphenated lower-case form."""
+
+
+class Connection(TypedDict):
+    """First message of a connection that was opened on an order."""
+
+    type: Literal["connection"]
+    authentication: NotRequired[Authentication | str]
+    """Whether the gateway asks who one is; absent where it does not."""
+    connection_id: str
+    """Names this connection in `/ws/stats` and in logs."""
+    heartbeat_interval_ms: int
+    """How often `heartbeat` comes, in milliseconds."""
+    message: str
+    """For people."""
+    orderId: OrderId
+    """The order of `/ws/orders/{orderId}`."""
+    protocol: int
+    """Version of this protocol."""
+    state: BackendState | str
+    """How well it serves."""
+    storage_backend: BackendName | str
+    """Which storage serves."""
+    subject: NotRequired[str]
+    """The subject of the token that came with the request."""
+    timestamp: str
+    """When it was sent."""
+    token_expires_at: NotRequired[str]
+    """When that token expires."""
+
+
+class ConnectionEstablished(TypedDict):
+    """First message of every connection that was not opened on an order."""
+
+    type: Literal["connection_established"]
+    authentication: NotRequired[Authentication | str]
+    """Whether the gateway asks who one is; absent where it does not."""
+    connection_id: str
+    """Names this connection in `/ws/stats` and in logs."""
+    heartbeat_interval_ms: int
+    """How often `heartbeat` comes, in milliseconds."""
+    market_zone: NotRequired[str]
+    """The zone of `/ws/market/{zone}`; absent on `/ws`."""
+    message: str
+    """For people."""
+    protocol: int
+    """Version of this protocol."""
+    state: BackendState | str
+    """How well it serves."""
+    storage_backend: BackendName | str
+    """Which storage serves."""
+    subject: NotRequired[str]
+    """The subject of the token that came with the request."""
+    timestamp: str
+    """When it was sent."""
+    token_expires_at: NotRequired[str]
+    """When that token expires."""
+
+
+ConnectionHealth: TypeAlias = Literal["healthy", "behind", "silent", "closing"]
+"""How well a connection does."""
+
+
+class ConnectionInfo(TypedDict):
+    """An open connection."""
+
+    channels: list[str]
+    """What it is subscribed to."""
+    connected_s: int
+    """How long it has been open, in seconds."""
+    connection_id: str
+    """As said in `connection_established`."""
+    health: ConnectionHealth | str
+    """How well it does."""
+    last_heard_s_ago: int
+    """When anything was last heard from it, in seconds before now."""
+    messages_received: int
+    """Text messages that it sent."""
+    subject: NotRequired[str]
+    """Who its client is, where that was shown."""
+    waiting_bytes: int
+    """Their bytes."""
+    waiting_messages: int
+    """Messages that wait for it."""
+
+
+class DurationBucket(TypedDict):
+    """Ended connections that lasted longer than the bucket before, and at the most this."""
+
+    connections: int
+    """So many."""
+    up_to_s: int
+    """In seconds."""
+
+
+class ConnectionsView(TypedDict):
+    """WebSockets."""
+
+    average_duration_s: float
+    """How long ended ones lasted, in seconds."""
+    by_zone: dict[str, int]
+    """Open ones by zone."""
+    closed_by_reason: dict[str, int]
+    """WebSockets that have ended, by the reason of the close code."""
+    durations: list[DurationBucket]
+    """Ended ones by how long they lasted."""
+    longest_open_s: int
+    """For how long the one that is open longest has been so, in seconds."""
+    open: int
+    """Open WebSockets."""
+    refused_by_limit: dict[str, int]
+    """Connections refused by a limit: `full` (`connections.max`), `tcp` (`connections.tcp_max`), `address`
+    (`connections.per_address_max`), `rate` (`connections.connects_per_s`).
+    """
+    total: int
+    """WebSockets opened."""
+    total_disconnections: int
+    """WebSockets that have ended."""
+
+
+class DeadLetter(TypedDict):
+    """An order that was tried in vain."""
+
+    createdAt: str
+    """When it was placed."""
+    error: str
+    """What went wrong last."""
+    failedAt: str
+    """When it was given up."""
+    order: NotRequired[dict[str, Any]]
+    """What was ordered."""
+    orderId: OrderId
+    """Its name."""
+    runs: int
+    """How many times a worker took it up."""
+    submitted: bool
+    """It may have been carried out all the same."""
+
+
+class DeadLetterList(TypedDict):
+    """`GET /api/orders/dead-letters`."""
+
+    deadLetters: list[DeadLetter]
+    """The orders that were tried in vain, the newest first."""
+    degraded: NotRequired[bool]
+    """Redis is away, and these are the ones that this node knows by itself."""
+    next: OrderId | None
+    """Where the next page begins; null when this is the last one."""
+
+
+class DroppedMessages(TypedDict):
+    """Waiting messages that were never sent."""
+
+    connection_ended: int
+    """Messages that waited when a connection ended for another reason."""
+    slow_consumer: int
+    """Messages that waited for a reader which was closed as too slow."""
+
+
+EndCode: TypeAlias = Literal["finished", "forbidden"]
+"""Why the gateway ended a subscription by itself."""
+
+
+class PriceUpdate(TypedDict):
+    """A price. The publisher's own fields follow those of the envelope."""
+
+    type: Literal["price_update"]
+    ask: NotRequired[float | None]
+    """What sellers ask for."""
+    bid: NotRequired[float | None]
+    """What buyers offer."""
+    channel: ChannelName
+    """The channel."""
+    congestion: NotRequired[float | None]
+    """A part of the price."""
+    energy: NotRequired[float | None]
+    """A part of the price."""
+    id: str
+    """Names it for good, in every epoch and on every gateway."""
+    key: str
+    """What within the zone it is of."""
+    late: NotRequired[bool]
+    """It comes after its time."""
+    loss: NotRequired[float | None]
+    """A part of the price."""
+    missedBefore: NotRequired[bool]
+    """Entries of its gateway before it are gone."""
+    offset: int
+    """Its place in the log; counts from 1 in each epoch."""
+    price: NotRequired[float | None]
+    """The price; absent of a quote, which has `bid` and `ask`."""
+    quantity: NotRequired[float | None]
+    """How much."""
+    snapshot: NotRequired[bool]
+    """It is the latest one of its key, sent because a client begins."""
+    timestamp: str
+    """Its own time, to the millisecond."""
+
+
+class DecimalPriceUpdate(TypedDict):
+    """As `PriceUpdate`, with the numbers of `PRICEUPDATE_DECIMALS` as they were written."""
+
+    type: Literal["price_update"]
+    ask: NotRequired[Decimal | None]
+    """What sellers ask for."""
+    bid: NotRequired[Decimal | None]
+    """What buyers offer."""
+    channel: ChannelName
+    """The channel."""
+    congestion: NotRequired[Decimal | None]
+    """A part of the price."""
+    energy: NotRequired[Decimal | None]
+    """A part of the price."""
+    id: str
+    """Names it for good, in every epoch and on every gateway."""
+    key: str
+    """What within the zone it is of."""
+    late: NotRequired[bool]
+    """It comes after its time."""
+    loss: NotRequired[Decimal | None]
+    """A part of the price."""
+    missedBefore: NotRequired[bool]
+    """Entries of its gateway before it are gone."""
+    offset: int
+    """Its place in the log; counts from 1 in each epoch."""
+    price: NotRequired[Decimal | None]
+    """The price; absent of a quote, which has `bid` and `ask`."""
+    quantity: NotRequired[Decimal | None]
+    """How much."""
+    snapshot: NotRequired[bool]
+    """It is the latest one of its key, sent because a client begins."""
+    timestamp: str
+    """Its own time, to the millisecond."""
+
+
+PRICEUPDATE_DECIMALS = ("ask", "bid", "congestion", "energy", "loss", "price", "quantity")
+
+
+class KeyRemoved(TypedDict):
+    """A key that was removed."""
+
+    type: Literal["key_removed"]
+    channel: ChannelName
+    """The channel."""
+    id: str
+    """Names it for good, in every epoch and on every gateway."""
+    key: str
+    """The key."""
+    late: NotRequired[bool]
+    """It comes after its time."""
+    missedBefore: NotRequired[bool]
+    """Entries of its gateway before it are gone."""
+    offset: int
+    """Its place in the log; counts from 1 in each epoch."""
+    snapshot: NotRequired[bool]
+    """It is the latest one of its key, sent because a client begins."""
+    timestamp: str
+    """Its own time, to the millisecond."""
+
+
+class ZoneRemoved(TypedDict):
+    """A zone that was removed."""
+
+    type: Literal["zone_removed"]
+    channel: ChannelName
+    """The channel."""
+    id: str
+    """Names it for good, in every epoch and on every gateway."""
+    late: NotRequired[bool]
+    """It comes after its time."""
+    missedBefore: NotRequired[bool]
+    """Entries of its gateway before it are gone."""
+    offset: int
+    """Its place in the log; counts from 1 in each epoch."""
+    snapshot: NotRequired[bool]
+    """It is the latest one of its key, sent because a client begins."""
+    timestamp: str
+    """Its own time, to the millisecond."""
+
+
+class OrderUpdate(TypedDict):
+    """An update of an order. What its worker told besides follows."""
+
+    type: Literal["routing", "building", "submitted", "confirmed"]
+    attempt: NotRequired[int]
+    """Which try it is, counting from 1."""
+    channel: ChannelName
+    """The channel."""
+    dex: NotRequired[str]
+    """Where it was, or is to be, carried out."""
+    executor: NotRequired[str]
+    """Who carries it out."""
+    id: str
+    """Names it for good, in every epoch and on every gateway."""
+    late: NotRequired[bool]
+    """It comes after its time."""
+    maxAttempts: NotRequired[int]
+    """How many there are."""
+    message: NotRequired[str]
+    """For people."""
+    missedBefore: NotRequired[bool]
+    """Entries of its gateway before it are gone."""
+    offset: int
+    """Its place in the log; counts from 1 in each epoch."""
+    orderId: OrderId
+    """The order whose channel it is."""
+    progress: float
+    """How far it is, 0 to 100."""
+    run: NotRequired[int]
+    """How many times a worker took the order up."""
+    timestamp: str
+    """Its own time, to the millisecond."""
+    txHash: NotRequired[str]
+    """The transaction."""
+
+
+class Failure(TypedDict):
+    """Why an order failed."""
+
+    code: str
+    """A word such as `no_liquidity`."""
+    message: str
+    """For people."""
+
+
+class OrderFailed(TypedDict):
+    """The end of an order that was not carried out."""
+
+    type: Literal["failed"]
+    attempt: NotRequired[int]
+    """Which try it is, counting from 1."""
+    channel: ChannelName
+    """The channel."""
+    dex: NotRequired[str]
+    """Where it was, or is to be, carried out."""
+    error: Failure
+    """Why."""
+    executor: NotRequired[str]
+    """Who carries it out."""
+    id: str
+    """Names it for good, in every epoch and on every gateway."""
+    late: NotRequired[bool]
+    """It comes after its time."""
+    maxAttempts: NotRequired[int]
+    """How many there are."""
+    message: NotRequired[str]
+    """For people."""
+    missedBefore: NotRequired[bool]
+    """Entries of its gateway before it are gone."""
+    offset: int
+    """Its place in the log; counts from 1 in each epoch."""
+    orderId: OrderId
+    """The order whose channel it is."""
+    progress: float
+    """How far it is, 0 to 100."""
+    run: NotRequired[int]
+    """How many times a worker took the order up."""
+    timestamp: str
+    """Its own time, to the millisecond."""
+    txHash: NotRequired[str]
+    """The transaction."""
+
+
+class Skipped(TypedDict):
+    """What is known of an entry that the gateway cannot show."""
+
+    type: Literal["skipped"]
+    channel: ChannelName
+    """The channel."""
+    id: NotRequired[str]
+    """Absent where it could not be read."""
+    kind: NotRequired[str]
+    """Its own type, where that is known."""
+    late: NotRequired[bool]
+    """It comes after its time."""
+    missedBefore: NotRequired[bool]
+    """Entries of its gateway before it are gone."""
+    offset: int
+    """Its place in the log."""
+    orderId: NotRequired[OrderId]
+    """The order whose channel it is."""
+    reason: str
+    """`unknown_kind` or `unreadable`."""
+    terminal: NotRequired[bool]
+    """Nothing follows it."""
+    timestamp: NotRequired[str]
+    """Absent where it could not be read."""
+
+
+Entry: TypeAlias = PriceUpdate | KeyRemoved | ZoneRemoved | OrderUpdate | OrderFailed | Skipped
+"""An entry of a channel. Others may be added: receivers count the offset of those that they do not know."""
+
+
+class Entries(TypedDict):
+    """`GET /api/zones/{zone}/latest` and `/history`: entries as their messages, with what they belong to."""
+
+    channel: ChannelName
+    """The channel."""
+    entries: list[Entry]
+    """In their order."""
+    epoch: NotRequired[Epoch]
+    """The life of the log that the offsets belong to; of `/history`."""
+    first_offset: NotRequired[int]
+    """The oldest offset that the log keeps; of `/history`."""
+    last_offset: NotRequired[int]
+    """The newest one; of `/history`."""
+    next: NotRequired[str]
+    """Where the next page begins, if there may be one; of `/latest`."""
+
+
+ErrorCode: TypeAlias = Literal[
+    "invalid_json",
+    "invalid_message",
+    "unknown_type",
+    "invalid_channel",
+    "not_subscribed",
+    "superseded",
+    "invalid_position",
+    "too_many_subscriptions",
+    "too_many_zones",
+    "too_many_orders",
+    "storage_unavailable",
+    "invalid_token",
+    "forbidden",
+]
+"""Why something that a client asked for was not done."""
+
+
+class ErrorMessage(TypedDict):
+    """Something that the client asked for was not done. The connection goes on."""
+
+    type: Literal["error"]
+    channel: NotRequired[str]
+    """The channel concerned; where that is none, as the client wrote it."""
+    code: ErrorCode | str
+    """Stable name of the error."""
+    id: NotRequired[RequestId]
+    """The `id` of the request, when it had one."""
+    message: str
+    """What was wrong and what would be right, for people."""
+    temporary: bool
+    """Whether the request stands, and its final answer is yet to come."""
+    timestamp: str
+    """When it was sent."""
+
+
+class ExtendRequest(TypedDict):
+    """`POST /api/jobs/{jobId}/extend`."""
+
+    leaseMs: NotRequired[int]
+    """How long the lease lasts from now on. Default `orders.lease_s`."""
+    token: int
+    """From the claim."""
+
+
+class FailRequest(TypedDict):
+    """`POST /api/jobs/{jobId}/fail`."""
+
+    error: Failure
+    """What went wrong."""
+    retry: NotRequired[bool]
+    """Another try may succeed."""
+    token: int
+    """From the claim."""
+
+
+class FieldFault(TypedDict):
+    """A field that is wrong."""
+
+    field: str
+    """Its name."""
+    message: str
+    """What was wrong and what would be right."""
+
+
+class WebSocketView(TypedDict):
+    """What WebSockets did since the start."""
+
+    error_rate_percent: float
+    """As a part of those received."""
+    errors: int
+    """Messages that were answered with an error."""
+    messages_received: int
+    """Messages from clients."""
+    messages_sent: int
+    """Messages to clients."""
+    open: int
+    """Open now."""
+    total: int
+    """Opened."""
+
+
+class HealthView(TypedDict):
+    """`GET /health`, `/ws/health` and `/health/ready`."""
+
+    authentication: NotRequired[AuthenticationView]
+    """How the gateway's knowledge of tokens does, where it asks who one is."""
+    channels_set_aside: NotRequired[list[ChannelSetAside]]
+    """Channels that cannot be put in order while Redis serves all others, and why: some of them."""
+    connections: int
+    """WebSockets that are open."""
+    degraded: bool
+    """Redis is configured or required, and does not serve as it should."""
+    executor: str
+    """The kind of executor that carries out what is placed here."""
+    live: bool
+    """The process works."""
+    node: str
+    """Which process it is; another one after each start."""
+    other_executors: NotRequired[list[str]]
+    """The kinds that other nodes with the same storage have: orders that are placed there are not carried
+    out by workers of this kind. Absent where there are none.
+    """
+    primaries: int
+    """Servers that share the channels among them."""
+    primaries_away: int
+    """Those of them that do not serve."""
+    ready: bool
+    """It may be sent traffic; degraded is ready."""
+    reason: str
+    """Why, for people; may name what the server said."""
+    reason_code: str
+    """Why, as a word."""
+    scope: Scope | str
+    """Which channels it is about."""
+    since: str
+    """Since when."""
+    spool: NotRequired[str]
+    """How the journal's copy on disk does, where there is one."""
+    spool_reason: NotRequired[str]
+    """What is wrong with it."""
+    state: BackendState | str
+    """How well."""
+    status: str
+    """`healthy`, `degraded`, `recovering` or `stopping`."""
+    storage_backend: BackendName | str
+    """Which storage serves."""
+    timestamp: str
+    """When this was said."""
+    uptime_s: int
+    """Seconds since its start."""
+    version: str
+    """Of the program."""
+    websocket: WebSocketView
+    """What WebSockets did since the start."""
+
+
+class Heartbeat(TypedDict):
+    """Sent at the announced interval, so that a browser, which hides protocol pings, can tell a quiet
+    connection from a dead one.
+    """
+
+    type: Literal["heartbeat"]
+    timestamp: str
+    """When it was sent."""
+
+
+class HttpView(TypedDict):
+    """Requests, and the TCP connections that bring them."""
+
+    accept_failures: int
+    """Failed accepts, such as no open files left."""
+    accepted: int
+    """TCP connections accepted."""
+    answer_bytes: int
+    """What lists, `/latest`, `/history`, orders with their updates, and all compressed answers hold that
+    their clients have not taken yet, in bytes (`http.answers_bytes_max`).
+    """
+    bad_requests: int
+    """Connections that ended without a whole request."""
+    body_bytes: int
+    """What the bodies of requests hold that are being read, of all requests together, in bytes
+    (`http.bodies_bytes_max`).
+    """
+    open: int
+    """Open TCP connections, WebSockets among them."""
+    panics: int
+    """Panics (bugs) that ended one request; everything else goes on."""
+    price_requests: int
+    """Requests that post prices."""
+    price_requests_refused: int
+    """Those with a fault."""
+    prices_accepted: int
+    """Prices accepted over HTTP."""
+    refused: int
+    """Of these, those that a limit refused."""
+    refused_unanswered: int
+    """Of the refused ones, those closed without a word, since more came than `http.refusals_per_s` are
+    told why.
+    """
+    requests_refused_by_reason: dict[str, int]
+    """Requests answered with a problem, by its code, such as `unknown_host` and `origin_not_allowed`, or
+    `busy`: one of the bounds of bytes leaves no room for what they brought.
+    """
+    revocations: int
+    """Revocations that are remembered."""
+    tokens_accepted: int
+    """Tokens and API keys that held."""
+    tokens_refused_by_reason: dict[str, int]
+    """Tokens and API keys that did not hold, by reason."""
+
+
+class OutsideInvalid(TypedDict):
+    """Outside updates that cannot be told."""
+
+    no_stage: int
+    """They name no stage of an order."""
+    not_an_object: int
+    """They are no object."""
+    not_json: int
+    """Outside updates that are no JSON."""
+    too_large: int
+    """They are too large."""
+
+
+class OutsideRefused(TypedDict):
+    """Outside updates that the log did not take."""
+
+    closed: int
+    """Outside updates that came after the last one of their order."""
+    has_job: int
+    """The order is carried out by the gateway's workers."""
+    stale_fence: int
+    """Somebody held a lease."""
+
+
+class InteropCounts(TypedDict):
+    """What the exchange with workers outside did since the start."""
+
+    accepted: int
+    """Outside updates that this node put into the log."""
+    duplicates: int
+    """Outside updates that the log had already: other nodes watch the same order."""
+    followed: int
+    """Orders whose outside updates are followed."""
+    gaps: int
+    """Times that outside updates may have been missed."""
+    invalid: OutsideInvalid
+    """Outside updates that cannot be told, by reason."""
+    lost: int
+    """Outside updates heard and let go, for want of memory or a log that takes them. The next one of the
+    order is marked.
+    """
+    mirror_failures: int
+    """Own updates, or orders with some, that could not be written for them and were given up."""
+    mirrored: int
+    """Own updates written for outside consumers."""
+    refused: OutsideRefused
+    """Outside updates that the log did not take, by reason."""
+    retries: int
+    """Storage calls for outside workers that failed and were repeated."""
+    unreadable: int
+    """Times that the list of an order was something else than a list."""
+
+
+class JobOutcomeReleased(TypedDict):
+    """Another worker may have it at once."""
+
+    outcome: Literal["released"]
+
+
+class JobOutcomeRetry(TypedDict):
+    """It is offered again after a while."""
+
+    outcome: Literal["retry"]
+    retryInMs: int
+    """After so many milliseconds."""
+
+
+class JobOutcomeFailed(TypedDict):
+    """The order has ended."""
+
+    outcome: Literal["failed"]
+
+
+JobOutcome: TypeAlias = JobOutcomeReleased | JobOutcomeRetry | JobOutcomeFailed
+"""What became of a job that its worker did not carry out."""
+
+
+class JobsView(TypedDict):
+    """Jobs by state."""
+
+    claimed: int
+    """A worker has them."""
+    dead: int
+    """Dead letters."""
+    delayed: int
+    """They are tried again after a while."""
+    done: int
+    """Their orders have ended."""
+    waiting: int
+    """They wait for a worker."""
+
+
+Lane: TypeAlias = Literal["latest", "every"]
+"""How a reader that falls behind is treated."""
+
+
+class LeaseHeld(TypedDict):
+    """The job is the worker's still."""
+
+    held: bool
+    """Always true."""
+
+
+class Live(TypedDict):
+    """`GET /health/live`."""
+
+    status: str
+    """`live`."""
+
+
+class MemoryUsage(TypedDict):
+    """How full this process' own logs are."""
+
+    bytes: int
+    """What the entries in this process cost, the latest ones of keys included, in bytes."""
+    bytes_max: int
+    """The bound of that."""
+    evicted_entries: int
+    """Entries of logs that went because the bound was passed; readers who ask for them are told of the
+    gap.
+    """
+    evicted_latest: int
+    """Latest entries of keys that did."""
+    latest_bytes: int
+    """Of these bytes, what the latest entries of keys cost."""
+
+
+class MessagesView(TypedDict):
+    """What crossed WebSockets."""
+
+    bytes_received: int
+    """Bytes from clients."""
+    conflated: int
+    """Waiting messages that a newer one replaced."""
+    delivery_duration: Timing
+    """From when the log had taken entries of this node, or they were heard from another one, until a shard
+    had handed them to the kernel for all its subscribers; one observation for each batch of a channel
+    and each shard. What waits for a reader that is behind is not in it.
+    """
+    dropped_by_reason: DroppedMessages
+    """Waiting messages that were never sent, by reason."""
+    error_rate_percent: float
+    """In percent of those received."""
+    errors: int
+    """Messages answered with `error`."""
+    errors_by_code: dict[str, int]
+    """Messages answered with `error`, by its code."""
+    gaps_told: int
+    """Times that a client was told of missing entries."""
+    mailbox_wait: Timing
+    """How long entries waited in a shard's mailbox; one observation for each batch of a channel and each
+    shard. Those in the first bucket were taken as good as at once.
+    """
+    paced: int
+    """Times that a channel waited for readers far behind."""
+    panics: int
+    """Panics (bugs) that ended one connection; everything else goes on."""
+    received: int
+    """Text messages from clients."""
+    replay_bytes: int
+    """Bytes of these pages that wait for clients, or are kept for 2 s for others; past
+    `channels.replay_bytes_max` pages are small.
+    """
+    replay_duration: Timing
+    """From when a client began to be brought up to date until it was."""
+    replay_reads: int
+    """Pages of logs, and of latest entries for snapshots, read for clients: what many want at about the
+    same time is read once.
+    """
+    replay_reads_shared: int
+    """Times that a reader was given a page that was read for another one."""
+    replayed: int
+    """Entries sent from the log."""
+    replays: int
+    """Pages of the log that clients who catch up were given."""
+    sent: int
+    """Messages whose last byte was handed to the kernel."""
+    snapshot_entries: int
+    """Entries sent so."""
+    snapshots: int
+    """Times that a client was sent the latest entry of each key, or began to be."""
+
+
+class Previous(TypedDict):
+    """How far a run came."""
+
+    attempt: int
+    """Which try it was."""
+    progress: int
+    """0 to 100."""
+    status: str
+    """The type of its newest update."""
+
+
+class OfferedJob(TypedDict):
+    """A job that a worker may carry out."""
+
+    attempt: int
+    """Which try this is."""
+    jobId: OrderId
+    """Its name."""
+    leaseMs: int
+    """How long it is the worker's without a sign of life."""
+    maxAttempts: int
+    """How many there are."""
+    order: dict[str, Any]
+    """What was ordered."""
+    orderId: OrderId
+    """The order's; the same."""
+    previous: Previous | None
+    """How far the run before came; null when nothing was told yet."""
+    run: int
+    """How many times it has been claimed, this time included."""
+    token: int
+    """Must come with each call about this job."""
+
+
+class Offer(TypedDict):
+    """The answer to a claim."""
+
+    jobs: list[OfferedJob]
+    """Empty when there was nothing to do."""
+
+
+class OrderCancelling(TypedDict):
+    """The answer to `POST /api/orders/{orderId}/cancel`: it is asked for."""
+
+    orderId: OrderId
+    """The order."""
+    status: str
+    """`cancelling`."""
+    success: bool
+    """Always true."""
+
+
+class OrderView(TypedDict):
+    """What is known of an order."""
+
+    attempt: int
+    """Which try it is at."""
+    cancelRequested: bool
+    """Somebody asked for it to be cancelled."""
+    createdAt: NotRequired[str]
+    """When it was placed."""
+    degraded: NotRequired[bool]
+    """While Redis is away: what this node knows by itself, which may be behind. Absent otherwise."""
+    epoch: NotRequired[Epoch]
+    """The life of the log that the updates' offsets belong to; absent in lists."""
+    gap: NotRequired[int | None]
+    """How many updates came before those that are still kept; absent in lists."""
+    jobId: NotRequired[OrderId]
+    """The name of the job that carries it out; absent when there is none here."""
+    lastUpdate: NotRequired[Entry]
+    """The newest update, also where it is no longer among `updates`; absent in lists."""
+    maxAttempts: int
+    """How many there are."""
+    order: NotRequired[dict[str, Any]]
+    """What was ordered; absent when it was not placed here."""
+    orderId: OrderId
+    """Its name."""
+    progress: int
+    """0 to 100."""
+    run: int
+    """How many times a worker took it up."""
+    status: str
+    """`pending`, or the type of the newest update."""
+    updatedAt: NotRequired[str]
+    """When something last happened to it."""
+    updates: NotRequired[list[Entry]]
+    """All that are kept, in order, as sockets get them; absent in lists."""
+
+
+class OrderList(TypedDict):
+    """`GET /api/orders`: the newest first."""
+
+    degraded: NotRequired[bool]
+    """Redis is away, and these are the ones that this node knows by itself."""
+    next: OrderId | None
+    """Where the next page begins; null when this is the last one."""
+    orders: list[OrderView]
+    """The orders."""
+
+
+class OrderPlaced(TypedDict):
+    """The answer to an order: it is in the queue."""
+
+    jobId: OrderId
+    """The job that carries it out."""
+    orderId: OrderId
+    """Its name."""
+    retryOf: NotRequired[OrderId]
+    """The order that was tried in vain, and that this one is in place of."""
+    status: str
+    """How it stands."""
+    success: bool
+    """Always true."""
+    wsUrl: str
+    """Where its stream is."""
+
+
+OrderStatus: TypeAlias = Literal["pending", "routing", "building", "submitted", "confirmed", "failed"]
+"""How an order stands, and the type of its updates but for `pending`."""
+
+
+class OrdersView(TypedDict):
+    """What this node did with orders, and how many there are on all nodes."""
+
+    claims_under_way: int
+    """Requests of workers outside that ask for orders, or wait for some, at the moment."""
+    confirmed: int
+    """Orders that were carried out here."""
+    dead: int
+    """Orders that became dead letters."""
+    executor: str
+    """The kind of executor that carries out what is placed here."""
+    failed: int
+    """Orders that failed here."""
+    given_back: int
+    """Runs that were given back, which uses up no attempt: at a stop, by a worker's `release`, or because
+    nobody took what was claimed.
+    """
+    jobs: JobsView | None
+    """Jobs on all nodes; while the storage is degraded those that this node knows. Null when the storage
+    did not say in time.
+    """
+    leases_lost: int
+    """Runs that stopped because their order had become somebody else's."""
+    other_executors: list[str]
+    """The kinds that other nodes with the same storage have."""
+    panics: int
+    """Panics (bugs) that ended one try of an order; everything else goes on."""
+    placed: int
+    """Orders queued by this node."""
+    refused_full: int
+    """Orders refused because the queue was full."""
+    repeated: int
+    """Requests that repeated an idempotency key."""
+    retried: int
+    """Runs that ended with another try to come."""
+    runs: int
+    """Jobs claimed through this node."""
+    storage_failures: int
+    """Storage calls about jobs that failed; each was repeated, or told."""
+    updates: int
+    """Updates of orders accepted."""
+    updates_refused: int
+    """Updates that came too late: of a stale worker, or after the end."""
+    updates_unchecked: int
+    """Outside updates taken in an outage, while nobody could say whether their order has a job."""
+
+
+class OutageView(TypedDict):
+    """How long the storage was in each state, what waits for Redis, and what became of channels that went
+    on without it.
+    """
+
+    channels_alone: int
+    """Channels that go on without Redis now."""
+    channels_set_aside: int
+    """Of these, those that cannot be put in order while Redis serves all others (a key of theirs holds
+    something else, say): health names them and why, they go on without Redis, and are tried again every
+    10 s.
+    """
+    channels_waiting: int
+    """Channels to be put in order with Redis, those included."""
+    forks: int
+    """Times that a channel went on alone."""
+    forks_late: int
+    """Of these, because an append was late while Redis served."""
+    job_retries: int
+    """Times that recording one failed, and was tried again."""
+    jobs_recorded: int
+    """Of these, those that Redis has had since."""
+    jobs_taken: int
+    """Jobs that this node took on without Redis."""
+    jobs_waiting: int
+    """Jobs of this node that Redis does not have yet."""
+    journal_aged: int
+    """Entries of zones that waited too long."""
+    journal_bytes: int
+    """What they cost, in bytes."""
+    journal_entries: int
+    """Accepted entries that wait for Redis."""
+    journal_in_memory_only: int
+    """Of the entries in the journal, those that would be lost with the process: there is no spool, or they
+    are not in it.
+    """
+    journal_oldest_ms: NotRequired[int]
+    """How long the oldest of them has waited, in milliseconds; absent when none waits."""
+    journal_order_overflow: int
+    """Updates of orders beyond those that are kept of each."""
+    journal_refused_full: int
+    """Entries refused, because the journal was full."""
+    journal_thinned: int
+    """Accepted entries that the log will not have, since a newer price of the key took their place for
+    want of room.
+    """
+    key_conflicts: int
+    """Of these jobs, those whose idempotency key led to another job in Redis."""
+    lost_logs: int
+    """Logs that had lost what they acknowledged."""
+    put_back: int
+    """Entries put back into logs that had lost them."""
+    records_let_go: int
+    """Small records (that a zone exists, say) that waited for Redis and were one too many."""
+    redis_round_trip: Timing
+    """How long Redis took to answer a beat: a script that writes, five times a second, to each primary."""
+    rejoin_retries: int
+    """Times that this was tried again."""
+    rejoins: int
+    """Times that a channel came back in step with Redis."""
+    replayed: int
+    """Entries sent to the log when Redis was back."""
+    seconds_in_state: dict[str, float]
+    """Time spent in each state of the storage, in seconds."""
+    spool: str
+    """The journal's copy on disk: `off`, `working`, `failed`, `stalled` or `closed`."""
+    spool_bytes: int
+    """What they cost, in bytes."""
+    spool_entries: int
+    """Entries in the journal's copy on disk, also those of former lives of this gateway."""
+    spool_failed: int
+    """Entries that it could not write: the disk is full or fails."""
+    spool_full: int
+    """Entries that the spool had no room for, each try counted."""
+    spool_reason: NotRequired[str]
+    """What is wrong with it; absent while nothing is."""
+    spool_slow: int
+    """Entries that it did not take in time: the disk hangs."""
+    superseded: int
+    """Accepted entries that the log refused when it was back: the order had ended, or was somebody else's."""
+    switches: int
+    """Changes of the storage's state."""
+
+
+ProblemCode: TypeAlias = Literal[
+    "invalid_json",
+    "invalid_utf8",
+    "broken_body",
+    "invalid_name",
+    "invalid_position",
+    "invalid_order_id",
+    "invalid_idempotency_key",
+    "invalid_status",
+    "invalid_limit",
+    "invalid_query",
+    "invalid_header",
+    "invalid_host",
+    "invalid_target",
+    "invalid_websocket_key",
+    "not_upgradable",
+    "unauthorized",
+    "origin_not_allowed",
+    "forbidden",
+    "not_found",
+    "unknown_order",
+    "unknown_dead_letter",
+    "unknown_key",
+    "unknown_zone",
+    "no_gateway",
+    "method_not_allowed",
+    "body_timeout",
+    "idempotency_conflict",
+    "too_late",
+    "already_ended",
+    "has_job",
+    "no_job",
+    "may_be_submitted",
+    "lease_lost",
+    "cancelled",
+    "not_external",
+    "foreign_epoch",
+    "body_too_large",
+    "line_too_large",
+    "price_too_large",
+    "update_too_large",
+    "unsupported_media_type",
+    "unsupported_content_encoding",
+    "unknown_host",
+    "invalid_order",
+    "invalid_update",
+    "invalid_request",
+    "invalid_price",
+    "invalid_key",
+    "reserved_field",
+    "duplicate_field",
+    "invalid_timestamp",
+    "too_many_zones",
+    "too_many_keys",
+    "upgrade_required",
+    "unsupported_version",
+    "too_many_connections_from_address",
+    "connecting_too_often",
+    "internal",
+    "corrupt",
+    "not_implemented",
+    "storage_unavailable",
+    "busy",
+    "shutting_down",
+    "too_many_connections",
+    "queue_full",
+    "storage_degraded",
+    "unknown_while_degraded",
+    "no_worker",
+]
+"""What was wrong with a request. Stable: clients may match on it."""
+
+
+class Problem(TypedDict):
+    """A refused request: what was wrong, and what would be right. Where something else than a gateway has
+    answered, most of it may be missing.
+    """
+
+    accepted: NotRequired[int]
+    """How many prices or updates were accepted all the same."""
+    code: NotRequired[ProblemCode | str]
+    """Programs may match on it."""
+    detail: NotRequired[str]
+    """For people."""
+    errors: NotRequired[list[FieldFault]]
+    """Each wrong field."""
+    index: NotRequired[int]
+    """The element of the array with the first fault, counting from 0."""
+    line: NotRequired[int]
+    """The line of the first fault, counting from 1."""
+    status: NotRequired[int]
+    """The status."""
+    title: NotRequired[str]
+    """The status in words."""
+    type: NotRequired[str]
+    """`about:blank`: the code says which problem it is."""
+
+
+class RedisView(TypedDict):
+    """`GET /health/redis`."""
+
+    primaries: int
+    """Servers that share the channels among them."""
+    primaries_away: int
+    """Those of them that do not serve."""
+    reason: str
+    """Why, for people; may name what the server said."""
+    reason_code: str
+    """Why, as a word."""
+    scope: Scope | str
+    """Which channels it is about."""
+    serving: bool
+    """Redis serves."""
+    since: str
+    """Since when."""
+    state: BackendState | str
+    """How well."""
+    status: str
+    """`up` (also while channels are put in order), `partial` (some primaries of a cluster are away),
+    `down` or `not_configured`.
+    """
+    storage_backend: BackendName | str
+    """Which storage serves."""
+
+
+class ReleaseRequest(TypedDict):
+    """`POST /api/jobs/{jobId}/release`."""
+
+    token: int
+    """From the claim."""
+
+
+class ReportAccepted(TypedDict):
+    """A report was taken."""
+
+    accepted: bool
+    """Always true."""
+
+
+class Resync(TypedDict):
+    """The log behind a subscription changed its epoch, or entries are missing from it. Entries follow from
+    just after `offset` of `epoch`.
+    """
+
+    type: Literal["resync"]
+    channel: ChannelName
+    """The channel."""
+    epoch: Epoch
+    """The epoch from here on; the same as before when only a gap is said."""
+    gap: NotRequired[int]
+    """How many entries are missing; absent when that cannot be known."""
+    offset: int
+    """Entries follow from the next offset on."""
+    old_epoch: Epoch
+    """The epoch up to here."""
+    recovered: bool
+    """Whether nothing is missing."""
+    snapshot: NotRequired[bool]
+    """The latest entry of each key comes first, in place of what is missing."""
+    timestamp: str
+    """When it was sent."""
+
+
+class Revoke(TypedDict):
+    """What is to be no longer valid: one of these."""
+
+    jti: NotRequired[str]
+    """A token, by its `jti`."""
+    key: NotRequired[str]
+    """An API key, by its name."""
+    subject: NotRequired[str]
+    """All that was issued to a subject until now."""
+
+
+class RevokedOn(TypedDict):
+    """Where a revocation holds, as far as that is known."""
+
+    degraded: bool
+    """The storage that nodes share is away: what other nodes there are is not known, and they hear of it
+    when it is back.
+    """
+    holds_on: list[str]
+    """The nodes that have confirmed it, the one that was asked first."""
+    unconfirmed_on: list[str]
+    """Nodes that are there and have not confirmed it in time."""
+
+
+class Subscribed(TypedDict):
+    """A channel's entries follow, from just after `offset`."""
+
+    type: Literal["subscribed"]
+    channel: ChannelName
+    """The channel."""
+    epoch: Epoch
+    """The life of the log that offsets belong to from here on."""
+    gap: NotRequired[int]
+    """How many entries after the position asked for are no longer kept; absent when that cannot be known,
+    because the epoch is another.
+    """
+    id: NotRequired[RequestId]
+    """The `id` of the request, when it had one."""
+    message: NotRequired[str]
+    """How the order stands, for people; only in the channel of an order."""
+    offset: int
+    """Entries follow from the next offset on."""
+    orderId: NotRequired[OrderId]
+    """The order whose channel it is."""
+    recovered: bool
+    """Whether nothing is missing between the position asked for and `offset`. Where none was asked for:
+    true in a zone; in an order, whether all its updates are still kept.
+    """
+    snapshot: NotRequired[bool]
+    """The latest entry of each key comes first."""
+    timestamp: str
+    """When it was sent."""
+    top: NotRequired[int]
+    """The newest offset when the log was looked at; absent where the log goes on in another epoch, which
+    `resync` says. Where it is not `offset`, what lies between comes first, and then `caught_up`.
+    """
+
+
+class Unsubscribed(TypedDict):
+    """No more entries of this channel follow."""
+
+    type: Literal["unsubscribed"]
+    channel: ChannelName
+    """The channel."""
+    code: NotRequired[EndCode | str]
+    """Why, where the gateway ended it by itself; absent in the answer to `unsubscribe`."""
+    id: NotRequired[RequestId]
+    """The `id` of the request, when it had one."""
+    timestamp: str
+    """When it was sent."""
+
+
+class SnapshotEnd(TypedDict):
+    """The latest entry of each key has come, as they were at `offset` of `epoch`. Entries follow from just
+    after that.
+    """
+
+    type: Literal["snapshot_end"]
+    channel: ChannelName
+    """The channel."""
+    epoch: Epoch
+    """The epoch from here on."""
+    offset: int
+    """Entries follow from the next offset on."""
+    recovered: bool
+    """Whether they are all: else some could not be reached, and another snapshot comes when they can."""
+    timestamp: str
+    """When it was sent."""
+
+
+class TokenExpiring(TypedDict):
+    """The token that was shown expires soon."""
+
+    type: Literal["token_expiring"]
+    expires_at: str
+    """When. The connection is closed then, unless another token was shown."""
+    timestamp: str
+    """When it was sent."""
+
+
+ServerMessage: TypeAlias = (
+    ConnectionEstablished
+    | Connection
+    | Subscribed
+    | CaughtUp
+    | Unsubscribed
+    | Resync
+    | SnapshotEnd
+    | Heartbeat
+    | Answer
+    | BackendStateMessage
+    | ErrorMessage
+    | Closing
+    | Authenticated
+    | TokenExpiring
+    | Entry
+)
+"""A message from the gateway. Field order is part of the snapshot in `tests/fixtures/protocol`."""
+
+
+class StatsView(TypedDict):
+    """`GET /ws/stats`: what was counted since the start, and how much there is of what. Fields of the
+    parts come and go with what is counted; who reads takes those that are missing for nothing.
+    """
+
+    channels: ChannelsView
+    """Channels, and their entries."""
+    connection_list: list[ConnectionInfo]
+    """Some of the open connections."""
+    connections: ConnectionsView
+    """WebSockets."""
+    http: HttpView
+    """Requests, and the TCP connections that bring them."""
+    interop: InteropCounts
+    """The exchange with workers outside that use Redis lists."""
+    memory: MemoryUsage
+    """How full this process' own logs are."""
+    messages: MessagesView
+    """What crossed them."""
+    node: str
+    """Which process it is; another one after each start."""
+    orders: OrdersView
+    """What this node did with orders, and how many there are on all nodes."""
+    outage: OutageView
+    """What waits for Redis, and what became of channels that went on without it."""
+    primaries: int
+    """Servers that share the channels among them."""
+    primaries_away: int
+    """Those of them that do not serve."""
+    reason: str
+    """Why, for people; may name what the server said."""
+    reason_code: str
+    """Why, as a word."""
+    scope: Scope | str
+    """Which channels it is about."""
+    silent_shards: int
+    """Shards too busy to say how many connections each zone has."""
+    since: str
+    """Since when."""
+    state: BackendState | str
+    """How well."""
+    storage_backend: BackendName | str
+    """Which storage serves."""
+    timestamp: str
+    """When this was said."""
+    uptime_s: int
+    """Seconds since its start."""
+    version: str
+    """Of the program."""
+
+
+class Swap(TypedDict):
+    """`POST /api/orders/execute` where `orders.schema` is `swap`: one token for another. Numbers keep the
+    digits that they are written with.
+    """
+
+    amount: float
+    """How much of `tokenIn`; greater than 0."""
+    metadata: NotRequired[dict[str, Any]]
+    """Goes with the order."""
+    slippage: NotRequired[float]
+    """Per cent by which the price may be worse than quoted, 0 to 100. Default 0.5."""
+    tokenIn: str
+    """What is given, such as `SOL`."""
+    tokenOut: str
+    """What is wanted for it, such as `USDC`."""
+
+
+Zone: TypeAlias = str
+"""The name of a zone."""
+
+
+class ZoneView(TypedDict):
+    """A zone that has been published to."""
+
+    channel: ChannelName
+    """Its channel."""
+    lane: Lane
+    """How it treats readers that fall behind."""
+    stream: str
+    """The path of its WebSocket."""
+    zone: str
+    """Its name."""
+
+
+class ZoneList(TypedDict):
+    """`GET /api/zones`."""
+
+    zones: list[ZoneView]
+    """In order of name."""
