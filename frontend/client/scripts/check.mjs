@@ -1,13 +1,13 @@
 // What must hold of the package besides its tests: types, packaging, and the size of the core.
 
 import { spawnSync } from 'node:child_process';
-import { readFileSync } from 'node:fs';
+import { readdirSync, readFileSync } from 'node:fs';
 import path from 'node:path';
 import { gzipSync } from 'node:zlib';
 
 process.chdir(path.dirname(new URL('.', import.meta.url).pathname));
 
-const CORE_BYTES_MAX = 4_000;
+const CORE_BYTES_MAX = 4_096;
 
 const run = (what, ...args) => {
   const { status, stdout, stderr } = spawnSync(process.execPath, args, { encoding: 'utf8' });
@@ -24,10 +24,10 @@ run('types of the tests, as users have them', 'node_modules/typescript/bin/tsc',
 run('publint', 'node_modules/publint/src/cli.js', '--strict');
 run('arethetypeswrong', 'node_modules/@arethetypeswrong/cli/dist/index.js', '--pack', '.', '--profile', 'node16');
 
-for (const name of ['index', 'orders', 'react', 'vue']) {
-  const { length } = gzipSync(readFileSync(`dist/${name}.js`), { level: 9 });
-  console.log(`${name}.js: ${length} bytes gzipped`);
-  if (name === 'index' && length > CORE_BYTES_MAX) {
+for (const name of readdirSync('dist').filter((name) => name.endsWith('.js'))) {
+  const { length } = gzipSync(readFileSync(`dist/${name}`), { level: 9 });
+  console.log(`${name}: ${length} bytes gzipped`);
+  if (name === 'index.js' && length > CORE_BYTES_MAX) {
     console.error(`error: the core is larger than ${CORE_BYTES_MAX} bytes`);
     process.exit(1);
   }

@@ -1,4 +1,4 @@
-import { emitter, type Emitter } from './emitter.js';
+import { emitter, report, type Emitter } from './emitter.js';
 import {
   hold,
   type EntryOf,
@@ -20,7 +20,7 @@ export type State = 'connecting' | 'open' | 'waiting' | 'offline' | 'failed' | '
 /** How the connection is. */
 export interface Status {
   readonly state: State;
-  /** The close code of the connection before, as in the protocol; 1006 where it broke. */
+  /** The close code of the connection before, as in the protocol; 1006 where it broke; the status of HTTP where `refusal` learned that. */
   readonly code?: number;
   /** Why, in a word of the protocol or for people. */
   readonly reason?: string;
@@ -64,11 +64,20 @@ export interface SocketLike {
   close(code?: number): void;
 }
 
+/** Why no WebSocket came about, as far as a question over HTTP tells; made by `refusal` of `zonewire/refusal`. */
+export interface Refusal {
+  /** The status, where the gateway said it; else 1006. */
+  code: number;
+  reason: string;
+  /** When to come back; absent where nobody said it. */
+  retry_after_ms?: number;
+}
+
 /** Time, in milliseconds. Its functions are called on their own, as the global ones are. */
 export interface Clock {
   readonly now: () => number;
   readonly setTimeout: (then: () => void, ms: number) => unknown;
-  readonly clearTimeout: (timer: never) => void;
+  readonly clearTimeout: (timer: any) => void;
 }
 
 /** The page: where its events are heard, as of a browser's `window`. */
@@ -85,6 +94,8 @@ export interface ClientOptions {
   token?: string | (() => string | null | undefined | Promise<string | null | undefined>);
   /** Instead of the global one; Node needs the package `ws` before version 22. */
   WebSocket?: new (url: string, protocols: string[]) => SocketLike;
+  /** Asked after an attempt without a WebSocket, since browsers do not tell why: `refusal` of `zonewire/refusal`. */
+  refusal?: (address: string) => Promise<Refusal | undefined>;
   clock?: Clock;
   /** A number from 0 to 1. */
   random?: () => number;
@@ -134,6 +145,7 @@ const ATTEMPTS_MAX = 5;
 const STABLE_MS = 5_000; // a connection that held so long gives back all attempts
 const OFFLINE_MS = 60_000; // `offline` is a hint: so often it is tried all the same
 const PROBE_MS = 5_000;
+const RENEW_MS = 5_000; // so often a renewal that failed is tried again, until the token expires
 const EVENTS = 'online offline pagehide pageshow freeze resume visibilitychange'.split(' ');
 
 const why = (error: unknown) => String((error as Error)?.message ?? error);
@@ -142,9 +154,9 @@ const why = (error: unknown) => String((error as Error)?.message ?? error);
 export const delayMs = (attempt: number, random: () => number): number =>
   1_000 * 2 ** (attempt - 1) + Math.round(random() * 1_000);
 
-/** Whether a close code says not to come back. */
+/** Whether a close code, or the status of a refused upgrade, says not to come back. */
 export const isFinal = (code: number): boolean =>
-  [1000, 1002, 1003, 1007, 1009].includes(code) || (code > 4499 && code < 5000);
+  [1000, 1002, 1003, 1007, 1009].includes(code) || (code > 4499 && code < 5000) || (code > 399 && code < 500 && code !== 429);
 
 /** The sentence for the user, in English. */
 export const describe = ({ state, attempt, attemptsMax, retryInMs = 0, code }: Omit<Status, 'message'>): string =>
@@ -169,17 +181,17 @@ export const describe = ({ state, attempt, attemptsMax, retryInMs = 0, code }: O
 export const connect = (url: string | (() => string | Promise<string>) = '/', options: ClientOptions = {}): Client => {
   const {
     WebSocket = (globalThis as { WebSocket?: ClientOptions['WebSocket'] }).WebSocket,
-    clock: { now, setTimeout, clearTimeout } = {
-      now: Date.now,
-      setTimeout: globalThis.setTimeout,
-      clearTimeout: globalThis.clearTimeout,
-    },
     random = Math.random,
     page = globalThis as unknown as Page,
     connectTimeoutMs = 10_000,
     slowRetryMs,
     text = describe,
   } = options;
+  const { now, setTimeout, clearTimeout }: Clock = options.clock ?? {
+    now: Date.now,
+    setTimeout: globalThis.setTimeout,
+    clearTimeout: globalThis.clearTimeout,
+  };
   if (!WebSocket) throw new Error('no WebSocket here: give one as options.WebSocket');
 
   const { on, emit } = emitter<ClientEvents>();
@@ -197,8 +209,10 @@ export const connect = (url: string | (() => string | Promise<string>) = '/', op
   let isQuiet = false; // nothing was heard since it was asked
   let intervalMs = 0;
   let skewMs = 0; // how far this clock is ahead of the gateway's
-  let closing: wire.Closing | undefined;
+  let closing: Refusal | undefined;
   let timer: unknown;
+  let renewing: unknown;
+  let expiresAt = 0; // the token, by the gateway's clock
   let requests = 0;
   let renewal: number | undefined;
 
@@ -218,7 +232,7 @@ export const connect = (url: string | (() => string | Promise<string>) = '/', op
 
   /** One timer is enough. A deadline that is overdue, as after sleep, gives a second to what has come meanwhile. */
   const arm = (ms: number, then: () => void, isDeadline?: boolean) => {
-    clearTimeout(timer as never);
+    clearTimeout(timer);
     const due = now() + ms;
     timer = setTimeout(() => (isDeadline && now() - due >= 1_000 ? arm(1_000, then) : then()), ms);
   };
@@ -235,7 +249,8 @@ export const connect = (url: string | (() => string | Promise<string>) = '/', op
     const mine = ++run;
     socket = closing = undefined;
     isOpen = false;
-    clearTimeout(timer as never);
+    clearTimeout(timer);
+    clearTimeout(renewing);
     old?.close(1000);
     for (const one of held.values()) one.lost();
     return mine === run;
@@ -294,8 +309,12 @@ export const connect = (url: string | (() => string | Promise<string>) = '/', op
       let problem = '';
       socket = next;
       next.onerror = ({ message }: { message?: string }) => (problem = message ?? '');
-      next.onclose = ({ code, reason }: { code: number; reason: string }) => {
-        if (mine === run) lose(code, reason || problem);
+      next.onclose = async ({ code, reason }: { code: number; reason: string }) => {
+        if (mine !== run) return;
+        const refusal = !isOpen && code === 1006 && options.refusal && (await options.refusal(base).catch(report));
+        if (mine !== run) return;
+        if (refusal) closing = refusal;
+        lose(code, reason || problem);
       };
       next.onmessage = ({ data }: { data: string }) => {
         if (mine !== run) return;
@@ -334,8 +353,13 @@ export const connect = (url: string | (() => string | Promise<string>) = '/', op
       const secret = await token();
       if (mine === run && secret) send({ type: 'auth', id: (renewal = ++requests), token: secret });
     } catch (error) {
-      if (mine === run) emit('error', { code: 'token_unavailable', message: why(error) });
+      if (mine === run) notRenewed({ code: 'token_unavailable', message: why(error) });
     }
+  };
+
+  const notRenewed = (error: ClientError) => {
+    if (now() - skewMs < expiresAt) renewing = setTimeout(renew, RENEW_MS);
+    emit('error', error);
   };
 
   const take = (message: wire.ServerMessage & { channel?: string; id?: unknown; timestamp?: string }) => {
@@ -346,8 +370,7 @@ export const connect = (url: string | (() => string | Promise<string>) = '/', op
     if (type === 'connection_established' || type === 'heartbeat')
       skewMs = Math.min(isOpen ? skewMs : Infinity, heardAt - Date.parse(message.timestamp));
     if (type === 'connection_established') {
-      const { authentication, subject } = message as { authentication?: string; subject?: string };
-      if (authentication === 'required' && !subject) return lose(4501, 'unauthorized');
+      if (message.authentication === 'required' && !message.subject) return lose(4501, 'unauthorized');
       backend = message;
       openedAt = heardAt;
       intervalMs = message.heartbeat_interval_ms;
@@ -360,11 +383,15 @@ export const connect = (url: string | (() => string | Promise<string>) = '/', op
     } else if (type === 'backend_state') emit('backend', (backend = message));
     else if (type === 'closing') closing = message;
     else if (type === 'heartbeat') for (const one of held.values()) one.forget(heardAt);
-    else if ((type as string) === 'token_expiring') renew();
+    else if (type === 'token_expiring') {
+      expiresAt = Date.parse(message.expires_at);
+      renew();
+    }
     else if (type === 'error') {
       const of = [...held.values()].find((one) => one.asks(id));
       if (of) of.take(message);
-      else if (id === undefined || id === renewal) emit('error', message);
+      else if (id === undefined) emit('error', message);
+      else if (id === renewal) notRenewed(message);
     } else if (channel) held.get(channel)?.take(message);
   };
 
@@ -401,10 +428,6 @@ export const connect = (url: string | (() => string | Promise<string>) = '/', op
       request(type, of, more) {
         const id = ++requests;
         return send({ type, id, channels: [of], ...more }) ? id : undefined;
-      },
-      later(ms, then) {
-        const timer = setTimeout(then, ms);
-        return () => clearTimeout(timer as never);
       },
       isDegraded: (of) =>
         !!backend &&

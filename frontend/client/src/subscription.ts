@@ -110,7 +110,6 @@ export interface Subscription<E = wire.Entry> extends Emitter<SubscriptionEvents
 export interface Link {
   /** Sends where there is a connection; the id of the request. */
   request(type: 'subscribe' | 'unsubscribe', channel: string, more?: object): number | undefined;
-  later(ms: number, then: () => void): () => void;
   isDegraded(channel: string): boolean;
   /** It has ended. */
   gone(): unknown;
@@ -148,7 +147,6 @@ export const hold = (channel: string, options: SubscribeOptions, link: Link): He
   let isBehind = false;
   let status: SubscriptionStatus = 'waiting';
   let ended: End | undefined;
-  let stopWaiting = () => {};
 
   const read = (item?: wire.Entry | Gap) => readers.forEach((reader) => reader(item));
 
@@ -188,7 +186,6 @@ export const hold = (channel: string, options: SubscribeOptions, link: Link): He
     ended = end;
     request = undefined;
     isHere = false;
-    stopWaiting();
     signal?.removeEventListener('abort', close);
     link.gone();
     say('ended');
@@ -210,20 +207,14 @@ export const hold = (channel: string, options: SubscribeOptions, link: Link): He
     lost() {
       request = undefined;
       isHere = false;
-      stopWaiting();
-      say('waiting');
+        say('waiting');
     },
     forget: last.forget,
     asks: (id) => request !== undefined && id === request,
     take(message) {
       const { type } = message;
       if (type === 'error') {
-        const { retry_after_ms: wait, temporary } = message as wire.ErrorMessage & { retry_after_ms?: number };
-        if (!temporary) {
-          request = undefined;
-          if (!wait) return end(message);
-          stopWaiting = link.later(wait, begin);
-        }
+        if (!message.temporary) return end(message);
         emit('error', message);
       } else if (type === 'subscribed') {
         if (message.id !== request) return;
