@@ -24,6 +24,25 @@ run('types of the tests, as users have them', 'node_modules/typescript/bin/tsc',
 run('publint', 'node_modules/publint/src/cli.js', '--strict');
 run('arethetypeswrong', 'node_modules/@arethetypeswrong/cli/dist/index.js', '--pack', '.', '--profile', 'node16');
 
+// What users see in their editors: every exported thing, and each of its members, says what it is.
+const silent = [];
+for (const file of readdirSync('dist').filter((name) => name.endsWith('.d.ts') && name !== 'zonewire.d.ts')) {
+  const lines = readFileSync(`dist/${file}`, 'utf8').split('\n');
+  let isOpen = false; // within an exported interface
+  for (const [index, line] of lines.entries()) {
+    const isExported = /^export (declare )?(const|type|interface|class|function) (?!\{|\*)/.test(line);
+    if (isExported) isOpen = /^export interface .*\{$/.test(line);
+    else if (line === '}') isOpen = false;
+    const isMember = isOpen && /^ {4}[\w[]/.test(line);
+    if ((isExported || isMember) && !/\*\/$/.test(lines[index - 1] ?? '')) silent.push(`${file}:${index + 1}: ${line.trim()}`);
+  }
+}
+if (silent.length > 0) {
+  console.error(`error: no comment says what these are:\n${silent.join('\n')}`);
+  process.exit(1);
+}
+console.log('comments on what is exported: ok');
+
 for (const name of readdirSync('dist').filter((name) => name.endsWith('.js'))) {
   const { length } = gzipSync(readFileSync(`dist/${name}`), { level: 9 });
   console.log(`${name}: ${length} bytes gzipped`);

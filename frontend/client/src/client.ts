@@ -19,13 +19,15 @@ export type State = 'connecting' | 'open' | 'waiting' | 'offline' | 'failed' | '
 
 /** How the connection is. */
 export interface Status {
+  /** What it is doing. */
   readonly state: State;
-  /** The close code of the connection before, as in the protocol; 1006 where it broke; the status of HTTP where `refusal` learned that. */
+  /** The close code of the connection before, as in the protocol; 1006 where it broke; the status of HTTP where `refusal` learned one. */
   readonly code?: number;
   /** Why, in a word of the protocol or for people. */
   readonly reason?: string;
   /** Which attempt in a row this is, or waits to be; 0 while all is well. */
   readonly attempt: number;
+  /** After how many in a row it gives up. */
   readonly attemptsMax: number;
   /** How long it waits for the next attempt, in milliseconds. */
   readonly retryInMs?: number;
@@ -37,6 +39,7 @@ export interface Status {
 export interface ClientError {
   /** As in the protocol; `token_unavailable` where the provider gave none for a renewal. */
   code: string;
+  /** For people. */
   message: string;
 }
 
@@ -46,6 +49,7 @@ export interface ClientEvents {
   state: [status: Status];
   /** The storage of the gateway serves in another way. */
   backend: [backend: Backend];
+  /** Something went wrong that belongs to no subscription, and ended nothing. */
   error: [error: ClientError];
   /** Every message of the gateway, before anything else is done with it. */
   message: [message: wire.ServerMessage];
@@ -56,11 +60,17 @@ export type Backend = Pick<wire.BackendStateMessage, 'state' | 'storage_backend'
 
 /** What of a WebSocket is used: that of browsers, and of the package `ws`. */
 export interface SocketLike {
+  /** 1 while it is open. */
   readyState: number;
+  /** Called with each message, whose `data` is a text. */
   onmessage: ((event: never) => void) | null;
+  /** Called at its end, with `code` and `reason`. */
   onclose: ((event: never) => void) | null;
+  /** Called before `onclose` where something went wrong; its `message`, where there is one, becomes the reason. */
   onerror: ((event: never) => void) | null;
+  /** Sends a text. */
   send(text: string): void;
+  /** Closes it. */
   close(code?: number): void;
 }
 
@@ -68,23 +78,31 @@ export interface SocketLike {
 export interface Refusal {
   /** The status, where the gateway said it; else 1006. */
   code: number;
+  /** In the gateway's words, or for people. */
   reason: string;
-  /** When to come back; absent where nobody said it. */
+  /** When to come back, in milliseconds; absent where nobody said it. */
   retry_after_ms?: number;
 }
 
 /** Time, in milliseconds. Its functions are called on their own, as the global ones are. */
 export interface Clock {
+  /** Since 1970. */
   readonly now: () => number;
+  /** Calls a function later; gives the timer. */
   readonly setTimeout: (then: () => void, ms: number) => unknown;
+  /** Takes a timer back. */
   readonly clearTimeout: (timer: any) => void;
 }
 
 /** The page: where its events are heard, as of a browser's `window`. */
 export interface Page {
+  /** As of `window`. */
   addEventListener?(type: string, listener: (event: never) => void, capture: boolean): void;
+  /** As of `window`. */
   removeEventListener?(type: string, listener: (event: never) => void, capture: boolean): void;
+  /** False says that there is no network. */
   readonly navigator?: { readonly onLine?: boolean };
+  /** `hidden` where nobody sees it. */
   readonly document?: { readonly visibilityState?: string };
 }
 
@@ -96,8 +114,9 @@ export interface ClientOptions {
   WebSocket?: new (url: string, protocols: string[]) => SocketLike;
   /** Asked after an attempt without a WebSocket, since browsers do not tell why: `refusal` of `zonewire/refusal`. */
   refusal?: (address: string) => Promise<Refusal | undefined>;
+  /** Instead of the global one, for tests. */
   clock?: Clock;
-  /** A number from 0 to 1. */
+  /** A number from 0 to 1, instead of `Math.random`. */
   random?: () => number;
   /** Whose events are heeded; `null`: nobody's. Default: the page that this runs in. */
   page?: Page | null;
@@ -111,7 +130,9 @@ export interface ClientOptions {
 
 /** A connection to a gateway, kept up; made by {@link connect}. */
 export interface Client extends Emitter<ClientEvents> {
+  /** How the connection is now. */
   readonly status: Status;
+  /** How the storage of the gateway serves, as it said last. */
   readonly backend: Backend | undefined;
   /** What is subscribed to now, by channel. */
   readonly subscriptions: ReadonlyMap<string, Subscription<never>>;

@@ -6,6 +6,8 @@
 import type { Refusal } from './client.js';
 import type { Problem } from './zonewire.js';
 
+export type { Refusal } from './client.js';
+
 const WITHIN_MS = 5_000;
 
 const ask = (url: string, init?: RequestInit) => fetch(url, { ...init, cache: 'no-store', signal: AbortSignal.timeout(WITHIN_MS) });

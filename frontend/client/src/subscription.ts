@@ -14,7 +14,9 @@ export type OrderEntry = Exclude<wire.Entry, { type: 'price_update' | 'key_remov
 
 /** Which entries come in a channel, by what its name begins with. Channels of other kinds are added by declaring them here. */
 export interface Channels {
+  /** `zone:<zone>` */
   zone: ZoneEntry;
+  /** `order:<uuid>` */
   order: OrderEntry;
 }
 
@@ -27,7 +29,9 @@ export type EntryOf<C extends string> = C extends `${infer Kind}:${string}`
 
 /** Entries that a reader should have had and has not. */
 export interface Gap {
+  /** What tells it from entries. */
   type: 'gap';
+  /** Of which channel. */
   channel: string;
   /** How many are gone for good; absent where that cannot be known, or where some of them may come, marked `late`. */
   missed?: number;
@@ -45,7 +49,9 @@ export type SubscriptionStatus = 'waiting' | 'catching_up' | 'live' | 'ended';
 
 /** Why a subscription ended: without a code because it was closed here, else as the gateway's message says. */
 export interface End {
+  /** As in the protocol; absent where it was closed here. */
   code?: wire.ErrorCode | wire.EndCode | (string & {});
+  /** For people. */
   message?: string;
 }
 
@@ -59,14 +65,19 @@ export interface SubscriptionError extends Error {
 export interface SubscriptionEvents<E> {
   /** An entry, and the position just after it, by which the channel can be resumed. */
   entry: [entry: E, position: wire.Position];
+  /** Entries are gone. */
   gap: [gap: Gap];
+  /** Once for each change. */
   status: [status: SubscriptionStatus];
-  /** Messages of the gateway, as they are; with `snapshot` the channel begins anew, until `snapshot_end`. */
+  /** The gateway's message as it is, like the next two; with `snapshot` the channel begins anew, until `snapshot_end`. */
   subscribed: [message: wire.Subscribed];
+  /** The channel goes on in another life of its log. */
   resync: [message: wire.Resync];
+  /** The latest entry of each key has come. */
   snapshot_end: [message: wire.SnapshotEnd];
   /** The subscription stands, and is still tried for. */
   error: [message: wire.ErrorMessage];
+  /** Nothing comes any more. */
   end: [end: End];
 }
 
@@ -94,7 +105,9 @@ export interface SubscribeOptions {
  * `SubscriptionError` where the gateway refused it. Leaving the loop leaves the subscription as it is.
  */
 export interface Subscription<E = wire.Entry> extends Emitter<SubscriptionEvents<E>>, AsyncIterable<E | Gap> {
+  /** Its name, such as `zone:pjm`. */
   readonly channel: string;
+  /** How it stands. */
   readonly status: SubscriptionStatus;
   /** Just after the last entry that all handlers have had. */
   readonly position: wire.Position | string | undefined;
@@ -110,6 +123,7 @@ export interface Subscription<E = wire.Entry> extends Emitter<SubscriptionEvents
 export interface Link {
   /** Sends where there is a connection; the id of the request. */
   request(type: 'subscribe' | 'unsubscribe', channel: string, more?: object): number | undefined;
+  /** Whether the storage does not serve it as it should. */
   isDegraded(channel: string): boolean;
   /** It has ended. */
   gone(): unknown;
@@ -117,13 +131,17 @@ export interface Link {
 
 /** A subscription, and what its connection does with it. */
 export interface Held {
+  /** What users have of it. */
   api: Subscription<never>;
   /** A connection is there. */
   begin(): void;
   /** It is gone. */
   lost(): void;
+  /** A message about its channel, or an answer to its request. */
   take(message: wire.ServerMessage): void;
+  /** Time went on: removals may be forgotten. */
   forget(now: number): void;
+  /** Ends it. */
   end(end: End): void;
   /** The id of the request that was not answered. */
   asks(id: unknown): boolean;

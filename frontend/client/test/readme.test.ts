@@ -2,7 +2,7 @@
 
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
-import { readFileSync, writeFileSync } from 'node:fs';
+import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { describe, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 
@@ -69,6 +69,14 @@ const run = (file: string, expected: RegExp) =>
       else reject(new Error(`${file} printed, instead of ${expected}:\n${output}`));
     });
   });
+
+test('README.md names tests that there are', () => {
+  const tests = readdirSync('test').filter((name) => name.endsWith('.test.ts')).map((name) => readFileSync(`test/${name}`, 'utf8')).join('');
+  const [, table] = /^What is said of zonewire[^]*?\n\n([^]*?)\n\n/m.exec(readFileSync('README.md', 'utf8'))!;
+  const named = [...table!.matchAll(/`([^`]+)`/g)].map(([, name]) => name!);
+  assert.ok(named.length >= 10);
+  assert.deepEqual(named.filter((name) => !tests.includes(`test('${name}'`)), []);
+});
 
 describe('README.md', { skip: noGateway, concurrency: 2 }, async () => {
   let gateway: Promise<Gateway> | undefined;
