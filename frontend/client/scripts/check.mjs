@@ -1,7 +1,7 @@
 // What must hold of the package besides its tests: types, packaging, and the size of the core.
 
 import { spawnSync } from 'node:child_process';
-import { readdirSync, readFileSync } from 'node:fs';
+import { mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { gzipSync } from 'node:zlib';
 
@@ -21,6 +21,17 @@ const run = (what, ...args) => {
 
 run('build, with its types', 'scripts/build.mjs');
 run('types of the tests, as users have them', 'node_modules/typescript/bin/tsc', '-p', 'tsconfig.test.json');
+// README's programs, as people paste them into files of TypeScript. What a page has or has not is not looked at.
+const pasted = 'build/readme';
+rmSync(pasted, { recursive: true, force: true });
+mkdirSync(pasted, { recursive: true });
+const snippets = [...readFileSync('README.md', 'utf8').matchAll(/^```(jsx?|ts)\n([^]*?)^```$/gm)];
+snippets.forEach(([, language, code], index) => writeFileSync(`${pasted}/${index + 1}.${language === 'jsx' ? 'tsx' : 'ts'}`, code));
+writeFileSync(
+  `${pasted}/tsconfig.json`,
+  JSON.stringify({ extends: '../../tsconfig.test.json', compilerOptions: { strict: false, jsx: 'react-jsx', noUnusedLocals: false, rootDir: '.' }, include: ['.'] }),
+);
+run('types of what README shows', 'node_modules/typescript/bin/tsc', '-p', pasted);
 run('publint', 'node_modules/publint/src/cli.js', '--strict');
 run('arethetypeswrong', 'node_modules/@arethetypeswrong/cli/dist/index.js', '--pack', '.', '--profile', 'node16');
 

@@ -388,6 +388,8 @@ export const connect = (url: string | (() => string | Promise<string>) = '/', op
     emit('message', message);
     if (mine !== run) return;
     const { type, channel, id } = message;
+    // Most messages are entries.
+    if ('offset' in message) return void held.get(channel!)?.take(message);
     if (type === 'connection_established' || type === 'heartbeat')
       skewMs = Math.min(isOpen ? skewMs : Infinity, heardAt - Date.parse(message.timestamp));
     if (type === 'connection_established') {

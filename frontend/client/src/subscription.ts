@@ -154,13 +154,13 @@ export const hold = (channel: string, options: SubscribeOptions, link: Link): He
   const { since, snapshot = !since, signal, queueMax = 10_000, idsMax = 10_000 } = options;
   const { on, emit } = emitter<SubscriptionEvents<wire.Entry>>();
   const last = table();
-  const ids = new Set<string>();
-  const oldest = ids.values(); // one for all times: a new one would have to pass what was deleted
+  let ids: string[] = []; // of what was had, in a ring: they are looked for only while something may come again
+  let oldest = 0;
+  let known: Set<string> | undefined; // the same, while that is so
   const readers = new Set<(item?: wire.Entry | Gap) => void>();
   let position = since;
   let request: number | undefined;
   let isHere = false; // subscribed, on this connection
-  let mayRepeat = false; // what was had may come again
   let begun: Set<string> | undefined; // keys of the snapshot that is coming
   let isBehind = false;
   let status: SubscriptionStatus = 'waiting';
@@ -181,9 +181,13 @@ export const hold = (channel: string, options: SubscribeOptions, link: Link): He
   const enter = (entry: Keyed & wire.Entry) => {
     const { id, offset, snapshot } = entry;
     const after = snapshot ? (position as wire.Position) : { epoch: (position as wire.Position).epoch, offset };
-    if (!mayRepeat || !ids.has(id)) {
-      if (id) ids.add(id);
-      if (ids.size > idsMax) ids.delete(oldest.next().value!);
+    if (!known?.has(id)) {
+      if (id && idsMax) {
+        known?.delete(ids[oldest]!);
+        known?.add(id);
+        ids[oldest] = id;
+        oldest = (oldest + 1) % idsMax;
+      }
       if (entry.missedBefore && !snapshot) gap();
       if (KEYED.includes(entry.type)) {
         last.take(entry);
@@ -245,7 +249,7 @@ export const hold = (channel: string, options: SubscribeOptions, link: Link): He
       } else if (type === 'subscribed' || type === 'resync' || type === 'snapshot_end') {
         const { epoch, offset, recovered } = message;
         position = { epoch, offset };
-        mayRepeat = !recovered;
+        known = recovered ? undefined : (known ?? new Set(ids));
         if (type === 'snapshot_end') {
           if (recovered && begun) last.keep(begun);
           begun = undefined;
@@ -254,7 +258,9 @@ export const hold = (channel: string, options: SubscribeOptions, link: Link): He
           if (!recovered && !(begun && message.snapshot)) gap(message.gap, message.snapshot);
           if (message.snapshot) {
             begun = new Set();
-            ids.clear();
+            ids = [];
+            oldest = 0;
+            known?.clear();
           }
         }
         emit(type as 'resync', message as wire.Resync);

@@ -31,7 +31,7 @@ globalThis.WebSocket ??= WebSocket;
 const { fetch } = globalThis;
 globalThis.fetch = (url, init) => (url === '/token' ? new Response('a.b.c') : fetch(url, init));
 `;
-const A_BUTTON = 'globalThis.document = { querySelector: () => ({}) };';
+const A_BUTTON = 'globalThis.document = { querySelector: () => ({ addEventListener() {} }) };';
 const AROUND_PAGE = `
 import { Window } from 'happy-dom';
 import { createElement } from 'react';
