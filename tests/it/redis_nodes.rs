@@ -1,16 +1,18 @@
 //! Several gateways on one Redis, and what becomes of their clients when it does not behave.
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
 
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 use zonewire::config::Config;
 use zonewire::storage::{RedisConfig, StorageChoice};
 
-use crate::support::client::{Client, position};
+use crate::support::client::{Client, offset, position};
 use crate::support::eventually::eventually;
 use crate::support::follow::{Cuts, Follower};
 use crate::support::gateway::{LINES, Running, config, post, price};
+use crate::support::proxy::Proxy;
 use crate::support::redis_server::RedisServer;
 
 fn on(server: &RedisServer) -> Config {
@@ -645,6 +647,44 @@ async fn an_append_that_is_late_does_not_hold_up_its_zone() {
     assert!(gateway.stats().await["outage"]["forks_late"].as_u64().unwrap() >= 1);
     drop(client);
     gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_zone_that_is_alone_for_a_moment_costs_no_client_its_position() {
+    let Some(server) = RedisServer::start(&[]) else { return };
+    let link = Proxy::start(SocketAddr::from(([127, 0, 0, 1], server.port))).await;
+    let mut config = on(&server);
+    config.storage.redis = RedisConfig { prefix: "nodes".to_owned(), ..server.patient_config() };
+    let a = Running::start(config.clone()).await;
+    config.storage.redis.port = Some(link.address.port());
+    config.storage.redis.ordering_deadline_ms = 50;
+    let b = Running::start(config).await;
+    let mut witness = b.market("pjm").await.0;
+    b.publish("pjm", [price("A", 1)]).await;
+    prices_to(&mut witness, &[1]).await;
+    let (mut client, subscribed) = a.market("pjm").await;
+    // Redis takes what `b` sends, and does not answer in time: its zone goes on alone, and `b` does not hear of
+    // what is published elsewhere.
+    link.hold_answers(true);
+    b.publish("pjm", [price("A", 2)]).await;
+    prices_to(&mut witness, &[2]).await;
+    prices_to(&mut client, &[2]).await;
+    a.publish("pjm", [price("A", 3)]).await;
+    prices_to(&mut client, &[3]).await;
+    let since = format!("{}:{}", subscribed["epoch"].as_str().unwrap(), offset(&subscribed) + 2);
+    let mut client = Client::connect(&b.url(&format!("/ws/market/pjm?since={since}"))).await;
+    assert_eq!(client.next().await["state"], "healthy");
+    for _ in 0..10 {
+        assert_eq!(client.until_pong().await, [] as [Value; 0], "nothing is said before it is known");
+    }
+    link.hold_answers(false);
+    let subscribed = client.next().await;
+    assert_eq!((&subscribed["recovered"], &subscribed["gap"]), (&json!(true), &json!(0)), "{subscribed}");
+    b.publish("pjm", [price("A", 4)]).await;
+    assert_eq!(client.next_of_type("price_update").await["price"], 4);
+    drop((client, witness));
+    a.stop().await;
+    b.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
