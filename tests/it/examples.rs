@@ -7,6 +7,8 @@ use tokio::process::Command;
 use tokio::time;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
+use zonewire::config::AuthMode;
+use zonewire_access::{ApiKey, ApiKeyFile, make_api_key};
 
 use crate::support::client::LIMIT;
 use crate::support::gateway::Running;
@@ -19,6 +21,8 @@ use crate::support::proxy::Proxy;
 use crate::support::tools::Examples;
 
 const CLIENTS: [&str; 2] = ["order-client.mjs", "order_client.py"];
+/// Those that keep to the protocol without a library of ours, which has tests of its own.
+const BY_ITSELF: [&str; 1] = ["order_client.py"];
 const WORKERS: [&str; 2] = ["worker.py", "worker.mjs"];
 
 // Clients
@@ -95,7 +99,7 @@ async fn clients_drop_what_they_had_from_recovered_false_until_recovered_true() 
     let word = |kind: &str, recovered: bool| json!({"type": kind, "epoch": "e", "offset": 0, "recovered": recovered});
     let step =
         |kind: &str, n: u64| json!({"type": kind, "offset": n, "id": format!("a-{n}"), "progress": 10});
-    for client in CLIENTS {
+    for client in BY_ITSELF {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let order = new_order();
@@ -134,7 +138,7 @@ async fn clients_say_what_is_wrong_with_an_order() {
         assert!(end.stderr.contains("invalid_order") && end.stderr.contains("amount"), "{client}: {end:?}");
         let end = run(examples.command(client, &base(&gateway)).arg("17")).await;
         assert_eq!(end.code, Some(1), "{client}: {end:?}");
-        assert!(end.stderr.contains("not an order id"), "{client}: {end:?}");
+        assert!(end.stderr.contains("a UUID"), "{client}: {end:?}");
     }
     gateway.stop().await;
 }
@@ -156,6 +160,60 @@ async fn the_postman_collection_passes_its_own_tests() {
     let end = run(&mut examples.newman("orders.postman_collection.json", &base(&gateway))).await;
     assert_eq!(end.code, Some(0), "{end:?}");
     assert!(end.stdout.contains("✓  confirmed, by stages in order"), "{end:?}");
+    gateway.stop().await;
+}
+
+// Where the gateway asks who one is
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_is_shown_where_one_is_asked_for() {
+    let Some(examples) = Examples::find() else { return };
+    let (dir, mut configs) = (tempfile::tempdir().unwrap(), [paper(), external()]);
+    let (key, kept) = make_api_key(ApiKey {
+        name: String::new(),
+        sha256: String::new(),
+        subject: "tests".to_owned(),
+        roles: vec!["operator".to_owned()],
+        rights: Vec::new(),
+        tenant: None,
+        created_at: chrono::Utc::now().timestamp() - 1,
+        expires_at: None,
+    });
+    let keys_file = dir.path().join("keys.toml");
+    std::fs::write(&keys_file, ApiKeyFile { keys: vec![kept] }.to_toml()).unwrap();
+    for config in &mut configs {
+        config.auth.mode = Some(AuthMode::On);
+        config.auth.keys_file = Some(keys_file.clone());
+    }
+    let [paper, external] = configs;
+    let gateway = Running::start(paper).await;
+    let swap = ["SOL", "USDC", "1.5"];
+    let end = run(examples.command("order-client.mjs", &base(&gateway)).args(swap)).await;
+    assert_eq!((end.code, end.stdout.as_str()), (Some(1), ""), "{end:?}");
+    for (mut command, says) in [
+        (examples.command("order-client.mjs", &base(&gateway)), "confirmed"),
+        (examples.command("orders.sh", &base(&gateway)), "all as expected"),
+        (
+            examples.newman("orders.postman_collection.json", &base(&gateway)),
+            "✓  confirmed, by stages in order",
+        ),
+    ] {
+        match says {
+            "confirmed" => command.args(swap),
+            "all as expected" => &mut command,
+            _ => command.args(["--env-var", &format!("token={key}")]),
+        };
+        let end = run(command.env("ZONEWIRE_TOKEN", &key)).await;
+        assert_eq!((end.code, end.stdout.contains(says)), (Some(0), true), "{end:?}");
+    }
+    gateway.stop().await;
+
+    let gateway = Running::start(external).await;
+    let worker = Program::start(worker(&examples, "worker.mjs", &gateway, 1).env("ZONEWIRE_TOKEN", &key));
+    let mut client = examples.command("order-client.mjs", &base(&gateway));
+    let end = run(client.args(swap).env("ZONEWIRE_TOKEN", &key)).await;
+    assert_eq!(end.code, Some(0), "{end:?}");
+    stop(worker).await;
     gateway.stop().await;
 }
 

@@ -29,7 +29,8 @@ impl Examples {
         let tools = std::path::absolute(tools).unwrap();
         let python = tools.join("venv/bin/python");
         let modules = tools.join("node_modules");
-        for needed in [&python, &modules.join("ws"), &modules.join("newman")] {
+        let library = modules.join("zonewire/dist/index.js");
+        for needed in [&python, &modules.join("ws"), &modules.join("newman"), &library] {
             if !needed.exists() {
                 return missing(&format!("there is no {}", needed.display()));
             }
