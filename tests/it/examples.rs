@@ -7,6 +7,7 @@ use tokio::process::Command;
 use tokio::time;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
+use zonewire_kit::proxy::Proxy;
 
 use crate::support::client::LIMIT;
 use crate::support::gateway::Running;
@@ -14,8 +15,8 @@ use crate::support::orders::{
     base, check_whole, external, new_order, paper, place, place_this, post_json, swap, until_ended,
     until_status, update,
 };
+use crate::support::process::Signal;
 use crate::support::program::{Program, run};
-use crate::support::proxy::Proxy;
 use crate::support::tools::Examples;
 
 const CLIENTS: [&str; 2] = ["order-client.mjs", "order_client.py"];
@@ -43,14 +44,15 @@ async fn clients_come_back_after_a_lost_connection_and_miss_nothing() {
     let Some(examples) = Examples::find() else { return };
     let gateway = Running::start(paper()).await;
     for (client, last) in CLIENTS.into_iter().zip(["confirmed", "failed"]) {
-        let proxy = Proxy::start(gateway.address).await;
+        let proxy = Proxy::start(gateway.address).await.unwrap();
         let order = new_order();
         let step = async |kind: &str, progress: u8| {
             let step = json!({"type": kind, "progress": progress, "attempt": 1});
             update(gateway.address, &order, step).await;
         };
         step("routing", 10).await;
-        let mut program = Program::start(examples.command(client, &proxy.url()).arg(&order));
+        let mut program =
+            Program::start(examples.command(client, &format!("http://{}", proxy.address)).arg(&order));
         let mut seen = vec![program.json().await];
         step("routing", 30).await;
         seen.push(program.json().await);
@@ -172,7 +174,7 @@ fn worker(examples: &Examples, name: &str, gateway: &Running, work_ms: u32) -> C
 const FOR_EVER: u32 = 600_000;
 
 async fn stop(worker: Program) {
-    worker.signal("-TERM").await;
+    worker.signal(Signal::TERM);
     let end = worker.ended().await;
     assert_eq!(end.code, Some(0), "{end:?}");
     assert!(end.stdout.ends_with("stopped\n"), "{end:?}");
@@ -261,7 +263,7 @@ async fn an_order_whose_worker_is_killed_is_ended_once_by_another() {
         let killed = Program::start(&mut worker(examples, name, &gateway, FOR_EVER));
         let order = place(gateway.address).await;
         until_status(gateway.address, &order, "routing").await;
-        killed.signal("-KILL").await;
+        killed.signal(Signal::KILL);
         assert_eq!(killed.ended().await.code, None);
         let other = Program::start(&mut worker(examples, other, &gateway, 1));
         let view = until_ended(gateway.address, &order).await;
@@ -283,11 +285,11 @@ async fn a_worker_that_was_away_too_long_drops_its_order_and_goes_on() {
         let mut away = Program::start(&mut worker(examples, name, &gateway, FOR_EVER));
         let order = place(gateway.address).await;
         until_status(gateway.address, &order, "routing").await;
-        away.signal("-STOP").await;
+        away.signal(Signal::STOP);
         let other = Program::start(&mut worker(examples, other, &gateway, 1));
         let view = until_ended(gateway.address, &order).await;
         stop(other).await;
-        away.signal("-CONT").await;
+        away.signal(Signal::CONT);
         away.until("dropped: 409 lease_lost").await;
         let after = until_ended(gateway.address, &order).await;
         assert_eq!(after["updates"], view["updates"]);
@@ -308,8 +310,8 @@ async fn a_worker_waits_for_its_gateway_and_gives_up_where_it_is_not_wanted() {
         assert!(end.stderr.contains("error: 409"), "{name}: {end:?}");
         gateway.stop().await;
 
-        let proxy = Proxy::to_nowhere().await;
-        let mut early = examples.command(name, &proxy.url());
+        let proxy = Proxy::to_nowhere().await.unwrap();
+        let mut early = examples.command(name, &format!("http://{}", proxy.address));
         let mut early = Program::start(early.args(["--work-ms", "1"]));
         early.until("trying again").await;
         let gateway = Running::start(external()).await;

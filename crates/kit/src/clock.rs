@@ -8,7 +8,7 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use tokio::process::Command;
 
-use super::process::TempDir;
+use crate::dir::TempDir;
 
 /// Folders that hold one `faketime` for each architecture, or are one.
 const ROOTS: [&str; 4] = ["/usr/lib", "/usr/lib64", "/usr/local/lib", "/lib"];

@@ -1,4 +1,4 @@
-//! The few commands that are given to Redis beside the gateways, each on a connection of its own.
+//! What is said to Redis beside the gateways: commands, mostly each on a connection of its own.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -14,8 +14,8 @@ use tokio::net::{self, TcpStream};
 use tokio::time;
 use url::Url;
 
-/// How long one command may take.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// How long Redis may say nothing.
+const PATIENCE: Duration = Duration::from_secs(10);
 /// The longest reply that is read.
 const REPLY_BYTES_MAX: usize = 16 * 1024 * 1024;
 
@@ -25,7 +25,8 @@ pub struct Target {
     /// The server, or the proxy before it.
     pub address: SocketAddr,
     username: Option<String>,
-    password: Option<String>,
+    /// What is said at login, if anything.
+    pub password: Option<String>,
     db: u8,
 }
 
@@ -46,6 +47,25 @@ pub enum Reply {
     Nothing,
     /// An array.
     List(Vec<Reply>),
+}
+
+impl Reply {
+    /// The text of a status, a number or a bulk; nothing of anything else.
+    pub fn text(self) -> String {
+        match self {
+            Self::Text(text) => text,
+            Self::Error(_) | Self::Nothing | Self::List(_) => String::new(),
+        }
+    }
+
+    /// All texts in it, also of lists within lists.
+    pub fn texts(self) -> Vec<String> {
+        match self {
+            Self::Text(text) => vec![text],
+            Self::Error(_) | Self::Nothing => Vec::new(),
+            Self::List(parts) => parts.into_iter().flat_map(Self::texts).collect(),
+        }
+    }
 }
 
 impl Target {
@@ -95,10 +115,7 @@ impl Target {
     pub async fn ask(&self, command: &[&str]) -> anyhow::Result<Reply> {
         let asked = async { self.open().await?.ask(command).await };
         let name = command.first().copied().unwrap_or_default();
-        let reply = time::timeout(PATIENCE, asked).await;
-        reply
-            .with_context(|| format!("Redis did not answer {name} in time"))?
-            .with_context(|| format!("{name} failed"))
+        asked.await.with_context(|| format!("{name} failed"))
     }
 
     /// Runs one command that must succeed.
@@ -119,11 +136,11 @@ impl Target {
     /// Removes every key that begins with `prefix`, and says how many there were.
     pub async fn remove_all(&self, prefix: &str) -> anyhow::Result<u64> {
         let (pattern, mut removed) = (format!("{prefix}*"), 0);
-        let mut connection = time::timeout(PATIENCE, self.open()).await??;
+        let mut connection = self.open().await?;
         let mut cursor = "0".to_owned();
         loop {
             let scan = ["SCAN", &cursor, "MATCH", &pattern, "COUNT", "1000"];
-            let Reply::List(parts) = time::timeout(PATIENCE, connection.ask(&scan)).await?? else {
+            let Reply::List(parts) = connection.ask(&scan).await? else {
                 bail!("SCAN was not answered by a list");
             };
             let [Reply::Text(next), Reply::List(keys)] = &parts[..] else {
@@ -137,7 +154,7 @@ impl Target {
             if !keys.is_empty() {
                 removed += keys.len() as u64;
                 let unlink: Vec<&str> = std::iter::once("UNLINK").chain(keys).collect();
-                if let Reply::Error(error) = time::timeout(PATIENCE, connection.ask(&unlink)).await?? {
+                if let Reply::Error(error) = connection.ask(&unlink).await? {
                     bail!("Redis refused UNLINK: {error}");
                 }
             }
@@ -148,8 +165,12 @@ impl Target {
         }
     }
 
-    async fn open(&self) -> anyhow::Result<Connection> {
-        let stream = TcpStream::connect(self.address).await.context("cannot connect to Redis")?;
+    /// Opens a connection for several commands.
+    pub async fn open(&self) -> anyhow::Result<Connection> {
+        let connected = time::timeout(PATIENCE, TcpStream::connect(self.address)).await;
+        let stream =
+            connected.context("Redis took no connection in time")?.context("cannot connect to Redis")?;
+        stream.set_nodelay(true).context("cannot set up a connection to Redis")?;
         let mut connection = Connection { stream, unread: BytesMut::new() };
         if let Some(password) = &self.password {
             let reply = match &self.username {
@@ -170,18 +191,30 @@ impl Target {
 }
 
 /// An open connection, and what was read of the next reply.
-struct Connection {
+#[derive(Debug)]
+pub struct Connection {
     stream: TcpStream,
     unread: BytesMut,
 }
 
 impl Connection {
-    async fn ask(&mut self, command: &[&str]) -> anyhow::Result<Reply> {
+    /// Runs one command.
+    pub async fn ask(&mut self, command: &[&str]) -> anyhow::Result<Reply> {
+        self.send(command).await?;
+        self.next().await
+    }
+
+    /// Sends a command, whose reply comes next.
+    pub async fn send(&mut self, command: &[&str]) -> anyhow::Result<()> {
         let words =
             command.iter().map(|word| BytesFrame::BulkString(Bytes::copy_from_slice(word.as_bytes())));
         let mut request = BytesMut::new();
         extend_encode(&mut request, &BytesFrame::Array(words.collect()), false)?;
-        self.stream.write_all(&request).await?;
+        Ok(self.stream.write_all(&request).await?)
+    }
+
+    /// What it says next: the reply to a command, or what was published.
+    pub async fn next(&mut self) -> anyhow::Result<Reply> {
         loop {
             if let Some((frame, ..)) = decode_bytes_mut(&mut self.unread)? {
                 return Ok(frame.into());
@@ -189,7 +222,8 @@ impl Connection {
             if self.unread.len() > REPLY_BYTES_MAX {
                 bail!("a reply of more than {REPLY_BYTES_MAX} bytes");
             }
-            if self.stream.read_buf(&mut self.unread).await? == 0 {
+            let read = time::timeout(PATIENCE, self.stream.read_buf(&mut self.unread)).await;
+            if read.context("Redis did not answer in time")?? == 0 {
                 bail!("the connection was closed");
             }
         }
