@@ -113,13 +113,13 @@ async fn two_nodes_show_everyone_the_same_order() {
 
     // A position is good after a restart, and history is what it was.
     let again = Running::start(on(&server)).await;
-    let mut follower = Follower::after("pjm", &format!("{}:{}", followers[0].epoch, COUNT));
+    let mut follower = Follower::after("pjm", &format!("{}:{COUNT}", followers[0].position.epoch));
     follower.read(&[again.url("")], 4 * COUNT, &mut Cuts::none()).await;
     assert_eq!(follower.seen[..], followers[0].seen[COUNT as usize..]);
     let zones = again.get("/api/zones").await.json();
     assert_eq!(zones["zones"][0]["zone"], "pjm", "zones are remembered");
     again.publish("pjm", [price("next", 1)]).await;
-    let mut elsewhere = Follower::after("pjm", &format!("{}:{}", follower.epoch, follower.last));
+    let mut elsewhere = Follower::after("pjm", &follower.position.to_string());
     elsewhere.read(&[b.url("")], 4 * COUNT + 1, &mut Cuts::none()).await;
     again.stop().await;
     b.stop().await;
