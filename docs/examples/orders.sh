@@ -4,12 +4,17 @@
 # updates from outside. Checks each answer; ends with 0 when all were as expected, else with 1.
 #
 #   bash orders.sh [URL]
+#
+# What it shows where the gateway asks who it is, an operator's key say, is in ZONEWIRE_TOKEN.
 
 set -euo pipefail
 
 url=${1:-${ZONEWIRE_URL:-http://127.0.0.1:8080}}
 url=${url%/}
-status="" body=""
+status="" body="" who=()
+if [[ -n ${ZONEWIRE_TOKEN-} ]]; then
+  who=(-H "authorization: Bearer $ZONEWIRE_TOKEN")
+fi
 
 # call STATUS METHOD PATH [JSON [curl options]]: shows a request and its answer, which must have the
 # status (a pattern), and keeps it in $status and $body.
@@ -20,7 +25,7 @@ call() {
     data=(-H 'content-type: application/json' --data "$json")
   fi
   echo "> $method $path $json"
-  body=$(curl -sS --max-time 30 -w '\n%{http_code}' -X "$method" "${data[@]}" "$@" "$url$path")
+  body=$(curl -sS --max-time 30 -w '\n%{http_code}' -X "$method" "${who[@]}" "${data[@]}" "$@" "$url$path")
   status=${body##*$'\n'}
   body=${body%$'\n'*}
   echo "< $status $body"

@@ -1,10 +1,11 @@
-// Carries out orders for a gateway with `orders.executor = "external"`. Needs Node 18 and nothing else.
+// Carries out orders for a gateway with `orders.executor = "external"`. Needs Node 20 and nothing else.
 //
 //   node worker.mjs [--url URL] [--lease-ms N] [--work-ms N]
 //
 // Takes one order at a time; run it several times for more. The venue is made up: replace `quote`
 // and `send`. Ends with 0 after SIGTERM or SIGINT, when the order at hand is done, and with 1 when
-// the gateway refuses it or stays away.
+// the gateway refuses it or stays away. What it shows where the gateway asks who it is, with the right
+// `work`, is in ZONEWIRE_TOKEN.
 
 import { createHash } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -22,6 +23,8 @@ const { values } = parseArgs({
   },
 });
 const url = values.url.replace(/\/+$/, '');
+const token = process.env.ZONEWIRE_TOKEN;
+const headers = { 'content-type': 'application/json', ...(token && { authorization: `Bearer ${token}` }) };
 const [leaseMs, workMs] = [Number(values['lease-ms']), Number(values['work-ms'])];
 
 /** The gateway said no; `code` says why. */
@@ -56,7 +59,7 @@ async function postOnce(path, body) {
   try {
     response = await fetch(url + path, {
       method: 'POST',
-      headers: { 'content-type': 'application/json' },
+      headers,
       body: JSON.stringify(body),
       signal: patience.signal,
     });

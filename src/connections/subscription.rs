@@ -26,6 +26,9 @@ use crate::support::counter::observe;
 /// An outage that is younger than this may be over in a moment.
 const YOUNG: Duration = Duration::from_millis(1_500);
 
+/// How often a channel is looked at that goes on alone though the storage serves: it is put in order in a moment.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+
 /// The longest that a client waits for its position to be known again.
 const KNOWN_WITHIN: Duration = Duration::from_secs(3);
 
@@ -242,7 +245,7 @@ impl Subscription {
             match found {
                 Ok(found) => {
                     let give_up_at = *give_up_at.get_or_insert_with(|| Instant::now() + KNOWN_WITHIN);
-                    if found.gap.is_none() && may_know_soon(&mut status, give_up_at).await {
+                    if found.gap.is_none() && may_know_soon(&mut status, found.is_alone(), give_up_at).await {
                         continue;
                     }
                     self.begin(shard, &found, asked, self.take_asked()?.as_ref());
@@ -412,15 +415,16 @@ impl Subscription {
     }
 }
 
-/// Whether a storage that does not know a position may soon: while an outage is young, and while one
-/// is being recovered from. Waits until it is worth another look, but not past `give_up_at`, when this
-/// is false.
-async fn may_know_soon(status: &mut StatusReader, give_up_at: Instant) -> bool {
+/// Whether a storage that does not know a position may soon: while an outage is young, while one is being
+/// recovered from, and while the channel alone was left behind by a storage that serves. Waits until it is
+/// worth another look, but not past `give_up_at`, when this is false.
+async fn may_know_soon(status: &mut StatusReader, is_alone: bool, give_up_at: Instant) -> bool {
     let now = status.get();
     let rest = give_up_at.saturating_duration_since(Instant::now());
     let wait = match now.state {
         BackendState::Degraded => YOUNG.saturating_sub(now.age()).min(rest),
         BackendState::Recovering => rest,
+        BackendState::Healthy if is_alone => LOOK_EVERY.min(rest),
         BackendState::Healthy => Duration::ZERO,
     };
     if wait.is_zero() {

@@ -19,7 +19,7 @@ use crate::support::client::{Client, LIMIT};
 use crate::support::eventually::eventually;
 use crate::support::gateway::{Answer, JSON, Running, config, price, request};
 use crate::support::orders::swap;
-use crate::support::redis_server::RedisServer;
+use crate::support::redis::{Configured, redis};
 
 const SECRET: &str = "a secret of these tests, long enough to be one";
 
@@ -689,7 +689,7 @@ fn jwks(keys: &[(&str, &str)]) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_revocation_reaches_every_node_and_every_socket() {
-    let Some(mut server) = RedisServer::start(&[]) else { return };
+    let Some(mut server) = redis(&[]).await else { return };
     let realm = Realm::new();
     let mut config = realm.config();
     config.storage.backend = StorageChoice::Redis;
@@ -741,7 +741,7 @@ async fn a_revocation_reaches_every_node_and_every_socket() {
     get(&three, "/api/zones", &second).await.problem(401, "unauthorized");
 
     // Without Redis it holds where it was asked for, and says so; elsewhere when Redis is back.
-    server.kill();
+    server.kill().await.unwrap();
     eventually("both are without Redis", async || {
         let state = async |node: &Running| node.get("/health").await.json()["state"].clone();
         (state(&one).await == "degraded" && state(&two).await == "degraded").then_some(())
@@ -755,7 +755,7 @@ async fn a_revocation_reaches_every_node_and_every_socket() {
     // What was known before is not forgotten.
     get(&two, "/api/zones", &second).await.problem(401, "unauthorized");
     assert_eq!(two.get("/health").await.json()["authentication"]["revocations"], "unknown");
-    server.restart();
+    server.restart().await.unwrap();
     assert_eq!(c.until_close().await.1, 4501);
     eventually("it is known at the other node", async || {
         (get(&two, "/api/zones", &bob).await.status == 401).then_some(())

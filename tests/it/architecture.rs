@@ -182,12 +182,30 @@ fn the_laboratory_uses_of_the_gateway_only_what_clients_have() {
     }
 }
 
+/// What a crate says of itself, in this folder.
+fn manifest(folder: &str) -> toml::Table {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder).join("Cargo.toml");
+    fs::read_to_string(file).unwrap().parse().unwrap()
+}
+
 #[test]
-fn the_gateway_is_built_without_the_laboratory() {
-    let manifest = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml")).unwrap();
-    let manifest: toml::Table = manifest.parse().unwrap();
-    for of_the_lab in ["zonewire-lab", "mio", "hdrhistogram"] {
-        assert!(manifest["dependencies"].get(of_the_lab).is_none(), "{of_the_lab}");
+fn the_gateway_is_built_without_what_tries_it() {
+    let gateway = manifest("");
+    for of_others in ["zonewire-kit", "zonewire-lab", "mio", "hdrhistogram"] {
+        assert!(gateway["dependencies"].get(of_others).is_none(), "{of_others}");
+    }
+    assert_eq!(gateway["workspace"]["default-members"].as_array().unwrap(), &[".".into()]);
+}
+
+/// Else the gateway could not be tested with it, nor a gateway of another version.
+#[test]
+fn the_kit_knows_nothing_of_the_gateways_library() {
+    let kit = manifest("crates/kit");
+    for needed in ["dependencies", "dev-dependencies"] {
+        let needed = kit.get(needed).and_then(toml::Value::as_table).into_iter().flat_map(toml::Table::keys);
+        for name in needed {
+            assert!(!name.starts_with("zonewire"), "{name}");
+        }
     }
 }
 
@@ -198,8 +216,7 @@ fn the_protocol_needs_no_runtime_and_no_server() {
     const MAY_NEED: [&str; 8] =
         ["chrono", "memchr", "schemars", "serde", "serde_json", "thiserror", "ts-rs", "uuid"];
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("crates/protocol");
-    let manifest: toml::Table = fs::read_to_string(folder.join("Cargo.toml")).unwrap().parse().unwrap();
-    for needed in manifest["dependencies"].as_table().unwrap().keys() {
+    for needed in manifest("crates/protocol")["dependencies"].as_table().unwrap().keys() {
         assert!(MAY_NEED.contains(&needed.as_str()), "{needed}");
     }
     let mut files = Vec::new();

@@ -15,6 +15,8 @@ use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
+use crate::support::redis::free_port;
+
 /// No test takes longer.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -80,7 +82,7 @@ async fn all_faults_are_printed_at_once() {
 #[tokio::test]
 async fn no_gateway_is_1_and_says_what_to_do() {
     // A port that was free a moment ago.
-    let port = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
+    let port = free_port();
     for command in ["health", "publish pjm --key A --price 1"] {
         let (code, _, stderr) = run(&mut zonewire(&format!("{command} --url http://127.0.0.1:{port}"))).await;
         assert_eq!(code, 1, "{stderr}");

@@ -8,6 +8,9 @@ use tokio::time;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::handshake::server::{Request, Response};
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
+use zonewire::config::AuthMode;
+use zonewire_access::{ApiKey, ApiKeyFile, make_api_key};
+use zonewire_kit::proxy::Proxy;
 
 use crate::support::client::LIMIT;
 use crate::support::gateway::Running;
@@ -15,8 +18,8 @@ use crate::support::orders::{
     base, check_whole, external, new_order, paper, place, place_this, post_json, swap, until_ended,
     until_status, update,
 };
+use crate::support::process::Signal;
 use crate::support::program::{Program, run};
-use crate::support::proxy::Proxy;
 use crate::support::tools::Examples;
 
 const CLIENTS: [&str; 2] = ["order-client.mjs", "order_client.py"];
@@ -45,14 +48,15 @@ async fn clients_come_back_after_a_lost_connection_and_miss_nothing() {
     let gateway = Running::start(paper()).await;
     let cases = [("confirmed", "trying again in"), ("failed", "Next try in")];
     for (client, (last, said)) in CLIENTS.into_iter().zip(cases) {
-        let proxy = Proxy::start(gateway.address).await;
+        let proxy = Proxy::start(gateway.address).await.unwrap();
         let order = new_order();
         let step = async |kind: &str, progress: u8| {
             let step = json!({"type": kind, "progress": progress, "attempt": 1});
             update(gateway.address, &order, step).await;
         };
         step("routing", 10).await;
-        let mut program = Program::start(examples.command(client, &proxy.url()).arg(&order));
+        let mut program =
+            Program::start(examples.command(client, &format!("http://{}", proxy.address)).arg(&order));
         let mut seen = vec![program.json().await];
         step("routing", 30).await;
         seen.push(program.json().await);
@@ -148,7 +152,7 @@ async fn clients_drop_what_they_had_from_recovered_false_until_recovered_true() 
 async fn clients_say_what_is_wrong_with_an_order() {
     let Some(examples) = Examples::find() else { return };
     let gateway = Running::start(paper()).await;
-    for (client, said) in CLIENTS.into_iter().zip(["not an order id", "not a valid channel name"]) {
+    for (client, said) in CLIENTS.into_iter().zip(["a UUID", "not a valid channel name"]) {
         let end = run(examples.command(client, &base(&gateway)).args(["SOL", "USDC", "0"])).await;
         assert_eq!((end.code, end.stdout.as_str()), (Some(1), ""), "{client}: {end:?}");
         assert!(end.stderr.contains("invalid_order") && end.stderr.contains("amount"), "{client}: {end:?}");
@@ -179,6 +183,60 @@ async fn the_postman_collection_passes_its_own_tests() {
     gateway.stop().await;
 }
 
+// Where the gateway asks who one is
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_is_shown_where_one_is_asked_for() {
+    let Some(examples) = Examples::find() else { return };
+    let (dir, mut configs) = (tempfile::tempdir().unwrap(), [paper(), external()]);
+    let (key, kept) = make_api_key(ApiKey {
+        name: String::new(),
+        sha256: String::new(),
+        subject: "tests".to_owned(),
+        roles: vec!["operator".to_owned()],
+        rights: Vec::new(),
+        tenant: None,
+        created_at: chrono::Utc::now().timestamp() - 1,
+        expires_at: None,
+    });
+    let keys_file = dir.path().join("keys.toml");
+    std::fs::write(&keys_file, ApiKeyFile { keys: vec![kept] }.to_toml()).unwrap();
+    for config in &mut configs {
+        config.auth.mode = Some(AuthMode::On);
+        config.auth.keys_file = Some(keys_file.clone());
+    }
+    let [paper, external] = configs;
+    let gateway = Running::start(paper).await;
+    let swap = ["SOL", "USDC", "1.5"];
+    let end = run(examples.command("order-client.mjs", &base(&gateway)).args(swap)).await;
+    assert_eq!((end.code, end.stdout.as_str()), (Some(1), ""), "{end:?}");
+    for (mut command, says) in [
+        (examples.command("order-client.mjs", &base(&gateway)), "confirmed"),
+        (examples.command("orders.sh", &base(&gateway)), "all as expected"),
+        (
+            examples.newman("orders.postman_collection.json", &base(&gateway)),
+            "✓  confirmed, by stages in order",
+        ),
+    ] {
+        match says {
+            "confirmed" => command.args(swap),
+            "all as expected" => &mut command,
+            _ => command.args(["--env-var", &format!("token={key}")]),
+        };
+        let end = run(command.env("ZONEWIRE_TOKEN", &key)).await;
+        assert_eq!((end.code, end.stdout.contains(says)), (Some(0), true), "{end:?}");
+    }
+    gateway.stop().await;
+
+    let gateway = Running::start(external).await;
+    let worker = Program::start(worker(&examples, "worker.mjs", &gateway, 1).env("ZONEWIRE_TOKEN", &key));
+    let mut client = examples.command("order-client.mjs", &base(&gateway));
+    let end = run(client.args(swap).env("ZONEWIRE_TOKEN", &key)).await;
+    assert_eq!(end.code, Some(0), "{end:?}");
+    stop(worker).await;
+    gateway.stop().await;
+}
+
 // Workers
 
 /// A worker whose stages take this long, in milliseconds.
@@ -192,7 +250,7 @@ fn worker(examples: &Examples, name: &str, gateway: &Running, work_ms: u32) -> C
 const FOR_EVER: u32 = 600_000;
 
 async fn stop(worker: Program) {
-    worker.signal("-TERM").await;
+    worker.signal(Signal::TERM);
     let end = worker.ended().await;
     assert_eq!(end.code, Some(0), "{end:?}");
     assert!(end.stdout.ends_with("stopped\n"), "{end:?}");
@@ -281,7 +339,7 @@ async fn an_order_whose_worker_is_killed_is_ended_once_by_another() {
         let killed = Program::start(&mut worker(examples, name, &gateway, FOR_EVER));
         let order = place(gateway.address).await;
         until_status(gateway.address, &order, "routing").await;
-        killed.signal("-KILL").await;
+        killed.signal(Signal::KILL);
         assert_eq!(killed.ended().await.code, None);
         let other = Program::start(&mut worker(examples, other, &gateway, 1));
         let view = until_ended(gateway.address, &order).await;
@@ -303,11 +361,11 @@ async fn a_worker_that_was_away_too_long_drops_its_order_and_goes_on() {
         let mut away = Program::start(&mut worker(examples, name, &gateway, FOR_EVER));
         let order = place(gateway.address).await;
         until_status(gateway.address, &order, "routing").await;
-        away.signal("-STOP").await;
+        away.signal(Signal::STOP);
         let other = Program::start(&mut worker(examples, other, &gateway, 1));
         let view = until_ended(gateway.address, &order).await;
         stop(other).await;
-        away.signal("-CONT").await;
+        away.signal(Signal::CONT);
         away.until("dropped: 409 lease_lost").await;
         let after = until_ended(gateway.address, &order).await;
         assert_eq!(after["updates"], view["updates"]);
@@ -328,8 +386,8 @@ async fn a_worker_waits_for_its_gateway_and_gives_up_where_it_is_not_wanted() {
         assert!(end.stderr.contains("error: 409"), "{name}: {end:?}");
         gateway.stop().await;
 
-        let proxy = Proxy::to_nowhere().await;
-        let mut early = examples.command(name, &proxy.url());
+        let proxy = Proxy::to_nowhere().await.unwrap();
+        let mut early = examples.command(name, &format!("http://{}", proxy.address));
         let mut early = Program::start(early.args(["--work-ms", "1"]));
         early.until("trying again").await;
         let gateway = Running::start(external()).await;

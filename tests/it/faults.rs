@@ -6,8 +6,8 @@ use tokio::time;
 use crate::support::client::{Came, Client, LIMIT};
 use crate::support::eventually::eventually;
 use crate::support::gateway::{JSON, post, price, publish, request};
-use crate::support::process::Process;
-use crate::support::redis_server::{RedisServer, free_port};
+use crate::support::process::{Process, Signal};
+use crate::support::redis::{free_port, redis};
 
 async fn metric(process: &Process, name: &str) -> u64 {
     let text = request(process.address, "GET", "/metrics", &[], b"").await.body;
@@ -25,26 +25,26 @@ async fn until_state(process: &Process, state: &str) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_log_whose_reader_is_gone_stops_nothing() {
-    let Some(mut server) = RedisServer::start(&[]) else { return };
+    let Some(mut server) = redis(&[]).await else { return };
     let port = format!("storage.redis.port={}", server.port);
     let settings = ["storage.backend=redis", "storage.redis.host=127.0.0.1", &port, "http.drain_s=0"];
-    let (mut process, log) = Process::start_unread(&settings, &[]).await;
+    let (mut process, log) = Process::start_unread(&settings).await;
     drop(log);
     let mut client = Client::connect(&process.url("/ws/market/pjm")).await;
     client.next_of_type("subscribed").await;
 
-    server.kill();
+    server.kill().await.unwrap();
     until_state(&process, "degraded").await;
     publish(process.address, "pjm", [price("A", 1)]).await;
     assert_eq!(client.next_of_type("price_update").await["price"], 1);
-    server.restart();
+    server.restart().await.unwrap();
     until_state(&process, "healthy").await;
     publish(process.address, "pjm", [price("A", 2)]).await;
     assert_eq!(client.next_of_type("price_update").await["price"], 2);
 
     assert!(metric(&process, "zonewire_log_lines_lost_total").await > 0, "the loss of lines is counted");
     client.close().await;
-    process.signal("-TERM").await;
+    process.signal(Signal::TERM);
     assert_eq!(process.ended().await.code(), Some(0));
 }
 
@@ -52,7 +52,7 @@ async fn a_log_whose_reader_is_gone_stops_nothing() {
 async fn a_log_that_nobody_reads_holds_up_nothing_and_tells_what_was_lost() {
     // Such long lines that what may wait for the reader is soon full.
     let settings = ["storage.backend=memory", "log.level=debug", "http.drain_s=0"];
-    let (mut process, mut log) = Process::start_unread(&settings, &[]).await;
+    let (mut process, mut log) = Process::start_unread(&settings).await;
     let nowhere = format!("/{}", "x".repeat(4_000));
     eventually("lines are lost", async || {
         for _ in 0..50 {
@@ -64,7 +64,7 @@ async fn a_log_that_nobody_reads_holds_up_nothing_and_tells_what_was_lost() {
     // Somebody reads again.
     let telling = async {
         loop {
-            let line: Value = serde_json::from_str(&log.next_line().await.unwrap().unwrap()).unwrap();
+            let line: Value = serde_json::from_str(&log.next_line().await.unwrap()).unwrap();
             if line["message"].as_str().is_some_and(|said| said.starts_with("lines of the log were lost")) {
                 return line;
             }
@@ -73,7 +73,7 @@ async fn a_log_that_nobody_reads_holds_up_nothing_and_tells_what_was_lost() {
     let told = time::timeout(LIMIT, telling).await.expect("the loss is told in time");
     assert!(told["lost"].as_u64().unwrap() > 0, "{told}");
     // And goes away for good, before the last words.
-    process.signal("-TERM").await;
+    process.signal(Signal::TERM);
     assert_eq!(process.ended().await.code(), Some(0));
 }
 
@@ -87,7 +87,7 @@ async fn a_panic_in_a_request_ends_that_request() {
     }
     publish(process.address, "pjm", [price("A", 1)]).await;
     assert_eq!(metric(&process, r#"zonewire_panics_total{where="request"}"#).await, 2);
-    process.signal("-TERM").await;
+    process.signal(Signal::TERM);
     assert_eq!(process.ended().await.code(), Some(0));
     let log = process.log().await;
     let said = log.iter().filter(|line| line.contains("a test asked for this panic")).count();
@@ -112,7 +112,7 @@ async fn a_panic_in_a_connection_ends_that_connection() {
     let stats = request(process.address, "GET", "/ws/stats", &[], b"").await.json();
     assert_eq!(stats["connections"]["open"], 1, "its place is free: {stats}");
     other.close().await;
-    process.signal("-TERM").await;
+    process.signal(Signal::TERM);
     assert_eq!(process.ended().await.code(), Some(0));
 }
 

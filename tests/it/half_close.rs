@@ -13,7 +13,7 @@ use crate::support::client::LIMIT;
 use crate::support::eventually::eventually;
 use crate::support::gateway::{Answer, JSON, LINES, Running, price, read_answer};
 use crate::support::orders::{external, place, swap};
-use crate::support::redis_server::RedisServer;
+use crate::support::redis::{Configured, redis};
 
 fn post(path: &str, kind: &str, body: &str) -> String {
     let len = body.len();
@@ -46,10 +46,10 @@ async fn ask(address: SocketAddr, request: &str) -> Answer {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_closes_its_sending_side_gets_its_answer() {
-    let server = RedisServer::start(&[]);
+    let server = redis(&[]).await;
     let mut on_redis = external();
     on_redis.storage.backend = StorageChoice::Redis;
-    on_redis.storage.redis = server.as_ref().map(RedisServer::config).unwrap_or_default();
+    on_redis.storage.redis = server.as_ref().map(Configured::config).unwrap_or_default();
     let configs = [Some(external()), server.is_some().then_some(on_redis)];
     for config in configs.into_iter().flatten() {
         let gateway = Running::start(config).await;

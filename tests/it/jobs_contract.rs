@@ -63,7 +63,7 @@ const BOUNDS: JobBounds =
     JobBounds { unfinished: 1_000, kept: 2_000, kept_for: Duration::from_secs(24 * 3_600) };
 
 async fn one(make: Make) -> Option<(Stores, SharedBackend)> {
-    let stores = make(Retention::default())?;
+    let stores = make.stores(Retention::default()).await?;
     let store = stores.open().await;
     Some((stores, store))
 }

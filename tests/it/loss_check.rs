@@ -19,7 +19,7 @@ use zonewire::storage::StorageChoice;
 use crate::support::client::{Came, Client};
 use crate::support::gateway::{Running, config};
 use crate::support::orders::post_json;
-use crate::support::redis_server::RedisServer;
+use crate::support::redis::{Configured, redis};
 
 /// How many orders the run has; a short one without it.
 const ORDERS: &str = "ZONEWIRE_LOSS_CHECK_ORDERS";
@@ -301,7 +301,7 @@ async fn nothing_is_lost_doubled_or_reordered_on_memory() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_lost_doubled_or_reordered_on_redis_with_two_nodes() {
-    let Some(server) = RedisServer::start(&[]) else { return };
+    let Some(server) = redis(&[]).await else { return };
     let mut on_redis = prepared(config());
     on_redis.storage.backend = StorageChoice::Redis;
     on_redis.storage.required = true;

@@ -1,34 +1,32 @@
 //! Clients that move between gateways while one of these is cut off from Redis.
 
 use std::collections::HashSet;
-use std::net::SocketAddr;
 use std::thread;
 
 use serde_json::{Value, json};
 use zonewire::config::Config;
 use zonewire::model::Lane;
 use zonewire::storage::StorageChoice;
+use zonewire_kit::proxy::{Mode, Proxy};
+use zonewire_kit::redis::RedisServer;
 
 use crate::support::client::{Client, position};
 use crate::support::eventually::eventually;
 use crate::support::gateway::{Running, config, price};
 use crate::support::orders::{get_order, new_order, update};
-use crate::support::proxy::Proxy;
-use crate::support::redis_server::{RedisServer, free_port};
+use crate::support::redis::{Configured, free_port, redis};
 
 /// A gateway whose link to Redis can be cut.
 struct Node {
     gateway: Running,
     link: Proxy,
-    redis: SocketAddr,
 }
 
 impl Node {
     async fn start(server: &RedisServer) -> Self {
-        let redis = SocketAddr::from(([127, 0, 0, 1], server.port));
-        let link = Proxy::start(redis).await;
+        let link = Proxy::start(server.target.address).await.unwrap();
         let gateway = Running::start(through(server, &link)).await;
-        Self { gateway, link, redis }
+        Self { gateway, link }
     }
 
     async fn state(&self) -> Value {
@@ -42,12 +40,12 @@ impl Node {
 
     /// Cuts it off; it has noticed that.
     async fn cut(&self) {
-        self.link.lead_nowhere();
+        self.link.set(Mode::Refuse);
         self.until_state("degraded").await;
     }
 
     fn mend(&self) {
-        self.link.lead_to(self.redis);
+        self.link.set(Mode::Pass);
     }
 
     /// All that it accepted is in Redis.
@@ -285,7 +283,7 @@ async fn behind_a_cut(a: &Node, b: &Node) -> Traveller {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_cut_gateway_never_saw_of_an_order_is_no_gap_and_comes_late() {
-    let Some(server) = RedisServer::start(&[]) else { return };
+    let Some(server) = redis(&[]).await else { return };
     let (a, b) = two_nodes(&server).await;
     let mut client = behind_a_cut(&a, &b).await;
     b.mend();
@@ -303,7 +301,7 @@ async fn what_a_cut_gateway_never_saw_of_an_order_is_no_gap_and_comes_late() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_cut_gateway_never_saw_of_an_order_comes_where_the_client_goes_to() {
-    let Some(server) = RedisServer::start(&[]) else { return };
+    let Some(server) = redis(&[]).await else { return };
     let (a, b) = two_nodes(&server).await;
     let mut client = behind_a_cut(&a, &b).await;
     assert!(is_recovered(&client.go_to(&a).await));
@@ -331,7 +329,7 @@ enum When {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_order_that_ends_at_a_cut_gateway_is_not_closed_before_what_was_missing_has_come() {
-    let Some(server) = RedisServer::start(&[]) else { return };
+    let Some(server) = redis(&[]).await else { return };
     let (a, b) = two_nodes(&server).await;
     let ends = json!({ "type": "confirmed", "progress": 100 });
     let other = Channel::order();
@@ -354,7 +352,7 @@ async fn an_order_that_ends_at_a_cut_gateway_is_not_closed_before_what_was_missi
 
 /// A client that is ahead of a gateway that is cut off goes there and back.
 async fn there_and_back(channel: Channel, when: When) {
-    let Some(server) = RedisServer::start(&[]) else { return };
+    let Some(server) = redis(&[]).await else { return };
     let (a, b) = two_nodes(&server).await;
     let (mut client, mut witness) = (Traveller::of(&channel), Traveller::of(&channel));
     client.go_to(&b).await;
@@ -429,7 +427,7 @@ enum Again {
 }
 
 async fn cut_again(again: Again) {
-    let Some(server) = RedisServer::start(&[]) else { return };
+    let Some(server) = redis(&[]).await else { return };
     let (a, b) = two_nodes(&server).await;
     let mut client = behind_a_cut(&a, &b).await;
     let channel = client.channel.clone();
@@ -438,13 +436,12 @@ async fn cut_again(again: Again) {
         Again::Recovering => client.until_told("recovering").await,
         Again::Unanswered => {
             client.until_told("recovering").await;
-            b.link.hold_answers(true);
+            b.link.set(Mode::Hole { requests: false, replies: true });
         }
         Again::AtOnce => {}
         Again::Late => client.until_had(&[1]).await,
     }
     b.cut().await;
-    b.link.hold_answers(false);
     channel.tell(&b, [6]).await;
     channel.tell(&a, [7]).await;
     client.until_had(&[6]).await;
@@ -480,7 +477,7 @@ async fn a_link_that_breaks_again_while_what_was_missing_comes_loses_and_doubles
 
 #[tokio::test(flavor = "multi_thread")]
 async fn who_comes_from_a_gateway_that_never_knew_the_zone_misses_nothing() {
-    let Some(server) = RedisServer::start(&[]) else { return };
+    let Some(server) = redis(&[]).await else { return };
     let (a, b) = two_nodes(&server).await;
     let zone = Channel::Zone("pjm");
     let mut client = Traveller::of(&zone);
@@ -507,7 +504,7 @@ async fn who_comes_from_a_gateway_that_never_knew_the_zone_misses_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_order_that_is_known_in_part_is_shown_without_a_number_of_what_is_gone() {
-    let Some(server) = RedisServer::start(&[]) else { return };
+    let Some(server) = redis(&[]).await else { return };
     let (a, b) = two_nodes(&server).await;
     let client = behind_a_cut(&a, &b).await;
     let Channel::Order(id) = &client.channel else { panic!("it follows an order") };
@@ -557,7 +554,7 @@ async fn a_gateway_that_never_had_a_redis_knows_all_of_an_order() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_many_come_back_for_is_read_once_in_an_outage_too() {
     const READERS: usize = 100;
-    let Some(server) = RedisServer::start(&[]) else { return };
+    let Some(server) = redis(&[]).await else { return };
     let node = Node::start(&server).await;
     let zone = Channel::Zone("pjm");
     zone.tell(&node, 1..=1_000).await;

@@ -4,11 +4,12 @@ use serde_json::{Value, json};
 use zonewire::config::Config;
 use zonewire::model::OrderId;
 use zonewire::storage::StorageChoice;
+use zonewire_kit::redis::RedisServer;
 
 use crate::support::client::{Client, offset, position};
 use crate::support::eventually::eventually;
 use crate::support::gateway::{Running, config, price, request};
-use crate::support::redis_server::RedisServer;
+use crate::support::redis::{Admin, Configured, redis};
 
 fn on(server: &RedisServer) -> Config {
     let mut config = config();
@@ -87,7 +88,7 @@ async fn what_is_no_longer_kept_of_a_log_that_began_since_is_told() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_another_gateway_begins_is_had_from_its_beginning() {
-    let Some(server) = RedisServer::start(&[]) else { return };
+    let Some(server) = redis(&[]).await else { return };
     let (a, b) = (Running::start(on(&server)).await, Running::start(on(&server)).await);
     until_state(&a, "healthy").await;
     until_state(&b, "healthy").await;
@@ -126,7 +127,7 @@ async fn what_another_gateway_begins_is_had_from_its_beginning() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn following_leaves_nothing_in_redis() {
-    let Some(server) = RedisServer::start(&[]) else { return };
+    let Some(server) = redis(&[]).await else { return };
     let gateway = Running::start(on(&server)).await;
     until_state(&gateway, "healthy").await;
     let mut client = Client::connect(&gateway.url("/ws")).await;
@@ -140,32 +141,32 @@ async fn following_leaves_nothing_in_redis() {
         assert!(is_unborn(&subscribed), "{subscribed}");
     }
     client.close().await;
-    let made = || {
-        let keys = server.admin_array(&["KEYS", "*"]);
+    let made = async || {
+        let keys = server.list(&["KEYS", "*"]).await;
         let is_of = |key: &&String| names.iter().any(|name| key.contains(name));
         keys.iter().filter(is_of).cloned().collect::<Vec<_>>()
     };
-    assert_eq!(made(), [""; 0]);
+    assert_eq!(made().await, [""; 0]);
     eventually("their channels go", async || {
         (gateway.stats().await["channels"]["active"].as_u64()? <= 1).then_some(())
     })
     .await;
-    assert_eq!(made(), [""; 0]);
+    assert_eq!(made().await, [""; 0]);
     // Where something is published it is seen.
     gateway.publish("fresh-0", [price("A", 1)]).await;
-    assert!(!made().is_empty());
+    assert!(!made().await.is_empty());
     gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_log_that_begins_in_an_outage_is_gone_on_with_anywhere() {
-    let Some(server) = RedisServer::start(&[]) else { return };
+    let Some(server) = redis(&[]).await else { return };
     let (a, b) = (Running::start(on(&server)).await, Running::start(on(&server)).await);
     until_state(&a, "healthy").await;
     until_state(&b, "healthy").await;
     let (mut client, before) = a.market("pjm").await;
     assert!(is_unborn(&before), "{before}");
-    server.pause();
+    server.freeze().unwrap();
     assert_eq!(client.next_of_type("backend_state").await["state"], "degraded");
     a.publish("pjm", [price("A", 1)]).await;
     let resync = client.next_of_type("resync").await;
@@ -173,7 +174,7 @@ async fn a_log_that_begins_in_an_outage_is_gone_on_with_anywhere() {
     let first = client.prices(1).await.remove(0);
     let here = format!("{}:{}", resync["epoch"].as_str().unwrap(), offset(&first));
     client.close().await;
-    server.resume();
+    server.thaw().unwrap();
     until_state(&a, "healthy").await;
     until_state(&b, "healthy").await;
 

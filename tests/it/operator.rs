@@ -7,7 +7,9 @@ use crate::support::client::Client;
 use crate::support::eventually::eventually;
 use crate::support::gateway::{Running, config, price, until_stat};
 use crate::support::orders::{base, external, new_order, place, post_json, update};
+use crate::support::process::Signal;
 use crate::support::program::{End, Program, run, zonewire};
+use crate::support::redis::free_port;
 
 /// `zonewire <args>` against a gateway.
 async fn ask(args: &str, gateway: &Running) -> End {
@@ -150,7 +152,7 @@ async fn tail_begins_with_history_and_goes_on_without_a_hole() {
     assert!(text.contains(r#""offset":6,"#) && text.ends_with(r#""price":41.20}"#), "{text}");
     assert_eq!(offsets, [3, 4, 5]);
     // Ctrl-C ends it, and says how to go on.
-    tail.signal("-INT").await;
+    tail.signal(Signal::INT);
     let end = tail.ended().await;
     assert_eq!(end.code, Some(0), "{end:?}");
     let epoch = gateway.get("/api/zones/pjm/history?limit=1").await.json()["epoch"].clone();
@@ -208,7 +210,7 @@ async fn tail_says_when_nobody_has_published_yet_and_what_may_have_been_meant() 
 
 #[tokio::test]
 async fn where_nothing_answers_the_first_time_every_command_fails_at_once() {
-    let port = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
+    let port = free_port();
     let order = new_order();
     let (watch, show) = (format!("order watch {order}"), format!("order show {order}"));
     for args in
@@ -283,7 +285,7 @@ async fn the_log_follows_a_connection_and_an_order_by_their_ids() {
     updates.close().await;
     let cancelled = post_json(address, &format!("/api/orders/{order}/cancel"), &json!({})).await;
     assert_eq!(cancelled.status, 409);
-    gateway.signal("-TERM").await;
+    gateway.signal(Signal::TERM);
     let end = gateway.ended().await;
     let (connection, log) = (connection.as_str().unwrap(), &end.stderr);
     let has = |parts: &[&str]| log.lines().any(|line| parts.iter().all(|part| line.contains(part)));

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
+use zonewire_kit::proxy::Proxy;
 
 use crate::support::eventually::eventually;
 use crate::support::gateway::{Running, request, until_stat};
@@ -14,7 +15,7 @@ use crate::support::orders::{
     base, check_whole, external, new_order, paper, place, place_this, post_json, swap, until_status, update,
 };
 use crate::support::program::{End, Program, command, run, zonewire};
-use crate::support::proxy::Proxy;
+use crate::support::redis::free_port;
 use crate::support::tools::Examples;
 
 /// `zonewire order <args>` against a gateway.
@@ -97,7 +98,7 @@ async fn what_cannot_be_an_order_is_bad_usage() {
 
 #[tokio::test]
 async fn no_gateway_is_said_at_once() {
-    let port = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
+    let port = free_port();
     for args in [&["place", "SOL", "USDC", "1"][..], &["list"], &["cancel", &new_order()], &["dead-letters"]]
     {
         let end = order(args, &format!("http://127.0.0.1:{port}")).await;
@@ -130,9 +131,9 @@ async fn place_and_watch_goes_to_the_end() {
 #[tokio::test(flavor = "multi_thread")]
 async fn watch_comes_back_and_prints_each_update_once() {
     let gateway = Running::start(paper()).await;
-    let proxy = Proxy::start(gateway.address).await;
+    let proxy = Proxy::start(gateway.address).await.unwrap();
     let order = new_order();
-    let mut watch = watch(&order, &proxy.url());
+    let mut watch = watch(&order, &format!("http://{}", proxy.address));
     until_stat(&gateway, "/connections/open", 1).await;
     update(gateway.address, &order, step("routing", 10)).await;
     let mut seen = vec![watch.json().await];
@@ -157,10 +158,10 @@ async fn watch_says_what_is_missing() {
     let mut config = paper();
     config.storage.retention.orders.updates = 2;
     let gateway = Running::start(config).await;
-    let proxy = Proxy::start(gateway.address).await;
+    let proxy = Proxy::start(gateway.address).await.unwrap();
     let order = new_order();
     update(gateway.address, &order, step("routing", 10)).await;
-    let mut watch = watch(&order, &proxy.url());
+    let mut watch = watch(&order, &format!("http://{}", proxy.address));
     watch.json().await;
     proxy.cut();
     for progress in 11..=15 {

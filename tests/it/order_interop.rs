@@ -10,20 +10,21 @@ use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
 use tokio::process::Command;
 use tokio::task::JoinSet;
 use tokio::time;
 use zonewire::config::{Config, ExecutorChoice};
 use zonewire::model::OrderId;
 use zonewire::storage::{OutsideEvent, RedisBackend, Retention, StorageBackend as _, StorageChoice};
+use zonewire_kit::redis::{DURABLE, RedisServer};
+use zonewire_kit::resp::{Connection, Reply};
+use zonewire_kit::skip;
 
 use crate::support::client::{Client, LIMIT, offset};
 use crate::support::eventually::eventually;
 use crate::support::gateway::{Running, config, until_stat};
 use crate::support::orders::{get_order, place, post_json, until_ended};
-use crate::support::redis_server::RedisServer;
+use crate::support::redis::{Configured, redis};
 
 fn on(server: &RedisServer) -> Config {
     let mut config = config();
@@ -35,103 +36,33 @@ fn on(server: &RedisServer) -> Config {
 }
 
 /// An outside worker's connection: commands and answers, nothing more.
-struct Raw {
-    stream: TcpStream,
-    read: Vec<u8>,
-}
-
-/// An answer of Redis.
-#[derive(Debug, Clone, PartialEq)]
-enum Answer {
-    Line(String),
-    Bulk(Option<String>),
-    Array(Vec<Answer>),
-}
-
-impl Answer {
-    fn texts(self) -> Vec<String> {
-        match self {
-            Self::Line(text) | Self::Bulk(Some(text)) => vec![text],
-            Self::Bulk(None) => vec![],
-            Self::Array(items) => items.into_iter().flat_map(Self::texts).collect(),
-        }
-    }
-}
+struct Raw(Connection);
 
 impl Raw {
     async fn connect(server: &RedisServer) -> Self {
-        let stream = TcpStream::connect(("127.0.0.1", server.port)).await.unwrap();
-        stream.set_nodelay(true).unwrap();
-        Self { stream, read: Vec::new() }
+        Self(server.target.open().await.unwrap())
     }
 
-    async fn send(&mut self, command: &[&[u8]]) {
-        let mut request = format!("*{}\r\n", command.len()).into_bytes();
-        for part in command {
-            request.extend(format!("${}\r\n", part.len()).bytes());
-            request.extend(*part);
-            request.extend(b"\r\n");
-        }
-        self.stream.write_all(&request).await.unwrap();
+    /// The texts of the answer; no command may be refused.
+    async fn ask(&mut self, command: &[&str]) -> Vec<String> {
+        texts(self.0.ask(command).await.unwrap())
     }
 
-    async fn ask(&mut self, command: &[&[u8]]) -> Answer {
-        self.send(command).await;
-        self.answer().await
-    }
-
-    async fn line(&mut self) -> String {
-        loop {
-            if let Some(end) = self.read.windows(2).position(|two| two == b"\r\n") {
-                let line = String::from_utf8(self.read[..end].to_vec()).unwrap();
-                self.read.drain(..end + 2);
-                return line;
-            }
-            self.more().await;
-        }
-    }
-
-    async fn more(&mut self) {
-        let reading = time::timeout(LIMIT, self.stream.read_buf(&mut self.read));
-        assert!(reading.await.expect("an answer in time").unwrap() > 0, "Redis closed the connection");
-    }
-
-    async fn answer(&mut self) -> Answer {
-        let line = self.line().await;
-        let (kind, rest) = line.split_at(1);
-        match kind {
-            "$" if rest == "-1" => Answer::Bulk(None),
-            "$" => {
-                let len: usize = rest.parse().unwrap();
-                while self.read.len() < len + 2 {
-                    self.more().await;
-                }
-                let text = String::from_utf8(self.read[..len].to_vec()).unwrap();
-                self.read.drain(..len + 2);
-                Answer::Bulk(Some(text))
-            }
-            "*" => {
-                let mut items = Vec::new();
-                for _ in 0..rest.parse::<usize>().unwrap() {
-                    items.push(Box::pin(self.answer()).await);
-                }
-                Answer::Array(items)
-            }
-            "-" => panic!("{line}"),
-            _ => Answer::Line(rest.to_owned()),
-        }
+    /// What was published next.
+    async fn next(&mut self) -> Vec<String> {
+        texts(self.0.next().await.unwrap())
     }
 
     async fn push(&mut self, order: OrderId, update: &str) {
         let list = format!("order:{order}:updates");
-        self.ask(&[b"RPUSH", list.as_bytes(), update.as_bytes()]).await;
-        self.ask(&[b"LTRIM", list.as_bytes(), b"-50", b"-1"]).await;
-        self.ask(&[b"EXPIRE", list.as_bytes(), b"300"]).await;
+        self.ask(&["RPUSH", &list, update]).await;
+        self.ask(&["LTRIM", &list, "-50", "-1"]).await;
+        self.ask(&["EXPIRE", &list, "300"]).await;
     }
 
     async fn publish(&mut self, order: OrderId, update: &str) {
         let channel = format!("order:{order}");
-        self.ask(&[b"PUBLISH", channel.as_bytes(), update.as_bytes()]).await;
+        self.ask(&["PUBLISH", &channel, update]).await;
     }
 
     /// Leaves an update in both places.
@@ -147,8 +78,13 @@ impl Raw {
 
     async fn list(&mut self, order: OrderId) -> Vec<String> {
         let list = format!("order:{order}:updates");
-        self.ask(&[b"LRANGE", list.as_bytes(), b"0", b"-1"]).await.texts()
+        self.ask(&["LRANGE", &list, "0", "-1"]).await
     }
+}
+
+fn texts(reply: Reply) -> Vec<String> {
+    assert!(!matches!(reply, Reply::Error(_)), "{reply:?}");
+    reply.texts()
 }
 
 fn update(kind: &str, number: u64) -> String {
@@ -185,7 +121,7 @@ fn numbers(updates: &[Value]) -> Vec<u64> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_outside_workers_updates_become_entries() {
-    let Some(server) = RedisServer::start(&[]) else { return };
+    let Some(server) = redis(&[]).await else { return };
     let mut config = on(&server);
     config.connections.order_linger_ms = 10;
     let gateway = Running::start(config).await;
@@ -238,7 +174,7 @@ async fn an_outside_workers_updates_become_entries() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_only_published_comes_too() {
-    let Some(server) = RedisServer::start(&[]) else { return };
+    let Some(server) = redis(&[]).await else { return };
     let gateway = Running::start(on(&server)).await;
     let mut worker = Raw::connect(&server).await;
     let order = OrderId::random();
@@ -257,7 +193,7 @@ async fn what_is_only_published_comes_too() {
 async fn followed(worker: &mut Raw, order: OrderId) {
     let channel = format!("order:{order}");
     eventually("a gateway subscribes", async || {
-        let answer = worker.ask(&[b"PUBSUB", b"NUMSUB", channel.as_bytes()]).await.texts();
+        let answer = worker.ask(&["PUBSUB", "NUMSUB", &channel]).await;
         (answer.last().is_some_and(|count| count != "0")).then_some(())
     })
     .await;
@@ -266,7 +202,7 @@ async fn followed(worker: &mut Raw, order: OrderId) {
 #[tokio::test(flavor = "multi_thread")]
 async fn subscribers_that_race_workers_miss_nothing_and_get_nothing_twice() {
     const ORDERS: u64 = 60;
-    let Some(server) = RedisServer::start(&[]) else { return };
+    let Some(server) = redis(&[]).await else { return };
     let gateways = [Running::start(on(&server)).await, Running::start(on(&server)).await];
     let mut races = JoinSet::new();
     for seed in 0..ORDERS {
@@ -325,7 +261,7 @@ async fn subscribers_that_race_workers_miss_nothing_and_get_nothing_twice() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn two_gateways_show_the_same_sequence_once() {
-    let Some(server) = RedisServer::start(&[]) else { return };
+    let Some(server) = redis(&[]).await else { return };
     let (a, b) = (Running::start(on(&server)).await, Running::start(on(&server)).await);
     let order = OrderId::random();
     let mut clients = [watch(&a, order).await, watch(&b, order).await];
@@ -347,8 +283,7 @@ async fn two_gateways_show_the_same_sequence_once() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_redis_that_restarts_in_between_loses_nothing_that_is_in_the_list() {
-    let options = ["--appendonly", "yes", "--appendfsync", "always"];
-    let Some(mut server) = RedisServer::start(&options) else { return };
+    let Some(mut server) = redis(&DURABLE).await else { return };
     let gateway = Running::start(on(&server)).await;
     let order = OrderId::random();
     let mut client = watch(&gateway, order).await;
@@ -357,8 +292,8 @@ async fn a_redis_that_restarts_in_between_loses_nothing_that_is_in_the_list() {
         worker.leave(order, number % 2 == 0, &update("routing", number)).await;
     }
     assert_eq!(numbers(&updates_to(&mut client, 5).await), [1, 2, 3, 4, 5]);
-    server.kill();
-    server.restart();
+    server.kill().await.unwrap();
+    server.restart().await.unwrap();
     // Nobody is subscribed yet.
     let mut worker = Raw::connect(&server).await;
     for number in 6..=9 {
@@ -375,7 +310,7 @@ async fn a_redis_that_restarts_in_between_loses_nothing_that_is_in_the_list() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_redis_that_hangs_loses_nothing_that_is_in_the_list() {
-    let Some(server) = RedisServer::start(&[]) else { return };
+    let Some(server) = redis(&[]).await else { return };
     let mut config = on(&server);
     config.storage.redis = server.config();
     let gateway = Running::start(config).await;
@@ -384,15 +319,15 @@ async fn a_redis_that_hangs_loses_nothing_that_is_in_the_list() {
     let mut worker = Raw::connect(&server).await;
     worker.leave(order, true, &update("routing", 1)).await;
     assert_eq!(numbers(&updates_to(&mut client, 1).await), [1]);
-    server.pause();
+    server.freeze().unwrap();
     let text = update("building", 2);
     let list = format!("order:{order}:updates");
-    worker.send(&[b"RPUSH", list.as_bytes(), text.as_bytes()]).await;
+    worker.0.send(&["RPUSH", &list, &text]).await.unwrap();
     eventually("the gateway notices", async || {
         (gateway.get("/ws/health").await.json()["degraded"] == true).then_some(())
     })
     .await;
-    server.resume();
+    server.thaw().unwrap();
     assert_eq!(numbers(&updates_to(&mut client, 2).await), [2]);
     drop(client);
     gateway.stop().await;
@@ -400,7 +335,7 @@ async fn a_redis_that_hangs_loses_nothing_that_is_in_the_list() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn garbage_is_counted_and_holds_nothing_up() {
-    let Some(server) = RedisServer::start(&[]) else { return };
+    let Some(server) = redis(&[]).await else { return };
     let mut config = on(&server);
     config.http.line_bytes_max = 4_096;
     let gateway = Running::start(config).await;
@@ -416,9 +351,9 @@ async fn garbage_is_counted_and_holds_nothing_up() {
         worker.leave(order, true, garbage).await;
     }
     // Others may use such names for something else.
-    worker.ask(&[b"PUBLISH", b"order:", b"x"]).await;
+    worker.ask(&["PUBLISH", "order:", "x"]).await;
     let elsewhere = OrderId::random();
-    worker.ask(&[b"SET", format!("order:{elsewhere}:updates").as_bytes(), b"a text"]).await;
+    worker.ask(&["SET", &format!("order:{elsewhere}:updates"), "a text"]).await;
     let mut other = watch(&gateway, elsewhere).await;
     until_stat(&gateway, "/interop/unreadable", 1).await;
     worker.publish(elsewhere, &update("routing", 1)).await;
@@ -434,7 +369,7 @@ async fn garbage_is_counted_and_holds_nothing_up() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn updates_that_left_the_list_unread_are_told_as_a_gap() {
-    let Some(server) = RedisServer::start(&[]) else { return };
+    let Some(server) = redis(&[]).await else { return };
     let gateway = Running::start(on(&server)).await;
     let order = OrderId::random();
     let mut client = watch(&gateway, order).await;
@@ -478,7 +413,7 @@ async fn without_redis_orders_go_on_as_without_the_setting() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nobody_outside_may_tell_of_an_order_that_is_carried_out_here() {
-    let Some(server) = RedisServer::start(&[]) else { return };
+    let Some(server) = redis(&[]).await else { return };
     let mut config = on(&server);
     config.orders.executor = ExecutorChoice::External;
     let gateway = Running::start(config).await;
@@ -510,7 +445,7 @@ async fn nobody_outside_may_tell_of_an_order_that_is_carried_out_here() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn without_the_setting_nothing_is_read() {
-    let Some(server) = RedisServer::start(&[]) else { return };
+    let Some(server) = redis(&[]).await else { return };
     let mut config = on(&server);
     config.interop.order_channels = false;
     let gateway = Running::start(config).await;
@@ -519,7 +454,7 @@ async fn without_the_setting_nothing_is_read() {
     let mut worker = Raw::connect(&server).await;
     worker.leave(order, true, &update("routing", 1)).await;
     assert!(client.until_pong().await.is_empty());
-    let subscribed = worker.ask(&[b"PUBSUB", b"NUMSUB", format!("order:{order}").as_bytes()]).await.texts();
+    let subscribed = worker.ask(&["PUBSUB", "NUMSUB", &format!("order:{order}")]).await;
     assert_eq!(subscribed.last().unwrap(), "0");
     drop(client);
     gateway.stop().await;
@@ -527,7 +462,7 @@ async fn without_the_setting_nothing_is_read() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_written_for_consumers_outside_is_there_once_and_in_order() {
-    let Some(server) = RedisServer::start(&[]) else { return };
+    let Some(server) = redis(&[]).await else { return };
     let (backend, driver) = RedisBackend::connect(&server.config(), Retention::default()).await.unwrap();
     let outside = backend.outside_orders().unwrap();
     let mut drivers = JoinSet::new();
@@ -539,7 +474,7 @@ async fn what_is_written_for_consumers_outside_is_there_once_and_in_order() {
     let order = OrderId::random();
     eventually("it connects and follows", async || outside_orders.follow(order).await.ok()).await;
     let mut consumer = Raw::connect(&server).await;
-    consumer.ask(&[b"SUBSCRIBE", format!("order:{order}").as_bytes()]).await;
+    consumer.ask(&["SUBSCRIBE", &format!("order:{order}")]).await;
 
     let text = |number: usize| Bytes::from(format!("update {number}"));
     let all: Vec<Bytes> = (1..=60).map(text).collect();
@@ -553,10 +488,10 @@ async fn what_is_written_for_consumers_outside_is_there_once_and_in_order() {
     let expected: Vec<String> = (11..=60).map(|number| format!("update {number}")).collect();
     assert_eq!(raw.list(order).await, expected);
     assert_eq!(outside_orders.window(order, 3).await.unwrap(), all[57..]);
-    let expires = raw.ask(&[b"TTL", format!("order:{order}:updates").as_bytes()]).await.texts();
+    let expires = raw.ask(&["TTL", &format!("order:{order}:updates")]).await;
     assert!((1..=300).contains(&expires[0].parse::<u64>().unwrap()), "{expires:?}");
     for number in 1..=60 {
-        let message = consumer.answer().await.texts();
+        let message = consumer.next().await;
         assert_eq!(message.last().unwrap(), &format!("update {number}"));
         loop {
             match time::timeout(LIMIT, incoming.recv()).await.unwrap().unwrap() {
@@ -573,7 +508,7 @@ async fn what_is_written_for_consumers_outside_is_there_once_and_in_order() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_follows_the_last_update() {
-    let Some(server) = RedisServer::start(&[]) else { return };
+    let Some(server) = redis(&[]).await else { return };
     let gateway = Running::start(on(&server)).await;
     let order = OrderId::random();
     let mut client = watch(&gateway, order).await;
@@ -604,13 +539,13 @@ async fn tell(gateway: &Running, order: OrderId, updates: &Value) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn consumers_outside_see_our_updates_as_sockets_get_them() {
-    let Some(server) = RedisServer::start(&[]) else { return };
+    let Some(server) = redis(&[]).await else { return };
     let gateways = [Running::start(on(&server)).await, Running::start(on(&server)).await];
     let order = OrderId::random();
     let mut clients = [watch(&gateways[0], order).await, watch(&gateways[1], order).await];
     let mut raw = Raw::connect(&server).await;
     let mut consumer = Raw::connect(&server).await;
-    consumer.ask(&[b"SUBSCRIBE", format!("order:{order}").as_bytes()]).await;
+    consumer.ask(&["SUBSCRIBE", &format!("order:{order}")]).await;
 
     let routing = json!({ "type": "routing", "progress": 10, "number": 1 });
     let building = json!({ "type": "building", "progress": 50, "number": 2 });
@@ -635,9 +570,9 @@ async fn consumers_outside_see_our_updates_as_sockets_get_them() {
         assert_eq!(parsed[at], sent[at]);
     }
     for text in &written {
-        assert_eq!(consumer.answer().await.texts().last(), Some(text));
+        assert_eq!(consumer.next().await.last(), Some(text));
     }
-    let expires = raw.ask(&[b"TTL", format!("order:{order}:updates").as_bytes()]).await.texts();
+    let expires = raw.ask(&["TTL", &format!("order:{order}:updates")]).await;
     assert!((1..=300).contains(&expires[0].parse::<u64>().unwrap()), "{expires:?}");
     let mut mirrored = 0;
     for gateway in &gateways {
@@ -655,7 +590,7 @@ async fn consumers_outside_see_our_updates_as_sockets_get_them() {
 #[tokio::test(flavor = "multi_thread")]
 async fn orders_of_our_own_workers_are_seen_outside_to_their_end() {
     const ORDERS: usize = 10;
-    let Some(server) = RedisServer::start(&[]) else { return };
+    let Some(server) = redis(&[]).await else { return };
     let mut config = on(&server);
     config.orders.paper.step_ms = 5;
     let gateway = Running::start(config).await;
@@ -681,11 +616,11 @@ async fn orders_of_our_own_workers_are_seen_outside_to_their_end() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_list_that_cannot_be_written_keeps_nobody_from_the_updates() {
-    let Some(server) = RedisServer::start(&[]) else { return };
+    let Some(server) = redis(&[]).await else { return };
     let gateway = Running::start(on(&server)).await;
     let [order, other] = [OrderId::random(), OrderId::random()];
     let mut raw = Raw::connect(&server).await;
-    raw.ask(&[b"SET", format!("order:{order}:updates").as_bytes(), b"a text"]).await;
+    raw.ask(&["SET", &format!("order:{order}:updates"), "a text"]).await;
     let mut client = watch(&gateway, order).await;
     for order in [order, other] {
         tell(&gateway, order, &json!({ "type": "routing", "progress": 10, "number": 1 })).await;
@@ -699,7 +634,7 @@ async fn a_list_that_cannot_be_written_keeps_nobody_from_the_updates() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_appended_is_written_for_others_before_the_node_stops() {
-    let Some(server) = RedisServer::start(&[]) else { return };
+    let Some(server) = redis(&[]).await else { return };
     let gateway = Running::start(on(&server)).await;
     let order = OrderId::random();
     let updates: Vec<Value> =
@@ -717,9 +652,7 @@ fn node_scripts() -> Option<TempDir> {
     let modules =
         std::env::var_os(WHERE).map(PathBuf::from).filter(|modules| modules.join("bullmq").exists());
     let Some(modules) = modules else {
-        assert!(std::env::var_os(REQUIRE).is_none(), "{REQUIRE} is set, and there is no bullmq in {WHERE}");
-        println!("skipped: {WHERE} names no directory with bullmq; scripts/test does it");
-        return None;
+        return skip(REQUIRE, &format!("{WHERE} names no directory with bullmq; scripts/test does it"));
     };
     let scripts = tempfile::tempdir().unwrap();
     for name in ["worker.mjs", "place.mjs", "consumer.mjs"] {
@@ -740,7 +673,7 @@ fn node(scripts: &TempDir, name: &str, args: &[String]) -> Command {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_worker_on_bullmq_and_ioredis_is_followed() {
-    let Some(server) = RedisServer::start(&[]) else { return };
+    let Some(server) = redis(&[]).await else { return };
     let Some(scripts) = node_scripts() else { return };
     let gateway = Running::start(on(&server)).await;
     for way in ["push-first", "publish-first"] {
@@ -786,7 +719,7 @@ async fn a_worker_on_bullmq_and_ioredis_is_followed() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_consumer_on_ioredis_sees_our_orders() {
-    let Some(server) = RedisServer::start(&[]) else { return };
+    let Some(server) = redis(&[]).await else { return };
     let Some(scripts) = node_scripts() else { return };
     let gateway = Running::start(on(&server)).await;
     let order = OrderId::random();

@@ -10,11 +10,12 @@ use tokio::task::JoinSet;
 use uuid::Uuid;
 use zonewire::config::Config;
 use zonewire::storage::StorageChoice;
+use zonewire_kit::redis::RedisServer;
 
 use crate::support::client::{Came, Client, is_birth, offset};
 use crate::support::eventually::eventually;
 use crate::support::gateway::{Answer, JSON, Running, config, price, request, until_stat};
-use crate::support::redis_server::RedisServer;
+use crate::support::redis::{Admin, Configured, redis};
 
 const STAGES: [&str; 5] = ["routing", "building", "submitted", "confirmed", "failed"];
 
@@ -22,14 +23,6 @@ const STAGES: [&str; 5] = ["routing", "building", "submitted", "confirmed", "fai
 struct Place(Option<RedisServer>);
 
 impl Place {
-    fn memory() -> Option<Self> {
-        Some(Self(None))
-    }
-
-    fn redis() -> Option<Self> {
-        RedisServer::start(&[]).map(|server| Self(Some(server)))
-    }
-
     /// A gateway whose connections are closed as soon as their order has ended.
     fn config(&self) -> Config {
         let mut config = config();
@@ -61,15 +54,14 @@ macro_rules! everywhere {
         mod memory {
             $(#[tokio::test(flavor = "multi_thread")]
             async fn $name() {
-                super::$name(super::Place::memory().unwrap()).await;
+                super::$name(super::Place(None)).await;
             })*
         }
         mod redis {
             $(#[tokio::test(flavor = "multi_thread")]
             async fn $name() {
-                if let Some(place) = super::Place::redis() {
-                    super::$name(place).await;
-                }
+                let Some(server) = super::redis(&[]).await else { return };
+                super::$name(super::Place(Some(server))).await;
             })*
         }
     };
@@ -861,7 +853,7 @@ async fn many_orders_and_readers_at_once(place: Place) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_be_watched_is_refused_with_a_reason() {
-    let gateway = Place::memory().unwrap().start().await;
+    let gateway = Place(None).start().await;
     let order = new_order();
     for endpoint in ["/ws/orders", "/api/orders/status"] {
         let good = format!("{endpoint}/{order}");
@@ -913,7 +905,7 @@ async fn one_watched_order_too_many_is_refused() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_order_that_the_storage_lost_is_put_back_and_goes_on() {
-    let Some(server) = RedisServer::start(&[]) else { return };
+    let Some(server) = redis(&[]).await else { return };
     let place = Place(Some(server));
     let mut config = place.config();
     config.connections.order_linger_ms = 3_600_000;
@@ -922,7 +914,7 @@ async fn an_order_that_the_storage_lost_is_put_back_and_goes_on() {
     let (mut client, _) = watch(&gateway, &order, None).await;
     publish(&gateway, &order, &life(1, 2, &[])).await;
     updates(&mut client, 1..=2).await;
-    assert_eq!(place.0.as_ref().unwrap().admin(&["FLUSHALL"]), "+OK");
+    assert_eq!(place.0.as_ref().unwrap().admin(&["FLUSHALL"]).await, "OK");
     publish(&gateway, &order, &life(3, 1, &["confirmed"])).await;
     let mut seen = Vec::new();
     while seen.len() < 2 {
@@ -949,7 +941,7 @@ async fn an_order_that_the_storage_lost_is_put_back_and_goes_on() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn updates_that_went_by_unseen_are_told_and_so_is_the_end() {
-    let Some(server) = RedisServer::start(&[]) else { return };
+    let Some(server) = redis(&[]).await else { return };
     let place = Place(Some(server));
     let gateway = place.start().await;
     let order = new_order();
@@ -959,9 +951,9 @@ async fn updates_that_went_by_unseen_are_told_and_so_is_the_end() {
     // As if another node had published four more while this one heard nothing, the last of them
     // terminal, and their time had run out.
     let server = place.0.as_ref().unwrap();
-    assert_eq!(server.admin(&["DEL", &format!("zw:{{order:{order}}}:log")]), ":1");
-    server.admin(&["HSET", &format!("zw:{{order:{order}}}:meta"), "s", "5", "c", "1"]);
-    server.admin(&["CLIENT", "KILL", "TYPE", "pubsub"]);
+    assert_eq!(server.admin(&["DEL", &format!("zw:{{order:{order}}}:log")]).await, "1");
+    server.admin(&["HSET", &format!("zw:{{order:{order}}}:meta"), "s", "5", "c", "1"]).await;
+    server.admin(&["CLIENT", "KILL", "TYPE", "pubsub"]).await;
     let resync = client.next_of_type("resync").await;
     assert_gap(&resync, 5, 4);
     // It was told of the log before this began; by now it is called by its own name.

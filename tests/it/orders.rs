@@ -13,14 +13,15 @@ use zonewire::orders::{
     Confirmation, ExecutionError, OrderExecutor, OrderHandle, OrderRequest, WhenDegraded,
 };
 use zonewire::storage::StorageChoice;
+use zonewire_kit::redis::RedisServer;
 
 use crate::support::eventually::eventually;
 use crate::support::gateway::{JSON, Running, config, request};
 use crate::support::orders::{
     check_updates, get_order, place, post_json, swap, types, until_ended, until_status,
 };
-use crate::support::process::Process;
-use crate::support::redis_server::{RedisServer, free_port};
+use crate::support::process::{Process, Signal};
+use crate::support::redis::{Configured, free_port, redis};
 
 /// Quick orders that always succeed.
 fn quick(mut config: Config) -> Config {
@@ -72,7 +73,7 @@ macro_rules! on_every_storage {
         mod redis {
             $(#[tokio::test(flavor = "multi_thread")]
             async fn $name() {
-                let Some(server) = crate::support::redis_server::RedisServer::start(&[]) else { return };
+                let Some(server) = super::redis(&[]).await else { return };
                 super::$name(super::on(&server)).await;
             })*
         }
@@ -873,7 +874,7 @@ fn settings<'a>(redis: &'a str, more: &[&'a str]) -> Vec<&'a str> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_work_is_done_in_another_process() {
-    let Some(server) = RedisServer::start(&[]) else { return };
+    let Some(server) = redis(&[]).await else { return };
     let mut config = on(&server);
     config.node.roles = vec![Role::Gateway];
     let gateway = Running::start(config).await;
@@ -893,14 +894,14 @@ async fn the_work_is_done_in_another_process() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_order_ends_once_when_its_worker_is_killed_or_stands_still() {
-    let Some(server) = RedisServer::start(&[]) else { return };
+    let Some(server) = redis(&[]).await else { return };
     let mut config = on(&server);
     config.node.roles = vec![Role::Gateway];
     let gateway = Running::start(config).await;
     let redis = format!("storage.redis.url=redis://127.0.0.1:{}", server.port);
     // The lease is longer than a busy machine stands still, and the steps leave time for the signal.
     let slow = settings(&redis, &["node.roles=worker", "orders.paper.step_ms=1000", "orders.concurrency=4"]);
-    for signal in ["-KILL", "-STOP"] {
+    for signal in [Signal::KILL, Signal::STOP] {
         let first = Process::start(&slow).await;
         let mut ids = Vec::new();
         for _ in 0..4 {
@@ -913,7 +914,7 @@ async fn an_order_ends_once_when_its_worker_is_killed_or_stands_still() {
             })
             .await;
         }
-        first.signal(signal).await;
+        first.signal(signal);
         let second = Process::start(&slow).await;
         let mut attempts = Vec::new();
         for id in &ids {
@@ -921,9 +922,9 @@ async fn an_order_ends_once_when_its_worker_is_killed_or_stands_still() {
         }
         // Those that were far enough may have ended with the first one.
         assert!(attempts.iter().any(|attempt| *attempt >= 2), "{attempts:?}");
-        if signal == "-STOP" {
+        if signal == Signal::STOP {
             // It wakes up, and must find that the orders are no longer its own.
-            first.signal("-CONT").await;
+            first.signal(Signal::CONT);
             let noticed = eventually("it notices", async || {
                 let stats = request(first.address, "GET", "/ws/stats", &[], b"").await.json();
                 let orders = stats["orders"].clone();
@@ -945,7 +946,7 @@ async fn an_order_ends_once_when_its_worker_is_killed_or_stands_still() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn orders_and_their_updates_outlive_a_killed_gateway() {
-    let Some(server) = RedisServer::start(&[]) else { return };
+    let Some(server) = redis(&[]).await else { return };
     let redis = format!("storage.redis.url=redis://127.0.0.1:{}", server.port);
     let all = settings(&redis, &["orders.paper.step_ms=300"]);
     let gateway = Process::start(&all).await;
@@ -958,7 +959,7 @@ async fn orders_and_their_updates_outlive_a_killed_gateway() {
         (order["progress"].as_u64() >= Some(50)).then_some(order)
     })
     .await;
-    gateway.signal("-KILL").await;
+    gateway.signal(Signal::KILL);
     drop(gateway);
 
     let gateway = Process::start(&all).await;
@@ -974,7 +975,7 @@ async fn orders_and_their_updates_outlive_a_killed_gateway() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_outage_in_the_middle_of_an_order_doubles_nothing() {
-    let Some(server) = RedisServer::start(&[]) else { return };
+    let Some(server) = redis(&[]).await else { return };
     let mut config = on(&server);
     config.storage.redis = server.config();
     config.orders.paper.failure_rate = 0.0;
@@ -986,14 +987,14 @@ async fn an_outage_in_the_middle_of_an_order_doubles_nothing() {
         (answer.status == 200 && answer.json()["progress"].as_u64() >= Some(10)).then_some(())
     })
     .await;
-    server.pause();
+    server.freeze().unwrap();
     // It comes as far as it may without Redis.
     eventually("the order's submission is tried again and again", async || {
         let stats = gateway.stats().await;
         (stats["orders"]["storage_failures"].as_u64() >= Some(5)).then_some(())
     })
     .await;
-    server.resume();
+    server.thaw().unwrap();
     let order = eventually("the order ends", async || {
         let answer = gateway.get(&format!("/api/orders/{id}")).await;
         (answer.status == 200 && answer.json()["status"] == "confirmed").then(|| answer.json())
@@ -1005,7 +1006,7 @@ async fn an_outage_in_the_middle_of_an_order_doubles_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_worker_that_is_stopped_gives_its_orders_back() {
-    let Some(server) = RedisServer::start(&[]) else { return };
+    let Some(server) = redis(&[]).await else { return };
     let mut config = on(&server);
     config.node.roles = vec![Role::Gateway];
     let gateway = Running::start(config).await;
@@ -1023,7 +1024,7 @@ async fn a_worker_that_is_stopped_gives_its_orders_back() {
     let mut first = Process::start(&slow).await;
     let id = place(gateway.address).await;
     until_status(gateway.address, &id, "routing").await;
-    first.signal("-TERM").await;
+    first.signal(Signal::TERM);
     assert!(first.ended().await.success());
     // As often as an order may be tried, and more: being stopped uses up no attempt.
     for run in 2..=4 {
@@ -1033,7 +1034,7 @@ async fn a_worker_that_is_stopped_gives_its_orders_back() {
             (order["run"] == run && order["lastUpdate"]["run"] == run).then_some(())
         })
         .await;
-        next.signal("-TERM").await;
+        next.signal(Signal::TERM);
         assert!(next.ended().await.success());
     }
     let _last = Process::start(&settings(&redis, &["node.roles=worker", "orders.paper.step_ms=5"])).await;
@@ -1045,7 +1046,7 @@ async fn a_worker_that_is_stopped_gives_its_orders_back() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_order_that_was_submitted_by_a_killed_worker_is_not_submitted_anew() {
-    let Some(server) = RedisServer::start(&[]) else { return };
+    let Some(server) = redis(&[]).await else { return };
     let mut config = on(&server);
     config.node.roles = vec![Role::Gateway];
     let gateway = Running::start(config).await;
@@ -1054,7 +1055,7 @@ async fn an_order_that_was_submitted_by_a_killed_worker_is_not_submitted_anew() 
     let first = Process::start(&slow).await;
     let id = place(gateway.address).await;
     let submitted = until_status(gateway.address, &id, "submitted").await;
-    first.signal("-KILL").await;
+    first.signal(Signal::KILL);
     drop(first);
     let _second = Process::start(&settings(&redis, &["node.roles=worker", "orders.paper.step_ms=5"])).await;
     let order = until_status(gateway.address, &id, "confirmed").await;
@@ -1073,7 +1074,7 @@ async fn an_order_that_was_submitted_by_a_killed_worker_is_not_submitted_anew() 
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_claimed_and_not_handed_over_at_a_stop_is_given_back() {
-    let Some(server) = RedisServer::start(&[]) else { return };
+    let Some(server) = redis(&[]).await else { return };
     let (mut one, other) =
         (Running::start(external(on(&server))).await, Running::start(external(on(&server))).await);
     let mut ids = Vec::new();
@@ -1152,7 +1153,7 @@ async fn a_worker_that_goes_away_while_it_waits_is_given_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_worker_takes_only_orders_that_are_meant_for_its_kind() {
-    let Some(server) = RedisServer::start(&[]) else { return };
+    let Some(server) = redis(&[]).await else { return };
     let (outside, paper) =
         (Running::start(external(on(&server))).await, Running::start(quick(on(&server))).await);
     let (mine, theirs) = (place(outside.address).await, place(paper.address).await);

@@ -13,6 +13,8 @@ use zonewire::storage::{
     Cancelling, Ending, Enqueued, Held, Idempotency, JobBounds, JobState, NewJob, Retention, SharedBackend,
     StorageChoice, StorageConfig, StorageError, open,
 };
+use zonewire_kit::proxy::Proxy;
+use zonewire_kit::redis::{DURABLE, RedisServer};
 
 use crate::support::client::Client;
 use crate::support::eventually::eventually;
@@ -20,13 +22,12 @@ use crate::support::gateway::{Answer, Running, request};
 use crate::support::orders::{
     check_whole, get_order, new_order, paper, place, post_json, swap, types, until_status, update,
 };
-use crate::support::proxy::Proxy;
-use crate::support::redis_server::RedisServer;
+use crate::support::redis::{Configured, redis};
 use crate::support::stores::connect;
 
 /// A Redis that has after its death all that it had acknowledged.
-fn durable() -> Option<RedisServer> {
-    RedisServer::start(&["--appendonly", "yes", "--appendfsync", "always"])
+async fn durable() -> Option<RedisServer> {
+    redis(&DURABLE).await
 }
 
 fn storage(server: &RedisServer) -> StorageConfig {
@@ -74,11 +75,11 @@ async fn place_under(gateway: &Running, key: &str) -> Answer {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_accepted_order_is_carried_out_where_it_was_placed_and_known_to_all_afterwards() {
-    let Some(mut server) = durable() else { return };
+    let Some(mut server) = durable().await else { return };
     let config = on(&server, WhenDegraded::Accept);
     let (a, b) = (Running::start(config.clone()).await, Running::start(config).await);
     let before = place_under(&a, "before").await.json()["orderId"].clone();
-    server.kill();
+    server.kill().await.unwrap();
     until_state(&a, "degraded").await;
     until_state(&b, "degraded").await;
 
@@ -96,7 +97,7 @@ async fn an_accepted_order_is_carried_out_where_it_was_placed_and_known_to_all_a
     let (told, code, _) = client.until_close().await;
     assert_eq!((told.iter().filter(|update| update["type"] == "confirmed").count(), code), (1, 1000));
 
-    server.restart();
+    server.restart().await.unwrap();
     until_state(&a, "healthy").await;
     until_state(&b, "healthy").await;
     for gateway in [&a, &b] {
@@ -115,18 +116,18 @@ async fn an_accepted_order_is_carried_out_where_it_was_placed_and_known_to_all_a
 
 #[tokio::test(flavor = "multi_thread")]
 async fn by_default_no_order_is_placed_and_what_is_known_is_shown() {
-    let Some(mut server) = durable() else { return };
+    let Some(mut server) = durable().await else { return };
     let gateway = Running::start(on(&server, WhenDegraded::Reject)).await;
     let id = place(gateway.address).await;
     let before = until_status(gateway.address, &id, "confirmed").await;
-    server.kill();
+    server.kill().await.unwrap();
     until_state(&gateway, "degraded").await;
     post_json(gateway.address, "/api/orders/execute", &swap()).await.problem(503, "storage_degraded");
     let known = get_order(gateway.address, &id).await;
     assert_eq!((&known["status"], &known["degraded"]), (&json!("confirmed"), &json!(true)));
     assert_eq!(types(&known), types(&before));
     get(&gateway, &new_order()).await.problem(503, "unknown_while_degraded");
-    server.restart();
+    server.restart().await.unwrap();
     until_state(&gateway, "healthy").await;
     get(&gateway, &new_order()).await.problem(404, "unknown_order");
     let id = place(gateway.address).await;
@@ -136,7 +137,7 @@ async fn by_default_no_order_is_placed_and_what_is_known_is_shown() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_order_under_way_goes_on_and_is_submitted_when_redis_is_back() {
-    let Some(mut server) = durable() else { return };
+    let Some(mut server) = durable().await else { return };
     let mut config = on(&server, WhenDegraded::Reject);
     config.orders.paper.step_ms = 400;
     let (a, mut other) = (Running::start(config.clone()).await, config);
@@ -144,12 +145,12 @@ async fn an_order_under_way_goes_on_and_is_submitted_when_redis_is_back() {
     let b = Running::start(other).await;
     let id = place(a.address).await;
     until_status(a.address, &id, "routing").await;
-    server.kill();
+    server.kill().await.unwrap();
     until_state(&a, "degraded").await;
     // It comes as far as it may without what is shared.
     let order = until_status(a.address, &id, "building").await;
     assert_eq!(order["degraded"], true, "{order}");
-    server.restart();
+    server.restart().await.unwrap();
     until_state(&a, "healthy").await;
     for gateway in [&a, &b] {
         let order = until_shown(gateway, &id, "confirmed").await;
@@ -168,7 +169,7 @@ async fn an_order_under_way_goes_on_and_is_submitted_when_redis_is_back() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn updates_from_outside_flow_on_in_an_outage() {
-    let Some(mut server) = durable() else { return };
+    let Some(mut server) = durable().await else { return };
     let config = on(&server, WhenDegraded::Reject);
     let kept = config.storage.retention.orders.updates;
     let (a, b) = (Running::start(config.clone()).await, Running::start(config).await);
@@ -177,7 +178,7 @@ async fn updates_from_outside_flow_on_in_an_outage() {
     let (known, fresh, busy, ours) = (new_order(), new_order(), new_order(), place(a.address).await);
     until_status(a.address, &ours, "confirmed").await;
     update(a.address, &known, step(10)).await;
-    server.kill();
+    server.kill().await.unwrap();
     until_state(&a, "degraded").await;
     update(a.address, &known, step(15)).await;
     update(a.address, &fresh, step(10)).await;
@@ -188,7 +189,7 @@ async fn updates_from_outside_flow_on_in_an_outage() {
     let late = post_json(a.address, &format!("/api/orders/{ours}/updates"), &step(30)).await;
     late.problem(409, "has_job");
     get(&b, &known).await.problem(503, "unknown_while_degraded");
-    server.restart();
+    server.restart().await.unwrap();
     for gateway in [&a, &b] {
         until_state(gateway, "healthy").await;
         let progress = async |id: &str| {
@@ -215,16 +216,16 @@ async fn updates_from_outside_flow_on_in_an_outage() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_worker_alone_waits_for_redis_and_goes_on() {
-    let Some(mut server) = durable() else { return };
+    let Some(mut server) = durable().await else { return };
     let mut config = on(&server, WhenDegraded::Reject);
     config.node.roles = vec![Role::Worker];
     let worker = Running::start(config.clone()).await;
     config.node.roles = vec![Role::Gateway];
     let gateway = Running::start(config).await;
-    server.kill();
+    server.kill().await.unwrap();
     until_state(&worker, "degraded").await;
     until_state(&gateway, "degraded").await;
-    server.restart();
+    server.restart().await.unwrap();
     until_state(&worker, "healthy").await;
     until_state(&gateway, "healthy").await;
     let id = place(gateway.address).await;
@@ -235,17 +236,17 @@ async fn a_worker_alone_waits_for_redis_and_goes_on() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_gateway_without_a_worker_keeps_orders_for_those_that_have_one() {
-    let Some(mut server) = durable() else { return };
+    let Some(mut server) = durable().await else { return };
     let mut config = on(&server, WhenDegraded::Accept);
     config.node.roles = vec![Role::Worker];
     let worker = Running::start(config.clone()).await;
     config.node.roles = vec![Role::Gateway];
     let gateway = Running::start(config).await;
-    server.kill();
+    server.kill().await.unwrap();
     until_state(&gateway, "degraded").await;
     let id = place(gateway.address).await;
     assert_eq!(get_order(gateway.address, &id).await["status"], "pending");
-    server.restart();
+    server.restart().await.unwrap();
     check_whole(until_shown(&gateway, &id, "confirmed").await["updates"].as_array().unwrap(), "confirmed");
     worker.stop().await;
     gateway.stop().await;
@@ -263,8 +264,8 @@ struct Nodes {
 }
 
 impl Nodes {
-    fn new() -> Option<Self> {
-        Some(Self { server: durable()?, drivers: JoinSet::new() })
+    async fn new() -> Option<Self> {
+        Some(Self { server: durable().await?, drivers: JoinSet::new() })
     }
 
     async fn open(&mut self) -> SharedBackend {
@@ -319,11 +320,11 @@ async fn claim_all(nodes: &[&SharedBackend], count: usize) -> Vec<zonewire::stor
 
 #[tokio::test(flavor = "multi_thread")]
 async fn jobs_go_to_redis_as_they_stand() {
-    let Some(mut nodes) = Nodes::new() else { return };
+    let Some(mut nodes) = Nodes::new().await else { return };
     let (a, b) = (nodes.open().await, nodes.open().await);
     let shared = job("shared");
     assert_eq!(a.enqueue(&shared, &BOUNDS).await.unwrap(), Enqueued::Queued);
-    nodes.server.kill();
+    nodes.server.kill().await.unwrap();
     until_away(&[&a, &b]).await;
 
     let refused = a.enqueue(&job("refused"), &BOUNDS).await;
@@ -355,7 +356,7 @@ async fn jobs_go_to_redis_as_they_stand() {
     assert_eq!((counts.done, counts.dead), (1, 1), "{counts:?}");
     assert_eq!(a.list_jobs(None, None, 100).await.unwrap().len(), 7);
 
-    nodes.server.restart();
+    nodes.server.restart().await.unwrap();
     until_back(&[&a, &b]).await;
     let mut views = Vec::new();
     for job in &jobs {
@@ -388,13 +389,13 @@ async fn jobs_go_to_redis_as_they_stand() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_key_that_was_used_twice_is_told_and_a_repetition_not_begun() {
-    let Some(mut nodes) = Nodes::new() else { return };
+    let Some(mut nodes) = Nodes::new().await else { return };
     let (a, b) = (nodes.open().await, nodes.open().await);
     let known = keyed("known", "1");
     a.enqueue(&known, &BOUNDS).await.unwrap();
     let elsewhere = keyed("elsewhere", "1");
     b.enqueue(&elsewhere, &BOUNDS).await.unwrap();
-    nodes.server.kill();
+    nodes.server.kill().await.unwrap();
     until_away(&[&a, &b]).await;
     assert_eq!(a.enqueue_here(&keyed("known", "1"), &BOUNDS).await.unwrap(), Enqueued::Repeated(known.id));
     assert_eq!(a.enqueue_here(&keyed("known", "2"), &BOUNDS).await.unwrap(), Enqueued::Conflict);
@@ -403,7 +404,7 @@ async fn a_key_that_was_used_twice_is_told_and_a_repetition_not_begun() {
         assert_eq!(a.enqueue_here(job, &BOUNDS).await.unwrap(), Enqueued::Queued);
     }
     assert_eq!(a.enqueue_here(&keyed("fresh", "1"), &BOUNDS).await.unwrap(), Enqueued::Repeated(fresh.id));
-    nodes.server.restart();
+    nodes.server.restart().await.unwrap();
     until_back(&[&a, &b]).await;
     let repeated = eventually("the key is known elsewhere", async || {
         let view = b.job(fresh.id).await.ok().flatten();
@@ -433,8 +434,8 @@ fn some_jobs() -> JobBounds {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_order_whose_claim_was_not_answered_does_not_wait_for_its_lease() {
-    let Some(server) = RedisServer::start(&[]) else { return };
-    let proxy = Proxy::start(([127, 0, 0, 1], server.port).into()).await;
+    let Some(server) = redis(&[]).await else { return };
+    let proxy = Proxy::start(server.target.address).await.unwrap();
     let mut config = on(&server, WhenDegraded::Reject);
     config.storage.redis.port = Some(proxy.address.port());
     // Nobody waits for so long here.
@@ -444,10 +445,10 @@ async fn an_order_whose_claim_was_not_answered_does_not_wait_for_its_lease() {
     let mut runs = JoinSet::new();
     let (store, job) = store_and_job(&server, &mut runs).await;
 
-    proxy.lose_answer(job.id.to_string().as_bytes());
+    proxy.lose_reply(job.id.to_string().as_bytes());
     assert_eq!(store.enqueue(&job, &some_jobs()).await.unwrap(), Enqueued::Queued);
     let order = until_shown(&gateway, &job.id.to_string(), "confirmed").await;
-    assert!(proxy.has_lost_answer(), "it was claimed before");
+    assert!(proxy.has_lost_reply(), "it was claimed before");
     let updates = order["updates"].as_array().unwrap();
     check_whole(updates, "confirmed");
     assert!(updates.iter().all(|update| update["attempt"] == 1), "no attempt was used up: {order}");
@@ -456,8 +457,8 @@ async fn an_order_whose_claim_was_not_answered_does_not_wait_for_its_lease() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_claimed_without_an_answer_is_there_for_others_when_the_claimant_is_back() {
-    let Some(server) = RedisServer::start(&[]) else { return };
-    let proxy = Proxy::start(([127, 0, 0, 1], server.port).into()).await;
+    let Some(server) = redis(&[]).await else { return };
+    let proxy = Proxy::start(server.target.address).await.unwrap();
     let mut config = server.patient_config();
     config.port = Some(proxy.address.port());
     let (claimant, driver) = connect(&config, &Retention::default()).await;
@@ -467,7 +468,7 @@ async fn what_was_claimed_without_an_answer_is_there_for_others_when_the_claiman
     let lease = Duration::from_secs(3_600);
     assert_eq!(store.enqueue(&job, &some_jobs()).await.unwrap(), Enqueued::Queued);
 
-    proxy.lose_answer(job.id.to_string().as_bytes());
+    proxy.lose_reply(job.id.to_string().as_bytes());
     claimant.claim("paper", 1, lease).await.unwrap_err();
     let held = store.job(job.id).await.unwrap().unwrap();
     assert_eq!((held.state, held.run), (JobState::Claimed, 1));

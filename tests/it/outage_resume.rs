@@ -4,11 +4,12 @@
 use serde_json::Value;
 use zonewire::config::Config;
 use zonewire::storage::StorageChoice;
+use zonewire_kit::redis::RedisServer;
 
 use crate::support::client::{Client, offset};
 use crate::support::eventually::eventually;
 use crate::support::gateway::{Running, config, price};
-use crate::support::redis_server::RedisServer;
+use crate::support::redis::{Configured, redis};
 
 fn on(server: &RedisServer) -> Config {
     let mut config = config();
@@ -31,7 +32,7 @@ async fn come_back(server: &RedisServer, publisher: &Running, to: &Running, zone
     client.prices(3).await;
     client.close().await;
     let mut witness = to.market("witness").await.0;
-    server.pause();
+    server.freeze().unwrap();
     assert_eq!(witness.next_of_type("backend_state").await["state"], "degraded");
     let epoch = subscribed["epoch"].as_str().unwrap();
     let since = format!("{epoch}:{}", offset(&subscribed) + 1);
@@ -42,14 +43,14 @@ async fn come_back(server: &RedisServer, publisher: &Running, to: &Running, zone
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_position_is_known_again_when_redis_is_back_in_a_moment() {
-    let Some(server) = RedisServer::start(&[]) else { return };
+    let Some(server) = redis(&[]).await else { return };
     let a = Running::start(on(&server)).await;
     // A machine that stands still makes a moment a long time; then there is another one. Each has a
     // gateway of its own, since one that has relapsed trusts Redis later.
     for round in 0..6 {
         let b = Running::start(on(&server)).await;
         let mut client = come_back(&server, &a, &b, &format!("zone-{round}")).await;
-        server.resume();
+        server.thaw().unwrap();
         let subscribed = client.next_of_type("subscribed").await;
         if subscribed["recovered"] == true {
             assert_eq!((&subscribed["gap"], offset(&subscribed)), (&Value::from(0), 1));
@@ -69,7 +70,7 @@ async fn a_position_is_known_again_when_redis_is_back_in_a_moment() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nobody_waits_for_a_redis_that_stays_away() {
-    let Some(server) = RedisServer::start(&[]) else { return };
+    let Some(server) = redis(&[]).await else { return };
     let (a, b) = (Running::start(on(&server)).await, Running::start(on(&server)).await);
     let mut client = come_back(&server, &a, &b, "pjm").await;
     let subscribed = client.next().await;
@@ -77,7 +78,7 @@ async fn nobody_waits_for_a_redis_that_stays_away() {
     assert_eq!((&subscribed["recovered"], &subscribed["gap"]), (&Value::Bool(false), &Value::Null));
     b.publish("pjm", [price("A", 4)]).await;
     assert_eq!(client.next_of_type("price_update").await["price"], 4, "it is live meanwhile");
-    server.resume();
+    server.thaw().unwrap();
     drop(client);
     a.stop().await;
     b.stop().await;

@@ -7,7 +7,7 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 
 use crate::support::gateway::{Answer, JSON, Running, config, price, read_answer, request};
-use crate::support::process::Process;
+use crate::support::process::{Process, Signal};
 
 /// The answer to a head with these lines, of an upgrade or not.
 async fn ask(address: SocketAddr, method: &str, path: &str, lines: &[(&str, &str)]) -> Answer {
@@ -58,7 +58,7 @@ async fn a_page_whose_name_was_led_to_this_machine_gets_nothing() {
     ] {
         assert!(metrics.contains(&format!("zonewire_{line}\n")), "{metrics}");
     }
-    process.signal("-TERM").await;
+    process.signal(Signal::TERM);
     process.ended().await;
     let log = process.log().await;
     let said = |message: &str| -> Value {

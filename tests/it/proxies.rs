@@ -8,13 +8,15 @@ use std::process::Stdio;
 use serde_json::json;
 use tempfile::TempDir;
 use tokio::net::TcpStream;
-use tokio::process::{Child, Command};
+use tokio::process::Command;
+use zonewire_kit::process::Process;
+use zonewire_kit::skip;
 
 use crate::support::eventually::eventually;
 use crate::support::gateway::{Answer, LINES, Lines, Running, config, price, read_answer};
 use crate::support::program::command;
 use crate::support::raw::RawSocket;
-use crate::support::redis_server::free_port;
+use crate::support::redis::free_port;
 
 /// Set in continuous integration, so that a missing program fails instead of skipping.
 const REQUIRE: &str = "ZONEWIRE_TEST_REQUIRE_PROXIES";
@@ -23,7 +25,7 @@ const REQUIRE: &str = "ZONEWIRE_TEST_REQUIRE_PROXIES";
 struct Proxy {
     address: SocketAddr,
     gateway: Running,
-    _child: Child,
+    _process: Process,
     _dir: TempDir,
 }
 
@@ -33,9 +35,7 @@ impl Proxy {
         let mut version = command(program);
         version.arg("-v").stdout(Stdio::null()).stderr(Stdio::null());
         if !version.status().await.is_ok_and(|status| status.success()) {
-            assert!(std::env::var_os(REQUIRE).is_none(), "{REQUIRE} is set, and there is no {program}");
-            println!("skipped: there is no {program}");
-            return None;
+            return skip(REQUIRE, &format!("there is no {program}"));
         }
         let mut config = config();
         // As the examples' comments say.
@@ -55,15 +55,15 @@ impl Proxy {
             let written = written.replace("listen 8081", &format!("listen {address}"));
             let written = written.replace("bind :8081", &format!("bind {address}"));
             fs::write(dir.path().join(file), written).unwrap();
-            let mut child = run(program, file, dir.path()).spawn().unwrap();
+            let mut process = Process::spawn(&mut run(program, file, dir.path())).unwrap();
             let ready = eventually("the proxy answers, or ends", async || {
-                if child.try_wait().unwrap().is_some() {
+                if process.has_ended().unwrap().is_some() {
                     return Some(false);
                 }
                 TcpStream::connect(address).await.is_ok().then_some(true)
             });
             if ready.await {
-                return Some(Self { address, gateway, _child: child, _dir: dir });
+                return Some(Self { address, gateway, _process: process, _dir: dir });
             }
         }
         panic!("{program} does not start");

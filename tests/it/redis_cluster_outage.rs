@@ -5,16 +5,17 @@ use std::collections::HashSet;
 use serde_json::{Value, json};
 use zonewire::config::Config;
 use zonewire::storage::StorageChoice;
+use zonewire_kit::redis::Cluster;
 
 use crate::support::client::{Client, is_birth};
 use crate::support::eventually::eventually;
 use crate::support::gateway::{LINES, Running, config, post, price};
-use crate::support::redis_cluster::RedisCluster;
+use crate::support::redis::{Admin, Configured, cluster, zone_of_each};
 
 /// A cluster in which one primary that is away leaves the others to serve.
 const PARTIAL: [&str; 2] = ["--cluster-require-full-coverage", "no"];
 
-fn on(cluster: &RedisCluster) -> Config {
+fn on(cluster: &Cluster) -> Config {
     let mut config = config();
     config.storage.backend = StorageChoice::Redis;
     config.storage.required = true;
@@ -24,12 +25,6 @@ fn on(cluster: &RedisCluster) -> Config {
 
 fn meta(zone: &str) -> String {
     format!("zw:{{zone:{zone}}}:meta")
-}
-
-/// A zone of each of three primaries.
-fn zone_of_each(cluster: &RedisCluster) -> [String; 3] {
-    let of = |node| (0..).map(|n| format!("z{n}")).find(|zone| cluster.owner(&meta(zone)) == node).unwrap();
-    [of(0), of(1), of(2)]
 }
 
 /// Somebody who reads one zone at one gateway.
@@ -115,8 +110,8 @@ struct Bench {
 }
 
 impl Bench {
-    async fn on(cluster: &RedisCluster) -> Self {
-        let zones = zone_of_each(cluster);
+    async fn on(cluster: &Cluster) -> Self {
+        let zones = zone_of_each(cluster).await;
         let gateways = [Running::start(on(cluster)).await, Running::start(on(cluster)).await];
         let mut readers = Vec::new();
         for gateway in &gateways {
@@ -242,15 +237,15 @@ async fn history(gateway: &Running, zone: &str) -> Vec<String> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_primary_that_is_killed_takes_its_own_channels_with_it_until_its_replica_serves() {
-    let Some(mut cluster) = RedisCluster::start(1, &PARTIAL).await else { return };
+    let Some(mut cluster) = cluster(1, &PARTIAL).await else { return };
     let mut bench = Bench::on(&cluster).await;
     for zone in 0..3 {
         bench.check_served(zone).await;
     }
-    cluster.nodes[0].kill();
+    cluster.nodes[0].kill().await.unwrap();
     let posted = bench.check_partial().await;
     check_starts_with_the_others(&cluster, &mut bench).await;
-    assert_eq!(cluster.nodes[3].admin(&["CLUSTER", "FAILOVER", "TAKEOVER"]), "+OK");
+    assert_eq!(cluster.nodes[3].admin(&["CLUSTER", "FAILOVER", "TAKEOVER"]).await, "OK");
     bench.check_back(&posted).await;
     // What the replica had not been told of was put back: the log has all, once.
     let log = history(&bench.gateways[0], &bench.zones[0]).await;
@@ -263,7 +258,7 @@ async fn a_primary_that_is_killed_takes_its_own_channels_with_it_until_its_repli
 }
 
 /// A gateway that is started while a primary is away serves the zones of the others.
-async fn check_starts_with_the_others(cluster: &RedisCluster, bench: &mut Bench) {
+async fn check_starts_with_the_others(cluster: &Cluster, bench: &mut Bench) {
     let mut config = on(cluster);
     config.storage.required = false;
     let late = Running::start(config).await;
@@ -283,21 +278,21 @@ async fn check_starts_with_the_others(cluster: &RedisCluster, bench: &mut Bench)
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_primary_that_hangs_holds_up_its_own_channels_only() {
-    let Some(cluster) = RedisCluster::start(0, &PARTIAL).await else { return };
+    let Some(cluster) = cluster(0, &PARTIAL).await else { return };
     let mut bench = Bench::on(&cluster).await;
     for zone in 0..3 {
         bench.check_served(zone).await;
     }
-    cluster.nodes[0].pause();
+    cluster.nodes[0].freeze().unwrap();
     let posted = bench.check_partial().await;
-    cluster.nodes[0].resume();
+    cluster.nodes[0].thaw().unwrap();
     bench.check_back(&posted).await;
     bench.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_slot_that_moves_under_load_disturbs_nobody() {
-    let Some(cluster) = RedisCluster::start(0, &[]).await else { return };
+    let Some(cluster) = cluster(0, &[]).await else { return };
     let mut bench = Bench::on(&cluster).await;
     let zone = bench.zones[0].clone();
     bench.check_served(0).await;
@@ -318,7 +313,7 @@ async fn a_slot_that_moves_under_load_disturbs_nobody() {
     }
     for (from, to) in [(0, 1), (1, 2), (2, 0)] {
         let before: Vec<usize> = bench.readers.iter().map(|readers| readers[0].had.len()).collect();
-        tokio::task::block_in_place(|| cluster.move_slot(&meta(&zone), from, to));
+        cluster.move_slot(&meta(&zone), from, to).await.unwrap();
         // The load goes on where the slot is now.
         for (readers, before) in bench.readers.iter_mut().zip(before) {
             while readers[0].had.len() < before + 20 {
@@ -326,7 +321,7 @@ async fn a_slot_that_moves_under_load_disturbs_nobody() {
             }
         }
         eventually("it is told where it is now", async || {
-            let names = cluster.nodes[to].admin_array(&["PUBSUB", "SHARDCHANNELS"]);
+            let names = cluster.nodes[to].list(&["PUBSUB", "SHARDCHANNELS"]).await;
             names.contains(&format!("zw:{{zone:{zone}}}")).then_some(())
         })
         .await;

@@ -1,7 +1,6 @@
 //! A backend that exists before Redis does, that says at once when it is lost, and whose beats tell
 //! what Redis lost.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
@@ -12,10 +11,12 @@ use zonewire::storage::{
     Beat, LinkHealth, Log as _, LogEvent, Lost, RedisBackend, RedisConfig, Retention, StorageBackend as _,
     StorageError,
 };
+use zonewire_kit::proxy::{Mode, Proxy};
+use zonewire_kit::redis::{Data, RedisServer};
+use zonewire_kit::resp::Reply;
 
 use crate::support::eventually::eventually;
-use crate::support::proxy::Proxy;
-use crate::support::redis_server::{RedisServer, free_port};
+use crate::support::redis::{Admin, Configured, free_port, redis};
 use crate::support::stores::{Producer, channel, offsets};
 
 /// Far more than anything here takes, also on a machine that stands still for a while.
@@ -74,17 +75,13 @@ fn local(port: u16) -> RedisConfig {
     RedisConfig { host: Some("127.0.0.1".to_owned()), port: Some(port), ..RedisConfig::default() }
 }
 
-fn address(server: &RedisServer) -> SocketAddr {
-    SocketAddr::from(([127, 0, 0, 1], server.port))
-}
-
 async fn next(incoming: &mut mpsc::Receiver<LogEvent>) -> LogEvent {
     time::timeout(PATIENCE, incoming.recv()).await.expect("an event").expect("an open channel")
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_backend_is_there_before_redis_and_finds_it_by_itself() {
-    let proxy = Proxy::to_nowhere().await;
+    let proxy = Proxy::to_nowhere().await.unwrap();
     let mut node = Node::new(&local(proxy.address.port()));
     assert!(!node.backend.link_health().borrow().is_up());
     let lost =
@@ -97,8 +94,8 @@ async fn a_backend_is_there_before_redis_and_finds_it_by_itself() {
     assert!(matches!(error, StorageError::Unreachable { op: "follow", .. }), "{error:?}");
     assert_eq!(node.beat().await.unwrap_err().code, "unreachable");
 
-    let Some(server) = RedisServer::start(&[]) else { return };
-    proxy.lead_to(address(&server));
+    let Some(server) = redis(&[]).await else { return };
+    proxy.lead_to(server.target.address);
     let health = node.until_up().await;
     assert_eq!(health, LinkHealth { lost: None, losses: 0 });
     assert_eq!(node.answered_beat().await, Beat::First);
@@ -119,17 +116,17 @@ async fn a_configuration_that_cannot_be_right_is_refused_without_connecting() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_killed_server_is_noticed_and_a_restarted_one_found() {
-    let Some(mut server) = RedisServer::start(&[]) else { return };
+    let Some(mut server) = redis(&[]).await else { return };
     let mut node = Node::new(&server.config());
     node.until_up().await;
     for round in 0..3 {
         let losses = node.health.borrow().losses;
-        server.kill();
+        server.kill().await.unwrap();
         assert_eq!(node.until_down().await.code, "unreachable", "round {round}");
         node.until_lost_after(losses).await;
         let error = node.backend.ping().await.unwrap_err();
         assert!(matches!(error, StorageError::Unreachable { .. }), "{error:?}");
-        server.restart();
+        server.restart().await.unwrap();
         node.until_up().await;
         eventually("calls are answered", async || node.backend.ping().await.ok()).await;
     }
@@ -137,7 +134,7 @@ async fn a_killed_server_is_noticed_and_a_restarted_one_found() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_connection_that_is_new_has_not_been_deaf_for_as_long_as_there_was_none() {
-    let Some(mut server) = RedisServer::start(&[]) else { return };
+    let Some(mut server) = redis(&[]).await else { return };
     let mut node = Node::new(&server.config());
     node.until_up().await;
     // It is known where its messages to itself come, and they do.
@@ -147,14 +144,14 @@ async fn a_connection_that_is_new_has_not_been_deaf_for_as_long_as_there_was_non
         (since.elapsed() > Duration::from_millis(500)).then_some(())
     })
     .await;
-    server.kill();
+    server.kill().await.unwrap();
     node.until_down().await;
     let gone = time::Instant::now();
     eventually("nothing could be heard for longer than it may hear nothing", async || {
         (gone.elapsed() > Duration::from_secs(3)).then_some(())
     })
     .await;
-    server.restart();
+    server.restart().await.unwrap();
     let losses = node.until_up().await.losses;
     let since = time::Instant::now();
     eventually("it beats for a while", async || {
@@ -167,8 +164,8 @@ async fn a_connection_that_is_new_has_not_been_deaf_for_as_long_as_there_was_non
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_cut_connection_is_noticed_whether_it_is_busy_or_idle() {
-    let Some(server) = RedisServer::start(&[]) else { return };
-    let proxy = Proxy::start(address(&server)).await;
+    let Some(server) = redis(&[]).await else { return };
+    let proxy = Proxy::start(server.target.address).await.unwrap();
     let mut node = Node::new(&local(proxy.address.port()));
     for busy in [false, true, false, true] {
         let before = node.until_up().await.losses;
@@ -187,7 +184,7 @@ async fn a_cut_connection_is_noticed_whether_it_is_busy_or_idle() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn each_of_both_connections_counts_and_all_that_is_followed_is_back_before_up_is_said() {
-    let Some(server) = RedisServer::start(&[]) else { return };
+    let Some(server) = redis(&[]).await else { return };
     let mut node = Node::new(&server.config());
     node.until_up().await;
     let mut incoming = node.backend.take_incoming().unwrap();
@@ -200,12 +197,13 @@ async fn each_of_both_connections_counts_and_all_that_is_followed_is_back_before
         let before = node.until_up().await.losses;
         // A connection with a subscription counts as another type.
         let kind = if round % 2 == 0 { "pubsub" } else { "normal" };
-        server.admin(&["CLIENT", "KILL", "TYPE", kind]);
+        server.admin(&["CLIENT", "KILL", "TYPE", kind]).await;
         node.until_lost_after(before).await;
         node.until_up().await;
-        let subscribers =
-            server.admin(&["EVAL", "return redis.call('PUBSUB','NUMSUB',ARGV[1])[2]", "0", "zw:{zone:pjm}"]);
-        assert_eq!(subscribers, ":1", "round {round}");
+        let subscribers = server
+            .admin(&["EVAL", "return redis.call('PUBSUB','NUMSUB',ARGV[1])[2]", "0", "zw:{zone:pjm}"])
+            .await;
+        assert_eq!(subscribers, "1", "round {round}");
         eventually("the producer is back", async || shared.ping().await.ok()).await;
         producer.fill(round..=round).await;
         loop {
@@ -219,21 +217,21 @@ async fn each_of_both_connections_counts_and_all_that_is_followed_is_back_before
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_that_stops_answering_is_noticed_and_found_again() {
-    let Some(server) = RedisServer::start(&[]) else { return };
+    let Some(server) = redis(&[]).await else { return };
     let mut node = Node::new(&server.config());
     node.until_up().await;
-    server.pause();
+    server.freeze().unwrap();
     assert_eq!(node.until_down().await.code, "no_answer");
     // From here on calls do not wait for an answer.
     let error = time::timeout(PATIENCE, node.backend.ping()).await.unwrap().unwrap_err();
     assert!(matches!(error, StorageError::Unreachable { .. }), "{error:?}");
-    server.resume();
+    server.thaw().unwrap();
     node.until_up().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn flushed_data_are_told_by_the_next_beat_and_only_by_it() {
-    let Some(server) = RedisServer::start(&[]) else { return };
+    let Some(server) = redis(&[]).await else { return };
     let mut node = Node::new(&server.config());
     let mut other = Node::new(&server.config());
     for node in [&mut node, &mut other] {
@@ -242,7 +240,7 @@ async fn flushed_data_are_told_by_the_next_beat_and_only_by_it() {
         assert_eq!(node.answered_beat().await, Beat::Same);
     }
     for _ in 0..2 {
-        server.admin(&["FLUSHALL"]);
+        server.admin(&["FLUSHALL"]).await;
         // The other one finds the life that the first one began; it lost as much.
         for node in [&node, &other] {
             let beat = node.answered_beat().await;
@@ -257,18 +255,18 @@ async fn flushed_data_are_told_by_the_next_beat_and_only_by_it() {
 
 /// A server that is restarted from a snapshot which lacks `beats` of the node's beats.
 async fn restored(beats: usize) -> Option<(RedisServer, Node)> {
-    let mut server = RedisServer::start(&["--dbfilename", "snapshot.rdb"])?;
+    let mut server = redis(&["--dbfilename", "snapshot.rdb"]).await?;
     let mut node = Node::new(&server.config());
     node.until_up().await;
     assert_eq!(node.answered_beat().await, Beat::First);
-    assert_eq!(server.admin(&["SAVE"]), "+OK");
+    assert_eq!(server.admin(&["SAVE"]).await, "OK");
     for _ in 0..beats {
         assert_eq!(node.answered_beat().await, Beat::Same);
     }
     let losses = node.health.borrow().losses;
-    server.kill();
+    server.kill().await.unwrap();
     node.until_lost_after(losses).await;
-    server.restart();
+    server.restart().await.unwrap();
     node.until_up().await;
     Some((server, node))
 }
@@ -287,50 +285,54 @@ async fn older_data_are_told_once_and_the_same_data_not_at_all() {
 }
 
 /// The newest beat that ran, of whichever node.
-fn newest_beat(server: &RedisServer) -> Option<String> {
+async fn newest_beat(server: &RedisServer) -> Option<String> {
     let newest = "return redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1)[1][1]";
-    let answer = server.admin(&["EVAL", newest, "1", "zw:{life}:log"]);
-    // It is gone after a second.
-    answer.starts_with(|c: char| c.is_ascii_digit()).then_some(answer)
+    match server.target.ask(&["EVAL", newest, "1", "zw:{life}:log"]).await.unwrap() {
+        Reply::Text(beat) => Some(beat),
+        // It is gone after a second.
+        _ => None,
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_loss_is_told_once_also_when_the_answers_that_told_it_were_cut() {
     // A restore and a flush, each followed by beats that run on the server and are never answered.
     for flush in [false, true] {
-        let Some(mut server) = RedisServer::start(&["--dbfilename", "snapshot.rdb"]) else { return };
-        let proxy = Proxy::start(address(&server)).await;
+        let Some(mut server) = redis(&["--dbfilename", "snapshot.rdb"]).await else { return };
+        let proxy = Proxy::start(server.target.address).await.unwrap();
         // Missing answers shall not end the connection by themselves.
         let mut node = Node::new(&RedisConfig { command_timeout_ms: 60_000, ..local(proxy.address.port()) });
         node.until_up().await;
         assert_eq!(node.answered_beat().await, Beat::First);
-        assert_eq!(server.admin(&["SAVE"]), "+OK");
+        assert_eq!(server.admin(&["SAVE"]).await, "OK");
         assert_eq!(node.answered_beat().await, Beat::Same);
         if flush {
-            server.admin(&["FLUSHALL"]);
+            server.admin(&["FLUSHALL"]).await;
         } else {
             let losses = node.health.borrow().losses;
-            server.kill();
+            server.kill().await.unwrap();
             node.until_lost_after(losses).await;
-            server.restart();
+            server.restart().await.unwrap();
         }
         node.until_up().await;
         // The server knows the script again.
         Node::new(&server.config()).answered_beat().await;
-        proxy.hold_answers(true);
+        proxy.set(Mode::Hole { requests: false, replies: true });
         // More of them than the restored counter lacks.
         for _ in 0..4 {
-            let before = newest_beat(&server);
+            let before = newest_beat(&server).await;
             let mut sent = JoinSet::new();
             let (backend, id) = (std::sync::Arc::clone(&node.backend), node.id);
             sent.spawn(async move { backend.beat(id).await.is_ok() });
-            let has_run = || newest_beat(&server).is_some_and(|newest| Some(newest) != before);
-            eventually("the beat has run", async || has_run().then_some(())).await;
+            eventually("the beat has run", async || {
+                newest_beat(&server).await.filter(|newest| Some(newest) != before.as_ref())
+            })
+            .await;
             sent.abort_all();
             assert!(sent.join_next().await.unwrap().is_err(), "nobody heard the answer");
         }
         proxy.cut();
-        proxy.hold_answers(false);
+        proxy.set(Mode::Pass);
         let expected = if flush { Beat::Other } else { Beat::Older };
         assert_eq!(node.answered_beat().await, expected, "the loss is told");
         for _ in 0..3 {
@@ -341,23 +343,23 @@ async fn a_loss_is_told_once_also_when_the_answers_that_told_it_were_cut() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_beat_that_was_applied_unheard_is_no_loss() {
-    let Some(server) = RedisServer::start(&[]) else { return };
+    let Some(server) = redis(&[]).await else { return };
     let mut node = Node::new(&server.config());
     node.until_up().await;
     assert_eq!(node.answered_beat().await, Beat::First);
     let losses = node.health.borrow().losses;
-    server.pause();
+    server.freeze().unwrap();
     node.beat().await.unwrap_err();
     node.until_lost_after(losses).await;
     // What it sent waits in the server's socket, and runs now.
-    server.resume();
+    server.thaw().unwrap();
     assert_eq!(node.answered_beat().await, Beat::Same);
     assert_eq!(node.answered_beat().await, Beat::Same);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_that_beats_anew_is_told_of_no_loss() {
-    let Some(server) = RedisServer::start(&[]) else { return };
+    let Some(server) = redis(&[]).await else { return };
     let mut node = Node::new(&server.config());
     node.until_up().await;
     assert_eq!(node.answered_beat().await, Beat::First);
@@ -371,27 +373,27 @@ async fn a_node_that_beats_anew_is_told_of_no_loss() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_that_takes_no_writes_is_told_by_its_reason() {
-    let Some(server) = RedisServer::start(&[]) else { return };
+    let Some(server) = redis(&[]).await else { return };
     let mut node = Node::new(&server.config());
     node.until_up().await;
     assert_eq!(node.answered_beat().await, Beat::First);
 
-    server.admin(&["CONFIG", "SET", "maxmemory", "1mb"]);
+    server.admin(&["CONFIG", "SET", "maxmemory", "1mb"]).await;
     node.until_beat_fails_as("out_of_memory").await;
     assert!(node.health.borrow().is_up(), "that is nothing of the connection");
-    server.admin(&["CONFIG", "SET", "maxmemory", "0"]);
+    server.admin(&["CONFIG", "SET", "maxmemory", "0"]).await;
     assert_eq!(node.answered_beat().await, Beat::Same);
 
-    server.admin(&["ACL", "SETUSER", "default", "-xadd"]);
+    server.admin(&["ACL", "SETUSER", "default", "-xadd"]).await;
     node.until_beat_fails_as("no_permission").await;
-    server.admin(&["ACL", "SETUSER", "default", "+xadd"]);
+    server.admin(&["ACL", "SETUSER", "default", "+xadd"]).await;
     assert_eq!(node.answered_beat().await, Beat::Same);
 
     // A replica of nobody: it lets us in, and takes nothing.
-    server.admin(&["CONFIG", "SET", "replica-serve-stale-data", "yes"]);
-    server.admin(&["REPLICAOF", "127.0.0.1", &free_port().to_string()]);
+    server.admin(&["CONFIG", "SET", "replica-serve-stale-data", "yes"]).await;
+    server.admin(&["REPLICAOF", "127.0.0.1", &free_port().to_string()]).await;
     node.until_beat_fails_as("read_only").await;
-    server.admin(&["REPLICAOF", "NO", "ONE"]);
+    server.admin(&["REPLICAOF", "NO", "ONE"]).await;
     assert_eq!(node.answered_beat().await, Beat::Same);
 }
 
@@ -400,29 +402,24 @@ async fn a_server_that_loads_its_data_is_not_up_yet() {
     // It takes two seconds, and looks at its connections all the while.
     let slowly = ["--key-load-delay", "10000", "--loading-process-events-interval-bytes", "1024"];
     let options = [&["--dbfilename", "snapshot.rdb"], &slowly[..]].concat();
-    let Some(mut server) = RedisServer::start(&options) else { return };
+    let Some(mut server) = redis(&options).await else { return };
     let mut node = Node::new(&server.config());
     node.until_up().await;
     assert_eq!(node.answered_beat().await, Beat::First);
-    server.admin(&["EVAL", "for n = 1, 200 do redis.call('SET', n, string.rep(n, 100)) end", "0"]);
-    assert_eq!(server.admin(&["SAVE"]), "+OK");
-    server.kill();
+    server.admin(&["EVAL", "for n = 1, 200 do redis.call('SET', n, string.rep(n, 100)) end", "0"]).await;
+    assert_eq!(server.admin(&["SAVE"]).await, "OK");
+    server.kill().await.unwrap();
     node.until_down().await;
-    // Restarting waits until the data are there; it looks at the same time as the node does.
-    let restarting = tokio::task::spawn_blocking(move || {
-        server.restart();
-        server
-    });
+    server.begin(Data::AsItWas).unwrap();
     node.until("loading", |health| health.lost.as_ref().is_some_and(|lost| lost.code == "loading")).await;
     assert_eq!(node.beat().await.unwrap_err().code, "unreachable", "there is nothing to ask");
-    let _server = restarting.await.unwrap();
     node.until_up().await;
     assert_eq!(node.answered_beat().await, Beat::Same);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_wrong_password_and_a_missing_one_are_told() {
-    let Some(server) = RedisServer::start(&["--requirepass", "right"]) else { return };
+    let Some(server) = redis(&["--requirepass", "right"]).await else { return };
     for (password, code) in [(None, "password_required"), (Some("wrong".to_owned()), "wrong_password")] {
         let mut node = Node::new(&RedisConfig { password, ..server.config() });
         node.until(code, |health| health.lost.as_ref().is_some_and(|lost| lost.code == code)).await;
@@ -431,21 +428,21 @@ async fn a_wrong_password_and_a_missing_one_are_told() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_beats_leave_expires_and_nodes_that_are_gone_are_forgotten() {
-    let Some(server) = RedisServer::start(&[]) else { return };
+    let Some(server) = redis(&[]).await else { return };
     let mut node = Node::new(&server.config());
     node.until_up().await;
-    server.admin(&["HSET", "zw:{life}", "n:gone", "7 1000", "n:broken", "x"]);
+    server.admin(&["HSET", "zw:{life}", "n:gone", "7 1000", "n:broken", "x"]).await;
     assert_eq!(node.answered_beat().await, Beat::First);
-    assert_eq!(server.admin(&["HLEN", "zw:{life}"]), ":2", "the life, and this node");
-    let ttl: u64 = server.admin(&["TTL", "zw:{life}"])[1..].parse().unwrap();
+    assert_eq!(server.admin(&["HLEN", "zw:{life}"]).await, "2", "the life, and this node");
+    let ttl: u64 = server.admin(&["TTL", "zw:{life}"]).await.parse().unwrap();
     assert!((23 * 3_600..=24 * 3_600).contains(&ttl), "{ttl}");
-    let trials = |key: &str| server.admin(&["PTTL", key]);
-    assert!(trials("zw:{life}:probe") != ":-1" && trials("zw:{life}:log") != ":-1", "they expire");
+    let trials = async |key: &str| server.admin(&["PTTL", key]).await;
+    assert!(trials("zw:{life}:probe").await != "-1" && trials("zw:{life}:log").await != "-1", "they expire");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn more_calls_at_once_than_the_client_holds_are_no_outage() {
-    let Some(server) = RedisServer::start(&[]) else { return };
+    let Some(server) = redis(&[]).await else { return };
     let mut node = Node::new(&server.patient_config());
     node.until_up().await;
     let mut calls = JoinSet::new();

@@ -1,17 +1,20 @@
 //! Several gateways on one Redis, and what becomes of their clients when it does not behave.
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
 
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 use zonewire::config::Config;
 use zonewire::storage::{RedisConfig, StorageChoice};
+use zonewire_kit::proxy::{Mode, Proxy};
+use zonewire_kit::redis::{DURABLE, RedisServer};
 
-use crate::support::client::{Client, position};
+use crate::support::client::{Client, offset, position};
 use crate::support::eventually::eventually;
 use crate::support::follow::{Cuts, Follower};
 use crate::support::gateway::{LINES, Running, config, post, price};
-use crate::support::redis_server::RedisServer;
+use crate::support::redis::{Admin, Configured, redis};
 
 fn on(server: &RedisServer) -> Config {
     let mut config = config();
@@ -27,7 +30,7 @@ type Told = Vec<bool>;
 
 /// Posts `count` numbered prices in batches, one after the other, at one gateway. What is not
 /// acknowledged is not repeated.
-async fn publish_all(address: std::net::SocketAddr, name: u64, count: u64, batch: u64) -> Told {
+async fn publish_all(address: SocketAddr, name: u64, count: u64, batch: u64) -> Told {
     let mut told = Told::new();
     while (told.len() as u64) < count {
         let next = told.len() as u64 + 1;
@@ -72,7 +75,7 @@ fn ids(seen: &[Value]) -> Vec<&str> {
 #[tokio::test(flavor = "multi_thread")]
 async fn two_nodes_show_everyone_the_same_order() {
     const COUNT: u64 = 300;
-    let Some(server) = RedisServer::start(&[]) else { return };
+    let Some(server) = redis(&[]).await else { return };
     let (a, b) = (Running::start(on(&server)).await, Running::start(on(&server)).await);
     let (_, subscribed) = a.market("pjm").await;
     let start = position(&subscribed);
@@ -112,13 +115,13 @@ async fn two_nodes_show_everyone_the_same_order() {
 
     // A position is good after a restart, and history is what it was.
     let again = Running::start(on(&server)).await;
-    let mut follower = Follower::after("pjm", &format!("{}:{}", followers[0].epoch, COUNT));
+    let mut follower = Follower::after("pjm", &format!("{}:{COUNT}", followers[0].position.epoch));
     follower.read(&[again.url("")], 4 * COUNT, &mut Cuts::none()).await;
     assert_eq!(follower.seen[..], followers[0].seen[COUNT as usize..]);
     let zones = again.get("/api/zones").await.json();
     assert_eq!(zones["zones"][0]["zone"], "pjm", "zones are remembered");
     again.publish("pjm", [price("next", 1)]).await;
-    let mut elsewhere = Follower::after("pjm", &format!("{}:{}", follower.epoch, follower.last));
+    let mut elsewhere = Follower::after("pjm", &follower.position.to_string());
     elsewhere.read(&[b.url("")], 4 * COUNT + 1, &mut Cuts::none()).await;
     again.stop().await;
     b.stop().await;
@@ -126,7 +129,7 @@ async fn two_nodes_show_everyone_the_same_order() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_log_that_came_back_older_in_the_same_epoch_is_told_and_begun_anew() {
-    let Some(server) = RedisServer::start(&[]) else { return };
+    let Some(server) = redis(&[]).await else { return };
     let (a, b) = (Running::start(on(&server)).await, Running::start(on(&server)).await);
     let mut client = a.market("pjm").await.0;
     b.publish("pjm", (1..=10).map(|n| price("A", n))).await;
@@ -136,12 +139,12 @@ async fn a_log_that_came_back_older_in_the_same_epoch_is_told_and_begun_anew() {
     // What a server does that starts from an older snapshot: half of the log never was.
     let (log, meta) = ("nodes:{zone:pjm}:log", "nodes:{zone:pjm}:meta");
     for offset in 6..=10 {
-        assert_eq!(server.admin(&["XDEL", log, &format!("{offset}-0")]), ":1");
+        assert_eq!(server.admin(&["XDEL", log, &format!("{offset}-0")]).await, "1");
     }
-    assert_eq!(server.admin(&["XSETID", log, "5-0"]), "+OK");
+    assert_eq!(server.admin(&["XSETID", log, "5-0"]).await, "OK");
     let known = format!("p:{publisher}");
-    assert_eq!(server.admin(&["HSET", meta, "s", "5", &known, "5 1700000000000"]), ":0");
-    server.admin(&["CLIENT", "KILL", "TYPE", "pubsub"]);
+    assert_eq!(server.admin(&["HSET", meta, "s", "5", &known, "5 1700000000000"]).await, "0");
+    server.admin(&["CLIENT", "KILL", "TYPE", "pubsub"]).await;
 
     let resync = client.next_of_type("resync").await;
     assert_eq!(resync["recovered"], true, "{resync}");
@@ -157,13 +160,13 @@ async fn a_log_that_came_back_older_in_the_same_epoch_is_told_and_begun_anew() {
 }
 
 /// A zone that many processes have published to, one after the other, none of which is left.
-fn has_served_for_days(server: &RedisServer) {
+async fn has_served_for_days(server: &RedisServer) {
     let meta = "nodes:{zone:pjm}:meta";
     for (field, value) in [("e", "0123456789abcdef"), ("s", "16"), ("b", "0")] {
-        assert_eq!(server.admin(&["HSET", meta, field, value]), ":1");
+        assert_eq!(server.admin(&["HSET", meta, field, value]).await, "1");
     }
     for n in 1..=16 {
-        server.admin(&["HSET", meta, &format!("p:{n:032x}"), "1 1000"]);
+        server.admin(&["HSET", meta, &format!("p:{n:032x}"), "1 1000"]).await;
     }
 }
 
@@ -183,8 +186,8 @@ async fn only_prices(client: &mut Client, count: usize) -> Vec<u64> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_log_that_forgets_producers_long_silent_has_lost_nothing() {
-    let Some(server) = RedisServer::start(&[]) else { return };
-    has_served_for_days(&server);
+    let Some(server) = redis(&[]).await else { return };
+    has_served_for_days(&server).await;
     let mut config = on(&server);
     config.storage.retention.age_s = 2;
     let (a, b) = (Running::start(config.clone()).await, Running::start(config).await);
@@ -192,11 +195,11 @@ async fn a_log_that_forgets_producers_long_silent_has_lost_nothing() {
     assert_eq!(position(&subscribed), "0123456789abcdef:16");
     a.publish("pjm", [price("A", 1)]).await;
     let meta = "nodes:{zone:pjm}:meta";
-    assert_eq!(server.admin(&["HLEN", meta]), ":4", "epoch, top, bytes and one producer");
+    assert_eq!(server.admin(&["HLEN", meta]).await, "4", "epoch, top, bytes and one producer");
     assert_eq!(only_prices(&mut client, 1).await, [17]);
 
     // Both look at the log anew.
-    server.admin(&["CLIENT", "KILL", "TYPE", "pubsub"]);
+    server.admin(&["CLIENT", "KILL", "TYPE", "pubsub"]).await;
     for state in ["degraded", "recovering", "healthy"] {
         let said = client.next().await;
         assert_eq!((&said["type"], &said["state"]), (&json!("backend_state"), &json!(state)), "{said}");
@@ -210,16 +213,16 @@ async fn a_log_that_forgets_producers_long_silent_has_lost_nothing() {
         history["entries"].as_array().unwrap().is_empty().then_some(())
     })
     .await;
-    let published = server.admin_array(&["HKEYS", meta]);
+    let published = server.list(&["HKEYS", meta]).await;
     let producers: Vec<&String> = published.iter().filter(|field| field.starts_with("p:")).collect();
     assert_eq!(producers.len(), 2);
     for producer in producers {
-        assert_eq!(server.admin(&["HDEL", meta, producer]), ":1");
+        assert_eq!(server.admin(&["HDEL", meta, producer]).await, "1");
     }
     a.publish("pjm", [price("A", 3)]).await;
     b.publish("pjm", [price("A", 4)]).await;
     assert_eq!(only_prices(&mut client, 2).await, [19, 20]);
-    assert_eq!(server.admin(&["HGET", meta, "e"]), "0123456789abcdef");
+    assert_eq!(server.admin(&["HGET", meta, "e"]).await, "0123456789abcdef");
     for gateway in [a, b] {
         let metrics = gateway.get("/metrics").await.body;
         assert!(metrics.contains("zonewire_logs_lost_total 0"), "{metrics}");
@@ -229,13 +232,13 @@ async fn a_log_that_forgets_producers_long_silent_has_lost_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_channel_that_cannot_be_put_in_order_is_named_and_keeps_nothing_else_from_being_well() {
-    let Some(server) = RedisServer::start(&[]) else { return };
+    let Some(server) = redis(&[]).await else { return };
     let gateway = Running::start(on(&server)).await;
     let (_bad, mut good) = (gateway.market("bad").await, gateway.market("good").await.0);
     let meta = "nodes:{zone:bad}:meta";
-    server.admin(&["DEL", meta]);
-    assert_eq!(server.admin(&["SET", meta, "not a hash"]), "+OK");
-    server.admin(&["CLIENT", "KILL", "TYPE", "pubsub"]);
+    server.admin(&["DEL", meta]).await;
+    assert_eq!(server.admin(&["SET", meta, "not a hash"]).await, "OK");
+    server.admin(&["CLIENT", "KILL", "TYPE", "pubsub"]).await;
     let health = eventually("all others are well", async || {
         let health = gateway.get("/ws/health").await.json();
         let is_so = health["state"] == "healthy" && health["channels_set_aside"].is_array();
@@ -250,7 +253,7 @@ async fn a_channel_that_cannot_be_put_in_order_is_named_and_keeps_nothing_else_f
     gateway.publish("good", [price("A", 1)]).await;
     assert_eq!(good.next_of_type("price_update").await["price"], 1);
 
-    assert_eq!(server.admin(&["DEL", meta]), ":1");
+    assert_eq!(server.admin(&["DEL", meta]).await, "1");
     eventually("it is in order too", async || {
         gateway.get("/ws/health").await.json()["channels_set_aside"].is_null().then_some(())
     })
@@ -260,9 +263,11 @@ async fn a_channel_that_cannot_be_put_in_order_is_named_and_keeps_nothing_else_f
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_whose_subscriptions_are_refused_says_so_and_makes_up_for_them() {
-    let Some(server) = RedisServer::start(&[]) else { return };
-    let right = |right| server.admin(&["ACL", "SETUSER", "gate", "on", ">word", "~*", "&*", "+@all", right]);
-    assert_eq!(right("+subscribe"), "+OK");
+    let Some(server) = redis(&[]).await else { return };
+    let right = async |right| {
+        server.admin(&["ACL", "SETUSER", "gate", "on", ">word", "~*", "&*", "+@all", right]).await
+    };
+    assert_eq!(right("+subscribe").await, "OK");
     let mut config = on(&server);
     config.storage.redis.username = Some("gate".to_owned());
     config.storage.redis.password = Some("word".to_owned());
@@ -272,15 +277,15 @@ async fn a_node_whose_subscriptions_are_refused_says_so_and_makes_up_for_them() 
     a.publish("pjm", [price("A", 1)]).await;
     client.next_of_type("price_update").await;
 
-    assert_eq!(right("-subscribe"), "+OK");
-    server.admin(&["CLIENT", "KILL", "TYPE", "pubsub"]);
+    assert_eq!(right("-subscribe").await, "OK");
+    server.admin(&["CLIENT", "KILL", "TYPE", "pubsub"]).await;
     eventually("it says that it may not subscribe", async || {
         let health = b.get("/ws/health").await.json();
         (health["state"] == "degraded" && health["reason_code"] == "no_permission").then_some(())
     })
     .await;
     a.publish("pjm", [price("A", 2)]).await;
-    assert_eq!(right("+subscribe"), "+OK");
+    assert_eq!(right("+subscribe").await, "OK");
     let price = client.next_of_type("price_update").await;
     assert_eq!(price["price"], 2, "it makes up for what it did not hear");
     eventually("all is well", async || {
@@ -293,7 +298,7 @@ async fn a_node_whose_subscriptions_are_refused_says_so_and_makes_up_for_them() 
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_append_that_was_given_up_and_lands_later_is_marked_as_late() {
-    let Some(server) = RedisServer::start(&[]) else { return };
+    let Some(server) = redis(&[]).await else { return };
     let (a, b) = (Running::start(on(&server)).await, Running::start(on(&server)).await);
     let mut client = b.market("pjm").await.0;
     a.publish("pjm", [price("A", 1)]).await;
@@ -305,7 +310,7 @@ async fn an_append_that_was_given_up_and_lands_later_is_marked_as_late() {
             are_well.iter().all(|health| health["state"] == "healthy").then_some(())
         })
         .await;
-        server.pause();
+        server.freeze().unwrap();
         // It goes out, is given up, and waits in the server's socket for as long as that stands still.
         a.publish("pjm", [price("A", n)]).await;
         let since = tokio::time::Instant::now();
@@ -314,7 +319,7 @@ async fn an_append_that_was_given_up_and_lands_later_is_marked_as_late() {
             (is_away && since.elapsed() > std::time::Duration::from_millis(1_500)).then_some(())
         })
         .await;
-        server.resume();
+        server.thaw().unwrap();
         let late = client.next_of_type("price_update").await;
         assert_eq!((&late["price"], &late["late"]), (&json!(n), &json!(true)), "{late}");
     }
@@ -324,7 +329,7 @@ async fn an_append_that_was_given_up_and_lands_later_is_marked_as_late() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_flushed_log_begins_a_new_life_that_everyone_is_told_of() {
-    let Some(server) = RedisServer::start(&[]) else { return };
+    let Some(server) = redis(&[]).await else { return };
     let (a, b) = (Running::start(on(&server)).await, Running::start(on(&server)).await);
     let mut clients = [a.market("pjm").await.0, b.market("pjm").await.0];
     a.publish("pjm", (1..=3).map(|n| price("A", n))).await;
@@ -333,7 +338,7 @@ async fn a_flushed_log_begins_a_new_life_that_everyone_is_told_of() {
         client.prices(5).await;
     }
     for round in 0..3 {
-        assert_eq!(server.admin(&["FLUSHALL"]), "+OK");
+        assert_eq!(server.admin(&["FLUSHALL"]).await, "OK");
         // Accepted at once, first at one node, then at the other.
         let (first, second) = if round % 2 == 0 { (&a, &b) } else { (&b, &a) };
         let numbers = [6 + 2 * round, 7 + 2 * round];
@@ -358,7 +363,7 @@ async fn a_flushed_log_begins_a_new_life_that_everyone_is_told_of() {
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_connections_lose_and_double_nothing() {
     const COUNT: u64 = 400;
-    let Some(server) = RedisServer::start(&[]) else { return };
+    let Some(server) = redis(&[]).await else { return };
     let (a, b) = (Running::start(on(&server)).await, Running::start(on(&server)).await);
     let (mut pace, subscribed) = a.market("pjm").await;
     // Each node knows the channel before its first outage.
@@ -381,8 +386,8 @@ async fn killed_connections_lose_and_double_nothing() {
     // A kill for every so many prices that arrive, so that each comes amid traffic.
     for round in 0..12 {
         let kind = ["pubsub", "normal", "pubsub", "normal", "normal"][round % 5];
-        let killed = server.admin(&["CLIENT", "KILL", "TYPE", kind]);
-        assert!(killed.starts_with(':'), "{killed}");
+        let killed = server.admin(&["CLIENT", "KILL", "TYPE", kind]).await;
+        assert!(killed.parse::<u32>().is_ok(), "{killed}");
         // The storage may be said to be away meanwhile.
         for _ in 0..60 {
             pace.next_of_type("price_update").await;
@@ -522,13 +527,12 @@ async fn check_healthy(gateway: &Running) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_redis_that_ends_and_comes_back_with_its_data_is_gone_on_with() {
-    let options = ["--appendonly", "yes", "--appendfsync", "always"];
-    let Some(mut server) = RedisServer::start(&options) else { return };
+    let Some(mut server) = redis(&DURABLE).await else { return };
     let gateway = Running::start(on(&server)).await;
     let (mut client, subscribed) = gateway.market("pjm").await;
     gateway.publish("pjm", [price("A", 1), price("A", 2)]).await;
     client.prices(2).await;
-    server.kill();
+    server.kill().await.unwrap();
     check_degraded(&gateway, &mut client).await;
     let (numbers, reached) = catch_up(&gateway, &position(&subscribed)).await;
     assert_eq!(numbers, [1, 2, 100]);
@@ -540,7 +544,7 @@ async fn a_redis_that_ends_and_comes_back_with_its_data_is_gone_on_with() {
     gateway.publish("other", [price("B", 7)]).await;
     assert_eq!(waiting.prices(1).await[0]["price"], 7);
 
-    server.restart();
+    server.restart().await.unwrap();
     check_in_order(&gateway).await;
     gateway.publish("pjm", [price("back", 3)]).await;
     gateway.publish("other", [price("B", 8)]).await;
@@ -559,17 +563,17 @@ async fn a_redis_that_ends_and_comes_back_with_its_data_is_gone_on_with() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_redis_that_comes_back_empty_is_filled_again() {
-    let Some(mut server) = RedisServer::start(&[]) else { return };
+    let Some(mut server) = redis(&[]).await else { return };
     let (a, b) = (Running::start(on(&server)).await, Running::start(on(&server)).await);
     let mut clients = [a.market("pjm").await.0, b.market("pjm").await.0];
     a.publish("pjm", [price("A", 1), price("A", 2)]).await;
     for client in &mut clients {
         client.prices(2).await;
     }
-    server.kill();
+    server.kill().await.unwrap();
     check_degraded(&a, &mut clients[0]).await;
     b.publish("pjm", [price("other", 101)]).await;
-    server.restart();
+    server.restart().await.unwrap();
     check_in_order(&a).await;
     check_in_order(&b).await;
     a.publish("pjm", [price("back", 3)]).await;
@@ -604,14 +608,14 @@ async fn a_redis_that_comes_back_empty_is_filled_again() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_redis_that_hangs_is_told_and_gone_on_with() {
-    let Some(server) = RedisServer::start(&[]) else { return };
+    let Some(server) = redis(&[]).await else { return };
     let gateway = Running::start(on(&server)).await;
     let (mut client, subscribed) = gateway.market("pjm").await;
     gateway.publish("pjm", [price("A", 1)]).await;
     client.prices(1).await;
-    server.pause();
+    server.freeze().unwrap();
     check_degraded(&gateway, &mut client).await;
-    server.resume();
+    server.thaw().unwrap();
     check_in_order(&gateway).await;
     gateway.publish("pjm", [price("back", 2)]).await;
     assert_eq!(prices_to(&mut client, &[2]).await.len(), 1);
@@ -625,7 +629,7 @@ async fn a_redis_that_hangs_is_told_and_gone_on_with() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_append_that_is_late_does_not_hold_up_its_zone() {
-    let Some(server) = RedisServer::start(&[]) else { return };
+    let Some(server) = redis(&[]).await else { return };
     let mut config = on(&server);
     config.storage.redis = RedisConfig { ordering_deadline_ms: 50, ..server.patient_config() };
     config.storage.redis.prefix = "nodes".to_owned();
@@ -633,11 +637,11 @@ async fn an_append_that_is_late_does_not_hold_up_its_zone() {
     let (mut client, _) = gateway.market("pjm").await;
     gateway.publish("pjm", [price("A", 1)]).await;
     prices_to(&mut client, &[1]).await;
-    server.pause();
+    server.freeze().unwrap();
     // Redis is not said to be away: only this append is late.
     gateway.publish("pjm", [price("A", 2)]).await;
     prices_to(&mut client, &[2]).await;
-    server.resume();
+    server.thaw().unwrap();
     check_in_order(&gateway).await;
     gateway.publish("pjm", [price("A", 3)]).await;
     prices_to(&mut client, &[3]).await;
@@ -648,9 +652,47 @@ async fn an_append_that_is_late_does_not_hold_up_its_zone() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_zone_that_is_alone_for_a_moment_costs_no_client_its_position() {
+    let Some(server) = redis(&[]).await else { return };
+    let link = Proxy::start(SocketAddr::from(([127, 0, 0, 1], server.port))).await.unwrap();
+    let mut config = on(&server);
+    config.storage.redis = RedisConfig { prefix: "nodes".to_owned(), ..server.patient_config() };
+    let a = Running::start(config.clone()).await;
+    config.storage.redis.port = Some(link.address.port());
+    config.storage.redis.ordering_deadline_ms = 50;
+    let b = Running::start(config).await;
+    let mut witness = b.market("pjm").await.0;
+    b.publish("pjm", [price("A", 1)]).await;
+    prices_to(&mut witness, &[1]).await;
+    let (mut client, subscribed) = a.market("pjm").await;
+    // Redis takes what `b` sends, and does not answer in time: its zone goes on alone, and `b` does not hear of
+    // what is published elsewhere.
+    link.set(Mode::Hole { requests: false, replies: true });
+    b.publish("pjm", [price("A", 2)]).await;
+    prices_to(&mut witness, &[2]).await;
+    prices_to(&mut client, &[2]).await;
+    a.publish("pjm", [price("A", 3)]).await;
+    prices_to(&mut client, &[3]).await;
+    let since = format!("{}:{}", subscribed["epoch"].as_str().unwrap(), offset(&subscribed) + 2);
+    let mut client = Client::connect(&b.url(&format!("/ws/market/pjm?since={since}"))).await;
+    assert_eq!(client.next().await["state"], "healthy");
+    for _ in 0..10 {
+        assert_eq!(client.until_pong().await, [] as [Value; 0], "nothing is said before it is known");
+    }
+    link.set(Mode::Pass);
+    let subscribed = client.next().await;
+    assert_eq!((&subscribed["recovered"], &subscribed["gap"]), (&json!(true), &json!(0)), "{subscribed}");
+    b.publish("pjm", [price("A", 4)]).await;
+    assert_eq!(client.next_of_type("price_update").await["price"], 4);
+    drop((client, witness));
+    a.stop().await;
+    b.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_redis_that_appears_later_gets_what_came_before_it() {
-    let Some(mut server) = RedisServer::start(&[]) else { return };
-    server.kill();
+    let Some(mut server) = redis(&[]).await else { return };
+    server.kill().await.unwrap();
     let mut config = on(&server);
     config.storage.required = false;
     let (a, b) = (Running::start(config.clone()).await, Running::start(config).await);
@@ -658,7 +700,7 @@ async fn a_redis_that_appears_later_gets_what_came_before_it() {
     a.publish("pjm", [price("A", 1), price("A", 2)]).await;
     b.publish("pjm", [price("B", 3)]).await;
     assert_eq!(prices_to(&mut client, &[1, 2]).await.len(), 2);
-    server.restart();
+    server.restart().await.unwrap();
     for gateway in [&a, &b] {
         check_in_order(gateway).await;
     }

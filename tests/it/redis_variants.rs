@@ -11,17 +11,16 @@ use zonewire::storage::{
     AppendAnswer, LinkHealth, Log, LogEvent, Opened, Outside, OutsideEvent, RedisConfig, Retention,
     SharedBackend, StorageChoice, StorageConfig, open,
 };
+use zonewire_kit::certificates::Certificates;
+use zonewire_kit::redis::{Cluster, RedisServer, Sentinels, Several};
 
 use crate::support::eventually::eventually;
-use crate::support::redis_cluster::{Certificates, RedisCluster, SENTINEL_PASSWORD, Sentinels};
-use crate::support::redis_server::{RedisServer, free_port};
+use crate::support::redis::{
+    Admin, Configured, SENTINEL_PASSWORD, certificates, cluster, cluster_of, free_port, patient, redis,
+    sentinels,
+};
 use crate::support::stores::{Producer, SECOND, Stores, connect, offsets, sharing};
-use crate::{jobs_contract, storage_contract, storage_orders};
-
-/// With times that a machine which stands still for a while does not use up.
-fn patient(config: RedisConfig) -> RedisConfig {
-    RedisConfig { connect_timeout_ms: 10_000, command_timeout_ms: 15_000, ..config }
-}
+use crate::{jobs_contract, storage_contract, storage_orders, support};
 
 /// All that every backend promises.
 async fn check_contract(config: RedisConfig) {
@@ -92,24 +91,16 @@ fn zone(n: usize) -> ChannelName {
 }
 
 /// A zone of each of three primaries.
-fn zone_of_each(cluster: &RedisCluster) -> [ChannelName; 3] {
-    let mut found = [None, None, None];
-    for n in 0.. {
-        let owner = cluster.owner(&format!("zw:{{{}}}:meta", zone(n)));
-        found[owner].get_or_insert_with(|| zone(n));
-        if let [Some(a), Some(b), Some(c)] = &found {
-            return [a.clone(), b.clone(), c.clone()];
-        }
-    }
-    unreachable!("there are more zones than slots")
+async fn zone_of_each(cluster: &Cluster) -> [ChannelName; 3] {
+    support::redis::zone_of_each(cluster).await.map(|zone| format!("zone:{zone}").parse().unwrap())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_cluster_holds_what_every_backend_promises() {
-    let Some(cluster) = RedisCluster::start(0, &[]).await else { return };
+    let Some(cluster) = cluster(0, &[]).await else { return };
     check_serves(cluster.config()).await;
     let single = RedisConfig { cluster: false, nodes: Vec::new(), ..cluster.config() };
-    let code = if cluster.owner("zw:{probe}") == 0 { "ok" } else { "invalid_config" };
+    let code = if cluster.owner("zw:{probe}").await.unwrap() == 0 { "ok" } else { "invalid_config" };
     if code != "ok" {
         let reason = check_refused(single, code).await;
         assert!(reason.contains("redis-cluster"), "{reason}");
@@ -119,7 +110,7 @@ async fn a_cluster_holds_what_every_backend_promises() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn in_a_cluster_each_channel_is_told_by_the_node_that_has_it() {
-    let Some(cluster) = RedisCluster::start(0, &[]).await else { return };
+    let Some(cluster) = cluster(0, &[]).await else { return };
     let stores = Stores::at(patient(cluster.config()), Retention::default());
     let (store, other) = (stores.open().await, stores.open().await);
     let (mut incoming, mut doubts) = (store.take_incoming().unwrap(), 0);
@@ -143,7 +134,7 @@ async fn in_a_cluster_each_channel_is_told_by_the_node_that_has_it() {
     }
     assert!(doubts < 10, "{doubts}");
     for node in &cluster.nodes {
-        let told: Vec<String> = node.admin_array(&["PUBSUB", "SHARDCHANNELS"]);
+        let told: Vec<String> = node.list(&["PUBSUB", "SHARDCHANNELS"]).await;
         assert!((1..60).contains(&told.len()), "{told:?}");
     }
     for n in 0..60 {
@@ -151,7 +142,7 @@ async fn in_a_cluster_each_channel_is_told_by_the_node_that_has_it() {
     }
     for node in &cluster.nodes {
         eventually("nothing is subscribed to any more", async || {
-            node.admin_array(&["PUBSUB", "SHARDCHANNELS"]).is_empty().then_some(())
+            node.list(&["PUBSUB", "SHARDCHANNELS"]).await.is_empty().then_some(())
         })
         .await;
     }
@@ -159,18 +150,18 @@ async fn in_a_cluster_each_channel_is_told_by_the_node_that_has_it() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_subscription_follows_its_slot() {
-    let Some(cluster) = RedisCluster::start(0, &[]).await else { return };
+    let Some(cluster) = cluster(0, &[]).await else { return };
     let stores = Stores::at(cluster.config(), Retention::default());
     let (store, other) = (stores.open().await, stores.open().await);
     let mut incoming = store.take_incoming().unwrap();
-    let zones = zone_of_each(&cluster);
+    let zones = zone_of_each(&cluster).await;
     let mut producers = Vec::new();
     for zone in &zones {
         store.follow(zone).await.unwrap();
         producers.push(Producer::on(&other, zone.clone()).await);
     }
     for (round, (from, to)) in [(0, 1), (1, 2), (2, 0)].into_iter().enumerate() {
-        cluster.move_slot(&format!("zw:{{{}}}:meta", zones[0]), from, to);
+        cluster.move_slot(&format!("zw:{{{}}}:meta", zones[0]), from, to).await.unwrap();
         let seq = round as u64 + 1;
         // A call to a node that has the slot no more fails, and nothing was done.
         eventually("the node that has the slot now is asked", async || {
@@ -180,7 +171,7 @@ async fn a_subscription_follows_its_slot() {
         until_suspect(&mut incoming).await;
         assert_eq!(offsets(&producers[0].read(0, 10).await.entries), (1..=seq).collect::<Vec<_>>());
         eventually("it is subscribed to where it is now", async || {
-            let names = cluster.nodes[to].admin_array(&["PUBSUB", "SHARDCHANNELS"]);
+            let names = cluster.nodes[to].list(&["PUBSUB", "SHARDCHANNELS"]).await;
             names.contains(&format!("zw:{{{}}}", zones[0])).then_some(())
         })
         .await;
@@ -199,50 +190,51 @@ async fn a_subscription_follows_its_slot() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn after_a_failover_in_a_cluster_the_replica_is_used() {
-    let Some(cluster) = RedisCluster::start(1, &[]).await else { return };
-    check_failover_in_a_cluster(cluster).await;
+    let Some(cluster) = cluster(1, &[]).await else { return };
+    let config = cluster.config();
+    check_failover_in_a_cluster(cluster, config).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_a_slot_on_its_way_answers_is_followed() {
-    let Some(cluster) = RedisCluster::start(0, &[]).await else { return };
+    let Some(cluster) = cluster(0, &[]).await else { return };
     // A call is tried for as long as it may take.
     let stores = Stores::at(patient(cluster.config()), Retention::default());
     let store = stores.open().await;
-    let channel = zone_of_each(&cluster)[0].clone();
+    let channel = zone_of_each(&cluster).await[0].clone();
     let key = format!("zw:{{{channel}}}:meta");
     // It has no keys, so its old primary sends everybody to the new one (ASK), which takes what is about
     // one key, and of several only when it has the slot (TRYAGAIN).
-    let slot = cluster.begin_move(&key, 0, 1);
+    let slot = cluster.begin_move(&key, 0, 1).await.unwrap();
     assert_eq!(store.state(&channel, NodeId::random()).await.unwrap().epoch, None);
     let (producer, ()) = tokio::join!(Producer::on(&store, channel.clone()), async {
-        cluster.end_move(&slot, 0, 1);
+        cluster.end_move(&slot, 0, 1).await.unwrap();
     });
     // Until the store knows, the old one says where it went (MOVED).
     producer.fill(1..=3).await;
-    let slot = cluster.begin_move(&key, 1, 2);
+    let slot = cluster.begin_move(&key, 1, 2).await.unwrap();
     let port = cluster.nodes[2].port.to_string();
-    let moved = cluster.nodes[1].admin(&["MIGRATE", "127.0.0.1", &port, &key, "0", "5000"]);
-    assert_eq!(moved, "+OK");
+    let moved = cluster.nodes[1].admin(&["MIGRATE", "127.0.0.1", &port, &key, "0", "5000"]).await;
+    assert_eq!(moved, "OK");
     // Of its keys each primary has some (TRYAGAIN), until the others have followed.
     let batch = producer.chain(4..=4);
     let (appended, ()) = tokio::join!(producer.store.append(&batch), async {
         for part in ["log", "latest"] {
             let key = format!("zw:{{{}}}:{part}", producer.channel);
-            let moved = cluster.nodes[1].admin(&["MIGRATE", "127.0.0.1", &port, &key, "0", "5000"]);
-            assert!(moved == "+OK" || moved == "+NOKEY", "{moved}");
+            let moved = cluster.nodes[1].admin(&["MIGRATE", "127.0.0.1", &port, &key, "0", "5000"]).await;
+            assert!(moved == "OK" || moved == "NOKEY", "{moved}");
         }
-        cluster.end_move(&slot, 1, 2);
+        cluster.end_move(&slot, 1, 2).await.unwrap();
     });
     assert!(matches!(appended.unwrap(), AppendAnswer::Done(_)));
     assert_eq!(offsets(&producer.read(0, 10).await.entries), [1, 2, 3, 4]);
 }
 
-async fn check_failover_in_a_cluster(mut cluster: RedisCluster) {
-    let stores = Stores::at(cluster.config(), Retention::default());
+async fn check_failover_in_a_cluster(mut cluster: Cluster, config: RedisConfig) {
+    let stores = Stores::at(config, Retention::default());
     let (store, other) = (stores.open().await, stores.open().await);
     let mut incoming = store.take_incoming().unwrap();
-    let zones = zone_of_each(&cluster);
+    let zones = zone_of_each(&cluster).await;
     let mut producers = Vec::new();
     for zone in &zones {
         store.follow(zone).await.unwrap();
@@ -250,22 +242,22 @@ async fn check_failover_in_a_cluster(mut cluster: RedisCluster) {
     }
     producers[0].fill(1..=1).await;
     assert_eq!(next_told(&mut incoming).await, (zones[0].clone(), vec![1]));
-    let replicated = |node: usize, field: &str| -> Option<u64> {
-        let info = cluster.nodes[node].admin(&["INFO", "replication"]);
+    let replicated = async |node: usize, field: &str| -> Option<u64> {
+        let info = cluster.nodes[node].admin(&["INFO", "replication"]).await;
         info.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':')?.trim().parse().ok())
     };
-    let written = replicated(0, "master_repl_offset").unwrap();
+    let written = replicated(0, "master_repl_offset").await.unwrap();
     eventually("the replica has it", async || {
-        replicated(3, "slave_repl_offset").filter(|offset| *offset >= written)
+        replicated(3, "slave_repl_offset").await.filter(|offset| *offset >= written)
     })
     .await;
-    cluster.nodes[0].kill();
+    cluster.nodes[0].kill().await.unwrap();
     let error = eventually("a dead primary is noticed", async || {
         producers[0].store.append(&producers[0].chain(2..=2)).await.err()
     })
     .await;
     assert!(error.is_outage(), "{error:?}");
-    assert_eq!(cluster.nodes[3].admin(&["CLUSTER", "FAILOVER", "TAKEOVER"]), "+OK");
+    assert_eq!(cluster.nodes[3].admin(&["CLUSTER", "FAILOVER", "TAKEOVER"]).await, "OK");
     eventually("the replica takes appends", async || {
         producers[0].store.append(&producers[0].chain(1..=2)).await.ok()
     })
@@ -273,7 +265,7 @@ async fn check_failover_in_a_cluster(mut cluster: RedisCluster) {
     assert_eq!(offsets(&producers[0].read(0, 10).await.entries), [1, 2]);
     until_suspect(&mut incoming).await;
     eventually("it is subscribed to there", async || {
-        let names = cluster.nodes[3].admin_array(&["PUBSUB", "SHARDCHANNELS"]);
+        let names = cluster.nodes[3].list(&["PUBSUB", "SHARDCHANNELS"]).await;
         names.contains(&format!("zw:{{{}}}", zones[0])).then_some(())
     })
     .await;
@@ -293,7 +285,7 @@ async fn check_failover_in_a_cluster(mut cluster: RedisCluster) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn outside_orders_are_exchanged_in_a_cluster() {
-    let Some(cluster) = RedisCluster::start(0, &[]).await else { return };
+    let Some(cluster) = cluster(0, &[]).await else { return };
     let stores = Stores::at(cluster.config(), Retention::default());
     let store = stores.open().await;
     let Outside { orders, driver } = store.outside_orders().unwrap();
@@ -303,10 +295,10 @@ async fn outside_orders_are_exchanged_in_a_cluster() {
         let order = OrderId::random();
         eventually("the order is followed", async || orders.follow(order).await.ok()).await;
         let (list, channel) = (format!("order:{order}:updates"), format!("order:{order}"));
-        let owner = &cluster.nodes[cluster.owner(&list)];
+        let owner = &cluster.nodes[cluster.owner(&list).await.unwrap()];
         // A worker publishes wherever it is connected.
-        owner.admin(&["RPUSH", &list, "theirs"]);
-        cluster.nodes[n % 3].admin(&["PUBLISH", &channel, "theirs"]);
+        owner.admin(&["RPUSH", &list, "theirs"]).await;
+        cluster.nodes[n % 3].admin(&["PUBLISH", &channel, "theirs"]).await;
         let told = |update: &'static str| OutsideEvent::Published { order, update: Bytes::from(update) };
         let mut next = async || loop {
             match time::timeout(10 * SECOND, incoming.recv()).await.unwrap().unwrap() {
@@ -324,7 +316,7 @@ async fn outside_orders_are_exchanged_in_a_cluster() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_primary_that_hangs_holds_up_no_other_and_is_used_again() {
-    let Some(cluster) = RedisCluster::start(0, &["--cluster-require-full-coverage", "no"]).await else {
+    let Some(cluster) = cluster(0, &["--cluster-require-full-coverage", "no"]).await else {
         return;
     };
     let (store, driver) = connect(&cluster.config(), &Retention::default()).await;
@@ -334,14 +326,14 @@ async fn one_primary_that_hangs_holds_up_no_other_and_is_used_again() {
     let mut health = store.link_health();
     let store: SharedBackend = Arc::new(store);
     let mut producers = Vec::new();
-    for zone in zone_of_each(&cluster) {
+    for zone in zone_of_each(&cluster).await {
         eventually("a zone is followed", async || store.follow(&zone).await.ok()).await;
         let begun = async || store.open(&zone, NodeId::random(), &Epoch::random()).await.ok();
         eventually("a log begins", begun).await;
         producers.push(Producer::on(&store, zone).await);
     }
     health.borrow_and_update();
-    cluster.nodes[0].pause();
+    cluster.nodes[0].freeze().unwrap();
     let told = time::timeout(20 * SECOND, health.wait_for(|health| !health.is_up())).await;
     assert!(told.expect("a hang is noticed").is_ok());
     let error = producers[0].store.append(&producers[0].chain(1..=1)).await.unwrap_err();
@@ -350,7 +342,7 @@ async fn one_primary_that_hangs_holds_up_no_other_and_is_used_again() {
         producer.fill(1..=1).await;
         assert_eq!(next_told(&mut incoming).await, (producer.channel.clone(), vec![1]));
     }
-    cluster.nodes[0].resume();
+    cluster.nodes[0].thaw().unwrap();
     let told = time::timeout(20 * SECOND, health.wait_for(LinkHealth::is_up)).await;
     assert!(told.expect("its end is noticed").is_ok());
     eventually("it serves again", async || producers[0].store.append(&producers[0].chain(1..=1)).await.ok())
@@ -362,7 +354,7 @@ async fn one_primary_that_hangs_holds_up_no_other_and_is_used_again() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_primary_behind_sentinels_holds_what_every_backend_promises() {
-    let Some(sentinels) = Sentinels::start(60_000).await else { return };
+    let Some(sentinels) = sentinels(60 * SECOND, None).await else { return };
     check_serves(sentinels.config()).await;
     let stranger = RedisConfig { sentinel_password: Some("hunter2".into()), ..sentinels.config() };
     let reason = check_refused(stranger, "unreachable").await;
@@ -375,12 +367,13 @@ async fn a_primary_behind_sentinels_holds_what_every_backend_promises() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn after_a_failover_by_sentinels_the_new_primary_is_used() {
-    let Some(sentinels) = Sentinels::start(1_000).await else { return };
-    check_failover_by_sentinels(sentinels).await;
+    let Some(sentinels) = sentinels(SECOND, None).await else { return };
+    let config = sentinels.config();
+    check_failover_by_sentinels(sentinels, config).await;
 }
 
-async fn check_failover_by_sentinels(mut sentinels: Sentinels) {
-    let stores = Stores::at(sentinels.config(), Retention::default());
+async fn check_failover_by_sentinels(mut sentinels: Sentinels, config: RedisConfig) {
+    let stores = Stores::at(config, Retention::default());
     let (store, other) = (stores.open().await, stores.open().await);
     let mut incoming = store.take_incoming().unwrap();
     let producer = Producer::new(&other).await;
@@ -388,16 +381,16 @@ async fn check_failover_by_sentinels(mut sentinels: Sentinels) {
     producer.fill(1..=1).await;
     assert_eq!(next_told(&mut incoming).await.1, [1]);
     eventually("the replica has it", async || {
-        (sentinels.replica.admin(&["EXISTS", "zw:{zone:pjm}:log"]) == ":1").then_some(())
+        (sentinels.servers[1].admin(&["EXISTS", "zw:{zone:pjm}:log"]).await == "1").then_some(())
     })
     .await;
-    sentinels.primary.kill();
+    sentinels.servers[0].kill().await.unwrap();
     eventually("a dead primary is noticed", async || store.ping().await.err()).await;
     eventually("the new primary takes appends", async || {
         producer.store.append(&producer.chain(1..=2)).await.ok()
     })
     .await;
-    assert_eq!(sentinels.replica.admin(&["EXISTS", "zw:{zone:pjm}:log"]), ":1");
+    assert_eq!(sentinels.servers[1].admin(&["EXISTS", "zw:{zone:pjm}:log"]).await, "1");
     until_suspect(&mut incoming).await;
     producer.fill(3..=3).await;
     while next_told(&mut incoming).await.1 != [3] {}
@@ -406,14 +399,20 @@ async fn check_failover_by_sentinels(mut sentinels: Sentinels) {
 
 // ----- TLS -----------------------------------------------------------------------
 
+fn refs(texts: &[String]) -> Vec<&str> {
+    texts.iter().map(String::as_str).collect()
+}
+
+/// With an authority that is trusted.
+fn trusting(certificates: &Certificates, config: RedisConfig) -> RedisConfig {
+    RedisConfig { tls: true, tls_ca_file: Some(certificates.file("ca.pem")), ..config }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn redis_with_tls_holds_what_every_backend_promises() {
-    let Some(certificates) = Certificates::make() else { return };
+    let Some(certificates) = certificates() else { return };
     let port = free_port();
-    let options = certificates.options(port, false);
-    let Some(_server) = RedisServer::start(&options.iter().map(String::as_str).collect::<Vec<_>>()) else {
-        return;
-    };
+    let Some(_server) = redis(&refs(&certificates.options(port, false))).await else { return };
     let url = RedisConfig { url: Some(format!("rediss://127.0.0.1:{port}")), ..RedisConfig::default() };
     let trusting = RedisConfig { tls_ca_file: Some(certificates.file("ca.pem")), ..url.clone() };
     check_serves(trusting.clone()).await;
@@ -432,12 +431,9 @@ async fn redis_with_tls_holds_what_every_backend_promises() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_redis_that_asks_for_a_certificate_is_shown_one() {
-    let Some(certificates) = Certificates::make() else { return };
+    let Some(certificates) = certificates() else { return };
     let port = free_port();
-    let options = certificates.options(port, true);
-    let Some(_server) = RedisServer::start(&options.iter().map(String::as_str).collect::<Vec<_>>()) else {
-        return;
-    };
+    let Some(_server) = redis(&refs(&certificates.options(port, true))).await else { return };
     let nameless = RedisConfig {
         url: Some(format!("rediss://127.0.0.1:{port}")),
         tls_ca_file: Some(certificates.file("ca.pem")),
@@ -465,21 +461,25 @@ async fn a_redis_that_asks_for_a_certificate_is_shown_one() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_cluster_with_tls_is_used_and_its_replica_too() {
-    let Some(certificates) = Certificates::make() else { return };
-    let Some(cluster) = RedisCluster::start_with_tls(1, &certificates).await else { return };
-    check_serves(cluster.config()).await;
-    let strange = RedisConfig { tls_ca_file: None, ..cluster.config() };
+    let Some(certificates) = certificates() else { return };
+    let with = Several { replicas: 1, tls: Some(&certificates), ..Several::default() };
+    let Some(cluster) = cluster_of(with).await else { return };
+    let strange = RedisConfig { tls: true, ..cluster.config() };
+    let trusting = trusting(&certificates, cluster.config());
+    check_serves(trusting.clone()).await;
     let reason = check_refused(strange, "unexpected").await;
     assert!(reason.contains("TLS"), "{reason}");
-    check_failover_in_a_cluster(cluster).await;
+    check_failover_in_a_cluster(cluster, trusting).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sentinels_with_tls_are_asked_and_the_primary_that_they_name_is_used() {
-    let Some(certificates) = Certificates::make() else { return };
-    let Some(sentinels) = Sentinels::start_with_tls(1_000, &certificates).await else { return };
-    check_serves(sentinels.config()).await;
-    check_failover_by_sentinels(sentinels).await;
+    let Some(certificates) = certificates() else { return };
+    let Some(sentinels) = sentinels(SECOND, Some(&certificates)).await else { return };
+    let url = sentinels.url().replace("redis-sentinel", "rediss-sentinel");
+    let config = trusting(&certificates, RedisConfig { url: Some(url), ..sentinels.config() });
+    check_serves(config.clone()).await;
+    check_failover_by_sentinels(sentinels, config).await;
 }
 
 // ----- a restricted user ---------------------------------------------------------
@@ -498,9 +498,8 @@ fn rule(marker: &str) -> Vec<String> {
     rule
 }
 
-fn set_user(server: &RedisServer, rule: &[String]) {
-    let rule: Vec<&str> = rule.iter().map(String::as_str).collect();
-    assert_eq!(server.admin(&rule), "+OK");
+async fn set_user(server: &RedisServer, rule: &[String]) {
+    assert_eq!(server.admin(&refs(rule)).await, "OK");
 }
 
 fn as_user(config: RedisConfig) -> RedisConfig {
@@ -509,9 +508,9 @@ fn as_user(config: RedisConfig) -> RedisConfig {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_user_with_the_documented_rights_is_enough_and_none_is_too_many() {
-    let Some(server) = RedisServer::start(&[]) else { return };
+    let Some(server) = redis(&[]).await else { return };
     let rule = rule("ACL SETUSER zonewire on");
-    set_user(&server, &rule);
+    set_user(&server, &rule).await;
     check_serves(as_user(server.config())).await;
     check_contract(as_user(server.config())).await;
     // What it is good for is only asked for where it is allowed.
@@ -523,17 +522,17 @@ async fn a_user_with_the_documented_rights_is_enough_and_none_is_too_many() {
         let mut less: Vec<String> = rule.clone();
         less.remove(n);
         less.insert(3, "reset".to_owned());
-        set_user(&server, &less);
+        set_user(&server, &less).await;
         check_refused(as_user(server.config()), "no_permission").await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn in_a_cluster_a_user_needs_little_more() {
-    let Some(cluster) = RedisCluster::start(0, &[]).await else { return };
+    let Some(cluster) = cluster(0, &[]).await else { return };
     for node in &cluster.nodes {
-        set_user(node, &rule("ACL SETUSER zonewire on"));
-        set_user(node, &rule("ACL SETUSER zonewire +"));
+        set_user(node, &rule("ACL SETUSER zonewire on")).await;
+        set_user(node, &rule("ACL SETUSER zonewire +")).await;
     }
     check_serves(as_user(cluster.config())).await;
     let stores = Stores::at(as_user(cluster.config()), Retention::default());

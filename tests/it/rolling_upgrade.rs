@@ -5,12 +5,13 @@ use serde_json::{Value, json};
 use zonewire::config::Config;
 use zonewire::model::{ChannelName, DraftEntry, EntryKind};
 use zonewire::storage::{Append, Retention, StorageChoice};
+use zonewire_kit::redis::RedisServer;
 
 use crate::support::client::{Client, offset, position};
 use crate::support::eventually::eventually;
 use crate::support::gateway::{Running, config, price, until_stat};
 use crate::support::orders::{new_order, post_json};
-use crate::support::redis_server::RedisServer;
+use crate::support::redis::{Admin, Configured, redis};
 use crate::support::stores::{self, Producer, Stores};
 
 /// The build that does not know the kind.
@@ -72,7 +73,7 @@ async fn entries(client: &mut Client, count: usize) -> Vec<Value> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_zone_goes_on_in_order_and_says_what_it_skips() {
-    let Some(server) = RedisServer::start(&[]) else { return };
+    let Some(server) = redis(&[]).await else { return };
     let old = old(&server).await;
     let (mut client, subscribed) = old.market("pjm").await;
     old.publish("pjm", [price("HUB", 1)]).await;
@@ -109,7 +110,7 @@ async fn a_zone_goes_on_in_order_and_says_what_it_skips() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_price_whose_data_is_no_json_object_is_skipped_in_its_place() {
-    let Some(server) = RedisServer::start(&[]) else { return };
+    let Some(server) = redis(&[]).await else { return };
     let gateway = old(&server).await;
     let (mut client, subscribed) = gateway.market("pjm").await;
     gateway.publish("pjm", [price("HUB", 1)]).await;
@@ -148,7 +149,7 @@ async fn a_price_whose_data_is_no_json_object_is_skipped_in_its_place() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_order_that_ended_in_an_unknown_way_has_ended() {
-    let Some(server) = RedisServer::start(&[]) else { return };
+    let Some(server) = redis(&[]).await else { return };
     let old = old(&server).await;
     let order = new_order();
     let mut client = Client::connect(&old.url(&format!("/ws/orders/{order}"))).await;
@@ -181,7 +182,7 @@ async fn an_order_that_ended_in_an_unknown_way_has_ended() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_outage_is_recovered_from_across_what_is_not_known() {
-    let Some(server) = RedisServer::start(&[]) else { return };
+    let Some(server) = redis(&[]).await else { return };
     let old = old(&server).await;
     let (mut client, _) = old.market("pjm").await;
     let mut newer = Newer::on(&server, "zone:pjm").await;
@@ -189,11 +190,11 @@ async fn an_outage_is_recovered_from_across_what_is_not_known() {
     old.publish("pjm", [price("HUB", 1)]).await;
     assert_eq!(kinds(&entries(&mut client, 2).await), [("skipped", 1), ("price_update", 2)]);
 
-    server.pause();
+    server.freeze().unwrap();
     client.next_of_type("backend_state").await;
     old.publish("pjm", [price("HUB", 2)]).await;
     assert_eq!(entries(&mut client, 1).await[0]["price"], 2);
-    server.resume();
+    server.thaw().unwrap();
     newer.append("ticker", "HUB", false).await;
     eventually("all is in order again", async || {
         (old.get("/ws/health").await.json()["status"] == "healthy").then_some(())
@@ -211,7 +212,7 @@ async fn an_outage_is_recovered_from_across_what_is_not_known() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn garbage_costs_its_own_channel_a_look_at_the_log_and_no_other() {
-    let Some(server) = RedisServer::start(&[]) else { return };
+    let Some(server) = redis(&[]).await else { return };
     let old = old(&server).await;
     let mut clients = Vec::new();
     for zone in ["pjm", "ercot", "caiso"] {
@@ -223,7 +224,7 @@ async fn garbage_costs_its_own_channel_a_look_at_the_log_and_no_other() {
     }
     let reads = async || old.stats().await["channels"]["holes_repaired"].as_u64().unwrap();
     let before = reads().await;
-    server.admin(&["PUBLISH", "zw:{zone:pjm}", "hello"]);
+    server.admin(&["PUBLISH", "zw:{zone:pjm}", "hello"]).await;
     until_stat(&old, "/channels/holes_repaired", before + 1).await;
     // Both others are asked something after it, and had the time to be read.
     for zone in ["ercot", "caiso"] {

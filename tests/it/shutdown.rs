@@ -13,13 +13,13 @@ use zonewire::storage::StorageChoice;
 use crate::support::client::{Client, LIMIT};
 use crate::support::eventually::eventually;
 use crate::support::gateway::{Lines, Running, config, price, publish, read_answer};
-use crate::support::process::{Process, serve};
+use crate::support::process::{Process, Signal, serve};
 use crate::support::raw::{RawSocket, upgrade};
-use crate::support::redis_server::RedisServer;
+use crate::support::redis::{Configured, redis};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn sigterm_tells_clients_and_ends_with_0() {
-    for signal in ["-TERM", "-INT"] {
+    for signal in [Signal::TERM, Signal::INT] {
         let mut process = Process::start(&["storage.backend=memory", "http.drain_s=1"]).await;
         let mut clients = Vec::new();
         for path in ["/ws", "/ws/market/pjm", "/ws/market/pjm", "/ws/market/ercot"] {
@@ -27,7 +27,7 @@ async fn sigterm_tells_clients_and_ends_with_0() {
             client.next_of_type("connection_established").await;
             clients.push(client);
         }
-        process.signal(signal).await;
+        process.signal(signal);
         for mut client in clients {
             let (before, code, reason) = client.until_close().await;
             assert_eq!((code, reason.as_str()), (4000, "shutting_down"));
@@ -60,7 +60,7 @@ async fn sigterm_tells_many_clients_and_cuts_none_off() {
             client.close().await;
         });
     }
-    process.signal("-TERM").await;
+    process.signal(Signal::TERM);
     clients.join_all().await;
     assert_eq!(process.ended().await.code(), Some(0));
 }
@@ -70,7 +70,7 @@ async fn new_connections_are_refused_while_old_ones_are_closed() {
     let mut process = Process::start(&["storage.backend=memory", "http.drain_s=0"]).await;
     // Does not answer the close, and so keeps the process waiting for a while.
     let mut rude = RawSocket::open(process.address, "/ws/market/pjm").await;
-    process.signal("-TERM").await;
+    process.signal(Signal::TERM);
     let (_, code) = rude.until_close().await;
     assert_eq!(code, 4000);
     eventually("nobody listens any more", async || {
@@ -85,16 +85,16 @@ async fn a_second_signal_ends_it_at_once() {
     let settings = ["storage.backend=memory", "http.drain_s=600", "connections.close_grace_ms=600000"];
     let mut process = Process::start(&settings).await;
     let mut rude = RawSocket::open(process.address, "/ws").await;
-    process.signal("-TERM").await;
+    process.signal(Signal::TERM);
     // The first signal has been taken when this comes; two at once would be one.
     rude.until_close().await;
-    process.signal("-TERM").await;
+    process.signal(Signal::TERM);
     assert_eq!(process.ended().await.code(), Some(130));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_accepted_before_the_end_is_in_redis() {
-    let Some(server) = RedisServer::start(&[]) else { return };
+    let Some(server) = redis(&[]).await else { return };
     let redis = [
         "storage.backend=redis",
         "storage.redis.host=127.0.0.1",
@@ -115,7 +115,7 @@ async fn what_was_accepted_before_the_end_is_in_redis() {
         lines.answer().await
     });
     reader.prices(200).await;
-    process.signal("-TERM").await;
+    process.signal(Signal::TERM);
     // The publisher goes on until the shutdown is under way.
     reader.until_close().await;
     enough.cancel();

@@ -8,12 +8,13 @@ use serde_json::{Value, json};
 use tokio::task::JoinSet;
 use zonewire::config::Config;
 use zonewire::storage::StorageChoice;
+use zonewire_kit::proxy::{Mode, Proxy};
+use zonewire_kit::redis::RedisServer;
 
 use crate::support::client::{Client, offset, position};
 use crate::support::eventually::eventually;
 use crate::support::gateway::{JSON, Running, config, price, publish};
-use crate::support::proxy::Proxy;
-use crate::support::redis_server::RedisServer;
+use crate::support::redis::{Configured, redis};
 
 /// The last entry of each key, as a client of the protocol keeps it, and where it stands. That nothing
 /// comes twice but what may is checked with each message.
@@ -266,7 +267,7 @@ async fn a_snapshot_is_asked_for_by_message_too_and_is_about_zones() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn of_ten_thousand_keys_a_snapshot_comes_in_pages_while_another_gateway_publishes() {
-    let Some(server) = RedisServer::start(&[]) else { return };
+    let Some(server) = redis(&[]).await else { return };
     let (a, b) = (Running::start(on(&server, "snap")).await, Running::start(on(&server, "snap")).await);
     until_state(&a, "healthy").await;
     until_state(&b, "healthy").await;
@@ -326,16 +327,15 @@ async fn of_ten_thousand_keys_a_snapshot_comes_in_pages_while_another_gateway_pu
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_outage_in_the_middle_of_a_snapshot_leaves_no_hole() {
-    let Some(server) = RedisServer::start(&[]) else { return };
-    let redis = SocketAddr::from(([127, 0, 0, 1], server.port));
-    let link = Proxy::start(redis).await;
+    let Some(server) = redis(&[]).await else { return };
+    let link = Proxy::start(server.target.address).await.unwrap();
     let mut cut_off = on(&server, "cut");
     cut_off.storage.redis.port = Some(link.address.port());
     let (a, b) = (Running::start(on(&server, "cut")).await, Running::start(cut_off).await);
     until_state(&b, "healthy").await;
     let mut expected = fill(&a, 3_000, 0, 3_000).await;
     let (mut client, mut mirror) = slow_client(&b).await;
-    link.lead_nowhere();
+    link.set(Mode::Refuse);
     until_state(&b, "degraded").await;
     // Both go on: one with the log, one by itself.
     a.publish("pjm", [price("K00001", 10), price("ofA", 11)]).await;
@@ -349,7 +349,7 @@ async fn an_outage_in_the_middle_of_a_snapshot_leaves_no_hole() {
     assert!(!mirror.is_whole && mirror.in_doubt && !mirror.last.contains_key("ofA"));
     assert_eq!(mirror.last["ofB"]["price"], 21, "its own prices are told at once");
     let (from_b, position) = (mirror.begun, mirror.position.clone().unwrap());
-    link.lead_to(redis);
+    link.set(Mode::Pass);
     mirror.until_equal(&mut client, &expected).await;
     assert_eq!(mirror.begun, from_b + 1);
     a.publish("pjm", [price("K00003", 30)]).await;
@@ -396,9 +396,8 @@ async fn a_reader_so_slow_that_the_log_lets_go_of_what_follows_gets_another_snap
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_removed_does_not_come_back_with_a_late_price_that_is_older() {
-    let Some(server) = RedisServer::start(&[]) else { return };
-    let redis = SocketAddr::from(([127, 0, 0, 1], server.port));
-    let link = Proxy::start(redis).await;
+    let Some(server) = redis(&[]).await else { return };
+    let link = Proxy::start(server.target.address).await.unwrap();
     let mut cut_off = on(&server, "gone");
     cut_off.storage.redis.port = Some(link.address.port());
     let (a, b) = (Running::start(on(&server, "gone")).await, Running::start(cut_off).await);
@@ -413,7 +412,7 @@ async fn what_was_removed_does_not_come_back_with_a_late_price_that_is_older() {
     of_a.until_equal(&mut at_a, &expected).await;
     of_b.until_equal(&mut at_b, &expected).await;
 
-    link.lead_nowhere();
+    link.set(Mode::Refuse);
     until_state(&b, "degraded").await;
     // B has prices of before what A removes, and one of after.
     b.publish("pjm", ["K", "M"].map(|key| price(key, 2))).await;
@@ -426,7 +425,7 @@ async fn what_was_removed_does_not_come_back_with_a_late_price_that_is_older() {
     // One that comes meanwhile, and is told of the removals.
     let (mut late, mut of_late) = (Client::connect(&url_a).await, Mirror::default());
     of_late.until_whole(&mut late).await;
-    link.lead_to(redis);
+    link.set(Mode::Pass);
     until_state(&b, "healthy").await;
     expected = BTreeMap::from([("L".to_owned(), 3), ("M".to_owned(), 2)]);
     for (client, mirror) in [(&mut at_a, &mut of_a), (&mut at_b, &mut of_b), (&mut late, &mut of_late)] {
@@ -447,12 +446,12 @@ async fn what_was_removed_does_not_come_back_with_a_late_price_that_is_older() {
     }
 
     // All of a zone, of which a cut-off gateway has one price of before and one of after.
-    link.lead_nowhere();
+    link.set(Mode::Refuse);
     until_state(&b, "degraded").await;
     b.publish("pjm", [price("M", 6)]).await;
     assert_eq!(a.delete("/api/zones/pjm").await.status, 204);
     b.publish("pjm", [price("new", 7)]).await;
-    link.lead_to(redis);
+    link.set(Mode::Pass);
     until_state(&b, "healthy").await;
     let expected = BTreeMap::from([("new".to_owned(), 7)]);
     for (client, mirror) in [(&mut at_a, &mut of_a), (&mut at_b, &mut of_b), (&mut late, &mut of_late)] {

@@ -7,13 +7,12 @@ use std::process::{Command, Stdio};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::process::Command as Spawned;
-use tokio::time;
+use zonewire_kit::redis::RedisServer;
 
-use crate::support::client::LIMIT;
 use crate::support::eventually::eventually;
 use crate::support::gateway::{Answer, JSON, Running, config, history, price, request};
-use crate::support::process::{Process, serve};
-use crate::support::redis_server::{RedisServer, free_port};
+use crate::support::process::{Process, Signal, serve};
+use crate::support::redis::{Configured, free_port, redis};
 
 /// A gateway whose Redis is at this port, or will be, and whose spool is here.
 fn settings(port: u16, dir: &Path) -> Vec<String> {
@@ -79,8 +78,8 @@ async fn accepted_before(server: &RedisServer, dir: &Path) -> Vec<u64> {
 
 /// All that was answered with 200 and nothing that was refused is there in the next life.
 async fn crash_and_look(mut gateway: Process, dir: &Path, accepted: &[u64]) {
-    gateway.child.kill().await.unwrap();
-    let Some(server) = RedisServer::start(&[]) else { return };
+    gateway.kill().await;
+    let Some(server) = redis(&[]).await else { return };
     let mut found = accepted_before(&server, dir).await;
     found.sort_unstable();
     assert_eq!(found, accepted);
@@ -105,7 +104,7 @@ async fn a_limit_of_the_size_of_files_is_a_full_disk_and_kills_nobody() {
     assert!(metrics.contains("zonewire_spool_state{state=\"failed\"} 1"), "{metrics}");
     assert!(!metrics.contains("zonewire_spool_not_written_total{reason=\"failed\"} 0"), "{metrics}");
     // The limit goes, and all by itself the disk is one again.
-    let pid = gateway.child.id().unwrap().to_string();
+    let pid = gateway.process.id().unwrap().to_string();
     let raised =
         Command::new("prlimit").args(["--fsize=unlimited", "--pid", &pid]).stdout(Stdio::null()).status();
     if !raised.is_ok_and(|status| status.success()) {
@@ -184,7 +183,7 @@ async fn a_spool_that_is_not_required_costs_no_price_and_says_what_is_at_risk() 
     let metrics = request(gateway.address, "GET", "/metrics", &[], b"").await.body;
     let at_risk = metrics.lines().find_map(|line| line.strip_prefix("zonewire_journal_in_memory_only "));
     assert!(at_risk.unwrap().parse::<u64>().unwrap() > 0, "{metrics}");
-    gateway.signal("-TERM").await;
+    gateway.signal(Signal::TERM);
     assert_eq!(gateway.ended().await.code(), Some(74), "what was in memory only is lost");
 }
 
@@ -200,7 +199,7 @@ async fn a_spool_that_is_full_refuses_what_is_new() {
     assert_eq!(post(&gateway, 3, 10).await.status, 200, "there is room for less");
     let health = health(&gateway).await;
     assert_eq!((&health["spool"], &health["spool_reason"]), (&json!("working"), &Value::Null));
-    gateway.signal("-TERM").await;
+    gateway.signal(Signal::TERM);
     assert_eq!(gateway.ended().await.code(), Some(0), "both wait on disk");
 }
 
@@ -216,7 +215,7 @@ async fn with_one_in_memory(server: &mut RedisServer, drain_s: u64) -> Process {
     ];
     let gateway = start(&settings).await;
     eventually("Redis serves", async || (health(&gateway).await["status"] == "healthy").then_some(())).await;
-    server.kill();
+    server.kill().await.unwrap();
     eventually("it is noticed", async || (health(&gateway).await["status"] == "degraded").then_some(()))
         .await;
     assert_eq!(post(&gateway, 1, 10).await.status, 200);
@@ -225,18 +224,17 @@ async fn with_one_in_memory(server: &mut RedisServer, drain_s: u64) -> Process {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_end_waits_for_a_redis_that_comes_back_within_the_drain() {
-    let Some(mut server) = RedisServer::start(&[]) else { return };
+    let Some(mut server) = redis(&[]).await else { return };
     let mut gateway = with_one_in_memory(&mut server, 15).await;
-    gateway.signal("-TERM").await;
+    gateway.signal(Signal::TERM);
     // It is under way when nobody is let in any more.
     eventually("it stops", async || {
         tokio::net::TcpStream::connect(gateway.address).await.is_err().then_some(())
     })
     .await;
-    assert!(gateway.child.try_wait().unwrap().is_none(), "it waits");
-    server.restart();
-    let ended = time::timeout(2 * LIMIT, gateway.child.wait()).await.unwrap().unwrap();
-    assert_eq!(ended.code(), Some(0));
+    assert!(gateway.has_ended().is_none(), "it waits");
+    server.restart().await.unwrap();
+    assert_eq!(gateway.ended().await.code(), Some(0));
     let mut config = config();
     config.storage.backend = zonewire::storage::StorageChoice::Redis;
     config.storage.required = true;
@@ -249,8 +247,8 @@ async fn the_end_waits_for_a_redis_that_comes_back_within_the_drain() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_end_that_lost_what_was_accepted_says_so_with_its_code() {
-    let Some(mut server) = RedisServer::start(&[]) else { return };
+    let Some(mut server) = redis(&[]).await else { return };
     let mut gateway = with_one_in_memory(&mut server, 0).await;
-    gateway.signal("-TERM").await;
+    gateway.signal(Signal::TERM);
     assert_eq!(gateway.ended().await.code(), Some(74));
 }

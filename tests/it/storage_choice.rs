@@ -11,7 +11,7 @@ use zonewire::model::{BackendName, BackendState, Lane, NodeId};
 use zonewire::storage::{Opened, RedisConfig, StartError, StorageChoice, StorageConfig, StorageStatus, open};
 
 use crate::support::eventually::eventually;
-use crate::support::redis_server::{RedisServer, free_port};
+use crate::support::redis::{Admin, Configured, free_port, redis};
 use crate::support::stores::{Producer, SECOND};
 
 const HEALTHY_IN_MEMORY: (BackendName, BackendState) = (BackendName::InMemory, BackendState::Healthy);
@@ -72,7 +72,7 @@ async fn memory_is_never_probed() {
 
 #[tokio::test]
 async fn a_redis_that_answers_serves() {
-    let Some(server) = RedisServer::start(&["--requirepass", "a b@/:%"]) else { return };
+    let Some(server) = redis(&["--requirepass", "a b@/:%"]).await else { return };
     for redis in
         [server.config(), with_url(format!("redis://:a%20b%40%2F%3A%25@127.0.0.1:{}/2", server.port))]
     {
@@ -93,7 +93,7 @@ async fn a_redis_that_answers_serves() {
 
 #[tokio::test]
 async fn a_user_with_all_it_needs_is_enough() {
-    let Some(server) = RedisServer::start(&[]) else { return };
+    let Some(server) = redis(&[]).await else { return };
     let rules = [
         "ACL",
         "SETUSER",
@@ -107,7 +107,7 @@ async fn a_user_with_all_it_needs_is_enough() {
         "-@dangerous",
         "-select",
     ];
-    assert_eq!(server.admin(&rules), "+OK");
+    assert_eq!(server.admin(&rules).await, "OK");
     let status =
         status(StorageChoice::Redis, with_url(format!("redis://gate:word@127.0.0.1:{}", server.port))).await;
     assert_eq!((status.backend, status.state), REDIS, "{status:?}");
@@ -123,7 +123,7 @@ async fn nothing_configured_and_nothing_there_is_healthy() {
 
 #[tokio::test]
 async fn nothing_configured_and_a_redis_found_is_used() {
-    let Some(server) = RedisServer::start(&[]) else { return };
+    let Some(server) = redis(&[]).await else { return };
     let redis = RedisConfig { port: Some(server.port), ..RedisConfig::default() };
     let status = status(StorageChoice::Auto, redis).await;
     assert_eq!((status.backend, status.state), REDIS);
@@ -131,7 +131,7 @@ async fn nothing_configured_and_a_redis_found_is_used() {
 
 #[tokio::test]
 async fn nothing_configured_and_a_redis_that_refuses_is_healthy_and_says_what_was_found() {
-    let Some(server) = RedisServer::start(&["--requirepass", "word"]) else { return };
+    let Some(server) = redis(&["--requirepass", "word"]).await else { return };
     let redis = RedisConfig { port: Some(server.port), ..RedisConfig::default() };
     let status = status(StorageChoice::Auto, redis).await;
     assert_eq!(
@@ -157,15 +157,15 @@ async fn a_listener_that_never_answers_is_no_answer() {
 
 #[tokio::test]
 async fn a_server_that_hangs_is_no_answer() {
-    let Some(server) = RedisServer::start(&[]) else { return };
-    server.pause();
+    let Some(server) = redis(&[]).await else { return };
+    server.freeze().unwrap();
     check_degraded(server.config(), "no_answer").await;
-    server.resume();
+    server.thaw().unwrap();
 }
 
 #[tokio::test]
 async fn a_wrong_password_is_told_and_never_repeated() {
-    let Some(server) = RedisServer::start(&["--requirepass", "word"]) else { return };
+    let Some(server) = redis(&["--requirepass", "word"]).await else { return };
     let port = server.port;
     for redis in [
         RedisConfig { password: Some("hunter2".into()), ..at(port) },
@@ -180,17 +180,17 @@ async fn a_wrong_password_is_told_and_never_repeated() {
 
 #[tokio::test]
 async fn a_missing_password_is_told() {
-    let Some(server) = RedisServer::start(&["--requirepass", "word"]) else { return };
+    let Some(server) = redis(&["--requirepass", "word"]).await else { return };
     check_degraded(at(server.port), "password_required").await;
 }
 
 #[tokio::test]
 async fn a_replica_is_read_only() {
-    let Some(primary) = RedisServer::start(&[]) else { return };
+    let Some(primary) = redis(&[]).await else { return };
     let of = format!("127.0.0.1 {}", primary.port);
-    let Some(replica) = RedisServer::start(&["--replicaof", &of]) else { return };
+    let Some(replica) = redis(&["--replicaof", &of]).await else { return };
     eventually("the replica is in step", async || {
-        replica.admin(&["INFO", "replication"]).contains("master_link_status:up").then_some(())
+        replica.admin(&["INFO", "replication"]).await.contains("master_link_status:up").then_some(())
     })
     .await;
     check_degraded(replica.config(), "read_only").await;
@@ -198,12 +198,12 @@ async fn a_replica_is_read_only() {
 
 #[tokio::test]
 async fn a_user_who_may_not_write_is_told() {
-    let Some(server) = RedisServer::start(&[]) else { return };
+    let Some(server) = redis(&[]).await else { return };
     let needs = ["-xadd", "-publish", "-set", "-eval", "resetchannels", "resetkeys"];
     for (n, missing) in needs.iter().enumerate() {
         let user = format!("gate{n}");
         let rules = ["ACL", "SETUSER", &user, "on", ">word", "~*", "&*", "+@all", missing];
-        assert_eq!(server.admin(&rules), "+OK");
+        assert_eq!(server.admin(&rules).await, "OK");
         let redis = RedisConfig { username: Some(user), password: Some("word".into()), ..server.config() };
         check_degraded(redis, "no_permission").await;
     }
@@ -211,8 +211,7 @@ async fn a_user_who_may_not_write_is_told() {
 
 #[tokio::test]
 async fn a_full_server_is_out_of_memory() {
-    let Some(server) = RedisServer::start(&["--maxmemory", "100kb", "--maxmemory-policy", "noeviction"])
-    else {
+    let Some(server) = redis(&["--maxmemory", "100kb", "--maxmemory-policy", "noeviction"]).await else {
         return;
     };
     check_degraded(server.config(), "out_of_memory").await;
@@ -220,7 +219,7 @@ async fn a_full_server_is_out_of_memory() {
 
 #[tokio::test]
 async fn a_server_without_tls_cannot_be_reached_by_tls() {
-    let Some(server) = RedisServer::start(&[]) else { return };
+    let Some(server) = redis(&[]).await else { return };
     let status = status(StorageChoice::Auto, with_url(format!("rediss://127.0.0.1:{}", server.port))).await;
     assert_eq!((status.backend, status.state), DEGRADED, "{status:?}");
 }
@@ -260,7 +259,7 @@ async fn a_loading_server_is_waited_for_where_it_is_required() {
     assert!(begun.elapsed() >= Duration::from_millis(600), "it was waited for");
 
     // A server that has loaded after a while: the fake goes, the real one takes its port.
-    let Some(server) = RedisServer::start(&[]) else { return };
+    let Some(server) = redis(&[]).await else { return };
     let real = server.port;
     let proxy = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = proxy.local_addr().unwrap().port();
@@ -291,20 +290,20 @@ async fn a_loading_server_is_waited_for_where_it_is_required() {
 
 #[tokio::test]
 async fn an_outage_and_its_end_are_in_the_status() {
-    let Some(server) = RedisServer::start(&[]) else { return };
+    let Some(server) = redis(&[]).await else { return };
     let Opened { backend, mut status_reader, driver, .. } =
         opened(StorageChoice::Auto, server.config()).await;
     let mut drivers = JoinSet::new();
     drivers.spawn(driver);
     let first = status_reader.get();
-    server.pause();
+    server.freeze().unwrap();
     let changed = time::timeout(10 * SECOND, status_reader.changed()).await;
     assert!(changed.expect("an outage is told"));
     let during = status_reader.get();
     assert_eq!((during.backend, during.state), (BackendName::InMemory, BackendState::Degraded));
     assert!(["no_answer", "unreachable"].contains(&during.reason_code), "{during:?}");
     assert!(during.since > first.since);
-    server.resume();
+    server.thaw().unwrap();
     let after = eventually("its end is told", async || {
         Some(status_reader.get()).filter(|status| status.state == BackendState::Healthy)
     })

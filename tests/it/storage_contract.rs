@@ -18,6 +18,7 @@ use zonewire::storage::{
 };
 
 use crate::support::eventually::eventually;
+use crate::support::redis::Admin;
 use crate::support::stores::{
     Make, Producer, SECOND, Stores, also_while_redis_is_away, channel, done, for_every_backend, link,
     offsets, price, producer_of,
@@ -101,7 +102,7 @@ async fn one(make: Make) -> Option<(Stores, SharedBackend)> {
 }
 
 async fn with(make: Make, retention: Retention) -> Option<(Stores, SharedBackend)> {
-    let stores = make(retention)?;
+    let stores = make.stores(retention).await?;
     let store = stores.open().await;
     Some((stores, store))
 }
@@ -798,7 +799,7 @@ async fn two_producers_at_once_give_one_order_without_holes(make: Make) {
         let Some(server) = &stores.server else { return };
         for kind in ["pubsub", "normal", "pubsub", "pubsub", "normal"] {
             time::sleep(Duration::from_millis(60)).await;
-            server.admin(&["CLIENT", "KILL", "TYPE", kind]);
+            server.admin(&["CLIENT", "KILL", "TYPE", kind]).await;
         }
     };
     let ((), (), (), at_a, at_b) = tokio::join!(

@@ -43,7 +43,7 @@ also_while_redis_is_away!(
 );
 
 async fn with(make: Make, orders: OrderRetention) -> Option<(Stores, SharedBackend)> {
-    let stores = make(Retention { orders, ..Retention::default() })?;
+    let stores = make.stores(Retention { orders, ..Retention::default() }).await?;
     let store = stores.open().await;
     Some((stores, store))
 }
@@ -355,7 +355,7 @@ async fn opening_a_log_tells_where_it_stands(make: Make) {
 
 #[tokio::test]
 async fn the_updates_go_exactly_300_seconds_after_the_newest() {
-    let stores = Stores::memory(Retention::default()).unwrap();
+    let stores = Make::Memory.stores(Retention::default()).await.unwrap();
     let store = stores.open().await;
     let producer = order(&store).await;
     producer.append(vec![routing(1)]).await;

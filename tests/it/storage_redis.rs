@@ -11,13 +11,14 @@ use zonewire::storage::{
     JobView, LATEST_BYTES_MAX, LatestOf, LogEvent, NewJob, PageLimit, RedisConfig, Retention, SharedBackend,
     StorageError,
 };
+use zonewire_kit::redis::DURABLE;
 
 use crate::support::eventually::eventually;
-use crate::support::redis_server::RedisServer;
+use crate::support::redis::{Admin, Configured, redis};
 use crate::support::stores::{Producer, SECOND, Stores, channel, connect, done, offsets, price};
 
-fn stores() -> Option<Stores> {
-    Stores::redis(Retention::default())
+async fn stores() -> Option<Stores> {
+    Stores::redis(Retention::default()).await
 }
 
 async fn next(incoming: &mut Receiver<LogEvent>) -> LogEvent {
@@ -30,18 +31,19 @@ async fn until_suspect(incoming: &mut Receiver<LogEvent>) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_cut_subscription_comes_back_and_is_told_as_suspect() {
-    let Some(stores) = stores() else { return };
+    let Some(stores) = stores().await else { return };
     let server = stores.server.as_ref().unwrap();
     let (store, other) = (stores.open().await, stores.open().await);
     let mut incoming = store.take_incoming().unwrap();
     store.follow(&channel()).await.unwrap();
     let producer = Producer::new(&other).await;
     for round in 0..5 {
-        assert_eq!(server.admin(&["CLIENT", "KILL", "TYPE", "pubsub"]), ":1");
+        assert_eq!(server.admin(&["CLIENT", "KILL", "TYPE", "pubsub"]).await, "1");
         until_suspect(&mut incoming).await;
-        let subscribers =
-            server.admin(&["EVAL", "return redis.call('PUBSUB','NUMSUB',ARGV[1])[2]", "0", "zw:{zone:pjm}"]);
-        assert_eq!(subscribers, ":1", "subscribed before the suspicion is told");
+        let subscribers = server
+            .admin(&["EVAL", "return redis.call('PUBSUB','NUMSUB',ARGV[1])[2]", "0", "zw:{zone:pjm}"])
+            .await;
+        assert_eq!(subscribers, "1", "subscribed before the suspicion is told");
         producer.fill(2 * round + 1..=2 * round + 2).await;
         let LogEvent::Appended { entries, .. } = next(&mut incoming).await else {
             panic!("nothing was missed")
@@ -52,11 +54,11 @@ async fn a_cut_subscription_comes_back_and_is_told_as_suspect() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_reconnect_that_nobody_follows_through_is_not_told() {
-    let Some(stores) = stores() else { return };
+    let Some(stores) = stores().await else { return };
     let store = stores.open().await;
     let mut incoming = store.take_incoming().unwrap();
     // A connection with no subscription counts as a normal one.
-    stores.server.as_ref().unwrap().admin(&["CLIENT", "KILL", "TYPE", "normal"]);
+    stores.server.as_ref().unwrap().admin(&["CLIENT", "KILL", "TYPE", "normal"]).await;
     eventually("follow works again", async || store.follow(&channel()).await.ok()).await;
     eventually("so does ping", async || store.ping().await.ok()).await;
     let producer = Producer::new(&store).await;
@@ -72,14 +74,14 @@ async fn a_reconnect_that_nobody_follows_through_is_not_told() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_lost_is_told_as_no_epoch_and_a_repetition_as_duplicate() {
-    let Some(stores) = stores() else { return };
+    let Some(stores) = stores().await else { return };
     let store = stores.open().await;
     let mut producer = Producer::new(&store).await;
     producer.fill(1..=2).await;
     let again = done(store.append(&producer.chain(1..=2)).await.unwrap());
     assert_eq!(again, [Appended::Duplicate; 2]);
     // Causes no reconnect: only the answer tells.
-    stores.server.as_ref().unwrap().admin(&["FLUSHALL"]);
+    stores.server.as_ref().unwrap().admin(&["FLUSHALL"]).await;
     let answer = store.append(&producer.chain(3..=3)).await.unwrap();
     assert_eq!(answer, AppendAnswer::ForeignEpoch(None));
     assert_eq!(producer.read(0, 10).await.epoch, None);
@@ -91,19 +93,19 @@ async fn what_is_lost_is_told_as_no_epoch_and_a_repetition_as_duplicate() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_restarted_empty_server_is_used_again() {
-    let Some(mut stores) = stores() else { return };
+    let Some(mut stores) = stores().await else { return };
     let store = stores.open().await;
     let mut incoming = store.take_incoming().unwrap();
     store.follow(&channel()).await.unwrap();
     let producer = Producer::new(&store).await;
     producer.fill(1..=1).await;
-    stores.server.as_mut().unwrap().kill();
+    stores.server.as_mut().unwrap().kill().await.unwrap();
     let error = eventually("a dead server is noticed", async || store.ping().await.err()).await;
     assert!(error.is_outage(), "{error:?}");
     let error = store.append(&producer.chain(2..=2)).await.unwrap_err();
     assert!(matches!(error, StorageError::Unreachable { .. } | StorageError::Deadline { .. }), "{error:?}");
     assert!(store.follow(&"zone:other".parse().unwrap()).await.is_err());
-    stores.server.as_mut().unwrap().restart();
+    stores.server.as_mut().unwrap().restart().await.unwrap();
     until_suspect(&mut incoming).await;
     eventually("the backend serves again", async || store.ping().await.ok()).await;
     let answer = store.append(&producer.chain(2..=2)).await.unwrap();
@@ -112,13 +114,13 @@ async fn a_restarted_empty_server_is_used_again() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_that_hangs_is_an_outage_and_then_used_again() {
-    let Some(stores) = stores() else { return };
+    let Some(stores) = stores().await else { return };
     let server = stores.server.as_ref().unwrap();
     let store = stores.open().await;
     store.follow(&channel()).await.unwrap();
     let producer = Producer::new(&store).await;
     producer.fill(1..=1).await;
-    server.pause();
+    server.freeze().unwrap();
     let batch = producer.chain(2..=3);
     let error = time::timeout(2 * SECOND, store.append(&batch)).await.expect("bounded").unwrap_err();
     assert!(error.is_outage(), "{error:?}");
@@ -130,7 +132,7 @@ async fn a_server_that_hangs_is_an_outage_and_then_used_again() {
         (at_once && matches!(error, StorageError::Unreachable { .. })).then_some(())
     })
     .await;
-    server.resume();
+    server.thaw().unwrap();
     // Whether the other connection was noticed to hang, too, and is told as suspect, is a matter of
     // milliseconds; if it was not, it has missed nothing.
     eventually("the backend serves again", async || store.ping().await.ok()).await;
@@ -141,12 +143,12 @@ async fn a_server_that_hangs_is_an_outage_and_then_used_again() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_that_hangs_under_a_flood_is_left_too() {
-    let Some(stores) = stores() else { return };
+    let Some(stores) = stores().await else { return };
     let server = stores.server.as_ref().unwrap();
     let store = stores.open().await;
     let producer = Producer::new(&store).await;
     producer.fill(1..=1).await;
-    server.pause();
+    server.freeze().unwrap();
     // More than the buffers of a connection hold, so that not even a write goes through.
     let mut flood = tokio::task::JoinSet::new();
     for _ in 0..20 {
@@ -165,7 +167,7 @@ async fn a_server_that_hangs_under_a_flood_is_left_too() {
         (begun.elapsed() < Duration::from_millis(100)).then_some(())
     })
     .await;
-    server.resume();
+    server.thaw().unwrap();
     eventually("the backend serves again", async || store.ping().await.ok()).await;
     producer.append(vec![crate::support::stores::link(1, 52)]).await;
 }
@@ -173,7 +175,7 @@ async fn a_server_that_hangs_under_a_flood_is_left_too() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_reader_that_does_not_keep_up_is_told_suspect_once() {
     const APPENDS: u64 = 3_000;
-    let Some(stores) = stores() else { return };
+    let Some(stores) = stores().await else { return };
     let store = stores.open_redis().await;
     let dropped = async |at_least| {
         eventually("events are dropped", async || (store.events_dropped() >= at_least).then_some(())).await;
@@ -200,7 +202,7 @@ async fn a_reader_that_does_not_keep_up_is_told_suspect_once() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_appended_right_after_a_follow_is_told() {
-    let Some(stores) = stores() else { return };
+    let Some(stores) = stores().await else { return };
     let (store, other) = (stores.open().await, stores.open().await);
     let mut incoming = store.take_incoming().unwrap();
     for n in 0..200 {
@@ -216,35 +218,37 @@ async fn what_is_appended_right_after_a_follow_is_told() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn bytes_from_elsewhere_on_our_channel_have_that_channel_read_and_no_other() {
-    let Some(stores) = stores() else { return };
+    let Some(stores) = stores().await else { return };
     let store = stores.open().await;
     let mut incoming = store.take_incoming().unwrap();
     store.follow(&channel()).await.unwrap();
-    stores.server.as_ref().unwrap().admin(&["PUBLISH", "zw:{zone:pjm}", "hello"]);
+    stores.server.as_ref().unwrap().admin(&["PUBLISH", "zw:{zone:pjm}", "hello"]).await;
     let event = next(&mut incoming).await;
     assert!(matches!(&event, LogEvent::Changed(changed) if *changed == channel()), "{event:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_entry_that_cannot_be_read_keeps_its_place_and_spoils_no_other() {
-    let Some(stores) = stores() else { return };
+    let Some(stores) = stores().await else { return };
     let store = stores.open().await;
     let producer = Producer::new(&store).await;
     producer.fill(1..=1).await;
     let server = stores.server.as_ref().unwrap();
-    server.admin(&[
-        "XADD",
-        "zw:{zone:pjm}:log",
-        "2-0",
-        "e",
-        "2 of a newer form",
-        "t",
-        "9999999999999",
-        "b",
-        "0",
-    ]);
-    server.admin(&["HSET", "zw:{zone:pjm}:meta", "s", "2"]);
-    server.admin(&["HSET", "zw:{zone:pjm}:latest", "j", "garbage"]);
+    server
+        .admin(&[
+            "XADD",
+            "zw:{zone:pjm}:log",
+            "2-0",
+            "e",
+            "2 of a newer form",
+            "t",
+            "9999999999999",
+            "b",
+            "0",
+        ])
+        .await;
+    server.admin(&["HSET", "zw:{zone:pjm}:meta", "s", "2"]).await;
+    server.admin(&["HSET", "zw:{zone:pjm}:latest", "j", "garbage"]).await;
     producer.fill(2..=3).await;
     let page = producer.read(0, 10).await;
     assert_eq!(offsets(&page.entries), [1, 2, 3, 4]);
@@ -262,13 +266,13 @@ async fn an_entry_that_cannot_be_read_keeps_its_place_and_spoils_no_other() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn stored_bytes_that_are_not_ours_are_corrupt_and_no_outage() {
-    let Some(stores) = stores() else { return };
+    let Some(stores) = stores().await else { return };
     let store = stores.open().await;
     let producer = Producer::new(&store).await;
     producer.fill(1..=1).await;
     let server = stores.server.as_ref().unwrap();
-    server.admin(&["DEL", "zw:{zone:pjm}:log"]);
-    server.admin(&["SET", "zw:{zone:pjm}:log", "x"]);
+    server.admin(&["DEL", "zw:{zone:pjm}:log"]).await;
+    server.admin(&["SET", "zw:{zone:pjm}:log", "x"]).await;
     let error = store.append(&producer.chain(2..=2)).await.unwrap_err();
     assert!(matches!(error, StorageError::Corrupt { .. }) && !error.is_outage(), "{error:?}");
     assert_eq!(store.state(&channel(), producer.id).await.unwrap().last_seq, 1, "nothing was half applied");
@@ -276,15 +280,15 @@ async fn stored_bytes_that_are_not_ours_are_corrupt_and_no_outage() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_full_server_refuses_and_nothing_is_half_applied() {
-    let Some(stores) = stores() else { return };
+    let Some(stores) = stores().await else { return };
     let store = stores.open().await;
     let producer = Producer::new(&store).await;
     producer.fill(1..=1).await;
     let server = stores.server.as_ref().unwrap();
-    server.admin(&["CONFIG", "SET", "maxmemory", "1mb"]);
+    server.admin(&["CONFIG", "SET", "maxmemory", "1mb"]).await;
     let error = store.append(&producer.chain(2..=50)).await.unwrap_err();
     assert!(matches!(error, StorageError::Refused { .. }) && error.is_outage(), "{error:?}");
-    server.admin(&["CONFIG", "SET", "maxmemory", "0"]);
+    server.admin(&["CONFIG", "SET", "maxmemory", "0"]).await;
     let state = store.state(&channel(), producer.id).await.unwrap();
     assert_eq!((state.top, state.last_seq), (1, 1));
     producer.fill(2..=50).await;
@@ -292,7 +296,7 @@ async fn a_full_server_refuses_and_nothing_is_half_applied() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_key_expires_by_itself() {
-    let Some(stores) = stores() else { return };
+    let Some(stores) = stores().await else { return };
     let store = stores.open().await;
     let producer = Producer::new(&store).await;
     producer.fill(1..=1).await;
@@ -303,19 +307,19 @@ async fn every_key_expires_by_itself() {
     let server = stores.server.as_ref().unwrap();
     let forever = "local n = 0 for _, key in ipairs(redis.call('KEYS', '*')) do \
                    if redis.call('PTTL', key) < 0 then n = n + 1 end end return n";
-    assert_eq!(server.admin(&["DBSIZE"]), ":23");
-    assert_eq!(server.admin(&["EVAL", forever, "0"]), ":0");
-    let ttl = |key: &str| -> u64 { server.admin(&["TTL", key])[1..].parse().unwrap() };
-    assert!((3_590..=3_600).contains(&ttl("zw:{zone:pjm}:log")), "the age of entries");
-    assert!(ttl("zw:{zone:pjm}:meta") > 24 * 3_600, "longer than the log by a day");
-    assert!(ttl("zw:{zone:pjm}:latest") > 24 * 3_600);
-    assert!(ttl("zw:{zone:pjm}:ages") > 24 * 3_600);
+    assert_eq!(server.admin(&["DBSIZE"]).await, "23");
+    assert_eq!(server.admin(&["EVAL", forever, "0"]).await, "0");
+    let ttl = async |key: &str| -> u64 { server.admin(&["TTL", key]).await.parse().unwrap() };
+    assert!((3_590..=3_600).contains(&ttl("zw:{zone:pjm}:log").await), "the age of entries");
+    assert!(ttl("zw:{zone:pjm}:meta").await > 24 * 3_600, "longer than the log by a day");
+    assert!(ttl("zw:{zone:pjm}:latest").await > 24 * 3_600);
+    assert!(ttl("zw:{zone:pjm}:ages").await > 24 * 3_600);
 
     let order = Producer::on(&store, ChannelName::order(OrderId::random())).await;
     order.fill(1..=1).await;
-    assert_eq!(server.admin(&["EVAL", forever, "0"]), ":0");
-    assert!((290..=300).contains(&ttl(&format!("zw:{{{}}}:log", order.channel))), "the age of updates");
-    assert!(ttl(&format!("zw:{{{}}}:meta", order.channel)) > 24 * 3_600, "the order's end stays known");
+    assert_eq!(server.admin(&["EVAL", forever, "0"]).await, "0");
+    assert!((290..=300).contains(&ttl(&format!("zw:{{{}}}:log", order.channel)).await), "the age of updates");
+    assert!(ttl(&format!("zw:{{{}}}:meta", order.channel)).await > 24 * 3_600, "the order's end stays known");
 }
 
 /// One job in each state, and an idempotency key.
@@ -347,35 +351,35 @@ async fn all_jobs(store: &SharedBackend) -> Vec<JobView> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_keys_of_jobs_expire_together_a_week_after_their_last_use() {
-    let Some(stores) = stores() else { return };
+    let Some(stores) = stores().await else { return };
     let store = stores.open().await;
     assert_eq!(store.claim("paper", 1, SECOND).await.unwrap(), []);
     let server = stores.server.as_ref().unwrap();
-    assert_eq!(server.admin(&["DBSIZE"]), ":0", "asking for work leaves nothing");
+    assert_eq!(server.admin(&["DBSIZE"]).await, "0", "asking for work leaves nothing");
     jobs_in_every_state(&store).await;
     let expires = "local first, last for _, key in ipairs(redis.call('KEYS', '*')) do \
                    local at = redis.call('PEXPIRETIME', key) \
                    first = math.min(first or at, at) last = math.max(last or at, at) end \
                    return string.format('%.0f %.0f', first, last)";
-    let expires = || -> i64 {
-        let answer = server.admin(&["EVAL", expires, "0"]);
+    let expires = async || -> i64 {
+        let answer = server.admin(&["EVAL", expires, "0"]).await;
         let (first, last) = answer.split_once(' ').unwrap();
         assert_eq!(first, last, "all at the same moment");
         first.parse().unwrap()
     };
     let (now, day) = (chrono::Utc::now().timestamp_millis(), 24 * 3_600_000);
-    assert!((now + 7 * day - 60_000..=now + 7 * day + 60_000).contains(&expires()));
+    assert!((now + 7 * day - 60_000..=now + 7 * day + 60_000).contains(&expires().await));
     // As if they had been used last two days ago.
     let long_ago = ((now + 5 * day) * 1_000).to_string();
-    server.admin(&["HSET", "zw:{jobs}:meta", "expires", &long_ago]);
+    server.admin(&["HSET", "zw:{jobs}:meta", "expires", &long_ago]).await;
     store.claim("paper", 0, SECOND).await.unwrap();
     store.job_counts().await.unwrap();
-    assert!(expires() >= now + 7 * day - 60_000, "also where somebody only looks");
+    assert!(expires().await >= now + 7 * day - 60_000, "also where somebody only looks");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn jobs_and_ends_of_orders_survive_a_restart_of_the_server() {
-    let Some(mut server) = RedisServer::start(&["--appendonly", "yes", "--appendfsync", "always"]) else {
+    let Some(mut server) = redis(&DURABLE).await else {
         return;
     };
     let (store, driver) = connect(&server.config(), &Retention::default()).await;
@@ -388,8 +392,8 @@ async fn jobs_and_ends_of_orders_survive_a_restart_of_the_server() {
     let mut end = crate::support::stores::link(0, 1);
     (end.draft.kind, end.fence) = (EntryKind::Failed, Some(5));
     producer.append(vec![end]).await;
-    server.kill();
-    server.restart();
+    server.kill().await.unwrap();
+    server.restart().await.unwrap();
     eventually("the backend serves again", async || store.ping().await.ok()).await;
     assert_eq!(all_jobs(&store).await, before);
     assert!(producer.read(0, 10).await.closed);
@@ -402,11 +406,11 @@ async fn jobs_and_ends_of_orders_survive_a_restart_of_the_server() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn tokens_grow_also_when_the_server_lost_its_data() {
-    let Some(stores) = stores() else { return };
+    let Some(stores) = stores().await else { return };
     let store = stores.open().await;
     jobs_in_every_state(&store).await;
     let newest = all_jobs(&store).await.iter().map(|job| job.token).max().unwrap();
-    stores.server.as_ref().unwrap().admin(&["FLUSHALL"]);
+    stores.server.as_ref().unwrap().admin(&["FLUSHALL"]).await;
     assert_eq!(all_jobs(&store).await, []);
     jobs_in_every_state(&store).await;
     assert!(all_jobs(&store).await.iter().all(|job| job.token == 0 || job.token > newest));
@@ -414,13 +418,13 @@ async fn tokens_grow_also_when_the_server_lost_its_data() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_full_server_takes_no_job_and_still_ends_those_it_has() {
-    let Some(stores) = stores() else { return };
+    let Some(stores) = stores().await else { return };
     let store = stores.open().await;
     jobs_in_every_state(&store).await;
     let before = all_jobs(&store).await;
     let running = before.iter().find(|job| job.state == JobState::Claimed).unwrap();
     let server = stores.server.as_ref().unwrap();
-    server.admin(&["CONFIG", "SET", "maxmemory", "1mb"]);
+    server.admin(&["CONFIG", "SET", "maxmemory", "1mb"]).await;
     let bounds = JobBounds { unfinished: 10, kept: 20, kept_for: Duration::from_secs(3_600) };
     let job = NewJob { id: OrderId::random().into(), payload: "x".into(), kind: None, idempotency: None };
     let error = store.enqueue(&job, &bounds).await.unwrap_err();
@@ -429,18 +433,18 @@ async fn a_full_server_takes_no_job_and_still_ends_those_it_has() {
     assert_eq!(store.extend(running.id, running.token, SECOND).await.unwrap(), Held::Yes);
     assert_eq!(store.claim("paper", 1, SECOND).await.unwrap().len(), 1);
     assert_eq!(store.finish(running.id, running.token, &Ending::Done).await.unwrap(), Held::Yes);
-    server.admin(&["CONFIG", "SET", "maxmemory", "0"]);
+    server.admin(&["CONFIG", "SET", "maxmemory", "0"]).await;
     assert_eq!(store.enqueue(&job, &bounds).await.unwrap(), Enqueued::Queued);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn jobs_of_which_a_part_was_evicted_stop_nobody() {
     for key in job_keys() {
-        let Some(stores) = stores() else { return };
+        let Some(stores) = stores().await else { return };
         let store = stores.open().await;
         jobs_in_every_state(&store).await;
         let server = stores.server.as_ref().unwrap();
-        server.admin(&["DEL", &key]);
+        server.admin(&["DEL", &key]).await;
         let bounds = JobBounds { unfinished: 100, kept: 0, kept_for: Duration::ZERO };
         let job = NewJob { id: OrderId::random().into(), payload: "x".into(), kind: None, idempotency: None };
         assert_eq!(store.enqueue(&job, &bounds).await.unwrap(), Enqueued::Queued, "without {key}");
@@ -456,7 +460,7 @@ async fn jobs_of_which_a_part_was_evicted_stop_nobody() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn jobs_are_shared_with_a_build_that_knows_neither_attempts_nor_kinds() {
-    let Some(stores) = stores() else { return };
+    let Some(stores) = stores().await else { return };
     let store = stores.open().await;
     let server = stores.server.as_ref().unwrap();
     let parts = job_keys().into_iter().find(|key| key.ends_with(":parts")).unwrap();
@@ -469,22 +473,22 @@ async fn jobs_are_shared_with_a_build_that_knows_neither_attempts_nor_kinds() {
     };
     assert_eq!(store.enqueue(&job, &bounds).await.unwrap(), Enqueued::Queued);
     let id = job.id.to_string();
-    let kept = || server.admin(&["HGET", &parts, &id]);
+    let kept = async || server.admin(&["HGET", &parts, &id]).await;
     // That build takes what stands behind the place for an error, and keeps it.
-    let written = kept();
+    let written = kept().await;
     let old = written.strip_suffix("@0 0 one").unwrap_or_else(|| panic!("{written}")).to_owned();
-    server.admin(&["HSET", &parts, &id, &old]);
+    server.admin(&["HSET", &parts, &id, &old]).await;
     let claimed = store.claim("another", 1, 3_600 * SECOND).await.unwrap().pop().expect("it is anybody's");
     assert_eq!((claimed.attempt, claimed.kind), (Attempt::default(), None));
     let again = Ending::Retry { after: Duration::ZERO, attempt: Some(2) };
     assert_eq!(store.finish(job.id, claimed.token, &again).await.unwrap(), Held::Yes);
-    assert!(kept().ends_with(" @2 1 "), "{}", kept());
+    assert!(kept().await.ends_with(" @2 1 "), "{}", kept().await);
     // What it reads of a dead letter is the error alone.
     let claimed = store.claim("another", 1, 3_600 * SECOND).await.unwrap().pop().unwrap();
     assert_eq!(claimed.attempt, Attempt { number: 2, said_by: 1 });
     let dead = Ending::Dead { error: "in vain".to_owned() };
     assert_eq!(store.finish(job.id, claimed.token, &dead).await.unwrap(), Held::Yes);
-    assert!(kept().ends_with(" in vain") && !kept().contains('@'), "{}", kept());
+    assert!(kept().await.ends_with(" in vain") && !kept().await.contains('@'), "{}", kept().await);
 }
 
 fn job_keys() -> Vec<String> {
@@ -497,11 +501,11 @@ fn job_keys() -> Vec<String> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stored_job_that_is_not_ours_is_corrupt_and_no_outage() {
-    let Some(stores) = stores() else { return };
+    let Some(stores) = stores().await else { return };
     let store = stores.open().await;
     let ids = jobs_in_every_state(&store).await;
     let server = stores.server.as_ref().unwrap();
-    server.admin(&["HSET", "zw:{jobs}:fixed", &ids[0].to_string(), "99999999999999999999 - x"]);
+    server.admin(&["HSET", "zw:{jobs}:fixed", &ids[0].to_string(), "99999999999999999999 - x"]).await;
     let error = store.job(ids[0]).await.unwrap_err();
     assert!(matches!(error, StorageError::Corrupt { .. }) && !error.is_outage(), "{error:?}");
     assert!(store.job(ids[1]).await.unwrap().is_some());
@@ -509,22 +513,22 @@ async fn a_stored_job_that_is_not_ours_is_corrupt_and_no_outage() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn producers_long_silent_are_forgotten() {
-    let Some(stores) = stores() else { return };
+    let Some(stores) = stores().await else { return };
     let store = stores.open().await;
     let producer = Producer::new(&store).await;
     producer.fill(1..=1).await;
     let server = stores.server.as_ref().unwrap();
     for n in 0..40 {
-        server.admin(&["HSET", "zw:{zone:pjm}:meta", &format!("p:{n:032x}"), "7 1000"]);
+        server.admin(&["HSET", "zw:{zone:pjm}:meta", &format!("p:{n:032x}"), "7 1000"]).await;
     }
     Producer::new(&store).await.fill(1..=1).await;
-    assert_eq!(server.admin(&["HLEN", "zw:{zone:pjm}:meta"]), ":5", "epoch, top, bytes, two producers");
+    assert_eq!(server.admin(&["HLEN", "zw:{zone:pjm}:meta"]).await, "5", "epoch, top, bytes, two producers");
     assert_eq!(store.state(&channel(), producer.id).await.unwrap().last_seq, 1);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn databases_do_not_hear_each_other() {
-    let Some(stores) = stores() else { return };
+    let Some(stores) = stores().await else { return };
     let config = RedisConfig { db: Some(3), ..stores.server.as_ref().unwrap().config() };
     let (other, driver) = connect(&config, &Retention::default()).await;
     stores.spawn(driver);
@@ -542,9 +546,9 @@ async fn databases_do_not_hear_each_other() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_refused_subscribe_is_told_and_the_rest_goes_on() {
-    let Some(server) = RedisServer::start(&[]) else { return };
+    let Some(server) = redis(&[]).await else { return };
     let allow = ["ACL", "SETUSER", "gate", "on", ">word", "~*", "+@all", "resetchannels", "&zw:{zone:pjm}*"];
-    assert_eq!(server.admin(&allow), "+OK");
+    assert_eq!(server.admin(&allow).await, "OK");
     let config =
         RedisConfig { username: Some("gate".into()), password: Some("word".into()), ..server.config() };
     let (store, driver) = connect(&config, &Retention::default()).await;
@@ -571,18 +575,18 @@ async fn a_refused_subscribe_is_told_and_the_rest_goes_on() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn scripts_are_sent_again_after_the_server_forgot_them() {
-    let Some(stores) = stores() else { return };
+    let Some(stores) = stores().await else { return };
     let store = stores.open().await;
     let producer = Producer::new(&store).await;
     producer.fill(1..=1).await;
-    stores.server.as_ref().unwrap().admin(&["SCRIPT", "FLUSH"]);
+    stores.server.as_ref().unwrap().admin(&["SCRIPT", "FLUSH"]).await;
     producer.fill(2..=2).await;
     assert_eq!(producer.read(0, 10).await.top, 2);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_connections_close_and_the_driver_ends_with_the_backend() {
-    let Some(server) = RedisServer::start(&[]) else { return };
+    let Some(server) = redis(&[]).await else { return };
     let (store, driver) = connect(&server.config(), &Retention::default()).await;
     let mut drivers = tokio::task::JoinSet::new();
     drivers.spawn(driver);
@@ -590,7 +594,7 @@ async fn the_connections_close_and_the_driver_ends_with_the_backend() {
     drop(store);
     time::timeout(10 * SECOND, drivers.join_next()).await.expect("the driver ends").unwrap().unwrap();
     eventually("the connections close", async || {
-        let clients = server.admin(&["CLIENT", "LIST"]);
+        let clients = server.admin(&["CLIENT", "LIST"]).await;
         (clients.lines().count() == 1).then_some(())
     })
     .await;
@@ -599,7 +603,7 @@ async fn the_connections_close_and_the_driver_ends_with_the_backend() {
 /// A gateway of before writes the latest entry of a key, and not when that was.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn keys_of_gateways_of_before_grow_old_from_when_they_are_noticed() {
-    let Some(server) = RedisServer::start(&[]) else { return };
+    let Some(server) = redis(&[]).await else { return };
     let retention = Retention { key_age_s: 1, ..Retention::default() };
     let (store, driver) = connect(&server.config(), &retention).await;
     let mut drivers = tokio::task::JoinSet::new();
@@ -607,7 +611,7 @@ async fn keys_of_gateways_of_before_grow_old_from_when_they_are_noticed() {
     let store: SharedBackend = std::sync::Arc::new(store);
     let producer = Producer::new(&store).await;
     producer.fill(1..=1).await;
-    let written = server.admin(&["HGET", "zw:{zone:pjm}:latest", "k"]);
+    let written = server.admin(&["HGET", "zw:{zone:pjm}:latest", "k"]).await;
     let (times, rest) = written.split_once(' ').unwrap();
     let (time, _appended) = times.split_once(':').unwrap();
     let of_before = format!("{time} {rest}");
@@ -615,7 +619,7 @@ async fn keys_of_gateways_of_before_grow_old_from_when_they_are_noticed() {
         store.keys(&channel()).await.unwrap().iter().map(ToString::to_string).collect()
     };
     for key in ["k", "other"] {
-        server.admin(&["HSET", "zw:{zone:pjm}:latest", key, &of_before]);
+        server.admin(&["HSET", "zw:{zone:pjm}:latest", key, &of_before]).await;
     }
     assert_eq!(keys().await, ["k", "other"], "they count at once");
     let page = store.latest(&channel(), None, 10).await.unwrap();
@@ -635,7 +639,7 @@ async fn keys_of_gateways_of_before_grow_old_from_when_they_are_noticed() {
 /// leaves one where it was.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn removals_are_where_gateways_of_before_do_not_look() {
-    let Some(stores) = stores() else { return };
+    let Some(stores) = stores().await else { return };
     let server = stores.server.as_ref().unwrap();
     let store = stores.open().await;
     let producer = Producer::new(&store).await;
@@ -644,15 +648,15 @@ async fn removals_are_where_gateways_of_before_do_not_look() {
         producer.append(vec![Append { seq, prev: seq - 1, draft, fence: None }]).await;
     };
     append(1, EntryKind::PriceUpdate, Some("k")).await;
-    let of_before = server.admin(&["HGET", "zw:{zone:pjm}:latest", "k"]);
+    let of_before = server.admin(&["HGET", "zw:{zone:pjm}:latest", "k"]).await;
     append(2, EntryKind::ZoneRemoved, None).await;
     append(3, EntryKind::KeyRemoved, Some("k")).await;
     for what in ["latest", "ages"] {
         let key = format!("zw:{{zone:pjm}}:{what}");
-        assert_eq!(server.admin(&["EXISTS", &key]), ":0", "{what}");
+        assert_eq!(server.admin(&["EXISTS", &key]).await, "0", "{what}");
     }
-    assert_eq!(server.admin(&["HLEN", "zw:{zone:pjm}:removed"]), ":2");
-    assert_eq!(server.admin(&["ZCARD", "zw:{zone:pjm}:removed-ages"]), ":2");
+    assert_eq!(server.admin(&["HLEN", "zw:{zone:pjm}:removed"]).await, "2");
+    assert_eq!(server.admin(&["ZCARD", "zw:{zone:pjm}:removed-ages"]).await, "2");
     let all = async || {
         let limit = PageLimit { entries: 10, bytes: LATEST_BYTES_MAX };
         let page = store.latest_within(&channel(), None, limit, LatestOf::RemovedToo).await.unwrap();
@@ -660,15 +664,15 @@ async fn removals_are_where_gateways_of_before_do_not_look() {
     };
     assert_eq!(all().await, [2, 3]);
     // A gateway of before publishes the key.
-    server.admin(&["HSET", "zw:{zone:pjm}:latest", "k", &of_before]);
+    server.admin(&["HSET", "zw:{zone:pjm}:latest", "k", &of_before]).await;
     assert_eq!((all().await, store.keys(&channel()).await.unwrap().len()), (vec![2, 1], 1), "each key once");
     append(4, EntryKind::PriceUpdate, Some("k")).await;
     assert_eq!(
-        (all().await, server.admin(&["HLEN", "zw:{zone:pjm}:removed"])),
-        (vec![2, 4], ":1".to_owned())
+        (all().await, server.admin(&["HLEN", "zw:{zone:pjm}:removed"]).await),
+        (vec![2, 4], "1".to_owned())
     );
     // They go with the log.
-    server.admin(&["DEL", "zw:{zone:pjm}:meta"]);
+    server.admin(&["DEL", "zw:{zone:pjm}:meta"]).await;
     Producer::new(&store).await;
-    assert_eq!(server.admin(&["EXISTS", "zw:{zone:pjm}:removed", "zw:{zone:pjm}:removed-ages"]), ":0");
+    assert_eq!(server.admin(&["EXISTS", "zw:{zone:pjm}:removed", "zw:{zone:pjm}:removed-ages"]).await, "0");
 }

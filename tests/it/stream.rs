@@ -16,7 +16,7 @@ use crate::support::client::{Came, Client, offset, position};
 use crate::support::eventually::eventually;
 use crate::support::follow::{Cuts, Follower};
 use crate::support::gateway::{JSON, LINES, Lines, Running, config, price, publish, until_stat};
-use crate::support::process::Process;
+use crate::support::process::{Process, Signal};
 use crate::support::raw::RawSocket;
 
 fn is_time(value: &Value) -> bool {
@@ -371,12 +371,12 @@ async fn a_gateway_that_stood_still_does_not_take_that_for_its_clients_silence()
     let mut silent = RawSocket::open(still.address, "/ws/market/pjm").await;
     client.next_of_type("subscribed").await;
     client.came_until_heartbeats(1).await;
-    still.signal("-STOP").await;
+    still.signal(Signal::STOP);
     // The other gateway says when the time is over after which it cuts who is silent; twice as long.
     for _ in 0..2 {
         assert_eq!(RawSocket::open(awake.address, "/ws/market/pjm").await.until_close().await.1, 4002);
     }
-    still.signal("-CONT").await;
+    still.signal(Signal::CONT);
     // It answers pings as ever, and nobody cuts it; who says nothing from here on is cut as ever.
     client.came_until_heartbeats(1).await;
     let both = async { tokio::join!(silent.until_close(), client.came_until_heartbeats(3)) };
@@ -626,7 +626,7 @@ async fn a_slow_reader_on_lane_every_is_closed_and_resumes_without_loss() {
     );
     assert!(closing["retry_after_ms"].is_u64() && is_time(&closing["timestamp"]), "{closing}");
     prices.iter().for_each(|price| assert!(follower.take(&price.to_string())));
-    assert!(follower.last < COUNT, "it was cut before the end");
+    assert!(follower.position.offset < COUNT, "it was cut before the end");
     follower.read(&[gateway.url("")], COUNT, &mut Cuts::none()).await;
     assert!(follower.seen.iter().zip(1..=COUNT).all(|(price, n)| price["price"] == n));
 

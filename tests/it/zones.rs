@@ -4,11 +4,12 @@
 use serde_json::{Value, json};
 use zonewire::config::Config;
 use zonewire::storage::StorageChoice;
+use zonewire_kit::redis::{DURABLE, RedisServer};
 
 use crate::support::client::Client;
 use crate::support::eventually::eventually;
 use crate::support::gateway::{JSON, Running, config, price};
-use crate::support::redis_server::RedisServer;
+use crate::support::redis::{Configured, redis};
 
 /// The keys and offsets of a page of the latest prices, and where the next one begins.
 async fn latest(gateway: &Running, query: &str) -> (Vec<(String, u64)>, Option<String>) {
@@ -187,7 +188,7 @@ fn on(server: &RedisServer) -> Config {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_removal_at_one_gateway_is_told_at_the_others() {
-    let Some(server) = RedisServer::start(&[]) else { return };
+    let Some(server) = redis(&[]).await else { return };
     let mut full = on(&server);
     full.channels.keys_per_zone_max = 1;
     let (a, b) = (Running::start(full.clone()).await, Running::start(full).await);
@@ -216,13 +217,13 @@ async fn a_removal_at_one_gateway_is_told_at_the_others() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_removal_while_redis_is_away_holds_when_it_is_back() {
-    let Some(mut server) = RedisServer::start(&["--appendonly", "yes", "--appendfsync", "always"]) else {
+    let Some(mut server) = redis(&DURABLE).await else {
         return;
     };
     let (a, b) = (Running::start(on(&server)).await, Running::start(on(&server)).await);
     a.publish("pjm", [price("A", 1), price("B", 1)]).await;
     let (mut client, _) = b.market("pjm").await;
-    server.kill();
+    server.kill().await.unwrap();
     eventually("both notice", async || {
         let (a, b) = (a.get("/health").await.json(), b.get("/health").await.json());
         (a["state"] == "degraded" && b["state"] == "degraded").then_some(())
@@ -231,7 +232,7 @@ async fn a_removal_while_redis_is_away_holds_when_it_is_back() {
     assert_eq!(a.delete("/api/zones/pjm/keys/A").await.status, 204);
     assert_eq!(latest(&a, "").await.0, keyed(&[("B", 2)]));
     a.delete("/api/zones/pjm/keys/A").await.problem(503, "unknown_while_degraded");
-    server.restart();
+    server.restart().await.unwrap();
     let removed = client.next_of_type("key_removed").await;
     assert_eq!((&removed["key"], &removed["late"]), (&json!("A"), &json!(true)));
     for gateway in [&a, &b] {

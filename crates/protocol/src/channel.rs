@@ -13,6 +13,9 @@ use crate::name::{InvalidName, Zone, is_valid_name};
 const ZONE_PREFIX: &str = "zone:";
 const ORDER_PREFIX: &str = "order:";
 
+/// What a name is made of.
+const FORM: &str = "`zone:` and 1 to 64 of A-Z a-z 0-9 . _ : -, or `order:` and a UUID";
+
 /// What a channel carries; decided by the part of its name before the first colon.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ChannelKind {
@@ -76,7 +79,7 @@ impl FromStr for ChannelName {
         }
         match name.strip_prefix(ZONE_PREFIX) {
             Some(zone) if is_valid_name(zone) => Ok(Self(name.into())),
-            _ => Err(InvalidName::new("channel name (`zone:<zone>` or `order:<uuid>`)", name)),
+            _ => Err(InvalidName::new("channel name", FORM, name)),
         }
     }
 }

@@ -9,22 +9,26 @@ use serde::{Deserialize, Serialize};
 /// The longest zone name, in bytes.
 pub const NAME_LEN_MAX: usize = 64;
 
-/// A name that does not have the form `[A-Za-z0-9._:-]{1,64}`.
+/// What a name of a zone is made of.
+const FORM: &str = "1 to 64 of A-Z a-z 0-9 . _ : -";
+
+/// A name that has not the form that its kind has, such as `[A-Za-z0-9._:-]{1,64}` of zones.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{shown}` is not a valid {what}: expected 1 to 64 of A-Z a-z 0-9 . _ : -")]
+#[error("`{shown}` is not a valid {what}: expected {expected}")]
 pub struct InvalidName {
     what: &'static str,
+    expected: &'static str,
     shown: String,
 }
 
 impl InvalidName {
-    pub(crate) fn new(what: &'static str, given: &str) -> Self {
+    pub(crate) fn new(what: &'static str, expected: &'static str, given: &str) -> Self {
         // A name from outside may be long or hold control characters; an error must carry neither.
         let mut shown: String = given.chars().take(NAME_LEN_MAX).flat_map(char::escape_default).collect();
         if given.chars().nth(NAME_LEN_MAX).is_some() {
             shown.push('…');
         }
-        Self { what, shown }
+        Self { what, expected, shown }
     }
 }
 
@@ -50,7 +54,11 @@ impl FromStr for Zone {
     type Err = InvalidName;
 
     fn from_str(name: &str) -> Result<Self, InvalidName> {
-        if is_valid_name(name) { Ok(Self(name.into())) } else { Err(InvalidName::new("zone name", name)) }
+        if is_valid_name(name) {
+            Ok(Self(name.into()))
+        } else {
+            Err(InvalidName::new("zone name", FORM, name))
+        }
     }
 }
 

@@ -10,7 +10,8 @@ import { minify } from 'terser';
 
 process.chdir(path.dirname(import.meta.dirname ?? new URL('.', import.meta.url).pathname));
 
-const entryPoints = ['index', 'orders', 'react', 'vue'].map((name) => `src/${name}.ts`);
+const { exports } = JSON.parse(readFileSync('package.json', 'utf8'));
+const entryPoints = Object.values(exports).flatMap(({ import: one }) => (one ? `src/${path.basename(one.default, '.js')}.ts` : []));
 
 rmSync('dist', { recursive: true, force: true });
 for (const [format, extension] of [['esm', '.js'], ['cjs', '.cjs']])

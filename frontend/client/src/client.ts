@@ -1,4 +1,4 @@
-import { emitter, type Emitter } from './emitter.js';
+import { emitter, report, type Emitter } from './emitter.js';
 import {
   hold,
   type EntryOf,
@@ -19,13 +19,15 @@ export type State = 'connecting' | 'open' | 'waiting' | 'offline' | 'failed' | '
 
 /** How the connection is. */
 export interface Status {
+  /** What it is doing. */
   readonly state: State;
-  /** The close code of the connection before, as in the protocol; 1006 where it broke. */
+  /** The close code of the connection before, as in the protocol; 1006 where it broke; the status of HTTP where `refusal` learned one. */
   readonly code?: number;
   /** Why, in a word of the protocol or for people. */
   readonly reason?: string;
   /** Which attempt in a row this is, or waits to be; 0 while all is well. */
   readonly attempt: number;
+  /** After how many in a row it gives up. */
   readonly attemptsMax: number;
   /** How long it waits for the next attempt, in milliseconds. */
   readonly retryInMs?: number;
@@ -37,6 +39,7 @@ export interface Status {
 export interface ClientError {
   /** As in the protocol; `token_unavailable` where the provider gave none for a renewal. */
   code: string;
+  /** For people. */
   message: string;
 }
 
@@ -46,6 +49,7 @@ export interface ClientEvents {
   state: [status: Status];
   /** The storage of the gateway serves in another way. */
   backend: [backend: Backend];
+  /** Something went wrong that belongs to no subscription, and ended nothing. */
   error: [error: ClientError];
   /** Every message of the gateway, before anything else is done with it. */
   message: [message: wire.ServerMessage];
@@ -56,26 +60,49 @@ export type Backend = Pick<wire.BackendStateMessage, 'state' | 'storage_backend'
 
 /** What of a WebSocket is used: that of browsers, and of the package `ws`. */
 export interface SocketLike {
+  /** 1 while it is open. */
   readyState: number;
+  /** Called with each message, whose `data` is a text. */
   onmessage: ((event: never) => void) | null;
+  /** Called at its end, with `code` and `reason`. */
   onclose: ((event: never) => void) | null;
+  /** Called before `onclose` where something went wrong; its `message`, where there is one, becomes the reason. */
   onerror: ((event: never) => void) | null;
+  /** Sends a text. */
   send(text: string): void;
+  /** Closes it. */
   close(code?: number): void;
+}
+
+/** Why no WebSocket came about, as far as a question over HTTP tells; made by `refusal` of `zonewire/refusal`. */
+export interface Refusal {
+  /** The status, where the gateway said it; else 1006. */
+  code: number;
+  /** In the gateway's words, or for people. */
+  reason: string;
+  /** When to come back, in milliseconds; absent where nobody said it. */
+  retry_after_ms?: number;
 }
 
 /** Time, in milliseconds. Its functions are called on their own, as the global ones are. */
 export interface Clock {
+  /** Since 1970. */
   readonly now: () => number;
+  /** Calls a function later; gives the timer. */
   readonly setTimeout: (then: () => void, ms: number) => unknown;
-  readonly clearTimeout: (timer: never) => void;
+  /** Takes a timer back. */
+  readonly clearTimeout: (timer: any) => void;
 }
 
 /** The page: where its events are heard, as of a browser's `window`. */
 export interface Page {
+  /** As of `window`. */
   addEventListener?(type: string, listener: (event: never) => void, capture: boolean): void;
+  /** As of `window`. */
   removeEventListener?(type: string, listener: (event: never) => void, capture: boolean): void;
+  /** False says that there is no network. */
   readonly navigator?: { readonly onLine?: boolean };
+  /** `hidden` where nobody sees it. */
   readonly document?: { readonly visibilityState?: string };
 }
 
@@ -85,8 +112,11 @@ export interface ClientOptions {
   token?: string | (() => string | null | undefined | Promise<string | null | undefined>);
   /** Instead of the global one; Node needs the package `ws` before version 22. */
   WebSocket?: new (url: string, protocols: string[]) => SocketLike;
+  /** Asked after an attempt without a WebSocket, since browsers do not tell why: `refusal` of `zonewire/refusal`. */
+  refusal?: (address: string) => Promise<Refusal | undefined>;
+  /** Instead of the global one, for tests. */
   clock?: Clock;
-  /** A number from 0 to 1. */
+  /** A number from 0 to 1, instead of `Math.random`. */
   random?: () => number;
   /** Whose events are heeded; `null`: nobody's. Default: the page that this runs in. */
   page?: Page | null;
@@ -100,7 +130,9 @@ export interface ClientOptions {
 
 /** A connection to a gateway, kept up; made by {@link connect}. */
 export interface Client extends Emitter<ClientEvents> {
+  /** How the connection is now. */
   readonly status: Status;
+  /** How the storage of the gateway serves, as it said last. */
   readonly backend: Backend | undefined;
   /** What is subscribed to now, by channel. */
   readonly subscriptions: ReadonlyMap<string, Subscription<never>>;
@@ -134,6 +166,7 @@ const ATTEMPTS_MAX = 5;
 const STABLE_MS = 5_000; // a connection that held so long gives back all attempts
 const OFFLINE_MS = 60_000; // `offline` is a hint: so often it is tried all the same
 const PROBE_MS = 5_000;
+const RENEW_MS = 5_000; // so often a renewal that failed is tried again, until the token expires
 const EVENTS = 'online offline pagehide pageshow freeze resume visibilitychange'.split(' ');
 
 const why = (error: unknown) => String((error as Error)?.message ?? error);
@@ -142,9 +175,9 @@ const why = (error: unknown) => String((error as Error)?.message ?? error);
 export const delayMs = (attempt: number, random: () => number): number =>
   1_000 * 2 ** (attempt - 1) + Math.round(random() * 1_000);
 
-/** Whether a close code says not to come back. */
+/** Whether a close code, or the status of a refused upgrade, says not to come back. */
 export const isFinal = (code: number): boolean =>
-  [1000, 1002, 1003, 1007, 1009].includes(code) || (code > 4499 && code < 5000);
+  [1000, 1002, 1003, 1007, 1009].includes(code) || (code > 4499 && code < 5000) || (code > 399 && code < 500 && code !== 429);
 
 /** The sentence for the user, in English. */
 export const describe = ({ state, attempt, attemptsMax, retryInMs = 0, code }: Omit<Status, 'message'>): string =>
@@ -169,17 +202,17 @@ export const describe = ({ state, attempt, attemptsMax, retryInMs = 0, code }: O
 export const connect = (url: string | (() => string | Promise<string>) = '/', options: ClientOptions = {}): Client => {
   const {
     WebSocket = (globalThis as { WebSocket?: ClientOptions['WebSocket'] }).WebSocket,
-    clock: { now, setTimeout, clearTimeout } = {
-      now: Date.now,
-      setTimeout: globalThis.setTimeout,
-      clearTimeout: globalThis.clearTimeout,
-    },
     random = Math.random,
     page = globalThis as unknown as Page,
     connectTimeoutMs = 10_000,
     slowRetryMs,
     text = describe,
   } = options;
+  const { now, setTimeout, clearTimeout }: Clock = options.clock ?? {
+    now: Date.now,
+    setTimeout: globalThis.setTimeout,
+    clearTimeout: globalThis.clearTimeout,
+  };
   if (!WebSocket) throw new Error('no WebSocket here: give one as options.WebSocket');
 
   const { on, emit } = emitter<ClientEvents>();
@@ -197,8 +230,10 @@ export const connect = (url: string | (() => string | Promise<string>) = '/', op
   let isQuiet = false; // nothing was heard since it was asked
   let intervalMs = 0;
   let skewMs = 0; // how far this clock is ahead of the gateway's
-  let closing: wire.Closing | undefined;
+  let closing: Refusal | undefined;
   let timer: unknown;
+  let renewing: unknown;
+  let expiresAt = 0; // the token, by the gateway's clock
   let requests = 0;
   let renewal: number | undefined;
 
@@ -218,7 +253,7 @@ export const connect = (url: string | (() => string | Promise<string>) = '/', op
 
   /** One timer is enough. A deadline that is overdue, as after sleep, gives a second to what has come meanwhile. */
   const arm = (ms: number, then: () => void, isDeadline?: boolean) => {
-    clearTimeout(timer as never);
+    clearTimeout(timer);
     const due = now() + ms;
     timer = setTimeout(() => (isDeadline && now() - due >= 1_000 ? arm(1_000, then) : then()), ms);
   };
@@ -235,7 +270,8 @@ export const connect = (url: string | (() => string | Promise<string>) = '/', op
     const mine = ++run;
     socket = closing = undefined;
     isOpen = false;
-    clearTimeout(timer as never);
+    clearTimeout(timer);
+    clearTimeout(renewing);
     old?.close(1000);
     for (const one of held.values()) one.lost();
     return mine === run;
@@ -294,8 +330,12 @@ export const connect = (url: string | (() => string | Promise<string>) = '/', op
       let problem = '';
       socket = next;
       next.onerror = ({ message }: { message?: string }) => (problem = message ?? '');
-      next.onclose = ({ code, reason }: { code: number; reason: string }) => {
-        if (mine === run) lose(code, reason || problem);
+      next.onclose = async ({ code, reason }: { code: number; reason: string }) => {
+        if (mine !== run) return;
+        const refusal = !isOpen && code === 1006 && options.refusal && (await options.refusal(base).catch(report));
+        if (mine !== run) return;
+        if (refusal) closing = refusal;
+        lose(code, reason || problem);
       };
       next.onmessage = ({ data }: { data: string }) => {
         if (mine !== run) return;
@@ -334,8 +374,13 @@ export const connect = (url: string | (() => string | Promise<string>) = '/', op
       const secret = await token();
       if (mine === run && secret) send({ type: 'auth', id: (renewal = ++requests), token: secret });
     } catch (error) {
-      if (mine === run) emit('error', { code: 'token_unavailable', message: why(error) });
+      if (mine === run) notRenewed({ code: 'token_unavailable', message: why(error) });
     }
+  };
+
+  const notRenewed = (error: ClientError) => {
+    if (now() - skewMs < expiresAt) renewing = setTimeout(renew, RENEW_MS);
+    emit('error', error);
   };
 
   const take = (message: wire.ServerMessage & { channel?: string; id?: unknown; timestamp?: string }) => {
@@ -343,11 +388,12 @@ export const connect = (url: string | (() => string | Promise<string>) = '/', op
     emit('message', message);
     if (mine !== run) return;
     const { type, channel, id } = message;
+    // Most messages are entries.
+    if ('offset' in message) return void held.get(channel!)?.take(message);
     if (type === 'connection_established' || type === 'heartbeat')
       skewMs = Math.min(isOpen ? skewMs : Infinity, heardAt - Date.parse(message.timestamp));
     if (type === 'connection_established') {
-      const { authentication, subject } = message as { authentication?: string; subject?: string };
-      if (authentication === 'required' && !subject) return lose(4501, 'unauthorized');
+      if (message.authentication === 'required' && !message.subject) return lose(4501, 'unauthorized');
       backend = message;
       openedAt = heardAt;
       intervalMs = message.heartbeat_interval_ms;
@@ -360,11 +406,15 @@ export const connect = (url: string | (() => string | Promise<string>) = '/', op
     } else if (type === 'backend_state') emit('backend', (backend = message));
     else if (type === 'closing') closing = message;
     else if (type === 'heartbeat') for (const one of held.values()) one.forget(heardAt);
-    else if ((type as string) === 'token_expiring') renew();
+    else if (type === 'token_expiring') {
+      expiresAt = Date.parse(message.expires_at);
+      renew();
+    }
     else if (type === 'error') {
       const of = [...held.values()].find((one) => one.asks(id));
       if (of) of.take(message);
-      else if (id === undefined || id === renewal) emit('error', message);
+      else if (id === undefined) emit('error', message);
+      else if (id === renewal) notRenewed(message);
     } else if (channel) held.get(channel)?.take(message);
   };
 
@@ -401,10 +451,6 @@ export const connect = (url: string | (() => string | Promise<string>) = '/', op
       request(type, of, more) {
         const id = ++requests;
         return send({ type, id, channels: [of], ...more }) ? id : undefined;
-      },
-      later(ms, then) {
-        const timer = setTimeout(then, ms);
-        return () => clearTimeout(timer as never);
       },
       isDegraded: (of) =>
         !!backend &&

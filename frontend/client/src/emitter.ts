@@ -19,19 +19,20 @@ export interface Emitter<E extends Record<keyof E, unknown[]>> {
 export const emitter = <E extends Record<keyof E, unknown[]>>(): Emitter<E> & {
   emit<T extends keyof E>(type: T, ...what: E[T]): void;
 } => {
-  const handlers = new Set<[keyof E, (...what: never) => unknown]>();
+  // Lists are replaced, so that who goes through one may add and take away.
+  const handlers: { [T in keyof E]?: { handler(...what: E[T]): unknown }[] } = {};
   return {
     on(type, handler) {
-      const one: [keyof E, typeof handler] = [type, handler];
-      handlers.add(one);
-      return () => void handlers.delete(one);
+      const one = { handler };
+      handlers[type] = [...(handlers[type] ?? []), one];
+      return () => void (handlers[type] = handlers[type]!.filter((other) => other !== one));
     },
     emit(type, ...what) {
-      for (const one of [...handlers])
-        if (one[0] === type && handlers.has(one))
+      for (const one of handlers[type] ?? [])
+        if (handlers[type]!.includes(one))
           try {
             // A handler may be async.
-            (one[1](...(what as never)) as Promise<unknown> | undefined)?.catch?.(report);
+            (one.handler(...what) as Promise<unknown> | undefined)?.catch?.(report);
           } catch (error) {
             report(error);
           }

@@ -12,6 +12,7 @@ export type {
   ClientOptions,
   Clock,
   Page,
+  Refusal,
   SocketLike,
   State,
   Status,

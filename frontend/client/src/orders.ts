@@ -44,9 +44,11 @@ export class OrderError extends Error {
      */
     readonly code: string,
     message: string,
+    /** What else is known of it. */
     readonly details: {
       /** Absent where it is not known to be placed. */
       orderId?: string;
+      /** By which it is placed once, however often it is sent. */
       idempotencyKey?: string;
       /** What the gateway refused, with each wrong field in `errors`. */
       problem?: Problem;

@@ -5,6 +5,7 @@ import type { End, Gap, OrderEntry, Subscription, SubscriptionStatus, ZoneEntry 
 export interface ZoneView<Own = unknown> {
   /** The latest price of each key; another map when something changed. */
   readonly prices: ReadonlyMap<string, Extract<ZoneEntry<Own>, { type: 'price_update' }>>;
+  /** How the subscription stands. */
   readonly status: SubscriptionStatus;
   /** What is published at other gateways may come late. */
   readonly degraded: boolean;
@@ -16,17 +17,23 @@ export interface ZoneView<Own = unknown> {
 export interface OrderView {
   /** All updates that came, in order. */
   readonly updates: readonly OrderEntry[];
+  /** The newest of them. */
   readonly last?: OrderEntry;
   /** Updates that should have come are gone. */
   readonly gap?: Gap;
+  /** How the subscription stands. */
   readonly status: SubscriptionStatus;
+  /** What is published at other gateways may come late. */
   readonly degraded: boolean;
+  /** It has ended: the order has (`finished`), or the gateway refused it. */
   readonly end?: End;
 }
 
 /** Something that is shown, and told of when it has changed. */
 export interface Store<V> {
+  /** What is shown now: the same as before until it has changed. */
   get: () => V;
+  /** Calls at each change, until what it gives is called. */
   subscribe: (changed: () => void) => () => void;
 }
 

@@ -14,7 +14,9 @@ export type OrderEntry = Exclude<wire.Entry, { type: 'price_update' | 'key_remov
 
 /** Which entries come in a channel, by what its name begins with. Channels of other kinds are added by declaring them here. */
 export interface Channels {
+  /** `zone:<zone>` */
   zone: ZoneEntry;
+  /** `order:<uuid>` */
   order: OrderEntry;
 }
 
@@ -27,7 +29,9 @@ export type EntryOf<C extends string> = C extends `${infer Kind}:${string}`
 
 /** Entries that a reader should have had and has not. */
 export interface Gap {
+  /** What tells it from entries. */
   type: 'gap';
+  /** Of which channel. */
   channel: string;
   /** How many are gone for good; absent where that cannot be known, or where some of them may come, marked `late`. */
   missed?: number;
@@ -45,7 +49,9 @@ export type SubscriptionStatus = 'waiting' | 'catching_up' | 'live' | 'ended';
 
 /** Why a subscription ended: without a code because it was closed here, else as the gateway's message says. */
 export interface End {
+  /** As in the protocol; absent where it was closed here. */
   code?: wire.ErrorCode | wire.EndCode | (string & {});
+  /** For people. */
   message?: string;
 }
 
@@ -59,14 +65,19 @@ export interface SubscriptionError extends Error {
 export interface SubscriptionEvents<E> {
   /** An entry, and the position just after it, by which the channel can be resumed. */
   entry: [entry: E, position: wire.Position];
+  /** Entries are gone. */
   gap: [gap: Gap];
+  /** Once for each change. */
   status: [status: SubscriptionStatus];
-  /** Messages of the gateway, as they are; with `snapshot` the channel begins anew, until `snapshot_end`. */
+  /** The gateway's message as it is, like the next two; with `snapshot` the channel begins anew, until `snapshot_end`. */
   subscribed: [message: wire.Subscribed];
+  /** The channel goes on in another life of its log. */
   resync: [message: wire.Resync];
+  /** The latest entry of each key has come. */
   snapshot_end: [message: wire.SnapshotEnd];
   /** The subscription stands, and is still tried for. */
   error: [message: wire.ErrorMessage];
+  /** Nothing comes any more. */
   end: [end: End];
 }
 
@@ -94,7 +105,9 @@ export interface SubscribeOptions {
  * `SubscriptionError` where the gateway refused it. Leaving the loop leaves the subscription as it is.
  */
 export interface Subscription<E = wire.Entry> extends Emitter<SubscriptionEvents<E>>, AsyncIterable<E | Gap> {
+  /** Its name, such as `zone:pjm`. */
   readonly channel: string;
+  /** How it stands. */
   readonly status: SubscriptionStatus;
   /** Just after the last entry that all handlers have had. */
   readonly position: wire.Position | string | undefined;
@@ -110,7 +123,7 @@ export interface Subscription<E = wire.Entry> extends Emitter<SubscriptionEvents
 export interface Link {
   /** Sends where there is a connection; the id of the request. */
   request(type: 'subscribe' | 'unsubscribe', channel: string, more?: object): number | undefined;
-  later(ms: number, then: () => void): () => void;
+  /** Whether the storage does not serve it as it should. */
   isDegraded(channel: string): boolean;
   /** It has ended. */
   gone(): unknown;
@@ -118,13 +131,17 @@ export interface Link {
 
 /** A subscription, and what its connection does with it. */
 export interface Held {
+  /** What users have of it. */
   api: Subscription<never>;
   /** A connection is there. */
   begin(): void;
   /** It is gone. */
   lost(): void;
+  /** A message about its channel, or an answer to its request. */
   take(message: wire.ServerMessage): void;
+  /** Time went on: removals may be forgotten. */
   forget(now: number): void;
+  /** Ends it. */
   end(end: End): void;
   /** The id of the request that was not answered. */
   asks(id: unknown): boolean;
@@ -137,18 +154,17 @@ export const hold = (channel: string, options: SubscribeOptions, link: Link): He
   const { since, snapshot = !since, signal, queueMax = 10_000, idsMax = 10_000 } = options;
   const { on, emit } = emitter<SubscriptionEvents<wire.Entry>>();
   const last = table();
-  const ids = new Set<string>();
-  const oldest = ids.values(); // one for all times: a new one would have to pass what was deleted
+  let ids: string[] = []; // of what was had, in a ring: they are looked for only while something may come again
+  let oldest = 0;
+  let known: Set<string> | undefined; // the same, while that is so
   const readers = new Set<(item?: wire.Entry | Gap) => void>();
   let position = since;
   let request: number | undefined;
   let isHere = false; // subscribed, on this connection
-  let mayRepeat = false; // what was had may come again
   let begun: Set<string> | undefined; // keys of the snapshot that is coming
   let isBehind = false;
   let status: SubscriptionStatus = 'waiting';
   let ended: End | undefined;
-  let stopWaiting = () => {};
 
   const read = (item?: wire.Entry | Gap) => readers.forEach((reader) => reader(item));
 
@@ -165,9 +181,13 @@ export const hold = (channel: string, options: SubscribeOptions, link: Link): He
   const enter = (entry: Keyed & wire.Entry) => {
     const { id, offset, snapshot } = entry;
     const after = snapshot ? (position as wire.Position) : { epoch: (position as wire.Position).epoch, offset };
-    if (!mayRepeat || !ids.has(id)) {
-      if (id) ids.add(id);
-      if (ids.size > idsMax) ids.delete(oldest.next().value!);
+    if (!known?.has(id)) {
+      if (id && idsMax) {
+        known?.delete(ids[oldest]!);
+        known?.add(id);
+        ids[oldest] = id;
+        oldest = (oldest + 1) % idsMax;
+      }
       if (entry.missedBefore && !snapshot) gap();
       if (KEYED.includes(entry.type)) {
         last.take(entry);
@@ -188,7 +208,6 @@ export const hold = (channel: string, options: SubscribeOptions, link: Link): He
     ended = end;
     request = undefined;
     isHere = false;
-    stopWaiting();
     signal?.removeEventListener('abort', close);
     link.gone();
     say('ended');
@@ -210,20 +229,14 @@ export const hold = (channel: string, options: SubscribeOptions, link: Link): He
     lost() {
       request = undefined;
       isHere = false;
-      stopWaiting();
-      say('waiting');
+        say('waiting');
     },
     forget: last.forget,
     asks: (id) => request !== undefined && id === request,
     take(message) {
       const { type } = message;
       if (type === 'error') {
-        const { retry_after_ms: wait, temporary } = message as wire.ErrorMessage & { retry_after_ms?: number };
-        if (!temporary) {
-          request = undefined;
-          if (!wait) return end(message);
-          stopWaiting = link.later(wait, begin);
-        }
+        if (!message.temporary) return end(message);
         emit('error', message);
       } else if (type === 'subscribed') {
         if (message.id !== request) return;
@@ -236,7 +249,7 @@ export const hold = (channel: string, options: SubscribeOptions, link: Link): He
       } else if (type === 'subscribed' || type === 'resync' || type === 'snapshot_end') {
         const { epoch, offset, recovered } = message;
         position = { epoch, offset };
-        mayRepeat = !recovered;
+        known = recovered ? undefined : (known ?? new Set(ids));
         if (type === 'snapshot_end') {
           if (recovered && begun) last.keep(begun);
           begun = undefined;
@@ -245,7 +258,9 @@ export const hold = (channel: string, options: SubscribeOptions, link: Link): He
           if (!recovered && !(begun && message.snapshot)) gap(message.gap, message.snapshot);
           if (message.snapshot) {
             begun = new Set();
-            ids.clear();
+            ids = [];
+            oldest = 0;
+            known?.clear();
           }
         }
         emit(type as 'resync', message as wire.Resync);

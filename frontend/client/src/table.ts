@@ -5,8 +5,9 @@ export type Keyed = { type: string; key?: string; snapshot?: boolean } & (PriceU
 
 const DAY_MS = 86_400_000;
 
+/** Whether an entry that came late is newer all the same. */
 const isNewer = (entry: Keyed, held: Keyed | undefined): boolean => {
-  if (!held || !entry.late) return true;
+  if (!held) return true;
   const [by, number] = entry.id.split('-') as [string, string];
   const [heldBy, heldNumber] = held.id.split('-') as [string, string];
   if (by === heldBy) return +number >= +heldNumber;
@@ -22,8 +23,9 @@ export const table = () => {
       const key = entry.key ?? '';
       prices = undefined;
       if (!entry.snapshot) {
-        if (!key) for (const [other, held] of last) if (isNewer(entry, held)) last.delete(other);
-        if (!isNewer(entry, last.get(key) ?? last.get(''))) return;
+        const { late } = entry;
+        if (!key) for (const [other, held] of last) if (!late || isNewer(entry, held)) last.delete(other);
+        if (late && !isNewer(entry, last.get(key) ?? last.get(''))) return;
       }
       last.set(key, entry);
     },

@@ -108,23 +108,39 @@ test('5: a renewal that fails is not tried for ever, and what has ended asks for
   });
   const errors: string[] = [];
   client.on('error', ({ code }) => errors.push(code));
+  const expires_at = '2026-11-21T03:41:47Z'; // in a minute
   await settle();
   gateway.subscribes();
   gateway.socket.greet({ subject: 'alice' });
-  gateway.socket.say({ type: 'token_expiring', expires_at: '2026-11-21T03:41:47Z' });
+  gateway.socket.say({ type: 'token_expiring', expires_at });
   for (let n = 0; n < 10; n++) {
     await clock.advance(25_000);
-    gateway.socket.say({ type: 'heartbeat', timestamp: '2026-11-21T03:41:47Z' });
+    gateway.socket.say({ type: 'heartbeat', timestamp: new Date(clock.now()).toISOString() });
   }
-  assert.equal(asked, 2);
-  assert.deepEqual(errors, ['token_unavailable']);
+  assert.equal(asked, 1 + 13, 'every 5 s until it has expired');
+  assert.deepEqual(errors, Array(13).fill('token_unavailable'));
   assert.equal(client.status.state, 'open', 'a renewal that fails ends nothing');
 
-  gateway.socket.say({ type: 'token_expiring', expires_at: '2026-11-21T03:41:47Z' });
+  gateway.socket.say({ type: 'token_expiring', expires_at });
   client.close();
   await clock.advance(600_000);
-  assert.equal(asked, 3);
+  assert.equal(asked, 1 + 13 + 1);
   assert.equal(clock.pending, 0);
+
+  // Nor does it go on with the next connection, whose token is another one.
+  let isAway = false;
+  const other = setUp({ token: () => (isAway ? Promise.reject(new Error('away')) : 'good') });
+  await settle();
+  other.gateway.socket.greet({ subject: 'alice' });
+  isAway = true;
+  other.gateway.socket.say({ type: 'token_expiring', expires_at });
+  await settle();
+  isAway = false;
+  other.gateway.socket.drop();
+  await other.clock.advance(1_500);
+  other.gateway.socket.greet({ subject: 'alice' });
+  await other.clock.advance(20_000);
+  assert.deepEqual(other.gateway.socket.of('auth'), []);
 });
 
 test('6: a position moves when the handlers have had the entry, also one that throws', async (t) => {

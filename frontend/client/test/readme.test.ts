@@ -2,7 +2,7 @@
 
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
-import { readFileSync, writeFileSync } from 'node:fs';
+import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { describe, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 
@@ -17,6 +17,7 @@ const EXPECTED: RegExp[] = [
   /^10 entries$/m,
   /^Verbunden\.$/m,
   /^open$/m,
+  /^failed 404 not_found: there is nothing at this address$/m,
   /^placed [0-9a-f-]{36}\nrouting 10\n(.*\n)*confirmed 100\ndone: \w+$/m,
   /^<section><p role="status">Connected\.<\/p><ul>(<li>.* [\d.-]+<\/li>)+<\/ul><\/section>$/m,
   /^Connected\. [1-9]\d* keys$/m,
@@ -30,7 +31,7 @@ globalThis.WebSocket ??= WebSocket;
 const { fetch } = globalThis;
 globalThis.fetch = (url, init) => (url === '/token' ? new Response('a.b.c') : fetch(url, init));
 `;
-const A_BUTTON = 'globalThis.document = { querySelector: () => ({}) };';
+const A_BUTTON = 'globalThis.document = { querySelector: () => ({ addEventListener() {} }) };';
 const AROUND_PAGE = `
 import { Window } from 'happy-dom';
 import { createElement } from 'react';
@@ -68,6 +69,14 @@ const run = (file: string, expected: RegExp) =>
       else reject(new Error(`${file} printed, instead of ${expected}:\n${output}`));
     });
   });
+
+test('README.md names tests that there are', () => {
+  const tests = readdirSync('test').filter((name) => name.endsWith('.test.ts')).map((name) => readFileSync(`test/${name}`, 'utf8')).join('');
+  const [, table] = /^What is said of zonewire[^]*?\n\n([^]*?)\n\n/m.exec(readFileSync('README.md', 'utf8'))!;
+  const named = [...table!.matchAll(/`([^`]+)`/g)].map(([, name]) => name!);
+  assert.ok(named.length >= 10);
+  assert.deepEqual(named.filter((name) => !tests.includes(`test('${name}'`)), []);
+});
 
 describe('README.md', { skip: noGateway, concurrency: 2 }, async () => {
   let gateway: Promise<Gateway> | undefined;

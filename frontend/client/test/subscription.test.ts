@@ -376,29 +376,6 @@ test('an error that is temporary leaves the request as it is', async () => {
   assert.equal(sub.status, 'live');
 });
 
-test('who is told to come later comes then', async () => {
-  const { gateway, clock, client } = await greeted();
-  const sub = client.zone('pjm');
-  gateway.socket.say({ type: 'error', id: 1, code: 'rate_limited', temporary: false, message: '', channel: 'zone:pjm', retry_after_ms: 3_000 });
-  await clock.advance(2_999);
-  assert.equal(gateway.socket.of('subscribe').length, 1);
-  await clock.advance(1);
-  assert.equal(gateway.socket.of('subscribe').length, 2);
-  subscribed(gateway.socket);
-  assert.equal(sub.status, 'live');
-
-  // Not on a connection that comes meanwhile, twice.
-  const other = client.zone('ercot');
-  const { id } = gateway.socket.of('subscribe').at(-1);
-  gateway.socket.say({ type: 'error', id, code: 'rate_limited', temporary: false, message: '', channel: 'zone:ercot', retry_after_ms: 3_000 });
-  gateway.socket.drop();
-  await clock.advance(1_500);
-  gateway.socket.greet();
-  await clock.advance(5_000);
-  assert.equal(gateway.socket.of('subscribe').length, 2);
-  other.close();
-});
-
 test('errors that belong to nothing are told by the client', async () => {
   const { gateway, client } = await greeted();
   const errors: string[] = [];

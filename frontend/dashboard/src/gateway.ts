@@ -2,12 +2,12 @@
 // it writes into the state and the board.
 import { signal } from '@preact/signals';
 import { connect, isFinal, type Status, type Subscription, type ZoneEntry } from 'zonewire';
-import type { HealthView, Problem as Told, ZoneList } from '../../../docs/schema/zonewire';
+import type { ConnectionEstablished, HealthView, Problem as Told, ZoneList } from '../../../docs/schema/zonewire';
 import { board, type Price, SPARK_MS } from './board';
-import { plural } from './format';
+import { clock, plural } from './format';
 import { newest } from './history';
 import type { Update } from './orders';
-import { happened, link, session, skew, storage } from './state';
+import { gatewayNow, happened, link, login, may, session, skew, storage } from './state';
 
 /** Where this page is served, below whatever path: all of the gateway is beside it. A copy that is served elsewhere
  * names its gateway in its head, which lists that origin in `http.origins`. */
@@ -28,7 +28,7 @@ export function logIn(given: string): void {
     sessionStorage.setItem(TOKEN, given);
     location.reload();
   } catch {
-    session.value = { ...session.value, why: 'This browser lets the page keep nothing, so it cannot log in.' };
+    login.value = { why: 'This browser lets the page keep nothing, so it cannot log in.' };
   }
 }
 
@@ -37,9 +37,26 @@ export function logOut(): void {
   location.reload();
 }
 
-function unauthorized(why: string): void {
-  session.value = { isOn: true, needed: true, why: token === null ? '' : why, subject: '', expires: 0 };
+/** Nothing more without another token. */
+function unauthorized(): void {
+  const { expires, subject } = session.peek();
+  if (login.peek() && subject === '') return;
+  const hasExpired = expires > 0 && gatewayNow() > expires - 1000;
+  const why = token === null ? '' : hasExpired ? `Your token expired at ${clock(expires - skew.peek())}.` : subject !== '' ? 'Your token is no longer accepted.' : 'The token that this tab has is not accepted.';
+  session.value = { asks: 'required', subject: '', expires: 0 };
+  may.value = { order: false, admin: false };
+  login.value = { why };
 }
+
+/** What the token allows, besides prices: the gateway says so when it is asked for it. */
+async function learnRights(): Promise<void> {
+  const isAllowed = (path: string) => get(path).then(() => true, (error: unknown) => !(error instanceof Problem && error.status === 403));
+  const [order, admin] = await Promise.all([isAllowed('api/orders/schema'), isAllowed('ws/stats?connections=0')]);
+  if (session.peek().subject !== '') may.value = { order, admin };
+}
+
+// A page without a token finds out who may come in when it is greeted.
+if (token === null) may.value = { order: true, admin: true };
 
 const client = connect(base, { ...(token === null ? {} : { token }) });
 export const reconnectNow = () => client.reconnect();
@@ -79,11 +96,12 @@ function heed(status: Status): void {
     if (before.phase === 'waiting') link.value = { ...before, at: Date.now() };
     else if (before.phase !== 'connecting') link.value = { phase: 'connecting', since: lostAt };
   } else if (state === 'waiting') {
+    if (code === 4006) unauthorized();
     link.value = { phase: 'waiting', since: lostAt, attempt, of: attemptsMax, at: Date.now() + retryInMs, why: why(status) };
   } else if (state === 'offline') {
     link.value = { phase: 'offline', since: before.phase === 'offline' ? before.since : lostAt || Date.now() };
   } else if (state === 'failed') {
-    if (code === 4501) unauthorized('The token that this tab has is not accepted.');
+    if (code === 4501) unauthorized();
     link.value = isFinal(code) ? { phase: 'closed', since: lostAt, why: why(status) } : { phase: 'stopped', since: lostAt, of: attemptsMax, why: why(status) };
   }
 }
@@ -118,6 +136,8 @@ async function askSince(): Promise<void> {
 
 export const zones = signal<readonly string[]>([]);
 export const zonesProblem = signal('');
+/** Zones on the board of which nothing can be shown, and why. */
+export const refused = signal<ReadonlyMap<string, string>>(new Map());
 const ZONES_EVERY_MS = 15_000;
 
 async function readZones(): Promise<void> {
@@ -142,6 +162,7 @@ export function watchZones(wanted: readonly string[]): void {
     followed.delete(zone);
     board.drop(zone);
   }
+  refused.value = new Map();
   for (const zone of wanted) if (!followed.has(zone)) follow(zone);
 }
 
@@ -172,7 +193,8 @@ function follow(zone: string): void {
     if (code === undefined) return;
     followed.delete(zone);
     board.drop(zone);
-    zonesProblem.value = code === 'forbidden' ? `Your token does not let you see ${zone}.` : `${zone} cannot be shown: ${message ?? code}.`;
+    const why = code !== 'forbidden' ? `${zone} cannot be shown: ${message ?? code}.` : session.peek().subject === '' ? `${zone} is shown to those who log in.` : `Your token does not let you see ${zone}.`;
+    refused.value = new Map(refused.peek()).set(zone, why);
   });
 }
 
@@ -240,7 +262,7 @@ async function ask<T>(method: string, path: string, body?: string, headers: Reco
   const json = (await answer.json().catch(() => null)) as unknown;
   if (answer.ok) return json as T;
   const told = (json ?? {}) as Partial<Told> & { errors?: { field: string; message: string }[] };
-  if (answer.status === 401) unauthorized('The token that this tab has is not accepted.');
+  if (answer.status === 401 && session.peek().asks !== 'optional') unauthorized();
   throw new Problem(answer.status, told.code ?? '', answer.status === 403 && told.code === 'forbidden' ? `Your token does not allow this${told.detail ? `: ${told.detail}` : ''}.` : sentence(told.detail ?? `The gateway answered ${answer.status}.`), told.errors ?? []);
 }
 
@@ -253,14 +275,22 @@ export const get = <T>(path: string) => ask<T>('GET', path);
 export const post = <T>(path: string, body?: string, headers?: Record<string, string>) => ask<T>('POST', path, body, headers);
 export const remove = (zone: string, key: string) => ask<void>('DELETE', `api/zones/${encodeURIComponent(zone)}/keys/${encodeURIComponent(key)}`);
 
+/** The first message of each connection says who one is. */
+function greeted({ authentication, subject = '', token_expires_at: expires }: Partial<ConnectionEstablished>): void {
+  const asks = authentication === 'required' ? 'required' : authentication === 'optional' ? 'optional' : 'nobody';
+  session.value = { asks, subject, expires: expires === undefined ? 0 : Date.parse(expires) };
+  login.value = null;
+  if (subject !== '') void learnRights();
+  else may.value = { order: asks === 'nobody', admin: asks === 'nobody' };
+}
+
 export function start(): void {
   client.on('state', heed);
   heed(client.status);
   client.on('backend', (it) => {
     skew.value = Date.now() - client.ageMs({ timestamp: new Date().toISOString() }) - Date.now();
     const since = it.since === undefined ? Date.now() + skew.value : Date.parse(it.since);
-    const { authentication, subject, token_expires_at: expires } = it as { authentication?: string; subject?: string; token_expires_at?: string };
-    if (authentication !== undefined) session.value = { isOn: subject !== undefined, needed: false, why: '', subject: subject ?? '', expires: expires === undefined ? 0 : Date.parse(expires) };
+    if (!('since' in it)) greeted(it as Partial<ConnectionEstablished>);
     serves(it.state, it.storage_backend, since, it as { scope?: string; reason?: string; channels?: string[] });
     if (it.since === undefined && it.state !== 'healthy') void askSince();
   });

@@ -34,8 +34,12 @@ export interface Happening {
 
 export const link = signal<Link>({ phase: 'connecting', since: Date.now() });
 export const storage = signal<Storage | null>(null);
-/** Who is logged in; `needed` where a token is asked for and there is none that is good. */
-export const session = signal<{ isOn: boolean; needed: boolean; why: string; subject: string; expires: number }>({ isOn: false, needed: false, why: '', subject: '', expires: 0 });
+/** Who one is to the gateway: whether it asks for tokens, whose the one is that was shown, and until when. */
+export const session = signal<{ asks: 'nobody' | 'optional' | 'required'; subject: string; expires: number }>({ asks: 'nobody', subject: '', expires: 0 });
+/** A token is asked for: why, or nothing because the user wants to. */
+export const login = signal<{ why: string } | null>(null);
+/** What one may besides reading prices; null where that is not known yet. */
+export const may = signal<{ order: boolean; admin: boolean } | null>(null);
 /** The gateway's clock less this one's, in milliseconds. */
 export const skew = signal(0);
 /** Ticks once a second, for what counts in words. */
@@ -76,13 +80,23 @@ export function notify(text: string, isBad = false): void {
   noticeEnds = setTimeout(() => { notice.value = null; }, 8000);
 }
 
+/** There is nothing to see without a token that is good. */
+export const isShut = computed(() => session.value.asks === 'required' && session.value.subject === '');
+
+/** A token that ends within this time is told of. */
+const ENDS_SOON_MS = 60_000;
+export const endsSoon = computed(() => {
+  const { expires } = session.value;
+  return expires > 0 && expires - second.value - skew.value < ENDS_SOON_MS;
+});
+
 export type Tone = 'ok' | 'warn' | 'bad' | 'wait';
 
 /** The corner: one word, and what belongs to it. */
 export const corner = computed<{ tone: Tone; word: string; detail: string }>(() => {
   const now = second.value;
   const it = link.value;
-  if (session.value.needed) return { tone: 'wait', word: 'Not logged in', detail: '' };
+  if (isShut.value) return { tone: 'wait', word: 'Not logged in', detail: '' };
   switch (it.phase) {
     case 'connecting': return { tone: 'wait', word: 'Connecting', detail: '' };
     case 'waiting': return { tone: 'bad', word: 'Reconnecting', detail: `${it.attempt} of ${it.of}, ${inSeconds(it.at, now)}` };
@@ -104,7 +118,7 @@ export interface Banner {
   what: string;
   means: string;
   /** A button that helps. */
-  action: 'reconnect' | 'details' | null;
+  action: 'reconnect' | 'details' | 'login' | null;
   label: string;
 }
 
@@ -112,7 +126,7 @@ export interface Banner {
 export const banner = computed<Banner | null>(() => {
   const now = second.value;
   const it = link.value;
-  if (session.value.needed) return null;
+  if (isShut.value) return null;
   const asOf = it.since === 0 ? 'Nothing has come yet.' : `What you see is as of ${clock(it.since)}, and is getting older.`;
   const at = it.since === 0 ? '' : ` at ${clock(it.since)}`;
   switch (it.phase) {
@@ -126,6 +140,10 @@ export const banner = computed<Banner | null>(() => {
       return { tone: 'bad', what: `This device has been offline since ${clock(it.since)}.`, means: `${asOf} The page connects by itself when the network is back.`, action: 'reconnect', label: 'Reconnect now' };
     case 'connecting': return null;
     case 'live': break;
+  }
+  if (endsSoon.value && !login.value) {
+    const left = session.value.expires - skew.value - now;
+    return { tone: 'warn', what: `Your login ends ${left < 1000 ? 'now' : `in ${duration(left)}`}.`, means: `From ${clock(session.value.expires - skew.value)} on nothing comes any more without another token.`, action: 'login', label: 'Log in again' };
   }
   const stored = storage.value;
   if (!stored || stored.state === 'healthy') return null;
@@ -143,7 +161,7 @@ let toldBefore = '';
 export function tellState(): void {
   const it = link.peek();
   const stored = storage.peek();
-  const key = `${it.phase} ${it.phase === 'live' ? stored?.state : ''}`;
+  const key = `${it.phase} ${it.phase === 'live' ? `${stored?.state} ${endsSoon.peek()}` : ''}`;
   if (key === toldBefore) return;
   toldBefore = key;
   if (it.phase === 'connecting') return;

@@ -1,57 +1,142 @@
-// How long frames take, and how much memory the page holds, with a thousand keys at two rates.
-//   node test/measure.mjs [seconds at each rate, 60] [keys, 1000]
-// A frame counts from its animation callback until its picture is done, with whatever came in between.
+// What the page costs the browser, on a gateway of its own with a thousand keys.
+//   node test/measure.mjs frames [seconds at each rate, 60] [keys, 1000]
+//   node test/measure.mjs memory [minutes, 10] [keys, 1000]
+//   node test/measure.mjs load
+// Frames: what the page's own thread does from one frame to the next, by the browser's trace, in time of the processor:
+// scripts (the socket's messages among them), style and layout, painting. The time between frames is apart: a display has
+// one each 16.7 ms, the page draws when prices have come, and without a graphics card the machine rasters them itself.
+// Memory: after a full collection, each minute, at 200 prices a second.
 import { Gateway, over, publishing, tab, until } from './support.mjs';
 
-const [seconds = 60, keys = 1000] = process.argv.slice(2).map(Number);
+const [what = 'frames', ...numbers] = process.argv.slice(2);
+const [amount = what === 'memory' ? 10 : 60, keys = 1000] = numbers.map(Number);
 const pick = (sorted, part) => sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * part))] ?? NaN;
+const ms = (times, part) => pick(times.sort((a, b) => a - b), part).toFixed(1);
+const waits = (time) => new Promise((later) => setTimeout(later, time));
+
+/** The page with all keys, sorted by price. */
+async function shown(gateway, zone) {
+  const page = await tab();
+  await page.goto(`${gateway.url}#/prices/${zone}?sort=-price`);
+  await until(async () => (await page.locator('.foot').first().innerText()).includes(`${keys.toLocaleString('en')} keys`), 'all keys');
+  await waits(3000);
+  return page;
+}
+
+const KINDS = {
+  scripts: ['FunctionCall', 'EvaluateScript', 'FireAnimationFrame', 'TimerFire', 'RunMicrotasks', 'v8.callFunction', 'WebSocketReceive', 'EventDispatch', 'MinorGC', 'MajorGC'],
+  layout: ['UpdateLayoutTree', 'Layout', 'InvalidateLayout', 'ScheduleStyleRecalculation', 'Animation'],
+  painting: ['PrePaint', 'Paint', 'Layerize', 'Commit', 'UpdateLayer', 'UpdateLayerTree', 'CompositeLayers'],
+};
+const kindOf = new Map(Object.entries(KINDS).flatMap(([kind, names]) => names.map((name) => [name, kind])));
+
+/** Milliseconds of the processor: what others do meanwhile does not count. */
+const took = (it) => (it.tdur ?? it.dur) / 1000;
+
+/** Milliseconds of the page's own thread by kind, for each frame of a trace. */
+function framesOf(events) {
+  const main = events.find((it) => it.name === 'thread_name' && it.args.name === 'CrRendererMain' && events.some((other) => other.pid === it.pid && other.tid === it.tid && other.name === 'FireAnimationFrame'));
+  const mine = events.filter((it) => it.pid === main.pid && it.tid === main.tid && it.ph === 'X').sort((a, b) => a.ts - b.ts || b.dur - a.dur);
+  const begins = mine.filter((it) => it.name === 'FireAnimationFrame').map((it) => it.ts);
+  // Several callbacks of one frame begin together.
+  const frames = begins.filter((at, i) => i === 0 || at - begins[i - 1] > 4000);
+  const spent = frames.map(() => ({ all: 0, scripts: 0, layout: 0, painting: 0 }));
+  let frame = 0;
+  const ends = { task: 0, scripts: 0, layout: 0, painting: 0 };
+  for (const it of mine) {
+    while (frame + 1 < frames.length && it.ts >= frames[frame + 1]) frame += 1;
+    if (it.ts < frames[0]) continue;
+    // Of what is within each other, the outermost counts.
+    const kind = kindOf.get(it.name);
+    if (it.name === 'RunTask' && it.ts >= ends.task) {
+      ends.task = it.ts + it.dur;
+      spent[frame].all += took(it);
+    } else if (kind && it.ts >= ends[kind]) {
+      ends[kind] = it.ts + it.dur;
+      spent[frame][kind] += took(it);
+      // What a script makes the browser lay out in between is no script.
+      if (kind === 'layout' && it.ts < ends.scripts) spent[frame].scripts -= took(it);
+    }
+  }
+  return { spent: spent.slice(0, -1), apart: frames.slice(1).map((at, i) => (at - frames[i]) / 1000) };
+}
+
+/** Traces for so long. */
+async function traced(cdp, seconds) {
+  const events = [];
+  const take = ({ value }) => { for (const it of value) events.push(it); };
+  cdp.on('Tracing.dataCollected', take);
+  await cdp.send('Tracing.start', { transferMode: 'ReportEvents', traceConfig: { recordMode: 'recordAsMuchAsPossible', includedCategories: ['devtools.timeline', 'disabled-by-default-devtools.timeline', 'toplevel', 'v8'] } });
+  await waits(seconds * 1000);
+  const complete = new Promise((resolve) => cdp.once('Tracing.tracingComplete', resolve));
+  await cdp.send('Tracing.end');
+  await complete;
+  cdp.off('Tracing.dataCollected', take);
+  return events;
+}
+
+const measures = {
+  async frames(gateway) {
+    console.log('| prices a second | frames a second | scripts, style and layout, p50, ms | p95, ms | p99, ms | painting, p95, ms | all of the thread, p50, ms | p95, ms | from frame to frame, p50, ms | p95, ms |');
+    console.log('| ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |');
+    for (const rate of [200, 2000]) {
+      const feed = await publishing(gateway, `nodes-${rate}`, keys, rate);
+      const page = await shown(gateway, `nodes-${rate}`);
+      const cdp = await page.context().newCDPSession(page);
+      const spent = [];
+      const apart = [];
+      // A trace is kept in memory, so it is taken in parts.
+      const PART = 10;
+      for (let at = 0; at < amount; at += PART) {
+        const part = framesOf(await traced(cdp, Math.min(PART, amount - at)));
+        spent.push(...part.spent);
+        apart.push(...part.apart);
+      }
+      const of = (...kinds) => spent.map((it) => kinds.reduce((sum, kind) => sum + it[kind], 0));
+      const own = of('scripts', 'layout');
+      console.log(`| ${Math.round(await feed.stop())} | ${(spent.length / amount).toFixed(0)} | ${ms(own, 0.5)} | ${ms(own, 0.95)} | ${ms(own, 0.99)} | ${ms(of('painting'), 0.95)} | ${ms(of('all'), 0.5)} | ${ms(of('all'), 0.95)} | ${ms(apart, 0.5)} | ${ms(apart, 0.95)} |`);
+      await page.context().close();
+    }
+  },
+
+  async memory(gateway) {
+    const feed = await publishing(gateway, 'nodes', keys, 200);
+    const page = await shown(gateway, 'nodes');
+    const cdp = await page.context().newCDPSession(page);
+    await cdp.send('Performance.enable');
+    console.log('| minute | heap after a collection, MiB | DOM nodes | listeners | documents |');
+    console.log('| ---: | ---: | ---: | ---: | ---: |');
+    for (let minute = 0; minute <= amount; minute += 1) {
+      if (minute > 0) await waits(60_000);
+      await cdp.send('HeapProfiler.collectGarbage');
+      const { metrics } = await cdp.send('Performance.getMetrics');
+      const of = (name) => metrics.find((it) => it.name === name).value;
+      console.log(`| ${minute} | ${(of('JSHeapUsedSize') / 2 ** 20).toFixed(2)} | ${of('Nodes')} | ${of('JSEventListeners')} | ${of('Documents')} |`);
+    }
+    console.log(`${Math.round(await feed.stop())} prices a second`);
+  },
+
+  async load(gateway) {
+    for (const view of ['prices', 'orders', 'gateway']) {
+      const page = await tab();
+      const cdp = await page.context().newCDPSession(page);
+      await cdp.send('Network.enable');
+      const [kinds, files] = [new Map(), []];
+      cdp.on('Network.responseReceived', ({ requestId, response }) => kinds.set(requestId, response));
+      cdp.on('Network.loadingFinished', ({ requestId, encodedDataLength }) => files.push([kinds.get(requestId), encodedDataLength]));
+      await page.goto(`${gateway.url}#/${view}`);
+      await page.locator('main h1, main .panel').first().waitFor();
+      await page.waitForLoadState('networkidle');
+      const own = files.filter(([it]) => /\/(assets\/|mark\.svg|$)/.test(new URL(it.url).pathname));
+      console.log(`${view}: ${own.length} files, ${own.reduce((sum, [, bytes]) => sum + bytes, 0).toLocaleString('en')} bytes with their heads (${[...new Set(own.map(([it]) => it.headers['content-encoding'] ?? 'as they are'))].join(', ')})`);
+      await page.context().close();
+    }
+  },
+};
 
 try {
   const gateway = await Gateway.start('serve', '--storage', 'memory');
-  const page = await tab();
-  await page.addInitScript(() => {
-    const ask = window.requestAnimationFrame.bind(window);
-    const after = new MessageChannel();
-    let began = 0;
-    window.frameTimes = [];
-    window.scriptTimes = [];
-    window.requestAnimationFrame = (draw) => ask((at) => {
-      const now = performance.now();
-      draw(at);
-      window.scriptTimes.push(performance.now() - now);
-      if (began === 0) {
-        began = now;
-        after.port2.postMessage(0);
-      }
-    });
-    after.port1.onmessage = () => {
-      window.frameTimes.push(performance.now() - began);
-      began = 0;
-    };
-  });
-  const cdp = await page.context().newCDPSession(page);
-  const heap = async () => {
-    await cdp.send('HeapProfiler.collectGarbage');
-    return (await cdp.send('Runtime.getHeapUsage')).usedSize / 2 ** 20;
-  };
-  console.log('| prices a second | frames a second | p50, ms | p95, ms | p99, ms | longest, ms | of it scripts, p50, ms | p95, ms | heap at first, MiB | heap at the end, MiB |');
-  console.log('| ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |');
-  for (const rate of [200, 2000]) {
-    const feed = await publishing(gateway, `nodes-${rate}`, keys, rate);
-    await page.goto(`${gateway.url}#/prices/nodes-${rate}?sort=-price`);
-    await until(async () => (await page.locator('.foot').first().innerText()).includes(`${keys.toLocaleString('en')} keys`), 'all keys');
-    await new Promise((later) => setTimeout(later, 3000));
-    const before = await heap();
-    await page.evaluate(() => { window.frameTimes.length = window.scriptTimes.length = 0; });
-    const began = Date.now();
-    await new Promise((later) => setTimeout(later, seconds * 1000));
-    const [frames, scripts] = (await page.evaluate(() => [window.frameTimes, window.scriptTimes])).map((times) => times.sort((a, b) => a - b));
-    const took = (Date.now() - began) / 1000;
-    const end = await heap();
-    const real = await feed.stop();
-    const [p50, p95, p99, most] = [0.5, 0.95, 0.99, 1].map((part) => pick(frames, part).toFixed(1));
-    console.log(`| ${Math.round(real)} | ${(frames.length / took).toFixed(0)} | ${p50} | ${p95} | ${p99} | ${most} | ${pick(scripts, 0.5).toFixed(1)} | ${pick(scripts, 0.95).toFixed(1)} | ${before.toFixed(1)} | ${end.toFixed(1)} |`);
-  }
+  await measures[what](gateway);
   await gateway.end('SIGTERM');
 } finally {
   await over();

@@ -1,5 +1,5 @@
 // What tests of the page need: real gateways, a real Redis, nginx, one browser, and somebody who publishes.
-import { spawn } from 'node:child_process';
+import { execFileSync, spawn } from 'node:child_process';
 import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
@@ -76,6 +76,18 @@ export class Gateway {
     if (!answer.ok) throw new Error(`${answer.status} ${await answer.text()}`);
   }
   async get(path) { return (await fetch(this.url + path)).json(); }
+}
+
+/** Runs the gateway's program to its end; what it printed. */
+const cli = (args, env = {}) => execFileSync(binary, args, { encoding: 'utf8', stdio: ['ignore', 'pipe', 'ignore'], env: { PATH: process.env.PATH, ...env } }).trim();
+
+/** A configuration with authentication, and what makes tokens for it. */
+export class Access {
+  dir = folder();
+  config = join(this.dir, 'zonewire.toml');
+  constructor(...more) { this.operator = cli(['config', 'init', this.dir, ...more]); }
+  token(subject, ...more) { return cli(['token', 'mint', '--config', this.config, '--subject', subject, ...more]); }
+  revoke(gateway, subject) { return cli(['token', 'revoke', '--url', gateway.url, '--subject', subject], { ZONEWIRE_TOKEN: this.operator }); }
 }
 
 export class Redis {

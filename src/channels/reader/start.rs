@@ -208,6 +208,11 @@ impl StartingPoint {
         }
     }
 
+    /// Its channel goes on here without the log.
+    pub(crate) fn is_alone(&self) -> bool {
+        is_fork(&self.life)
+    }
+
     /// Nothing is missing between what the client has had and what it gets.
     pub(crate) fn is_recovered(&self) -> bool {
         self.gap == Some(0)

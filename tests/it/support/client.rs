@@ -1,8 +1,14 @@
 //! A WebSocket client that reads messages in order, and never waits for ever.
+//!
+//! What helpers of tests decide by, such as whether something is a heartbeat or where a reader stands, they
+//! read with the types of the protocol, as clients do. What a test asserts it reads as raw JSON, by the
+//! names that stand in PROTOCOL.md: a field that is renamed in the types, which both ends share, would
+//! otherwise pass unnoticed.
 
 use std::time::Duration;
 
 use futures_util::{SinkExt as _, StreamExt as _};
+use serde::Deserialize as _;
 use serde_json::Value;
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time;
@@ -11,9 +17,13 @@ use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 use tokio_tungstenite::tungstenite::handshake::client::Request;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
+use zonewire_protocol::{Position, Resync, ServerMessage};
 
 /// The longest that anything may take on a busy machine; a test that waits so long has failed.
 pub(crate) const LIMIT: Duration = Duration::from_secs(20);
+
+/// The `id` of a ping that is waited for.
+const UNTIL: u64 = 1_000_000_007;
 
 /// A connected client.
 pub(crate) struct Client {
@@ -22,7 +32,23 @@ pub(crate) struct Client {
     waits_to_catch_up: bool,
 }
 
-const CAUGHT_UP: &str = r#"{"type":"caught_up","#;
+/// Only what has these words is looked at: reading each of many prices would take longer than all else.
+const CAUGHT_UP: &str = "caught_up";
+const HEARTBEAT: &str = "heartbeat";
+
+fn is_heartbeat(text: &str) -> bool {
+    text.contains(HEARTBEAT) && matches!(read(text), ServerMessage::Heartbeat(_))
+}
+
+/// What a gateway says, as clients read it.
+pub(crate) fn read(text: &str) -> ServerMessage {
+    serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"))
+}
+
+/// The same as a test asserts it.
+pub(crate) fn raw(text: &str) -> Value {
+    serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"))
+}
 
 /// What came.
 #[derive(Debug)]
@@ -83,7 +109,9 @@ impl Client {
         loop {
             return match time::timeout(LIMIT, self.socket.next()).await.expect("something comes in time") {
                 Some(Ok(Message::Text(text)))
-                    if !self.waits_to_catch_up && text.as_str().starts_with(CAUGHT_UP) =>
+                    if !self.waits_to_catch_up
+                        && text.contains(CAUGHT_UP)
+                        && matches!(read(&text), ServerMessage::CaughtUp(_)) =>
                 {
                     continue;
                 }
@@ -103,7 +131,7 @@ impl Client {
     pub(crate) async fn next_text(&mut self) -> String {
         loop {
             match self.came().await {
-                Came::Text(text) if !text.starts_with(r#"{"type":"heartbeat","#) => return text,
+                Came::Text(text) if !is_heartbeat(&text) => return text,
                 Came::Text(_) | Came::Ping => {}
                 other => panic!("expected a message, and there came {other:?}"),
             }
@@ -112,7 +140,7 @@ impl Client {
 
     /// The next message; heartbeats and pings are passed over.
     pub(crate) async fn next(&mut self) -> Value {
-        serde_json::from_str(&self.next_text().await).unwrap()
+        raw(&self.next_text().await)
     }
 
     /// The next message of a type; others are passed over.
@@ -130,11 +158,11 @@ impl Client {
         self.waits_to_catch_up = true;
         let mut before = Vec::new();
         loop {
-            let message = self.next().await;
-            if message["type"] == "caught_up" {
-                return (before, message["channel"].as_str().unwrap().to_owned());
+            let text = self.next_text().await;
+            if let ServerMessage::CaughtUp(caught_up) = read(&text) {
+                return (before, caught_up.channel.to_string());
             }
-            before.push(message);
+            before.push(raw(&text));
         }
     }
 
@@ -156,14 +184,14 @@ impl Client {
     /// Asks for a pong, and gives the messages before it: whatever the gateway wrote before has come
     /// then. What was published may yet be on its way.
     pub(crate) async fn until_pong(&mut self) -> Vec<Value> {
-        self.send(&serde_json::json!({ "type": "ping", "id": "until" })).await;
+        self.send(&serde_json::json!({ "type": "ping", "id": UNTIL })).await;
         let mut before = Vec::new();
         loop {
-            let message = self.next().await;
-            if message["type"] == "pong" && message["id"] == "until" {
-                return before;
+            let text = self.next_text().await;
+            match read(&text) {
+                ServerMessage::Pong(pong) if pong.id == Some(UNTIL.into()) => return before,
+                _ => before.push(raw(&text)),
             }
-            before.push(message);
         }
     }
 
@@ -172,7 +200,7 @@ impl Client {
         let mut before = Vec::new();
         loop {
             match self.came().await {
-                Came::Text(text) => before.push(serde_json::from_str(&text).unwrap()),
+                Came::Text(text) => before.push(raw(&text)),
                 Came::Ping => {}
                 Came::Close(code, reason) => return (before, code, reason),
                 Came::End => panic!("the connection ended without a close frame, after {before:?}"),
@@ -185,7 +213,9 @@ impl Client {
         let mut heartbeats = 0;
         while heartbeats < count {
             match self.came().await {
-                Came::Text(text) => heartbeats += usize::from(text.contains(r#""type":"heartbeat""#)),
+                Came::Text(text) => {
+                    heartbeats += usize::from(is_heartbeat(&text));
+                }
                 Came::Ping => {}
                 other => panic!("{other:?}"),
             }
@@ -202,7 +232,7 @@ impl Client {
 
 /// The position of a `subscribed` or `resync`, for `since`.
 pub(crate) fn position(message: &Value) -> String {
-    format!("{}:{}", message["epoch"].as_str().unwrap(), message["offset"])
+    Position::deserialize(message).unwrap_or_else(|error| panic!("{error}: {message}")).to_string()
 }
 
 pub(crate) fn offset(message: &Value) -> u64 {
@@ -211,7 +241,7 @@ pub(crate) fn offset(message: &Value) -> u64 {
 
 /// Whether another gateway began the log of a channel that was followed before it had one: all follows.
 pub(crate) fn is_birth(message: &Value) -> bool {
-    let is_before = message["old_epoch"].as_str().is_some_and(|epoch| epoch.starts_with("u."));
-    let is_whole = message["recovered"] == true && message["gap"] == 0 && message["offset"] == 0;
-    message["type"] == "resync" && is_before && is_whole
+    let Ok(resync) = Resync::deserialize(message) else { return false };
+    let is_whole = resync.recovered && resync.gap == Some(0) && resync.offset == 0;
+    is_whole && resync.old_epoch.as_str().starts_with("u.")
 }

@@ -3,16 +3,16 @@
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 use serde_json::Value;
+use zonewire_protocol::{CloseCode, EntryKind, ErrorCode, Position, ServerMessage};
 
-use super::client::{Came, Client, offset, position};
+use super::client::{Came, Client, raw, read};
 
 /// What a subscriber has had of a zone, over all its connections.
 #[derive(Debug)]
 pub(crate) struct Follower {
     pub(crate) zone: String,
-    pub(crate) epoch: String,
-    /// The last offset had.
-    pub(crate) last: u64,
+    /// Of the last entry had.
+    pub(crate) position: Position,
     /// Every price since the start, in order.
     pub(crate) seen: Vec<Value>,
     pub(crate) connections: usize,
@@ -21,15 +21,14 @@ pub(crate) struct Follower {
 impl Follower {
     /// Begins after a position, as `subscribed` told it.
     pub(crate) fn after(zone: &str, position: &str) -> Self {
-        let (epoch, offset) = position.rsplit_once(':').unwrap();
-        let (zone, epoch, last) = (zone.to_owned(), epoch.to_owned(), offset.parse().unwrap());
-        Self { zone, epoch, last, seen: Vec::new(), connections: 0 }
+        let (zone, position) = (zone.to_owned(), position.parse().unwrap());
+        Self { zone, position, seen: Vec::new(), connections: 0 }
     }
 
     /// Reads to the offset `until`; leaves and comes back after as many messages as `cuts` draws, to
     /// one of the gateways.
     pub(crate) async fn read(&mut self, bases: &[String], until: u64, cuts: &mut Cuts) {
-        self.read_while(bases, |follower| follower.last < until, cuts).await;
+        self.read_while(bases, |follower| follower.position.offset < until, cuts).await;
     }
 
     /// Reads to a price with this key.
@@ -52,7 +51,7 @@ impl Follower {
                         left -= 1;
                     }
                     Came::Ping => {}
-                    other => panic!("{other:?} after {}", self.last),
+                    other => panic!("{other:?} after {}", self.position),
                 }
             }
             // Half of them without a word, as on a lost network.
@@ -64,59 +63,50 @@ impl Follower {
 
     /// Connects after the last position; the gateway must have all that follows.
     pub(crate) async fn resume(&mut self, base: &str) -> Client {
-        let Self { zone, epoch, last, .. } = self;
-        let mut client = Client::connect(&format!("{base}/ws/market/{zone}?since={epoch}:{last}")).await;
+        let Self { zone, position, .. } = self;
+        let mut client = Client::connect(&format!("{base}/ws/market/{zone}?since={position}")).await;
         self.connections += 1;
         let subscribed = loop {
-            let message = client.next().await;
-            match message["type"].as_str() {
-                Some("connection_established" | "backend_state") => {}
+            match read(&client.next_text().await) {
+                ServerMessage::ConnectionEstablished(_) | ServerMessage::BackendState(_) => {}
                 // It is subscribed as soon as the storage answers.
-                Some("error") => assert_eq!(message["code"], "storage_unavailable", "{message}"),
-                _ => break message,
+                ServerMessage::Error(error) if error.code.is(ErrorCode::StorageUnavailable) => {}
+                ServerMessage::Subscribed(subscribed) => break subscribed,
+                other => panic!("{other:?}"),
             }
         };
-        assert_eq!(subscribed["type"], "subscribed", "{subscribed}");
-        assert_eq!((&subscribed["recovered"], &subscribed["gap"]), (&true.into(), &0.into()), "{subscribed}");
+        assert_eq!((subscribed.recovered, subscribed.gap), (true, Some(0)), "{subscribed:?}");
         // What began its life since is called by its own name from here on, whichever that is.
-        let (told, born) = (position(&subscribed), epoch.strip_prefix("u."));
-        let is_same =
-            [Some(epoch.as_str()), born].into_iter().flatten().any(|epoch| told == format!("{epoch}:{last}"));
-        assert!(
-            is_same || (born.is_some() && *last == 0 && offset(&subscribed) == 0),
-            "{epoch}:{last}, {told}"
-        );
-        *epoch = subscribed["epoch"].as_str().unwrap().to_owned();
+        let (before, now) = (position.epoch.as_str(), subscribed.epoch.as_str());
+        let born = before.strip_prefix("u.");
+        let is_same = subscribed.offset == position.offset && (now == before || Some(now) == born);
+        let is_new = born.is_some() && (position.offset, subscribed.offset) == (0, 0);
+        assert!(is_same || is_new, "{position}, {subscribed:?}");
+        position.epoch = subscribed.epoch;
         client
     }
 
     /// Takes a message; false when the gateway says that this reader was too slow.
     pub(crate) fn take(&mut self, text: &str) -> bool {
-        let message: Value = serde_json::from_str(text).unwrap();
-        match message["type"].as_str() {
-            Some("price_update") => {
+        let Position { epoch, offset: last } = &mut self.position;
+        match read(text) {
+            ServerMessage::Entry(entry) if *entry.kind == *EntryKind::PriceUpdate.as_str() => {
                 // In a view of the log, what was had is left out.
-                let follows = offset(&message) == self.last + 1;
-                let skips = self.epoch.starts_with("v.") && offset(&message) > self.last;
-                assert!(follows || skips, "after {} of {}: {message}", self.last, self.epoch);
-                self.last = offset(&message);
-                self.seen.push(message);
+                let skips = epoch.as_str().starts_with("v.") && entry.offset > *last;
+                assert!(entry.offset == *last + 1 || skips, "after {last} of {epoch}: {text}");
+                *last = entry.offset;
+                self.seen.push(raw(text));
             }
-            Some("resync") => {
-                assert_eq!(
-                    (&message["recovered"], message["old_epoch"].as_str()),
-                    (&true.into(), Some(self.epoch.as_str())),
-                    "{message}"
-                );
-                message["epoch"].as_str().unwrap().clone_into(&mut self.epoch);
-                self.last = offset(&message);
+            ServerMessage::Resync(resync) => {
+                assert_eq!((resync.recovered, &resync.old_epoch), (true, &*epoch), "{text}");
+                (*epoch, *last) = (resync.epoch, resync.offset);
             }
-            Some("heartbeat" | "backend_state") => {}
-            Some("closing") => {
-                assert_eq!(message["code"], 4001, "{message}");
+            ServerMessage::Heartbeat(_) | ServerMessage::BackendState(_) => {}
+            ServerMessage::Closing(closing) => {
+                assert!(closing.reason.is(CloseCode::SlowConsumer), "{text}");
                 return false;
             }
-            _ => panic!("{message}"),
+            _ => panic!("{text}"),
         }
         true
     }

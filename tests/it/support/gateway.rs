@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -14,8 +15,9 @@ use zonewire::connections::Manager;
 use zonewire::gateway::{Gateway, RunError, StartError};
 use zonewire::orders::{OrderExecutor, PaperExecutor};
 use zonewire::storage::StorageChoice;
+use zonewire_protocol::{Accepted, Entries};
 
-use super::client::{Client, LIMIT};
+use super::client::{Client, LIMIT, offset};
 use super::eventually::eventually;
 
 /// In memory, on a free port, two shards, and a shutdown without a drain window.
@@ -136,7 +138,7 @@ pub(crate) async fn publish<T: ToString>(
     let lines: Vec<String> = prices.into_iter().map(|price| price.to_string()).collect();
     let answer = post(address, zone, LINES, lines.join("\n").as_bytes()).await;
     assert_eq!(answer.status, 200, "{answer:?}");
-    assert_eq!(answer.json()["accepted"], lines.len());
+    assert_eq!(answer.read::<Accepted>().accepted, lines.len() as u64);
 }
 
 /// An HTTP response.
@@ -150,6 +152,11 @@ pub(crate) struct Answer {
 
 impl Answer {
     pub(crate) fn json(&self) -> Value {
+        serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error}: {self:?}"))
+    }
+
+    /// What it says, as clients read it.
+    pub(crate) fn read<T: DeserializeOwned>(&self) -> T {
         serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error}: {self:?}"))
     }
 
@@ -249,26 +256,24 @@ impl Lines {
     }
 }
 
-/// A price of `key`.
 /// All that the log of a zone keeps, page by page.
 pub(crate) async fn history(address: SocketAddr, zone: &str) -> Vec<Value> {
-    let get = async |query: &str| {
+    let get = async |query: &str| -> Entries<Value> {
         let path = format!("/api/zones/{zone}/history?{query}");
-        request(address, "GET", &path, &[], b"").await.json()
+        request(address, "GET", &path, &[], b"").await.read()
     };
     let newest = get("limit=1").await;
-    let Some(epoch) = newest["epoch"].as_str() else { return Vec::new() };
-    let (first, last) = (newest["first_offset"].as_u64().unwrap_or(1), newest["last_offset"].as_u64());
-    let (mut all, mut end) = (Vec::new(), first - 1);
-    while Some(end) < last {
+    let Some(epoch) = newest.epoch else { return Vec::new() };
+    let (mut all, mut end) = (Vec::new(), newest.first_offset.unwrap_or(1) - 1);
+    while Some(end) < newest.last_offset {
         let page = get(&format!("limit=1000&after={epoch}:{end}")).await;
-        let entries = page["entries"].as_array().unwrap();
-        all.extend(entries.iter().cloned());
-        end = entries.last().expect("the log keeps more")["offset"].as_u64().unwrap();
+        end = offset(page.entries.last().expect("the log keeps more"));
+        all.extend(page.entries);
     }
     all
 }
 
+/// A price of `key`.
 pub(crate) fn price(key: &str, value: u64) -> Value {
     serde_json::json!({ "key": key, "price": value })
 }

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use serde_json::{Value, json};
 use uuid::Uuid;
 use zonewire::config::{Config, ExecutorChoice};
+use zonewire_protocol::{EntryMessage, Known as _, OrderPlaced, OrderStatus};
 
 use super::eventually::eventually;
 use super::gateway::{Answer, JSON, Running, config, request};
@@ -54,7 +55,7 @@ pub(crate) async fn place(address: SocketAddr) -> String {
 pub(crate) async fn place_this(address: SocketAddr, order: &Value) -> String {
     let answer = post_json(address, "/api/orders/execute", order).await;
     assert_eq!(answer.status, 202, "{answer:?}");
-    answer.json()["orderId"].as_str().unwrap().to_owned()
+    answer.read::<OrderPlaced>().order_id.to_string()
 }
 
 /// `GET /api/orders/{id}`; the order must be known.
@@ -64,46 +65,57 @@ pub(crate) async fn get_order(address: SocketAddr, id: &str) -> Value {
     answer.json()
 }
 
-/// Waits until an order has a status.
-pub(crate) async fn until_status(address: SocketAddr, id: &str, status: &str) -> Value {
-    eventually(&format!("order {id} is {status}"), async || {
+/// Waits until an order is as asked, which its status says.
+async fn until(address: SocketAddr, id: &str, what: &str, is_it: impl Fn(OrderStatus) -> bool) -> Value {
+    eventually(&format!("order {id} {what}"), async || {
         let order = get_order(address, id).await;
-        (order["status"] == status).then_some(order)
+        let status = OrderStatus::of(order["status"].as_str()?);
+        status.is_some_and(&is_it).then_some(order)
     })
     .await
 }
 
+/// Waits until an order has a status.
+pub(crate) async fn until_status(address: SocketAddr, id: &str, status: &str) -> Value {
+    let wanted = OrderStatus::of(status).unwrap();
+    until(address, id, &format!("is {status}"), |status| status == wanted).await
+}
+
 /// Waits until an order has ended, however.
 pub(crate) async fn until_ended(address: SocketAddr, id: &str) -> Value {
-    eventually(&format!("order {id} ends"), async || {
-        let order = get_order(address, id).await;
-        ["confirmed", "failed"].iter().any(|end| order["status"] == *end).then_some(order)
-    })
-    .await
+    let ends = |status| matches!(status, OrderStatus::Confirmed | OrderStatus::Failed);
+    until(address, id, "ends", ends).await
 }
 
 /// Checks what holds of every order's updates: offsets without holes, stages in order within a run of
 /// an attempt, attempts one by one, and one last update at most. Gives the types in order.
 pub(crate) fn check_updates(updates: &[Value]) -> Vec<String> {
     let mut before: Option<(u64, u64, u64, u64)> = None;
+    let mut types = Vec::new();
     for (place, update) in updates.iter().enumerate() {
-        let number = |name: &str| update[name].as_u64().unwrap_or_else(|| panic!("{name} in {update}"));
-        let attempt = update.get("attempt").map_or(1, |_| number("attempt"));
-        let run = update.get("run").map_or(1, |_| number("run"));
-        let (offset, progress) = (number("offset"), number("progress"));
-        let is_last = place + 1 == updates.len();
-        let ends = update["type"] == "confirmed" || update["type"] == "failed";
-        assert!(!ends || is_last, "something follows the end: {updates:?}");
+        let update: EntryMessage = serde_json::from_str(&update.to_string()).unwrap();
+        let number = |name: &str| -> Option<u64> {
+            let number = serde_json::from_str(update.fields.raw(name)?.get());
+            Some(number.unwrap_or_else(|error| panic!("{error}: {name} in {update:?}")))
+        };
+        let (attempt, run) = (number("attempt").unwrap_or(1), number("run").unwrap_or(1));
+        let (offset, progress) = (update.offset, number("progress").expect("its progress"));
+        assert!(
+            !update.is_terminal() || place + 1 == updates.len(),
+            "something follows the end: {updates:?}"
+        );
         if let Some((offset_before, attempt_before, run_before, progress_before)) = before {
             assert_eq!(offset, offset_before + 1, "{updates:?}");
             let goes_on = attempt == attempt_before && progress >= progress_before;
+            let stage = OrderStatus::of(&update.kind);
             let begins = (attempt == attempt_before + 1 || attempt == attempt_before && run > run_before)
-                && ["routing", "submitted"].iter().any(|kind| update["type"] == *kind);
-            assert!(goes_on || begins || update["type"] == "failed", "{updates:?}");
+                && matches!(stage, Some(OrderStatus::Routing | OrderStatus::Submitted));
+            assert!(goes_on || begins || stage == Some(OrderStatus::Failed), "{updates:?}");
         }
         before = Some((offset, attempt, run, progress));
+        types.push(update.kind.into());
     }
-    updates.iter().map(|update| update["type"].as_str().unwrap().to_owned()).collect()
+    types
 }
 
 /// An order's kept updates, checked.

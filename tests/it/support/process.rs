@@ -1,28 +1,17 @@
-//! The program as a process of its own.
+//! The program as a process of its own, serving.
 
-use std::net::SocketAddr;
-use std::process::{ExitStatus, Stdio};
+use std::process::ExitStatus;
 
-use serde_json::Value;
-use tokio::io::{AsyncBufReadExt as _, BufReader, Lines};
-use tokio::process::{Child, ChildStderr, Command};
-use tokio::task::JoinSet;
-use tokio::time;
+use tokio::process::Command;
+use zonewire_kit::process::{Gateway, Log};
 
 use super::client::LIMIT;
 
-/// The program, serving.
-pub(crate) struct Process {
-    pub(crate) child: Child,
-    pub(crate) address: SocketAddr,
-    /// Reads its log to the end, so that it never waits for us.
-    log: JoinSet<Vec<String>>,
-}
+pub(crate) use zonewire_kit::process::Signal;
 
 pub(crate) fn serve(args: &[String]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_zonewire"));
-    command.arg("serve").args(args).env_clear().kill_on_drop(true);
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+    command.arg("serve").args(args).env_clear();
     command
 }
 
@@ -38,9 +27,19 @@ pub(crate) fn serve_within(limit: &str, settings: &[&str]) -> Command {
     let mut command = Command::new("sh");
     let script = format!("{limit} && exec \"$0\" serve \"$@\"");
     command.args(["-c", &script, env!("CARGO_BIN_EXE_zonewire"), "--storage=memory"]).args(args(settings));
-    command.env_clear().kill_on_drop(true);
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+    command.env_clear();
     command
+}
+
+/// One that must do as it is told.
+pub(crate) struct Process(Gateway);
+
+impl std::ops::Deref for Process {
+    type Target = Gateway;
+
+    fn deref(&self) -> &Gateway {
+        &self.0
+    }
 }
 
 impl Process {
@@ -57,67 +56,41 @@ impl Process {
 
     /// The same with a command of the caller's, which logs in JSON.
     pub(crate) async fn start_command(command: Command) -> Self {
-        let (mut process, mut lines) = Self::spawn(command).await;
-        process.log.spawn(async move {
-            let mut read = Vec::new();
-            while let Ok(Some(line)) = lines.next_line().await {
-                read.push(line);
-            }
-            read
-        });
-        process
+        Self(Gateway::start(command, None).await.unwrap())
     }
 
     /// The same, with nobody who reads its log any more once it is ready.
-    pub(crate) async fn start_unread(
-        settings: &[&str],
-        environment: &[(&str, &str)],
-    ) -> (Self, Lines<BufReader<ChildStderr>>) {
-        let mut command = serve(&args(settings));
-        command.envs(environment.iter().copied());
-        Self::spawn(command).await
+    pub(crate) async fn start_unread(settings: &[&str]) -> (Self, Log) {
+        let (gateway, log) = Gateway::start_unread(serve(&args(settings)), None).await.unwrap();
+        (Self(gateway), log)
     }
 
-    async fn spawn(mut command: Command) -> (Self, Lines<BufReader<ChildStderr>>) {
-        let mut child = command.spawn().unwrap();
-        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
-        let ready = async {
-            loop {
-                let line = lines.next_line().await.unwrap().expect("the log goes on until it is ready");
-                let line: Value = serde_json::from_str(&line).unwrap_or_else(|_| panic!("{line}"));
-                if line["message"] == "ready" {
-                    return line["address"].as_str().unwrap().parse().unwrap();
-                }
-            }
-        };
-        let address = time::timeout(LIMIT, ready).await.expect("it is ready in time");
-        (Self { child, address, log: JoinSet::new() }, lines)
+    pub(crate) fn signal(&self, signal: Signal) {
+        self.process.signal(signal).unwrap();
     }
 
-    pub(crate) async fn signal(&self, signal: &str) {
-        let pid = self.child.id().expect("it still runs").to_string();
-        assert!(Command::new("kill").args([signal, &pid]).status().await.unwrap().success());
+    pub(crate) async fn kill(&mut self) {
+        self.0.process.kill().await.unwrap();
     }
 
     /// Bounds the files that it may have open from now on.
     pub(crate) async fn limit_files(&self, max: usize) {
-        let pid = self.child.id().expect("it still runs").to_string();
+        let pid = self.process.id().expect("it still runs").to_string();
         let limit = format!("--nofile={max}:");
         let limited = Command::new("prlimit").args(["--pid", &pid, &limit]).status().await;
         assert!(limited.expect("prlimit is there").success());
     }
 
+    pub(crate) fn has_ended(&mut self) -> Option<ExitStatus> {
+        self.0.process.has_ended().unwrap()
+    }
+
     pub(crate) async fn ended(&mut self) -> ExitStatus {
-        time::timeout(LIMIT, self.child.wait()).await.expect("it ends in time").unwrap()
+        self.0.process.ended(2 * LIMIT).await.unwrap()
     }
 
     /// What it wrote to stderr after it was ready, once it has ended.
     pub(crate) async fn log(&mut self) -> Vec<String> {
-        let read = time::timeout(LIMIT, self.log.join_next()).await.expect("its log ends in time");
-        read.expect("asked for once").unwrap()
-    }
-
-    pub(crate) fn url(&self, path: &str) -> String {
-        format!("ws://{}{path}", self.address)
+        self.0.log(LIMIT).await.unwrap()
     }
 }

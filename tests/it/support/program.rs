@@ -5,18 +5,19 @@ use std::process::Stdio;
 
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader, Lines};
-use tokio::process::{Child, ChildStdout, Command};
+use tokio::process::{ChildStdout, Command};
 use tokio::task::JoinSet;
 use tokio::time;
+use zonewire_kit::process::{Process, Signal};
 
 use super::client::LIMIT;
 
 /// A program with nothing of this shell's settings, that ends with its test.
 pub(crate) fn command(program: impl AsRef<Path>) -> Command {
     let mut command = Command::new(program.as_ref());
-    command.env_clear().kill_on_drop(true);
+    command.env_clear();
     command.envs(["PATH", "HOME"].iter().filter_map(|name| Some((name, std::env::var_os(name)?))));
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
     command
 }
 
@@ -51,16 +52,16 @@ pub(crate) async fn run(command: &mut Command) -> End {
 
 /// A program that runs.
 pub(crate) struct Program {
-    child: Child,
+    process: Process,
     stdout: Lines<BufReader<ChildStdout>>,
     stderr: JoinSet<String>,
 }
 
 impl Program {
     pub(crate) fn start(command: &mut Command) -> Self {
-        let mut child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
-        let stdout = BufReader::new(child.stdout.take().unwrap()).lines();
-        let mut pipe = child.stderr.take().unwrap();
+        let mut process = Process::spawn(command).unwrap();
+        let stdout = BufReader::new(process.stdout().unwrap()).lines();
+        let mut pipe = process.stderr().unwrap();
         let mut stderr = JoinSet::new();
         // Read all along, so that the program never waits for us.
         stderr.spawn(async move {
@@ -68,7 +69,7 @@ impl Program {
             pipe.read_to_end(&mut text).await.unwrap();
             String::from_utf8_lossy(&text).into_owned()
         });
-        Self { child, stdout, stderr }
+        Self { process, stdout, stderr }
     }
 
     /// The next line of stdout.
@@ -98,10 +99,8 @@ impl Program {
         }
     }
 
-    /// Sends a signal, such as `-TERM`.
-    pub(crate) async fn signal(&self, signal: &str) {
-        let pid = self.child.id().expect("it still runs").to_string();
-        assert!(Command::new("kill").args([signal, &pid]).status().await.unwrap().success());
+    pub(crate) fn signal(&self, signal: Signal) {
+        self.process.signal(signal).unwrap();
     }
 
     /// Waits for the end.
@@ -116,7 +115,7 @@ impl Program {
                 stdout += &line;
                 stdout.push('\n');
             }
-            let code = self.child.wait().await.unwrap().code();
+            let code = self.process.ended(LIMIT).await.unwrap().code();
             let stderr = self.stderr.join_next().await.unwrap().unwrap();
             End { code, stdout, stderr }
         };

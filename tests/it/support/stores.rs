@@ -16,9 +16,10 @@ use zonewire::storage::{
     Append, AppendAnswer, AppendBatch, Appended, MemoryBackend, MemoryConfig, Page, RedisBackend,
     RedisConfig, Retention, SharedBackend, StorageChoice, StorageConfig, open,
 };
+use zonewire_kit::redis::RedisServer;
 
 use super::eventually::eventually;
-use super::redis_server::{RedisServer, free_port};
+use super::redis::{Configured, free_port, patient, redis};
 
 /// A storage that nodes can be opened on.
 pub(crate) struct Stores {
@@ -48,73 +49,75 @@ pub(crate) fn producer_of(store: &SharedBackend) -> NodeId {
     at.map_or_else(NodeId::random, |at| nodes.swap_remove(at).1)
 }
 
-impl Stores {
+/// Which storage a body of a test runs on.
+#[derive(Clone, Copy)]
+pub(crate) enum Make {
     /// Memory, with tokio's time paused. All nodes are the same one.
-    pub(crate) fn memory(retention: Retention) -> Option<Self> {
+    Memory,
+    /// A Redis of its own.
+    Redis,
+    /// The same, and nodes that go on without it should it be away.
+    Switching,
+    /// The same where Redis has not been there yet. Each node is alone.
+    Away,
+    /// What [`sharing`] says, with keys of its own.
+    Variant,
+}
+
+impl Make {
+    /// `None` where there is no Redis.
+    pub(crate) async fn stores(self, retention: Retention) -> Option<Stores> {
+        match self {
+            Self::Memory => Some(Stores::memory(retention)),
+            Self::Redis => Some(Stores { patient: true, ..Stores::redis(retention).await? }),
+            Self::Switching => {
+                Some(Stores { patient: true, switches: true, ..Stores::redis(retention).await? })
+            }
+            Self::Away => Some(Stores::away(retention)),
+            Self::Variant => Some(Stores::variant(retention)),
+        }
+    }
+}
+
+impl Stores {
+    fn memory(retention: Retention) -> Self {
         tokio::time::pause();
         let (backend, driver) = MemoryBackend::new(retention.clone(), MemoryConfig::default());
-        let mut drivers = JoinSet::new();
-        drivers.spawn(driver);
-        let memory: SharedBackend = Arc::new(backend);
-        Some(Self {
-            retention,
-            server: None,
-            shared: None,
-            memory: Some(memory),
-            drivers: Mutex::new(drivers),
-            patient: false,
-            switches: false,
-        })
+        let stores = Self { memory: Some(Arc::new(backend)), ..Self::of(retention) };
+        stores.spawn(driver);
+        stores
     }
 
-    /// A Redis of its own; `None` where there is none.
-    pub(crate) fn redis(retention: Retention) -> Option<Self> {
-        let server = RedisServer::start(&[])?;
-        Some(Self {
-            retention,
-            server: Some(server),
-            shared: None,
-            memory: None,
-            drivers: Mutex::default(),
-            patient: false,
-            switches: false,
-        })
+    /// A Redis of its own, whose time-outs are as they are; `None` where there is none.
+    pub(crate) async fn redis(retention: Retention) -> Option<Self> {
+        Some(Self { server: Some(redis(&[]).await?), ..Self::of(retention) })
     }
 
-    /// The same for tests that are not about time-outs.
-    pub(crate) fn patient_redis(retention: Retention) -> Option<Self> {
-        Some(Self { patient: true, ..Self::redis(retention)? })
-    }
-
-    /// A Redis of its own, and nodes that go on without it should it be away.
-    pub(crate) fn switching(retention: Retention) -> Option<Self> {
-        Some(Self { switches: true, ..Self::patient_redis(retention)? })
-    }
-
-    /// The same where Redis has not been there yet. Each node is alone.
-    pub(crate) fn away(retention: Retention) -> Option<Self> {
+    fn away(retention: Retention) -> Self {
         tokio::time::pause();
         let config = RedisConfig {
             host: Some("127.0.0.1".to_owned()),
             port: Some(free_port()),
             ..RedisConfig::default()
         };
-        Some(Self { switches: true, patient: false, ..Self::at(config, retention) })
+        Self { switches: true, shared: Some(config), ..Self::of(retention) }
     }
 
     /// A Redis that somebody else has started.
     pub(crate) fn at(config: RedisConfig, retention: Retention) -> Self {
-        let drivers = Mutex::default();
-        let (server, memory) = (None, None);
-        Self { retention, server, shared: Some(config), memory, drivers, patient: true, switches: false }
+        Self { shared: Some(config), patient: true, ..Self::of(retention) }
     }
 
-    /// What [`sharing`] says, with keys of its own.
-    pub(crate) fn variant(retention: Retention) -> Option<Self> {
+    fn of(retention: Retention) -> Self {
+        let (drivers, patient, switches) = (Mutex::default(), false, false);
+        Self { retention, server: None, shared: None, memory: None, drivers, patient, switches }
+    }
+
+    fn variant(retention: Retention) -> Self {
         static STORES: AtomicU64 = AtomicU64::new(0);
         let prefix = SHARED.with(|config| config.prefix.clone());
         let prefix = format!("{prefix}:{}", STORES.fetch_add(1, Ordering::Relaxed));
-        Some(Self::at(RedisConfig { prefix, ..SHARED.with(Clone::clone) }, retention))
+        Self::at(RedisConfig { prefix, ..SHARED.with(Clone::clone) }, retention)
     }
 
     /// Another node's view of the storage.
@@ -173,11 +176,6 @@ tokio::task_local! {
 /// Runs what takes [`Stores::variant`] on this Redis.
 pub(crate) async fn sharing<T>(config: RedisConfig, run: impl Future<Output = T>) -> T {
     SHARED.scope(config, run).await
-}
-
-/// A machine that stands still for a second is no outage.
-pub(crate) fn patient(config: RedisConfig) -> RedisConfig {
-    RedisConfig { connect_timeout_ms: 10_000, command_timeout_ms: 15_000, ..config }
 }
 
 /// Connects, however busy the machine is: a gateway gives up after 0.4 s, and tests that share two
@@ -272,26 +270,26 @@ macro_rules! for_every_backend {
         mod memory {
             $($(#[$meta])* #[tokio::test]
             async fn $name() {
-                super::$name($crate::support::stores::Stores::memory).await;
+                super::$name($crate::support::stores::Make::Memory).await;
             })*
         }
         mod switching {
             $($(#[$meta])* #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn $name() {
-                super::$name($crate::support::stores::Stores::switching).await;
+                super::$name($crate::support::stores::Make::Switching).await;
             })*
         }
         mod redis {
             $($(#[$meta])* #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn $name() {
-                super::$name($crate::support::stores::Stores::patient_redis).await;
+                super::$name($crate::support::stores::Make::Redis).await;
             })*
         }
 
         /// All of them on one Redis, which [`sharing`]($crate::support::stores::sharing) says.
         pub(crate) async fn on_variant() {
             use futures_util::stream::{self, StreamExt as _};
-            let variant = $crate::support::stores::Stores::variant;
+            let variant = $crate::support::stores::Make::Variant;
             let all: Vec<futures_util::future::LocalBoxFuture<'_, ()>> = vec![$(Box::pin($name(variant))),*];
             stream::iter(all).for_each_concurrent(8, |body| body).await;
         }
@@ -305,14 +303,11 @@ macro_rules! also_while_redis_is_away {
         mod away {
             $(#[tokio::test]
             async fn $name() {
-                super::$name($crate::support::stores::Stores::away).await;
+                super::$name($crate::support::stores::Make::Away).await;
             })*
         }
     };
 }
 pub(crate) use also_while_redis_is_away;
-
-/// Makes a storage with given bounds.
-pub(crate) type Make = fn(Retention) -> Option<Stores>;
 
 pub(crate) const SECOND: Duration = Duration::from_secs(1);

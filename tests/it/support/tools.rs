@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
 use tokio::process::Command;
+use zonewire_kit::skip;
 
 use super::program::command;
 
@@ -24,14 +25,15 @@ impl Examples {
     /// `None`, said on stdout, where the tools are not installed.
     pub(crate) fn find() -> Option<Self> {
         let Some(tools) = std::env::var_os(WHERE).map(PathBuf::from) else {
-            return missing(&format!("{WHERE} is not set; scripts/test does it"));
+            return skip(REQUIRE, &format!("{WHERE} is not set; scripts/test does it"));
         };
         let tools = std::path::absolute(tools).unwrap();
         let python = tools.join("venv/bin/python");
         let modules = tools.join("node_modules");
-        for needed in [&python, &modules.join("ws"), &modules.join("newman")] {
+        let library = modules.join("zonewire/dist/index.js");
+        for needed in [&python, &modules.join("ws"), &modules.join("newman"), &library] {
             if !needed.exists() {
-                return missing(&format!("there is no {}", needed.display()));
+                return skip(REQUIRE, &format!("there is no {}", needed.display()));
             }
         }
         let dir = tempfile::tempdir().unwrap();
@@ -73,10 +75,4 @@ impl Examples {
         command.arg("--env-var").arg(format!("baseUrl={url}"));
         command
     }
-}
-
-fn missing<T>(what: &str) -> Option<T> {
-    assert!(std::env::var_os(REQUIRE).is_none(), "{REQUIRE} is set, and {what}");
-    println!("skipped: {what}");
-    None
 }

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use super::outcome::Limits;
-use crate::kit::process::Data;
-use crate::kit::proxy::Mode;
+use zonewire_kit::proxy::Mode;
+use zonewire_kit::redis::Data;
 
 /// One way to go wrong.
 #[derive(Debug, Clone, Copy)]

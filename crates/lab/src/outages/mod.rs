@@ -3,7 +3,7 @@
 //! For each fault, gateways and a Redis of their own come up as processes, with a proxy
 //! on each link. Producers post numbered entries at every gateway, and subscribers at every gateway
 //! watch them all; some of them move from gateway to gateway (`load`, `watch`). The fault happens and
-//! ends (`faults`, `world`, `proxy`, `process`, `clock`), and what each subscriber saw and was told is
+//! ends (`faults`, `world`, `node`, and the kit), and what each subscriber saw and was told is
 //! judged against what was accepted and what the logs hold at last (`record`, `witness`, `read`, `kept`,
 //! `timeline`, `outcome`).
 
@@ -12,6 +12,7 @@ mod faults;
 mod kept;
 mod load;
 mod mirror;
+mod node;
 mod outcome;
 mod poll;
 mod read;
@@ -38,11 +39,11 @@ use self::faults::{FAULTS, Fault};
 use self::outcome::Outcome;
 use self::report::{Report, machine};
 use self::session::Setup;
-use crate::kit::clock::NotRun;
-use crate::kit::process::{RedisServer, gateway};
-use crate::kit::resp::Target;
 use zonewire::cli::Hidden;
 use zonewire::cli::exit::{Stopped, UsageError};
+use zonewire_kit::clock::NotRun;
+use zonewire_kit::redis::RedisServer;
+use zonewire_kit::resp::Target;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -182,9 +183,9 @@ async fn run_or_interrupt(args: OutageArgs) -> anyhow::Result<()> {
             target.run(&["PING"]).await?;
             Some(target)
         }
+        None if RedisServer::is_installed().await => None,
         None => {
-            RedisServer::ensure_installed().await?;
-            None
+            bail!("cannot find redis-server: install it, or name a Redis of your own with --redis redis://…")
         }
     };
     if args.redis.is_some() {
@@ -194,7 +195,7 @@ async fn run_or_interrupt(args: OutageArgs) -> anyhow::Result<()> {
         std::fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
     }
     let setup = Setup {
-        gateway: gateway(args.gateway.as_deref()).await?,
+        gateway: node::find(args.gateway.as_deref()).await?,
         nodes: usize::from(args.nodes),
         orders: usize::from(args.orders),
         zones: usize::from(args.zones),

@@ -4,13 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use serde_json::Value;
 use tokio::time::{self, Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
-use zonewire::client::Http;
+use zonewire::client::{BaseUrl, Http};
 
+use super::node;
 use super::timeline::Said;
-use zonewire::client::BaseUrl;
 
 /// How often a gateway is asked how it is.
 const ASK_EVERY: Duration = Duration::from_millis(50);
@@ -23,26 +22,19 @@ const BEAT: Duration = Duration::from_millis(20);
 pub(super) async fn health(base: BaseUrl, http: Http, said: Arc<Mutex<Said>>, stop: CancellationToken) {
     let mut ticks = time::interval(ASK_EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let url = base.endpoint("ws/health");
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
             _ = ticks.tick() => {}
         }
         let asked = Instant::now();
-        let state = state(&http, &url).await;
+        let health = node::health(&base, &http, ANSWER_TIMEOUT).await;
         let came = Instant::now();
-        match state {
-            Some(state) => said.lock().answered(asked, came, &state),
-            None => said.lock().failed(),
+        match health {
+            Ok(health) => said.lock().answered(asked, came, health.storage.state.as_str()),
+            Err(_) => said.lock().failed(),
         }
     }
-}
-
-async fn state(http: &Http, url: &str) -> Option<String> {
-    let response = http.get(url).timeout(ANSWER_TIMEOUT).send().await.ok()?;
-    let health: Value = serde_json::from_slice(&response.bytes().await.ok()?).ok()?;
-    Some(health.get("state")?.as_str()?.to_owned())
 }
 
 /// Measures how late the suite itself is at the most, until `stop`: what it cannot keep up with is

@@ -18,6 +18,7 @@ use super::faults::{Fault, Kind, Truth};
 use super::kept::Kept;
 use super::load::{Channel, Producer};
 use super::mirror::Mirror;
+use super::node::{Node, Start};
 use super::outcome::Outcome;
 use super::poll;
 use super::read::{self, Bounds};
@@ -28,13 +29,13 @@ use super::watch::{Moves, Seen, Watcher};
 use super::witness::{Judged, Lane, Witness};
 use super::world::{Redis, World};
 use crate::bench::cpu::rss_bytes;
-use crate::kit::clock::WallClock;
-use crate::kit::process::{Node, Start, TempDir};
-use crate::kit::proxy::Proxy;
-use crate::kit::resp::Target;
 use zonewire::client::BaseUrl;
 use zonewire::config::Config;
 use zonewire::model::Zone;
+use zonewire_kit::clock::WallClock;
+use zonewire_kit::dir::TempDir;
+use zonewire_kit::proxy::Proxy;
+use zonewire_kit::resp::Target;
 
 /// How long all goes well before the fault.
 const WARM: Duration = Duration::from_secs(3);
@@ -523,7 +524,7 @@ impl Session {
 
     /// Resident memory by node, of those that run.
     fn memory(&self) -> Vec<Option<u64>> {
-        self.world.nodes.iter().map(|node| rss_bytes(node.pid()?).ok()).collect()
+        self.world.nodes.iter().map(|node| rss_bytes(node.process().id()?).ok()).collect()
     }
 
     /// Ends the load and the deployment, and says what came of these faults; `before` is the memory

@@ -6,15 +6,24 @@ use anyhow::{Context as _, bail};
 use chrono::Utc;
 use tokio::time::{self, Instant};
 
+use zonewire_kit::clock::WallClock;
+use zonewire_kit::eventually;
+use zonewire_kit::proxy::{Mode, Proxy};
+use zonewire_kit::redis::{Cluster, DURABLE, Data, RedisServer, Sentinels, Several};
+use zonewire_kit::resp::{Reply, Target};
+use zonewire_protocol::BackendState;
+
 use super::faults::{Fault, Kind};
-use crate::kit::clock::WallClock;
-use crate::kit::process::{Data, Node, RedisServer};
-use crate::kit::proxy::{Mode, Proxy};
-use crate::kit::resp::{Reply, Target};
-use crate::kit::servers::{Cluster, Sentinels};
+use super::node::Node;
 
 /// How often a thing is looked at that takes a while.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
+/// Options of the nodes of a cluster: each is missed soon, and the others serve on without it.
+const OF_A_CLUSTER: [&str; 4] = ["--cluster-node-timeout", "2000", "--cluster-require-full-coverage", "no"];
+/// Replicas of a primary behind sentinels.
+const REPLICAS: usize = 2;
+/// How long it may be silent before they give it up.
+const DOWN_AFTER: Duration = Duration::from_secs(1);
 /// How long Redis may take to serve again.
 const BACK_PATIENCE: Duration = Duration::from_secs(60);
 /// For [`Kind::Loading`]: so many keys are read, and each takes so long.
@@ -25,8 +34,6 @@ const CUT_AGAIN_AFTER: [Option<Duration>; 5] =
     [None, Some(Duration::from_millis(50)), None, Some(Duration::from_millis(800)), None];
 /// And how long it is away then.
 const CUT_AGAIN_FOR: Duration = Duration::from_millis(400);
-/// How often the gateway is asked meanwhile.
-const ASK_EVERY: Duration = Duration::from_millis(5);
 /// How far clocks are set off, in seconds.
 const AN_HOUR_S: i32 = 3_600;
 /// By how much the time may be off when it comes here.
@@ -47,7 +54,11 @@ pub(super) struct World {
 pub(super) enum Redis {
     Own(Box<RedisServer>),
     Theirs(Target),
-    Sentinels(Sentinels),
+    Sentinels {
+        all: Sentinels,
+        /// Which server was killed, while it is.
+        killed: Option<usize>,
+    },
     Cluster(Cluster),
 }
 
@@ -56,16 +67,24 @@ impl Redis {
     pub(super) async fn start(fault: Option<&Fault>, theirs: Option<&Target>) -> anyhow::Result<Self> {
         match (fault.map(|fault| fault.kind), theirs) {
             (_, Some(theirs)) => Ok(Self::Theirs(theirs.clone())),
-            (Some(Kind::Failover), None) => Ok(Self::Sentinels(Sentinels::start().await?)),
-            (Some(Kind::LoseClusterNode), None) => Ok(Self::Cluster(Cluster::start().await?)),
+            (Some(Kind::Failover), None) => {
+                let with = Several { replicas: REPLICAS, options: &DURABLE, tls: None };
+                let all = Sentinels::start(with, DOWN_AFTER, None).await?;
+                Ok(Self::Sentinels { all, killed: None })
+            }
+            (Some(Kind::LoseClusterNode), None) => {
+                let options = [&DURABLE[..], &OF_A_CLUSTER].concat();
+                let with = Several { replicas: 0, options: &options, tls: None };
+                Ok(Self::Cluster(Cluster::start(with).await?))
+            }
             (kind, None) => {
-                let mut server = RedisServer::prepare()?;
+                let mut server = RedisServer::prepare(&DURABLE)?;
                 if kind == Some(Kind::RedisClock) {
                     server.clock = Some(WallClock::right()?);
                 }
                 if kind != Some(Kind::Absent) {
-                    server.start(Data::Empty)?;
-                    server.wait_until_it_serves().await?;
+                    server.begin(Data::Empty)?;
+                    server.until_it_serves().await?;
                 }
                 Ok(Self::Own(Box::new(server)))
             }
@@ -77,14 +96,14 @@ impl Redis {
         match self {
             Self::Own(server) => Some(&server.target),
             Self::Theirs(target) => Some(target),
-            Self::Sentinels(_) | Self::Cluster(_) => None,
+            Self::Sentinels { .. } | Self::Cluster(_) => None,
         }
     }
 
     /// How gateways are told of it, through a proxy where there is one.
     pub(super) fn url(&self, proxy: Option<&Proxy>) -> anyhow::Result<String> {
         match (self, self.target(), proxy) {
-            (Self::Sentinels(sentinels), ..) => Ok(sentinels.url()),
+            (Self::Sentinels { all, .. }, ..) => Ok(all.url()),
             (Self::Cluster(cluster), ..) => Ok(cluster.url()),
             (_, Some(target), Some(proxy)) => Ok(target.through(proxy.address)),
             _ => bail!("there is no proxy before Redis"),
@@ -96,7 +115,7 @@ impl Redis {
         match self {
             Self::Own(server) => server.target.serves(probe).await,
             Self::Theirs(target) => target.serves(probe).await,
-            Self::Sentinels(sentinels) => sentinels.serves(probe).await,
+            Self::Sentinels { all, .. } => all.serves(probe).await,
             Self::Cluster(cluster) => cluster.serves().await,
         }
     }
@@ -113,7 +132,7 @@ impl Redis {
         match self {
             Self::Own(server) => server.kill().await,
             Self::Theirs(_) => Ok(()),
-            Self::Sentinels(sentinels) => sentinels.kill().await,
+            Self::Sentinels { all, .. } => all.kill().await,
             Self::Cluster(cluster) => cluster.kill().await,
         }
     }
@@ -126,16 +145,32 @@ impl Redis {
         }
     }
 
-    fn sentinels(&mut self) -> anyhow::Result<&mut Sentinels> {
+    /// The sentinels with their servers, and which of these was killed.
+    fn sentinels(&mut self) -> anyhow::Result<(&mut Sentinels, &mut Option<usize>)> {
         match self {
-            Self::Sentinels(sentinels) => Ok(sentinels),
+            Self::Sentinels { all, killed } => Ok((all, killed)),
             _ => bail!("{NOT_OURS}"),
         }
     }
 
-    fn cluster(&mut self) -> anyhow::Result<&mut Cluster> {
+    /// Kills the primary behind sentinels.
+    async fn lose_primary(&mut self) -> anyhow::Result<()> {
+        let (all, killed) = self.sentinels()?;
+        let primary = all.primary().await.context("the sentinels do not agree on the primary")?;
+        *killed = Some(primary);
+        all.servers[primary].kill().await
+    }
+
+    /// Starts the one that was killed, as it was: the sentinels make it a replica.
+    fn bring_back_primary(&mut self) -> anyhow::Result<()> {
+        let (all, killed) = self.sentinels()?;
+        killed.take().map_or(Ok(()), |killed| all.servers[killed].begin(Data::AsItWas))
+    }
+
+    /// The node of a cluster that is lost: not the first one, which gateways are told of first.
+    fn lost_node(&mut self) -> anyhow::Result<&mut RedisServer> {
         match self {
-            Self::Cluster(cluster) => Ok(cluster),
+            Self::Cluster(cluster) => cluster.nodes.last_mut().context("a cluster without nodes"),
             _ => bail!("{NOT_OURS}"),
         }
     }
@@ -178,9 +213,9 @@ impl World {
             Kind::Loading => {
                 let server = self.redis.own()?;
                 server.kill().await?;
-                server.start(Data::Slowly(400))
+                server.begin(Data::Slowly(400))
             }
-            Kind::Freeze => self.redis.own()?.freeze().await,
+            Kind::Freeze => self.redis.own()?.freeze(),
             Kind::Flush => self.run(&["FLUSHALL"]).await,
             Kind::Link(mode) => {
                 self.set_links(fault, mode);
@@ -201,11 +236,11 @@ impl World {
                 let ms = fault.hold.as_millis().to_string();
                 self.run(&["CLIENT", "PAUSE", &ms, "ALL"]).await
             }
-            Kind::FreezeGateway => self.node()?.freeze().await,
+            Kind::FreezeGateway => self.node()?.process().freeze(),
             Kind::KillGateway => self.node()?.kill().await,
             Kind::GatewayClock | Kind::RedisClock => self.set_clock(fault, AN_HOUR_S).await,
-            Kind::Failover => self.redis.sentinels()?.lose_primary().await,
-            Kind::LoseClusterNode => self.redis.cluster()?.lose_node().await,
+            Kind::Failover => self.redis.lose_primary().await,
+            Kind::LoseClusterNode => self.redis.lost_node()?.kill().await,
         }
     }
 
@@ -251,8 +286,11 @@ impl World {
                 self.redis.wait_until_it_serves(&self.probe, fault.hold).await?;
             }
             Kind::Failover => {
-                let (sentinels, probe) = (self.redis.sentinels()?, &self.probe);
-                wait_until("a replica serves", async || Ok(sentinels.has_failed_over(probe).await)).await?;
+                let (probe, (sentinels, killed)) = (&self.probe, self.redis.sentinels()?);
+                wait_until("a replica serves", async || {
+                    Ok(sentinels.primary().await != *killed && sentinels.serves(probe).await)
+                })
+                .await?;
             }
             _ => time::sleep_until(until).await,
         }
@@ -268,19 +306,19 @@ impl World {
             | Kind::ClientKill(_)
             | Kind::ClientPause
             | Kind::Loading => {}
-            Kind::Absent => self.redis.own()?.start(Data::Empty)?,
-            Kind::Kill(data) => self.redis.own()?.start(data)?,
-            Kind::Freeze => self.redis.own()?.thaw().await?,
+            Kind::Absent => self.redis.own()?.begin(Data::Empty)?,
+            Kind::Kill(data) => self.redis.own()?.begin(data)?,
+            Kind::Freeze => self.redis.own()?.thaw()?,
             Kind::Link(_) | Kind::KillGatewayDegraded | Kind::CutReturns => {
                 self.set_links(fault, Mode::Pass);
             }
             Kind::ReadOnly => self.run(&["REPLICAOF", "NO", "ONE"]).await?,
             Kind::OutOfMemory => self.run(&["CONFIG", "SET", "maxmemory", "0"]).await?,
-            Kind::FreezeGateway => self.node()?.thaw().await?,
+            Kind::FreezeGateway => self.node()?.process().thaw()?,
             Kind::KillGateway => self.node()?.restart().await?,
             Kind::GatewayClock | Kind::RedisClock => self.set_clock(fault, 0).await?,
-            Kind::Failover => self.redis.sentinels()?.bring_back()?,
-            Kind::LoseClusterNode => self.redis.cluster()?.bring_back()?,
+            Kind::Failover => self.redis.bring_back_primary()?,
+            Kind::LoseClusterNode => self.redis.lost_node()?.begin(Data::AsItWas)?,
         }
         self.redis.wait_until_it_serves(&self.probe, BACK_PATIENCE).await?;
         if fault.kind == Kind::Kill(Data::Snapshot) {
@@ -298,15 +336,10 @@ impl World {
     /// Waits until the first gateway says that it recovers; it may have by the time that it is asked.
     async fn until_it_recovers(&mut self) -> anyhow::Result<()> {
         let node = self.node()?;
-        let http = node.base.http()?;
-        let deadline = Instant::now() + BACK_PATIENCE;
-        while !matches!(node.state(&http).await?.as_str(), "recovering" | "healthy") {
-            if Instant::now() > deadline {
-                bail!("the gateway did not begin to recover within {BACK_PATIENCE:?}");
-            }
-            time::sleep(ASK_EVERY).await;
-        }
-        Ok(())
+        wait_until("the gateway begins to recover", async || {
+            Ok(!node.health().await?.storage.state.is(BackendState::Degraded))
+        })
+        .await
     }
 
     fn set_links(&self, fault: &Fault, mode: Mode) {
@@ -322,7 +355,7 @@ impl World {
         wait_until("the clock goes as it was set", async || {
             let now_s = match is_of_redis {
                 true => self.redis.own()?.now_s().await?,
-                false => self.node()?.now_s().await?,
+                false => self.node()?.health().await?.timestamp.timestamp(),
             };
             let ahead_now_s = now_s - Utc::now().timestamp();
             Ok((ahead_now_s - i64::from(ahead_s)).abs() <= CLOCK_SLACK_S)
@@ -340,16 +373,13 @@ impl World {
     }
 }
 
-/// Looks until something is so; bounded by what it asks.
+/// Looks until something is so.
 async fn wait_until(what: &str, mut is_so: impl AsyncFnMut() -> anyhow::Result<bool>) -> anyhow::Result<()> {
-    let deadline = Instant::now() + BACK_PATIENCE;
-    while !is_so().await? {
-        if Instant::now() > deadline {
-            bail!("not within {BACK_PATIENCE:?}: {what}");
-        }
-        time::sleep(LOOK_EVERY).await;
-    }
-    Ok(())
+    let look = async || match is_so().await {
+        Ok(is_so) => is_so.then_some(Ok(())),
+        Err(error) => Some(Err(error)),
+    };
+    eventually(what, BACK_PATIENCE, look).await?
 }
 
 #[cfg(test)]

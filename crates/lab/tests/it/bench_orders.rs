@@ -6,11 +6,9 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tokio::process::Command;
 use tokio::time;
-use zonewire::config::{Config, ExecutorChoice};
-use zonewire::storage::{RedisConfig, StorageChoice};
-use zonewire_lab::kit::process::RedisServer;
+use zonewire_kit::redis::RedisServer;
 
-use crate::support::{Running, config, redis};
+use crate::support::{gateway, has_redis};
 
 /// No measurement here takes longer.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -27,52 +25,48 @@ async fn bench(arguments: &str) -> Result<Value, String> {
     }
 }
 
-fn on(server: &RedisServer) -> Config {
-    let mut config = config();
-    config.storage.backend = StorageChoice::Redis;
-    config.storage.required = true;
-    // A machine that stands still for a second is no outage here.
-    config.storage.redis = RedisConfig {
-        host: Some("127.0.0.1".to_owned()),
-        port: Some(server.port),
-        ordering_deadline_ms: 30_000,
-        connect_timeout_ms: 10_000,
-        command_timeout_ms: 15_000,
-        ..RedisConfig::default()
-    };
-    config
+/// A machine that stands still for a second is no outage here.
+fn on(server: &RedisServer) -> Vec<String> {
+    vec![
+        "storage.backend=redis".to_owned(),
+        "storage.required=true".to_owned(),
+        format!("storage.redis.url=redis://127.0.0.1:{}", server.port),
+        "storage.redis.ordering_deadline_ms=30000".to_owned(),
+        "storage.redis.connect_timeout_ms=10000".to_owned(),
+        "storage.redis.command_timeout_ms=15000".to_owned(),
+    ]
 }
 
-fn quick(mut config: Config) -> Config {
-    config.orders.paper.failure_rate = 0.0;
-    config.orders.paper.step_ms = 0;
-    config.orders.poll_ms = 5;
-    config
+fn in_memory(settings: &[&str]) -> Vec<String> {
+    [&["storage.backend=memory"], settings].concat().into_iter().map(str::to_owned).collect()
 }
+
+/// Orders are carried out at once, and none fails.
+const QUICK: [&str; 3] = ["orders.paper.failure_rate=0", "orders.paper.step_ms=0", "orders.poll_ms=5"];
 
 #[tokio::test(flavor = "multi_thread")]
 async fn updates_posted_to_one_gateway_arrive_on_sockets_of_another() {
-    let Some(server) = redis().await else { return };
-    let (here, there) = (Running::start(on(&server)).await, Running::start(on(&server)).await);
+    if !has_redis().await {
+        return;
+    }
+    let server = RedisServer::start(&[]).await.unwrap();
+    let (here, there) = (gateway(&on(&server)).await, gateway(&on(&server)).await);
     let arguments = format!(
         "order-updates --url http://{} --post-url http://{} --orders 5 --connections 3 --rate 100 \
          --duration 1 --warmup 0.2 --settle 0",
         here.address, there.address
     );
     check_updates(&bench(&arguments).await.unwrap());
-    here.stop().await;
-    there.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn updates_in_memory_arrive_once_each() {
-    let gateway = Running::start(config()).await;
+    let gateway = gateway(&in_memory(&[])).await;
     let arguments = format!(
         "order-updates --url http://{} --orders 5 --rate 100 --duration 1 --warmup 0 --settle 0",
         gateway.address
     );
     check_updates(&bench(&arguments).await.unwrap());
-    gateway.stop().await;
 }
 
 #[track_caller]
@@ -91,7 +85,7 @@ fn check_updates(report: &Value) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn orders_placed_all_end_and_are_counted() {
-    let gateway = Running::start(quick(config())).await;
+    let gateway = gateway(&in_memory(&QUICK)).await;
     // Another's order before it is not counted.
     let first = format!("order-throughput --url http://{} --orders 1 --connections 1", gateway.address);
     assert_eq!(bench(&first).await.unwrap()["confirmed"], 1);
@@ -104,15 +98,11 @@ async fn orders_placed_all_end_and_are_counted() {
         assert_eq!(report[stage]["count"], expected, "{stage} in {report}");
     }
     assert_eq!(report["answer_us"]["count"], 40);
-    gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn orders_that_nobody_carries_out_are_unfinished() {
-    let mut config = config();
-    config.orders.executor = ExecutorChoice::External;
-    config.orders.queue_max = 3;
-    let gateway = Running::start(config).await;
+    let gateway = gateway(&in_memory(&["orders.executor=external", "orders.queue_max=3"])).await;
     let run = async |orders: u64| {
         let url = format!("http://{}", gateway.address);
         bench(&format!("order-throughput --url {url} --orders {orders} --timeout 3")).await
@@ -121,5 +111,4 @@ async fn orders_that_nobody_carries_out_are_unfinished() {
     assert_eq!((&report["unfinished"], &report["orders_per_s"]), (&json!(2), &json!(0.0)), "{report}");
     let refused = run(2).await.unwrap_err();
     assert!(refused.contains("503") && refused.contains("queue_full"), "{refused}");
-    gateway.stop().await;
 }

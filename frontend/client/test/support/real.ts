@@ -1,6 +1,6 @@
 // Real gateways, a real Redis, and a proxy between them and the client that does what networks do.
 
-import { spawn, type ChildProcess } from 'node:child_process';
+import { execFileSync, spawn, type ChildProcess } from 'node:child_process';
 import { existsSync, mkdtempSync, rmSync } from 'node:fs';
 import { createServer, connect as dial, type AddressInfo, type Server, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
@@ -82,6 +82,31 @@ class Program {
   }
 }
 
+/** Runs the program to its end; what it printed. */
+const cli = (args: string[], env: Record<string, string> = {}) =>
+  execFileSync(binary, args, { encoding: 'utf8', stdio: ['ignore', 'pipe', 'pipe'], env: { PATH: process.env.PATH, ...env } }).trim();
+
+/** A configuration with authentication, as `zonewire config init` writes it, and what makes tokens and keys for it. */
+export class Access {
+  readonly #dir = mkdtempSync(path.join(tmpdir(), 'zonewire-access-'));
+  readonly config = path.join(this.#dir, 'zonewire.toml');
+  /** The key of an operator. */
+  readonly operator: string;
+
+  constructor(...more: string[]) {
+    undo.push(() => rmSync(this.#dir, { recursive: true, force: true }));
+    this.operator = cli(['config', 'init', this.#dir, ...more]);
+  }
+  /** A gateway that asks for tokens, and takes none a moment longer than it is valid. */
+  start = (...args: string[]) => Gateway.start('serve', '--config', this.config, '--storage', 'memory', '--set', 'auth.leeway_s=0', ...args);
+  token = (subject: string, ...more: string[]) => cli(['token', 'mint', '--config', this.config, '--subject', subject, ...more]);
+  key = (subject: string, ...more: string[]) => cli(['key', 'make', '--config', this.config, '--subject', subject, ...more]);
+  revoke = (gateway: Gateway, ...what: string[]) => cli(['token', 'revoke', '--url', gateway.url, ...what], { ZONEWIRE_TOKEN: this.operator });
+  get keys() {
+    return path.join(this.#dir, 'keys.toml');
+  }
+}
+
 export class Gateway {
   #program!: Program;
   port = 0;
@@ -116,9 +141,14 @@ export class Gateway {
     return this.#program.output;
   }
 
+  /** What those show who publish. */
+  token = '';
+
   async publish(zone: string, ...prices: object[]) {
     const answer = await fetch(`${this.url}/api/zones/${zone}/prices`, {
-      method: 'POST', headers: { 'content-type': 'application/json' }, body: JSON.stringify(prices),
+      method: 'POST',
+      headers: { 'content-type': 'application/json', ...(this.token && { authorization: `Bearer ${this.token}` }) },
+      body: JSON.stringify(prices),
     });
     if (!answer.ok) throw new Error(`${answer.status} ${await answer.text()}`);
   }

@@ -4,7 +4,7 @@ import type { ComponentChildren } from 'preact';
 import { useEffect, useRef } from 'preact/hooks';
 import { count, plural, words } from '../format';
 import { logIn, remove } from '../gateway';
-import { notify, session, storage } from '../state';
+import { isShut, login, may, notify, storage } from '../state';
 import { hasShortcuts, theme, type Theme } from '../theme';
 import './dialogs.css';
 
@@ -64,19 +64,22 @@ export function Remove({ zone, keyName, onClose }: { zone: string; keyName: stri
   );
 }
 
-export function LoginForm() {
+export function LoginForm({ isAlone }: { isAlone: boolean }) {
+  const Title = isAlone ? 'h1' : 'h2';
   const token = useSignal('');
   const isShown = useSignal(false);
   const input = useRef<HTMLInputElement>(null);
   useEffect(() => input.current?.focus(), []);
   return (
     <section class="panel login" aria-labelledby="login">
-      <h2 id="login">This gateway asks for a token</h2>
-      <p class="dim">{session.value.why !== '' ? `${session.value.why} ` : ''}A token of your identity provider, or an API key from whoever runs the gateway. It stays in this tab, and goes when the tab is closed.</p>
+      <Title id="login">{isShut.value ? 'This gateway asks for a token' : 'Log in'}</Title>
+      {login.value?.why ? <p class="fault" role="alert">{login.value.why}</p> : null}
+      <p class="dim">A token of your identity provider, or an API key from whoever runs the gateway. It stays in this tab, and goes when the tab is closed.</p>
       <form onSubmit={(event) => { event.preventDefault(); if (token.value.trim() !== '') logIn(token.value.trim()); }}>
         <label><span>Token</span><input ref={input} type={(isShown.value ? 'text' : 'password') as 'password'} autocomplete="off" spellcheck={false} value={token.value} onInput={(event) => { token.value = event.currentTarget.value; }} /></label>
         <label class="check"><input type="checkbox" checked={isShown.value} onChange={() => { isShown.value = !isShown.value; }} />Show it</label>
         <button class="primary" disabled={token.value.trim() === ''}>Log in</button>
+        {!isShut.value && <button type="button" class="quiet" onClick={() => { login.value = null; }}>Not now</button>}
       </form>
     </section>
   );
@@ -102,7 +105,7 @@ export function Help({ onClose }: { onClose: () => void }) {
       <div class="seg" role="group" aria-label="Appearance">
         {(['system', 'light', 'dark'] as Theme[]).map((it) => <button type="button" key={it} aria-pressed={theme.value === it} onClick={() => { theme.value = it; }}>{it === 'system' ? 'As the system' : it[0]!.toUpperCase() + it.slice(1)}</button>)}
       </div>
-      <p class="dim small">{storage.value ? `Storage: ${storage.value.backend}, ${storage.value.state}. ` : ''}<a href="health">health</a> · <a href="ws/stats">stats</a> · <a href="metrics">metrics</a> · <a href="openapi.json">OpenAPI</a> · <a href="asyncapi.json">AsyncAPI</a></p>
+      <p class="dim small">{storage.value ? `Storage: ${storage.value.backend}, ${storage.value.state}. ` : ''}<a href="health">health</a> · {may.value?.admin && <><a href="ws/stats">stats</a> · </>}<a href="metrics">metrics</a> · <a href="openapi.json">OpenAPI</a> · <a href="asyncapi.json">AsyncAPI</a></p>
     </Dialog>
   );
 }

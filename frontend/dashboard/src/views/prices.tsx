@@ -3,17 +3,18 @@ import { useSignal } from '@preact/signals';
 import { useEffect, useRef } from 'preact/hooks';
 import { board, nameOf } from '../board';
 import { clock } from '../format';
-import { watchZones, zones as known, zonesProblem } from '../gateway';
+import { refused, watchZones, zones as known, zonesProblem } from '../gateway';
 import { go, href, replace, route } from '../route';
-import { link, second, skew, storage } from '../state';
+import { link, may, second, skew, storage } from '../state';
 import { keep, kept } from '../theme';
 import type { Sort } from '../table-body';
 import { BoardTable } from './board-table';
 import { Chart, RANGES } from './chart';
 import { lazy } from './lazy';
-import { Ticket } from './ticket';
 
 const Zones = lazy(() => import('./dialogs').then((it) => it.Zones), (problem) => problem);
+// For those who may place orders.
+const Ticket = lazy(() => import('./ticket').then((it) => it.Ticket), (problem) => <section class="panel ticket" aria-label="Order">{problem}</section>);
 const Remove = lazy(() => import('./dialogs').then((it) => it.Remove), (problem) => problem);
 
 /** Few zones stand side by side; of many one chooses in a list. */
@@ -73,7 +74,7 @@ export function Prices() {
   const isShort = all.length <= SIDE_BY_SIDE;
 
   return (
-    <main class="trader" id="main">
+    <main class={may.value?.order ? 'trader' : 'trader reader'} id="main">
       <section class="panel boardpanel" aria-labelledby="board">
         <div class="head">
           <h1 id="board">Prices</h1>
@@ -90,7 +91,8 @@ export function Prices() {
         </div>
         <AsOf />
         {zonesProblem.value !== '' && <p class="fault">{zonesProblem.value}</p>}
-        {all.length === 0 && zonesProblem.value === '' && link.value.phase === 'live' && rest === ''
+        {chosen.map((it) => refused.value.get(it)).filter(Boolean).map((why) => <p class="fault" key={why}>{why}</p>)}
+        {chosen.length > 0 && chosen.every((it) => refused.value.has(it)) ? null : all.length === 0 && zonesProblem.value === '' && link.value.phase === 'live' && rest === ''
           ? <p class="empty"><b>No zone has prices yet.</b> They appear here as soon as somebody publishes: <code>zonewire publish pjm --key 'WESTERN HUB' --price 41.20</code></p>
           : <BoardTable zones={chosen} filter={filter} sort={sort} selected={name} pins={pins.value} onSort={(by) => replace(to({ sort: sort.by === by && !sort.isDown ? `-${by}` : by }))} onSelect={(it) => replace(to({ key: it }))} onPin={pin} />}
       </section>
@@ -102,13 +104,13 @@ export function Prices() {
               {board.row(zone, key)?.isSimulated && <span class="chip sim">Simulated</span>}
               <span class="spring" />
               <button type="button" class="quiet" aria-pressed={pins.value.has(name)} onClick={() => pin(name)}>{pins.value.has(name) ? 'Pinned' : 'Pin'}</button>
-              <More zone={zone} keyName={key} />
+              {may.value?.admin && <More zone={zone} keyName={key} />}
             </div>
             <Chart key={name} zone={zone} keyName={key} range={range in RANGES ? range : '15m'} onRange={(it) => replace(to({ range: it === '15m' ? undefined : it }))} />
           </>
         )}
       </section>
-      <Ticket hub={key} />
+      {may.value?.order && <Ticket hub={key} />}
     </main>
   );
 }

@@ -1,0 +1,52 @@
+//! What is started to try a gateway on: a Redis of any kind, gateways as processes, proxies between them,
+//! and clocks of their own.
+//!
+//! The tests and the laboratory share it. It knows of a gateway only what its users see, and needs
+//! nothing of its library. What it starts ends with its owner.
+
+pub mod certificates;
+pub mod clock;
+pub mod dir;
+pub mod process;
+pub mod proxy;
+pub mod redis;
+pub mod resp;
+
+use std::net::TcpListener;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use tokio::time::{self, Instant};
+
+/// A port of this machine that nobody has; somebody may take it before it is used.
+pub fn free_port() -> anyhow::Result<u16> {
+    let listener = TcpListener::bind("127.0.0.1:0").context("cannot find a free port")?;
+    Ok(listener.local_addr().context("cannot find a free port")?.port())
+}
+
+/// Looks, 100 times a second, until `look` finds something; fails when that takes longer than
+/// `patience`. With tokio's time paused it takes no time at all.
+pub async fn eventually<T>(
+    what: &str,
+    patience: Duration,
+    mut look: impl AsyncFnMut() -> Option<T>,
+) -> anyhow::Result<T> {
+    let deadline = Instant::now() + patience;
+    loop {
+        if let Some(found) = look().await {
+            return Ok(found);
+        }
+        if Instant::now() >= deadline {
+            bail!("not within {patience:?}: {what}");
+        }
+        time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// Says on stdout that a test is skipped, for want of something; panics instead where the environment
+/// has a variable of the name `require`, as in continuous integration.
+pub fn skip<T>(require: &str, missing: &str) -> Option<T> {
+    assert!(std::env::var_os(require).is_none(), "{require} is set, and {missing}");
+    println!("skipped: {missing}");
+    None
+}

@@ -1,0 +1,409 @@
+//! A TCP proxy that can do to a link what networks do.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use parking_lot::Mutex;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::tcp::{ReadHalf, WriteHalf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::{self, Instant};
+
+/// How long the proxy waits for the server to take a connection.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What the link does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// Carries bytes.
+    Pass,
+    /// Resets the connections that there are, and each new one at once.
+    Refuse,
+    /// Holds bytes back in these directions, and lets them through when it ends: connections stay
+    /// open, as where packets are dropped and sent again.
+    Hole {
+        /// What clients ask.
+        requests: bool,
+        /// What the server answers.
+        replies: bool,
+    },
+    /// Carries requests, and resets the connection instead of a reply, once the connection is this old.
+    CutReplies {
+        /// How old the connection is by then.
+        after: Duration,
+    },
+    /// Carries one half of a request and resets the connection, once it is this old.
+    CutRequests {
+        /// How old the connection is by then.
+        after: Duration,
+    },
+}
+
+/// Where connections are led, and what the link does to them.
+#[derive(Debug, Clone, Copy)]
+struct Link {
+    /// Without a place to lead them to, they are refused.
+    to: Option<SocketAddr>,
+    mode: Mode,
+    /// How often all connections were cut.
+    cuts: u64,
+}
+
+impl Link {
+    /// Whether it ends a connection that came when it was as `then`.
+    fn cuts(&self, then: &Self) -> bool {
+        self.to.is_none() || self.mode == Mode::Refuse || self.cuts != then.cuts
+    }
+}
+
+/// Carries connections until it is dropped. The end of either direction is passed on; whatever goes wrong
+/// on one side, and whatever it does itself, both sides see as a reset.
+#[derive(Debug)]
+pub struct Proxy {
+    /// Where it listens.
+    pub address: SocketAddr,
+    link: watch::Sender<Link>,
+    lost: Lost,
+    _running: JoinSet<()>,
+}
+
+/// What the reply has in it that is lost next.
+type Lost = Arc<Mutex<Option<Vec<u8>>>>;
+
+impl Proxy {
+    /// Listens on a free port of this machine.
+    pub async fn start(to: SocketAddr) -> anyhow::Result<Self> {
+        let proxy = Self::to_nowhere().await?;
+        proxy.lead_to(to);
+        Ok(proxy)
+    }
+
+    /// The same, and refuses everything until it is told where to lead it.
+    pub async fn to_nowhere() -> anyhow::Result<Self> {
+        let listener = TcpListener::bind("127.0.0.1:0").await.context("cannot listen for the proxy")?;
+        let address = listener.local_addr().context("the proxy has no address")?;
+        let link = watch::Sender::new(Link { to: None, mode: Mode::Pass, cuts: 0 });
+        let (lost, mut running) = (Lost::default(), JoinSet::new());
+        running.spawn(accept(listener, link.clone(), Arc::clone(&lost)));
+        Ok(Self { address, link, lost, _running: running })
+    }
+
+    /// Leads what comes from now on to this address.
+    pub fn lead_to(&self, to: SocketAddr) {
+        self.link.send_modify(|link| link.to = Some(to));
+    }
+
+    /// Does this from now on.
+    pub fn set(&self, mode: Mode) {
+        self.link.send_modify(|link| {
+            // Also where it carries again before a connection has seen it.
+            link.cuts += u64::from(mode == Mode::Refuse);
+            link.mode = mode;
+        });
+    }
+
+    /// Resets every connection that there is; new ones are carried.
+    pub fn cut(&self) {
+        self.link.send_modify(|link| link.cuts += 1);
+    }
+
+    /// Cuts every connection when a server's reply has these bytes in one piece, and loses that reply; once.
+    pub fn lose_reply(&self, with: &[u8]) {
+        *self.lost.lock() = Some(with.to_vec());
+    }
+
+    /// Whether there was such a reply.
+    pub fn has_lost_reply(&self) -> bool {
+        self.lost.lock().is_none()
+    }
+}
+
+async fn accept(listener: TcpListener, link: watch::Sender<Link>, lost: Lost) {
+    let mut connections = JoinSet::new();
+    loop {
+        tokio::select! {
+            accepted = listener.accept() => match accepted {
+                Ok((client, _)) => {
+                    connections.spawn(carry(client, link.clone(), Arc::clone(&lost)));
+                }
+                // Out of files, for example: others end, and it goes on.
+                Err(_) => time::sleep(Duration::from_millis(10)).await,
+            },
+            Some(_) = connections.join_next() => {}
+        }
+    }
+}
+
+/// The connection did not come to its end in both directions.
+struct Broken;
+
+/// One connection, to its end.
+async fn carry(mut client: TcpStream, link: watch::Sender<Link>, lost: Lost) {
+    let (since, then) = (Instant::now(), *link.borrow());
+    let connecting = async {
+        let to = then.to.filter(|_| !then.cuts(&then)).ok_or(Broken)?;
+        let connected = time::timeout(CONNECT_TIMEOUT, TcpStream::connect(to)).await;
+        connected.ok().and_then(Result::ok).ok_or(Broken)
+    };
+    let Ok(mut server) = connecting.await else { return reset(&client) };
+    let _hurried = (server.set_nodelay(true), client.set_nodelay(true));
+    let mut watched = link.subscribe();
+    let ended = {
+        let (client_read, client_write) = client.split();
+        let (server_read, server_write) = server.split();
+        let pump = |from, to, direction| Pump { from, to, direction, since, link: &link, lost: &lost };
+        let both = async {
+            tokio::try_join!(
+                pump(client_read, server_write, Direction::Requests).run(),
+                pump(server_read, client_write, Direction::Replies).run(),
+            )
+        };
+        tokio::select! {
+            ended = both => ended.map(drop),
+            // Without a proxy there is no link.
+            _cut = watched.wait_for(|link| link.cuts(&then)) => Err(Broken),
+        }
+    };
+    if ended.is_err() {
+        reset(&client);
+        reset(&server);
+    }
+}
+
+/// Has the other side see a reset when this is dropped; where that fails it sees an end, which is as good.
+fn reset(stream: &TcpStream) {
+    let _reset = stream.set_zero_linger();
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Direction {
+    Requests,
+    Replies,
+}
+
+/// What to do with bytes that came.
+#[derive(Debug, PartialEq, Eq)]
+enum Step {
+    Write,
+    /// Not until the mode changes.
+    Hold,
+    /// Write one half and end.
+    WriteHalf,
+    End,
+}
+
+/// One direction of a connection.
+struct Pump<'a> {
+    from: ReadHalf<'a>,
+    to: WriteHalf<'a>,
+    direction: Direction,
+    /// When the connection came.
+    since: Instant,
+    link: &'a watch::Sender<Link>,
+    lost: &'a Lost,
+}
+
+impl Pump<'_> {
+    /// Carries it to its end, which is passed on.
+    async fn run(mut self) -> Result<(), Broken> {
+        let mut link = self.link.subscribe();
+        let mut bytes = vec![0; 64 * 1024];
+        loop {
+            let read = self.from.read(&mut bytes).await.map_err(|_| Broken)?;
+            let len = loop {
+                let mode = link.borrow_and_update().mode;
+                match step(mode, self.direction, self.since.elapsed()) {
+                    Step::Write => break read,
+                    Step::WriteHalf => break read / 2,
+                    Step::End => return Err(Broken),
+                    Step::Hold => link.changed().await.map_err(|_| Broken)?,
+                }
+            };
+            if read == 0 {
+                return self.to.shutdown().await.map_err(|_| Broken);
+            }
+            self.lose(&bytes[..read])?;
+            self.to.write_all(&bytes[..len]).await.map_err(|_| Broken)?;
+            if len < read {
+                return Err(Broken);
+            }
+        }
+    }
+
+    /// Whether this is the reply to be lost; then all connections are cut.
+    fn lose(&self, bytes: &[u8]) -> Result<(), Broken> {
+        let is_it = |with: &mut Vec<u8>| bytes.windows(with.len()).any(|part| part == with);
+        if self.direction == Direction::Requests || self.lost.lock().take_if(is_it).is_none() {
+            return Ok(());
+        }
+        self.link.send_modify(|link| link.cuts += 1);
+        Err(Broken)
+    }
+}
+
+fn step(mode: Mode, direction: Direction, age: Duration) -> Step {
+    match (mode, direction) {
+        (Mode::Refuse, _) => Step::End,
+        (Mode::Hole { requests: true, .. }, Direction::Requests)
+        | (Mode::Hole { replies: true, .. }, Direction::Replies) => Step::Hold,
+        (Mode::CutReplies { after }, Direction::Replies) if age >= after => Step::End,
+        (Mode::CutRequests { after }, Direction::Requests) if age >= after => Step::WriteHalf,
+        _ => Step::Write,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMIT: Duration = Duration::from_secs(10);
+
+    /// A server that answers each byte with the next one, and a proxy before it.
+    async fn echo() -> (Proxy, JoinSet<()>, watch::Receiver<u64>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (heard, hears) = watch::channel(0);
+        let mut running = JoinSet::new();
+        running.spawn(async move {
+            let mut connections = JoinSet::new();
+            loop {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                let heard = heard.clone();
+                connections.spawn(async move {
+                    let mut byte = [0; 1];
+                    while stream.read_exact(&mut byte).await.is_ok() {
+                        heard.send_modify(|heard| *heard += 1);
+                        if stream.write_all(&[byte[0] + 1]).await.is_err() {
+                            return;
+                        }
+                    }
+                });
+            }
+        });
+        (Proxy::start(address).await.unwrap(), running, hears)
+    }
+
+    async fn answer(stream: &mut TcpStream) -> Option<u8> {
+        let mut byte = [0; 1];
+        let read = time::timeout(LIMIT, stream.read_exact(&mut byte)).await.expect("in time");
+        read.is_ok().then_some(byte[0])
+    }
+
+    async fn connect(proxy: &Proxy) -> TcpStream {
+        TcpStream::connect(proxy.address).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn it_passes_and_refuses() {
+        let (proxy, _server, _) = echo().await;
+        let mut stream = connect(&proxy).await;
+        stream.write_all(&[1]).await.unwrap();
+        assert_eq!(answer(&mut stream).await, Some(2));
+        proxy.set(Mode::Refuse);
+        assert_eq!(answer(&mut stream).await, None);
+        assert_eq!(answer(&mut connect(&proxy).await).await, None);
+        proxy.set(Mode::Pass);
+        let mut stream = connect(&proxy).await;
+        stream.write_all(&[5]).await.unwrap();
+        assert_eq!(answer(&mut stream).await, Some(6));
+    }
+
+    #[tokio::test]
+    async fn it_cuts_what_there_is_and_carries_what_comes_then() {
+        let (proxy, _server, _) = echo().await;
+        let mut stream = connect(&proxy).await;
+        stream.write_all(&[1]).await.unwrap();
+        assert_eq!(answer(&mut stream).await, Some(2));
+        proxy.cut();
+        assert_eq!(answer(&mut stream).await, None);
+        let mut stream = connect(&proxy).await;
+        stream.write_all(&[5]).await.unwrap();
+        assert_eq!(answer(&mut stream).await, Some(6));
+    }
+
+    #[tokio::test]
+    async fn a_reply_is_lost_once_with_all_connections() {
+        let (proxy, _server, mut heard) = echo().await;
+        let (mut stream, mut other) = (connect(&proxy).await, connect(&proxy).await);
+        other.write_all(&[1]).await.unwrap();
+        assert_eq!(answer(&mut other).await, Some(2));
+        proxy.lose_reply(&[8]);
+        stream.write_all(&[5]).await.unwrap();
+        assert_eq!((answer(&mut stream).await, proxy.has_lost_reply()), (Some(6), false));
+        stream.write_all(&[7]).await.unwrap();
+        assert_eq!((answer(&mut stream).await, answer(&mut other).await), (None, None));
+        assert_eq!((*heard.borrow_and_update(), proxy.has_lost_reply()), (3, true));
+    }
+
+    #[tokio::test]
+    async fn the_end_of_one_direction_is_passed_on_and_the_other_one_goes_on() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let proxy = Proxy::start(listener.local_addr().unwrap()).await.unwrap();
+        let mut stream = connect(&proxy).await;
+        stream.write_all(b"all").await.unwrap();
+        stream.shutdown().await.unwrap();
+        let (mut server, _) = listener.accept().await.unwrap();
+        let mut asked = String::new();
+        time::timeout(LIMIT, server.read_to_string(&mut asked)).await.expect("in time").unwrap();
+        assert_eq!(asked, "all");
+        server.write_all(b"of it").await.unwrap();
+        drop(server);
+        let mut answered = String::new();
+        time::timeout(LIMIT, stream.read_to_string(&mut answered)).await.expect("in time").unwrap();
+        assert_eq!(answered, "of it");
+    }
+
+    #[tokio::test]
+    async fn a_hole_holds_what_comes_and_gives_it_when_it_ends() {
+        for hole in
+            [Mode::Hole { requests: true, replies: false }, Mode::Hole { requests: false, replies: true }]
+        {
+            let (proxy, _server, mut heard) = echo().await;
+            let mut stream = connect(&proxy).await;
+            stream.write_all(&[1]).await.unwrap();
+            assert_eq!(answer(&mut stream).await, Some(2));
+            proxy.set(hole);
+            stream.write_all(&[3]).await.unwrap();
+            if hole == (Mode::Hole { requests: false, replies: true }) {
+                // The request has its effect all the same.
+                heard.wait_for(|heard| *heard == 2).await.unwrap();
+            }
+            let silent = time::timeout(Duration::from_millis(50), stream.read_u8()).await;
+            assert!(silent.is_err(), "{hole:?}");
+            proxy.set(Mode::Pass);
+            assert_eq!(answer(&mut stream).await, Some(4), "{hole:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_reply_that_is_cut_has_had_its_request() {
+        let (proxy, _server, mut heard) = echo().await;
+        proxy.set(Mode::CutReplies { after: Duration::ZERO });
+        let mut stream = connect(&proxy).await;
+        stream.write_all(&[1]).await.unwrap();
+        assert_eq!(answer(&mut stream).await, None);
+        heard.wait_for(|heard| *heard == 1).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_request_that_is_cut_is_half_there() {
+        let (proxy, _server, mut heard) = echo().await;
+        proxy.set(Mode::CutRequests { after: Duration::ZERO });
+        let mut stream = connect(&proxy).await;
+        stream.write_all(&[1, 2, 3, 4]).await.unwrap();
+        while answer(&mut stream).await.is_some() {}
+        assert!(*heard.borrow_and_update() <= 2);
+    }
+
+    #[test]
+    fn young_connections_are_left_alone() {
+        let cut = Mode::CutReplies { after: Duration::from_millis(100) };
+        assert_eq!(step(cut, Direction::Replies, Duration::from_millis(99)), Step::Write);
+        assert_eq!(step(cut, Direction::Replies, Duration::from_millis(100)), Step::End);
+        assert_eq!(step(cut, Direction::Requests, Duration::from_secs(9)), Step::Write);
+    }
+}

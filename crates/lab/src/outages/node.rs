@@ -1,0 +1,127 @@
+//! The gateways that are checked, as processes.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use tokio::process::Command;
+use zonewire::client::{BaseUrl, Http};
+use zonewire_kit::clock::WallClock;
+use zonewire_kit::process::{Gateway, Process};
+use zonewire_protocol::HealthView;
+
+/// How long a gateway may take to say how it is.
+const ANSWER_PATIENCE: Duration = Duration::from_secs(30);
+
+/// Finds the gateway to check: the one that was named, or the one that came with this program.
+///
+/// Fails where there is none, or where it does not say its version.
+pub(super) async fn find(named: Option<&Path>) -> anyhow::Result<PathBuf> {
+    let beside = || Some(std::env::current_exe().ok()?.with_file_name("zonewire"));
+    let program = match named {
+        Some(path) => path.to_owned(),
+        None => beside().filter(|path| path.exists()).unwrap_or_else(|| PathBuf::from("zonewire")),
+    };
+    let mut command = Command::new(&program);
+    command.arg("--version").stdin(Stdio::null()).stderr(Stdio::null());
+    let output = command.output().await.with_context(|| {
+        format!("cannot run the gateway, {}: name it with --gateway FILE", program.display())
+    })?;
+    if !output.status.success() || !output.stdout.starts_with(b"zonewire ") {
+        bail!("{} is not a Zonewire gateway: it does not say its version", program.display());
+    }
+    Ok(program)
+}
+
+/// What a gateway says that it is; fails where it does not within this time.
+pub(super) async fn health(base: &BaseUrl, http: &Http, within: Duration) -> anyhow::Result<HealthView> {
+    let response = http.get(base.endpoint("ws/health")).timeout(within).send();
+    let response = response.await.context("a gateway did not say how it is")?.bytes().await?;
+    serde_json::from_slice(&response).context("a gateway did not say how it is")
+}
+
+/// A gateway.
+#[derive(Debug)]
+pub(super) struct Node {
+    /// Where it answers.
+    pub(super) base: BaseUrl,
+    gateway: Gateway,
+    start: Start,
+}
+
+/// How a gateway is started.
+#[derive(Debug, Clone)]
+pub(super) struct Start {
+    /// The gateway's program.
+    pub(super) program: PathBuf,
+    /// Its number, counting from 0.
+    pub(super) index: usize,
+    /// In the environment, because it may hold a password.
+    pub(super) redis_url: String,
+    /// `KEY=VALUE`
+    pub(super) settings: Vec<String>,
+    /// Where its log is written, if anywhere.
+    pub(super) log: Option<PathBuf>,
+    /// Where it is not the machine's.
+    pub(super) clock: Option<WallClock>,
+}
+
+impl Node {
+    /// Starts one on a free port, and waits until it is ready.
+    pub(super) async fn start(start: Start) -> anyhow::Result<Self> {
+        Self::start_at(SocketAddr::from(([127, 0, 0, 1], 0)), start).await
+    }
+
+    async fn start_at(address: SocketAddr, start: Start) -> anyhow::Result<Self> {
+        let mut command = Command::new(&start.program);
+        command.args(["serve", "--storage=redis", "--set=log.format=json"]);
+        command.arg(format!("--listen={address}"));
+        command.args(start.settings.iter().map(|setting| format!("--set={setting}")));
+        // Settings of whoever runs the suite are not what is checked.
+        command.env_clear().env("REDIS_URL", &start.redis_url);
+        start.clock.iter().for_each(|clock| clock.give_to(&mut command));
+        let gateway = Gateway::start(command, start.log.as_deref()).await;
+        let gateway = gateway.with_context(|| format!("gateway {} is not there", start.index))?;
+        let base = format!("http://{}", gateway.address).parse();
+        let base = base.map_err(|error| anyhow::anyhow!("a gateway at an odd address: {error}"))?;
+        Ok(Self { base, gateway, start })
+    }
+
+    /// Starts it anew at the same address, after [`Self::kill`].
+    pub(super) async fn restart(&mut self) -> anyhow::Result<()> {
+        *self = Self::start_at(self.gateway.address, self.start.clone()).await?;
+        Ok(())
+    }
+
+    /// As `kill -9`.
+    pub(super) async fn kill(&mut self) -> anyhow::Result<()> {
+        self.gateway.process.kill().await?;
+        // Its log ends with it.
+        self.gateway.log(ANSWER_PATIENCE).await.map(drop)
+    }
+
+    /// What runs.
+    pub(super) fn process(&self) -> &Process {
+        &self.gateway.process
+    }
+
+    /// Its wall clock, where it has one of its own.
+    pub(super) fn clock(&self) -> Option<&WallClock> {
+        self.start.clock.as_ref()
+    }
+
+    /// What it says that it is.
+    pub(super) async fn health(&self) -> anyhow::Result<HealthView> {
+        health(&self.base, &self.base.http()?, ANSWER_PATIENCE).await
+    }
+
+    /// Fails when it has ended by itself.
+    pub(super) fn check(&mut self) -> anyhow::Result<()> {
+        match self.gateway.process.has_ended()? {
+            Some(status) => bail!("gateway {} ended by itself: {status}", self.start.index),
+            None => Ok(()),
+        }
+    }
+}
