@@ -10,7 +10,7 @@ import { minify } from 'terser';
 
 process.chdir(path.dirname(import.meta.dirname ?? new URL('.', import.meta.url).pathname));
 
-const entryPoints = ['index', 'orders', 'react', 'vue'].map((name) => `src/${name}.ts`);
+const entryPoints = ['index', 'orders', 'react', 'sse', 'vue'].map((name) => `src/${name}.ts`);
 
 rmSync('dist', { recursive: true, force: true });
 for (const [format, extension] of [['esm', '.js'], ['cjs', '.cjs']])

@@ -24,7 +24,7 @@ run('types of the tests, as users have them', 'node_modules/typescript/bin/tsc',
 run('publint', 'node_modules/publint/src/cli.js', '--strict');
 run('arethetypeswrong', 'node_modules/@arethetypeswrong/cli/dist/index.js', '--pack', '.', '--profile', 'node16');
 
-for (const name of ['index', 'orders', 'react', 'vue']) {
+for (const name of ['index', 'orders', 'react', 'sse', 'vue']) {
   const { length } = gzipSync(readFileSync(`dist/${name}.js`), { level: 9 });
   console.log(`${name}.js: ${length} bytes gzipped`);
   if (name === 'index' && length > CORE_BYTES_MAX) {
