@@ -599,6 +599,10 @@ line?: number,
  */
 index?: number, 
 /**
+ * The channel that is at fault, as the client named it, of several.
+ */
+channel?: string, 
+/**
  * Each wrong field.
  */
 errors?: Array<FieldFault>, };
@@ -1638,9 +1642,13 @@ key_conflicts: number, };
  */
 export type ConnectionsView = { 
 /**
- * Open WebSockets.
+ * Open WebSockets, and streams of events.
  */
 open: number, 
+/**
+ * Of these, streams of events.
+ */
+event_streams: number, 
 /**
  * WebSockets opened.
  */
@@ -2185,6 +2193,10 @@ waiting_messages: number,
  */
 waiting_bytes: number, 
 /**
+ * How its client is reached.
+ */
+transport: TransportKind | (string & {}), 
+/**
  * Who its client is, where that was shown.
  */
 subject?: string, };
@@ -2193,6 +2205,11 @@ subject?: string, };
  * How well a connection does.
  */
 export type ConnectionHealth = "healthy" | "behind" | "silent" | "closing";
+
+/**
+ * How the client of a connection is reached.
+ */
+export type TransportKind = "websocket" | "events";
 
 /**
  * A price. The publisher's own fields follow those of the envelope.

@@ -1,4 +1,4 @@
-//! One socket: straight non-blocking writes (`sending`), a queue only while it is behind, one small task that
+//! One socket, or what is like one (`transport`): straight non-blocking writes (`sending`), a queue only while it is behind, one small task that
 //! reads and writes what was left over (`task`), and what its client may send (`allowance`). Here is what it
 //! is, and how it is closed.
 
@@ -14,15 +14,16 @@ use std::task::Waker;
 use std::time::Duration;
 
 use smallvec::SmallVec;
-use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 use uuid::Uuid;
+use zonewire_protocol::stats::TransportKind;
 
 use super::limits::Admission;
 use super::outbox::{Outbox, OutboxLimits};
 use super::stats::ShardStats;
 use super::subscription::Subscription;
+use super::transport::Transport;
 use super::{ConnectionHealth, ConnectionInfo};
 use crate::model::ChannelName;
 use crate::protocol::{CloseCode, ServerMessage, close_frame, text_frame};
@@ -39,7 +40,7 @@ const CLOSE_GRACE_SLOW: Duration = Duration::from_secs(5);
 /// One socket. Lives on its shard's thread.
 pub(super) struct Connection {
     pub(super) id: Uuid,
-    stream: TcpStream,
+    stream: Transport,
     /// Exists only while the socket is behind.
     outbox: RefCell<Option<Box<Outbox>>>,
     waker: Cell<Option<Waker>>,
@@ -100,7 +101,7 @@ pub(super) enum Pacing {
 
 impl Connection {
     pub(super) fn new(
-        stream: TcpStream,
+        stream: Transport,
         id: Uuid,
         admission: Admission,
         stats: Arc<ShardStats>,
@@ -162,12 +163,24 @@ impl Connection {
         others.filter_map(|held| Some((Rc::clone(held), held.finished_at()?))).collect()
     }
 
+    /// Whether it is a stream of events, of which nothing can be asked.
+    pub(super) fn is_stream(&self) -> bool {
+        self.stream.events().is_some()
+    }
+
+    /// For how long nothing was heard of its client. Who reads events says nothing, and is heard by what it takes.
     pub(super) fn silence(&self, now: Instant) -> Duration {
+        if let Some(pipe) = self.stream.events() {
+            return pipe.untaken_for(now);
+        }
         now.duration_since(self.opened).saturating_sub(TICK * self.last_heard.get())
     }
 
     /// Does not count a time against it in which it could not be heard.
     pub(super) fn excuse(&self, unheard: Duration) {
+        if let Some(pipe) = self.stream.events() {
+            return pipe.excuse();
+        }
         let ticks = u32::try_from(unheard.as_millis() / TICK.as_millis()).unwrap_or(u32::MAX);
         // One whose reading is delayed counts as heard until then.
         let heard = self.last_heard.get();
@@ -304,6 +317,7 @@ impl Connection {
             messages_received: u64::from(self.received.get()),
             waiting_messages: outbox.as_ref().map_or(0, |outbox| outbox.messages()),
             waiting_bytes: outbox.as_ref().map_or(0, |outbox| outbox.bytes()),
+            transport: if self.is_stream() { TransportKind::Events } else { TransportKind::WebSocket }.into(),
             subject: self.guest().and_then(|guest| guest.principal().subject().map(str::to_owned)),
         }
     }

@@ -119,6 +119,11 @@ impl Limits {
         }
     }
 
+    /// How many subscriptions a connection may have.
+    pub(super) fn subscriptions_max(&self) -> usize {
+        self.config.subscriptions_max
+    }
+
     /// How often a limit refused.
     pub(super) fn refused(&self, limit: Limit) -> u64 {
         self.refused[limit as usize].0.get()

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use hyper::upgrade::OnUpgrade;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time;
 use tracing::warn;
@@ -14,7 +13,7 @@ use uuid::Uuid;
 use super::ConnectionInfo;
 use super::config::ConnectionsConfig;
 use super::limits::{AddressPermit, Admission, Limit, Limits, Source, TcpPlace};
-use super::shard::{Command, Opening};
+use super::shard::{Arriving, Command, Opening};
 use super::stats::{ShardStats, Totals};
 use crate::access::Principal;
 use crate::protocol::CloseCode;
@@ -70,6 +69,11 @@ impl Manager {
     /// The shard of a thread, by its index.
     pub(crate) fn shard(&self, index: usize) -> &ShardHandle {
         &self.0.shards[index]
+    }
+
+    /// How many subscriptions a connection may have.
+    pub(crate) fn subscriptions_max(&self) -> usize {
+        self.0.limits.subscriptions_max()
     }
 
     /// Counts a TCP connection for as long as the place is held.
@@ -195,16 +199,16 @@ impl Manager {
 }
 
 impl ShardHandle {
-    /// Hands over a socket, once the response that upgrades it has been sent. Who is at its other end is
+    /// Hands over a connection: a WebSocket once the response that upgrades it has been sent. Who is at its other end is
     /// `None` where nobody is asked.
     pub(crate) async fn adopt(
         &self,
-        upgrade: OnUpgrade,
+        arriving: Arriving,
         opening: Opening,
         principal: Option<Arc<Principal>>,
         admission: Admission,
     ) -> bool {
-        self.commands.send(Command::Adopt { upgrade, opening, principal, admission }).await.is_ok()
+        self.commands.send(Command::Adopt { arriving, opening, principal, admission }).await.is_ok()
     }
 }
 

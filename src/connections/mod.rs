@@ -5,6 +5,7 @@
 
 mod config;
 mod connection;
+mod events;
 mod fragments;
 mod inbound;
 mod intake;
@@ -15,6 +16,7 @@ mod shard;
 mod socket;
 mod stats;
 mod subscription;
+mod transport;
 
 use std::fmt;
 use std::sync::Arc;
@@ -23,10 +25,11 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 pub use config::ConnectionsConfig;
+pub(crate) use events::{EventStream, Resume, Wanted, closing as closing_events, stream as event_stream};
 pub(crate) use limits::{AddressPermit, Admission, Limit, Source, TcpPlace};
 pub use manager::Manager;
 pub(crate) use manager::{Overview, ShardHandle};
-pub(crate) use shard::Opening;
+pub(crate) use shard::{Arriving, Opening, retry_spread_ms};
 pub(crate) use socket::{Kept, Look, Socket, read_first};
 pub(crate) use stats::Totals;
 pub use zonewire_protocol::stats::{ConnectionHealth, ConnectionInfo};

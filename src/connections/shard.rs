@@ -20,7 +20,6 @@ use chrono::Utc;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use slab::Slab;
-use tokio::net::TcpStream;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::task;
 use tokio::time::{self, Instant, MissedTickBehavior};
@@ -32,12 +31,14 @@ use uuid::Uuid;
 use super::ConnectionInfo;
 use super::config::ConnectionsConfig;
 use super::connection::{Connection, Guest, Pacing};
+use super::events::{EventPipe, Wanted};
 use super::intake::Intake;
 use super::limits::{Admission, Limit};
 use super::outbox::{OutboxLimits, Replaces};
 use super::socket::Socket;
 use super::stats::ShardStats;
 use super::subscription::Subscription;
+use super::transport::Transport;
 use crate::access::{Gate, Principal, now_s};
 use crate::channels::{Asked, Channels, Delivery};
 use crate::model::{ChannelName, OrderId, Position, Zone};
@@ -86,6 +87,8 @@ pub(crate) enum Opening {
     /// The order of `/ws/orders/{orderId}`, from its oldest update that is kept or after a position.
     /// The connection ends some time after the order.
     Order { order: OrderId, since: Option<Position> },
+    /// What a stream of events is opened for. It can ask for nothing more, so it ends when nothing is left.
+    Channels(Vec<Wanted>),
     /// Its address is not of the right form: it is told so, and closed for good.
     BadAddress { code: ErrorCode, message: String },
     /// It brought a token that does not hold: it is told so, and closed.
@@ -94,10 +97,19 @@ pub(crate) enum Opening {
     TurnedAway(Limit),
 }
 
+/// A connection that a shard takes over.
+#[derive(Debug)]
+pub(crate) enum Arriving {
+    /// A WebSocket, once its HTTP response is out.
+    Upgrade(OnUpgrade),
+    /// A stream of events.
+    Events(EventPipe),
+}
+
 /// What a shard is asked for, besides sending entries.
 pub(super) enum Command {
-    /// Take over a socket once its HTTP response is out.
-    Adopt { upgrade: OnUpgrade, opening: Opening, principal: Option<Arc<Principal>>, admission: Admission },
+    /// Take over a connection.
+    Adopt { arriving: Arriving, opening: Opening, principal: Option<Arc<Principal>>, admission: Admission },
     /// Close one connection; answers whether it is here.
     Disconnect { id: Uuid, code: CloseCode, answer: oneshot::Sender<bool> },
     /// Tell of connections (`list` of them at most) and of how many there are by zone.
@@ -281,7 +293,11 @@ impl Shard {
 
     fn on_command(self: &Rc<Self>, command: Command, stop: &CancellationToken) {
         match command {
-            Command::Adopt { upgrade, opening, principal, admission } => {
+            Command::Adopt { arriving: Arriving::Events(pipe), opening, principal, admission } => {
+                let stream = Transport::Events(Box::new(pipe));
+                self.adopt(stream, Bytes::new(), opening, principal, admission);
+            }
+            Command::Adopt { arriving: Arriving::Upgrade(upgrade), opening, principal, admission } => {
                 let shard = Rc::clone(self);
                 let upgraded = stop.clone().run_until_cancelled_owned(upgrade);
                 let upgrading = Upgrading::begin(&shard);
@@ -291,6 +307,7 @@ impl Shard {
                     match upgraded.map(|ended| ended.map(|upgraded| upgraded.downcast::<TokioIo<Socket>>())) {
                         Some(Ok(Ok(parts))) => match parts.io.into_inner().into_inner() {
                             Some(stream) => {
+                                let stream = Transport::Tcp(stream);
                                 shard.adopt(stream, parts.read_buf, opening, principal, admission);
                             }
                             None => debug!("an upgraded connection is still looked at"),
@@ -324,10 +341,10 @@ impl Shard {
         }
     }
 
-    /// Takes over a socket. Who is at its other end is `None` where nobody is asked.
+    /// Takes over a connection. Who is at its other end is `None` where nobody is asked.
     fn adopt(
         self: &Rc<Self>,
-        stream: TcpStream,
+        stream: Transport,
         left_over: Bytes,
         opening: Opening,
         principal: Option<Arc<Principal>>,
@@ -347,6 +364,7 @@ impl Shard {
         let connection = Rc::new(Connection::new(stream, id, admission, stats, burst, order, guest));
         let slot = self.connections.borrow_mut().insert(Rc::clone(&connection));
         self.stats.opened.add(1);
+        self.stats.streams_opened.add(u64::from(connection.is_stream()));
         let mut intake = Intake::new();
         let begin = || {
             self.greet(&connection, opening);
@@ -371,7 +389,7 @@ impl Shard {
     /// Says the first thing, and makes the subscription that the connection was opened for; or closes it.
     fn greet(self: &Rc<Self>, connection: &Rc<Connection>, opening: Opening) {
         let channel = match &opening {
-            Opening::Nothing => None,
+            Opening::Nothing | Opening::Channels(_) => None,
             Opening::Market { zone, .. } => Some(ChannelName::zone(zone)),
             Opening::Order { order, .. } => Some(ChannelName::order(*order)),
             Opening::Unauthorized { message } => {
@@ -383,9 +401,7 @@ impl Shard {
                 return self.close(connection, CloseCode::BadRequest);
             }
             Opening::TurnedAway(limit) => {
-                // Spread, so that not all come back at once.
-                let after = RETRY_AFTER_MS + rand::random_range(0..4 * RETRY_AFTER_MS);
-                return self.close_for(connection, limit.close_code(), after);
+                return self.close_for(connection, limit.close_code(), retry_spread_ms());
             }
         };
         connection.send_message(&self.greeting(connection, channel.as_ref()), self.limits);
@@ -398,10 +414,26 @@ impl Shard {
         let (channel, since, snapshot) = match opening {
             Opening::Market { zone, since, snapshot } => (ChannelName::zone(&zone), since, snapshot),
             Opening::Order { order, since } => (ChannelName::order(order), since, false),
+            Opening::Channels(wanted) => return self.begin_stream(connection, wanted),
             _ => return,
         };
         let asked = Asked::of(&channel, since, snapshot);
         self.subscribe(connection, channel, asked, None);
+    }
+
+    /// Makes the subscriptions of a stream of events. Who it is for was asked when it was opened.
+    fn begin_stream(self: &Rc<Self>, connection: &Rc<Connection>, wanted: Vec<Wanted>) {
+        for Wanted { channel, since, snapshot } in wanted {
+            let asked = Asked::of(&channel, since, snapshot);
+            self.subscribe(connection, channel, asked, None);
+        }
+    }
+
+    /// Ends a stream of events of which no subscription is left.
+    pub(in crate::connections) fn end_if_bare(&self, connection: &Connection, code: CloseCode) {
+        if connection.is_stream() && connection.subscriptions.borrow().is_empty() {
+            self.close_for(connection, code, retry_spread_ms());
+        }
     }
 
     /// The first message of a connection, which was opened on a channel or on none.
@@ -430,6 +462,7 @@ impl Shard {
         let market_zone = channel.map(|channel| channel.subject().to_owned());
         let message = match &market_zone {
             Some(zone) => format!("Connected to {zone} market updates"),
+            None if connection.is_stream() => "Connected to a stream of events".to_owned(),
             None => "Connected; subscribe to channels such as zone:pjm".to_owned(),
         };
         ServerMessage::ConnectionEstablished(ConnectionEstablished {
@@ -457,6 +490,7 @@ impl Shard {
         if connection.pacing.replace(Pacing::None) == Pacing::Pressed {
             self.eased.notify_waiters();
         }
+        self.stats.streams_ended.add(u64::from(connection.is_stream()));
         let lasted = connection.opened.elapsed();
         self.stats.count_close(code, lasted);
         debug!(
@@ -648,6 +682,11 @@ impl Drop for Upgrading {
             self.0.gone.notify_one();
         }
     }
+}
+
+/// When to come back after there was no room: spread, so that not all come at once.
+pub(crate) fn retry_spread_ms() -> u64 {
+    RETRY_AFTER_MS + rand::random_range(0..4 * RETRY_AFTER_MS)
 }
 
 /// How the storage serves, for all; or for a connection with these subscriptions.

@@ -56,6 +56,14 @@ impl Look {
         }
     }
 
+    /// Ends the socket in both directions, whoever has it; what was not sent may be lost.
+    pub(crate) fn hang_up(&self) {
+        if let Some(stream) = self.0.upgrade() {
+            // Where the other side has gone already there is nothing to do.
+            let _gone = SockRef::from(&*stream).shutdown(Shutdown::Both);
+        }
+    }
+
     /// Keeps the socket, to see what becomes of what was written.
     pub(crate) fn keep(&self) -> Option<Kept> {
         self.0.upgrade().map(Kept)

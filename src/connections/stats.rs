@@ -14,6 +14,9 @@ const DURATION_BUCKETS_S: [u64; 8] = [1, 10, 60, 600, 3_600, 21_600, 86_400, 604
 #[derive(Debug, Default)]
 pub(crate) struct ShardStats {
     pub(crate) opened: Counter,
+    /// Of these, streams of events.
+    pub(crate) streams_opened: Counter,
+    pub(crate) streams_ended: Counter,
     /// By place in [`CloseCode::ALL`].
     closed: [Counter; CloseCode::ALL.len()],
     pub(crate) messages: MessageCounts<Counter>,
@@ -67,6 +70,8 @@ impl Totals {
         let (mut durations, mut duration_ms_sum) = ([0; DURATION_BUCKETS_S.len()], 0);
         for shard in shards {
             connections.total += shard.opened.get();
+            let streams_ended = shard.streams_ended.get();
+            connections.event_streams += shard.streams_opened.get().saturating_sub(streams_ended);
             for (code, count) in CloseCode::ALL.iter().zip(&shard.closed) {
                 connections.total_disconnections += count.get();
                 *connections.closed_by_reason.entry(code.reason().to_owned()).or_default() += count.get();

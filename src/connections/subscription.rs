@@ -18,7 +18,9 @@ use crate::channels::{
     Step, Steps, Then, Turn, Way,
 };
 use crate::model::{BackendState, ChannelName, ChannelPolicy, Epoch, OrderId, Position};
-use crate::protocol::{CaughtUp, ErrorCode, RequestId, Resync, ServerMessage, SnapshotEnd, Subscribed};
+use crate::protocol::{
+    CaughtUp, CloseCode, ErrorCode, RequestId, Resync, ServerMessage, SnapshotEnd, Subscribed,
+};
 use crate::storage::{StatusReader, StorageError};
 use crate::support::backoff::STORAGE_RETRY;
 use crate::support::counter::observe;
@@ -230,6 +232,7 @@ impl Subscription {
                     let (code, message) = (ChannelPolicy::of(&self.channel).no_room)(max);
                     self.refuse(shard, self.take_asked()?.as_ref(), code, &message);
                     shard.unsubscribe(self);
+                    shard.end_if_bare(&self.connection, CloseCode::TooManyConnections);
                     return None;
                 }
                 // Worth another look: where the node does stop, this connection is closed soon.

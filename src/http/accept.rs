@@ -137,10 +137,11 @@ struct Connected {
 
 impl Connected {
     /// What is known when a request comes; of one that a proxy passes on, whether its sender may send
-    /// it: requests under way count as connections of theirs, and upgrades as connecting.
+    /// it: requests under way count as connections of theirs, and what opens a stream (`connects`) as connecting.
     fn arrival<B>(
         &self,
         request: &Request<B>,
+        connects: bool,
         look: &Look,
         handing_over: &HandingOver,
         parts: &AcceptParts,
@@ -149,7 +150,7 @@ impl Connected {
             None
         } else {
             let source = Source::of(parts.proxies.client(self.peer.ip(), request.headers()));
-            if request.headers().contains_key(UPGRADE) {
+            if connects {
                 parts.manager.admit_connect(source)?;
             }
             Some(Arc::new(parts.manager.admit_address(source)?))
@@ -295,7 +296,8 @@ async fn serve_one(stream: TcpStream, connected: Connected, door: Door, parts: A
     let (asked, look, handed) = (Arc::clone(&parts), socket.look(), handing_over.clone());
     let service = service_fn(move |mut request: Request<Incoming>| {
         door.enter(&mut request);
-        let (arrival, too_many) = match connected.arrival(&request, &look, &handed, &asked) {
+        let connects = request.headers().contains_key(UPGRADE) || door.is_stream(&request);
+        let (arrival, too_many) = match connected.arrival(&request, connects, &look, &handed, &asked) {
             Ok(arrival) => (Some(arrival), None),
             Err(limit) => (None, (!door.is_probe(&request)).then(|| connected.too_many(limit, &asked))),
         };

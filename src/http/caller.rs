@@ -8,7 +8,7 @@ use percent_encoding::percent_decode_str;
 
 use super::problem::{Problem, internal};
 use super::table::{Kind, Needs, Route};
-use crate::access::{Action, Denied, Gate, Owner, Principal, Refused, Resource, may};
+use crate::access::{Action, Denied, Gate, Owner, Principal, Refused, Resource, may, now_s};
 use crate::model::{ChannelName, OrderId, Zone};
 use crate::protocol::ProblemCode;
 
@@ -36,6 +36,26 @@ impl Caller {
         let channel = Resource::Channel(channel.as_str());
         let may_do = |action| self.0.as_ref().is_ok_and(|principal| may(principal, action, channel).is_ok());
         may_do(Action::Subscribe) || may_do(Action::Publish)
+    }
+
+    /// Who it is, if it may follow these channels; where there are none, if it may do anything.
+    pub(super) fn may_follow(&self, channels: &[ChannelName]) -> Result<Arc<Principal>, Problem> {
+        let principal = match &self.0 {
+            Ok(principal) => principal,
+            Err(refused) => return Err(Problem::unauthorized(refused.to_string(), true)),
+        };
+        // Clocks that differ are allowed for elsewhere; a stream would end at once, and be opened again.
+        if principal.has_expired(now_s()) {
+            return Err(Problem::unauthorized(Refused::Expired.to_string(), true));
+        }
+        if channels.is_empty() {
+            has_some_right(principal).map_err(|denied| told(denied, None))?;
+        }
+        for channel in channels {
+            let asked = may(principal, Action::Subscribe, Resource::Channel(channel.as_str()));
+            asked.map_err(|denied| told(denied, channel.as_order()).of_channel(channel.as_str()))?;
+        }
+        Ok(Arc::clone(principal))
     }
 
     /// Who it is. The door has let it in, unless it asks for a WebSocket.
@@ -96,15 +116,19 @@ fn has_some_right(caller: &Principal) -> Result<(), Denied> {
 }
 
 fn problem(denied: Denied, route: &Route, segments: &[String]) -> Problem {
+    if denied == Denied::Unknown && route.unknown != ProblemCode::UnknownOrder {
+        return Problem::unknown_dead_letter();
+    }
+    told(denied, segments.first().and_then(|name| name.parse::<OrderId>().ok()))
+}
+
+/// What is said to who may not have something, which may be an order.
+fn told(denied: Denied, order: Option<OrderId>) -> Problem {
     match denied {
         Denied::Unauthenticated => Problem::unauthorized(denied.to_string(), false),
         Denied::Forbidden => Problem::new(ProblemCode::Forbidden, denied.to_string()),
         // In the words of the handlers.
-        Denied::Unknown if route.unknown == ProblemCode::UnknownOrder => {
-            let order = segments.first().and_then(|name| name.parse::<OrderId>().ok());
-            Problem::unknown_order(order)
-        }
-        Denied::Unknown => Problem::unknown_dead_letter(),
+        Denied::Unknown => Problem::unknown_order(order),
     }
 }
 

@@ -52,11 +52,21 @@ pub(super) enum Answer {
     Nothing,
     /// A WebSocket.
     Upgrade,
+    /// Server-sent events.
+    Events,
 }
 
 pub(super) const PAGE: &[(&str, &str)] =
     &[("limit", "How many at the most."), ("after", "Where the page begins.")];
 pub(super) const SINCE: (&str, &str) = ("since", "The position to resume from, `<epoch>:<offset>`.");
 pub(super) const SNAPSHOT: (&str, &str) = ("snapshot", "1 to begin with the latest entry of each key.");
+pub(super) const STREAM: &[(&str, &str)] = &[
+    ("channels", "Their names, separated by commas."),
+    ("since", "The id of the last event, to resume from: a position for each channel, separated by commas."),
+    (
+        "snapshot",
+        "1 to begin with the latest entry of each key; or 1 or 0 for each channel, separated by commas.",
+    ),
+];
 pub(super) const LISTED: &[(&str, &str)] = &[("connections", "How many open connections are listed.")];
 pub(super) const JOB: &[u16] = &[400, 404, 408, 409, 413, 415, 422];

@@ -28,13 +28,14 @@ use super::body::discard;
 use super::caller::{self, Caller};
 use super::compress::{self, Compressor};
 use super::config::HttpConfig;
+use super::event_stream;
 use super::forwarded::{Proxies, Said};
 use super::names::{Known, Names, host_and_port};
 use super::prices::holds_body_back;
 use super::problem::{Problem, Refused, from_rejection};
 use super::refusals::Refusals;
 use super::room::BodyRoom;
-use super::routes::{App, Handler, Segments};
+use super::routes::{App, Handler, HeadOnly, Segments};
 use super::table::{self, Address, Kind, METHODS};
 use super::upgrade::{TooMany, turn_away};
 use crate::access::Gate;
@@ -150,6 +151,12 @@ impl Door {
         table::find(request.uri().path()).is_some_and(|address| address.kind() == Kind::Probe)
     }
 
+    /// Whether a request asks for a stream of events, which is as good as a connection.
+    pub(super) fn is_stream<B>(&self, request: &Request<B>) -> bool {
+        let is_of_streams = |address: Address| address.kind() == Kind::Events;
+        request.method() == Method::GET && self.find(request.uri().path()).is_some_and(is_of_streams)
+    }
+
     /// Answers a request of a peer that has [entered](Self::enter), and may be one too many.
     pub(super) async fn answer<B>(
         &self,
@@ -167,7 +174,14 @@ impl Door {
         let mut response = match (judged, too_many) {
             // Whoever may not use the gateway need not know that it is full.
             (Err(problem), Some(_)) if may_not_ask(&problem) => problem.into_response(),
-            (_, Some(too_many)) => turn_away(request, too_many).await,
+            (_, Some(too_many)) => {
+                let is_stream = self.is_stream(&request);
+                let told = is_stream.then(|| event_stream::turn_away(request.headers(), too_many.limit));
+                match told.flatten() {
+                    Some(told) => told,
+                    None => turn_away(request, too_many).await,
+                }
+            }
             (Ok(Next::Answer(response)), None) => response,
             (Ok(Next::Handler(place, segments, caller)), None) => {
                 self.hand_on(request, place, segments, caller).await
@@ -209,6 +223,7 @@ impl Door {
             // The answer to GET, of which hyper sends no more than the head. Nothing is upgraded.
             *request.method_mut() = Method::GET;
             request.headers_mut().remove(UPGRADE);
+            request.extensions_mut().insert(HeadOnly);
         }
         request.extensions_mut().insert(segments);
         request.extensions_mut().insert(caller);

@@ -8,6 +8,7 @@ mod compress;
 mod config;
 mod described;
 mod door;
+mod event_stream;
 mod exposition;
 mod forwarded;
 mod handing_over;

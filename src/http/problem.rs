@@ -93,6 +93,12 @@ impl Problem {
         self
     }
 
+    /// It is about one of several channels, as the client names it.
+    pub(super) fn of_channel(mut self, channel: &str) -> Self {
+        self.told.channel = Some(channel.to_owned());
+        self
+    }
+
     pub(crate) fn fields(mut self, errors: Vec<FieldFault>) -> Self {
         self.told.errors = errors;
         self

@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use hyper::header::HeaderValue;
 
-use self::Kind::{Client, Probe, Told, WebSocket};
+use self::Kind::{Client, Events, Probe, Told, WebSocket};
 use self::Needs::{Anything, EachChannel, Gateway, Nothing as NoRight, Order, Zone};
-use super::described::Answer::{Json, Object, Text, Upgrade};
-use super::described::{Answer, Body, Description, JOB, LISTED, PAGE, SINCE, SNAPSHOT};
-use super::routes::{App, Handler, auth, health, jobs, orders, page, sockets, zones};
+use super::described::Answer::{self, Json, Object, Text, Upgrade};
+use super::described::{Body, Description, JOB, LISTED, PAGE, SINCE, SNAPSHOT, STREAM};
+use super::routes::{App, Handler, auth, events, health, jobs, orders, page, sockets, zones};
 use crate::access::Action;
 use crate::protocol::ProblemCode;
 
@@ -27,6 +27,8 @@ pub(super) enum Kind {
     Client,
     /// Clients, by an upgrade to WebSocket.
     WebSocket,
+    /// Clients, by an answer that goes on.
+    Events,
 }
 
 /// What somebody who asks for something must be allowed to do.
@@ -42,7 +44,7 @@ pub(super) enum Needs {
     Order(Action),
     /// Something or other: what may not be seen is left out.
     Anything,
-    /// What it follows: the shard asks for each channel.
+    /// What it follows: the shard, or the handler, asks for each channel.
     EachChannel,
 }
 
@@ -200,6 +202,11 @@ pub(super) const ROUTES: &[Route] = &[
         .query(&[SINCE])
         .gives(Upgrade)
         .or(&[400]),
+    get("/sse", Events, events::stream, "Channels as server-sent events")
+        .needs(EachChannel)
+        .query(STREAM)
+        .gives(Answer::Events)
+        .or(&[400, 401, 404]),
     get("/api/zones", Client, zones::list, "The zones that were published to")
         .needs(Anything)
         .gives(Json(200, "ZoneList")),

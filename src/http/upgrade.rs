@@ -18,7 +18,9 @@ use warp::{Filter, Reply};
 use super::handing_over::HandingOver;
 use super::problem::Problem;
 use crate::access::Principal;
-use crate::connections::{AddressPermit, Admission, Limit, Look, Manager, Opening, ShardHandle, TcpPlace};
+use crate::connections::{
+    AddressPermit, Admission, Arriving, Limit, Look, Manager, Opening, ShardHandle, TcpPlace,
+};
 use crate::protocol::{ProblemCode, SUBPROTOCOL};
 
 /// What the accept loop knows of a connection; travels in the request's extensions.
@@ -163,7 +165,7 @@ async fn hand_over(
     (opening, principal): (Opening, Option<Arc<Principal>>),
     admission: Admission,
 ) -> Result<Response, Problem> {
-    if !shard.adopt(upgrade, opening, principal, admission).await {
+    if !shard.adopt(Arriving::Upgrade(upgrade), opening, principal, admission).await {
         let detail = "the gateway is shutting down";
         return Err(Problem::new(ProblemCode::ShuttingDown, detail));
     }

@@ -1,4 +1,7 @@
-//! WebSocket frames as the gateway sends them (RFC 6455, section 5): whole, unmasked, encoded once.
+//! WebSocket frames as the gateway sends them (RFC 6455, section 5): whole, unmasked, encoded once; and read
+//! back where they are told in another way.
+
+use std::io::Cursor;
 
 use tungstenite::protocol::frame::FrameHeader;
 use tungstenite::protocol::frame::coding::{Control, Data, OpCode};
@@ -33,6 +36,32 @@ pub fn close_frame(code: CloseCode, out: &mut Vec<u8>) {
     write_frame(OpCode::Control(Control::Close), &payload, out);
 }
 
+/// A frame that was written here.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Frame<'a> {
+    /// A message.
+    Text(&'a [u8]),
+    /// A ping.
+    Ping,
+    /// The last one.
+    Close,
+}
+
+/// The frame that bytes begin with, which were written here, and its length; `None` while it is not whole.
+pub fn first_frame(bytes: &[u8]) -> Option<(Frame<'_>, usize)> {
+    let mut cursor = Cursor::new(bytes);
+    let (header, payload) = FrameHeader::parse(&mut cursor).ok().flatten()?;
+    let from = usize::try_from(cursor.position()).ok()?;
+    let to = from.checked_add(usize::try_from(payload).ok()?)?;
+    let payload = bytes.get(from..to)?;
+    let frame = match header.opcode {
+        OpCode::Control(Control::Close) => Frame::Close,
+        OpCode::Control(_) => Frame::Ping,
+        OpCode::Data(_) => Frame::Text(payload),
+    };
+    Some((frame, to))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -52,6 +81,23 @@ mod tests {
             let mut out = Vec::new();
             text_frame(&vec![b'x'; len], &mut out);
             assert_eq!(out.len(), header + len);
+            assert_eq!(first_frame(&out), Some((Frame::Text(&out[header..]), out.len())));
+            assert_eq!((first_frame(&out[..out.len() - 1]), first_frame(&out[..1])), (None, None));
         }
+    }
+
+    #[test]
+    fn frames_are_read_back_one_by_one() {
+        let mut out = Vec::new();
+        text_frame(b"a", &mut out);
+        ping_frame(&mut out);
+        close_frame(CloseCode::Normal, &mut out);
+        let (mut read, mut from) = (Vec::new(), 0);
+        while let Some((frame, len)) = first_frame(&out[from..]) {
+            read.push(frame);
+            from += len;
+        }
+        assert_eq!((read, from), (vec![Frame::Text(b"a"), Frame::Ping, Frame::Close], out.len()));
+        assert_eq!(first_frame(b""), None);
     }
 }

@@ -16,7 +16,7 @@ mod update;
 
 pub use entry::{RESERVED_FIELDS, entry_json, latest_json};
 pub(crate) use fields::each_element;
-pub use frame::{FRAME_HEADER_MAX, close_frame, ping_frame, text_frame};
+pub use frame::{FRAME_HEADER_MAX, Frame, close_frame, first_frame, ping_frame, text_frame};
 pub use payload::InvalidPayload;
 pub(crate) use payload::{PayloadWriter, quoted};
 pub use price::{KEY_LEN_MAX, parse_price};

@@ -16,6 +16,7 @@ use zonewire::storage::StorageChoice;
 use zonewire_access::{ApiKey, ApiKeyFile, SigningKey, make_api_key};
 
 use crate::support::client::{Client, LIMIT};
+use crate::support::events::EventReader;
 use crate::support::eventually::eventually;
 use crate::support::gateway::{Answer, JSON, Running, config, price, request};
 use crate::support::orders::swap;
@@ -685,6 +686,79 @@ fn jwks(keys: &[(&str, &str)]) -> String {
         })
         .collect();
     json!({ "keys": keys }).to_string()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reader_of_events_is_asked_who_it_is_as_others_are() {
+    let realm = Realm::new();
+    let mut config = realm.config();
+    config.auth.keys_file = Some(realm.keys_file());
+    let (key, mut kept) = realm.write_key("viewer");
+    let gateway = Running::start(config).await;
+    let path = "/sse?channels=zone:acme.a,zone:b";
+    gateway.get(path).await.problem(401, "unauthorized");
+    gateway.get("/sse").await.problem(401, "unauthorized");
+    get(&gateway, path, "nonsense").await.problem(401, "unauthorized");
+    let trader = realm.of("alice", "trader");
+    gateway.get(&format!("{path}&access_token={trader}")).await.problem(401, "unauthorized");
+    let tenant = realm.of_tenant("bob", "acme");
+    let problem = get(&gateway, path, &tenant).await.problem(403, "forbidden");
+    assert_eq!(problem["channel"], "zone:b");
+    let order = place(&gateway, &trader).await;
+    let of_order = format!("/sse?channels=order:{order}");
+    let problem = get(&gateway, &of_order, &tenant).await.problem(404, "unknown_order");
+    assert_eq!(problem["channel"], format!("order:{order}"));
+
+    let open = async |path: &str, token: &str| {
+        let bearer = format!("Bearer {token}");
+        EventReader::open_with(gateway.address, path, &[("authorization", &bearer)]).await
+    };
+    let mut own = open(&of_order, &trader).await;
+    let greeting = own.next().await;
+    assert_eq!((&greeting["subject"], &greeting["authentication"]), (&json!("alice"), &json!("required")));
+    own.next_of_type("confirmed").await;
+
+    // When its token expires it ends; nobody can renew it.
+    let short = realm.token(json!({ "roles": ["viewer"], "exp": now() + 3 }));
+    let mut reader = open("/sse?channels=zone:b", &short).await;
+    reader.next_of_type("token_expiring").await;
+    let told = reader.until_end().await;
+    assert_eq!(told.last().unwrap()["code"], 4006, "{told:?}");
+    assert!(reader.retry.is_some() && !reader.last_event_id.is_empty() && reader.last_event_id != "final");
+    get(&gateway, "/sse?channels=zone:b", &short).await.problem(401, "unauthorized");
+
+    // One whose token is revoked is told not to come back, and could not.
+    let carol = realm.token(json!({ "sub": "carol", "roles": ["viewer"], "iat": now() - 1 }));
+    let mut reader = open("/sse?channels=zone:b", &carol).await;
+    reader.next_of_type("subscribed").await;
+    let operator = realm.of("root", "operator");
+    let wish = json!({ "subject": "carol" });
+    assert_eq!(ask(&gateway, "POST", "/api/auth/revoke", &operator, Some(&wish)).await.status, 200);
+    let told = reader.until_end().await;
+    assert_eq!((&told.last().unwrap()["code"], reader.last_event_id.as_str()), (&json!(4501), "final"));
+    get(&gateway, "/sse?channels=zone:b", &carol).await.problem(401, "unauthorized");
+
+    // One that has lost its right to one channel keeps the others; to the last one, and it ends.
+    let mut reader = open(path, &key).await;
+    for _ in 0..2 {
+        reader.next_of_type("subscribed").await;
+    }
+    for (rights, lost) in [(vec!["subscribe:zone:b"], "zone:acme.a"), (vec!["subscribe:zone:c"], "zone:b")] {
+        (kept.roles, kept.rights) = (Vec::new(), rights.into_iter().map(str::to_owned).collect());
+        realm.write_keys(&[&kept]);
+        let ended = reader.next_of_type("unsubscribed").await;
+        assert_eq!((&ended["channel"], &ended["code"]), (&json!(lost), &json!("forbidden")));
+    }
+    let told = reader.until_end().await;
+    assert_eq!((&told[0]["code"], reader.last_event_id.as_str()), (&json!(4501), "final"));
+    gateway.stop().await;
+
+    let mut config = realm.config();
+    config.auth.token_in_url = true;
+    let gateway = Running::start(config).await;
+    let mut reader = EventReader::open(gateway.address, &format!("{path}&access_token={trader}")).await;
+    assert_eq!(reader.next().await["subject"], "alice");
+    gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -8,6 +8,7 @@ mod bad_input;
 mod cli;
 mod described;
 mod door;
+mod event_streams;
 mod examples;
 mod faults;
 mod half_close;

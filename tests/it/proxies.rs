@@ -12,6 +12,7 @@ use tokio::process::Command;
 use zonewire_kit::process::Process;
 use zonewire_kit::skip;
 
+use crate::support::events::EventReader;
 use crate::support::eventually::eventually;
 use crate::support::gateway::{Answer, LINES, Lines, Running, config, price, read_answer};
 use crate::support::program::command;
@@ -150,6 +151,42 @@ async fn check(proxy: Proxy) {
             assert!(reader.text().await.contains(&format!("\"price\":{n}")));
         }
         assert_eq!(lines.finish().await.json(), json!({ "accepted": 3 }));
+
+        // So are events, which no proxy keeps; and an id comes through.
+        let zone = if base.is_empty() { "pjm-own" } else { "pjm-below" };
+        let head = format!(
+            "GET {} HTTP/1.1\r\nHost: {host}:{port}\r\nOrigin: {own}\r\nAccept: text/event-stream\r\n",
+            at(&format!("/sse?channels=zone:{zone}"))
+        );
+        let ask = async |more: &str| {
+            let stream = TcpStream::connect(proxy.address).await.unwrap();
+            EventReader::ask(stream, &format!("{head}{more}\r\n")).await.unwrap_or_else(|no| panic!("{no:?}"))
+        };
+        let mut reader = ask("").await;
+        reader.next_of_type("subscribed").await;
+        for n in 1..=3 {
+            proxy.gateway.publish(zone, [price("B", n)]).await;
+            assert_eq!(reader.next_of_type("price_update").await["price"], n);
+        }
+        let last = reader.last_event_id.clone();
+        drop(reader);
+        let mut n = 3;
+        let mut until_gone = async || {
+            eventually("the gateway hears that it is gone", async || {
+                // A proxy may find it out by what it cannot hand on.
+                n += 1;
+                proxy.gateway.publish(zone, [price("B", n)]).await;
+                (proxy.gateway.stats().await["connections"]["event_streams"] == 0).then_some(n)
+            })
+            .await
+        };
+        let n = until_gone().await;
+        let mut reader = ask(&format!("Last-Event-ID: {last}\r\n")).await;
+        for n in 4..=n {
+            assert_eq!(reader.next_of_type("price_update").await["price"], n);
+        }
+        drop(reader);
+        until_gone().await;
     }
     let slash = proxy.ask("www.example.com", "GET", "/prices", &[], "").await;
     let to_page = slash.head.lines().any(|line| line == "location: /prices/");

@@ -250,6 +250,9 @@ pub struct Problem {
     /// The element of the array with the first fault, counting from 0.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub index: Option<usize>,
+    /// The channel that is at fault, as the client named it, of several.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub channel: Option<String>,
     /// Each wrong field.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[cfg_attr(feature = "ts", ts(as = "Option<Vec<FieldFault>>", optional))]

@@ -5,7 +5,7 @@ use ts_rs::{Config, TS};
 use crate::stats::{
     ChannelsView, ConnectionHealth, ConnectionInfo, ConnectionsView, DroppedMessages, DurationBucket,
     HttpView, InteropCounts, JobsView, MemoryUsage, MessagesView, OrdersView, OutageView, OutsideInvalid,
-    OutsideRefused, RefusedEntries, SkippedEntries, StatsView, Timing,
+    OutsideRefused, RefusedEntries, SkippedEntries, StatsView, Timing, TransportKind,
 };
 use crate::{
     Accepted, Answer, Auth, Authenticated, Authentication, AuthenticationView, BackendName, BackendState,
@@ -133,6 +133,7 @@ pub fn declarations() -> String {
         HttpView,
         ConnectionInfo,
         ConnectionHealth,
+        TransportKind,
     ];
     crate::shape::declarations(&mut add, &config);
     out

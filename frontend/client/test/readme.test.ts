@@ -18,6 +18,8 @@ const EXPECTED: RegExp[] = [
   /^Verbunden\.$/m,
   /^open$/m,
   /^failed 404 not_found: there is nothing at this address$/m,
+  /^Connected\.$/m,
+  /^WESTERN HUB [\d.]+$/m,
   /^placed [0-9a-f-]{36}\nrouting 10\n(.*\n)*confirmed 100\ndone: \w+$/m,
   /^<section><p role="status">Connected\.<\/p><ul>(<li>.* [\d.-]+<\/li>)+<\/ul><\/section>$/m,
   /^Connected\. [1-9]\d* keys$/m,

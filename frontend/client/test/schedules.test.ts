@@ -6,7 +6,8 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 
-import type { Gap } from 'zonewire';
+import type { ClientOptions, Gap } from 'zonewire';
+import { events } from 'zonewire/sse';
 import { FakePage } from './support/fake.js';
 import { fastClock, follow, Gateway, noGateway, noRedis, Proxy, Redis, seeded, until } from './support/real.js';
 
@@ -17,7 +18,7 @@ const clock = fastClock(100);
 
 type Own = { n: number; seed: number };
 
-const schedule = async (seed: number, worker: number, gateways: Gateway[], publishers: Gateway[]) => {
+const schedule = async (seed: number, worker: number, gateways: Gateway[], publishers: Gateway[], options?: ClientOptions) => {
   const random = seeded(seed);
   const below = (n: number) => Math.floor(random() * n);
   const oneOf = <T>(list: T[]) => list[below(list.length)]!;
@@ -26,7 +27,7 @@ const schedule = async (seed: number, worker: number, gateways: Gateway[], publi
   const zone = `${isEvery ? 'every' : 'latest'}${worker}`;
   const proxies = await Promise.all(gateways.map((gateway) => new Proxy(() => gateway.port).listen()));
   const page = new FakePage();
-  const client = follow(() => oneOf(proxies).url, { clock, random, page, connectTimeoutMs: 100_000 });
+  const client = follow(() => oneOf(proxies).url, { clock, random, page, connectTimeoutMs: 100_000, ...options });
   client.on('state', ({ state }) => state === 'failed' && client.reconnect()); // as a user would
   const trace: string[] = [];
   client.on('message', (message) => trace.push(JSON.stringify(message)));
@@ -113,7 +114,12 @@ const schedule = async (seed: number, worker: number, gateways: Gateway[], publi
 };
 
 /** Runs schedules, some at once, with gateways of one Redis, or one in memory. */
-const run = async (from: number, to: number, meanwhile?: (gateways: Gateway[], isOver: () => boolean) => Promise<void>) => {
+const run = async (
+  from: number,
+  to: number,
+  meanwhile?: (gateways: Gateway[], isOver: () => boolean) => Promise<void>,
+  options?: ClientOptions,
+) => {
   const args = Array.from({ length: AT_ONCE }, (_, worker) => ['--set', `channels.lanes.every${worker}=every`]).flat();
   const gateways: Gateway[] = [];
   if (noRedis) gateways.push(await Gateway.start('serve', '--storage', 'memory', ...args));
@@ -129,7 +135,7 @@ const run = async (from: number, to: number, meanwhile?: (gateways: Gateway[], i
     meanwhile?.(gateways, () => over === AT_ONCE),
     ...Array.from({ length: AT_ONCE }, async (_, worker) => {
       try {
-        while (next <= to) await schedule(next++, worker, gateways, publishers);
+        while (next <= to) await schedule(next++, worker, gateways, publishers, options);
       } finally {
         over++;
         if (next <= to) next = Infinity; // the others end with the one that failed
@@ -142,6 +148,8 @@ const run = async (from: number, to: number, meanwhile?: (gateways: Gateway[], i
 const [from, to] = only ? [Number(only), Number(only)] : [1, schedules];
 
 test(only ? `the schedule of seed ${only}` : `${schedules} schedules of losses`, { skip: noGateway }, () => run(from, to));
+
+test('a third of them over events', { skip: noGateway }, () => run(from, only ? to : Math.ceil(schedules / 3), undefined, { WebSocket: events() }));
 
 // What is published at the one that is killed might have been taken or not, so that is done at the other one.
 test('a third of them while a gateway is killed and started again', { skip: noRedis }, () =>

@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use smallvec::SmallVec;
-use tokio::net::TcpStream;
 
 use super::{CLOSE_GRACE_SLOW, Connection};
 use crate::channels::LiveBatch;
 use crate::connections::outbox::{Outbox, OutboxLimits, Overflow, Replaces};
+use crate::connections::transport::Transport;
 use crate::protocol::{CloseCode, ServerMessage, text_frame};
 
 impl Connection {
@@ -68,7 +68,7 @@ impl Connection {
 
     /// How much the socket takes at once: nothing, while it is behind. `None` where it is broken, which ends the
     /// connection.
-    fn write_now(&self, write: impl FnOnce(&TcpStream) -> io::Result<usize>) -> Option<usize> {
+    fn write_now(&self, write: impl FnOnce(&Transport) -> io::Result<usize>) -> Option<usize> {
         if self.is_behind() {
             return Some(0);
         }
@@ -162,7 +162,7 @@ impl Connection {
     }
 }
 
-fn write_batches(stream: &TcpStream, batches: &[Arc<LiveBatch>], skip: usize) -> io::Result<usize> {
+fn write_batches(stream: &Transport, batches: &[Arc<LiveBatch>], skip: usize) -> io::Result<usize> {
     if let [batch] = batches {
         return stream.try_write(&batch.frames[batch.start_of(skip)..]);
     }

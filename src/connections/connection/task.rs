@@ -3,18 +3,15 @@
 use std::cell::RefCell;
 use std::future::poll_fn;
 use std::io;
-use std::net::Shutdown;
 use std::pin::pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
-use socket2::SockRef;
 use tokio::task;
 
 use super::{Connection, State};
 use crate::connections::intake::Intake;
 use crate::connections::shard::Shard;
-use crate::connections::socket::read_now;
 use crate::protocol::CloseCode;
 
 /// Read from a socket at a time, into a buffer that the thread shares.
@@ -55,8 +52,8 @@ impl Connection {
         }
         if intake.is_deaf() && !self.is_behind() && !self.is_open() {
             // Its close frame cannot be read any more: it learns from the end of the stream that all
-            // is said, and ends it in turn. Where it has gone already there is nothing to do.
-            let _gone = SockRef::from(&self.stream).shutdown(Shutdown::Write);
+            // is said, and ends it in turn.
+            self.stream.end_writing();
         }
         if matches!(self.state.get(), State::Closing { peer_closed: true, .. }) && !self.is_behind() {
             return Poll::Ready(self.code_or(CloseCode::Normal));
@@ -77,7 +74,7 @@ impl Connection {
                 Poll::Ready(Err(_)) => return Poll::Ready(self.code_or(CloseCode::Abnormal)),
                 Poll::Ready(Ok(())) => {}
             }
-            let ended = READ_BUFFER.with_borrow_mut(|buffer| match read_now(&self.stream, buffer) {
+            let ended = READ_BUFFER.with_borrow_mut(|buffer| match self.stream.read_now(buffer) {
                 Ok(0) => Some(self.code_or(CloseCode::Abnormal)),
                 Ok(read) => {
                     self.stats.messages.bytes_received.add(read as u64);

@@ -43,6 +43,8 @@ impl Shard {
         let channel = match &opening {
             Opening::Market { zone, .. } => ChannelName::zone(zone),
             Opening::Order { order, .. } => ChannelName::order(*order),
+            // That was asked before.
+            Opening::Channels(_) => return Some(opening),
             _ => {
                 if !guest.principal().is_authenticated() && !self.gate.is_optional() {
                     guest.wait(self.must_show_by(connection), None);
@@ -130,6 +132,7 @@ impl Shard {
             if connection.order() == Some(channel) {
                 self.close(connection, CloseCode::Unauthorized);
             }
+            self.end_if_bare(connection, CloseCode::Unauthorized);
         }
     }
 

@@ -15,8 +15,8 @@ use crate::connections::connection::Connection;
 use crate::connections::subscription::Subscription;
 use crate::model::{ChannelName, InvalidName};
 use crate::protocol::{
-    Answer, Bare, ClientMessage, EndCode, ErrorCode, ErrorMessage, InvalidMessage, Open, RequestId,
-    ServerMessage, Since, Subscribe, Unsubscribe, Unsubscribed,
+    Answer, Bare, ClientMessage, CloseCode, EndCode, ErrorCode, ErrorMessage, InvalidMessage, Open,
+    RequestId, ServerMessage, Since, Subscribe, Unsubscribe, Unsubscribed,
 };
 use crate::support::fault;
 
@@ -302,6 +302,7 @@ impl Shard {
             }
             self.unsubscribe(&subscription);
             self.say_unsubscribed(connection, &subscription.channel, None, Some(EndCode::Finished));
+            self.end_if_bare(connection, CloseCode::Normal);
         }
     }
 

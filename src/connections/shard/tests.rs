@@ -5,4 +5,5 @@ mod asking;
 mod house;
 mod leaving;
 mod pacing;
+mod streams;
 mod turns;

@@ -100,6 +100,13 @@ fn answers(answer: Answer, problems: &[u16], kind: Kind) -> Value {
         Answer::Text(kind) => {
             (200, json!({ "description": "Done.", "content": { kind: { "schema": { "type": "string" } } } }))
         }
+        Answer::Events => {
+            let events = json!({ "schema": { "type": "string", "description": "The messages of a WebSocket, each the data of an event: see /asyncapi.json." } });
+            (
+                200,
+                json!({ "description": "Events, as long as the stream is open.", "content": { "text/event-stream": events } }),
+            )
+        }
         Answer::Nothing => (204, json!({ "description": "Done." })),
         Answer::Upgrade => {
             (101, json!({ "description": "The connection is a WebSocket: see /asyncapi.json." }))
@@ -112,9 +119,14 @@ fn answers(answer: Answer, problems: &[u16], kind: Kind) -> Value {
         Kind::Told => &[403, 421],
         Kind::Client => &[403, 421, 503],
         Kind::WebSocket => &[403, 421, 426, 429, 503],
+        Kind::Events => &[403, 421, 429, 503],
     };
     for status in problems.iter().chain(of_all) {
         answers.insert(status.to_string(), problem.clone());
+    }
+    if kind == Kind::Events {
+        let told = "The stream has ended for good: do not come back.";
+        answers.insert("204".to_owned(), json!({ "description": told }));
     }
     if let (Answer::Json(_, name), Kind::Probe) = (answer, kind)
         && name != "Live"
@@ -159,6 +171,12 @@ fn openapi() -> Value {
             parameters.push(json!({
                 "name": "Idempotency-Key", "in": "header", "schema": { "type": "string", "maxLength": 255 },
                 "description": "The same key places the order once.",
+            }));
+        }
+        if route.kind == Kind::Events {
+            parameters.push(json!({
+                "name": "Last-Event-ID", "in": "header", "schema": { "type": "string" },
+                "description": "The same as `since`, before which it counts; browsers send it.",
             }));
         }
         let mut operation = json!({

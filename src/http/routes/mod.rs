@@ -2,6 +2,7 @@
 //! works with. A filter says what it takes of a request; address and method are found already.
 
 pub(super) mod auth;
+pub(super) mod events;
 pub(super) mod health;
 pub(super) mod jobs;
 pub(super) mod orders;
@@ -66,6 +67,10 @@ fn with(app: &Arc<App>) -> impl Filter<Extract = (Arc<App>,), Error = Infallible
 /// The segments of a path that stand where its pattern has braces; travel in the request's extensions.
 #[derive(Debug, Clone)]
 pub(super) struct Segments(pub(super) Vec<String>);
+
+/// Marks a request of which only the head is answered (`HEAD`).
+#[derive(Debug, Clone, Copy)]
+pub(super) struct HeadOnly;
 
 /// Who asks.
 fn caller() -> impl Filter<Extract = (Caller,), Error = Rejection> + Clone {

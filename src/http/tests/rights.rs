@@ -7,7 +7,7 @@ use serde_json::json;
 use zonewire_access::SigningKey;
 
 use crate::access::{AuthConfig, Gate, IssuerConfig};
-use crate::http::caller::admit;
+use crate::http::caller::{Caller, admit};
 use crate::http::table::{Needs, ROUTES, Route};
 use crate::model::NodeId;
 use crate::storage::{MemoryBackend, MemoryConfig, Retention};
@@ -40,6 +40,8 @@ const DOORS: &[(&str, &str, &str)] = &[
     ("GET", "/ws/market/{zone}", "++++++++"),
     ("GET", "/ws/orders/{order}", "++++++++"),
     ("GET", "/api/orders/status/{order}", "++++++++"),
+    // The handler asks for each channel: see below.
+    ("GET", "/sse", "++++++++"),
     // With what one may see.
     ("GET", "/api/zones", "13++++++"),
     ("DELETE", "/api/zones/{zone}", "133333+3"),
@@ -138,6 +140,36 @@ async fn each_route_lets_in_whom_it_should() {
         );
     }
     assert_eq!(DOORS.len(), ROUTES.len());
+}
+
+#[tokio::test]
+async fn a_stream_of_events_lets_in_who_may_follow_all_its_channels() {
+    let (gate, _directory) = guarded().await;
+    let order = "order:6f1c1c1e-0b5e-4b1e-9d3e-0a6f4b6f2a11";
+    for (names, expected) in [
+        (&[][..], "13++++++"),
+        (&["zone:pjm"], "13++33+3"),
+        (&["zone:acme.pjm"], "13++33++"),
+        (&[order], "133433+4"),
+        (&["zone:pjm", "zone:acme.pjm"], "13++33+3"),
+        (&["zone:pjm", order], "13343 3+3"),
+    ] {
+        let channels: Vec<_> = names.iter().map(|name| name.parse().unwrap()).collect();
+        let told = CALLERS.map(|caller| {
+            let shown =
+                token(caller).map_or_else(|| gate.nobody(), |token| gate.authenticate(&token).unwrap());
+            match Caller(Ok(shown)).may_follow(&channels).map_err(|problem| problem.status.as_u16()) {
+                Ok(_) => '+',
+                Err(401) => '1',
+                Err(403) => '3',
+                Err(404) => '4',
+                Err(other) => panic!("{other}"),
+            }
+        });
+        assert_eq!(String::from_iter(told), expected.replace(' ', ""), "{names:?} for {CALLERS:?}");
+    }
+    let refused = gate.authenticate("nonsense").unwrap_err();
+    assert_eq!(Caller(Err(refused)).may_follow(&[]).unwrap_err().status.as_u16(), 401);
 }
 
 #[tokio::test]

@@ -99,6 +99,8 @@ fn path_of(address: &Address) -> String {
 fn expected(address: &Address) -> (u16, &'static str) {
     match address.pattern() {
         _ if address.kind() == Kind::WebSocket => (426, "upgrade_required"),
+        // Here is no connection that could be handed over.
+        "/sse" => (400, "not_upgradable"),
         "/api/zones/{zone}" => (404, "unknown_zone"),
         "/api/zones/{zone}/keys/{key}" => (404, "unknown_key"),
         "/api/orders/execute" => (422, "invalid_order"),

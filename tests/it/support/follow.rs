@@ -129,7 +129,7 @@ impl Cuts {
         Self { random: StdRng::seed_from_u64(0), most: None }
     }
 
-    fn next(&mut self) -> usize {
+    pub(crate) fn next(&mut self) -> usize {
         self.most.map_or(usize::MAX, |most| self.random.random_range(1..=most))
     }
 

@@ -1,6 +1,7 @@
 //! What tests share.
 
 pub(crate) mod client;
+pub(crate) mod events;
 pub(crate) mod eventually;
 pub(crate) mod follow;
 pub(crate) mod gateway;

@@ -13,8 +13,10 @@ use crate::open::words;
 counts! {
     /// WebSockets.
     pub struct ConnectionsView {
-        /// Open WebSockets.
+        /// Open WebSockets, and streams of events.
         open: u64 = gauge("connections"),
+        /// Of these, streams of events.
+        event_streams: u64 = gauge("event_streams"),
         /// WebSockets opened.
         total: u64 = counter("connections_opened"),
         /// WebSockets that have ended.
@@ -124,6 +126,16 @@ words! {
     }
 }
 
+words! {
+    /// How the client of a connection is reached.
+    pub enum TransportKind {
+        /// By a WebSocket.
+        WebSocket = "websocket",
+        /// By a stream of server-sent events.
+        Events = "events",
+    }
+}
+
 /// An open connection.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
@@ -137,7 +149,8 @@ pub struct ConnectionInfo {
     pub channels: Vec<String>,
     /// How long it has been open, in seconds.
     pub connected_s: u64,
-    /// When anything was last heard from it, in seconds before now.
+    /// When anything was last heard from it, in seconds before now; of a stream of events, for how long it has
+    /// taken nothing of what waits for it.
     pub last_heard_s_ago: u64,
     /// Text messages that it sent.
     pub messages_received: u64,
@@ -145,7 +158,15 @@ pub struct ConnectionInfo {
     pub waiting_messages: usize,
     /// Their bytes.
     pub waiting_bytes: usize,
+    /// How its client is reached.
+    #[serde(default = "by_web_socket")]
+    pub transport: Open<TransportKind>,
     /// Who its client is, where that was shown.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub subject: Option<String>,
+}
+
+/// What gateways have that do not say it.
+fn by_web_socket() -> Open<TransportKind> {
+    TransportKind::WebSocket.into()
 }

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 pub use self::channels::{ChannelCounts, ChannelsView, PageCounts, RefusedEntries, SkippedEntries};
 pub use self::connections::{
     ConnectionHealth, ConnectionInfo, ConnectionsView, DroppedMessages, DurationBucket, MessageCounts,
-    MessagesView,
+    MessagesView, TransportKind,
 };
 pub use self::http::{AcceptCounts, HttpView, IntakeCounts};
 pub use self::orders::{InteropCounts, JobsView, OrderCounts, OrdersView, OutsideInvalid, OutsideRefused};

@@ -25,9 +25,12 @@ use tokio_util::task::TaskTracker;
 use crate::access::Gate;
 use crate::channels::{Channels, ChannelsConfig, ChannelsParts, Delivery};
 use crate::connections::config::ConnectionsConfig;
+use crate::connections::events::{self, EventStream, Wanted};
 use crate::connections::limits::Source;
 use crate::connections::manager::Manager;
 use crate::connections::shard::{Opening, Shard};
+use crate::connections::socket::Socket;
+use crate::connections::transport::Transport;
 use crate::model::{
     BackendName, BackendState, ChannelName, DraftEntry, Entry, EntryId, EntryKind, Lane, Marks, NodeId,
 };
@@ -46,6 +49,7 @@ pub(super) struct House {
     pub(super) status: StatusWriter,
     manager: Manager,
     listener: TcpListener,
+    sockets: RefCell<Vec<Socket>>,
     /// Keeps the clock from going on by itself while sockets take their time: a blocking task does
     /// that, which ends with this.
     _clock: std_mpsc::Sender<()>,
@@ -80,7 +84,8 @@ impl House {
         let socket = TcpSocket::new_v4().unwrap();
         socket.bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
         let listener = socket.listen(64).unwrap();
-        Self { shard, channels, live, status, manager, listener, _clock: clock }
+        let sockets = RefCell::default();
+        Self { shard, channels, live, status, manager, listener, sockets, _clock: clock }
     }
 
     /// A connection, without having read anything.
@@ -101,9 +106,24 @@ impl House {
         }
         let tcp = self.manager.admit_tcp(Some(Source::of([127, 0, 0, 1].into()))).unwrap();
         let admission = self.manager.admit(Arc::new(tcp), None).unwrap();
-        self.shard.adopt(server, Bytes::new(), opening, None, admission);
+        self.shard.adopt(Transport::Tcp(server), Bytes::new(), opening, None, admission);
         let config = WebSocketConfig::default().read_buffer_size(1_024);
         Guest(WebSocketStream::from_raw_socket(client, Role::Client, Some(config)).await)
+    }
+
+    /// A stream of events of these channels, and the socket that would carry it.
+    pub(super) async fn stream(&self, wanted: &[Wanted]) -> (EventStream, TcpStream) {
+        let client = TcpStream::connect(self.listener.local_addr().unwrap()).await.unwrap();
+        let (server, _) = self.listener.accept().await.unwrap();
+        let tcp = self.manager.admit_tcp(Some(Source::of([127, 0, 0, 1].into()))).unwrap();
+        let admission = self.manager.admit(Arc::new(tcp), None).unwrap();
+        let socket = Socket::new(server);
+        let (pipe, events) = events::stream(wanted, socket.look());
+        // It is there for as long as the test.
+        self.sockets.borrow_mut().push(socket);
+        let opening = Opening::Channels(wanted.to_vec());
+        self.shard.adopt(Transport::Events(Box::new(pipe)), Bytes::new(), opening, None, admission);
+        (events, client)
     }
 
     /// A subscriber of a zone, past its first two messages; where its entries begin.

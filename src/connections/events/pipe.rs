@@ -1,0 +1,221 @@
+//! From a connection to the body of an answer: frames go in as into a socket, events come out.
+
+use std::fmt;
+use std::io;
+use std::mem;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::Stream;
+use parking_lot::Mutex;
+use tokio::time::Instant;
+
+use super::telling::Telling;
+use crate::connections::socket::Look;
+
+/// What waits in a pipe at the most: as much as a socket takes that is not sent, so that a backlog shows in the
+/// connection's outbox, where it is bounded and newer entries replace older ones.
+const PIPE_BYTES: usize = 16 << 10;
+
+/// Events are told in parts of about so many bytes.
+const PART_BYTES: usize = 16 << 10;
+
+/// Written once the reader's machine has said that it sends no more: one that is gone turns it away.
+const ARE_YOU_THERE: &[u8] = b":\n";
+
+/// What both ends see.
+#[derive(Debug, Default)]
+struct Pipe {
+    waiting: Vec<u8>,
+    /// Since when something waits of which nothing was taken.
+    untaken_since: Option<Instant>,
+    /// The connection has ended.
+    is_written: bool,
+    /// The answer has begun.
+    is_begun: bool,
+    /// The answer has ended.
+    is_gone: bool,
+    /// The connection waits for room.
+    wants_room: bool,
+    writer: Option<Waker>,
+    reader: Option<Waker>,
+}
+
+/// The connection's end, in place of a socket. Where it is dropped before the answer has ended, the reader is cut
+/// off.
+pub(crate) struct EventPipe {
+    pipe: Arc<Mutex<Pipe>>,
+    look: Look,
+}
+
+/// The answer's end: events.
+pub(crate) struct EventStream {
+    pipe: Arc<Mutex<Pipe>>,
+    telling: Telling,
+    look: Look,
+    /// Waits for what the reader's machine says.
+    watch: Pin<Box<dyn Future<Output = ()> + Send + Sync>>,
+    /// The reader sends no more, and was asked whether it is there.
+    is_asked: bool,
+}
+
+pub(super) fn both_ends(telling: Telling, look: Look) -> (EventPipe, EventStream) {
+    let pipe = Arc::<Mutex<Pipe>>::default();
+    let sent_all = look.clone();
+    let watch = Box::pin(async move { sent_all.sends_no_more().await });
+    let stream = EventStream { pipe: Arc::clone(&pipe), telling, look: look.clone(), watch, is_asked: false };
+    (EventPipe { pipe, look }, stream)
+}
+
+impl EventPipe {
+    /// Takes as much as there is room for, as a socket does.
+    pub(in crate::connections) fn try_write_vectored(&self, slices: &[io::IoSlice<'_>]) -> io::Result<usize> {
+        let mut pipe = self.pipe.lock();
+        if pipe.is_gone {
+            return Err(io::ErrorKind::BrokenPipe.into());
+        }
+        let mut taken = 0;
+        for slice in slices {
+            let some = slice.len().min(PIPE_BYTES - pipe.waiting.len());
+            pipe.waiting.extend_from_slice(&slice[..some]);
+            taken += some;
+        }
+        if taken == 0 {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        pipe.untaken_since.get_or_insert_with(Instant::now);
+        if let Some(reader) = pipe.reader.take() {
+            reader.wake();
+        }
+        Ok(taken)
+    }
+
+    /// Waits until there is room; an error when the answer has ended.
+    pub(in crate::connections) fn poll_write_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut pipe = self.pipe.lock();
+        if pipe.is_gone {
+            return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
+        }
+        if pipe.waiting.len() < PIPE_BYTES {
+            return Poll::Ready(Ok(()));
+        }
+        pipe.wants_room = true;
+        pipe.writer = Some(cx.waker().clone());
+        Poll::Pending
+    }
+
+    /// Waits until the answer has ended: all was told, or the reader is gone.
+    pub(in crate::connections) fn poll_gone(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut pipe = self.pipe.lock();
+        if pipe.is_gone {
+            return Poll::Ready(());
+        }
+        pipe.writer = Some(cx.waker().clone());
+        Poll::Pending
+    }
+
+    /// For how long the reader has taken nothing of what waits for it.
+    pub(in crate::connections) fn untaken_for(&self, now: Instant) -> Duration {
+        let since = self.pipe.lock().untaken_since;
+        since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since))
+    }
+
+    /// Does not count against its reader that nothing was taken so far.
+    pub(in crate::connections) fn excuse(&self) {
+        let mut pipe = self.pipe.lock();
+        pipe.untaken_since = pipe.untaken_since.map(|_| Instant::now());
+    }
+}
+
+impl Drop for EventPipe {
+    fn drop(&mut self) {
+        let mut pipe = self.pipe.lock();
+        pipe.is_written = true;
+        if pipe.is_begun && !pipe.is_gone {
+            // A reader that takes nothing would keep the answer from ending.
+            self.look.hang_up();
+        }
+        if let Some(reader) = pipe.reader.take() {
+            reader.wake();
+        }
+    }
+}
+
+impl Drop for EventStream {
+    fn drop(&mut self) {
+        let mut pipe = self.pipe.lock();
+        pipe.is_gone = true;
+        pipe.waiting = Vec::new();
+        if let Some(writer) = pipe.writer.take() {
+            writer.wake();
+        }
+    }
+}
+
+impl EventStream {
+    /// Gives what waits to who tells it; says whether there is more to wait for.
+    fn poll_take(&mut self, cx: &Context<'_>) -> Poll<bool> {
+        let mut pipe = self.pipe.lock();
+        pipe.is_begun = true;
+        if pipe.waiting.is_empty() {
+            if pipe.is_written {
+                return Poll::Ready(false);
+            }
+            pipe.reader = Some(cx.waker().clone());
+            return Poll::Pending;
+        }
+        self.telling.take(&mut pipe.waiting);
+        pipe.untaken_since = None;
+        if mem::take(&mut pipe.wants_room)
+            && let Some(writer) = pipe.writer.take()
+        {
+            writer.wake();
+        }
+        Poll::Ready(true)
+    }
+}
+
+impl Stream for EventStream {
+    type Item = io::Result<Bytes>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<io::Result<Bytes>>> {
+        // An answer that ends without its last words is broken off, so that nobody takes it for whole.
+        let broken = || Poll::Ready(Some(Err(io::ErrorKind::ConnectionAborted.into())));
+        loop {
+            let events = self.telling.tell(PART_BYTES);
+            if !events.is_empty() {
+                return Poll::Ready(Some(Ok(events.into())));
+            }
+            if self.telling.has_ended() {
+                return Poll::Ready(None);
+            }
+            match self.poll_take(cx) {
+                Poll::Ready(true) => continue,
+                Poll::Ready(false) => return broken(),
+                Poll::Pending => {}
+            }
+            if self.watch.as_mut().poll(cx).is_pending() {
+                return Poll::Pending;
+            }
+            let Some(kept) = self.look.keep().filter(|_| !self.is_asked) else { return broken() };
+            self.is_asked = true;
+            self.watch = Box::pin(async move { kept.is_gone().await });
+            return Poll::Ready(Some(Ok(Bytes::from_static(ARE_YOU_THERE))));
+        }
+    }
+}
+
+impl fmt::Debug for EventPipe {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EventPipe").finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for EventStream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EventStream").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,341 @@
+//! WebSocket frames told as events. What a client of the protocol keeps of each channel is kept here for it, so
+//! that an id can say all of it.
+
+use std::borrow::Cow;
+use std::mem;
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::id::{FINAL, id_of};
+use crate::model::{ChannelKind, ChannelName, Position};
+use crate::protocol::{CloseCode, Frame, first_frame};
+
+/// Turns frames into events. Frames may come in any pieces.
+#[derive(Debug)]
+pub(super) struct Telling {
+    /// The channels of the stream, and where its reader stands in each.
+    places: Vec<(ChannelName, Option<Position>)>,
+    /// How long its reader is to wait before it comes back, if nothing else is told; until that is.
+    retry_ms: Option<u64>,
+    /// What is not told yet.
+    frames: Vec<u8>,
+    /// The last frame was told.
+    has_ended: bool,
+}
+
+/// What is looked at of every message. A publisher's own fields may have any name but these, and in an order that
+/// is told of elsewhere even `snapshot`.
+#[derive(Deserialize)]
+struct Message<'a> {
+    #[serde(borrow, rename = "type")]
+    kind: Cow<'a, str>,
+    #[serde(borrow)]
+    channel: Option<Cow<'a, str>>,
+    offset: Option<u64>,
+    #[serde(borrow)]
+    snapshot: Option<&'a RawValue>,
+}
+
+/// What is looked at of `closing`.
+#[derive(Deserialize)]
+struct Closing {
+    code: u16,
+    retry_after_ms: Option<u64>,
+}
+
+impl Telling {
+    pub(super) fn new(places: Vec<(ChannelName, Option<Position>)>, retry_ms: u64) -> Self {
+        Self { places, retry_ms: Some(retry_ms), frames: Vec::new(), has_ended: false }
+    }
+
+    /// Takes frames, and leaves `frames` empty.
+    pub(super) fn take(&mut self, frames: &mut Vec<u8>) {
+        if self.frames.is_empty() {
+            mem::swap(&mut self.frames, frames);
+        } else {
+            self.frames.append(frames);
+        }
+    }
+
+    /// The events of what was taken, up to the first one with which they are of so many bytes. None: more is to be
+    /// taken, if it has not ended.
+    pub(super) fn tell(&mut self, bytes: usize) -> Vec<u8> {
+        let (mut out, frames, mut from) = (Vec::new(), mem::take(&mut self.frames), 0);
+        while out.len() < bytes
+            && !self.has_ended
+            && let Some((frame, len)) = first_frame(&frames[from..])
+        {
+            from += len;
+            match frame {
+                Frame::Text(message) => self.tell_message(message, &mut out),
+                // A comment, which keeps proxies from taking the stream for dead.
+                Frame::Ping => out.extend_from_slice(b":\n"),
+                Frame::Close => self.has_ended = true,
+            }
+        }
+        self.frames = frames;
+        if from == self.frames.len() {
+            // Most streams have nothing to tell most of the time.
+            self.frames = Vec::new();
+        } else {
+            self.frames.drain(..from);
+        }
+        out
+    }
+
+    /// Nothing comes after what was told.
+    pub(super) fn has_ended(&self) -> bool {
+        self.has_ended
+    }
+
+    fn tell_message(&mut self, message: &[u8], out: &mut Vec<u8>) {
+        let mut id = None;
+        // The gateway writes nothing else.
+        if let Ok(read) = serde_json::from_slice::<Message<'_>>(message) {
+            if read.kind == "closing" {
+                id = self.tell_end(message);
+            } else if self.goes_on(&read, message) {
+                id = Some(id_of(&self.places));
+            }
+        }
+        if let Some(ms) = self.retry_ms.take() {
+            out.extend_from_slice(format!("retry: {ms}\n").as_bytes());
+        }
+        if let Some(id) = id {
+            out.extend_from_slice(format!("id: {id}\n").as_bytes());
+        }
+        write_data(message, out);
+    }
+
+    /// Goes on as a client does; says whether its reader stands elsewhere now.
+    fn goes_on(&mut self, read: &Message<'_>, message: &[u8]) -> bool {
+        let Some(name) = &read.channel else { return false };
+        let mut places = self.places.iter_mut();
+        let Some((channel, place)) = places.find(|(channel, _)| channel.as_str() == name) else {
+            return false;
+        };
+        match (&*read.kind, place) {
+            ("subscribed" | "resync" | "snapshot_end", place) => {
+                *place = serde_json::from_slice::<Position>(message).ok();
+                true
+            }
+            (_, Some(place)) => {
+                let is_of_snapshot = channel.kind() == ChannelKind::Zone
+                    && read.snapshot.is_some_and(|snapshot| snapshot.get() == "true");
+                let offset = read.offset.filter(|_| !is_of_snapshot);
+                offset.inspect(|offset| place.offset = *offset).is_some()
+            }
+            _ => false,
+        }
+    }
+
+    /// Notes when to come back; gives the id of an end after which one should not.
+    fn tell_end(&mut self, message: &[u8]) -> Option<String> {
+        let Closing { code, retry_after_ms } = serde_json::from_slice(message).ok()?;
+        if !CloseCode::may_reconnect(code) {
+            return Some(FINAL.to_owned());
+        }
+        self.retry_ms = retry_after_ms.filter(|ms| *ms > 0);
+        None
+    }
+}
+
+/// An event that says only that the stream ends.
+pub(super) fn last_words(closing: &[u8]) -> Vec<u8> {
+    let (mut telling, mut out) = (Telling::new(Vec::new(), 0), Vec::new());
+    telling.retry_ms = None;
+    telling.tell_message(closing, &mut out);
+    out
+}
+
+/// A line break between two parts of JSON is one between two lines of data, which their reader puts together again.
+fn write_data(message: &[u8], out: &mut Vec<u8>) {
+    for line in message.split(|byte| matches!(byte, b'\n' | b'\r')) {
+        out.extend_from_slice(b"data: ");
+        out.extend_from_slice(line);
+        out.push(b'\n');
+    }
+    out.push(b'\n');
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+    use crate::protocol::{close_frame, ping_frame, text_frame};
+
+    fn telling(channels: &[&str]) -> Telling {
+        let places = channels.iter().map(|channel| (channel.parse().unwrap(), None));
+        Telling { retry_ms: None, ..Telling::new(places.collect(), 0) }
+    }
+
+    fn frames(messages: &[serde_json::Value]) -> Vec<u8> {
+        let mut frames = Vec::new();
+        messages.iter().for_each(|message| text_frame(message.to_string().as_bytes(), &mut frames));
+        frames
+    }
+
+    /// The ids of these messages' events, `-` for none.
+    fn ids(telling: &mut Telling, messages: &[serde_json::Value]) -> Vec<String> {
+        let of_one = |message: &serde_json::Value| {
+            telling.take(&mut frames(std::slice::from_ref(message)));
+            let event = String::from_utf8(telling.tell(1)).unwrap();
+            let data = format!("data: {message}\n\n");
+            let before = event.strip_suffix(&data).unwrap_or_else(|| panic!("{event:?} ends in {data:?}"));
+            let id = before.strip_prefix("id: ").and_then(|id| id.strip_suffix('\n'));
+            id.unwrap_or(if before.is_empty() { "-" } else { before }).to_owned()
+        };
+        messages.iter().map(of_one).collect()
+    }
+
+    fn at(kind: &str, channel: &str, epoch: &str, offset: u64) -> serde_json::Value {
+        json!({ "type": kind, "channel": channel, "epoch": epoch, "offset": offset })
+    }
+
+    fn entry(kind: &str, channel: &str, offset: u64) -> serde_json::Value {
+        json!({ "type": kind, "channel": channel, "offset": offset, "id": "n-1" })
+    }
+
+    #[test]
+    fn an_id_stands_for_the_positions_of_all_channels_and_is_there_where_one_has_changed() {
+        let order = "order:6f1c1c1e-0b5e-4b1e-9d3e-0a6f4b6f2a11";
+        let mut telling = telling(&["zone:a", order]);
+        let mut own = entry("price_update", "zone:a", 7);
+        // Fields of a publisher, which mean nothing here.
+        (own["epoch"], own["code"]) = (json!(5), json!({}));
+        let mut of_snapshot = entry("price_update", "zone:a", 3);
+        of_snapshot["snapshot"] = json!(true);
+        let mut outside = entry("routing", order, 2);
+        outside["snapshot"] = json!(true);
+        let told = ids(
+            &mut telling,
+            &[
+                json!({ "type": "connection_established" }),
+                entry("price_update", "zone:a", 1),
+                at("subscribed", "zone:a", "e1", 5),
+                of_snapshot,
+                at("snapshot_end", "zone:a", "e2", 6),
+                own,
+                at("subscribed", order, "e3", 0),
+                outside,
+                at("resync", "zone:a", "e4", 9),
+                entry("of_a_newer_gateway", "zone:a", 10),
+                json!({ "type": "caught_up", "channel": "zone:a" }),
+                entry("price_update", "zone:other", 11),
+                json!({ "type": "error", "code": "forbidden", "channel": "zone:a" }),
+                json!({ "type": "heartbeat" }),
+            ],
+        );
+        assert_eq!(
+            told,
+            [
+                "-",
+                "-",
+                "e1:5,",
+                "-",
+                "e2:6,",
+                "e2:7,",
+                "e2:7,e3:0",
+                "e2:7,e3:2",
+                "e4:9,e3:2",
+                "e4:10,e3:2",
+                "-",
+                "-",
+                "-",
+                "-"
+            ]
+        );
+    }
+
+    #[test]
+    fn ends_say_whether_and_when_to_come_back() {
+        let closing = |code: u16, retry: Option<u64>| {
+            let mut closing = json!({ "type": "closing", "code": code });
+            retry.inspect(|ms| closing["retry_after_ms"] = json!(ms));
+            closing
+        };
+        let told = [
+            (1000, None),
+            (4501, None),
+            (4000, Some(2_500)),
+            (4001, Some(0)),
+            (4006, Some(1_000)),
+            (4999, None),
+        ]
+        .map(|(code, retry)| ids(&mut telling(&["zone:a"]), &[closing(code, retry)]).remove(0));
+        assert_eq!(told, ["final", "final", "retry: 2500\n", "-", "retry: 1000\n", "final"]);
+        let told = super::super::closing(CloseCode::TooManyConnections, 1_234);
+        let told = String::from_utf8(told).unwrap();
+        assert!(told.starts_with("retry: 1234\ndata: {\"type\":\"closing\",\"code\":4005,"), "{told}");
+    }
+
+    #[test]
+    fn the_first_event_says_how_long_to_wait_where_the_stream_ends_without_a_word() {
+        let mut telling = Telling::new(Vec::new(), 1_500);
+        telling.take(&mut frames(&[json!({ "type": "a" }), json!({ "type": "b" })]));
+        let told = String::from_utf8(telling.tell(usize::MAX)).unwrap();
+        assert_eq!(told, "retry: 1500\ndata: {\"type\":\"a\"}\n\ndata: {\"type\":\"b\"}\n\n");
+    }
+
+    #[test]
+    fn what_spans_lines_spans_lines_of_data() {
+        let mut frame = Vec::new();
+        text_frame(b"{\"type\":\"x\",\r\n\"n\":1}", &mut frame);
+        let mut telling = telling(&[]);
+        telling.take(&mut frame);
+        assert_eq!(telling.tell(1), b"data: {\"type\":\"x\",\ndata: \ndata: \"n\":1}\n\n");
+    }
+
+    #[test]
+    fn nothing_is_told_behind_the_end() {
+        let mut all = Vec::new();
+        ping_frame(&mut all);
+        close_frame(CloseCode::Normal, &mut all);
+        text_frame(b"{}", &mut all);
+        let mut telling = telling(&[]);
+        telling.take(&mut all);
+        assert_eq!((telling.tell(usize::MAX), telling.has_ended()), (b":\n".to_vec(), true));
+        assert_eq!(telling.tell(usize::MAX), b"");
+    }
+
+    proptest! {
+        /// In whatever pieces frames come, and however little is told at once, the events are the same.
+        #[test]
+        fn events_do_not_depend_on_pieces(
+            cuts in prop::collection::vec(0usize..900, 0..30), bytes in 1usize..400,
+        ) {
+            let messages: Vec<_> = (1..=20).map(|n| {
+                let mut entry = entry("price_update", "zone:a", n);
+                entry["padding"] = json!("x".repeat(n as usize * 10));
+                entry
+            }).collect();
+            let mut all = frames(&[at("subscribed", "zone:a", "e", 0)]);
+            all.extend(frames(&messages));
+            close_frame(CloseCode::Normal, &mut all);
+            let mut whole = telling(&["zone:a"]);
+            whole.take(&mut all.clone());
+            let expected = whole.tell(usize::MAX);
+
+            let (mut cuts, mut from, mut told) = (cuts, 0, Vec::new());
+            cuts.sort_unstable();
+            let mut telling = telling(&["zone:a"]);
+            for cut in cuts.into_iter().chain([all.len()]) {
+                let cut = cut.clamp(from, all.len());
+                telling.take(&mut all[from..cut].to_vec());
+                from = cut;
+                loop {
+                    let some = telling.tell(bytes);
+                    if some.is_empty() {
+                        break;
+                    }
+                    told.extend(some);
+                }
+            }
+            prop_assert_eq!(told, expected);
+            prop_assert!(telling.has_ended() && telling.frames.is_empty());
+        }
+    }
+}

@@ -1,0 +1,77 @@
+//! What a connection is written to and read from.
+
+use std::io::{self, IoSlice};
+use std::net::Shutdown;
+use std::task::{Context, Poll};
+
+use socket2::SockRef;
+use tokio::net::TcpStream;
+
+use super::events::EventPipe;
+use super::socket::read_now;
+
+/// What a connection is written to and read from, without waiting: a socket, or something that is like one.
+#[derive(Debug)]
+pub(super) enum Transport {
+    /// A socket.
+    Tcp(TcpStream),
+    /// The answer to a request, which tells what is written as server-sent events. Nothing is read from it.
+    /// Boxed, so that sockets pay nothing for it.
+    Events(Box<EventPipe>),
+}
+
+impl Transport {
+    /// Takes some of the bytes; `WouldBlock` where it takes none now.
+    pub(super) fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Tcp(stream) => stream.try_write(bytes),
+            Self::Events(pipe) => pipe.try_write_vectored(&[IoSlice::new(bytes)]),
+        }
+    }
+
+    /// The same of several pieces.
+    pub(super) fn try_write_vectored(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        match self {
+            Self::Tcp(stream) => stream.try_write_vectored(slices),
+            Self::Events(pipe) => pipe.try_write_vectored(slices),
+        }
+    }
+
+    pub(super) fn poll_write_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Tcp(stream) => stream.poll_write_ready(cx),
+            Self::Events(pipe) => pipe.poll_write_ready(cx),
+        }
+    }
+
+    pub(super) fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Tcp(stream) => stream.poll_read_ready(cx),
+            Self::Events(pipe) => pipe.poll_gone(cx).map(Ok),
+        }
+    }
+
+    /// Reads what has come; 0 at the end. To be called when it is [ready](Self::poll_read_ready).
+    pub(super) fn read_now(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Tcp(stream) => read_now(stream, buffer),
+            Self::Events(_) => Ok(0),
+        }
+    }
+
+    /// Says that no more is written.
+    pub(super) fn end_writing(&self) {
+        if let Self::Tcp(stream) = self {
+            // Where the other side has gone already there is nothing to do.
+            let _gone = SockRef::from(stream).shutdown(Shutdown::Write);
+        }
+    }
+
+    /// The pipe of a stream of events.
+    pub(super) fn events(&self) -> Option<&EventPipe> {
+        match self {
+            Self::Tcp(_) => None,
+            Self::Events(pipe) => Some(pipe),
+        }
+    }
+}
