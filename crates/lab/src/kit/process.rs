@@ -39,7 +39,7 @@ pub struct TempDir(PathBuf);
 impl TempDir {
     /// Fails where none can be made.
     pub fn new() -> anyhow::Result<Self> {
-        let path = std::env::temp_dir().join(format!("zonewire-outages-{}", Uuid::new_v4().simple()));
+        let path = std::env::temp_dir().join(format!("zonewire-lab-{}", Uuid::new_v4().simple()));
         fs::create_dir(&path).with_context(|| format!("cannot make {}", path.display()))?;
         Ok(Self(path))
     }
@@ -270,10 +270,14 @@ pub struct Start {
     pub program: PathBuf,
     /// Its number, counting from 0.
     pub index: usize,
-    /// In the environment, because it may hold a password.
-    pub redis_url: String,
+    /// In the environment, because it may hold a password; without one it keeps all in memory.
+    pub redis_url: Option<String>,
+    /// The file of its configuration, if it has one.
+    pub config: Option<PathBuf>,
     /// `KEY=VALUE`
     pub settings: Vec<String>,
+    /// The only core that it runs on; else any.
+    pub core: Option<usize>,
     /// Where its log is written, if anywhere.
     pub log: Option<PathBuf>,
     /// Where it is not the machine's.
@@ -287,12 +291,23 @@ impl Node {
     }
 
     async fn start_at(address: SocketAddr, start: Start) -> anyhow::Result<Self> {
-        let mut command = Command::new(&start.program);
-        command.args(["serve", "--storage=redis", "--set=log.format=json"]);
+        let mut command = match start.core {
+            // It replaces itself by the gateway, whose process this is then.
+            Some(core) => {
+                let mut pinned = Command::new("taskset");
+                pinned.args(["-c", &core.to_string()]).arg(&start.program);
+                pinned
+            }
+            None => Command::new(&start.program),
+        };
+        let storage = if start.redis_url.is_some() { "redis" } else { "memory" };
+        command.args(["serve", "--set=log.format=json"]).arg(format!("--storage={storage}"));
         command.arg(format!("--listen={address}"));
+        command.args(start.config.iter().map(|file| format!("--config={}", file.display())));
         command.args(start.settings.iter().map(|setting| format!("--set={setting}")));
         // Settings of whoever runs the suite are not what is checked.
-        command.env_clear().env("REDIS_URL", &start.redis_url).kill_on_drop(true);
+        command.env_clear().kill_on_drop(true);
+        command.envs(start.redis_url.iter().map(|url| ("REDIS_URL", url)));
         start.clock.iter().for_each(|clock| clock.give_to(&mut command));
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         let mut child = command.spawn().context("cannot start a gateway")?;

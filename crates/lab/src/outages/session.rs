@@ -253,8 +253,10 @@ impl Session {
             let start = Start {
                 program: setup.gateway.clone(),
                 index,
-                redis_url: world.redis.url(proxy.as_ref())?,
+                redis_url: Some(world.redis.url(proxy.as_ref())?),
+                config: None,
                 settings,
+                core: None,
                 log: setup.logs.as_ref().map(|dir| dir.join(format!("{name}-{index}.log"))),
                 clock: if is_of_clock { Some(WallClock::right()?) } else { None },
             };
