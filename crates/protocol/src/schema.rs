@@ -120,6 +120,33 @@ pub fn components() -> Map<String, Value> {
 }
 
 /// The alternatives of messages by their type, in the definitions of these.
+/// Leaves of definitions those alone that something refers to, or that these refer to.
+pub fn keep_referred(schemas: &mut Map<String, Value>, by: &Value) {
+    let (mut kept, mut found) = (Map::new(), Vec::new());
+    named_in(by, &mut found);
+    while let Some(name) = found.pop() {
+        if let Some(schema) = schemas.remove(&name) {
+            named_in(&schema, &mut found);
+            kept.insert(name, schema);
+        }
+    }
+    *schemas = kept;
+}
+
+/// The names of schemas that a document refers to.
+fn named_in(value: &Value, found: &mut Vec<String>) {
+    match value {
+        Value::Object(fields) => {
+            if let Some(Value::String(path)) = fields.get("$ref") {
+                found.extend(path.strip_prefix("#/components/schemas/").map(str::to_owned));
+            }
+            fields.values().for_each(|value| named_in(value, found));
+        }
+        Value::Array(values) => values.iter().for_each(|value| named_in(value, found)),
+        _ => {}
+    }
+}
+
 fn alternatives<'a>(schemas: &'a Map<String, Value>, name: &str) -> Vec<(&'a str, &'a Value)> {
     let schema = &schemas[name];
     let among = ["oneOf", "anyOf"].into_iter().filter_map(|word| schema.get(word)?.as_array()).flatten();
@@ -144,7 +171,7 @@ fn alternatives_within(schema: &Value) -> Vec<(&str, &Value)> {
 
 /// The WebSockets of a gateway. `version` is the program's.
 pub fn asyncapi(version: &str) -> Value {
-    let schemas = definitions(SchemaSettings::draft07(), "/components/schemas");
+    let mut schemas = definitions(SchemaSettings::draft07(), "/components/schemas");
     let mut messages = Map::new();
     let (mut told, mut asked) = (Map::new(), Map::new());
     for (side, name, names) in
@@ -163,6 +190,8 @@ pub fn asyncapi(version: &str) -> Value {
         }
     }
     let every: Map<String, Value> = told.clone().into_iter().chain(asked.clone()).collect();
+    let messages = Value::Object(messages);
+    keep_referred(&mut schemas, &messages);
     let since =
         json!({ "type": "string", "description": "The position to resume from, `<epoch>:<offset>`." });
     let snapshot = json!({ "type": "string", "enum": ["0", "1", "false", "true"], "description": "Begin with the latest entry of each key." });

@@ -180,6 +180,13 @@ fn openapi() -> Value {
     }
     let mut schemas = schema::components();
     schemas.extend(read_by_hand().map(|(name, schema)| (name.to_owned(), schema)));
+    let responses = json!({
+        "Problem": {
+            "description": "What was wrong, and what would be right.",
+            "content": { "application/problem+json": { "schema": of_schema("Problem") } },
+        },
+    });
+    schema::keep_referred(&mut schemas, &json!([paths, responses]));
     json!({
         "openapi": "3.1.0",
         "info": {
@@ -199,12 +206,7 @@ fn openapi() -> Value {
                     "description": "A JSON Web Token, or an API key of the gateway.",
                 },
             },
-            "responses": {
-                "Problem": {
-                    "description": "What was wrong, and what would be right.",
-                    "content": { "application/problem+json": { "schema": of_schema("Problem") } },
-                },
-            },
+            "responses": responses,
         },
     })
 }
