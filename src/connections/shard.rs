@@ -333,6 +333,14 @@ impl Shard {
         admission: Admission,
     ) {
         let (stats, burst) = (Arc::clone(&self.stats), self.config.messages_burst);
+        // What changed meanwhile was told to the connections that were here.
+        let (principal, opening) = match principal {
+            Some(principal) => {
+                let (principal, opening) = self.looked_at_anew(principal, opening);
+                (Some(principal), opening)
+            }
+            None => (None, opening),
+        };
         let (order, zone) = match &opening {
             Opening::Order { order, .. } => (Some(ChannelName::order(*order)), None),
             Opening::Market { zone, .. } => (None, Some(zone.as_str())),
@@ -382,9 +390,7 @@ impl Shard {
                 return self.close(connection, CloseCode::BadRequest);
             }
             Opening::TurnedAway(limit) => {
-                // Spread, so that not all come back at once.
-                let after = RETRY_AFTER_MS + rand::random_range(0..4 * RETRY_AFTER_MS);
-                return self.close_for(connection, limit.close_code(), after);
+                return self.close_for(connection, limit.close_code(), spread_retry_ms());
             }
         };
         connection.send_message(&self.greeting(connection, channel.as_ref()), self.limits);
@@ -676,6 +682,11 @@ fn backend_state(status: &StorageStatus, subscriptions: Option<&[Rc<Subscription
     let mut frame = Vec::new();
     text_frame(&message.to_json(), &mut frame);
     frame.into()
+}
+
+/// When to come back where many are closed: spread, so that not all come at once.
+fn spread_retry_ms() -> u64 {
+    RETRY_AFTER_MS + rand::random_range(0..4 * RETRY_AFTER_MS)
 }
 
 /// When to come back after a shutdown: spread, so that not all come at once.

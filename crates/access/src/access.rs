@@ -13,7 +13,7 @@ use serde_json::Value;
 use crate::api_key::{ApiKeyFile, ApiKeys, KEY_PREFIX, is_subject};
 use crate::crypto::install;
 use crate::keys::{Key, read_public, read_secret};
-use crate::principal::{Kind, Principal, Shown};
+use crate::principal::{Kind, Principal, Shown, SignedWith};
 use crate::revoked::{Revocation, Revocations};
 use crate::rights::{RIGHTS_MAX, Right, Rights};
 use crate::settings::{AuthConfig, Place, ROLES, Wrong};
@@ -36,6 +36,8 @@ pub struct Access {
     api_keys: RwLock<ApiKeys>,
     anonymous: Arc<Principal>,
     sources: Mutex<Vec<Source>>,
+    /// Keys with which tokens may be signed of those who are in.
+    held: RwLock<HashSet<SignedWith>>,
     revocations: RwLock<Revocations>,
     known_rights: Mutex<HashSet<Arc<Rights>>>,
 }
@@ -160,6 +162,8 @@ pub enum Standing {
     Changed(Arc<Principal>),
     /// It is no longer valid.
     Revoked,
+    /// The key that it is signed with is no longer its issuer's; another token may hold.
+    KeyWithdrawn,
 }
 
 /// A place that is to be asked now.
@@ -245,6 +249,7 @@ impl Access {
             api_keys: RwLock::default(),
             anonymous: Arc::new(Principal::anonymous(Rights::new(parsed(&config.anonymous)))),
             sources: Mutex::new(sources),
+            held: RwLock::default(),
             revocations: RwLock::default(),
             known_rights: Mutex::default(),
             config,
@@ -321,7 +326,10 @@ impl Access {
         let mut refused = Refused::UnknownKey;
         for key in of_algorithm().filter(is_named) {
             match of_issuer.verify(token, key) {
-                Ok(claims) => return self.principal(of_issuer, &claims, now),
+                Ok(claims) => {
+                    let signed_with = SignedWith { issuer: place_of(issuer), key: key.number };
+                    return Ok(self.principal(of_issuer, &claims, now)?.signed_with(signed_with));
+                }
                 // Another key may fit.
                 Err(Refused::Signature) => refused = Refused::Signature,
                 Err(other) => return Err(other),
@@ -398,8 +406,11 @@ impl Access {
         if self.revocations.read().hold(principal) {
             return Standing::Revoked;
         }
-        if principal.kind() != Kind::Key {
-            return Standing::Holds;
+        match principal.kind() {
+            Kind::Unchecked | Kind::Anonymous => return Standing::Holds,
+            Kind::Token if self.held.read().contains(&principal.key()) => return Standing::Holds,
+            Kind::Token => return Standing::KeyWithdrawn,
+            Kind::Key => {}
         }
         match self.api_keys.read().of_credential(principal.credential()) {
             None => Standing::Revoked,
@@ -437,17 +448,21 @@ impl Access {
             None => return Given::Same,
         };
         let taken = gave.and_then(|(text, max_age)| {
-            let is_news = held.as_deref() != Some(text.as_str());
-            if is_news {
-                // All keys of the issuer are made anew below; here it only has to be readable.
-                self.check_text(gives, &text)?;
-            }
-            Ok((text, max_age, is_news))
+            let is_same = held.as_deref() == Some(text.as_str());
+            let news = if is_same { None } else { Some(self.read(gives, &text)?) };
+            Ok((text, max_age, news))
         });
         let source = &mut sources[due.index];
         match taken {
-            Ok((text, max_age, is_news)) => {
+            Ok((text, max_age, news)) => {
                 source.succeeded(text.into(), max_age, now);
+                let mut is_news = news.is_some();
+                match news {
+                    Some(Text::Keys(keys)) => source.take_keys(keys, now),
+                    Some(Text::ApiKeys(keys)) => *self.api_keys.write() = keys,
+                    None => {}
+                }
+                is_news |= source.forget_gone(now);
                 if !is_news {
                     return Given::Same;
                 }
@@ -461,47 +476,33 @@ impl Access {
         }
     }
 
-    fn check_text(&self, gives: Gives, text: &str) -> Result<(), String> {
+    fn read(&self, gives: Gives, text: &str) -> Result<Text, String> {
         match gives {
-            Gives::Public(_) => read_public(text).map(drop).map_err(|error| error.to_string()),
-            Gives::Secret(_) => read_secret(text).map(drop).map_err(|error| error.to_string()),
+            Gives::Public(_) => read_public(text).map(Text::Keys).map_err(|error| error.to_string()),
+            Gives::Secret(_) => {
+                read_secret(text).map(|key| Text::Keys(vec![key])).map_err(|error| error.to_string())
+            }
             Gives::ApiKeys => {
                 let file = ApiKeyFile::read(text)?;
                 let unknown =
                     file.keys.iter().flat_map(|key| &key.roles).find(|role| self.role(role).is_none());
                 match unknown {
                     Some(role) => Err(format!("there is no role {role:?}: see auth.roles")),
-                    None => Ok(()),
+                    None => Ok(Text::ApiKeys(ApiKeys::of(&file, &self.roles))),
                 }
             }
         }
     }
 
-    /// Has what the sources gave hold from now on.
+    /// Has the keys of an issuer hold from now on that the sources have.
     fn take_over(&self, gives: Gives, sources: &[Source]) {
-        match gives {
-            Gives::ApiKeys => {
-                let text =
-                    sources.iter().find(|source| source.gives == gives).and_then(|s| s.text.as_deref());
-                if let Some(Ok(file)) = text.map(ApiKeyFile::read) {
-                    *self.api_keys.write() = ApiKeys::of(&file, &self.roles);
-                }
-            }
-            Gives::Public(issuer) | Gives::Secret(issuer) => {
-                let mut keys = Vec::new();
-                for source in sources {
-                    let text = source.text.as_deref();
-                    match (source.gives, text) {
-                        (Gives::Public(of), Some(text)) if of == issuer => {
-                            keys.extend(read_public(text).into_iter().flatten());
-                        }
-                        (Gives::Secret(of), Some(text)) if of == issuer => keys.extend(read_secret(text)),
-                        _ => {}
-                    }
-                }
-                *self.issuers[issuer].keys.write() = keys.into();
-            }
-        }
+        let Some(issuer) = gives.issuer() else { return };
+        let of_issuer = sources.iter().filter(|source| source.gives.issuer() == Some(issuer));
+        let keys: Vec<Key> = of_issuer.flat_map(|source| source.keys.iter().cloned()).collect();
+        *self.issuers[issuer].keys.write() = keys.into();
+        let held = sources.iter().filter_map(|source| Some((place_of(source.gives.issuer()?), source)));
+        let held = held.flat_map(|(issuer, source)| source.held().map(move |key| SignedWith { issuer, key }));
+        *self.held.write() = held.collect();
     }
 
     /// How all places do.
@@ -573,6 +574,17 @@ impl Issuer {
             _ => Refused::Malformed,
         })
     }
+}
+
+/// The place of an issuer in the settings, of which there are few.
+fn place_of(issuer: usize) -> u8 {
+    u8::try_from(issuer).unwrap_or(u8::MAX)
+}
+
+/// What was read at a place.
+enum Text {
+    Keys(Vec<Key>),
+    ApiKeys(ApiKeys),
 }
 
 /// What a token says of its issuer, before anything is verified.

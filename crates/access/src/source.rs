@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::keys::{Key, KeyNumber};
 use crate::settings::Place;
 
 /// How soon a file is read again, in seconds: within it a key that was taken out is gone.
@@ -21,6 +22,10 @@ const AGAIN_MOST_S: i64 = 60;
 /// before than this, in seconds. Anybody can name keys.
 const WANTED_EVERY_S: i64 = 10;
 
+/// A key that an address no longer gives is forgotten for those who are in when it has not been there for so
+/// long, in seconds, and a second answer said so: one of several servers may be behind the others.
+const GONE_FOR_S: i64 = 10;
+
 /// What a place gives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Gives {
@@ -30,6 +35,16 @@ pub(crate) enum Gives {
     Secret(usize),
     /// API keys.
     ApiKeys,
+}
+
+impl Gives {
+    /// Whose keys they are, where they verify tokens.
+    pub(crate) fn issuer(self) -> Option<usize> {
+        match self {
+            Self::Public(issuer) | Self::Secret(issuer) => Some(issuer),
+            Self::ApiKeys => None,
+        }
+    }
 }
 
 /// A place that gives keys, and how it did.
@@ -42,7 +57,11 @@ pub(crate) struct Source {
     failures: u32,
     /// What was read last, if it could be used.
     pub(crate) text: Option<Arc<str>>,
-    /// When that was confirmed last.
+    /// The keys in it that verify tokens.
+    pub(crate) keys: Vec<Key>,
+    /// Those that are no longer in it, and since when; until that is confirmed.
+    gone: Vec<(KeyNumber, i64)>,
+    /// When the text was confirmed last.
     pub(crate) confirmed_at: Option<i64>,
     /// What was wrong the last time.
     pub(crate) problem: Option<String>,
@@ -57,6 +76,8 @@ impl Source {
             asked: i64::MIN,
             failures: 0,
             text: None,
+            keys: Vec::new(),
+            gone: Vec::new(),
             confirmed_at: None,
             problem: None,
         }
@@ -97,6 +118,36 @@ impl Source {
         self.text = Some(text);
         self.confirmed_at = Some(now);
         self.problem = None;
+    }
+
+    /// It gave these keys, and no others.
+    pub(crate) fn take_keys(&mut self, keys: Vec<Key>, now: i64) {
+        let is_there = |number: &KeyNumber| keys.iter().any(|key| key.number == *number);
+        let was_there = self.keys.iter().map(|key| key.number).filter(|number| !is_there(number));
+        let newly_gone: Vec<KeyNumber> =
+            was_there.filter(|number| self.gone.iter().all(|(gone, _)| gone != number)).collect();
+        self.gone.retain(|(number, _)| !is_there(number));
+        // Who changes a file means it.
+        if !self.is_file() {
+            self.gone.extend(newly_gone.into_iter().map(|number| (number, now)));
+        }
+        self.keys = keys;
+    }
+
+    /// Forgets keys that are gone, where an answer has confirmed it; says whether there were some. It is
+    /// asked again for the others.
+    pub(crate) fn forget_gone(&mut self, now: i64) -> bool {
+        let before = self.gone.len();
+        self.gone.retain(|(_, since)| now.saturating_sub(*since) < GONE_FOR_S);
+        if !self.gone.is_empty() {
+            self.due = self.due.min(now.saturating_add(GONE_FOR_S));
+        }
+        self.gone.len() < before
+    }
+
+    /// The keys with which tokens may be signed of those who are in.
+    pub(crate) fn held(&self) -> impl Iterator<Item = KeyNumber> {
+        self.keys.iter().map(|key| key.number).chain(self.gone.iter().map(|(number, _)| *number))
     }
 
     /// It did not, or gave something else: what it gave before goes on being used. Says whether that is
@@ -148,6 +199,35 @@ mod tests {
         assert_eq!(source.confirmed_at, Some(0));
         source.succeeded("b".into(), None, now);
         assert!(source.failed("away".to_owned(), now) && !source.failed("away".to_owned(), now));
+    }
+
+    #[test]
+    fn a_key_that_an_address_no_longer_gives_is_gone_when_it_says_so_again() {
+        let [one, two] = [include_str!("../tests/keys/rsa1.pub.pem"), include_str!("../tests/keys/ec.pub.pem")];
+        let keys = |texts: &[&str]| crate::keys::read_public(&texts.concat()).unwrap();
+        let held = |source: &Source| source.held().count();
+        let mut source = of_url();
+        let given = |source: &mut Source, texts: &[&str], now: i64| {
+            source.begin_if_due(now);
+            source.succeeded(texts.concat().into(), Some(3_600), now);
+            source.take_keys(keys(texts), now);
+            source.forget_gone(now)
+        };
+        assert!(!given(&mut source, &[one, two], 0));
+        assert!(!given(&mut source, &[one], 1_000));
+        assert_eq!((source.keys.len(), held(&source)), (1, 2), "no new token, but those that are in");
+        assert!(!source.begin_if_due(1_009) && source.begin_if_due(1_010), "it is asked again soon");
+        // A server that was behind the others.
+        assert!(!given(&mut source, &[one, two], 1_010));
+        assert!(!given(&mut source, &[one], 2_000) && !given(&mut source, &[one], 2_009));
+        assert!(given(&mut source, &[one], 2_010));
+        assert_eq!(held(&source), 1);
+        assert!(!source.begin_if_due(4_000), "fresh for long");
+
+        let mut file = Source::new(Gives::Public(0), Place::of("keys.pem").unwrap());
+        given(&mut file, &[one, two], 0);
+        given(&mut file, &[two], 1);
+        assert_eq!(held(&file), 1);
     }
 
     #[test]

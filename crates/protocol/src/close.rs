@@ -31,7 +31,7 @@ words! {
         RateLimited = "rate_limited",
         /// there is no room for the connection, in all or of its address; `retry_after_ms` is spread
         TooManyConnections = "too_many_connections",
-        /// the token has expired: come back with a new one
+        /// the token has expired, or the key that it is signed with was withdrawn: come back with a new one
         TokenExpired = "token_expired",
         /// an operator ended the connection (not used yet)
         Disconnected = "disconnected",
