@@ -686,7 +686,11 @@ fn backend_state(status: &StorageStatus, subscriptions: Option<&[Rc<Subscription
 
 /// When to come back where many are closed: spread, so that not all come at once.
 fn spread_retry_ms() -> u64 {
-    RETRY_AFTER_MS + rand::random_range(0..4 * RETRY_AFTER_MS)
+    RETRY_AFTER_MS + spread_ms()
+}
+
+fn spread_ms() -> u64 {
+    rand::random_range(0..4 * RETRY_AFTER_MS)
 }
 
 /// When to come back after a shutdown: spread, so that not all come at once.

@@ -22,6 +22,7 @@ use crate::support::orders::swap;
 use crate::support::redis_server::RedisServer;
 
 const SECRET: &str = "a secret of these tests, long enough to be one";
+const OTHER_SECRET: &str = "another secret of these tests, as long as that";
 
 /// What a guarded gateway is configured with, and those who hold its secrets.
 struct Realm {
@@ -396,6 +397,29 @@ async fn a_key_holds_as_long_as_its_file_says_so() {
     gateway.stop().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn sockets_go_with_the_secret_that_their_tokens_are_signed_with() {
+    let realm = Realm::new();
+    let mut config = realm.config();
+    let other = realm.dir.path().join("other");
+    std::fs::write(&other, OTHER_SECRET).unwrap();
+    config.auth.issuers[0].secret_files.push(other.clone());
+    let gateway = Running::start(config).await;
+    let sign = |secret: &str| {
+        let claims = json!({ "iss": "tests", "aud": "zonewire", "sub": "alice", "exp": now() + 600, "roles": "viewer" });
+        SigningKey::of_secret(secret).unwrap().sign(&claims, None).unwrap()
+    };
+    let (mut stays, _) = connect(&gateway, "/ws/market/a", &sign(SECRET)).await;
+    let (mut goes, _) = connect(&gateway, "/ws/market/a", &sign(OTHER_SECRET)).await;
+    std::fs::write(&other, "the next secret, and long enough to be one too").unwrap();
+    let (before, code, reason) = goes.until_close().await;
+    assert_eq!((code, reason.as_str()), (4006, "token_expired"));
+    assert!(before.last().unwrap()["retry_after_ms"].as_u64() >= Some(1_000), "it may come back: {before:?}");
+    get(&gateway, "/api/zones", &sign(OTHER_SECRET)).await.problem(401, "unauthorized");
+    assert!(!stays.until_pong().await.iter().any(|message| message["type"] == "closing"));
+    gateway.stop().await;
+}
+
 /// Everything that a tenant can do to find something of another one.
 #[tokio::test(flavor = "multi_thread")]
 async fn two_tenants_see_nothing_of_each_other() {
@@ -655,17 +679,52 @@ async fn a_key_that_is_new_at_its_issuer_is_fetched_when_it_is_needed() {
         let claims = json!({ "iss": "provider", "aud": "zonewire", "sub": "alice", "exp": now() + 600, "roles": "viewer" });
         SigningKey::of_pem(&pem(name)).unwrap().sign(&claims, Some(id)).unwrap()
     };
-    let holds = async |token: String| get(&gateway, "/api/zones", &token).await.status == 200;
-    assert!(holds(sign("rsa1", "one")).await);
-    assert!(!holds(sign("rsa2", "two")).await);
+    let told = async |token: &str| get(&gateway, "/api/zones", token).await;
+    let (old, new, none) = (sign("rsa1", "one"), sign("rsa2", "two"), sign("rsa2", "none"));
+    assert_eq!(told(&old).await.status, 200);
+    // Somebody is there already, and keeps its place whatever it shows.
+    let (mut there, _) = connect(&gateway, "/ws/market/a", &old).await;
+    assert_eq!(there.next().await["type"], "subscribed");
+
+    // The issuer signs with a new key: its tokens are told to come again, in all the ways there are.
     texts.send_replace(jwks(&[(&pem("rsa1.pub"), "one"), (&pem("rsa2.pub"), "two")]));
-    eventually("the new key is fetched", async || holds(sign("rsa2", "two")).await.then_some(())).await;
-    assert!(holds(sign("rsa1", "one")).await, "both hold");
-    // Keys that do not exist do not make it ask again and again.
+    let awaited = told(&new).await;
+    awaited.problem(503, "keys_awaited");
+    let after_s = awaited.head.lines().find_map(|line| line.strip_prefix("retry-after: ")).unwrap();
+    assert!((1..=11).contains(&after_s.parse::<u32>().unwrap()), "{awaited:?}");
+    let bearer = format!("Bearer {new}");
+    let upgrade = [
+        ("connection", "upgrade"),
+        ("upgrade", "websocket"),
+        ("sec-websocket-version", "13"),
+        ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="),
+        ("authorization", bearer.as_str()),
+    ];
+    let refused = request(gateway.address, "GET", "/ws/market/a", &upgrade, b"").await;
+    refused.problem(503, "keys_awaited");
+    assert!(refused.head.contains("retry-after: "), "{refused:?}");
+    there.send(&json!({ "type": "auth", "id": 1, "token": new })).await;
+    let error = there.next().await;
+    assert_eq!((&error["code"], &error["id"]), (&json!("keys_awaited"), &json!(1)));
+    assert!(error["retry_after_ms"].as_u64() >= Some(1_000), "{error}");
+    let mut coming = Client::connect(&gateway.url("/ws/market/a")).await;
+    coming.send(&json!({ "type": "auth", "token": new })).await;
+    let (before, code, reason) = coming.until_close().await;
+    assert_eq!((code, reason.as_str(), &before[1]["code"]), (4007, "keys_awaited", &json!("keys_awaited")));
+    assert!(before[2]["retry_after_ms"].as_u64() >= Some(1_000), "{before:?}");
+
+    eventually("the new key is fetched", async || (told(&new).await.status == 200).then_some(())).await;
+    assert_eq!(told(&old).await.status, 200, "both hold");
+    there.send(&json!({ "type": "auth", "id": 2, "token": new })).await;
+    assert_eq!(there.next().await["type"], "authenticated");
+
+    // A key that does not exist is told so once the issuer was asked; others do not make it ask more.
     let before = *asked.borrow();
+    told(&none).await.problem(503, "keys_awaited");
     for n in 0..50 {
-        assert!(!holds(sign("rsa2", &format!("none {n}"))).await);
+        told(&sign("rsa2", &format!("none {n}"))).await.problem(503, "keys_awaited");
     }
+    eventually("it was asked", async || (told(&none).await.status == 401).then_some(())).await;
     assert!(*asked.borrow() <= before + 2, "{before} {}", *asked.borrow());
     gateway.stop().await;
 }

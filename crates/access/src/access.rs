@@ -17,7 +17,7 @@ use crate::principal::{Kind, Principal, Shown, SignedWith};
 use crate::revoked::{Revocation, Revocations};
 use crate::rights::{RIGHTS_MAX, Right, Rights};
 use crate::settings::{AuthConfig, Place, ROLES, Wrong};
-use crate::source::{Gives, Source};
+use crate::source::{Gives, Source, Sources};
 
 /// The longest token, in bytes.
 pub const TOKEN_LEN_MAX: usize = 8 << 10;
@@ -35,7 +35,7 @@ pub struct Access {
     roles: BTreeMap<String, Vec<Right>>,
     api_keys: RwLock<ApiKeys>,
     anonymous: Arc<Principal>,
-    sources: Mutex<Vec<Source>>,
+    sources: Mutex<Sources>,
     /// Keys with which tokens may be signed of those who are in.
     held: RwLock<HashSet<SignedWith>>,
     revocations: RwLock<Revocations>,
@@ -76,12 +76,19 @@ pub enum Refused {
     /// It is signed in a way that none of its issuer's keys can verify.
     #[error("the token is not signed in the way of its issuer (`alg`)")]
     Algorithm,
-    /// It names a key that is not known (yet).
+    /// It names a key that its issuer does not have.
     #[error("the gateway does not know the key that the token is signed with (`kid`)")]
     UnknownKey,
-    /// The keys of its issuer could not be fetched yet.
-    #[error("the gateway has no keys of the token's issuer at the moment")]
-    NoKeys,
+    /// It names a key that is not known yet, or no key of its issuer is: they are being fetched. The same
+    /// may hold then.
+    #[error(
+        "the gateway does not know the key that the token is signed with yet, and fetches keys of its issuer: \
+         come again with the same token"
+    )]
+    KeysAwaited {
+        /// When it is worth it, in seconds: 1 to 61.
+        after_s: u32,
+    },
     /// It is not its issuer's.
     #[error("the signature of the token is not right")]
     Signature,
@@ -116,7 +123,7 @@ impl Refused {
         Self::UnknownIssuer,
         Self::Algorithm,
         Self::UnknownKey,
-        Self::NoKeys,
+        Self::KeysAwaited { after_s: 1 },
         Self::Signature,
         Self::Expired,
         Self::NotYet,
@@ -135,7 +142,7 @@ impl Refused {
             Self::UnknownIssuer => "unknown_issuer",
             Self::Algorithm => "algorithm",
             Self::UnknownKey => "unknown_key",
-            Self::NoKeys => "no_keys",
+            Self::KeysAwaited { .. } => "keys_awaited",
             Self::Signature => "signature",
             Self::Expired => "expired",
             Self::NotYet => "not_yet",
@@ -147,9 +154,12 @@ impl Refused {
         }
     }
 
-    /// Whether the same may hold in a moment, when keys have been fetched.
-    pub const fn is_temporary(self) -> bool {
-        matches!(self, Self::UnknownKey | Self::NoKeys)
+    /// In how many seconds the same may hold, when keys have been fetched.
+    pub const fn after_s(self) -> Option<u32> {
+        match self {
+            Self::KeysAwaited { after_s } => Some(after_s),
+            _ => None,
+        }
     }
 }
 
@@ -248,7 +258,7 @@ impl Access {
             roles,
             api_keys: RwLock::default(),
             anonymous: Arc::new(Principal::anonymous(Rights::new(parsed(&config.anonymous)))),
-            sources: Mutex::new(sources),
+            sources: Mutex::new(Sources::new(sources)),
             held: RwLock::default(),
             revocations: RwLock::default(),
             known_rights: Mutex::default(),
@@ -310,16 +320,20 @@ impl Access {
             self.issuers.iter().position(|issuer| issuer.name == iss).ok_or(Refused::UnknownIssuer)?;
         let of_issuer = &self.issuers[issuer];
         let keys = Arc::clone(&of_issuer.keys.read());
+        let name = header.kid.as_deref();
         if keys.is_empty() {
-            self.want_keys(issuer, now);
-            return Err(Refused::NoKeys);
+            return Err(self.wanted(issuer, None, now).unwrap_or(Refused::UnknownKey));
         }
         let of_algorithm = || keys.iter().filter(|key| key.algorithm == header.alg);
         if of_algorithm().next().is_none() {
-            return Err(Refused::Algorithm);
+            // Perhaps of a key that is new, and of another kind. Nobody publishes secrets.
+            let may_be_new = PUBLIC.contains(&header.alg)
+                && name.is_some_and(|name| keys.iter().all(|key| key.id.as_deref() != Some(name)));
+            let awaited = if may_be_new { self.wanted(issuer, name, now) } else { None };
+            return Err(awaited.unwrap_or(Refused::Algorithm));
         }
         // A key without a name may be any; one with another name is another one.
-        let is_named = |key: &&Key| match (&key.id, &header.kid) {
+        let is_named = |key: &&Key| match (key.id.as_deref(), name) {
             (Some(of_key), Some(said)) => of_key == said,
             _ => true,
         };
@@ -335,11 +349,18 @@ impl Access {
                 Err(other) => return Err(other),
             }
         }
-        // A key may have been added without a name, or under one that is not known yet.
-        if refused == Refused::UnknownKey {
-            self.want_keys(issuer, now);
+        if refused == Refused::UnknownKey
+            && let Some(awaited) = self.wanted(issuer, name, now)
+        {
+            return Err(awaited);
         }
         Err(refused)
+    }
+
+    /// Has keys of an issuer asked for, because a token names one that is not known.
+    fn wanted(&self, issuer: usize, name: Option<&str>, now: i64) -> Option<Refused> {
+        let after_s = self.sources.lock().want(issuer, name, now)?;
+        Some(Refused::KeysAwaited { after_s })
     }
 
     fn principal(&self, issuer: &Issuer, claims: &Value, now: i64) -> Result<Principal, Refused> {
@@ -427,22 +448,14 @@ impl Access {
     /// [`given`](Self::given) back.
     pub fn due(&self, now: i64) -> Vec<Due> {
         let mut sources = self.sources.lock();
-        let due = sources.iter_mut().enumerate().filter_map(|(index, source)| {
-            source.begin_if_due(now).then(|| Due { index, place: source.place.clone() })
-        });
-        due.collect()
-    }
-
-    fn want_keys(&self, issuer: usize, now: i64) {
-        for source in self.sources.lock().iter_mut().filter(|source| source.gives == Gives::Public(issuer)) {
-            source.want(now);
-        }
+        let due = sources.begin_due(now).into_iter();
+        due.map(|index| Due { index, place: sources.list[index].place.clone() }).collect()
     }
 
     /// Takes what a place gave: its text, and for how many seconds it may be kept, if it says so; or why it
     /// gave none.
     pub fn given(&self, due: &Due, gave: Result<(String, Option<i64>), String>, now: i64) -> Given {
-        let mut sources = self.sources.lock();
+        let sources = &mut self.sources.lock().list;
         let (gives, held) = match sources.get(due.index) {
             Some(source) => (source.gives, source.text.clone()),
             None => return Given::Same,
@@ -466,7 +479,7 @@ impl Access {
                 if !is_news {
                     return Given::Same;
                 }
-                self.take_over(gives, &sources);
+                self.take_over(gives, sources);
                 Given::News
             }
             Err(problem) => {
@@ -508,7 +521,7 @@ impl Access {
     /// How all places do.
     pub fn sources(&self) -> Vec<SourceHealth> {
         let sources = self.sources.lock();
-        let health = sources.iter().map(|source| SourceHealth {
+        let health = sources.list.iter().map(|source| SourceHealth {
             place: source.place.to_string(),
             confirmed_at: source.confirmed_at,
             problem: source.problem.clone(),
@@ -543,6 +556,9 @@ impl Access {
 pub struct TooManyRevocations;
 
 const ALGORITHMS: [Algorithm; 4] = [Algorithm::HS256, Algorithm::RS256, Algorithm::ES256, Algorithm::EdDSA];
+
+/// Those of keys that are published.
+const PUBLIC: [Algorithm; 3] = [Algorithm::RS256, Algorithm::ES256, Algorithm::EdDSA];
 
 fn validation(algorithm: Algorithm, issuer: &str, audience: &[String], leeway: u64) -> Validation {
     let mut validation = Validation::new(algorithm);

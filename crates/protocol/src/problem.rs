@@ -147,6 +147,9 @@ words! {
         UnknownWhileDegraded = "unknown_while_degraded",
         /// nobody could carry the order out
         NoWorker = "no_worker",
+        /// whether the token holds cannot be told yet, since keys of its issuer are being fetched: send the
+        /// same again after `Retry-After`
+        KeysAwaited = "keys_awaited",
     }
 }
 
@@ -214,7 +217,8 @@ impl ProblemCode {
             | Self::QueueFull
             | Self::StorageDegraded
             | Self::UnknownWhileDegraded
-            | Self::NoWorker => 503,
+            | Self::NoWorker
+            | Self::KeysAwaited => 503,
         }
     }
 }

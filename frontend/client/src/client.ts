@@ -364,6 +364,8 @@ export const connect = (url: string | (() => string | Promise<string>) = '/', op
     else if (type === 'error') {
       const of = [...held.values()].find((one) => one.asks(id));
       if (of) of.take(message);
+      else if (id !== undefined && id === renewal && message.retry_after_ms)
+        setTimeout(() => void (mine === run && renew()), message.retry_after_ms);
       else if (id === undefined || id === renewal) emit('error', message);
     } else if (channel) held.get(channel)?.take(message);
   };

@@ -170,7 +170,9 @@ fn openapi() -> Value {
         if route.needs == Needs::Nothing {
             operation["security"] = json!([]);
         } else if route.needs != Needs::EachChannel {
-            operation["responses"]["401"] = json!({ "$ref": "#/components/responses/Problem" });
+            for status in ["401", "503"] {
+                operation["responses"][status] = json!({ "$ref": "#/components/responses/Problem" });
+            }
         }
         if let Some(body) = body(*asked) {
             operation["requestBody"] = body;
