@@ -2115,6 +2115,11 @@ tokens_refused_by_reason: { [key in string]: number },
  */
 revocations: number, 
 /**
+ * Places of keys (files, addresses) that at the moment give nothing that can be used; what they gave
+ * before goes on. Health says `"keys":"stale"` then, and the log which and why.
+ */
+key_places_stale: number, 
+/**
  * TCP connections accepted.
  */
 accepted: number, 

@@ -69,6 +69,7 @@ impl Sources {
                     .map(|(reason, count)| (reason.to_owned(), count))
                     .collect(),
                 revocations: self.gate.revocations(),
+                key_places_stale: self.gate.health().problems.len(),
             },
             connection_list,
             silent_shards,
