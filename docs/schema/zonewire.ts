@@ -1047,6 +1047,41 @@ unconfirmed_on: Array<string>,
 degraded: boolean, };
 
 /**
+ * The settings that are in effect, secrets masked.
+ */
+export type ConfigView = { 
+/**
+ * The file that was read, if there was one.
+ */
+file?: string, 
+/**
+ * What holds up and may still be a mistake.
+ */
+warning?: string, 
+/**
+ * One after the other, by section.
+ */
+settings: Array<SettingView>, };
+
+/**
+ * A setting.
+ */
+export type SettingView = { 
+/**
+ * Its key, such as `http.listen`.
+ */
+key: string, 
+/**
+ * Its value; null where it is not set.
+ */
+value: unknown, 
+/**
+ * Where it came from: `default`, a file, an environment variable, a flag, or what made it less; absent
+ * where that is not known.
+ */
+origin?: string, };
+
+/**
  * `POST /api/jobs/{jobId}/release`.
  */
 export type ReleaseRequest = { 

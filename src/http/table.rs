@@ -9,7 +9,7 @@ use self::Kind::{Client, Probe, Told, WebSocket};
 use self::Needs::{Anything, EachChannel, Gateway, Nothing as NoRight, Order, Zone};
 use super::described::Answer::{Json, Object, Text, Upgrade};
 use super::described::{Answer, Body, Description, JOB, LISTED, PAGE, SINCE, SNAPSHOT};
-use super::routes::{App, Handler, auth, health, jobs, orders, page, sockets, zones};
+use super::routes::{App, Handler, auth, config, health, jobs, orders, page, sockets, zones};
 use crate::access::Action;
 use crate::protocol::ProblemCode;
 
@@ -181,6 +181,9 @@ pub(super) const ROUTES: &[Route] = &[
         .query(LISTED)
         .gives(Json(200, "StatsView"))
         .or(&[400]),
+    get("/api/config", Told, config::show, "The settings that are in effect, and where each came from")
+        .needs(Gateway(Action::Admin))
+        .gives(Json(200, "ConfigView")),
     get("/ws", WebSocket, sockets::any, "WebSocket without subscriptions")
         .needs(EachChannel)
         .gives(Upgrade)

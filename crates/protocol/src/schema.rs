@@ -6,7 +6,7 @@ use schemars::{Schema, SchemaGenerator};
 use serde_json::{Map, Value, json};
 
 use crate::{
-    Accepted, ClaimRequest, ClientMessage, CloseCode, DeadLetterList, Entries, ErrorCode, ExtendRequest,
+    Accepted, ClaimRequest, ClientMessage, CloseCode, ConfigView, DeadLetterList, Entries, ErrorCode, ExtendRequest,
     FailRequest, HealthView, JobOutcome, LeaseHeld, Live, Offer, OrderCancelling, OrderId, OrderList,
     OrderPlaced, OrderStatus, OrderView, Problem, ProblemCode, RedisView, ReleaseRequest, ReportAccepted,
     Revoke, RevokedOn, ServerMessage, Swap, Zone, ZoneList, stats::StatsView,
@@ -94,6 +94,7 @@ fn definitions(settings: SchemaSettings, path: &'static str) -> Map<String, Valu
         JobOutcome,
         Revoke,
         RevokedOn,
+        ConfigView,
         Live,
         HealthView,
         RedisView,
@@ -119,7 +120,6 @@ pub fn components() -> Map<String, Value> {
     definitions(SchemaSettings::draft2020_12(), "/components/schemas")
 }
 
-/// The alternatives of messages by their type, in the definitions of these.
 /// Leaves of definitions those alone that something refers to, or that these refer to.
 pub fn keep_referred(schemas: &mut Map<String, Value>, by: &Value) {
     let (mut kept, mut found) = (Map::new(), Vec::new());
@@ -147,6 +147,7 @@ fn named_in(value: &Value, found: &mut Vec<String>) {
     }
 }
 
+/// The alternatives of messages by their type, in the definitions of these.
 fn alternatives<'a>(schemas: &'a Map<String, Value>, name: &str) -> Vec<(&'a str, &'a Value)> {
     let schema = &schemas[name];
     let among = ["oneOf", "anyOf"].into_iter().filter_map(|word| schema.get(word)?.as_array()).flatten();
@@ -189,9 +190,9 @@ pub fn asyncapi(version: &str) -> Value {
             messages.insert(id, message);
         }
     }
-    let every: Map<String, Value> = told.clone().into_iter().chain(asked.clone()).collect();
     let messages = Value::Object(messages);
     keep_referred(&mut schemas, &messages);
+    let every: Map<String, Value> = told.clone().into_iter().chain(asked.clone()).collect();
     let since =
         json!({ "type": "string", "description": "The position to resume from, `<epoch>:<offset>`." });
     let snapshot = json!({ "type": "string", "enum": ["0", "1", "false", "true"], "description": "Begin with the latest entry of each key." });

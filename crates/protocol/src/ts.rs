@@ -10,12 +10,12 @@ use crate::stats::{
 use crate::{
     Accepted, Answer, Auth, Authenticated, Authentication, AuthenticationView, BackendName, BackendState,
     BackendStateMessage, Bare, CaughtUp, ChannelName, ChannelSetAside, ClaimRequest, ClientMessage,
-    CloseCode, Closing, Connection, ConnectionEstablished, DeadLetter, DeadLetterList, EndCode, Entries,
+    CloseCode, Closing, ConfigView, Connection, ConnectionEstablished, DeadLetter, DeadLetterList, EndCode, Entries,
     EntryMessage, Epoch, ErrorCode, ErrorMessage, ExtendRequest, FailRequest, Failure, FieldFault,
     HealthView, Heartbeat, JobOutcome, Lane, LeaseHeld, Live, Offer, OfferedJob, OrderCancelling, OrderId,
     OrderList, OrderPlaced, OrderStatus, OrderView, Position, Previous, Problem, ProblemCode, RedisView,
-    ReleaseRequest, ReportAccepted, RequestId, Resync, Revoke, RevokedOn, Scope, ServerMessage, Since,
-    SnapshotEnd, StorageView, Subscribe, Subscribed, Swap, Token, TokenExpiring, Unsubscribe, Unsubscribed,
+    ReleaseRequest, ReportAccepted, RequestId, Resync, Revoke, RevokedOn, Scope, ServerMessage, SettingView,
+    Since, SnapshotEnd, StorageView, Subscribe, Subscribed, Swap, Token, TokenExpiring, Unsubscribe, Unsubscribed,
     WebSocketView, Zone, ZoneList, ZoneView,
 };
 
@@ -102,6 +102,8 @@ pub fn declarations() -> String {
         LeaseHeld,
         Revoke,
         RevokedOn,
+        ConfigView,
+        SettingView,
         ReleaseRequest,
         FailRequest,
         Failure,
