@@ -1441,9 +1441,18 @@ interop: InteropCounts,
  */
 http: HttpView, 
 /**
- * Some of the open connections.
+ * The states that the storage was in, the newest first; the first one lasts.
+ */
+storage_history: Array<StateSpell>, 
+/**
+ * Some of the open connections, in the order of their ids.
  */
 connection_list: Array<ConnectionInfo>, 
+/**
+ * There are more connections of those that were asked for: repeat with `after=` this; absent where
+ * there are none.
+ */
+connections_next?: string, 
 /**
  * Shards too busy to say how many connections each zone has.
  */
@@ -2193,6 +2202,63 @@ price_requests_refused: number,
 prices_accepted: number, };
 
 /**
+ * A state that the storage was in, or is, from when it went over into it, and what it cost meanwhile.
+ */
+export type StateSpell = { 
+/**
+ * Which one.
+ */
+state: BackendState | (string & {}), 
+/**
+ * Which backend served.
+ */
+storage_backend: BackendName | (string & {}), 
+/**
+ * Whether it was about all channels, as it began.
+ */
+scope: Scope | (string & {}), 
+/**
+ * When it began.
+ */
+since: string, 
+/**
+ * When it ended; absent for the one that lasts.
+ */
+until?: string, 
+/**
+ * How long it lasted, or has so far, in milliseconds, by a clock that nobody sets.
+ */
+lasted_ms: number, 
+/**
+ * A stable word for why, as it began.
+ */
+reason_code: string, 
+/**
+ * Why, for people.
+ */
+reason: string, 
+/**
+ * Accepted entries that Redis was sent late, meanwhile.
+ */
+entries_late: number, 
+/**
+ * Entries that were put back into logs which had lost them.
+ */
+entries_put_back: number, 
+/**
+ * Accepted entries that the log will not have: they were too old or too many, or it refused them.
+ */
+entries_let_go: number, 
+/**
+ * Entries that were refused, because the journal was full.
+ */
+entries_refused: number, 
+/**
+ * Logs that had lost what they acknowledged.
+ */
+logs_lost: number, };
+
+/**
  * An open connection.
  */
 export type ConnectionInfo = { 
@@ -2237,6 +2303,109 @@ subject?: string, };
  * How well a connection does.
  */
 export type ConnectionHealth = "healthy" | "behind" | "silent" | "closing";
+
+/**
+ * `GET /ws/stats/{connection}`: all that is known of an open connection.
+ */
+export type ConnectionStory = { 
+/**
+ * Which process has it.
+ */
+node: string, 
+/**
+ * When it was opened.
+ */
+connected_at: string, 
+/**
+ * The address that it comes from, or the network of that; absent where a proxy does not say.
+ */
+source?: string, 
+/**
+ * The channel of the order that it was opened on, with which it ends.
+ */
+opened_on?: string, 
+/**
+ * When what its client has shown expires.
+ */
+token_expires_at?: string, 
+/**
+ * The rights of its client; absent where nobody is asked.
+ */
+rights?: Array<string>, 
+/**
+ * Channels wait for it, since it reads more slowly than they go.
+ */
+waited_for: boolean, 
+/**
+ * The reason of the close code, where its close is under way.
+ */
+closing?: string, 
+/**
+ * What it is subscribed to, and how far that has come.
+ */
+subscriptions: Array<SubscriptionInfo>, 
+/**
+ * As said in `connection_established`.
+ */
+connection_id: string, 
+/**
+ * How well it does.
+ */
+health: ConnectionHealth | (string & {}), 
+/**
+ * What it is subscribed to.
+ */
+channels: Array<string>, 
+/**
+ * How long it has been open, in seconds.
+ */
+connected_s: number, 
+/**
+ * When anything was last heard from it, in seconds before now.
+ */
+last_heard_s_ago: number, 
+/**
+ * Text messages that it sent.
+ */
+messages_received: number, 
+/**
+ * Messages that wait for it.
+ */
+waiting_messages: number, 
+/**
+ * Their bytes.
+ */
+waiting_bytes: number, 
+/**
+ * Who its client is, where that was shown.
+ */
+subject?: string, };
+
+/**
+ * A subscription of a connection.
+ */
+export type SubscriptionInfo = { 
+/**
+ * To what.
+ */
+channel: string, 
+/**
+ * How far it has come.
+ */
+phase: SubscriptionPhase | (string & {}), 
+/**
+ * The life of the log that it reads; absent until it has begun.
+ */
+epoch?: Epoch, 
+/**
+ * The newest offset of it that was sent, or had before.
+ */
+offset?: number, };
+
+/**
+ * How far a subscription has come.
+ */
+export type SubscriptionPhase = "catching_up" | "live" | "finished";
 
 /**
  * A price. The publisher's own fields follow those of the envelope.

@@ -25,11 +25,11 @@ use tokio_util::sync::CancellationToken;
 pub use config::ConnectionsConfig;
 pub(crate) use limits::{AddressPermit, Admission, Limit, Source, TcpPlace};
 pub use manager::Manager;
-pub(crate) use manager::{Overview, ShardHandle};
+pub(crate) use manager::{Listing, Overview, ShardHandle};
 pub(crate) use shard::Opening;
 pub(crate) use socket::{Kept, Look, Socket, read_first};
 pub(crate) use stats::Totals;
-pub use zonewire_protocol::stats::{ConnectionHealth, ConnectionInfo};
+pub use zonewire_protocol::stats::{ConnectionHealth, ConnectionInfo, ConnectionStory};
 
 use crate::access::Gate;
 use crate::channels::{CREDITS, Channels, Delivery};

@@ -7,7 +7,7 @@ mod requests;
 mod tests;
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
+use std::collections::{BinaryHeap, HashMap};
 use std::future;
 use std::mem;
 use std::pin::pin;
@@ -29,15 +29,16 @@ use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 use uuid::Uuid;
 
-use super::ConnectionInfo;
 use super::config::ConnectionsConfig;
 use super::connection::{Connection, Guest, Pacing};
 use super::intake::Intake;
 use super::limits::{Admission, Limit};
+use super::manager::Listing;
 use super::outbox::{OutboxLimits, Replaces};
 use super::socket::Socket;
 use super::stats::ShardStats;
 use super::subscription::Subscription;
+use super::{ConnectionInfo, ConnectionStory};
 use crate::access::{Gate, Principal, now_s};
 use crate::channels::{Asked, Channels, Delivery};
 use crate::model::{ChannelName, OrderId, Position, Zone};
@@ -99,8 +100,10 @@ pub(super) enum Command {
     Adopt { upgrade: OnUpgrade, opening: Opening, principal: Option<Arc<Principal>>, admission: Admission },
     /// Close one connection; answers whether it is here.
     Disconnect { id: Uuid, code: CloseCode, answer: oneshot::Sender<bool> },
-    /// Tell of connections (`list` of them at most) and of how many there are by zone.
-    Inspect { list: usize, answer: oneshot::Sender<Inspection> },
+    /// Tell of these connections, and of how many there are by zone.
+    Inspect { listing: Listing, answer: oneshot::Sender<Inspection> },
+    /// Tell all of one connection, if it is here.
+    Look { id: Uuid, answer: oneshot::Sender<Option<Box<ConnectionStory>>> },
     /// Close all connections, spread over this time, and then end.
     Drain { window: Duration },
 }
@@ -109,6 +112,8 @@ pub(super) enum Command {
 #[derive(Debug, Default)]
 pub(super) struct Inspection {
     pub(super) connections: Vec<ConnectionInfo>,
+    /// There are more of those that were asked for.
+    pub(super) has_more: bool,
     pub(super) by_zone: Vec<(ChannelName, usize)>,
     pub(super) longest_open: Duration,
 }
@@ -311,13 +316,21 @@ impl Shard {
                     debug!("nobody waits for the outcome of a disconnect");
                 }
             }
-            Command::Inspect { list, answer } => {
+            Command::Inspect { listing, answer } => {
                 let shard = Rc::clone(self);
                 self.spawn(async move {
-                    if answer.send(shard.inspect(list).await).is_err() {
+                    if answer.send(shard.inspect(&listing).await).is_err() {
                         debug!("nobody waits for an inspection");
                     }
                 });
+            }
+            Command::Look { id, answer } => {
+                let connections = self.connections.borrow();
+                let found = connections.iter().find(|(_, connection)| connection.id == id);
+                let story = found.map(|(_, connection)| connection.story(self.heartbeat_interval()));
+                if answer.send(story.map(Box::new)).is_err() {
+                    debug!("nobody waits for what is known of a connection");
+                }
             }
             Command::Drain { window } => self.drain(window),
         }
@@ -520,18 +533,38 @@ impl Shard {
         }
     }
 
-    async fn inspect(&self, list: usize) -> Inspection {
+    async fn inspect(&self, listing: &Listing) -> Inspection {
         let now = Instant::now();
         let mut found = Inspection::default();
-        self.each_connection(|_, connection| {
+        let zone = listing.zone.as_ref().map(ChannelName::zone);
+        // The first ones so far, with the last of them on top.
+        let mut first: BinaryHeap<(Uuid, usize)> = BinaryHeap::new();
+        self.each_connection(|slot, connection| {
             found.longest_open = found.longest_open.max(now.saturating_duration_since(connection.opened));
-            let is_listed = found.connections.len() < list;
-            if is_listed {
-                found.connections.push(connection.info(now, self.heartbeat_interval()));
+            let is_wanted = listing.max > 0
+                && listing.after.is_none_or(|after| connection.id > after)
+                && zone.as_ref().is_none_or(|zone| connection.subscription(zone).is_some());
+            if is_wanted {
+                first.push((connection.id, slot));
             }
-            is_listed
+            if first.len() > listing.max {
+                first.pop();
+                found.has_more = true;
+            }
+            false
         })
         .await;
+        for some in first.into_sorted_vec().chunks(TURN_WRITES) {
+            {
+                let connections = self.connections.borrow();
+                let there = some.iter().filter_map(|(id, slot)| {
+                    connections.get(*slot).filter(|connection| connection.id == *id)
+                });
+                let interval = self.heartbeat_interval();
+                found.connections.extend(there.map(|connection| connection.info(now, interval)));
+            }
+            task::yield_now().await;
+        }
         let followed = self.followed.borrow();
         let listed = followed.iter().filter(|(_, followed)| followed.policy.is_listed);
         found.by_zone =

@@ -58,5 +58,9 @@ pub(super) const PAGE: &[(&str, &str)] =
     &[("limit", "How many at the most."), ("after", "Where the page begins.")];
 pub(super) const SINCE: (&str, &str) = ("since", "The position to resume from, `<epoch>:<offset>`.");
 pub(super) const SNAPSHOT: (&str, &str) = ("snapshot", "1 to begin with the latest entry of each key.");
-pub(super) const LISTED: &[(&str, &str)] = &[("connections", "How many open connections are listed.")];
+pub(super) const LISTED: &[(&str, &str)] = &[
+    ("connections", "How many open connections are listed."),
+    ("after", "Only connections after this one, in the order of their ids."),
+    ("zone", "Only connections that are subscribed to this zone."),
+];
 pub(super) const JOB: &[u16] = &[400, 404, 408, 409, 413, 415, 422];

@@ -181,6 +181,10 @@ pub(super) const ROUTES: &[Route] = &[
         .query(LISTED)
         .gives(Json(200, "StatsView"))
         .or(&[400]),
+    get("/ws/stats/{connection}", Told, health::connection, "All that is known of an open connection")
+        .needs(Gateway(Action::Admin))
+        .gives(Json(200, "ConnectionStory"))
+        .or(&[404]),
     get("/api/config", Told, config::show, "The settings that are in effect, and where each came from")
         .needs(Gateway(Action::Admin))
         .gives(Json(200, "ConfigView")),

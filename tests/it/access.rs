@@ -19,6 +19,7 @@ use crate::support::client::{Client, LIMIT};
 use crate::support::eventually::eventually;
 use crate::support::gateway::{Answer, JSON, Running, config, price, request};
 use crate::support::orders::swap;
+use crate::support::process::Process;
 use crate::support::redis_server::RedisServer;
 
 const SECRET: &str = "a secret of these tests, long enough to be one";
@@ -577,6 +578,38 @@ async fn lists_of_few_among_many_end_and_name_no_others() {
     }
     assert_eq!(seen, mine);
     gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn settings_are_told_to_operators_without_secrets() {
+    let realm = Realm::new();
+    let (key, _) = realm.write_key("operator");
+    let keys_file = format!("auth.keys_file={}", realm.keys_file().display());
+    let settings = ["storage.backend=memory", "http.drain_s=0", &keys_file];
+    let variables = [("REDIS_URL", "redis://user:hunter2@127.0.0.1:1")];
+    let mut process = Process::start_with(&settings, &variables).await;
+    let ask = async |token: &str| {
+        let bearer = format!("Bearer {token}");
+        request(process.address, "GET", "/api/config", &[("authorization", bearer.as_str())], b"").await
+    };
+    ask("x").await.problem(401, "unauthorized");
+    let answer = ask(&key).await;
+    assert_eq!(answer.status, 200, "{answer:?}");
+    assert!(!answer.body.contains("hunter2") && !answer.body.contains(&key), "{answer:?}");
+    let told = answer.json();
+    let of = |key: &str| {
+        let setting = told["settings"].as_array().unwrap().iter().find(|setting| setting["key"] == key);
+        let setting = setting.unwrap_or_else(|| panic!("{key}: {told}"));
+        (setting["value"].clone(), setting["origin"].as_str().unwrap_or_default().to_owned())
+    };
+    assert_eq!(of("storage.backend"), (json!("memory"), "flag --set".to_owned()));
+    assert_eq!(
+        of("storage.redis.url"),
+        (json!("redis://user:***@127.0.0.1:1"), "environment variable REDIS_URL".to_owned())
+    );
+    assert_eq!(of("auth.within_s"), (json!(5), "default".to_owned()));
+    process.signal("-TERM").await;
+    assert!(process.ended().await.success());
 }
 
 /// Each message and each kind of channel, for each role. A message or a kind that is new has to be thought

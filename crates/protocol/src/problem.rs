@@ -57,6 +57,8 @@ words! {
         UnknownKey = "unknown_key",
         /// nobody has published to the zone, or it was removed
         UnknownZone = "unknown_zone",
+        /// this node has no open connection of this id
+        UnknownConnection = "unknown_connection",
         /// the process is only a worker
         NoGateway = "no_gateway",
         /// the address does not take this method
@@ -180,6 +182,7 @@ impl ProblemCode {
             | Self::UnknownDeadLetter
             | Self::UnknownKey
             | Self::UnknownZone
+            | Self::UnknownConnection
             | Self::NoGateway => 404,
             Self::MethodNotAllowed => 405,
             Self::BodyTimeout => 408,

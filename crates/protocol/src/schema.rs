@@ -6,10 +6,11 @@ use schemars::{Schema, SchemaGenerator};
 use serde_json::{Map, Value, json};
 
 use crate::{
-    Accepted, ClaimRequest, ClientMessage, CloseCode, ConfigView, DeadLetterList, Entries, ErrorCode, ExtendRequest,
-    FailRequest, HealthView, JobOutcome, LeaseHeld, Live, Offer, OrderCancelling, OrderId, OrderList,
-    OrderPlaced, OrderStatus, OrderView, Problem, ProblemCode, RedisView, ReleaseRequest, ReportAccepted,
-    Revoke, RevokedOn, ServerMessage, Swap, Zone, ZoneList, stats::StatsView,
+    Accepted, ClaimRequest, ClientMessage, CloseCode, ConfigView, DeadLetterList, Entries, ErrorCode,
+    ExtendRequest, FailRequest, HealthView, JobOutcome, LeaseHeld, Live, Offer, OrderCancelling, OrderId,
+    OrderList, OrderPlaced, OrderStatus, OrderView, Problem, ProblemCode, RedisView, ReleaseRequest,
+    ReportAccepted, Revoke, RevokedOn, ServerMessage, Swap, Zone, ZoneList,
+    stats::{ConnectionStory, StatsView},
 };
 
 /// What may be left out is left out, and never null.
@@ -99,6 +100,7 @@ fn definitions(settings: SchemaSettings, path: &'static str) -> Map<String, Valu
         HealthView,
         RedisView,
         StatsView,
+        ConnectionStory,
     ];
     generator.take_definitions(true)
 }

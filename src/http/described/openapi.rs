@@ -140,6 +140,7 @@ fn parameters(pattern: &str, query: &[(&str, &str)]) -> Vec<Value> {
             "limit" | "connections" => json!({ "type": "integer", "minimum": 0 }),
             "force" => json!({ "type": "boolean" }),
             "status" => of_schema("OrderStatus"),
+            "zone" => of_schema("Zone"),
             _ => json!({ "type": "string" }),
         };
         json!({ "name": name, "in": "query", "description": description, "schema": schema })
