@@ -554,10 +554,11 @@ async fn a_gateway_that_never_had_a_redis_knows_all_of_an_order() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_many_come_back_for_is_read_once_in_an_outage_too() {
     const READERS: usize = 100;
+    const ENTRIES: u64 = 400;
     let Some(server) = redis(&[]).await else { return };
     let node = Node::start(&server).await;
     let zone = Channel::Zone("pjm");
-    zone.tell(&node, 1..=1_000).await;
+    zone.tell(&node, 1..=ENTRIES).await;
     let since = {
         let mut client = Client::connect(&node.gateway.url("/ws/market/pjm")).await;
         let subscribed = client.next_of_type("subscribed").await;
@@ -581,14 +582,14 @@ async fn what_many_come_back_for_is_read_once_in_an_outage_too() {
         assert!(more <= most as u64, "{READERS} readers cost {more} reads, and not {most}");
         drop(clients);
     };
-    come_back(1_000, 0).await;
+    come_back(ENTRIES, 0).await;
     node.cut().await;
-    come_back(1_000, 0).await;
+    come_back(ENTRIES, 0).await;
     // By now the zone goes on by itself.
-    zone.tell(&node, [1_001]).await;
-    come_back(1_001, 1).await;
+    zone.tell(&node, [ENTRIES + 1]).await;
+    come_back(ENTRIES + 1, 1).await;
     node.mend();
     node.until_in_order().await;
-    come_back(1_001, 0).await;
+    come_back(ENTRIES + 1, 0).await;
     node.gateway.stop().await;
 }

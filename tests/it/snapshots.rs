@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::net::SocketAddr;
+use std::ops::Bound;
 
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
@@ -88,18 +89,44 @@ impl Mirror {
         self.last.insert(key, message.clone());
     }
 
-    /// The price of each key that has one.
-    fn prices(&self) -> impl Iterator<Item = (&str, u64)> {
-        let prices = self.last.iter().filter(|(_, last)| last["type"] == "price_update");
+    /// The price of each key that has one, from this key on.
+    fn prices_from(&self, first: &str) -> impl Iterator<Item = (&str, u64)> {
+        let all = self.last.range::<str, _>((Bound::Included(first), Bound::Unbounded));
+        let prices = all.filter(|(_, last)| last["type"] == "price_update");
         prices.map(|(key, last)| (key.as_str(), last["price"].as_u64().unwrap()))
+    }
+
+    fn prices(&self) -> impl Iterator<Item = (&str, u64)> {
+        self.prices_from("")
+    }
+
+    /// The first key from this one on whose price is not as expected.
+    fn differs(&self, first: &str, expected: &BTreeMap<String, u64>) -> Option<String> {
+        let all = expected.range::<str, _>((Bound::Included(first), Bound::Unbounded));
+        let mut expected = all.map(|(key, price)| (key.as_str(), *price));
+        let mut prices = self.prices_from(first);
+        loop {
+            match (prices.next(), expected.next()) {
+                (None, None) => return None,
+                (price, expected) if price == expected => {}
+                (price, expected) => {
+                    return price.into_iter().chain(expected).map(|(key, _)| key.to_owned()).min();
+                }
+            }
+        }
     }
 
     async fn until(&mut self, client: &mut Client, what: &str, is_so: impl Fn(&Self) -> bool) {
         while !is_so(self) {
-            let message = client.next().await;
-            assert_ne!(message["type"], "closing", "{what}: {message}");
-            self.take(&message);
+            self.step(client, what).await;
         }
+    }
+
+    /// Takes the next message.
+    async fn step(&mut self, client: &mut Client, what: &str) {
+        let message = client.next().await;
+        assert_ne!(message["type"], "closing", "{what}: {message}");
+        self.take(&message);
     }
 
     /// Reads until it has a snapshot.
@@ -109,10 +136,19 @@ impl Mirror {
 
     /// Reads until it knows what was published last.
     async fn until_equal(&mut self, client: &mut Client, expected: &BTreeMap<String, u64>) {
-        let is_equal = |mirror: &Self| {
-            mirror.is_whole && mirror.prices().eq(expected.iter().map(|(key, price)| (key.as_str(), *price)))
-        };
-        self.until(client, "all prices", is_equal).await;
+        // Looked at on from the key where it was last found that it does not, and at last from the first.
+        let mut from = String::new();
+        loop {
+            self.until_whole(client).await;
+            match self.differs(&from, expected) {
+                None if from.is_empty() => return,
+                None => from.clear(),
+                Some(key) => {
+                    from = key;
+                    self.step(client, "all prices").await;
+                }
+            }
+        }
     }
 }
 
@@ -268,11 +304,14 @@ async fn a_snapshot_is_asked_for_by_message_too_and_is_about_zones() {
 #[tokio::test(flavor = "multi_thread")]
 async fn of_ten_thousand_keys_a_snapshot_comes_in_pages_while_another_gateway_publishes() {
     let Some(server) = redis(&[]).await else { return };
-    let (a, b) = (Running::start(on(&server, "snap")).await, Running::start(on(&server, "snap")).await);
+    // Fewer than there are keys, and more than comes while clients read.
+    let mut config = on(&server, "snap");
+    config.storage.retention.entries = 8_000;
+    let (a, b) = (Running::start(config.clone()).await, Running::start(config).await);
     until_state(&a, "healthy").await;
     until_state(&b, "healthy").await;
     let mut expected = fill(&a, 10_000, 0, 10).await;
-    // Clients come while it is published to; every key is in the log no more, and each has a latest price.
+    // Clients come while it is published to; not every key is in the log, and each has a latest price.
     let mut publishing = JoinSet::<()>::new();
     let address: SocketAddr = a.address;
     publishing.spawn(async move {
@@ -280,13 +319,13 @@ async fn of_ten_thousand_keys_a_snapshot_comes_in_pages_while_another_gateway_pu
             publish(
                 address,
                 "pjm",
-                (0..10_000).step_by(20).map(|n| price(&format!("K{:05}", n + round % 10), round as u64)),
+                (0..10_000).step_by(40).map(|n| price(&format!("K{:05}", n + round % 10), round as u64)),
             )
             .await;
         }
     });
     for round in 1..=20 {
-        (0..10_000).step_by(20).for_each(|n| {
+        (0..10_000).step_by(40).for_each(|n| {
             expected.insert(format!("K{:05}", n + round % 10), round as u64);
         });
     }
@@ -306,21 +345,24 @@ async fn of_ten_thousand_keys_a_snapshot_comes_in_pages_while_another_gateway_pu
         assert_eq!(watched.unwrap(), 1);
     }
     publishing.join_next().await.unwrap().unwrap();
-    // All at once they are read once.
-    let before = b.stats().await["messages"]["replay_reads"].as_u64().unwrap();
-    let mut watching = JoinSet::new();
-    for _ in 0..20 {
-        let (url, expected) = (b.url("/ws/market/pjm?snapshot=1"), expected.clone());
-        watching.spawn(async move {
-            let (mut client, mut mirror) = (Client::connect(&url).await, Mirror::default());
-            mirror.until_equal(&mut client, &expected).await;
-        });
-    }
-    while let Some(watched) = watching.join_next().await {
-        watched.unwrap();
-    }
-    let reads = b.stats().await["messages"]["replay_reads"].as_u64().unwrap() - before;
-    assert!((10..100).contains(&reads), "{reads} pages were read for 20 clients");
+    // All at once they are read once, if the machine lets them read at the same time.
+    eventually("pages are read once for 10 clients", async || {
+        let before = b.stats().await["messages"]["replay_reads"].as_u64().unwrap();
+        let mut watching = JoinSet::new();
+        for _ in 0..10 {
+            let (url, expected) = (b.url("/ws/market/pjm?snapshot=1"), expected.clone());
+            watching.spawn(async move {
+                let (mut client, mut mirror) = (Client::connect(&url).await, Mirror::default());
+                mirror.until_equal(&mut client, &expected).await;
+            });
+        }
+        while let Some(watched) = watching.join_next().await {
+            watched.unwrap();
+        }
+        let reads = b.stats().await["messages"]["replay_reads"].as_u64().unwrap() - before;
+        (10..50).contains(&reads).then_some(())
+    })
+    .await;
     a.stop().await;
     b.stop().await;
 }
