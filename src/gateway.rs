@@ -1,4 +1,4 @@
-//! The composition root: from a [`Config`] to a gateway that runs. The only place that knows every room:
+//! The composition root: from a [`Config`](crate::config::Config) to a gateway that runs. The only place that knows every room:
 //! `assembling` makes the parts and connects them, `threads` are those that serve connections, `stopping` runs
 //! a gateway and stops its parts one after the other.
 
@@ -14,7 +14,7 @@ use std::time::Duration;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
-use crate::config::Config;
+use crate::config::Loaded;
 use crate::connections::Manager;
 use crate::orders::{OrderExecutor, Orders, PaperExecutor};
 use crate::storage::{self, OutageReader, StatusReader};
@@ -129,9 +129,10 @@ impl Gateway {
     ///
     /// # Errors
     /// See [`StartError`].
-    pub async fn start(config: Config) -> Result<Self, StartError> {
-        let paper = PaperExecutor::new(config.orders.paper.clone());
-        Self::start_with(config, Arc::new(paper)).await
+    pub async fn start(config: impl Into<Loaded>) -> Result<Self, StartError> {
+        let loaded = config.into();
+        let paper = PaperExecutor::new(loaded.config.orders.paper.clone());
+        Self::start_with(loaded, Arc::new(paper)).await
     }
 
     /// The same with an executor of the caller's own, which carries orders out in place of the
@@ -139,9 +140,12 @@ impl Gateway {
     ///
     /// # Errors
     /// See [`StartError`].
-    pub async fn start_with(config: Config, executor: Arc<dyn OrderExecutor>) -> Result<Self, StartError> {
+    pub async fn start_with(
+        config: impl Into<Loaded>,
+        executor: Arc<dyn OrderExecutor>,
+    ) -> Result<Self, StartError> {
         // Boxed, since it is large and nests deeply: callers hold a pointer.
-        Box::pin(assembling::assemble(config, executor)).await
+        Box::pin(assembling::assemble(config.into(), executor)).await
     }
 
     /// The address that it listens on, with the port that was taken for 0.

@@ -337,6 +337,10 @@ code: ErrorCode | (string & {}),
  */
 temporary: boolean, 
 /**
+ * When the same request may succeed, in milliseconds from now, where that can be told.
+ */
+retry_after_ms?: number, 
+/**
  * What was wrong and what would be right, for people.
  */
 message: string, 
@@ -543,7 +547,7 @@ export type Scope = "all" | "some";
 /**
  * Why something that a client asked for was not done.
  */
-export type ErrorCode = "invalid_json" | "invalid_message" | "unknown_type" | "invalid_channel" | "not_subscribed" | "superseded" | "invalid_position" | "too_many_subscriptions" | "too_many_zones" | "too_many_orders" | "storage_unavailable" | "invalid_token" | "forbidden";
+export type ErrorCode = "invalid_json" | "invalid_message" | "unknown_type" | "invalid_channel" | "not_subscribed" | "superseded" | "invalid_position" | "too_many_subscriptions" | "too_many_zones" | "too_many_orders" | "storage_unavailable" | "invalid_token" | "keys_awaited" | "forbidden";
 
 /**
  * Why the gateway ended a subscription by itself.
@@ -554,12 +558,12 @@ export type EndCode = "finished" | "forbidden";
  * Close codes (RFC 6455, section 7.4). 1000 to 1015 mean what the RFC says; 4000 to 4499 say
  * "reconnect and resume"; 4500 to 4999 say "do not reconnect".
  */
-export type CloseCode = "normal" | "protocol_error" | "unsupported_data" | "abnormal" | "invalid_utf8" | "message_too_big" | "shutting_down" | "slow_consumer" | "heartbeat_timeout" | "moved" | "rate_limited" | "too_many_connections" | "token_expired" | "disconnected" | "unauthorized" | "bad_request";
+export type CloseCode = "normal" | "protocol_error" | "unsupported_data" | "abnormal" | "invalid_utf8" | "message_too_big" | "shutting_down" | "slow_consumer" | "heartbeat_timeout" | "moved" | "rate_limited" | "too_many_connections" | "token_expired" | "keys_awaited" | "disconnected" | "unauthorized" | "bad_request";
 
 /**
  * What was wrong with a request. Stable: clients may match on it.
  */
-export type ProblemCode = "invalid_json" | "invalid_utf8" | "broken_body" | "invalid_name" | "invalid_position" | "invalid_order_id" | "invalid_idempotency_key" | "invalid_status" | "invalid_limit" | "invalid_query" | "invalid_header" | "invalid_host" | "invalid_target" | "invalid_websocket_key" | "not_upgradable" | "unauthorized" | "origin_not_allowed" | "forbidden" | "not_found" | "unknown_order" | "unknown_dead_letter" | "unknown_key" | "unknown_zone" | "no_gateway" | "method_not_allowed" | "body_timeout" | "idempotency_conflict" | "too_late" | "already_ended" | "has_job" | "no_job" | "may_be_submitted" | "lease_lost" | "cancelled" | "not_external" | "foreign_epoch" | "body_too_large" | "line_too_large" | "price_too_large" | "update_too_large" | "unsupported_media_type" | "unsupported_content_encoding" | "unknown_host" | "invalid_order" | "invalid_update" | "invalid_request" | "invalid_price" | "invalid_key" | "reserved_field" | "duplicate_field" | "invalid_timestamp" | "too_many_zones" | "too_many_keys" | "upgrade_required" | "unsupported_version" | "too_many_connections_from_address" | "connecting_too_often" | "internal" | "corrupt" | "not_implemented" | "storage_unavailable" | "busy" | "shutting_down" | "too_many_connections" | "queue_full" | "storage_degraded" | "unknown_while_degraded" | "no_worker";
+export type ProblemCode = "invalid_json" | "invalid_utf8" | "broken_body" | "invalid_name" | "invalid_position" | "invalid_order_id" | "invalid_idempotency_key" | "invalid_status" | "invalid_limit" | "invalid_query" | "invalid_header" | "invalid_host" | "invalid_target" | "invalid_websocket_key" | "not_upgradable" | "unauthorized" | "origin_not_allowed" | "forbidden" | "not_found" | "unknown_order" | "unknown_dead_letter" | "unknown_key" | "unknown_zone" | "unknown_connection" | "no_gateway" | "method_not_allowed" | "body_timeout" | "idempotency_conflict" | "too_late" | "already_ended" | "has_job" | "no_job" | "may_be_submitted" | "lease_lost" | "cancelled" | "not_external" | "foreign_epoch" | "body_too_large" | "line_too_large" | "price_too_large" | "update_too_large" | "unsupported_media_type" | "unsupported_content_encoding" | "unknown_host" | "invalid_order" | "invalid_update" | "invalid_request" | "invalid_price" | "invalid_key" | "reserved_field" | "duplicate_field" | "invalid_timestamp" | "too_many_zones" | "too_many_keys" | "upgrade_required" | "unsupported_version" | "too_many_connections_from_address" | "connecting_too_often" | "internal" | "corrupt" | "not_implemented" | "storage_unavailable" | "busy" | "shutting_down" | "too_many_connections" | "queue_full" | "storage_degraded" | "unknown_while_degraded" | "no_worker" | "keys_awaited";
 
 /**
  * A refused request: what was wrong, and what would be right. Where something else than a gateway has
@@ -1047,6 +1051,41 @@ unconfirmed_on: Array<string>,
 degraded: boolean, };
 
 /**
+ * The settings that are in effect, secrets masked.
+ */
+export type ConfigView = { 
+/**
+ * The file that was read, if there was one.
+ */
+file?: string, 
+/**
+ * What holds up and may still be a mistake.
+ */
+warning?: string, 
+/**
+ * One after the other, by section.
+ */
+settings: Array<SettingView>, };
+
+/**
+ * A setting.
+ */
+export type SettingView = { 
+/**
+ * Its key, such as `http.listen`.
+ */
+key: string, 
+/**
+ * Its value; null where it is not set.
+ */
+value: unknown, 
+/**
+ * Where it came from: `default`, a file, an environment variable, a flag, or what made it less; absent
+ * where that is not known.
+ */
+origin?: string, };
+
+/**
  * `POST /api/jobs/{jobId}/release`.
  */
 export type ReleaseRequest = { 
@@ -1406,9 +1445,18 @@ interop: InteropCounts,
  */
 http: HttpView, 
 /**
- * Some of the open connections.
+ * The states that the storage was in, the newest first; the first one lasts.
+ */
+storage_history: Array<StateSpell>, 
+/**
+ * Some of the open connections, in the order of their ids.
  */
 connection_list: Array<ConnectionInfo>, 
+/**
+ * There are more connections of those that were asked for: repeat with `after=` this; absent where
+ * there are none.
+ */
+connections_next?: string, 
 /**
  * Shards too busy to say how many connections each zone has.
  */
@@ -2119,6 +2167,11 @@ tokens_refused_by_reason: { [key in string]: number },
  */
 revocations: number, 
 /**
+ * Places of keys (files, addresses) that at the moment give nothing that can be used; what they gave
+ * before goes on. Health says `"keys":"stale"` then, and the log which and why.
+ */
+key_places_stale: number, 
+/**
  * TCP connections accepted.
  */
 accepted: number, 
@@ -2157,6 +2210,63 @@ price_requests_refused: number,
 prices_accepted: number, };
 
 /**
+ * A state that the storage was in, or is, from when it went over into it, and what it cost meanwhile.
+ */
+export type StateSpell = { 
+/**
+ * Which one.
+ */
+state: BackendState | (string & {}), 
+/**
+ * Which backend served.
+ */
+storage_backend: BackendName | (string & {}), 
+/**
+ * Whether it was about all channels, as it began.
+ */
+scope: Scope | (string & {}), 
+/**
+ * When it began.
+ */
+since: string, 
+/**
+ * When it ended; absent for the one that lasts.
+ */
+until?: string, 
+/**
+ * How long it lasted, or has so far, in milliseconds, by a clock that nobody sets.
+ */
+lasted_ms: number, 
+/**
+ * A stable word for why, as it began.
+ */
+reason_code: string, 
+/**
+ * Why, for people.
+ */
+reason: string, 
+/**
+ * Accepted entries that Redis was sent late, meanwhile.
+ */
+entries_late: number, 
+/**
+ * Entries that were put back into logs which had lost them.
+ */
+entries_put_back: number, 
+/**
+ * Accepted entries that the log will not have: they were too old or too many, or it refused them.
+ */
+entries_let_go: number, 
+/**
+ * Entries that were refused, because the journal was full.
+ */
+entries_refused: number, 
+/**
+ * Logs that had lost what they acknowledged.
+ */
+logs_lost: number, };
+
+/**
  * An open connection.
  */
 export type ConnectionInfo = { 
@@ -2177,7 +2287,8 @@ channels: Array<string>,
  */
 connected_s: number, 
 /**
- * When anything was last heard from it, in seconds before now.
+ * When anything was last heard from it, in seconds before now; of a stream of events, for how long it has
+ * taken nothing of what waits for it.
  */
 last_heard_s_ago: number, 
 /**
@@ -2210,6 +2321,114 @@ export type ConnectionHealth = "healthy" | "behind" | "silent" | "closing";
  * How the client of a connection is reached.
  */
 export type TransportKind = "websocket" | "events";
+
+/**
+ * `GET /ws/stats/{connection}`: all that is known of an open connection.
+ */
+export type ConnectionStory = { 
+/**
+ * Which process has it.
+ */
+node: string, 
+/**
+ * When it was opened.
+ */
+connected_at: string, 
+/**
+ * The address that it comes from, or the network of that; absent where a proxy does not say.
+ */
+source?: string, 
+/**
+ * The channel of the order that it was opened on, with which it ends.
+ */
+opened_on?: string, 
+/**
+ * When what its client has shown expires.
+ */
+token_expires_at?: string, 
+/**
+ * The rights of its client; absent where nobody is asked.
+ */
+rights?: Array<string>, 
+/**
+ * Channels wait for it, since it reads more slowly than they go.
+ */
+waited_for: boolean, 
+/**
+ * The reason of the close code, where its close is under way.
+ */
+closing?: string, 
+/**
+ * What it is subscribed to, and how far that has come.
+ */
+subscriptions: Array<SubscriptionInfo>, 
+/**
+ * As said in `connection_established`.
+ */
+connection_id: string, 
+/**
+ * How well it does.
+ */
+health: ConnectionHealth | (string & {}), 
+/**
+ * What it is subscribed to.
+ */
+channels: Array<string>, 
+/**
+ * How long it has been open, in seconds.
+ */
+connected_s: number, 
+/**
+ * When anything was last heard from it, in seconds before now; of a stream of events, for how long it has
+ * taken nothing of what waits for it.
+ */
+last_heard_s_ago: number, 
+/**
+ * Text messages that it sent.
+ */
+messages_received: number, 
+/**
+ * Messages that wait for it.
+ */
+waiting_messages: number, 
+/**
+ * Their bytes.
+ */
+waiting_bytes: number, 
+/**
+ * How its client is reached.
+ */
+transport: TransportKind | (string & {}), 
+/**
+ * Who its client is, where that was shown.
+ */
+subject?: string, };
+
+/**
+ * A subscription of a connection.
+ */
+export type SubscriptionInfo = { 
+/**
+ * To what.
+ */
+channel: string, 
+/**
+ * How far it has come.
+ */
+phase: SubscriptionPhase | (string & {}), 
+/**
+ * The life of the log that it reads; absent until it has begun.
+ */
+epoch?: Epoch, 
+/**
+ * The newest offset of it that was sent, or had before.
+ */
+offset?: number, };
+
+/**
+ * How far a subscription has come.
+ */
+export type SubscriptionPhase = "catching_up" | "live" | "finished";
 
 /**
  * A price. The publisher's own fields follow those of the envelope.

@@ -1,9 +1,10 @@
 //! Asking a place for keys.
 
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use hyper::header::{ACCEPT, CACHE_CONTROL, HeaderMap};
+use tokio::time;
 use url::Url;
 use zonewire_access::{Due, KEYS_BYTES_MAX, Place};
 
@@ -15,14 +16,36 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 /// The longest file; API keys take more room than others.
 const FILE_BYTES_MAX: u64 = 8 << 20;
 
+/// A file that was changed less long ago is read again: somebody may be writing it, and the half that is
+/// there be good by itself, with fewer keys. Clocks of file systems may be ahead, so that has an end.
+const SETTLED_AFTER: Duration = Duration::from_millis(300);
+const SETTLED_LOOKS: u32 = 10;
+
 /// What a place gave: its text, and for how many seconds it may be kept, where it says so.
 pub(super) type Gave = Result<(String, Option<i64>), String>;
 
 pub(super) async fn ask(due: &Due) -> Gave {
     match &due.place {
-        Place::File(path) => Ok((read(path).await?, None)),
+        Place::File(path) => Ok((read_settled(path).await?, None)),
         Place::Url(url) => fetch(url).await,
     }
+}
+
+/// What is in a file that nobody is writing.
+async fn read_settled(path: &Path) -> Result<String, String> {
+    for _ in 0..SETTLED_LOOKS {
+        let changed = tokio::fs::metadata(path).await.and_then(|metadata| metadata.modified());
+        // One that cannot be looked at is told below, and one without a time cannot be waited for.
+        let Ok(changed) = changed else { break };
+        let text = read(path).await?;
+        let is_old = SystemTime::now().duration_since(changed).is_ok_and(|age| age >= SETTLED_AFTER);
+        let same = tokio::fs::metadata(path).await.and_then(|metadata| metadata.modified());
+        if is_old && same.is_ok_and(|now| now == changed) {
+            return Ok(text);
+        }
+        time::sleep(SETTLED_AFTER / 3).await;
+    }
+    read(path).await
 }
 
 async fn read(path: &Path) -> Result<String, String> {
@@ -111,6 +134,27 @@ mod tests {
             let gave = given(whole(&format!("302 Found\r\nlocation: {to}"), "")).await;
             assert!(gave.as_ref().is_err_and(|problem| problem.contains("redirect")), "{gave:?}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_file_that_is_being_written_is_read_when_it_is_whole() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("keys.toml");
+        std::fs::write(&path, "").unwrap();
+        let writing = async {
+            for part in ["one\n", "two\n", "three\n"] {
+                tokio::task::yield_now().await;
+                let file = std::fs::OpenOptions::new().append(true).open(&path);
+                std::io::Write::write_all(&mut file.unwrap(), part.as_bytes()).unwrap();
+            }
+        };
+        let (text, ()) = tokio::join!(read_settled(&path), writing);
+        assert_eq!(text.as_deref(), Ok("one\ntwo\nthree\n"));
+        assert!(read_settled(&directory.path().join("none")).await.unwrap_err().contains("cannot be read"));
+        // A clock that is ahead keeps nobody from reading.
+        let ahead = SystemTime::now() + Duration::from_secs(3_600);
+        std::fs::File::options().write(true).open(&path).unwrap().set_modified(ahead).unwrap();
+        assert_eq!(read_settled(&path).await.as_deref(), Ok("one\ntwo\nthree\n"));
     }
 
     #[tokio::test]

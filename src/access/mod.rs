@@ -117,7 +117,8 @@ impl Gate {
         match &answer {
             Ok(_) => self.accepted.add(1),
             Err(refused) => {
-                if let Some(place) = Refused::ALL.iter().position(|known| known == refused) {
+                if let Some(place) = Refused::ALL.iter().position(|known| known.as_str() == refused.as_str())
+                {
                     self.refused[place].add(1);
                 }
             }

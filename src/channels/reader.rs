@@ -127,7 +127,6 @@ impl Reader {
     }
 
     /// Whether entries are sent as they come.
-    #[cfg(test)]
     pub(crate) fn is_live(&self) -> bool {
         matches!(self.phase, Phase::Live)
     }

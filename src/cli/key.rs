@@ -7,10 +7,11 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 use chrono::{DateTime, Utc};
-use zonewire_access::{ApiKey, ApiKeyFile, Right, make_api_key};
+use zonewire_access::{ApiKey, ApiKeyFile, make_api_key};
 
 use super::config_args::ConfigArgs;
 use super::exit::UsageError;
+use super::holder::HolderArgs;
 use super::print;
 use super::table::Table;
 
@@ -20,8 +21,8 @@ Examples:
   zonewire key make --file keys.toml --subject desk --right subscribe:zone:pjm.* --days 90
   zonewire key list --config zonewire.toml
 
-A key is printed once, and only its digest is kept. To take one away, take it out of the file: within a \
-second it holds no more. `zonewire token revoke --key NAME` does so on all nodes.";
+A key is printed once, and only its digest is kept. To take one away, take it out of the file: within two \
+seconds it holds no more. `zonewire token revoke --key NAME` does so on all nodes.";
 
 /// Arguments of `key`.
 #[derive(Debug, clap::Subcommand)]
@@ -48,18 +49,8 @@ pub(crate) struct FileArgs {
 pub(crate) struct MakeArgs {
     #[command(flatten)]
     file: FileArgs,
-    /// Whose the key is; orders that it places are this one's
-    #[arg(long, value_name = "NAME")]
-    subject: String,
-    /// A role, such as publisher, worker or operator; may be repeated
-    #[arg(long = "role", value_name = "ROLE")]
-    roles: Vec<String>,
-    /// A right, such as subscribe:zone:pjm.*; may be repeated
-    #[arg(long = "right", value_name = "RIGHT")]
-    rights: Vec<Right>,
-    /// Its tenant
-    #[arg(long, value_name = "NAME")]
-    tenant: Option<String>,
+    #[command(flatten)]
+    holder: HolderArgs,
     /// After how many days it ends [default: never]
     #[arg(long, value_name = "DAYS", value_parser = clap::value_parser!(u32).range(1..=36_500))]
     days: Option<u32>,
@@ -87,7 +78,7 @@ impl FileArgs {
 }
 
 fn make(args: MakeArgs) -> anyhow::Result<()> {
-    if args.roles.is_empty() && args.rights.is_empty() {
+    if !args.holder.is_of_use() {
         return Err(UsageError("a key without a --role or a --right could do nothing".to_owned()).into());
     }
     let path = args.file.path()?;
@@ -95,10 +86,10 @@ fn make(args: MakeArgs) -> anyhow::Result<()> {
     let (key, kept) = make_api_key(ApiKey {
         name: String::new(),
         sha256: String::new(),
-        subject: args.subject,
-        roles: args.roles,
-        rights: args.rights.iter().map(ToString::to_string).collect(),
-        tenant: args.tenant,
+        rights: args.holder.rights(),
+        subject: args.holder.subject,
+        roles: args.holder.roles,
+        tenant: args.holder.tenant,
         created_at: now,
         expires_at: args.days.map(|days| now + i64::from(days) * 86_400),
     });

@@ -4,6 +4,7 @@ mod config_args;
 mod config_cmd;
 pub mod exit;
 mod health;
+mod holder;
 mod init;
 mod key;
 mod order;

@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::config_args::ConfigArgs;
 use super::exit::Interrupted;
-use crate::config::{Config, Flag, Loaded};
+use crate::config::{Flag, Loaded};
 use crate::gateway::Gateway;
 use crate::support::telemetry;
 
@@ -93,7 +93,7 @@ fn names_a_storage(origins: &BTreeMap<String, String>) -> bool {
 }
 
 fn start(loaded: Loaded) -> anyhow::Result<()> {
-    let Loaded { config, file, warning, .. } = loaded;
+    let Loaded { config, file, warning, .. } = &loaded;
     let log = telemetry::init(&config.log).context("cannot set up the log")?;
     if let Some(file) = file {
         tracing::info!(file = %file.display(), "read the config");
@@ -120,7 +120,7 @@ fn start(loaded: Loaded) -> anyhow::Result<()> {
             begin.cancel();
             signals.next().await;
         };
-        run(config, shutdown, force).await
+        run(loaded, shutdown, force).await
     });
     // What still runs now, such as a read of a file, is not worth waiting for.
     runtime.shutdown_background();
@@ -133,7 +133,7 @@ fn start(loaded: Loaded) -> anyhow::Result<()> {
 /// # Errors
 /// It could not start, it failed, or it was [`Interrupted`] by `force`.
 pub(crate) async fn run(
-    config: Config,
+    config: impl Into<Loaded>,
     shutdown: impl Future<Output = ()>,
     force: impl Future<Output = ()>,
 ) -> anyhow::Result<()> {
@@ -181,7 +181,7 @@ mod tests {
 
     use super::*;
     use crate::cli::exit;
-    use crate::config::StorageChoice;
+    use crate::config::{Config, StorageChoice};
 
     fn config() -> Config {
         let mut config = Config::default();

@@ -7,12 +7,11 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use chrono::Utc;
 use serde_json::json;
-use zonewire_access::{
-    Access, Claims, Given, Place, Principal, Right, SigningKey, make_token_id, unverified,
-};
+use zonewire_access::{Access, Claims, Given, Place, Principal, SigningKey, make_token_id, unverified};
 
 use super::config_args::ConfigArgs;
 use super::exit::UsageError;
+use super::holder::HolderArgs;
 use super::print;
 use super::target::TargetArgs;
 use crate::client::{self, ANSWER_TIMEOUT};
@@ -41,18 +40,8 @@ pub(crate) enum TokenCommand {
 /// Arguments of `token mint`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct MintArgs {
-    /// To whom it is issued
-    #[arg(long, value_name = "NAME")]
-    subject: String,
-    /// A role, such as viewer or trader; may be repeated
-    #[arg(long = "role", value_name = "ROLE")]
-    roles: Vec<String>,
-    /// A right, such as subscribe:zone:pjm.*; may be repeated
-    #[arg(long = "right", value_name = "RIGHT")]
-    rights: Vec<Right>,
-    /// Its tenant
-    #[arg(long, value_name = "NAME")]
-    tenant: Option<String>,
+    #[command(flatten)]
+    holder: HolderArgs,
     /// For how long it is valid, in seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 3_600, value_parser = clap::value_parser!(u32).range(1..))]
     lifetime_s: u32,
@@ -150,13 +139,13 @@ fn mint(args: MintArgs) -> anyhow::Result<()> {
     let claims = Claims {
         iss: issuer,
         aud: args.audience.or(audience).unwrap_or_else(|| "zonewire".to_owned()),
-        sub: args.subject,
+        rights: args.holder.rights(),
+        sub: args.holder.subject,
         iat: now,
         exp: now + i64::from(args.lifetime_s),
         jti: make_token_id(),
-        tenant: args.tenant,
-        roles: args.roles,
-        rights: args.rights.iter().map(ToString::to_string).collect(),
+        tenant: args.holder.tenant,
+        roles: args.holder.roles,
     };
     let token = key.sign(&claims, args.key_id.as_deref()).map_err(usage)?;
     print::line(&token)?;

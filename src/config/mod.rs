@@ -23,6 +23,7 @@ pub use self::default::DEFAULT_TOML;
 pub use self::fault::{ConfigError, Fault};
 pub use self::layers::{Flag, Sources};
 pub use self::node::{NodeConfig, Role};
+pub use self::show::Effective;
 pub use crate::access::{AuthConfig, IssuerConfig, Mode as AuthMode};
 pub use crate::channels::ChannelsConfig;
 pub use crate::connections::ConnectionsConfig;
@@ -128,7 +129,19 @@ impl Config {
     }
 }
 
+/// A config that was made by a program: nobody knows where its values came from.
+impl From<Config> for Loaded {
+    fn from(config: Config) -> Self {
+        Self { config, origins: BTreeMap::new(), file: None, warning: None }
+    }
+}
+
 impl Loaded {
+    /// The effective values one by one, secrets masked.
+    pub fn settings(&self) -> Vec<Effective> {
+        show::settings(self)
+    }
+
     /// The effective values as TOML, secrets masked, each with its origin as a comment.
     pub fn show(&self) -> String {
         show::show(&self.config.masked(), &self.origins)

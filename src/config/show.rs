@@ -1,35 +1,94 @@
-//! The effective values, for people.
+//! The effective values, for people and for programs.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use serde_json::{Map, Value};
 
-use super::Config;
+use super::{Config, Loaded};
+
+/// A setting as it is in effect.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Effective {
+    /// Its key, such as `http.listen`.
+    pub key: String,
+    /// Its value; null where it is not set.
+    pub value: Value,
+    /// Where it came from, where that is known.
+    pub origin: Option<String>,
+}
+
+/// JSON, because TOML knows neither "not set" nor the larger half of the whole numbers.
+fn sections(config: &Config) -> Map<String, Value> {
+    match serde_json::to_value(config) {
+        Ok(Value::Object(sections)) => sections,
+        _ => Map::new(),
+    }
+}
+
+/// All settings, secrets masked.
+pub(super) fn settings(loaded: &Loaded) -> Vec<Effective> {
+    let (mut found, mut defaults) = (Vec::new(), BTreeMap::new());
+    each(String::new(), &sections(&Config::default()), &mut |key, value| {
+        defaults.insert(key, value.clone());
+    });
+    each(String::new(), &sections(&loaded.config.masked()), &mut |key, value| {
+        let origin = loaded.origins.get(&key).cloned();
+        let is_default = defaults.get(&key) == Some(value);
+        let origin = origin.or_else(|| is_default.then(|| "default".to_owned()));
+        found.push(Effective { key, value: value.clone(), origin });
+    });
+    found
+}
+
+fn each(path: String, section: &Map<String, Value>, to: &mut dyn FnMut(String, &Value)) {
+    for (name, value) in section {
+        let key = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
+        match value {
+            Value::Object(inner) => each(key, inner, to),
+            value => to(key, value),
+        }
+    }
+}
 
 /// TOML with the origin of each value that is not a default. The config must be masked already.
 pub(super) fn show(masked: &Config, origins: &BTreeMap<String, String>) -> String {
     let mut out = String::new();
-    // JSON, because TOML knows neither "not set" nor the larger half of the whole numbers.
-    if let Ok(Value::Object(sections)) = serde_json::to_value(masked) {
-        for (name, section) in &sections {
-            if let Value::Object(section) = section {
-                table(&mut out, name, section, origins);
-            }
+    for (name, section) in &sections(masked) {
+        if let Value::Object(section) = section {
+            table(&mut out, name, section, origins);
         }
     }
     out
 }
 
 fn table(out: &mut String, path: &str, section: &Map<String, Value>, origins: &BTreeMap<String, String>) {
-    let values = || section.iter().filter(|(_, value)| !value.is_object());
+    let values = || section.iter().filter(|(_, value)| !value.is_object() && tables_of(value).is_none());
     if values().next().is_some() {
-        let gap = if out.is_empty() { "" } else { "\n" };
-        line(out, format_args!("{gap}[{path}]"));
+        head(out, format_args!("[{path}]"));
     }
-    for (name, value) in values() {
-        let origin = origins.get(&format!("{path}.{name}"));
-        let origin = origin.map(|origin| format!("  # {origin}")).unwrap_or_default();
+    fields(out, path, values(), origins);
+    for (name, value) in section {
+        let inner = format!("{path}.{}", key(name));
+        if let Value::Object(section) = value {
+            table(out, &inner, section, origins);
+        }
+        for section in tables_of(value).into_iter().flatten() {
+            let origin = origin_of(origins, &format!("{path}.{name}"));
+            head(out, format_args!("[[{inner}]]{origin}"));
+            fields(out, &inner, section, origins);
+        }
+    }
+}
+
+fn fields<'a>(
+    out: &mut String,
+    path: &str,
+    values: impl IntoIterator<Item = (&'a String, &'a Value)>,
+    origins: &BTreeMap<String, String>,
+) {
+    for (name, value) in values {
+        let origin = origin_of(origins, &format!("{path}.{name}"));
         let name = key(name);
         match value {
             Value::Null => line(out, format_args!("#{name} is not set")),
@@ -37,11 +96,21 @@ fn table(out: &mut String, path: &str, section: &Map<String, Value>, origins: &B
             value => line(out, format_args!("{name} = {value}{origin}")),
         }
     }
-    for (name, value) in section {
-        if let Value::Object(inner) = value {
-            table(out, &format!("{path}.{}", key(name)), inner, origins);
-        }
-    }
+}
+
+/// The tables of a list of tables, which is no value in TOML.
+fn tables_of(value: &Value) -> Option<impl Iterator<Item = &Map<String, Value>>> {
+    let list = value.as_array().filter(|list| !list.is_empty() && list.iter().all(Value::is_object))?;
+    Some(list.iter().filter_map(Value::as_object))
+}
+
+fn origin_of(origins: &BTreeMap<String, String>, key: &str) -> String {
+    origins.get(key).map(|origin| format!("  # {origin}")).unwrap_or_default()
+}
+
+fn head(out: &mut String, text: std::fmt::Arguments<'_>) {
+    let gap = if out.is_empty() { "" } else { "\n" };
+    line(out, format_args!("{gap}{text}"));
 }
 
 fn line(out: &mut String, text: std::fmt::Arguments<'_>) {

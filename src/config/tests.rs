@@ -374,6 +374,41 @@ fn what_is_shown_is_a_config_again() {
     let variables = [("ZONEWIRE_CHANNELS__LANES__A.B", "every"), ("ZONEWIRE_HTTP__ORIGINS", "*")];
     let loaded = load("", &variables, &[]).unwrap();
     assert_eq!(toml::from_str::<Config>(&loaded.show()).unwrap(), loaded.config);
+
+    let issuers = "[auth.roles]\ndesk = ['order']\n[[auth.issuers]]\nissuer = 'i'\nkeys = ['https://id.example/']\n\
+                   [[auth.issuers]]\nissuer = 'j'\nsecret_files = ['s']\ntenant = 't'\n";
+    let loaded = load(issuers, &[], &[]).unwrap();
+    let shown = loaded.show();
+    assert_eq!(toml::from_str::<Config>(&shown).unwrap(), loaded.config, "{shown}");
+    assert!(shown.contains("[[auth.issuers]]  # file "), "{shown}");
+}
+
+#[test]
+fn each_setting_in_effect_says_where_it_came_from_as_far_as_that_is_known() {
+    let variables = [("REDIS_URL", "redis://user:hunter2@h:1"), ("ZONEWIRE_CHANNELS__LANES__a.b", "every")];
+    let mut loaded =
+        load("[http]\nshards = 3\n", &variables, &[flag("--listen", "http.listen", "[::1]:1")]).unwrap();
+    let of = |loaded: &Loaded, key: &str| {
+        let setting = loaded.settings().into_iter().find(|setting| setting.key == key);
+        let setting = setting.unwrap_or_else(|| panic!("{key}"));
+        (setting.value.to_string(), setting.origin.unwrap_or_default())
+    };
+    let (shards, origin) = of(&loaded, "http.shards");
+    assert!(shards == "3" && origin.starts_with("file "), "{shards} {origin}");
+    for (key, value, origin) in [
+        ("http.listen", r#""[::1]:1""#, "flag --listen"),
+        ("storage.redis.url", r#""redis://user:***@h:1""#, "environment variable REDIS_URL"),
+        ("channels.lanes.a.b", r#""every""#, "environment variable ZONEWIRE_CHANNELS__LANES__a.b"),
+        ("http.public_url", "null", "default"),
+        ("auth.issuers", "[]", "default"),
+    ] {
+        assert_eq!(of(&loaded, key), (value.to_owned(), origin.to_owned()), "{key}");
+    }
+    assert!(!format!("{:?}", loaded.settings()).contains("hunter2"));
+    // Of one that a program made, only that what is a default is one.
+    loaded = Loaded::from(loaded.config);
+    assert_eq!(of(&loaded, "http.shards"), ("3".to_owned(), String::new()));
+    assert_eq!(of(&loaded, "http.drain_s"), ("10".to_owned(), "default".to_owned()));
 }
 
 #[test]

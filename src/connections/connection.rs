@@ -24,7 +24,7 @@ use super::outbox::{Outbox, OutboxLimits};
 use super::stats::ShardStats;
 use super::subscription::Subscription;
 use super::transport::Transport;
-use super::{ConnectionHealth, ConnectionInfo};
+use super::{ConnectionHealth, ConnectionInfo, ConnectionStory};
 use crate::model::ChannelName;
 use crate::protocol::{CloseCode, ServerMessage, close_frame, text_frame};
 use allowance::Bucket;
@@ -62,7 +62,7 @@ pub(super) struct Connection {
     /// What not every connection has. Boxed: where nobody is asked who they are, most have nothing of it.
     particulars: Option<Box<Particulars>>,
     /// Counts this connection in the limits until it is gone.
-    _admission: Admission,
+    admission: Admission,
 }
 
 /// See [`Connection::particulars`].
@@ -126,7 +126,7 @@ impl Connection {
             subscriptions: RefCell::default(),
             state: Cell::new(State::Open),
             pacing: Cell::new(Pacing::None),
-            _admission: admission,
+            admission,
         }
     }
 
@@ -319,6 +319,32 @@ impl Connection {
             waiting_bytes: outbox.as_ref().map_or(0, |outbox| outbox.bytes()),
             transport: if self.is_stream() { TransportKind::Events } else { TransportKind::WebSocket }.into(),
             subject: self.guest().and_then(|guest| guest.principal().subject().map(str::to_owned)),
+        }
+    }
+
+    /// All that is known of it here.
+    pub(super) fn story(&self, heartbeat: Duration) -> ConnectionStory {
+        let now = Instant::now();
+        let principal = self.guest().map(Guest::principal);
+        let lasted = chrono::TimeDelta::from_std(now.duration_since(self.opened)).unwrap_or_default();
+        let closing = match self.state.get() {
+            State::Open => None,
+            State::Closing { code, .. } | State::Ended(code) => Some(code.reason().to_owned()),
+        };
+        ConnectionStory {
+            info: self.info(now, heartbeat),
+            // Whoever asks knows it.
+            node: String::new(),
+            connected_at: chrono::Utc::now() - lasted,
+            source: self.admission.source().map(|source| source.to_string()),
+            opened_on: self.order().map(ToString::to_string),
+            token_expires_at: principal
+                .as_ref()
+                .and_then(|principal| chrono::DateTime::from_timestamp(principal.expires_at()?, 0)),
+            rights: principal.map(|principal| principal.rights().iter().map(ToString::to_string).collect()),
+            waited_for: self.pacing.get() == Pacing::Pressed,
+            closing,
+            subscriptions: self.subscriptions.borrow().iter().map(|held| held.info()).collect(),
         }
     }
 }

@@ -10,12 +10,13 @@ use tokio::time;
 use tracing::warn;
 use uuid::Uuid;
 
-use super::ConnectionInfo;
 use super::config::ConnectionsConfig;
 use super::limits::{AddressPermit, Admission, Limit, Limits, Source, TcpPlace};
 use super::shard::{Arriving, Command, Opening};
 use super::stats::{ShardStats, Totals};
+use super::{ConnectionInfo, ConnectionStory};
 use crate::access::Principal;
+use crate::model::Zone;
 use crate::protocol::CloseCode;
 
 /// How long a shard is waited for when it is asked about its connections.
@@ -49,11 +50,24 @@ impl fmt::Debug for ShardHandle {
     }
 }
 
+/// Which connections are listed: the first ones in the order of their ids.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Listing {
+    /// So many at the most.
+    pub(crate) max: usize,
+    /// Only those after this one.
+    pub(crate) after: Option<Uuid>,
+    /// Only subscribers of this zone.
+    pub(crate) zone: Option<Zone>,
+}
+
 /// What `/ws/stats` tells of connections.
 #[derive(Debug)]
 pub(crate) struct Overview {
     pub(crate) totals: Totals,
     pub(crate) connections: Vec<ConnectionInfo>,
+    /// There are more after this one.
+    pub(crate) next: Option<Uuid>,
     /// Open TCP connections, WebSockets among them.
     pub(crate) tcp: usize,
     /// Shards that did not answer in time; their connections are only in the totals.
@@ -136,15 +150,32 @@ impl Manager {
 
     /// Up to `max` connections, as they are now.
     pub async fn list(&self, max: usize) -> Vec<ConnectionInfo> {
-        self.stats(Some(max)).await.connections
+        self.stats(Some(Listing { max, ..Listing::default() })).await.connections
     }
 
-    /// Counters of all shards; with `list`, what only the shards themselves know too, and up to so
-    /// many connections.
-    pub(crate) async fn stats(&self, list: Option<usize>) -> Overview {
+    /// All that is known of a connection; `None` where there is none of this id, or its shard does not
+    /// answer in time.
+    pub(crate) async fn story(&self, id: Uuid) -> Option<ConnectionStory> {
+        let deadline = time::Instant::now() + ANSWER_WITHIN;
+        for shard in &self.0.shards {
+            let (answer, answered) = oneshot::channel();
+            let sent = time::timeout_at(deadline, shard.commands.send(Command::Look { id, answer })).await;
+            if sent.is_ok_and(|sent| sent.is_ok())
+                && let Ok(Ok(Some(story))) = time::timeout_at(deadline, answered).await
+            {
+                return Some(*story);
+            }
+        }
+        None
+    }
+
+    /// Counters of all shards; with `list`, what only the shards themselves know too, and these
+    /// connections.
+    pub(crate) async fn stats(&self, list: Option<Listing>) -> Overview {
         let mut overview = Overview {
             totals: self.totals(),
             connections: Vec::new(),
+            next: None,
             tcp: self.0.limits.tcp(),
             silent_shards: 0,
         };
@@ -155,10 +186,11 @@ impl Manager {
         let mut answers = Vec::new();
         for shard in &self.0.shards {
             let (answer, answered) = oneshot::channel();
-            let asked =
-                time::timeout_at(deadline, shard.commands.send(Command::Inspect { list, answer })).await;
+            let inspect = Command::Inspect { listing: list.clone(), answer };
+            let asked = time::timeout_at(deadline, shard.commands.send(inspect)).await;
             answers.push(asked.is_ok_and(|sent| sent.is_ok()).then_some(answered));
         }
+        let mut has_more = false;
         for answered in answers {
             let inspection = match answered {
                 Some(answered) => time::timeout_at(deadline, answered).await.ok().and_then(Result::ok),
@@ -173,9 +205,14 @@ impl Manager {
             for (channel, count) in inspection.by_zone {
                 *told.by_zone.entry(channel.subject().to_owned()).or_default() += count;
             }
-            let room = list - overview.connections.len();
-            overview.connections.extend(inspection.connections.into_iter().take(room));
+            has_more |= inspection.has_more;
+            overview.connections.extend(inspection.connections);
         }
+        let listed = &mut overview.connections;
+        listed.sort_unstable_by_key(|connection| connection.connection_id);
+        has_more |= listed.len() > list.max;
+        listed.truncate(list.max);
+        overview.next = listed.last().filter(|_| has_more).map(|last| last.connection_id);
         overview
     }
 
@@ -226,11 +263,12 @@ mod tests {
         drop(queue);
         let manager = Manager::new(vec![stuck, ended], ConnectionsConfig::default());
         let begun = time::Instant::now();
-        let overview = manager.stats(Some(10)).await;
+        let overview = manager.stats(Some(Listing { max: 10, ..Listing::default() })).await;
         assert_eq!((overview.silent_shards, begun.elapsed()), (2, ANSWER_WITHIN));
         assert!(overview.connections.is_empty() && overview.totals.connections.by_zone.is_empty());
         // Nobody is asked where nobody's answer is needed.
         assert_eq!(manager.stats(None).await.silent_shards, 0);
+        assert_eq!(manager.story(Uuid::new_v4()).await, None);
 
         // Its queue is full by now, and still the end does not wait for it.
         let begun = time::Instant::now();

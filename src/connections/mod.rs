@@ -28,11 +28,11 @@ pub use config::ConnectionsConfig;
 pub(crate) use events::{EventStream, Resume, Wanted, closing as closing_events, stream as event_stream};
 pub(crate) use limits::{AddressPermit, Admission, Limit, Source, TcpPlace};
 pub use manager::Manager;
-pub(crate) use manager::{Overview, ShardHandle};
-pub(crate) use shard::{Arriving, Opening, retry_spread_ms};
+pub(crate) use manager::{Listing, Overview, ShardHandle};
+pub(crate) use shard::{Arriving, Opening, spread_retry_ms};
 pub(crate) use socket::{Kept, Look, Socket, read_first};
 pub(crate) use stats::Totals;
-pub use zonewire_protocol::stats::{ConnectionHealth, ConnectionInfo};
+pub use zonewire_protocol::stats::{ConnectionHealth, ConnectionInfo, ConnectionStory};
 
 use crate::access::Gate;
 use crate::channels::{CREDITS, Channels, Delivery};

@@ -7,7 +7,7 @@ mod requests;
 mod tests;
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
+use std::collections::{BinaryHeap, HashMap};
 use std::future;
 use std::mem;
 use std::pin::pin;
@@ -28,17 +28,18 @@ use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 use uuid::Uuid;
 
-use super::ConnectionInfo;
 use super::config::ConnectionsConfig;
 use super::connection::{Connection, Guest, Pacing};
 use super::events::{EventPipe, Wanted};
 use super::intake::Intake;
 use super::limits::{Admission, Limit};
+use super::manager::Listing;
 use super::outbox::{OutboxLimits, Replaces};
 use super::socket::Socket;
 use super::stats::ShardStats;
 use super::subscription::Subscription;
 use super::transport::Transport;
+use super::{ConnectionInfo, ConnectionStory};
 use crate::access::{Gate, Principal, now_s};
 use crate::channels::{Asked, Channels, Delivery};
 use crate::model::{ChannelName, OrderId, Position, Zone};
@@ -112,8 +113,10 @@ pub(super) enum Command {
     Adopt { arriving: Arriving, opening: Opening, principal: Option<Arc<Principal>>, admission: Admission },
     /// Close one connection; answers whether it is here.
     Disconnect { id: Uuid, code: CloseCode, answer: oneshot::Sender<bool> },
-    /// Tell of connections (`list` of them at most) and of how many there are by zone.
-    Inspect { list: usize, answer: oneshot::Sender<Inspection> },
+    /// Tell of these connections, and of how many there are by zone.
+    Inspect { listing: Listing, answer: oneshot::Sender<Inspection> },
+    /// Tell all of one connection, if it is here.
+    Look { id: Uuid, answer: oneshot::Sender<Option<Box<ConnectionStory>>> },
     /// Close all connections, spread over this time, and then end.
     Drain { window: Duration },
 }
@@ -122,6 +125,8 @@ pub(super) enum Command {
 #[derive(Debug, Default)]
 pub(super) struct Inspection {
     pub(super) connections: Vec<ConnectionInfo>,
+    /// There are more of those that were asked for.
+    pub(super) has_more: bool,
     pub(super) by_zone: Vec<(ChannelName, usize)>,
     pub(super) longest_open: Duration,
 }
@@ -329,13 +334,21 @@ impl Shard {
                     debug!("nobody waits for the outcome of a disconnect");
                 }
             }
-            Command::Inspect { list, answer } => {
+            Command::Inspect { listing, answer } => {
                 let shard = Rc::clone(self);
                 self.spawn(async move {
-                    if answer.send(shard.inspect(list).await).is_err() {
+                    if answer.send(shard.inspect(&listing).await).is_err() {
                         debug!("nobody waits for an inspection");
                     }
                 });
+            }
+            Command::Look { id, answer } => {
+                let connections = self.connections.borrow();
+                let found = connections.iter().find(|(_, connection)| connection.id == id);
+                let story = found.map(|(_, connection)| connection.story(self.heartbeat_interval()));
+                if answer.send(story.map(Box::new)).is_err() {
+                    debug!("nobody waits for what is known of a connection");
+                }
             }
             Command::Drain { window } => self.drain(window),
         }
@@ -351,6 +364,14 @@ impl Shard {
         admission: Admission,
     ) {
         let (stats, burst) = (Arc::clone(&self.stats), self.config.messages_burst);
+        // What changed meanwhile was told to the connections that were here.
+        let (principal, opening) = match principal {
+            Some(principal) => {
+                let (principal, opening) = self.looked_at_anew(principal, opening);
+                (Some(principal), opening)
+            }
+            None => (None, opening),
+        };
         let (order, zone) = match &opening {
             Opening::Order { order, .. } => (Some(ChannelName::order(*order)), None),
             Opening::Market { zone, .. } => (None, Some(zone.as_str())),
@@ -401,7 +422,7 @@ impl Shard {
                 return self.close(connection, CloseCode::BadRequest);
             }
             Opening::TurnedAway(limit) => {
-                return self.close_for(connection, limit.close_code(), retry_spread_ms());
+                return self.close_for(connection, limit.close_code(), spread_retry_ms());
             }
         };
         connection.send_message(&self.greeting(connection, channel.as_ref()), self.limits);
@@ -432,7 +453,7 @@ impl Shard {
     /// Ends a stream of events of which no subscription is left.
     pub(in crate::connections) fn end_if_bare(&self, connection: &Connection, code: CloseCode) {
         if connection.is_stream() && connection.subscriptions.borrow().is_empty() {
-            self.close_for(connection, code, retry_spread_ms());
+            self.close_for(connection, code, spread_retry_ms());
         }
     }
 
@@ -549,18 +570,38 @@ impl Shard {
         }
     }
 
-    async fn inspect(&self, list: usize) -> Inspection {
+    async fn inspect(&self, listing: &Listing) -> Inspection {
         let now = Instant::now();
         let mut found = Inspection::default();
-        self.each_connection(|_, connection| {
+        let zone = listing.zone.as_ref().map(ChannelName::zone);
+        // The first ones so far, with the last of them on top.
+        let mut first: BinaryHeap<(Uuid, usize)> = BinaryHeap::new();
+        self.each_connection(|slot, connection| {
             found.longest_open = found.longest_open.max(now.saturating_duration_since(connection.opened));
-            let is_listed = found.connections.len() < list;
-            if is_listed {
-                found.connections.push(connection.info(now, self.heartbeat_interval()));
+            let is_wanted = listing.max > 0
+                && listing.after.is_none_or(|after| connection.id > after)
+                && zone.as_ref().is_none_or(|zone| connection.subscription(zone).is_some());
+            if is_wanted {
+                first.push((connection.id, slot));
             }
-            is_listed
+            if first.len() > listing.max {
+                first.pop();
+                found.has_more = true;
+            }
+            false
         })
         .await;
+        for some in first.into_sorted_vec().chunks(TURN_WRITES) {
+            {
+                let connections = self.connections.borrow();
+                let there = some.iter().filter_map(|(id, slot)| {
+                    connections.get(*slot).filter(|connection| connection.id == *id)
+                });
+                let interval = self.heartbeat_interval();
+                found.connections.extend(there.map(|connection| connection.info(now, interval)));
+            }
+            task::yield_now().await;
+        }
         let followed = self.followed.borrow();
         let listed = followed.iter().filter(|(_, followed)| followed.policy.is_listed);
         found.by_zone =
@@ -684,11 +725,6 @@ impl Drop for Upgrading {
     }
 }
 
-/// When to come back after there was no room: spread, so that not all come at once.
-pub(crate) fn retry_spread_ms() -> u64 {
-    RETRY_AFTER_MS + rand::random_range(0..4 * RETRY_AFTER_MS)
-}
-
 /// How the storage serves, for all; or for a connection with these subscriptions.
 fn backend_state(status: &StorageStatus, subscriptions: Option<&[Rc<Subscription>]>) -> Bytes {
     let concerned: Option<Vec<&ChannelName>> = match (&status.scope, subscriptions) {
@@ -716,6 +752,15 @@ fn backend_state(status: &StorageStatus, subscriptions: Option<&[Rc<Subscription
     let mut frame = Vec::new();
     text_frame(&message.to_json(), &mut frame);
     frame.into()
+}
+
+/// When to come back where many are closed or refused: spread, so that not all come at once.
+pub(crate) fn spread_retry_ms() -> u64 {
+    RETRY_AFTER_MS + spread_ms()
+}
+
+fn spread_ms() -> u64 {
+    rand::random_range(0..4 * RETRY_AFTER_MS)
 }
 
 /// When to come back after a shutdown: spread, so that not all come at once.

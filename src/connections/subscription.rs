@@ -10,6 +10,7 @@ use chrono::Utc;
 use tokio::task;
 use tokio::time::{self, Instant};
 use tracing::debug;
+use zonewire_protocol::stats::{SubscriptionInfo, SubscriptionPhase};
 
 use super::connection::Connection;
 use super::shard::Shard;
@@ -87,6 +88,18 @@ impl Subscription {
     /// What [`is_next`](Self::is_next) was true for was sent, up to this offset.
     pub(super) fn took(&self, last: u64) {
         self.reader.borrow_mut().took(last);
+    }
+
+    /// How far it has come.
+    pub(super) fn info(&self) -> SubscriptionInfo {
+        let reader = self.reader.borrow();
+        let phase = match self.finished_at.get() {
+            Some(_) => SubscriptionPhase::Finished,
+            None if reader.is_live() => SubscriptionPhase::Live,
+            None => SubscriptionPhase::CatchingUp,
+        };
+        let (epoch, offset) = reader.position().map(|at| (at.epoch, at.offset)).unzip();
+        SubscriptionInfo { channel: self.channel.to_string(), phase: phase.into(), epoch, offset }
     }
 
     pub(super) fn end(&self) {

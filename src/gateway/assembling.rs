@@ -18,7 +18,7 @@ use super::threads::{Serving, Thread};
 use super::{Gateway, StartError, Stops};
 use crate::access::Gate;
 use crate::channels::{Channels, ChannelsParts, Delivery};
-use crate::config::{Config, Role};
+use crate::config::{Config, Effective, Loaded, Role};
 use crate::connections::{self, Manager, ShardSeed};
 use crate::feeds::{run_replay, run_simulated};
 use crate::http::{self, AcceptParts, AcceptStats, App, BodyRoom, Door, IntakeStats, Sources};
@@ -27,6 +27,7 @@ use crate::orders::{
     ExecutorChoice, Interop, InteropParts, InteropStats, InteropWork, OrderExecutor, OrderMirror,
     OrderSchema, Orders, OrdersParts, Worker,
 };
+use crate::protocol::{ConfigView, SettingView};
 use crate::storage::{
     self, MemoryBackend, Opened, OutageReader, SharedBackend, StatusReader, StorageChoice, StorageStatus,
 };
@@ -67,16 +68,20 @@ impl Running {
 }
 
 pub(super) async fn assemble(
-    mut config: Config,
+    mut loaded: Loaded,
     executor: Arc<dyn OrderExecutor>,
 ) -> Result<Gateway, StartError> {
     let node = NodeId::random();
-    let shards = match config.http.shards {
+    let shards = match loaded.config.http.shards {
         0 => thread::available_parallelism().map_or(1, usize::from),
         shards => shards,
     };
+    let needs_redis = fit_worker_alone(&mut loaded);
+    fit_open_files(&mut loaded, machine::open_files(), shards);
+    let configured = view(&loaded);
+    let Loaded { config, .. } = loaded;
     let schema = OrderSchema::load(&config.orders.schema).map_err(StartError::OrderSchema)?;
-    let opened = open_storage(&mut config, node).await?;
+    let opened = open_storage(&config, node, needs_redis).await?;
     let Opened { backend, memory, status_reader: status, outage, driver, spool_panicked, .. } = opened;
     let begun = status.get();
     let address = config.http.listen;
@@ -90,7 +95,6 @@ pub(super) async fn assemble(
     let gate = gate.await.map_err(StartError::Auth)?;
     let keeping = Arc::clone(&gate).run(running.stops.channels.clone());
     running.tracker.spawn(running.vital.guard("keys and revocations", keeping));
-    fit_open_files(&mut config, machine::open_files(), shards);
     let (manager, seeds, live) = connections::prepare(shards, &config.connections);
     let channels = begin_channels(&running, &config, node, &backend, live);
     let (mirror, interop) = begin_interop(&running, &config, node, &backend, &channels);
@@ -114,6 +118,7 @@ pub(super) async fn assemble(
         orders: &orders,
         status: &status,
         gate: &gate,
+        configured: Arc::new(configured),
     };
     let threads = serve(&running, &config, served, (memory, outage.clone(), interop), seeds, listeners)
         .map_err(StartError::Thread)?;
@@ -147,17 +152,42 @@ pub(super) async fn assemble(
 }
 
 /// Opens the storage. A worker alone finds orders only where others put them: it needs Redis.
-async fn open_storage(config: &mut Config, node: NodeId) -> Result<Opened, StartError> {
-    let is_worker_alone = !config.node.has(Role::Gateway);
-    let was_required = config.storage.required;
-    if is_worker_alone {
-        config.storage.backend = StorageChoice::Redis;
-        config.storage.required = true;
+/// What is in effect from here on, with where it came from.
+fn view(loaded: &Loaded) -> ConfigView {
+    let settings = loaded.settings().into_iter();
+    ConfigView {
+        file: loaded.file.as_ref().map(|file| file.display().to_string()),
+        warning: loaded.warning.clone(),
+        settings: settings
+            .map(|Effective { key, value, origin }| SettingView { key, value, origin })
+            .collect(),
     }
+}
+
+/// A worker alone is of no use without Redis; says whether that is why it is required.
+fn fit_worker_alone(loaded: &mut Loaded) -> bool {
+    let Loaded { config, origins, .. } = loaded;
+    if config.node.has(Role::Gateway) {
+        return false;
+    }
+    let was_required = config.storage.required;
+    for (key, was_so) in [
+        ("storage.backend", config.storage.backend == StorageChoice::Redis),
+        ("storage.required", was_required),
+    ] {
+        if !was_so {
+            origins.insert(key.to_owned(), "since node.roles has no gateway".to_owned());
+        }
+    }
+    (config.storage.backend, config.storage.required) = (StorageChoice::Redis, true);
+    !was_required
+}
+
+async fn open_storage(config: &Config, node: NodeId, needs_redis: bool) -> Result<Opened, StartError> {
     let lanes = config.channels.clone();
     let opened = storage::open(&config.storage, node, Arc::new(move |channel| lanes.lane(channel)));
     opened.await.map_err(|error| match error {
-        storage::StartError::RedisRequired { code, reason } if is_worker_alone && !was_required => {
+        storage::StartError::RedisRequired { code, reason } if needs_redis => {
             StartError::WorkerNeedsRedis { code, reason }
         }
         error => StartError::Storage(error),
@@ -240,6 +270,7 @@ struct Served<'a> {
     orders: &'a Orders,
     status: &'a StatusReader,
     gate: &'a Arc<Gate>,
+    configured: Arc<ConfigView>,
 }
 
 /// Starts the threads that serve. Where not all start, those that did end.
@@ -252,7 +283,7 @@ fn serve(
     listeners: Vec<std::net::TcpListener>,
 ) -> io::Result<Vec<Thread>> {
     let Running { stops, vital, .. } = running;
-    let Served { node, manager, channels, orders, status, gate } = served;
+    let Served { node, manager, channels, orders, status, gate, configured } = served;
     let accepts = Arc::new(AcceptStats::default());
     let sources = Sources {
         node,
@@ -275,6 +306,7 @@ fn serve(
     };
     let app = App {
         config: config.http.clone(),
+        configured,
         manager: manager.clone(),
         channels: channels.clone(),
         orders: orders.clone(),
@@ -349,7 +381,8 @@ fn addresses(listening: SocketAddr, public_url: Option<&str>) -> (String, String
 
 /// Bounds the TCP connections by the files that may be open, less those that are needed otherwise, and
 /// says so.
-fn fit_open_files(config: &mut Config, open_files: Option<usize>, shards: usize) {
+fn fit_open_files(loaded: &mut Loaded, open_files: Option<usize>, shards: usize) {
+    let Loaded { config, origins, .. } = loaded;
     let others = OTHER_FILES + shards * FILES_PER_SHARD + http::RESERVE_PLACES;
     // With very few of them at least some connections can be tried.
     let for_tcp = open_files.map(|files| files.saturating_sub(others).max(files / 4));
@@ -362,6 +395,7 @@ fn fit_open_files(config: &mut Config, open_files: Option<usize>, shards: usize)
             open_files,
             "the limit of open files (ulimit -n) leaves room for fewer connections than are configured"
         );
+        origins.insert("connections.tcp_max".to_owned(), "the limit of open files".to_owned());
     } else {
         info!(tcp_max, open_files, "bounded the TCP connections");
     }

@@ -79,6 +79,12 @@ pub(super) fn admit<B>(
         None => Ok(gate.nobody()),
         Some(shown) => gate.authenticate(shown),
     };
+    // Also at an upgrade: nothing is wrong yet that would have to be told over it.
+    if let Err(refused) = &caller
+        && let Some(after_s) = refused.after_s()
+    {
+        return Err(Problem::keys_awaited(refused.to_string(), after_s));
+    }
     if route.needs == Needs::EachChannel {
         return Ok(Caller(caller));
     }

@@ -68,5 +68,9 @@ pub(super) const STREAM: &[(&str, &str)] = &[
         "1 to begin with the latest entry of each key; or 1 or 0 for each channel, separated by commas.",
     ),
 ];
-pub(super) const LISTED: &[(&str, &str)] = &[("connections", "How many open connections are listed.")];
+pub(super) const LISTED: &[(&str, &str)] = &[
+    ("connections", "How many open connections are listed."),
+    ("after", "Only connections after this one, in the order of their ids."),
+    ("zone", "Only connections that are subscribed to this zone."),
+];
 pub(super) const JOB: &[u16] = &[400, 404, 408, 409, 413, 415, 422];

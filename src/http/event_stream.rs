@@ -48,7 +48,7 @@ pub(super) fn turn_away(headers: &HeaderMap, limit: Limit) -> Option<Response> {
 }
 
 fn not_now(code: CloseCode) -> Response {
-    let told = connections::closing_events(code, connections::retry_spread_ms());
+    let told = connections::closing_events(code, connections::spread_retry_ms());
     with_head(Response::new(Bytes::from(told).into()))
 }
 

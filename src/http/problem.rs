@@ -17,7 +17,7 @@ use crate::orders::RetryError;
 use crate::protocol::{self, FieldFault, ProblemCode};
 use crate::storage::{Refusal, StorageError};
 
-/// Seconds after which it is worth trying again when the storage or a place was missing.
+/// Seconds after which it is worth trying again, unless the problem says so itself.
 const RETRY_AFTER_S: &str = "1";
 
 /// A refused request: what was wrong, and what would be right.
@@ -76,6 +76,12 @@ impl Problem {
         };
         let problem = Self::new(ProblemCode::Unauthorized, detail);
         Self { header: Some(Box::new((WWW_AUTHENTICATE, HeaderValue::from_static(asked)))), ..problem }
+    }
+
+    /// Whether a token holds cannot be told before so many seconds have passed.
+    pub(super) fn keys_awaited(detail: impl Into<String>, after_s: u32) -> Self {
+        let problem = Self::new(ProblemCode::KeysAwaited, detail);
+        Self { header: Some(Box::new((RETRY_AFTER, HeaderValue::from(after_s)))), ..problem }
     }
 
     pub(crate) fn accepted(mut self, accepted: u64) -> Self {
@@ -183,12 +189,12 @@ impl Reply for Problem {
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         // 404, 405, 410, 421 and 501 could be kept by caches otherwise.
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        if self.status == StatusCode::SERVICE_UNAVAILABLE || self.status == StatusCode::TOO_MANY_REQUESTS {
+            headers.insert(RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER_S));
+        }
         if let Some(header) = self.header {
             let (name, value) = *header;
             headers.insert(name, value);
-        }
-        if self.status == StatusCode::SERVICE_UNAVAILABLE || self.status == StatusCode::TOO_MANY_REQUESTS {
-            headers.insert(RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER_S));
         }
         if self.status == StatusCode::UPGRADE_REQUIRED {
             // RFC 9110, section 15.5.22: say to what; RFC 6455, section 4.4: and which version would do.

@@ -9,7 +9,7 @@ use self::Kind::{Client, Events, Probe, Told, WebSocket};
 use self::Needs::{Anything, EachChannel, Gateway, Nothing as NoRight, Order, Zone};
 use super::described::Answer::{self, Json, Object, Text, Upgrade};
 use super::described::{Body, Description, JOB, LISTED, PAGE, SINCE, SNAPSHOT, STREAM};
-use super::routes::{App, Handler, auth, events, health, jobs, orders, page, sockets, zones};
+use super::routes::{App, Handler, auth, config, events, health, jobs, orders, page, sockets, zones};
 use crate::access::Action;
 use crate::protocol::ProblemCode;
 
@@ -183,6 +183,13 @@ pub(super) const ROUTES: &[Route] = &[
         .query(LISTED)
         .gives(Json(200, "StatsView"))
         .or(&[400]),
+    get("/ws/stats/{connection}", Told, health::connection, "All that is known of an open connection")
+        .needs(Gateway(Action::Admin))
+        .gives(Json(200, "ConnectionStory"))
+        .or(&[404]),
+    get("/api/config", Told, config::show, "The settings that are in effect, and where each came from")
+        .needs(Gateway(Action::Admin))
+        .gives(Json(200, "ConfigView")),
     get("/ws", WebSocket, sockets::any, "WebSocket without subscriptions")
         .needs(EachChannel)
         .gives(Upgrade)

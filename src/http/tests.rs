@@ -27,6 +27,7 @@ use crate::channels::{Channels, ChannelsConfig, ChannelsParts};
 use crate::connections::{self, ConnectionsConfig};
 use crate::model::{Lane, NodeId};
 use crate::orders::{OrderMirror, OrderSchema, Orders, OrdersConfig, OrdersParts};
+use crate::protocol::ConfigView;
 use crate::storage::{self, StorageChoice, StorageConfig};
 use crate::support::panics::Vital;
 
@@ -101,6 +102,7 @@ impl Routes {
         };
         let app = App {
             config,
+            configured: Arc::new(ConfigView { file: None, warning: None, settings: Vec::new() }),
             manager,
             channels,
             orders,

@@ -27,12 +27,12 @@ pub(crate) use zonewire_protocol::OrderedFields;
 pub use zonewire_protocol::json::{JSON_DEPTH_MAX, UnreadableJson, check_json};
 pub use zonewire_protocol::{
     Accepted, Answer, Auth, Authenticated, Authentication, AuthenticationView, BackendStateMessage, Bare,
-    CaughtUp, ChannelSetAside, ClaimRequest, ClientMessage, CloseCode, Connection, ConnectionEstablished,
-    DeadLetter, DeadLetterList, EndCode, Entries, EntryMessage, ErrorCode, ErrorMessage, ExtendRequest,
-    FailRequest, FieldFault, Gap, HealthView, Heartbeat, InvalidMessage, JobOutcome, LeaseHeld, Live,
-    MISSED_BEFORE, ORDER_ID, Offer, OfferedJob, Open, OrderCancelling, OrderList, OrderPlaced, OrderStatus,
-    OrderView, PROTOCOL_VERSION, Previous, Problem, ProblemCode, RedisView, ReportAccepted, RequestId,
-    Resync, Revoke, RevokedOn, SKIPPED, SNAPSHOT, SUBPROTOCOL, Scope, ServerMessage, Since, SnapshotEnd,
-    StorageView, Subscribe, Subscribed, Swap, Token, TokenExpiring, Unsubscribe, Unsubscribed, WebSocketView,
-    ZoneList, ZoneView,
+    CaughtUp, ChannelSetAside, ClaimRequest, ClientMessage, CloseCode, ConfigView, Connection,
+    ConnectionEstablished, DeadLetter, DeadLetterList, EndCode, Entries, EntryMessage, ErrorCode,
+    ErrorMessage, ExtendRequest, FailRequest, FieldFault, Gap, HealthView, Heartbeat, InvalidMessage,
+    JobOutcome, LeaseHeld, Live, MISSED_BEFORE, ORDER_ID, Offer, OfferedJob, Open, OrderCancelling,
+    OrderList, OrderPlaced, OrderStatus, OrderView, PROTOCOL_VERSION, Previous, Problem, ProblemCode,
+    RedisView, ReportAccepted, RequestId, Resync, Revoke, RevokedOn, SKIPPED, SNAPSHOT, SUBPROTOCOL, Scope,
+    ServerMessage, SettingView, Since, SnapshotEnd, StorageView, Subscribe, Subscribed, Swap, Token,
+    TokenExpiring, Unsubscribe, Unsubscribed, WebSocketView, ZoneList, ZoneView,
 };

@@ -55,6 +55,7 @@ pub use primary::Concerned;
 pub use probe::ProbeFailure;
 pub use records::{Record, RecordKind, Records};
 pub use redis::{Beat, LinkHealth, RedisBackend};
+pub(crate) use status::StateSpell;
 pub use status::{Scope, StatusReader, StatusWriter, StorageStatus};
 #[cfg(test)]
 pub(crate) use switching::model;

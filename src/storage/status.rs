@@ -1,8 +1,12 @@
 //! How the storage serves right now: one truth for health, stats, metrics and clients.
 
+use std::collections::VecDeque;
+use std::ops::Sub;
+use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
+use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -28,6 +32,70 @@ impl Scope {
     }
 }
 
+/// The most states that are remembered besides the one that lasts; the oldest go.
+pub(crate) const STATES_REMEMBERED: usize = 100;
+
+/// What an outage has cost so far, since the start: counts that only grow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Toll {
+    /// Accepted entries that Redis was sent late.
+    pub(crate) replayed: u64,
+    /// Entries put back into logs that had lost them.
+    pub(crate) put_back: u64,
+    /// Accepted entries that the log will not have.
+    pub(crate) let_go: u64,
+    /// Entries refused for want of room.
+    pub(crate) refused: u64,
+    /// Logs that had lost what they acknowledged.
+    pub(crate) logs_lost: u64,
+}
+
+impl Sub for Toll {
+    type Output = Self;
+
+    fn sub(self, before: Self) -> Self {
+        Self {
+            replayed: self.replayed.saturating_sub(before.replayed),
+            put_back: self.put_back.saturating_sub(before.put_back),
+            let_go: self.let_go.saturating_sub(before.let_go),
+            refused: self.refused.saturating_sub(before.refused),
+            logs_lost: self.logs_lost.saturating_sub(before.logs_lost),
+        }
+    }
+}
+
+/// A state that the storage was in, or is, from when it went over into it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct StateSpell {
+    pub(crate) backend: BackendName,
+    pub(crate) state: BackendState,
+    /// As it was at first.
+    pub(crate) is_all: bool,
+    pub(crate) since: DateTime<Utc>,
+    /// `None` for the one that lasts.
+    pub(crate) until: Option<DateTime<Utc>>,
+    pub(crate) lasted: Duration,
+    pub(crate) reason_code: &'static str,
+    pub(crate) reason: String,
+    /// What it cost meanwhile.
+    pub(crate) toll: Toll,
+}
+
+/// Those that are over, the newest first, and what the one that lasts began with.
+#[derive(Debug, Default)]
+struct History {
+    past: VecDeque<StateSpell>,
+    began: Began,
+}
+
+#[derive(Debug, Clone, Default)]
+struct Began {
+    is_all: bool,
+    reason_code: &'static str,
+    reason: String,
+    toll: Toll,
+}
+
 /// What is said of the storage.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::storage) struct Served {
@@ -38,6 +106,8 @@ pub(in crate::storage) struct Served {
     pub(in crate::storage) scope: Scope,
     pub(in crate::storage) primaries: usize,
     pub(in crate::storage) primaries_away: usize,
+    /// Up to now.
+    pub(in crate::storage) toll: Toll,
 }
 
 /// How the storage serves right now.
@@ -124,17 +194,24 @@ fn index(state: BackendState) -> usize {
 
 /// The end that changes the status.
 #[derive(Debug)]
-pub struct StatusWriter(watch::Sender<StorageStatus>);
+pub struct StatusWriter(watch::Sender<StorageStatus>, Arc<Mutex<History>>);
 
 /// The end that reads it. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct StatusReader(watch::Receiver<StorageStatus>);
+pub struct StatusReader(watch::Receiver<StorageStatus>, Arc<Mutex<History>>);
 
 impl StatusWriter {
     /// Starts with a first status.
     pub fn new(first: StorageStatus) -> (Self, StatusReader) {
+        let began = Began {
+            is_all: true,
+            reason_code: first.reason_code,
+            reason: first.reason.clone(),
+            toll: Toll::default(),
+        };
+        let history = Arc::new(Mutex::new(History { past: VecDeque::new(), began }));
         let (writer, reader) = watch::channel(first);
-        (Self(writer), StatusReader(reader))
+        (Self(writer, Arc::clone(&history)), StatusReader(reader, history))
     }
 
     /// Sets everything.
@@ -145,7 +222,7 @@ impl StatusWriter {
 
     /// Sets state, reason and scope; `since` moves only when the state does.
     pub(in crate::storage) fn set(&self, served: Served) {
-        let Served { backend, state, reason_code, reason, scope, primaries, primaries_away } = served;
+        let Served { backend, state, reason_code, reason, scope, primaries, primaries_away, toll } = served;
         self.0.send_if_modified(|status| {
             let moved = status.state != state;
             let counts = (primaries, primaries_away);
@@ -155,9 +232,11 @@ impl StatusWriter {
                 || status.scope != scope
                 || (status.primaries, status.primaries_away) != counts;
             if moved {
-                let now = Instant::now();
+                let (now, time) = (Instant::now(), Utc::now());
+                let began = Began { is_all: scope == Scope::All, reason_code, reason: reason.clone(), toll };
+                self.1.lock().turn(status, began, time);
                 status.spent[index(status.state)] += now - status.entered;
-                (status.since, status.entered) = (Utc::now(), now);
+                (status.since, status.entered) = (time, now);
                 status.switches += 1;
             }
             if changed {
@@ -172,7 +251,41 @@ impl StatusWriter {
     }
 }
 
+impl History {
+    /// The state that lasts, up to now.
+    fn current(&self, status: &StorageStatus, toll: Toll) -> StateSpell {
+        let Began { is_all, reason_code, ref reason, toll: before } = self.began;
+        StateSpell {
+            backend: status.backend,
+            state: status.state,
+            is_all,
+            since: status.since,
+            until: None,
+            lasted: status.age(),
+            reason_code,
+            reason: reason.clone(),
+            toll: toll - before,
+        }
+    }
+
+    /// It is over, and another one begins.
+    fn turn(&mut self, status: &StorageStatus, next: Began, now: DateTime<Utc>) {
+        let over = StateSpell { until: Some(now), ..self.current(status, next.toll) };
+        self.past.push_front(over);
+        self.past.truncate(STATES_REMEMBERED);
+        self.began = next;
+    }
+}
+
 impl StatusReader {
+    /// The state that lasts and those before it, the newest first. `toll` is what was counted up to now.
+    pub(crate) fn history(&self, toll: Toll) -> Vec<StateSpell> {
+        // In the order in which the writer takes them.
+        let status = self.0.borrow();
+        let history = self.1.lock();
+        std::iter::once(history.current(&status, toll)).chain(history.past.iter().cloned()).collect()
+    }
+
     /// The status now.
     pub fn get(&self) -> StorageStatus {
         self.0.borrow().clone()
@@ -202,6 +315,7 @@ mod tests {
                 scope: Scope::All,
                 primaries: 1,
                 primaries_away: 1,
+                toll: Toll::default(),
             });
         };
         say("connection refused");
@@ -211,5 +325,56 @@ mod tests {
         let said = reader.get();
         assert_eq!((said.reason.as_str(), said.since, said.switches), ("no route to host", since, 1));
         assert!(!woken.0.has_changed().unwrap());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn states_that_are_over_are_remembered_with_what_they_cost() {
+        let first = StorageStatus::new(BackendName::Redis, BackendState::Healthy, "ok", "well".to_owned());
+        let (writer, reader) = StatusWriter::new(first);
+        let toll = |replayed, let_go| Toll { replayed, let_go, ..Toll::default() };
+        let turn = |state, reason: &str, toll| {
+            writer.set(Served {
+                backend: BackendName::InMemory,
+                state,
+                reason_code: "unreachable",
+                reason: reason.to_owned(),
+                scope: Scope::All,
+                primaries: 1,
+                primaries_away: 1,
+                toll,
+            });
+        };
+        let advance = |s| tokio::time::advance(Duration::from_secs(s));
+        advance(5).await;
+        turn(BackendState::Degraded, "refused", toll(0, 0));
+        advance(7).await;
+        turn(BackendState::Degraded, "no route", toll(0, 2));
+        turn(BackendState::Recovering, "back", toll(0, 3));
+        advance(2).await;
+        turn(BackendState::Healthy, "well", toll(40, 3));
+        advance(1).await;
+        let history = reader.history(toll(41, 3));
+        let told: Vec<_> = history
+            .iter()
+            .map(|spell| {
+                let Toll { replayed, let_go, .. } = spell.toll;
+                (spell.state, spell.lasted.as_secs(), spell.reason.as_str(), replayed, let_go)
+            })
+            .collect();
+        assert_eq!(
+            told,
+            [
+                (BackendState::Healthy, 1, "well", 1, 0),
+                (BackendState::Recovering, 2, "back", 40, 0),
+                (BackendState::Degraded, 7, "refused", 0, 3),
+                (BackendState::Healthy, 5, "well", 0, 0),
+            ]
+        );
+        assert_eq!(history[0].until, None);
+        assert!(history.windows(2).all(|two| two[1].until == Some(two[0].since)), "{history:?}");
+        for n in 0..500 {
+            turn(if n % 2 == 0 { BackendState::Degraded } else { BackendState::Healthy }, "", toll(41, 3));
+        }
+        assert_eq!(reader.history(toll(41, 3)).len(), STATES_REMEMBERED + 1);
     }
 }

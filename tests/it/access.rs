@@ -20,9 +20,11 @@ use crate::support::events::EventReader;
 use crate::support::eventually::eventually;
 use crate::support::gateway::{Answer, JSON, Running, config, price, request};
 use crate::support::orders::swap;
+use crate::support::process::{Process, Signal};
 use crate::support::redis::{Configured, redis};
 
 const SECRET: &str = "a secret of these tests, long enough to be one";
+const OTHER_SECRET: &str = "another secret of these tests, as long as that";
 
 /// What a guarded gateway is configured with, and those who hold its secrets.
 struct Realm {
@@ -397,6 +399,29 @@ async fn a_key_holds_as_long_as_its_file_says_so() {
     gateway.stop().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn sockets_go_with_the_secret_that_their_tokens_are_signed_with() {
+    let realm = Realm::new();
+    let mut config = realm.config();
+    let other = realm.dir.path().join("other");
+    std::fs::write(&other, OTHER_SECRET).unwrap();
+    config.auth.issuers[0].secret_files.push(other.clone());
+    let gateway = Running::start(config).await;
+    let sign = |secret: &str| {
+        let claims = json!({ "iss": "tests", "aud": "zonewire", "sub": "alice", "exp": now() + 600, "roles": "viewer" });
+        SigningKey::of_secret(secret).unwrap().sign(&claims, None).unwrap()
+    };
+    let (mut stays, _) = connect(&gateway, "/ws/market/a", &sign(SECRET)).await;
+    let (mut goes, _) = connect(&gateway, "/ws/market/a", &sign(OTHER_SECRET)).await;
+    std::fs::write(&other, "the next secret, and long enough to be one too").unwrap();
+    let (before, code, reason) = goes.until_close().await;
+    assert_eq!((code, reason.as_str()), (4006, "token_expired"));
+    assert!(before.last().unwrap()["retry_after_ms"].as_u64() >= Some(1_000), "it may come back: {before:?}");
+    get(&gateway, "/api/zones", &sign(OTHER_SECRET)).await.problem(401, "unauthorized");
+    assert!(!stays.until_pong().await.iter().any(|message| message["type"] == "closing"));
+    gateway.stop().await;
+}
+
 /// Everything that a tenant can do to find something of another one.
 #[tokio::test(flavor = "multi_thread")]
 async fn two_tenants_see_nothing_of_each_other() {
@@ -556,6 +581,38 @@ async fn lists_of_few_among_many_end_and_name_no_others() {
     gateway.stop().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn settings_are_told_to_operators_without_secrets() {
+    let realm = Realm::new();
+    let (key, _) = realm.write_key("operator");
+    let keys_file = format!("auth.keys_file={}", realm.keys_file().display());
+    let settings = ["storage.backend=memory", "http.drain_s=0", &keys_file];
+    let variables = [("REDIS_URL", "redis://user:hunter2@127.0.0.1:1")];
+    let mut process = Process::start_with(&settings, &variables).await;
+    let ask = async |token: &str| {
+        let bearer = format!("Bearer {token}");
+        request(process.address, "GET", "/api/config", &[("authorization", bearer.as_str())], b"").await
+    };
+    ask("x").await.problem(401, "unauthorized");
+    let answer = ask(&key).await;
+    assert_eq!(answer.status, 200, "{answer:?}");
+    assert!(!answer.body.contains("hunter2") && !answer.body.contains(&key), "{answer:?}");
+    let told = answer.json();
+    let of = |key: &str| {
+        let setting = told["settings"].as_array().unwrap().iter().find(|setting| setting["key"] == key);
+        let setting = setting.unwrap_or_else(|| panic!("{key}: {told}"));
+        (setting["value"].clone(), setting["origin"].as_str().unwrap_or_default().to_owned())
+    };
+    assert_eq!(of("storage.backend"), (json!("memory"), "flag --set".to_owned()));
+    assert_eq!(
+        of("storage.redis.url"),
+        (json!("redis://user:***@127.0.0.1:1"), "environment variable REDIS_URL".to_owned())
+    );
+    assert_eq!(of("auth.within_s"), (json!(5), "default".to_owned()));
+    process.signal(Signal::TERM);
+    assert!(process.ended().await.success());
+}
+
 /// Each message and each kind of channel, for each role. A message or a kind that is new has to be thought
 /// of here first.
 #[tokio::test(flavor = "multi_thread")]
@@ -656,17 +713,52 @@ async fn a_key_that_is_new_at_its_issuer_is_fetched_when_it_is_needed() {
         let claims = json!({ "iss": "provider", "aud": "zonewire", "sub": "alice", "exp": now() + 600, "roles": "viewer" });
         SigningKey::of_pem(&pem(name)).unwrap().sign(&claims, Some(id)).unwrap()
     };
-    let holds = async |token: String| get(&gateway, "/api/zones", &token).await.status == 200;
-    assert!(holds(sign("rsa1", "one")).await);
-    assert!(!holds(sign("rsa2", "two")).await);
+    let told = async |token: &str| get(&gateway, "/api/zones", token).await;
+    let (old, new, none) = (sign("rsa1", "one"), sign("rsa2", "two"), sign("rsa2", "none"));
+    assert_eq!(told(&old).await.status, 200);
+    // Somebody is there already, and keeps its place whatever it shows.
+    let (mut there, _) = connect(&gateway, "/ws/market/a", &old).await;
+    assert_eq!(there.next().await["type"], "subscribed");
+
+    // The issuer signs with a new key: its tokens are told to come again, in all the ways there are.
     texts.send_replace(jwks(&[(&pem("rsa1.pub"), "one"), (&pem("rsa2.pub"), "two")]));
-    eventually("the new key is fetched", async || holds(sign("rsa2", "two")).await.then_some(())).await;
-    assert!(holds(sign("rsa1", "one")).await, "both hold");
-    // Keys that do not exist do not make it ask again and again.
+    let awaited = told(&new).await;
+    awaited.problem(503, "keys_awaited");
+    let after_s = awaited.head.lines().find_map(|line| line.strip_prefix("retry-after: ")).unwrap();
+    assert!((1..=11).contains(&after_s.parse::<u32>().unwrap()), "{awaited:?}");
+    let bearer = format!("Bearer {new}");
+    let upgrade = [
+        ("connection", "upgrade"),
+        ("upgrade", "websocket"),
+        ("sec-websocket-version", "13"),
+        ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="),
+        ("authorization", bearer.as_str()),
+    ];
+    let refused = request(gateway.address, "GET", "/ws/market/a", &upgrade, b"").await;
+    refused.problem(503, "keys_awaited");
+    assert!(refused.head.contains("retry-after: "), "{refused:?}");
+    there.send(&json!({ "type": "auth", "id": 1, "token": new })).await;
+    let error = there.next().await;
+    assert_eq!((&error["code"], &error["id"]), (&json!("keys_awaited"), &json!(1)));
+    assert!(error["retry_after_ms"].as_u64() >= Some(1_000), "{error}");
+    let mut coming = Client::connect(&gateway.url("/ws/market/a")).await;
+    coming.send(&json!({ "type": "auth", "token": new })).await;
+    let (before, code, reason) = coming.until_close().await;
+    assert_eq!((code, reason.as_str(), &before[1]["code"]), (4007, "keys_awaited", &json!("keys_awaited")));
+    assert!(before[2]["retry_after_ms"].as_u64() >= Some(1_000), "{before:?}");
+
+    eventually("the new key is fetched", async || (told(&new).await.status == 200).then_some(())).await;
+    assert_eq!(told(&old).await.status, 200, "both hold");
+    there.send(&json!({ "type": "auth", "id": 2, "token": new })).await;
+    assert_eq!(there.next().await["type"], "authenticated");
+
+    // A key that does not exist is told so once the issuer was asked; others do not make it ask more.
     let before = *asked.borrow();
+    told(&none).await.problem(503, "keys_awaited");
     for n in 0..50 {
-        assert!(!holds(sign("rsa2", &format!("none {n}"))).await);
+        told(&sign("rsa2", &format!("none {n}"))).await.problem(503, "keys_awaited");
     }
+    eventually("it was asked", async || (told(&none).await.status == 401).then_some(())).await;
     assert!(*asked.borrow() <= before + 2, "{before} {}", *asked.borrow());
     gateway.stop().await;
 }

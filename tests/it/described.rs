@@ -133,6 +133,14 @@ async fn bodies_of_a_gateway_are_as_their_schemas_say() {
         schemas.check_body::<protocol::HealthView>("HealthView", 200, &gateway.get(path).await);
     }
     schemas.check_body::<protocol::RedisView>("RedisView", 200, &gateway.get("/health/redis").await);
+    schemas.check_body::<protocol::ConfigView>("ConfigView", 200, &gateway.get("/api/config").await);
+    let mut client = Client::connect(&gateway.url("/ws/market/pjm")).await;
+    let id = client.next().await["connection_id"].as_str().unwrap().to_owned();
+    let stats = gateway.get("/ws/stats").await;
+    schemas.check_body::<protocol::stats::StatsView>("StatsView", 200, &stats);
+    let story = gateway.get(&format!("/ws/stats/{id}")).await;
+    schemas.check_body::<protocol::stats::ConnectionStory>("ConnectionStory", 200, &story);
+    client.close().await;
 
     let ordered = json!({"tokenIn": "SOL", "tokenOut": "USDC", "amount": 1.5});
     let ask = async |path: &str, body: Value| post_json(gateway.address, path, &body).await;

@@ -330,6 +330,33 @@ async fn who_finds_no_room_is_told_as_it_asks_to_be() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_stream_for_none_of_whose_channels_there_is_room_is_to_come_back() {
+    let mut config = config();
+    // Twice as many may be in use.
+    config.channels.zones_max = 1;
+    let gateway = Running::start(config).await;
+    let mut first = EventReader::open(gateway.address, "/sse?channels=zone:a,zone:b,zone:c").await;
+    let (mut followed, mut refused) = (Vec::new(), Vec::new());
+    while followed.len() + refused.len() < 3 {
+        let message = first.next().await;
+        match message["type"].as_str() {
+            Some("subscribed") => followed.push(message["channel"].as_str().unwrap().to_owned()),
+            Some("error") => refused.push(message["code"].clone()),
+            _ => {}
+        }
+    }
+    assert_eq!((followed.len(), &refused[..]), (2, &[json!("too_many_zones")][..]));
+    gateway.publish(followed[0].strip_prefix("zone:").unwrap(), [price("A", 1)]).await;
+    prices(&mut first, 1).await;
+    let mut last = EventReader::open(gateway.address, "/sse?channels=zone:d,zone:e").await;
+    let told = last.until_end().await;
+    let errors = told.iter().filter(|message| message["code"] == "too_many_zones");
+    assert_eq!((errors.count(), &told.last().unwrap()["code"]), (2, &json!(4005)), "{told:?}");
+    assert!(last.retry.is_some_and(|ms| (1_000..5_000).contains(&ms)) && last.last_event_id.is_empty());
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_slow_reader_on_every_is_closed_and_resumes_where_it_was() {
     const COUNT: u64 = 6_000;
     let mut config = on_every();

@@ -5,10 +5,12 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 use zonewire::connections::ConnectionHealth;
 use zonewire::protocol::CloseCode;
+use zonewire::storage::StorageChoice;
 
 use crate::support::client::Client;
 use crate::support::eventually::eventually;
 use crate::support::gateway::{Running, config, price, request, until_stat};
+use crate::support::redis::{Configured, redis};
 
 /// The values of a text in the OpenMetrics format, by name with labels.
 fn parse_metrics(text: &str) -> BTreeMap<String, f64> {
@@ -217,6 +219,102 @@ async fn health_and_stats_answer_at_each_of_their_addresses() {
     }
     let stats = gateway.stats().await;
     assert_eq!(fields(&gateway.get("/api/ws/ws/stats").await.json()), fields(&stats));
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_storage_went_through_is_remembered() {
+    let Some(mut server) = redis(&[]).await else { return };
+    let mut config = config();
+    config.storage.backend = StorageChoice::Redis;
+    config.storage.redis = server.config();
+    let gateway = Running::start(config).await;
+    let state = async || gateway.get("/health").await.json()["state"].as_str().unwrap().to_owned();
+    let until = async |expected: &str| {
+        eventually(expected, async || (state().await == expected).then_some(())).await;
+    };
+    until("healthy").await;
+    gateway.publish("a", [price("K", 1)]).await;
+    server.kill().await.unwrap();
+    until("degraded").await;
+    gateway.publish("a", [price("K", 2), price("K", 3)]).await;
+    let history = gateway.stats().await["storage_history"].clone();
+    assert_eq!((&history[0]["state"], history[0].get("until")), (&json!("degraded"), None), "{history}");
+    server.restart().await.unwrap();
+    until("healthy").await;
+    let history = gateway.stats().await["storage_history"].clone();
+    let spells = history.as_array().unwrap();
+    assert_eq!((&spells[0]["state"], spells[0].get("until")), (&json!("healthy"), None), "{history}");
+    let degraded = spells.iter().find(|spell| spell["state"] == "degraded").unwrap();
+    assert_ne!(degraded["reason_code"], "ok", "{history}");
+    assert!(spells.iter().any(|spell| spell["state"] == "recovering"), "{history}");
+    for two in spells.windows(2) {
+        assert_eq!(two[1]["until"], two[0]["since"], "{history}");
+    }
+    let late: u64 = spells.iter().map(|spell| spell["entries_late"].as_u64().unwrap()).sum();
+    let replayed = gateway.stats().await["outage"]["replayed"].as_u64().unwrap();
+    assert!(late >= 2 && late == replayed, "{late} {replayed} {history}");
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_are_listed_in_pages_by_zone_and_one_by_one() {
+    let gateway = Running::start(config()).await;
+    let mut clients = Vec::new();
+    for n in 0..7 {
+        let zone = if n % 2 == 0 { "even" } else { "odd" };
+        let mut client = Client::connect(&gateway.url(&format!("/ws/market/{zone}"))).await;
+        let id = client.next().await["connection_id"].as_str().unwrap().to_owned();
+        client.next_of_type("subscribed").await;
+        clients.push((client, zone, id));
+    }
+    let list = async |query: &str| {
+        let stats = gateway.get(&format!("/ws/stats?{query}")).await.json();
+        let ids = stats["connection_list"].as_array().unwrap().iter();
+        let ids = ids.map(|info| info["connection_id"].as_str().unwrap().to_owned());
+        (ids.collect::<Vec<_>>(), stats["connections_next"].as_str().map(str::to_owned))
+    };
+    let of = |zone: &str| {
+        let of_zone = clients.iter().filter(|(_, of, _)| zone.is_empty() || *of == zone);
+        let mut ids: Vec<String> = of_zone.map(|(_, _, id)| id.clone()).collect();
+        ids.sort();
+        ids
+    };
+    for zone in ["", "even", "odd", "none"] {
+        let filter = if zone.is_empty() { String::new() } else { format!("&zone={zone}") };
+        let (mut seen, mut after) = (Vec::new(), String::new());
+        loop {
+            let (page, next) = list(&format!("connections=2{filter}{after}")).await;
+            assert!(page.len() == 2 || next.is_none(), "{page:?} {next:?}");
+            seen.extend(page);
+            let Some(next) = next else { break };
+            assert_eq!(seen.last(), Some(&next));
+            after = format!("&after={next}");
+        }
+        assert_eq!(seen, if zone == "none" { Vec::new() } else { of(zone) }, "{zone}");
+    }
+    assert_eq!(list("connections=7").await, (of(""), None));
+    assert_eq!(list("connections=0").await, (Vec::new(), None));
+    for wrong in ["after=x", "zone=a%20b", "connections=-1"] {
+        gateway.get(&format!("/ws/stats?{wrong}")).await.problem(400, "invalid_query");
+    }
+
+    gateway.publish("even", [r#"{"key":"K","price":1}"#]).await;
+    let (client, _, id) = &mut clients[0];
+    assert_eq!(client.next().await["offset"], 1);
+    let story = gateway.get(&format!("/ws/stats/{id}")).await.json();
+    assert_eq!((&story["connection_id"], &story["health"]), (&json!(id), &json!("healthy")));
+    assert_eq!((&story["source"], &story["waited_for"]), (&json!("127.0.0.1"), &json!(false)));
+    assert_eq!(story["node"], gateway.stats().await["node"]);
+    let subscription = &story["subscriptions"][0];
+    assert_eq!(
+        (&subscription["channel"], &subscription["phase"], &subscription["offset"]),
+        (&json!("zone:even"), &json!("live"), &json!(1))
+    );
+    for none in ["x", "6f1c1c1e-0b5e-4b1e-9d3e-0a6f4b6f2a11"] {
+        gateway.get(&format!("/ws/stats/{none}")).await.problem(404, "unknown_connection");
+    }
+    drop(clients);
     gateway.stop().await;
 }
 

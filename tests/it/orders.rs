@@ -1019,6 +1019,7 @@ async fn a_worker_that_is_stopped_gives_its_orders_back() {
             "orders.paper.step_ms=60000",
             "orders.lease_s=600",
             "orders.run_timeout_s=600",
+            "orders.attempts_max=1",
         ],
     );
     let mut first = Process::start(&slow).await;
@@ -1026,20 +1027,18 @@ async fn a_worker_that_is_stopped_gives_its_orders_back() {
     until_status(gateway.address, &id, "routing").await;
     first.signal(Signal::TERM);
     assert!(first.ended().await.success());
-    // As often as an order may be tried, and more: being stopped uses up no attempt.
-    for run in 2..=4 {
-        let mut next = Process::start(&slow).await;
-        eventually("it is taken up again", async || {
-            let order = get_order(gateway.address, &id).await;
-            (order["run"] == run && order["lastUpdate"]["run"] == run).then_some(())
-        })
-        .await;
-        next.signal(Signal::TERM);
-        assert!(next.ended().await.success());
-    }
+    // More often than an order may be tried: being stopped uses up no attempt.
+    let mut next = Process::start(&slow).await;
+    eventually("it is taken up again", async || {
+        let order = get_order(gateway.address, &id).await;
+        (order["run"] == 2 && order["lastUpdate"]["run"] == 2).then_some(())
+    })
+    .await;
+    next.signal(Signal::TERM);
+    assert!(next.ended().await.success());
     let _last = Process::start(&settings(&redis, &["node.roles=worker", "orders.paper.step_ms=5"])).await;
     let order = until_status(gateway.address, &id, "confirmed").await;
-    assert_eq!((&order["attempt"], &order["run"]), (&json!(1), &json!(5)));
+    assert_eq!((&order["attempt"], &order["run"]), (&json!(1), &json!(3)));
     check_updates(order["updates"].as_array().unwrap());
     gateway.stop().await;
 }

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::net::SocketAddr;
+use std::ops::Bound;
 
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
@@ -88,18 +89,44 @@ impl Mirror {
         self.last.insert(key, message.clone());
     }
 
-    /// The price of each key that has one.
-    fn prices(&self) -> impl Iterator<Item = (&str, u64)> {
-        let prices = self.last.iter().filter(|(_, last)| last["type"] == "price_update");
+    /// The price of each key that has one, from this key on.
+    fn prices_from(&self, first: &str) -> impl Iterator<Item = (&str, u64)> {
+        let all = self.last.range::<str, _>((Bound::Included(first), Bound::Unbounded));
+        let prices = all.filter(|(_, last)| last["type"] == "price_update");
         prices.map(|(key, last)| (key.as_str(), last["price"].as_u64().unwrap()))
+    }
+
+    fn prices(&self) -> impl Iterator<Item = (&str, u64)> {
+        self.prices_from("")
+    }
+
+    /// The first key from this one on whose price is not as expected.
+    fn differs(&self, first: &str, expected: &BTreeMap<String, u64>) -> Option<String> {
+        let all = expected.range::<str, _>((Bound::Included(first), Bound::Unbounded));
+        let mut expected = all.map(|(key, price)| (key.as_str(), *price));
+        let mut prices = self.prices_from(first);
+        loop {
+            match (prices.next(), expected.next()) {
+                (None, None) => return None,
+                (price, expected) if price == expected => {}
+                (price, expected) => {
+                    return price.into_iter().chain(expected).map(|(key, _)| key.to_owned()).min();
+                }
+            }
+        }
     }
 
     async fn until(&mut self, client: &mut Client, what: &str, is_so: impl Fn(&Self) -> bool) {
         while !is_so(self) {
-            let message = client.next().await;
-            assert_ne!(message["type"], "closing", "{what}: {message}");
-            self.take(&message);
+            self.step(client, what).await;
         }
+    }
+
+    /// Takes the next message.
+    async fn step(&mut self, client: &mut Client, what: &str) {
+        let message = client.next().await;
+        assert_ne!(message["type"], "closing", "{what}: {message}");
+        self.take(&message);
     }
 
     /// Reads until it has a snapshot.
@@ -109,10 +136,19 @@ impl Mirror {
 
     /// Reads until it knows what was published last.
     async fn until_equal(&mut self, client: &mut Client, expected: &BTreeMap<String, u64>) {
-        let is_equal = |mirror: &Self| {
-            mirror.is_whole && mirror.prices().eq(expected.iter().map(|(key, price)| (key.as_str(), *price)))
-        };
-        self.until(client, "all prices", is_equal).await;
+        // Looked at on from the key where it was last found that it does not, and at last from the first.
+        let mut from = String::new();
+        loop {
+            self.until_whole(client).await;
+            match self.differs(&from, expected) {
+                None if from.is_empty() => return,
+                None => from.clear(),
+                Some(key) => {
+                    from = key;
+                    self.step(client, "all prices").await;
+                }
+            }
+        }
     }
 }
 

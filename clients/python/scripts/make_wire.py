@@ -60,6 +60,8 @@ def type_of(schema: Schema, number: str = "float") -> str:
     for several in ("oneOf", "anyOf"):
         if several in schema:
             return union([type_of(one, number) for one in schema[several]])
+    if "type" not in schema:
+        return "Any"  # whatever JSON can say
     kinds = schema["type"]
     if isinstance(kinds, list):
         return union([type_of({"type": kind}, number) for kind in kinds])

@@ -13,11 +13,11 @@ use serde_json::Value;
 use crate::api_key::{ApiKeyFile, ApiKeys, KEY_PREFIX, is_subject};
 use crate::crypto::install;
 use crate::keys::{Key, read_public, read_secret};
-use crate::principal::{Kind, Principal, Shown};
+use crate::principal::{Kind, Principal, Shown, SignedWith};
 use crate::revoked::{Revocation, Revocations};
 use crate::rights::{RIGHTS_MAX, Right, Rights};
 use crate::settings::{AuthConfig, Place, ROLES, Wrong};
-use crate::source::{Gives, Source};
+use crate::source::{Gives, Source, Sources};
 
 /// The longest token, in bytes.
 pub const TOKEN_LEN_MAX: usize = 8 << 10;
@@ -35,7 +35,9 @@ pub struct Access {
     roles: BTreeMap<String, Vec<Right>>,
     api_keys: RwLock<ApiKeys>,
     anonymous: Arc<Principal>,
-    sources: Mutex<Vec<Source>>,
+    sources: Mutex<Sources>,
+    /// Keys with which tokens may be signed of those who are in.
+    held: RwLock<HashSet<SignedWith>>,
     revocations: RwLock<Revocations>,
     known_rights: Mutex<HashSet<Arc<Rights>>>,
 }
@@ -74,12 +76,19 @@ pub enum Refused {
     /// It is signed in a way that none of its issuer's keys can verify.
     #[error("the token is not signed in the way of its issuer (`alg`)")]
     Algorithm,
-    /// It names a key that is not known (yet).
+    /// It names a key that its issuer does not have.
     #[error("the gateway does not know the key that the token is signed with (`kid`)")]
     UnknownKey,
-    /// The keys of its issuer could not be fetched yet.
-    #[error("the gateway has no keys of the token's issuer at the moment")]
-    NoKeys,
+    /// It names a key that is not known yet, or no key of its issuer is: they are being fetched. The same
+    /// may hold then.
+    #[error(
+        "the gateway does not know the key that the token is signed with yet, and fetches keys of its issuer: \
+         come again with the same token"
+    )]
+    KeysAwaited {
+        /// When it is worth it, in seconds: 1 to 61.
+        after_s: u32,
+    },
     /// It is not its issuer's.
     #[error("the signature of the token is not right")]
     Signature,
@@ -114,7 +123,7 @@ impl Refused {
         Self::UnknownIssuer,
         Self::Algorithm,
         Self::UnknownKey,
-        Self::NoKeys,
+        Self::KeysAwaited { after_s: 1 },
         Self::Signature,
         Self::Expired,
         Self::NotYet,
@@ -133,7 +142,7 @@ impl Refused {
             Self::UnknownIssuer => "unknown_issuer",
             Self::Algorithm => "algorithm",
             Self::UnknownKey => "unknown_key",
-            Self::NoKeys => "no_keys",
+            Self::KeysAwaited { .. } => "keys_awaited",
             Self::Signature => "signature",
             Self::Expired => "expired",
             Self::NotYet => "not_yet",
@@ -145,9 +154,12 @@ impl Refused {
         }
     }
 
-    /// Whether the same may hold in a moment, when keys have been fetched.
-    pub const fn is_temporary(self) -> bool {
-        matches!(self, Self::UnknownKey | Self::NoKeys)
+    /// In how many seconds the same may hold, when keys have been fetched.
+    pub const fn after_s(self) -> Option<u32> {
+        match self {
+            Self::KeysAwaited { after_s } => Some(after_s),
+            _ => None,
+        }
     }
 }
 
@@ -160,6 +172,8 @@ pub enum Standing {
     Changed(Arc<Principal>),
     /// It is no longer valid.
     Revoked,
+    /// The key that it is signed with is no longer its issuer's; another token may hold.
+    KeyWithdrawn,
 }
 
 /// A place that is to be asked now.
@@ -244,7 +258,8 @@ impl Access {
             roles,
             api_keys: RwLock::default(),
             anonymous: Arc::new(Principal::anonymous(Rights::new(parsed(&config.anonymous)))),
-            sources: Mutex::new(sources),
+            sources: Mutex::new(Sources::new(sources)),
+            held: RwLock::default(),
             revocations: RwLock::default(),
             known_rights: Mutex::default(),
             config,
@@ -305,33 +320,47 @@ impl Access {
             self.issuers.iter().position(|issuer| issuer.name == iss).ok_or(Refused::UnknownIssuer)?;
         let of_issuer = &self.issuers[issuer];
         let keys = Arc::clone(&of_issuer.keys.read());
+        let name = header.kid.as_deref();
         if keys.is_empty() {
-            self.want_keys(issuer, now);
-            return Err(Refused::NoKeys);
+            return Err(self.wanted(issuer, None, now).unwrap_or(Refused::UnknownKey));
         }
         let of_algorithm = || keys.iter().filter(|key| key.algorithm == header.alg);
         if of_algorithm().next().is_none() {
-            return Err(Refused::Algorithm);
+            // Perhaps of a key that is new, and of another kind. Nobody publishes secrets.
+            let may_be_new = PUBLIC.contains(&header.alg)
+                && name.is_some_and(|name| keys.iter().all(|key| key.id.as_deref() != Some(name)));
+            let awaited = if may_be_new { self.wanted(issuer, name, now) } else { None };
+            return Err(awaited.unwrap_or(Refused::Algorithm));
         }
         // A key without a name may be any; one with another name is another one.
-        let is_named = |key: &&Key| match (&key.id, &header.kid) {
+        let is_named = |key: &&Key| match (key.id.as_deref(), name) {
             (Some(of_key), Some(said)) => of_key == said,
             _ => true,
         };
         let mut refused = Refused::UnknownKey;
         for key in of_algorithm().filter(is_named) {
             match of_issuer.verify(token, key) {
-                Ok(claims) => return self.principal(of_issuer, &claims, now),
+                Ok(claims) => {
+                    let signed_with = SignedWith { issuer: place_of(issuer), key: key.number };
+                    return Ok(self.principal(of_issuer, &claims, now)?.signed_with(signed_with));
+                }
                 // Another key may fit.
                 Err(Refused::Signature) => refused = Refused::Signature,
                 Err(other) => return Err(other),
             }
         }
-        // A key may have been added without a name, or under one that is not known yet.
-        if refused == Refused::UnknownKey {
-            self.want_keys(issuer, now);
+        if refused == Refused::UnknownKey
+            && let Some(awaited) = self.wanted(issuer, name, now)
+        {
+            return Err(awaited);
         }
         Err(refused)
+    }
+
+    /// Has keys of an issuer asked for, because a token names one that is not known.
+    fn wanted(&self, issuer: usize, name: Option<&str>, now: i64) -> Option<Refused> {
+        let after_s = self.sources.lock().want(issuer, name, now)?;
+        Some(Refused::KeysAwaited { after_s })
     }
 
     fn principal(&self, issuer: &Issuer, claims: &Value, now: i64) -> Result<Principal, Refused> {
@@ -398,8 +427,11 @@ impl Access {
         if self.revocations.read().hold(principal) {
             return Standing::Revoked;
         }
-        if principal.kind() != Kind::Key {
-            return Standing::Holds;
+        match principal.kind() {
+            Kind::Unchecked | Kind::Anonymous => return Standing::Holds,
+            Kind::Token if self.held.read().contains(&principal.key()) => return Standing::Holds,
+            Kind::Token => return Standing::KeyWithdrawn,
+            Kind::Key => {}
         }
         match self.api_keys.read().of_credential(principal.credential()) {
             None => Standing::Revoked,
@@ -416,42 +448,38 @@ impl Access {
     /// [`given`](Self::given) back.
     pub fn due(&self, now: i64) -> Vec<Due> {
         let mut sources = self.sources.lock();
-        let due = sources.iter_mut().enumerate().filter_map(|(index, source)| {
-            source.begin_if_due(now).then(|| Due { index, place: source.place.clone() })
-        });
-        due.collect()
-    }
-
-    fn want_keys(&self, issuer: usize, now: i64) {
-        for source in self.sources.lock().iter_mut().filter(|source| source.gives == Gives::Public(issuer)) {
-            source.want(now);
-        }
+        let due = sources.begin_due(now).into_iter();
+        due.map(|index| Due { index, place: sources.list[index].place.clone() }).collect()
     }
 
     /// Takes what a place gave: its text, and for how many seconds it may be kept, if it says so; or why it
     /// gave none.
     pub fn given(&self, due: &Due, gave: Result<(String, Option<i64>), String>, now: i64) -> Given {
-        let mut sources = self.sources.lock();
+        let sources = &mut self.sources.lock().list;
         let (gives, held) = match sources.get(due.index) {
             Some(source) => (source.gives, source.text.clone()),
             None => return Given::Same,
         };
         let taken = gave.and_then(|(text, max_age)| {
-            let is_news = held.as_deref() != Some(text.as_str());
-            if is_news {
-                // All keys of the issuer are made anew below; here it only has to be readable.
-                self.check_text(gives, &text)?;
-            }
-            Ok((text, max_age, is_news))
+            let is_same = held.as_deref() == Some(text.as_str());
+            let news = if is_same { None } else { Some(self.read(gives, &text)?) };
+            Ok((text, max_age, news))
         });
         let source = &mut sources[due.index];
         match taken {
-            Ok((text, max_age, is_news)) => {
+            Ok((text, max_age, news)) => {
                 source.succeeded(text.into(), max_age, now);
+                let mut is_news = news.is_some();
+                match news {
+                    Some(Text::Keys(keys)) => source.take_keys(keys, now),
+                    Some(Text::ApiKeys(keys)) => *self.api_keys.write() = keys,
+                    None => {}
+                }
+                is_news |= source.forget_gone(now);
                 if !is_news {
                     return Given::Same;
                 }
-                self.take_over(gives, &sources);
+                self.take_over(gives, sources);
                 Given::News
             }
             Err(problem) => {
@@ -461,53 +489,39 @@ impl Access {
         }
     }
 
-    fn check_text(&self, gives: Gives, text: &str) -> Result<(), String> {
+    fn read(&self, gives: Gives, text: &str) -> Result<Text, String> {
         match gives {
-            Gives::Public(_) => read_public(text).map(drop).map_err(|error| error.to_string()),
-            Gives::Secret(_) => read_secret(text).map(drop).map_err(|error| error.to_string()),
+            Gives::Public(_) => read_public(text).map(Text::Keys).map_err(|error| error.to_string()),
+            Gives::Secret(_) => {
+                read_secret(text).map(|key| Text::Keys(vec![key])).map_err(|error| error.to_string())
+            }
             Gives::ApiKeys => {
                 let file = ApiKeyFile::read(text)?;
                 let unknown =
                     file.keys.iter().flat_map(|key| &key.roles).find(|role| self.role(role).is_none());
                 match unknown {
                     Some(role) => Err(format!("there is no role {role:?}: see auth.roles")),
-                    None => Ok(()),
+                    None => Ok(Text::ApiKeys(ApiKeys::of(&file, &self.roles))),
                 }
             }
         }
     }
 
-    /// Has what the sources gave hold from now on.
+    /// Has the keys of an issuer hold from now on that the sources have.
     fn take_over(&self, gives: Gives, sources: &[Source]) {
-        match gives {
-            Gives::ApiKeys => {
-                let text =
-                    sources.iter().find(|source| source.gives == gives).and_then(|s| s.text.as_deref());
-                if let Some(Ok(file)) = text.map(ApiKeyFile::read) {
-                    *self.api_keys.write() = ApiKeys::of(&file, &self.roles);
-                }
-            }
-            Gives::Public(issuer) | Gives::Secret(issuer) => {
-                let mut keys = Vec::new();
-                for source in sources {
-                    let text = source.text.as_deref();
-                    match (source.gives, text) {
-                        (Gives::Public(of), Some(text)) if of == issuer => {
-                            keys.extend(read_public(text).into_iter().flatten());
-                        }
-                        (Gives::Secret(of), Some(text)) if of == issuer => keys.extend(read_secret(text)),
-                        _ => {}
-                    }
-                }
-                *self.issuers[issuer].keys.write() = keys.into();
-            }
-        }
+        let Some(issuer) = gives.issuer() else { return };
+        let of_issuer = sources.iter().filter(|source| source.gives.issuer() == Some(issuer));
+        let keys: Vec<Key> = of_issuer.flat_map(|source| source.keys.iter().cloned()).collect();
+        *self.issuers[issuer].keys.write() = keys.into();
+        let held = sources.iter().filter_map(|source| Some((place_of(source.gives.issuer()?), source)));
+        let held = held.flat_map(|(issuer, source)| source.held().map(move |key| SignedWith { issuer, key }));
+        *self.held.write() = held.collect();
     }
 
     /// How all places do.
     pub fn sources(&self) -> Vec<SourceHealth> {
         let sources = self.sources.lock();
-        let health = sources.iter().map(|source| SourceHealth {
+        let health = sources.list.iter().map(|source| SourceHealth {
             place: source.place.to_string(),
             confirmed_at: source.confirmed_at,
             problem: source.problem.clone(),
@@ -543,6 +557,9 @@ pub struct TooManyRevocations;
 
 const ALGORITHMS: [Algorithm; 4] = [Algorithm::HS256, Algorithm::RS256, Algorithm::ES256, Algorithm::EdDSA];
 
+/// Those of keys that are published.
+const PUBLIC: [Algorithm; 3] = [Algorithm::RS256, Algorithm::ES256, Algorithm::EdDSA];
+
 fn validation(algorithm: Algorithm, issuer: &str, audience: &[String], leeway: u64) -> Validation {
     let mut validation = Validation::new(algorithm);
     validation.set_issuer(&[issuer]);
@@ -573,6 +590,17 @@ impl Issuer {
             _ => Refused::Malformed,
         })
     }
+}
+
+/// The place of an issuer in the settings, of which there are few.
+fn place_of(issuer: usize) -> u8 {
+    u8::try_from(issuer).unwrap_or(u8::MAX)
+}
+
+/// What was read at a place.
+enum Text {
+    Keys(Vec<Key>),
+    ApiKeys(ApiKeys),
 }
 
 /// What a token says of its issuer, before anything is verified.

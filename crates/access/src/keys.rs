@@ -12,6 +12,8 @@ use spki::ObjectIdentifier;
 use spki::der::asn1::{AnyRef, BitStringRef, UintRef};
 use spki::der::{Decode as _, Reader as _, SliceReader};
 
+use crate::crypto::short_hash;
+
 /// The shortest secret, in bytes: as long as what HMAC-SHA-256 gives (RFC 7518, section 3.2).
 pub const SECRET_LEN_MIN: usize = 32;
 
@@ -36,11 +38,33 @@ pub(crate) struct Key {
     pub(crate) id: Option<String>,
     pub(crate) algorithm: Algorithm,
     pub(crate) key: DecodingKey,
+    /// The same for the same key, wherever and in whatever form it was read; another one for another key.
+    pub(crate) number: KeyNumber,
+}
+
+/// Stands for a key, and tells nothing of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct KeyNumber(u32);
+
+impl KeyNumber {
+    /// Of what is not signed.
+    pub(crate) const NONE: Self = Self(0);
+
+    /// `bytes` are the secret, the modulus of RSA, or the point of a curve.
+    fn of(algorithm: Algorithm, bytes: &[u8]) -> Self {
+        Self(short_hash(&[b"key", format!("{algorithm:?}").as_bytes(), bytes]) as u32)
+    }
+}
+
+impl Key {
+    fn new(algorithm: Algorithm, key: DecodingKey, bytes: &[u8]) -> Self {
+        Self { id: None, algorithm, key, number: KeyNumber::of(algorithm, bytes) }
+    }
 }
 
 impl fmt::Debug for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { id, algorithm, key: _ } = self;
+        let Self { id, algorithm, key: _, number: _ } = self;
         f.debug_struct("Key").field("id", id).field("algorithm", algorithm).finish_non_exhaustive()
     }
 }
@@ -81,7 +105,7 @@ pub enum KeysError {
 pub(crate) fn read_secret(text: &str) -> Result<Key, KeysError> {
     let secret = secret_bytes(text)?;
     let key = DecodingKey::from_secret(secret).map_err(|_empty| KeysError::WeakSecret)?;
-    Ok(Key { id: None, algorithm: Algorithm::HS256, key })
+    Ok(Key::new(Algorithm::HS256, key, secret))
 }
 
 /// The same as bytes.
@@ -131,25 +155,32 @@ fn of_spki(der: &[u8]) -> Option<Key> {
     let info = spki::SubjectPublicKeyInfo::<AnyRef<'_>, BitStringRef<'_>>::from_der(der).ok()?;
     let bytes = info.subject_public_key.as_bytes()?;
     let (algorithm, key) = match info.algorithm.oid {
-        RSA if rsa_len(bytes)? >= RSA_LEN_MIN => (Algorithm::RS256, DecodingKey::from_rsa_der(bytes)),
+        RSA => {
+            let modulus = rsa_modulus(bytes).filter(|modulus| modulus.len() >= RSA_LEN_MIN)?;
+            return Some(Key::new(Algorithm::RS256, DecodingKey::from_rsa_der(bytes), modulus));
+        }
         EC if info.algorithm.parameters_oid().ok()? == P256 && is_p256(bytes) => {
             (Algorithm::ES256, DecodingKey::from_ec_der(bytes))
         }
         ED25519 if bytes.len() == 32 => (Algorithm::EdDSA, DecodingKey::from_ed_der(bytes)),
         _ => return None,
     };
-    Some(Key { id: None, algorithm, key })
+    Some(Key::new(algorithm, key, bytes))
 }
 
-/// The length of the modulus of a key in PKCS #1 (RFC 8017, appendix A.1.1).
-fn rsa_len(der: &[u8]) -> Option<usize> {
+/// The modulus of a key in PKCS #1 (RFC 8017, appendix A.1.1), without zeros before it.
+fn rsa_modulus(der: &[u8]) -> Option<&[u8]> {
     let mut reader = SliceReader::new(der).ok()?;
-    let modulus_len = reader.sequence(|numbers| {
+    let modulus = reader.sequence(|numbers| {
         let modulus = UintRef::decode(numbers)?;
         let _exponent = UintRef::decode(numbers)?;
-        Ok::<_, spki::der::Error>(modulus.as_bytes().len())
+        Ok::<_, spki::der::Error>(modulus.as_bytes())
     });
-    modulus_len.ok()
+    modulus.ok()
+}
+
+fn without_zeros(number: &[u8]) -> &[u8] {
+    &number[number.iter().take_while(|byte| **byte == 0).count()..]
 }
 
 fn is_p256(point: &[u8]) -> bool {
@@ -188,24 +219,50 @@ fn of_jwk(jwk: &Jwk) -> Option<Key> {
     let may_verify = common.public_key_use.as_ref().is_none_or(|of| *of == PublicKeyUse::Signature)
         && common.key_operations.as_ref().is_none_or(|list| list.contains(&KeyOperations::Verify));
     let key = DecodingKey::from_jwk(jwk).ok()?;
-    let algorithm = match (&jwk.algorithm, key.kind()) {
+    let bytes = key.try_get_as_bytes().unwrap_or_default();
+    let (algorithm, number) = match (&jwk.algorithm, key.kind()) {
         (AlgorithmParameters::RSA(_), jsonwebtoken::DecodingKeyKind::RsaModulusExponent { n, .. })
-            if n.iter().skip_while(|byte| **byte == 0).count() >= RSA_LEN_MIN =>
+            if without_zeros(n).len() >= RSA_LEN_MIN =>
         {
-            Algorithm::RS256
+            (Algorithm::RS256, KeyNumber::of(Algorithm::RS256, without_zeros(n)))
         }
-        (AlgorithmParameters::EllipticCurve(of), _)
-            if of.curve == EllipticCurve::P256 && key.try_get_as_bytes().is_ok_and(is_p256) =>
-        {
-            Algorithm::ES256
+        (AlgorithmParameters::EllipticCurve(of), _) if of.curve == EllipticCurve::P256 && is_p256(bytes) => {
+            (Algorithm::ES256, KeyNumber::of(Algorithm::ES256, bytes))
         }
         (AlgorithmParameters::OctetKeyPair(of), _)
-            if of.curve == EllipticCurve::Ed25519 && key.try_get_as_bytes().is_ok_and(|x| x.len() == 32) =>
+            if of.curve == EllipticCurve::Ed25519 && bytes.len() == 32 =>
         {
-            Algorithm::EdDSA
+            (Algorithm::EdDSA, KeyNumber::of(Algorithm::EdDSA, bytes))
         }
         _ => return None,
     };
     let says_so = common.key_algorithm.is_none_or(|said| Algorithm::try_from(said).ok() == Some(algorithm));
-    (may_verify && says_so).then(|| Key { id: common.key_id.clone(), algorithm, key })
+    (may_verify && says_so).then(|| Key { id: common.key_id.clone(), algorithm, key, number })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_has_the_same_number_in_every_form() {
+        use base64::Engine as _;
+        use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+        let pem = include_str!("../tests/keys/ec.pub.pem");
+        let body: String = pem.lines().filter(|line| !line.starts_with("---")).collect();
+        let der = STANDARD.decode(body).unwrap();
+        let (x, y) = der[der.len() - 64..].split_at(32);
+        let (x, y) = (URL_SAFE_NO_PAD.encode(x), URL_SAFE_NO_PAD.encode(y));
+        let ec = serde_json::json!({ "kty": "EC", "crv": "P-256", "kid": "a", "x": x, "y": y });
+        let pem_rsa = include_str!("../tests/keys/rsa1.pub.pem");
+        let body: String = pem_rsa.lines().filter(|line| !line.starts_with("---")).collect();
+        let der = STANDARD.decode(body).unwrap();
+        let n = URL_SAFE_NO_PAD.encode(&der[der.len() - 5 - 256..der.len() - 5]);
+        let rsa = serde_json::json!({ "kty": "RSA", "n": n, "e": "AQAB" });
+        let jwks = serde_json::json!({ "keys": [ec, rsa] }).to_string();
+        let numbers =
+            |text: &str| read_public(text).unwrap().iter().map(|key| key.number).collect::<Vec<_>>();
+        assert_eq!(numbers(&jwks), [numbers(pem), numbers(pem_rsa)].concat());
+        assert_ne!(numbers(pem_rsa), numbers(include_str!("../tests/keys/rsa2.pub.pem")));
+    }
 }

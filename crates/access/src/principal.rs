@@ -5,12 +5,16 @@ use std::sync::{Arc, OnceLock};
 use uuid::{Uuid, Variant};
 
 use crate::crypto::short_hash;
+use crate::keys::KeyNumber;
 use crate::rights::{Action, ORDER, Right, Rights};
 
 /// Who somebody is, as far as the gateway knows. Small, since each connection has one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Principal {
     kind: Kind,
+    /// With a key of which issuer a token is signed, and with which one.
+    issuer: u8,
+    key: KeyNumber,
     subject: Box<str>,
     owner: Owner,
     rights: Arc<Rights>,
@@ -35,6 +39,13 @@ pub enum Kind {
     Token,
     /// An API key.
     Key,
+}
+
+/// A key of an issuer, by its place in the settings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct SignedWith {
+    pub(crate) issuer: u8,
+    pub(crate) key: KeyNumber,
 }
 
 /// What a principal is made of.
@@ -66,6 +77,8 @@ impl Principal {
     fn nobody(kind: Kind, rights: Rights) -> Self {
         Self {
             kind,
+            issuer: 0,
+            key: KeyNumber::NONE,
             subject: Box::from(""),
             owner: Owner(0),
             rights: Arc::new(rights),
@@ -80,6 +93,8 @@ impl Principal {
         let rights = rights.into_iter().filter_map(|right| right.of(shown.subject, shown.tenant));
         Self {
             kind: shown.kind,
+            issuer: 0,
+            key: KeyNumber::NONE,
             subject: shown.subject.into(),
             owner: Owner::of(shown.issuer, shown.tenant, shown.subject),
             rights: Arc::new(Rights::new(rights)),
@@ -88,6 +103,15 @@ impl Principal {
             issued_at: shown.issued_at.unwrap_or(i64::MIN),
             expires_at: shown.expires_at.unwrap_or(i64::MAX),
         }
+    }
+
+    pub(crate) fn signed_with(self, SignedWith { issuer, key }: SignedWith) -> Self {
+        Self { issuer, key, ..self }
+    }
+
+    /// Of a token.
+    pub(crate) fn key(&self) -> SignedWith {
+        SignedWith { issuer: self.issuer, key: self.key }
     }
 
     pub(crate) fn with_rights(mut self, change: impl FnOnce(Arc<Rights>) -> Arc<Rights>) -> Self {

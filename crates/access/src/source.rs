@@ -1,7 +1,10 @@
 //! Where keys come from, and when each place is looked at again. Decides, and fetches nothing.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
+use crate::crypto::short_hash;
+use crate::keys::{Key, KeyNumber};
 use crate::settings::Place;
 
 /// How soon a file is read again, in seconds: within it a key that was taken out is gone.
@@ -21,6 +24,14 @@ const AGAIN_MOST_S: i64 = 60;
 /// before than this, in seconds. Anybody can name keys.
 const WANTED_EVERY_S: i64 = 10;
 
+/// Names of keys that are not known are remembered for so long, in seconds, and so many of them.
+const NAMES_FOR_S: i64 = 60;
+const NAMES_MAX: usize = 1_024;
+
+/// A key that an address no longer gives is forgotten for those who are in when it has not been there for so
+/// long, in seconds, and a second answer said so: one of several servers may be behind the others.
+const GONE_FOR_S: i64 = 10;
+
 /// What a place gives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Gives {
@@ -32,6 +43,68 @@ pub(crate) enum Gives {
     ApiKeys,
 }
 
+impl Gives {
+    /// Whose keys they are, where they verify tokens.
+    pub(crate) fn issuer(self) -> Option<usize> {
+        match self {
+            Self::Public(issuer) | Self::Secret(issuer) => Some(issuer),
+            Self::ApiKeys => None,
+        }
+    }
+}
+
+/// All places.
+#[derive(Debug, Default)]
+pub(crate) struct Sources {
+    pub(crate) list: Vec<Source>,
+    /// Counts each time that one of them is asked.
+    round: u64,
+    /// Keys that tokens have named and that are not known, by a digest of issuer and name.
+    named: HashMap<u64, Named>,
+}
+
+/// When a key that is not known was named.
+#[derive(Debug, Clone, Copy)]
+struct Named {
+    round: u64,
+    at: i64,
+}
+
+impl Sources {
+    pub(crate) fn new(list: Vec<Source>) -> Self {
+        Self { list, ..Self::default() }
+    }
+
+    /// Those that are to be asked now, by their places in the list. Each counts as asked then.
+    pub(crate) fn begin_due(&mut self, now: i64) -> Vec<usize> {
+        let mut begun = Vec::new();
+        for (index, source) in self.list.iter_mut().enumerate() {
+            if source.begin_if_due(now, self.round + 1) {
+                self.round += 1;
+                begun.push(index);
+            }
+        }
+        begun
+    }
+
+    /// A token of an issuer names a key that is not known, or there are none at all. Says in how many seconds
+    /// it is worth coming again; `None` where the issuer's places have been asked since the key was first
+    /// named, and do not have it.
+    ///
+    /// What is remembered has a bound, since anybody can name keys. Who names a great many has the places
+    /// asked no sooner, and has others told to come again at the most.
+    pub(crate) fn want(&mut self, issuer: usize, name: Option<&str>, now: i64) -> Option<u32> {
+        let digest = short_hash(&[b"kid", &issuer.to_be_bytes(), name.unwrap_or_default().as_bytes()]);
+        self.named.retain(|_, named| now.saturating_sub(named.at) < NAMES_FOR_S);
+        if self.named.len() >= NAMES_MAX && !self.named.contains_key(&digest) {
+            self.named.clear();
+        }
+        let named = *self.named.entry(digest).or_insert(Named { round: self.round, at: now });
+        let places = self.list.iter_mut().filter(|source| source.gives == Gives::Public(issuer));
+        places.filter_map(|source| source.want(named.round, now)).max()
+    }
+}
+
 /// A place that gives keys, and how it did.
 #[derive(Debug)]
 pub(crate) struct Source {
@@ -39,10 +112,18 @@ pub(crate) struct Source {
     pub(crate) place: Place,
     due: i64,
     asked: i64,
+    /// The number of the round in which it was asked last, and of the last one that it answered.
+    asked_in: u64,
+    answered_in: u64,
+    is_being_asked: bool,
     failures: u32,
     /// What was read last, if it could be used.
     pub(crate) text: Option<Arc<str>>,
-    /// When that was confirmed last.
+    /// The keys in it that verify tokens.
+    pub(crate) keys: Vec<Key>,
+    /// Those that are no longer in it, and since when; until that is confirmed.
+    gone: Vec<(KeyNumber, i64)>,
+    /// When the text was confirmed last.
     pub(crate) confirmed_at: Option<i64>,
     /// What was wrong the last time.
     pub(crate) problem: Option<String>,
@@ -55,8 +136,13 @@ impl Source {
             place,
             due: i64::MIN,
             asked: i64::MIN,
+            asked_in: 0,
+            answered_in: 0,
+            is_being_asked: false,
             failures: 0,
             text: None,
+            keys: Vec::new(),
+            gone: Vec::new(),
             confirmed_at: None,
             problem: None,
         }
@@ -66,24 +152,32 @@ impl Source {
         matches!(self.place, Place::File(_))
     }
 
-    /// Whether it is time to ask. Then that counts as asked.
-    pub(crate) fn begin_if_due(&mut self, now: i64) -> bool {
+    /// Whether it is time to ask. Then that counts as asked, in this round.
+    fn begin_if_due(&mut self, now: i64, round: u64) -> bool {
         let is_due = now >= self.due;
         if is_due {
-            self.asked = now;
+            (self.asked, self.asked_in, self.is_being_asked) = (now, round, true);
             // Whoever asks says what came of it; if not, then so much later.
             self.due = now.saturating_add(AGAIN_MOST_S);
         }
         is_due
     }
 
-    /// Somebody needs a key that is not here. Says whether it is asked for one soon, or was just now.
-    pub(crate) fn want(&mut self, now: i64) -> bool {
-        if self.is_file() {
-            return false;
+    /// Somebody needs a key that was named after a round, and is not here. It is asked for it, unless it has
+    /// answered since. Says in how many seconds its answer is there, as far as can be told.
+    fn want(&mut self, round: u64, now: i64) -> Option<u32> {
+        if self.answered_in > round {
+            return None;
         }
-        self.due = self.due.min(now.max(self.asked.saturating_add(WANTED_EVERY_S)));
-        self.due <= now || self.text.is_none()
+        if self.is_being_asked {
+            return Some(1);
+        }
+        // Files are read all the time.
+        if !self.is_file() {
+            self.due = self.due.min(now.max(self.asked.saturating_add(WANTED_EVERY_S)));
+        }
+        let left = self.due.saturating_sub(now).clamp(0, AGAIN_MOST_S);
+        Some(u32::try_from(left).unwrap_or(0) + 1)
     }
 
     /// It answered, and what it gave can be used. `max_age` is for how long it says that it may be kept,
@@ -93,10 +187,41 @@ impl Source {
         // Ahead of the end, so that there is time for it to fail.
         let again = if self.is_file() { FILE_EVERY_S } else { fresh * 4 / 5 };
         self.due = now.saturating_add(again);
+        (self.answered_in, self.is_being_asked) = (self.asked_in, false);
         self.failures = 0;
         self.text = Some(text);
         self.confirmed_at = Some(now);
         self.problem = None;
+    }
+
+    /// It gave these keys, and no others.
+    pub(crate) fn take_keys(&mut self, keys: Vec<Key>, now: i64) {
+        let is_there = |number: &KeyNumber| keys.iter().any(|key| key.number == *number);
+        let was_there = self.keys.iter().map(|key| key.number).filter(|number| !is_there(number));
+        let newly_gone: Vec<KeyNumber> =
+            was_there.filter(|number| self.gone.iter().all(|(gone, _)| gone != number)).collect();
+        self.gone.retain(|(number, _)| !is_there(number));
+        // Who changes a file means it.
+        if !self.is_file() {
+            self.gone.extend(newly_gone.into_iter().map(|number| (number, now)));
+        }
+        self.keys = keys;
+    }
+
+    /// Forgets keys that are gone, where an answer has confirmed it; says whether there were some. It is
+    /// asked again for the others.
+    pub(crate) fn forget_gone(&mut self, now: i64) -> bool {
+        let before = self.gone.len();
+        self.gone.retain(|(_, since)| now.saturating_sub(*since) < GONE_FOR_S);
+        if !self.gone.is_empty() {
+            self.due = self.due.min(now.saturating_add(GONE_FOR_S));
+        }
+        self.gone.len() < before
+    }
+
+    /// The keys with which tokens may be signed of those who are in.
+    pub(crate) fn held(&self) -> impl Iterator<Item = KeyNumber> {
+        self.keys.iter().map(|key| key.number).chain(self.gone.iter().map(|(number, _)| *number))
     }
 
     /// It did not, or gave something else: what it gave before goes on being used. Says whether that is
@@ -105,6 +230,7 @@ impl Source {
         let again = (AGAIN_LEAST_S << self.failures.min(6)).min(AGAIN_MOST_S);
         let again = if self.is_file() { FILE_EVERY_S } else { again };
         self.due = now.saturating_add(again);
+        self.is_being_asked = false;
         self.failures = self.failures.saturating_add(1);
         self.problem.replace(problem.clone()) != Some(problem)
     }
@@ -118,18 +244,24 @@ mod tests {
         Source::new(Gives::Public(0), Place::of("https://id.example/keys").unwrap())
     }
 
+    impl Source {
+        fn begins(&mut self, now: i64) -> bool {
+            self.begin_if_due(now, self.asked_in + 1)
+        }
+    }
+
     #[test]
     fn keys_are_fetched_ahead_of_their_end() {
         let mut source = of_url();
-        assert!(source.begin_if_due(1_000));
-        assert!(!source.begin_if_due(1_000), "it is being asked");
+        assert!(source.begins(1_000));
+        assert!(!source.begins(1_000), "it is being asked");
         source.succeeded("a".into(), Some(100), 1_000);
-        assert!(!source.begin_if_due(1_079));
-        assert!(source.begin_if_due(1_080));
+        assert!(!source.begins(1_079));
+        assert!(source.begins(1_080));
         for (said, after) in [(None, 240), (Some(0), 48), (Some(-5), 48), (Some(i64::MAX), 2_880)] {
             source.succeeded("a".into(), said, 2_000);
-            assert!(!source.begin_if_due(2_000 + after - 1), "{said:?}");
-            assert!(source.begin_if_due(2_000 + after), "{said:?}");
+            assert!(!source.begins(2_000 + after - 1), "{said:?}");
+            assert!(source.begins(2_000 + after), "{said:?}");
         }
     }
 
@@ -139,9 +271,9 @@ mod tests {
         source.succeeded("a".into(), None, 0);
         let mut now = 1_000;
         for wait in [1, 2, 4, 8, 16, 32, 60, 60] {
-            assert!(source.begin_if_due(now), "{wait}");
+            assert!(source.begins(now), "{wait}");
             source.failed("away".to_owned(), now);
-            assert!(!source.begin_if_due(now + wait - 1), "{wait}");
+            assert!(!source.begins(now + wait - 1), "{wait}");
             now += wait;
         }
         assert_eq!(source.text.as_deref(), Some("a"));
@@ -151,17 +283,86 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_key_is_asked_for_at_once_and_no_oftener_than_that() {
+    fn a_key_that_an_address_no_longer_gives_is_gone_when_it_says_so_again() {
+        let [one, two] =
+            [include_str!("../tests/keys/rsa1.pub.pem"), include_str!("../tests/keys/ec.pub.pem")];
+        let keys = |texts: &[&str]| crate::keys::read_public(&texts.concat()).unwrap();
+        let held = |source: &Source| source.held().count();
         let mut source = of_url();
-        assert!(source.begin_if_due(0));
-        source.succeeded("a".into(), None, 0);
-        assert!(!source.want(5), "it was asked just now");
-        assert!(!source.begin_if_due(9));
-        assert!(source.begin_if_due(10));
-        source.succeeded("b".into(), None, 10);
-        assert!(source.want(100));
-        assert!(source.begin_if_due(100));
+        let given = |source: &mut Source, texts: &[&str], now: i64| {
+            source.begins(now);
+            source.succeeded(texts.concat().into(), Some(3_600), now);
+            source.take_keys(keys(texts), now);
+            source.forget_gone(now)
+        };
+        assert!(!given(&mut source, &[one, two], 0));
+        assert!(!given(&mut source, &[one], 1_000));
+        assert_eq!((source.keys.len(), held(&source)), (1, 2), "no new token, but those that are in");
+        assert!(!source.begins(1_009) && source.begins(1_010), "it is asked again soon");
+        // A server that was behind the others.
+        assert!(!given(&mut source, &[one, two], 1_010));
+        assert!(!given(&mut source, &[one], 2_000) && !given(&mut source, &[one], 2_009));
+        assert!(given(&mut source, &[one], 2_010));
+        assert_eq!(held(&source), 1);
+        assert!(!source.begins(4_000), "fresh for long");
+
         let mut file = Source::new(Gives::Public(0), Place::of("keys.pem").unwrap());
-        assert!(!file.want(100));
+        given(&mut file, &[one, two], 0);
+        given(&mut file, &[two], 1);
+        assert_eq!(held(&file), 1);
+    }
+
+    #[test]
+    fn a_key_that_is_not_known_is_asked_for_and_then_decided() {
+        let mut sources = Sources::new(vec![of_url()]);
+        assert_eq!(sources.begin_due(0), [0]);
+        assert_eq!(sources.want(0, None, 0), Some(1), "the first keys are on their way");
+        sources.list[0].succeeded("a".into(), None, 1);
+        // Asked for at once, unless it was asked just now.
+        assert_eq!(sources.want(0, Some("new"), 4), Some(7));
+        assert_eq!(sources.begin_due(9), [0; 0]);
+        assert_eq!(sources.begin_due(10), [0]);
+        assert_eq!(sources.want(0, Some("newer"), 10), Some(1), "and named too late for this answer");
+        sources.list[0].succeeded("a".into(), None, 11);
+        assert_eq!(sources.want(0, Some("new"), 11), None, "it does not have it");
+        assert_eq!(sources.want(0, Some("newer"), 11), Some(10));
+        assert_eq!(sources.begin_due(20), [0]);
+        // Nobody can say while it does not answer.
+        sources.list[0].failed("away".to_owned(), 21);
+        assert_eq!(sources.want(0, Some("newer"), 21), Some(2));
+        assert_eq!(sources.begin_due(22), [0]);
+        sources.list[0].succeeded("a".into(), None, 22);
+        assert_eq!(sources.want(0, Some("newer"), 23), None);
+        // It may have come to be meanwhile.
+        assert_eq!(sources.want(0, Some("new"), 100), Some(1));
+        assert_eq!(sources.want(1, Some("of another issuer"), 100), None);
+    }
+
+    #[test]
+    fn who_names_many_keys_has_none_asked_for_sooner_and_keeps_nobody_out() {
+        let mut sources = Sources::new(vec![of_url()]);
+        let mut asked = 0;
+        for now in 0..200 {
+            for n in 0..1_000 {
+                sources.want(0, Some(&format!("{now} {n}")), now);
+            }
+            assert!(sources.named.len() <= NAMES_MAX);
+            // Its first token comes right after an answer without it.
+            if now == 101 {
+                assert!(sources.want(0, Some("new"), now).is_some(), "come again");
+            }
+            for index in sources.begin_due(now) {
+                asked += 1;
+                sources.list[index].succeeded("a".into(), None, now);
+            }
+        }
+        assert!(asked <= 20, "{asked}");
+        let mut files = Sources::new(vec![Source::new(Gives::Public(0), Place::of("keys.pem").unwrap())]);
+        files.begin_due(0);
+        files.list[0].succeeded("a".into(), None, 0);
+        assert_eq!(files.want(0, Some("x"), 0), Some(2));
+        assert_eq!(files.begin_due(1), [0]);
+        files.list[0].succeeded("a".into(), None, 1);
+        assert_eq!(files.want(0, Some("x"), 1), None);
     }
 }

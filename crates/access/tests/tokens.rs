@@ -111,7 +111,7 @@ fn a_name_of_a_key_is_compared_and_nothing_else() {
     assert_eq!(with(&one, None), None);
     assert_eq!(with(&two, None), None);
     assert_eq!(with(&one, Some("two")), Some(Refused::Signature));
-    for id in [
+    let ids = [
         "../../../../dev/null",
         "/dev/null",
         "file:///etc/passwd",
@@ -121,9 +121,62 @@ fn a_name_of_a_key_is_compared_and_nothing_else() {
         "one\0",
         "One",
         "",
-    ] {
-        assert_eq!(with(&one, Some(id)), Some(Refused::UnknownKey), "{id:?}");
+    ];
+    // It may be new, so the place is asked once more; then that is its last word.
+    let ec = SigningKey::of_pem(include_str!("keys/ec.pem")).unwrap();
+    for id in ids {
+        assert!(with(&one, Some(id)).unwrap().after_s().is_some(), "{id:?}");
+        assert!(with(&ec, Some(id)).unwrap().after_s().is_some(), "{id:?}");
     }
+    let [due] = access.due(now() + 2).try_into().unwrap();
+    assert!(with(&one, Some("One")).unwrap().after_s().is_some(), "it was only just asked");
+    assert_eq!(access.given(&due, Ok((jwks, None)), now()), Given::Same);
+    for id in ids {
+        assert_eq!(with(&one, Some(id)), Some(Refused::UnknownKey), "{id:?}");
+        assert_eq!(with(&ec, Some(id)), Some(Refused::Algorithm), "{id:?}");
+    }
+    // A name that is known, an algorithm that none of its keys has: nothing to wait for.
+    assert_eq!(with(&ec, Some("one")), Some(Refused::Algorithm));
+    let secret = SigningKey::of_secret(SECRET).unwrap();
+    assert_eq!(with(&secret, Some("new")), Some(Refused::Algorithm), "secrets are not published");
+}
+
+#[test]
+fn who_came_in_with_a_key_goes_with_it() {
+    let (one, two) = (include_str!("keys/rsa1.pub.pem"), include_str!("keys/ec.pub.pem"));
+    let sign = |key: &str| SigningKey::of_pem(key).unwrap().sign(&claims(json!({})), None).unwrap();
+    let (by_one, by_two) = (sign(include_str!("keys/rsa1.pem")), sign(include_str!("keys/ec.pem")));
+    let given = |access: &Access, text: &str, at: i64| {
+        let due = access.due(at);
+        access.given(&due[0], Ok((text.to_owned(), None)), at)
+    };
+    let both = format!("{one}{two}");
+    let access = access_with(&[&both], &[SECRET]);
+    let of = |token: &str| access.authenticate(token).unwrap();
+    let (alice, bob) = (of(&by_one), of(&by_two));
+    let carol = of(&hs256(SECRET, &claims(json!({}))));
+    let standings =
+        |access: &Access| [&alice, &bob, &carol].map(|who| access.standing(who) == Standing::Holds);
+    assert_eq!(standings(&access), [true; 3]);
+    assert_eq!(given(&access, two, now() + 10), Given::News);
+    assert_eq!(access.standing(&alice), Standing::KeyWithdrawn);
+    assert_eq!(standings(&access), [false, true, true]);
+    // The same key in another form is the same one.
+    let as_jwks = jwks(&[rsa_jwk(one, "any")]);
+    assert_eq!(given(&access, &as_jwks, now() + 20), Given::News);
+    assert_eq!(standings(&access), [true, false, true]);
+
+    // An address is believed when it says so twice.
+    let issuer = IssuerConfig { keys: vec!["https://id.example/keys".to_owned()], ..issuer(0, 0) };
+    let access = Access::new(AuthConfig { issuers: vec![issuer], ..AuthConfig::default() }).unwrap();
+    let at = now();
+    assert_eq!(given(&access, &both, at), Given::News);
+    let alice = access.authenticate(&by_one).unwrap();
+    assert_eq!(given(&access, two, at + 1_000), Given::News);
+    assert_eq!(access.authenticate(&by_one).unwrap_err(), Refused::Algorithm, "at the door at once");
+    assert_eq!(access.standing(&alice), Standing::Holds);
+    assert_eq!(given(&access, two, at + 1_010), Given::News);
+    assert_eq!(access.standing(&alice), Standing::KeyWithdrawn);
 }
 
 #[test]

@@ -4,4 +4,5 @@
 //! do that with is the kit's, which the tests of the gateway share.
 
 pub mod bench;
+mod node;
 pub mod outages;

@@ -31,8 +31,11 @@ words! {
         RateLimited = "rate_limited",
         /// there is no room for the connection, in all or of its address; `retry_after_ms` is spread
         TooManyConnections = "too_many_connections",
-        /// the token has expired: come back with a new one
+        /// the token has expired, or the key that it is signed with was withdrawn: come back with a new one
         TokenExpired = "token_expired",
+        /// whether the token holds cannot be told yet, since keys of its issuer are being fetched: come back
+        /// with the same one after `retry_after_ms`
+        KeysAwaited = "keys_awaited",
         /// an operator ended the connection (not used yet)
         Disconnected = "disconnected",
         /// no token came in time, it does not hold, it gives no right to the address, or it was revoked;
@@ -60,6 +63,7 @@ impl CloseCode {
             Self::RateLimited => 4004,
             Self::TooManyConnections => 4005,
             Self::TokenExpired => 4006,
+            Self::KeysAwaited => 4007,
             Self::Disconnected => 4500,
             Self::Unauthorized => 4501,
             Self::BadRequest => 4502,
@@ -101,6 +105,7 @@ mod tests {
             (CloseCode::RateLimited, true),
             (CloseCode::TooManyConnections, true),
             (CloseCode::TokenExpired, true),
+            (CloseCode::KeysAwaited, true),
             (CloseCode::Unauthorized, false),
             (CloseCode::BadRequest, false),
             (CloseCode::Normal, false),

@@ -31,6 +31,9 @@ words! {
         StorageUnavailable = "storage_unavailable",
         /// the token of `auth` does not hold, or is another subject's; the connection is as it was
         InvalidToken = "invalid_token",
+        /// whether the token of `auth` holds cannot be told yet, since keys of its issuer are being fetched:
+        /// send the same again after `retry_after_ms`; the connection is as it was
+        KeysAwaited = "keys_awaited",
         /// the right to it is missing, or there is no token yet
         Forbidden = "forbidden",
     }

@@ -585,6 +585,37 @@ pub struct RedisView {
     pub storage: StorageView,
 }
 
+/// The settings that are in effect, secrets masked.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "ts", derive(ts_rs::TS), ts(optional_fields))]
+pub struct ConfigView {
+    /// The file that was read, if there was one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub file: Option<String>,
+    /// What holds up and may still be a mistake.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub warning: Option<String>,
+    /// One after the other, by section.
+    pub settings: Vec<SettingView>,
+}
+
+/// A setting.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "ts", derive(ts_rs::TS), ts(optional_fields))]
+pub struct SettingView {
+    /// Its key, such as `http.listen`.
+    pub key: String,
+    /// Its value; null where it is not set.
+    #[cfg_attr(feature = "ts", ts(type = "unknown"))]
+    pub value: serde_json::Value,
+    /// Where it came from: `default`, a file, an environment variable, a flag, or what made it less; absent
+    /// where that is not known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub origin: Option<String>,
+}
+
 /// What is to be no longer valid: one of these.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -55,10 +55,11 @@ pub use codes::{EndCode, ErrorCode};
 pub use entry::{EntryMessage, MISSED_BEFORE, ORDER_ID, SKIPPED, SNAPSHOT};
 pub use fields::{Fields, OrderedFields};
 pub use http::{
-    Accepted, AuthenticationView, ChannelSetAside, ClaimRequest, DeadLetter, DeadLetterList, Entries,
-    ExtendRequest, FailRequest, Failure, Gap, HealthView, JobOutcome, LeaseHeld, Live, Offer, OfferedJob,
-    OrderCancelling, OrderList, OrderPlaced, OrderStatus, OrderView, Previous, RedisView, ReleaseRequest,
-    ReportAccepted, Revoke, RevokedOn, StorageView, Swap, WebSocketView, ZoneList, ZoneView,
+    Accepted, AuthenticationView, ChannelSetAside, ClaimRequest, ConfigView, DeadLetter, DeadLetterList,
+    Entries, ExtendRequest, FailRequest, Failure, Gap, HealthView, JobOutcome, LeaseHeld, Live, Offer,
+    OfferedJob, OrderCancelling, OrderList, OrderPlaced, OrderStatus, OrderView, Previous, RedisView,
+    ReleaseRequest, ReportAccepted, Revoke, RevokedOn, SettingView, StorageView, Swap, WebSocketView,
+    ZoneList, ZoneView,
 };
 pub use kind::{EntryId, EntryKind, NodeId, UnknownKind, WhyUnknown};
 pub use lane::Lane;

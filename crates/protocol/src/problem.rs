@@ -57,6 +57,8 @@ words! {
         UnknownKey = "unknown_key",
         /// nobody has published to the zone, or it was removed
         UnknownZone = "unknown_zone",
+        /// this node has no open connection of this id
+        UnknownConnection = "unknown_connection",
         /// the process is only a worker
         NoGateway = "no_gateway",
         /// the address does not take this method
@@ -147,6 +149,9 @@ words! {
         UnknownWhileDegraded = "unknown_while_degraded",
         /// nobody could carry the order out
         NoWorker = "no_worker",
+        /// whether the token holds cannot be told yet, since keys of its issuer are being fetched: send the
+        /// same again after `Retry-After`
+        KeysAwaited = "keys_awaited",
     }
 }
 
@@ -177,6 +182,7 @@ impl ProblemCode {
             | Self::UnknownDeadLetter
             | Self::UnknownKey
             | Self::UnknownZone
+            | Self::UnknownConnection
             | Self::NoGateway => 404,
             Self::MethodNotAllowed => 405,
             Self::BodyTimeout => 408,
@@ -214,7 +220,8 @@ impl ProblemCode {
             | Self::QueueFull
             | Self::StorageDegraded
             | Self::UnknownWhileDegraded
-            | Self::NoWorker => 503,
+            | Self::NoWorker
+            | Self::KeysAwaited => 503,
         }
     }
 }

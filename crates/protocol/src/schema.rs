@@ -6,10 +6,11 @@ use schemars::{Schema, SchemaGenerator};
 use serde_json::{Map, Value, json};
 
 use crate::{
-    Accepted, ClaimRequest, ClientMessage, CloseCode, DeadLetterList, Entries, ErrorCode, ExtendRequest,
-    FailRequest, HealthView, JobOutcome, LeaseHeld, Live, Offer, OrderCancelling, OrderId, OrderList,
-    OrderPlaced, OrderStatus, OrderView, Problem, ProblemCode, RedisView, ReleaseRequest, ReportAccepted,
-    Revoke, RevokedOn, ServerMessage, Swap, Zone, ZoneList, stats::StatsView,
+    Accepted, ClaimRequest, ClientMessage, CloseCode, ConfigView, DeadLetterList, Entries, ErrorCode,
+    ExtendRequest, FailRequest, HealthView, JobOutcome, LeaseHeld, Live, Offer, OrderCancelling, OrderId,
+    OrderList, OrderPlaced, OrderStatus, OrderView, Problem, ProblemCode, RedisView, ReleaseRequest,
+    ReportAccepted, Revoke, RevokedOn, ServerMessage, Swap, Zone, ZoneList,
+    stats::{ConnectionStory, StatsView},
 };
 
 /// What may be left out is left out, and never null.
@@ -94,10 +95,12 @@ fn definitions(settings: SchemaSettings, path: &'static str) -> Map<String, Valu
         JobOutcome,
         Revoke,
         RevokedOn,
+        ConfigView,
         Live,
         HealthView,
         RedisView,
         StatsView,
+        ConnectionStory,
     ];
     generator.take_definitions(true)
 }
@@ -117,6 +120,33 @@ pub fn json_schema() -> Value {
 /// The same as components of OpenAPI 3.1.
 pub fn components() -> Map<String, Value> {
     definitions(SchemaSettings::draft2020_12(), "/components/schemas")
+}
+
+/// Leaves of definitions those alone that something refers to, or that these refer to.
+pub fn keep_referred(schemas: &mut Map<String, Value>, by: &Value) {
+    let (mut kept, mut found) = (Map::new(), Vec::new());
+    named_in(by, &mut found);
+    while let Some(name) = found.pop() {
+        if let Some(schema) = schemas.remove(&name) {
+            named_in(&schema, &mut found);
+            kept.insert(name, schema);
+        }
+    }
+    *schemas = kept;
+}
+
+/// The names of schemas that a document refers to.
+fn named_in(value: &Value, found: &mut Vec<String>) {
+    match value {
+        Value::Object(fields) => {
+            if let Some(Value::String(path)) = fields.get("$ref") {
+                found.extend(path.strip_prefix("#/components/schemas/").map(str::to_owned));
+            }
+            fields.values().for_each(|value| named_in(value, found));
+        }
+        Value::Array(values) => values.iter().for_each(|value| named_in(value, found)),
+        _ => {}
+    }
 }
 
 /// The alternatives of messages by their type, in the definitions of these.
@@ -144,7 +174,7 @@ fn alternatives_within(schema: &Value) -> Vec<(&str, &Value)> {
 
 /// The WebSockets of a gateway. `version` is the program's.
 pub fn asyncapi(version: &str) -> Value {
-    let schemas = definitions(SchemaSettings::draft07(), "/components/schemas");
+    let mut schemas = definitions(SchemaSettings::draft07(), "/components/schemas");
     let mut messages = Map::new();
     let (mut told, mut asked) = (Map::new(), Map::new());
     for (side, name, names) in
@@ -162,6 +192,8 @@ pub fn asyncapi(version: &str) -> Value {
             messages.insert(id, message);
         }
     }
+    let messages = Value::Object(messages);
+    keep_referred(&mut schemas, &messages);
     let every: Map<String, Value> = told.clone().into_iter().chain(asked.clone()).collect();
     let since =
         json!({ "type": "string", "description": "The position to resume from, `<epoch>:<offset>`." });

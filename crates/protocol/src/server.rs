@@ -324,6 +324,9 @@ pub struct ErrorMessage {
     /// Whether the request stands, and its final answer is yet to come.
     #[serde(default)]
     pub temporary: bool,
+    /// When the same request may succeed, in milliseconds from now, where that can be told.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub retry_after_ms: Option<u64>,
     /// What was wrong and what would be right, for people.
     pub message: String,
     /// The channel concerned; where that is none, as the client wrote it.

@@ -3,20 +3,21 @@
 use ts_rs::{Config, TS};
 
 use crate::stats::{
-    ChannelsView, ConnectionHealth, ConnectionInfo, ConnectionsView, DroppedMessages, DurationBucket,
-    HttpView, InteropCounts, JobsView, MemoryUsage, MessagesView, OrdersView, OutageView, OutsideInvalid,
-    OutsideRefused, RefusedEntries, SkippedEntries, StatsView, Timing, TransportKind,
+    ChannelsView, ConnectionHealth, ConnectionInfo, ConnectionStory, ConnectionsView, DroppedMessages,
+    DurationBucket, HttpView, InteropCounts, JobsView, MemoryUsage, MessagesView, OrdersView, OutageView,
+    OutsideInvalid, OutsideRefused, RefusedEntries, SkippedEntries, StateSpell, StatsView, SubscriptionInfo,
+    SubscriptionPhase, Timing, TransportKind,
 };
 use crate::{
     Accepted, Answer, Auth, Authenticated, Authentication, AuthenticationView, BackendName, BackendState,
     BackendStateMessage, Bare, CaughtUp, ChannelName, ChannelSetAside, ClaimRequest, ClientMessage,
-    CloseCode, Closing, Connection, ConnectionEstablished, DeadLetter, DeadLetterList, EndCode, Entries,
-    EntryMessage, Epoch, ErrorCode, ErrorMessage, ExtendRequest, FailRequest, Failure, FieldFault,
+    CloseCode, Closing, ConfigView, Connection, ConnectionEstablished, DeadLetter, DeadLetterList, EndCode,
+    Entries, EntryMessage, Epoch, ErrorCode, ErrorMessage, ExtendRequest, FailRequest, Failure, FieldFault,
     HealthView, Heartbeat, JobOutcome, Lane, LeaseHeld, Live, Offer, OfferedJob, OrderCancelling, OrderId,
     OrderList, OrderPlaced, OrderStatus, OrderView, Position, Previous, Problem, ProblemCode, RedisView,
-    ReleaseRequest, ReportAccepted, RequestId, Resync, Revoke, RevokedOn, Scope, ServerMessage, Since,
-    SnapshotEnd, StorageView, Subscribe, Subscribed, Swap, Token, TokenExpiring, Unsubscribe, Unsubscribed,
-    WebSocketView, Zone, ZoneList, ZoneView,
+    ReleaseRequest, ReportAccepted, RequestId, Resync, Revoke, RevokedOn, Scope, ServerMessage, SettingView,
+    Since, SnapshotEnd, StorageView, Subscribe, Subscribed, Swap, Token, TokenExpiring, Unsubscribe,
+    Unsubscribed, WebSocketView, Zone, ZoneList, ZoneView,
 };
 
 /// What the file begins with.
@@ -102,6 +103,8 @@ pub fn declarations() -> String {
         LeaseHeld,
         Revoke,
         RevokedOn,
+        ConfigView,
+        SettingView,
         ReleaseRequest,
         FailRequest,
         Failure,
@@ -131,9 +134,13 @@ pub fn declarations() -> String {
         OutsideInvalid,
         OutsideRefused,
         HttpView,
+        StateSpell,
         ConnectionInfo,
         ConnectionHealth,
         TransportKind,
+        ConnectionStory,
+        SubscriptionInfo,
+        SubscriptionPhase,
     ];
     crate::shape::declarations(&mut add, &config);
     out

@@ -16,6 +16,7 @@ const entryPoints = Object.values(exports).flatMap(({ import: one }) => (one ? `
 rmSync('dist', { recursive: true, force: true });
 for (const [format, extension] of [['esm', '.js'], ['cjs', '.cjs']])
   await build({
+    absWorkingDir: process.cwd(), // esbuild takes the one from before
     entryPoints,
     format,
     outdir: 'dist',

@@ -378,9 +378,10 @@ export const connect = (url: string | (() => string | Promise<string>) = '/', op
     }
   };
 
-  const notRenewed = (error: ClientError) => {
-    if (now() - skewMs < expiresAt) renewing = setTimeout(renew, RENEW_MS);
-    emit('error', error);
+  const notRenewed = (error: ClientError & { retry_after_ms?: number }) => {
+    const again = error.retry_after_ms;
+    if (now() - skewMs < expiresAt) renewing = setTimeout(renew, again ?? RENEW_MS);
+    if (!again) emit('error', error);
   };
 
   const take = (message: wire.ServerMessage & { channel?: string; id?: unknown; timestamp?: string }) => {

@@ -126,13 +126,13 @@ class EventSocket implements SocketLike {
   async #read(signal: AbortSignal) {
     const channels = [...this.#wanted.keys()];
     const all = [...this.#wanted.values()];
-    const query = new URLSearchParams(channels[0] && { channels: channels.join() });
-    if (all.some(({ snapshot }) => snapshot)) query.set('snapshot', all.map(({ snapshot }) => +snapshot).join());
+    const params = new URLSearchParams({ channels: channels.join() });
+    if (all.some(({ snapshot }) => snapshot)) params.set('snapshot', all.map(({ snapshot }) => +snapshot).join());
     const headers: Record<string, string> = { accept: 'text/event-stream' };
     if (all.some(({ since }) => since)) headers['last-event-id'] = all.map(({ since }) => since).join();
     if (this.#token) headers.authorization = `Bearer ${this.#token}`;
     const fetch = this.#fetch;
-    const answer = await fetch(`${this.#url}?${query}`, { headers, signal, cache: 'no-store' });
+    const answer = await fetch(this.#url + (channels[0] ? `?${params}` : ''), { headers, signal, cache: 'no-store' });
     const kind = answer.headers.get('content-type') ?? '';
     if (answer.status !== 200 || !kind.startsWith('text/event-stream')) {
       const problem: wire.Problem = kind.includes('problem+json') ? await answer.json() : {};

@@ -401,6 +401,31 @@ test('a renewal that is refused ends nothing, and is told', async () => {
   assert.deepEqual([errors, client.status.state], [['invalid_token'], 'open']);
 });
 
+test('a renewal whose key the gateway does not know yet is made again, on the same connection alone', async () => {
+  let tokens = 0;
+  const { gateway, clock, client } = setUp({ token: () => `t${++tokens}` });
+  const errors: string[] = [];
+  client.on('error', ({ code }) => errors.push(code));
+  await settle();
+  gateway.socket.greet({ subject: 'alice', authentication: 'required' });
+  gateway.socket.say({ type: 'token_expiring', expires_at: '2026-11-21T03:41:47Z' });
+  await settle();
+  const await_keys = () =>
+    gateway.socket.say({ type: 'error', id: gateway.socket.of('auth').at(-1)!.id, code: 'keys_awaited', temporary: false, message: '', retry_after_ms: 3_000 });
+  await_keys();
+  await clock.advance(2_999);
+  assert.equal(gateway.socket.of('auth').length, 1);
+  await clock.advance(1);
+  await settle();
+  assert.deepEqual([gateway.socket.of('auth').map(({ token }) => token), errors, client.status.state], [['t2', 't3'], [], 'open']);
+  await_keys();
+  gateway.socket.drop(4006, 'token_expired');
+  await clock.advance(1_500);
+  gateway.socket.greet({ subject: 'alice', authentication: 'required' });
+  await clock.advance(10_000);
+  assert.equal(gateway.socket.of('auth').length, 0, 'the one of before is not its own');
+});
+
 test('who has no token where one is needed does not go on, and asks for none in the name of nobody', async () => {
   const { gateway, client } = setUp();
   client.zone('pjm');

@@ -73,7 +73,8 @@ function why({ code = 1006, reason = '' }: Status): string {
     4002: 'The gateway heard nothing from this page for too long',
     4004: 'This address connects or asks too often',
     4005: 'The gateway has no room for more connections',
-    4006: 'The token has expired',
+    4006: 'The token has expired, or its key was withdrawn',
+    4007: 'The gateway is fetching the keys of the token’s issuer',
     4501: 'The token is not accepted',
   };
   if (words[code]) return words[code];

@@ -50,6 +50,7 @@ export interface Stats {
   orders: { placed: number; confirmed: number; failed: number; dead: number; executor: string; other_executors: string[]; jobs: Record<'waiting' | 'delayed' | 'claimed' | 'done' | 'dead', number> | null };
   interop: Record<string, number>;
   http: Record<string, number> & { requests_refused_by_reason: Record<string, number> };
+  storage_history?: { state: string; since: string }[];
   connection_list: Connection[];
   silent_shards: number;
 }

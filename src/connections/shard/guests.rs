@@ -7,7 +7,7 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use tracing::debug;
 
-use super::{Opening, Shard};
+use super::{Opening, Shard, spread_ms, spread_retry_ms};
 use crate::access::{Denied, Principal, Refused, Standing, now_s};
 use crate::connections::connection::{Connection, Guest};
 use crate::model::ChannelName;
@@ -33,6 +33,25 @@ impl Shard {
             authentication: Some(authentication.into()),
             subject: principal.subject().map(str::to_owned),
             token_expires_at: principal.expires_at().and_then(time),
+        }
+    }
+
+    /// Who a client is by now that was let in a moment ago, while its upgrade was under way; and what the
+    /// connection is opened for then.
+    pub(super) fn looked_at_anew(
+        &self,
+        principal: Arc<Principal>,
+        opening: Opening,
+    ) -> (Arc<Principal>, Opening) {
+        match self.gate.standing(&principal) {
+            Standing::Holds => (principal, opening),
+            Standing::Changed(principal) => (principal, opening),
+            Standing::Revoked => {
+                (self.gate.nobody(), Opening::Unauthorized { message: Refused::Revoked.to_string() })
+            }
+            Standing::KeyWithdrawn => {
+                (self.gate.nobody(), Opening::Unauthorized { message: Refused::UnknownKey.to_string() })
+            }
         }
     }
 
@@ -83,9 +102,19 @@ impl Shard {
         match self.gate.authenticate(&auth.token.0) {
             Err(refused) => {
                 self.say_refused(connection, refused);
-                refuse(&refused.to_string());
+                let Some(after_s) = refused.after_s() else {
+                    refuse(&refused.to_string());
+                    if guest.is_waited_for() {
+                        self.close(connection, CloseCode::Unauthorized);
+                    }
+                    return;
+                };
+                let after_ms = u64::from(after_s) * 1_000;
+                let (id, code, message) = (auth.id.as_ref(), ErrorCode::KeysAwaited, refused.to_string());
+                self.send_error_for_now(connection, id, code, &message, None, Some(after_ms));
+                // Nobody is waited for: who has not shown anything else comes back.
                 if guest.is_waited_for() {
-                    self.close(connection, CloseCode::Unauthorized);
+                    self.close_for(connection, CloseCode::KeysAwaited, after_ms + spread_ms());
                 }
             }
             Ok(principal) if before.is_authenticated() && !principal.is_same_as(&before) => {
@@ -163,6 +192,10 @@ impl Shard {
                     }
                     Standing::Revoked => {
                         self.close(connection, CloseCode::Unauthorized);
+                        true
+                    }
+                    Standing::KeyWithdrawn => {
+                        self.close_for(connection, CloseCode::TokenExpired, spread_retry_ms());
                         true
                     }
                 }

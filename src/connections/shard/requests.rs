@@ -343,11 +343,25 @@ impl Shard {
         message: &str,
         channel: Option<&str>,
     ) {
+        self.send_error_for_now(connection, id, code, message, channel, None);
+    }
+
+    /// The same, with when to ask for it again, in milliseconds.
+    pub(super) fn send_error_for_now(
+        &self,
+        connection: &Connection,
+        id: Option<&RequestId>,
+        code: ErrorCode,
+        message: &str,
+        channel: Option<&str>,
+        retry_after_ms: Option<u64>,
+    ) {
         self.stats.count_error(code);
         let error = ServerMessage::Error(ErrorMessage {
             id: id.cloned(),
             code: code.into(),
             temporary: code.is_temporary(),
+            retry_after_ms,
             message: message.to_owned(),
             channel: channel.map(str::to_owned),
             timestamp: Utc::now(),

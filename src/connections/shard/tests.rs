@@ -2,6 +2,7 @@
 
 mod answers;
 mod asking;
+mod guests;
 mod house;
 mod leaving;
 mod pacing;

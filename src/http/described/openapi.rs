@@ -152,6 +152,7 @@ fn parameters(pattern: &str, query: &[(&str, &str)]) -> Vec<Value> {
             "limit" | "connections" => json!({ "type": "integer", "minimum": 0 }),
             "force" => json!({ "type": "boolean" }),
             "status" => of_schema("OrderStatus"),
+            "zone" => of_schema("Zone"),
             _ => json!({ "type": "string" }),
         };
         json!({ "name": name, "in": "query", "description": description, "schema": schema })
@@ -188,7 +189,9 @@ fn openapi() -> Value {
         if route.needs == Needs::Nothing {
             operation["security"] = json!([]);
         } else if route.needs != Needs::EachChannel {
-            operation["responses"]["401"] = json!({ "$ref": "#/components/responses/Problem" });
+            for status in ["401", "503"] {
+                operation["responses"][status] = json!({ "$ref": "#/components/responses/Problem" });
+            }
         }
         if let Some(body) = body(*asked) {
             operation["requestBody"] = body;
@@ -198,6 +201,13 @@ fn openapi() -> Value {
     }
     let mut schemas = schema::components();
     schemas.extend(read_by_hand().map(|(name, schema)| (name.to_owned(), schema)));
+    let responses = json!({
+        "Problem": {
+            "description": "What was wrong, and what would be right.",
+            "content": { "application/problem+json": { "schema": of_schema("Problem") } },
+        },
+    });
+    schema::keep_referred(&mut schemas, &json!([paths, responses]));
     json!({
         "openapi": "3.1.0",
         "info": {
@@ -217,12 +227,7 @@ fn openapi() -> Value {
                     "description": "A JSON Web Token, or an API key of the gateway.",
                 },
             },
-            "responses": {
-                "Problem": {
-                    "description": "What was wrong, and what would be right.",
-                    "content": { "application/problem+json": { "schema": of_schema("Problem") } },
-                },
-            },
+            "responses": responses,
         },
     })
 }

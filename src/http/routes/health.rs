@@ -5,12 +5,15 @@ use std::sync::Arc;
 use hyper::StatusCode;
 use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderValue, VARY};
 use serde::Deserialize;
+use uuid::Uuid;
 use warp::reply::Response;
 use warp::{Filter, Reply};
 
-use super::{App, Handler, handler, json, with};
+use super::{App, Handler, handler, json, segments, with};
+use crate::connections::Listing;
 use crate::http::exposition::Exposition;
 use crate::http::problem::Problem;
+use crate::model::Zone;
 use crate::protocol::{Live, ProblemCode};
 
 /// Connections listed by `/ws/stats` when not asked for more.
@@ -45,18 +48,35 @@ pub(in crate::http) fn redis(app: &Arc<App>) -> Handler {
 }
 
 #[derive(Debug, Deserialize)]
-struct Listing {
+struct Asked {
     connections: Option<usize>,
+    after: Option<Uuid>,
+    zone: Option<Zone>,
 }
 
-/// `GET /ws/stats?connections=`
+/// `GET /ws/stats?connections=&after=&zone=`
 pub(in crate::http) fn stats(app: &Arc<App>) -> Handler {
     handler(with(app).and(warp::query()).then(tell_stats))
 }
 
-async fn tell_stats(app: Arc<App>, listing: Listing) -> Response {
-    let list = listing.connections.unwrap_or(LISTED).min(LISTED_MAX);
-    json(StatusCode::OK, &app.sources.stats(Some(list)).await)
+async fn tell_stats(app: Arc<App>, Asked { connections, after, zone }: Asked) -> Response {
+    let listing = Listing { max: connections.unwrap_or(LISTED).min(LISTED_MAX), after, zone };
+    json(StatusCode::OK, &app.sources.stats(Some(listing)).await)
+}
+
+/// `GET /ws/stats/{connection}`
+pub(in crate::http) fn connection(app: &Arc<App>) -> Handler {
+    handler(with(app).and(segments()).then(tell_connection))
+}
+
+async fn tell_connection(app: Arc<App>, [id]: [String; 1]) -> Result<Response, Problem> {
+    let story = match id.parse::<Uuid>() {
+        Ok(id) => app.sources.connection(id).await,
+        Err(_) => None,
+    };
+    let detail = "this node has no open connection of this id; another one may";
+    let story = story.ok_or_else(|| Problem::new(ProblemCode::UnknownConnection, detail))?;
+    Ok(json(StatusCode::OK, &story))
 }
 
 /// `GET /metrics`

@@ -2,6 +2,7 @@
 //! works with. A filter says what it takes of a request; address and method are found already.
 
 pub(super) mod auth;
+pub(super) mod config;
 pub(super) mod events;
 pub(super) mod health;
 pub(super) mod jobs;
@@ -31,11 +32,14 @@ use crate::access::Gate;
 use crate::channels::Channels;
 use crate::connections::Manager;
 use crate::orders::Orders;
+use crate::protocol::ConfigView;
 
 /// What the routes work with.
 #[derive(Debug)]
 pub(crate) struct App {
     pub(crate) config: HttpConfig,
+    /// All settings, fit to be shown.
+    pub(crate) configured: Arc<ConfigView>,
     pub(crate) manager: Manager,
     pub(crate) channels: Channels,
     pub(crate) orders: Orders,

@@ -4,24 +4,25 @@ use std::time::Duration;
 
 use chrono::Utc;
 use tokio::time;
+use uuid::Uuid;
 use zonewire_protocol::stats::{
-    ChannelsView, HttpView, JobsView, Live as _, OrdersView, OutageView, StatsView,
+    ChannelsView, HttpView, JobsView, Live as _, OrdersView, OutageView, StateSpell, StatsView,
 };
 
 use super::Sources;
-use crate::connections::{Overview, Totals};
+use crate::connections::{ConnectionStory, Listing, Overview, Totals};
 use crate::model::BackendState;
-use crate::storage::JobCounts;
+use crate::protocol::Scope;
+use crate::storage::{self, JobCounts};
 
 /// How long the storage may take to count jobs; a snapshot does not wait for an outage to end.
 const JOBS_WITHIN: Duration = Duration::from_millis(250);
 
 impl Sources {
-    /// Counts everything; with `list`, also what the shards have to be asked for, and up to so many
-    /// connections.
-    pub(crate) async fn stats(&self, list: Option<usize>) -> StatsView {
+    /// Counts everything; with `list`, also what the shards have to be asked for, and these connections.
+    pub(crate) async fn stats(&self, list: Option<Listing>) -> StatsView {
         let (overview, jobs) = tokio::join!(self.manager.stats(list), self.jobs());
-        let Overview { totals, connections: connection_list, tcp, silent_shards } = overview;
+        let Overview { totals, connections: connection_list, next, tcp, silent_shards } = overview;
         let Totals { connections, mut messages } = totals;
         messages.pages = self.channels.page_stats().read();
         messages.replay_bytes = self.channels.page_bytes();
@@ -69,15 +70,42 @@ impl Sources {
                     .map(|(reason, count)| (reason.to_owned(), count))
                     .collect(),
                 revocations: self.gate.revocations(),
+                key_places_stale: self.gate.health().problems.len(),
             },
+            storage_history: self.storage.history(self.outage.toll()).into_iter().map(spell).collect(),
             connection_list,
+            connections_next: next,
             silent_shards,
         }
+    }
+
+    /// All that is known of an open connection of this node.
+    pub(crate) async fn connection(&self, id: Uuid) -> Option<ConnectionStory> {
+        let story = self.manager.story(id).await?;
+        Some(ConnectionStory { node: self.node.to_string(), ..story })
     }
 
     async fn jobs(&self) -> Option<JobsView> {
         let counts = time::timeout(JOBS_WITHIN, self.orders.counts()).await.ok()?.ok()?;
         let JobCounts { waiting, delayed, claimed, done, dead } = counts;
         Some(JobsView { waiting, delayed, claimed, done, dead })
+    }
+}
+
+fn spell(past: storage::StateSpell) -> StateSpell {
+    StateSpell {
+        state: past.state.into(),
+        storage_backend: past.backend.into(),
+        scope: if past.is_all { Scope::All } else { Scope::Some }.into(),
+        since: past.since,
+        until: past.until,
+        lasted_ms: u64::try_from(past.lasted.as_millis()).unwrap_or(u64::MAX),
+        reason_code: past.reason_code.to_owned(),
+        reason: past.reason,
+        entries_late: past.toll.replayed,
+        entries_put_back: past.toll.put_back,
+        entries_let_go: past.toll.let_go,
+        entries_refused: past.toll.refused,
+        logs_lost: past.toll.logs_lost,
     }
 }

@@ -35,6 +35,8 @@ const DOORS: &[(&str, &str, &str)] = &[
     ("GET", "/metrics", "++++++++"),
     ("GET", "/ws/stats", "133333+3"),
     ("GET", "/api/ws/ws/stats", "133333+3"),
+    ("GET", "/ws/stats/{connection}", "133333+3"),
+    ("GET", "/api/config", "133333+3"),
     // The shard asks for each channel: see `tests/it/access.rs`.
     ("GET", "/ws", "++++++++"),
     ("GET", "/ws/market/{zone}", "++++++++"),

@@ -109,6 +109,7 @@ fn expected(address: &Address) -> (u16, &'static str) {
         "/api/orders/{order}/updates" => (422, "invalid_update"),
         // Nobody is asked who they are here.
         "/api/auth/revoke" => (404, "not_found"),
+        "/ws/stats/{connection}" => (404, "unknown_connection"),
         "/assets/{file}" => (404, "not_found"),
         pattern if pattern.starts_with("/api/jobs/") => (409, "not_external"),
         _ => (200, ""),

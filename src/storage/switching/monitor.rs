@@ -341,6 +341,7 @@ impl Announcer {
             scope,
             primaries: of,
             primaries_away: away,
+            toll: core.toll(),
         });
     }
 }

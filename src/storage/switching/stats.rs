@@ -10,6 +10,7 @@ use crate::model::ChannelName;
 use crate::storage::journal::{JournalCounts, JournalDepth};
 use crate::storage::primary::{Area, Place};
 use crate::storage::spool::{Spool, SpoolState};
+use crate::storage::status::Toll;
 use crate::support::counter::Counter;
 
 /// What becomes of channels that go on without Redis, counted.
@@ -96,6 +97,11 @@ impl OutageReader {
         some.map(|(channel, reason)| SetAside { channel: channel.clone(), reason: reason.clone() }).collect()
     }
 
+    /// What outages have cost since the start.
+    pub(crate) fn toll(&self) -> Toll {
+        self.0.upgrade().map(|core| core.toll()).unwrap_or_default()
+    }
+
     /// How it stands now; how long the storage was in each state is not known here.
     pub(crate) fn view(&self) -> OutageView {
         let Some(core) = self.0.upgrade() else {
@@ -142,6 +148,19 @@ impl OutageReader {
 }
 
 impl Core {
+    /// What outages have cost since the start.
+    pub(super) fn toll(&self) -> Toll {
+        let JournalCounts { thinned, refused_full, aged, order_overflow } = self.lock().journal.counts();
+        let LineCounts { replayed, put_back, superseded, lost_logs, .. } = &self.stats;
+        Toll {
+            replayed: replayed.get(),
+            put_back: put_back.get(),
+            let_go: thinned + aged + order_overflow + superseded.get(),
+            refused: refused_full,
+            logs_lost: lost_logs.get(),
+        }
+    }
+
     /// Whether an area serves, or its connection stands again.
     fn serves_soon(&self, area: Area) -> bool {
         let is_up = || match self.primary.areas() {

@@ -20,12 +20,14 @@ use zonewire_protocol::{Accepted, Entries};
 use super::client::{Client, LIMIT, offset};
 use super::eventually::eventually;
 
-/// In memory, on a free port, two shards, and a shutdown without a drain window.
+/// In memory, on a free port, two shards, and a shutdown without a drain window that waits a second for
+/// clients which a test has no more use for.
 pub(crate) fn config() -> Config {
     let mut config = Config::default();
     config.http.listen = SocketAddr::from(([127, 0, 0, 1], 0));
     config.http.shards = 2;
     config.http.drain_s = 0;
+    config.connections.close_grace_ms = 1_000;
     config.storage.backend = StorageChoice::Memory;
     config
 }

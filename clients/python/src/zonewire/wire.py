@@ -27,10 +27,12 @@ __all__ = [
     "ClientMessage",
     "CloseCode",
     "Closing",
+    "ConfigView",
     "Connection",
     "ConnectionEstablished",
     "ConnectionHealth",
     "ConnectionInfo",
+    "ConnectionStory",
     "ConnectionsView",
     "DeadLetter",
     "DeadLetterList",
@@ -92,17 +94,22 @@ __all__ = [
     "RevokedOn",
     "Scope",
     "ServerMessage",
+    "SettingView",
     "Since",
     "Skipped",
     "SkippedEntries",
     "SnapshotEnd",
+    "StateSpell",
     "StatsView",
     "Subscribe",
     "Subscribed",
+    "SubscriptionInfo",
+    "SubscriptionPhase",
     "Swap",
     "Timing",
     "Token",
     "TokenExpiring",
+    "TransportKind",
     "Unsubscribe",
     "Unsubscribed",
     "WebSocketView",
@@ -378,6 +385,7 @@ CloseCode: TypeAlias = Literal[
     "rate_limited",
     "too_many_connections",
     "token_expired",
+    "keys_awaited",
     "disconnected",
     "unauthorized",
     "bad_request",
@@ -399,6 +407,30 @@ class Closing(TypedDict):
     """When to come back, in milliseconds from now; absent when one should not."""
     timestamp: str
     """When it was sent."""
+
+
+class SettingView(TypedDict):
+    """A setting."""
+
+    key: str
+    """Its key, such as `http.listen`."""
+    origin: NotRequired[str]
+    """Where it came from: `default`, a file, an environment variable, a flag, or what made it less; absent
+    where that is not known.
+    """
+    value: Any
+    """Its value; null where it is not set."""
+
+
+class ConfigView(TypedDict):
+    """The settings that are in effect, secrets masked."""
+
+    file: NotRequired[str]
+    """The file that was read, if there was one."""
+    settings: list[SettingView]
+    """One after the other, by section."""
+    warning: NotRequired[str]
+    """What holds up and may still be a mistake."""
 
 
 OrderId: TypeAlias = str
@@ -465,6 +497,10 @@ ConnectionHealth: TypeAlias = Literal["healthy", "behind", "silent", "closing"]
 """How well a connection does."""
 
 
+TransportKind: TypeAlias = Literal["websocket", "events"]
+"""How the client of a connection is reached."""
+
+
 class ConnectionInfo(TypedDict):
     """An open connection."""
 
@@ -477,11 +513,77 @@ class ConnectionInfo(TypedDict):
     health: ConnectionHealth | str
     """How well it does."""
     last_heard_s_ago: int
-    """When anything was last heard from it, in seconds before now."""
+    """When anything was last heard from it, in seconds before now; of a stream of events, for how long it
+    has taken nothing of what waits for it.
+    """
     messages_received: int
     """Text messages that it sent."""
     subject: NotRequired[str]
     """Who its client is, where that was shown."""
+    transport: TransportKind | str
+    """How its client is reached."""
+    waiting_bytes: int
+    """Their bytes."""
+    waiting_messages: int
+    """Messages that wait for it."""
+
+
+SubscriptionPhase: TypeAlias = Literal["catching_up", "live", "finished"]
+"""How far a subscription has come."""
+
+
+class SubscriptionInfo(TypedDict):
+    """A subscription of a connection."""
+
+    channel: str
+    """To what."""
+    epoch: NotRequired[Epoch]
+    """The life of the log that it reads; absent until it has begun."""
+    offset: NotRequired[int]
+    """The newest offset of it that was sent, or had before."""
+    phase: SubscriptionPhase | str
+    """How far it has come."""
+
+
+class ConnectionStory(TypedDict):
+    """`GET /ws/stats/{connection}`: all that is known of an open connection."""
+
+    channels: list[str]
+    """What it is subscribed to."""
+    closing: NotRequired[str]
+    """The reason of the close code, where its close is under way."""
+    connected_at: str
+    """When it was opened."""
+    connected_s: int
+    """How long it has been open, in seconds."""
+    connection_id: str
+    """As said in `connection_established`."""
+    health: ConnectionHealth | str
+    """How well it does."""
+    last_heard_s_ago: int
+    """When anything was last heard from it, in seconds before now; of a stream of events, for how long it
+    has taken nothing of what waits for it.
+    """
+    messages_received: int
+    """Text messages that it sent."""
+    node: str
+    """Which process has it."""
+    opened_on: NotRequired[str]
+    """The channel of the order that it was opened on, with which it ends."""
+    rights: NotRequired[list[str]]
+    """The rights of its client; absent where nobody is asked."""
+    source: NotRequired[str]
+    """The address that it comes from, or the network of that; absent where a proxy does not say."""
+    subject: NotRequired[str]
+    """Who its client is, where that was shown."""
+    subscriptions: list[SubscriptionInfo]
+    """What it is subscribed to, and how far that has come."""
+    token_expires_at: NotRequired[str]
+    """When what its client has shown expires."""
+    transport: TransportKind | str
+    """How its client is reached."""
+    waited_for: bool
+    """Channels wait for it, since it reads more slowly than they go."""
     waiting_bytes: int
     """Their bytes."""
     waiting_messages: int
@@ -508,10 +610,12 @@ class ConnectionsView(TypedDict):
     """WebSockets that have ended, by the reason of the close code."""
     durations: list[DurationBucket]
     """Ended ones by how long they lasted."""
+    event_streams: int
+    """Of these, streams of events."""
     longest_open_s: int
     """For how long the one that is open longest has been so, in seconds."""
     open: int
-    """Open WebSockets."""
+    """Open WebSockets, and streams of events."""
     refused_by_limit: dict[str, int]
     """Connections refused by a limit: `full` (`connections.max`), `tcp` (`connections.tcp_max`), `address`
     (`connections.per_address_max`), `rate` (`connections.connects_per_s`).
@@ -825,6 +929,7 @@ ErrorCode: TypeAlias = Literal[
     "too_many_orders",
     "storage_unavailable",
     "invalid_token",
+    "keys_awaited",
     "forbidden",
 ]
 """Why something that a client asked for was not done."""
@@ -842,6 +947,8 @@ class ErrorMessage(TypedDict):
     """The `id` of the request, when it had one."""
     message: str
     """What was wrong and what would be right, for people."""
+    retry_after_ms: NotRequired[int]
+    """When the same request may succeed, in milliseconds from now, where that can be told."""
     temporary: bool
     """Whether the request stands, and its final answer is yet to come."""
     timestamp: str
@@ -975,6 +1082,10 @@ class HttpView(TypedDict):
     body_bytes: int
     """What the bodies of requests hold that are being read, of all requests together, in bytes
     (`http.bodies_bytes_max`).
+    """
+    key_places_stale: int
+    """Places of keys (files, addresses) that at the moment give nothing that can be used; what they gave
+    before goes on. Health says `"keys":"stale"` then, and the log which and why.
     """
     open: int
     """Open TCP connections, WebSockets among them."""
@@ -1463,6 +1574,7 @@ ProblemCode: TypeAlias = Literal[
     "unknown_dead_letter",
     "unknown_key",
     "unknown_zone",
+    "unknown_connection",
     "no_gateway",
     "method_not_allowed",
     "body_timeout",
@@ -1508,6 +1620,7 @@ ProblemCode: TypeAlias = Literal[
     "storage_degraded",
     "unknown_while_degraded",
     "no_worker",
+    "keys_awaited",
 ]
 """What was wrong with a request. Stable: clients may match on it."""
 
@@ -1519,6 +1632,8 @@ class Problem(TypedDict):
 
     accepted: NotRequired[int]
     """How many prices or updates were accepted all the same."""
+    channel: NotRequired[str]
+    """The channel that is at fault, as the client named it, of several."""
     code: NotRequired[ProblemCode | str]
     """Programs may match on it."""
     detail: NotRequired[str]
@@ -1722,6 +1837,37 @@ ServerMessage: TypeAlias = (
 """A message from the gateway. Field order is part of the snapshot in `tests/fixtures/protocol`."""
 
 
+class StateSpell(TypedDict):
+    """A state that the storage was in, or is, from when it went over into it, and what it cost meanwhile."""
+
+    entries_late: int
+    """Accepted entries that Redis was sent late, meanwhile."""
+    entries_let_go: int
+    """Accepted entries that the log will not have: they were too old or too many, or it refused them."""
+    entries_put_back: int
+    """Entries that were put back into logs which had lost them."""
+    entries_refused: int
+    """Entries that were refused, because the journal was full."""
+    lasted_ms: int
+    """How long it lasted, or has so far, in milliseconds, by a clock that nobody sets."""
+    logs_lost: int
+    """Logs that had lost what they acknowledged."""
+    reason: str
+    """Why, for people."""
+    reason_code: str
+    """A stable word for why, as it began."""
+    scope: Scope | str
+    """Whether it was about all channels, as it began."""
+    since: str
+    """When it began."""
+    state: BackendState | str
+    """Which one."""
+    storage_backend: BackendName | str
+    """Which backend served."""
+    until: NotRequired[str]
+    """When it ended; absent for the one that lasts."""
+
+
 class StatsView(TypedDict):
     """`GET /ws/stats`: what was counted since the start, and how much there is of what. Fields of the
     parts come and go with what is counted; who reads takes those that are missing for nothing.
@@ -1730,9 +1876,13 @@ class StatsView(TypedDict):
     channels: ChannelsView
     """Channels, and their entries."""
     connection_list: list[ConnectionInfo]
-    """Some of the open connections."""
+    """Some of the open connections, in the order of their ids."""
     connections: ConnectionsView
     """WebSockets."""
+    connections_next: NotRequired[str]
+    """There are more connections of those that were asked for: repeat with `after=` this; absent where
+    there are none.
+    """
     http: HttpView
     """Requests, and the TCP connections that bring them."""
     interop: InteropCounts
@@ -1765,6 +1915,8 @@ class StatsView(TypedDict):
     """How well."""
     storage_backend: BackendName | str
     """Which storage serves."""
+    storage_history: list[StateSpell]
+    """The states that the storage was in, the newest first; the first one lasts."""
     timestamp: str
     """When this was said."""
     uptime_s: int

@@ -161,7 +161,7 @@ impl Tally {
         }
     }
 
-    fn add(&mut self, other: Self) -> anyhow::Result<()> {
+    pub(super) fn add(&mut self, other: Self) -> anyhow::Result<()> {
         self.latency_ns.add(&other.latency_ns)?;
         self.handshake_ns.add(&other.handshake_ns)?;
         for (reason, count) in other.failures {
@@ -216,12 +216,14 @@ mod tests {
     };
 
     use super::*;
+    use crate::bench::target::Token;
 
     /// A server that treats each connection to `serve`, and its endpoint.
     fn server(connections: usize, serve: fn(TcpStream)) -> (Endpoint, JoinHandle<()>) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
-        let endpoint = Endpoint { address, host: address.to_string(), path: "/ws".to_owned() };
+        let (host, path, token) = (address.to_string(), "/ws".to_owned(), Token::default());
+        let endpoint = Endpoint { address, host, path, token };
         let serving = thread::spawn(move || {
             for _ in 0..connections {
                 let (stream, _) = listener.accept().unwrap();

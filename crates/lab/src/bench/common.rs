@@ -6,12 +6,28 @@
 use std::{path::PathBuf, sync::Arc};
 
 use clap::Args;
+use zonewire::cli::Hidden;
 
 use super::{
     client::{ClientPlan, Purpose, Seat},
     clock::Clock,
-    target::{self, Endpoint},
+    target::{self, Endpoint, PublishTarget, Token},
 };
+
+/// As whom everything is done.
+#[derive(Debug, Args)]
+pub(super) struct TokenArgs {
+    /// A token or an API key that each handshake and each request shows; better given as ZONEWIRE_TOKEN,
+    /// since others can see flags.
+    #[arg(long, value_name = "TOKEN", env = "ZONEWIRE_TOKEN", hide_env = true, hide_env_values = true)]
+    token: Option<Hidden>,
+}
+
+impl TokenArgs {
+    pub(super) fn token(&self) -> anyhow::Result<Token> {
+        Token::new(self.token.as_ref().map_or("", Hidden::text))
+    }
+}
 
 /// What all the subcommands share.
 #[derive(Debug, Args)]
@@ -28,7 +44,9 @@ pub(super) struct CommonArgs {
     /// A handshake without an answer for so many seconds has failed.
     #[arg(long, default_value_t = 10.0, value_parser = seconds)]
     handshake_timeout: f64,
-    /// A header line added to each handshake, e.g. `Authorization: Bearer abc`; repeatable.
+    #[command(flatten)]
+    token: TokenArgs,
+    /// A header line added to each handshake, e.g. `Origin: https://desk.example`; repeatable.
     #[arg(long = "header", value_name = "NAME: VALUE")]
     headers: Vec<String>,
     /// A text frame that each client sends once it is open; an n in braces stands for the channel number.
@@ -52,14 +70,14 @@ impl CommonArgs {
     /// Seats round robin over the URLs and channels; the last `stalled` ones
     /// do not read.
     pub(super) fn seats(&self, count: usize, stalled: usize) -> anyhow::Result<Vec<Seat>> {
-        let mut places = Vec::new();
+        let (mut places, token) = (Vec::new(), self.token.token()?);
         for channel in 0..self.channels {
             for url in &self.urls {
                 let endpoint = target::websocket(&target::for_channel(url, channel), self.allow_remote)?;
                 let hello =
                     self.send_on_open.as_deref().map(|text| target::for_channel(text, channel).into());
                 places.push(Seat {
-                    endpoint: Arc::new(endpoint),
+                    endpoint: Arc::new(endpoint.shown(&token)),
                     channel: channel as usize,
                     stalled: false,
                     hello,
@@ -69,6 +87,11 @@ impl CommonArgs {
         let seats = (0..count)
             .map(|seat| Seat { stalled: seat >= count - stalled, ..places[seat % places.len()].clone() });
         Ok(seats.collect())
+    }
+
+    /// Where the publisher sends its lines.
+    pub(super) fn publish_target(&self, text: &str) -> anyhow::Result<PublishTarget> {
+        Ok(target::publish(text, self.channels, self.allow_remote)?.shown(&self.token.token()?))
     }
 
     pub(super) fn client_plan(&self, purpose: Purpose, clock: &Clock) -> ClientPlan {
@@ -91,6 +114,8 @@ pub(super) struct GatewayArgs {
     /// Where the gateway is: http://host:port; repeatable for several gateways, which take turns.
     #[arg(long = "url", required = true, value_name = "URL")]
     pub(super) urls: Vec<String>,
+    #[command(flatten)]
+    token: TokenArgs,
     /// The gateway's process, for its CPU time and memory.
     #[arg(long, value_name = "PID")]
     pub(super) server_pid: Option<u32>,
@@ -108,7 +133,8 @@ impl GatewayArgs {
     }
 
     pub(super) fn resolve(&self, urls: &[String]) -> anyhow::Result<Vec<Endpoint>> {
-        urls.iter().map(|url| target::gateway(url, self.allow_remote)).collect()
+        let token = self.token.token()?;
+        urls.iter().map(|url| Ok(target::gateway(url, self.allow_remote)?.shown(&token))).collect()
     }
 }
 

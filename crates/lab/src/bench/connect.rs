@@ -6,7 +6,7 @@ use anyhow::ensure;
 use clap::Args;
 
 use super::{
-    client::{Client, Purpose},
+    client::{Client, Purpose, Tally},
     clock::Clock,
     common::{CommonArgs, seconds},
     cpu::{self, CpuTime},
@@ -31,20 +31,10 @@ pub(super) fn run(args: &ConnectArgs) -> anyhow::Result<ConnectReport> {
     let seats = common.seats(common.open_concurrency, 0)?;
 
     let clock = Clock::start();
-    let cpu_before = pid.map(CpuTime::of).transpose()?;
-    let own_before = CpuTime::own()?;
     let plan = common.client_plan(Purpose::Churn, &clock);
     let client = Client::start(seats, &plan, common.threads, clock)?;
-    thread::sleep(Duration::from_secs_f64(args.duration));
-    ensure!(!client.has_died(), "a client loop ended early");
-    let opened = client.progress.opened.load(Relaxed);
-    let duration_s = clock.seconds_since(plan.started_ns);
-    let cpu_s = match (cpu_before, pid.map(CpuTime::of).transpose()?) {
-        (Some(before), Some(after)) => Some(after.since(before).total_s()),
-        _ => None,
-    };
-    let own_s = CpuTime::own()?.since(own_before).total_s();
-    let tally = client.finish()?;
+    let (churned, tally) = churn(client, pid, args.duration, &clock)?;
+    let Churned { opened, duration_s, server_cpu_s: cpu_s, own_cpu_s: own_s } = churned;
 
     Ok(ConnectReport {
         kind: "connect",
@@ -60,4 +50,33 @@ pub(super) fn run(args: &ConnectArgs) -> anyhow::Result<ConnectReport> {
         client_busy_ratio: own_s / duration_s.max(1e-9),
         failures_by_reason: tally.failures,
     })
+}
+
+/// What a while of opening and closing came to.
+#[derive(Debug)]
+pub(super) struct Churned {
+    pub(super) opened: u64,
+    pub(super) duration_s: f64,
+    pub(super) server_cpu_s: Option<f64>,
+    pub(super) own_cpu_s: f64,
+}
+
+/// Lets a client open and close for so long, and ends it.
+pub(super) fn churn(
+    client: Client,
+    server_pid: Option<u32>,
+    for_s: f64,
+    clock: &Clock,
+) -> anyhow::Result<(Churned, Tally)> {
+    let (begun_ns, own_before) = (clock.now_ns(), CpuTime::own()?);
+    let before = server_pid.map(CpuTime::of).transpose()?;
+    let opened_before = client.progress.opened.load(Relaxed);
+    thread::sleep(Duration::from_secs_f64(for_s));
+    ensure!(!client.has_died(), "a client loop ended early");
+    let opened = client.progress.opened.load(Relaxed) - opened_before;
+    let duration_s = clock.seconds_since(begun_ns);
+    let after = server_pid.map(CpuTime::of).transpose()?;
+    let server_cpu_s = before.zip(after).map(|(before, after)| after.since(before).total_s());
+    let own_cpu_s = CpuTime::own()?.since(own_before).total_s();
+    Ok((Churned { opened, duration_s, server_cpu_s, own_cpu_s }, client.finish()?))
 }

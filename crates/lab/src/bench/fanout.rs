@@ -12,7 +12,7 @@ use super::{
     cpu,
     publisher::{PublishPlan, Published, Publisher},
     report::{FanoutReport, Percentiles, ServerCpu, ServerMemory},
-    target::{self, PublishTarget},
+    target::PublishTarget,
     watch::{Reading, drain, ready},
 };
 
@@ -80,7 +80,7 @@ pub(super) fn run(args: &FanoutArgs) -> anyhow::Result<FanoutReport> {
     let seats = common.seats(args.subscribers, args.stalled)?;
     let mut readers = vec![0; common.channels as usize];
     seats.iter().filter(|seat| !seat.stalled).for_each(|seat| readers[seat.channel] += 1);
-    let target = target::publish(&args.publish, common.channels, common.allow_remote)?;
+    let target = common.publish_target(&args.publish)?;
 
     let clock = Clock::start();
     let rss_before_bytes = common.server_pid.map(cpu::rss_bytes).transpose()?;

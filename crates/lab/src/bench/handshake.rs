@@ -32,9 +32,10 @@ impl Handshake {
     pub(super) fn begin(endpoint: &Endpoint, headers: &[String]) -> (Self, Vec<u8>) {
         let key = generate_key();
         let extra: String = headers.iter().map(|header| format!("{header}\r\n")).collect();
+        let token = endpoint.token.line();
         let request = format!(
             "GET {} HTTP/1.1\r\nHost: {}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
-             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {key}\r\n{extra}\r\n",
+             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {key}\r\n{token}{extra}\r\n",
             endpoint.path, endpoint.host
         );
         (Self { key }, request.into_bytes())
@@ -72,10 +73,15 @@ pub(super) fn status(line: &str) -> Option<u16> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bench::target::Token;
 
     fn begin() -> (Handshake, String) {
-        let endpoint =
-            Endpoint { address: ([127, 0, 0, 1], 80).into(), host: "h:80".into(), path: "/ws?a=b".into() };
+        let endpoint = Endpoint {
+            address: ([127, 0, 0, 1], 80).into(),
+            host: "h:80".into(),
+            path: "/ws?a=b".into(),
+            token: Token::new("abc").unwrap(),
+        };
         let (handshake, request) = Handshake::begin(&endpoint, &["X-A: b".to_owned()]);
         (handshake, String::from_utf8(request).unwrap())
     }
@@ -92,7 +98,7 @@ mod tests {
         let (handshake, request) = begin();
         assert!(request.starts_with("GET /ws?a=b HTTP/1.1\r\nHost: h:80\r\n"));
         assert!(request.contains(&format!("Sec-WebSocket-Key: {}\r\n", handshake.key)));
-        assert!(request.ends_with("X-A: b\r\n\r\n"));
+        assert!(request.ends_with("\r\nAuthorization: Bearer abc\r\nX-A: b\r\n\r\n"));
     }
 
     #[test]

@@ -6,7 +6,7 @@ use http_body_util::{BodyExt, Full};
 use hyper::{
     Request, StatusCode,
     client::conn::http1::{SendRequest, handshake},
-    header::{CONTENT_TYPE, HOST},
+    header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue},
 };
 use hyper_util::rt::TokioIo;
 use tokio::{net::TcpStream, task::JoinSet, time};
@@ -87,9 +87,12 @@ impl KeepAlive {
 
     async fn send(
         &mut self,
-        request: Request<Full<Bytes>>,
+        mut request: Request<Full<Bytes>>,
         expected: StatusCode,
     ) -> anyhow::Result<Answered> {
+        if let Some(bearer) = self.base.token.bearer() {
+            request.headers_mut().insert(AUTHORIZATION, HeaderValue::try_from(bearer)?);
+        }
         let what = format!("{} http://{}{}", request.method(), self.base.host, request.uri());
         let answering = async {
             self.sender.ready().await?;

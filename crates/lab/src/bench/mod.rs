@@ -8,23 +8,27 @@
 //! `limit-server`, are measured by the same code.
 //!
 //! Two subcommands do know it, `order-updates` and `order-throughput`: they
-//! place orders and tell of them over its HTTP interface (`keep_alive`).
+//! place orders and tell of them over its HTTP interface (`keep_alive`). One
+//! more, `handshakes`, starts gateways by itself.
 //!
 //! Every run ends by itself. Only loopback addresses are accepted, unless
 //! `--allow-remote` says that the machine at the other end is fair game.
 
 use clap::{Parser, Subcommand};
 
+mod access;
 mod client;
 mod clock;
 mod common;
 mod connect;
 mod connection;
 pub(crate) mod cpu;
+mod credential;
 mod event_loop;
 mod fanout;
 mod frame;
 mod handshake;
+mod handshakes;
 mod idle;
 mod keep_alive;
 mod order_reports;
@@ -53,6 +57,11 @@ enum BenchCommand {
     Idle(idle::IdleArgs),
     /// Open and close connections over and over.
     Connect(connect::ConnectArgs),
+    /// Do so with each kind of token in turn, against gateways that are started for it, and measure what
+    /// finding out who a client is costs.
+    Handshakes(handshakes::HandshakesArgs),
+    /// Measure how long it takes to find out who somebody is and what that one may do, in this process.
+    Access(access::AccessArgs),
     /// Post updates of orders to a gateway; check order and loss, and measure how soon each is on its
     /// order's socket.
     OrderUpdates(order_updates::OrderUpdatesArgs),
@@ -74,6 +83,14 @@ pub fn run(args: BenchArgs) -> anyhow::Result<()> {
         BenchCommand::Connect(args) => {
             let report = connect::run(&args)?;
             report::emit(&report, args.common.json.as_deref())
+        }
+        BenchCommand::Handshakes(args) => {
+            let report = handshakes::run(&args)?;
+            report::emit(&report, args.json.as_deref())
+        }
+        BenchCommand::Access(args) => {
+            let report = access::run(&args)?;
+            report::emit(&report, args.json.as_deref())
         }
         BenchCommand::OrderUpdates(args) => {
             let report = order_updates::run(&args)?;

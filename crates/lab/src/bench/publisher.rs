@@ -141,8 +141,10 @@ impl Pipe {
         write!(
             stream,
             "POST {} HTTP/1.1\r\nHost: {}\r\nContent-Type: application/x-ndjson\r\n\
-             Transfer-Encoding: chunked\r\nConnection: close\r\n\r\n",
-            endpoint.path, endpoint.host
+             Transfer-Encoding: chunked\r\nConnection: close\r\n{}\r\n",
+            endpoint.path,
+            endpoint.host,
+            endpoint.token.line()
         )
         .context("cannot start the POST")?;
         Ok(Self::Post(stream))

@@ -8,7 +8,7 @@ use anyhow::Context;
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
-use super::{cpu::CpuTime, publisher::Published};
+use super::{cpu::CpuTime, credential::Kind, publisher::Published};
 
 /// What `fanout` found.
 #[derive(Debug, Serialize)]
@@ -118,6 +118,57 @@ pub(super) struct ConnectReport {
     pub(super) client_busy_ratio: f64,
 }
 
+/// What `handshakes` found.
+#[derive(Debug, Serialize)]
+pub(super) struct HandshakesReport {
+    /// `handshakes`.
+    pub(super) kind: &'static str,
+    /// Each kind had so many turns.
+    pub(super) rounds: u32,
+    /// The measured part of a turn.
+    pub(super) duration_s: f64,
+    pub(super) open_concurrency: usize,
+    pub(super) kinds: Vec<HandshakesOfKind>,
+}
+
+/// The same of one kind of credential: medians over its turns, and sums of what is counted.
+#[derive(Debug, Serialize)]
+pub(super) struct HandshakesOfKind {
+    pub(super) shown: Kind,
+    pub(super) opened: u64,
+    pub(super) failed: u64,
+    pub(super) failures_by_reason: BTreeMap<String, u64>,
+    pub(super) handshakes_per_s: f64,
+    /// Per second of the gateway's CPU time: the figure to compare.
+    pub(super) handshakes_per_cpu_s: Option<f64>,
+    pub(super) server_cpu_us_per_handshake: Option<f64>,
+    /// By how much that is more than where nothing is shown.
+    pub(super) more_than_none_us: Option<f64>,
+    pub(super) handshake_us: Option<Percentiles>,
+    pub(super) client_busy_ratio: f64,
+}
+
+/// What `access` found.
+#[derive(Debug, Serialize)]
+pub(super) struct AccessReport {
+    /// `access`.
+    pub(super) kind: &'static str,
+    pub(super) questions: u32,
+    /// Who shows this.
+    pub(super) authenticate: Vec<NsEach>,
+    /// Whether somebody may subscribe.
+    pub(super) may_subscribe: Vec<NsEach>,
+}
+
+/// How long something took in nanoseconds: the median of twenty parts, and their ends.
+#[derive(Debug, Serialize)]
+pub(super) struct NsEach {
+    pub(super) what: &'static str,
+    pub(super) ns: f64,
+    pub(super) ns_least: f64,
+    pub(super) ns_most: f64,
+}
+
 /// A histogram in microseconds.
 #[derive(Debug, Serialize)]
 pub(super) struct Percentiles {
@@ -224,6 +275,19 @@ impl FanoutReport {
     }
 }
 
+impl HandshakesReport {
+    /// With what each kind costs more than none, where that was measured.
+    pub(super) fn compared(mut self) -> Self {
+        let none = self.kinds.iter().find(|of| of.shown == Kind::None);
+        if let Some(none_us) = none.and_then(|none| none.server_cpu_us_per_handshake) {
+            for of in self.kinds.iter_mut().filter(|of| of.shown != Kind::None) {
+                of.more_than_none_us = of.server_cpu_us_per_handshake.map(|us| us - none_us);
+            }
+        }
+        self
+    }
+}
+
 // ===== text =====
 
 impl fmt::Display for FanoutReport {
@@ -293,6 +357,46 @@ impl fmt::Display for ConnectReport {
             writeln!(out, "server cpu    {each:.1} us per connection")?;
         }
         writeln!(out, "client cpu    busy {:.0} %", self.client_busy_ratio * 100.0)
+    }
+}
+
+impl fmt::Display for HandshakesReport {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { rounds, duration_s, open_concurrency, .. } = self;
+        writeln!(
+            out,
+            "turns         {rounds} of {duration_s} s for each kind, {open_concurrency} at a time"
+        )?;
+        for of in &self.kinds {
+            let figure = |value: Option<f64>, digits: usize| {
+                value.map_or_else(|| "-".to_owned(), |value| format!("{value:.digits$}"))
+            };
+            let more = of.more_than_none_us.map(|us| format!(" ({us:+.1})")).unwrap_or_default();
+            writeln!(
+                out,
+                "{:<13} {}/cpu-s, {} us each{more}, {:.0}/s, client busy {:.0} %",
+                of.shown.as_str(),
+                figure(of.handshakes_per_cpu_s, 0),
+                figure(of.server_cpu_us_per_handshake, 1),
+                of.handshakes_per_s,
+                of.client_busy_ratio * 100.0
+            )?;
+            write_counts(out, "  failed", &of.failures_by_reason)?;
+            write_percentiles(out, "  us", of.handshake_us.as_ref())?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for AccessReport {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (question, answers) in [("who shows", &self.authenticate), ("may subscribe", &self.may_subscribe)]
+        {
+            for NsEach { what, ns, ns_least, ns_most } in answers {
+                writeln!(out, "{question:<13} {ns:>10.1} ns ({ns_least:.1} to {ns_most:.1})  {what}")?;
+            }
+        }
+        Ok(())
     }
 }
 

@@ -1,11 +1,15 @@
 //! Addresses: where subscribers connect and where messages are published.
 
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::{
+    fmt,
+    net::{SocketAddr, ToSocketAddrs},
+    sync::Arc,
+};
 
 use anyhow::{Context, bail, ensure};
 use url::Url;
 
-/// One resolved place to connect to.
+/// One resolved place to connect to, and as whom.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Endpoint {
     pub(super) address: SocketAddr,
@@ -13,6 +17,39 @@ pub(super) struct Endpoint {
     pub(super) host: String,
     /// Path and query.
     pub(super) path: String,
+    pub(super) token: Token,
+}
+
+/// What is shown of who asks, if anything. It is not printed.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub(super) struct Token(Option<Arc<str>>);
+
+impl Token {
+    /// Fails where it would not fit into a header.
+    pub(super) fn new(text: &str) -> anyhow::Result<Self> {
+        let token = text.trim();
+        ensure!(
+            token.bytes().all(|byte| byte.is_ascii_graphic()),
+            "a token has visible ASCII characters only"
+        );
+        Ok(Self((!token.is_empty()).then(|| token.into())))
+    }
+
+    /// The value of `Authorization`.
+    pub(super) fn bearer(&self) -> Option<String> {
+        self.0.as_ref().map(|token| format!("Bearer {token}"))
+    }
+
+    /// The same as a line of a head; nothing where nothing is shown.
+    pub(super) fn line(&self) -> String {
+        self.bearer().map(|value| format!("Authorization: {value}\r\n")).unwrap_or_default()
+    }
+}
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.0.is_some() { "***" } else { "none" })
+    }
 }
 
 /// Where the publisher sends its lines.
@@ -72,7 +109,22 @@ pub(super) fn publish(text: &str, channels: u32, allow_remote: bool) -> anyhow::
     }
 }
 
+impl PublishTarget {
+    /// The same for somebody with a token; lines over TCP show none.
+    pub(super) fn shown(mut self, token: &Token) -> Self {
+        if let Self::Http(endpoints) = &mut self {
+            endpoints.iter_mut().for_each(|endpoint| endpoint.token = token.clone());
+        }
+        self
+    }
+}
+
 impl Endpoint {
+    /// The same for somebody with a token.
+    pub(super) fn shown(self, token: &Token) -> Self {
+        Self { token: token.clone(), ..self }
+    }
+
     /// A path below this one; `path` begins with a slash.
     pub(super) fn at(&self, path: &str) -> Self {
         Self { path: format!("{}{path}", self.path), ..self.clone() }
@@ -102,7 +154,7 @@ fn resolve(url: &Url, default_port: u16, allow_remote: bool) -> anyhow::Result<E
         Some(query) => format!("{}?{query}", url.path()),
         None => url.path().to_owned(),
     };
-    Ok(Endpoint { address, host: format!("{host}:{port}"), path })
+    Ok(Endpoint { address, host: format!("{host}:{port}"), path, token: Token::default() })
 }
 
 #[cfg(test)]
@@ -153,6 +205,17 @@ mod tests {
         let PublishTarget::Http(endpoints) = target else { panic!("not http: {target:?}") };
         let paths: Vec<_> = endpoints.iter().map(|endpoint| endpoint.path.as_str()).collect();
         assert_eq!(paths, ["/api/zones/z0/prices", "/api/zones/z1/prices"]);
+    }
+
+    #[test]
+    fn a_token_goes_into_the_head_and_is_not_printed() {
+        let endpoint = websocket("ws://127.0.0.1:1/ws", false).unwrap();
+        assert_eq!(endpoint.token.line(), "");
+        let shown = endpoint.shown(&Token::new(" abc.def\n").unwrap());
+        assert_eq!(shown.token.line(), "Authorization: Bearer abc.def\r\n");
+        assert!(!format!("{shown:?}").contains("abc"), "{shown:?}");
+        assert!(Token::new("a\r\nb").is_err());
+        assert_eq!(Token::new("").unwrap().bearer(), None);
     }
 
     #[test]

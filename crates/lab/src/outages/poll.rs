@@ -8,8 +8,8 @@ use tokio::time::{self, Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 use zonewire::client::{BaseUrl, Http};
 
-use super::node;
 use super::timeline::Said;
+use crate::node;
 
 /// How often a gateway is asked how it is.
 const ASK_EVERY: Duration = Duration::from_millis(50);

@@ -18,7 +18,6 @@ use super::faults::{Fault, Kind, Truth};
 use super::kept::Kept;
 use super::load::{Channel, Producer};
 use super::mirror::Mirror;
-use super::node::{Node, Start};
 use super::outcome::Outcome;
 use super::poll;
 use super::read::{self, Bounds};
@@ -29,6 +28,7 @@ use super::watch::{Moves, Seen, Watcher};
 use super::witness::{Judged, Lane, Witness};
 use super::world::{Redis, World};
 use crate::bench::cpu::rss_bytes;
+use crate::node::{Node, Start};
 use zonewire::client::BaseUrl;
 use zonewire::config::Config;
 use zonewire::model::Zone;
@@ -254,8 +254,10 @@ impl Session {
             let start = Start {
                 program: setup.gateway.clone(),
                 index,
-                redis_url: world.redis.url(proxy.as_ref())?,
+                redis_url: Some(world.redis.url(proxy.as_ref())?),
+                config: None,
                 settings,
+                core: None,
                 log: setup.logs.as_ref().map(|dir| dir.join(format!("{name}-{index}.log"))),
                 clock: if is_of_clock { Some(WallClock::right()?) } else { None },
             };

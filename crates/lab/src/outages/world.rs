@@ -14,7 +14,7 @@ use zonewire_kit::resp::{Reply, Target};
 use zonewire_protocol::BackendState;
 
 use super::faults::{Fault, Kind};
-use super::node::Node;
+use crate::node::Node;
 
 /// How often a thing is looked at that takes a while.
 const LOOK_EVERY: Duration = Duration::from_millis(20);

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests fail by panicking too")]
 
+mod bench_access;
 mod bench_orders;
 mod outages;
 mod support;

@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 
+use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::table::counts;
 use super::{PageCounts, Timing};
-use crate::Open;
 use crate::open::words;
+use crate::{Epoch, Open};
 
 counts! {
     /// WebSockets.
@@ -169,4 +170,66 @@ pub struct ConnectionInfo {
 /// What gateways have that do not say it.
 fn by_web_socket() -> Open<TransportKind> {
     TransportKind::WebSocket.into()
+}
+
+words! {
+    /// How far a subscription has come.
+    pub enum SubscriptionPhase {
+        /// It is brought up to date: what came before is read and sent.
+        CatchingUp = "catching_up",
+        /// Entries are sent as they come.
+        Live = "live",
+        /// Everything that there will ever be was sent.
+        Finished = "finished",
+    }
+}
+
+/// A subscription of a connection.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "ts", derive(ts_rs::TS), ts(optional_fields))]
+pub struct SubscriptionInfo {
+    /// To what.
+    pub channel: String,
+    /// How far it has come.
+    pub phase: Open<SubscriptionPhase>,
+    /// The life of the log that it reads; absent until it has begun.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub epoch: Option<Epoch>,
+    /// The newest offset of it that was sent, or had before.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub offset: Option<u64>,
+}
+
+/// `GET /ws/stats/{connection}`: all that is known of an open connection.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "ts", derive(ts_rs::TS), ts(optional_fields))]
+pub struct ConnectionStory {
+    /// As in the list.
+    #[serde(flatten)]
+    pub info: ConnectionInfo,
+    /// Which process has it.
+    pub node: String,
+    /// When it was opened.
+    pub connected_at: DateTime<Utc>,
+    /// The address that it comes from, or the network of that; absent where a proxy does not say.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub source: Option<String>,
+    /// The channel of the order that it was opened on, with which it ends.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub opened_on: Option<String>,
+    /// When what its client has shown expires.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub token_expires_at: Option<DateTime<Utc>>,
+    /// The rights of its client; absent where nobody is asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rights: Option<Vec<String>>,
+    /// Channels wait for it, since it reads more slowly than they go.
+    pub waited_for: bool,
+    /// The reason of the close code, where its close is under way.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub closing: Option<String>,
+    /// What it is subscribed to, and how far that has come.
+    pub subscriptions: Vec<SubscriptionInfo>,
 }

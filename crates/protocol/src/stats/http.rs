@@ -30,6 +30,9 @@ counts! {
         tokens_refused_by_reason: BTreeMap<String, u64> = counter("tokens_refused", by reason),
         /// Revocations that are remembered.
         revocations: usize = gauge("revocations"),
+        /// Places of keys (files, addresses) that at the moment give nothing that can be used; what they gave
+        /// before goes on. Health says `"keys":"stale"` then, and the log which and why.
+        key_places_stale: usize = gauge("key_places_stale"),
     }
 
     /// TCP connections since the start.

@@ -11,15 +11,16 @@ mod timing;
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 pub use self::channels::{ChannelCounts, ChannelsView, PageCounts, RefusedEntries, SkippedEntries};
 pub use self::connections::{
-    ConnectionHealth, ConnectionInfo, ConnectionsView, DroppedMessages, DurationBucket, MessageCounts,
-    MessagesView, TransportKind,
+    ConnectionHealth, ConnectionInfo, ConnectionStory, ConnectionsView, DroppedMessages, DurationBucket,
+    MessageCounts, MessagesView, SubscriptionInfo, SubscriptionPhase, TransportKind,
 };
 pub use self::http::{AcceptCounts, HttpView, IntakeCounts};
 pub use self::orders::{InteropCounts, JobsView, OrderCounts, OrdersView, OutsideInvalid, OutsideRefused};
-pub use self::storage::{JobsAloneCounts, LineCounts, MemoryUsage, OutageView};
+pub use self::storage::{JobsAloneCounts, LineCounts, MemoryUsage, OutageView, StateSpell};
 pub use self::table::{Live, Metric, MetricKind, Metrics, Number};
 pub use self::timing::{TIMING_BOUNDS_US, Timing};
 use crate::StorageView;
@@ -28,7 +29,7 @@ use crate::StorageView;
 /// parts come and go with what is counted; who reads takes those that are missing for nothing.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[cfg_attr(feature = "ts", derive(ts_rs::TS))]
+#[cfg_attr(feature = "ts", derive(ts_rs::TS), ts(optional_fields))]
 pub struct StatsView {
     /// Which process it is; another one after each start.
     pub node: String,
@@ -57,8 +58,15 @@ pub struct StatsView {
     pub interop: InteropCounts,
     /// Requests, and the TCP connections that bring them.
     pub http: HttpView,
-    /// Some of the open connections.
+    /// The states that the storage was in, the newest first; the first one lasts.
+    #[serde(default)]
+    pub storage_history: Vec<StateSpell>,
+    /// Some of the open connections, in the order of their ids.
     pub connection_list: Vec<ConnectionInfo>,
+    /// There are more connections of those that were asked for: repeat with `after=` this; absent where
+    /// there are none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub connections_next: Option<Uuid>,
     /// Shards too busy to say how many connections each zone has.
     pub silent_shards: usize,
 }

@@ -2,8 +2,46 @@
 
 use std::collections::BTreeMap;
 
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+
 use super::Timing;
 use super::table::counts;
+use crate::{BackendName, BackendState, Open, Scope};
+
+/// A state that the storage was in, or is, from when it went over into it, and what it cost meanwhile.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "ts", derive(ts_rs::TS), ts(optional_fields))]
+pub struct StateSpell {
+    /// Which one.
+    pub state: Open<BackendState>,
+    /// Which backend served.
+    pub storage_backend: Open<BackendName>,
+    /// Whether it was about all channels, as it began.
+    pub scope: Open<Scope>,
+    /// When it began.
+    pub since: DateTime<Utc>,
+    /// When it ended; absent for the one that lasts.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub until: Option<DateTime<Utc>>,
+    /// How long it lasted, or has so far, in milliseconds, by a clock that nobody sets.
+    pub lasted_ms: u64,
+    /// A stable word for why, as it began.
+    pub reason_code: String,
+    /// Why, for people.
+    pub reason: String,
+    /// Accepted entries that Redis was sent late, meanwhile.
+    pub entries_late: u64,
+    /// Entries that were put back into logs which had lost them.
+    pub entries_put_back: u64,
+    /// Accepted entries that the log will not have: they were too old or too many, or it refused them.
+    pub entries_let_go: u64,
+    /// Entries that were refused, because the journal was full.
+    pub entries_refused: u64,
+    /// Logs that had lost what they acknowledged.
+    pub logs_lost: u64,
+}
 
 counts! {
     /// How full this process' own logs are.

@@ -96,7 +96,7 @@ function Promise({ it }: { it: Stats }) {
     <section class={`panel full promise ${it.state}`} aria-labelledby="promise">
       <div class="head"><h1 id="promise">Nothing accepted is lost</h1><span class="spring" /><span class={`chip ${gone > 0 ? 'late' : ''}`}>{gone === 0 ? '0 lost' : `${count(gone)} lost`}</span></div>
       <p class="verdict"><b class={it.state}>{it.state[0]!.toUpperCase() + it.state.slice(1)}</b> for {duration(now - since)}, since {clock(since - skew.value)}. {says[it.state] ?? ''}{it.reason !== null && it.state !== 'healthy' ? <span class="dim"> Why: {it.reason} ({it.reason_code}).</span> : null}</p>
-      <Timeline />
+      <Timeline it={it} />
       <dl class="facts">
         <div><dt>Waiting for Redis</dt><dd>{count(waits)}</dd><dd class="dim">{waits > 0 ? `${bytes(outage.journal_bytes ?? 0)} in the journal` : 'the journal is empty'}</dd></div>
         <div><dt>The oldest waits</dt><dd>{outage.journal_oldest_ms === undefined ? '–' : duration(outage.journal_oldest_ms)}</dd><dd class="dim">{outage.spool !== 'off' ? `spool ${outage.spool}${outage.spool_reason ? `: ${outage.spool_reason}` : ''}` : outage.journal_in_memory_only > 0 ? `${count(outage.journal_in_memory_only)} only in memory` : 'of what Redis has not yet'}</dd></div>
@@ -109,10 +109,12 @@ function Promise({ it }: { it: Stats }) {
   );
 }
 
-/** The states that this page saw, to scale. */
-function Timeline() {
+/** The states that the gateway remembers, and when this page was not connected, to scale. */
+function Timeline({ it: { storage_history: history } }: { it: Stats }) {
   const now = second.value;
-  const list = happenings.value.filter((it) => it.kind !== 'gap' && it.kind !== 'late').sort((a, b) => a.at - b.at);
+  const states = history?.map(({ state, since }) => ({ kind: state, at: Date.parse(since) - skew.value }));
+  const seen = happenings.value.filter((it) => it.kind === 'lost' || it.kind === 'live' || (!states && it.kind !== 'gap' && it.kind !== 'late'));
+  const list = [...(states ?? []), ...seen].sort((a, b) => a.at - b.at);
   const from = Math.max(list[0]?.at ?? now, now - 3_600_000);
   const span = Math.max(60_000, now - from);
   const parts: { kind: string; begin: number; end: number }[] = [];
@@ -136,7 +138,7 @@ function Timeline() {
           return <rect key={it.begin} class={it.kind[0]} x={x} y={0} width={Math.max(2, (1000 * (it.end - Math.max(it.begin, now - span))) / span)} height={28} />;
         })}
       </svg>
-      <p class="scale dim"><span>{clock(now - span)}</span><span>as this page saw it</span><span>now</span></p>
+      <p class="scale dim"><span>{clock(now - span)}</span><span>{states ? 'as the gateway remembers it' : 'as this page saw it'}</span><span>now</span></p>
     </>
   );
 }

@@ -19,6 +19,7 @@ use tokio_tungstenite::tungstenite::Message;
 
 use super::house::{Guest, House, settle};
 use crate::connections::config::ConnectionsConfig;
+use crate::connections::manager::Listing;
 use crate::connections::shard::Opening;
 use crate::model::{ChannelName, DraftEntry, EntryKind, Marks, NodeId, OrderId};
 use crate::storage::model::{Ages, Faults, Laws, ModelServer, Trace};
@@ -174,7 +175,7 @@ async fn the_gateway_ends_what_follows_an_order_that_has_ended_and_says_so() {
         asker.until("it is told again", is_told).await;
         let all = ["subscribed", "routing", "confirmed", "caught_up", "unsubscribed"];
         assert_eq!(kinds(&asker)[4..], all);
-        let inspection = house.shard.inspect(10).await;
+        let inspection = house.shard.inspect(&Listing { max: 10, ..Listing::default() }).await;
         assert_eq!(inspection.connections[0].channels, ["zone:a"]);
     };
     LocalSet::new().run_until(test).await;
@@ -274,7 +275,7 @@ async fn check(seed: u64) -> usize {
         put_off += waits.len();
     }
     // The answers say what there is in the end.
-    let inspection = house.shard.inspect(10).await;
+    let inspection = house.shard.inspect(&Listing { max: 10, ..Listing::default() }).await;
     let held: BTreeSet<String> = inspection.connections[0].channels.iter().cloned().collect();
     assert_eq!(held, subscribed, "seed {seed}");
     put_off

@@ -22,7 +22,7 @@ use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::access::Gate;
+use crate::access::{Gate, Principal};
 use crate::channels::{Channels, ChannelsConfig, ChannelsParts, Delivery};
 use crate::connections::config::ConnectionsConfig;
 use crate::connections::events::{self, EventStream, Wanted};
@@ -64,6 +64,16 @@ impl House {
 
     /// The same on another storage.
     pub(super) async fn on(backend: SharedBackend, node: NodeId, config: ConnectionsConfig) -> Self {
+        Self::guarded(backend, node, config, Gate::off().await)
+    }
+
+    /// The same where clients are asked who they are.
+    pub(super) fn guarded(
+        backend: SharedBackend,
+        node: NodeId,
+        config: ConnectionsConfig,
+        gate: Arc<Gate>,
+    ) -> Self {
         let (clock, held) = std_mpsc::channel();
         task::spawn_blocking(move || held.recv());
         let (live, mut incoming) = mpsc::channel(64);
@@ -78,7 +88,7 @@ impl House {
         let channels = Channels::new(parts, TaskTracker::new(), CancellationToken::new());
         let (status, reader): (StatusWriter, StatusReader) = StatusWriter::new(healthy());
         let manager = Manager::new(Vec::new(), config.clone());
-        let shard = Shard::new(0, config, channels.clone(), Arc::default(), reader, Gate::off().await);
+        let shard = Shard::new(0, config, channels.clone(), Arc::default(), reader, gate);
         let on = Rc::clone(&shard);
         task::spawn_local(async move { on.fan_out_all(&mut incoming).await });
         let socket = TcpSocket::new_v4().unwrap();
@@ -90,11 +100,21 @@ impl House {
 
     /// A connection, without having read anything.
     pub(super) async fn connect(&self, opening: Opening) -> Guest {
-        self.connect_with(opening, false).await
+        self.connect_with(opening, None, false).await
+    }
+
+    /// The same of somebody.
+    pub(super) async fn connect_as(&self, opening: Opening, principal: Arc<Principal>) -> Guest {
+        self.connect_with(opening, Some(principal), false).await
     }
 
     /// The same; a small one's socket holds little that was not read.
-    async fn connect_with(&self, opening: Opening, is_small: bool) -> Guest {
+    async fn connect_with(
+        &self,
+        opening: Opening,
+        principal: Option<Arc<Principal>>,
+        is_small: bool,
+    ) -> Guest {
         let socket = TcpSocket::new_v4().unwrap();
         if is_small {
             socket.set_recv_buffer_size(SOCKET_BYTES as u32).unwrap();
@@ -106,7 +126,7 @@ impl House {
         }
         let tcp = self.manager.admit_tcp(Some(Source::of([127, 0, 0, 1].into()))).unwrap();
         let admission = self.manager.admit(Arc::new(tcp), None).unwrap();
-        self.shard.adopt(Transport::Tcp(server), Bytes::new(), opening, None, admission);
+        self.shard.adopt(Transport::Tcp(server), Bytes::new(), opening, principal, admission);
         let config = WebSocketConfig::default().read_buffer_size(1_024);
         Guest(WebSocketStream::from_raw_socket(client, Role::Client, Some(config)).await)
     }
@@ -139,7 +159,7 @@ impl House {
     async fn subscriber_with(&self, zone: &str, is_small: bool) -> (Guest, Value) {
         let zone = zone.parse().unwrap();
         let mut guest =
-            self.connect_with(Opening::Market { zone, since: None, snapshot: false }, is_small).await;
+            self.connect_with(Opening::Market { zone, since: None, snapshot: false }, None, is_small).await;
         assert_eq!(guest.next().await["type"], "connection_established");
         let subscribed = guest.next().await;
         assert_eq!(subscribed["type"], "subscribed");

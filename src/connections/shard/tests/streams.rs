@@ -12,6 +12,7 @@ use tokio::time;
 use super::house::{House, in_time, settle, until, zone_channel};
 use crate::connections::config::ConnectionsConfig;
 use crate::connections::events::{EventStream, Resume, Wanted};
+use crate::connections::manager::Listing;
 
 fn config() -> ConnectionsConfig {
     ConnectionsConfig { outbox_frames_max: 200, ..ConnectionsConfig::default() }
@@ -109,7 +110,7 @@ async fn one_that_takes_nothing_for_too_long_is_closed_and_then_cut_off() {
             }
         };
         swept(74).await;
-        let infos = shard.inspect(10).await.connections;
+        let infos = shard.inspect(&Listing { max: 10, ..Listing::default() }).await.connections;
         let silent = infos.iter().map(|info| info.last_heard_s_ago).max().unwrap();
         assert!((40..76).contains(&silent), "{silent}");
         assert_eq!(infos.iter().filter(|info| info.last_heard_s_ago == 0).count(), 1);
@@ -142,7 +143,11 @@ async fn one_whose_answer_is_dropped_leaves_nothing_behind() {
         let (events, _client) = house.stream(&zone("pjm")).await;
         let accepted = house.publish("pjm", 150);
         in_time(until("all is accepted", || *accepted.borrow() == 150)).await;
-        assert!(house.shard.inspect(1).await.connections[0].waiting_messages > 0);
+        assert!(
+            house.shard.inspect(&Listing { max: 1, ..Listing::default() }).await.connections[0]
+                .waiting_messages
+                > 0
+        );
         drop(events);
         until("it is gone too", || house.shard.connections.borrow().is_empty()).await;
         let stats = &house.shard.stats;

@@ -1,4 +1,4 @@
-//! The gateways that are checked, as processes.
+//! The gateways that are checked and measured, as processes.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -18,7 +18,7 @@ const ANSWER_PATIENCE: Duration = Duration::from_secs(30);
 /// Finds the gateway to check: the one that was named, or the one that came with this program.
 ///
 /// Fails where there is none, or where it does not say its version.
-pub(super) async fn find(named: Option<&Path>) -> anyhow::Result<PathBuf> {
+pub(crate) async fn find(named: Option<&Path>) -> anyhow::Result<PathBuf> {
     let beside = || Some(std::env::current_exe().ok()?.with_file_name("zonewire"));
     let program = match named {
         Some(path) => path.to_owned(),
@@ -36,7 +36,7 @@ pub(super) async fn find(named: Option<&Path>) -> anyhow::Result<PathBuf> {
 }
 
 /// What a gateway says that it is; fails where it does not within this time.
-pub(super) async fn health(base: &BaseUrl, http: &Http, within: Duration) -> anyhow::Result<HealthView> {
+pub(crate) async fn health(base: &BaseUrl, http: &Http, within: Duration) -> anyhow::Result<HealthView> {
     let response = http.get(base.endpoint("ws/health")).timeout(within).send();
     let response = response.await.context("a gateway did not say how it is")?.bytes().await?;
     serde_json::from_slice(&response).context("a gateway did not say how it is")
@@ -44,43 +44,57 @@ pub(super) async fn health(base: &BaseUrl, http: &Http, within: Duration) -> any
 
 /// A gateway.
 #[derive(Debug)]
-pub(super) struct Node {
+pub(crate) struct Node {
     /// Where it answers.
-    pub(super) base: BaseUrl,
+    pub(crate) base: BaseUrl,
     gateway: Gateway,
     start: Start,
 }
 
 /// How a gateway is started.
 #[derive(Debug, Clone)]
-pub(super) struct Start {
+pub(crate) struct Start {
     /// The gateway's program.
-    pub(super) program: PathBuf,
+    pub(crate) program: PathBuf,
     /// Its number, counting from 0.
-    pub(super) index: usize,
-    /// In the environment, because it may hold a password.
-    pub(super) redis_url: String,
+    pub(crate) index: usize,
+    /// In the environment, because it may hold a password; without one it keeps all in memory.
+    pub(crate) redis_url: Option<String>,
+    /// The file of its configuration, if it has one.
+    pub(crate) config: Option<PathBuf>,
     /// `KEY=VALUE`
-    pub(super) settings: Vec<String>,
+    pub(crate) settings: Vec<String>,
+    /// The only core that it runs on; else any.
+    pub(crate) core: Option<usize>,
     /// Where its log is written, if anywhere.
-    pub(super) log: Option<PathBuf>,
+    pub(crate) log: Option<PathBuf>,
     /// Where it is not the machine's.
-    pub(super) clock: Option<WallClock>,
+    pub(crate) clock: Option<WallClock>,
 }
 
 impl Node {
     /// Starts one on a free port, and waits until it is ready.
-    pub(super) async fn start(start: Start) -> anyhow::Result<Self> {
+    pub(crate) async fn start(start: Start) -> anyhow::Result<Self> {
         Self::start_at(SocketAddr::from(([127, 0, 0, 1], 0)), start).await
     }
 
     async fn start_at(address: SocketAddr, start: Start) -> anyhow::Result<Self> {
-        let mut command = Command::new(&start.program);
-        command.args(["serve", "--storage=redis", "--set=log.format=json"]);
+        let mut command = match start.core {
+            // It replaces itself by the gateway, whose process this is then.
+            Some(core) => {
+                let mut pinned = Command::new("taskset");
+                pinned.args(["-c", &core.to_string()]).arg(&start.program);
+                pinned
+            }
+            None => Command::new(&start.program),
+        };
+        let storage = if start.redis_url.is_some() { "redis" } else { "memory" };
+        command.args(["serve", "--set=log.format=json"]).arg(format!("--storage={storage}"));
         command.arg(format!("--listen={address}"));
+        command.args(start.config.iter().map(|file| format!("--config={}", file.display())));
         command.args(start.settings.iter().map(|setting| format!("--set={setting}")));
         // Settings of whoever runs the suite are not what is checked.
-        command.env_clear().env("REDIS_URL", &start.redis_url);
+        command.env_clear().envs(start.redis_url.iter().map(|url| ("REDIS_URL", url)));
         start.clock.iter().for_each(|clock| clock.give_to(&mut command));
         let gateway = Gateway::start(command, start.log.as_deref()).await;
         let gateway = gateway.with_context(|| format!("gateway {} is not there", start.index))?;
@@ -90,35 +104,40 @@ impl Node {
     }
 
     /// Starts it anew at the same address, after [`Self::kill`].
-    pub(super) async fn restart(&mut self) -> anyhow::Result<()> {
+    pub(crate) async fn restart(&mut self) -> anyhow::Result<()> {
         *self = Self::start_at(self.gateway.address, self.start.clone()).await?;
         Ok(())
     }
 
     /// As `kill -9`.
-    pub(super) async fn kill(&mut self) -> anyhow::Result<()> {
+    pub(crate) async fn kill(&mut self) -> anyhow::Result<()> {
         self.gateway.process.kill().await?;
         // Its log ends with it.
         self.gateway.log(ANSWER_PATIENCE).await.map(drop)
     }
 
+    /// Its process id; fails where it has ended.
+    pub(crate) fn pid(&self) -> anyhow::Result<u32> {
+        self.gateway.process.id().context("the gateway has ended")
+    }
+
     /// What runs.
-    pub(super) fn process(&self) -> &Process {
+    pub(crate) fn process(&self) -> &Process {
         &self.gateway.process
     }
 
     /// Its wall clock, where it has one of its own.
-    pub(super) fn clock(&self) -> Option<&WallClock> {
+    pub(crate) fn clock(&self) -> Option<&WallClock> {
         self.start.clock.as_ref()
     }
 
     /// What it says that it is.
-    pub(super) async fn health(&self) -> anyhow::Result<HealthView> {
+    pub(crate) async fn health(&self) -> anyhow::Result<HealthView> {
         health(&self.base, &self.base.http()?, ANSWER_PATIENCE).await
     }
 
     /// Fails when it has ended by itself.
-    pub(super) fn check(&mut self) -> anyhow::Result<()> {
+    pub(crate) fn check(&mut self) -> anyhow::Result<()> {
         match self.gateway.process.has_ended()? {
             Some(status) => bail!("gateway {} ended by itself: {status}", self.start.index),
             None => Ok(()),

@@ -1,0 +1,170 @@
+//! What clients show of who they are, each kind with what a gateway needs to believe it.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, anyhow};
+use chrono::Utc;
+use clap::ValueEnum;
+use serde::Serialize;
+use zonewire_access::{
+    ApiKey, ApiKeyFile, AuthConfig, Claims, IssuerConfig, SigningKey, make_api_key, make_secret,
+    make_token_id,
+};
+
+/// Who issues the tokens of a run.
+const ISSUER: &str = "zonewire-bench";
+
+/// The role of all clients here.
+const ROLE: &str = "trader";
+
+/// No run takes longer.
+const LIFETIME_S: i64 = 6 * 3_600;
+
+/// A private key and its public one.
+macro_rules! key_pair {
+    ($name:literal) => {
+        [
+            include_str!(concat!("../../../access/tests/keys/", $name, ".pem")),
+            include_str!(concat!("../../../access/tests/keys/", $name, ".pub.pem")),
+        ]
+    };
+}
+
+/// Key pairs of the tests. They protect nothing.
+const RSA: [&str; 2] = key_pair!("rsa1");
+const EC: [&str; 2] = key_pair!("ec");
+const ED: [&str; 2] = key_pair!("ed");
+
+/// What clients show.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Kind {
+    /// Nothing, to a gateway that asks nobody.
+    None,
+    /// A token that is signed with a secret.
+    Hs256,
+    /// A token that is signed with a key of P-256.
+    Es256,
+    /// A token that is signed with a key of RSA, of 2048 bits.
+    Rs256,
+    /// A token that is signed with a key of Ed25519.
+    Eddsa,
+    /// An API key.
+    Key,
+}
+
+impl Kind {
+    pub(super) const ALL: [Self; 6] =
+        [Self::None, Self::Hs256, Self::Es256, Self::Rs256, Self::Eddsa, Self::Key];
+
+    pub(super) const fn as_str(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Hs256 => "HS256",
+            Self::Es256 => "ES256",
+            Self::Rs256 => "RS256",
+            Self::Eddsa => "EdDSA",
+            Self::Key => "API key",
+        }
+    }
+}
+
+/// What somebody shows, and what has a gateway believe it.
+pub(super) struct Credential {
+    /// Empty where nothing is shown. Not to be printed.
+    pub(super) shown: String,
+    /// What the gateway verifies with: the text of the one file that its settings name.
+    pub(super) verifying: String,
+    issuer: Option<IssuerConfig>,
+    is_secret: bool,
+}
+
+impl Credential {
+    /// A new one.
+    pub(super) fn of(kind: Kind) -> anyhow::Result<Self> {
+        let issuer = IssuerConfig { issuer: ISSUER.to_owned(), ..IssuerConfig::default() };
+        let by_pair = |[private, public]: [&str; 2]| {
+            let key = SigningKey::of_pem(private).map_err(|problem| anyhow!(problem))?;
+            let (shown, issuer) = (token(&key)?, Some(issuer.clone()));
+            anyhow::Ok(Self { shown, verifying: public.to_owned(), issuer, is_secret: false })
+        };
+        match kind {
+            Kind::None => {
+                let (shown, verifying) = (String::new(), String::new());
+                Ok(Self { shown, verifying, issuer: None, is_secret: false })
+            }
+            Kind::Hs256 => {
+                let secret = make_secret();
+                let shown = token(&SigningKey::of_secret(&secret)?)?;
+                Ok(Self { shown, verifying: secret, issuer: Some(issuer), is_secret: true })
+            }
+            Kind::Es256 => by_pair(EC),
+            Kind::Rs256 => by_pair(RSA),
+            Kind::Eddsa => by_pair(ED),
+            Kind::Key => {
+                let (shown, kept) = make_api_key(ApiKey {
+                    name: String::new(),
+                    sha256: String::new(),
+                    subject: "alice".to_owned(),
+                    roles: vec![ROLE.to_owned()],
+                    rights: Vec::new(),
+                    tenant: None,
+                    created_at: Utc::now().timestamp(),
+                    expires_at: None,
+                });
+                let verifying = ApiKeyFile { keys: vec![kept] }.to_toml();
+                Ok(Self { shown, verifying, issuer: None, is_secret: false })
+            }
+        }
+    }
+
+    /// The settings of a gateway that reads what it verifies with from this file.
+    pub(super) fn settings(&self, file: &Path) -> AuthConfig {
+        let mut settings = AuthConfig::default();
+        match &self.issuer {
+            Some(issuer) => {
+                let mut issuer = issuer.clone();
+                match self.is_secret {
+                    true => issuer.secret_files = vec![file.to_owned()],
+                    false => issuer.keys = vec![file.display().to_string()],
+                }
+                settings.issuers = vec![issuer];
+            }
+            None => settings.keys_file = (!self.shown.is_empty()).then(|| file.to_owned()),
+        }
+        settings
+    }
+
+    /// Writes the configuration of such a gateway, and the file that it names, into a directory.
+    pub(super) fn write_into(&self, directory: &Path) -> anyhow::Result<PathBuf> {
+        #[derive(Serialize)]
+        struct File {
+            auth: AuthConfig,
+        }
+        let (keys, config) = (directory.join("keys"), directory.join("zonewire.toml"));
+        let auth = self.settings(&keys);
+        let text = toml::to_string(&File { auth }).context("settings are TOML")?;
+        for (path, text) in [(&keys, &self.verifying), (&config, &text)] {
+            fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))?;
+        }
+        Ok(config)
+    }
+}
+
+fn token(key: &SigningKey) -> anyhow::Result<String> {
+    let now = Utc::now().timestamp();
+    let claims = Claims {
+        iss: ISSUER.to_owned(),
+        aud: "zonewire".to_owned(),
+        sub: "alice".to_owned(),
+        iat: now,
+        exp: now + LIFETIME_S,
+        jti: make_token_id(),
+        roles: vec![ROLE.to_owned()],
+        ..Claims::default()
+    };
+    key.sign(&claims, None).map_err(|problem| anyhow!(problem))
+}
