@@ -18,7 +18,7 @@ export default defineConfig({
     assetsInlineLimit: 0,
     reportCompressedSize: false,
     // One file for the first visit, whatever later ones share with it.
-    rolldownOptions: { output: { manualChunks: (id) => (/views.(connections|dead-letters|dialogs|gateway|orders|pager|rate|story|ticket)\.|src.(orders|stats)\./.test(id) ? null : 'index') } },
+    rolldownOptions: { output: { manualChunks: (id) => (/views.(connections|dead-letters|dialogs|gateway|orders|pager|rate|settings|story|ticket)\.|src.(orders|stats)\./.test(id) ? null : 'index') } },
   },
   server: {
     proxy: Object.fromEntries(

@@ -22,6 +22,7 @@ export interface FallbackOptions extends EventsOptions {
   WebSocket?: Socket;
   /** How long a WebSocket that says nothing is waited for before events are tried besides. Default 3,000. */
   afterMs?: number;
+  /** Instead of the global one, for tests. */
   clock?: Clock;
 }
 

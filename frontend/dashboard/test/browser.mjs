@@ -70,10 +70,14 @@ const tests = {
     // Reloaded, it is there at once, whole.
     await page.reload();
     await until(async () => (await rows(page).count()) >= 15, 'a snapshot after a reload');
-    for (const [view, heading] of [['gateway', 'Nothing accepted is lost'], ['gateway/connections?show=all', 'Connections by zone'], ['gateway/dead-letters', 'Dead letters'], ['orders', 'Orders'], ['nowhere', 'There is nothing here']]) {
+    for (const [view, heading] of [['gateway', 'Nothing accepted is lost'], ['gateway/connections?show=all', 'Connections by zone'], ['gateway/dead-letters', 'Dead letters'], ['gateway/settings', 'Settings'], ['orders', 'Orders'], ['nowhere', 'There is nothing here']]) {
       await page.goto(`${gateway.url}#/${view}`);
       await page.getByRole('heading', { name: heading, exact: true }).waitFor();
       if (view === 'gateway') await until(async () => /\/s/.test(await page.locator('.kpi b').nth(1).innerText()), 'rates');
+      if (view === 'gateway/settings') {
+        await page.getByRole('searchbox').fill('storage.backend');
+        await page.getByRole('row', { name: 'storage.backend' }).getByText('memory').waitFor();
+      }
       await shot(page, view.replace(/\W+/g, '-'));
       await isClean(page, view);
     }

@@ -9,9 +9,10 @@ import { Connections } from './connections';
 import { DeadLetters } from './dead-letters';
 import { Pages } from './pager';
 import { Rate } from './rate';
+import { Settings } from './settings';
 import './gateway.css';
 
-const PARTS: [string, string][] = [['', 'Overview'], ['connections', 'Connections'], ['dead-letters', 'Dead letters']];
+const PARTS: [string, string][] = [['', 'Overview'], ['connections', 'Connections'], ['dead-letters', 'Dead letters'], ['settings', 'Settings']];
 
 export function Gateway() {
   const { rest } = route.value;
@@ -28,7 +29,7 @@ export function Gateway() {
         {it && <span class="dim small">node <span class="mono">{it.node.slice(0, 8)}</span>, version {it.version}, up {duration(it.uptime_s * 1000)}</span>}
       </div>
       {statsProblem.value !== '' && <p class="fault full" role="alert">{statsProblem.value}{it ? ` What you see is as of ${clock(Date.parse(it.timestamp) - skew.value)}.` : ''}</p>}
-      {rest === 'dead-letters' ? <DeadLetters /> : !it ? <section class="panel full"><h1>Gateway</h1><p class="empty">{statsProblem.value === '' ? 'Asking how it does …' : ''}</p></section> : rest === 'connections' ? <Connections stats={it} /> : <Overview it={it} />}
+      {rest === 'dead-letters' ? <DeadLetters /> : rest === 'settings' ? <Settings /> : !it ? <section class="panel full"><h1>Gateway</h1><p class="empty">{statsProblem.value === '' ? 'Asking how it does …' : ''}</p></section> : rest === 'connections' ? <Connections stats={it} /> : <Overview it={it} />}
     </main>
   );
 }
