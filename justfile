@@ -24,9 +24,10 @@ demo *arguments:
 loss-check orders="1000":
     ZONEWIRE_LOSS_CHECK_ORDERS={{ orders }} cargo test --release --test it loss_check -- --nocapture --test-threads 1
 
-# Let Redis fail in every way: what becomes of updates, sockets and the truth?
+# Let Redis fail in every way: what becomes of updates, sockets and the truth? With the allocator of
+# packages: the system's keeps what a storm of connections took, which the bound on memory would count.
 outages *arguments:
-    cargo build --release --workspace --bins
+    cargo build --release --features zonewire/jemalloc --workspace --bins
     ./target/release/zonewire-outages {{ arguments }}
 
 # More schedules of outages than `just test` runs, in virtual time
