@@ -25,10 +25,11 @@ use super::stats::ShardStats;
 use super::subscription::Subscription;
 use super::transport::Transport;
 use super::{ConnectionHealth, ConnectionInfo, ConnectionStory};
+use crate::access::{Principal, now_s};
 use crate::model::ChannelName;
 use crate::protocol::{CloseCode, ServerMessage, close_frame, text_frame};
 use allowance::Bucket;
-pub(super) use guest::Guest;
+use guest::Waiting;
 pub(super) use task::leave_turn_to_others;
 
 /// The precision in which a connection remembers when it was heard; 13 years fit.
@@ -47,8 +48,9 @@ pub(super) struct Connection {
     /// Told when nothing waits that may not be replaced, or when the connection ends.
     drained: Notify,
     stats: Arc<ShardStats>,
-    pub(super) opened: Instant,
-    /// In ticks since `opened`: kept small, since every idle connection has it.
+    /// In nanoseconds since the shard began: kept small, as all is that every idle connection has.
+    opened: u64,
+    /// In ticks since `opened`.
     last_heard: Cell<u32>,
     received: Cell<u32>,
     /// What it may still send.
@@ -58,8 +60,12 @@ pub(super) struct Connection {
     pub(super) subscriptions: RefCell<SmallVec<[Rc<Subscription>; 1]>>,
     state: Cell<State>,
     /// Whether channels that go too fast for this reader wait for it.
-    pub(super) pacing: Cell<Pacing>,
-    /// What not every connection has. Boxed: where nobody is asked who they are, most have nothing of it.
+    pub(super) pacing: PacingCell,
+    /// Who is at the other end, where that is asked.
+    principal: Cell<Option<Arc<Principal>>>,
+    /// When it is to be told that its token expires, in seconds since 1970; the last one there is: never.
+    tell_at: Cell<u32>,
+    /// What not every connection has.
     particulars: Option<Box<Particulars>>,
     /// Counts this connection in the limits until it is gone.
     admission: Admission,
@@ -69,8 +75,8 @@ pub(super) struct Connection {
 struct Particulars {
     /// The order that it was opened on, and ends with.
     order: Option<ChannelName>,
-    /// Who is at the other end, where that is asked.
-    guest: Option<Guest>,
+    /// Of a client that has not shown who it is when it comes.
+    waiting: Option<Waiting>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -99,6 +105,30 @@ pub(super) enum Pacing {
     GivenUp(u32),
 }
 
+/// A [`Pacing`], in half the room: no tick is one of these.
+#[derive(Default)]
+pub(super) struct PacingCell(Cell<u32>);
+
+impl PacingCell {
+    const PRESSED: u32 = u32::MAX;
+
+    pub(super) fn get(&self) -> Pacing {
+        match self.0.get() {
+            0 => Pacing::None,
+            Self::PRESSED => Pacing::Pressed,
+            at => Pacing::GivenUp(at),
+        }
+    }
+
+    pub(super) fn set(&self, pacing: Pacing) {
+        self.0.set(match pacing {
+            Pacing::None => 0,
+            Pacing::Pressed => Self::PRESSED,
+            Pacing::GivenUp(at) => at.clamp(1, Self::PRESSED - 1),
+        });
+    }
+}
+
 impl Connection {
     pub(super) fn new(
         stream: Transport,
@@ -107,25 +137,30 @@ impl Connection {
         stats: Arc<ShardStats>,
         burst: u32,
         order: Option<ChannelName>,
-        guest: Option<Guest>,
+        principal: Option<Arc<Principal>>,
     ) -> Self {
-        let has_some = order.is_some() || guest.is_some();
+        let is_stranger = principal.as_ref().is_some_and(|principal| !principal.is_authenticated());
+        let has_some = order.is_some() || is_stranger;
+        let waiting = is_stranger.then(Waiting::default);
+        let tell_at = principal.as_ref().map_or(u32::MAX, |principal| guest::tell_at(principal, now_s()));
         Self {
-            particulars: has_some.then(|| Box::new(Particulars { order, guest })),
+            principal: Cell::new(principal),
+            tell_at: Cell::new(tell_at),
+            particulars: has_some.then(|| Box::new(Particulars { order, waiting })),
             id,
             stream,
             outbox: RefCell::default(),
             waker: Cell::default(),
             drained: Notify::new(),
+            opened: nanoseconds(stats.began.elapsed()),
             stats,
-            opened: Instant::now(),
             last_heard: Cell::new(0),
             received: Cell::new(0),
             messages: Bucket::full(burst),
             leaves: Bucket::full(burst),
             subscriptions: RefCell::default(),
             state: Cell::new(State::Open),
-            pacing: Cell::new(Pacing::None),
+            pacing: PacingCell::default(),
             admission,
         }
     }
@@ -145,9 +180,9 @@ impl Connection {
         self.particulars.as_ref()?.order.as_ref()
     }
 
-    /// Who is at the other end, where that is asked.
-    pub(super) fn guest(&self) -> Option<&Guest> {
-        self.particulars.as_ref()?.guest.as_ref()
+    /// When it was opened.
+    pub(super) fn opened(&self) -> Instant {
+        self.stats.began + Duration::from_nanos(self.opened)
     }
 
     /// Since when it has been given all of the order that it was opened on.
@@ -173,7 +208,7 @@ impl Connection {
         if let Some(pipe) = self.stream.events() {
             return pipe.untaken_for(now);
         }
-        now.duration_since(self.opened).saturating_sub(TICK * self.last_heard.get())
+        now.duration_since(self.opened()).saturating_sub(TICK * self.last_heard.get())
     }
 
     /// Does not count a time against it in which it could not be heard.
@@ -189,12 +224,12 @@ impl Connection {
 
     /// Ticks since this connection opened.
     pub(super) fn ticks(&self) -> u32 {
-        u32::try_from(self.opened.elapsed().as_millis() / TICK.as_millis()).unwrap_or(u32::MAX)
+        u32::try_from(self.opened().elapsed().as_millis() / TICK.as_millis()).unwrap_or(u32::MAX)
     }
 
     /// The first tick that is not before so much time from now has passed.
     pub(super) fn tick_after(&self, time: Duration) -> u32 {
-        let until = self.opened.elapsed().saturating_add(time).as_millis().div_ceil(TICK.as_millis());
+        let until = self.opened().elapsed().saturating_add(time).as_millis().div_ceil(TICK.as_millis());
         u32::try_from(until).unwrap_or(u32::MAX)
     }
 
@@ -312,21 +347,21 @@ impl Connection {
             connection_id: self.id,
             health: health.into(),
             channels: subscriptions.iter().map(|subscription| subscription.channel.to_string()).collect(),
-            connected_s: now.duration_since(self.opened).as_secs(),
+            connected_s: now.duration_since(self.opened()).as_secs(),
             last_heard_s_ago: silence.as_secs(),
             messages_received: u64::from(self.received.get()),
             waiting_messages: outbox.as_ref().map_or(0, |outbox| outbox.messages()),
             waiting_bytes: outbox.as_ref().map_or(0, |outbox| outbox.bytes()),
             transport: if self.is_stream() { TransportKind::Events } else { TransportKind::WebSocket }.into(),
-            subject: self.guest().and_then(|guest| guest.principal().subject().map(str::to_owned)),
+            subject: self.principal().and_then(|principal| principal.subject().map(str::to_owned)),
         }
     }
 
     /// All that is known of it here.
     pub(super) fn story(&self, heartbeat: Duration) -> ConnectionStory {
         let now = Instant::now();
-        let principal = self.guest().map(Guest::principal);
-        let lasted = chrono::TimeDelta::from_std(now.duration_since(self.opened)).unwrap_or_default();
+        let principal = self.principal();
+        let lasted = chrono::TimeDelta::from_std(now.duration_since(self.opened())).unwrap_or_default();
         let closing = match self.state.get() {
             State::Open => None,
             State::Closing { code, .. } | State::Ended(code) => Some(code.reason().to_owned()),
@@ -347,6 +382,10 @@ impl Connection {
             subscriptions: self.subscriptions.borrow().iter().map(|held| held.info()).collect(),
         }
     }
+}
+
+fn nanoseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
 // An idle connection costs this, its subscription and its task. With the counts of its `Rc` it fills the

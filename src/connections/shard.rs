@@ -29,7 +29,7 @@ use tracing::{debug, warn};
 use uuid::Uuid;
 
 use super::config::ConnectionsConfig;
-use super::connection::{Connection, Guest, Pacing};
+use super::connection::{Connection, Pacing};
 use super::events::{EventPipe, Wanted};
 use super::intake::Intake;
 use super::limits::{Admission, Limit};
@@ -381,8 +381,7 @@ impl Shard {
         let opened_on = order.as_ref().map(ChannelName::subject).or(zone);
         let id = Uuid::new_v4();
         debug!(conn.id = %id, source, opened_on, shard = self.index, "connection opened");
-        let guest = principal.map(|principal| Guest::new(principal, now_s()));
-        let connection = Rc::new(Connection::new(stream, id, admission, stats, burst, order, guest));
+        let connection = Rc::new(Connection::new(stream, id, admission, stats, burst, order, principal));
         let slot = self.connections.borrow_mut().insert(Rc::clone(&connection));
         self.stats.opened.add(1);
         self.stats.streams_opened.add(u64::from(connection.is_stream()));
@@ -508,11 +507,13 @@ impl Shard {
             self.unsubscribe(subscription);
         }
         self.connections.borrow_mut().remove(slot);
-        if connection.pacing.replace(Pacing::None) == Pacing::Pressed {
+        let pacing = connection.pacing.get();
+        connection.pacing.set(Pacing::None);
+        if pacing == Pacing::Pressed {
             self.eased.notify_waiters();
         }
         self.stats.streams_ended.add(u64::from(connection.is_stream()));
-        let lasted = connection.opened.elapsed();
+        let lasted = connection.opened().elapsed();
         self.stats.count_close(code, lasted);
         debug!(
             conn.id = %connection.id, code = code.number(), reason = code.reason(), lasted_s = lasted.as_secs_f64(),
@@ -577,7 +578,7 @@ impl Shard {
         // The first ones so far, with the last of them on top.
         let mut first: BinaryHeap<(Uuid, usize)> = BinaryHeap::new();
         self.each_connection(|slot, connection| {
-            found.longest_open = found.longest_open.max(now.saturating_duration_since(connection.opened));
+            found.longest_open = found.longest_open.max(now.saturating_duration_since(connection.opened()));
             let is_wanted = listing.max > 0
                 && listing.after.is_none_or(|after| connection.id > after)
                 && zone.as_ref().is_none_or(|zone| connection.subscription(zone).is_some());

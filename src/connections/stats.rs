@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use tokio::time::Instant;
 use zonewire_protocol::stats::{ConnectionsView, DurationBucket, Live as _, MessageCounts, MessagesView};
 
 use crate::protocol::{CloseCode, ErrorCode};
@@ -11,8 +12,10 @@ use crate::support::counter::Counter;
 const DURATION_BUCKETS_S: [u64; 8] = [1, 10, 60, 600, 3_600, 21_600, 86_400, 604_800];
 
 /// Counters of one shard, since the start. Written by its thread, read by any.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct ShardStats {
+    /// Since when.
+    pub(super) began: Instant,
     pub(crate) opened: Counter,
     /// Of these, streams of events.
     pub(crate) streams_opened: Counter,
@@ -24,6 +27,22 @@ pub(crate) struct ShardStats {
     errors: [Counter; ErrorCode::ALL.len()],
     durations: [Counter; DURATION_BUCKETS_S.len()],
     duration_ms_sum: Counter,
+}
+
+impl Default for ShardStats {
+    fn default() -> Self {
+        Self {
+            began: Instant::now(),
+            opened: Counter::default(),
+            streams_opened: Counter::default(),
+            streams_ended: Counter::default(),
+            closed: Default::default(),
+            messages: MessageCounts::default(),
+            errors: Default::default(),
+            durations: Default::default(),
+            duration_ms_sum: Counter::default(),
+        }
+    }
 }
 
 impl ShardStats {

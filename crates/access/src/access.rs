@@ -18,6 +18,7 @@ use crate::revoked::{Revocation, Revocations};
 use crate::rights::{RIGHTS_MAX, Right, Rights};
 use crate::settings::{AuthConfig, Place, ROLES, Wrong};
 use crate::source::{Gives, Source, Sources};
+use crate::verified::{Verified, digest};
 
 /// The longest token, in bytes.
 pub const TOKEN_LEN_MAX: usize = 8 << 10;
@@ -40,6 +41,7 @@ pub struct Access {
     held: RwLock<HashSet<SignedWith>>,
     revocations: RwLock<Revocations>,
     known_rights: Mutex<HashSet<Arc<Rights>>>,
+    verified: Mutex<Verified>,
 }
 
 impl fmt::Debug for Access {
@@ -262,6 +264,7 @@ impl Access {
             held: RwLock::default(),
             revocations: RwLock::default(),
             known_rights: Mutex::default(),
+            verified: Mutex::new(Verified::new(config.verified_max)),
             config,
         })
     }
@@ -303,15 +306,36 @@ impl Access {
             let found = self.api_keys.read().find(shown);
             found.filter(|principal| !principal.has_expired(now)).ok_or(Refused::UnknownApiKey)?
         } else {
-            Arc::new(self.verify(shown, now)?)
+            self.of_token(shown, now)?
         };
         if self.revocations.read().hold(&principal) { Err(Refused::Revoked) } else { Ok(principal) }
     }
 
-    fn verify(&self, token: &str, now: i64) -> Result<Principal, Refused> {
+    /// Who shows a token. Of one that was verified before it is looked at what time and new keys can change.
+    fn of_token(&self, token: &str, now: i64) -> Result<Arc<Principal>, Refused> {
         if token.len() > TOKEN_LEN_MAX {
             return Err(Refused::TooLong);
         }
+        let digest = digest(token);
+        let known = self.verified.lock().get(&digest);
+        if let Some(known) = known {
+            let leeway = i64::try_from(self.config.leeway_s).unwrap_or(i64::MAX);
+            let has_time = !known.has_expired(now.saturating_sub(leeway));
+            let SignedWith { issuer, key } = known.key();
+            let of_issuer = self.issuers.get(usize::from(issuer));
+            let is_held =
+                of_issuer.is_some_and(|issuer| issuer.keys.read().iter().any(|held| held.number == key));
+            if has_time && is_held {
+                return Ok(known);
+            }
+            self.verified.lock().remove(&digest);
+        }
+        let principal = Arc::new(self.verify(token, now)?);
+        self.verified.lock().add(digest, Arc::clone(&principal));
+        Ok(principal)
+    }
+
+    fn verify(&self, token: &str, now: i64) -> Result<Principal, Refused> {
         let header = jsonwebtoken::decode_header(token).map_err(|_error| Refused::Malformed)?;
         // Whose keys are to be used. Whether it is true shows when they are.
         let Said { iss } =
@@ -641,4 +665,50 @@ fn seconds(claims: &Value, name: &str) -> Result<Option<i64>, Refused> {
 
 fn now() -> i64 {
     i64::try_from(jsonwebtoken::get_current_timestamp()).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::mint::SigningKey;
+    use crate::settings::IssuerConfig;
+
+    const SECRET: &str = "a secret of the tests, long enough to be one";
+
+    fn gives(access: &Access, text: &str, now: i64) -> Given {
+        let due = access.due(now).remove(0);
+        access.given(&due, Ok((text.to_owned(), None)), now)
+    }
+
+    #[test]
+    fn a_token_that_comes_again_is_known_for_as_long_as_its_time_and_its_key_hold() {
+        let issuer = "https://id.example/".to_owned();
+        let secret_files = vec!["unread".into()];
+        let issuers = vec![IssuerConfig { issuer: issuer.clone(), secret_files, ..IssuerConfig::default() }];
+        let access =
+            Access::new(AuthConfig { issuers, leeway_s: 5, ..AuthConfig::default() }).expect("settings");
+        let begin = now();
+        assert_eq!(gives(&access, SECRET, begin), Given::News);
+        let claims = json!({"iss": issuer, "aud": "zonewire", "sub": "alice", "exp": begin + 60});
+        let key = SigningKey::of_secret(SECRET).expect("a key");
+        let token = key.sign(&claims, None).expect("signed");
+        let first = access.of_token(&token, begin).expect("it holds");
+        let again = access.of_token(&token, begin + 64).expect("it holds within the leeway");
+        assert!(Arc::ptr_eq(&first, &again), "it is verified once");
+        // What is looked at again says the same as at first, by the clock of this machine.
+        let late = access.of_token(&token, begin + 66).expect("by that clock it has not expired");
+        assert!(!Arc::ptr_eq(&first, &late), "its time was over, so it was verified anew");
+
+        let mut changed = token.clone().into_bytes();
+        let last = changed.len() - 1;
+        changed[last] = if changed[last] == b'A' { b'E' } else { b'A' };
+        let changed = String::from_utf8(changed).expect("ASCII");
+        assert_eq!(access.of_token(&changed, begin).err(), Some(Refused::Signature));
+
+        let other = "another secret of the tests, as long as that";
+        assert_eq!(gives(&access, other, begin + 3_600), Given::News);
+        assert_eq!(access.of_token(&token, begin).err(), Some(Refused::Signature));
+    }
 }

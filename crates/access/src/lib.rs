@@ -27,6 +27,7 @@ mod revoked;
 mod rights;
 mod settings;
 mod source;
+mod verified;
 
 pub use access::{Access, Due, Given, Refused, SourceHealth, Standing, TOKEN_LEN_MAX, TooManyRevocations};
 pub use api_key::{API_KEYS_MAX, ApiKey, ApiKeyFile, KEY_PREFIX, make_api_key};

@@ -94,9 +94,10 @@ impl Revocations {
     pub(crate) fn hold(&self, principal: &Principal) -> bool {
         let credential = principal.credential();
         (credential != 0 && self.credentials.contains_key(&credential))
-            || self
-                .subjects
-                .get(&principal.subject_hash())
-                .is_some_and(|(at, _)| principal.is_authenticated() && principal.issued_at() <= *at)
+            || (!self.subjects.is_empty()
+                && self
+                    .subjects
+                    .get(&principal.subject_hash())
+                    .is_some_and(|(at, _)| principal.is_authenticated() && principal.issued_at() <= *at))
     }
 }

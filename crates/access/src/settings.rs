@@ -35,6 +35,10 @@ pub struct AuthConfig {
     /// The longest time for which a token may be valid from now on, in seconds. It is also how long a
     /// revocation is kept. Default 86,400 (a day).
     pub lifetime_max_s: u64,
+    /// How many tokens that were verified are remembered, about, so that who shows one of them again (from
+    /// another tab, or coming back after a deploy) costs no look at a signature; some 60 bytes each. 0: none.
+    /// Default 16,384.
+    pub verified_max: usize,
     /// API keys, in the file that `zonewire key make` writes. Read anew when it changes. Default none.
     pub keys_file: Option<PathBuf>,
     /// Rights of those who show nothing, such as `["subscribe:zone:public.*"]`; only `subscribe`. Default
@@ -55,6 +59,7 @@ impl Default for AuthConfig {
             token_in_url: false,
             leeway_s: 30,
             lifetime_max_s: 86_400,
+            verified_max: 16_384,
             keys_file: None,
             anonymous: Vec::new(),
             roles: BTreeMap::new(),
@@ -114,6 +119,9 @@ pub(crate) const ROLES: [(&str, &[&str]); 5] = [
 /// The most issuers, and sources of keys of one of them.
 pub(crate) const SOURCES_MAX: usize = 16;
 
+/// The most verified tokens that may be remembered.
+const VERIFIED_MAX: usize = 1_000_000;
+
 /// A setting that cannot be used: its key below `auth`, and what is wrong.
 pub type Wrong = (String, String);
 
@@ -145,6 +153,9 @@ impl AuthConfig {
         }
         require("leeway_s", self.leeway_s <= 600, &|| {
             format!("expected at most 600: clocks do not differ by more; found {}", self.leeway_s)
+        });
+        require("verified_max", self.verified_max <= VERIFIED_MAX, &|| {
+            format!("expected at most {VERIFIED_MAX}, found {}", self.verified_max)
         });
         for text in &self.anonymous {
             let right = text.parse::<Right>();

@@ -9,7 +9,7 @@ use tracing::debug;
 
 use super::{Opening, Shard, spread_ms, spread_retry_ms};
 use crate::access::{Denied, Principal, Refused, Standing, now_s};
-use crate::connections::connection::{Connection, Guest};
+use crate::connections::connection::Connection;
 use crate::model::ChannelName;
 use crate::protocol::{
     Auth, Authenticated, Authentication, CloseCode, EndCode, ErrorCode, Open, ServerMessage, TokenExpiring,
@@ -25,8 +25,7 @@ pub(super) struct Introduction {
 
 impl Shard {
     pub(super) fn introduction(&self, connection: &Connection) -> Introduction {
-        let Some(guest) = connection.guest() else { return Introduction::default() };
-        let principal = guest.principal();
+        let Some(principal) = connection.principal() else { return Introduction::default() };
         let is_optional = self.gate.is_optional();
         let authentication = if is_optional { Authentication::Optional } else { Authentication::Required };
         Introduction {
@@ -58,15 +57,15 @@ impl Shard {
     /// What a connection was opened for, if its client may have that now. One that has shown nothing yet has
     /// some time to do so; any other is told that it may not, and closed.
     pub(super) fn let_in(&self, connection: &Connection, opening: Opening) -> Option<Opening> {
-        let Some(guest) = connection.guest() else { return Some(opening) };
+        let Some(principal) = connection.principal() else { return Some(opening) };
         let channel = match &opening {
             Opening::Market { zone, .. } => ChannelName::zone(zone),
             Opening::Order { order, .. } => ChannelName::order(*order),
             // That was asked before.
             Opening::Channels(_) => return Some(opening),
             _ => {
-                if !guest.principal().is_authenticated() && !self.gate.is_optional() {
-                    guest.wait(self.must_show_by(connection), None);
+                if !principal.is_authenticated() && !self.gate.is_optional() {
+                    connection.wait_for_guest(self.must_show_by(connection), None);
                 }
                 return Some(opening);
             }
@@ -74,7 +73,7 @@ impl Shard {
         match connection.may_read(&channel) {
             Ok(()) => Some(opening),
             Err(Denied::Unauthenticated) => {
-                guest.wait(self.must_show_by(connection), Some(opening));
+                connection.wait_for_guest(self.must_show_by(connection), Some(opening));
                 None
             }
             Err(denied) => {
@@ -95,16 +94,15 @@ impl Shard {
         let refuse = |message: &str| {
             self.send_error(connection, auth.id.as_ref(), ErrorCode::InvalidToken, message, None);
         };
-        let Some(guest) = connection.guest() else {
+        let Some(before) = connection.principal() else {
             return refuse("this gateway asks nobody who they are");
         };
-        let before = guest.principal();
         match self.gate.authenticate(&auth.token.0) {
             Err(refused) => {
                 self.say_refused(connection, refused);
                 let Some(after_s) = refused.after_s() else {
                     refuse(&refused.to_string());
-                    if guest.is_waited_for() {
+                    if connection.waits_for_guest() {
                         self.close(connection, CloseCode::Unauthorized);
                     }
                     return;
@@ -113,7 +111,7 @@ impl Shard {
                 let (id, code, message) = (auth.id.as_ref(), ErrorCode::KeysAwaited, refused.to_string());
                 self.send_error_for_now(connection, id, code, &message, None, Some(after_ms));
                 // Nobody is waited for: who has not shown anything else comes back.
-                if guest.is_waited_for() {
+                if connection.waits_for_guest() {
                     self.close_for(connection, CloseCode::KeysAwaited, after_ms + spread_ms());
                 }
             }
@@ -128,8 +126,8 @@ impl Shard {
                     timestamp: Utc::now(),
                 });
                 connection.send_message(&authenticated, self.limits);
-                let waiting = guest.take_waiting();
-                self.change(connection, guest, principal);
+                let waiting = connection.take_waiting();
+                self.change(connection, principal);
                 if let Some(opening) = waiting {
                     self.begin(connection, opening);
                 }
@@ -142,8 +140,8 @@ impl Shard {
     }
 
     /// A client has other rights from now on: what it may not have any more ends.
-    fn change(self: &Rc<Self>, connection: &Rc<Connection>, guest: &Guest, principal: Arc<Principal>) {
-        guest.become_one(principal, now_s());
+    fn change(self: &Rc<Self>, connection: &Rc<Connection>, principal: Arc<Principal>) {
+        connection.become_one(principal, now_s());
         let subscriptions: Vec<_> = connection.subscriptions.borrow().iter().cloned().collect();
         for subscription in subscriptions {
             let channel = &subscription.channel;
@@ -167,12 +165,12 @@ impl Shard {
 
     /// Looks at one client: whether it has shown who it is in time, and whether that holds still.
     pub(super) fn look_at_guest(&self, connection: &Connection, now_s: i64) {
-        let Some(guest) = connection.guest().filter(|_| connection.is_open()) else { return };
-        if guest.is_too_late(connection.ticks()) {
+        let Some(principal) = connection.principal().filter(|_| connection.is_open()) else { return };
+        if connection.is_guest_too_late() {
             self.close(connection, CloseCode::Unauthorized);
-        } else if guest.has_expired(now_s) {
+        } else if principal.has_expired(now_s) {
             self.close(connection, CloseCode::TokenExpired);
-        } else if let Some(expires_at) = guest.expires_soon(now_s).and_then(time) {
+        } else if let Some(expires_at) = connection.expires_soon(now_s).and_then(time) {
             let expiring = ServerMessage::TokenExpiring(TokenExpiring { expires_at, timestamp: Utc::now() });
             connection.send_message(&expiring, self.limits);
         }
@@ -183,11 +181,11 @@ impl Shard {
         let mut news = self.gate.news();
         while news.changed().await.is_ok() {
             self.each_connection(|_, connection| {
-                let Some(guest) = connection.guest() else { return false };
-                match self.gate.standing(&guest.principal()) {
+                let Some(principal) = connection.principal() else { return false };
+                match self.gate.standing(&principal) {
                     Standing::Holds => false,
                     Standing::Changed(principal) => {
-                        self.change(connection, guest, principal);
+                        self.change(connection, principal);
                         true
                     }
                     Standing::Revoked => {

@@ -122,8 +122,12 @@ impl Credential {
     }
 
     /// The settings of a gateway that reads what it verifies with from this file.
-    pub(super) fn settings(&self, file: &Path) -> AuthConfig {
+    /// Tokens that were verified are not remembered, unless they come `again`.
+    pub(super) fn settings(&self, file: &Path, again: bool) -> AuthConfig {
         let mut settings = AuthConfig::default();
+        if !again {
+            settings.verified_max = 0;
+        }
         match &self.issuer {
             Some(issuer) => {
                 let mut issuer = issuer.clone();
@@ -139,13 +143,13 @@ impl Credential {
     }
 
     /// Writes the configuration of such a gateway, and the file that it names, into a directory.
-    pub(super) fn write_into(&self, directory: &Path) -> anyhow::Result<PathBuf> {
+    pub(super) fn write_into(&self, directory: &Path, again: bool) -> anyhow::Result<PathBuf> {
         #[derive(Serialize)]
         struct File {
             auth: AuthConfig,
         }
         let (keys, config) = (directory.join("keys"), directory.join("zonewire.toml"));
-        let auth = self.settings(&keys);
+        let auth = self.settings(&keys, again);
         let text = toml::to_string(&File { auth }).context("settings are TOML")?;
         for (path, text) in [(&keys, &self.verifying), (&config, &text)] {
             fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))?;

@@ -36,6 +36,9 @@ pub(super) struct HandshakesArgs {
     /// What clients show [default: each kind in turn]
     #[arg(long = "show", value_enum, value_delimiter = ',', value_name = "KIND")]
     kinds: Vec<Kind>,
+    /// Tokens are such as the gateway has verified before: clients come back. Else each is as good as new.
+    #[arg(long)]
+    again: bool,
     /// How often each kind has its turn.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=1_000))]
     rounds: u32,
@@ -94,6 +97,7 @@ pub(super) fn run(args: &HandshakesArgs) -> anyhow::Result<HandshakesReport> {
     let kinds = kinds.into_iter().zip(turns).map(|(kind, turns)| of_kind(kind, turns));
     Ok(HandshakesReport {
         kind: "handshakes",
+        again: args.again,
         rounds: args.rounds,
         duration_s: args.duration,
         open_concurrency: args.open_concurrency,
@@ -108,7 +112,7 @@ async fn take_turn(args: &HandshakesArgs, program: &Path, kind: Kind) -> anyhow:
         program: program.to_owned(),
         index: 0,
         redis_url: None,
-        config: Some(credential.write_into(directory.path())?),
+        config: Some(credential.write_into(directory.path(), args.again)?),
         settings: args.settings.clone(),
         core: args.gateway_core,
         log: None,

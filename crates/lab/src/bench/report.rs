@@ -123,6 +123,8 @@ pub(super) struct ConnectReport {
 pub(super) struct HandshakesReport {
     /// `handshakes`.
     pub(super) kind: &'static str,
+    /// Whether the gateway had verified the tokens before.
+    pub(super) again: bool,
     /// Each kind had so many turns.
     pub(super) rounds: u32,
     /// The measured part of a turn.
@@ -362,10 +364,11 @@ impl fmt::Display for ConnectReport {
 
 impl fmt::Display for HandshakesReport {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { rounds, duration_s, open_concurrency, .. } = self;
+        let Self { again, rounds, duration_s, open_concurrency, .. } = self;
+        let come = if *again { "verified before" } else { "as good as new" };
         writeln!(
             out,
-            "turns         {rounds} of {duration_s} s for each kind, {open_concurrency} at a time"
+            "turns         {rounds} of {duration_s} s for each kind, {open_concurrency} at a time, tokens {come}"
         )?;
         for of in &self.kinds {
             let figure = |value: Option<f64>, digits: usize| {
