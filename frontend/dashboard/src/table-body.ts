@@ -23,7 +23,9 @@ const GROW_EVERY_MS = 250;
 const SPARE = 6;
 /** A price that has changed is marked for so long, and faintly for as long again. It ends in frames that are drawn
  * anyway: an animation would have the browser draw sixty times a second for as long as prices come. */
-const FLASH_MS = 350;
+const FLASH_MS = 250;
+/** And not again at once in the same way, where prices come all the time. */
+const FLASH_EVERY_MS = 1000;
 /** Small lines that are drawn in one frame; the others follow in the next ones. */
 const SPARKS_A_FRAME = 4;
 
@@ -37,6 +39,11 @@ class Line {
   /** When its price has changed; 0 where that is not shown any more. */
   flashed = 0;
   flash = '';
+  /** The mark before: when, and which way. */
+  marked = 0;
+  way = '';
+  /** Of the price that is shown. */
+  at = 0;
   sparkOf = '';
   /** Small lines move to the left each at a time of its own. */
   readonly phase = 4000 * Math.random();
@@ -135,15 +142,12 @@ export class TableBody {
     const sinceMs = now - this.sortedAt;
     const isDue = isAsked !== this.sortedFor || (isLiveSort && sinceMs >= SORT_EVERY_MS) || (this.boardVersion !== this.board.version && (sinceMs >= GROW_EVERY_MS || this.shown.length < 500));
     if (!isDue) return;
+    // The same rows as before are nearly in order, which makes sorting them cheap.
+    const isSame = isAsked === this.sortedFor && this.boardVersion === this.board.version;
     this.sortedFor = isAsked;
     this.sortedAt = now;
     this.boardVersion = this.board.version;
-    const words = filter.toLowerCase().split(/\s+/).filter(Boolean);
-    const shown: Row[] = [];
-    for (const row of this.board.rows()) {
-      const name = row.name.toLowerCase();
-      if (words.every((word) => name.includes(word))) shown.push(row);
-    }
+    const shown = isSame ? this.shown : this.fitting(filter);
     const sign = sort.isDown ? -1 : 1;
     const compare = (a: string, b: string) => (a < b ? -1 : a > b ? 1 : 0);
     const byName = (a: Row, b: Row) => compare(a.order, b.order) || compare(a.zone, b.zone);
@@ -160,6 +164,12 @@ export class TableBody {
       return sign * (x - y) || byName(a, b);
     });
     this.shown = shown;
+  }
+
+  private fitting(filter: string): Row[] {
+    const words = filter.toLowerCase().split(/\s+/).filter(Boolean);
+    const fits = (name: string) => words.every((word) => name.includes(word));
+    return [...this.board.rows()].filter((row) => words.length === 0 || fits(row.name.toLowerCase()));
   }
 
   /** Other columns: other cells. */
@@ -248,7 +258,7 @@ export class TableBody {
       this.write(line, 'key', row.key);
       line.cells.get('key')!.title = row.key;
       if (showsZones) this.write(line, 'zone', row.zone);
-      line.flashed = 0;
+      [line.flashed, line.marked] = [0, 0];
     }
     const state = `${index + 2} ${row.name === selected} ${pins.has(row.name)}`;
     if (line.texts.get('state') !== state) {
@@ -270,15 +280,17 @@ export class TableBody {
       }
       const change = line.cells.get('change')!;
       if (!change.classList.contains(way || 'same')) change.className = `n change ${way || 'same'}`;
-      if (isNew && way !== '' && !this.isStill.matches) line.flashed = now;
+      // What is only known better, as from the log, has not changed now.
+      if (isNew && row.at > line.at && way !== '' && (now - line.marked > FLASH_EVERY_MS || way !== line.way) && !this.isStill.matches) [line.flashed, line.marked, line.way] = [now, now, way];
+      line.at = row.at;
     }
-    if (line.flashed > 0 && now - line.flashed >= 2 * FLASH_MS) line.flashed = 0;
-    const flash = line.flashed === 0 ? '' : `${(row.change ?? 0) > 0 ? 'rose' : 'fell'}${now - line.flashed >= FLASH_MS ? ' faint' : ''}`;
+    const isStale = row.isStale(gatewayNow) || !isLive;
+    if (isStale || now - line.flashed >= 2 * FLASH_MS) line.flashed = 0;
+    const flash = line.flashed === 0 ? '' : `${line.way === 'up' ? 'rose' : 'fell'}${now - line.flashed >= FLASH_MS ? ' faint' : ''}`;
     if (line.flash !== flash) {
       line.flash = flash;
       line.cells.get('price')!.className = flash === '' ? 'n price' : `n price ${flash}`;
     }
-    const isStale = row.isStale(gatewayNow) || !isLive;
     const told = age(gatewayNow - row.at);
     this.write(line, 'age', isStale && told !== 'now' ? `stale ${told}` : told);
     if (tr.classList.contains('stale') !== isStale) tr.classList.toggle('stale', isStale);

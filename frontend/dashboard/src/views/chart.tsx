@@ -3,7 +3,6 @@
 import { useSignal, useSignalEffect } from '@preact/signals';
 import { useEffect, useRef } from 'preact/hooks';
 import uPlot from 'uplot';
-import 'uplot/dist/uPlot.min.css';
 import { board, FIELDS, type Row } from '../board';
 import { age, clock, duration, fixed, signed } from '../format';
 import { ask, onFrame } from '../frames';
@@ -12,6 +11,7 @@ import type { Series } from '../series';
 import { gatewayNow, link, second } from '../state';
 import { theme } from '../theme';
 import { RANGES } from '../ranges';
+import './chart.css';
 
 const POINTS_MAX = 4000;
 /** Between two times that are written below the chart. */
