@@ -7,7 +7,7 @@ import { board, type Price, SPARK_MS } from './board';
 import { clock, plural } from './format';
 import { newest } from './history';
 import type { Update } from './orders';
-import { gatewayNow, happened, link, login, may, session, skew, storage } from './state';
+import { gatewayNow, happened, link, login, may, mine, session, skew, storage } from './state';
 
 /** Where this page is served, below whatever path: all of the gateway is beside it. A copy that is served elsewhere
  * names its gateway in its head, which lists that origin in `http.origins`. */
@@ -277,7 +277,8 @@ export const post = <T>(path: string, body?: string, headers?: Record<string, st
 export const remove = (zone: string, key: string) => ask<void>('DELETE', `api/zones/${encodeURIComponent(zone)}/keys/${encodeURIComponent(key)}`);
 
 /** The first message of each connection says who one is. */
-function greeted({ authentication, subject = '', token_expires_at: expires }: Partial<ConnectionEstablished>): void {
+function greeted({ authentication, subject = '', token_expires_at: expires, connection_id: id = '' }: Partial<ConnectionEstablished>): void {
+  mine.value = id;
   const asks = authentication === 'required' ? 'required' : authentication === 'optional' ? 'optional' : 'nobody';
   session.value = { asks, subject, expires: expires === undefined ? 0 : Date.parse(expires) };
   login.value = null;

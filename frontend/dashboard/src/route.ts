@@ -35,7 +35,7 @@ function decode(text: string): string {
 
 /** A link to a view. */
 export function href(view: string, rest = '', query: Record<string, string | undefined> = {}): string {
-  const path = rest === '' ? '' : `/${encodeURIComponent(rest).replaceAll('%2C', ',')}`;
+  const path = rest === '' ? '' : `/${encodeURIComponent(rest).replace(/%2[CF]/g, decodeURIComponent)}`;
   const parts = Object.entries(query).filter(([, value]) => value !== undefined && value !== '');
   const text = new URLSearchParams(parts as [string, string][]).toString().replaceAll('+', '%20');
   return `#/${view}${path}${text === '' ? '' : `?${text}`}`;

@@ -40,6 +40,8 @@ export const session = signal<{ asks: 'nobody' | 'optional' | 'required'; subjec
 export const login = signal<{ why: string } | null>(null);
 /** What one may besides reading prices; null where that is not known yet. */
 export const may = signal<{ order: boolean; admin: boolean } | null>(null);
+/** The id of this page's own connection. */
+export const mine = signal('');
 /** The gateway's clock less this one's, in milliseconds. */
 export const skew = signal(0);
 /** Ticks once a second, for what counts in words. */

@@ -1,6 +1,7 @@
 // One aggregate a second, while somebody looks: what the gateway counts, and rates made of two of them. Nothing is
 // asked for while the tab is hidden.
 import { signal } from '@preact/signals';
+import type { ConnectionInfo, StateSpell } from '../../../docs/schema/zonewire';
 import { get, Problem } from './gateway';
 
 /** Of `outage` what is read here. */
@@ -50,20 +51,11 @@ export interface Stats {
   orders: { placed: number; confirmed: number; failed: number; dead: number; executor: string; other_executors: string[]; jobs: Record<'waiting' | 'delayed' | 'claimed' | 'done' | 'dead', number> | null };
   interop: Record<string, number>;
   http: Record<string, number> & { requests_refused_by_reason: Record<string, number> };
-  storage_history?: { state: string; since: string }[];
-  connection_list: Connection[];
+  /** The newest first; older gateways have none. */
+  storage_history?: StateSpell[];
+  connection_list: ConnectionInfo[];
+  connections_next?: string;
   silent_shards: number;
-}
-
-export interface Connection {
-  connection_id: string;
-  health: string;
-  channels: string[];
-  connected_s: number;
-  last_heard_s_ago: number;
-  messages_received: number;
-  waiting_messages: number;
-  waiting_bytes: number;
 }
 
 /** A second, in rates; null where nothing was asked. */
@@ -96,6 +88,7 @@ export function watchStats(): () => void {
 }
 
 async function pull(): Promise<void> {
+  clearTimeout(timer ?? undefined);
   timer = setTimeout(() => {
     timer = null;
     if (watchers > 0) void pull();
@@ -103,15 +96,38 @@ async function pull(): Promise<void> {
   if (document.hidden || isAsking) return;
   isAsking = true;
   try {
-    take(await get<Stats>('ws/stats?connections=0'));
+    const asked = listing;
+    const { zone = '', after = '', size = 0 } = asked?.wanted() ?? {};
+    const now = await get<Stats>(`ws/stats?${new URLSearchParams({ connections: `${size}`, ...(zone === '' ? {} : { zone }), ...(after === '' ? {} : { after }) })}`);
+    take(now);
+    if (asked !== null && asked === listing) asked.take(now);
     statsProblem.value = '';
   } catch (error) {
     before = null;
     statsProblem.value = error instanceof Problem && error.status === 403 ? 'Your token does not let you see how the gateway does.' : `How the gateway does cannot be read: ${error instanceof Error ? error.message : String(error)}`;
   }
   isAsking = false;
+  // Somebody who has turned a page does not wait a second for it.
+  if (isDue) {
+    isDue = false;
+    void pull();
+  }
 }
 let isAsking = false;
+let isDue = false;
+
+/** Some of the open connections, in the order of their ids: of one zone or of all, after one of them. */
+export interface Listed { zone: string; after: string; size: number }
+let listing: { wanted: () => Listed; take: (it: Stats) => void } | null = null;
+
+/** What is asked for once a second brings these along, until what is returned is called. */
+export function listConnections(wanted: () => Listed, take: (it: Stats) => void): () => void {
+  const mine = { wanted, take };
+  listing = mine;
+  if (isAsking) isDue = true;
+  else if (watchers > 0) void pull();
+  return () => { if (listing === mine) listing = null; };
+}
 
 const sum = (counts: Record<string, number>) => Object.values(counts).reduce((all, it) => all + it, 0);
 export const refusals = (it: Stats) => sum(it.connections.refused_by_limit) + sum(it.http.requests_refused_by_reason);
@@ -119,6 +135,11 @@ export const refusals = (it: Stats) => sum(it.connections.refused_by_limit) + su
 function take(now: Stats): void {
   const at = Date.parse(now.timestamp);
   const was = before?.stats;
+  // A page that was turned has it asked again at once: that is no second of its own.
+  if (was && was.node === now.node && at - before!.at < EVERY_MS / 2) {
+    stats.value = now;
+    return;
+  }
   // Another process counts from 0 again.
   if (was && was.node === now.node && now.uptime_s >= was.uptime_s && at > before!.at) {
     const per = 1000 / (at - before!.at);
@@ -152,10 +173,4 @@ export function lost(it: Stats): [string, number][] {
     ['of outside workers, let go', of(interop.lost)],
     ['records let go', of(outage.records_let_go)],
   ];
-}
-
-/** Some of the open connections. */
-export async function connections(limit: number): Promise<{ list: Connection[]; open: number; at: number }> {
-  const it = await get<Stats>(`ws/stats?connections=${limit}`);
-  return { list: it.connection_list, open: it.connections.open, at: Date.parse(it.timestamp) };
 }

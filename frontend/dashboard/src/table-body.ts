@@ -1,5 +1,6 @@
 // Draws the rows of the board that are in sight, into a handful of table rows that are used again and again:
-// thousands of keys cost what forty cost. Nothing is written that has not changed.
+// thousands of keys cost what forty cost. Nothing is written that has not changed, and a key that goes to another
+// place takes its row along.
 import { type Board, type Field, FIELDS, type Row, SPARK_MS } from './board';
 import { age, fixed, signed } from './format';
 import { ask } from './frames';
@@ -20,9 +21,13 @@ export interface Wanted {
 const SORT_EVERY_MS = 1000;
 const GROW_EVERY_MS = 250;
 const SPARE = 6;
-const FLASH_EVERY_MS = 500;
+/** A price that has changed is marked for so long, and faintly for as long again. It ends in frames that are drawn
+ * anyway: an animation would have the browser draw sixty times a second for as long as prices come. */
+const FLASH_MS = 250;
+/** And not again at once in the same way, where prices come all the time. */
+const FLASH_EVERY_MS = 1000;
 /** Small lines that are drawn in one frame; the others follow in the next ones. */
-const SPARKS_A_FRAME = 8;
+const SPARKS_A_FRAME = 4;
 
 /** What of a row is on the screen: a cell is written when its text is another one. */
 class Line {
@@ -31,10 +36,17 @@ class Line {
   readonly texts = new Map<string, string>();
   row: Row | null = null;
   version = -1;
+  /** When its price has changed; 0 where that is not shown any more. */
   flashed = 0;
-  flash: Animation | null = null;
-  flashWay = '';
+  flash = '';
+  /** The mark before: when, and which way. */
+  marked = 0;
+  way = '';
+  /** Of the price that is shown. */
+  at = 0;
   sparkOf = '';
+  /** Small lines move to the left each at a time of its own. */
+  readonly phase = 4000 * Math.random();
 }
 
 export class TableBody {
@@ -46,6 +58,7 @@ export class TableBody {
   private layout = '';
   private active = '';
   private sparksLeft = 0;
+  private fading: ReturnType<typeof setTimeout> | null = null;
   private readonly above = spacer();
   private readonly below = spacer();
   private readonly isStill = matchMedia('(prefers-reduced-motion: reduce)');
@@ -95,12 +108,17 @@ export class TableBody {
     setHeight(this.below, (count - last) * this.rowHeight);
     let active = '';
     this.sparksLeft = SPARKS_A_FRAME;
+    this.place(first, last);
+    let isFlashing = false;
     for (let i = first; i < last; i += 1) {
       const row = this.shown[i]!;
+      const line = this.lines[i - first]!;
       if (row.name === this.wanted.selected) active = `row-${i}`;
-      this.drawLine(this.lines[i - first]!, row, i, now, gatewayNow);
+      this.drawLine(line, row, i, now, gatewayNow);
+      isFlashing ||= line.flashed > 0;
     }
     if (this.sparksLeft < 0) ask();
+    if (isFlashing && this.fading === null) this.fading = setTimeout(() => { this.fading = null; ask(); }, FLASH_MS);
     if (active === this.active) return;
     this.active = active;
     const table = this.body.parentElement!;
@@ -124,15 +142,12 @@ export class TableBody {
     const sinceMs = now - this.sortedAt;
     const isDue = isAsked !== this.sortedFor || (isLiveSort && sinceMs >= SORT_EVERY_MS) || (this.boardVersion !== this.board.version && (sinceMs >= GROW_EVERY_MS || this.shown.length < 500));
     if (!isDue) return;
+    // The same rows as before are nearly in order, which makes sorting them cheap.
+    const isSame = isAsked === this.sortedFor && this.boardVersion === this.board.version;
     this.sortedFor = isAsked;
     this.sortedAt = now;
     this.boardVersion = this.board.version;
-    const words = filter.toLowerCase().split(/\s+/).filter(Boolean);
-    const shown: Row[] = [];
-    for (const row of this.board.rows()) {
-      const name = row.name.toLowerCase();
-      if (words.every((word) => name.includes(word))) shown.push(row);
-    }
+    const shown = isSame ? this.shown : this.fitting(filter);
     const sign = sort.isDown ? -1 : 1;
     const compare = (a: string, b: string) => (a < b ? -1 : a > b ? 1 : 0);
     const byName = (a: Row, b: Row) => compare(a.order, b.order) || compare(a.zone, b.zone);
@@ -149,6 +164,12 @@ export class TableBody {
       return sign * (x - y) || byName(a, b);
     });
     this.shown = shown;
+  }
+
+  private fitting(filter: string): Row[] {
+    const words = filter.toLowerCase().split(/\s+/).filter(Boolean);
+    const fits = (name: string) => words.every((word) => name.includes(word));
+    return [...this.board.rows()].filter((row) => words.length === 0 || fits(row.name.toLowerCase()));
   }
 
   /** Other columns: other cells. */
@@ -169,6 +190,37 @@ export class TableBody {
       this.below.before(line.tr);
     }
     while (this.lines.length > count) this.lines.pop()!.tr.remove();
+  }
+
+  /** Gives each row the line that has it already, and the others those that are left; then the lines their order. */
+  private place(first: number, last: number): void {
+    const free = new Map<Row | null, Line[]>();
+    for (const line of this.lines) {
+      const same = free.get(line.row);
+      if (same) same.push(line);
+      else free.set(line.row, [line]);
+    }
+    const placed: (Line | undefined)[] = [];
+    for (let i = first; i < last; i += 1) {
+      const row = this.shown[i]!;
+      placed.push(free.get(row)?.pop());
+    }
+    const left = [...free.values()].flat();
+    this.lines = placed.map((line) => line ?? left.pop()!);
+    let here = this.above.nextElementSibling;
+    for (const { tr } of this.lines) {
+      if (tr === here) {
+        here = here.nextElementSibling;
+        continue;
+      }
+      // One that has gone down is met again below: it leaves, and those beneath it stay where they are.
+      if (here && here !== this.below && here.nextElementSibling === tr) {
+        this.below.before(here);
+        here = tr.nextElementSibling;
+      } else {
+        this.body.insertBefore(tr, here);
+      }
+    }
   }
 
   private make(): Line {
@@ -206,7 +258,7 @@ export class TableBody {
       this.write(line, 'key', row.key);
       line.cells.get('key')!.title = row.key;
       if (showsZones) this.write(line, 'zone', row.zone);
-      line.flash?.cancel();
+      [line.flashed, line.marked] = [0, 0];
     }
     const state = `${index + 2} ${row.name === selected} ${pins.has(row.name)}`;
     if (line.texts.get('state') !== state) {
@@ -228,19 +280,21 @@ export class TableBody {
       }
       const change = line.cells.get('change')!;
       if (!change.classList.contains(way || 'same')) change.className = `n change ${way || 'same'}`;
-      if (isNew && way !== '' && (now - line.flashed > FLASH_EVERY_MS || way !== line.flashWay) && !this.isStill.matches) {
-        [line.flashed, line.flashWay] = [now, way];
-        line.flash?.cancel();
-        const colour = way === 'up' ? this.colours.up : this.colours.down;
-        line.flash = line.cells.get('price')!.animate([{ backgroundColor: `color-mix(in srgb, ${colour} 26%, transparent)` }, { backgroundColor: 'transparent' }], { duration: 900, easing: 'ease-out' });
-      }
+      // What is only known better, as from the log, has not changed now.
+      if (isNew && row.at > line.at && way !== '' && (now - line.marked > FLASH_EVERY_MS || way !== line.way) && !this.isStill.matches) [line.flashed, line.marked, line.way] = [now, now, way];
+      line.at = row.at;
     }
     const isStale = row.isStale(gatewayNow) || !isLive;
+    if (isStale || now - line.flashed >= 2 * FLASH_MS) line.flashed = 0;
+    const flash = line.flashed === 0 ? '' : `${line.way === 'up' ? 'rose' : 'fell'}${now - line.flashed >= FLASH_MS ? ' faint' : ''}`;
+    if (line.flash !== flash) {
+      line.flash = flash;
+      line.cells.get('price')!.className = flash === '' ? 'n price' : `n price ${flash}`;
+    }
     const told = age(gatewayNow - row.at);
     this.write(line, 'age', isStale && told !== 'now' ? `stale ${told}` : told);
     if (tr.classList.contains('stale') !== isStale) tr.classList.toggle('stale', isStale);
-    // Each at a time of its own.
-    this.spark(line, row, gatewayNow, `${row.name} ${row.version} ${Math.floor((gatewayNow + 97 * index) / 4000)}`, isOther);
+    this.spark(line, row, gatewayNow, `${row.name} ${row.version} ${Math.floor((gatewayNow + line.phase) / 4000)}`, isOther);
   }
 
   private write(line: Line, name: string, text: string): void {

@@ -5,7 +5,7 @@ import assert from 'node:assert/strict';
 import { createServer } from 'node:http';
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { Access, freePort, Gateway, has, nginx, over, publishing, Redis, tab, until, violations } from './support.mjs';
+import { Access, freePort, Gateway, has, nginx, over, publishing, Redis, slowReader, tab, until, violations } from './support.mjs';
 
 const shots = process.env.ZONEWIRE_TEST_SHOTS;
 const shot = (page, name, more = {}) => (shots ? page.screenshot({ path: join(shots, `${name}.png`), ...more }) : undefined);
@@ -70,7 +70,7 @@ const tests = {
     // Reloaded, it is there at once, whole.
     await page.reload();
     await until(async () => (await rows(page).count()) >= 15, 'a snapshot after a reload');
-    for (const [view, heading] of [['gateway', 'Nothing accepted is lost'], ['gateway/connections?show=all', 'Connections by zone'], ['gateway/dead-letters', 'Dead letters'], ['gateway/settings', 'Settings'], ['orders', 'Orders'], ['nowhere', 'There is nothing here']]) {
+    for (const [view, heading] of [['gateway', 'Nothing accepted is lost'], ['gateway/connections', 'Connections by zone'], ['gateway/dead-letters', 'Dead letters'], ['gateway/settings', 'Settings'], ['orders', 'Orders'], ['nowhere', 'There is nothing here']]) {
       await page.goto(`${gateway.url}#/${view}`);
       await page.getByRole('heading', { name: heading, exact: true }).waitFor();
       if (view === 'gateway') await until(async () => /\/s/.test(await page.locator('.kpi b').nth(1).innerText()), 'rates');
@@ -132,6 +132,151 @@ const tests = {
     await isClean(page, 'the question before a removal');
     await page.getByRole('button', { name: 'Remove the key' }).click();
     await until(async () => (await page.locator('.foot').first().innerText()).includes('999 keys'), 'a key less');
+    await page.context().close();
+    await gateway.end('SIGTERM');
+  },
+
+  async 'what the first paint does not need comes after it'() {
+    const gateway = await Gateway.start('demo', '--storage', 'memory', '--interval-ms', '250');
+    const page = await tab();
+    // Whoever is not given the chart and the ticket has the prices all the same, and is told.
+    await page.route(/assets\/(chart|ticket)-/, (route) => route.abort());
+    await toPrices(page, gateway.url);
+    await until(async () => (await rows(page).count()) >= 8, 'rows');
+    await until(async () => (await page.getByText('This part of the page could not be read').count()) === 2, 'what is missing says so');
+    const first = await price(page, 'WESTERN HUB');
+    await until(async () => (await price(page, 'WESTERN HUB')) !== first, 'prices go on');
+    await shot(page, 'without-chart');
+    await isClean(page, 'without the chart');
+    await page.unroute(/assets/);
+    await page.unrouteAll();
+    await page.getByRole('button', { name: 'Load the page again' }).first().click();
+    await page.locator('#chart').waitFor();
+    await page.getByRole('button', { name: 'Place order' }).waitFor();
+    assert.deepEqual(page.faults, []);
+    await page.context().close();
+    await gateway.end('SIGTERM');
+  },
+
+  async 'connections page by page, and the story of one'() {
+    const gateway = await Gateway.start('demo', '--storage', 'memory', '--interval-ms', '250', '--set', 'connections.per_address_max=200');
+    // Sixty of one zone and three of another, a stream of events, and somebody who reads nothing.
+    const crowd = await tab();
+    await crowd.goto(gateway.url + 'mark.svg');
+    await crowd.evaluate(async () => {
+      const open = (zone) => new Promise((resolve) => { const it = new WebSocket(`${location.origin.replace('http', 'ws')}/ws/market/${zone}`); it.onmessage = () => resolve(it); });
+      globalThis.sockets = { pjm: await Promise.all(Array.from({ length: 60 }, () => open('pjm'))), ercot: await Promise.all(Array.from({ length: 3 }, () => open('ercot'))) };
+    });
+    const stream = new AbortController();
+    const events = await fetch(`${gateway.url}sse?channels=zone:caiso`, { signal: stream.signal });
+    assert.equal(events.status, 200);
+    events.body.pipeTo(new WritableStream()).catch(() => undefined);
+    const page = await tab();
+    let asked = 0;
+    page.on('request', (request) => { if (/ws\/stats/.test(request.url())) asked += 1; });
+    await page.goto(`${gateway.url}#/gateway/connections`);
+    const list = page.getByRole('region', { name: 'Connections', exact: true });
+    const links = list.locator('tbody th a');
+    const ids = () => links.evaluateAll((found) => found.map((it) => it.hash.split('/').at(-1)));
+    const next = page.getByRole('button', { name: 'Next' });
+    await until(async () => (await links.count()) === 25, 'a page of 25');
+    const began = Date.now();
+    asked = 0;
+    await until(() => Date.now() - began > 4200, 'four seconds');
+    assert.ok(asked >= 3 && asked <= 5, `asked once a second: ${asked} times in 4.2 s`);
+    await shot(page, 'connections');
+    await isClean(page, 'a page of connections');
+    // All of them, each once, in order.
+    const { connection_list: all } = await gateway.get('ws/stats?connections=1000');
+    const met = [...(await ids())];
+    for (;;) {
+      if (!(await next.count()) || await next.isDisabled()) break;
+      await next.click();
+      await until(async () => (await ids()).length > 0 && (await ids())[0] !== met.at(-25) && !met.includes((await ids())[0]), 'another page');
+      met.push(...(await ids()));
+    }
+    assert.deepEqual(met, all.map((it) => it.connection_id));
+    // Of one zone.
+    await page.getByRole('link', { name: /^\d+ connections of ercot, one by one/ }).click();
+    await until(async () => (await links.count()) === 3, 'three of ercot');
+    await isClean(page, 'the connections of one zone');
+    await page.getByRole('button', { name: /^Of all zones/ }).click();
+    // By how its id begins, and on to its story.
+    const [wanted] = (await gateway.get('ws/stats?connections=1000&zone=ercot')).connection_list;
+    const search = page.getByLabel('Look for a connection by how its id begins');
+    await search.fill(wanted.connection_id.slice(0, 9).toUpperCase());
+    await until(async () => `${await ids()}` === wanted.connection_id, 'the one of that id');
+    await search.fill('no id');
+    await page.getByText('No open connection has an id that begins so.').waitFor();
+    await isClean(page, 'no connection of that id');
+    await search.fill(wanted.connection_id);
+    await until(async () => `${await ids()}` === wanted.connection_id, 'the one of that id');
+    await search.press('Enter');
+    await page.getByRole('heading', { name: `Connection ${wanted.connection_id.slice(0, 8)}` }).waitFor();
+    assert.ok(page.url().endsWith(`#/gateway/connections/${wanted.connection_id}`), page.url());
+    const verdict = () => page.locator('.verdict').innerText();
+    const who = () => page.locator('.who').innerText();
+    await until(async () => /Takes what is sent as fast as it is sent; nothing waits for it/.test(await verdict()), verdict);
+    assert.match(await who(), /Client\s+nobody is asked who they are\s+From\s+127\.0\.0\.1\s+By\s+a WebSocket/);
+    const follows = page.getByRole('row', { name: /^ercot/ });
+    await until(async () => /up to date|\d+ entr(y|ies) behind/.test(await follows.innerText()), () => follows.innerText());
+    const sentUpTo = async () => Number((await follows.locator('td').nth(1).innerText()).replaceAll(',', ''));
+    const was = await sentUpTo();
+    await until(async () => (await sentUpTo()) > was, 'a position that goes on');
+    await shot(page, 'connection');
+    await isClean(page, 'the story of a connection');
+    // What it does while one looks, and its end.
+    await crowd.evaluate(() => { for (const it of sockets.ercot) it.send(JSON.stringify({ type: 'subscribe', channels: ['zone:nyiso'] })); });
+    const lived = page.locator('.happenings');
+    await until(async () => /follows\s+It follows nyiso from now on\./.test(await lived.innerText()), () => lived.innerText());
+    await page.getByRole('row', { name: /^nyiso/ }).waitFor();
+    await crowd.evaluate(() => { for (const it of sockets.ercot) it.close(); });
+    await until(async () => /It has ended, or another gateway has it: not open here since/.test(await verdict()), verdict);
+    await page.getByText('It is not open here any more.').waitFor();
+    await shot(page, 'connection-ended');
+    await isClean(page, 'a connection that ended');
+    await page.reload();
+    await page.getByText('No connection of this id is open here.').waitFor();
+    await isClean(page, 'a connection that is not there');
+    // A stream of events says that it is one, and the page knows itself.
+    const stories = (await gateway.get('ws/stats?connections=1000')).connection_list;
+    await page.goto(`${gateway.url}#/gateway/connections/${stories.find((it) => it.transport === 'events').connection_id}`);
+    await until(async () => /By\s+a stream of events/.test(await who()), who);
+    await page.getByRole('link', { name: 'All connections' }).click();
+    await page.locator('.chip', { hasText: 'this page' }).or(next).first().waitFor();
+    // Who is slow is found among all of them.
+    await page.getByRole('button', { name: 'Slow or silent' }).click();
+    await page.getByText('Everybody takes what is sent as fast as it is sent.').waitFor();
+    await isClean(page, 'nobody is slow');
+    const slow = await slowReader(gateway, '/ws/market/bulk');
+    const load = Array.from({ length: 100 }, (_, i) => ({ key: `K ${i}`, price: i, note: 'x'.repeat(4000) }));
+    let isOver = false;
+    const pressing = (async () => { while (!isOver) { await gateway.publish('bulk', load.map((it) => ({ ...it, price: Math.round(1e4 * Math.random()) / 100 }))); await new Promise((later) => setTimeout(later, 20)); } })();
+    await until(async () => (await links.count()) === 1 && (await list.innerText()).includes('behind'), 'somebody who is behind', 30_000);
+    await shot(page, 'connections-slow');
+    await isClean(page, 'somebody is slow');
+    await links.first().click();
+    await until(async () => /more slowly than it is sent.*; [\d,]+ messages? waits? for it/s.test(await verdict()), verdict);
+    await until(async () => /[\d,]+ entr(y|ies) behind|up to date once it takes what waits/.test(await page.getByRole('row', { name: /^bulk/ }).innerText()), async () => `how far it is behind; ${await page.locator('main').innerText()}`);
+    await shot(page, 'connection-slow');
+    await isClean(page, 'the story of a slow reader');
+    isOver = true;
+    await pressing;
+    await slow.end();
+    for (const [name, look] of [['dark', { dark: true }], ['small', { width: 375, height: 812 }], ['small-dark', { width: 375, height: 812, dark: true }]]) {
+      const other = await tab(look);
+      for (const view of ['gateway/connections', `gateway/connections/${stories[0].connection_id}`]) {
+        await other.goto(`${gateway.url}#/${view}`);
+        await other.locator('tbody th').first().waitFor();
+        const wider = await other.evaluate(() => document.documentElement.scrollWidth - innerWidth);
+        assert.ok(wider <= 0, `${name} ${view} is ${wider} px too wide`);
+        await shot(other, `${name}-${view.split('/').length > 2 ? 'connection' : 'connections'}`, { fullPage: true });
+        await isClean(other, `${name} ${view}`);
+      }
+      await other.context().close();
+    }
+    stream.abort();
+    await crowd.context().close();
     await page.context().close();
     await gateway.end('SIGTERM');
   },
@@ -248,6 +393,17 @@ const tests = {
     await shot(page, 'after-outage');
     assert.match(await page.locator('.promise').innerText(), /0 lost/);
     await isClean(page, 'healthy again');
+    // Who comes later has it from the gateway.
+    const later = await tab();
+    await later.goto(`${gateway.url}#/gateway`);
+    const lived = later.locator('.happenings');
+    await until(async () => /degraded\s+For .*, code unreachable\./.test(await lived.innerText()), () => lived.innerText());
+    assert.match(await lived.innerText(), /healthy\s+So far .*\n(.*\n)*.*recovering\s+For .* entr(y was|ies were) sent to Redis late/);
+    assert.match(await later.locator('.timeline').getAttribute('aria-label'), /degraded from \d\d:\d\d:\d\d to \d\d:\d\d:\d\d, /);
+    await later.getByText('as the gateway remembers it', { exact: true }).waitFor();
+    await shot(later, 'after-outage-later');
+    await isClean(later, 'the outage as the gateway remembers it');
+    await later.context().close();
     await page.context().close();
     await gateway.end('SIGTERM');
     await redis.end();

@@ -22,6 +22,14 @@ try {
   await page.locator('.notice button').click();
   await shot(page, 'prices');
   await shot(watching, 'gateway');
+  // Of the page with two zones, as an operator sees it.
+  const { connection_list: connections } = await gateway.get('ws/stats');
+  const told = await tab({ width: 1440, height: 760 });
+  await told.goto(`${gateway.url}#/gateway/connections/${connections.find((it) => it.channels.length >= 2).connection_id}`);
+  await until(async () => /ercot/.test(await told.locator('main').innerText()), 'the story of a connection');
+  await new Promise((later) => setTimeout(later, 2500));
+  await shot(told, 'connection');
+  await told.context().close();
   const dark = await tab({ dark: true });
   await dark.goto(`${gateway.url}#/prices/caiso?sort=-price&range=5m`);
   await drawn(dark);

@@ -1,7 +1,7 @@
 // What tests of the page need: real gateways, a real Redis, nginx, one browser, and somebody who publishes.
 import { execFileSync, spawn } from 'node:child_process';
 import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
-import { createServer } from 'node:net';
+import { connect, createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { createRequire } from 'node:module';
@@ -144,6 +144,17 @@ export async function publishing(gateway, zone, keys, perSecond) {
     }
   })();
   return { stop: async () => { isOver = true; await work; return (1000 * sent) / (Date.now() - began); } };
+}
+
+/** Somebody who connects, subscribes, and then takes nothing of what comes. */
+export async function slowReader(gateway, path) {
+  const socket = connect(gateway.port, '127.0.0.1');
+  const ended = new Promise((resolve) => socket.on('close', resolve));
+  socket.on('error', () => undefined);
+  socket.write(`GET ${path} HTTP/1.1\r\nHost: 127.0.0.1:${gateway.port}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: c2xvdyBzbG93IHNsb3chIQ==\r\n\r\n`);
+  await new Promise((resolve) => socket.once('data', resolve));
+  socket.pause();
+  return { end: () => { socket.destroy(); return ended; } };
 }
 
 // The browser

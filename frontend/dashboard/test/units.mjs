@@ -7,6 +7,7 @@ import { createServer } from 'vite';
 const server = await createServer({ root: join(import.meta.dirname, '..'), logLevel: 'error', appType: 'custom', server: { middlewareMode: true, hmr: false, watch: null }, optimizeDeps: { noDiscovery: true, include: [] } });
 const { age, bytes, clock, decimalsOf, duration, fixed, plural, short, signed } = await server.ssrLoadModule('/src/format.ts');
 const { Series } = await server.ssrLoadModule('/src/series.ts');
+const tell = await server.ssrLoadModule('/src/tell.ts');
 await server.close();
 
 const points = (series) => Array.from({ length: series.length }, (_, i) => [series.times[i], series.values[i]]);
@@ -72,4 +73,45 @@ test('a hole is several of the usual pauses', () => {
   assert.equal(series.holeMs(), Infinity);
   for (let at = 0; at < 10; at += 1) series.push(at * 10_000, 1);
   assert.equal(series.holeMs(), 50_000);
+});
+
+const spell = (more) => ({ state: 'healthy', storage_backend: 'redis', scope: 'all', since: '2026-11-30T08:00:00Z', lasted_ms: 192_400, reason_code: 'ok', reason: 'Redis 7.0.15 serves', entries_late: 0, entries_put_back: 0, entries_let_go: 0, entries_refused: 0, logs_lost: 0, ...more });
+
+test('a state of the storage says how long, why, and what came of it', () => {
+  for (const [it, waits, expected] of [
+    [spell(), 0, 'So far 3 min 12 s. Redis 7.0.15 serves.'],
+    [spell({ state: 'degraded', lasted_ms: 12_000, reason: 'nothing answers at that address', reason_code: 'unreachable' }), 812, 'So far 12 s. Nothing answers at that address, code unreachable. 812 entries wait for Redis.'],
+    [spell({ state: 'degraded', until: '2026-11-30T08:00:12Z', lasted_ms: 12_000, scope: 'some', reason: 'nothing answers at that address', reason_code: 'unreachable' }), 812, 'For 12 s, a part of Redis. Nothing answers at that address, code unreachable.'],
+    [spell({ state: 'recovering', until: '2026-11-30T08:00:12Z', lasted_ms: 441, reason: '', entries_late: 812, entries_refused: 1 }), 3, 'For 441 ms. 812 entries were sent to Redis late; 1 entry was refused, since the journal was full.'],
+  ]) assert.equal(tell.spellInWords(it, waits), expected);
+});
+
+test('how far a subscription is behind is said only where that can be known', () => {
+  const one = { channel: 'zone:pjm', phase: 'live', epoch: 'a', offset: 100 };
+  for (const [end, expected, said] of [[undefined, null, 'live'], [{ epoch: 'b', offset: 900 }, null, 'live'], [{ epoch: 'a', offset: 100 }, 0, 'up to date'], [{ epoch: 'a', offset: 99 }, 0, 'up to date'], [{ epoch: 'a', offset: 1204 }, 1104, '1,104 entries behind']]) {
+    assert.equal(tell.lagOf(one, end), expected);
+    assert.equal(tell.phaseInWords(one, tell.lagOf(one, end)), said);
+  }
+  assert.equal(tell.phaseInWords(one, 0, 3), 'up to date once it takes what waits');
+  assert.equal(tell.phaseInWords({ ...one, phase: 'catching_up' }, 1), 'catches up, 1 entry behind');
+  assert.equal(tell.phaseInWords({ ...one, phase: 'finished' }, null), 'has ended with its order');
+});
+
+test('what becomes other with a connection is told once', () => {
+  const was = { health: 'healthy', waiting_messages: 0, waiting_bytes: 0, waited_for: false, subscriptions: [{ channel: 'zone:pjm', phase: 'catching_up' }, { channel: 'zone:old', phase: 'live' }] };
+  const is = { ...was, health: 'behind', waiting_messages: 3, waiting_bytes: 2048, closing: 'slow_consumer', subscriptions: [{ channel: 'zone:pjm', phase: 'live' }, { channel: 'order:0123456789', phase: 'live' }] };
+  assert.deepEqual(tell.changes(was, was), []);
+  assert.deepEqual(tell.changes(was, is).map(({ word, text }) => `${word}: ${text}`), [
+    'behind: Takes what is sent more slowly than it is sent; 3 messages wait for it, 2.0 KiB.',
+    'closing: Its close is under way: slow_consumer.',
+    'follows: It follows order 01234567 from now on.',
+    'leaves: It follows old no longer.',
+    'live: It has caught up with pjm.',
+  ]);
+});
+
+test('the ids that begin so come after one place in their order', () => {
+  for (const [prefix, expected] of [['3f', '3effffff-ffff-ffff-ffff-ffffffffffff'], ['3F2a1B2c-4', '3f2a1b2c-3fff-ffff-ffff-ffffffffffff'], ['0', '00000000-0000-0000-0000-000000000000'], ['x', null], ['', null], ['0'.repeat(33), null]]) assert.equal(tell.before(prefix), expected, prefix);
+  assert.ok(tell.begins('3f2a1b2c-4d5e-4f60-8123-456789abcdef', '3F2A1B2C-4d'));
+  assert.ok(!tell.begins('3f2a1b2c-4d5e-4f60-8123-456789abcdef', '3f2b'));
 });

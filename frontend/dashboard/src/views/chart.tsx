@@ -3,7 +3,6 @@
 import { useSignal, useSignalEffect } from '@preact/signals';
 import { useEffect, useRef } from 'preact/hooks';
 import uPlot from 'uplot';
-import 'uplot/dist/uPlot.min.css';
 import { board, FIELDS, type Row } from '../board';
 import { age, clock, duration, fixed, signed } from '../format';
 import { ask, onFrame } from '../frames';
@@ -11,13 +10,9 @@ import { History } from '../history';
 import type { Series } from '../series';
 import { gatewayNow, link, second } from '../state';
 import { theme } from '../theme';
+import { RANGES } from '../ranges';
+import './chart.css';
 
-export const RANGES: Record<string, [string, number]> = {
-  '5m': ['5 min', 300_000],
-  '15m': ['15 min', 900_000],
-  '1h': ['1 hour', 3_600_000],
-  all: ['All kept', Infinity],
-};
 const POINTS_MAX = 4000;
 /** Between two times that are written below the chart. */
 const STEPS_S = [1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14_400, 21_600, 43_200, 86_400];
@@ -126,8 +121,8 @@ export function Chart({ zone, keyName, range, onRange }: { zone: string; keyName
     board.listeners.add(listener);
     const stop = onFrame(() => {
       const now = gatewayNow();
-      // Without news the line moves on once a second.
-      if (!isDue && now - drawnAt < 1000) return;
+      // Without news the line moves on once a second, or by a pixel where that takes longer.
+      if (!isDue && now - drawnAt < Math.max(1000, Number.isFinite(span.current) ? span.current / (place.current?.clientWidth || 1000) : 0)) return;
       isDue = false;
       drawnAt = now;
       const it = board.row(zone, keyName);

@@ -1,25 +1,25 @@
-// Whom the gateway serves: by zone, by how long, and one by one as far as it tells.
+// Whom the gateway serves: by zone, by how long, and one by one, page by page.
 import { useSignal } from '@preact/signals';
 import { useEffect } from 'preact/hooks';
-import { bytes, clock, count, duration, plural, words } from '../format';
-import { href, replace, route } from '../route';
-import { skew } from '../state';
-import { connections, type Connection, type Stats } from '../stats';
-import { Pages } from './pager';
+import type { ConnectionInfo } from '../../../../docs/schema/zonewire';
+import { bytes, clock, count, duration, plural } from '../format';
+import { go, href, replace, route } from '../route';
+import { mine } from '../state';
+import { listConnections, type Stats } from '../stats';
+import { before, begins, isSlow, some } from '../tell';
+import { Pager, Pages } from './pager';
 
-/** So many are asked for at once; all of them, where somebody says so. */
-const SOME = 500;
-const ALL = 10_000;
-const AGAIN_MS = 5000;
-const SIZE = 15;
-const SLOW = new Set(['behind', 'silent', 'closing']);
+/** So many are on a page. */
+const SIZE = 25;
+/** And so many are looked through in a second for those that are slow. */
+const PART = 1000;
 
 export function Connections({ stats }: { stats: Stats }) {
   return (
     <>
       <Zones by={stats.connections.by_zone} />
       <Durations stats={stats} />
-      <OneByOne open={stats.connections.open} />
+      <OneByOne key={route.value.query.get('zone') ?? ''} stats={stats} />
     </>
   );
 }
@@ -36,7 +36,7 @@ function Zones({ by }: { by: Record<string, number> }) {
       {list.length === 0 ? <p class="empty">Nobody is subscribed to a zone.</p> : (
         <table>
           <thead><tr><th scope="col">Zone</th><th scope="col" class="n">Connections</th><th scope="col" class="bars"><span class="sr">Share</span></th></tr></thead>
-          <tbody>{list.slice(at * SHOWN, (at + 1) * SHOWN).map(([zone, value]) => <tr key={zone}><th scope="row"><a href={href('prices', zone)}>{zone}</a></th><td class="n">{count(value)}</td><td class="bars"><Bar part={value / most} /></td></tr>)}</tbody>
+          <tbody>{list.slice(at * SHOWN, (at + 1) * SHOWN).map(([zone, value]) => <tr key={zone}><th scope="row"><a href={href('prices', zone)}>{zone}</a></th><td class="n"><a href={href('gateway', 'connections', { zone })} aria-label={`${plural(value, 'connection')} of ${zone}, one by one`}>{count(value)}</a></td><td class="bars"><Bar part={value / most} /></td></tr>)}</tbody>
         </table>
       )}
       <Pages page={at} size={SHOWN} of={list.length} onPage={(to) => { page.value = to; }} />
@@ -65,61 +65,77 @@ function Durations({ stats }: { stats: Stats }) {
   );
 }
 
-function OneByOne({ open }: { open: number }) {
-  const wanted = route.value.query.get('id') ?? '';
-  const isSlow = route.value.query.get('show') !== 'all';
-  const limit = useSignal(SOME);
+function OneByOne({ stats }: { stats: Stats }) {
+  const { query } = route.value;
+  const [zone, wanted, isSlowOnly] = [query.get('zone') ?? '', query.get('id') ?? '', query.get('show') === 'slow'];
+  const start = wanted === '' ? '' : before(wanted);
+  // Where each page before this one ended.
+  const trail = useSignal<readonly string[]>([]);
+  const read = useSignal<{ list: ConnectionInfo[]; next: string | null } | null>(null);
+  const search = useSignal<{ found: ConnectionInfo[]; seen: number; at: number; isWhole: boolean } | null>(null);
   const page = useSignal(0);
-  const read = useSignal<{ list: Connection[]; at: number } | null>(null);
-  const problem = useSignal('');
+  const after = trail.value.at(-1) ?? start ?? '';
+
+  // A page of them, once a second.
   useEffect(() => {
-    let isOver = false;
-    const ask = async () => {
-      if (document.hidden) return;
-      try {
-        const it = await connections(limit.value);
-        if (!isOver) read.value = it;
-        problem.value = '';
-      } catch (error) {
-        problem.value = words(error);
-      }
-    };
-    void ask();
-    // All of them are asked for once, when somebody says so.
-    const timer = limit.value === SOME ? setInterval(ask, AGAIN_MS) : null;
-    return () => { isOver = true; if (timer !== null) clearInterval(timer); };
-  }, [limit.value]);
-  const list = read.value?.list ?? [];
-  const slow = list.filter((it) => SLOW.has(it.health)).sort((a, b) => b.waiting_bytes - a.waiting_bytes);
-  const found = list.filter((it) => wanted !== '' && it.connection_id.startsWith(wanted.toLowerCase()));
-  const shown = wanted !== '' ? found : isSlow ? slow : list;
-  const at = Math.min(page.value, Math.max(0, Math.ceil(shown.length / SIZE) - 1));
-  const to = (changes: Record<string, string | undefined>) => { page.value = 0; replace(href('gateway', 'connections', { id: wanted, show: isSlow ? undefined : 'all', ...changes })); };
-  const isPart = open > list.length && list.length >= limit.value;
+    if (isSlowOnly || start === null) return undefined;
+    read.value = null;
+    return listConnections(() => ({ zone, after, size: SIZE }), (it) => { read.value = { list: it.connection_list, next: it.connections_next ?? null }; });
+  }, [zone, after, isSlowOnly, start === null]);
+  // The gateway does not say which ones are slow: all of them are looked through, a part each second, again and again.
+  useEffect(() => {
+    if (!isSlowOnly) return undefined;
+    search.value = null;
+    let [last, seen, found]: [string, number, ConnectionInfo[]] = ['', 0, []];
+    return listConnections(() => ({ zone, after: last, size: PART }), (it) => {
+      found.push(...it.connection_list.filter(isSlow));
+      seen += it.connection_list.length;
+      const isWhole = it.connections_next === undefined;
+      if (isWhole || !search.value?.isWhole) search.value = { found: [...found].sort((a, b) => b.waiting_bytes - a.waiting_bytes), seen, at: Date.now(), isWhole };
+      last = it.connections_next ?? '';
+      if (isWhole) [seen, found] = [0, []];
+    });
+  }, [zone, isSlowOnly]);
+
+  const to = (changes: Record<string, string | undefined>) => {
+    [trail.value, page.value] = [[], 0];
+    replace(href('gateway', 'connections', { zone, id: wanted, show: isSlowOnly ? 'slow' : undefined, ...changes }));
+  };
+  const slow = search.value?.found ?? [];
+  const at = Math.min(page.value, Math.max(0, Math.ceil(slow.length / SIZE) - 1));
+  const listed = start === null ? [] : (read.value?.list ?? []).filter((it) => wanted === '' || begins(it.connection_id, wanted));
+  const shown = isSlowOnly ? slow.slice(at * SIZE, (at + 1) * SIZE) : listed;
+  // Behind the last one that begins so there are none.
+  const next = read.value !== null && listed.length === read.value.list.length ? read.value.next : null;
+  const isReading = isSlowOnly ? search.value === null : start !== null && read.value === null;
+  const open = zone === '' ? stats.connections.open : (stats.connections.by_zone[zone] ?? 0);
+  const hasClients = shown.some((it) => it.subject !== undefined);
+  const empty = isReading ? 'Reading …' : isSlowOnly ? 'Everybody takes what is sent as fast as it is sent.' : wanted !== '' ? 'No open connection has an id that begins so.' : trail.value.length > 0 ? 'There are no more.' : zone === '' ? 'Nobody is connected.' : `Nobody follows ${zone}.`;
   return (
     <section class="panel full" aria-labelledby="each">
       <div class="head">
         <h2 id="each">One by one</h2>
         <div class="seg" role="group" aria-label="Which connections">
-          <button type="button" aria-pressed={isSlow} onClick={() => to({ show: undefined })}>Slow or silent ({count(slow.length)})</button>
-          <button type="button" aria-pressed={!isSlow} onClick={() => to({ show: 'all' })}>All</button>
+          <button type="button" aria-pressed={!isSlowOnly} onClick={() => to({ show: undefined })}>All</button>
+          <button type="button" aria-pressed={isSlowOnly} onClick={() => to({ show: 'slow', id: undefined })}>Slow or silent</button>
         </div>
+        {zone !== '' && <span class="chip">of {zone} <button type="button" class="link" aria-label={`Of all zones, not only of ${zone}`} onClick={() => to({ zone: undefined })}>all zones</button></span>}
         <span class="spring" />
-        <input type="search" data-filter class="filter" placeholder="Connection id" aria-label="Look for a connection by its id" value={wanted} onInput={(event) => to({ id: event.currentTarget.value.trim() })} />
+        {!isSlowOnly && <input type="search" data-filter class="filter" placeholder="Connection id" aria-label="Look for a connection by how its id begins" value={wanted} onInput={(event) => to({ id: event.currentTarget.value.trim() })} onKeyDown={(event) => { if (event.key === 'Enter' && listed.length === 1) go(href('gateway', `connections/${listed[0]!.connection_id}`)); }} />}
       </div>
-      {problem.value !== '' && <p class="fault" role="alert">{problem.value}</p>}
-      {shown.length === 0 ? <p class="empty">{read.value === null ? 'Reading …' : wanted !== '' ? `No connection${isPart ? ' among those that were read' : ''} has an id that begins so.` : isSlow ? 'Everybody reads as fast as is written.' : 'Nobody is connected.'}</p> : (
+      {shown.length === 0 ? <p class="empty">{empty}</p> : (
         <div class="scroll flat" tabIndex={0} role="region" aria-label="Connections">
           <table>
-            <thead><tr><th scope="col">Connection</th><th scope="col">How it does</th><th scope="col" class="wide">Follows</th><th scope="col" class="n">Open for</th><th scope="col" class="n">Heard</th><th scope="col" class="n wide">Sent us</th><th scope="col" class="n">Waits for it</th></tr></thead>
+            <thead><tr><th scope="col">Connection</th>{hasClients && <th scope="col" class="wide">Client</th>}<th scope="col">How it does</th><th scope="col" class="wide">Follows</th><th scope="col" class="n wide">Open for</th><th scope="col" class="n wide">Heard</th><th scope="col" class="n wide">It has sent</th><th scope="col" class="n">Waits for it</th></tr></thead>
             <tbody>
-              {shown.slice(at * SIZE, (at + 1) * SIZE).map((it) => (
+              {shown.map((it) => (
                 <tr key={it.connection_id}>
-                  <th scope="row"><a class="mono" href={href('gateway', 'connections', { id: it.connection_id })}>{it.connection_id.slice(0, 8)}</a></th>
-                  <td>{SLOW.has(it.health) ? <span class="chip late">{it.health}</span> : it.health}</td>
-                  <td class="wide what">{it.channels.length === 0 ? 'nothing' : it.channels.slice(0, 4).map((name) => name.replace(/^zone:/, '')).join(', ')}{it.channels.length > 4 ? ` and ${count(it.channels.length - 4)} more` : ''}</td>
-                  <td class="n">{duration(it.connected_s * 1000)}</td>
-                  <td class="n">{duration(it.last_heard_s_ago * 1000)} ago</td>
+                  <th scope="row"><a class="mono" href={href('gateway', `connections/${it.connection_id}`)}>{it.connection_id.slice(0, 8)}</a>{mine.value === it.connection_id && <span class="chip">this page</span>}{it.transport === 'events' && <span class="chip wide" title="A stream of events, not a WebSocket">events</span>}</th>
+                  {hasClients && <td class="wide what">{it.subject ?? '–'}</td>}
+                  <td>{isSlow(it) ? <span class="chip late">{it.health}</span> : it.health}</td>
+                  <td class="wide what">{it.channels.length === 0 ? 'nothing' : some(it.channels)}</td>
+                  <td class="n wide">{duration(it.connected_s * 1000)}</td>
+                  <td class="n wide">{duration(it.last_heard_s_ago * 1000)} ago</td>
                   <td class="n wide">{plural(it.messages_received, 'message')}</td>
                   <td class="n">{it.waiting_messages === 0 ? '–' : `${count(it.waiting_messages)}, ${bytes(it.waiting_bytes)}`}</td>
                 </tr>
@@ -128,21 +144,10 @@ function OneByOne({ open }: { open: number }) {
           </table>
         </div>
       )}
-      {wanted !== '' && found.length === 1 && <Told it={found[0]!} at={read.value!.at} />}
-      <Pages page={at} size={SIZE} of={shown.length} onPage={(next) => { page.value = next; }} />
-      <p class="foot"><span>{isPart ? `Of the ${count(list.length)} that were read; ${count(open)} are open.` : `${plural(list.length, 'connection is', 'connections are')} open.`}{limit.value !== SOME && read.value ? ` As of ${clock(read.value.at - skew.value)}.` : ''}</span>{isPart && limit.value === SOME ? <button type="button" class="link" onClick={() => { limit.value = ALL; }}>Read up to {count(ALL)}, once</button> : limit.value !== SOME ? <button type="button" class="link" onClick={() => { limit.value = SOME; }}>Go on with {count(SOME)}</button> : null}</p>
+      {isSlowOnly
+        ? <Pages page={at} size={SIZE} of={slow.length} onPage={(to) => { page.value = to; }} />
+        : <Pager hasBefore={trail.value.length > 0} next={next} page={trail.value.length + 1} onFirst={() => { trail.value = []; }} onBefore={() => { trail.value = trail.value.slice(0, -1); }} onNext={(last) => { trail.value = [...trail.value, last]; }} />}
+      <p class="foot"><span>{plural(open, 'connection is', 'connections are')} open{zone === '' ? '' : ` that follow ${zone}`}, at this gateway; in the order of their ids.{isSlowOnly && search.value ? ` ${search.value.isWhole ? `Looked through ${count(search.value.seen)} of them until ${clock(search.value.at)}.` : `${count(search.value.seen)} looked through so far …`}` : ''}</span></p>
     </section>
-  );
-}
-
-/** What the gateway tells of one connection. */
-function Told({ it, at }: { it: Connection; at: number }) {
-  const opened = at - it.connected_s * 1000 - skew.value;
-  return (
-    <ol class="happenings">
-      <li><time>{clock(opened)}</time><b>opened</b><span class="mono">{it.connection_id}</span></li>
-      <li><time>{clock(at - it.last_heard_s_ago * 1000 - skew.value)}</time><b>heard from</b><span>{plural(it.messages_received, 'message')} in all</span></li>
-      <li class={SLOW.has(it.health) ? 'degraded' : ''}><time>{clock(at - skew.value)}</time><b>{it.health}</b><span>{it.waiting_messages === 0 ? 'nothing waits for it' : `${plural(it.waiting_messages, 'message waits', 'messages wait')} for it, ${bytes(it.waiting_bytes)}`}; follows {it.channels.join(', ') || 'nothing'}</span></li>
-    </ol>
   );
 }

@@ -5,6 +5,8 @@ import { bytes, clock, count, duration, plural, short } from '../format';
 import { href, route } from '../route';
 import { happenings, second, skew, type Happening } from '../state';
 import { lost, refusals, seconds, stats, statsProblem, watchStats, type Second, type Stats } from '../stats';
+import { spellInWords } from '../tell';
+import { Connection } from './connection';
 import { Connections } from './connections';
 import { DeadLetters } from './dead-letters';
 import { Pages } from './pager';
@@ -16,6 +18,7 @@ const PARTS: [string, string][] = [['', 'Overview'], ['connections', 'Connection
 
 export function Gateway() {
   const { rest } = route.value;
+  const [part = '', one = ''] = rest.split('/');
   useEffect(watchStats, []);
   const it = stats.value;
   const dead = it?.orders.jobs?.dead ?? 0;
@@ -23,13 +26,13 @@ export function Gateway() {
     <main class="op" id="main">
       <div class="full sub">
         <nav class="seg" aria-label="Of the gateway">
-          {PARTS.map(([name, title]) => <a key={name} href={href('gateway', name)} aria-current={rest === name ? 'page' : undefined}>{title}{name === 'dead-letters' && dead > 0 ? <span class="badge">{count(dead)}</span> : null}</a>)}
+          {PARTS.map(([name, title]) => <a key={name} href={href('gateway', name)} aria-current={part === name ? (one === '' ? 'page' : 'true') : undefined}>{title}{name === 'dead-letters' && dead > 0 ? <span class="badge">{count(dead)}</span> : null}</a>)}
         </nav>
         <span class="spring" />
         {it && <span class="dim small">node <span class="mono">{it.node.slice(0, 8)}</span>, version {it.version}, up {duration(it.uptime_s * 1000)}</span>}
       </div>
       {statsProblem.value !== '' && <p class="fault full" role="alert">{statsProblem.value}{it ? ` What you see is as of ${clock(Date.parse(it.timestamp) - skew.value)}.` : ''}</p>}
-      {rest === 'dead-letters' ? <DeadLetters /> : rest === 'settings' ? <Settings /> : !it ? <section class="panel full"><h1>Gateway</h1><p class="empty">{statsProblem.value === '' ? 'Asking how it does …' : ''}</p></section> : rest === 'connections' ? <Connections stats={it} /> : <Overview it={it} />}
+      {part === 'dead-letters' ? <DeadLetters /> : part === 'settings' ? <Settings /> : part === 'connections' && one !== '' ? <Connection key={one} id={one} /> : !it ? <section class="panel full"><h1>Gateway</h1><p class="empty">{statsProblem.value === '' ? 'Asking how it does …' : ''}</p></section> : part === 'connections' ? <Connections stats={it} /> : <Overview it={it} />}
     </main>
   );
 }
@@ -56,7 +59,7 @@ function Overview({ it }: { it: Stats }) {
           <Rate title="Refusals a second" of={(at: Second) => at.refused} tone="bad" />
         </div>
       </section>
-      <section class="panel wide2" aria-labelledby="happened"><Happenings /></section>
+      <section class="panel wide2" aria-labelledby="happened"><Happenings it={it} /></section>
       <section class="panel wide2" aria-labelledby="counts">
         <div class="head"><h2 id="counts">Worth a look</h2><span class="spring" /><span class="dim small">since the start</span></div>
         <Counts rows={[
@@ -96,7 +99,7 @@ function Promise({ it }: { it: Stats }) {
   return (
     <section class={`panel full promise ${it.state}`} aria-labelledby="promise">
       <div class="head"><h1 id="promise">Nothing accepted is lost</h1><span class="spring" /><span class={`chip ${gone > 0 ? 'late' : ''}`}>{gone === 0 ? '0 lost' : `${count(gone)} lost`}</span></div>
-      <p class="verdict"><b class={it.state}>{it.state[0]!.toUpperCase() + it.state.slice(1)}</b> for {duration(now - since)}, since {clock(since - skew.value)}. {says[it.state] ?? ''}{it.reason !== null && it.state !== 'healthy' ? <span class="dim"> Why: {it.reason} ({it.reason_code}).</span> : null}</p>
+      <p class="verdict"><b class={it.state}>{it.state[0]!.toUpperCase() + it.state.slice(1)}</b> for {duration(now - since)}, since {clock(since - skew.value)}. {says[it.state] ?? ''}{it.reason !== null && it.state !== 'healthy' ? <span class="dim"> Why: {it.reason}, code {it.reason_code}.</span> : null}</p>
       <Timeline it={it} />
       <dl class="facts">
         <div><dt>Waiting for Redis</dt><dd>{count(waits)}</dd><dd class="dim">{waits > 0 ? `${bytes(outage.journal_bytes ?? 0)} in the journal` : 'the journal is empty'}</dd></div>
@@ -110,33 +113,37 @@ function Promise({ it }: { it: Stats }) {
   );
 }
 
+/** Whether it is about this page and what it is sent, and not about the gateway's storage. */
+const isOfPage = ({ kind }: Happening) => kind === 'live' || kind === 'lost' || kind === 'gap' || kind === 'late';
+
 /** The states that the gateway remembers, and when this page was not connected, to scale. */
 function Timeline({ it: { storage_history: history } }: { it: Stats }) {
   const now = second.value;
-  const states = history?.map(({ state, since }) => ({ kind: state, at: Date.parse(since) - skew.value }));
-  const seen = happenings.value.filter((it) => it.kind === 'lost' || it.kind === 'live' || (!states && it.kind !== 'gap' && it.kind !== 'late'));
-  const list = [...(states ?? []), ...seen].sort((a, b) => a.at - b.at);
+  const states = history?.map(({ state, since, reason }) => ({ kind: state, at: Date.parse(since) - skew.value, why: state === 'healthy' ? '' : reason }));
+  const seen = happenings.value.filter((it) => it.kind === 'lost' || it.kind === 'live' || (!states && !isOfPage(it)));
+  const list: { kind: string; at: number; why?: string }[] = [...(states ?? []), ...seen].sort((a, b) => a.at - b.at);
   const from = Math.max(list[0]?.at ?? now, now - 3_600_000);
   const span = Math.max(60_000, now - from);
-  const parts: { kind: string; begin: number; end: number }[] = [];
-  let [state, isLost, kind, begin] = ['healthy', false, '', from];
+  const parts: { kind: string; begin: number; end: number; why: string }[] = [];
+  let [state, isLost, kind, begin, why, because] = ['healthy', false, '', from, '', ''];
   for (const it of list) {
     if (it.kind === 'lost' || it.kind === 'live') isLost = it.kind === 'lost';
-    else state = it.kind;
+    else [state, because] = [it.kind, it.why ?? ''];
     const next = isLost ? 'lost' : state;
     if (next === kind) continue;
-    if (kind !== '' && it.at > begin) parts.push({ kind, begin, end: it.at });
-    [kind, begin] = [next, it.at];
+    if (kind !== '' && it.at > begin) parts.push({ kind, begin, end: it.at, why });
+    [kind, begin, why] = [next, it.at, isLost ? '' : because];
   }
-  if (kind !== '') parts.push({ kind, begin, end: now });
+  if (kind !== '') parts.push({ kind, begin, end: now, why });
   const shown = parts.filter((it) => it.end > from);
-  const told = shown.filter((it) => it.kind !== 'healthy').map((it) => `${it.kind === 'lost' ? 'not connected' : it.kind} from ${clock(it.begin)} to ${it.end === now ? 'now' : clock(it.end)}`);
+  const inWords = (it: (typeof parts)[number]) => `${it.kind === 'lost' ? 'not connected' : it.kind} from ${clock(it.begin)} to ${it.end === now ? 'now' : clock(it.end)}${it.why === '' ? '' : `, ${it.why}`}`;
+  const told = shown.filter((it) => it.kind !== 'healthy').map(inWords);
   return (
     <>
       <svg class="timeline" viewBox="0 0 1000 28" preserveAspectRatio="none" role="img" aria-label={`Since ${clock(from)}: ${told.length === 0 ? 'healthy' : told.join('; ')}`}>
         {shown.map((it) => {
           const x = (1000 * Math.max(0, it.begin - (now - span))) / span;
-          return <rect key={it.begin} class={it.kind[0]} x={x} y={0} width={Math.max(2, (1000 * (it.end - Math.max(it.begin, now - span))) / span)} height={28} />;
+          return <rect key={it.begin} class={it.kind[0]} x={x} y={0} width={Math.max(2, (1000 * (it.end - Math.max(it.begin, now - span))) / span)} height={28}><title>{inWords(it)}</title></rect>;
         })}
       </svg>
       <p class="scale dim"><span>{clock(now - span)}</span><span>{states ? 'as the gateway remembers it' : 'as this page saw it'}</span><span>now</span></p>
@@ -144,20 +151,24 @@ function Timeline({ it: { storage_history: history } }: { it: Stats }) {
   );
 }
 
-const NAMES: Record<Happening['kind'], string> = { live: 'connected', lost: 'disconnected', healthy: 'healthy', degraded: 'degraded', recovering: 'recovering', gap: 'gap', late: 'late' };
+const NAMES: Record<string, string> = { live: 'connected', lost: 'disconnected', healthy: 'healthy', degraded: 'degraded', recovering: 'recovering', gap: 'gap', late: 'late' };
 
-function Happenings() {
+/** What the gateway remembers of its storage, and what else this page saw. */
+function Happenings({ it: { storage_history: history, outage } }: { it: Stats }) {
   const page = useSignal(0);
-  const list = [...happenings.value].reverse();
+  const spells = (history ?? []).map((it) => ({ at: Date.parse(it.since) - skew.value, kind: it.state, text: spellInWords(it, outage.journal_entries ?? 0) }));
+  const seen = happenings.value.filter((it) => !history || isOfPage(it));
+  const list = [...spells, ...seen].sort((a, b) => b.at - a.at);
   const SIZE = 8;
-  const shown = list.slice(page.value * SIZE, (page.value + 1) * SIZE);
+  const at = Math.min(page.value, Math.max(0, Math.ceil(list.length / SIZE) - 1));
+  const shown = list.slice(at * SIZE, (at + 1) * SIZE);
   return (
     <>
-      <div class="head"><h2 id="happened">What happened</h2><span class="spring" /><span class="dim small">as this page saw it</span></div>
+      <div class="head"><h2 id="happened">What happened</h2><span class="spring" /><span class="dim small">{history ? 'the storage as the gateway remembers it, the rest as this page saw it' : 'as this page saw it'}</span></div>
       {list.length === 0 ? <p class="empty">Nothing yet.</p> : (
-        <ol class="happenings">{shown.map((it, i) => <li key={`${it.at} ${i}`} class={it.kind}><time>{clock(it.at)}</time><b>{NAMES[it.kind]}</b><span>{it.text}</span></li>)}</ol>
+        <ol class="happenings">{shown.map((it, i) => <li key={`${it.at} ${i}`} class={it.kind}><time>{clock(it.at)}</time><b>{NAMES[it.kind] ?? it.kind}</b><span>{it.text}</span></li>)}</ol>
       )}
-      <Pages page={page.value} size={SIZE} of={list.length} onPage={(to) => { page.value = to; }} />
+      <Pages page={at} size={SIZE} of={list.length} onPage={(to) => { page.value = to; }} />
     </>
   );
 }

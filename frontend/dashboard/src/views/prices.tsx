@@ -7,12 +7,14 @@ import { refused, watchZones, zones as known, zonesProblem } from '../gateway';
 import { go, href, replace, route } from '../route';
 import { link, may, second, skew, storage } from '../state';
 import { keep, kept } from '../theme';
+import { RANGES } from '../ranges';
 import type { Sort } from '../table-body';
 import { BoardTable } from './board-table';
-import { Chart, RANGES } from './chart';
 import { lazy } from './lazy';
 
 const Zones = lazy(() => import('./dialogs').then((it) => it.Zones), (problem) => problem);
+// The board comes first, and reads what it draws with; the chart after it.
+const Chart = lazy(() => import('./chart').then((it) => it.Chart), (problem) => <div class="plot">{problem}</div>);
 // For those who may place orders.
 const Ticket = lazy(() => import('./ticket').then((it) => it.Ticket), (problem) => <section class="panel ticket" aria-label="Order">{problem}</section>);
 const Remove = lazy(() => import('./dialogs').then((it) => it.Remove), (problem) => problem);
