@@ -187,6 +187,10 @@ pub(super) const ROUTES: &[Route] = &[
         .needs(Gateway(Action::Admin))
         .gives(Json(200, "ConnectionStory"))
         .or(&[404]),
+    delete("/ws/stats/{connection}", Told, health::disconnect, "Close an open connection")
+        .needs(Gateway(Action::Admin))
+        .query(&[("reconnect", "`true`: its client is to come back at once, maybe to another gateway.")])
+        .or(&[400, 404]),
     get("/api/config", Told, config::show, "The settings that are in effect, and where each came from")
         .needs(Gateway(Action::Admin))
         .gives(Json(200, "ConfigView")),

@@ -340,13 +340,14 @@ async fn an_operator_lists_connections_and_ends_them() {
     }
     assert_eq!(gateway.manager.list(3).await.len(), 3);
 
-    for (zone, code, may_return) in [
-        ("a", CloseCode::Moved, true),
-        ("b", CloseCode::Disconnected, false),
-        ("c", CloseCode::Normal, false),
+    for (zone, how, code, may_return) in [
+        ("a", "?reconnect=true", CloseCode::Moved, true),
+        ("b", "", CloseCode::Disconnected, false),
+        ("c", "?reconnect=false", CloseCode::Disconnected, false),
     ] {
         let (mut client, id) = clients.remove(zone).unwrap();
-        assert!(gateway.manager.disconnect(id.parse().unwrap(), code).await);
+        let path = format!("/ws/stats/{id}{how}");
+        assert_eq!(gateway.delete(&path).await.status, 204);
         let (before, number, reason) = client.until_close().await;
         assert_eq!((number, reason.as_str()), (code.number(), code.reason()));
         let closing = before.last().unwrap();
@@ -354,9 +355,11 @@ async fn an_operator_lists_connections_and_ends_them() {
         assert_eq!(closing.get("retry_after_ms").is_some(), may_return, "{closing}");
         client.close().await;
         let pointer = format!("/connections/closed_by_reason/{}", code.reason());
-        until_stat(&gateway, &pointer, 1).await;
-        assert!(!gateway.manager.disconnect(id.parse().unwrap(), code).await, "it is gone");
+        until_stat(&gateway, &pointer, if zone == "c" { 2 } else { 1 }).await;
+        gateway.delete(&path).await.problem(404, "unknown_connection");
     }
+    gateway.delete("/ws/stats/nobody").await.problem(404, "unknown_connection");
+    gateway.delete("/ws/stats/nobody?reconnect=perhaps").await.problem(400, "invalid_query");
     assert_eq!(gateway.manager.list(10).await.len(), 1);
     assert_eq!(clients.get_mut("d").unwrap().0.until_pong().await, [] as [Value; 0], "the others stay");
     drop(clients);

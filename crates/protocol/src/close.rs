@@ -24,7 +24,7 @@ words! {
         SlowConsumer = "slow_consumer",
         /// nothing was heard from the client for 75 s
         HeartbeatTimeout = "heartbeat_timeout",
-        /// an operator moves the connection (not used yet)
+        /// an operator moves the connection: its client comes back, maybe to another gateway
         Moved = "moved",
         /// the client sent too many messages: `retry_after_ms` is when it may send as many again as it may
         /// at first; or it connects too often: `retry_after_ms` is spread
@@ -36,7 +36,7 @@ words! {
         /// whether the token holds cannot be told yet, since keys of its issuer are being fetched: come back
         /// with the same one after `retry_after_ms`
         KeysAwaited = "keys_awaited",
-        /// an operator ended the connection (not used yet)
+        /// an operator ended the connection
         Disconnected = "disconnected",
         /// no token came in time, it does not hold, it gives no right to the address, or it was revoked;
         /// only another token can help

@@ -276,6 +276,9 @@ export const get = <T>(path: string) => ask<T>('GET', path);
 export const post = <T>(path: string, body?: string, headers?: Record<string, string>) => ask<T>('POST', path, body, headers);
 export const remove = (zone: string, key: string) => ask<void>('DELETE', `api/zones/${encodeURIComponent(zone)}/keys/${encodeURIComponent(key)}`);
 
+/** Closes a connection: for good, or so that its client comes back. */
+export const disconnect = (id: string, comesBack: boolean) => ask<void>('DELETE', `ws/stats/${encodeURIComponent(id)}${comesBack ? '?reconnect=true' : ''}`);
+
 /** The first message of each connection says who one is. */
 function greeted({ authentication, subject = '', token_expires_at: expires, connection_id: id = '' }: Partial<ConnectionEstablished>): void {
   mine.value = id;

@@ -5,16 +5,17 @@ use std::sync::Arc;
 use hyper::StatusCode;
 use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderValue, VARY};
 use serde::Deserialize;
+use tracing::info;
 use uuid::Uuid;
 use warp::reply::Response;
 use warp::{Filter, Reply};
 
-use super::{App, Handler, handler, json, segments, with};
+use super::{App, Caller, Handler, caller, handler, json, segments, with};
 use crate::connections::Listing;
 use crate::http::exposition::Exposition;
 use crate::http::problem::Problem;
 use crate::model::Zone;
-use crate::protocol::{Live, ProblemCode};
+use crate::protocol::{CloseCode, Live, ProblemCode};
 
 /// Connections listed by `/ws/stats` when not asked for more.
 const LISTED: usize = 100;
@@ -74,9 +75,39 @@ async fn tell_connection(app: Arc<App>, [id]: [String; 1]) -> Result<Response, P
         Ok(id) => app.sources.connection(id).await,
         Err(_) => None,
     };
+    story.map(|story| json(StatusCode::OK, &story)).ok_or_else(unknown_connection)
+}
+
+fn unknown_connection() -> Problem {
     let detail = "this node has no open connection of this id; another one may";
-    let story = story.ok_or_else(|| Problem::new(ProblemCode::UnknownConnection, detail))?;
-    Ok(json(StatusCode::OK, &story))
+    Problem::new(ProblemCode::UnknownConnection, detail)
+}
+
+#[derive(Debug, Deserialize)]
+struct HowToEnd {
+    #[serde(default)]
+    reconnect: bool,
+}
+
+/// `DELETE /ws/stats/{connection}?reconnect=`
+pub(in crate::http) fn disconnect(app: &Arc<App>) -> Handler {
+    handler(with(app).and(segments()).and(warp::query()).and(caller()).then(end_connection))
+}
+
+async fn end_connection(
+    app: Arc<App>,
+    [id]: [String; 1],
+    HowToEnd { reconnect }: HowToEnd,
+    caller: Caller,
+) -> Result<Response, Problem> {
+    let id = id.parse::<Uuid>().map_err(|_error| unknown_connection())?;
+    let code = if reconnect { CloseCode::Moved } else { CloseCode::Disconnected };
+    if !app.manager.disconnect(id, code).await {
+        return Err(unknown_connection());
+    }
+    let by = caller.principal()?;
+    info!(conn.id = %id, code = code.reason(), by = by.subject(), "an operator closed a connection");
+    Ok(StatusCode::NO_CONTENT.into_response())
 }
 
 /// `GET /metrics`

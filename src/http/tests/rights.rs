@@ -36,6 +36,7 @@ const DOORS: &[(&str, &str, &str)] = &[
     ("GET", "/ws/stats", "133333+3"),
     ("GET", "/api/ws/ws/stats", "133333+3"),
     ("GET", "/ws/stats/{connection}", "133333+3"),
+    ("DELETE", "/ws/stats/{connection}", "133333+3"),
     ("GET", "/api/config", "133333+3"),
     // The shard asks for each channel: see `tests/it/access.rs`.
     ("GET", "/ws", "++++++++"),

@@ -4,10 +4,11 @@ import { useSignal } from '@preact/signals';
 import { useEffect, useRef } from 'preact/hooks';
 import type { ConnectionStory, Entries, OrderView } from '../../../../docs/schema/zonewire';
 import { bytes, clock, count, duration, plural, titled, words } from '../format';
-import { get, Problem } from '../gateway';
+import { disconnect, get, Problem } from '../gateway';
 import { href } from '../route';
-import { mine, skew } from '../state';
+import { may, mine, notify, skew } from '../state';
 import { changes, channelInWords, channelOf, type End, HEALTH, isSlow, lagOf, phaseInWords, some, waiting } from '../tell';
+import { Dialog } from './dialogs';
 import { Pages } from './pager';
 
 const EVERY_MS = 1000;
@@ -38,6 +39,7 @@ export function Connection({ id }: { id: string }) {
   const ends = useSignal<ReadonlyMap<string, End>>(new Map());
   const page = useSignal(0);
   const shown = useRef<readonly string[]>([]);
+  const isToEnd = useSignal(false);
 
   useEffect(() => {
     let isOver = false;
@@ -95,6 +97,7 @@ export function Connection({ id }: { id: string }) {
           {it && <span class={`chip ${hasEnded || isSlow(it) ? 'late' : ''}`}>{hasEnded ? 'ended' : it.health}</span>}
           {mine.value === id && <span class="chip">this page</span>}
           <span class="spring" />
+          {it && !hasEnded && may.value?.admin && <button type="button" class="quiet danger" onClick={() => { isToEnd.value = true; }}>Disconnect…</button>}
           <a href={href('gateway', 'connections')}>All connections</a>
         </div>
         {problem.value !== '' && <p class="fault" role="alert">{problem.value}{told.value ? ` What you see is as of ${clock(told.value.at)}.` : ''}</p>}
@@ -129,8 +132,34 @@ export function Connection({ id }: { id: string }) {
           <Pages page={at} size={SIZE} of={list.length} onPage={(to) => { page.value = to; }} />
         </section>
       )}
+      {isToEnd.value && <Disconnect id={id} onClose={() => { isToEnd.value = false; }} />}
       {it && <section class="panel full" aria-labelledby="lived"><Lived it={it} at={told.value!.at} seen={seen.value} endedAt={endedAt.value} /></section>}
     </>
+  );
+}
+
+/** The question before a connection is closed. */
+function Disconnect({ id, onClose }: { id: string; onClose: () => void }) {
+  const isAsking = useSignal(false);
+  const problem = useSignal('');
+  const act = async (comesBack: boolean) => {
+    isAsking.value = true;
+    problem.value = '';
+    try {
+      await disconnect(id, comesBack);
+      notify(`Connection ${id.slice(0, 8)} is closed${comesBack ? ', and told to come back' : ''}.`);
+      onClose();
+    } catch (error) {
+      problem.value = words(error);
+    }
+    isAsking.value = false;
+  };
+  return (
+    <Dialog title={`Close connection ${id.slice(0, 8)}?`} onClose={onClose} isQuestion>
+      <p>Told to reconnect, its client comes back within a few seconds, here or at another gateway, and misses nothing. Ended, it does not come back by itself; what its token allows stays as it is.</p>
+      {problem.value !== '' && <p class="fault" role="alert">{problem.value}</p>}
+      <div class="actions"><button type="button" class="quiet" onClick={onClose}>Leave it</button><button type="button" disabled={isAsking.value} onClick={() => void act(true)}>Have it reconnect</button><button type="button" class="primary bad" disabled={isAsking.value} onClick={() => void act(false)}>End it</button></div>
+    </Dialog>
   );
 }
 

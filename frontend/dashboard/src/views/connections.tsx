@@ -74,6 +74,8 @@ function OneByOne({ stats }: { stats: Stats }) {
   const read = useSignal<{ list: ConnectionInfo[]; next: string | null } | null>(null);
   const search = useSignal<{ found: ConnectionInfo[]; seen: number; at: number; isWhole: boolean } | null>(null);
   const page = useSignal(0);
+  // Which one was asked for by Enter, before it had been read.
+  const entered = useSignal('');
   const after = trail.value.at(-1) ?? start ?? '';
 
   // A page of them, once a second.
@@ -104,6 +106,11 @@ function OneByOne({ stats }: { stats: Stats }) {
   const slow = search.value?.found ?? [];
   const at = Math.min(page.value, Math.max(0, Math.ceil(slow.length / SIZE) - 1));
   const listed = start === null ? [] : (read.value?.list ?? []).filter((it) => wanted === '' || begins(it.connection_id, wanted));
+  const only = listed.length === 1 ? listed[0]!.connection_id : '';
+  const openOnly = () => go(href('gateway', `connections/${only}`));
+  useEffect(() => {
+    if (only !== '' && wanted !== '' && entered.value === wanted) openOnly();
+  }, [only]);
   const shown = isSlowOnly ? slow.slice(at * SIZE, (at + 1) * SIZE) : listed;
   // Behind the last one that begins so there are none.
   const next = read.value !== null && listed.length === read.value.list.length ? read.value.next : null;
@@ -121,7 +128,7 @@ function OneByOne({ stats }: { stats: Stats }) {
         </div>
         {zone !== '' && <span class="chip">of {zone} <button type="button" class="link" aria-label={`Of all zones, not only of ${zone}`} onClick={() => to({ zone: undefined })}>all zones</button></span>}
         <span class="spring" />
-        {!isSlowOnly && <input type="search" data-filter class="filter" placeholder="Connection id" aria-label="Look for a connection by how its id begins" value={wanted} onInput={(event) => to({ id: event.currentTarget.value.trim() })} onKeyDown={(event) => { if (event.key === 'Enter' && listed.length === 1) go(href('gateway', `connections/${listed[0]!.connection_id}`)); }} />}
+        {!isSlowOnly && <input type="search" data-filter class="filter" placeholder="Connection id" aria-label="Look for a connection by how its id begins" value={wanted} onInput={(event) => to({ id: event.currentTarget.value.trim() })} onKeyDown={(event) => { if (event.key === 'Enter') { if (only !== '') openOnly(); else entered.value = wanted; } }} />}
       </div>
       {shown.length === 0 ? <p class="empty">{empty}</p> : (
         <div class="scroll flat" tabIndex={0} role="region" aria-label="Connections">
