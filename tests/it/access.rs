@@ -620,6 +620,8 @@ async fn each_message_takes_the_rights_that_it_should() {
     fn needs_a_right(message: &ClientMessage) -> bool {
         match message {
             ClientMessage::Subscribe(_) => true,
+            // See `events`.
+            ClientMessage::Publish(_) => true,
             ClientMessage::Unsubscribe(_)
             | ClientMessage::Heartbeat(_)
             | ClientMessage::HeartbeatAck(_)
