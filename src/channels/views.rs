@@ -11,6 +11,7 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use tokio::sync::Semaphore;
+use zonewire_protocol::SEGMENTS_MAX;
 
 use super::live::{Live, LiveBatch};
 use crate::model::{ChannelName, Entry, Epoch, Lane};
@@ -21,7 +22,7 @@ use crate::support::chance::Hashing;
 const ANY: &str = "*";
 
 /// How many ways there are to put a `*` in each place of a key, or not.
-const SHAPES: usize = 1 << 3;
+const SHAPES: usize = 1 << SEGMENTS_MAX;
 
 /// What a view shows; everything, where its channel is no view.
 #[derive(Debug)]
