@@ -89,7 +89,7 @@ async fn events_are_published_over_http_and_each_comes_as_one_object() {
     let mut others = self::client(&gateway).await;
     follow(&mut others, "event:exchange:error", json!({})).await;
     let error = json!({ "exchange": "kraken", "reason": "odd", "code": "EService" });
-    publish(&gateway, "exchange:error", &[error.clone()]).await;
+    publish(&gateway, "exchange:error", std::slice::from_ref(&error)).await;
     let entry = others.next().await;
     assert_eq!((&entry["type"], &entry["data"]), (&json!("exchange:error"), &error));
 

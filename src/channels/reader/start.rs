@@ -3,7 +3,9 @@
 use crate::channels::pages::EncodedLatest;
 use crate::channels::unborn::{in_log, told};
 use crate::model::{ChannelName, ChannelPolicy, Epoch, Position};
-use crate::storage::{Back, Had, Page, begin_elsewhere, had_at, is_fork, is_fork_of_unknown, lack_own, miss_in_fork};
+use crate::storage::{
+    Back, Had, Page, begin_elsewhere, had_at, is_fork, is_fork_of_unknown, lack_own, miss_in_fork,
+};
 #[cfg(test)]
 use crate::support::mutant::{self, Mutant};
 
