@@ -74,6 +74,12 @@ impl Connection {
         self.principal()?.expires_at()
     }
 
+    /// Whether its client may publish to a channel.
+    pub(in crate::connections) fn may_publish(&self, channel: &ChannelName) -> Result<(), Denied> {
+        let Some(principal) = self.principal() else { return Ok(()) };
+        may(&principal, Action::Publish, Resource::Channel(channel.as_str()))
+    }
+
     /// Whether its client may read a channel.
     pub(in crate::connections) fn may_read(&self, channel: &ChannelName) -> Result<(), Denied> {
         let Some(principal) = self.principal() else { return Ok(()) };
