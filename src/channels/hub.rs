@@ -248,7 +248,7 @@ impl Channels {
         }
         // Zones are counted by `admit_zone`; subscriptions to other names must not take their places.
         let door = self.door(channel, Need::Publisher);
-        if policy.is_listed {
+        if policy.keys_are_bounded {
             self.admit_keys(channel, &door, &drafts).await?;
         }
         self.hand_over(channel, door, drafts, fence).await
@@ -571,7 +571,8 @@ impl Channels {
         }
         let count = *actors.counted(channel);
         // One that has just ended and stands there yet makes room for its successor.
-        if count >= self.joined_max() && !actors.doors.contains_key(channel) {
+        let is_bounded = !ChannelPolicy::of(channel).are_few;
+        if is_bounded && count >= self.joined_max() && !actors.doors.contains_key(channel) {
             return Err(count);
         }
         Ok(self.start(&mut actors, channel, Need::Subscriber))

@@ -38,7 +38,7 @@ fn price(late: bool) -> String {
 }
 
 fn skipped() -> String {
-    let kind = EntryKind::named("ticker", false).unwrap();
+    let kind = EntryKind::named("quote", false).unwrap();
     entry(&"zone:pjm".parse().unwrap(), 43, kind, "WESTERN HUB", r#"{"bid":19.5}"#, false)
 }
 

@@ -11,7 +11,7 @@ words! {
         InvalidMessage = "invalid_message",
         /// `type` names no message of this protocol
         UnknownType = "unknown_type",
-        /// the name has not the form `zone:<zone>` or `order:<uuid>`
+        /// the name has not the form `zone:<zone>`, `order:<uuid>` or `event:<type>`, or no such pattern
         InvalidChannel = "invalid_channel",
         /// `unsubscribe`: the connection has no such subscription
         NotSubscribed = "not_subscribed",
@@ -27,6 +27,8 @@ words! {
         /// one order more than the gateway watches before anything is published to it; there may be room
         /// later
         TooManyOrders = "too_many_orders",
+        /// one view of events more than the gateway keeps up; there may be room later
+        TooManyViews = "too_many_views",
         /// temporary: the storage does not answer; the subscription is made as soon as it does
         StorageUnavailable = "storage_unavailable",
         /// the token of `auth` does not hold, or is another subject's; the connection is as it was

@@ -26,6 +26,7 @@ mod client;
 mod close;
 mod codes;
 mod entry;
+mod event;
 mod fields;
 mod http;
 pub mod json;
@@ -53,6 +54,7 @@ pub use client::{
 pub use close::CloseCode;
 pub use codes::{EndCode, ErrorCode};
 pub use entry::{EntryMessage, MISSED_BEFORE, ORDER_ID, SKIPPED, SNAPSHOT};
+pub use event::{EventType, SEGMENTS_MAX, is_exchange, is_interval, is_symbol};
 pub use fields::{Fields, OrderedFields};
 pub use http::{
     Accepted, AuthenticationView, ChannelSetAside, ClaimRequest, ConfigView, DeadLetter, DeadLetterList,
