@@ -11,6 +11,7 @@ mod door;
 mod event_streams;
 mod examples;
 mod faults;
+mod feeds;
 mod half_close;
 mod jobs_contract;
 mod limits_and_stats;

@@ -3,6 +3,7 @@
 
 mod channels;
 mod connections;
+mod exchanges;
 mod http;
 mod orders;
 mod storage;
@@ -18,6 +19,7 @@ pub use self::connections::{
     ConnectionHealth, ConnectionInfo, ConnectionStory, ConnectionsView, DroppedMessages, DurationBucket,
     MessageCounts, MessagesView, SubscriptionInfo, SubscriptionPhase, TransportKind,
 };
+pub use self::exchanges::{ExchangeCounts, ExchangeState, ExchangeView, ExchangesView};
 pub use self::http::{AcceptCounts, HttpView, IntakeCounts};
 pub use self::orders::{InteropCounts, JobsView, OrderCounts, OrdersView, OutsideInvalid, OutsideRefused};
 pub use self::storage::{JobsAloneCounts, LineCounts, MemoryUsage, OutageView, StateSpell};
@@ -56,6 +58,9 @@ pub struct StatsView {
     pub orders: OrdersView,
     /// The exchange with workers outside that use Redis lists.
     pub interop: InteropCounts,
+    /// The feeds of exchanges that this process is configured with.
+    #[serde(default)]
+    pub exchanges: ExchangesView,
     /// Requests, and the TCP connections that bring them.
     pub http: HttpView,
     /// The states that the storage was in, the newest first; the first one lasts.
@@ -73,7 +78,7 @@ pub struct StatsView {
 
 impl Metrics for StatsView {
     fn tell(&self, to: &mut dyn FnMut(Metric<'_>)) {
-        let parts: [&dyn Metrics; 8] = [
+        let parts: [&dyn Metrics; 9] = [
             &self.memory,
             &self.outage,
             &self.connections,
@@ -81,6 +86,7 @@ impl Metrics for StatsView {
             &self.channels,
             &self.orders,
             &self.interop,
+            &self.exchanges,
             &self.http,
         ];
         parts.iter().for_each(|part| part.tell(to));
