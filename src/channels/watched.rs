@@ -1,12 +1,11 @@
-//! Which orders somebody on this node is subscribed to: for whoever fetches their updates from
-//! elsewhere.
+//! Which orders and events somebody on this node is subscribed to: for whoever fetches them from elsewhere.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use parking_lot::Mutex;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
-use crate::model::{ChannelName, OrderId};
+use crate::model::{ChannelName, EventType, OrderId};
 
 /// The orders whose channels have subscribers on this node. Changes wait, one per order at the most,
 /// until they are taken; so none is missed, and what waits is bounded by the channels in use.
@@ -63,6 +62,33 @@ impl WatchedOrders {
             }
             notified.await;
         }
+    }
+}
+
+/// The types of events whose channels, or views of them, have subscribers on this node.
+#[derive(Debug)]
+pub(crate) struct FollowedEvents(watch::Sender<BTreeSet<EventType>>);
+
+impl Default for FollowedEvents {
+    fn default() -> Self {
+        Self(watch::Sender::new(BTreeSet::new()))
+    }
+}
+
+impl FollowedEvents {
+    /// A channel has subscribers, or has none any more.
+    pub(super) fn set(&self, channel: &ChannelName, is_followed: bool) {
+        let Some((event, _)) = channel.as_event() else { return };
+        self.0.send_if_modified(
+            |followed| {
+                if is_followed { followed.insert(event) } else { followed.remove(&event) }
+            },
+        );
+    }
+
+    /// The types as they are, and each change of them from here on; of several in a moment the last one.
+    pub(crate) fn watch(&self) -> watch::Receiver<BTreeSet<EventType>> {
+        self.0.subscribe()
     }
 }
 

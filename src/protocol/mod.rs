@@ -17,7 +17,7 @@ mod update;
 
 pub use entry::{RESERVED_FIELDS, entry_json, latest_json};
 pub use event::parse_event;
-
+pub(crate) use event::{Segments, segments_of};
 pub(crate) use fields::each_element;
 pub use frame::{FRAME_HEADER_MAX, Frame, close_frame, first_frame, ping_frame, text_frame};
 pub use payload::InvalidPayload;

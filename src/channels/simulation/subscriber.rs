@@ -108,7 +108,7 @@ impl Client {
     /// is gone.
     fn at(&self, position: Position, recovered: bool, gap: Option<u64>, run: &NodeRun) {
         if let Some(gone @ 1..) = gap {
-            let log = run.server.content(&self.channel);
+            let log = run.server.content(&self.channel.log());
             let kept_to = position.offset.min(log.top);
             if log.epoch.as_ref().is_some_and(|epoch| is_about(&position.epoch, epoch))
                 && log.first <= kept_to
@@ -188,7 +188,8 @@ impl Client {
             position.epoch == *epoch || to_be_born(&position.epoch).as_ref() == Some(epoch)
         });
         let last = told.offset;
-        if offset <= last || (is_whole && offset != last + 1) {
+        let has_all = is_whole && !self.channel.is_view();
+        if offset <= last || (has_all && offset != last + 1) {
             told.faults.push(format!("{at} c{name}: offset {offset} after {last} of {epoch}"));
         }
         told.offset = offset;
@@ -500,7 +501,7 @@ impl Subscriber {
     fn get(&self, batch: &LiveBatch, run: Range<usize>) {
         for index in run {
             let id = batch.id(index).expect("each entry has an id");
-            let offset = batch.first + index as u64;
+            let offset = batch.offset(index);
             self.client.got(&batch.epoch, offset, id, &batch.frame(index), &self.node);
             self.node.sent.lock().add(id.producer, id.seq);
         }
