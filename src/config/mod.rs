@@ -128,6 +128,7 @@ impl Config {
     pub fn masked(&self) -> Self {
         let mut masked = self.clone();
         redis::mask(&mut masked.storage.redis);
+        masked.feeds.mask();
         masked
     }
 }

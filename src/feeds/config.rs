@@ -115,6 +115,11 @@ impl Default for ReplayConfig {
 }
 
 impl FeedsConfig {
+    /// Leaves out of addresses what may be a key.
+    pub(crate) fn mask(&mut self) {
+        self.exchanges.iter_mut().for_each(ExchangeConfig::mask);
+    }
+
     /// What cannot be used.
     pub(crate) fn check(&self) -> Vec<Finding> {
         let mut simulated = Checks::of("feeds.simulated");

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
+use anyhow::Context as _;
 use clap::Parser as _;
+use tokio::time;
+use zonewire::client::BaseUrl;
 use zonewire_kit::exchange::{Exchange, Faults, Speaks};
 
 const EXAMPLES: &str = "\
@@ -10,6 +13,7 @@ Examples:
   zonewire-exchange --speaks binance
   zonewire-exchange --speaks kraken --symbol BTC-USD --port 9001 --seed 7
   zonewire-exchange --speaks coinbase --symbol BTC-USD --lost 0.01 --cuts 0.001
+  zonewire-exchange --port 9001 --step-ms 1 --measure http://127.0.0.1:8080
 
 It says the settings of a gateway that feeds on it, and runs until Ctrl-C. Faults are shares of the frames, \
 0 to 1.";
@@ -33,6 +37,10 @@ struct Args {
     /// How often something happens, in milliseconds
     #[arg(long, default_value_t = 100)]
     step_ms: u64,
+    /// A gateway that feeds on it: says every 5 s how much CPU it takes for 1,000 frames, all that it does with
+    /// them included
+    #[arg(long, value_name = "URL")]
+    measure: Option<BaseUrl>,
     /// Frames that are not sent
     #[arg(long, default_value_t = 0.0, value_parser = share)]
     lost: f64,
@@ -89,9 +97,42 @@ pub fn run() -> anyhow::Result<()> {
             println!("api_url = \"{}\"", exchange.api_url());
         }
         println!("symbols = [\"{}\"]", args.symbol);
-        tokio::signal::ctrl_c().await?;
+        let measuring = async {
+            match &args.measure {
+                Some(gateway) => measure(gateway, kind).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            ended = tokio::signal::ctrl_c() => ended?,
+            failed = measuring => return failed,
+        }
         let (first, last) = exchange.trades();
         println!("# trades {first} to {last}, {} connections", exchange.connections());
         Ok(())
     })
+}
+
+/// Says again and again what the frames of this exchange cost; ends when the gateway cannot be asked.
+async fn measure(gateway: &BaseUrl, exchange: &str) -> anyhow::Result<()> {
+    let http = gateway.http()?;
+    let mut before: Option<(f64, f64)> = None;
+    loop {
+        let metrics = http.get(gateway.endpoint("metrics")).timeout(Duration::from_secs(5)).send().await?;
+        let metrics = metrics.text().await?;
+        let frames = format!("zonewire_exchange_frames_total{{exchange=\"{exchange}\"}}");
+        let now = (value(&metrics, "process_cpu_seconds_total")?, value(&metrics, &frames)?);
+        if let Some((cpu_s, frames)) = before.replace(now) {
+            let (cpu_s, frames) = (now.0 - cpu_s, now.1 - frames);
+            let ms = cpu_s * 1e6 / frames.max(1.0);
+            println!("# {frames:.0} frames in 5 s, {ms:.2} ms of CPU for 1,000 of them");
+        }
+        time::sleep(Duration::from_secs(5)).await;
+    }
+}
+
+fn value(metrics: &str, series: &str) -> anyhow::Result<f64> {
+    let line = metrics.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+    let value = line.with_context(|| format!("the gateway does not tell {series}"))?;
+    value.parse().with_context(|| format!("{series} is no number"))
 }

@@ -247,6 +247,15 @@ impl ExchangeConfig {
         if self.name.is_empty() { self.kind.as_str() } else { &self.name }
     }
 
+    /// Leaves out of its addresses what may be a key.
+    pub(crate) fn mask(&mut self) {
+        for url in [&mut self.url, &mut self.api_url].into_iter().flatten() {
+            if let Some((address, _)) = url.split_once('?') {
+                *url = format!("{address}?***");
+            }
+        }
+    }
+
     pub(super) fn url(&self) -> &str {
         self.url.as_deref().unwrap_or(self.kind.url())
     }
@@ -404,6 +413,13 @@ mod tests {
         ] {
             assert_eq!(problems(good), [""; 0], "{good}");
         }
+    }
+
+    #[test]
+    fn what_may_be_a_key_is_not_shown() {
+        let mut config: ExchangeConfig = toml::from_str("url = 'https://x/y?key=secret'").unwrap();
+        config.mask();
+        assert_eq!(config.url.as_deref(), Some("https://x/y?***"));
     }
 
     #[test]
