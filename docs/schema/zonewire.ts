@@ -547,7 +547,7 @@ export type Scope = "all" | "some";
 /**
  * Why something that a client asked for was not done.
  */
-export type ErrorCode = "invalid_json" | "invalid_message" | "unknown_type" | "invalid_channel" | "not_subscribed" | "superseded" | "invalid_position" | "too_many_subscriptions" | "too_many_zones" | "too_many_orders" | "storage_unavailable" | "invalid_token" | "keys_awaited" | "forbidden";
+export type ErrorCode = "invalid_json" | "invalid_message" | "unknown_type" | "invalid_channel" | "not_subscribed" | "superseded" | "invalid_position" | "too_many_subscriptions" | "too_many_zones" | "too_many_orders" | "too_many_views" | "storage_unavailable" | "invalid_token" | "keys_awaited" | "forbidden";
 
 /**
  * Why the gateway ended a subscription by itself.
@@ -563,7 +563,7 @@ export type CloseCode = "normal" | "protocol_error" | "unsupported_data" | "abno
 /**
  * What was wrong with a request. Stable: clients may match on it.
  */
-export type ProblemCode = "invalid_json" | "invalid_utf8" | "broken_body" | "invalid_name" | "invalid_position" | "invalid_order_id" | "invalid_idempotency_key" | "invalid_status" | "invalid_limit" | "invalid_query" | "invalid_header" | "invalid_host" | "invalid_target" | "invalid_websocket_key" | "not_upgradable" | "unauthorized" | "origin_not_allowed" | "forbidden" | "not_found" | "unknown_order" | "unknown_dead_letter" | "unknown_key" | "unknown_zone" | "unknown_connection" | "no_gateway" | "method_not_allowed" | "body_timeout" | "idempotency_conflict" | "too_late" | "already_ended" | "has_job" | "no_job" | "may_be_submitted" | "lease_lost" | "cancelled" | "not_external" | "foreign_epoch" | "body_too_large" | "line_too_large" | "price_too_large" | "update_too_large" | "unsupported_media_type" | "unsupported_content_encoding" | "unknown_host" | "invalid_order" | "invalid_update" | "invalid_request" | "invalid_price" | "invalid_key" | "reserved_field" | "duplicate_field" | "invalid_timestamp" | "too_many_zones" | "too_many_keys" | "upgrade_required" | "unsupported_version" | "too_many_connections_from_address" | "connecting_too_often" | "internal" | "corrupt" | "not_implemented" | "storage_unavailable" | "busy" | "shutting_down" | "too_many_connections" | "queue_full" | "storage_degraded" | "unknown_while_degraded" | "no_worker" | "keys_awaited";
+export type ProblemCode = "invalid_json" | "invalid_utf8" | "broken_body" | "invalid_name" | "invalid_position" | "invalid_order_id" | "invalid_idempotency_key" | "invalid_status" | "invalid_limit" | "invalid_query" | "invalid_header" | "invalid_host" | "invalid_target" | "invalid_websocket_key" | "not_upgradable" | "unauthorized" | "origin_not_allowed" | "forbidden" | "not_found" | "unknown_order" | "unknown_dead_letter" | "unknown_event_type" | "unknown_key" | "unknown_zone" | "unknown_connection" | "no_gateway" | "method_not_allowed" | "body_timeout" | "idempotency_conflict" | "too_late" | "already_ended" | "has_job" | "no_job" | "may_be_submitted" | "lease_lost" | "cancelled" | "not_external" | "foreign_epoch" | "body_too_large" | "line_too_large" | "price_too_large" | "event_too_large" | "update_too_large" | "unsupported_media_type" | "unsupported_content_encoding" | "unknown_host" | "invalid_order" | "invalid_update" | "invalid_request" | "invalid_price" | "invalid_event" | "invalid_key" | "reserved_field" | "duplicate_field" | "invalid_timestamp" | "too_many_zones" | "too_many_keys" | "upgrade_required" | "unsupported_version" | "too_many_connections_from_address" | "connecting_too_often" | "internal" | "corrupt" | "not_implemented" | "storage_unavailable" | "busy" | "shutting_down" | "too_many_connections" | "queue_full" | "storage_degraded" | "unknown_while_degraded" | "no_worker" | "keys_awaited";
 
 /**
  * A refused request: what was wrong, and what would be right. Where something else than a gateway has
@@ -1440,6 +1440,10 @@ orders: OrdersView,
  * The exchange with workers outside that use Redis lists.
  */
 interop: InteropCounts, 
+/**
+ * The feeds of exchanges that this process is configured with.
+ */
+exchanges: ExchangesView, 
 /**
  * Requests, and the TCP connections that bring them.
  */

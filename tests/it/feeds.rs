@@ -172,12 +172,7 @@ async fn what_an_exchange_says_becomes_events_and_prices() {
         .await;
         assert_eq!(seen.missing(), 0);
         // The book is the exchange's, once everything that is on its way has come.
-        let here = eventually("the book is the exchange's", async || {
-            seen.next().await;
-            let (bids, asks) = exchange.best(100);
-            (seen.best() == [bids, asks]).then_some(())
-        });
-        here.await;
+        seen.until(|seen| seen.best() == <[_; 2]>::from(exchange.best(100))).await;
         let name = speaks_name(speaks);
         let stats = stats_of(&gateway, name).await;
         assert_eq!(
@@ -229,12 +224,7 @@ async fn whatever_goes_wrong_no_trade_comes_twice_and_no_book_is_torn() {
         if speaks == Speaks::Binance {
             assert_eq!(seen.missed, 0, "{stats}");
         }
-        eventually("the book is the exchange's", async || {
-            seen.next().await;
-            let (bids, asks) = exchange.best(100);
-            (seen.best() == [bids, asks]).then_some(())
-        })
-        .await;
+        seen.until(|seen| seen.best() == <[_; 2]>::from(exchange.best(100))).await;
         assert!(seen.has("exchange:reconnecting") > 0 && seen.has("exchange:disconnected") > 0);
         gateway.stop().await;
     }
