@@ -49,7 +49,8 @@ pub mod ts;
 pub use backend::{BackendName, BackendState};
 pub use channel::{ChannelKind, ChannelName};
 pub use client::{
-    Auth, Bare, ClientMessage, InvalidMessage, RequestId, Since, Subscribe, Token, Unsubscribe,
+    Auth, Bare, ClientMessage, InvalidMessage, Publish, RawEntry, RequestId, Since, Subscribe, Token,
+    Unsubscribe,
 };
 pub use close::CloseCode;
 pub use codes::{EndCode, ErrorCode};
@@ -72,8 +73,8 @@ pub use position::{Epoch, InvalidPosition, OFFSET_MAX, Position};
 pub use problem::{FieldFault, Problem, ProblemCode};
 pub use server::{
     Answer, Authenticated, Authentication, BackendStateMessage, CaughtUp, Closing, Connection,
-    ConnectionEstablished, ErrorMessage, Heartbeat, Resync, Scope, ServerMessage, SnapshotEnd, Subscribed,
-    TokenExpiring, Unknown, Unsubscribed,
+    ConnectionEstablished, ErrorMessage, Heartbeat, Published, Resync, Scope, ServerMessage, SnapshotEnd,
+    Subscribed, TokenExpiring, Unknown, Unsubscribed,
 };
 
 /// The version of the wire protocol, said in `connection_established`.

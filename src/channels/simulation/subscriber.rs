@@ -415,6 +415,13 @@ impl Subscriber {
         reader.is_live().then(|| reader.position().filter(|_| !reader.is_unborn()))
     }
 
+    /// Live, and in this life of the log, no further than here.
+    pub(super) fn is_live_before(&self, end: &Position) -> bool {
+        let reader = self.reader.lock();
+        let is_before = |at: Position| at.epoch == end.epoch && at.offset <= end.offset;
+        reader.is_live() && reader.position().is_some_and(is_before)
+    }
+
     pub(super) fn describe(&self) -> String {
         format!("c{} {:?}", self.client.name, self.reader.lock())
     }
