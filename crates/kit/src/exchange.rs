@@ -258,8 +258,7 @@ async fn converse(stream: TcpStream, shared: &Shared, mut random: StdRng) -> any
             if random.random_bool(faults.lost) {
                 continue;
             }
-            let frame =
-                if random.random_bool(faults.lies) { frame.replace(|c: char| c == '.', "x") } else { frame };
+            let frame = if random.random_bool(faults.lies) { frame.replace('.', "x") } else { frame };
             if swapped.is_none() && random.random_bool(faults.swapped) {
                 swapped = Some(frame);
                 continue;

@@ -23,6 +23,9 @@ pub(super) struct Sides<'a> {
     pub(super) asks: Vec<Level<'a>>,
 }
 
+/// Levels as text: price and size.
+type Texts<'a> = Vec<(&'a str, &'a str)>;
+
 /// A level as text, by the value of its price.
 type Side = BTreeMap<i128, (Box<str>, Box<str>)>;
 
@@ -89,7 +92,7 @@ impl Book {
     }
 
     /// The best levels of each side.
-    pub(super) fn best(&self, depth: usize) -> (Vec<(&str, &str)>, Vec<(&str, &str)>) {
+    pub(super) fn best(&self, depth: usize) -> (Texts<'_>, Texts<'_>) {
         fn texts(level: &(Box<str>, Box<str>)) -> (&str, &str) {
             (&level.0, &level.1)
         }

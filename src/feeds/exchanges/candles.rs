@@ -38,13 +38,10 @@ impl Candles {
     pub(super) fn offer(&mut self, candle: Candle, length: TimeDelta, now: DateTime<Utc>) -> Vec<Told> {
         let mut told = Vec::new();
         if let Some(closed) = self.closed.as_mut().filter(|closed| candle.open_time <= closed.open_time) {
-            let is_last = candle.open_time == closed.open_time;
-            if *closed != candle {
-                if is_last {
-                    *closed = candle.clone();
-                    told.push(Told { candle, is_closed: true, is_correction: true });
-                }
-                // An older one is of a time that nobody looks at, and was told.
+            // An older one is of a time that nobody looks at, and was told.
+            if candle.open_time == closed.open_time && *closed != candle {
+                *closed = candle.clone();
+                told.push(Told { candle, is_closed: true, is_correction: true });
             }
             return told;
         }

@@ -457,7 +457,10 @@ impl Publisher {
 
 /// What is published together: by channel, each in order, with the trades that they are.
 #[derive(Default)]
-pub(super) struct Batch(BTreeMap<ChannelName, Vec<(DraftEntry, Option<(String, u64)>)>>);
+pub(super) struct Batch(BTreeMap<ChannelName, Vec<Drafted>>);
+
+/// What is to be published, and which trade it is.
+type Drafted = (DraftEntry, Option<(String, u64)>);
 
 impl Batch {
     fn add(&mut self, channel: ChannelName, draft: DraftEntry, trade: Option<(String, u64)>) {
