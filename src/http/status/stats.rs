@@ -6,7 +6,7 @@ use chrono::Utc;
 use tokio::time;
 use uuid::Uuid;
 use zonewire_protocol::stats::{
-    ChannelsView, ExchangesView, HttpView, JobsView, Live as _, OrdersView, OutageView, StateSpell, StatsView,
+    ChannelsView, HttpView, JobsView, Live as _, OrdersView, OutageView, StateSpell, StatsView,
 };
 
 use super::Sources;
@@ -57,7 +57,7 @@ impl Sources {
                 jobs,
             },
             interop: self.interop.read(),
-            exchanges: self.exchanges(),
+            exchanges: self.exchanges.iter().map(|(name, feed)| (name.clone(), feed.view())).collect(),
             http: HttpView {
                 open: tcp,
                 accepts: self.accepts.read(),
@@ -78,10 +78,6 @@ impl Sources {
             connections_next: next,
             silent_shards,
         }
-    }
-
-    fn exchanges(&self) -> ExchangesView {
-        ExchangesView(self.exchanges.iter().map(|(name, feed)| (name.clone(), feed.view())).collect())
     }
 
     /// All that is known of an open connection of this node.

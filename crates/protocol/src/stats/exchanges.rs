@@ -2,21 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
-
 use super::table::counts;
 use super::{Metric, Metrics};
 
-/// The feeds that this process is configured with, by the names that events call them.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(transparent)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[cfg_attr(feature = "ts", derive(ts_rs::TS))]
-pub struct ExchangesView(pub BTreeMap<String, ExchangeView>);
-
-impl Metrics for ExchangesView {
+impl Metrics for BTreeMap<String, ExchangeView> {
     fn tell(&self, to: &mut dyn FnMut(Metric<'_>)) {
-        for (name, exchange) in &self.0 {
+        for (name, exchange) in self {
             exchange.tell(&mut |metric| to(Metric { label: Some(("exchange", name)), ..metric }));
         }
     }

@@ -10,6 +10,8 @@ mod storage;
 mod table;
 mod timing;
 
+use std::collections::BTreeMap;
+
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -19,7 +21,7 @@ pub use self::connections::{
     ConnectionHealth, ConnectionInfo, ConnectionStory, ConnectionsView, DroppedMessages, DurationBucket,
     MessageCounts, MessagesView, SubscriptionInfo, SubscriptionPhase, TransportKind,
 };
-pub use self::exchanges::{ExchangeCounts, ExchangeState, ExchangeView, ExchangesView};
+pub use self::exchanges::{ExchangeCounts, ExchangeState, ExchangeView};
 pub use self::http::{AcceptCounts, HttpView, IntakeCounts};
 pub use self::orders::{InteropCounts, JobsView, OrderCounts, OrdersView, OutsideInvalid, OutsideRefused};
 pub use self::storage::{JobsAloneCounts, LineCounts, MemoryUsage, OutageView, StateSpell};
@@ -58,9 +60,9 @@ pub struct StatsView {
     pub orders: OrdersView,
     /// The exchange with workers outside that use Redis lists.
     pub interop: InteropCounts,
-    /// The feeds of exchanges that this process is configured with.
+    /// The feeds of exchanges that this process is configured with, by the names that events call them.
     #[serde(default)]
-    pub exchanges: ExchangesView,
+    pub exchanges: BTreeMap<String, ExchangeView>,
     /// Requests, and the TCP connections that bring them.
     pub http: HttpView,
     /// The states that the storage was in, the newest first; the first one lasts.
