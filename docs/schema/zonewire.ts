@@ -1488,10 +1488,6 @@ orders: OrdersView,
  */
 interop: InteropCounts, 
 /**
- * The feeds of exchanges that this process is configured with.
- */
-exchanges: ExchangesView, 
-/**
  * Requests, and the TCP connections that bring them.
  */
 http: HttpView, 
@@ -1914,6 +1910,14 @@ export type ChannelsView = {
  * Channels in use.
  */
 active: number, 
+/**
+ * Views of events that somebody follows.
+ */
+views: number, 
+/**
+ * Types of events of which somebody follows all, or a view.
+ */
+followed_events: number, 
 /**
  * Entries that the log took.
  */
@@ -2999,7 +3003,7 @@ data: Exchange, };
 /**
  * A decimal as its publisher wrote it: a number, or a text that is one.
  */
-export type Decimal = number | string;
+export type Digits = number | string;
 
 /**
  * What a ticker says: a `price`, or a `bid` and an `ask`.
@@ -3016,43 +3020,43 @@ symbol: string,
 /**
  * The last price.
  */
-price?: Decimal, 
+price?: Digits, 
 /**
  * The best bid.
  */
-bid?: Decimal, 
+bid?: Digits, 
 /**
  * The best ask.
  */
-ask?: Decimal, 
+ask?: Digits, 
 /**
  * How much is bid there.
  */
-bidSize?: Decimal, 
+bidSize?: Digits, 
 /**
  * How much is asked there.
  */
-askSize?: Decimal, 
+askSize?: Digits, 
 /**
  * The first price of the day.
  */
-open?: Decimal, 
+open?: Digits, 
 /**
  * The highest.
  */
-high?: Decimal, 
+high?: Digits, 
 /**
  * The lowest.
  */
-low?: Decimal, 
+low?: Digits, 
 /**
  * How much was traded.
  */
-volume?: Decimal, 
+volume?: Digits, 
 /**
  * For how much.
  */
-quoteVolume?: Decimal, };
+quoteVolume?: Digits, };
 
 /**
  * What a trade says.
@@ -3069,15 +3073,15 @@ symbol: string,
 /**
  * The price.
  */
-price: Decimal, 
+price: Digits, 
 /**
  * How much.
  */
-size: Decimal, 
+size: Digits, 
 /**
  * What the exchange calls it.
  */
-tradeId?: Decimal, 
+tradeId?: Digits, 
 /**
  * `buy` or `sell`: the taker's.
  */
@@ -3102,11 +3106,11 @@ kind: string,
 /**
  * Price and size of each level.
  */
-bids: Array<[Decimal, Decimal]>, 
+bids: Array<[Digits, Digits]>, 
 /**
  * Price and size of each level.
  */
-asks: Array<[Decimal, Decimal]>, 
+asks: Array<[Digits, Digits]>, 
 /**
  * Counts the changes of the book.
  */
@@ -3135,27 +3139,27 @@ interval: string,
 /**
  * When it begins.
  */
-openTime: Decimal, 
+openTime: Digits, 
 /**
  * The first price.
  */
-open: Decimal, 
+open: Digits, 
 /**
  * The highest.
  */
-high: Decimal, 
+high: Digits, 
 /**
  * The lowest.
  */
-low: Decimal, 
+low: Digits, 
 /**
  * The last price.
  */
-close: Decimal, 
+close: Digits, 
 /**
  * How much was traded.
  */
-volume: Decimal, 
+volume: Digits, 
 /**
  * Nothing more is expected.
  */

@@ -81,9 +81,10 @@ impl ChannelsConfig {
         ChannelPolicy::of(channel).lane.unwrap_or_else(configured)
     }
 
-    /// How far the time of a price in a channel may be ahead of the clock.
+    /// How far the time of what is published to a channel may be ahead of the clock.
     pub fn ahead_max(&self, channel: &ChannelName) -> Duration {
-        let zone: Option<Zone> = channel.subject().parse().ok();
+        let is_zone = ChannelPolicy::of(channel).is_listed;
+        let zone: Option<Zone> = channel.subject().parse().ok().filter(|_| is_zone);
         let of_zone = zone.and_then(|zone| self.zone_ahead_max_s.get(&zone).copied());
         Duration::from_secs(of_zone.unwrap_or(self.ahead_max_s))
     }

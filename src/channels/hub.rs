@@ -2,15 +2,15 @@
 
 mod removal;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
@@ -24,7 +24,9 @@ use super::pages::{EncodedLatest, EncodedPage, Pages};
 use super::reader::{Asked, Start, StartingPoint, Wanted, WantedLatest};
 use super::watched::{FollowedEvents, WatchedOrders};
 use super::{ChannelStats, PageStats};
-use crate::model::{ChannelKind, ChannelName, ChannelPolicy, DraftEntry, EntryKind, NodeId, Position, Zone};
+use crate::model::{
+    ChannelKind, ChannelName, ChannelPolicy, DraftEntry, EntryKind, EventType, NodeId, Position, Zone,
+};
 use crate::storage::{
     EPOCH_KEPT_FOR, LatestPage, LogEvent, Page, PageLimit, RecordKind, Result as StorageResult,
     SharedBackend, StorageError, is_fork, log_of_fork,
@@ -489,9 +491,14 @@ impl Channels {
         &self.0.common.orders
     }
 
-    /// The types of events that somebody on this node follows.
-    pub(crate) fn followed_events(&self) -> &FollowedEvents {
-        &self.0.common.events
+    /// The types of events of which somebody on this node follows all, or a view; and each change of that.
+    pub(crate) fn followed_events(&self) -> watch::Receiver<BTreeSet<EventType>> {
+        self.0.common.events.watch()
+    }
+
+    /// How many views of events somebody on this node follows.
+    pub(crate) fn views(&self) -> usize {
+        self.0.common.views.load(Ordering::Relaxed)
     }
 
     /// How many channels have an actor now.

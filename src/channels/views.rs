@@ -11,17 +11,20 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use tokio::sync::Semaphore;
+use zonewire_protocol::SEGMENTS_MAX;
 
 use super::live::{Live, LiveBatch};
 use crate::model::{ChannelName, Entry, Epoch, Lane};
 use crate::protocol::{Segments, segments_of};
 use crate::support::chance::Hashing;
+#[cfg(test)]
+use crate::support::mutant::{self, Mutant};
 
 /// Stands for any one segment.
 const ANY: &str = "*";
 
 /// How many ways there are to put a `*` in each place of a key, or not.
-const SHAPES: usize = 1 << 3;
+const SHAPES: usize = 1 << SEGMENTS_MAX;
 
 /// What a view shows; everything, where its channel is no view.
 #[derive(Debug)]
@@ -158,6 +161,8 @@ impl Views {
     /// Finds the views that show an entry.
     fn find(&mut self, segments: &Segments<'_>, index: usize, found: &mut Vec<Arc<str>>) {
         let mut name = String::new();
+        #[cfg(test)]
+        let before = found.len();
         for shape in (0..1 << segments.len()).filter(|shape| self.shapes[*shape] > 0) {
             name.clear();
             for (place, segment) in segments.iter().enumerate() {
@@ -168,6 +173,10 @@ impl Views {
                 let pattern = Arc::clone(pattern);
                 if let Some(view) = self.by_pattern.get_mut(&pattern) {
                     note(&pattern, view, index, found);
+                }
+                #[cfg(test)]
+                if found.len() > before && mutant::is(Mutant::OneViewOfEach) {
+                    return;
                 }
             }
         }
@@ -229,6 +238,10 @@ pub(super) fn range_of(entries: &[Entry]) -> RangeInclusive<u64> {
 
 /// Takes what is left out of a list; in the order of the rest.
 pub(super) fn shown<'a>(filter: &Filter<'_>, entries: &'a [Entry]) -> Vec<&'a Entry> {
+    #[cfg(test)]
+    if mutant::is(Mutant::PagesOfViewsNotFiltered) {
+        return entries.iter().collect();
+    }
     entries.iter().filter(|entry| filter.shows(entry)).collect()
 }
 

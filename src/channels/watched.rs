@@ -87,7 +87,7 @@ impl FollowedEvents {
     }
 
     /// The types as they are, and each change of them from here on; of several in a moment the last one.
-    pub(crate) fn watch(&self) -> watch::Receiver<BTreeSet<EventType>> {
+    pub(super) fn watch(&self) -> watch::Receiver<BTreeSet<EventType>> {
         self.0.subscribe()
     }
 }
@@ -110,5 +110,15 @@ mod tests {
         orders.set(&ChannelName::order(b), false);
         orders.set(&ChannelName::order(a), true);
         assert_eq!(orders.changes().await, HashMap::from([(a, true)]), "it may have begun a new life");
+    }
+    #[test]
+    fn types_of_events_are_followed_from_the_first_subscriber_to_the_last() {
+        let events = FollowedEvents::default();
+        let followed = events.watch();
+        events.set(&"zone:pjm".parse().unwrap(), true);
+        events.set(&ChannelName::event(EventType::Trade), true);
+        events.set(&ChannelName::event(EventType::Ticker), true);
+        events.set(&ChannelName::event(EventType::Trade), false);
+        assert_eq!(*followed.borrow(), BTreeSet::from([EventType::Ticker]));
     }
 }

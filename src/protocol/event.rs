@@ -167,7 +167,8 @@ fn wrong_in(event: EventType, given: &Given<'_>) -> Wrong {
     match event {
         EventType::Ticker => {
             let has = |name| given.get(name).is_some();
-            if !has("price") && !(has("bid") && has("ask")) {
+            let is_quote = has("bid") && has("ask");
+            if !has("price") && !is_quote {
                 return Some("`price` is missing: a decimal; or else both `bid` and `ask`".to_owned());
             }
             let names = ["price", "bid", "ask", "bidSize", "askSize"];

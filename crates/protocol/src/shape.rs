@@ -387,7 +387,7 @@ event!(
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[cfg_attr(feature = "schema", schemars(untagged))]
 #[cfg_attr(feature = "ts", derive(ts_rs::TS), ts(untagged))]
-pub(crate) enum Decimal {
+pub(crate) enum Digits {
     /// A number.
     Number(f64),
     /// A text.
@@ -404,40 +404,40 @@ pub(crate) struct Ticker {
     pub(crate) symbol: String,
     /// The last price.
     #[cfg_attr(feature = "schema", schemars(skip_serializing_if = "Option::is_none"))]
-    pub(crate) price: Option<Decimal>,
+    pub(crate) price: Option<Digits>,
     /// The best bid.
     #[cfg_attr(feature = "schema", schemars(skip_serializing_if = "Option::is_none"))]
-    pub(crate) bid: Option<Decimal>,
+    pub(crate) bid: Option<Digits>,
     /// The best ask.
     #[cfg_attr(feature = "schema", schemars(skip_serializing_if = "Option::is_none"))]
-    pub(crate) ask: Option<Decimal>,
+    pub(crate) ask: Option<Digits>,
     /// How much is bid there.
     #[cfg_attr(feature = "schema", schemars(rename = "bidSize"))]
     #[cfg_attr(feature = "ts", ts(rename = "bidSize"))]
     #[cfg_attr(feature = "schema", schemars(skip_serializing_if = "Option::is_none"))]
-    pub(crate) bid_size: Option<Decimal>,
+    pub(crate) bid_size: Option<Digits>,
     /// How much is asked there.
     #[cfg_attr(feature = "schema", schemars(rename = "askSize"))]
     #[cfg_attr(feature = "ts", ts(rename = "askSize"))]
     #[cfg_attr(feature = "schema", schemars(skip_serializing_if = "Option::is_none"))]
-    pub(crate) ask_size: Option<Decimal>,
+    pub(crate) ask_size: Option<Digits>,
     /// The first price of the day.
     #[cfg_attr(feature = "schema", schemars(skip_serializing_if = "Option::is_none"))]
-    pub(crate) open: Option<Decimal>,
+    pub(crate) open: Option<Digits>,
     /// The highest.
     #[cfg_attr(feature = "schema", schemars(skip_serializing_if = "Option::is_none"))]
-    pub(crate) high: Option<Decimal>,
+    pub(crate) high: Option<Digits>,
     /// The lowest.
     #[cfg_attr(feature = "schema", schemars(skip_serializing_if = "Option::is_none"))]
-    pub(crate) low: Option<Decimal>,
+    pub(crate) low: Option<Digits>,
     /// How much was traded.
     #[cfg_attr(feature = "schema", schemars(skip_serializing_if = "Option::is_none"))]
-    pub(crate) volume: Option<Decimal>,
+    pub(crate) volume: Option<Digits>,
     /// For how much.
     #[cfg_attr(feature = "schema", schemars(rename = "quoteVolume"))]
     #[cfg_attr(feature = "ts", ts(rename = "quoteVolume"))]
     #[cfg_attr(feature = "schema", schemars(skip_serializing_if = "Option::is_none"))]
-    pub(crate) quote_volume: Option<Decimal>,
+    pub(crate) quote_volume: Option<Digits>,
 }
 
 /// What a trade says.
@@ -449,14 +449,14 @@ pub(crate) struct Trade {
     /// The symbol, such as `BTC-USDT`.
     pub(crate) symbol: String,
     /// The price.
-    pub(crate) price: Decimal,
+    pub(crate) price: Digits,
     /// How much.
-    pub(crate) size: Decimal,
+    pub(crate) size: Digits,
     /// What the exchange calls it.
     #[cfg_attr(feature = "schema", schemars(rename = "tradeId"))]
     #[cfg_attr(feature = "ts", ts(rename = "tradeId"))]
     #[cfg_attr(feature = "schema", schemars(skip_serializing_if = "Option::is_none"))]
-    pub(crate) trade_id: Option<Decimal>,
+    pub(crate) trade_id: Option<Digits>,
     /// `buy` or `sell`: the taker's.
     #[cfg_attr(feature = "schema", schemars(skip_serializing_if = "Option::is_none"))]
     pub(crate) side: Option<String>,
@@ -473,9 +473,9 @@ pub(crate) struct Orderbook {
     /// `snapshot` or `delta`.
     pub(crate) kind: String,
     /// Price and size of each level.
-    pub(crate) bids: Vec<[Decimal; 2]>,
+    pub(crate) bids: Vec<[Digits; 2]>,
     /// Price and size of each level.
-    pub(crate) asks: Vec<[Decimal; 2]>,
+    pub(crate) asks: Vec<[Digits; 2]>,
     /// Counts the changes of the book.
     pub(crate) sequence: u64,
     /// Of a delta, the `sequence` that it follows on.
@@ -498,17 +498,17 @@ pub(crate) struct Candle {
     /// When it begins.
     #[cfg_attr(feature = "schema", schemars(rename = "openTime"))]
     #[cfg_attr(feature = "ts", ts(rename = "openTime"))]
-    pub(crate) open_time: Decimal,
+    pub(crate) open_time: Digits,
     /// The first price.
-    pub(crate) open: Decimal,
+    pub(crate) open: Digits,
     /// The highest.
-    pub(crate) high: Decimal,
+    pub(crate) high: Digits,
     /// The lowest.
-    pub(crate) low: Decimal,
+    pub(crate) low: Digits,
     /// The last price.
-    pub(crate) close: Decimal,
+    pub(crate) close: Digits,
     /// How much was traded.
-    pub(crate) volume: Decimal,
+    pub(crate) volume: Digits,
     /// Nothing more is expected.
     pub(crate) closed: bool,
     /// It takes the place of one that was closed.
@@ -591,7 +591,7 @@ pub(crate) fn declarations(add: &mut dyn FnMut(Option<String>, String), config: 
     add(OrderbookEvent::docs(), OrderbookEvent::decl(config));
     add(CandleEvent::docs(), CandleEvent::decl(config));
     add(ExchangeEvent::docs(), ExchangeEvent::decl(config));
-    add(Decimal::docs(), Decimal::decl(config));
+    add(Digits::docs(), Digits::decl(config));
     add(Ticker::docs(), Ticker::decl(config));
     add(Trade::docs(), Trade::decl(config));
     add(Orderbook::docs(), Orderbook::decl(config));

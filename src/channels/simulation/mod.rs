@@ -325,7 +325,7 @@ fn view_of(channel: ChannelName, client: usize) -> ChannelName {
     if channel.kind() != ChannelKind::Event {
         return channel;
     }
-    let pattern = ["", ":x0:*", ":*:k1", ":x1:k11", ":x7:*"][client % 5];
+    let pattern = ["", ":x0:*", ":*:k1", ":x1:k11", ":x1:*", ":x7:*"][client % 6];
     format!("{channel}{pattern}").parse().unwrap()
 }
 
@@ -821,7 +821,9 @@ impl World {
                 }
             }
         }
-        None
+        // What it passed on meanwhile may have sent readers to the log.
+        time::sleep(Duration::from_millis(5)).await;
+        self.unsettled_but_for_views()
     }
 
     fn unsettled_but_for_views(&self) -> Option<String> {

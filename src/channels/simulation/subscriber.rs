@@ -430,6 +430,11 @@ impl Subscriber {
 
     pub(super) fn on_batch(self: &Arc<Self>, batch: &Arc<LiveBatch>) {
         let mut reader = self.reader.lock();
+        let (name, first, last) = (self.client.name, batch.first, batch.last());
+        self.node.server.say(|| {
+            let (len, late) = (batch.len(), batch.is_late);
+            format!("  c{name} at {:?} hears of {first} to {last}: {len}, late {late}", reader.position())
+        });
         if !batch.is_late && reader.is_next(std::slice::from_ref(batch)) {
             reader.took(batch.last());
             return self.get(batch, 0..batch.len());
@@ -632,6 +637,8 @@ impl Subscriber {
             return false;
         };
         let mut page = EncodedPage::clone(&page);
+        let name = self.client.name;
+        self.node.server.say(|| format!("  c{name} reads after {:?}: {:?}", wanted.after, page.batches));
         page.head.next = page.head.next.as_ref().map(|seam| self.seam(seam));
         loop {
             let then = {

@@ -228,6 +228,22 @@ fn is_noticed_by(fault: &str, change: impl Fn(&mut Plan) + Sync) {
 }
 
 #[test]
+fn with_one_view_of_those_that_show_an_entry_something_is_lost() {
+    is_noticed(|plan| {
+        plan.has_views();
+        plan.mutant = Some(Mutant::OneViewOfEach);
+    });
+}
+
+#[test]
+fn without_a_filter_of_what_is_kept_something_else_comes() {
+    is_noticed_by("which it does not follow", |plan| {
+        plan.has_views();
+        plan.mutant = Some(Mutant::PagesOfViewsNotFiltered);
+    });
+}
+
+#[test]
 fn without_own_entries_in_flight_first_in_a_fork_something_is_lost() {
     is_noticed(|plan| plan.mutant = Some(Mutant::ForkWithoutInFlight));
 }
