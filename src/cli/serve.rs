@@ -65,7 +65,10 @@ pub(crate) fn demo(args: DemoArgs) -> anyhow::Result<()> {
         key: format!("feeds.simulated.{key}"),
         value,
     };
-    let mut flags = vec![flag("demo", "enabled", "true".to_owned())];
+    let mut flags = vec![
+        flag("demo", "enabled", "true".to_owned()),
+        flag("demo", "symbols", "[\"BTC-USDT\"]".to_owned()),
+    ];
     flags.extend(args.seed.map(|seed| flag("--seed", "seed", seed.to_string())));
     flags.extend(args.interval_ms.map(|interval| flag("--interval-ms", "interval_ms", interval.to_string())));
     let loaded = args.config.load(flags.clone())?;

@@ -27,7 +27,10 @@ pub use self::show::Effective;
 pub use crate::access::{AuthConfig, IssuerConfig, Mode as AuthMode};
 pub use crate::channels::ChannelsConfig;
 pub use crate::connections::ConnectionsConfig;
-pub use crate::feeds::{Delimiter, FeedsConfig, ReplayConfig, SimulatedConfig, TimeFormat, TimeZone};
+pub use crate::feeds::{
+    Delimiter, ExchangeConfig, ExchangeKind, FeedsConfig, Interval, ReplayConfig, RowsConfig,
+    SimulatedConfig, TimeFormat, TimeZone,
+};
 pub use crate::http::HttpConfig;
 pub use crate::orders::{ExecutorChoice, InteropConfig, OrdersConfig, PaperConfig};
 pub use crate::storage::{StorageChoice, StorageConfig};
@@ -125,6 +128,7 @@ impl Config {
     pub fn masked(&self) -> Self {
         let mut masked = self.clone();
         redis::mask(&mut masked.storage.redis);
+        masked.feeds.mask();
         masked
     }
 }

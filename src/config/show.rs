@@ -92,10 +92,18 @@ fn fields<'a>(
         let name = key(name);
         match value {
             Value::Null => line(out, format_args!("#{name} is not set")),
-            // JSON's escapes are TOML's, and its lists too.
-            value => line(out, format_args!("{name} = {value}{origin}")),
+            value => line(out, format_args!("{name} = {}{origin}", inline(value))),
         }
     }
+}
+
+/// A value on one line. JSON's escapes are TOML's, and its lists too; what is not set in a table is left out.
+fn inline(value: &Value) -> String {
+    let Value::Object(table) = value else { return value.to_string() };
+    let fields = table.iter().filter(|(_, value)| !value.is_null());
+    let fields: Vec<String> =
+        fields.map(|(name, value)| format!("{} = {}", key(name), inline(value))).collect();
+    format!("{{ {} }}", fields.join(", "))
 }
 
 /// The tables of a list of tables, which is no value in TOML.

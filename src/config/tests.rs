@@ -38,6 +38,18 @@ fn check_faults(file: &str, variables: &[(&str, &str)], expected: &[(&str, &str,
 }
 
 #[test]
+fn what_is_shown_of_exchanges_can_be_read_again() {
+    let text = "[[feeds.exchanges]]\nkind = 'binance'\nsymbols = ['BTC-USDT']\nzones = { BTC-USDT = 'btc' }\n\
+                [[feeds.exchanges]]\nname = 'iso'\nkind = 'http'\nurl = 'https://x/y?key=secret'\n\
+                rows = { zone = 'pjm', rename = { a = 'b c' } }\n";
+    let config: Config = toml::from_str(text).unwrap();
+    let shown = Loaded::from(config.clone()).show();
+    assert!(!shown.contains("secret"), "{shown}");
+    let again: Config = toml::from_str(&shown).unwrap_or_else(|error| panic!("{error}: {shown}"));
+    assert_eq!(again.feeds, config.masked().feeds);
+}
+
+#[test]
 fn without_sources_everything_is_the_default() {
     assert_eq!(Config::load(&Sources::default()).unwrap().config, Config::default());
 }

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::exchanges::{self, ExchangeConfig};
 use super::replay::Delimiter;
 use super::replay::time::{TimeFormat, TimeZone};
 use super::simulated::ZONES;
@@ -21,6 +22,8 @@ pub struct FeedsConfig {
     pub simulated: SimulatedConfig,
     /// `[feeds.replay]`
     pub replay: ReplayConfig,
+    /// `[[feeds.exchanges]]`
+    pub exchanges: Vec<ExchangeConfig>,
 }
 
 /// `[feeds.simulated]`: made-up prices of the North American power markets.
@@ -36,11 +39,14 @@ pub struct SimulatedConfig {
     pub interval_ms: u64,
     /// Which of pjm, ercot, caiso, miso, nyiso, isone, spp. Empty: all. Default all.
     pub zones: Vec<Zone>,
+    /// Symbols, as BASE-QUOTE, of which there is a made-up book with trades, of the exchange `simulated`. Default
+    /// none; `zonewire demo` has BTC-USDT.
+    pub symbols: Vec<String>,
 }
 
 impl Default for SimulatedConfig {
     fn default() -> Self {
-        Self { enabled: false, seed: 1, interval_ms: 1_000, zones: Vec::new() }
+        Self { enabled: false, seed: 1, interval_ms: 1_000, zones: Vec::new(), symbols: Vec::new() }
     }
 }
 
@@ -109,6 +115,11 @@ impl Default for ReplayConfig {
 }
 
 impl FeedsConfig {
+    /// Leaves out of addresses what may be a key.
+    pub(crate) fn mask(&mut self) {
+        self.exchanges.iter_mut().for_each(ExchangeConfig::mask);
+    }
+
     /// What cannot be used.
     pub(crate) fn check(&self) -> Vec<Finding> {
         let mut simulated = Checks::of("feeds.simulated");
@@ -136,8 +147,14 @@ impl FeedsConfig {
             let problem = opened.as_ref().err().map(ToString::to_string).unwrap_or_default();
             format!("it cannot be read: {problem}")
         });
+        for symbol in &self.simulated.symbols {
+            simulated.require("symbols", exchanges::is_pair(symbol), || {
+                format!("expected BASE-QUOTE such as BTC-USDT; found {symbol:?}")
+            });
+        }
         let mut found = simulated.finish();
         found.extend(replay.finish());
+        found.extend(exchanges::check(&self.exchanges));
         found
     }
 }

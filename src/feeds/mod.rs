@@ -1,8 +1,9 @@
-//! Where prices come from besides publishers: a simulation, and files.
+//! Where prices and events come from besides publishers: exchanges, a simulation, and files.
 //!
 //! A feed only yields; who drives it decides when to ask and where the prices go.
 
 mod config;
+mod exchanges;
 mod pace;
 pub(crate) mod replay;
 mod run;
@@ -13,6 +14,8 @@ use crate::protocol::RESERVED_FIELDS as RESERVED;
 
 pub use config::{FeedsConfig, ReplayConfig, SimulatedConfig};
 pub(crate) use config::{SPEED_EXPECTED, is_speed};
+pub use exchanges::{ExchangeConfig, ExchangeKind, Interval, RowsConfig};
+pub(crate) use exchanges::{ExchangeParts, FeedCounters, SIMULATED_EXCHANGE, run_exchange, run_market};
 pub(crate) use pace::{Pace, Pacer};
 pub use replay::Delimiter;
 pub use replay::time::{TimeFormat, TimeZone};

@@ -1,5 +1,6 @@
 //! Makes the parts of a gateway and connects them: each after those that it needs.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
@@ -20,7 +21,9 @@ use crate::access::Gate;
 use crate::channels::{Channels, ChannelsParts, Delivery};
 use crate::config::{Config, Effective, Loaded, Role};
 use crate::connections::{self, Manager, ShardSeed};
-use crate::feeds::{run_replay, run_simulated};
+use crate::feeds::{
+    ExchangeParts, FeedCounters, SIMULATED_EXCHANGE, run_exchange, run_market, run_replay, run_simulated,
+};
 use crate::http::{self, AcceptParts, AcceptStats, App, BodyRoom, Door, IntakeStats, Sources};
 use crate::model::NodeId;
 use crate::orders::{
@@ -106,11 +109,13 @@ pub(super) async fn assemble(
         ExecutorChoice::External => "external",
     };
     let (settings, kind) = (config.orders.clone(), kind.into());
+    let feeding = Arc::clone(&backend);
     let parts = OrdersParts { backend, channels: channels.clone(), config: settings, mirror, kind, schema };
     let orders = Orders::new(parts);
     let comparing = orders.clone().compare_executors(node, running.stops.stopping.clone());
     running.tracker.spawn(running.vital.guard("comparison of executors", comparing));
 
+    let exchanges = exchange_counters(&config);
     let served = Served {
         node,
         manager: &manager,
@@ -119,6 +124,7 @@ pub(super) async fn assemble(
         status: &status,
         gate: &gate,
         configured: Arc::new(configured),
+        exchanges: exchanges.clone(),
     };
     let threads = serve(&running, &config, served, (memory, outage.clone(), interop), seeds, listeners)
         .map_err(StartError::Thread)?;
@@ -128,7 +134,7 @@ pub(super) async fn assemble(
         work.spawn(running.vital.guard("worker", working));
     }
     if config.node.has(Role::Gateway) {
-        begin_feeds(&running, &config, &channels);
+        begin_feeds(&running, &config, &channels, &feeding, node, &exchanges);
     }
     say_ready(&config, node, address, shards, &begun, &status.get());
     let Running { stops, vital, tracker, .. } = running;
@@ -271,6 +277,21 @@ struct Served<'a> {
     status: &'a StatusReader,
     gate: &'a Arc<Gate>,
     configured: Arc<ConfigView>,
+    exchanges: ExchangeCounters,
+}
+
+/// What the feeds of exchanges count, by the names of these.
+type ExchangeCounters = BTreeMap<String, Arc<FeedCounters>>;
+
+fn exchange_counters(config: &Config) -> ExchangeCounters {
+    if !config.node.has(Role::Gateway) {
+        return BTreeMap::new();
+    }
+    let exchanges = config.feeds.exchanges.iter().map(|exchange| (exchange.name(), exchange.kind.as_str()));
+    let simulated = &config.feeds.simulated;
+    let made_up = simulated.enabled && !simulated.symbols.is_empty();
+    let all = exchanges.chain(made_up.then_some((SIMULATED_EXCHANGE, SIMULATED_EXCHANGE)));
+    all.map(|(name, kind)| (name.to_owned(), FeedCounters::new(kind))).collect()
 }
 
 /// Starts the threads that serve. Where not all start, those that did end.
@@ -283,7 +304,7 @@ fn serve(
     listeners: Vec<std::net::TcpListener>,
 ) -> io::Result<Vec<Thread>> {
     let Running { stops, vital, .. } = running;
-    let Served { node, manager, channels, orders, status, gate, configured } = served;
+    let Served { node, manager, channels, orders, status, gate, configured, exchanges } = served;
     let accepts = Arc::new(AcceptStats::default());
     let sources = Sources {
         node,
@@ -301,6 +322,7 @@ fn serve(
         answers: Arc::new(BodyRoom::new(config.http.answers_bytes_max)),
         refusals: Arc::default(),
         interop,
+        exchanges,
         gate: Arc::clone(gate),
         leaving: stops.leaving.clone(),
     };
@@ -334,11 +356,36 @@ fn serve(
     Ok(threads)
 }
 
-fn begin_feeds(running: &Running, config: &Config, channels: &Channels) {
-    let Running { stops, tracker, .. } = running;
-    if config.feeds.simulated.enabled {
-        let feed = run_simulated(config.feeds.simulated.clone(), channels.clone());
+fn begin_feeds(
+    running: &Running,
+    config: &Config,
+    channels: &Channels,
+    backend: &SharedBackend,
+    node: NodeId,
+    exchanges: &ExchangeCounters,
+) {
+    let Running { stops, tracker, vital, .. } = running;
+    let simulated = &config.feeds.simulated;
+    if simulated.enabled {
+        let feed = run_simulated(simulated.clone(), channels.clone());
         running.part(tracker, &stops.stopping, "simulated prices", feed);
+        if let Some(counters) = exchanges.get(SIMULATED_EXCHANGE) {
+            let symbols = simulated.symbols.clone();
+            let feed = run_market(symbols, simulated.seed, channels.clone(), Arc::clone(counters));
+            running.part(tracker, &stops.stopping, "a simulated exchange", feed);
+        }
+    }
+    for exchange in &config.feeds.exchanges {
+        let Some(counters) = exchanges.get(exchange.name()) else { continue };
+        let parts = ExchangeParts {
+            config: exchange.clone(),
+            channels: channels.clone(),
+            backend: Arc::clone(backend),
+            node,
+            counters: Arc::clone(counters),
+            stop: stops.stopping.clone(),
+        };
+        tracker.spawn(vital.guard("the feed of an exchange", run_exchange(parts)));
     }
     let feed = run_replay(config.feeds.replay.clone(), channels.clone());
     running.part(tracker, &stops.stopping, "replayed prices", feed);

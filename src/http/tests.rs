@@ -25,6 +25,7 @@ use super::status::Sources;
 use crate::access::Gate;
 use crate::channels::{Channels, ChannelsConfig, ChannelsParts};
 use crate::connections::{self, ConnectionsConfig};
+use crate::feeds::FeedCounters;
 use crate::model::{Lane, NodeId};
 use crate::orders::{OrderMirror, OrderSchema, Orders, OrdersConfig, OrdersParts};
 use crate::protocol::ConfigView;
@@ -97,6 +98,7 @@ impl Routes {
             answers: Arc::new(BodyRoom::new(64 << 20)),
             refusals: Arc::clone(&refusals),
             interop: Arc::default(),
+            exchanges: [("binance".to_owned(), FeedCounters::new("binance"))].into(),
             gate: Arc::clone(&gate),
             leaving: stopping.clone(),
         };

@@ -15,9 +15,13 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("access", &["client", "storage", "protocol", "model", "support"]),
     ("channels", &["storage", "protocol", "model", "support"]),
     ("connections", &["access", "channels", "storage", "protocol", "model", "support"]),
-    ("feeds", &["channels", "storage", "protocol", "model", "support"]),
+    // They ask exchanges.
+    ("feeds", &["client", "channels", "storage", "protocol", "model", "support"]),
     ("orders", &["access", "channels", "storage", "protocol", "model", "support"]),
-    ("http", &["access", "connections", "orders", "channels", "storage", "protocol", "model", "support"]),
+    (
+        "http",
+        &["access", "connections", "orders", "feeds", "channels", "storage", "protocol", "model", "support"],
+    ),
     // Each room owns its part of the config; the zones of a feed are names.
     (
         "config",

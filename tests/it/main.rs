@@ -12,6 +12,7 @@ mod event_streams;
 mod events;
 mod examples;
 mod faults;
+mod feeds;
 mod half_close;
 mod jobs_contract;
 mod limits_and_stats;

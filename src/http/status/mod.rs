@@ -5,6 +5,7 @@ mod health;
 mod metrics;
 mod stats;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use tokio::time::Instant;
@@ -17,6 +18,7 @@ use super::room::BodyRoom;
 use crate::access::Gate;
 use crate::channels::Channels;
 use crate::connections::Manager;
+use crate::feeds::FeedCounters;
 use crate::model::NodeId;
 use crate::orders::{InteropStats, Orders};
 use crate::storage::{MemoryBackend, OutageReader, StatusReader};
@@ -41,6 +43,8 @@ pub(crate) struct Sources {
     pub(crate) answers: Arc<BodyRoom>,
     pub(crate) refusals: Arc<Refusals>,
     pub(crate) interop: Arc<InteropStats>,
+    /// By name.
+    pub(crate) exchanges: BTreeMap<String, Arc<FeedCounters>>,
     pub(crate) gate: Arc<Gate>,
     /// It is about to stop, or stops: who asks whether it is ready is told no.
     pub(crate) leaving: CancellationToken,

@@ -62,6 +62,7 @@ impl Sources {
                 jobs,
             },
             interop: self.interop.read(),
+            exchanges: self.exchanges.iter().map(|(name, feed)| (name.clone(), feed.view())).collect(),
             http: HttpView {
                 open: tcp,
                 accepts: self.accepts.read(),

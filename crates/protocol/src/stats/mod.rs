@@ -3,11 +3,14 @@
 
 mod channels;
 mod connections;
+mod exchanges;
 mod http;
 mod orders;
 mod storage;
 mod table;
 mod timing;
+
+use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -18,6 +21,7 @@ pub use self::connections::{
     ConnectionHealth, ConnectionInfo, ConnectionStory, ConnectionsView, DroppedMessages, DurationBucket,
     MessageCounts, MessagesView, SubscriptionInfo, SubscriptionPhase, TransportKind,
 };
+pub use self::exchanges::{ExchangeCounts, ExchangeState, ExchangeView};
 pub use self::http::{AcceptCounts, HttpView, IntakeCounts};
 pub use self::orders::{InteropCounts, JobsView, OrderCounts, OrdersView, OutsideInvalid, OutsideRefused};
 pub use self::storage::{JobsAloneCounts, LineCounts, MemoryUsage, OutageView, StateSpell};
@@ -56,6 +60,9 @@ pub struct StatsView {
     pub orders: OrdersView,
     /// The exchange with workers outside that use Redis lists.
     pub interop: InteropCounts,
+    /// The feeds of exchanges that this process is configured with, by the names that events call them.
+    #[serde(default)]
+    pub exchanges: BTreeMap<String, ExchangeView>,
     /// Requests, and the TCP connections that bring them.
     pub http: HttpView,
     /// The states that the storage was in, the newest first; the first one lasts.
@@ -73,7 +80,7 @@ pub struct StatsView {
 
 impl Metrics for StatsView {
     fn tell(&self, to: &mut dyn FnMut(Metric<'_>)) {
-        let parts: [&dyn Metrics; 8] = [
+        let parts: [&dyn Metrics; 9] = [
             &self.memory,
             &self.outage,
             &self.connections,
@@ -81,6 +88,7 @@ impl Metrics for StatsView {
             &self.channels,
             &self.orders,
             &self.interop,
+            &self.exchanges,
             &self.http,
         ];
         parts.iter().for_each(|part| part.tell(to));

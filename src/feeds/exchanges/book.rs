@@ -1,0 +1,112 @@
+//! The book of a symbol as the exchange tells it, so that a snapshot of it can be given at any time.
+
+use std::collections::BTreeMap;
+
+use chrono::{DateTime, Utc};
+use tokio::time::{Duration, Instant};
+
+use super::decimal::Decimal;
+
+/// Levels that are kept of each side; the worst go.
+const LEVELS_MAX: usize = 5_000;
+
+/// How often a snapshot is given of a book that changes, for those who come late.
+const SNAPSHOT_EVERY: Duration = Duration::from_secs(10);
+
+/// A level: price and size.
+pub(super) type Level<'a> = (Decimal<'a>, Decimal<'a>);
+
+/// Bids and asks.
+#[derive(Debug, Default)]
+pub(super) struct Sides<'a> {
+    pub(super) bids: Vec<Level<'a>>,
+    pub(super) asks: Vec<Level<'a>>,
+}
+
+/// Levels as text: price and size.
+type Texts<'a> = Vec<(&'a str, &'a str)>;
+
+/// A level as text, by the value of its price.
+type Side = BTreeMap<i128, (Box<str>, Box<str>)>;
+
+#[derive(Debug, Clone, Default)]
+pub(super) struct Book {
+    bids: Side,
+    asks: Side,
+    /// The number of the last change; `None` until there was a snapshot.
+    sequence: Option<u64>,
+    /// The last number that was given out here.
+    given: u64,
+    told: Option<Instant>,
+}
+
+impl Book {
+    /// Begins anew. Levels of no size are none.
+    pub(super) fn begin(&mut self, sides: &Sides<'_>, sequence: u64, depth: usize, now: Instant) {
+        (self.bids, self.asks) = (Side::new(), Side::new());
+        self.set(sides, depth);
+        (self.sequence, self.told) = (Some(sequence), Some(now));
+    }
+
+    /// What follows cannot be applied.
+    pub(super) fn lose(&mut self) {
+        self.sequence = None;
+    }
+
+    /// The number of the last change, unless there is no whole book.
+    pub(super) fn sequence(&self) -> Option<u64> {
+        self.sequence
+    }
+
+    /// A number for a change where the exchange gives none: greater than all before it, also those of an
+    /// earlier process, unless the clock went back.
+    pub(super) fn next_number(&mut self, now: DateTime<Utc>) -> u64 {
+        let least = u64::try_from(now.timestamp_millis()).unwrap_or(0).saturating_mul(1_000);
+        self.given = if self.given == 0 { least } else { self.given + 1 };
+        self.given
+    }
+
+    /// Applies changes; keeps `depth` levels of each side at the most.
+    pub(super) fn apply(&mut self, sides: &Sides<'_>, sequence: u64, depth: usize) {
+        self.set(sides, depth);
+        self.sequence = Some(sequence);
+    }
+
+    fn set(&mut self, sides: &Sides<'_>, depth: usize) {
+        for (side, levels) in [(&mut self.bids, &sides.bids), (&mut self.asks, &sides.asks)] {
+            for (price, size) in levels {
+                if size.is_zero() {
+                    side.remove(&price.value());
+                } else {
+                    side.insert(price.value(), (price.text().into(), size.text().into()));
+                }
+            }
+        }
+        let depth = depth.min(LEVELS_MAX);
+        while self.bids.len() > depth {
+            self.bids.pop_first();
+        }
+        while self.asks.len() > depth {
+            self.asks.pop_last();
+        }
+    }
+
+    /// The best levels of each side.
+    pub(super) fn best(&self, depth: usize) -> (Texts<'_>, Texts<'_>) {
+        fn texts(level: &(Box<str>, Box<str>)) -> (&str, &str) {
+            (&level.0, &level.1)
+        }
+        let bids = self.bids.values().rev().take(depth).map(texts).collect();
+        (bids, self.asks.values().take(depth).map(texts).collect())
+    }
+
+    /// Whether it is time for a snapshot of a whole book; then it counts as told.
+    pub(super) fn is_due(&mut self, now: Instant) -> bool {
+        let is_due = self.sequence.is_some()
+            && self.told.is_none_or(|told| now.saturating_duration_since(told) >= SNAPSHOT_EVERY);
+        if is_due {
+            self.told = Some(now);
+        }
+        is_due
+    }
+}

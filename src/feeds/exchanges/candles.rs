@@ -1,0 +1,125 @@
+//! Candles of exchanges that do not say when one is closed: the clock does.
+
+use chrono::{DateTime, TimeDelta, Utc};
+
+/// How long after its end a candle is waited for: the last trades may be under way.
+const GRACE: TimeDelta = TimeDelta::seconds(2);
+
+/// A candle as text.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Candle {
+    pub(super) open_time: DateTime<Utc>,
+    pub(super) open: String,
+    pub(super) high: String,
+    pub(super) low: String,
+    pub(super) close: String,
+    pub(super) volume: String,
+}
+
+/// What is to be told of a candle.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Told {
+    pub(super) candle: Candle,
+    pub(super) is_closed: bool,
+    /// It replaces one that was closed.
+    pub(super) is_correction: bool,
+}
+
+/// The newest candle of a symbol, and which were closed.
+#[derive(Debug, Default)]
+pub(super) struct Candles {
+    current: Option<Candle>,
+    /// The newest one that was told as closed.
+    closed: Option<Candle>,
+}
+
+impl Candles {
+    /// A candle came, as it is now.
+    pub(super) fn offer(&mut self, candle: Candle, length: TimeDelta, now: DateTime<Utc>) -> Vec<Told> {
+        let mut told = Vec::new();
+        if let Some(closed) = self.closed.as_mut().filter(|closed| candle.open_time <= closed.open_time) {
+            // An older one is of a time that nobody looks at, and was told.
+            if candle.open_time == closed.open_time && *closed != candle {
+                *closed = candle.clone();
+                told.push(Told { candle, is_closed: true, is_correction: true });
+            }
+            return told;
+        }
+        match self.current.take() {
+            // A later one shows that this one is over.
+            Some(before) if before.open_time < candle.open_time => told.push(self.close(before)),
+            Some(before) if before.open_time > candle.open_time => {
+                self.current = Some(before);
+                return told;
+            }
+            _ => {}
+        }
+        if now >= candle.open_time + length + GRACE {
+            told.push(self.close(candle));
+        } else {
+            told.push(Told { candle: candle.clone(), is_closed: false, is_correction: false });
+            self.current = Some(candle);
+        }
+        told
+    }
+
+    /// Time went by.
+    pub(super) fn tick(&mut self, length: TimeDelta, now: DateTime<Utc>) -> Option<Told> {
+        let is_over = |candle: &mut Candle| now >= candle.open_time + length + GRACE;
+        let candle = self.current.take_if(is_over)?;
+        Some(self.close(candle))
+    }
+
+    fn close(&mut self, candle: Candle) -> Told {
+        self.closed = Some(candle.clone());
+        Told { candle, is_closed: true, is_correction: false }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn candle(minute: u32, close: &str) -> Candle {
+        let open_time = DateTime::UNIX_EPOCH + TimeDelta::minutes(minute.into());
+        let [open, high, low, volume] = ["1", "3", "1", "10"].map(str::to_owned);
+        Candle { open_time, open, high, low, close: close.to_owned(), volume }
+    }
+
+    fn at(minute: u32, second: u32) -> DateTime<Utc> {
+        DateTime::UNIX_EPOCH + TimeDelta::seconds(i64::from(minute * 60 + second))
+    }
+
+    const MINUTE: TimeDelta = TimeDelta::minutes(1);
+
+    fn words(told: &[Told]) -> Vec<(&str, bool, bool)> {
+        told.iter().map(|told| (told.candle.close.as_str(), told.is_closed, told.is_correction)).collect()
+    }
+
+    #[test]
+    fn a_candle_is_closed_by_the_clock_and_corrected_by_a_late_trade() {
+        let mut candles = Candles::default();
+        assert_eq!(words(&candles.offer(candle(0, "1"), MINUTE, at(0, 10))), [("1", false, false)]);
+        assert_eq!(words(&candles.offer(candle(0, "2"), MINUTE, at(0, 50))), [("2", false, false)]);
+        assert_eq!(candles.tick(MINUTE, at(1, 1)), None, "the last trades may be under way");
+        let closed = candles.tick(MINUTE, at(1, 2)).unwrap();
+        assert_eq!(words(&[closed]), [("2", true, false)]);
+        assert_eq!(candles.tick(MINUTE, at(1, 3)), None, "once");
+        assert_eq!(candles.offer(candle(0, "2"), MINUTE, at(1, 4)), [], "nothing new");
+        assert_eq!(words(&candles.offer(candle(0, "2.5"), MINUTE, at(1, 5))), [("2.5", true, true)]);
+        assert_eq!(words(&candles.offer(candle(1, "3"), MINUTE, at(1, 6))), [("3", false, false)]);
+        assert_eq!(words(&candles.offer(candle(0, "2.6"), MINUTE, at(1, 7))), [("2.6", true, true)]);
+    }
+
+    #[test]
+    fn a_later_candle_closes_the_one_before() {
+        let mut candles = Candles::default();
+        candles.offer(candle(0, "1"), MINUTE, at(0, 10));
+        let told = candles.offer(candle(1, "2"), MINUTE, at(1, 0));
+        assert_eq!(words(&told), [("1", true, false), ("2", false, false)]);
+        assert_eq!(words(&candles.offer(candle(0, "9"), MINUTE, at(1, 1))), [("9", true, true)]);
+        // What comes long after its end is closed at once, as in what is sent at the beginning.
+        let told = candles.offer(candle(5, "4"), MINUTE, at(9, 0));
+        assert_eq!(words(&told), [("2", true, false), ("4", true, false)]);
+    }
+}

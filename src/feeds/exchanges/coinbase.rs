@@ -1,0 +1,393 @@
+//! Coinbase: the public channels of its Advanced Trade WebSocket.
+//!
+//! All messages of a connection are numbered: where one is missing, anything may be, so the connection begins anew,
+//! with snapshots of books and the last trades. It does not say when a candle is closed.
+
+use std::borrow::Cow;
+
+use chrono::{DateTime, Utc};
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use tokio::time::Duration;
+
+use super::book::Sides;
+use super::candles::{Candle, Candles};
+use super::decimal::Decimal;
+use super::desk::{Desk, Trade};
+use super::{ExchangeConfig, Feed, Malformed, Moment, Resume, Step, Trouble};
+use crate::model::EventType;
+
+/// Eight messages a second are allowed to those who do not say who they are.
+const SEND_EVERY: Duration = Duration::from_millis(150);
+
+pub(crate) struct Coinbase {
+    desk: Desk,
+    candles: Vec<Candles>,
+    /// The number of the last message.
+    number: Option<u64>,
+}
+
+#[derive(Deserialize)]
+struct Message<'a> {
+    channel: Option<&'a str>,
+    timestamp: Option<DateTime<Utc>>,
+    sequence_num: Option<u64>,
+    #[serde(borrow)]
+    events: Option<&'a RawValue>,
+    #[serde(rename = "type")]
+    kind: Option<&'a str>,
+    #[serde(borrow)]
+    message: Option<Cow<'a, str>>,
+}
+
+#[derive(Deserialize)]
+struct Subscriptions<'a> {
+    #[serde(borrow)]
+    subscriptions: std::collections::BTreeMap<Cow<'a, str>, Option<Vec<Cow<'a, str>>>>,
+}
+
+#[derive(Deserialize)]
+struct Tickers<'a> {
+    #[serde(borrow)]
+    tickers: Vec<TickerData<'a>>,
+}
+
+#[derive(Deserialize)]
+struct TickerData<'a> {
+    product_id: &'a str,
+    #[serde(borrow)]
+    price: Option<Decimal<'a>>,
+    #[serde(borrow)]
+    volume_24_h: Option<Decimal<'a>>,
+    #[serde(borrow)]
+    low_24_h: Option<Decimal<'a>>,
+    #[serde(borrow)]
+    high_24_h: Option<Decimal<'a>>,
+    #[serde(borrow)]
+    best_bid: Option<Decimal<'a>>,
+    #[serde(borrow)]
+    best_bid_quantity: Option<Decimal<'a>>,
+    #[serde(borrow)]
+    best_ask: Option<Decimal<'a>>,
+    #[serde(borrow)]
+    best_ask_quantity: Option<Decimal<'a>>,
+}
+
+#[derive(Deserialize)]
+struct TradesEvent<'a> {
+    #[serde(borrow)]
+    trades: Vec<TradeData<'a>>,
+}
+
+#[derive(Deserialize)]
+struct TradeData<'a> {
+    trade_id: &'a str,
+    product_id: &'a str,
+    #[serde(borrow)]
+    price: Decimal<'a>,
+    #[serde(borrow)]
+    size: Decimal<'a>,
+    side: &'a str,
+    time: DateTime<Utc>,
+}
+
+#[derive(Deserialize)]
+struct BookEvent<'a> {
+    #[serde(rename = "type")]
+    kind: &'a str,
+    product_id: &'a str,
+    #[serde(borrow)]
+    updates: Vec<LevelData<'a>>,
+}
+
+#[derive(Deserialize)]
+struct LevelData<'a> {
+    side: &'a str,
+    #[serde(borrow)]
+    price_level: Decimal<'a>,
+    #[serde(borrow)]
+    new_quantity: Decimal<'a>,
+}
+
+#[derive(Deserialize)]
+struct CandlesEvent<'a> {
+    #[serde(borrow)]
+    candles: Vec<CandleData<'a>>,
+}
+
+#[derive(Deserialize)]
+struct CandleData<'a> {
+    start: &'a str,
+    product_id: &'a str,
+    #[serde(borrow)]
+    open: Decimal<'a>,
+    #[serde(borrow)]
+    high: Decimal<'a>,
+    #[serde(borrow)]
+    low: Decimal<'a>,
+    #[serde(borrow)]
+    close: Decimal<'a>,
+    #[serde(borrow)]
+    volume: Decimal<'a>,
+}
+
+fn parse<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, Malformed> {
+    serde_json::from_str(text).map_err(|error| error.to_string())
+}
+
+fn channel_of(kind: EventType) -> &'static str {
+    match kind {
+        EventType::Trade => "market_trades",
+        EventType::Orderbook => "level2",
+        EventType::Candle => "candles",
+        _ => "ticker",
+    }
+}
+
+fn kind_of(channel: &str) -> Option<EventType> {
+    match channel {
+        "ticker" => Some(EventType::Ticker),
+        "market_trades" => Some(EventType::Trade),
+        "level2" => Some(EventType::Orderbook),
+        "candles" => Some(EventType::Candle),
+        _ => None,
+    }
+}
+
+impl Coinbase {
+    pub(crate) fn new(config: &ExchangeConfig, resume: &Resume, at: Moment) -> Self {
+        let theirs = |base: &str, quote: &str| format!("{base}-{quote}");
+        let desk = Desk::new(config, resume, theirs, SEND_EVERY, at);
+        let candles = desk.symbols.iter().map(|_| Candles::default()).collect();
+        Self { desk, candles, number: None }
+    }
+
+    fn subscribe(&mut self, kind: EventType, symbols: &[usize], at: Moment, steps: &mut Vec<Step>) {
+        let names: Vec<&str> =
+            symbols.iter().map(|symbol| self.desk.symbols[*symbol].theirs.as_str()).collect();
+        let message = serde_json::json!({
+            "type": "subscribe", "product_ids": names, "channel": channel_of(kind),
+        });
+        self.desk.send(message.to_string(), at.now, steps);
+        symbols.iter().for_each(|symbol| self.desk.streams.ask(*symbol, kind, at.now));
+    }
+
+    /// The list is of all that is subscribed.
+    fn subscriptions(&mut self, events: &str, at: Moment, steps: &mut Vec<Step>) -> Result<(), Malformed> {
+        let events: Vec<Subscriptions<'_>> = parse(events)?;
+        for event in &events {
+            for (channel, products) in &event.subscriptions {
+                let Some(kind) = kind_of(channel) else { continue };
+                for product in products.iter().flatten() {
+                    let symbol = self.desk.symbol(product)?;
+                    self.desk.acknowledged(symbol, kind, at, steps);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn tickers(
+        &mut self,
+        events: &str,
+        time: &str,
+        at: Moment,
+        steps: &mut Vec<Step>,
+    ) -> Result<(), Malformed> {
+        let events: Vec<Tickers<'_>> = parse(events)?;
+        for data in events.iter().flat_map(|event| &event.tickers) {
+            let symbol = self.desk.symbol(data.product_id)?;
+            let fields = [
+                ("price", data.price),
+                ("bid", data.best_bid),
+                ("bidSize", data.best_bid_quantity),
+                ("ask", data.best_ask),
+                ("askSize", data.best_ask_quantity),
+                ("high", data.high_24_h),
+                ("low", data.low_24_h),
+                ("volume", data.volume_24_h),
+            ];
+            self.desk.ticker(symbol, time, &fields, steps)?;
+            self.desk.streams.heard(symbol, EventType::Ticker, at.now);
+        }
+        Ok(())
+    }
+
+    fn trades(&mut self, events: &str, at: Moment, steps: &mut Vec<Step>) -> Result<(), Malformed> {
+        let events: Vec<TradesEvent<'_>> = parse(events)?;
+        let mut by_symbol = vec![Vec::new(); self.desk.symbols.len()];
+        for data in events.iter().flat_map(|event| &event.trades) {
+            let symbol = self.desk.symbol(data.product_id)?;
+            let id: u64 = data.trade_id.parse().map_err(|_| "the number of a trade is none".to_owned())?;
+            // It is the side of the order that was there first; who came to it did the opposite.
+            let is_buy = match data.side {
+                "BUY" => false,
+                "SELL" => true,
+                _ => return Err("its side is neither BUY nor SELL".to_owned()),
+            };
+            let (price, size) = (data.price.text().to_owned(), data.size.text().to_owned());
+            let time = data.time.timestamp_millis().to_string();
+            by_symbol[symbol].push((id, Trade { price, size, is_buy, time }));
+        }
+        for (symbol, trades) in by_symbol.into_iter().enumerate() {
+            if trades.is_empty() {
+                continue;
+            }
+            self.desk.streams.heard(symbol, EventType::Trade, at.now);
+            if self.desk.trades(symbol, trades, steps) {
+                self.desk.give_up_trades(symbol, steps);
+            }
+        }
+        Ok(())
+    }
+
+    fn books(
+        &mut self,
+        events: &str,
+        time: &str,
+        at: Moment,
+        steps: &mut Vec<Step>,
+    ) -> Result<(), Malformed> {
+        let events: Vec<BookEvent<'_>> = parse(events)?;
+        let mut changes = Vec::with_capacity(events.len());
+        for event in &events {
+            let symbol = self.desk.symbol(event.product_id)?;
+            let mut sides = Sides::default();
+            for LevelData { side, price_level, new_quantity } in &event.updates {
+                match *side {
+                    "bid" => sides.bids.push((*price_level, *new_quantity)),
+                    "offer" => sides.asks.push((*price_level, *new_quantity)),
+                    _ => return Err("a side is neither bid nor offer".to_owned()),
+                }
+            }
+            match event.kind {
+                "snapshot" => changes.push((symbol, true, sides)),
+                "update" => changes.push((symbol, false, sides)),
+                _ => return Err("it is neither a snapshot nor an update".to_owned()),
+            }
+        }
+        for (symbol, is_snapshot, sides) in changes {
+            self.desk.streams.heard(symbol, EventType::Orderbook, at.now);
+            let book = &mut self.desk.symbols[symbol].book;
+            let sequence = book.next_number(at.utc);
+            if is_snapshot {
+                book.begin(&sides, sequence, usize::MAX, at.now);
+                self.desk.snapshot(symbol, time, steps);
+            } else {
+                // Before the snapshot there is nothing to change.
+                self.desk.delta(symbol, time, &sides, (sequence, usize::MAX), steps);
+            }
+        }
+        Ok(())
+    }
+
+    fn candles(
+        &mut self,
+        events: &str,
+        time: &str,
+        at: Moment,
+        steps: &mut Vec<Step>,
+    ) -> Result<(), Malformed> {
+        let events: Vec<CandlesEvent<'_>> = parse(events)?;
+        let mut candles = Vec::new();
+        for data in events.iter().flat_map(|event| &event.candles) {
+            let symbol = self.desk.symbol(data.product_id)?;
+            let start = data.start.parse().ok().and_then(|start| DateTime::from_timestamp(start, 0));
+            let open_time = start.ok_or("it begins at no time")?;
+            let [open, high, low, close, volume] = [data.open, data.high, data.low, data.close, data.volume]
+                .map(|value| value.text().to_owned());
+            candles.push((symbol, Candle { open_time, open, high, low, close, volume }));
+        }
+        // Those of a snapshot come with the newest one first, and there are hundreds of them.
+        candles.sort_by_key(|(_, candle)| candle.open_time);
+        let length = self.desk.interval.length();
+        for (symbol, candle) in candles {
+            self.desk.streams.heard(symbol, EventType::Candle, at.now);
+            if at.utc.signed_duration_since(candle.open_time) > length * 2 {
+                continue;
+            }
+            for told in self.candles[symbol].offer(candle, length, at.utc) {
+                self.desk.candle(symbol, &told, time, steps);
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a message with this number is to be read; one that does not follow ends the connection.
+    fn follows(&mut self, number: u64, steps: &mut Vec<Step>) -> bool {
+        match self.number {
+            Some(last) if number <= last => false,
+            Some(last) if number > last + 1 => {
+                let reason = format!("messages are missing between {last} and {number}");
+                steps.push(Step::Trouble(Trouble::Gap(reason.clone())));
+                steps.push(Step::Reconnect(reason));
+                false
+            }
+            _ => {
+                self.number = Some(number);
+                true
+            }
+        }
+    }
+}
+
+impl Feed for Coinbase {
+    fn connected(&mut self, at: Moment, steps: &mut Vec<Step>) {
+        self.desk.begin(at.now);
+        self.number = None;
+        // Without it, a market in which nothing happens looks like a connection that is dead.
+        self.desk.send(r#"{"type":"subscribe","channel":"heartbeats"}"#.to_owned(), at.now, steps);
+        let all: Vec<usize> = (0..self.desk.symbols.len()).collect();
+        for kind in self.desk.types.clone() {
+            self.subscribe(kind, &all, at, steps);
+        }
+    }
+
+    fn frame(&mut self, text: &str, at: Moment, steps: &mut Vec<Step>) -> Result<(), Malformed> {
+        let message: Message<'_> = parse(text)?;
+        if message.kind == Some("error") {
+            let refused: String = message.message.as_deref().unwrap_or_default().chars().take(200).collect();
+            steps.push(Step::Trouble(Trouble::Refused(format!("the exchange says: {refused}"))));
+            steps.push(Step::Reconnect("a subscription was refused".to_owned()));
+            return Ok(());
+        }
+        let number = message.sequence_num.ok_or("it has no number")?;
+        if !self.follows(number, steps) {
+            return Ok(());
+        }
+        let events = message.events.ok_or("it has no events")?.get();
+        let time = message.timestamp.unwrap_or(at.utc).timestamp_millis().to_string();
+        match message.channel.unwrap_or_default() {
+            "subscriptions" => self.subscriptions(events, at, steps),
+            "heartbeats" => Ok(()),
+            "ticker" => self.tickers(events, &time, at, steps),
+            "market_trades" => self.trades(events, at, steps),
+            "l2_data" => self.books(events, &time, at, steps),
+            "candles" => self.candles(events, &time, at, steps),
+            _ => Err("its channel was not asked for".to_owned()),
+        }
+    }
+
+    fn fetched(
+        &mut self,
+        _id: u64,
+        _answer: Result<&str, String>,
+        _at: Moment,
+        _steps: &mut Vec<Step>,
+    ) -> Result<(), Malformed> {
+        Ok(())
+    }
+
+    fn tick(&mut self, at: Moment, steps: &mut Vec<Step>) {
+        for (symbol, kind) in self.desk.tick(at, steps) {
+            self.subscribe(kind, &[symbol], at, steps);
+        }
+        let length = self.desk.interval.length();
+        for symbol in 0..self.candles.len() {
+            if let Some(told) = self.candles[symbol].tick(length, at.utc) {
+                self.desk.candle(symbol, &told, &at.utc.timestamp_millis().to_string(), steps);
+            }
+        }
+        self.desk.snapshots_due(at, steps);
+    }
+}

@@ -1,0 +1,111 @@
+//! Decimal numbers whose digits are kept.
+
+use serde::{Deserialize, Deserializer};
+use serde_json::value::RawValue;
+
+/// Digits behind the point that count when two are compared.
+const SCALE: i32 = 18;
+
+/// A number as it was written, as text or as a number of JSON.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Decimal<'a> {
+    text: &'a str,
+    /// In units of 10^-18.
+    value: i128,
+}
+
+impl<'a> Decimal<'a> {
+    /// `None` for what is no number, or one that no market has.
+    pub(super) fn read(text: &'a str) -> Option<Self> {
+        if text.len() > 48 {
+            return None;
+        }
+        let (mantissa, exponent) = match text.split_once(['e', 'E']) {
+            Some((mantissa, exponent)) => (mantissa, exponent.parse::<i32>().ok()?),
+            None => (text, 0),
+        };
+        let (is_negative, digits) = mantissa.strip_prefix('-').map_or((false, mantissa), |rest| (true, rest));
+        let (whole, fraction) = match digits.split_once('.') {
+            Some((_, "")) => return None,
+            Some((whole, fraction)) => (whole, fraction),
+            None => (digits, ""),
+        };
+        // As JSON has it: it may be written without quotes.
+        if whole.is_empty() || (whole.len() > 1 && whole.starts_with('0')) {
+            return None;
+        }
+        let mut value: i128 = 0;
+        for digit in whole.bytes().chain(fraction.bytes()) {
+            let digit = digit.is_ascii_digit().then(|| i128::from(digit - b'0'))?;
+            value = value.checked_mul(10)?.checked_add(digit)?;
+        }
+        let shift = SCALE.checked_add(exponent)?.checked_sub(i32::try_from(fraction.len()).ok()?)?;
+        let value = match shift {
+            _ if value == 0 => 0,
+            0.. => value.checked_mul(10_i128.checked_pow(shift.unsigned_abs())?)?,
+            // Two that differ further behind would be taken for the same price.
+            _ => {
+                let unit = 10_i128.checked_pow(shift.unsigned_abs())?;
+                (value % unit == 0).then_some(value / unit)?
+            }
+        };
+        Some(Self { text, value: if is_negative { -value } else { value } })
+    }
+
+    pub(super) fn text(self) -> &'a str {
+        self.text
+    }
+
+    pub(super) fn value(self) -> i128 {
+        self.value
+    }
+
+    pub(super) fn is_zero(self) -> bool {
+        self.value == 0
+    }
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Decimal<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let raw = <&'a RawValue>::deserialize(deserializer)?.get();
+        let text = raw.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).unwrap_or(raw);
+        Self::read(text).ok_or_else(|| serde::de::Error::custom("expected a decimal number"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_compared_by_value_and_keep_their_digits() {
+        for (a, b) in
+            [("1", "1.000"), ("0.10", "0.1"), ("1e-8", "0.00000001"), ("-0", "0"), ("2.5e3", "2500")]
+        {
+            let (a, b) = (Decimal::read(a).unwrap(), Decimal::read(b).unwrap());
+            assert_eq!(a.value(), b.value());
+            assert_ne!(a.text(), b.text());
+        }
+        assert!(Decimal::read("-0.001").unwrap().value() < 0);
+        assert!(Decimal::read("105944.20").unwrap().value() < Decimal::read("105944.3").unwrap().value());
+        let read: Vec<Decimal<'_>> = serde_json::from_str(r#"["0.0024", 105944.20, "0"]"#).unwrap();
+        assert_eq!(
+            read.iter().map(|decimal| decimal.text()).collect::<Vec<_>>(),
+            ["0.0024", "105944.20", "0"]
+        );
+        assert!(read[2].is_zero());
+    }
+
+    #[test]
+    fn what_is_no_number_of_a_market_is_refused() {
+        let long = "1".repeat(60);
+        for text in
+            ["", "-", ".5", "5.", "01", "1_0", "1,5", "NaN", "0x1", "1e99", "1e-30", "--1", "1 ", &long]
+        {
+            assert_eq!(Decimal::read(text), None, "{text:?}");
+        }
+        for json in ["true", "null", "[1]", r#""a""#, r#"" 1""#] {
+            assert!(serde_json::from_str::<Decimal<'_>>(json).is_err(), "{json}");
+        }
+    }
+}

@@ -1,0 +1,342 @@
+//! What the adapters of exchanges have in common: what is wanted, what has been asked for, and how events are
+//! written.
+
+use std::collections::VecDeque;
+use std::fmt::Write as _;
+
+use tokio::time::{Duration, Instant};
+
+use super::book::{Book, Sides};
+use super::candles::Told;
+use super::decimal::Decimal;
+use super::streams::{Overdue, Streams};
+use super::trades::Trades;
+use super::{ExchangeConfig, FeedEvent, Interval, Malformed, Moment, Resume, Step, Trouble};
+use crate::model::{EventType, Zone};
+
+/// A symbol, and what is known of it.
+#[derive(Debug)]
+pub(super) struct Symbol {
+    /// `BASE-QUOTE`.
+    pub(super) name: String,
+    /// As the exchange writes it.
+    pub(super) theirs: String,
+    zone: Option<Zone>,
+    pub(super) book: Book,
+    pub(super) trades: Trades<Trade>,
+}
+
+/// A trade as it is to be told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Trade {
+    pub(super) price: String,
+    pub(super) size: String,
+    pub(super) is_buy: bool,
+    /// Milliseconds since 1970, or a text; as JSON.
+    pub(super) time: String,
+}
+
+/// A ticker as it is to be told: names of fields, and their numbers.
+pub(super) type Fields<'a> = [(&'static str, Option<Decimal<'a>>)];
+
+#[derive(Debug)]
+pub(super) struct Desk {
+    exchange: String,
+    is_simulated: bool,
+    pub(super) symbols: Vec<Symbol>,
+    pub(super) types: Vec<EventType>,
+    pub(super) interval: Interval,
+    pub(super) depth: usize,
+    silence: Duration,
+    pub(super) streams: Streams,
+    outgoing: VecDeque<String>,
+    /// No more than one message in this time.
+    send_every: Duration,
+    sent: Option<Instant>,
+}
+
+impl Desk {
+    /// `theirs` makes a symbol of base and quote.
+    pub(super) fn new(
+        config: &ExchangeConfig,
+        resume: &Resume,
+        theirs: impl Fn(&str, &str) -> String,
+        send_every: Duration,
+        at: Moment,
+    ) -> Self {
+        let symbols = config.symbols.iter().map(|name| {
+            let (base, quote) = name.split_once('-').unwrap_or((name, ""));
+            Symbol {
+                name: name.clone(),
+                theirs: theirs(base, quote),
+                zone: config.zones.get(name).cloned(),
+                book: Book::default(),
+                trades: Trades::after(resume.get(name).copied()),
+            }
+        });
+        let silence = Duration::from_secs(config.silence_s);
+        Self {
+            exchange: config.name().to_owned(),
+            is_simulated: false,
+            symbols: symbols.collect(),
+            types: config.types.clone(),
+            interval: config.interval,
+            depth: config.depth,
+            silence,
+            streams: Streams::asked(config.symbols.len(), &config.types, silence, at.now),
+            outgoing: VecDeque::new(),
+            send_every,
+            sent: None,
+        }
+    }
+
+    /// Everything says that it is made up.
+    pub(super) fn simulated(mut self) -> Self {
+        self.is_simulated = true;
+        self
+    }
+
+    /// The connection is there: from now on everything is waited for.
+    pub(super) fn begin(&mut self, now: Instant) {
+        self.streams = Streams::asked(self.symbols.len(), &self.types, self.silence, now);
+    }
+
+    /// The symbol that the exchange calls so.
+    pub(super) fn symbol(&self, theirs: &str) -> Result<usize, Malformed> {
+        let found = self.symbols.iter().position(|symbol| symbol.theirs == theirs);
+        found.ok_or_else(|| "it is about a symbol that was not asked for".to_owned())
+    }
+
+    /// Sends a message as soon as the exchange's limit allows.
+    pub(super) fn send(&mut self, message: String, now: Instant, steps: &mut Vec<Step>) {
+        self.outgoing.push_back(message);
+        self.flush(now, steps);
+    }
+
+    fn flush(&mut self, now: Instant, steps: &mut Vec<Step>) {
+        while self.sent.is_none_or(|sent| now.saturating_duration_since(sent) >= self.send_every) {
+            let Some(message) = self.outgoing.pop_front() else { return };
+            self.sent = Some(now);
+            steps.push(Step::Send(message));
+        }
+    }
+
+    /// Time went by: sends what waits, and says which streams are silent; a connection that does not
+    /// acknowledge is given up.
+    pub(super) fn tick(&mut self, at: Moment, steps: &mut Vec<Step>) -> Vec<(usize, EventType)> {
+        self.flush(at.now, steps);
+        match self.streams.overdue(at.now) {
+            Some(Overdue::Silent(silent)) => silent,
+            Some(Overdue::Unacknowledged { symbol, kind }) => {
+                let symbol = &self.symbols[symbol].name;
+                steps.push(Step::Reconnect(format!("{kind} of {symbol} was not acknowledged")));
+                Vec::new()
+            }
+            None => Vec::new(),
+        }
+    }
+
+    /// What the exchange acknowledged; all of it, once.
+    pub(super) fn acknowledged(&mut self, symbol: usize, kind: EventType, at: Moment, steps: &mut Vec<Step>) {
+        self.streams.acknowledged(symbol, kind, at.now);
+        if self.streams.becomes_ready() {
+            steps.push(Step::Ready);
+        }
+    }
+
+    /// Begins the object of an event: `time` is JSON.
+    fn head(&self, symbol: usize, time: &str) -> String {
+        let Self { exchange, symbols, .. } = self;
+        let mut json =
+            format!(r#"{{"exchange":"{exchange}","symbol":"{}","timestamp":{time}"#, symbols[symbol].name);
+        if self.is_simulated {
+            json.push_str(r#","simulated":true"#);
+        }
+        json
+    }
+
+    /// A ticker, and the price of the symbol's zone with it.
+    pub(super) fn ticker(
+        &self,
+        symbol: usize,
+        time: &str,
+        fields: &Fields<'_>,
+        steps: &mut Vec<Step>,
+    ) -> Result<(), Malformed> {
+        let get = |name: &str| fields.iter().find(|(field, _)| *field == name).and_then(|(_, value)| *value);
+        if get("price").is_none() && (get("bid").is_none() || get("ask").is_none()) {
+            return Err("there is neither a price nor bid and ask".to_owned());
+        }
+        let mut json = self.head(symbol, time);
+        for (name, value) in fields {
+            if let Some(value) = value {
+                push(&mut json, name, &format!("\"{}\"", value.text()));
+            }
+        }
+        json.push('}');
+        steps.push(event(EventType::Ticker, json));
+        if let Some(zone) = &self.symbols[symbol].zone {
+            let prices = [("price", get("price")), ("bid", get("bid")), ("ask", get("ask"))];
+            self.price(zone, symbol, time, &prices, steps);
+        }
+        Ok(())
+    }
+
+    /// Prices of zones are numbers, with the same digits.
+    fn price(&self, zone: &Zone, symbol: usize, time: &str, prices: &Fields<'_>, steps: &mut Vec<Step>) {
+        let Self { exchange, symbols, .. } = self;
+        let symbol = &symbols[symbol].name;
+        let mut json = format!(
+            r#"{{"key":"{exchange}:{symbol}","exchange":"{exchange}","symbol":"{symbol}","timestamp":{time}"#
+        );
+        for (name, value) in prices {
+            if let Some(value) = value {
+                push(&mut json, name, value.text());
+            }
+        }
+        if self.is_simulated {
+            json.push_str(r#","simulated":true"#);
+        }
+        json.push('}');
+        steps.push(Step::Price { zone: zone.clone(), json });
+    }
+
+    /// Trades that came, in whatever order: those that are due are told. Whether some are missing for which
+    /// nobody was asked yet.
+    pub(super) fn trades(
+        &mut self,
+        symbol: usize,
+        trades: impl IntoIterator<Item = (u64, Trade)>,
+        steps: &mut Vec<Step>,
+    ) -> bool {
+        let taken = self.symbols[symbol].trades.offer(trades);
+        self.tell_trades(symbol, taken.ready, steps);
+        taken.is_gap
+    }
+
+    /// The exchange gives no more of those that are missing.
+    pub(super) fn give_up_trades(&mut self, symbol: usize, steps: &mut Vec<Step>) {
+        let (count, ready) = self.symbols[symbol].trades.give_up();
+        if count > 0 {
+            let reason = format!(
+                "{count} trades of {} were missed, and the exchange does not give them again",
+                self.symbols[symbol].name
+            );
+            steps.push(Step::Trouble(Trouble::TradesMissed { count, reason }));
+        }
+        self.tell_trades(symbol, ready, steps);
+    }
+
+    fn tell_trades(&self, symbol: usize, trades: Vec<(u64, Trade)>, steps: &mut Vec<Step>) {
+        // The newest one is the price of its zone where no tickers are.
+        if let (Some(zone), false, Some((_, last))) =
+            (&self.symbols[symbol].zone, self.types.contains(&EventType::Ticker), trades.last())
+        {
+            self.price(zone, symbol, &last.time, &[("price", Decimal::read(&last.price))], steps);
+        }
+        for (id, Trade { price, size, is_buy, time }) in trades {
+            let side = if is_buy { "buy" } else { "sell" };
+            let mut json = self.head(symbol, &time);
+            let written =
+                write!(json, r#","tradeId":"{id}","price":"{price}","size":"{size}","side":"{side}"}}"#);
+            debug_assert!(written.is_ok(), "writing to a String cannot fail");
+            let trade = Some((self.symbols[symbol].name.clone(), id));
+            steps.push(Step::Event(FeedEvent { kind: EventType::Trade, json, trade }));
+        }
+    }
+
+    /// A book as a whole, as it is now.
+    pub(super) fn snapshot(&self, symbol: usize, time: &str, steps: &mut Vec<Step>) {
+        let book = &self.symbols[symbol].book;
+        let Some(sequence) = book.sequence() else { return };
+        let mut json = self.head(symbol, time);
+        let written = write!(json, r#","kind":"snapshot","sequence":{sequence}"#);
+        debug_assert!(written.is_ok(), "writing to a String cannot fail");
+        let (bids, asks) = book.best(self.depth);
+        push_levels(&mut json, "bids", bids.into_iter());
+        push_levels(&mut json, "asks", asks.into_iter());
+        json.push('}');
+        steps.push(event(EventType::Orderbook, json));
+    }
+
+    /// A change of a book, which is applied to it.
+    pub(super) fn delta(
+        &mut self,
+        symbol: usize,
+        time: &str,
+        sides: &Sides<'_>,
+        (sequence, depth): (u64, usize),
+        steps: &mut Vec<Step>,
+    ) {
+        let book = &mut self.symbols[symbol].book;
+        let Some(before) = book.sequence() else { return };
+        book.apply(sides, sequence, depth);
+        let mut json = self.head(symbol, time);
+        let written = write!(json, r#","kind":"delta","sequence":{sequence},"previousSequence":{before}"#);
+        debug_assert!(written.is_ok(), "writing to a String cannot fail");
+        push_levels(&mut json, "bids", sides.bids.iter().map(|(price, size)| (price.text(), size.text())));
+        push_levels(&mut json, "asks", sides.asks.iter().map(|(price, size)| (price.text(), size.text())));
+        json.push('}');
+        steps.push(event(EventType::Orderbook, json));
+    }
+
+    /// Snapshots of books that changed for a while, for those who come late.
+    pub(super) fn snapshots_due(&mut self, at: Moment, steps: &mut Vec<Step>) {
+        for symbol in 0..self.symbols.len() {
+            if self.symbols[symbol].book.is_due(at.now) {
+                self.snapshot(symbol, &at.utc.timestamp_millis().to_string(), steps);
+            }
+        }
+    }
+
+    /// A candle.
+    pub(super) fn candle(&self, symbol: usize, told: &Told, time: &str, steps: &mut Vec<Step>) {
+        let Told { candle, is_closed, is_correction } = told;
+        let mut json = self.head(symbol, time);
+        push(&mut json, "interval", &format!("\"{}\"", self.interval));
+        push(&mut json, "openTime", &candle.open_time.timestamp_millis().to_string());
+        for (name, value) in [
+            ("open", &candle.open),
+            ("high", &candle.high),
+            ("low", &candle.low),
+            ("close", &candle.close),
+            ("volume", &candle.volume),
+        ] {
+            push(&mut json, name, &format!("\"{value}\""));
+        }
+        push(&mut json, "closed", if *is_closed { "true" } else { "false" });
+        if *is_correction {
+            push(&mut json, "correction", "true");
+        }
+        json.push('}');
+        steps.push(event(EventType::Candle, json));
+    }
+}
+
+fn event(kind: EventType, json: String) -> Step {
+    Step::Event(FeedEvent { kind, json, trade: None })
+}
+
+fn push(json: &mut String, name: &str, value: &str) {
+    json.push_str(",\"");
+    json.push_str(name);
+    json.push_str("\":");
+    json.push_str(value);
+}
+
+fn push_levels<'a>(json: &mut String, name: &str, levels: impl Iterator<Item = (&'a str, &'a str)>) {
+    json.push_str(",\"");
+    json.push_str(name);
+    json.push_str("\":[");
+    for (n, (price, size)) in levels.enumerate() {
+        if n > 0 {
+            json.push(',');
+        }
+        json.push_str("[\"");
+        json.push_str(price);
+        json.push_str("\",\"");
+        json.push_str(size);
+        json.push_str("\"]");
+    }
+    json.push(']');
+}

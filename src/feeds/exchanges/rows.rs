@@ -1,0 +1,176 @@
+//! Sources that are no exchange: rows of CSV or JSON, read as the files of a replay are. Each row is a price.
+
+use std::borrow::Cow;
+use std::collections::{BTreeMap, HashSet};
+use std::io::Cursor;
+
+use serde_json::value::RawValue;
+use tokio::time::{Duration, Instant};
+
+use super::super::FeedPrice;
+use super::super::replay::{Replay, ReplayError, ReplayOptions};
+use super::{ExchangeConfig, ExchangeKind, Feed, Malformed, Moment, RowsConfig, Step, Trouble};
+
+/// Answers that fail one after the other before that is told as a connection that is lost.
+const FAILURES_MAX: u32 = 3;
+
+/// The longest time until the next request after one that failed.
+const AGAIN_AFTER_MAX: Duration = Duration::from_secs(10);
+
+/// Rows of one document that are told as malformed one by one.
+const TOLD_MAX: usize = 5;
+
+pub(crate) struct Rows {
+    /// The address that is asked; `None` where messages come by themselves.
+    url: Option<String>,
+    config: RowsConfig,
+    options: ReplayOptions,
+    due: Instant,
+    is_asked: bool,
+    failures: u32,
+    is_ready: bool,
+    /// The rows of the last document: what is in the next one too is no news.
+    before: HashSet<(crate::model::Zone, String)>,
+}
+
+impl Rows {
+    pub(crate) fn new(config: &ExchangeConfig, at: Moment) -> Self {
+        let rows = config.rows.clone().unwrap_or_default();
+        Self {
+            url: (config.kind == ExchangeKind::Http).then(|| config.url().to_owned()),
+            options: rows.options(),
+            config: rows,
+            due: at.now,
+            is_asked: false,
+            failures: 0,
+            is_ready: false,
+            before: HashSet::new(),
+        }
+    }
+
+    fn ask_if_due(&mut self, at: Moment, steps: &mut Vec<Step>) {
+        let Some(url) = self.url.as_ref().filter(|_| !self.is_asked && at.now >= self.due) else { return };
+        self.is_asked = true;
+        steps.push(Step::Fetch { id: 0, url: url.clone() });
+    }
+
+    fn ready(&mut self, steps: &mut Vec<Step>) {
+        if !std::mem::replace(&mut self.is_ready, true) {
+            steps.push(Step::Ready);
+        }
+    }
+
+    /// The prices of a document, and what is wrong with others.
+    fn read(&self, text: &str) -> Result<(Vec<FeedPrice>, Vec<String>), Malformed> {
+        let is_json = matches!(text.trim_start().as_bytes().first(), Some(b'{' | b'['));
+        let text = if is_json { json_lines(text, &self.config.at)? } else { text.to_owned() };
+        let (mut prices, mut wrong) = (Vec::new(), Vec::new());
+        if text.trim().is_empty() {
+            return Ok((prices, wrong));
+        }
+        let input = Box::new(Cursor::new(text.into_bytes()));
+        let rows = Replay::read("the answer".to_owned(), input, self.options.clone());
+        for row in rows.map_err(|error| error.to_string())? {
+            match row {
+                Ok(row) => prices.push(row.price),
+                Err(ReplayError::Line { line, problem }) => wrong.push(format!("row {line}: {problem}")),
+                Err(error) => return Err(error.to_string()),
+            }
+        }
+        Ok((prices, wrong))
+    }
+
+    fn take(&mut self, text: &str, steps: &mut Vec<Step>) -> Result<(), Malformed> {
+        let (prices, wrong) = self.read(text)?;
+        let more = wrong.len().saturating_sub(TOLD_MAX);
+        let told = wrong.into_iter().take(TOLD_MAX);
+        steps.extend(told.map(|problem| Step::Trouble(Trouble::Malformed(problem))));
+        if more > 0 {
+            steps.push(Step::Trouble(Trouble::Malformed(format!("{more} more rows are malformed"))));
+        }
+        let is_polled = self.url.is_some();
+        let mut now = HashSet::new();
+        for FeedPrice { zone, json } in prices {
+            let is_news = !is_polled || !self.before.contains(&(zone.clone(), json.clone()));
+            if is_polled {
+                now.insert((zone.clone(), json.clone()));
+            }
+            if is_news {
+                steps.push(Step::Price { zone, json });
+            }
+        }
+        self.before = now;
+        Ok(())
+    }
+}
+
+/// The rows of a document, one on each line, with the digits that they have.
+fn json_lines(text: &str, at: &str) -> Result<String, Malformed> {
+    let mut found: &RawValue = serde_json::from_str(text).map_err(|error| error.to_string())?;
+    for token in at.split('/').skip(1) {
+        let token = token.replace("~1", "/").replace("~0", "~");
+        found = inner(found, &token).ok_or_else(|| format!("there is nothing at {at}"))?;
+    }
+    let rows: Vec<&RawValue> = match serde_json::from_str(found.get()) {
+        Ok(rows) => rows,
+        Err(_) => vec![found],
+    };
+    // Within texts there are no line breaks.
+    let lines = rows.into_iter().map(|row| row.get().replace(['\n', '\r'], " "));
+    Ok(lines.collect::<Vec<_>>().join("\n"))
+}
+
+fn inner<'a>(value: &'a RawValue, token: &str) -> Option<&'a RawValue> {
+    if let Ok(items) = serde_json::from_str::<Vec<&RawValue>>(value.get()) {
+        return items.get(token.parse::<usize>().ok()?).copied();
+    }
+    let fields: BTreeMap<Cow<'_, str>, &RawValue> = serde_json::from_str(value.get()).ok()?;
+    fields.get(token).copied()
+}
+
+impl Feed for Rows {
+    fn connected(&mut self, at: Moment, steps: &mut Vec<Step>) {
+        if self.url.is_some() {
+            self.ask_if_due(at, steps);
+            return;
+        }
+        steps.extend(self.config.subscribe.iter().cloned().map(Step::Send));
+        self.ready(steps);
+    }
+
+    fn frame(&mut self, text: &str, _at: Moment, steps: &mut Vec<Step>) -> Result<(), Malformed> {
+        self.take(text, steps)
+    }
+
+    fn fetched(
+        &mut self,
+        _id: u64,
+        answer: Result<&str, String>,
+        at: Moment,
+        steps: &mut Vec<Step>,
+    ) -> Result<(), Malformed> {
+        self.is_asked = false;
+        let every = Duration::from_secs(self.config.every_s());
+        self.due = at.now + every;
+        let text = match answer {
+            Ok(text) => text,
+            Err(reason) => {
+                self.failures += 1;
+                self.due = at.now + every.min(AGAIN_AFTER_MAX);
+                if self.failures >= FAILURES_MAX {
+                    steps.push(Step::Reconnect(reason));
+                } else {
+                    steps.push(Step::Trouble(Trouble::Refused(reason)));
+                }
+                return Ok(());
+            }
+        };
+        self.failures = 0;
+        self.ready(steps);
+        self.take(text, steps)
+    }
+
+    fn tick(&mut self, at: Moment, steps: &mut Vec<Step>) {
+        self.ask_if_due(at, steps);
+    }
+}

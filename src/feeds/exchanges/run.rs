@@ -1,0 +1,469 @@
+//! Runs the feed of an exchange: has its lease, keeps a connection up, and publishes what the adapter gives.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use chrono::Utc;
+use parking_lot::Mutex;
+use serde::Deserialize;
+use tokio::time::{Duration, Instant};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+use zonewire_protocol::stats::{ExchangeCounts, ExchangeState, ExchangeView, Live as _};
+
+use super::binance::Binance;
+use super::coinbase::Coinbase;
+use super::kraken::Kraken;
+use super::lease::{Lease, Lost};
+use super::rows::Rows;
+use super::session::{Came, Session, reconnects};
+use super::{ExchangeConfig, ExchangeKind, Feed, FeedEvent, Moment, Resume, Step, Trouble};
+use crate::channels::{Channels, PublishError};
+use crate::model::{ChannelName, DraftEntry, EventType, NodeId, Zone};
+use crate::protocol::{parse_event, parse_price};
+use crate::storage::SharedBackend;
+use crate::support::backoff::RECONNECT;
+use crate::support::counter::Counter;
+use crate::support::seldom::Seldom;
+
+/// Frames that are taken together.
+const FRAMES_AT_ONCE: usize = 256;
+
+/// A connection that lasts so long was a good one: the next wait is short again.
+const GOOD_AFTER: Duration = Duration::from_secs(60);
+
+/// How often troubles are told as events; all are counted.
+const TELL_EVERY: Duration = Duration::from_secs(1);
+
+/// Of how many of the newest trades it is looked up which were the last.
+const TRADES_READ: usize = 10_000;
+
+/// What a feed counts, and how it is.
+#[derive(Debug)]
+pub(crate) struct FeedCounters {
+    pub(super) counts: ExchangeCounts<Counter>,
+    state: Mutex<(ExchangeState, String)>,
+    /// What is wrong with the lease, and whether that was told as an event.
+    lease: Mutex<Option<(String, bool)>>,
+    kind: &'static str,
+}
+
+impl FeedCounters {
+    pub(crate) fn new(kind: &'static str) -> Arc<Self> {
+        let state = Mutex::new((ExchangeState::Standby, "it waits for its lease".to_owned()));
+        Arc::new(Self { counts: ExchangeCounts::default(), state, lease: Mutex::new(None), kind })
+    }
+
+    /// The lease cannot be renewed, and lasts for so long; or `None`: it is as it should be.
+    fn lease_is_shaky(&self, left: Option<Duration>) {
+        let problem = left.map(|left| {
+            let left = left.as_secs_f64();
+            format!("its lease cannot be renewed: it goes on for {left:.1} s, and then stops until the storage is back")
+        });
+        if let Some(problem) = &problem {
+            self.counts.lease_failures.add(1);
+            warn!(kind = self.kind, problem, "a feed may have to stop");
+        }
+        *self.lease.lock() = problem.map(|problem| (problem, false));
+    }
+
+    /// What is wrong with the lease, where that is to be told.
+    fn untold(&self) -> Option<String> {
+        let mut lease = self.lease.lock();
+        let (problem, is_told) = lease.as_mut()?;
+        (!std::mem::replace(is_told, true)).then(|| problem.clone())
+    }
+
+    pub(super) fn is(&self, state: ExchangeState, reason: impl Into<String>) {
+        *self.state.lock() = (state, reason.into());
+    }
+
+    /// For `/ws/stats`.
+    pub(crate) fn view(&self) -> ExchangeView {
+        let (state, mut reason) = self.state.lock().clone();
+        if let Some((problem, _)) = &*self.lease.lock() {
+            reason.clone_from(problem);
+        }
+        ExchangeView {
+            kind: self.kind.to_owned(),
+            connected: u64::from(state == ExchangeState::Connected),
+            state: state.as_str().to_owned(),
+            reason,
+            counts: self.counts.read(),
+        }
+    }
+}
+
+/// What a feed needs.
+pub(crate) struct ExchangeParts {
+    pub(crate) config: ExchangeConfig,
+    pub(crate) channels: Channels,
+    pub(crate) backend: SharedBackend,
+    pub(crate) node: NodeId,
+    pub(crate) counters: Arc<FeedCounters>,
+    /// It ends when this is cancelled.
+    pub(crate) stop: CancellationToken,
+}
+
+/// Runs until it is told to stop; then others have the feed at once.
+pub(crate) async fn run_exchange(parts: ExchangeParts) {
+    let ExchangeParts { config, channels, backend, node, counters, stop } = parts;
+    let lease = Lease::new(backend, config.name(), node);
+    let mut runner = Runner {
+        publisher: Publisher::new(config.name().to_owned(), channels, Arc::clone(&counters)),
+        config,
+        lease: Arc::clone(&lease),
+        resume: Resume::new(),
+    };
+    stop.run_until_cancelled_owned(runner.run()).await;
+    lease.let_go().await;
+}
+
+struct Runner {
+    config: ExchangeConfig,
+    lease: Arc<Lease>,
+    publisher: Publisher,
+    /// What this process published last.
+    resume: Resume,
+}
+
+impl Runner {
+    async fn run(&mut self) {
+        let lease = Arc::clone(&self.lease);
+        let counters = Arc::clone(&self.publisher.counters);
+        loop {
+            counters.is(ExchangeState::Standby, "it waits for its lease");
+            let fence = lease.take().await;
+            let name = self.config.name().to_owned();
+            let keep = lease.keep(|left| counters.lease_is_shaky(left));
+            let lost = {
+                let connections =
+                    connections(&self.config, &lease, &mut self.publisher, &mut self.resume, fence);
+                tokio::select! {
+                    biased;
+                    lost = keep => lost,
+                    () = connections => Lost::RanOut,
+                }
+            };
+            warn!(exchange = name, fence, reason = lost.reason(), "this process has the feed no more");
+            counters.counts.leases_lost.add(1);
+            counters.lease_is_shaky(None);
+            counters.is(ExchangeState::Standby, lost.reason());
+            self.publisher.error("lease", lost.reason()).await;
+            self.publisher.state(EventType::ExchangeDisconnected, lost.reason(), &[]).await;
+        }
+    }
+}
+
+/// Makes one connection after the other. Ends when the lease does.
+async fn connections(
+    config: &ExchangeConfig,
+    lease: &Lease,
+    publisher: &mut Publisher,
+    resume: &mut Resume,
+    fence: u64,
+) {
+    let mut attempt = 0;
+    // Another process may have published since.
+    let mut is_looked_up = false;
+    while lease.is_held() {
+        let begun = Instant::now();
+        publisher.counters.is(ExchangeState::Connecting, "it connects");
+        let reason = match publisher.look_up(&mut is_looked_up, resume).await {
+            Ok(()) => {
+                let ended = connection(config, lease, publisher, resume, fence).await;
+                is_looked_up &= ended.is_known;
+                ended.reason
+            }
+            Err(reason) => reason,
+        };
+        if !lease.is_held() {
+            return;
+        }
+        attempt = if begun.elapsed() >= GOOD_AFTER { 1 } else { attempt + 1 };
+        let wait = RECONNECT.wait(attempt);
+        publisher.counters.counts.reconnects.add(1);
+        info!(exchange = config.name(), reason, attempt, wait_ms = wait.as_millis(), "a feed connects again");
+        publisher.counters.is(ExchangeState::Waiting, reason.as_str());
+        let wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
+        let more = [("attempt", u64::from(attempt)), ("delayMs", wait_ms)];
+        publisher.state(EventType::ExchangeReconnecting, &reason, &more).await;
+        tokio::time::sleep(wait).await;
+    }
+}
+
+/// How a connection ended.
+pub(super) struct Ended {
+    reason: String,
+    /// What was published is known, so that it need not be looked up.
+    is_known: bool,
+}
+
+async fn connection(
+    config: &ExchangeConfig,
+    lease: &Lease,
+    publisher: &mut Publisher,
+    resume: &mut Resume,
+    fence: u64,
+) -> Ended {
+    let is_polled = config.kind == ExchangeKind::Http;
+    let mut session = match Session::open((!is_polled).then(|| config.url())).await {
+        Ok(session) => session,
+        Err(reason) => return Ended { reason, is_known: true },
+    };
+    let at = Moment::read();
+    let mut feed: Box<dyn Feed> = match config.kind {
+        ExchangeKind::Binance => Box::new(Binance::new(config, resume, at)),
+        ExchangeKind::Coinbase => Box::new(Coinbase::new(config, resume, at)),
+        ExchangeKind::Kraken => Box::new(Kraken::new(config, resume, at)),
+        ExchangeKind::Http | ExchangeKind::Websocket => Box::new(Rows::new(config, at)),
+    };
+    let mut steps = Vec::new();
+    feed.connected(at, &mut steps);
+    let mut is_ready = false;
+    let ended = loop {
+        let reason = reconnects(&steps).map(str::to_owned);
+        if !lease.is_held() {
+            break Ended { reason: "the lease ran out".to_owned(), is_known: true };
+        }
+        match publisher.perform(std::mem::take(&mut steps), &mut session, resume, &mut is_ready, fence).await
+        {
+            Ok(()) => {}
+            Err(ended) => break ended,
+        }
+        if let Some(reason) = reason {
+            break Ended { reason, is_known: true };
+        }
+        if let Some(problem) = publisher.counters.untold() {
+            publisher.error("lease", &problem).await;
+        }
+        // What is there already is taken together.
+        let mut came = Some(session.next().await);
+        for _ in 0..FRAMES_AT_ONCE {
+            let Some(next) = came.take() else { break };
+            let is_end = matches!(next, Came::End(_));
+            publisher.understand(&mut *feed, next, &mut steps);
+            if is_end {
+                break;
+            }
+            came = session.next_now();
+        }
+        if let Some(last) = came {
+            publisher.understand(&mut *feed, last, &mut steps);
+        }
+    };
+    if is_ready {
+        publisher.state(EventType::ExchangeDisconnected, &ended.reason, &[]).await;
+    }
+    ended
+}
+
+/// Publishes, and counts.
+pub(super) struct Publisher {
+    exchange: String,
+    channels: Channels,
+    pub(super) counters: Arc<FeedCounters>,
+    told: Seldom,
+}
+
+impl Publisher {
+    pub(super) fn new(exchange: String, channels: Channels, counters: Arc<FeedCounters>) -> Self {
+        Self { exchange, channels, counters, told: Seldom::every(TELL_EVERY) }
+    }
+
+    /// Gives what came to the adapter.
+    pub(super) fn understand(&self, feed: &mut dyn Feed, came: Came, steps: &mut Vec<Step>) {
+        let at = Moment::read();
+        let understood = match came {
+            Came::Frame(text) => {
+                self.counters.counts.frames.add(1);
+                feed.frame(text.as_str(), at, steps)
+            }
+            Came::Answer { id, answer } => {
+                self.counters.counts.requests.add(1);
+                feed.fetched(id, answer.as_deref().map_err(Clone::clone), at, steps)
+            }
+            Came::Tick => {
+                feed.tick(at, steps);
+                Ok(())
+            }
+            Came::End(reason) => {
+                steps.push(Step::Reconnect(reason));
+                Ok(())
+            }
+        };
+        if let Err(problem) = understood {
+            steps.push(Step::Trouble(Trouble::Malformed(problem)));
+        }
+    }
+
+    /// Does steps, in order; what is to be published goes together.
+    async fn perform(
+        &mut self,
+        steps: Vec<Step>,
+        session: &mut Session,
+        resume: &mut Resume,
+        is_ready: &mut bool,
+        fence: u64,
+    ) -> Result<(), Ended> {
+        let (mut batch, mut troubles, mut becomes_ready) = (Batch::default(), Vec::new(), false);
+        for step in steps {
+            match step {
+                Step::Event(event) => self.add_event(&mut batch, event),
+                Step::Price { zone, json } => self.add_price(&mut batch, &zone, &json),
+                Step::Send(text) => {
+                    let sent = session.send(text).await;
+                    sent.map_err(|reason| Ended { reason, is_known: true })?;
+                }
+                Step::Fetch { id, url } => session.fetch(id, url),
+                Step::Ready => becomes_ready = true,
+                Step::Trouble(trouble) => troubles.push(trouble),
+                Step::Reconnect(_) => {}
+            }
+        }
+        if becomes_ready {
+            *is_ready = true;
+            self.counters.is(ExchangeState::Connected, "");
+            info!(exchange = self.exchange, fence, "a feed is connected");
+            self.state(EventType::ExchangeConnected, "", &[("fence", fence)]).await;
+        }
+        self.publish(batch, resume).await?;
+        for trouble in troubles {
+            self.trouble(&trouble).await;
+        }
+        Ok(())
+    }
+
+    pub(super) fn add_event(&self, batch: &mut Batch, event: FeedEvent) {
+        let FeedEvent { kind, json, trade } = event;
+        let channel = ChannelName::event(kind);
+        match parse_event(kind, &json, Utc::now(), self.channels.config().ahead_max(&channel)) {
+            Ok(draft) => batch.add(channel, draft, trade),
+            Err(error) => self.unfit(&error.to_string()),
+        }
+    }
+
+    pub(super) fn add_price(&self, batch: &mut Batch, zone: &Zone, json: &str) {
+        let channel = ChannelName::zone(zone);
+        match parse_price(json, Utc::now(), self.channels.config().ahead_max(&channel)) {
+            Ok(draft) => batch.add(channel, draft, None),
+            Err(error) => self.unfit(&error.to_string()),
+        }
+    }
+
+    /// The exchange gave what no gateway takes, such as a time far ahead.
+    fn unfit(&self, problem: &str) {
+        self.counters.counts.malformed.add(1);
+        warn!(exchange = self.exchange, problem, "an exchange gave what is not taken");
+    }
+
+    /// Publishes. What is not taken ends the connection: the next one begins with a snapshot of each book, and
+    /// the trades that are missing.
+    pub(super) async fn publish(&self, batch: Batch, resume: &mut Resume) -> Result<(), Ended> {
+        for (channel, drafts) in batch.0 {
+            let (drafts, trades): (Vec<DraftEntry>, Vec<_>) = drafts.into_iter().unzip();
+            let count = drafts.len() as u64;
+            match self.channels.publish(&channel, drafts).await {
+                Ok(()) => {
+                    self.counters.counts.events.add(count);
+                    resume.extend(trades.into_iter().flatten());
+                }
+                Err(error @ (PublishError::TooManyZones { .. } | PublishError::TooManyKeys { .. })) => {
+                    self.counters.counts.unpublished.add(count);
+                    warn!(exchange = self.exchange, %channel, %error, "prices of an exchange are left out");
+                }
+                Err(error) => {
+                    self.counters.counts.events.add(error.accepted() as u64);
+                    self.counters.counts.unpublished.add(count - error.accepted() as u64);
+                    warn!(exchange = self.exchange, %channel, %error, "events of an exchange were not taken");
+                    return Err(Ended { reason: format!("events were not taken: {error}"), is_known: false });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn trouble(&mut self, trouble: &Trouble) {
+        let counts = &self.counters.counts;
+        match trouble {
+            Trouble::Malformed(_) => counts.malformed.add(1),
+            Trouble::Gap(_) => counts.gaps.add(1),
+            Trouble::TradesMissed { count, .. } => counts.trades_missed.add(*count),
+            Trouble::Refused(_) => counts.refused.add(1),
+        }
+        // Missed trades are told in any case.
+        let is_loss = matches!(trouble, Trouble::TradesMissed { .. });
+        if self.told.may_tell(Instant::now()).is_some() || is_loss {
+            self.error(trouble.code(), trouble.reason()).await;
+        }
+    }
+
+    async fn error(&self, code: &str, reason: &str) {
+        warn!(exchange = self.exchange, code, reason, "trouble with an exchange");
+        let json = serde_json::json!({"exchange": self.exchange, "code": code, "reason": reason});
+        self.tell(EventType::ExchangeError, json).await;
+    }
+
+    /// Tells how the exchange is reached.
+    async fn state(&self, kind: EventType, reason: &str, more: &[(&str, u64)]) {
+        let mut json = serde_json::json!({"exchange": self.exchange});
+        if !reason.is_empty() {
+            json["reason"] = reason.into();
+        }
+        for (name, number) in more {
+            json[*name] = (*number).into();
+        }
+        self.tell(kind, json).await;
+    }
+
+    async fn tell(&self, kind: EventType, json: serde_json::Value) {
+        let mut batch = Batch::default();
+        self.add_event(&mut batch, FeedEvent { kind, json: json.to_string(), trade: None });
+        // Whether they are taken or not is in the log and in the counters.
+        let _counted = self.publish(batch, &mut Resume::new()).await;
+    }
+
+    /// What the log says of the last trades, where that is not known: another process may have published them.
+    async fn look_up(&self, is_known: &mut bool, resume: &mut Resume) -> Result<(), String> {
+        #[derive(Deserialize)]
+        struct Data {
+            data: TradeData,
+        }
+        #[derive(Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct TradeData {
+            exchange: String,
+            symbol: String,
+            trade_id: Option<String>,
+        }
+        if *is_known {
+            return Ok(());
+        }
+        let channel = ChannelName::event(EventType::Trade);
+        let page = self.channels.newest(&channel, TRADES_READ).await;
+        let page = page.map_err(|error| format!("the last trades cannot be read: {error}"))?;
+        for entry in page.entries {
+            let Ok(Data { data }) = serde_json::from_slice(&entry.draft.data) else { continue };
+            let id = data.trade_id.and_then(|id| id.parse::<u64>().ok());
+            if let (true, Some(id)) = (data.exchange == self.exchange, id) {
+                let last = resume.entry(data.symbol).or_insert(id);
+                *last = id.max(*last);
+            }
+        }
+        *is_known = true;
+        Ok(())
+    }
+}
+
+/// What is published together: by channel, each in order, with the trades that they are.
+#[derive(Default)]
+pub(super) struct Batch(BTreeMap<ChannelName, Vec<Drafted>>);
+
+/// What is to be published, and which trade it is.
+type Drafted = (DraftEntry, Option<(String, u64)>);
+
+impl Batch {
+    fn add(&mut self, channel: ChannelName, draft: DraftEntry, trade: Option<(String, u64)>) {
+        self.0.entry(channel).or_default().push((draft, trade));
+    }
+}
