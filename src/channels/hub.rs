@@ -26,8 +26,8 @@ use super::watched::WatchedOrders;
 use super::{ChannelStats, PageStats};
 use crate::model::{ChannelKind, ChannelName, ChannelPolicy, DraftEntry, EntryKind, NodeId, Position, Zone};
 use crate::storage::{
-    EPOCH_KEPT_FOR, LatestPage, LogEvent, Page, PageLimit, RecordKind, Result as StorageResult,
-    SharedBackend, StorageError, is_fork, log_of_fork,
+    EPOCH_KEPT_FOR, LATEST_BYTES_MAX, LatestOf, LatestPage, LogEvent, Page, PageLimit, RecordKind,
+    Result as StorageResult, SharedBackend, StorageError, is_fork, log_of_fork,
 };
 use crate::support::chance::Hashing;
 use crate::support::panics::Vital;
@@ -436,6 +436,18 @@ impl Channels {
     ) -> StorageResult<LatestPage> {
         let _place = self.0.common.pages.place_to_read().await;
         self.0.common.backend.latest(channel, after, limit).await
+    }
+
+    /// The same with the removals that are remembered.
+    pub(crate) async fn latest_and_removed(
+        &self,
+        channel: &ChannelName,
+        after: Option<&str>,
+        limit: usize,
+    ) -> StorageResult<LatestPage> {
+        let _place = self.0.common.pages.place_to_read().await;
+        let limit = PageLimit { entries: limit, bytes: LATEST_BYTES_MAX };
+        self.0.common.backend.latest_within(channel, after, limit, LatestOf::RemovedToo).await
     }
 
     /// Counts the zones that the storage remembers from before this start.

@@ -30,6 +30,7 @@ pub use crate::connections::ConnectionsConfig;
 pub use crate::feeds::{Delimiter, FeedsConfig, ReplayConfig, SimulatedConfig, TimeFormat, TimeZone};
 pub use crate::http::HttpConfig;
 pub use crate::orders::{ExecutorChoice, InteropConfig, OrdersConfig, PaperConfig};
+pub use crate::registry::RegistryConfig;
 pub use crate::storage::{StorageChoice, StorageConfig};
 pub use crate::support::telemetry::{LogConfig, LogFormat};
 
@@ -62,6 +63,8 @@ pub struct Config {
     pub orders: OrdersConfig,
     /// `[feeds]`
     pub feeds: FeedsConfig,
+    /// `[registry]`
+    pub registry: RegistryConfig,
     /// `[interop]`
     pub interop: InteropConfig,
     /// `[log]`

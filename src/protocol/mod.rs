@@ -32,7 +32,8 @@ pub use zonewire_protocol::{
     ErrorMessage, ExtendRequest, FailRequest, FieldFault, Gap, HealthView, Heartbeat, InvalidMessage,
     JobOutcome, LeaseHeld, Live, MISSED_BEFORE, ORDER_ID, Offer, OfferedJob, Open, OrderCancelling,
     OrderList, OrderPlaced, OrderStatus, OrderView, PROTOCOL_VERSION, Previous, Problem, ProblemCode,
-    RedisView, ReportAccepted, RequestId, Resync, Revoke, RevokedOn, SKIPPED, SNAPSHOT, SUBPROTOCOL, Scope,
-    ServerMessage, SettingView, Since, SnapshotEnd, StorageView, Subscribe, Subscribed, Swap, Token,
-    TokenExpiring, Unsubscribe, Unsubscribed, WebSocketView, ZoneList, ZoneView,
+    RecordList, RecordsSet, RedisView, RegistryStatus, RegistrySync, RegistrySynced, ReportAccepted,
+    RequestId, Resync, Revoke, RevokedOn, SKIPPED, SNAPSHOT, SUBPROTOCOL, Scope, ServerMessage, SettingView,
+    Since, SnapshotEnd, StorageView, Subscribe, Subscribed, Swap, Token, TokenExpiring, Unsubscribe,
+    Unsubscribed, WebSocketView, ZoneList, ZoneView,
 };

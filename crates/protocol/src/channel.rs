@@ -12,9 +12,14 @@ use crate::name::{InvalidName, Zone, is_valid_name};
 
 const ZONE_PREFIX: &str = "zone:";
 const ORDER_PREFIX: &str = "order:";
+const REGISTRY_PREFIX: &str = "registry:";
+
+/// The registries that there are.
+const REGISTRIES: [&str; 2] = ["providers", "active-orders"];
 
 /// What a name is made of.
-const FORM: &str = "`zone:` and 1 to 64 of A-Z a-z 0-9 . _ : -, or `order:` and a UUID";
+const FORM: &str = "`zone:` and 1 to 64 of A-Z a-z 0-9 . _ : -, `order:` and a UUID, `registry:providers` or \
+                    `registry:active-orders`";
 
 /// What a channel carries; decided by the part of its name before the first colon.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -23,6 +28,8 @@ pub enum ChannelKind {
     Zone,
     /// `order:<uuid>`: the updates of an order. Always on lane *every*.
     Order,
+    /// `registry:providers` and `registry:active-orders`: records, each replacing the one of its key.
+    Registry,
 }
 
 /// A named, ordered log of entries, such as `zone:pjm`. Cheap to clone.
@@ -59,7 +66,13 @@ impl ChannelName {
 
     /// What the channel carries.
     pub fn kind(&self) -> ChannelKind {
-        if self.0.starts_with(ORDER_PREFIX) { ChannelKind::Order } else { ChannelKind::Zone }
+        if self.0.starts_with(ORDER_PREFIX) {
+            ChannelKind::Order
+        } else if self.0.starts_with(REGISTRY_PREFIX) {
+            ChannelKind::Registry
+        } else {
+            ChannelKind::Zone
+        }
     }
 
     /// The name without its kind: the zone in `zone:pjm`.
@@ -76,6 +89,9 @@ impl FromStr for ChannelName {
             && let Ok(order) = order.parse()
         {
             return Ok(Self::order(order));
+        }
+        if name.strip_prefix(REGISTRY_PREFIX).is_some_and(|registry| REGISTRIES.contains(&registry)) {
+            return Ok(Self(name.into()));
         }
         match name.strip_prefix(ZONE_PREFIX) {
             Some(zone) if is_valid_name(zone) => Ok(Self(name.into())),
@@ -119,8 +135,8 @@ impl schemars::JsonSchema for ChannelName {
     fn json_schema(_generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
         schemars::json_schema!({
             "type": "string",
-            "description": "The name of a channel: `zone:<zone>` or `order:<uuid>`.",
-            "pattern": "^(zone:[A-Za-z0-9._:-]{1,64}|order:[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12})$",
+            "description": "The name of a channel: `zone:<zone>`, `order:<uuid>`, `registry:providers` or `registry:active-orders`.",
+            "pattern": "^(zone:[A-Za-z0-9._:-]{1,64}|order:[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|registry:(providers|active-orders))$",
         })
     }
 }
@@ -134,6 +150,8 @@ mod tests {
         let channel: ChannelName = "zone:a:b".parse().unwrap();
         assert_eq!((channel.kind(), channel.subject()), (ChannelKind::Zone, "a:b"));
         assert_eq!(ChannelName::zone(&"a:b".parse().unwrap()), channel);
+        let registry: ChannelName = "registry:active-orders".parse().unwrap();
+        assert_eq!((registry.kind(), registry.subject()), (ChannelKind::Registry, "active-orders"));
     }
 
     #[test]
@@ -146,7 +164,18 @@ mod tests {
 
     #[test]
     fn other_forms_are_refused() {
-        for name in ["", "pjm", "zone:", "zone:a b", "zone", "topic:x", "order:", "order:1"] {
+        for name in [
+            "",
+            "pjm",
+            "zone:",
+            "zone:a b",
+            "zone",
+            "topic:x",
+            "order:",
+            "order:1",
+            "registry:",
+            "registry:x",
+        ] {
             assert!(name.parse::<ChannelName>().is_err(), "{name:?} must be refused");
         }
     }

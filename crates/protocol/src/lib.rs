@@ -36,6 +36,7 @@ mod open;
 mod order;
 mod position;
 mod problem;
+mod registry;
 #[cfg(feature = "schema")]
 pub mod schema;
 mod server;
@@ -68,6 +69,7 @@ pub use open::{Known, Open};
 pub use order::{InvalidOrderId, JobId, OrderId};
 pub use position::{Epoch, InvalidPosition, OFFSET_MAX, Position};
 pub use problem::{FieldFault, Problem, ProblemCode};
+pub use registry::{RecordList, RecordsSet, RegistryStatus, RegistrySync, RegistrySynced};
 pub use server::{
     Answer, Authenticated, Authentication, BackendStateMessage, CaughtUp, Closing, Connection,
     ConnectionEstablished, ErrorMessage, Heartbeat, Resync, Scope, ServerMessage, SnapshotEnd, Subscribed,

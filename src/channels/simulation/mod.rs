@@ -444,7 +444,7 @@ impl World {
             let mut drafts = Vec::new();
             let mut numbers = Vec::new();
             let kind = match channel.kind() {
-                ChannelKind::Zone => EntryKind::PriceUpdate,
+                ChannelKind::Zone | ChannelKind::Registry => EntryKind::PriceUpdate,
                 ChannelKind::Order if has_ended => EntryKind::Confirmed,
                 ChannelKind::Order => EntryKind::Submitted,
             };

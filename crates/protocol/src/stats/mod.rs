@@ -5,6 +5,7 @@ mod channels;
 mod connections;
 mod http;
 mod orders;
+mod registry;
 mod storage;
 mod table;
 mod timing;
@@ -20,6 +21,7 @@ pub use self::connections::{
 };
 pub use self::http::{AcceptCounts, HttpView, IntakeCounts};
 pub use self::orders::{InteropCounts, JobsView, OrderCounts, OrdersView, OutsideInvalid, OutsideRefused};
+pub use self::registry::{RegistriesView, RegistryCounts, RegistryView};
 pub use self::storage::{JobsAloneCounts, LineCounts, MemoryUsage, OutageView, StateSpell};
 pub use self::table::{Live, Metric, MetricKind, Metrics, Number};
 pub use self::timing::{TIMING_BOUNDS_US, Timing};
@@ -56,6 +58,9 @@ pub struct StatsView {
     pub orders: OrdersView,
     /// The exchange with workers outside that use Redis lists.
     pub interop: InteropCounts,
+    /// Who is online, and which orders are under way.
+    #[serde(default)]
+    pub registries: RegistriesView,
     /// Requests, and the TCP connections that bring them.
     pub http: HttpView,
     /// The states that the storage was in, the newest first; the first one lasts.
@@ -73,7 +78,7 @@ pub struct StatsView {
 
 impl Metrics for StatsView {
     fn tell(&self, to: &mut dyn FnMut(Metric<'_>)) {
-        let parts: [&dyn Metrics; 8] = [
+        let parts: [&dyn Metrics; 9] = [
             &self.memory,
             &self.outage,
             &self.connections,
@@ -81,6 +86,7 @@ impl Metrics for StatsView {
             &self.channels,
             &self.orders,
             &self.interop,
+            &self.registries,
             &self.http,
         ];
         parts.iter().for_each(|part| part.tell(to));
