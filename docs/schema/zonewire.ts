@@ -416,7 +416,7 @@ export type Authentication = "required" | "optional";
 /**
  * An entry of a channel. Others may be added: receivers count the offset of those that they do not know.
  */
-export type Entry = { "type": "price_update" } & PriceUpdate | { "type": "key_removed" } & KeyRemoved | { "type": "zone_removed" } & ZoneRemoved | { "type": "routing" } & OrderUpdate | { "type": "building" } & OrderUpdate | { "type": "submitted" } & OrderUpdate | { "type": "confirmed" } & OrderUpdate | { "type": "failed" } & OrderFailed | { "type": "skipped" } & Skipped;
+export type Entry = { "type": "price_update" } & PriceUpdate | { "type": "key_removed" } & KeyRemoved | { "type": "zone_removed" } & ZoneRemoved | { "type": "record_update" } & RecordUpdate | { "type": "routing" } & OrderUpdate | { "type": "building" } & OrderUpdate | { "type": "submitted" } & OrderUpdate | { "type": "confirmed" } & OrderUpdate | { "type": "failed" } & OrderFailed | { "type": "skipped" } & Skipped;
 
 /**
  * A request for the entries of channels. Names are as the client wrote them: each is judged on its own.
@@ -563,7 +563,7 @@ export type CloseCode = "normal" | "protocol_error" | "unsupported_data" | "abno
 /**
  * What was wrong with a request. Stable: clients may match on it.
  */
-export type ProblemCode = "invalid_json" | "invalid_utf8" | "broken_body" | "invalid_name" | "invalid_position" | "invalid_order_id" | "invalid_idempotency_key" | "invalid_status" | "invalid_limit" | "invalid_query" | "invalid_header" | "invalid_host" | "invalid_target" | "invalid_websocket_key" | "not_upgradable" | "unauthorized" | "origin_not_allowed" | "forbidden" | "not_found" | "unknown_order" | "unknown_dead_letter" | "unknown_key" | "unknown_zone" | "unknown_connection" | "no_gateway" | "method_not_allowed" | "body_timeout" | "idempotency_conflict" | "too_late" | "already_ended" | "has_job" | "no_job" | "may_be_submitted" | "lease_lost" | "cancelled" | "not_external" | "foreign_epoch" | "body_too_large" | "line_too_large" | "price_too_large" | "update_too_large" | "unsupported_media_type" | "unsupported_content_encoding" | "unknown_host" | "invalid_order" | "invalid_update" | "invalid_request" | "invalid_price" | "invalid_key" | "reserved_field" | "duplicate_field" | "invalid_timestamp" | "too_many_zones" | "too_many_keys" | "upgrade_required" | "unsupported_version" | "too_many_connections_from_address" | "connecting_too_often" | "internal" | "corrupt" | "not_implemented" | "storage_unavailable" | "busy" | "shutting_down" | "too_many_connections" | "queue_full" | "storage_degraded" | "unknown_while_degraded" | "no_worker" | "keys_awaited";
+export type ProblemCode = "invalid_json" | "invalid_utf8" | "broken_body" | "invalid_name" | "invalid_position" | "invalid_order_id" | "invalid_idempotency_key" | "invalid_status" | "invalid_limit" | "invalid_query" | "invalid_header" | "invalid_host" | "invalid_target" | "invalid_websocket_key" | "not_upgradable" | "unauthorized" | "origin_not_allowed" | "forbidden" | "not_found" | "unknown_order" | "unknown_dead_letter" | "unknown_key" | "unknown_zone" | "unknown_record" | "unknown_connection" | "no_gateway" | "method_not_allowed" | "body_timeout" | "idempotency_conflict" | "too_late" | "already_ended" | "has_job" | "no_job" | "may_be_submitted" | "lease_lost" | "cancelled" | "not_external" | "record_exists" | "foreign_epoch" | "precondition_failed" | "body_too_large" | "line_too_large" | "price_too_large" | "record_too_large" | "update_too_large" | "unsupported_media_type" | "unsupported_content_encoding" | "unknown_host" | "invalid_order" | "invalid_update" | "invalid_request" | "invalid_price" | "invalid_key" | "invalid_record" | "reserved_field" | "duplicate_field" | "invalid_timestamp" | "too_many_zones" | "too_many_keys" | "too_many_records" | "upgrade_required" | "unsupported_version" | "too_many_connections_from_address" | "connecting_too_often" | "internal" | "corrupt" | "not_implemented" | "storage_unavailable" | "busy" | "shutting_down" | "too_many_connections" | "queue_full" | "registry_behind" | "storage_degraded" | "unknown_while_degraded" | "no_worker" | "keys_awaited";
 
 /**
  * A refused request: what was wrong, and what would be right. Where something else than a gateway has
@@ -1086,6 +1086,91 @@ value: unknown,
 origin?: string, };
 
 /**
+ * `GET /api/providers` and `/api/active-orders`.
+ */
+export type RecordList = { 
+/**
+ * The records, as they were written.
+ */
+records: Array<Record<string, unknown>>, 
+/**
+ * The version of each, for `If-Match`.
+ */
+versions: Array<string>, 
+/**
+ * How many records fit the filter.
+ */
+total: number, 
+/**
+ * There are more: repeat with `after=` this.
+ */
+next?: string, 
+/**
+ * Whether what other gateways wrote is known: it is where this is `healthy`.
+ */
+state: BackendState | (string & {}), };
+
+/**
+ * `PUT /api/providers` and `DELETE /api/providers`, and the same of `/api/active-orders`.
+ */
+export type RecordsSet = { 
+/**
+ * How many records there are now.
+ */
+records: number, 
+/**
+ * How many there were.
+ */
+before: number, };
+
+/**
+ * `GET /api/registry`.
+ */
+export type RegistryStatus = { 
+/**
+ * The node that says so.
+ */
+node: string, 
+/**
+ * Online providers.
+ */
+providers: RegistryView, 
+/**
+ * Orders that are under way.
+ */
+active_orders: RegistryView, };
+
+/**
+ * `POST /api/registry/sync`.
+ */
+export type RegistrySync = { 
+/**
+ * Of each registry, what its Redis key held.
+ */
+synced: Array<RegistrySynced>, };
+
+/**
+ * What the Redis key of a registry held.
+ */
+export type RegistrySynced = { 
+/**
+ * `providers` or `active-orders`.
+ */
+registry: string, 
+/**
+ * Records in the key.
+ */
+found: number, 
+/**
+ * Those of them that were taken.
+ */
+taken: number, 
+/**
+ * Those of them that are no records.
+ */
+invalid: number, };
+
+/**
  * `POST /api/jobs/{jobId}/release`.
  */
 export type ReleaseRequest = { 
@@ -1440,6 +1525,10 @@ orders: OrdersView,
  * The exchange with workers outside that use Redis lists.
  */
 interop: InteropCounts, 
+/**
+ * Who is online, and which orders are under way.
+ */
+registries: RegistriesView, 
 /**
  * Requests, and the TCP connections that bring them.
  */
@@ -2132,6 +2221,101 @@ stale_fence: number,
 has_job: number, };
 
 /**
+ * How the registries of a node do.
+ */
+export type RegistriesView = { 
+/**
+ * Online providers.
+ */
+providers: RegistryView, 
+/**
+ * Orders that are under way.
+ */
+active_orders: RegistryView, };
+
+/**
+ * How a registry does on one node.
+ */
+export type RegistryView = { 
+/**
+ * `healthy`; `degraded` while Redis is away, and what other nodes write is not known here; `recovering`
+ * until it was compared with the log after that.
+ */
+state: string, 
+/**
+ * Records.
+ */
+records: number, 
+/**
+ * Removals that are remembered, so that nothing older brings them back.
+ */
+removals: number, 
+/**
+ * Records that were written here and are not in the log yet.
+ */
+waiting: number, 
+/**
+ * How long the first of them has waited, in milliseconds; null where none waits.
+ */
+waiting_for_ms: number | null, 
+/**
+ * That is 5 seconds or longer.
+ */
+is_lagging: boolean, 
+/**
+ * Records written here, renewals included.
+ */
+written: number, 
+/**
+ * Records removed here.
+ */
+removed: number, 
+/**
+ * Records whose time had run out, as this node found first.
+ */
+expired: number, 
+/**
+ * Records and removals appended to the log; several writings of a record may be one.
+ */
+appended: number, 
+/**
+ * Times that the log did not take them; each was tried again.
+ */
+append_failures: number, 
+/**
+ * Entries of the log that lost to a newer writing of their record.
+ */
+superseded: number, 
+/**
+ * Entries of the log that are no records.
+ */
+unreadable: number, 
+/**
+ * Times that what is held here was compared with the log.
+ */
+compared: number, 
+/**
+ * Providers taken offline, since their connection or their node was gone.
+ */
+went_offline: number, 
+/**
+ * Records taken from the Redis keys of other programs.
+ */
+imported: number, 
+/**
+ * Times that these keys could not be written.
+ */
+mirror_failures: number, 
+/**
+ * Orders under way here that the registry had no room for.
+ */
+orders_left_out: number, 
+/**
+ * How long what was written waited for the log.
+ */
+behind_duration: Timing, };
+
+/**
  * Requests, and the TCP connections that bring them.
  */
 export type HttpView = { 
@@ -2530,7 +2714,11 @@ snapshot?: boolean,
 /**
  * The key.
  */
-key: string, };
+key: string, 
+/**
+ * In a registry: of two entries of a key the one with the greater version counts, as texts are compared.
+ */
+version?: string, };
 
 /**
  * A zone that was removed.
@@ -2564,6 +2752,51 @@ missedBefore?: boolean,
  * It is the latest one of its key, sent because a client begins.
  */
 snapshot?: boolean, };
+
+/**
+ * A record of a registry, which takes the place of the one before it of its key.
+ */
+export type RecordUpdate = { 
+/**
+ * The channel.
+ */
+channel: ChannelName, 
+/**
+ * Its place in the log; counts from 1 in each epoch.
+ */
+offset: number, 
+/**
+ * Names it for good, in every epoch and on every gateway.
+ */
+id: string, 
+/**
+ * When it was written, by the clock of the gateway that wrote it, or a faster one that it heard of.
+ */
+timestamp: string, 
+/**
+ * It comes after its time.
+ */
+late?: boolean, 
+/**
+ * Entries of its gateway before it are gone.
+ */
+missedBefore?: boolean, 
+/**
+ * It is the latest one of its key, sent because a client begins.
+ */
+snapshot?: boolean, 
+/**
+ * Its `userId` or `orderId` as a text.
+ */
+key: string, 
+/**
+ * Of two entries of a key the one with the greater version counts, as texts are compared.
+ */
+version: string, 
+/**
+ * The record, as it was written.
+ */
+record: Record<string, unknown>, };
 
 /**
  * An update of an order. What its worker told besides follows.

@@ -76,5 +76,5 @@ pub struct RegistrySynced {
 
 #[cfg(feature = "schema")]
 fn objects(_generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
-    schemars::json_schema!({ "type": "array", "items": { "type": "object" } })
+    schemars::json_schema!({ "type": "array", "items": { "type": "object", "additionalProperties": true } })
 }

@@ -347,7 +347,7 @@ pub(crate) struct Skipped {
 /// A record, which has whatever fields its writer gave it.
 #[cfg(feature = "schema")]
 fn any_object(_generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
-    schemars::json_schema!({ "type": "object" })
+    schemars::json_schema!({ "type": "object", "additionalProperties": true })
 }
 
 /// As its publisher wrote it; null is as good as none.

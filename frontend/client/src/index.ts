@@ -24,6 +24,7 @@ export type {
   EntryOf,
   Gap,
   OrderEntry,
+  RegistryEntry,
   SubscribeOptions,
   Subscription,
   SubscriptionError,

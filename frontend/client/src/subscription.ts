@@ -10,7 +10,15 @@ export type ZoneEntry<Own = unknown> = Extract<
 >;
 
 /** What comes in the channel of an order: its updates, the last of which is `confirmed` or `failed`. */
-export type OrderEntry = Exclude<wire.Entry, { type: 'price_update' | 'key_removed' | 'zone_removed' }>;
+export type OrderEntry = Exclude<
+  wire.Entry,
+  { type: 'price_update' | 'key_removed' | 'zone_removed' | 'record_update' }
+>;
+
+/** What comes in the channel of a registry: records, and removals of them; the greater `version` of a key counts. */
+export type RegistryEntry<Own = Record<string, unknown>> =
+  | ({ type: 'record_update' } & Omit<wire.RecordUpdate, 'record'> & { record: Own })
+  | Extract<wire.Entry, { type: 'key_removed' | 'skipped' }>;
 
 /** Which entries come in a channel, by what its name begins with. Channels of other kinds are added by declaring them here. */
 export interface Channels {
@@ -18,6 +26,8 @@ export interface Channels {
   zone: ZoneEntry;
   /** `order:<uuid>` */
   order: OrderEntry;
+  /** `registry:providers`, `registry:active-orders` */
+  registry: RegistryEntry;
 }
 
 /** The entries of a channel, by its name. */

@@ -21,6 +21,9 @@ ZoneEntry: TypeAlias = wire.PriceUpdate | wire.KeyRemoved | wire.ZoneRemoved | w
 OrderEntry: TypeAlias = wire.OrderUpdate | wire.OrderFailed | wire.Skipped
 """What comes in the channel of an order; the last one is `confirmed` or `failed`."""
 
+RegistryEntry: TypeAlias = wire.RecordUpdate | wire.KeyRemoved | wire.Skipped
+"""What comes in the channel of a registry; of two entries of a key the one with the greater `version` counts."""
+
 State: TypeAlias = Literal["connecting", "open", "waiting", "failed", "closed"]
 """How a connection is.
 
