@@ -141,6 +141,10 @@ async fn begin_with(
     let base = &args.target.base()?;
     let http = base.http()?;
     for Channel(channel) in &args.channels {
+        if channel.kind() == ChannelKind::Registry {
+            print::say(&format!("{channel}: a registry is kept by key; --snapshot begins with all its records"));
+            continue;
+        }
         let read = match (channel.kind(), channel.subject().parse::<Zone>()) {
             (ChannelKind::Zone, Ok(zone)) => {
                 let history = zones::read(&http, base, &zone, number, None).await;
