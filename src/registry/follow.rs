@@ -28,6 +28,9 @@ const COMPARE_EVERY: Duration = Duration::from_secs(60);
 /// How soon it is compared again, where the log lacked what its writer may still append.
 const AGAIN_AFTER: Duration = Duration::from_secs(1);
 
+/// It is not compared again for so many times as long as it took.
+const PAUSE_TIMES: u32 = 10;
+
 /// Keys in one page of what the log holds.
 const PAGE: usize = 1_000;
 
@@ -73,11 +76,11 @@ impl Registry {
         }
         let mut tick = time::interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let (mut due, mut was_degraded) = (Instant::now(), false);
+        let (mut due, mut soonest, mut was_degraded) = (Instant::now(), Instant::now(), false);
         loop {
             tokio::select! {
                 _ = tick.tick() => {}
-                () = book.doubted.notified() => due = due.min(Instant::now() + AGAIN_AFTER),
+                () = book.doubted.notified() => due = due.min(soonest.max(Instant::now() + AGAIN_AFTER)),
             }
             let is_degraded = self.channels().is_degraded(&kind.channel());
             if was_degraded && !is_degraded {
@@ -88,7 +91,10 @@ impl Registry {
             let now = Instant::now();
             if now >= due {
                 let compared = self.compare(kind, !is_degraded).await;
-                due = now + if matches!(compared, Ok(false)) { COMPARE_EVERY } else { AGAIN_AFTER };
+                // Also where there is cause each second, most of the time is for other things.
+                let pause = now.elapsed().saturating_mul(PAUSE_TIMES);
+                soonest = now + AGAIN_AFTER.max(pause);
+                due = if matches!(compared, Ok(false)) { now + COMPARE_EVERY } else { soonest };
                 if let Err(error) = compared {
                     debug!(registry = %kind, error = %error, "cannot compare a registry with its log");
                 }

@@ -84,8 +84,16 @@ __all__ = [
     "PriceUpdate",
     "Problem",
     "ProblemCode",
+    "RecordList",
+    "RecordUpdate",
+    "RecordsSet",
     "RedisView",
     "RefusedEntries",
+    "RegistriesView",
+    "RegistryStatus",
+    "RegistrySync",
+    "RegistrySynced",
+    "RegistryView",
     "ReleaseRequest",
     "ReportAccepted",
     "RequestId",
@@ -191,7 +199,7 @@ BackendState: TypeAlias = Literal["healthy", "degraded", "recovering"]
 
 
 ChannelName: TypeAlias = str
-"""The name of a channel: `zone:<zone>` or `order:<uuid>`."""
+"""The name of a channel: `zone:<zone>`, `order:<uuid>`, `registry:providers` or `registry:active-orders`."""
 
 
 Scope: TypeAlias = Literal["all", "some"]
@@ -764,6 +772,10 @@ class KeyRemoved(TypedDict):
     """It is the latest one of its key, sent because a client begins."""
     timestamp: str
     """Its own time, to the millisecond."""
+    version: NotRequired[str]
+    """In a registry: of two entries of a key the one with the greater version counts, as texts are
+    compared.
+    """
 
 
 class ZoneRemoved(TypedDict):
@@ -784,6 +796,32 @@ class ZoneRemoved(TypedDict):
     """It is the latest one of its key, sent because a client begins."""
     timestamp: str
     """Its own time, to the millisecond."""
+
+
+class RecordUpdate(TypedDict):
+    """A record of a registry, which takes the place of the one before it of its key."""
+
+    type: Literal["record_update"]
+    channel: ChannelName
+    """The channel."""
+    id: str
+    """Names it for good, in every epoch and on every gateway."""
+    key: str
+    """Its `userId` or `orderId` as a text."""
+    late: NotRequired[bool]
+    """It comes after its time."""
+    missedBefore: NotRequired[bool]
+    """Entries of its gateway before it are gone."""
+    offset: int
+    """Its place in the log; counts from 1 in each epoch."""
+    record: dict[str, Any]
+    """The record, as it was written."""
+    snapshot: NotRequired[bool]
+    """It is the latest one of its key, sent because a client begins."""
+    timestamp: str
+    """When it was written, by the clock of the gateway that wrote it, or a faster one that it heard of."""
+    version: str
+    """Of two entries of a key the one with the greater version counts, as texts are compared."""
 
 
 class OrderUpdate(TypedDict):
@@ -895,7 +933,15 @@ class Skipped(TypedDict):
     """Absent where it could not be read."""
 
 
-Entry: TypeAlias = PriceUpdate | KeyRemoved | ZoneRemoved | OrderUpdate | OrderFailed | Skipped
+Entry: TypeAlias = (
+    PriceUpdate
+    | KeyRemoved
+    | ZoneRemoved
+    | RecordUpdate
+    | OrderUpdate
+    | OrderFailed
+    | Skipped
+)
 """An entry of a channel. Others may be added: receivers count the offset of those that they do not know."""
 
 
@@ -1574,6 +1620,7 @@ ProblemCode: TypeAlias = Literal[
     "unknown_dead_letter",
     "unknown_key",
     "unknown_zone",
+    "unknown_record",
     "unknown_connection",
     "no_gateway",
     "method_not_allowed",
@@ -1587,10 +1634,13 @@ ProblemCode: TypeAlias = Literal[
     "lease_lost",
     "cancelled",
     "not_external",
+    "record_exists",
     "foreign_epoch",
+    "precondition_failed",
     "body_too_large",
     "line_too_large",
     "price_too_large",
+    "record_too_large",
     "update_too_large",
     "unsupported_media_type",
     "unsupported_content_encoding",
@@ -1600,11 +1650,13 @@ ProblemCode: TypeAlias = Literal[
     "invalid_request",
     "invalid_price",
     "invalid_key",
+    "invalid_record",
     "reserved_field",
     "duplicate_field",
     "invalid_timestamp",
     "too_many_zones",
     "too_many_keys",
+    "too_many_records",
     "upgrade_required",
     "unsupported_version",
     "too_many_connections_from_address",
@@ -1617,6 +1669,7 @@ ProblemCode: TypeAlias = Literal[
     "shutting_down",
     "too_many_connections",
     "queue_full",
+    "registry_behind",
     "storage_degraded",
     "unknown_while_degraded",
     "no_worker",
@@ -1652,6 +1705,30 @@ class Problem(TypedDict):
     """`about:blank`: the code says which problem it is."""
 
 
+class RecordList(TypedDict):
+    """`GET /api/providers` and `/api/active-orders`."""
+
+    next: NotRequired[str]
+    """There are more: repeat with `after=` this."""
+    records: list[dict[str, Any]]
+    """The records, as they were written."""
+    state: BackendState | str
+    """Whether what other gateways wrote is known: it is where this is `healthy`."""
+    total: int
+    """How many records fit the filter."""
+    versions: list[str]
+    """The version of each, for `If-Match`."""
+
+
+class RecordsSet(TypedDict):
+    """`PUT /api/providers` and `DELETE /api/providers`, and the same of `/api/active-orders`."""
+
+    before: int
+    """How many there were."""
+    records: int
+    """How many records there are now."""
+
+
 class RedisView(TypedDict):
     """`GET /health/redis`."""
 
@@ -1677,6 +1754,91 @@ class RedisView(TypedDict):
     """
     storage_backend: BackendName | str
     """Which storage serves."""
+
+
+class RegistryView(TypedDict):
+    """How a registry does on one node."""
+
+    append_failures: int
+    """Times that the log did not take them; each was tried again."""
+    appended: int
+    """Records and removals appended to the log; several writings of a record may be one."""
+    behind_duration: Timing
+    """How long what was written waited for the log."""
+    compared: int
+    """Times that what is held here was compared with the log."""
+    expired: int
+    """Records whose time had run out, as this node found first."""
+    imported: int
+    """Records taken from the Redis keys of other programs."""
+    is_lagging: bool
+    """That is 5 seconds or longer."""
+    mirror_failures: int
+    """Times that these keys could not be written."""
+    orders_left_out: int
+    """Orders under way here that the registry had no room for."""
+    records: int
+    """Records."""
+    removals: int
+    """Removals that are remembered, so that nothing older brings them back."""
+    removed: int
+    """Records removed here."""
+    state: str
+    """`healthy`; `degraded` while Redis is away, and what other nodes write is not known here;
+    `recovering` until it was compared with the log after that.
+    """
+    superseded: int
+    """Entries of the log that lost to a newer writing of their record."""
+    unreadable: int
+    """Entries of the log that are no records."""
+    waiting: int
+    """Records that were written here and are not in the log yet."""
+    waiting_for_ms: int | None
+    """How long the first of them has waited, in milliseconds; null where none waits."""
+    went_offline: int
+    """Providers taken offline, since their connection or their node was gone."""
+    written: int
+    """Records written here, renewals included."""
+
+
+class RegistriesView(TypedDict):
+    """How the registries of a node do."""
+
+    active_orders: RegistryView
+    """Orders that are under way."""
+    providers: RegistryView
+    """Online providers."""
+
+
+class RegistryStatus(TypedDict):
+    """`GET /api/registry`."""
+
+    active_orders: RegistryView
+    """Orders that are under way."""
+    node: str
+    """The node that says so."""
+    providers: RegistryView
+    """Online providers."""
+
+
+class RegistrySynced(TypedDict):
+    """What the Redis key of a registry held."""
+
+    found: int
+    """Records in the key."""
+    invalid: int
+    """Those of them that are no records."""
+    registry: str
+    """`providers` or `active-orders`."""
+    taken: int
+    """Those of them that were taken."""
+
+
+class RegistrySync(TypedDict):
+    """`POST /api/registry/sync`."""
+
+    synced: list[RegistrySynced]
+    """Of each registry, what its Redis key held."""
 
 
 class ReleaseRequest(TypedDict):
@@ -1905,6 +2067,8 @@ class StatsView(TypedDict):
     """Why, for people; may name what the server said."""
     reason_code: str
     """Why, as a word."""
+    registries: RegistriesView
+    """Who is online, and which orders are under way."""
     scope: Scope | str
     """Which channels it is about."""
     silent_shards: int
