@@ -497,9 +497,10 @@ impl Channels {
         &self.0.common.orders
     }
 
-    /// How many channels have an actor now.
+    /// How many channels have an actor now, but for those of registries, which each node always follows.
     pub(crate) fn active(&self) -> usize {
-        self.0.actors.lock().doors.len()
+        let actors = self.0.actors.lock();
+        actors.doors.keys().filter(|channel| channel.kind() != ChannelKind::Registry).count()
     }
 
     /// Remembers a zone that is published to, unless there are too many. Its record is written anew

@@ -157,6 +157,10 @@ impl Core {
         let (key, is_mine) = (Arc::clone(&change.key), change.version.node == self.me);
         let wait = if is_mine { Duration::ZERO } else { OTHERS_WAIT };
         let outcome = self.table.apply(change, now + self.ttl + wait, now);
+        if outcome == Outcome::Older && is_mine {
+            // What this node wrote after it follows in the log, or waits to.
+            return Outcome::Known;
+        }
         if outcome == Outcome::Older {
             self.superseded += 1;
             self.put_right(&key, now);
