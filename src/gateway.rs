@@ -3,6 +3,7 @@
 //! a gateway and stops its parts one after the other.
 
 mod assembling;
+mod registries;
 mod stopping;
 mod threads;
 
@@ -17,6 +18,7 @@ use tokio_util::task::TaskTracker;
 use crate::config::Loaded;
 use crate::connections::Manager;
 use crate::orders::{OrderExecutor, Orders, PaperExecutor};
+use crate::registry::Registry;
 use crate::storage::{self, OutageReader, StatusReader};
 use crate::support::panics::Vital;
 use threads::Thread;
@@ -99,6 +101,7 @@ pub struct Gateway {
     /// Knows the worker, which needs the channels until its last order is done or given back.
     work: TaskTracker,
     orders: Orders,
+    registry: Registry,
     outage: OutageReader,
     status: StatusReader,
     redis_configured: bool,
@@ -151,6 +154,11 @@ impl Gateway {
     /// The address that it listens on, with the port that was taken for 0.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Who is online, and which orders are under way: for who has a gateway in its own process.
+    pub fn registry(&self) -> &Registry {
+        &self.registry
     }
 
     /// The connections.

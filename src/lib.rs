@@ -14,5 +14,6 @@ mod http;
 pub mod model;
 pub mod orders;
 pub mod protocol;
+pub mod registry;
 pub mod storage;
 mod support;

@@ -28,8 +28,8 @@ use crate::model::{
     ChannelKind, ChannelName, ChannelPolicy, DraftEntry, EntryKind, EventType, NodeId, Position, Zone,
 };
 use crate::storage::{
-    EPOCH_KEPT_FOR, LatestPage, LogEvent, Page, PageLimit, RecordKind, Result as StorageResult,
-    SharedBackend, StorageError, is_fork, log_of_fork,
+    EPOCH_KEPT_FOR, LATEST_BYTES_MAX, LatestOf, LatestPage, LogEvent, Page, PageLimit, RecordKind,
+    Result as StorageResult, SharedBackend, StorageError, is_fork, log_of_fork,
 };
 use crate::support::chance::Hashing;
 use crate::support::panics::Vital;
@@ -444,6 +444,18 @@ impl Channels {
         self.0.common.backend.latest(channel, after, limit).await
     }
 
+    /// The same with the removals that are remembered.
+    pub(crate) async fn latest_and_removed(
+        &self,
+        channel: &ChannelName,
+        after: Option<&str>,
+        limit: usize,
+    ) -> StorageResult<LatestPage> {
+        let _place = self.0.common.pages.place_to_read().await;
+        let limit = PageLimit { entries: limit, bytes: LATEST_BYTES_MAX };
+        self.0.common.backend.latest_within(channel, after, limit, LatestOf::RemovedToo).await
+    }
+
     /// Counts the zones that the storage remembers from before this start.
     pub(crate) async fn recall_zones(&self) -> StorageResult<()> {
         let zones = self.zones().await?;
@@ -501,9 +513,10 @@ impl Channels {
         self.0.common.views.load(Ordering::Relaxed)
     }
 
-    /// How many channels have an actor now.
+    /// How many channels have an actor now, but for those of registries, which each node always follows.
     pub(crate) fn active(&self) -> usize {
-        self.0.actors.lock().doors.len()
+        let actors = self.0.actors.lock();
+        actors.doors.keys().filter(|channel| channel.kind() != ChannelKind::Registry).count()
     }
 
     /// Remembers a zone that is published to, unless there are too many. Its record is written anew

@@ -18,6 +18,7 @@ pub(super) fn check(config: &Config) -> Vec<Finding> {
         config.channels.check(),
         check_storage(&config.storage),
         config.orders.check(),
+        config.registry.check(),
         config.feeds.check(),
         config.log.check(),
         check_auth(&config.auth),

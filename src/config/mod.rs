@@ -33,6 +33,7 @@ pub use crate::feeds::{
 };
 pub use crate::http::HttpConfig;
 pub use crate::orders::{ExecutorChoice, InteropConfig, OrdersConfig, PaperConfig};
+pub use crate::registry::RegistryConfig;
 pub use crate::storage::{StorageChoice, StorageConfig};
 pub use crate::support::telemetry::{LogConfig, LogFormat};
 
@@ -65,6 +66,8 @@ pub struct Config {
     pub orders: OrdersConfig,
     /// `[feeds]`
     pub feeds: FeedsConfig,
+    /// `[registry]`
+    pub registry: RegistryConfig,
     /// `[interop]`
     pub interop: InteropConfig,
     /// `[log]`

@@ -1,5 +1,6 @@
 //! The handle to all shards: admits, adopts, lists, disconnects, counts.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -167,6 +168,22 @@ impl Manager {
             }
         }
         None
+    }
+
+    /// Of these connections, those that are not open on this node. Where a shard does not answer in time, none.
+    pub(crate) async fn closed(&self, connections: Vec<Uuid>) -> Vec<Uuid> {
+        let deadline = time::Instant::now() + ANSWER_WITHIN;
+        let (asked, mut open) = (Arc::new(HashSet::from_iter(connections)), HashSet::new());
+        for shard in &self.0.shards {
+            let (answer, answered) = oneshot::channel();
+            let among = Command::Among { asked: Arc::clone(&asked), answer };
+            let sent = time::timeout_at(deadline, shard.commands.send(among)).await;
+            match time::timeout_at(deadline, answered).await {
+                Ok(Ok(here)) if sent.is_ok_and(|sent| sent.is_ok()) => open.extend(here),
+                _ => return Vec::new(),
+            }
+        }
+        asked.iter().filter(|id| !open.contains(*id)).copied().collect()
     }
 
     /// Counters of all shards; with `list`, what only the shards themselves know too, and these

@@ -7,7 +7,7 @@ mod requests;
 mod tests;
 
 use std::cell::{Cell, RefCell};
-use std::collections::{BinaryHeap, HashMap};
+use std::collections::{BinaryHeap, HashMap, HashSet};
 use std::future;
 use std::mem;
 use std::pin::pin;
@@ -119,6 +119,8 @@ pub(super) enum Command {
     Inspect { listing: Listing, answer: oneshot::Sender<Inspection> },
     /// Tell all of one connection, if it is here.
     Look { id: Uuid, answer: oneshot::Sender<Option<Box<ConnectionStory>>> },
+    /// Tell which of these connections are here.
+    Among { asked: Arc<HashSet<Uuid>>, answer: oneshot::Sender<Vec<Uuid>> },
     /// Close all connections, spread over this time, and then end.
     Drain { window: Duration },
 }
@@ -350,6 +352,13 @@ impl Shard {
                 let story = found.map(|(_, connection)| connection.story(self.heartbeat_interval()));
                 if answer.send(story.map(Box::new)).is_err() {
                     debug!("nobody waits for what is known of a connection");
+                }
+            }
+            Command::Among { asked, answer } => {
+                let connections = self.connections.borrow();
+                let ids = connections.iter().map(|(_, connection)| connection.id);
+                if answer.send(ids.filter(|id| asked.contains(id)).collect()).is_err() {
+                    debug!("nobody waits for which connections are here");
                 }
             }
             Command::Drain { window } => self.drain(window),

@@ -15,10 +15,11 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
+use super::registries::Following;
 use super::threads::{Serving, Thread};
 use super::{Gateway, StartError, Stops};
 use crate::access::Gate;
-use crate::channels::{Channels, ChannelsParts, Delivery};
+use crate::channels::{CREDITS, Channels, ChannelsParts, Delivery};
 use crate::config::{Config, Effective, Loaded, Role};
 use crate::connections::{self, Manager, ShardSeed};
 use crate::feeds::{
@@ -31,6 +32,7 @@ use crate::orders::{
     OrderSchema, Orders, OrdersParts, Worker,
 };
 use crate::protocol::{ConfigView, SettingView};
+use crate::registry::{Registry, RegistryParts, RegistryWork};
 use crate::storage::{
     self, MemoryBackend, Opened, OutageReader, SharedBackend, StatusReader, StorageChoice, StorageStatus,
 };
@@ -41,6 +43,9 @@ use crate::support::panics::Vital;
 /// its listener, its runtime's, and its spare one.
 const OTHER_FILES: usize = 64;
 const FILES_PER_SHARD: usize = 8;
+
+/// Batches on their way to the registries: as many as two channels may have.
+const REGISTRY_QUEUE: usize = 2 * CREDITS;
 
 /// What all parts are run with.
 #[derive(Default)]
@@ -98,8 +103,19 @@ pub(super) async fn assemble(
     let gate = gate.await.map_err(StartError::Auth)?;
     let keeping = Arc::clone(&gate).run(running.stops.channels.clone());
     running.tracker.spawn(running.vital.guard("keys and revocations", keeping));
-    let (manager, seeds, live) = connections::prepare(shards, &config.connections);
+    let (manager, seeds, mut live) = connections::prepare(shards, &config.connections);
+    // The registries follow channels as a shard does.
+    let (told, hears) = mpsc::channel(REGISTRY_QUEUE);
+    live.push(told);
     let channels = begin_channels(&running, &config, node, &backend, live);
+    let registry = Registry::new(RegistryParts {
+        channels: channels.clone(),
+        backend: Arc::clone(&backend),
+        node,
+        config: config.registry.clone(),
+        place: shards,
+    });
+    begin_registry(&running, &registry, &manager, hears);
     let (mirror, interop) = begin_interop(&running, &config, node, &backend, &channels);
     if let Err(error) = channels.recall_zones().await {
         warn!(error = %error, "could not read which zones there are");
@@ -110,7 +126,10 @@ pub(super) async fn assemble(
     };
     let (settings, kind) = (config.orders.clone(), kind.into());
     let feeding = Arc::clone(&backend);
-    let parts = OrdersParts { backend, channels: channels.clone(), config: settings, mirror, kind, schema };
+    let watch = config.registry.follow_orders.then(|| Arc::new(Following(registry.clone())) as Arc<_>);
+    let channels_of_orders = channels.clone();
+    let parts =
+        OrdersParts { backend, channels: channels_of_orders, config: settings, mirror, watch, kind, schema };
     let orders = Orders::new(parts);
     let comparing = orders.clone().compare_executors(node, running.stops.stopping.clone());
     running.tracker.spawn(running.vital.guard("comparison of executors", comparing));
@@ -121,6 +140,7 @@ pub(super) async fn assemble(
         manager: &manager,
         channels: &channels,
         orders: &orders,
+        registry: &registry,
         status: &status,
         gate: &gate,
         configured: Arc::new(configured),
@@ -149,6 +169,7 @@ pub(super) async fn assemble(
         tracker,
         work,
         orders,
+        registry,
         outage,
         status,
         redis_configured: config.storage.redis.is_configured(),
@@ -244,6 +265,21 @@ fn begin_channels(
     channels
 }
 
+/// What keeps the registries going. It ends with the channels, which it writes to.
+fn begin_registry(
+    running: &Running,
+    registry: &Registry,
+    manager: &Manager,
+    hears: mpsc::Receiver<Delivery>,
+) {
+    let Running { stops, tracker, .. } = running;
+    running.part(tracker, &stops.channels, "registries", registry.clone().hear_all(hears));
+    let RegistryWork { parts } = registry.work(Arc::new(manager.clone()), &stops.channels);
+    for (name, part) in parts {
+        running.part(tracker, &stops.channels, name, part);
+    }
+}
+
 /// The exchange of updates with workers that use Redis lists, where it is configured.
 fn begin_interop(
     running: &Running,
@@ -274,6 +310,7 @@ struct Served<'a> {
     manager: &'a Manager,
     channels: &'a Channels,
     orders: &'a Orders,
+    registry: &'a Registry,
     status: &'a StatusReader,
     gate: &'a Arc<Gate>,
     configured: Arc<ConfigView>,
@@ -304,7 +341,7 @@ fn serve(
     listeners: Vec<std::net::TcpListener>,
 ) -> io::Result<Vec<Thread>> {
     let Running { stops, vital, .. } = running;
-    let Served { node, manager, channels, orders, status, gate, configured, exchanges } = served;
+    let Served { node, manager, channels, orders, registry, status, gate, configured, exchanges } = served;
     let accepts = Arc::new(AcceptStats::default());
     let sources = Sources {
         node,
@@ -312,6 +349,7 @@ fn serve(
         manager: manager.clone(),
         channels: channels.clone(),
         orders: orders.clone(),
+        registry: registry.clone(),
         storage: status.clone(),
         memory,
         outage,
@@ -332,6 +370,7 @@ fn serve(
         manager: manager.clone(),
         channels: channels.clone(),
         orders: orders.clone(),
+        registry: registry.clone(),
         gate: Arc::clone(gate),
         serves: config.node.has(Role::Gateway),
         works: config.node.has(Role::Worker),

@@ -91,9 +91,15 @@ impl Gateway {
     /// Waits for the orders under way, and for what workers outside claim and report.
     async fn give_back_work(&self) {
         self.work.close();
-        let worked = async { tokio::join!(self.work.wait(), self.orders.settled()) };
+        let worked = async {
+            tokio::join!(self.work.wait(), self.orders.settled());
+            // What these wrote too.
+            self.registry.flushed().await;
+        };
         if time::timeout(WORK_WITHIN, worked).await.is_err() {
-            error!("orders under way could not be given back in time; their leases run out instead");
+            error!(
+                "orders under way could not be given back, or records not be written, in time; leases run out instead"
+            );
         }
     }
 

@@ -98,6 +98,7 @@ fn check(caller: &Principal, route: &Route, segments: &[String]) -> Result<(), D
     let named = || percent_decode_str(segments.first().map_or("", String::as_str)).decode_utf8();
     match route.needs {
         Needs::Nothing | Needs::EachChannel => Ok(()),
+        Needs::Channel(action, channel) => may(caller, action, Resource::Channel(channel)),
         Needs::Gateway(action) => may(caller, action, Resource::Gateway),
         Needs::Anything => has_some_right(caller),
         Needs::Zone(action) => match named().ok().and_then(|name| name.parse::<Zone>().ok()) {

@@ -40,6 +40,10 @@ pub(super) enum Body {
     Updates,
     /// The same, of a worker, with its token.
     Report,
+    /// A record of a registry, or a part of it.
+    Record,
+    /// Several.
+    Records,
 }
 
 /// What is answered when all went well.
@@ -81,4 +85,19 @@ pub(super) const LISTED: &[(&str, &str)] = &[
     ("after", "Only connections after this one, in the order of their ids."),
     ("zone", "Only connections that are subscribed to this zone."),
 ];
+pub(super) const RECORDS: &[(&str, &str)] = &[
+    ("limit", "How many at the most."),
+    ("after", "Where the page begins: `next` of the one before."),
+    ("sort", "The field by which they are sorted; with `-` before it the greatest first."),
+    ("{field}", "Any other name is that of a field, and its value what it must be."),
+];
+pub(super) const WRITE_RECORD: &[(&str, &str)] = &[("written", "1 to be answered only once the log has it.")];
+pub(super) const WRITE_PROVIDER: &[(&str, &str)] = &[
+    ("written", "1 to be answered only once the log has it."),
+    (
+        "connection",
+        "The `connection_id` of an open WebSocket of this gateway, with which the provider goes offline.",
+    ),
+];
+pub(super) const RECORD: &[u16] = &[400, 404, 408, 412, 413, 415, 422];
 pub(super) const JOB: &[u16] = &[400, 404, 408, 409, 413, 415, 422];

@@ -42,7 +42,8 @@ use crate::access::Gate;
 use crate::protocol::ProblemCode;
 
 /// Headers of answers that pages of other origins may read, besides those that they always may.
-const EXPOSED: &str = "allow, idempotency-replayed, location, retry-after, www-authenticate";
+const EXPOSED: &str =
+    "allow, etag, idempotency-replayed, location, registry-state, retry-after, www-authenticate";
 
 /// How long a browser may remember what it was told before a request, in seconds.
 const PREFLIGHT_AGE_S: &str = "600";

@@ -6,14 +6,23 @@ use std::sync::Arc;
 use hyper::header::HeaderValue;
 
 use self::Kind::{Client, Events, Probe, Told, WebSocket};
-use self::Needs::{Anything, EachChannel, Event, Gateway, Nothing as NoRight, Order, Zone};
+use self::Needs::{Anything, Channel, EachChannel, Event, Gateway, Nothing as NoRight, Order, Zone};
 use super::described::Answer::{self, Json, Object, Text, Upgrade};
-use super::described::{Body, Description, FILTER, JOB, LISTED, PAGE, SINCE, SNAPSHOT, STREAM};
+use super::described::{
+    Body, Description, FILTER, JOB, LISTED, PAGE, RECORD, RECORDS, SINCE, SNAPSHOT, STREAM, WRITE_PROVIDER,
+    WRITE_RECORD,
+};
+use super::routes::registry::{self, active_orders, providers};
 use super::routes::{
     App, Handler, auth, config, event_types, events, health, jobs, orders, page, sockets, zones,
 };
 use crate::access::Action;
 use crate::protocol::ProblemCode;
+use crate::registry::RegistryKind;
+
+/// The channels of registries.
+const PROVIDERS: &str = RegistryKind::Providers.channel_name();
+const ACTIVE_ORDERS: &str = RegistryKind::ActiveOrders.channel_name();
 
 /// The methods that the gateway knows; any other is answered with 501.
 pub(super) const METHODS: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
@@ -46,6 +55,8 @@ pub(super) enum Needs {
     Event(Action),
     /// This, to the order in the first segment; or to its channel, where it is done to channels.
     Order(Action),
+    /// This, to this channel.
+    Channel(Action, &'static str),
     /// Something or other: what may not be seen is left out.
     Anything,
     /// What it follows: the shard, or the handler, asks for each channel.
@@ -78,6 +89,14 @@ const fn get(pattern: &'static str, kind: Kind, handler: Make, summary: &'static
 
 const fn post(pattern: &'static str, kind: Kind, handler: Make, summary: &'static str) -> Route {
     route("POST", pattern, kind, handler, summary)
+}
+
+const fn put(pattern: &'static str, kind: Kind, handler: Make, summary: &'static str) -> Route {
+    route("PUT", pattern, kind, handler, summary)
+}
+
+const fn patch(pattern: &'static str, kind: Kind, handler: Make, summary: &'static str) -> Route {
+    route("PATCH", pattern, kind, handler, summary)
 }
 
 const fn delete(pattern: &'static str, kind: Kind, handler: Make, summary: &'static str) -> Route {
@@ -342,6 +361,137 @@ pub(super) const ROUTES: &[Route] = &[
         .takes(Body::Json("FailRequest"))
         .gives(Json(200, "JobOutcome"))
         .or(JOB),
+    get("/api/registry", Told, registry::status, "How the registries do, and how far behind they are")
+        .needs(Gateway(Action::Admin))
+        .gives(Json(200, "RegistryStatus")),
+    post("/api/registry/sync", Client, registry::sync, "Read the Redis keys of other programs")
+        .needs(Gateway(Action::Admin))
+        .query(&[("replace", "1 to take records also in place of those that are known.")])
+        .gives(Json(200, "RegistrySync"))
+        .or(&[400, 404]),
+    get("/api/providers", Client, providers::list, "Providers, by any of their fields")
+        .needs(Channel(Action::Subscribe, PROVIDERS))
+        .query(RECORDS)
+        .gives(Json(200, "RecordList"))
+        .or(&[400]),
+    post("/api/providers", Client, providers::add, "Add a provider")
+        .needs(Channel(Action::Registry, PROVIDERS))
+        .query(WRITE_PROVIDER)
+        .takes(Body::Record)
+        .gives(Object(201))
+        .or(&[400, 404, 408, 409, 413, 415, 422]),
+    put("/api/providers", Client, providers::set_all, "Put these providers in place of all that there are")
+        .needs(Channel(Action::Registry, PROVIDERS))
+        .takes(Body::Records)
+        .gives(Json(200, "RecordsSet"))
+        .or(&[400, 408, 413, 415, 422]),
+    delete("/api/providers", Client, providers::clear, "Remove all providers")
+        .needs(Channel(Action::Registry, PROVIDERS))
+        .gives(Json(200, "RecordsSet")),
+    get("/api/providers/{userId}", Client, providers::get, "A provider")
+        .needs(Channel(Action::Subscribe, PROVIDERS))
+        .gives(Object(200))
+        .or(&[400, 404]),
+    put(
+        "/api/providers/{userId}",
+        Client,
+        providers::put,
+        "Put a provider, new or in place of the one that there is",
+    )
+    .needs(Channel(Action::Registry, PROVIDERS))
+    .query(WRITE_PROVIDER)
+    .takes(Body::Record)
+    .gives(Object(200))
+    .or(RECORD),
+    patch(
+        "/api/providers/{userId}",
+        Client,
+        providers::patch,
+        "Change a provider by a merge patch (RFC 7396)",
+    )
+    .needs(Channel(Action::Registry, PROVIDERS))
+    .query(WRITE_PROVIDER)
+    .takes(Body::Record)
+    .gives(Object(200))
+    .or(RECORD),
+    delete("/api/providers/{userId}", Client, providers::remove, "Remove a provider")
+        .needs(Channel(Action::Registry, PROVIDERS))
+        .query(WRITE_RECORD)
+        .or(&[400, 404, 412]),
+    post(
+        "/api/providers/{userId}/heartbeat",
+        Client,
+        providers::renew,
+        "Renew a provider, whose time begins anew",
+    )
+    .needs(Channel(Action::Registry, PROVIDERS))
+    .query(WRITE_PROVIDER)
+    .gives(Object(200))
+    .or(&[400, 404]),
+    get("/api/active-orders", Client, active_orders::list, "Active orders, by any of their fields")
+        .needs(Channel(Action::Subscribe, ACTIVE_ORDERS))
+        .query(RECORDS)
+        .gives(Json(200, "RecordList"))
+        .or(&[400]),
+    post("/api/active-orders", Client, active_orders::add, "Add an active order")
+        .needs(Channel(Action::Registry, ACTIVE_ORDERS))
+        .query(WRITE_RECORD)
+        .takes(Body::Record)
+        .gives(Object(201))
+        .or(&[400, 404, 408, 409, 413, 415, 422]),
+    put(
+        "/api/active-orders",
+        Client,
+        active_orders::set_all,
+        "Put these active orders in place of all that there are",
+    )
+    .needs(Channel(Action::Registry, ACTIVE_ORDERS))
+    .takes(Body::Records)
+    .gives(Json(200, "RecordsSet"))
+    .or(&[400, 408, 413, 415, 422]),
+    delete("/api/active-orders", Client, active_orders::clear, "Remove all active orders")
+        .needs(Channel(Action::Registry, ACTIVE_ORDERS))
+        .gives(Json(200, "RecordsSet")),
+    get("/api/active-orders/{orderId}", Client, active_orders::get, "An active order")
+        .needs(Channel(Action::Subscribe, ACTIVE_ORDERS))
+        .gives(Object(200))
+        .or(&[400, 404]),
+    put(
+        "/api/active-orders/{orderId}",
+        Client,
+        active_orders::put,
+        "Put an active order, new or in place of the one that there is",
+    )
+    .needs(Channel(Action::Registry, ACTIVE_ORDERS))
+    .query(WRITE_RECORD)
+    .takes(Body::Record)
+    .gives(Object(200))
+    .or(RECORD),
+    patch(
+        "/api/active-orders/{orderId}",
+        Client,
+        active_orders::patch,
+        "Change an active order by a merge patch (RFC 7396)",
+    )
+    .needs(Channel(Action::Registry, ACTIVE_ORDERS))
+    .query(WRITE_RECORD)
+    .takes(Body::Record)
+    .gives(Object(200))
+    .or(RECORD),
+    delete("/api/active-orders/{orderId}", Client, active_orders::remove, "Remove an active order")
+        .needs(Channel(Action::Registry, ACTIVE_ORDERS))
+        .query(WRITE_RECORD)
+        .or(&[400, 404, 412]),
+    post(
+        "/api/active-orders/{orderId}/heartbeat",
+        Client,
+        active_orders::renew,
+        "Renew an active order, whose time begins anew",
+    )
+    .needs(Channel(Action::Registry, ACTIVE_ORDERS))
+    .query(WRITE_RECORD)
+    .gives(Object(200))
+    .or(&[400, 404]),
     post(
         "/api/auth/revoke",
         Client,
@@ -503,7 +653,7 @@ mod tests {
         assert_eq!(allow("/ws"), "GET, HEAD, OPTIONS");
         assert_eq!(allow("/api/zones/x/prices"), "POST, OPTIONS");
         assert_eq!(allow("/api/zones/x"), "DELETE, OPTIONS");
-        assert_eq!(allowed_somewhere(), "GET, HEAD, POST, DELETE, OPTIONS");
+        assert_eq!(allowed_somewhere(), "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
     }
 
     #[test]

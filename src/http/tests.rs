@@ -9,6 +9,7 @@ use hyper::body::Bytes;
 use hyper::http::request::Builder;
 use serde_json::{Value, json};
 use tokio::runtime::Handle;
+use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -23,12 +24,13 @@ use super::room::BodyRoom;
 use super::routes::App;
 use super::status::Sources;
 use crate::access::Gate;
-use crate::channels::{Channels, ChannelsConfig, ChannelsParts};
+use crate::channels::{CREDITS, Channels, ChannelsConfig, ChannelsParts};
 use crate::connections::{self, ConnectionsConfig};
 use crate::feeds::FeedCounters;
-use crate::model::{Lane, NodeId};
+use crate::model::{BackendState, Lane, NodeId};
 use crate::orders::{OrderMirror, OrderSchema, Orders, OrdersConfig, OrdersParts};
 use crate::protocol::ConfigView;
+use crate::registry::{Registry, RegistryConfig, RegistryKind, RegistryParts};
 use crate::storage::{self, StorageChoice, StorageConfig};
 use crate::support::panics::Vital;
 
@@ -59,7 +61,9 @@ impl Routes {
         let storage = StorageConfig { backend: StorageChoice::Memory, ..StorageConfig::default() };
         let opened = storage::open(&storage, NodeId::random(), Arc::new(|_| Lane::Latest)).await.unwrap();
         // No shard runs, and so there is no connection.
-        let (manager, _seeds, shards) = connections::prepare(1, &ConnectionsConfig::default());
+        let (manager, _seeds, mut shards) = connections::prepare(1, &ConnectionsConfig::default());
+        let (told, hears) = mpsc::channel(2 * CREDITS);
+        shards.push(told);
         let node = NodeId::random();
         let backend = Arc::clone(&opened.backend);
         let parts = ChannelsParts {
@@ -71,11 +75,19 @@ impl Routes {
             vital: Vital::default(),
         };
         let channels = Channels::new(parts, TaskTracker::new(), CancellationToken::new());
+        let registry = Registry::new(RegistryParts {
+            channels: channels.clone(),
+            backend: Arc::clone(&backend),
+            node,
+            config: RegistryConfig::default(),
+            place: 1,
+        });
         let orders = Orders::new(OrdersParts {
             backend,
             channels: channels.clone(),
             config: OrdersConfig::default(),
             mirror: OrderMirror::off(),
+            watch: None,
             kind: "paper".into(),
             schema: OrderSchema::load("swap").unwrap(),
         });
@@ -88,6 +100,7 @@ impl Routes {
             manager: manager.clone(),
             channels: channels.clone(),
             orders: orders.clone(),
+            registry: registry.clone(),
             storage: opened.status_reader,
             memory: opened.memory,
             outage: opened.outage,
@@ -105,9 +118,10 @@ impl Routes {
         let app = App {
             config,
             configured: Arc::new(ConfigView { file: None, warning: None, settings: Vec::new() }),
-            manager,
+            manager: manager.clone(),
             channels,
             orders,
+            registry: registry.clone(),
             gate,
             sources,
             serves: true,
@@ -116,6 +130,14 @@ impl Routes {
         };
         let mut driver = tokio::task::JoinSet::new();
         driver.spawn(opened.driver);
+        driver.spawn(registry.clone().hear_all(hears));
+        for (_, part) in registry.work(Arc::new(manager), &CancellationToken::new()).parts {
+            driver.spawn(part);
+        }
+        let is_ready = || RegistryKind::ALL.iter().all(|kind| registry.state(*kind) == BackendState::Healthy);
+        while !is_ready() {
+            tokio::task::yield_now().await;
+        }
         let door = Door::to(&Arc::new(app));
         Self { door, refusals, stopping, _driver: driver }
     }

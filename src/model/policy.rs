@@ -58,6 +58,9 @@ pub(crate) struct ChannelPolicy {
     /// Whether the latest entry is the one with the highest offset in any case. Else one that waited at its
     /// gateway (`late`) is compared by time, since others may have been appended after it was accepted.
     pub(crate) latest_by_offset: bool,
+    /// Whether all are compared by time as late ones are, also those that come in time: their times are those of a
+    /// clock that grows from one writing to the next, wherever each is done.
+    pub(crate) latest_by_time: bool,
     /// Whether it has so few keys that all latest entries are read at once.
     pub(crate) has_few_keys: bool,
     /// Whether the memory storage bounds how many of them it keeps, the oldest going first. Those that are
@@ -113,6 +116,7 @@ static ZONE: ChannelPolicy = ChannelPolicy {
     goes_together: false,
     kinds_share_keys: false,
     latest_by_offset: false,
+    latest_by_time: false,
     has_few_keys: false,
     is_bounded_in_memory: false,
     waiting: Waiting::Aged,
@@ -141,6 +145,7 @@ static ORDER: ChannelPolicy = ChannelPolicy {
     goes_together: true,
     kinds_share_keys: true,
     latest_by_offset: true,
+    latest_by_time: false,
     has_few_keys: true,
     is_bounded_in_memory: true,
     waiting: Waiting::Counted,
@@ -170,6 +175,7 @@ static LATEST_EVENTS: ChannelPolicy = ChannelPolicy {
     // All are of one kind.
     kinds_share_keys: true,
     latest_by_offset: false,
+    latest_by_time: false,
     has_few_keys: false,
     is_bounded_in_memory: false,
     waiting: Waiting::Aged,
@@ -178,6 +184,32 @@ static LATEST_EVENTS: ChannelPolicy = ChannelPolicy {
 
 /// `event:<type>` of types of which each event counts: trades, and how exchanges are reached.
 static EACH_EVENT: ChannelPolicy = ChannelPolicy { lane: Some(Lane::Every), ..LATEST_EVENTS };
+
+/// `registry:providers`, `registry:active-orders`: records. Two, and they stay.
+static REGISTRY: ChannelPolicy = ChannelPolicy {
+    lane: Some(Lane::Latest),
+    requests_per_append: usize::MAX,
+    is_listed: false,
+    // The registry bounds them itself.
+    keys_are_bounded: false,
+    lingers: true,
+    counts_when_published: true,
+    are_few: true,
+    is_wanted_whole: false,
+    has_snapshots: true,
+    no_room: |max| (ErrorCode::TooManyZones, format!("there are {max} channels already")),
+    logs_deliveries: false,
+    envelope_bytes: 192,
+    retention: RetentionOf::Channels,
+    goes_together: false,
+    kinds_share_keys: true,
+    latest_by_offset: false,
+    latest_by_time: true,
+    has_few_keys: false,
+    is_bounded_in_memory: false,
+    waiting: Waiting::Aged,
+    remembered_for: Duration::from_secs(3_600),
+};
 
 impl ChannelPolicy {
     /// The row of a channel. It reads the name: what needs it often keeps it.
@@ -189,6 +221,7 @@ impl ChannelPolicy {
                 Some((EventType::Ticker | EventType::Orderbook | EventType::Candle, _)) => &LATEST_EVENTS,
                 _ => &EACH_EVENT,
             },
+            ChannelKind::Registry => &REGISTRY,
         }
     }
 }

@@ -16,6 +16,7 @@ use super::OrderStats;
 use super::config::OrdersConfig;
 use super::interop::OrderMirror;
 use super::schema::OrderSchema;
+use super::updates::OrderWatch;
 use crate::channels::Channels;
 use crate::model::OrderId;
 use crate::storage::{JobKind, SharedBackend, StorageError};
@@ -46,6 +47,8 @@ pub struct OrdersParts {
     pub config: OrdersConfig,
     /// Where outside consumers look for updates.
     pub mirror: OrderMirror,
+    /// Who is told how orders get on that are carried out here.
+    pub watch: Option<Arc<dyn OrderWatch>>,
     /// Which workers carry out what is placed here, and what workers here carry out.
     pub kind: JobKind,
     /// What orders look like.
@@ -60,6 +63,7 @@ pub(super) struct Desk {
     pub(super) config: OrdersConfig,
     pub(super) stats: OrderStats,
     pub(super) mirror: OrderMirror,
+    pub(super) watch: Option<Arc<dyn OrderWatch>>,
     /// Of the orders that are placed and claimed here.
     pub(super) kind: JobKind,
     pub(super) schema: OrderSchema,
@@ -105,7 +109,7 @@ impl Orders {
     /// No order yet, but for those in the storage. Must be called in a runtime; what must not be
     /// broken off runs there.
     pub fn new(parts: OrdersParts) -> Self {
-        let OrdersParts { backend, channels, config, mirror, kind, schema } = parts;
+        let OrdersParts { backend, channels, config, mirror, watch, kind, schema } = parts;
         let stats = OrderStats::default();
         Self(Arc::new(Desk {
             backend,
@@ -113,6 +117,7 @@ impl Orders {
             config,
             stats,
             mirror,
+            watch,
             kind,
             schema,
             other_executors: Mutex::default(),

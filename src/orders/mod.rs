@@ -46,7 +46,7 @@ pub use paper::PaperExecutor;
 pub use placing::{PlaceError, Placed, RetryError};
 pub use request::{InvalidOrder, OrderRequest};
 pub use schema::OrderSchema;
-pub use updates::UpdateError;
+pub use updates::{OrderWatch, UpdateError};
 pub use view::{Listed, OrderView};
 pub(crate) use worker::Worker;
 

@@ -1,6 +1,8 @@
 //! Updates of orders: how each is appended and the newest one read, and those of orders that nobody here
 //! carries out.
 
+use std::fmt;
+
 use tracing::{debug, info};
 
 use super::desk::{Desk, Orders};
@@ -36,6 +38,12 @@ pub enum UpdateError {
     Unavailable(#[from] StorageError),
 }
 
+/// Somebody who is told how orders get on that workers carry out under leases of this gateway.
+pub trait OrderWatch: fmt::Debug + Send + Sync {
+    /// These updates, at least one, are in the channel of the order. Must not wait.
+    fn told(&self, order: OrderId, updates: &[DraftEntry]);
+}
+
 impl Desk {
     /// Appends updates of an order, under a lease or without one.
     pub(super) async fn append(
@@ -46,6 +54,7 @@ impl Desk {
     ) -> Result<(), PublishError> {
         let kinds: Vec<EntryKind> = drafts.iter().map(|draft| draft.kind.clone()).collect();
         let channel = ChannelName::order(order);
+        let watched = self.watch.as_ref().filter(|_| fence.is_some()).map(|watch| (watch, drafts.clone()));
         // In a box, since each `async fn` between here and an executor would copy all of it.
         let published = Box::pin(self.channels.publish_under(&channel, drafts, fence)).await;
         let accepted = published.as_ref().map_or_else(PublishError::accepted, |()| kinds.len());
@@ -56,6 +65,11 @@ impl Desk {
                 kind if kind.is_terminal() => debug!(%order, kind = kind.as_str(), "order ended"),
                 kind => debug!(%order, kind = kind.as_str(), "order update published"),
             }
+        }
+        if let Some((watch, drafts)) = watched
+            && accepted > 0
+        {
+            watch.told(order, &drafts[..accepted]);
         }
         self.stats.updates.add(accepted as u64);
         // What could not be confirmed may have been appended all the same.

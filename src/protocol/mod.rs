@@ -35,7 +35,8 @@ pub use zonewire_protocol::{
     ErrorMessage, ExtendRequest, FailRequest, FieldFault, Gap, HealthView, Heartbeat, InvalidMessage,
     JobOutcome, LeaseHeld, Live, MISSED_BEFORE, ORDER_ID, Offer, OfferedJob, Open, OrderCancelling,
     OrderList, OrderPlaced, OrderStatus, OrderView, PROTOCOL_VERSION, Previous, Problem, ProblemCode,
-    Publish, Published, RawEntry, RedisView, ReportAccepted, RequestId, Resync, Revoke, RevokedOn, SKIPPED,
-    SNAPSHOT, SUBPROTOCOL, Scope, ServerMessage, SettingView, Since, SnapshotEnd, StorageView, Subscribe,
-    Subscribed, Swap, Token, TokenExpiring, Unsubscribe, Unsubscribed, WebSocketView, ZoneList, ZoneView,
+    Publish, Published, RawEntry, RecordList, RecordsSet, RedisView, RegistryStatus, RegistrySync,
+    RegistrySynced, ReportAccepted, RequestId, Resync, Revoke, RevokedOn, SKIPPED, SNAPSHOT, SUBPROTOCOL,
+    Scope, ServerMessage, SettingView, Since, SnapshotEnd, StorageView, Subscribe, Subscribed, Swap, Token,
+    TokenExpiring, Unsubscribe, Unsubscribed, WebSocketView, ZoneList, ZoneView,
 };

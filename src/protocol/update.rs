@@ -108,7 +108,8 @@ fn range(kind: &EntryKind) -> (u8, u8) {
         | EntryKind::PriceUpdate
         | EntryKind::KeyRemoved
         | EntryKind::ZoneRemoved
-        | EntryKind::Event(_) => (0, 0),
+        | EntryKind::Event(_)
+        | EntryKind::RecordUpdate => (0, 0),
         EntryKind::Unknown(_) => (0, 100),
     }
 }

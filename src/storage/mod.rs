@@ -50,7 +50,7 @@ pub use log::{
     Seam, UNUSED_EPOCH_KEPT_FOR,
 };
 pub use memory::MemoryBackend;
-pub use outside::{OUTSIDE_WINDOW, Outside, OutsideEvent, OutsideOrders};
+pub use outside::{OUTSIDE_WINDOW, Outside, OutsideEvent, OutsideKeys, OutsideOrders};
 pub use primary::Concerned;
 pub use probe::ProbeFailure;
 pub use records::{Record, RecordKind, Records};
@@ -86,6 +86,11 @@ pub trait StorageBackend: Log + Records + Jobs + fmt::Debug + Send + Sync + 'sta
     /// The ability to exchange updates of orders with outside workers, where the backend has it. To
     /// be asked for once: each call makes a connection.
     fn outside_orders(&self) -> Option<Outside> {
+        None
+    }
+
+    /// The ability to read and write keys of other programs, where the backend has it.
+    fn outside_keys(&self) -> Option<Arc<dyn OutsideKeys>> {
         None
     }
 }

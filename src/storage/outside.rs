@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -58,6 +59,18 @@ pub trait OutsideOrders: fmt::Debug + Send + Sync {
 
     /// What is published for followed orders. There is one receiver: the first call gets it.
     fn take_incoming(&self) -> Option<mpsc::Receiver<OutsideEvent>>;
+}
+
+/// The ability to read and write keys of others, by the names that these have.
+///
+/// Implementations spawn nothing, retry nothing, and survive being dropped in mid-call.
+#[async_trait]
+pub trait OutsideKeys: fmt::Debug + Send + Sync {
+    /// The text in a key, if it holds one.
+    async fn get(&self, key: &'static str) -> Result<Option<Bytes>>;
+
+    /// Puts a text into a key, for so long.
+    async fn set(&self, key: &'static str, text: Bytes, ttl: Duration) -> Result<()>;
 }
 
 /// The ability, and what keeps it going.

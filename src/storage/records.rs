@@ -16,6 +16,8 @@ pub enum RecordKind {
     Zone,
     /// The executor of a node; the key is the node's name.
     Executor,
+    /// A node that has the connections of providers; the key is the beginning of its name.
+    Presence,
     /// A token, a key or a subject that is no longer valid.
     Revocation,
     /// A number that grows with each revocation, and how far each node has come; the key is the node's
@@ -29,6 +31,7 @@ impl RecordKind {
         match self {
             Self::Zone => "zone",
             Self::Executor => "executor",
+            Self::Presence => "presence",
             Self::Revocation => "revocation",
             Self::RevokedUpTo => "revoked_up_to",
         }

@@ -33,6 +33,7 @@ mod redis_cluster_outage;
 mod redis_liveness;
 mod redis_nodes;
 mod redis_variants;
+mod registry;
 mod replay;
 mod replay_file;
 mod rolling_upgrade;

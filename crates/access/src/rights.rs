@@ -10,7 +10,7 @@ pub enum Action {
     Subscribe,
     /// Publish to a channel, and remove its keys.
     Publish,
-    /// Remove a zone, with all its keys, from those that there are.
+    /// Remove a zone, with all its keys, from those that there are; write the records of a registry.
     Registry,
     /// Place orders; and see, follow and cancel one's own.
     Order,
@@ -70,7 +70,7 @@ pub struct InvalidRight {
 
 const EXPECTED: &str =
     "one of subscribe:<channel>, publish:<channel>, registry:<channel>, order, work, admin";
-const EXPECTED_CHANNEL: &str = "a channel such as zone:pjm.* after the action: zone:, order: or event:, and then A-Z a-z 0-9 . _ : - / * {tenant} {subject}";
+const EXPECTED_CHANNEL: &str = "a channel such as zone:pjm.* after the action: zone:, order:, event: or registry:, and then A-Z a-z 0-9 . _ : - / * {tenant} {subject}";
 
 impl FromStr for Right {
     type Err = InvalidRight;
@@ -108,12 +108,14 @@ const ZONE: &str = "zone:";
 /// How the channels of orders begin.
 pub(crate) const ORDER: &str = "order:";
 const EVENT: &str = "event:";
+/// How the channels of registries begin.
+const REGISTRY: &str = "registry:";
 const TENANT: &str = "{tenant}";
 const SUBJECT: &str = "{subject}";
 
 fn is_pattern(pattern: &str) -> bool {
     let filled = pattern.replace(TENANT, "x").replace(SUBJECT, "x");
-    let name = [ZONE, ORDER, EVENT].into_iter().find_map(|kind| filled.strip_prefix(kind));
+    let name = [ZONE, ORDER, EVENT, REGISTRY].into_iter().find_map(|kind| filled.strip_prefix(kind));
     let may_have_slashes = filled.starts_with(EVENT);
     let is_known = |c: char| {
         c.is_ascii_alphanumeric()
@@ -138,9 +140,10 @@ impl Right {
     /// The right of a principal: placeholders are filled in. `None` where it is void: there is nothing
     /// fit to fill in; or it goes beyond the principal's tenant.
     pub(crate) fn of(&self, subject: &str, tenant: Option<&str>) -> Option<Self> {
-        let reaches_all =
-            matches!(self.action, Action::Work | Action::Admin) || self.pattern.starts_with(ORDER);
-        // Orders are in one queue, and bear no tenant's name: these rights are for all of them.
+        let reaches_all = matches!(self.action, Action::Work | Action::Admin)
+            || [ORDER, REGISTRY].iter().any(|of_all| self.pattern.starts_with(of_all));
+        // Orders are in one queue, records in one registry, and bear no tenant's name: these rights are for
+        // all of them.
         if tenant.is_some() && reaches_all {
             return None;
         }
@@ -291,6 +294,8 @@ mod tests {
             "publish:zone:{subject}",
             "subscribe:event:ticker:*:BTC/USDT",
             "publish:event:*",
+            "subscribe:registry:*",
+            "registry:registry:providers",
         ] {
             assert_eq!(text.parse::<Right>().unwrap().to_string(), text);
         }
@@ -337,7 +342,14 @@ mod tests {
 
     #[test]
     fn what_reaches_all_tenants_is_no_right_within_one() {
-        for text in ["admin", "work", "subscribe:order:*", "publish:order:*"] {
+        for text in [
+            "admin",
+            "work",
+            "subscribe:order:*",
+            "publish:order:*",
+            "subscribe:registry:*",
+            "registry:registry:*",
+        ] {
             let right: Right = text.parse().unwrap();
             assert_eq!(right.of("alice", Some("acme")), None, "{text}");
             assert!(right.of("alice", None).is_some(), "{text}");

@@ -14,10 +14,15 @@ use crate::name::{InvalidName, Zone, is_valid_name};
 const ZONE_PREFIX: &str = "zone:";
 const ORDER_PREFIX: &str = "order:";
 const EVENT_PREFIX: &str = "event:";
+const REGISTRY_PREFIX: &str = "registry:";
+
+/// The registries that there are.
+const REGISTRIES: [&str; 2] = ["providers", "active-orders"];
 
 /// What a name is made of.
-const FORM: &str = "`zone:` and 1 to 64 of A-Z a-z 0-9 . _ : -, `order:` and a UUID, or `event:` and a type, \
-                    maybe with a pattern behind it such as `event:ticker:binance:*` (`event:ticker` is all)";
+const FORM: &str = "`zone:` and 1 to 64 of A-Z a-z 0-9 . _ : -, `order:` and a UUID, `event:` and a type, maybe \
+                    with a pattern behind it such as `event:ticker:binance:*` (`event:ticker` is all), \
+                    `registry:providers` or `registry:active-orders`";
 
 /// What a channel carries; decided by the part of its name before the first colon.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -29,6 +34,8 @@ pub enum ChannelKind {
     /// `event:<type>`: the events of a type. With a pattern behind it (`event:ticker:binance:*`) it is a
     /// view of that channel: those of its entries that match.
     Event,
+    /// `registry:providers` and `registry:active-orders`: records, each replacing the one of its key.
+    Registry,
 }
 
 /// A named, ordered log of entries, such as `zone:pjm`. Cheap to clone.
@@ -93,6 +100,8 @@ impl ChannelName {
             ChannelKind::Order
         } else if self.0.starts_with(EVENT_PREFIX) {
             ChannelKind::Event
+        } else if self.0.starts_with(REGISTRY_PREFIX) {
+            ChannelKind::Registry
         } else {
             ChannelKind::Zone
         }
@@ -116,6 +125,9 @@ impl FromStr for ChannelName {
         if let Some((event, rest)) = name.strip_prefix(EVENT_PREFIX).and_then(split_type)
             && rest.strip_prefix(':').is_none_or(|pattern| is_pattern(event, pattern))
         {
+            return Ok(Self(name.into()));
+        }
+        if name.strip_prefix(REGISTRY_PREFIX).is_some_and(|registry| REGISTRIES.contains(&registry)) {
             return Ok(Self(name.into()));
         }
         match name.strip_prefix(ZONE_PREFIX) {
@@ -160,8 +172,8 @@ impl schemars::JsonSchema for ChannelName {
     fn json_schema(_generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
         schemars::json_schema!({
             "type": "string",
-            "description": "The name of a channel: `zone:<zone>`, `order:<uuid>`, or `event:<type>`, with a pattern behind it for those of its events that match.",
-            "pattern": "^(zone:[A-Za-z0-9._:-]{1,64}|order:[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|event:(ticker|trade|orderbook|candle|exchange:(connected|disconnected|reconnecting|error))(:[A-Za-z0-9._/*-]{1,64}){0,3})$",
+            "description": "The name of a channel: `zone:<zone>`, `order:<uuid>`, `registry:providers`, `registry:active-orders`, or `event:<type>`, with a pattern behind it for those of its events that match.",
+            "pattern": "^(zone:[A-Za-z0-9._:-]{1,64}|order:[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|registry:(providers|active-orders)|event:(ticker|trade|orderbook|candle|exchange:(connected|disconnected|reconnecting|error))(:[A-Za-z0-9._/*-]{1,64}){0,3})$",
         })
     }
 }
@@ -175,6 +187,8 @@ mod tests {
         let channel: ChannelName = "zone:a:b".parse().unwrap();
         assert_eq!((channel.kind(), channel.subject()), (ChannelKind::Zone, "a:b"));
         assert_eq!(ChannelName::zone(&"a:b".parse().unwrap()), channel);
+        let registry: ChannelName = "registry:active-orders".parse().unwrap();
+        assert_eq!((registry.kind(), registry.subject()), (ChannelKind::Registry, "active-orders"));
     }
 
     #[test]
@@ -225,6 +239,8 @@ mod tests {
             "event:candle:a:B",
             "event:exchange:error:*",
             "event:exchange:error:a:B",
+            "registry:",
+            "registry:x",
         ] {
             assert!(name.parse::<ChannelName>().is_err(), "{name:?} must be refused");
         }

@@ -78,10 +78,12 @@ impl FromStr for EntryId {
 pub enum EntryKind {
     /// `price_update`: a price in a zone.
     PriceUpdate,
-    /// `key_removed`: a key of a zone has no price any more.
+    /// `key_removed`: a key of a zone has no price any more, or one of a registry no record.
     KeyRemoved,
     /// `zone_removed`: no key of a zone has a price any more.
     ZoneRemoved,
+    /// `record_update`: a record of a registry.
+    RecordUpdate,
     /// `routing`: an order's venue is being chosen.
     Routing,
     /// `building`: an order's transaction is being made.
@@ -173,6 +175,7 @@ impl EntryKind {
             Self::PriceUpdate => "price_update",
             Self::KeyRemoved => "key_removed",
             Self::ZoneRemoved => "zone_removed",
+            Self::RecordUpdate => "record_update",
             Self::Routing => "routing",
             Self::Building => "building",
             Self::Submitted => "submitted",
@@ -190,6 +193,7 @@ impl EntryKind {
             Self::PriceUpdate
             | Self::KeyRemoved
             | Self::ZoneRemoved
+            | Self::RecordUpdate
             | Self::Routing
             | Self::Building
             | Self::Submitted
@@ -197,7 +201,7 @@ impl EntryKind {
         }
     }
 
-    /// A stage of an order; other kinds are of zones.
+    /// A stage of an order; other kinds are of zones and registries.
     pub fn is_stage(&self) -> bool {
         matches!(self, Self::Routing | Self::Building | Self::Submitted | Self::Confirmed | Self::Failed)
     }
@@ -212,6 +216,7 @@ impl FromStr for EntryKind {
             "price_update" => Ok(Self::PriceUpdate),
             "key_removed" => Ok(Self::KeyRemoved),
             "zone_removed" => Ok(Self::ZoneRemoved),
+            "record_update" => Ok(Self::RecordUpdate),
             "routing" => Ok(Self::Routing),
             "building" => Ok(Self::Building),
             "submitted" => Ok(Self::Submitted),

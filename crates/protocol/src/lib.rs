@@ -37,6 +37,7 @@ mod open;
 mod order;
 mod position;
 mod problem;
+mod registry;
 #[cfg(feature = "schema")]
 pub mod schema;
 mod server;
@@ -71,6 +72,7 @@ pub use open::{Known, Open};
 pub use order::{InvalidOrderId, JobId, OrderId};
 pub use position::{Epoch, InvalidPosition, OFFSET_MAX, Position};
 pub use problem::{FieldFault, Problem, ProblemCode};
+pub use registry::{RecordList, RecordsSet, RegistryStatus, RegistrySync, RegistrySynced};
 pub use server::{
     Answer, Authenticated, Authentication, BackendStateMessage, CaughtUp, Closing, Connection,
     ConnectionEstablished, ErrorMessage, Heartbeat, Published, Resync, Scope, ServerMessage, SnapshotEnd,

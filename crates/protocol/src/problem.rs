@@ -59,6 +59,8 @@ words! {
         UnknownKey = "unknown_key",
         /// nobody has published to the zone, or it was removed
         UnknownZone = "unknown_zone",
+        /// there is no such record, or it has expired
+        UnknownRecord = "unknown_record",
         /// this node has no open connection of this id
         UnknownConnection = "unknown_connection",
         /// the process is only a worker
@@ -85,8 +87,12 @@ words! {
         Cancelled = "cancelled",
         /// orders are carried out by the gateway's own workers
         NotExternal = "not_external",
+        /// there is a record of this key already: `PUT` replaces it, `PATCH` changes it
+        RecordExists = "record_exists",
         /// the position is of another life of the log: read again without it
         ForeignEpoch = "foreign_epoch",
+        /// the record has another version than `If-Match` or `If-None-Match` says: read it again
+        PreconditionFailed = "precondition_failed",
         /// the body is larger than it may be
         BodyTooLarge = "body_too_large",
         /// a line is larger than it may be
@@ -95,6 +101,8 @@ words! {
         PriceTooLarge = "price_too_large",
         /// an event is larger than it may be
         EventTooLarge = "event_too_large",
+        /// a record is larger than it may be
+        RecordTooLarge = "record_too_large",
         /// an update is larger than it may be
         UpdateTooLarge = "update_too_large",
         /// the body is of a kind that is not read here; `Accept` says which are
@@ -115,6 +123,8 @@ words! {
         InvalidEvent = "invalid_event",
         /// the price has no key, or one of the wrong form
         InvalidKey = "invalid_key",
+        /// the record has wrong fields
+        InvalidRecord = "invalid_record",
         /// a field belongs to the gateway
         ReservedField = "reserved_field",
         /// a field is there twice
@@ -125,6 +135,8 @@ words! {
         TooManyZones = "too_many_zones",
         /// one key more than a zone may have
         TooManyKeys = "too_many_keys",
+        /// one record more than a registry may have
+        TooManyRecords = "too_many_records",
         /// the address is one of WebSockets
         UpgradeRequired = "upgrade_required",
         /// the version of WebSocket is not 13
@@ -149,7 +161,9 @@ words! {
         TooManyConnections = "too_many_connections",
         /// as many orders wait as may
         QueueFull = "queue_full",
-        /// Redis is away, and orders are not taken meanwhile
+        /// as many records wait to be written to the log as may
+        RegistryBehind = "registry_behind",
+        /// Redis is away, and orders are not taken, nor registries replaced as a whole, meanwhile
         StorageDegraded = "storage_degraded",
         /// Redis is away, and this gateway does not know it by itself
         UnknownWhileDegraded = "unknown_while_degraded",
@@ -189,6 +203,7 @@ impl ProblemCode {
             | Self::UnknownDeadLetter
             | Self::UnknownKey
             | Self::UnknownZone
+            | Self::UnknownRecord
             | Self::UnknownConnection
             | Self::NoGateway => 404,
             Self::MethodNotAllowed => 405,
@@ -201,12 +216,15 @@ impl ProblemCode {
             | Self::MayBeSubmitted
             | Self::LeaseLost
             | Self::Cancelled
+            | Self::RecordExists
             | Self::NotExternal => 409,
             Self::ForeignEpoch => 410,
+            Self::PreconditionFailed => 412,
             Self::BodyTooLarge
             | Self::LineTooLarge
             | Self::PriceTooLarge
             | Self::EventTooLarge
+            | Self::RecordTooLarge
             | Self::UpdateTooLarge => 413,
             Self::UnsupportedMediaType | Self::UnsupportedContentEncoding => 415,
             Self::UnknownHost => 421,
@@ -220,7 +238,9 @@ impl ProblemCode {
             | Self::DuplicateField
             | Self::InvalidTimestamp
             | Self::TooManyZones
-            | Self::TooManyKeys => 422,
+            | Self::TooManyKeys
+            | Self::InvalidRecord
+            | Self::TooManyRecords => 422,
             Self::UpgradeRequired | Self::UnsupportedVersion => 426,
             Self::TooManyConnectionsFromAddress | Self::ConnectingTooOften => 429,
             Self::Internal | Self::Corrupt => 500,
@@ -231,6 +251,7 @@ impl ProblemCode {
             | Self::TooManyConnections
             | Self::QueueFull
             | Self::StorageDegraded
+            | Self::RegistryBehind
             | Self::UnknownWhileDegraded
             | Self::NoWorker
             | Self::KeysAwaited => 503,

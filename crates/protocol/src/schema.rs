@@ -8,8 +8,9 @@ use serde_json::{Map, Value, json};
 use crate::{
     Accepted, ClaimRequest, ClientMessage, CloseCode, ConfigView, DeadLetterList, Entries, ErrorCode,
     ExtendRequest, FailRequest, HealthView, JobOutcome, LeaseHeld, Live, Offer, OrderCancelling, OrderId,
-    OrderList, OrderPlaced, OrderStatus, OrderView, Problem, ProblemCode, RedisView, ReleaseRequest,
-    ReportAccepted, Revoke, RevokedOn, ServerMessage, Swap, Zone, ZoneList,
+    OrderList, OrderPlaced, OrderStatus, OrderView, Problem, ProblemCode, RecordList, RecordsSet, RedisView,
+    RegistryStatus, RegistrySync, ReleaseRequest, ReportAccepted, Revoke, RevokedOn, ServerMessage, Swap,
+    Zone, ZoneList,
     stats::{ConnectionStory, StatsView},
 };
 
@@ -95,6 +96,10 @@ fn definitions(settings: SchemaSettings, path: &'static str) -> Map<String, Valu
         JobOutcome,
         Revoke,
         RevokedOn,
+        RecordList,
+        RecordsSet,
+        RegistryStatus,
+        RegistrySync,
         ConfigView,
         Live,
         HealthView,

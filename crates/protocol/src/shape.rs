@@ -5,7 +5,7 @@
 
 use chrono::{DateTime, Utc};
 
-use crate::{ChannelName, Failure, OrderId};
+use crate::{ChannelName, Failure, Fields, OrderId};
 
 /// An entry of a channel. Others may be added: receivers count the offset of those that they do not know.
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
@@ -15,10 +15,12 @@ use crate::{ChannelName, Failure, OrderId};
 pub(crate) enum Entry {
     /// A price in a zone.
     PriceUpdate(PriceUpdate),
-    /// A key of a zone has no price any more.
+    /// A key of a zone has no price any more, or one of a registry no record.
     KeyRemoved(KeyRemoved),
     /// No key of a zone has a price any more.
     ZoneRemoved(ZoneRemoved),
+    /// A record of a registry.
+    RecordUpdate(RecordUpdate),
     /// An order's venue is being chosen.
     Routing(OrderUpdate),
     /// An order's transaction is being made.
@@ -158,6 +160,42 @@ pub(crate) struct KeyRemoved {
     pub(crate) snapshot: Option<bool>,
     /// The key.
     pub(crate) key: String,
+    /// In a registry: of two entries of a key the one with the greater version counts, as texts are compared.
+    #[cfg_attr(feature = "schema", schemars(skip_serializing_if = "Option::is_none"))]
+    pub(crate) version: Option<String>,
+}
+
+/// A record of a registry, which takes the place of the one before it of its key.
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "ts", derive(ts_rs::TS), ts(optional_fields))]
+pub(crate) struct RecordUpdate {
+    /// The channel.
+    pub(crate) channel: ChannelName,
+    /// Its place in the log; counts from 1 in each epoch.
+    pub(crate) offset: u64,
+    /// Names it for good, in every epoch and on every gateway.
+    pub(crate) id: String,
+    /// When it was written, by the clock of the gateway that wrote it, or a faster one that it heard of.
+    pub(crate) timestamp: DateTime<Utc>,
+    /// It comes after its time.
+    #[cfg_attr(feature = "schema", schemars(skip_serializing_if = "Option::is_none"))]
+    pub(crate) late: Option<bool>,
+    /// Entries of its gateway before it are gone.
+    #[cfg_attr(feature = "schema", schemars(rename = "missedBefore"))]
+    #[cfg_attr(feature = "ts", ts(rename = "missedBefore"))]
+    #[cfg_attr(feature = "schema", schemars(skip_serializing_if = "Option::is_none"))]
+    pub(crate) missed_before: Option<bool>,
+    /// It is the latest one of its key, sent because a client begins.
+    #[cfg_attr(feature = "schema", schemars(skip_serializing_if = "Option::is_none"))]
+    pub(crate) snapshot: Option<bool>,
+    /// Its `userId` or `orderId` as a text.
+    pub(crate) key: String,
+    /// Of two entries of a key the one with the greater version counts, as texts are compared.
+    pub(crate) version: String,
+    /// The record, as it was written.
+    #[cfg_attr(feature = "schema", schemars(schema_with = "any_object"))]
+    #[cfg_attr(feature = "ts", ts(type = "Record<string, unknown>"))]
+    pub(crate) record: Fields,
 }
 
 /// A zone that was removed.
@@ -538,6 +576,12 @@ pub(crate) struct Exchange {
     pub(crate) code: Option<String>,
 }
 
+/// A record, which has whatever fields its writer gave it.
+#[cfg(feature = "schema")]
+fn any_object(_generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
+    schemars::json_schema!({ "type": "object", "additionalProperties": true })
+}
+
 /// As its publisher wrote it; null is as good as none.
 #[cfg(feature = "schema")]
 fn number_or_null(_generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
@@ -583,6 +627,7 @@ pub(crate) fn declarations(add: &mut dyn FnMut(Option<String>, String), config: 
     add(PriceUpdate::docs(), PriceUpdate::decl(config));
     add(KeyRemoved::docs(), KeyRemoved::decl(config));
     add(ZoneRemoved::docs(), ZoneRemoved::decl(config));
+    add(RecordUpdate::docs(), RecordUpdate::decl(config));
     add(OrderUpdate::docs(), OrderUpdate::decl(config));
     add(OrderFailed::docs(), OrderFailed::decl(config));
     add(Skipped::docs(), Skipped::decl(config));

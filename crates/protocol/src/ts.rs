@@ -5,8 +5,8 @@ use ts_rs::{Config, TS};
 use crate::stats::{
     ChannelsView, ConnectionHealth, ConnectionInfo, ConnectionStory, ConnectionsView, DroppedMessages,
     DurationBucket, HttpView, InteropCounts, JobsView, MemoryUsage, MessagesView, OrdersView, OutageView,
-    OutsideInvalid, OutsideRefused, RefusedEntries, SkippedEntries, StateSpell, StatsView, SubscriptionInfo,
-    SubscriptionPhase, Timing, TransportKind,
+    OutsideInvalid, OutsideRefused, RefusedEntries, RegistriesView, RegistryView, SkippedEntries, StateSpell,
+    StatsView, SubscriptionInfo, SubscriptionPhase, Timing, TransportKind,
 };
 use crate::{
     Accepted, Answer, Auth, Authenticated, Authentication, AuthenticationView, BackendName, BackendState,
@@ -15,9 +15,10 @@ use crate::{
     Entries, EntryMessage, Epoch, ErrorCode, ErrorMessage, ExtendRequest, FailRequest, Failure, FieldFault,
     HealthView, Heartbeat, JobOutcome, Lane, LeaseHeld, Live, Offer, OfferedJob, OrderCancelling, OrderId,
     OrderList, OrderPlaced, OrderStatus, OrderView, Position, Previous, Problem, ProblemCode, Publish,
-    Published, RawEntry, RedisView, ReleaseRequest, ReportAccepted, RequestId, Resync, Revoke, RevokedOn,
-    Scope, ServerMessage, SettingView, Since, SnapshotEnd, StorageView, Subscribe, Subscribed, Swap, Token,
-    TokenExpiring, Unsubscribe, Unsubscribed, WebSocketView, Zone, ZoneList, ZoneView,
+    Published, RawEntry, RecordList, RecordsSet, RedisView, RegistryStatus, RegistrySync, RegistrySynced,
+    ReleaseRequest, ReportAccepted, RequestId, Resync, Revoke, RevokedOn, Scope, ServerMessage, SettingView,
+    Since, SnapshotEnd, StorageView, Subscribe, Subscribed, Swap, Token, TokenExpiring, Unsubscribe,
+    Unsubscribed, WebSocketView, Zone, ZoneList, ZoneView,
 };
 
 /// What the file begins with.
@@ -108,6 +109,11 @@ pub fn declarations() -> String {
         RevokedOn,
         ConfigView,
         SettingView,
+        RecordList,
+        RecordsSet,
+        RegistryStatus,
+        RegistrySync,
+        RegistrySynced,
         ReleaseRequest,
         FailRequest,
         Failure,
@@ -136,6 +142,8 @@ pub fn declarations() -> String {
         InteropCounts,
         OutsideInvalid,
         OutsideRefused,
+        RegistriesView,
+        RegistryView,
         HttpView,
         StateSpell,
         ConnectionInfo,

@@ -26,6 +26,7 @@ export type {
   EventType,
   Gap,
   OrderEntry,
+  RegistryEntry,
   SubscribeOptions,
   Subscription,
   SubscriptionError,

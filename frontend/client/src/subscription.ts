@@ -10,7 +10,7 @@ export type ZoneEntry<Own = unknown> = Extract<
 >;
 
 /** What comes in the channel of an order: its updates, the last of which is `confirmed` or `failed`. */
-export type OrderEntry = Exclude<wire.Entry, { type: 'price_update' | 'key_removed' | 'zone_removed' | EventType }>;
+export type OrderEntry = Exclude<wire.Entry, { type: 'price_update' | 'key_removed' | 'zone_removed' | 'record_update' | EventType }>;
 
 /** What an event is about. */
 export type EventType =
@@ -26,6 +26,11 @@ export type EventType =
 /** What comes in a channel of events, or in a view of one. */
 export type EventEntry<T extends EventType = EventType> = Extract<wire.Entry, { type: T | 'skipped' }>;
 
+/** What comes in the channel of a registry: records, and removals of them; the greater `version` of a key counts. */
+export type RegistryEntry<Own = Record<string, unknown>> =
+  | ({ type: 'record_update' } & Omit<wire.RecordUpdate, 'record'> & { record: Own })
+  | Extract<wire.Entry, { type: 'key_removed' | 'skipped' }>;
+
 /** Which entries come in a channel, by what its name begins with. Channels of other kinds are added by declaring them here. */
 export interface Channels {
   /** `zone:<zone>` */
@@ -34,6 +39,8 @@ export interface Channels {
   order: OrderEntry;
   /** `event:<type>`, with a pattern behind it for a view */
   event: EventEntry;
+  /** `registry:providers`, `registry:active-orders` */
+  registry: RegistryEntry;
 }
 
 /** The entries of a channel, by its name. */

@@ -471,7 +471,7 @@ impl World {
             let mut drafts = Vec::new();
             let mut numbers = Vec::new();
             let kind = match channel.kind() {
-                ChannelKind::Zone => EntryKind::PriceUpdate,
+                ChannelKind::Zone | ChannelKind::Registry => EntryKind::PriceUpdate,
                 ChannelKind::Event => EntryKind::Event(channel.as_event().expect("it is of events").0),
                 ChannelKind::Order if has_ended => EntryKind::Confirmed,
                 ChannelKind::Order => EntryKind::Submitted,

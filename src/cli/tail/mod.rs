@@ -144,6 +144,10 @@ async fn begin_with(
     let base = &args.target.base()?;
     let http = base.http()?;
     for Channel(channel) in &args.channels {
+        if channel.kind() == ChannelKind::Registry {
+            print::say(&format!("{channel}: a registry is kept by key; --snapshot begins with all its records"));
+            continue;
+        }
         let history = async |path: String| {
             let history = zones::read(&http, base, &path, number, None).await;
             history.map(|history| (history.end(), history.entries))

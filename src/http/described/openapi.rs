@@ -32,6 +32,8 @@ fn body(body: Body) -> Option<Value> {
         } }),
         Body::Updates => json(one_or_many(of_schema("UpdateRequest"))),
         Body::Report => json(of_schema("Report")),
+        Body::Record => json(json!({ "type": "object" })),
+        Body::Records => json(json!({ "type": "array", "items": { "type": "object" } })),
     };
     Some(json!({ "required": true, "content": content }))
 }
@@ -172,7 +174,7 @@ fn parameters(pattern: &str, query: &[(&str, &str)]) -> Vec<Value> {
     let query = query.iter().map(|(name, description)| {
         let schema = match *name {
             "limit" | "connections" => json!({ "type": "integer", "minimum": 0 }),
-            "force" => json!({ "type": "boolean" }),
+            "force" | "written" | "replace" => json!({ "type": "boolean" }),
             "status" => of_schema("OrderStatus"),
             "zone" => of_schema("Zone"),
             _ => json!({ "type": "string" }),

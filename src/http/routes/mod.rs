@@ -9,6 +9,7 @@ pub(super) mod health;
 pub(super) mod jobs;
 pub(super) mod orders;
 pub(super) mod page;
+pub(super) mod registry;
 pub(super) mod sockets;
 pub(super) mod zones;
 
@@ -34,6 +35,7 @@ use crate::channels::Channels;
 use crate::connections::Manager;
 use crate::orders::Orders;
 use crate::protocol::ConfigView;
+use crate::registry::Registry;
 
 /// What the routes work with.
 #[derive(Debug)]
@@ -44,6 +46,7 @@ pub(crate) struct App {
     pub(crate) manager: Manager,
     pub(crate) channels: Channels,
     pub(crate) orders: Orders,
+    pub(crate) registry: Registry,
     pub(crate) gate: Arc<Gate>,
     pub(crate) sources: Sources,
     pub(crate) stopping: CancellationToken,

@@ -21,6 +21,7 @@ use crate::connections::Manager;
 use crate::feeds::FeedCounters;
 use crate::model::NodeId;
 use crate::orders::{InteropStats, Orders};
+use crate::registry::Registry;
 use crate::storage::{MemoryBackend, OutageReader, StatusReader};
 
 /// What is asked.
@@ -31,6 +32,7 @@ pub(crate) struct Sources {
     pub(crate) manager: Manager,
     pub(crate) channels: Channels,
     pub(crate) orders: Orders,
+    pub(crate) registry: Registry,
     pub(crate) storage: StatusReader,
     pub(crate) memory: MemoryBackend,
     pub(crate) outage: OutageReader,

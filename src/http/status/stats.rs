@@ -6,13 +6,15 @@ use chrono::Utc;
 use tokio::time;
 use uuid::Uuid;
 use zonewire_protocol::stats::{
-    ChannelsView, HttpView, JobsView, Live as _, OrdersView, OutageView, StateSpell, StatsView,
+    ChannelsView, HttpView, JobsView, Live as _, OrdersView, OutageView, RegistriesView, StateSpell,
+    StatsView,
 };
 
 use super::Sources;
 use crate::connections::{ConnectionStory, Listing, Overview, Totals};
 use crate::model::BackendState;
 use crate::protocol::Scope;
+use crate::registry::RegistryKind;
 use crate::storage::{self, JobCounts};
 
 /// How long the storage may take to count jobs; a snapshot does not wait for an outage to end.
@@ -63,6 +65,10 @@ impl Sources {
             },
             interop: self.interop.read(),
             exchanges: self.exchanges.iter().map(|(name, feed)| (name.clone(), feed.view())).collect(),
+            registries: RegistriesView {
+                providers: self.registry.view(RegistryKind::Providers),
+                active_orders: self.registry.view(RegistryKind::ActiveOrders),
+            },
             http: HttpView {
                 open: tcp,
                 accepts: self.accepts.read(),

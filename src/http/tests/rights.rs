@@ -70,6 +70,27 @@ const DOORS: &[(&str, &str, &str)] = &[
     ("POST", "/api/jobs/{job}/complete", "13333++3"),
     ("POST", "/api/jobs/{job}/release", "13333++3"),
     ("POST", "/api/jobs/{job}/fail", "13333++3"),
+    // A tenant has no right to what bears no tenant's name.
+    ("GET", "/api/registry", "133333+3"),
+    ("POST", "/api/registry/sync", "133333+3"),
+    ("GET", "/api/providers", "133333+3"),
+    ("POST", "/api/providers", "133333+3"),
+    ("PUT", "/api/providers", "133333+3"),
+    ("DELETE", "/api/providers", "133333+3"),
+    ("GET", "/api/providers/{userId}", "133333+3"),
+    ("PUT", "/api/providers/{userId}", "133333+3"),
+    ("PATCH", "/api/providers/{userId}", "133333+3"),
+    ("DELETE", "/api/providers/{userId}", "133333+3"),
+    ("POST", "/api/providers/{userId}/heartbeat", "133333+3"),
+    ("GET", "/api/active-orders", "133333+3"),
+    ("POST", "/api/active-orders", "133333+3"),
+    ("PUT", "/api/active-orders", "133333+3"),
+    ("DELETE", "/api/active-orders", "133333+3"),
+    ("GET", "/api/active-orders/{orderId}", "133333+3"),
+    ("PUT", "/api/active-orders/{orderId}", "133333+3"),
+    ("PATCH", "/api/active-orders/{orderId}", "133333+3"),
+    ("DELETE", "/api/active-orders/{orderId}", "133333+3"),
+    ("POST", "/api/active-orders/{orderId}/heartbeat", "133333+3"),
     ("POST", "/api/auth/revoke", "133333+3"),
 ];
 
@@ -96,7 +117,12 @@ fn token(caller: &str) -> Option<String> {
         // Rights for all tenants are void for one of them.
         "tenant" => {
             claims["roles"] = json!(["desk", "operator", "worker"]);
-            claims["rights"] = json!(["subscribe:order:*", "publish:order:*"]);
+            claims["rights"] = json!([
+                "subscribe:order:*",
+                "publish:order:*",
+                "subscribe:registry:*",
+                "registry:registry:*"
+            ]);
             claims["tenant"] = json!("acme");
         }
         _ => {}

@@ -92,12 +92,27 @@ fn whole(method: &str, path: &str) -> String {
 
 fn path_of(address: &Address) -> String {
     let path = address.pattern().replace("{zone}", "pjm").replace("{key}", "nothing");
+    let path = path.replace("{userId}", "nothing").replace("{orderId}", "nothing");
     path.replace("{order}", ORDER).replace("{job}", ORDER).replace("{type}", "ticker")
 }
 
 /// What the method that an address is there for gets, with this test's body and names.
-fn expected(address: &Address) -> (u16, &'static str) {
+fn expected(address: &Address, method: &str) -> (u16, &'static str) {
     match address.pattern() {
+        "/api/providers" | "/api/active-orders" => match method {
+            "POST" => (422, "invalid_record"),
+            // Without a body.
+            "PUT" => (400, "invalid_json"),
+            _ => (200, ""),
+        },
+        "/api/providers/{userId}" | "/api/active-orders/{orderId}" if method == "PUT" => {
+            (400, "invalid_json")
+        }
+        pattern if pattern.starts_with("/api/providers/") || pattern.starts_with("/api/active-orders/") => {
+            (404, "unknown_record")
+        }
+        // There is no Redis whose keys could be read.
+        "/api/registry/sync" => (404, "not_found"),
         _ if address.kind() == Kind::WebSocket => (426, "upgrade_required"),
         // Here is no connection that could be handed over.
         "/sse" => (400, "not_upgradable"),
@@ -141,7 +156,7 @@ async fn each_address_answers_each_method_as_it_should() {
                 assert!(dates.iter().all(Option::is_some), "{what}");
                 assert_eq!(headers, get.headers, "{what}");
             } else if address.methods().any(|taken| taken == method) {
-                let (status, code) = expected(&address);
+                let (status, code) = expected(&address, method);
                 assert_eq!((answer.status, answer.code().as_str()), (status, code), "{what}");
             } else {
                 assert_eq!((answer.status, answer.code().as_str()), (405, "method_not_allowed"), "{what}");
@@ -315,7 +330,7 @@ async fn each_request_that_may_be_sent_gets_what_the_standards_say() {
     }
 
     let answer = ask(&routes, &cases.iter().find(|case| case.0 == "OPTIONS for all").unwrap().1).await;
-    assert_eq!(answer.header("allow"), Some("GET, HEAD, POST, DELETE, OPTIONS"));
+    assert_eq!(answer.header("allow"), Some("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"));
     let answer = ask(&routes, &post("Content-Type: text/csv\r\n", "A,1")).await;
     assert_eq!(answer.header("accept"), Some("application/json, application/x-ndjson"));
     let answer = ask(&routes, &post(&format!("{JSON}Content-Encoding: br\r\n"), PRICE)).await;
@@ -467,7 +482,9 @@ async fn pages_of_listed_origins_may_use_all_of_it() {
                     ("access-control-allow-origin", Some(allowed)),
                     (
                         "access-control-expose-headers",
-                        Some("allow, idempotency-replayed, location, retry-after, www-authenticate"),
+                        Some(
+                            "allow, etag, idempotency-replayed, location, registry-state, retry-after, www-authenticate",
+                        ),
                     ),
                 ] {
                     assert_eq!(answer.header(name), value, "{method} {path}: {answer:?}");

@@ -214,7 +214,8 @@ mod tests {
         let channels = Channels::new(parts, TaskTracker::new(), CancellationToken::new());
         let schema = OrderSchema::load("swap").unwrap();
         let (config, mirror) = (OrdersConfig::default(), OrderMirror::off());
-        Orders::new(OrdersParts { backend, channels, config, mirror, kind: "external".into(), schema })
+        let watch = None;
+        Orders::new(OrdersParts { backend, channels, config, mirror, watch, kind: "external".into(), schema })
     }
 
     async fn place(orders: &Orders) {

@@ -44,10 +44,11 @@ struct Held {
 impl Held {
     /// Whether it is the last one no more once this entry is known. The one that was appended last is, whatever
     /// its own time says. Only one that waited at its gateway is compared, since others may have been appended
-    /// elsewhere after it was accepted; `by_offset` tells that none is.
-    fn gives_way_to(&self, entry: &Entry, by_offset: bool) -> bool {
-        let replaces =
-            |later: &Entry, before: &Entry| by_offset || !later.draft.marks.late || is_newer(later, before);
+    /// elsewhere after it was accepted; or all are, or none, as the policy says.
+    fn gives_way_to(&self, entry: &Entry, policy: &ChannelPolicy) -> bool {
+        let is_compared =
+            |later: &Entry| !policy.latest_by_offset && (policy.latest_by_time || later.draft.marks.late);
+        let replaces = |later: &Entry, before: &Entry| !is_compared(later) || is_newer(later, before);
         if entry.offset >= self.rank { replaces(entry, &self.entry) } else { !replaces(&self.entry, entry) }
     }
 
@@ -116,13 +117,13 @@ impl Latest {
                 None => return,
             },
         };
-        let (last, by_offset) = (self.last(&key), policy.latest_by_offset);
+        let last = self.last(&key);
         if last.is_some_and(|last| last.is(entry)) {
             return;
         }
-        let is_last = last.is_none_or(|last| last.gives_way_to(entry, by_offset));
+        let is_last = last.is_none_or(|last| last.gives_way_to(entry, policy));
         if &*key == ALL_KEYS {
-            self.retain(|held| !held.gives_way_to(entry, by_offset));
+            self.retain(|held| !held.gives_way_to(entry, policy));
         }
         #[cfg(test)]
         if is_removal && mutant::is(Mutant::RemovalsForgotten) {

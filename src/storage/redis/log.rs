@@ -343,7 +343,8 @@ fn on_latest(policy: &ChannelPolicy, draft: &DraftEntry) -> String {
         (_, _, Some(key)) => ("k", key),
         (_, _, None) => return String::new(),
     };
-    let act = if draft.marks.late { act.to_ascii_uppercase() } else { act.to_owned() };
+    let act =
+        if draft.marks.late || policy.latest_by_time { act.to_ascii_uppercase() } else { act.to_owned() };
     act + &key
 }
 

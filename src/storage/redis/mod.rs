@@ -70,7 +70,10 @@ pub(super) use target::Target;
 use super::failover::Lost;
 use super::primary::{Area, AreaPart, Areas, Concerned, Place, Primary};
 use super::probe::ProbeFailure;
-use super::{LogEvent, MovedJob, OpenLog, Outside, Recorded, RedisConfig, Result, Retention, StorageBackend};
+use super::{
+    LogEvent, MovedJob, OpenLog, Outside, OutsideKeys, Recorded, RedisConfig, Result, Retention,
+    StorageBackend,
+};
 use crate::model::{BackendName, ChannelName, NodeId};
 use beat::{Clocks, Lives};
 use codec::decode_published;
@@ -289,6 +292,10 @@ impl StorageBackend for RedisBackend {
 
     fn outside_orders(&self) -> Option<Outside> {
         Some(self.open_outside())
+    }
+
+    fn outside_keys(&self) -> Option<Arc<dyn OutsideKeys>> {
+        Some(self.open_outside_keys())
     }
 }
 

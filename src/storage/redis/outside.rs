@@ -21,7 +21,7 @@ use super::primaries::Primaries;
 use super::subscriber::{Published, Subscriber, Subscribing};
 use super::{INCOMING_LEN, RedisBackend, connect, scripts};
 use crate::model::OrderId;
-use crate::storage::{OUTSIDE_WINDOW, Outside, OutsideEvent, OutsideOrders, Result};
+use crate::storage::{OUTSIDE_WINDOW, Outside, OutsideEvent, OutsideKeys, OutsideOrders, Result};
 
 /// How long a list is kept after its newest update.
 const KEPT_FOR: Duration = Duration::from_secs(300);
@@ -134,5 +134,34 @@ impl OutsideOrders for RedisOutside {
 
     fn take_incoming(&self) -> Option<mpsc::Receiver<OutsideEvent>> {
         self.incoming.lock().take()
+    }
+}
+
+/// [`OutsideKeys`] in Redis.
+#[derive(Debug)]
+struct RedisKeys {
+    commands: Arc<Commands>,
+    command_timeout: Duration,
+}
+
+impl RedisBackend {
+    /// The ability, on the connection that there is.
+    pub(super) fn open_outside_keys(&self) -> Arc<dyn OutsideKeys> {
+        Arc::new(RedisKeys { commands: Arc::clone(&self.commands), command_timeout: self.command_timeout })
+    }
+}
+
+#[async_trait]
+impl OutsideKeys for RedisKeys {
+    async fn get(&self, key: &'static str) -> Result<Option<Bytes>> {
+        let answer = self.commands.call(key, "GET", vec![Value::from(key)]).await;
+        answer.map_err(|error| storage_error("get", self.command_timeout, &error))
+    }
+
+    async fn set(&self, key: &'static str, text: Bytes, ttl: Duration) -> Result<()> {
+        let ttl = Value::from(ttl.as_secs().max(1).to_string());
+        let args = vec![Value::from(key), Value::Bytes(text), Value::from("EX"), ttl];
+        let answer: std::result::Result<Value, _> = self.commands.call(key, "SET", args).await;
+        answer.map(drop).map_err(|error| storage_error("set", self.command_timeout, &error))
     }
 }

@@ -260,7 +260,8 @@ end
 /// channel, whether entries go together, the age of keys in ms, the server's time when this was sent in ms
 /// (or nothing, where that is not known), how long removals are remembered in ms, and how many; then for each entry seq, prev, time, what it does to the latest
 /// entries, fence (or nothing), whether it is terminal, stored form. What it does is `k` and a key for the latest entry of that key, `r` and a key for one that removes it, `z` for one
-/// that removes all, the same in capitals for an entry that waited at its gateway, or nothing.
+/// that removes all, the same in capitals for an entry that is compared by time, as one that waited at its gateway
+/// is, or nothing.
 ///
 /// What comes a second after it was sent, or later, is marked as late: it may have been given up long since,
 /// and its gateway has gone on without it.

@@ -21,7 +21,7 @@ from ._socket import websocket
 from ._status import ATTEMPTS_MAX, ConnectionFailed, Status, delay_s, describe, is_final
 from ._subscription import IDS_MAX, Message, Subscription, ZoneSubscription
 from ._table import seconds
-from ._types import Closed, Dial, EventEntry, EventType, OrderEntry, P, Refused, Socket, State
+from ._types import Closed, Dial, EventEntry, EventType, OrderEntry, P, Refused, RegistryEntry, Socket, State
 
 STABLE_S = 5.0  # a connection that held so long gives back all attempts
 SENDS_MAX = 1_024  # messages that wait for a socket to take them, besides one for each subscription
@@ -243,6 +243,17 @@ class Client(Generic[P]):
             names.append(interval)
         pattern = ":" + ":".join(name or "*" for name in names) if any(names) else ""
         return self._hold(Subscription[EventEntry](self, f"event:{type}{pattern}", since, snapshot, ids_max))
+
+    def registry(
+        self,
+        name: Literal["providers", "active-orders"],
+        *,
+        since: wire.Position | str | None = None,
+        snapshot: bool | None = None,
+        ids_max: int = IDS_MAX,
+    ) -> Subscription[RegistryEntry]:
+        """Follows a registry; with a snapshot, as it is by default, its records come first."""
+        return self._hold(Subscription[RegistryEntry](self, f"registry:{name}", since, snapshot, ids_max))
 
     @overload
     def subscribe(

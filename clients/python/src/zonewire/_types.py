@@ -38,6 +38,9 @@ EventEntry: TypeAlias = (
 )
 """What comes in a channel of events, or in a view of one."""
 
+RegistryEntry: TypeAlias = wire.RecordUpdate | wire.KeyRemoved | wire.Skipped
+"""What comes in the channel of a registry; of two entries of a key the one with the greater `version` counts."""
+
 State: TypeAlias = Literal["connecting", "open", "waiting", "failed", "closed"]
 """How a connection is.
 

@@ -6,6 +6,7 @@ mod connections;
 mod exchanges;
 mod http;
 mod orders;
+mod registry;
 mod storage;
 mod table;
 mod timing;
@@ -24,6 +25,7 @@ pub use self::connections::{
 pub use self::exchanges::{ExchangeCounts, ExchangeState, ExchangeView};
 pub use self::http::{AcceptCounts, HttpView, IntakeCounts};
 pub use self::orders::{InteropCounts, JobsView, OrderCounts, OrdersView, OutsideInvalid, OutsideRefused};
+pub use self::registry::{RegistriesView, RegistryCounts, RegistryView};
 pub use self::storage::{JobsAloneCounts, LineCounts, MemoryUsage, OutageView, StateSpell};
 pub use self::table::{Live, Metric, MetricKind, Metrics, Number};
 pub use self::timing::{TIMING_BOUNDS_US, Timing};
@@ -63,6 +65,9 @@ pub struct StatsView {
     /// The feeds of exchanges that this process is configured with, by the names that events call them.
     #[serde(default)]
     pub exchanges: BTreeMap<String, ExchangeView>,
+    /// Who is online, and which orders are under way.
+    #[serde(default)]
+    pub registries: RegistriesView,
     /// Requests, and the TCP connections that bring them.
     pub http: HttpView,
     /// The states that the storage was in, the newest first; the first one lasts.
@@ -89,6 +94,7 @@ impl Metrics for StatsView {
             &self.orders,
             &self.interop,
             &self.exchanges,
+            &self.registries,
             &self.http,
         ];
         parts.iter().for_each(|part| part.tell(to));

@@ -1,0 +1,80 @@
+//! The bodies of registries over HTTP.
+
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use crate::stats::RegistryView;
+use crate::{BackendState, Open};
+
+/// `GET /api/providers` and `/api/active-orders`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "ts", derive(ts_rs::TS), ts(optional_fields))]
+pub struct RecordList {
+    /// The records, as they were written.
+    #[cfg_attr(feature = "schema", schemars(schema_with = "objects"))]
+    #[cfg_attr(feature = "ts", ts(type = "Array<Record<string, unknown>>"))]
+    pub records: Vec<Box<RawValue>>,
+    /// The version of each, for `If-Match`.
+    pub versions: Vec<String>,
+    /// How many records fit the filter.
+    pub total: usize,
+    /// There are more: repeat with `after=` this.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<String>,
+    /// Whether what other gateways wrote is known: it is where this is `healthy`.
+    pub state: Open<BackendState>,
+}
+
+/// `PUT /api/providers` and `DELETE /api/providers`, and the same of `/api/active-orders`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "ts", derive(ts_rs::TS))]
+pub struct RecordsSet {
+    /// How many records there are now.
+    pub records: usize,
+    /// How many there were.
+    pub before: usize,
+}
+
+/// `GET /api/registry`.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "ts", derive(ts_rs::TS))]
+pub struct RegistryStatus {
+    /// The node that says so.
+    pub node: String,
+    /// Online providers.
+    pub providers: RegistryView,
+    /// Orders that are under way.
+    pub active_orders: RegistryView,
+}
+
+/// `POST /api/registry/sync`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "ts", derive(ts_rs::TS))]
+pub struct RegistrySync {
+    /// Of each registry, what its Redis key held.
+    pub synced: Vec<RegistrySynced>,
+}
+
+/// What the Redis key of a registry held.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "ts", derive(ts_rs::TS))]
+pub struct RegistrySynced {
+    /// `providers` or `active-orders`.
+    pub registry: String,
+    /// Records in the key.
+    pub found: usize,
+    /// Those of them that were taken.
+    pub taken: usize,
+    /// Those of them that are no records.
+    pub invalid: usize,
+}
+
+#[cfg(feature = "schema")]
+fn objects(_generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
+    schemars::json_schema!({ "type": "array", "items": { "type": "object", "additionalProperties": true } })
+}

@@ -1,0 +1,28 @@
+//! What the registries are told by other rooms: which connections are open, and how orders get on.
+
+use async_trait::async_trait;
+use uuid::Uuid;
+
+use crate::connections::Manager;
+use crate::model::{DraftEntry, OrderId};
+use crate::orders::OrderWatch;
+use crate::registry::{OpenConnections, Registry};
+
+#[async_trait]
+impl OpenConnections for Manager {
+    async fn closed(&self, connections: Vec<Uuid>) -> Vec<Uuid> {
+        Self::closed(self, connections).await
+    }
+}
+
+/// Orders that are carried out here, as active orders.
+#[derive(Debug)]
+pub(super) struct Following(pub(super) Registry);
+
+impl OrderWatch for Following {
+    fn told(&self, order: OrderId, updates: &[DraftEntry]) {
+        if let Some(newest) = updates.last() {
+            self.0.follow_order(order, newest);
+        }
+    }
+}

@@ -1,0 +1,513 @@
+//! `/api/providers`, `/api/active-orders` and `/api/registry`.
+
+use std::sync::Arc;
+
+use bytes::Buf;
+use futures_util::Stream;
+use hyper::StatusCode;
+use hyper::header::{
+    CONTENT_TYPE, ETAG, HeaderMap, HeaderName, HeaderValue, IF_MATCH, IF_NONE_MATCH, LOCATION,
+};
+use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
+use serde_json::value::RawValue;
+use tokio::time;
+use uuid::Uuid;
+use warp::reply::Response;
+use warp::{Filter, Reply};
+
+use super::orders::read_json;
+use super::{App, Handler, handler, json as reply_json, long_json, segments, with};
+use crate::http::body::discard;
+use crate::http::problem::Problem;
+use crate::model::BackendState;
+use crate::protocol::{ProblemCode, RecordList, RecordsSet, RegistryStatus, RegistrySync, each_element};
+use crate::registry::{
+    Condition, InvalidRecord, Query, Record, RegistryError, RegistryKind, SyncError, Version, Written,
+};
+use crate::support::json::json_fault;
+
+/// Says whether what other gateways wrote is known here.
+const STATE: HeaderName = HeaderName::from_static("registry-state");
+
+/// Records in a list when not asked for more.
+const LISTED: usize = 100;
+const LISTED_MAX: usize = 1_000;
+
+/// How long an answer waits for the log, where it is asked to.
+const WRITTEN_WITHIN: time::Duration = time::Duration::from_secs(5);
+
+/// The media type of a merge patch (RFC 7396).
+const MERGE_PATCH: &str = "application/merge-patch+json";
+
+/// Routes of both registries: the handlers of each, by its kind.
+macro_rules! of_each {
+    ($($name:ident)+) => {
+        pub(in crate::http) mod providers {
+            $(pub(in crate::http) fn $name(app: &super::Arc<super::App>) -> super::Handler {
+                super::$name(app, super::RegistryKind::Providers)
+            })+
+        }
+        pub(in crate::http) mod active_orders {
+            $(pub(in crate::http) fn $name(app: &super::Arc<super::App>) -> super::Handler {
+                super::$name(app, super::RegistryKind::ActiveOrders)
+            })+
+        }
+    };
+}
+
+of_each!(list add set_all clear get put patch remove renew);
+
+// What is asked
+
+/// The query of a request, as pairs.
+fn query() -> impl Filter<Extract = (Vec<(String, String)>,), Error = std::convert::Infallible> + Clone {
+    warp::query::raw().or(warp::any().map(String::new)).unify().map(|raw: String| {
+        url::form_urlencoded::parse(raw.as_bytes())
+            .into_owned()
+            .filter(|(name, _)| name != "access_token")
+            .collect()
+    })
+}
+
+/// What the gateway works with, and of which registry it is about.
+fn with_kind(
+    app: &Arc<App>,
+    kind: RegistryKind,
+) -> impl Filter<Extract = (Arc<App>, RegistryKind), Error = std::convert::Infallible> + Clone + use<> {
+    with(app).and(warp::any().map(move || kind))
+}
+
+fn invalid_query(detail: impl Into<String>) -> Problem {
+    Problem::new(ProblemCode::InvalidQuery, detail)
+}
+
+/// What a writing is told besides its body.
+#[derive(Debug, Default)]
+struct Wish {
+    condition: Condition,
+    /// The answer waits until it is in the log.
+    until_written: bool,
+    /// The record is to go offline with this connection.
+    connection: Option<Uuid>,
+}
+
+impl Wish {
+    fn of(kind: RegistryKind, headers: &HeaderMap, query: &[(String, String)]) -> Result<Self, Problem> {
+        let mut wish = Self { condition: condition(headers)?, ..Self::default() };
+        for (name, value) in query {
+            match (name.as_str(), value.as_str()) {
+                ("written", "1" | "true") => wish.until_written = true,
+                ("written", "0" | "false") => {}
+                ("connection", id) if kind == RegistryKind::Providers => {
+                    let id = id.parse().map_err(|_| {
+                        invalid_query("`connection` must be the `connection_id` of an open WebSocket, a UUID")
+                    })?;
+                    wish.connection = Some(id);
+                }
+                _ => {
+                    let expected = match kind {
+                        RegistryKind::Providers => "`written=1` or `connection=<connection_id>`",
+                        RegistryKind::ActiveOrders => "`written=1`",
+                    };
+                    return Err(invalid_query(format!("{name:?} is not known here: expected {expected}")));
+                }
+            }
+        }
+        Ok(wish)
+    }
+}
+
+/// `If-Match` and `If-None-Match` (RFC 9110, section 13.1).
+fn condition(headers: &HeaderMap) -> Result<Condition, Problem> {
+    let wrong = |detail: &str| Problem::new(ProblemCode::InvalidHeader, detail);
+    let (matching, absent) = (headers.get_all(IF_MATCH), headers.get_all(IF_NONE_MATCH));
+    let mut absent = absent.iter().peekable();
+    if absent.peek().is_some() {
+        let is_any = absent.all(|value| value.as_bytes().trim_ascii() == b"*");
+        return match is_any && !headers.contains_key(IF_MATCH) {
+            true => Ok(Condition::Absent),
+            false => Err(wrong("`If-None-Match` must be `*` here, and without `If-Match`")),
+        };
+    }
+    let mut versions = Vec::new();
+    for value in matching {
+        let value = value.to_str().map_err(|_| wrong("`If-Match` is not of visible characters"))?;
+        for tag in value.split(',').map(str::trim) {
+            match tag.strip_prefix('"').and_then(|tag| tag.strip_suffix('"')) {
+                // It may have been compressed: the version is the same.
+                Some(version) => versions.push(version.to_owned()),
+                None if tag == "*" => return Ok(Condition::Present),
+                None => {
+                    return Err(wrong("`If-Match` must be `*`, or the `ETag` of an answer, such as \"…\""));
+                }
+            }
+        }
+    }
+    Ok(if versions.is_empty() { Condition::None } else { Condition::Versions(versions) })
+}
+
+fn key_of(segment: &str) -> Result<String, Problem> {
+    let key = percent_decode_str(segment).decode_utf8();
+    key.map(|key| key.into_owned())
+        .map_err(|_| Problem::new(ProblemCode::InvalidName, "the key in the address is not UTF-8"))
+}
+
+// What is answered
+
+fn invalid(InvalidRecord { code, detail }: InvalidRecord) -> Problem {
+    Problem::new(code, detail)
+}
+
+fn problem(error: RegistryError) -> Problem {
+    let detail = error.to_string();
+    match error {
+        RegistryError::Invalid(cause) => invalid(cause),
+        RegistryError::InvalidAt { index, cause } => invalid(cause).of_a_part().at_index(index),
+        RegistryError::Unknown => Problem::new(ProblemCode::UnknownRecord, detail),
+        RegistryError::Changed { version } => {
+            let now =
+                version.map_or("there is none now".to_owned(), |version| format!("it is {version} now"));
+            Problem::new(ProblemCode::PreconditionFailed, format!("{detail} ({now})"))
+        }
+        RegistryError::Behind { .. } => Problem::new(ProblemCode::RegistryBehind, detail),
+        RegistryError::NotAlone => Problem::new(ProblemCode::StorageDegraded, detail),
+    }
+}
+
+/// What is asked of a single record that is not known, while others may know it.
+fn unknown(app: &App, kind: RegistryKind) -> Problem {
+    match app.registry.state(kind) {
+        BackendState::Healthy => problem(RegistryError::Unknown),
+        _ => {
+            let detail =
+                "this node knows no such record, and not all that other nodes wrote; it may be known there";
+            Problem::new(ProblemCode::UnknownWhileDegraded, detail)
+        }
+    }
+}
+
+fn says_state(app: &App, kind: RegistryKind, mut response: Response) -> Response {
+    let state = HeaderValue::from_static(app.registry.state(kind).as_str());
+    response.headers_mut().insert(STATE, state);
+    response
+}
+
+fn etag(version: Version) -> HeaderValue {
+    HeaderValue::from_str(&format!("\"{version}\"")).expect("versions are visible characters")
+}
+
+fn one(app: &App, kind: RegistryKind, status: StatusCode, record: &Record) -> Result<Response, Problem> {
+    let body = app.sources.answers.hold(record.json.to_vec())?;
+    let mut response = Response::new(body.into());
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(hyper::header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(ETAG, etag(record.version));
+    if status == StatusCode::CREATED {
+        let key = utf8_percent_encode(&record.key, NON_ALPHANUMERIC);
+        let location = format!("{}/api/{kind}/{key}", app.config.base_path);
+        headers.insert(LOCATION, HeaderValue::from_str(&location).expect("an address is visible characters"));
+    }
+    Ok(says_state(app, kind, response))
+}
+
+/// Answers a writing: once it is in the log, where that is wished.
+async fn written(app: &App, kind: RegistryKind, wish: &Wish, written: Written) -> Result<Response, Problem> {
+    let Written { mut record, is_new } = written;
+    if let Some(connection) = wish.connection {
+        record = app.registry.bind(&record.key, connection).map_err(problem)?.record;
+    }
+    until_written(app, kind, wish, &record.key).await?;
+    one(app, kind, if is_new { StatusCode::CREATED } else { StatusCode::OK }, &record)
+}
+
+async fn until_written(app: &App, kind: RegistryKind, wish: &Wish, key: &str) -> Result<(), Problem> {
+    if wish.until_written && time::timeout(WRITTEN_WITHIN, app.registry.is_in_log(kind, key)).await.is_err() {
+        let detail = format!(
+            "it is done here, and was not in the log within {WRITTEN_WITHIN:?}; it is written there as soon as the \
+             storage takes it"
+        );
+        return Err(Problem::new(ProblemCode::StorageUnavailable, detail));
+    }
+    Ok(())
+}
+
+/// A record may be bound to a connection that is open on this node.
+async fn check_connection(app: &App, wish: &Wish) -> Result<(), Problem> {
+    let Some(id) = wish.connection else { return Ok(()) };
+    if app.manager.closed(vec![id]).await.is_empty() {
+        return Ok(());
+    }
+    let detail =
+        "this node has no open connection of this id; ask the gateway that the WebSocket is connected to";
+    Err(Problem::new(ProblemCode::UnknownConnection, detail))
+}
+
+// Lists
+
+fn list(app: &Arc<App>, kind: RegistryKind) -> Handler {
+    handler(with_kind(app, kind).and(query()).map(get_list))
+}
+
+fn get_list(app: Arc<App>, kind: RegistryKind, pairs: Vec<(String, String)>) -> Result<Response, Problem> {
+    let mut query = Query { limit: LISTED, ..Query::default() };
+    for (name, value) in pairs {
+        match name.as_str() {
+            "limit" => {
+                let limit = value.parse().ok().filter(|limit| (1..=LISTED_MAX).contains(limit));
+                query.limit = limit.ok_or_else(|| {
+                    Problem::new(ProblemCode::InvalidLimit, format!("`limit` must be 1 to {LISTED_MAX}"))
+                })?;
+            }
+            "after" => query.after = Some(value),
+            "sort" => {
+                let (field, is_descending) = match value.strip_prefix('-') {
+                    Some(field) => (field, true),
+                    None => (value.as_str(), false),
+                };
+                if field.is_empty() {
+                    return Err(invalid_query(
+                        "`sort` must be the name of a field, with `-` for the greatest first",
+                    ));
+                }
+                query.sort = Some((field.to_owned(), is_descending));
+            }
+            _ => query.filter.push((name, value)),
+        }
+    }
+    let listing = app.registry.list(kind, &query).map_err(invalid)?;
+    let raw = |record: &Arc<Record>| RawValue::from_string(record.text().to_owned()).ok();
+    let view = RecordList {
+        versions: listing.records.iter().map(|record| record.version.to_string()).collect(),
+        records: listing.records.iter().filter_map(raw).collect(),
+        total: listing.total,
+        next: listing.next,
+        state: app.registry.state(kind).into(),
+    };
+    Ok(says_state(&app, kind, long_json(&app, &view)?))
+}
+
+fn add(app: &Arc<App>, kind: RegistryKind) -> Handler {
+    let sent = warp::header::headers_cloned().and(query()).and(warp::body::stream());
+    handler(with_kind(app, kind).and(sent).then(post_one))
+}
+
+async fn post_one<S, B>(
+    app: Arc<App>,
+    kind: RegistryKind,
+    headers: HeaderMap,
+    query: Vec<(String, String)>,
+    body: S,
+) -> Result<Response, Problem>
+where
+    S: Stream<Item = Result<B, warp::Error>>,
+    B: Buf,
+{
+    let text = read_json(&headers, body, app.config.line_bytes_max, &app).await?;
+    let wish = Wish::of(kind, &headers, &query)?;
+    check_connection(&app, &wish).await?;
+    let added = app.registry.put(kind, None, &text, &Condition::Absent).map_err(|error| match error {
+        RegistryError::Changed { .. } => {
+            let detail = "there is a record of this key already: `PUT` replaces it, `PATCH` changes it";
+            Problem::new(ProblemCode::RecordExists, detail)
+        }
+        error => problem(error),
+    })?;
+    written(&app, kind, &wish, added).await
+}
+
+fn set_all(app: &Arc<App>, kind: RegistryKind) -> Handler {
+    let sent = warp::header::headers_cloned().and(warp::body::stream());
+    handler(with_kind(app, kind).and(sent).then(put_all))
+}
+
+async fn put_all<S, B>(
+    app: Arc<App>,
+    kind: RegistryKind,
+    headers: HeaderMap,
+    body: S,
+) -> Result<Response, Problem>
+where
+    S: Stream<Item = Result<B, warp::Error>>,
+    B: Buf,
+{
+    let text = read_json(&headers, body, app.config.body_bytes_max, &app).await?;
+    let mut records: Vec<&str> = Vec::new();
+    let read = each_element(&text, |_, element| {
+        records.push(element.get());
+        Ok::<(), std::convert::Infallible>(())
+    });
+    if let Err(error) = read {
+        let detail = format!("expected a JSON array of records: {}", json_fault(&text, &error));
+        let code = if error.is_data() { ProblemCode::InvalidRecord } else { ProblemCode::InvalidJson };
+        return Err(Problem::new(code, detail));
+    }
+    let before = app.registry.len(kind);
+    let records = app.registry.set_all(kind, &records).map_err(problem)?;
+    Ok(says_state(&app, kind, reply_json(StatusCode::OK, &RecordsSet { records, before })))
+}
+
+fn clear(app: &Arc<App>, kind: RegistryKind) -> Handler {
+    handler(with(app).map(move |app: Arc<App>| {
+        let before = app.registry.clear(kind).map_err(problem)?;
+        let view = RecordsSet { records: 0, before };
+        Ok::<Response, Problem>(says_state(&app, kind, reply_json(StatusCode::OK, &view)))
+    }))
+}
+
+// Single records
+
+fn get(app: &Arc<App>, kind: RegistryKind) -> Handler {
+    handler(with(app).and(segments()).map(move |app: Arc<App>, [key]: [String; 1]| {
+        let record = app.registry.get(kind, &key_of(&key)?).ok_or_else(|| unknown(&app, kind))?;
+        one(&app, kind, StatusCode::OK, &record)
+    }))
+}
+
+/// How a record is written.
+#[derive(Clone, Copy)]
+enum How {
+    Put,
+    Patch,
+}
+
+fn put(app: &Arc<App>, kind: RegistryKind) -> Handler {
+    write(app, kind, How::Put)
+}
+
+fn patch(app: &Arc<App>, kind: RegistryKind) -> Handler {
+    write(app, kind, How::Patch)
+}
+
+fn write(app: &Arc<App>, kind: RegistryKind, how: How) -> Handler {
+    let sent = warp::header::headers_cloned().and(query()).and(warp::body::stream());
+    let how = warp::any().map(move || how);
+    handler(with_kind(app, kind).and(how).and(segments()).and(sent).then(write_one))
+}
+
+async fn write_one<S, B>(
+    app: Arc<App>,
+    kind: RegistryKind,
+    how: How,
+    [key]: [String; 1],
+    mut headers: HeaderMap,
+    query: Vec<(String, String)>,
+    body: S,
+) -> Result<Response, Problem>
+where
+    S: Stream<Item = Result<B, warp::Error>>,
+    B: Buf,
+{
+    let is_patch = headers.get(CONTENT_TYPE).is_some_and(|kind| {
+        kind.to_str().unwrap_or_default().split(';').next().unwrap_or_default().trim() == MERGE_PATCH
+    });
+    if is_patch && matches!(how, How::Patch) {
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    }
+    let text = read_json(&headers, body, app.config.line_bytes_max, &app).await?;
+    let (key, wish) = (key_of(&key)?, Wish::of(kind, &headers, &query)?);
+    check_connection(&app, &wish).await?;
+    let done = match how {
+        How::Put => app.registry.put(kind, Some(&key), &text, &wish.condition),
+        How::Patch => app.registry.patch(kind, &key, &text, &wish.condition),
+    };
+    let done = done.map_err(|error| match error {
+        RegistryError::Unknown => unknown(&app, kind),
+        error => problem(error),
+    })?;
+    written(&app, kind, &wish, done).await
+}
+
+fn remove(app: &Arc<App>, kind: RegistryKind) -> Handler {
+    let asked = segments().and(warp::header::headers_cloned()).and(query());
+    handler(with_kind(app, kind).and(asked).then(delete_one))
+}
+
+async fn delete_one(
+    app: Arc<App>,
+    kind: RegistryKind,
+    [key]: [String; 1],
+    headers: HeaderMap,
+    query: Vec<(String, String)>,
+) -> Result<Response, Problem> {
+    // Nothing of a connection concerns what is removed.
+    let (key, wish) = (key_of(&key)?, Wish::of(RegistryKind::ActiveOrders, &headers, &query)?);
+    app.registry.remove(kind, &key, &wish.condition).map_err(|error| match error {
+        RegistryError::Unknown => unknown(&app, kind),
+        error => problem(error),
+    })?;
+    until_written(&app, kind, &wish, &key).await?;
+    Ok(says_state(&app, kind, StatusCode::NO_CONTENT.into_response()))
+}
+
+fn renew(app: &Arc<App>, kind: RegistryKind) -> Handler {
+    let sent = warp::header::headers_cloned().and(query()).and(warp::body::stream());
+    handler(with_kind(app, kind).and(segments()).and(sent).then(post_heartbeat))
+}
+
+async fn post_heartbeat<S, B>(
+    app: Arc<App>,
+    kind: RegistryKind,
+    [key]: [String; 1],
+    headers: HeaderMap,
+    query: Vec<(String, String)>,
+    body: S,
+) -> Result<Response, Problem>
+where
+    S: Stream<Item = Result<B, warp::Error>>,
+    B: Buf,
+{
+    tokio::pin!(body);
+    discard(&mut body, &app.stopping).await;
+    let (key, wish) = (key_of(&key)?, Wish::of(kind, &headers, &query)?);
+    check_connection(&app, &wish).await?;
+    let renewed = app.registry.renew(kind, &key).map_err(|error| match error {
+        RegistryError::Unknown => unknown(&app, kind),
+        error => problem(error),
+    })?;
+    written(&app, kind, &wish, renewed).await
+}
+
+// All registries
+
+/// `GET /api/registry`
+pub(in crate::http) fn status(app: &Arc<App>) -> Handler {
+    handler(with(app).map(|app: Arc<App>| {
+        let [providers, active_orders] = RegistryKind::ALL.map(|kind| app.registry.view(kind));
+        let node = app.sources.node.to_string();
+        reply_json(StatusCode::OK, &RegistryStatus { node, providers, active_orders })
+    }))
+}
+
+/// `POST /api/registry/sync?replace=`
+pub(in crate::http) fn sync(app: &Arc<App>) -> Handler {
+    let asked = with(app).and(query()).and(warp::body::stream());
+    handler(asked.then(post_sync))
+}
+
+async fn post_sync<S, B>(app: Arc<App>, query: Vec<(String, String)>, body: S) -> Result<Response, Problem>
+where
+    S: Stream<Item = Result<B, warp::Error>>,
+    B: Buf,
+{
+    tokio::pin!(body);
+    discard(&mut body, &app.stopping).await;
+    let mut replaces = false;
+    for (name, value) in query {
+        match (name.as_str(), value.as_str()) {
+            ("replace", "1" | "true") => replaces = true,
+            ("replace", "0" | "false") => {}
+            _ => return Err(invalid_query(format!("{name:?} is not known here: expected `replace=1`"))),
+        }
+    }
+    let synced = app.registry.sync(replaces).await.map_err(|error| {
+        let code = match error {
+            SyncError::NoRedis => ProblemCode::NotFound,
+            SyncError::Degraded => ProblemCode::StorageDegraded,
+            SyncError::Unavailable(_) => ProblemCode::StorageUnavailable,
+        };
+        Problem::new(code, error.to_string())
+    })?;
+    Ok(reply_json(StatusCode::OK, &RegistrySync { synced }))
+}

@@ -1,0 +1,185 @@
+//! Follows the channels of registries: what they tell, and what they hold.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::Deserialize;
+use tokio::sync::mpsc;
+use tokio::time::{self, Instant, MissedTickBehavior};
+use tracing::{debug, info};
+
+use super::clock::Version;
+use super::kind::RegistryKind;
+use super::record::Change;
+use super::registry::Registry;
+use super::table::Outcome;
+use crate::channels::{Delivery, Live, LiveBatch};
+use crate::protocol::{Frame, first_frame};
+use crate::storage::{Result as StorageResult, StorageError};
+use crate::support::backoff::STORAGE_RETRY;
+
+/// How often it is looked whether something is due.
+const TICK: Duration = Duration::from_millis(100);
+
+/// How often what is held here is compared with the log, where nothing gives cause.
+const COMPARE_EVERY: Duration = Duration::from_secs(60);
+
+/// How soon it is compared again, where the log lacked what its writer may still append.
+const AGAIN_AFTER: Duration = Duration::from_secs(1);
+
+/// It is not compared again for so many times as long as it took.
+const PAUSE_TIMES: u32 = 10;
+
+/// Keys in one page of what the log holds.
+const PAGE: usize = 1_000;
+
+impl Registry {
+    /// Takes what the channels tell. Waits for nothing else, so that no channel is held back by it.
+    pub(crate) async fn hear_all(self, mut told: mpsc::Receiver<Delivery>) {
+        while let Some(delivery) = told.recv().await {
+            let Some(kind) = RegistryKind::of_channel(delivery.live.channel()) else { continue };
+            let book = self.book(kind);
+            match &delivery.live {
+                Live::Batch(batch) => {
+                    let changes = changes_of(batch);
+                    book.stats.unreadable.add((batch.len() - changes.len()) as u64);
+                    let (now, mut is_doubted) = (Instant::now(), false);
+                    let mut core = book.core.write();
+                    for change in changes {
+                        is_doubted |= core.hear(change, now) == Outcome::Older;
+                    }
+                    let waits = core.behind() > 0;
+                    drop(core);
+                    if is_doubted {
+                        book.doubted.notify_one();
+                    }
+                    if waits {
+                        book.written.notify_one();
+                    }
+                    book.changed.notify_one();
+                }
+                // What lies in between is in the log, or with those who wrote it.
+                Live::Moved(_) | Live::Skipped { .. } => book.doubted.notify_one(),
+            }
+        }
+    }
+
+    /// Follows a registry, compares what is held here with its log where there is cause, and lets records expire.
+    pub(super) async fn keep(self, kind: RegistryKind) {
+        let book = Arc::clone(self.book(kind));
+        let mut failures = 0;
+        while let Err(error) = self.channels().join(&kind.channel(), self.place()).await {
+            failures += 1;
+            debug!(registry = %kind, error = %error, "cannot follow a registry yet");
+            STORAGE_RETRY.pause(failures).await;
+        }
+        let mut tick = time::interval(TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let (mut due, mut soonest, mut was_degraded) = (Instant::now(), Instant::now(), false);
+        loop {
+            tokio::select! {
+                _ = tick.tick() => {}
+                () = book.doubted.notified() => due = due.min(soonest.max(Instant::now() + AGAIN_AFTER)),
+            }
+            let is_degraded = self.channels().is_degraded(&kind.channel());
+            if was_degraded && !is_degraded {
+                book.set_compared(false);
+                due = Instant::now();
+            }
+            was_degraded = is_degraded;
+            let now = Instant::now();
+            if now >= due {
+                let compared = self.compare(kind, !is_degraded).await;
+                // Also where there is cause each second, most of the time is for other things.
+                let pause = now.elapsed().saturating_mul(PAUSE_TIMES);
+                soonest = now + AGAIN_AFTER.max(pause);
+                due = if matches!(compared, Ok(false)) { now + COMPARE_EVERY } else { soonest };
+                if let Err(error) = compared {
+                    debug!(registry = %kind, error = %error, "cannot compare a registry with its log");
+                }
+            }
+            self.expire(kind, !is_degraded && book.is_compared());
+        }
+    }
+
+    fn expire(&self, kind: RegistryKind, of_others: bool) {
+        let book = self.book(kind);
+        let now = Instant::now();
+        if book.core.read().table.expired(now).is_empty() {
+            return;
+        }
+        let expired = book.core.write().expire(of_others, now);
+        if expired > 0 {
+            book.stats.expired.add(expired);
+            book.notify_written();
+        }
+    }
+
+    /// Takes what the log holds, and has appended what it lacks. Says whether it is to be looked at again soon.
+    /// Of a log that is away only what this node keeps of it is taken.
+    async fn compare(&self, kind: RegistryKind, is_whole: bool) -> StorageResult<bool> {
+        let book = self.book(kind);
+        let before = book.core.read().table.versions();
+        let stored = self.stored(kind).await?;
+        let now = Instant::now();
+        let mut core = book.core.write();
+        let versions: HashMap<Arc<str>, Version> =
+            stored.iter().map(|change| (Arc::clone(&change.key), change.version)).collect();
+        let found = stored.len();
+        for change in stored {
+            core.hear(change, now);
+        }
+        let again = is_whole && core.compare(&before, &versions, now);
+        let (records, waits) = (core.table.len(), core.behind() > 0);
+        drop(core);
+        book.stats.compared.add(1);
+        if waits {
+            book.written.notify_one();
+        }
+        book.changed.notify_one();
+        if is_whole && !book.set_compared(true) {
+            info!(registry = %kind, records, found, "a registry is as its log has it");
+        }
+        Ok(again)
+    }
+
+    /// All that the log holds, removals included.
+    async fn stored(&self, kind: RegistryKind) -> StorageResult<Vec<Change>> {
+        let channel = kind.channel();
+        let (mut all, mut after) = (Vec::new(), None);
+        loop {
+            let page = self.channels().latest_and_removed(&channel, after.as_deref(), PAGE).await?;
+            let entries = page.entries.iter();
+            all.extend(
+                entries.filter_map(|entry| Change::read(entry.draft.kind.as_str(), &entry.draft.data)),
+            );
+            match page.next {
+                Some(next) if after.as_ref() != Some(&next) => after = Some(next),
+                Some(_) => {
+                    return Err(StorageError::Unreachable {
+                        op: "latest",
+                        cause: "a page led to itself".into(),
+                    });
+                }
+                None => return Ok(all),
+            }
+        }
+    }
+}
+
+/// The changes that entries say.
+fn changes_of(batch: &LiveBatch) -> Vec<Change> {
+    #[derive(Deserialize)]
+    struct Kind<'a> {
+        #[serde(rename = "type")]
+        kind: &'a str,
+    }
+    let frames = (0..batch.len()).map(|index| batch.frame(index));
+    let read = frames.filter_map(|frame| {
+        let (Frame::Text(json), _) = first_frame(&frame)? else { return None };
+        let Kind { kind } = serde_json::from_slice(json).ok()?;
+        Change::read(kind, json)
+    });
+    read.collect()
+}

@@ -1,0 +1,90 @@
+//! The registries that there are, and in what they differ.
+
+use std::fmt;
+
+use crate::model::ChannelName;
+
+/// Which registry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum RegistryKind {
+    /// Online providers, by `userId`.
+    Providers,
+    /// Orders that are under way, by `orderId`.
+    ActiveOrders,
+}
+
+impl RegistryKind {
+    /// All there are.
+    pub const ALL: [Self; 2] = [Self::Providers, Self::ActiveOrders];
+
+    /// Its name in addresses, settings and channels.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Providers => "providers",
+            Self::ActiveOrders => "active-orders",
+        }
+    }
+
+    /// The channel of its records.
+    pub const fn channel_name(self) -> &'static str {
+        match self {
+            Self::Providers => "registry:providers",
+            Self::ActiveOrders => "registry:active-orders",
+        }
+    }
+
+    /// The same as a name.
+    pub(crate) fn channel(self) -> ChannelName {
+        self.channel_name().parse().expect("the names of registries are names of channels")
+    }
+
+    /// The field that names a record.
+    pub const fn id_field(self) -> &'static str {
+        match self {
+            Self::Providers => "userId",
+            Self::ActiveOrders => "orderId",
+        }
+    }
+
+    /// Fields by whose values records are found at once.
+    pub const fn indexed(self) -> &'static [&'static str] {
+        match self {
+            Self::Providers => &["userId", "status", "location", "paymentMethods"],
+            Self::ActiveOrders => &["orderId", "providerId", "userId", "state", "status"],
+        }
+    }
+
+    /// The field that says when a record was last written or renewed, where it has one.
+    pub(super) const fn seen_field(self) -> Option<&'static str> {
+        match self {
+            Self::Providers => Some("lastSeen"),
+            Self::ActiveOrders => None,
+        }
+    }
+
+    /// The Redis key in which other programs keep all of it, as a JSON array.
+    pub(super) const fn legacy_key(self) -> &'static str {
+        match self {
+            Self::Providers => "socket:onlineProviders",
+            Self::ActiveOrders => "socket:activeOrders",
+        }
+    }
+
+    pub(super) const fn index(self) -> usize {
+        match self {
+            Self::Providers => 0,
+            Self::ActiveOrders => 1,
+        }
+    }
+
+    /// The registry of a channel.
+    pub(super) fn of_channel(channel: &ChannelName) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.channel_name() == channel.as_str())
+    }
+}
+
+impl fmt::Display for RegistryKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}

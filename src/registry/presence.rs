@@ -1,0 +1,206 @@
+//! Takes providers offline whose connection has closed, or whose node is gone.
+
+use std::collections::{BTreeSet, HashMap};
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use parking_lot::Mutex;
+use tokio::time::{self, Instant, MissedTickBehavior};
+use tokio_util::sync::CancellationToken;
+use tracing::debug;
+use uuid::Uuid;
+
+use super::clock::short_of;
+use super::kind::RegistryKind;
+use super::record::Body;
+use super::registry::{Condition, Registry, RegistryError, Written};
+use crate::model::BackendState;
+use crate::storage::{RecordKind, Result as StorageResult};
+
+/// How often it is looked which connections are open, and which nodes are there.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// After how long without a word a node is taken for gone. What it says expires by the storage's own clock.
+const GONE_AFTER: Duration = Duration::from_secs(5);
+
+/// Nodes in one page of those that are there.
+const NODES_AT_ONCE: usize = 1_000;
+
+/// What a provider is that is not online.
+const OFFLINE: &str = r#"{"status":"offline"}"#;
+
+/// The registry whose records can be bound to connections.
+const KIND: RegistryKind = RegistryKind::Providers;
+
+/// The connections of this node, for who wants to know whether some are open.
+#[async_trait]
+pub(crate) trait OpenConnections: fmt::Debug + Send + Sync {
+    /// Of these, those that are closed, or were never here. What cannot be told now is not among them.
+    async fn closed(&self, connections: Vec<Uuid>) -> Vec<Uuid>;
+}
+
+/// Which records are bound to connections of this node.
+pub(super) type Bindings = Mutex<HashMap<Arc<str>, Uuid>>;
+
+/// The parts of registries that run.
+pub(crate) struct RegistryWork {
+    /// Their names, and what runs until it is told to stop.
+    pub(crate) parts: Vec<(&'static str, BoxFuture<'static, ()>)>,
+}
+
+impl fmt::Debug for RegistryWork {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RegistryWork").field("parts", &self.parts.len()).finish()
+    }
+}
+
+impl Registry {
+    /// What keeps registries going. `stop` ends what appends, once the writers have gone.
+    pub(crate) fn work(
+        &self,
+        connections: Arc<dyn OpenConnections>,
+        stop: &CancellationToken,
+    ) -> RegistryWork {
+        let [providers, orders] = RegistryKind::ALL;
+        let mut parts: Vec<(&'static str, BoxFuture<'static, ()>)> = vec![
+            ("registry of providers", Box::pin(self.clone().keep(providers))),
+            ("registry of active orders", Box::pin(self.clone().keep(orders))),
+            ("writing of providers", Box::pin(self.clone().append_behind(providers, stop.clone()))),
+            ("writing of active orders", Box::pin(self.clone().append_behind(orders, stop.clone()))),
+            ("presence of providers", Box::pin(self.clone().watch_connections(connections))),
+        ];
+        if let Some(legacy) = self.clone().exchange_legacy() {
+            parts.push(("Redis keys of registries", legacy));
+        }
+        RegistryWork { parts }
+    }
+
+    /// Binds a provider to a connection of this node, which must be open: when it closes, the provider goes
+    /// offline. Renews the record.
+    ///
+    /// # Errors
+    /// There is no such provider.
+    pub(crate) fn bind(&self, key: &str, connection: Uuid) -> Result<Written, RegistryError> {
+        let me = short_of(self.node());
+        let bound = self.change(KIND, key, &Condition::None, |held| {
+            Ok((Body { key: Arc::clone(&held.key), json: held.json.clone() }, Some(me)))
+        })?;
+        self.bindings().lock().insert(Arc::clone(&bound.record.key), connection);
+        Ok(bound)
+    }
+
+    async fn watch_connections(self, connections: Arc<dyn OpenConnections>) {
+        let grace = Duration::from_secs(self.config().offline_grace_s);
+        let (mut closed, mut gone) = (HashMap::new(), HashMap::new());
+        let mut tick = time::interval(LOOK_EVERY);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tick.tick().await;
+            self.look_at_connections(&*connections, &mut closed, grace).await;
+            if let Err(error) = self.look_at_nodes(&mut gone, grace).await {
+                debug!(error = %error, "which nodes are there cannot be found out at the moment");
+                gone.clear();
+            }
+        }
+    }
+
+    /// Takes those offline whose connection to this node has been closed for so long.
+    async fn look_at_connections(
+        &self,
+        connections: &dyn OpenConnections,
+        closed: &mut HashMap<Uuid, Instant>,
+        grace: Duration,
+    ) {
+        let me = short_of(self.node());
+        // What was removed, or written anew elsewhere for another connection, is bound here no more.
+        let bound: HashMap<Arc<str>, Uuid> = {
+            let core = self.book(KIND).core.read();
+            let mut bindings = self.bindings().lock();
+            bindings.retain(|key, _| core.table.get(key).is_some_and(|record| record.bound_to == Some(me)));
+            bindings.clone()
+        };
+        if bound.is_empty() {
+            closed.clear();
+            return;
+        }
+        let all: BTreeSet<Uuid> = bound.values().copied().collect();
+        let now_closed = connections.closed(all.into_iter().collect()).await;
+        let now = Instant::now();
+        let before = std::mem::take(closed);
+        *closed = now_closed.into_iter().map(|id| (id, before.get(&id).copied().unwrap_or(now))).collect();
+        for (key, connection) in bound {
+            if closed.get(&connection).is_some_and(|since| now.duration_since(*since) >= grace) {
+                self.go_offline(&key, me);
+                self.bindings().lock().remove(&key);
+            }
+        }
+    }
+
+    /// Says that this node is there, where others have to know, and takes those offline whose node has not been
+    /// there for so long.
+    async fn look_at_nodes(&self, gone: &mut HashMap<u64, Instant>, grace: Duration) -> StorageResult<()> {
+        let me = short_of(self.node());
+        let nodes: Vec<u64> = self.book(KIND).core.read().table.bound().keys().copied().collect();
+        if nodes.is_empty() {
+            gone.clear();
+            return Ok(());
+        }
+        if nodes.contains(&me) {
+            let name = format!("{me:016x}");
+            self.backend().put(RecordKind::Presence, &name, Bytes::new(), GONE_AFTER).await?;
+        }
+        let others = nodes.into_iter().filter(|node| *node != me);
+        let others: Vec<u64> = others.collect();
+        if others.is_empty() {
+            gone.clear();
+            return Ok(());
+        }
+        // What others say is not known here while the storage is away, and for a moment after that not whole.
+        if self.state(KIND) != BackendState::Healthy {
+            gone.clear();
+            return Ok(());
+        }
+        let there = self.nodes_that_are_there().await?;
+        let now = Instant::now();
+        let before = std::mem::take(gone);
+        let missing = others.into_iter().filter(|node| !there.contains(node));
+        *gone = missing.map(|node| (node, before.get(&node).copied().unwrap_or(now))).collect();
+        let due = gone.iter().filter(|(_, since)| now.duration_since(**since) >= grace.max(LOOK_EVERY));
+        for (node, _) in due {
+            let keys = self.book(KIND).core.read().table.bound().get(node).cloned().unwrap_or_default();
+            keys.iter().for_each(|key| self.go_offline(key, *node));
+        }
+        Ok(())
+    }
+
+    async fn nodes_that_are_there(&self) -> StorageResult<BTreeSet<u64>> {
+        let (mut there, mut after) = (BTreeSet::new(), None::<String>);
+        loop {
+            let page = self.backend().list(RecordKind::Presence, after.as_deref(), NODES_AT_ONCE).await?;
+            there.extend(page.iter().filter_map(|record| u64::from_str_radix(&record.key, 16).ok()));
+            match page.last() {
+                Some(last) if page.len() == NODES_AT_ONCE => after = Some(last.key.clone()),
+                _ => return Ok(there),
+            }
+        }
+    }
+
+    /// A provider is not online any more, unless it is bound elsewhere by now.
+    fn go_offline(&self, key: &str, node: u64) {
+        let max = usize::MAX;
+        let offline = self.change(KIND, key, &Condition::None, |held| {
+            if held.bound_to != Some(node) {
+                return Err(RegistryError::Unknown);
+            }
+            Ok((Body::patched(KIND, held, OFFLINE, max)?, None))
+        });
+        match offline {
+            Ok(_) => self.book(KIND).stats.went_offline.add(1),
+            Err(error) => debug!(key, error = %error, "a provider could not be taken offline"),
+        }
+    }
+}

@@ -1,0 +1,486 @@
+//! The handle by which others read and write registries.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use chrono::Utc;
+use parking_lot::RwLock;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+use zonewire_protocol::stats::{Live as _, RegistryCounts, RegistryView};
+
+use super::RegistryStats;
+use super::clock::{Version, short_of};
+use super::config::RegistryConfig;
+use super::core::Core;
+use super::kind::RegistryKind;
+use super::presence::Bindings;
+use super::query::{Listing, Query};
+use super::record::{Body, InvalidRecord, Record, invalid, time_json};
+use super::writing::LAGS_AFTER;
+use crate::channels::Channels;
+use crate::model::{BackendState, DraftEntry, NodeId, OrderId};
+use crate::protocol::ProblemCode;
+use crate::storage::SharedBackend;
+
+/// How many keys may wait for the log, for each record that there may be.
+const WAITING_PER_RECORD: usize = 2;
+
+/// What registries need.
+#[derive(Debug)]
+pub(crate) struct RegistryParts {
+    pub(crate) channels: Channels,
+    pub(crate) backend: SharedBackend,
+    pub(crate) node: NodeId,
+    pub(crate) config: RegistryConfig,
+    /// Its place among those to whom channels deliver.
+    pub(crate) place: usize,
+}
+
+/// Who is online, and which orders are under way. Cheap to clone, and to be called from anywhere: reads and writes
+/// wait for nothing.
+#[derive(Debug, Clone)]
+pub struct Registry(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    channels: Channels,
+    backend: SharedBackend,
+    node: NodeId,
+    config: RegistryConfig,
+    place: usize,
+    books: [Arc<Book>; 2],
+    bindings: Bindings,
+}
+
+/// One registry on this node.
+#[derive(Debug)]
+pub(super) struct Book {
+    pub(super) core: RwLock<Core>,
+    /// Something waits to be appended.
+    pub(super) written: Notify,
+    /// Something was appended.
+    pub(super) appended: Notify,
+    /// The log may hold something else than is known here.
+    pub(super) doubted: Notify,
+    /// Something is different, for who writes all of it elsewhere.
+    pub(super) changed: Notify,
+    pub(super) stats: RegistryStats,
+    /// What is held here was compared with the log since that was last away.
+    is_compared: AtomicBool,
+}
+
+impl Book {
+    /// Whether all that others wrote is known here.
+    pub(super) fn is_compared(&self) -> bool {
+        self.is_compared.load(Ordering::Acquire)
+    }
+
+    /// Answers with what was so before.
+    pub(super) fn set_compared(&self, is_so: bool) -> bool {
+        self.is_compared.swap(is_so, Ordering::AcqRel)
+    }
+
+    /// Something was written here.
+    pub(super) fn notify_written(&self) {
+        self.written.notify_one();
+        self.changed.notify_one();
+    }
+}
+
+/// What must be so for something to be written.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Condition {
+    /// Nothing.
+    #[default]
+    None,
+    /// There is no such record.
+    Absent,
+    /// There is one.
+    Present,
+    /// It has one of these versions.
+    Versions(Vec<String>),
+}
+
+/// What became of a writing.
+#[derive(Debug, Clone)]
+pub struct Written {
+    /// The record as it is now.
+    pub record: Arc<Record>,
+    /// There was none of its key before.
+    pub is_new: bool,
+}
+
+/// Why nothing was written.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum RegistryError {
+    /// The record is none, or there is no room for it.
+    #[error(transparent)]
+    Invalid(#[from] InvalidRecord),
+    /// One of several is none.
+    #[error("record {index}: {cause}")]
+    InvalidAt {
+        /// Which, counting from 0.
+        index: usize,
+        /// What is wrong with it.
+        cause: InvalidRecord,
+    },
+    /// There is no record of this key.
+    #[error("there is no record of this key, or it has expired")]
+    Unknown,
+    /// It has another version by now, or is not there, or is.
+    #[error(
+        "the record is another one than `If-Match` or `If-None-Match` says: read it again, and decide anew"
+    )]
+    Changed {
+        /// Its version now.
+        version: Option<Version>,
+    },
+    /// So much waits for the log already.
+    #[error("{waiting} records wait to be written to the log, as many as may; try again in a moment")]
+    Behind {
+        /// How many.
+        waiting: usize,
+    },
+    /// What others wrote is not known here, and this is not to be decided without it.
+    #[error(
+        "what other gateways wrote meanwhile is not known here, so all records cannot be replaced or removed at \
+         once: change single ones, or try again when `GET /api/registry` says `healthy`"
+    )]
+    NotAlone,
+}
+
+impl Registry {
+    pub(crate) fn new(parts: RegistryParts) -> Self {
+        let RegistryParts { channels, backend, node, config, place } = parts;
+        let books = RegistryKind::ALL.map(|kind| {
+            Arc::new(Book {
+                core: RwLock::new(Core::new(kind, short_of(node), config.ttl(kind))),
+                written: Notify::new(),
+                appended: Notify::new(),
+                doubted: Notify::new(),
+                changed: Notify::new(),
+                stats: RegistryStats::default(),
+                is_compared: AtomicBool::new(false),
+            })
+        });
+        Self(Arc::new(Inner { channels, backend, node, config, place, books, bindings: Bindings::default() }))
+    }
+
+    pub(super) fn book(&self, kind: RegistryKind) -> &Arc<Book> {
+        &self.0.books[kind.index()]
+    }
+
+    pub(super) fn channels(&self) -> &Channels {
+        &self.0.channels
+    }
+
+    pub(super) fn backend(&self) -> &SharedBackend {
+        &self.0.backend
+    }
+
+    pub(super) fn node(&self) -> NodeId {
+        self.0.node
+    }
+
+    pub(super) fn place(&self) -> usize {
+        self.0.place
+    }
+
+    pub(super) fn bindings(&self) -> &Bindings {
+        &self.0.bindings
+    }
+
+    /// The settings.
+    pub fn config(&self) -> &RegistryConfig {
+        &self.0.config
+    }
+
+    // Reading
+
+    /// The record of a key.
+    pub fn get(&self, kind: RegistryKind, key: &str) -> Option<Arc<Record>> {
+        self.book(kind).core.read().table.get(key).cloned()
+    }
+
+    /// Those that are wanted.
+    ///
+    /// # Errors
+    /// `after` is none that a list in this order has given.
+    pub fn list(&self, kind: RegistryKind, query: &Query) -> Result<Listing, InvalidRecord> {
+        if !query.is_readable() {
+            let detail = "`after` must be `next` of a list with the same `sort`";
+            return Err(invalid(ProblemCode::InvalidQuery, detail));
+        }
+        Ok(query.of(&self.book(kind).core.read().table))
+    }
+
+    /// How many there are.
+    pub fn len(&self, kind: RegistryKind) -> usize {
+        self.book(kind).core.read().table.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self, kind: RegistryKind) -> bool {
+        self.len(kind) == 0
+    }
+
+    /// Whether what others wrote is known here: not while Redis is away, and not until it was compared after
+    /// that.
+    pub fn state(&self, kind: RegistryKind) -> BackendState {
+        if self.channels().is_degraded(&kind.channel()) {
+            BackendState::Degraded
+        } else if self.book(kind).is_compared() {
+            BackendState::Healthy
+        } else {
+            BackendState::Recovering
+        }
+    }
+
+    // Writing
+
+    /// Puts a whole record in place of the one of its key, which the address may have said.
+    ///
+    /// # Errors
+    /// See [`RegistryError`].
+    pub fn put(
+        &self,
+        kind: RegistryKind,
+        named: Option<&str>,
+        json: &str,
+        condition: &Condition,
+    ) -> Result<Written, RegistryError> {
+        let body = self.body(kind, named, json)?;
+        let (book, now) = (self.book(kind), Instant::now());
+        let mut core = book.core.write();
+        let held = core.table.get(&body.key).cloned();
+        check(condition, held.as_deref())?;
+        self.check_room(&core, usize::from(held.is_none()))?;
+        let bound_to = held.as_ref().and_then(|held| held.bound_to);
+        let record = core.write(body, bound_to, wall_ms(), now);
+        drop(core);
+        book.stats.written.add(1);
+        book.notify_written();
+        Ok(Written { record, is_new: held.is_none() })
+    }
+
+    /// Changes a record by a merge patch (RFC 7396).
+    ///
+    /// # Errors
+    /// See [`RegistryError`].
+    pub fn patch(
+        &self,
+        kind: RegistryKind,
+        key: &str,
+        patch: &str,
+        condition: &Condition,
+    ) -> Result<Written, RegistryError> {
+        self.change(kind, key, condition, |held| {
+            let body = Body::patched(kind, held, patch, self.config().record_bytes_max)?;
+            Ok((seen(kind, body, patch), held.bound_to))
+        })
+    }
+
+    /// Renews a record: its time begins anew.
+    ///
+    /// # Errors
+    /// See [`RegistryError`].
+    pub fn renew(&self, kind: RegistryKind, key: &str) -> Result<Written, RegistryError> {
+        self.change(kind, key, &Condition::None, |held| {
+            let body = Body { key: Arc::clone(&held.key), json: held.json.clone() };
+            Ok((seen(kind, body, "{}"), held.bound_to))
+        })
+    }
+
+    /// Writes anew what `make` makes of a record.
+    pub(super) fn change(
+        &self,
+        kind: RegistryKind,
+        key: &str,
+        condition: &Condition,
+        make: impl FnOnce(&Record) -> Result<(Body, Option<u64>), RegistryError>,
+    ) -> Result<Written, RegistryError> {
+        let (book, now) = (self.book(kind), Instant::now());
+        let mut core = book.core.write();
+        let held = core.table.get(key).cloned();
+        check(condition, held.as_deref())?;
+        let held = held.ok_or(RegistryError::Unknown)?;
+        self.check_room(&core, 0)?;
+        let (body, bound_to) = make(&held)?;
+        let record = core.write(body, bound_to, wall_ms(), now);
+        drop(core);
+        book.stats.written.add(1);
+        book.notify_written();
+        Ok(Written { record, is_new: false })
+    }
+
+    /// Removes a record.
+    ///
+    /// # Errors
+    /// See [`RegistryError`].
+    pub fn remove(
+        &self,
+        kind: RegistryKind,
+        key: &str,
+        condition: &Condition,
+    ) -> Result<Arc<Record>, RegistryError> {
+        let (book, now) = (self.book(kind), Instant::now());
+        let mut core = book.core.write();
+        check(condition, core.table.get(key).map(|held| &**held))?;
+        self.check_room(&core, 0)?;
+        let removed = core.remove(key, wall_ms(), now).ok_or(RegistryError::Unknown)?;
+        drop(core);
+        book.stats.removed.add(1);
+        book.notify_written();
+        Ok(removed)
+    }
+
+    /// Puts these records in place of all that there are.
+    ///
+    /// # Errors
+    /// See [`RegistryError`]. Nothing was changed then.
+    pub fn set_all(&self, kind: RegistryKind, records: &[&str]) -> Result<usize, RegistryError> {
+        let mut bodies = Vec::with_capacity(records.len());
+        let mut keys = std::collections::HashSet::with_capacity(records.len());
+        for (index, json) in records.iter().enumerate() {
+            let at = |cause| RegistryError::InvalidAt { index, cause };
+            let body = self.body(kind, None, json).map_err(at)?;
+            if !keys.insert(Arc::clone(&body.key)) {
+                let detail = format!("there are two records with this `{}`", kind.id_field());
+                return Err(at(invalid(ProblemCode::InvalidRecord, detail)));
+            }
+            bodies.push(body);
+        }
+        if self.state(kind) != BackendState::Healthy {
+            return Err(RegistryError::NotAlone);
+        }
+        let max = self.config().records_max;
+        if bodies.len() > max {
+            return Err(too_many(max).into());
+        }
+        let (book, now) = (self.book(kind), Instant::now());
+        let mut core = book.core.write();
+        let others: Vec<Arc<str>> = core.table.records().map(|record| Arc::clone(&record.key)).collect();
+        let others: Vec<Arc<str>> = others.into_iter().filter(|key| !keys.contains(key)).collect();
+        let waiting = core.behind();
+        if waiting + bodies.len() + others.len() > max * WAITING_PER_RECORD {
+            return Err(RegistryError::Behind { waiting });
+        }
+        for key in &others {
+            core.remove(key, wall_ms(), now);
+        }
+        let count = bodies.len();
+        for body in bodies {
+            let bound_to = core.table.get(&body.key).and_then(|held| held.bound_to);
+            core.write(body, bound_to, wall_ms(), now);
+        }
+        drop(core);
+        book.stats.written.add(count as u64);
+        book.stats.removed.add(others.len() as u64);
+        book.notify_written();
+        Ok(count)
+    }
+
+    /// Removes all records; says how many there were.
+    ///
+    /// # Errors
+    /// See [`RegistryError`].
+    pub fn clear(&self, kind: RegistryKind) -> Result<usize, RegistryError> {
+        let count = self.len(kind);
+        self.set_all(kind, &[]).map(|_none| count)
+    }
+
+    /// The key of a record that was not taken yet.
+    pub(super) fn key_in(&self, kind: RegistryKind, json: &str) -> Result<Arc<str>, InvalidRecord> {
+        Ok(Body::read(kind, json, None, self.config().record_bytes_max)?.key)
+    }
+
+    /// An order that is carried out here has had this update: it is an active order until its last one.
+    pub(crate) fn follow_order(&self, order: OrderId, update: &DraftEntry) {
+        let kind = RegistryKind::ActiveOrders;
+        let key = order.to_string();
+        if update.kind.is_terminal() {
+            let _none = self.remove(kind, &key, &Condition::None);
+            return;
+        }
+        let state = format!("\"{}\"", update.kind.as_str());
+        let held = self.get(kind, &key);
+        let text = held.as_ref().map_or("{}", |held| held.text());
+        let followed =
+            Body::read(kind, text, Some(&key), usize::MAX).map_err(RegistryError::from).and_then(|body| {
+                let body = body.with("state", &state).with("updatedAt", &time_json(update.time));
+                let json = std::str::from_utf8(&body.json).unwrap_or("{}");
+                self.put(kind, Some(&key), json, &Condition::None)
+            });
+        if followed.is_err() {
+            self.book(kind).stats.orders_left_out.add(1);
+        }
+    }
+
+    fn body(&self, kind: RegistryKind, named: Option<&str>, json: &str) -> Result<Body, InvalidRecord> {
+        let body = Body::read(kind, json, named, self.config().record_bytes_max)?;
+        let Some(field) = kind.seen_field().filter(|field| !Body::has(json, field)) else { return Ok(body) };
+        Ok(body.with(field, &time_json(Utc::now())))
+    }
+
+    fn check_room(&self, core: &Core, more: usize) -> Result<(), RegistryError> {
+        let max = self.config().records_max;
+        if core.table.len() + more > max && more > 0 {
+            return Err(too_many(max).into());
+        }
+        let waiting = core.behind();
+        if waiting >= max * WAITING_PER_RECORD {
+            return Err(RegistryError::Behind { waiting });
+        }
+        Ok(())
+    }
+
+    // Telling
+
+    /// How a registry does.
+    pub fn view(&self, kind: RegistryKind) -> RegistryView {
+        let book = self.book(kind);
+        let core = book.core.read();
+        let behind_for = core.behind_since().map(|since| since.elapsed());
+        RegistryView {
+            state: self.state(kind).as_str().to_owned(),
+            records: core.table.len(),
+            removals: core.table.removals(),
+            waiting: core.behind(),
+            waiting_for_ms: behind_for.map(|waited| u64::try_from(waited.as_millis()).unwrap_or(u64::MAX)),
+            is_lagging: behind_for.is_some_and(|waited| waited >= LAGS_AFTER),
+            counts: RegistryCounts { superseded: core.superseded, ..book.stats.read() },
+        }
+    }
+}
+
+/// A provider that is written was seen, unless the writer says when.
+fn seen(kind: RegistryKind, body: Body, written: &str) -> Body {
+    match kind.seen_field() {
+        Some(field) if !Body::has(written, field) => body.with(field, &time_json(Utc::now())),
+        _ => body,
+    }
+}
+
+fn too_many(max: usize) -> InvalidRecord {
+    let detail = format!("the registry has {max} records, as many as it may (registry.records_max)");
+    invalid(ProblemCode::TooManyRecords, detail)
+}
+
+fn check(condition: &Condition, held: Option<&Record>) -> Result<(), RegistryError> {
+    let holds = match condition {
+        Condition::None => true,
+        Condition::Absent => held.is_none(),
+        Condition::Present => held.is_some(),
+        Condition::Versions(versions) => {
+            held.is_some_and(|held| versions.contains(&held.version.to_string()))
+        }
+    };
+    if holds { Ok(()) } else { Err(RegistryError::Changed { version: held.map(|held| held.version) }) }
+}
+
+/// This node's clock.
+pub(super) fn wall_ms() -> u64 {
+    u64::try_from(Utc::now().timestamp_millis()).unwrap_or_default()
+}
