@@ -333,7 +333,7 @@ fn view_of(channel: ChannelName, client: usize) -> ChannelName {
 fn key_name(channel: &ChannelName, key: usize) -> Arc<str> {
     match channel.kind() {
         ChannelKind::Event => format!("x{}:k{key}", key % 2).into(),
-        ChannelKind::Zone | ChannelKind::Order => format!("k{key}").into(),
+        ChannelKind::Zone | ChannelKind::Order | ChannelKind::Registry => format!("k{key}").into(),
     }
 }
 

@@ -85,7 +85,7 @@ pub struct StatsView {
 
 impl Metrics for StatsView {
     fn tell(&self, to: &mut dyn FnMut(Metric<'_>)) {
-        let parts: [&dyn Metrics; 9] = [
+        let parts: [&dyn Metrics; 10] = [
             &self.memory,
             &self.outage,
             &self.connections,
