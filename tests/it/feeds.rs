@@ -226,7 +226,8 @@ async fn whatever_goes_wrong_no_trade_comes_twice_and_no_book_is_torn() {
             assert_eq!(seen.missed, 0, "{stats}");
         }
         seen.until(|seen| seen.best() == <[_; 2]>::from(exchange.best(100))).await;
-        assert!(seen.has("exchange:reconnecting") > 0 && seen.has("exchange:disconnected") > 0);
+        seen.until(|seen| seen.has("exchange:reconnecting") > 0 && seen.has("exchange:disconnected") > 0)
+            .await;
         gateway.stop().await;
     }
 }
