@@ -1488,6 +1488,10 @@ orders: OrdersView,
  */
 interop: InteropCounts, 
 /**
+ * The feeds of exchanges that this process is configured with, by the names that events call them.
+ */
+exchanges: { [key in string]: ExchangeView }, 
+/**
  * Requests, and the TCP connections that bring them.
  */
 http: HttpView, 

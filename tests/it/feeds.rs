@@ -225,8 +225,11 @@ async fn whatever_goes_wrong_no_trade_comes_twice_and_no_book_is_torn() {
         if speaks == Speaks::Binance {
             assert_eq!(seen.missed, 0, "{stats}");
         }
-        seen.until(|seen| seen.best() == <[_; 2]>::from(exchange.best(100))).await;
-        assert!(seen.has("exchange:reconnecting") > 0 && seen.has("exchange:disconnected") > 0);
+        // Kraken's checksum is of the ten best levels: no more is certain.
+        let best = |seen: &Seen| seen.best().map(|side| side.into_iter().take(10).collect::<Vec<_>>());
+        seen.until(|seen| best(seen) == <[_; 2]>::from(exchange.best(10))).await;
+        seen.until(|seen| seen.has("exchange:reconnecting") > 0 && seen.has("exchange:disconnected") > 0)
+            .await;
         gateway.stop().await;
     }
 }

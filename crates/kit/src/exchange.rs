@@ -227,10 +227,14 @@ async fn converse(stream: TcpStream, shared: &Shared, mut random: StdRng) -> any
             said = socket.next() => match said {
                 Some(Ok(Message::Text(text))) => {
                     let answer = {
+                        // What happened until now is told before, and is in what is answered.
                         let market = shared.market.lock();
-                        // What happened until now is in what is answered; what comes after it is news.
-                        happenings = shared.happenings.subscribe();
-                        speech.asked(text.as_str(), &market)
+                        let mut frames = Vec::new();
+                        while let Ok(happening) = happenings.try_recv() {
+                            frames.extend(speech.tell(&happening));
+                        }
+                        frames.extend(speech.asked(text.as_str(), &market));
+                        frames
                     };
                     for frame in answer {
                         socket.send(Message::text(frame)).await?;

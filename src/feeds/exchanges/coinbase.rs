@@ -314,7 +314,7 @@ impl Coinbase {
     }
 
     /// Whether a message with this number is to be read; one that does not follow ends the connection.
-    fn follows(&mut self, number: u64, steps: &mut Vec<Step>) -> bool {
+    fn follows(&self, number: u64, steps: &mut Vec<Step>) -> bool {
         match self.number {
             Some(last) if number <= last => false,
             Some(last) if number > last + 1 => {
@@ -323,10 +323,7 @@ impl Coinbase {
                 steps.push(Step::Reconnect(reason));
                 false
             }
-            _ => {
-                self.number = Some(number);
-                true
-            }
+            _ => true,
         }
     }
 }
@@ -357,7 +354,7 @@ impl Feed for Coinbase {
         }
         let events = message.events.ok_or("it has no events")?.get();
         let time = message.timestamp.unwrap_or(at.utc).timestamp_millis().to_string();
-        match message.channel.unwrap_or_default() {
+        let taken = match message.channel.unwrap_or_default() {
             "subscriptions" => self.subscriptions(events, at, steps),
             "heartbeats" => Ok(()),
             "ticker" => self.tickers(events, &time, at, steps),
@@ -365,7 +362,12 @@ impl Feed for Coinbase {
             "l2_data" => self.books(events, &time, at, steps),
             "candles" => self.candles(events, &time, at, steps),
             _ => Err("its channel was not asked for".to_owned()),
+        };
+        // One that was not understood is missing as if it had not come.
+        if taken.is_ok() {
+            self.number = Some(number);
         }
+        taken
     }
 
     fn fetched(

@@ -484,6 +484,8 @@ fn coinbase_is_asked_for_channels_one_by_one() {
     let beat = json!([{"current_time": "2026-04-07 14:30:10", "heartbeat_counter": 42}]);
     assert_eq!(tried.frame(&coinbase_frame("heartbeats", 1, &beat)), []);
     assert_eq!(tried.frame(&coinbase_frame("heartbeats", 1, &beat)), []);
+    // So is one that is not understood.
+    tried.malformed(&coinbase_frame("level2", 2, &beat).to_string());
     let steps = tried.frame(&coinbase_frame("heartbeats", 3, &beat));
     assert!(matches!(&steps[..], [Step::Trouble(Trouble::Gap(_)), Step::Reconnect(_)]), "{steps:?}");
     let steps = tried.frame(&json!({"type": "error", "message": "authentication failure"}));

@@ -50,6 +50,7 @@ __all__ = [
     "ErrorMessage",
     "Exchange",
     "ExchangeEvent",
+    "ExchangeView",
     "ExtendRequest",
     "FailRequest",
     "Failure",
@@ -1230,6 +1231,41 @@ class ErrorMessage(TypedDict):
     """When it was sent."""
 
 
+class ExchangeView(TypedDict):
+    """A feed of an exchange."""
+
+    connected: int
+    """1 while this process has the feed and is connected, else 0."""
+    events: int
+    """Events and prices of exchanges that were published."""
+    frames: int
+    """Frames that came from exchanges."""
+    gaps: int
+    """Times that changes of a book were missing, and a fresh snapshot was asked for."""
+    kind: str
+    """What it speaks."""
+    lease_failures: int
+    """Times that a lease could not be renewed at once."""
+    leases_lost: int
+    """Times that a lease was lost, and the feed stopped here."""
+    malformed: int
+    """Frames, rows and events of exchanges that were not of the documented shape, and were left out."""
+    reason: str
+    """Why it is in that state, or what is wrong with its lease; empty where all is well."""
+    reconnects: int
+    """Times that a connection to an exchange was lost, or did not come about."""
+    refused: int
+    """Subscriptions and requests that an exchange refused or did not answer."""
+    requests: int
+    """Requests to exchanges that ended, with an answer or without."""
+    state: str
+    """`standby` (another process has it, or nobody may), `connecting`, `connected` or `waiting`."""
+    trades_missed: int
+    """Trades that were missed, and that the exchange does not give again."""
+    unpublished: int
+    """Events and prices that the channels did not take."""
+
+
 class ExtendRequest(TypedDict):
     """`POST /api/jobs/{jobId}/extend`."""
 
@@ -2184,6 +2220,8 @@ class StatsView(TypedDict):
     """There are more connections of those that were asked for: repeat with `after=` this; absent where
     there are none.
     """
+    exchanges: dict[str, ExchangeView]
+    """The feeds of exchanges that this process is configured with, by the names that events call them."""
     http: HttpView
     """Requests, and the TCP connections that bring them."""
     interop: InteropCounts
