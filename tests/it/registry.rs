@@ -363,33 +363,58 @@ async fn measure_for_now() {
     let other = zonewire::gateway::Gateway::start(on(&server)).await.unwrap();
     let (registry, far) = (gateway.registry().clone(), other.registry().clone());
     let kind = RegistryKind::Providers;
-    eventually("healthy", async || (registry.view(kind).state == "healthy" && far.view(kind).state == "healthy").then_some(())).await;
+    eventually("healthy", async || {
+        (registry.view(kind).state == "healthy" && far.view(kind).state == "healthy").then_some(())
+    })
+    .await;
     let put = |n: u64, i: u64| {
-        let json = format!(r#"{{"name":"Provider {n}","status":"online","location":"Oslo","paymentMethods":["card"],"i":{i}}}"#);
+        let json = format!(
+            r#"{{"name":"Provider {n}","status":"online","location":"Oslo","paymentMethods":["card"],"i":{i}}}"#
+        );
         registry.put(kind, Some(&n.to_string()), &json, &Default::default()).unwrap();
     };
-    for n in 0..9_000 { put(n, 0); }
+    for n in 0..9_000 {
+        put(n, 0);
+    }
     eventually("all there", async || (far.len(kind) == 9_000).then_some(())).await;
     let keys: Vec<String> = (0..9_000).map(|n| n.to_string()).collect();
     let begun = Instant::now();
-    for round in 0..100 { for key in &keys { assert!(registry.get(kind, key).is_some(), "{round}"); } }
+    for round in 0..100 {
+        for key in &keys {
+            assert!(registry.get(kind, key).is_some(), "{round}");
+        }
+    }
     println!("MEASURED reads/s {:.0}", 900_000.0 / begun.elapsed().as_secs_f64());
     let (begun, mut lags) = (Instant::now(), Vec::new());
     for tick in 0..500_u64 {
         tokio::time::sleep_until(begun + Duration::from_millis(10 * tick)).await;
-        for i in 0..100 { put((tick * 100 + i) % 9_000, tick); }
+        for i in 0..100 {
+            put((tick * 100 + i) % 9_000, tick);
+        }
         lags.push(registry.view(kind).waiting_for_ms.unwrap_or(0));
     }
     println!("MEASURED 50000 writes took {:?}", begun.elapsed());
     let ended = Instant::now();
-    while registry.view(kind).waiting > 0 { tokio::time::sleep(Duration::from_millis(1)).await; }
+    while registry.view(kind).waiting > 0 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
     println!("MEASURED flushed {:?}", ended.elapsed());
     let query = Query { limit: 10_000, ..Query::default() };
-    let versions = |of: &zonewire::registry::Registry| -> Vec<_> { of.list(kind, &query).unwrap().records.iter().map(|r| r.version).collect() };
-    while versions(&registry) != versions(&far) { tokio::time::sleep(Duration::from_millis(1)).await; }
+    let versions = |of: &zonewire::registry::Registry| -> Vec<_> {
+        of.list(kind, &query).unwrap().records.iter().map(|r| r.version).collect()
+    };
+    while versions(&registry) != versions(&far) {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
     println!("MEASURED other equal after {:?}", ended.elapsed());
     lags.sort_unstable();
-    println!("MEASURED lag ms p50 {} p99 {} max {}; {:?}", lags[250], lags[495], lags[499], registry.view(kind).counts);
+    println!(
+        "MEASURED lag ms p50 {} p99 {} max {}; {:?}",
+        lags[250],
+        lags[495],
+        lags[499],
+        registry.view(kind).counts
+    );
     gateway.run(async {}).await.unwrap();
     other.run(async {}).await.unwrap();
 }

@@ -142,7 +142,9 @@ async fn begin_with(
     let http = base.http()?;
     for Channel(channel) in &args.channels {
         if channel.kind() == ChannelKind::Registry {
-            print::say(&format!("{channel}: a registry is kept by key; --snapshot begins with all its records"));
+            print::say(&format!(
+                "{channel}: a registry is kept by key; --snapshot begins with all its records"
+            ));
             continue;
         }
         let read = match (channel.kind(), channel.subject().parse::<Zone>()) {
