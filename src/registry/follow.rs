@@ -10,9 +10,9 @@ use tokio::time::{self, Instant, MissedTickBehavior};
 use tracing::{debug, info};
 
 use super::clock::Version;
+use super::handle::Registry;
 use super::kind::RegistryKind;
 use super::record::Change;
-use super::registry::Registry;
 use super::table::Outcome;
 use crate::channels::{Delivery, Live, LiveBatch};
 use crate::protocol::{Frame, first_frame};

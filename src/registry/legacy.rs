@@ -9,8 +9,8 @@ use serde_json::value::RawValue;
 use tokio::time;
 use tracing::{debug, info, warn};
 
+use super::handle::{Condition, Registry, RegistryError};
 use super::kind::RegistryKind;
-use super::registry::{Condition, Registry, RegistryError};
 use crate::model::BackendState;
 use crate::protocol::RegistrySynced;
 use crate::storage::{OutsideKeys, Result as StorageResult, StorageError};

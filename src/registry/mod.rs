@@ -7,7 +7,7 @@
 //!
 //! - `core`, with its `table`, the versions of `clock` and `record`, decides and does nothing; `tests` has several go through
 //!   seeded outages.
-//! - `registry` is how others hold it; `query` is how lists are asked for.
+//! - `handle` is how others hold it; `query` is how lists are asked for.
 //! - `follow` takes what the log tells, compares with it after outages, and lets records expire; `writing`
 //!   appends.
 //! - `presence` takes providers offline whose connection, or whose node, is gone.
@@ -17,12 +17,12 @@ mod clock;
 mod config;
 mod core;
 mod follow;
+mod handle;
 mod kind;
 mod legacy;
 mod presence;
 mod query;
 mod record;
-mod registry;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -34,13 +34,13 @@ use crate::support::counter::Counter;
 
 pub use self::clock::Version;
 pub use self::config::RegistryConfig;
+pub(crate) use self::handle::RegistryParts;
+pub use self::handle::{Condition, Registry, RegistryError, Written};
 pub use self::kind::RegistryKind;
 pub use self::legacy::SyncError;
 pub(crate) use self::presence::{OpenConnections, RegistryWork};
 pub use self::query::{Listing, Query};
 pub use self::record::{InvalidRecord, Record};
-pub(crate) use self::registry::RegistryParts;
-pub use self::registry::{Condition, Registry, RegistryError, Written};
 
 /// What is counted of one registry.
 pub(crate) type RegistryStats = RegistryCounts<Counter>;

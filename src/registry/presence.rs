@@ -15,9 +15,9 @@ use tracing::debug;
 use uuid::Uuid;
 
 use super::clock::short_of;
+use super::handle::{Condition, Registry, RegistryError, Written};
 use super::kind::RegistryKind;
 use super::record::Body;
-use super::registry::{Condition, Registry, RegistryError, Written};
 use crate::model::BackendState;
 use crate::storage::{RecordKind, Result as StorageResult};
 

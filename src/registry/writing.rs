@@ -7,8 +7,8 @@ use tokio::time::{self, Instant};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use super::handle::Registry;
 use super::kind::RegistryKind;
-use super::registry::Registry;
 use crate::support::backoff::STORAGE_RETRY;
 use crate::support::counter::observe;
 use crate::support::seldom::Seldom;

@@ -134,7 +134,6 @@ fn condition(headers: &HeaderMap) -> Result<Condition, Problem> {
         let value = value.to_str().map_err(|_| wrong("`If-Match` is not of visible characters"))?;
         for tag in value.split(',').map(str::trim) {
             match tag.strip_prefix('"').and_then(|tag| tag.strip_suffix('"')) {
-                // It may have been compressed: the version is the same.
                 Some(version) => versions.push(version.to_owned()),
                 None if tag == "*" => return Ok(Condition::Present),
                 None => {
