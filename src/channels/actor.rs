@@ -741,6 +741,16 @@ impl Actor {
         for run in runs.flat_map(|run| run.chunks(self.common.config.append_batch_entries)) {
             let (Some(first), Some(last)) = (run.first(), run.last()) else { continue };
             if first.offset != self.passed + 1 {
+                // What left the log unseen may have been any view's, also one's that shows nothing for long.
+                let offset = first.offset - 1;
+                let skipped = |channel: &ChannelName| Live::Skipped {
+                    channel: channel.clone(),
+                    epoch: epoch.clone(),
+                    offset,
+                };
+                let caught_up = self.views.catch_up(epoch, self.whole_from, self.passed);
+                let of_views = caught_up.into_iter().chain(self.views.tell_all(offset, skipped));
+                told.extend(of_views.map(|(view, message)| (Some(view), message)));
                 self.whole_from = first.offset;
             }
             self.passed = last.offset;
