@@ -16,6 +16,7 @@ mod memory;
 mod outside;
 mod primary;
 mod probe;
+mod pubsub;
 mod records;
 mod redis;
 mod spool;
@@ -53,6 +54,7 @@ pub use memory::MemoryBackend;
 pub use outside::{OUTSIDE_WINDOW, Outside, OutsideEvent, OutsideOrders};
 pub use primary::Concerned;
 pub use probe::ProbeFailure;
+pub use pubsub::{Outgoing, PubSub, PubSubEvent, PubSubHealth, PubSubLink};
 pub use records::{Record, RecordKind, Records};
 pub use redis::{Beat, LinkHealth, RedisBackend};
 pub(crate) use status::StateSpell;
@@ -86,6 +88,12 @@ pub trait StorageBackend: Log + Records + Jobs + fmt::Debug + Send + Sync + 'sta
     /// The ability to exchange updates of orders with outside workers, where the backend has it. To
     /// be asked for once: each call makes a connection.
     fn outside_orders(&self) -> Option<Outside> {
+        None
+    }
+
+    /// The ability to publish to other processes and to hear them, where the backend has it. To be asked
+    /// for once: each call makes connections.
+    fn pub_sub(&self) -> Option<PubSubLink> {
         None
     }
 }

@@ -44,6 +44,7 @@ mod log;
 mod outside;
 mod primaries;
 mod prove;
+mod pubsub;
 mod records;
 mod scripts;
 mod shards;
@@ -70,7 +71,10 @@ pub(super) use target::Target;
 use super::failover::Lost;
 use super::primary::{Area, AreaPart, Areas, Concerned, Place, Primary};
 use super::probe::ProbeFailure;
-use super::{LogEvent, MovedJob, OpenLog, Outside, Recorded, RedisConfig, Result, Retention, StorageBackend};
+use super::{
+    LogEvent, MovedJob, OpenLog, Outside, PubSubLink, Recorded, RedisConfig, Result, Retention,
+    StorageBackend,
+};
 use crate::model::{BackendName, ChannelName, NodeId};
 use beat::{Clocks, Lives};
 use codec::decode_published;
@@ -289,6 +293,10 @@ impl StorageBackend for RedisBackend {
 
     fn outside_orders(&self) -> Option<Outside> {
         Some(self.open_outside())
+    }
+
+    fn pub_sub(&self) -> Option<PubSubLink> {
+        Some(self.open_pub_sub())
     }
 }
 

@@ -50,7 +50,9 @@ use super::failover::{First, Limits, Lost};
 use super::journal::{Journal, JournalBounds};
 use super::primary::{Area, Place, Primary};
 use super::spool::{Former, Spool};
-use super::{LogEvent, MemoryBackend, Outside, Result, StatusWriter, StorageBackend, StorageError};
+use super::{
+    LogEvent, MemoryBackend, Outside, PubSubLink, Result, StatusWriter, StorageBackend, StorageError,
+};
 use crate::model::{BackendName, BackendState, ChannelName, Lane, NodeId};
 use crate::support::chance::Hashing;
 #[cfg(test)]
@@ -302,6 +304,10 @@ impl StorageBackend for Switching {
 
     fn outside_orders(&self) -> Option<Outside> {
         self.core.primary.outside_orders()
+    }
+
+    fn pub_sub(&self) -> Option<PubSubLink> {
+        self.core.primary.pub_sub()
     }
 }
 
