@@ -37,6 +37,8 @@ pub(in crate::storage) enum Place<'a> {
     Jobs,
     /// All records of a kind.
     Records(RecordKind),
+    /// All leases.
+    Leases,
 }
 
 /// The areas of a storage that has several, and how the connections to each are.

@@ -1,4 +1,4 @@
-//! The records role: small values by kind and key that expire.
+//! The records role: small values by kind and key that expire, and leases.
 
 use std::fmt;
 use std::time::Duration;
@@ -63,4 +63,23 @@ pub trait Records: fmt::Debug + Send + Sync {
     /// The records of a kind with keys after `after`, in ascending order of key (by bytes),
     /// `limit` of them at the most.
     async fn list(&self, kind: RecordKind, after: Option<&str>, limit: usize) -> Result<Vec<Record>>;
+
+    /// Takes the lease of a key, or renews it; `None` while somebody else holds it. It lasts for `ttl` (at
+    /// least one millisecond) from some moment during the call: who counts from before the call, by a
+    /// monotonic clock, is never later than the storage.
+    ///
+    /// The answer is the lease's fence. It stays the same for as long as the same holder renews in time;
+    /// each time that the lease is taken, by whomever, it is greater than all those before it, of whatever
+    /// key, also after the lease has run out or was let go. A holder is told by its name: let each have one
+    /// that no other has, also of those that the same process had before.
+    ///
+    /// What nodes share decides: while it is away nobody is granted a lease, and the call fails with
+    /// [`StorageError::Unknown`](super::StorageError::Unknown). What was granted before lasts on. A shared
+    /// storage that lost what it had has lost who holds what: it may grant a lease that somebody holds, with
+    /// a greater fence, unless its clock went back.
+    async fn hold(&self, key: &str, holder: &str, ttl: Duration) -> Result<Option<u64>>;
+
+    /// Ends a lease at once, if that one holds it. Doing so twice is harmless. Fails as
+    /// [`hold`](Self::hold) does; then the lease runs out.
+    async fn let_go(&self, key: &str, holder: &str) -> Result<()>;
 }

@@ -14,7 +14,7 @@ use zonewire::model::{ChannelName, DraftEntry, Entry, EntryKind, Epoch, Marks, N
 use zonewire::storage::{
     Append, AppendAnswer, Appended, LATEST_BYTES_MAX, LatestOf, LatestPage, LogEvent, LogState,
     MemoryBackend, MemoryConfig, Page, PageLimit, Record, RecordKind, Retention, SharedBackend,
-    StorageBackend,
+    StorageBackend, StorageError,
 };
 
 use crate::support::eventually::eventually;
@@ -68,6 +68,10 @@ for_every_backend!(
     deleting_says_whether_there_was_one,
     a_list_goes_by_keys_in_pages,
     expired_records_are_not_listed,
+    a_lease_has_one_holder_until_it_runs_out_or_is_let_go,
+    a_lease_that_is_renewed_keeps_its_fence,
+    fences_grow_whatever_became_of_those_before,
+    of_many_that_want_a_lease_one_gets_it,
     a_ping_is_answered,
 );
 
@@ -94,6 +98,7 @@ also_while_redis_is_away!(
     a_record_expires,
     deleting_says_whether_there_was_one,
     a_list_goes_by_keys_in_pages,
+    no_lease_is_granted_by_a_node_alone,
     a_ping_is_answered,
 );
 
@@ -974,6 +979,84 @@ async fn expired_records_are_not_listed(make: Make) {
     })
     .await;
     assert_eq!(listed[0].key, "stays");
+}
+
+async fn hold(store: &dyn StorageBackend, key: &str, holder: &str, ttl: Duration) -> Option<u64> {
+    store.hold(key, holder, ttl).await.unwrap()
+}
+
+async fn a_lease_has_one_holder_until_it_runs_out_or_is_let_go(make: Make) {
+    let Some((stores, store)) = one(make).await else { return };
+    let other = stores.open().await;
+    let first = hold(&*store, "feed", "a b", HOUR).await.unwrap();
+    assert_eq!(hold(&*other, "feed", "b", HOUR).await, None);
+    // Who does not hold it lets nothing go.
+    other.let_go("feed", "b").await.unwrap();
+    assert_eq!(hold(&*other, "feed", "b", HOUR).await, None);
+    assert!(hold(&*other, "other", "b", HOUR).await.is_some(), "another key is another lease");
+    store.let_go("feed", "a b").await.unwrap();
+    store.let_go("feed", "a b").await.unwrap();
+    let second = hold(&*other, "feed", "b", Duration::from_millis(300)).await.unwrap();
+    assert!(second > first);
+    let third = eventually("it runs out", async || hold(&*store, "feed", "a b", HOUR).await).await;
+    assert!(third > second);
+    // Leases are no records.
+    assert_eq!(store.list(RecordKind::Zone, None, 10).await.unwrap(), []);
+}
+
+async fn a_lease_that_is_renewed_keeps_its_fence(make: Make) {
+    let Some((stores, store)) = one(make).await else { return };
+    let other = stores.open().await;
+    let first = hold(&*store, "feed", "a", Duration::from_millis(700)).await.unwrap();
+    assert_eq!(hold(&*store, "feed", "a", HOUR).await, Some(first));
+    // Past the time of the first call, and of no call in between.
+    let until = time::Instant::now() + SECOND;
+    while time::Instant::now() < until {
+        assert_eq!(hold(&*other, "feed", "b", HOUR).await, None);
+        time::sleep(Duration::from_millis(50)).await;
+    }
+    // Less time than is left is what counts.
+    assert_eq!(hold(&*store, "feed", "a", Duration::from_millis(100)).await, Some(first));
+    eventually("it runs out", async || hold(&*other, "feed", "b", HOUR).await).await;
+}
+
+async fn fences_grow_whatever_became_of_those_before(make: Make) {
+    let Some((_stores, store)) = one(make).await else { return };
+    let mut last = 0;
+    for (n, key) in ["a", "b", "a", "c", "b"].into_iter().enumerate() {
+        let ttl = if n % 2 == 0 { HOUR } else { Duration::from_millis(1) };
+        let taken = async || hold(&*store, key, &format!("holder {n}"), ttl).await;
+        let fence = eventually("it can be taken", taken).await;
+        assert!(fence > last, "{fence} after {last}");
+        last = fence;
+        if n % 2 == 0 {
+            store.let_go(key, &format!("holder {n}")).await.unwrap();
+        }
+    }
+    // The same holder, with another hold.
+    let again = hold(&*store, "a", "holder 0", HOUR).await.unwrap();
+    assert!(again > last);
+}
+
+async fn of_many_that_want_a_lease_one_gets_it(make: Make) {
+    let Some((stores, store)) = one(make).await else { return };
+    let other = stores.open().await;
+    let holders: Vec<String> = (0..20).map(|n| format!("holder {n}")).collect();
+    let tries = holders.iter().enumerate().map(|(n, holder)| {
+        let store = if n % 2 == 0 { &store } else { &other };
+        hold(&**store, "feed", holder, HOUR)
+    });
+    let got = futures_util::future::join_all(tries).await;
+    assert_eq!(got.iter().flatten().count(), 1, "{got:?}");
+}
+
+async fn no_lease_is_granted_by_a_node_alone(make: Make) {
+    let Some((_stores, store)) = one(make).await else { return };
+    for holder in ["a", "b"] {
+        let error = store.hold("feed", holder, HOUR).await.unwrap_err();
+        assert!(matches!(error, StorageError::Unknown { .. }), "{error}");
+        assert!(store.let_go("feed", holder).await.is_err());
+    }
 }
 
 async fn a_ping_is_answered(make: Make) {

@@ -88,6 +88,9 @@ struct State {
     due: BTreeMap<Due, ChannelName>,
     last_due: u64,
     records: BTreeMap<(&'static str, String), StoredRecord>,
+    leases: HashMap<String, Lease, Hashing>,
+    /// The fence of the lease that was taken last.
+    last_fence: u64,
 }
 
 /// A moment, and a number that no other has.
@@ -118,6 +121,14 @@ struct Channel {
 struct Kept {
     entry: Entry,
     appended: Instant,
+}
+
+#[cfg_attr(test, derive(Clone))]
+#[derive(Debug)]
+struct Lease {
+    holder: String,
+    fence: u64,
+    expires: Instant,
 }
 
 #[cfg_attr(test, derive(Clone))]
@@ -352,6 +363,7 @@ impl Shared {
         let mut state = self.state.lock();
         state.sweep(&self.retention, now);
         state.records.retain(|_, record| record.expires > now);
+        state.leases.retain(|_, lease| lease.expires > now);
     }
 }
 
@@ -763,6 +775,32 @@ impl Records for MemoryBackend {
             .take(limit)
             .map(|((_, key), r)| Record { key: key.clone(), value: r.value.clone() })
             .collect())
+    }
+
+    async fn hold(&self, key: &str, holder: &str, ttl: Duration) -> Result<Option<u64>> {
+        let now = Instant::now();
+        let expires = now + ttl.min(AGE_MAX);
+        let state = &mut *self.shared.state.lock();
+        match state.leases.get_mut(key).filter(|lease| lease.expires > now) {
+            Some(lease) if lease.holder != holder => return Ok(None),
+            Some(lease) => {
+                lease.expires = expires;
+                return Ok(Some(lease.fence));
+            }
+            None => {}
+        }
+        state.last_fence += 1;
+        let fence = state.last_fence;
+        state.leases.insert(key.to_owned(), Lease { holder: holder.to_owned(), fence, expires });
+        Ok(Some(fence))
+    }
+
+    async fn let_go(&self, key: &str, holder: &str) -> Result<()> {
+        let mut state = self.shared.state.lock();
+        if state.leases.get(key).is_some_and(|lease| lease.holder == holder) {
+            state.leases.remove(key);
+        }
+        Ok(())
     }
 }
 

@@ -316,6 +316,7 @@ impl Primary for RedisBackend {
             Place::Channel(channel) => primaries.area_of_slot(slot_of_channel(channel)),
             Place::Jobs => primaries.area_of_slot(slot_of("jobs")),
             Place::Records(kind) => primaries.area_of_slot(slot_of(kind.as_str())),
+            Place::Leases => primaries.area_of_slot(slot_of("lease")),
         }
     }
 

@@ -1,5 +1,5 @@
 //! The records role. The records of a kind share three keys, so that each call is one script and a
-//! list needs no scan.
+//! list needs no scan. Leases are kept as records of a kind of their own, with the last fence beside them.
 
 use std::time::Duration;
 
@@ -20,17 +20,35 @@ impl RedisBackend {
         kind: RecordKind,
         args: Vec<Value>,
     ) -> Result<R> {
-        let values = format!("{}:r:{{{}}}", self.keys.prefix, kind.as_str());
-        let keys = vec![values.clone(), format!("{values}:keys"), format!("{values}:due")];
+        script.run(&self.commands, op, self.command_timeout, self.record_keys(kind.as_str()), args).await
+    }
+
+    async fn run_on_leases<R: FromValue>(
+        &self,
+        script: &Script,
+        op: &'static str,
+        args: Vec<Value>,
+    ) -> Result<R> {
+        let mut keys = self.record_keys("lease");
+        keys.push(format!("{}:fence", keys[0]));
         script.run(&self.commands, op, self.command_timeout, keys, args).await
     }
+
+    fn record_keys(&self, kind: &str) -> Vec<String> {
+        let values = format!("{}:r:{{{kind}}}", self.keys.prefix);
+        vec![values.clone(), format!("{values}:keys"), format!("{values}:due")]
+    }
+}
+
+fn milliseconds(ttl: Duration) -> Value {
+    let ttl_ms = u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX).clamp(1, EXACT_MAX / 4);
+    Value::from(ttl_ms.to_string())
 }
 
 #[async_trait]
 impl Records for RedisBackend {
     async fn put(&self, kind: RecordKind, key: &str, value: Bytes, ttl: Duration) -> Result<()> {
-        let ttl_ms = u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX).clamp(1, EXACT_MAX / 4);
-        let args = vec![Value::from(key), Value::Bytes(value), Value::from(ttl_ms.to_string())];
+        let args = vec![Value::from(key), Value::Bytes(value), milliseconds(ttl)];
         self.run_on_kind::<u64>(&scripts::PUT, "put", kind, args).await.map(|_| ())
     }
 
@@ -59,5 +77,16 @@ impl Records for RedisBackend {
             _ => Err(corrupt(kind.as_str(), "list is cut short")),
         });
         records.collect()
+    }
+
+    async fn hold(&self, key: &str, holder: &str, ttl: Duration) -> Result<Option<u64>> {
+        let args = vec![Value::from(key), Value::from(holder), milliseconds(ttl)];
+        let fence: u64 = self.run_on_leases(&scripts::HOLD, "hold", args).await?;
+        Ok(Some(fence).filter(|fence| *fence > 0))
+    }
+
+    async fn let_go(&self, key: &str, holder: &str) -> Result<()> {
+        let args = vec![Value::from(key), Value::from(holder)];
+        self.run_on_leases::<u64>(&scripts::LET_GO, "let_go", args).await.map(|_| ())
     }
 }

@@ -583,6 +583,51 @@ return 1
     ])
 });
 
+/// KEYS as for [`PUT`], and the last fence. ARGV key, holder, time to live in ms. Answers the fence, or 0
+/// where somebody else holds it. Fences are no less than the time, so that they grow also where the last one
+/// was lost.
+pub(super) static HOLD: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(&[
+        NOW,
+        PRUNE,
+        "
+local ttl, fence, holder = tonumber(ARGV[3]), nil, nil
+local held = live(redis.call('HGET', values, ARGV[1]))
+if held then
+  fence, holder = string.match(held, '^(%d+) (.*)$')
+  if holder ~= ARGV[2] then return '0' end
+else
+  fence = whole(math.max(now, tonumber(redis.call('GET', KEYS[4]) or 0) + 1))
+  redis.call('SET', KEYS[4], fence, 'PX', '2592000000')
+end
+redis.call('HSET', values, ARGV[1], whole(now + ttl) .. ' ' .. fence .. ' ' .. ARGV[2])
+redis.call('ZADD', names, 0, ARGV[1])
+redis.call('ZADD', due, whole(now + ttl), ARGV[1])
+for i = 1, 3 do
+  if redis.call('PTTL', KEYS[i]) < ttl then redis.call('PEXPIRE', KEYS[i], whole(ttl)) end
+end
+return fence
+",
+    ])
+});
+
+/// KEYS as for [`HOLD`]. ARGV key, holder.
+pub(super) static LET_GO: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(&[
+        NOW,
+        PRUNE,
+        "
+local held = live(redis.call('HGET', values, ARGV[1]))
+if held and string.match(held, '^%d+ (.*)$') == ARGV[2] then
+  redis.call('HDEL', values, ARGV[1])
+  redis.call('ZREM', names, ARGV[1])
+  redis.call('ZREM', due, ARGV[1])
+end
+return 1
+",
+    ])
+});
+
 /// KEYS as for [`PUT`]. ARGV key. Answers the value, or nil.
 pub(super) static GET: LazyLock<Script> =
     LazyLock::new(|| Script::new(&[NOW, PRUNE, "return live(redis.call('HGET', values, ARGV[1])) or false"]));

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use super::rejoin::SET_ASIDE_AFTER;
 use super::{Core, Switching};
 use crate::storage::primary::{Area, Place};
-use crate::storage::{Record, RecordKind, Records, Result};
+use crate::storage::{Record, RecordKind, Records, Result, StorageError};
 use crate::support::backoff::STORAGE_RETRY;
 use crate::support::counter::Counter;
 
@@ -240,6 +240,20 @@ impl Records for Switching {
             // What this node wrote or heard of; others may have more.
             None => core.memory.list(kind, after, limit).await,
         }
+    }
+
+    // Nothing of leases is kept here: what a node granted itself, another one might have as well.
+    async fn hold(&self, key: &str, holder: &str, ttl: Duration) -> Result<Option<u64>> {
+        let core = &self.core;
+        let granted =
+            core.ask(core.primary.area_of(Place::Leases), core.primary.hold(key, holder, ttl)).await;
+        granted.unwrap_or(Err(StorageError::Unknown { op: "hold" }))
+    }
+
+    async fn let_go(&self, key: &str, holder: &str) -> Result<()> {
+        let core = &self.core;
+        let done = core.ask(core.primary.area_of(Place::Leases), core.primary.let_go(key, holder)).await;
+        done.unwrap_or(Err(StorageError::Unknown { op: "let_go" }))
     }
 }
 

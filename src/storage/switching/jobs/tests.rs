@@ -92,7 +92,7 @@ impl Primary for Fake {
     fn area_of(&self, place: Place<'_>) -> Area {
         match place {
             Place::Channel(_) => Area::new(self.channels_in.load(Ordering::Relaxed)),
-            Place::Jobs | Place::Records(_) => Area::ONLY,
+            Place::Jobs | Place::Records(_) | Place::Leases => Area::ONLY,
         }
     }
 
@@ -207,6 +207,14 @@ impl Records for Fake {
 
     async fn list(&self, kind: RecordKind, after: Option<&str>, limit: usize) -> Result<Vec<Record>> {
         self.answer(self.kept.list(kind, after, limit)).await
+    }
+
+    async fn hold(&self, key: &str, holder: &str, ttl: Duration) -> Result<Option<u64>> {
+        self.answer(self.kept.hold(key, holder, ttl)).await
+    }
+
+    async fn let_go(&self, key: &str, holder: &str) -> Result<()> {
+        self.answer(self.kept.let_go(key, holder)).await
     }
 }
 

@@ -344,6 +344,16 @@ impl Records for ModelRedis {
         self.call("list", false, move |state, _| now(state.data.memory.list(kind, after.as_deref(), limit)))
             .await?
     }
+
+    async fn hold(&self, key: &str, holder: &str, ttl: Duration) -> Result<Option<u64>> {
+        let (key, holder) = (key.to_owned(), holder.to_owned());
+        self.call("hold", true, move |state, _| now(state.data.memory.hold(&key, &holder, ttl))).await?
+    }
+
+    async fn let_go(&self, key: &str, holder: &str) -> Result<()> {
+        let (key, holder) = (key.to_owned(), holder.to_owned());
+        self.call("let_go", true, move |state, _| now(state.data.memory.let_go(&key, &holder))).await?
+    }
 }
 
 /// Jobs are not part of what is simulated.
