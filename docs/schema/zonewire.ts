@@ -4,12 +4,12 @@
 /**
  * A message from the gateway. Field order is part of the snapshot in `tests/fixtures/protocol`.
  */
-export type ServerMessage = { "type": "connection_established" } & ConnectionEstablished | { "type": "connection" } & Connection | { "type": "subscribed" } & Subscribed | { "type": "caught_up" } & CaughtUp | { "type": "unsubscribed" } & Unsubscribed | { "type": "resync" } & Resync | { "type": "snapshot_end" } & SnapshotEnd | { "type": "heartbeat" } & Heartbeat | { "type": "heartbeat_ack" } & Answer | { "type": "pong" } & Answer | { "type": "backend_state" } & BackendStateMessage | { "type": "error" } & ErrorMessage | { "type": "closing" } & Closing | { "type": "authenticated" } & Authenticated | { "type": "token_expiring" } & TokenExpiring | Entry;
+export type ServerMessage = { "type": "connection_established" } & ConnectionEstablished | { "type": "connection" } & Connection | { "type": "subscribed" } & Subscribed | { "type": "caught_up" } & CaughtUp | { "type": "unsubscribed" } & Unsubscribed | { "type": "resync" } & Resync | { "type": "snapshot_end" } & SnapshotEnd | { "type": "heartbeat" } & Heartbeat | { "type": "heartbeat_ack" } & Answer | { "type": "pong" } & Answer | { "type": "backend_state" } & BackendStateMessage | { "type": "error" } & ErrorMessage | { "type": "closing" } & Closing | { "type": "authenticated" } & Authenticated | { "type": "token_expiring" } & TokenExpiring | { "type": "published" } & Published | Entry;
 
 /**
  * A message from a client. Unknown fields are ignored.
  */
-export type ClientMessage = { "type": "subscribe" } & Subscribe | { "type": "unsubscribe" } & Unsubscribe | { "type": "heartbeat" } & Bare | { "type": "heartbeat_ack" } & Bare | { "type": "ping" } & Bare | { "type": "auth" } & Auth;
+export type ClientMessage = { "type": "subscribe" } & Subscribe | { "type": "unsubscribe" } & Unsubscribe | { "type": "heartbeat" } & Bare | { "type": "heartbeat_ack" } & Bare | { "type": "ping" } & Bare | { "type": "auth" } & Auth | { "type": "publish" } & Publish;
 
 /**
  * First message of every connection that was not opened on an order.
@@ -341,6 +341,10 @@ temporary: boolean,
  */
 retry_after_ms?: number, 
 /**
+ * Of a `publish`, how many of its entries, from the front, are in the log.
+ */
+accepted?: number, 
+/**
  * What was wrong and what would be right, for people.
  */
 message: string, 
@@ -409,6 +413,27 @@ expires_at: string,
 timestamp: string, };
 
 /**
+ * All that was to be published is in the log.
+ */
+export type Published = { 
+/**
+ * The `id` of the request, when it had one.
+ */
+id?: RequestId, 
+/**
+ * The channel.
+ */
+channel: ChannelName, 
+/**
+ * How many entries.
+ */
+accepted: number, 
+/**
+ * When it was sent.
+ */
+timestamp: string, };
+
+/**
  * Whether the gateway asks who one is.
  */
 export type Authentication = "required" | "optional";
@@ -416,7 +441,7 @@ export type Authentication = "required" | "optional";
 /**
  * An entry of a channel. Others may be added: receivers count the offset of those that they do not know.
  */
-export type Entry = { "type": "price_update" } & PriceUpdate | { "type": "key_removed" } & KeyRemoved | { "type": "zone_removed" } & ZoneRemoved | { "type": "routing" } & OrderUpdate | { "type": "building" } & OrderUpdate | { "type": "submitted" } & OrderUpdate | { "type": "confirmed" } & OrderUpdate | { "type": "failed" } & OrderFailed | { "type": "skipped" } & Skipped;
+export type Entry = { "type": "price_update" } & PriceUpdate | { "type": "key_removed" } & KeyRemoved | { "type": "zone_removed" } & ZoneRemoved | { "type": "routing" } & OrderUpdate | { "type": "building" } & OrderUpdate | { "type": "submitted" } & OrderUpdate | { "type": "confirmed" } & OrderUpdate | { "type": "failed" } & OrderFailed | { "type": "ticker" } & TickerEvent | { "type": "trade" } & TradeEvent | { "type": "orderbook" } & OrderbookEvent | { "type": "candle" } & CandleEvent | { "type": "exchange:connected" } & ExchangeEvent | { "type": "exchange:disconnected" } & ExchangeEvent | { "type": "exchange:reconnecting" } & ExchangeEvent | { "type": "exchange:error" } & ExchangeEvent | { "type": "skipped" } & Skipped;
 
 /**
  * A request for the entries of channels. Names are as the client wrote them: each is judged on its own.
@@ -457,6 +482,28 @@ id?: RequestId,
  * Names of channels.
  */
 channels: Array<string>, };
+
+/**
+ * Entries to be published to a channel. They are read as over HTTP.
+ */
+export type Publish = { 
+/**
+ * Comes back in the answer.
+ */
+id?: RequestId, 
+/**
+ * The name of a zone's channel, or of one of events.
+ */
+channel: string, 
+/**
+ * Prices, or events; `events` is as good a name for them.
+ */
+entries: Array<RawEntry>, };
+
+/**
+ * A price or an event as its publisher wrote it: an object.
+ */
+export type RawEntry = Record<string, unknown>;
 
 /**
  * A request for nothing but an answer.
@@ -547,7 +594,7 @@ export type Scope = "all" | "some";
 /**
  * Why something that a client asked for was not done.
  */
-export type ErrorCode = "invalid_json" | "invalid_message" | "unknown_type" | "invalid_channel" | "not_subscribed" | "superseded" | "invalid_position" | "too_many_subscriptions" | "too_many_zones" | "too_many_orders" | "storage_unavailable" | "invalid_token" | "keys_awaited" | "forbidden";
+export type ErrorCode = "invalid_json" | "invalid_message" | "unknown_type" | "invalid_channel" | "not_subscribed" | "superseded" | "invalid_position" | "too_many_subscriptions" | "too_many_zones" | "too_many_orders" | "too_many_views" | "invalid_entry" | "too_many_keys" | "not_published" | "storage_unavailable" | "invalid_token" | "keys_awaited" | "forbidden";
 
 /**
  * Why the gateway ended a subscription by itself.
@@ -563,7 +610,7 @@ export type CloseCode = "normal" | "protocol_error" | "unsupported_data" | "abno
 /**
  * What was wrong with a request. Stable: clients may match on it.
  */
-export type ProblemCode = "invalid_json" | "invalid_utf8" | "broken_body" | "invalid_name" | "invalid_position" | "invalid_order_id" | "invalid_idempotency_key" | "invalid_status" | "invalid_limit" | "invalid_query" | "invalid_header" | "invalid_host" | "invalid_target" | "invalid_websocket_key" | "not_upgradable" | "unauthorized" | "origin_not_allowed" | "forbidden" | "not_found" | "unknown_order" | "unknown_dead_letter" | "unknown_key" | "unknown_zone" | "unknown_connection" | "no_gateway" | "method_not_allowed" | "body_timeout" | "idempotency_conflict" | "too_late" | "already_ended" | "has_job" | "no_job" | "may_be_submitted" | "lease_lost" | "cancelled" | "not_external" | "foreign_epoch" | "body_too_large" | "line_too_large" | "price_too_large" | "update_too_large" | "unsupported_media_type" | "unsupported_content_encoding" | "unknown_host" | "invalid_order" | "invalid_update" | "invalid_request" | "invalid_price" | "invalid_key" | "reserved_field" | "duplicate_field" | "invalid_timestamp" | "too_many_zones" | "too_many_keys" | "upgrade_required" | "unsupported_version" | "too_many_connections_from_address" | "connecting_too_often" | "internal" | "corrupt" | "not_implemented" | "storage_unavailable" | "busy" | "shutting_down" | "too_many_connections" | "queue_full" | "storage_degraded" | "unknown_while_degraded" | "no_worker" | "keys_awaited";
+export type ProblemCode = "invalid_json" | "invalid_utf8" | "broken_body" | "invalid_name" | "invalid_position" | "invalid_order_id" | "invalid_idempotency_key" | "invalid_status" | "invalid_limit" | "invalid_query" | "invalid_header" | "invalid_host" | "invalid_target" | "invalid_websocket_key" | "not_upgradable" | "unauthorized" | "origin_not_allowed" | "forbidden" | "not_found" | "unknown_order" | "unknown_dead_letter" | "unknown_event_type" | "unknown_key" | "unknown_zone" | "unknown_connection" | "no_gateway" | "method_not_allowed" | "body_timeout" | "idempotency_conflict" | "too_late" | "already_ended" | "has_job" | "no_job" | "may_be_submitted" | "lease_lost" | "cancelled" | "not_external" | "foreign_epoch" | "body_too_large" | "line_too_large" | "price_too_large" | "event_too_large" | "update_too_large" | "unsupported_media_type" | "unsupported_content_encoding" | "unknown_host" | "invalid_order" | "invalid_update" | "invalid_request" | "invalid_price" | "invalid_event" | "invalid_key" | "reserved_field" | "duplicate_field" | "invalid_timestamp" | "too_many_zones" | "too_many_keys" | "upgrade_required" | "unsupported_version" | "too_many_connections_from_address" | "connecting_too_often" | "internal" | "corrupt" | "not_implemented" | "storage_unavailable" | "busy" | "shutting_down" | "too_many_connections" | "queue_full" | "storage_degraded" | "unknown_while_degraded" | "no_worker" | "keys_awaited";
 
 /**
  * A refused request: what was wrong, and what would be right. Where something else than a gateway has
@@ -1786,6 +1833,10 @@ conflated: number,
  */
 dropped_by_reason: DroppedMessages, 
 /**
+ * Entries that clients published over their WebSockets.
+ */
+published: number, 
+/**
  * Pages of the log that clients who catch up were given.
  */
 replays: number, 
@@ -1859,6 +1910,14 @@ export type ChannelsView = {
  * Channels in use.
  */
 active: number, 
+/**
+ * Views of events that somebody follows.
+ */
+views: number, 
+/**
+ * Types of events of which somebody follows all, or a view.
+ */
+followed_events: number, 
 /**
  * Entries that the log took.
  */
@@ -2207,7 +2266,19 @@ price_requests_refused: number,
 /**
  * Prices accepted over HTTP.
  */
-prices_accepted: number, };
+prices_accepted: number, 
+/**
+ * Requests that post events.
+ */
+event_requests: number, 
+/**
+ * Those with a fault.
+ */
+event_requests_refused: number, 
+/**
+ * Events accepted over HTTP.
+ */
+events_accepted: number, };
 
 /**
  * A state that the storage was in, or is, from when it went over into it, and what it cost meanwhile.
@@ -2743,3 +2814,382 @@ kind?: string,
  * Nothing follows it.
  */
 terminal?: boolean, };
+
+/**
+ * A ticker.
+ */
+export type TickerEvent = { 
+/**
+ * The channel: that of the type, or the view of it that was subscribed to.
+ */
+channel: ChannelName, 
+/**
+ * Its place in the log; counts from 1 in each epoch. Of a view those of others are left out.
+ */
+offset: number, 
+/**
+ * Names it for good, in every epoch and on every gateway.
+ */
+id: string, 
+/**
+ * Its own time, to the millisecond.
+ */
+timestamp: string, 
+/**
+ * It comes after its time.
+ */
+late?: boolean, 
+/**
+ * Entries of its gateway before it are gone.
+ */
+missedBefore?: boolean, 
+/**
+ * It is the latest one of its key, sent because a client begins.
+ */
+snapshot?: boolean, 
+/**
+ * What its publisher gave.
+ */
+data: Ticker, };
+
+/**
+ * A trade.
+ */
+export type TradeEvent = { 
+/**
+ * The channel: that of the type, or the view of it that was subscribed to.
+ */
+channel: ChannelName, 
+/**
+ * Its place in the log; counts from 1 in each epoch. Of a view those of others are left out.
+ */
+offset: number, 
+/**
+ * Names it for good, in every epoch and on every gateway.
+ */
+id: string, 
+/**
+ * Its own time, to the millisecond.
+ */
+timestamp: string, 
+/**
+ * It comes after its time.
+ */
+late?: boolean, 
+/**
+ * Entries of its gateway before it are gone.
+ */
+missedBefore?: boolean, 
+/**
+ * It is the latest one of its key, sent because a client begins.
+ */
+snapshot?: boolean, 
+/**
+ * What its publisher gave.
+ */
+data: Trade, };
+
+/**
+ * A book, or what has changed in one.
+ */
+export type OrderbookEvent = { 
+/**
+ * The channel: that of the type, or the view of it that was subscribed to.
+ */
+channel: ChannelName, 
+/**
+ * Its place in the log; counts from 1 in each epoch. Of a view those of others are left out.
+ */
+offset: number, 
+/**
+ * Names it for good, in every epoch and on every gateway.
+ */
+id: string, 
+/**
+ * Its own time, to the millisecond.
+ */
+timestamp: string, 
+/**
+ * It comes after its time.
+ */
+late?: boolean, 
+/**
+ * Entries of its gateway before it are gone.
+ */
+missedBefore?: boolean, 
+/**
+ * It is the latest one of its key, sent because a client begins.
+ */
+snapshot?: boolean, 
+/**
+ * What its publisher gave.
+ */
+data: Orderbook, };
+
+/**
+ * A candle.
+ */
+export type CandleEvent = { 
+/**
+ * The channel: that of the type, or the view of it that was subscribed to.
+ */
+channel: ChannelName, 
+/**
+ * Its place in the log; counts from 1 in each epoch. Of a view those of others are left out.
+ */
+offset: number, 
+/**
+ * Names it for good, in every epoch and on every gateway.
+ */
+id: string, 
+/**
+ * Its own time, to the millisecond.
+ */
+timestamp: string, 
+/**
+ * It comes after its time.
+ */
+late?: boolean, 
+/**
+ * Entries of its gateway before it are gone.
+ */
+missedBefore?: boolean, 
+/**
+ * It is the latest one of its key, sent because a client begins.
+ */
+snapshot?: boolean, 
+/**
+ * What its publisher gave.
+ */
+data: Candle, };
+
+/**
+ * How an exchange is reached.
+ */
+export type ExchangeEvent = { 
+/**
+ * The channel: that of the type, or the view of it that was subscribed to.
+ */
+channel: ChannelName, 
+/**
+ * Its place in the log; counts from 1 in each epoch. Of a view those of others are left out.
+ */
+offset: number, 
+/**
+ * Names it for good, in every epoch and on every gateway.
+ */
+id: string, 
+/**
+ * Its own time, to the millisecond.
+ */
+timestamp: string, 
+/**
+ * It comes after its time.
+ */
+late?: boolean, 
+/**
+ * Entries of its gateway before it are gone.
+ */
+missedBefore?: boolean, 
+/**
+ * It is the latest one of its key, sent because a client begins.
+ */
+snapshot?: boolean, 
+/**
+ * What its publisher gave.
+ */
+data: Exchange, };
+
+/**
+ * A decimal as its publisher wrote it: a number, or a text that is one.
+ */
+export type Digits = number | string;
+
+/**
+ * What a ticker says: a `price`, or a `bid` and an `ask`.
+ */
+export type Ticker = { 
+/**
+ * The exchange.
+ */
+exchange: string, 
+/**
+ * The symbol, such as `BTC-USDT`.
+ */
+symbol: string, 
+/**
+ * The last price.
+ */
+price?: Digits, 
+/**
+ * The best bid.
+ */
+bid?: Digits, 
+/**
+ * The best ask.
+ */
+ask?: Digits, 
+/**
+ * How much is bid there.
+ */
+bidSize?: Digits, 
+/**
+ * How much is asked there.
+ */
+askSize?: Digits, 
+/**
+ * The first price of the day.
+ */
+open?: Digits, 
+/**
+ * The highest.
+ */
+high?: Digits, 
+/**
+ * The lowest.
+ */
+low?: Digits, 
+/**
+ * How much was traded.
+ */
+volume?: Digits, 
+/**
+ * For how much.
+ */
+quoteVolume?: Digits, };
+
+/**
+ * What a trade says.
+ */
+export type Trade = { 
+/**
+ * The exchange.
+ */
+exchange: string, 
+/**
+ * The symbol, such as `BTC-USDT`.
+ */
+symbol: string, 
+/**
+ * The price.
+ */
+price: Digits, 
+/**
+ * How much.
+ */
+size: Digits, 
+/**
+ * What the exchange calls it.
+ */
+tradeId?: Digits, 
+/**
+ * `buy` or `sell`: the taker's.
+ */
+side?: string, };
+
+/**
+ * A whole book, or what has changed in it: a size of 0 takes a level away.
+ */
+export type Orderbook = { 
+/**
+ * The exchange.
+ */
+exchange: string, 
+/**
+ * The symbol, such as `BTC-USDT`.
+ */
+symbol: string, 
+/**
+ * `snapshot` or `delta`.
+ */
+kind: string, 
+/**
+ * Price and size of each level.
+ */
+bids: Array<[Digits, Digits]>, 
+/**
+ * Price and size of each level.
+ */
+asks: Array<[Digits, Digits]>, 
+/**
+ * Counts the changes of the book.
+ */
+sequence: number, 
+/**
+ * Of a delta, the `sequence` that it follows on.
+ */
+previousSequence?: number, };
+
+/**
+ * What a candle says.
+ */
+export type Candle = { 
+/**
+ * The exchange.
+ */
+exchange: string, 
+/**
+ * The symbol, such as `BTC-USDT`.
+ */
+symbol: string, 
+/**
+ * How long it is, such as `1m`.
+ */
+interval: string, 
+/**
+ * When it begins.
+ */
+openTime: Digits, 
+/**
+ * The first price.
+ */
+open: Digits, 
+/**
+ * The highest.
+ */
+high: Digits, 
+/**
+ * The lowest.
+ */
+low: Digits, 
+/**
+ * The last price.
+ */
+close: Digits, 
+/**
+ * How much was traded.
+ */
+volume: Digits, 
+/**
+ * Nothing more is expected.
+ */
+closed: boolean, 
+/**
+ * It takes the place of one that was closed.
+ */
+correction?: boolean, };
+
+/**
+ * How an exchange is reached.
+ */
+export type Exchange = { 
+/**
+ * The exchange.
+ */
+exchange: string, 
+/**
+ * Why, for people.
+ */
+reason?: string, 
+/**
+ * Of `exchange:reconnecting`, which try it is.
+ */
+attempt?: number, 
+/**
+ * Of `exchange:reconnecting`, in how many milliseconds.
+ */
+delayMs?: number, 
+/**
+ * Of `exchange:error`, what sort of error.
+ */
+code?: string, };

@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -19,7 +19,8 @@ use super::live::{self, Delivery, Live, LiveBatch, Moved};
 use super::merge::{Merge, Offered};
 use super::pages::Pages;
 use super::unborn::{to_be_born, unborn};
-use super::watched::WatchedOrders;
+use super::views::Views;
+use super::watched::{FollowedEvents, WatchedOrders};
 use crate::model::{
     ChannelName, ChannelPolicy, DraftEntry, Entry, EntryId, Epoch, Lane, NodeId, Position, WhyUnknown,
     new_epoch,
@@ -48,8 +49,16 @@ const COMMANDS_PER_TURN: usize = 256;
 #[derive(Debug)]
 pub(super) enum Command {
     Publish(Request),
-    Join { shard: usize, answer: oneshot::Sender<Result<Position, JoinError>> },
-    Leave { shard: usize },
+    /// The channel itself, or a view of it.
+    Join {
+        channel: ChannelName,
+        shard: usize,
+        answer: oneshot::Sender<Result<Position, JoinError>>,
+    },
+    Leave {
+        channel: ChannelName,
+        shard: usize,
+    },
 }
 
 /// Drafts that wait for the storage, in the order in which they were accepted for it.
@@ -101,6 +110,9 @@ pub(super) struct Common {
     /// No sequence of this node is given twice, also when a channel is let go and taken up again.
     pub(super) seq_floor: AtomicU64,
     pub(super) orders: Arc<WatchedOrders>,
+    pub(super) events: FollowedEvents,
+    /// How many views of channels somebody on this node follows.
+    pub(super) views: AtomicUsize,
     /// Of how many channels it was not told that they hold entries which cannot be shown.
     pub(super) unknown_told: Mutex<Seldom>,
     pub(super) stop: CancellationToken,
@@ -142,6 +154,10 @@ pub(super) struct Actor {
     /// Entries up to this offset are delivered after their time.
     late_to: u64,
     joined: Vec<bool>,
+    views: Views,
+    /// What was passed on last, and since where nothing was left out.
+    passed: u64,
+    whole_from: u64,
     /// By shard, from the first message on: what bounds those that are on their way to it.
     credits: Vec<Option<Arc<Semaphore>>>,
     suspect: bool,
@@ -185,6 +201,9 @@ impl Actor {
             followed: false,
             merge: None,
             late_to: 0,
+            views: Views::default(),
+            passed: 0,
+            whole_from: 1,
             suspect: false,
             repair_failures: 0,
             repair_at: now,
@@ -240,7 +259,7 @@ impl Actor {
     }
 
     fn idle_at(&self) -> Option<Instant> {
-        let nobody = !self.joined.contains(&true) && self.waiting.is_empty();
+        let nobody = !self.is_followed() && self.waiting.is_empty();
         // A name that was only asked for is let go soon, so that asking for many costs little.
         let is_lasting = self.published && self.policy.lingers;
         let linger =
@@ -269,28 +288,52 @@ impl Actor {
                 self.published = true;
                 self.waiting.push_back(request);
             }
-            Command::Join { shard, answer } => {
-                let joined = self.join(shard).await;
+            Command::Join { channel, shard, answer } => {
+                let joined = self.join(&channel, shard).await;
                 if answer.send(joined).is_err() {
                     debug!(channel = %self.channel, shard, "the shard no longer waits for its join");
                 }
             }
-            Command::Leave { shard } => {
-                self.joined[shard] = false;
-                if !self.joined.contains(&true) {
-                    self.common.orders.set(&self.channel, false);
+            Command::Leave { channel, shard } => {
+                if channel == self.channel {
+                    self.joined[shard] = false;
+                } else if self.views.leave(&channel, shard) {
+                    self.common.views.fetch_sub(1, Ordering::Relaxed);
+                }
+                if !self.is_followed() {
+                    self.tell_of_followers(false);
                 }
             }
         }
     }
 
+    /// Whether a shard follows it, or a view of it.
+    fn is_followed(&self) -> bool {
+        self.joined.contains(&true) || !self.views.is_empty()
+    }
+
+    fn tell_of_followers(&self, are_there: bool) {
+        self.common.orders.set(&self.channel, are_there);
+        self.common.events.set(&self.channel, are_there);
+    }
+
     /// After this, the shard gets all entries after the position that is answered.
-    async fn join(&mut self, shard: usize) -> Result<Position, JoinError> {
-        let position = self.follow().await.map_err(JoinError::Unavailable)?;
-        if !self.joined.contains(&true) {
-            self.common.orders.set(&self.channel, true);
+    async fn join(&mut self, channel: &ChannelName, shard: usize) -> Result<Position, JoinError> {
+        let is_new_view = *channel != self.channel && !self.views.holds(channel);
+        let views_max = self.common.config.views_max;
+        if is_new_view && self.common.views.load(Ordering::Relaxed) >= views_max {
+            return Err(JoinError::TooManyChannels(views_max));
         }
-        self.joined[shard] = true;
+        let position = self.follow().await.map_err(JoinError::Unavailable)?;
+        if !self.is_followed() {
+            self.tell_of_followers(true);
+        }
+        if *channel == self.channel {
+            self.joined[shard] = true;
+        } else {
+            self.common.views.fetch_add(usize::from(is_new_view), Ordering::Relaxed);
+            self.views.join(channel, shard, self.joined.len(), position.offset);
+        }
         Ok(position)
     }
 
@@ -305,6 +348,7 @@ impl Actor {
                 }
                 None => Merge::unborn(self.mint()),
             });
+            self.passed_all_to(self.merge.as_ref().map_or(0, Merge::delivered));
         }
         let merge = self.merge.as_ref().expect("set just above");
         Ok(merge.position())
@@ -607,8 +651,13 @@ impl Actor {
             if page.first > after.offset + 1 && ready.is_empty() {
                 // Where nothing follows, no later entry would show subscribers that these are missing.
                 let offset = merge.delivered();
-                let skipped = Live::Skipped { channel: self.channel.clone(), epoch: after.epoch, offset };
-                self.tell_shards(&skipped, Instant::now()).await;
+                let epoch = after.epoch;
+                let skipped = |channel: &ChannelName| Live::Skipped {
+                    channel: channel.clone(),
+                    epoch: epoch.clone(),
+                    offset,
+                };
+                self.tell_all(&epoch, offset, skipped).await;
             }
             self.deliver(&ready).await;
             match page.next {
@@ -627,14 +676,23 @@ impl Actor {
         debug!(channel = %self.channel, %from, %to, whole, "the log goes on in another life");
         self.common.stats.epoch_changes.add(1);
         self.common.pages.forget(&self.channel);
-        self.common.orders.set(&self.channel, self.joined.contains(&true));
         *merge = match to_be_born(&to.epoch) {
             Some(epoch) => Merge::unborn(epoch),
             None => Merge::after(to.epoch.clone(), to.offset),
         };
         self.late_to = seam.late_to;
-        let moved = Live::Moved(Arc::new(Moved { channel: self.channel.clone(), from, seam }));
-        self.tell_shards(&moved, Instant::now()).await;
+        self.tell_of_followers(self.is_followed());
+        let offset = seam.to.offset;
+        let moved = |channel: &ChannelName| {
+            let (channel, from, seam) = (channel.clone(), from.clone(), seam.clone());
+            Live::Moved(Arc::new(Moved { channel, from, seam }))
+        };
+        self.tell_all(&from.epoch, offset, moved).await;
+    }
+
+    /// What follows on this offset is passed on; what came before is settled.
+    fn passed_all_to(&mut self, offset: u64) {
+        (self.passed, self.whole_from) = (offset, offset + 1);
     }
 
     /// Counts entries that this build cannot show, each once, and says so once for the channel.
@@ -663,40 +721,64 @@ impl Actor {
 
     async fn deliver(&mut self, entries: &[Entry]) {
         let since = Instant::now();
-        for batch in &self.encode(entries) {
-            self.tell_shards(batch, since).await;
+        for (view, batch) in self.encode(entries) {
+            self.tell_shards(view.as_deref(), &batch, since).await;
         }
     }
 
     /// What the shards are told of entries; nothing where none of them has joined.
-    fn encode(&mut self, entries: &[Entry]) -> Vec<Live> {
+    fn encode(&mut self, entries: &[Entry]) -> Vec<(Option<Arc<str>>, Live)> {
         self.note_unknown(entries);
         let (Some(merge), false) = (&self.merge, entries.is_empty()) else { return Vec::new() };
-        if !self.joined.contains(&true) {
-            return Vec::new();
+        let (is_followed, is_joined) = (self.is_followed(), self.joined.contains(&true));
+        if is_followed {
+            self.common.stats.entries_delivered.add(entries.len() as u64);
         }
-        self.common.stats.entries_delivered.add(entries.len() as u64);
+        let (epoch, lane, mut told) = (merge.epoch(), self.lane, Vec::new());
         // Skipped entries leave a hole between two runs; each batch is contiguous.
         let is_late = |entry: &Entry| entry.offset <= self.late_to || entry.draft.marks.late;
         let runs = entries.chunk_by(|a, b| a.offset + 1 == b.offset && is_late(a) == is_late(b));
-        runs.flat_map(|run| run.chunks(self.common.config.append_batch_entries))
-            .map(|run| {
-                let is_late = run.first().is_some_and(is_late);
-                Live::Batch(Arc::new(LiveBatch::encode(
-                    &self.channel,
-                    merge.epoch(),
-                    self.lane,
-                    is_late,
-                    run,
-                )))
-            })
-            .collect()
+        for run in runs.flat_map(|run| run.chunks(self.common.config.append_batch_entries)) {
+            let (Some(first), Some(last)) = (run.first(), run.last()) else { continue };
+            if first.offset != self.passed + 1 {
+                self.whole_from = first.offset;
+            }
+            self.passed = last.offset;
+            if is_joined {
+                let batch = LiveBatch::encode(&self.channel, epoch, lane, is_late(first), run);
+                told.push((None, Live::Batch(Arc::new(batch))));
+            }
+            let of_views = self.views.encode(epoch, lane, is_late(first), run, self.whole_from);
+            told.extend(of_views.into_iter().map(|(view, batch)| (Some(view), batch)));
+        }
+        told
     }
 
-    async fn tell_shards(&mut self, message: &Live, since: Instant) {
-        for (shard, joined) in self.joined.iter_mut().enumerate() {
+    /// Tells the shards that follow the channel, or a view of it, each by that name, behind all that was passed
+    /// on of this life; what follows on the offset comes next.
+    async fn tell_all(&mut self, epoch: &Epoch, offset: u64, message: impl Fn(&ChannelName) -> Live) {
+        let since = Instant::now();
+        for (view, batch) in self.views.catch_up(epoch, self.whole_from, self.passed) {
+            self.tell_shards(Some(&view), &batch, since).await;
+        }
+        self.passed_all_to(offset);
+        let own = message(&self.channel);
+        self.tell_shards(None, &own, since).await;
+        for (view, message) in self.views.tell_all(offset, message) {
+            self.tell_shards(Some(&view), &message, since).await;
+        }
+    }
+
+    /// Tells the shards that follow the channel, or this view of it.
+    async fn tell_shards(&mut self, view: Option<&str>, message: &Live, since: Instant) {
+        let shards = match view {
+            None => Some((&mut *self.joined, &mut *self.credits)),
+            Some(view) => self.views.shards(view),
+        };
+        let Some((joined, credits)) = shards else { return };
+        for (shard, joined) in joined.iter_mut().enumerate() {
             if *joined {
-                let credits = self.credits[shard].get_or_insert_with(live::credits);
+                let credits = credits[shard].get_or_insert_with(live::credits);
                 *joined = Delivery::send(&self.common.shards[shard], credits, message.clone(), since).await;
             }
         }

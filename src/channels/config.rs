@@ -22,8 +22,11 @@ pub struct ChannelsConfig {
     /// Past it readers who come back get pages of 16 KiB. A 16th of the memory, where that is less.
     /// Default 134,217,728 (128 MiB).
     pub replay_bytes_max: usize,
-    /// Keys per zone that the latest price is kept of. Default 10,000.
+    /// Keys per zone, or of a type of events, that the latest entry is kept of. Default 10,000.
     pub keys_per_zone_max: usize,
+    /// Views of events (`event:ticker:binance:*`) that clients may follow at once, each counted once however
+    /// many follow it. Default 10,000.
+    pub views_max: usize,
     /// How far the time of a price may be ahead of the gateway's clock, in seconds; one further ahead is
     /// refused. Day-ahead prices need two days. Default 172,800.
     pub ahead_max_s: u64,
@@ -55,6 +58,7 @@ impl Default for ChannelsConfig {
             zones_max: 10_000,
             replay_bytes_max: 128 << 20,
             keys_per_zone_max: 10_000,
+            views_max: 10_000,
             ahead_max_s: 172_800,
             publish_queue_entries: 4_096,
             append_batch_entries: 50,
@@ -77,9 +81,10 @@ impl ChannelsConfig {
         ChannelPolicy::of(channel).lane.unwrap_or_else(configured)
     }
 
-    /// How far the time of a price in a channel may be ahead of the clock.
+    /// How far the time of what is published to a channel may be ahead of the clock.
     pub fn ahead_max(&self, channel: &ChannelName) -> Duration {
-        let zone: Option<Zone> = channel.subject().parse().ok();
+        let is_zone = ChannelPolicy::of(channel).is_listed;
+        let zone: Option<Zone> = channel.subject().parse().ok().filter(|_| is_zone);
         let of_zone = zone.and_then(|zone| self.zone_ahead_max_s.get(&zone).copied());
         Duration::from_secs(of_zone.unwrap_or(self.ahead_max_s))
     }
@@ -90,6 +95,7 @@ impl ChannelsConfig {
         checks.at_least_1("zones_max", self.zones_max);
         checks.at_least_1("replay_bytes_max", self.replay_bytes_max);
         checks.at_least_1("keys_per_zone_max", self.keys_per_zone_max);
+        checks.at_least_1("views_max", self.views_max);
         checks.at_least_1("publish_queue_entries", self.publish_queue_entries);
         checks.at_least_1("append_batch_entries", self.append_batch_entries);
         checks.at_least_1("idle_after_s", self.idle_after_s);

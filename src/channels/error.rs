@@ -24,8 +24,8 @@ pub enum PublishError {
         /// The bound.
         max: usize,
     },
-    /// One key more than is kept in this zone. Nothing of the request was accepted.
-    #[error("the zone has {max} keys already; publish one of them, or raise channels.keys_per_zone_max")]
+    /// One key more than is kept in this zone, or of this type of events. Nothing of the request was accepted.
+    #[error("there are {max} keys already; publish one of them, or raise channels.keys_per_zone_max")]
     TooManyKeys {
         /// The bound.
         max: usize,

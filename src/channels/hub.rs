@@ -2,15 +2,15 @@
 
 mod removal;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
@@ -22,9 +22,11 @@ use super::keys::Keys;
 use super::live::Delivery;
 use super::pages::{EncodedLatest, EncodedPage, Pages};
 use super::reader::{Asked, Start, StartingPoint, Wanted, WantedLatest};
-use super::watched::WatchedOrders;
+use super::watched::{FollowedEvents, WatchedOrders};
 use super::{ChannelStats, PageStats};
-use crate::model::{ChannelKind, ChannelName, ChannelPolicy, DraftEntry, EntryKind, NodeId, Position, Zone};
+use crate::model::{
+    ChannelKind, ChannelName, ChannelPolicy, DraftEntry, EntryKind, EventType, NodeId, Position, Zone,
+};
 use crate::storage::{
     EPOCH_KEPT_FOR, LatestPage, LogEvent, Page, PageLimit, RecordKind, Result as StorageResult,
     SharedBackend, StorageError, is_fork, log_of_fork,
@@ -168,6 +170,8 @@ impl Channels {
             seq_floor: AtomicU64::new(0),
             unknown_told: Mutex::default(),
             orders: Arc::default(),
+            events: FollowedEvents::default(),
+            views: AtomicUsize::default(),
             stop,
         };
         let (tidying, stopped) = (common.pages.tidying(), common.stop.clone());
@@ -248,7 +252,7 @@ impl Channels {
         }
         // Zones are counted by `admit_zone`; subscriptions to other names must not take their places.
         let door = self.door(channel, Need::Publisher);
-        if policy.is_listed {
+        if policy.keys_are_bounded {
             self.admit_keys(channel, &door, &drafts).await?;
         }
         self.hand_over(channel, door, drafts, fence).await
@@ -276,21 +280,22 @@ impl Channels {
     }
 
     /// From the answer on, the shard gets all entries of the channel after the position answered.
-    /// Joining again is harmless.
+    /// Joining again is harmless. Of a view it gets those that match.
     pub(crate) async fn join(&self, channel: &ChannelName, shard: usize) -> Result<Position, JoinError> {
-        let door = self.door_if_room(channel).map_err(JoinError::TooManyChannels)?;
+        let log = channel.log();
+        let door = self.door_if_room(&log).map_err(JoinError::TooManyChannels)?;
         let (answer, answered) = oneshot::channel();
-        let join = Command::Join { shard, answer };
-        self.send(channel, door, join).await.map_err(|_stopped| JoinError::ShuttingDown)?;
+        let join = Command::Join { channel: channel.clone(), shard, answer };
+        self.send(&log, door, join).await.map_err(|_stopped| JoinError::ShuttingDown)?;
         answered.await.unwrap_or(Err(JoinError::ShuttingDown))
     }
 
     /// The shard needs the channel no more. Entries on their way may still come.
     pub(crate) async fn leave(&self, channel: &ChannelName, shard: usize) {
-        let door = self.0.actors.lock().doors.get(channel).cloned();
+        let door = self.0.actors.lock().doors.get(&channel.log()).cloned();
         // An actor that has ended has nobody to leave; its successor never had this shard.
         if let Some(door) = door
-            && door.commands.send(Command::Leave { shard }).await.is_err()
+            && door.commands.send(Command::Leave { channel: channel.clone(), shard }).await.is_err()
         {
             debug!(channel = %channel, shard, "left a channel that had just been let go");
         }
@@ -298,8 +303,9 @@ impl Channels {
 
     /// What was read from the log does not fit what came live: the channel looks at the log anew.
     pub(crate) fn doubt(&self, channel: &ChannelName) {
-        self.0.common.pages.forget(channel);
-        if let Some(door) = self.0.actors.lock().doors.get(channel) {
+        let log = channel.log();
+        self.0.common.pages.forget(&log);
+        if let Some(door) = self.0.actors.lock().doors.get(&log) {
             door.suspicion.raise();
         }
     }
@@ -368,7 +374,7 @@ impl Channels {
             return Ok(page);
         }
         // Whoever goes on behind it has to come back.
-        self.0.common.backend.fork_for_readers(channel).await;
+        self.0.common.backend.fork_for_readers(&channel.log()).await;
         self.0.common.pages.get(channel, wanted, entries).await
     }
 
@@ -387,7 +393,7 @@ impl Channels {
             }
             // Whoever is given a part has to come back for the rest, and what brings readers back is the end
             // of a fork.
-            self.0.common.backend.fork_for_readers(channel).await;
+            self.0.common.backend.fork_for_readers(&channel.log()).await;
         }
         let cause = "the log comes and goes each time that it is looked at".into();
         Err(Arc::new(StorageError::Unreachable { op: "latest", cause }))
@@ -465,7 +471,7 @@ impl Channels {
 
     /// Whether what is told of a channel comes from this node alone, while a shared storage is away.
     pub(crate) fn is_degraded(&self, channel: &ChannelName) -> bool {
-        self.0.common.backend.is_degraded_for(channel)
+        self.0.common.backend.is_degraded_for(&channel.log())
     }
 
     pub(crate) fn config(&self) -> &ChannelsConfig {
@@ -483,6 +489,16 @@ impl Channels {
     /// The orders that somebody on this node is subscribed to.
     pub(crate) fn watched_orders(&self) -> &Arc<WatchedOrders> {
         &self.0.common.orders
+    }
+
+    /// The types of events of which somebody on this node follows all, or a view; and each change of that.
+    pub(crate) fn followed_events(&self) -> watch::Receiver<BTreeSet<EventType>> {
+        self.0.common.events.watch()
+    }
+
+    /// How many views of events somebody on this node follows.
+    pub(crate) fn views(&self) -> usize {
+        self.0.common.views.load(Ordering::Relaxed)
     }
 
     /// How many channels have an actor now.
@@ -571,7 +587,8 @@ impl Channels {
         }
         let count = *actors.counted(channel);
         // One that has just ended and stands there yet makes room for its successor.
-        if count >= self.joined_max() && !actors.doors.contains_key(channel) {
+        let is_bounded = !ChannelPolicy::of(channel).are_few;
+        if is_bounded && count >= self.joined_max() && !actors.doors.contains_key(channel) {
             return Err(count);
         }
         Ok(self.start(&mut actors, channel, Need::Subscriber))

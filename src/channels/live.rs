@@ -1,7 +1,7 @@
 //! What the channels hand to the shards: entries in order, encoded once for all subscribers.
 
 use std::fmt;
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -96,8 +96,12 @@ pub(crate) struct Moved {
 pub(crate) struct LiveBatch {
     pub(crate) channel: ChannelName,
     pub(crate) epoch: Epoch,
-    /// Offset of the first entry.
+    /// Offset of the first entry; of a view, from where on the log was looked through for it.
     pub(crate) first: u64,
+    /// Offset of the last entry; of a view, up to where the log was looked through for it.
+    last: u64,
+    /// Of a view, the offset of each entry. Of a log there is an entry at each.
+    offsets: Box<[u64]>,
     /// All frames.
     pub(crate) frames: Bytes,
     /// Where each frame ends in `frames`.
@@ -139,6 +143,32 @@ impl LiveBatch {
         batch
     }
 
+    /// Encodes those of the entries of a log that a view shows, maybe none, all of them late or none. The
+    /// others in the range are none of the view's.
+    pub(super) fn encode_view(
+        view: &ChannelName,
+        epoch: &Epoch,
+        lane: Lane,
+        late: bool,
+        covers: RangeInclusive<u64>,
+        entries: &[&Entry],
+    ) -> Self {
+        let mut batch = Self::write(view, epoch, entries.iter().copied(), |entry, out| {
+            entry_json(view, entry, late, out);
+        });
+        (batch.first, batch.last) = covers.into_inner();
+        batch.offsets = entries.iter().map(|entry| entry.offset).collect();
+        batch.is_late = late;
+        batch.keys = match lane {
+            Lane::Latest if !late => {
+                let policy = ChannelPolicy::of(view);
+                entries.iter().map(|entry| lane_key(policy, entry)).collect()
+            }
+            _ => Box::default(),
+        };
+        batch
+    }
+
     /// Encodes the latest entries of keys, from wherever in the log, as such: offsets in it mean nothing.
     pub(super) fn encode_latest(channel: &ChannelName, epoch: &Epoch, entries: &[&Entry]) -> Self {
         Self::write(channel, epoch, entries.iter().copied(), |entry, out| {
@@ -170,10 +200,13 @@ impl LiveBatch {
                 producers.push(producer);
             }
         }
+        let first = entries.clone().next().map_or(0, |entry| entry.offset);
         Self {
             channel: channel.clone(),
             epoch: epoch.clone(),
-            first: entries.clone().next().map_or(0, |entry| entry.offset),
+            first,
+            last: (first + entries.len() as u64).saturating_sub(1),
+            offsets: Box::default(),
             frames: frames.into(),
             ends: ends.into(),
             keys: Box::default(),
@@ -189,9 +222,22 @@ impl LiveBatch {
         self.ends.len()
     }
 
-    /// Offset of the last entry.
+    /// Offset of the last entry; of a view, up to where the log was looked through for it.
     pub(crate) fn last(&self) -> u64 {
-        self.first + self.ends.len() as u64 - 1
+        self.last
+    }
+
+    /// Offset of the entry with this index.
+    pub(crate) fn offset(&self, index: usize) -> u64 {
+        self.offsets.get(index).copied().unwrap_or(self.first + index as u64)
+    }
+
+    /// How many entries, from the front, are at this offset or before it.
+    pub(crate) fn count_up_to(&self, offset: u64) -> usize {
+        if !self.offsets.is_empty() {
+            return self.offsets.partition_point(|own| *own <= offset);
+        }
+        usize::try_from((offset + 1).saturating_sub(self.first)).unwrap_or(usize::MAX).min(self.len())
     }
 
     /// Where the frame with this index begins in `frames`; the end of all for one past the last.
@@ -210,7 +256,9 @@ impl LiveBatch {
         Self {
             channel: self.channel.clone(),
             epoch: self.epoch.clone(),
-            first: self.first + range.start as u64,
+            first: if range.start == 0 { self.first } else { self.offset(range.start - 1) + 1 },
+            last: if range.end == self.len() { self.last } else { self.offset(range.end - 1) },
+            offsets: self.offsets.get(range.clone()).unwrap_or_default().into(),
             frames: self.frames.slice(from..to),
             ends: self.ends[range.clone()].iter().map(|end| end - from).collect(),
             is_late: self.is_late,

@@ -17,6 +17,7 @@ mod simulation;
 #[cfg(test)]
 mod tests;
 mod unborn;
+mod views;
 mod watched;
 
 use zonewire_protocol::stats::{ChannelCounts, PageCounts};

@@ -23,6 +23,7 @@ use tokio::time::{self, Instant};
 use super::PageStats;
 use super::live::LiveBatch;
 use super::reader::{Wanted, WantedLatest};
+use super::views::{Filter, range_of, shown};
 use crate::model::{ChannelName, Entry, EntryKind, Epoch, Lane, Position};
 use crate::storage::{LatestOf, LatestPage, Page, PageLimit, SharedBackend, StorageError, is_fork};
 use crate::support::chance::Hashing;
@@ -62,7 +63,7 @@ impl EncodedPage {
     /// Encodes a page for readers to whom entries up to an offset come late. Its bytes count for as long
     /// as any of them live.
     fn counted(channel: &ChannelName, mut page: Page, late_to: u64, alive: &Arc<AtomicUsize>) -> Self {
-        let entries = std::mem::take(&mut page.entries);
+        let (entries, filter) = (std::mem::take(&mut page.entries), Filter::of(channel));
         let is_late = |entry: &Entry| entry.offset <= late_to || entry.draft.marks.late;
         let mut bytes = 0;
         let mut batches = Vec::new();
@@ -70,7 +71,12 @@ impl EncodedPage {
             for run in entries.chunk_by(|a, b| is_late(a) == is_late(b)) {
                 let late = run.first().is_some_and(is_late);
                 // The lane does not matter: what is replayed is sent whole.
-                let mut batch = LiveBatch::encode(channel, epoch, Lane::Every, late, run);
+                let mut batch = if filter.is_all() {
+                    LiveBatch::encode(channel, epoch, Lane::Every, late, run)
+                } else {
+                    let (covers, shown) = (range_of(run), shown(&filter, run));
+                    LiveBatch::encode_view(channel, epoch, Lane::Every, late, covers, &shown)
+                };
                 bytes += batch.frames.len();
                 batch.frames = Bytes::from_owner(Alive::new(batch.frames, alive));
                 batches.push(Arc::new(batch));
@@ -144,7 +150,9 @@ impl EncodedLatest {
         #[cfg(test)]
         let tells_removals = tells_removals && !mutant::is(Mutant::RemovalsNotTold);
         let is_shown = |kind: &EntryKind| kind.unknown().is_none() && (tells_removals || !is_removal(kind));
-        let shown = entries.iter().zip(places).filter(|(entry, _)| is_shown(&entry.draft.kind));
+        let filter = Filter::of(channel);
+        let is_shown = |entry: &Entry| is_shown(&entry.draft.kind) && filter.shows(entry);
+        let shown = entries.iter().zip(places).filter(|(entry, _)| is_shown(entry));
         let (entries, places): (Vec<&Entry>, Vec<u64>) = shown.unzip();
         let batch = epoch.as_ref().filter(|_| !entries.is_empty()).map(|epoch| {
             let mut batch = LiveBatch::encode_latest(channel, epoch, &entries);
@@ -221,11 +229,12 @@ impl Kept for EncodedLatest {
 type Answer<P> = Result<Arc<P>, Arc<StorageError>>;
 type Reading<P> = BoxFuture<'static, Answer<P>>;
 
-/// Which page of a log: what follows a position, and up to which offset that is late.
-type Which = (Option<Position>, u64);
+/// Which page of a log: as which view of it or as itself, what follows a position, and up to which offset that
+/// is late.
+type Which = (ChannelName, Option<Position>, u64);
 
-/// Which page of the latest entries: those after a key.
-type WhichLatest = Option<String>;
+/// Which page of the latest entries: as which view, and those after a key.
+type WhichLatest = (ChannelName, Option<String>);
 
 /// The pages of all channels of a node. Cheap to clone.
 #[derive(Clone)]
@@ -304,13 +313,14 @@ impl Pages {
         wanted: &Wanted,
         entries: usize,
     ) -> Answer<EncodedPage> {
-        let which: Which = (wanted.after.clone(), wanted.late_to);
-        let read = || self.clone().read(channel.clone(), which.clone(), entries).boxed();
+        let log = channel.log();
+        let which: Which = (channel.clone(), wanted.after.clone(), wanted.late_to);
+        let read = || self.clone().read(log.clone(), which.clone(), entries).boxed();
         let begin = |now| {
             self.0.logs.lock().find_or_begin(
                 now,
                 self.0.kept_max(),
-                channel,
+                &log,
                 &which,
                 |page| page.answers(wanted),
                 read,
@@ -326,13 +336,14 @@ impl Pages {
         wanted: &WantedLatest,
         entries: usize,
     ) -> Answer<EncodedLatest> {
-        let which = wanted.after.clone();
-        let read = || self.clone().read_latest(channel.clone(), which.clone(), entries).boxed();
+        let log = channel.log();
+        let which: WhichLatest = (channel.clone(), wanted.after.clone());
+        let read = || self.clone().read_latest(log.clone(), which.clone(), entries).boxed();
         let begin = |now| {
             self.0.latest.lock().find_or_begin(
                 now,
                 self.0.kept_max(),
-                channel,
+                &log,
                 &which,
                 |page| page.answers(wanted),
                 read,
@@ -383,23 +394,23 @@ impl Pages {
         (Reserved::new(bytes, &inner.alive), is_too_much)
     }
 
-    async fn read(self, channel: ChannelName, which: Which, entries: usize) -> Answer<EncodedPage> {
+    async fn read(self, log: ChannelName, which: Which, entries: usize) -> Answer<EncodedPage> {
         let inner = &self.0;
         let _place = self.place_to_read().await;
         let (reserved, is_too_much) = self.reserve();
-        let (after, late_to) = &which;
+        let (channel, after, late_to) = &which;
         let limit = PageLimit { entries, bytes: reserved.bytes };
-        let page = inner.backend.read_within(&channel, after.as_ref(), limit).await.map_err(Arc::new)?;
-        let page = Arc::new(EncodedPage::counted(&channel, page, *late_to, &inner.alive));
+        let page = inner.backend.read_within(&log, after.as_ref(), limit).await.map_err(Arc::new)?;
+        let page = Arc::new(EncodedPage::counted(channel, page, *late_to, &inner.alive));
         if !is_too_much && !page.batches.is_empty() && page.may_be_kept() {
-            inner.logs.lock().keep(channel, which, &page, inner.kept_max());
+            inner.logs.lock().keep(log, which, &page, inner.kept_max());
         }
         Ok(page)
     }
 
     async fn read_latest(
         self,
-        channel: ChannelName,
+        log: ChannelName,
         which: WhichLatest,
         entries: usize,
     ) -> Answer<EncodedLatest> {
@@ -407,11 +418,17 @@ impl Pages {
         let _place = self.place_to_read().await;
         let (reserved, is_too_much) = self.reserve();
         let limit = PageLimit { entries, bytes: reserved.bytes };
-        let page = inner.backend.latest_within(&channel, which.as_deref(), limit, LatestOf::RemovedToo).await;
-        let page = page.map_err(Arc::new)?;
-        let page = Arc::new(EncodedLatest::counted(&channel, page, &inner.alive));
+        let (channel, after) = &which;
+        let prefix = Filter::of(channel).prefix();
+        let begin = just_before(&prefix);
+        let after = after.as_deref().or(begin.as_deref());
+        let page = inner.backend.latest_within(&log, after, limit, LatestOf::RemovedToo).await;
+        let mut page = page.map_err(Arc::new)?;
+        // Behind the keys that a view shows there is nothing of it.
+        page.next = page.next.filter(|next| next.starts_with(&prefix) || **next < *prefix);
+        let page = Arc::new(EncodedLatest::counted(channel, page, &inner.alive));
         if !is_too_much && page.may_be_kept() {
-            inner.latest.lock().keep(channel, which, &page, inner.kept_max());
+            inner.latest.lock().keep(log, which, &page, inner.kept_max());
         }
         Ok(page)
     }
@@ -435,11 +452,21 @@ impl Pages {
         }
     }
 
-    /// The log of a channel is another one, or may be: what was read before is not given to others.
-    pub(super) fn forget(&self, channel: &ChannelName) {
-        self.0.logs.lock().forget(channel);
-        self.0.latest.lock().forget(channel);
+    /// The log of a channel is another one, or may be: what was read before, of its views too, is not given to
+    /// others.
+    pub(super) fn forget(&self, log: &ChannelName) {
+        self.0.logs.lock().forget(log);
+        self.0.latest.lock().forget(log);
     }
+}
+
+/// A key that stands before all that begin with a prefix, and behind all that stand before these; `None` where
+/// that is the beginning.
+fn just_before(prefix: &str) -> Option<String> {
+    let (last, rest) = prefix.as_bytes().split_last()?;
+    let before = char::from(last.checked_sub(1)?);
+    // Keys of events are ASCII.
+    Some(format!("{}{before}\u{7f}", std::str::from_utf8(rest).ok()?))
 }
 
 impl<K: Clone + Eq + Hash, P: Kept> Shelf<K, P> {

@@ -6,7 +6,8 @@
 //! the same for a connection and for the simulation that checks them.
 //!
 //! Promises, for what the steps of one reader send between two that say `resync`:
-//! - Offsets ascend, without holes but for entries that this reader has had before.
+//! - Offsets ascend, without holes but for entries that this reader has had before, and, of a view, for those
+//!   that it does not show: its batches say which offsets they cover, and have of these what it shows.
 //! - No entry comes twice, also where a log brings it again after a seam, unless `resync` says that it
 //!   cannot be said what was had.
 //! - Where something may be missing, `resync` says so before anything that comes after it. What is merely
@@ -508,13 +509,12 @@ impl Reader {
 
     /// Sends what is after the cursor in a batch and was not had before.
     fn take_part(&mut self, batch: &Arc<LiveBatch>, way: Way, steps: &mut Steps) {
-        let before = (self.cursor + 1).saturating_sub(batch.first);
-        let before = usize::try_from(before).unwrap_or(usize::MAX).min(batch.len());
+        let before = batch.count_up_to(self.cursor);
         let is_filtered = self.had.leaves_out();
         let (mut runs, mut from, mut index) = (Runs::new(), before, before);
         while index < batch.len() && self.had.leaves_out() {
             let id = batch.id(index).unwrap_or(EntryId::UNREADABLE);
-            if self.had.came(batch.first + index as u64, id) {
+            if self.had.came(batch.offset(index), id) {
                 runs.push(from..index);
                 from = index + 1;
             }
@@ -524,7 +524,7 @@ impl Reader {
             // Nothing that was had can come again: from here on the log's own epoch says all.
             runs.push(from..index);
             send(batch, mem::take(&mut runs), way, steps);
-            self.cursor = (batch.first + index as u64).saturating_sub(1);
+            self.cursor = index.checked_sub(1).map_or(self.cursor, |last| batch.offset(last));
             self.tell_epoch(true, Some(0), steps);
             from = index;
         }

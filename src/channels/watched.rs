@@ -1,12 +1,11 @@
-//! Which orders somebody on this node is subscribed to: for whoever fetches their updates from
-//! elsewhere.
+//! Which orders and events somebody on this node is subscribed to: for whoever fetches them from elsewhere.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use parking_lot::Mutex;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
-use crate::model::{ChannelName, OrderId};
+use crate::model::{ChannelName, EventType, OrderId};
 
 /// The orders whose channels have subscribers on this node. Changes wait, one per order at the most,
 /// until they are taken; so none is missed, and what waits is bounded by the channels in use.
@@ -66,6 +65,33 @@ impl WatchedOrders {
     }
 }
 
+/// The types of events whose channels, or views of them, have subscribers on this node.
+#[derive(Debug)]
+pub(crate) struct FollowedEvents(watch::Sender<BTreeSet<EventType>>);
+
+impl Default for FollowedEvents {
+    fn default() -> Self {
+        Self(watch::Sender::new(BTreeSet::new()))
+    }
+}
+
+impl FollowedEvents {
+    /// A channel has subscribers, or has none any more.
+    pub(super) fn set(&self, channel: &ChannelName, is_followed: bool) {
+        let Some((event, _)) = channel.as_event() else { return };
+        self.0.send_if_modified(
+            |followed| {
+                if is_followed { followed.insert(event) } else { followed.remove(&event) }
+            },
+        );
+    }
+
+    /// The types as they are, and each change of them from here on; of several in a moment the last one.
+    pub(super) fn watch(&self) -> watch::Receiver<BTreeSet<EventType>> {
+        self.0.subscribe()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -84,5 +110,15 @@ mod tests {
         orders.set(&ChannelName::order(b), false);
         orders.set(&ChannelName::order(a), true);
         assert_eq!(orders.changes().await, HashMap::from([(a, true)]), "it may have begun a new life");
+    }
+    #[test]
+    fn types_of_events_are_followed_from_the_first_subscriber_to_the_last() {
+        let events = FollowedEvents::default();
+        let followed = events.watch();
+        events.set(&"zone:pjm".parse().unwrap(), true);
+        events.set(&ChannelName::event(EventType::Trade), true);
+        events.set(&ChannelName::event(EventType::Ticker), true);
+        events.set(&ChannelName::event(EventType::Trade), false);
+        assert_eq!(*followed.borrow(), BTreeSet::from([EventType::Ticker]));
     }
 }

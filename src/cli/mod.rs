@@ -87,7 +87,7 @@ enum Command {
     /// Show the newest entries of a zone's log
     #[command(after_help = zones::HISTORY_EXAMPLES)]
     History(zones::HistoryArgs),
-    /// Publish prices to a zone
+    /// Publish prices to a zone, or events
     #[command(after_help = publish::EXAMPLES, override_usage = publish::USAGE)]
     Publish(publish::PublishArgs),
     /// Publish the prices of a CSV or NDJSON file to a running gateway

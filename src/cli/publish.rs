@@ -1,4 +1,4 @@
-//! `publish`: one price, or lines from standard input.
+//! `publish`: one price or event, or lines from standard input.
 
 use std::io::{self, Write as _};
 use std::os::fd::AsFd as _;
@@ -12,7 +12,7 @@ use super::raw_json::Number;
 use crate::cli::target::TargetArgs;
 use crate::client::header::CONTENT_TYPE;
 use crate::client::{ANSWER_TIMEOUT, accepted, answer};
-use crate::model::Zone;
+use crate::model::{EventType, InvalidName, Zone};
 use crate::support::json::json_fault;
 
 pub(crate) const EXAMPLES: &str = "\
@@ -21,28 +21,35 @@ Examples:
   zonewire publish pjm --key 'WESTERN HUB' --bid 41.1 --ask 41.3
   zonewire publish pjm '{\"key\":\"WESTERN HUB\",\"price\":41.2,\"congestion\":0.4}'
   my-feed | zonewire publish pjm -
+  zonewire publish --event ticker '{\"exchange\":\"x\",\"symbol\":\"BTC-USDT\",\"price\":\"64250.10\"}'
+  my-feed | zonewire publish --event trade -
 
 Prints {\"accepted\":N}.";
 
-/// One of two forms, which clap does not see.
+/// One of three forms, which clap does not see.
 pub(crate) const USAGE: &str = "\
 zonewire publish [OPTIONS] <ZONE> --key <KEY> --price <PRICE>
-       zonewire publish [OPTIONS] <ZONE> <JSON|->";
+       zonewire publish [OPTIONS] <ZONE> <JSON|->
+       zonewire publish [OPTIONS] --event <TYPE> <JSON|->";
 
 /// Arguments of `publish`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct PublishArgs {
-    /// The zone
-    zone: Zone,
-    /// A price as a JSON object, or an array of them; `-` reads one object per line from standard
-    /// input until it ends
+    /// The zone; of events this is the JSON
+    #[arg(value_name = "ZONE")]
+    zone: String,
+    /// A price or an event as a JSON object, or an array of them; `-` reads one object per line from
+    /// standard input until it ends
     #[arg(value_name = "JSON|-", conflicts_with_all = ["key", "price", "bid", "ask"])]
     json: Option<String>,
+    /// Events of this type in place of prices
+    #[arg(long, value_name = "TYPE", conflicts_with_all = ["json", "key", "price", "bid", "ask"])]
+    event: Option<EventType>,
     /// The hub, node or symbol
-    #[arg(long, required_unless_present = "json")]
+    #[arg(long, required_unless_present_any = ["json", "event"])]
     key: Option<String>,
     /// The price
-    #[arg(long, allow_negative_numbers = true, required_unless_present_any = ["json", "bid", "ask"])]
+    #[arg(long, allow_negative_numbers = true, required_unless_present_any = ["json", "bid", "ask", "event"])]
     price: Option<Number>,
     /// What is bid; with an ask, and without a price, this is a quote
     #[arg(long, allow_negative_numbers = true)]
@@ -64,8 +71,15 @@ enum Content {
 /// Publishes, and prints how many were accepted.
 pub(crate) async fn run(args: PublishArgs) -> anyhow::Result<()> {
     let base = &args.target.base()?;
-    let request = base.http()?.post(base.prices(&args.zone));
-    let PublishArgs { json, key, price, bid, ask, .. } = args;
+    let PublishArgs { zone, json, event, key, price, bid, ask, .. } = args;
+    let (address, json) = match event {
+        Some(event) => (base.events(event), Some(zone)),
+        None => {
+            let zone: Zone = zone.parse().map_err(|error: InvalidName| UsageError(error.to_string()))?;
+            (base.prices(&zone), json)
+        }
+    };
+    let request = base.http()?.post(address);
     let request = match content(json, key.map(|key| Price { key, price, bid, ask }))? {
         Content::Json(json) => {
             request.header(CONTENT_TYPE, "application/json").timeout(ANSWER_TIMEOUT).body(json)
@@ -103,8 +117,10 @@ fn content(json: Option<String>, flags: Option<Price>) -> Result<Content, UsageE
         (Some(dash), _) if dash == "-" => Ok(Content::StandardInput),
         (Some(json), _) => match serde_json::from_str::<&RawValue>(&json) {
             Ok(value) if value.get().starts_with(['{', '[']) => Ok(Content::Json(json)),
-            Ok(_) => Err(UsageError(r#"expected an object such as {"key":"HUB","price":41.2}"#.to_owned())),
-            Err(error) => Err(UsageError(format!("the price is not JSON: {}", json_fault(&json, &error)))),
+            Ok(_) => Err(UsageError("expected a JSON object, or an array of them".to_owned())),
+            Err(error) => {
+                Err(UsageError(format!("what is to be published is not JSON: {}", json_fault(&json, &error))))
+            }
         },
         (None, Some(Price { price: None, bid: None, .. } | Price { price: None, ask: None, .. })) => {
             Err(UsageError("a quote has both --bid and --ask; or say --price".to_owned()))

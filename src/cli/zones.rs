@@ -148,15 +148,14 @@ pub(super) fn nothing_in(zone: &str, names: &[String]) -> String {
 pub(super) async fn read(
     http: &Http,
     base: &BaseUrl,
-    zone: &Zone,
+    path: &str,
     number: u64,
     after: Option<Position>,
 ) -> anyhow::Result<History> {
-    let path = format!("api/zones/{zone}/history");
     let page = async |limit: u64, after: Option<&Position>| {
         let limit = limit.clamp(1, PAGE_MAX).to_string();
         let query = [("limit", Some(limit)), ("after", after.map(Position::to_string))];
-        client::read::<History>(&client::get(http, base, &path, &query).await?, "a zone's history")
+        client::read::<History>(&client::get(http, base, path, &query).await?, "a history")
     };
     let mut whole = page(number, after.as_ref()).await?;
     let kept = (whole.last_offset + 1).saturating_sub(whole.first_offset.max(1));
@@ -230,7 +229,8 @@ pub(crate) async fn history(args: HistoryArgs) -> anyhow::Result<()> {
     let base = &args.target.base()?;
     let http = base.http()?;
     let number = args.number.unwrap_or(SHOWN);
-    let history = read(&http, base, &args.zone, number, args.after).await?;
+    let path = format!("api/zones/{}/history", args.zone);
+    let history = read(&http, base, &path, number, args.after).await?;
     let entries = if number == 0 { &[] } else { history.entries.as_slice() };
     if args.json {
         print_json(entries)?;

@@ -17,7 +17,7 @@ use url::{Host, Url};
 
 pub use self::http::{Http, Request, Response, SendError};
 
-use crate::model::Zone;
+use crate::model::{EventType, Zone};
 use crate::protocol::{Accepted, Open, Problem};
 
 /// How long a gateway may take to accept a connection.
@@ -97,6 +97,11 @@ impl BaseUrl {
     /// Where to publish to a zone.
     pub fn prices(&self, zone: &Zone) -> String {
         self.endpoint(&format!("api/zones/{zone}/prices"))
+    }
+
+    /// Where events of a type are published.
+    pub fn events(&self, event: EventType) -> String {
+        self.endpoint(&format!("api/events/{event}"))
     }
 
     /// A WebSocket endpoint; `path` without a leading slash.

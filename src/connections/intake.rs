@@ -8,6 +8,7 @@ use tokio::time::{self, Sleep};
 
 use super::connection::{Connection, leave_turn_to_others};
 use super::inbound::{FrameReader, Inbound};
+use super::publishing::Publisher;
 use super::shard::{Heard, Request, Shard};
 use crate::protocol::CloseCode;
 
@@ -18,6 +19,8 @@ pub(super) struct Intake {
     /// Nothing more of it is to be heard: what it sends is read, and not looked at.
     is_deaf: bool,
     backlog: Option<Box<Backlog>>,
+    /// Where the client publishes.
+    publisher: Option<Box<Publisher>>,
 }
 
 /// What keeps a client waiting. While there is one, its socket is not read.
@@ -32,7 +35,7 @@ struct Backlog {
 
 impl Intake {
     pub(super) fn new() -> Self {
-        Self { reader: None, is_deaf: false, backlog: None }
+        Self { reader: None, is_deaf: false, backlog: None, publisher: None }
     }
 
     pub(super) fn is_deaf(&self) -> bool {
@@ -78,6 +81,15 @@ impl Intake {
                     match shard.on_message(connection, &text) {
                         Heard::All => {}
                         Heard::TooMuch => self.is_deaf = true,
+                        Heard::Publish(publishing) => {
+                            let publisher = self.publisher.get_or_insert_default();
+                            publisher.push(publishing);
+                            if publisher.is_full() {
+                                let unread = input.to_vec();
+                                self.backlog = Some(Box::new(Backlog { request: None, rest: None, unread }));
+                                return;
+                            }
+                        }
                         Heard::Request(request) => {
                             let mut backlog =
                                 Backlog { request: Some(request), rest: None, unread: Vec::new() };
@@ -89,6 +101,21 @@ impl Intake {
                         }
                     }
                 }
+            }
+        }
+    }
+
+    /// Goes on with what the client publishes.
+    pub(super) fn poll_publisher(
+        &mut self,
+        cx: &mut Context<'_>,
+        connection: &Rc<Connection>,
+        shard: &Rc<Shard>,
+    ) {
+        if let Some(publisher) = &mut self.publisher {
+            publisher.poll(cx, connection, shard);
+            if publisher.is_idle() {
+                self.publisher = None;
             }
         }
     }
@@ -105,6 +132,10 @@ impl Intake {
                 // Nothing is done for it any more. Its close frame may be in what was read.
                 (backlog.request, backlog.rest) = (None, None);
             }
+            if connection.is_open() && self.publisher.as_ref().is_some_and(|publisher| publisher.is_full()) {
+                // Woken when the log has what is under way.
+                return Poll::Pending;
+            }
             if let Some(rest) = &mut backlog.rest {
                 ready!(rest.as_mut().poll(cx));
                 backlog.rest = None;
@@ -119,6 +150,7 @@ impl Intake {
             let unread = std::mem::take(&mut backlog.unread);
             self.backlog = None;
             self.take(connection, shard, &unread);
+            self.poll_publisher(cx, connection, shard);
         }
         Poll::Ready(())
     }

@@ -12,6 +12,7 @@ mod intake;
 mod limits;
 mod manager;
 mod outbox;
+mod publishing;
 mod shard;
 mod socket;
 mod stats;

@@ -88,6 +88,8 @@ pub(crate) enum Opening {
     /// The order of `/ws/orders/{orderId}`, from its oldest update that is kept or after a position.
     /// The connection ends some time after the order.
     Order { order: OrderId, since: Option<Position> },
+    /// Events, as if `subscribe` had asked for each of these.
+    Several(Vec<Wanted>),
     /// What a stream of events is opened for. It can ask for nothing more, so it ends when nothing is left.
     Channels(Vec<Wanted>),
     /// Its address is not of the right form: it is told so, and closed for good.
@@ -410,7 +412,7 @@ impl Shard {
     /// Says the first thing, and makes the subscription that the connection was opened for; or closes it.
     fn greet(self: &Rc<Self>, connection: &Rc<Connection>, opening: Opening) {
         let channel = match &opening {
-            Opening::Nothing | Opening::Channels(_) => None,
+            Opening::Nothing | Opening::Several(_) | Opening::Channels(_) => None,
             Opening::Market { zone, .. } => Some(ChannelName::zone(zone)),
             Opening::Order { order, .. } => Some(ChannelName::order(*order)),
             Opening::Unauthorized { message } => {
@@ -436,10 +438,27 @@ impl Shard {
             Opening::Market { zone, since, snapshot } => (ChannelName::zone(&zone), since, snapshot),
             Opening::Order { order, since } => (ChannelName::order(order), since, false),
             Opening::Channels(wanted) => return self.begin_stream(connection, wanted),
+            Opening::Several(wanted) => return self.begin_several(connection, wanted),
             _ => return,
         };
         let asked = Asked::of(&channel, since, snapshot);
         self.subscribe(connection, channel, asked, None);
+    }
+
+    /// Makes subscriptions, each if its client may have it.
+    fn begin_several(self: &Rc<Self>, connection: &Rc<Connection>, wanted: Vec<Wanted>) {
+        for Wanted { channel, since, snapshot } in wanted {
+            match connection.may_read(&channel) {
+                Ok(()) => {
+                    let asked = Asked::of(&channel, since, snapshot);
+                    self.subscribe(connection, channel, asked, None);
+                }
+                Err(denied) => {
+                    let (code, message) = (ErrorCode::Forbidden, denied.to_string());
+                    self.send_error(connection, None, code, &message, Some(channel.as_str()));
+                }
+            }
+        }
     }
 
     /// Makes the subscriptions of a stream of events. Who it is for was asked when it was opened.

@@ -9,7 +9,7 @@ use percent_encoding::percent_decode_str;
 use super::problem::{Problem, internal};
 use super::table::{Kind, Needs, Route};
 use crate::access::{Action, Denied, Gate, Owner, Principal, Refused, Resource, may, now_s};
-use crate::model::{ChannelName, OrderId, Zone};
+use crate::model::{ChannelName, EventType, OrderId, Zone};
 use crate::protocol::ProblemCode;
 
 /// How a token is named among subprotocols.
@@ -102,6 +102,10 @@ fn check(caller: &Principal, route: &Route, segments: &[String]) -> Result<(), D
         Needs::Anything => has_some_right(caller),
         Needs::Zone(action) => match named().ok().and_then(|name| name.parse::<Zone>().ok()) {
             Some(zone) => may(caller, action, Resource::Channel(ChannelName::zone(&zone).as_str())),
+            None => has_some_right(caller),
+        },
+        Needs::Event(action) => match named().ok().and_then(|name| name.parse::<EventType>().ok()) {
+            Some(event) => may(caller, action, Resource::Channel(ChannelName::event(event).as_str())),
             None => has_some_right(caller),
         },
         // As handlers read it: without decoding.

@@ -32,6 +32,8 @@ pub(super) enum Body {
     Json(&'static str),
     /// The prices of a zone.
     Prices,
+    /// Events of a type.
+    Events,
     /// Any object.
     Order,
     /// An update of an order, or several.
@@ -67,6 +69,12 @@ pub(super) const STREAM: &[(&str, &str)] = &[
         "snapshot",
         "1 to begin with the latest entry of each key; or 1 or 0 for each channel, separated by commas.",
     ),
+];
+pub(super) const FILTER: &[(&str, &str)] = &[
+    ("types", "Types of events, separated by commas; all where it is absent."),
+    ("exchange", "Only those of these exchanges, separated by commas."),
+    ("symbol", "Only those of these symbols, separated by commas."),
+    ("snapshot", "1 to begin with the latest event of each key."),
 ];
 pub(super) const LISTED: &[(&str, &str)] = &[
     ("connections", "How many open connections are listed."),

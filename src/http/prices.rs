@@ -1,9 +1,10 @@
-//! `POST /api/zones/{zone}/prices`: one price, an array of them, or NDJSON of any length.
+//! `POST /api/zones/{zone}/prices` and `POST /api/events/{type}`: one price or event, an array of them, or
+//! NDJSON of any length.
 
 use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
-use chrono::Utc;
+use chrono::{DateTime, Utc};
 use futures_util::{Stream, StreamExt};
 use hyper::header::{CONTENT_ENCODING, CONTENT_TYPE, EXPECT, HeaderMap};
 use tokio::time;
@@ -17,8 +18,8 @@ use super::config::HttpConfig;
 use super::problem::Problem;
 use super::room::BodyRoom;
 use crate::channels::{Channels, PublishError};
-use crate::model::{ChannelName, DraftEntry};
-use crate::protocol::{Accepted, ProblemCode, each_element, parse_price};
+use crate::model::{ChannelName, DraftEntry, EventType};
+use crate::protocol::{Accepted, InvalidPayload, ProblemCode, each_element, parse_event, parse_price};
 use crate::support::counter::Counter;
 use crate::support::json::json_fault;
 
@@ -43,8 +44,8 @@ impl Format {
             return Err(Problem::unsupported_coding());
         }
         let unsupported = || {
-            let detail = "expected `Content-Type: application/json` (one price or an array) or \
-                          `application/x-ndjson` (one price per line), in UTF-8";
+            let detail = "expected `Content-Type: application/json` (one object or an array) or \
+                          `application/x-ndjson` (one object per line), in UTF-8";
             Problem::unsupported_media_type(detail, "application/json, application/x-ndjson")
         };
         let mut kinds = headers.get_all(CONTENT_TYPE).into_iter();
@@ -71,19 +72,61 @@ pub(super) fn holds_body_back(headers: &HeaderMap) -> bool {
     headers.get(EXPECT).is_some_and(|expected| expected.as_bytes().eq_ignore_ascii_case(b"100-continue"))
 }
 
-/// Publishes prices to one zone.
+/// What is posted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Posted {
+    /// Prices of a zone.
+    Price,
+    /// Events of this type.
+    Event(EventType),
+}
+
+impl Posted {
+    fn parse(
+        self,
+        text: &str,
+        now: DateTime<Utc>,
+        ahead_max: Duration,
+    ) -> Result<DraftEntry, InvalidPayload> {
+        match self {
+            Self::Price => parse_price(text, now, ahead_max),
+            Self::Event(event) => parse_event(event, text, now, ahead_max),
+        }
+    }
+
+    /// One that is too large.
+    fn too_large(self, max: usize) -> Problem {
+        let (code, what) = match self {
+            Self::Price => (ProblemCode::PriceTooLarge, "a price"),
+            Self::Event(_) => (ProblemCode::EventTooLarge, "an event"),
+        };
+        Problem::new(code, format!("{what} may have {max} bytes"))
+    }
+
+    /// What is counted of it: requests, those that were refused, and what was accepted.
+    fn counters(self, stats: &IntakeStats) -> [&Counter; 3] {
+        match self {
+            Self::Price => [&stats.price_requests, &stats.price_requests_refused, &stats.prices_accepted],
+            Self::Event(_) => [&stats.event_requests, &stats.event_requests_refused, &stats.events_accepted],
+        }
+    }
+}
+
+/// Publishes prices to one zone, or events of one type.
 pub(crate) struct Intake<'a> {
     pub(crate) channels: &'a Channels,
     pub(crate) config: &'a HttpConfig,
     pub(crate) stats: &'a IntakeStats,
     pub(crate) room: &'a BodyRoom,
+    pub(crate) posted: Posted,
     pub(crate) channel: ChannelName,
     /// Streams that may never end are answered when the gateway stops.
     pub(crate) stopping: &'a CancellationToken,
 }
 
-/// Answers a request that posts prices. Where it is refused, its body is read and dropped first.
+/// Answers a request that posts prices or events. Where it is refused, its body is read and dropped first.
 pub(crate) async fn answer_post<S, B>(
+    posted: Posted,
     intake: Result<(Intake<'_>, Format), Problem>,
     stats: &IntakeStats,
     stopping: &CancellationToken,
@@ -94,7 +137,8 @@ where
     S: Stream<Item = Result<B, warp::Error>>,
     B: Buf,
 {
-    stats.price_requests.add(1);
+    let [requests, refused, _] = posted.counters(stats);
+    requests.add(1);
     tokio::pin!(body);
     let is_unread = intake.is_err() && holds_body_back(headers);
     let taken = match intake {
@@ -105,7 +149,7 @@ where
     match taken {
         Ok(accepted) => Ok(warp::reply::json(&Accepted { accepted }).into_response()),
         Err(problem) => {
-            stats.price_requests_refused.add(1);
+            refused.add(1);
             if !is_unread {
                 discard(&mut body, stopping).await;
             }
@@ -132,7 +176,8 @@ impl Intake<'_> {
             let (mut drafts, mut taken) = (Vec::new(), bytes.len());
             let read = each_element(text, |index, element| {
                 let draft = self.check_size(element.get()).and_then(|()| {
-                    parse_price(element.get(), now, ahead_max)
+                    self.posted
+                        .parse(element.get(), now, ahead_max)
                         .map_err(|fault| Problem::new(fault.code, fault.detail).of_a_part())
                 });
                 let draft = draft.map_err(|problem| problem.at_index(index))?;
@@ -140,7 +185,7 @@ impl Intake<'_> {
                 drafts.push(draft);
                 if !self.room.is_large_enough_for(taken) {
                     // Coming back with the same would be in vain.
-                    let detail = format!("these prices take more room than all bodies have; {more}");
+                    let detail = format!("all of this takes more room than all bodies have; {more}");
                     return Err(Problem::new(ProblemCode::BodyTooLarge, detail));
                 }
                 held.set(taken)
@@ -152,7 +197,8 @@ impl Intake<'_> {
             drafts
         } else {
             self.check_size(text)?;
-            vec![parse_price(text, now, ahead_max).map_err(|fault| Problem::new(fault.code, fault.detail))?]
+            let draft = self.posted.parse(text, now, ahead_max);
+            vec![draft.map_err(|fault| Problem::new(fault.code, fault.detail))?]
         };
         let count = drafts.len() as u64;
         match self.publish(drafts).await {
@@ -164,26 +210,23 @@ impl Intake<'_> {
         }
     }
 
-    /// How far ahead of the clock a price's time may be.
+    /// How far ahead of the clock its time may be.
     fn ahead_max(&self) -> Duration {
         self.channels.config().ahead_max(&self.channel)
     }
 
-    /// A price is no longer than a line, however it comes: each must fit a reader's outbox.
-    fn check_size(&self, price: &str) -> Result<(), Problem> {
+    /// One is no longer than a line, however it comes: each must fit a reader's outbox.
+    fn check_size(&self, one: &str) -> Result<(), Problem> {
         let max = self.config.line_bytes_max;
-        if price.len() <= max {
-            return Ok(());
-        }
-        let detail = format!("a price may have {max} bytes");
-        Err(Problem::new(ProblemCode::PriceTooLarge, detail))
+        if one.len() <= max { Ok(()) } else { Err(self.posted.too_large(max)) }
     }
 
     async fn publish(&self, drafts: Vec<DraftEntry>) -> Result<(), PublishError> {
         let count = drafts.len();
         let published = self.channels.publish(&self.channel, drafts).await;
         let accepted = published.as_ref().map_or_else(PublishError::accepted, |()| count);
-        self.stats.prices_accepted.add(accepted as u64);
+        let [.., counter] = self.posted.counters(self.stats);
+        counter.add(accepted as u64);
         published
     }
 
@@ -248,7 +291,7 @@ impl Intake<'_> {
         } else {
             match std::str::from_utf8(line) {
                 Err(_) => not_utf8(),
-                Ok(text) => match parse_price(text, Utc::now(), self.ahead_max()) {
+                Ok(text) => match self.posted.parse(text, Utc::now(), self.ahead_max()) {
                     Err(fault) => Problem::new(fault.code, fault.detail).of_a_part(),
                     Ok(draft) => {
                         lines.drafts.push(draft);
@@ -308,7 +351,7 @@ impl Intake<'_> {
 
 /// How far a stream of lines has been read.
 struct Lines {
-    /// Prices that the log has.
+    /// Those that the log has.
     accepted: u64,
     /// Lines read, blank ones included.
     line: u64,

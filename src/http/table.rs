@@ -6,10 +6,12 @@ use std::sync::Arc;
 use hyper::header::HeaderValue;
 
 use self::Kind::{Client, Events, Probe, Told, WebSocket};
-use self::Needs::{Anything, EachChannel, Gateway, Nothing as NoRight, Order, Zone};
+use self::Needs::{Anything, EachChannel, Event, Gateway, Nothing as NoRight, Order, Zone};
 use super::described::Answer::{self, Json, Object, Text, Upgrade};
-use super::described::{Body, Description, JOB, LISTED, PAGE, SINCE, SNAPSHOT, STREAM};
-use super::routes::{App, Handler, auth, config, events, health, jobs, orders, page, sockets, zones};
+use super::described::{Body, Description, FILTER, JOB, LISTED, PAGE, SINCE, SNAPSHOT, STREAM};
+use super::routes::{
+    App, Handler, auth, config, event_types, events, health, jobs, orders, page, sockets, zones,
+};
 use crate::access::Action;
 use crate::protocol::ProblemCode;
 
@@ -40,6 +42,8 @@ pub(super) enum Needs {
     Gateway(Action),
     /// This, to the zone in the first segment.
     Zone(Action),
+    /// This, to the events of the type in the first segment.
+    Event(Action),
     /// This, to the order in the first segment; or to its channel, where it is done to channels.
     Order(Action),
     /// Something or other: what may not be seen is left out.
@@ -199,6 +203,11 @@ pub(super) const ROUTES: &[Route] = &[
         .query(&[SINCE, SNAPSHOT])
         .gives(Upgrade)
         .or(&[400]),
+    get("/ws/events", WebSocket, sockets::events, "WebSocket of events")
+        .needs(EachChannel)
+        .query(FILTER)
+        .gives(Upgrade)
+        .or(&[400]),
     get("/ws/orders/{order}", WebSocket, sockets::order, "WebSocket of an order")
         .needs(EachChannel)
         .query(&[SINCE])
@@ -238,6 +247,21 @@ pub(super) const ROUTES: &[Route] = &[
     delete("/api/zones/{zone}/keys/{key}", Client, zones::remove_key, "Take the price of a key away")
         .needs(Zone(Action::Publish))
         .or(&[400, 404]),
+    post("/api/events/{type}", Client, event_types::publish, "Publish one event, an array, or lines")
+        .needs(Event(Action::Publish))
+        .takes(Body::Events)
+        .gives(Json(200, "Accepted"))
+        .or(&[400, 404, 408, 413, 415, 422]),
+    get("/api/events/{type}/latest", Client, event_types::latest, "The latest event of each key")
+        .needs(Event(Action::Subscribe))
+        .query(PAGE)
+        .gives(Json(200, "Entries"))
+        .or(&[400, 404, 500]),
+    get("/api/events/{type}/history", Client, event_types::history, "Events from the log")
+        .needs(Event(Action::Subscribe))
+        .query(PAGE)
+        .gives(Json(200, "Entries"))
+        .or(&[400, 404, 410, 500]),
     get("/api/orders", Client, orders::list, "Orders, the newest first")
         .needs(Gateway(Action::Order))
         .query(&[

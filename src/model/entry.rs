@@ -75,12 +75,12 @@ mod tests {
             data: Bytes::from_static(b"{}"),
             marks: Marks::default(),
         };
-        let (price, ticker) =
-            (draft(EntryKind::PriceUpdate), draft(EntryKind::named("ticker", false).unwrap()));
+        let (price, quote) =
+            (draft(EntryKind::PriceUpdate), draft(EntryKind::named("quote", false).unwrap()));
         let zone = ChannelPolicy::of(&"zone:pjm".parse().unwrap());
         let order = ChannelPolicy::of(&ChannelName::order(OrderId::random()));
         assert_eq!(price.latest_key(zone).as_deref(), Some("HUB"));
-        assert_eq!(ticker.latest_key(zone).as_deref(), Some("HUB\0ticker"));
-        assert_eq!(ticker.latest_key(order).as_deref(), Some("HUB"));
+        assert_eq!(quote.latest_key(zone).as_deref(), Some("HUB\0quote"));
+        assert_eq!(quote.latest_key(order).as_deref(), Some("HUB"));
     }
 }

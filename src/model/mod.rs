@@ -8,7 +8,7 @@ pub use entry::{DraftEntry, Entry, Marks};
 pub(crate) use policy::{ChannelPolicy, RetentionOf, Waiting};
 pub(crate) use zonewire_protocol::OFFSET_MAX;
 pub use zonewire_protocol::{
-    BackendName, BackendState, ChannelKind, ChannelName, EntryId, EntryKind, Epoch, InvalidName,
+    BackendName, BackendState, ChannelKind, ChannelName, EntryId, EntryKind, Epoch, EventType, InvalidName,
     InvalidOrderId, InvalidPosition, JobId, Lane, NAME_LEN_MAX, NodeId, OrderId, Position, UnknownKind,
     WhyUnknown, Zone,
 };

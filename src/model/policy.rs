@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use zonewire_protocol::{ChannelKind, ChannelName, ErrorCode, Lane};
+use zonewire_protocol::{ChannelKind, ChannelName, ErrorCode, EventType, Lane};
 
 /// What all channels of one kind have in common. See the module.
 #[derive(Debug)]
@@ -16,9 +16,11 @@ pub(crate) struct ChannelPolicy {
     /// How many requests to publish one append to the log may hold. 1 where the log may refuse one for good
     /// (for its lease, or because the log has ended), which must not be a link in another one's chain.
     pub(crate) requests_per_append: usize,
-    /// Whether each is known by its name: it has a record, `channels.zones_max` bounds how many there are
-    /// and `channels.keys_per_zone_max` their keys, and statistics show each.
+    /// Whether each is known by its name: it has a record, `channels.zones_max` bounds how many there are,
+    /// and statistics show each.
     pub(crate) is_listed: bool,
+    /// Whether `channels.keys_per_zone_max` bounds its keys.
+    pub(crate) keys_are_bounded: bool,
 
     // The actor of a channel
     /// Whether the actor stays for `channels.idle_after_s` after the last use of a channel that was
@@ -27,6 +29,8 @@ pub(crate) struct ChannelPolicy {
     /// Whether one that a publisher began counts among those that subscribers may begin. One that a
     /// subscriber began does in any case.
     pub(crate) counts_when_published: bool,
+    /// Whether there are so few of them that no bound need hold.
+    pub(crate) are_few: bool,
 
     // Those who follow it
     /// Whether readers want all of it: one who names no position begins with the oldest entry that is kept,
@@ -93,8 +97,10 @@ static ZONE: ChannelPolicy = ChannelPolicy {
     lane: None,
     requests_per_append: usize::MAX,
     is_listed: true,
+    keys_are_bounded: true,
     lingers: true,
     counts_when_published: true,
+    are_few: false,
     is_wanted_whole: false,
     has_snapshots: true,
     no_room: |max| {
@@ -118,8 +124,10 @@ static ORDER: ChannelPolicy = ChannelPolicy {
     lane: Some(Lane::Every),
     requests_per_append: 1,
     is_listed: false,
+    keys_are_bounded: false,
     lingers: false,
     counts_when_published: false,
+    are_few: false,
     is_wanted_whole: true,
     has_snapshots: false,
     no_room: |max| {
@@ -139,12 +147,48 @@ static ORDER: ChannelPolicy = ChannelPolicy {
     remembered_for: Duration::from_secs(300),
 };
 
+/// `event:<type>` of types of which the newest event says all: tickers, candles and books. What of these
+/// replaces nothing, as a delta of a book, has no key, and is never replaced.
+static LATEST_EVENTS: ChannelPolicy = ChannelPolicy {
+    lane: Some(Lane::Latest),
+    requests_per_append: usize::MAX,
+    is_listed: false,
+    keys_are_bounded: true,
+    lingers: true,
+    counts_when_published: false,
+    are_few: true,
+    is_wanted_whole: false,
+    has_snapshots: true,
+    no_room: |max| {
+        let message = format!("{max} views of events are followed already (channels.views_max)");
+        (ErrorCode::TooManyViews, message)
+    },
+    logs_deliveries: false,
+    envelope_bytes: 192,
+    retention: RetentionOf::Channels,
+    goes_together: false,
+    // All are of one kind.
+    kinds_share_keys: true,
+    latest_by_offset: false,
+    has_few_keys: false,
+    is_bounded_in_memory: false,
+    waiting: Waiting::Aged,
+    remembered_for: Duration::from_secs(3_600),
+};
+
+/// `event:<type>` of types of which each event counts: trades, and how exchanges are reached.
+static EACH_EVENT: ChannelPolicy = ChannelPolicy { lane: Some(Lane::Every), ..LATEST_EVENTS };
+
 impl ChannelPolicy {
     /// The row of a channel. It reads the name: what needs it often keeps it.
     pub(crate) fn of(channel: &ChannelName) -> &'static Self {
         match channel.kind() {
             ChannelKind::Zone => &ZONE,
             ChannelKind::Order => &ORDER,
+            ChannelKind::Event => match channel.as_event() {
+                Some((EventType::Ticker | EventType::Orderbook | EventType::Candle, _)) => &LATEST_EVENTS,
+                _ => &EACH_EVENT,
+            },
         }
     }
 }

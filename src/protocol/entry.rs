@@ -126,7 +126,7 @@ mod tests {
                 Just("order:6f1c1c1e-0b5e-4b1e-9d3e-0a6f4b6f2a11".to_owned()),
             ],
             kind in prop_oneof![
-                Just("price_update"), Just("key_removed"), Just("confirmed"), Just("failed"), Just("ticker"),
+                Just("price_update"), Just("key_removed"), Just("confirmed"), Just("failed"), Just("quote"),
             ],
             data in prop_oneof![
                 Just("{}"),

@@ -9,10 +9,12 @@ use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
 use super::{
-    Auth, Bare, ClientMessage, CloseCode, RequestId, ServerMessage, Since, Subscribe, Token, Unsubscribe,
-    entry_json, latest_json,
+    Auth, Bare, ClientMessage, CloseCode, Publish, RequestId, ServerMessage, Since, Subscribe, Token,
+    Unsubscribe, entry_json, latest_json,
 };
-use crate::model::{ChannelName, DraftEntry, Entry, EntryId, EntryKind, Marks, NodeId, OrderId, Position};
+use crate::model::{
+    ChannelName, DraftEntry, Entry, EntryId, EntryKind, EventType, Marks, NodeId, OrderId, Position,
+};
 
 /// The fixtures whose names begin with `side`, by the rest of their names.
 fn fixtures(side: &str) -> BTreeMap<String, String> {
@@ -37,8 +39,16 @@ fn price(late: bool) -> String {
     entry(&"zone:pjm".parse().unwrap(), 42, EntryKind::PriceUpdate, "WESTERN HUB", PRICE, late)
 }
 
+/// An event, to who follows a view.
+fn ticker() -> String {
+    const DATA: &str =
+        r#"{"data":{"exchange":"binance","symbol":"BTC-USDT","price":64250.10,"bidSize":"0.50"}}"#;
+    let view = "event:ticker:binance:*".parse().unwrap();
+    entry(&view, 42, EntryKind::Event(EventType::Ticker), "binance:BTC-USDT", DATA, false)
+}
+
 fn skipped() -> String {
-    let kind = EntryKind::named("ticker", false).unwrap();
+    let kind = EntryKind::named("quote", false).unwrap();
     entry(&"zone:pjm".parse().unwrap(), 43, kind, "WESTERN HUB", r#"{"bid":19.5}"#, false)
 }
 
@@ -139,6 +149,7 @@ fn what_is_written_is_as_in_its_fixture() {
         ("skipped".to_owned(), skipped()),
         ("key_removed".to_owned(), removal(EntryKind::KeyRemoved, r#"{"key":"WESTERN HUB"}"#)),
         ("zone_removed".to_owned(), removal(EntryKind::ZoneRemoved, "{}")),
+        ("ticker".to_owned(), ticker()),
         ("closing".to_owned(), closing(CloseCode::ShuttingDown)),
         ("closing_after_order".to_owned(), closing(CloseCode::Normal)),
         ("closing_for_good".to_owned(), closing(CloseCode::Disconnected)),
@@ -192,6 +203,14 @@ fn client_messages_are_read_from_their_fixtures() {
         ("auth", ClientMessage::Auth(Auth { id: Some(id("9")), token: Token("zwk_0a1b_secret".to_owned()) })),
         ("heartbeat", ClientMessage::Heartbeat(Bare { id: Some(id(r#""h1""#)) })),
         ("heartbeat_ack", ClientMessage::HeartbeatAck(Bare::default())),
+        (
+            "publish",
+            ClientMessage::Publish(Publish {
+                id: Some(id("8")),
+                channel: "zone:pjm".to_owned(),
+                entries: serde_json::from_str(r#"[{"key":"A","price":1.50}]"#).unwrap(),
+            }),
+        ),
         ("ping", ClientMessage::Ping(Bare { id: Some(id("1")) })),
         (
             "ping_with_a_long_number",

@@ -1,10 +1,11 @@
 //! What crosses the wire to clients, as the gateway writes it: frames, entries encoded once for all, and how
-//! a price and an update are read. The messages themselves are types of the crate `zonewire-protocol`.
+//! a price, an event and an update are read. The messages themselves are types of the crate `zonewire-protocol`.
 
 #[cfg(test)]
 mod documented;
 pub(crate) mod documents;
 mod entry;
+mod event;
 mod fields;
 #[cfg(test)]
 mod fixtures;
@@ -15,6 +16,8 @@ mod time;
 mod update;
 
 pub use entry::{RESERVED_FIELDS, entry_json, latest_json};
+pub use event::parse_event;
+pub(crate) use event::{Segments, segments_of};
 pub(crate) use fields::each_element;
 pub use frame::{FRAME_HEADER_MAX, Frame, close_frame, first_frame, ping_frame, text_frame};
 pub use payload::InvalidPayload;
@@ -32,7 +35,7 @@ pub use zonewire_protocol::{
     ErrorMessage, ExtendRequest, FailRequest, FieldFault, Gap, HealthView, Heartbeat, InvalidMessage,
     JobOutcome, LeaseHeld, Live, MISSED_BEFORE, ORDER_ID, Offer, OfferedJob, Open, OrderCancelling,
     OrderList, OrderPlaced, OrderStatus, OrderView, PROTOCOL_VERSION, Previous, Problem, ProblemCode,
-    RedisView, ReportAccepted, RequestId, Resync, Revoke, RevokedOn, SKIPPED, SNAPSHOT, SUBPROTOCOL, Scope,
-    ServerMessage, SettingView, Since, SnapshotEnd, StorageView, Subscribe, Subscribed, Swap, Token,
-    TokenExpiring, Unsubscribe, Unsubscribed, WebSocketView, ZoneList, ZoneView,
+    Publish, Published, RawEntry, RedisView, ReportAccepted, RequestId, Resync, Revoke, RevokedOn, SKIPPED,
+    SNAPSHOT, SUBPROTOCOL, Scope, ServerMessage, SettingView, Since, SnapshotEnd, StorageView, Subscribe,
+    Subscribed, Swap, Token, TokenExpiring, Unsubscribe, Unsubscribed, WebSocketView, ZoneList, ZoneView,
 };

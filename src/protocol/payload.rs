@@ -1,9 +1,10 @@
 //! What the payloads of entries have in common: their names, times, and compact form.
 
 use std::collections::HashSet;
+use std::time::Duration;
 
 use bytes::Bytes;
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 use serde_json::value::RawValue;
 
 use super::time::{TIME_EXPECTED, time_of_number, time_of_text};
@@ -54,6 +55,24 @@ pub(super) fn read_time(value: &RawValue) -> Result<DateTime<Utc>, InvalidPayloa
         let detail = format!("`timestamp` must be {TIME_EXPECTED}, not {}", shown(value.get()));
         fault(ProblemCode::InvalidTimestamp, detail)
     })
+}
+
+/// A time far ahead is a mistake of the publisher's, and would look newer than all that comes for years.
+pub(super) fn check_ahead(
+    time: DateTime<Utc>,
+    now: DateTime<Utc>,
+    max: Duration,
+) -> Result<(), InvalidPayload> {
+    let last = TimeDelta::from_std(max).ok().and_then(|max| now.checked_add_signed(max));
+    let Some(last) = last.filter(|last| time > *last) else { return Ok(()) };
+    let shown = |time: DateTime<Utc>| time.to_rfc3339_opts(SecondsFormat::Millis, true);
+    let detail = format!(
+        "`timestamp` is {}, too far ahead: it must not be after {} now (channels.ahead_max_s is {} s)",
+        shown(time),
+        shown(last),
+        max.as_secs()
+    );
+    Err(fault(ProblemCode::InvalidTimestamp, detail))
 }
 
 /// Something from outside, short and without control characters.

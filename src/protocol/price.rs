@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
+use chrono::{DateTime, Utc};
 use serde_json::value::RawValue;
 
-use super::payload::{PayloadWriter, check_names, check_readable, fault, read_time, shown};
+use super::payload::{PayloadWriter, check_ahead, check_names, check_readable, fault, read_time, shown};
 use super::{InvalidPayload, OrderedFields, ProblemCode, RESERVED_FIELDS};
 use crate::model::{DraftEntry, EntryKind, Marks};
 use crate::support::json::json_fault;
@@ -60,20 +60,6 @@ pub fn parse_price(
         key: Some(key),
         marks: Marks::default(),
     })
-}
-
-/// A time far ahead is a mistake of the publisher's, and would look newer than all that comes for years.
-fn check_ahead(time: DateTime<Utc>, now: DateTime<Utc>, max: Duration) -> Result<(), InvalidPayload> {
-    let last = TimeDelta::from_std(max).ok().and_then(|max| now.checked_add_signed(max));
-    let Some(last) = last.filter(|last| time > *last) else { return Ok(()) };
-    let shown = |time: DateTime<Utc>| time.to_rfc3339_opts(SecondsFormat::Millis, true);
-    let detail = format!(
-        "`timestamp` is {}, too far ahead: it must not be after {} now (channels.ahead_max_s is {} s)",
-        shown(time),
-        shown(last),
-        max.as_secs()
-    );
-    Err(fault(ProblemCode::InvalidTimestamp, detail))
 }
 
 fn not_json(text: &str, error: &serde_json::Error) -> InvalidPayload {

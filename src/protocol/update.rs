@@ -104,7 +104,11 @@ fn range(kind: &EntryKind) -> (u8, u8) {
         EntryKind::Building => (50, 70),
         EntryKind::Submitted => (75, 90),
         EntryKind::Confirmed => (100, 100),
-        EntryKind::Failed | EntryKind::PriceUpdate | EntryKind::KeyRemoved | EntryKind::ZoneRemoved => (0, 0),
+        EntryKind::Failed
+        | EntryKind::PriceUpdate
+        | EntryKind::KeyRemoved
+        | EntryKind::ZoneRemoved
+        | EntryKind::Event(_) => (0, 0),
         EntryKind::Unknown(_) => (0, 100),
     }
 }

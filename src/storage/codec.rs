@@ -199,9 +199,9 @@ mod tests {
     #[test]
     fn an_entry_of_an_unknown_type_keeps_all_that_it_has_and_its_bytes() {
         for (form, is_terminal) in [("1", false), ("1t", true), ("1lt", true)] {
-            let entry = stored(form, "ticker");
+            let entry = stored(form, "quote");
             let unknown = entry.draft.kind.unknown().unwrap();
-            assert_eq!((unknown.name.as_deref(), unknown.why), (Some("ticker"), WhyUnknown::Kind));
+            assert_eq!((unknown.name.as_deref(), unknown.why), (Some("quote"), WhyUnknown::Kind));
             assert_eq!(entry.draft.kind.is_terminal(), is_terminal, "{form}");
             assert_eq!((entry.id.to_string().as_str(), entry.draft.key.as_deref()), (ID, Some("K")));
             assert_eq!(decode(7, &encode(entry.id, &entry.draft)), entry);

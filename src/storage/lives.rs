@@ -232,6 +232,14 @@ pub fn miss_in_fork(had: &mut Had, life: &Epoch, from: u64, offset: u64) {
     miss_own(had, &fork, offset);
 }
 
+/// A reader begins in a fork after an offset. Own entries of the node before it have grown too old there, and
+/// wait for the log all the same: they were not had.
+pub fn lack_own(had: &mut Had, life: &Epoch, offset: u64) {
+    if let Some(Life::Fork(fork, _)) = Life::of(life) {
+        had.lacks_up_to(fork.node, fork.own_at(offset));
+    }
+}
+
 /// Own entries of the node up to an offset may be missing; which, is not told.
 fn miss_own(had: &mut Had, fork: &Fork, offset: u64) {
     had.lacks_up_to(fork.node, fork.own_at(offset));

@@ -42,7 +42,7 @@ pub use jobs::{
 };
 use jobs::{MovedJob, Recorded, Stand};
 pub use lives::{
-    begin_elsewhere, begin_of_fork, had_at, is_fork, is_fork_of_unknown, log_of_fork, miss_in_fork,
+    begin_elsewhere, begin_of_fork, had_at, is_fork, is_fork_of_unknown, lack_own, log_of_fork, miss_in_fork,
     told_epoch,
 };
 pub use log::{

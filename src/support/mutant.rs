@@ -67,6 +67,10 @@ pub(crate) enum Mutant {
     RemovalsNotTold,
     /// Who has had something elsewhere is not told that what it catches up with comes late.
     CatchesUpInTime,
+    /// Of the views that show an entry only the first one that is found gets it.
+    OneViewOfEach,
+    /// Who catches up in a view is given all that is kept.
+    PagesOfViewsNotFiltered,
 }
 
 thread_local! {

@@ -620,6 +620,8 @@ async fn each_message_takes_the_rights_that_it_should() {
     fn needs_a_right(message: &ClientMessage) -> bool {
         match message {
             ClientMessage::Subscribe(_) => true,
+            // See `events`.
+            ClientMessage::Publish(_) => true,
             ClientMessage::Unsubscribe(_)
             | ClientMessage::Heartbeat(_)
             | ClientMessage::HeartbeatAck(_)
@@ -643,6 +645,8 @@ async fn each_message_takes_the_rights_that_it_should() {
         let (mut client, _) = connect(&gateway, "/ws", &token).await;
         let channels = [
             ("zone:a".to_owned(), zone),
+            ("event:trade".to_owned(), zone),
+            ("event:ticker:binance:*".to_owned(), zone),
             (format!("order:{order}"), own),
             (format!("order:{}", OrderId::random()), others),
         ];
@@ -657,6 +661,22 @@ async fn each_message_takes_the_rights_that_it_should() {
                 expected,
                 "{role} {channel}"
             );
+        }
+        let publishes = ["publisher", "operator"].contains(&role);
+        let (price, event) = (price("A", 1), json!({ "exchange": "a", "symbol": "B", "price": 1 }));
+        for (channel, entry) in [("zone:a", &price), ("event:ticker", &event)] {
+            let publish = json!({ "type": "publish", "id": 1, "channel": channel, "entries": [entry] });
+            assert!(needs_a_right(&ClientMessage::parse(&publish.to_string()).unwrap()));
+            client.send(&publish).await;
+            let answer = loop {
+                // What it publishes may come too.
+                let message = client.next().await;
+                if message["id"] == 1 {
+                    break message;
+                }
+            };
+            assert_eq!(answer["type"] == "published", publishes, "{role} {channel}: {answer}");
+            assert_eq!(answer["code"] == "forbidden", !publishes, "{role} {channel}: {answer}");
         }
         for (message, answer) in [
             (json!({ "type": "heartbeat" }), "heartbeat_ack"),

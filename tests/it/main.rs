@@ -9,6 +9,7 @@ mod cli;
 mod described;
 mod door;
 mod event_streams;
+mod events;
 mod examples;
 mod faults;
 mod half_close;

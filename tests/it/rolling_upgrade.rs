@@ -78,13 +78,13 @@ async fn a_zone_goes_on_in_order_and_says_what_it_skips() {
     let (mut client, subscribed) = old.market("pjm").await;
     old.publish("pjm", [price("HUB", 1)]).await;
     let mut newer = Newer::on(&server, "zone:pjm").await;
-    newer.append("ticker", "HUB", false).await;
-    newer.append("ticker", "HUB", false).await;
+    newer.append("quote", "HUB", false).await;
+    newer.append("quote", "HUB", false).await;
     old.publish("pjm", [price("HUB", 2)]).await;
 
     let told = entries(&mut client, 4).await;
     assert_eq!(kinds(&told), [("price_update", 1), ("skipped", 2), ("skipped", 3), ("price_update", 4)]);
-    assert_eq!((&told[1]["kind"], &told[1]["reason"]), (&json!("ticker"), &json!("unknown_kind")));
+    assert_eq!((&told[1]["kind"], &told[1]["reason"]), (&json!("quote"), &json!("unknown_kind")));
     assert!(told[1]["bid"].is_null() && told[1]["id"] != told[2]["id"], "{}", told[1]);
 
     // Whoever resumes is told the same, and so is who reads the log.
@@ -94,7 +94,7 @@ async fn a_zone_goes_on_in_order_and_says_what_it_skips() {
     let history = old.get("/api/zones/pjm/history").await.json();
     assert_eq!(kinds(history["entries"].as_array().unwrap()), kinds(&told));
     // A ticker is no newer price.
-    newer.append("ticker", "HUB", false).await;
+    newer.append("quote", "HUB", false).await;
     entries(&mut client, 1).await;
     let latest = old.get("/api/zones/pjm/latest").await.json();
     assert_eq!(kinds(latest["entries"].as_array().unwrap()), [("price_update", 4)]);
@@ -186,7 +186,7 @@ async fn an_outage_is_recovered_from_across_what_is_not_known() {
     let old = old(&server).await;
     let (mut client, _) = old.market("pjm").await;
     let mut newer = Newer::on(&server, "zone:pjm").await;
-    newer.append("ticker", "HUB", false).await;
+    newer.append("quote", "HUB", false).await;
     old.publish("pjm", [price("HUB", 1)]).await;
     assert_eq!(kinds(&entries(&mut client, 2).await), [("skipped", 1), ("price_update", 2)]);
 
@@ -195,13 +195,13 @@ async fn an_outage_is_recovered_from_across_what_is_not_known() {
     old.publish("pjm", [price("HUB", 2)]).await;
     assert_eq!(entries(&mut client, 1).await[0]["price"], 2);
     server.thaw().unwrap();
-    newer.append("ticker", "HUB", false).await;
+    newer.append("quote", "HUB", false).await;
     eventually("all is in order again", async || {
         (old.get("/ws/health").await.json()["status"] == "healthy").then_some(())
     })
     .await;
     let late = client.next_of_type("skipped").await;
-    assert_eq!(late["kind"], "ticker");
+    assert_eq!(late["kind"], "quote");
     old.publish("pjm", [price("HUB", 3)]).await;
     assert_eq!(client.next_of_type("price_update").await["price"], 3);
     let history = old.get("/api/zones/pjm/history").await.json();

@@ -404,9 +404,9 @@ async fn a_kind_that_is_not_known_is_kept_as_it_is_and_replaces_no_price(make: M
     let kind = |name| EntryKind::named(name, false).unwrap();
     let drafts = [
         price(100, Some("a"), "{\"n\":1}"),
-        DraftEntry { kind: kind("ticker"), ..price(200, Some("a"), "{\"n\":2}") },
+        DraftEntry { kind: kind("quote"), ..price(200, Some("a"), "{\"n\":2}") },
         DraftEntry { kind: kind("trade"), ..price(200, Some("a"), "{\"n\":3}") },
-        DraftEntry { kind: kind("ticker"), ..price(300, Some("a"), "{\"n\":4}") },
+        DraftEntry { kind: kind("quote"), ..price(300, Some("a"), "{\"n\":4}") },
     ];
     for (draft, seq) in drafts.iter().cloned().zip(1..) {
         producer.append(vec![Append { seq, prev: seq - 1, draft, fence: None }]).await;
@@ -604,7 +604,7 @@ async fn append_at_random(
         let (kind, key) = match rng.random_range(0..10) {
             0 => (EntryKind::ZoneRemoved, None),
             1..=3 => (EntryKind::KeyRemoved, Some(key)),
-            4 => (EntryKind::named("ticker", false).unwrap(), Some(key)),
+            4 => (EntryKind::named("quote", false).unwrap(), Some(key)),
             _ => (EntryKind::PriceUpdate, Some(key)),
         };
         let marks = Marks { late: rng.random_range(0..4) > 0, ..Marks::default() };

@@ -170,7 +170,7 @@ def make(schema: Schema) -> str:
     for name in in_order(defs):
         one = defs[name]
         arms = arms_of(one)
-        if one.get("type") == "object":
+        if one.get("type") == "object" and "properties" in one:
             tag = ("type", tags[name]) if name in tags else None
             parts[name] = typed_dict(name, one, tag)
             decimals = [field for field, value in one["properties"].items() if digits(value)]

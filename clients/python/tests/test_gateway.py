@@ -449,3 +449,33 @@ async def test_a_loop_that_is_cancelled_and_entered_again_and_again_has_every_en
 async def _publish(gateway: Gateway, count: int) -> None:
     for n in numbers(1, count):
         await gateway.publish("pjm", price(n))
+
+
+@needs_gateway
+async def test_sends_of_a_view_what_it_shows_and_what_it_leaves_out_is_no_gap() -> None:
+    gateway = await Gateway.started("serve", "--storage", "memory")
+
+    async def publish(*events: tuple[str, str, int]) -> None:
+        body = [{"exchange": exchange, "symbol": symbol, "price": n} for exchange, symbol, n in events]
+        answer = await gateway.ask("POST", "/api/events/ticker", body)
+        assert answer.status == 200, answer
+
+    await publish(("a", "B", 1), ("b", "B", 2), ("a", "C", 3))
+    client = follow(gateway.url)
+    sub = client.event("ticker", exchange="a")
+    assert (sub.channel, client.event("candle", symbol="B").channel) == ("event:ticker:a:*", "event:candle:*:B:*")
+    had: list[Any] = []
+    gaps: list[Any] = []
+    sub.on_entry(lambda entry, _: had.append(entry))
+    sub.on_gap(gaps.append)
+    await until(lambda: sub.status == "live", lambda: sub)
+    assert [(entry.get("snapshot"), entry["data"]["price"]) for entry in had] == [(True, 1), (True, 3)]
+    await publish(("b", "B", 4), ("b", "B", 5), ("a", "B", 6))
+    await until(lambda: len(had) == 3, lambda: had)
+    client.reconnect()
+    await publish(("b", "B", 7), ("a", "B", 8))
+    await until(lambda: len(had) == 4, lambda: had)
+    assert [entry["data"]["price"] for entry in had[2:]] == [6, 8]
+    assert gaps == []
+    client.close()
+    await client.wait_closed()

@@ -27,6 +27,7 @@ EXPECTED = [
     r"^Verbunden\.\nConnecting…\nVerbunden\.$",
     r"^open$",
     r"^placed [0-9a-f-]{36}\nrouting 10\n(.*\n)*confirmed 100\ndone: \w+$",
+    r"^event:ticker:binance:\*$",
     r"^WESTERN HUB RT5M$",
 ]
 if (HERE.parent.parent / "docs").exists():  # not where the package stands alone

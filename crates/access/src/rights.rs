@@ -70,7 +70,7 @@ pub struct InvalidRight {
 
 const EXPECTED: &str =
     "one of subscribe:<channel>, publish:<channel>, registry:<channel>, order, work, admin";
-const EXPECTED_CHANNEL: &str = "a channel such as zone:pjm.* after the action: zone: or order:, and then A-Z a-z 0-9 . _ : - * {tenant} {subject}";
+const EXPECTED_CHANNEL: &str = "a channel such as zone:pjm.* after the action: zone:, order: or event:, and then A-Z a-z 0-9 . _ : - / * {tenant} {subject}";
 
 impl FromStr for Right {
     type Err = InvalidRight;
@@ -107,13 +107,19 @@ impl fmt::Display for Right {
 const ZONE: &str = "zone:";
 /// How the channels of orders begin.
 pub(crate) const ORDER: &str = "order:";
+const EVENT: &str = "event:";
 const TENANT: &str = "{tenant}";
 const SUBJECT: &str = "{subject}";
 
 fn is_pattern(pattern: &str) -> bool {
     let filled = pattern.replace(TENANT, "x").replace(SUBJECT, "x");
-    let name = filled.strip_prefix(ZONE).or_else(|| filled.strip_prefix(ORDER));
-    let is_known = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | ':' | '-' | '*');
+    let name = [ZONE, ORDER, EVENT].into_iter().find_map(|kind| filled.strip_prefix(kind));
+    let may_have_slashes = filled.starts_with(EVENT);
+    let is_known = |c: char| {
+        c.is_ascii_alphanumeric()
+            || matches!(c, '.' | '_' | ':' | '-' | '*')
+            || (c == '/' && may_have_slashes)
+    };
     name.is_some_and(|name| !name.is_empty() && name.chars().all(is_known))
 }
 
@@ -148,8 +154,11 @@ impl Right {
         Some(Self { action: self.action, pattern: pattern.into() })
     }
 
+    /// The `*` of a view of events (`event:ticker:*:BTC-USDT`) is covered by a `*` here only. Who has all
+    /// events of a type has every view of them.
     fn allows(&self, action: Action, channel: &str) -> bool {
-        self.action == action && matches(&self.pattern, channel)
+        let covers = || channel.starts_with(EVENT) && is_whole_type(&self.pattern, channel);
+        self.action == action && (matches(&self.pattern, channel) || covers())
     }
 }
 
@@ -182,6 +191,15 @@ impl Rights {
     pub fn iter(&self) -> impl Iterator<Item = &Right> {
         self.0.iter()
     }
+}
+
+/// Whether a pattern is the name of the channel of which another one is a view.
+fn is_whole_type(pattern: &str, view: &str) -> bool {
+    // How exchanges do is told in types of two words; `event:exchange` is none.
+    let is_one = pattern.starts_with(EVENT) && pattern != "event:exchange";
+    is_one
+        && view.strip_prefix(pattern).is_some_and(|rest| rest.starts_with(':'))
+        && pattern.matches(':').count() == 1 + usize::from(pattern.starts_with("event:exchange:"))
 }
 
 /// Whether a text is of a pattern. Goes back to the last `*` only, so it takes at most as many steps as
@@ -235,6 +253,31 @@ mod tests {
     }
 
     #[test]
+    fn a_right_to_events_covers_just_the_views_that_show_no_more() {
+        for (right, channel, expected) in [
+            ("event:ticker", "event:ticker", true),
+            ("event:ticker", "event:ticker:binance:*", true),
+            ("event:ticker", "event:tickers", false),
+            ("event:*", "event:trade:*:BTC/USDT", true),
+            ("event:*", "event:exchange:error", true),
+            ("event:exchange:error", "event:exchange:error:kraken", true),
+            ("event:exchange", "event:exchange:error", false),
+            ("event:ticker:binance:*", "event:ticker:binance:BTC-USDT", true),
+            ("event:ticker:binance:*", "event:ticker:binance:*", true),
+            ("event:ticker:binance:*", "event:ticker", false),
+            ("event:ticker:binance:*", "event:ticker:*:BTC-USDT", false),
+            ("event:ticker:binance:BTC*", "event:ticker:binance:*", false),
+            ("event:ticker:*:BTC-USDT", "event:ticker:*:BTC-USDT", true),
+            ("event:ticker:*:BTC-USDT", "event:ticker:kraken:BTC-USDT", true),
+            ("event:ticker:*:BTC-USDT", "event:ticker:kraken:*", false),
+            ("event:candle:a:B", "event:candle:a:B:1m", false),
+        ] {
+            let right: Right = format!("subscribe:{right}").parse().unwrap();
+            assert_eq!(right.allows(Action::Subscribe, channel), expected, "{right} {channel}");
+        }
+    }
+
+    #[test]
     fn only_rights_are_read() {
         for text in [
             "subscribe:zone:pjm.*",
@@ -246,6 +289,8 @@ mod tests {
             "subscribe:zone:{tenant}.*",
             "subscribe:order:*",
             "publish:zone:{subject}",
+            "subscribe:event:ticker:*:BTC/USDT",
+            "publish:event:*",
         ] {
             assert_eq!(text.parse::<Right>().unwrap().to_string(), text);
         }
@@ -261,6 +306,8 @@ mod tests {
             "Admin",
             " admin",
             "subscribe:zone:a b",
+            "subscribe:zone:a/b",
+            "subscribe:event:",
             "subscribe:zone:{sub}",
             "subscribe:zone:",
             "subscribe:zone:ä",

@@ -104,9 +104,9 @@ impl Default for IssuerConfig {
 
 /// What roles stand for unless the settings say otherwise.
 pub(crate) const ROLES: [(&str, &[&str]); 5] = [
-    ("viewer", &["subscribe:zone:*"]),
-    ("trader", &["subscribe:zone:*", "order"]),
-    ("publisher", &["publish:zone:*"]),
+    ("viewer", &["subscribe:zone:*", "subscribe:event:*"]),
+    ("trader", &["subscribe:zone:*", "subscribe:event:*", "order"]),
+    ("publisher", &["publish:zone:*", "publish:event:*"]),
     ("worker", &["work", "publish:order:*"]),
     ("operator", &["admin"]),
 ];

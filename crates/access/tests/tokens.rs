@@ -377,7 +377,10 @@ fn roles_and_rights_come_from_the_claims_that_are_configured() {
         rights(json!({"roles": null, "realm_access": {"roles": role}, "https://acme.example/tenant": tenant}))
     };
     assert_eq!(with(json!(["desk"]), "acme"), "order subscribe:zone:acme.*");
-    assert_eq!(with(json!("desk publisher"), "acme"), "order publish:zone:* subscribe:zone:acme.*");
+    assert_eq!(
+        with(json!("desk publisher"), "acme"),
+        "order publish:event:* publish:zone:* subscribe:zone:acme.*"
+    );
     assert_eq!(with(json!(["operator", "worker"]), "acme"), "", "they reach beyond a tenant");
     assert_eq!(with(json!(["nobody knows", 5, null]), "acme"), "");
     assert_eq!(with(json!({"desk": true}), "acme"), "");

@@ -8,13 +8,16 @@ use serde::{Deserialize, Serialize};
 use uuid::fmt::Hyphenated;
 
 use crate::OrderId;
+use crate::event::{EventType, is_pattern, split_type};
 use crate::name::{InvalidName, Zone, is_valid_name};
 
 const ZONE_PREFIX: &str = "zone:";
 const ORDER_PREFIX: &str = "order:";
+const EVENT_PREFIX: &str = "event:";
 
 /// What a name is made of.
-const FORM: &str = "`zone:` and 1 to 64 of A-Z a-z 0-9 . _ : -, or `order:` and a UUID";
+const FORM: &str = "`zone:` and 1 to 64 of A-Z a-z 0-9 . _ : -, `order:` and a UUID, or `event:` and a type, \
+                    maybe with a pattern behind it such as `event:ticker:binance:*` (`event:ticker` is all)";
 
 /// What a channel carries; decided by the part of its name before the first colon.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -23,6 +26,9 @@ pub enum ChannelKind {
     Zone,
     /// `order:<uuid>`: the updates of an order. Always on lane *every*.
     Order,
+    /// `event:<type>`: the events of a type. With a pattern behind it (`event:ticker:binance:*`) it is a
+    /// view of that channel: those of its entries that match.
+    Event,
 }
 
 /// A named, ordered log of entries, such as `zone:pjm`. Cheap to clone.
@@ -47,6 +53,30 @@ impl ChannelName {
         Self(str::from_utf8(&name).expect("made of ASCII").into())
     }
 
+    /// The channel that carries the events of a type.
+    pub fn event(event: EventType) -> Self {
+        Self(format!("{EVENT_PREFIX}{event}").into())
+    }
+
+    /// The type of the events that it carries, and the pattern that they match where it is a view.
+    pub fn as_event(&self) -> Option<(EventType, Option<&str>)> {
+        let (event, rest) = split_type(self.0.strip_prefix(EVENT_PREFIX)?)?;
+        Some((event, rest.strip_prefix(':')))
+    }
+
+    /// The channel whose entries it shows: another one where this is a view, else itself.
+    pub fn log(&self) -> Self {
+        match self.as_event() {
+            Some((event, Some(_))) => Self::event(event),
+            _ => self.clone(),
+        }
+    }
+
+    /// Whether it shows those entries of another channel that match its pattern.
+    pub fn is_view(&self) -> bool {
+        self.as_event().is_some_and(|(_, pattern)| pattern.is_some())
+    }
+
     /// The order whose updates it carries, if it is such a channel.
     pub fn as_order(&self) -> Option<OrderId> {
         self.0.strip_prefix(ORDER_PREFIX)?.parse().ok()
@@ -59,7 +89,13 @@ impl ChannelName {
 
     /// What the channel carries.
     pub fn kind(&self) -> ChannelKind {
-        if self.0.starts_with(ORDER_PREFIX) { ChannelKind::Order } else { ChannelKind::Zone }
+        if self.0.starts_with(ORDER_PREFIX) {
+            ChannelKind::Order
+        } else if self.0.starts_with(EVENT_PREFIX) {
+            ChannelKind::Event
+        } else {
+            ChannelKind::Zone
+        }
     }
 
     /// The name without its kind: the zone in `zone:pjm`.
@@ -76,6 +112,11 @@ impl FromStr for ChannelName {
             && let Ok(order) = order.parse()
         {
             return Ok(Self::order(order));
+        }
+        if let Some((event, rest)) = name.strip_prefix(EVENT_PREFIX).and_then(split_type)
+            && rest.strip_prefix(':').is_none_or(|pattern| is_pattern(event, pattern))
+        {
+            return Ok(Self(name.into()));
         }
         match name.strip_prefix(ZONE_PREFIX) {
             Some(zone) if is_valid_name(zone) => Ok(Self(name.into())),
@@ -119,8 +160,8 @@ impl schemars::JsonSchema for ChannelName {
     fn json_schema(_generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
         schemars::json_schema!({
             "type": "string",
-            "description": "The name of a channel: `zone:<zone>` or `order:<uuid>`.",
-            "pattern": "^(zone:[A-Za-z0-9._:-]{1,64}|order:[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12})$",
+            "description": "The name of a channel: `zone:<zone>`, `order:<uuid>`, or `event:<type>`, with a pattern behind it for those of its events that match.",
+            "pattern": "^(zone:[A-Za-z0-9._:-]{1,64}|order:[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|event:(ticker|trade|orderbook|candle|exchange:(connected|disconnected|reconnecting|error))(:[A-Za-z0-9._/*-]{1,64}){0,3})$",
         })
     }
 }
@@ -145,8 +186,46 @@ mod tests {
     }
 
     #[test]
+    fn a_view_names_the_channel_that_it_shows_a_part_of() {
+        for (name, event, pattern, log) in [
+            ("event:ticker", EventType::Ticker, None, "event:ticker"),
+            ("event:ticker:binance:BTC-USDT", EventType::Ticker, Some("binance:BTC-USDT"), "event:ticker"),
+            ("event:trade:*:BTC/USDT", EventType::Trade, Some("*:BTC/USDT"), "event:trade"),
+            ("event:candle:kraken:*:1m", EventType::Candle, Some("kraken:*:1m"), "event:candle"),
+            ("event:exchange:error:x", EventType::ExchangeError, Some("x"), "event:exchange:error"),
+        ] {
+            let channel: ChannelName = name.parse().unwrap();
+            assert_eq!((channel.as_str(), channel.kind()), (name, ChannelKind::Event));
+            assert_eq!(channel.as_event(), Some((event, pattern)));
+            assert_eq!((channel.log().as_str(), channel.is_view()), (log, pattern.is_some()));
+        }
+        let zone: ChannelName = "zone:event:ticker".parse().unwrap();
+        assert_eq!((zone.as_event(), zone.log()), (None, zone.clone()));
+    }
+
+    #[test]
     fn other_forms_are_refused() {
-        for name in ["", "pjm", "zone:", "zone:a b", "zone", "topic:x", "order:", "order:1"] {
+        for name in [
+            "",
+            "pjm",
+            "zone:",
+            "zone:a b",
+            "zone",
+            "topic:x",
+            "order:",
+            "order:1",
+            "event:",
+            "event:tick",
+            "event:ticker:",
+            "event:ticker:binance",
+            "event:ticker:*:*",
+            "event:ticker:bin*:BTC",
+            "event:ticker:Binance:BTC",
+            "event:ticker:a:B:c",
+            "event:candle:a:B",
+            "event:exchange:error:*",
+            "event:exchange:error:a:B",
+        ] {
             assert!(name.parse::<ChannelName>().is_err(), "{name:?} must be refused");
         }
     }

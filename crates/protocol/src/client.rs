@@ -138,6 +138,62 @@ pub struct Unsubscribe {
     pub channels: Vec<String>,
 }
 
+/// A price or an event as its publisher wrote it: an object.
+#[derive(Debug, Clone, Serialize)]
+#[serde(transparent)]
+#[cfg_attr(feature = "ts", derive(ts_rs::TS), ts(type = "Record<string, unknown>"))]
+pub struct RawEntry(Box<RawValue>);
+
+impl RawEntry {
+    /// As JSON.
+    pub fn as_json(&self) -> &str {
+        self.0.get()
+    }
+}
+
+impl PartialEq for RawEntry {
+    fn eq(&self, other: &Self) -> bool {
+        self.as_json() == other.as_json()
+    }
+}
+
+impl<'de> Deserialize<'de> for RawEntry {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Box::<RawValue>::deserialize(deserializer).map(Self)
+    }
+}
+
+#[cfg(feature = "schema")]
+impl schemars::JsonSchema for RawEntry {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "RawEntry".into()
+    }
+
+    fn json_schema(_generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({
+            "type": "object",
+            "description": "A price or an event as its publisher wrote it.",
+            "additionalProperties": true,
+        })
+    }
+}
+
+/// Entries to be published to a channel. They are read as over HTTP.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "ts", derive(ts_rs::TS), ts(optional_fields))]
+pub struct Publish {
+    /// Comes back in the answer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub id: Option<RequestId>,
+    /// The name of a zone's channel, or of one of events.
+    #[serde(deserialize_with = "channel")]
+    pub channel: String,
+    /// Prices, or events; `events` is as good a name for them.
+    #[serde(deserialize_with = "entries")]
+    pub entries: Vec<RawEntry>,
+}
+
 /// A request for nothing but an answer.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
@@ -192,6 +248,8 @@ pub enum ClientMessage {
     Ping(Bare),
     /// Answered with `authenticated` or `error`.
     Auth(Auth),
+    /// Answered with `published` or `error`, in the order of these messages.
+    Publish(Publish),
 }
 
 /// A message that cannot be understood: which error to answer, and with what text.
@@ -239,10 +297,11 @@ impl ClientMessage {
             "heartbeat_ack" | "pong" => fields.read().map(Self::HeartbeatAck),
             "ping" => fields.read().map(Self::Ping),
             "auth" => fields.read().map(Self::Auth),
+            "publish" => fields.read().map(Self::Publish),
             other => {
                 let shown: String = other.chars().take(32).collect();
                 let message = format!(
-                    "unknown type {shown:?}: expected subscribe, unsubscribe, heartbeat, heartbeat_ack, ping or auth"
+                    "unknown type {shown:?}: expected subscribe, unsubscribe, publish, heartbeat, heartbeat_ack, ping or auth"
                 );
                 return Err((ErrorCode::UnknownType, message));
             }
@@ -275,8 +334,12 @@ impl LastOfEach<'_> {
 
     /// What has these fields, or what is wrong with one of them.
     fn read<T: DeserializeOwned>(&self) -> Result<T, String> {
-        let known = ["id", "channels", "since", "snapshot", "token"];
-        read_fields(known.into_iter().filter_map(|name| Some((name, self.get(name)?)))).map_err(|error| {
+        let known = ["id", "channels", "since", "snapshot", "token", "channel", "entries"];
+        let get = |name| match name {
+            "entries" => self.get(name).or_else(|| self.get("events")),
+            name => self.get(name),
+        };
+        read_fields(known.into_iter().filter_map(|name| Some((name, get(name)?)))).map_err(|error| {
             let text = error.to_string();
             let missing = text.strip_prefix("missing field `").and_then(|rest| rest.split('`').next());
             missing.map(must_be).unwrap_or(text)
@@ -291,6 +354,8 @@ fn must_be(field: &str) -> String {
         "channels" => r#"a list such as ["zone:pjm"]"#,
         "since" => r#"an object such as {"zone:pjm":"<epoch>:<offset>"}"#,
         "snapshot" => "true or false",
+        "channel" => r#"the name of a channel, such as "zone:pjm" or "event:ticker""#,
+        "entries" => r#"a list of objects such as [{"key":"WESTERN HUB","price":31.5}]"#,
         "token" => "a text, as in {\"type\":\"auth\",\"token\":\"…\"}",
         _ => "there",
     };
@@ -307,6 +372,14 @@ fn channels<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<String>, D::Error>
 
 fn since<'de, D: Deserializer<'de>>(from: D) -> Result<BTreeMap<String, Option<Since>>, D::Error> {
     field("since", from)
+}
+
+fn channel<'de, D: Deserializer<'de>>(from: D) -> Result<String, D::Error> {
+    field("channel", from)
+}
+
+fn entries<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<RawEntry>, D::Error> {
+    field("entries", from)
 }
 
 fn token<'de, D: Deserializer<'de>>(from: D) -> Result<Token, D::Error> {
@@ -410,7 +483,7 @@ mod tests {
             (r#"{"type":"subscribe","channels":[],"snapshot":0}"#, "`snapshot` must be true or false"),
             (
                 r#"{"type":"dance"}"#,
-                r#"unknown type "dance": expected subscribe, unsubscribe, heartbeat, heartbeat_ack, ping or auth"#,
+                r#"unknown type "dance": expected subscribe, unsubscribe, publish, heartbeat, heartbeat_ack, ping or auth"#,
             ),
         ] {
             assert_eq!(ClientMessage::parse(text).unwrap_err().message, expected, "{text}");
@@ -425,6 +498,28 @@ mod tests {
             (r#"{"type":"ping","id":{},"id":null}"#, None),
         ] {
             assert_eq!(ClientMessage::parse(text), Ok(ClientMessage::Ping(Bare { id: expected })), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_published_keeps_its_digits() {
+        for name in ["entries", "events"] {
+            let text =
+                format!(r#"{{"type":"publish","id":1,"channel":"zone:a","{name}":[{{"price": 1.50}},7]}}"#);
+            let Ok(ClientMessage::Publish(Publish { channel, entries, .. })) = ClientMessage::parse(&text)
+            else {
+                panic!("{text}")
+            };
+            let entries: Vec<&str> = entries.iter().map(RawEntry::as_json).collect();
+            assert_eq!((channel.as_str(), entries), ("zone:a", vec![r#"{"price": 1.50}"#, "7"]));
+        }
+        for (text, expected) in [
+            (r#"{"type":"publish","entries":[]}"#, "`channel` must be the name of a channel"),
+            (r#"{"type":"publish","channel":"zone:a"}"#, "`entries` must be a list of objects"),
+            (r#"{"type":"publish","channel":"zone:a","entries":{}}"#, "`entries` must be a list of objects"),
+        ] {
+            let message = ClientMessage::parse(text).unwrap_err().message;
+            assert!(message.starts_with(expected), "{message}");
         }
     }
 

@@ -11,7 +11,7 @@ words! {
         InvalidMessage = "invalid_message",
         /// `type` names no message of this protocol
         UnknownType = "unknown_type",
-        /// the name has not the form `zone:<zone>` or `order:<uuid>`
+        /// the name has not the form `zone:<zone>`, `order:<uuid>` or `event:<type>`, or no such pattern
         InvalidChannel = "invalid_channel",
         /// `unsubscribe`: the connection has no such subscription
         NotSubscribed = "not_subscribed",
@@ -27,6 +27,16 @@ words! {
         /// one order more than the gateway watches before anything is published to it; there may be room
         /// later
         TooManyOrders = "too_many_orders",
+        /// one view of events more than the gateway keeps up; there may be room later
+        TooManyViews = "too_many_views",
+        /// `publish`: an entry has wrong fields; nothing of the message was published
+        InvalidEntry = "invalid_entry",
+        /// `publish`: one key more than the zone, or the type of events, may have; nothing of the message was
+        /// published
+        TooManyKeys = "too_many_keys",
+        /// `publish`: the log did not take all entries; `accepted` of them, from the front, are in it, and the
+        /// next ones may be, where an answer was lost
+        NotPublished = "not_published",
         /// temporary: the storage does not answer; the subscription is made as soon as it does
         StorageUnavailable = "storage_unavailable",
         /// the token of `auth` does not hold, or is another subject's; the connection is as it was

@@ -6,6 +6,8 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
+use crate::event::EventType;
+
 /// A gateway process. Random at every start, so that a restarted node is another producer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct NodeId(pub Uuid);
@@ -90,6 +92,8 @@ pub enum EntryKind {
     Confirmed,
     /// `failed`: an order was not carried out, and will not be. The last update of its order.
     Failed,
+    /// An event of this type, which is the kind's name.
+    Event(EventType),
     /// An entry that this build cannot show to anybody.
     Unknown(Arc<UnknownKind>),
 }
@@ -129,13 +133,13 @@ impl EntryKind {
     const NAME_LEN_MAX: usize = 32;
 
     /// The kind with this name, which this build need not know; whether it is terminal is then as it
-    /// is given. `None` where the text cannot be the name of a kind: that is up to 32 of `a-z 0-9 _`,
+    /// is given. `None` where the text cannot be the name of a kind: that is up to 32 of `a-z 0-9 _ :`,
     /// a letter first.
     pub fn named(name: &str, is_terminal: bool) -> Option<Self> {
         if let Ok(known) = name.parse() {
             return Some(known);
         }
-        let is_plain = |byte: &u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_');
+        let is_plain = |byte: &u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_' | b':');
         let is_name = name.len() <= Self::NAME_LEN_MAX
             && name.starts_with(|first: char| first.is_ascii_lowercase())
             && name.as_bytes().iter().all(is_plain);
@@ -174,6 +178,7 @@ impl EntryKind {
             Self::Submitted => "submitted",
             Self::Confirmed => "confirmed",
             Self::Failed => "failed",
+            Self::Event(event) => event.as_str(),
         }
     }
 
@@ -187,7 +192,8 @@ impl EntryKind {
             | Self::ZoneRemoved
             | Self::Routing
             | Self::Building
-            | Self::Submitted => false,
+            | Self::Submitted
+            | Self::Event(_) => false,
         }
     }
 
@@ -211,7 +217,7 @@ impl FromStr for EntryKind {
             "submitted" => Ok(Self::Submitted),
             "confirmed" => Ok(Self::Confirmed),
             "failed" => Ok(Self::Failed),
-            _ => Err("unknown entry type".to_owned()),
+            _ => text.parse().map(Self::Event).map_err(|_unknown| "unknown entry type".to_owned()),
         }
     }
 }
@@ -225,11 +231,14 @@ mod tests {
         assert_eq!(EntryKind::named("failed", false), Some(EntryKind::Failed));
         assert!(EntryKind::Failed.is_terminal());
         let (open, end) =
-            (EntryKind::named("ticker", false).unwrap(), EntryKind::named("expired_1", true).unwrap());
-        assert_eq!((open.as_str(), open.is_terminal()), ("ticker", false));
+            (EntryKind::named("news:local", false).unwrap(), EntryKind::named("expired_1", true).unwrap());
+        assert_eq!((open.as_str(), open.is_terminal()), ("news:local", false));
         assert_eq!((end.as_str(), end.is_terminal()), ("expired_1", true));
+        for event in EventType::ALL {
+            assert_eq!(EntryKind::named(event.as_str(), false), Some(EntryKind::Event(event)));
+        }
         let too_long = "a".repeat(33);
-        for text in ["", "Ticker", "1st", "a b", "a\"", "ä", too_long.as_str()] {
+        for text in ["", "Ticker", "1st", "a b", "a\"", "ä", ":a", too_long.as_str()] {
             assert_eq!(EntryKind::named(text, false), None, "{text:?}");
         }
     }

@@ -26,6 +26,7 @@ mod client;
 mod close;
 mod codes;
 mod entry;
+mod event;
 mod fields;
 mod http;
 pub mod json;
@@ -48,11 +49,13 @@ pub mod ts;
 pub use backend::{BackendName, BackendState};
 pub use channel::{ChannelKind, ChannelName};
 pub use client::{
-    Auth, Bare, ClientMessage, InvalidMessage, RequestId, Since, Subscribe, Token, Unsubscribe,
+    Auth, Bare, ClientMessage, InvalidMessage, Publish, RawEntry, RequestId, Since, Subscribe, Token,
+    Unsubscribe,
 };
 pub use close::CloseCode;
 pub use codes::{EndCode, ErrorCode};
 pub use entry::{EntryMessage, MISSED_BEFORE, ORDER_ID, SKIPPED, SNAPSHOT};
+pub use event::{EventType, SEGMENTS_MAX, is_exchange, is_interval, is_symbol};
 pub use fields::{Fields, OrderedFields};
 pub use http::{
     Accepted, AuthenticationView, ChannelSetAside, ClaimRequest, ConfigView, DeadLetter, DeadLetterList,
@@ -70,8 +73,8 @@ pub use position::{Epoch, InvalidPosition, OFFSET_MAX, Position};
 pub use problem::{FieldFault, Problem, ProblemCode};
 pub use server::{
     Answer, Authenticated, Authentication, BackendStateMessage, CaughtUp, Closing, Connection,
-    ConnectionEstablished, ErrorMessage, Heartbeat, Resync, Scope, ServerMessage, SnapshotEnd, Subscribed,
-    TokenExpiring, Unknown, Unsubscribed,
+    ConnectionEstablished, ErrorMessage, Heartbeat, Published, Resync, Scope, ServerMessage, SnapshotEnd,
+    Subscribed, TokenExpiring, Unknown, Unsubscribed,
 };
 
 /// The version of the wire protocol, said in `connection_established`.

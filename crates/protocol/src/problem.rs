@@ -11,7 +11,7 @@ words! {
     /// What was wrong with a request. Stable: clients may match on it.
     pub enum ProblemCode {
         /// what was sent is not JSON, or beyond the limits of JSON; 422 in a line of NDJSON, and in an element
-        /// of an array of prices
+        /// of an array of prices or events
         InvalidJson = "invalid_json",
         /// the body is not UTF-8
         InvalidUtf8 = "invalid_utf8",
@@ -53,6 +53,8 @@ words! {
         UnknownOrder = "unknown_order",
         /// there is no such dead letter
         UnknownDeadLetter = "unknown_dead_letter",
+        /// there is no such type of events
+        UnknownEventType = "unknown_event_type",
         /// the zone has no price of this key
         UnknownKey = "unknown_key",
         /// nobody has published to the zone, or it was removed
@@ -91,6 +93,8 @@ words! {
         LineTooLarge = "line_too_large",
         /// a price is larger than it may be
         PriceTooLarge = "price_too_large",
+        /// an event is larger than it may be
+        EventTooLarge = "event_too_large",
         /// an update is larger than it may be
         UpdateTooLarge = "update_too_large",
         /// the body is of a kind that is not read here; `Accept` says which are
@@ -107,6 +111,8 @@ words! {
         InvalidRequest = "invalid_request",
         /// the price has wrong fields
         InvalidPrice = "invalid_price",
+        /// the event has wrong fields
+        InvalidEvent = "invalid_event",
         /// the price has no key, or one of the wrong form
         InvalidKey = "invalid_key",
         /// a field belongs to the gateway
@@ -178,6 +184,7 @@ impl ProblemCode {
             Self::Unauthorized => 401,
             Self::OriginNotAllowed | Self::Forbidden => 403,
             Self::NotFound
+            | Self::UnknownEventType
             | Self::UnknownOrder
             | Self::UnknownDeadLetter
             | Self::UnknownKey
@@ -196,13 +203,18 @@ impl ProblemCode {
             | Self::Cancelled
             | Self::NotExternal => 409,
             Self::ForeignEpoch => 410,
-            Self::BodyTooLarge | Self::LineTooLarge | Self::PriceTooLarge | Self::UpdateTooLarge => 413,
+            Self::BodyTooLarge
+            | Self::LineTooLarge
+            | Self::PriceTooLarge
+            | Self::EventTooLarge
+            | Self::UpdateTooLarge => 413,
             Self::UnsupportedMediaType | Self::UnsupportedContentEncoding => 415,
             Self::UnknownHost => 421,
             Self::InvalidOrder
             | Self::InvalidUpdate
             | Self::InvalidRequest
             | Self::InvalidPrice
+            | Self::InvalidEvent
             | Self::InvalidKey
             | Self::ReservedField
             | Self::DuplicateField

@@ -47,6 +47,8 @@ pub enum ServerMessage {
     Authenticated(Authenticated),
     /// The token that was shown expires soon: show a new one with `auth`.
     TokenExpiring(TokenExpiring),
+    /// Answers `publish`: the log has all of it.
+    Published(Published),
     /// A price, a removal, an update of an order: what has a place in a channel.
     #[serde(untagged)]
     Entry(EntryMessage),
@@ -91,6 +93,22 @@ pub struct Authenticated {
 pub struct TokenExpiring {
     /// When. The connection is closed then, unless another token was shown.
     pub expires_at: DateTime<Utc>,
+    /// When it was sent.
+    pub timestamp: DateTime<Utc>,
+}
+
+/// All that was to be published is in the log.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "ts", derive(ts_rs::TS), ts(optional_fields))]
+pub struct Published {
+    /// The `id` of the request, when it had one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub id: Option<RequestId>,
+    /// The channel.
+    pub channel: ChannelName,
+    /// How many entries.
+    pub accepted: u64,
     /// When it was sent.
     pub timestamp: DateTime<Utc>,
 }
@@ -327,6 +345,9 @@ pub struct ErrorMessage {
     /// When the same request may succeed, in milliseconds from now, where that can be told.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub retry_after_ms: Option<u64>,
+    /// Of a `publish`, how many of its entries, from the front, are in the log.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub accepted: Option<u64>,
     /// What was wrong and what would be right, for people.
     pub message: String,
     /// The channel concerned; where that is none, as the client wrote it.
@@ -408,7 +429,7 @@ impl ServerMessage {
     }
 
     /// The types that are known here, but for those of entries.
-    pub const KINDS: [&'static str; 15] = [
+    pub const KINDS: [&'static str; 16] = [
         "connection_established",
         "connection",
         "subscribed",
@@ -424,6 +445,7 @@ impl ServerMessage {
         "closing",
         "authenticated",
         "token_expiring",
+        "published",
     ];
 
     /// Its `type`.
@@ -444,6 +466,7 @@ impl ServerMessage {
             Self::Closing(_) => "closing",
             Self::Authenticated(_) => "authenticated",
             Self::TokenExpiring(_) => "token_expiring",
+            Self::Published(_) => "published",
             Self::Entry(entry) => &entry.kind,
             Self::Unknown(unknown) => &unknown.kind,
         }
@@ -481,6 +504,7 @@ impl ServerMessage {
             "closing" => Self::Closing(fields.read()?),
             "authenticated" => Self::Authenticated(fields.read()?),
             "token_expiring" => Self::TokenExpiring(fields.read()?),
+            "published" => Self::Published(fields.read()?),
             known if known == crate::SKIPPED || known.parse::<EntryKind>().is_ok() => {
                 Self::Entry(EntryMessage::of_fields(fields)?)
             }

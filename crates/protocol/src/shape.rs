@@ -29,6 +29,30 @@ pub(crate) enum Entry {
     Confirmed(OrderUpdate),
     /// An order was not carried out, and will not be. The last update of its order.
     Failed(OrderFailed),
+    /// An event: the last price of a symbol, or its best bid and ask.
+    Ticker(TickerEvent),
+    /// An event: one trade.
+    Trade(TradeEvent),
+    /// An event: a book, or what has changed in one.
+    Orderbook(OrderbookEvent),
+    /// An event: how a symbol was traded in an interval.
+    Candle(CandleEvent),
+    /// An event: an exchange is reached.
+    #[cfg_attr(feature = "schema", schemars(rename = "exchange:connected"))]
+    #[cfg_attr(feature = "ts", ts(rename = "exchange:connected"))]
+    ExchangeConnected(ExchangeEvent),
+    /// An event: an exchange is reached no more.
+    #[cfg_attr(feature = "schema", schemars(rename = "exchange:disconnected"))]
+    #[cfg_attr(feature = "ts", ts(rename = "exchange:disconnected"))]
+    ExchangeDisconnected(ExchangeEvent),
+    /// An event: an exchange is to be reached again.
+    #[cfg_attr(feature = "schema", schemars(rename = "exchange:reconnecting"))]
+    #[cfg_attr(feature = "ts", ts(rename = "exchange:reconnecting"))]
+    ExchangeReconnecting(ExchangeEvent),
+    /// An event: an exchange said, or did, what it should not.
+    #[cfg_attr(feature = "schema", schemars(rename = "exchange:error"))]
+    #[cfg_attr(feature = "ts", ts(rename = "exchange:error"))]
+    ExchangeError(ExchangeEvent),
     /// Stands in the place of an entry that the gateway cannot show.
     Skipped(Skipped),
 }
@@ -306,6 +330,214 @@ pub(crate) struct Skipped {
     pub(crate) terminal: Option<bool>,
 }
 
+/// What the messages of events have in common, and what each has of its own.
+macro_rules! event {
+    ($(#[doc = $docs:literal])* $name:ident, $data:ty) => {
+        $(#[doc = $docs])*
+        #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+        #[cfg_attr(feature = "ts", derive(ts_rs::TS), ts(optional_fields))]
+        pub(crate) struct $name {
+            /// The channel: that of the type, or the view of it that was subscribed to.
+            pub(crate) channel: ChannelName,
+            /// Its place in the log; counts from 1 in each epoch. Of a view those of others are left out.
+            pub(crate) offset: u64,
+            /// Names it for good, in every epoch and on every gateway.
+            pub(crate) id: String,
+            /// Its own time, to the millisecond.
+            pub(crate) timestamp: DateTime<Utc>,
+            /// It comes after its time.
+            #[cfg_attr(feature = "schema", schemars(skip_serializing_if = "Option::is_none"))]
+            pub(crate) late: Option<bool>,
+            /// Entries of its gateway before it are gone.
+            #[cfg_attr(feature = "schema", schemars(rename = "missedBefore"))]
+            #[cfg_attr(feature = "ts", ts(rename = "missedBefore"))]
+            #[cfg_attr(feature = "schema", schemars(skip_serializing_if = "Option::is_none"))]
+            pub(crate) missed_before: Option<bool>,
+            /// It is the latest one of its key, sent because a client begins.
+            #[cfg_attr(feature = "schema", schemars(skip_serializing_if = "Option::is_none"))]
+            pub(crate) snapshot: Option<bool>,
+            /// What its publisher gave.
+            pub(crate) data: $data,
+        }
+    };
+}
+
+event!(
+    /// A ticker.
+    TickerEvent, Ticker
+);
+event!(
+    /// A trade.
+    TradeEvent, Trade
+);
+event!(
+    /// A book, or what has changed in one.
+    OrderbookEvent, Orderbook
+);
+event!(
+    /// A candle.
+    CandleEvent, Candle
+);
+event!(
+    /// How an exchange is reached.
+    ExchangeEvent, Exchange
+);
+
+/// A decimal as its publisher wrote it: a number, or a text that is one.
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "schema", schemars(untagged))]
+#[cfg_attr(feature = "ts", derive(ts_rs::TS), ts(untagged))]
+pub(crate) enum Digits {
+    /// A number.
+    Number(f64),
+    /// A text.
+    Text(String),
+}
+
+/// What a ticker says: a `price`, or a `bid` and an `ask`.
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "ts", derive(ts_rs::TS), ts(optional_fields))]
+pub(crate) struct Ticker {
+    /// The exchange.
+    pub(crate) exchange: String,
+    /// The symbol, such as `BTC-USDT`.
+    pub(crate) symbol: String,
+    /// The last price.
+    #[cfg_attr(feature = "schema", schemars(skip_serializing_if = "Option::is_none"))]
+    pub(crate) price: Option<Digits>,
+    /// The best bid.
+    #[cfg_attr(feature = "schema", schemars(skip_serializing_if = "Option::is_none"))]
+    pub(crate) bid: Option<Digits>,
+    /// The best ask.
+    #[cfg_attr(feature = "schema", schemars(skip_serializing_if = "Option::is_none"))]
+    pub(crate) ask: Option<Digits>,
+    /// How much is bid there.
+    #[cfg_attr(feature = "schema", schemars(rename = "bidSize"))]
+    #[cfg_attr(feature = "ts", ts(rename = "bidSize"))]
+    #[cfg_attr(feature = "schema", schemars(skip_serializing_if = "Option::is_none"))]
+    pub(crate) bid_size: Option<Digits>,
+    /// How much is asked there.
+    #[cfg_attr(feature = "schema", schemars(rename = "askSize"))]
+    #[cfg_attr(feature = "ts", ts(rename = "askSize"))]
+    #[cfg_attr(feature = "schema", schemars(skip_serializing_if = "Option::is_none"))]
+    pub(crate) ask_size: Option<Digits>,
+    /// The first price of the day.
+    #[cfg_attr(feature = "schema", schemars(skip_serializing_if = "Option::is_none"))]
+    pub(crate) open: Option<Digits>,
+    /// The highest.
+    #[cfg_attr(feature = "schema", schemars(skip_serializing_if = "Option::is_none"))]
+    pub(crate) high: Option<Digits>,
+    /// The lowest.
+    #[cfg_attr(feature = "schema", schemars(skip_serializing_if = "Option::is_none"))]
+    pub(crate) low: Option<Digits>,
+    /// How much was traded.
+    #[cfg_attr(feature = "schema", schemars(skip_serializing_if = "Option::is_none"))]
+    pub(crate) volume: Option<Digits>,
+    /// For how much.
+    #[cfg_attr(feature = "schema", schemars(rename = "quoteVolume"))]
+    #[cfg_attr(feature = "ts", ts(rename = "quoteVolume"))]
+    #[cfg_attr(feature = "schema", schemars(skip_serializing_if = "Option::is_none"))]
+    pub(crate) quote_volume: Option<Digits>,
+}
+
+/// What a trade says.
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "ts", derive(ts_rs::TS), ts(optional_fields))]
+pub(crate) struct Trade {
+    /// The exchange.
+    pub(crate) exchange: String,
+    /// The symbol, such as `BTC-USDT`.
+    pub(crate) symbol: String,
+    /// The price.
+    pub(crate) price: Digits,
+    /// How much.
+    pub(crate) size: Digits,
+    /// What the exchange calls it.
+    #[cfg_attr(feature = "schema", schemars(rename = "tradeId"))]
+    #[cfg_attr(feature = "ts", ts(rename = "tradeId"))]
+    #[cfg_attr(feature = "schema", schemars(skip_serializing_if = "Option::is_none"))]
+    pub(crate) trade_id: Option<Digits>,
+    /// `buy` or `sell`: the taker's.
+    #[cfg_attr(feature = "schema", schemars(skip_serializing_if = "Option::is_none"))]
+    pub(crate) side: Option<String>,
+}
+
+/// A whole book, or what has changed in it: a size of 0 takes a level away.
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "ts", derive(ts_rs::TS), ts(optional_fields))]
+pub(crate) struct Orderbook {
+    /// The exchange.
+    pub(crate) exchange: String,
+    /// The symbol, such as `BTC-USDT`.
+    pub(crate) symbol: String,
+    /// `snapshot` or `delta`.
+    pub(crate) kind: String,
+    /// Price and size of each level.
+    pub(crate) bids: Vec<[Digits; 2]>,
+    /// Price and size of each level.
+    pub(crate) asks: Vec<[Digits; 2]>,
+    /// Counts the changes of the book.
+    pub(crate) sequence: u64,
+    /// Of a delta, the `sequence` that it follows on.
+    #[cfg_attr(feature = "schema", schemars(rename = "previousSequence"))]
+    #[cfg_attr(feature = "ts", ts(rename = "previousSequence"))]
+    #[cfg_attr(feature = "schema", schemars(skip_serializing_if = "Option::is_none"))]
+    pub(crate) previous_sequence: Option<u64>,
+}
+
+/// What a candle says.
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "ts", derive(ts_rs::TS), ts(optional_fields))]
+pub(crate) struct Candle {
+    /// The exchange.
+    pub(crate) exchange: String,
+    /// The symbol, such as `BTC-USDT`.
+    pub(crate) symbol: String,
+    /// How long it is, such as `1m`.
+    pub(crate) interval: String,
+    /// When it begins.
+    #[cfg_attr(feature = "schema", schemars(rename = "openTime"))]
+    #[cfg_attr(feature = "ts", ts(rename = "openTime"))]
+    pub(crate) open_time: Digits,
+    /// The first price.
+    pub(crate) open: Digits,
+    /// The highest.
+    pub(crate) high: Digits,
+    /// The lowest.
+    pub(crate) low: Digits,
+    /// The last price.
+    pub(crate) close: Digits,
+    /// How much was traded.
+    pub(crate) volume: Digits,
+    /// Nothing more is expected.
+    pub(crate) closed: bool,
+    /// It takes the place of one that was closed.
+    #[cfg_attr(feature = "schema", schemars(skip_serializing_if = "Option::is_none"))]
+    pub(crate) correction: Option<bool>,
+}
+
+/// How an exchange is reached.
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "ts", derive(ts_rs::TS), ts(optional_fields))]
+pub(crate) struct Exchange {
+    /// The exchange.
+    pub(crate) exchange: String,
+    /// Why, for people.
+    #[cfg_attr(feature = "schema", schemars(skip_serializing_if = "Option::is_none"))]
+    pub(crate) reason: Option<String>,
+    /// Of `exchange:reconnecting`, which try it is.
+    #[cfg_attr(feature = "schema", schemars(skip_serializing_if = "Option::is_none"))]
+    pub(crate) attempt: Option<u64>,
+    /// Of `exchange:reconnecting`, in how many milliseconds.
+    #[cfg_attr(feature = "schema", schemars(rename = "delayMs"))]
+    #[cfg_attr(feature = "ts", ts(rename = "delayMs"))]
+    #[cfg_attr(feature = "schema", schemars(skip_serializing_if = "Option::is_none"))]
+    pub(crate) delay_ms: Option<u64>,
+    /// Of `exchange:error`, what sort of error.
+    #[cfg_attr(feature = "schema", schemars(skip_serializing_if = "Option::is_none"))]
+    pub(crate) code: Option<String>,
+}
+
 /// As its publisher wrote it; null is as good as none.
 #[cfg(feature = "schema")]
 fn number_or_null(_generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
@@ -354,4 +586,15 @@ pub(crate) fn declarations(add: &mut dyn FnMut(Option<String>, String), config: 
     add(OrderUpdate::docs(), OrderUpdate::decl(config));
     add(OrderFailed::docs(), OrderFailed::decl(config));
     add(Skipped::docs(), Skipped::decl(config));
+    add(TickerEvent::docs(), TickerEvent::decl(config));
+    add(TradeEvent::docs(), TradeEvent::decl(config));
+    add(OrderbookEvent::docs(), OrderbookEvent::decl(config));
+    add(CandleEvent::docs(), CandleEvent::decl(config));
+    add(ExchangeEvent::docs(), ExchangeEvent::decl(config));
+    add(Digits::docs(), Digits::decl(config));
+    add(Ticker::docs(), Ticker::decl(config));
+    add(Trade::docs(), Trade::decl(config));
+    add(Orderbook::docs(), Orderbook::decl(config));
+    add(Candle::docs(), Candle::decl(config));
+    add(Exchange::docs(), Exchange::decl(config));
 }

@@ -22,6 +22,8 @@ export type {
   Channels,
   End,
   EntryOf,
+  EventEntry,
+  EventType,
   Gap,
   OrderEntry,
   SubscribeOptions,

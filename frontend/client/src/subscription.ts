@@ -10,7 +10,21 @@ export type ZoneEntry<Own = unknown> = Extract<
 >;
 
 /** What comes in the channel of an order: its updates, the last of which is `confirmed` or `failed`. */
-export type OrderEntry = Exclude<wire.Entry, { type: 'price_update' | 'key_removed' | 'zone_removed' }>;
+export type OrderEntry = Exclude<wire.Entry, { type: 'price_update' | 'key_removed' | 'zone_removed' | EventType }>;
+
+/** What an event is about. */
+export type EventType =
+  | 'ticker'
+  | 'trade'
+  | 'orderbook'
+  | 'candle'
+  | 'exchange:connected'
+  | 'exchange:disconnected'
+  | 'exchange:reconnecting'
+  | 'exchange:error';
+
+/** What comes in a channel of events, or in a view of one. */
+export type EventEntry<T extends EventType = EventType> = Extract<wire.Entry, { type: T | 'skipped' }>;
 
 /** Which entries come in a channel, by what its name begins with. Channels of other kinds are added by declaring them here. */
 export interface Channels {
@@ -18,6 +32,8 @@ export interface Channels {
   zone: ZoneEntry;
   /** `order:<uuid>` */
   order: OrderEntry;
+  /** `event:<type>`, with a pattern behind it for a view */
+  event: EventEntry;
 }
 
 /** The entries of a channel, by its name. */

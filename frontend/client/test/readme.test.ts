@@ -23,6 +23,7 @@ const EXPECTED: RegExp[] = [
   /^placed [0-9a-f-]{36}\nrouting 10\n(.*\n)*confirmed 100\ndone: \w+$/m,
   /^<section><p role="status">Connected\.<\/p><ul>(<li>.* [\d.-]+<\/li>)+<\/ul><\/section>$/m,
   /^Connected\. [1-9]\d* keys$/m,
+  /^event:ticker:binance:\*$/m,
   /^no such channel$/m,
 ];
 

@@ -1,16 +1,23 @@
 // What users write has the types that it should; only compiled.
 
 import { connect, type Gap, type PriceUpdate, type SubscriptionError } from 'zonewire';
+import { event } from 'zonewire/events';
 import { placeOrder } from 'zonewire/orders';
 
 declare module 'zonewire' {
   interface Channels {
-    event: { type: 'ticker'; offset: number; symbol: string };
+    news: { type: 'news'; offset: number; title: string };
   }
 }
 
 const client = connect();
-client.subscribe('event:ticker').on('entry', ({ symbol }) => symbol.length);
+client.subscribe('news:local').on('entry', ({ title }) => title.length);
+client.subscribe('event:ticker:binance:*').on('entry', (entry) => entry.type === 'ticker' && entry.data.symbol.length);
+event(client, 'trade', { exchange: 'binance' }).on('entry', (entry) => {
+  if (entry.type === 'trade') return entry.data.side?.length;
+  // @ts-expect-error: trades alone come there
+  return entry.type === 'ticker';
+});
 
 const zone = client.zone<{ market: string }>('pjm');
 zone.on('entry', (entry, { epoch }) => {

@@ -3,7 +3,9 @@
 use crate::channels::pages::EncodedLatest;
 use crate::channels::unborn::{in_log, told};
 use crate::model::{ChannelName, ChannelPolicy, Epoch, Position};
-use crate::storage::{Back, Had, Page, begin_elsewhere, had_at, is_fork, is_fork_of_unknown, miss_in_fork};
+use crate::storage::{
+    Back, Had, Page, begin_elsewhere, had_at, is_fork, is_fork_of_unknown, lack_own, miss_in_fork,
+};
 #[cfg(test)]
 use crate::support::mutant::{self, Mutant};
 
@@ -201,6 +203,9 @@ impl StartingPoint {
             Some(position) if !had_at(position).is_whole() => (after.max(oldest), None, had),
             // Whatever the log turns out to hold is wanted.
             None if !page.is_final && is_fork_of_unknown(life) => {
+                if missing > 0 {
+                    lack_own(&mut had, life, oldest);
+                }
                 had.set_back(Some(Back::to_the_beginning()));
                 (after.max(oldest), None, had)
             }

@@ -33,8 +33,8 @@ use uuid::Uuid;
 
 use super::{Asked, Channels, ChannelsConfig, ChannelsParts, Live, Start};
 use crate::model::{
-    BackendName, BackendState, ChannelKind, ChannelName, DraftEntry, Entry, EntryKind, Lane, Marks, NodeId,
-    Position,
+    BackendName, BackendState, ChannelKind, ChannelName, ChannelPolicy, DraftEntry, Entry, EntryKind, Lane,
+    Marks, NodeId, Position,
 };
 use crate::storage::model::{Data, Faults, Inside, ModelServer, Setup, Trace, Which};
 use crate::storage::{Had, Page, StatusReader};
@@ -266,17 +266,17 @@ async fn simulate(plan: Plan, trace: Trace) -> Outcome {
     }
     let latest: BTreeSet<ChannelName> =
         plan.channels.iter().filter(|c| c.as_str().contains("lat")).cloned().collect();
-    let lanes = Arc::new(
-        move |channel: &ChannelName| {
-            if latest.contains(channel) { Lane::Latest } else { Lane::Every }
-        },
-    );
+    let lanes = Arc::new(move |channel: &ChannelName| {
+        let configured = || if latest.contains(channel) { Lane::Latest } else { Lane::Every };
+        ChannelPolicy::of(channel).lane.unwrap_or_else(configured)
+    });
     let places = Arc::default();
     let client = |name: usize, of: &[&ChannelName], takes_snapshots| {
-        Client::new(name, of[name % of.len()].clone(), takes_snapshots, &places)
+        let channel = of[name % of.len()].clone();
+        Client::new(name, view_of(channel, name), takes_snapshots, &places)
     };
     let all: Vec<&ChannelName> = plan.channels.iter().collect();
-    let zones: Vec<&ChannelName> = all.iter().copied().filter(|c| c.kind() == ChannelKind::Zone).collect();
+    let zones: Vec<&ChannelName> = all.iter().copied().filter(|c| c.kind() != ChannelKind::Order).collect();
     let mut clients: Vec<_> = (0..plan.clients).map(|name| client(name, &all, false)).collect();
     let more = if zones.is_empty() { 0 } else { plan.snapshot_clients };
     clients.extend((plan.clients..plan.clients + more).map(|name| client(name, &zones, true)));
@@ -318,6 +318,33 @@ async fn simulate(plan: Plan, trace: Trace) -> Outcome {
 
 fn zones_of(plan: &Plan) -> Vec<ChannelName> {
     plan.channels.iter().filter(|channel| channel.kind() == ChannelKind::Zone).cloned().collect()
+}
+
+/// What a client follows: of events in most cases a view.
+fn view_of(channel: ChannelName, client: usize) -> ChannelName {
+    if channel.kind() != ChannelKind::Event {
+        return channel;
+    }
+    let pattern = ["", ":x0:*", ":*:k1", ":x1:k11", ":x1:*", ":x7:*"][client % 6];
+    format!("{channel}{pattern}").parse().unwrap()
+}
+
+/// The key of this number in a channel; of events it has an exchange and a symbol.
+fn key_name(channel: &ChannelName, key: usize) -> Arc<str> {
+    match channel.kind() {
+        ChannelKind::Event => format!("x{}:k{key}", key % 2).into(),
+        ChannelKind::Zone | ChannelKind::Order => format!("k{key}").into(),
+    }
+}
+
+/// Whether who follows a channel, or a view of one, is shown this.
+fn is_shown(channel: &ChannelName, entry: &Published) -> bool {
+    let (_, pattern) = channel.as_event().unzip();
+    let name = key_name(&entry.channel, entry.key);
+    let fits = |pattern: &str| {
+        pattern.split(':').zip(name.split(':')).all(|(wanted, found)| wanted == "*" || wanted == found)
+    };
+    entry.channel == channel.log() && pattern.flatten().is_none_or(fits)
 }
 
 impl World {
@@ -445,6 +472,7 @@ impl World {
             let mut numbers = Vec::new();
             let kind = match channel.kind() {
                 ChannelKind::Zone => EntryKind::PriceUpdate,
+                ChannelKind::Event => EntryKind::Event(channel.as_event().expect("it is of events").0),
                 ChannelKind::Order if has_ended => EntryKind::Confirmed,
                 ChannelKind::Order => EntryKind::Submitted,
             };
@@ -460,7 +488,7 @@ impl World {
                 drafts.push(DraftEntry {
                     time: DateTime::from_timestamp_millis(time).unwrap(),
                     kind: kind.clone(),
-                    key: Some(format!("k{key}").into()),
+                    key: Some(key_name(&channel, key)),
                     data: Bytes::from(format!("{{\"n\":{last}}}")),
                     marks: Marks::default(),
                 });
@@ -775,7 +803,30 @@ impl World {
     // The end
 
     /// What is not as it is to be in the end.
-    fn unsettled(&self) -> Option<String> {
+    async fn unsettled(&self) -> Option<String> {
+        if let Some(unsettled) = self.unsettled_but_for_views() {
+            return Some(unsettled);
+        }
+        // Who follows a view does not say how far its channel has come: the channel does.
+        let nodes = self.nodes.lock().clone();
+        for node in nodes.iter().filter(|node| !node.is_gone()) {
+            let views: Vec<_> = node.subscribers.lock().iter().map(|held| held.channel().clone()).collect();
+            for view in views.iter().filter(|channel| channel.is_view()) {
+                let Some(end) = self.server.end_of(&view.log()).filter(|end| end.offset > 0) else {
+                    continue;
+                };
+                let at = node.channels.join(view, 0).await.ok();
+                if at.as_ref() != Some(&end) {
+                    return Some(format!("{view} on n{} is at {at:?}; the log is {end:?}", node.name));
+                }
+            }
+        }
+        // What it passed on meanwhile may have sent readers to the log.
+        time::sleep(Duration::from_millis(5)).await;
+        self.unsettled_but_for_views()
+    }
+
+    fn unsettled_but_for_views(&self) -> Option<String> {
         let waiting: i64 = self.under_way.lock().values().sum();
         if waiting > 0 {
             return Some(format!("{waiting} publishes wait"));
@@ -807,8 +858,14 @@ impl World {
                 let live_at = subscriber.live_at();
                 // One that was begun by a publisher who then gave up is as good as none.
                 let is_blank = |end: &Position| end.offset == 0 && live_at == Some(None);
-                let end = self.server.end_of(subscriber.channel()).filter(|end| !is_blank(end));
-                if live_at.is_some() && end.is_none() && self.server.has_expired(subscriber.channel()) {
+                let log = subscriber.channel().log();
+                let end = self.server.end_of(&log).filter(|end| !is_blank(end));
+                if live_at.is_some() && end.is_none() && self.server.has_expired(&log) {
+                    continue;
+                }
+                // A view is told of what it does not show with what it shows next.
+                let is_before = |end: &Position| subscriber.is_live_before(end);
+                if subscriber.channel().is_view() && end.as_ref().is_some_and(is_before) {
                     continue;
                 }
                 if live_at.as_ref() != Some(&end) {
@@ -835,7 +892,7 @@ impl World {
             }
             // A loss is found by a beat; that the next one goes out says that it has been acted upon.
             let has_looked = |(name, before): &(usize, u64)| self.server.beats(*name) >= before + 2;
-            let unsettled = match self.unsettled() {
+            let unsettled = match self.unsettled().await {
                 Some(unsettled) => unsettled,
                 None if beats.iter().all(has_looked) => return Ok(began.elapsed()),
                 None => "a node does not look".to_owned(),
@@ -907,9 +964,11 @@ impl World {
             faults.push(format!("c{} has a part of a snapshot in the end", client.name));
         }
         let in_log = self.in_log();
-        let overtaken = self.overtaken(&client.channel, published);
-        let latest = self.server.latest(&client.channel);
+        let log = client.channel.log();
+        let overtaken = self.overtaken(&log, published);
+        let latest = self.server.latest(&log);
         let numbers = latest.iter().map(|entry| number(&entry.draft.data));
+        let numbers = numbers.filter(|number| is_shown(&client.channel, &published[number]));
         let latest: HashMap<usize, u64> = numbers.map(|number| (published[&number].key, number)).collect();
         let keys: BTreeSet<usize> = latest.keys().chain(state.values.keys()).copied().collect();
         for key in keys {
@@ -1079,7 +1138,7 @@ impl World {
             // Where a log goes back, and others append before those who knew more of it have looked, a
             // position stands for two entries. A node that never knew the first ones cannot tell which
             // one a reader has had that comes to it.
-            let is_refilled = self.server.is_refilled(&client.channel);
+            let is_refilled = self.server.is_refilled(&client.channel.log());
             outcome.seen.extend(is_refilled.then_some(Kind::Refilled));
             let mut wrong: Vec<String> = told.faults.iter().take(4).cloned().collect();
             wrong.append(&mut outdated);
@@ -1094,7 +1153,7 @@ impl World {
             let has_waited = |begun: Instant| told.since.is_some_and(|since| begun > since);
             let due = published
                 .iter()
-                .filter(|(_, entry)| entry.channel == client.channel && has_waited(entry.begun));
+                .filter(|(_, entry)| is_shown(&client.channel, entry) && has_waited(entry.begun));
             let missing: Vec<u64> = due
                 .filter(|(number, entry)| is_due(**number, entry, &|n| told.numbers.contains(&n)))
                 .map(|(number, _)| *number)
@@ -1102,9 +1161,15 @@ impl World {
             if !missing.is_empty() {
                 wrong.push(format!("c{} did not get {missing:?}", client.name));
             }
+            let others = published.iter().filter(|(_, entry)| !is_shown(&client.channel, entry));
+            let others: Vec<u64> =
+                others.map(|(number, _)| *number).filter(|number| told.ever.contains(number)).collect();
+            if !others.is_empty() {
+                wrong.push(format!("c{} got {others:?}, which it does not follow", client.name));
+            }
             // Whatever it was told: what the log has in the end was never gone.
             let owed = published.iter().filter(|(number, entry)| {
-                entry.channel == client.channel
+                is_shown(&client.channel, entry)
                     && told.first.is_some_and(|first| entry.begun > first)
                     && in_log.contains(number)
                     && is_due(**number, entry, &|n| told.ever.contains(&n))

@@ -363,6 +363,13 @@ impl Plan {
         }
     }
 
+    /// Events alone, and clients that follow views of them, some of which begin with snapshots.
+    pub(super) fn has_views(&mut self) {
+        (self.clients, self.snapshot_clients) = (5, 3);
+        let name = if self.seed.is_multiple_of(2) { "event:trade" } else { "event:ticker" };
+        self.channels = vec![name.parse().unwrap()];
+    }
+
     /// The same, where somebody publishes and removes keys at whichever node.
     pub(super) fn has_removals(&mut self) {
         self.has_snapshots();

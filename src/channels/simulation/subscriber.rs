@@ -108,7 +108,7 @@ impl Client {
     /// is gone.
     fn at(&self, position: Position, recovered: bool, gap: Option<u64>, run: &NodeRun) {
         if let Some(gone @ 1..) = gap {
-            let log = run.server.content(&self.channel);
+            let log = run.server.content(&self.channel.log());
             let kept_to = position.offset.min(log.top);
             if log.epoch.as_ref().is_some_and(|epoch| is_about(&position.epoch, epoch))
                 && log.first <= kept_to
@@ -188,7 +188,8 @@ impl Client {
             position.epoch == *epoch || to_be_born(&position.epoch).as_ref() == Some(epoch)
         });
         let last = told.offset;
-        if offset <= last || (is_whole && offset != last + 1) {
+        let has_all = is_whole && !self.channel.is_view();
+        if offset <= last || (has_all && offset != last + 1) {
             told.faults.push(format!("{at} c{name}: offset {offset} after {last} of {epoch}"));
         }
         told.offset = offset;
@@ -414,6 +415,13 @@ impl Subscriber {
         reader.is_live().then(|| reader.position().filter(|_| !reader.is_unborn()))
     }
 
+    /// Live, and in this life of the log, no further than here.
+    pub(super) fn is_live_before(&self, end: &Position) -> bool {
+        let reader = self.reader.lock();
+        let is_before = |at: Position| at.epoch == end.epoch && at.offset <= end.offset;
+        reader.is_live() && reader.position().is_some_and(is_before)
+    }
+
     pub(super) fn describe(&self) -> String {
         format!("c{} {:?}", self.client.name, self.reader.lock())
     }
@@ -422,6 +430,11 @@ impl Subscriber {
 
     pub(super) fn on_batch(self: &Arc<Self>, batch: &Arc<LiveBatch>) {
         let mut reader = self.reader.lock();
+        let (name, first, last) = (self.client.name, batch.first, batch.last());
+        self.node.server.say(|| {
+            let (len, late) = (batch.len(), batch.is_late);
+            format!("  c{name} at {:?} hears of {first} to {last}: {len}, late {late}", reader.position())
+        });
         if !batch.is_late && reader.is_next(std::slice::from_ref(batch)) {
             reader.took(batch.last());
             return self.get(batch, 0..batch.len());
@@ -500,7 +513,7 @@ impl Subscriber {
     fn get(&self, batch: &LiveBatch, run: Range<usize>) {
         for index in run {
             let id = batch.id(index).expect("each entry has an id");
-            let offset = batch.first + index as u64;
+            let offset = batch.offset(index);
             self.client.got(&batch.epoch, offset, id, &batch.frame(index), &self.node);
             self.node.sent.lock().add(id.producer, id.seq);
         }
@@ -624,6 +637,8 @@ impl Subscriber {
             return false;
         };
         let mut page = EncodedPage::clone(&page);
+        let name = self.client.name;
+        self.node.server.say(|| format!("  c{name} reads after {:?}: {:?}", wanted.after, page.batches));
         page.head.next = page.head.next.as_ref().map(|seam| self.seam(seam));
         loop {
             let then = {

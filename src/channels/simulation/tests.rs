@@ -178,6 +178,22 @@ fn whoever_begins_with_snapshots_knows_which_keys_were_removed_last() {
     all_is_well(SEEDS_OF_SNAPSHOTS, &AT_LEAST_OF_REMOVALS, Plan::has_removals);
 }
 
+/// The same of schedules in which views of events are followed.
+const SEEDS_OF_VIEWS: u64 = 2_000;
+const AT_LEAST_OF_VIEWS: [(Kind, u64); 6] = [
+    (Kind::Degraded, 6_000),
+    (Kind::Fork, 6_000),
+    (Kind::Rejoin, 6_000),
+    (Kind::Resumed, 6_000),
+    (Kind::Snapshot, 8_000),
+    (Kind::Gap, 2_000),
+];
+
+#[test]
+fn whoever_follows_a_view_gets_all_that_it_shows_once_and_nothing_else() {
+    all_is_well(SEEDS_OF_VIEWS, &AT_LEAST_OF_VIEWS, Plan::has_views);
+}
+
 #[test]
 fn the_same_seed_gives_the_same_schedule_to_the_last_word() {
     let sum = |seed| run(&Plan::of(seed), Trace::Sum).sum;
@@ -209,6 +225,22 @@ fn is_noticed_by(fault: &str, change: impl Fn(&mut Plan) + Sync) {
     change(&mut plan);
     let well = run(&Plan { mutant: None, laws: Laws::default(), ..plan }, Trace::Off);
     assert_eq!(well.faults, Vec::<String>::new(), "schedule {seed} fails in any case");
+}
+
+#[test]
+fn with_one_view_of_those_that_show_an_entry_something_is_lost() {
+    is_noticed(|plan| {
+        plan.has_views();
+        plan.mutant = Some(Mutant::OneViewOfEach);
+    });
+}
+
+#[test]
+fn without_a_filter_of_what_is_kept_something_else_comes() {
+    is_noticed_by("which it does not follow", |plan| {
+        plan.has_views();
+        plan.mutant = Some(Mutant::PagesOfViewsNotFiltered);
+    });
 }
 
 #[test]

@@ -27,6 +27,7 @@ Examples:
   zonewire tail zone:pjm --count 1 | jq .price
   zonewire tail pjm --since 9f2c41d07a3be865:1200
   zonewire tail pjm --snapshot
+  zonewire tail event:trade 'event:ticker:binance:*'
 
 Entries go to stdout, all else to stderr, also the position at which each channel is. It goes on \
 until Ctrl-C: after a lost connection it comes back by itself and goes on where it was; what is \
@@ -35,7 +36,7 @@ missing is said.";
 /// Arguments of `tail`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct TailArgs {
-    /// Channels, such as `zone:pjm`; `pjm` means the same
+    /// Channels, such as `zone:pjm` (`pjm` means the same) or `event:ticker:binance:*`
     #[arg(required = true, value_name = "CHANNEL")]
     channels: Vec<Channel>,
     /// Begin after this position instead of with what comes next; with several channels as
@@ -71,6 +72,8 @@ impl FromStr for Channel {
     fn from_str(text: &str) -> Result<Self, String> {
         match (text.parse::<ChannelName>(), text.parse::<Zone>()) {
             (Ok(channel), _) => Ok(Self(channel)),
+            // It is meant for events; a zone of such a name is told by its channel.
+            (Err(error), _) if text.starts_with("event:") => Err(error.to_string()),
             (Err(_), Ok(zone)) => Ok(Self(ChannelName::zone(&zone))),
             (Err(error), Err(_)) => Err(error.to_string()),
         }
@@ -141,10 +144,16 @@ async fn begin_with(
     let base = &args.target.base()?;
     let http = base.http()?;
     for Channel(channel) in &args.channels {
-        let read = match (channel.kind(), channel.subject().parse::<Zone>()) {
-            (ChannelKind::Zone, Ok(zone)) => {
-                let history = zones::read(&http, base, &zone, number, None).await;
-                history.map(|history| (history.end(), history.entries))
+        let history = async |path: String| {
+            let history = zones::read(&http, base, &path, number, None).await;
+            history.map(|history| (history.end(), history.entries))
+        };
+        let read = match (channel.kind(), channel.as_event()) {
+            (ChannelKind::Zone, _) => history(format!("api/zones/{}/history", channel.subject())).await,
+            (_, Some((event, None))) => history(format!("api/events/{event}/history")).await,
+            (_, Some((event, Some(_)))) => {
+                print::say(&format!("{channel}: -n is for whole channels, such as event:{event}"));
+                continue;
             }
             _ => newest_updates(&http, base, channel, number).await,
         };
@@ -263,7 +272,8 @@ mod tests {
         for (text, expected) in [("pjm", "zone:pjm"), ("zone:pjm", "zone:pjm"), ("a:b", "zone:a:b")] {
             assert_eq!(text.parse::<Channel>().unwrap().0.as_str(), expected);
         }
-        assert!("a b".parse::<Channel>().is_err());
+        assert!("a b".parse::<Channel>().is_err() && "event:tick".parse::<Channel>().is_err());
+        assert_eq!("event:ticker:*:B".parse::<Channel>().unwrap().0.as_str(), "event:ticker:*:B");
     }
 
     #[test]

@@ -258,6 +258,7 @@ impl Follow {
             | ServerMessage::Pong(_)
             | ServerMessage::Authenticated(_)
             | ServerMessage::TokenExpiring(_)
+            | ServerMessage::Published(_)
             | ServerMessage::Unknown(_) => Vec::new(),
         }
     }

@@ -84,6 +84,12 @@ fn tell_at(principal: &Principal, now: i64) -> i64 {
 }
 
 impl Connection {
+    /// Whether its client may publish to a channel.
+    pub(in crate::connections) fn may_publish(&self, channel: &ChannelName) -> Result<(), Denied> {
+        let Some(guest) = self.guest() else { return Ok(()) };
+        may(&guest.principal.borrow(), Action::Publish, Resource::Channel(channel.as_str()))
+    }
+
     /// Whether its client may read a channel.
     pub(in crate::connections) fn may_read(&self, channel: &ChannelName) -> Result<(), Denied> {
         let Some(guest) = self.guest() else { return Ok(()) };

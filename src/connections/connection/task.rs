@@ -62,6 +62,8 @@ impl Connection {
             return Poll::Ready(code);
         }
         for _ in 0..READS_PER_TURN {
+            // Also what came with the read before.
+            intake.poll_publisher(cx, self, shard);
             // Not read while it is kept waiting: what it sends stays in its socket.
             if intake.poll_backlog(cx, self, shard).is_pending() {
                 return Poll::Pending;
@@ -92,6 +94,7 @@ impl Connection {
                 return Poll::Ready(code);
             }
         }
+        intake.poll_publisher(cx, self, shard);
         // It sends more than its share.
         leave_turn_to_others(cx);
         Poll::Pending

@@ -121,7 +121,7 @@ impl Telling {
                 true
             }
             (_, Some(place)) => {
-                let is_of_snapshot = channel.kind() == ChannelKind::Zone
+                let is_of_snapshot = channel.kind() != ChannelKind::Order
                     && read.snapshot.is_some_and(|snapshot| snapshot.get() == "true");
                 let offset = read.offset.filter(|_| !is_of_snapshot);
                 offset.inspect(|offset| place.offset = *offset).is_some()

@@ -10,6 +10,7 @@ use tracing::debug;
 use super::{Opening, Shard, spread_ms, spread_retry_ms};
 use crate::access::{Denied, Principal, Refused, Standing, now_s};
 use crate::connections::connection::{Connection, Guest};
+use crate::connections::events::Wanted;
 use crate::model::ChannelName;
 use crate::protocol::{
     Auth, Authenticated, Authentication, CloseCode, EndCode, ErrorCode, Open, ServerMessage, TokenExpiring,
@@ -64,6 +65,16 @@ impl Shard {
             Opening::Order { order, .. } => ChannelName::order(*order),
             // That was asked before.
             Opening::Channels(_) => return Some(opening),
+            Opening::Several(wanted) => {
+                // It waits where there is anything that a token may give; the rest is told when it begins.
+                let lacks =
+                    |wanted: &Wanted| connection.may_read(&wanted.channel) == Err(Denied::Unauthenticated);
+                if wanted.iter().any(lacks) {
+                    guest.wait(self.must_show_by(connection), Some(opening));
+                    return None;
+                }
+                return Some(opening);
+            }
             _ => {
                 if !guest.principal().is_authenticated() && !self.gate.is_optional() {
                     guest.wait(self.must_show_by(connection), None);

@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use super::{Followed, Shard};
 use crate::channels::Asked;
 use crate::connections::connection::Connection;
+use crate::connections::publishing::{NotPublished, Publishing};
 use crate::connections::subscription::Subscription;
 use crate::model::{ChannelName, InvalidName};
 use crate::protocol::{
@@ -34,6 +35,8 @@ pub(in crate::connections) enum Heard {
     TooMuch,
     /// It asks for something for each of its names, which is to be gone on with.
     Request(Request),
+    /// It brings what is to be published behind what the client sent before.
+    Publish(Publishing),
 }
 
 /// A request whose names are done one after the other, each of which gets one final answer.
@@ -123,8 +126,7 @@ impl Shard {
             return Heard::TooMuch;
         }
         match self.understand(connection, message) {
-            Ok(None) => Heard::All,
-            Ok(Some(request)) => Heard::Request(request),
+            Ok(heard) => heard,
             Err(InvalidMessage { id, code, message }) => {
                 self.send_error(connection, id.as_ref(), code, &message, None);
                 Heard::All
@@ -137,17 +139,20 @@ impl Shard {
         self: &Rc<Self>,
         connection: &Rc<Connection>,
         message: Result<ClientMessage, InvalidMessage>,
-    ) -> Result<Option<Request>, InvalidMessage> {
+    ) -> Result<Heard, InvalidMessage> {
         let names_max = self.config.subscriptions_max;
         match message? {
             ClientMessage::Subscribe(Subscribe { id, channels, since, snapshot }) => {
                 let since = since.into_iter();
                 let since = since.filter_map(|(name, since)| Some((name.parse().ok()?, since?))).collect();
                 let wish = Wish::Subscribe { since, snapshot };
-                return Request::new(wish, id, channels, names_max).map(Some);
+                return Request::new(wish, id, channels, names_max).map(Heard::Request);
+            }
+            ClientMessage::Publish(publish) => {
+                return Publishing::of(publish, connection, &self.channels).map(Heard::Publish);
             }
             ClientMessage::Unsubscribe(Unsubscribe { id, channels }) => {
-                return Request::new(Wish::Unsubscribe, id, channels, names_max).map(Some);
+                return Request::new(Wish::Unsubscribe, id, channels, names_max).map(Heard::Request);
             }
             ClientMessage::Heartbeat(Bare { id }) => {
                 let ack = ServerMessage::HeartbeatAck(Answer { id, timestamp: Utc::now() });
@@ -161,7 +166,7 @@ impl Shard {
             ClientMessage::HeartbeatAck(_) => {}
             ClientMessage::Auth(auth) => self.on_auth(connection, &auth),
         }
-        Ok(None)
+        Ok(Heard::All)
     }
 
     /// Does some of the names of a request; says whether there are more.
@@ -346,6 +351,28 @@ impl Shard {
         self.send_error_for_now(connection, id, code, message, channel, None);
     }
 
+    /// The same of a `publish`, of which so many entries, from the front, are in the log.
+    pub(in crate::connections) fn send_not_published(
+        &self,
+        connection: &Connection,
+        id: Option<&RequestId>,
+        channel: &str,
+        refusal: &NotPublished,
+    ) {
+        self.stats.count_error(refusal.code);
+        let error = ServerMessage::Error(ErrorMessage {
+            id: id.cloned(),
+            code: refusal.code.into(),
+            temporary: false,
+            retry_after_ms: None,
+            accepted: Some(refusal.accepted),
+            message: refusal.message.clone(),
+            channel: Some(channel.to_owned()),
+            timestamp: Utc::now(),
+        });
+        connection.send_message(&error, self.limits);
+    }
+
     /// The same, with when to ask for it again, in milliseconds.
     pub(super) fn send_error_for_now(
         &self,
@@ -362,6 +389,7 @@ impl Shard {
             code: code.into(),
             temporary: code.is_temporary(),
             retry_after_ms,
+            accepted: None,
             message: message.to_owned(),
             channel: channel.map(str::to_owned),
             timestamp: Utc::now(),

@@ -5,6 +5,7 @@ use zonewire_protocol::schema;
 
 use super::{Answer, Body, Description};
 use crate::http::table::{Kind, Needs, ROUTES};
+use crate::model::EventType;
 use crate::protocol::documents::{check, pretty};
 
 fn of_schema(name: &str) -> Value {
@@ -21,6 +22,10 @@ fn body(body: Body) -> Option<Value> {
             "application/json": { "schema": one_or_many(of_schema("Price")) },
             "application/x-ndjson": { "schema": { "type": "string", "description": "A price in each line." } },
         }),
+        Body::Events => json!({
+            "application/json": { "schema": one_or_many(of_schema("Event")) },
+            "application/x-ndjson": { "schema": { "type": "string", "description": "An event in each line." } },
+        }),
         Body::Order => json!({ "application/json": {
             "schema": { "anyOf": [of_schema("Swap"), { "type": "object", "description": "What `orders.schema` says." }] },
             "example": { "tokenIn": "SOL", "tokenOut": "USDC", "amount": 1.5, "slippage": 0.5 },
@@ -32,7 +37,7 @@ fn body(body: Body) -> Option<Value> {
 }
 
 /// Bodies of which the gateway reads every field by hand, so that it can say what is wrong with it.
-fn read_by_hand() -> [(&'static str, Value); 3] {
+fn read_by_hand() -> [(&'static str, Value); 4] {
     let number = json!({ "type": ["number", "null"] });
     [
         (
@@ -51,6 +56,22 @@ fn read_by_hand() -> [(&'static str, Value); 3] {
                     },
                 },
                 "anyOf": [{ "required": ["price"] }, { "required": ["bid", "ask"] }],
+            }),
+        ),
+        (
+            "Event",
+            json!({
+                "type": "object",
+                "description": "An event to be published, with other fields as one likes. Which fields there must be depends on the type.",
+                "properties": {
+                    "exchange": { "type": "string" },
+                    "symbol": { "type": "string" },
+                    "timestamp": {
+                        "type": ["string", "number", "null"],
+                        "description": "RFC 3339, or seconds, milliseconds, microseconds or nanoseconds since 1970.",
+                    },
+                },
+                "required": ["exchange"],
             }),
         ),
         (
@@ -142,6 +163,7 @@ fn parameters(pattern: &str, query: &[(&str, &str)]) -> Vec<Value> {
     let path = named.map(|name| {
         let schema = match name {
             "zone" => of_schema("Zone"),
+            "type" => json!({ "type": "string", "enum": EventType::ALL.map(EventType::as_str) }),
             "order" | "job" => of_schema("OrderId"),
             _ => json!({ "type": "string" }),
         };

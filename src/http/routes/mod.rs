@@ -3,6 +3,7 @@
 
 pub(super) mod auth;
 pub(super) mod config;
+pub(super) mod event_types;
 pub(super) mod events;
 pub(super) mod health;
 pub(super) mod jobs;

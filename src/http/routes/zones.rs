@@ -15,7 +15,7 @@ use warp::{Filter, Reply};
 
 use super::{App, Caller, Handler, caller, handler, long_json, segments, with};
 use crate::channels::{PublishError, in_log};
-use crate::http::prices::{Format, Intake, answer_post};
+use crate::http::prices::{Format, Intake, Posted, answer_post};
 use crate::http::problem::Problem;
 use crate::model::{ChannelName, Entry, Position, Zone};
 use crate::protocol::{Entries, ProblemCode, ZoneList, ZoneView, entry_json};
@@ -58,6 +58,22 @@ where
     S: Stream<Item = Result<B, warp::Error>>,
     B: Buf,
 {
+    let channel = named::<Zone>(&zone).map(|zone| ChannelName::zone(&zone));
+    post_entries(&app, Posted::Price, channel, &headers, body).await
+}
+
+/// Publishes what a request brings.
+pub(super) async fn post_entries<S, B>(
+    app: &App,
+    posted: Posted,
+    channel: Result<ChannelName, Problem>,
+    headers: &HeaderMap,
+    body: S,
+) -> Result<Response, Problem>
+where
+    S: Stream<Item = Result<B, warp::Error>>,
+    B: Buf,
+{
     let stats = &app.sources.intake;
     let intake = || {
         let intake = Intake {
@@ -65,12 +81,13 @@ where
             config: &app.config,
             stats,
             room: &app.sources.bodies,
-            channel: ChannelName::zone(&named::<Zone>(&zone)?),
+            posted,
+            channel: channel?,
             stopping: &app.stopping,
         };
-        Ok((intake, Format::of(&headers)?))
+        Ok((intake, Format::of(headers)?))
     };
-    answer_post(intake(), stats, &app.stopping, &headers, body).await
+    answer_post(posted, intake(), stats, &app.stopping, headers, body).await
 }
 
 /// `GET /api/zones`
@@ -108,14 +125,22 @@ pub(in crate::http) fn latest(app: &Arc<App>) -> Handler {
 }
 
 async fn get_latest(app: Arc<App>, [zone]: [String; 1], query: PageQuery) -> Result<Response, Problem> {
-    let channel = ChannelName::zone(&named::<Zone>(&zone)?);
+    latest_of(&app, ChannelName::zone(&named::<Zone>(&zone)?), &query).await
+}
+
+/// The latest entry of each key of a channel.
+pub(super) async fn latest_of(
+    app: &App,
+    channel: ChannelName,
+    query: &PageQuery,
+) -> Result<Response, Problem> {
     let limit = query.limit(LATEST_MAX, LATEST_MAX)?;
     let page = app.channels.latest(&channel, query.after.as_deref(), limit).await;
     let LatestPage { mut entries, next, .. } = page.map_err(|error| Problem::storage(&error))?;
     entries.retain(|entry| entry.draft.kind.unknown().is_none());
     let entries = messages(&channel, &entries)?;
     let view = Entries { channel, epoch: None, first_offset: None, last_offset: None, next, entries };
-    long_json(&app, &view)
+    long_json(app, &view)
 }
 
 /// `DELETE /api/zones/{zone}/keys/{key}`
@@ -161,7 +186,7 @@ fn removed(
 
 /// Which part of a list is wanted.
 #[derive(Debug, Deserialize)]
-struct PageQuery {
+pub(super) struct PageQuery {
     limit: Option<usize>,
     after: Option<String>,
 }
@@ -183,7 +208,15 @@ pub(in crate::http) fn history(app: &Arc<App>) -> Handler {
 }
 
 async fn get_history(app: Arc<App>, [zone]: [String; 1], query: PageQuery) -> Result<Response, Problem> {
-    let channel = ChannelName::zone(&named::<Zone>(&zone)?);
+    history_of(&app, ChannelName::zone(&named::<Zone>(&zone)?), &query).await
+}
+
+/// Entries of a channel's log.
+pub(super) async fn history_of(
+    app: &App,
+    channel: ChannelName,
+    query: &PageQuery,
+) -> Result<Response, Problem> {
     let limit = query.limit(HISTORY, HISTORY_MAX)?;
     let after = query.after.as_deref().map(Position::from_str).transpose();
     let after = after.map_err(|error| Problem::new(ProblemCode::InvalidPosition, error.to_string()))?;
@@ -206,5 +239,5 @@ async fn get_history(app: Arc<App>, [zone]: [String; 1], query: PageQuery) -> Re
         last_offset: (first <= top).then_some(top),
         next: None,
     };
-    long_json(&app, &view)
+    long_json(app, &view)
 }

@@ -49,7 +49,12 @@ impl Sources {
             storage: storage.into(),
             connections,
             messages,
-            channels: ChannelsView { active: self.channels.active(), counts: self.channels.stats().read() },
+            channels: ChannelsView {
+                active: self.channels.active(),
+                views: self.channels.views(),
+                followed_events: self.channels.followed_events().borrow().len(),
+                counts: self.channels.stats().read(),
+            },
             orders: OrdersView {
                 counts: self.orders.stats().read(),
                 executor: self.orders.executor().to_owned(),

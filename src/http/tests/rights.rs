@@ -40,6 +40,7 @@ const DOORS: &[(&str, &str, &str)] = &[
     // The shard asks for each channel: see `tests/it/access.rs`.
     ("GET", "/ws", "++++++++"),
     ("GET", "/ws/market/{zone}", "++++++++"),
+    ("GET", "/ws/events", "++++++++"),
     ("GET", "/ws/orders/{order}", "++++++++"),
     ("GET", "/api/orders/status/{order}", "++++++++"),
     // The handler asks for each channel: see below.
@@ -51,6 +52,9 @@ const DOORS: &[(&str, &str, &str)] = &[
     ("GET", "/api/zones/{zone}/latest", "13++33+3"),
     ("GET", "/api/zones/{zone}/history", "13++33+3"),
     ("DELETE", "/api/zones/{zone}/keys/{key}", "1333+3+3"),
+    ("POST", "/api/events/{type}", "1333+3+3"),
+    ("GET", "/api/events/{type}/latest", "13++33+3"),
+    ("GET", "/api/events/{type}/history", "13++33+3"),
     ("GET", "/api/orders", "133+33++"),
     ("POST", "/api/orders/execute", "133+33++"),
     ("GET", "/api/orders/schema", "133+33++"),
@@ -101,7 +105,12 @@ fn token(caller: &str) -> Option<String> {
 
 fn told(gate: &Gate, route: &Route, caller: &str) -> char {
     let order = "6f1c1c1e-0b5e-4b1e-9d3e-0a6f4b6f2a11";
-    let path = route.pattern.replace("{order}", order).replace("{job}", order).replace("{zone}", "pjm");
+    let path = route
+        .pattern
+        .replace("{order}", order)
+        .replace("{job}", order)
+        .replace("{zone}", "pjm")
+        .replace("{type}", "ticker");
     let mut request = Request::builder().method(route.method).uri(&path);
     if let Some(token) = token(caller) {
         request = request.header("authorization", format!("bearer {token}"));

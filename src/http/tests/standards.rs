@@ -92,7 +92,7 @@ fn whole(method: &str, path: &str) -> String {
 
 fn path_of(address: &Address) -> String {
     let path = address.pattern().replace("{zone}", "pjm").replace("{key}", "nothing");
-    path.replace("{order}", ORDER).replace("{job}", ORDER)
+    path.replace("{order}", ORDER).replace("{job}", ORDER).replace("{type}", "ticker")
 }
 
 /// What the method that an address is there for gets, with this test's body and names.
@@ -103,6 +103,7 @@ fn expected(address: &Address) -> (u16, &'static str) {
         "/sse" => (400, "not_upgradable"),
         "/api/zones/{zone}" => (404, "unknown_zone"),
         "/api/zones/{zone}/keys/{key}" => (404, "unknown_key"),
+        "/api/events/{type}" => (422, "invalid_event"),
         "/api/orders/execute" => (422, "invalid_order"),
         "/api/orders/dead-letters/{order}/retry" => (404, "unknown_dead_letter"),
         "/api/orders/{order}" | "/api/orders/{order}/cancel" => (404, "unknown_order"),

@@ -4,7 +4,19 @@ from ._client import Client, Token, Url, connect
 from ._http import VERSION as __version__
 from ._status import ConnectionFailed, Status, delay_s, describe, is_final
 from ._subscription import Entries, Subscription, SubscriptionError, ZoneSubscription
-from ._types import Closed, Dial, Gap, OrderEntry, Refused, Socket, State, SubscriptionStatus, ZoneEntry
+from ._types import (
+    Closed,
+    Dial,
+    EventEntry,
+    EventType,
+    Gap,
+    OrderEntry,
+    Refused,
+    Socket,
+    State,
+    SubscriptionStatus,
+    ZoneEntry,
+)
 from .orders import OrderError, place_order, submit_order, watch_order
 from .wire import DecimalPriceUpdate, Entry, OrderFailed, OrderUpdate, Position, PriceUpdate
 
@@ -16,6 +28,8 @@ __all__ = [
     "Dial",
     "Entries",
     "Entry",
+    "EventEntry",
+    "EventType",
     "Gap",
     "OrderEntry",
     "OrderError",

@@ -21,7 +21,7 @@ from ._socket import websocket
 from ._status import ATTEMPTS_MAX, ConnectionFailed, Status, delay_s, describe, is_final
 from ._subscription import IDS_MAX, Message, Subscription, ZoneSubscription
 from ._table import seconds
-from ._types import Closed, Dial, OrderEntry, P, Refused, Socket, State
+from ._types import Closed, Dial, EventEntry, EventType, OrderEntry, P, Refused, Socket, State
 
 STABLE_S = 5.0  # a connection that held so long gives back all attempts
 SENDS_MAX = 1_024  # messages that wait for a socket to take them, besides one for each subscription
@@ -222,6 +222,27 @@ class Client(Generic[P]):
     ) -> Subscription[OrderEntry]:
         """Follows an order, from its first update on; it ends some seconds after the last one."""
         return self._hold(Subscription[OrderEntry](self, f"order:{order_id.lower()}", since, False, ids_max))
+
+    def event(
+        self,
+        type: EventType,
+        *,
+        exchange: str | None = None,
+        symbol: str | None = None,
+        interval: str | None = None,
+        since: wire.Position | str | None = None,
+        snapshot: bool | None = None,
+        ids_max: int = IDS_MAX,
+    ) -> Subscription[EventEntry]:
+        """Follows events of a type, or those of an exchange, a symbol, or, of candles, an interval.
+
+        The gateway sends no others; offsets skip what was not asked for, which is no gap. Else as `zone`.
+        """
+        names = [exchange] if type.startswith("exchange:") else [exchange, symbol]
+        if type == "candle":
+            names.append(interval)
+        pattern = ":" + ":".join(name or "*" for name in names) if any(names) else ""
+        return self._hold(Subscription[EventEntry](self, f"event:{type}{pattern}", since, snapshot, ids_max))
 
     @overload
     def subscribe(

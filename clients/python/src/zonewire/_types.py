@@ -21,6 +21,23 @@ ZoneEntry: TypeAlias = wire.PriceUpdate | wire.KeyRemoved | wire.ZoneRemoved | w
 OrderEntry: TypeAlias = wire.OrderUpdate | wire.OrderFailed | wire.Skipped
 """What comes in the channel of an order; the last one is `confirmed` or `failed`."""
 
+EventType: TypeAlias = Literal[
+    "ticker",
+    "trade",
+    "orderbook",
+    "candle",
+    "exchange:connected",
+    "exchange:disconnected",
+    "exchange:reconnecting",
+    "exchange:error",
+]
+"""What an event is about."""
+
+EventEntry: TypeAlias = (
+    wire.TickerEvent | wire.TradeEvent | wire.OrderbookEvent | wire.CandleEvent | wire.ExchangeEvent | wire.Skipped
+)
+"""What comes in a channel of events, or in a view of one."""
+
 State: TypeAlias = Literal["connecting", "open", "waiting", "failed", "closed"]
 """How a connection is.
 

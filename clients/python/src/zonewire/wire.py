@@ -19,6 +19,8 @@ __all__ = [
     "BackendState",
     "BackendStateMessage",
     "Bare",
+    "Candle",
+    "CandleEvent",
     "CaughtUp",
     "ChannelName",
     "ChannelSetAside",
@@ -37,6 +39,7 @@ __all__ = [
     "DeadLetter",
     "DeadLetterList",
     "DecimalPriceUpdate",
+    "Digits",
     "DroppedMessages",
     "DurationBucket",
     "EndCode",
@@ -45,6 +48,8 @@ __all__ = [
     "Epoch",
     "ErrorCode",
     "ErrorMessage",
+    "Exchange",
+    "ExchangeEvent",
     "ExtendRequest",
     "FailRequest",
     "Failure",
@@ -74,6 +79,8 @@ __all__ = [
     "OrderStatus",
     "OrderUpdate",
     "OrderView",
+    "Orderbook",
+    "OrderbookEvent",
     "OrdersView",
     "OutageView",
     "OutsideInvalid",
@@ -84,6 +91,9 @@ __all__ = [
     "PriceUpdate",
     "Problem",
     "ProblemCode",
+    "Publish",
+    "Published",
+    "RawEntry",
     "RedisView",
     "RefusedEntries",
     "ReleaseRequest",
@@ -106,9 +116,13 @@ __all__ = [
     "SubscriptionInfo",
     "SubscriptionPhase",
     "Swap",
+    "Ticker",
+    "TickerEvent",
     "Timing",
     "Token",
     "TokenExpiring",
+    "Trade",
+    "TradeEvent",
     "TransportKind",
     "Unsubscribe",
     "Unsubscribed",
@@ -191,7 +205,9 @@ BackendState: TypeAlias = Literal["healthy", "degraded", "recovering"]
 
 
 ChannelName: TypeAlias = str
-"""The name of a channel: `zone:<zone>` or `order:<uuid>`."""
+"""The name of a channel: `zone:<zone>`, `order:<uuid>`, or `event:<type>`, with a pattern behind it for
+those of its events that match.
+"""
 
 
 Scope: TypeAlias = Literal["all", "some"]
@@ -226,6 +242,59 @@ class Bare(TypedDict):
     type: Literal["heartbeat", "heartbeat_ack", "ping"]
     id: NotRequired[RequestId]
     """Comes back in the answer."""
+
+
+Digits: TypeAlias = float | str
+"""A decimal as its publisher wrote it: a number, or a text that is one."""
+
+
+class Candle(TypedDict):
+    """What a candle says."""
+
+    close: Digits
+    """The last price."""
+    closed: bool
+    """Nothing more is expected."""
+    correction: NotRequired[bool]
+    """It takes the place of one that was closed."""
+    exchange: str
+    """The exchange."""
+    high: Digits
+    """The highest."""
+    interval: str
+    """How long it is, such as `1m`."""
+    low: Digits
+    """The lowest."""
+    open: Digits
+    """The first price."""
+    openTime: Digits
+    """When it begins."""
+    symbol: str
+    """The symbol, such as `BTC-USDT`."""
+    volume: Digits
+    """How much was traded."""
+
+
+class CandleEvent(TypedDict):
+    """A candle."""
+
+    type: Literal["candle"]
+    channel: ChannelName
+    """The channel: that of the type, or the view of it that was subscribed to."""
+    data: Candle
+    """What its publisher gave."""
+    id: str
+    """Names it for good, in every epoch and on every gateway."""
+    late: NotRequired[bool]
+    """It comes after its time."""
+    missedBefore: NotRequired[bool]
+    """Entries of its gateway before it are gone."""
+    offset: int
+    """Its place in the log; counts from 1 in each epoch. Of a view those of others are left out."""
+    snapshot: NotRequired[bool]
+    """It is the latest one of its key, sent because a client begins."""
+    timestamp: str
+    """Its own time, to the millisecond."""
 
 
 class CaughtUp(TypedDict):
@@ -303,10 +372,14 @@ class ChannelsView(TypedDict):
     """Entries refused for want of storage."""
     epoch_changes: int
     """Times that a log began a new life."""
+    followed_events: int
+    """Types of events of which somebody follows all, or a view."""
     holes_repaired: int
     """Times that the log was read for missing entries."""
     storage_retries: int
     """Storage calls (appends and reads) that failed and were repeated."""
+    views: int
+    """Views of events that somebody follows."""
 
 
 class ClaimRequest(TypedDict):
@@ -367,7 +440,23 @@ class Unsubscribe(TypedDict):
     """Comes back in the answers."""
 
 
-ClientMessage: TypeAlias = Subscribe | Unsubscribe | Bare | Auth
+RawEntry: TypeAlias = dict[str, Any]
+"""A price or an event as its publisher wrote it."""
+
+
+class Publish(TypedDict):
+    """Entries to be published to a channel. They are read as over HTTP."""
+
+    type: Literal["publish"]
+    channel: str
+    """The name of a zone's channel, or of one of events."""
+    entries: list[RawEntry]
+    """Prices, or events; `events` is as good a name for them."""
+    id: NotRequired[RequestId]
+    """Comes back in the answer."""
+
+
+ClientMessage: TypeAlias = Subscribe | Unsubscribe | Bare | Auth | Publish
 """A message from a client. Unknown fields are ignored."""
 
 
@@ -869,6 +958,174 @@ class OrderFailed(TypedDict):
     """The transaction."""
 
 
+class Ticker(TypedDict):
+    """What a ticker says: a `price`, or a `bid` and an `ask`."""
+
+    ask: NotRequired[Digits]
+    """The best ask."""
+    askSize: NotRequired[Digits]
+    """How much is asked there."""
+    bid: NotRequired[Digits]
+    """The best bid."""
+    bidSize: NotRequired[Digits]
+    """How much is bid there."""
+    exchange: str
+    """The exchange."""
+    high: NotRequired[Digits]
+    """The highest."""
+    low: NotRequired[Digits]
+    """The lowest."""
+    open: NotRequired[Digits]
+    """The first price of the day."""
+    price: NotRequired[Digits]
+    """The last price."""
+    quoteVolume: NotRequired[Digits]
+    """For how much."""
+    symbol: str
+    """The symbol, such as `BTC-USDT`."""
+    volume: NotRequired[Digits]
+    """How much was traded."""
+
+
+class TickerEvent(TypedDict):
+    """A ticker."""
+
+    type: Literal["ticker"]
+    channel: ChannelName
+    """The channel: that of the type, or the view of it that was subscribed to."""
+    data: Ticker
+    """What its publisher gave."""
+    id: str
+    """Names it for good, in every epoch and on every gateway."""
+    late: NotRequired[bool]
+    """It comes after its time."""
+    missedBefore: NotRequired[bool]
+    """Entries of its gateway before it are gone."""
+    offset: int
+    """Its place in the log; counts from 1 in each epoch. Of a view those of others are left out."""
+    snapshot: NotRequired[bool]
+    """It is the latest one of its key, sent because a client begins."""
+    timestamp: str
+    """Its own time, to the millisecond."""
+
+
+class Trade(TypedDict):
+    """What a trade says."""
+
+    exchange: str
+    """The exchange."""
+    price: Digits
+    """The price."""
+    side: NotRequired[str]
+    """`buy` or `sell`: the taker's."""
+    size: Digits
+    """How much."""
+    symbol: str
+    """The symbol, such as `BTC-USDT`."""
+    tradeId: NotRequired[Digits]
+    """What the exchange calls it."""
+
+
+class TradeEvent(TypedDict):
+    """A trade."""
+
+    type: Literal["trade"]
+    channel: ChannelName
+    """The channel: that of the type, or the view of it that was subscribed to."""
+    data: Trade
+    """What its publisher gave."""
+    id: str
+    """Names it for good, in every epoch and on every gateway."""
+    late: NotRequired[bool]
+    """It comes after its time."""
+    missedBefore: NotRequired[bool]
+    """Entries of its gateway before it are gone."""
+    offset: int
+    """Its place in the log; counts from 1 in each epoch. Of a view those of others are left out."""
+    snapshot: NotRequired[bool]
+    """It is the latest one of its key, sent because a client begins."""
+    timestamp: str
+    """Its own time, to the millisecond."""
+
+
+class Orderbook(TypedDict):
+    """A whole book, or what has changed in it: a size of 0 takes a level away."""
+
+    asks: list[list[Digits]]
+    """Price and size of each level."""
+    bids: list[list[Digits]]
+    """Price and size of each level."""
+    exchange: str
+    """The exchange."""
+    kind: str
+    """`snapshot` or `delta`."""
+    previousSequence: NotRequired[int]
+    """Of a delta, the `sequence` that it follows on."""
+    sequence: int
+    """Counts the changes of the book."""
+    symbol: str
+    """The symbol, such as `BTC-USDT`."""
+
+
+class OrderbookEvent(TypedDict):
+    """A book, or what has changed in one."""
+
+    type: Literal["orderbook"]
+    channel: ChannelName
+    """The channel: that of the type, or the view of it that was subscribed to."""
+    data: Orderbook
+    """What its publisher gave."""
+    id: str
+    """Names it for good, in every epoch and on every gateway."""
+    late: NotRequired[bool]
+    """It comes after its time."""
+    missedBefore: NotRequired[bool]
+    """Entries of its gateway before it are gone."""
+    offset: int
+    """Its place in the log; counts from 1 in each epoch. Of a view those of others are left out."""
+    snapshot: NotRequired[bool]
+    """It is the latest one of its key, sent because a client begins."""
+    timestamp: str
+    """Its own time, to the millisecond."""
+
+
+class Exchange(TypedDict):
+    """How an exchange is reached."""
+
+    attempt: NotRequired[int]
+    """Of `exchange:reconnecting`, which try it is."""
+    code: NotRequired[str]
+    """Of `exchange:error`, what sort of error."""
+    delayMs: NotRequired[int]
+    """Of `exchange:reconnecting`, in how many milliseconds."""
+    exchange: str
+    """The exchange."""
+    reason: NotRequired[str]
+    """Why, for people."""
+
+
+class ExchangeEvent(TypedDict):
+    """How an exchange is reached."""
+
+    type: Literal["exchange:connected", "exchange:disconnected", "exchange:reconnecting", "exchange:error"]
+    channel: ChannelName
+    """The channel: that of the type, or the view of it that was subscribed to."""
+    data: Exchange
+    """What its publisher gave."""
+    id: str
+    """Names it for good, in every epoch and on every gateway."""
+    late: NotRequired[bool]
+    """It comes after its time."""
+    missedBefore: NotRequired[bool]
+    """Entries of its gateway before it are gone."""
+    offset: int
+    """Its place in the log; counts from 1 in each epoch. Of a view those of others are left out."""
+    snapshot: NotRequired[bool]
+    """It is the latest one of its key, sent because a client begins."""
+    timestamp: str
+    """Its own time, to the millisecond."""
+
+
 class Skipped(TypedDict):
     """What is known of an entry that the gateway cannot show."""
 
@@ -895,7 +1152,19 @@ class Skipped(TypedDict):
     """Absent where it could not be read."""
 
 
-Entry: TypeAlias = PriceUpdate | KeyRemoved | ZoneRemoved | OrderUpdate | OrderFailed | Skipped
+Entry: TypeAlias = (
+    PriceUpdate
+    | KeyRemoved
+    | ZoneRemoved
+    | OrderUpdate
+    | OrderFailed
+    | TickerEvent
+    | TradeEvent
+    | OrderbookEvent
+    | CandleEvent
+    | ExchangeEvent
+    | Skipped
+)
 """An entry of a channel. Others may be added: receivers count the offset of those that they do not know."""
 
 
@@ -927,6 +1196,10 @@ ErrorCode: TypeAlias = Literal[
     "too_many_subscriptions",
     "too_many_zones",
     "too_many_orders",
+    "too_many_views",
+    "invalid_entry",
+    "too_many_keys",
+    "not_published",
     "storage_unavailable",
     "invalid_token",
     "keys_awaited",
@@ -939,6 +1212,8 @@ class ErrorMessage(TypedDict):
     """Something that the client asked for was not done. The connection goes on."""
 
     type: Literal["error"]
+    accepted: NotRequired[int]
+    """Of a `publish`, how many of its entries, from the front, are in the log."""
     channel: NotRequired[str]
     """The channel concerned; where that is none, as the client wrote it."""
     code: ErrorCode | str
@@ -1083,6 +1358,12 @@ class HttpView(TypedDict):
     """What the bodies of requests hold that are being read, of all requests together, in bytes
     (`http.bodies_bytes_max`).
     """
+    event_requests: int
+    """Requests that post events."""
+    event_requests_refused: int
+    """Those with a fault."""
+    events_accepted: int
+    """Events accepted over HTTP."""
     key_places_stale: int
     """Places of keys (files, addresses) that at the moment give nothing that can be used; what they gave
     before goes on. Health says `"keys":"stale"` then, and the log which and why.
@@ -1272,6 +1553,8 @@ class MessagesView(TypedDict):
     """Times that a channel waited for readers far behind."""
     panics: int
     """Panics (bugs) that ended one connection; everything else goes on."""
+    published: int
+    """Entries that clients published over their WebSockets."""
     received: int
     """Text messages from clients."""
     replay_bytes: int
@@ -1572,6 +1855,7 @@ ProblemCode: TypeAlias = Literal[
     "not_found",
     "unknown_order",
     "unknown_dead_letter",
+    "unknown_event_type",
     "unknown_key",
     "unknown_zone",
     "unknown_connection",
@@ -1591,6 +1875,7 @@ ProblemCode: TypeAlias = Literal[
     "body_too_large",
     "line_too_large",
     "price_too_large",
+    "event_too_large",
     "update_too_large",
     "unsupported_media_type",
     "unsupported_content_encoding",
@@ -1599,6 +1884,7 @@ ProblemCode: TypeAlias = Literal[
     "invalid_update",
     "invalid_request",
     "invalid_price",
+    "invalid_event",
     "invalid_key",
     "reserved_field",
     "duplicate_field",
@@ -1650,6 +1936,20 @@ class Problem(TypedDict):
     """The status in words."""
     type: NotRequired[str]
     """`about:blank`: the code says which problem it is."""
+
+
+class Published(TypedDict):
+    """All that was to be published is in the log."""
+
+    type: Literal["published"]
+    accepted: int
+    """How many entries."""
+    channel: ChannelName
+    """The channel."""
+    id: NotRequired[RequestId]
+    """The `id` of the request, when it had one."""
+    timestamp: str
+    """When it was sent."""
 
 
 class RedisView(TypedDict):
@@ -1832,6 +2132,7 @@ ServerMessage: TypeAlias = (
     | Closing
     | Authenticated
     | TokenExpiring
+    | Published
     | Entry
 )
 """A message from the gateway. Field order is part of the snapshot in `tests/fixtures/protocol`."""

@@ -8,6 +8,10 @@ counts! {
     pub struct ChannelsView {
         /// Channels in use.
         active: usize = gauge("channels_active"),
+        /// Views of events that somebody follows.
+        views: usize = gauge("views"),
+        /// Types of events of which somebody follows all, or a view.
+        followed_events: usize = gauge("followed_events"),
         /// What they did.
         #[serde(flatten)]
         counts: ChannelCounts = of,

@@ -68,6 +68,8 @@ counts! {
         conflated: N = counter("messages_conflated"),
         /// Waiting messages that were never sent, by reason.
         dropped_by_reason: DroppedMessages<N> = of,
+        /// Entries that clients published over their WebSockets.
+        published: N = counter("messages_published"),
         /// Pages of the log that clients who catch up were given.
         replays: N = counter("replays"),
         /// Entries sent from the log.

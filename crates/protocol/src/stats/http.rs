@@ -21,7 +21,7 @@ counts! {
         /// Requests answered with a problem, by its code, such as `unknown_host` and `origin_not_allowed`,
         /// or `busy`: one of the bounds of bytes leaves no room for what they brought.
         requests_refused_by_reason: BTreeMap<String, u64> = counter("requests_refused", by reason),
-        /// Requests that post prices.
+        /// Requests that post prices or events.
         #[serde(flatten)]
         intake: IntakeCounts = of,
         /// Tokens and API keys that held.
@@ -52,7 +52,7 @@ counts! {
         panics: N = counter("panics", where = "request"),
     }
 
-    /// Requests that post prices, since the start.
+    /// Requests that post prices or events, since the start.
     pub struct IntakeCounts<N> {
         /// Requests that post prices.
         price_requests: N = counter("price_requests"),
@@ -60,5 +60,11 @@ counts! {
         price_requests_refused: N = counter("price_requests_refused"),
         /// Prices accepted over HTTP.
         prices_accepted: N = counter("prices_accepted"),
+        /// Requests that post events.
+        event_requests: N = counter("event_requests"),
+        /// Those with a fault.
+        event_requests_refused: N = counter("event_requests_refused"),
+        /// Events accepted over HTTP.
+        events_accepted: N = counter("events_accepted"),
     }
 }

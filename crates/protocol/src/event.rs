@@ -1,0 +1,145 @@
+//! What an event is about, and which events a channel carries.
+
+use std::fmt;
+use std::str::FromStr;
+
+use crate::name::InvalidName;
+
+/// The type of an event: of the market, or of how an exchange is reached. Each has one channel,
+/// `event:<type>`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum EventType {
+    /// `ticker`: the last price of a symbol, or its best bid and ask.
+    Ticker,
+    /// `trade`: one trade.
+    Trade,
+    /// `orderbook`: a book, or what has changed in one.
+    Orderbook,
+    /// `candle`: how a symbol was traded in an interval.
+    Candle,
+    /// `exchange:connected`: an exchange is reached.
+    ExchangeConnected,
+    /// `exchange:disconnected`: an exchange is reached no more.
+    ExchangeDisconnected,
+    /// `exchange:reconnecting`: an exchange is to be reached again.
+    ExchangeReconnecting,
+    /// `exchange:error`: an exchange said, or did, what it should not.
+    ExchangeError,
+}
+
+impl EventType {
+    /// All of them.
+    pub const ALL: [Self; 8] = [
+        Self::Ticker,
+        Self::Trade,
+        Self::Orderbook,
+        Self::Candle,
+        Self::ExchangeConnected,
+        Self::ExchangeDisconnected,
+        Self::ExchangeReconnecting,
+        Self::ExchangeError,
+    ];
+
+    /// The name of it, in addresses, channels and messages.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Ticker => "ticker",
+            Self::Trade => "trade",
+            Self::Orderbook => "orderbook",
+            Self::Candle => "candle",
+            Self::ExchangeConnected => "exchange:connected",
+            Self::ExchangeDisconnected => "exchange:disconnected",
+            Self::ExchangeReconnecting => "exchange:reconnecting",
+            Self::ExchangeError => "exchange:error",
+        }
+    }
+
+    /// It tells how an exchange is reached, and is of no symbol.
+    pub fn is_of_exchange(self) -> bool {
+        use EventType::{ExchangeConnected, ExchangeDisconnected, ExchangeError, ExchangeReconnecting};
+        matches!(self, ExchangeConnected | ExchangeDisconnected | ExchangeReconnecting | ExchangeError)
+    }
+
+    /// Of how many segments the key of such an event is: exchange, symbol, interval.
+    pub fn segments(self) -> usize {
+        match self {
+            Self::Ticker | Self::Trade | Self::Orderbook => 2,
+            Self::Candle => 3,
+            Self::ExchangeConnected
+            | Self::ExchangeDisconnected
+            | Self::ExchangeReconnecting
+            | Self::ExchangeError => 1,
+        }
+    }
+}
+
+impl FromStr for EventType {
+    type Err = InvalidName;
+
+    fn from_str(name: &str) -> Result<Self, InvalidName> {
+        const FORM: &str = "ticker, trade, orderbook, candle, exchange:connected, exchange:disconnected, \
+                            exchange:reconnecting or exchange:error";
+        let found = Self::ALL.into_iter().find(|event| event.as_str() == name);
+        found.ok_or_else(|| InvalidName::new("type of an event", FORM, name))
+    }
+}
+
+impl fmt::Display for EventType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// The most segments that a key has.
+pub const SEGMENTS_MAX: usize = 3;
+
+/// Whether a text can be the name of an exchange: 1 to 32 of `a-z 0-9 . _ -`.
+pub fn is_exchange(text: &str) -> bool {
+    let is_of_it = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"._-".contains(&byte);
+    (1..=32).contains(&text.len()) && text.bytes().all(is_of_it)
+}
+
+/// Whether a text can be a symbol: 1 to 64 of `A-Z a-z 0-9 . _ / -`.
+pub fn is_symbol(text: &str) -> bool {
+    let is_of_it = |byte: u8| byte.is_ascii_alphanumeric() || b"._/-".contains(&byte);
+    (1..=64).contains(&text.len()) && text.bytes().all(is_of_it)
+}
+
+/// Whether a text can be the interval of a candle, such as `1m`: 1 to 16 of `A-Z a-z 0-9`.
+pub fn is_interval(text: &str) -> bool {
+    (1..=16).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_alphanumeric())
+}
+
+/// Reads a channel's name behind `event:`: the type, and what follows it.
+pub(crate) fn split_type(name: &str) -> Option<(EventType, &str)> {
+    EventType::ALL.into_iter().find_map(|event| {
+        let rest = name.strip_prefix(event.as_str())?;
+        (rest.is_empty() || rest.starts_with(':')).then_some((event, rest))
+    })
+}
+
+/// Whether what follows the type in a name is a pattern: as many segments as the key has, each itself or
+/// `*`, and not all of them `*`.
+pub(crate) fn is_pattern(event: EventType, pattern: &str) -> bool {
+    let fits = [is_exchange, is_symbol, is_interval];
+    let segments = || pattern.split(':');
+    segments().count() == event.segments()
+        && segments().zip(fits).all(|(segment, fits)| segment == "*" || fits(segment))
+        && segments().any(|segment| segment != "*")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_type_is_read_as_it_is_written() {
+        for event in EventType::ALL {
+            assert_eq!(event.as_str().parse(), Ok(event));
+            assert_eq!(split_type(event.as_str()), Some((event, "")));
+        }
+        for name in ["", "Ticker", "exchange", "exchange:", "tickers"] {
+            assert!(name.parse::<EventType>().is_err(), "{name:?}");
+        }
+    }
+}

@@ -1,0 +1,249 @@
+//! The views of a channel: those of its entries that match a pattern, under a name of their own.
+//!
+//! A view is no log. Its positions are those of the channel's log, and what it shows of a range of offsets are
+//! the entries in it that match. The channel's actor encodes for each view that somebody follows what matches,
+//! once, and tells its shards up to where the log was looked through for it; pages for those that catch up are
+//! filtered where they are encoded. Which views an entry belongs to is looked up: each place of its key
+//! is itself or `*`, so there are seven names at the most, however many views there are.
+
+use std::collections::HashMap;
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+
+use tokio::sync::Semaphore;
+use zonewire_protocol::SEGMENTS_MAX;
+
+use super::live::{Live, LiveBatch};
+use crate::model::{ChannelName, Entry, Epoch, Lane};
+use crate::protocol::{Segments, segments_of};
+use crate::support::chance::Hashing;
+#[cfg(test)]
+use crate::support::mutant::{self, Mutant};
+
+/// Stands for any one segment.
+const ANY: &str = "*";
+
+/// How many ways there are to put a `*` in each place of a key, or not.
+const SHAPES: usize = 1 << SEGMENTS_MAX;
+
+/// What a view shows; everything, where its channel is no view.
+#[derive(Debug)]
+pub(super) struct Filter<'a>(Option<&'a str>);
+
+impl<'a> Filter<'a> {
+    pub(super) fn of(channel: &'a ChannelName) -> Self {
+        Self(channel.as_event().and_then(|(_, pattern)| pattern))
+    }
+
+    pub(super) fn is_all(&self) -> bool {
+        self.0.is_none()
+    }
+
+    /// Whether it shows an entry. One of which nobody can say what it is of may be any view's, and is shown
+    /// as skipped.
+    pub(super) fn shows(&self, entry: &Entry) -> bool {
+        let Some(pattern) = self.0 else { return true };
+        segments_of(&entry.draft).is_none_or(|segments| {
+            pattern.split(':').zip(segments).all(|(wanted, found)| wanted == ANY || wanted == found)
+        })
+    }
+
+    /// The keys of what it shows begin with this.
+    pub(super) fn prefix(&self) -> String {
+        let Some(pattern) = self.0 else { return String::new() };
+        match pattern.split(':').position(|segment| segment == ANY) {
+            None => pattern.to_owned(),
+            Some(count) => pattern.split_inclusive(':').take(count).collect(),
+        }
+    }
+}
+
+/// One that somebody on this node follows.
+#[derive(Debug)]
+struct View {
+    channel: ChannelName,
+    /// By shard.
+    joined: Vec<bool>,
+    /// By shard, from the first message on: what bounds those that are on their way to it.
+    credits: Vec<Option<Arc<Semaphore>>>,
+    /// Its shards were told of the log up to here.
+    covered: u64,
+    /// Those of the entries at hand that it shows.
+    found: Vec<usize>,
+}
+
+/// Where a message goes: by shard, whether it does, and what bounds it.
+pub(super) type Shards<'a> = (&'a mut [bool], &'a mut [Option<Arc<Semaphore>>]);
+
+/// All that somebody on this node follows of one channel.
+#[derive(Debug, Default)]
+pub(super) struct Views {
+    by_pattern: HashMap<Arc<str>, View, Hashing>,
+    /// How many there are of each shape: of which places of a key are `*`.
+    shapes: [usize; SHAPES],
+}
+
+impl Views {
+    pub(super) fn is_empty(&self) -> bool {
+        self.by_pattern.is_empty()
+    }
+
+    pub(super) fn holds(&self, channel: &ChannelName) -> bool {
+        pattern_of(channel).is_some_and(|pattern| self.by_pattern.contains_key(pattern))
+    }
+
+    /// A shard follows a view, which is told of what comes after this offset.
+    pub(super) fn join(&mut self, channel: &ChannelName, shard: usize, shards: usize, offset: u64) {
+        let Some(pattern) = pattern_of(channel) else { return };
+        if !self.by_pattern.contains_key(pattern) {
+            let view = View {
+                channel: channel.clone(),
+                joined: vec![false; shards],
+                credits: vec![None; shards],
+                covered: offset,
+                found: Vec::new(),
+            };
+            self.shapes[shape_of(pattern)] += 1;
+            self.by_pattern.insert(pattern.into(), view);
+        }
+        if let Some(view) = self.by_pattern.get_mut(pattern) {
+            view.joined[shard] = true;
+        }
+    }
+
+    /// A shard follows it no more. Says whether nobody does.
+    pub(super) fn leave(&mut self, channel: &ChannelName, shard: usize) -> bool {
+        let Some(pattern) = pattern_of(channel) else { return false };
+        let Some(view) = self.by_pattern.get_mut(pattern) else { return false };
+        view.joined[shard] = false;
+        let is_left = !view.joined.contains(&true);
+        if is_left {
+            self.shapes[shape_of(pattern)] -= 1;
+            self.by_pattern.remove(pattern);
+        }
+        is_left
+    }
+
+    /// Encodes, for each view that shows any, what it shows of entries that follow on each other. `whole_from`:
+    /// since this offset none was left out.
+    pub(super) fn encode(
+        &mut self,
+        epoch: &Epoch,
+        lane: Lane,
+        late: bool,
+        entries: &[Entry],
+        whole_from: u64,
+    ) -> Vec<(Arc<str>, Live)> {
+        let (false, Some(last)) = (self.is_empty(), entries.last()) else { return Vec::new() };
+        let mut found = Vec::new();
+        for (index, entry) in entries.iter().enumerate() {
+            match segments_of(&entry.draft) {
+                Some(segments) => self.find(&segments, index, &mut found),
+                // Nobody can say whose it is.
+                None => {
+                    for (pattern, view) in &mut self.by_pattern {
+                        note(pattern, view, index, &mut found);
+                    }
+                }
+            }
+        }
+        let batches = found.into_iter().filter_map(|pattern| {
+            let view = self.by_pattern.get_mut(&pattern)?;
+            let shown: Vec<&Entry> = view.found.drain(..).map(|index| &entries[index]).collect();
+            let covers = whole_from.max(view.covered + 1)..=last.offset;
+            view.covered = last.offset;
+            let batch = LiveBatch::encode_view(&view.channel, epoch, lane, late, covers, &shown);
+            Some((pattern, Live::Batch(Arc::new(batch))))
+        });
+        batches.collect()
+    }
+
+    /// Finds the views that show an entry.
+    fn find(&mut self, segments: &Segments<'_>, index: usize, found: &mut Vec<Arc<str>>) {
+        let mut name = String::new();
+        #[cfg(test)]
+        let before = found.len();
+        for shape in (0..1 << segments.len()).filter(|shape| self.shapes[*shape] > 0) {
+            name.clear();
+            for (place, segment) in segments.iter().enumerate() {
+                name.push_str(if place == 0 { "" } else { ":" });
+                name.push_str(if shape & (1 << place) == 0 { segment } else { ANY });
+            }
+            if let Some((pattern, _)) = self.by_pattern.get_key_value(name.as_str()) {
+                let pattern = Arc::clone(pattern);
+                if let Some(view) = self.by_pattern.get_mut(&pattern) {
+                    note(&pattern, view, index, found);
+                }
+                #[cfg(test)]
+                if found.len() > before && mutant::is(Mutant::OneViewOfEach) {
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Tells each view how far the log was looked through for it, where that was not told.
+    pub(super) fn catch_up(&mut self, epoch: &Epoch, whole_from: u64, passed: u64) -> Vec<(Arc<str>, Live)> {
+        let behind = self.by_pattern.iter_mut().filter(|(_, view)| view.covered < passed);
+        let told = behind.map(|(pattern, view)| {
+            let covers = whole_from.max(view.covered + 1)..=passed;
+            let batch = LiveBatch::encode_view(&view.channel, epoch, Lane::Every, false, covers, &[]);
+            view.covered = passed;
+            (Arc::clone(pattern), Live::Batch(Arc::new(batch)))
+        });
+        told.collect()
+    }
+
+    /// The shards of a view.
+    pub(super) fn shards(&mut self, pattern: &str) -> Option<Shards<'_>> {
+        let view = self.by_pattern.get_mut(pattern)?;
+        Some((&mut view.joined, &mut view.credits))
+    }
+
+    /// What all of them are told, each by its name: up to this offset it concerns the log as a whole.
+    pub(super) fn tell_all(
+        &mut self,
+        offset: u64,
+        message: impl Fn(&ChannelName) -> Live,
+    ) -> Vec<(Arc<str>, Live)> {
+        let told = self.by_pattern.iter_mut().map(|(pattern, view)| {
+            view.covered = offset;
+            (Arc::clone(pattern), message(&view.channel))
+        });
+        told.collect()
+    }
+}
+
+fn note(pattern: &Arc<str>, view: &mut View, index: usize, found: &mut Vec<Arc<str>>) {
+    if view.found.is_empty() {
+        found.push(Arc::clone(pattern));
+    }
+    view.found.push(index);
+}
+
+fn pattern_of(channel: &ChannelName) -> Option<&str> {
+    channel.as_event()?.1
+}
+
+/// Which places of a pattern are `*`.
+fn shape_of(pattern: &str) -> usize {
+    pattern.split(':').enumerate().filter(|(_, segment)| *segment == ANY).map(|(place, _)| 1 << place).sum()
+}
+
+/// The range of offsets that a batch of a log covers: all of its entries.
+pub(super) fn range_of(entries: &[Entry]) -> RangeInclusive<u64> {
+    let (first, last) = (entries.first(), entries.last());
+    first.map_or(1, |first| first.offset)..=last.map_or(0, |last| last.offset)
+}
+
+/// Takes what is left out of a list; in the order of the rest.
+pub(super) fn shown<'a>(filter: &Filter<'_>, entries: &'a [Entry]) -> Vec<&'a Entry> {
+    #[cfg(test)]
+    if mutant::is(Mutant::PagesOfViewsNotFiltered) {
+        return entries.iter().collect();
+    }
+    entries.iter().filter(|entry| filter.shows(entry)).collect()
+}
+
+#[cfg(test)]
+mod tests;

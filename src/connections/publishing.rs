@@ -1,0 +1,180 @@
+//! What clients publish over their WebSockets: one message after the other, each answered when the log has it.
+
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+use chrono::Utc;
+
+use super::connection::Connection;
+use super::shard::Shard;
+use crate::channels::{Channels, PublishError};
+use crate::model::{ChannelKind, ChannelName, DraftEntry};
+use crate::protocol::{
+    ErrorCode, InvalidMessage, Publish, Published, RawEntry, RequestId, ServerMessage, parse_event,
+    parse_price,
+};
+
+/// Messages of one connection that wait behind the one that is being published. While there are so many, its
+/// socket is not read.
+const WAITING_MAX: usize = 16;
+
+/// Why not all of a message was published.
+pub(super) struct NotPublished {
+    pub(super) code: ErrorCode,
+    pub(super) message: String,
+    /// How many entries, from the front, the log has.
+    pub(super) accepted: u64,
+}
+
+impl NotPublished {
+    fn nothing(code: ErrorCode, message: impl Into<String>) -> Self {
+        Self { code, message: message.into(), accepted: 0 }
+    }
+
+    fn of(error: &PublishError) -> Self {
+        let accepted = error.accepted() as u64;
+        let (code, message) = match error {
+            PublishError::TooManyZones { .. } => (ErrorCode::TooManyZones, error.to_string()),
+            PublishError::TooManyKeys { index, .. } => {
+                (ErrorCode::TooManyKeys, format!("the entry at index {index}: {error}"))
+            }
+            PublishError::Unavailable { .. }
+            | PublishError::Refused { .. }
+            | PublishError::ShuttingDown { .. } => (ErrorCode::NotPublished, error.to_string()),
+        };
+        Self { code, message, accepted }
+    }
+}
+
+/// A message that is to be published, or refused, in its turn.
+pub(super) struct Publishing {
+    id: Option<RequestId>,
+    /// As answers call it.
+    channel: String,
+    what: Result<(ChannelName, Vec<DraftEntry>), NotPublished>,
+}
+
+impl Publishing {
+    /// # Errors
+    /// It brings nothing.
+    pub(super) fn of(
+        publish: Publish,
+        connection: &Connection,
+        channels: &Channels,
+    ) -> Result<Self, InvalidMessage> {
+        let Publish { id, channel, entries } = publish;
+        if entries.is_empty() {
+            let message = "`entries` must hold 1 or more objects".to_owned();
+            return Err(InvalidMessage { id, code: ErrorCode::InvalidMessage, message });
+        }
+        let named = channel.parse::<ChannelName>();
+        let channel = named.as_ref().map_or(channel, ToString::to_string);
+        let what = named
+            .map_err(|error| NotPublished::nothing(ErrorCode::InvalidChannel, error.to_string()))
+            .and_then(|named| read(&named, &entries, connection, channels).map(|drafts| (named, drafts)));
+        Ok(Self { id, channel, what })
+    }
+}
+
+/// Reads what is to be published to a channel, if the client may do that.
+fn read(
+    channel: &ChannelName,
+    entries: &[RawEntry],
+    connection: &Connection,
+    channels: &Channels,
+) -> Result<Vec<DraftEntry>, NotPublished> {
+    if channel.kind() == ChannelKind::Order || channel.is_view() {
+        let log = channel.log();
+        let message = match channel.is_view() {
+            true => format!("{channel} shows a part of {log}: publish to that"),
+            false => "orders are told of by POST /api/orders/{orderId}/updates".to_owned(),
+        };
+        return Err(NotPublished::nothing(ErrorCode::InvalidChannel, message));
+    }
+    connection
+        .may_publish(channel)
+        .map_err(|denied| NotPublished::nothing(ErrorCode::Forbidden, denied.to_string()))?;
+    let (now, ahead_max) = (Utc::now(), channels.config().ahead_max(channel));
+    let event = channel.as_event().map(|(event, _)| event);
+    let drafts = entries.iter().enumerate().map(|(index, entry)| {
+        let draft = match event {
+            Some(event) => parse_event(event, entry.as_json(), now, ahead_max),
+            None => parse_price(entry.as_json(), now, ahead_max),
+        };
+        draft.map_err(|fault| {
+            let message = format!("the entry at index {index}: {}", fault.detail);
+            NotPublished::nothing(ErrorCode::InvalidEntry, message)
+        })
+    });
+    drafts.collect()
+}
+
+/// A message that is being published.
+struct UnderWay {
+    id: Option<RequestId>,
+    channel: ChannelName,
+    count: u64,
+    done: Pin<Box<dyn Future<Output = Result<(), PublishError>>>>,
+}
+
+/// What one client publishes, in order.
+#[derive(Default)]
+pub(super) struct Publisher {
+    under_way: Option<UnderWay>,
+    waiting: VecDeque<Publishing>,
+}
+
+impl Publisher {
+    /// Nothing is to be done.
+    pub(super) fn is_idle(&self) -> bool {
+        self.under_way.is_none() && self.waiting.is_empty()
+    }
+
+    /// So much waits that nothing more is to be heard of the client.
+    pub(super) fn is_full(&self) -> bool {
+        self.waiting.len() >= WAITING_MAX
+    }
+
+    /// Takes one more, for its turn.
+    pub(super) fn push(&mut self, publishing: Publishing) {
+        self.waiting.push_back(publishing);
+    }
+
+    /// Goes on until the log is waited for, or nothing is left.
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>, connection: &Rc<Connection>, shard: &Rc<Shard>) {
+        loop {
+            if let Some(UnderWay { id, channel, count, done }) = &mut self.under_way {
+                let Poll::Ready(result) = done.as_mut().poll(cx) else { return };
+                let accepted = result.as_ref().map_or_else(|error| error.accepted() as u64, |()| *count);
+                shard.stats.messages.published.add(accepted);
+                match result {
+                    Ok(()) => {
+                        let (id, channel, timestamp) = (id.take(), channel.clone(), Utc::now());
+                        let published =
+                            ServerMessage::Published(Published { id, channel, accepted, timestamp });
+                        connection.send_message(&published, shard.limits);
+                    }
+                    Err(error) => {
+                        let refusal = NotPublished::of(&error);
+                        shard.send_not_published(connection, id.as_ref(), channel.as_str(), &refusal);
+                    }
+                }
+                self.under_way = None;
+            }
+            // Of one that is being closed nothing more is begun.
+            let next = if connection.is_open() { self.waiting.pop_front() } else { None };
+            let Some(Publishing { id, channel, what }) = next else { return };
+            match what {
+                Err(refusal) => shard.send_not_published(connection, id.as_ref(), &channel, &refusal),
+                Ok((channel, drafts)) => {
+                    let (channels, to, count) =
+                        (shard.channels.clone(), channel.clone(), drafts.len() as u64);
+                    let done = Box::pin(async move { channels.publish(&to, drafts).await });
+                    self.under_way = Some(UnderWay { id, channel, count, done });
+                }
+            }
+        }
+    }
+}
