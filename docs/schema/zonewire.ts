@@ -441,7 +441,7 @@ export type Authentication = "required" | "optional";
 /**
  * An entry of a channel. Others may be added: receivers count the offset of those that they do not know.
  */
-export type Entry = { "type": "price_update" } & PriceUpdate | { "type": "key_removed" } & KeyRemoved | { "type": "zone_removed" } & ZoneRemoved | { "type": "routing" } & OrderUpdate | { "type": "building" } & OrderUpdate | { "type": "submitted" } & OrderUpdate | { "type": "confirmed" } & OrderUpdate | { "type": "failed" } & OrderFailed | { "type": "ticker" } & TickerEvent | { "type": "trade" } & TradeEvent | { "type": "orderbook" } & OrderbookEvent | { "type": "candle" } & CandleEvent | { "type": "exchange:connected" } & ExchangeEvent | { "type": "exchange:disconnected" } & ExchangeEvent | { "type": "exchange:reconnecting" } & ExchangeEvent | { "type": "exchange:error" } & ExchangeEvent | { "type": "skipped" } & Skipped;
+export type Entry = { "type": "price_update" } & PriceUpdate | { "type": "key_removed" } & KeyRemoved | { "type": "zone_removed" } & ZoneRemoved | { "type": "routing" } & OrderUpdate | { "type": "building" } & OrderUpdate | { "type": "submitted" } & OrderUpdate | { "type": "confirmed" } & OrderUpdate | { "type": "failed" } & OrderFailed | { "type": "ticker" } & TickerEvent | { "type": "trade" } & TradeEvent | { "type": "orderbook" } & OrderbookEvent | { "type": "candle" } & CandleEvent | { "type": "exchange:connected" } & ExchangeEvent | { "type": "exchange:disconnected" } & ExchangeEvent | { "type": "exchange:reconnecting" } & ExchangeEvent | { "type": "exchange:error" } & ExchangeEvent | { "type": "skipped" } & Skipped | { "type": "missed" } & Missed;
 
 /**
  * A request for the entries of channels. Names are as the client wrote them: each is judged on its own.
@@ -1397,10 +1397,19 @@ error_rate_percent: number, };
  */
 export type RedisView = { 
 /**
- * `up` (also while channels are put in order), `partial` (some primaries of a cluster are away),
- * `down` or `not_configured`.
+ * `healthy` (also where no Redis is configured), `degraded` (some primaries of a cluster are away, or a
+ * connection of the bridge is) or `unhealthy`.
  */
 status: string, 
+/**
+ * What is counted of the bridge.
+ */
+metrics: RedisMetrics, 
+/**
+ * How the storage's Redis is: `up` (also while channels are put in order), `partial` (some primaries of
+ * a cluster are away), `down` or `not_configured`.
+ */
+link: string, 
 /**
  * Redis serves.
  */
@@ -1437,6 +1446,289 @@ primaries: number,
  * Those of them that do not serve.
  */
 primaries_away: number, };
+
+/**
+ * What is counted of the bridge, which exchanges events with other gateways and processes; all is 0 where it
+ * is off.
+ */
+export type RedisMetrics = { 
+/**
+ * Redis is connected: by the bridge, where it is on, else by the storage.
+ */
+connected: boolean, 
+/**
+ * Events published.
+ */
+publishedEvents: number, 
+/**
+ * Events of others heard and taken.
+ */
+receivedEvents: number, 
+/**
+ * Connections of the bridge lost, and calls that failed.
+ */
+errors: number, 
+/**
+ * Types that are to be subscribed to at the moment.
+ */
+subscriptions: number, 
+/**
+ * Of these, those that are.
+ */
+activeSubscriptions: number, };
+
+/**
+ * When a type of events of other processes is subscribed to.
+ */
+export type SubscriptionMode = "interest" | "always" | "never";
+
+/**
+ * What an operator says of a type of events, until the process ends.
+ */
+export type SetSubscription = { 
+/**
+ * The type, such as `ticker`.
+ */
+type: string, 
+/**
+ * When it is subscribed to from now on.
+ */
+mode: SubscriptionMode, };
+
+/**
+ * What this node publishes to other gateways and processes, what it hears of them, and what came of which.
+ */
+export type BridgeSubscriptions = { 
+/**
+ * Whether events are exchanged at all.
+ */
+enabled: boolean, 
+/**
+ * This node is the one that takes durable events of other processes in.
+ */
+takes_in: boolean, 
+/**
+ * All types.
+ */
+types: Array<BridgeSubscription>, 
+/**
+ * The gateways that were heard of.
+ */
+sources: Array<BridgeSource>, };
+
+/**
+ * A type of events.
+ */
+export type BridgeSubscription = { 
+/**
+ * Its name.
+ */
+type: string, 
+/**
+ * The pub/sub channel.
+ */
+channel: string, 
+/**
+ * `live` or `durable`.
+ */
+delivery: string, 
+/**
+ * What this node accepts of it is published.
+ */
+publishes: boolean, 
+/**
+ * The configuration lets it be subscribed to.
+ */
+subscribes: boolean, 
+/**
+ * When it is subscribed to.
+ */
+mode: SubscriptionMode | (string & {}), 
+/**
+ * Somebody on this node follows it.
+ */
+wanted_here: boolean, 
+/**
+ * It is to be subscribed to at the moment. A durable type is by one gateway only, which takes events of
+ * other processes in; the others have them from the log.
+ */
+due: boolean, 
+/**
+ * It is.
+ */
+active: boolean, 
+/**
+ * Events published.
+ */
+published: number, 
+/**
+ * Events of others heard and taken.
+ */
+received: number, 
+/**
+ * Live events of other gateways that did not come.
+ */
+missed: number, };
+
+/**
+ * A gateway that was heard of.
+ */
+export type BridgeSource = { 
+/**
+ * Its node.
+ */
+source: string, 
+/**
+ * By type.
+ */
+types: { [key in string]: SourceCounts }, };
+
+/**
+ * What a gateway published of a live type, and what came of it.
+ */
+export type SourceCounts = { 
+/**
+ * The number of its newest event that is known here: it has published so many since its start.
+ */
+published: number, 
+/**
+ * Those that came, since this node began to listen.
+ */
+received: number, 
+/**
+ * Those that did not come, of those that this node listened to.
+ */
+missed: number, };
+
+/**
+ * The exchange of events with other gateways and processes by Redis pub/sub. Each map is by type of
+ * events.
+ */
+export type BridgeView = { 
+/**
+ * Whether both connections of the bridge are there, or, where it is off, the storage's: 1, or 0.
+ */
+connected: number, 
+/**
+ * Events published to other gateways and processes.
+ */
+published_events: number, 
+/**
+ * Events of other gateways and processes that were heard and taken.
+ */
+received_events: number, 
+/**
+ * Connections of the bridge that were lost, and calls that failed.
+ */
+errors: number, 
+/**
+ * Types of events that are to be subscribed to at the moment.
+ */
+subscriptions: number, 
+/**
+ * Of these, those that are.
+ */
+active_subscriptions: number, 
+/**
+ * Whether this gateway is the one that takes durable events of other processes in: 1, or 0.
+ */
+takes_in: number, 
+/**
+ * Accepted events that wait to be published.
+ */
+waiting: number, 
+/**
+ * Events published, by type.
+ */
+published: { [key in string]: number }, 
+/**
+ * Events not published, since newer ones left no room for them in the queue.
+ */
+queue_full: { [key in string]: number }, 
+/**
+ * Events not published, since Redis was away.
+ */
+redis_away: { [key in string]: number }, 
+/**
+ * Events that may not have been published, since Redis did not answer. They are not sent again.
+ */
+not_answered: { [key in string]: number }, 
+/**
+ * Events heard and taken, by type.
+ */
+received: { [key in string]: number }, 
+/**
+ * Live events of other gateways that did not come.
+ */
+missed: { [key in string]: number }, 
+/**
+ * Messages that are no events: no envelope, no event of the type, or too large.
+ */
+invalid: { [key in string]: number }, 
+/**
+ * Live events that came after they were said to be missing, and were let go.
+ */
+stale: { [key in string]: number }, 
+/**
+ * This gateway's own events, as it hears them itself.
+ */
+own: { [key in string]: number }, 
+/**
+ * Durable events of other gateways, which come by the log.
+ */
+left_alone: { [key in string]: number }, 
+/**
+ * Events of gateways that have another setting `bridge.durable`, which were let go.
+ */
+other_delivery: { [key in string]: number }, 
+/**
+ * Live events heard that this gateway's own log did not take.
+ */
+not_taken: { [key in string]: number }, 
+/**
+ * Durable events of other processes that this gateway put into the log.
+ */
+taken_in: { [key in string]: number }, 
+/**
+ * Durable events of other processes that were in the log, by their own ids.
+ */
+taken_in_before: { [key in string]: number }, 
+/**
+ * Durable events of other processes let go, since too many waited for the log.
+ */
+intake_full: { [key in string]: number }, 
+/**
+ * Durable events of other processes that this gateway had heard when another one began to take them
+ * in.
+ */
+lease_lost: { [key in string]: number }, 
+/**
+ * Times that messages of other processes may have been missed.
+ */
+gaps: number, 
+/**
+ * How long after their acceptance by another gateway live events were in this one's log. The clocks of
+ * the two count.
+ */
+lag: Timing, };
+
+/**
+ * How an exchange is reached, and what came of it.
+ */
+export type ExchangeView = { 
+/**
+ * What the newest event says of how it is reached: `connected`, `disconnected` or `reconnecting`; absent
+ * where none is known.
+ */
+state?: string, 
+/**
+ * The time of that event.
+ */
+since?: string, 
+/**
+ * Events of it that this node accepted, or heard of others, since its start, by type.
+ */
+events: { [key in string]: number }, };
 
 /**
  * `GET /ws/stats`: what was counted since the start, and how much there is of what. Fields of the
@@ -1487,6 +1779,15 @@ orders: OrdersView,
  * The exchange with workers outside that use Redis lists.
  */
 interop: InteropCounts, 
+/**
+ * The exchange of events with other gateways and processes by Redis pub/sub.
+ */
+redis: BridgeView, 
+/**
+ * How exchanges are reached, and what came of them, by exchange; `*` are those beyond the first 256. What
+ * the log says of how they are reached is left out where it cannot be read in time.
+ */
+exchanges: { [key in string]: ExchangeView }, 
 /**
  * Requests, and the TCP connections that bring them.
  */
@@ -2814,6 +3115,44 @@ kind?: string,
  * Nothing follows it.
  */
 terminal?: boolean, };
+
+/**
+ * Events of other processes that did not come, in the channel of a live type.
+ */
+export type Missed = { 
+/**
+ * The channel.
+ */
+channel: ChannelName, 
+/**
+ * Its place in the log; counts from 1 in each epoch.
+ */
+offset: number, 
+/**
+ * Names it for good.
+ */
+id: string, 
+/**
+ * When that was noticed.
+ */
+timestamp: string, 
+/**
+ * What is missing.
+ */
+data: MissedEvents, };
+
+/**
+ * What is missing; without fields, programs that do not number their events may have published some.
+ */
+export type MissedEvents = { 
+/**
+ * The gateway whose events they are.
+ */
+source?: string, 
+/**
+ * How many they are.
+ */
+count?: number, };
 
 /**
  * A ticker.

@@ -19,6 +19,7 @@ pub(super) fn check(config: &Config) -> Vec<Finding> {
         check_storage(&config.storage),
         config.orders.check(),
         config.feeds.check(),
+        config.bridge.check(),
         config.log.check(),
         check_auth(&config.auth),
     ];

@@ -17,7 +17,8 @@ use tracing::{info, warn};
 use super::threads::{Serving, Thread};
 use super::{Gateway, StartError, Stops};
 use crate::access::Gate;
-use crate::channels::{Channels, ChannelsParts, Delivery};
+use crate::bridge::{Bridge, BridgeParts, BridgeWork};
+use crate::channels::{Channels, ChannelsParts, Delivery, TellAccepted};
 use crate::config::{Config, Effective, Loaded, Role};
 use crate::connections::{self, Manager, ShardSeed};
 use crate::feeds::{run_replay, run_simulated};
@@ -29,7 +30,8 @@ use crate::orders::{
 };
 use crate::protocol::{ConfigView, SettingView};
 use crate::storage::{
-    self, MemoryBackend, Opened, OutageReader, SharedBackend, StatusReader, StorageChoice, StorageStatus,
+    self, MemoryBackend, Opened, OutageReader, OwnLogs, SharedBackend, StatusReader, StorageChoice,
+    StorageStatus,
 };
 use crate::support::machine;
 use crate::support::panics::Vital;
@@ -82,7 +84,8 @@ pub(super) async fn assemble(
     let Loaded { config, .. } = loaded;
     let schema = OrderSchema::load(&config.orders.schema).map_err(StartError::OrderSchema)?;
     let opened = open_storage(&config, node, needs_redis).await?;
-    let Opened { backend, memory, status_reader: status, outage, driver, spool_panicked, .. } = opened;
+    let Opened { backend: shared, memory, status_reader: status, outage, driver, spool_panicked, .. } =
+        opened;
     let begun = status.get();
     let address = config.http.listen;
     let (listeners, address) =
@@ -91,12 +94,23 @@ pub(super) async fn assemble(
     let running = Running::default();
     drive_storage(&running, driver, spool_panicked);
     // Boxed: it holds what asking for keys over TLS takes.
-    let gate = Box::pin(Gate::open(&config.auth, node, Arc::clone(&backend)));
+    let gate = Box::pin(Gate::open(&config.auth, node, Arc::clone(&shared)));
     let gate = gate.await.map_err(StartError::Auth)?;
     let keeping = Arc::clone(&gate).run(running.stops.channels.clone());
     running.tracker.spawn(running.vital.guard("keys and revocations", keeping));
     let (manager, seeds, live) = connections::prepare(shards, &config.connections);
-    let channels = begin_channels(&running, &config, node, &backend, live);
+    let (bridge, bridge_work) = Bridge::new(BridgeParts {
+        config: config.bridge.clone(),
+        backend: Arc::clone(&shared),
+        link: config.bridge.enabled.then(|| shared.pub_sub()).flatten(),
+        node,
+        message_bytes_max: config.http.line_bytes_max,
+    });
+    let backend = with_own_logs(&config, shared, &memory);
+    let channels = begin_channels(&running, &config, node, &backend, (live, bridge.tell_accepted()));
+    if let Some(work) = bridge_work {
+        begin_bridge(&running, work, &channels);
+    }
     let (mirror, interop) = begin_interop(&running, &config, node, &backend, &channels);
     if let Err(error) = channels.recall_zones().await {
         warn!(error = %error, "could not read which zones there are");
@@ -120,8 +134,9 @@ pub(super) async fn assemble(
         gate: &gate,
         configured: Arc::new(configured),
     };
-    let threads = serve(&running, &config, served, (memory, outage.clone(), interop), seeds, listeners)
-        .map_err(StartError::Thread)?;
+    let threads =
+        serve(&running, &config, served, (memory, outage.clone(), interop, bridge), seeds, listeners)
+            .map_err(StartError::Thread)?;
     let work = TaskTracker::new();
     if config.node.has(Role::Worker) && config.orders.executor == ExecutorChoice::Paper {
         let working = Worker::new(&orders, executor).run(running.stops.stopping.clone());
@@ -157,11 +172,17 @@ fn view(loaded: &Loaded) -> ConfigView {
     let settings = loaded.settings().into_iter();
     ConfigView {
         file: loaded.file.as_ref().map(|file| file.display().to_string()),
-        warning: loaded.warning.clone(),
+        warning: warnings(&loaded.warning, &loaded.notices),
         settings: settings
             .map(|Effective { key, value, origin }| SettingView { key, value, origin })
             .collect(),
     }
+}
+
+/// All that was warned of, in one text.
+fn warnings(warning: &Option<String>, notices: &[String]) -> Option<String> {
+    let all: Vec<&str> = warning.iter().chain(notices).map(String::as_str).collect();
+    (!all.is_empty()).then(|| all.join("; "))
 }
 
 /// A worker alone is of no use without Redis; says whether that is why it is required.
@@ -218,7 +239,7 @@ fn begin_channels(
     config: &Config,
     node: NodeId,
     backend: &SharedBackend,
-    shards: Vec<mpsc::Sender<Delivery>>,
+    (shards, accepted): (Vec<mpsc::Sender<Delivery>>, Arc<dyn TellAccepted>),
 ) -> Channels {
     let Running { stops, vital, tracker, .. } = running;
     let incoming = backend.take_incoming();
@@ -229,6 +250,7 @@ fn begin_channels(
         shards,
         runtime: Handle::current(),
         vital: vital.clone(),
+        accepted: Some(accepted),
     };
     let channels = Channels::new(parts, tracker.clone(), stops.channels.clone());
     if let Some(incoming) = incoming {
@@ -236,6 +258,23 @@ fn begin_channels(
         running.part(tracker, &stops.channels, "entries from the storage", passing);
     }
     channels
+}
+
+/// Where events are exchanged by pub/sub, the logs of live types are this node's own.
+fn with_own_logs(config: &Config, shared: SharedBackend, memory: &MemoryBackend) -> SharedBackend {
+    if !config.bridge.enabled {
+        return shared;
+    }
+    let bridge = config.bridge.clone();
+    Arc::new(OwnLogs::new(shared, memory.clone(), Arc::new(move |channel| bridge.is_own_log(channel))))
+}
+
+/// The exchange of events with other gateways and processes.
+fn begin_bridge(running: &Running, work: BridgeWork, channels: &Channels) {
+    let Running { stops, vital, tracker, driving } = running;
+    let (driver, exchange) = work.split(channels.clone(), stops.channels.clone());
+    running.part(driving, &stops.storage, "connections of the bridge", driver);
+    tracker.spawn(vital.guard("bridge", exchange));
 }
 
 /// The exchange of updates with workers that use Redis lists, where it is configured.
@@ -278,7 +317,7 @@ fn serve(
     running: &Running,
     config: &Config,
     served: Served<'_>,
-    (memory, outage, interop): (MemoryBackend, OutageReader, Arc<InteropStats>),
+    (memory, outage, interop, bridge): (MemoryBackend, OutageReader, Arc<InteropStats>, Bridge),
     seeds: Vec<ShardSeed>,
     listeners: Vec<std::net::TcpListener>,
 ) -> io::Result<Vec<Thread>> {
@@ -301,6 +340,7 @@ fn serve(
         answers: Arc::new(BodyRoom::new(config.http.answers_bytes_max)),
         refusals: Arc::default(),
         interop,
+        bridge,
         gate: Arc::clone(gate),
         leaving: stops.leaving.clone(),
     };

@@ -23,6 +23,7 @@ use super::room::BodyRoom;
 use super::routes::App;
 use super::status::Sources;
 use crate::access::Gate;
+use crate::bridge::Bridge;
 use crate::channels::{Channels, ChannelsConfig, ChannelsParts};
 use crate::connections::{self, ConnectionsConfig};
 use crate::model::{Lane, NodeId};
@@ -68,6 +69,7 @@ impl Routes {
             shards,
             runtime: Handle::current(),
             vital: Vital::default(),
+            accepted: None,
         };
         let channels = Channels::new(parts, TaskTracker::new(), CancellationToken::new());
         let orders = Orders::new(OrdersParts {
@@ -97,6 +99,7 @@ impl Routes {
             answers: Arc::new(BodyRoom::new(64 << 20)),
             refusals: Arc::clone(&refusals),
             interop: Arc::default(),
+            bridge: Bridge::off(node),
             gate: Arc::clone(&gate),
             leaving: stopping.clone(),
         };
@@ -227,7 +230,7 @@ async fn stats_and_metrics_count_what_was_posted() {
 /// Reads the classic text format (0.0.4) by the letter, and what `promtool check metrics` says of names.
 fn check_classic(text: &str) {
     let is_name = |name: &str| {
-        (name.starts_with("zonewire_") || name.starts_with("process_"))
+        ["zonewire_", "process_", "redis_"].iter().any(|prefix| name.starts_with(prefix))
             && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
     };
     let (mut families, mut lines) = (BTreeMap::new(), text.lines().peekable());

@@ -14,6 +14,7 @@ mod lives;
 mod log;
 mod memory;
 mod outside;
+mod own_logs;
 mod primary;
 mod probe;
 mod pubsub;
@@ -52,6 +53,7 @@ pub use log::{
 };
 pub use memory::MemoryBackend;
 pub use outside::{OUTSIDE_WINDOW, Outside, OutsideEvent, OutsideOrders};
+pub(crate) use own_logs::OwnLogs;
 pub use primary::Concerned;
 pub use probe::ProbeFailure;
 pub use pubsub::{Outgoing, PubSub, PubSubEvent, PubSubHealth, PubSubLink};

@@ -71,9 +71,6 @@ pub trait PubSub: fmt::Debug + Send + Sync {
     /// Which connections are there.
     fn health(&self) -> PubSubHealth;
 
-    /// Waits until what is published reaches the server.
-    async fn until_publishing(&self);
-
     /// What is heard. There is one receiver: the first call gets it.
     fn take_incoming(&self) -> Option<mpsc::Receiver<PubSubEvent>>;
 }

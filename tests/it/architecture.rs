@@ -15,13 +15,28 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("access", &["client", "storage", "protocol", "model", "support"]),
     ("channels", &["storage", "protocol", "model", "support"]),
     ("connections", &["access", "channels", "storage", "protocol", "model", "support"]),
+    ("bridge", &["channels", "storage", "protocol", "model", "support"]),
     ("feeds", &["channels", "storage", "protocol", "model", "support"]),
     ("orders", &["access", "channels", "storage", "protocol", "model", "support"]),
-    ("http", &["access", "connections", "orders", "channels", "storage", "protocol", "model", "support"]),
+    (
+        "http",
+        &["access", "connections", "orders", "bridge", "channels", "storage", "protocol", "model", "support"],
+    ),
     // Each room owns its part of the config; the zones of a feed are names.
     (
         "config",
-        &["access", "http", "connections", "orders", "feeds", "channels", "storage", "model", "support"],
+        &[
+            "access",
+            "http",
+            "connections",
+            "orders",
+            "feeds",
+            "bridge",
+            "channels",
+            "storage",
+            "model",
+            "support",
+        ],
     ),
     (
         "gateway",
@@ -32,6 +47,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "connections",
             "orders",
             "feeds",
+            "bridge",
             "channels",
             "storage",
             "protocol",

@@ -3,21 +3,23 @@
 use ts_rs::{Config, TS};
 
 use crate::stats::{
-    ChannelsView, ConnectionHealth, ConnectionInfo, ConnectionStory, ConnectionsView, DroppedMessages,
-    DurationBucket, HttpView, InteropCounts, JobsView, MemoryUsage, MessagesView, OrdersView, OutageView,
-    OutsideInvalid, OutsideRefused, RefusedEntries, SkippedEntries, StateSpell, StatsView, SubscriptionInfo,
-    SubscriptionPhase, Timing, TransportKind,
+    BridgeView, ChannelsView, ConnectionHealth, ConnectionInfo, ConnectionStory, ConnectionsView,
+    DroppedMessages, DurationBucket, ExchangeView, HttpView, InteropCounts, JobsView, MemoryUsage,
+    MessagesView, OrdersView, OutageView, OutsideInvalid, OutsideRefused, RefusedEntries, SkippedEntries,
+    StateSpell, StatsView, SubscriptionInfo, SubscriptionPhase, Timing, TransportKind,
 };
 use crate::{
     Accepted, Answer, Auth, Authenticated, Authentication, AuthenticationView, BackendName, BackendState,
-    BackendStateMessage, Bare, CaughtUp, ChannelName, ChannelSetAside, ClaimRequest, ClientMessage,
-    CloseCode, Closing, ConfigView, Connection, ConnectionEstablished, DeadLetter, DeadLetterList, EndCode,
-    Entries, EntryMessage, Epoch, ErrorCode, ErrorMessage, ExtendRequest, FailRequest, Failure, FieldFault,
-    HealthView, Heartbeat, JobOutcome, Lane, LeaseHeld, Live, Offer, OfferedJob, OrderCancelling, OrderId,
-    OrderList, OrderPlaced, OrderStatus, OrderView, Position, Previous, Problem, ProblemCode, Publish,
-    Published, RawEntry, RedisView, ReleaseRequest, ReportAccepted, RequestId, Resync, Revoke, RevokedOn,
-    Scope, ServerMessage, SettingView, Since, SnapshotEnd, StorageView, Subscribe, Subscribed, Swap, Token,
-    TokenExpiring, Unsubscribe, Unsubscribed, WebSocketView, Zone, ZoneList, ZoneView,
+    BackendStateMessage, Bare, BridgeSource, BridgeSubscription, BridgeSubscriptions, CaughtUp, ChannelName,
+    ChannelSetAside, ClaimRequest, ClientMessage, CloseCode, Closing, ConfigView, Connection,
+    ConnectionEstablished, DeadLetter, DeadLetterList, EndCode, Entries, EntryMessage, Epoch, ErrorCode,
+    ErrorMessage, ExtendRequest, FailRequest, Failure, FieldFault, HealthView, Heartbeat, JobOutcome, Lane,
+    LeaseHeld, Live, Offer, OfferedJob, OrderCancelling, OrderId, OrderList, OrderPlaced, OrderStatus,
+    OrderView, Position, Previous, Problem, ProblemCode, Publish, Published, RawEntry, RedisMetrics,
+    RedisView, ReleaseRequest, ReportAccepted, RequestId, Resync, Revoke, RevokedOn, Scope, ServerMessage,
+    SetSubscription, SettingView, Since, SnapshotEnd, SourceCounts, StorageView, Subscribe, Subscribed,
+    SubscriptionMode, Swap, Token, TokenExpiring, Unsubscribe, Unsubscribed, WebSocketView, Zone, ZoneList,
+    ZoneView,
 };
 
 /// What the file begins with.
@@ -120,6 +122,15 @@ pub fn declarations() -> String {
         ChannelSetAside,
         WebSocketView,
         RedisView,
+        RedisMetrics,
+        SubscriptionMode,
+        SetSubscription,
+        BridgeSubscriptions,
+        BridgeSubscription,
+        BridgeSource,
+        SourceCounts,
+        BridgeView,
+        ExchangeView,
         StatsView,
         Timing,
         MemoryUsage,

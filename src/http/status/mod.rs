@@ -15,6 +15,7 @@ use super::prices::IntakeStats;
 use super::refusals::Refusals;
 use super::room::BodyRoom;
 use crate::access::Gate;
+use crate::bridge::Bridge;
 use crate::channels::Channels;
 use crate::connections::Manager;
 use crate::model::NodeId;
@@ -41,6 +42,7 @@ pub(crate) struct Sources {
     pub(crate) answers: Arc<BodyRoom>,
     pub(crate) refusals: Arc<Refusals>,
     pub(crate) interop: Arc<InteropStats>,
+    pub(crate) bridge: Bridge,
     pub(crate) gate: Arc<Gate>,
     /// It is about to stop, or stops: who asks whether it is ready is told no.
     pub(crate) leaving: CancellationToken,

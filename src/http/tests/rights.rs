@@ -37,6 +37,8 @@ const DOORS: &[(&str, &str, &str)] = &[
     ("GET", "/api/ws/ws/stats", "133333+3"),
     ("GET", "/ws/stats/{connection}", "133333+3"),
     ("GET", "/api/config", "133333+3"),
+    ("GET", "/api/bridge/subscriptions", "133333+3"),
+    ("POST", "/api/bridge/subscriptions", "133333+3"),
     // The shard asks for each channel: see `tests/it/access.rs`.
     ("GET", "/ws", "++++++++"),
     ("GET", "/ws/market/{zone}", "++++++++"),

@@ -185,10 +185,6 @@ impl PubSub for RedisPubSub {
         }
     }
 
-    async fn until_publishing(&self) {
-        self.publisher.until_up().await;
-    }
-
     fn take_incoming(&self) -> Option<mpsc::Receiver<PubSubEvent>> {
         self.incoming.lock().take()
     }

@@ -34,9 +34,15 @@ EventType: TypeAlias = Literal[
 """What an event is about."""
 
 EventEntry: TypeAlias = (
-    wire.TickerEvent | wire.TradeEvent | wire.OrderbookEvent | wire.CandleEvent | wire.ExchangeEvent | wire.Skipped
+    wire.TickerEvent
+    | wire.TradeEvent
+    | wire.OrderbookEvent
+    | wire.CandleEvent
+    | wire.ExchangeEvent
+    | wire.Missed
+    | wire.Skipped
 )
-"""What comes in a channel of events, or in a view of one."""
+"""What comes in a channel of events, or in a view of one; `missed` says that some of other processes did not come."""
 
 State: TypeAlias = Literal["connecting", "open", "waiting", "failed", "closed"]
 """How a connection is.

@@ -19,6 +19,10 @@ __all__ = [
     "BackendState",
     "BackendStateMessage",
     "Bare",
+    "BridgeSource",
+    "BridgeSubscription",
+    "BridgeSubscriptions",
+    "BridgeView",
     "Candle",
     "CandleEvent",
     "CaughtUp",
@@ -50,6 +54,7 @@ __all__ = [
     "ErrorMessage",
     "Exchange",
     "ExchangeEvent",
+    "ExchangeView",
     "ExtendRequest",
     "FailRequest",
     "Failure",
@@ -69,6 +74,8 @@ __all__ = [
     "Live",
     "MemoryUsage",
     "MessagesView",
+    "Missed",
+    "MissedEvents",
     "Offer",
     "OfferedJob",
     "OrderCancelling",
@@ -94,6 +101,7 @@ __all__ = [
     "Publish",
     "Published",
     "RawEntry",
+    "RedisMetrics",
     "RedisView",
     "RefusedEntries",
     "ReleaseRequest",
@@ -104,16 +112,19 @@ __all__ = [
     "RevokedOn",
     "Scope",
     "ServerMessage",
+    "SetSubscription",
     "SettingView",
     "Since",
     "Skipped",
     "SkippedEntries",
     "SnapshotEnd",
+    "SourceCounts",
     "StateSpell",
     "StatsView",
     "Subscribe",
     "Subscribed",
     "SubscriptionInfo",
+    "SubscriptionMode",
     "SubscriptionPhase",
     "Swap",
     "Ticker",
@@ -244,6 +255,150 @@ class Bare(TypedDict):
     """Comes back in the answer."""
 
 
+class SourceCounts(TypedDict):
+    """What a gateway published of a live type, and what came of it."""
+
+    missed: int
+    """Those that did not come, of those that this node listened to."""
+    published: int
+    """The number of its newest event that is known here: it has published so many since its start."""
+    received: int
+    """Those that came, since this node began to listen."""
+
+
+class BridgeSource(TypedDict):
+    """A gateway that was heard of."""
+
+    source: str
+    """Its node."""
+    types: dict[str, SourceCounts]
+    """By type."""
+
+
+SubscriptionMode: TypeAlias = Literal["interest", "always", "never"]
+"""When a type of events of other processes is subscribed to."""
+
+
+class BridgeSubscription(TypedDict):
+    """A type of events."""
+
+    active: bool
+    """It is."""
+    channel: str
+    """The pub/sub channel."""
+    delivery: str
+    """`live` or `durable`."""
+    due: bool
+    """It is to be subscribed to at the moment. A durable type is by one gateway only, which takes events
+    of other processes in; the others have them from the log.
+    """
+    missed: int
+    """Live events of other gateways that did not come."""
+    mode: SubscriptionMode | str
+    """When it is subscribed to."""
+    published: int
+    """Events published."""
+    publishes: bool
+    """What this node accepts of it is published."""
+    received: int
+    """Events of others heard and taken."""
+    subscribes: bool
+    """The configuration lets it be subscribed to."""
+    type: str
+    """Its name."""
+    wanted_here: bool
+    """Somebody on this node follows it."""
+
+
+class BridgeSubscriptions(TypedDict):
+    """What this node publishes to other gateways and processes, what it hears of them, and what came of
+    which.
+    """
+
+    enabled: bool
+    """Whether events are exchanged at all."""
+    sources: list[BridgeSource]
+    """The gateways that were heard of."""
+    takes_in: bool
+    """This node is the one that takes durable events of other processes in."""
+    types: list[BridgeSubscription]
+    """All types."""
+
+
+class Timing(TypedDict):
+    """How long something took, each time since the start."""
+
+    buckets: list[int]
+    """How many times it took longer than the bucket before says, and at the most as long as this one says:
+    50, 100, 250 and 500 µs, 1, 2.5, 5, 10, 25, 50, 100 and 250 ms, 1 and 5 s, or longer.
+    """
+    sum_us: int
+    """All of them together, in microseconds."""
+
+
+class BridgeView(TypedDict):
+    """The exchange of events with other gateways and processes by Redis pub/sub. Each map is by type of
+    events.
+    """
+
+    active_subscriptions: int
+    """Of these, those that are."""
+    connected: int
+    """Whether both connections of the bridge are there, or, where it is off, the storage's: 1, or 0."""
+    errors: int
+    """Connections of the bridge that were lost, and calls that failed."""
+    gaps: int
+    """Times that messages of other processes may have been missed."""
+    intake_full: dict[str, int]
+    """Durable events of other processes let go, since too many waited for the log."""
+    invalid: dict[str, int]
+    """Messages that are no events: no envelope, no event of the type, or too large."""
+    lag: Timing
+    """How long after their acceptance by another gateway live events were in this one's log. The clocks of
+    the two count.
+    """
+    lease_lost: dict[str, int]
+    """Durable events of other processes that this gateway had heard when another one began to take them
+    in.
+    """
+    left_alone: dict[str, int]
+    """Durable events of other gateways, which come by the log."""
+    missed: dict[str, int]
+    """Live events of other gateways that did not come."""
+    not_answered: dict[str, int]
+    """Events that may not have been published, since Redis did not answer. They are not sent again."""
+    not_taken: dict[str, int]
+    """Live events heard that this gateway's own log did not take."""
+    other_delivery: dict[str, int]
+    """Events of gateways that have another setting `bridge.durable`, which were let go."""
+    own: dict[str, int]
+    """This gateway's own events, as it hears them itself."""
+    published: dict[str, int]
+    """Events published, by type."""
+    published_events: int
+    """Events published to other gateways and processes."""
+    queue_full: dict[str, int]
+    """Events not published, since newer ones left no room for them in the queue."""
+    received: dict[str, int]
+    """Events heard and taken, by type."""
+    received_events: int
+    """Events of other gateways and processes that were heard and taken."""
+    redis_away: dict[str, int]
+    """Events not published, since Redis was away."""
+    stale: dict[str, int]
+    """Live events that came after they were said to be missing, and were let go."""
+    subscriptions: int
+    """Types of events that are to be subscribed to at the moment."""
+    taken_in: dict[str, int]
+    """Durable events of other processes that this gateway put into the log."""
+    taken_in_before: dict[str, int]
+    """Durable events of other processes that were in the log, by their own ids."""
+    takes_in: int
+    """Whether this gateway is the one that takes durable events of other processes in: 1, or 0."""
+    waiting: int
+    """Accepted events that wait to be published."""
+
+
 Digits: TypeAlias = float | str
 """A decimal as its publisher wrote it: a number, or a text that is one."""
 
@@ -314,17 +469,6 @@ class ChannelSetAside(TypedDict):
     """The channel."""
     reason: str
     """Why."""
-
-
-class Timing(TypedDict):
-    """How long something took, each time since the start."""
-
-    buckets: list[int]
-    """How many times it took longer than the bucket before says, and at the most as long as this one says:
-    50, 100, 250 and 500 µs, 1, 2.5, 5, 10, 25, 50, 100 and 250 ms, 1 and 5 s, or longer.
-    """
-    sum_us: int
-    """All of them together, in microseconds."""
 
 
 class RefusedEntries(TypedDict):
@@ -1152,6 +1296,31 @@ class Skipped(TypedDict):
     """Absent where it could not be read."""
 
 
+class MissedEvents(TypedDict):
+    """What is missing; without fields, programs that do not number their events may have published some."""
+
+    count: NotRequired[int]
+    """How many they are."""
+    source: NotRequired[str]
+    """The gateway whose events they are."""
+
+
+class Missed(TypedDict):
+    """Events of other processes that did not come, in the channel of a live type."""
+
+    type: Literal["missed"]
+    channel: ChannelName
+    """The channel."""
+    data: MissedEvents
+    """What is missing."""
+    id: str
+    """Names it for good."""
+    offset: int
+    """Its place in the log; counts from 1 in each epoch."""
+    timestamp: str
+    """When that was noticed."""
+
+
 Entry: TypeAlias = (
     PriceUpdate
     | KeyRemoved
@@ -1164,6 +1333,7 @@ Entry: TypeAlias = (
     | CandleEvent
     | ExchangeEvent
     | Skipped
+    | Missed
 )
 """An entry of a channel. Others may be added: receivers count the offset of those that they do not know."""
 
@@ -1228,6 +1398,19 @@ class ErrorMessage(TypedDict):
     """Whether the request stands, and its final answer is yet to come."""
     timestamp: str
     """When it was sent."""
+
+
+class ExchangeView(TypedDict):
+    """How an exchange is reached, and what came of it."""
+
+    events: dict[str, int]
+    """Events of it that this node accepted, or heard of others, since its start, by type."""
+    since: NotRequired[str]
+    """The time of that event."""
+    state: NotRequired[str]
+    """What the newest event says of how it is reached: `connected`, `disconnected` or `reconnecting`;
+    absent where none is known.
+    """
 
 
 class ExtendRequest(TypedDict):
@@ -1952,9 +2135,34 @@ class Published(TypedDict):
     """When it was sent."""
 
 
+class RedisMetrics(TypedDict):
+    """What is counted of the bridge, which exchanges events with other gateways and processes; all is 0
+    where it is off.
+    """
+
+    activeSubscriptions: int
+    """Of these, those that are."""
+    connected: bool
+    """Redis is connected: by the bridge, where it is on, else by the storage."""
+    errors: int
+    """Connections of the bridge lost, and calls that failed."""
+    publishedEvents: int
+    """Events published."""
+    receivedEvents: int
+    """Events of others heard and taken."""
+    subscriptions: int
+    """Types that are to be subscribed to at the moment."""
+
+
 class RedisView(TypedDict):
     """`GET /health/redis`."""
 
+    link: str
+    """How the storage's Redis is: `up` (also while channels are put in order), `partial` (some primaries
+    of a cluster are away), `down` or `not_configured`.
+    """
+    metrics: RedisMetrics
+    """What is counted of the bridge."""
     primaries: int
     """Servers that share the channels among them."""
     primaries_away: int
@@ -1972,8 +2180,8 @@ class RedisView(TypedDict):
     state: BackendState | str
     """How well."""
     status: str
-    """`up` (also while channels are put in order), `partial` (some primaries of a cluster are away),
-    `down` or `not_configured`.
+    """`healthy` (also where no Redis is configured), `degraded` (some primaries of a cluster are away, or
+    a connection of the bridge is) or `unhealthy`.
     """
     storage_backend: BackendName | str
     """Which storage serves."""
@@ -2138,6 +2346,15 @@ ServerMessage: TypeAlias = (
 """A message from the gateway. Field order is part of the snapshot in `tests/fixtures/protocol`."""
 
 
+class SetSubscription(TypedDict):
+    """What an operator says of a type of events, until the process ends."""
+
+    mode: SubscriptionMode
+    """When it is subscribed to from now on."""
+    type: str
+    """The type, such as `ticker`."""
+
+
 class StateSpell(TypedDict):
     """A state that the storage was in, or is, from when it went over into it, and what it cost meanwhile."""
 
@@ -2184,6 +2401,10 @@ class StatsView(TypedDict):
     """There are more connections of those that were asked for: repeat with `after=` this; absent where
     there are none.
     """
+    exchanges: dict[str, ExchangeView]
+    """How exchanges are reached, and what came of them, by exchange; `*` are those beyond the first 256.
+    What the log says of how they are reached is left out where it cannot be read in time.
+    """
     http: HttpView
     """Requests, and the TCP connections that bring them."""
     interop: InteropCounts
@@ -2206,6 +2427,8 @@ class StatsView(TypedDict):
     """Why, for people; may name what the server said."""
     reason_code: str
     """Why, as a word."""
+    redis: BridgeView
+    """The exchange of events with other gateways and processes by Redis pub/sub."""
     scope: Scope | str
     """Which channels it is about."""
     silent_shards: int

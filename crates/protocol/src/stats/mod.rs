@@ -1,6 +1,7 @@
 //! `/ws/stats`: what a gateway counts. `/metrics` tells the same numbers, by the names that stand beside the
 //! fields here.
 
+mod bridge;
 mod channels;
 mod connections;
 mod http;
@@ -9,10 +10,13 @@ mod storage;
 mod table;
 mod timing;
 
+use std::collections::BTreeMap;
+
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+pub use self::bridge::{BridgeView, ExchangeView};
 pub use self::channels::{ChannelCounts, ChannelsView, PageCounts, RefusedEntries, SkippedEntries};
 pub use self::connections::{
     ConnectionHealth, ConnectionInfo, ConnectionStory, ConnectionsView, DroppedMessages, DurationBucket,
@@ -56,6 +60,13 @@ pub struct StatsView {
     pub orders: OrdersView,
     /// The exchange with workers outside that use Redis lists.
     pub interop: InteropCounts,
+    /// The exchange of events with other gateways and processes by Redis pub/sub.
+    #[serde(default)]
+    pub redis: BridgeView,
+    /// How exchanges are reached, and what came of them, by exchange; `*` are those beyond the first 256. What
+    /// the log says of how they are reached is left out where it cannot be read in time.
+    #[serde(default)]
+    pub exchanges: BTreeMap<String, ExchangeView>,
     /// Requests, and the TCP connections that bring them.
     pub http: HttpView,
     /// The states that the storage was in, the newest first; the first one lasts.
@@ -73,7 +84,7 @@ pub struct StatsView {
 
 impl Metrics for StatsView {
     fn tell(&self, to: &mut dyn FnMut(Metric<'_>)) {
-        let parts: [&dyn Metrics; 8] = [
+        let parts: [&dyn Metrics; 9] = [
             &self.memory,
             &self.outage,
             &self.connections,
@@ -81,6 +92,7 @@ impl Metrics for StatsView {
             &self.channels,
             &self.orders,
             &self.interop,
+            &self.redis,
             &self.http,
         ];
         parts.iter().for_each(|part| part.tell(to));
