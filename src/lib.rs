@@ -3,6 +3,7 @@
 //! `docs/ARCHITECTURE.md` maps the rooms; `tests/it/architecture.rs` keeps their walls.
 
 mod access;
+mod bridge;
 pub mod channels;
 pub mod cli;
 pub mod client;

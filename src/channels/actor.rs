@@ -18,6 +18,7 @@ use super::error::{JoinError, PublishError};
 use super::live::{self, Delivery, Live, LiveBatch, Moved};
 use super::merge::{Merge, Offered};
 use super::pages::Pages;
+use super::told::TellAccepted;
 use super::unborn::{to_be_born, unborn};
 use super::views::Views;
 use super::watched::{FollowedEvents, WatchedOrders};
@@ -67,6 +68,8 @@ pub(super) struct Request {
     pub(super) drafts: Vec<DraftEntry>,
     /// The lease under which they are appended.
     pub(super) fence: Option<u64>,
+    /// A publisher of this node gave them, and not another process.
+    pub(super) is_own: bool,
     /// How many of them the log has acknowledged.
     pub(super) accepted: usize,
     pub(super) answer: oneshot::Sender<Result<(), PublishError>>,
@@ -110,6 +113,8 @@ pub(super) struct Common {
     /// No sequence of this node is given twice, also when a channel is let go and taken up again.
     pub(super) seq_floor: AtomicU64,
     pub(super) orders: Arc<WatchedOrders>,
+    /// Who is told what this node accepted.
+    pub(super) accepted: Option<Arc<dyn TellAccepted>>,
     pub(super) events: FollowedEvents,
     /// How many views of channels somebody on this node follows.
     pub(super) views: AtomicUsize,
@@ -501,6 +506,9 @@ impl Actor {
             && let Some(request) = self.waiting.front_mut()
         {
             let taken = count.min(request.drafts.len() - request.accepted);
+            if let Some(accepted) = self.common.accepted.as_ref().filter(|_| request.is_own) {
+                accepted.accepted(&request.drafts[request.accepted..][..taken]);
+            }
             request.accepted += taken;
             count -= taken;
             if request.accepted == request.drafts.len()

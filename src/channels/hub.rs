@@ -22,6 +22,7 @@ use super::keys::Keys;
 use super::live::Delivery;
 use super::pages::{EncodedLatest, EncodedPage, Pages};
 use super::reader::{Asked, Start, StartingPoint, Wanted, WantedLatest};
+use super::told::TellAccepted;
 use super::watched::{FollowedEvents, WatchedOrders};
 use super::{ChannelStats, PageStats};
 use crate::model::{
@@ -51,6 +52,19 @@ const ZONE_PAGE: usize = 1_000;
 
 /// What the entries of one answer of history may come to, roughly. One is in it in any case.
 const HISTORY_BYTES_MAX: usize = 1 << 20;
+
+/// On which terms drafts are appended.
+#[derive(Debug, Clone, Copy)]
+struct Terms {
+    /// The lease's token.
+    fence: Option<u64>,
+    /// A publisher of this node gave them.
+    is_own: bool,
+}
+
+impl Terms {
+    const USUAL: Self = Self { fence: None, is_own: true };
+}
 
 /// How much a page that a reader wants has at the most.
 #[derive(Debug, Clone, Copy)]
@@ -154,12 +168,14 @@ pub(crate) struct ChannelsParts {
     pub(crate) runtime: Handle,
     /// Told if an actor panics.
     pub(crate) vital: Vital,
+    /// Told what this node accepted.
+    pub(crate) accepted: Option<Arc<dyn TellAccepted>>,
 }
 
 impl Channels {
     /// No channel yet. `stop` makes the actors end once nothing waits; `tracker` knows them.
     pub(crate) fn new(parts: ChannelsParts, tracker: TaskTracker, stop: CancellationToken) -> Self {
-        let ChannelsParts { backend, node, config, shards, runtime, vital } = parts;
+        let ChannelsParts { backend, node, config, shards, runtime, vital, accepted } = parts;
         let common = Common {
             pages: Pages::new(Arc::clone(&backend), config.replay_bytes_max),
             backend,
@@ -170,6 +186,7 @@ impl Channels {
             seq_floor: AtomicU64::new(0),
             unknown_told: Mutex::default(),
             orders: Arc::default(),
+            accepted,
             events: FollowedEvents::default(),
             views: AtomicUsize::default(),
             stop,
@@ -227,6 +244,15 @@ impl Channels {
         self.publish_under(channel, drafts, None).await
     }
 
+    /// The same for what another process published, and others have heard from it.
+    pub(crate) async fn take_in(
+        &self,
+        channel: &ChannelName,
+        drafts: Vec<DraftEntry>,
+    ) -> Result<(), PublishError> {
+        self.admit(channel, drafts, Terms { fence: None, is_own: false }).await
+    }
+
     /// The same for the updates of an order, under a lease: its token is the fence. Nothing of
     /// another request comes between those of one. Never refused because of who subscribes. Under a
     /// lease they are never given up either: this waits until the storage has answered, and each is
@@ -240,6 +266,15 @@ impl Channels {
         channel: &ChannelName,
         drafts: Vec<DraftEntry>,
         fence: Option<u64>,
+    ) -> Result<(), PublishError> {
+        self.admit(channel, drafts, Terms { fence, is_own: true }).await
+    }
+
+    async fn admit(
+        &self,
+        channel: &ChannelName,
+        drafts: Vec<DraftEntry>,
+        terms: Terms,
     ) -> Result<(), PublishError> {
         if drafts.is_empty() {
             return Ok(());
@@ -255,7 +290,7 @@ impl Channels {
         if policy.keys_are_bounded {
             self.admit_keys(channel, &door, &drafts).await?;
         }
-        self.hand_over(channel, door, drafts, fence).await
+        self.hand_over(channel, door, drafts, terms).await
     }
 
     /// Appends drafts that were admitted.
@@ -264,7 +299,7 @@ impl Channels {
         channel: &ChannelName,
         door: Door,
         drafts: Vec<DraftEntry>,
-        fence: Option<u64>,
+        Terms { fence, is_own }: Terms,
     ) -> Result<(), PublishError> {
         let config = &self.0.common.config;
         let stopping = || PublishError::ShuttingDown { accepted: 0 };
@@ -274,7 +309,7 @@ impl Channels {
         let permit =
             Arc::clone(&door.places).acquire_many_owned(places).await.map_err(|_closed| stopping())?;
         let (answer, answered) = oneshot::channel();
-        let request = Request { drafts, fence, accepted: 0, answer, _places: permit };
+        let request = Request { drafts, fence, is_own, accepted: 0, answer, _places: permit };
         self.send(channel, door, Command::Publish(request)).await.map_err(|_stopped| stopping())?;
         answered.await.unwrap_or_else(|_dropped| Err(stopping()))
     }

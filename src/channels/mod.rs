@@ -16,6 +16,7 @@ mod reader;
 mod simulation;
 #[cfg(test)]
 mod tests;
+mod told;
 mod unborn;
 mod views;
 mod watched;
@@ -35,6 +36,7 @@ pub(crate) use pages::{EncodedLatest, EncodedPage};
 #[cfg(test)]
 pub(crate) use reader::Start;
 pub(crate) use reader::{Asked, Reader, Room, StartingPoint, Step, Steps, Then, Turn, Way};
+pub(crate) use told::TellAccepted;
 pub(crate) use unborn::in_log;
 pub(crate) use watched::WatchedOrders;
 

@@ -40,6 +40,7 @@ impl Node {
             shards: vec![shard],
             runtime: Handle::current(),
             vital: Vital::default(),
+            accepted: None,
         };
         Self { channels: Channels::new(parts, TaskTracker::new(), CancellationToken::new()), live, store }
     }
@@ -290,6 +291,7 @@ async fn a_channel_that_is_published_to_without_a_pause_comes_back_all_the_same(
         shards: vec![shard],
         runtime: Handle::current(),
         vital: Vital::default(),
+        accepted: None,
     };
     let channels = Channels::new(parts, TaskTracker::new(), CancellationToken::new());
     let zone: ChannelName = "zone:busy".parse().unwrap();

@@ -30,6 +30,9 @@ pub(crate) fn run(command: ConfigCommand) -> anyhow::Result<()> {
             if let Some(warning) = loaded.warning {
                 writeln!(out, "warning: {warning}")?;
             }
+            for notice in loaded.notices {
+                writeln!(out, "warning: {notice}")?;
+            }
         }
         ConfigCommand::Show(args) => out.write_all(args.load(Vec::new())?.show().as_bytes())?,
         ConfigCommand::Init(args) => {

@@ -96,7 +96,7 @@ fn names_a_storage(origins: &BTreeMap<String, String>) -> bool {
 }
 
 fn start(loaded: Loaded) -> anyhow::Result<()> {
-    let Loaded { config, file, warning, .. } = &loaded;
+    let Loaded { config, file, warning, notices, .. } = &loaded;
     let log = telemetry::init(&config.log).context("cannot set up the log")?;
     if let Some(file) = file {
         tracing::info!(file = %file.display(), "read the config");
@@ -109,6 +109,9 @@ fn start(loaded: Loaded) -> anyhow::Result<()> {
     );
     if let Some(warning) = warning {
         tracing::warn!(warning, "there may be too little memory");
+    }
+    for notice in notices {
+        tracing::warn!("{notice}");
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = runtime.context("cannot start the runtime")?;

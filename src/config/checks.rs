@@ -20,6 +20,7 @@ pub(super) fn check(config: &Config) -> Vec<Finding> {
         config.orders.check(),
         config.registry.check(),
         config.feeds.check(),
+        config.bridge.check(),
         config.log.check(),
         check_auth(&config.auth),
     ];

@@ -4,6 +4,7 @@
 //! becomes a [`Config`] whose values hold up, alone and together. Whatever is wrong on the way is
 //! gathered, so that one look shows all of it. Each room owns its part of the config.
 
+mod bridge;
 mod checks;
 mod default;
 mod fault;
@@ -25,6 +26,7 @@ pub use self::layers::{Flag, Sources};
 pub use self::node::{NodeConfig, Role};
 pub use self::show::Effective;
 pub use crate::access::{AuthConfig, IssuerConfig, Mode as AuthMode};
+pub use crate::bridge::{BridgeConfig, BridgeRole, BridgedType};
 pub use crate::channels::ChannelsConfig;
 pub use crate::connections::ConnectionsConfig;
 pub use crate::feeds::{
@@ -68,6 +70,8 @@ pub struct Config {
     pub feeds: FeedsConfig,
     /// `[registry]`
     pub registry: RegistryConfig,
+    /// `[bridge]`
+    pub bridge: BridgeConfig,
     /// `[interop]`
     pub interop: InteropConfig,
     /// `[log]`
@@ -85,6 +89,8 @@ pub struct Loaded {
     pub file: Option<PathBuf>,
     /// What holds up and may still be a mistake: bounds that add up to more than the memory there is.
     pub warning: Option<String>,
+    /// What of the environment is not obeyed, or has no effect, and why.
+    pub notices: Vec<String>,
 }
 
 impl Config {
@@ -94,7 +100,8 @@ impl Config {
     /// All that is wrong, each with its key, its origin and what would be right.
     pub fn load(sources: &Sources) -> Result<Loaded, ConfigError> {
         let mut faults = Vec::new();
-        let (file, settings) = layers::collect(sources, &mut faults);
+        let (file, mut settings) = layers::collect(sources, &mut faults);
+        let mut notices = bridge::take(&sources.environment, &mut settings);
         let mut good = settings::accept(settings, &mut faults);
         redis::settle(&mut good, &mut faults);
         let mut origins: BTreeMap<String, String> =
@@ -123,7 +130,8 @@ impl Config {
             return Err(ConfigError::new(faults));
         }
         let warning = sources.memory.and_then(|memory| memory::warning(&config, memory));
-        Ok(Loaded { config, origins, file, warning })
+        notices.extend(bridge::without_effect(&sources.environment, &config));
+        Ok(Loaded { config, origins, file, warning, notices })
     }
 
     /// The same with secrets replaced by `***`: fit to be shown.
@@ -139,7 +147,7 @@ impl Config {
 /// A config that was made by a program: nobody knows where its values came from.
 impl From<Config> for Loaded {
     fn from(config: Config) -> Self {
-        Self { config, origins: BTreeMap::new(), file: None, warning: None }
+        Self { config, origins: BTreeMap::new(), file: None, warning: None, notices: Vec::new() }
     }
 }
 

@@ -19,7 +19,8 @@ use super::registries::Following;
 use super::threads::{Serving, Thread};
 use super::{Gateway, StartError, Stops};
 use crate::access::Gate;
-use crate::channels::{CREDITS, Channels, ChannelsParts, Delivery};
+use crate::bridge::{Bridge, BridgeParts, BridgeWork};
+use crate::channels::{CREDITS, Channels, ChannelsParts, Delivery, TellAccepted};
 use crate::config::{Config, Effective, Loaded, Role};
 use crate::connections::{self, Manager, ShardSeed};
 use crate::feeds::{
@@ -34,7 +35,8 @@ use crate::orders::{
 use crate::protocol::{ConfigView, SettingView};
 use crate::registry::{Registry, RegistryParts, RegistryWork};
 use crate::storage::{
-    self, MemoryBackend, Opened, OutageReader, SharedBackend, StatusReader, StorageChoice, StorageStatus,
+    self, MemoryBackend, Opened, OutageReader, OwnLogs, SharedBackend, StatusReader, StorageChoice,
+    StorageStatus,
 };
 use crate::support::machine;
 use crate::support::panics::Vital;
@@ -90,7 +92,8 @@ pub(super) async fn assemble(
     let Loaded { config, .. } = loaded;
     let schema = OrderSchema::load(&config.orders.schema).map_err(StartError::OrderSchema)?;
     let opened = open_storage(&config, node, needs_redis).await?;
-    let Opened { backend, memory, status_reader: status, outage, driver, spool_panicked, .. } = opened;
+    let Opened { backend: shared, memory, status_reader: status, outage, driver, spool_panicked, .. } =
+        opened;
     let begun = status.get();
     let address = config.http.listen;
     let (listeners, address) =
@@ -99,7 +102,7 @@ pub(super) async fn assemble(
     let running = Running::default();
     drive_storage(&running, driver, spool_panicked);
     // Boxed: it holds what asking for keys over TLS takes.
-    let gate = Box::pin(Gate::open(&config.auth, node, Arc::clone(&backend)));
+    let gate = Box::pin(Gate::open(&config.auth, node, Arc::clone(&shared)));
     let gate = gate.await.map_err(StartError::Auth)?;
     let keeping = Arc::clone(&gate).run(running.stops.channels.clone());
     running.tracker.spawn(running.vital.guard("keys and revocations", keeping));
@@ -107,7 +110,18 @@ pub(super) async fn assemble(
     // The registries follow channels as a shard does.
     let (told, hears) = mpsc::channel(REGISTRY_QUEUE);
     live.push(told);
-    let channels = begin_channels(&running, &config, node, &backend, live);
+    let (bridge, bridge_work) = Bridge::new(BridgeParts {
+        config: config.bridge.clone(),
+        backend: Arc::clone(&shared),
+        link: config.bridge.enabled.then(|| shared.pub_sub()).flatten(),
+        node,
+        message_bytes_max: config.http.line_bytes_max,
+    });
+    let backend = with_own_logs(&config, shared, &memory);
+    let channels = begin_channels(&running, &config, node, &backend, (live, bridge.tell_accepted()));
+    if let Some(work) = bridge_work {
+        begin_bridge(&running, work, &channels);
+    }
     let registry = Registry::new(RegistryParts {
         channels: channels.clone(),
         backend: Arc::clone(&backend),
@@ -134,7 +148,7 @@ pub(super) async fn assemble(
     let comparing = orders.clone().compare_executors(node, running.stops.stopping.clone());
     running.tracker.spawn(running.vital.guard("comparison of executors", comparing));
 
-    let exchanges = exchange_counters(&config);
+    let feeds = feed_counters(&config);
     let served = Served {
         node,
         manager: &manager,
@@ -144,17 +158,18 @@ pub(super) async fn assemble(
         status: &status,
         gate: &gate,
         configured: Arc::new(configured),
-        exchanges: exchanges.clone(),
+        feeds: feeds.clone(),
     };
-    let threads = serve(&running, &config, served, (memory, outage.clone(), interop), seeds, listeners)
-        .map_err(StartError::Thread)?;
+    let threads =
+        serve(&running, &config, served, (memory, outage.clone(), interop, bridge), seeds, listeners)
+            .map_err(StartError::Thread)?;
     let work = TaskTracker::new();
     if config.node.has(Role::Worker) && config.orders.executor == ExecutorChoice::Paper {
         let working = Worker::new(&orders, executor).run(running.stops.stopping.clone());
         work.spawn(running.vital.guard("worker", working));
     }
     if config.node.has(Role::Gateway) {
-        begin_feeds(&running, &config, &channels, &feeding, node, &exchanges);
+        begin_feeds(&running, &config, &channels, &feeding, node, &feeds);
     }
     say_ready(&config, node, address, shards, &begun, &status.get());
     let Running { stops, vital, tracker, .. } = running;
@@ -184,11 +199,17 @@ fn view(loaded: &Loaded) -> ConfigView {
     let settings = loaded.settings().into_iter();
     ConfigView {
         file: loaded.file.as_ref().map(|file| file.display().to_string()),
-        warning: loaded.warning.clone(),
+        warning: warnings(&loaded.warning, &loaded.notices),
         settings: settings
             .map(|Effective { key, value, origin }| SettingView { key, value, origin })
             .collect(),
     }
+}
+
+/// All that was warned of, in one text.
+fn warnings(warning: &Option<String>, notices: &[String]) -> Option<String> {
+    let all: Vec<&str> = warning.iter().chain(notices).map(String::as_str).collect();
+    (!all.is_empty()).then(|| all.join("; "))
 }
 
 /// A worker alone is of no use without Redis; says whether that is why it is required.
@@ -245,7 +266,7 @@ fn begin_channels(
     config: &Config,
     node: NodeId,
     backend: &SharedBackend,
-    shards: Vec<mpsc::Sender<Delivery>>,
+    (shards, accepted): (Vec<mpsc::Sender<Delivery>>, Arc<dyn TellAccepted>),
 ) -> Channels {
     let Running { stops, vital, tracker, .. } = running;
     let incoming = backend.take_incoming();
@@ -256,6 +277,7 @@ fn begin_channels(
         shards,
         runtime: Handle::current(),
         vital: vital.clone(),
+        accepted: Some(accepted),
     };
     let channels = Channels::new(parts, tracker.clone(), stops.channels.clone());
     if let Some(incoming) = incoming {
@@ -278,6 +300,23 @@ fn begin_registry(
     for (name, part) in parts {
         running.part(tracker, &stops.channels, name, part);
     }
+}
+
+/// Where events are exchanged by pub/sub, the logs of live types are this node's own.
+fn with_own_logs(config: &Config, shared: SharedBackend, memory: &MemoryBackend) -> SharedBackend {
+    if !config.bridge.enabled {
+        return shared;
+    }
+    let bridge = config.bridge.clone();
+    Arc::new(OwnLogs::new(shared, memory.clone(), Arc::new(move |channel| bridge.is_own_log(channel))))
+}
+
+/// The exchange of events with other gateways and processes.
+fn begin_bridge(running: &Running, work: BridgeWork, channels: &Channels) {
+    let Running { stops, vital, tracker, driving } = running;
+    let (driver, exchange) = work.split(channels.clone(), stops.channels.clone());
+    running.part(driving, &stops.storage, "connections of the bridge", driver);
+    tracker.spawn(vital.guard("bridge", exchange));
 }
 
 /// The exchange of updates with workers that use Redis lists, where it is configured.
@@ -314,13 +353,13 @@ struct Served<'a> {
     status: &'a StatusReader,
     gate: &'a Arc<Gate>,
     configured: Arc<ConfigView>,
-    exchanges: ExchangeCounters,
+    feeds: CountersOfFeeds,
 }
 
 /// What the feeds of exchanges count, by the names of these.
-type ExchangeCounters = BTreeMap<String, Arc<FeedCounters>>;
+type CountersOfFeeds = BTreeMap<String, Arc<FeedCounters>>;
 
-fn exchange_counters(config: &Config) -> ExchangeCounters {
+fn feed_counters(config: &Config) -> CountersOfFeeds {
     if !config.node.has(Role::Gateway) {
         return BTreeMap::new();
     }
@@ -336,12 +375,12 @@ fn serve(
     running: &Running,
     config: &Config,
     served: Served<'_>,
-    (memory, outage, interop): (MemoryBackend, OutageReader, Arc<InteropStats>),
+    (memory, outage, interop, bridge): (MemoryBackend, OutageReader, Arc<InteropStats>, Bridge),
     seeds: Vec<ShardSeed>,
     listeners: Vec<std::net::TcpListener>,
 ) -> io::Result<Vec<Thread>> {
     let Running { stops, vital, .. } = running;
-    let Served { node, manager, channels, orders, registry, status, gate, configured, exchanges } = served;
+    let Served { node, manager, channels, orders, registry, status, gate, configured, feeds } = served;
     let accepts = Arc::new(AcceptStats::default());
     let sources = Sources {
         node,
@@ -360,7 +399,8 @@ fn serve(
         answers: Arc::new(BodyRoom::new(config.http.answers_bytes_max)),
         refusals: Arc::default(),
         interop,
-        exchanges,
+        feeds,
+        bridge,
         gate: Arc::clone(gate),
         leaving: stops.leaving.clone(),
     };
@@ -401,21 +441,21 @@ fn begin_feeds(
     channels: &Channels,
     backend: &SharedBackend,
     node: NodeId,
-    exchanges: &ExchangeCounters,
+    feeds: &CountersOfFeeds,
 ) {
     let Running { stops, tracker, vital, .. } = running;
     let simulated = &config.feeds.simulated;
     if simulated.enabled {
         let feed = run_simulated(simulated.clone(), channels.clone());
         running.part(tracker, &stops.stopping, "simulated prices", feed);
-        if let Some(counters) = exchanges.get(SIMULATED_EXCHANGE) {
+        if let Some(counters) = feeds.get(SIMULATED_EXCHANGE) {
             let symbols = simulated.symbols.clone();
             let feed = run_market(symbols, simulated.seed, channels.clone(), Arc::clone(counters));
             running.part(tracker, &stops.stopping, "a simulated exchange", feed);
         }
     }
     for exchange in &config.feeds.exchanges {
-        let Some(counters) = exchanges.get(exchange.name()) else { continue };
+        let Some(counters) = feeds.get(exchange.name()) else { continue };
         let parts = ExchangeParts {
             config: exchange.clone(),
             channels: channels.clone(),

@@ -14,7 +14,7 @@ use super::described::{
 };
 use super::routes::registry::{self, active_orders, providers};
 use super::routes::{
-    App, Handler, auth, config, event_types, events, health, jobs, orders, page, sockets, zones,
+    App, Handler, auth, bridge, config, event_types, events, health, jobs, orders, page, sockets, zones,
 };
 use crate::access::Action;
 use crate::protocol::ProblemCode;
@@ -217,6 +217,24 @@ pub(super) const ROUTES: &[Route] = &[
     get("/api/config", Told, config::show, "The settings that are in effect, and where each came from")
         .needs(Gateway(Action::Admin))
         .gives(Json(200, "ConfigView")),
+    get(
+        "/api/bridge/subscriptions",
+        Client,
+        bridge::subscriptions,
+        "Which events are exchanged with other processes, and what came of them",
+    )
+    .needs(Gateway(Action::Admin))
+    .gives(Json(200, "BridgeSubscriptions")),
+    post(
+        "/api/bridge/subscriptions",
+        Client,
+        bridge::set,
+        "Say when a type of events of other processes is subscribed to",
+    )
+    .needs(Gateway(Action::Admin))
+    .takes(Body::Json("SetSubscription"))
+    .gives(Json(200, "BridgeSubscriptions"))
+    .or(&[400, 404, 408, 413, 415, 422]),
     get("/ws", WebSocket, sockets::any, "WebSocket without subscriptions")
         .needs(EachChannel)
         .gives(Upgrade)

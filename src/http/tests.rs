@@ -24,6 +24,7 @@ use super::room::BodyRoom;
 use super::routes::App;
 use super::status::Sources;
 use crate::access::Gate;
+use crate::bridge::Bridge;
 use crate::channels::{CREDITS, Channels, ChannelsConfig, ChannelsParts};
 use crate::connections::{self, ConnectionsConfig};
 use crate::feeds::FeedCounters;
@@ -73,6 +74,7 @@ impl Routes {
             shards,
             runtime: Handle::current(),
             vital: Vital::default(),
+            accepted: None,
         };
         let channels = Channels::new(parts, TaskTracker::new(), CancellationToken::new());
         let registry = Registry::new(RegistryParts {
@@ -111,7 +113,8 @@ impl Routes {
             answers: Arc::new(BodyRoom::new(64 << 20)),
             refusals: Arc::clone(&refusals),
             interop: Arc::default(),
-            exchanges: [("binance".to_owned(), FeedCounters::new("binance"))].into(),
+            feeds: [("binance".to_owned(), FeedCounters::new("binance"))].into(),
+            bridge: Bridge::off(node),
             gate: Arc::clone(&gate),
             leaving: stopping.clone(),
         };
@@ -251,7 +254,7 @@ async fn stats_and_metrics_count_what_was_posted() {
 /// Reads the classic text format (0.0.4) by the letter, and what `promtool check metrics` says of names.
 fn check_classic(text: &str) {
     let is_name = |name: &str| {
-        (name.starts_with("zonewire_") || name.starts_with("process_"))
+        ["zonewire_", "process_", "redis_"].iter().any(|prefix| name.starts_with(prefix))
             && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
     };
     let (mut families, mut lines) = (BTreeMap::new(), text.lines().peekable());

@@ -30,13 +30,14 @@ pub(crate) use zonewire_protocol::OrderedFields;
 pub use zonewire_protocol::json::{JSON_DEPTH_MAX, UnreadableJson, check_json};
 pub use zonewire_protocol::{
     Accepted, Answer, Auth, Authenticated, Authentication, AuthenticationView, BackendStateMessage, Bare,
-    CaughtUp, ChannelSetAside, ClaimRequest, ClientMessage, CloseCode, ConfigView, Connection,
-    ConnectionEstablished, DeadLetter, DeadLetterList, EndCode, Entries, EntryMessage, ErrorCode,
-    ErrorMessage, ExtendRequest, FailRequest, FieldFault, Gap, HealthView, Heartbeat, InvalidMessage,
-    JobOutcome, LeaseHeld, Live, MISSED_BEFORE, ORDER_ID, Offer, OfferedJob, Open, OrderCancelling,
-    OrderList, OrderPlaced, OrderStatus, OrderView, PROTOCOL_VERSION, Previous, Problem, ProblemCode,
-    Publish, Published, RawEntry, RecordList, RecordsSet, RedisView, RegistryStatus, RegistrySync,
-    RegistrySynced, ReportAccepted, RequestId, Resync, Revoke, RevokedOn, SKIPPED, SNAPSHOT, SUBPROTOCOL,
-    Scope, ServerMessage, SettingView, Since, SnapshotEnd, StorageView, Subscribe, Subscribed, Swap, Token,
+    BridgeSource, BridgeSubscription, BridgeSubscriptions, CaughtUp, ChannelSetAside, ClaimRequest,
+    ClientMessage, CloseCode, ConfigView, Connection, ConnectionEstablished, DeadLetter, DeadLetterList,
+    EndCode, Entries, EntryMessage, ErrorCode, ErrorMessage, ExtendRequest, FailRequest, FieldFault, Gap,
+    HealthView, Heartbeat, InvalidMessage, JobOutcome, LeaseHeld, Live, MISSED_BEFORE, ORDER_ID, Offer,
+    OfferedJob, Open, OrderCancelling, OrderList, OrderPlaced, OrderStatus, OrderView, PROTOCOL_VERSION,
+    Previous, Problem, ProblemCode, Publish, Published, RawEntry, RecordList, RecordsSet, RedisMetrics,
+    RedisView, RegistryStatus, RegistrySync, RegistrySynced, ReportAccepted, RequestId, Resync, Revoke,
+    RevokedOn, SKIPPED, SNAPSHOT, SUBPROTOCOL, Scope, ServerMessage, SetSubscription, SettingView, Since,
+    SnapshotEnd, SourceCounts, StorageView, Subscribe, Subscribed, SubscriptionMode, Swap, Token,
     TokenExpiring, Unsubscribe, Unsubscribed, WebSocketView, ZoneList, ZoneView,
 };

@@ -106,6 +106,7 @@ fn range(kind: &EntryKind) -> (u8, u8) {
         EntryKind::Confirmed => (100, 100),
         EntryKind::Failed
         | EntryKind::PriceUpdate
+        | EntryKind::Missed
         | EntryKind::KeyRemoved
         | EntryKind::ZoneRemoved
         | EntryKind::Event(_)

@@ -14,8 +14,10 @@ mod lives;
 mod log;
 mod memory;
 mod outside;
+mod own_logs;
 mod primary;
 mod probe;
+mod pubsub;
 mod records;
 mod redis;
 mod spool;
@@ -51,8 +53,10 @@ pub use log::{
 };
 pub use memory::MemoryBackend;
 pub use outside::{OUTSIDE_WINDOW, Outside, OutsideEvent, OutsideKeys, OutsideOrders};
+pub(crate) use own_logs::OwnLogs;
 pub use primary::Concerned;
 pub use probe::ProbeFailure;
+pub use pubsub::{Outgoing, PubSub, PubSubEvent, PubSubHealth, PubSubLink};
 pub use records::{Record, RecordKind, Records};
 pub use redis::{Beat, LinkHealth, RedisBackend};
 pub(crate) use status::StateSpell;
@@ -91,6 +95,12 @@ pub trait StorageBackend: Log + Records + Jobs + fmt::Debug + Send + Sync + 'sta
 
     /// The ability to read and write keys of other programs, where the backend has it.
     fn outside_keys(&self) -> Option<Arc<dyn OutsideKeys>> {
+        None
+    }
+
+    /// The ability to publish to other processes and to hear them, where the backend has it. To be asked
+    /// for once: each call makes connections.
+    fn pub_sub(&self) -> Option<PubSubLink> {
         None
     }
 }

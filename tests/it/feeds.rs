@@ -156,7 +156,7 @@ impl Seen {
 }
 
 async fn stats_of(gateway: &Running, exchange: &str) -> Value {
-    gateway.stats().await["exchanges"][exchange].clone()
+    gateway.stats().await["feeds"][exchange].clone()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -264,7 +264,7 @@ fn settings(server: &RedisServer, exchange: &Exchange) -> tempfile::NamedTempFil
 
 async fn state(process: &Process) -> String {
     let stats = crate::support::gateway::request(process.address, "GET", "/ws/stats", &[], b"").await.json();
-    stats["exchanges"]["binance"]["state"].as_str().unwrap_or_default().to_owned()
+    stats["feeds"]["binance"]["state"].as_str().unwrap_or_default().to_owned()
 }
 
 #[tokio::test(flavor = "multi_thread")]

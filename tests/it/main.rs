@@ -5,6 +5,7 @@
 mod access;
 mod architecture;
 mod bad_input;
+mod bridge;
 mod cli;
 mod described;
 mod door;

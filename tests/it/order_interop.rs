@@ -1,16 +1,9 @@
 //! Orders whose updates come from outside workers on Redis, and consumers outside that wait for ours.
 
-use std::fs;
-use std::os::unix::fs::symlink;
-use std::path::{Path, PathBuf};
-use std::process::Stdio;
-
 use bytes::Bytes;
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 use serde_json::{Value, json};
-use tempfile::TempDir;
-use tokio::process::Command;
 use tokio::task::JoinSet;
 use tokio::time;
 use zonewire::config::{Config, ExecutorChoice};
@@ -18,13 +11,13 @@ use zonewire::model::OrderId;
 use zonewire::storage::{OutsideEvent, RedisBackend, Retention, StorageBackend as _, StorageChoice};
 use zonewire_kit::redis::{DURABLE, RedisServer};
 use zonewire_kit::resp::{Connection, Reply};
-use zonewire_kit::skip;
 
 use crate::support::client::{Client, LIMIT, offset};
 use crate::support::eventually::eventually;
 use crate::support::gateway::{Running, config, until_stat};
 use crate::support::orders::{get_order, place, post_json, until_ended};
 use crate::support::redis::{Configured, redis};
+use crate::support::tools::NodeScripts;
 
 fn on(server: &RedisServer) -> Config {
     let mut config = config();
@@ -644,37 +637,10 @@ async fn what_was_appended_is_written_for_others_before_the_node_stops() {
     assert_eq!(Raw::connect(&server).await.list(order).await.len(), 20);
 }
 
-/// A directory with the scripts of `tests/interop` and what they need; `None`, said on stdout, where
-/// that is not installed.
-fn node_scripts() -> Option<TempDir> {
-    const WHERE: &str = "ZONEWIRE_TEST_NODE_MODULES_INTEROP";
-    const REQUIRE: &str = "ZONEWIRE_TEST_REQUIRE_TOOLS";
-    let modules =
-        std::env::var_os(WHERE).map(PathBuf::from).filter(|modules| modules.join("bullmq").exists());
-    let Some(modules) = modules else {
-        return skip(REQUIRE, &format!("{WHERE} names no directory with bullmq; scripts/test does it"));
-    };
-    let scripts = tempfile::tempdir().unwrap();
-    for name in ["worker.mjs", "place.mjs", "consumer.mjs"] {
-        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/interop").join(name);
-        fs::copy(source, scripts.path().join(name)).unwrap();
-    }
-    // Imports are looked for from where a file is.
-    symlink(modules, scripts.path().join("node_modules")).unwrap();
-    Some(scripts)
-}
-
-fn node(scripts: &TempDir, name: &str, args: &[String]) -> Command {
-    let mut command = Command::new("node");
-    command.arg(scripts.path().join(name)).args(args).kill_on_drop(true).stdin(Stdio::null());
-    command.stdout(Stdio::piped()).stderr(Stdio::inherit());
-    command
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_worker_on_bullmq_and_ioredis_is_followed() {
     let Some(server) = redis(&[]).await else { return };
-    let Some(scripts) = node_scripts() else { return };
+    let Some(scripts) = NodeScripts::find() else { return };
     let gateway = Running::start(on(&server)).await;
     for way in ["push-first", "publish-first"] {
         let orders: Vec<OrderId> = (0..8).map(|_| OrderId::random()).collect();
@@ -686,9 +652,9 @@ async fn a_worker_on_bullmq_and_ioredis_is_followed() {
         let port = server.port.to_string();
         let queue = vec![port.clone(), format!("orders-{way}")];
         let args = [queue.clone(), vec![way.to_owned(), orders.len().to_string()]].concat();
-        let mut worker = node(&scripts, "worker.mjs", &args).spawn().unwrap();
+        let mut worker = scripts.node("worker.mjs", &args).spawn().unwrap();
         let ids = orders.iter().map(OrderId::to_string).collect();
-        let placed = node(&scripts, "place.mjs", &[queue, ids].concat()).status();
+        let placed = scripts.node("place.mjs", &[queue, ids].concat()).status();
         let (placed, ()) = tokio::join!(time::timeout(LIMIT, placed), async {
             for order in &orders[4..] {
                 clients.push(watch(&gateway, *order).await);
@@ -720,12 +686,12 @@ async fn a_worker_on_bullmq_and_ioredis_is_followed() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_consumer_on_ioredis_sees_our_orders() {
     let Some(server) = redis(&[]).await else { return };
-    let Some(scripts) = node_scripts() else { return };
+    let Some(scripts) = NodeScripts::find() else { return };
     let gateway = Running::start(on(&server)).await;
     let order = OrderId::random();
     tell(&gateway, order, &json!({ "type": "routing", "progress": 10, "number": 1 })).await;
     let args = [server.port.to_string(), order.to_string()];
-    let consumer = node(&scripts, "consumer.mjs", &args).spawn().unwrap();
+    let consumer = scripts.node("consumer.mjs", &args).spawn().unwrap();
     let mut raw = Raw::connect(&server).await;
     followed(&mut raw, order).await;
     tell(&gateway, order, &json!({ "type": "submitted", "progress": 75, "number": 2 })).await;

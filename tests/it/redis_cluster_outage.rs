@@ -177,7 +177,11 @@ impl Bench {
             assert!(health["reason"].as_str().unwrap().starts_with("1 of 3 primaries"), "{health}");
             assert_eq!(gateway.stats().await["scope"], "some");
             let redis = gateway.get("/health/redis").await;
-            assert_eq!((redis.status, &redis.json()["status"]), (503, &json!("partial")));
+            let told = redis.json();
+            assert_eq!(
+                (redis.status, &told["status"], &told["link"]),
+                (503, &json!("degraded"), &json!("partial"))
+            );
             let metrics = gateway.get("/metrics").await.body;
             assert!(metrics.contains("zonewire_storage_primaries_away 1"), "{metrics}");
         }

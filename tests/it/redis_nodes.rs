@@ -480,7 +480,10 @@ async fn check_degraded(gateway: &Running, client: &mut Client) {
     assert_eq!(health["since"], told["since"], "the same truth everywhere");
     assert_eq!(gateway.get("/health/ready").await.status, 200);
     let redis = gateway.get("/health/redis").await;
-    assert_eq!((redis.status, &redis.json()["status"]), (503, &json!("down")));
+    assert_eq!(
+        (redis.status, &redis.json()["status"], &redis.json()["link"]),
+        (503, &json!("unhealthy"), &json!("down"))
+    );
     let metrics = gateway.get("/metrics").await.body;
     assert!(metrics.contains("zonewire_storage_state{state=\"degraded\"} 1"), "{metrics}");
     // The reason may be told once more, in other words.
@@ -522,7 +525,8 @@ async fn check_healthy(gateway: &Running) {
         (health["status"] == "healthy" && health["degraded"] == false).then_some(())
     })
     .await;
-    assert_eq!(gateway.get("/health/redis").await.json()["status"], "up");
+    let redis = gateway.get("/health/redis").await.json();
+    assert_eq!((&redis["status"], &redis["link"]), (&json!("healthy"), &json!("up")));
 }
 
 #[tokio::test(flavor = "multi_thread")]

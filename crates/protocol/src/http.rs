@@ -1,6 +1,8 @@
 //! Bodies over HTTP: what is asked, and what is answered. Entries and orders are generic where the gateway
 //! writes what it has as text.
 
+use std::collections::BTreeMap;
+
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -575,14 +577,137 @@ pub struct WebSocketView {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[cfg_attr(feature = "ts", derive(ts_rs::TS))]
 pub struct RedisView {
-    /// `up` (also while channels are put in order), `partial` (some primaries of a cluster are away),
-    /// `down` or `not_configured`.
+    /// `healthy` (also where no Redis is configured), `degraded` (some primaries of a cluster are away, or a
+    /// connection of the bridge is) or `unhealthy`.
     pub status: String,
+    /// What is counted of the bridge.
+    pub metrics: RedisMetrics,
+    /// How the storage's Redis is: `up` (also while channels are put in order), `partial` (some primaries of
+    /// a cluster are away), `down` or `not_configured`.
+    pub link: String,
     /// Redis serves.
     pub serving: bool,
     /// Where the storage stands.
     #[serde(flatten)]
     pub storage: StorageView,
+}
+
+/// What is counted of the bridge, which exchanges events with other gateways and processes; all is 0 where it
+/// is off.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "ts", derive(ts_rs::TS))]
+pub struct RedisMetrics {
+    /// Redis is connected: by the bridge, where it is on, else by the storage.
+    pub connected: bool,
+    /// Events published.
+    pub published_events: u64,
+    /// Events of others heard and taken.
+    pub received_events: u64,
+    /// Connections of the bridge lost, and calls that failed.
+    pub errors: u64,
+    /// Types that are to be subscribed to at the moment.
+    pub subscriptions: usize,
+    /// Of these, those that are.
+    pub active_subscriptions: usize,
+}
+
+words! {
+    /// When a type of events of other processes is subscribed to.
+    pub enum SubscriptionMode {
+        /// While somebody on this node follows it, and for half a minute after.
+        Interest = "interest",
+        /// Always.
+        Always = "always",
+        /// Never.
+        Never = "never",
+    }
+}
+
+/// What an operator says of a type of events, until the process ends.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "ts", derive(ts_rs::TS))]
+pub struct SetSubscription {
+    /// The type, such as `ticker`.
+    #[serde(rename = "type")]
+    pub event: String,
+    /// When it is subscribed to from now on.
+    pub mode: SubscriptionMode,
+}
+
+/// What this node publishes to other gateways and processes, what it hears of them, and what came of which.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "ts", derive(ts_rs::TS))]
+pub struct BridgeSubscriptions {
+    /// Whether events are exchanged at all.
+    pub enabled: bool,
+    /// This node is the one that takes durable events of other processes in.
+    pub takes_in: bool,
+    /// All types.
+    pub types: Vec<BridgeSubscription>,
+    /// The gateways that were heard of.
+    pub sources: Vec<BridgeSource>,
+}
+
+/// A type of events.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "ts", derive(ts_rs::TS))]
+pub struct BridgeSubscription {
+    /// Its name.
+    #[serde(rename = "type")]
+    pub event: String,
+    /// The pub/sub channel.
+    pub channel: String,
+    /// `live` or `durable`.
+    pub delivery: String,
+    /// What this node accepts of it is published.
+    pub publishes: bool,
+    /// The configuration lets it be subscribed to.
+    pub subscribes: bool,
+    /// When it is subscribed to.
+    pub mode: Open<SubscriptionMode>,
+    /// Somebody on this node follows it.
+    pub wanted_here: bool,
+    /// It is to be subscribed to at the moment. A durable type is by one gateway only, which takes events of
+    /// other processes in; the others have them from the log.
+    pub due: bool,
+    /// It is.
+    pub active: bool,
+    /// Events published.
+    pub published: u64,
+    /// Events of others heard and taken.
+    pub received: u64,
+    /// Live events of other gateways that did not come.
+    pub missed: u64,
+}
+
+/// A gateway that was heard of.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "ts", derive(ts_rs::TS))]
+pub struct BridgeSource {
+    /// Its node.
+    pub source: String,
+    /// By type.
+    pub types: BTreeMap<String, SourceCounts>,
+}
+
+/// What a gateway published of a live type, and what came of it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "ts", derive(ts_rs::TS))]
+pub struct SourceCounts {
+    /// The number of its newest event that is known here: it has published so many since its start.
+    pub published: u64,
+    /// Those that came, since this node began to listen.
+    pub received: u64,
+    /// Those that did not come, of those that this node listened to.
+    pub missed: u64,
 }
 
 /// The settings that are in effect, secrets masked.

@@ -96,6 +96,8 @@ pub enum EntryKind {
     Failed,
     /// An event of this type, which is the kind's name.
     Event(EventType),
+    /// `missed`: in the channel of a live type of events, that some of other processes did not come.
+    Missed,
     /// An entry that this build cannot show to anybody.
     Unknown(Arc<UnknownKind>),
 }
@@ -182,6 +184,7 @@ impl EntryKind {
             Self::Confirmed => "confirmed",
             Self::Failed => "failed",
             Self::Event(event) => event.as_str(),
+            Self::Missed => "missed",
         }
     }
 
@@ -197,7 +200,8 @@ impl EntryKind {
             | Self::Routing
             | Self::Building
             | Self::Submitted
-            | Self::Event(_) => false,
+            | Self::Event(_)
+            | Self::Missed => false,
         }
     }
 
@@ -214,6 +218,7 @@ impl FromStr for EntryKind {
     fn from_str(text: &str) -> Result<Self, String> {
         match text {
             "price_update" => Ok(Self::PriceUpdate),
+            "missed" => Ok(Self::Missed),
             "key_removed" => Ok(Self::KeyRemoved),
             "zone_removed" => Ok(Self::ZoneRemoved),
             "record_update" => Ok(Self::RecordUpdate),

@@ -59,11 +59,12 @@ pub use entry::{EntryMessage, MISSED_BEFORE, ORDER_ID, SKIPPED, SNAPSHOT};
 pub use event::{EventType, SEGMENTS_MAX, is_exchange, is_interval, is_symbol};
 pub use fields::{Fields, OrderedFields};
 pub use http::{
-    Accepted, AuthenticationView, ChannelSetAside, ClaimRequest, ConfigView, DeadLetter, DeadLetterList,
-    Entries, ExtendRequest, FailRequest, Failure, Gap, HealthView, JobOutcome, LeaseHeld, Live, Offer,
-    OfferedJob, OrderCancelling, OrderList, OrderPlaced, OrderStatus, OrderView, Previous, RedisView,
-    ReleaseRequest, ReportAccepted, Revoke, RevokedOn, SettingView, StorageView, Swap, WebSocketView,
-    ZoneList, ZoneView,
+    Accepted, AuthenticationView, BridgeSource, BridgeSubscription, BridgeSubscriptions, ChannelSetAside,
+    ClaimRequest, ConfigView, DeadLetter, DeadLetterList, Entries, ExtendRequest, FailRequest, Failure, Gap,
+    HealthView, JobOutcome, LeaseHeld, Live, Offer, OfferedJob, OrderCancelling, OrderList, OrderPlaced,
+    OrderStatus, OrderView, Previous, RedisMetrics, RedisView, ReleaseRequest, ReportAccepted, Revoke,
+    RevokedOn, SetSubscription, SettingView, SourceCounts, StorageView, SubscriptionMode, Swap,
+    WebSocketView, ZoneList, ZoneView,
 };
 pub use kind::{EntryId, EntryKind, NodeId, UnknownKind, WhyUnknown};
 pub use lane::Lane;

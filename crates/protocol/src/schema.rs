@@ -6,11 +6,11 @@ use schemars::{Schema, SchemaGenerator};
 use serde_json::{Map, Value, json};
 
 use crate::{
-    Accepted, ClaimRequest, ClientMessage, CloseCode, ConfigView, DeadLetterList, Entries, ErrorCode,
-    ExtendRequest, FailRequest, HealthView, JobOutcome, LeaseHeld, Live, Offer, OrderCancelling, OrderId,
-    OrderList, OrderPlaced, OrderStatus, OrderView, Problem, ProblemCode, RecordList, RecordsSet, RedisView,
-    RegistryStatus, RegistrySync, ReleaseRequest, ReportAccepted, Revoke, RevokedOn, ServerMessage, Swap,
-    Zone, ZoneList,
+    Accepted, BridgeSubscriptions, ClaimRequest, ClientMessage, CloseCode, ConfigView, DeadLetterList,
+    Entries, ErrorCode, ExtendRequest, FailRequest, HealthView, JobOutcome, LeaseHeld, Live, Offer,
+    OrderCancelling, OrderId, OrderList, OrderPlaced, OrderStatus, OrderView, Problem, ProblemCode,
+    RecordList, RecordsSet, RedisView, RegistryStatus, RegistrySync, ReleaseRequest, ReportAccepted, Revoke,
+    RevokedOn, ServerMessage, SetSubscription, Swap, Zone, ZoneList,
     stats::{ConnectionStory, StatsView},
 };
 
@@ -104,6 +104,8 @@ fn definitions(settings: SchemaSettings, path: &'static str) -> Map<String, Valu
         Live,
         HealthView,
         RedisView,
+        BridgeSubscriptions,
+        SetSubscription,
         StatsView,
         ConnectionStory,
     ];

@@ -57,6 +57,8 @@ pub(crate) enum Entry {
     ExchangeError(ExchangeEvent),
     /// Stands in the place of an entry that the gateway cannot show.
     Skipped(Skipped),
+    /// In the channel of a live type of events: some of other processes did not come.
+    Missed(Missed),
 }
 
 /// A price. The publisher's own fields follow those of the envelope.
@@ -368,6 +370,34 @@ pub(crate) struct Skipped {
     pub(crate) terminal: Option<bool>,
 }
 
+/// Events of other processes that did not come, in the channel of a live type.
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "ts", derive(ts_rs::TS))]
+pub(crate) struct Missed {
+    /// The channel.
+    pub(crate) channel: ChannelName,
+    /// Its place in the log; counts from 1 in each epoch.
+    pub(crate) offset: u64,
+    /// Names it for good.
+    pub(crate) id: String,
+    /// When that was noticed.
+    pub(crate) timestamp: DateTime<Utc>,
+    /// What is missing.
+    pub(crate) data: MissedEvents,
+}
+
+/// What is missing; without fields, programs that do not number their events may have published some.
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "ts", derive(ts_rs::TS), ts(optional_fields))]
+pub(crate) struct MissedEvents {
+    /// The gateway whose events they are.
+    #[cfg_attr(feature = "schema", schemars(skip_serializing_if = "Option::is_none"))]
+    pub(crate) source: Option<String>,
+    /// How many they are.
+    #[cfg_attr(feature = "schema", schemars(skip_serializing_if = "Option::is_none"))]
+    pub(crate) count: Option<u64>,
+}
+
 /// What the messages of events have in common, and what each has of its own.
 macro_rules! event {
     ($(#[doc = $docs:literal])* $name:ident, $data:ty) => {
@@ -631,6 +661,8 @@ pub(crate) fn declarations(add: &mut dyn FnMut(Option<String>, String), config: 
     add(OrderUpdate::docs(), OrderUpdate::decl(config));
     add(OrderFailed::docs(), OrderFailed::decl(config));
     add(Skipped::docs(), Skipped::decl(config));
+    add(Missed::docs(), Missed::decl(config));
+    add(MissedEvents::docs(), MissedEvents::decl(config));
     add(TickerEvent::docs(), TickerEvent::decl(config));
     add(TradeEvent::docs(), TradeEvent::decl(config));
     add(OrderbookEvent::docs(), OrderbookEvent::decl(config));

@@ -3,22 +3,24 @@
 use ts_rs::{Config, TS};
 
 use crate::stats::{
-    ChannelsView, ConnectionHealth, ConnectionInfo, ConnectionStory, ConnectionsView, DroppedMessages,
-    DurationBucket, HttpView, InteropCounts, JobsView, MemoryUsage, MessagesView, OrdersView, OutageView,
-    OutsideInvalid, OutsideRefused, RefusedEntries, RegistriesView, RegistryView, SkippedEntries, StateSpell,
-    StatsView, SubscriptionInfo, SubscriptionPhase, Timing, TransportKind,
+    BridgeView, ChannelsView, ConnectionHealth, ConnectionInfo, ConnectionStory, ConnectionsView,
+    DroppedMessages, DurationBucket, ExchangeView, FeedView, HttpView, InteropCounts, JobsView, MemoryUsage,
+    MessagesView, OrdersView, OutageView, OutsideInvalid, OutsideRefused, RefusedEntries, RegistriesView,
+    RegistryView, SkippedEntries, StateSpell, StatsView, SubscriptionInfo, SubscriptionPhase, Timing,
+    TransportKind,
 };
 use crate::{
     Accepted, Answer, Auth, Authenticated, Authentication, AuthenticationView, BackendName, BackendState,
-    BackendStateMessage, Bare, CaughtUp, ChannelName, ChannelSetAside, ClaimRequest, ClientMessage,
-    CloseCode, Closing, ConfigView, Connection, ConnectionEstablished, DeadLetter, DeadLetterList, EndCode,
-    Entries, EntryMessage, Epoch, ErrorCode, ErrorMessage, ExtendRequest, FailRequest, Failure, FieldFault,
-    HealthView, Heartbeat, JobOutcome, Lane, LeaseHeld, Live, Offer, OfferedJob, OrderCancelling, OrderId,
-    OrderList, OrderPlaced, OrderStatus, OrderView, Position, Previous, Problem, ProblemCode, Publish,
-    Published, RawEntry, RecordList, RecordsSet, RedisView, RegistryStatus, RegistrySync, RegistrySynced,
-    ReleaseRequest, ReportAccepted, RequestId, Resync, Revoke, RevokedOn, Scope, ServerMessage, SettingView,
-    Since, SnapshotEnd, StorageView, Subscribe, Subscribed, Swap, Token, TokenExpiring, Unsubscribe,
-    Unsubscribed, WebSocketView, Zone, ZoneList, ZoneView,
+    BackendStateMessage, Bare, BridgeSource, BridgeSubscription, BridgeSubscriptions, CaughtUp, ChannelName,
+    ChannelSetAside, ClaimRequest, ClientMessage, CloseCode, Closing, ConfigView, Connection,
+    ConnectionEstablished, DeadLetter, DeadLetterList, EndCode, Entries, EntryMessage, Epoch, ErrorCode,
+    ErrorMessage, ExtendRequest, FailRequest, Failure, FieldFault, HealthView, Heartbeat, JobOutcome, Lane,
+    LeaseHeld, Live, Offer, OfferedJob, OrderCancelling, OrderId, OrderList, OrderPlaced, OrderStatus,
+    OrderView, Position, Previous, Problem, ProblemCode, Publish, Published, RawEntry, RecordList,
+    RecordsSet, RedisMetrics, RedisView, RegistryStatus, RegistrySync, RegistrySynced, ReleaseRequest,
+    ReportAccepted, RequestId, Resync, Revoke, RevokedOn, Scope, ServerMessage, SetSubscription, SettingView,
+    Since, SnapshotEnd, SourceCounts, StorageView, Subscribe, Subscribed, SubscriptionMode, Swap, Token,
+    TokenExpiring, Unsubscribe, Unsubscribed, WebSocketView, Zone, ZoneList, ZoneView,
 };
 
 /// What the file begins with.
@@ -126,6 +128,15 @@ pub fn declarations() -> String {
         ChannelSetAside,
         WebSocketView,
         RedisView,
+        RedisMetrics,
+        SubscriptionMode,
+        SetSubscription,
+        BridgeSubscriptions,
+        BridgeSubscription,
+        BridgeSource,
+        SourceCounts,
+        BridgeView,
+        ExchangeView,
         StatsView,
         Timing,
         MemoryUsage,

@@ -10,7 +10,10 @@ export type ZoneEntry<Own = unknown> = Extract<
 >;
 
 /** What comes in the channel of an order: its updates, the last of which is `confirmed` or `failed`. */
-export type OrderEntry = Exclude<wire.Entry, { type: 'price_update' | 'key_removed' | 'zone_removed' | 'record_update' | EventType }>;
+export type OrderEntry = Exclude<
+  wire.Entry,
+  { type: 'price_update' | 'key_removed' | 'zone_removed' | 'record_update' | 'missed' | EventType }
+>;
 
 /** What an event is about. */
 export type EventType =
@@ -23,8 +26,8 @@ export type EventType =
   | 'exchange:reconnecting'
   | 'exchange:error';
 
-/** What comes in a channel of events, or in a view of one. */
-export type EventEntry<T extends EventType = EventType> = Extract<wire.Entry, { type: T | 'skipped' }>;
+/** What comes in a channel of events, or in a view of one; `missed` says that some of other processes did not come. */
+export type EventEntry<T extends EventType = EventType> = Extract<wire.Entry, { type: T | 'missed' | 'skipped' }>;
 
 /** What comes in the channel of a registry: records, and removals of them; the greater `version` of a key counts. */
 export type RegistryEntry<Own = Record<string, unknown>> =

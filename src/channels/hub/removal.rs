@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use chrono::{DateTime, SubsecRound as _, TimeDelta, Utc};
 
-use super::{Channels, Need, PublishError, is_of_a_price};
+use super::{Channels, Need, PublishError, Terms, is_of_a_price};
 use crate::model::{ChannelName, DraftEntry, EntryKind, Marks, Zone};
 use crate::protocol::PayloadWriter;
 use crate::storage::{RecordKind, StorageError};
@@ -26,7 +26,7 @@ impl Channels {
         let mut payload = PayloadWriter::default();
         payload.push_text("key", key);
         let removal = draft(time, EntryKind::KeyRemoved, Some(key.into()), payload);
-        self.hand_over(&channel, door.clone(), vec![removal], None).await?;
+        self.hand_over(&channel, door.clone(), vec![removal], Terms::USUAL).await?;
         // They are read again where they are needed next.
         *door.keys.lock() = None;
         Ok(true)
@@ -46,7 +46,7 @@ impl Channels {
         let time = self.time_after(&channel, None, None).await?;
         let door = self.door(&channel, Need::Publisher);
         let removal = draft(time, EntryKind::ZoneRemoved, None, PayloadWriter::default());
-        self.hand_over(&channel, door.clone(), vec![removal], None).await?;
+        self.hand_over(&channel, door.clone(), vec![removal], Terms::USUAL).await?;
         *door.keys.lock() = None;
         backend.delete(RecordKind::Zone, zone.as_str()).await.map_err(unavailable)?;
         self.0.zones.lock().remove(&channel);

@@ -373,6 +373,7 @@ impl World {
             shards: vec![shard],
             runtime: tokio::runtime::Handle::current(),
             vital: Vital::default(),
+            accepted: None,
         };
         let channels = Channels::new(parts, TaskTracker::new(), CancellationToken::new());
         let node = Arc::new(NodeRun {

@@ -9,7 +9,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 use serde_json::{Value, json};
 use tokio::time::{self, Duration, MissedTickBehavior};
-use zonewire_protocol::stats::ExchangeState;
+use zonewire_protocol::stats::FeedState;
 
 use super::binance::Binance;
 use super::run::{Batch, FeedCounters, Publisher};
@@ -47,7 +47,7 @@ pub(crate) async fn run_market(
     let mut feed = Binance::new(&config, &Resume::new(), at).simulated();
     let mut steps = Vec::new();
     feed.connected(at, &mut steps);
-    counters.is(ExchangeState::Connected, "it is made up");
+    counters.is(FeedState::Connected, "it is made up");
     let mut ticks = time::interval(FRAMES_EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {

@@ -9,7 +9,7 @@ use serde::Deserialize;
 use tokio::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
-use zonewire_protocol::stats::{ExchangeCounts, ExchangeState, ExchangeView, Live as _};
+use zonewire_protocol::stats::{FeedCounts, FeedState, FeedView, Live as _};
 
 use super::binance::Binance;
 use super::coinbase::Coinbase;
@@ -41,8 +41,8 @@ const TRADES_READ: usize = 10_000;
 /// What a feed counts, and how it is.
 #[derive(Debug)]
 pub(crate) struct FeedCounters {
-    pub(super) counts: ExchangeCounts<Counter>,
-    state: Mutex<(ExchangeState, String)>,
+    pub(super) counts: FeedCounts<Counter>,
+    state: Mutex<(FeedState, String)>,
     /// What is wrong with the lease, and whether that was told as an event.
     lease: Mutex<Option<(String, bool)>>,
     kind: &'static str,
@@ -50,8 +50,8 @@ pub(crate) struct FeedCounters {
 
 impl FeedCounters {
     pub(crate) fn new(kind: &'static str) -> Arc<Self> {
-        let state = Mutex::new((ExchangeState::Standby, "it waits for its lease".to_owned()));
-        Arc::new(Self { counts: ExchangeCounts::default(), state, lease: Mutex::new(None), kind })
+        let state = Mutex::new((FeedState::Standby, "it waits for its lease".to_owned()));
+        Arc::new(Self { counts: FeedCounts::default(), state, lease: Mutex::new(None), kind })
     }
 
     /// The lease cannot be renewed, and lasts for so long; or `None`: it is as it should be.
@@ -74,19 +74,19 @@ impl FeedCounters {
         (!std::mem::replace(is_told, true)).then(|| problem.clone())
     }
 
-    pub(super) fn is(&self, state: ExchangeState, reason: impl Into<String>) {
+    pub(super) fn is(&self, state: FeedState, reason: impl Into<String>) {
         *self.state.lock() = (state, reason.into());
     }
 
     /// For `/ws/stats`.
-    pub(crate) fn view(&self) -> ExchangeView {
+    pub(crate) fn view(&self) -> FeedView {
         let (state, mut reason) = self.state.lock().clone();
         if let Some((problem, _)) = &*self.lease.lock() {
             reason.clone_from(problem);
         }
-        ExchangeView {
+        FeedView {
             kind: self.kind.to_owned(),
-            connected: u64::from(state == ExchangeState::Connected),
+            connected: u64::from(state == FeedState::Connected),
             state: state.as_str().to_owned(),
             reason,
             counts: self.counts.read(),
@@ -132,7 +132,7 @@ impl Runner {
         let lease = Arc::clone(&self.lease);
         let counters = Arc::clone(&self.publisher.counters);
         loop {
-            counters.is(ExchangeState::Standby, "it waits for its lease");
+            counters.is(FeedState::Standby, "it waits for its lease");
             let fence = lease.take().await;
             let name = self.config.name().to_owned();
             let keep = lease.keep(|left| counters.lease_is_shaky(left));
@@ -148,7 +148,7 @@ impl Runner {
             warn!(exchange = name, fence, reason = lost.reason(), "this process has the feed no more");
             counters.counts.leases_lost.add(1);
             counters.lease_is_shaky(None);
-            counters.is(ExchangeState::Standby, lost.reason());
+            counters.is(FeedState::Standby, lost.reason());
             self.publisher.error("lease", lost.reason()).await;
             self.publisher.state(EventType::ExchangeDisconnected, lost.reason(), &[]).await;
         }
@@ -168,7 +168,7 @@ async fn connections(
     let mut is_looked_up = false;
     while lease.is_held() {
         let begun = Instant::now();
-        publisher.counters.is(ExchangeState::Connecting, "it connects");
+        publisher.counters.is(FeedState::Connecting, "it connects");
         let reason = match publisher.look_up(&mut is_looked_up, resume).await {
             Ok(()) => {
                 let ended = connection(config, lease, publisher, resume, fence).await;
@@ -184,7 +184,7 @@ async fn connections(
         let wait = RECONNECT.wait(attempt);
         publisher.counters.counts.reconnects.add(1);
         info!(exchange = config.name(), reason, attempt, wait_ms = wait.as_millis(), "a feed connects again");
-        publisher.counters.is(ExchangeState::Waiting, reason.as_str());
+        publisher.counters.is(FeedState::Waiting, reason.as_str());
         let wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
         let more = [("attempt", u64::from(attempt)), ("delayMs", wait_ms)];
         publisher.state(EventType::ExchangeReconnecting, &reason, &more).await;
@@ -323,7 +323,7 @@ impl Publisher {
         }
         if becomes_ready {
             *is_ready = true;
-            self.counters.is(ExchangeState::Connected, "");
+            self.counters.is(FeedState::Connected, "");
             info!(exchange = self.exchange, fence, "a feed is connected");
             self.state(EventType::ExchangeConnected, "", &[("fence", fence)]).await;
         }

@@ -43,7 +43,7 @@ pub(in crate::http) fn ready(app: &Arc<App>) -> Handler {
 pub(in crate::http) fn redis(app: &Arc<App>) -> Handler {
     handler(with(app).map(|app: Arc<App>| {
         let redis = app.sources.redis();
-        let is_whole = !matches!(redis.status.as_str(), "down" | "partial");
+        let is_whole = redis.status == "healthy";
         json(if is_whole { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, &redis)
     }))
 }

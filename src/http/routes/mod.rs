@@ -2,6 +2,7 @@
 //! works with. A filter says what it takes of a request; address and method are found already.
 
 pub(super) mod auth;
+pub(super) mod bridge;
 pub(super) mod config;
 pub(super) mod event_types;
 pub(super) mod events;

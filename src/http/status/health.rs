@@ -1,12 +1,14 @@
 //! How the gateway does, in short.
 
 use chrono::Utc;
+use zonewire_protocol::stats::BridgeView;
 
 use super::Sources;
 use crate::connections::Totals;
 use crate::model::{BackendName, BackendState};
 use crate::protocol::{
-    AuthenticationView, ChannelSetAside, HealthView, RedisView, Scope, StorageView, WebSocketView,
+    AuthenticationView, ChannelSetAside, HealthView, RedisMetrics, RedisView, Scope, StorageView,
+    WebSocketView,
 };
 use crate::storage::{self, SetAside, StorageStatus};
 
@@ -75,15 +77,46 @@ impl Sources {
         }
     }
 
+    /// What is counted of the bridge; where it is off, whether the storage's Redis serves.
+    pub(super) fn bridged(&self) -> BridgeView {
+        let counts = self.bridge.read();
+        if self.bridge.is_on() {
+            return counts;
+        }
+        BridgeView { connected: u64::from(self.storage.get().backend == BackendName::Redis), ..counts }
+    }
+
     pub(crate) fn redis(&self) -> RedisView {
         let storage = self.storage.get();
         let serving = storage.backend == BackendName::Redis;
-        let status = match (serving, storage.state) {
+        let link = match (serving, storage.state) {
             (true, BackendState::Degraded) => "partial",
             (true, _) => "up",
             (false, BackendState::Healthy) if !self.redis_configured => "not_configured",
             _ => "down",
         };
-        RedisView { status: status.to_owned(), serving, storage: storage.into() }
+        let is_bridged = !self.bridge.is_on() || self.bridge.is_connected();
+        let status = match link {
+            "down" => "unhealthy",
+            "partial" => "degraded",
+            _ if is_bridged => "healthy",
+            _ => "degraded",
+        };
+        let counts = self.bridged();
+        let metrics = RedisMetrics {
+            connected: counts.connected == 1,
+            published_events: counts.published_events,
+            received_events: counts.received_events,
+            errors: counts.errors,
+            subscriptions: counts.subscriptions,
+            active_subscriptions: counts.active_subscriptions,
+        };
+        RedisView {
+            status: status.to_owned(),
+            metrics,
+            link: link.to_owned(),
+            serving,
+            storage: storage.into(),
+        }
     }
 }

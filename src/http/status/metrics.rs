@@ -102,6 +102,16 @@ fn tell_process(to: &mut dyn FnMut(Metric<'_>)) {
     }
 }
 
+/// What is counted of exchanging events by Redis, by the names that others have for it.
+const OF_ANY_BRIDGE: [&str; 6] = [
+    "redis_connected",
+    "redis_events_published",
+    "redis_events_received",
+    "redis_errors",
+    "redis_subscriptions",
+    "redis_subscriptions_active",
+];
+
 /// Metrics by name: those of one name follow each other in the text.
 #[derive(Debug, Default)]
 struct Families(Vec<Family>);
@@ -154,7 +164,8 @@ impl Collector for Families {
                 MetricKind::Gauge => MetricType::Gauge,
                 MetricKind::Histogram => MetricType::Histogram,
             };
-            let prefix = if family.name.starts_with("process_") { "" } else { "zonewire_" };
+            let is_common = family.name.starts_with("process_") || OF_ANY_BRIDGE.contains(&family.name);
+            let prefix = if is_common { "" } else { "zonewire_" };
             let name = format!("{prefix}{}", family.name);
             let mut told = encoder.encode_descriptor(&name, &family.help(), None, kind)?;
             for (label, number) in &family.samples {

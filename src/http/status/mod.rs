@@ -16,6 +16,7 @@ use super::prices::IntakeStats;
 use super::refusals::Refusals;
 use super::room::BodyRoom;
 use crate::access::Gate;
+use crate::bridge::Bridge;
 use crate::channels::Channels;
 use crate::connections::Manager;
 use crate::feeds::FeedCounters;
@@ -46,7 +47,8 @@ pub(crate) struct Sources {
     pub(crate) refusals: Arc<Refusals>,
     pub(crate) interop: Arc<InteropStats>,
     /// By name.
-    pub(crate) exchanges: BTreeMap<String, Arc<FeedCounters>>,
+    pub(crate) feeds: BTreeMap<String, Arc<FeedCounters>>,
+    pub(crate) bridge: Bridge,
     pub(crate) gate: Arc<Gate>,
     /// It is about to stop, or stops: who asks whether it is ready is told no.
     pub(crate) leaving: CancellationToken,

@@ -1,29 +1,46 @@
 //! `/ws/stats`: all that is counted.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use chrono::Utc;
+use futures_util::future::join_all;
 use tokio::time;
 use uuid::Uuid;
 use zonewire_protocol::stats::{
-    ChannelsView, HttpView, JobsView, Live as _, OrdersView, OutageView, RegistriesView, StateSpell,
-    StatsView,
+    ChannelsView, ExchangeView, HttpView, JobsView, Live as _, OrdersView, OutageView, RegistriesView,
+    StateSpell, StatsView,
 };
 
 use super::Sources;
 use crate::connections::{ConnectionStory, Listing, Overview, Totals};
-use crate::model::BackendState;
+use crate::model::{BackendState, ChannelName, EventType};
 use crate::protocol::Scope;
 use crate::registry::RegistryKind;
 use crate::storage::{self, JobCounts};
 
-/// How long the storage may take to count jobs; a snapshot does not wait for an outage to end.
+/// How long the storage may take to say how exchanges are reached.
+const STATES_WITHIN: Duration = Duration::from_millis(250);
+
+/// Exchanges whose state is read.
+const EXCHANGES_MAX: usize = 1_000;
+
+/// What events say of how an exchange is reached. Of the same time the later one here counts.
+const STATES: [(EventType, &str); 3] = [
+    (EventType::ExchangeDisconnected, "disconnected"),
+    (EventType::ExchangeReconnecting, "reconnecting"),
+    (EventType::ExchangeConnected, "connected"),
+];
+
+/// The same to count jobs; a snapshot does not wait for an outage to end.
 const JOBS_WITHIN: Duration = Duration::from_millis(250);
 
 impl Sources {
     /// Counts everything; with `list`, also what the shards have to be asked for, and these connections.
     pub(crate) async fn stats(&self, list: Option<Listing>) -> StatsView {
-        let (overview, jobs) = tokio::join!(self.manager.stats(list), self.jobs());
+        let list_wanted = list.is_some();
+        let exchanges = async { if list_wanted { self.exchanges().await } else { BTreeMap::new() } };
+        let (overview, jobs, exchanges) = tokio::join!(self.manager.stats(list), self.jobs(), exchanges);
         let Overview { totals, connections: connection_list, next, tcp, silent_shards } = overview;
         let Totals { connections, mut messages } = totals;
         messages.pages = self.channels.page_stats().read();
@@ -64,7 +81,9 @@ impl Sources {
                 jobs,
             },
             interop: self.interop.read(),
-            exchanges: self.exchanges.iter().map(|(name, feed)| (name.clone(), feed.view())).collect(),
+            redis: self.bridged(),
+            exchanges,
+            feeds: self.feeds.iter().map(|(name, feed)| (name.clone(), feed.view())).collect(),
             registries: RegistriesView {
                 providers: self.registry.view(RegistryKind::Providers),
                 active_orders: self.registry.view(RegistryKind::ActiveOrders),
@@ -95,6 +114,30 @@ impl Sources {
     pub(crate) async fn connection(&self, id: Uuid) -> Option<ConnectionStory> {
         let story = self.manager.story(id).await?;
         Some(ConnectionStory { node: self.node.to_string(), ..story })
+    }
+
+    /// How exchanges are reached, as the newest event of each says, and what came of them here.
+    async fn exchanges(&self) -> BTreeMap<String, ExchangeView> {
+        let counted = self.bridge.exchanges().into_iter();
+        let mut exchanges: BTreeMap<String, ExchangeView> = counted
+            .map(|(exchange, events)| (exchange, ExchangeView { events, ..ExchangeView::default() }))
+            .collect();
+        let states = STATES.map(|(event, state)| async move {
+            let channel = ChannelName::event(event);
+            let read = self.channels.latest(&channel, None, EXCHANGES_MAX);
+            let page = time::timeout(STATES_WITHIN, read).await;
+            (state, page.ok().and_then(Result::ok).map(|page| page.entries).unwrap_or_default())
+        });
+        for (state, entries) in join_all(states).await {
+            for entry in entries {
+                let (Some(exchange), time) = (entry.draft.key, entry.draft.time) else { continue };
+                let view = exchanges.entry(exchange.as_ref().to_owned()).or_default();
+                if view.since.is_none_or(|since| since <= time) {
+                    (view.state, view.since) = (Some(state.to_owned()), Some(time));
+                }
+            }
+        }
+        exchanges
     }
 
     async fn jobs(&self) -> Option<JobsView> {

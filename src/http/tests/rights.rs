@@ -38,6 +38,8 @@ const DOORS: &[(&str, &str, &str)] = &[
     ("GET", "/ws/stats/{connection}", "133333+3"),
     ("DELETE", "/ws/stats/{connection}", "133333+3"),
     ("GET", "/api/config", "133333+3"),
+    ("GET", "/api/bridge/subscriptions", "133333+3"),
+    ("POST", "/api/bridge/subscriptions", "133333+3"),
     // The shard asks for each channel: see `tests/it/access.rs`.
     ("GET", "/ws", "++++++++"),
     ("GET", "/ws/market/{zone}", "++++++++"),

@@ -123,6 +123,8 @@ fn expected(address: &Address, method: &str) -> (u16, &'static str) {
         "/api/orders/dead-letters/{order}/retry" => (404, "unknown_dead_letter"),
         "/api/orders/{order}" | "/api/orders/{order}/cancel" => (404, "unknown_order"),
         "/api/orders/{order}/updates" => (422, "invalid_update"),
+        // No events are exchanged here.
+        "/api/bridge/subscriptions" if method == "POST" => (404, "not_found"),
         // Nobody is asked who they are here.
         "/api/auth/revoke" => (404, "not_found"),
         "/ws/stats/{connection}" => (404, "unknown_connection"),

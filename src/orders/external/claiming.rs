@@ -210,6 +210,7 @@ mod tests {
             shards: Vec::new(),
             runtime: tokio::runtime::Handle::current(),
             vital: Vital::default(),
+            accepted: None,
         };
         let channels = Channels::new(parts, TaskTracker::new(), CancellationToken::new());
         let schema = OrderSchema::load("swap").unwrap();

@@ -44,6 +44,7 @@ mod log;
 mod outside;
 mod primaries;
 mod prove;
+mod pubsub;
 mod records;
 mod scripts;
 mod shards;
@@ -71,7 +72,7 @@ use super::failover::Lost;
 use super::primary::{Area, AreaPart, Areas, Concerned, Place, Primary};
 use super::probe::ProbeFailure;
 use super::{
-    LogEvent, MovedJob, OpenLog, Outside, OutsideKeys, Recorded, RedisConfig, Result, Retention,
+    LogEvent, MovedJob, OpenLog, Outside, OutsideKeys, PubSubLink, Recorded, RedisConfig, Result, Retention,
     StorageBackend,
 };
 use crate::model::{BackendName, ChannelName, NodeId};
@@ -296,6 +297,10 @@ impl StorageBackend for RedisBackend {
 
     fn outside_keys(&self) -> Option<Arc<dyn OutsideKeys>> {
         Some(self.open_outside_keys())
+    }
+
+    fn pub_sub(&self) -> Option<PubSubLink> {
+        Some(self.open_pub_sub())
     }
 }
 

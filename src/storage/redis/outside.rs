@@ -6,7 +6,6 @@
 //! delay the log.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -17,9 +16,8 @@ use tokio::sync::mpsc;
 use super::commands::Commands;
 use super::errors::storage_error;
 use super::link::Link;
-use super::primaries::Primaries;
 use super::subscriber::{Published, Subscriber, Subscribing};
-use super::{INCOMING_LEN, RedisBackend, connect, scripts};
+use super::{INCOMING_LEN, RedisBackend, scripts};
 use crate::model::OrderId;
 use crate::storage::{OUTSIDE_WINDOW, Outside, OutsideEvent, OutsideKeys, OutsideOrders, Result};
 
@@ -67,18 +65,7 @@ struct RedisOutside {
 impl RedisBackend {
     /// The ability, on a further connection that its driver makes and keeps.
     pub(super) fn open_outside(&self) -> Outside {
-        let (target, config) = self.target.clone();
-        let (commands, turn) = (Arc::clone(&self.commands), AtomicUsize::new(0));
-        let make = move || {
-            if !target.is_cluster() {
-                return connect::subscriber_client(&target, &config);
-            }
-            // PUBLISH reaches the subscribers of all nodes, so any node will do.
-            let primaries = commands.primaries().map(Primaries::servers);
-            let turn = turn.fetch_add(1, Ordering::Relaxed);
-            connect::any_node_client(&target, &config, primaries.unwrap_or_default(), turn)
-        };
-        let link = Link::new(Arc::new(make), self.command_timeout);
+        let link = Link::new(Arc::new(self.subscribers()), self.command_timeout);
         let subscriber = Arc::new(Subscriber::new(
             link,
             Arc::clone(&self.commands),

@@ -51,7 +51,8 @@ use super::journal::{Journal, JournalBounds};
 use super::primary::{Area, Place, Primary};
 use super::spool::{Former, Spool};
 use super::{
-    LogEvent, MemoryBackend, Outside, OutsideKeys, Result, StatusWriter, StorageBackend, StorageError,
+    LogEvent, MemoryBackend, Outside, OutsideKeys, PubSubLink, Result, StatusWriter, StorageBackend,
+    StorageError,
 };
 use crate::model::{BackendName, BackendState, ChannelName, Lane, NodeId};
 use crate::support::chance::Hashing;
@@ -308,6 +309,10 @@ impl StorageBackend for Switching {
 
     fn outside_keys(&self) -> Option<Arc<dyn OutsideKeys>> {
         self.core.primary.outside_keys()
+    }
+
+    fn pub_sub(&self) -> Option<PubSubLink> {
+        self.core.primary.pub_sub()
     }
 }
 

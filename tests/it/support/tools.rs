@@ -3,6 +3,7 @@
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 
 use tempfile::TempDir;
 use tokio::process::Command;
@@ -14,6 +15,43 @@ use super::program::command;
 const WHERE: &str = "ZONEWIRE_TEST_TOOLS";
 /// Set in continuous integration, so that a missing tool fails instead of skipping.
 const REQUIRE: &str = "ZONEWIRE_TEST_REQUIRE_TOOLS";
+
+/// The same of what runs the scripts of `tests/interop`: their packages for Node.
+const MODULES: &str = "ZONEWIRE_TEST_NODE_MODULES_INTEROP";
+
+/// The scripts of `tests/interop`, in a place where they find their packages.
+pub(crate) struct NodeScripts(TempDir);
+
+impl NodeScripts {
+    /// `None`, said on stdout, where the packages are not installed.
+    pub(crate) fn find() -> Option<Self> {
+        let modules = std::env::var_os(MODULES).map(PathBuf::from);
+        let has_all = |modules: &PathBuf| ["bullmq", "redis"].iter().all(|name| modules.join(name).exists());
+        let Some(modules) = modules.filter(has_all) else {
+            let why = format!("{MODULES} names no directory with bullmq and redis; scripts/test does it");
+            return skip(REQUIRE, &why);
+        };
+        let scripts = tempfile::tempdir().unwrap();
+        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/interop");
+        for file in fs::read_dir(source).unwrap() {
+            let path = file.unwrap().path();
+            if path.extension().is_some_and(|extension| extension == "mjs") {
+                fs::copy(&path, scripts.path().join(path.file_name().unwrap())).unwrap();
+            }
+        }
+        // Imports are looked for from where a file is.
+        symlink(modules, scripts.path().join("node_modules")).unwrap();
+        Some(Self(scripts))
+    }
+
+    /// A script that is told nothing and whose output is read.
+    pub(crate) fn node(&self, name: &str, args: &[String]) -> Command {
+        let mut command = Command::new("node");
+        command.arg(self.0.path().join(name)).args(args).kill_on_drop(true).stdin(Stdio::null());
+        command.stdout(Stdio::piped()).stderr(Stdio::inherit());
+        command
+    }
+}
 
 /// The examples, in a place where they find their packages.
 pub(crate) struct Examples {

@@ -34,9 +34,15 @@ EventType: TypeAlias = Literal[
 """What an event is about."""
 
 EventEntry: TypeAlias = (
-    wire.TickerEvent | wire.TradeEvent | wire.OrderbookEvent | wire.CandleEvent | wire.ExchangeEvent | wire.Skipped
+    wire.TickerEvent
+    | wire.TradeEvent
+    | wire.OrderbookEvent
+    | wire.CandleEvent
+    | wire.ExchangeEvent
+    | wire.Missed
+    | wire.Skipped
 )
-"""What comes in a channel of events, or in a view of one."""
+"""What comes in a channel of events, or in a view of one; `missed` says that some of other processes did not come."""
 
 RegistryEntry: TypeAlias = wire.RecordUpdate | wire.KeyRemoved | wire.Skipped
 """What comes in the channel of a registry; of two entries of a key the one with the greater `version` counts."""

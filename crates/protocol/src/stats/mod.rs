@@ -1,9 +1,10 @@
 //! `/ws/stats`: what a gateway counts. `/metrics` tells the same numbers, by the names that stand beside the
 //! fields here.
 
+mod bridge;
 mod channels;
 mod connections;
-mod exchanges;
+mod feeds;
 mod http;
 mod orders;
 mod registry;
@@ -17,12 +18,13 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+pub use self::bridge::{BridgeView, ExchangeView};
 pub use self::channels::{ChannelCounts, ChannelsView, PageCounts, RefusedEntries, SkippedEntries};
 pub use self::connections::{
     ConnectionHealth, ConnectionInfo, ConnectionStory, ConnectionsView, DroppedMessages, DurationBucket,
     MessageCounts, MessagesView, SubscriptionInfo, SubscriptionPhase, TransportKind,
 };
-pub use self::exchanges::{ExchangeCounts, ExchangeState, ExchangeView};
+pub use self::feeds::{FeedCounts, FeedState, FeedView};
 pub use self::http::{AcceptCounts, HttpView, IntakeCounts};
 pub use self::orders::{InteropCounts, JobsView, OrderCounts, OrdersView, OutsideInvalid, OutsideRefused};
 pub use self::registry::{RegistriesView, RegistryCounts, RegistryView};
@@ -62,9 +64,16 @@ pub struct StatsView {
     pub orders: OrdersView,
     /// The exchange with workers outside that use Redis lists.
     pub interop: InteropCounts,
-    /// The feeds of exchanges that this process is configured with, by the names that events call them.
+    /// The exchange of events with other gateways and processes by Redis pub/sub.
+    #[serde(default)]
+    pub redis: BridgeView,
+    /// How exchanges are reached, and what came of them, by exchange; `*` are those beyond the first 256. What
+    /// the log says of how they are reached is left out where it cannot be read in time.
     #[serde(default)]
     pub exchanges: BTreeMap<String, ExchangeView>,
+    /// The feeds of exchanges that this process is configured with, by the names that events call them.
+    #[serde(default)]
+    pub feeds: BTreeMap<String, FeedView>,
     /// Who is online, and which orders are under way.
     #[serde(default)]
     pub registries: RegistriesView,
@@ -85,7 +94,7 @@ pub struct StatsView {
 
 impl Metrics for StatsView {
     fn tell(&self, to: &mut dyn FnMut(Metric<'_>)) {
-        let parts: [&dyn Metrics; 10] = [
+        let parts: [&dyn Metrics; 11] = [
             &self.memory,
             &self.outage,
             &self.connections,
@@ -93,7 +102,8 @@ impl Metrics for StatsView {
             &self.channels,
             &self.orders,
             &self.interop,
-            &self.exchanges,
+            &self.redis,
+            &self.feeds,
             &self.registries,
             &self.http,
         ];

@@ -84,6 +84,7 @@ impl House {
             shards: vec![live.clone()],
             runtime: Handle::current(),
             vital: Vital::default(),
+            accepted: None,
         };
         let channels = Channels::new(parts, TaskTracker::new(), CancellationToken::new());
         let (status, reader): (StatusWriter, StatusReader) = StatusWriter::new(healthy());

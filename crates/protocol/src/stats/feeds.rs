@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::table::counts;
 use super::{Metric, Metrics};
 
-impl Metrics for BTreeMap<String, ExchangeView> {
+impl Metrics for BTreeMap<String, FeedView> {
     fn tell(&self, to: &mut dyn FnMut(Metric<'_>)) {
         for (name, exchange) in self {
             exchange.tell(&mut |metric| to(Metric { label: Some(("exchange", name)), ..metric }));
@@ -15,7 +15,7 @@ impl Metrics for BTreeMap<String, ExchangeView> {
 
 counts! {
     /// A feed of an exchange.
-    pub struct ExchangeView {
+    pub struct FeedView {
         /// What it speaks.
         kind: String,
         /// `standby` (another process has it, or nobody may), `connecting`, `connected` or `waiting`.
@@ -26,11 +26,11 @@ counts! {
         connected: u64 = gauge("exchange_connected"),
         /// What it did.
         #[serde(flatten)]
-        counts: ExchangeCounts = of,
+        counts: FeedCounts = of,
     }
 
     /// What the feed of an exchange did since the start of the process.
-    pub struct ExchangeCounts<N> {
+    pub struct FeedCounts<N> {
         /// Frames that came from exchanges.
         frames: N = counter("exchange_frames"),
         /// Requests to exchanges that ended, with an answer or without.
@@ -58,7 +58,7 @@ counts! {
 
 /// How a feed is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ExchangeState {
+pub enum FeedState {
     /// Another process has it, or nobody may.
     Standby,
     /// It connects.
@@ -69,7 +69,7 @@ pub enum ExchangeState {
     Waiting,
 }
 
-impl ExchangeState {
+impl FeedState {
     /// The word for it.
     pub fn as_str(self) -> &'static str {
         match self {

@@ -1,0 +1,472 @@
+//! Takes durable events of other processes into the logs that all gateways share.
+//!
+//! All gateways could hear such an event, so exactly one puts it there: the one that has the lease. Where an
+//! event has an id of its own, that is remembered, and it is put there once, also where the lease goes over to
+//! another gateway: the log has one chain of appends for what comes from outside, so whoever appends next to
+//! what it has not seen is told; and the first append under a new lease is of one event, after which the log
+//! refuses all that was heard under the lease before. An event without an id is put there at the most once.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::mpsc;
+use tokio::time::{self, Instant};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+use uuid::Uuid;
+
+use super::Shared;
+use super::hearing::own_id;
+use crate::model::{ChannelName, DraftEntry, EntryId, Epoch, EventType, NodeId, Position, new_epoch};
+use crate::storage::{
+    Append, AppendAnswer, AppendBatch, Appended, PageLimit, Refusal, Result as StorageResult, SharedBackend,
+    StorageError,
+};
+use crate::support::backoff::STORAGE_RETRY;
+use crate::support::recent::Recent;
+use crate::support::seldom::Seldom;
+
+/// Events that wait for the log; past it, newer ones are let go.
+pub(super) const QUEUE_LEN: usize = 8_192;
+
+/// What the lease is called in the storage.
+const LEASE: &str = "bridge:intake";
+
+/// How long it lasts, and how often it is renewed, or tried for: another gateway takes over within the sum.
+const LEASE_FOR: Duration = Duration::from_secs(4);
+const RENEW_EVERY: Duration = Duration::from_secs(1);
+
+/// Events in one append.
+const APPEND_LEN: usize = 50;
+
+/// Events read from the end of a log, for their ids: of so many it is known that they are there.
+const IDS_MAX: usize = 8_192;
+const IDS_BYTES_MAX: usize = 4 << 20;
+
+/// Entries in one read of a log.
+const PAGE: PageLimit = PageLimit { entries: 1_000, bytes: 1 << 20 };
+
+/// How long what waits is still appended when the node stops.
+const LAST_PATIENCE: Duration = Duration::from_secs(2);
+
+/// Names the chain of what comes from outside, of each type.
+const CHAIN: Uuid = Uuid::from_u128(0x5f0c_52d1_9b5e_4f0e_9d0a_6b1f_52c3_7a11);
+
+/// An event of another process.
+#[derive(Debug)]
+pub(super) struct Foreign {
+    pub(super) event: EventType,
+    pub(super) draft: DraftEntry,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Lease {
+    fence: u64,
+    until: Instant,
+}
+
+/// What is known of the log of a type.
+#[derive(Debug)]
+struct Chain {
+    epoch: Epoch,
+    /// The newest sequence of the chain.
+    last: u64,
+    /// Ids of events in the log.
+    ids: Recent<String, ()>,
+    /// The log knows the lease: nobody who had it before can append.
+    is_fenced: bool,
+}
+
+pub(super) struct Intake {
+    shared: Arc<Shared>,
+    backend: SharedBackend,
+    queue: mpsc::Receiver<Foreign>,
+    lease: Option<Lease>,
+    renew_at: Instant,
+    waiting: VecDeque<Foreign>,
+    chains: [Option<Chain>; EventType::ALL.len()],
+    /// By type, in which life which sequence was given last: none is given twice, also where the log has gone
+    /// back.
+    given: [Option<(Epoch, u64)>; EventType::ALL.len()],
+    /// It may be in its log, or not.
+    doubted: Option<AppendBatch>,
+    failures: u32,
+    retry_at: Instant,
+    of_failures: Seldom,
+}
+
+/// Who appends what comes from outside, in one life of the log: no entry of a life may be called as one of
+/// another, which readers have had.
+fn producer(event: EventType, epoch: &Epoch) -> NodeId {
+    NodeId(Uuid::new_v5(&CHAIN, format!("{event} {epoch}").as_bytes()))
+}
+
+impl Intake {
+    pub(super) fn new(shared: Arc<Shared>, backend: SharedBackend, queue: mpsc::Receiver<Foreign>) -> Self {
+        let now = Instant::now();
+        Self {
+            shared,
+            backend,
+            queue,
+            lease: None,
+            renew_at: now,
+            waiting: VecDeque::new(),
+            chains: Default::default(),
+            given: Default::default(),
+            doubted: None,
+            failures: 0,
+            retry_at: now,
+            of_failures: Seldom::default(),
+        }
+    }
+
+    /// Runs until `stop`, and then until nothing waits, or for two seconds.
+    pub(super) async fn run(mut self, stop: CancellationToken) {
+        let is_wanted = {
+            let config = &self.shared.config;
+            EventType::ALL.iter().any(|event| config.subscribes(*event) && config.is_durable(*event))
+        };
+        if !is_wanted {
+            return;
+        }
+        while !stop.is_cancelled() {
+            let has_room = self.waiting.len() < APPEND_LEN;
+            let is_due = self.lease.is_some() && !self.waiting.is_empty();
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => {}
+                () = time::sleep_until(self.renew_at) => self.renew().await,
+                // What has come together goes together.
+                Some(foreign) = self.queue.recv(), if has_room => self.waiting.push_back(foreign),
+                () = time::sleep_until(self.retry_at), if is_due => self.append_or_retry().await,
+            }
+        }
+        let deadline = Instant::now() + LAST_PATIENCE;
+        while let Ok(foreign) = self.queue.try_recv() {
+            self.waiting.push_back(foreign);
+        }
+        while !self.waiting.is_empty() && self.lease.is_some() && Instant::now() < deadline {
+            time::sleep_until(self.retry_at.min(deadline)).await;
+            self.append_or_retry().await;
+        }
+        if self.lease.is_some()
+            && let Err(error) = self.backend.let_go(LEASE, &self.holder()).await
+        {
+            debug!(error = %error, "could not let go of the lease; it runs out");
+        }
+    }
+
+    fn holder(&self) -> String {
+        self.shared.node.to_string()
+    }
+
+    async fn renew(&mut self) {
+        let begun = Instant::now();
+        self.renew_at = begun + RENEW_EVERY;
+        match self.backend.hold(LEASE, &self.holder(), LEASE_FOR).await {
+            Ok(Some(fence)) => {
+                let is_new = self.lease.is_none_or(|lease| lease.fence != fence);
+                self.lease = Some(Lease { fence, until: begun + LEASE_FOR });
+                if is_new {
+                    info!(fence, "taking durable events of other processes in");
+                    self.chains = Default::default();
+                    self.shared.subscriptions.set_takes_in(true);
+                }
+            }
+            Ok(None) => self.lose("another gateway has it"),
+            // What was granted lasts on. After that nothing is appended, and what waits is kept: while nobody is
+            // granted a lease, nobody else hears it.
+            Err(_) if self.lease.is_some_and(|lease| lease.until > Instant::now()) => {}
+            Err(_) => self.lease = None,
+        }
+    }
+
+    /// The lease is somebody else's, or will be. What waits is let go: whoever has it hears for itself.
+    fn lose(&mut self, why: &'static str) {
+        self.lease = None;
+        if !self.shared.subscriptions.takes_in() {
+            return;
+        }
+        info!(why, "no longer taking durable events of other processes in");
+        self.shared.subscriptions.set_takes_in(false);
+        self.doubted = None;
+        while let Ok(foreign) = self.queue.try_recv() {
+            self.waiting.push_back(foreign);
+        }
+        for foreign in self.waiting.drain(..) {
+            self.shared.counts.lease_lost.add(foreign.event);
+        }
+    }
+
+    async fn append_or_retry(&mut self) {
+        let Err(error) = self.append_next().await else {
+            (self.failures, self.retry_at) = (0, Instant::now());
+            return;
+        };
+        self.failures += 1;
+        self.retry_at = Instant::now() + STORAGE_RETRY.wait(self.failures);
+        if let Some(untold) = self.of_failures.may_tell(Instant::now()) {
+            warn!(error = %error, untold, "durable events of other processes wait for the log");
+        }
+    }
+
+    /// Appends the oldest events that wait, those of one type.
+    async fn append_next(&mut self) -> StorageResult<()> {
+        let lease = self.lease.filter(|lease| lease.until > Instant::now());
+        let (Some(lease), Some(first)) = (lease, self.waiting.front()) else {
+            return Err(StorageError::Unknown { op: "append" });
+        };
+        let event = first.event;
+        let channel = ChannelName::event(event);
+        if self.backend.is_degraded_for(&channel) {
+            return Err(StorageError::Unknown { op: "append" });
+        }
+        if self.chains[event as usize].is_none() {
+            let chain = self.read_chain(event, &channel).await?;
+            self.chains[event as usize] = Some(chain);
+        }
+        let (Some(batch), ids) = self.next_batch(event, &channel, lease.fence) else { return Ok(()) };
+        let count = batch.entries.len();
+        let last = batch.entries.last().map_or(0, |last| last.seq);
+        self.given[event as usize] = Some((batch.epoch.clone(), last));
+        // Until the log has answered, it may have it.
+        self.doubted = Some(batch.clone());
+        let answer = self.backend.append(&batch).await;
+        let results = match answer {
+            Ok(AppendAnswer::Done(results)) => results,
+            Ok(AppendAnswer::ForeignEpoch(_)) => Vec::new(),
+            Err(error) => {
+                self.chains[event as usize] = None;
+                return Err(error);
+            }
+        };
+        let applied = results.iter().take_while(|result| matches!(result, Appended::Applied { .. })).count();
+        self.shared.counts.taken_in.add_many(event, applied as u64);
+        self.waiting.drain(..applied);
+        if let Some(Appended::Refused(Refusal::StaleFence { .. })) = results.get(applied) {
+            self.lose("another gateway has written since");
+        } else if applied == count
+            && let Some(chain) = &mut self.chains[event as usize]
+        {
+            chain.last = last;
+            chain.is_fenced = true;
+            ids.into_iter().for_each(|id| {
+                let cost = id.len();
+                chain.ids.insert(id, (), cost);
+            });
+            self.doubted = None;
+        } else {
+            // Somebody else has appended, or the log has begun another life: it is read anew.
+            self.chains[event as usize] = None;
+            if applied > 0 {
+                self.doubted = None;
+            }
+        }
+        Ok(())
+    }
+
+    /// What is to be appended next; what the log has is left out. With it, the ids that are new.
+    fn next_batch(
+        &mut self,
+        event: EventType,
+        channel: &ChannelName,
+        fence: u64,
+    ) -> (Option<AppendBatch>, Vec<String>) {
+        let Some(chain) = &self.chains[event as usize] else { return (None, Vec::new()) };
+        let most = if chain.is_fenced { APPEND_LEN } else { 1 };
+        let given = self.given[event as usize].as_ref().filter(|(epoch, _)| *epoch == chain.epoch);
+        let first = given.map_or(0, |(_, last)| *last).max(chain.last) + 1;
+        let (mut entries, mut ids, mut place) = (Vec::new(), Vec::new(), 0);
+        while entries.len() < most
+            && let Some(foreign) = self.waiting.get(place).filter(|foreign| foreign.event == event)
+        {
+            let id = own_id(&foreign.draft);
+            if id.as_ref().is_some_and(|id| chain.ids.get(id).is_some() || ids.contains(id)) {
+                self.shared.counts.taken_in_before.add(event);
+                self.waiting.remove(place);
+                continue;
+            }
+            let seq = first + entries.len() as u64;
+            let prev = if entries.is_empty() { chain.last } else { seq - 1 };
+            entries.push(Append { seq, prev, draft: foreign.draft.clone(), fence: Some(fence) });
+            ids.extend(id);
+            place += 1;
+        }
+        let (channel, epoch) = (channel.clone(), chain.epoch.clone());
+        let producer = producer(event, &epoch);
+        let batch = AppendBatch { channel, epoch, producer, entries };
+        ((!batch.entries.is_empty()).then_some(batch), ids)
+    }
+
+    /// Reads the end of a log: how far its chain is, and which events it has.
+    async fn read_chain(&mut self, event: EventType, channel: &ChannelName) -> StorageResult<Chain> {
+        let unknown = || StorageError::Unknown { op: "read_after" };
+        let log = self.backend.open(channel, self.shared.node, &new_epoch()).await?;
+        let state = self.backend.state(channel, producer(event, &log.epoch)).await?;
+        if state.epoch.as_ref() != Some(&log.epoch) {
+            return Err(unknown());
+        }
+        let mut chain = Chain {
+            epoch: log.epoch.clone(),
+            last: state.last_seq,
+            ids: Recent::new(IDS_MAX, IDS_BYTES_MAX),
+            is_fenced: false,
+        };
+        let mut had: Vec<(EntryId, Bytes)> = Vec::new();
+        let mut after = Position { epoch: log.epoch, offset: state.top.saturating_sub(IDS_MAX as u64) };
+        while after.offset < state.top {
+            let page = self.backend.read_within(channel, Some(&after), PAGE).await?;
+            if page.epoch.as_ref() != Some(&after.epoch) {
+                return Err(unknown());
+            }
+            let Some(last) = page.entries.last().map(|last| last.offset) else { break };
+            after.offset = last;
+            for entry in page.entries {
+                if let Some(id) = own_id(&entry.draft) {
+                    let cost = id.len();
+                    chain.ids.insert(id, (), cost);
+                }
+                had.push((entry.id, entry.draft.data));
+            }
+        }
+        self.settle_doubt(event, channel, &had);
+        Ok(chain)
+    }
+
+    /// What was appended without an answer is in the log after all, or is not.
+    fn settle_doubt(&mut self, event: EventType, channel: &ChannelName, had: &[(EntryId, Bytes)]) {
+        let Some(doubted) = self.doubted.take_if(|batch| batch.channel == *channel) else { return };
+        let is_in = |append: &&Append| {
+            let id = EntryId { producer: doubted.producer, seq: append.seq };
+            had.iter().any(|(known, data)| *known == id && *data == append.draft.data)
+        };
+        // A batch is applied as a whole, and it is what waits at the front.
+        let applied = doubted.entries.iter().take_while(is_in).count();
+        self.waiting.drain(..applied.min(self.waiting.len()));
+        self.shared.counts.taken_in.add_many(event, applied as u64);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use chrono::Utc;
+    use serde_json::json;
+
+    use super::*;
+    use crate::bridge::{Bridge, BridgeConfig, BridgeParts};
+    use crate::protocol::parse_event;
+    use crate::storage::{Log as _, MemoryBackend};
+
+    const TRADE: EventType = EventType::Trade;
+
+    /// One that believes to have a lease.
+    fn intake(store: &MemoryBackend, fence: u64) -> Intake {
+        let backend: SharedBackend = Arc::new(store.clone());
+        let (bridge, _no_work) = Bridge::new(BridgeParts {
+            config: BridgeConfig::default(),
+            backend: Arc::clone(&backend),
+            link: None,
+            node: NodeId::random(),
+            message_bytes_max: 1 << 16,
+        });
+        let (_, queue) = mpsc::channel(1);
+        let mut intake = Intake::new(bridge.0, backend, queue);
+        intake.lease = Some(Lease { fence, until: Instant::now() + LEASE_FOR });
+        intake
+    }
+
+    fn hear(intake: &mut Intake, ids: impl IntoIterator<Item = u64>) {
+        for id in ids {
+            let text = json!({ "exchange": "x", "symbol": "A-B", "price": 1, "size": 1, "tradeId": id });
+            let draft = parse_event(TRADE, &text.to_string(), Utc::now(), Duration::MAX).unwrap();
+            intake.waiting.push_back(Foreign { event: TRADE, draft });
+        }
+    }
+
+    async fn append_all(intake: &mut Intake) {
+        while !intake.waiting.is_empty() && intake.lease.is_some() {
+            intake.append_next().await.unwrap();
+        }
+    }
+
+    async fn ids(store: &MemoryBackend) -> Vec<u64> {
+        let page = store.read_after(&ChannelName::event(TRADE), None, 10_000).await.unwrap();
+        let id = |data: &[u8]| {
+            serde_json::from_slice::<serde_json::Value>(data).unwrap()["data"]["tradeId"].as_u64()
+        };
+        page.entries.iter().filter_map(|entry| id(&entry.draft.data)).collect()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_appended_meanwhile_is_noticed_and_then_shut_out() {
+        let (store, _sweeping) = MemoryBackend::new(Default::default(), Default::default());
+        let (mut old, mut new) = (intake(&store, 1), intake(&store, 2));
+        hear(&mut old, 1..=60);
+        append_all(&mut old).await;
+        // The new holder has read the log when the old one appends once more.
+        let channel = ChannelName::event(TRADE);
+        new.chains[TRADE as usize] = Some(new.read_chain(TRADE, &channel).await.unwrap());
+        hear(&mut old, 61..=63);
+        append_all(&mut old).await;
+        hear(&mut new, 62..=70);
+        append_all(&mut new).await;
+        assert_eq!(ids(&store).await, (1..=70).collect::<Vec<_>>());
+        // What the old one heard in its last moments it cannot append any more.
+        old.shared.subscriptions.set_takes_in(true);
+        hear(&mut old, 71..=80);
+        append_all(&mut old).await;
+        assert!(old.lease.is_none() && !old.shared.subscriptions.takes_in());
+        assert_eq!(old.shared.counts.lease_lost.get(TRADE), 10);
+        hear(&mut new, 69..=90);
+        append_all(&mut new).await;
+        assert_eq!(ids(&store).await, (1..=90).collect::<Vec<_>>());
+        assert_eq!(new.shared.counts.taken_in.get(TRADE), 27);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_not_answered_is_not_put_there_again() {
+        let (store, _sweeping) = MemoryBackend::new(Default::default(), Default::default());
+        let mut intake = intake(&store, 1);
+        hear(&mut intake, [1]);
+        append_all(&mut intake).await;
+        hear(&mut intake, 2..=5);
+        // Two of them have no id by which they could be known.
+        for foreign in intake.waiting.iter_mut().take(2) {
+            let text = json!({ "exchange": "x", "symbol": "A-B", "price": 1, "size": 1 });
+            foreign.draft = parse_event(TRADE, &text.to_string(), Utc::now(), Duration::MAX).unwrap();
+        }
+        let (batch, _) = intake.next_batch(TRADE, &ChannelName::event(TRADE), 1);
+        // It was applied, and the answer lost.
+        store.append(batch.as_ref().unwrap()).await.unwrap();
+        (intake.doubted, intake.chains[TRADE as usize]) = (batch, None);
+        hear(&mut intake, [6]);
+        append_all(&mut intake).await;
+        assert_eq!(ids(&store).await, [1, 4, 5, 6]);
+        let page = store.read_after(&ChannelName::event(TRADE), None, 100).await.unwrap();
+        assert_eq!(page.entries.len(), 6);
+    }
+    #[tokio::test(start_paused = true)]
+    async fn no_entry_is_called_as_one_of_a_life_before() {
+        let (first, _sweeping) = MemoryBackend::new(Default::default(), Default::default());
+        let (second, _sweeping) = MemoryBackend::new(Default::default(), Default::default());
+        let mut intake = intake(&first, 1);
+        hear(&mut intake, 1..=3);
+        append_all(&mut intake).await;
+        // The storage has lost everything.
+        intake.backend = Arc::new(second.clone());
+        intake.chains = Default::default();
+        hear(&mut intake, 4..=6);
+        append_all(&mut intake).await;
+        let channel = ChannelName::event(TRADE);
+        let mut named = Vec::new();
+        for store in [&first, &second] {
+            let page = store.read_after(&channel, None, 10).await.unwrap();
+            named.extend(page.entries.iter().map(|entry| entry.id));
+        }
+        named.sort_unstable();
+        named.dedup();
+        assert_eq!(named.len(), 6);
+    }
+}

@@ -1,0 +1,309 @@
+//! Events between gateways, and with processes that know nothing of this one, by Redis pub/sub.
+//!
+//! What this node accepts it publishes in an envelope that other processes understand ([`publisher`]); what
+//! others publish it hears where somebody here wants it ([`subscriptions`], [`receiver`]). There are two
+//! kinds of delivery, by type. *Live* events are in a log of this node's own, and go to other gateways by
+//! pub/sub alone: they come at the most once, and are numbered, so that it is known what did not come
+//! ([`sequences`]). *Durable* ones are in the log that gateways share: here they are only published for other
+//! processes, and those of other processes are taken in ([`intake`]).
+
+mod config;
+mod envelope;
+mod exchanges;
+mod hearing;
+mod intake;
+mod outbox;
+mod publisher;
+mod receiver;
+mod sequences;
+mod stats;
+mod subscriptions;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::sync::Arc;
+
+use futures_util::future::{self, BoxFuture};
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+use zonewire_protocol::stats::BridgeView;
+
+pub(crate) use config::is_prefix;
+pub use config::{BridgeConfig, BridgeRole, BridgedType};
+
+use crate::channels::{Channels, TellAccepted};
+use crate::model::{DraftEntry, EventType, NodeId};
+use crate::protocol::{
+    BridgeSource, BridgeSubscription, BridgeSubscriptions, SourceCounts, SubscriptionMode,
+};
+use crate::storage::{PubSub, PubSubLink, SharedBackend};
+use exchanges::Exchanges;
+use intake::Intake;
+use outbox::Outbox;
+use publisher::Publisher;
+use receiver::Receiver;
+use sequences::{Known, Sequences};
+use stats::{Counts, Standing};
+use subscriptions::{Allowed, Subscriber, Subscriptions};
+
+/// The bridge, as others see it. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(crate) struct Bridge(Arc<Shared>);
+
+/// What its parts share.
+#[derive(Debug)]
+struct Shared {
+    config: BridgeConfig,
+    node: NodeId,
+    /// The largest message that is taken.
+    message_bytes_max: usize,
+    /// `None` where the bridge is off, or there is no Redis to be reached.
+    pubsub: Option<Arc<dyn PubSub>>,
+    outbox: Outbox,
+    counts: Counts,
+    sequences: parking_lot::Mutex<Sequences>,
+    subscriptions: Subscriptions,
+    exchanges: Exchanges,
+}
+
+/// What the bridge needs to start.
+pub(crate) struct BridgeParts {
+    pub(crate) config: BridgeConfig,
+    /// Where durable events of other processes are taken in.
+    pub(crate) backend: SharedBackend,
+    /// The way to other processes, where the bridge is on and there is one.
+    pub(crate) link: Option<PubSubLink>,
+    pub(crate) node: NodeId,
+    /// The largest message that is taken.
+    pub(crate) message_bytes_max: usize,
+}
+
+/// What must run.
+pub(crate) struct BridgeWork {
+    /// Keeps the connections. Must outlive `exchange`; does not end by itself.
+    pub(crate) driver: BoxFuture<'static, ()>,
+    exchange: Exchange,
+}
+
+struct Exchange {
+    shared: Arc<Shared>,
+    pubsub: Arc<dyn PubSub>,
+    backend: SharedBackend,
+}
+
+impl fmt::Debug for BridgeWork {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BridgeWork").finish_non_exhaustive()
+    }
+}
+
+impl Shared {
+    /// The pub/sub channel of this name.
+    fn channel(&self, name: &str) -> String {
+        format!("{}{name}", self.config.prefix)
+    }
+
+    fn allowed(&self, event: EventType) -> Allowed {
+        Allowed { subscribes: self.config.subscribes(event), is_durable: self.config.is_durable(event) }
+    }
+}
+
+impl TellAccepted for Shared {
+    fn accepted(&self, entries: &[DraftEntry]) {
+        self.exchanges.count(entries);
+        if self.pubsub.is_some() {
+            self.outbox.put(&self.config, &self.counts, entries);
+        }
+    }
+}
+
+impl Bridge {
+    /// Connects nothing yet: the work does, where there is any.
+    pub(crate) fn new(parts: BridgeParts) -> (Self, Option<BridgeWork>) {
+        let BridgeParts { config, backend, link, node, message_bytes_max } = parts;
+        if config.enabled && link.is_none() {
+            warn!(
+                storage = backend.name().as_str(),
+                "bridge.enabled has no effect: other processes are reached through Redis, which is not used"
+            );
+        }
+        let (pubsub, driver) = match link {
+            Some(PubSubLink { pubsub, driver }) => (Some(pubsub), Some(driver)),
+            None => (None, None),
+        };
+        let shared = Arc::new(Shared {
+            config,
+            node,
+            message_bytes_max,
+            pubsub,
+            outbox: Outbox::new(),
+            counts: Counts::default(),
+            sequences: parking_lot::Mutex::default(),
+            subscriptions: Subscriptions::new(),
+            exchanges: Exchanges::default(),
+        });
+        let work = shared.pubsub.clone().zip(driver).map(|(pubsub, driver)| {
+            let Shared { config, .. } = &*shared;
+            info!(prefix = config.prefix, role = ?config.role, "exchanging events with other processes");
+            BridgeWork { driver, exchange: Exchange { shared: Arc::clone(&shared), pubsub, backend } }
+        });
+        (Self(shared), work)
+    }
+
+    /// One that exchanges nothing.
+    #[cfg(test)]
+    pub(crate) fn off(node: NodeId) -> Self {
+        let backend = Arc::new(crate::storage::MemoryBackend::new(Default::default(), Default::default()).0);
+        let config = BridgeConfig::default();
+        Self::new(BridgeParts { config, backend, link: None, node, message_bytes_max: 1 << 16 }).0
+    }
+
+    /// Who is to be told what this node accepted.
+    pub(crate) fn tell_accepted(&self) -> Arc<dyn TellAccepted> {
+        Arc::clone(&self.0) as Arc<dyn TellAccepted>
+    }
+
+    /// Says when a type is to be subscribed to from now on; false where the configuration does not have it.
+    pub(crate) fn set_mode(&self, event: EventType, mode: SubscriptionMode) -> bool {
+        let is_known = self.0.pubsub.is_some() && self.0.config.subscribes(event);
+        if is_known {
+            info!(event = event.as_str(), mode = mode.as_str(), "subscription changed by an operator");
+            self.0.subscriptions.set_mode(event, mode);
+        }
+        is_known
+    }
+
+    /// Whether events are exchanged at all.
+    pub(crate) fn is_on(&self) -> bool {
+        self.0.pubsub.is_some()
+    }
+
+    /// Whether both connections are there.
+    pub(crate) fn is_connected(&self) -> bool {
+        let health = self.0.pubsub.as_ref().map(|pubsub| pubsub.health());
+        health.is_some_and(|health| health.publishes && health.hears)
+    }
+
+    /// All that is counted.
+    pub(crate) fn read(&self) -> BridgeView {
+        let Shared { counts, subscriptions, pubsub, outbox, .. } = &*self.0;
+        let health = pubsub.as_ref().map(|pubsub| pubsub.health()).unwrap_or_default();
+        let is_subscribed = |event: &EventType| subscriptions.of(*event).is_subscribed;
+        let active = EventType::ALL.iter().filter(|event| is_subscribed(event)).count();
+        counts.read(Standing {
+            connected: health.publishes && health.hears,
+            losses: health.losses,
+            waiting: outbox.len(),
+            subscriptions: subscriptions.due(|event| self.0.allowed(event), Instant::now()).len(),
+            active_subscriptions: if health.hears { active } else { 0 },
+            takes_in: subscriptions.takes_in(),
+        })
+    }
+
+    /// How many events of each exchange this node accepted or heard, by type.
+    pub(crate) fn exchanges(&self) -> BTreeMap<String, BTreeMap<String, u64>> {
+        self.0.exchanges.read()
+    }
+
+    /// What is published and subscribed to, and what came of which gateway.
+    pub(crate) fn subscriptions(&self) -> BridgeSubscriptions {
+        let Shared { config, subscriptions, pubsub, counts, .. } = &*self.0;
+        let is_on = pubsub.is_some();
+        let due = subscriptions.due(|event| self.0.allowed(event), Instant::now());
+        let hears = pubsub.as_ref().is_some_and(|pubsub| pubsub.health().hears);
+        let of_type = |event: EventType| {
+            let wanted = subscriptions.of(event);
+            BridgeSubscription {
+                event: event.as_str().to_owned(),
+                channel: self.0.channel(event.as_str()),
+                delivery: if config.is_durable(event) { "durable" } else { "live" }.to_owned(),
+                publishes: is_on && config.publishes(event),
+                subscribes: is_on && config.subscribes(event),
+                mode: wanted.mode.into(),
+                wanted_here: wanted.is_followed,
+                due: due.contains(&event),
+                active: hears && wanted.is_subscribed,
+                published: counts.published.get(event),
+                received: counts.received.get(event),
+                missed: counts.missed.get(event),
+            }
+        };
+        let sources = self.0.sequences.lock().known();
+        BridgeSubscriptions {
+            enabled: is_on,
+            takes_in: subscriptions.takes_in(),
+            types: EventType::ALL.into_iter().map(of_type).collect(),
+            sources: sources.into_iter().map(|(id, known)| source(id, &known)).collect(),
+        }
+    }
+}
+
+fn source(id: NodeId, known: &[Known; EventType::ALL.len()]) -> BridgeSource {
+    let heard = EventType::ALL.into_iter().zip(known).filter_map(|(event, known)| {
+        let counts =
+            SourceCounts { published: known.newest?, received: known.received, missed: known.missed };
+        Some((event.as_str().to_owned(), counts))
+    });
+    BridgeSource { source: id.0.as_hyphenated().to_string(), types: heard.collect() }
+}
+
+impl BridgeWork {
+    /// Keeps the connections; the other one ends some time after `stop`: live events that were accepted are
+    /// published, and what was heard is taken in.
+    pub(crate) fn split(
+        self,
+        channels: Channels,
+        stop: CancellationToken,
+    ) -> (BoxFuture<'static, ()>, BoxFuture<'static, ()>) {
+        let Self { driver, exchange } = self;
+        (driver, Box::pin(exchange.run(channels, stop)))
+    }
+}
+
+/// Takes note of what somebody on this node follows, for as long as there are channels.
+async fn note_followed(shared: &Shared, mut followed: watch::Receiver<BTreeSet<EventType>>) {
+    loop {
+        let wanted = followed.borrow_and_update().clone();
+        for event in EventType::ALL {
+            let is_followed = wanted.contains(&event);
+            if shared.subscriptions.of(event).is_followed != is_followed {
+                shared.subscriptions.set_followed(event, is_followed, Instant::now());
+            }
+        }
+        if followed.changed().await.is_err() {
+            future::pending::<()>().await;
+        }
+    }
+}
+
+impl Exchange {
+    async fn run(self, channels: Channels, stop: CancellationToken) {
+        let Self { shared, pubsub, backend } = self;
+        let role = shared.config.role;
+        let publishing = async {
+            if role != BridgeRole::Subscribe {
+                Publisher::new(Arc::clone(&shared), Arc::clone(&pubsub)).run(stop.clone()).await;
+            }
+        };
+        let hearing = async {
+            let incoming = pubsub.take_incoming();
+            let Some(incoming) = incoming.filter(|_| role != BridgeRole::Publish) else { return };
+            let (intake, queue) = mpsc::channel(intake::QUEUE_LEN);
+            let followed = channels.followed_events();
+            let receiver = Receiver::new(Arc::clone(&shared), channels, intake);
+            let intake = Intake::new(Arc::clone(&shared), backend, queue);
+            let subscribing = Subscriber::new(Arc::clone(&shared), Arc::clone(&pubsub)).run();
+            let taking = future::join(receiver.run(incoming, stop.clone()), intake.run(stop.clone()));
+            tokio::select! {
+                _ended = taking => {}
+                () = subscribing => {}
+                () = note_followed(&shared, followed) => {}
+            }
+        };
+        tokio::join!(publishing, hearing);
+    }
+}

@@ -1,0 +1,125 @@
+//! Publishes what this node accepted, and how far it is.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use chrono::Utc;
+use tokio::time::{self, Instant, MissedTickBehavior};
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
+
+use super::Shared;
+use super::envelope::{self, OwnEvent, SEQUENCES};
+use crate::model::EventType;
+use crate::storage::{Outgoing, PubSub};
+use crate::support::seldom::Seldom;
+
+/// Events that are published at once.
+const TOGETHER: usize = 256;
+
+/// How often it is said how far this gateway is, where that has changed: by then at the latest it is known
+/// elsewhere what is missing.
+const SAID_EVERY: Duration = Duration::from_secs(1);
+
+/// The same where it has not: for those who begin to listen.
+const SAID_ANYHOW: u32 = 5;
+
+/// How long what waits is still published when the node stops.
+const LAST_PATIENCE: Duration = Duration::from_secs(1);
+
+pub(super) struct Publisher {
+    shared: Arc<Shared>,
+    pubsub: Arc<dyn PubSub>,
+    /// By type: where events go.
+    channels: [Arc<str>; EventType::ALL.len()],
+    of_sequences: Arc<str>,
+    said: [u64; EventType::ALL.len()],
+    /// Ticks since it was said.
+    silent_for: u32,
+    of_failures: Seldom,
+}
+
+impl Publisher {
+    pub(super) fn new(shared: Arc<Shared>, pubsub: Arc<dyn PubSub>) -> Self {
+        Self {
+            channels: EventType::ALL.map(|event| shared.channel(event.as_str()).into()),
+            of_sequences: shared.channel(SEQUENCES).into(),
+            shared,
+            pubsub,
+            said: [0; EventType::ALL.len()],
+            silent_for: SAID_ANYHOW,
+            of_failures: Seldom::default(),
+        }
+    }
+
+    /// Runs until `stop`, and then until nothing waits, or for a second.
+    pub(super) async fn run(mut self, stop: CancellationToken) {
+        let mut tick = time::interval(SAID_EVERY);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let shared = Arc::clone(&self.shared);
+            tokio::select! {
+                () = stop.cancelled() => break,
+                () = shared.outbox.until_filled() => self.publish().await,
+                _ = tick.tick() => self.say().await,
+            }
+        }
+        let deadline = Instant::now() + LAST_PATIENCE;
+        while self.shared.outbox.len() > 0 && Instant::now() < deadline {
+            self.publish().await;
+        }
+        self.silent_for = SAID_ANYHOW;
+        self.say().await;
+    }
+
+    /// Publishes the oldest events that wait. What cannot be published now is let go: it would come too late.
+    async fn publish(&mut self) {
+        let counts = &self.shared.counts;
+        let events = self.shared.outbox.take(TOGETHER);
+        if !self.pubsub.health().publishes {
+            events.iter().for_each(|own| counts.redis_away.add(own.event));
+            return;
+        }
+        let (node, channels) = (self.shared.node, &self.channels);
+        let written = events.iter().filter_map(|own| {
+            let channel = Arc::clone(&channels[own.event as usize]);
+            Some((own, Outgoing { channel, message: envelope::write(node, own)? }))
+        });
+        let (events, messages): (Vec<&OwnEvent>, Vec<Outgoing>) = written.unzip();
+        let answers = self.pubsub.publish(&messages).await;
+        let mut failed = None;
+        for (own, answer) in events.iter().zip(answers) {
+            match answer {
+                Ok(()) => counts.published.add(own.event),
+                Err(error) => {
+                    counts.not_answered.add(own.event);
+                    failed = Some(error);
+                }
+            }
+        }
+        let Some(error) = failed else { return };
+        counts.errors.add(1);
+        if let Some(untold) = self.of_failures.may_tell(Instant::now()) {
+            warn!(error = %error, untold, "events may not have been published to other processes");
+        }
+    }
+
+    /// Says how far this gateway is, if that has changed, or was not said for some time.
+    async fn say(&mut self) {
+        let sequences = self.shared.outbox.sequences();
+        self.silent_for = self.silent_for.saturating_add(1);
+        let is_due = sequences != self.said || self.silent_for >= SAID_ANYHOW;
+        if !is_due || !self.pubsub.health().publishes {
+            return;
+        }
+        let config = &self.shared.config;
+        let live =
+            EventType::ALL.into_iter().filter(|event| config.publishes(*event) && !config.is_durable(*event));
+        let live = live.map(|event| (event, sequences[event as usize]));
+        let message = envelope::write_sequences(self.shared.node, live, Utc::now());
+        let message = Outgoing { channel: Arc::clone(&self.of_sequences), message };
+        if self.pubsub.publish(&[message]).await.iter().all(Result::is_ok) {
+            (self.said, self.silent_for) = (sequences, 0);
+        }
+    }
+}

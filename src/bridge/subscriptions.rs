@@ -1,0 +1,251 @@
+//! Which types of events are subscribed to: those that somebody here wants, or that an operator says.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+use tokio::time::{self, Instant};
+use tracing::{debug, warn};
+
+use super::Shared;
+use super::envelope::SEQUENCES;
+use crate::model::EventType;
+use crate::protocol::SubscriptionMode;
+use crate::storage::PubSub;
+use crate::support::backoff::STORAGE_RETRY;
+use crate::support::seldom::Seldom;
+
+/// How long a type stays subscribed to after the last one here who wanted it has gone: clients come back.
+const LINGER: Duration = Duration::from_secs(30);
+
+const FAR: Duration = Duration::from_secs(3_600);
+
+/// One type of events.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Wanted {
+    pub(super) mode: SubscriptionMode,
+    /// Somebody on this node follows it.
+    pub(super) is_followed: bool,
+    /// When the last one who did has gone.
+    left_at: Option<Instant>,
+    /// The server passes its messages on.
+    pub(super) is_subscribed: bool,
+}
+
+/// All types.
+#[derive(Debug)]
+pub(super) struct Subscriptions {
+    state: Mutex<State>,
+    changed: Notify,
+}
+
+#[derive(Debug)]
+struct State {
+    types: [Wanted; EventType::ALL.len()],
+    /// This node takes durable events of other processes in.
+    takes_in: bool,
+}
+
+/// What decides about a type besides [`Wanted`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Allowed {
+    /// The configuration has it.
+    pub(super) subscribes: bool,
+    pub(super) is_durable: bool,
+}
+
+impl Wanted {
+    /// Whether it is to be subscribed to. Of durable types only one gateway is: the others have the log.
+    fn is_due(&self, allowed: Allowed, takes_in: bool, now: Instant) -> bool {
+        let is_wanted = match (self.mode, allowed.is_durable) {
+            (SubscriptionMode::Never, _) => false,
+            (_, true) => takes_in,
+            (SubscriptionMode::Always, false) => true,
+            (SubscriptionMode::Interest, false) => {
+                self.is_followed || self.left_at.is_some_and(|left| now < left + LINGER)
+            }
+        };
+        allowed.subscribes && is_wanted
+    }
+}
+
+impl Subscriptions {
+    pub(super) fn new() -> Self {
+        let wanted = Wanted {
+            mode: SubscriptionMode::Interest,
+            is_followed: false,
+            left_at: None,
+            is_subscribed: false,
+        };
+        let state = State { types: [wanted; EventType::ALL.len()], takes_in: false };
+        Self { state: Mutex::new(state), changed: Notify::new() }
+    }
+
+    /// Somebody on this node follows a type, or nobody does any more.
+    pub(super) fn set_followed(&self, event: EventType, is_followed: bool, now: Instant) {
+        self.change(|state| {
+            let wanted = &mut state.types[event as usize];
+            if wanted.is_followed && !is_followed {
+                wanted.left_at = Some(now);
+            }
+            wanted.is_followed = is_followed;
+        });
+    }
+
+    pub(super) fn set_mode(&self, event: EventType, mode: SubscriptionMode) {
+        self.change(|state| state.types[event as usize].mode = mode);
+    }
+
+    pub(super) fn set_takes_in(&self, takes_in: bool) {
+        self.change(|state| state.takes_in = takes_in);
+    }
+
+    pub(super) fn takes_in(&self) -> bool {
+        self.state.lock().takes_in
+    }
+
+    fn change(&self, change: impl FnOnce(&mut State)) {
+        change(&mut self.state.lock());
+        self.changed.notify_one();
+    }
+
+    pub(super) fn of(&self, event: EventType) -> Wanted {
+        self.state.lock().types[event as usize]
+    }
+
+    /// The types that are to be subscribed to.
+    pub(super) fn due(&self, allowed: impl Fn(EventType) -> Allowed, now: Instant) -> Vec<EventType> {
+        let state = self.state.lock();
+        let is_due =
+            |event: &EventType| state.types[*event as usize].is_due(allowed(*event), state.takes_in, now);
+        EventType::ALL.into_iter().filter(is_due).collect()
+    }
+
+    /// When the next type is to be let go that nobody wants any more.
+    fn next_end(&self, now: Instant) -> Instant {
+        let state = self.state.lock();
+        let ends = state.types.iter().filter(|wanted| !wanted.is_followed && wanted.is_subscribed);
+        let ends =
+            ends.filter_map(|wanted| wanted.left_at.map(|left| left + LINGER)).filter(|end| *end > now);
+        ends.min().unwrap_or(now + FAR)
+    }
+}
+
+/// Subscribes to what is due, and lets go of what is not.
+pub(super) struct Subscriber {
+    shared: Arc<Shared>,
+    pubsub: Arc<dyn PubSub>,
+    hears_sequences: bool,
+    failures: u32,
+    of_failures: Seldom,
+}
+
+impl Subscriber {
+    pub(super) fn new(shared: Arc<Shared>, pubsub: Arc<dyn PubSub>) -> Self {
+        Self { shared, pubsub, hears_sequences: false, failures: 0, of_failures: Seldom::default() }
+    }
+
+    /// Runs until it is dropped.
+    pub(super) async fn run(mut self) {
+        loop {
+            let is_settled = self.settle().await;
+            self.failures = if is_settled { 0 } else { self.failures + 1 };
+            let now = Instant::now();
+            let subscriptions = &self.shared.subscriptions;
+            let again = if is_settled {
+                subscriptions.next_end(now)
+            } else {
+                now + STORAGE_RETRY.wait(self.failures)
+            };
+            tokio::select! {
+                // What changes while it fails waits for the next try.
+                () = subscriptions.changed.notified(), if is_settled => {}
+                () = time::sleep_until(again) => {}
+            }
+        }
+    }
+
+    /// Does what there is to do, and says whether nothing is left of it.
+    async fn settle(&mut self) -> bool {
+        if !self.hears_sequences {
+            let followed = self.pubsub.follow(&self.shared.channel(SEQUENCES)).await;
+            self.hears_sequences = self.has_worked(followed);
+        }
+        let shared = Arc::clone(&self.shared);
+        let due = shared.subscriptions.due(|event| shared.allowed(event), Instant::now());
+        let mut is_settled = self.hears_sequences;
+        for event in EventType::ALL {
+            let (is_due, is_subscribed) =
+                (due.contains(&event), shared.subscriptions.of(event).is_subscribed);
+            if is_due == is_subscribed {
+                continue;
+            }
+            let channel = shared.channel(event.as_str());
+            // What is published before, or between two times, is missed by nobody.
+            shared.sequences.lock().begin_anew(event);
+            let done = if is_due {
+                self.pubsub.follow(&channel).await
+            } else {
+                shared.sequences.lock().follow(event, false);
+                self.pubsub.unfollow(&channel).await
+            };
+            if !self.has_worked(done) {
+                is_settled = false;
+                continue;
+            }
+            debug!(event = event.as_str(), is_due, "subscribed to events of other processes, or no more");
+            shared.sequences.lock().follow(event, is_due);
+            shared.subscriptions.state.lock().types[event as usize].is_subscribed = is_due;
+        }
+        is_settled
+    }
+
+    fn has_worked(&mut self, done: crate::storage::Result<()>) -> bool {
+        let Err(error) = done else { return true };
+        // Without a connection this is no error of its own.
+        if self.pubsub.health().hears {
+            self.shared.counts.errors.add(1);
+            if let Some(untold) = self.of_failures.may_tell(Instant::now()) {
+                warn!(error = %error, untold, "could not subscribe to events of other processes; trying again");
+            }
+        }
+        false
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIVE: Allowed = Allowed { subscribes: true, is_durable: false };
+    const DURABLE: Allowed = Allowed { subscribes: true, is_durable: true };
+
+    fn due(subscriptions: &Subscriptions, allowed: Allowed, now: Instant) -> bool {
+        subscriptions.due(|_| allowed, now).contains(&EventType::Ticker)
+    }
+
+    #[test]
+    fn a_live_type_is_wanted_while_somebody_follows_it_and_for_a_while_after() {
+        let (subscriptions, now) = (Subscriptions::new(), Instant::now());
+        assert!(!due(&subscriptions, LIVE, now));
+        subscriptions.set_followed(EventType::Ticker, true, now);
+        assert!(due(&subscriptions, LIVE, now) && !due(&subscriptions, DURABLE, now));
+        assert!(!due(&subscriptions, Allowed { subscribes: false, ..LIVE }, now));
+        subscriptions.set_followed(EventType::Ticker, false, now);
+        assert!(due(&subscriptions, LIVE, now + LINGER - Duration::from_millis(1)));
+        assert!(!due(&subscriptions, LIVE, now + LINGER));
+    }
+
+    #[test]
+    fn an_operator_decides_and_the_log_of_durable_types_is_filled_by_one() {
+        let (subscriptions, now) = (Subscriptions::new(), Instant::now());
+        subscriptions.set_mode(EventType::Ticker, SubscriptionMode::Always);
+        assert!(due(&subscriptions, LIVE, now) && !due(&subscriptions, DURABLE, now));
+        subscriptions.set_takes_in(true);
+        assert!(due(&subscriptions, DURABLE, now));
+        subscriptions.set_followed(EventType::Ticker, true, now);
+        subscriptions.set_mode(EventType::Ticker, SubscriptionMode::Never);
+        assert!(!due(&subscriptions, LIVE, now) && !due(&subscriptions, DURABLE, now));
+    }
+}

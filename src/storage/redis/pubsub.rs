@@ -1,0 +1,191 @@
+//! Pub/sub of other processes, whose channels have neither our prefix nor a hash tag.
+//!
+//! Both ways have a connection of their own: a flood of messages must not delay the log.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use fred::clients::{Client, SubscriberClient};
+use fred::error::{Error, ErrorKind};
+use fred::interfaces::ClientLike as _;
+use fred::types::config::Server;
+use fred::types::{ClusterHash, CustomCommand, Value};
+use tokio::sync::mpsc;
+
+use super::errors::storage_error;
+use super::link::{Condition, Link};
+use super::primaries::Primaries;
+use super::subscriber::{Published, Subscriber, Subscribing};
+use super::{RedisBackend, connect};
+use crate::storage::{Outgoing, PubSub, PubSubEvent, PubSubHealth, PubSubLink, Result, StorageError};
+
+/// Messages that wait for the one who reads `incoming`; past it they are dropped, which is told as `Suspect`.
+const HEARD_LEN: usize = 8_192;
+
+/// Messages in one pipeline.
+const PIPELINE_LEN: usize = 256;
+
+/// How messages are read: as they are.
+#[derive(Debug)]
+struct Messages;
+
+impl Published for Messages {
+    type Event = PubSubEvent;
+
+    fn read(&self, channel: &str, content: &[u8]) -> Option<PubSubEvent> {
+        Some(PubSubEvent::Heard { channel: channel.into(), message: Bytes::copy_from_slice(content) })
+    }
+
+    fn suspect(&self) -> PubSubEvent {
+        PubSubEvent::Suspect
+    }
+}
+
+/// [`PubSub`] in Redis.
+#[derive(Debug)]
+struct RedisPubSub {
+    publisher: Arc<Link<Client>>,
+    subscriber: Arc<Subscriber<Messages>>,
+    incoming: parking_lot::Mutex<Option<mpsc::Receiver<PubSubEvent>>>,
+    command_timeout: Duration,
+}
+
+impl RedisBackend {
+    /// The ability, on two further connections that its driver makes and keeps.
+    pub(super) fn open_pub_sub(&self) -> PubSubLink {
+        let publisher = Arc::new(Link::new(Arc::new(self.publishers()), self.command_timeout));
+        let subscriber = Arc::new(Subscriber::new(
+            Link::new(Arc::new(self.subscribers()), self.command_timeout),
+            Arc::clone(&self.commands),
+            Messages,
+            Subscribing::Plain,
+            self.command_timeout,
+        ));
+        let (events, incoming) = mpsc::channel(HEARD_LEN);
+        let pubsub = RedisPubSub {
+            publisher: Arc::clone(&publisher),
+            subscriber: Arc::clone(&subscriber),
+            incoming: parking_lot::Mutex::new(Some(incoming)),
+            command_timeout: self.command_timeout,
+        };
+        let driver = async move {
+            tokio::join!(publisher.keep(), subscriber.run(events));
+        };
+        PubSubLink { pubsub: Arc::new(pubsub), driver: Box::pin(driver) }
+    }
+
+    /// Makes connections to publish on. PUBLISH reaches the subscribers of all nodes of a cluster, so any
+    /// node will do.
+    fn publishers(&self) -> impl Fn() -> std::result::Result<Client, Error> + Send + Sync + use<> {
+        let ((target, config), known) = (self.target.clone(), self.known_servers());
+        move || {
+            if !target.is_cluster() {
+                return connect::commands_client(&target, &config);
+            }
+            let (known, turn) = known();
+            let servers = if known.is_empty() { target.servers() } else { known };
+            let server = servers.get(turn % servers.len().max(1)).cloned();
+            let server = server.ok_or_else(|| Error::new(ErrorKind::Config, "no node is known"))?;
+            connect::server_client(&target, &config, server)
+        }
+    }
+
+    /// Makes connections to subscribe on, in a cluster to any node.
+    pub(super) fn subscribers(
+        &self,
+    ) -> impl Fn() -> std::result::Result<SubscriberClient, Error> + Send + Sync + use<> {
+        let ((target, config), known) = (self.target.clone(), self.known_servers());
+        move || {
+            if !target.is_cluster() {
+                return connect::subscriber_client(&target, &config);
+            }
+            let (known, turn) = known();
+            connect::any_node_client(&target, &config, known, turn)
+        }
+    }
+
+    /// The primaries of a cluster, as far as they are known, and which of them it is the turn of.
+    fn known_servers(&self) -> impl Fn() -> (Vec<Server>, usize) + Send + Sync + use<> {
+        let (commands, turn) = (Arc::clone(&self.commands), AtomicUsize::new(0));
+        move || {
+            let known = commands.primaries().map(Primaries::servers);
+            (known.unwrap_or_default(), turn.fetch_add(1, Ordering::Relaxed))
+        }
+    }
+}
+
+impl RedisPubSub {
+    fn failed(&self, error: &Error) -> StorageError {
+        storage_error("publish", self.command_timeout, error)
+    }
+
+    /// Publishes some messages in one pipeline.
+    async fn publish_together(&self, messages: &[Outgoing]) -> Vec<Result<()>> {
+        let client = match self.publisher.client() {
+            Ok(client) => client,
+            Err(error) => return messages.iter().map(|_| Err(self.failed(&error))).collect(),
+        };
+        let pipeline = client.pipeline();
+        for Outgoing { channel, message } in messages {
+            let command = CustomCommand::new_static("PUBLISH", ClusterHash::FirstKey, false);
+            let args = vec![Value::from(&**channel), Value::Bytes(message.clone())];
+            // It is only queued here.
+            let queued: std::result::Result<(), Error> = pipeline.custom(command, args).await;
+            if let Err(error) = queued {
+                return messages.iter().map(|_| Err(self.failed(&error))).collect();
+            }
+        }
+        let mut answers = pipeline.try_all::<u64>().await.into_iter();
+        // Where the connection is lost, one error stands for all that were not answered.
+        let mut last = None;
+        let answer = |_: &Outgoing| match answers.next() {
+            Some(Ok(_)) => Ok(()),
+            Some(Err(error)) => {
+                let failed = Err(self.failed(&error));
+                last = Some(error);
+                failed
+            }
+            None => {
+                let lost = || Error::new(ErrorKind::Canceled, "the connection was lost");
+                Err(self.failed(last.get_or_insert_with(lost)))
+            }
+        };
+        messages.iter().map(answer).collect()
+    }
+}
+
+#[async_trait]
+impl PubSub for RedisPubSub {
+    async fn follow(&self, channel: &str) -> Result<()> {
+        self.subscriber.follow(channel.to_owned()).await
+    }
+
+    async fn unfollow(&self, channel: &str) -> Result<()> {
+        self.subscriber.unfollow(channel.to_owned()).await
+    }
+
+    async fn publish(&self, messages: &[Outgoing]) -> Vec<Result<()>> {
+        let mut answers = Vec::with_capacity(messages.len());
+        for together in messages.chunks(PIPELINE_LEN) {
+            answers.extend(self.publish_together(together).await);
+        }
+        answers
+    }
+
+    fn health(&self) -> PubSubHealth {
+        let (publisher, subscriber) = (self.publisher.state(), self.subscriber.state());
+        let (publisher, subscriber) = (publisher.borrow(), subscriber.borrow());
+        PubSubHealth {
+            publishes: publisher.condition == Condition::Up,
+            hears: subscriber.condition == Condition::Up,
+            losses: publisher.losses + subscriber.losses,
+        }
+    }
+
+    fn take_incoming(&self) -> Option<mpsc::Receiver<PubSubEvent>> {
+        self.incoming.lock().take()
+    }
+}
