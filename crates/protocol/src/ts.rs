@@ -137,6 +137,7 @@ pub fn declarations() -> String {
         SourceCounts,
         BridgeView,
         ExchangeView,
+        FeedView,
         StatsView,
         Timing,
         MemoryUsage,
