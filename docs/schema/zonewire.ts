@@ -441,7 +441,7 @@ export type Authentication = "required" | "optional";
 /**
  * An entry of a channel. Others may be added: receivers count the offset of those that they do not know.
  */
-export type Entry = { "type": "price_update" } & PriceUpdate | { "type": "key_removed" } & KeyRemoved | { "type": "zone_removed" } & ZoneRemoved | { "type": "routing" } & OrderUpdate | { "type": "building" } & OrderUpdate | { "type": "submitted" } & OrderUpdate | { "type": "confirmed" } & OrderUpdate | { "type": "failed" } & OrderFailed | { "type": "ticker" } & TickerEvent | { "type": "trade" } & TradeEvent | { "type": "orderbook" } & OrderbookEvent | { "type": "candle" } & CandleEvent | { "type": "exchange:connected" } & ExchangeEvent | { "type": "exchange:disconnected" } & ExchangeEvent | { "type": "exchange:reconnecting" } & ExchangeEvent | { "type": "exchange:error" } & ExchangeEvent | { "type": "skipped" } & Skipped;
+export type Entry = { "type": "price_update" } & PriceUpdate | { "type": "key_removed" } & KeyRemoved | { "type": "zone_removed" } & ZoneRemoved | { "type": "record_update" } & RecordUpdate | { "type": "routing" } & OrderUpdate | { "type": "building" } & OrderUpdate | { "type": "submitted" } & OrderUpdate | { "type": "confirmed" } & OrderUpdate | { "type": "failed" } & OrderFailed | { "type": "ticker" } & TickerEvent | { "type": "trade" } & TradeEvent | { "type": "orderbook" } & OrderbookEvent | { "type": "candle" } & CandleEvent | { "type": "exchange:connected" } & ExchangeEvent | { "type": "exchange:disconnected" } & ExchangeEvent | { "type": "exchange:reconnecting" } & ExchangeEvent | { "type": "exchange:error" } & ExchangeEvent | { "type": "skipped" } & Skipped | { "type": "missed" } & Missed;
 
 /**
  * A request for the entries of channels. Names are as the client wrote them: each is judged on its own.
@@ -610,7 +610,7 @@ export type CloseCode = "normal" | "protocol_error" | "unsupported_data" | "abno
 /**
  * What was wrong with a request. Stable: clients may match on it.
  */
-export type ProblemCode = "invalid_json" | "invalid_utf8" | "broken_body" | "invalid_name" | "invalid_position" | "invalid_order_id" | "invalid_idempotency_key" | "invalid_status" | "invalid_limit" | "invalid_query" | "invalid_header" | "invalid_host" | "invalid_target" | "invalid_websocket_key" | "not_upgradable" | "unauthorized" | "origin_not_allowed" | "forbidden" | "not_found" | "unknown_order" | "unknown_dead_letter" | "unknown_event_type" | "unknown_key" | "unknown_zone" | "unknown_connection" | "no_gateway" | "method_not_allowed" | "body_timeout" | "idempotency_conflict" | "too_late" | "already_ended" | "has_job" | "no_job" | "may_be_submitted" | "lease_lost" | "cancelled" | "not_external" | "foreign_epoch" | "body_too_large" | "line_too_large" | "price_too_large" | "event_too_large" | "update_too_large" | "unsupported_media_type" | "unsupported_content_encoding" | "unknown_host" | "invalid_order" | "invalid_update" | "invalid_request" | "invalid_price" | "invalid_event" | "invalid_key" | "reserved_field" | "duplicate_field" | "invalid_timestamp" | "too_many_zones" | "too_many_keys" | "upgrade_required" | "unsupported_version" | "too_many_connections_from_address" | "connecting_too_often" | "internal" | "corrupt" | "not_implemented" | "storage_unavailable" | "busy" | "shutting_down" | "too_many_connections" | "queue_full" | "storage_degraded" | "unknown_while_degraded" | "no_worker" | "keys_awaited";
+export type ProblemCode = "invalid_json" | "invalid_utf8" | "broken_body" | "invalid_name" | "invalid_position" | "invalid_order_id" | "invalid_idempotency_key" | "invalid_status" | "invalid_limit" | "invalid_query" | "invalid_header" | "invalid_host" | "invalid_target" | "invalid_websocket_key" | "not_upgradable" | "unauthorized" | "origin_not_allowed" | "forbidden" | "not_found" | "unknown_order" | "unknown_dead_letter" | "unknown_event_type" | "unknown_key" | "unknown_zone" | "unknown_record" | "unknown_connection" | "no_gateway" | "method_not_allowed" | "body_timeout" | "idempotency_conflict" | "too_late" | "already_ended" | "has_job" | "no_job" | "may_be_submitted" | "lease_lost" | "cancelled" | "not_external" | "record_exists" | "foreign_epoch" | "precondition_failed" | "body_too_large" | "line_too_large" | "price_too_large" | "event_too_large" | "record_too_large" | "update_too_large" | "unsupported_media_type" | "unsupported_content_encoding" | "unknown_host" | "invalid_order" | "invalid_update" | "invalid_request" | "invalid_price" | "invalid_event" | "invalid_key" | "invalid_record" | "reserved_field" | "duplicate_field" | "invalid_timestamp" | "too_many_zones" | "too_many_keys" | "too_many_records" | "upgrade_required" | "unsupported_version" | "too_many_connections_from_address" | "connecting_too_often" | "internal" | "corrupt" | "not_implemented" | "storage_unavailable" | "busy" | "shutting_down" | "too_many_connections" | "queue_full" | "registry_behind" | "storage_degraded" | "unknown_while_degraded" | "no_worker" | "keys_awaited";
 
 /**
  * A refused request: what was wrong, and what would be right. Where something else than a gateway has
@@ -1133,6 +1133,91 @@ value: unknown,
 origin?: string, };
 
 /**
+ * `GET /api/providers` and `/api/active-orders`.
+ */
+export type RecordList = { 
+/**
+ * The records, as they were written.
+ */
+records: Array<Record<string, unknown>>, 
+/**
+ * The version of each, for `If-Match`.
+ */
+versions: Array<string>, 
+/**
+ * How many records fit the filter.
+ */
+total: number, 
+/**
+ * There are more: repeat with `after=` this.
+ */
+next?: string, 
+/**
+ * Whether what other gateways wrote is known: it is where this is `healthy`.
+ */
+state: BackendState | (string & {}), };
+
+/**
+ * `PUT /api/providers` and `DELETE /api/providers`, and the same of `/api/active-orders`.
+ */
+export type RecordsSet = { 
+/**
+ * How many records there are now.
+ */
+records: number, 
+/**
+ * How many there were.
+ */
+before: number, };
+
+/**
+ * `GET /api/registry`.
+ */
+export type RegistryStatus = { 
+/**
+ * The node that says so.
+ */
+node: string, 
+/**
+ * Online providers.
+ */
+providers: RegistryView, 
+/**
+ * Orders that are under way.
+ */
+active_orders: RegistryView, };
+
+/**
+ * `POST /api/registry/sync`.
+ */
+export type RegistrySync = { 
+/**
+ * Of each registry, what its Redis key held.
+ */
+synced: Array<RegistrySynced>, };
+
+/**
+ * What the Redis key of a registry held.
+ */
+export type RegistrySynced = { 
+/**
+ * `providers` or `active-orders`.
+ */
+registry: string, 
+/**
+ * Records in the key.
+ */
+found: number, 
+/**
+ * Those of them that were taken.
+ */
+taken: number, 
+/**
+ * Those of them that are no records.
+ */
+invalid: number, };
+
+/**
  * `POST /api/jobs/{jobId}/release`.
  */
 export type ReleaseRequest = { 
@@ -1397,10 +1482,19 @@ error_rate_percent: number, };
  */
 export type RedisView = { 
 /**
- * `up` (also while channels are put in order), `partial` (some primaries of a cluster are away),
- * `down` or `not_configured`.
+ * `healthy` (also where no Redis is configured), `degraded` (some primaries of a cluster are away, or a
+ * connection of the bridge is) or `unhealthy`.
  */
 status: string, 
+/**
+ * What is counted of the bridge.
+ */
+metrics: RedisMetrics, 
+/**
+ * How the storage's Redis is: `up` (also while channels are put in order), `partial` (some primaries of
+ * a cluster are away), `down` or `not_configured`.
+ */
+link: string, 
 /**
  * Redis serves.
  */
@@ -1437,6 +1531,354 @@ primaries: number,
  * Those of them that do not serve.
  */
 primaries_away: number, };
+
+/**
+ * What is counted of the bridge, which exchanges events with other gateways and processes; all is 0 where it
+ * is off.
+ */
+export type RedisMetrics = { 
+/**
+ * Redis is connected: by the bridge, where it is on, else by the storage.
+ */
+connected: boolean, 
+/**
+ * Events published.
+ */
+publishedEvents: number, 
+/**
+ * Events of others heard and taken.
+ */
+receivedEvents: number, 
+/**
+ * Connections of the bridge lost, and calls that failed.
+ */
+errors: number, 
+/**
+ * Types that are to be subscribed to at the moment.
+ */
+subscriptions: number, 
+/**
+ * Of these, those that are.
+ */
+activeSubscriptions: number, };
+
+/**
+ * When a type of events of other processes is subscribed to.
+ */
+export type SubscriptionMode = "interest" | "always" | "never";
+
+/**
+ * What an operator says of a type of events, until the process ends.
+ */
+export type SetSubscription = { 
+/**
+ * The type, such as `ticker`.
+ */
+type: string, 
+/**
+ * When it is subscribed to from now on.
+ */
+mode: SubscriptionMode, };
+
+/**
+ * What this node publishes to other gateways and processes, what it hears of them, and what came of which.
+ */
+export type BridgeSubscriptions = { 
+/**
+ * Whether events are exchanged at all.
+ */
+enabled: boolean, 
+/**
+ * This node is the one that takes durable events of other processes in.
+ */
+takes_in: boolean, 
+/**
+ * All types.
+ */
+types: Array<BridgeSubscription>, 
+/**
+ * The gateways that were heard of.
+ */
+sources: Array<BridgeSource>, };
+
+/**
+ * A type of events.
+ */
+export type BridgeSubscription = { 
+/**
+ * Its name.
+ */
+type: string, 
+/**
+ * The pub/sub channel.
+ */
+channel: string, 
+/**
+ * `live` or `durable`.
+ */
+delivery: string, 
+/**
+ * What this node accepts of it is published.
+ */
+publishes: boolean, 
+/**
+ * The configuration lets it be subscribed to.
+ */
+subscribes: boolean, 
+/**
+ * When it is subscribed to.
+ */
+mode: SubscriptionMode | (string & {}), 
+/**
+ * Somebody on this node follows it.
+ */
+wanted_here: boolean, 
+/**
+ * It is to be subscribed to at the moment. A durable type is by one gateway only, which takes events of
+ * other processes in; the others have them from the log.
+ */
+due: boolean, 
+/**
+ * It is.
+ */
+active: boolean, 
+/**
+ * Events published.
+ */
+published: number, 
+/**
+ * Events of others heard and taken.
+ */
+received: number, 
+/**
+ * Live events of other gateways that did not come.
+ */
+missed: number, };
+
+/**
+ * A gateway that was heard of.
+ */
+export type BridgeSource = { 
+/**
+ * Its node.
+ */
+source: string, 
+/**
+ * By type.
+ */
+types: { [key in string]: SourceCounts }, };
+
+/**
+ * What a gateway published of a live type, and what came of it.
+ */
+export type SourceCounts = { 
+/**
+ * The number of its newest event that is known here: it has published so many since its start.
+ */
+published: number, 
+/**
+ * Those that came, since this node began to listen.
+ */
+received: number, 
+/**
+ * Those that did not come, of those that this node listened to.
+ */
+missed: number, };
+
+/**
+ * The exchange of events with other gateways and processes by Redis pub/sub. Each map is by type of
+ * events.
+ */
+export type BridgeView = { 
+/**
+ * Whether both connections of the bridge are there, or, where it is off, the storage's: 1, or 0.
+ */
+connected: number, 
+/**
+ * Events published to other gateways and processes.
+ */
+published_events: number, 
+/**
+ * Events of other gateways and processes that were heard and taken.
+ */
+received_events: number, 
+/**
+ * Connections of the bridge that were lost, and calls that failed.
+ */
+errors: number, 
+/**
+ * Types of events that are to be subscribed to at the moment.
+ */
+subscriptions: number, 
+/**
+ * Of these, those that are.
+ */
+active_subscriptions: number, 
+/**
+ * Whether this gateway is the one that takes durable events of other processes in: 1, or 0.
+ */
+takes_in: number, 
+/**
+ * Accepted events that wait to be published.
+ */
+waiting: number, 
+/**
+ * Events published, by type.
+ */
+published: { [key in string]: number }, 
+/**
+ * Events not published, since newer ones left no room for them in the queue.
+ */
+queue_full: { [key in string]: number }, 
+/**
+ * Events not published, since Redis was away.
+ */
+redis_away: { [key in string]: number }, 
+/**
+ * Events that may not have been published, since Redis did not answer. They are not sent again.
+ */
+not_answered: { [key in string]: number }, 
+/**
+ * Events heard and taken, by type.
+ */
+received: { [key in string]: number }, 
+/**
+ * Live events of other gateways that did not come.
+ */
+missed: { [key in string]: number }, 
+/**
+ * Messages that are no events: no envelope, no event of the type, or too large.
+ */
+invalid: { [key in string]: number }, 
+/**
+ * Live events that came after they were said to be missing, and were let go.
+ */
+stale: { [key in string]: number }, 
+/**
+ * This gateway's own events, as it hears them itself.
+ */
+own: { [key in string]: number }, 
+/**
+ * Durable events of other gateways, which come by the log.
+ */
+left_alone: { [key in string]: number }, 
+/**
+ * Events of gateways that have another setting `bridge.durable`, which were let go.
+ */
+other_delivery: { [key in string]: number }, 
+/**
+ * Live events heard that this gateway's own log did not take.
+ */
+not_taken: { [key in string]: number }, 
+/**
+ * Durable events of other processes that this gateway put into the log.
+ */
+taken_in: { [key in string]: number }, 
+/**
+ * Durable events of other processes that were in the log, by their own ids.
+ */
+taken_in_before: { [key in string]: number }, 
+/**
+ * Durable events of other processes let go, since too many waited for the log.
+ */
+intake_full: { [key in string]: number }, 
+/**
+ * Durable events of other processes that this gateway had heard when another one began to take them
+ * in.
+ */
+lease_lost: { [key in string]: number }, 
+/**
+ * Times that messages of other processes may have been missed.
+ */
+gaps: number, 
+/**
+ * How long after their acceptance by another gateway live events were in this one's log. The clocks of
+ * the two count.
+ */
+lag: Timing, };
+
+/**
+ * How an exchange is reached, and what came of it.
+ */
+export type ExchangeView = { 
+/**
+ * What the newest event says of how it is reached: `connected`, `disconnected` or `reconnecting`; absent
+ * where none is known.
+ */
+state?: string, 
+/**
+ * The time of that event.
+ */
+since?: string, 
+/**
+ * Events of it that this node accepted, or heard of others, since its start, by type.
+ */
+events: { [key in string]: number }, };
+
+/**
+ * A feed of an exchange.
+ */
+export type FeedView = { 
+/**
+ * What it speaks.
+ */
+kind: string, 
+/**
+ * `standby` (another process has it, or nobody may), `connecting`, `connected` or `waiting`.
+ */
+state: string, 
+/**
+ * Why it is in that state, or what is wrong with its lease; empty where all is well.
+ */
+reason: string, 
+/**
+ * 1 while this process has the feed and is connected, else 0.
+ */
+connected: number, 
+/**
+ * Frames that came from exchanges.
+ */
+frames: number, 
+/**
+ * Requests to exchanges that ended, with an answer or without.
+ */
+requests: number, 
+/**
+ * Events and prices of exchanges that were published.
+ */
+events: number, 
+/**
+ * Frames, rows and events of exchanges that were not of the documented shape, and were left out.
+ */
+malformed: number, 
+/**
+ * Times that changes of a book were missing, and a fresh snapshot was asked for.
+ */
+gaps: number, 
+/**
+ * Trades that were missed, and that the exchange does not give again.
+ */
+trades_missed: number, 
+/**
+ * Subscriptions and requests that an exchange refused or did not answer.
+ */
+refused: number, 
+/**
+ * Times that a connection to an exchange was lost, or did not come about.
+ */
+reconnects: number, 
+/**
+ * Events and prices that the channels did not take.
+ */
+unpublished: number, 
+/**
+ * Times that a lease could not be renewed at once.
+ */
+lease_failures: number, 
+/**
+ * Times that a lease was lost, and the feed stopped here.
+ */
+leases_lost: number, };
 
 /**
  * `GET /ws/stats`: what was counted since the start, and how much there is of what. Fields of the
@@ -1488,9 +1930,22 @@ orders: OrdersView,
  */
 interop: InteropCounts, 
 /**
- * The feeds of exchanges that this process is configured with, by the names that events call them.
+ * The exchange of events with other gateways and processes by Redis pub/sub.
+ */
+redis: BridgeView, 
+/**
+ * How exchanges are reached, and what came of them, by exchange; `*` are those beyond the first 256. What
+ * the log says of how they are reached is left out where it cannot be read in time.
  */
 exchanges: { [key in string]: ExchangeView }, 
+/**
+ * The feeds of exchanges that this process is configured with, by the names that events call them.
+ */
+feeds: { [key in string]: FeedView }, 
+/**
+ * Who is online, and which orders are under way.
+ */
+registries: RegistriesView, 
 /**
  * Requests, and the TCP connections that bring them.
  */
@@ -2195,6 +2650,101 @@ stale_fence: number,
 has_job: number, };
 
 /**
+ * How the registries of a node do.
+ */
+export type RegistriesView = { 
+/**
+ * Online providers.
+ */
+providers: RegistryView, 
+/**
+ * Orders that are under way.
+ */
+active_orders: RegistryView, };
+
+/**
+ * How a registry does on one node.
+ */
+export type RegistryView = { 
+/**
+ * `healthy`; `degraded` while Redis is away, and what other nodes write is not known here; `recovering`
+ * until it was compared with the log after that.
+ */
+state: string, 
+/**
+ * Records.
+ */
+records: number, 
+/**
+ * Removals that are remembered, so that nothing older brings them back.
+ */
+removals: number, 
+/**
+ * Records that were written here and are not in the log yet.
+ */
+waiting: number, 
+/**
+ * How long the first of them has waited, in milliseconds; null where none waits.
+ */
+waiting_for_ms: number | null, 
+/**
+ * That is 5 seconds or longer.
+ */
+is_lagging: boolean, 
+/**
+ * Records written here, renewals included.
+ */
+written: number, 
+/**
+ * Records removed here.
+ */
+removed: number, 
+/**
+ * Records whose time had run out, as this node found first.
+ */
+expired: number, 
+/**
+ * Records and removals appended to the log; several writings of a record may be one.
+ */
+appended: number, 
+/**
+ * Times that the log did not take them; each was tried again.
+ */
+append_failures: number, 
+/**
+ * Entries of the log that lost to a newer writing of their record.
+ */
+superseded: number, 
+/**
+ * Entries of the log that are no records.
+ */
+unreadable: number, 
+/**
+ * Times that what is held here was compared with the log.
+ */
+compared: number, 
+/**
+ * Providers taken offline, since their connection or their node was gone.
+ */
+went_offline: number, 
+/**
+ * Records taken from the Redis keys of other programs.
+ */
+imported: number, 
+/**
+ * Times that these keys could not be written.
+ */
+mirror_failures: number, 
+/**
+ * Orders under way here that the registry had no room for.
+ */
+orders_left_out: number, 
+/**
+ * How long what was written waited for the log.
+ */
+behind_duration: Timing, };
+
+/**
  * Requests, and the TCP connections that bring them.
  */
 export type HttpView = { 
@@ -2605,7 +3155,11 @@ snapshot?: boolean,
 /**
  * The key.
  */
-key: string, };
+key: string, 
+/**
+ * In a registry: of two entries of a key the one with the greater version counts, as texts are compared.
+ */
+version?: string, };
 
 /**
  * A zone that was removed.
@@ -2639,6 +3193,51 @@ missedBefore?: boolean,
  * It is the latest one of its key, sent because a client begins.
  */
 snapshot?: boolean, };
+
+/**
+ * A record of a registry, which takes the place of the one before it of its key.
+ */
+export type RecordUpdate = { 
+/**
+ * The channel.
+ */
+channel: ChannelName, 
+/**
+ * Its place in the log; counts from 1 in each epoch.
+ */
+offset: number, 
+/**
+ * Names it for good, in every epoch and on every gateway.
+ */
+id: string, 
+/**
+ * When it was written, by the clock of the gateway that wrote it, or a faster one that it heard of.
+ */
+timestamp: string, 
+/**
+ * It comes after its time.
+ */
+late?: boolean, 
+/**
+ * Entries of its gateway before it are gone.
+ */
+missedBefore?: boolean, 
+/**
+ * It is the latest one of its key, sent because a client begins.
+ */
+snapshot?: boolean, 
+/**
+ * Its `userId` or `orderId` as a text.
+ */
+key: string, 
+/**
+ * Of two entries of a key the one with the greater version counts, as texts are compared.
+ */
+version: string, 
+/**
+ * The record, as it was written.
+ */
+record: Record<string, unknown>, };
 
 /**
  * An update of an order. What its worker told besides follows.
@@ -2818,6 +3417,44 @@ kind?: string,
  * Nothing follows it.
  */
 terminal?: boolean, };
+
+/**
+ * Events of other processes that did not come, in the channel of a live type.
+ */
+export type Missed = { 
+/**
+ * The channel.
+ */
+channel: ChannelName, 
+/**
+ * Its place in the log; counts from 1 in each epoch.
+ */
+offset: number, 
+/**
+ * Names it for good.
+ */
+id: string, 
+/**
+ * When that was noticed.
+ */
+timestamp: string, 
+/**
+ * What is missing.
+ */
+data: MissedEvents, };
+
+/**
+ * What is missing; without fields, programs that do not number their events may have published some.
+ */
+export type MissedEvents = { 
+/**
+ * The gateway whose events they are.
+ */
+source?: string, 
+/**
+ * How many they are.
+ */
+count?: number, };
 
 /**
  * A ticker.

@@ -19,6 +19,10 @@ __all__ = [
     "BackendState",
     "BackendStateMessage",
     "Bare",
+    "BridgeSource",
+    "BridgeSubscription",
+    "BridgeSubscriptions",
+    "BridgeView",
     "Candle",
     "CandleEvent",
     "CaughtUp",
@@ -54,6 +58,7 @@ __all__ = [
     "ExtendRequest",
     "FailRequest",
     "Failure",
+    "FeedView",
     "FieldFault",
     "HealthView",
     "Heartbeat",
@@ -70,6 +75,8 @@ __all__ = [
     "Live",
     "MemoryUsage",
     "MessagesView",
+    "Missed",
+    "MissedEvents",
     "Offer",
     "OfferedJob",
     "OrderCancelling",
@@ -95,8 +102,17 @@ __all__ = [
     "Publish",
     "Published",
     "RawEntry",
+    "RecordList",
+    "RecordUpdate",
+    "RecordsSet",
+    "RedisMetrics",
     "RedisView",
     "RefusedEntries",
+    "RegistriesView",
+    "RegistryStatus",
+    "RegistrySync",
+    "RegistrySynced",
+    "RegistryView",
     "ReleaseRequest",
     "ReportAccepted",
     "RequestId",
@@ -105,16 +121,19 @@ __all__ = [
     "RevokedOn",
     "Scope",
     "ServerMessage",
+    "SetSubscription",
     "SettingView",
     "Since",
     "Skipped",
     "SkippedEntries",
     "SnapshotEnd",
+    "SourceCounts",
     "StateSpell",
     "StatsView",
     "Subscribe",
     "Subscribed",
     "SubscriptionInfo",
+    "SubscriptionMode",
     "SubscriptionPhase",
     "Swap",
     "Ticker",
@@ -206,8 +225,8 @@ BackendState: TypeAlias = Literal["healthy", "degraded", "recovering"]
 
 
 ChannelName: TypeAlias = str
-"""The name of a channel: `zone:<zone>`, `order:<uuid>`, or `event:<type>`, with a pattern behind it for
-those of its events that match.
+"""The name of a channel: `zone:<zone>`, `order:<uuid>`, `registry:providers`, `registry:active-orders`, or
+`event:<type>`, with a pattern behind it for those of its events that match.
 """
 
 
@@ -243,6 +262,150 @@ class Bare(TypedDict):
     type: Literal["heartbeat", "heartbeat_ack", "ping"]
     id: NotRequired[RequestId]
     """Comes back in the answer."""
+
+
+class SourceCounts(TypedDict):
+    """What a gateway published of a live type, and what came of it."""
+
+    missed: int
+    """Those that did not come, of those that this node listened to."""
+    published: int
+    """The number of its newest event that is known here: it has published so many since its start."""
+    received: int
+    """Those that came, since this node began to listen."""
+
+
+class BridgeSource(TypedDict):
+    """A gateway that was heard of."""
+
+    source: str
+    """Its node."""
+    types: dict[str, SourceCounts]
+    """By type."""
+
+
+SubscriptionMode: TypeAlias = Literal["interest", "always", "never"]
+"""When a type of events of other processes is subscribed to."""
+
+
+class BridgeSubscription(TypedDict):
+    """A type of events."""
+
+    active: bool
+    """It is."""
+    channel: str
+    """The pub/sub channel."""
+    delivery: str
+    """`live` or `durable`."""
+    due: bool
+    """It is to be subscribed to at the moment. A durable type is by one gateway only, which takes events
+    of other processes in; the others have them from the log.
+    """
+    missed: int
+    """Live events of other gateways that did not come."""
+    mode: SubscriptionMode | str
+    """When it is subscribed to."""
+    published: int
+    """Events published."""
+    publishes: bool
+    """What this node accepts of it is published."""
+    received: int
+    """Events of others heard and taken."""
+    subscribes: bool
+    """The configuration lets it be subscribed to."""
+    type: str
+    """Its name."""
+    wanted_here: bool
+    """Somebody on this node follows it."""
+
+
+class BridgeSubscriptions(TypedDict):
+    """What this node publishes to other gateways and processes, what it hears of them, and what came of
+    which.
+    """
+
+    enabled: bool
+    """Whether events are exchanged at all."""
+    sources: list[BridgeSource]
+    """The gateways that were heard of."""
+    takes_in: bool
+    """This node is the one that takes durable events of other processes in."""
+    types: list[BridgeSubscription]
+    """All types."""
+
+
+class Timing(TypedDict):
+    """How long something took, each time since the start."""
+
+    buckets: list[int]
+    """How many times it took longer than the bucket before says, and at the most as long as this one says:
+    50, 100, 250 and 500 µs, 1, 2.5, 5, 10, 25, 50, 100 and 250 ms, 1 and 5 s, or longer.
+    """
+    sum_us: int
+    """All of them together, in microseconds."""
+
+
+class BridgeView(TypedDict):
+    """The exchange of events with other gateways and processes by Redis pub/sub. Each map is by type of
+    events.
+    """
+
+    active_subscriptions: int
+    """Of these, those that are."""
+    connected: int
+    """Whether both connections of the bridge are there, or, where it is off, the storage's: 1, or 0."""
+    errors: int
+    """Connections of the bridge that were lost, and calls that failed."""
+    gaps: int
+    """Times that messages of other processes may have been missed."""
+    intake_full: dict[str, int]
+    """Durable events of other processes let go, since too many waited for the log."""
+    invalid: dict[str, int]
+    """Messages that are no events: no envelope, no event of the type, or too large."""
+    lag: Timing
+    """How long after their acceptance by another gateway live events were in this one's log. The clocks of
+    the two count.
+    """
+    lease_lost: dict[str, int]
+    """Durable events of other processes that this gateway had heard when another one began to take them
+    in.
+    """
+    left_alone: dict[str, int]
+    """Durable events of other gateways, which come by the log."""
+    missed: dict[str, int]
+    """Live events of other gateways that did not come."""
+    not_answered: dict[str, int]
+    """Events that may not have been published, since Redis did not answer. They are not sent again."""
+    not_taken: dict[str, int]
+    """Live events heard that this gateway's own log did not take."""
+    other_delivery: dict[str, int]
+    """Events of gateways that have another setting `bridge.durable`, which were let go."""
+    own: dict[str, int]
+    """This gateway's own events, as it hears them itself."""
+    published: dict[str, int]
+    """Events published, by type."""
+    published_events: int
+    """Events published to other gateways and processes."""
+    queue_full: dict[str, int]
+    """Events not published, since newer ones left no room for them in the queue."""
+    received: dict[str, int]
+    """Events heard and taken, by type."""
+    received_events: int
+    """Events of other gateways and processes that were heard and taken."""
+    redis_away: dict[str, int]
+    """Events not published, since Redis was away."""
+    stale: dict[str, int]
+    """Live events that came after they were said to be missing, and were let go."""
+    subscriptions: int
+    """Types of events that are to be subscribed to at the moment."""
+    taken_in: dict[str, int]
+    """Durable events of other processes that this gateway put into the log."""
+    taken_in_before: dict[str, int]
+    """Durable events of other processes that were in the log, by their own ids."""
+    takes_in: int
+    """Whether this gateway is the one that takes durable events of other processes in: 1, or 0."""
+    waiting: int
+    """Accepted events that wait to be published."""
 
 
 Digits: TypeAlias = float | str
@@ -315,17 +478,6 @@ class ChannelSetAside(TypedDict):
     """The channel."""
     reason: str
     """Why."""
-
-
-class Timing(TypedDict):
-    """How long something took, each time since the start."""
-
-    buckets: list[int]
-    """How many times it took longer than the bucket before says, and at the most as long as this one says:
-    50, 100, 250 and 500 µs, 1, 2.5, 5, 10, 25, 50, 100 and 250 ms, 1 and 5 s, or longer.
-    """
-    sum_us: int
-    """All of them together, in microseconds."""
 
 
 class RefusedEntries(TypedDict):
@@ -854,6 +1006,10 @@ class KeyRemoved(TypedDict):
     """It is the latest one of its key, sent because a client begins."""
     timestamp: str
     """Its own time, to the millisecond."""
+    version: NotRequired[str]
+    """In a registry: of two entries of a key the one with the greater version counts, as texts are
+    compared.
+    """
 
 
 class ZoneRemoved(TypedDict):
@@ -874,6 +1030,32 @@ class ZoneRemoved(TypedDict):
     """It is the latest one of its key, sent because a client begins."""
     timestamp: str
     """Its own time, to the millisecond."""
+
+
+class RecordUpdate(TypedDict):
+    """A record of a registry, which takes the place of the one before it of its key."""
+
+    type: Literal["record_update"]
+    channel: ChannelName
+    """The channel."""
+    id: str
+    """Names it for good, in every epoch and on every gateway."""
+    key: str
+    """Its `userId` or `orderId` as a text."""
+    late: NotRequired[bool]
+    """It comes after its time."""
+    missedBefore: NotRequired[bool]
+    """Entries of its gateway before it are gone."""
+    offset: int
+    """Its place in the log; counts from 1 in each epoch."""
+    record: dict[str, Any]
+    """The record, as it was written."""
+    snapshot: NotRequired[bool]
+    """It is the latest one of its key, sent because a client begins."""
+    timestamp: str
+    """When it was written, by the clock of the gateway that wrote it, or a faster one that it heard of."""
+    version: str
+    """Of two entries of a key the one with the greater version counts, as texts are compared."""
 
 
 class OrderUpdate(TypedDict):
@@ -1153,10 +1335,36 @@ class Skipped(TypedDict):
     """Absent where it could not be read."""
 
 
+class MissedEvents(TypedDict):
+    """What is missing; without fields, programs that do not number their events may have published some."""
+
+    count: NotRequired[int]
+    """How many they are."""
+    source: NotRequired[str]
+    """The gateway whose events they are."""
+
+
+class Missed(TypedDict):
+    """Events of other processes that did not come, in the channel of a live type."""
+
+    type: Literal["missed"]
+    channel: ChannelName
+    """The channel."""
+    data: MissedEvents
+    """What is missing."""
+    id: str
+    """Names it for good."""
+    offset: int
+    """Its place in the log; counts from 1 in each epoch."""
+    timestamp: str
+    """When that was noticed."""
+
+
 Entry: TypeAlias = (
     PriceUpdate
     | KeyRemoved
     | ZoneRemoved
+    | RecordUpdate
     | OrderUpdate
     | OrderFailed
     | TickerEvent
@@ -1165,6 +1373,7 @@ Entry: TypeAlias = (
     | CandleEvent
     | ExchangeEvent
     | Skipped
+    | Missed
 )
 """An entry of a channel. Others may be added: receivers count the offset of those that they do not know."""
 
@@ -1232,6 +1441,39 @@ class ErrorMessage(TypedDict):
 
 
 class ExchangeView(TypedDict):
+    """How an exchange is reached, and what came of it."""
+
+    events: dict[str, int]
+    """Events of it that this node accepted, or heard of others, since its start, by type."""
+    since: NotRequired[str]
+    """The time of that event."""
+    state: NotRequired[str]
+    """What the newest event says of how it is reached: `connected`, `disconnected` or `reconnecting`;
+    absent where none is known.
+    """
+
+
+class ExtendRequest(TypedDict):
+    """`POST /api/jobs/{jobId}/extend`."""
+
+    leaseMs: NotRequired[int]
+    """How long the lease lasts from now on. Default `orders.lease_s`."""
+    token: int
+    """From the claim."""
+
+
+class FailRequest(TypedDict):
+    """`POST /api/jobs/{jobId}/fail`."""
+
+    error: Failure
+    """What went wrong."""
+    retry: NotRequired[bool]
+    """Another try may succeed."""
+    token: int
+    """From the claim."""
+
+
+class FeedView(TypedDict):
     """A feed of an exchange."""
 
     connected: int
@@ -1264,26 +1506,6 @@ class ExchangeView(TypedDict):
     """Trades that were missed, and that the exchange does not give again."""
     unpublished: int
     """Events and prices that the channels did not take."""
-
-
-class ExtendRequest(TypedDict):
-    """`POST /api/jobs/{jobId}/extend`."""
-
-    leaseMs: NotRequired[int]
-    """How long the lease lasts from now on. Default `orders.lease_s`."""
-    token: int
-    """From the claim."""
-
-
-class FailRequest(TypedDict):
-    """`POST /api/jobs/{jobId}/fail`."""
-
-    error: Failure
-    """What went wrong."""
-    retry: NotRequired[bool]
-    """Another try may succeed."""
-    token: int
-    """From the claim."""
 
 
 class FieldFault(TypedDict):
@@ -1894,6 +2116,7 @@ ProblemCode: TypeAlias = Literal[
     "unknown_event_type",
     "unknown_key",
     "unknown_zone",
+    "unknown_record",
     "unknown_connection",
     "no_gateway",
     "method_not_allowed",
@@ -1907,11 +2130,14 @@ ProblemCode: TypeAlias = Literal[
     "lease_lost",
     "cancelled",
     "not_external",
+    "record_exists",
     "foreign_epoch",
+    "precondition_failed",
     "body_too_large",
     "line_too_large",
     "price_too_large",
     "event_too_large",
+    "record_too_large",
     "update_too_large",
     "unsupported_media_type",
     "unsupported_content_encoding",
@@ -1922,11 +2148,13 @@ ProblemCode: TypeAlias = Literal[
     "invalid_price",
     "invalid_event",
     "invalid_key",
+    "invalid_record",
     "reserved_field",
     "duplicate_field",
     "invalid_timestamp",
     "too_many_zones",
     "too_many_keys",
+    "too_many_records",
     "upgrade_required",
     "unsupported_version",
     "too_many_connections_from_address",
@@ -1939,6 +2167,7 @@ ProblemCode: TypeAlias = Literal[
     "shutting_down",
     "too_many_connections",
     "queue_full",
+    "registry_behind",
     "storage_degraded",
     "unknown_while_degraded",
     "no_worker",
@@ -1988,9 +2217,58 @@ class Published(TypedDict):
     """When it was sent."""
 
 
+class RecordList(TypedDict):
+    """`GET /api/providers` and `/api/active-orders`."""
+
+    next: NotRequired[str]
+    """There are more: repeat with `after=` this."""
+    records: list[dict[str, Any]]
+    """The records, as they were written."""
+    state: BackendState | str
+    """Whether what other gateways wrote is known: it is where this is `healthy`."""
+    total: int
+    """How many records fit the filter."""
+    versions: list[str]
+    """The version of each, for `If-Match`."""
+
+
+class RecordsSet(TypedDict):
+    """`PUT /api/providers` and `DELETE /api/providers`, and the same of `/api/active-orders`."""
+
+    before: int
+    """How many there were."""
+    records: int
+    """How many records there are now."""
+
+
+class RedisMetrics(TypedDict):
+    """What is counted of the bridge, which exchanges events with other gateways and processes; all is 0
+    where it is off.
+    """
+
+    activeSubscriptions: int
+    """Of these, those that are."""
+    connected: bool
+    """Redis is connected: by the bridge, where it is on, else by the storage."""
+    errors: int
+    """Connections of the bridge lost, and calls that failed."""
+    publishedEvents: int
+    """Events published."""
+    receivedEvents: int
+    """Events of others heard and taken."""
+    subscriptions: int
+    """Types that are to be subscribed to at the moment."""
+
+
 class RedisView(TypedDict):
     """`GET /health/redis`."""
 
+    link: str
+    """How the storage's Redis is: `up` (also while channels are put in order), `partial` (some primaries
+    of a cluster are away), `down` or `not_configured`.
+    """
+    metrics: RedisMetrics
+    """What is counted of the bridge."""
     primaries: int
     """Servers that share the channels among them."""
     primaries_away: int
@@ -2008,11 +2286,96 @@ class RedisView(TypedDict):
     state: BackendState | str
     """How well."""
     status: str
-    """`up` (also while channels are put in order), `partial` (some primaries of a cluster are away),
-    `down` or `not_configured`.
+    """`healthy` (also where no Redis is configured), `degraded` (some primaries of a cluster are away, or
+    a connection of the bridge is) or `unhealthy`.
     """
     storage_backend: BackendName | str
     """Which storage serves."""
+
+
+class RegistryView(TypedDict):
+    """How a registry does on one node."""
+
+    append_failures: int
+    """Times that the log did not take them; each was tried again."""
+    appended: int
+    """Records and removals appended to the log; several writings of a record may be one."""
+    behind_duration: Timing
+    """How long what was written waited for the log."""
+    compared: int
+    """Times that what is held here was compared with the log."""
+    expired: int
+    """Records whose time had run out, as this node found first."""
+    imported: int
+    """Records taken from the Redis keys of other programs."""
+    is_lagging: bool
+    """That is 5 seconds or longer."""
+    mirror_failures: int
+    """Times that these keys could not be written."""
+    orders_left_out: int
+    """Orders under way here that the registry had no room for."""
+    records: int
+    """Records."""
+    removals: int
+    """Removals that are remembered, so that nothing older brings them back."""
+    removed: int
+    """Records removed here."""
+    state: str
+    """`healthy`; `degraded` while Redis is away, and what other nodes write is not known here;
+    `recovering` until it was compared with the log after that.
+    """
+    superseded: int
+    """Entries of the log that lost to a newer writing of their record."""
+    unreadable: int
+    """Entries of the log that are no records."""
+    waiting: int
+    """Records that were written here and are not in the log yet."""
+    waiting_for_ms: int | None
+    """How long the first of them has waited, in milliseconds; null where none waits."""
+    went_offline: int
+    """Providers taken offline, since their connection or their node was gone."""
+    written: int
+    """Records written here, renewals included."""
+
+
+class RegistriesView(TypedDict):
+    """How the registries of a node do."""
+
+    active_orders: RegistryView
+    """Orders that are under way."""
+    providers: RegistryView
+    """Online providers."""
+
+
+class RegistryStatus(TypedDict):
+    """`GET /api/registry`."""
+
+    active_orders: RegistryView
+    """Orders that are under way."""
+    node: str
+    """The node that says so."""
+    providers: RegistryView
+    """Online providers."""
+
+
+class RegistrySynced(TypedDict):
+    """What the Redis key of a registry held."""
+
+    found: int
+    """Records in the key."""
+    invalid: int
+    """Those of them that are no records."""
+    registry: str
+    """`providers` or `active-orders`."""
+    taken: int
+    """Those of them that were taken."""
+
+
+class RegistrySync(TypedDict):
+    """`POST /api/registry/sync`."""
+
+    synced: list[RegistrySynced]
+    """Of each registry, what its Redis key held."""
 
 
 class ReleaseRequest(TypedDict):
@@ -2174,6 +2537,15 @@ ServerMessage: TypeAlias = (
 """A message from the gateway. Field order is part of the snapshot in `tests/fixtures/protocol`."""
 
 
+class SetSubscription(TypedDict):
+    """What an operator says of a type of events, until the process ends."""
+
+    mode: SubscriptionMode
+    """When it is subscribed to from now on."""
+    type: str
+    """The type, such as `ticker`."""
+
+
 class StateSpell(TypedDict):
     """A state that the storage was in, or is, from when it went over into it, and what it cost meanwhile."""
 
@@ -2221,6 +2593,10 @@ class StatsView(TypedDict):
     there are none.
     """
     exchanges: dict[str, ExchangeView]
+    """How exchanges are reached, and what came of them, by exchange; `*` are those beyond the first 256.
+    What the log says of how they are reached is left out where it cannot be read in time.
+    """
+    feeds: dict[str, FeedView]
     """The feeds of exchanges that this process is configured with, by the names that events call them."""
     http: HttpView
     """Requests, and the TCP connections that bring them."""
@@ -2244,6 +2620,10 @@ class StatsView(TypedDict):
     """Why, for people; may name what the server said."""
     reason_code: str
     """Why, as a word."""
+    redis: BridgeView
+    """The exchange of events with other gateways and processes by Redis pub/sub."""
+    registries: RegistriesView
+    """Who is online, and which orders are under way."""
     scope: Scope | str
     """Which channels it is about."""
     silent_shards: int
