@@ -207,6 +207,11 @@ async fn whatever_goes_wrong_no_trade_comes_twice_and_no_book_is_torn() {
         let gateway = Running::start(feed(&exchange, kind, symbol)).await;
         let mut seen = Seen::at(&gateway.url("/ws")).await;
         seen.until(|seen| seen.trades.len() > 5 && seen.sequence.is_some()).await;
+        // What ends before everything was acknowledged was never connected, and is told as a try alone.
+        eventually("it is connected", async || {
+            (stats_of(&gateway, speaks_name(speaks)).await["connected"] == 1).then_some(())
+        })
+        .await;
         exchange.set_faults(faults);
         let until = seen.trades[0] + 250;
         seen.until(|seen| seen.trades.last().is_some_and(|last| *last > until)).await;
