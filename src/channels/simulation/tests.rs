@@ -140,6 +140,11 @@ const AT_LEAST_OF_REMOVALS: [(Kind, u64); 5] = [
 /// Runs schedules, and asserts that all is well in each, and that enough of them are about what they are
 /// there for.
 fn all_is_well(seeds: u64, at_least: &[(Kind, u64)], change: impl Fn(&mut Plan) + Sync) {
+    all_but_so_many(seeds, MISLED_MAX, at_least, change);
+}
+
+/// The same where readers are misled in no more of 10,000 than this.
+fn all_but_so_many(seeds: u64, misled_max: u64, at_least: &[(Kind, u64)], change: impl Fn(&mut Plan) + Sync) {
     if runs_one_alone(&change) {
         return;
     }
@@ -155,7 +160,7 @@ fn all_is_well(seeds: u64, at_least: &[(Kind, u64)], change: impl Fn(&mut Plan) 
         let times = |kind| seen.get(&kind).copied().unwrap_or(0);
         let of_10_000 = |times: u64| times * 10_000 / seeds;
         let misled = times(Kind::Misled);
-        assert!(of_10_000(misled) <= MISLED_MAX, "readers are misled in {misled}");
+        assert!(of_10_000(misled) <= misled_max, "readers are misled in {misled}");
         let overtaken = times(Kind::Overtaken);
         assert!(of_10_000(overtaken) <= OVERTAKEN_MAX, "keys are overtaken in {overtaken}");
         let rare = at_least.iter().filter(|(kind, least)| of_10_000(times(*kind)) < *least);
@@ -178,9 +183,11 @@ fn whoever_begins_with_snapshots_knows_which_keys_were_removed_last() {
     all_is_well(SEEDS_OF_SNAPSHOTS, &AT_LEAST_OF_REMOVALS, Plan::has_removals);
 }
 
-/// The same of schedules in which views of events are followed. Eight clients follow one log there: where it
-/// goes back, more of them are misled than [`MISLED_MAX`] is about, so that there are too few to say.
-const SEEDS_OF_VIEWS: u64 = 1_900;
+/// The same of schedules in which views of events are followed. Eight clients follow one log there, in place of
+/// a few: where it goes back, more of them may be misled, in views (13 of 6,000 schedules) as well as where all
+/// follow the whole channel (15 of the same).
+const SEEDS_OF_VIEWS: u64 = 2_000;
+const MISLED_MAX_OF_VIEWS: u64 = 40;
 const AT_LEAST_OF_VIEWS: [(Kind, u64); 6] = [
     (Kind::Degraded, 6_000),
     (Kind::Fork, 6_000),
@@ -192,7 +199,7 @@ const AT_LEAST_OF_VIEWS: [(Kind, u64); 6] = [
 
 #[test]
 fn whoever_follows_a_view_gets_all_that_it_shows_once_and_nothing_else() {
-    all_is_well(SEEDS_OF_VIEWS, &AT_LEAST_OF_VIEWS, Plan::has_views);
+    all_but_so_many(SEEDS_OF_VIEWS, MISLED_MAX_OF_VIEWS, &AT_LEAST_OF_VIEWS, Plan::has_views);
 }
 
 #[test]
