@@ -598,8 +598,9 @@ if held then
   fence, holder = string.match(held, '^(%d+) (.*)$')
   if holder ~= ARGV[2] then return '0' end
 else
-  fence = whole(math.max(now, tonumber(redis.call('GET', KEYS[4]) or 0) + 1))
-  redis.call('SET', KEYS[4], fence, 'PX', '2592000000')
+  fence = whole(math.max(now, tonumber(redis.call('HGET', KEYS[4], 'fence') or 0) + 1))
+  redis.call('HSET', KEYS[4], 'fence', fence)
+  redis.call('PEXPIRE', KEYS[4], '2592000000')
 end
 redis.call('HSET', values, ARGV[1], whole(now + ttl) .. ' ' .. fence .. ' ' .. ARGV[2])
 redis.call('ZADD', names, 0, ARGV[1])

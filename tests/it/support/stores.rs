@@ -289,8 +289,15 @@ macro_rules! for_every_backend {
         /// All of them on one Redis, which [`sharing`]($crate::support::stores::sharing) says.
         pub(crate) async fn on_variant() {
             use futures_util::stream::{self, StreamExt as _};
-            let variant = $crate::support::stores::Make::Variant;
-            let all: Vec<futures_util::future::LocalBoxFuture<'_, ()>> = vec![$(Box::pin($name(variant))),*];
+            use futures_util::future::LocalBoxFuture;
+            let all: Vec<LocalBoxFuture<'_, ()>> = vec![$({
+                // Each is made on a stack of its own: together they are larger than that of a thread.
+                #[inline(never)]
+                fn boxed() -> LocalBoxFuture<'static, ()> {
+                    Box::pin($name($crate::support::stores::Make::Variant))
+                }
+                boxed()
+            }),*];
             stream::iter(all).for_each_concurrent(8, |body| body).await;
         }
     };
