@@ -316,6 +316,9 @@ impl Access {
         if token.len() > TOKEN_LEN_MAX {
             return Err(Refused::TooLong);
         }
+        if self.config.verified_max == 0 {
+            return Ok(Arc::new(self.verify(token, now)?));
+        }
         let digest = digest(token);
         let known = self.verified.lock().get(&digest);
         if let Some(known) = known {
