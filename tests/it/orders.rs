@@ -861,6 +861,8 @@ fn settings<'a>(redis: &'a str, more: &[&'a str]) -> Vec<&'a str> {
     let mut settings = vec![
         "storage.backend=redis",
         "storage.required=true",
+        // A busy machine does not keep a worker from starting.
+        "storage.redis.connect_timeout_ms=10000",
         redis,
         "http.drain_s=0",
         "http.shards=1",
