@@ -85,19 +85,24 @@ fn read(
     connection: &Connection,
     channels: &Channels,
 ) -> Result<Vec<DraftEntry>, NotPublished> {
-    if channel.kind() == ChannelKind::Order || channel.is_view() {
-        let log = channel.log();
-        let message = match channel.is_view() {
-            true => format!("{channel} shows a part of {log}: publish to that"),
-            false => "orders are told of by POST /api/orders/{orderId}/updates".to_owned(),
-        };
-        return Err(NotPublished::nothing(ErrorCode::InvalidChannel, message));
-    }
+    let refuse = |message: String| Err(NotPublished::nothing(ErrorCode::InvalidChannel, message));
+    let event = match (channel.kind(), channel.as_event()) {
+        (ChannelKind::Zone, _) => None,
+        (ChannelKind::Event, Some((event, None))) => Some(event),
+        (ChannelKind::Event, _) => {
+            return refuse(format!("{channel} shows a part of {}: publish to that", channel.log()));
+        }
+        (ChannelKind::Order, _) => {
+            return refuse("orders are told of by POST /api/orders/{orderId}/updates".to_owned());
+        }
+        (ChannelKind::Registry, _) => {
+            return refuse("records are written over HTTP: /api/providers, /api/active-orders".to_owned());
+        }
+    };
     connection
         .may_publish(channel)
         .map_err(|denied| NotPublished::nothing(ErrorCode::Forbidden, denied.to_string()))?;
     let (now, ahead_max) = (Utc::now(), channels.config().ahead_max(channel));
-    let event = channel.as_event().map(|(event, _)| event);
     let drafts = entries.iter().enumerate().map(|(index, entry)| {
         let draft = match event {
             Some(event) => parse_event(event, entry.as_json(), now, ahead_max),

@@ -193,7 +193,6 @@ pub(super) async fn assemble(
     })
 }
 
-/// Opens the storage. A worker alone finds orders only where others put them: it needs Redis.
 /// What is in effect from here on, with where it came from.
 fn view(loaded: &Loaded) -> ConfigView {
     let settings = loaded.settings().into_iter();
@@ -231,6 +230,7 @@ fn fit_worker_alone(loaded: &mut Loaded) -> bool {
     !was_required
 }
 
+/// Opens the storage. A worker alone finds orders only where others put them: it needs Redis.
 async fn open_storage(config: &Config, node: NodeId, needs_redis: bool) -> Result<Opened, StartError> {
     let lanes = config.channels.clone();
     let opened = storage::open(&config.storage, node, Arc::new(move |channel| lanes.lane(channel)));

@@ -11,7 +11,8 @@ use tokio::sync::mpsc;
 use super::{
     AppendAnswer, AppendBatch, Cancelling, ClaimedJob, Ending, Enqueued, Held, JobBounds, JobCounts,
     JobState, JobView, Jobs, LatestOf, LatestPage, Log, LogEvent, LogState, MemoryBackend, NewJob, OpenLog,
-    Outside, Page, PageLimit, PubSubLink, Record, RecordKind, Records, Result, SharedBackend, StorageBackend,
+    Outside, OutsideKeys, Page, PageLimit, PubSubLink, Record, RecordKind, Records, Result, SharedBackend,
+    StorageBackend,
 };
 use crate::model::{BackendName, ChannelName, Epoch, JobId, NodeId, Position};
 
@@ -210,6 +211,10 @@ impl StorageBackend for OwnLogs {
 
     fn outside_orders(&self) -> Option<Outside> {
         self.shared.outside_orders()
+    }
+
+    fn outside_keys(&self) -> Option<Arc<dyn OutsideKeys>> {
+        self.shared.outside_keys()
     }
 
     fn pub_sub(&self) -> Option<PubSubLink> {

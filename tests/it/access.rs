@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use zonewire::config::{AuthMode, Config, IssuerConfig};
-use zonewire::model::OrderId;
+use zonewire::model::{ChannelKind, ChannelName, OrderId};
 use zonewire::protocol::ClientMessage;
 use zonewire::storage::StorageChoice;
 use zonewire_access::{ApiKey, ApiKeyFile, SigningKey, make_api_key};
@@ -629,6 +629,11 @@ async fn each_message_takes_the_rights_that_it_should() {
             | ClientMessage::Auth(_) => false,
         }
     }
+    fn is_thought_of(channel: &ChannelName) -> bool {
+        match channel.kind() {
+            ChannelKind::Zone | ChannelKind::Order | ChannelKind::Event | ChannelKind::Registry => true,
+        }
+    }
     let realm = Realm::new();
     let gateway = realm.start().await;
     let order = place(&gateway, &realm.of("alice", "trader")).await;
@@ -649,8 +654,10 @@ async fn each_message_takes_the_rights_that_it_should() {
             ("event:ticker:binance:*".to_owned(), zone),
             (format!("order:{order}"), own),
             (format!("order:{}", OrderId::random()), others),
+            ("registry:providers".to_owned(), others),
         ];
         for (channel, allowed) in channels {
+            assert!(is_thought_of(&channel.parse().unwrap()));
             let subscribe_to =
                 ClientMessage::parse(&format!(r#"{{"type":"subscribe","channels":["{channel}"]}}"#));
             assert!(needs_a_right(&subscribe_to.unwrap()));
@@ -677,6 +684,12 @@ async fn each_message_takes_the_rights_that_it_should() {
             };
             assert_eq!(answer["type"] == "published", publishes, "{role} {channel}: {answer}");
             assert_eq!(answer["code"] == "forbidden", !publishes, "{role} {channel}: {answer}");
+        }
+        // Whoever it is, that is done over HTTP.
+        for channel in [format!("order:{order}"), "registry:providers".to_owned()] {
+            client.send(&json!({ "type": "publish", "id": 2, "channel": channel, "entries": [price] })).await;
+            let answer = client.next_of_type("error").await;
+            assert_eq!((&answer["id"], &answer["code"]), (&json!(2), &json!("invalid_channel")), "{answer}");
         }
         for (message, answer) in [
             (json!({ "type": "heartbeat" }), "heartbeat_ack"),

@@ -333,6 +333,7 @@ async fn a_websocket_publishes_and_each_message_is_answered_in_its_order() {
         ("event:tick", json!([good]), "invalid_channel", "event:"),
         ("event:ticker:a:*", json!([good]), "invalid_channel", "publish to that"),
         ("order:6f1c1c1e-0b5e-4b1e-9d3e-0a6f4b6f2a11", json!([good]), "invalid_channel", "updates"),
+        ("registry:providers", json!([{ "key": "A", "price": 1 }]), "invalid_channel", "/api/providers"),
         ("event:ticker", json!([good, { "exchange": "a" }]), "invalid_entry", "index 1: `symbol` is missing"),
         ("zone:pjm", json!([{ "key": "A" }]), "invalid_entry", "`price` is missing"),
     ] {

@@ -204,9 +204,11 @@ async fn two_gateways_hold_the_same_also_after_they_went_on_without_redis() {
     let Some(mut server) = redis(&DURABLE).await else { return };
     let old = r#"[{"userId":"old","status":"online"},{"name":"nobody"}]"#;
     server.admin(&["SET", "socket:onlineProviders", old]).await;
-    let mut first = on(&server);
+    let (mut first, mut second) = (on(&server), on(&server));
     (first.registry.legacy_import, first.registry.legacy_write) = (true, true);
-    let (a, b) = (Running::start(first).await, Running::start(on(&server)).await);
+    // Registries are shared, and reach the keys of others, also where logs of live events are a node's own.
+    (first.bridge.enabled, second.bridge.enabled) = (true, true);
+    let (a, b) = (Running::start(first).await, Running::start(second).await);
     healthy(&a).await;
     healthy(&b).await;
     for n in 0..20 {

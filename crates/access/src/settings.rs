@@ -36,8 +36,8 @@ pub struct AuthConfig {
     /// revocation is kept. Default 86,400 (a day).
     pub lifetime_max_s: u64,
     /// How many tokens that were verified are remembered, about, so that who shows one of them again (from
-    /// another tab, or coming back after a deploy) costs no look at a signature; some 60 bytes each. 0: none.
-    /// Default 16,384.
+    /// another tab, or coming back after a deploy) costs no look at a signature: some 50 bytes each while its
+    /// client is there, and 300 after that. 0: none. Default 16,384.
     pub verified_max: usize,
     /// API keys, in the file that `zonewire key make` writes. Read anew when it changes. Default none.
     pub keys_file: Option<PathBuf>,

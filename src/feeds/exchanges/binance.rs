@@ -14,7 +14,7 @@ use super::book::{Level, Sides};
 use super::candles::{Candle, Told};
 use super::decimal::Decimal;
 use super::desk::{Desk, Trade};
-use super::{ExchangeConfig, Feed, Malformed, Moment, Resume, Step, Trouble};
+use super::{ExchangeConfig, Feed, Malformed, Moment, Resume, Step, Trouble, parse};
 use crate::model::EventType;
 
 /// Five a second are allowed; pongs count among them.
@@ -177,10 +177,6 @@ struct TradeAnswer<'a> {
     qty: Decimal<'a>,
     time: u64,
     is_buyer_maker: bool,
-}
-
-fn parse<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, Malformed> {
-    serde_json::from_str(text).map_err(|error| error.to_string())
 }
 
 impl Binance {

@@ -14,7 +14,7 @@ use super::book::Sides;
 use super::candles::{Candle, Candles};
 use super::decimal::Decimal;
 use super::desk::{Desk, Trade};
-use super::{ExchangeConfig, Feed, Malformed, Moment, Resume, Step, Trouble};
+use super::{ExchangeConfig, Feed, Malformed, Moment, Resume, STREAMED, Step, Trouble, parse};
 use crate::model::EventType;
 
 /// Eight messages a second are allowed to those who do not say who they are.
@@ -131,10 +131,6 @@ struct CandleData<'a> {
     volume: Decimal<'a>,
 }
 
-fn parse<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, Malformed> {
-    serde_json::from_str(text).map_err(|error| error.to_string())
-}
-
 fn channel_of(kind: EventType) -> &'static str {
     match kind {
         EventType::Trade => "market_trades",
@@ -145,13 +141,7 @@ fn channel_of(kind: EventType) -> &'static str {
 }
 
 fn kind_of(channel: &str) -> Option<EventType> {
-    match channel {
-        "ticker" => Some(EventType::Ticker),
-        "market_trades" => Some(EventType::Trade),
-        "level2" => Some(EventType::Orderbook),
-        "candles" => Some(EventType::Candle),
-        _ => None,
-    }
+    STREAMED.into_iter().find(|kind| channel_of(*kind) == channel)
 }
 
 impl Coinbase {

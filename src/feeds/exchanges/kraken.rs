@@ -12,7 +12,7 @@ use super::book::{Book, Level, Sides};
 use super::candles::{Candle, Candles};
 use super::decimal::Decimal;
 use super::desk::{Desk, Trade};
-use super::{ExchangeConfig, Feed, Malformed, Moment, Resume, Step, Trouble};
+use super::{ExchangeConfig, Feed, Malformed, Moment, Resume, STREAMED, Step, Trouble, parse};
 use crate::model::EventType;
 
 /// It names no limit for public messages; many at once are refused.
@@ -133,10 +133,6 @@ struct CandleData<'a> {
     volume: Decimal<'a>,
 }
 
-fn parse<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, Malformed> {
-    serde_json::from_str(text).map_err(|error| error.to_string())
-}
-
 fn channel_of(kind: EventType) -> &'static str {
     match kind {
         EventType::Trade => "trade",
@@ -147,13 +143,7 @@ fn channel_of(kind: EventType) -> &'static str {
 }
 
 fn kind_of(channel: &str) -> Option<EventType> {
-    match channel {
-        "ticker" => Some(EventType::Ticker),
-        "trade" => Some(EventType::Trade),
-        "book" => Some(EventType::Orderbook),
-        "ohlc" => Some(EventType::Candle),
-        _ => None,
-    }
+    STREAMED.into_iter().find(|kind| channel_of(*kind) == channel)
 }
 
 fn milliseconds(time: Option<chrono::DateTime<chrono::Utc>>, at: Moment) -> String {

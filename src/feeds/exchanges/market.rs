@@ -15,7 +15,6 @@ use super::binance::Binance;
 use super::run::{Batch, FeedCounters, Publisher};
 use super::{ExchangeConfig, Feed, Interval, Malformed, Moment, Resume, Step};
 use crate::channels::Channels;
-use crate::model::EventType;
 
 /// What events call it.
 pub(crate) const EXCHANGE: &str = "simulated";
@@ -35,7 +34,7 @@ pub(crate) async fn run_market(
     let config = ExchangeConfig {
         name: EXCHANGE.to_owned(),
         symbols,
-        types: vec![EventType::Ticker, EventType::Trade, EventType::Orderbook, EventType::Candle],
+        types: super::STREAMED.to_vec(),
         interval: Interval::MINUTE,
         depth: LEVELS as usize,
         ..ExchangeConfig::default()

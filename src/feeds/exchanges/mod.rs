@@ -26,6 +26,7 @@ mod trades;
 use std::collections::HashMap;
 
 use chrono::{DateTime, Utc};
+use serde::Deserialize;
 use tokio::time::Instant;
 
 use crate::model::{EventType, Zone};
@@ -112,8 +113,17 @@ impl Trouble {
 /// By symbol the number of the last trade that was published.
 pub(crate) type Resume = HashMap<String, u64>;
 
+/// What exchanges stream.
+const STREAMED: [EventType; 4] =
+    [EventType::Ticker, EventType::Trade, EventType::Orderbook, EventType::Candle];
+
 /// Why a frame was not understood. Nothing of it was taken.
 pub(crate) type Malformed = String;
+
+/// Reads a frame, or a part of one.
+fn parse<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, Malformed> {
+    serde_json::from_str(text).map_err(|error| error.to_string())
+}
 
 /// What is understood of an exchange. Does no I/O, and has no clock.
 pub(crate) trait Feed: Send {
