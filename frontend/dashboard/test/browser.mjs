@@ -232,6 +232,7 @@ const tests = {
     await page.getByRole('row', { name: /^nyiso/ }).waitFor();
     await crowd.evaluate(() => { for (const it of sockets.ercot) it.onclose = ({ code }) => { it.code = code; }; });
     await page.getByRole('button', { name: 'Disconnect…' }).click();
+    await page.getByRole('button', { name: 'End it' }).waitFor();
     await isClean(page, 'the question before a connection is closed');
     await shot(page, 'connection-question');
     await page.getByRole('button', { name: 'End it' }).click();

@@ -170,6 +170,7 @@ export async function tab({ width = 1440, height = 900, dark = false, reducedMot
   page.setDefaultTimeout(15_000);
   // What should never be: errors of scripts, and things that the policy forbids.
   page.faults = [];
+  page.motion = reducedMotion;
   page.on('pageerror', (error) => page.faults.push(error.stack ?? String(error)));
   page.on('console', (message) => {
     const text = message.text();
@@ -180,10 +181,13 @@ export async function tab({ width = 1440, height = 900, dark = false, reducedMot
 
 /** What axe finds wrong, in a line each. */
 export async function violations(page) {
-  // Flashes and dialogs that are on their way have colours of their own for a moment.
+  // Flashes and dialogs that are on their way have colours of their own for a moment. What opens while axe looks
+  // must not move either, so motion is off until it is through.
+  await page.emulateMedia({ reducedMotion: 'reduce' });
   await page.evaluate(() => document.getAnimations().forEach((it) => it.finish()));
   await page.evaluate(axe);
   const { violations: found } = await page.evaluate(() => globalThis.axe.run(document, { resultTypes: ['violations'], runOnly: ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'wcag22aa', 'best-practice'] }));
+  await page.emulateMedia({ reducedMotion: page.motion });
   return found.map((it) => `${it.id}: ${it.help}: ${it.nodes.slice(0, 3).map((node) => `${node.target.join(' ')} (${node.any[0]?.message ?? node.all[0]?.message ?? ''})`).join('; ')}`);
 }
 
