@@ -77,6 +77,8 @@ export class BookReader {
   private offset = 0;
   private pending: BookEntry[] = [];
   private fills = 0;
+  /** Since the channel began anew a whole book has come. */
+  private hasCome = true;
 
   /** `read` gives what the log has of this book behind a position, oldest first, up to an offset. */
   constructor(private readonly read: (epoch: string, after: number, upTo: number) => Promise<BookEntry[]>, private readonly changed: () => void) {}
@@ -86,6 +88,7 @@ export class BookReader {
     if (data.kind === 'snapshot') {
       if (late === true && this.book.sequence !== null && data.sequence < this.book.sequence) return;
       this.apply(entry);
+      this.hasCome = true;
       this.follow();
     } else if (this.pending.length > 0 || this.apply(entry) === 'hole') {
       if (this.book.sequence !== null && data.sequence <= this.book.sequence) return;
@@ -98,9 +101,24 @@ export class BookReader {
     this.changed();
   }
 
+  /** The channel begins anew: what is here may be of another life of the log. */
+  begin(): void {
+    this.hasCome = false;
+    this.pending = [];
+    this.fills += 1;
+  }
+
   /** The snapshot has come, as the log was at a position: what the log has between the book and that is read. */
   async snapshotEnd(epoch: string, offset: number): Promise<void> {
-    if (this.book.sequence === null || this.offset >= offset) return;
+    if (this.book.sequence === null) return;
+    if (!this.hasCome) {
+      // The log has no book any more; the one that is here stays, and says of when it is.
+      this.isBehind = true;
+      this.version += 1;
+      this.changed();
+      return;
+    }
+    if (this.offset >= offset) return;
     this.fills += 1;
     const mine = this.fills;
     const between = await this.read(epoch, this.offset, offset);

@@ -211,10 +211,11 @@ export class MarketBook {
     this.reader = new BookReader((epoch, after, upTo) => this.between(epoch, after, upTo), ask);
     this.listening = listen(eventChannel('orderbook', { exchange, symbol }), 'order books', {
       entry: (entry) => { if (entry.type === 'orderbook') this.reader.take(entry as OrderbookEvent & BookEntry); },
+      begin: () => this.reader.begin(),
       whole: ({ epoch, offset }) => {
         this.reader.snapshotEnd(epoch, offset).then(() => { this.problem.value = ''; }, (error: unknown) => { this.problem.value = `What lies behind the last whole book cannot be read: ${words(error)}`; });
       },
-    });
+    }, { idsMax: 0 });
   }
 
   stop(): void { this.listening.stop(); }

@@ -19,7 +19,8 @@ export class Records {
   private readonly held = new Map<string, RegistryRecord>();
   private readonly removed = new Map<string, string>();
   private begun: Set<string> | null = null;
-  private sorted: RegistryRecord[] | null = null;
+  /** By their keys: numbers within them by their value. */
+  private sorted: RegistryRecord[] = [];
   /** Counts changes. */
   version = 0;
   /** Entries that this build of the gateway cannot show. */
@@ -36,15 +37,11 @@ export class Records {
     this.version += 1;
     this.removed.delete(key);
     if (type === 'record_update' && record) {
-      if (!this.held.has(key)) this.sorted = null;
       const one = { key, version, at: Date.parse(timestamp), record, text: `${key} ${JSON.stringify(record)}`.toLowerCase() };
+      this.sorted.splice(this.placeOf(key), this.held.has(key) ? 1 : 0, one);
       this.held.set(key, one);
-      if (this.sorted) {
-        const at = this.indexOf(key);
-        if (at >= 0) this.sorted[at] = one;
-      }
     } else if (type === 'key_removed') {
-      if (this.held.delete(key)) this.sorted = null;
+      if (this.held.delete(key)) this.sorted.splice(this.placeOf(key), 1);
       this.removed.set(key, version);
       if (this.removed.size > REMOVALS_MAX) this.removed.delete(this.removed.keys().next().value!);
     }
@@ -59,28 +56,24 @@ export class Records {
       for (const key of held.keys()) if (!this.begun!.has(key)) held.delete(key);
     }
     this.begun = null;
-    this.sorted = null;
+    this.sorted = this.sorted.filter(({ key }) => this.held.has(key));
     this.version += 1;
   }
 
-  /** By their keys: numbers within them by their value. */
-  list(): readonly RegistryRecord[] {
-    this.sorted ??= [...this.held.values()].sort(byKey);
-    return this.sorted;
-  }
+  list(): readonly RegistryRecord[] { return this.sorted; }
 
-  private indexOf(key: string): number {
-    const sorted = this.sorted!;
+  /** Where a key is among them, or belongs. */
+  private placeOf(key: string): number {
+    const { sorted } = this;
     let [from, to] = [0, sorted.length];
     while (from < to) {
       const middle = (from + to) >>> 1;
       if (compare(sorted[middle]!.key, key) < 0) from = middle + 1;
       else to = middle;
     }
-    return sorted[from]?.key === key ? from : -1;
+    return from;
   }
 }
 
 const { compare: roughly } = new Intl.Collator('en', { numeric: true });
 const compare = (a: string, b: string) => roughly(a, b) || Number(a > b) - Number(a < b);
-const byKey = (a: RegistryRecord, b: RegistryRecord) => compare(a.key, b.key);

@@ -274,6 +274,18 @@ const tests = {
     assert.ok(lines <= frames + 1, `${lines} times drawn in ${frames} frames`);
     await page.getByText('the newest 200 of 3,000').waitFor();
     await isClean(page, 'a full tape');
+    await page.getByRole('button', { name: 'Go on' }).click();
+    // What was in the gateway's memory is gone with it: it is said where it was.
+    await gateway.end('SIGKILL');
+    await says(page, /as of \d\d:\d\d:\d\d, and is getting older/);
+    await gateway.start();
+    await page.getByText('A change is missing').waitFor({ timeout: 30_000 });
+    await page.getByText('Trades may be missing here').waitFor();
+    await shows(14, ['1.0873x1', '1.0877x1', '1.0878x2']);
+    await book('snapshot', 1, [['1.0880', '1']], []);
+    await shows(1, ['1.0880x1']);
+    await page.getByText('A change is missing').waitFor({ state: 'detached' });
+    await isClean(page, 'after a restart');
     await page.context().close();
     await gateway.end('SIGTERM');
   },

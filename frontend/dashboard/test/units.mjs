@@ -183,6 +183,14 @@ test('between the snapshot and what follows, the log is read', async () => {
   assert.deepEqual([asked, reader.isBehind, reader.book.sequence, ...levels(reader.book)], [[['e1', 100, 140]], false, 53, '9x2 8x1 7x1', '']);
   await reader.snapshotEnd('e1', 141);
   assert.equal(asked.length, 1, 'nothing lies between');
+  // Another life of the log, which has no book.
+  reader.begin();
+  await reader.snapshotEnd('e2', 0);
+  assert.deepEqual([reader.isBehind, reader.book.sequence, reader.at], [true, 53, 141_000]);
+  reader.begin();
+  reader.take(told(1, whole(1, [['3', '1']], []), { snapshot: true }));
+  await reader.snapshotEnd('e2', 1);
+  assert.deepEqual([reader.isBehind, ...levels(reader.book)], [false, '3x1', '']);
 });
 
 // Registries, tapes, candles

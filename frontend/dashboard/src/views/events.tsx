@@ -165,7 +165,7 @@ function BookPanel({ market, markets }: { market: Market; markets: Markets | nul
           <tbody ref={body} />
         </table>
       </div>
-      {sequence !== null && <p class="foot"><span>{under}</span><span class="wide">change {count(sequence)}</span></p>}
+      {sequence !== null && <p class="foot"><span>{under}</span><span class="more">change {count(sequence)}</span></p>}
     </section>
   );
 }
