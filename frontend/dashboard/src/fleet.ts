@@ -11,10 +11,10 @@ export interface FleetNode {
   /** When it last told of itself. */
   told_at: string;
   connections: number;
-  /** Those with the most connections. */
+  /** Those with the most subscribers. */
   zones: { zone: string; connections: number }[];
   zones_left_out: number;
-  /** How long entries take from being accepted to being sent. */
+  /** How long the newest entries took from the log to the sockets. */
   lag_ms: { p50: number | null; p99: number | null };
 }
 

@@ -487,7 +487,7 @@ const tests = {
     await isClean(page, 'the question before a connection is closed');
     await shot(page, 'connection-question');
     await page.getByRole('button', { name: 'End it' }).click();
-    await page.getByText(`Connection ${wanted.connection_id.slice(0, 8)} is closed.`).waitFor();
+    await page.locator('.notice').getByText(`Connection ${wanted.connection_id.slice(0, 8)} is closed.`).waitFor();
     await until(() => crowd.evaluate(() => `${sockets.ercot.map((it) => it.code ?? 0).sort()}` === '0,0,4500'), 'the one, and no other, closed for good');
     await crowd.evaluate(() => { for (const it of sockets.ercot) it.close(); });
     await until(async () => /It has ended, or another gateway has it: not open here since/.test(await verdict()), verdict);

@@ -3,7 +3,7 @@ import { useSignal } from '@preact/signals';
 import { useEffect } from 'preact/hooks';
 import { age, clock, count, duration, fixed, plural, words } from '../format';
 import { fleet, type Fleet, type FleetNode } from '../fleet';
-import { link, second, skew } from '../state';
+import { link, second, skew, storage } from '../state';
 import { Pages } from './pager';
 
 const AGAIN_MS = 2000;
@@ -37,6 +37,7 @@ export function Nodes() {
     return () => { isOver = true; clearTimeout(timer); };
   }, [isLive]);
   const it = told.value;
+  const isAway = storage.value?.state !== 'healthy';
   const list = (it?.nodes ?? []).filter((node) => node.node.includes(wanted.value.trim().toLowerCase()) || node.zones.some(({ zone }) => zone.toLowerCase().includes(wanted.value.trim().toLowerCase())));
   const at = Math.min(page.value, Math.max(0, Math.ceil(list.length / SIZE) - 1));
   return (
@@ -46,12 +47,11 @@ export function Nodes() {
         {it && it.nodes.length > 1 && <input type="search" data-filter class="filter" placeholder="Filter nodes" aria-label="Filter nodes by their name or a zone" value={wanted.value} onInput={(event) => { wanted.value = event.currentTarget.value; page.value = 0; }} />}
       </div>
       {problem.value !== '' && <p class="fault" role="alert">{problem.value}</p>}
-      {it?.nodes_known === 'this_one' && <p class="asof"><span class="chip late">This node only</span> {it.note ?? 'Which other nodes there are is not known now.'}</p>}
-      {it && it.nodes_known !== 'this_one' && it.note !== undefined && <p class="asof">{it.note}</p>}
+      {it && (it.nodes_known === 'this_one' || it.note !== undefined) && <p class={isAway ? 'asof' : 'dim'}>{it.nodes_known === 'this_one' && <span class={`chip ${isAway ? 'late' : ''}`}>This node only</span>} {it.note ?? 'Which other nodes there are is not known now.'}</p>}
       {it === undefined ? <p class="empty">{problem.value === '' ? 'Asking for the nodes …' : ''}</p> : it === null ? <p class="empty">This gateway tells of itself alone: it is of a version before fleets.</p> : list.length === 0 ? <p class="empty">No node is like that.</p> : (
         <div class="scroll flat" tabIndex={0} role="region" aria-label="List of nodes">
           <table class="nodes">
-            <thead><tr><th scope="col">Node</th><th scope="col">State</th><th scope="col" class="n">Connections</th><th scope="col" class="wide">Zones with most of them</th><th scope="col" class="n wide" title="From being accepted to being sent: half of all entries were faster">Lag, half</th><th scope="col" class="n" title="99 of 100 entries were faster">Lag, 99 %</th><th scope="col" class="n wide">Up</th><th scope="col" class="wide">Version</th><th scope="col" class="n wide">Told</th></tr></thead>
+            <thead><tr><th scope="col">Node</th><th scope="col">State</th><th scope="col" class="n">Connections</th><th scope="col" class="wide">Zones with most subscribers</th><th scope="col" class="n wide" title="How long entries took from the log to the socket: half of them no longer">Lag p50</th><th scope="col" class="n" title="How long entries took from the log to the socket: 99 of 100 no longer">Lag p99</th><th scope="col" class="n wide">Up</th><th scope="col" class="wide">Version</th><th scope="col" class="n wide">Told</th></tr></thead>
             <tbody>{list.slice(at * SIZE, (at + 1) * SIZE).map((node) => <Line key={node.node} node={node} />)}</tbody>
           </table>
         </div>
@@ -68,17 +68,20 @@ const STATES: Record<string, [string, string]> = {
   draining: ['late', 'it takes no more connections, and is about to stop'],
 };
 
+const ZONES_SHOWN = 4;
+
 function Line({ node: it }: { node: FleetNode }) {
   const now = second.value + skew.value;
   const [tone, means] = STATES[it.state] ?? ['', ''];
   const ms = (value: number | null) => (value === null ? '–' : value < 1000 ? `${fixed(value, value < 10 ? 1 : 0)} ms` : duration(value));
-  const zones = it.zones.map(({ zone, connections }) => `${zone} ${count(connections)}`).join(', ');
+  const zones = it.zones.slice(0, ZONES_SHOWN).map(({ zone, connections }) => `${zone} ${count(connections)}`).join(', ');
+  const others = it.zones_left_out + Math.max(0, it.zones.length - ZONES_SHOWN);
   return (
     <tr>
       <th scope="row"><span class="mono" title={it.node}>{it.node.slice(0, 8)}</span>{it.here && <span class="chip">this one</span>}</th>
       <td title={means}>{tone === '' ? it.state : <span class={`chip ${tone}`}>{it.state}</span>}</td>
       <td class="n">{count(it.connections)}</td>
-      <td class="wide what">{zones === '' ? '–' : zones}{it.zones_left_out > 0 ? <span class="dim"> and {count(it.zones_left_out)} more</span> : null}</td>
+      <td class="wide what">{zones === '' ? '–' : zones}{others > 0 ? <span class="dim"> and {count(others)} more</span> : null}</td>
       <td class="n wide">{ms(it.lag_ms.p50)}</td>
       <td class="n">{ms(it.lag_ms.p99)}</td>
       <td class="n wide" title={clock(Date.parse(it.started_at) - skew.value)}>{duration(now - Date.parse(it.started_at))}</td>
