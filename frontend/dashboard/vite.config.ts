@@ -23,7 +23,7 @@ const leaner: Plugin = {
 export default defineConfig({
   // Below whatever path the gateway is served.
   base: './',
-  resolve: { alias: { zonewire: new URL('../client/src/index.ts', import.meta.url).pathname } },
+  resolve: { alias: { 'zonewire/events': new URL('../client/src/events.ts', import.meta.url).pathname, zonewire: new URL('../client/src/index.ts', import.meta.url).pathname } },
   oxc: { jsx: { runtime: 'automatic', importSource: 'preact' } },
   plugins: [leaner, embed()],
   build: {
@@ -34,7 +34,7 @@ export default defineConfig({
     assetsInlineLimit: 0,
     reportCompressedSize: false,
     // One file for the first paint; the rest is read when it is wanted.
-    rolldownOptions: { output: { manualChunks: (id) => (/uplot|views.(chart|connection|connections|dead-letters|dialogs|gateway|orders|pager|rate|settings|story|ticket)\.|src.(orders|stats|tell)\./.test(id) ? null : 'index') } },
+    rolldownOptions: { output: { manualChunks: (id) => (/uplot|views.(bodies|candle-chart|chart|connection|connections|dead-letters|dialogs|events|gateway|nodes|orders|pager|rate|registries|settings|story|ticket)\.|src.(book|candles|events|fleet|listen|orders|records|registry|stats|tape|tell)\./.test(id) ? null : 'index') } },
   },
   server: {
     proxy: Object.fromEntries(

@@ -14,12 +14,14 @@ import { Prices } from './views/prices';
 const inMain = (problem: ComponentChildren) => <main id="main" class="lost">{problem}</main>;
 const alone = (problem: ComponentChildren) => problem;
 const Gateway = lazy(() => import('./views/gateway').then((it) => it.Gateway), inMain);
+const Events = lazy(() => import('./views/events').then((it) => it.Events), inMain);
+const Registries = lazy(() => import('./views/registries').then((it) => it.Registries), inMain);
 const Orders = lazy(() => import('./views/orders').then((it) => it.Orders), inMain);
 const Help = lazy(() => import('./views/dialogs').then((it) => it.Help), alone);
 const LoginForm = lazy(() => import('./views/dialogs').then((it) => it.LoginForm), alone);
 
 /** Views, and who may see them. */
-const VIEWS: [string, string, 'order' | 'admin' | null][] = [['prices', 'Prices', null], ['orders', 'Orders', 'order'], ['gateway', 'Gateway', 'admin']];
+const VIEWS: [string, string, 'order' | 'admin' | null][] = [['prices', 'Prices', null], ['events', 'Events', null], ['orders', 'Orders', 'order'], ['registries', 'Registries', null], ['gateway', 'Gateway', 'admin']];
 const viewsOf = (rights: typeof may.value) => VIEWS.filter(([, , right]) => right === null || rights?.[right]);
 
 export function App() {
@@ -36,7 +38,7 @@ export function App() {
       if (event.ctrlKey || event.metaKey || event.altKey || event.defaultPrevented) return;
       const at = event.target as HTMLElement;
       if (at.closest('input, select, textarea, dialog') || !hasShortcuts.peek()) return;
-      const to = viewsOf(may.peek())[['1', '2', '3'].indexOf(event.key)];
+      const to = viewsOf(may.peek())[Number(event.key) - 1];
       if (to) go(href(to[0]));
       else if (event.key === '/') document.querySelector<HTMLElement>('[data-filter]')?.focus();
       else if (event.key === 'r' && link.peek().phase !== 'live') reconnectNow();
@@ -82,7 +84,7 @@ function View({ view }: { view: string }) {
   if (!known) return <Alone title="There is nothing here">The address names no view of this page.</Alone>;
   if (right !== null && may.value === null) return <main id="main" class="lost"><p class="dim">Asking what your token allows …</p></main>;
   if (right !== null && !may.value![right]) return <Alone title={known[1]}>{session.value.subject === '' ? 'This is for those who log in.' : right === 'order' ? 'Your token does not let you see or place orders.' : 'Your token does not let you see how the gateway does.'}</Alone>;
-  return view === 'prices' ? <Prices /> : view === 'orders' ? <Orders /> : <Gateway />;
+  return view === 'prices' ? <Prices /> : view === 'events' ? <Events /> : view === 'orders' ? <Orders /> : view === 'registries' ? <Registries /> : <Gateway />;
 }
 
 function Alone({ title, children }: { title: string; children: ComponentChildren }) {

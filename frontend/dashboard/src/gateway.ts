@@ -60,6 +60,8 @@ if (token === null) may.value = { order: true, admin: true };
 
 const client = connect(base, { ...(token === null ? {} : { token }) });
 export const reconnectNow = () => client.reconnect();
+/** Follows a channel, for views that are opened now and then. */
+export const { subscribe } = client;
 
 // The connection
 

@@ -3,9 +3,9 @@
 import { computed, signal } from '@preact/signals';
 
 export interface Route {
-  /** `prices`, `orders` or `gateway`. */
+  /** `prices`, `events`, `orders`, `registries` or `gateway`. */
   view: string;
-  /** What of the view: zones, an order, a part of the gateway's page. */
+  /** What of the view: zones, a market, an order, a registry, a part of the gateway's page. */
   rest: string;
   query: URLSearchParams;
 }

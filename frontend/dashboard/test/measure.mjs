@@ -1,15 +1,17 @@
 // What the page costs the browser, on a gateway of its own with a thousand keys.
 //   node test/measure.mjs frames [seconds at each rate, 60] [keys, 1000]
 //   node test/measure.mjs memory [minutes, 10] [keys, 1000]
+//   node test/measure.mjs tape [seconds, 60], or tape-memory [minutes, 10]
 //   node test/measure.mjs load
 // Frames: what the page's own thread does from one frame to the next, by the browser's trace, in time of the processor:
 // scripts (the socket's messages among them), style and layout, painting. The time between frames is apart: a display has
 // one each 16.7 ms, the page draws when prices have come, and without a graphics card the machine rasters them itself.
 // Memory: after a full collection, each minute, at 200 prices a second.
-import { Gateway, over, publishing, tab, until } from './support.mjs';
+// Tape: the same of the view of events, with 1,000 trades and 50 changes of the book a second.
+import { Gateway, over, publishing, tab, trading, until } from './support.mjs';
 
 const [what = 'frames', ...numbers] = process.argv.slice(2);
-const [amount = what === 'memory' ? 10 : 60, keys = 1000] = numbers.map(Number);
+const [amount = what.endsWith('memory') ? 10 : 60, keys = 1000] = numbers.map(Number);
 const pick = (sorted, part) => sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * part))] ?? NaN;
 const ms = (times, part) => pick(times.sort((a, b) => a - b), part).toFixed(1);
 const waits = (time) => new Promise((later) => setTimeout(later, time));
@@ -75,45 +77,77 @@ async function traced(cdp, seconds) {
   return events;
 }
 
+/** The view of events, with a book and a full tape. */
+async function shownEvents(gateway) {
+  const page = await tab();
+  await page.goto(`${gateway.url}#/events/desk/EUR-USD`);
+  await until(async () => /the newest 200 of/.test(await page.locator('.tape .foot').innerText()) && (await page.locator('table.book').getAttribute('data-sequence')) !== null, 'a tape and a book');
+  await waits(3000);
+  return page;
+}
+
+async function frames(page, feed) {
+  const cdp = await page.context().newCDPSession(page);
+  const spent = [];
+  const apart = [];
+  // A trace is kept in memory, so it is taken in parts.
+  const PART = 10;
+  for (let at = 0; at < amount; at += PART) {
+    const part = framesOf(await traced(cdp, Math.min(PART, amount - at)));
+    spent.push(...part.spent);
+    apart.push(...part.apart);
+  }
+  const of = (...kinds) => spent.map((it) => kinds.reduce((sum, kind) => sum + it[kind], 0));
+  const own = of('scripts', 'layout');
+  console.log(`| ${Math.round(await feed.stop())} | ${(spent.length / amount).toFixed(0)} | ${ms(own, 0.5)} | ${ms(own, 0.95)} | ${ms(own, 0.99)} | ${ms(of('painting'), 0.95)} | ${ms(of('all'), 0.5)} | ${ms(of('all'), 0.95)} | ${ms(apart, 0.5)} | ${ms(apart, 0.95)} |`);
+  await page.context().close();
+}
+
+async function memory(page, feed) {
+  const cdp = await page.context().newCDPSession(page);
+  await cdp.send('Performance.enable');
+  console.log('| minute | heap after a collection, MiB | DOM nodes | listeners | documents |');
+  console.log('| ---: | ---: | ---: | ---: | ---: |');
+  for (let minute = 0; minute <= amount; minute += 1) {
+    if (minute > 0) await waits(60_000);
+    await cdp.send('HeapProfiler.collectGarbage');
+    const { metrics } = await cdp.send('Performance.getMetrics');
+    const of = (name) => metrics.find((it) => it.name === name).value;
+    console.log(`| ${minute} | ${(of('JSHeapUsedSize') / 2 ** 20).toFixed(2)} | ${of('Nodes')} | ${of('JSEventListeners')} | ${of('Documents')} |`);
+  }
+  console.log(`${Math.round(await feed.stop())} a second`);
+}
+
+const heads = (of) => {
+  console.log(`| ${of} a second | frames a second | scripts, style and layout, p50, ms | p95, ms | p99, ms | painting, p95, ms | all of the thread, p50, ms | p95, ms | from frame to frame, p50, ms | p95, ms |`);
+  console.log('| ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |');
+};
+
 const measures = {
   async frames(gateway) {
-    console.log('| prices a second | frames a second | scripts, style and layout, p50, ms | p95, ms | p99, ms | painting, p95, ms | all of the thread, p50, ms | p95, ms | from frame to frame, p50, ms | p95, ms |');
-    console.log('| ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |');
+    heads('prices');
     for (const rate of [200, 2000]) {
       const feed = await publishing(gateway, `nodes-${rate}`, keys, rate);
-      const page = await shown(gateway, `nodes-${rate}`);
-      const cdp = await page.context().newCDPSession(page);
-      const spent = [];
-      const apart = [];
-      // A trace is kept in memory, so it is taken in parts.
-      const PART = 10;
-      for (let at = 0; at < amount; at += PART) {
-        const part = framesOf(await traced(cdp, Math.min(PART, amount - at)));
-        spent.push(...part.spent);
-        apart.push(...part.apart);
-      }
-      const of = (...kinds) => spent.map((it) => kinds.reduce((sum, kind) => sum + it[kind], 0));
-      const own = of('scripts', 'layout');
-      console.log(`| ${Math.round(await feed.stop())} | ${(spent.length / amount).toFixed(0)} | ${ms(own, 0.5)} | ${ms(own, 0.95)} | ${ms(own, 0.99)} | ${ms(of('painting'), 0.95)} | ${ms(of('all'), 0.5)} | ${ms(of('all'), 0.95)} | ${ms(apart, 0.5)} | ${ms(apart, 0.95)} |`);
-      await page.context().close();
+      await frames(await shown(gateway, `nodes-${rate}`), feed);
     }
   },
 
   async memory(gateway) {
     const feed = await publishing(gateway, 'nodes', keys, 200);
-    const page = await shown(gateway, 'nodes');
-    const cdp = await page.context().newCDPSession(page);
-    await cdp.send('Performance.enable');
-    console.log('| minute | heap after a collection, MiB | DOM nodes | listeners | documents |');
-    console.log('| ---: | ---: | ---: | ---: | ---: |');
-    for (let minute = 0; minute <= amount; minute += 1) {
-      if (minute > 0) await waits(60_000);
-      await cdp.send('HeapProfiler.collectGarbage');
-      const { metrics } = await cdp.send('Performance.getMetrics');
-      const of = (name) => metrics.find((it) => it.name === name).value;
-      console.log(`| ${minute} | ${(of('JSHeapUsedSize') / 2 ** 20).toFixed(2)} | ${of('Nodes')} | ${of('JSEventListeners')} | ${of('Documents')} |`);
+    await memory(await shown(gateway, 'nodes'), feed);
+  },
+
+  async tape(gateway) {
+    heads('trades');
+    for (const rate of [100, 1000]) {
+      const feed = await trading(gateway, rate);
+      await frames(await shownEvents(gateway), feed);
     }
-    console.log(`${Math.round(await feed.stop())} prices a second`);
+  },
+
+  async 'tape-memory'(gateway) {
+    const feed = await trading(gateway, 1000);
+    await memory(await shownEvents(gateway), feed);
   },
 
   async load(gateway) {

@@ -30,6 +30,12 @@ try {
   await new Promise((later) => setTimeout(later, 2500));
   await shot(told, 'connection');
   await told.context().close();
+  const events = await tab({ width: 1440, height: 900 });
+  await events.goto(`${gateway.url}#/events/simulated/BTC-USDT`);
+  await until(async () => (await events.locator('.tape tbody tr').count()) > 15 && (await events.locator('table.book').getAttribute('data-sequence')) !== null, 'a tape and a book');
+  await new Promise((later) => setTimeout(later, 2500));
+  await shot(events, 'events');
+  await events.context().close();
   const dark = await tab({ dark: true });
   await dark.goto(`${gateway.url}#/prices/caiso?sort=-price&range=5m`);
   await drawn(dark);

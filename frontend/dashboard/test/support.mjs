@@ -3,7 +3,7 @@ import { execFileSync, spawn } from 'node:child_process';
 import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { connect, createServer } from 'node:net';
 import { tmpdir } from 'node:os';
-import { join, resolve } from 'node:path';
+import { dirname, join, resolve } from 'node:path';
 import { createRequire } from 'node:module';
 import { chromium } from 'playwright-core';
 
@@ -71,8 +71,10 @@ export class Gateway {
   }
   signal(signal) { this.program.signal(signal); }
   end(signal) { return this.program.end(signal); }
-  async publish(zone, prices) {
-    const answer = await fetch(`${this.url}api/zones/${zone}/prices`, { method: 'POST', headers: { 'content-type': 'application/json' }, body: JSON.stringify(prices) });
+  publish(zone, prices) { return this.send('POST', `api/zones/${zone}/prices`, prices); }
+  tell(type, events) { return this.send('POST', `api/events/${type}`, events); }
+  async send(method, path, body) {
+    const answer = await fetch(this.url + path, { method, headers: { 'content-type': 'application/json' }, ...(body === undefined ? {} : { body: JSON.stringify(body) }) });
     if (!answer.ok) throw new Error(`${answer.status} ${await answer.text()}`);
   }
   async get(path) { return (await fetch(this.url + path)).json(); }
@@ -88,6 +90,29 @@ export class Access {
   constructor(...more) { this.operator = cli(['config', 'init', this.dir, ...more]); }
   token(subject, ...more) { return cli(['token', 'mint', '--config', this.config, '--subject', subject, ...more]); }
   revoke(gateway, subject) { return cli(['token', 'revoke', '--url', gateway.url, '--subject', subject], { ZONEWIRE_TOKEN: this.operator }); }
+}
+
+/** A stand-in for an exchange, which speaks the protocol of a real one. */
+export class Exchange {
+  port = 0;
+  static async start(...args) {
+    const exchange = new Exchange();
+    exchange.args = args;
+    await exchange.start();
+    return exchange;
+  }
+  /** Again at the same address, after it was ended. */
+  async start() {
+    this.program = new Program(join(dirname(binary), 'zonewire-exchange'), ['--port', `${this.port}`, ...this.args]);
+    const said = await until(() => /ws:\/\/127\.0\.0\.1:(\d+)/.exec(this.program.output), () => `an exchange: ${this.program.output}`);
+    this.port = Number(said[1]);
+  }
+  /** What a gateway that feeds on it is started with. */
+  get settings() {
+    const address = `127.0.0.1:${this.port}`;
+    return ['--set', `feeds.exchanges=[{kind="binance",url="ws://${address}",api_url="http://${address}",symbols=["BTC-USDT"],types=["ticker","trade","orderbook","candle"],interval="1m"}]`];
+  }
+  end() { return this.program.end(); }
 }
 
 export class Redis {
@@ -131,15 +156,37 @@ export async function publishing(gateway, zone, keys, perSecond) {
     return { key: `NODE ${String(i).padStart(5, '0')}`, price: Number(level[i].toFixed(decimals)), energy: 30, congestion: Number((level[i] - 30).toFixed(decimals)) };
   };
   for (let i = 0; i < keys; i += 500) await gateway.publish(zone, Array.from({ length: Math.min(500, keys - i) }, (_, j) => price(i + j)));
+  return paced(perSecond, (count) => gateway.publish(zone, Array.from({ length: count }, () => price(Math.floor(Math.random() * keys)))));
+}
+
+/** Trades of one market, so many a second, and its book, until it is stopped. */
+export async function trading(gateway, perSecond) {
+  const market = { exchange: 'desk', symbol: 'EUR-USD' };
+  let [sequence, number] = [Date.now(), 0];
+  const side = (sign) => Array.from({ length: 50 }, (_, i) => [(1.0875 + sign * (i + 1) * 0.0001).toFixed(4), String(1 + Math.floor(Math.random() * 100))]);
+  const book = (kind, bids, asks) => {
+    sequence += 1;
+    return gateway.tell('orderbook', { ...market, kind, bids, asks, sequence, ...(kind === 'delta' ? { previousSequence: sequence - 1 } : {}) });
+  };
+  await book('snapshot', side(-1), side(1));
+  await gateway.tell('trade', Array.from({ length: 300 }, () => ({ ...market, price: '1.0875', size: 1, side: 'buy' })));
+  const changes = paced(50, async (count) => { for (let i = 0; i < count; i += 1) await book('delta', side(-1).slice(0, 5), side(1).slice(0, 5)); });
+  const trades = paced(perSecond, (count) => gateway.tell('trade', Array.from({ length: count }, () => ({ ...market, price: (1.0875 + Math.random() * 0.001).toFixed(4), size: 1 + (number += 1) % 100, side: number % 3 ? 'buy' : 'sell' }))));
+  return { stop: async () => { await changes.stop(); return trades.stop(); } };
+}
+
+/** Sends what is due, so many a second, until it is stopped. */
+function paced(perSecond, send) {
   const EVERY_MS = 50;
   let isOver = false;
   let sent = 0;
   const began = Date.now();
   const work = (async () => {
     while (!isOver) {
-      const due = Math.floor(((Date.now() - began) / 1000) * perSecond) - sent;
-      if (due > 0) await gateway.publish(zone, Array.from({ length: Math.min(due, 1000) }, () => price(Math.floor(Math.random() * keys))));
-      sent += Math.max(0, Math.min(due, 1000));
+      const due = Math.min(1000, Math.floor(((Date.now() - began) / 1000) * perSecond) - sent);
+      // A connection that the gateway closed just then is no answer: the same again.
+      if (due > 0) await send(due).catch((error) => { if (error.cause?.code !== 'UND_ERR_SOCKET') throw error; return send(due); });
+      sent += Math.max(0, due);
       await new Promise((later) => setTimeout(later, EVERY_MS));
     }
   })();
@@ -159,14 +206,26 @@ export async function slowReader(gateway, path) {
 
 // The browser
 
+/** With ZONEWIRE_TEST_DIST the page is that of a folder, and not the one within the gateway, which need not be built anew. */
+const dist = process.env.ZONEWIRE_TEST_DIST;
+async function newest(route) {
+  const path = new URL(route.request().url()).pathname.slice(1);
+  if (path !== '') return route.fulfill({ path: join(dist, path), contentType: path.endsWith('.css') ? 'text/css' : 'text/javascript' });
+  const response = await route.fetch();
+  // Only of a gateway: a copy that a test serves is what that test wants.
+  const isOfGateway = response.headers()['content-security-policy'] !== undefined;
+  return route.fulfill(isOfGateway ? { response, body: readFileSync(join(dist, 'index.html')) } : { response });
+}
+
 let browser;
 export async function tab({ width = 1440, height = 900, dark = false, reducedMotion = 'no-preference' } = {}) {
   browser ??= await chromium.launch({
     executablePath: process.env.ZONEWIRE_CHROMIUM ?? '/usr/bin/chromium',
-    args: ['--headless', '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking', '--disable-component-update', '--disable-sync'],
+    args: ['--headless', '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking', '--disable-component-update', '--disable-sync', ...(dist ? ['--disable-features=LocalNetworkAccessChecks'] : [])],
   });
   const context = await browser.newContext({ viewport: { width, height }, colorScheme: dark ? 'dark' : 'light', reducedMotion });
   const page = await context.newPage();
+  if (dist) await context.route(/:\d+\/(assets\/.*)?(\?.*)?$/, newest);
   page.setDefaultTimeout(15_000);
   // What should never be: errors of scripts, and things that the policy forbids.
   page.faults = [];

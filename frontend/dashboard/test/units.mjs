@@ -8,6 +8,10 @@ const server = await createServer({ root: join(import.meta.dirname, '..'), logLe
 const { age, bytes, clock, decimalsOf, duration, fixed, plural, short, signed } = await server.ssrLoadModule('/src/format.ts');
 const { Series } = await server.ssrLoadModule('/src/series.ts');
 const tell = await server.ssrLoadModule('/src/tell.ts');
+const { Book, BookReader } = await server.ssrLoadModule('/src/book.ts');
+const { Candles } = await server.ssrLoadModule('/src/candles.ts');
+const { Records } = await server.ssrLoadModule('/src/records.ts');
+const { decimalsIn, KEPT, Tape } = await server.ssrLoadModule('/src/tape.ts');
 await server.close();
 
 const points = (series) => Array.from({ length: series.length }, (_, i) => [series.times[i], series.values[i]]);
@@ -114,4 +118,123 @@ test('the ids that begin so come after one place in their order', () => {
   for (const [prefix, expected] of [['3f', '3effffff-ffff-ffff-ffff-ffffffffffff'], ['3F2a1B2c-4', '3f2a1b2c-3fff-ffff-ffff-ffffffffffff'], ['0', '00000000-0000-0000-0000-000000000000'], ['x', null], ['', null], ['0'.repeat(33), null]]) assert.equal(tell.before(prefix), expected, prefix);
   assert.ok(tell.begins('3f2a1b2c-4d5e-4f60-8123-456789abcdef', '3F2A1B2C-4d'));
   assert.ok(!tell.begins('3f2a1b2c-4d5e-4f60-8123-456789abcdef', '3f2b'));
+});
+
+// Books
+
+const whole = (sequence, bids, asks) => ({ exchange: 'x', symbol: 'A-B', kind: 'snapshot', bids, asks, sequence });
+const change = (sequence, bids, asks = [], previousSequence = sequence - 1) => ({ ...whole(sequence, bids, asks), kind: 'delta', previousSequence });
+const told = (offset, data, more = {}) => ({ offset, timestamp: new Date(offset * 1000).toISOString(), data, ...more });
+const levels = ({ bids, asks }) => [bids, asks].map((side) => side.map(({ priceText, sizeText }) => `${priceText}x${sizeText}`).join(' '));
+
+test('a book is its last snapshot and what follows on it', () => {
+  const book = new Book();
+  assert.equal(book.take(change(5, [['1', '1']])), 'hole');
+  assert.equal(book.take(whole(10, [['9.90', '1'], ['10.00', '2']], [['10.50', '1'], ['10.10', '3']])), 'whole');
+  assert.deepEqual(levels(book), ['10.00x2 9.90x1', '10.10x3 10.50x1']);
+  assert.equal(book.take(change(11, [['9.95', '4'], ['9.90', '0']], [['10.10', '0.5']])), 'applied');
+  assert.deepEqual(levels(book), ['10.00x2 9.95x4', '10.10x0.5 10.50x1']);
+  // The same price in other digits, and one that was never there.
+  assert.equal(book.take(change(12, [[9.95, 7]], [['11', '0']])), 'applied');
+  assert.deepEqual(levels(book), ['10.00x2 9.95x7', '10.10x0.5 10.50x1']);
+  assert.equal(book.take(change(12, [['1', '1']])), 'old');
+  assert.equal(book.take(change(14, [['1', '1']])), 'hole');
+  assert.equal(book.sequence, 12);
+  assert.equal(book.take(whole(3, [], [])), 'whole', 'a snapshot counts, also where its numbers begin anew');
+  assert.deepEqual(levels(book), ['', '']);
+});
+
+test('of a side, as many levels are kept as there may be: the best', () => {
+  const book = new Book();
+  book.take(whole(1, Array.from({ length: 6000 }, (_, i) => [i + 1, 1]), Array.from({ length: 6000 }, (_, i) => [i + 1, 1])));
+  assert.deepEqual([book.bids.length, book.bids[0].price, book.asks.length, book.asks[0].price], [5000, 6000, 5000, 1]);
+});
+
+test('a book says since when a change is missing, and has it when that comes or the next whole one does', () => {
+  const reader = new BookReader(() => assert.fail(), () => undefined);
+  reader.take(told(1, change(4, [['9', '1']])));
+  assert.deepEqual([reader.isBehind, reader.book.sequence], [false, null]);
+  reader.take(told(2, whole(3, [['8', '1']], [])));
+  assert.deepEqual([...levels(reader.book), reader.at], ['9x1 8x1', '', 1000], 'what waited follows on it');
+  reader.take(told(3, change(6, [['7', '1']])));
+  reader.take(told(4, change(7, [['6', '1']])));
+  assert.deepEqual([reader.isBehind, reader.book.sequence, reader.at], [true, 4, 1000]);
+  reader.take(told(5, change(5, [['5', '1']])));
+  assert.deepEqual([reader.isBehind, reader.book.sequence], [true, 4], 'what comes behind a hole waits for its turn');
+  reader.take(told(6, whole(6, [['9', '2']], [])));
+  assert.deepEqual([reader.isBehind, reader.book.sequence, ...levels(reader.book)], [false, 7, '9x2 6x1', '']);
+  reader.take(told(7, whole(2, [['1', '1']], []), { late: true }));
+  assert.equal(reader.book.sequence, 7, 'a late one of before is passed over');
+  for (let i = 0; i < 5000; i += 1) reader.take(told(10 + i, change(100 + i, [['3', '1']])));
+  assert.deepEqual([reader.isBehind, reader.book.sequence], [true, 7]);
+});
+
+test('between the snapshot and what follows, the log is read', async () => {
+  const asked = [];
+  let answer;
+  const reader = new BookReader((...what) => { asked.push(what); return new Promise((resolve) => { answer = resolve; }); }, () => undefined);
+  reader.take(told(100, whole(50, [['9', '1']], []), { snapshot: true }));
+  const filled = reader.snapshotEnd('e1', 140);
+  // What comes meanwhile waits.
+  reader.take(told(141, change(53, [['7', '1']])));
+  assert.equal(reader.isBehind, true);
+  answer([told(120, change(51, [['9', '2']])), told(130, change(52, [['8', '1']]))]);
+  await filled;
+  assert.deepEqual([asked, reader.isBehind, reader.book.sequence, ...levels(reader.book)], [[['e1', 100, 140]], false, 53, '9x2 8x1 7x1', '']);
+  await reader.snapshotEnd('e1', 141);
+  assert.equal(asked.length, 1, 'nothing lies between');
+  // Another life of the log, which has no book.
+  reader.begin();
+  await reader.snapshotEnd('e2', 0);
+  assert.deepEqual([reader.isBehind, reader.book.sequence, reader.at], [true, 53, 141_000]);
+  reader.begin();
+  reader.take(told(1, whole(1, [['3', '1']], []), { snapshot: true }));
+  await reader.snapshotEnd('e2', 1);
+  assert.deepEqual([reader.isBehind, ...levels(reader.book)], [false, '3x1', '']);
+});
+
+// Registries, tapes, candles
+
+test('of two records of a key the greater version counts, and what a snapshot has not is gone', () => {
+  const records = new Records();
+  const put = (key, version, record) => records.take({ type: 'record_update', key, version, timestamp: '2026-11-29T12:00:00Z', record });
+  const keys = () => records.list().map(({ key }) => key);
+  for (const key of ['user-10', 'user-2', '07', '7']) put(key, 'b', { status: 'online' });
+  assert.deepEqual(keys(), ['07', '7', 'user-2', 'user-10']);
+  put('7', 'a', { status: 'old' });
+  put('07', 'c', { status: 'new' });
+  assert.deepEqual(records.list().map(({ record }) => record.status), ['new', 'online', 'online', 'online']);
+  records.take({ type: 'key_removed', key: '7', version: 'd', timestamp: '2026-11-29T12:00:00Z' });
+  put('7', 'c', { status: 'late' });
+  assert.deepEqual(keys(), ['07', 'user-2', 'user-10']);
+  records.begin();
+  put('user-2', 'b', {});
+  records.end(false);
+  assert.equal(records.size, 3, 'those that could not be reached stay');
+  records.begin();
+  put('user-2', 'b', {});
+  put('user-3', 'b', {});
+  records.end(true);
+  assert.deepEqual(keys(), ['user-2', 'user-3']);
+});
+
+test('a tape keeps its newest lines', () => {
+  const tape = new Tape();
+  for (let i = 0; i < KEPT + 50; i += 1) tape.trade({ timestamp: '2026-11-29T12:00:00Z', data: { exchange: 'x', symbol: 'A-B', price: `${i}.10`, size: 1 } });
+  assert.deepEqual([tape.count, tape.line(KEPT + 49).trade.price, tape.line(50).trade.price, tape.decimals], [KEPT + 50, '249.10', '50.10', { price: 2, size: 0 }]);
+  for (const [text, expected] of [['1', 0], ['1.5', 1], ['1.50', 2], ['64001.20000000', 2], ['0.00012000', 5], ['1e-7', 8]]) assert.equal(decimalsIn(text), expected, text);
+});
+
+test('a candle is what was said of it last, and stays closed', () => {
+  const candles = new Candles();
+  const say = (openTime, close, closed, at, interval = '1m') => candles.take({ timestamp: new Date(at).toISOString(), data: { interval, openTime, open: '1', high: '3', low: '1', close, volume: '1', closed } });
+  say('1970-01-01T00:02:00Z', '2', false, 130_000);
+  say(60_000 * 1e6 * 1e4, '1', true, 125_000, '1h');
+  say(1_795_232_400, '2', false, 1_795_232_410_000, '5m');
+  say('1970-01-01T00:01:00Z', '9', true, 121_000);
+  say('1970-01-01T00:02:00Z', '3', true, 181_000);
+  say('1970-01-01T00:02:00Z', '4', false, 182_000);
+  assert.deepEqual(candles.by.get('1m').map(({ begins, close, isClosed }) => [begins, close, isClosed]), [[60_000, 9, true], [120_000, 3, true]]);
+  assert.deepEqual(candles.intervals(), ['1m', '5m', '1h']);
+  assert.equal(candles.by.get('5m')[0].begins, 1_795_232_400_000);
 });

@@ -94,7 +94,7 @@ function faded(colour: string, part: number): string {
 
 export function Chart({ zone, keyName, range, onRange }: { zone: string; keyName: string; range: string; onRange: (range: string) => void }) {
   const place = useRef<HTMLDivElement>(null);
-  const summary = useSignal('');
+  const summary = useSignal('Chart');
   const cursor = useSignal<{ at: number; level: number } | null>(null);
   const note = useSignal('');
   const span = useRef(RANGES[range]?.[1] ?? 900_000);

@@ -86,8 +86,8 @@ export function LoginForm({ isAlone }: { isAlone: boolean }) {
 }
 
 const KEYS: [string, string][] = [
-  ['1 2 3', 'Prices, orders, the gateway'],
-  ['/', 'Filter keys'],
+  ['1 2 3 4 5', 'Views, in their order above'],
+  ['/', 'Filter what is listed'],
   ['b', 'To the board'],
   ['↑ ↓ Page Home End', 'On the board: choose a key'],
   ['Space', 'On the board: pin it, or let it go'],

@@ -9,12 +9,13 @@ import { spellInWords } from '../tell';
 import { Connection } from './connection';
 import { Connections } from './connections';
 import { DeadLetters } from './dead-letters';
+import { Nodes } from './nodes';
 import { Pages } from './pager';
 import { Rate } from './rate';
 import { Settings } from './settings';
 import './gateway.css';
 
-const PARTS: [string, string][] = [['', 'Overview'], ['connections', 'Connections'], ['dead-letters', 'Dead letters'], ['settings', 'Settings']];
+const PARTS: [string, string][] = [['', 'Overview'], ['nodes', 'Nodes'], ['connections', 'Connections'], ['dead-letters', 'Dead letters'], ['settings', 'Settings']];
 
 export function Gateway() {
   const { rest } = route.value;
@@ -32,7 +33,7 @@ export function Gateway() {
         {it && <span class="dim small">node <span class="mono">{it.node.slice(0, 8)}</span>, version {it.version}, up {duration(it.uptime_s * 1000)}</span>}
       </div>
       {statsProblem.value !== '' && <p class="fault full" role="alert">{statsProblem.value}{it ? ` What you see is as of ${clock(Date.parse(it.timestamp) - skew.value)}.` : ''}</p>}
-      {part === 'dead-letters' ? <DeadLetters /> : part === 'settings' ? <Settings /> : part === 'connections' && one !== '' ? <Connection key={one} id={one} /> : !it ? <section class="panel full"><h1>Gateway</h1><p class="empty">{statsProblem.value === '' ? 'Asking how it does …' : ''}</p></section> : part === 'connections' ? <Connections stats={it} /> : <Overview it={it} />}
+      {part === 'dead-letters' ? <DeadLetters /> : part === 'settings' ? <Settings /> : part === 'nodes' ? <Nodes /> : part === 'connections' && one !== '' ? <Connection key={one} id={one} /> : !it ? <section class="panel full"><h1>Gateway</h1><p class="empty">{statsProblem.value === '' ? 'Asking how it does …' : ''}</p></section> : part === 'connections' ? <Connections stats={it} /> : <Overview it={it} />}
     </main>
   );
 }
