@@ -21,6 +21,9 @@ pub enum RecordKind {
     /// A number that grows with each revocation, and how far each node has come; the key is the node's
     /// name. After revocations in the order of kinds, so that what waits for Redis is written in it.
     RevokedUpTo,
+    /// What relays between fleets know: under `fleet` the name of this one, and by fleet and type how far its
+    /// log was carried here.
+    Relay,
 }
 
 impl RecordKind {
@@ -31,6 +34,7 @@ impl RecordKind {
             Self::Node => "node",
             Self::Revocation => "revocation",
             Self::RevokedUpTo => "revoked_up_to",
+            Self::Relay => "relay",
         }
     }
 

@@ -9,6 +9,7 @@ mod fleet;
 mod http;
 mod orders;
 mod registry;
+mod relay;
 mod storage;
 mod table;
 mod timing;
@@ -33,6 +34,7 @@ pub use self::fleet::{
 pub use self::http::{AcceptCounts, HttpView, IntakeCounts};
 pub use self::orders::{InteropCounts, JobsView, OrderCounts, OrdersView, OutsideInvalid, OutsideRefused};
 pub use self::registry::{RegistriesView, RegistryCounts, RegistryView};
+pub use self::relay::RelayView;
 pub use self::storage::{JobsAloneCounts, LineCounts, MemoryUsage, OutageView, StateSpell};
 pub use self::table::{Live, Metric, MetricKind, Metrics, Number};
 pub use self::timing::{TIMING_BOUNDS_US, Timing};
