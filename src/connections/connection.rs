@@ -77,6 +77,9 @@ struct Particulars {
     order: Option<ChannelName>,
     /// Of a client that has not shown who it is when it comes.
     waiting: Option<Waiting>,
+    /// It is given back what it sends.
+    #[cfg(test)]
+    echoes: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -146,7 +149,14 @@ impl Connection {
         Self {
             principal: Cell::new(principal),
             tell_at: Cell::new(tell_at),
-            particulars: has_some.then(|| Box::new(Particulars { order, waiting })),
+            particulars: has_some.then(|| {
+                Box::new(Particulars {
+                    order,
+                    waiting,
+                    #[cfg(test)]
+                    echoes: false,
+                })
+            }),
             id,
             stream,
             outbox: RefCell::default(),
@@ -163,6 +173,21 @@ impl Connection {
             pacing: PacingCell::default(),
             admission,
         }
+    }
+
+    /// The same connection, which is given back what it sends.
+    #[cfg(test)]
+    pub(super) fn that_echoes(mut self) -> Self {
+        self.particulars = Some(Box::new(Particulars { order: None, waiting: None, echoes: true }));
+        self
+    }
+
+    /// Whether it is given back what it sends, as in tests alone.
+    pub(super) fn echoes(&self) -> bool {
+        #[cfg(test)]
+        return self.particulars.as_ref().is_some_and(|particulars| particulars.echoes);
+        #[cfg(not(test))]
+        false
     }
 
     /// Whether entries and answers may still be sent.
@@ -264,7 +289,12 @@ impl Connection {
             self.stats.messages.dropped_by_reason.slow_consumer.add(dropped as u64);
         }
         let mut frames = Vec::new();
-        text_frame(&ServerMessage::closing(code, retry_after_ms, chrono::Utc::now()).to_json(), &mut frames);
+        if !self.echoes() {
+            text_frame(
+                &ServerMessage::closing(code, retry_after_ms, chrono::Utc::now()).to_json(),
+                &mut frames,
+            );
+        }
         close_frame(code, &mut frames);
         let unbounded = OutboxLimits { frames: usize::MAX, bytes: usize::MAX };
         self.write_or_queue(frames.into(), None, unbounded);

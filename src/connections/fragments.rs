@@ -1,8 +1,57 @@
-//! Counts the fragments that a client cuts its messages into. What puts them together does not tell of
-//! them, and fragments may be empty: without a bound, a message of them need never end.
+//! Follows the frames of a client ahead of what puts them together, for two things that that one sees too
+//! late. It does not tell of fragments, which may be empty: without a bound, a message of them need never
+//! end. And it looks at the text of a frame once all of it has come, where a client that sends what is no
+//! UTF-8 is to be told at the first byte that shows it (RFC 6455, section 8.1).
 
 /// Fragments of one message. Clients cut long messages into pieces of kilobytes, if at all.
-pub(super) const FRAGMENTS_MAX: u16 = 256;
+pub(super) const FRAGMENTS_MAX: u32 = 256;
+
+/// Opcodes of RFC 6455, section 5.2.
+const CONTINUATION: u8 = 0;
+const TEXT: u8 = 1;
+
+/// What is wrong with what a client sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Wrong {
+    TooManyFragments,
+    NotUtf8,
+}
+
+/// Looked at together; what is in the middle of a character waits for the next piece.
+const BLOCK: usize = 512;
+
+/// The text of a message so far.
+#[derive(Debug, Default)]
+struct Text {
+    /// How many bytes of the frame were taken; what they are masked with goes by it.
+    at: usize,
+    /// The beginning of a character.
+    begun: [u8; 3],
+    begun_length: usize,
+}
+
+impl Text {
+    /// Takes a piece of a frame; false once it cannot become UTF-8 any more.
+    fn take(&mut self, masked: &[u8], mask: [u8; 4]) -> bool {
+        for piece in masked.chunks(BLOCK - self.begun.len()) {
+            let mut block = [0; BLOCK];
+            block[..self.begun_length].copy_from_slice(&self.begun[..self.begun_length]);
+            let length = self.begun_length + piece.len();
+            for (plain, byte) in block[self.begun_length..].iter_mut().zip(piece) {
+                *plain = byte ^ mask[self.at % 4];
+                self.at += 1;
+            }
+            let rest = match str::from_utf8(&block[..length]) {
+                Ok(_) => &[][..],
+                Err(error) if error.error_len().is_some() => return false,
+                Err(error) => &block[error.valid_up_to()..length],
+            };
+            self.begun[..rest.len()].copy_from_slice(rest);
+            self.begun_length = rest.len();
+        }
+        true
+    }
+}
 
 /// Where in a frame (RFC 6455, section 5.2) the next byte belongs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -18,24 +67,52 @@ enum Part {
 }
 
 /// Follows the frames of one client, whatever pieces they come in.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Fragments {
     /// The length of the payload; within it, what is to come.
     length: u64,
     part: Part,
     is_masked: bool,
+    is_control: bool,
     /// Of the message that has begun and not ended.
-    count: u16,
+    count: u32,
+    /// It may have fewer than this.
+    max: u32,
+    /// Whether that message is text.
+    is_text: bool,
+    mask: [u8; 4],
+    text: Text,
 }
 
 impl Fragments {
-    /// Takes what comes next; false when a message has more fragments than it may.
-    pub(super) fn take(&mut self, mut bytes: &[u8]) -> bool {
+    /// Of messages with fewer than `max` fragments besides the last one.
+    pub(super) fn fewer_than(max: u32) -> Self {
+        Self {
+            length: 0,
+            part: Part::default(),
+            is_masked: false,
+            is_control: false,
+            count: 0,
+            max,
+            is_text: false,
+            mask: [0; 4],
+            text: Text::default(),
+        }
+    }
+
+    /// Takes what comes next.
+    ///
+    /// # Errors
+    /// What it shows to be wrong.
+    pub(super) fn take(&mut self, mut bytes: &[u8]) -> Result<(), Wrong> {
         while let Some((&byte, rest)) = bytes.split_first() {
             if self.part == Part::Payload {
                 // As much as is here; the first byte of it at the least.
                 let here = usize::try_from(self.length).unwrap_or(usize::MAX).min(bytes.len());
                 self.length -= here as u64;
+                if self.is_text && !self.is_control && !self.text.take(&bytes[..here], self.mask) {
+                    return Err(Wrong::NotUtf8);
+                }
                 bytes = &bytes[here..];
                 if self.length == 0 {
                     self.part = Part::Opcode;
@@ -44,21 +121,27 @@ impl Fragments {
             }
             bytes = rest;
             if !self.take_header(byte) {
-                return false;
+                return Err(Wrong::TooManyFragments);
             }
         }
-        true
+        Ok(())
     }
 
+    /// Takes a byte of a header; false when a message has more fragments than it may.
     fn take_header(&mut self, byte: u8) -> bool {
         match self.part {
             Part::Opcode => {
                 self.part = Part::Length;
-                let (is_final, is_control) = (byte & 0x80 != 0, byte & 0x08 != 0);
-                if !is_control {
+                let is_final = byte & 0x80 != 0;
+                self.is_control = byte & 0x08 != 0;
+                if !self.is_control {
+                    match byte & 0x0f {
+                        CONTINUATION => self.text.at = 0,
+                        opcode => (self.is_text, self.text) = (opcode == TEXT, Text::default()),
+                    }
                     self.count = if is_final { 0 } else { self.count.saturating_add(1) };
                 }
-                return self.count < FRAGMENTS_MAX;
+                return self.count < self.max;
             }
             Part::Length => {
                 self.is_masked = byte & 0x80 != 0;
@@ -75,11 +158,8 @@ impl Fragments {
                 if left > 1 { self.part = Part::LongLength(left - 1) } else { self.after_length() }
             }
             Part::Mask(left) => {
-                if left > 1 {
-                    self.part = Part::Mask(left - 1)
-                } else {
-                    self.after_mask()
-                }
+                self.mask[usize::from(4 - left)] = byte;
+                if left > 1 { self.part = Part::Mask(left - 1) } else { self.after_mask() }
             }
             Part::Payload => {}
         }

@@ -3,10 +3,11 @@
 
 use std::io::{self, Read, Write};
 
+use bytes::Bytes;
 use tungstenite::protocol::{Role, WebSocketConfig, WebSocketContext};
 use tungstenite::{Error, Message, Utf8Bytes};
 
-use super::fragments::Fragments;
+use super::fragments::{Fragments, Wrong};
 use crate::protocol::CloseCode;
 
 /// Larger messages grow it.
@@ -17,6 +18,8 @@ const READ_BUFFER: usize = 128;
 pub(super) enum Inbound {
     /// A whole text message.
     Text(Utf8Bytes),
+    /// A whole binary message.
+    Binary(Bytes),
     /// A ping or a pong; pings are answered already.
     Alive,
     /// The client closes; the close is answered already. `has_failed` where its code says so.
@@ -39,14 +42,15 @@ impl FrameReader {
     }
 
     /// Messages and frames longer than `message_bytes_max` break the protocol, as do messages of more
-    /// than [`FRAGMENTS_MAX`](super::fragments::FRAGMENTS_MAX) fragments.
-    pub(super) fn new(message_bytes_max: usize) -> Self {
+    /// than `fragments_max` fragments.
+    pub(super) fn new(message_bytes_max: usize, fragments_max: u32) -> Self {
         let config = WebSocketConfig::default()
             .read_buffer_size(READ_BUFFER)
             .write_buffer_size(0)
             .max_message_size(Some(message_bytes_max))
             .max_frame_size(Some(message_bytes_max));
-        Self { context: WebSocketContext::new(Role::Server, Some(config)), fragments: Fragments::default() }
+        let context = WebSocketContext::new(Role::Server, Some(config));
+        Self { context, fragments: Fragments::fewer_than(fragments_max) }
     }
 
     /// The next thing in `input`, which is used up from the front; `None` when more is needed.
@@ -55,7 +59,7 @@ impl FrameReader {
         let mut pipe = Pipe { input, output, fragments: &mut self.fragments };
         match self.context.read(&mut pipe) {
             Ok(Message::Text(text)) => Some(Inbound::Text(text)),
-            Ok(Message::Binary(_)) => Some(Inbound::Broken(CloseCode::Unsupported)),
+            Ok(Message::Binary(bytes)) => Some(Inbound::Binary(bytes)),
             Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_)) => Some(Inbound::Alive),
             Ok(Message::Close(frame)) => {
                 // 1002 to 1015, of which 1005 stands for no code at all.
@@ -68,7 +72,10 @@ impl FrameReader {
                 }
             }
             Err(Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => None,
-            // Too many fragments; nothing else can fail there: see `Pipe`.
+            // Nothing else can fail there: see `Pipe`.
+            Err(Error::Io(error)) if error.kind() == io::ErrorKind::InvalidData => {
+                Some(Inbound::Broken(CloseCode::InvalidUtf8))
+            }
             Err(Error::Io(_)) => Some(Inbound::Broken(CloseCode::TooBig)),
             Err(Error::ConnectionClosed | Error::AlreadyClosed) => {
                 Some(Inbound::Closed { has_failed: false })
@@ -100,8 +107,10 @@ impl Read for Pipe<'_, '_> {
             return Err(io::ErrorKind::WouldBlock.into());
         }
         let read = self.input.read(buf)?;
-        let is_bounded = self.fragments.take(&buf[..read]);
-        if is_bounded { Ok(read) } else { Err(io::Error::other("too many fragments")) }
+        self.fragments.take(&buf[..read]).map(|()| read).map_err(|wrong| match wrong {
+            Wrong::NotUtf8 => io::Error::new(io::ErrorKind::InvalidData, "not UTF-8"),
+            Wrong::TooManyFragments => io::Error::other("too many fragments"),
+        })
     }
 }
 
@@ -134,13 +143,14 @@ mod tests {
 
     /// Feeds bytes in pieces of `step`, and shows what came out.
     fn feed(bytes: &[u8], step: usize) -> (Vec<String>, Vec<u8>) {
-        let mut reader = FrameReader::new(1_000);
+        let mut reader = FrameReader::new(1_000, FRAGMENTS_MAX);
         let (mut seen, mut output) = (Vec::new(), Vec::new());
         for piece in bytes.chunks(step) {
             let mut input = piece;
             while let Some(inbound) = reader.next(&mut input, &mut output) {
                 let text = match &inbound {
                     Inbound::Text(text) => format!("text {text}"),
+                    Inbound::Binary(bytes) => format!("binary {}", bytes.len()),
                     Inbound::Alive => "alive".to_owned(),
                     Inbound::Closed { has_failed: false } => "closed".to_owned(),
                     Inbound::Closed { has_failed: true } => "failed".to_owned(),
@@ -171,6 +181,34 @@ mod tests {
     }
 
     #[test]
+    fn what_is_no_utf_8_is_told_at_the_first_byte_that_shows_it() {
+        // κόσμε, a code point that there is not, and more: in one frame, of which only a part has come.
+        let text = b"\xce\xba\xe1\xbd\xb9\xcf\x83\xce\xbc\xce\xb5\xf4\x90\x80\x80edited";
+        let wrong_at = 12;
+        let whole = frame(OpCode::Data(Data::Text), true, text);
+        let header = whole.len() - text.len();
+        let step = |bytes: &[u8]| feed(bytes, 1).0;
+        assert_eq!(step(&whole[..header + wrong_at]), [""; 0]);
+        assert_eq!(step(&whole[..header + wrong_at + 1]), ["broken 1007"]);
+        // In fragments, each with a mask of its own, and a ping between them that is none of the text.
+        let mut cut = frame(OpCode::Data(Data::Text), false, &text[..3]);
+        cut.extend(frame(OpCode::Control(Control::Ping), true, b"\xff"));
+        cut.extend(frame(OpCode::Data(Data::Continue), false, &text[3..11]));
+        cut.extend(frame(OpCode::Data(Data::Continue), true, &text[11..]));
+        let after = text.len() - wrong_at - 1;
+        assert_eq!(step(&cut[..cut.len() - after - 1]), ["alive"]);
+        assert_eq!(step(&cut[..cut.len() - after]), ["alive", "broken 1007"]);
+        // A message that ends within a character; and one of bytes, which may be any.
+        check(&frame(OpCode::Data(Data::Text), true, &text[..1]), &["broken 1007"]);
+        check(&frame(OpCode::Data(Data::Binary), true, text), &[&format!("binary {}", text.len())]);
+        // More than is looked at together, with characters across the borders.
+        for shift in 0..4 {
+            let long = ["x".repeat(shift), "€".repeat(300)].concat();
+            check(&frame(OpCode::Data(Data::Text), true, long.as_bytes()), &[&format!("text {long}")]);
+        }
+    }
+
+    #[test]
     fn a_ping_is_answered_with_its_payload() {
         let (_, output) = feed(&frame(OpCode::Control(Control::Ping), true, b"abc"), 100);
         assert_eq!(output, b"\x8a\x03abc");
@@ -190,7 +228,7 @@ mod tests {
         check(reserved_bit, &["broken 1002"]);
         check(&frame(OpCode::Data(Data::Continue), true, b"x"), &["broken 1002"]);
         check(&frame(OpCode::Data(Data::Text), true, b"\xff\xfe"), &["broken 1007"]);
-        check(&frame(OpCode::Data(Data::Binary), true, b"x"), &["broken 1003"]);
+        check(&frame(OpCode::Data(Data::Binary), true, b"x"), &["binary 1"]);
         check(&frame(OpCode::Data(Data::Text), true, &[b'x'; 1_001]), &["broken 1009"]);
         let claims_2_to_the_62 = b"\x81\xff\x40\0\0\0\0\0\0\0\x01\x02\x03\x04";
         check(claims_2_to_the_62, &["broken 1009"]);
@@ -209,7 +247,7 @@ mod tests {
     #[test]
     fn a_message_has_so_many_fragments_and_no_more_however_small() {
         let begin = frame(OpCode::Data(Data::Text), false, b"");
-        let more = |count: u16| frame(OpCode::Data(Data::Continue), false, b"").repeat(usize::from(count));
+        let more = |count: u32| frame(OpCode::Data(Data::Continue), false, b"").repeat(count as usize);
         let end = frame(OpCode::Data(Data::Continue), true, b"x");
         let ping = frame(OpCode::Control(Control::Ping), true, b"in between");
         let most = [&begin[..], &more(100), &ping, &more(FRAGMENTS_MAX - 102), &end].concat();
@@ -217,7 +255,7 @@ mod tests {
         check(&most.repeat(2), &["alive", "text x", "alive", "text x"]);
         check(&[&begin[..], &more(FRAGMENTS_MAX - 1), &end].concat(), &["broken 1009"]);
         let small = frame(OpCode::Data(Data::Continue), false, b"a");
-        check(&[&begin[..], &small.repeat(usize::from(FRAGMENTS_MAX))].concat(), &["broken 1009"]);
+        check(&[&begin[..], &small.repeat(FRAGMENTS_MAX as usize)].concat(), &["broken 1009"]);
     }
 
     #[test]
@@ -230,7 +268,7 @@ mod tests {
         ];
         let bytes = [large, halves.concat(), frame(OpCode::Data(Data::Text), true, b"end")].concat();
         for step in [1, 7, 4_096, 5_008, 1 << 20] {
-            let mut reader = FrameReader::new(100_000);
+            let mut reader = FrameReader::new(100_000, FRAGMENTS_MAX);
             let (mut seen, mut output) = (Vec::new(), Vec::new());
             for piece in bytes.chunks(step) {
                 let mut input = piece;
@@ -242,7 +280,7 @@ mod tests {
                     });
                 }
                 if reader.is_between() {
-                    reader = FrameReader::new(100_000);
+                    reader = FrameReader::new(100_000, FRAGMENTS_MAX);
                 }
             }
             assert_eq!(

@@ -5,8 +5,12 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use tokio::time::{self, Sleep};
+use tracing::debug;
 
 use super::connection::{Connection, leave_turn_to_others};
+#[cfg(test)]
+use super::echo;
+use super::fragments::FRAGMENTS_MAX;
 use super::inbound::{FrameReader, Inbound};
 use super::publishing::Publisher;
 use super::shard::{Heard, Request, Shard};
@@ -49,7 +53,8 @@ impl Intake {
         }
         let mut output = Vec::new();
         while !self.is_deaf {
-            let new = || Box::new(FrameReader::new(shard.config.message_bytes_max));
+            let fragments_max = if connection.echoes() { u32::MAX } else { FRAGMENTS_MAX };
+            let new = || Box::new(FrameReader::new(shard.config.message_bytes_max, fragments_max));
             let reader = self.reader.get_or_insert_with(new);
             let inbound = reader.next(&mut input, &mut output);
             let is_all = inbound.is_none() && reader.is_between();
@@ -73,6 +78,15 @@ impl Intake {
                     shard.close(connection, code);
                 }
                 Some(Inbound::Alive) => self.is_deaf = !connection.allowed(shard),
+                #[cfg(test)]
+                Some(message @ (Inbound::Text(_) | Inbound::Binary(_))) if connection.echoes() => {
+                    echo::answer(connection, shard, message);
+                }
+                Some(Inbound::Binary(content)) => {
+                    debug!(conn.id = %connection.id, bytes = content.len(), "a client sent a binary message");
+                    self.is_deaf = true;
+                    shard.close(connection, CloseCode::Unsupported);
+                }
                 Some(Inbound::Text(text)) => {
                     connection.count_message();
                     if !connection.is_open() {

@@ -5,6 +5,8 @@
 
 mod config;
 mod connection;
+#[cfg(test)]
+mod echo;
 mod events;
 mod fragments;
 mod inbound;

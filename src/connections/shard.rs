@@ -98,6 +98,9 @@ pub(crate) enum Opening {
     Unauthorized { message: String },
     /// A limit refuses it: it is closed, and comes back later.
     TurnedAway(Limit),
+    /// For tests: it is given back what it sends, and nothing else.
+    #[cfg(test)]
+    Echo,
 }
 
 /// A connection that a shard takes over.
@@ -399,7 +402,12 @@ impl Shard {
         let opened_on = order.as_ref().map(ChannelName::subject).or(zone);
         let id = Uuid::new_v4();
         debug!(conn.id = %id, source, opened_on, shard = self.index, "connection opened");
-        let connection = Rc::new(Connection::new(stream, id, admission, stats, burst, order, principal));
+        #[cfg(test)]
+        let echoes = matches!(opening, Opening::Echo);
+        let connection = Connection::new(stream, id, admission, stats, burst, order, principal);
+        #[cfg(test)]
+        let connection = if echoes { connection.that_echoes() } else { connection };
+        let connection = Rc::new(connection);
         let slot = self.connections.borrow_mut().insert(Rc::clone(&connection));
         self.stats.opened.add(1);
         self.stats.streams_opened.add(u64::from(connection.is_stream()));
@@ -428,6 +436,8 @@ impl Shard {
     fn greet(self: &Rc<Self>, connection: &Rc<Connection>, opening: Opening) {
         let channel = match &opening {
             Opening::Nothing | Opening::Several(_) | Opening::Channels(_) => None,
+            #[cfg(test)]
+            Opening::Echo => None,
             Opening::Market { zone, .. } => Some(ChannelName::zone(zone)),
             Opening::Order { order, .. } => Some(ChannelName::order(*order)),
             Opening::Unauthorized { message } => {
@@ -442,6 +452,9 @@ impl Shard {
                 return self.close_for(connection, limit.close_code(), spread_retry_ms());
             }
         };
+        if connection.echoes() {
+            return;
+        }
         connection.send_message(&self.greeting(connection, channel.as_ref()), self.limits);
         self.begin(connection, opening);
     }

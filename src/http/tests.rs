@@ -36,6 +36,7 @@ use crate::registry::{Registry, RegistryConfig, RegistryKind, RegistryParts};
 use crate::storage::{self, StorageChoice, StorageConfig};
 use crate::support::panics::Vital;
 
+mod autobahn;
 mod rights;
 mod standards;
 
@@ -43,6 +44,7 @@ type Answer = HttpResponse<Bytes>;
 
 struct Routes {
     door: Door,
+    channels: Channels,
     refusals: Arc<Refusals>,
     stopping: CancellationToken,
     /// The clock of the storage.
@@ -132,7 +134,7 @@ impl Routes {
             config,
             configured: Arc::new(ConfigView { file: None, warning: None, settings: Vec::new() }),
             manager: manager.clone(),
-            channels,
+            channels: channels.clone(),
             orders,
             registry: registry.clone(),
             gate,
@@ -152,7 +154,7 @@ impl Routes {
             tokio::task::yield_now().await;
         }
         let door = Door::to(&Arc::new(app));
-        Self { door, refusals, stopping, _driver: driver }
+        Self { door, channels, refusals, stopping, _driver: driver }
     }
 
     /// How many requests were refused, by code.
