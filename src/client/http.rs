@@ -87,6 +87,11 @@ impl Http {
         self.request(Method::POST, url.as_ref())
     }
 
+    /// Begins a PUT.
+    pub fn put(&self, url: impl AsRef<str>) -> Request {
+        self.request(Method::PUT, url.as_ref())
+    }
+
     /// Begins a DELETE.
     pub fn delete(&self, url: impl AsRef<str>) -> Request {
         self.request(Method::DELETE, url.as_ref())

@@ -11,6 +11,7 @@ use zonewire::client::{BaseUrl, Http};
 use zonewire_kit::clock::WallClock;
 use zonewire_kit::process::{Gateway, Process};
 use zonewire_protocol::HealthView;
+use zonewire_protocol::stats::StatsView;
 
 /// How long a gateway may take to say how it is.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(30);
@@ -134,6 +135,13 @@ impl Node {
     /// What it says that it is.
     pub(crate) async fn health(&self) -> anyhow::Result<HealthView> {
         health(&self.base, &self.base.http()?, ANSWER_PATIENCE).await
+    }
+
+    /// What it counts.
+    pub(crate) async fn stats(&self) -> anyhow::Result<StatsView> {
+        let asked = self.base.http()?.get(self.base.endpoint("ws/stats")).timeout(ANSWER_PATIENCE).send();
+        let answer = asked.await.context("a gateway did not say what it counts")?.bytes().await?;
+        serde_json::from_slice(&answer).context("a gateway did not say what it counts")
     }
 
     /// Fails when it has ended by itself.

@@ -3,14 +3,15 @@
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
-/// Digits behind the point that count when two are compared.
-const SCALE: i32 = 18;
+/// Digits behind the point that count when two are compared: those of whatever a double is written as from some
+/// 0.000001 on, for not every exchange calculates in decimals. What is left of an `i128` are 16 before the point.
+const SCALE: i32 = 22;
 
 /// A number as it was written, as text or as a number of JSON.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Decimal<'a> {
     text: &'a str,
-    /// In units of 10^-18.
+    /// In units of 10^-22.
     value: i128,
 }
 
@@ -86,6 +87,10 @@ mod tests {
             assert_eq!(a.value(), b.value());
             assert_ne!(a.text(), b.text());
         }
+        // As a double is written that was 0.000311 and was calculated with.
+        let (a, b) = (Decimal::read("0.00031099999999999997").unwrap(), Decimal::read("0.000311").unwrap());
+        assert!(a.value() < b.value() && a.text() == "0.00031099999999999997");
+        assert!(Decimal::read("9999999999999999.5").is_some());
         assert!(Decimal::read("-0.001").unwrap().value() < 0);
         assert!(Decimal::read("105944.20").unwrap().value() < Decimal::read("105944.3").unwrap().value());
         let read: Vec<Decimal<'_>> = serde_json::from_str(r#"["0.0024", 105944.20, "0"]"#).unwrap();

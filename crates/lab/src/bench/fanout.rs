@@ -10,6 +10,7 @@ use super::{
     clock::{self, Clock, nanos},
     common::{CommonArgs, at_least_one, rate, seconds},
     cpu,
+    payload::write_line,
     publisher::{PublishPlan, Published, Publisher},
     report::{FanoutReport, Percentiles, ServerCpu, ServerMemory},
     target::PublishTarget,
@@ -209,6 +210,7 @@ impl FanoutArgs {
             warmup_s: self.warmup,
             duration_s: self.duration.unwrap_or(default_s),
             messages: self.messages,
+            write: write_line,
         }
     }
 }

@@ -9,7 +9,8 @@
 //!
 //! Two subcommands do know it, `order-updates` and `order-throughput`: they
 //! place orders and tell of them over its HTTP interface (`keep_alive`). One
-//! more, `handshakes`, starts gateways by itself.
+//! more start gateways by themselves: `handshakes`, and `events`, which has two of them
+//! on a Redis. `registry` has its gateways in its own process, as who embeds one would.
 //!
 //! Every run ends by itself. Only loopback addresses are accepted, unless
 //! `--allow-remote` says that the machine at the other end is fair game.
@@ -25,6 +26,8 @@ mod connection;
 pub(crate) mod cpu;
 mod credential;
 mod event_loop;
+mod events;
+mod events_report;
 mod fanout;
 mod frame;
 mod handshake;
@@ -36,6 +39,7 @@ mod order_throughput;
 mod order_updates;
 mod payload;
 mod publisher;
+mod registry;
 mod report;
 mod sequence;
 mod target;
@@ -62,6 +66,12 @@ enum BenchCommand {
     Handshakes(handshakes::HandshakesArgs),
     /// Measure how long it takes to find out who somebody is and what that one may do, in this process.
     Access(access::AccessArgs),
+    /// Publish events at one gateway and follow them at another one, both started for it; check loss, and measure
+    /// the lag, and what the gateways and Redis take for each.
+    Events(events::EventsArgs),
+    /// Measure how fast records are read in the gateway's own process, how far the log is behind what is written,
+    /// and how soon gateways that were apart hold the same.
+    Registry(registry::RegistryArgs),
     /// Post updates of orders to a gateway; check order and loss, and measure how soon each is on its
     /// order's socket.
     OrderUpdates(order_updates::OrderUpdatesArgs),
@@ -90,6 +100,14 @@ pub fn run(args: BenchArgs) -> anyhow::Result<()> {
         }
         BenchCommand::Access(args) => {
             let report = access::run(&args)?;
+            report::emit(&report, args.json.as_deref())
+        }
+        BenchCommand::Events(args) => {
+            let report = events::run(&args)?;
+            report::emit(&report, args.json.as_deref())
+        }
+        BenchCommand::Registry(args) => {
+            let report = registry::run(&args)?;
             report::emit(&report, args.json.as_deref())
         }
         BenchCommand::OrderUpdates(args) => {

@@ -14,6 +14,16 @@ pub(super) fn write_line(out: &mut String, key: &str, seq: u64, sent_ns: u64, le
     fill(out, start + len);
 }
 
+/// Writes an event, which may be a ticker or a trade, with the same two numbers, filled up in the same way.
+pub(super) fn write_event(out: &mut String, symbol: &str, seq: u64, sent_ns: u64, len: usize) {
+    let start = out.len();
+    let symbol = symbol.to_ascii_uppercase();
+    let head = format!(r#"{{"exchange":"bench","symbol":"{symbol}","price":1.5,"size":1"#);
+    write!(out, r#"{head},"seq":{seq},"sent_ns":{sent_ns},"pad":""#)
+        .expect("writing to a string cannot fail");
+    fill(out, start + len);
+}
+
 /// Writes an order's update with the same two numbers, filled up in the same
 /// way. As often as one likes: an order may tell that it is routing again and again.
 pub(super) fn write_update(out: &mut String, seq: u64, sent_ns: u64, len: usize) {
@@ -103,6 +113,16 @@ mod tests {
             assert_eq!(value["sent_ns"], 123_456_789u64);
             assert_eq!(value["price"], 1.5);
         }
+    }
+
+    #[test]
+    fn an_event_is_json_of_the_length_asked_for() {
+        let mut event = String::new();
+        write_event(&mut event, "k7", 7, 8, 200);
+        assert_eq!(event.len(), 200);
+        let value: serde_json::Value = serde_json::from_str(&event).unwrap();
+        assert_eq!((&value["symbol"], &value["exchange"]), (&"K7".into(), &"bench".into()));
+        assert_eq!(Scanner::new().messages(event.as_bytes()).collect::<Vec<_>>(), [(7, 8)]);
     }
 
     #[test]

@@ -15,7 +15,7 @@ use anyhow::{Context, bail};
 use super::{
     clock::{Clock, nanos, seconds},
     handshake::status,
-    payload::{key_of, write_line},
+    payload::key_of,
     target::{Endpoint, PublishTarget},
 };
 
@@ -38,6 +38,8 @@ pub(super) struct PublishPlan {
     pub(super) duration_s: f64,
     /// ...or after so many messages, if that is sooner.
     pub(super) messages: Option<u64>,
+    /// Writes a line: its key, its sequence number, when it is sent, and its length.
+    pub(super) write: fn(&mut String, &str, u64, u64, usize),
 }
 
 /// What was published.
@@ -112,7 +114,7 @@ impl Publisher {
             let channel = n as usize % channels;
             let seq = published.by_channel[channel];
             line.clear();
-            write_line(&mut line, &key_of(seq, plan.keys), seq, now_ns, plan.payload_len);
+            (plan.write)(&mut line, &key_of(seq, plan.keys), seq, now_ns, plan.payload_len);
             self.pipes[channel].send(&line, &mut wire)?;
             published.by_channel[channel] += 1;
             if due_ns >= measured_from_ns {
@@ -241,6 +243,7 @@ mod tests {
     use std::net::TcpListener;
 
     use super::*;
+    use crate::bench::payload::write_line;
     use crate::bench::target;
 
     /// Takes one connection, reads until `end` is seen, replies, and returns what it read.
@@ -263,7 +266,8 @@ mod tests {
     }
 
     fn plan(rate: Option<f64>, messages: Option<u64>, duration_s: f64) -> PublishPlan {
-        PublishPlan { rate, payload_len: 120, keys: 1, warmup_s: 0.0, duration_s, messages }
+        let write = write_line;
+        PublishPlan { rate, payload_len: 120, keys: 1, warmup_s: 0.0, duration_s, messages, write }
     }
 
     fn publish(target: &str, plan: &PublishPlan) -> anyhow::Result<Published> {

@@ -46,6 +46,8 @@ pub(super) enum Kind {
     ClientPause,
     FreezeGateway,
     KillGateway,
+    /// The gateway that has the feed; it comes up again when another one has it.
+    KillFeed,
     /// While it has no Redis; it comes up again without one.
     KillGatewayDegraded,
     /// The primary behind sentinels is killed, and comes back when another has its place.
@@ -83,6 +85,10 @@ const LATER: Duration = Duration::from_millis(50);
 const LATER_EVERY: Duration = Duration::from_millis(1_300);
 /// Within what time all must have come everywhere once Redis serves again.
 const CATCH_UP: Duration = Duration::from_secs(2);
+/// Within what time another gateway has the feed of one that is gone.
+const TAKE_OVER: Duration = Duration::from_secs(5);
+/// Within what time all gateways hold the same records once Redis serves again.
+const EQUAL: Duration = Duration::from_secs(1);
 /// How long a gateway may say that it is healthy though it has no Redis.
 const UNTRUE: Duration = Duration::from_millis(1_500);
 
@@ -114,6 +120,7 @@ impl Fault {
                 | Kind::CutReturns
                 | Kind::FreezeGateway
                 | Kind::KillGateway
+                | Kind::KillFeed
                 | Kind::KillGatewayDegraded
                 | Kind::GatewayClock
         )
@@ -127,6 +134,7 @@ impl Fault {
                 | Kind::Absent
                 | Kind::Loading
                 | Kind::KillGateway
+                | Kind::KillFeed
                 | Kind::KillGatewayDegraded
                 | Kind::Failover
                 | Kind::LoseClusterNode
@@ -137,7 +145,7 @@ impl Fault {
 
     /// It lasts as long as it lasts.
     pub(super) fn ends_by_itself(&self) -> bool {
-        matches!(self.kind, Kind::Loading | Kind::Failover)
+        matches!(self.kind, Kind::Loading | Kind::Failover | Kind::KillFeed)
     }
 
     /// What may take how long; `ordering_deadline` is that of the gateways.
@@ -150,6 +158,8 @@ impl Fault {
             later_every: Some(LATER_EVERY),
             catch_up: is_gateway_there.then_some(CATCH_UP),
             untrue: Some(UNTRUE),
+            take_over: Some(TAKE_OVER),
+            equal: is_gateway_there.then_some(EQUAL),
         }
     }
 
@@ -160,12 +170,22 @@ impl Fault {
 
     /// Whether a node itself does not run meanwhile.
     pub(super) fn stops_node(&self, node: usize) -> bool {
-        node == 0 && matches!(self.kind, Kind::FreezeGateway | Kind::KillGateway | Kind::KillGatewayDegraded)
+        node == 0 && (self.kind == Kind::FreezeGateway || self.cuts_sockets_of(node))
     }
 
     /// Whether sockets of a node are cut by the fault itself.
     pub(super) fn cuts_sockets_of(&self, node: usize) -> bool {
-        node == 0 && matches!(self.kind, Kind::KillGateway | Kind::KillGatewayDegraded)
+        node == 0 && matches!(self.kind, Kind::KillGateway | Kind::KillFeed | Kind::KillGatewayDegraded)
+    }
+
+    /// Whether the first gateway, which has the feed, may be without Redis, or stand still, while others are not:
+    /// what it tells of the feed until its lease runs out is told again by who has it next.
+    pub(super) fn may_double_trades(&self) -> bool {
+        let is_apart = matches!(
+            self.kind,
+            Kind::Link(_) | Kind::CutReturns | Kind::FreezeGateway | Kind::KillGatewayDegraded
+        );
+        self.reach == Reach::One && is_apart
     }
 
     /// Whether gateways need a copy of their journal on disk.
@@ -259,6 +279,14 @@ pub(super) const FAULTS: &[Fault] = &[
         .at_one()
         .unsure(),
     fault(
+        "feed-killed",
+        "kill -9 of the gateway that has the feed, and started again when another one has it",
+        Kind::KillFeed,
+        60_000,
+    )
+    .at_one()
+    .unsure(),
+    fault(
         "gateway-killed-degraded",
         "kill -9 of one gateway that has no Redis, and started again, with its journal on disk",
         Kind::KillGatewayDegraded,
@@ -308,6 +336,14 @@ mod tests {
     use std::collections::HashSet;
 
     use super::*;
+
+    #[test]
+    fn trades_may_come_twice_only_where_the_feed_was_apart() {
+        let may: Vec<&str> =
+            FAULTS.iter().filter(|fault| fault.may_double_trades()).map(|fault| fault.name).collect();
+        let apart = ["cut-one", "black-hole-one", "cut-returns", "gateway-frozen", "gateway-killed-degraded"];
+        assert_eq!(may, apart);
+    }
 
     #[test]
     fn names_are_unique_and_can_be_found() {

@@ -54,10 +54,6 @@ impl Kept {
         self.in_order.push((by, n));
     }
 
-    pub(super) fn len(&self) -> usize {
-        self.entries.len()
-    }
-
     /// Whether the log has a node's `n`th entry.
     pub(super) fn has(&self, by: usize, n: u64) -> bool {
         self.entries.contains_key(&(by, n))

@@ -1,10 +1,12 @@
-//! What is published meanwhile: updates of orders, and prices on both lanes.
+//! What is published meanwhile: updates of orders, prices on both lanes, and events of a durable and of a live
+//! type; and what an exchange makes that the gateways feed on.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::time::{self, Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
@@ -13,7 +15,9 @@ use zonewire::client::{Http, StatusCode};
 
 use super::witness::{KEY_RUN, Lane, Post, key_run};
 use zonewire::client::{BaseUrl, Refused, accepted, answer};
-use zonewire::model::{ChannelName, OrderId, Zone};
+use zonewire::model::{ChannelName, EventType, OrderId, Zone};
+use zonewire_kit::exchange::Exchange;
+use zonewire_protocol::Fields;
 
 /// How long one publish may take. A gateway promises an answer sooner.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
@@ -34,6 +38,32 @@ pub(super) struct Channel {
 enum What {
     Order(OrderId),
     Zone(Zone),
+    Event(EventType),
+    /// Trades of an exchange, whose first one has this number.
+    Feed {
+        first: u64,
+    },
+}
+
+/// What the key of an event begins with, whose symbol must not begin with a digit to be told from a price's.
+const KEY_PREFIX: &str = "G";
+/// The exchange of the events that the load publishes; what comes of a feed has another one.
+const EXCHANGE: &str = "outage";
+/// The feed's, and what is traded there.
+pub(super) const FEED: &str = "binance";
+pub(super) const SYMBOL: &str = "BTC-USDT";
+/// How often it is looked how many trades there are.
+const TRADES_EVERY: Duration = Duration::from_millis(10);
+
+/// What an entry says of itself, as far as it matters here.
+#[derive(Debug, Default, Deserialize)]
+pub(super) struct Told {
+    by: Option<usize>,
+    n: Option<u64>,
+    symbol: Option<String>,
+    exchange: Option<String>,
+    #[serde(rename = "tradeId")]
+    trade: Option<String>,
 }
 
 impl Channel {
@@ -48,17 +78,70 @@ impl Channel {
         Self { name: ChannelName::zone(&zone), lane, nodes: (0..nodes).collect(), what: What::Zone(zone) }
     }
 
+    /// Events of a type, published at all nodes.
+    pub(super) fn event(event: EventType, lane: Lane, nodes: usize) -> Self {
+        Self { name: ChannelName::event(event), lane, nodes: (0..nodes).collect(), what: What::Event(event) }
+    }
+
+    /// What comes of a feed, the first trade of which has this number: a view of all trades. The gateway that has
+    /// it first is the first one; that it moves from one to another makes no difference to the trades.
+    pub(super) fn feed(first: u64) -> anyhow::Result<Self> {
+        let name = format!("event:{}:{FEED}:{SYMBOL}", EventType::Trade);
+        let name = name.parse().map_err(|error| anyhow::anyhow!("{name} is no channel: {error}"))?;
+        Ok(Self { name, lane: Lane::Trade, nodes: vec![0], what: What::Feed { first } })
+    }
+
+    pub(super) fn as_event(&self) -> Option<EventType> {
+        match self.what {
+            What::Event(event) => Some(event),
+            What::Feed { .. } => Some(EventType::Trade),
+            What::Order(_) | What::Zone(_) => None,
+        }
+    }
+
+    /// Of an entry's fields: the node that it was posted at, and its number there; none of what the load did
+    /// not publish.
+    pub(super) fn number(&self, fields: &Fields) -> Option<(usize, u64)> {
+        let told: Told = match self.as_event() {
+            Some(_) => fields.get("data")?,
+            None => fields.read().ok()?,
+        };
+        self.number_told(&told)
+    }
+
+    /// The same of what the fields hold.
+    pub(super) fn number_told(&self, told: &Told) -> Option<(usize, u64)> {
+        match self.what {
+            What::Feed { first } => {
+                let is_its_own = told.exchange.as_deref() == Some(FEED);
+                let trade: u64 = told.trade.as_deref().filter(|_| is_its_own)?.parse().ok()?;
+                Some((0, trade.checked_sub(first)? + 1))
+            }
+            _ => Some((told.by?, told.n?)),
+        }
+    }
+
+    /// The key of an entry, by the node that posts to it.
+    pub(super) fn key(&self, fields: &Fields) -> Option<(usize, u64)> {
+        let key = match self.as_event() {
+            Some(_) => fields.get::<Told>("data")?.symbol?.strip_prefix(KEY_PREFIX)?.to_owned(),
+            None => fields.get::<String>("key")?,
+        };
+        let (by, run) = key.split_once('.')?;
+        Some((by.parse().ok()?, run.parse().ok()?))
+    }
+
     pub(super) fn as_order(&self) -> Option<OrderId> {
         match self.what {
             What::Order(order) => Some(order),
-            What::Zone(_) => None,
+            _ => None,
         }
     }
 
     pub(super) fn as_zone(&self) -> Option<&Zone> {
         match &self.what {
-            What::Order(_) => None,
             What::Zone(zone) => Some(zone),
+            _ => None,
         }
     }
 
@@ -73,6 +156,8 @@ impl Channel {
         match &self.what {
             What::Order(order) => base.endpoint(&format!("api/orders/{order}/updates")),
             What::Zone(zone) => base.prices(zone),
+            What::Event(event) => base.events(*event),
+            What::Feed { .. } => base.events(EventType::Trade),
         }
     }
 
@@ -81,6 +166,11 @@ impl Channel {
         match self.what {
             What::Order(_) => json!({ "type": "routing", "progress": 10, "n": n, "by": by }),
             What::Zone(_) => json!({ "key": format!("{by}.{}", key_run(n)), "price": n, "n": n, "by": by }),
+            // A ticker needs no more than a trade does.
+            What::Event(_) | What::Feed { .. } => {
+                let symbol = format!("{KEY_PREFIX}{by}.{}", key_run(n));
+                json!({ "exchange": EXCHANGE, "symbol": symbol, "price": n, "size": 1, "n": n, "by": by })
+            }
         }
     }
 }
@@ -167,5 +257,33 @@ impl Producer {
             _ => false,
         };
         self.posted.lock().removed.insert(run, is_certain);
+    }
+}
+
+/// Notes until `stop` when the exchange made which trade. They count as accepted from the moment on at which some
+/// trade has come to a client: what was before nobody asks the exchange for. Nor do those that there were when it
+/// began to look, for who was subscribed by then is not known.
+pub(super) async fn note_trades(
+    exchange: Arc<Exchange>,
+    has_begun: impl Fn() -> bool,
+    posted: Arc<Mutex<Posted>>,
+    stop: CancellationToken,
+) {
+    let mut ticks = time::interval(TRADES_EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut looked = None;
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            _ = ticks.tick() => {}
+        }
+        let (first, last) = exchange.trades();
+        let (now, is_owed) = (Instant::now(), looked.is_some() && has_begun());
+        let count = usize::try_from((last + 1).saturating_sub(first)).unwrap_or(usize::MAX);
+        let mut posted = posted.lock();
+        while posted.posts.len() < count {
+            posted.posts.push(Post { sent: looked.unwrap_or(now), accepted: is_owed.then_some(now) });
+        }
+        looked = Some(now);
     }
 }

@@ -16,6 +16,7 @@ mod outcome;
 mod poll;
 mod read;
 mod record;
+mod registries;
 mod report;
 mod schedule;
 mod session;
@@ -324,6 +325,7 @@ fn note(report: &mut Report, name: &str, run: u32, outcome: anyhow::Result<Outco
             eprintln!("  {verdict}");
             outcome.lost_examples.iter().for_each(|example| eprintln!("    lost: {example}"));
             outcome.odd_examples.iter().for_each(|example| eprintln!("    doubled or reordered: {example}"));
+            outcome.records.examples.iter().for_each(|example| eprintln!("    a record: {example}"));
             outcome.false_examples.iter().for_each(|example| eprintln!("    not so: {example}"));
             report.outcomes.push(Outcome { run, ..outcome });
         }

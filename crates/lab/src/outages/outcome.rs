@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::kept::JudgedLog;
 use super::mirror::Mirrored;
+use super::registries::JudgedRecords;
 use super::witness::Judged;
 
 /// What one run of a fault did. Times are in milliseconds.
@@ -22,6 +23,25 @@ pub(super) struct Outcome {
     pub(super) orders: Tally,
     pub(super) every: Tally,
     pub(super) latest: Tally,
+    /// Events of a durable type.
+    pub(super) events: Tally,
+    /// Events of a live type; `told` are those that were said not to come.
+    pub(super) live: Tally,
+    /// Trades of the exchange that the gateways feed on; those that it made once there was a feed are `accepted`.
+    pub(super) trades: Tally,
+    /// Some of these may be there twice: the gateway with the feed was alone without Redis.
+    pub(super) trades_may_double: bool,
+    /// What became of records.
+    pub(super) records: JudgedRecords,
+    /// From when Redis served again until all gateways held the same records, of those that nobody wrote any
+    /// more; none where they never did.
+    pub(super) equal_ms: Option<f64>,
+    /// From when the gateway that had the feed was killed until another one had it.
+    pub(super) taken_over_ms: Option<f64>,
+    /// What those that had it one after the other said of it; of a fault that kills the first one.
+    pub(super) fences: Vec<u64>,
+    /// How much later than before the fault a trade came to a subscriber of the first gateway, at the most.
+    pub(super) later_trades_ms: Option<f64>,
     /// How much later than before the fault an entry came to a subscriber of the gateway that took it,
     /// at the most.
     pub(super) later_latest_ms: Option<f64>,
@@ -102,6 +122,8 @@ pub(super) fn ms(duration: Duration) -> f64 {
     (duration.as_secs_f64() * 10_000.0).round() / 10.0
 }
 
+/// What they are called.
+const TRADES: &str = "trades of the exchange";
 /// How much a gateway may have grown when all is well again, besides what the entries take that it keeps.
 const GROWTH_BYTES: u64 = 16 * 1024 * 1024;
 /// What an accepted entry may take for as long as it is kept.
@@ -110,11 +132,14 @@ const ENTRY_BYTES: u64 = 1024;
 impl Outcome {
     /// Fills in which promises did not hold; those of time are asked of [`Limits`].
     pub(super) fn find_broken(&mut self) {
-        let mut broken = Vec::new();
+        let mut broken = self.broken_records();
         let kinds = [
             ("order updates", &self.orders),
             ("prices (every)", &self.every),
             ("prices (latest)", &self.latest),
+            ("durable events", &self.events),
+            ("live events", &self.live),
+            (TRADES, &self.trades),
         ];
         for (name, tally) in kinds {
             let Judged { lost, doubled, reordered, falsely_gone, .. } = tally.judged;
@@ -129,8 +154,9 @@ impl Outcome {
                 ("doubled in the log", log.doubled),
                 ("reordered in the log", log.reordered),
             ];
+            let may_double = self.trades_may_double && name == TRADES;
             for (what, count) in wrong {
-                if count > 0 {
+                if count > 0 && !(may_double && what.starts_with("doubled")) {
                     broken.push(format!("{count} {name} {what}"));
                 }
             }
@@ -171,13 +197,36 @@ impl Outcome {
             broken.push("not healthy again".to_owned());
         }
         if let (Some(before), Some(after)) = (self.memory_before_bytes, self.memory_after_bytes) {
-            let accepted: u64 = kinds.iter().map(|(_, tally)| tally.accepted).sum();
+            let entries: u64 = kinds.iter().map(|(_, tally)| tally.accepted).sum();
+            let accepted = entries + self.records.written;
             let grown = after.saturating_sub(before);
             if grown > GROWTH_BYTES + accepted * ENTRY_BYTES {
                 broken.push(format!("a gateway has grown by {} MiB", grown / (1024 * 1024)));
             }
         }
         self.broken = broken;
+    }
+
+    /// What is wrong with records, and with who has the feed.
+    fn broken_records(&self) -> Vec<String> {
+        let JudgedRecords { written, refused, unequal, lost, came_back, .. } = self.records;
+        let wrong = [
+            ("records not the same at all gateways", unequal),
+            ("records lost", lost),
+            ("records came back that were removed", came_back),
+        ];
+        let mut broken: Vec<String> = wrong
+            .into_iter()
+            .filter(|(_, count)| *count > 0)
+            .map(|(what, count)| format!("{count} {what}"))
+            .collect();
+        if written == 0 && refused > 0 {
+            broken.push("no records accepted".to_owned());
+        }
+        if self.taken_over_ms.is_some() && self.fences.last() <= self.fences.first() {
+            broken.push("nobody said with a greater fence that it has the feed".to_owned());
+        }
+        broken
     }
 }
 
@@ -194,6 +243,10 @@ pub(super) struct Limits {
     pub(super) catch_up: Option<Duration>,
     /// For which a gateway may say that it is healthy though it has no Redis.
     pub(super) untrue: Option<Duration>,
+    /// Until another gateway has the feed of one that was killed.
+    pub(super) take_over: Option<Duration>,
+    /// Until all gateways hold the same records.
+    pub(super) equal: Option<Duration>,
 }
 
 /// Two polls of the health lie this far apart, with their answer.
@@ -204,11 +257,13 @@ impl Limits {
     /// gateways.
     pub(super) fn exceeded(&self, runs: &[&Outcome]) -> Vec<String> {
         type Figure = (&'static str, Option<Duration>, f64, fn(&Outcome) -> Option<f64>);
-        let figures: [Figure; 5] = [
+        let figures: [Figure; 7] = [
             ("noticed after", self.notice, POLL_MS, |run| run.noticed_ms),
             ("prices (latest) later by", self.later_latest, 0.0, |run| run.later_latest_ms),
             ("prices (every) and orders later by", self.later_every, 0.0, |run| run.later_every_ms),
             ("caught up after", self.catch_up, 0.0, |run| run.caught_up_ms),
+            ("feed taken over after", self.take_over, POLL_MS, |run| run.taken_over_ms),
+            ("the same records after", self.equal, POLL_MS, |run| run.equal_ms),
             ("untruly healthy for", self.untrue, POLL_MS, |run| Some(run.falsely_healthy_ms)),
         ];
         let mut exceeded = Vec::new();
@@ -300,6 +355,37 @@ pub(super) mod tests {
             "{stale:?}"
         );
         assert_eq!(stale[3], "no whole snapshot");
+        let records = broken(|outcome| {
+            (outcome.records.unequal, outcome.records.lost, outcome.records.came_back) = (1, 2, 3);
+        });
+        assert_eq!(
+            records,
+            [
+                "1 records not the same at all gateways",
+                "2 records lost",
+                "3 records came back that were removed"
+            ]
+        );
+        let untold = broken(|outcome| {
+            (outcome.taken_over_ms, outcome.fences) = (Some(4_000.0), vec![7]);
+        });
+        assert_eq!(untold, ["nobody said with a greater fence that it has the feed"]);
+        let told = broken(|outcome| {
+            (outcome.taken_over_ms, outcome.fences) = (Some(4_000.0), vec![7, 7, 9]);
+        });
+        assert_eq!(told, [""; 0]);
+        let doubled = |trades_may_double| {
+            broken(|outcome| {
+                outcome.trades_may_double = trades_may_double;
+                (outcome.trades.judged.doubled, outcome.trades.log.doubled) = (2, 1);
+            })
+        };
+        assert_eq!(doubled(true), [""; 0]);
+        assert_eq!(
+            doubled(false),
+            ["2 trades of the exchange doubled", "1 trades of the exchange doubled in the log"]
+        );
+        assert_eq!(broken(|outcome| outcome.trades.judged.lost = 1), ["1 trades of the exchange lost"]);
         let unread = broken(|outcome| outcome.logs_unread = 2);
         assert_eq!(unread, ["the logs of 2 channels could not be read"]);
         let left_out = broken(|outcome| outcome.every.judged.left_out = 1);
@@ -350,17 +436,26 @@ pub(super) mod tests {
     #[test]
     fn each_figure_has_its_limit() {
         let limit = Some(Duration::from_millis(10));
-        let limits =
-            Limits { notice: limit, later_latest: limit, later_every: limit, catch_up: limit, untrue: limit };
+        let limits = Limits {
+            notice: limit,
+            later_latest: limit,
+            later_every: limit,
+            catch_up: limit,
+            untrue: limit,
+            take_over: limit,
+            equal: limit,
+        };
         let slow = Outcome {
             noticed_ms: Some(200.0),
             later_latest_ms: Some(20.0),
             later_every_ms: Some(20.0),
             caught_up_ms: Some(20.0),
             falsely_healthy_ms: 200.0,
+            taken_over_ms: Some(200.0),
+            equal_ms: Some(200.0),
             ..good()
         };
-        assert_eq!(limits.exceeded(&[&slow]).len(), 5);
+        assert_eq!(limits.exceeded(&[&slow]).len(), 7);
         assert_eq!(Limits::default().exceeded(&[&slow]), [""; 0]);
     }
 

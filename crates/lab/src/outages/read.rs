@@ -8,9 +8,10 @@ use serde::de::DeserializeOwned;
 use zonewire::client::{Http, StatusCode};
 
 use super::kept::Kept;
-use super::load::Channel;
+use super::load::{Channel, Told};
+use super::witness::Lane;
 use zonewire::client::BaseUrl;
-use zonewire::model::Zone;
+use zonewire::model::EventType;
 
 /// How long one page may take.
 const PAGE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -33,8 +34,11 @@ struct Entry {
     offset: u64,
     #[serde(default)]
     id: String,
-    by: Option<usize>,
-    n: Option<u64>,
+    /// What an event tells.
+    data: Option<Told>,
+    /// What any other entry does.
+    #[serde(flatten)]
+    told: Told,
     #[serde(default, rename = "missedBefore")]
     missed_before: bool,
 }
@@ -54,7 +58,7 @@ struct History {
     entries: Vec<Entry>,
 }
 
-/// All that the log of a channel holds, as a gateway tells it.
+/// All that the log of a channel holds, as a gateway tells it. Of a live type there is none that is everybody's.
 pub(super) async fn log(
     channel: &Channel,
     base: &BaseUrl,
@@ -62,50 +66,84 @@ pub(super) async fn log(
     bounds: Bounds,
 ) -> anyhow::Result<Kept> {
     let mut kept = Kept::default();
-    let bound = match (channel.as_order(), channel.as_zone()) {
+    let (count, bound) = match (channel.as_order(), channel.as_zone()) {
         (Some(order), _) => {
             let view: Option<OrderView> = get(http, &base.endpoint(&format!("api/orders/{order}"))).await?;
             if view.as_ref().is_some_and(|view| view.degraded) {
                 bail!("the gateway shows what it knows by itself");
             }
-            take(&mut kept, view.map(|view| view.updates).unwrap_or_default());
-            bounds.updates
+            let updates = view.map(|view| view.updates).unwrap_or_default();
+            (take(&mut kept, channel, updates), bounds.updates)
         }
         (None, Some(zone)) => {
-            read_history(&mut kept, zone, base, http).await?;
-            bounds.entries
+            let path = format!("api/zones/{zone}/history");
+            (read_history(&mut kept, channel, &path, base, http).await?, bounds.entries)
         }
-        (None, None) => bail!("{} is neither an order nor a zone", channel.name),
+        (None, None) if channel.lane == Lane::Live => return Ok(kept),
+        (None, None) => {
+            let event = channel.as_event().with_context(|| format!("{} has no log", channel.name))?;
+            let path = format!("api/events/{event}/history");
+            (read_history(&mut kept, channel, &path, base, http).await?, bounds.entries)
+        }
     };
-    kept.is_full = kept.len() >= bound || bounds.by_age;
+    kept.is_full = count >= bound || bounds.by_age;
     Ok(kept)
 }
 
-/// Page by page, from the oldest entry on.
-async fn read_history(kept: &mut Kept, zone: &Zone, base: &BaseUrl, http: &Http) -> anyhow::Result<()> {
-    let url = base.endpoint(&format!("api/zones/{zone}/history"));
+/// Page by page, from the oldest entry on; says how many entries there are, whoever published them.
+async fn read_history(
+    kept: &mut Kept,
+    channel: &Channel,
+    path: &str,
+    base: &BaseUrl,
+    http: &Http,
+) -> anyhow::Result<usize> {
+    let url = base.endpoint(path);
     let newest: Option<History> = get(http, &format!("{url}?limit=1")).await?;
     let Some(History { epoch: Some(epoch), first_offset: Some(first), last_offset: Some(last), .. }) = newest
     else {
-        return Ok(());
+        return Ok(0);
     };
-    let mut after = first.saturating_sub(1);
+    let (mut after, mut count) = (first.saturating_sub(1), 0);
     while after < last {
         let page = format!("{url}?limit={PAGE_ENTRIES}&after={epoch}:{after}");
-        let page: History = get(http, &page).await?.context("the zone is gone")?;
+        let page: History = get(http, &page).await?.context("the channel is gone")?;
         let Some(newest) = page.entries.last().map(|entry| entry.offset) else { break };
-        take(kept, page.entries);
+        count += take(kept, channel, page.entries);
         after = newest;
     }
-    Ok(())
+    Ok(count)
 }
 
-fn take(kept: &mut Kept, entries: Vec<Entry>) {
+/// Takes what the load published; says how many entries there were.
+fn take(kept: &mut Kept, channel: &Channel, entries: Vec<Entry>) -> usize {
+    let count = entries.len();
     for entry in entries {
-        if let (Some(by), Some(n)) = (entry.by, entry.n) {
+        let told = entry.data.as_ref().unwrap_or(&entry.told);
+        if let Some((by, n)) = channel.number_told(told) {
             kept.entry(&entry.id, by, n, entry.missed_before);
         }
     }
+    count
+}
+
+/// The fences of those that said that they have the feed, in the order in which they said it.
+pub(super) async fn fences(base: &BaseUrl, http: &Http) -> anyhow::Result<Vec<u64>> {
+    #[derive(Debug, Deserialize)]
+    struct Connected {
+        data: Fence,
+    }
+    #[derive(Debug, Deserialize)]
+    struct Fence {
+        fence: u64,
+    }
+    #[derive(Debug, Deserialize)]
+    struct All {
+        entries: Vec<Connected>,
+    }
+    let path = format!("api/events/{}/history?limit={PAGE_ENTRIES}", EventType::ExchangeConnected);
+    let all: Option<All> = get(http, &base.endpoint(&path)).await?;
+    Ok(all.map(|all| all.entries.into_iter().map(|said| said.data.fence).collect()).unwrap_or_default())
 }
 
 /// What is there; none where nothing is.

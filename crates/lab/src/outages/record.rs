@@ -33,6 +33,8 @@ pub(super) struct Record {
     pub(super) mirrors: Vec<Subscriber>,
     /// By channel, what its log holds at the end; none until it is read, and where it cannot be.
     pub(super) kept: Vec<Option<Kept>>,
+    /// Gateways that are killed: of what they published live, others may have heard a part, and not be told.
+    pub(super) killed: BTreeSet<usize>,
     /// By node.
     pub(super) said: Vec<Arc<Mutex<Said>>>,
     /// How late the suite itself was at the most.
@@ -92,8 +94,7 @@ impl Times {
 impl Record {
     /// What is wrong by now, by lane.
     pub(super) fn judge_lanes(&self, before: Option<Instant>) -> BTreeMap<&'static str, Judged> {
-        let mut lanes: BTreeMap<&str, Judged> =
-            ["orders", "every", "latest"].map(|name| (name, Judged::default())).into();
+        let mut lanes: BTreeMap<&str, Judged> = Lane::ALL.map(|lane| (lane.name(), Judged::default())).into();
         for (subscriber, judged) in self.judge_each(before) {
             let lane = self.channels[subscriber.place].lane;
             lanes.entry(lane.name()).or_default().add(&judged);
@@ -152,7 +153,9 @@ impl Record {
         before: Option<Instant>,
     ) -> Judged {
         let lane = self.channels[place].lane;
-        witness.judge(lane, &as_slices(&posts[place]), self.kept_of(place), before)
+        let mut posts = as_slices(&posts[place]);
+        posts.retain(|(by, _)| lane != Lane::Live || !self.killed.contains(by));
+        witness.judge(lane, &posts, self.kept_of(place), before)
     }
 
     fn kept_of(&self, place: usize) -> Option<&Kept> {
@@ -192,7 +195,9 @@ impl Record {
             seen.states.iter().find(|(at, state)| *at >= times.begun && state != "healthy").map(|(at, _)| *at)
         });
         let healthy_at = self.said.iter().filter_map(|said| said.lock().recovered_after(times.begun)).max();
-        let caught_up = judged.values().filter_map(|judged| judged.caught_up).max();
+        // Live events do not come later, and a feed asks for its trades anew.
+        let kept = [Lane::Order, Lane::Every, Lane::Latest, Lane::Event].map(Lane::name);
+        let caught_up = kept.iter().filter_map(|lane| judged.get(lane)?.caught_up).max();
         let worst = |of: &dyn Fn(usize, &Said) -> Duration| {
             let each = self.said.iter().enumerate().map(|(node, said)| of(node, &said.lock()));
             each.max().map_or(0.0, ms)
@@ -200,9 +205,14 @@ impl Record {
         let running = (0..self.said.len()).filter(|node| !faults.iter().any(|fault| fault.stops_node(*node)));
         let mut outcome = Outcome {
             faults: faults.len() as u64,
+            trades_may_double: faults.iter().any(Fault::may_double_trades),
             orders: self.tally(Lane::Order, &judged),
             every: self.tally(Lane::Every, &judged),
             latest: self.tally(Lane::Latest, &judged),
+            events: self.tally(Lane::Event, &judged),
+            live: self.tally(Lane::Live, &judged),
+            trades: self.tally(Lane::Trade, &judged),
+            later_trades_ms: self.later(faults, times, &[Lane::Trade]),
             later_latest_ms: self.later(faults, times, &[Lane::Latest]),
             later_every_ms: self.later(faults, times, &[Lane::Every, Lane::Order]),
             noticed_ms: noticed.map(|at| after(times.begun, at)),
@@ -230,7 +240,9 @@ impl Record {
 
     fn tally(&self, lane: Lane, judged: &BTreeMap<&str, Judged>) -> Tally {
         let judged = judged.get(lane.name()).cloned().unwrap_or_default();
-        let mut tally = Tally { judged, log: self.judge_logs(lane), ..Tally::default() };
+        // Of a live type there is no log that all have.
+        let log = if lane == Lane::Live { JudgedLog::default() } else { self.judge_logs(lane) };
+        let mut tally = Tally { judged, log, ..Tally::default() };
         for (_, _, posted) in self.posted.iter().filter(|(place, ..)| self.channels[*place].lane == lane) {
             let posted = posted.lock();
             tally.posted += posted.posts.len() as u64;
@@ -326,8 +338,8 @@ impl Record {
             let (name, whom) = (&self.channels[subscriber.place].name, subscriber.name());
             examples.extend(judged.false_words.iter().map(|word| format!("{name}: {word}, to {whom}")));
         }
-        examples
-            .extend([Lane::Order, Lane::Every, Lane::Latest].map(|lane| self.judge_logs(lane).odd).concat());
+        let with_logs = Lane::ALL.into_iter().filter(|lane| *lane != Lane::Live);
+        examples.extend(with_logs.flat_map(|lane| self.judge_logs(lane).odd));
         examples.truncate(EXAMPLES_MAX);
         examples
     }
@@ -393,6 +405,7 @@ mod tests {
             ],
             mirrors: Vec::new(),
             kept: Vec::new(),
+            killed: BTreeSet::new(),
             said: Vec::new(),
             pace: Arc::default(),
             start,

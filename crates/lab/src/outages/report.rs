@@ -47,6 +47,8 @@ impl Report {
     /// For a terminal.
     pub(super) fn table(&self) -> String {
         let mut out = lay_out(&self.cells());
+        out.push('\n');
+        out.push_str(&lay_out(&self.other_cells()));
         for line in self.notes() {
             out.push_str(&line);
             out.push('\n');
@@ -61,14 +63,9 @@ impl Report {
         let setup = format!("{nodes} gateways, {orders} orders, {zones} zones; seed {seed}");
         // Writing to a text cannot fail.
         let _written = writeln!(out, "Version {version}, {setup}. {machine}\n");
-        for (number, row) in self.cells().iter().enumerate() {
-            let _written = writeln!(out, "| {} |", row.join(" | "));
-            if number == 0 {
-                let rule: Vec<&str> =
-                    row.iter().enumerate().map(|(n, _)| if n == 0 { "---" } else { "---:" }).collect();
-                let _written = writeln!(out, "| {} |", rule.join(" | "));
-            }
-        }
+        out += &as_markdown(&self.cells());
+        let _written = writeln!(out, "\nEvents, records and the feed, in the same runs:\n");
+        out += &as_markdown(&self.other_cells());
         let notes: Vec<String> = self.notes().iter().map(|note| format!("- {note}")).collect();
         if !notes.is_empty() {
             let _written = writeln!(out, "\n{}", notes.join("\n"));
@@ -85,6 +82,32 @@ impl Report {
         notes.extend(self.too_late.iter().map(|(fault, late)| format!("{fault}: {}", late.join(", "))));
         notes.extend(self.failed.iter().map(|(fault, why)| format!("{fault}: {why}")));
         notes
+    }
+
+    fn other_cells(&self) -> Vec<Vec<String>> {
+        const HEAD: [&str; 18] = [
+            "fault",
+            "accepted",
+            "refused",
+            "delivered",
+            "lost",
+            "told",
+            "doubled",
+            "reordered",
+            "false words",
+            "trades later, ms",
+            "taken over, ms",
+            "written",
+            "not written",
+            "records",
+            "unequal",
+            "records lost",
+            "came back",
+            "the same, ms",
+        ];
+        let mut rows: Vec<Vec<String>> = vec![HEAD.iter().map(|name| (*name).to_owned()).collect()];
+        rows.extend(self.outcomes.chunk_by(|one, other| one.fault == other.fault).map(other_row));
+        rows
     }
 
     fn cells(&self) -> Vec<Vec<String>> {
@@ -120,25 +143,83 @@ impl Report {
     }
 }
 
-/// Orders, then prices on `every`, then on `latest`, of all runs together.
-fn three(runs: &[Outcome], of: impl Fn(&Tally) -> u64) -> String {
+/// A table of a document.
+fn as_markdown(rows: &[Vec<String>]) -> String {
+    let mut out = String::new();
+    for (number, row) in rows.iter().enumerate() {
+        let _written = writeln!(out, "| {} |", row.join(" | "));
+        if number == 0 {
+            let rule: Vec<&str> =
+                row.iter().enumerate().map(|(n, _)| if n == 0 { "---" } else { "---:" }).collect();
+            let _written = writeln!(out, "| {} |", rule.join(" | "));
+        }
+    }
+    out
+}
+
+/// Durable events, then live ones, then trades of the exchange, of all runs together.
+fn three_others(runs: &[Outcome], of: impl Fn(&Tally) -> u64) -> String {
     let sum = |kind: fn(&Outcome) -> &Tally| runs.iter().map(|run| of(kind(run))).sum::<u64>();
-    let values = [sum(|run| &run.orders), sum(|run| &run.every), sum(|run| &run.latest)];
+    slashed([sum(|run| &run.events), sum(|run| &run.live), sum(|run| &run.trades)])
+}
+
+fn slashed(values: [u64; 3]) -> String {
     match values == [0; 3] {
         true => "0".to_owned(),
         false => values.map(|value| value.to_string()).join("/"),
     }
 }
 
-/// The runs of one fault: counts of all together, and of figures the median with the worst behind it.
-fn row(runs: &[Outcome]) -> Vec<String> {
-    let figure = |of: &dyn Fn(&Outcome) -> Option<f64>| match Spread::of(runs.iter().filter_map(of)) {
+/// The median of a figure, with the worst behind it.
+fn figure(runs: &[Outcome], of: &dyn Fn(&Outcome) -> Option<f64>) -> String {
+    match Spread::of(runs.iter().filter_map(of)) {
         None => "-".to_owned(),
         Some(Spread { median, worst }) => {
             let (median, worst) = (format!("{median:.0}"), format!("{worst:.0}"));
             if worst == median { median } else { format!("{median} ({worst})") }
         }
-    };
+    }
+}
+
+fn named(runs: &[Outcome]) -> String {
+    let first = runs.first().map(|run| run.fault.clone()).unwrap_or_default();
+    if runs.len() > 1 { format!("{first}, {} runs", runs.len()) } else { first }
+}
+
+/// The same of events, records and the feed.
+fn other_row(runs: &[Outcome]) -> Vec<String> {
+    let count = |of: fn(&Outcome) -> u64| runs.iter().map(of).sum::<u64>().to_string();
+    vec![
+        named(runs),
+        three_others(runs, |tally| tally.accepted),
+        three_others(runs, Tally::refused),
+        three_others(runs, |tally| tally.judged.delivered),
+        three_others(runs, |tally| tally.judged.lost),
+        three_others(runs, |tally| tally.judged.told),
+        three_others(runs, |tally| tally.judged.doubled),
+        three_others(runs, |tally| tally.judged.reordered),
+        three_others(runs, Tally::false_words),
+        figure(runs, &|run| run.later_trades_ms),
+        figure(runs, &|run| run.taken_over_ms),
+        count(|run| run.records.written),
+        count(|run| run.records.refused),
+        count(|run| run.records.records),
+        count(|run| run.records.unequal),
+        count(|run| run.records.lost),
+        count(|run| run.records.came_back),
+        figure(runs, &|run| run.equal_ms),
+    ]
+}
+
+/// Orders, then prices on `every`, then on `latest`, of all runs together.
+fn three(runs: &[Outcome], of: impl Fn(&Tally) -> u64) -> String {
+    let sum = |kind: fn(&Outcome) -> &Tally| runs.iter().map(|run| of(kind(run))).sum::<u64>();
+    slashed([sum(|run| &run.orders), sum(|run| &run.every), sum(|run| &run.latest)])
+}
+
+/// The runs of one fault: counts of all together, and of figures the median with the worst behind it.
+fn row(runs: &[Outcome]) -> Vec<String> {
+    let figure = |of: &dyn Fn(&Outcome) -> Option<f64>| figure(runs, of);
     let mib = |of: fn(&Outcome) -> Option<u64>| figure(&|run| Some(of(run)? as f64 / 1_048_576.0));
     let count = |of: fn(&Outcome) -> u64| runs.iter().map(of).sum::<u64>().to_string();
     let recovered = match runs.iter().all(|run| run.recovered) {
@@ -146,9 +227,8 @@ fn row(runs: &[Outcome]) -> Vec<String> {
         false => "never".to_owned(),
     };
     let held = Spread::of(runs.iter().map(|run| run.held_s)).map_or(0.0, |held| held.median);
-    let first = runs.first().map(|run| run.fault.clone()).unwrap_or_default();
     vec![
-        if runs.len() > 1 { format!("{first}, {} runs", runs.len()) } else { first },
+        named(runs),
         format!("{held:.0}"),
         three(runs, |tally| tally.accepted),
         three(runs, Tally::refused),
@@ -247,7 +327,7 @@ mod tests {
     #[test]
     fn tables_have_a_row_for_each_fault_and_say_what_is_broken() {
         let (table, markdown) = (report().table(), report().markdown());
-        assert_eq!(table.lines().count(), 4);
+        assert_eq!(table.lines().count(), 8);
         assert!(table.ends_with("flushed: 2 order updates lost\n"), "{table}");
         assert!(table.contains("2/0/0"), "{table}");
         let columns: Vec<usize> = markdown
@@ -255,7 +335,7 @@ mod tests {
             .filter(|line| line.starts_with('|'))
             .map(|line| line.matches('|').count())
             .collect();
-        assert_eq!(columns, [25; 4], "{markdown}");
+        assert_eq!(columns, [[25; 4], [19; 4]].concat(), "{markdown}");
         assert!(!report().is_good());
     }
 
@@ -264,7 +344,7 @@ mod tests {
         let run = |run, noticed| Outcome { run, noticed_ms: Some(noticed), ..good() };
         let mut report = Report { outcomes: vec![run(1, 10.0), run(2, 90.0), run(3, 20.0)], ..report() };
         let table = report.table();
-        assert_eq!(table.lines().count(), 2, "{table}");
+        assert_eq!(table.lines().count(), 5, "{table}");
         assert!(table.contains("cut, 3 runs") && table.contains("20 (90)") && table.contains("27/27/27"));
         assert!(report.is_good());
         let limits = Limits { notice: Some(Duration::ZERO), ..Limits::default() };

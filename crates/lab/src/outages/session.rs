@@ -1,5 +1,6 @@
 //! One deployment under load: brought up, harmed, watched until it has recovered, and judged.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -16,26 +17,30 @@ use tokio_util::sync::CancellationToken;
 
 use super::faults::{Fault, Kind, Truth};
 use super::kept::Kept;
-use super::load::{Channel, Producer};
+use super::load::{self, Channel, FEED, Producer, SYMBOL};
 use super::mirror::Mirror;
-use super::outcome::Outcome;
+use super::outcome::{Outcome, ms};
 use super::poll;
 use super::read::{self, Bounds};
 use super::record::{Record, Subscriber, Times};
+use super::registries::{self, Course, Write, Writer};
 use super::schedule::Planned;
 use super::timeline::{Down, Said};
 use super::watch::{Moves, Seen, Watcher};
 use super::witness::{Judged, Lane, Witness};
-use super::world::{Redis, World};
+use super::world::{Redis, World, has_feed};
 use crate::bench::cpu::rss_bytes;
 use crate::node::{Node, Start};
 use zonewire::client::BaseUrl;
 use zonewire::config::Config;
-use zonewire::model::Zone;
+use zonewire::model::{EventType, Zone};
 use zonewire_kit::clock::WallClock;
 use zonewire_kit::dir::TempDir;
+use zonewire_kit::eventually;
+use zonewire_kit::exchange::{Exchange, Speaks};
 use zonewire_kit::proxy::Proxy;
 use zonewire_kit::resp::Target;
+use zonewire_protocol::BridgeSubscriptions;
 
 /// How long all goes well before the fault.
 const WARM: Duration = Duration::from_secs(3);
@@ -61,6 +66,8 @@ const ORDERING_DEADLINE: &str = "storage.redis.ordering_deadline_ms";
 const ENTRIES: &str = "storage.retention.entries";
 const UPDATES: &str = "storage.retention.orders.updates";
 const LOOK_EVERY: Duration = Duration::from_millis(50);
+/// How often something happens at the exchange. It gives its last 1,000 trades again, which are those of minutes.
+const EXCHANGE_STEP: Duration = Duration::from_millis(100);
 /// Latecomers begin within so much of the beginning of a fault that lasts no longer.
 const LATE_WITHIN: Duration = Duration::from_secs(5);
 /// Subscribers of each zone that begin with snapshots in the fault.
@@ -134,6 +141,13 @@ struct Session {
     stop_watching: CancellationToken,
     watching: JoinSet<()>,
     bounds: Bounds,
+    /// What the gateways feed on.
+    exchange: Arc<Exchange>,
+    /// What was written to registries.
+    written: Vec<Arc<Mutex<Vec<Write>>>>,
+    /// Some records are written no more.
+    records_rest: CancellationToken,
+    course: Course,
     /// Where gateways keep copies of their journals; goes after them.
     _spool: Option<TempDir>,
 }
@@ -159,16 +173,22 @@ pub(super) async fn one(setup: &Setup, fault: &Fault) -> anyhow::Result<Outcome>
     }
     session.world.hold(fault).await?;
     let ending = Instant::now();
+    session.records_rest.cancel();
     session.world.end(fault).await?;
     let back = Instant::now();
     let down = |node| {
         (fault.truth == Truth::Down && fault.reaches(node)).then_some(Down { from: down_from, to: ending })
     };
     let downs = (0..setup.nodes).map(|node| down(node).into_iter().collect()).collect();
-    let (recovered, end) = session.recover(back).await?;
+    let bases = session.bases();
+    let (recovered, equal) = tokio::join!(session.recover(back), registries::until_equal(bases));
+    let (recovered, end) = recovered?;
+    let taken_over = session.world.taken_over;
     let marks = vec![(begun, "the fault".to_owned()), (ending, "its end".to_owned())];
     let times = Times { begun, back, end, downs, marks };
     let mut outcome = session.conclude(&[*fault], &times, recovered, before).await?;
+    outcome.taken_over_ms = taken_over.map(|at| ms(at - begun));
+    outcome.equal_ms = equal.map(|at| ms(at.saturating_duration_since(back)));
     outcome.fault = fault.name.to_owned();
     outcome.about = fault.about.to_owned();
     // Some end by themselves.
@@ -216,6 +236,7 @@ pub(super) async fn random(setup: &Setup, plan: &[Planned]) -> anyhow::Result<Ou
         odd = examples.len();
     }
     let back = Instant::now();
+    session.records_rest.cancel();
     let (recovered, end) = session.recover(back).await?;
     let faults: Vec<Fault> = plan.iter().map(|planned| planned.fault).collect();
     let times = Times { begun, back, end, downs, marks };
@@ -237,8 +258,10 @@ impl Session {
         let name = fault.map_or("random", |fault| fault.name);
         let redis = Redis::start(fault, setup.redis.as_ref()).await?;
         let probe = format!("{}-probe", setup.prefix);
-        let mut world = World { nodes: Vec::new(), proxies: Vec::new(), redis, probe };
-        let channels = channels(setup)?;
+        let mut world = World { nodes: Vec::new(), proxies: Vec::new(), redis, probe, taken_over: None };
+        let exchange = Exchange::start(Speaks::Binance, SYMBOL, 0, setup.seed, EXCHANGE_STEP).await?;
+        let mut channels = channels(setup)?;
+        channels.push(Channel::feed(exchange.trades().0)?);
         let spool = if spools { Some(TempDir::new()?) } else { None };
         for index in 0..setup.nodes {
             let proxy = match world.redis.target() {
@@ -246,6 +269,7 @@ impl Session {
                 None => None,
             };
             let mut settings = settings(setup, &channels);
+            settings.push(feed(&exchange));
             if let Some(spool) = &spool {
                 let dir = spool.path().join(index.to_string());
                 std::fs::create_dir(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
@@ -262,7 +286,11 @@ impl Session {
                 clock: if is_of_clock { Some(WallClock::right()?) } else { None },
             };
             world.proxies.extend(proxy);
-            world.nodes.push(start_healthy(start, is_absent).await?);
+            let node = start_healthy(start, is_absent).await?;
+            if index == 0 && !is_absent {
+                until_it_has_the_feed(&node).await?;
+            }
+            world.nodes.push(node);
         }
         let record = Record {
             channels,
@@ -270,6 +298,7 @@ impl Session {
             seen: Vec::new(),
             mirrors: Vec::new(),
             kept: Vec::new(),
+            killed: BTreeSet::new(),
             said: world.nodes.iter().map(|_| Arc::default()).collect(),
             pace: Arc::default(),
             start: Instant::now(),
@@ -287,12 +316,25 @@ impl Session {
                 by_age: fault.is_some_and(|fault| fault.kind == Kind::RedisClock),
                 ..setup.bounds()
             },
+            exchange: Arc::new(exchange),
+            written: Vec::new(),
+            records_rest: CancellationToken::new(),
+            course: Course {
+                clocks_apart: is_of_clock,
+                killed: fault
+                    .map(|fault| (0..setup.nodes).filter(|node| fault.cuts_sockets_of(*node)).collect())
+                    .unwrap_or_default(),
+            },
             _spool: spool,
         };
+        session.record.killed = session.course.killed.clone();
         session.watch()?;
         session.watch_snapshots(setup.seed, fault.map_or(LATE_WITHIN, |fault| fault.hold));
         session.watch_on_the_move(setup.seed, fault.map_or(LATE_WITHIN, |fault| fault.hold));
         session.until_subscribed().await?;
+        if !is_absent {
+            session.until_bridged().await?;
+        }
         session.record.start = Instant::now();
         session.start_load(setup)?;
         Ok(session)
@@ -332,6 +374,10 @@ impl Session {
         let within = within.min(LATE_WITHIN);
         for (place, channel) in self.record.channels.iter().enumerate() {
             let is_order = channel.lane == Lane::Order;
+            // Of a live type each gateway has its own log: who goes to another one begins anew there.
+            if channel.lane == Lane::Live {
+                continue;
+            }
             for is_late in [false, true] {
                 if is_order && (place % ORDERS_EACH == 0) == is_late {
                     continue;
@@ -363,13 +409,13 @@ impl Session {
         }
     }
 
-    /// Subscribers of zones that begin with snapshots, and move: of each one that is there from the start,
+    /// Subscribers of zones, and of durable events, that begin with snapshots, and move: of each one that is there from the start,
     /// and some that come in the fault.
     fn watch_snapshots(&mut self, seed: u64, within: Duration) {
         let bases = self.bases();
-        let zones =
-            self.record.channels.iter().enumerate().filter(|(_, channel)| channel.as_zone().is_some());
-        for (place, channel) in zones {
+        let has_keys = |channel: &Channel| channel.as_zone().is_some() || channel.lane == Lane::Event;
+        let channels = self.record.channels.iter().enumerate().filter(|(_, channel)| has_keys(channel));
+        for (place, channel) in channels {
             for late in 0..=LATE_SNAPSHOTS {
                 let number = self.record.mirrors.len();
                 let seen = Seen { mirror: Some(Mirror::default()), ..Seen::default() };
@@ -401,6 +447,45 @@ impl Session {
         }
     }
 
+    /// Waits until each gateway hears the live events of the others.
+    async fn until_bridged(&self) -> anyhow::Result<()> {
+        let live = EventType::Ticker.to_string();
+        for node in &self.world.nodes {
+            let http = node.base.http()?;
+            let url = node.base.endpoint("api/bridge/subscriptions");
+            eventually("live events are subscribed to", READY_PATIENCE, async || {
+                let answer = http.get(&url).timeout(READY_PATIENCE).send().await.ok()?;
+                let said: BridgeSubscriptions = serde_json::from_slice(&answer.bytes().await.ok()?).ok()?;
+                said.types.iter().any(|of| of.event == live && of.active).then_some(())
+            })
+            .await?;
+        }
+        Ok(())
+    }
+
+    /// Notes what the exchange makes, and writes records.
+    fn start_others(&mut self) -> anyhow::Result<()> {
+        let trades = self.record.channels.iter().position(|channel| channel.lane == Lane::Trade);
+        if let Some(place) = trades {
+            let posted = Arc::default();
+            self.record.posted.push((place, 0, Arc::clone(&posted)));
+            let of_trades = |subscriber: &&Subscriber| subscriber.place == place;
+            let seen: Vec<_> =
+                self.record.seen.iter().filter(of_trades).map(|of| Arc::clone(&of.seen)).collect();
+            let has_begun = move || seen.iter().any(|seen| seen.lock().witness.has_any());
+            let exchange = Arc::clone(&self.exchange);
+            self.load.spawn(load::note_trades(exchange, has_begun, posted, self.stop_load.clone()));
+        }
+        for (node, process) in self.world.nodes.iter().enumerate() {
+            let written = Arc::default();
+            self.written.push(Arc::clone(&written));
+            let (base, http) = (process.base.clone(), process.base.http()?);
+            let writer = Writer { node, base, http, rest: self.records_rest.clone(), written };
+            self.load.spawn(writer.run(self.stop_load.clone()));
+        }
+        Ok(())
+    }
+
     fn start_load(&mut self, setup: &Setup) -> anyhow::Result<()> {
         for (node, process) in self.world.nodes.iter().enumerate() {
             let http = process.base.http()?;
@@ -408,12 +493,15 @@ impl Session {
                 self.record.channels.iter().enumerate().filter(|(_, channel)| channel.nodes.contains(&node));
             let here: Vec<_> = here.collect();
             for (number, (place, channel)) in here.iter().enumerate() {
+                if channel.lane == Lane::Trade {
+                    continue;
+                }
                 let is_at_two = channel.lane == Lane::Order && channel.nodes.len() > 1;
                 let is_second = is_at_two && channel.nodes.first() != Some(&node);
                 let per_s = match channel.lane {
                     Lane::Order if is_at_two => setup.order_rate * RATE_AT_TWO,
                     Lane::Order => setup.order_rate,
-                    Lane::Latest | Lane::Every => setup.rate / channel.nodes.len() as f64,
+                    _ => setup.rate / channel.nodes.len() as f64,
                 };
                 let every = Duration::from_secs_f64(1.0 / per_s);
                 let at = number as f64 / here.len() as f64;
@@ -438,7 +526,7 @@ impl Session {
                 self.load.spawn(producer.run(self.stop_load.clone()));
             }
         }
-        Ok(())
+        self.start_others()
     }
 
     /// Waits until all gateways are healthy again; says whether they are, and when the waiting ended.
@@ -524,6 +612,19 @@ impl Session {
         judged
     }
 
+    /// What is wrong with the records that all gateways hold in the end.
+    async fn judge_records(&self) -> anyhow::Result<registries::JudgedRecords> {
+        let writes: Vec<Write> = self.written.iter().flat_map(|written| written.lock().clone()).collect();
+        let held = registries::settled(&self.bases(), SETTLE).await?;
+        Ok(registries::judge(&writes, &held, &self.course))
+    }
+
+    /// The fences that were told with `exchange:connected`.
+    async fn read_fences(&self) -> anyhow::Result<Vec<u64>> {
+        let node = self.world.nodes.first().context("there is no gateway")?;
+        read::fences(&node.base, &node.base.http()?).await
+    }
+
     /// Resident memory by node, of those that run.
     fn memory(&self) -> Vec<Option<u64>> {
         self.world.nodes.iter().map(|node| rss_bytes(node.process().id()?).ok()).collect()
@@ -541,6 +642,10 @@ impl Session {
         self.end_load().await;
         let read_anew = self.read_anew().await;
         let mut outcome = Outcome { read_anew, ..self.record.judge(faults, times, recovered) };
+        outcome.records = self.judge_records().await?;
+        if faults.iter().any(|fault| fault.kind == Kind::KillFeed) {
+            outcome.fences = self.read_fences().await?;
+        }
         let memory = before.into_iter().zip(self.memory());
         let grown = memory.filter_map(|(before, after)| Some((before?, after?)));
         if let Some((before, after)) = grown.max_by_key(|(before, after)| after.saturating_sub(*before)) {
@@ -582,7 +687,8 @@ async fn settled<T>(judge: impl Fn() -> T, how_far: impl Fn(&T) -> (bool, u64)) 
     }
 }
 
-/// Orders, each at one of the nodes or at two, and zones on either lane, at all of them.
+/// Orders, each at one of the nodes or at two; and zones on either lane, and durable and live events, at all of
+/// them.
 fn channels(setup: &Setup) -> anyhow::Result<Vec<Channel>> {
     let nodes = |order: usize| {
         let first = order % setup.nodes;
@@ -595,6 +701,8 @@ fn channels(setup: &Setup) -> anyhow::Result<Vec<Channel>> {
         let zone: Zone = format!("outage-{}-{zone}", lane.name()).parse().context("a bad name of a zone")?;
         channels.push(Channel::zone(zone, lane, setup.nodes));
     }
+    channels.push(Channel::event(EventType::Trade, Lane::Event, setup.nodes));
+    channels.push(Channel::event(EventType::Ticker, Lane::Live, setup.nodes));
     Ok(channels)
 }
 
@@ -603,6 +711,9 @@ fn settings(setup: &Setup, channels: &[Channel]) -> Vec<String> {
         format!("storage.redis.prefix={}", setup.prefix),
         "http.shards=2".to_owned(),
         "http.drain_s=0".to_owned(),
+        "bridge.enabled=true".to_owned(),
+        // On somebody's Redis nobody else is to hear it.
+        format!("bridge.prefix={}:", setup.prefix),
     ];
     if setup.logs.is_some() {
         // What became of an entry is told at this level.
@@ -612,6 +723,23 @@ fn settings(setup: &Setup, channels: &[Channel]) -> Vec<String> {
     settings.extend(every.map(|channel| format!("channels.lanes.{}=every", channel.name.subject())));
     settings.extend(setup.settings.iter().cloned());
     settings
+}
+
+/// The setting that has a gateway feed on the exchange.
+fn feed(exchange: &Exchange) -> String {
+    let (url, api_url) = (exchange.url(), exchange.api_url());
+    format!(
+        "feeds.exchanges=[{{kind=\"{FEED}\",url=\"{url}\",api_url=\"{api_url}\",symbols=[\"{SYMBOL}\"],\
+         types=[\"trade\"]}}]"
+    )
+}
+
+/// Waits until the first gateway has the feed, so that it is known who has.
+async fn until_it_has_the_feed(node: &Node) -> anyhow::Result<()> {
+    eventually("the first gateway has the feed", READY_PATIENCE, async || {
+        has_feed(node).await.ok().filter(|has_it| *has_it).map(|_| ())
+    })
+    .await
 }
 
 /// Starts a gateway until it has found Redis; where there is none, once.

@@ -76,11 +76,10 @@ enum End {
     Cut(String),
 }
 
-/// What the load publishes, of every entry.
+/// What `missed` says.
 #[derive(Debug, Deserialize)]
-struct Told {
-    by: usize,
-    n: u64,
+struct Missed {
+    count: Option<u64>,
 }
 
 impl Watcher {
@@ -198,7 +197,7 @@ impl Watcher {
             return;
         };
         if let Some(mirror) = &mut seen.mirror {
-            mirror.tell(at, &message);
+            mirror.tell(at, &message, &self.channel);
         }
         let placed = |is_subscribed, recovered, gap, epoch: &Epoch, offset| Word {
             at,
@@ -218,8 +217,12 @@ impl Watcher {
             }
             ServerMessage::BackendState(said) => seen.states.push((at, said.state.to_string())),
             ServerMessage::Error(error) => *seen.errors.entry(error.code.to_string()).or_default() += 1,
+            ServerMessage::Entry(entry) if &*entry.kind == "missed" => {
+                let missed: Option<Missed> = entry.fields.get("data");
+                seen.witness.missed(at, missed.and_then(|missed| missed.count));
+            }
             ServerMessage::Entry(entry) if seen.mirror.is_none() => {
-                if let (Some(id), Ok(Told { by, n })) = (&entry.id, entry.fields.read()) {
+                if let (Some(id), Some((by, n))) = (&entry.id, self.channel.number(&entry.fields)) {
                     seen.witness.entry(at, id, by, n, entry.late);
                     if entry.missed_before {
                         seen.witness.missed_before(by, n);
@@ -232,17 +235,14 @@ impl Watcher {
 }
 
 impl Mirror {
-    fn tell(&mut self, at: Instant, message: &ServerMessage) {
+    fn tell(&mut self, at: Instant, message: &ServerMessage, channel: &Channel) {
         match message {
             ServerMessage::Subscribed(said) => self.placed(said.recovered, said.snapshot),
             ServerMessage::Resync(said) => self.placed(said.recovered, said.snapshot),
             ServerMessage::SnapshotEnd(said) => self.ended(said.recovered),
             ServerMessage::Entry(entry) => {
-                let key = entry.fields.get::<String>("key").and_then(|key| {
-                    let (by, run) = key.split_once('.')?;
-                    Some((by.parse().ok()?, run.parse().ok()?))
-                });
-                let n = entry.fields.get::<u64>("n");
+                let key = channel.key(&entry.fields);
+                let n = channel.number(&entry.fields).map(|(_, n)| n);
                 let is_known = n.is_some() || &*entry.kind == "key_removed";
                 if let (Some(id), Some(key), true) = (&entry.id, key, is_known) {
                     let time = entry.timestamp.map(|time| time.to_rfc3339_opts(SecondsFormat::Millis, true));

@@ -28,14 +28,27 @@ pub(super) enum Lane {
     Every,
     /// Prices on the lane `latest`: the newest of each key, or a newer one.
     Latest,
+    /// Events of a durable type: each.
+    Event,
+    /// Events of a live type, of which each gateway has a log of its own: as on `latest`, or `missed` says how
+    /// many did not come.
+    Live,
+    /// Trades of the exchange that the gateways feed on: each.
+    Trade,
 }
 
 impl Lane {
+    pub(super) const ALL: [Self; 6] =
+        [Self::Order, Self::Every, Self::Latest, Self::Event, Self::Live, Self::Trade];
+
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::Order => "orders",
             Self::Every => "every",
             Self::Latest => "latest",
+            Self::Event => "events",
+            Self::Live => "live",
+            Self::Trade => "trades",
         }
     }
 }
@@ -330,6 +343,17 @@ impl Witness {
         self.missed_before.insert((by, n));
     }
 
+    /// `missed` came: so many events of another gateway do not, or some may not where it gave no number.
+    /// Neither the place that it has nor what may come again changes with it.
+    pub(super) fn missed(&mut self, at: Instant, missing: Option<u64>) {
+        self.gaps.push(Gap { at, missing });
+    }
+
+    /// Whether anything came.
+    pub(super) fn has_any(&self) -> bool {
+        !self.had.is_empty()
+    }
+
     /// The entries that did.
     pub(super) fn said_missed(&self) -> &BTreeSet<(usize, u64)> {
         &self.missed_before
@@ -460,7 +484,7 @@ impl Witness {
         missing.sort_unstable_by_key(|(sent, ..)| *sent);
         self.excuse(missing, kept, &mut judged);
         if let Some(kept) = kept {
-            self.find_falsely_gone(posted, kept, &mut judged);
+            self.find_falsely_gone(lane, posted, kept, &mut judged);
         }
         judged
     }
@@ -493,7 +517,7 @@ impl Witness {
 
     /// What a number says is gone must have been sent by then, be in no log, and not come any more. An
     /// entry is gone once, so that no two words count it.
-    fn find_falsely_gone(&self, posted: &[(usize, &[Post])], kept: &Kept, judged: &mut Judged) {
+    fn find_falsely_gone(&self, lane: Lane, posted: &[(usize, &[Post])], kept: &Kept, judged: &mut Judged) {
         let mut gone: Vec<(Instant, Option<Instant>)> = Vec::new();
         for (by, posts) in posted {
             let first = self.arrivals.get(by).map(|arrivals| &arrivals.first);
@@ -507,7 +531,9 @@ impl Witness {
             let Some(said) = gap.missing else { continue };
             let mut found = 0;
             gone.retain(|(sent, came)| {
-                let is_it = found < said && *sent < gap.at && came.is_none_or(|came| came < gap.at);
+                // What is missed never came; what is gone from a log may have come before.
+                let may_be_gone = came.is_none_or(|came| came < gap.at && lane != Lane::Live);
+                let is_it = found < said && *sent < gap.at && may_be_gone;
                 found += u64::from(is_it);
                 !is_it
             });
@@ -585,8 +611,8 @@ fn post(posts: &[Post], n: u64) -> Option<&Post> {
 pub(super) fn wanted(lane: Lane, posts: &[Post]) -> Vec<u64> {
     let accepted = (1..).zip(posts).filter(|(_, post)| post.accepted.is_some()).map(|(n, _)| n);
     match lane {
-        Lane::Order | Lane::Every => accepted.collect(),
-        Lane::Latest => {
+        Lane::Order | Lane::Every | Lane::Event | Lane::Trade => accepted.collect(),
+        Lane::Latest | Lane::Live => {
             let newest: BTreeMap<u64, u64> = accepted.map(|n| (key_run(n), n)).collect();
             newest.into_values().collect()
         }
@@ -596,8 +622,8 @@ pub(super) fn wanted(lane: Lane, posts: &[Post]) -> Vec<u64> {
 /// The numbers of what says at least as much as the `n`th.
 fn stands_for(lane: Lane, n: u64) -> RangeInclusive<u64> {
     match lane {
-        Lane::Order | Lane::Every => n..=n,
-        Lane::Latest => n..=(key_run(n) + 1) * KEY_RUN,
+        Lane::Order | Lane::Every | Lane::Event | Lane::Trade => n..=n,
+        Lane::Latest | Lane::Live => n..=(key_run(n) + 1) * KEY_RUN,
     }
 }
 
@@ -666,7 +692,7 @@ mod tests {
     #[test]
     fn a_good_subscriber_is_found_good_on_every_lane() {
         let start = Instant::now();
-        for lane in [Lane::Order, Lane::Every, Lane::Latest] {
+        for lane in Lane::ALL {
             assert_eq!(wrong(&saw(start, 1..=COUNT), lane, &posts(start)), (0, 0, 0, 0));
         }
         let judged = saw(start, 1..=COUNT).judge(Lane::Order, &[(0, &posts(start))], None, None);
@@ -699,6 +725,35 @@ mod tests {
             assert_eq!(wrong(&saw(start, reordering), Lane::Order, &posts), (0, 0, 0, 1), "seed {seed}");
         }
         assert_eq!(wrong(&saw(start, []), Lane::Order, &posts), (COUNT, 0, 0, 0));
+    }
+
+    #[test]
+    fn what_was_said_to_be_missed_is_told_and_no_more_of_it() {
+        let start = Instant::now();
+        let posts = posts(start);
+        // The newest of a key, and the one before: the number counts both.
+        let without = || saw(start, (1..=COUNT).filter(|n| ![9, 10].contains(n)));
+        let judge = |witness: &Witness| {
+            let judged = witness.judge(Lane::Live, &[(0, &posts)], Some(&Kept::default()), None);
+            (judged.lost, judged.told, judged.falsely_gone)
+        };
+        assert_eq!(judge(&without()), (1, 0, 0));
+        let said = |number| {
+            let mut witness = without();
+            witness.missed(ms(start, 300), number);
+            witness
+        };
+        assert_eq!(judge(&said(Some(2))), (0, 1, 0));
+        assert_eq!(judge(&said(None)), (0, 1, 0));
+        assert_eq!(judge(&said(Some(3))), (0, 1, 1), "all but two came");
+        // It comes all the same.
+        let mut witness = said(Some(2));
+        witness.entry(ms(start, 400), "a-9", 0, 9, true);
+        assert_eq!(judge(&witness).2, 1);
+        // What is sent behind it is not excused.
+        let mut witness = without();
+        witness.missed(ms(start, 20), Some(2));
+        assert_eq!(judge(&witness), (1, 0, 2));
     }
 
     #[test]

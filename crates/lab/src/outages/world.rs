@@ -14,6 +14,7 @@ use zonewire_kit::resp::{Reply, Target};
 use zonewire_protocol::BackendState;
 
 use super::faults::{Fault, Kind};
+use super::load::FEED;
 use crate::node::Node;
 
 /// How often a thing is looked at that takes a while.
@@ -48,6 +49,8 @@ pub(super) struct World {
     pub(super) redis: Redis,
     /// A key that may be written to see whether Redis serves.
     pub(super) probe: String,
+    /// When another gateway had the feed of one that was killed.
+    pub(super) taken_over: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -237,7 +240,7 @@ impl World {
                 self.run(&["CLIENT", "PAUSE", &ms, "ALL"]).await
             }
             Kind::FreezeGateway => self.node()?.process().freeze(),
-            Kind::KillGateway => self.node()?.kill().await,
+            Kind::KillGateway | Kind::KillFeed => self.node()?.kill().await,
             Kind::GatewayClock | Kind::RedisClock => self.set_clock(fault, AN_HOUR_S).await,
             Kind::Failover => self.redis.lose_primary().await,
             Kind::LoseClusterNode => self.redis.lost_node()?.kill().await,
@@ -285,6 +288,19 @@ impl World {
             Kind::Loading => {
                 self.redis.wait_until_it_serves(&self.probe, fault.hold).await?;
             }
+            Kind::KillFeed => {
+                let others = self.nodes.get(1..).unwrap_or_default();
+                wait_until("another gateway has the feed", async || {
+                    for node in others {
+                        if has_feed(node).await? {
+                            return Ok(true);
+                        }
+                    }
+                    Ok(false)
+                })
+                .await?;
+                self.taken_over = Some(Instant::now());
+            }
             Kind::Failover => {
                 let (probe, (sentinels, killed)) = (&self.probe, self.redis.sentinels()?);
                 wait_until("a replica serves", async || {
@@ -315,7 +331,7 @@ impl World {
             Kind::ReadOnly => self.run(&["REPLICAOF", "NO", "ONE"]).await?,
             Kind::OutOfMemory => self.run(&["CONFIG", "SET", "maxmemory", "0"]).await?,
             Kind::FreezeGateway => self.node()?.process().thaw()?,
-            Kind::KillGateway => self.node()?.restart().await?,
+            Kind::KillGateway | Kind::KillFeed => self.node()?.restart().await?,
             Kind::GatewayClock | Kind::RedisClock => self.set_clock(fault, 0).await?,
             Kind::Failover => self.redis.bring_back_primary()?,
             Kind::LoseClusterNode => self.redis.lost_node()?.begin(Data::AsItWas)?,
@@ -373,6 +389,11 @@ impl World {
     }
 }
 
+/// Whether a gateway has the feed, and is connected.
+pub(super) async fn has_feed(node: &Node) -> anyhow::Result<bool> {
+    Ok(node.stats().await?.feeds.get(FEED).is_some_and(|feed| feed.connected == 1))
+}
+
 /// Looks until something is so.
 async fn wait_until(what: &str, mut is_so: impl AsyncFnMut() -> anyhow::Result<bool>) -> anyhow::Result<()> {
     let look = async || match is_so().await {
@@ -391,7 +412,13 @@ mod tests {
     async fn a_redis_of_somebody_else_is_never_harmed() {
         // Nothing listens there: a command that went out would fail in another way.
         let redis = Redis::Theirs(Target::local(1));
-        let mut world = World { nodes: Vec::new(), proxies: Vec::new(), redis, probe: "probe".to_owned() };
+        let mut world = World {
+            nodes: Vec::new(),
+            proxies: Vec::new(),
+            redis,
+            probe: "probe".to_owned(),
+            taken_over: None,
+        };
         for fault in FAULTS.iter().filter(|fault| fault.is_of_redis() && fault.kind != Kind::Absent) {
             let error = format!("{:#}", world.begin(fault).await.unwrap_err());
             assert!(error.contains("started itself"), "{}: {error}", fault.name);

@@ -1,0 +1,156 @@
+//! The reports of `events` and of `registry`.
+
+use std::fmt;
+
+use serde::Serialize;
+
+use super::{
+    events::Delivery,
+    report::{NsEach, Percentiles, write_percentiles},
+};
+
+/// What `events` found.
+#[derive(Debug, Serialize)]
+pub(super) struct EventsReport {
+    /// `events`.
+    pub(super) kind: &'static str,
+    pub(super) payload_bytes: usize,
+    pub(super) kinds: Vec<EventsOf>,
+}
+
+/// The same of one way in which events go.
+#[derive(Debug, Serialize)]
+pub(super) struct EventsOf {
+    pub(super) delivery: Delivery,
+    /// At each of the rates that were asked for.
+    pub(super) at_rates: Vec<EventsRun>,
+    /// The greatest rate that was tried of which nothing was lost, and nothing waited.
+    pub(super) sustained: Option<EventsRun>,
+    /// The first one of which something was; null where that was not looked for, or not found.
+    pub(super) first_beyond: Option<EventsRun>,
+}
+
+/// One rate.
+#[derive(Debug, Default, Serialize)]
+pub(super) struct EventsRun {
+    /// What was asked for.
+    pub(super) rate_per_s: f64,
+    pub(super) published_per_s: f64,
+    /// From the end of the warm-up to the last arrival.
+    pub(super) deliveries_per_s: f64,
+    /// From the last publish, and its answer, to the last arrival.
+    pub(super) behind_s: f64,
+    /// Of the whole run, the warm-up included.
+    pub(super) received: u64,
+    pub(super) lost: u64,
+    pub(super) doubled: u64,
+    pub(super) reordered: u64,
+    /// How late an event was published, at worst.
+    pub(super) publish_late_us_max: f64,
+    /// From just before an event was written to the first gateway to the read at the second one's socket.
+    pub(super) lag_us: Option<Percentiles>,
+    /// CPU time of the first gateway...
+    pub(super) publisher_cpu_us_per_event: Option<f64>,
+    /// ...of the second one...
+    pub(super) subscriber_cpu_us_per_event: Option<f64>,
+    /// ...and of Redis, as it says itself.
+    pub(super) redis_cpu_us_per_event: Option<f64>,
+    pub(super) client_busy_ratio: f64,
+}
+
+impl fmt::Display for EventsReport {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for of in &self.kinds {
+            for run in &of.at_rates {
+                write_run(out, of.delivery, "at", run)?;
+            }
+            if let Some(run) = &of.sustained {
+                write_run(out, of.delivery, "sustained", run)?;
+            }
+            if let Some(run) = &of.first_beyond {
+                write_run(out, of.delivery, "not sustained", run)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn write_run(out: &mut fmt::Formatter<'_>, delivery: Delivery, what: &str, run: &EventsRun) -> fmt::Result {
+    let EventsRun {
+        rate_per_s, published_per_s, deliveries_per_s, behind_s, lost, doubled, reordered, ..
+    } = run;
+    writeln!(
+        out,
+        "{:<13} {what} {rate_per_s:.0}/s: published {published_per_s:.0}/s, came {deliveries_per_s:.0}/s, the last \
+         {behind_s:.2} s later; {lost} lost, {doubled} doubled, {reordered} reordered",
+        delivery.as_str()
+    )?;
+    write_percentiles(out, "  lag us", run.lag_us.as_ref())?;
+    let us = |us: Option<f64>| us.map_or_else(|| "-".to_owned(), |us| format!("{us:.1}"));
+    writeln!(
+        out,
+        "  cpu us      {} at the publisher's gateway, {} at the subscriber's, {} in Redis, for each event; client busy \
+         {:.0} %",
+        us(run.publisher_cpu_us_per_event),
+        us(run.subscriber_cpu_us_per_event),
+        us(run.redis_cpu_us_per_event),
+        run.client_busy_ratio * 100.0
+    )
+}
+
+/// What `registry` found.
+#[derive(Debug, Serialize)]
+pub(super) struct RegistryReport {
+    /// `registry`.
+    pub(super) kind: &'static str,
+    /// Records that there are.
+    pub(super) records: usize,
+    /// Reads in this process, by one thread.
+    pub(super) reads: Vec<NsEach>,
+    /// Updates per second that were asked for...
+    pub(super) updates_asked_per_s: f64,
+    /// ...and made.
+    pub(super) updates_per_s: f64,
+    /// From an update until the log has what the record is by then.
+    pub(super) behind_us: Option<Percentiles>,
+    /// Entries that these updates became.
+    pub(super) appended: u64,
+    /// CPU time of this process, which has the gateway in it, for each update.
+    pub(super) cpu_us_per_update: f64,
+    /// Gateways that were apart.
+    pub(super) gateways: usize,
+    /// For so long.
+    pub(super) apart_s: f64,
+    /// Writings meanwhile, at all of them.
+    pub(super) written_apart: usize,
+    /// From when Redis could be reached again until all held the same; null where they never did.
+    pub(super) converged_ms: Option<f64>,
+    /// Records then that were not what was written last.
+    pub(super) wrong: usize,
+}
+
+impl fmt::Display for RegistryReport {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for NsEach { what, ns, ns_least, ns_most } in &self.reads {
+            let per_s = 1e9 / ns.max(1e-9);
+            writeln!(
+                out,
+                "reads         {ns:>10.1} ns ({ns_least:.1} to {ns_most:.1}), {per_s:.0}/s  {what}"
+            )?;
+        }
+        let Self { updates_per_s, updates_asked_per_s, appended, cpu_us_per_update, .. } = self;
+        writeln!(
+            out,
+            "updates       {updates_per_s:.0}/s of {updates_asked_per_s:.0}/s, as {appended} entries, \
+             {cpu_us_per_update:.1} us of CPU each"
+        )?;
+        write_percentiles(out, "behind us", self.behind_us.as_ref())?;
+        let Self { gateways, apart_s, written_apart, wrong, .. } = self;
+        let converged = self.converged_ms.map_or("never".to_owned(), |ms| format!("after {ms:.0} ms"));
+        writeln!(
+            out,
+            "apart         {gateways} gateways for {apart_s:.0} s, {written_apart} writings; the same {converged}, \
+             {wrong} wrong"
+        )
+    }
+}

@@ -1,0 +1,389 @@
+//! `bench registry`: what a program has of registries that has a gateway in its own process.
+//!
+//! Reads are timed one by one thread. Updates are made at a rate while a Redis is there, and it is looked how long
+//! some of them take into the log. Then three gateways are cut off from Redis, written to, and connected again.
+
+use std::{collections::BTreeMap, hint::black_box, path::PathBuf, sync::Arc, time::Duration};
+
+use anyhow::{Context, ensure};
+use bytes::Bytes;
+use clap::Args;
+use tokio::{sync::oneshot, task::JoinSet, time};
+use zonewire::{
+    config::{Config, StorageChoice},
+    gateway::Gateway,
+    registry::{Condition, Query, Record, Registry, RegistryError, RegistryKind},
+};
+use zonewire_kit::{
+    eventually,
+    proxy::{Mode, Proxy},
+    redis::RedisServer,
+};
+
+use super::{
+    client::histogram,
+    clock::{self, Clock},
+    common::{rate, seconds},
+    cpu::CpuTime,
+    events_report::RegistryReport,
+    handshakes::median,
+    report::{NsEach, Percentiles},
+};
+
+/// What is measured.
+const KIND: RegistryKind = RegistryKind::Providers;
+/// Parts that reads are divided into; the median of them counts.
+const PARTS: u32 = 20;
+/// How long a gateway may take to know what is there.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// Updates come in groups, this far apart.
+const GROUP: Duration = Duration::from_millis(1);
+/// Of so many updates it is looked how long one takes into the log.
+const LOOKED_AT: u64 = 50;
+/// How often the gateways are compared.
+const COMPARE_EVERY: Duration = Duration::from_millis(2);
+/// Gateways that are apart.
+const GATEWAYS: usize = 3;
+/// Writings at each of them in a second meanwhile.
+const APART_PER_S: f64 = 100.0;
+
+/// Arguments of `bench registry`.
+#[derive(Debug, Args)]
+pub(super) struct RegistryArgs {
+    /// Records that there are.
+    #[arg(long, default_value_t = 5_000, value_parser = clap::value_parser!(u32).range(10..=10_000))]
+    records: u32,
+    /// Bytes of each, about.
+    #[arg(long, default_value_t = 300, value_parser = clap::value_parser!(u32).range(100..=10_000))]
+    record_bytes: u32,
+    /// How often a record is read; of lists, a hundredth of it.
+    #[arg(long, default_value_t = 2_000_000, value_parser = clap::value_parser!(u32).range(2_000..=1_000_000_000))]
+    reads: u32,
+    /// Updates per second.
+    #[arg(long, default_value_t = 10_000.0, value_parser = rate)]
+    rate: f64,
+    /// For so many seconds.
+    #[arg(long, default_value_t = 10.0, value_parser = seconds)]
+    duration: f64,
+    /// How long three gateways are without Redis, in seconds.
+    #[arg(long, default_value_t = 10.0, value_parser = seconds)]
+    apart: f64,
+    /// Write the report as JSON to FILE, or to standard output with `-`.
+    #[arg(long, value_name = "FILE")]
+    pub(super) json: Option<PathBuf>,
+}
+
+/// Runs the measurement.
+pub(super) fn run(args: &RegistryArgs) -> anyhow::Result<RegistryReport> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let reads = measure_reads(args).await?;
+        let updates = measure_updates(args).await?;
+        let apart = measure_apart(args).await?;
+        Ok(RegistryReport {
+            kind: "registry",
+            records: args.records as usize,
+            reads,
+            updates_asked_per_s: args.rate,
+            updates_per_s: updates.per_s,
+            behind_us: updates.behind_us,
+            appended: updates.appended,
+            cpu_us_per_update: updates.cpu_us,
+            gateways: GATEWAYS,
+            apart_s: args.apart,
+            written_apart: apart.written,
+            converged_ms: apart.converged_ms,
+            wrong: apart.wrong,
+        })
+    })
+}
+
+/// A gateway in this process.
+struct Own {
+    registry: Registry,
+    stop: oneshot::Sender<()>,
+    running: JoinSet<anyhow::Result<()>>,
+}
+
+impl Own {
+    async fn start(redis_url: Option<String>) -> anyhow::Result<Self> {
+        let mut config = Config::default();
+        config.http.listen = ([127, 0, 0, 1], 0).into();
+        config.http.shards = 1;
+        config.http.drain_s = 0;
+        let storage = if redis_url.is_some() { StorageChoice::Redis } else { StorageChoice::Memory };
+        config.storage.backend = storage;
+        config.storage.required = redis_url.is_some();
+        config.storage.redis.url = redis_url;
+        let gateway = Gateway::start(config).await.context("cannot start a gateway")?;
+        let registry = gateway.registry().clone();
+        let (stop, stopped) = oneshot::channel();
+        let mut running = JoinSet::new();
+        running.spawn(async move {
+            // Who is gone has it stop too.
+            let told = async { drop(stopped.await) };
+            gateway.run(told).await.map_err(anyhow::Error::from)
+        });
+        let own = Self { registry, stop, running };
+        eventually("the registry is healthy", PATIENCE, async || {
+            (own.registry.view(KIND).state == "healthy").then_some(())
+        })
+        .await?;
+        Ok(own)
+    }
+
+    /// Waits until nothing waits for the log.
+    async fn until_written(&self) -> anyhow::Result<()> {
+        eventually("all is in the log", PATIENCE, async || {
+            (self.registry.view(KIND).waiting == 0).then_some(())
+        })
+        .await
+    }
+
+    async fn end(mut self) -> anyhow::Result<()> {
+        drop(self.stop);
+        match self.running.join_next().await {
+            Some(ended) => ended.context("a gateway panicked")?,
+            None => Ok(()),
+        }
+    }
+}
+
+fn key(n: u64) -> String {
+    format!("provider-{n}")
+}
+
+/// A record of about so many bytes, written for the `n`th time.
+fn record(key: &str, n: u64, len: usize) -> String {
+    let head = format!(r#"{{"userId":"{key}","status":"online","location":"Oslo","n":{n},"pad":""#);
+    let pad = "x".repeat(len.saturating_sub(head.len() + 2));
+    format!(r#"{head}{pad}"}}"#)
+}
+
+fn fill(registry: &Registry, args: &RegistryArgs) -> anyhow::Result<()> {
+    for n in 0..u64::from(args.records) {
+        let key = key(n);
+        registry.put(KIND, Some(&key), &record(&key, 0, args.record_bytes as usize), &Condition::None)?;
+    }
+    Ok(())
+}
+
+// ===== reads =====
+
+async fn measure_reads(args: &RegistryArgs) -> anyhow::Result<Vec<NsEach>> {
+    let own = Own::start(None).await?;
+    fill(&own.registry, args)?;
+    let keys: Vec<String> = (0..u64::from(args.records)).map(key).collect();
+    let of_one = |sort| Query {
+        filter: vec![("status".to_owned(), "online".to_owned())],
+        sort,
+        after: None,
+        limit: 100,
+    };
+    let (indexed, sorted) = (of_one(None), of_one(Some(("n".to_owned(), true))));
+    let registry = &own.registry;
+    let mut at = 0;
+    let mut next = || {
+        // Any order but that of the table.
+        at = (at + 7_919) % keys.len();
+        &keys[at]
+    };
+    let ask = |query: &Query| drop(black_box(registry.list(KIND, black_box(query))));
+    let reads = vec![
+        time_each("a record by its key", args.reads, || {
+            drop(black_box(registry.get(KIND, black_box(next()))))
+        }),
+        time_each("100 records of one status", args.reads / 100, || ask(&indexed)),
+        time_each("the same, sorted by a field", args.reads / 1_000, || ask(&sorted)),
+    ];
+    own.end().await?;
+    Ok(reads)
+}
+
+fn time_each(what: &'static str, rounds: u32, mut act: impl FnMut()) -> NsEach {
+    let (clock, rounds) = (Clock::start(), rounds.div_ceil(PARTS).max(1));
+    let mut parts: Vec<f64> = (0..PARTS)
+        .map(|_| {
+            let begun_ns = clock.now_ns();
+            (0..rounds).for_each(|_| act());
+            clock.now_ns().saturating_sub(begun_ns) as f64 / f64::from(rounds)
+        })
+        .collect();
+    let ns = median(&mut parts).unwrap_or(0.0);
+    NsEach { what, ns, ns_least: parts[0], ns_most: parts[parts.len() - 1] }
+}
+
+// ===== updates =====
+
+/// What came of updates at a rate.
+struct Updates {
+    per_s: f64,
+    behind_us: Option<Percentiles>,
+    appended: u64,
+    cpu_us: f64,
+}
+
+async fn measure_updates(args: &RegistryArgs) -> anyhow::Result<Updates> {
+    let mut redis = RedisServer::start(&[]).await.context("cannot start a Redis")?;
+    let own = Own::start(Some(format!("redis://127.0.0.1:{}", redis.port))).await?;
+    fill(&own.registry, args)?;
+    own.until_written().await?;
+    let (clock, mut behind, mut looks) = (Clock::start(), histogram(), JoinSet::new());
+    let appended = || own.registry.view(KIND).counts.appended;
+    let (appended_before, cpu_before) = (appended(), CpuTime::own()?);
+    let (begun_ns, mut made) = (clock.now_ns(), 0_u64);
+    let mut ticks = time::interval(GROUP);
+    let is_over = || clock.seconds_since(begun_ns) >= args.duration;
+    while !is_over() {
+        ticks.tick().await;
+        let due = (clock.seconds_since(begun_ns) * args.rate) as u64;
+        // A machine that cannot do so much makes fewer, and no longer.
+        while made < due && !is_over() {
+            made += 1;
+            let key = key(made % u64::from(args.records));
+            let text = record(&key, made, args.record_bytes as usize);
+            let written_ns = clock.now_ns();
+            own.registry.put(KIND, Some(&key), &text, &Condition::None)?;
+            if made.is_multiple_of(LOOKED_AT) {
+                let registry = own.registry.clone();
+                looks.spawn(async move {
+                    registry.is_in_log(KIND, &key).await;
+                    clock.now_ns() - written_ns
+                });
+            }
+        }
+    }
+    let made_s = clock.seconds_since(begun_ns);
+    own.until_written().await?;
+    while let Some(took_ns) = looks.join_next().await {
+        behind.saturating_record(took_ns.context("a look panicked")?.max(1));
+    }
+    let cpu_s = CpuTime::own()?.since(cpu_before).total_s();
+    let appended = appended() - appended_before;
+    own.end().await?;
+    redis.kill().await?;
+    Ok(Updates {
+        per_s: made as f64 / made_s.max(1e-9),
+        behind_us: Percentiles::of(&behind),
+        appended,
+        cpu_us: cpu_s * 1e6 / made.max(1) as f64,
+    })
+}
+
+// ===== apart =====
+
+/// What came of gateways that were apart.
+struct Apart {
+    written: usize,
+    converged_ms: Option<f64>,
+    wrong: usize,
+}
+
+/// What a gateway holds: of each record its version and its text.
+fn held(registry: &Registry) -> anyhow::Result<BTreeMap<Arc<str>, (String, Bytes)>> {
+    let all = Query { limit: usize::MAX, ..Query::default() };
+    let listed = registry.list(KIND, &all)?;
+    let of =
+        |record: &Arc<Record>| (Arc::clone(&record.key), (record.version.to_string(), record.json.clone()));
+    Ok(listed.records.iter().map(of).collect())
+}
+
+fn are_equal(gateways: &[Own]) -> anyhow::Result<bool> {
+    let mut all = Vec::new();
+    for own in gateways {
+        if own.registry.view(KIND).state != "healthy" {
+            return Ok(false);
+        }
+        all.push(held(&own.registry)?);
+    }
+    Ok(all.windows(2).all(|two| two[0] == two[1]))
+}
+
+async fn until_equal(gateways: &[Own], clock: &Clock) -> anyhow::Result<Option<u64>> {
+    let begun_ns = clock.now_ns();
+    while clock.seconds_since(begun_ns) < PATIENCE.as_secs_f64() {
+        if are_equal(gateways)? {
+            return Ok(Some(clock.now_ns()));
+        }
+        time::sleep(COMPARE_EVERY).await;
+    }
+    Ok(None)
+}
+
+async fn measure_apart(args: &RegistryArgs) -> anyhow::Result<Apart> {
+    let mut redis = RedisServer::start(&[]).await.context("cannot start a Redis")?;
+    let proxy = Proxy::start(redis.target.address).await?;
+    let mut gateways = Vec::new();
+    for _ in 0..GATEWAYS {
+        gateways.push(Own::start(Some(redis.target.through(proxy.address))).await?);
+    }
+    fill(&gateways[0].registry, args)?;
+    let clock = Clock::start();
+    until_equal(&gateways, &clock).await?.context("the gateways do not hold the same from the start")?;
+
+    proxy.set(Mode::Refuse);
+    let (begun_ns, mut last, mut written) = (clock.now_ns(), BTreeMap::new(), 0);
+    let mut ticks = time::interval(Duration::from_secs_f64(1.0 / APART_PER_S));
+    while clock.seconds_since(begun_ns) < args.apart {
+        ticks.tick().await;
+        for (place, own) in gateways.iter().enumerate() {
+            written += 1;
+            // Each record is written at all of them, some ticks apart.
+            let n = written as u64;
+            let key = key((n / GATEWAYS as u64 + 7 * place as u64) % u64::from(args.records.min(500)));
+            match n % 10 {
+                0 => match own.registry.remove(KIND, &key, &Condition::None) {
+                    Ok(_removed) => drop(last.insert(key, None)),
+                    // It was removed here before, and nothing is told anew.
+                    Err(RegistryError::Unknown) => {}
+                    Err(error) => return Err(error.into()),
+                },
+                _ => {
+                    let text = record(&key, n, args.record_bytes as usize);
+                    own.registry.put(KIND, Some(&key), &text, &Condition::None)?;
+                    last.insert(key, Some(n));
+                }
+            }
+        }
+    }
+    let is_apart = gateways.iter().all(|own| own.registry.view(KIND).state == "degraded");
+    ensure!(is_apart, "a gateway says that it knows what the others wrote, and has no Redis");
+    let back_ns = clock.now_ns();
+    proxy.set(Mode::Pass);
+    let converged_ns = until_equal(&gateways, &clock).await?;
+    let mut wrong = 0;
+    for own in &gateways {
+        wrong += wrong_in(&own.registry, &last);
+    }
+    for own in gateways {
+        own.end().await?;
+    }
+    redis.kill().await?;
+    Ok(Apart {
+        written,
+        converged_ms: converged_ns.map(|at_ns| clock::seconds(at_ns - back_ns) * 1e3),
+        wrong,
+    })
+}
+
+/// Records that are not what was written last.
+fn wrong_in(registry: &Registry, last: &BTreeMap<String, Option<u64>>) -> usize {
+    let is_wrong = |(key, last): &(&String, &Option<u64>)| match (registry.get(KIND, key), last) {
+        (None, None) => false,
+        (Some(record), Some(n)) => !record.text().contains(&format!("\"n\":{n},")),
+        _ => true,
+    };
+    last.iter().filter(is_wrong).count()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_is_json_of_the_length_asked_for() {
+        let text = record("provider-7", 3, 300);
+        let value: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert_eq!((text.len(), &value["n"], &value["userId"]), (300, &3.into(), &"provider-7".into()));
+    }
+}
