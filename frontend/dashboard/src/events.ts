@@ -58,8 +58,8 @@ export interface ExchangeState {
   errorAt: number;
 }
 
-/** So many markets may be told of: what comes beyond is counted. */
-const MARKETS_MAX = 10_000;
+/** So many markets are kept, as many as a type of events may have by default; with more the list says so. */
+export const MARKETS_MAX = 10_000;
 const LATEST_PAGE = 1000;
 
 export class Markets {

@@ -2,7 +2,7 @@
 // the tape of its trades.
 import { useSignal, useSignalEffect } from '@preact/signals';
 import { useEffect, useRef } from 'preact/hooks';
-import { exchangeInWords, MarketBook, MarketCandles, type MarketRow, Markets, Trades } from '../events';
+import { exchangeInWords, MARKETS_MAX, MarketBook, MarketCandles, type MarketRow, Markets, Trades } from '../events';
 import { clock, count, fixed, plural } from '../format';
 import { ask, onFrame } from '../frames';
 import { href, replace, route } from '../route';
@@ -51,6 +51,9 @@ export function Events() {
   );
 }
 
+/** Errors of exchanges are told for so long. */
+const ERROR_SHOWN_MS = 3_600_000;
+
 /** How exchanges are reached; what is wrong comes first. */
 function Exchanges({ markets }: { markets: Markets }) {
   second.value;
@@ -65,7 +68,7 @@ function Exchanges({ markets }: { markets: Markets }) {
           {[...away, ...list].slice(0, NAMED).map((it) => (
             <li key={it.exchange} class={it.state}>
               <i aria-hidden="true" /><b>{it.exchange}</b> <span class={away.includes(it) ? 'warn' : 'dim'}>{exchangeInWords(it)}</span>
-              {it.error !== '' && <span class="dim"> · last error at {clock(it.errorAt - skew.value)}: {it.error}</span>}
+              {it.error !== '' && second.value + skew.value - it.errorAt < ERROR_SHOWN_MS && <span class="dim"> · last error at {clock(it.errorAt - skew.value)}: {it.error}</span>}
             </li>
           ))}
           {markets.exchanges.value.length > NAMED && <li class="dim">and {count(markets.exchanges.value.length - NAMED)} more</li>}
@@ -114,7 +117,7 @@ function MarketList({ markets, selected }: { markets: Markets; selected: string 
           <tbody ref={body} />
         </table>
       </div>
-      {all > 0 && <p class="foot"><span>{found.value === 0 ? `None of ${plural(all, 'market')} fits “${filter.value}”.` : found.value > SHOWN ? `The first ${SHOWN} of ${count(found.value)}: write more of the name.` : found.value === all ? plural(all, 'market') : `${count(found.value)} of ${plural(all, 'market')}`}</span></p>}
+      {all > 0 && <p class="foot"><span>{found.value === 0 ? `None of ${plural(all, 'market')} fits “${filter.value}”.` : found.value > SHOWN ? `The first ${SHOWN} of ${count(found.value)}: write more of the name.` : found.value === all ? plural(all, 'market') : `${count(found.value)} of ${plural(all, 'market')}`}</span>{all >= MARKETS_MAX && <span>no more are kept here</span>}</p>}
     </section>
   );
 }
@@ -138,7 +141,7 @@ function BookPanel({ market, markets }: { market: Market; markets: Markets | nul
       lines.draw(bids, asks);
       const [bid, offer] = [bids[0], asks[0]];
       const spread = bid && offer ? `Spread ${fixed(offer.price - bid.price, Math.max(decimalsIn(bid.priceText), decimalsIn(offer.priceText)))}` : 'One side is empty';
-      shown.value = { sequence, under: `${spread} · ${count(bids.length)} bids, ${count(asks.length)} asks`, at: reader.at, isBehind: reader.isBehind };
+      shown.value = { sequence, under: `${spread} · ${plural(bids.length, 'bid')}, ${plural(asks.length, 'ask')}`, at: reader.at, isBehind: reader.isBehind };
     });
     return () => { stop(); it.stop(); };
   }, []);
