@@ -3,6 +3,7 @@
 //! a gateway and stops its parts one after the other.
 
 mod assembling;
+mod fleet;
 mod registries;
 mod stopping;
 mod threads;

@@ -10,6 +10,7 @@ pub mod client;
 pub mod config;
 pub mod connections;
 mod feeds;
+mod fleet;
 pub mod gateway;
 mod http;
 pub mod model;

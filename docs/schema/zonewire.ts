@@ -1881,6 +1881,130 @@ lease_failures: number,
 leases_lost: number, };
 
 /**
+ * `GET /ws/stats?scope=fleet`: the nodes that share the storage.
+ */
+export type FleetView = { 
+/**
+ * `fleet`.
+ */
+scope: string, 
+/**
+ * Of which nodes it is known how they do.
+ */
+nodes_known: NodesKnown | (string & {}), 
+/**
+ * What is to be said of the list, for people; absent where that is nothing.
+ */
+note?: string, 
+/**
+ * Those that are there, the one that runs longest first; 1,024 at the most, the one that answers among them.
+ */
+nodes: Array<FleetNode>, 
+/**
+ * Of those that are listed.
+ */
+totals: FleetTotals, };
+
+/**
+ * Of which nodes it is known how they do.
+ */
+export type NodesKnown = "all" | "this_one";
+
+/**
+ * What a node tells of itself, each second.
+ */
+export type FleetNode = { 
+/**
+ * Its name, as in its `/ws/stats`; another one after each start.
+ */
+node: string, 
+/**
+ * It is the one that answers.
+ */
+here: boolean, 
+/**
+ * Of its program.
+ */
+version: string, 
+/**
+ * How it does.
+ */
+state: NodeState | (string & {}), 
+/**
+ * When it started, by its own clock.
+ */
+started_at: string, 
+/**
+ * When it told this, by its own clock.
+ */
+told_at: string, 
+/**
+ * Open WebSockets, and streams of events.
+ */
+connections: number, 
+/**
+ * Subscribers by zone: the 64 zones with most of them.
+ */
+zones: Array<ZoneConnections>, 
+/**
+ * Zones with subscribers besides these.
+ */
+zones_left_out: number, 
+/**
+ * How long entries took from the log to the kernel (`delivery_seconds`), of those in the last ten seconds.
+ */
+lag_ms: DeliveryLag, 
+/**
+ * The kind of executor that carries out orders which are placed there.
+ */
+executor: string, };
+
+/**
+ * How a node does.
+ */
+export type NodeState = "serving" | "degraded" | "draining";
+
+/**
+ * How many connections of a node are subscribed to a zone.
+ */
+export type ZoneConnections = { 
+/**
+ * Its name.
+ */
+zone: string, 
+/**
+ * So many.
+ */
+connections: number, };
+
+/**
+ * How long entries took, in milliseconds, as well as the buckets of the histogram tell; null where there were
+ * none.
+ */
+export type DeliveryLag = { 
+/**
+ * Half of them took no longer.
+ */
+p50: number | null, 
+/**
+ * 99 of 100 took no longer.
+ */
+p99: number | null, };
+
+/**
+ * What the listed nodes have together.
+ */
+export type FleetTotals = { 
+/**
+ * How many there are.
+ */
+nodes: number, 
+/**
+ * Open WebSockets, and streams of events.
+ */
+connections: number, };
+
+/**
  * `GET /ws/stats`: what was counted since the start, and how much there is of what. Fields of the
  * parts come and go with what is counted; who reads takes those that are missing for nothing.
  */
@@ -1947,6 +2071,10 @@ feeds: { [key in string]: FeedView },
  */
 registries: RegistriesView, 
 /**
+ * The nodes that share the storage; `?scope=fleet` lists them.
+ */
+fleet: NodesView, 
+/**
  * Requests, and the TCP connections that bring them.
  */
 http: HttpView, 
@@ -1999,6 +2127,36 @@ primaries: number,
  * Those of them that do not serve.
  */
 primaries_away: number, };
+
+/**
+ * What a node knows of those that share its storage.
+ */
+export type NodesView = { 
+/**
+ * Nodes with this storage by their state, this one among them, as they were listed last; while Redis is
+ * away, and with memory as the storage, this one alone.
+ */
+nodes_by_state: { [key in string]: number }, 
+/**
+ * Times that this node told others of itself.
+ */
+told: number, 
+/**
+ * Times that it could not, as while Redis is away; it tells again a second later.
+ */
+untold: number, 
+/**
+ * Times that it read what others tell.
+ */
+lists: number, 
+/**
+ * Times that it could not.
+ */
+lists_failed: number, 
+/**
+ * Records of nodes that could not be read, each time that they were listed.
+ */
+unreadable: number, };
 
 /**
  * How long something took, each time since the start.

@@ -3,6 +3,7 @@
 mod config_args;
 mod config_cmd;
 pub mod exit;
+mod fleet;
 mod health;
 mod holder;
 mod init;

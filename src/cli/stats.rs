@@ -1,10 +1,10 @@
-//! `stats`: what a gateway has counted since its start.
+//! `stats`: what a gateway has counted since its start; or the nodes that share its storage.
 
 use std::collections::BTreeMap;
 
-use zonewire_protocol::stats::StatsView;
+use zonewire_protocol::stats::{FleetView, StatsView};
 
-use super::print;
+use super::{fleet, print};
 use crate::cli::target::TargetArgs;
 use crate::client;
 
@@ -12,12 +12,17 @@ pub(crate) const EXAMPLES: &str = "\
 Examples:
   zonewire stats
   zonewire stats --json | jq .connections.open
+  zonewire stats --fleet
 
-With --json all that the gateway counts, and some of its open connections.";
+With --json all that the gateway counts, and some of its open connections. With --fleet the nodes that share
+its storage, each with its subscribers by zone and how long entries took to them of late.";
 
 /// Arguments of `stats`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct StatsArgs {
+    /// The nodes that share the gateway's storage, a row for each
+    #[arg(long)]
+    fleet: bool,
     /// The gateway's answer as JSON
     #[arg(long)]
     json: bool,
@@ -28,10 +33,15 @@ pub(crate) struct StatsArgs {
 /// Asks, and prints the answer.
 pub(crate) async fn run(args: StatsArgs) -> anyhow::Result<()> {
     let base = &args.target.base()?;
-    let text = client::get(&base.http()?, base, "ws/stats", &[]).await?;
+    let scope = args.fleet.then(|| "fleet".to_owned());
+    let text = client::get(&base.http()?, base, "ws/stats", &[("scope", scope)]).await?;
     if args.json {
         print::line(text.trim())?;
         return Ok(());
+    }
+    if args.fleet {
+        let view: FleetView = client::read(&text, "the nodes of a fleet")?;
+        return Ok(fleet::show(&view)?);
     }
     let stats: StatsView = client::read(&text, "a gateway's statistics")?;
     lines(&stats).iter().try_for_each(|line| print::line(line))?;

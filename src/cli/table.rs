@@ -34,7 +34,7 @@ impl Table {
         self.lines().iter().try_for_each(|line| print::line(line))
     }
 
-    fn lines(&self) -> Vec<String> {
+    pub(super) fn lines(&self) -> Vec<String> {
         let mut lines = vec![String::new(); self.rows.len() + 1];
         for (at, name) in self.header.iter().enumerate() {
             let cell = |row: &'_ Vec<String>| row.get(at).cloned().unwrap_or_default();

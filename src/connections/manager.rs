@@ -1,6 +1,6 @@
 //! The handle to all shards: admits, adopts, lists, disconnects, counts.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -184,6 +184,21 @@ impl Manager {
             }
         }
         asked.iter().filter(|id| !open.contains(*id)).copied().collect()
+    }
+
+    /// Subscribers by zone. Of a shard that has ended there are none; to be dropped where it takes too long.
+    pub(crate) async fn by_zone(&self) -> BTreeMap<String, u64> {
+        let mut by_zone = BTreeMap::new();
+        for shard in &self.0.shards {
+            let (answer, answered) = oneshot::channel();
+            if shard.commands.send(Command::ByZone { answer }).await.is_err() {
+                continue;
+            }
+            for (channel, count) in answered.await.unwrap_or_default() {
+                *by_zone.entry(channel.subject().to_owned()).or_default() += count as u64;
+            }
+        }
+        by_zone
     }
 
     /// Counters of all shards; with `list`, what only the shards themselves know too, and these

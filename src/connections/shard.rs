@@ -117,6 +117,8 @@ pub(super) enum Command {
     Disconnect { id: Uuid, code: CloseCode, answer: oneshot::Sender<bool> },
     /// Tell of these connections, and of how many there are by zone.
     Inspect { listing: Listing, answer: oneshot::Sender<Inspection> },
+    /// Tell how many subscribers each zone has.
+    ByZone { answer: oneshot::Sender<Vec<(ChannelName, usize)>> },
     /// Tell all of one connection, if it is here.
     Look { id: Uuid, answer: oneshot::Sender<Option<Box<ConnectionStory>>> },
     /// Tell which of these connections are here.
@@ -345,6 +347,11 @@ impl Shard {
                         debug!("nobody waits for an inspection");
                     }
                 });
+            }
+            Command::ByZone { answer } => {
+                if answer.send(self.by_zone()).is_err() {
+                    debug!("nobody waits for how many subscribers zones have");
+                }
             }
             Command::Look { id, answer } => {
                 let connections = self.connections.borrow();
@@ -631,11 +638,15 @@ impl Shard {
             }
             task::yield_now().await;
         }
+        found.by_zone = self.by_zone();
+        found
+    }
+
+    /// How many subscribers each zone has.
+    fn by_zone(&self) -> Vec<(ChannelName, usize)> {
         let followed = self.followed.borrow();
         let listed = followed.iter().filter(|(_, followed)| followed.policy.is_listed);
-        found.by_zone =
-            listed.map(|(channel, f)| (channel.clone(), f.subscriptions.borrow().len())).collect();
-        found
+        listed.map(|(channel, f)| (channel.clone(), f.subscriptions.borrow().len())).collect()
     }
 
     // Heartbeat

@@ -26,6 +26,7 @@ use crate::connections::{self, Manager, ShardSeed};
 use crate::feeds::{
     ExchangeParts, FeedCounters, SIMULATED_EXCHANGE, run_exchange, run_market, run_replay, run_simulated,
 };
+use crate::fleet::{Fleet, FleetParts};
 use crate::http::{self, AcceptParts, AcceptStats, App, BodyRoom, Door, IntakeStats, Sources};
 use crate::model::NodeId;
 use crate::orders::{
@@ -122,10 +123,24 @@ pub(super) async fn assemble(
     if let Some(work) = bridge_work {
         begin_bridge(&running, work, &channels);
     }
+    let kind: Arc<str> = match config.orders.executor {
+        ExecutorChoice::Paper => executor.name(),
+        ExecutorChoice::External => "external",
+    }
+    .into();
+    let fleet = Fleet::new(FleetParts {
+        node,
+        backend: Arc::clone(&backend),
+        storage: status.clone(),
+        executor: Arc::clone(&kind),
+        leaving: running.stops.leaving.clone(),
+    });
+    begin_fleet(&running, &fleet, &manager);
     let registry = Registry::new(RegistryParts {
         channels: channels.clone(),
         backend: Arc::clone(&backend),
         node,
+        fleet: fleet.clone(),
         config: config.registry.clone(),
         place: shards,
     });
@@ -134,19 +149,13 @@ pub(super) async fn assemble(
     if let Err(error) = channels.recall_zones().await {
         warn!(error = %error, "could not read which zones there are");
     }
-    let kind = match config.orders.executor {
-        ExecutorChoice::Paper => executor.name(),
-        ExecutorChoice::External => "external",
-    };
-    let (settings, kind) = (config.orders.clone(), kind.into());
+    let settings = config.orders.clone();
     let feeding = Arc::clone(&backend);
     let watch = config.registry.follow_orders.then(|| Arc::new(Following(registry.clone())) as Arc<_>);
     let channels_of_orders = channels.clone();
     let parts =
         OrdersParts { backend, channels: channels_of_orders, config: settings, mirror, watch, kind, schema };
     let orders = Orders::new(parts);
-    let comparing = orders.clone().compare_executors(node, running.stops.stopping.clone());
-    running.tracker.spawn(running.vital.guard("comparison of executors", comparing));
 
     let feeds = feed_counters(&config);
     let served = Served {
@@ -155,6 +164,7 @@ pub(super) async fn assemble(
         channels: &channels,
         orders: &orders,
         registry: &registry,
+        fleet: &fleet,
         status: &status,
         gate: &gate,
         configured: Arc::new(configured),
@@ -302,6 +312,14 @@ fn begin_registry(
     }
 }
 
+/// What this node tells of itself, for as long as others may need it, and what others tell.
+fn begin_fleet(running: &Running, fleet: &Fleet, manager: &Manager) {
+    let Running { stops, vital, tracker, .. } = running;
+    let telling = fleet.clone().tell(Arc::new(manager.clone()), stops.channels.clone());
+    tracker.spawn(vital.guard("what this node tells of itself", telling));
+    running.part(tracker, &stops.channels, "what other nodes tell", fleet.clone().keep_up());
+}
+
 /// Where events are exchanged by pub/sub, the logs of live types are this node's own.
 fn with_own_logs(config: &Config, shared: SharedBackend, memory: &MemoryBackend) -> SharedBackend {
     if !config.bridge.enabled {
@@ -350,6 +368,7 @@ struct Served<'a> {
     channels: &'a Channels,
     orders: &'a Orders,
     registry: &'a Registry,
+    fleet: &'a Fleet,
     status: &'a StatusReader,
     gate: &'a Arc<Gate>,
     configured: Arc<ConfigView>,
@@ -380,7 +399,7 @@ fn serve(
     listeners: Vec<std::net::TcpListener>,
 ) -> io::Result<Vec<Thread>> {
     let Running { stops, vital, .. } = running;
-    let Served { node, manager, channels, orders, registry, status, gate, configured, feeds } = served;
+    let Served { node, manager, channels, orders, registry, fleet, status, gate, configured, feeds } = served;
     let accepts = Arc::new(AcceptStats::default());
     let sources = Sources {
         node,
@@ -389,6 +408,7 @@ fn serve(
         channels: channels.clone(),
         orders: orders.clone(),
         registry: registry.clone(),
+        fleet: fleet.clone(),
         storage: status.clone(),
         memory,
         outage,

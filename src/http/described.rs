@@ -51,6 +51,8 @@ pub(super) enum Body {
 pub(super) enum Answer {
     /// A status, and JSON with this schema.
     Json(u16, &'static str),
+    /// The same with one of these schemas.
+    Either(u16, &'static [&'static str]),
     /// JSON that this document does not say more of.
     Object(u16),
     /// Text of this kind.
@@ -81,6 +83,10 @@ pub(super) const FILTER: &[(&str, &str)] = &[
     ("snapshot", "1 to begin with the latest event of each key."),
 ];
 pub(super) const LISTED: &[(&str, &str)] = &[
+    (
+        "scope",
+        "`node`, as it is by default; or `fleet` for the nodes that share the storage, of which the other parameters say nothing.",
+    ),
     ("connections", "How many open connections are listed."),
     ("after", "Only connections after this one, in the order of their ids."),
     ("zone", "Only connections that are subscribed to this zone."),

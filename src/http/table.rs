@@ -7,7 +7,7 @@ use hyper::header::HeaderValue;
 
 use self::Kind::{Client, Events, Probe, Told, WebSocket};
 use self::Needs::{Anything, Channel, EachChannel, Event, Gateway, Nothing as NoRight, Order, Zone};
-use super::described::Answer::{self, Json, Object, Text, Upgrade};
+use super::described::Answer::{self, Either, Json, Object, Text, Upgrade};
 use super::described::{
     Body, Description, FILTER, JOB, LISTED, PAGE, RECORD, RECORDS, SINCE, SNAPSHOT, STREAM, WRITE_PROVIDER,
     WRITE_RECORD,
@@ -23,6 +23,9 @@ use crate::registry::RegistryKind;
 /// The channels of registries.
 const PROVIDERS: &str = RegistryKind::Providers.channel_name();
 const ACTIVE_ORDERS: &str = RegistryKind::ActiveOrders.channel_name();
+
+/// Of a node, or of all of them.
+const STATS: &[&str] = &["StatsView", "FleetView"];
 
 /// The methods that the gateway knows; any other is answered with 501.
 pub(super) const METHODS: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
@@ -196,15 +199,15 @@ pub(super) const ROUTES: &[Route] = &[
         .needs(NoRight)
         .gives(Text("text/plain"))
         .or(&[500]),
-    get("/ws/stats", Told, health::stats, "Counters, and open connections")
+    get("/ws/stats", Told, health::stats, "Counters and open connections, or the nodes")
         .needs(Gateway(Action::Admin))
         .query(LISTED)
-        .gives(Json(200, "StatsView"))
+        .gives(Either(200, STATS))
         .or(&[400]),
-    get("/api/ws/ws/stats", Told, health::stats, "Counters, and open connections")
+    get("/api/ws/ws/stats", Told, health::stats, "Counters and open connections, or the nodes")
         .needs(Gateway(Action::Admin))
         .query(LISTED)
-        .gives(Json(200, "StatsView"))
+        .gives(Either(200, STATS))
         .or(&[400]),
     get("/ws/stats/{connection}", Told, health::connection, "All that is known of an open connection")
         .needs(Gateway(Action::Admin))

@@ -28,6 +28,7 @@ use crate::bridge::Bridge;
 use crate::channels::{CREDITS, Channels, ChannelsConfig, ChannelsParts};
 use crate::connections::{self, ConnectionsConfig};
 use crate::feeds::FeedCounters;
+use crate::fleet::{Fleet, FleetParts};
 use crate::model::{BackendState, Lane, NodeId};
 use crate::orders::{OrderMirror, OrderSchema, Orders, OrdersConfig, OrdersParts};
 use crate::protocol::ConfigView;
@@ -77,10 +78,19 @@ impl Routes {
             accepted: None,
         };
         let channels = Channels::new(parts, TaskTracker::new(), CancellationToken::new());
+        let stopping = CancellationToken::new();
+        let fleet = Fleet::new(FleetParts {
+            node,
+            backend: Arc::clone(&backend),
+            storage: opened.status_reader.clone(),
+            executor: "paper".into(),
+            leaving: stopping.clone(),
+        });
         let registry = Registry::new(RegistryParts {
             channels: channels.clone(),
             backend: Arc::clone(&backend),
             node,
+            fleet: fleet.clone(),
             config: RegistryConfig::default(),
             place: 1,
         });
@@ -93,7 +103,6 @@ impl Routes {
             kind: "paper".into(),
             schema: OrderSchema::load("swap").unwrap(),
         });
-        let stopping = CancellationToken::new();
         let refusals = Arc::<Refusals>::default();
         let gate = Gate::off().await;
         let sources = Sources {
@@ -103,6 +112,7 @@ impl Routes {
             channels: channels.clone(),
             orders: orders.clone(),
             registry: registry.clone(),
+            fleet,
             storage: opened.status_reader,
             memory: opened.memory,
             outage: opened.outage,
@@ -249,6 +259,18 @@ async fn stats_and_metrics_count_what_was_posted() {
         "application/openmetrics-text; version=1.0.0; charset=utf-8"
     );
     check_problem(&routes.get("/ws/stats?connections=x").await, 400, "invalid_query");
+    let problem = routes.get("/ws/stats?scope=world").await;
+    check_problem(&problem, 400, "invalid_query");
+    let detail = body_of(&problem)["detail"].as_str().unwrap().to_owned();
+    assert!(detail.contains("`node`") && detail.contains("`fleet`") && detail.contains("world"), "{detail}");
+    let node = body_of(&routes.get("/ws/stats?scope=node&connections=0").await);
+    assert_eq!(
+        (&node["connection_list"], &node["fleet"]["nodes_by_state"]["serving"]),
+        (&json!([]), &json!(1))
+    );
+    let fleet = body_of(&routes.get("/ws/stats?scope=fleet&connections=0").await);
+    assert_eq!((&fleet["scope"], &fleet["nodes_known"]), (&json!("fleet"), &json!("this_one")));
+    assert_eq!((&fleet["nodes"][0]["node"], &fleet["nodes"][0]["here"]), (&node["node"], &json!(true)));
 }
 
 /// Reads the classic text format (0.0.4) by the letter, and what `promtool check metrics` says of names.

@@ -1,7 +1,7 @@
 //! What all of this room share: the desk, and [`Orders`], by which other rooms hold it. What can be asked of
 //! orders stands in the files of what happens to them (see the room).
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -67,8 +67,6 @@ pub(super) struct Desk {
     /// Of the orders that are placed and claimed here.
     pub(super) kind: JobKind,
     pub(super) schema: OrderSchema,
-    /// The kinds that other nodes have.
-    pub(super) other_executors: Mutex<BTreeSet<String>>,
     /// Something was queued by this process.
     pub(super) queued: Notify,
     /// Changes whenever somebody asks this process to cancel an order.
@@ -120,7 +118,6 @@ impl Orders {
             watch,
             kind,
             schema,
-            other_executors: Mutex::default(),
             queued: Notify::new(),
             cancels: watch::Sender::new(()),
             jobless: Mutex::new(Recent::new(JOBLESS_MAX, usize::MAX)),
@@ -130,6 +127,11 @@ impl Orders {
             tasks: TaskTracker::new(),
             runtime: Handle::current(),
         }))
+    }
+
+    /// The kind of executor that carries out what is placed here.
+    pub fn executor(&self) -> &str {
+        &self.0.kind
     }
 
     /// Waits for the claims and reports that are under way; none must come any more.

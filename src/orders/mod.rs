@@ -26,7 +26,6 @@ mod external;
 mod interop;
 mod lease;
 mod paper;
-mod peers;
 mod placing;
 mod reading;
 mod request;

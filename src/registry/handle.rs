@@ -19,6 +19,7 @@ use super::query::{Listing, Query};
 use super::record::{Body, InvalidRecord, Record, invalid, time_json};
 use super::writing::LAGS_AFTER;
 use crate::channels::Channels;
+use crate::fleet::Fleet;
 use crate::model::{BackendState, DraftEntry, NodeId, OrderId};
 use crate::protocol::ProblemCode;
 use crate::storage::SharedBackend;
@@ -32,6 +33,8 @@ pub(crate) struct RegistryParts {
     pub(crate) channels: Channels,
     pub(crate) backend: SharedBackend,
     pub(crate) node: NodeId,
+    /// Which nodes there are.
+    pub(crate) fleet: Fleet,
     pub(crate) config: RegistryConfig,
     /// Its place among those to whom channels deliver.
     pub(crate) place: usize,
@@ -47,6 +50,7 @@ struct Inner {
     channels: Channels,
     backend: SharedBackend,
     node: NodeId,
+    fleet: Fleet,
     config: RegistryConfig,
     place: usize,
     books: [Arc<Book>; 2],
@@ -153,7 +157,7 @@ pub enum RegistryError {
 
 impl Registry {
     pub(crate) fn new(parts: RegistryParts) -> Self {
-        let RegistryParts { channels, backend, node, config, place } = parts;
+        let RegistryParts { channels, backend, node, fleet, config, place } = parts;
         let books = RegistryKind::ALL.map(|kind| {
             Arc::new(Book {
                 core: RwLock::new(Core::new(kind, short_of(node), config.ttl(kind))),
@@ -165,7 +169,8 @@ impl Registry {
                 is_compared: AtomicBool::new(false),
             })
         });
-        Self(Arc::new(Inner { channels, backend, node, config, place, books, bindings: Bindings::default() }))
+        let bindings = Bindings::default();
+        Self(Arc::new(Inner { channels, backend, node, fleet, config, place, books, bindings }))
     }
 
     pub(super) fn book(&self, kind: RegistryKind) -> &Arc<Book> {
@@ -182,6 +187,10 @@ impl Registry {
 
     pub(super) fn node(&self) -> NodeId {
         self.0.node
+    }
+
+    pub(super) fn fleet(&self) -> &Fleet {
+        &self.0.fleet
     }
 
     pub(super) fn place(&self) -> usize {

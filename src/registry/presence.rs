@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 use tokio::time::{self, Instant, MissedTickBehavior};
@@ -19,16 +18,9 @@ use super::handle::{Condition, Registry, RegistryError, Written};
 use super::kind::RegistryKind;
 use super::record::Body;
 use crate::model::BackendState;
-use crate::storage::{RecordKind, Result as StorageResult};
 
 /// How often it is looked which connections are open, and which nodes are there.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-
-/// After how long without a word a node is taken for gone. What it says expires by the storage's own clock.
-const GONE_AFTER: Duration = Duration::from_secs(5);
-
-/// Nodes in one page of those that are there.
-const NODES_AT_ONCE: usize = 1_000;
 
 /// What a provider is that is not online.
 const OFFLINE: &str = r#"{"status":"offline"}"#;
@@ -101,10 +93,7 @@ impl Registry {
         loop {
             tick.tick().await;
             self.look_at_connections(&*connections, &mut closed, grace).await;
-            if let Err(error) = self.look_at_nodes(&mut gone, grace).await {
-                debug!(error = %error, "which nodes are there cannot be found out at the moment");
-                gone.clear();
-            }
+            self.look_at_nodes(&mut gone, grace).await;
         }
     }
 
@@ -140,31 +129,16 @@ impl Registry {
         }
     }
 
-    /// Says that this node is there, where others have to know, and takes those offline whose node has not been
-    /// there for so long.
-    async fn look_at_nodes(&self, gone: &mut HashMap<u64, Instant>, grace: Duration) -> StorageResult<()> {
+    /// Takes those offline whose node has not been there for so long.
+    async fn look_at_nodes(&self, gone: &mut HashMap<u64, Instant>, grace: Duration) {
         let me = short_of(self.node());
         let nodes: Vec<u64> = self.book(KIND).core.read().table.bound().keys().copied().collect();
-        if nodes.is_empty() {
-            gone.clear();
-            return Ok(());
-        }
-        if nodes.contains(&me) {
-            let name = format!("{me:016x}");
-            self.backend().put(RecordKind::Presence, &name, Bytes::new(), GONE_AFTER).await?;
-        }
-        let others = nodes.into_iter().filter(|node| *node != me);
-        let others: Vec<u64> = others.collect();
-        if others.is_empty() {
-            gone.clear();
-            return Ok(());
-        }
+        let others: Vec<u64> = nodes.into_iter().filter(|node| *node != me).collect();
         // What others say is not known here while the storage is away, and for a moment after that not whole.
-        if self.state(KIND) != BackendState::Healthy {
-            gone.clear();
-            return Ok(());
-        }
-        let there = self.nodes_that_are_there().await?;
+        let is_known = !others.is_empty() && self.state(KIND) == BackendState::Healthy;
+        let there = if is_known { self.fleet().others().await } else { None };
+        let Some(there) = there else { return gone.clear() };
+        let there: BTreeSet<u64> = there.into_iter().map(short_of).collect();
         let now = Instant::now();
         let before = std::mem::take(gone);
         let missing = others.into_iter().filter(|node| !there.contains(node));
@@ -173,19 +147,6 @@ impl Registry {
         for (node, _) in due {
             let keys = self.book(KIND).core.read().table.bound().get(node).cloned().unwrap_or_default();
             keys.iter().for_each(|key| self.go_offline(key, *node));
-        }
-        Ok(())
-    }
-
-    async fn nodes_that_are_there(&self) -> StorageResult<BTreeSet<u64>> {
-        let (mut there, mut after) = (BTreeSet::new(), None::<String>);
-        loop {
-            let page = self.backend().list(RecordKind::Presence, after.as_deref(), NODES_AT_ONCE).await?;
-            there.extend(page.iter().filter_map(|record| u64::from_str_radix(&record.key, 16).ok()));
-            match page.last() {
-                Some(last) if page.len() == NODES_AT_ONCE => after = Some(last.key.clone()),
-                _ => return Ok(there),
-            }
         }
     }
 

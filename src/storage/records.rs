@@ -14,10 +14,8 @@ use super::Result;
 pub enum RecordKind {
     /// A zone that has been published to; the key is its name.
     Zone,
-    /// The executor of a node; the key is the node's name.
-    Executor,
-    /// A node that has the connections of providers; the key is the beginning of its name.
-    Presence,
+    /// What a node tells of itself; the key is its name.
+    Node,
     /// A token, a key or a subject that is no longer valid.
     Revocation,
     /// A number that grows with each revocation, and how far each node has come; the key is the node's
@@ -30,11 +28,16 @@ impl RecordKind {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Zone => "zone",
-            Self::Executor => "executor",
-            Self::Presence => "presence",
+            Self::Node => "node",
             Self::Revocation => "revocation",
             Self::RevokedUpTo => "revoked_up_to",
         }
+    }
+
+    /// Whether it is about this moment alone: worth nothing once it is late, nor where other nodes do not
+    /// have it.
+    pub(super) fn is_of_the_moment(self) -> bool {
+        matches!(self, Self::Node)
     }
 }
 
@@ -52,6 +55,10 @@ pub struct Record {
 /// Promises: a put replaces the whole value and starts its time to live anew; a record whose time
 /// has run out is neither got nor listed; kinds do not see each other. Each call is atomic. Not
 /// promised: one consistent view over the pages of a list while others write.
+///
+/// While what nodes share is away, this node answers for itself, and what it is told waits. Not so what
+/// nodes tell of themselves ([`RecordKind::Node`]), which nobody would have and which would come too late:
+/// each call about that fails with [`StorageError::Unknown`](super::StorageError::Unknown), and nothing waits.
 #[async_trait]
 pub trait Records: fmt::Debug + Send + Sync {
     /// Stores a value for `ttl` (at least one millisecond).

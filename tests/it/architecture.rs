@@ -14,8 +14,9 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     // It asks addresses for keys.
     ("access", &["client", "storage", "protocol", "model", "support"]),
     ("channels", &["storage", "protocol", "model", "support"]),
+    ("fleet", &["storage", "protocol", "model", "support"]),
     ("connections", &["access", "channels", "storage", "protocol", "model", "support"]),
-    ("registry", &["channels", "storage", "protocol", "model", "support"]),
+    ("registry", &["fleet", "channels", "storage", "protocol", "model", "support"]),
     ("bridge", &["channels", "storage", "protocol", "model", "support"]),
     // They ask exchanges.
     ("feeds", &["client", "channels", "storage", "protocol", "model", "support"]),
@@ -29,6 +30,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "registry",
             "bridge",
             "feeds",
+            "fleet",
             "channels",
             "storage",
             "protocol",
@@ -62,6 +64,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "connections",
             "orders",
             "feeds",
+            "fleet",
             "registry",
             "bridge",
             "channels",

@@ -138,6 +138,8 @@ async fn bodies_of_a_gateway_are_as_their_schemas_say() {
     let id = client.next().await["connection_id"].as_str().unwrap().to_owned();
     let stats = gateway.get("/ws/stats").await;
     schemas.check_body::<protocol::stats::StatsView>("StatsView", 200, &stats);
+    let fleet = gateway.get("/ws/stats?scope=fleet").await;
+    schemas.check_body::<protocol::stats::FleetView>("FleetView", 200, &fleet);
     let story = gateway.get(&format!("/ws/stats/{id}")).await;
     schemas.check_body::<protocol::stats::ConnectionStory>("ConnectionStory", 200, &story);
     client.close().await;

@@ -14,6 +14,7 @@ mod events;
 mod examples;
 mod faults;
 mod feeds;
+mod fleet;
 mod half_close;
 mod jobs_contract;
 mod limits_and_stats;

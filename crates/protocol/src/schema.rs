@@ -11,7 +11,7 @@ use crate::{
     OrderCancelling, OrderId, OrderList, OrderPlaced, OrderStatus, OrderView, Problem, ProblemCode,
     RecordList, RecordsSet, RedisView, RegistryStatus, RegistrySync, ReleaseRequest, ReportAccepted, Revoke,
     RevokedOn, ServerMessage, SetSubscription, Swap, Zone, ZoneList,
-    stats::{ConnectionStory, StatsView},
+    stats::{ConnectionStory, FleetView, StatsView},
 };
 
 /// What may be left out is left out, and never null.
@@ -107,6 +107,7 @@ fn definitions(settings: SchemaSettings, path: &'static str) -> Map<String, Valu
         BridgeSubscriptions,
         SetSubscription,
         StatsView,
+        FleetView,
         ConnectionStory,
     ];
     generator.take_definitions(true)

@@ -4,10 +4,11 @@ use ts_rs::{Config, TS};
 
 use crate::stats::{
     BridgeView, ChannelsView, ConnectionHealth, ConnectionInfo, ConnectionStory, ConnectionsView,
-    DroppedMessages, DurationBucket, ExchangeView, FeedView, HttpView, InteropCounts, JobsView, MemoryUsage,
-    MessagesView, OrdersView, OutageView, OutsideInvalid, OutsideRefused, RefusedEntries, RegistriesView,
-    RegistryView, SkippedEntries, StateSpell, StatsView, SubscriptionInfo, SubscriptionPhase, Timing,
-    TransportKind,
+    DeliveryLag, DroppedMessages, DurationBucket, ExchangeView, FeedView, FleetNode, FleetTotals, FleetView,
+    HttpView, InteropCounts, JobsView, MemoryUsage, MessagesView, NodeState, NodesKnown, NodesView,
+    OrdersView, OutageView, OutsideInvalid, OutsideRefused, RefusedEntries, RegistriesView, RegistryView,
+    SkippedEntries, StateSpell, StatsView, SubscriptionInfo, SubscriptionPhase, Timing, TransportKind,
+    ZoneConnections,
 };
 use crate::{
     Accepted, Answer, Auth, Authenticated, Authentication, AuthenticationView, BackendName, BackendState,
@@ -138,7 +139,15 @@ pub fn declarations() -> String {
         BridgeView,
         ExchangeView,
         FeedView,
+        FleetView,
+        NodesKnown,
+        FleetNode,
+        NodeState,
+        ZoneConnections,
+        DeliveryLag,
+        FleetTotals,
         StatsView,
+        NodesView,
         Timing,
         MemoryUsage,
         OutageView,

@@ -117,6 +117,10 @@ fn answers(answer: Answer, problems: &[u16], kind: Kind) -> Value {
         Answer::Json(status, name) => {
             (status, json!({ "description": "Done.", "content": json(of_schema(name)) }))
         }
+        Answer::Either(status, names) => {
+            let any: Vec<Value> = names.iter().map(|name| of_schema(name)).collect();
+            (status, json!({ "description": "Done.", "content": json(json!({ "anyOf": any })) }))
+        }
         Answer::Object(status) => {
             (status, json!({ "description": "Done.", "content": json(json!({ "type": "object" })) }))
         }
@@ -173,6 +177,7 @@ fn parameters(pattern: &str, query: &[(&str, &str)]) -> Vec<Value> {
     });
     let query = query.iter().map(|(name, description)| {
         let schema = match *name {
+            "scope" => json!({ "type": "string", "enum": ["node", "fleet"], "default": "node" }),
             "limit" | "connections" => json!({ "type": "integer", "minimum": 0 }),
             "force" | "written" | "replace" => json!({ "type": "boolean" }),
             "status" => of_schema("OrderStatus"),

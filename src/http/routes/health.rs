@@ -50,19 +50,32 @@ pub(in crate::http) fn redis(app: &Arc<App>) -> Handler {
 
 #[derive(Debug, Deserialize)]
 struct Asked {
+    scope: Option<String>,
     connections: Option<usize>,
     after: Option<Uuid>,
     zone: Option<Zone>,
 }
 
-/// `GET /ws/stats?connections=&after=&zone=`
+/// `GET /ws/stats?scope=&connections=&after=&zone=`
 pub(in crate::http) fn stats(app: &Arc<App>) -> Handler {
     handler(with(app).and(warp::query()).then(tell_stats))
 }
 
-async fn tell_stats(app: Arc<App>, Asked { connections, after, zone }: Asked) -> Response {
-    let listing = Listing { max: connections.unwrap_or(LISTED).min(LISTED_MAX), after, zone };
-    json(StatusCode::OK, &app.sources.stats(Some(listing)).await)
+async fn tell_stats(app: Arc<App>, asked: Asked) -> Result<Response, Problem> {
+    let Asked { scope, connections, after, zone } = asked;
+    match scope.as_deref() {
+        None | Some("node") => {
+            let listing = Listing { max: connections.unwrap_or(LISTED).min(LISTED_MAX), after, zone };
+            Ok(json(StatusCode::OK, &app.sources.stats(Some(listing)).await))
+        }
+        Some("fleet") => Ok(json(StatusCode::OK, &app.sources.fleet.view().await)),
+        Some(other) => {
+            let detail = format!(
+                "`scope` is `node` (this one) or `fleet` (all that share its storage), and not {other:?}"
+            );
+            Err(Problem::new(ProblemCode::InvalidQuery, detail))
+        }
+    }
 }
 
 /// `GET /ws/stats/{connection}`

@@ -65,7 +65,7 @@ impl Sources {
                 error_rate_percent: messages.error_rate_percent,
             },
             executor: self.orders.executor().to_owned(),
-            other_executors: self.orders.other_executors(),
+            other_executors: self.fleet.other_executors(),
             authentication: self.gate.is_on().then(|| {
                 let health = self.gate.health();
                 AuthenticationView {

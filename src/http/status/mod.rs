@@ -20,6 +20,7 @@ use crate::bridge::Bridge;
 use crate::channels::Channels;
 use crate::connections::Manager;
 use crate::feeds::FeedCounters;
+use crate::fleet::Fleet;
 use crate::model::NodeId;
 use crate::orders::{InteropStats, Orders};
 use crate::registry::Registry;
@@ -34,6 +35,7 @@ pub(crate) struct Sources {
     pub(crate) channels: Channels,
     pub(crate) orders: Orders,
     pub(crate) registry: Registry,
+    pub(crate) fleet: Fleet,
     pub(crate) storage: StatusReader,
     pub(crate) memory: MemoryBackend,
     pub(crate) outage: OutageReader,

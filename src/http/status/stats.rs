@@ -77,7 +77,7 @@ impl Sources {
             orders: OrdersView {
                 counts: self.orders.stats().read(),
                 executor: self.orders.executor().to_owned(),
-                other_executors: self.orders.other_executors(),
+                other_executors: self.fleet.other_executors(),
                 jobs,
             },
             interop: self.interop.read(),
@@ -88,6 +88,7 @@ impl Sources {
                 providers: self.registry.view(RegistryKind::Providers),
                 active_orders: self.registry.view(RegistryKind::ActiveOrders),
             },
+            fleet: self.fleet.counts(),
             http: HttpView {
                 open: tcp,
                 accepts: self.accepts.read(),

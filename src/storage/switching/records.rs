@@ -191,10 +191,27 @@ impl Core {
     }
 }
 
+impl Core {
+    /// Makes a call that the primary alone can answer.
+    async fn ask_alone<R>(
+        &self,
+        place: Place<'_>,
+        op: &'static str,
+        call: impl Future<Output = Result<R>>,
+    ) -> Result<R> {
+        let answer = self.ask(self.primary.area_of(place), call).await;
+        answer.unwrap_or(Err(StorageError::Unknown { op }))
+    }
+}
+
 #[async_trait]
 impl Records for Switching {
     async fn put(&self, kind: RecordKind, key: &str, value: Bytes, ttl: Duration) -> Result<()> {
         let core = &self.core;
+        if kind.is_of_the_moment() {
+            let put = core.primary.put(kind, key, value, ttl);
+            return core.ask_alone(Place::Records(kind), "put", put).await;
+        }
         core.memory.put(kind, key, value.clone(), ttl).await?;
         let change = core.records.begin(Change::Put { value: value.clone(), until: Instant::now() + ttl });
         if core.records.note_if_waiting(kind, key, &change) {
@@ -211,6 +228,9 @@ impl Records for Switching {
 
     async fn get(&self, kind: RecordKind, key: &str) -> Result<Option<Bytes>> {
         let core = &self.core;
+        if kind.is_of_the_moment() {
+            return core.ask_alone(Place::Records(kind), "get", core.primary.get(kind, key)).await;
+        }
         match core.ask(core.area_of_kind(kind), core.primary.get(kind, key)).await {
             Some(answer) => answer,
             None => core.memory.get(kind, key).await,
@@ -219,6 +239,9 @@ impl Records for Switching {
 
     async fn delete(&self, kind: RecordKind, key: &str) -> Result<bool> {
         let core = &self.core;
+        if kind.is_of_the_moment() {
+            return core.ask_alone(Place::Records(kind), "delete", core.primary.delete(kind, key)).await;
+        }
         let was_here = core.memory.delete(kind, key).await?;
         let change = core.records.begin(Change::Deleted);
         if core.records.note_if_waiting(kind, key, &change) {
@@ -235,6 +258,10 @@ impl Records for Switching {
 
     async fn list(&self, kind: RecordKind, after: Option<&str>, limit: usize) -> Result<Vec<Record>> {
         let core = &self.core;
+        if kind.is_of_the_moment() {
+            let list = core.primary.list(kind, after, limit);
+            return core.ask_alone(Place::Records(kind), "list", list).await;
+        }
         match core.ask(core.area_of_kind(kind), core.primary.list(kind, after, limit)).await {
             Some(answer) => answer,
             // What this node wrote or heard of; others may have more.
@@ -245,15 +272,12 @@ impl Records for Switching {
     // Nothing of leases is kept here: what a node granted itself, another one might have as well.
     async fn hold(&self, key: &str, holder: &str, ttl: Duration) -> Result<Option<u64>> {
         let core = &self.core;
-        let granted =
-            core.ask(core.primary.area_of(Place::Leases), core.primary.hold(key, holder, ttl)).await;
-        granted.unwrap_or(Err(StorageError::Unknown { op: "hold" }))
+        core.ask_alone(Place::Leases, "hold", core.primary.hold(key, holder, ttl)).await
     }
 
     async fn let_go(&self, key: &str, holder: &str) -> Result<()> {
         let core = &self.core;
-        let done = core.ask(core.primary.area_of(Place::Leases), core.primary.let_go(key, holder)).await;
-        done.unwrap_or(Err(StorageError::Unknown { op: "let_go" }))
+        core.ask_alone(Place::Leases, "let_go", core.primary.let_go(key, holder)).await
     }
 }
 

@@ -43,6 +43,7 @@ __all__ = [
     "DeadLetter",
     "DeadLetterList",
     "DecimalPriceUpdate",
+    "DeliveryLag",
     "Digits",
     "DroppedMessages",
     "DurationBucket",
@@ -60,6 +61,9 @@ __all__ = [
     "Failure",
     "FeedView",
     "FieldFault",
+    "FleetNode",
+    "FleetTotals",
+    "FleetView",
     "HealthView",
     "Heartbeat",
     "HttpView",
@@ -77,6 +81,9 @@ __all__ = [
     "MessagesView",
     "Missed",
     "MissedEvents",
+    "NodeState",
+    "NodesKnown",
+    "NodesView",
     "Offer",
     "OfferedJob",
     "OrderCancelling",
@@ -148,6 +155,7 @@ __all__ = [
     "Unsubscribed",
     "WebSocketView",
     "Zone",
+    "ZoneConnections",
     "ZoneList",
     "ZoneRemoved",
     "ZoneView",
@@ -898,6 +906,17 @@ class DeadLetterList(TypedDict):
     """Where the next page begins; null when this is the last one."""
 
 
+class DeliveryLag(TypedDict):
+    """How long entries took, in milliseconds, as well as the buckets of the histogram tell; null where
+    there were none.
+    """
+
+    p50: float | None
+    """Half of them took no longer."""
+    p99: float | None
+    """99 of 100 took no longer."""
+
+
 class DroppedMessages(TypedDict):
     """Waiting messages that were never sent."""
 
@@ -1517,6 +1536,78 @@ class FieldFault(TypedDict):
     """What was wrong and what would be right."""
 
 
+NodeState: TypeAlias = Literal["serving", "degraded", "draining"]
+"""How a node does."""
+
+
+class ZoneConnections(TypedDict):
+    """How many connections of a node are subscribed to a zone."""
+
+    connections: int
+    """So many."""
+    zone: str
+    """Its name."""
+
+
+class FleetNode(TypedDict):
+    """What a node tells of itself, each second."""
+
+    connections: int
+    """Open WebSockets, and streams of events."""
+    executor: str
+    """The kind of executor that carries out orders which are placed there."""
+    here: bool
+    """It is the one that answers."""
+    lag_ms: DeliveryLag
+    """How long entries took from the log to the kernel (`delivery_seconds`), of those in the last ten
+    seconds.
+    """
+    node: str
+    """Its name, as in its `/ws/stats`; another one after each start."""
+    started_at: str
+    """When it started, by its own clock."""
+    state: NodeState | str
+    """How it does."""
+    told_at: str
+    """When it told this, by its own clock."""
+    version: str
+    """Of its program."""
+    zones: list[ZoneConnections]
+    """Subscribers by zone: the 64 zones with most of them."""
+    zones_left_out: int
+    """Zones with subscribers besides these."""
+
+
+class FleetTotals(TypedDict):
+    """What the listed nodes have together."""
+
+    connections: int
+    """Open WebSockets, and streams of events."""
+    nodes: int
+    """How many there are."""
+
+
+NodesKnown: TypeAlias = Literal["all", "this_one"]
+"""Of which nodes it is known how they do."""
+
+
+class FleetView(TypedDict):
+    """`GET /ws/stats?scope=fleet`: the nodes that share the storage."""
+
+    nodes: list[FleetNode]
+    """Those that are there, the one that runs longest first; 1,024 at the most, the one that answers among
+    them.
+    """
+    nodes_known: NodesKnown | str
+    """Of which nodes it is known how they do."""
+    note: NotRequired[str]
+    """What is to be said of the list, for people; absent where that is nothing."""
+    scope: str
+    """`fleet`."""
+    totals: FleetTotals
+    """Of those that are listed."""
+
+
 class WebSocketView(TypedDict):
     """What WebSockets did since the start."""
 
@@ -1837,6 +1928,25 @@ class MessagesView(TypedDict):
     """Entries sent so."""
     snapshots: int
     """Times that a client was sent the latest entry of each key, or began to be."""
+
+
+class NodesView(TypedDict):
+    """What a node knows of those that share its storage."""
+
+    lists: int
+    """Times that it read what others tell."""
+    lists_failed: int
+    """Times that it could not."""
+    nodes_by_state: dict[str, int]
+    """Nodes with this storage by their state, this one among them, as they were listed last; while Redis
+    is away, and with memory as the storage, this one alone.
+    """
+    told: int
+    """Times that this node told others of itself."""
+    unreadable: int
+    """Records of nodes that could not be read, each time that they were listed."""
+    untold: int
+    """Times that it could not, as while Redis is away; it tells again a second later."""
 
 
 class Previous(TypedDict):
@@ -2598,6 +2708,8 @@ class StatsView(TypedDict):
     """
     feeds: dict[str, FeedView]
     """The feeds of exchanges that this process is configured with, by the names that events call them."""
+    fleet: NodesView
+    """The nodes that share the storage; `?scope=fleet` lists them."""
     http: HttpView
     """Requests, and the TCP connections that bring them."""
     interop: InteropCounts

@@ -5,6 +5,7 @@ mod bridge;
 mod channels;
 mod connections;
 mod feeds;
+mod fleet;
 mod http;
 mod orders;
 mod registry;
@@ -25,6 +26,10 @@ pub use self::connections::{
     MessageCounts, MessagesView, SubscriptionInfo, SubscriptionPhase, TransportKind,
 };
 pub use self::feeds::{FeedCounts, FeedState, FeedView};
+pub use self::fleet::{
+    DeliveryLag, FleetNode, FleetTotals, FleetView, NodeState, NodesCounts, NodesKnown, NodesView,
+    ZoneConnections,
+};
 pub use self::http::{AcceptCounts, HttpView, IntakeCounts};
 pub use self::orders::{InteropCounts, JobsView, OrderCounts, OrdersView, OutsideInvalid, OutsideRefused};
 pub use self::registry::{RegistriesView, RegistryCounts, RegistryView};
@@ -77,6 +82,9 @@ pub struct StatsView {
     /// Who is online, and which orders are under way.
     #[serde(default)]
     pub registries: RegistriesView,
+    /// The nodes that share the storage; `?scope=fleet` lists them.
+    #[serde(default)]
+    pub fleet: NodesView,
     /// Requests, and the TCP connections that bring them.
     pub http: HttpView,
     /// The states that the storage was in, the newest first; the first one lasts.
@@ -94,7 +102,7 @@ pub struct StatsView {
 
 impl Metrics for StatsView {
     fn tell(&self, to: &mut dyn FnMut(Metric<'_>)) {
-        let parts: [&dyn Metrics; 11] = [
+        let parts: [&dyn Metrics; 12] = [
             &self.memory,
             &self.outage,
             &self.connections,
@@ -105,6 +113,7 @@ impl Metrics for StatsView {
             &self.redis,
             &self.feeds,
             &self.registries,
+            &self.fleet,
             &self.http,
         ];
         parts.iter().for_each(|part| part.tell(to));

@@ -32,6 +32,36 @@ impl<N> Timing<N> {
     }
 }
 
+impl Timing {
+    /// What was observed after an earlier look at the same.
+    #[must_use]
+    pub fn since(&self, earlier: &Self) -> Self {
+        let buckets = std::array::from_fn(|place| self.buckets[place].saturating_sub(earlier.buckets[place]));
+        Self { buckets, sum_us: self.sum_us.saturating_sub(earlier.sum_us) }
+    }
+
+    /// How long such a share (0 to 1) of them took at the most, in milliseconds; `None` where there are none.
+    /// Within a bucket they are taken to lie evenly; of those past the last bound it is that bound.
+    pub fn quantile_ms(&self, share: f64) -> Option<f64> {
+        let count: u64 = self.buckets.iter().sum();
+        if count == 0 {
+            return None;
+        }
+        // Counts stay far below 2^53.
+        let wanted = count as f64 * share;
+        let (mut before, mut lower_us) = (0.0, 0.0);
+        for (bound_us, &inside) in TIMING_BOUNDS_US.iter().zip(&self.buckets) {
+            let (upper_us, inside) = (*bound_us as f64, inside as f64);
+            if inside > 0.0 && before + inside >= wanted {
+                let us = lower_us + (upper_us - lower_us) * (wanted - before).max(0.0) / inside;
+                return Some(us.round() / 1_000.0);
+            }
+            (before, lower_us) = (before + inside, upper_us);
+        }
+        Some(lower_us / 1_000.0)
+    }
+}
+
 impl<N: Live<Read = u64>> Live for Timing<N> {
     type Read = Timing;
 
@@ -63,5 +93,20 @@ mod tests {
         for (us, place) in [(0, 0), (50, 0), (51, 1), (1_000, 4), (5_000_000, 13), (5_000_001, 14)] {
             assert_eq!(*timing.bucket(Duration::from_micros(us)), place, "{us}");
         }
+    }
+    #[test]
+    fn a_quantile_lies_within_its_bucket() {
+        let none = Timing::<u64>::default();
+        assert_eq!(none.quantile_ms(0.5), None);
+        let mut timing = none;
+        (timing.buckets[0], timing.buckets[4]) = (98, 2);
+        // Half of a hundred is the 50th of 98 that took up to 50 µs; the 99th is the first of two up to 1 ms.
+        assert_eq!(timing.quantile_ms(0.5), Some(0.026));
+        assert_eq!(timing.quantile_ms(0.99), Some(0.75));
+        assert_eq!(timing.quantile_ms(1.0), Some(1.0));
+        let mut later = timing;
+        later.buckets[14] += 1;
+        assert_eq!(later.since(&timing).quantile_ms(0.5), Some(5_000.0));
+        assert_eq!(timing.since(&timing).quantile_ms(0.5), None);
     }
 }

@@ -678,6 +678,23 @@ async fn a_record_does_not_overtake_one_that_waits() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_nodes_tell_of_themselves_does_not_wait_for_the_primary() {
+    let (node, kind, ttl) = (Node::new().await, RecordKind::Node, Duration::from_secs(60));
+    let store = &node.store;
+    node.go().await;
+    let unknown = |answer: Result<()>| matches!(answer, Err(StorageError::Unknown { .. }));
+    assert!(unknown(store.put(kind, "a", Bytes::from("late"), ttl).await));
+    assert!(unknown(store.get(kind, "a").await.map(|_| ())));
+    assert!(unknown(store.list(kind, None, 10).await.map(|_| ())), "others may have told more");
+    assert!(unknown(store.delete(kind, "a").await.map(|_| ())));
+    assert!(store.core.records.is_empty(|_| true));
+    node.come_back().await;
+    store.put(kind, "a", Bytes::from("now"), ttl).await.unwrap();
+    assert_eq!(store.list(kind, None, 10).await.unwrap().len(), 1);
+    assert!(store.core.memory.list(kind, None, 10).await.unwrap().is_empty(), "nor is it kept here besides");
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_append_is_late_by_what_is_usual() {
     let node = Node::new().await;
     let core = &node.store.core;

@@ -1,0 +1,52 @@
+//! Which executors the nodes have that share a storage: an order is carried out by workers of the kind
+//! that it was placed for, so a fleet in which they differ has orders that nobody takes.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use tokio::time::{self, MissedTickBehavior};
+use tracing::{info, warn};
+
+use super::Fleet;
+
+/// How often it is looked, whether or not somebody asks.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
+
+impl Fleet {
+    /// Keeps up with which nodes there are, for metrics, and which executors they have. Never ends.
+    pub(crate) async fn keep_up(self) {
+        let mut tick = time::interval(LOOK_EVERY);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tick.tick().await;
+            let listed = self.listed().await;
+            // While others are not known, it stands as it was.
+            if let Ok(found) = &listed.found {
+                let kinds = found.others.iter().map(|node| node.executor.as_str());
+                self.compare(kinds);
+            }
+        }
+    }
+
+    fn compare<'a>(&self, kinds: impl Iterator<Item = &'a str>) {
+        let own = self.0.own.lock().executor.clone();
+        let others: BTreeSet<String> = kinds.filter(|kind| *kind != own).map(str::to_owned).collect();
+        let before = std::mem::replace(&mut *self.0.other_executors.lock(), others.clone());
+        if others.is_empty() && !before.is_empty() {
+            info!(executor = own, "all nodes have the same executor again");
+        } else if others != before {
+            let others: Vec<String> = others.into_iter().collect();
+            warn!(
+                executor = own,
+                others = others.join(", "),
+                "nodes with other executors share this storage: an order is carried out only by workers of the \
+                 kind of the node that it was placed at"
+            );
+        }
+    }
+
+    /// The other kinds of executors that nodes with the same storage have, as they were found last.
+    pub(crate) fn other_executors(&self) -> Vec<String> {
+        self.0.other_executors.lock().iter().cloned().collect()
+    }
+}

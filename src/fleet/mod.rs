@@ -1,0 +1,182 @@
+//! The nodes that share a storage. Each tells of itself once a second, by a record that expires, so that one
+//! that is gone is gone from the list, however it went.
+//!
+//! - `telling` is what this node tells.
+//! - `list` is what others told, read when somebody asks, and once for all who ask.
+//! - `executors` compares which executors nodes have.
+
+mod executors;
+mod list;
+mod telling;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use chrono::Utc;
+use parking_lot::Mutex;
+use tokio_util::sync::CancellationToken;
+use zonewire_protocol::stats::{
+    DeliveryLag, FleetNode, FleetTotals, FleetView, Live as _, NodeState, NodesCounts, NodesKnown, NodesView,
+};
+
+use self::list::Listed;
+pub(crate) use self::telling::OpenSockets;
+use crate::model::{BackendName, BackendState, NodeId};
+use crate::storage::{SharedBackend, StatusReader};
+use crate::support::counter::Counter;
+
+/// After how long without a word a node is gone, by the storage's own clock. With [`list::KEPT`] it is less than
+/// five seconds; a node that tells three times in vain is there yet.
+const GONE_AFTER: Duration = Duration::from_secs(4);
+
+/// The most nodes that are listed.
+const NODES_MAX: usize = 1_024;
+
+/// The longest record that is read.
+const RECORD_BYTES_MAX: usize = 16 << 10;
+
+/// What a fleet is told of its node.
+#[derive(Debug)]
+pub(crate) struct FleetParts {
+    pub(crate) node: NodeId,
+    pub(crate) backend: SharedBackend,
+    pub(crate) storage: StatusReader,
+    /// The kind of executor that carries out what is placed here.
+    pub(crate) executor: Arc<str>,
+    /// It is about to stop.
+    pub(crate) leaving: CancellationToken,
+}
+
+/// The nodes that share the storage. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Fleet(Arc<Inner>);
+
+struct Inner {
+    node: NodeId,
+    backend: SharedBackend,
+    storage: StatusReader,
+    leaving: CancellationToken,
+    /// What this node told of itself last.
+    own: Mutex<FleetNode>,
+    /// What was read last of the others; `None` before the first time.
+    newest: Mutex<Option<Arc<Listed>>>,
+    /// Held by whoever reads it.
+    listing: tokio::sync::Mutex<()>,
+    /// The kinds of executors that others have, as they were known last.
+    other_executors: Mutex<BTreeSet<String>>,
+    counts: NodesCounts<Counter>,
+}
+
+impl fmt::Debug for Fleet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Fleet").field("node", &self.0.node).finish_non_exhaustive()
+    }
+}
+
+impl Fleet {
+    pub(crate) fn new(parts: FleetParts) -> Self {
+        let FleetParts { node, backend, storage, executor, leaving } = parts;
+        let now = Utc::now();
+        let own = FleetNode {
+            node: node.to_string(),
+            here: false,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            state: NodeState::Serving.into(),
+            started_at: now,
+            told_at: now,
+            connections: 0,
+            zones: Vec::new(),
+            zones_left_out: 0,
+            lag_ms: DeliveryLag::default(),
+            executor: executor.as_ref().to_owned(),
+        };
+        Self(Arc::new(Inner {
+            node,
+            backend,
+            storage,
+            leaving,
+            own: Mutex::new(own),
+            newest: Mutex::default(),
+            listing: tokio::sync::Mutex::default(),
+            other_executors: Mutex::default(),
+            counts: NodesCounts::default(),
+        }))
+    }
+
+    /// All nodes. Reads what others tell, unless that was done a moment ago.
+    pub(crate) async fn view(&self) -> FleetView {
+        let listed = self.listed().await;
+        let (mut nodes, mut notes) = (Vec::new(), Vec::new());
+        match &listed.found {
+            Ok(found) => {
+                nodes.extend(found.others.iter().take(NODES_MAX - 1).cloned());
+                if found.has_more || found.others.len() >= NODES_MAX {
+                    notes.push(format!("there are more nodes than the {NODES_MAX} that are listed"));
+                }
+                if !found.unreadable.is_empty() {
+                    let names = found.unreadable.join(", ");
+                    notes.push(format!("this version cannot read what these tell of themselves: {names}"));
+                }
+                if self.was_away_lately() {
+                    let note =
+                        "Redis was away until a moment ago: nodes may be missing that have not told since";
+                    notes.push(note.to_owned());
+                }
+            }
+            Err(why) => notes.push(why.clone()),
+        }
+        nodes.push(FleetNode { here: true, state: self.state().into(), ..self.0.own.lock().clone() });
+        nodes
+            .sort_unstable_by(|one, other| (one.started_at, &one.node).cmp(&(other.started_at, &other.node)));
+        let known = if listed.found.is_ok() { NodesKnown::All } else { NodesKnown::ThisOne };
+        let connections = nodes.iter().map(|node| node.connections).fold(0, u64::saturating_add);
+        FleetView {
+            scope: "fleet".to_owned(),
+            nodes_known: known.into(),
+            note: (!notes.is_empty()).then(|| notes.join("; ")),
+            totals: FleetTotals { nodes: nodes.len() as u64, connections },
+            nodes,
+        }
+    }
+
+    /// What is counted, and the nodes as they were listed last. Asks nobody.
+    pub(crate) fn counts(&self) -> NodesView {
+        let mut nodes_by_state: BTreeMap<String, u64> =
+            NodeState::ALL.into_iter().map(|state| (state.as_str().to_owned(), 0)).collect();
+        let mut count = |state: &str| *nodes_by_state.entry(state.to_owned()).or_default() += 1;
+        count(self.state().as_str());
+        if let Some(Ok(found)) = self.0.newest.lock().as_ref().map(|listed| &listed.found) {
+            // A word that a newer version has is not for the name of a metric.
+            let known = |node: &'_ FleetNode| NodeState::ALL.into_iter().find(|state| node.state.is(*state));
+            found.others.iter().for_each(|node| count(known(node).map_or("other", NodeState::as_str)));
+        }
+        NodesView { nodes_by_state, counts: self.0.counts.read() }
+    }
+
+    /// How this node does.
+    fn state(&self) -> NodeState {
+        if self.0.leaving.is_cancelled() {
+            return NodeState::Draining;
+        }
+        match self.0.storage.get().state {
+            BackendState::Healthy => NodeState::Serving,
+            BackendState::Degraded | BackendState::Recovering => NodeState::Degraded,
+        }
+    }
+
+    /// Whether nodes may not have told again since Redis was away.
+    fn was_away_lately(&self) -> bool {
+        let storage = self.0.storage.get();
+        storage.switches > 0 && storage.age() < GONE_AFTER
+    }
+
+    /// Whether there is no storage that other nodes could share.
+    fn is_by_itself(&self) -> bool {
+        let storage = self.0.storage.get();
+        (storage.backend, storage.state) == (BackendName::InMemory, BackendState::Healthy)
+    }
+}
