@@ -100,7 +100,10 @@ async fn nodes_are_listed_at_each_and_gone_when_they_are() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_that_has_lost_redis_knows_itself_until_redis_is_back() {
     let Some(mut server) = redis(&[]).await else { return };
-    let (mut a, b) = (Running::start(on(server.config())).await, Running::start(on(server.config())).await);
+    let mut patient = on(server.config());
+    // Its clients may take their time to go.
+    patient.connections.close_grace_ms = 20_000;
+    let (mut a, b) = (Running::start(patient).await, Running::start(on(server.config())).await);
     until_nodes(a.address, 2).await;
     server.kill().await.unwrap();
     let view = eventually("it is said", async || {
