@@ -16,5 +16,6 @@ pub mod model;
 pub mod orders;
 pub mod protocol;
 pub mod registry;
+mod relay;
 pub mod storage;
 mod support;

@@ -10,7 +10,7 @@ use crate::model::{EventType, NodeId};
 use crate::protocol::{PayloadWriter, time_of_number, time_of_text};
 
 /// The type of the message in which a gateway says how far it is.
-pub(super) const SEQUENCES: &str = "zonewire:sequences";
+pub(crate) const SEQUENCES: &str = "zonewire:sequences";
 
 /// A message as it was heard. What else there is in it does not matter.
 #[derive(Debug, Deserialize)]

@@ -15,6 +15,7 @@ mod intake;
 mod outbox;
 mod publisher;
 mod receiver;
+pub(crate) mod relayed;
 mod sequences;
 mod stats;
 mod subscriptions;
@@ -34,6 +35,7 @@ use zonewire_protocol::stats::BridgeView;
 
 pub(crate) use config::is_prefix;
 pub use config::{BridgeConfig, BridgeRole, BridgedType};
+pub(crate) use envelope::SEQUENCES;
 
 use crate::channels::{Channels, TellAccepted};
 use crate::model::{DraftEntry, EventType, NodeId};
@@ -46,7 +48,8 @@ use intake::Intake;
 use outbox::Outbox;
 use publisher::Publisher;
 use receiver::Receiver;
-use sequences::{Known, Sequences};
+use sequences::Known;
+pub(crate) use sequences::{Came, Sequences};
 use stats::{Counts, Standing};
 use subscriptions::{Allowed, Subscriber, Subscriptions};
 

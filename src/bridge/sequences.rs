@@ -18,7 +18,7 @@ const FORGOTTEN_AFTER: Duration = Duration::from_secs(600);
 
 /// How an event comes after those before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Came {
+pub(crate) enum Came {
     /// It is the next one, or the first that is known of its gateway; so many before it are missing.
     After(u64),
     /// It was said to be missing, and comes too late for that.
@@ -42,7 +42,7 @@ struct Source {
 
 /// All gateways that were heard of.
 #[derive(Debug, Default)]
-pub(super) struct Sequences {
+pub(crate) struct Sequences {
     sources: HashMap<NodeId, Source>,
     /// Of which types it matters how far they are.
     follows: [bool; EventType::ALL.len()],
@@ -50,7 +50,7 @@ pub(super) struct Sequences {
 
 impl Sequences {
     /// An event with this number came.
-    pub(super) fn event(&mut self, source: NodeId, event: EventType, number: u64, now: Instant) -> Came {
+    pub(crate) fn event(&mut self, source: NodeId, event: EventType, number: u64, now: Instant) -> Came {
         let known = &mut self.source(source, now).types[event as usize];
         let missed = match known.newest {
             Some(newest) if number <= newest => return Came::Stale,
@@ -64,7 +64,7 @@ impl Sequences {
     }
 
     /// A gateway says which number it gave last. How many events are missing that were not known to be.
-    pub(super) fn stands_at(&mut self, source: NodeId, event: EventType, number: u64, now: Instant) -> u64 {
+    pub(crate) fn stands_at(&mut self, source: NodeId, event: EventType, number: u64, now: Instant) -> u64 {
         let follows = self.follows[event as usize];
         let known = &mut self.source(source, now).types[event as usize];
         if !follows {
@@ -78,12 +78,12 @@ impl Sequences {
 
     /// Events of a type come from now on; or nobody wants them any more, and what is published meanwhile is
     /// missed by nobody.
-    pub(super) fn follow(&mut self, event: EventType, follows: bool) {
+    pub(crate) fn follow(&mut self, event: EventType, follows: bool) {
         self.follows[event as usize] = follows;
     }
 
     /// What was published of a type until now does not matter.
-    pub(super) fn begin_anew(&mut self, event: EventType) {
+    pub(crate) fn begin_anew(&mut self, event: EventType) {
         self.sources.values_mut().for_each(|source| source.types[event as usize].newest = None);
     }
 

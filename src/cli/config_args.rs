@@ -91,6 +91,13 @@ impl FromStr for Assignment {
     }
 }
 
+impl Assignment {
+    /// Key and value.
+    pub(crate) fn parts(&self) -> (&str, &str) {
+        (&self.key, &self.value)
+    }
+}
+
 impl fmt::Debug for Assignment {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}=…", self.key)

@@ -11,6 +11,7 @@ mod order;
 mod print;
 mod publish;
 mod raw_json;
+mod relay;
 mod replay;
 mod schema;
 mod serve;
@@ -93,6 +94,9 @@ enum Command {
     /// Publish the prices of a CSV or NDJSON file to a running gateway
     #[command(after_help = replay::EXAMPLES)]
     Replay(replay::ReplayArgs),
+    /// Carry events from the Redis of one fleet of gateways to that of another
+    #[command(after_help = relay::EXAMPLES)]
+    Relay(relay::RelayArgs),
     /// Place orders, watch them, and look after them
     #[command(after_help = order::EXAMPLES)]
     Order(order::OrderArgs),
@@ -168,6 +172,7 @@ fn run(Cli { command }: Cli) -> anyhow::Result<()> {
         Command::History(args) => client::block_on(zones::history(args)),
         Command::Publish(args) => client::block_on(publish::run(args)),
         Command::Replay(args) => client::block_on(replay::run(args)),
+        Command::Relay(args) => relay::run(args),
         Command::Order(args) => client::block_on(order::run(args)),
         Command::Health(args) => client::block_on(health::run(args)),
         Command::Stats(args) => client::block_on(stats::run(args)),

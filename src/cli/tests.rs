@@ -18,12 +18,13 @@ fn the_commands_are_well_formed() {
 
 #[test]
 fn short_help_fits_a_screen() {
-    let commands: [&[&str]; 9] = [
+    let commands: [&[&str]; 10] = [
         &[],
         &["serve"],
         &["demo"],
         &["tail"],
         &["publish"],
+        &["relay"],
         &["order"],
         &["order", "place"],
         &["health"],
@@ -41,7 +42,7 @@ fn help_says_the_exit_codes_and_gives_examples() {
     for code in [exit::CLEAN, exit::FAILED, exit::USAGE, exit::INTERRUPTED] {
         assert!(text.contains(&format!("\n  {code} ")), "{code} is not in {text}");
     }
-    for name in ["serve", "demo", "tail", "publish", "replay", "order", "health"] {
+    for name in ["serve", "demo", "tail", "publish", "replay", "relay", "order", "health"] {
         assert!(help(&[name], true).contains("Example"), "{name}");
     }
 }

@@ -8,14 +8,14 @@ use super::accepts::wanted;
 
 /// A text format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Exposition {
+pub(crate) enum Exposition {
     Classic,
     OpenMetrics,
 }
 
 impl Exposition {
     /// OpenMetrics where it is asked for by name, and nothing else is wanted more; Prometheus does so.
-    pub(super) fn asked_for(headers: &HeaderMap) -> Self {
+    pub(crate) fn asked_for(headers: &HeaderMap) -> Self {
         let open = wanted(headers, &ACCEPT, &["application/openmetrics-text", "application/*"]);
         let classic = wanted(headers, &ACCEPT, &["text/plain", "text/*", "*/*"]);
         match open {
@@ -24,7 +24,7 @@ impl Exposition {
         }
     }
 
-    pub(super) fn content_type(self) -> HeaderValue {
+    pub(crate) fn content_type(self) -> HeaderValue {
         HeaderValue::from_static(match self {
             Self::Classic => "text/plain; version=0.0.4; charset=utf-8",
             Self::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
@@ -32,7 +32,7 @@ impl Exposition {
     }
 
     /// What is written in OpenMetrics, in this format.
-    pub(super) fn of(self, open_metrics: String) -> String {
+    pub(crate) fn of(self, open_metrics: String) -> String {
         match self {
             Self::Classic => classic(&open_metrics),
             Self::OpenMetrics => open_metrics,

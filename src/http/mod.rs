@@ -30,7 +30,8 @@ pub(crate) use accept::{AcceptParts, AcceptStats, RESERVE_PLACES, listen, serve}
 pub(crate) use config::ANSWERS_BYTES_LEAST;
 pub use config::HttpConfig;
 pub(crate) use door::Door;
+pub(crate) use exposition::Exposition;
 pub(crate) use prices::IntakeStats;
 pub(crate) use room::BodyRoom;
 pub(crate) use routes::App;
-pub(crate) use status::Sources;
+pub(crate) use status::{Sources, metrics_of};

@@ -23,6 +23,9 @@ pub enum RecordKind {
     /// A number that grows with each revocation, and how far each node has come; the key is the node's
     /// name. After revocations in the order of kinds, so that what waits for Redis is written in it.
     RevokedUpTo,
+    /// What relays between fleets know: under `fleet` the name of this one, and by fleet and type how far its
+    /// log was carried here.
+    Relay,
 }
 
 impl RecordKind {
@@ -34,6 +37,7 @@ impl RecordKind {
             Self::Presence => "presence",
             Self::Revocation => "revocation",
             Self::RevokedUpTo => "revoked_up_to",
+            Self::Relay => "relay",
         }
     }
 }

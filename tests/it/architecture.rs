@@ -71,8 +71,10 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "support",
         ],
     ),
+    // It tells its metrics as gateways do, and carries messages as the bridge writes them.
+    ("relay", &["config", "http", "bridge", "storage", "protocol", "model", "support"]),
     // It replays files with the readers of `feeds`.
-    ("cli", &["gateway", "config", "client", "feeds", "protocol", "model", "support"]),
+    ("cli", &["gateway", "relay", "config", "client", "feeds", "protocol", "model", "support"]),
 ];
 
 /// What the laboratory may use of the gateway: it is a stranger to all that serves.

@@ -35,6 +35,7 @@ mod redis_liveness;
 mod redis_nodes;
 mod redis_variants;
 mod registry;
+mod relay;
 mod replay;
 mod replay_file;
 mod rolling_upgrade;

@@ -1,6 +1,7 @@
 //! A TCP proxy that can do to a link what networks do.
 
 use std::net::SocketAddr;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,12 +10,15 @@ use parking_lot::Mutex;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::tcp::{ReadHalf, WriteHalf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{self, Instant};
 
 /// How long the proxy waits for the server to take a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Pieces of up to 64 KiB that are on their way in one direction of a connection that has a delay.
+const ON_THEIR_WAY: usize = 64;
 
 /// What the link does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,6 +55,8 @@ struct Link {
     mode: Mode,
     /// How often all connections were cut.
     cuts: u64,
+    /// For how long bytes are on their way, in each direction.
+    delay: Duration,
 }
 
 impl Link {
@@ -86,7 +92,7 @@ impl Proxy {
     pub async fn to_nowhere() -> anyhow::Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await.context("cannot listen for the proxy")?;
         let address = listener.local_addr().context("the proxy has no address")?;
-        let link = watch::Sender::new(Link { to: None, mode: Mode::Pass, cuts: 0 });
+        let link = watch::Sender::new(Link { to: None, mode: Mode::Pass, cuts: 0, delay: Duration::ZERO });
         let (lost, mut running) = (Lost::default(), JoinSet::new());
         running.spawn(accept(listener, link.clone(), Arc::clone(&lost)));
         Ok(Self { address, link, lost, _running: running })
@@ -104,6 +110,12 @@ impl Proxy {
             link.cuts += u64::from(mode == Mode::Refuse);
             link.mode = mode;
         });
+    }
+
+    /// Has bytes be on their way for so long in each direction, on connections that come from now on. What one
+    /// side may send ahead is bounded, as on a real link.
+    pub fn delay(&self, delay: Duration) {
+        self.link.send_modify(|link| link.delay = delay);
     }
 
     /// Resets every connection that there is; new ones are carried.
@@ -155,11 +167,11 @@ async fn carry(mut client: TcpStream, link: watch::Sender<Link>, lost: Lost) {
     let ended = {
         let (client_read, client_write) = client.split();
         let (server_read, server_write) = server.split();
-        let pump = |from, to, direction| Pump { from, to, direction, since, link: &link, lost: &lost };
+        let pump = |to, direction| Pump { to, direction, since, link: &link, lost: &lost };
         let both = async {
             tokio::try_join!(
-                pump(client_read, server_write, Direction::Requests).run(),
-                pump(server_read, client_write, Direction::Replies).run(),
+                pump(server_write, Direction::Requests).run(client_read, then.delay),
+                pump(client_write, Direction::Replies).run(server_read, then.delay),
             )
         };
         tokio::select! {
@@ -198,7 +210,6 @@ enum Step {
 
 /// One direction of a connection.
 struct Pump<'a> {
-    from: ReadHalf<'a>,
     to: WriteHalf<'a>,
     direction: Direction,
     /// When the connection came.
@@ -209,29 +220,58 @@ struct Pump<'a> {
 
 impl Pump<'_> {
     /// Carries it to its end, which is passed on.
-    async fn run(mut self) -> Result<(), Broken> {
-        let mut link = self.link.subscribe();
+    async fn run(mut self, mut from: ReadHalf<'_>, delay: Duration) -> Result<(), Broken> {
         let mut bytes = vec![0; 64 * 1024];
-        loop {
-            let read = self.from.read(&mut bytes).await.map_err(|_| Broken)?;
-            let len = loop {
-                let mode = link.borrow_and_update().mode;
-                match step(mode, self.direction, self.since.elapsed()) {
-                    Step::Write => break read,
-                    Step::WriteHalf => break read / 2,
-                    Step::End => return Err(Broken),
-                    Step::Hold => link.changed().await.map_err(|_| Broken)?,
+        if delay.is_zero() {
+            loop {
+                let read = from.read(&mut bytes).await.map_err(|_| Broken)?;
+                if self.pass(&bytes[..read]).await?.is_break() {
+                    return Ok(());
                 }
-            };
-            if read == 0 {
-                return self.to.shutdown().await.map_err(|_| Broken);
-            }
-            self.lose(&bytes[..read])?;
-            self.to.write_all(&bytes[..len]).await.map_err(|_| Broken)?;
-            if len < read {
-                return Err(Broken);
             }
         }
+        let (sender, mut on_their_way) = mpsc::channel::<(Instant, Vec<u8>)>(ON_THEIR_WAY);
+        let sending = async {
+            loop {
+                let read = from.read(&mut bytes).await.map_err(|_| Broken)?;
+                let sent = sender.send((Instant::now() + delay, bytes[..read].to_vec())).await;
+                sent.map_err(|_| Broken)?;
+                if read == 0 {
+                    return Ok(());
+                }
+            }
+        };
+        let arriving = async {
+            while let Some((due, bytes)) = on_their_way.recv().await {
+                time::sleep_until(due).await;
+                if self.pass(&bytes).await?.is_break() {
+                    break;
+                }
+            }
+            Ok(())
+        };
+        tokio::try_join!(sending, arriving).map(drop)
+    }
+
+    /// Does with bytes what the link does; breaks where they are the end.
+    async fn pass(&mut self, bytes: &[u8]) -> Result<ControlFlow<()>, Broken> {
+        let (mut link, read) = (self.link.subscribe(), bytes.len());
+        let len = loop {
+            let mode = link.borrow_and_update().mode;
+            match step(mode, self.direction, self.since.elapsed()) {
+                Step::Write => break read,
+                Step::WriteHalf => break read / 2,
+                Step::End => return Err(Broken),
+                Step::Hold => link.changed().await.map_err(|_| Broken)?,
+            }
+        };
+        if read == 0 {
+            self.to.shutdown().await.map_err(|_| Broken)?;
+            return Ok(ControlFlow::Break(()));
+        }
+        self.lose(bytes)?;
+        self.to.write_all(&bytes[..len]).await.map_err(|_| Broken)?;
+        if len < read { Err(Broken) } else { Ok(ControlFlow::Continue(())) }
     }
 
     /// Whether this is the reply to be lost; then all connections are cut.
@@ -310,6 +350,21 @@ mod tests {
         let mut stream = connect(&proxy).await;
         stream.write_all(&[5]).await.unwrap();
         assert_eq!(answer(&mut stream).await, Some(6));
+    }
+
+    #[tokio::test]
+    async fn a_delay_is_that_of_each_direction_and_holds_up_nothing_behind() {
+        let (proxy, _server, _) = echo().await;
+        proxy.delay(Duration::from_millis(40));
+        let mut stream = connect(&proxy).await;
+        let begun = Instant::now();
+        for byte in 1..=20 {
+            stream.write_all(&[byte]).await.unwrap();
+        }
+        for byte in 2..=21 {
+            assert_eq!(answer(&mut stream).await, Some(byte));
+        }
+        assert!(begun.elapsed() >= Duration::from_millis(80));
     }
 
     #[tokio::test]

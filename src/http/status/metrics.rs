@@ -8,7 +8,7 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
-use zonewire_protocol::stats::{Metric, MetricKind, Metrics as _, Number, StatsView, TIMING_BOUNDS_US};
+use zonewire_protocol::stats::{Metric, MetricKind, Metrics, Number, StatsView, TIMING_BOUNDS_US};
 
 use super::Sources;
 use crate::model::{BackendName, BackendState};
@@ -24,13 +24,18 @@ impl Sources {
         let stats = self.stats(None).await;
         stats.tell(&mut |metric| families.add(metric));
         tell_more(&stats, &mut |metric| families.add(metric));
-        tell_process(&mut |metric| families.add(metric));
-        let mut registry = Registry::default();
-        registry.register_collector(Box::new(families));
-        let mut out = String::new();
-        text::encode(&mut out, &registry)?;
-        Ok(out)
+        families.write()
     }
+}
+
+/// What one part says, and what is said of any process, in the text format of OpenMetrics.
+///
+/// # Errors
+/// As of a gateway's metrics.
+pub(crate) fn metrics_of(part: &dyn Metrics) -> Result<String, fmt::Error> {
+    let mut families = Families::default();
+    part.tell(&mut |metric| families.add(metric));
+    families.write()
 }
 
 /// What is said there as words, or is only of interest over time.
@@ -126,6 +131,16 @@ struct Family {
 }
 
 impl Families {
+    /// All of them, and what is said of any process.
+    fn write(mut self) -> Result<String, fmt::Error> {
+        tell_process(&mut |metric| self.add(metric));
+        let mut registry = Registry::default();
+        registry.register_collector(Box::new(self));
+        let mut out = String::new();
+        text::encode(&mut out, &registry)?;
+        Ok(out)
+    }
+
     fn add(&mut self, metric: Metric<'_>) {
         let Metric { name, kind, help, label, number } = metric;
         let help = help.trim_end_matches('.');

@@ -5,6 +5,8 @@ mod health;
 mod metrics;
 mod stats;
 
+pub(crate) use metrics::metrics_of;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 

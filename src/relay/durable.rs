@@ -1,0 +1,357 @@
+//! Carries one type of events from log to log.
+//!
+//! An entry is appended under the id that it has: its producer, and that one's sequence. A log applies each
+//! sequence of a producer once, so an entry that the target has, because it was accepted there, came another
+//! way, was carried by another relay or before an answer was lost, is a duplicate and nothing else. How far each
+//! producer is says the target's log itself, so no other memory of it can go wrong: the position that is noted at
+//! the target only spares reading what is known to be there.
+
+mod target;
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use chrono::Utc;
+use tokio::sync::{Notify, mpsc};
+use tokio::time::{self, Instant};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use super::{Shared, note_failure};
+use crate::model::{ChannelName, Entry, EntryId, Epoch, EventType, Position};
+use crate::storage::{Log as _, PageLimit, RecordKind, Records as _, Result as StorageResult};
+use crate::support::backoff::STORAGE_RETRY;
+use crate::support::seldom::Seldom;
+use target::{Put, Target};
+
+/// Batches of appended entries that wait for a type; past it, the log is read.
+pub(super) const TAIL_LEN: usize = 64;
+
+/// Entries in one read of the log, and of what was told that are carried together.
+const PAGE: PageLimit = PageLimit { entries: 500, bytes: 1 << 20 };
+
+/// How often both logs are looked at where nothing is told.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
+
+/// How often it is noted how far this is, and for how long that is kept.
+const NOTE_EVERY: Duration = Duration::from_secs(1);
+const NOTED_FOR: Duration = Duration::from_secs(30 * 24 * 3600);
+
+/// An entry of the log that is older than this when it is carried comes after its time.
+const LATE_AFTER: chrono::TimeDelta = chrono::TimeDelta::seconds(2);
+
+/// How long what is under way may take when the process stops.
+const LAST_PATIENCE: Duration = Duration::from_secs(2);
+
+/// What was appended to the log, as its Redis tells.
+#[derive(Debug)]
+pub(super) struct Tail {
+    pub(super) epoch: Epoch,
+    pub(super) entries: Vec<Entry>,
+}
+
+/// What is to be done next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Next {
+    /// There is more in the log.
+    Read,
+    /// Nothing until something comes.
+    Wait,
+}
+
+pub(super) struct Carrier {
+    shared: Arc<Shared>,
+    event: EventType,
+    channel: ChannelName,
+    tail: mpsc::Receiver<Tail>,
+    /// Something of the tail may be missing.
+    suspect: Arc<Notify>,
+    /// How far the source's log was carried; `None` where it is to be read from its oldest entry.
+    at: Option<Position>,
+    /// Entries were gone before what is carried next.
+    has_missed: bool,
+    /// The log is followed, and where to go on was looked up.
+    is_begun: bool,
+    target: Target,
+    /// What was sent of what is carried at the moment, and perhaps is there: it counts when it is known to be.
+    sent: HashSet<EntryId>,
+    noted: Option<Position>,
+    note_at: Instant,
+    of_failures: Seldom,
+}
+
+impl Carrier {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        event: EventType,
+        tail: mpsc::Receiver<Tail>,
+        suspect: Arc<Notify>,
+    ) -> Self {
+        let channel = ChannelName::event(event);
+        Self {
+            target: Target::new(channel.clone()),
+            shared,
+            event,
+            channel,
+            tail,
+            suspect,
+            at: None,
+            has_missed: false,
+            is_begun: false,
+            sent: HashSet::new(),
+            noted: None,
+            note_at: Instant::now(),
+            of_failures: Seldom::default(),
+        }
+    }
+
+    /// Carries until `stop`, while this process has the lease. What is under way then is brought to its end, if
+    /// that takes no longer than two seconds.
+    pub(super) async fn run(mut self, stop: CancellationToken) {
+        let shared = Arc::clone(&self.shared);
+        let ended = async {
+            stop.cancelled().await;
+            time::sleep(LAST_PATIENCE).await;
+        };
+        tokio::pin!(ended);
+        while !stop.is_cancelled() {
+            tokio::select! {
+                () = shared.leases.until_ours(self.event) => {}
+                () = stop.cancelled() => return,
+            }
+            let carrying = self.carry_while_ours(&stop);
+            tokio::select! {
+                () = carrying => {}
+                () = &mut ended => return,
+            }
+        }
+        // The next one reads less.
+        let noting = self.note(true);
+        tokio::select! {
+            noted = noting => if let Err(error) = noted {
+                note_failure(&shared, &mut Seldom::default(), self.event, &error);
+            },
+            () = &mut ended => {}
+        }
+    }
+
+    async fn carry_while_ours(&mut self, stop: &CancellationToken) {
+        let shared = Arc::clone(&self.shared);
+        let (mut failures, mut next) = (0, Next::Read);
+        while shared.leases.of(self.event).is_ours() && !stop.is_cancelled() {
+            let done = match next {
+                Next::Read => self.read().await,
+                Next::Wait => self.wait(stop).await,
+            };
+            match done {
+                Ok(then) => (failures, next) = (0, then),
+                Err(error) => {
+                    failures += 1;
+                    note_failure(&shared, &mut self.of_failures, self.event, &error);
+                    next = Next::Read;
+                    tokio::select! {
+                        () = STORAGE_RETRY.pause(failures) => {}
+                        () = stop.cancelled() => {}
+                    }
+                }
+            }
+        }
+        if shared.leases.of(self.event).is_anothers {
+            // Whoever carries now knows better how far it is.
+            self.is_begun = false;
+            self.shared.counts.behind.of(self.event).set(0);
+            if let Err(error) = shared.from.backend.unfollow(&self.channel).await {
+                note_failure(&shared, &mut self.of_failures, self.event, &error);
+            }
+        }
+    }
+
+    /// Follows the log, and looks up how far it was carried.
+    async fn begin(&mut self) -> StorageResult<()> {
+        let shared = Arc::clone(&self.shared);
+        shared.from.backend.follow(&self.channel).await?;
+        let noted = shared.to.backend.get(RecordKind::Relay, &self.note_key()).await?;
+        let noted = noted.as_deref().and_then(|noted| std::str::from_utf8(noted).ok());
+        // A note that cannot be read spares nothing, and nothing else.
+        self.at = noted.and_then(|noted| noted.parse().ok());
+        self.noted.clone_from(&self.at);
+        self.target.forget();
+        self.sent.clear();
+        self.is_begun = true;
+        Ok(())
+    }
+
+    fn note_key(&self) -> String {
+        format!("{}:{}", self.shared.from.fleet(), self.event)
+    }
+
+    /// Notes how far the log was carried, where that has changed and was not noted for a moment. It is never
+    /// further than the target's log is.
+    async fn note(&mut self, at_once: bool) -> StorageResult<()> {
+        let Some(at) = self.at.clone().filter(|at| self.noted.as_ref() != Some(at)) else { return Ok(()) };
+        if !at_once && Instant::now() < self.note_at {
+            return Ok(());
+        }
+        let value = Bytes::from(at.to_string());
+        self.shared.to.backend.put(RecordKind::Relay, &self.note_key(), value, NOTED_FOR).await?;
+        (self.noted, self.note_at) = (Some(at), Instant::now() + NOTE_EVERY);
+        Ok(())
+    }
+
+    /// Carries what comes next in the log.
+    async fn read(&mut self) -> StorageResult<Next> {
+        if !self.is_begun {
+            self.begin().await?;
+        }
+        let shared = Arc::clone(&self.shared);
+        let page = shared.from.backend.read_within(&self.channel, self.at.as_ref(), PAGE).await?;
+        let Some(epoch) = page.epoch else {
+            // There is no log, or it was lost: what it had is here, or counted by nobody.
+            self.at = None;
+            shared.counts.behind.of(self.event).set(0);
+            return Ok(Next::Wait);
+        };
+        if self.at.as_ref().is_some_and(|at| at.epoch != epoch || at.offset > page.top) {
+            self.begin_anew("the log that is carried began another life");
+            return Ok(Next::Read);
+        }
+        let gone = page.first.saturating_sub(1);
+        if let Some(at) = &self.at
+            && gone > at.offset
+        {
+            let count = gone - at.offset;
+            warn!(event = self.event.as_str(), count, "events were gone before they were carried");
+            shared.counts.missed.of(self.event).add(count);
+            self.has_missed = true;
+        }
+        let after = self.at.as_ref().map_or(gone, |at| at.offset.max(gone));
+        // From here on they are not counted again.
+        self.at = Some(Position { epoch, offset: after });
+        shared.counts.behind.of(self.event).set(page.top - after);
+        let mut entries = page.entries;
+        let now = Utc::now();
+        for entry in &mut entries {
+            // It may be older than what its key has at the target by now.
+            entry.draft.marks.late |= now - entry.draft.time > LATE_AFTER;
+        }
+        if !self.carry(entries).await? {
+            return Ok(Next::Read);
+        }
+        let offset = self.at.as_ref().map_or(0, |at| at.offset);
+        shared.counts.behind.of(self.event).set(page.top.saturating_sub(offset));
+        self.note(false).await?;
+        Ok(if offset < page.top && offset > after { Next::Read } else { Next::Wait })
+    }
+
+    /// Carries what is told, as it comes; looks at both logs now and then.
+    async fn wait(&mut self, stop: &CancellationToken) -> StorageResult<Next> {
+        let look_at = Instant::now() + LOOK_EVERY;
+        loop {
+            let is_noted = self.at == self.noted;
+            let due = if is_noted { look_at } else { look_at.min(self.note_at) };
+            let (suspect, shared, event) = (Arc::clone(&self.suspect), Arc::clone(&self.shared), self.event);
+            let until_not_ours = async {
+                // Its sender is in `shared`.
+                let mut watched = shared.leases.watch();
+                drop(watched.wait_for(|held| !held[event as usize].is_ours()).await);
+            };
+            let told = tokio::select! {
+                () = stop.cancelled() => return Ok(Next::Wait),
+                () = until_not_ours => return Ok(Next::Wait),
+                () = suspect.notified() => return Ok(Next::Read),
+                told = self.tail.recv() => told,
+                () = time::sleep_until(due) => None,
+            };
+            match told {
+                Some(told) => {
+                    if !self.take(told).await? {
+                        return Ok(Next::Read);
+                    }
+                    self.note(false).await?;
+                }
+                None if Instant::now() >= look_at => {
+                    if let Some(why) = self.target.look(&self.shared, false).await? {
+                        self.begin_anew(why);
+                    }
+                    return Ok(Next::Read);
+                }
+                None => self.note(true).await?,
+            }
+        }
+    }
+
+    /// Carries what was told, with what has come behind it. False where the log is to be read.
+    async fn take(&mut self, first: Tail) -> StorageResult<bool> {
+        let Some(at) = self.at.clone() else { return Ok(false) };
+        let (mut entries, mut told) = (Vec::new(), Some(first));
+        let mut last = at.offset;
+        while let Some(Tail { epoch, entries: come }) = told {
+            let follows = come.first().is_some_and(|first| first.offset <= last + 1);
+            if epoch != at.epoch || !follows {
+                return Ok(false);
+            }
+            entries.extend(come.into_iter().filter(|entry| entry.offset > last));
+            last = entries.last().map_or(last, |entry| entry.offset);
+            let has_room = entries.len() < PAGE.entries;
+            told = if has_room { self.tail.try_recv().ok() } else { None };
+        }
+        self.carry(entries).await
+    }
+
+    /// Goes through the log from its oldest entry on: what the target has is not put there again.
+    fn begin_anew(&mut self, why: &'static str) {
+        info!(event = self.event.as_str(), why, "going through the log from its oldest entry");
+        self.shared.counts.begun_anew.of(self.event).add(1);
+        (self.at, self.noted) = (None, None);
+        self.sent.clear();
+    }
+
+    /// Brings entries that follow each other to the target, and goes on behind them. False where the log is to be
+    /// gone through from its beginning.
+    async fn carry(&mut self, mut entries: Vec<Entry>) -> StorageResult<bool> {
+        let Some(last) = entries.last().map(|last| last.offset) else { return Ok(true) };
+        let newest = entries.last().map(|last| last.draft.time);
+        let counts = &self.shared.counts;
+        let all = entries.len();
+        entries.retain(|entry| entry.id.is_known());
+        let unreadable = all - entries.len();
+        let readable = entries.len();
+        if let Some(first) = entries.first_mut().filter(|_| self.has_missed) {
+            first.draft.marks.missed_before = true;
+        }
+        let shared = Arc::clone(&self.shared);
+        match self.target.put(&shared, &entries, &mut self.sent).await? {
+            Put::Anew { why, by_us } => {
+                counts.carried.of(self.event).add(by_us as u64);
+                self.begin_anew(why);
+                return Ok(false);
+            }
+            Put::There { by_us } => {
+                counts.carried.of(self.event).add(by_us as u64);
+                counts.already_there.of(self.event).add((readable - by_us) as u64);
+                if by_us > 0
+                    && let Some(newest) = newest
+                {
+                    let lag_ms = (Utc::now() - newest).num_milliseconds().max(0);
+                    counts.lag.of(self.event).set(lag_ms.unsigned_abs());
+                }
+            }
+        }
+        if unreadable > 0 {
+            warn!(
+                event = self.event.as_str(),
+                count = unreadable,
+                "entries that nobody can read are not carried"
+            );
+            counts.unreadable.of(self.event).add(unreadable as u64);
+        }
+        self.has_missed &= readable == 0;
+        self.sent.clear();
+        if let Some(at) = &mut self.at {
+            at.offset = last;
+        }
+        Ok(true)
+    }
+}

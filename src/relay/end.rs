@@ -1,0 +1,170 @@
+//! One of the two fleets, as a relay knows it.
+
+use std::fmt;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use parking_lot::Mutex;
+use tokio::sync::{mpsc, watch};
+use tracing::{info, warn};
+use uuid::Uuid;
+
+use super::RelayError;
+use crate::bridge::BridgeConfig;
+use crate::config::Config;
+use crate::model::NodeId;
+use crate::storage::{
+    LinkHealth, LogEvent, PubSub, PubSubLink, RecordKind, Records as _, RedisBackend,
+    Result as StorageResult, StorageBackend as _, StorageError,
+};
+
+/// The record that has a fleet's name.
+const FLEET: &str = "fleet";
+
+/// The lease under which it is written.
+const NAMING: &str = "relay:fleet";
+const NAMING_FOR: Duration = Duration::from_secs(5);
+
+/// A name is kept for good.
+const FOR_GOOD: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
+
+/// Which of the two.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Role {
+    From,
+    To,
+}
+
+impl Role {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::From => "from",
+            Self::To => "to",
+        }
+    }
+}
+
+/// A fleet, and the way to its Redis.
+#[derive(Debug)]
+pub(super) struct End {
+    role: Role,
+    /// Its Redis. Never one that goes on alone: what is carried is in a log that all share, or waits.
+    pub(super) backend: RedisBackend,
+    pub(super) pubsub: std::sync::Arc<dyn PubSub>,
+    pub(super) bridge: BridgeConfig,
+    /// The largest message that is carried.
+    pub(super) message_bytes_max: usize,
+    /// Who this process is to that Redis.
+    pub(super) node: NodeId,
+    /// The name of the fleet, once it is known.
+    fleet: Mutex<Option<Uuid>>,
+}
+
+impl fmt::Display for End {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.fleet())
+    }
+}
+
+impl End {
+    /// An end, and what must run for as long as it is used. Connects nothing yet.
+    ///
+    /// # Errors
+    /// A setting cannot be used.
+    pub(super) fn new(role: Role, config: &Config) -> Result<(Self, BoxFuture<'static, ()>), RelayError> {
+        let unusable = |reason: String| RelayError::Unusable { end: role.as_str(), reason };
+        let (backend, driver) = RedisBackend::new(&config.storage.redis, config.storage.retention.clone())
+            .map_err(|failure| unusable(failure.to_string()))?;
+        let link = backend.pub_sub().ok_or_else(|| unusable("it has no pub/sub".to_owned()))?;
+        let PubSubLink { pubsub, driver: of_pubsub } = link;
+        let health = backend.link_health();
+        let end = Self {
+            role,
+            backend,
+            pubsub,
+            bridge: config.bridge.clone(),
+            message_bytes_max: config.http.line_bytes_max,
+            node: NodeId::random(),
+            fleet: Mutex::default(),
+        };
+        let driver = async move {
+            tokio::select! {
+                () = driver => {}
+                () = of_pubsub => {}
+                () = tell_health(role, health) => {}
+            }
+        };
+        Ok((end, Box::pin(driver)))
+    }
+
+    /// The name of the fleet. [`identify`](Self::identify) has learned it before anything is carried.
+    pub(super) fn fleet(&self) -> Uuid {
+        self.fleet.lock().unwrap_or_default()
+    }
+
+    /// What is appended to the logs that are followed; once.
+    pub(super) fn take_incoming(&self) -> Option<mpsc::Receiver<LogEvent>> {
+        crate::storage::Log::take_incoming(&self.backend)
+    }
+
+    /// Whether all connections are there.
+    pub(super) fn is_connected(&self) -> bool {
+        let pubsub = self.pubsub.health();
+        self.backend.link_health().borrow().is_up() && pubsub.publishes && pubsub.hears
+    }
+
+    /// Learns the name of the fleet. One that has none is given one; one that has lost it gets it back, so that
+    /// what comes round is known as well as before.
+    pub(super) async fn identify(&self) -> StorageResult<()> {
+        let mut found = self.read_name().await?;
+        if found.is_none() {
+            let holder = self.node.to_string();
+            if self.backend.hold(NAMING, &holder, NAMING_FOR).await?.is_none() {
+                return Err(StorageError::Unknown { op: "hold" });
+            }
+            // Somebody may have named it in between.
+            found = self.read_name().await?;
+            if found.is_none() {
+                let name = self.fleet.lock().unwrap_or_else(Uuid::new_v4);
+                let value = Bytes::from(name.to_string());
+                self.backend.put(RecordKind::Relay, FLEET, value, FOR_GOOD).await?;
+                found = Some(name);
+            }
+            self.backend.let_go(NAMING, &holder).await?;
+        }
+        let before = std::mem::replace(&mut *self.fleet.lock(), found);
+        if before.is_some() && before != found {
+            warn!(end = self.role.as_str(), "the fleet has another name than before");
+        }
+        Ok(())
+    }
+
+    async fn read_name(&self) -> StorageResult<Option<Uuid>> {
+        let Some(value) = self.backend.get(RecordKind::Relay, FLEET).await? else { return Ok(None) };
+        let name = std::str::from_utf8(&value).ok().and_then(|text| text.parse().ok());
+        name.map(Some).ok_or_else(|| StorageError::Corrupt {
+            key: FLEET.to_owned(),
+            cause: "it is no UUID: remove it, and the fleet gets another name".into(),
+        })
+    }
+}
+
+/// Says when the connections to a Redis are lost, and when they are there again. Does not end by itself.
+async fn tell_health(role: Role, mut health: watch::Receiver<LinkHealth>) {
+    let mut told = None;
+    loop {
+        let now = health.borrow_and_update().lost.as_ref().map(|lost| (lost.code, lost.reason.clone()));
+        let is_first = told.is_none() && matches!(now, Some(("connecting", _)));
+        if !is_first && told.as_ref() != Some(&now) {
+            match &now {
+                None => info!(end = role.as_str(), "redis answers"),
+                Some((code, reason)) => warn!(end = role.as_str(), code, reason, "redis is away"),
+            }
+            told = Some(now);
+        }
+        if health.changed().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+}

@@ -1,0 +1,228 @@
+//! Carries live messages from pub/sub to pub/sub, at most once each. Gateways number their events, so what did
+//! not come is known here, and told to subscribers by the gateways at the target, as the bridge does.
+
+use std::sync::Arc;
+
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, warn};
+
+use super::{Shared, note_failure};
+use crate::bridge::relayed::{Carried, CarriedSequences, LeftOut, carry, carry_sequences};
+use crate::bridge::{Came, SEQUENCES, Sequences};
+use crate::model::EventType;
+use crate::storage::{Outgoing, PubSubEvent};
+use crate::support::seldom::Seldom;
+
+/// Messages that are carried in one turn.
+const TOGETHER: usize = 256;
+
+pub(super) struct Live {
+    shared: Arc<Shared>,
+    sequences: Sequences,
+    /// Which types are subscribed to.
+    follows: [bool; EventType::ALL.len()],
+    /// Whether what gateways say of themselves is.
+    follows_sequences: bool,
+    of_invalid: Seldom,
+    of_missed: Seldom,
+    of_failures: Seldom,
+}
+
+impl Live {
+    pub(super) fn new(shared: Arc<Shared>) -> Self {
+        let [of_invalid, of_missed, of_failures] = std::array::from_fn(|_| Seldom::default());
+        let sequences = Sequences::default();
+        Self {
+            shared,
+            sequences,
+            follows: Default::default(),
+            follows_sequences: false,
+            of_invalid,
+            of_missed,
+            of_failures,
+        }
+    }
+
+    /// The types that go by pub/sub. Of the others nobody but foreign processes may publish here, and gateways
+    /// take that into the log.
+    fn types(&self) -> Vec<EventType> {
+        let is_live = |event: &EventType| !self.shared.from.bridge.is_durable(*event);
+        self.shared.types.iter().copied().filter(is_live).collect()
+    }
+
+    /// Runs until `stop`.
+    pub(super) async fn run(mut self, stop: CancellationToken) {
+        let types = self.types();
+        let incoming = self.shared.from.pubsub.take_incoming();
+        let Some(mut incoming) = incoming.filter(|_| !types.is_empty()) else { return };
+        let mut leases = self.shared.leases.watch();
+        let mut heard = Vec::with_capacity(TOGETHER);
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                count = incoming.recv_many(&mut heard, TOGETHER) => if count == 0 { return },
+                // Its sender is in `self`.
+                _tried = leases.changed() => self.subscribe(&types).await,
+            }
+            if !heard.is_empty() {
+                self.carry(&mut heard).await;
+            }
+        }
+    }
+
+    /// Listens to what this process is to carry. What fails is tried again with the next renewal of the leases.
+    async fn subscribe(&mut self, types: &[EventType]) {
+        let shared = Arc::clone(&self.shared);
+        let (from, prefix) = (&shared.from.pubsub, &shared.from.bridge.prefix);
+        for event in types.iter().copied() {
+            let (held, follows) = (shared.leases.of(event), self.follows[event as usize]);
+            let channel = format!("{prefix}{event}");
+            let done = if held.is_ours() && !follows {
+                from.follow(&channel).await
+            } else if held.is_anothers && follows {
+                from.unfollow(&channel).await
+            } else {
+                continue;
+            };
+            match done {
+                Ok(()) => {
+                    self.follows[event as usize] = !follows;
+                    self.sequences.begin_anew(event);
+                    self.sequences.follow(event, !follows);
+                }
+                Err(error) => return note_failure(&shared, &mut self.of_failures, event, &error),
+            }
+        }
+        let is_wanted = self.follows.contains(&true);
+        if is_wanted == self.follows_sequences {
+            return;
+        }
+        let channel = format!("{prefix}{SEQUENCES}");
+        let done = if is_wanted { from.follow(&channel).await } else { from.unfollow(&channel).await };
+        match done {
+            Ok(()) => self.follows_sequences = is_wanted,
+            Err(error) => note_failure(&shared, &mut self.of_failures, types[0], &error),
+        }
+    }
+
+    /// Publishes what was heard at the target.
+    async fn carry(&mut self, heard: &mut Vec<PubSubEvent>) {
+        let shared = Arc::clone(&self.shared);
+        let (mut events, mut messages) = (Vec::new(), Vec::new());
+        for told in heard.drain(..) {
+            let PubSubEvent::Heard { channel, message } = told else {
+                shared.counts.gaps.add(1);
+                continue;
+            };
+            let Some(name) = channel.strip_prefix(shared.from.bridge.prefix.as_str()) else { continue };
+            let (event, message) = if name == SEQUENCES {
+                (None, self.hear_sequences(&message))
+            } else {
+                let Ok(event) = name.parse::<EventType>() else { continue };
+                (Some(event), self.hear(event, &message))
+            };
+            let Some(message) = message else { continue };
+            events.push(event);
+            messages.push(Outgoing { channel: format!("{}{name}", shared.to.bridge.prefix).into(), message });
+        }
+        let answers = if shared.to.pubsub.health().publishes {
+            shared.to.pubsub.publish(&messages).await
+        } else {
+            Vec::new()
+        };
+        let mut answers = answers.into_iter();
+        for event in events {
+            let answer = answers.next();
+            let Some(event) = event else { continue };
+            match answer {
+                Some(Ok(())) => shared.counts.live_carried.of(event).add(1),
+                Some(Err(error)) => {
+                    shared.counts.live_unpublished.of(event).add(1);
+                    note_failure(&shared, &mut self.of_failures, event, &error);
+                }
+                // It is known to be away, and an event of ten seconds ago is worth nothing then.
+                None => shared.counts.live_unpublished.of(event).add(1),
+            }
+        }
+    }
+
+    /// What is to be published of an event.
+    fn hear(&mut self, event: EventType, message: &[u8]) -> Option<bytes::Bytes> {
+        let shared = Arc::clone(&self.shared);
+        let counts = &shared.counts;
+        let held = shared.leases.of(event);
+        if held.is_anothers {
+            return None;
+        }
+        let carried = if message.len() > shared.from.message_bytes_max {
+            let max = shared.from.message_bytes_max;
+            Err(LeftOut::Invalid(format!(
+                "it has {} bytes, more than http.line_bytes_max ({max})",
+                message.len()
+            )))
+        } else {
+            carry(event, message, shared.way())
+        };
+        match carried {
+            Ok(Carried { message, numbered }) => {
+                if let Some((source, number)) = numbered {
+                    match self.sequences.event(source, event, number, Instant::now()) {
+                        Came::Stale => {
+                            counts.live_stale.of(event).add(1);
+                            return None;
+                        }
+                        Came::After(missing) => self.note_missed(event, missing),
+                    }
+                }
+                if !held.is_ours() {
+                    // Nobody is known to carry: the target is away.
+                    counts.live_unpublished.of(event).add(1);
+                    return None;
+                }
+                return Some(message);
+            }
+            Err(LeftOut::Passed) => counts.live_passed.of(event).add(1),
+            Err(LeftOut::ByLog) => counts.live_by_log.of(event).add(1),
+            Err(LeftOut::Invalid(what)) => {
+                counts.live_invalid.of(event).add(1);
+                if let Some(untold) = self.of_invalid.may_tell(Instant::now()) {
+                    warn!(event = event.as_str(), what, untold, "a message is no event");
+                }
+            }
+        }
+        None
+    }
+
+    /// What is to be published of how far a gateway is.
+    fn hear_sequences(&mut self, message: &[u8]) -> Option<bytes::Bytes> {
+        let shared = Arc::clone(&self.shared);
+        if message.len() > shared.from.message_bytes_max {
+            return None;
+        }
+        let is_carried = |event: EventType| self.follows[event as usize] && shared.leases.of(event).is_ours();
+        let CarriedSequences { message, source, sequences } =
+            match carry_sequences(message, is_carried, shared.way()) {
+                Ok(carried) => carried,
+                Err(why) => {
+                    debug!(?why, "what is said of how far a gateway is goes no further");
+                    return None;
+                }
+            };
+        for (event, number) in &sequences {
+            let missing = self.sequences.stands_at(source, *event, *number, Instant::now());
+            self.note_missed(*event, missing);
+        }
+        (!sequences.is_empty()).then_some(message)
+    }
+
+    fn note_missed(&mut self, event: EventType, missing: u64) {
+        if missing == 0 {
+            return;
+        }
+        self.shared.counts.live_missed.of(event).add(missing);
+        if let Some(untold) = self.of_missed.may_tell(Instant::now()) {
+            warn!(event = event.as_str(), count = missing, untold, "live events did not come");
+        }
+    }
+}

@@ -1,0 +1,231 @@
+//! Carries events from one fleet of gateways to another, each with a Redis of its own.
+//!
+//! Events in the log go from log to log under the ids that they have ([`durable`]): a log takes each id once,
+//! whoever brings it and however often. So nothing comes twice and nothing comes round, and where to go on after
+//! a restart is read in the log that it is carried to. Live events, which are in no shared log, go from pub/sub to
+//! pub/sub, at most once ([`live`]). Of several relays for the same way one carries each type ([`leases`]).
+
+mod durable;
+mod end;
+mod leases;
+mod live;
+mod serving;
+mod stats;
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::{join_all, select};
+use tokio::net::TcpListener;
+use tokio::sync::{Notify, mpsc};
+use tokio::time;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::bridge::relayed::Way;
+use crate::config::Config;
+use crate::model::EventType;
+use crate::storage::{LogEvent, Result as StorageResult, StorageError};
+use crate::support::backoff::STORAGE_RETRY;
+use crate::support::seldom::Seldom;
+use durable::{Carrier, TAIL_LEN, Tail};
+use end::{End, Role};
+use leases::Leases;
+use live::Live;
+use stats::Counts;
+
+/// How often it is looked whether the fleets still have their names: one that lost its data gets it back.
+const IDENTIFY_EVERY: Duration = Duration::from_secs(5);
+
+/// What a relay is to do.
+pub(crate) struct RelayParts {
+    /// The settings of the fleet that events come from, with its Redis.
+    pub(crate) from: Config,
+    /// The settings of the fleet that they go to.
+    pub(crate) to: Config,
+    /// Which are carried; each once.
+    pub(crate) types: Vec<EventType>,
+    /// Where health and metrics are told, if anywhere.
+    pub(crate) listen: Option<SocketAddr>,
+}
+
+/// Why a relay does not start.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum RelayError {
+    /// Events would go in a circle of one.
+    #[error(
+        "--from and --to are the same fleet: one Redis, and one prefix of its keys. If one of the two was made of a copy \
+         of the other's data, give it a name of its own; docs/OPERATIONS.md says how"
+    )]
+    OneFleet,
+    /// A setting cannot be used.
+    #[error("the Redis of --{end} cannot be used: {reason}")]
+    Unusable {
+        /// Which of the two.
+        end: &'static str,
+        /// For people. Holds no secrets.
+        reason: String,
+    },
+    /// Nobody can listen there.
+    #[error("cannot listen on {address} (--listen)")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// Why.
+        #[source]
+        cause: io::Error,
+    },
+}
+
+/// What the parts of a relay share.
+#[derive(Debug)]
+struct Shared {
+    from: End,
+    to: End,
+    types: Vec<EventType>,
+    leases: Leases,
+    counts: Counts,
+}
+
+impl Shared {
+    /// From which fleet to which. Both have been asked for their names before anything is carried.
+    fn way(&self) -> Way {
+        Way { from: self.from.fleet(), to: self.to.fleet() }
+    }
+}
+
+/// Carries events until `stop`.
+///
+/// # Errors
+/// It cannot start. Once it has, it waits for either Redis for as long as that is away.
+pub(crate) async fn run(parts: RelayParts, stop: CancellationToken) -> Result<(), RelayError> {
+    let RelayParts { from, to, types, listen } = parts;
+    let listener = match listen {
+        Some(address) => {
+            let bound = TcpListener::bind(address).await;
+            Some(bound.map_err(|cause| RelayError::Listen { address, cause })?)
+        }
+        None => None,
+    };
+    let (from, from_driver) = End::new(Role::From, &from)?;
+    let (to, to_driver) = End::new(Role::To, &to)?;
+    let shared = Arc::new(Shared { from, to, types, leases: Leases::default(), counts: Counts::default() });
+    let serving = async {
+        match listener {
+            Some(listener) => serving::serve(listener, Arc::clone(&shared)).await,
+            None => std::future::pending().await,
+        }
+    };
+    let carrying = async {
+        tokio::select! {
+            () = stop.cancelled() => return Ok(()),
+            () = identify(&shared) => {}
+        }
+        if shared.from.fleet() == shared.to.fleet() {
+            return Err(RelayError::OneFleet);
+        }
+        let names: Vec<&str> = shared.types.iter().map(|event| event.as_str()).collect();
+        info!(from = %shared.from, to = %shared.to, types = names.join(","), "relaying events");
+        carry(&shared, &stop).await;
+        Ok(())
+    };
+    tokio::select! {
+        result = carrying => result,
+        () = from_driver => Ok(()),
+        () = to_driver => Ok(()),
+        () = serving => Ok(()),
+    }
+}
+
+/// Learns the names of both fleets, however long that takes.
+async fn identify(shared: &Shared) {
+    let (mut failures, mut of_failures) = (0, Seldom::default());
+    while let Err(error) = identify_once(shared).await {
+        failures += 1;
+        shared.counts.failures.add(1);
+        if let Some(untold) = of_failures.may_tell(time::Instant::now()) {
+            warn!(error = error.with_causes(), untold, "waiting for both Redis");
+        }
+        STORAGE_RETRY.pause(failures).await;
+    }
+}
+
+async fn identify_once(shared: &Shared) -> StorageResult<()> {
+    let (from, to) = tokio::join!(shared.from.identify(), shared.to.identify());
+    from.and(to)
+}
+
+/// Runs all parts until `stop`, and each of them to its end.
+async fn carry(shared: &Arc<Shared>, stop: &CancellationToken) {
+    let mut carriers = Vec::new();
+    let mut tails: [Option<TailSender>; EventType::ALL.len()] = Default::default();
+    for event in &shared.types {
+        let (sender, tail) = mpsc::channel(TAIL_LEN);
+        let suspect = Arc::new(Notify::new());
+        carriers.push(Carrier::new(Arc::clone(shared), *event, tail, Arc::clone(&suspect)));
+        tails[*event as usize] = Some(TailSender { sender, suspect });
+    }
+    let live = Live::new(Arc::clone(shared));
+    let carrying = async {
+        let durable = join_all(carriers.into_iter().map(|carrier| carrier.run(stop.clone())));
+        tokio::join!(durable, live.run(stop.clone()));
+    };
+    let beside = async {
+        tokio::join!(dispatch(shared, tails), leases::renew(shared), identify_again(shared));
+    };
+    tokio::pin!(carrying, beside);
+    let _carried = select(carrying, beside).await;
+    leases::let_go(shared).await;
+    info!("stopped relaying events");
+}
+
+async fn identify_again(shared: &Shared) {
+    let mut of_failures = Seldom::default();
+    loop {
+        time::sleep(IDENTIFY_EVERY).await;
+        if let Err(error) = identify_once(shared).await {
+            shared.counts.failures.add(1);
+            if let Some(untold) = of_failures.may_tell(time::Instant::now()) {
+                warn!(error = error.with_causes(), untold, "cannot look for the names of the fleets");
+            }
+        }
+    }
+}
+
+/// Where what is appended to one log goes.
+#[derive(Debug)]
+struct TailSender {
+    sender: mpsc::Sender<Tail>,
+    suspect: Arc<Notify>,
+}
+
+/// Hands what the source's Redis tells to those who carry it; where one of them is busy, it reads the log later.
+async fn dispatch(shared: &Shared, tails: [Option<TailSender>; EventType::ALL.len()]) {
+    let Some(mut incoming) = shared.from.take_incoming() else { return };
+    let of = |event: EventType| tails[event as usize].as_ref();
+    while let Some(told) = incoming.recv().await {
+        match told {
+            LogEvent::Appended { channel, epoch, entries } => {
+                let Some(tail) = channel.as_event().and_then(|(event, _)| of(event)) else { continue };
+                if tail.sender.try_send(Tail { epoch, entries }).is_err() {
+                    tail.suspect.notify_one();
+                }
+            }
+            LogEvent::Changed(channel) => {
+                let tail = channel.as_event().and_then(|(event, _)| of(event));
+                tail.into_iter().for_each(|tail| tail.suspect.notify_one());
+            }
+            LogEvent::Suspect => tails.iter().flatten().for_each(|tail| tail.suspect.notify_one()),
+        }
+    }
+}
+
+/// A call of either Redis failed.
+fn note_failure(shared: &Shared, of_failures: &mut Seldom, event: EventType, error: &StorageError) {
+    shared.counts.failures.add(1);
+    if let Some(untold) = of_failures.may_tell(time::Instant::now()) {
+        warn!(event = event.as_str(), error = error.with_causes(), untold, "events wait to be carried");
+    }
+}

@@ -1,0 +1,363 @@
+//! Relays between two fleets, each with a Redis of its own: real servers, real gateways, the real program, and a
+//! link of 80 ms that is cut and heals.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::process::Stdio;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tokio::net::TcpStream;
+use tokio::time;
+use zonewire::config::Config;
+use zonewire::storage::StorageChoice;
+use zonewire_kit::process::{Process, Signal};
+use zonewire_kit::proxy::{Mode, Proxy};
+use zonewire_kit::redis::RedisServer;
+use zonewire_kit::resp::Connection;
+
+use crate::support::client::{Client, LIMIT};
+use crate::support::eventually::eventually;
+use crate::support::gateway::{JSON, Running, config, request, until_stat};
+use crate::support::program::{run, zonewire};
+use crate::support::redis::{Admin as _, Configured, free_port, redis};
+
+/// Half of the time that a question and its answer take.
+const ONE_WAY: Duration = Duration::from_millis(40);
+
+fn on(redis: &RedisServer) -> Config {
+    let mut config = config();
+    config.storage.backend = StorageChoice::Redis;
+    config.storage.required = true;
+    config.storage.redis = redis.config();
+    config.bridge.enabled = true;
+    config
+}
+
+fn url(port: u16) -> String {
+    format!("redis://127.0.0.1:{port}")
+}
+
+/// A link to a server that takes its time.
+async fn link(server: &RedisServer) -> Proxy {
+    let proxy = Proxy::start(SocketAddr::from(([127, 0, 0, 1], server.port))).await.unwrap();
+    proxy.delay(ONE_WAY);
+    proxy
+}
+
+async fn publish_trade(gateway: &Running, id: u64) {
+    let data = json!({ "exchange": "kraken", "symbol": "BTC/USD", "price": "64250.10", "size": "0.50", "tradeId": id });
+    let (path, headers) = ("/api/events/trade", [("content-type", JSON)]);
+    let answer = request(gateway.address, "POST", path, &headers, data.to_string().as_bytes()).await;
+    assert_eq!(answer.status, 200, "{answer:?}");
+}
+
+/// A client of a channel from here on.
+async fn follow(gateway: &Running, channel: &str) -> Client {
+    let mut client = Client::connect(&gateway.url("/ws")).await;
+    client.send(&json!({ "type": "subscribe", "channels": [channel] })).await;
+    client.next_of_type("subscribed").await;
+    client
+}
+
+/// The id that the gateway gave the next trade, and the trade's own.
+async fn next_trade(client: &mut Client) -> (String, u64) {
+    let trade = client.next_of_type("trade").await;
+    (trade["id"].as_str().unwrap().to_owned(), trade["data"]["tradeId"].as_u64().unwrap())
+}
+
+/// The trades in a server's log.
+async fn log_len(server: &RedisServer) -> u64 {
+    server.admin(&["XLEN", "zw:{event:trade}:log"]).await.parse().unwrap()
+}
+
+/// Who listens to live tickers.
+async fn listeners(server: &RedisServer) -> u64 {
+    let script = "return redis.call('PUBSUB','NUMSUB',ARGV[1])[2]";
+    server.admin(&["EVAL", script, "0", "ws:ticker"]).await.parse().unwrap()
+}
+
+/// The program, relaying.
+struct Relay {
+    process: Process,
+    address: SocketAddr,
+}
+
+impl Relay {
+    async fn start(from: u16, to: u16, types: &str) -> Self {
+        let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
+        let (from, to, listen) = (url(from), url(to), address.to_string());
+        let arguments = ["relay", "--from", &from, "--to", &to, "--types", types, "--listen", &listen];
+        let mut command = zonewire(&arguments);
+        command.stdout(Stdio::null()).stderr(Stdio::inherit());
+        let relay = Self { process: Process::spawn(&mut command).unwrap(), address };
+        eventually("the relay listens", async || TcpStream::connect(address).await.ok()).await;
+        relay
+    }
+
+    /// What it counts.
+    async fn counts(&self) -> Value {
+        request(self.address, "GET", "/health", &[], b"").await.json()["relay"].take()
+    }
+
+    async fn count(&self, name: &str, event: &str) -> u64 {
+        self.counts().await[name][event].as_u64().unwrap()
+    }
+
+    async fn until(&self, name: &str, event: &str, least: u64) {
+        eventually(&format!("{name} of {event} is {least}"), async || {
+            (self.count(name, event).await >= least).then_some(())
+        })
+        .await;
+    }
+
+    async fn until_it_carries(&self, event: &str) {
+        self.until("carries", event, 1).await;
+    }
+
+    async fn stop(mut self) {
+        self.process.signal(Signal::TERM).unwrap();
+        assert_eq!(self.process.ended(LIMIT).await.unwrap().code(), Some(0));
+    }
+}
+
+/// A process without a gateway, that publishes and listens.
+struct Foreign(Connection);
+
+impl Foreign {
+    async fn connect(server: &RedisServer) -> Self {
+        Self(server.target.open().await.unwrap())
+    }
+
+    async fn publish_ticker(&mut self, price: u64) {
+        let data = json!({ "exchange": "binance", "symbol": "BTC-USDT", "price": price });
+        let envelope = json!({ "type": "ticker", "data": data, "source": "feed-1" }).to_string();
+        self.0.ask(&["PUBLISH", "ws:ticker", &envelope]).await.unwrap();
+    }
+
+    async fn listen(&mut self) {
+        self.0.ask(&["SUBSCRIBE", "ws:ticker"]).await.unwrap();
+    }
+
+    /// The price in the next message, and the whole of it.
+    async fn hear(&mut self) -> (u64, Value) {
+        let texts = time::timeout(LIMIT, self.0.next()).await.unwrap().unwrap().texts();
+        let message: Value = serde_json::from_str(&texts[2]).unwrap();
+        (message["data"]["price"].as_u64().unwrap(), message)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn durable_events_come_once_over_a_link_that_is_cut_by_a_relay_that_is_killed() {
+    const ALL: u64 = 400;
+    let (Some(here), Some(there)) = (redis(&[]).await, redis(&[]).await) else { return };
+    let (a, b) = (Running::start(on(&here)).await, Running::start(on(&there)).await);
+    let (mut at_a, mut at_b) = (follow(&a, "event:trade").await, follow(&b, "event:trade").await);
+    let (from, to) = (link(&here).await, link(&there).await);
+    let mut relay = Relay::start(from.address.port(), to.address.port(), "trade").await;
+    relay.until_it_carries("trade").await;
+    let mut given = BTreeMap::new();
+    for id in 1..=ALL {
+        publish_trade(&a, id).await;
+        given.insert(next_trade(&mut at_a).await, ());
+        match id {
+            // The answer to an append is lost, and with it all connections there.
+            60 => to.lose_reply(b"done"),
+            120 => from.cut(),
+            160 => to.set(Mode::Refuse),
+            180 => to.set(Mode::Pass),
+            220 => from.set(Mode::Hole { requests: true, replies: true }),
+            240 => from.set(Mode::Pass),
+            280 => {
+                relay.process.kill().await.unwrap();
+                // What the one that was killed had it lets nobody have for a moment.
+                relay = Relay::start(from.address.port(), to.address.port(), "trade").await;
+            }
+            340 => to.cut(),
+            _ => {}
+        }
+    }
+    // Whatever happened: each once, in their order, under the ids that they were given.
+    for id in 1..=ALL {
+        let (name, trade) = next_trade(&mut at_b).await;
+        assert_eq!(trade, id);
+        assert!(given.contains_key(&(name, trade)), "{trade} has the id that it had");
+    }
+    assert!(to.has_lost_reply());
+    relay.until("carried", "trade", ALL - 280).await;
+    let counts = relay.counts().await;
+    let of = |name: &str| counts[name]["trade"].as_u64().unwrap();
+    assert_eq!((of("missed"), of("begun_anew"), of("unreadable")), (0, 0, 0), "{counts}");
+    eventually("nothing is behind", async || (relay.count("behind", "trade").await == 0).then_some(())).await;
+    assert_eq!(log_len(&there).await, ALL);
+
+    // A restart knows where to go on.
+    relay.stop().await;
+    for id in ALL + 1..=ALL + 10 {
+        publish_trade(&a, id).await;
+    }
+    let relay = Relay::start(from.address.port(), to.address.port(), "trade").await;
+    relay.until("carried", "trade", 10).await;
+    assert_eq!(relay.count("already_there", "trade").await, 0);
+    assert_eq!(log_len(&there).await, ALL + 10);
+    let metrics = request(relay.address, "GET", "/metrics", &[], b"").await;
+    assert!(metrics.body.contains("zonewire_relay_carried_total{type=\"trade\"} 10"), "{metrics:?}");
+    relay.stop().await;
+    a.stop().await;
+    b.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn relays_both_ways_carry_nothing_round() {
+    const EACH: u64 = 100;
+    let (Some(here), Some(there)) = (redis(&[]).await, redis(&[]).await) else { return };
+    let (a, b) = (Running::start(on(&here)).await, Running::start(on(&there)).await);
+    let east = Relay::start(here.port, there.port, "trade,ticker").await;
+    let west = Relay::start(there.port, here.port, "trade,ticker").await;
+    for relay in [&east, &west] {
+        relay.until_it_carries("trade").await;
+        relay.until_it_carries("ticker").await;
+    }
+    for id in 1..=EACH {
+        publish_trade(&a, id).await;
+        publish_trade(&b, EACH + id).await;
+    }
+    for relay in [&east, &west] {
+        relay.until("carried", "trade", EACH).await;
+        relay.until("already_there", "trade", EACH).await;
+    }
+    for (relay, server) in [(&east, &here), (&west, &there)] {
+        assert_eq!(log_len(server).await, 2 * EACH);
+        assert_eq!(relay.count("carried", "trade").await, EACH);
+    }
+
+    // What nobody numbers comes round to nobody either.
+    let (mut feed, mut at_a, mut at_b) =
+        (Foreign::connect(&here).await, Foreign::connect(&here).await, Foreign::connect(&there).await);
+    at_a.listen().await;
+    at_b.listen().await;
+    eventually("both listen", async || {
+        let both = [listeners(&here).await, listeners(&there).await];
+        both.iter().all(|count| *count >= 2).then_some(())
+    })
+    .await;
+    for price in 1..=20 {
+        feed.publish_ticker(price).await;
+    }
+    for price in 1..=20 {
+        assert_eq!(at_a.hear().await.0, price);
+        let (heard, message) = at_b.hear().await;
+        assert_eq!((heard, message["source"].as_str()), (price, Some("feed-1")));
+        assert_eq!(message["zonewireRelayed"].as_array().unwrap().len(), 1, "{message}");
+    }
+    west.until("live_passed", "ticker", 20).await;
+    feed.publish_ticker(21).await;
+    assert_eq!(at_a.hear().await.0, 21, "nothing came in between");
+    assert_eq!(east.count("live_carried", "ticker").await.min(20), 20);
+    assert_eq!(west.count("live_carried", "ticker").await, 0);
+    east.stop().await;
+    west.stop().await;
+    a.stop().await;
+    b.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn live_events_that_a_cut_takes_are_told_with_their_number() {
+    let (Some(here), Some(there)) = (redis(&[]).await, redis(&[]).await) else { return };
+    let (a, b) = (Running::start(on(&here)).await, Running::start(on(&there)).await);
+    let from = link(&here).await;
+    let relay = Relay::start(from.address.port(), there.port, "ticker").await;
+    relay.until_it_carries("ticker").await;
+    let mut at_b = follow(&b, "event:ticker").await;
+    for gateway in [&a, &b] {
+        until_stat(gateway, "/redis/connected", 1).await;
+    }
+    until_stat(&b, "/redis/active_subscriptions", 1).await;
+    let publish = async |price: u64| {
+        let data = json!({ "exchange": "binance", "symbol": "BTC-USDT", "price": price }).to_string();
+        let headers = [("content-type", JSON)];
+        let answer = request(a.address, "POST", "/api/events/ticker", &headers, data.as_bytes()).await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+    };
+    let until_heard = async |client: &mut Client, price: u64| {
+        let ticker = client.next_of_type("ticker").await;
+        assert_eq!(ticker["data"]["price"], price);
+    };
+    // The relay has subscribed once one has come.
+    eventually("the relay listens", async || (listeners(&here).await > 0).then_some(())).await;
+    publish(1).await;
+    until_heard(&mut at_b, 1).await;
+    from.set(Mode::Refuse);
+    for price in 2..=11 {
+        publish(price).await;
+    }
+    until_stat(&a, "/redis/published/ticker", 11).await;
+    from.set(Mode::Pass);
+    // Without another event, A says how far it is, and the relay passes that on.
+    let mut missing = 0;
+    while missing < 10 {
+        let missed = at_b.next_of_type("missed").await;
+        missing += missed["data"]["count"].as_u64().unwrap_or(0);
+    }
+    assert_eq!(missing, 10);
+    publish(12).await;
+    until_heard(&mut at_b, 12).await;
+    let counts = relay.counts().await;
+    assert_eq!(
+        (&counts["live_missed"]["ticker"], &counts["live_carried"]["ticker"]),
+        (&json!(10), &json!(2))
+    );
+    relay.stop().await;
+    a.stop().await;
+    b.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_relay_takes_over_and_a_target_that_lost_all_gets_it_back() {
+    let (Some(here), Some(there)) = (redis(&[]).await, redis(&[]).await) else { return };
+    let a = Running::start(on(&here)).await;
+    let mut first = Relay::start(here.port, there.port, "trade").await;
+    first.until_it_carries("trade").await;
+    let second = Relay::start(here.port, there.port, "trade").await;
+    for id in 1..=30 {
+        publish_trade(&a, id).await;
+    }
+    first.until("carried", "trade", 30).await;
+    assert_eq!(second.count("carries", "trade").await, 0);
+    first.process.kill().await.unwrap();
+    for id in 31..=60 {
+        publish_trade(&a, id).await;
+    }
+    second.until_it_carries("trade").await;
+    second.until("carried", "trade", 30).await;
+    assert_eq!(log_len(&there).await, 60);
+
+    there.admin(&["FLUSHALL"]).await;
+    second.until("begun_anew", "trade", 1).await;
+    eventually("all is back", async || (log_len(&there).await == 60).then_some(())).await;
+    publish_trade(&a, 61).await;
+    eventually("it goes on", async || (log_len(&there).await == 61).then_some(())).await;
+    second.stop().await;
+    a.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_relayed_is_said() {
+    let Some(server) = redis(&[]).await else { return };
+    let (one, same) = (url(server.port), format!("redis://127.0.0.1:{}/0", server.port));
+    for (arguments, said) in [
+        (["--from", &one, "--to", &one, "--types", "trade"], "are the same fleet"),
+        (["--from", &one, "--to", &same, "--types", "trade"], "are the same fleet"),
+        (["--from", &one, "--to", &same, "--types", "trades"], "expected `all`, `exchange:*`"),
+        (
+            ["--from", "redis://user:secret@/x?y", "--to", &one, "--types", "all"],
+            "storage.redis.url (flag --from)",
+        ),
+    ] {
+        let mut words = vec!["relay"];
+        words.extend(arguments);
+        let end = run(&mut zonewire(&words)).await;
+        assert_eq!(end.code, Some(64), "{words:?}: {end:?}");
+        assert!(end.stderr.contains(said) && !end.stderr.contains("secret"), "{words:?}: {}", end.stderr);
+    }
+}
