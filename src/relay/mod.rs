@@ -39,6 +39,9 @@ use stats::Counts;
 /// How often it is looked whether the fleets still have their names: one that lost its data gets it back.
 const IDENTIFY_EVERY: Duration = Duration::from_secs(5);
 
+/// So many tries to learn the names of the fleets, in about half a second, may find no connection yet.
+const CONNECTING_TRIES: u32 = 3;
+
 /// What a relay is to do.
 pub(crate) struct RelayParts {
     /// The settings of the fleet that events come from, with its Redis.
@@ -144,8 +147,10 @@ async fn identify(shared: &Shared) {
     let (mut failures, mut of_failures) = (0, Seldom::default());
     while let Err(error) = identify_once(shared).await {
         failures += 1;
-        shared.counts.failures.add(1);
-        if let Some(untold) = of_failures.may_tell(time::Instant::now()) {
+        // At first the connections are only being made.
+        let is_failure = failures > CONNECTING_TRIES;
+        shared.counts.failures.add(u64::from(is_failure));
+        if is_failure && let Some(untold) = of_failures.may_tell(time::Instant::now()) {
             warn!(error = error.with_causes(), untold, "waiting for both Redis");
         }
         STORAGE_RETRY.pause(failures).await;
