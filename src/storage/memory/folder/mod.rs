@@ -103,7 +103,7 @@ pub(crate) struct Found {
 impl fmt::Display for Found {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { channels, entries, jobs, unreadable, aside, renewed } = self;
-        write!(f, "its directory had {channels} channels, {entries} entries and {jobs} jobs")?;
+        write!(f, "its directory had, in numbers: channels {channels}, entries {entries}, jobs {jobs}")?;
         if *unreadable > 0 {
             write!(f, "; {unreadable} rows could not be read")?;
         }

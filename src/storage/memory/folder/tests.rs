@@ -87,10 +87,13 @@ fn offsets(page: &Page) -> Vec<u64> {
     page.entries.iter().map(|entry| entry.offset).collect()
 }
 
+/// A log, its latest entries, and how far its producers have come.
+type SeenLog = (ChannelName, Page, LatestPage, Vec<(NodeId, u64)>);
+
 /// All that can be read of logs and records.
 #[derive(Debug, PartialEq)]
 struct Seen {
-    logs: Vec<(ChannelName, Page, LatestPage, Vec<(NodeId, u64)>)>,
+    logs: Vec<SeenLog>,
     records: Vec<Record>,
 }
 
