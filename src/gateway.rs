@@ -20,7 +20,7 @@ use crate::config::Loaded;
 use crate::connections::Manager;
 use crate::orders::{OrderExecutor, Orders, PaperExecutor};
 use crate::registry::Registry;
-use crate::storage::{self, OutageReader, StatusReader};
+use crate::storage::{self, MemoryBackend, OutageReader, StatusReader};
 use crate::support::panics::Vital;
 use threads::Thread;
 
@@ -104,6 +104,8 @@ pub struct Gateway {
     orders: Orders,
     registry: Registry,
     outage: OutageReader,
+    /// What it keeps on disk is closed at the end.
+    memory: MemoryBackend,
     status: StatusReader,
     redis_configured: bool,
     vital: Vital,

@@ -2196,7 +2196,32 @@ evicted_entries: number,
 /**
  * Latest entries of keys that did.
  */
-evicted_latest: number, };
+evicted_latest: number, 
+/**
+ * What memory keeps on disk (`storage.memory.data_dir`): `off`, `working`, `failed`, `stalled` or
+ * `closed`.
+ */
+disk: string, 
+/**
+ * What is wrong with it; absent while nothing is.
+ */
+disk_reason: string | null, 
+/**
+ * The length of its files; room inside is used again.
+ */
+disk_bytes: number, 
+/**
+ * Transactions that it wrote for somebody who waited: with `fsync = "always"` as many fsyncs.
+ */
+disk_commits: number, 
+/**
+ * What was refused because the disk did not take it, or not in time; each try counted.
+ */
+disk_refused: number, 
+/**
+ * Its files that could not be read and were put aside, since the start of the process.
+ */
+disk_set_aside: number, };
 
 /**
  * How long the storage was in each state, what waits for Redis, and what became of channels that went

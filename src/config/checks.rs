@@ -39,6 +39,7 @@ fn check_storage(storage: &StorageConfig) -> Vec<Finding> {
     });
     checks.at_least_1("memory.total_bytes", storage.memory.total_bytes);
     checks.at_least_1("memory.put_back_bytes", storage.memory.put_back_bytes);
+    check_memory(storage, &mut checks);
     checks.at_least_1("retention.entries", storage.retention.entries);
     checks.at_least_1("retention.bytes", storage.retention.bytes);
     checks.at_least_1("retention.age_s", storage.retention.age_s);
@@ -86,6 +87,26 @@ fn check_storage(storage: &StorageConfig) -> Vec<Finding> {
         found.extend(together.finish());
     }
     found
+}
+
+fn check_memory(storage: &StorageConfig, checks: &mut Checks) {
+    let memory = &storage.memory;
+    checks.at_least_1("memory.fsync_interval_ms", memory.fsync_interval_ms);
+    checks.at_least_1("memory.deadline_ms", memory.deadline_ms);
+    let Some(dir) = &memory.data_dir else { return };
+    checks.require("memory.data_dir", !dir.as_os_str().is_empty(), || {
+        "expected a directory, found nothing; leave it out to keep nothing".to_owned()
+    });
+    // Memory that stands in for a Redis is put in order with it, which has what survives.
+    checks.require("memory.data_dir", storage.backend == StorageChoice::Memory, || {
+        "goes only with storage.backend = \"memory\" (--storage memory): set that, or leave this out; where \
+         Redis may serve, storage.journal.spool.data_dir keeps what it has not had yet"
+            .to_owned()
+    });
+    let taken = taken_by_a_file(dir);
+    checks.require("memory.data_dir", taken.is_none(), || {
+        format!("expected a directory; {} is none", taken.unwrap_or_default())
+    });
 }
 
 fn check_auth(auth: &AuthConfig) -> Vec<Finding> {

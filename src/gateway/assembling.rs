@@ -170,9 +170,8 @@ pub(super) async fn assemble(
         configured: Arc::new(configured),
         feeds: feeds.clone(),
     };
-    let threads =
-        serve(&running, &config, served, (memory, outage.clone(), interop, bridge), seeds, listeners)
-            .map_err(StartError::Thread)?;
+    let counted = (memory.clone(), outage.clone(), interop, bridge);
+    let threads = serve(&running, &config, served, counted, seeds, listeners).map_err(StartError::Thread)?;
     let work = TaskTracker::new();
     if config.node.has(Role::Worker) && config.orders.executor == ExecutorChoice::Paper {
         let working = Worker::new(&orders, executor).run(running.stops.stopping.clone());
@@ -196,6 +195,7 @@ pub(super) async fn assemble(
         orders,
         registry,
         outage,
+        memory,
         status,
         redis_configured: config.storage.redis.is_configured(),
         vital,

@@ -54,6 +54,7 @@ impl Gateway {
         self.give_back_work().await;
         self.flush(drained_by).await;
         let lost = self.say_what_is_left();
+        self.memory.close().await;
         drop(self.storage);
         join(self.threads).await;
         info!("stopped");

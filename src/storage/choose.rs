@@ -11,14 +11,20 @@ use tokio::time::{self, Instant};
 
 use super::failover::{First, Limits, Lost};
 use super::journal::JournalBounds;
+use super::memory::{Folder, FolderState};
 use super::probe::{ProbeFailure, probe};
 use super::redis::RedisBackend;
 use super::spool::{Former, Spool, SpoolOptions};
+use super::status::{Served, Toll};
 use super::switching::{LaneOf, OutageReader, Parts, Switching};
 use super::{
-    MemoryBackend, SharedBackend, StatusReader, StatusWriter, StorageChoice, StorageConfig, StorageStatus,
+    FolderError, MemoryBackend, Scope, SharedBackend, StatusReader, StatusWriter, StorageChoice,
+    StorageConfig, StorageStatus,
 };
 use crate::model::{BackendName, BackendState, NodeId};
+
+/// Between looks how the memory's disk does.
+const FOLDER_LOOK: Duration = Duration::from_millis(250);
 
 /// Between probes of a server that is loading.
 const LOADING_RETRY: Duration = Duration::from_millis(250);
@@ -65,6 +71,9 @@ pub enum StartError {
     /// The journal's directory cannot be used.
     #[error("`storage.journal.spool.data_dir` cannot be used")]
     Spool(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The memory's directory cannot be used.
+    #[error("`storage.memory.data_dir` cannot be used")]
+    Folder(#[source] FolderError),
 }
 
 /// Chooses the backend: at most one probe, so within about a second, except where a Redis that is
@@ -72,12 +81,15 @@ pub enum StartError {
 /// is moved up to whenever it answers.
 ///
 /// # Errors
-/// Where Redis is required and cannot be used, or the spool cannot.
+/// Where Redis is required and cannot be used, or a directory cannot.
 pub async fn open(config: &StorageConfig, node: NodeId, lanes: LaneOf) -> Result<Opened, StartError> {
     let required = config.required && config.backend == StorageChoice::Redis;
     if config.backend == StorageChoice::Memory {
         let reason = "memory is configured".to_owned();
-        return Ok(in_memory(config, BackendState::Healthy, "configured", reason));
+        return match &config.memory.data_dir {
+            Some(dir) => in_folder(config, dir, reason).await,
+            None => Ok(in_memory(config, BackendState::Healthy, "configured", reason)),
+        };
     }
     let spool = spool(config).await?;
     let begin = move |redis, begun| switching(config, node, lanes, redis, spool, begun);
@@ -231,5 +243,76 @@ fn in_memory(config: &StorageConfig, state: BackendState, code: &'static str, re
         status_reader,
         driver: Box::pin(driver),
         spool_panicked: future::pending().boxed(),
+    }
+}
+
+/// Memory that keeps what it has on disk.
+async fn in_folder(config: &StorageConfig, dir: &Path, configured: String) -> Result<Opened, StartError> {
+    let opening = MemoryBackend::open(config.retention.clone(), config.memory.clone(), dir);
+    let (backend, found) = opening.await.map_err(StartError::Folder)?;
+    if found.is_whole() {
+        tracing::info!(dir = %dir.display(), "memory goes on: {found}");
+    } else {
+        tracing::error!(dir = %dir.display(), "memory goes on, and may lack something: {found}");
+    }
+    let reason = format!("{configured}; {found}");
+    let (status_writer, status_reader) = StatusWriter::new(StorageStatus::new(
+        BackendName::InMemory,
+        BackendState::Healthy,
+        "configured",
+        reason.clone(),
+    ));
+    let status_writer = Arc::new(status_writer);
+    let spool_panicked = future::pending().boxed();
+    let driver = match backend.folder() {
+        Some(folder) => tell_how_it_does(folder, Arc::clone(&status_writer), reason).boxed(),
+        None => future::pending().boxed(),
+    };
+    Ok(Opened {
+        memory: backend.clone(),
+        outage: OutageReader::default(),
+        backend: Arc::new(backend),
+        status_writer,
+        status_reader,
+        driver,
+        spool_panicked,
+    })
+}
+
+/// Has the status say whether the disk takes what is published. Ends when the folder's thread has panicked.
+fn tell_how_it_does(
+    folder: &Folder,
+    status: Arc<StatusWriter>,
+    well: String,
+) -> impl Future<Output = ()> + Send + use<> {
+    let (watch, panicked) = (folder.watch(), folder.panicked());
+    let telling = async move {
+        let mut tick = time::interval(FOLDER_LOOK);
+        tick.set_missed_tick_behavior(time::MissedTickBehavior::Delay);
+        loop {
+            tick.tick().await;
+            let (state, reason_code, reason) = match watch.state() {
+                FolderState::Working | FolderState::Closed => {
+                    (BackendState::Healthy, "configured", well.clone())
+                }
+                state => (BackendState::Degraded, "disk", state.reason().unwrap_or_default()),
+            };
+            status.set(Served {
+                backend: BackendName::InMemory,
+                state,
+                reason_code,
+                reason,
+                scope: Scope::All,
+                primaries: 1,
+                primaries_away: 0,
+                toll: Toll::default(),
+            });
+        }
+    };
+    async move {
+        tokio::select! {
+            () = panicked => {}
+            () = telling => {}
+        }
     }
 }

@@ -120,11 +120,27 @@ pub struct MemoryConfig {
     /// Bytes of this node's own entries that are kept to be put back should Redis lose them. Default
     /// 256 MiB (268,435,456). When it is passed, those of the channels that rest longest go.
     pub put_back_bytes: usize,
+    /// With `backend = "memory"`: the directory, for this gateway alone, in which memory keeps what it has, so
+    /// that it survives the process. Unset: it does not.
+    pub data_dir: Option<PathBuf>,
+    /// When what was written there reaches the disk itself. Default `always`.
+    pub fsync: Fsync,
+    /// With `fsync = "interval"`: how often, in milliseconds. Default 100.
+    pub fsync_interval_ms: u64,
+    /// How long the disk may take for what is published, in milliseconds. Default 1,000.
+    pub deadline_ms: u64,
 }
 
 impl Default for MemoryConfig {
     fn default() -> Self {
-        Self { total_bytes: 1 << 30, put_back_bytes: 256 << 20 }
+        Self {
+            total_bytes: 1 << 30,
+            put_back_bytes: 256 << 20,
+            data_dir: None,
+            fsync: Fsync::Always,
+            fsync_interval_ms: 100,
+            deadline_ms: 1_000,
+        }
     }
 }
 
@@ -294,7 +310,7 @@ impl Default for SpoolConfig {
     }
 }
 
-/// When what was spooled reaches the disk itself.
+/// When what was written reaches the disk itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Fsync {

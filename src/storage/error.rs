@@ -34,9 +34,9 @@ pub enum StorageError {
         #[source]
         cause: BoxError,
     },
-    /// What is accepted while the shared storage is away has to be on this node's disk first, and is
-    /// not. Nothing was accepted.
-    #[error("what is accepted without Redis must be on disk first, and {why}")]
+    /// What is accepted has to be on this node's disk first, and is not: the shared storage is away, or memory is
+    /// to survive the process. Nothing was accepted.
+    #[error("what is accepted must be on disk first, and {why}")]
     NotDurable {
         /// What is wrong with the disk, for people; names no path.
         why: String,

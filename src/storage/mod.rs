@@ -5,6 +5,7 @@
 mod choose;
 mod codec;
 mod config;
+mod disk;
 mod error;
 mod failover;
 mod had;
@@ -51,7 +52,7 @@ pub use log::{
     LatestPage, Log, LogEvent, LogState, OpenLog, Page, PageLimit, REMOVED_KEPT_FOR, REMOVED_MAX, Refusal,
     Seam, UNUSED_EPOCH_KEPT_FOR,
 };
-pub use memory::MemoryBackend;
+pub use memory::{FolderError, MemoryBackend};
 pub use outside::{OUTSIDE_WINDOW, Outside, OutsideEvent, OutsideKeys, OutsideOrders};
 pub(crate) use own_logs::OwnLogs;
 pub use primary::Concerned;

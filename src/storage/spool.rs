@@ -52,10 +52,10 @@ pub(in crate::storage) enum FsyncPolicy {
 
 impl FsyncPolicy {
     /// The policy that is configured.
-    pub(in crate::storage) fn of(config: &SpoolConfig) -> Self {
-        match config.fsync {
+    pub(in crate::storage) fn of(fsync: Fsync, interval_ms: u64) -> Self {
+        match fsync {
             Fsync::Always => Self::Always,
-            Fsync::Interval => Self::Interval(Duration::from_millis(config.fsync_interval_ms)),
+            Fsync::Interval => Self::Interval(Duration::from_millis(interval_ms)),
             Fsync::Never => Self::Never,
         }
     }
@@ -78,7 +78,7 @@ impl SpoolOptions {
     /// The options that are configured.
     pub(in crate::storage) fn of(config: &SpoolConfig) -> Self {
         Self {
-            fsync: FsyncPolicy::of(config),
+            fsync: FsyncPolicy::of(config.fsync, config.fsync_interval_ms),
             bytes: config.bytes,
             deadline: Duration::from_millis(config.deadline_ms),
             is_required: config.required,

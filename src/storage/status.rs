@@ -163,6 +163,7 @@ impl StorageStatus {
         match self.reason_code {
             "ok" => "Redis serves",
             "configured" | "not_configured" => "memory serves",
+            "disk" => "the disk does not take what is published",
             "data_older" => "Redis answers with data that are older than they were",
             "data_lost" => "Redis answers without the data that it had",
             "appeared" => "a Redis has appeared",

@@ -20,6 +20,7 @@ mod jobs_contract;
 mod limits_and_stats;
 mod loss_check;
 mod memory_bounds;
+mod memory_folder;
 mod moving_clients;
 mod newborn;
 mod operator;

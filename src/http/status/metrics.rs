@@ -68,6 +68,8 @@ fn tell_more(stats: &StatsView, to: &mut dyn FnMut(Metric<'_>)) {
     for state in ["off", "working", "failed", "stalled", "closed"] {
         let help = "1 for how the journal's copy on disk does";
         gauge("spool_state", help, Some(("state", state)), is(stats.outage.spool == state));
+        let help = "1 for how the disk does on which memory keeps what it has";
+        gauge("memory_disk_state", help, Some(("state", state)), is(stats.memory.disk == state));
     }
     let others = Number::Count(stats.orders.other_executors.len() as u64);
     let help =

@@ -3,6 +3,8 @@
 //! Each job stands in the index of its state, sorted by what that state waits for, and in two
 //! indexes by age for lists. So no call looks at more jobs than it answers with or removes.
 
+mod rows;
+
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
@@ -67,6 +69,19 @@ pub(in crate::storage) struct JobTable {
     key_ages: BTreeMap<(Instant, u64), JobId>,
     /// As last heard of.
     bounds: Option<JobBounds>,
+    /// Where jobs are kept on disk: each that was touched, as it was before that.
+    touched: Option<Touched>,
+}
+
+/// Jobs as they were before something was done to them; `None`: they were not there.
+pub(in crate::storage) type Touched = HashMap<JobId, Option<Image>, Hashing>;
+
+/// All that is known of a job, apart from where it stands in the indexes.
+#[derive(Debug, Clone)]
+pub(in crate::storage) struct Image {
+    job: Job,
+    /// What the request under its idempotency key said.
+    fingerprint: Option<String>,
 }
 
 /// Jobs that one kind of worker may claim, now or when a lease has run out.
@@ -78,7 +93,7 @@ struct Queue {
     claimed: BTreeMap<(Instant, u64), JobId>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Job {
     payload: Bytes,
     kind: Option<JobKind>,
@@ -223,6 +238,7 @@ impl JobTable {
     }
 
     fn insert(&mut self, new: &NewJob, now: Now) {
+        self.note(new.id);
         if let Some(idempotency) = &new.idempotency {
             let used = KeyUse { job: new.id, fingerprint: idempotency.fingerprint.clone() };
             self.keys.insert(idempotency.key.clone(), used);
@@ -308,6 +324,9 @@ impl JobTable {
     }
 
     fn hold(&mut self, id: JobId, token: u64, lease: Duration, commits: bool, now: Now) -> Held {
+        if held_under(&mut self.jobs, id, token).is_some() {
+            self.note(id);
+        }
         let Some(job) = held_under(&mut self.jobs, id, token) else { return Held::Lost };
         let (cancelled, changed_at) = (job.cancelled, job.changed_at);
         job.committed |= commits && !cancelled;
@@ -321,6 +340,9 @@ impl JobTable {
     }
 
     pub(in crate::storage) fn finish(&mut self, id: JobId, token: u64, ending: &Ending, now: Now) -> Held {
+        if held_under(&mut self.jobs, id, token).is_some() {
+            self.note(id);
+        }
         let Some(job) = held_under(&mut self.jobs, id, token) else { return Held::Lost };
         let stand = match ending {
             Ending::Retry { .. } if job.cancelled => return Held::Cancelled,
@@ -347,8 +369,12 @@ impl JobTable {
             return Cancelling::TooLate;
         }
         if !job.cancelled {
-            if matches!(job.stand, Stand::Claimed { .. }) {
-                job.cancelled = true;
+            let is_claimed = matches!(job.stand, Stand::Claimed { .. });
+            self.note(id);
+            if is_claimed {
+                if let Some(job) = self.jobs.get_mut(&id) {
+                    job.cancelled = true;
+                }
             } else {
                 // It leaves its turn as one that is not cancelled, and gets another.
                 self.unindex(id);
@@ -417,6 +443,7 @@ impl JobTable {
             && is_over(*queued)
         {
             let id = *id;
+            self.note(id);
             self.key_ages.pop_first();
             if let Some((key, _)) = self.jobs.get_mut(&id).and_then(|job| job.key.take()) {
                 self.keys.remove(&key);
@@ -426,6 +453,7 @@ impl JobTable {
 
     /// Removes a job, and the key that leads to it.
     fn forget(&mut self, id: JobId) {
+        self.note(id);
         self.unindex(id);
         if let Some(job) = self.jobs.remove(&id) {
             self.by_age.remove(&job.place);
@@ -438,6 +466,7 @@ impl JobTable {
     }
 
     fn stand(&mut self, id: JobId, stand: Stand, now: Now) {
+        self.note(id);
         self.unindex(id);
         self.change(id, stand, now, false);
     }

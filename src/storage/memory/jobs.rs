@@ -5,41 +5,71 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use super::MemoryBackend;
-use super::job_table::Now;
+use super::job_table::{JobTable, Now};
 use crate::model::JobId;
 use crate::storage::{
     Cancelling, ClaimedJob, Ending, Enqueued, Held, JobBounds, JobCounts, JobState, JobView, Jobs, NewJob,
     Result,
 };
 
+impl MemoryBackend {
+    /// Does something with the jobs; where they are kept on disk, what that changed is there before it is
+    /// answered.
+    async fn with_jobs<T: Send + 'static>(
+        &self,
+        op: &'static str,
+        act: impl FnOnce(&mut JobTable, Now) -> T + Send + 'static,
+    ) -> Result<T> {
+        match &self.folder {
+            Some(folder) => folder.with_jobs(op, act).await,
+            None => Ok(act(&mut self.shared.jobs.lock(), Now::read())),
+        }
+    }
+
+    /// Only looks at the jobs, as they are on disk.
+    async fn looking_at_jobs<T: Send + 'static>(
+        &self,
+        op: &'static str,
+        look: impl FnOnce(&mut JobTable, Now) -> T + Send + 'static,
+    ) -> Result<T> {
+        match &self.folder {
+            Some(folder) => folder.looking_at_jobs(op, look).await,
+            None => Ok(look(&mut self.shared.jobs.lock(), Now::read())),
+        }
+    }
+}
+
 #[async_trait]
 impl Jobs for MemoryBackend {
     async fn enqueue(&self, job: &NewJob, bounds: &JobBounds) -> Result<Enqueued> {
-        Ok(self.shared.jobs.lock().enqueue(job, bounds, Now::read()))
+        let (job, bounds) = (job.clone(), *bounds);
+        self.with_jobs("enqueue", move |table, now| table.enqueue(&job, &bounds, now)).await
     }
 
     async fn claim(&self, kind: &str, limit: usize, lease: Duration) -> Result<Vec<ClaimedJob>> {
-        Ok(self.shared.jobs.lock().claim(kind, limit, lease, Now::read()))
+        let kind = kind.to_owned();
+        self.with_jobs("claim", move |table, now| table.claim(&kind, limit, lease, now)).await
     }
 
     async fn extend(&self, id: JobId, token: u64, lease: Duration) -> Result<Held> {
-        Ok(self.shared.jobs.lock().extend(id, token, lease, Now::read()))
+        self.with_jobs("extend", move |table, now| table.extend(id, token, lease, now)).await
     }
 
     async fn commit(&self, id: JobId, token: u64, lease: Duration) -> Result<Held> {
-        Ok(self.shared.jobs.lock().commit(id, token, lease, Now::read()))
+        self.with_jobs("commit", move |table, now| table.commit(id, token, lease, now)).await
     }
 
     async fn finish(&self, id: JobId, token: u64, ending: &Ending) -> Result<Held> {
-        Ok(self.shared.jobs.lock().finish(id, token, ending, Now::read()))
+        let ending = ending.clone();
+        self.with_jobs("finish", move |table, now| table.finish(id, token, &ending, now)).await
     }
 
     async fn cancel(&self, id: JobId) -> Result<Cancelling> {
-        Ok(self.shared.jobs.lock().cancel(id, Now::read()))
+        self.with_jobs("cancel", move |table, now| table.cancel(id, now)).await
     }
 
     async fn job(&self, id: JobId) -> Result<Option<JobView>> {
-        Ok(self.shared.jobs.lock().job(id, Now::read()))
+        self.looking_at_jobs("job", move |table, now| table.job(id, now)).await
     }
 
     async fn list_jobs(
@@ -48,14 +78,14 @@ impl Jobs for MemoryBackend {
         before: Option<JobId>,
         limit: usize,
     ) -> Result<Vec<JobView>> {
-        Ok(self.shared.jobs.lock().list(state, before, limit, Now::read()))
+        self.looking_at_jobs("list", move |table, now| table.list(state, before, limit, now)).await
     }
 
     async fn settle_dead(&self, id: JobId) -> Result<bool> {
-        Ok(self.shared.jobs.lock().settle_dead(id, Now::read()))
+        self.with_jobs("settle_dead", move |table, now| table.settle_dead(id, now)).await
     }
 
     async fn job_counts(&self) -> Result<JobCounts> {
-        Ok(self.shared.jobs.lock().counts(Now::read()))
+        self.looking_at_jobs("counts", move |table, now| table.counts(now)).await
     }
 }

@@ -29,6 +29,8 @@ pub(super) struct Latest {
     /// None of `by_key` came before this, and none of `removed` before the other.
     oldest: Option<Instant>,
     oldest_removed: Option<Instant>,
+    /// Where entries are kept on disk: the offsets of those that are here no more.
+    gone: Option<Vec<u64>>,
 }
 
 #[cfg_attr(test, derive(Clone))]
@@ -72,6 +74,16 @@ fn is_newer(one: &Entry, other: &Entry) -> bool {
     rank(one) > rank(other)
 }
 
+/// What an entry is the last one of, if it is that, and whether as a removal.
+fn key_of(entry: &Entry, policy: &ChannelPolicy) -> Option<(Arc<str>, bool)> {
+    let draft = &entry.draft;
+    match (&draft.kind, &draft.key) {
+        (EntryKind::ZoneRemoved, _) => Some((Arc::from(ALL_KEYS), true)),
+        (EntryKind::KeyRemoved, key) => Some((Arc::clone(key.as_ref()?), true)),
+        _ => Some((draft.latest_key(policy)?, false)),
+    }
+}
+
 impl Latest {
     /// What they cost.
     pub(super) fn bytes(&self) -> usize {
@@ -104,19 +116,38 @@ impl Latest {
         self.by_key.get(key).or_else(removed).map(|held| &**held)
     }
 
+    /// From here on it takes note of what is here no more.
+    pub(super) fn begin_noting(&mut self) {
+        self.gone = Some(Vec::new());
+    }
+
+    /// The offsets of entries that are here no more, since it was last asked.
+    pub(super) fn take_gone(&mut self) -> Vec<u64> {
+        self.gone.as_mut().map(std::mem::take).unwrap_or_default()
+    }
+
+    /// Whether this very entry is here.
+    pub(super) fn holds(&self, entry: &Entry, policy: &ChannelPolicy) -> bool {
+        let Some((key, is_removal)) = key_of(entry, policy) else { return false };
+        let held = if is_removal { &self.removed } else { &self.by_key };
+        held.get(&key).is_some_and(|held| held.is(entry))
+    }
+
+    /// The entry that stood at this offset, if it is here.
+    pub(super) fn at(&self, offset: u64) -> Option<(&Entry, Instant)> {
+        let found = self.by_key.values().chain(self.removed.values()).find(|held| held.rank == offset);
+        found.map(|held| (&held.entry, held.since))
+    }
+
+    /// All entries that are here, each with when it came.
+    pub(super) fn all(&self) -> impl Iterator<Item = (&Entry, Instant)> {
+        self.by_key.values().chain(self.removed.values()).map(|held| (&held.entry, held.since))
+    }
+
     /// Takes an entry where it is the last one of its key. A removal is the last one of its key, or of all, by
     /// the same rule, and is remembered as that.
     pub(super) fn note(&mut self, entry: &Entry, policy: &ChannelPolicy, now: Instant) {
-        let draft = &entry.draft;
-        let (key, is_removal) = match (&draft.kind, &draft.key) {
-            (EntryKind::ZoneRemoved, _) => (Arc::from(ALL_KEYS), true),
-            (EntryKind::KeyRemoved, Some(key)) => (Arc::clone(key), true),
-            (EntryKind::KeyRemoved, None) => return,
-            _ => match draft.latest_key(policy) {
-                Some(key) => (key, false),
-                None => return,
-            },
-        };
+        let Some((key, is_removal)) = key_of(entry, policy) else { return };
         let last = self.last(&key);
         if last.is_some_and(|last| last.is(entry)) {
             return;
@@ -143,20 +174,23 @@ impl Latest {
         self.bytes += entry.draft.cost();
         let held = Box::new(Held { rank: entry.offset, entry, since: now });
         if is_removal {
-            self.oldest_removed.get_or_insert(now);
+            self.oldest_removed = Some(self.oldest_removed.map_or(now, |oldest| oldest.min(now)));
             self.removed.insert(Arc::clone(key), held);
             if self.removed.len() > REMOVED_MAX {
                 self.let_go_of_removal();
             }
         } else {
-            self.oldest.get_or_insert(now);
+            self.oldest = Some(self.oldest.map_or(now, |oldest| oldest.min(now)));
             self.by_key.insert(Arc::clone(key), held);
         }
     }
 
     fn take_away(&mut self, key: &str) {
         let gone = self.by_key.remove(key).into_iter().chain(self.removed.remove(key));
-        self.bytes -= gone.map(|held| held.cost()).sum::<usize>();
+        for held in gone {
+            self.bytes -= held.cost();
+            note_gone(&mut self.gone, &held);
+        }
     }
 
     /// Lets go of the removal that came first.
@@ -169,16 +203,16 @@ impl Latest {
 
     fn retain(&mut self, stays: impl Fn(&Held) -> bool) {
         for held in [&mut self.by_key, &mut self.removed] {
-            retain(held, &mut self.bytes, &stays);
+            retain(held, &mut self.bytes, &mut self.gone, &stays);
         }
     }
 
     /// Lets go of those that came so long ago, and of removals whose time is over.
     pub(super) fn expire(&mut self, age: Duration, now: Instant) {
-        let Self { by_key, removed, bytes, oldest, oldest_removed } = self;
+        let Self { by_key, removed, bytes, oldest, oldest_removed, gone } = self;
         for (held, oldest, age) in [(by_key, oldest, age), (removed, oldest_removed, REMOVED_KEPT_FOR)] {
             if oldest.is_some_and(|oldest| oldest + age <= now) {
-                retain(held, bytes, |held| now.duration_since(held.since) < age);
+                retain(held, bytes, gone, |held| now.duration_since(held.since) < age);
                 *oldest = held.values().map(|held| held.since).min();
             }
         }
@@ -245,12 +279,26 @@ impl Latest {
 }
 
 /// Keeps those of which `stays` is true; what the others cost is taken off.
-fn retain(held: &mut BTreeMap<Arc<str>, Box<Held>>, bytes: &mut usize, stays: impl Fn(&Held) -> bool) {
+fn retain(
+    held: &mut BTreeMap<Arc<str>, Box<Held>>,
+    bytes: &mut usize,
+    gone: &mut Option<Vec<u64>>,
+    stays: impl Fn(&Held) -> bool,
+) {
     held.retain(|_, held| {
         let stays = stays(held);
-        *bytes -= if stays { 0 } else { held.cost() };
+        if !stays {
+            *bytes -= held.cost();
+            note_gone(gone, held);
+        }
         stays
     });
+}
+
+fn note_gone(gone: &mut Option<Vec<u64>>, held: &Held) {
+    if let Some(gone) = gone {
+        gone.push(held.entry.offset);
+    }
 }
 
 /// The bound to which each of these sizes must be cut so that all together are within `goal`: those

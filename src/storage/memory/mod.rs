@@ -1,5 +1,7 @@
-//! Storage in this process: bounded, ordered at once, gone when the process is.
+//! Storage in this process: bounded, ordered at once, and gone when the process is, unless it has a folder on
+//! disk.
 
+mod folder;
 mod job_table;
 mod jobs;
 mod latest;
@@ -8,6 +10,7 @@ mod mirror;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, HashMap, VecDeque};
 use std::ops::Bound;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,6 +31,9 @@ use crate::support::chance::Hashing;
 use crate::support::counter::Counter;
 #[cfg(test)]
 use crate::support::mutant::{self, Mutant};
+pub use folder::FolderError;
+use folder::FolderStatus;
+pub(crate) use folder::{Folder, FolderState, Found};
 pub(in crate::storage) use job_table::{JobTable, Now};
 use latest::{Latest, level};
 
@@ -53,6 +59,8 @@ const AGE_MAX: Duration = Duration::from_secs(100 * 366 * 24 * 3600);
 #[derive(Debug, Clone)]
 pub struct MemoryBackend {
     shared: Arc<Shared>,
+    /// Where what is here survives the process.
+    folder: Option<Folder>,
 }
 
 #[derive(Debug)]
@@ -91,6 +99,30 @@ struct State {
     leases: HashMap<String, Lease, Hashing>,
     /// The fence of the lease that was taken last.
     last_fence: u64,
+    /// Where there is a folder: what it is to be told.
+    keep: Option<Keep>,
+}
+
+/// What the folder has to know of channels.
+#[cfg_attr(test, derive(Clone))]
+#[derive(Debug, Default)]
+struct Keep {
+    /// The number of the channel's life that began last; each has one of its own.
+    last_life: u64,
+    /// Lives that are over.
+    gone: Vec<u64>,
+    /// Fences up to this one may be given out.
+    fences: u64,
+}
+
+/// The same of one life of a channel.
+#[cfg_attr(test, derive(Clone))]
+#[derive(Debug)]
+struct KeptLife {
+    life: u64,
+    policy: &'static ChannelPolicy,
+    /// Offsets of entries that are not kept any more.
+    gone: Vec<u64>,
 }
 
 /// A moment, and a number that no other has.
@@ -114,6 +146,7 @@ struct Channel {
     fence: u64,
     /// A terminal entry was applied.
     closed: bool,
+    keep: Option<Box<KeptLife>>,
 }
 
 #[cfg_attr(test, derive(Clone))]
@@ -141,15 +174,7 @@ struct StoredRecord {
 impl MemoryBackend {
     /// An empty storage, and a future that removes what grows too old; it never ends.
     pub fn new(retention: Retention, config: MemoryConfig) -> (Self, impl Future<Output = ()> + Send) {
-        let shared = Arc::new(Shared {
-            retention,
-            total_bytes_max: config.total_bytes,
-            put_back_bytes_max: config.put_back_bytes,
-            orders_max: ORDERS_MAX.min(config.total_bytes / ORDER_BYTES).max(1),
-            evictions: Evictions::default(),
-            state: Mutex::default(),
-            jobs: Mutex::default(),
-        });
+        let shared = Arc::new(Shared::new(retention, &config, State::default(), JobTable::default()));
         let swept = Arc::clone(&shared);
         let sweeping = async move {
             let mut tick = time::interval(SWEEP_EVERY);
@@ -160,7 +185,47 @@ impl MemoryBackend {
                 swept.jobs.lock().tidy(Now::read());
             }
         };
-        (Self { shared }, sweeping)
+        (Self { shared, folder: None }, sweeping)
+    }
+
+    /// A storage with all that its folder has, which keeps itself going.
+    ///
+    /// # Errors
+    /// The folder cannot be used. What is in it is left as it is.
+    pub(crate) async fn open(
+        retention: Retention,
+        config: MemoryConfig,
+        dir: &Path,
+    ) -> Result<(Self, Found), FolderError> {
+        let (folder, shared, found) = Folder::open(dir, retention, config).await?;
+        Ok((Self { shared, folder: Some(folder) }, found))
+    }
+
+    /// The folder, where there is one.
+    pub(crate) fn folder(&self) -> Option<&Folder> {
+        self.folder.as_ref()
+    }
+
+    /// Writes what the folder does not have yet, and lets go of its files: nothing more is accepted. Does nothing
+    /// where there is none.
+    pub async fn close(&self) {
+        if let Some(folder) = &self.folder {
+            folder.close().await;
+        }
+    }
+}
+
+impl Shared {
+    fn new(retention: Retention, config: &MemoryConfig, state: State, jobs: JobTable) -> Self {
+        Self {
+            retention,
+            total_bytes_max: config.total_bytes,
+            put_back_bytes_max: config.put_back_bytes,
+            orders_max: ORDERS_MAX.min(config.total_bytes / ORDER_BYTES).max(1),
+            evictions: Evictions::default(),
+            state: Mutex::new(state),
+            jobs: Mutex::new(jobs),
+        }
     }
 }
 
@@ -178,7 +243,7 @@ impl MemoryBackend {
             state: Mutex::new(state.lock().clone()),
             jobs: Mutex::default(),
         };
-        Self { shared: Arc::new(shared) }
+        Self { shared: Arc::new(shared), folder: None }
     }
 
     /// How much of what this node appended elsewhere is kept besides, in bytes.
@@ -189,6 +254,10 @@ impl MemoryBackend {
     /// How full it is.
     pub(crate) fn usage(&self) -> MemoryUsage {
         let Shared { total_bytes_max, evictions, state, .. } = &*self.shared;
+        let folder = self.folder.as_ref().map(Folder::status);
+        let disk = folder.as_ref().map_or("off", |folder| folder.state.as_str()).to_owned();
+        let disk_reason = folder.as_ref().and_then(|folder| folder.state.reason());
+        let count = |of: fn(&FolderStatus) -> u64| folder.as_ref().map_or(0, of);
         let state = state.lock();
         MemoryUsage {
             bytes: state.total_bytes + state.latest_bytes,
@@ -196,6 +265,12 @@ impl MemoryBackend {
             latest_bytes: state.latest_bytes,
             evicted_entries: evictions.entries.get(),
             evicted_latest: evictions.latest.get(),
+            disk,
+            disk_reason,
+            disk_bytes: count(|folder| folder.file_bytes),
+            disk_commits: count(|folder| folder.commits),
+            disk_refused: count(|folder| folder.refused),
+            disk_set_aside: count(|folder| folder.set_aside),
         }
     }
 
@@ -424,9 +499,21 @@ impl State {
 
     /// Begins a channel's life, in place of the one it had.
     fn begin(&mut self, name: &ChannelName, epoch: &Epoch, shared: &Shared) {
+        let life = self.keep.as_mut().map_or(0, |keep| {
+            keep.last_life += 1;
+            keep.last_life
+        });
+        self.begin_as(name, epoch, shared, life);
+    }
+
+    /// The same as a life that has its number.
+    fn begin_as(&mut self, name: &ChannelName, epoch: &Epoch, shared: &Shared, life: u64) {
         self.remove(name);
         let now = Instant::now();
-        let fresh = Channel::new(epoch.clone(), now);
+        let mut fresh = Channel::new(epoch.clone(), now);
+        if self.keep.is_some() {
+            fresh.begin_keeping(life, ChannelPolicy::of(name));
+        }
         let due = fresh.next_due(&Bounds::of(&shared.retention, name));
         self.channels.insert(name.clone(), fresh);
         self.orders += usize::from(ChannelPolicy::of(name).is_bounded_in_memory);
@@ -447,6 +534,9 @@ impl State {
     fn remove(&mut self, name: &ChannelName) {
         let Some(removed) = self.channels.remove(name) else { return };
         self.due.remove(&removed.due);
+        if let (Some(keep), Some(life)) = (&mut self.keep, removed.keep) {
+            keep.gone.push(life.life);
+        }
         self.total_bytes -= removed.bytes;
         self.latest_bytes -= removed.latest.bytes();
         self.orders -= usize::from(ChannelPolicy::of(name).is_bounded_in_memory);
@@ -530,7 +620,19 @@ impl Channel {
             touched: now,
             fence: 0,
             closed: false,
+            keep: None,
         }
+    }
+
+    /// From here on it takes note of what it does not keep any more.
+    fn begin_keeping(&mut self, life: u64, policy: &'static ChannelPolicy) {
+        self.keep = Some(Box::new(KeptLife { life, policy, gone: Vec::new() }));
+        self.latest.begin_noting();
+    }
+
+    /// The number of its life, where that has one.
+    fn life(&self) -> u64 {
+        self.keep.as_ref().map_or(0, |keep| keep.life)
     }
 
     /// How long it is kept after it was last appended to.
@@ -550,7 +652,13 @@ impl Channel {
 
     /// Removes the oldest entry; returns its cost.
     fn pop_front(&mut self) -> usize {
-        let cost = self.entries.pop_front().map_or(0, |kept| kept.entry.draft.cost());
+        let Some(Kept { entry, .. }) = self.entries.pop_front() else { return 0 };
+        let cost = entry.draft.cost();
+        if let Some(keep) = &mut self.keep
+            && !self.latest.holds(&entry, keep.policy)
+        {
+            keep.gone.push(entry.offset);
+        }
         self.bytes -= cost;
         cost
     }
@@ -681,7 +789,10 @@ impl Log for MemoryBackend {
     }
 
     async fn open(&self, channel: &ChannelName, producer: NodeId, minted: &Epoch) -> Result<OpenLog> {
-        Ok(self.open_now(channel, producer, minted))
+        match &self.folder {
+            Some(folder) => folder.open_log(channel, producer, minted).await,
+            None => Ok(self.open_now(channel, producer, minted)),
+        }
     }
 
     async fn renew_epoch(
@@ -690,6 +801,9 @@ impl Log for MemoryBackend {
         expected: &Epoch,
         minted: &Epoch,
     ) -> Result<Option<Epoch>> {
+        if let Some(folder) = &self.folder {
+            return folder.renew_epoch(channel, expected, minted).await;
+        }
         let mut state = self.shared.state.lock();
         let Some(held) = state.channels.get_mut(channel) else { return Ok(None) };
         if held.epoch == *expected {
@@ -699,7 +813,10 @@ impl Log for MemoryBackend {
     }
 
     async fn append(&self, batch: &AppendBatch) -> Result<AppendAnswer> {
-        Ok(self.append_now(batch))
+        match &self.folder {
+            Some(folder) => folder.append(batch).await,
+            None => Ok(self.append_now(batch)),
+        }
     }
 
     async fn read_within(
@@ -744,6 +861,9 @@ impl Log for MemoryBackend {
 #[async_trait]
 impl Records for MemoryBackend {
     async fn put(&self, kind: RecordKind, key: &str, value: Bytes, ttl: Duration) -> Result<()> {
+        if let Some(folder) = self.folder.as_ref().filter(|_| folder::is_kept(kind)) {
+            return folder.put_record(kind, key, value, ttl).await;
+        }
         let record = StoredRecord { value, expires: Instant::now() + ttl };
         self.shared.state.lock().records.insert((kind.as_str(), key.to_owned()), record);
         Ok(())
@@ -756,6 +876,9 @@ impl Records for MemoryBackend {
     }
 
     async fn delete(&self, kind: RecordKind, key: &str) -> Result<bool> {
+        if let Some(folder) = self.folder.as_ref().filter(|_| folder::is_kept(kind)) {
+            return folder.delete_record(kind, key).await;
+        }
         let removed = self.shared.state.lock().records.remove(&(kind.as_str(), key.to_owned()));
         Ok(removed.is_some_and(|record| record.expires > Instant::now()))
     }
@@ -778,6 +901,9 @@ impl Records for MemoryBackend {
     }
 
     async fn hold(&self, key: &str, holder: &str, ttl: Duration) -> Result<Option<u64>> {
+        if let Some(folder) = &self.folder {
+            folder.have_fences().await?;
+        }
         let now = Instant::now();
         let expires = now + ttl.min(AGE_MAX);
         let state = &mut *self.shared.state.lock();

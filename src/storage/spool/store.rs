@@ -7,21 +7,18 @@
 //! own, since a database that is written without fsyncs can lose all of itself and not only its end.
 
 use std::collections::{BTreeMap, HashMap};
-use std::fs::{self, File, OpenOptions};
-use std::io;
-use std::ops::Bound;
+use std::fs::{self, File};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use redb::{
-    BackendError, Builder, Database, DatabaseError, ReadableDatabase as _, ReadableTable as _,
-    StorageBackend, TableDefinition, WriteTransaction, backends::FileBackend,
+    Database, DatabaseError, ReadableDatabase as _, ReadableTable as _, TableDefinition, WriteTransaction,
 };
 use uuid::Uuid;
 
 use super::{Former, FsyncPolicy, SpoolOpenError};
 use crate::model::{ChannelName, EntryId, Epoch, NodeId, WhyUnknown};
+use crate::storage::disk::{Disk, builder, free_name, is_cut_short, open_file};
 use crate::storage::{Append, codec};
 
 const MAIN_FILE: &str = "spool.redb";
@@ -47,13 +44,6 @@ const PROBE: TableDefinition<u8, &[u8]> = TableDefinition::new("probe");
 const PROBE_BYTES: usize = 1 << 20;
 
 const VERSION: &str = "1";
-
-/// Pages that the database may keep in memory.
-const CACHE_BYTES: usize = 16 << 20;
-
-/// A file of redb begins with so many bytes by which redb knows it, in a page without data.
-const MAGIC_BYTES: usize = 9;
-const HEADER_BYTES: usize = 4096;
 
 /// A file that is larger than this is made small again once it is empty.
 const COMPACT_ABOVE: u64 = 16 << 20;
@@ -252,115 +242,6 @@ fn decode(producer: NodeId, seq: u64, value: &[u8]) -> Result<Append, String> {
 
 // The files
 
-/// A file that redb writes, with or without fsyncs.
-#[derive(Debug)]
-struct Disk {
-    file: FileBackend,
-    is_synced: bool,
-    /// It was looked at whether there is something in the file.
-    is_looked_at: AtomicBool,
-    #[cfg(test)]
-    fault: super::tests::Fault,
-}
-
-impl Disk {
-    fn new(file: File, is_synced: bool, path: &Path) -> Result<Self, DatabaseError> {
-        #[cfg(not(test))]
-        let _ = path;
-        Ok(Self {
-            file: FileBackend::new(file)?,
-            is_synced,
-            is_looked_at: AtomicBool::new(false),
-            #[cfg(test)]
-            fault: super::tests::Fault::of(path.parent().unwrap_or(path)),
-        })
-    }
-
-    /// Whether the making of the file was cut short, as on a full disk: redb writes what makes it one of
-    /// its own last of all, and then takes it for a stranger's.
-    fn is_half_made(&self, len: u64) -> io::Result<bool> {
-        let mut part = vec![0; HEADER_BYTES];
-        let mut at = 0;
-        while at < len {
-            let wanted = part.len().min(usize::try_from(len - at).unwrap_or(usize::MAX));
-            let read = &mut part[..wanted];
-            self.file.read(at, read)?;
-            // Of the head, which has no data, the beginning says it.
-            let telling = if at == 0 { wanted.min(MAGIC_BYTES) } else { wanted };
-            if read[..telling].iter().any(|byte| *byte != 0) {
-                return Ok(false);
-            }
-            at += wanted as u64;
-        }
-        Ok(true)
-    }
-
-    fn fault(&self) -> io::Result<()> {
-        #[cfg(test)]
-        self.fault.check()?;
-        Ok(())
-    }
-}
-
-impl StorageBackend for Disk {
-    /// Redb asks for it first of all once it has locked the file; one that was half made is made anew.
-    fn len(&self) -> io::Result<u64> {
-        let len = self.file.len()?;
-        if !self.is_looked_at.swap(true, Ordering::Relaxed) && len > 0 && self.is_half_made(len)? {
-            self.set_len(0)?;
-            return Ok(0);
-        }
-        Ok(len)
-    }
-
-    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        self.file.read(offset, out)
-    }
-
-    fn set_len(&self, len: u64) -> io::Result<()> {
-        self.fault()?;
-        self.file.set_len(len)
-    }
-
-    fn sync_data(&self) -> io::Result<()> {
-        self.fault()?;
-        if self.is_synced { self.file.sync_data() } else { Ok(()) }
-    }
-
-    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        self.fault()?;
-        self.file.write(offset, data)
-    }
-
-    fn close(&self) -> io::Result<()> {
-        self.file.close()
-    }
-
-    fn try_lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<bool, BackendError> {
-        self.file.try_lock_range(start, end)
-    }
-
-    fn try_lock_shared_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<bool, BackendError> {
-        self.file.try_lock_shared_range(start, end)
-    }
-
-    fn unlock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
-        self.file.unlock_range(start, end)
-    }
-
-    fn lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
-        self.file.lock_range(start, end)
-    }
-
-    fn lock_shared_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
-        self.file.lock_shared_range(start, end)
-    }
-
-    fn query_lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<bool, BackendError> {
-        self.file.query_lock_range(start, end)
-    }
-}
-
 /// The open files.
 #[derive(Debug)]
 pub(super) struct Store {
@@ -419,7 +300,7 @@ impl Store {
             }
             Ok(Err(StoreError::Io(cause))) if !is_cut_short(&cause) => return Err(unusable(cause)),
             Ok(Err(_)) | Err(_) => {
-                let aside = free_name(dir).map_err(unusable)?;
+                let aside = free_name(dir, UNREADABLE_FILE).map_err(unusable)?;
                 fs::rename(recent_path, &aside).map_err(unusable)?;
                 tracing::warn!(
                     file = %aside.display(),
@@ -565,41 +446,9 @@ impl Change {
     }
 }
 
-/// Where a part that is not readable can be put aside.
-fn free_name(dir: &Path) -> io::Result<PathBuf> {
-    let mut name = dir.join(UNREADABLE_FILE);
-    let mut number = 1;
-    while name.try_exists()? {
-        number += 1;
-        name = dir.join(format!("{UNREADABLE_FILE}.{number}"));
-    }
-    Ok(name)
-}
-
-fn open_file(path: &Path) -> io::Result<File> {
-    let mut options = OpenOptions::new();
-    options.read(true).write(true).create(true).truncate(false);
-    // What is spooled may be for few eyes.
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    options.open(path)
-}
-
-/// Every page is checked on opening: a start is rare, and a damaged entry must not be sent.
-fn builder() -> Builder {
-    let mut builder = Builder::new();
-    builder.set_cache_size(CACHE_BYTES).set_check_integrity_on_open(true);
-    builder
-}
-
 fn open_recent(path: &Path) -> Result<Database, DatabaseError> {
     let file = open_file(path).map_err(|cause| DatabaseError::Storage(cause.into()))?;
     builder().create_with_backend(Disk::new(file, false, path)?)
-}
-
-/// Whether a file ends before what is read of it.
-fn is_cut_short(cause: &io::Error) -> bool {
-    matches!(cause.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidData)
 }
 
 fn refused(path: &Path, error: DatabaseError) -> SpoolOpenError {

@@ -1,5 +1,5 @@
 use std::collections::BTreeMap;
-use std::io::{self, BufRead as _, BufReader};
+use std::io::{BufRead as _, BufReader};
 use std::process::{Command, Stdio};
 
 use chrono::DateTime;
@@ -8,36 +8,7 @@ use proptest::prelude::*;
 use super::store::{Index, Op, Store};
 use super::*;
 use crate::model::{DraftEntry, EntryKind, Marks};
-
-/// What befalls the disk while a file of this name exists in its directory.
-#[derive(Debug, Clone)]
-pub(super) struct Fault(PathBuf);
-
-/// Writes fail as those to a full disk do.
-const FULL: &str = "full";
-/// Writes do not end.
-const HANGS: &str = "hangs";
-
-impl Fault {
-    pub(super) fn of(dir: &Path) -> Self {
-        Self(dir.to_owned())
-    }
-
-    fn begin(&self, what: &str) {
-        std::fs::write(self.0.join(what), "").unwrap();
-    }
-
-    fn end(&self, what: &str) {
-        std::fs::remove_file(self.0.join(what)).unwrap();
-    }
-
-    pub(super) fn check(&self) -> io::Result<()> {
-        while self.0.join(HANGS).exists() {
-            thread::sleep(Duration::from_millis(1));
-        }
-        if self.0.join(FULL).exists() { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
-    }
-}
+use crate::storage::disk::{FULL, Fault, HANGS};
 
 /// A machine that stands still for a while has no disk that hangs.
 const PATIENT: Duration = Duration::from_secs(30);
@@ -92,8 +63,7 @@ async fn formers(dir: &Path, fsync: FsyncPolicy) -> Vec<Former> {
 #[test]
 fn the_policy_is_the_one_that_is_configured() {
     for (fsync, expected) in [Fsync::Always, Fsync::Interval, Fsync::Never].into_iter().zip(POLICIES) {
-        let config = SpoolConfig { fsync, fsync_interval_ms: 20, ..SpoolConfig::default() };
-        assert_eq!(FsyncPolicy::of(&config), expected);
+        assert_eq!(FsyncPolicy::of(fsync, 20), expected);
     }
 }
 

@@ -10,5 +10,6 @@ pub(crate) mod process;
 pub(crate) mod program;
 pub(crate) mod raw;
 pub(crate) mod redis;
+pub(crate) mod reopening;
 pub(crate) mod stores;
 pub(crate) mod tools;

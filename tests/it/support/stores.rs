@@ -20,6 +20,7 @@ use zonewire_kit::redis::RedisServer;
 
 use super::eventually::eventually;
 use super::redis::{Configured, free_port, patient, redis};
+use super::reopening::Reopening;
 
 /// A storage that nodes can be opened on.
 pub(crate) struct Stores {
@@ -54,6 +55,8 @@ pub(crate) fn producer_of(store: &SharedBackend) -> NodeId {
 pub(crate) enum Make {
     /// Memory, with tokio's time paused. All nodes are the same one.
     Memory,
+    /// Memory with a directory, which is closed and opened anew now and then. All nodes are the same one.
+    Folder,
     /// A Redis of its own.
     Redis,
     /// The same, and nodes that go on without it should it be away.
@@ -69,6 +72,10 @@ impl Make {
     pub(crate) async fn stores(self, retention: Retention) -> Option<Stores> {
         match self {
             Self::Memory => Some(Stores::memory(retention)),
+            Self::Folder => {
+                let memory: SharedBackend = Arc::new(Reopening::new(retention.clone()).await);
+                Some(Stores { memory: Some(memory), ..Stores::of(retention) })
+            }
             Self::Redis => Some(Stores { patient: true, ..Stores::redis(retention).await? }),
             Self::Switching => {
                 Some(Stores { patient: true, switches: true, ..Stores::redis(retention).await? })
@@ -271,6 +278,12 @@ macro_rules! for_every_backend {
             $($(#[$meta])* #[tokio::test]
             async fn $name() {
                 super::$name($crate::support::stores::Make::Memory).await;
+            })*
+        }
+        mod folder {
+            $($(#[$meta])* #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $name() {
+                super::$name($crate::support::stores::Make::Folder).await;
             })*
         }
         mod switching {

@@ -1862,6 +1862,20 @@ class MemoryUsage(TypedDict):
     """What the entries in this process cost, the latest ones of keys included, in bytes."""
     bytes_max: int
     """The bound of that."""
+    disk: str
+    """What memory keeps on disk (`storage.memory.data_dir`): `off`, `working`, `failed`, `stalled` or
+    `closed`.
+    """
+    disk_bytes: int
+    """The length of its files; room inside is used again."""
+    disk_commits: int
+    """Transactions that it wrote for somebody who waited: with `fsync = "always"` as many fsyncs."""
+    disk_reason: NotRequired[str]
+    """What is wrong with it; absent while nothing is."""
+    disk_refused: int
+    """What was refused because the disk did not take it, or not in time; each try counted."""
+    disk_set_aside: int
+    """Its files that could not be read and were put aside, since the start of the process."""
     evicted_entries: int
     """Entries of logs that went because the bound was passed; readers who ask for them are told of the
     gap.

@@ -57,6 +57,20 @@ counts! {
         evicted_entries: u64 = counter("memory_evicted", what = "entries"),
         /// Latest entries of keys that did.
         evicted_latest: u64 = counter("memory_evicted", what = "latest"),
+        /// What memory keeps on disk (`storage.memory.data_dir`): `off`, `working`, `failed`, `stalled` or
+        /// `closed`.
+        disk: String,
+        /// What is wrong with it; absent while nothing is.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        disk_reason: Option<String>,
+        /// The length of its files; room inside is used again.
+        disk_bytes: u64 = gauge("memory_disk_bytes"),
+        /// Transactions that it wrote for somebody who waited: with `fsync = "always"` as many fsyncs.
+        disk_commits: u64 = counter("memory_disk_commits"),
+        /// What was refused because the disk did not take it, or not in time; each try counted.
+        disk_refused: u64 = counter("memory_disk_refused"),
+        /// Its files that could not be read and were put aside, since the start of the process.
+        disk_set_aside: u64 = counter("memory_disk_set_aside"),
     }
 
     /// How long the storage was in each state, what waits for Redis, and what became of channels that went

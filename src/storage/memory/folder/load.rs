@@ -1,0 +1,309 @@
+//! Memory as the folder's rows say it, and rows as memory says them.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::Found;
+use super::requests::FENCES_AT_ONCE;
+use super::rows::{
+    ChannelRow, Clock, Place, decode_entry, decode_producer, decode_record, encode_entry, encode_producer,
+    encode_record, is_kept,
+};
+use super::store::{Change, Store, StoreError};
+use crate::model::{ChannelName, ChannelPolicy, Entry, Epoch};
+use crate::storage::memory::job_table::JobTable;
+use crate::storage::memory::{Bounds, Channel, Keep, Kept, Shared, State, StoredRecord};
+use crate::storage::{EPOCH_KEPT_FOR, MemoryConfig, RecordKind, Retention};
+
+/// What is found in the rows, row by row.
+struct Loading {
+    clock: Clock,
+    state: State,
+    jobs: JobTable,
+    /// By life: the channel's name, where its log begins, and where entries are missing before what is kept.
+    lives: HashMap<u64, Life>,
+    /// Rows that are of no use: of no life that is known, or damaged.
+    useless: Vec<Change>,
+    found: Found,
+    fences: u64,
+}
+
+struct Life {
+    name: ChannelName,
+    channel: Channel,
+    first: u64,
+    /// Before the log: what may be the latest of its key.
+    before: Vec<Entry>,
+}
+
+/// Memory as it is in the rows, with what is to be taken out of them. With `renewed` each log goes on in another
+/// epoch, and no fence and no token is one that may have been given out.
+pub(super) fn load(
+    store: &Store,
+    retention: Retention,
+    config: &MemoryConfig,
+    renewed: Option<&'static str>,
+) -> Result<(Arc<Shared>, Found, Vec<Change>, u64), StoreError> {
+    let clock = Clock::read();
+    let mut loading = Loading {
+        clock,
+        state: State { keep: Some(Keep::default()), ..State::default() },
+        jobs: JobTable::default(),
+        lives: HashMap::new(),
+        useless: Vec::new(),
+        found: Found { renewed, ..Found::default() },
+        fences: 0,
+    };
+    let bytes = store.each_row(|key, row| loading.take(key, row))?;
+    let Loading { mut state, mut jobs, lives, useless, mut found, mut fences, .. } = loading;
+    if renewed.is_some() {
+        fences += 2 * FENCES_AT_ONCE;
+        jobs.leave_out_tokens(2 * FENCES_AT_ONCE);
+    }
+    state.last_fence = fences;
+    state.keep.get_or_insert_default().fences = fences;
+    jobs.begin_noting();
+    found.jobs = jobs.len();
+    let memory = Shared::new(retention, config, state, jobs);
+    let mut lives: Vec<(u64, Life)> = lives.into_iter().collect();
+    lives.sort_unstable_by_key(|(life, _)| *life);
+    let mut changes = useless;
+    for (life, held) in lives {
+        if renewed.is_some() {
+            changes.extend(take_in(&memory, life, held, Some(Epoch::random()), &clock));
+        } else {
+            changes.extend(take_in(&memory, life, held, None, &clock));
+        }
+    }
+    memory.sweep(clock.at);
+    found.channels = memory.state.lock().channels.len();
+    Ok((Arc::new(memory), found, changes, bytes))
+}
+
+impl Loading {
+    fn take(&mut self, key: &[u8], row: Option<&[u8]>) {
+        let place = Place::of(key);
+        let is_taken = match (&place, row) {
+            (Some(place), Some(row)) => self.take_row(place, row).is_some(),
+            _ => false,
+        };
+        if !is_taken {
+            self.found.unreadable += 1;
+            self.useless.push(Change::Delete(key.to_vec()));
+        }
+    }
+
+    fn take_row(&mut self, place: &Place, row: &[u8]) -> Option<()> {
+        let clock = self.clock;
+        match place {
+            Place::Channel(life) => {
+                let row: ChannelRow = serde_json::from_slice(row).ok()?;
+                let name: ChannelName = row.name.parse().ok()?;
+                let keep = self.state.keep.get_or_insert_default();
+                keep.last_life = keep.last_life.max(*life);
+                let mut channel = Channel::new(row.epoch, clock.past(row.touched_us));
+                (channel.top, channel.fence, channel.closed) = (row.top, row.fence, row.closed);
+                self.lives.insert(*life, Life { name, channel, first: row.first, before: Vec::new() });
+            }
+            Place::Entry(life, offset) => {
+                let held = self.lives.get_mut(life)?;
+                let (appended_us, entry) = decode_entry(*offset, row)?;
+                held.take(entry, appended_us, &clock);
+                self.found.entries += 1;
+            }
+            Place::Producer(life, node) => {
+                let held = self.lives.get_mut(life)?;
+                let (seq, came_us) = decode_producer(row)?;
+                held.channel.producers.insert(*node, (seq, clock.past(came_us)));
+            }
+            Place::Record(kind, key) => {
+                let (value, expires_us, written_us) = decode_record(row)?;
+                let record = StoredRecord { value, expires: clock.moment(expires_us, written_us) };
+                self.state.records.insert((kind.as_str(), key.clone()), record);
+            }
+            Place::Job(id) => self.jobs.take_row(*id, row, &clock).then_some(())?,
+            Place::Jobs => self.jobs.take_table_row(row).then_some(())?,
+            Place::Fences => self.fences = std::str::from_utf8(row).ok()?.parse().ok()?,
+            // They are looked at elsewhere.
+            Place::Use | Place::Applied => {}
+        }
+        Some(())
+    }
+}
+
+impl Life {
+    /// Entries come in the order of their offsets.
+    fn take(&mut self, entry: Entry, appended_us: i64, clock: &Clock) {
+        let (policy, appended) = (ChannelPolicy::of(&self.name), clock.past(appended_us));
+        self.channel.latest.note(&entry, policy, appended);
+        if entry.offset < self.first || entry.offset > self.channel.top {
+            self.before.push(entry);
+            return;
+        }
+        let next = self.channel.entries.back().map_or(self.first, |kept| kept.entry.offset + 1);
+        if entry.offset != next {
+            // What is missing could not be read. A log has no holes: it begins behind it.
+            self.before.extend(self.channel.entries.drain(..).map(|kept| kept.entry));
+            self.channel.bytes = 0;
+        }
+        self.channel.bytes += entry.draft.cost();
+        self.channel.entries.push_back(Kept { entry, appended });
+    }
+}
+
+/// Has memory know a channel as it is in the rows, within its bounds; answers what is to be changed there.
+fn take_in(memory: &Shared, life: u64, held: Life, epoch: Option<Epoch>, clock: &Clock) -> Vec<Change> {
+    let Life { name, mut channel, before, .. } = held;
+    let (policy, bounds) = (ChannelPolicy::of(&name), Bounds::of(&memory.retention, &name));
+    let mut changes = Vec::new();
+    // Up to the end nothing may be missing.
+    if channel.entries.back().is_some_and(|kept| kept.entry.offset != channel.top) {
+        let late = channel.entries.drain(..).map(|kept| kept.entry);
+        let gone = late.filter(|entry| !channel.latest.holds(entry, policy));
+        changes.extend(gone.map(|entry| Change::set(&Place::Entry(life, entry.offset), None)));
+        channel.bytes = 0;
+    }
+    channel.begin_keeping(life, policy);
+    let useless = before.iter().filter(|entry| !channel.latest.holds(entry, policy));
+    changes.extend(useless.map(|entry| Change::set(&Place::Entry(life, entry.offset), None)));
+    let silent = |came| clock.at.duration_since(came) > bounds.age + EPOCH_KEPT_FOR;
+    channel.producers.retain(|node, (_, came)| {
+        let is_kept = !silent(*came);
+        if !is_kept {
+            changes.push(Change::set(&Place::Producer(life, *node), None));
+        }
+        is_kept
+    });
+    if let Some(epoch) = epoch {
+        channel.epoch = epoch;
+        let row = ChannelRow::of(&name, &channel, clock).encode();
+        changes.push(Change::set(&Place::Channel(life), Some(row)));
+    }
+    let mut state = memory.state.lock();
+    // There is one life of a channel; should there be two, the later one counts.
+    state.remove(&name);
+    let (bytes, latest_bytes) = (channel.bytes, channel.latest.bytes());
+    let due = channel.next_due(&bounds);
+    state.channels.insert(name.clone(), channel);
+    state.total_bytes += bytes;
+    state.latest_bytes += latest_bytes;
+    state.orders += usize::from(policy.is_bounded_in_memory);
+    state.look_at(name.clone(), due);
+    // Applies the bounds.
+    state.change(&name, memory, |_| ());
+    if state.orders > memory.orders_max {
+        state.forget_orders(memory.orders_max);
+    }
+    changes
+}
+
+// What rows are to say
+
+/// What is not kept any more, and has not been taken out of the rows.
+pub(super) fn collect(memory: &Shared) -> Vec<Change> {
+    let clock = Clock::read();
+    let mut guard = memory.state.lock();
+    let state = &mut *guard;
+    let lives = state.keep.as_mut().map(|keep| std::mem::take(&mut keep.gone)).unwrap_or_default();
+    let mut changes: Vec<Change> = lives.into_iter().map(Change::DropLife).collect();
+    for (name, channel) in &mut state.channels {
+        let first = channel.first();
+        let left = channel.latest.take_gone().into_iter().filter(|offset| *offset < first);
+        let Some(keep) = &mut channel.keep else { continue };
+        let life = keep.life;
+        let gone: Vec<u64> = std::mem::take(&mut keep.gone).into_iter().chain(left).collect();
+        if gone.is_empty() {
+            continue;
+        }
+        changes.extend(gone.into_iter().map(|offset| Change::set(&Place::Entry(life, offset), None)));
+        let row = ChannelRow::of(name, channel, &clock).encode();
+        changes.push(Change::set(&Place::Channel(life), Some(row)));
+    }
+    changes
+}
+
+/// Takes out records that have expired, and does with jobs what is due by the time.
+pub(super) fn tidy(memory: &Shared) -> Vec<Change> {
+    let clock = Clock::read();
+    let mut changes = Vec::new();
+    memory.state.lock().records.retain(|(kind, key), record| {
+        let is_over = record.expires <= clock.at;
+        if is_over && let Some(kind) = kept_kind(kind) {
+            changes.push(Change::set(&Place::Record(kind, key.clone()), None));
+        }
+        !is_over
+    });
+    memory.sweep(clock.at);
+    let mut jobs = memory.jobs.lock();
+    let before = jobs.table_row();
+    jobs.tidy(crate::storage::memory::job_table::Now::read());
+    if let Some((of_jobs, _)) = super::requests::changes_of_jobs(&mut jobs, &before) {
+        changes.extend(of_jobs);
+    }
+    changes
+}
+
+fn kept_kind(name: &str) -> Option<RecordKind> {
+    [RecordKind::Zone, RecordKind::Revocation]
+        .into_iter()
+        .find(|kind| is_kept(*kind) && kind.as_str() == name)
+}
+
+/// What a row should say, by what memory holds.
+pub(super) fn current(memory: &Shared, key: &[u8]) -> Option<Change> {
+    let (place, clock) = (Place::of(key)?, Clock::read());
+    let state = memory.state.lock();
+    let of_life = |life: u64| state.channels.iter().find(|(_, channel)| channel.life() == life);
+    let content = match &place {
+        Place::Channel(life) => {
+            of_life(*life).map(|(name, channel)| ChannelRow::of(name, channel, &clock).encode())
+        }
+        Place::Entry(life, offset) => of_life(*life).and_then(|(_, channel)| {
+            let at = offset.checked_sub(channel.first()).and_then(|at| usize::try_from(at).ok());
+            let kept = at.and_then(|at| channel.entries.get(at)).map(|kept| (&kept.entry, kept.appended));
+            let (entry, appended) = kept.or_else(|| channel.latest.at(*offset))?;
+            Some(encode_entry(entry, clock.us(appended)))
+        }),
+        Place::Producer(life, node) => of_life(*life).and_then(|(_, channel)| {
+            channel.producers.get(node).map(|(seq, came)| encode_producer(*seq, clock.us(*came)))
+        }),
+        Place::Record(kind, key) => state
+            .records
+            .get(&(kind.as_str(), key.clone()))
+            .map(|record| encode_record(&record.value, clock.us(record.expires), clock.wall_us)),
+        Place::Job(id) => memory.jobs.lock().row(*id, &clock),
+        Place::Jobs => Some(memory.jobs.lock().table_row()),
+        Place::Fences => state.keep.as_ref().map(|keep| keep.fences.to_string().into_bytes()),
+        Place::Use | Place::Applied => return None,
+    };
+    Some(Change::set(&place, content))
+}
+
+/// All rows, by what memory holds.
+pub(super) fn all(memory: &Shared) -> Vec<Change> {
+    let mut keys = vec![Place::Jobs, Place::Fences];
+    let clock = Clock::read();
+    let mut changes = Vec::new();
+    {
+        let state = memory.state.lock();
+        for (name, channel) in &state.channels {
+            let life = channel.life();
+            let row = ChannelRow::of(name, channel, &clock).encode();
+            changes.push(Change::set(&Place::Channel(life), Some(row)));
+            let entries = channel.entries.iter().map(|kept| (&kept.entry, kept.appended));
+            for (entry, appended) in channel.latest.all().chain(entries) {
+                let content = encode_entry(entry, clock.us(appended));
+                changes.push(Change::set(&Place::Entry(life, entry.offset), Some(content)));
+            }
+            for (node, (seq, came)) in &channel.producers {
+                let content = encode_producer(*seq, clock.us(*came));
+                changes.push(Change::set(&Place::Producer(life, *node), Some(content)));
+            }
+        }
+        let records = state.records.keys();
+        keys.extend(records.filter_map(|(kind, key)| Some(Place::Record(kept_kind(kind)?, key.clone()))));
+    }
+    keys.extend(memory.jobs.lock().ids().map(Place::Job));
+    changes.extend(keys.iter().filter_map(|place| current(memory, &place.key())));
+    changes
+}

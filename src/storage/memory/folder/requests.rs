@@ -1,0 +1,299 @@
+//! What is asked of the folder: each as a plan, which the thread carries out.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::time::Instant;
+
+use super::rows::{ChannelRow, Clock, Place, encode_entry, encode_producer, encode_record};
+use super::store::Change;
+use super::{Folder, Planned, Reply};
+use crate::model::{ChannelName, Epoch, NodeId};
+use crate::storage::memory::job_table::{JobTable, Now, Touched};
+use crate::storage::memory::{AGE_MAX, Bounds, Shared, StoredRecord};
+use crate::storage::{AppendAnswer, AppendBatch, Appended, OpenLog, RecordKind, Result};
+
+/// Fences are set aside on disk so many at a time, so that giving one out need not be written.
+pub(super) const FENCES_AT_ONCE: u64 = 1_000;
+
+impl Folder {
+    pub(in crate::storage::memory) async fn open_log(
+        &self,
+        channel: &ChannelName,
+        producer: NodeId,
+        minted: &Epoch,
+    ) -> Result<OpenLog> {
+        // It is asked for more often than it is begun.
+        let known = move |memory: &Shared, channel: &ChannelName| {
+            let bounds = Bounds::of(&memory.retention, channel);
+            let state = memory.state.lock();
+            state.channels.get(channel).map(|held| held.open(producer, u64::MAX, &bounds))
+        };
+        if let Some(known) = known(&self.memory, channel) {
+            return Ok(known);
+        }
+        let (name, minted) = (channel.clone(), minted.clone());
+        let plan = move |memory: &Shared, reply: Reply<OpenLog>| {
+            if let Some(known) = known(memory, &name) {
+                reply.tell(known);
+                return None;
+            }
+            let clock = Clock::read();
+            let life = memory.state.lock().keep.as_ref().map_or(0, |keep| keep.last_life) + 1;
+            let row = ChannelRow {
+                name: name.as_str().to_owned(),
+                epoch: minted.clone(),
+                top: 0,
+                first: 1,
+                fence: 0,
+                closed: false,
+                touched_us: clock.wall_us,
+            };
+            // Another one that begins in the same transaction must have another number.
+            memory.state.lock().keep.get_or_insert_default().last_life = life;
+            let changes = vec![Change::set(&Place::Channel(life), Some(row.encode()))];
+            Some(Planned {
+                changes,
+                then: Box::new(move |memory, written| match written {
+                    Ok(()) => {
+                        memory.state.lock().begin_as(&name, &minted, memory, life);
+                        let producers = Vec::new();
+                        reply.tell(OpenLog { epoch: minted, top: 0, last_seq: 0, producers, anchor: None });
+                    }
+                    Err(why) => reply.refuse(why),
+                }),
+            })
+        };
+        self.ask("open", Some(channel), plan).await
+    }
+
+    pub(in crate::storage::memory) async fn renew_epoch(
+        &self,
+        channel: &ChannelName,
+        expected: &Epoch,
+        minted: &Epoch,
+    ) -> Result<Option<Epoch>> {
+        let (name, expected, minted) = (channel.clone(), expected.clone(), minted.clone());
+        let plan = move |memory: &Shared, reply: Reply<Option<Epoch>>| {
+            let state = memory.state.lock();
+            let held = state.channels.get(&name);
+            let Some(held) = held.filter(|held| held.epoch == expected) else {
+                reply.tell(held.map(|held| held.epoch.clone()));
+                return None;
+            };
+            let row = ChannelRow { epoch: minted.clone(), ..ChannelRow::of(&name, held, &Clock::read()) };
+            let changes = vec![Change::set(&Place::Channel(held.life()), Some(row.encode()))];
+            Some(Planned {
+                changes,
+                then: Box::new(move |memory, written| match written {
+                    Ok(()) => {
+                        let mut state = memory.state.lock();
+                        let held = state.channels.get_mut(&name);
+                        let epoch = held.map(|held| {
+                            held.epoch = minted;
+                            held.epoch.clone()
+                        });
+                        reply.tell(epoch);
+                    }
+                    Err(why) => reply.refuse(why),
+                }),
+            })
+        };
+        self.ask("renew_epoch", Some(channel), plan).await
+    }
+
+    pub(in crate::storage::memory) async fn append(&self, batch: &AppendBatch) -> Result<AppendAnswer> {
+        let (channel, batch) = (&batch.channel, batch.clone());
+        self.ask("append", Some(channel), move |memory, reply| plan_append(memory, batch, reply)).await
+    }
+
+    pub(in crate::storage::memory) async fn put_record(
+        &self,
+        kind: RecordKind,
+        key: &str,
+        value: Bytes,
+        ttl: Duration,
+    ) -> Result<()> {
+        let key = key.to_owned();
+        let plan = move |_memory: &Shared, reply: Reply<()>| {
+            let clock = Clock::read();
+            let expires = clock.at + ttl.min(AGE_MAX);
+            let row = encode_record(&value, clock.us(expires), clock.wall_us);
+            let changes = vec![Change::set(&Place::Record(kind, key.clone()), Some(row))];
+            Some(Planned {
+                changes,
+                then: Box::new(move |memory, written| match written {
+                    Ok(()) => {
+                        let record = StoredRecord { value, expires };
+                        memory.state.lock().records.insert((kind.as_str(), key), record);
+                        reply.tell(());
+                    }
+                    Err(why) => reply.refuse(why),
+                }),
+            })
+        };
+        self.ask("put", None, plan).await
+    }
+
+    pub(in crate::storage::memory) async fn delete_record(
+        &self,
+        kind: RecordKind,
+        key: &str,
+    ) -> Result<bool> {
+        let key = key.to_owned();
+        let plan = move |_memory: &Shared, reply: Reply<bool>| {
+            let changes = vec![Change::set(&Place::Record(kind, key.clone()), None)];
+            Some(Planned {
+                changes,
+                then: Box::new(move |memory, written| match written {
+                    Ok(()) => {
+                        let removed = memory.state.lock().records.remove(&(kind.as_str(), key));
+                        reply.tell(removed.is_some_and(|record| record.expires > Instant::now()));
+                    }
+                    Err(why) => reply.refuse(why),
+                }),
+            })
+        };
+        self.ask("delete", None, plan).await
+    }
+
+    /// Sees to it that a fence can be given out that no process gives out again.
+    pub(in crate::storage::memory) async fn have_fences(&self) -> Result<()> {
+        let has_some = |memory: &Shared| {
+            let state = memory.state.lock();
+            // As many as there may be callers between this and the lease.
+            let wanted = state.last_fence + FENCES_AT_ONCE / 2;
+            state.keep.as_ref().is_some_and(|keep| wanted <= keep.fences)
+        };
+        if has_some(&self.memory) {
+            return Ok(());
+        }
+        let plan = move |memory: &Shared, reply: Reply<()>| {
+            if has_some(memory) {
+                reply.tell(());
+                return None;
+            }
+            let until = memory.state.lock().last_fence + FENCES_AT_ONCE;
+            let changes = vec![Change::set(&Place::Fences, Some(until.to_string().into_bytes()))];
+            Some(Planned {
+                changes,
+                then: Box::new(move |memory, written| match written {
+                    Ok(()) => {
+                        memory.state.lock().keep.get_or_insert_default().fences = until;
+                        reply.tell(());
+                    }
+                    Err(why) => reply.refuse(why),
+                }),
+            })
+        };
+        self.ask("hold", None, plan).await
+    }
+
+    /// Does something with the jobs. It is done at once, by the only thread that does anything with them, and
+    /// taken back where it cannot be written.
+    pub(in crate::storage::memory) async fn with_jobs<T: Send + 'static>(
+        &self,
+        op: &'static str,
+        act: impl FnOnce(&mut JobTable, Now) -> T + Send + 'static,
+    ) -> Result<T> {
+        let plan = move |memory: &Shared, reply: Reply<T>| {
+            let mut jobs = memory.jobs.lock();
+            let before = jobs.table_row();
+            let answer = act(&mut jobs, Now::read());
+            let changes = changes_of_jobs(&mut jobs, &before);
+            let Some((changes, touched)) = changes else {
+                reply.tell(answer);
+                return None;
+            };
+            Some(Planned {
+                changes,
+                then: Box::new(move |memory, written| match written {
+                    Ok(()) => reply.tell(answer),
+                    Err(why) => {
+                        memory.jobs.lock().restore(touched);
+                        reply.refuse(why);
+                    }
+                }),
+            })
+        };
+        self.ask(op, None, plan).await
+    }
+
+    /// Looks at the jobs between changes. What is due by the time alone is done, and need not be written for that.
+    pub(in crate::storage::memory) async fn looking_at_jobs<T: Send + 'static>(
+        &self,
+        op: &'static str,
+        look: impl FnOnce(&mut JobTable, Now) -> T + Send + 'static,
+    ) -> Result<T> {
+        let plan = move |memory: &Shared, reply: Reply<T>| {
+            reply.tell(look(&mut memory.jobs.lock(), Now::read()));
+            None
+        };
+        self.ask(op, None, plan).await
+    }
+}
+
+/// What has changed of the jobs, and as they were before; `before` is the row of the table.
+pub(super) fn changes_of_jobs(jobs: &mut JobTable, before: &[u8]) -> Option<(Vec<Change>, Touched)> {
+    let touched = jobs.take_touched();
+    let row = jobs.table_row();
+    if touched.is_empty() && row == before {
+        return None;
+    }
+    let clock = Clock::read();
+    let mut changes: Vec<Change> =
+        touched.keys().map(|id| Change::set(&Place::Job(*id), jobs.row(*id, &clock))).collect();
+    if row != before {
+        changes.push(Change::set(&Place::Jobs, Some(row)));
+    }
+    Some((changes, touched))
+}
+
+fn plan_append(memory: &Shared, batch: AppendBatch, reply: Reply<AppendAnswer>) -> Option<Planned> {
+    let clock = Clock::read();
+    let mut guard = memory.state.lock();
+    let state = &mut *guard;
+    let Some(channel) = state.channels.get_mut(&batch.channel) else {
+        reply.tell(AppendAnswer::ForeignEpoch(None));
+        return None;
+    };
+    if channel.epoch != batch.epoch {
+        reply.tell(AppendAnswer::ForeignEpoch(Some(channel.epoch.clone())));
+        return None;
+    }
+    // What is too old already does not come back because something new comes.
+    state.total_bytes -= channel.trim(&Bounds::of(&memory.retention, &batch.channel), clock.at);
+    let results = channel.judge(&batch);
+    let life = channel.life();
+    let mut row = ChannelRow { touched_us: clock.wall_us, ..ChannelRow::of(&batch.channel, channel, &clock) };
+    drop(guard);
+    let (mut changes, mut last) = (Vec::with_capacity(results.len() + 2), None);
+    for (append, result) in batch.entries.iter().zip(&results) {
+        let Appended::Applied { offset } = *result else { continue };
+        row.top = offset;
+        row.fence = append.fence.unwrap_or(row.fence);
+        row.closed = append.draft.kind.is_terminal();
+        last = Some(append.seq);
+        let content = encode_entry(&append.at(batch.producer, offset), clock.wall_us);
+        changes.push(Change::set(&Place::Entry(life, offset), Some(content)));
+    }
+    let Some(last) = last else {
+        reply.tell(AppendAnswer::Done(results));
+        return None;
+    };
+    let producer = Place::Producer(life, batch.producer);
+    changes.push(Change::set(&producer, Some(encode_producer(last, clock.wall_us))));
+    changes.push(Change::set(&Place::Channel(life), Some(row.encode())));
+    Some(Planned {
+        changes,
+        then: Box::new(move |memory, written| match written {
+            Ok(()) => {
+                let mut state = memory.state.lock();
+                let done = state.change(&batch.channel, memory, |channel| channel.append(&batch, clock.at));
+                // `None`: it was one of too many orders, and has gone meanwhile.
+                reply.tell(done.map_or(AppendAnswer::ForeignEpoch(None), AppendAnswer::Done));
+            }
+            Err(why) => reply.refuse(why),
+        }),
+    })
+}

@@ -1,0 +1,230 @@
+//! The rows of the folder: their keys, what they say, and the times in them.
+//!
+//! A row is a key and bytes, of which the first four are a checksum of both. Times are microseconds of the
+//! wall clock, since no other clock outlasts a process.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use chrono::Utc;
+use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use super::super::{AGE_MAX, Channel};
+use crate::model::{ChannelName, Entry, Epoch, JobId, NodeId};
+use crate::storage::{RecordKind, codec};
+
+/// The version of the form of all rows. A folder of a later one is not read.
+pub(in crate::storage::memory) const FORM: u32 = 1;
+
+/// What a row is about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::storage::memory) enum Place {
+    /// One life of a channel.
+    Channel(u64),
+    /// An entry of such a life, at its offset.
+    Entry(u64, u64),
+    /// How far a producer has come in such a life.
+    Producer(u64, NodeId),
+    Record(RecordKind, String),
+    Job(JobId),
+    /// What is to be known of all jobs.
+    Jobs,
+    /// Up to where fences of leases may have been given out.
+    Fences,
+    /// Who uses the folder, and the form of the rows.
+    Use,
+    /// Up to which number what was written together is in the rows.
+    Applied,
+}
+
+/// Kinds of records that survive their process. Others say what a process that is gone had or did.
+const KINDS: [RecordKind; 2] = [RecordKind::Zone, RecordKind::Revocation];
+
+/// Whether records of this kind are kept on disk.
+pub(in crate::storage::memory) fn is_kept(kind: RecordKind) -> bool {
+    KINDS.contains(&kind)
+}
+
+impl Place {
+    /// The key of the row. Channels sort before entries, so that they are known when these are read.
+    pub(in crate::storage::memory) fn key(&self) -> Vec<u8> {
+        match self {
+            Self::Channel(life) => [b"c", &life.to_be_bytes()[..]].concat(),
+            Self::Entry(life, offset) => [b"e", &life.to_be_bytes()[..], &offset.to_be_bytes()[..]].concat(),
+            Self::Producer(life, node) => {
+                [b"p", &life.to_be_bytes()[..], &node.0.as_u128().to_be_bytes()[..]].concat()
+            }
+            Self::Record(kind, key) => [b"r", kind.as_str().as_bytes(), b"\0", key.as_bytes()].concat(),
+            Self::Job(id) => [b"j", &id.0.as_u128().to_be_bytes()[..]].concat(),
+            Self::Jobs => b"mj".to_vec(),
+            Self::Fences => b"mf".to_vec(),
+            Self::Use => b"mu".to_vec(),
+            Self::Applied => b"ma".to_vec(),
+        }
+    }
+
+    /// What a key is about; `None` where that is not known.
+    pub(in crate::storage::memory) fn of(key: &[u8]) -> Option<Self> {
+        let (kind, rest) = key.split_first()?;
+        let number = |bytes: &[u8]| Some(u64::from_be_bytes(bytes.try_into().ok()?));
+        let id = |bytes: &[u8]| Some(Uuid::from_u128(u128::from_be_bytes(bytes.try_into().ok()?)));
+        match (kind, rest) {
+            (b'c', life) => Some(Self::Channel(number(life)?)),
+            (b'e', rest) => {
+                let (life, offset) = rest.split_at_checked(8)?;
+                Some(Self::Entry(number(life)?, number(offset)?))
+            }
+            (b'p', rest) => {
+                let (life, node) = rest.split_at_checked(8)?;
+                Some(Self::Producer(number(life)?, NodeId(id(node)?)))
+            }
+            (b'r', rest) => {
+                let (kind, key) = std::str::from_utf8(rest).ok()?.split_once('\0')?;
+                let kind = KINDS.into_iter().find(|known| known.as_str() == kind)?;
+                Some(Self::Record(kind, key.to_owned()))
+            }
+            (b'j', job) => Some(Self::Job(JobId(id(job)?))),
+            (b'm', b"j") => Some(Self::Jobs),
+            (b'm', b"f") => Some(Self::Fences),
+            (b'm', b"u") => Some(Self::Use),
+            (b'm', b"a") => Some(Self::Applied),
+            _ => None,
+        }
+    }
+}
+
+/// A row as it is stored.
+pub(super) fn seal(key: &[u8], content: &[u8]) -> Vec<u8> {
+    let mut sealed = checksum(key, content).to_be_bytes().to_vec();
+    sealed.extend_from_slice(content);
+    sealed
+}
+
+/// What a stored row says; `None` where it is damaged.
+pub(super) fn unseal<'a>(key: &[u8], sealed: &'a [u8]) -> Option<&'a [u8]> {
+    let (sum, content) = sealed.split_first_chunk()?;
+    (u32::from_be_bytes(*sum) == checksum(key, content)).then_some(content)
+}
+
+fn checksum(key: &[u8], content: &[u8]) -> u32 {
+    let mut hasher = crc32fast::Hasher::new();
+    hasher.update(key);
+    hasher.update(content);
+    hasher.finalize()
+}
+
+// Times
+
+/// One moment on both clocks: the monotonic one that decides, and the wall clock, which outlasts the process.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::storage::memory) struct Clock {
+    pub(in crate::storage::memory) at: Instant,
+    pub(in crate::storage::memory) wall_us: i64,
+}
+
+impl Clock {
+    pub(in crate::storage::memory) fn read() -> Self {
+        Self { at: Instant::now(), wall_us: Utc::now().timestamp_micros() }
+    }
+
+    /// A moment as it is stored.
+    pub(in crate::storage::memory) fn us(&self, moment: Instant) -> i64 {
+        let micros = |span: Duration| i64::try_from(span.as_micros()).unwrap_or(i64::MAX);
+        match moment.checked_duration_since(self.at) {
+            Some(ahead) => self.wall_us.saturating_add(micros(ahead)),
+            None => self.wall_us.saturating_sub(micros(self.at.duration_since(moment))),
+        }
+    }
+
+    /// The moment that was stored as `us` when the wall clock said `written_us`. Where that clock was set back
+    /// since, it is as far away as it was then.
+    pub(in crate::storage::memory) fn moment(&self, us: i64, written_us: i64) -> Instant {
+        let ahead = i128::from(us) - i128::from(self.wall_us.max(written_us));
+        let span =
+            Duration::from_micros(u64::try_from(ahead.unsigned_abs()).unwrap_or(u64::MAX)).min(AGE_MAX);
+        if ahead >= 0 { self.at + span } else { self.at.checked_sub(span).unwrap_or(self.at) }
+    }
+
+    /// The same of what is over.
+    pub(super) fn past(&self, us: i64) -> Instant {
+        self.moment(us, us).min(self.at)
+    }
+}
+
+// What rows say
+
+/// One life of a channel.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct ChannelRow {
+    pub(super) name: String,
+    pub(super) epoch: Epoch,
+    pub(super) top: u64,
+    /// The log begins there. What is kept before it is the latest entry of its key.
+    pub(super) first: u64,
+    pub(super) fence: u64,
+    pub(super) closed: bool,
+    pub(super) touched_us: i64,
+}
+
+impl ChannelRow {
+    pub(super) fn of(name: &ChannelName, channel: &Channel, clock: &Clock) -> Self {
+        Self {
+            name: name.as_str().to_owned(),
+            epoch: channel.epoch.clone(),
+            top: channel.top,
+            first: channel.first(),
+            fence: channel.fence,
+            closed: channel.closed,
+            touched_us: clock.us(channel.touched),
+        }
+    }
+
+    pub(super) fn encode(&self) -> Vec<u8> {
+        json(self)
+    }
+}
+
+/// Text and numbers are JSON.
+pub(in crate::storage::memory) fn json<T: Serialize>(row: &T) -> Vec<u8> {
+    serde_json::to_vec(row).unwrap_or_default()
+}
+
+pub(super) fn encode_entry(entry: &Entry, appended_us: i64) -> Vec<u8> {
+    let stored = codec::encode(entry.id, &entry.draft);
+    [format!("{appended_us} ").as_bytes(), &stored].concat()
+}
+
+/// An entry, and when it was appended.
+pub(super) fn decode_entry(offset: u64, content: &[u8]) -> Option<(i64, Entry)> {
+    let (appended, stored) = split_at(content, b' ')?;
+    let entry = codec::decode(offset, stored);
+    entry.id.is_known().then_some((codec::number(appended).ok()?, entry))
+}
+
+pub(super) fn encode_producer(seq: u64, came_us: i64) -> Vec<u8> {
+    format!("{seq} {came_us}").into_bytes()
+}
+
+/// A producer's newest sequence, and when it came.
+pub(super) fn decode_producer(content: &[u8]) -> Option<(u64, i64)> {
+    let (seq, came) = split_at(content, b' ')?;
+    Some((codec::number(seq).ok()?, codec::number(came).ok()?))
+}
+
+pub(super) fn encode_record(value: &[u8], expires_us: i64, written_us: i64) -> Vec<u8> {
+    [format!("{expires_us} {written_us} ").as_bytes(), value].concat()
+}
+
+/// A record's value, when it expires, and when that was written.
+pub(super) fn decode_record(content: &[u8]) -> Option<(Bytes, i64, i64)> {
+    let (expires, rest) = split_at(content, b' ')?;
+    let (written, value) = split_at(rest, b' ')?;
+    Some((Bytes::copy_from_slice(value), codec::number(expires).ok()?, codec::number(written).ok()?))
+}
+
+fn split_at(bytes: &[u8], mark: u8) -> Option<(&[u8], &[u8])> {
+    let at = bytes.iter().position(|byte| *byte == mark)?;
+    Some((&bytes[..at], &bytes[at + 1..]))
+}

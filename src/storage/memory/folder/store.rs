@@ -1,0 +1,505 @@
+//! The files of the folder. Blocking: for its own thread only.
+//!
+//! `memory.redb` is what memory held a moment ago, row by row. What was written since is in `recent.redb`, in
+//! the order in which it was written; now and then it goes over into the rows, and that file begins anew.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+
+use redb::{
+    Database, DatabaseError, ReadableDatabase as _, ReadableTable as _, ReadableTableMetadata as _,
+    TableDefinition,
+};
+
+use super::rows::{Place, seal, unseal};
+use super::{FolderError, FsyncPolicy};
+use crate::storage::disk::{Disk, builder, free_name, is_cut_short, open_file};
+
+pub(super) const MAIN_FILE: &str = "memory.redb";
+pub(super) const RECENT_FILE: &str = "recent.redb";
+
+/// Key -> row.
+const ROWS: TableDefinition<&[u8], &[u8]> = TableDefinition::new("rows");
+/// Number -> changes that were written together.
+const RECENT: TableDefinition<u64, &[u8]> = TableDefinition::new("recent");
+/// Holds nothing: is written to and dropped to see whether there is room.
+const PROBE: TableDefinition<u8, &[u8]> = TableDefinition::new("probe");
+
+/// So much must there be room for on a disk that works again, in bytes.
+const PROBE_BYTES: usize = 1 << 20;
+
+/// A file that is larger than this, and than so many times what is in it, is made small when it is opened.
+const COMPACT_ABOVE: u64 = 64 << 20;
+const COMPACT_TIMES: u64 = 4;
+
+/// All that any of redb's calls may fail with.
+pub(super) type StoreError = redb::Error;
+
+/// One change of the rows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::storage::memory) enum Change {
+    Put(Vec<u8>, Vec<u8>),
+    Delete(Vec<u8>),
+    /// All of one life of a channel.
+    DropLife(u64),
+}
+
+impl Change {
+    /// A row as it is from now on; `None`: it is gone.
+    pub(in crate::storage::memory) fn set(place: &Place, content: Option<Vec<u8>>) -> Self {
+        let key = place.key();
+        match content {
+            Some(content) => {
+                let sealed = seal(&key, &content);
+                Self::Put(key, sealed)
+            }
+            None => Self::Delete(key),
+        }
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        match self {
+            Self::Put(key, row) => key.len() + row.len() + 16,
+            Self::Delete(key) => key.len() + 16,
+            Self::DropLife(_) => 16,
+        }
+    }
+}
+
+/// Changes that the rows do not have yet, each row once.
+#[derive(Debug, Default)]
+pub(super) struct Overlay {
+    rows: BTreeMap<Vec<u8>, Option<Vec<u8>>>,
+    dropped: Vec<u64>,
+    pub(super) bytes: usize,
+}
+
+impl Overlay {
+    pub(super) fn is_empty(&self) -> bool {
+        self.rows.is_empty() && self.dropped.is_empty()
+    }
+
+    pub(super) fn take(&mut self, change: Change) {
+        // Of a row that changes again this is too much, which only has it written sooner.
+        self.bytes += change.bytes();
+        match change {
+            Change::Put(key, row) => {
+                self.rows.insert(key, Some(row));
+            }
+            Change::Delete(key) => {
+                self.rows.insert(key, None);
+            }
+            Change::DropLife(life) => self.dropped.push(life),
+        }
+    }
+}
+
+/// A file that was not what it should be, and was put aside.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Aside {
+    pub(super) file: PathBuf,
+    pub(super) problem: String,
+}
+
+/// The open files.
+#[derive(Debug)]
+pub(super) struct Store {
+    path: PathBuf,
+    main: Database,
+    recent: Database,
+    /// The number of what was written together last.
+    next: u64,
+}
+
+/// What there was to say of the files as they were opened.
+#[derive(Debug, Default)]
+pub(super) struct Opening {
+    pub(super) aside: Vec<Aside>,
+}
+
+impl Store {
+    /// Opens or makes the files. One that is not readable is put aside, and what can be read of it is taken.
+    pub(super) fn open(dir: &Path, fsync: FsyncPolicy) -> Result<(Self, Opening), FolderError> {
+        let unusable = |cause| FolderError::Unusable { dir: dir.to_owned(), cause };
+        fs::create_dir_all(dir).map_err(unusable)?;
+        let (path, recent_path) = (dir.join(MAIN_FILE), dir.join(RECENT_FILE));
+        let mut opening = Opening::default();
+        let is_synced = fsync != FsyncPolicy::Never;
+        let main = match open_database(&path, is_synced) {
+            Ok(main) => main,
+            Err(fault) => {
+                let problem = fault.of(dir, &path)?;
+                let file = put_aside(dir, &path).map_err(unusable)?;
+                let main = open_database(&path, is_synced).map_err(|fault| fault.fatal(dir, &path))?;
+                save(&main, dir, &file).map_err(|error| broken(dir, &path, error))?;
+                opening.aside.push(Aside { file, problem });
+                main
+            }
+        };
+        let applied = applied(&main).map_err(|error| broken(dir, &path, error))?;
+        let mut newest = Newest { applied, overlay: Overlay::default() };
+        if recent_path.try_exists().map_err(unusable)?
+            && let Err(fault) = read_recent(&recent_path, true, &mut newest)
+        {
+            let problem = fault.of(dir, &recent_path)?;
+            let file = put_aside(dir, &recent_path).map_err(unusable)?;
+            newest = Newest { applied, overlay: Overlay::default() };
+            let read = |copy: &Path| read_recent(copy, false, &mut newest);
+            reading_a_copy(dir, &file, read).map_err(unusable)?;
+            opening.aside.push(Aside { file, problem });
+        }
+        let Newest { applied: next, overlay } = newest;
+        if !overlay.is_empty() {
+            write(&main, &overlay, next).map_err(|error| broken(dir, &path, error))?;
+        }
+        if recent_path.try_exists().map_err(unusable)? {
+            fs::remove_file(&recent_path).map_err(unusable)?;
+        }
+        let is_each_synced = fsync == FsyncPolicy::Always;
+        let recent =
+            open_database(&recent_path, is_each_synced).map_err(|fault| fault.fatal(dir, &recent_path))?;
+        // A file is only there after a crash of the machine if its directory says so.
+        if is_synced {
+            File::open(dir).and_then(|dir| dir.sync_all()).map_err(unusable)?;
+        }
+        Ok((Self { path, main, recent, next }, opening))
+    }
+
+    /// Tells all rows in the order of their keys; a damaged one as `None`.
+    pub(super) fn each_row(&self, mut tell: impl FnMut(&[u8], Option<&[u8]>)) -> Result<u64, StoreError> {
+        let transaction = self.main.begin_read()?;
+        let table = match transaction.open_table(ROWS) {
+            Ok(table) => table,
+            Err(redb::TableError::TableDoesNotExist(_)) => return Ok(0),
+            Err(error) => return Err(error.into()),
+        };
+        let mut bytes = 0;
+        for item in table.iter()? {
+            let (key, row) = item?;
+            bytes += (key.value().len() + row.value().len()) as u64;
+            tell(key.value(), unseal(key.value(), row.value()));
+        }
+        Ok(bytes)
+    }
+
+    /// What a row says; `None` where it is not there, or damaged.
+    pub(super) fn row(&self, place: &Place) -> Result<Option<Vec<u8>>, StoreError> {
+        row(&self.main, place)
+    }
+
+    /// Whether there is anything.
+    pub(super) fn has_rows(&self) -> Result<bool, StoreError> {
+        match self.main.begin_read()?.open_table(ROWS) {
+            Ok(table) => Ok(!table.is_empty()?),
+            Err(redb::TableError::TableDoesNotExist(_)) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Writes changes behind each other, as durable as the policy says: all of them or none.
+    pub(super) fn append(&mut self, changes: &[Change]) -> Result<(), StoreError> {
+        self.next += 1;
+        let transaction = self.recent.begin_write()?;
+        {
+            let mut table = transaction.open_table(RECENT)?;
+            let blob = encode(changes);
+            table.insert(self.next, seal(&self.next.to_be_bytes(), &blob).as_slice())?;
+        }
+        transaction.commit()?;
+        Ok(())
+    }
+
+    /// Puts into the rows what they do not have yet.
+    pub(super) fn checkpoint(&mut self, overlay: &Overlay) -> Result<(), StoreError> {
+        write(&self.main, overlay, self.next)?;
+        let transaction = self.recent.begin_write()?;
+        transaction.delete_table(RECENT)?;
+        transaction.commit()?;
+        Ok(())
+    }
+
+    /// Makes sure that the disk takes more than it has.
+    pub(super) fn probe(&self) -> Result<(), StoreError> {
+        let transaction = self.main.begin_write()?;
+        {
+            let mut table = transaction.open_table(PROBE)?;
+            table.insert(0, vec![0; PROBE_BYTES].as_slice())?;
+        }
+        transaction.commit()?;
+        let transaction = self.main.begin_write()?;
+        transaction.delete_table(PROBE)?;
+        transaction.commit()?;
+        Ok(())
+    }
+
+    /// Gives the disk back what a file takes that has many times as much room as it needs.
+    pub(super) fn compact(&mut self, bytes: u64) -> Result<(), StoreError> {
+        if self.file_bytes() > COMPACT_ABOVE.max(bytes.saturating_mul(COMPACT_TIMES)) {
+            self.main.compact()?;
+        }
+        Ok(())
+    }
+
+    /// The length of the files; what cannot be told counts as nothing.
+    pub(super) fn file_bytes(&self) -> u64 {
+        let len = |path: &Path| fs::metadata(path).map_or(0, |found| found.len());
+        len(&self.path) + len(&self.path.with_file_name(RECENT_FILE))
+    }
+
+    /// Which file it is that has the rows, as the file system says; 0 where it says nothing.
+    pub(super) fn file_number(&self) -> u64 {
+        #[cfg(unix)]
+        return fs::metadata(&self.path).map_or(0, |found| std::os::unix::fs::MetadataExt::ino(&found));
+        #[cfg(not(unix))]
+        0
+    }
+}
+
+// Opening
+
+/// Why a file could not be opened or read.
+enum OpenFault {
+    InUse,
+    Io(io::Error),
+    /// It is not what it should be.
+    Unreadable(String),
+}
+
+impl OpenFault {
+    fn from_store(error: StoreError) -> Self {
+        match error {
+            StoreError::DatabaseAlreadyOpen | StoreError::LockProtocolMismatch => Self::InUse,
+            StoreError::Io(cause) if !is_cut_short(&cause) => Self::Io(cause),
+            error => Self::Unreadable(error.to_string()),
+        }
+    }
+
+    /// What is wrong with a file that can be put aside.
+    fn of(self, dir: &Path, file: &Path) -> Result<String, FolderError> {
+        match self {
+            Self::Unreadable(problem) => Ok(problem),
+            fault => Err(fault.fatal(dir, file)),
+        }
+    }
+
+    fn fatal(self, dir: &Path, file: &Path) -> FolderError {
+        match self {
+            Self::InUse => FolderError::InUse { file: file.to_owned() },
+            Self::Io(cause) => FolderError::Unusable { dir: dir.to_owned(), cause },
+            Self::Unreadable(problem) => {
+                let cause = io::Error::new(io::ErrorKind::InvalidData, problem);
+                FolderError::Unusable { dir: dir.to_owned(), cause }
+            }
+        }
+    }
+}
+
+fn broken(dir: &Path, file: &Path, error: StoreError) -> FolderError {
+    OpenFault::from_store(error).fatal(dir, file)
+}
+
+/// What redb does, which may panic on a file that is damaged.
+fn guarded<T>(act: impl FnOnce() -> Result<T, StoreError>) -> Result<T, OpenFault> {
+    match catch_unwind(AssertUnwindSafe(act)) {
+        Ok(done) => done.map_err(OpenFault::from_store),
+        Err(_panic) => Err(OpenFault::Unreadable("the database gave up on it".to_owned())),
+    }
+}
+
+fn open_database(path: &Path, is_synced: bool) -> Result<Database, OpenFault> {
+    guarded(|| {
+        let file = open_file(path).map_err(|cause| DatabaseError::Storage(cause.into()))?;
+        Ok(builder().create_with_backend(Disk::new(file, is_synced, path)?)?)
+    })
+}
+
+/// What was written and is not in the rows.
+struct Newest {
+    /// Up to which number it is in them. A crash of the machine may leave a file that has it still.
+    applied: u64,
+    overlay: Overlay,
+}
+
+/// Takes such changes in the order in which they were written; of a file that is damaged, those before that.
+fn read_recent(path: &Path, is_checked: bool, newest: &mut Newest) -> Result<(), OpenFault> {
+    guarded(|| {
+        let damaged = || StoreError::Corrupted("what was written together is cut short".to_owned());
+        let file = open_file(path).map_err(|cause| DatabaseError::Storage(cause.into()))?;
+        let builder = if is_checked { builder() } else { redb::Builder::new() };
+        let database = builder.create_with_backend(Disk::new(file, false, path)?)?;
+        let table = match database.begin_read()?.open_table(RECENT) {
+            Ok(table) => table,
+            Err(redb::TableError::TableDoesNotExist(_)) => return Ok(()),
+            Err(error) => return Err(error.into()),
+        };
+        for item in table.range(newest.applied.saturating_add(1)..)? {
+            let (number, blob) = item?;
+            let blob = unseal(&number.value().to_be_bytes(), blob.value()).ok_or_else(damaged)?;
+            let changes = decode(blob).ok_or_else(damaged)?;
+            changes.into_iter().for_each(|change| newest.overlay.take(change));
+            newest.applied = number.value();
+        }
+        Ok(())
+    })
+}
+
+fn put_aside(dir: &Path, path: &Path) -> io::Result<PathBuf> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let aside = free_name(dir, &format!("{name}.unreadable"))?;
+    fs::rename(path, &aside)?;
+    Ok(aside)
+}
+
+/// Reads a copy of a file that was put aside, since opening a file changes it.
+fn reading_a_copy(
+    dir: &Path,
+    aside: &Path,
+    mut read: impl FnMut(&Path) -> Result<(), OpenFault>,
+) -> io::Result<()> {
+    let copy = free_name(dir, "reading.redb")?;
+    fs::copy(aside, &copy)?;
+    let _up_to_the_damage = read(&copy);
+    fs::remove_file(&copy)
+}
+
+/// Takes what can be read of the rows of a file that was put aside. Each has a checksum of its own, so what is
+/// damaged is known.
+fn save(main: &Database, dir: &Path, aside: &Path) -> Result<(), StoreError> {
+    let mut overlay = Overlay::default();
+    // Until it is damaged, from either end.
+    for is_backward in [false, true] {
+        reading_a_copy(dir, aside, |copy| guarded(|| read_some(copy, is_backward, &mut overlay)))?;
+    }
+    // It says itself how far it was.
+    write_with(main, &overlay, None)
+}
+
+fn read_some(copy: &Path, is_backward: bool, overlay: &mut Overlay) -> Result<(), StoreError> {
+    let file = open_file(copy)?;
+    let database = redb::Builder::new().create_with_backend(Disk::new(file, false, copy)?)?;
+    let table = database.begin_read()?.open_table(ROWS)?;
+    let mut rows = table.iter()?;
+    while let Some(item) = if is_backward { rows.next_back() } else { rows.next() } {
+        let (key, row) = item?;
+        if unseal(key.value(), row.value()).is_some() {
+            overlay.take(Change::Put(key.value().to_vec(), row.value().to_vec()));
+        }
+    }
+    Ok(())
+}
+
+/// Up to which number what was written together is in the rows.
+fn applied(main: &Database) -> Result<u64, StoreError> {
+    let row = row(main, &Place::Applied)?;
+    Ok(row.and_then(|row| std::str::from_utf8(&row).ok()?.parse().ok()).unwrap_or(0))
+}
+
+fn row(main: &Database, place: &Place) -> Result<Option<Vec<u8>>, StoreError> {
+    let table = match main.begin_read()?.open_table(ROWS) {
+        Ok(table) => table,
+        Err(redb::TableError::TableDoesNotExist(_)) => return Ok(None),
+        Err(error) => return Err(error.into()),
+    };
+    let key = place.key();
+    let row = table.get(key.as_slice())?;
+    Ok(row.and_then(|row| unseal(&key, row.value()).map(<[u8]>::to_vec)))
+}
+
+// Writing
+
+/// Changes the rows, which have all up to this number then.
+fn write(database: &Database, overlay: &Overlay, applied: u64) -> Result<(), StoreError> {
+    let (key, content) = (Place::Applied.key(), applied.to_string());
+    let sealed = seal(&key, content.as_bytes());
+    write_with(database, overlay, Some((key, sealed)))
+}
+
+fn write_with(
+    database: &Database,
+    overlay: &Overlay,
+    besides: Option<(Vec<u8>, Vec<u8>)>,
+) -> Result<(), StoreError> {
+    let transaction = database.begin_write()?;
+    {
+        let mut table = transaction.open_table(ROWS)?;
+        for (key, row) in &overlay.rows {
+            match row {
+                Some(row) => drop(table.insert(key.as_slice(), row.as_slice())?),
+                None => drop(table.remove(key.as_slice())?),
+            }
+        }
+        if let Some((key, row)) = besides {
+            table.insert(key.as_slice(), row.as_slice())?;
+        }
+        for life in &overlay.dropped {
+            table.remove(Place::Channel(*life).key().as_slice())?;
+            for kind in *b"ep" {
+                let mut from = vec![kind];
+                from.extend_from_slice(&life.to_be_bytes());
+                let mut to = vec![kind];
+                to.extend_from_slice(&life.saturating_add(1).to_be_bytes());
+                table.retain_in(from.as_slice()..to.as_slice(), |_, _| false)?;
+            }
+        }
+    }
+    transaction.commit()?;
+    Ok(())
+}
+
+/// For each change its kind, and the lengths of what follows.
+fn encode(changes: &[Change]) -> Vec<u8> {
+    let mut blob = Vec::with_capacity(changes.iter().map(Change::bytes).sum());
+    let part = |bytes: &[u8], blob: &mut Vec<u8>| {
+        blob.extend_from_slice(&(bytes.len() as u64).to_be_bytes());
+        blob.extend_from_slice(bytes);
+    };
+    for change in changes {
+        match change {
+            Change::Put(key, row) => {
+                blob.push(b'+');
+                part(key, &mut blob);
+                part(row, &mut blob);
+            }
+            Change::Delete(key) => {
+                blob.push(b'-');
+                part(key, &mut blob);
+            }
+            Change::DropLife(life) => {
+                blob.push(b'x');
+                blob.extend_from_slice(&life.to_be_bytes());
+            }
+        }
+    }
+    blob
+}
+
+fn decode(mut blob: &[u8]) -> Option<Vec<Change>> {
+    fn number(blob: &mut &[u8]) -> Option<u64> {
+        let (number, rest) = blob.split_first_chunk()?;
+        *blob = rest;
+        Some(u64::from_be_bytes(*number))
+    }
+    fn part(blob: &mut &[u8]) -> Option<Vec<u8>> {
+        let len = usize::try_from(number(blob)?).ok()?;
+        let (part, rest) = blob.split_at_checked(len)?;
+        *blob = rest;
+        Some(part.to_vec())
+    }
+    let mut changes = Vec::new();
+    while let Some((kind, rest)) = blob.split_first() {
+        blob = rest;
+        changes.push(match kind {
+            b'+' => {
+                let key = part(&mut blob)?;
+                Change::Put(key, part(&mut blob)?)
+            }
+            b'-' => Change::Delete(part(&mut blob)?),
+            b'x' => Change::DropLife(number(&mut blob)?),
+            _ => return None,
+        });
+    }
+    Some(changes)
+}

@@ -1,0 +1,475 @@
+//! The folder's thread: writes what is asked for, and tries a disk that fails until it works.
+
+use std::collections::{BTreeSet, HashSet};
+use std::fs;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{self, Instant};
+
+use super::load::{all, collect, current, load, tidy};
+use super::rows::{FORM, Place, json};
+use super::store::{Aside, Change, Opening as Files, Overlay, Store, StoreError};
+use super::{FolderError, Found, FsyncPolicy, Health, Opened, Opening, Planned, Request, Then};
+use crate::model::ChannelName;
+use crate::storage::memory::Shared;
+use crate::support::backoff::Backoff;
+use crate::support::fault;
+use crate::support::seldom::Seldom;
+
+/// What one transaction takes, in bytes, apart from the request that passes it.
+const TRANSACTION_BYTES: usize = 4 << 20;
+
+/// What waits to go over into the rows, in bytes; more goes over early.
+const OVERLAY_BYTES: usize = 16 << 20;
+
+/// How often what is not kept any more is taken out of the rows, and what was written goes over into them where
+/// no policy says it.
+const TIDY_EVERY: Duration = Duration::from_secs(1);
+
+/// Between tries of a disk that failed.
+const RETRY: Backoff = Backoff {
+    first: if cfg!(test) { Duration::from_millis(10) } else { Duration::from_millis(500) },
+    max: Duration::from_secs(8),
+    jitter: if cfg!(test) { Duration::ZERO } else { Duration::from_millis(250) },
+};
+
+/// Who used the folder last, and how.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Use {
+    form: u32,
+    /// Which start of the machine it was; empty where the system does not say.
+    boot: String,
+    /// Which file has the rows: a copy is another one.
+    file: u64,
+    /// What was answered was on disk by then.
+    always: bool,
+    /// All that was answered is on disk, since it was closed.
+    closed: bool,
+}
+
+/// Opens the files, reads them into a memory, says how that went, and serves until it is closed.
+pub(super) fn run(opening: Opening, inbox: mpsc::Receiver<Request>, opened: oneshot::Sender<Opened>) {
+    let dir = opening.dir.clone();
+    // Only for its timer: this thread has nothing else to do while it writes.
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_time().build() {
+        Ok(runtime) => runtime,
+        Err(cause) => {
+            let _gone = opened.send(Err(FolderError::Unusable { dir, cause }));
+            return;
+        }
+    };
+    let (mut writer, found) = match Writer::open(opening, inbox) {
+        Ok(found) => found,
+        Err(error) => {
+            let _gone = opened.send(Err(error));
+            return;
+        }
+    };
+    if opened.send(Ok((Arc::clone(&writer.memory), Arc::clone(&writer.health), found))).is_err() {
+        return;
+    }
+    let done = runtime.block_on(writer.serve());
+    writer.inbox.close();
+    writer.end();
+    writer.health.disk.lock().is_closed = true;
+    drop(writer);
+    if let Some(done) = done {
+        let _gone = done.send(());
+    }
+}
+
+struct Writer {
+    dir: PathBuf,
+    fsync: FsyncPolicy,
+    /// `None` while the disk fails.
+    store: Option<Store>,
+    memory: Arc<Shared>,
+    health: Arc<Health>,
+    inbox: mpsc::Receiver<Request>,
+    /// Came, and has to wait for what is written before it.
+    held: Option<Request>,
+    overlay: Overlay,
+    /// Rows that may be on disk although they were refused.
+    suspects: BTreeSet<Vec<u8>>,
+    /// The rows on disk are not those that were there before.
+    is_new: bool,
+    tidied_at: Instant,
+    checkpoint_at: Option<Instant>,
+    failures: u32,
+    retry_at: Instant,
+    of_failures: Seldom,
+}
+
+/// Requests that are written together.
+#[derive(Default)]
+struct Group {
+    channels: HashSet<ChannelName>,
+    changes: Vec<Change>,
+    bytes: usize,
+    thens: Vec<Then>,
+    close: Option<oneshot::Sender<()>>,
+}
+
+enum Work {
+    Request(Request),
+    Due,
+    End,
+}
+
+impl Writer {
+    fn open(opening: Opening, inbox: mpsc::Receiver<Request>) -> Result<(Self, Found), FolderError> {
+        let Opening { dir, fsync, retention, config } = opening;
+        let broken = |error: StoreError| FolderError::Unusable {
+            dir: dir.clone(),
+            cause: std::io::Error::other(error.to_string()),
+        };
+        let (mut store, files) = Store::open(&dir, fsync)?;
+        let doubt = doubt(&store, &files, &dir).map_err(broken)??;
+        let loaded = load(&store, retention, &config, doubt).map_err(broken)?;
+        let (memory, mut found, changes, bytes) = loaded;
+        store.compact(bytes).map_err(broken)?;
+        let mut overlay = Overlay::default();
+        changes.into_iter().for_each(|change| overlay.take(change));
+        overlay.take(use_of(&store, fsync, false));
+        if doubt.is_some() {
+            // Not before the epochs and the fences are what they are now.
+            all(&memory).into_iter().for_each(|change| overlay.take(change));
+        }
+        store.checkpoint(&overlay).map_err(broken)?;
+        let health = Arc::<Health>::default();
+        health.set_aside.add(files.aside.len() as u64);
+        found.aside = files.aside.iter().map(told).collect();
+        let now = Instant::now();
+        let writer = Self {
+            dir,
+            fsync,
+            store: Some(store),
+            memory,
+            health,
+            inbox,
+            held: None,
+            overlay: Overlay::default(),
+            suspects: BTreeSet::new(),
+            is_new: false,
+            tidied_at: now,
+            checkpoint_at: None,
+            failures: 0,
+            retry_at: now,
+            of_failures: Seldom::default(),
+        };
+        writer.show_size();
+        Ok((writer, found))
+    }
+
+    /// Answers whom to tell that it is closed.
+    async fn serve(&mut self) -> Option<oneshot::Sender<()>> {
+        loop {
+            let close = match self.next().await {
+                Work::End => return None,
+                Work::Due => {
+                    self.do_what_is_due();
+                    None
+                }
+                Work::Request(request) => self.turn(request),
+            };
+            if close.is_some() {
+                return close;
+            }
+            if self.overlay.bytes >= OVERLAY_BYTES {
+                self.checkpoint();
+            }
+        }
+    }
+
+    async fn next(&mut self) -> Work {
+        if let Some(held) = self.held.take() {
+            return Work::Request(held);
+        }
+        let tidy_at = self.tidied_at + TIDY_EVERY;
+        let due = match (&self.store, self.checkpoint_at) {
+            (None, _) => self.retry_at.min(tidy_at),
+            (Some(_), Some(at)) => at.min(tidy_at),
+            (Some(_), None) => tidy_at,
+        };
+        tokio::select! {
+            biased;
+            () = time::sleep_until(due) => Work::Due,
+            request = self.inbox.recv() => request.map_or(Work::End, Work::Request),
+        }
+    }
+
+    fn do_what_is_due(&mut self) {
+        let now = Instant::now();
+        if self.store.is_none() && now >= self.retry_at {
+            self.reopen();
+        }
+        if now >= self.tidied_at + TIDY_EVERY {
+            self.tidied_at = now;
+            let mut changes = tidy(&self.memory);
+            changes.extend(collect(&self.memory));
+            self.write_behind(changes);
+        }
+        if self.checkpoint_at.is_some_and(|at| now >= at) {
+            self.checkpoint();
+        }
+    }
+
+    /// Carries out plans that have come together, and writes what they want to be written.
+    fn turn(&mut self, request: Request) -> Option<oneshot::Sender<()>> {
+        let mut group = Group::default();
+        let mut next = Some(request);
+        while let Some(request) = next.take() {
+            match request {
+                Request::Close(done) => {
+                    group.close = Some(done);
+                    break;
+                }
+                Request::Do(Some(ref channel), _) if group.channels.contains(channel) => {
+                    self.held = Some(request);
+                    break;
+                }
+                Request::Do(channel, plan) => {
+                    fault::point(|| format!("folder {}", channel.as_ref().map_or("", ChannelName::as_str)));
+                    if let Some(Planned { changes, then }) = plan(&self.memory) {
+                        group.channels.extend(channel);
+                        group.bytes += changes.iter().map(Change::bytes).sum::<usize>();
+                        group.changes.extend(changes);
+                        group.thens.push(then);
+                    }
+                }
+            }
+            if group.bytes < TRANSACTION_BYTES {
+                next = self.inbox.try_recv().ok();
+            }
+        }
+        let close = group.close.take();
+        self.write(group);
+        close
+    }
+
+    fn write(&mut self, group: Group) {
+        let Group { changes, thens, .. } = group;
+        if thens.is_empty() {
+            return;
+        }
+        match self.append(&changes) {
+            Ok(()) => {
+                self.health.commits.add(1);
+                changes.into_iter().for_each(|change| self.overlay.take(change));
+                self.begin_to_wait();
+                thens.into_iter().for_each(|then| then(&self.memory, Ok(())));
+            }
+            Err(reason) => {
+                self.suspect(&changes);
+                // The newest is taken back first.
+                thens.into_iter().rev().for_each(|then| {
+                    then(&self.memory, Err(format!("the disk fails: {reason}")));
+                });
+            }
+        }
+    }
+
+    /// Writes what nobody waits for.
+    fn write_behind(&mut self, changes: Vec<Change>) {
+        if changes.is_empty() {
+            return;
+        }
+        match self.append(&changes) {
+            Ok(()) => {
+                changes.into_iter().for_each(|change| self.overlay.take(change));
+                self.begin_to_wait();
+            }
+            Err(_told) => self.suspect(&changes),
+        }
+        self.show_size();
+    }
+
+    fn append(&mut self, changes: &[Change]) -> Result<(), String> {
+        if self.store.is_none() {
+            return Err(self.health.disk.lock().fault.clone().unwrap_or_default());
+        }
+        self.attempt(|store| store.append(changes)).map_err(|error| {
+            let reason = error.to_string();
+            self.fail(&reason);
+            reason
+        })
+    }
+
+    /// These may be on disk, or not: what they are to be is what memory says once the disk works.
+    fn suspect(&mut self, changes: &[Change]) {
+        for change in changes {
+            match change {
+                Change::Put(key, _) | Change::Delete(key) => {
+                    self.suspects.insert(key.clone());
+                }
+                // That it is over stays true.
+                Change::DropLife(_) => self.overlay.take(change.clone()),
+            }
+        }
+    }
+
+    fn begin_to_wait(&mut self) {
+        let every = match self.fsync {
+            FsyncPolicy::Interval(every) => every,
+            FsyncPolicy::Always | FsyncPolicy::Never => TIDY_EVERY,
+        };
+        self.checkpoint_at.get_or_insert_with(|| Instant::now() + every);
+    }
+
+    fn checkpoint(&mut self) {
+        self.checkpoint_at = None;
+        if self.store.is_none() || self.overlay.is_empty() {
+            return;
+        }
+        let overlay = std::mem::take(&mut self.overlay);
+        match self.attempt(|store| store.checkpoint(&overlay)) {
+            Ok(()) => self.show_size(),
+            Err(error) => {
+                self.overlay = overlay;
+                self.fail(&error.to_string());
+            }
+        }
+    }
+
+    /// Does something with the disk; how long that takes shows.
+    fn attempt<T>(&mut self, act: impl FnOnce(&mut Store) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        let gave_up = || Err(StoreError::Corrupted("the database gave up on its file".to_owned()));
+        let Some(store) = &mut self.store else { return gave_up() };
+        self.health.disk.lock().busy_since = Some(Instant::now());
+        // The database may panic on a file that was damaged under it.
+        let done = catch_unwind(AssertUnwindSafe(|| act(store)));
+        self.health.disk.lock().busy_since = None;
+        done.unwrap_or_else(|_panic| gave_up())
+    }
+
+    /// The disk failed: it is tried anew after a while.
+    fn fail(&mut self, reason: &str) {
+        self.let_go();
+        self.failures += 1;
+        self.retry_at = Instant::now() + RETRY.wait(self.failures);
+        self.health.disk.lock().fault = Some(reason.to_owned());
+        if let Some(untold) = self.of_failures.may_tell(Instant::now()) {
+            tracing::error!(
+                reason,
+                untold,
+                "the memory's disk fails: what is published and ordered is refused until it works"
+            );
+        }
+    }
+
+    fn let_go(&mut self) {
+        let store = self.store.take();
+        let _panic = catch_unwind(AssertUnwindSafe(|| drop(store)));
+    }
+
+    /// Tries whether the disk works again, and puts right what is on it.
+    fn reopen(&mut self) {
+        self.health.disk.lock().busy_since = Some(Instant::now());
+        let opened = catch_unwind(AssertUnwindSafe(|| self.put_right()));
+        self.health.disk.lock().busy_since = None;
+        match opened.unwrap_or_else(|_panic| Err("the database gave up on its file".to_owned())) {
+            Ok(store) => {
+                self.store = Some(store);
+                (self.overlay, self.is_new) = (Overlay::default(), false);
+                self.suspects.clear();
+                let tries = std::mem::take(&mut self.failures);
+                self.health.disk.lock().fault = None;
+                self.show_size();
+                tracing::info!(tries, "the memory's disk works again");
+            }
+            Err(reason) => self.fail(&reason),
+        }
+    }
+
+    fn put_right(&mut self) -> Result<Store, String> {
+        let (mut store, files) = Store::open(&self.dir, self.fsync).map_err(|error| match error {
+            FolderError::Unusable { cause, .. } => cause.to_string(),
+            error => error.to_string(),
+        })?;
+        for aside in &files.aside {
+            self.health.set_aside.add(1);
+            tracing::error!(what = told(aside), "all that is in memory is written anew");
+        }
+        // Memory has all of it.
+        self.is_new |= !files.aside.is_empty();
+        store.probe().map_err(|error| error.to_string())?;
+        let now: Vec<Change> = match self.is_new {
+            true => all(&self.memory),
+            false => self.suspects.iter().filter_map(|key| current(&self.memory, key)).collect(),
+        };
+        let mut overlay = std::mem::take(&mut self.overlay);
+        now.into_iter().for_each(|change| overlay.take(change));
+        overlay.take(use_of(&store, self.fsync, false));
+        let written = store.checkpoint(&overlay);
+        self.overlay = overlay;
+        written.map_err(|error| error.to_string())?;
+        Ok(store)
+    }
+
+    /// Has all on disk, and lets go of it.
+    fn end(&mut self) {
+        self.write_behind(collect(&self.memory));
+        if let Some(store) = &self.store {
+            self.overlay.take(use_of(store, self.fsync, true));
+        }
+        self.checkpoint();
+        self.let_go();
+    }
+
+    fn show_size(&self) {
+        self.health.file_bytes.set(self.store.as_ref().map_or(0, Store::file_bytes));
+    }
+}
+
+fn told(Aside { file, problem }: &Aside) -> String {
+    let name = file.file_name().unwrap_or_default().to_string_lossy();
+    format!("a file that could not be read was put aside as {name} ({problem})")
+}
+
+fn use_of(store: &Store, fsync: FsyncPolicy, closed: bool) -> Change {
+    let always = fsync == FsyncPolicy::Always;
+    let used = Use { form: FORM, boot: boot(), file: store.file_number(), always, closed };
+    Change::set(&Place::Use, Some(json(&used)))
+}
+
+/// Which start of the machine this is; empty where the system does not say.
+fn boot() -> String {
+    let told = fs::read_to_string("/proc/sys/kernel/random/boot_id");
+    told.map(|told| told.trim().to_owned()).unwrap_or_default()
+}
+
+/// Why the rows may lack something that was answered, where they may.
+fn doubt(
+    store: &Store,
+    files: &Files,
+    dir: &Path,
+) -> Result<Result<Option<&'static str>, FolderError>, StoreError> {
+    let row = store.row(&Place::Use)?;
+    let form =
+        row.as_ref().and_then(|row| serde_json::from_slice::<serde_json::Value>(row).ok()?["form"].as_u64());
+    let used = row.and_then(|row| serde_json::from_slice::<Use>(&row).ok());
+    if let Some(form) = form.and_then(|form| u32::try_from(form).ok())
+        && form > FORM
+    {
+        return Ok(Err(FolderError::Newer { dir: dir.to_owned(), form }));
+    }
+    if !files.aside.is_empty() {
+        return Ok(Ok(Some("not all of its files could be read")));
+    }
+    let Some(Use { boot: before, file, always, closed, .. }) = used else {
+        return Ok(Ok(store.has_rows()?.then_some("it is not known who wrote it")));
+    };
+    let is_copy = file != store.file_number();
+    let has_crashed = !always && !closed && (before.is_empty() || before != boot());
+    let why = match (is_copy, has_crashed) {
+        (true, _) => Some("it is a copy, which may be older"),
+        (false, true) => Some("the machine stopped before the newest of it was on disk"),
+        (false, false) => None,
+    };
+    Ok(Ok(why))
+}

@@ -1,0 +1,222 @@
+//! Jobs as they are kept on disk, and how a change that the disk did not take is taken back.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+
+use super::{Image, Job, JobTable, KeyUse, Touched};
+use crate::model::JobId;
+use crate::storage::memory::folder::{Clock, json};
+use crate::storage::{Attempt, JobBounds, Stand};
+
+/// A job, without its payload.
+#[derive(Debug, Serialize, Deserialize)]
+struct JobRow {
+    kind: Option<String>,
+    place: u64,
+    state: State,
+    /// What its state says of a time: since when, until when, or when.
+    time_us: i64,
+    error: Option<String>,
+    nth: u64,
+    run: u32,
+    token: u64,
+    cancelled: bool,
+    committed: bool,
+    attempt: u32,
+    attempt_said_by: u32,
+    enqueued_at: DateTime<Utc>,
+    changed_at: DateTime<Utc>,
+    key: Option<KeyRow>,
+    written_us: i64,
+}
+
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum State {
+    Waiting,
+    Delayed,
+    Claimed,
+    Done,
+    Dead,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct KeyRow {
+    key: String,
+    fingerprint: String,
+    since_us: i64,
+}
+
+/// What is to be known of all jobs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct TableRow {
+    last_token: u64,
+    /// The newest bounds: unfinished, kept, and for how long, in milliseconds.
+    bounds: Option<(usize, usize, u64)>,
+}
+
+impl JobTable {
+    /// From here on it takes note of what is done to jobs.
+    pub(in crate::storage::memory) fn begin_noting(&mut self) {
+        self.touched = Some(Touched::default());
+    }
+
+    /// What was touched since it was last asked, as it was before.
+    pub(in crate::storage::memory) fn take_touched(&mut self) -> Touched {
+        self.touched.as_mut().map(std::mem::take).unwrap_or_default()
+    }
+
+    pub(super) fn note(&mut self, id: JobId) {
+        if self.touched.as_ref().is_some_and(|touched| !touched.contains_key(&id)) {
+            let image = self.image(id);
+            self.touched.get_or_insert_default().insert(id, image);
+        }
+    }
+
+    fn image(&self, id: JobId) -> Option<Image> {
+        let job = self.jobs.get(&id)?.clone();
+        let used = job.key.as_ref().and_then(|(key, _)| self.keys.get(key)).filter(|used| used.job == id);
+        let fingerprint = used.map(|used| used.fingerprint.clone());
+        Some(Image { job, fingerprint })
+    }
+
+    /// Has jobs as they were; nothing of that is taken note of.
+    pub(in crate::storage::memory) fn restore(&mut self, before: Touched) {
+        let noting = self.touched.take();
+        // First all go: they may have changed places and keys.
+        before.keys().for_each(|id| self.forget_if_known(*id));
+        for (id, image) in before {
+            if let Some(image) = image {
+                self.put(id, image);
+            }
+        }
+        self.touched = noting;
+    }
+
+    fn forget_if_known(&mut self, id: JobId) {
+        if self.jobs.contains_key(&id) {
+            self.forget(id);
+        }
+    }
+
+    fn put(&mut self, id: JobId, Image { mut job, fingerprint }: Image) {
+        match (&job.key, fingerprint) {
+            (Some((key, since)), Some(fingerprint)) => {
+                self.keys.insert(key.clone(), KeyUse { job: id, fingerprint });
+                self.key_ages.insert((*since, job.place), id);
+            }
+            _ => job.key = None,
+        }
+        self.last_place = self.last_place.max(job.place);
+        self.last_change = self.last_change.max(job.nth);
+        self.last_token = self.last_token.max(job.token);
+        self.by_age.insert(job.place, id);
+        self.weight += job.weight();
+        self.jobs.insert(id, job);
+        self.index(id);
+    }
+
+    /// The row of a job; `None` where it is not known.
+    pub(in crate::storage::memory) fn row(&self, id: JobId, clock: &Clock) -> Option<Vec<u8>> {
+        let Image { job, fingerprint } = self.image(id)?;
+        let (state, time, error) = match job.stand {
+            Stand::Waiting { since } => (State::Waiting, since, None),
+            Stand::Delayed { due } => (State::Delayed, due, None),
+            Stand::Claimed { lease_ends } => (State::Claimed, lease_ends, None),
+            Stand::Done { ended } => (State::Done, ended, None),
+            Stand::Dead { ended, error } => (State::Dead, ended, Some(error)),
+        };
+        let key = job.key.zip(fingerprint).map(|((key, since), fingerprint)| KeyRow {
+            key,
+            fingerprint,
+            since_us: clock.us(since),
+        });
+        let mut row = json(&JobRow {
+            kind: job.kind.map(|kind| kind.to_string()),
+            place: job.place,
+            state,
+            time_us: clock.us(time),
+            error,
+            nth: job.nth,
+            run: job.run,
+            token: job.token,
+            cancelled: job.cancelled,
+            committed: job.committed,
+            attempt: job.attempt.number,
+            attempt_said_by: job.attempt.said_by,
+            enqueued_at: job.enqueued_at,
+            changed_at: job.changed_at,
+            key,
+            written_us: clock.wall_us,
+        });
+        row.push(b'\n');
+        row.extend_from_slice(&job.payload);
+        Some(row)
+    }
+
+    /// Takes a job as its row says it; says whether that could be read.
+    pub(in crate::storage::memory) fn take_row(&mut self, id: JobId, row: &[u8], clock: &Clock) -> bool {
+        // JSON has no line breaks.
+        let Some(end) = row.iter().position(|byte| *byte == b'\n') else { return false };
+        let Ok(head) = serde_json::from_slice::<JobRow>(&row[..end]) else { return false };
+        let time = clock.moment(head.time_us, head.written_us);
+        let over = time.min(clock.at);
+        let stand = match head.state {
+            State::Waiting => Stand::Waiting { since: over },
+            State::Delayed => Stand::Delayed { due: time },
+            State::Claimed => Stand::Claimed { lease_ends: time },
+            State::Done => Stand::Done { ended: over },
+            State::Dead => Stand::Dead { ended: over, error: head.error.unwrap_or_default() },
+        };
+        let since = |key: &KeyRow| clock.moment(key.since_us, head.written_us).min(clock.at);
+        let job = Job {
+            payload: Bytes::copy_from_slice(&row[end + 1..]),
+            kind: head.kind.map(Into::into),
+            place: head.place,
+            stand,
+            nth: head.nth,
+            run: head.run,
+            token: head.token,
+            cancelled: head.cancelled,
+            committed: head.committed,
+            attempt: Attempt { number: head.attempt, said_by: head.attempt_said_by },
+            enqueued_at: head.enqueued_at,
+            changed_at: head.changed_at,
+            key: head.key.as_ref().map(|key| (key.key.clone(), since(key))),
+        };
+        self.forget_if_known(id);
+        self.put(id, Image { job, fingerprint: head.key.map(|key| key.fingerprint) });
+        true
+    }
+
+    /// The row of what is to be known of all jobs.
+    pub(in crate::storage::memory) fn table_row(&self) -> Vec<u8> {
+        let millis = |span: Duration| u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
+        let bounds = self.bounds.map(|bounds| (bounds.unfinished, bounds.kept, millis(bounds.kept_for)));
+        json(&TableRow { last_token: self.last_token, bounds })
+    }
+
+    /// Takes what that row says; says whether it could be read.
+    pub(in crate::storage::memory) fn take_table_row(&mut self, row: &[u8]) -> bool {
+        let Ok(TableRow { last_token, bounds }) = serde_json::from_slice(row) else { return false };
+        self.last_token = self.last_token.max(last_token);
+        self.bounds = bounds.map(|(unfinished, kept, millis)| JobBounds {
+            unfinished,
+            kept,
+            kept_for: Duration::from_millis(millis),
+        });
+        true
+    }
+
+    /// Tokens that may have been given out since what was read was written are not given out again.
+    pub(in crate::storage::memory) fn leave_out_tokens(&mut self, count: u64) {
+        self.last_token = self.last_token.saturating_add(count);
+    }
+
+    pub(in crate::storage::memory) fn ids(&self) -> impl Iterator<Item = JobId> {
+        self.jobs.keys().copied()
+    }
+}
