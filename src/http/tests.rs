@@ -36,6 +36,7 @@ use crate::storage::{self, StorageChoice, StorageConfig};
 use crate::support::panics::Vital;
 
 mod rights;
+mod safeguards;
 mod standards;
 
 type Answer = HttpResponse<Bytes>;
@@ -116,6 +117,7 @@ impl Routes {
             feeds: [("binance".to_owned(), FeedCounters::new("binance"))].into(),
             bridge: Bridge::off(node),
             gate: Arc::clone(&gate),
+            tls: None,
             leaving: stopping.clone(),
         };
         let app = App {

@@ -7,7 +7,7 @@ use crate::stats::{
     DroppedMessages, DurationBucket, ExchangeView, FeedView, HttpView, InteropCounts, JobsView, MemoryUsage,
     MessagesView, OrdersView, OutageView, OutsideInvalid, OutsideRefused, RefusedEntries, RegistriesView,
     RegistryView, SkippedEntries, StateSpell, StatsView, SubscriptionInfo, SubscriptionPhase, Timing,
-    TransportKind,
+    TlsView, TransportKind,
 };
 use crate::{
     Accepted, Answer, Auth, Authenticated, Authentication, AuthenticationView, BackendName, BackendState,
@@ -19,8 +19,8 @@ use crate::{
     OrderView, Position, Previous, Problem, ProblemCode, Publish, Published, RawEntry, RecordList,
     RecordsSet, RedisMetrics, RedisView, RegistryStatus, RegistrySync, RegistrySynced, ReleaseRequest,
     ReportAccepted, RequestId, Resync, Revoke, RevokedOn, Scope, ServerMessage, SetSubscription, SettingView,
-    Since, SnapshotEnd, SourceCounts, StorageView, Subscribe, Subscribed, SubscriptionMode, Swap, Token,
-    TokenExpiring, Unsubscribe, Unsubscribed, WebSocketView, Zone, ZoneList, ZoneView,
+    Since, SnapshotEnd, SourceCounts, StorageView, Subscribe, Subscribed, SubscriptionMode, Swap, TlsHealth,
+    Token, TokenExpiring, Unsubscribe, Unsubscribed, WebSocketView, Zone, ZoneList, ZoneView,
 };
 
 /// What the file begins with.
@@ -125,6 +125,7 @@ pub fn declarations() -> String {
         StorageView,
         HealthView,
         AuthenticationView,
+        TlsHealth,
         ChannelSetAside,
         WebSocketView,
         RedisView,
@@ -157,6 +158,7 @@ pub fn declarations() -> String {
         RegistriesView,
         RegistryView,
         HttpView,
+        TlsView,
         StateSpell,
         ConnectionInfo,
         ConnectionHealth,

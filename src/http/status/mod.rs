@@ -15,6 +15,7 @@ use super::accept::AcceptStats;
 use super::prices::IntakeStats;
 use super::refusals::Refusals;
 use super::room::BodyRoom;
+use super::tls::Tls;
 use crate::access::Gate;
 use crate::bridge::Bridge;
 use crate::channels::Channels;
@@ -50,6 +51,7 @@ pub(crate) struct Sources {
     pub(crate) feeds: BTreeMap<String, Arc<FeedCounters>>,
     pub(crate) bridge: Bridge,
     pub(crate) gate: Arc<Gate>,
+    pub(crate) tls: Option<Arc<Tls>>,
     /// It is about to stop, or stops: who asks whether it is ready is told no.
     pub(crate) leaving: CancellationToken,
 }

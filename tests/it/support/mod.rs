@@ -11,4 +11,5 @@ pub(crate) mod program;
 pub(crate) mod raw;
 pub(crate) mod redis;
 pub(crate) mod stores;
+pub(crate) mod tls;
 pub(crate) mod tools;

@@ -25,7 +25,7 @@ pub use self::connections::{
     MessageCounts, MessagesView, SubscriptionInfo, SubscriptionPhase, TransportKind,
 };
 pub use self::feeds::{FeedCounts, FeedState, FeedView};
-pub use self::http::{AcceptCounts, HttpView, IntakeCounts};
+pub use self::http::{AcceptCounts, HttpView, IntakeCounts, TlsView};
 pub use self::orders::{InteropCounts, JobsView, OrderCounts, OrdersView, OutsideInvalid, OutsideRefused};
 pub use self::registry::{RegistriesView, RegistryCounts, RegistryView};
 pub use self::storage::{JobsAloneCounts, LineCounts, MemoryUsage, OutageView, StateSpell};
