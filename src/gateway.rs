@@ -18,6 +18,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::config::Loaded;
 use crate::connections::Manager;
+use crate::http::UnixFile;
 use crate::orders::{OrderExecutor, Orders, PaperExecutor};
 use crate::registry::Registry;
 use crate::storage::{self, MemoryBackend, OutageReader, StatusReader};
@@ -72,11 +73,14 @@ pub enum StartError {
         /// For people. Holds no secrets.
         reason: String,
     },
-    /// The address cannot be listened on.
+    /// The certificate or its key cannot be used.
+    #[error("`http.tls`: {0}")]
+    Tls(String),
+    /// An address, or a socket in the file system, cannot be listened on.
     #[error("cannot listen on {address}")]
     Listen {
-        /// The address.
-        address: SocketAddr,
+        /// The address, or the path.
+        address: String,
         /// What the system said.
         #[source]
         cause: io::Error,
@@ -90,6 +94,9 @@ pub enum StartError {
 #[derive(Debug)]
 pub struct Gateway {
     address: SocketAddr,
+    operators: Option<SocketAddr>,
+    /// Removed with the gateway.
+    _file: Option<UnixFile>,
     manager: Manager,
     drain_lead: Duration,
     drain_window: Duration,
@@ -157,6 +164,11 @@ impl Gateway {
     /// The address that it listens on, with the port that was taken for 0.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// The address of the operators' listener, where there is one.
+    pub fn operators_address(&self) -> Option<SocketAddr> {
+        self.operators
     }
 
     /// Who is online, and which orders are under way: for who has a gateway in its own process.

@@ -610,7 +610,7 @@ export type CloseCode = "normal" | "protocol_error" | "unsupported_data" | "abno
 /**
  * What was wrong with a request. Stable: clients may match on it.
  */
-export type ProblemCode = "invalid_json" | "invalid_utf8" | "broken_body" | "invalid_name" | "invalid_position" | "invalid_order_id" | "invalid_idempotency_key" | "invalid_status" | "invalid_limit" | "invalid_query" | "invalid_header" | "invalid_host" | "invalid_target" | "invalid_websocket_key" | "not_upgradable" | "unauthorized" | "origin_not_allowed" | "forbidden" | "not_found" | "unknown_order" | "unknown_dead_letter" | "unknown_event_type" | "unknown_key" | "unknown_zone" | "unknown_record" | "unknown_connection" | "no_gateway" | "method_not_allowed" | "body_timeout" | "idempotency_conflict" | "too_late" | "already_ended" | "has_job" | "no_job" | "may_be_submitted" | "lease_lost" | "cancelled" | "not_external" | "record_exists" | "foreign_epoch" | "precondition_failed" | "body_too_large" | "line_too_large" | "price_too_large" | "event_too_large" | "record_too_large" | "update_too_large" | "unsupported_media_type" | "unsupported_content_encoding" | "unknown_host" | "invalid_order" | "invalid_update" | "invalid_request" | "invalid_price" | "invalid_event" | "invalid_key" | "invalid_record" | "reserved_field" | "duplicate_field" | "invalid_timestamp" | "too_many_zones" | "too_many_keys" | "too_many_records" | "upgrade_required" | "unsupported_version" | "too_many_connections_from_address" | "connecting_too_often" | "internal" | "corrupt" | "not_implemented" | "storage_unavailable" | "busy" | "shutting_down" | "too_many_connections" | "queue_full" | "registry_behind" | "storage_degraded" | "unknown_while_degraded" | "no_worker" | "keys_awaited";
+export type ProblemCode = "invalid_json" | "invalid_utf8" | "broken_body" | "invalid_name" | "invalid_position" | "invalid_order_id" | "invalid_idempotency_key" | "invalid_status" | "invalid_limit" | "invalid_query" | "invalid_header" | "invalid_host" | "tls_required" | "invalid_target" | "invalid_websocket_key" | "not_upgradable" | "unauthorized" | "origin_not_allowed" | "forbidden" | "not_found" | "unknown_order" | "unknown_dead_letter" | "unknown_event_type" | "unknown_key" | "unknown_zone" | "unknown_record" | "unknown_connection" | "no_gateway" | "method_not_allowed" | "body_timeout" | "idempotency_conflict" | "too_late" | "already_ended" | "has_job" | "no_job" | "may_be_submitted" | "lease_lost" | "cancelled" | "not_external" | "record_exists" | "foreign_epoch" | "precondition_failed" | "body_too_large" | "line_too_large" | "price_too_large" | "event_too_large" | "record_too_large" | "update_too_large" | "unsupported_media_type" | "unsupported_content_encoding" | "unknown_host" | "invalid_order" | "invalid_update" | "invalid_request" | "invalid_price" | "invalid_event" | "invalid_key" | "invalid_record" | "reserved_field" | "duplicate_field" | "invalid_timestamp" | "too_many_zones" | "too_many_keys" | "too_many_records" | "upgrade_required" | "unsupported_version" | "too_many_connections_from_address" | "connecting_too_often" | "internal" | "corrupt" | "not_implemented" | "storage_unavailable" | "busy" | "shutting_down" | "too_many_connections" | "queue_full" | "registry_behind" | "storage_degraded" | "unknown_while_degraded" | "no_worker" | "keys_awaited";
 
 /**
  * A refused request: what was wrong, and what would be right. Where something else than a gateway has
@@ -1386,6 +1386,10 @@ other_executors?: Array<string>,
  */
 authentication?: AuthenticationView, 
 /**
+ * How the gateway's own certificate does, where it speaks TLS.
+ */
+tls?: TlsHealth, 
+/**
  * When this was said.
  */
 timestamp: string, 
@@ -1434,6 +1438,20 @@ revocations: string,
  * `fresh`, or `stale` where a place of keys fails; the log says which.
  */
 keys: string, };
+
+/**
+ * How a gateway's certificate does.
+ */
+export type TlsHealth = { 
+/**
+ * `fresh`, or `stale` where the files hold something that cannot be used, and what they held before
+ * goes on; the log says why.
+ */
+files: string, 
+/**
+ * When it ceases to be valid.
+ */
+expires_at: string, };
 
 /**
  * A channel that cannot be put in order.
@@ -2968,6 +2986,10 @@ revocations: number,
  */
 key_places_stale: number, 
 /**
+ * TLS of the gateway's own; absent where it speaks none.
+ */
+tls: TlsView | null, 
+/**
  * TCP connections accepted.
  */
 accepted: number, 
@@ -2988,6 +3010,19 @@ accept_failures: number,
  * Connections that ended without a whole request.
  */
 bad_requests: number, 
+/**
+ * Connections of trusted proxies that were closed since they did not begin with a header of the
+ * PROXY protocol (`http.proxy_protocol`), but with something else.
+ */
+proxy_garbage: number, 
+/**
+ * The same, since the header was not whole in time.
+ */
+proxy_timeout: number, 
+/**
+ * The same, since the proxy closed it before.
+ */
+proxy_closed: number, 
 /**
  * Panics (bugs) that ended one request; everything else goes on.
  */
@@ -3016,6 +3051,33 @@ event_requests_refused: number,
  * Events accepted over HTTP.
  */
 events_accepted: number, };
+
+/**
+ * Handshakes of TLS since the start, and the certificate.
+ */
+export type TlsView = { 
+/**
+ * Handshakes of TLS that clients and gateway completed.
+ */
+handshakes: number, 
+/**
+ * Of these, those that went on with a session of before.
+ */
+resumed: number, 
+/**
+ * Those that came to nothing, by reason: `plain` is plain HTTP, which is told so, `alert` a client
+ * that refuses, mostly since it does not trust the certificate.
+ */
+failed_by_reason: { [key in string]: number }, 
+/**
+ * How often certificate and key were read anew, by `result`: `good`, or `failed`, where those of
+ * before go on.
+ */
+reloads_by_result: { [key in string]: number }, 
+/**
+ * How long the certificate is still valid, in seconds; below 0 once it has expired.
+ */
+certificate_left_s: number, };
 
 /**
  * A state that the storage was in, or is, from when it went over into it, and what it cost meanwhile.

@@ -117,17 +117,18 @@ fn check_auth(auth: &AuthConfig) -> Vec<Finding> {
 /// Other machines must not reach a gateway that asks nobody who they are, unless somebody says so.
 fn check_listen(config: &Config) -> Vec<Finding> {
     let mut checks = Checks::of("http");
-    let listen = config.http.listen;
-    let is_guarded = listen.ip().to_canonical().is_loopback()
-        || config.auth.is_on()
-        || config.auth.mode == Some(AuthMode::Off);
-    checks.require("listen", is_guarded, || {
-        format!(
-            "{listen} can be reached from other machines, and nobody is asked who they are: set up \
+    let is_settled = config.auth.is_on() || config.auth.mode == Some(AuthMode::Off);
+    let of_operators = config.http.operators.listen.map(|listen| ("operators.listen", listen));
+    for (key, listen) in [("listen", config.http.listen)].into_iter().chain(of_operators) {
+        let is_guarded = is_settled || listen.ip().to_canonical().is_loopback();
+        checks.require(key, is_guarded, || {
+            format!(
+                "{listen} can be reached from other machines, and nobody is asked who they are: set up \
              authentication (`zonewire config init` writes a configuration that works), listen on a loopback \
              address such as 127.0.0.1, or set auth.mode = \"off\""
-        )
-    });
+            )
+        });
+    }
     checks.finish()
 }
 

@@ -33,7 +33,7 @@ pub use crate::feeds::{
     Delimiter, ExchangeConfig, ExchangeKind, FeedsConfig, Interval, ReplayConfig, RowsConfig,
     SimulatedConfig, TimeFormat, TimeZone,
 };
-pub use crate::http::HttpConfig;
+pub use crate::http::{HttpConfig, OperatorsConfig, ProxyProtocol, TlsConfig};
 pub use crate::orders::{ExecutorChoice, InteropConfig, OrdersConfig, PaperConfig};
 pub use crate::registry::RegistryConfig;
 pub use crate::storage::{StorageChoice, StorageConfig};

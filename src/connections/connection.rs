@@ -267,6 +267,11 @@ impl Connection {
         self.outbox.borrow().is_some()
     }
 
+    /// Whether the socket has taken all that there was to send.
+    fn has_sent_all(&self) -> bool {
+        !self.is_behind() && !self.stream.has_unsent()
+    }
+
     /// Waits until all that nothing may replace has been written, or the connection is closing. What
     /// may be replaced does not count: on a slow reader there may always be some of it.
     pub(super) async fn until_drained(&self) {
@@ -340,7 +345,7 @@ impl Connection {
     /// The closing handshake is complete: ends, once what waits (our answer) has gone. `code` is why,
     /// unless it was closed from here.
     pub(super) fn peer_has_closed(&self, code: CloseCode) {
-        if !self.is_behind() {
+        if self.has_sent_all() {
             return self.end(self.code_or(code));
         }
         let (code, until) = match self.state.get() {

@@ -19,6 +19,7 @@ mod shard;
 mod socket;
 mod stats;
 mod subscription;
+mod tls;
 mod transport;
 
 use std::fmt;
@@ -35,6 +36,7 @@ pub(crate) use manager::{Listing, Overview, ShardHandle};
 pub(crate) use shard::{Arriving, Opening, spread_retry_ms};
 pub(crate) use socket::{Kept, Look, Socket, read_first};
 pub(crate) use stats::Totals;
+pub(crate) use tls::Tls;
 pub use zonewire_protocol::stats::{ConnectionHealth, ConnectionInfo, ConnectionStory};
 
 use crate::access::Gate;

@@ -319,14 +319,13 @@ impl Shard {
                     // A task of its own for the connection: hyper's buffers go with this one.
                     let upgraded = upgraded.await;
                     match upgraded.map(|ended| ended.map(|upgraded| upgraded.downcast::<TokioIo<Socket>>())) {
-                        Some(Ok(Ok(parts))) => match parts.io.into_inner().into_inner() {
+                        Some(Ok(Ok(parts))) => match parts.io.into_inner().into_transport() {
                             Some(stream) => {
-                                let stream = Transport::Tcp(stream);
                                 shard.adopt(stream, parts.read_buf, opening, principal, admission);
                             }
                             None => debug!("an upgraded connection is still looked at"),
                         },
-                        Some(Ok(Err(_))) => debug!("an upgraded connection is not a TCP socket"),
+                        Some(Ok(Err(_))) => debug!("an upgraded connection is not a socket"),
                         Some(Err(error)) => debug!(error = %error, "a client went away during its upgrade"),
                         None => debug!("the time to stop was up during an upgrade"),
                     }

@@ -1,4 +1,4 @@
-//! A TCP socket that others can look at while hyper has it.
+//! A socket that others can look at while hyper has it.
 
 use std::io::{self, Read as _};
 use std::mem::MaybeUninit;
@@ -12,12 +12,16 @@ use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 
+use super::tls::{Tls, TlsStream};
+use super::transport::Transport;
+
 /// A socket that is read and written by one, and looked at by others.
 #[derive(Debug)]
 pub(crate) struct Socket {
     stream: Arc<TcpStream>,
-    /// What was read of it before, and comes first.
+    /// What was read of it before, and comes first; nothing where there is a session, which has had it.
     first: Bytes,
+    tls: Option<Box<Tls>>,
 }
 
 /// The look of others at a socket; it does not keep it open.
@@ -25,23 +29,33 @@ pub(crate) struct Socket {
 pub(crate) struct Look(Weak<TcpStream>);
 
 impl Socket {
+    #[cfg(test)]
     pub(crate) fn new(stream: TcpStream) -> Self {
         Self::begun(stream, Bytes::new())
+    }
+
+    /// One with a session, whose handshake is over.
+    pub(crate) fn with_tls(stream: TcpStream, tls: Tls) -> Self {
+        Self { stream: Arc::new(stream), first: Bytes::new(), tls: Some(Box::new(tls)) }
     }
 
     /// One of which something was read already: less than hyper reads at once, so that nothing of it is left
     /// when the stream is taken out.
     pub(crate) fn begun(stream: TcpStream, first: Bytes) -> Self {
-        Self { stream: Arc::new(stream), first }
+        Self { stream: Arc::new(stream), first, tls: None }
     }
 
     pub(crate) fn look(&self) -> Look {
         Look(Arc::downgrade(&self.stream))
     }
 
-    /// The stream by itself; `None` while somebody looks.
-    pub(crate) fn into_inner(self) -> Option<TcpStream> {
-        Arc::into_inner(self.stream)
+    /// What a connection is made of; `None` while somebody looks.
+    pub(super) fn into_transport(self) -> Option<Transport> {
+        let stream = Arc::into_inner(self.stream)?;
+        Some(match self.tls {
+            None => Transport::Tcp(stream),
+            Some(tls) => Transport::Tls(Box::new(TlsStream::new(stream, *tls))),
+        })
     }
 }
 
@@ -127,12 +141,53 @@ impl Kept {
     }
 }
 
+impl Socket {
+    fn poll_read_tls(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        /// As much as a record holds at the most.
+        const AT_ONCE: usize = 16 << 10;
+        let Self { stream, tls: Some(tls), .. } = self else { return Poll::Ready(Ok(())) };
+        let at_once = AT_ONCE.min(buf.remaining());
+        loop {
+            match tls.read_now(stream, buf.initialize_unfilled_to(at_once)) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                read => {
+                    buf.advance(read?);
+                    return Poll::Ready(Ok(()));
+                }
+            }
+            ready!(stream.poll_read_ready(cx))?;
+        }
+    }
+
+    fn poll_write_slices(
+        &mut self,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        loop {
+            ready!(self.stream.poll_write_ready(cx))?;
+            let written = match (&mut self.tls, slices) {
+                (None, [bytes]) => self.stream.try_write(bytes),
+                (None, _) => self.stream.try_write_vectored(slices),
+                (Some(tls), _) => tls.write(&self.stream, slices),
+            };
+            match written {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                written => return Poll::Ready(written),
+            }
+        }
+    }
+}
+
 impl AsyncRead for Socket {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if self.tls.is_some() {
+            return self.poll_read_tls(cx, buf);
+        }
         if !self.first.is_empty() {
             let len = self.first.len().min(buf.remaining());
             buf.put_slice(&self.first.split_to(len));
@@ -162,39 +217,35 @@ impl AsyncRead for Socket {
 }
 
 impl AsyncWrite for Socket {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        loop {
-            ready!(self.stream.poll_write_ready(cx))?;
-            match self.stream.try_write(bytes) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                written => return Poll::Ready(written),
-            }
-        }
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.poll_write_slices(cx, &[io::IoSlice::new(bytes)])
     }
 
     fn poll_write_vectored(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         bytes: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        loop {
-            ready!(self.stream.poll_write_ready(cx))?;
-            match self.stream.try_write_vectored(bytes) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                written => return Poll::Ready(written),
-            }
-        }
+        self.poll_write_slices(cx, bytes)
     }
 
     fn is_write_vectored(&self) -> bool {
         true
     }
 
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let Self { stream, tls, .. } = &mut *self;
+        tls.as_mut().map_or(Poll::Ready(Ok(())), |tls| tls.poll_flush(stream, cx))
     }
 
-    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(SockRef::from(&*self.stream).shutdown(Shutdown::Write))
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let Self { stream, tls, .. } = &mut *self;
+        let Some(tls) = tls else {
+            return Poll::Ready(SockRef::from(&**stream).shutdown(Shutdown::Write));
+        };
+        while !tls.end_writing(stream)? {
+            ready!(stream.poll_write_ready(cx))?;
+        }
+        Poll::Ready(Ok(()))
     }
 }

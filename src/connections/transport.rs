@@ -9,12 +9,15 @@ use tokio::net::TcpStream;
 
 use super::events::EventPipe;
 use super::socket::read_now;
+use super::tls::TlsStream;
 
 /// What a connection is written to and read from, without waiting: a socket, or something that is like one.
 #[derive(Debug)]
 pub(super) enum Transport {
     /// A socket.
     Tcp(TcpStream),
+    /// A socket with a TLS session. Boxed, so that plain sockets pay nothing for it.
+    Tls(Box<TlsStream>),
     /// The answer to a request, which tells what is written as server-sent events. Nothing is read from it.
     /// Boxed, so that sockets pay nothing for it.
     Events(Box<EventPipe>),
@@ -25,6 +28,7 @@ impl Transport {
     pub(super) fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
         match self {
             Self::Tcp(stream) => stream.try_write(bytes),
+            Self::Tls(stream) => stream.try_write_vectored(&[IoSlice::new(bytes)]),
             Self::Events(pipe) => pipe.try_write_vectored(&[IoSlice::new(bytes)]),
         }
     }
@@ -33,13 +37,28 @@ impl Transport {
     pub(super) fn try_write_vectored(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
         match self {
             Self::Tcp(stream) => stream.try_write_vectored(slices),
+            Self::Tls(stream) => stream.try_write_vectored(slices),
             Self::Events(pipe) => pipe.try_write_vectored(slices),
+        }
+    }
+
+    /// Whether something was taken that is not sent, and that only [`poll_flush`](Self::poll_flush) sends.
+    pub(super) fn has_unsent(&self) -> bool {
+        matches!(self, Self::Tls(stream) if stream.has_unsent())
+    }
+
+    /// Sends what was taken; to be called at each turn of the connection's task.
+    pub(super) fn poll_flush(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Tcp(_) | Self::Events(_) => Poll::Ready(Ok(())),
+            Self::Tls(stream) => stream.poll_flush(cx),
         }
     }
 
     pub(super) fn poll_write_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
             Self::Tcp(stream) => stream.poll_write_ready(cx),
+            Self::Tls(stream) => stream.poll_write_ready(cx),
             Self::Events(pipe) => pipe.poll_write_ready(cx),
         }
     }
@@ -47,6 +66,7 @@ impl Transport {
     pub(super) fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
             Self::Tcp(stream) => stream.poll_read_ready(cx),
+            Self::Tls(stream) => stream.poll_read_ready(cx),
             Self::Events(pipe) => pipe.poll_gone(cx).map(Ok),
         }
     }
@@ -55,22 +75,27 @@ impl Transport {
     pub(super) fn read_now(&self, buffer: &mut [u8]) -> io::Result<usize> {
         match self {
             Self::Tcp(stream) => read_now(stream, buffer),
+            Self::Tls(stream) => stream.read_now(buffer),
             Self::Events(_) => Ok(0),
         }
     }
 
     /// Says that no more is written.
     pub(super) fn end_writing(&self) {
-        if let Self::Tcp(stream) = self {
-            // Where the other side has gone already there is nothing to do.
-            let _gone = SockRef::from(stream).shutdown(Shutdown::Write);
+        match self {
+            Self::Tcp(stream) => {
+                // Where the other side has gone already there is nothing to do.
+                let _gone = SockRef::from(stream).shutdown(Shutdown::Write);
+            }
+            Self::Tls(stream) => stream.end_writing(),
+            Self::Events(_) => {}
         }
     }
 
     /// The pipe of a stream of events.
     pub(super) fn events(&self) -> Option<&EventPipe> {
         match self {
-            Self::Tcp(_) => None,
+            Self::Tcp(_) | Self::Tls(_) => None,
             Self::Events(pipe) => Some(pipe),
         }
     }

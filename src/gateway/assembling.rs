@@ -16,7 +16,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
 use super::registries::Following;
-use super::threads::{Serving, Thread};
+use super::threads::{Listening, ListeningOn, Serving, Thread};
 use super::{Gateway, StartError, Stops};
 use crate::access::Gate;
 use crate::bridge::{Bridge, BridgeParts, BridgeWork};
@@ -27,7 +27,10 @@ use crate::feeds::{
     ExchangeParts, FeedCounters, SIMULATED_EXCHANGE, run_exchange, run_market, run_replay, run_simulated,
 };
 use crate::fleet::{Fleet, FleetParts};
-use crate::http::{self, AcceptParts, AcceptStats, App, BodyRoom, Door, IntakeStats, Sources};
+use crate::http::{
+    self, AcceptParts, AcceptStats, App, BodyRoom, Door, Entrance, HttpConfig, IntakeStats, ProxyProtocol,
+    Sources, Tls, UnixFile,
+};
 use crate::model::NodeId;
 use crate::orders::{
     ExecutorChoice, Interop, InteropParts, InteropStats, InteropWork, OrderExecutor, OrderMirror,
@@ -43,9 +46,9 @@ use crate::support::machine;
 use crate::support::panics::Vital;
 
 /// Files that are open besides connections: storage, the log, what the runtime needs; and of each shard
-/// its listener, its runtime's, and its spare one.
+/// its listeners, its runtime's, and its spare ones.
 const OTHER_FILES: usize = 64;
-const FILES_PER_SHARD: usize = 8;
+const FILES_PER_SHARD: usize = 10;
 
 /// Batches on their way to the registries: as many as two channels may have.
 const REGISTRY_QUEUE: usize = 2 * CREDITS;
@@ -96,9 +99,8 @@ pub(super) async fn assemble(
     let Opened { backend: shared, memory, status_reader: status, outage, driver, spool_panicked, .. } =
         opened;
     let begun = status.get();
-    let address = config.http.listen;
-    let (listeners, address) =
-        http::listen(address, shards).map_err(|cause| StartError::Listen { address, cause })?;
+    let tls = Tls::open(&config.http.tls).await.map_err(StartError::Tls)?;
+    let Entrances { address, operators, listening, file } = listen(&config.http, shards)?;
 
     let running = Running::default();
     drive_storage(&running, driver, spool_panicked);
@@ -107,6 +109,10 @@ pub(super) async fn assemble(
     let gate = gate.await.map_err(StartError::Auth)?;
     let keeping = Arc::clone(&gate).run(running.stops.channels.clone());
     running.tracker.spawn(running.vital.guard("keys and revocations", keeping));
+    if let Some(tls) = &tls {
+        let keeping = Arc::clone(tls).keep(running.stops.channels.clone());
+        running.tracker.spawn(running.vital.guard("certificate", keeping));
+    }
     let (manager, seeds, mut live) = connections::prepare(shards, &config.connections);
     // The registries follow channels as a shard does.
     let (told, hears) = mpsc::channel(REGISTRY_QUEUE);
@@ -169,9 +175,10 @@ pub(super) async fn assemble(
         gate: &gate,
         configured: Arc::new(configured),
         feeds: feeds.clone(),
+        tls,
     };
     let counted = (memory.clone(), outage.clone(), interop, bridge);
-    let threads = serve(&running, &config, served, counted, seeds, listeners).map_err(StartError::Thread)?;
+    let threads = serve(&running, &config, served, counted, seeds, listening).map_err(StartError::Thread)?;
     let work = TaskTracker::new();
     if config.node.has(Role::Worker) && config.orders.executor == ExecutorChoice::Paper {
         let working = Worker::new(&orders, executor).run(running.stops.stopping.clone());
@@ -180,10 +187,12 @@ pub(super) async fn assemble(
     if config.node.has(Role::Gateway) {
         begin_feeds(&running, &config, &channels, &feeding, node, &feeds);
     }
-    say_ready(&config, node, address, shards, &begun, &status.get());
+    say_ready(&config, node, (address, operators), shards, &begun, &status.get());
     let Running { stops, vital, tracker, .. } = running;
     Ok(Gateway {
         address,
+        operators,
+        _file: file,
         manager,
         drain_lead: Duration::from_secs(config.http.drain_lead_s),
         drain_window: Duration::from_secs(config.http.drain_s),
@@ -361,6 +370,51 @@ fn begin_interop(
     (mirror, stats)
 }
 
+/// What connections come in by.
+struct Entrances {
+    address: SocketAddr,
+    /// Of the operators' listener.
+    operators: Option<SocketAddr>,
+    /// Of each thread.
+    listening: Vec<Vec<Listening>>,
+    file: Option<UnixFile>,
+}
+
+fn listen(config: &HttpConfig, shards: usize) -> Result<Entrances, StartError> {
+    let on = |address| {
+        http::listen(address, shards)
+            .map_err(|cause| StartError::Listen { address: address.to_string(), cause })
+    };
+    let (listeners, address) = on(config.listen)?;
+    let is_announced = config.proxy_protocol == ProxyProtocol::Required;
+    let entrance = Entrance { is_for_operators: false, speaks_tls: true, is_announced };
+    let of_thread = |on| vec![Listening { entrance, on: ListeningOn::Address(on) }];
+    let mut listening: Vec<Vec<Listening>> = listeners.into_iter().map(of_thread).collect();
+    let mut operators = None;
+    if let Some(address) = config.operators.listen {
+        let (listeners, address) = on(address)?;
+        operators = Some(address);
+        let entrance =
+            Entrance { is_for_operators: true, speaks_tls: config.operators.tls, is_announced: false };
+        for (thread, on) in listening.iter_mut().zip(listeners) {
+            thread.push(Listening { entrance, on: ListeningOn::Address(on) });
+        }
+    }
+    let mut file = None;
+    if let Some(path) = &config.unix_socket {
+        let mode = config.unix_socket_mode().unwrap_or(0o600);
+        let (listeners, its_file) = http::listen_unix(path, mode, shards)
+            .map_err(|cause| StartError::Listen { address: path.display().to_string(), cause })?;
+        file = Some(its_file);
+        // Who comes by it is on this machine: nobody listens in between.
+        let entrance = Entrance { is_for_operators: false, speaks_tls: false, is_announced };
+        for (thread, on) in listening.iter_mut().zip(listeners) {
+            thread.push(Listening { entrance, on: ListeningOn::File(on) });
+        }
+    }
+    Ok(Entrances { address, operators, listening, file })
+}
+
 /// What requests are about.
 struct Served<'a> {
     node: NodeId,
@@ -373,6 +427,7 @@ struct Served<'a> {
     gate: &'a Arc<Gate>,
     configured: Arc<ConfigView>,
     feeds: CountersOfFeeds,
+    tls: Option<Arc<Tls>>,
 }
 
 /// What the feeds of exchanges count, by the names of these.
@@ -396,10 +451,11 @@ fn serve(
     served: Served<'_>,
     (memory, outage, interop, bridge): (MemoryBackend, OutageReader, Arc<InteropStats>, Bridge),
     seeds: Vec<ShardSeed>,
-    listeners: Vec<std::net::TcpListener>,
+    listening: Vec<Vec<Listening>>,
 ) -> io::Result<Vec<Thread>> {
     let Running { stops, vital, .. } = running;
-    let Served { node, manager, channels, orders, registry, fleet, status, gate, configured, feeds } = served;
+    let Served { node, manager, channels, orders, registry, fleet, status, gate, configured, feeds, tls } =
+        served;
     let accepts = Arc::new(AcceptStats::default());
     let sources = Sources {
         node,
@@ -422,6 +478,7 @@ fn serve(
         feeds,
         bridge,
         gate: Arc::clone(gate),
+        tls: tls.clone(),
         leaving: stops.leaving.clone(),
     };
     let app = App {
@@ -437,7 +494,7 @@ fn serve(
         sources,
         stopping: stops.stopping.clone(),
     };
-    let parts = AcceptParts::new(config.http.clone(), manager.clone(), accepts, stops.accepting.clone());
+    let parts = AcceptParts::new(config.http.clone(), manager.clone(), accepts, stops.accepting.clone(), tls);
     let serving = Serving {
         door: Door::to(&Arc::new(app)),
         parts: Arc::new(parts),
@@ -448,8 +505,8 @@ fn serve(
         cut: stops.cut.clone(),
     };
     let cut_unless_started = stops.cut.clone().drop_guard();
-    let threads = seeds.into_iter().zip(listeners).enumerate();
-    let threads = threads.map(|(index, (seed, listener))| serving.clone().start(index, seed, listener));
+    let threads = seeds.into_iter().zip(listening).enumerate();
+    let threads = threads.map(|(index, (seed, listening))| serving.clone().start(index, seed, listening));
     let threads = threads.collect::<io::Result<_>>()?;
     cut_unless_started.disarm();
     Ok(threads)
@@ -494,32 +551,35 @@ fn begin_feeds(
 fn say_ready(
     config: &Config,
     node: NodeId,
-    address: SocketAddr,
+    (address, operators): (SocketAddr, Option<SocketAddr>),
     shards: usize,
     begun: &StorageStatus,
     storage: &StorageStatus,
 ) {
     // Meanwhile the reason may have become that a connection is being made.
     let reason = if storage.state == begun.state { &begun.reason } else { &storage.reason };
+    let operators = operators.map(tracing::field::display);
+    let unix_socket = config.http.unix_socket.as_ref().map(|path| tracing::field::display(path.display()));
     info!(
-        address = %address, node = %node, shards, storage = storage.backend.as_str(),
+        address = %address, operators, unix_socket, tls = config.http.tls.is_on(), node = %node, shards, storage = storage.backend.as_str(),
         state = storage.state.as_str(), reason, "ready"
     );
     if config.node.has(Role::Gateway) {
-        let (page, stream) = addresses(address, config.http.public_url.as_deref());
+        let (page, stream) = addresses(address, config.http.tls.is_on(), config.http.public_url.as_deref());
         info!("open {page} in a browser to see the prices; programs follow a zone at {stream}");
     }
 }
 
 /// Where a browser finds the page, and where the stream of a zone is.
-fn addresses(listening: SocketAddr, public_url: Option<&str>) -> (String, String) {
+fn addresses(listening: SocketAddr, is_secure: bool, public_url: Option<&str>) -> (String, String) {
     // To all addresses of this machine belongs the one by which it calls itself.
     let host = match listening.ip() {
         IpAddr::V4(any) if any.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
         IpAddr::V6(any) if any.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
         other => other,
     };
-    let own = format!("http://{}", SocketAddr::new(host, listening.port()));
+    let scheme = if is_secure { "https" } else { "http" };
+    let own = format!("{scheme}://{}", SocketAddr::new(host, listening.port()));
     let base = public_url.map_or(own.as_str(), |url| url.trim_end_matches('/'));
     let stream = base.strip_prefix("http").map(|rest| format!("ws{rest}/ws/market/<zone>"));
     (format!("{base}/"), stream.unwrap_or_default())
@@ -566,8 +626,11 @@ mod tests {
                 "wss://stream.example.com/ws/market/<zone>",
             ),
         ] {
-            let said = addresses(listening.parse().unwrap(), public_url);
+            let said = addresses(listening.parse().unwrap(), false, public_url);
             assert_eq!(said, (page.to_owned(), stream.to_owned()));
         }
+        let (page, stream) = addresses("127.0.0.1:8443".parse().unwrap(), true, None);
+        assert_eq!(page, "https://127.0.0.1:8443/");
+        assert_eq!(stream, "wss://127.0.0.1:8443/ws/market/<zone>");
     }
 }

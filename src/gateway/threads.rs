@@ -4,7 +4,8 @@ use std::io;
 use std::sync::Arc;
 use std::thread;
 
-use tokio::net::TcpListener;
+use futures_util::future::join_all;
+use tokio::net::{TcpListener, UnixListener};
 use tokio::runtime::Builder;
 use tokio::sync::oneshot;
 use tokio::task::LocalSet;
@@ -14,7 +15,7 @@ use tracing::error;
 use crate::access::Gate;
 use crate::channels::Channels;
 use crate::connections::ShardSeed;
-use crate::http::{self, AcceptParts, Door};
+use crate::http::{self, AcceptParts, Door, Entrance, Listener};
 use crate::storage::StatusReader;
 use crate::support::panics::Vital;
 
@@ -38,13 +39,37 @@ pub(super) struct Serving {
     pub(super) cut: CancellationToken,
 }
 
+/// What one thread listens on.
+#[derive(Debug)]
+pub(super) struct Listening {
+    pub(super) entrance: Entrance,
+    pub(super) on: ListeningOn,
+}
+
+#[derive(Debug)]
+pub(super) enum ListeningOn {
+    Address(std::net::TcpListener),
+    File(std::os::unix::net::UnixListener),
+}
+
+impl Listening {
+    /// To be called in the thread's runtime.
+    fn listener(self) -> io::Result<(Listener, Entrance)> {
+        let listener = match self.on {
+            ListeningOn::Address(listener) => Listener::Tcp(TcpListener::from_std(listener)?),
+            ListeningOn::File(listener) => Listener::Unix(UnixListener::from_std(listener)?),
+        };
+        Ok((listener, self.entrance))
+    }
+}
+
 impl Serving {
     /// A thread with a runtime of its own that accepts connections and runs their shard.
     pub(super) fn start(
         self,
         index: usize,
         seed: ShardSeed,
-        listener: std::net::TcpListener,
+        listening: Vec<Listening>,
     ) -> io::Result<Thread> {
         let runtime = Builder::new_current_thread().enable_all().build()?;
         let (ended, done) = oneshot::channel();
@@ -53,13 +78,16 @@ impl Serving {
             let _ended = ended;
             let connections = LocalSet::new();
             let serving = connections.run_until(async {
-                let listener = match TcpListener::from_std(listener) {
-                    Ok(listener) => listener,
+                let listeners = listening.into_iter().map(Listening::listener);
+                let listeners: Vec<_> = match listeners.collect::<io::Result<_>>() {
+                    Ok(listeners) => listeners,
                     Err(error) => return error!(error = %error, "cannot listen on a thread"),
                 };
                 let shard = seed.run(self.channels, self.status, self.gate, &self.vital, self.cut.clone());
-                let accepting = http::serve(listener, index, self.door, self.parts);
-                let accepting = self.cut.run_until_cancelled_owned(accepting);
+                let accepting = listeners.into_iter().map(|(listener, entrance)| {
+                    http::serve(listener, entrance, index, self.door.clone(), Arc::clone(&self.parts))
+                });
+                let accepting = self.cut.run_until_cancelled_owned(join_all(accepting));
                 tokio::join!(shard, accepting);
             });
             runtime.block_on(serving);

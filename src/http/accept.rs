@@ -1,13 +1,15 @@
 //! The accept loop of one thread, under warp.
 
+mod refusing;
+
 use std::convert::Infallible;
 use std::fs::File;
 use std::io;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use futures_util::FutureExt as _;
 use hyper::Request;
 use hyper::body::Incoming;
@@ -16,9 +18,8 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use parking_lot::Mutex;
-use socket2::{Domain, Protocol, TcpKeepalive, Type};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::net::TcpStream;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task;
 use tokio::time::{self, Instant};
 use tokio_util::sync::CancellationToken;
@@ -27,38 +28,30 @@ use tracing::{debug, warn};
 use warp::Reply as _;
 use zonewire_protocol::stats::AcceptCounts;
 
+use self::refusing::{Refused, refuse_announced};
 use super::config::HttpConfig;
 use super::door::Door;
+use super::entering::{Entered, Heard, ProxyFault, Unheard, enter, hear};
 use super::forwarded::Proxies;
 use super::handing_over::HandingOver;
-use super::problem::internal;
-use super::reserve::{Reserve, ReservePlace};
+use super::listening::Listener;
+use super::problem::{Problem, internal};
+use super::reserve::Reserve;
+use super::tls::Tls;
 use super::upgrade::{Arrival, TooMany};
-use crate::connections::{Limit, Look, Manager, ShardHandle, Socket, Source, TcpPlace, read_first};
+use super::way::{Entrance, Peer, Way};
+use crate::connections::{AddressPermit, Limit, Look, Manager, ShardHandle, Socket, Source, TcpPlace};
+use crate::protocol::ProblemCode;
 use crate::support::counter::Counter;
 use crate::support::panics::contain;
 use crate::support::rate::Rates;
 use crate::support::seldom::Seldom;
-
-/// Connections that the kernel holds until they are accepted.
-const BACKLOG: i32 = 4096;
 
 /// hyper's largest buffer for a request's head.
 const HEAD_BYTES_MAX: usize = 16 << 10;
 
 /// How long a connection holds a place in the gate at the most, so that slow clients hold up nobody.
 const GATE_HOLD: Duration = Duration::from_millis(250);
-
-/// A peer that is gone without a word is noticed after about this.
-const KEEPALIVE: Duration = Duration::from_secs(60);
-
-/// A peer that takes nothing of what was sent for so long is cut off by the kernel, whatever it was.
-#[cfg(target_os = "linux")]
-const UNREAD_FOR_MAX: Duration = Duration::from_secs(90);
-
-/// Unsent bytes in the kernel from which on a socket takes no more.
-#[cfg(target_os = "linux")]
-const NOTSENT_LOWAT: u32 = 16 << 10;
 
 /// How long accepting rests when the process has no file descriptors left.
 const NO_FILES_REST: Duration = Duration::from_millis(100);
@@ -68,10 +61,6 @@ const FAILURES_SAID_EVERY: Duration = Duration::from_secs(1);
 
 /// Connections at once that are one too many, and are told so, or ask for health.
 pub(crate) const RESERVE_PLACES: usize = 32;
-
-/// How long such a connection may take to send its request, and all in all.
-const RESERVE_HEAD: Duration = Duration::from_secs(1);
-const RESERVE_HOLD: Duration = Duration::from_secs(3);
 
 /// Some device that can be opened, to hold a file descriptor in reserve.
 const SPARE: &str = "/dev/null";
@@ -89,10 +78,13 @@ pub(crate) struct AcceptParts {
     /// Stops accepting, and lets requests under way end.
     stop: CancellationToken,
     proxies: Proxies,
+    /// Where the gateway speaks TLS itself.
+    tls: Option<Arc<Tls>>,
     /// How many refused connections are told why.
     answers: Rates<()>,
     reserve: Arc<Reserve>,
     failures: Mutex<Seldom>,
+    proxy_faults: Mutex<Seldom>,
 }
 
 impl AcceptParts {
@@ -101,13 +93,16 @@ impl AcceptParts {
         manager: Manager,
         stats: Arc<AcceptStats>,
         stop: CancellationToken,
+        tls: Option<Arc<Tls>>,
     ) -> Self {
         Self {
+            tls,
             gate: Arc::new(Semaphore::new(config.handshake_gate)),
             proxies: Proxies::of(&config),
             answers: Rates::new(config.refusals_per_s, config.refusals_per_s),
             reserve: Arc::new(Reserve::new(RESERVE_PLACES)),
             failures: Mutex::new(Seldom::every(FAILURES_SAID_EVERY)),
+            proxy_faults: Mutex::default(),
             config,
             manager,
             stats,
@@ -116,26 +111,75 @@ impl AcceptParts {
     }
 
     /// Lets a connection in, or says which limit refuses it. Those of a trusted proxy count in all
-    /// only: whom they are for is known when a request comes.
-    fn admit(&self, peer: SocketAddr, shard: usize) -> Result<Connected, Limit> {
-        let source = Some(Source::of(peer.ip())).filter(|_| !self.proxies.trust(peer.ip()));
+    /// only: whom they are for is known when a request comes, or when the proxy has announced it.
+    fn admit(&self, peer: Peer, entrance: Entrance, shard: usize) -> Result<Connected, Limit> {
+        let is_trusted = self.proxies.trust_peer(peer);
+        let source = Some(Source::of(peer.ip())).filter(|_| !is_trusted);
         if let Some(source) = source {
             self.manager.admit_connect(source)?;
         }
         let tcp = Arc::new(self.manager.admit_tcp(source)?);
-        Ok(Connected { peer, shard: self.manager.shard(shard).clone(), tcp })
+        let way = self.way(peer, entrance);
+        let is_announced = entrance.is_announced && is_trusted;
+        Ok(Connected { way, is_announced, shard: self.manager.shard(shard).clone(), tcp, announced: None })
+    }
+
+    fn way(&self, peer: Peer, entrance: Entrance) -> Way {
+        let is_secure = entrance.speaks_tls && self.tls.is_some();
+        Way { peer, is_for_operators: entrance.is_for_operators, is_secure }
+    }
+
+    fn tls(&self, way: &Way) -> Option<&Arc<Tls>> {
+        self.tls.as_ref().filter(|_| way.is_secure)
+    }
+
+    /// Counts a connection of which nothing was heard that could be answered.
+    fn count_unheard(&self, unheard: Unheard, peer: Peer) {
+        self.stats.bad_requests.add(1);
+        if let Unheard::NoHeader(fault) = unheard {
+            let count = match fault {
+                ProxyFault::Garbage => &self.stats.proxy_garbage,
+                ProxyFault::Timeout => &self.stats.proxy_timeout,
+                ProxyFault::Closed => &self.stats.proxy_closed,
+            };
+            count.add(1);
+            if let Some(untold) = self.proxy_faults.lock().may_tell(Instant::now()) {
+                let (failed, reason) = (untold + 1, fault.as_str());
+                let setting = "http.proxy_protocol, http.trusted_proxies";
+                warn!(
+                    failed, reason, peer.addr = %peer, setting,
+                    "closed connections of trusted proxies that did not begin with a PROXY header"
+                );
+            }
+        }
     }
 }
 
 /// A TCP connection that was let in.
 #[derive(Debug, Clone)]
 struct Connected {
-    peer: SocketAddr,
+    way: Way,
+    /// Its proxy has to say first whom it is for.
+    is_announced: bool,
     shard: ShardHandle,
     tcp: Arc<TcpPlace>,
+    /// Counts it as one of the address that its proxy has announced.
+    announced: Option<Arc<AddressPermit>>,
 }
 
 impl Connected {
+    /// Counts it as one of whom its proxy says that it is for, as if that one had come without.
+    fn announce(&mut self, source: SocketAddr, parts: &AcceptParts) -> Result<(), Limit> {
+        self.way.peer = Peer::Net(source);
+        // One proxy before the other: what the requests say counts.
+        if !parts.proxies.trust(source.ip()) {
+            let source = Source::of(source.ip());
+            parts.manager.admit_connect(source)?;
+            self.announced = Some(Arc::new(parts.manager.admit_address(source)?));
+        }
+        Ok(())
+    }
+
     /// What is known when a request comes; of one that a proxy passes on, whether its sender may send
     /// it: requests under way count as connections of theirs, and what opens a stream (`connects`) as connecting.
     fn arrival<B>(
@@ -146,17 +190,17 @@ impl Connected {
         handing_over: &HandingOver,
         parts: &AcceptParts,
     ) -> Result<Arrival, Limit> {
-        let forwarded = if self.tcp.has_source() {
-            None
+        let forwarded = if self.tcp.has_source() || self.announced.is_some() {
+            self.announced.clone()
         } else {
-            let source = Source::of(parts.proxies.client(self.peer.ip(), request.headers()));
+            let source = Source::of(parts.proxies.client(self.way.peer, request.headers()));
             if connects {
                 parts.manager.admit_connect(source)?;
             }
             Some(Arc::new(parts.manager.admit_address(source)?))
         };
         Ok(Arrival {
-            peer: self.peer,
+            way: self.way,
             shard: self.shard.clone(),
             tcp: Arc::clone(&self.tcp),
             forwarded,
@@ -172,62 +216,34 @@ impl Connected {
     }
 }
 
-/// Listeners for `count` threads on one address, and the address.
-///
-/// # Errors
-/// The address is taken or not this machine's.
-pub(crate) fn listen(
-    address: SocketAddr,
-    count: usize,
-) -> io::Result<(Vec<std::net::TcpListener>, SocketAddr)> {
-    if address.port() != 0 {
-        // SO_REUSEPORT would let a second gateway of this user share the port without a word.
-        drop(listener(address, false)?);
-    }
-    let first = listener(address, true)?;
-    let address = first.local_addr()?;
-    let others = (1..count).map(|_| listener(address, true));
-    let listeners = std::iter::once(Ok(first)).chain(others).collect::<io::Result<_>>()?;
-    Ok((listeners, address))
-}
-
-fn listener(address: SocketAddr, shared: bool) -> io::Result<std::net::TcpListener> {
-    let socket = socket2::Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-    socket.set_reuse_address(true)?;
-    socket.set_reuse_port(shared)?;
-    socket.set_nonblocking(true)?;
-    // Inherited by what is accepted. The second one keeps stale messages out of the kernel's
-    // buffers: a backlog shows when 16 KiB are unsent, not megabytes later.
-    socket.set_tcp_nodelay(true)?;
-    socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE))?;
-    #[cfg(target_os = "linux")]
-    {
-        socket.set_tcp_notsent_lowat(NOTSENT_LOWAT)?;
-        socket.set_tcp_user_timeout(Some(UNREAD_FOR_MAX))?;
-    }
-    socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
-    Ok(socket.into())
-}
-
 /// Accepts and serves on this thread, which must be in a `LocalSet`, until stopped; then waits for
 /// the requests under way.
-pub(crate) async fn serve(listener: TcpListener, shard: usize, door: Door, parts: Arc<AcceptParts>) {
+pub(crate) async fn serve(
+    listener: Listener,
+    entrance: Entrance,
+    shard: usize,
+    door: Door,
+    parts: Arc<AcceptParts>,
+) {
     let tasks = TaskTracker::new();
     let mut spare = None;
-    let refuse = |stream, limit| {
+    let refuse = |stream, peer, limit| {
         parts.stats.refused.add(1);
         // Of all that are one too many some may ask for health. Of one source that comes too often, as
-        // few as are told why.
-        if limit != Limit::Tcp && !parts.answers.allows((), Instant::now()) {
+        // few as are told why; and of those who first have to shake hands, which costs more than they do.
+        let costs = limit != Limit::Tcp || (entrance.speaks_tls && parts.tls.is_some());
+        if costs && !parts.answers.allows((), Instant::now()) {
             parts.stats.refused_unanswered.add(1);
             return;
         }
-        let (place, door, parts) = (parts.reserve.take(), door.clone(), Arc::clone(&parts));
-        let on = parts.manager.shard(shard).clone();
+        let way = parts.way(peer, entrance);
+        let is_announced = entrance.is_announced && parts.proxies.trust_peer(peer);
+        let refused =
+            Refused { way, limit, place: parts.reserve.take(), shard: parts.manager.shard(shard).clone() };
+        let (door, parts) = (door.clone(), Arc::clone(&parts));
         task::spawn_local(tasks.track_future(async move {
             let stats = Arc::clone(&parts.stats);
-            let serving = serve_refused(stream, limit, place, door, parts, on);
+            let serving = refused.serve(stream, is_announced, door, parts);
             let _panicked = contain(serving, &stats.panics).await;
         }));
     };
@@ -242,7 +258,7 @@ pub(crate) async fn serve(listener: TcpListener, shard: usize, door: Door, parts
         match accepted {
             Ok((stream, peer)) => {
                 parts.stats.accepted.add(1);
-                match parts.admit(peer, shard) {
+                match parts.admit(peer, entrance, shard) {
                     Ok(connected) => {
                         let (door, parts) = (door.clone(), Arc::clone(&parts));
                         task::spawn_local(tasks.track_future(async move {
@@ -251,7 +267,7 @@ pub(crate) async fn serve(listener: TcpListener, shard: usize, door: Door, parts
                             let _panicked = contain(serving, &stats.panics).await;
                         }));
                     }
-                    Err(limit) => refuse(stream, limit),
+                    Err(limit) => refuse(stream, peer, limit),
                 }
             }
             Err(error) => {
@@ -265,9 +281,9 @@ pub(crate) async fn serve(listener: TcpListener, shard: usize, door: Door, parts
                 }
                 // Whoever waits may ask for health: the spare descriptor is for one of them.
                 if spare.take().is_some()
-                    && let Some(Ok((stream, _))) = listener.accept().now_or_never()
+                    && let Some(Ok((stream, peer))) = listener.accept().now_or_never()
                 {
-                    refuse(stream, Limit::Tcp);
+                    refuse(stream, peer, Limit::Tcp);
                 }
                 time::sleep(NO_FILES_REST).await;
             }
@@ -279,27 +295,95 @@ pub(crate) async fn serve(listener: TcpListener, shard: usize, door: Door, parts
     tasks.wait().await;
 }
 
-async fn serve_one(stream: TcpStream, connected: Connected, door: Door, parts: Arc<AcceptParts>) {
+async fn serve_one(stream: TcpStream, mut connected: Connected, door: Door, parts: Arc<AcceptParts>) {
     let head_timeout = Duration::from_millis(parts.config.head_timeout_ms);
+    let until = Instant::now() + head_timeout;
     // A client that says nothing must not hold a place in the gate.
-    let first = tokio::select! {
-        first = time::timeout(head_timeout, read_first(&stream)) => first,
-        () = parts.stop.cancelled() => Ok(Ok(Bytes::new())),
+    let heard = tokio::select! {
+        heard = hear(&stream, connected.is_announced, until) => heard,
+        () = parts.stop.cancelled() => Err(Unheard::Silent),
     };
-    let Some(first) = first.ok().and_then(Result::ok).filter(|first| !first.is_empty()) else {
-        parts.stats.bad_requests.add(1);
-        return;
+    let Heard { source, first } = match heard {
+        Ok(heard) => heard,
+        Err(unheard) => return parts.count_unheard(unheard, connected.way.peer),
     };
+    if let Some(source) = source
+        && let Err(limit) = connected.announce(source, &parts)
+    {
+        return refuse_announced(stream, first, connected, limit, door, parts).await;
+    }
     let Ok(place) = Arc::clone(&parts.gate).acquire_owned().await else { return };
-    let peer = connected.peer;
-    let (socket, handing_over) = (Socket::begun(stream, first), HandingOver::default());
-    let (asked, look, handed) = (Arc::clone(&parts), socket.look(), handing_over.clone());
+    let mut place = GatePlace::take(place);
+    let way = connected.way;
+    let entering = enter(stream, first, parts.tls(&way), way.peer, until);
+    let entered = tokio::select! {
+        entered = place.during(entering) => entered,
+        // Whoever is that far only has asked for nothing yet.
+        () = parts.stop.cancelled() => return,
+    };
+    let served = match entered {
+        Err(_counted) => return,
+        Ok(Entered::Plain(socket)) => place.during(tell_plain(socket, head_timeout)).await,
+        Ok(Entered::Rightly(socket)) => serve_http(socket, connected, door, &parts, place).await,
+    };
+    if let Err(error) = served {
+        parts.stats.bad_requests.add(1);
+        debug!(peer.addr = %way.peer, error = %error, "a connection ended badly");
+    }
+}
+
+/// A place in the gate, which is given back after a while, whatever its holder does.
+struct GatePlace {
+    place: Option<OwnedSemaphorePermit>,
+    until: Instant,
+}
+
+impl GatePlace {
+    fn take(place: OwnedSemaphorePermit) -> Self {
+        Self { place: Some(place), until: Instant::now() + GATE_HOLD }
+    }
+
+    async fn during<T>(&mut self, work: impl Future<Output = T>) -> T {
+        let mut work = pin!(work);
+        if self.place.is_some() {
+            tokio::select! {
+                done = &mut work => return done,
+                () = time::sleep_until(self.until) => self.place = None,
+            }
+        }
+        work.await
+    }
+}
+
+fn http(head_timeout: Duration) -> http1::Builder {
+    let mut builder = http1::Builder::new();
+    builder
+        .timer(TokioTimer::new())
+        .header_read_timeout(head_timeout)
+        .max_buf_size(HEAD_BYTES_MAX)
+        // Who has sent all and closes its side waits for the answer.
+        .half_close(true);
+    builder
+}
+
+async fn serve_http(
+    socket: Socket,
+    connected: Connected,
+    door: Door,
+    parts: &Arc<AcceptParts>,
+    mut place: GatePlace,
+) -> hyper::Result<()> {
+    let way = connected.way;
+    let handing_over = HandingOver::default();
+    let (asked, look, handed) = (Arc::clone(parts), socket.look(), handing_over.clone());
     let service = service_fn(move |mut request: Request<Incoming>| {
         door.enter(&mut request);
-        let connects = request.headers().contains_key(UPGRADE) || door.is_stream(&request);
+        let connects = request.headers().contains_key(UPGRADE) || door.is_stream(&request, Some(&way));
         let (arrival, too_many) = match connected.arrival(&request, connects, &look, &handed, &asked) {
             Ok(arrival) => (Some(arrival), None),
-            Err(limit) => (None, (!door.is_probe(&request)).then(|| connected.too_many(limit, &asked))),
+            Err(limit) => {
+                (None, (!door.is_probe(&request, Some(&way))).then(|| connected.too_many(limit, &asked)))
+            }
         };
         if let Some(arrival) = arrival.clone() {
             request.extensions_mut().insert(arrival);
@@ -308,90 +392,40 @@ async fn serve_one(stream: TcpStream, connected: Connected, door: Door, parts: A
         async move {
             // It counts until it is answered.
             let _arrival = arrival;
-            let answered =
-                contain(door.answer(request, Some(peer.ip()), too_many), &asked.stats.panics).await;
+            let answered = contain(door.answer(request, Some(way), too_many), &asked.stats.panics).await;
             Ok::<_, Infallible>(answered.unwrap_or_else(|| internal().into_response()))
         }
     });
-    let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(head_timeout)
-        .max_buf_size(HEAD_BYTES_MAX)
-        // Who has sent all and closes its side waits for the answer.
-        .half_close(true)
-        .serve_connection(TokioIo::new(socket), service)
-        .with_upgrades();
+    let head_timeout = Duration::from_millis(parts.config.head_timeout_ms);
+    let connection = http(head_timeout).serve_connection(TokioIo::new(socket), service).with_upgrades();
     tokio::pin!(connection);
-    let mut place = Some(place);
-    let mut stopping = false;
-    let release = time::sleep(GATE_HOLD);
-    tokio::pin!(release);
-    let served = loop {
+    let serving = async {
         tokio::select! {
-            served = &mut connection => break served,
-            () = &mut release, if place.is_some() => drop(place.take()),
-            () = parts.stop.cancelled(), if !stopping => {
-                stopping = true;
-                connection.as_mut().graceful_shutdown();
-            }
+            served = &mut connection => return served,
+            () = parts.stop.cancelled() => {}
         }
+        connection.as_mut().graceful_shutdown();
+        connection.await
     };
+    let served = place.during(serving).await;
     handing_over.end(served.is_ok()).await;
-    if let Err(error) = served {
-        parts.stats.bad_requests.add(1);
-        debug!(peer.addr = %peer, error = %error, "a connection ended badly");
-    }
+    served
 }
 
-/// Serves one short request of a connection that is one too many: health, or why it is refused.
-async fn serve_refused(
-    stream: TcpStream,
-    limit: Limit,
-    place: ReservePlace,
-    door: Door,
-    parts: Arc<AcceptParts>,
-    shard: ShardHandle,
-) {
-    let asked = Arc::clone(&parts);
-    let peer = stream.peer_addr().ok().map(|peer| peer.ip());
-    let service = service_fn(move |mut request: Request<Incoming>| {
-        door.enter(&mut request);
-        let too_many = (!door.is_probe(&request)).then(|| {
-            let manager = asked.manager.clone();
-            TooMany { limit, manager, shard: shard.clone(), tcp: None }
-        });
-        let is_told = too_many.is_none() || limit != Limit::Tcp || asked.answers.allows((), Instant::now());
-        let (door, asked) = (door.clone(), Arc::clone(&asked));
-        async move {
-            if is_told {
-                return Ok(door.answer(request, peer, too_many).await);
-            }
-            asked.stats.refused_unanswered.add(1);
-            // hyper closes the connection without an answer.
-            Err(io::Error::other("more are refused than are told why"))
-        }
+/// Answers a request of plain HTTP where TLS is spoken.
+async fn tell_plain(socket: Socket, head_timeout: Duration) -> hyper::Result<()> {
+    let service = service_fn(|_request: Request<Incoming>| async {
+        let detail = "this port speaks TLS: use https:// or wss://";
+        Ok::<_, Infallible>(Problem::new(ProblemCode::TlsRequired, detail).into_response())
     });
-    let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .keep_alive(false)
-        .header_read_timeout(RESERVE_HEAD)
-        .max_buf_size(HEAD_BYTES_MAX)
-        .half_close(true)
-        .serve_connection(TokioIo::new(Socket::new(stream)), service)
-        .with_upgrades();
-    // However it ends: it was one too many.
-    tokio::select! {
-        _ended = connection => {}
-        () = place.lost.cancelled() => {}
-        () = time::sleep(RESERVE_HOLD) => {}
-        () = parts.stop.cancelled() => {}
-    }
+    http(head_timeout).keep_alive(false).serve_connection(TokioIo::new(socket), service).await
 }
 
 #[cfg(test)]
 mod tests {
     use hyper::StatusCode;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpListener;
     use tokio::task::LocalSet;
     use warp::Filter as _;
 
@@ -426,11 +460,13 @@ mod tests {
             Arc::new(BodyRoom::new(1)),
             stop.clone(),
         );
-        let parts = Arc::new(AcceptParts::new(config, manager, Arc::clone(&stats), stop.clone()));
+        let parts = Arc::new(AcceptParts::new(config, manager, Arc::clone(&stats), stop.clone(), None));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let tests = async {
-            let serving = task::spawn_local(serve(listener, 0, door, Arc::clone(&parts)));
+            let listener = Listener::Tcp(listener);
+            let serving = serve(listener, Entrance::default(), 0, door, Arc::clone(&parts));
+            let serving = task::spawn_local(serving);
             let mut silent = Vec::new();
             for _ in 0..5 {
                 silent.push(TcpStream::connect(address).await.unwrap());

@@ -1,10 +1,15 @@
 //! What can be configured about HTTP.
 
+mod entrances;
+
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+pub(in crate::http) use self::entrances::UNIX;
+pub use self::entrances::{OperatorsConfig, ProxyProtocol, TlsConfig};
 use super::names::{is_host, is_origin, is_web_origin};
 use super::table;
 use crate::support::checks::{Checks, Finding};
@@ -50,8 +55,16 @@ pub struct HttpConfig {
     pub hosts: Vec<String>,
     /// Addresses of proxies whose `Forwarded` and `X-Forwarded-*` headers are believed, such as
     /// `10.0.0.7` or `10.0.0.0/8`; the address that these name counts in place of the proxy's against
-    /// the limits of an address. Default none.
+    /// the limits of an address. `unix` stands for those that come by `unix_socket`. Default none.
     pub trusted_proxies: Vec<String>,
+    /// Whether connections of `trusted_proxies` begin with a header of the PROXY protocol (version 1 or 2), which
+    /// says whom they are for: `off` or `required`. Connections of others never do. Default `off`.
+    pub proxy_protocol: ProxyProtocol,
+    /// A socket in the file system to listen on besides `listen`, such as `/run/zonewire.sock`. What comes by
+    /// it counts as coming from loopback. Default none.
+    pub unix_socket: Option<PathBuf>,
+    /// Who may connect there: its permission bits, in octal. Default `0660`.
+    pub unix_socket_mode: String,
     /// The gateway's own address as clients see it, such as `https://stream.example.com`. Unset:
     /// taken from the request.
     pub public_url: Option<String>,
@@ -65,6 +78,10 @@ pub struct HttpConfig {
     pub drain_lead_s: u64,
     /// Over how long connections are told to go at shutdown, in seconds. 0 = at once. Default 10.
     pub drain_s: u64,
+    /// `[http.tls]`
+    pub tls: TlsConfig,
+    /// `[http.operators]`
+    pub operators: OperatorsConfig,
 }
 
 impl Default for HttpConfig {
@@ -82,11 +99,16 @@ impl Default for HttpConfig {
             origins: Vec::new(),
             hosts: Vec::new(),
             trusted_proxies: Vec::new(),
+            proxy_protocol: ProxyProtocol::Off,
+            unix_socket: None,
+            unix_socket_mode: "0660".to_owned(),
             public_url: None,
             base_path: String::new(),
             shards: 0,
             drain_lead_s: 0,
             drain_s: 10,
+            tls: TlsConfig::default(),
+            operators: OperatorsConfig::default(),
         }
     }
 }
@@ -126,8 +148,8 @@ impl HttpConfig {
         };
         check_list("origins", &self.origins, is_origin, "origins such as https://desk.example.com, or *");
         check_list("hosts", &self.hosts, is_host, "names or addresses without a port, or *");
-        let is_network = |text: &str| network(text).is_some();
-        let expected = "addresses such as 10.0.0.7 or 10.0.0.0/8";
+        let is_network = |text: &str| text == UNIX || network(text).is_some();
+        let expected = "addresses such as 10.0.0.7 or 10.0.0.0/8, or unix";
         check_list("trusted_proxies", &self.trusted_proxies, is_network, expected);
         if let Some(url) = &self.public_url {
             checks.require("public_url", is_web_origin(url), || {
@@ -141,6 +163,7 @@ impl HttpConfig {
                 self.base_path
             )
         });
+        self.check_entrances(&mut checks);
         checks.finish()
     }
 

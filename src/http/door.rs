@@ -36,8 +36,10 @@ use super::problem::{Problem, Refused, from_rejection};
 use super::refusals::Refusals;
 use super::room::BodyRoom;
 use super::routes::{App, Handler, HeadOnly, Segments};
+use super::safeguards::{self, Safeguards};
 use super::table::{self, Address, Kind, METHODS};
 use super::upgrade::{TooMany, turn_away};
+use super::way::{Peer, Way};
 use crate::access::Gate;
 use crate::protocol::ProblemCode;
 
@@ -64,9 +66,12 @@ struct Parts {
     proxies: Proxies,
     /// The path that a proxy serves the gateway below; empty for none.
     base_path: String,
+    /// Whether operators have a listener of their own.
+    has_operators: bool,
     /// Whether clients are served, or only told how the gateway does.
     serves: bool,
     refusals: Arc<Refusals>,
+    safeguards: Safeguards,
     compressor: Compressor,
     /// Bodies that nobody wants are read no longer when the gateway stops.
     stopping: CancellationToken,
@@ -87,12 +92,19 @@ enum Next {
 
 /// Where a request comes from.
 struct From {
-    peer: Option<IpAddr>,
+    /// `None` in tests, which ask the door itself.
+    way: Option<Way>,
     /// The origin of the page that sends it, if one does.
     origin: Option<HeaderValue>,
     said: Said,
     /// Whether the page may use the gateway, and is told so.
     is_allowed: bool,
+}
+
+impl From {
+    fn peer(&self) -> Option<IpAddr> {
+        self.way.map(|way| way.peer.ip())
+    }
 }
 
 impl Door {
@@ -126,8 +138,10 @@ impl Door {
             names,
             proxies,
             base_path,
+            has_operators: config.operators.listen.is_some(),
             serves,
             refusals,
+            safeguards: Safeguards::of(&config.tls),
             compressor,
             stopping,
         }))
@@ -148,35 +162,36 @@ impl Door {
     }
 
     /// Whether a request asks how the gateway does, which it must be able to say in whatever state it is.
-    pub(super) fn is_probe<B>(&self, request: &Request<B>) -> bool {
-        table::find(request.uri().path()).is_some_and(|address| address.kind() == Kind::Probe)
+    pub(super) fn is_probe<B>(&self, request: &Request<B>, way: Option<&Way>) -> bool {
+        self.find(request.uri().path(), way).is_some_and(|address| address.kind() == Kind::Probe)
     }
 
     /// Whether a request asks for a stream of events, which is as good as a connection.
-    pub(super) fn is_stream<B>(&self, request: &Request<B>) -> bool {
+    pub(super) fn is_stream<B>(&self, request: &Request<B>, way: Option<&Way>) -> bool {
         let is_of_streams = |address: Address| address.kind() == Kind::Events;
-        request.method() == Method::GET && self.find(request.uri().path()).is_some_and(is_of_streams)
+        request.method() == Method::GET && self.find(request.uri().path(), way).is_some_and(is_of_streams)
     }
 
-    /// Answers a request of a peer that has [entered](Self::enter), and may be one too many.
+    /// Answers a request that has [entered](Self::enter), and may be one too many.
     pub(super) async fn answer<B>(
         &self,
         request: Request<B>,
-        peer: Option<IpAddr>,
+        way: Option<Way>,
         too_many: Option<TooMany>,
     ) -> Response
     where
         B: Body<Data = Bytes, Error: std::error::Error + Send + Sync> + Send + Sync + Unpin + 'static,
     {
-        let said = self.0.proxies.said(peer, request.headers());
-        let mut from = From { peer, origin: request.headers().get(ORIGIN).cloned(), said, is_allowed: false };
+        let said = self.0.proxies.said(way.map(|way| way.peer), request.headers());
+        let mut from = From { way, origin: request.headers().get(ORIGIN).cloned(), said, is_allowed: false };
         let takes_gzip = compress::is_asked_for(request.headers());
+        let hsts = self.0.safeguards.transport(way.as_ref(), &request);
         let judged = self.judge(&request, &mut from);
         let mut response = match (judged, too_many) {
             // Whoever may not use the gateway need not know that it is full.
             (Err(problem), Some(_)) if may_not_ask(&problem) => problem.into_response(),
             (_, Some(too_many)) => {
-                let is_stream = self.is_stream(&request);
+                let is_stream = self.is_stream(&request, way.as_ref());
                 let told = is_stream.then(|| event_stream::turn_away(request.headers(), too_many.limit));
                 match told.flatten() {
                     Some(told) => told,
@@ -189,7 +204,7 @@ impl Door {
             }
             (Err(problem), None) => {
                 debug!(
-                    peer.addr = from.peer.map(|peer| peer.to_string()), method = %request.method(),
+                    peer.addr = from.peer().map(|peer| peer.to_string()), method = %request.method(),
                     path = request.uri().path(), code = problem.code.as_str(), "refused a request"
                 );
                 // Who still sends gets to read the answer; who waits to be asked for more is not asked.
@@ -205,6 +220,7 @@ impl Door {
         }
         // No page reads the answer that begins a WebSocket.
         if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+            safeguards::tell(response.headers_mut(), hsts);
             self.tell_pages(response.headers_mut(), &from);
         }
         self.0.compressor.compress(response, takes_gzip).await
@@ -235,7 +251,8 @@ impl Door {
 
     fn judge<B>(&self, request: &Request<B>, from: &mut From) -> Result<Next, Problem> {
         let authority = authority_of(request)?;
-        let (path, address) = (request.uri().path(), self.find(request.uri().path()));
+        let path = request.uri().path();
+        let address = self.find(path, from.way.as_ref());
         let is_probe = address.is_some_and(|address| address.kind() == Kind::Probe);
         let host = authority.as_ref().map(Authority::as_str);
         if !is_probe {
@@ -288,9 +305,13 @@ impl Door {
         Problem::new(ProblemCode::NoGateway, detail)
     }
 
-    /// The address that this process has at a path.
-    fn find(&self, path: &str) -> Option<Address> {
-        let is_here = |address: &Address| self.0.serves || matches!(address.kind(), Kind::Probe | Kind::Told);
+    /// The address that this process has at a path, for those who came by this way.
+    fn find(&self, path: &str, way: Option<&Way>) -> Option<Address> {
+        let is_elsewhere = self.0.has_operators && way.is_some_and(|way| !way.is_for_operators);
+        let is_here = |address: &Address| {
+            (self.0.serves || matches!(address.kind(), Kind::Probe | Kind::Told))
+                && !(is_elsewhere && address.is_for_operators())
+        };
         table::find(path).filter(is_here)
     }
 
@@ -299,13 +320,16 @@ impl Door {
     fn check_host(&self, host: Option<&str>, from: &From) -> Result<(), Problem> {
         let Some(host) = host else { return Ok(()) };
         let is_named_by_proxy = || {
-            let peer = from.peer.map(|peer| peer.to_canonical());
-            from.said.host.is_some() && peer.is_some_and(|peer| !peer.is_loopback())
+            let is_no_browser = |way: Way| match way.peer {
+                Peer::Net(address) => !address.ip().to_canonical().is_loopback(),
+                Peer::Unix => true,
+            };
+            from.said.host.is_some() && from.way.is_some_and(is_no_browser)
         };
         if self.0.names.host(host_and_port(host).0) != Known::No || is_named_by_proxy() {
             return Ok(());
         }
-        self.0.refusals.tell_host(host, from.peer);
+        self.0.refusals.tell_host(host, from.peer());
         let detail = "this gateway is not known by the name in `Host`, and answers only to names that it knows; \
                       list the name in http.hosts, or set http.public_url";
         Err(Problem::new(ProblemCode::UnknownHost, detail))
@@ -319,7 +343,7 @@ impl Door {
         if from.is_allowed || is_probe {
             return Ok(());
         }
-        self.0.refusals.tell_origin(origin, host, from.peer);
+        self.0.refusals.tell_origin(origin, host, from.peer());
         let detail = "pages of this origin may not use the gateway; list it in http.origins, or, where it is \
                       the gateway's own behind a proxy, set http.public_url";
         Err(Problem::new(ProblemCode::OriginNotAllowed, detail))

@@ -6,6 +6,7 @@ use hyper::header::{FORWARDED, HOST, HeaderMap, HeaderName};
 use ipnet::IpNet;
 
 use super::config::HttpConfig;
+use super::way::{Peer, Way};
 
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
@@ -13,22 +14,36 @@ const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
 /// The proxies that are believed (`http.trusted_proxies`).
 #[derive(Debug)]
-pub(super) struct Proxies(Vec<IpNet>);
+pub(super) struct Proxies {
+    networks: Vec<IpNet>,
+    /// Those that come by the socket in the file system.
+    unix: bool,
+}
 
 impl Proxies {
     pub(super) fn of(config: &HttpConfig) -> Self {
-        Self(config.proxies().collect())
+        Self { networks: config.proxies().collect(), unix: config.trusts_unix() }
+    }
+
+    pub(super) fn trust_peer(&self, peer: Peer) -> bool {
+        match peer {
+            Peer::Net(address) => self.trust(address.ip()),
+            Peer::Unix => self.unix,
+        }
     }
 
     pub(super) fn trust(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
-        self.0.iter().any(|network| network.contains(&address))
+        self.networks.iter().any(|network| network.contains(&address))
     }
 
     /// Where a request came from: each trusted proxy is asked, from the nearest on, who is before it;
     /// the first that is not one of them is the client. It is in `X-Forwarded-For`, or, where that is
     /// not there, in `Forwarded` (RFC 7239). What cannot be read ends the way.
-    pub(super) fn client(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
+    pub(super) fn client(&self, peer: Peer, headers: &HeaderMap) -> IpAddr {
+        if !self.trust_peer(peer) {
+            return peer.ip();
+        }
         let mut before: Vec<_> = if headers.contains_key(X_FORWARDED_FOR) {
             let values = headers.get_all(X_FORWARDED_FOR).into_iter();
             let values = values.map(|value| value.to_str().unwrap_or_default());
@@ -37,19 +52,19 @@ impl Proxies {
             hops(headers).iter().map(|hop| address_of(&parameter(hop, "for")?)).collect()
         };
         before.reverse();
-        let mut nearest = peer;
+        let mut nearest = None;
         for hop in before {
             match hop {
-                Some(address) if self.trust(nearest) => nearest = address,
+                Some(address) if nearest.is_none_or(|nearest| self.trust(nearest)) => nearest = Some(address),
                 _ => break,
             }
         }
-        nearest
+        nearest.unwrap_or(peer.ip())
     }
 
     /// What is believed of how clients reach the gateway.
-    pub(super) fn said(&self, peer: Option<IpAddr>, headers: &HeaderMap) -> Said {
-        if peer.is_some_and(|peer| self.trust(peer)) { Said::of(headers) } else { Said::default() }
+    pub(super) fn said(&self, peer: Option<Peer>, headers: &HeaderMap) -> Said {
+        if peer.is_some_and(|peer| self.trust_peer(peer)) { Said::of(headers) } else { Said::default() }
     }
 }
 
@@ -144,15 +159,16 @@ fn address_of(text: impl AsRef<str>) -> Option<IpAddr> {
 /// The base of WebSocket addresses, such as `wss://stream.example.com`, for the client of a request:
 /// `http.public_url`, or else what a trusted proxy said, or else the request's own `Host`; and behind it
 /// `http.base_path`.
-pub(super) fn web_socket_base(config: &HttpConfig, peer: Option<IpAddr>, headers: &HeaderMap) -> String {
+pub(super) fn web_socket_base(config: &HttpConfig, way: Option<Way>, headers: &HeaderMap) -> String {
     let path = &config.base_path;
     if let Some(url) = &config.public_url {
         // `http` becomes `ws`, and `https` `wss`.
         return url.replacen("http", "ws", 1) + path;
     }
     let own_host = || headers.get(HOST).and_then(|host| host.to_str().ok()).and_then(host_of);
-    let Said { proto, host } = Proxies::of(config).said(peer, headers);
-    let scheme = if proto.is_some_and(|proto| proto == "https") { "wss" } else { "ws" };
+    let Said { proto, host } = Proxies::of(config).said(way.map(|way| way.peer), headers);
+    let is_secure = proto.map_or(way.is_some_and(|way| way.is_secure), |proto| proto == "https");
+    let scheme = if is_secure { "wss" } else { "ws" };
     let host = host.or_else(own_host).unwrap_or_else(|| config.listen.to_string());
     format!("{scheme}://{host}{path}")
 }
@@ -172,6 +188,10 @@ mod tests {
 
     use super::*;
 
+    fn at(peer: &str) -> Peer {
+        Peer::Net(SocketAddr::new(peer.parse().unwrap(), 4_711))
+    }
+
     fn base(peer: &str, trusted: &[&str], headers: &[(&'static str, &'static str)]) -> String {
         let config = HttpConfig {
             trusted_proxies: trusted.iter().map(|&proxy| proxy.to_owned()).collect(),
@@ -181,7 +201,8 @@ mod tests {
         for (name, value) in headers {
             map.append(*name, HeaderValue::from_static(value));
         }
-        web_socket_base(&config, Some(peer.parse().unwrap()), &map)
+        let way = Way { peer: at(peer), is_for_operators: false, is_secure: false };
+        web_socket_base(&config, Some(way), &map)
     }
 
     #[test]
@@ -270,7 +291,7 @@ mod tests {
                 let name = HeaderName::try_from(*name).unwrap();
                 map.append(name, HeaderValue::from_str(value).unwrap());
             }
-            let client = proxies.client(peer.parse().unwrap(), &map);
+            let client = proxies.client(at(peer), &map);
             assert_eq!(client, expected.parse::<IpAddr>().unwrap(), "{peer} {headers:?}");
         }
     }

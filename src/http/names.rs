@@ -41,7 +41,10 @@ impl Names {
         Self {
             hosts: listed.chain(public_host).map(normal).collect(),
             all_hosts: config.hosts.iter().any(|host| host == "*"),
-            has_addresses: !config.listen.ip().to_canonical().is_loopback(),
+            has_addresses: [Some(config.listen), config.operators.listen]
+                .into_iter()
+                .flatten()
+                .any(|listen| !listen.ip().to_canonical().is_loopback()),
             origins: config.origins.clone(),
             all_origins: config.origins.iter().any(|origin| origin == "*"),
             public_url: config.public_url.clone(),

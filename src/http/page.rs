@@ -4,7 +4,7 @@ use bytes::Bytes;
 use hyper::StatusCode;
 use hyper::header::{
     ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, HeaderMap,
-    HeaderValue, IF_NONE_MATCH, REFERRER_POLICY, VARY, X_CONTENT_TYPE_OPTIONS,
+    HeaderValue, IF_NONE_MATCH, VARY,
 };
 use warp::reply::Response;
 
@@ -58,10 +58,9 @@ pub(super) fn file(path: &str, headers: &HeaderMap) -> Option<Response> {
     told.insert(CACHE_CONTROL, HeaderValue::from_static(caching));
     told.insert(ETAG, HeaderValue::from_str(&tag).expect("a hash is of visible characters"));
     told.insert(VARY, HeaderValue::from_static("accept-encoding"));
-    told.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     if path == INDEX {
+        // In place of that of all other answers (`safeguards`).
         told.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY));
-        told.insert(REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
     }
     if has_it {
         *response.status_mut() = StatusCode::NOT_MODIFIED;

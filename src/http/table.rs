@@ -74,6 +74,8 @@ pub(super) struct Route {
     pub(super) pattern: &'static str,
     pub(super) kind: Kind,
     pub(super) needs: Needs,
+    /// Whether it is for operators alone: there on their listener and nowhere else, where they have one.
+    is_for_operators: bool,
     /// What is said of somebody else's: the same as of what is not there.
     pub(super) unknown: ProblemCode,
     /// Makes what answers.
@@ -119,14 +121,22 @@ const fn route(
     }
     // Closed, unless it is said who may come.
     let needs = Needs::Gateway(Action::Admin);
+    let is_for_operators = true;
     let (description, unknown) = (Description::of(summary), ProblemCode::UnknownOrder);
-    Route { method, pattern, kind, needs, unknown, handler, description, plain }
+    Route { method, pattern, kind, needs, is_for_operators, unknown, handler, description, plain }
 }
 
 impl Route {
-    /// Who may ask for it.
+    /// Who may ask for it. What needs the right of operators is for them alone.
     const fn needs(mut self, needs: Needs) -> Self {
         self.needs = needs;
+        self.is_for_operators = matches!(needs, Gateway(Action::Admin));
+        self
+    }
+
+    /// It is for operators alone, although it asks nobody who that is.
+    const fn for_operators(mut self) -> Self {
+        self.is_for_operators = true;
         self
     }
 
@@ -197,6 +207,7 @@ pub(super) const ROUTES: &[Route] = &[
         .gives(Json(200, "HealthView")),
     get("/metrics", Probe, health::metrics, "Counters for Prometheus")
         .needs(NoRight)
+        .for_operators()
         .gives(Text("text/plain"))
         .or(&[500]),
     get("/ws/stats", Told, health::stats, "Counters and open connections, or the nodes")
@@ -570,6 +581,11 @@ impl Address {
         self.routes[0].kind
     }
 
+    /// Whether it is for operators alone. All methods of an address are, or none.
+    pub(super) fn is_for_operators(&self) -> bool {
+        self.routes[0].is_for_operators
+    }
+
     /// The methods that it is there for.
     #[cfg(test)]
     pub(super) fn methods(&self) -> impl Iterator<Item = &'static str> {
@@ -665,6 +681,31 @@ mod tests {
             ("/api/zones", &[]),
         ] {
             assert_eq!(find(path).unwrap().segments(path), expected, "{path}");
+        }
+    }
+
+    #[test]
+    fn what_is_for_operators_is_so_with_each_method() {
+        let of_operators: Vec<_> = Address::all().filter(Address::is_for_operators).collect();
+        let patterns: Vec<_> = of_operators.iter().map(Address::pattern).collect();
+        assert_eq!(
+            patterns,
+            [
+                "/metrics",
+                "/ws/stats",
+                "/api/ws/ws/stats",
+                "/ws/stats/{connection}",
+                "/api/config",
+                "/api/bridge/subscriptions",
+                "/api/registry",
+                "/api/registry/sync",
+                "/api/auth/revoke",
+            ]
+        );
+        for address in Address::all() {
+            let differs =
+                address.routes.iter().find(|route| route.is_for_operators != address.is_for_operators());
+            assert!(differs.is_none(), "{differs:?}");
         }
     }
 

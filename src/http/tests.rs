@@ -38,6 +38,7 @@ use crate::support::panics::Vital;
 
 mod autobahn;
 mod rights;
+mod safeguards;
 mod standards;
 
 type Answer = HttpResponse<Bytes>;
@@ -128,6 +129,7 @@ impl Routes {
             feeds: [("binance".to_owned(), FeedCounters::new("binance"))].into(),
             bridge: Bridge::off(node),
             gate: Arc::clone(&gate),
+            tls: None,
             leaving: stopping.clone(),
         };
         let app = App {

@@ -1,6 +1,5 @@
 //! From an HTTP request to a WebSocket (RFC 6455, section 4).
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use hyper::header::{
@@ -17,6 +16,7 @@ use warp::{Filter, Reply};
 
 use super::handing_over::HandingOver;
 use super::problem::Problem;
+use super::way::Way;
 use crate::access::Principal;
 use crate::connections::{
     AddressPermit, Admission, Arriving, Limit, Look, Manager, Opening, ShardHandle, TcpPlace,
@@ -26,7 +26,7 @@ use crate::protocol::{ProblemCode, SUBPROTOCOL};
 /// What the accept loop knows of a connection; travels in the request's extensions.
 #[derive(Debug, Clone)]
 pub(crate) struct Arrival {
-    pub(crate) peer: SocketAddr,
+    pub(crate) way: Way,
     pub(crate) shard: ShardHandle,
     pub(crate) tcp: Arc<TcpPlace>,
     /// Of a request that a trusted proxy passes on.

@@ -527,8 +527,23 @@ pub struct HealthView {
     /// How the gateway's knowledge of tokens does, where it asks who one is.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub authentication: Option<AuthenticationView>,
+    /// How the gateway's own certificate does, where it speaks TLS.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<TlsHealth>,
     /// When this was said.
     pub timestamp: DateTime<Utc>,
+}
+
+/// How a gateway's certificate does.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "ts", derive(ts_rs::TS))]
+pub struct TlsHealth {
+    /// `fresh`, or `stale` where the files hold something that cannot be used, and what they held before
+    /// goes on; the log says why.
+    pub files: String,
+    /// When it ceases to be valid.
+    pub expires_at: DateTime<Utc>,
 }
 
 /// How a gateway's knowledge of tokens does.

@@ -63,7 +63,7 @@ pub use http::{
     ClaimRequest, ConfigView, DeadLetter, DeadLetterList, Entries, ExtendRequest, FailRequest, Failure, Gap,
     HealthView, JobOutcome, LeaseHeld, Live, Offer, OfferedJob, OrderCancelling, OrderList, OrderPlaced,
     OrderStatus, OrderView, Previous, RedisMetrics, RedisView, ReleaseRequest, ReportAccepted, Revoke,
-    RevokedOn, SetSubscription, SettingView, SourceCounts, StorageView, SubscriptionMode, Swap,
+    RevokedOn, SetSubscription, SettingView, SourceCounts, StorageView, SubscriptionMode, Swap, TlsHealth,
     WebSocketView, ZoneList, ZoneView,
 };
 pub use kind::{EntryId, EntryKind, NodeId, UnknownKind, WhyUnknown};

@@ -35,6 +35,8 @@ words! {
         InvalidHeader = "invalid_header",
         /// there is not one `Host`, or it is none
         InvalidHost = "invalid_host",
+        /// this is plain HTTP, and the port speaks TLS: use `https://` or `wss://`
+        TlsRequired = "tls_required",
         /// the target is not of the right form; `*` is for `OPTIONS`
         InvalidTarget = "invalid_target",
         /// `Sec-WebSocket-Key` is not right
@@ -192,6 +194,7 @@ impl ProblemCode {
             | Self::InvalidQuery
             | Self::InvalidHeader
             | Self::InvalidHost
+            | Self::TlsRequired
             | Self::InvalidTarget
             | Self::InvalidWebSocketKey
             | Self::NotUpgradable => 400,

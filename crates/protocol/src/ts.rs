@@ -7,8 +7,8 @@ use crate::stats::{
     DeliveryLag, DroppedMessages, DurationBucket, ExchangeView, FeedView, FleetNode, FleetTotals, FleetView,
     HttpView, InteropCounts, JobsView, MemoryUsage, MessagesView, NodeState, NodesKnown, NodesView,
     OrdersView, OutageView, OutsideInvalid, OutsideRefused, RefusedEntries, RegistriesView, RegistryView,
-    SkippedEntries, StateSpell, StatsView, SubscriptionInfo, SubscriptionPhase, Timing, TransportKind,
-    ZoneConnections,
+    SkippedEntries, StateSpell, StatsView, SubscriptionInfo, SubscriptionPhase, Timing, TlsView,
+    TransportKind, ZoneConnections,
 };
 use crate::{
     Accepted, Answer, Auth, Authenticated, Authentication, AuthenticationView, BackendName, BackendState,
@@ -20,8 +20,8 @@ use crate::{
     OrderView, Position, Previous, Problem, ProblemCode, Publish, Published, RawEntry, RecordList,
     RecordsSet, RedisMetrics, RedisView, RegistryStatus, RegistrySync, RegistrySynced, ReleaseRequest,
     ReportAccepted, RequestId, Resync, Revoke, RevokedOn, Scope, ServerMessage, SetSubscription, SettingView,
-    Since, SnapshotEnd, SourceCounts, StorageView, Subscribe, Subscribed, SubscriptionMode, Swap, Token,
-    TokenExpiring, Unsubscribe, Unsubscribed, WebSocketView, Zone, ZoneList, ZoneView,
+    Since, SnapshotEnd, SourceCounts, StorageView, Subscribe, Subscribed, SubscriptionMode, Swap, TlsHealth,
+    Token, TokenExpiring, Unsubscribe, Unsubscribed, WebSocketView, Zone, ZoneList, ZoneView,
 };
 
 /// What the file begins with.
@@ -126,6 +126,7 @@ pub fn declarations() -> String {
         StorageView,
         HealthView,
         AuthenticationView,
+        TlsHealth,
         ChannelSetAside,
         WebSocketView,
         RedisView,
@@ -166,6 +167,7 @@ pub fn declarations() -> String {
         RegistriesView,
         RegistryView,
         HttpView,
+        TlsView,
         StateSpell,
         ConnectionInfo,
         ConnectionHealth,

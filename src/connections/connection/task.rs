@@ -50,12 +50,12 @@ impl Connection {
         if self.poll_write(cx, shard).is_err() {
             return Poll::Ready(self.code_or(CloseCode::Abnormal));
         }
-        if intake.is_deaf() && !self.is_behind() && !self.is_open() {
+        if intake.is_deaf() && self.has_sent_all() && !self.is_open() {
             // Its close frame cannot be read any more: it learns from the end of the stream that all
             // is said, and ends it in turn.
             self.stream.end_writing();
         }
-        if matches!(self.state.get(), State::Closing { peer_closed: true, .. }) && !self.is_behind() {
+        if matches!(self.state.get(), State::Closing { peer_closed: true, .. }) && self.has_sent_all() {
             return Poll::Ready(self.code_or(CloseCode::Normal));
         }
         if let State::Ended(code) = self.state.get() {
@@ -101,6 +101,9 @@ impl Connection {
     }
 
     fn poll_write(&self, cx: &mut Context<'_>, shard: &Shard) -> io::Result<()> {
+        if let Poll::Ready(flushed) = self.stream.poll_flush(cx) {
+            flushed?;
+        }
         loop {
             let mut slot = self.outbox.borrow_mut();
             let Some(outbox) = &mut *slot else { return Ok(()) };

@@ -1,6 +1,5 @@
 //! `/api/orders`: placing orders, and looking at them.
 
-use std::net::IpAddr;
 use std::ops::Deref;
 use std::sync::Arc;
 
@@ -22,6 +21,7 @@ use crate::http::prices::{Format, holds_body_back};
 use crate::http::problem::Problem;
 use crate::http::room::Held;
 use crate::http::upgrade::Arrival;
+use crate::http::way::Way;
 use crate::model::{BackendName, BackendState, OrderId};
 use crate::orders::{
     ExecutorChoice, InvalidOrder, Listed, PlaceError, RetryError, UpdateError, WhenDegraded,
@@ -110,16 +110,13 @@ fn check_json_is_sent(headers: &HeaderMap) -> Result<(), Problem> {
 /// What a client's address is made of.
 struct Asked {
     headers: HeaderMap,
-    peer: Option<IpAddr>,
+    way: Option<Way>,
 }
 
 fn asked() -> BoxedFilter<(Asked,)> {
     warp::header::headers_cloned()
         .and(warp::ext::optional::<Arrival>())
-        .map(|headers, arrival: Option<Arrival>| Asked {
-            headers,
-            peer: arrival.map(|arrival| arrival.peer.ip()),
-        })
+        .map(|headers, arrival: Option<Arrival>| Asked { headers, way: arrival.map(|arrival| arrival.way) })
         .boxed()
 }
 
@@ -159,7 +156,7 @@ fn place_problem(error: &PlaceError) -> Problem {
 }
 
 fn accepted(order: OrderId, retry_of: Option<OrderId>, repeated: bool, asked: &Asked, app: &App) -> Response {
-    let base = web_socket_base(&app.config, asked.peer, &asked.headers);
+    let base = web_socket_base(&app.config, asked.way, &asked.headers);
     let body = OrderPlaced {
         job_id: order,
         order_id: order,

@@ -73,6 +73,7 @@ impl Sources {
                     keys: if health.problems.is_empty() { "fresh" } else { "stale" }.to_owned(),
                 }
             }),
+            tls: self.tls.as_ref().map(|tls| tls.health()),
             timestamp: Utc::now(),
         }
     }

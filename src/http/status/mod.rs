@@ -17,6 +17,7 @@ use super::accept::AcceptStats;
 use super::prices::IntakeStats;
 use super::refusals::Refusals;
 use super::room::BodyRoom;
+use super::tls::Tls;
 use crate::access::Gate;
 use crate::bridge::Bridge;
 use crate::channels::Channels;
@@ -54,6 +55,7 @@ pub(crate) struct Sources {
     pub(crate) feeds: BTreeMap<String, Arc<FeedCounters>>,
     pub(crate) bridge: Bridge,
     pub(crate) gate: Arc<Gate>,
+    pub(crate) tls: Option<Arc<Tls>>,
     /// It is about to stop, or stops: who asks whether it is ready is told no.
     pub(crate) leaving: CancellationToken,
 }

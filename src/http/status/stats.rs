@@ -103,6 +103,7 @@ impl Sources {
                     .collect(),
                 revocations: self.gate.revocations(),
                 key_places_stale: self.gate.health().problems.len(),
+                tls: self.tls.as_ref().map(|tls| tls.view()),
             },
             storage_history: self.storage.history(self.outage.toll()).into_iter().map(spell).collect(),
             connection_list,

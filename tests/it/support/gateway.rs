@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde::de::DeserializeOwned;
 use serde_json::Value;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
@@ -35,6 +35,7 @@ pub(crate) fn config() -> Config {
 /// A gateway that runs until [`stop`](Self::stop).
 pub(crate) struct Running {
     pub(crate) address: SocketAddr,
+    pub(crate) operators: Option<SocketAddr>,
     pub(crate) manager: Manager,
     shutdown: Option<oneshot::Sender<()>>,
     running: JoinSet<Result<(), RunError>>,
@@ -53,14 +54,15 @@ impl Running {
             started => Some(started.unwrap()),
         };
         let gateway = eventually("the gateway starts", started).await;
-        let (address, manager) = (gateway.address(), gateway.manager().clone());
+        let (address, operators) = (gateway.address(), gateway.operators_address());
+        let manager = gateway.manager().clone();
         let (shutdown, asked) = oneshot::channel();
         let mut running = JoinSet::new();
         running.spawn(gateway.run(async {
             // A test that fails drops the sender, which is as good a reason to stop.
             let _dropped = asked.await;
         }));
-        Self { address, manager, shutdown: Some(shutdown), running }
+        Self { address, operators, manager, shutdown: Some(shutdown), running }
     }
 
     /// Asks it to stop, and goes on.
@@ -195,7 +197,7 @@ pub(crate) async fn request(
 }
 
 /// Reads a response; `None` when the connection ends before one.
-pub(crate) async fn read_answer(stream: &mut TcpStream) -> Option<Answer> {
+pub(crate) async fn read_answer(stream: &mut (impl AsyncRead + Unpin)) -> Option<Answer> {
     let mut bytes = Vec::new();
     let reading =
         async { while !is_whole(&bytes) && stream.read_buf(&mut bytes).await.is_ok_and(|read| read > 0) {} };

@@ -12,4 +12,5 @@ pub(crate) mod raw;
 pub(crate) mod redis;
 pub(crate) mod reopening;
 pub(crate) mod stores;
+pub(crate) mod tls;
 pub(crate) mod tools;

@@ -33,6 +33,25 @@ counts! {
         /// Places of keys (files, addresses) that at the moment give nothing that can be used; what they gave
         /// before goes on. Health says `"keys":"stale"` then, and the log which and why.
         key_places_stale: usize = gauge("key_places_stale"),
+        /// TLS of the gateway's own; absent where it speaks none.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        tls: Option<TlsView> = of,
+    }
+
+    /// Handshakes of TLS since the start, and the certificate.
+    pub struct TlsView {
+        /// Handshakes of TLS that clients and gateway completed.
+        handshakes: u64 = counter("tls_handshakes"),
+        /// Of these, those that went on with a session of before.
+        resumed: u64 = counter("tls_resumed"),
+        /// Those that came to nothing, by reason: `plain` is plain HTTP, which is told so, `alert` a client
+        /// that refuses, mostly since it does not trust the certificate.
+        failed_by_reason: BTreeMap<String, u64> = counter("tls_failed", by reason),
+        /// How often certificate and key were read anew, by `result`: `good`, or `failed`, where those of
+        /// before go on.
+        reloads_by_result: BTreeMap<String, u64> = counter("tls_reloads", by result),
+        /// How long the certificate is still valid, in seconds; below 0 once it has expired.
+        certificate_left_s: i64 = gauge("tls_certificate_left_seconds"),
     }
 
     /// TCP connections since the start.
@@ -48,6 +67,13 @@ counts! {
         accept_failures: N = counter("tcp_accept_failures"),
         /// Connections that ended without a whole request.
         bad_requests: N = counter("http_bad_requests"),
+        /// Connections of trusted proxies that were closed since they did not begin with a header of the
+        /// PROXY protocol (`http.proxy_protocol`), but with something else.
+        proxy_garbage: N = counter("proxy_headers_refused", reason = "garbage"),
+        /// The same, since the header was not whole in time.
+        proxy_timeout: N = counter("proxy_headers_refused", reason = "timeout"),
+        /// The same, since the proxy closed it before.
+        proxy_closed: N = counter("proxy_headers_refused", reason = "closed"),
         /// Panics (bugs) that ended one request; everything else goes on.
         panics: N = counter("panics", where = "request"),
     }

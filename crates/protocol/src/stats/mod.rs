@@ -31,7 +31,7 @@ pub use self::fleet::{
     DeliveryLag, FleetNode, FleetTotals, FleetView, NodeState, NodesCounts, NodesKnown, NodesView,
     ZoneConnections,
 };
-pub use self::http::{AcceptCounts, HttpView, IntakeCounts};
+pub use self::http::{AcceptCounts, HttpView, IntakeCounts, TlsView};
 pub use self::orders::{InteropCounts, JobsView, OrderCounts, OrdersView, OutsideInvalid, OutsideRefused};
 pub use self::registry::{RegistriesView, RegistryCounts, RegistryView};
 pub use self::relay::RelayView;

@@ -73,6 +73,13 @@ impl Numbers for usize {
     }
 }
 
+/// What can be below 0.
+impl Numbers for i64 {
+    fn each(&self, to: &mut dyn FnMut(Option<&str>, Number)) {
+        to(None, Number::Real(*self as f64));
+    }
+}
+
 impl Numbers for BTreeMap<String, u64> {
     fn each(&self, to: &mut dyn FnMut(Option<&str>, Number)) {
         self.iter().for_each(|(word, count)| to(Some(word), Number::Count(*count)));

@@ -1,0 +1,252 @@
+//! A TLS session over a socket. It has buffers of its own and needs `&mut`, so it is a second kind of
+//! connection beside the plain one, which pays nothing for it.
+
+use std::cell::{Cell, RefCell};
+use std::fmt;
+use std::io::{self, IoSlice, Read as _, Write as _};
+use std::net::Shutdown;
+use std::task::{Context, Poll, Waker, ready};
+
+use rustls::ServerConnection;
+use smallvec::SmallVec;
+use socket2::SockRef;
+use tokio::net::TcpStream;
+
+use super::socket::read_now;
+
+/// What may wait encrypted at the most: as much as a socket takes that is not sent. What is encrypted can
+/// be neither replaced nor left out any more, so the rest is to wait in the outbox.
+const UNSENT_BYTES: usize = 16 << 10;
+
+/// The session of a socket that whoever has it hands in with each call.
+#[derive(Debug)]
+pub(crate) struct Tls {
+    session: ServerConnection,
+    /// Something may have come that was decrypted and not read.
+    has_more: bool,
+    /// The other side was told that no more is written.
+    is_ending: bool,
+}
+
+impl Tls {
+    pub(crate) fn new(mut session: ServerConnection) -> Self {
+        session.set_buffer_limit(Some(UNSENT_BYTES));
+        Self { session, has_more: true, is_ending: false }
+    }
+
+    /// The session itself, for the handshake and for what came of it.
+    pub(crate) fn session(&mut self) -> &mut ServerConnection {
+        &mut self.session
+    }
+
+    /// Takes in bytes that were read of the socket before.
+    ///
+    /// # Errors
+    /// They are not TLS, or not as the settings have it.
+    pub(crate) fn take_in(&mut self, mut bytes: &[u8]) -> Result<(), rustls::Error> {
+        while !bytes.is_empty() {
+            // Reading from a slice does not fail; nothing is taken where the session has its fill.
+            match self.session.read_tls(&mut bytes) {
+                Ok(taken) if taken > 0 => {}
+                _ => return Err(rustls::Error::General("more came than there is room for".to_owned())),
+            }
+            self.session.process_new_packets()?;
+        }
+        Ok(())
+    }
+
+    /// Reads encrypted bytes of the socket; 0 at its end.
+    ///
+    /// # Errors
+    /// `WouldBlock` where nothing has come; `InvalidData` with a [`rustls::Error`] where it is not TLS.
+    pub(crate) fn read_more(&mut self, stream: &TcpStream) -> io::Result<usize> {
+        let read = self.session.read_tls(&mut Now(stream))?;
+        if let Err(error) = self.session.process_new_packets() {
+            // The alert tells the other side why; it may not take it any more.
+            let _untold = self.flush(stream);
+            return Err(io::Error::new(io::ErrorKind::InvalidData, error));
+        }
+        Ok(read)
+    }
+
+    /// Reads what has come; 0 at the end, whether the other side said so or was cut off: frames and bodies
+    /// have ends of their own.
+    ///
+    /// # Errors
+    /// As [`read_more`](Self::read_more).
+    pub(super) fn read_now(&mut self, stream: &TcpStream, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            match self.session.reader().read(buffer) {
+                Ok(read) => {
+                    self.has_more = read > 0;
+                    return Ok(read);
+                }
+                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(0),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.has_more = false,
+                Err(error) => return Err(error),
+            }
+            self.read_more(stream)?;
+        }
+    }
+
+    /// Whether there may be something to read although the socket has nothing.
+    pub(super) fn has_more(&self) -> bool {
+        self.has_more
+    }
+
+    /// Takes some of the bytes; `WouldBlock` while what was taken before is not sent.
+    pub(super) fn write(&mut self, stream: &TcpStream, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        if !self.flush(stream)? {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        let mut slices: SmallVec<[IoSlice<'_>; 64]> = slices.iter().copied().collect();
+        let mut rest = &mut slices[..];
+        let mut taken = 0;
+        while rest.iter().any(|slice| !slice.is_empty()) {
+            let more = self.session.writer().write_vectored(rest)?;
+            IoSlice::advance_slices(&mut rest, more);
+            taken += more;
+            if more == 0 || !self.flush(stream)? {
+                break;
+            }
+        }
+        Ok(taken)
+    }
+
+    /// Whether something is encrypted and not sent.
+    pub(super) fn has_unsent(&self) -> bool {
+        self.session.wants_write()
+    }
+
+    /// Sends what is encrypted; says whether that was all of it.
+    ///
+    /// # Errors
+    /// The socket is broken.
+    pub(crate) fn flush(&mut self, stream: &TcpStream) -> io::Result<bool> {
+        while self.session.wants_write() {
+            match self.session.write_tls(&mut Now(stream)) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(true)
+    }
+
+    /// Sends what is encrypted, however long the socket takes for it.
+    pub(crate) fn poll_flush(&mut self, stream: &TcpStream, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.flush(stream)? {
+            ready!(stream.poll_write_ready(cx))?;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Says that no more is written; says whether that was sent, and is to be called again until it was.
+    pub(super) fn end_writing(&mut self, stream: &TcpStream) -> io::Result<bool> {
+        if !self.is_ending {
+            self.is_ending = true;
+            self.session.send_close_notify();
+        }
+        let is_sent = self.flush(stream)?;
+        if is_sent {
+            // Where the other side has gone already there is nothing to do.
+            let _gone = SockRef::from(stream).shutdown(Shutdown::Write);
+        }
+        Ok(is_sent)
+    }
+}
+
+/// A socket that has become a connection of a shard, with its session.
+pub(super) struct TlsStream {
+    stream: TcpStream,
+    tls: RefCell<Tls>,
+    /// The connection's task, which sends what the socket did not take at once.
+    waker: Cell<Option<Waker>>,
+}
+
+impl TlsStream {
+    pub(super) fn new(stream: TcpStream, tls: Tls) -> Self {
+        Self { stream, tls: RefCell::new(tls), waker: Cell::default() }
+    }
+
+    pub(super) fn try_write_vectored(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        let mut tls = self.tls.borrow_mut();
+        let written = tls.write(&self.stream, slices);
+        if tls.has_unsent()
+            && let Some(waker) = self.waker.take()
+        {
+            waker.wake();
+        }
+        written
+    }
+
+    pub(super) fn has_unsent(&self) -> bool {
+        self.tls.borrow().has_unsent()
+    }
+
+    /// Sends what was left over; to be called at each turn of the connection's task.
+    pub(super) fn poll_flush(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let held = self.waker.take().filter(|held| held.will_wake(cx.waker()));
+        self.waker.set(held.or_else(|| Some(cx.waker().clone())));
+        self.tls.borrow_mut().poll_flush(&self.stream, cx)
+    }
+
+    pub(super) fn poll_write_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_flush(cx))?;
+        self.stream.poll_write_ready(cx)
+    }
+
+    pub(super) fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.tls.borrow().has_more() {
+            return Poll::Ready(Ok(()));
+        }
+        self.stream.poll_read_ready(cx)
+    }
+
+    pub(super) fn read_now(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.tls.borrow_mut().read_now(&self.stream, buffer)
+    }
+
+    pub(super) fn end_writing(&self) {
+        // Where the other side has gone already there is nothing to do; what is not sent now is at the
+        // next turn.
+        let _gone = self.tls.borrow_mut().end_writing(&self.stream);
+    }
+}
+
+impl fmt::Debug for TlsStream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TlsStream").field("stream", &self.stream).finish_non_exhaustive()
+    }
+}
+
+impl Drop for TlsStream {
+    fn drop(&mut self) {
+        // The end of the frames has been said; that of the session is told as far as the socket takes it.
+        self.end_writing();
+    }
+}
+
+/// A socket as rustls reads and writes it: what can be done now.
+struct Now<'s>(&'s TcpStream);
+
+impl io::Read for Now<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        read_now(self.0, buffer)
+    }
+}
+
+impl io::Write for Now<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.try_write(bytes)
+    }
+
+    fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        self.0.try_write_vectored(slices)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}

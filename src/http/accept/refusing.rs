@@ -1,0 +1,129 @@
+//! Connections that are one too many: a few are told so, or served if they ask for health.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use hyper::Request;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+use tokio::time::{self, Instant};
+use tracing::debug;
+
+use super::{AcceptParts, Connected, http, tell_plain};
+use crate::connections::{Limit, ShardHandle};
+use crate::http::door::Door;
+use crate::http::entering::{Entered, Heard, enter, hear};
+use crate::http::reserve::ReservePlace;
+use crate::http::upgrade::TooMany;
+use crate::http::way::Way;
+
+/// How long such a connection may take to send its request, and all in all.
+const RESERVE_HEAD: Duration = Duration::from_secs(1);
+const RESERVE_HOLD: Duration = Duration::from_secs(3);
+
+/// A connection that is one too many.
+pub(super) struct Refused {
+    pub(super) way: Way,
+    pub(super) limit: Limit,
+    pub(super) place: ReservePlace,
+    pub(super) shard: ShardHandle,
+}
+
+impl Refused {
+    /// Serves one short request of it: health, or why it is refused.
+    pub(super) async fn serve(
+        self,
+        stream: TcpStream,
+        is_announced: bool,
+        door: Door,
+        parts: Arc<AcceptParts>,
+    ) {
+        let lost = self.place.lost.clone();
+        let until = Instant::now() + RESERVE_HOLD;
+        let (parts, asked) = (Arc::clone(&parts), parts);
+        let serving = async move {
+            let heard = hear(&stream, is_announced, Instant::now() + RESERVE_HEAD).await;
+            let Ok(Heard { first, .. }) = heard else { return };
+            self.serve_heard(stream, first, door, asked, until).await;
+        };
+        // However it ends: it was one too many.
+        tokio::select! {
+            () = serving => {}
+            () = lost.cancelled() => {}
+            () = time::sleep_until(until) => {}
+            () = parts.stop.cancelled() => {}
+        }
+    }
+
+    async fn serve_heard(
+        &self,
+        stream: TcpStream,
+        first: Bytes,
+        door: Door,
+        parts: Arc<AcceptParts>,
+        until: Instant,
+    ) {
+        let Self { way, limit, shard, .. } = self;
+        let (way, limit, asked) = (*way, *limit, Arc::clone(&parts));
+        let service = service_fn(move |mut request: Request<Incoming>| {
+            door.enter(&mut request);
+            let too_many = (!door.is_probe(&request, Some(&way))).then(|| {
+                let manager = asked.manager.clone();
+                TooMany { limit, manager, shard: shard.clone(), tcp: None }
+            });
+            let is_told =
+                too_many.is_none() || limit != Limit::Tcp || asked.answers.allows((), Instant::now());
+            let (door, asked) = (door.clone(), Arc::clone(&asked));
+            async move {
+                if is_told {
+                    return Ok(door.answer(request, Some(way), too_many).await);
+                }
+                asked.stats.refused_unanswered.add(1);
+                // hyper closes the connection without an answer.
+                Err(io::Error::other("more are refused than are told why"))
+            }
+        });
+        let entered = enter(stream, first, parts.tls(&way), way.peer, until).await;
+        let served = match entered {
+            Err(_counted) => return,
+            Ok(Entered::Plain(socket)) => tell_plain(socket, RESERVE_HEAD).await,
+            Ok(Entered::Rightly(socket)) => {
+                let mut http = http(RESERVE_HEAD);
+                let socket = TokioIo::new(socket);
+                http.keep_alive(false).serve_connection(socket, service).with_upgrades().await
+            }
+        };
+        if let Err(error) = served {
+            debug!(peer.addr = %way.peer, error = %error, "a refused connection ended badly");
+        }
+    }
+}
+
+/// Refuses a connection for the address that its proxy has announced.
+pub(super) async fn refuse_announced(
+    stream: TcpStream,
+    first: Bytes,
+    connected: Connected,
+    limit: Limit,
+    door: Door,
+    parts: Arc<AcceptParts>,
+) {
+    parts.stats.refused.add(1);
+    if !parts.answers.allows((), Instant::now()) {
+        parts.stats.refused_unanswered.add(1);
+        return;
+    }
+    let place = parts.reserve.take();
+    let refused = Refused { way: connected.way, limit, place, shard: connected.shard.clone() };
+    let (lost, until) = (refused.place.lost.clone(), Instant::now() + RESERVE_HOLD);
+    tokio::select! {
+        () = refused.serve_heard(stream, first, door, Arc::clone(&parts), until) => {}
+        () = lost.cancelled() => {}
+        () = time::sleep_until(until) => {}
+        () = parts.stop.cancelled() => {}
+    }
+}

@@ -1,0 +1,155 @@
+//! What can be configured about the ways in besides `http.listen`, and about TLS.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use super::HttpConfig;
+use crate::support::checks::Checks;
+
+/// How a socket in the file system is listed in `http.trusted_proxies`.
+pub(in crate::http) const UNIX: &str = "unix";
+
+/// `[http.tls]`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TlsConfig {
+    /// The certificate, and behind it those between it and an authority that clients know, in PEM. With it and
+    /// `key_file` the gateway speaks TLS. Read anew when it changes. Default none.
+    pub cert_file: Option<PathBuf>,
+    /// The certificate's private key, in PEM. Read anew when it changes. Default none.
+    pub key_file: Option<PathBuf>,
+    /// For how long browsers remember that the gateway's name speaks TLS only, in seconds
+    /// (`Strict-Transport-Security`, on answers over TLS alone, and not for `localhost`). 0 = they are not told.
+    /// Default 15,552,000 (180 days).
+    pub hsts_s: u64,
+}
+
+impl Default for TlsConfig {
+    fn default() -> Self {
+        Self { cert_file: None, key_file: None, hsts_s: 15_552_000 }
+    }
+}
+
+impl TlsConfig {
+    /// Whether the gateway speaks TLS.
+    pub(crate) fn is_on(&self) -> bool {
+        self.cert_file.is_some() && self.key_file.is_some()
+    }
+}
+
+/// `[http.operators]`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct OperatorsConfig {
+    /// Address and port of a listener for operators. Where it is set, what is for them alone (`/metrics`,
+    /// `/ws/stats`, `/api/config` and others) is there and nowhere else. Anything but loopback needs
+    /// authentication, as for `http.listen`. Default none.
+    pub listen: Option<SocketAddr>,
+    /// Whether this listener speaks TLS where `http.tls` is set. Default true.
+    pub tls: bool,
+}
+
+impl Default for OperatorsConfig {
+    fn default() -> Self {
+        Self { listen: None, tls: true }
+    }
+}
+
+/// Whether trusted proxies say at the beginning of each connection whom it is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ProxyProtocol {
+    /// They do not.
+    #[default]
+    Off,
+    /// Each of their connections begins with a header of the PROXY protocol, version 1 or 2.
+    Required,
+}
+
+impl HttpConfig {
+    pub(super) fn check_entrances(&self, checks: &mut Checks) {
+        let tls = &self.tls;
+        let go_together = tls.cert_file.is_some() == tls.key_file.is_some();
+        checks.require("tls", go_together, || {
+            "`cert_file` and `key_file` go together: set both, or none".to_owned()
+        });
+        let is_announced = self.proxy_protocol == ProxyProtocol::Required;
+        checks.require("proxy_protocol", !is_announced || !self.trusted_proxies.is_empty(), || {
+            "goes only with http.trusted_proxies: name the proxies that send the header".to_owned()
+        });
+        checks.require("unix_socket_mode", self.unix_socket_mode().is_some(), || {
+            format!("expected three or four octal digits such as 0660; found {:?}", self.unix_socket_mode)
+        });
+        if let Some(path) = &self.unix_socket {
+            /// What fits into an address of the kernel's, its final zero aside.
+            const LEN_MAX: usize = 107;
+            let len = path.as_os_str().len();
+            checks.require("unix_socket", (1..=LEN_MAX).contains(&len), || {
+                format!("expected a path of 1 to {LEN_MAX} bytes; found one of {len}")
+            });
+        }
+        if let Some(listen) = self.operators.listen {
+            let is_another = listen.port() == 0 || listen != self.listen;
+            checks.require("operators.listen", is_another, || {
+                "expected another address or port than http.listen".to_owned()
+            });
+        }
+    }
+
+    /// `unix_socket_mode`, read.
+    pub(crate) fn unix_socket_mode(&self) -> Option<u32> {
+        let text = &self.unix_socket_mode;
+        let is_octal = (3..=4).contains(&text.len()) && text.bytes().all(|b| (b'0'..=b'7').contains(&b));
+        is_octal.then(|| u32::from_str_radix(text, 8).ok())?.filter(|mode| *mode <= 0o777)
+    }
+
+    /// Whether proxies that come by the socket in the file system are believed.
+    pub(in crate::http) fn trusts_unix(&self) -> bool {
+        self.trusted_proxies.iter().any(|proxy| proxy == UNIX)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn keys(change: impl FnOnce(&mut HttpConfig)) -> Vec<String> {
+        let mut config = HttpConfig::default();
+        change(&mut config);
+        config.check().into_iter().map(|finding| finding.key).collect()
+    }
+
+    #[test]
+    fn what_does_not_go_together_is_told() {
+        assert_eq!(keys(|http| http.tls.cert_file = Some("a.pem".into())), ["http.tls"]);
+        assert_eq!(keys(|http| http.tls.key_file = Some("a.key".into())), ["http.tls"]);
+        assert_eq!(keys(|http| http.proxy_protocol = ProxyProtocol::Required), ["http.proxy_protocol"]);
+        assert_eq!(keys(|http| http.operators.listen = Some(http.listen)), ["http.operators.listen"]);
+        assert_eq!(keys(|http| http.unix_socket = Some("x".repeat(108).into())), ["http.unix_socket"]);
+        let trusted = |http: &mut HttpConfig| {
+            http.trusted_proxies = vec![UNIX.to_owned(), "10.0.0.0/8".to_owned()];
+            http.proxy_protocol = ProxyProtocol::Required;
+        };
+        assert_eq!(keys(trusted), [""; 0]);
+    }
+
+    #[test]
+    fn the_bits_of_a_mode_are_octal() {
+        for (mode, expected) in [
+            ("0660", Some(0o660)),
+            ("600", Some(0o600)),
+            ("0777", Some(0o777)),
+            ("1777", None),
+            ("0o660", None),
+            ("8", None),
+            ("0680", None),
+            ("", None),
+        ] {
+            let config = HttpConfig { unix_socket_mode: mode.to_owned(), ..HttpConfig::default() };
+            assert_eq!(config.unix_socket_mode(), expected, "{mode}");
+            assert_eq!(config.check().is_empty(), expected.is_some(), "{mode}");
+        }
+    }
+}
