@@ -17,8 +17,10 @@ use warp::Filter as _;
 use super::*;
 use crate::connections::Opening;
 use crate::http::accept::{AcceptParts, serve};
+use crate::http::listening::Listener;
 use crate::http::table::ROUTES;
 use crate::http::upgrade::{WebSocketRequest, accept, web_socket};
+use crate::http::way::Entrance;
 use crate::model::BackendName;
 use crate::storage::{StatusWriter, StorageStatus};
 
@@ -89,7 +91,7 @@ async fn with_echo(act: impl AsyncFnOnce(&str)) {
         answers,
         stop.clone(),
     );
-    let parts = Arc::new(AcceptParts::new(http, manager, Arc::default(), stop.clone()));
+    let parts = Arc::new(AcceptParts::new(http, manager, Arc::default(), stop.clone(), None));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = format!("ws://{}/ws", listener.local_addr().unwrap());
     let channels = routes.channels.clone();
@@ -98,7 +100,7 @@ async fn with_echo(act: impl AsyncFnOnce(&str)) {
         let shard = task::spawn_local(async move {
             seed.run(channels, status, gate, &Vital::default(), stopping).await;
         });
-        let serving = task::spawn_local(serve(listener, 0, door, parts));
+        let serving = task::spawn_local(serve(Listener::Tcp(listener), Entrance::default(), 0, door, parts));
         act(&address).await;
         stop.cancel();
         serving.await.unwrap();

@@ -444,7 +444,7 @@ async fn what_expired_or_is_too_much_by_now_is_gone_at_the_start() {
     store.append(&batch).await.unwrap();
     store.put(RecordKind::Zone, "short", Bytes::from_static(b"{}"), Duration::from_millis(1)).await.unwrap();
     store.put(RecordKind::Zone, "long", Bytes::from_static(b"{}"), HOUR).await.unwrap();
-    store.put(RecordKind::Presence, "me", Bytes::from_static(b"{}"), HOUR).await.unwrap();
+    store.put(RecordKind::Node, "me", Bytes::from_static(b"{}"), HOUR).await.unwrap();
     crash(store, dir.path()).await;
     let retention = Retention { age_s: 0, ..retention() };
     let (store, _) = MemoryBackend::open(retention, config(Fsync::Never), dir.path()).await.unwrap();
@@ -454,7 +454,7 @@ async fn what_expired_or_is_too_much_by_now_is_gone_at_the_start() {
     assert_eq!(store.keys(&batch.channel).await.unwrap().len(), 3, "and so do the latest prices");
     let records = store.list(RecordKind::Zone, None, 10).await.unwrap();
     assert_eq!(records.iter().map(|record| record.key.as_str()).collect::<Vec<_>>(), ["long"]);
-    assert_eq!(store.get(RecordKind::Presence, "me").await.unwrap(), None, "who had it is gone");
+    assert_eq!(store.get(RecordKind::Node, "me").await.unwrap(), None, "who had it is gone");
     crash(store, dir.path()).await;
     let small = MemoryConfig { total_bytes: 500, ..config(Fsync::Never) };
     let (store, _) = MemoryBackend::open(self::retention(), small, dir.path()).await.unwrap();
