@@ -78,7 +78,8 @@ impl Tls {
         loop {
             match self.session.reader().read(buffer) {
                 Ok(read) => {
-                    self.has_more = read > 0;
+                    // A buffer that is not full has had all that was decrypted.
+                    self.has_more = read > 0 && read == buffer.len();
                     return Ok(read);
                 }
                 Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(0),
