@@ -146,6 +146,8 @@ __all__ = [
     "Ticker",
     "TickerEvent",
     "Timing",
+    "TlsHealth",
+    "TlsView",
     "Token",
     "TokenExpiring",
     "Trade",
@@ -1608,6 +1610,17 @@ class FleetView(TypedDict):
     """Of those that are listed."""
 
 
+class TlsHealth(TypedDict):
+    """How a gateway's certificate does."""
+
+    expires_at: str
+    """When it ceases to be valid."""
+    files: str
+    """`fresh`, or `stale` where the files hold something that cannot be used, and what they held before
+    goes on; the log says why.
+    """
+
+
 class WebSocketView(TypedDict):
     """What WebSockets did since the start."""
 
@@ -1672,6 +1685,8 @@ class HealthView(TypedDict):
     """Which storage serves."""
     timestamp: str
     """When this was said."""
+    tls: NotRequired[TlsHealth]
+    """How the gateway's own certificate does, where it speaks TLS."""
     uptime_s: int
     """Seconds since its start."""
     version: str
@@ -1688,6 +1703,25 @@ class Heartbeat(TypedDict):
     type: Literal["heartbeat"]
     timestamp: str
     """When it was sent."""
+
+
+class TlsView(TypedDict):
+    """Handshakes of TLS since the start, and the certificate."""
+
+    certificate_left_s: int
+    """How long the certificate is still valid, in seconds; below 0 once it has expired."""
+    failed_by_reason: dict[str, int]
+    """Those that came to nothing, by reason: `plain` is plain HTTP, which is told so, `alert` a client
+    that refuses, mostly since it does not trust the certificate.
+    """
+    handshakes: int
+    """Handshakes of TLS that clients and gateway completed."""
+    reloads_by_result: dict[str, int]
+    """How often certificate and key were read anew, by `result`: `good`, or `failed`, where those of
+    before go on.
+    """
+    resumed: int
+    """Of these, those that went on with a session of before."""
 
 
 class HttpView(TypedDict):
@@ -1727,6 +1761,14 @@ class HttpView(TypedDict):
     """Those with a fault."""
     prices_accepted: int
     """Prices accepted over HTTP."""
+    proxy_closed: int
+    """The same, since the proxy closed it before."""
+    proxy_garbage: int
+    """Connections of trusted proxies that were closed since they did not begin with a header of the PROXY
+    protocol (`http.proxy_protocol`), but with something else.
+    """
+    proxy_timeout: int
+    """The same, since the header was not whole in time."""
     refused: int
     """Of these, those that a limit refused."""
     refused_unanswered: int
@@ -1739,6 +1781,8 @@ class HttpView(TypedDict):
     """
     revocations: int
     """Revocations that are remembered."""
+    tls: NotRequired[TlsView]
+    """TLS of the gateway's own; absent where it speaks none."""
     tokens_accepted: int
     """Tokens and API keys that held."""
     tokens_refused_by_reason: dict[str, int]
@@ -2228,6 +2272,7 @@ ProblemCode: TypeAlias = Literal[
     "invalid_query",
     "invalid_header",
     "invalid_host",
+    "tls_required",
     "invalid_target",
     "invalid_websocket_key",
     "not_upgradable",
