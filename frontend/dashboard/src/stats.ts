@@ -21,7 +21,7 @@ export interface Stats {
   reason: string | null;
   primaries: number;
   primaries_away: number;
-  memory: { bytes: number; bytes_max: number; latest_bytes: number; evicted_entries: number; evicted_latest: number };
+  memory: { bytes: number; bytes_max: number; latest_bytes: number; evicted_entries: number; evicted_latest: number; disk: string };
   outage: Totals & { seconds_in_state: Record<string, number>; journal_oldest_ms?: number; spool: string; spool_reason?: string };
   connections: {
     open: number;

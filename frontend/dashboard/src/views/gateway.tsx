@@ -89,12 +89,13 @@ function Promise({ it }: { it: Stats }) {
   const losses = lost(it);
   const gone = losses.reduce((all, [, value]) => all + value, 0);
   const waits = outage.journal_entries ?? 0;
+  const isOnDisk = it.memory.disk !== 'off';
   const isRedis = it.storage_backend === 'redis' || it.state !== 'healthy';
   const spent = outage.seconds_in_state;
   const since = Date.parse(it.since);
   const says: Record<string, string> = {
-    healthy: isRedis ? 'Redis has everything.' : 'No Redis is used: everything is in the memory of this process, and ends with it.',
-    degraded: it.scope === 'some' ? `A part of Redis is away (${it.primaries_away} of ${it.primaries} primaries); its zones and orders go on from memory.` : 'Redis is away; this gateway goes on from memory.',
+    healthy: isRedis ? 'Redis has everything.' : `No Redis is used: everything is in the memory of this process, ${isOnDisk ? 'and on its disk' : 'and ends with it'}.`,
+    degraded: it.reason_code === 'disk' ? 'The disk takes nothing: what is published is refused, and what is there can be read.' : it.scope === 'some' ? `A part of Redis is away (${it.primaries_away} of ${it.primaries} primaries); its zones and orders go on from memory.` : 'Redis is away; this gateway goes on from memory.',
     recovering: 'Redis is back; what it missed is being put in order.',
   };
   return (

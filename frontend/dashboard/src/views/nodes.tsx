@@ -64,7 +64,7 @@ export function Nodes() {
 
 const STATES: Record<string, [string, string]> = {
   serving: ['', 'all is well'],
-  degraded: ['late', 'Redis is away from it: it goes on from memory'],
+  degraded: ['late', 'Redis is away from it and it goes on from memory, or its disk takes nothing'],
   draining: ['late', 'it takes no more connections, and is about to stop'],
 };
 
