@@ -12,7 +12,7 @@ use crate::model::{BackendName, NodeId};
 use crate::storage::{Record, RecordKind, StorageError};
 
 /// For how long a list serves all who ask.
-pub(super) const KEPT: Duration = Duration::from_millis(750);
+pub(super) const KEPT: Duration = Duration::from_millis(500);
 
 /// Records that are read at once: 2 MiB of them at the most.
 const PAGE: usize = 128;

@@ -29,9 +29,9 @@ use crate::model::{BackendName, BackendState, NodeId};
 use crate::storage::{SharedBackend, StatusReader};
 use crate::support::counter::Counter;
 
-/// After how long without a word a node is gone, by the storage's own clock. With [`list::KEPT`] it is less than
-/// five seconds; a node that tells three times in vain is there yet.
-const GONE_AFTER: Duration = Duration::from_secs(4);
+/// After how long without a word a node is gone, by the storage's own clock. With [`list::KEPT`] it is four seconds,
+/// which leaves one of the five that are promised to whoever is slow; a node that tells twice in vain is there yet.
+const GONE_AFTER: Duration = Duration::from_millis(3_500);
 
 /// The most nodes that are listed.
 const NODES_MAX: usize = 1_024;
