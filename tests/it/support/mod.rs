@@ -12,3 +12,4 @@ pub(crate) mod raw;
 pub(crate) mod redis;
 pub(crate) mod stores;
 pub(crate) mod tools;
+pub(crate) mod witness;
