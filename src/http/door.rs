@@ -12,7 +12,7 @@ use hyper::header::{
     ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
     ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_HEADERS,
     ACCESS_CONTROL_REQUEST_METHOD, ALLOW, CACHE_CONTROL, HOST, HeaderMap, HeaderName, HeaderValue, LOCATION,
-    ORIGIN, UPGRADE, VARY,
+    ORIGIN, TRANSFER_ENCODING, UPGRADE, VARY,
 };
 use hyper::http::uri::{Authority, PathAndQuery};
 use hyper::service::Service as _;
@@ -265,6 +265,7 @@ impl Door {
             let detail = "the gateway does not know this method";
             return Err(Problem::new(ProblemCode::NotImplemented, detail));
         }
+        check_coding(request.headers())?;
         let is_options = request.method() == Method::OPTIONS;
         if path == "*" {
             if is_options {
@@ -286,6 +287,11 @@ impl Door {
                 tell_before(response.headers_mut(), request.headers(), &address);
             }
             return Ok(Next::Answer(response));
+        }
+        if address.is_spoilt_by_slash(method, path) {
+            let detail = "with this method, an address has no slash at its end; what has one may be all that is left \
+                          of the address of something called `.` or `..`";
+            return Err(Problem::new(ProblemCode::NotFound, detail));
         }
         match address.route(method) {
             Some(place) => {
@@ -406,6 +412,17 @@ fn tell_before(headers: &mut HeaderMap, asked: &HeaderMap, address: &Address) {
     }
     if asked.contains_key(REQUEST_PRIVATE_NETWORK) {
         headers.insert(ALLOW_PRIVATE_NETWORK, HeaderValue::from_static("true"));
+    }
+}
+
+/// Only `chunked` is understood, once (RFC 9112, section 6.1). hyper reads by it whatever stands before it, and
+/// somebody in front of the gateway may have seen another end of the request.
+fn check_coding(headers: &HeaderMap) -> Result<(), Problem> {
+    let mut codings = headers.get_all(TRANSFER_ENCODING).into_iter();
+    match (codings.next(), codings.next()) {
+        (None, _) => Ok(()),
+        (Some(coding), None) if coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked") => Ok(()),
+        _ => Err(Problem::unknown_transfer_coding()),
     }
 }
 

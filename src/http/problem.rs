@@ -67,6 +67,13 @@ impl Problem {
         Self { header: Some(Box::new((ACCEPT_ENCODING, HeaderValue::from_static("identity")))), ..problem }
     }
 
+    /// The end of the body may have been seen elsewhere by somebody on the way, so nothing behind it is answered.
+    pub(super) fn unknown_transfer_coding() -> Self {
+        let detail = "`Transfer-Encoding` may be `chunked`, once, and nothing else";
+        let problem = Self::new(ProblemCode::NotImplemented, detail);
+        Self { header: Some(Box::new((CONNECTION, HeaderValue::from_static("close")))), ..problem }
+    }
+
     /// A token is missing; or one does not hold, and `error` says so to programs (RFC 6750, section 3).
     pub(super) fn unauthorized(detail: impl Into<String>, has_token: bool) -> Self {
         let asked = if has_token {

@@ -598,6 +598,12 @@ impl Address {
         self.routes.iter().position(|route| route.method == method).map(|place| self.place + place)
     }
 
+    /// Whether a slash at the end of a path does matter: `.` and `..` are taken out of addresses by browsers and
+    /// proxies, so that `DELETE …/keys/..` comes as `DELETE …/`, which would take more away than was asked for.
+    pub(super) fn is_spoilt_by_slash(&self, method: &str, path: &str) -> bool {
+        matches!(method, "PUT" | "PATCH" | "DELETE") && path.ends_with('/') && self.pattern() != "/"
+    }
+
     /// The value of `Allow`.
     pub(super) fn allow(&self) -> HeaderValue {
         allowed(self.routes)

@@ -21,6 +21,10 @@ use super::checks::{Checks, Finding};
 /// How long the end of the process waits for what was logged to be written.
 const FLUSH_WITHIN: Duration = Duration::from_secs(1);
 
+/// Of which no more is logged, whatever the level is.
+const UNTRACED: &str =
+    "tungstenite=info,tungstenite::protocol=info,tungstenite::handshake=info,warp=info,warp::filters=info";
+
 /// The lines of this process that wait to be written.
 static LINES: OnceLock<Arc<writer::Buffer>> = OnceLock::new();
 
@@ -112,7 +116,9 @@ impl Drop for Log {
 pub(crate) fn init(config: &LogConfig) -> Result<Log, TelemetryError> {
     // The Redis client warns of each lost connection, and so does the gateway, once and in context.
     // Directives that come later win, so that a user who asks for more gets it.
-    let filter = EnvFilter::try_new(format!("fred=error,{}", config.level))?;
+    // What the library of WebSockets traces is all that clients send, and that of routes shows queries, tokens
+    // among it, as it came: that is for no log, and these directives are the last ones.
+    let filter = EnvFilter::try_new(format!("fred=error,{},{UNTRACED}", config.level))?;
     let tell_lost = |lost| warn!(lost, "lines of the log were lost: stderr did not take them");
     let (writer, buffer) = writer::start(io::stderr(), tell_lost)?;
     let lines = tracing_subscriber::fmt()

@@ -7,52 +7,27 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
-use tokio::task::JoinSet;
-use tokio::time::{self, MissedTickBehavior};
-use tokio_util::sync::CancellationToken;
+use tokio::time;
 use zonewire::config::Config;
 
-use crate::support::client::{Client, LIMIT, offset};
+use crate::support::client::{Client, LIMIT};
 use crate::support::gateway::{
-    Answer, JSON, LINES, Lines, Running, config, post, price, publish, read_answer, until_stat,
+    Answer, JSON, LINES, Lines, Running, config, post, price, read_answer, until_stat,
 };
 use crate::support::raw::{RawSocket, masked, upgrade};
+use crate::support::witness::Witness;
 
 /// A gateway with a client that receives prices all the while.
 struct Watched {
     gateway: Running,
-    witness: JoinSet<u64>,
-    done: CancellationToken,
+    witness: Witness,
 }
 
 impl Watched {
     async fn start(config: Config) -> Self {
         let gateway = Running::start(config).await;
-        let (mut client, _) = gateway.market("witness").await;
-        gateway.publish("witness", [price("W", 1)]).await;
-        let (done, address) = (CancellationToken::new(), gateway.address);
-        let mut witness = JoinSet::new();
-        let until = done.clone();
-        witness.spawn(async move {
-            let mut pace = time::interval(Duration::from_millis(5));
-            pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
-            let mut count = 1;
-            assert_eq!(offset(&client.prices(1).await[0]), count);
-            // One more after the end: it still works then.
-            loop {
-                let last = until.is_cancelled();
-                count += 1;
-                publish(address, "witness", [price("W", count)]).await;
-                let got = client.prices(1).await.remove(0);
-                assert_eq!((offset(&got), &got["price"]), (count, &json!(count)));
-                if last {
-                    assert_eq!(client.until_pong().await, [] as [Value; 0]);
-                    return count;
-                }
-                pace.tick().await;
-            }
-        });
-        Self { gateway, witness, done }
+        let witness = Witness::start(gateway.address).await;
+        Self { gateway, witness }
     }
 
     fn address(&self) -> SocketAddr {
@@ -65,10 +40,8 @@ impl Watched {
     }
 
     /// The witness has missed nothing; the gateway stops well.
-    async fn finish(mut self) {
-        self.done.cancel();
-        let seen = time::timeout(LIMIT, self.witness.join_next()).await.expect("the witness ends in time");
-        assert!(seen.unwrap().unwrap() >= 1);
+    async fn finish(self) {
+        assert!(self.witness.finish().await >= 1);
         self.gateway.stop().await;
     }
 }

@@ -17,6 +17,7 @@ mod faults;
 mod feeds;
 mod fleet;
 mod half_close;
+mod hostile;
 mod jobs_contract;
 mod limits_and_stats;
 mod loss_check;

@@ -9,6 +9,8 @@ use serde_json::json;
 use tempfile::TempDir;
 use tokio::net::TcpStream;
 use tokio::process::Command;
+use zonewire_kit::hostile::wire::exchange;
+use zonewire_kit::hostile::{Smuggled, smuggled};
 use zonewire_kit::process::Process;
 use zonewire_kit::skip;
 
@@ -112,6 +114,7 @@ fn run(program: &str, file: &str, dir: &Path) -> Command {
 }
 
 async fn check(proxy: Proxy) {
+    check_smuggling(&proxy).await;
     let port = proxy.address.port();
     for (host, base) in [("stream.example.com", ""), ("www.example.com", "/prices")] {
         let own = format!("http://{host}:{port}");
@@ -192,6 +195,31 @@ async fn check(proxy: Proxy) {
     let to_page = slash.head.lines().any(|line| line == "location: /prices/");
     assert!(slash.status == 307 && to_page, "{slash:?}");
     proxy.gateway.stop().await;
+}
+
+/// What is one request to the proxy is one to the gateway: as many prices are accepted as their senders are told,
+/// and nobody gets the answer to somebody else's request.
+async fn check_smuggling(proxy: &Proxy) {
+    let accepted = async || proxy.gateway.stats().await["http"]["prices_accepted"].as_u64().unwrap();
+    let (host, mut told_all) = (format!("stream.example.com:{}", proxy.address.port()), 0);
+    for Smuggled { what, bytes, .. } in smuggled(&host) {
+        let before = accepted().await;
+        let answered = String::from_utf8_lossy(&exchange(proxy.address, &bytes).await.unwrap()).into_owned();
+        let told = answered.matches("{\"accepted\":1}").count() as u64;
+        for n in 0..3 {
+            let path = format!("/api/zones/innocent-{n}/latest");
+            let answer = proxy.ask("stream.example.com", "GET", &path, &[], "").await;
+            let own = format!("zone:innocent-{n}");
+            assert_eq!(
+                (answer.status, answer.json()["channel"].as_str()),
+                (200, Some(own.as_str())),
+                "{what}"
+            );
+        }
+        assert_eq!(accepted().await - before, told, "{what}: {answered}");
+        told_all += told;
+    }
+    assert!(told_all > 4, "some of them are right");
 }
 
 #[tokio::test(flavor = "multi_thread")]

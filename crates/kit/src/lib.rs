@@ -1,5 +1,5 @@
 //! What is started to try a gateway on: a Redis of any kind, gateways as processes, proxies between them,
-//! exchanges that they feed on, and clocks of their own.
+//! exchanges that they feed on, clocks of their own, and what strangers may send it.
 //!
 //! The tests and the laboratory share it. It knows of a gateway only what its users see, and needs
 //! nothing of its library. What it starts ends with its owner.
@@ -8,6 +8,7 @@ pub mod certificates;
 pub mod clock;
 pub mod dir;
 pub mod exchange;
+pub mod hostile;
 pub mod process;
 pub mod proxy;
 pub mod redis;

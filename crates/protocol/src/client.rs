@@ -392,6 +392,8 @@ fn snapshot<'de, D: Deserializer<'de>>(from: D) -> Result<bool, D::Error> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn id(text: &str) -> RequestId {
@@ -552,6 +554,53 @@ mod tests {
             ClientMessage::Ping(Bare { id: Some(1.into()) }),
         ] {
             assert_eq!(ClientMessage::parse(&message.to_json()), Ok(message));
+        }
+    }
+
+    /// Values that fields have, and such as they must not have.
+    const VALUES: [&str; 24] = [
+        r#""subscribe""#,
+        r#""unsubscribe""#,
+        r#""publish""#,
+        r#""ping""#,
+        r#""auth""#,
+        r#""pong""#,
+        r#""zone:a""#,
+        r#"["zone:a","b\u0000*"]"#,
+        r#"[]"#,
+        r#"[{}]"#,
+        r#"[{"key":"A","price":1e3},{"key":null}]"#,
+        r#"{"zone:a":"e:7","b":5}"#,
+        r#"{"zone:a":{"epoch":"e","offset":9}}"#,
+        r#"{"zone:a":{"epoch":"","offset":-1},"zone:a":null}"#,
+        "null",
+        "true",
+        "-0",
+        "1.50",
+        "1e308",
+        "18446744073709551616",
+        r#""\ud83d\ude00""#,
+        r#""\ud83d""#,
+        "[[[[[[1]]]]]]",
+        "{",
+    ];
+
+    proptest! {
+        #[test]
+        fn any_message_is_read_or_refused_and_what_is_read_is_written_as_the_same(
+            fields in prop::collection::vec(
+                (
+                    prop::sample::select(&["id", "channels", "since", "snapshot", "token", "channel", "entries", "x"][..]),
+                    prop::sample::select(&VALUES[..]),
+                ),
+                0..8,
+            ),
+            kind in prop::sample::select(&VALUES[..8]),
+        ) {
+            let fields: String = fields.iter().map(|(name, value)| format!(r#","{name}":{value}"#)).collect();
+            if let Ok(message) = ClientMessage::parse(&format!(r#"{{"type":{kind}{fields}}}"#)) {
+                prop_assert_eq!(ClientMessage::parse(&message.to_json()), Ok(message));
+            }
         }
     }
 }

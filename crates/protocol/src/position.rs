@@ -151,6 +151,8 @@ impl schemars::JsonSchema for Epoch {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -163,6 +165,15 @@ mod tests {
     fn what_is_not_a_position_is_refused() {
         for text in ["", ":", "5", "abc:", ":5", "abc:-1", "abc:1.5", "a b:1", "abc:9007199254740992"] {
             assert_eq!(text.parse::<Position>(), Err(InvalidPosition), "{text:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_read_as_a_position_is_written_as_the_same(text in "[a-z.:+0-9 -]{0,24}") {
+            if let Ok(position) = text.parse::<Position>() {
+                prop_assert_eq!(position.to_string().parse(), Ok(position));
+            }
         }
     }
 }

@@ -151,7 +151,7 @@ words! {
         Internal = "internal",
         /// what is stored cannot be read
         Corrupt = "corrupt",
-        /// the gateway does not know the method
+        /// the gateway does not know the method, or the `Transfer-Encoding` is not just `chunked`
         NotImplemented = "not_implemented",
         /// the storage does not answer
         StorageUnavailable = "storage_unavailable",

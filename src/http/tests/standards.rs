@@ -253,6 +253,10 @@ async fn each_request_that_may_be_sent_gets_what_the_standards_say() {
         ("a method in small letters", head("get", "/health") + "\r\n", 501, "not_implemented"),
         ("a path that is nowhere", head("PUT", "/nowhere") + "\r\n", 404, "not_found"),
         ("OPTIONS of nothing", head("OPTIONS", "/nowhere") + "\r\n", 404, "not_found"),
+        // What `…/keys/..` becomes on its way.
+        ("DELETE of an address with a slash", head("DELETE", "/api/zones/pjm/") + "\r\n", 404, "not_found"),
+        ("DELETE of a list with a slash", head("DELETE", "/api/providers/") + "\r\n", 404, "not_found"),
+        ("GET of a list with a slash", head("GET", "/api/providers/") + "\r\n", 200, ""),
         // Bodies (RFC 9110, sections 8.3, 8.4 and 15.5.16).
         ("JSON", post(JSON, PRICE), 200, ""),
         ("no type", post("", PRICE), 415, "unsupported_media_type"),
@@ -318,6 +322,22 @@ async fn each_request_that_may_be_sent_gets_what_the_standards_say() {
             head("POST", "/api/zones/pjm/prices") + JSON + "Content-Length: -1\r\n\r\n",
             400,
             "",
+        ),
+        (
+            "a coding before chunked",
+            head("POST", "/api/zones/pjm/prices")
+                + JSON
+                + "Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
+            501,
+            "not_implemented",
+        ),
+        (
+            "chunked twice",
+            head("POST", "/api/zones/pjm/prices")
+                + JSON
+                + "Transfer-Encoding: chunked\r\nTransfer-Encoding: Chunked\r\n\r\n0\r\n\r\n",
+            501,
+            "not_implemented",
         ),
         (
             "a coding that is not chunked",

@@ -62,8 +62,9 @@ impl Buffer {
             state.lost += 1;
             return;
         }
+        let line = one_line(line);
         state.bytes += line.len();
-        state.lines.push_back(line.to_vec());
+        state.lines.push_back(line);
         drop(state);
         self.filled.notify_one();
     }
@@ -90,6 +91,21 @@ impl Buffer {
         state.told = state.lost;
         untold
     }
+}
+
+/// An event is one line, whoever had a part in what it says: breaks within it are written as `\n` and `\r`.
+fn one_line(event: &[u8]) -> Vec<u8> {
+    let (text, end) = event.strip_suffix(b"\n").map_or((event, &b""[..]), |text| (text, b"\n"));
+    let mut line = Vec::with_capacity(event.len());
+    for byte in text {
+        match byte {
+            b'\n' => line.extend(b"\\n"),
+            b'\r' => line.extend(b"\\r"),
+            byte => line.push(*byte),
+        }
+    }
+    line.extend(end);
+    line
 }
 
 /// Starts the thread. `tell_lost` is called on it with the number of lines that were lost, after
@@ -211,6 +227,19 @@ mod tests {
         assert_eq!(written, [b"one\n", b"two\n"]);
         assert_eq!(world.buffer.lost(), 0);
         assert!(world.told.try_recv().is_err());
+    }
+
+    #[test]
+    fn an_event_is_one_line() {
+        for (event, line) in [
+            ("", ""),
+            ("\n", "\n"),
+            ("said x\n", "said x\n"),
+            ("said x\r\nERROR forged\n\n", "said x\\r\\nERROR forged\\n\n"),
+            ("no end", "no end"),
+        ] {
+            assert_eq!(one_line(event.as_bytes()), line.as_bytes(), "{event:?}");
+        }
     }
 
     #[test]

@@ -14,3 +14,4 @@ pub(crate) mod reopening;
 pub(crate) mod stores;
 pub(crate) mod tls;
 pub(crate) mod tools;
+pub(crate) mod witness;

@@ -6,16 +6,11 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time;
+use zonewire_kit::hostile::wire::frame_header;
 
 use super::client::LIMIT;
 
-/// The head of a right upgrade.
-pub(crate) fn upgrade(path: &str) -> String {
-    format!(
-        "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
-         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
-    )
-}
+pub(crate) use zonewire_kit::hostile::wire::{masked, upgrade};
 
 /// A socket past its upgrade.
 pub(crate) struct RawSocket {
@@ -116,36 +111,4 @@ impl RawSocket {
             }
         }
     }
-}
-
-/// Opcode, length of the header, length of the payload, if all of the header is there.
-fn frame_header(bytes: &[u8]) -> Option<(u8, usize, usize)> {
-    let (opcode, short) = (bytes.first()? & 0x0f, bytes.get(1)? & 0x7f);
-    let long = |from: usize, to: usize| {
-        Some(bytes.get(from..to)?.iter().fold(0, |len, byte| len << 8 | usize::from(*byte)))
-    };
-    match short {
-        126 => Some((opcode, 4, long(2, 4)?)),
-        127 => Some((opcode, 10, long(2, 10)?)),
-        len => Some((opcode, 2, usize::from(len))),
-    }
-}
-
-/// A client's frame: first byte as given, masked with zeros.
-pub(crate) fn masked(first: u8, payload: &[u8]) -> Vec<u8> {
-    let mut frame = vec![first];
-    match payload.len() {
-        len @ 0..126 => frame.push(0x80 | len as u8),
-        len @ 126..65_536 => {
-            frame.push(0x80 | 126);
-            frame.extend((len as u16).to_be_bytes());
-        }
-        len => {
-            frame.push(0x80 | 127);
-            frame.extend((len as u64).to_be_bytes());
-        }
-    }
-    frame.extend([0; 4]);
-    frame.extend_from_slice(payload);
-    frame
 }

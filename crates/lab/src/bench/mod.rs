@@ -9,7 +9,7 @@
 //!
 //! Two subcommands do know it, `order-updates` and `order-throughput`: they
 //! place orders and tell of them over its HTTP interface (`keep_alive`). One
-//! more start gateways by themselves: `handshakes`, and `events`, which has two of them
+//! more start gateways by themselves: `handshakes`, `hostile`, and `events`, which has two of them
 //! on a Redis. `registry` has its gateways in its own process, as who embeds one would.
 //!
 //! Every run ends by itself. Only loopback addresses are accepted, unless
@@ -32,6 +32,7 @@ mod fanout;
 mod frame;
 mod handshake;
 mod handshakes;
+mod hostile;
 mod idle;
 mod keep_alive;
 mod order_reports;
@@ -72,6 +73,9 @@ enum BenchCommand {
     /// Measure how fast records are read in the gateway's own process, how far the log is behind what is written,
     /// and how soon gateways that were apart hold the same.
     Registry(registry::RegistryArgs),
+    /// Attack a gateway that is started for it in each way that `docs/SECURITY.md` lists, and measure what another
+    /// client notices of it, and what memory the gateway takes.
+    Hostile(hostile::HostileArgs),
     /// Post updates of orders to a gateway; check order and loss, and measure how soon each is on its
     /// order's socket.
     OrderUpdates(order_updates::OrderUpdatesArgs),
@@ -109,6 +113,11 @@ pub fn run(args: BenchArgs) -> anyhow::Result<()> {
         BenchCommand::Registry(args) => {
             let report = registry::run(&args)?;
             report::emit(&report, args.json.as_deref())
+        }
+        BenchCommand::Hostile(args) => {
+            let report = hostile::run(&args)?;
+            report::emit(&report, args.json.as_deref())?;
+            report.verdict()
         }
         BenchCommand::OrderUpdates(args) => {
             let report = order_updates::run(&args)?;

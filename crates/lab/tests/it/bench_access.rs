@@ -89,3 +89,21 @@ async fn sockets_and_requests_show_the_token() {
     let refused = bench(&idle, &key.replace('_', "-")).await.unwrap();
     assert_eq!((&refused["opened"], &refused["closed_by_code"]), (&json!(2), &json!({ "4501": 2 })));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_attack_is_measured_beside_peace() {
+    let arguments = "hostile --attack silence,smuggling --duration 0.3 --many 5";
+    let report = bench(arguments, "").await.unwrap();
+    assert_eq!(report["published"], report["received"], "{report}");
+    assert!(report["peace"]["latency_us"]["p99"].as_f64() > Some(0.0), "{report}");
+    let attacks = report["attacks"].as_array().unwrap();
+    let names: Vec<&str> = attacks.iter().map(|of| of["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["silence", "smuggling"]);
+    for of in attacks {
+        assert!(of["rounds"].as_u64() > Some(0) && of["cases"].as_u64() > Some(0), "{of}");
+        assert_eq!(of["wrong"], Value::Null, "{of}");
+    }
+    assert!(
+        bench("hostile --attack kindness", "").await.unwrap_err().contains("there is no attack `kindness`")
+    );
+}

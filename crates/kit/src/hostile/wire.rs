@@ -1,0 +1,200 @@
+//! Bytes on sockets, for clients that need not behave.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail, ensure};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::time;
+
+/// How long a gateway may take to answer, or to end what it must end.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+/// The most that is read of one connection.
+const READ_BYTES_MAX: usize = 64 << 20;
+
+/// The head of a right upgrade.
+pub fn upgrade(path: &str) -> String {
+    format!(
+        "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    )
+}
+
+/// A client's frame: first byte as given, masked with zeros.
+pub fn masked(first: u8, payload: &[u8]) -> Vec<u8> {
+    let mut frame = vec![first];
+    match payload.len() {
+        len @ 0..126 => frame.push(0x80 | len as u8),
+        len @ 126..65_536 => {
+            frame.push(0x80 | 126);
+            frame.extend((len as u16).to_be_bytes());
+        }
+        len => {
+            frame.push(0x80 | 127);
+            frame.extend((len as u64).to_be_bytes());
+        }
+    }
+    frame.extend([0; 4]);
+    frame.extend_from_slice(payload);
+    frame
+}
+
+/// Opcode, length of the header, length of the payload of a server's frame, if all of the header is there.
+pub fn frame_header(bytes: &[u8]) -> Option<(u8, usize, usize)> {
+    let (opcode, short) = (bytes.first()? & 0x0f, bytes.get(1)? & 0x7f);
+    let long = |from: usize, to: usize| {
+        Some(bytes.get(from..to)?.iter().fold(0, |len, byte| len << 8 | usize::from(*byte)))
+    };
+    match short {
+        126 => Some((opcode, 4, long(2, 4)?)),
+        127 => Some((opcode, 10, long(2, 10)?)),
+        len => Some((opcode, 2, usize::from(len))),
+    }
+}
+
+/// A request with a body, the last one of its connection. `head` is the method and the target.
+pub fn request(head: &str, kind: &str, body: &[u8]) -> Vec<u8> {
+    let head = format!(
+        "{head} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Type: {kind}\r\nContent-Length: {}\r\n\r\n",
+        body.len()
+    );
+    [head.as_bytes(), body].concat()
+}
+
+/// Connects; a gateway of this machine takes that at once.
+pub(super) async fn connect(address: SocketAddr) -> anyhow::Result<TcpStream> {
+    let connected = time::timeout(PATIENCE, TcpStream::connect(address)).await;
+    connected.map_err(anyhow::Error::from)?.context("cannot connect to the gateway")
+}
+
+/// Sends bytes on a connection of their own, and reads meanwhile until the gateway ends it; what came. A gateway
+/// need not read what it refuses, so that not all may have been sent.
+pub async fn exchange(address: SocketAddr, bytes: &[u8]) -> anyhow::Result<Vec<u8>> {
+    let mut stream = connect(address).await?;
+    let (mut from, mut to) = stream.split();
+    let mut came = Vec::new();
+    let reading = async {
+        while came.len() < READ_BYTES_MAX && from.read_buf(&mut came).await.is_ok_and(|read| read > 0) {}
+    };
+    let writing = async {
+        // What it says of it is what counts.
+        let _refused = to.write_all(bytes).await;
+        std::future::pending::<()>().await;
+    };
+    let ended = async {
+        tokio::select! { () = reading => {}, () = writing => {} }
+    };
+    let shown = String::from_utf8_lossy(&bytes[..bytes.len().min(80)]).into_owned();
+    time::timeout(PATIENCE, ended).await.with_context(|| format!("a connection does not end: {shown:?}"))?;
+    Ok(came)
+}
+
+/// The statuses of all answers among these bytes.
+pub fn statuses(answered: &[u8]) -> Vec<u16> {
+    let text = String::from_utf8_lossy(answered);
+    let heads = text.split("HTTP/1.").skip(1);
+    heads.filter_map(|rest| rest.get(2..5)?.parse().ok()).collect()
+}
+
+/// The status of the one answer to a request, and what came with it.
+pub async fn ask(address: SocketAddr, bytes: &[u8]) -> anyhow::Result<(u16, String)> {
+    let answered = exchange(address, bytes).await?;
+    let text = String::from_utf8_lossy(&answered).into_owned();
+    match statuses(&answered)[..] {
+        [status] => Ok((status, text)),
+        _ => bail!("expected one answer, and there came {text:?}"),
+    }
+}
+
+/// A WebSocket.
+#[derive(Debug)]
+pub(super) struct Socket {
+    pub(super) stream: TcpStream,
+    unread: Vec<u8>,
+}
+
+impl Socket {
+    /// Opens one with a right handshake; fails where it is not let in.
+    pub(super) async fn open(address: SocketAddr, head: &str) -> anyhow::Result<Self> {
+        Self::over(connect(address).await?, head).await
+    }
+
+    /// The same on a connection that is there.
+    pub(super) async fn over(mut stream: TcpStream, head: &str) -> anyhow::Result<Self> {
+        stream.write_all(head.as_bytes()).await.context("an upgrade was not taken")?;
+        let mut socket = Self { stream, unread: Vec::new() };
+        let end = loop {
+            if let Some(end) = socket.unread.windows(4).position(|four| four == b"\r\n\r\n") {
+                break end + 4;
+            }
+            ensure!(socket.read_more().await?, "no answer to an upgrade");
+        };
+        let head: Vec<u8> = socket.unread.drain(..end).collect();
+        ensure!(head.starts_with(b"HTTP/1.1 101"), "no upgrade: {}", String::from_utf8_lossy(&head));
+        Ok(socket)
+    }
+
+    /// Whether there came more.
+    async fn read_more(&mut self) -> anyhow::Result<bool> {
+        let read = time::timeout(PATIENCE, self.stream.read_buf(&mut self.unread)).await;
+        Ok(read.context("a WebSocket is silent")?.is_ok_and(|read| read > 0))
+    }
+
+    /// The next frame's opcode and payload; none at the end.
+    pub(super) async fn frame(&mut self) -> anyhow::Result<Option<(u8, Vec<u8>)>> {
+        loop {
+            if let Some((opcode, header, len)) = frame_header(&self.unread)
+                && self.unread.len() >= header + len
+            {
+                let frame: Vec<u8> = self.unread.drain(..header + len).collect();
+                return Ok(Some((opcode, frame[header..].to_vec())));
+            }
+            if !self.read_more().await? {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// The next text that has this word in it.
+    pub(super) async fn text_with(&mut self, word: &str) -> anyhow::Result<String> {
+        while let Some((opcode, payload)) = self.frame().await? {
+            let text = String::from_utf8_lossy(&payload);
+            if opcode == 1 && text.contains(word) {
+                return Ok(text.into_owned());
+            }
+        }
+        bail!("a WebSocket ended, and nothing came with {word}")
+    }
+
+    /// Sends bytes, and reads meanwhile to the close frame; its code, and how many texts came before it.
+    pub(super) async fn until_close(self, bytes: &[u8]) -> anyhow::Result<(u16, usize)> {
+        let (mut from, mut to) = self.stream.into_split();
+        let mut unread = self.unread;
+        let writing = async {
+            let _closed = to.write_all(bytes).await;
+            std::future::pending::<anyhow::Result<(u16, usize)>>().await
+        };
+        let reading = async {
+            let mut texts = 0;
+            loop {
+                while let Some((opcode, header, len)) = frame_header(&unread)
+                    && unread.len() >= header + len
+                {
+                    let frame: Vec<u8> = unread.drain(..header + len).collect();
+                    match (opcode, &frame[header..]) {
+                        (1, _) => texts += 1,
+                        (8, [high, low, ..]) => return Ok((u16::from_be_bytes([*high, *low]), texts)),
+                        _ => {}
+                    }
+                }
+                let read = from.read_buf(&mut unread).await;
+                ensure!(read.is_ok_and(|read| read > 0), "no close frame, after {texts} texts");
+            }
+        };
+        let closing = async {
+            tokio::select! { closed = reading => closed, closed = writing => closed }
+        };
+        time::timeout(PATIENCE, closing).await.context("a WebSocket is not closed")?
+    }
+}

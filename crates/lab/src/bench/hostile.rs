@@ -1,0 +1,369 @@
+//! `bench hostile`: what strangers can do to somebody else. A gateway is started; prices are published to it at a
+//! rate, and one client follows them: first in peace, then while each attack of `zonewire_kit::hostile` goes on.
+//!
+//! Attacks run on a thread of their own. They take CPU time of the machine all the same, so give the gateway a core.
+
+use std::{
+    fmt,
+    path::PathBuf,
+    sync::Arc,
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+use anyhow::{Context, anyhow, bail, ensure};
+use clap::Args;
+use futures_util::StreamExt;
+use hdrhistogram::Histogram;
+use hyper::StatusCode;
+use parking_lot::Mutex;
+use serde::Serialize;
+use serde_json::Value;
+use tokio::{
+    net::TcpStream,
+    task::JoinSet,
+    time::{self, Instant},
+};
+use tokio_tungstenite::{WebSocketStream, client_async, tungstenite::Message};
+use tokio_util::sync::CancellationToken;
+use zonewire::client::block_on;
+use zonewire_kit::hostile::{ATTACKS, Attack, SETTINGS, Target};
+
+use super::{
+    clock::{Clock, nanos},
+    common::{rate, seconds},
+    cpu,
+    keep_alive::KeepAlive,
+    report::Percentiles,
+    target::{self, Endpoint},
+};
+use crate::node::{Node, Start, find};
+
+/// The zone of the client that does no harm.
+const ZONE: &str = "healthy";
+/// Where what must be the next price is no longer waited for.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// How often the gateway's memory is looked at.
+const LOOK: Duration = Duration::from_millis(20);
+/// More would need more open files than most machines give a process.
+const MANY_MAX: u64 = 10_000;
+
+/// Arguments of `bench hostile`.
+#[derive(Debug, Args)]
+pub(super) struct HostileArgs {
+    /// Only these attacks [default: each in turn]
+    #[arg(long = "attack", value_delimiter = ',', value_name = "NAME")]
+    attacks: Vec<String>,
+    /// Seconds that each of them goes on, to the end of its round, and those of peace before.
+    #[arg(long, default_value_t = 10.0, value_parser = seconds)]
+    duration: f64,
+    /// How many connections a round opens, or messages it sends, where it does a thing over and over.
+    #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u64).range(1..=MANY_MAX))]
+    many: u64,
+    /// Prices a second that the client follows.
+    #[arg(long, default_value_t = 200.0, value_parser = rate)]
+    rate: f64,
+    /// The gateway's program [default: `zonewire` beside this one, or else on the PATH]
+    #[arg(long, value_name = "FILE")]
+    gateway: Option<PathBuf>,
+    /// The only core that the gateway runs on, by `taskset`; run this program on another one. Else any.
+    #[arg(long, value_name = "CORE")]
+    gateway_core: Option<usize>,
+    /// A setting of the gateway; repeatable.
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    settings: Vec<String>,
+    /// Write the report as JSON to FILE, or to standard output with `-`.
+    #[arg(long, value_name = "FILE")]
+    pub(super) json: Option<PathBuf>,
+}
+
+/// What `hostile` found.
+#[derive(Debug, Serialize)]
+pub(super) struct HostileReport {
+    /// `hostile`.
+    kind: &'static str,
+    duration_s: f64,
+    many: u64,
+    rate_per_s: f64,
+    /// Before all attacks.
+    peace: Phase,
+    attacks: Vec<Attacked>,
+    /// Prices that were accepted, ...
+    published: u64,
+    /// ...and those that came, each in its place.
+    received: u64,
+    /// The gateway's resident memory before the first attack and after the last one.
+    rss_before_bytes: u64,
+    rss_end_bytes: u64,
+}
+
+/// What one client had of the gateway for a while.
+#[derive(Debug, Serialize)]
+struct Phase {
+    seconds: f64,
+    /// From when a price was to be published to when it came.
+    latency_us: Option<Percentiles>,
+    /// The most of the gateway's resident memory.
+    rss_peak_bytes: u64,
+}
+
+/// The same while somebody attacked.
+#[derive(Debug, Serialize)]
+struct Attacked {
+    name: &'static str,
+    rounds: u64,
+    cases: u64,
+    /// What came back that must not.
+    wrong: Option<String>,
+    #[serde(flatten)]
+    phase: Phase,
+    rss_before_bytes: u64,
+}
+
+/// Runs the measurement.
+///
+/// # Errors
+/// A price was lost, doubled or out of place; the gateway ended; or there is no such attack.
+pub(super) fn run(args: &HostileArgs) -> anyhow::Result<HostileReport> {
+    let attacks = chosen(&args.attacks)?;
+    cpu::ensure_open_files(usize::try_from(args.many)?, None)?;
+    block_on(async {
+        let start = Start {
+            program: find(args.gateway.as_deref()).await?,
+            index: 0,
+            redis_url: None,
+            config: None,
+            settings: settings(args),
+            core: args.gateway_core,
+            log: None,
+            clock: None,
+        };
+        let mut node = Node::start(start).await?;
+        let report = measure(args, &mut node, &attacks).await?;
+        node.kill().await?;
+        Ok(report)
+    })
+}
+
+/// Those that are named, or all.
+fn chosen(names: &[String]) -> anyhow::Result<Vec<&'static Attack>> {
+    let find = |name: &String| {
+        let all = || ATTACKS.iter().map(|attack| attack.name).collect::<Vec<_>>().join(", ");
+        let found = ATTACKS.iter().find(|attack| attack.name == name);
+        found.ok_or_else(|| anyhow!("there is no attack `{name}`; there are: {}", all()))
+    };
+    if names.is_empty() { Ok(ATTACKS.iter().collect()) } else { names.iter().map(find).collect() }
+}
+
+/// Nothing that is published may be replaced by what is newer: each price counts.
+fn settings(args: &HostileArgs) -> Vec<String> {
+    let own = SETTINGS.into_iter().chain(["channels.default_lane=every"]).map(str::to_owned);
+    own.chain(args.settings.iter().cloned()).collect()
+}
+
+async fn measure(
+    args: &HostileArgs,
+    node: &mut Node,
+    attacks: &[&'static Attack],
+) -> anyhow::Result<HostileReport> {
+    let (pid, duration) = (node.pid()?, Duration::from_secs_f64(args.duration));
+    let endpoint = target::gateway(&node.base.to_string(), false)?;
+    let target = Target { address: endpoint.address, many: usize::try_from(args.many)? };
+    let mut healthy = Healthy::start(&endpoint, args.rate).await?;
+    let (peace, ()) = healthy.phase(node, thread::spawn(move || thread::sleep(duration))).await?;
+    let rss_before_bytes = cpu::rss_bytes(pid)?;
+    let mut attacked = Vec::new();
+    for &attack in attacks {
+        let rss_before_bytes = cpu::rss_bytes(pid)?;
+        let attacker = thread::spawn(move || block_on(rounds(attack, target, duration)));
+        let (phase, told) = healthy.phase(node, attacker).await?;
+        let (rounds, cases, wrong) = told?;
+        attacked.push(Attacked { name: attack.name, rounds, cases, wrong, phase, rss_before_bytes });
+    }
+    let (published, received) = healthy.finish().await?;
+    Ok(HostileReport {
+        kind: "hostile",
+        duration_s: args.duration,
+        many: args.many,
+        rate_per_s: args.rate,
+        peace,
+        attacks: attacked,
+        published,
+        received,
+        rss_before_bytes,
+        rss_end_bytes: cpu::rss_bytes(pid)?,
+    })
+}
+
+/// Attacks for a while, one round at least: rounds, cases, and what came back that must not.
+async fn rounds(
+    attack: &Attack,
+    target: Target,
+    duration: Duration,
+) -> anyhow::Result<(u64, u64, Option<String>)> {
+    let (end, mut rounds, mut cases) = (Instant::now() + duration, 0, 0);
+    while rounds == 0 || Instant::now() < end {
+        match attack.round(&target).await {
+            Ok(more) => cases += more,
+            Err(error) => return Ok((rounds, cases, Some(format!("{error:#}")))),
+        }
+        rounds += 1;
+    }
+    Ok((rounds, cases, None))
+}
+
+/// One who publishes, and one who follows.
+struct Healthy {
+    clock: Clock,
+    latency: Arc<Mutex<Histogram<u64>>>,
+    stop: CancellationToken,
+    /// Each ends with how many prices it had.
+    tasks: JoinSet<anyhow::Result<u64>>,
+}
+
+impl Healthy {
+    async fn start(gateway: &Endpoint, rate: f64) -> anyhow::Result<Self> {
+        let (clock, stop, mut tasks) = (Clock::start(), CancellationToken::new(), JoinSet::new());
+        let latency = Arc::new(Mutex::new(Histogram::new(3)?));
+        let mut to = KeepAlive::connect(gateway, clock).await?;
+        // For those who ask for the past of a zone.
+        to.post("/api/zones/pjm/prices", r#"[{"key":"A","price":1},{"key":"B","price":2}]"#, StatusCode::OK)
+            .await?;
+        let stream = TcpStream::connect(gateway.address).await.context("cannot connect to the gateway")?;
+        stream.set_nodelay(true)?;
+        let url = format!("ws://{}/ws/market/{ZONE}", gateway.address);
+        let (socket, _answer) =
+            client_async(url, stream).await.context("the healthy client is not let in")?;
+        tasks.spawn(follow(socket, clock, Arc::clone(&latency)));
+        tasks.spawn(publish(to, rate, clock, stop.clone()));
+        Ok(Self { clock, latency, stop, tasks })
+    }
+
+    /// What it had until a thread has come to its end, and what that thread says.
+    async fn phase<T>(&mut self, node: &mut Node, act: JoinHandle<T>) -> anyhow::Result<(Phase, T)> {
+        let (began_ns, pid) = (self.clock.now_ns(), node.pid()?);
+        let mut rss_peak_bytes = cpu::rss_bytes(pid)?;
+        self.latency.lock().reset();
+        while !act.is_finished() {
+            time::sleep(LOOK).await;
+            node.check()?;
+            rss_peak_bytes = rss_peak_bytes.max(cpu::rss_bytes(pid)?);
+            if let Some(ended) = self.tasks.try_join_next() {
+                let had = ended.context("the healthy client panicked")??;
+                bail!("the healthy client ended after {had} prices");
+            }
+        }
+        let latency_us = Percentiles::of(&self.latency.lock());
+        let told = act.join().map_err(|_panic| anyhow!("an attacker panicked"))?;
+        Ok((Phase { seconds: self.clock.seconds_since(began_ns), latency_us, rss_peak_bytes }, told))
+    }
+
+    /// How many prices were published, and how many came, which must be all.
+    async fn finish(mut self) -> anyhow::Result<(u64, u64)> {
+        self.stop.cancel();
+        let mut had = Vec::new();
+        while let Some(ended) = self.tasks.join_next().await {
+            had.push(ended.context("the healthy client panicked")??);
+        }
+        let [one, other] = had[..] else { bail!("the healthy client did not end") };
+        ensure!(one == other, "{} prices were published, and {} came", one.max(other), one.min(other));
+        Ok((one, other))
+    }
+}
+
+/// Publishes at a rate until it is stopped, and then one more, which says that it is the last.
+async fn publish(mut to: KeepAlive, rate: f64, clock: Clock, stop: CancellationToken) -> anyhow::Result<u64> {
+    let (began_ns, mut sequence) = (clock.now_ns(), 0);
+    loop {
+        let last = stop.is_cancelled();
+        let due_ns = began_ns + nanos(sequence as f64 / rate);
+        time::sleep(Duration::from_nanos(due_ns.saturating_sub(clock.now_ns()))).await;
+        sequence += 1;
+        let price = format!(r#"{{"key":"A","price":{sequence},"due_ns":{due_ns},"last":{last}}}"#);
+        to.post(&format!("/api/zones/{ZONE}/prices"), price, StatusCode::OK).await?;
+        if last {
+            return Ok(sequence);
+        }
+    }
+}
+
+/// Takes prices, each of which must be the next one, to the last.
+async fn follow(
+    mut socket: WebSocketStream<TcpStream>,
+    clock: Clock,
+    latency: Arc<Mutex<Histogram<u64>>>,
+) -> anyhow::Result<u64> {
+    let mut had = 0;
+    loop {
+        let message = time::timeout(PATIENCE, socket.next()).await.context("no price came")?;
+        let text = match message.context("the healthy client's connection ended")?? {
+            Message::Text(text) => text,
+            Message::Close(frame) => bail!("the healthy client was closed: {frame:?}"),
+            _ => continue,
+        };
+        let told: Value = serde_json::from_str(&text).context("a message that is no JSON")?;
+        match told["type"].as_str() {
+            Some("price_update") => {}
+            Some("error" | "resync" | "missed") => bail!("the healthy client was told: {text}"),
+            _ => continue,
+        }
+        ensure!(told["price"] == had + 1, "after price {had} came {text}");
+        had += 1;
+        let due_ns = told["due_ns"].as_u64().context("a price without its time")?;
+        latency.lock().record(clock.now_ns().saturating_sub(due_ns))?;
+        if told["last"] == true {
+            return Ok(had);
+        }
+    }
+}
+
+impl HostileReport {
+    /// Fails where something came back that must not.
+    pub(super) fn verdict(&self) -> anyhow::Result<()> {
+        let wrong: Vec<&str> = self.attacks.iter().filter_map(|attacked| attacked.wrong.as_deref()).collect();
+        ensure!(wrong.is_empty(), "{}", wrong.join("\n"));
+        Ok(())
+    }
+}
+
+impl fmt::Display for HostileReport {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
+        writeln!(out, "{:<20} {:>9} {:>9} {:>9} {:>9}  MiB", "", "cases", "p50 us", "p99 us", "max us")?;
+        let mut row = |name: &str, cases: u64, phase: &Phase, before: u64| {
+            let (p50, p99, max) =
+                phase.latency_us.as_ref().map_or((0.0, 0.0, 0.0), |of| (of.p50, of.p99, of.max));
+            let (before, peak) = (mib(before), mib(phase.rss_peak_bytes));
+            writeln!(
+                out,
+                "{name:<20} {cases:>9} {p50:>9.0} {p99:>9.0} {max:>9.0}  {before:.1}, at most {peak:.1}"
+            )
+        };
+        row("(peace)", 0, &self.peace, self.rss_before_bytes)?;
+        for of in &self.attacks {
+            row(of.name, of.cases, &of.phase, of.rss_before_bytes)?;
+        }
+        for wrong in self.attacks.iter().filter_map(|of| of.wrong.as_ref()) {
+            writeln!(out, "wrong: {wrong}")?;
+        }
+        let (before, end) = (mib(self.rss_before_bytes), mib(self.rss_end_bytes));
+        let (published, received) = (self.published, self.received);
+        writeln!(
+            out,
+            "{received} of {published} prices came, each in its place; memory {before:.1} MiB, {end:.1} after all"
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn attacks_are_chosen_by_their_names() {
+        assert_eq!(chosen(&[]).unwrap().len(), ATTACKS.len());
+        assert_eq!(chosen(&["pings".to_owned()]).unwrap()[0].name, "pings");
+        let error = chosen(&["kindness".to_owned()]).unwrap_err().to_string();
+        assert!(error.contains("`kindness`") && error.contains("slow heads"), "{error}");
+    }
+}
