@@ -3,6 +3,7 @@
 
 mod fetch;
 mod keeper;
+mod quotas;
 mod revoking;
 
 use std::fmt;
@@ -15,6 +16,8 @@ pub(crate) use zonewire_access::{
 };
 pub use zonewire_access::{AuthConfig, IssuerConfig, Mode};
 
+pub use self::quotas::{Allowances, LimitsConfig, RoleAllowances};
+pub(crate) use self::quotas::{Over, Quota, Quotas, Scope, Seat, Share};
 use crate::model::NodeId;
 use crate::storage::SharedBackend;
 use crate::support::counter::Counter;
@@ -24,6 +27,7 @@ pub(crate) use revoking::RevokeError;
 /// What every door has: who somebody is, and what has become of it.
 pub(crate) struct Gate {
     access: Access,
+    quotas: Arc<Quotas>,
     node: NodeId,
     backend: SharedBackend,
     revocations: Revocations,
@@ -56,6 +60,7 @@ impl Gate {
     /// A setting or a file cannot be used; in words.
     pub(crate) async fn open(
         config: &AuthConfig,
+        limits: &LimitsConfig,
         node: NodeId,
         backend: SharedBackend,
     ) -> Result<Arc<Self>, String> {
@@ -64,7 +69,8 @@ impl Gate {
             wrong.collect::<Vec<_>>().join("; ")
         })?;
         let gate = Arc::new(Self {
-            access,
+            access: access.marking(limits.roles.keys().cloned()),
+            quotas: Quotas::new(limits.clone()),
             node,
             backend,
             revocations: Revocations::default(),
@@ -84,7 +90,9 @@ impl Gate {
     pub(crate) async fn off() -> Arc<Self> {
         use crate::storage::{MemoryBackend, MemoryConfig, Retention};
         let (store, _sweeping) = MemoryBackend::new(Retention::default(), MemoryConfig::default());
-        let opened = Self::open(&AuthConfig::default(), NodeId::random(), Arc::new(store)).await;
+        let opened =
+            Self::open(&AuthConfig::default(), &LimitsConfig::default(), NodeId::random(), Arc::new(store))
+                .await;
         opened.unwrap_or_else(|problem| panic!("{problem}"))
     }
 
@@ -124,6 +132,16 @@ impl Gate {
             }
         }
         answer
+    }
+
+    /// How much somebody may have; `None` where that is not limited.
+    pub(crate) fn share(&self, principal: &Arc<Principal>) -> Option<Share> {
+        self.quotas.share(principal)
+    }
+
+    /// What limits have refused.
+    pub(crate) fn quotas(&self) -> &Quotas {
+        &self.quotas
     }
 
     /// What has become of somebody who was let in.

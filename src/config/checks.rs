@@ -15,6 +15,7 @@ pub(super) fn check(config: &Config) -> Vec<Finding> {
         check_listen(config),
         config.http.check(),
         config.connections.check(),
+        config.limits.check(),
         config.channels.check(),
         check_storage(&config.storage),
         config.orders.check(),

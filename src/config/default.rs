@@ -53,9 +53,14 @@ mod tests {
         let mentioned: Vec<String> =
             entries.iter().map(|entry| format!("{}.{}", entry.section, entry.key)).collect();
         for key in known_keys() {
-            let is_open =
-                ["channels.lanes", "channels.zone_ahead_max_s", "feeds.replay.rename", "auth.roles"]
-                    .contains(&key.as_str());
+            let is_open = [
+                "channels.lanes",
+                "channels.zone_ahead_max_s",
+                "feeds.replay.rename",
+                "auth.roles",
+                "limits.roles",
+            ]
+            .contains(&key.as_str());
             let is_there = if is_open {
                 mentioned.iter().any(|mentioned| mentioned.starts_with(&format!("{key}.")))
             } else {
@@ -94,7 +99,11 @@ mod tests {
             let Entry { section, key, value, doc } = entry;
             let is_open = matches!(
                 section.as_str(),
-                "channels.lanes" | "channels.zone_ahead_max_s" | "feeds.replay.rename" | "auth.roles"
+                "channels.lanes"
+                    | "channels.zone_ahead_max_s"
+                    | "feeds.replay.rename"
+                    | "auth.roles"
+                    | "limits.roles"
             );
             let (key, value) =
                 if is_open { ("*name*".to_owned(), "none".to_owned()) } else { (format!("`{key}`"), value) };

@@ -25,7 +25,9 @@ pub use self::fault::{ConfigError, Fault};
 pub use self::layers::{Flag, Sources};
 pub use self::node::{NodeConfig, Role};
 pub use self::show::Effective;
-pub use crate::access::{AuthConfig, IssuerConfig, Mode as AuthMode};
+pub use crate::access::{
+    Allowances, AuthConfig, IssuerConfig, LimitsConfig, Mode as AuthMode, RoleAllowances,
+};
 pub use crate::bridge::{BridgeConfig, BridgeRole, BridgedType};
 pub use crate::channels::ChannelsConfig;
 pub use crate::connections::ConnectionsConfig;
@@ -58,6 +60,8 @@ pub struct Config {
     pub http: HttpConfig,
     /// `[auth]`
     pub auth: AuthConfig,
+    /// `[limits]`
+    pub limits: LimitsConfig,
     /// `[connections]`
     pub connections: ConnectionsConfig,
     /// `[channels]`

@@ -40,6 +40,11 @@ pub struct ConnectionsConfig {
     pub outbox_frames_max: usize,
     /// Bytes that wait for a slow reader; past them the connection is closed with 4001. Default 1 MiB (1,048,576).
     pub outbox_bytes_max: usize,
+    /// Connections whose clients do not take what they are sent as fast as it comes, for a second or more, in
+    /// all; past it the one that has been so for longest is closed with 4001. 0 = unlimited. Default 0.
+    pub behind_max: usize,
+    /// The same of one address, or of one IPv6 network of 64 bits. 0 = unlimited. Default 0.
+    pub behind_per_address_max: usize,
     /// Entries that are read at once for a connection that resumes. Default 300.
     pub replay_page_entries: usize,
     /// Live entries that are held back while a connection resumes; when it overflows they are
@@ -78,6 +83,8 @@ impl Default for ConnectionsConfig {
             message_bytes_max: 65_536,
             outbox_frames_max: 256,
             outbox_bytes_max: 1 << 20,
+            behind_max: 0,
+            behind_per_address_max: 0,
             replay_page_entries: 300,
             hold_entries_max: 1_024,
             messages_per_s: 50,

@@ -4,6 +4,7 @@
 
 mod allowance;
 mod guest;
+mod quota;
 mod sending;
 mod task;
 
@@ -19,17 +20,18 @@ use tokio::time::Instant;
 use uuid::Uuid;
 use zonewire_protocol::stats::TransportKind;
 
-use super::limits::Admission;
+use super::limits::{Admission, Source};
 use super::outbox::{Outbox, OutboxLimits};
 use super::stats::ShardStats;
 use super::subscription::Subscription;
 use super::transport::Transport;
-use super::{ConnectionHealth, ConnectionInfo, ConnectionStory};
+use super::{ConnectionHealth, ConnectionInfo, ConnectionStory, Guest};
 use crate::access::{Principal, now_s};
 use crate::model::ChannelName;
 use crate::protocol::{CloseCode, ServerMessage, close_frame, text_frame};
 use allowance::Bucket;
 use guest::Waiting;
+use quota::Counted;
 pub(super) use task::leave_turn_to_others;
 
 /// The precision in which a connection remembers when it was heard; 13 years fit.
@@ -77,6 +79,8 @@ struct Particulars {
     order: Option<ChannelName>,
     /// Of a client that has not shown who it is when it comes.
     waiting: Option<Waiting>,
+    /// What it has of what its principal and its tenant may have.
+    counted: Counted,
     /// It is given back what it sends.
     #[cfg(test)]
     echoes: bool,
@@ -140,10 +144,12 @@ impl Connection {
         stats: Arc<ShardStats>,
         burst: u32,
         order: Option<ChannelName>,
-        principal: Option<Arc<Principal>>,
+        guest: Option<Guest>,
     ) -> Self {
+        let (principal, seat) = guest.map(|guest| (guest.principal, guest.seat)).unzip();
+        let seat = seat.flatten();
         let is_stranger = principal.as_ref().is_some_and(|principal| !principal.is_authenticated());
-        let has_some = order.is_some() || is_stranger;
+        let has_some = order.is_some() || is_stranger || seat.is_some();
         let waiting = is_stranger.then(Waiting::default);
         let tell_at = principal.as_ref().map_or(u32::MAX, |principal| guest::tell_at(principal, now_s()));
         Self {
@@ -153,6 +159,7 @@ impl Connection {
                 Box::new(Particulars {
                     order,
                     waiting,
+                    counted: Counted::of(seat),
                     #[cfg(test)]
                     echoes: false,
                 })
@@ -178,7 +185,12 @@ impl Connection {
     /// The same connection, which is given back what it sends.
     #[cfg(test)]
     pub(super) fn that_echoes(mut self) -> Self {
-        self.particulars = Some(Box::new(Particulars { order: None, waiting: None, echoes: true }));
+        self.particulars = Some(Box::new(Particulars {
+            order: None,
+            waiting: None,
+            counted: Counted::default(),
+            echoes: true,
+        }));
         self
     }
 
@@ -261,6 +273,11 @@ impl Connection {
     /// Frames that wait and that nothing may replace.
     pub(super) fn waiting_frames(&self) -> usize {
         self.outbox.borrow().as_ref().map_or(0, |outbox| outbox.unreplaceable())
+    }
+
+    /// Where it comes from; `None` where a proxy does not say.
+    pub(super) fn source(&self) -> Option<Source> {
+        self.admission.source()
     }
 
     pub(super) fn is_behind(&self) -> bool {

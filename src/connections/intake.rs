@@ -77,7 +77,7 @@ impl Intake {
                     self.is_deaf = true;
                     shard.close(connection, code);
                 }
-                Some(Inbound::Alive) => self.is_deaf = !connection.allowed(shard),
+                Some(Inbound::Alive) => self.is_deaf = !connection.allowed_alive(shard),
                 #[cfg(test)]
                 Some(message @ (Inbound::Text(_) | Inbound::Binary(_))) if connection.echoes() => {
                     echo::answer(connection, shard, message);

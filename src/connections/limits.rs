@@ -12,6 +12,8 @@ use tokio::time::Instant;
 use tracing::warn;
 
 use super::config::ConnectionsConfig;
+use super::shard::spread_retry_ms;
+use crate::access::{Over, Quota};
 use crate::protocol::CloseCode;
 use crate::support::counter::Counter;
 use crate::support::rate::Rates;
@@ -53,6 +55,8 @@ pub(crate) enum Limit {
     Address,
     /// How often one source connects.
     Rate,
+    /// What a principal or a tenant may have. Counted there.
+    Quota(Over),
 }
 
 impl Limit {
@@ -65,6 +69,20 @@ impl Limit {
             Self::Tcp => "tcp",
             Self::Address => "address",
             Self::Rate => "rate",
+            Self::Quota(_) => "quota",
+        }
+    }
+
+    /// Its place in [`ALL`](Self::ALL), if it has one.
+    fn place(self) -> Option<usize> {
+        Self::ALL.iter().position(|limit| *limit == self)
+    }
+
+    /// When to come back: spread, where it is many who do.
+    pub(crate) fn retry_after_ms(self) -> u64 {
+        match self {
+            Self::Quota(over) => over.wait_ms().max(spread_retry_ms()),
+            _ => spread_retry_ms(),
         }
     }
 
@@ -72,7 +90,8 @@ impl Limit {
     pub(crate) fn close_code(self) -> CloseCode {
         match self {
             Self::Full | Self::Tcp | Self::Address => CloseCode::TooManyConnections,
-            Self::Rate => CloseCode::RateLimited,
+            Self::Rate | Self::Quota(Over { quota: Quota::Connects, .. }) => CloseCode::RateLimited,
+            Self::Quota(_) => CloseCode::TooManyConnections,
         }
     }
 
@@ -85,6 +104,7 @@ impl Limit {
             (Self::Address, true) => "connections.per_loopback_address_max",
             (Self::Rate, false) => "connections.connects_per_s; behind a proxy http.trusted_proxies",
             (Self::Rate, true) => "connections.loopback_connects_per_s",
+            (Self::Quota(_), _) => "limits",
         }
     }
 }
@@ -126,7 +146,7 @@ impl Limits {
 
     /// How often a limit refused.
     pub(super) fn refused(&self, limit: Limit) -> u64 {
-        self.refused[limit as usize].0.get()
+        limit.place().map_or(0, |place| self.refused[place].0.get())
     }
 
     /// TCP connections that are open.
@@ -135,7 +155,7 @@ impl Limits {
     }
 
     fn refuse(&self, limit: Limit, source: Option<Source>) -> Limit {
-        let (counter, line) = &self.refused[limit as usize];
+        let Some((counter, line)) = limit.place().map(|place| &self.refused[place]) else { return limit };
         counter.add(1);
         if let Some(untold) = line.lock().may_tell(Instant::now()) {
             let refused = untold + 1;

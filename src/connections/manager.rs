@@ -11,12 +11,12 @@ use tokio::time;
 use tracing::warn;
 use uuid::Uuid;
 
+use super::behind::{Behind, BehindCounts};
 use super::config::ConnectionsConfig;
 use super::limits::{AddressPermit, Admission, Limit, Limits, Source, TcpPlace};
 use super::shard::{Arriving, Command, Opening};
 use super::stats::{ShardStats, Totals};
-use super::{ConnectionInfo, ConnectionStory};
-use crate::access::Principal;
+use super::{ConnectionInfo, ConnectionStory, Guest};
 use crate::model::Zone;
 use crate::protocol::CloseCode;
 
@@ -30,6 +30,7 @@ pub struct Manager(Arc<Inner>);
 struct Inner {
     shards: Vec<ShardHandle>,
     limits: Arc<Limits>,
+    behind: Arc<Behind>,
 }
 
 /// One shard, as others hold it.
@@ -71,14 +72,16 @@ pub(crate) struct Overview {
     pub(crate) next: Option<Uuid>,
     /// Open TCP connections, WebSockets among them.
     pub(crate) tcp: usize,
+    /// Readers that are behind, where those are bounded.
+    pub(crate) behind: BehindCounts,
     /// Shards that did not answer in time; their connections are only in the totals.
     pub(crate) silent_shards: usize,
 }
 
 impl Manager {
-    pub(super) fn new(shards: Vec<ShardHandle>, config: ConnectionsConfig) -> Self {
+    pub(super) fn new(shards: Vec<ShardHandle>, config: ConnectionsConfig, behind: Arc<Behind>) -> Self {
         let limits = Limits::new(config);
-        Self(Arc::new(Inner { shards, limits: Arc::new(limits) }))
+        Self(Arc::new(Inner { shards, limits: Arc::new(limits), behind }))
     }
 
     /// The shard of a thread, by its index.
@@ -209,6 +212,7 @@ impl Manager {
             connections: Vec::new(),
             next: None,
             tcp: self.0.limits.tcp(),
+            behind: self.0.behind.counts(),
             silent_shards: 0,
         };
         let refused = Limit::ALL.map(|limit| (limit.as_str().to_owned(), self.0.limits.refused(limit)));
@@ -274,10 +278,10 @@ impl ShardHandle {
         &self,
         arriving: Arriving,
         opening: Opening,
-        principal: Option<Arc<Principal>>,
+        guest: Option<Guest>,
         admission: Admission,
     ) -> bool {
-        self.commands.send(Command::Adopt { arriving, opening, principal, admission }).await.is_ok()
+        self.commands.send(Command::Adopt { arriving, opening, guest, admission }).await.is_ok()
     }
 }
 
@@ -293,7 +297,11 @@ mod tests {
         };
         let ((stuck, _never_read), (ended, queue)) = (shard(), shard());
         drop(queue);
-        let manager = Manager::new(vec![stuck, ended], ConnectionsConfig::default());
+        let manager = {
+            let config = ConnectionsConfig::default();
+            let behind = Behind::new(&config);
+            Manager::new(vec![stuck, ended], config, behind)
+        };
         let begun = time::Instant::now();
         let overview = manager.stats(Some(Listing { max: 10, ..Listing::default() })).await;
         assert_eq!((overview.silent_shards, begun.elapsed()), (2, ANSWER_WITHIN));

@@ -3,6 +3,7 @@
 //! A shard and all its connections live on one thread and share no locks. Other threads reach it
 //! through two bounded queues: entries from the channels, and commands from the [`Manager`].
 
+mod behind;
 mod config;
 mod connection;
 #[cfg(test)]
@@ -28,6 +29,7 @@ use std::sync::Arc;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use behind::Behind;
 pub use config::ConnectionsConfig;
 pub(crate) use events::{EventStream, Resume, Wanted, closing as closing_events, stream as event_stream};
 pub(crate) use limits::{AddressPermit, Admission, Limit, Source, TcpPlace};
@@ -39,7 +41,7 @@ pub(crate) use stats::Totals;
 pub(crate) use tls::Tls;
 pub use zonewire_protocol::stats::{ConnectionHealth, ConnectionInfo, ConnectionStory};
 
-use crate::access::Gate;
+use crate::access::{Gate, Principal, Seat};
 use crate::channels::{CREDITS, Channels, Delivery};
 use crate::storage::StatusReader;
 use crate::support::panics::Vital;
@@ -55,12 +57,28 @@ const _: () = assert!(CREDITS < LIVE_QUEUE);
 /// Commands that wait for one shard.
 const COMMAND_QUEUE: usize = 1_024;
 
+/// Who is at the other end of a connection.
+#[derive(Debug)]
+pub(crate) struct Guest {
+    pub(crate) principal: Arc<Principal>,
+    /// Its place among the connections of its principal; `None` where nothing is limited.
+    pub(crate) seat: Option<Seat>,
+}
+
+/// Somebody who is not limited.
+impl From<Arc<Principal>> for Guest {
+    fn from(principal: Arc<Principal>) -> Self {
+        Self { principal, seat: None }
+    }
+}
+
 /// A shard that does not run yet: what its thread needs. Can be sent there.
 pub(crate) struct ShardSeed {
     index: usize,
     config: ConnectionsConfig,
     queues: ShardQueues,
     stats: Arc<ShardStats>,
+    behind: Arc<Behind>,
 }
 
 impl fmt::Debug for ShardSeed {
@@ -79,8 +97,9 @@ impl ShardSeed {
         vital: &Vital,
         stop: CancellationToken,
     ) {
-        let Self { index, config, queues, stats } = self;
-        Shard::new(index, config, channels, stats, status, gate).run(queues, vital, stop).await;
+        let Self { index, config, queues, stats, behind } = self;
+        let shard = Shard::new(index, config, channels, stats, status, gate, behind);
+        shard.run(queues, vital, stop).await;
     }
 }
 
@@ -90,14 +109,16 @@ pub(crate) fn prepare(
     config: &ConnectionsConfig,
 ) -> (Manager, Vec<ShardSeed>, Vec<mpsc::Sender<Delivery>>) {
     let (mut handles, mut seeds, mut live_senders) = (Vec::new(), Vec::new(), Vec::new());
+    let behind = Behind::new(config);
     for index in 0..count {
         let (live_sender, live) = mpsc::channel(LIVE_QUEUE);
         let (command_sender, commands) = mpsc::channel(COMMAND_QUEUE);
         let stats = Arc::new(ShardStats::default());
         handles.push(Handle { commands: command_sender, stats: Arc::clone(&stats) });
         let queues = ShardQueues { live, commands };
-        seeds.push(ShardSeed { index, config: config.clone(), queues, stats });
+        let behind = Arc::clone(&behind);
+        seeds.push(ShardSeed { index, config: config.clone(), queues, stats, behind });
         live_senders.push(live_sender);
     }
-    (Manager::new(handles, config.clone()), seeds, live_senders)
+    (Manager::new(handles, config.clone(), behind), seeds, live_senders)
 }

@@ -9,6 +9,7 @@ use chrono::Utc;
 
 use super::connection::Connection;
 use super::shard::Shard;
+use crate::access::Quota;
 use crate::channels::{Channels, PublishError};
 use crate::model::{ChannelKind, ChannelName, DraftEntry};
 use crate::protocol::{
@@ -26,11 +27,13 @@ pub(super) struct NotPublished {
     pub(super) message: String,
     /// How many entries, from the front, the log has.
     pub(super) accepted: u64,
+    /// When the same may be sent again, in milliseconds.
+    pub(super) retry_after_ms: Option<u64>,
 }
 
 impl NotPublished {
     fn nothing(code: ErrorCode, message: impl Into<String>) -> Self {
-        Self { code, message: message.into(), accepted: 0 }
+        Self { code, message: message.into(), accepted: 0, retry_after_ms: None }
     }
 
     fn of(error: &PublishError) -> Self {
@@ -44,7 +47,7 @@ impl NotPublished {
             | PublishError::Refused { .. }
             | PublishError::ShuttingDown { .. } => (ErrorCode::NotPublished, error.to_string()),
         };
-        Self { code, message, accepted }
+        Self { code, message, accepted, retry_after_ms: None }
     }
 }
 
@@ -113,7 +116,12 @@ fn read(
             NotPublished::nothing(ErrorCode::InvalidEntry, message)
         })
     });
-    drafts.collect()
+    let drafts: Vec<DraftEntry> = drafts.collect::<Result<_, _>>()?;
+    connection.take(Quota::Publishes, drafts.len() as u64).map_err(|over| {
+        let refusal = NotPublished::nothing(ErrorCode::NotPublished, over.to_string());
+        NotPublished { retry_after_ms: Some(over.wait_ms()), ..refusal }
+    })?;
+    Ok(drafts)
 }
 
 /// A message that is being published.

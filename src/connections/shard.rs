@@ -2,6 +2,7 @@
 
 mod fan_out;
 mod guests;
+mod held_back;
 mod requests;
 #[cfg(test)]
 mod tests;
@@ -28,6 +29,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 use uuid::Uuid;
 
+use super::behind::{Behind, SeenBehind};
 use super::config::ConnectionsConfig;
 use super::connection::{Connection, Pacing};
 use super::events::{EventPipe, Wanted};
@@ -39,8 +41,8 @@ use super::socket::Socket;
 use super::stats::ShardStats;
 use super::subscription::Subscription;
 use super::transport::Transport;
-use super::{ConnectionInfo, ConnectionStory};
-use crate::access::{Gate, Principal, now_s};
+use super::{ConnectionInfo, ConnectionStory, Guest};
+use crate::access::{Gate, now_s};
 use crate::channels::{Asked, Channels, Delivery};
 use crate::model::{ChannelName, OrderId, Position, Zone};
 use crate::protocol::{
@@ -52,6 +54,7 @@ use crate::support::chance::Hashing;
 use crate::support::panics::{Vital, contain, contain_now};
 use fan_out::Followed;
 use guests::Introduction;
+use held_back::HeldBack;
 pub(super) use requests::{Heard, Request};
 
 /// The longest time between two looks at who is silent or has not answered a close. Each look also
@@ -115,7 +118,7 @@ pub(crate) enum Arriving {
 /// What a shard is asked for, besides sending entries.
 pub(super) enum Command {
     /// Take over a connection.
-    Adopt { arriving: Arriving, opening: Opening, principal: Option<Arc<Principal>>, admission: Admission },
+    Adopt { arriving: Arriving, opening: Opening, guest: Option<Guest>, admission: Admission },
     /// Close one connection; answers whether it is here.
     Disconnect { id: Uuid, code: CloseCode, answer: oneshot::Sender<bool> },
     /// Tell of these connections, and of how many there are by zone.
@@ -149,6 +152,9 @@ pub(super) struct Shard {
     pub(super) stats: Arc<ShardStats>,
     pub(super) status: StatusReader,
     gate: Arc<Gate>,
+    behind: Arc<Behind>,
+    is_behind_bounded: bool,
+    seen_behind: RefCell<SeenBehind>,
     connections: RefCell<Slab<Rc<Connection>>>,
     followed: RefCell<HashMap<ChannelName, Rc<Followed>, Hashing>>,
     tasks: TaskTracker,
@@ -158,6 +164,7 @@ pub(super) struct Shard {
     told: RefCell<StorageStatus>,
     /// Tells the channels that are held back that a reader is waited for no longer.
     eased: Notify,
+    held_back: HeldBack,
     /// There may be subscriptions that have been given everything that there will ever be.
     pub(super) has_finished: Cell<bool>,
     draining: Cell<Option<Duration>>,
@@ -198,6 +205,7 @@ impl Shard {
         stats: Arc<ShardStats>,
         status: StatusReader,
         gate: Arc<Gate>,
+        behind: Arc<Behind>,
     ) -> Rc<Self> {
         Rc::new(Self {
             index,
@@ -207,12 +215,16 @@ impl Shard {
             stats,
             told: RefCell::new(status.get()),
             status,
+            is_behind_bounded: behind.is_on(gate.quotas()),
+            behind,
+            seen_behind: RefCell::default(),
             gate,
             connections: RefCell::default(),
             followed: RefCell::default(),
             tasks: TaskTracker::new(),
             replaying: RefCell::default(),
             eased: Notify::new(),
+            held_back: HeldBack::default(),
             has_finished: Cell::new(false),
             draining: Cell::new(None),
             upgrading: Cell::new(0),
@@ -233,6 +245,7 @@ impl Shard {
         sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut telling = pin!(self.tell_changes());
         let mut looking = pin!(self.look_at_guests());
+        let mut releasing = pin!(self.held_back.release_all());
         let mut swept_at = Instant::now();
         // The first slots' turn comes half an interval after the start, not amid their greetings.
         let mut step = sweeps / 2;
@@ -258,6 +271,7 @@ impl Shard {
                 }
                 () = &mut telling => {}
                 () = &mut looking => {}
+                () = &mut releasing => {}
                 () = self.gone.notified() => {}
                 () = stop.cancelled() => break,
             }
@@ -307,11 +321,11 @@ impl Shard {
 
     fn on_command(self: &Rc<Self>, command: Command, stop: &CancellationToken) {
         match command {
-            Command::Adopt { arriving: Arriving::Events(pipe), opening, principal, admission } => {
+            Command::Adopt { arriving: Arriving::Events(pipe), opening, guest, admission } => {
                 let stream = Transport::Events(Box::new(pipe));
-                self.adopt(stream, Bytes::new(), opening, principal, admission);
+                self.adopt(stream, Bytes::new(), opening, guest, admission);
             }
-            Command::Adopt { arriving: Arriving::Upgrade(upgrade), opening, principal, admission } => {
+            Command::Adopt { arriving: Arriving::Upgrade(upgrade), opening, guest, admission } => {
                 let shard = Rc::clone(self);
                 let upgraded = stop.clone().run_until_cancelled_owned(upgrade);
                 let upgrading = Upgrading::begin(&shard);
@@ -321,7 +335,7 @@ impl Shard {
                     match upgraded.map(|ended| ended.map(|upgraded| upgraded.downcast::<TokioIo<Socket>>())) {
                         Some(Ok(Ok(parts))) => match parts.io.into_inner().into_transport() {
                             Some(stream) => {
-                                shard.adopt(stream, parts.read_buf, opening, principal, admission);
+                                shard.adopt(stream, parts.read_buf, opening, guest, admission);
                             }
                             None => debug!("an upgraded connection is still looked at"),
                         },
@@ -380,15 +394,15 @@ impl Shard {
         stream: Transport,
         left_over: Bytes,
         opening: Opening,
-        principal: Option<Arc<Principal>>,
+        guest: Option<Guest>,
         admission: Admission,
     ) {
         let (stats, burst) = (Arc::clone(&self.stats), self.config.messages_burst);
         // What changed meanwhile was told to the connections that were here.
-        let (principal, opening) = match principal {
-            Some(principal) => {
+        let (guest, opening) = match guest {
+            Some(Guest { principal, seat }) => {
                 let (principal, opening) = self.looked_at_anew(principal, opening);
-                (Some(principal), opening)
+                (Some(Guest { principal, seat }), opening)
             }
             None => (None, opening),
         };
@@ -403,7 +417,7 @@ impl Shard {
         debug!(conn.id = %id, source, opened_on, shard = self.index, "connection opened");
         #[cfg(test)]
         let echoes = matches!(opening, Opening::Echo);
-        let connection = Connection::new(stream, id, admission, stats, burst, order, principal);
+        let connection = Connection::new(stream, id, admission, stats, burst, order, guest);
         #[cfg(test)]
         let connection = if echoes { connection.that_echoes() } else { connection };
         let connection = Rc::new(connection);
@@ -448,7 +462,7 @@ impl Shard {
                 return self.close(connection, CloseCode::BadRequest);
             }
             Opening::TurnedAway(limit) => {
-                return self.close_for(connection, limit.close_code(), spread_retry_ms());
+                return self.close_for(connection, limit.close_code(), limit.retry_after_ms());
             }
         };
         if connection.echoes() {
@@ -468,6 +482,9 @@ impl Shard {
             Opening::Several(wanted) => return self.begin_several(connection, wanted),
             _ => return,
         };
+        if !self.has_room_for(connection, &channel) {
+            return self.close_for(connection, CloseCode::TooManyConnections, spread_retry_ms());
+        }
         let asked = Asked::of(&channel, since, snapshot);
         self.subscribe(connection, channel, asked, None);
     }
@@ -476,6 +493,7 @@ impl Shard {
     fn begin_several(self: &Rc<Self>, connection: &Rc<Connection>, wanted: Vec<Wanted>) {
         for Wanted { channel, since, snapshot } in wanted {
             match connection.may_read(&channel) {
+                Ok(()) if !self.has_room_for(connection, &channel) => {}
                 Ok(()) => {
                     let asked = Asked::of(&channel, since, snapshot);
                     self.subscribe(connection, channel, asked, None);
@@ -490,9 +508,15 @@ impl Shard {
 
     /// Makes the subscriptions of a stream of events. Who it is for was asked when it was opened.
     fn begin_stream(self: &Rc<Self>, connection: &Rc<Connection>, wanted: Vec<Wanted>) {
+        let is_for_some = !wanted.is_empty();
         for Wanted { channel, since, snapshot } in wanted {
-            let asked = Asked::of(&channel, since, snapshot);
-            self.subscribe(connection, channel, asked, None);
+            if self.has_room_for(connection, &channel) {
+                let asked = Asked::of(&channel, since, snapshot);
+                self.subscribe(connection, channel, asked, None);
+            }
+        }
+        if is_for_some {
+            self.end_if_bare(connection, CloseCode::TooManyConnections);
         }
     }
 
@@ -554,6 +578,7 @@ impl Shard {
             self.unsubscribe(subscription);
         }
         self.connections.borrow_mut().remove(slot);
+        self.seen_behind.borrow_mut().forget(connection.id);
         let pacing = connection.pacing.get();
         connection.pacing.set(Pacing::None);
         if pacing == Pacing::Pressed {
@@ -690,6 +715,12 @@ impl Shard {
             self.look_at_guest(connection, now_s);
             if has_finished {
                 self.end_finished(connection, now);
+            }
+            if self.is_behind_bounded
+                && self.seen_behind.borrow_mut().look_at(connection, now, &self.behind, self.gate.quotas())
+            {
+                self.close_for(connection, CloseCode::SlowConsumer, spread_retry_ms());
+                return true;
             }
             if connection.silence(now) > silence_max {
                 self.close(connection, CloseCode::HeartbeatTimeout);

@@ -105,7 +105,7 @@ pub(super) async fn assemble(
     let running = Running::default();
     drive_storage(&running, driver, spool_panicked);
     // Boxed: it holds what asking for keys over TLS takes.
-    let gate = Box::pin(Gate::open(&config.auth, node, Arc::clone(&shared)));
+    let gate = Box::pin(Gate::open(&config.auth, &config.limits, node, Arc::clone(&shared)));
     let gate = gate.await.map_err(StartError::Auth)?;
     let keeping = Arc::clone(&gate).run(running.stops.channels.clone());
     running.tracker.spawn(running.vital.guard("keys and revocations", keeping));

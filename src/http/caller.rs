@@ -90,6 +90,11 @@ pub(super) fn admit<B>(
     }
     let caller = caller.map_err(|refused| Problem::unauthorized(refused.to_string(), true))?;
     check(&caller, route, segments).map_err(|denied| problem(denied, route, segments))?;
+    if let Some(quota) = route.takes_of
+        && let Some(share) = gate.share(&caller)
+    {
+        share.take(quota, 1).map_err(Problem::over)?;
+    }
     Ok(Caller(Ok(caller)))
 }
 

@@ -1,7 +1,5 @@
 //! From an HTTP request to a stream of server-sent events (HTML, section 9.2).
 
-use std::sync::Arc;
-
 use bytes::Bytes;
 use hyper::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use warp::Reply as _;
@@ -10,8 +8,7 @@ use warp::reply::Response;
 use super::accepts::wanted;
 use super::problem::Problem;
 use super::upgrade::Arrival;
-use crate::access::Principal;
-use crate::connections::{self, Arriving, EventStream, Limit, Manager, Opening, Wanted};
+use crate::connections::{self, Arriving, EventStream, Guest, Limit, Manager, Opening, Wanted};
 use crate::protocol::{CloseCode, ProblemCode};
 
 const EVENT_STREAM: &str = "text/event-stream";
@@ -44,11 +41,11 @@ fn telling(events: EventStream) -> Response {
 /// Says in a stream that there is no room now, to who asks for events: a browser takes any other answer for the
 /// end, and does not come back. `None` for others.
 pub(super) fn turn_away(headers: &HeaderMap, limit: Limit) -> Option<Response> {
-    is_asked_for(headers).then(|| not_now(limit.close_code()))
+    is_asked_for(headers).then(|| not_now(limit.close_code(), limit.retry_after_ms()))
 }
 
-fn not_now(code: CloseCode) -> Response {
-    let told = connections::closing_events(code, connections::spread_retry_ms());
+fn not_now(code: CloseCode, retry_after_ms: u64) -> Response {
+    let told = connections::closing_events(code, retry_after_ms);
     with_head(Response::new(Bytes::from(told).into()))
 }
 
@@ -58,20 +55,21 @@ pub(super) async fn open(
     arrival: Arrival,
     headers: &HeaderMap,
     wanted: Vec<Wanted>,
-    principal: Option<Arc<Principal>>,
+    guest: Result<Option<Guest>, Limit>,
 ) -> Result<Response, Problem> {
     let Arrival { shard, tcp, forwarded, look, .. } = arrival;
-    let admission = match manager.admit(tcp, forwarded) {
-        Ok(admission) => admission,
+    let admitted = guest.and_then(|guest| Ok((manager.admit(tcp, forwarded)?, guest)));
+    let (admission, guest) = match admitted {
+        Ok(admitted) => admitted,
         Err(limit) => return turn_away(headers, limit).ok_or_else(|| Problem::limit(limit)),
     };
     let (pipe, events) = connections::event_stream(&wanted, look);
     let opening = Opening::Channels(wanted);
-    if shard.adopt(Arriving::Events(pipe), opening, principal, admission).await {
+    if shard.adopt(Arriving::Events(pipe), opening, guest, admission).await {
         return Ok(telling(events));
     }
     if is_asked_for(headers) {
-        return Ok(not_now(CloseCode::ShuttingDown));
+        return Ok(not_now(CloseCode::ShuttingDown, connections::spread_retry_ms()));
     }
     Err(Problem::new(ProblemCode::ShuttingDown, "the gateway is shutting down"))
 }

@@ -17,6 +17,7 @@ use super::body::{Whole, broken_body, discard, not_utf8, read_whole};
 use super::config::HttpConfig;
 use super::problem::Problem;
 use super::room::BodyRoom;
+use crate::access::{Quota, Share};
 use crate::channels::{Channels, PublishError};
 use crate::model::{ChannelName, DraftEntry, EventType};
 use crate::protocol::{Accepted, InvalidPayload, ProblemCode, each_element, parse_event, parse_price};
@@ -120,6 +121,8 @@ pub(crate) struct Intake<'a> {
     pub(crate) room: &'a BodyRoom,
     pub(crate) posted: Posted,
     pub(crate) channel: ChannelName,
+    /// What its publisher may have, where that is limited.
+    pub(crate) share: Option<Share>,
     /// Streams that may never end are answered when the gateway stops.
     pub(crate) stopping: &'a CancellationToken,
 }
@@ -201,6 +204,9 @@ impl Intake<'_> {
             vec![draft.map_err(|fault| Problem::new(fault.code, fault.detail))?]
         };
         let count = drafts.len() as u64;
+        if let Some(share) = &self.share {
+            share.take(Quota::Publishes, count).map_err(|over| Problem::over(over).accepted(0))?;
+        }
         match self.publish(drafts).await {
             Ok(()) => Ok(count),
             Err(error @ PublishError::TooManyKeys { index, .. }) => {
@@ -315,12 +321,28 @@ impl Intake<'_> {
         problem.accepted(lines.accepted).at_line(lines.line + 1)
     }
 
+    /// Waits until its publisher may publish the lines that wait: meanwhile its body is not read.
+    async fn until_allowed(&self, lines: &Lines) -> Result<(), Problem> {
+        let Some(share) = &self.share else { return Ok(()) };
+        while let Err(over) = share.take(Quota::Publishes, lines.drafts.len() as u64) {
+            tokio::select! {
+                () = time::sleep(over.wait) => {}
+                () = self.stopping.cancelled() => {
+                    let error = PublishError::ShuttingDown { accepted: 0 };
+                    return Err(Problem::publish(&error).accepted(lines.accepted).at_line(lines.first_line));
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Publishes the lines that wait.
     async fn flush(&self, lines: &mut Lines) -> Result<(), Problem> {
         if lines.drafts.is_empty() {
             lines.first_line = lines.line + 1;
             return Ok(());
         }
+        self.until_allowed(lines).await?;
         let drafts = std::mem::take(&mut lines.drafts);
         let count = drafts.len();
         let failed = match self.publish(drafts.clone()).await {

@@ -10,6 +10,7 @@ use warp::Reply;
 use warp::http::Response;
 use warp::reject::{Reject, Rejection};
 
+use crate::access::{Over, Quota};
 use crate::channels::PublishError;
 use crate::connections::Limit;
 use crate::model::OrderId;
@@ -154,8 +155,22 @@ impl Problem {
                 ProblemCode::ConnectingTooOften,
                 "this address connects more often than it may; keep connections, and try again later",
             ),
+            Limit::Quota(over) => return Self::over(over),
         };
         Self::new(code, detail)
+    }
+
+    /// It is more than a principal, or a tenant, may have.
+    pub(super) fn over(over: Over) -> Self {
+        let code = match over.quota {
+            Quota::Connects => ProblemCode::ConnectingTooOften,
+            Quota::Connections => ProblemCode::TooManyConnectionsOfSubject,
+            _ => ProblemCode::RateLimited,
+        };
+        let mut problem = Self::new(code, over.to_string());
+        let after_ms = over.wait_ms();
+        problem.told.retry_after_ms = Some(after_ms);
+        Self { header: Some(Box::new((RETRY_AFTER, HeaderValue::from(after_ms.div_ceil(1_000))))), ..problem }
     }
 
     pub(crate) fn publish(error: &PublishError) -> Self {

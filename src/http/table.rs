@@ -16,7 +16,7 @@ use super::routes::registry::{self, active_orders, providers};
 use super::routes::{
     App, Handler, auth, bridge, config, event_types, events, health, jobs, orders, page, sockets, zones,
 };
-use crate::access::Action;
+use crate::access::{Action, Quota};
 use crate::protocol::ProblemCode;
 use crate::registry::RegistryKind;
 
@@ -78,6 +78,8 @@ pub(super) struct Route {
     is_for_operators: bool,
     /// What is said of somebody else's: the same as of what is not there.
     pub(super) unknown: ProblemCode,
+    /// What a request takes of what its caller may have, besides what the handler counts.
+    pub(super) takes_of: Option<Quota>,
     /// Makes what answers.
     pub(super) handler: fn(&Arc<App>) -> Handler,
     /// For programs.
@@ -123,7 +125,18 @@ const fn route(
     let needs = Needs::Gateway(Action::Admin);
     let is_for_operators = true;
     let (description, unknown) = (Description::of(summary), ProblemCode::UnknownOrder);
-    Route { method, pattern, kind, needs, is_for_operators, unknown, handler, description, plain }
+    Route {
+        method,
+        pattern,
+        kind,
+        needs,
+        is_for_operators,
+        unknown,
+        takes_of: None,
+        handler,
+        description,
+        plain,
+    }
 }
 
 impl Route {
@@ -143,6 +156,12 @@ impl Route {
     /// What is said of somebody else's.
     const fn hides_as(mut self, unknown: ProblemCode) -> Self {
         self.unknown = unknown;
+        self
+    }
+
+    /// It counts as one of these.
+    const fn counts_as(mut self, quota: Quota) -> Self {
+        self.takes_of = Some(quota);
         self
     }
 
@@ -283,6 +302,7 @@ pub(super) const ROUTES: &[Route] = &[
         .gives(Json(200, "ZoneList")),
     delete("/api/zones/{zone}", Client, zones::remove, "Take all prices of a zone away")
         .needs(Zone(Action::Registry))
+        .counts_as(Quota::Publishes)
         .or(&[400, 404]),
     post("/api/zones/{zone}/prices", Client, zones::publish, "Publish one price, an array, or lines")
         .needs(Zone(Action::Publish))
@@ -301,6 +321,7 @@ pub(super) const ROUTES: &[Route] = &[
         .or(&[400, 410, 500]),
     delete("/api/zones/{zone}/keys/{key}", Client, zones::remove_key, "Take the price of a key away")
         .needs(Zone(Action::Publish))
+        .counts_as(Quota::Publishes)
         .or(&[400, 404]),
     post("/api/events/{type}", Client, event_types::publish, "Publish one event, an array, or lines")
         .needs(Event(Action::Publish))
@@ -328,6 +349,7 @@ pub(super) const ROUTES: &[Route] = &[
         .or(&[400, 404]),
     post("/api/orders/execute", Client, orders::execute, "Place an order")
         .needs(Gateway(Action::Order))
+        .counts_as(Quota::Orders)
         .takes(Body::Order)
         .gives(Json(202, "OrderPlaced"))
         .or(&[400, 408, 409, 413, 415, 422]),
@@ -341,6 +363,7 @@ pub(super) const ROUTES: &[Route] = &[
         .or(&[400, 404]),
     post("/api/orders/dead-letters/{order}/retry", Client, orders::retry, "Place one of them again")
         .needs(Order(Action::Order))
+        .counts_as(Quota::Orders)
         .hides_as(ProblemCode::UnknownDeadLetter)
         .query(&[("force", "Also where it may have been carried out all the same.")])
         .gives(Json(202, "OrderPlaced"))
@@ -408,17 +431,20 @@ pub(super) const ROUTES: &[Route] = &[
         .or(&[400]),
     post("/api/providers", Client, providers::add, "Add a provider")
         .needs(Channel(Action::Registry, PROVIDERS))
+        .counts_as(Quota::Publishes)
         .query(WRITE_PROVIDER)
         .takes(Body::Record)
         .gives(Object(201))
         .or(&[400, 404, 408, 409, 413, 415, 422]),
     put("/api/providers", Client, providers::set_all, "Put these providers in place of all that there are")
         .needs(Channel(Action::Registry, PROVIDERS))
+        .counts_as(Quota::Publishes)
         .takes(Body::Records)
         .gives(Json(200, "RecordsSet"))
         .or(&[400, 408, 413, 415, 422]),
     delete("/api/providers", Client, providers::clear, "Remove all providers")
         .needs(Channel(Action::Registry, PROVIDERS))
+        .counts_as(Quota::Publishes)
         .gives(Json(200, "RecordsSet")),
     get("/api/providers/{userId}", Client, providers::get, "A provider")
         .needs(Channel(Action::Subscribe, PROVIDERS))
@@ -431,6 +457,7 @@ pub(super) const ROUTES: &[Route] = &[
         "Put a provider, new or in place of the one that there is",
     )
     .needs(Channel(Action::Registry, PROVIDERS))
+    .counts_as(Quota::Publishes)
     .query(WRITE_PROVIDER)
     .takes(Body::Record)
     .gives(Object(200))
@@ -442,12 +469,14 @@ pub(super) const ROUTES: &[Route] = &[
         "Change a provider by a merge patch (RFC 7396)",
     )
     .needs(Channel(Action::Registry, PROVIDERS))
+    .counts_as(Quota::Publishes)
     .query(WRITE_PROVIDER)
     .takes(Body::Record)
     .gives(Object(200))
     .or(RECORD),
     delete("/api/providers/{userId}", Client, providers::remove, "Remove a provider")
         .needs(Channel(Action::Registry, PROVIDERS))
+        .counts_as(Quota::Publishes)
         .query(WRITE_RECORD)
         .or(&[400, 404, 412]),
     post(
@@ -457,6 +486,7 @@ pub(super) const ROUTES: &[Route] = &[
         "Renew a provider, whose time begins anew",
     )
     .needs(Channel(Action::Registry, PROVIDERS))
+    .counts_as(Quota::Publishes)
     .query(WRITE_PROVIDER)
     .gives(Object(200))
     .or(&[400, 404]),
@@ -467,6 +497,7 @@ pub(super) const ROUTES: &[Route] = &[
         .or(&[400]),
     post("/api/active-orders", Client, active_orders::add, "Add an active order")
         .needs(Channel(Action::Registry, ACTIVE_ORDERS))
+        .counts_as(Quota::Publishes)
         .query(WRITE_RECORD)
         .takes(Body::Record)
         .gives(Object(201))
@@ -478,11 +509,13 @@ pub(super) const ROUTES: &[Route] = &[
         "Put these active orders in place of all that there are",
     )
     .needs(Channel(Action::Registry, ACTIVE_ORDERS))
+    .counts_as(Quota::Publishes)
     .takes(Body::Records)
     .gives(Json(200, "RecordsSet"))
     .or(&[400, 408, 413, 415, 422]),
     delete("/api/active-orders", Client, active_orders::clear, "Remove all active orders")
         .needs(Channel(Action::Registry, ACTIVE_ORDERS))
+        .counts_as(Quota::Publishes)
         .gives(Json(200, "RecordsSet")),
     get("/api/active-orders/{orderId}", Client, active_orders::get, "An active order")
         .needs(Channel(Action::Subscribe, ACTIVE_ORDERS))
@@ -495,6 +528,7 @@ pub(super) const ROUTES: &[Route] = &[
         "Put an active order, new or in place of the one that there is",
     )
     .needs(Channel(Action::Registry, ACTIVE_ORDERS))
+    .counts_as(Quota::Publishes)
     .query(WRITE_RECORD)
     .takes(Body::Record)
     .gives(Object(200))
@@ -506,12 +540,14 @@ pub(super) const ROUTES: &[Route] = &[
         "Change an active order by a merge patch (RFC 7396)",
     )
     .needs(Channel(Action::Registry, ACTIVE_ORDERS))
+    .counts_as(Quota::Publishes)
     .query(WRITE_RECORD)
     .takes(Body::Record)
     .gives(Object(200))
     .or(RECORD),
     delete("/api/active-orders/{orderId}", Client, active_orders::remove, "Remove an active order")
         .needs(Channel(Action::Registry, ACTIVE_ORDERS))
+        .counts_as(Quota::Publishes)
         .query(WRITE_RECORD)
         .or(&[400, 404, 412]),
     post(
@@ -521,6 +557,7 @@ pub(super) const ROUTES: &[Route] = &[
         "Renew an active order, whose time begins anew",
     )
     .needs(Channel(Action::Registry, ACTIVE_ORDERS))
+    .counts_as(Quota::Publishes)
     .query(WRITE_RECORD)
     .gives(Object(200))
     .or(&[400, 404]),

@@ -17,9 +17,8 @@ use warp::{Filter, Reply};
 use super::handing_over::HandingOver;
 use super::problem::Problem;
 use super::way::Way;
-use crate::access::Principal;
 use crate::connections::{
-    AddressPermit, Admission, Arriving, Limit, Look, Manager, Opening, ShardHandle, TcpPlace,
+    AddressPermit, Admission, Arriving, Guest, Limit, Look, Manager, Opening, ShardHandle, TcpPlace,
 };
 use crate::protocol::{ProblemCode, SUBPROTOCOL};
 
@@ -117,18 +116,19 @@ pub(crate) async fn accept(
     request: WebSocketRequest,
     manager: &Manager,
     opening: Opening,
-    principal: Option<Arc<Principal>>,
+    guest: Result<Option<Guest>, Limit>,
 ) -> Result<Response, Problem> {
     let WebSocketRequest { response, upgrade, arrival } = request;
     let Arrival { shard, tcp, forwarded, .. } = arrival;
-    let (admission, opening) = match manager.admit(Arc::clone(&tcp), forwarded.clone()) {
-        Ok(admission) => (admission, opening),
+    let admitted = guest.and_then(|guest| Ok((manager.admit(Arc::clone(&tcp), forwarded.clone())?, guest)));
+    let (admission, opening, guest) = match admitted {
+        Ok((admission, guest)) => (admission, opening, guest),
         Err(limit) => {
             let beyond = manager.admit_beyond(Some(tcp), forwarded);
-            (beyond.ok_or_else(|| Problem::limit(limit))?, Opening::TurnedAway(limit))
+            (beyond.ok_or_else(|| Problem::limit(limit))?, Opening::TurnedAway(limit), None)
         }
     };
-    hand_over(response, upgrade, &shard, (opening, principal), admission).await
+    hand_over(response, upgrade, &shard, (opening, guest), admission).await
 }
 
 /// A request that is one too many.
@@ -162,10 +162,10 @@ async fn hand_over(
     accepted: Accepted,
     upgrade: OnUpgrade,
     shard: &ShardHandle,
-    (opening, principal): (Opening, Option<Arc<Principal>>),
+    (opening, guest): (Opening, Option<Guest>),
     admission: Admission,
 ) -> Result<Response, Problem> {
-    if !shard.adopt(Arriving::Upgrade(upgrade), opening, principal, admission).await {
+    if !shard.adopt(Arriving::Upgrade(upgrade), opening, guest, admission).await {
         let detail = "the gateway is shutting down";
         return Err(Problem::new(ProblemCode::ShuttingDown, detail));
     }

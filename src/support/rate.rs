@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::hash::Hash;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -12,6 +13,83 @@ const KEYS_MAX: usize = 65_536;
 
 /// Between two looks for keys that need not be remembered any more.
 const TIDY_EVERY: Duration = Duration::from_secs(1);
+
+/// How fast a [`Bucket`] fills, and how much it holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Rate {
+    /// At least 1.
+    pub(crate) per_s: u32,
+    /// For how many seconds of that there is room. At least 1.
+    pub(crate) burst_s: u32,
+}
+
+/// A token bucket in one number, as GCRA keeps it: when it will be full again. Any thread takes from it, and
+/// none waits for another. Its clock is the caller's, who tells the time since some beginning.
+#[derive(Debug, Default)]
+pub(crate) struct Bucket {
+    /// In nanoseconds.
+    full_at: AtomicU64,
+}
+
+impl Bucket {
+    /// Takes some tokens. More than there is room for are there when it is full: then it owes the rest, so
+    /// that what asks for much at once waits for it, and is not refused for ever.
+    ///
+    /// # Errors
+    /// They are not there: in how long they will be, if nobody takes any before.
+    pub(crate) fn take(&self, some: u64, rate: Rate, now: Duration) -> Result<(), Duration> {
+        let (now, cost, room) = (nanoseconds(now), rate.cost(some), rate.room());
+        let mut wait = 0;
+        let taken = self.full_at.fetch_update(Ordering::AcqRel, Ordering::Acquire, |full_at| {
+            let full_at = full_at.max(now);
+            wait = full_at.saturating_add(cost.min(room)).saturating_sub(now.saturating_add(room));
+            (wait == 0).then(|| full_at.saturating_add(cost))
+        });
+        taken.map(drop).map_err(|_full_at| Duration::from_nanos(wait))
+    }
+
+    /// Takes some tokens whether or not they are there; in how long what it owes then is there, if it owes
+    /// anything.
+    pub(crate) fn charge(&self, some: u64, rate: Rate, now: Duration) -> Duration {
+        let (now, cost) = (nanoseconds(now), rate.cost(some));
+        let mut full_at = 0;
+        let charge = |held: u64| {
+            full_at = held.max(now).saturating_add(cost);
+            Some(full_at)
+        };
+        // It always gives something, so that this cannot fail.
+        let _held = self.full_at.fetch_update(Ordering::AcqRel, Ordering::Acquire, charge);
+        Duration::from_nanos(full_at.saturating_sub(now.saturating_add(rate.room())))
+    }
+
+    /// Gives back what was [taken](Self::take).
+    pub(crate) fn give_back(&self, some: u64, rate: Rate) {
+        let cost = rate.cost(some);
+        let give = |held: u64| Some(held.saturating_sub(cost));
+        let _held = self.full_at.fetch_update(Ordering::AcqRel, Ordering::Acquire, give);
+    }
+
+    /// Whether it is as good as a new one.
+    pub(crate) fn is_full(&self, now: Duration) -> bool {
+        self.full_at.load(Ordering::Acquire) <= nanoseconds(now)
+    }
+}
+
+impl Rate {
+    /// What some tokens take, in nanoseconds of filling.
+    fn cost(self, some: u64) -> u64 {
+        let cost = u128::from(some) * 1_000_000_000 / u128::from(self.per_s.max(1));
+        u64::try_from(cost).unwrap_or(u64::MAX)
+    }
+
+    fn room(self) -> u64 {
+        u64::from(self.burst_s.max(1)) * 1_000_000_000
+    }
+}
+
+fn nanoseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}
 
 /// A token bucket for each key: it holds `burst`, and gets `per_s` a second (kept as GCRA does, by
 /// the moment at which the bucket will be full again). Keys that are one too many to be remembered
@@ -92,6 +170,32 @@ mod tests {
         assert_eq!(passed(60_000, "a"), 5, "no more than the burst is saved up");
         let all = Rates::new(0, 5);
         assert!((0..1_000).all(|_| all.allows("a", start)));
+    }
+
+    #[test]
+    fn a_bucket_gives_what_it_holds_and_then_what_it_gets() {
+        let (bucket, rate) = (Bucket::default(), Rate { per_s: 10, burst_s: 2 });
+        let at = Duration::from_millis;
+        let passed = |ms| (0..50).filter(|_| bucket.take(1, rate, at(ms)).is_ok()).count();
+        assert_eq!((passed(0), passed(99), passed(100), passed(350)), (20, 0, 1, 2));
+        assert_eq!(bucket.take(1, rate, at(350)), Err(at(50)), "it says when to come back");
+        assert_eq!(bucket.take(1, rate, at(400)), Ok(()));
+        assert_eq!(passed(1_000_000), 20, "no more is saved up");
+        assert!(!bucket.is_full(at(1_001_999)) && bucket.is_full(at(1_002_000)));
+    }
+
+    #[test]
+    fn what_is_more_than_a_bucket_holds_waits_for_all_of_it_and_is_paid_for_later() {
+        let (bucket, rate) = (Bucket::default(), Rate { per_s: 10, burst_s: 1 });
+        let at = Duration::from_millis;
+        assert_eq!(bucket.take(1, rate, at(0)), Ok(()));
+        assert_eq!(bucket.take(50, rate, at(0)), Err(at(100)));
+        assert_eq!(bucket.take(50, rate, at(100)), Ok(()));
+        assert_eq!(bucket.take(1, rate, at(100)), Err(at(4_100)), "nothing of it was for nothing");
+        bucket.give_back(50, rate);
+        assert_eq!(bucket.take(10, rate, at(100)), Ok(()));
+        assert_eq!(bucket.charge(5, rate, at(100)), at(500));
+        assert_eq!(bucket.charge(0, rate, at(700)), at(0));
     }
 
     #[test]

@@ -27,13 +27,13 @@ const SECRET: &str = "a secret of these tests, long enough to be one";
 const OTHER_SECRET: &str = "another secret of these tests, as long as that";
 
 /// What a guarded gateway is configured with, and those who hold its secrets.
-struct Realm {
+pub(crate) struct Realm {
     dir: TempDir,
     key: SigningKey,
 }
 
 impl Realm {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("secret"), SECRET).unwrap();
         Self { dir, key: SigningKey::of_secret(SECRET).unwrap() }
@@ -44,7 +44,7 @@ impl Realm {
     }
 
     /// An issuer, and roles of tenants.
-    fn config(&self) -> Config {
+    pub(crate) fn config(&self) -> Config {
         let mut config = config();
         config.auth.mode = Some(AuthMode::On);
         config.auth.issuers = vec![IssuerConfig {
@@ -73,11 +73,11 @@ impl Realm {
         self.key.sign(&claims, None).unwrap()
     }
 
-    fn of(&self, subject: &str, role: &str) -> String {
+    pub(crate) fn of(&self, subject: &str, role: &str) -> String {
         self.token(json!({ "sub": subject, "roles": [role] }))
     }
 
-    fn of_tenant(&self, subject: &str, tenant: &str) -> String {
+    pub(crate) fn of_tenant(&self, subject: &str, tenant: &str) -> String {
         self.token(json!({ "sub": subject, "roles": ["desk"], "tenant": tenant }))
     }
 
@@ -107,7 +107,13 @@ fn now() -> i64 {
     chrono::Utc::now().timestamp()
 }
 
-async fn ask(gateway: &Running, method: &str, path: &str, token: &str, body: Option<&Value>) -> Answer {
+pub(crate) async fn ask(
+    gateway: &Running,
+    method: &str,
+    path: &str,
+    token: &str,
+    body: Option<&Value>,
+) -> Answer {
     let authorization = format!("Bearer {token}");
     let headers = [("authorization", authorization.as_str()), ("content-type", JSON)];
     let body = body.map(Value::to_string).unwrap_or_default();
@@ -118,7 +124,7 @@ async fn get(gateway: &Running, path: &str, token: &str) -> Answer {
     ask(gateway, "GET", path, token, None).await
 }
 
-async fn publish(gateway: &Running, zone: &str, token: &str) -> Answer {
+pub(crate) async fn publish(gateway: &Running, zone: &str, token: &str) -> Answer {
     ask(gateway, "POST", &format!("/api/zones/{zone}/prices"), token, Some(&price("K", 1))).await
 }
 
@@ -130,14 +136,14 @@ async fn place(gateway: &Running, token: &str) -> String {
 }
 
 /// A WebSocket of somebody with a token, and its first message.
-async fn connect(gateway: &Running, path: &str, token: &str) -> (Client, Value) {
+pub(crate) async fn connect(gateway: &Running, path: &str, token: &str) -> (Client, Value) {
     let value = format!("Bearer {token}");
     let mut client = Client::connect_with(&gateway.url(path), "authorization", &value).await;
     let first = client.next().await;
     (client, first)
 }
 
-async fn subscribe(client: &mut Client, channel: &str) -> Value {
+pub(crate) async fn subscribe(client: &mut Client, channel: &str) -> Value {
     client.send(&json!({ "type": "subscribe", "id": channel, "channels": [channel] })).await;
     loop {
         let message = client.next().await;

@@ -34,6 +34,7 @@ mod orders_outage;
 mod outage_resume;
 mod pages;
 mod proxies;
+mod quotas;
 mod redis_cluster_outage;
 mod redis_liveness;
 mod redis_nodes;

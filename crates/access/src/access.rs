@@ -23,6 +23,9 @@ use crate::verified::{Verified, digest};
 /// The longest token, in bytes.
 pub const TOKEN_LEN_MAX: usize = 8 << 10;
 
+/// The most roles that can be told of by [`Access::marking`].
+pub const MARKS_MAX: usize = 16;
+
 /// Sets of rights that are remembered, so that they are in memory once.
 const KNOWN_RIGHTS_MAX: usize = 4_096;
 
@@ -34,6 +37,8 @@ pub struct Access {
     config: AuthConfig,
     issuers: Vec<Issuer>,
     roles: BTreeMap<String, Vec<Right>>,
+    /// Roles that somebody wants to be told of, by place.
+    marking: Vec<String>,
     api_keys: RwLock<ApiKeys>,
     anonymous: Arc<Principal>,
     sources: Mutex<Sources>,
@@ -214,6 +219,12 @@ pub struct SourceHealth {
     pub problem: Option<String>,
 }
 
+/// Which of the roles to tell of are among these, by bit.
+pub(crate) fn marks<'a>(marking: &[String], roles: impl Iterator<Item = &'a str> + Clone) -> u16 {
+    let has = |wanted: &String| roles.clone().any(|role| role == wanted);
+    marking.iter().enumerate().fold(0, |marks, (place, wanted)| marks | (u16::from(has(wanted)) << place))
+}
+
 impl Access {
     /// From settings that hold up. No place has been asked yet: see [`due`](Self::due).
     ///
@@ -258,6 +269,7 @@ impl Access {
         Ok(Self {
             issuers: issuers.collect(),
             roles,
+            marking: Vec::new(),
             api_keys: RwLock::default(),
             anonymous: Arc::new(Principal::anonymous(Rights::new(parsed(&config.anonymous)))),
             sources: Mutex::new(Sources::new(sources)),
@@ -267,6 +279,14 @@ impl Access {
             verified: Mutex::new(Verified::new(config.verified_max)),
             config,
         })
+    }
+
+    /// The same, and principals say which of these roles they have ([`Principal::marks`]). Those beyond
+    /// [`MARKS_MAX`] are left out.
+    #[must_use]
+    pub fn marking(mut self, roles: impl IntoIterator<Item = String>) -> Self {
+        self.marking = roles.into_iter().take(MARKS_MAX).collect();
+        self
     }
 
     /// The settings.
@@ -418,6 +438,7 @@ impl Access {
             },
         };
         let roles = words(claim(claims, &issuer.roles_claim));
+        let marks = marks(&self.marking, roles.iter().copied());
         let of_roles = roles.into_iter().filter_map(|role| self.roles.get(role)).flatten();
         let own = words(claim(claims, &issuer.rights_claim));
         let own: Vec<Right> = own.into_iter().filter_map(|right| right.parse().ok()).collect();
@@ -433,7 +454,7 @@ impl Access {
             },
             of_roles.chain(&own),
         );
-        Ok(principal.with_rights(|rights| self.shared(rights)))
+        Ok(principal.marked(marks).with_rights(|rights| self.shared(rights)))
     }
 
     /// The same rights in memory once: many principals have those of a role.
@@ -528,7 +549,7 @@ impl Access {
                     file.keys.iter().flat_map(|key| &key.roles).find(|role| self.role(role).is_none());
                 match unknown {
                     Some(role) => Err(format!("there is no role {role:?}: see auth.roles")),
-                    None => Ok(Text::ApiKeys(ApiKeys::of(&file, &self.roles))),
+                    None => Ok(Text::ApiKeys(ApiKeys::of(&file, &self.roles, &self.marking))),
                 }
             }
         }

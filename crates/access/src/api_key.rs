@@ -9,6 +9,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::{Deserialize, Serialize};
 use subtle::ConstantTimeEq as _;
 
+use crate::access::marks;
 use crate::crypto::random;
 use crate::principal::{Kind, Principal, Shown, credential_hash};
 use crate::rights::Right;
@@ -146,13 +147,13 @@ struct Known {
 }
 
 impl ApiKeys {
-    pub(crate) fn of(file: &ApiKeyFile, roles: &BTreeMap<String, Vec<Right>>) -> Self {
+    pub(crate) fn of(file: &ApiKeyFile, roles: &BTreeMap<String, Vec<Right>>, marking: &[String]) -> Self {
         let mut keys = Self::default();
         for key in &file.keys {
             let of_roles = key.roles.iter().filter_map(|role| roles.get(role)).flatten().cloned();
             let own = key.rights.iter().filter_map(|right| right.parse().ok());
             let rights: Vec<Right> = of_roles.chain(own).collect();
-            let principal = Arc::new(Principal::new(
+            let principal = Principal::new(
                 &Shown {
                     kind: Kind::Key,
                     // No issuer of tokens has this name: theirs are not empty.
@@ -164,7 +165,8 @@ impl ApiKeys {
                     expires_at: key.expires_at,
                 },
                 &rights,
-            ));
+            );
+            let principal = Arc::new(principal.marked(marks(marking, key.roles.iter().map(String::as_str))));
             keys.by_credential.insert(credential_hash(&key.name), Arc::clone(&principal));
             let known = Known { sha256: key.sha256.to_ascii_lowercase(), principal };
             keys.by_name.insert(key.name.clone(), known);
@@ -216,7 +218,7 @@ mod tests {
         let read = ApiKeyFile::read(&text).unwrap();
         assert_eq!(read, file);
         let roles = BTreeMap::from([("publisher".to_owned(), vec!["publish:zone:*".parse().unwrap()])]);
-        let keys = ApiKeys::of(&read, &roles);
+        let keys = ApiKeys::of(&read, &roles, &[]);
         let found = keys.find(&key).unwrap();
         assert_eq!((found.kind(), found.subject()), (Kind::Key, Some("feed")));
         assert_eq!(may(&found, Action::Publish, Resource::Channel("zone:a")), Ok(()));

@@ -29,7 +29,9 @@ mod settings;
 mod source;
 mod verified;
 
-pub use access::{Access, Due, Given, Refused, SourceHealth, Standing, TOKEN_LEN_MAX, TooManyRevocations};
+pub use access::{
+    Access, Due, Given, MARKS_MAX, Refused, SourceHealth, Standing, TOKEN_LEN_MAX, TooManyRevocations,
+};
 pub use api_key::{API_KEYS_MAX, ApiKey, ApiKeyFile, KEY_PREFIX, make_api_key};
 pub use crypto::install;
 pub use keys::{KEYS_BYTES_MAX, KEYS_MAX, KeysError, SECRET_LEN_MIN};

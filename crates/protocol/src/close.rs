@@ -20,16 +20,18 @@ words! {
         TooBig = "message_too_big",
         /// the gateway stops; `retry_after_ms` is spread, so that not all clients come back at once
         ShuttingDown = "shutting_down",
-        /// the client read too slowly
+        /// the client read too slowly, or has been behind for longest where too many are
         SlowConsumer = "slow_consumer",
         /// nothing was heard from the client for 75 s
         HeartbeatTimeout = "heartbeat_timeout",
         /// an operator moves the connection: its client comes back, maybe to another gateway
         Moved = "moved",
         /// the client sent too many messages: `retry_after_ms` is when it may send as many again as it may
-        /// at first; or it connects too often: `retry_after_ms` is spread
+        /// at first; or it connects too often: `retry_after_ms` is spread; or all connections of its subject, or of
+        /// its tenant, did so together: `retry_after_ms` is when they may again
         RateLimited = "rate_limited",
-        /// there is no room for the connection, in all or of its address; `retry_after_ms` is spread
+        /// there is no room for the connection, or for what it was opened on: in all, or of its address, its
+        /// subject or its tenant; `retry_after_ms` is spread
         TooManyConnections = "too_many_connections",
         /// the token has expired, or the key that it is signed with was withdrawn: come back with a new one
         TokenExpired = "token_expired",

@@ -20,7 +20,7 @@ words! {
         /// a position in `since` is not of the right form; nothing was subscribed to, and a subscription
         /// that there was goes on
         InvalidPosition = "invalid_position",
-        /// one more than a connection may have
+        /// one more than a connection may have, or its subject or tenant on all of theirs
         TooManySubscriptions = "too_many_subscriptions",
         /// one zone more than the gateway keeps; there may be room later
         TooManyZones = "too_many_zones",
@@ -35,7 +35,8 @@ words! {
         /// published
         TooManyKeys = "too_many_keys",
         /// `publish`: the log did not take all entries; `accepted` of them, from the front, are in it, and the
-        /// next ones may be, where an answer was lost
+        /// next ones may be, where an answer was lost; with `retry_after_ms`, the subject or its tenant published
+        /// more than it may, and nothing of the message is in it
         NotPublished = "not_published",
         /// temporary: the storage does not answer; the subscription is made as soon as it does
         StorageUnavailable = "storage_unavailable",

@@ -145,8 +145,14 @@ words! {
         UnsupportedVersion = "unsupported_version",
         /// the address has as many connections as it may have at once
         TooManyConnectionsFromAddress = "too_many_connections_from_address",
-        /// the address connects more often than it may
+        /// the subject of the token, or the API key, or its tenant, has as many connections as it may have at
+        /// once
+        TooManyConnectionsOfSubject = "too_many_connections_of_subject",
+        /// the address, the subject of the token, or its tenant, connects more often than it may
         ConnectingTooOften = "connecting_too_often",
+        /// the subject of the token, or the API key, or its tenant, publishes or places orders more often than
+        /// it may: the same may be sent again after `Retry-After`
+        RateLimited = "rate_limited",
         /// the gateway could not answer; this is a bug
         Internal = "internal",
         /// what is stored cannot be read
@@ -245,7 +251,10 @@ impl ProblemCode {
             | Self::InvalidRecord
             | Self::TooManyRecords => 422,
             Self::UpgradeRequired | Self::UnsupportedVersion => 426,
-            Self::TooManyConnectionsFromAddress | Self::ConnectingTooOften => 429,
+            Self::TooManyConnectionsFromAddress
+            | Self::TooManyConnectionsOfSubject
+            | Self::ConnectingTooOften
+            | Self::RateLimited => 429,
             Self::Internal | Self::Corrupt => 500,
             Self::NotImplemented => 501,
             Self::StorageUnavailable
@@ -293,6 +302,10 @@ pub struct Problem {
     /// The element of the array with the first fault, counting from 0.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub index: Option<usize>,
+    /// When the same may succeed, in milliseconds from now, where that can be told; `Retry-After` says it in
+    /// whole seconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub retry_after_ms: Option<u64>,
     /// The channel that is at fault, as the client named it, of several.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub channel: Option<String>,

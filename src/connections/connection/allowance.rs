@@ -4,6 +4,7 @@ use std::cell::Cell;
 use std::time::Duration;
 
 use super::{Connection, TICK};
+use crate::access::Quota;
 use crate::connections::config::ConnectionsConfig;
 use crate::connections::shard::{RETRY_AFTER_MS, Shard};
 use crate::protocol::CloseCode;
@@ -38,12 +39,28 @@ impl Connection {
     /// Charges a message, or a further channel that one subscribes to. When that is too much the
     /// connection is closed, and this is false.
     pub(in crate::connections) fn allowed(&self, shard: &Shard) -> bool {
-        self.allowed_as(1.0, shard)
+        self.allowed_as(1, shard)
     }
 
     /// The same of something that costs as much as so many messages.
-    pub(in crate::connections) fn allowed_as(&self, messages: f32, shard: &Shard) -> bool {
-        let is_paid = self.messages.take(messages, self.ticks(), shard) >= 0.0;
+    pub(in crate::connections) fn allowed_as(&self, messages: u16, shard: &Shard) -> bool {
+        if !self.allowed_by_itself(messages, shard) {
+            return false;
+        }
+        let taken = self.take(Quota::Messages, messages.into());
+        if let Err(over) = taken {
+            shard.close_for(self, CloseCode::RateLimited, over.wait_ms().max(RETRY_AFTER_MS));
+        }
+        taken.is_ok()
+    }
+
+    /// The same of a ping or a pong, which count for the connection alone: the gateway asks for pongs itself.
+    pub(in crate::connections) fn allowed_alive(&self, shard: &Shard) -> bool {
+        self.allowed_by_itself(1, shard)
+    }
+
+    fn allowed_by_itself(&self, messages: u16, shard: &Shard) -> bool {
+        let is_paid = self.messages.take(messages.into(), self.ticks(), shard) >= 0.0;
         if !is_paid {
             // When it may send as much at once again as on a new connection.
             let ConnectionsConfig { messages_per_s, messages_burst, .. } = shard.config;

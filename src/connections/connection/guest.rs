@@ -33,6 +33,7 @@ impl Connection {
     /// Its client has shown something, or has other rights.
     pub(in crate::connections) fn become_one(&self, principal: Arc<Principal>, now: i64) {
         self.tell_at.set(tell_at(&principal, now));
+        self.has_roles_of(&principal);
         self.principal.set(Some(principal));
         if let Some(waiting) = self.waiting() {
             waiting.until.set(None);

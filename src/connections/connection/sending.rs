@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use smallvec::SmallVec;
+use tokio::time::Instant;
 
 use super::{CLOSE_GRACE_SLOW, Connection};
 use crate::channels::LiveBatch;
 use crate::connections::outbox::{Outbox, OutboxLimits, Overflow, Replaces};
-use crate::connections::transport::Transport;
 use crate::protocol::{CloseCode, ServerMessage, text_frame};
 
 impl Connection {
@@ -24,7 +24,7 @@ impl Connection {
         if !self.is_open() {
             return;
         }
-        let Some(mut written) = self.write_now(|stream| write_batches(stream, batches, skip)) else { return };
+        let Some(mut written) = self.write_now(|on| write_batches(on, batches, skip)) else { return };
         let mut sent = 0;
         let mut skip = skip;
         for (place, batch) in batches.iter().enumerate() {
@@ -68,11 +68,11 @@ impl Connection {
 
     /// How much the socket takes at once: nothing, while it is behind. `None` where it is broken, which ends the
     /// connection.
-    fn write_now(&self, write: impl FnOnce(&Transport) -> io::Result<usize>) -> Option<usize> {
+    fn write_now(&self, write: impl FnOnce(&Self) -> io::Result<usize>) -> Option<usize> {
         if self.is_behind() {
             return Some(0);
         }
-        match write(&self.stream) {
+        match write(self) {
             Ok(taken) => Some(taken),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Some(0),
             Err(_) => {
@@ -107,7 +107,7 @@ impl Connection {
         if !self.is_open() {
             return;
         }
-        let Some(taken) = self.write_now(|stream| stream.try_write(&frames)) else { return };
+        let Some(taken) = self.write_now(|on| on.put_one(&frames)) else { return };
         if taken == frames.len() {
             self.stats.messages.sent.add(messages as u64);
             return;
@@ -125,7 +125,7 @@ impl Connection {
     }
 
     pub(super) fn write_or_queue(&self, frame: Bytes, replaces: Option<Replaces>, limits: OutboxLimits) {
-        match self.write_now(|stream| stream.try_write(&frame)) {
+        match self.write_now(|on| on.put_one(&frame)) {
             None => {}
             Some(0) => {
                 self.enqueue(frame, replaces, limits);
@@ -155,16 +155,20 @@ impl Connection {
                 true
             }
             Err(Overflow) => {
-                self.close(CloseCode::SlowConsumer, 0, CLOSE_GRACE_SLOW);
+                // Who is held back would only be held back again.
+                let held_back = self.held_back_until().map(|until| until.duration_since(Instant::now()));
+                let after_ms =
+                    held_back.map_or(0, |wait| u64::try_from(wait.as_millis()).unwrap_or(u64::MAX));
+                self.close(CloseCode::SlowConsumer, after_ms, CLOSE_GRACE_SLOW);
                 false
             }
         }
     }
 }
 
-fn write_batches(stream: &Transport, batches: &[Arc<LiveBatch>], skip: usize) -> io::Result<usize> {
+fn write_batches(on: &Connection, batches: &[Arc<LiveBatch>], skip: usize) -> io::Result<usize> {
     if let [batch] = batches {
-        return stream.try_write(&batch.frames[batch.start_of(skip)..]);
+        return on.put_one(&batch.frames[batch.start_of(skip)..]);
     }
     let first = batches.first().map_or(0, |batch| batch.start_of(skip));
     let slices = batches.iter().enumerate().map(|(place, batch)| {
@@ -172,5 +176,5 @@ fn write_batches(stream: &Transport, batches: &[Arc<LiveBatch>], skip: usize) ->
         IoSlice::new(&batch.frames[from..])
     });
     let slices: SmallVec<[IoSlice<'_>; 64]> = slices.collect();
-    stream.try_write_vectored(&slices)
+    on.put(&slices)
 }

@@ -100,18 +100,21 @@ impl Connection {
         Poll::Pending
     }
 
-    fn poll_write(&self, cx: &mut Context<'_>, shard: &Shard) -> io::Result<()> {
+    fn poll_write(self: &Rc<Self>, cx: &mut Context<'_>, shard: &Shard) -> io::Result<()> {
         if let Poll::Ready(flushed) = self.stream.poll_flush(cx) {
             flushed?;
         }
         loop {
+            if self.is_behind() && self.waits_to_be_released(shard) {
+                return Ok(());
+            }
             let mut slot = self.outbox.borrow_mut();
             let Some(outbox) = &mut *slot else { return Ok(()) };
             match self.stream.poll_write_ready(cx) {
                 Poll::Pending => return Ok(()),
                 Poll::Ready(ready) => ready?,
             }
-            let written = outbox.write_to(|slices| self.stream.try_write_vectored(slices))?;
+            let written = outbox.write_to(|slices| self.put(slices))?;
             self.stats.messages.sent.add(written.messages as u64);
             let (all, waiting) = (written.all, outbox.unreplaceable());
             if all {

@@ -290,7 +290,8 @@ impl Shard {
             subscription.finish(self);
         }
         // On lane *latest* newer entries replace those that wait.
-        if last.key(0).is_none() && connection.is_behind() {
+        // Nobody waits for who is sent no more by a limit.
+        if last.key(0).is_none() && connection.is_behind() && connection.held_back_until().is_none() {
             self.press(followed, connection);
         }
     }

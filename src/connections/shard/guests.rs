@@ -11,6 +11,7 @@ use super::{Opening, Shard, spread_ms, spread_retry_ms};
 use crate::access::{Denied, Principal, Refused, Standing, now_s};
 use crate::connections::connection::Connection;
 use crate::connections::events::Wanted;
+use crate::connections::limits::Limit;
 use crate::model::ChannelName;
 use crate::protocol::{
     Auth, Authenticated, Authentication, CloseCode, EndCode, ErrorCode, Open, ServerMessage, TokenExpiring,
@@ -130,6 +131,17 @@ impl Shard {
                 refuse("this is another subject's token; open another connection for it");
             }
             Ok(principal) => {
+                if connection.seat().is_none()
+                    && let Some(share) = self.gate.share(&principal)
+                {
+                    match share.connect() {
+                        Ok(seat) => connection.take_seat(seat),
+                        Err(over) => {
+                            let limit = Limit::Quota(over);
+                            return self.close_for(connection, limit.close_code(), limit.retry_after_ms());
+                        }
+                    }
+                }
                 let authenticated = ServerMessage::Authenticated(Authenticated {
                     id: auth.id.clone(),
                     subject: principal.subject().unwrap_or_default().to_owned(),

@@ -10,6 +10,7 @@ use chrono::Utc;
 use tokio::time::Instant;
 
 use super::{Followed, Shard};
+use crate::access::Over;
 use crate::channels::Asked;
 use crate::connections::connection::Connection;
 use crate::connections::publishing::{NotPublished, Publishing};
@@ -25,7 +26,7 @@ use crate::support::fault;
 const NAMES_PER_TURN: usize = 64;
 
 /// As how many messages an `auth` counts: to verify a signature takes a shard's thread up to 0.2 ms.
-const MESSAGES_PER_AUTH: f32 = 10.0;
+const MESSAGES_PER_AUTH: u16 = 10;
 
 /// What became of a message.
 pub(in crate::connections) enum Heard {
@@ -63,11 +64,18 @@ struct Named {
 struct Refusal {
     code: ErrorCode,
     message: Cow<'static, str>,
+    retry_after_ms: Option<u64>,
 }
 
 impl Refusal {
     fn new(code: ErrorCode, message: impl Into<Cow<'static, str>>) -> Self {
-        Self { code, message: message.into() }
+        Self { code, message: message.into(), retry_after_ms: None }
+    }
+
+    /// One subscription more than its principal, or its tenant, may have.
+    fn over(over: Over) -> Self {
+        let retry_after_ms = Some(over.wait_ms());
+        Self { retry_after_ms, ..Self::new(ErrorCode::TooManySubscriptions, over.to_string()) }
     }
 }
 
@@ -199,8 +207,9 @@ impl Shard {
                     channel().and_then(|channel| self.on_unsubscribe(connection, channel, id))
                 }
             };
-            if let Err(Refusal { code, message }) = done {
-                self.send_error(connection, id, code, &message, Some(named.shown()));
+            if let Err(Refusal { code, message, retry_after_ms }) = done {
+                let channel = Some(named.shown());
+                self.send_error_for_now(connection, id, code, &message, channel, retry_after_ms);
             }
         }
         true
@@ -234,6 +243,8 @@ impl Shard {
                 self.config.subscriptions_max
             );
             return Err(Refusal::new(ErrorCode::TooManySubscriptions, message));
+        } else if let Err(over) = connection.hold_subscription() {
+            return Err(Refusal::over(over));
         }
         self.subscribe(connection, channel.clone(), asked, id.cloned());
         Ok(())
@@ -247,9 +258,18 @@ impl Shard {
             let (connection, code) = (&subscription.connection, ErrorCode::Superseded);
             self.send_error(connection, asked.as_ref(), code, message, channel);
         }
-        self.unsubscribe(subscription);
+        self.detach(subscription);
     }
 
+    /// Counts one more subscription of a connection's principal; where that is one too many, its client is told.
+    pub(super) fn has_room_for(&self, connection: &Connection, channel: &ChannelName) -> bool {
+        let Err(over) = connection.hold_subscription() else { return true };
+        let (code, message, after) = (ErrorCode::TooManySubscriptions, over.to_string(), over.wait_ms());
+        self.send_error_for_now(connection, None, code, &message, Some(channel.as_str()), Some(after));
+        false
+    }
+
+    /// Makes a subscription, which has been counted.
     pub(super) fn subscribe(
         self: &Rc<Self>,
         connection: &Rc<Connection>,
@@ -279,6 +299,7 @@ impl Shard {
             return Err(Refusal::new(ErrorCode::NotSubscribed, message));
         };
         self.supersede(&subscription);
+        connection.release_subscription();
         self.say_unsubscribed(connection, channel, id, None);
         Ok(())
     }
@@ -313,10 +334,22 @@ impl Shard {
 
     /// Ends a subscription; the last one of a channel lets this shard leave it.
     pub(in crate::connections) fn unsubscribe(self: &Rc<Self>, subscription: &Rc<Subscription>) {
+        if self.detach(subscription) {
+            subscription.connection.release_subscription();
+        }
+    }
+
+    /// The same, without counting it; says whether the connection had it.
+    fn detach(self: &Rc<Self>, subscription: &Rc<Subscription>) -> bool {
         subscription.end();
-        subscription.connection.subscriptions.borrow_mut().retain(|s| !Rc::ptr_eq(s, subscription));
+        let had = {
+            let mut subscriptions = subscription.connection.subscriptions.borrow_mut();
+            let before = subscriptions.len();
+            subscriptions.retain(|s| !Rc::ptr_eq(s, subscription));
+            subscriptions.len() < before
+        };
         let channel = &subscription.channel;
-        let Some(followed) = self.followed_by(channel) else { return };
+        let Some(followed) = self.followed_by(channel) else { return had };
         let mut subscriptions = followed.subscriptions.borrow_mut();
         let place = subscription.place.get();
         if subscriptions.get(place).is_some_and(|held| Rc::ptr_eq(held, subscription)) {
@@ -326,6 +359,7 @@ impl Shard {
             self.followed.borrow_mut().remove(channel);
             self.leave(channel);
         }
+        had
     }
 
     /// Tells the channel that this shard needs it no more.
@@ -364,7 +398,7 @@ impl Shard {
             id: id.cloned(),
             code: refusal.code.into(),
             temporary: false,
-            retry_after_ms: None,
+            retry_after_ms: refusal.retry_after_ms,
             accepted: Some(refusal.accepted),
             message: refusal.message.clone(),
             channel: Some(channel.to_owned()),

@@ -144,7 +144,7 @@ fn answers(answer: Answer, problems: &[u16], kind: Kind) -> Value {
     let of_all: &[u16] = match kind {
         Kind::Probe => &[],
         Kind::Told => &[403, 421],
-        Kind::Client => &[403, 421, 503],
+        Kind::Client => &[403, 421, 429, 503],
         Kind::WebSocket => &[403, 421, 426, 429, 503],
         Kind::Events => &[403, 421, 429, 503],
     };

@@ -9,7 +9,7 @@ use warp::Filter;
 use warp::reply::Response;
 
 use super::zones::{PageQuery, decoded, history_of, latest_of, post_entries};
-use super::{App, Handler, handler, segments, with};
+use super::{App, Caller, Handler, caller, handler, segments, with};
 use crate::http::prices::Posted;
 use crate::http::problem::Problem;
 use crate::model::{ChannelName, EventType};
@@ -23,11 +23,12 @@ fn named(segment: &str) -> Result<EventType, Problem> {
 /// `POST /api/events/{type}`
 pub(in crate::http) fn publish(app: &Arc<App>) -> Handler {
     let sent = warp::header::headers_cloned().and(warp::body::stream());
-    handler(with(app).and(segments()).and(sent).then(post_events))
+    handler(with(app).and(caller()).and(segments()).and(sent).then(post_events))
 }
 
 async fn post_events<S, B>(
     app: Arc<App>,
+    caller: Caller,
     [event]: [String; 1],
     headers: HeaderMap,
     body: S,
@@ -38,7 +39,7 @@ where
 {
     let event = named(&event);
     let posted = Posted::Event(event.as_ref().copied().unwrap_or(EventType::Ticker));
-    post_entries(&app, posted, event.map(ChannelName::event), &headers, body).await
+    post_entries(&app, &caller, posted, event.map(ChannelName::event), &headers, body).await
 }
 
 /// `GET /api/events/{type}/latest?limit=&after=`

@@ -58,9 +58,7 @@ async fn open(
     if head_only.is_some() {
         return Ok(event_stream::head());
     }
-    // Where nobody is asked, a connection need not know who its client is.
-    let principal = app.gate.is_on().then_some(principal);
-    event_stream::open(&app.manager, arrival, &headers, wanted, principal).await
+    event_stream::open(&app.manager, arrival, &headers, wanted, app.guest(principal)).await
 }
 
 /// The channels of a stream, which may be none: then it tells of the storage alone.

@@ -31,9 +31,9 @@ use super::caller::Caller;
 use super::config::HttpConfig;
 use super::problem::{Problem, internal};
 use super::status::Sources;
-use crate::access::Gate;
+use crate::access::{Gate, Principal, Share};
 use crate::channels::Channels;
-use crate::connections::Manager;
+use crate::connections::{Guest, Limit, Manager};
 use crate::orders::Orders;
 use crate::protocol::ConfigView;
 use crate::registry::Registry;
@@ -55,6 +55,17 @@ pub(crate) struct App {
     pub(crate) serves: bool,
     /// Whether it carries orders out.
     pub(crate) works: bool,
+}
+
+impl App {
+    /// Who a connection is opened for, and counts for. Where nobody is asked, it need not know who its client is.
+    fn guest(&self, principal: Arc<Principal>) -> Result<Option<Guest>, Limit> {
+        if !self.gate.is_on() {
+            return Ok(None);
+        }
+        let seat = self.gate.share(&principal).map(Share::connect).transpose().map_err(Limit::Quota)?;
+        Ok(Some(Guest { principal, seat }))
+    }
 }
 
 /// What answers requests of one method at one address.

@@ -59,12 +59,11 @@ async fn open(
     opening: Result<Opening, BadAddress>,
 ) -> Result<Response, Problem> {
     let opening = opening.unwrap_or_else(|BadAddress(code, message)| Opening::BadAddress { code, message });
-    // Where nobody is asked, a connection need not know who its client is.
-    let (opening, principal) = match caller.0 {
-        Ok(principal) => (opening, app.gate.is_on().then_some(principal)),
-        Err(refused) => (Opening::Unauthorized { message: refused.to_string() }, None),
+    let (opening, guest) = match caller.0 {
+        Ok(principal) => (opening, app.guest(principal)),
+        Err(refused) => (Opening::Unauthorized { message: refused.to_string() }, Ok(None)),
     };
-    accept(request, &app.manager, opening, principal).await
+    accept(request, &app.manager, opening, guest).await
 }
 
 /// `GET /ws`

@@ -45,11 +45,12 @@ pub(super) fn decoded<T: FromStr<Err: std::fmt::Display>>(segment: &str) -> Resu
 /// `POST /api/zones/{zone}/prices`
 pub(in crate::http) fn publish(app: &Arc<App>) -> Handler {
     let sent = warp::header::headers_cloned().and(warp::body::stream());
-    handler(with(app).and(segments()).and(sent).then(post_prices))
+    handler(with(app).and(caller()).and(segments()).and(sent).then(post_prices))
 }
 
 async fn post_prices<S, B>(
     app: Arc<App>,
+    caller: Caller,
     [zone]: [String; 1],
     headers: HeaderMap,
     body: S,
@@ -59,12 +60,13 @@ where
     B: Buf,
 {
     let channel = named::<Zone>(&zone).map(|zone| ChannelName::zone(&zone));
-    post_entries(&app, Posted::Price, channel, &headers, body).await
+    post_entries(&app, &caller, Posted::Price, channel, &headers, body).await
 }
 
 /// Publishes what a request brings.
 pub(super) async fn post_entries<S, B>(
     app: &App,
+    caller: &Caller,
     posted: Posted,
     channel: Result<ChannelName, Problem>,
     headers: &HeaderMap,
@@ -83,6 +85,7 @@ where
             room: &app.sources.bodies,
             posted,
             channel: channel?,
+            share: app.gate.share(caller.principal()?),
             stopping: &app.stopping,
         };
         Ok((intake, Format::of(headers)?))

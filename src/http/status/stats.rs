@@ -41,7 +41,11 @@ impl Sources {
         let list_wanted = list.is_some();
         let exchanges = async { if list_wanted { self.exchanges().await } else { BTreeMap::new() } };
         let (overview, jobs, exchanges) = tokio::join!(self.manager.stats(list), self.jobs(), exchanges);
-        let Overview { totals, connections: connection_list, next, tcp, silent_shards } = overview;
+        let Overview { totals, connections: connection_list, next, tcp, behind, silent_shards } = overview;
+        let mut limits = self.gate.quotas().view();
+        limits.refused.extend(behind.refused);
+        limits.dry_run.extend(behind.dry_run);
+        limits.behind = behind.connections;
         let Totals { connections, mut messages } = totals;
         messages.pages = self.channels.page_stats().read();
         messages.replay_bytes = self.channels.page_bytes();
@@ -89,6 +93,7 @@ impl Sources {
                 active_orders: self.registry.view(RegistryKind::ActiveOrders),
             },
             fleet: self.fleet.counts(),
+            limits,
             http: HttpView {
                 open: tcp,
                 accepts: self.accepts.read(),

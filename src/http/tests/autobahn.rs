@@ -74,7 +74,7 @@ async fn with_echo(act: impl AsyncFnOnce(&str)) {
         .then(move |request: WebSocketRequest| {
             let manager = admitting.clone();
             async move {
-                let accepted = accept(request, &manager, Opening::Echo, None).await;
+                let accepted = accept(request, &manager, Opening::Echo, Ok(None)).await;
                 accepted.unwrap_or_else(warp::Reply::into_response)
             }
         })

@@ -6,7 +6,7 @@ use hyper::Request;
 use serde_json::json;
 use zonewire_access::SigningKey;
 
-use crate::access::{AuthConfig, Gate, IssuerConfig};
+use crate::access::{AuthConfig, Gate, IssuerConfig, LimitsConfig};
 use crate::http::caller::{Caller, admit};
 use crate::http::table::{Needs, ROUTES, Route};
 use crate::model::NodeId;
@@ -105,7 +105,10 @@ async fn guarded() -> (Arc<Gate>, tempfile::TempDir) {
     let mut config = AuthConfig { issuers: vec![issuer], ..AuthConfig::default() };
     config.roles.insert("desk".to_owned(), vec!["order".to_owned(), "subscribe:zone:{tenant}.*".to_owned()]);
     let (store, _sweeping) = MemoryBackend::new(Retention::default(), MemoryConfig::default());
-    (Gate::open(&config, NodeId::random(), Arc::new(store)).await.unwrap(), directory)
+    (
+        Gate::open(&config, &LimitsConfig::default(), NodeId::random(), Arc::new(store)).await.unwrap(),
+        directory,
+    )
 }
 
 /// The token of a caller.

@@ -7,6 +7,7 @@ mod connections;
 mod feeds;
 mod fleet;
 mod http;
+mod limits;
 mod orders;
 mod registry;
 mod relay;
@@ -32,6 +33,7 @@ pub use self::fleet::{
     ZoneConnections,
 };
 pub use self::http::{AcceptCounts, HttpView, IntakeCounts, TlsView};
+pub use self::limits::LimitsView;
 pub use self::orders::{InteropCounts, JobsView, OrderCounts, OrdersView, OutsideInvalid, OutsideRefused};
 pub use self::registry::{RegistriesView, RegistryCounts, RegistryView};
 pub use self::relay::RelayView;
@@ -87,6 +89,9 @@ pub struct StatsView {
     /// The nodes that share the storage; `?scope=fleet` lists them.
     #[serde(default)]
     pub fleet: NodesView,
+    /// Limits of principals and tenants.
+    #[serde(default)]
+    pub limits: LimitsView,
     /// Requests, and the TCP connections that bring them.
     pub http: HttpView,
     /// The states that the storage was in, the newest first; the first one lasts.
@@ -104,7 +109,7 @@ pub struct StatsView {
 
 impl Metrics for StatsView {
     fn tell(&self, to: &mut dyn FnMut(Metric<'_>)) {
-        let parts: [&dyn Metrics; 12] = [
+        let parts: [&dyn Metrics; 13] = [
             &self.memory,
             &self.outage,
             &self.connections,
@@ -116,6 +121,7 @@ impl Metrics for StatsView {
             &self.feeds,
             &self.registries,
             &self.fleet,
+            &self.limits,
             &self.http,
         ];
         parts.iter().for_each(|part| part.tell(to));

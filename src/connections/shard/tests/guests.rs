@@ -7,7 +7,7 @@ use tokio::task::LocalSet;
 use zonewire_access::{ApiKey, ApiKeyFile, Revoked, make_api_key};
 
 use super::house::House;
-use crate::access::{AuthConfig, Gate};
+use crate::access::{AuthConfig, Gate, LimitsConfig};
 use crate::connections::config::ConnectionsConfig;
 use crate::connections::shard::Opening;
 use crate::model::NodeId;
@@ -32,7 +32,7 @@ async fn guarded() -> (House, Arc<Gate>, (String, String), TempDir) {
     let config = AuthConfig { keys_file: Some(file), ..AuthConfig::default() };
     let (store, _sweeping) = MemoryBackend::new(Retention::default(), MemoryConfig::default());
     let (backend, node): (SharedBackend, NodeId) = (Arc::new(store), NodeId::random());
-    let gate = Gate::open(&config, node, Arc::clone(&backend)).await.unwrap();
+    let gate = Gate::open(&config, &LimitsConfig::default(), node, Arc::clone(&backend)).await.unwrap();
     let house = House::guarded(backend, node, ConnectionsConfig::default(), Arc::clone(&gate));
     (house, gate, (key, name), directory)
 }

@@ -24,6 +24,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::access::{Gate, Principal};
 use crate::channels::{Channels, ChannelsConfig, ChannelsParts, Delivery};
+use crate::connections::behind::Behind;
 use crate::connections::config::ConnectionsConfig;
 use crate::connections::events::{self, EventStream, Wanted};
 use crate::connections::limits::Source;
@@ -88,8 +89,9 @@ impl House {
         };
         let channels = Channels::new(parts, TaskTracker::new(), CancellationToken::new());
         let (status, reader): (StatusWriter, StatusReader) = StatusWriter::new(healthy());
-        let manager = Manager::new(Vec::new(), config.clone());
-        let shard = Shard::new(0, config, channels.clone(), Arc::default(), reader, gate);
+        let behind = Behind::new(&config);
+        let manager = Manager::new(Vec::new(), config.clone(), Arc::clone(&behind));
+        let shard = Shard::new(0, config, channels.clone(), Arc::default(), reader, gate, behind);
         let on = Rc::clone(&shard);
         task::spawn_local(async move { on.fan_out_all(&mut incoming).await });
         let socket = TcpSocket::new_v4().unwrap();
@@ -127,7 +129,7 @@ impl House {
         }
         let tcp = self.manager.admit_tcp(Some(Source::of([127, 0, 0, 1].into()))).unwrap();
         let admission = self.manager.admit(Arc::new(tcp), None).unwrap();
-        self.shard.adopt(Transport::Tcp(server), Bytes::new(), opening, principal, admission);
+        self.shard.adopt(Transport::Tcp(server), Bytes::new(), opening, principal.map(Into::into), admission);
         let config = WebSocketConfig::default().read_buffer_size(1_024);
         Guest(WebSocketStream::from_raw_socket(client, Role::Client, Some(config)).await)
     }

@@ -1,0 +1,157 @@
+//! What principals, or tenants, have at the moment: an account for each, as long as it matters.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+use super::Quota;
+use crate::support::rate::{Bucket, Rate};
+
+/// Accounts that are remembered, of principals, and of tenants.
+const ACCOUNTS_MAX: usize = 65_536;
+
+/// Between two looks for accounts that need not be remembered any more.
+const TIDY_EVERY: Duration = Duration::from_secs(1);
+
+/// What one principal, or one tenant, has. Any thread counts here, and none waits for another.
+#[derive(Debug, Default)]
+pub(super) struct Account {
+    buckets: [Bucket; Quota::RATES],
+    held: [AtomicU32; Quota::ALL.len() - Quota::RATES],
+}
+
+impl Account {
+    /// Takes some of what is limited by the second.
+    ///
+    /// # Errors
+    /// That is too much now: in how long it is not.
+    pub(super) fn take(&self, quota: Quota, some: u64, rate: Rate, now: Duration) -> Result<(), Duration> {
+        self.bucket(quota).map_or(Ok(()), |bucket| bucket.take(some, rate, now))
+    }
+
+    /// Gives it back.
+    pub(super) fn give_back(&self, quota: Quota, some: u64, rate: Rate) {
+        if let Some(bucket) = self.bucket(quota) {
+            bucket.give_back(some, rate);
+        }
+    }
+
+    /// Takes some, be it there or not; in how long it will be there.
+    pub(super) fn charge(&self, quota: Quota, some: u64, rate: Rate, now: Duration) -> Duration {
+        self.bucket(quota).map_or(Duration::ZERO, |bucket| bucket.charge(some, rate, now))
+    }
+
+    /// Has one more of what is held, if that is not more than `max`; says whether.
+    pub(super) fn hold(&self, quota: Quota, max: Option<u32>) -> bool {
+        let Some(held) = self.held(quota) else { return true };
+        let one_more = |count: u32| max.is_none_or(|max| count < max).then(|| count.saturating_add(1));
+        held.fetch_update(Ordering::AcqRel, Ordering::Acquire, one_more).is_ok()
+    }
+
+    /// Has some less of it.
+    pub(super) fn release(&self, quota: Quota, some: u32) {
+        if let Some(held) = self.held(quota) {
+            held.fetch_sub(some, Ordering::AcqRel);
+        }
+    }
+
+    fn bucket(&self, quota: Quota) -> Option<&Bucket> {
+        self.buckets.get(quota as usize)
+    }
+
+    fn held(&self, quota: Quota) -> Option<&AtomicU32> {
+        self.held.get((quota as usize).checked_sub(Quota::RATES)?)
+    }
+
+    fn is_as_new(&self, now: Duration) -> bool {
+        self.buckets.iter().all(|bucket| bucket.is_full(now))
+            && self.held.iter().all(|held| held.load(Ordering::Acquire) == 0)
+    }
+}
+
+/// The accounts of all principals, or of all tenants. Those that are one too many to be remembered share one,
+/// so that many who come once cost no more memory than this.
+#[derive(Debug)]
+pub(super) struct Accounts {
+    max: usize,
+    others: Arc<Account>,
+    known: Mutex<Known>,
+}
+
+#[derive(Debug, Default)]
+struct Known {
+    accounts: HashMap<u64, Arc<Account>>,
+    tidied: Option<Duration>,
+}
+
+impl Default for Accounts {
+    fn default() -> Self {
+        Self::of(ACCOUNTS_MAX)
+    }
+}
+
+impl Accounts {
+    pub(super) fn of(max: usize) -> Self {
+        Self { max, others: Arc::default(), known: Mutex::default() }
+    }
+
+    /// Somebody's.
+    pub(super) fn get(&self, of: u64, now: Duration) -> Arc<Account> {
+        let mut known = self.known.lock();
+        if let Some(account) = known.accounts.get(&of) {
+            return Arc::clone(account);
+        }
+        if known.accounts.len() >= self.max {
+            known.tidy(now);
+        }
+        if known.accounts.len() >= self.max {
+            return Arc::clone(&self.others);
+        }
+        Arc::clone(known.accounts.entry(of).or_default())
+    }
+
+    /// How many are remembered.
+    pub(super) fn count(&self) -> usize {
+        self.known.lock().accounts.len()
+    }
+}
+
+impl Known {
+    /// Forgets those that nobody holds, and that are as a new one would be.
+    fn tidy(&mut self, now: Duration) {
+        if self.tidied.is_none_or(|tidied| now.saturating_sub(tidied) >= TIDY_EVERY) {
+            self.accounts.retain(|_, account| Arc::strong_count(account) > 1 || !account.is_as_new(now));
+            self.tidied = Some(now);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn accounts_that_are_one_too_many_are_one() {
+        let (accounts, rate, now) = (Accounts::of(2), Rate { per_s: 1, burst_s: 1 }, Duration::ZERO);
+        let take = |of, now| accounts.get(of, now).take(Quota::Orders, 1, rate, now).is_ok();
+        assert!(take(1, now));
+        let held = accounts.get(2, now);
+        assert!(!take(1, now) && take(2, now), "who is remembered has one alone");
+        assert_eq!((3..100).filter(|of| take(*of, now)).count(), 1);
+        let later = Duration::from_secs(2);
+        assert!(take(3, later) && take(2, later), "one that is as new is forgotten");
+        assert_eq!((accounts.count(), Arc::strong_count(&held)), (2, 2), "one that somebody holds is not");
+        assert!(held.hold(Quota::Connections, Some(1)) && !held.hold(Quota::Connections, Some(1)));
+        drop(held);
+        let much_later = Duration::from_secs(10);
+        assert!(take(4, much_later) && take(5, much_later));
+        assert_eq!(accounts.count(), 2);
+        let again = accounts.get(2, much_later);
+        assert!(!again.hold(Quota::Connections, Some(1)), "nor one that has something");
+        again.release(Quota::Connections, 1);
+        assert!(again.hold(Quota::Connections, Some(1)));
+    }
+}

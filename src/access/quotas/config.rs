@@ -1,0 +1,225 @@
+//! What can be configured about how much a principal and a tenant may have.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use zonewire_access::MARKS_MAX;
+
+use super::{Quota, Scope};
+use crate::support::checks::{Checks, Finding};
+
+/// `[limits]`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LimitsConfig {
+    /// Only counts what would be refused, or held back, and says so in the log. Default false.
+    pub dry_run: bool,
+    /// How many seconds' worth of what is limited by the second may come at once. Default 5.
+    pub burst_s: u32,
+    /// What a principal may have: a subject within its issuer and tenant, or an API key.
+    pub principal: Allowances,
+    /// What all principals of a tenant may have together.
+    pub tenant: Allowances,
+    /// Other numbers for principals with a role, by its name; of several roles the largest counts. At most 16
+    /// roles. Default none.
+    pub roles: BTreeMap<String, RoleAllowances>,
+}
+
+impl Default for LimitsConfig {
+    fn default() -> Self {
+        Self {
+            dry_run: false,
+            burst_s: 5,
+            principal: Allowances::default(),
+            tenant: Allowances::default(),
+            roles: BTreeMap::new(),
+        }
+    }
+}
+
+/// How much one may have. 0 is unlimited, and so is all of it unless it is set.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Allowances {
+    /// WebSockets and streams of events that it may open, per second in the long run.
+    pub connects_per_s: u32,
+    /// WebSockets and streams of events that it may have at once.
+    pub connections_max: u32,
+    /// Messages that it may send over its WebSockets, per second in the long run; each channel that it
+    /// subscribes to counts as one.
+    pub messages_per_s: u32,
+    /// Subscriptions that it may have, on all its connections.
+    pub subscriptions_max: u32,
+    /// Entries that it may publish, per second in the long run, over HTTP and WebSockets.
+    pub publishes_per_s: u32,
+    /// Orders that it may place, per second in the long run.
+    pub orders_per_s: u32,
+    /// Bytes that it is sent over WebSockets and streams of events, per second in the long run.
+    pub bytes_out_per_s: u32,
+    /// Connections that it may have that do not take what they are sent as fast as it comes.
+    pub behind_max: u32,
+}
+
+/// The same, of which only what is set counts.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RoleAllowances {
+    /// See [`Allowances::connects_per_s`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub connects_per_s: Option<u32>,
+    /// See [`Allowances::connections_max`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub connections_max: Option<u32>,
+    /// See [`Allowances::messages_per_s`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub messages_per_s: Option<u32>,
+    /// See [`Allowances::subscriptions_max`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub subscriptions_max: Option<u32>,
+    /// See [`Allowances::publishes_per_s`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub publishes_per_s: Option<u32>,
+    /// See [`Allowances::orders_per_s`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub orders_per_s: Option<u32>,
+    /// See [`Allowances::bytes_out_per_s`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bytes_out_per_s: Option<u32>,
+    /// See [`Allowances::behind_max`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub behind_max: Option<u32>,
+}
+
+/// With less, a reader would not be told in time that its connection lives.
+const BYTES_OUT_MIN: u32 = 4_096;
+
+impl Allowances {
+    fn of(&self, quota: Quota) -> u32 {
+        match quota {
+            Quota::Connects => self.connects_per_s,
+            Quota::Connections => self.connections_max,
+            Quota::Messages => self.messages_per_s,
+            Quota::Subscriptions => self.subscriptions_max,
+            Quota::Publishes => self.publishes_per_s,
+            Quota::Orders => self.orders_per_s,
+            Quota::BytesOut => self.bytes_out_per_s,
+            Quota::Behind => self.behind_max,
+        }
+    }
+}
+
+impl RoleAllowances {
+    fn of(&self, quota: Quota) -> Option<u32> {
+        match quota {
+            Quota::Connects => self.connects_per_s,
+            Quota::Connections => self.connections_max,
+            Quota::Messages => self.messages_per_s,
+            Quota::Subscriptions => self.subscriptions_max,
+            Quota::Publishes => self.publishes_per_s,
+            Quota::Orders => self.orders_per_s,
+            Quota::BytesOut => self.bytes_out_per_s,
+            Quota::Behind => self.behind_max,
+        }
+    }
+}
+
+impl LimitsConfig {
+    /// Whether anything is limited.
+    pub(super) fn is_any(&self) -> bool {
+        Quota::ALL.into_iter().any(|quota| self.is_any_of(quota))
+    }
+
+    /// Whether that is limited of anybody.
+    pub(super) fn is_any_of(&self, quota: Quota) -> bool {
+        self.principal.of(quota) > 0
+            || self.tenant.of(quota) > 0
+            || self.roles.values().any(|role| role.of(quota).is_some_and(|max| max > 0))
+    }
+
+    /// How much of something one may have; `None` where that is not limited. `roles` are those that a
+    /// principal has of the ones that are set here, in the order of their names, by bit.
+    pub(super) fn max(&self, scope: Scope, quota: Quota, roles: u16) -> Option<u32> {
+        let max = match scope {
+            Scope::Tenant => self.tenant.of(quota),
+            Scope::Principal => {
+                let has = |place: usize| (roles >> place) & 1 == 1;
+                let set = self.roles.values().enumerate().filter(|(place, _)| has(*place));
+                // 0 is more than any number.
+                let largest =
+                    set.filter_map(|(_, role)| role.of(quota)).max_by_key(|max| max.wrapping_sub(1));
+                largest.unwrap_or(self.principal.of(quota))
+            }
+        };
+        (max > 0).then_some(max)
+    }
+
+    /// What cannot be used.
+    pub(crate) fn check(&self) -> Vec<Finding> {
+        let mut checks = Checks::of("limits");
+        checks.at_least_1("burst_s", self.burst_s);
+        checks.require("burst_s", self.burst_s <= 3_600, || {
+            format!("expected at most 3,600, found {}", self.burst_s)
+        });
+        checks.require("roles", self.roles.len() <= MARKS_MAX, || {
+            format!("expected at most {MARKS_MAX} roles, found {}", self.roles.len())
+        });
+        let of_roles = self.roles.iter().filter_map(|(name, role)| {
+            Some((format!("roles.{name}.bytes_out_per_s"), role.bytes_out_per_s?))
+        });
+        let all = [
+            ("principal.bytes_out_per_s".to_owned(), self.principal.bytes_out_per_s),
+            ("tenant.bytes_out_per_s".to_owned(), self.tenant.bytes_out_per_s),
+        ];
+        for (key, bytes) in all.into_iter().chain(of_roles) {
+            checks.require(&key, bytes == 0 || bytes >= BYTES_OUT_MIN, || {
+                format!("expected 0 (unlimited), or at least {BYTES_OUT_MIN}, found {bytes}")
+            });
+        }
+        checks.finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_role_has_its_own_numbers_and_of_several_the_largest() {
+        let role = |orders_per_s| RoleAllowances { orders_per_s, ..RoleAllowances::default() };
+        let config = LimitsConfig {
+            principal: Allowances { orders_per_s: 5, messages_per_s: 7, ..Allowances::default() },
+            tenant: Allowances { orders_per_s: 9, ..Allowances::default() },
+            roles: [("a", role(Some(2))), ("b", role(Some(3))), ("c", role(Some(0))), ("d", role(None))]
+                .map(|(name, role)| (name.to_owned(), role))
+                .into(),
+            ..LimitsConfig::default()
+        };
+        for (roles, expected) in
+            [(0, Some(5)), (1, Some(2)), (2, Some(3)), (3, Some(3)), (7, None), (8, Some(5)), (9, Some(2))]
+        {
+            assert_eq!(config.max(Scope::Principal, Quota::Orders, roles), expected, "{roles}");
+            assert_eq!(config.max(Scope::Tenant, Quota::Orders, roles), Some(9));
+            assert_eq!(config.max(Scope::Principal, Quota::Messages, roles), Some(7));
+            assert_eq!(config.max(Scope::Tenant, Quota::Messages, roles), None);
+        }
+        assert!(config.is_any() && config.check().is_empty());
+        assert!(!LimitsConfig::default().is_any());
+    }
+
+    #[test]
+    fn what_cannot_be_used_is_said() {
+        let few = Allowances { bytes_out_per_s: 100, ..Allowances::default() };
+        let role = RoleAllowances { bytes_out_per_s: Some(4_095), ..RoleAllowances::default() };
+        let config = LimitsConfig {
+            burst_s: 0,
+            tenant: few,
+            roles: [("a".to_owned(), role)].into(),
+            ..LimitsConfig::default()
+        };
+        let keys: Vec<String> = config.check().into_iter().map(|finding| finding.key).collect();
+        assert_eq!(
+            keys,
+            ["limits.burst_s", "limits.tenant.bytes_out_per_s", "limits.roles.a.bytes_out_per_s"]
+        );
+    }
+}

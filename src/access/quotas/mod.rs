@@ -1,0 +1,223 @@
+//! How much those who have shown who they are may have: each by itself, and all of a tenant together. What
+//! strangers may take is bounded by address, in `connections`.
+//!
+//! Nobody waits here, and no lock is held but where an account is looked up: once for each connection, and for
+//! each request that is counted.
+
+mod accounts;
+mod config;
+mod share;
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::time::Instant;
+use tracing::warn;
+use zonewire_access::Principal;
+use zonewire_protocol::stats::LimitsView;
+
+use crate::support::counter::Counter;
+use crate::support::rate::Rate;
+use crate::support::seldom::Seldom;
+use accounts::Accounts;
+pub use config::{Allowances, LimitsConfig, RoleAllowances};
+pub(crate) use share::{Seat, Share};
+
+/// What is limited. First what is so by the second, then what one has at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Quota {
+    /// Opening connections.
+    Connects,
+    /// Messages over WebSockets.
+    Messages,
+    /// Entries that are published.
+    Publishes,
+    /// Orders that are placed.
+    Orders,
+    /// Bytes that are sent over connections.
+    BytesOut,
+    /// Connections.
+    Connections,
+    /// Subscriptions on all of them.
+    Subscriptions,
+    /// Connections that do not take what they are sent as fast as it comes.
+    Behind,
+}
+
+impl Quota {
+    pub(crate) const ALL: [Self; 8] = [
+        Self::Connects,
+        Self::Messages,
+        Self::Publishes,
+        Self::Orders,
+        Self::BytesOut,
+        Self::Connections,
+        Self::Subscriptions,
+        Self::Behind,
+    ];
+
+    /// How many of them are limited by the second.
+    const RATES: usize = 5;
+
+    /// The last part of the key that sets it.
+    fn setting(self) -> &'static str {
+        match self {
+            Self::Connects => "connects_per_s",
+            Self::Messages => "messages_per_s",
+            Self::Publishes => "publishes_per_s",
+            Self::Orders => "orders_per_s",
+            Self::BytesOut => "bytes_out_per_s",
+            Self::Connections => "connections_max",
+            Self::Subscriptions => "subscriptions_max",
+            Self::Behind => "behind_max",
+        }
+    }
+}
+
+/// Who is counted as one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Scope {
+    /// A subject within its issuer and tenant, or an API key.
+    Principal,
+    /// All of a tenant.
+    Tenant,
+}
+
+impl Scope {
+    const ALL: [Self; 2] = [Self::Principal, Self::Tenant];
+
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Principal => "principal",
+            Self::Tenant => "tenant",
+        }
+    }
+}
+
+/// More than may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Over {
+    pub(crate) quota: Quota,
+    pub(crate) scope: Scope,
+    /// In how long it may be, if nobody takes any before; of what one has at once, when it is worth asking again.
+    pub(crate) wait: Duration,
+}
+
+/// In words, for whoever is refused.
+impl fmt::Display for Over {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let whose = match self.scope {
+            Scope::Principal => "this token's subject, or this API key,",
+            Scope::Tenant => "the tenant",
+        };
+        let what = match self.quota {
+            Quota::Connects => "connects more often than it may; keep connections, and try again later",
+            Quota::Messages => "sends more messages than it may; send fewer",
+            Quota::Publishes => "publishes more entries than it may; nothing of this was published",
+            Quota::Orders => "places more orders than it may; this one was not placed",
+            Quota::BytesOut => "is sent more than it may be",
+            Quota::Connections => "has as many connections as it may have; close one first",
+            Quota::Subscriptions => "has as many subscriptions as it may have; unsubscribe from one first",
+            Quota::Behind => "has as many connections that are behind as it may have",
+        };
+        write!(f, "{whose} {what}")
+    }
+}
+
+impl Over {
+    /// In how long it may be tried again, in milliseconds.
+    pub(crate) fn wait_ms(&self) -> u64 {
+        u64::try_from(self.wait.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX).max(1)
+    }
+}
+
+/// When to ask again for what one has at once: that depends on others.
+const AGAIN_AFTER: Duration = Duration::from_secs(5);
+
+/// The limits, and who has how much.
+#[derive(Debug)]
+pub(crate) struct Quotas {
+    config: LimitsConfig,
+    is_on: bool,
+    began: Instant,
+    principals: Accounts,
+    tenants: Accounts,
+    /// By scope and quota.
+    refused: [[(Counter, Mutex<Seldom>); Quota::ALL.len()]; 2],
+}
+
+impl Quotas {
+    pub(super) fn new(config: LimitsConfig) -> Arc<Self> {
+        Arc::new(Self {
+            is_on: config.is_any(),
+            config,
+            began: Instant::now(),
+            principals: Accounts::default(),
+            tenants: Accounts::default(),
+            refused: Scope::ALL.map(|_| Quota::ALL.map(|_| (Counter::default(), Mutex::default()))),
+        })
+    }
+
+    /// What somebody may have; `None` where nothing is limited, or it is not known who that is.
+    pub(super) fn share(self: &Arc<Self>, principal: &Arc<Principal>) -> Option<Share> {
+        let account = principal.account().filter(|_| self.is_on)?;
+        let now = self.now();
+        let own = self.principals.get(account, now);
+        let of_tenant = principal.tenant().map(|tenant| self.tenants.get(tenant, now));
+        Some(Share::new(Arc::clone(self), own, of_tenant, Arc::clone(principal)))
+    }
+
+    /// Whether it is only counted what would be refused.
+    pub(crate) fn is_dry_run(&self) -> bool {
+        self.config.dry_run
+    }
+
+    /// Whether connections that are behind are limited.
+    pub(crate) fn bounds_behind(&self) -> bool {
+        self.config.is_any_of(Quota::Behind)
+    }
+
+    /// What was refused since the start, and how many are remembered.
+    pub(crate) fn view(&self) -> LimitsView {
+        let mut view = LimitsView {
+            principals: self.principals.count(),
+            tenants: self.tenants.count(),
+            ..LimitsView::default()
+        };
+        if !self.is_on {
+            return view;
+        }
+        let counts = if self.config.dry_run { &mut view.dry_run } else { &mut view.refused };
+        for scope in Scope::ALL {
+            for (quota, (count, _)) in Quota::ALL.into_iter().zip(&self.refused[scope as usize]) {
+                counts.insert(format!("{}.{}", scope.as_str(), quota.setting()), count.get());
+            }
+        }
+        view
+    }
+
+    fn now(&self) -> Duration {
+        self.began.elapsed()
+    }
+
+    fn rate(&self, scope: Scope, quota: Quota, roles: u16) -> Option<Rate> {
+        let per_s = self.config.max(scope, quota, roles)?;
+        Some(Rate { per_s, burst_s: self.config.burst_s })
+    }
+
+    /// Counts that something is too much, and says so now and then. `None` where it only counts.
+    fn refuse(&self, scope: Scope, quota: Quota, subject: &str) -> Option<Scope> {
+        let (counter, line) = &self.refused[scope as usize][quota as usize];
+        counter.add(1);
+        let dry_run = self.config.dry_run;
+        if let Some(untold) = line.lock().may_tell(Instant::now()) {
+            let setting = format!("limits.{}.{}", scope.as_str(), quota.setting());
+            warn!(times = untold + 1, setting, subject, dry_run, "a limit was reached");
+        }
+        (!dry_run).then_some(scope)
+    }
+}

@@ -1,0 +1,46 @@
+//! Connections that are written to no more for a while, since their principals were sent as much as they may be.
+
+use std::cell::RefCell;
+use std::mem;
+use std::rc::{Rc, Weak};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::time;
+
+use super::Shard;
+use crate::connections::connection::Connection;
+
+/// How often it is looked whose time has come.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+
+/// Those of a shard that have something to be sent.
+#[derive(Default)]
+pub(super) struct HeldBack {
+    connections: RefCell<Vec<Weak<Connection>>>,
+    has_some: Notify,
+}
+
+impl HeldBack {
+    /// Wakes each when its time has come. Goes on without end.
+    pub(super) async fn release_all(&self) {
+        loop {
+            if self.connections.borrow().is_empty() {
+                self.has_some.notified().await;
+            }
+            time::sleep(LOOK_EVERY).await;
+            let held = mem::take(&mut *self.connections.borrow_mut());
+            let is_held = |held: &Weak<Connection>| held.upgrade().is_some_and(|held| !held.release());
+            let still: Vec<_> = held.into_iter().filter(is_held).collect();
+            self.connections.borrow_mut().extend(still);
+        }
+    }
+}
+
+impl Shard {
+    /// Wakes a connection when it may be written to again.
+    pub(in crate::connections) fn release_later(&self, connection: &Rc<Connection>) {
+        self.held_back.connections.borrow_mut().push(Rc::downgrade(connection));
+        self.held_back.has_some.notify_one();
+    }
+}

@@ -1,0 +1,435 @@
+//! How much principals and tenants may have, as they find it.
+
+use serde_json::{Value, json};
+use tokio::net::TcpStream;
+use zonewire::config::{Allowances, Config, RoleAllowances};
+use zonewire::model::Lane;
+
+use crate::access::{Realm, ask, connect, publish, subscribe};
+use crate::support::client::Client;
+use crate::support::events::EventReader;
+use crate::support::eventually::eventually;
+use crate::support::gateway::{Answer, JSON, LINES, Running, price, request, until_stat};
+use crate::support::orders::swap;
+
+/// As often as a test tries until it is refused: a busy machine may be slow, and one a second is given back.
+const TRIES: usize = 200;
+
+/// A gateway of a realm with limits.
+async fn limited(realm: &Realm, change: impl FnOnce(&mut Config)) -> Running {
+    let mut config = realm.config();
+    config.limits.burst_s = 3;
+    change(&mut config);
+    Running::start(config).await
+}
+
+/// Asks until it is refused; how often it was not, and the refusal.
+async fn until_refused(mut ask: impl AsyncFnMut() -> Answer) -> (usize, Answer) {
+    for accepted in 0..TRIES {
+        let answer = ask().await;
+        if answer.status == 429 {
+            return (accepted, answer);
+        }
+        assert!(!matches!(answer.status, 401 | 403 | 500..), "{answer:?}");
+    }
+    panic!("nothing was refused");
+}
+
+/// What a refusal says of when to come back.
+fn says_when(refusal: &Answer, code: &str) {
+    let problem = refusal.problem(429, code);
+    let after_ms = problem["retry_after_ms"].as_u64().unwrap();
+    assert!((1..=60_000).contains(&after_ms), "{problem}");
+    let header = format!("retry-after: {}", after_ms.div_ceil(1_000));
+    assert!(refusal.head.lines().any(|line| line == header), "{refusal:?}");
+}
+
+async fn counted(gateway: &Running, realm: &Realm, kind: &str, limit: &str) -> u64 {
+    let stats = ask(gateway, "GET", "/ws/stats", &realm.of("root", "operator"), None).await.json();
+    stats["limits"][kind][limit].as_u64().unwrap_or_else(|| panic!("{limit} is not in {}", stats["limits"]))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn publishing_is_limited_for_a_principal_and_for_a_tenant() {
+    let realm = Realm::new();
+    for scope in ["principal", "tenant"] {
+        let gateway = limited(&realm, |config| {
+            config.limits.burst_s = 30;
+            let few = Allowances { publishes_per_s: 1, ..Allowances::default() };
+            if scope == "tenant" { config.limits.tenant = few } else { config.limits.principal = few }
+        })
+        .await;
+        let (alice, bob) = (realm.of_tenant("alice", "acme"), realm.of_tenant("bob", "acme"));
+        let other = realm.of_tenant("alice", "other");
+        let (accepted, refusal) = until_refused(async || publish(&gateway, "acme.a", &alice).await).await;
+        assert!(accepted >= 30, "{accepted}");
+        says_when(&refusal, "rate_limited");
+        assert_eq!(refusal.json()["accepted"], 0);
+        assert_eq!(publish(&gateway, "other.a", &other).await.status, 200, "another tenant");
+        let (of_bob, _) = until_refused(async || publish(&gateway, "acme.a", &bob).await).await;
+        assert!(if scope == "tenant" { of_bob < 20 } else { of_bob >= 30 }, "{scope} {of_bob}");
+        // Over a WebSocket it is the same allowance.
+        let (mut client, _) = connect(&gateway, "/ws", &alice).await;
+        let message = json!({
+            "type": "publish", "id": 7, "channel": "zone:acme.a", "entries": vec![price("K", 1); 20],
+        });
+        client.send(&message).await;
+        let answer = client.next().await;
+        assert_eq!((&answer["code"], &answer["accepted"]), (&json!("not_published"), &json!(0)), "{answer}");
+        assert!(answer["retry_after_ms"].as_u64().unwrap() > 0, "{answer}");
+        // A removal is one entry.
+        let path = "/api/zones/acme.a/keys/K";
+        let (_, refusal) = until_refused(async || ask(&gateway, "DELETE", path, &alice, None).await).await;
+        says_when(&refusal, "rate_limited");
+        let history = ask(&gateway, "GET", "/api/zones/acme.a/latest", &alice, None).await;
+        assert_eq!(history.status, 200, "reading is not limited");
+        let limit = format!("{scope}.publishes_per_s");
+        assert!(counted(&gateway, &realm, "refused", &limit).await >= 3);
+        let metrics = gateway.get("/metrics").await.body;
+        assert!(metrics.contains(&format!("zonewire_limited_total{{limit=\"{limit}\"}}")), "{metrics}");
+        gateway.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_of_lines_is_read_more_slowly_and_all_of_it_is_taken() {
+    let realm = Realm::new();
+    let gateway = limited(&realm, |config| {
+        config.limits.burst_s = 1;
+        config.limits.principal.publishes_per_s = 300;
+    })
+    .await;
+    let lines: Vec<String> = (0..900).map(|n| price(&format!("K{}", n % 7), n).to_string()).collect();
+    let authorization = format!("Bearer {}", realm.of_tenant("alice", "acme"));
+    let headers = [("authorization", authorization.as_str()), ("content-type", LINES)];
+    let path = "/api/zones/acme.a/prices";
+    let answer = request(gateway.address, "POST", path, &headers, lines.join("\n").as_bytes()).await;
+    assert_eq!((answer.status, answer.json()["accepted"].as_u64()), (200, Some(900)), "{answer:?}");
+    assert!(counted(&gateway, &realm, "refused", "principal.publishes_per_s").await > 0);
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn orders_are_limited_and_a_role_may_have_more() {
+    let realm = Realm::new();
+    for scope in ["principal", "tenant"] {
+        let gateway = limited(&realm, |config| {
+            let few = Allowances { orders_per_s: 1, ..Allowances::default() };
+            if scope == "tenant" {
+                config.limits.tenant = few
+            } else {
+                config.limits.principal = few
+            }
+            let role = RoleAllowances { orders_per_s: Some(0), ..RoleAllowances::default() };
+            config.limits.roles.insert("trader".to_owned(), role);
+        })
+        .await;
+        let place =
+            async |token: &str| ask(&gateway, "POST", "/api/orders/execute", token, Some(&swap())).await;
+        let token = realm.of_tenant("alice", "acme");
+        let order = place(&token).await.json()["orderId"].as_str().unwrap().to_owned();
+        let (accepted, refusal) = until_refused(async || place(&token).await).await;
+        assert!(accepted >= 2, "{accepted}");
+        says_when(&refusal, "rate_limited");
+        // Whatever may no longer be placed may be cancelled.
+        let cancelled = ask(&gateway, "POST", &format!("/api/orders/{order}/cancel"), &token, None).await;
+        assert_ne!(cancelled.status, 429, "{cancelled:?}");
+        let trader = realm.of("bob", "trader");
+        for _ in 0..20 {
+            assert_eq!(place(&trader).await.status, 202);
+        }
+        gateway.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_are_limited_at_once_and_by_the_second() {
+    let realm = Realm::new();
+    let gateway = limited(&realm, |config| {
+        config.limits.principal.connections_max = 2;
+        config.limits.tenant.connections_max = 3;
+        config.limits.roles.insert(
+            "viewer".to_owned(),
+            RoleAllowances { connections_max: Some(0), connects_per_s: Some(1), ..RoleAllowances::default() },
+        );
+    })
+    .await;
+    let (alice, bob) = (realm.of_tenant("alice", "acme"), realm.of_tenant("bob", "acme"));
+    let (first, greeting) = connect(&gateway, "/ws", &alice).await;
+    assert_eq!(greeting["type"], "connection_established");
+    let stream = "/sse?channels=zone:acme.a".to_owned();
+    let authorization = format!("Bearer {alice}");
+    let second = EventReader::open_with(
+        gateway.address,
+        &stream,
+        &[("authorization", &authorization), ("accept", "text/event-stream")],
+    )
+    .await;
+    let refused = async |token: &str| {
+        let (mut client, closing) = connect(&gateway, "/ws", token).await;
+        assert_eq!(closing["type"], "closing");
+        assert!(closing["retry_after_ms"].as_u64().unwrap() >= 1_000, "{closing}");
+        client.until_close().await.1
+    };
+    assert_eq!(refused(&alice).await, 4005);
+    // Who does not ask for events in so many words is answered.
+    let head = format!("GET {stream} HTTP/1.1\r\nhost: localhost\r\nauthorization: {authorization}\r\n\r\n");
+    let socket = TcpStream::connect(gateway.address).await.unwrap();
+    let answer = EventReader::ask(socket, &head).await.err().unwrap();
+    says_when(&answer, "too_many_connections_of_subject");
+    let (_third, greeting) = connect(&gateway, "/ws", &bob).await;
+    assert_eq!(greeting["type"], "connection_established");
+    assert_eq!(refused(&bob).await, 4005, "the tenant has three");
+    assert_eq!(counted(&gateway, &realm, "refused", "principal.connections_max").await, 2);
+    assert_eq!(counted(&gateway, &realm, "refused", "tenant.connections_max").await, 1);
+    // What ends makes room.
+    first.close().await;
+    drop(second);
+    eventually("there is room again", async || {
+        let (_client, first) = connect(&gateway, "/ws", &alice).await;
+        (first["type"] == "connection_established").then_some(())
+    })
+    .await;
+
+    // A role has its own rate.
+    let carol = realm.of("carol", "viewer");
+    let mut accepted = 0;
+    let code = loop {
+        let (mut client, first) = connect(&gateway, "/ws", &carol).await;
+        if first["type"] == "closing" {
+            break client.until_close().await.1;
+        }
+        accepted += 1;
+        assert!(accepted < TRIES);
+    };
+    assert!(code == 4004 && accepted >= 3, "{code} {accepted}");
+    assert!(counted(&gateway, &realm, "refused", "principal.connects_per_s").await > 0);
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn messages_are_limited_over_all_connections_together() {
+    let realm = Realm::new();
+    let gateway = limited(&realm, |config| config.limits.tenant.messages_per_s = 10).await;
+    let (mut one, _) = connect(&gateway, "/ws", &realm.of_tenant("alice", "acme")).await;
+    let (mut two, _) = connect(&gateway, "/ws", &realm.of_tenant("bob", "acme")).await;
+    // Each by itself may send 200 at once.
+    for _ in 0..25 {
+        one.send(&json!({ "type": "ping" })).await;
+    }
+    let mut sent = 0;
+    let (messages, code) = loop {
+        two.send(&json!({ "type": "ping" })).await;
+        sent += 1;
+        let message = two.next().await;
+        if message["type"] == "closing" {
+            break (message, two.until_close().await.1);
+        }
+        assert!(sent < TRIES);
+    };
+    assert_eq!(code, 4004);
+    assert!(messages["retry_after_ms"].as_u64().unwrap() >= 1_000, "{messages}");
+    assert!(counted(&gateway, &realm, "refused", "tenant.messages_per_s").await > 0);
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn subscriptions_are_limited_on_all_connections_together_and_unsubscribing_is_not() {
+    let realm = Realm::new();
+    for scope in ["principal", "tenant"] {
+        let gateway = limited(&realm, |config| {
+            let few = Allowances { subscriptions_max: 3, ..Allowances::default() };
+            if scope == "tenant" { config.limits.tenant = few } else { config.limits.principal = few }
+        })
+        .await;
+        let alice = realm.of_tenant("alice", "acme");
+        // This one opens its connection first, and shows who it is then.
+        let mut one = Client::connect(&gateway.url("/ws")).await;
+        one.next_of_type("connection_established").await;
+        one.send(&json!({ "type": "auth", "token": alice })).await;
+        one.next_of_type("authenticated").await;
+        let (mut two, _) = connect(&gateway, "/ws/market/acme.a", &alice).await;
+        two.next_of_type("subscribed").await;
+        for channel in ["zone:acme.b", "zone:acme.c"] {
+            assert_eq!(subscribe(&mut one, channel).await["type"], "subscribed");
+        }
+        let refused = subscribe(&mut two, "zone:acme.d").await;
+        assert_eq!(refused["code"], "too_many_subscriptions", "{refused}");
+        assert!(refused["retry_after_ms"].as_u64().unwrap() > 0 && refused["channel"] == "zone:acme.d");
+        // To begin anew takes no more than there was.
+        assert_eq!(subscribe(&mut one, "zone:acme.c").await["type"], "subscribed");
+        let (mut three, _) = connect(&gateway, "/ws/market/acme.e", &alice).await;
+        let (before, code, _) = three.until_close().await;
+        assert_eq!((&before[0]["code"], code), (&json!("too_many_subscriptions"), 4005), "{before:?}");
+        let authorization = format!("Bearer {alice}");
+        let headers = [("authorization", authorization.as_str()), ("accept", "text/event-stream")];
+        let path = "/sse?channels=zone:acme.e,zone:acme.f";
+        let mut stream = EventReader::open_with(gateway.address, path, &headers).await;
+        let told = stream.until_end().await;
+        assert_eq!(told.last().unwrap()["reason"], "too_many_connections", "{told:?}");
+
+        one.send(&json!({ "type": "unsubscribe", "id": 1, "channels": ["zone:acme.b"] })).await;
+        one.next_of_type("unsubscribed").await;
+        assert_eq!(subscribe(&mut two, "zone:acme.d").await["type"], "subscribed");
+        assert_eq!(subscribe(&mut one, "zone:acme.b").await["code"], "too_many_subscriptions");
+        drop(two);
+        eventually("a connection that ends gives back", async || {
+            (subscribe(&mut one, "zone:acme.b").await["type"] == "subscribed").then_some(())
+        })
+        .await;
+        assert!(counted(&gateway, &realm, "refused", &format!("{scope}.subscriptions_max")).await >= 4);
+        gateway.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_sent_is_held_back_and_none_of_it_lost() {
+    let realm = Realm::new();
+    let gateway = limited(&realm, |config| {
+        config.limits.burst_s = 1;
+        config.limits.principal.bytes_out_per_s = 60_000;
+        let role = RoleAllowances { bytes_out_per_s: Some(0), ..RoleAllowances::default() };
+        config.limits.roles.insert("operator".to_owned(), role);
+        config.channels.default_lane = Lane::Every;
+    })
+    .await;
+    let (mut limited, _) = connect(&gateway, "/ws/market/acme.a", &realm.of_tenant("alice", "acme")).await;
+    let (mut free, _) = connect(&gateway, "/ws/market/acme.a", &realm.of("root", "operator")).await;
+    free.next_of_type("subscribed").await;
+    limited.next_of_type("subscribed").await;
+    let publisher = realm.of_tenant("bob", "acme");
+    // Some 150 kB.
+    let prices: Vec<Value> =
+        (0..150).map(|n| json!({ "key": "K", "price": n, "note": "x".repeat(900) })).collect();
+    let answer = ask(&gateway, "POST", "/api/zones/acme.a/prices", &publisher, Some(&json!(prices))).await;
+    assert_eq!(answer.status, 200, "{answer:?}");
+    for (client, who) in [(&mut free, "free"), (&mut limited, "limited")] {
+        let prices = client.prices(150).await;
+        let values: Vec<u64> = prices.iter().map(|price| price["price"].as_u64().unwrap()).collect();
+        assert_eq!(values, (0..150).collect::<Vec<_>>(), "{who}");
+    }
+    assert!(counted(&gateway, &realm, "refused", "principal.bytes_out_per_s").await > 0);
+    assert_eq!(limited.until_pong().await, [] as [Value; 0]);
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dry_run_counts_what_it_lets_through() {
+    let realm = Realm::new();
+    let gateway = limited(&realm, |config| {
+        config.limits.dry_run = true;
+        config.limits.burst_s = 1;
+        config.limits.principal = Allowances {
+            connects_per_s: 1,
+            connections_max: 1,
+            messages_per_s: 1,
+            subscriptions_max: 1,
+            publishes_per_s: 1,
+            orders_per_s: 1,
+            bytes_out_per_s: 4_096,
+            behind_max: 1,
+        };
+    })
+    .await;
+    let alice = realm.of_tenant("alice", "acme");
+    let mut clients = Vec::new();
+    for _ in 0..3 {
+        let (mut client, _) = connect(&gateway, "/ws", &alice).await;
+        for channel in ["zone:acme.a", "zone:acme.b"] {
+            assert_eq!(subscribe(&mut client, channel).await["type"], "subscribed");
+        }
+        clients.push(client);
+    }
+    for _ in 0..20 {
+        assert_eq!(publish(&gateway, "acme.a", &alice).await.status, 200);
+        assert_eq!(ask(&gateway, "POST", "/api/orders/execute", &alice, Some(&swap())).await.status, 202);
+    }
+    for limit in ["connections_max", "messages_per_s", "subscriptions_max", "publishes_per_s", "orders_per_s"]
+    {
+        assert!(counted(&gateway, &realm, "dry_run", &format!("principal.{limit}")).await > 0, "{limit}");
+    }
+    let stats = ask(&gateway, "GET", "/ws/stats", &realm.of("root", "operator"), None).await.json();
+    assert_eq!(stats["limits"]["refused"].as_object().unwrap().values().filter(|n| **n != 0).count(), 0);
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_shows_nothing_has_the_limits_of_its_address_alone() {
+    let realm = Realm::new();
+    let gateway = limited(&realm, |config| {
+        config.auth.anonymous = vec!["subscribe:zone:public.*".to_owned()];
+        config.limits.principal = Allowances {
+            connections_max: 1,
+            subscriptions_max: 1,
+            messages_per_s: 1,
+            ..Allowances::default()
+        };
+    })
+    .await;
+    let mut clients = Vec::new();
+    for _ in 0..3 {
+        let mut client = Client::connect(&gateway.url("/ws/market/public.a")).await;
+        client.next_of_type("subscribed").await;
+        for n in 0..10 {
+            assert_eq!(subscribe(&mut client, &format!("zone:public.{n}")).await["type"], "subscribed");
+        }
+        clients.push(client);
+    }
+    gateway.stop().await;
+}
+
+/// Reads nothing of a zone that is published to.
+async fn slow(gateway: &Running) -> Client {
+    let mut client = Client::connect_small(&gateway.url("/ws/market/a")).await;
+    client.next_of_type("subscribed").await;
+    client
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_readers_that_are_behind_the_one_goes_that_is_so_for_longest() {
+    let mut config = crate::support::gateway::config();
+    config.connections.behind_per_address_max = 1;
+    // Of many keys, so that nothing is replaced and the bound of one reader is not met.
+    config.connections.outbox_bytes_max = 64 << 20;
+    let gateway = Running::start(config).await;
+    let fill = async || {
+        let filling = "x".repeat(4_000);
+        let prices =
+            (0..600).map(|n| json!({ "key": format!("K{n}"), "price": 1, "note": filling }).to_string());
+        let lines = prices.collect::<Vec<_>>().join("\n");
+        let answer = request(
+            gateway.address,
+            "POST",
+            "/api/zones/a/prices",
+            &[("content-type", LINES)],
+            lines.as_bytes(),
+        );
+        assert_eq!(answer.await.status, 200);
+    };
+    let mut first = slow(&gateway).await;
+    fill().await;
+    until_stat(&gateway, "/limits/behind", 1).await;
+    let _second = slow(&gateway).await;
+    fill().await;
+    until_stat(&gateway, "/limits/refused/connections.behind_per_address_max", 1).await;
+    until_stat(&gateway, "/limits/behind", 1).await;
+    let (_, code, _) = first.until_close().await;
+    assert_eq!(code, 4001);
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn more_than_may_be_at_once_is_taken_when_nothing_is_owed() {
+    let realm = Realm::new();
+    let gateway = limited(&realm, |config| config.limits.principal.publishes_per_s = 1).await;
+    let many: Vec<Value> = (0..50).map(|n| price("K", n)).collect();
+    let authorization = format!("Bearer {}", realm.of_tenant("alice", "acme"));
+    let headers = [("authorization", authorization.as_str()), ("content-type", JSON)];
+    let body = json!(many).to_string();
+    let path = "/api/zones/acme.a/prices";
+    let post = async || request(gateway.address, "POST", path, &headers, body.as_bytes()).await;
+    assert_eq!(post().await.status, 200);
+    let refusal = post().await;
+    says_when(&refusal, "rate_limited");
+    gateway.stop().await;
+}
