@@ -297,9 +297,9 @@ impl Exchange {
             let Some(incoming) = incoming.filter(|_| role != BridgeRole::Publish) else { return };
             let (intake, queue) = mpsc::channel(intake::QUEUE_LEN);
             let followed = channels.followed_events();
-            let receiver = Receiver::new(Arc::clone(&shared), channels, intake);
+            let receiver = Receiver::new(Arc::clone(&shared), channels.clone(), intake);
             let intake = Intake::new(Arc::clone(&shared), backend, queue);
-            let subscribing = Subscriber::new(Arc::clone(&shared), Arc::clone(&pubsub)).run();
+            let subscribing = Subscriber::new(Arc::clone(&shared), Arc::clone(&pubsub), channels).run();
             let taking = future::join(receiver.run(incoming, stop.clone()), intake.run(stop.clone()));
             tokio::select! {
                 _ended = taking => {}

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use chrono::Utc;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::{self, Instant};
@@ -10,7 +11,9 @@ use tracing::{debug, warn};
 
 use super::Shared;
 use super::envelope::SEQUENCES;
-use crate::model::EventType;
+use super::hearing::missed;
+use crate::channels::Channels;
+use crate::model::{ChannelName, EventType};
 use crate::protocol::SubscriptionMode;
 use crate::storage::PubSub;
 use crate::support::backoff::STORAGE_RETRY;
@@ -136,14 +139,19 @@ impl Subscriptions {
 pub(super) struct Subscriber {
     shared: Arc<Shared>,
     pubsub: Arc<dyn PubSub>,
+    channels: Channels,
     hears_sequences: bool,
+    /// Types that somebody wants and that could not be subscribed to yet.
+    is_late: [bool; EventType::ALL.len()],
     failures: u32,
     of_failures: Seldom,
 }
 
 impl Subscriber {
-    pub(super) fn new(shared: Arc<Shared>, pubsub: Arc<dyn PubSub>) -> Self {
-        Self { shared, pubsub, hears_sequences: false, failures: 0, of_failures: Seldom::default() }
+    pub(super) fn new(shared: Arc<Shared>, pubsub: Arc<dyn PubSub>, channels: Channels) -> Self {
+        let is_late = [false; EventType::ALL.len()];
+        let of_failures = Seldom::default();
+        Self { shared, pubsub, channels, hears_sequences: false, is_late, failures: 0, of_failures }
     }
 
     /// Runs until it is dropped.
@@ -192,13 +200,28 @@ impl Subscriber {
             };
             if !self.has_worked(done) {
                 is_settled = false;
+                self.is_late[event as usize] = is_due;
                 continue;
             }
             debug!(event = event.as_str(), is_due, "subscribed to events of other processes, or no more");
             shared.sequences.lock().follow(event, is_due);
             shared.subscriptions.state.lock().types[event as usize].is_subscribed = is_due;
+            let was_late = std::mem::take(&mut self.is_late[event as usize]);
+            if is_due && was_late && !shared.config.is_durable(event) {
+                self.tell_late(event).await;
+            }
         }
         is_settled
+    }
+
+    /// Who follows a live type was there before its messages could be heard, as where Redis was away from the
+    /// start: what came meanwhile is missing, and nobody knows how much of it there was.
+    async fn tell_late(&self, event: EventType) {
+        self.shared.counts.gaps.add(1);
+        let told = self.channels.take_in(&ChannelName::event(event), vec![missed(None, Utc::now())]).await;
+        if let Err(error) = told {
+            debug!(event = event.as_str(), error = %error, "that events may be missing was not told");
+        }
     }
 
     fn has_worked(&mut self, done: crate::storage::Result<()>) -> bool {

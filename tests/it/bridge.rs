@@ -110,6 +110,24 @@ impl Foreign {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn who_was_there_before_redis_is_told_that_events_may_be_missing() {
+    let Some(mut server) = redis(&[]).await else { return };
+    server.kill().await.unwrap();
+    let mut config = on(&server);
+    config.storage.required = false;
+    let gateway = Running::start(config).await;
+    let mut client = follow(&gateway, "event:ticker").await;
+    server.restart().await.unwrap();
+    until_active(&gateway, "ticker").await;
+    assert_eq!(next_entry(&mut client).await, ("missed".to_owned(), json!({})));
+    // From then on nothing is.
+    let mut foreign = Foreign::connect(&server).await;
+    foreign.publish("ticker", &json!({ "type": "ticker", "data": ticker(1), "source": "other" })).await;
+    assert_eq!(next_entry(&mut client).await, ("ticker".to_owned(), ticker(1)));
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn live_events_cross_over_and_what_an_outage_takes_is_told_with_its_number() {
     let Some(mut server) = redis(&[]).await else { return };
     let (a, b) = (Running::start(on(&server)).await, Running::start(on(&server)).await);
