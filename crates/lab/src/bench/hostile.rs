@@ -6,7 +6,10 @@
 use std::{
     fmt,
     path::PathBuf,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     thread::{self, JoinHandle},
     time::Duration,
 };
@@ -216,6 +219,8 @@ async fn rounds(
 struct Healthy {
     clock: Clock,
     latency: Arc<Mutex<Histogram<u64>>>,
+    /// What is late by now is not made up for: a phase is told of its own delays alone.
+    anew: Arc<AtomicBool>,
     stop: CancellationToken,
     /// Each ends with how many prices it had.
     tasks: JoinSet<anyhow::Result<u64>>,
@@ -224,7 +229,7 @@ struct Healthy {
 impl Healthy {
     async fn start(gateway: &Endpoint, rate: f64) -> anyhow::Result<Self> {
         let (clock, stop, mut tasks) = (Clock::start(), CancellationToken::new(), JoinSet::new());
-        let latency = Arc::new(Mutex::new(Histogram::new(3)?));
+        let (latency, anew) = (Arc::new(Mutex::new(Histogram::new(3)?)), Arc::new(AtomicBool::new(false)));
         let mut to = KeepAlive::connect(gateway, clock).await?;
         // For those who ask for the past of a zone.
         to.post("/api/zones/pjm/prices", r#"[{"key":"A","price":1},{"key":"B","price":2}]"#, StatusCode::OK)
@@ -235,14 +240,15 @@ impl Healthy {
         let (socket, _answer) =
             client_async(url, stream).await.context("the healthy client is not let in")?;
         tasks.spawn(follow(socket, clock, Arc::clone(&latency)));
-        tasks.spawn(publish(to, rate, clock, stop.clone()));
-        Ok(Self { clock, latency, stop, tasks })
+        tasks.spawn(publish(to, rate, clock, Arc::clone(&anew), stop.clone()));
+        Ok(Self { clock, latency, anew, stop, tasks })
     }
 
     /// What it had until a thread has come to its end, and what that thread says.
     async fn phase<T>(&mut self, node: &mut Node, act: JoinHandle<T>) -> anyhow::Result<(Phase, T)> {
         let (began_ns, pid) = (self.clock.now_ns(), node.pid()?);
         let mut rss_peak_bytes = cpu::rss_bytes(pid)?;
+        self.anew.store(true, Relaxed);
         self.latency.lock().reset();
         while !act.is_finished() {
             time::sleep(LOOK).await;
@@ -272,11 +278,20 @@ impl Healthy {
 }
 
 /// Publishes at a rate until it is stopped, and then one more, which says that it is the last.
-async fn publish(mut to: KeepAlive, rate: f64, clock: Clock, stop: CancellationToken) -> anyhow::Result<u64> {
-    let (began_ns, mut sequence) = (clock.now_ns(), 0);
+async fn publish(
+    mut to: KeepAlive,
+    rate: f64,
+    clock: Clock,
+    anew: Arc<AtomicBool>,
+    stop: CancellationToken,
+) -> anyhow::Result<u64> {
+    let (mut began_ns, mut before, mut sequence) = (clock.now_ns(), 0_u64, 0_u64);
     loop {
+        if anew.swap(false, Relaxed) {
+            (began_ns, before) = (clock.now_ns(), sequence);
+        }
         let last = stop.is_cancelled();
-        let due_ns = began_ns + nanos(sequence as f64 / rate);
+        let due_ns = began_ns + nanos((sequence - before) as f64 / rate);
         time::sleep(Duration::from_nanos(due_ns.saturating_sub(clock.now_ns()))).await;
         sequence += 1;
         let price = format!(r#"{{"key":"A","price":{sequence},"due_ns":{due_ns},"last":{last}}}"#);
