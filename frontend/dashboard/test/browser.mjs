@@ -8,7 +8,7 @@ import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { banner, isClean, isLive, says, shot, state } from './looks.mjs';
 import { tests as markets } from './markets.mjs';
-import { Access, freePort, Gateway, has, nginx, over, publishing, Redis, slowReader, tab, until } from './support.mjs';
+import { Access, blank, freePort, Gateway, has, nginx, over, publishing, Redis, slowReader, tab, until } from './support.mjs';
 
 const rows = (page) => page.locator('table.board tbody tr[aria-rowindex]');
 const price = (page, key) => page.locator('table.board tr[aria-rowindex]', { hasText: key }).first().locator('td.price').innerText();
@@ -156,7 +156,7 @@ const tests = {
     const gateway = await Gateway.start('demo', '--storage', 'memory', '--interval-ms', '250', '--set', 'connections.per_address_max=200');
     // Sixty of one zone and three of another, a stream of events, and somebody who reads nothing.
     const crowd = await tab();
-    await crowd.goto(gateway.url + 'mark.svg');
+    await blank(crowd, gateway);
     await crowd.evaluate(async () => {
       const open = (zone) => new Promise((resolve) => { const it = new WebSocket(`${location.origin.replace('http', 'ws')}/ws/market/${zone}`); it.onmessage = () => resolve(it); });
       globalThis.sockets = { pjm: await Promise.all(Array.from({ length: 60 }, () => open('pjm'))), ercot: await Promise.all(Array.from({ length: 3 }, () => open('ercot'))) };

@@ -238,6 +238,13 @@ export async function tab({ width = 1440, height = 900, dark = false, reducedMot
   return page;
 }
 
+/** Goes to an empty page of the gateway's origin, which may do what a page of its own does. */
+export async function blank(page, gateway) {
+  const url = `${gateway.url}blank`;
+  await page.route(url, (route) => route.fulfill({ contentType: 'text/html', body: '<!doctype html>' }));
+  await page.goto(url);
+}
+
 /** What axe finds wrong, in a line each. */
 export async function violations(page) {
   // Flashes and dialogs that are on their way have colours of their own for a moment. What opens while axe looks

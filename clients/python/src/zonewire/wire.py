@@ -76,6 +76,7 @@ __all__ = [
     "KeyRemoved",
     "Lane",
     "LeaseHeld",
+    "LimitsView",
     "Live",
     "MemoryUsage",
     "MessagesView",
@@ -1892,6 +1893,23 @@ class LeaseHeld(TypedDict):
     """Always true."""
 
 
+class LimitsView(TypedDict):
+    """What limits of principals, of tenants and of readers that are behind have refused."""
+
+    behind: int
+    """Connections that have been behind for a second or more, where that is limited."""
+    dry_run: dict[str, int]
+    """What would have been, but for `limits.dry_run`."""
+    principals: int
+    """Principals whose use of limits is remembered; past 65,536 others share one allowance."""
+    refused: dict[str, int]
+    """What was refused, closed or held back, by the setting that did: `principal.orders_per_s` for
+    `limits.principal.orders_per_s`, and so on. Absent where nothing is limited.
+    """
+    tenants: int
+    """The same of tenants."""
+
+
 class Live(TypedDict):
     """`GET /health/live`."""
 
@@ -2327,7 +2345,9 @@ ProblemCode: TypeAlias = Literal[
     "upgrade_required",
     "unsupported_version",
     "too_many_connections_from_address",
+    "too_many_connections_of_subject",
     "connecting_too_often",
+    "rate_limited",
     "internal",
     "corrupt",
     "not_implemented",
@@ -2364,6 +2384,10 @@ class Problem(TypedDict):
     """The element of the array with the first fault, counting from 0."""
     line: NotRequired[int]
     """The line of the first fault, counting from 1."""
+    retry_after_ms: NotRequired[int]
+    """When the same may succeed, in milliseconds from now, where that can be told; `Retry-After` says it
+    in whole seconds.
+    """
     status: NotRequired[int]
     """The status."""
     title: NotRequired[str]
@@ -2773,6 +2797,8 @@ class StatsView(TypedDict):
     """Requests, and the TCP connections that bring them."""
     interop: InteropCounts
     """The exchange with workers outside that use Redis lists."""
+    limits: LimitsView
+    """Limits of principals and tenants."""
     memory: MemoryUsage
     """How full this process' own logs are."""
     messages: MessagesView
