@@ -3089,6 +3089,32 @@ reloads_by_result: { [key in string]: number },
 certificate_left_s: number, };
 
 /**
+ * What limits of principals, of tenants and of readers that are behind have refused.
+ */
+export type LimitsView = { 
+/**
+ * What was refused, closed or held back, by the setting that did: `principal.orders_per_s` for
+ * `limits.principal.orders_per_s`, and so on. Absent where nothing is limited.
+ */
+refused: { [key in string]: number }, 
+/**
+ * What would have been, but for `limits.dry_run`.
+ */
+dry_run: { [key in string]: number }, 
+/**
+ * Principals whose use of limits is remembered; past 65,536 others share one allowance.
+ */
+principals: number, 
+/**
+ * The same of tenants.
+ */
+tenants: number, 
+/**
+ * Connections that have been behind for a second or more, where that is limited.
+ */
+behind: number, };
+
+/**
  * A state that the storage was in, or is, from when it went over into it, and what it cost meanwhile.
  */
 export type StateSpell = { 

@@ -5,10 +5,10 @@ use ts_rs::{Config, TS};
 use crate::stats::{
     BridgeView, ChannelsView, ConnectionHealth, ConnectionInfo, ConnectionStory, ConnectionsView,
     DeliveryLag, DroppedMessages, DurationBucket, ExchangeView, FeedView, FleetNode, FleetTotals, FleetView,
-    HttpView, InteropCounts, JobsView, MemoryUsage, MessagesView, NodeState, NodesKnown, NodesView,
-    OrdersView, OutageView, OutsideInvalid, OutsideRefused, RefusedEntries, RegistriesView, RegistryView,
-    SkippedEntries, StateSpell, StatsView, SubscriptionInfo, SubscriptionPhase, Timing, TlsView,
-    TransportKind, ZoneConnections,
+    HttpView, InteropCounts, JobsView, LimitsView, MemoryUsage, MessagesView, NodeState, NodesKnown,
+    NodesView, OrdersView, OutageView, OutsideInvalid, OutsideRefused, RefusedEntries, RegistriesView,
+    RegistryView, SkippedEntries, StateSpell, StatsView, SubscriptionInfo, SubscriptionPhase, Timing,
+    TlsView, TransportKind, ZoneConnections,
 };
 use crate::{
     Accepted, Answer, Auth, Authenticated, Authentication, AuthenticationView, BackendName, BackendState,
@@ -168,6 +168,7 @@ pub fn declarations() -> String {
         RegistryView,
         HttpView,
         TlsView,
+        LimitsView,
         StateSpell,
         ConnectionInfo,
         ConnectionHealth,
