@@ -74,6 +74,8 @@ pub(super) struct Fragments {
     part: Part,
     is_masked: bool,
     is_control: bool,
+    /// None of the bits is set that are reserved.
+    is_plain: bool,
     /// Of the message that has begun and not ended.
     count: u32,
     /// It may have fewer than this.
@@ -82,6 +84,8 @@ pub(super) struct Fragments {
     is_text: bool,
     mask: [u8; 4],
     text: Text,
+    /// Nothing more is taken.
+    wrong: Option<Wrong>,
 }
 
 impl Fragments {
@@ -92,39 +96,48 @@ impl Fragments {
             part: Part::default(),
             is_masked: false,
             is_control: false,
+            is_plain: true,
             count: 0,
             max,
             is_text: false,
             mask: [0; 4],
             text: Text::default(),
+            wrong: None,
         }
     }
 
-    /// Takes what comes next.
-    ///
-    /// # Errors
-    /// What it shows to be wrong.
-    pub(super) fn take(&mut self, mut bytes: &[u8]) -> Result<(), Wrong> {
+    /// What the bytes so far have shown to be wrong.
+    pub(super) fn wrong(&self) -> Option<Wrong> {
+        self.wrong
+    }
+
+    /// Takes what comes next; says how much of it comes before what is [wrong](Self::wrong).
+    pub(super) fn take(&mut self, all: &[u8]) -> usize {
+        let mut bytes = all;
         while let Some((&byte, rest)) = bytes.split_first() {
             if self.part == Part::Payload {
                 // As much as is here; the first byte of it at the least.
                 let here = usize::try_from(self.length).unwrap_or(usize::MAX).min(bytes.len());
-                self.length -= here as u64;
-                if self.is_text && !self.is_control && !self.text.take(&bytes[..here], self.mask) {
-                    return Err(Wrong::NotUtf8);
+                // Of a frame that is wrong by its head, that is what its sender is told.
+                let is_text = self.is_text && !self.is_control && self.is_plain && self.is_masked;
+                if is_text && !self.text.take(&bytes[..here], self.mask) {
+                    self.wrong = Some(Wrong::NotUtf8);
+                    return all.len() - bytes.len();
                 }
+                self.length -= here as u64;
                 bytes = &bytes[here..];
                 if self.length == 0 {
                     self.part = Part::Opcode;
                 }
                 continue;
             }
-            bytes = rest;
             if !self.take_header(byte) {
-                return Err(Wrong::TooManyFragments);
+                self.wrong = Some(Wrong::TooManyFragments);
+                return all.len() - bytes.len();
             }
+            bytes = rest;
         }
-        Ok(())
+        all.len()
     }
 
     /// Takes a byte of a header; false when a message has more fragments than it may.
@@ -134,6 +147,7 @@ impl Fragments {
                 self.part = Part::Length;
                 let is_final = byte & 0x80 != 0;
                 self.is_control = byte & 0x08 != 0;
+                self.is_plain = byte & 0x70 == 0;
                 if !self.is_control {
                     match byte & 0x0f {
                         CONTINUATION => self.text.at = 0,

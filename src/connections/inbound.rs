@@ -102,15 +102,28 @@ struct Pipe<'a, 'b> {
 
 impl Read for Pipe<'_, '_> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        if let Some(wrong) = self.fragments.wrong() {
+            return Err(wrong.into());
+        }
         if self.input.is_empty() {
             // Zero would mean the end of the stream.
             return Err(io::ErrorKind::WouldBlock.into());
         }
         let read = self.input.read(buf)?;
-        self.fragments.take(&buf[..read]).map(|()| read).map_err(|wrong| match wrong {
-            Wrong::NotUtf8 => io::Error::new(io::ErrorKind::InvalidData, "not UTF-8"),
-            Wrong::TooManyFragments => io::Error::other("too many fragments"),
-        })
+        // What came whole before what is wrong is heard first.
+        match (self.fragments.take(&buf[..read]), self.fragments.wrong()) {
+            (0, Some(wrong)) => Err(wrong.into()),
+            (good, _) => Ok(good),
+        }
+    }
+}
+
+impl From<Wrong> for io::Error {
+    fn from(wrong: Wrong) -> Self {
+        match wrong {
+            Wrong::NotUtf8 => Self::new(io::ErrorKind::InvalidData, "not UTF-8"),
+            Wrong::TooManyFragments => Self::other("too many fragments"),
+        }
     }
 }
 
@@ -198,6 +211,16 @@ mod tests {
         let after = text.len() - wrong_at - 1;
         assert_eq!(step(&cut[..cut.len() - after - 1]), ["alive"]);
         assert_eq!(step(&cut[..cut.len() - after]), ["alive", "broken 1007"]);
+        // What came with it, and whole, is heard.
+        let before = frame(OpCode::Data(Data::Text), true, b"heard");
+        check(&[&before[..], &whole].concat(), &["text heard", "broken 1007"]);
+        // A frame that is wrong by its head is told so, whatever is in it.
+        let mut unmasked = vec![0x81, 2];
+        unmasked.extend(b"\xff\xfe");
+        check(&[&before[..], &unmasked].concat(), &["text heard", "broken 1002"]);
+        let mut reserved = frame(OpCode::Data(Data::Text), true, b"\xff\xfe");
+        reserved[0] |= 0x40;
+        check(&[&before[..], &reserved].concat(), &["text heard", "broken 1002"]);
         // A message that ends within a character; and one of bytes, which may be any.
         check(&frame(OpCode::Data(Data::Text), true, &text[..1]), &["broken 1007"]);
         check(&frame(OpCode::Data(Data::Binary), true, text), &[&format!("binary {}", text.len())]);

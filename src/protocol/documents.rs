@@ -33,9 +33,32 @@ pub(crate) fn pretty(value: &serde_json::Value) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use zonewire_protocol::{schema, ts};
 
     use super::*;
+
+    #[test]
+    fn each_type_that_is_named_in_typescript_is_declared_there() {
+        let text = ts::declarations();
+        // Comments begin after the first mark of each but the first part, and end at its other one.
+        let parts = text.split("/*").map(|part| part.split_once("*/").map_or(part, |(_, code)| code));
+        let code = parts.collect::<String>();
+        let code = code.lines().filter(|line| !line.starts_with("//")).collect::<Vec<_>>().join("\n");
+        // What stands in quotes names no type.
+        let code = code.split('"').step_by(2).collect::<String>();
+        let words = code.split(|c: char| !c.is_alphanumeric() && c != '_');
+        let named: BTreeSet<&str> =
+            words.filter(|word| word.starts_with(|c: char| c.is_ascii_uppercase())).collect();
+        let is_declared = |word: &&str| {
+            ["Array", "Record"].contains(word)
+                || code.contains(&format!("export type {word} "))
+                || code.contains(&format!("export type {word}<"))
+        };
+        assert!(named.len() > 100, "{named:?}");
+        assert_eq!(named.into_iter().filter(|word| !is_declared(word)).collect::<Vec<_>>(), [""; 0]);
+    }
 
     #[test]
     fn the_documents_are_what_the_types_say() {

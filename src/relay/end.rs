@@ -37,7 +37,7 @@ pub(super) enum Role {
 }
 
 impl Role {
-    fn as_str(self) -> &'static str {
+    pub(super) fn as_str(self) -> &'static str {
         match self {
             Self::From => "from",
             Self::To => "to",

@@ -71,6 +71,12 @@ pub(crate) enum RelayError {
         /// For people. Holds no secrets.
         reason: String,
     },
+    /// What keeps the connections to a Redis ended, which it does not by itself.
+    #[error("the client of the Redis of --{end} has ended; start the relay again")]
+    Ended {
+        /// Which of the two.
+        end: &'static str,
+    },
     /// Nobody can listen there.
     #[error("cannot listen on {address} (--listen)")]
     Listen {
@@ -136,8 +142,8 @@ pub(crate) async fn run(parts: RelayParts, stop: CancellationToken) -> Result<()
     };
     tokio::select! {
         result = carrying => result,
-        () = from_driver => Ok(()),
-        () = to_driver => Ok(()),
+        () = from_driver => Err(RelayError::Ended { end: Role::From.as_str() }),
+        () = to_driver => Err(RelayError::Ended { end: Role::To.as_str() }),
         () = serving => Ok(()),
     }
 }

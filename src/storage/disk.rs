@@ -6,7 +6,9 @@ use std::ops::Bound;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use redb::{BackendError, Builder, DatabaseError, StorageBackend, backends::FileBackend};
+use redb::{
+    BackendError, Builder, Database, DatabaseError, StorageBackend, TableDefinition, backends::FileBackend,
+};
 
 /// A file of redb begins with so many bytes by which redb knows it, in a page without data.
 const MAGIC_BYTES: usize = 9;
@@ -14,6 +16,23 @@ const HEADER_BYTES: usize = 4096;
 
 /// Pages that the database may keep in memory.
 const CACHE_BYTES: usize = 16 << 20;
+
+/// Holds nothing: is written to and dropped to see whether there is room.
+const PROBE: TableDefinition<u8, &[u8]> = TableDefinition::new("probe");
+
+/// So much must there be room for on a disk that works again, in bytes.
+const PROBE_BYTES: usize = 1 << 20;
+
+/// Makes sure that the disk takes more than it has.
+pub(super) fn probe(database: &Database) -> Result<(), redb::Error> {
+    let transaction = database.begin_write()?;
+    transaction.open_table(PROBE)?.insert(0, vec![0; PROBE_BYTES].as_slice())?;
+    transaction.commit()?;
+    let transaction = database.begin_write()?;
+    transaction.delete_table(PROBE)?;
+    transaction.commit()?;
+    Ok(())
+}
 
 /// A file that redb writes, with or without fsyncs.
 #[derive(Debug)]

@@ -18,7 +18,7 @@ use uuid::Uuid;
 
 use super::{Former, FsyncPolicy, SpoolOpenError};
 use crate::model::{ChannelName, EntryId, Epoch, NodeId, WhyUnknown};
-use crate::storage::disk::{Disk, builder, free_name, is_cut_short, open_file};
+use crate::storage::disk::{self, Disk, builder, free_name, is_cut_short, open_file};
 use crate::storage::{Append, codec};
 
 const MAIN_FILE: &str = "spool.redb";
@@ -36,12 +36,6 @@ const EPOCHS: TableDefinition<(u128, &str), &str> = TableDefinition::new("epochs
 /// Producer -> its number among all that used the spool one after the other: a gateway is another
 /// producer after each start. An older version does not number them.
 const STARTS: TableDefinition<u128, u64> = TableDefinition::new("starts");
-
-/// Holds nothing: is written to and dropped to see whether there is room.
-const PROBE: TableDefinition<u8, &[u8]> = TableDefinition::new("probe");
-
-/// So much must there be room for on a disk that works again, in bytes.
-const PROBE_BYTES: usize = 1 << 20;
 
 const VERSION: &str = "1";
 
@@ -375,16 +369,7 @@ impl Store {
 
     /// Makes sure that the disk takes more than it has.
     pub(super) fn probe(&self) -> Result<(), StoreError> {
-        let transaction = self.main.begin_write()?;
-        {
-            let mut table = transaction.open_table(PROBE)?;
-            table.insert(0, vec![0; PROBE_BYTES].as_slice())?;
-        }
-        transaction.commit()?;
-        let transaction = self.main.begin_write()?;
-        transaction.delete_table(PROBE)?;
-        transaction.commit()?;
-        Ok(())
+        disk::probe(&self.main)
     }
 
     /// Writes changes, as durable as the policy says: all of them or none.

@@ -16,7 +16,7 @@ use redb::{
 
 use super::rows::{Place, seal, unseal};
 use super::{FolderError, FsyncPolicy};
-use crate::storage::disk::{Disk, builder, free_name, is_cut_short, open_file};
+use crate::storage::disk::{self, Disk, builder, free_name, is_cut_short, open_file};
 
 pub(super) const MAIN_FILE: &str = "memory.redb";
 pub(super) const RECENT_FILE: &str = "recent.redb";
@@ -25,12 +25,6 @@ pub(super) const RECENT_FILE: &str = "recent.redb";
 const ROWS: TableDefinition<&[u8], &[u8]> = TableDefinition::new("rows");
 /// Number -> changes that were written together.
 const RECENT: TableDefinition<u64, &[u8]> = TableDefinition::new("recent");
-/// Holds nothing: is written to and dropped to see whether there is room.
-const PROBE: TableDefinition<u8, &[u8]> = TableDefinition::new("probe");
-
-/// So much must there be room for on a disk that works again, in bytes.
-const PROBE_BYTES: usize = 1 << 20;
-
 /// A file that is larger than this, and than so many times what is in it, is made small when it is opened.
 const COMPACT_ABOVE: u64 = 64 << 20;
 const COMPACT_TIMES: u64 = 4;
@@ -223,16 +217,7 @@ impl Store {
 
     /// Makes sure that the disk takes more than it has.
     pub(super) fn probe(&self) -> Result<(), StoreError> {
-        let transaction = self.main.begin_write()?;
-        {
-            let mut table = transaction.open_table(PROBE)?;
-            table.insert(0, vec![0; PROBE_BYTES].as_slice())?;
-        }
-        transaction.commit()?;
-        let transaction = self.main.begin_write()?;
-        transaction.delete_table(PROBE)?;
-        transaction.commit()?;
-        Ok(())
+        disk::probe(&self.main)
     }
 
     /// Gives the disk back what a file takes that has many times as much room as it needs.
