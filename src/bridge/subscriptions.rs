@@ -141,17 +141,14 @@ pub(super) struct Subscriber {
     pubsub: Arc<dyn PubSub>,
     channels: Channels,
     hears_sequences: bool,
-    /// Types that somebody wants and that could not be subscribed to yet.
-    is_late: [bool; EventType::ALL.len()],
     failures: u32,
     of_failures: Seldom,
 }
 
 impl Subscriber {
     pub(super) fn new(shared: Arc<Shared>, pubsub: Arc<dyn PubSub>, channels: Channels) -> Self {
-        let is_late = [false; EventType::ALL.len()];
         let of_failures = Seldom::default();
-        Self { shared, pubsub, channels, hears_sequences: false, is_late, failures: 0, of_failures }
+        Self { shared, pubsub, channels, hears_sequences: false, failures: 0, of_failures }
     }
 
     /// Runs until it is dropped.
@@ -200,13 +197,13 @@ impl Subscriber {
             };
             if !self.has_worked(done) {
                 is_settled = false;
-                self.is_late[event as usize] = is_due;
                 continue;
             }
             debug!(event = event.as_str(), is_due, "subscribed to events of other processes, or no more");
             shared.sequences.lock().follow(event, is_due);
             shared.subscriptions.state.lock().types[event as usize].is_subscribed = is_due;
-            let was_late = std::mem::take(&mut self.is_late[event as usize]);
+            // What changes after a failure waits for the next try, so that any type may have waited since then.
+            let was_late = self.failures > 0 || !is_settled;
             if is_due && was_late && !shared.config.is_durable(event) {
                 self.tell_late(event).await;
             }
