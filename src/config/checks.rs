@@ -150,8 +150,9 @@ fn check_times(key: &str, value: &Value, found: &mut Vec<Finding>) {
         return;
     }
     let max = if key.ends_with("_ms") { YEAR_S * 1_000 } else { YEAR_S };
+    let is_time = key.ends_with("_ms") || (key.ends_with("_s") && !key.ends_with("_per_s"));
     if let Some(time) = value.as_u64()
-        && (key.ends_with("_s") || key.ends_with("_ms"))
+        && is_time
         && time > max
     {
         let problem = format!("expected at most {max} (a year), found {time}");

@@ -171,6 +171,15 @@ fn values_are_checked_against_each_other() {
 }
 
 #[test]
+fn times_are_at_most_a_year_and_rates_are_no_times() {
+    let config = good("[limits.principal]\nbytes_out_per_s = 4_000_000_000\n", &[], &[]);
+    assert_eq!(config.limits.principal.bytes_out_per_s, 4_000_000_000);
+    let file = "[http]\nbody_idle_s = 31_622_401\n[limits.tenant]\nbytes_out_per_s = 100_000_000\n";
+    let too_long = "expected at most 31622400 (a year), found 31622401";
+    check_faults(file, &[], &[("http.body_idle_s", "file ", too_long)]);
+}
+
+#[test]
 fn what_is_on_disk_is_looked_at_and_each_of_a_list_is_told() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("prices.csv");

@@ -113,13 +113,25 @@ pub fn run() -> anyhow::Result<()> {
     })
 }
 
-/// Says again and again what the frames of this exchange cost; ends when the gateway cannot be asked.
+/// Says again and again what the frames of this exchange cost. It waits for a gateway that is not there yet, which
+/// is started with what this program has said, and ends when one that was there cannot be asked any more.
 async fn measure(gateway: &BaseUrl, exchange: &str) -> anyhow::Result<()> {
     let http = gateway.http()?;
     let mut before: Option<(f64, f64)> = None;
+    let mut is_awaited = false;
     loop {
-        let metrics = http.get(gateway.endpoint("metrics")).timeout(Duration::from_secs(5)).send().await?;
-        let metrics = metrics.text().await?;
+        let answer = http.get(gateway.endpoint("metrics")).timeout(Duration::from_secs(5)).send().await;
+        let answer = match answer {
+            Err(error) if before.is_none() => {
+                if !std::mem::replace(&mut is_awaited, true) {
+                    println!("# waiting for the gateway: {error:#}");
+                }
+                time::sleep(Duration::from_secs(1)).await;
+                continue;
+            }
+            answer => answer?,
+        };
+        let metrics = answer.text().await?;
         let frames = format!("zonewire_exchange_frames_total{{exchange=\"{exchange}\"}}");
         let now = (value(&metrics, "process_cpu_seconds_total")?, value(&metrics, &frames)?);
         if let Some((cpu_s, frames)) = before.replace(now) {
