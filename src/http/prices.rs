@@ -1,6 +1,8 @@
 //! `POST /api/zones/{zone}/prices` and `POST /api/events/{type}`: one price or event, an array of them, or
 //! NDJSON of any length.
 
+use std::future;
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
@@ -241,25 +243,34 @@ impl Intake<'_> {
         S: Stream<Item = Result<B, warp::Error>> + Unpin,
         B: Buf,
     {
-        let mut lines = Lines { accepted: 0, line: 0, first_line: 1, drafts: Vec::new() };
+        let mut lines = Lines { accepted: 0, line: 0, first_line: 1, drafts: Vec::new(), bytes: 0 };
         let (mut rest, mut held) = (BytesMut::new(), self.room.enter());
         let idle_max = Duration::from_secs(self.config.body_idle_s);
         loop {
-            let chunk = tokio::select! {
-                chunk = time::timeout(idle_max, body.next()) => chunk.map_err(|_elapsed| {
-                    let detail = format!("a body that streams must bring something every {idle_max:?}");
-                    let problem = Problem::new(ProblemCode::BodyTimeout, detail);
-                    problem.accepted(lines.accepted).at_line(lines.line + 1)
-                })?,
-                () = self.stopping.cancelled() => {
-                    let error = PublishError::ShuttingDown { accepted: 0 };
-                    return Err(Problem::publish(&error).accepted(lines.accepted).at_line(lines.line + 1));
-                }
+            // Lines that are there already go together: each call of the log costs much more than a line in it,
+            // and a sender that is faster than that comes with a part of its body for each line.
+            let chunk = if lines.drafts.is_empty() {
+                self.next_part(body, idle_max, &lines).await?
+            } else if let Some(chunk) = next_of_what_is_there(body).await {
+                chunk
+            } else {
+                self.flush(&mut lines).await?;
+                // What has gone through takes no room.
+                held.set(rest.len())?;
+                continue;
             };
             let Some(chunk) = chunk else { break };
-            let mut chunk = chunk.map_err(|_error| broken_body().accepted(lines.accepted))?;
-            held.set(rest.len() + chunk.remaining())
-                .map_err(|busy| busy.accepted(lines.accepted).at_line(lines.line + 1))?;
+            let waiting = lines.bytes + rest.len();
+            let chunk = chunk.map_err(|_error| broken_body());
+            let mut chunk =
+                match chunk.and_then(|chunk| held.set(waiting + chunk.remaining()).map(|()| chunk)) {
+                    Ok(chunk) => chunk,
+                    Err(problem) => {
+                        // What came whole before it is good.
+                        self.flush(&mut lines).await?;
+                        return Err(problem.accepted(lines.accepted).at_line(lines.line + 1));
+                    }
+                };
             while chunk.has_remaining() {
                 let part = chunk.chunk();
                 rest.extend_from_slice(part);
@@ -268,19 +279,42 @@ impl Intake<'_> {
             }
             while let Some(end) = memchr::memchr(b'\n', &rest) {
                 let line = rest.split_to(end + 1);
+                lines.bytes += line.len();
                 self.take_line(&line[..end], &mut lines).await?;
             }
             if rest.len() > self.config.line_bytes_max {
                 self.flush(&mut lines).await?;
                 return Err(self.too_long(&lines));
             }
-            self.flush(&mut lines).await?;
-            // What has gone through takes no room.
-            held.set(rest.len())?;
         }
         self.take_line(&rest, &mut lines).await?;
         self.flush(&mut lines).await?;
         Ok(lines.accepted)
+    }
+
+    /// Waits for the next part of a body that streams, while no line of it waits.
+    async fn next_part<S, B>(
+        &self,
+        body: &mut S,
+        idle_max: Duration,
+        lines: &Lines,
+    ) -> Result<Option<Result<B, warp::Error>>, Problem>
+    where
+        S: Stream<Item = Result<B, warp::Error>> + Unpin,
+    {
+        let problem = tokio::select! {
+            chunk = time::timeout(idle_max, body.next()) => match chunk {
+                Ok(chunk) => return Ok(chunk),
+                Err(_elapsed) => {
+                    let detail = format!("a body that streams must bring something every {idle_max:?}");
+                    Problem::new(ProblemCode::BodyTimeout, detail)
+                }
+            },
+            () = self.stopping.cancelled() => {
+                Problem::publish(&PublishError::ShuttingDown { accepted: 0 })
+            }
+        };
+        Err(problem.accepted(lines.accepted).at_line(lines.line + 1))
     }
 
     async fn take_line(&self, line: &[u8], lines: &mut Lines) -> Result<(), Problem> {
@@ -344,6 +378,7 @@ impl Intake<'_> {
         }
         self.until_allowed(lines).await?;
         let drafts = std::mem::take(&mut lines.drafts);
+        lines.bytes = 0;
         let count = drafts.len();
         let failed = match self.publish(drafts.clone()).await {
             Ok(()) => {
@@ -381,11 +416,54 @@ struct Lines {
     first_line: u64,
     /// Read, not yet published; from lines that follow each other.
     drafts: Vec<DraftEntry>,
+    /// What these took in the body.
+    bytes: usize,
+}
+
+/// The next part of a body, if it has come already; `None` where it has not. What the socket has is given part
+/// by part, one each time that this task is polled.
+async fn next_of_what_is_there<S: Stream + Unpin>(body: &mut S) -> Option<Option<S::Item>> {
+    let mut has_waited = false;
+    future::poll_fn(|context| match body.poll_next_unpin(context) {
+        Poll::Ready(part) => Poll::Ready(Some(part)),
+        Poll::Pending if has_waited => Poll::Ready(None),
+        Poll::Pending => {
+            has_waited = true;
+            context.waker().wake_by_ref();
+            Poll::Pending
+        }
+    })
+    .await
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use futures_util::stream;
+
+    #[tokio::test]
+    async fn what_is_there_goes_together_and_nothing_is_waited_for() {
+        // As hyper has it: the next part is there when its reader is polled again.
+        let mut parts = 0..6;
+        let mut body = Box::pin(stream::poll_fn(move |context| {
+            let part = parts.next();
+            match part {
+                Some(part) if part % 2 == 1 => Poll::Ready(Some(part)),
+                Some(_) => {
+                    context.waker().wake_by_ref();
+                    Poll::Pending
+                }
+                None => Poll::Pending,
+            }
+        }));
+        let mut taken = Vec::new();
+        while let Some(part) = next_of_what_is_there(&mut body).await {
+            taken.extend(part);
+        }
+        assert_eq!(taken, [1, 3, 5]);
+        let mut ended = stream::empty::<u8>();
+        assert_eq!(next_of_what_is_there(&mut ended).await, Some(None), "the end is there");
+    }
 
     #[test]
     fn only_json_and_ndjson_in_utf_8_are_taken() {
