@@ -135,7 +135,7 @@ impl Gate {
     }
 
     /// How much somebody may have; `None` where that is not limited.
-    pub(crate) fn share(&self, principal: &Arc<Principal>) -> Option<Share> {
+    pub(crate) fn share(&self, principal: &Principal) -> Option<Share> {
         self.quotas.share(principal)
     }
 

@@ -8,7 +8,7 @@ mod quota;
 mod sending;
 mod task;
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Waker;
@@ -31,7 +31,7 @@ use crate::model::ChannelName;
 use crate::protocol::{CloseCode, ServerMessage, close_frame, text_frame};
 use allowance::Bucket;
 use guest::Waiting;
-use quota::Counted;
+use quota::{Counted, HeldBack};
 pub(super) use task::leave_turn_to_others;
 
 /// The precision in which a connection remembers when it was heard; 13 years fit.
@@ -73,17 +73,25 @@ pub(super) struct Connection {
     admission: Admission,
 }
 
-/// See [`Connection::particulars`].
+/// See [`Connection::particulars`]. Kept small, since with limits every connection has it.
+#[derive(Default)]
 struct Particulars {
+    /// What it has of what its principal and its tenant may have.
+    counted: Counted,
+    rarities: OnceCell<Box<Rarities>>,
+    /// It is given back what it sends.
+    #[cfg(test)]
+    echoes: bool,
+}
+
+/// What few connections have.
+#[derive(Default)]
+struct Rarities {
     /// The order that it was opened on, and ends with.
     order: Option<ChannelName>,
     /// Of a client that has not shown who it is when it comes.
     waiting: Option<Waiting>,
-    /// What it has of what its principal and its tenant may have.
-    counted: Counted,
-    /// It is given back what it sends.
-    #[cfg(test)]
-    echoes: bool,
+    held_back: HeldBack,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -149,19 +157,19 @@ impl Connection {
         let (principal, seat) = guest.map(|guest| (guest.principal, guest.seat)).unzip();
         let seat = seat.flatten();
         let is_stranger = principal.as_ref().is_some_and(|principal| !principal.is_authenticated());
-        let has_some = order.is_some() || is_stranger || seat.is_some();
         let waiting = is_stranger.then(Waiting::default);
+        let is_rare = order.is_some() || is_stranger;
+        let rarities = is_rare.then(|| Box::new(Rarities { order, waiting, ..Rarities::default() }));
+        let has_some = is_rare || seat.is_some();
         let tell_at = principal.as_ref().map_or(u32::MAX, |principal| guest::tell_at(principal, now_s()));
         Self {
             principal: Cell::new(principal),
             tell_at: Cell::new(tell_at),
             particulars: has_some.then(|| {
                 Box::new(Particulars {
-                    order,
-                    waiting,
                     counted: Counted::of(seat),
-                    #[cfg(test)]
-                    echoes: false,
+                    rarities: rarities.map(OnceCell::from).unwrap_or_default(),
+                    ..Particulars::default()
                 })
             }),
             id,
@@ -185,12 +193,7 @@ impl Connection {
     /// The same connection, which is given back what it sends.
     #[cfg(test)]
     pub(super) fn that_echoes(mut self) -> Self {
-        self.particulars = Some(Box::new(Particulars {
-            order: None,
-            waiting: None,
-            counted: Counted::default(),
-            echoes: true,
-        }));
+        self.particulars = Some(Box::new(Particulars { echoes: true, ..Particulars::default() }));
         self
     }
 
@@ -212,9 +215,13 @@ impl Connection {
         self.subscriptions.borrow().iter().find(|subscription| subscription.channel == *channel).cloned()
     }
 
+    fn rarities(&self) -> Option<&Rarities> {
+        self.particulars.as_ref()?.rarities.get().map(|rarities| &**rarities)
+    }
+
     /// The order that it was opened on, and ends with.
     pub(super) fn order(&self) -> Option<&ChannelName> {
-        self.particulars.as_ref()?.order.as_ref()
+        self.rarities()?.order.as_ref()
     }
 
     /// When it was opened.
@@ -443,3 +450,6 @@ fn nanoseconds(time: Duration) -> u64 {
 // An idle connection costs this, its subscription and its task. With the counts of its `Rc` it fills the
 // allocator's class of 256 bytes; a byte more would be 64.
 const _: () = assert!(size_of::<Connection>() <= 240);
+// With limits it costs this besides.
+#[cfg(not(test))]
+const _: () = assert!(size_of::<Particulars>() <= 32);

@@ -72,58 +72,71 @@ impl Account {
     }
 }
 
-/// The accounts of all principals, or of all tenants. Those that are one too many to be remembered share one,
-/// so that many who come once cost no more memory than this.
-#[derive(Debug)]
-pub(super) struct Accounts {
-    max: usize,
-    others: Arc<Account>,
-    known: Mutex<Known>,
+/// What is remembered of somebody, with its account.
+pub(super) trait Remembered {
+    fn account(&self) -> &Account;
 }
 
-#[derive(Debug, Default)]
-struct Known {
-    accounts: HashMap<u64, Arc<Account>>,
+impl Remembered for Account {
+    fn account(&self) -> &Account {
+        self
+    }
+}
+
+/// All principals, or all tenants, that matter at the moment. Those that are one too many to be remembered share
+/// an account, so that many who come once cost no more memory than this.
+#[derive(Debug)]
+pub(super) struct Accounts<T> {
+    max: usize,
+    others: Arc<Account>,
+    known: Mutex<Known<T>>,
+}
+
+#[derive(Debug)]
+struct Known<T> {
+    all: HashMap<u64, Arc<T>>,
     tidied: Option<Duration>,
 }
 
-impl Default for Accounts {
+impl<T: Remembered> Default for Accounts<T> {
     fn default() -> Self {
         Self::of(ACCOUNTS_MAX)
     }
 }
 
-impl Accounts {
+impl<T: Remembered> Accounts<T> {
     pub(super) fn of(max: usize) -> Self {
-        Self { max, others: Arc::default(), known: Mutex::default() }
+        Self { max, others: Arc::default(), known: Mutex::new(Known { all: HashMap::new(), tidied: None }) }
     }
 
-    /// Somebody's.
-    pub(super) fn get(&self, of: u64, now: Duration) -> Arc<Account> {
+    /// Somebody, who is made of an account where that is nobody who is remembered.
+    pub(super) fn get(&self, of: u64, now: Duration, make: impl FnOnce(Arc<Account>) -> Arc<T>) -> Arc<T> {
         let mut known = self.known.lock();
-        if let Some(account) = known.accounts.get(&of) {
-            return Arc::clone(account);
+        if let Some(one) = known.all.get(&of) {
+            return Arc::clone(one);
         }
-        if known.accounts.len() >= self.max {
+        if known.all.len() >= self.max {
             known.tidy(now);
         }
-        if known.accounts.len() >= self.max {
-            return Arc::clone(&self.others);
+        if known.all.len() >= self.max {
+            return make(Arc::clone(&self.others));
         }
-        Arc::clone(known.accounts.entry(of).or_default())
+        let one = make(Arc::default());
+        known.all.insert(of, Arc::clone(&one));
+        one
     }
 
     /// How many are remembered.
     pub(super) fn count(&self) -> usize {
-        self.known.lock().accounts.len()
+        self.known.lock().all.len()
     }
 }
 
-impl Known {
+impl<T: Remembered> Known<T> {
     /// Forgets those that nobody holds, and that are as a new one would be.
     fn tidy(&mut self, now: Duration) {
         if self.tidied.is_none_or(|tidied| now.saturating_sub(tidied) >= TIDY_EVERY) {
-            self.accounts.retain(|_, account| Arc::strong_count(account) > 1 || !account.is_as_new(now));
+            self.all.retain(|_, one| Arc::strong_count(one) > 1 || !one.account().is_as_new(now));
             self.tidied = Some(now);
         }
     }
@@ -135,10 +148,12 @@ mod tests {
 
     #[test]
     fn accounts_that_are_one_too_many_are_one() {
-        let (accounts, rate, now) = (Accounts::of(2), Rate { per_s: 1, burst_s: 1 }, Duration::ZERO);
-        let take = |of, now| accounts.get(of, now).take(Quota::Orders, 1, rate, now).is_ok();
+        let same = |account| account;
+        let (accounts, rate, now) =
+            (Accounts::<Account>::of(2), Rate { per_s: 1, burst_s: 1 }, Duration::ZERO);
+        let take = |of, now| accounts.get(of, now, same).take(Quota::Orders, 1, rate, now).is_ok();
         assert!(take(1, now));
-        let held = accounts.get(2, now);
+        let held = accounts.get(2, now, same);
         assert!(!take(1, now) && take(2, now), "who is remembered has one alone");
         assert_eq!((3..100).filter(|of| take(*of, now)).count(), 1);
         let later = Duration::from_secs(2);
@@ -149,7 +164,7 @@ mod tests {
         let much_later = Duration::from_secs(10);
         assert!(take(4, much_later) && take(5, much_later));
         assert_eq!(accounts.count(), 2);
-        let again = accounts.get(2, much_later);
+        let again = accounts.get(2, much_later, same);
         assert!(!again.hold(Quota::Connections, Some(1)), "nor one that has something");
         again.release(Quota::Connections, 1);
         assert!(again.hold(Quota::Connections, Some(1)));

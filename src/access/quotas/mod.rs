@@ -23,8 +23,9 @@ use zonewire_protocol::stats::LimitsView;
 use crate::support::counter::Counter;
 use crate::support::rate::Rate;
 use crate::support::seldom::Seldom;
-use accounts::Accounts;
+use accounts::{Account, Accounts};
 pub use config::{Allowances, LimitsConfig, RoleAllowances};
+use share::Holder;
 pub(crate) use share::{Seat, Share};
 
 /// What is limited. First what is so by the second, then what one has at once.
@@ -141,44 +142,46 @@ const AGAIN_AFTER: Duration = Duration::from_secs(5);
 /// The limits, and who has how much.
 #[derive(Debug)]
 pub(crate) struct Quotas {
-    config: LimitsConfig,
+    limits: Arc<Limits>,
     is_on: bool,
+    principals: Accounts<Holder>,
+    tenants: Accounts<Account>,
+}
+
+/// The limits, and how often they were reached.
+#[derive(Debug)]
+struct Limits {
+    config: LimitsConfig,
     began: Instant,
-    principals: Accounts,
-    tenants: Accounts,
     /// By scope and quota.
     refused: [[(Counter, Mutex<Seldom>); Quota::ALL.len()]; 2],
 }
 
 impl Quotas {
     pub(super) fn new(config: LimitsConfig) -> Arc<Self> {
-        Arc::new(Self {
-            is_on: config.is_any(),
-            config,
-            began: Instant::now(),
-            principals: Accounts::default(),
-            tenants: Accounts::default(),
-            refused: Scope::ALL.map(|_| Quota::ALL.map(|_| (Counter::default(), Mutex::default()))),
-        })
+        let (principals, tenants) = (Accounts::default(), Accounts::default());
+        Arc::new(Self { is_on: config.is_any(), limits: Arc::new(Limits::new(config)), principals, tenants })
     }
 
     /// What somebody may have; `None` where nothing is limited, or it is not known who that is.
-    pub(super) fn share(self: &Arc<Self>, principal: &Arc<Principal>) -> Option<Share> {
+    pub(super) fn share(&self, principal: &Principal) -> Option<Share> {
         let account = principal.account().filter(|_| self.is_on)?;
-        let now = self.now();
-        let own = self.principals.get(account, now);
-        let of_tenant = principal.tenant().map(|tenant| self.tenants.get(tenant, now));
-        Some(Share::new(Arc::clone(self), own, of_tenant, Arc::clone(principal)))
+        let now = self.limits.now();
+        let holder = self.principals.get(account, now, |own| {
+            let of_tenant = principal.tenant().map(|tenant| self.tenants.get(tenant, now, |account| account));
+            Arc::new(Holder::new(Arc::clone(&self.limits), own, of_tenant, principal))
+        });
+        Some(Share::new(holder, principal))
     }
 
     /// Whether it is only counted what would be refused.
     pub(crate) fn is_dry_run(&self) -> bool {
-        self.config.dry_run
+        self.limits.config.dry_run
     }
 
     /// Whether connections that are behind are limited.
     pub(crate) fn bounds_behind(&self) -> bool {
-        self.config.is_any_of(Quota::Behind)
+        self.limits.config.is_any_of(Quota::Behind)
     }
 
     /// What was refused since the start, and how many are remembered.
@@ -191,13 +194,20 @@ impl Quotas {
         if !self.is_on {
             return view;
         }
-        let counts = if self.config.dry_run { &mut view.dry_run } else { &mut view.refused };
+        let counts = if self.limits.config.dry_run { &mut view.dry_run } else { &mut view.refused };
         for scope in Scope::ALL {
-            for (quota, (count, _)) in Quota::ALL.into_iter().zip(&self.refused[scope as usize]) {
+            for (quota, (count, _)) in Quota::ALL.into_iter().zip(&self.limits.refused[scope as usize]) {
                 counts.insert(format!("{}.{}", scope.as_str(), quota.setting()), count.get());
             }
         }
         view
+    }
+}
+
+impl Limits {
+    fn new(config: LimitsConfig) -> Self {
+        let refused = Scope::ALL.map(|_| Quota::ALL.map(|_| (Counter::default(), Mutex::default())));
+        Self { config, began: Instant::now(), refused }
     }
 
     fn now(&self) -> Duration {

@@ -1,25 +1,50 @@
 //! What one principal may have: of its own account, and of its tenant's.
 
-use std::cell::Cell;
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::atomic::{AtomicU16, AtomicU32, Ordering};
 use std::time::Duration;
 
 use zonewire_access::Principal;
 
-use super::accounts::Account;
-use super::{AGAIN_AFTER, Over, Quota, Quotas, Scope};
+use super::accounts::{Account, Remembered};
+use super::{AGAIN_AFTER, Limits, Over, Quota, Scope};
 
-/// What somebody may have, and has. Held for a request, or by a connection.
-pub(crate) struct Share {
-    quotas: Arc<Quotas>,
+/// Somebody who has been counted, with all that counts for it: one for all of its connections and requests.
+#[derive(Debug)]
+pub(super) struct Holder {
+    limits: Arc<Limits>,
     own: Arc<Account>,
     of_tenant: Option<Arc<Account>>,
+    /// Its subject, for the log.
+    name: Box<str>,
+}
+
+impl Holder {
+    pub(super) fn new(
+        limits: Arc<Limits>,
+        own: Arc<Account>,
+        of_tenant: Option<Arc<Account>>,
+        principal: &Principal,
+    ) -> Self {
+        Self { limits, own, of_tenant, name: principal.subject().unwrap_or_default().into() }
+    }
+}
+
+impl Remembered for Holder {
+    fn account(&self) -> &Account {
+        &self.own
+    }
+}
+
+/// What somebody may have, and has. Held for a request, or by a connection, each idle one of which has it: it is
+/// kept small.
+pub(crate) struct Share {
+    of: Arc<Holder>,
+    /// Of a connection; see [`Seat`].
+    subscriptions: AtomicU32,
     /// See `Principal::marks`.
     roles: AtomicU16,
-    /// As it was at first.
-    principal: Arc<Principal>,
 }
 
 impl fmt::Debug for Share {
@@ -29,19 +54,18 @@ impl fmt::Debug for Share {
 }
 
 impl Share {
-    pub(super) fn new(
-        quotas: Arc<Quotas>,
-        own: Arc<Account>,
-        of_tenant: Option<Arc<Account>>,
-        principal: Arc<Principal>,
-    ) -> Self {
-        Self { quotas, own, of_tenant, roles: AtomicU16::new(principal.marks()), principal }
+    pub(super) fn new(of: Arc<Holder>, principal: &Principal) -> Self {
+        Self { of, subscriptions: AtomicU32::new(0), roles: AtomicU16::new(principal.marks()) }
+    }
+
+    fn limits(&self) -> &Limits {
+        &self.of.limits
     }
 
     /// Both accounts, that of the principal first.
     fn accounts(&self) -> impl Iterator<Item = (Scope, &Account)> {
-        let tenant = self.of_tenant.as_ref().map(|account| (Scope::Tenant, &**account));
-        std::iter::once((Scope::Principal, &*self.own)).chain(tenant)
+        let tenant = self.of.of_tenant.as_ref().map(|account| (Scope::Tenant, &**account));
+        std::iter::once((Scope::Principal, &*self.of.own)).chain(tenant)
     }
 
     fn roles(&self) -> u16 {
@@ -50,12 +74,12 @@ impl Share {
 
     /// Counts that something is too much; `None` where it only counts.
     fn refuse(&self, scope: Scope, quota: Quota) -> Option<Scope> {
-        self.quotas.refuse(scope, quota, self.principal.subject().unwrap_or_default())
+        self.limits().refuse(scope, quota, &self.of.name)
     }
 
     /// Whether there is a limit for it.
     pub(crate) fn is_limited(&self, quota: Quota) -> bool {
-        self.accounts().any(|(scope, _)| self.quotas.config.max(scope, quota, self.roles()).is_some())
+        self.accounts().any(|(scope, _)| self.limits().config.max(scope, quota, self.roles()).is_some())
     }
 
     /// Its principal has these roles from now on.
@@ -68,15 +92,15 @@ impl Share {
     /// # Errors
     /// That is too much now.
     pub(crate) fn take(&self, quota: Quota, some: u64) -> Result<(), Over> {
-        let (quotas, now) = (&self.quotas, self.quotas.now());
+        let (limits, now) = (self.limits(), self.limits().now());
         for (scope, account) in self.accounts() {
-            let Some(rate) = quotas.rate(scope, quota, self.roles()) else { continue };
+            let Some(rate) = limits.rate(scope, quota, self.roles()) else { continue };
             let Err(wait) = account.take(quota, some, rate, now) else { continue };
             if let Some(scope) = self.refuse(scope, quota) {
                 if scope == Scope::Tenant
-                    && let Some(rate) = quotas.rate(Scope::Principal, quota, self.roles())
+                    && let Some(rate) = limits.rate(Scope::Principal, quota, self.roles())
                 {
-                    self.own.give_back(quota, some, rate);
+                    self.of.own.give_back(quota, some, rate);
                 }
                 return Err(Over { quota, scope, wait });
             }
@@ -86,12 +110,12 @@ impl Share {
 
     /// Takes some of it, be it there or not; in how long it will be there.
     pub(crate) fn charge(&self, quota: Quota, some: u64) -> Duration {
-        let (quotas, now) = (&self.quotas, self.quotas.now());
+        let (limits, now) = (self.limits(), self.limits().now());
         let mut longest = Duration::ZERO;
         for (scope, account) in self.accounts() {
-            let Some(rate) = quotas.rate(scope, quota, self.roles()) else { continue };
+            let Some(rate) = limits.rate(scope, quota, self.roles()) else { continue };
             // Where nothing is held back, nothing is owed.
-            let wait = match quotas.config.dry_run {
+            let wait = match limits.config.dry_run {
                 true => account.take(quota, some, rate, now).err().unwrap_or_default(),
                 false => account.charge(quota, some, rate, now),
             };
@@ -104,15 +128,15 @@ impl Share {
 
     /// Has one more of what one has at once.
     fn hold(&self, quota: Quota) -> Result<(), Over> {
-        let quotas = &self.quotas;
+        let limits = self.limits();
         for (scope, account) in self.accounts() {
-            let max = quotas.config.max(scope, quota, self.roles());
+            let max = limits.config.max(scope, quota, self.roles());
             if account.hold(quota, max) {
                 continue;
             }
             if let Some(scope) = self.refuse(scope, quota) {
                 if scope == Scope::Tenant {
-                    self.own.release(quota, 1);
+                    self.of.own.release(quota, 1);
                 }
                 return Err(Over { quota, scope, wait: AGAIN_AFTER });
             }
@@ -130,7 +154,7 @@ impl Share {
     /// limited; each with a number that no other has while this is held.
     pub(crate) fn behind_max(&self) -> impl Iterator<Item = (Scope, usize, usize)> {
         self.accounts().filter_map(|(scope, account)| {
-            let max = self.quotas.config.max(scope, Quota::Behind, self.roles())?;
+            let max = self.limits().config.max(scope, Quota::Behind, self.roles())?;
             Some((scope, std::ptr::from_ref(account).addr(), usize::try_from(max).unwrap_or(usize::MAX)))
         })
     }
@@ -147,21 +171,18 @@ impl Share {
     pub(crate) fn connect(self) -> Result<Seat, Over> {
         self.take(Quota::Connects, 1)?;
         self.hold(Quota::Connections)?;
-        Ok(Seat { share: self, subscriptions: Cell::new(0) })
+        Ok(Seat(self))
     }
 }
 
-/// A connection that counts for its principal and tenant, with what it has, for as long as this is held.
+/// A connection that counts for its principal and tenant, with its subscriptions, for as long as this is held.
 #[derive(Debug)]
-pub(crate) struct Seat {
-    share: Share,
-    subscriptions: Cell<u32>,
-}
+pub(crate) struct Seat(Share);
 
 impl Seat {
     /// What its principal may have besides.
     pub(crate) fn share(&self) -> &Share {
-        &self.share
+        &self.0
     }
 
     /// Has one more subscription.
@@ -169,24 +190,23 @@ impl Seat {
     /// # Errors
     /// It is one too many.
     pub(crate) fn subscribe(&self) -> Result<(), Over> {
-        self.share.hold(Quota::Subscriptions)?;
-        self.subscriptions.set(self.subscriptions.get() + 1);
+        self.0.hold(Quota::Subscriptions)?;
+        self.0.subscriptions.fetch_add(1, Ordering::Relaxed);
         Ok(())
     }
 
     /// Has one subscription less. Never too much.
     pub(crate) fn unsubscribe(&self) {
-        let count = self.subscriptions.get();
-        if count > 0 {
-            self.subscriptions.set(count - 1);
-            self.share.release(Quota::Subscriptions, 1);
+        let one_less = |count: u32| count.checked_sub(1);
+        if self.0.subscriptions.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_less).is_ok() {
+            self.0.release(Quota::Subscriptions, 1);
         }
     }
 }
 
 impl Drop for Seat {
     fn drop(&mut self) {
-        self.share.release(Quota::Subscriptions, self.subscriptions.get());
-        self.share.release(Quota::Connections, 1);
+        self.0.release(Quota::Subscriptions, self.0.subscriptions.load(Ordering::Relaxed));
+        self.0.release(Quota::Connections, 1);
     }
 }

@@ -41,7 +41,7 @@ impl Connection {
     }
 
     fn waiting(&self) -> Option<&Waiting> {
-        self.particulars.as_ref()?.waiting.as_ref()
+        self.rarities()?.waiting.as_ref()
     }
 
     /// Its client must show who it is until a tick; then what the connection was opened for is gone on with.

@@ -8,7 +8,7 @@ use std::rc::Rc;
 use smallvec::SmallVec;
 use tokio::time::Instant;
 
-use super::Connection;
+use super::{Connection, Particulars};
 use crate::access::{Over, Principal, Quota, Seat};
 use crate::connections::shard::Shard;
 
@@ -24,9 +24,14 @@ pub(super) struct Counted {
     seat: OnceCell<Seat>,
     /// Bytes that were written, and not charged yet.
     written: Cell<u32>,
+}
+
+/// Of who was sent more than it may be.
+#[derive(Default)]
+pub(super) struct HeldBack {
     /// When there may be written to it again.
-    held_back_until: Cell<Option<Instant>>,
-    /// The shard knows that it is held back.
+    until: Cell<Option<Instant>>,
+    /// The shard knows of it.
     is_listed: Cell<bool>,
 }
 
@@ -39,6 +44,10 @@ impl Counted {
 impl Connection {
     fn counted(&self) -> Option<&Counted> {
         self.particulars.as_ref().map(|particulars| &particulars.counted)
+    }
+
+    fn held_back(&self) -> Option<&HeldBack> {
+        self.rarities().map(|rarities| &rarities.held_back)
     }
 
     /// Its place among those of its principal; `None` where nothing is limited, or it is not known who it is.
@@ -85,26 +94,24 @@ impl Connection {
     /// Until when nothing is written, since all that its principal is sent is more than that may be. It is
     /// behind meanwhile, as any slow reader is.
     pub(in crate::connections) fn held_back_until(&self) -> Option<Instant> {
-        let until = self.counted()?.held_back_until.get()?;
+        let until = self.held_back()?.until.get()?;
         (self.is_open() && Instant::now() < until).then_some(until)
     }
 
     /// Where what is written is charged. What is left to say to one that is being closed is said.
-    fn metered(&self) -> Option<&Counted> {
-        let is_metered = |counted: &&Counted| {
-            self.is_open() && counted.seat.get().is_some_and(|seat| seat.share().is_limited(Quota::BytesOut))
-        };
-        self.counted().filter(is_metered)
+    fn metered(&self) -> Option<&Particulars> {
+        let seat = self.seat().filter(|_| self.is_open())?;
+        self.particulars.as_deref().filter(|_| seat.share().is_limited(Quota::BytesOut))
     }
 
     /// Writes as much as the socket takes, and as may be.
     pub(super) fn put(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
-        let Some(counted) = self.metered() else { return self.stream.try_write_vectored(slices) };
+        let Some(particulars) = self.metered() else { return self.stream.try_write_vectored(slices) };
         if self.held_back_until().is_some() {
             return Err(io::ErrorKind::WouldBlock.into());
         }
         let written = self.stream.try_write_vectored(&first(slices, WRITTEN_BYTES))?;
-        counted.charge(u32::try_from(written).unwrap_or(u32::MAX));
+        particulars.charge(u32::try_from(written).unwrap_or(u32::MAX));
         Ok(written)
     }
 
@@ -121,8 +128,8 @@ impl Connection {
         if self.held_back_until().is_none() {
             return false;
         }
-        let Some(counted) = self.counted() else { return false };
-        if !counted.is_listed.replace(true) {
+        let Some(held_back) = self.held_back() else { return false };
+        if !held_back.is_listed.replace(true) {
             shard.release_later(self);
         }
         true
@@ -133,24 +140,25 @@ impl Connection {
         if self.held_back_until().is_some() {
             return false;
         }
-        if let Some(counted) = self.counted() {
-            counted.held_back_until.set(None);
-            counted.is_listed.set(false);
+        if let Some(held_back) = self.held_back() {
+            held_back.until.set(None);
+            held_back.is_listed.set(false);
         }
         self.wake();
         true
     }
 }
 
-impl Counted {
+impl Particulars {
     fn charge(&self, written: u32) {
-        let written = self.written.get().saturating_add(written);
-        self.written.set(written);
-        let Some(seat) = self.seat.get().filter(|_| written >= CHARGED_BYTES) else { return };
-        self.written.set(0);
+        let Counted { seat, written: before } = &self.counted;
+        let written = before.get().saturating_add(written);
+        before.set(written);
+        let Some(seat) = seat.get().filter(|_| written >= CHARGED_BYTES) else { return };
+        before.set(0);
         let wait = seat.share().charge(Quota::BytesOut, written.into());
         if !wait.is_zero() {
-            self.held_back_until.set(Some(Instant::now() + wait));
+            self.rarities.get_or_init(Box::default).held_back.until.set(Some(Instant::now() + wait));
         }
     }
 }
