@@ -98,29 +98,35 @@ impl Connection {
         (self.is_open() && Instant::now() < until).then_some(until)
     }
 
-    /// Where what is written is charged. What is left to say to one that is being closed is said.
-    fn metered(&self) -> Option<&Particulars> {
-        let seat = self.seat().filter(|_| self.is_open())?;
-        self.particulars.as_deref().filter(|_| seat.share().is_limited(Quota::BytesOut))
+    /// Where what is written is charged, if it is. What is left to say to one that is being closed is said.
+    ///
+    /// # Errors
+    /// Nothing may be written now.
+    fn metered(&self) -> io::Result<Option<&Particulars>> {
+        let Some(seat) = self.seat().filter(|_| self.is_open()) else { return Ok(None) };
+        if !seat.share().is_limited(Quota::BytesOut) {
+            return Ok(None);
+        }
+        if self.held_back_until().is_some() {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        Ok(self.particulars.as_deref())
     }
 
     /// Writes as much as the socket takes, and as may be.
     pub(super) fn put(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
-        let Some(particulars) = self.metered() else { return self.stream.try_write_vectored(slices) };
-        if self.held_back_until().is_some() {
-            return Err(io::ErrorKind::WouldBlock.into());
-        }
+        let Some(particulars) = self.metered()? else { return self.stream.try_write_vectored(slices) };
         let written = self.stream.try_write_vectored(&first(slices, WRITTEN_BYTES))?;
-        particulars.charge(u32::try_from(written).unwrap_or(u32::MAX));
+        particulars.charge(written);
         Ok(written)
     }
 
-    /// The same of one piece.
+    /// The same of one piece, which the system takes with less effort.
     pub(super) fn put_one(&self, bytes: &[u8]) -> io::Result<usize> {
-        match self.metered() {
-            None => self.stream.try_write(bytes),
-            Some(_) => self.put(&[IoSlice::new(bytes)]),
-        }
+        let Some(particulars) = self.metered()? else { return self.stream.try_write(bytes) };
+        let written = self.stream.try_write(&bytes[..bytes.len().min(WRITTEN_BYTES)])?;
+        particulars.charge(written);
+        Ok(written)
     }
 
     /// Whether it waits for its time to be written to; the shard wakes it then.
@@ -150,7 +156,8 @@ impl Connection {
 }
 
 impl Particulars {
-    fn charge(&self, written: u32) {
+    fn charge(&self, written: usize) {
+        let written = u32::try_from(written).unwrap_or(u32::MAX);
         let Counted { seat, written: before } = &self.counted;
         let written = before.get().saturating_add(written);
         before.set(written);
