@@ -15,6 +15,8 @@ mod desk;
 mod kraken;
 mod lease;
 mod market;
+#[cfg(any(test, feature = "probes"))]
+pub(super) mod probes;
 mod rows;
 mod run;
 mod session;
